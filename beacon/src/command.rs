@@ -1,0 +1,168 @@
+//! Commands to the beacon: what an organisation's admin asks the registry to change, and the signed
+//! envelope it comes in.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::crypto::{self, PublicKey, SecretKey, Signature};
+use ledger::genesis::{NodeInfo, OrgInfo};
+use ledger::hash::{Hash32, tagged};
+use ledger::ids::{ClusterId, NodeId, OrgId, TimeMs};
+use ledger::reject::Reject;
+
+use crate::limits::COMMAND_BYTES_MAX;
+
+/// Version written into new envelopes.
+pub const COMMAND_VERSION: u8 = 1;
+
+/// One change of the registry. The first byte of its encoding is the variant and so the version:
+/// variants are added, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum BeaconCommand {
+    /// Proposes a new organisation, or approves that very proposal. It joins once more than half
+    /// of the organisations have sent it.
+    RegisterOrg(OrgInfo),
+    /// Adds a node of the signing organisation. It gets seats with a later assignment.
+    RegisterNode(NodeInfo),
+    /// Changes where a node of the signing organisation is reached.
+    UpdateNodeAddrs {
+        /// The node.
+        node: NodeId,
+        /// `host:port` for other nodes.
+        peer_addr: String,
+        /// `host:port` for clients.
+        client_addr: String,
+    },
+    /// Announces a new TLS key for a node of the signing organisation.
+    UpdateNodeTls {
+        /// The node.
+        node: NodeId,
+        /// `sha256` of the new certificate's subject public key info.
+        tls_key_hash: Hash32,
+    },
+    /// Changes a node's weight in later assignments; zero gives it no more seats.
+    SetNodeCapacity {
+        /// The node.
+        node: NodeId,
+        /// The new weight.
+        capacity: u16,
+    },
+    /// Replaces the signing organisation's CA certificate.
+    UpdateOrgCa {
+        /// The new certificate in PEM.
+        ca_pem: String,
+    },
+    /// Replaces the signing organisation's admin key.
+    RotateAdminKey {
+        /// The new key.
+        key: PublicKey,
+    },
+}
+
+/// A command under the signature of an organisation's admin.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SignedCommand {
+    /// Format version, [`COMMAND_VERSION`].
+    pub version: u8,
+    /// The encoded [`BeaconCommand`]; these bytes are signed, never re-encoded.
+    pub command: Vec<u8>,
+    /// Makes equal commands distinct.
+    pub salt: [u8; 16],
+    /// Last block time at which it may execute.
+    pub valid_until_ms: TimeMs,
+    /// Whose admin signs.
+    pub org: OrgId,
+    /// By the organisation's admin key over [`SignedCommand::digest`].
+    pub signature: Signature,
+}
+
+impl SignedCommand {
+    /// Signs a command.
+    #[must_use]
+    pub fn sign(
+        cluster: &ClusterId,
+        command: &BeaconCommand,
+        org: OrgId,
+        salt: [u8; 16],
+        valid_until_ms: TimeMs,
+        admin: &SecretKey,
+    ) -> Self {
+        let command = borsh::to_vec(command).expect("writing to memory does not fail");
+        let digest = digest(cluster, org, valid_until_ms, &salt, &command);
+        Self {
+            version: COMMAND_VERSION,
+            command,
+            salt,
+            valid_until_ms,
+            org,
+            signature: admin.sign(&digest),
+        }
+    }
+
+    /// Encodes for the wire.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+
+    /// Decodes an envelope and checks what needs no state.
+    ///
+    /// # Errors
+    /// [`Reject::BodyTooLarge`] or [`Reject::Malformed`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, Reject> {
+        if bytes.len() > COMMAND_BYTES_MAX {
+            return Err(Reject::BodyTooLarge);
+        }
+        let signed: Self = borsh::from_slice(bytes).map_err(|_| Reject::Malformed)?;
+        if signed.version == COMMAND_VERSION {
+            Ok(signed)
+        } else {
+            Err(Reject::Malformed)
+        }
+    }
+
+    /// The command inside.
+    ///
+    /// # Errors
+    /// [`Reject::Malformed`] when the bytes are no command.
+    pub fn parse(&self) -> Result<BeaconCommand, Reject> {
+        borsh::from_slice(&self.command).map_err(|_| Reject::Malformed)
+    }
+
+    /// What is signed, and what names the command:
+    /// `sha256("seamark/command/v1" ‖ cluster ‖ org ‖ valid_until ‖ salt ‖ command)`.
+    #[must_use]
+    pub fn digest(&self, cluster: &ClusterId) -> Hash32 {
+        digest(
+            cluster,
+            self.org,
+            self.valid_until_ms,
+            &self.salt,
+            &self.command,
+        )
+    }
+
+    /// Verifies the signature by the admin key that the registry holds.
+    ///
+    /// # Errors
+    /// [`Reject::BadSignature`] if it does not hold.
+    pub fn verify(&self, cluster: &ClusterId, admin: &PublicKey) -> Result<(), Reject> {
+        crypto::verify(admin, &self.digest(cluster), &self.signature)
+            .map_err(|_| Reject::BadSignature)
+    }
+}
+
+fn digest(
+    cluster: &ClusterId,
+    org: OrgId,
+    valid_until_ms: TimeMs,
+    salt: &[u8; 16],
+    command: &[u8],
+) -> Hash32 {
+    let parts: [&[u8]; 5] = [
+        &cluster.0.0,
+        &org.0.to_be_bytes(),
+        &valid_until_ms.0.to_be_bytes(),
+        salt,
+        command,
+    ];
+    tagged(b"seamark/command/v1", &parts)
+}

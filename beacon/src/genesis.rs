@@ -1,0 +1,234 @@
+//! The first state of a cluster: its committees by assignment, and whether a genesis is sound.
+
+use ledger::committee::{Committee, Member};
+use ledger::crypto::{self, CryptoError, PublicKey, Signature};
+use ledger::genesis::{Genesis, NodeInfo, OrgInfo};
+use ledger::hash::Hash32;
+use ledger::ids::{Epoch, GroupId, Incarnation, NodeId, OrgId};
+
+use crate::assign::{AssignError, Constraints, GroupSeats, assign};
+use crate::limits::{
+    ADDR_BYTES_MAX, CA_PEM_BYTES_MAX, CAPACITY_MAX, NAME_BYTES_MAX, NODES_MAX, ORGS_MAX, SHARDS_MAX,
+};
+
+/// Why a genesis cannot start a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GenesisFault {
+    /// Written by another version.
+    #[error("the genesis has format version {0}; this program reads version 1")]
+    Version(u8),
+    /// Too few or too many of something.
+    #[error("the genesis has {found} {what}; it needs 1 to {max}")]
+    Count {
+        /// What was counted.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The name of the cluster is empty or too long.
+    #[error("the cluster's name must have 1 to {NAME_BYTES_MAX} bytes")]
+    Name,
+    /// An organisation is listed twice or has a name, key or certificate out of form.
+    #[error(
+        "organisation {0} is listed twice, or its name, admin key or CA certificate is out of form"
+    )]
+    Org(OrgId),
+    /// A node is listed twice or has a field out of form.
+    #[error(
+        "node {0} is listed twice, names an unknown organisation, shares a key, or has an address, zone or capacity out of form"
+    )]
+    Node(NodeId),
+    /// The shards do not cover everything exactly once.
+    #[error("the layout does not give every account to exactly one shard")]
+    Layout,
+    /// A committee is missing, repeated, out of form, or names a node otherwise than the node list.
+    #[error(
+        "the committee of {0} is missing, listed twice, out of form, or does not agree with the list of nodes"
+    )]
+    Committee(GroupId),
+}
+
+impl GenesisFault {
+    /// The stable code that programs match on.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Version(_) => "genesis_version",
+            Self::Count { .. } => "genesis_count",
+            Self::Name => "genesis_name",
+            Self::Org(_) => "genesis_org",
+            Self::Node(_) => "genesis_node",
+            Self::Layout => "genesis_layout",
+            Self::Committee(_) => "genesis_committee",
+        }
+    }
+}
+
+/// The first committees: the beacon's, then the shards', each certifying by majority. Anyone with
+/// the genesis can recompute them.
+///
+/// # Errors
+/// [`AssignError`] when the nodes cannot take the seats.
+pub fn first_committees(
+    seed: &Hash32,
+    nodes: &[NodeInfo],
+    shards: u32,
+    replicas: u16,
+    beacon_replicas: u16,
+    constraints: &Constraints,
+) -> Result<Vec<Committee>, AssignError> {
+    let mut groups = vec![GroupSeats {
+        group: GroupId::BEACON,
+        seats: beacon_replicas,
+    }];
+    groups.extend((0..shards).map(|ordinal| GroupSeats {
+        group: GroupId::shard(ordinal),
+        seats: replicas,
+    }));
+    let seated = assign(seed, nodes, &groups, constraints)?;
+    Ok(seated
+        .into_iter()
+        .map(|(group, members)| {
+            let members = members.into_iter().filter_map(|id| {
+                let node = nodes.iter().find(|node| node.id == id)?;
+                Some(Member {
+                    node: node.id,
+                    org: node.org,
+                    key: node.key,
+                })
+            });
+            Committee::majority(group, Incarnation(0), Epoch(0), members.collect())
+        })
+        .collect())
+}
+
+/// Checks that a genesis can start a cluster: counts, forms, a complete layout, and a committee of
+/// known nodes for the beacon and every shard.
+///
+/// # Errors
+/// [`GenesisFault`] names the first thing that does not hold.
+pub fn check(genesis: &Genesis) -> Result<(), GenesisFault> {
+    if genesis.version != 1 {
+        return Err(GenesisFault::Version(genesis.version));
+    }
+    if !usable_name(&genesis.name) {
+        return Err(GenesisFault::Name);
+    }
+    for (what, found, max) in [
+        ("organisations", genesis.orgs.len(), ORGS_MAX),
+        ("nodes", genesis.nodes.len(), NODES_MAX),
+        ("shards", genesis.layout.shards.len(), SHARDS_MAX),
+    ] {
+        if !(1..=max).contains(&found) {
+            return Err(GenesisFault::Count { what, found, max });
+        }
+    }
+    check_members(genesis)?;
+    check_groups(genesis)
+}
+
+fn check_members(genesis: &Genesis) -> Result<(), GenesisFault> {
+    for (at, org) in genesis.orgs.iter().enumerate() {
+        let clash = genesis.orgs[..at]
+            .iter()
+            .any(|other| other.id == org.id || other.name == org.name);
+        if clash || !org_form(org) {
+            return Err(GenesisFault::Org(org.id));
+        }
+    }
+    for (at, node) in genesis.nodes.iter().enumerate() {
+        let clash = genesis.nodes[..at].iter().any(|other| {
+            other.id == node.id || other.key == node.key || other.tls_key_hash == node.tls_key_hash
+        });
+        let known_org = genesis.orgs.iter().any(|org| org.id == node.org);
+        if clash || !known_org || !node_form(node) {
+            return Err(GenesisFault::Node(node.id));
+        }
+    }
+    Ok(())
+}
+
+fn check_groups(genesis: &Genesis) -> Result<(), GenesisFault> {
+    let layout = &genesis.layout;
+    let mut groups: Vec<GroupId> = layout.shards.iter().map(|shard| shard.group).collect();
+    groups.sort_unstable();
+    let unique = groups.windows(2).all(|pair| pair[0] != pair[1]);
+    let shards_only = groups
+        .iter()
+        .all(|group| group.kind() == Some(ledger::ids::GroupKind::Shard));
+    if layout.format != 1 || !layout.well_formed() || !unique || !shards_only {
+        return Err(GenesisFault::Layout);
+    }
+    for group in std::iter::once(GroupId::BEACON).chain(groups.iter().copied()) {
+        let mut found = genesis
+            .committees
+            .iter()
+            .filter(|committee| committee.group == group);
+        match (found.next(), found.next()) {
+            (Some(committee), None) if committee_form(committee, genesis) => {}
+            _ => return Err(GenesisFault::Committee(group)),
+        }
+    }
+    match genesis
+        .committees
+        .iter()
+        .find(|c| c.group != GroupId::BEACON && groups.binary_search(&c.group).is_err())
+    {
+        Some(stray) => Err(GenesisFault::Committee(stray.group)),
+        None => Ok(()),
+    }
+}
+
+fn committee_form(committee: &Committee, genesis: &Genesis) -> bool {
+    committee.version == 1
+        && committee.well_formed()
+        && committee.members.iter().all(|member| {
+            genesis
+                .node(member.node)
+                .is_some_and(|node| node.org == member.org && node.key == member.key)
+        })
+}
+
+/// Whether an organisation's fields are within limits.
+pub(crate) fn org_form(org: &OrgInfo) -> bool {
+    usable_name(&org.name) && usable_ca(&org.ca_pem) && usable_key(&org.admin_key)
+}
+
+/// Whether a node's fields are within limits.
+pub(crate) fn node_form(node: &NodeInfo) -> bool {
+    node.zone.len() <= NAME_BYTES_MAX
+        && node.capacity <= CAPACITY_MAX
+        && usable_key(&node.key)
+        && usable_addr(&node.peer_addr)
+        && usable_addr(&node.client_addr)
+}
+
+fn usable_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// Whether a text has the frame of one PEM certificate. What is inside is judged by the TLS library
+/// of the node that uses it.
+pub(crate) fn usable_ca(pem: &str) -> bool {
+    let text = pem.trim();
+    pem.len() <= CA_PEM_BYTES_MAX
+        && text.starts_with("-----BEGIN CERTIFICATE-----")
+        && text.ends_with("-----END CERTIFICATE-----")
+}
+
+/// Whether a text is `host:port` with a port above zero.
+pub(crate) fn usable_addr(addr: &str) -> bool {
+    addr.len() <= ADDR_BYTES_MAX
+        && addr.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty()
+                && !host.chars().any(|c| c.is_whitespace() || c.is_control())
+                && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
+}
+
+/// Whether a key is a point of the curve: one that is not can never have signed anything.
+pub(crate) fn usable_key(key: &PublicKey) -> bool {
+    crypto::verify(key, &Hash32([1; 32]), &Signature([1; 64])) != Err(CryptoError::PublicKey)
+}

@@ -1,0 +1,409 @@
+//! What the beacon group executes: asset issues, admin commands and checkpoints.
+//!
+//! Nothing is written until everything has been checked, so a refusal leaves no trace in the view.
+//! Messages are returned, not sent: the composed machine emits them into the mail streams.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use cross_shard::message::Message;
+use ledger::asset::{AssetDef, AssetSpec};
+use ledger::certificate::Certificate;
+use ledger::genesis::OrgInfo;
+use ledger::hash::{Hash32, tagged};
+use ledger::ids::{GroupId, LedgerId, NodeId, OrgId, TimeMs};
+use ledger::machine::BlockContext;
+use ledger::reject::Reject;
+use ledger::rules;
+use ledger::tx::{Move, ParsedTx, Slot};
+use ledger::view::View;
+
+use crate::command::{BeaconCommand, SignedCommand};
+use crate::genesis::{node_form, org_form, usable_addr, usable_ca, usable_key};
+use crate::limits::{
+    CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX, ORGS_MAX,
+    PROPOSALS_MAX,
+};
+use crate::registry::{self, Checkpoint, Divergence};
+
+/// Executes a transaction that only issues assets. Signatures have been verified before. Returns
+/// the update for every shard, in the order to be sent.
+///
+/// An issuer is judged by the authorisation its address commits to: the beacon holds no accounts
+/// and so does not know of later rotations.
+///
+/// # Errors
+/// [`Reject`] when it is refused; the view is then unchanged.
+pub fn execute_issue(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    tx: &ParsedTx,
+) -> Result<Vec<(GroupId, Message)>, Reject> {
+    rules::check_time(tx, at.time_ms)?;
+    let specs = issued(tx)?;
+    let mut defs: Vec<AssetDef> = Vec::with_capacity(specs.len());
+    for spec in specs {
+        if !spec.well_formed() {
+            return Err(Reject::AssetForm);
+        }
+        if !tx
+            .witnesses
+            .iter()
+            .any(|witness| witness.auth.address() == spec.issuer)
+        {
+            return Err(Reject::NotAuthorised);
+        }
+        let id = spec.id();
+        if defs.iter().any(|def| def.id == id) || registry::asset(view, &id).is_some() {
+            return Err(Reject::AssetExists);
+        }
+        defs.push(AssetDef {
+            version: 1,
+            id,
+            spec: spec.clone(),
+            frozen: false,
+        });
+    }
+    let shards = registry::layout(view).ok_or(Reject::UnknownGroup)?.shards;
+    let mut mail = Vec::with_capacity(defs.len() * shards.len());
+    for def in defs {
+        registry::put(view, registry::asset_key(&def.id), &def);
+        mail.extend(
+            shards
+                .iter()
+                .map(|shard| (shard.group, Message::AssetUpdate(def.clone()))),
+        );
+    }
+    Ok(mail)
+}
+
+/// The specs of a transaction whose slots all issue assets on the beacon's ledger.
+fn issued(tx: &ParsedTx) -> Result<Vec<&AssetSpec>, Reject> {
+    let mut specs = Vec::with_capacity(tx.body.slots.len());
+    let mut elsewhere = 0;
+    for slot in &tx.body.slots {
+        match slot {
+            Slot::Hidden { .. } => return Err(Reject::HiddenSlot),
+            Slot::Clear {
+                ledger: LedgerId::BEACON,
+                mv: Move::Issue(spec),
+            } => specs.push(spec),
+            Slot::Clear { .. } => elsewhere += 1,
+        }
+    }
+    match (specs.len(), elsewhere) {
+        (_, 0) => Ok(specs),
+        (0, _) => Err(Reject::WrongShard),
+        _ => Err(Reject::MultiVoter),
+    }
+}
+
+/// What an accepted command did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum CommandOutcome {
+    /// The registry has changed.
+    Applied,
+    /// It waits for more organisations.
+    Pending {
+        /// Organisations that have approved.
+        approvals: u16,
+        /// Approvals that decide.
+        needed: u16,
+    },
+}
+
+/// A command that has been executed, kept as long as it could be sent again.
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
+struct Done {
+    outcome: CommandOutcome,
+}
+
+/// A proposal and who has approved it.
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
+struct Proposal {
+    org: OrgInfo,
+    until_ms: TimeMs,
+    approvals: Vec<OrgId>,
+}
+
+const DONE: &[u8] = b"done/";
+const PROPOSAL: &[u8] = b"proposal/";
+
+/// Executes a signed command. Sent again it returns the first outcome and changes nothing.
+///
+/// # Errors
+/// [`Reject`] when it is refused; the view is then unchanged.
+pub fn execute_command(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    bytes: &[u8],
+) -> Result<CommandOutcome, Reject> {
+    let signed = SignedCommand::decode(bytes)?;
+    let command = signed.parse()?;
+    if at.time_ms > signed.valid_until_ms {
+        return Err(Reject::Expired);
+    }
+    if signed.valid_until_ms.0 > at.time_ms.0.saturating_add(COMMAND_VALID_MS_MAX) {
+        return Err(Reject::ValidTooLong);
+    }
+    let signer = registry::org(view, signed.org).ok_or(Reject::Registry)?;
+    let name = signed.digest(&at.cluster);
+    // The deadline leads, so that what can be forgotten stands first.
+    let done_key = registry::key(DONE, &[&signed.valid_until_ms.0.to_be_bytes(), &name.0]);
+    // A known digest was signed when it was first executed, also if the key has rotated since.
+    if let Some(done) = view.load::<Done>(&done_key) {
+        return Ok(done.outcome);
+    }
+    signed.verify(&at.cluster, &signer.admin_key)?;
+    let (expired, open) = remembered(view, at.time_ms);
+    if open >= COMMANDS_OPEN_MAX {
+        return Err(Reject::Busy);
+    }
+    let outcome = apply(view, at, &signer, command, signed.valid_until_ms)?;
+    expired
+        .into_iter()
+        .for_each(|key| registry::remove(view, key));
+    registry::put(view, done_key, &Done { outcome });
+    Ok(outcome)
+}
+
+/// Keys of remembered commands past their deadline, and how many are not.
+fn remembered(view: &mut View<'_>, now: TimeMs) -> (Vec<Vec<u8>>, usize) {
+    let prefix = registry::key(DONE, &[]);
+    let keys: Vec<Vec<u8>> = view
+        .scan_prefix(&prefix)
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect();
+    let total = keys.len();
+    let expired: Vec<Vec<u8>> = keys
+        .into_iter()
+        .filter(|key| {
+            key.get(prefix.len()..prefix.len() + 8)
+                .is_some_and(|until| until < &now.0.to_be_bytes()[..])
+        })
+        .collect();
+    let open = total - expired.len();
+    (expired, open)
+}
+
+fn apply(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    signer: &OrgInfo,
+    command: BeaconCommand,
+    until_ms: TimeMs,
+) -> Result<CommandOutcome, Reject> {
+    match command {
+        BeaconCommand::RegisterOrg(org) => return register_org(view, at, signer, org, until_ms),
+        BeaconCommand::RegisterNode(node) => {
+            let nodes = registry::nodes(view);
+            let clash = nodes.iter().any(|known| {
+                known.id == node.id
+                    || known.key == node.key
+                    || known.tls_key_hash == node.tls_key_hash
+            });
+            if node.org != signer.id || clash || nodes.len() >= NODES_MAX || !node_form(&node) {
+                return Err(Reject::Registry);
+            }
+            registry::put(view, registry::node_key(node.id), &node);
+        }
+        BeaconCommand::UpdateNodeAddrs {
+            node,
+            peer_addr,
+            client_addr,
+        } => {
+            if !usable_addr(&peer_addr) || !usable_addr(&client_addr) {
+                return Err(Reject::Registry);
+            }
+            change_node(view, signer, node, |info| {
+                info.peer_addr = peer_addr;
+                info.client_addr = client_addr;
+            })?;
+        }
+        BeaconCommand::UpdateNodeTls { node, tls_key_hash } => {
+            if registry::nodes(view)
+                .iter()
+                .any(|known| known.tls_key_hash == tls_key_hash)
+            {
+                return Err(Reject::Registry);
+            }
+            change_node(view, signer, node, |info| info.tls_key_hash = tls_key_hash)?;
+        }
+        BeaconCommand::SetNodeCapacity { node, capacity } => {
+            if capacity > CAPACITY_MAX {
+                return Err(Reject::Registry);
+            }
+            change_node(view, signer, node, |info| info.capacity = capacity)?;
+        }
+        BeaconCommand::UpdateOrgCa { ca_pem } => {
+            if !usable_ca(&ca_pem) {
+                return Err(Reject::Registry);
+            }
+            registry::put(
+                view,
+                registry::org_key(signer.id),
+                &OrgInfo {
+                    ca_pem,
+                    ..signer.clone()
+                },
+            );
+        }
+        BeaconCommand::RotateAdminKey { key } => {
+            if !usable_key(&key) {
+                return Err(Reject::Registry);
+            }
+            registry::put(
+                view,
+                registry::org_key(signer.id),
+                &OrgInfo {
+                    admin_key: key,
+                    ..signer.clone()
+                },
+            );
+        }
+    }
+    registry::bump_revision(view);
+    Ok(CommandOutcome::Applied)
+}
+
+fn change_node(
+    view: &mut View<'_>,
+    signer: &OrgInfo,
+    id: NodeId,
+    change: impl FnOnce(&mut ledger::genesis::NodeInfo),
+) -> Result<(), Reject> {
+    let mut node = registry::node(view, id).ok_or(Reject::Registry)?;
+    if node.org != signer.id {
+        return Err(Reject::NotAuthorised);
+    }
+    change(&mut node);
+    registry::put(view, registry::node_key(id), &node);
+    Ok(())
+}
+
+/// Counts the signer's approval of a new organisation; the one that makes a majority admits it.
+fn register_org(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    signer: &OrgInfo,
+    org: OrgInfo,
+    until_ms: TimeMs,
+) -> Result<CommandOutcome, Reject> {
+    let orgs = registry::orgs(view);
+    let clash = orgs
+        .iter()
+        .any(|known| known.id == org.id || known.name == org.name);
+    if clash || orgs.len() >= ORGS_MAX || !org_form(&org) {
+        return Err(Reject::Registry);
+    }
+    let encoded = borsh::to_vec(&org).expect("writing to memory does not fail");
+    let name: Hash32 = tagged(b"seamark/proposal/v1", &[&encoded]);
+    let key = registry::key(PROPOSAL, &[&name.0]);
+    let open: Vec<(Vec<u8>, Proposal)> = registry::family(view, &registry::key(PROPOSAL, &[]));
+    let (stale, open): (Vec<_>, Vec<_>) = open
+        .into_iter()
+        .partition(|(_, found)| found.until_ms < at.time_ms);
+    let known = open
+        .iter()
+        .find(|(found, _)| *found == key)
+        .map(|(_, proposal)| proposal.clone());
+    if known.is_none() && open.len() >= PROPOSALS_MAX {
+        return Err(Reject::Busy);
+    }
+    stale
+        .into_iter()
+        .for_each(|(key, _)| registry::remove(view, key));
+    let mut proposal = known.unwrap_or(Proposal {
+        org,
+        until_ms,
+        approvals: Vec::new(),
+    });
+    if let Err(place) = proposal.approvals.binary_search(&signer.id) {
+        proposal.approvals.insert(place, signer.id);
+    }
+    let needed = orgs.len() / 2 + 1;
+    if proposal.approvals.len() >= needed {
+        registry::remove(view, key);
+        registry::put(view, registry::org_key(proposal.org.id), &proposal.org);
+        registry::bump_revision(view);
+        return Ok(CommandOutcome::Applied);
+    }
+    registry::put(view, key, &proposal);
+    let count = |n: usize| u16::try_from(n).expect("organisations are limited to 64");
+    Ok(CommandOutcome::Pending {
+        approvals: count(proposal.approvals.len()),
+        needed: count(needed),
+    })
+}
+
+/// Takes a certified header of a group. Returns whether the group's last checkpoint moved: `false`
+/// for one that is known or older, and for one that contradicts the last, which is kept as a
+/// [`Divergence`].
+///
+/// # Errors
+/// [`Reject::WrongCluster`], [`Reject::CommitteeUnknown`] when the registry has no such committee
+/// or a new height is signed by one no longer in force, [`Reject::MailForged`] when the certificate
+/// does not hold. The view is then unchanged.
+pub fn apply_checkpoint(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    certificate: &Certificate,
+) -> Result<bool, Reject> {
+    let header = &certificate.header;
+    if header.cluster != at.cluster {
+        return Err(Reject::WrongCluster);
+    }
+    if certificate.version != 1 || header.version != ledger::header::HEADER_VERSION {
+        return Err(Reject::MailForged);
+    }
+    let hash = header.hash();
+    let last = registry::checkpoint(view, header.group);
+    if last.is_some_and(|last| header.height < last.height || last.header_hash == hash) {
+        return Ok(false);
+    }
+    let contradicts = last.is_some_and(|last| header.height == last.height);
+    let committee = if contradicts {
+        registry::committee_by_hash(view, header.group, &header.committee_hash)
+    } else {
+        registry::committee(view, header.group)
+            .filter(|current| current.hash() == header.committee_hash)
+    };
+    let committee = committee.ok_or(Reject::CommitteeUnknown)?;
+    certificate
+        .verify(&committee)
+        .map_err(|_| Reject::MailForged)?;
+    if contradicts {
+        record_divergence(view, at.time_ms, certificate, &hash);
+        return Ok(false);
+    }
+    let checkpoint = Checkpoint {
+        height: header.height,
+        header_hash: hash,
+        state_root: header.state_root,
+        time_ms: header.time_ms,
+    };
+    registry::put(view, registry::checkpoint_key(header.group), &checkpoint);
+    registry::put(view, registry::proof_key(header.group), certificate);
+    Ok(true)
+}
+
+fn record_divergence(view: &mut View<'_>, now: TimeMs, second: &Certificate, hash: &Hash32) {
+    let (group, height) = (second.header.group, second.header.height);
+    let key = registry::divergence_key(group, height, hash);
+    let known = view.scan_prefix(&registry::divergence_prefix(group));
+    if known.len() >= DIVERGENCES_MAX || known.iter().any(|(found, _)| *found == key) {
+        return;
+    }
+    let Some(first) = registry::checkpoint_proof(view, group) else {
+        return;
+    };
+    registry::put(
+        view,
+        key,
+        &Divergence {
+            version: 1,
+            first,
+            second: second.clone(),
+            seen_ms: now,
+        },
+    );
+}

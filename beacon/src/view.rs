@@ -1,0 +1,143 @@
+//! What nodes and routers follow: a picture of the cluster, taken from the registry.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::committee::Committee;
+use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
+use ledger::hash::Hash32;
+use ledger::ids::{Address, ClusterId, GroupId, NodeId, OrgId};
+use ledger::layout::Layout;
+use ledger::view::{ReadFault, StateReader, View};
+use serde::{Deserialize, Serialize};
+
+use crate::registry;
+
+/// The cluster as of one revision of the registry.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// Format version, 1.
+    pub version: u8,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Name for people.
+    pub name: String,
+    /// Checking of client signatures.
+    pub verify: VerifyMode,
+    /// Rises with every change of what follows: the newer view has the higher number.
+    pub revision: u64,
+    /// The layout in force.
+    pub layout: Layout,
+    /// The committees in force, by group.
+    pub committees: Vec<Committee>,
+    /// All nodes, by id.
+    pub nodes: Vec<NodeInfo>,
+    /// All organisations, by id; their CAs are those that callers may come from.
+    pub orgs: Vec<OrgInfo>,
+}
+
+impl ClusterView {
+    /// Reads the picture from the beacon's state.
+    ///
+    /// # Errors
+    /// [`ReadFault`] when the medium fails or holds no complete registry.
+    pub fn read(reader: &dyn StateReader) -> Result<Self, ReadFault> {
+        let mut view = View::new(reader);
+        let found = Self::collect(&mut view);
+        if let Some(fault) = view.fault() {
+            return Err(fault.clone());
+        }
+        found.ok_or_else(|| {
+            ReadFault("the state holds no registry; only the beacon group has one".to_owned())
+        })
+    }
+
+    /// The revision alone, to see whether a follower has to be told.
+    ///
+    /// # Errors
+    /// [`ReadFault`] when the medium fails.
+    pub fn revision_of(reader: &dyn StateReader) -> Result<u64, ReadFault> {
+        let mut view = View::new(reader);
+        let revision = registry::revision(&mut view);
+        view.fault().cloned().map_or(Ok(revision), Err)
+    }
+
+    fn collect(view: &mut View<'_>) -> Option<Self> {
+        let meta = registry::meta(view)?;
+        Some(Self {
+            version: 1,
+            cluster: meta.cluster,
+            name: meta.name,
+            verify: meta.verify,
+            revision: registry::revision(view),
+            layout: registry::layout(view)?,
+            committees: registry::committees(view),
+            nodes: registry::nodes(view),
+            orgs: registry::orgs(view),
+        })
+    }
+
+    /// The picture a node or router starts with, before it has heard from the beacon.
+    #[must_use]
+    pub fn from_genesis(genesis: &Genesis) -> Self {
+        let mut committees = genesis.committees.clone();
+        committees.sort_by_key(|committee| committee.group);
+        let mut nodes = genesis.nodes.clone();
+        nodes.sort_by_key(|node| node.id);
+        let mut orgs = genesis.orgs.clone();
+        orgs.sort_by_key(|org| org.id);
+        Self {
+            version: 1,
+            cluster: genesis.cluster_id(),
+            name: genesis.name.clone(),
+            verify: genesis.verify,
+            revision: 1,
+            layout: genesis.layout.clone(),
+            committees,
+            nodes,
+            orgs,
+        }
+    }
+
+    /// The committee in force of a group.
+    #[must_use]
+    pub fn committee(&self, group: GroupId) -> Option<&Committee> {
+        let at = self
+            .committees
+            .binary_search_by_key(&group, |committee| committee.group)
+            .ok()?;
+        Some(&self.committees[at])
+    }
+
+    /// A node by id.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
+        let at = self.nodes.binary_search_by_key(&id, |node| node.id).ok()?;
+        Some(&self.nodes[at])
+    }
+
+    /// The node that a TLS key belongs to, by the hash of its subject public key info.
+    #[must_use]
+    pub fn node_by_tls_key(&self, hash: &Hash32) -> Option<&NodeInfo> {
+        self.nodes.iter().find(|node| node.tls_key_hash == *hash)
+    }
+
+    /// An organisation by id.
+    #[must_use]
+    pub fn org(&self, id: OrgId) -> Option<&OrgInfo> {
+        let at = self.orgs.binary_search_by_key(&id, |org| org.id).ok()?;
+        Some(&self.orgs[at])
+    }
+
+    /// The shard that owns an account.
+    #[must_use]
+    pub fn locate(&self, account: &Address) -> GroupId {
+        self.layout.locate(account)
+    }
+
+    /// The groups that a node has a seat in, in order.
+    pub fn groups_of(&self, node: NodeId) -> impl Iterator<Item = GroupId> + '_ {
+        self.committees
+            .iter()
+            .filter(move |c| c.index_of(node).is_some())
+            .map(|c| c.group)
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the beacon's machine: assignment laws, execution, and the bytes it signs and stores.
+#![allow(clippy::unwrap_used)] // a test that meets an error has failed
+
+mod assignment;
+mod commands;
+mod golden;
+mod state;
+mod support;

@@ -1,0 +1,578 @@
+//! The grammar of the command line. No logic: what an option means is in its command's file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::history::Order;
+
+/// Seamark: a sharded ledger cluster for consortia.
+#[derive(Debug, Parser)]
+#[command(
+    name = "seamark",
+    version,
+    about = "Seamark: a sharded ledger cluster for consortia",
+    after_help = "Example:\n  seamark demo                     a cluster settles a real block of transactions\n  seamark up                       a local cluster in the foreground\n  seamark status                   how it is doing"
+)]
+pub struct Cli {
+    /// Print one JSON object on stdout instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to log on stderr, such as info or info,openraft=warn [default: $RUST_LOG, else warn]
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which cluster a command talks to.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Target {
+    /// Folder of the cluster [default: $SEAMARK_DIR, else ~/.seamark/dev]
+    #[arg(long, value_name = "D")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Where client signatures are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Verify {
+    /// Once, where a transaction enters
+    Ingest,
+    /// By every replica before it attests
+    Every,
+}
+
+impl From<Verify> for ledger::genesis::VerifyMode {
+    fn from(verify: Verify) -> Self {
+        match verify {
+            Verify::Ingest => Self::Ingest,
+            Verify::Every => Self::Every,
+        }
+    }
+}
+
+/// The shape of a new cluster.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Shape {
+    /// Nodes [default: 5]
+    #[arg(long, value_name = "N")]
+    pub nodes: Option<u32>,
+    /// Shards of the main ledger [default: 4]
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u32>,
+    /// Replicas of each shard [default: 3]
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<u16>,
+    /// Organisations that own the nodes [default: 3]
+    #[arg(long, value_name = "N")]
+    pub orgs: Option<u16>,
+    /// Where client signatures are checked [default: every with several organisations, else ingest]
+    #[arg(long, value_name = "MODE")]
+    pub verify: Option<Verify>,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole local cluster in the foreground; makes it, or resumes it
+    Up(Up),
+    /// Write a genesis and a folder for each node, for several machines
+    Init(Init),
+    /// Run one node from its configuration, or check its data offline
+    Node(Node),
+    /// Run a stand-alone router
+    Router(Router),
+    /// Show every group: leader, height, root, lag, rate, and what is wrong
+    Status(Status),
+    /// Make and show keys
+    #[command(subcommand)]
+    Key(Key),
+    /// Issue and show assets
+    #[command(subcommand)]
+    Asset(Asset),
+    /// Pay from an account to another
+    Pay(Pay),
+    /// Show an account
+    Account(Account),
+    /// Show what became of a transaction
+    Tx(Tx),
+    /// Show a block
+    Block(Block),
+    /// Check a proof file offline
+    Verify(VerifyFile),
+    /// Send real history through the router and check the final state
+    Replay(Replay),
+    /// Start a cluster, settle a real block of transactions on it, and report
+    Demo(Demo),
+    /// Measure the sustained rate against the verify bound of this machine
+    Bench(Bench),
+    /// Run the deterministic simulator
+    Sim(Sim),
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark up --nodes 5 --shards 4\n  seamark up --dir /tmp/two --processes --base-port 7800\n\nThe cluster stays in its folder; the same command resumes it. Ctrl-C stops it.")]
+pub struct Up {
+    /// Where the cluster is.
+    #[command(flatten)]
+    pub target: Target,
+    /// What a new cluster is like.
+    #[command(flatten)]
+    pub shape: Shape,
+    /// One process for each node instead of one for all
+    #[arg(long)]
+    pub processes: bool,
+    /// First of two ports for each node [default: ports that are free]
+    #[arg(long, value_name = "PORT")]
+    pub base_port: Option<u16>,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark init --dir ./net --node 1=10.0.0.1:7600:7601,1 --node 2=10.0.0.2:7600:7601,2 --node 3=10.0.0.3:7600:7601,3\n\nCopy nodes/node-N to its machine and run there: seamark node --config node-N/node.toml")]
+pub struct Init {
+    /// Where the files go.
+    #[command(flatten)]
+    pub target: Target,
+    /// What the cluster is like.
+    #[command(flatten)]
+    pub shape: Shape,
+    /// A node: ID=HOST:PEERPORT:CLIENTPORT,ORG with ids and organisations counted from 1
+    #[arg(long = "node", value_name = "NODE", conflicts_with_all = ["nodes", "orgs"])]
+    pub node: Vec<String>,
+    /// Name of the cluster, for people
+    #[arg(long, default_value = "seamark")]
+    pub name: String,
+    /// First of two ports for each node when nodes are on this machine
+    #[arg(long, value_name = "PORT", default_value_t = 7600)]
+    pub base_port: u16,
+}
+
+/// `node`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = "Example:\n  seamark node --config net/nodes/node-1/node.toml\n  seamark node check net/nodes/node-1/data")]
+pub struct Node {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Stop when stdin closes, as it does when the process that started this one ends
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
+    /// Something else than running it.
+    #[command(subcommand)]
+    pub command: Option<NodeCommand>,
+}
+
+/// `node check`.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Verify the data folder of a stopped node: every file, checksum and log entry
+    #[command(after_help = "Example:\n  seamark node check ~/.seamark/dev/nodes/node-1/data")]
+    Check {
+        /// The data folder, or a folder above it
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
+}
+
+/// `router`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark router --dir ~/.seamark/dev --listen 127.0.0.1:7700\n  seamark router --config router.toml")]
+pub struct Router {
+    /// The router's configuration
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "listen"])]
+    pub config: Option<PathBuf>,
+    /// Folder of the cluster: a certificate is issued, and router.toml is written there
+    #[arg(long, value_name = "D")]
+    pub dir: Option<PathBuf>,
+    /// Where clients are answered
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7700")]
+    pub listen: String,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark status\n  seamark status --check --json")]
+pub struct Status {
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+    /// End with 1 when something is wrong
+    #[arg(long)]
+    pub check: bool,
+    /// How long the rate is measured, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    pub measure_ms: u64,
+}
+
+/// `key`.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Make a key and store it encrypted
+    #[command(after_help = "Example:\n  SEAMARK_PASSPHRASE=... seamark key new alice")]
+    New {
+        /// Which cluster's keystore.
+        #[command(flatten)]
+        target: Target,
+        /// Its name in the keystore
+        name: String,
+    },
+    /// Show the address and public key of a key
+    #[command(after_help = "Example:\n  seamark key show alice")]
+    Show {
+        /// Which cluster's keystore.
+        #[command(flatten)]
+        target: Target,
+        /// Its name in the keystore
+        name: String,
+    },
+    /// List all keys
+    #[command(after_help = "Example:\n  seamark key list")]
+    List {
+        /// Which cluster's keystore.
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// `asset`.
+#[derive(Debug, Subcommand)]
+pub enum Asset {
+    /// Define an asset, and create its first supply
+    #[command(after_help = "Example:\n  seamark asset issue EUR --decimals 2 --supply 1000000 --to alice")]
+    Issue {
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
+        /// Short name: 1-16 letters, digits, '-' or '.'
+        symbol: String,
+        /// Name for people
+        #[arg(long, default_value = "")]
+        name: String,
+        /// Digits after the point when amounts are shown
+        #[arg(long, default_value_t = 0)]
+        decimals: u8,
+        /// Supply to create at once, in the smallest unit
+        #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true)]
+        supply: Option<String>,
+        /// Who gets the supply: an address or a key's name [default: the issuer]
+        #[arg(long, value_name = "ACCOUNT", requires = "supply")]
+        to: Option<String>,
+        /// The issuer's key [default: the cluster's operator, in a folder made by up]
+        #[arg(long, value_name = "NAME")]
+        key: Option<String>,
+    },
+    /// Show the definition of an asset
+    #[command(after_help = "Example:\n  seamark asset show EUR\n  seamark asset show 00112233445566778899aabbccddeeff")]
+    Show {
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
+        /// Its id, ISSUER/SYMBOL, or a symbol of the operator's
+        asset: String,
+    },
+}
+
+/// `pay`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark pay bob 250 --asset EUR --key alice\n  seamark pay sm1... 250 --asset EUR --wait receipt\n\nAmounts are whole numbers of the asset's smallest unit.")]
+pub struct Pay {
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+    /// Who is paid: an address or a key's name
+    pub to: String,
+    /// How much, in the smallest unit
+    #[arg(allow_hyphen_values = true)]
+    pub amount: String,
+    /// What: an asset's id, ISSUER/SYMBOL, or a symbol of the operator's
+    #[arg(long)]
+    pub asset: String,
+    /// The payer's key [default: the cluster's operator, in a folder made by up]
+    #[arg(long, value_name = "NAME")]
+    pub key: Option<String>,
+    /// Text that is stored with the payment, at most 256 bytes
+    #[arg(long, default_value = "")]
+    pub memo: String,
+    /// When the command is done
+    #[arg(long, value_enum, default_value_t = WaitFor::Applied)]
+    pub wait: WaitFor,
+}
+
+/// When a payment counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaitFor {
+    /// Final in the payer's group
+    Receipt,
+    /// Credited to the payee
+    Applied,
+}
+
+/// How fresh an answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Freshness {
+    /// Reflects everything acknowledged before
+    Linearizable,
+    /// Whatever a replica has
+    Stale,
+}
+
+/// `account`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark account alice --history\n  seamark account sm1... --proof alice.proof && seamark verify alice.proof")]
+pub struct Account {
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+    /// An address or a key's name
+    pub address: String,
+    /// Show what happened to it, newest first
+    #[arg(long)]
+    pub history: bool,
+    /// How many lines of history
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: u32,
+    /// Write a proof of the account's record to this file
+    #[arg(long, value_name = "FILE")]
+    pub proof: Option<PathBuf>,
+    /// How fresh the answer must be
+    #[arg(long, value_enum, default_value_t = Freshness::Linearizable)]
+    pub consistency: Freshness,
+}
+
+/// `tx`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark tx 6f1e... --proof payment.proof")]
+pub struct Tx {
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+    /// Id of the transaction: 64 hex digits
+    pub id: String,
+    /// Write a proof of the receipt to this file
+    #[arg(long, value_name = "FILE")]
+    pub proof: Option<PathBuf>,
+}
+
+/// `block`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark block shard-0 12\n  seamark block beacon 1 --json")]
+pub struct Block {
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+    /// The group: beacon, shard-N or channel-N
+    pub group: String,
+    /// Height of the block
+    pub height: u64,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark verify alice.proof --genesis genesis.json\n\nNeeds no network: proof, header, certificate and committee are followed to the genesis.")]
+pub struct VerifyFile {
+    /// Whose genesis is trusted when none is named.
+    #[command(flatten)]
+    pub target: Target,
+    /// The proof file
+    pub file: PathBuf,
+    /// The genesis that is trusted [default: the one in the cluster's folder]
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+}
+
+/// How a load is sent.
+#[derive(Clone, Debug, Args)]
+pub struct Sending {
+    /// Which payments may be in flight at once
+    #[arg(long, value_enum, default_value_t = OrderArg::Causal)]
+    pub order: OrderArg,
+    /// Payments a second at most [default: as fast as they are taken]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u64>,
+    /// Payments in flight at most
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub in_flight: usize,
+}
+
+/// The orders a replay can keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OrderArg {
+    /// No payment before what funds it is visible to its payer
+    Causal,
+    /// Everything at once, in the order of the input
+    None,
+}
+
+impl From<OrderArg> for Order {
+    fn from(order: OrderArg) -> Self {
+        match order {
+            OrderArg::Causal => Self::Causal,
+            OrderArg::None => Self::None,
+        }
+    }
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark replay transfers.csv.gz --opening opening.csv.gz --balances final.csv\n  seamark replay transactions.csv --opening auto --shards 16 --json\n\nReads, gzipped or not, by the header: from,to,amount in any order; ethereum-etl transactions.csv;\nthe XBlock layout (blockNumber,...,from,to,toCreate,...,value). Without --dir it runs on a cluster\nof its own that is thrown away.")]
+pub struct Replay {
+    /// The history, one file after the other
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Opening balances: a file with account,balance; or auto, the least that avoids overdraft
+    #[arg(long, value_name = "FILE|auto", default_value = "auto")]
+    pub opening: String,
+    /// How it is sent.
+    #[command(flatten)]
+    pub sending: Sending,
+    /// Write the final balances to this file
+    #[arg(long, value_name = "OUT.csv")]
+    pub balances: Option<PathBuf>,
+    /// Derive the accounts' keys from this text instead of a fresh secret
+    #[arg(long, value_name = "TEXT")]
+    pub key_seed: Option<String>,
+    /// Use the running cluster of this folder instead of one of its own
+    #[arg(long, value_name = "D", conflicts_with_all = ["nodes", "shards", "replicas", "orgs", "verify", "processes"])]
+    pub dir: Option<PathBuf>,
+    /// What the cluster of its own is like.
+    #[command(flatten)]
+    pub shape: Shape,
+    /// One process for each node of the cluster of its own
+    #[arg(long)]
+    pub processes: bool,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark demo\n  seamark demo --shards 16 --json\n\nSettles the transfers of Bitcoin's block 702861 (mainnet) on a new cluster in a temporary folder.")]
+pub struct Demo {
+    /// What the cluster is like.
+    #[command(flatten)]
+    pub shape: Shape,
+    /// One process for each node
+    #[arg(long)]
+    pub processes: bool,
+    /// Payments in flight at most
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub in_flight: usize,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.")]
+pub struct Bench {
+    /// Shards of the cluster of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub shards: u32,
+    /// Nodes of the cluster of its own
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub nodes: u32,
+    /// Replicas of each shard
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub replicas: u16,
+    /// Payments of a hundred that cross between two shards
+    #[arg(long, value_name = "PCT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub cross: u8,
+    /// Where client signatures are checked
+    #[arg(long, value_enum, default_value_t = Verify::Ingest)]
+    pub verify: Verify,
+    /// Accounts that pay each other
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub accounts: u32,
+    /// Skew of the payers: exponent of a Zipf distribution [default: all alike]
+    #[arg(long, value_name = "S")]
+    pub zipf: Option<f64>,
+    /// Payments in flight at most
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    pub in_flight: usize,
+    /// How long payments are sent
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+    /// Payments to sign beforehand at most [default: enough for the time at the rate of the warm-up]
+    #[arg(long, value_name = "N")]
+    pub transactions: Option<usize>,
+    /// Use the running cluster of this folder instead of one of its own
+    #[arg(long, value_name = "D", conflicts_with_all = ["shards", "nodes", "replicas", "verify", "processes"])]
+    pub dir: Option<PathBuf>,
+    /// One process for each node of the cluster of its own
+    #[arg(long)]
+    pub processes: bool,
+}
+
+/// `sim`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark sim --seed 42\n  seamark sim --seeds 100\n\nEach seed is run twice and must give the same event hash.")]
+pub struct Sim {
+    /// Run this seed
+    #[arg(long, value_name = "N", conflicts_with = "seeds")]
+    pub seed: Option<u64>,
+    /// Run this many seeds, from 0 on
+    #[arg(long, value_name = "N")]
+    pub seeds: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.get_subcommands().next().is_none() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.starts_with("Example:\n  "), "{path} has no example");
+                assert!(command.get_about().is_some(), "{path} has no description");
+            }
+            command.get_subcommands().for_each(|inner| check(inner, &path));
+        }
+        check(&Cli::command(), "");
+    }
+
+    #[test]
+    fn the_examples_parse() {
+        fn examples(command: &clap::Command, found: &mut Vec<String>) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            found.extend(help.lines().filter_map(|line| line.split("seamark ").nth(1)).map(str::to_owned));
+            command.get_subcommands().for_each(|inner| examples(inner, found));
+        }
+        let mut found = Vec::new();
+        examples(&Cli::command(), &mut found);
+        assert!(found.len() > 20);
+        for example in found {
+            let example = example.split(" && ").next().unwrap_or_default();
+            let example = example.split("  ").next().unwrap_or_default();
+            let args = std::iter::once("seamark").chain(example.split_whitespace());
+            Cli::try_parse_from(args).unwrap_or_else(|error| panic!("{example}: {error}"));
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for wrong in [
+            "sim --seed 1 --seeds 2",
+            "replay f --dir d --shards 2",
+            "bench --cross 101",
+            "node",
+            "node --config x check y",
+            "pay bob",
+            "replay",
+        ] {
+            let args = std::iter::once("seamark").chain(wrong.split_whitespace());
+            let parsed = Cli::try_parse_from(args);
+            // `node` alone is refused by its command, which can say what is missing.
+            assert!(parsed.is_err() || wrong == "node", "{wrong}");
+        }
+        let parsed = Cli::try_parse_from(["seamark", "pay", "bob", "-5", "--asset", "X"]).unwrap();
+        assert!(matches!(parsed.command, Command::Pay(Pay { amount, .. }) if amount == "-5"));
+    }
+}

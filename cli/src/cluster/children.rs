@@ -1,0 +1,129 @@
+//! Nodes as processes of their own: `seamark node --config FILE`, started from this very program.
+//!
+//! A child's stdin is a pipe that this process holds: when this process ends, however it ends, the
+//! pipe closes and the child stops. Nothing is ever killed by name.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use ledger::NodeId;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child as Process, Command};
+
+use crate::error::CliError;
+
+/// How long a child may take to stop before it is killed.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+/// Lines of a log that an error shows.
+const LOG_LINES_SHOWN: usize = 6;
+
+/// A node in a process of its own.
+pub(super) struct Child {
+    id: NodeId,
+    process: Process,
+    log: PathBuf,
+    ended: bool,
+}
+
+impl Child {
+    pub(super) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Its process id, until its end was seen.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    pub(super) fn runs(&self) -> bool {
+        !self.ended
+    }
+
+    fn ended(&mut self, status: Result<ExitStatus, std::io::Error>) -> CliError {
+        self.ended = true;
+        let how = match status {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let cause = format!("node {} ended ({how}){}", self.id, last_lines(&self.log));
+        CliError::new("node_ended", cause, format!("see {}; 'seamark node --config' starts it again", self.log.display()))
+    }
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let from = lines.len().saturating_sub(LOG_LINES_SHOWN);
+    if lines.is_empty() { String::new() } else { format!("; its log ends with:\n  {}", lines[from..].join("\n  ")) }
+}
+
+/// Starts all nodes.
+pub(super) async fn start(configs: &[(NodeId, PathBuf)]) -> Result<Vec<Child>, CliError> {
+    let program = std::env::current_exe()
+        .map_err(|error| CliError::new("program", format!("this program's file is not known: {error}"), "run seamark by its full path"))?;
+    let mut children = Vec::new();
+    for (id, config) in configs {
+        match spawn(&program, *id, config) {
+            Ok(child) => children.push(child),
+            Err(error) => {
+                stop(children).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(children)
+}
+
+fn spawn(program: &Path, id: NodeId, config: &Path) -> Result<Child, CliError> {
+    let log = config.with_file_name("node.log");
+    let file = OpenOptions::new().create(true).append(true).open(&log).map_err(|error| CliError::file(&log, &error))?;
+    let copy = file.try_clone().map_err(|error| CliError::file(&log, &error))?;
+    let process = Command::new(program)
+        .args(["node", "--with-parent", "--config"])
+        .arg(config)
+        .stdin(Stdio::piped())
+        .stdout(file)
+        .stderr(copy)
+        // A Ctrl-C in the terminal is for this process alone, which then stops its children.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| CliError::new("node_start", format!("node {id} cannot be started: {error}"), "check the limits of processes and memory of this user"))?;
+    Ok(Child { id, process, log, ended: false })
+}
+
+/// Waits until one of those that run has ended.
+pub(super) async fn one_ended(children: &mut [Child]) -> CliError {
+    let waiting: Vec<_> = children
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, child)| child.runs())
+        .map(|(at, child)| Box::pin(async move { (at, child.process.wait().await) }))
+        .collect();
+    if waiting.is_empty() {
+        return std::future::pending().await;
+    }
+    let ((at, status), _, rest) = futures::future::select_all(waiting).await;
+    drop(rest);
+    children[at].ended(status)
+}
+
+/// Asks all to stop, waits, and kills what does not.
+pub(super) async fn stop(mut children: Vec<Child>) {
+    for child in &children {
+        let pid = child.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended by itself in this moment, which is what is wanted.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+    let stopping = children.iter_mut().map(|child| async move {
+        if tokio::time::timeout(STOP_WITHIN, child.process.wait()).await.is_err() {
+            tracing::warn!(node = %child.id, "did not stop in time and is killed");
+            let _ = child.process.kill().await;
+        }
+    });
+    futures::future::join_all(stopping).await;
+}

@@ -1,0 +1,210 @@
+//! The one error of the command line: a stable code, the cause, and what to do about it.
+//!
+//! Every error of the layers below becomes one. Their texts end with the remedy after the last
+//! `"; "`, by which cause and fix are told apart.
+
+use std::fmt;
+
+use client::ClientError;
+
+use crate::history::HistoryError;
+use crate::setup::{SetupError, SpecError};
+
+/// Refused or failed.
+pub const EXIT_FAILED: u8 = 1;
+/// The command line itself is wrong.
+pub const EXIT_USAGE: u8 = 2;
+
+/// Why a command did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CliError {
+    /// Stable, for programs.
+    pub code: String,
+    /// What happened.
+    pub cause: String,
+    /// What to do about it.
+    pub fix: String,
+    /// Exit code of the process.
+    pub exit: u8,
+    /// The command has printed its result, which tells the same; nothing more goes to stdout.
+    pub reported: bool,
+}
+
+impl CliError {
+    /// A refusal or failure.
+    #[must_use]
+    pub fn new(code: impl Into<String>, cause: impl ToString, fix: impl Into<String>) -> Self {
+        Self { code: code.into(), cause: cause.to_string(), fix: fix.into(), exit: EXIT_FAILED, reported: false }
+    }
+
+    /// A command line that cannot mean anything.
+    #[must_use]
+    pub fn usage(code: impl Into<String>, cause: impl ToString, fix: impl Into<String>) -> Self {
+        Self { exit: EXIT_USAGE, ..Self::new(code, cause, fix) }
+    }
+
+    /// From a message that ends with the remedy, after `"; "` or as a last sentence.
+    #[must_use]
+    pub fn from_message(code: impl Into<String>, message: impl ToString) -> Self {
+        let message = message.to_string();
+        let message = message.trim();
+        let split = message.rsplit_once("; ").or_else(|| message.split_once(". ")).or_else(|| message.rsplit_once('\n'));
+        match split {
+            Some((cause, fix)) => Self::new(code, cause, fix),
+            None => Self::new(code, message, "correct what is named here and run the command again"),
+        }
+    }
+
+    /// An input or output error of a file.
+    #[must_use]
+    pub fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
+        let cause = format!("{} cannot be read or written: {error}", path.display());
+        Self::new("file", cause, "check the path, its permissions and the free space")
+    }
+
+    /// Of a command whose result has been printed already.
+    #[must_use]
+    pub fn after_report(self) -> Self {
+        Self { reported: true, ..self }
+    }
+
+    /// In the context of something larger.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.cause = format!("{what}: {}", self.cause);
+        self
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error[{}]: {}\n  fix: {}", self.code, self.cause, self.fix)
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        let code = error.code().to_owned();
+        match &error {
+            ClientError::Rejected { reject, receipt } => {
+                let cause = format!("{} (transaction {} in block {} of {})", reject.cause(), receipt.txid, receipt.height, receipt.group);
+                Self::new(code, cause, reject.fix())
+            }
+            ClientError::BadTransaction(reject) => {
+                Self::new(code, format!("the transaction was not sent: {}", reject.cause()), reject.fix())
+            }
+            ClientError::Refused { reject: Some(reject), detail, .. } => {
+                let mut cause = reject.cause().to_owned();
+                // The detail starts with cause and fix; what follows in parentheses is this case.
+                if let Some((_, own)) = detail.split_once(reject.fix()).filter(|(_, own)| !own.trim().is_empty()) {
+                    cause = format!("{cause}{own}");
+                }
+                Self::new(code, cause, reject.fix())
+            }
+            ClientError::Refused { detail, .. } => Self::new(code, detail, "see the node's log; a newer program may know this reason"),
+            _ => Self::from_message(code, error),
+        }
+    }
+}
+
+impl From<client::ProfileError> for CliError {
+    fn from(error: client::ProfileError) -> Self {
+        Self::from_message(error.code(), error)
+    }
+}
+
+impl From<client::KeystoreError> for CliError {
+    fn from(error: client::KeystoreError) -> Self {
+        Self::from_message(error.code(), error)
+    }
+}
+
+impl From<client::NetError> for CliError {
+    fn from(error: client::NetError) -> Self {
+        Self::from_message(error.code(), error)
+    }
+}
+
+impl From<client::ProofError> for CliError {
+    fn from(error: client::ProofError) -> Self {
+        let fix = "do not rely on this claim; ask the cluster for the proof again, and check that the genesis is the right one";
+        match &error {
+            client::ProofError::Malformed(_) | client::ProofError::Version(_) | client::ProofError::OtherCluster { .. } => {
+                Self::from_message(error.code(), error)
+            }
+            _ => Self::new(error.code(), error, fix),
+        }
+    }
+}
+
+impl From<HistoryError> for CliError {
+    fn from(error: HistoryError) -> Self {
+        // Its codes are upper case; on the command line all codes look alike.
+        let code = error.code().to_ascii_lowercase();
+        Self::new(code, error, "correct the named file, line or column; 'seamark replay --help' lists the layouts that are read")
+    }
+}
+
+impl From<SetupError> for CliError {
+    fn from(error: SetupError) -> Self {
+        Self::from_message(error.code(), error)
+    }
+}
+
+impl From<SpecError> for CliError {
+    fn from(error: SpecError) -> Self {
+        Self { exit: EXIT_USAGE, ..Self::from_message(error.code(), error) }
+    }
+}
+
+impl From<shard_node::server::config::ConfigError> for CliError {
+    fn from(error: shard_node::server::config::ConfigError) -> Self {
+        Self::from_message(error.code(), error)
+    }
+}
+
+impl From<storage::StorageError> for CliError {
+    fn from(error: storage::StorageError) -> Self {
+        let text = error.to_string();
+        match text.split_once(". ") {
+            Some((cause, fix)) => Self::new(error.code(), cause, fix),
+            None => Self::from_message(error.code(), text),
+        }
+    }
+}
+
+impl From<proto::EdgeError> for CliError {
+    fn from(error: proto::EdgeError) -> Self {
+        Self::new(error.code(), error, "the router's answer makes no sense; report it with both versions")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::Reject;
+
+    #[test]
+    fn cause_and_fix_are_told_apart() {
+        let error = CliError::from_message("x", "the port is taken; by us; choose another");
+        assert_eq!((error.cause.as_str(), error.fix.as_str()), ("the port is taken; by us", "choose another"));
+        assert_eq!(error.to_string(), "error[x]: the port is taken; by us\n  fix: choose another");
+        let plain = CliError::from_message("x", "no remedy here");
+        assert_eq!(plain.cause, "no remedy here");
+        assert!(!plain.fix.is_empty());
+        assert_eq!(plain.exit, EXIT_FAILED);
+    }
+
+    #[test]
+    fn refusals_keep_their_code_cause_fix_and_detail() {
+        let refusal = proto::v1::Refusal::of(Reject::Busy).detail("the queue holds 65536");
+        let error = CliError::from(ClientError::refused(&refusal));
+        assert_eq!(error.code, "busy");
+        assert_eq!(error.cause, format!("{} (the queue holds 65536)", Reject::Busy.cause()));
+        assert_eq!(error.fix, Reject::Busy.fix());
+        let bare = CliError::from(ClientError::refused(&proto::v1::Refusal::of(Reject::Expired)));
+        assert_eq!(bare.cause, Reject::Expired.cause());
+    }
+}

@@ -1,0 +1,65 @@
+//! The `seamark` command: every role of a cluster and every tool for it, one program.
+//!
+//! Owns the command line, its texts and its JSON, local clusters and the load that `replay`, `demo`
+//! and `bench` put on them. Decides nothing about money: clients talk through the crate `client`,
+//! nodes run in `shard-node`, routers in `router`.
+//!
+//! Code map: [`args`] is the grammar, `commands` has one file for each command, [`history`] reads
+//! what a replay sends, [`load`] sends it, [`cluster`] runs local clusters, [`setup`] makes their
+//! folders, [`health`] judges them, [`output`] and [`error`] are all that is ever printed.
+
+// A test that cannot unwrap has failed, which is what a test is for.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod args;
+pub mod cluster;
+mod commands;
+pub mod error;
+pub mod health;
+pub mod history;
+pub mod load;
+pub mod logging;
+pub mod output;
+pub mod setup;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Cli;
+use error::CliError;
+use output::Output;
+
+/// Runs the command of this process's arguments. Usage errors end with 2, refusals and failures
+/// with 1.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing more can be done when even the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(error::EXIT_USAGE));
+        }
+    };
+    let output = Output::new(cli.json);
+    match start(cli, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.failure(&error);
+            ExitCode::from(error.exit)
+        }
+    }
+}
+
+fn start(cli: Cli, output: Output) -> Result<(), CliError> {
+    logging::start(cli.log.as_deref(), &cli.command)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new("runtime", error, "check the limits of threads and open files of this user"))?;
+    let result = runtime.block_on(commands::run(cli, output));
+    // A blocking task that hangs must not keep a command that is done.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    result
+}

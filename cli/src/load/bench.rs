@@ -1,0 +1,338 @@
+//! The benchmark: signs beforehand, then sends as fast as payments are taken, and compares the rate
+//! with what this machine could at most verify.
+//!
+//! The clock runs from the first payment sent until the last credit is applied. Nothing is switched
+//! off for it: signatures, mutual TLS, consensus and fsync are those of every other run, and the
+//! client runs on the same machine.
+
+use std::time::{Duration, Instant};
+
+use client::{Client, PreparedTx};
+use ledger::ClusterId;
+use ledger::genesis::VerifyMode;
+use ledger::tx::ParsedTx;
+use proto::v1;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::drive::{Driven, drive};
+use super::latency::Percentiles;
+use super::machine::{Usage, Used};
+use super::sign::{Party, Payment, parties};
+use super::stage::{Stage, fresh_symbol};
+use super::{Phase, Phases};
+use crate::cluster::verify_name;
+use crate::error::CliError;
+use crate::output::{Output, rounded};
+use super::pairs::{Pair, Pairs};
+
+
+/// Payments signed to measure the verify bound and to warm up with.
+const SAMPLE: usize = 20_000;
+/// How long the verify bound is measured.
+const VERIFY_FOR: Duration = Duration::from_millis(1500);
+/// How long the warm-up sends.
+const WARM_UP_FOR: Duration = Duration::from_secs(2);
+/// Payments are signed for this many times the rate of the warm-up, which starts slowly.
+const HEADROOM: f64 = 2.0;
+/// What each account starts with: more than any run spends.
+const OPENING: u128 = 1_000_000_000_000_000;
+
+/// What is measured.
+pub struct Plan {
+    /// Payments of a hundred between two shards.
+    pub cross_pct: u8,
+    /// Accounts.
+    pub accounts: u32,
+    /// Skew of the payers.
+    pub zipf: Option<f64>,
+    /// Payments in flight at most.
+    pub in_flight: usize,
+    /// How long payments are sent.
+    pub send_for: Duration,
+    /// Payments signed at most.
+    pub transactions_max: Option<usize>,
+    /// How the cluster checks signatures.
+    pub verify: VerifyMode,
+    /// Replicas of a shard.
+    pub replicas: u64,
+    /// Other processes of the cluster on this machine.
+    pub processes: Vec<u32>,
+}
+
+/// What was measured. The first fields have a fixed form for programs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Payments a second, every credit applied.
+    pub tps: f64,
+    /// Payments executed and credited.
+    pub committed: u64,
+    /// Payments refused.
+    pub rejected: u64,
+    /// From the first payment sent to the last credit applied.
+    pub seconds: f64,
+    /// From sending to the receipt.
+    pub latency_ms: Percentiles,
+    /// Shards.
+    pub shards: u64,
+    /// Replicas of a shard.
+    pub replicas: u64,
+    /// Payments of a hundred between two shards, as they were.
+    pub cross_shard_pct: f64,
+    /// `ingest` or `every`.
+    pub verify_mode: &'static str,
+    /// Signature checks that a payment needs in this mode.
+    pub verifies_per_tx: u64,
+    /// Parsed and verified transactions a second on all cores.
+    pub verify_all_cores: f64,
+    /// The rate that this would allow: `verify_all_cores / verifies_per_tx`.
+    pub bound_tps: f64,
+    /// `tps / bound_tps`.
+    pub bound_ratio: f64,
+    /// Processor time of the cluster and the client during the run.
+    pub cpu_seconds: f64,
+    /// Bytes written to disks for a payment.
+    pub bytes_written_per_tx: f64,
+    /// Bytes sent between nodes for a payment.
+    pub bytes_sent_per_tx: f64,
+    /// Every acknowledged payment was on the disks of a majority.
+    pub durable: bool,
+    /// Processor time for a thousand payments.
+    pub cpu_seconds_per_1000: f64,
+    /// Writes that were made durable during the run, all nodes.
+    pub log_fsyncs: u64,
+    /// Payments in flight at most.
+    pub in_flight: u64,
+    /// Accounts.
+    pub accounts: u64,
+    /// Cores of this machine.
+    pub cores: u64,
+    /// Refusals by code.
+    pub rejections: std::collections::BTreeMap<String, u64>,
+    /// Where the time went.
+    pub phases: Vec<Phase>,
+}
+
+/// Runs the benchmark on a cluster that is ready.
+///
+/// # Errors
+/// What the cluster refuses or does not answer.
+pub async fn bench(client: &Client, issuer: Party, plan: &Plan, output: Output, mut phases: Phases) -> Result<Report, CliError> {
+    let stage = Stage::set(client, issuer, &fresh_symbol("BENCH")?).await?;
+    let parties = tokio::task::block_in_place(|| accounts(plan.accounts))?;
+    let mut pairs = Pairs::new(&parties, &stage.layout, plan.cross_pct, plan.zipf)?;
+    let portions: Vec<_> = parties.iter().map(|party| (party.address, OPENING)).collect();
+    stage.mint(&portions, output).await?;
+    phases.end("fund accounts");
+
+    let sample = sign(&stage, &parties, &mut pairs, SAMPLE.min(plan.transactions_max.unwrap_or(SAMPLE)), output);
+    let verify_all_cores = tokio::task::block_in_place(|| verify_bound(&client.cluster_id(), &sample))?;
+    let verifies_per_tx = verifies_per_tx(plan);
+    let bound_tps = verify_all_cores / verifies_per_tx as f64;
+    phases.end("measure the verify bound");
+
+    let bar = output.spinner("warming up");
+    let warm = drive(client, sample, plan.in_flight, Some(WARM_UP_FOR), &bar).await?;
+    bar.finish_and_clear();
+    phases.end("warm up");
+
+    let wanted = transactions_for(plan, rate(&warm), bound_tps);
+    let txs = sign(&stage, &parties, &mut pairs, wanted, output);
+    phases.end("sign");
+
+    let (before, usage) = (counters(&client.status().await?), Usage::now(&plan.processes));
+    let bar = output.bar(wanted as u64, "paying");
+    let driven = drive(client, txs, plan.in_flight, Some(plan.send_for), &bar).await?;
+    bar.finish_and_clear();
+    let used = Usage::now(&plan.processes).since(&usage);
+    let counted = counters(&client.status().await?).since(before);
+    phases.end("pay");
+
+    let bound = Bound { verify_all_cores, verifies_per_tx, bound_tps };
+    Ok(report(plan, &stage, driven, bound, used, counted, phases.finish()))
+}
+
+fn accounts(count: u32) -> Result<Vec<Party>, CliError> {
+    if count == 0 {
+        return Err(CliError::usage("bench_accounts", "--accounts is 0", "use at least 1"));
+    }
+    let seed: [u8; 32] = crate::setup::pki::random().map_err(|error| CliError::from_message(error.code(), error))?;
+    let names: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    Ok(parties(&seed, &names))
+}
+
+/// How many checks a payment needs: in mode `every` one at each replica, the leader's at ingest
+/// being its own.
+fn verifies_per_tx(plan: &Plan) -> u64 {
+    match plan.verify {
+        VerifyMode::Ingest => 1,
+        VerifyMode::Every => plan.replicas.max(1),
+    }
+}
+
+fn rate(driven: &Driven) -> f64 {
+    if driven.seconds > 0.0 { driven.committed as f64 / driven.seconds } else { 0.0 }
+}
+
+/// Enough for the whole time, but not more than the machine could verify in it.
+fn transactions_for(plan: &Plan, warm_rate: f64, bound_tps: f64) -> usize {
+    let seconds = plan.send_for.as_secs_f64();
+    let wanted = (warm_rate * HEADROOM * seconds).min(bound_tps * seconds) + plan.in_flight as f64;
+    // Floats saturate when they are cast.
+    (wanted.ceil() as usize).min(plan.transactions_max.unwrap_or(usize::MAX)).max(1)
+}
+
+/// Signs that many payments on all cores.
+fn sign(stage: &Stage, parties: &[Party], pairs: &mut Pairs, count: usize, output: Output) -> Vec<PreparedTx> {
+    const CHUNK: usize = 8192;
+    let bar = output.bar(count as u64, "signing");
+    let mut txs = Vec::with_capacity(count);
+    while txs.len() < count {
+        let chunk: Vec<Pair> = (0..CHUNK.min(count - txs.len())).map(|_| pairs.next()).collect();
+        let signed: Vec<PreparedTx> = tokio::task::block_in_place(|| {
+            let sign = |pair: &Pair| {
+                let (from, to) = (&parties[pair.from], parties[pair.to].address);
+                stage.signer.pay(&Payment { index: pair.index, from, to, amount: 1 })
+            };
+            chunk.par_iter().map(sign).collect()
+        });
+        txs.extend(signed);
+        bar.set_position(txs.len() as u64);
+    }
+    bar.finish_and_clear();
+    txs
+}
+
+/// Transactions a second that all cores together decode and verify, by the function that the path
+/// of a payment calls.
+fn verify_bound(cluster: &ClusterId, sample: &[PreparedTx]) -> Result<f64, CliError> {
+    let start = Instant::now();
+    let mut checked = 0usize;
+    while start.elapsed() < VERIFY_FOR {
+        let all_hold = sample
+            .par_iter()
+            .all(|tx| ParsedTx::decode(cluster, &tx.bytes).is_ok_and(|parsed| parsed.verify_signatures().is_ok()));
+        if !all_hold {
+            return Err(CliError::new("bench_signature", "a signature made here does not verify", "report it with the version: this must not happen"));
+        }
+        checked += sample.len();
+    }
+    Ok(checked as f64 / start.elapsed().as_secs_f64())
+}
+
+/// What the nodes count.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    sent_bytes: u64,
+    written_bytes: u64,
+    fsyncs: u64,
+}
+
+impl Counted {
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
+            written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
+            fsyncs: self.fsyncs.saturating_sub(earlier.fsyncs),
+        }
+    }
+}
+
+fn counters(status: &v1::StatusReply) -> Counted {
+    let sum = |of: fn(&v1::NodeStatusReply) -> u64| status.nodes.iter().map(of).fold(0u64, u64::saturating_add);
+    Counted {
+        sent_bytes: sum(|node| node.bytes_sent),
+        written_bytes: sum(|node| node.log_bytes.saturating_add(node.state_bytes_written)),
+        fsyncs: sum(|node| node.log_fsyncs),
+    }
+}
+
+struct Bound {
+    verify_all_cores: f64,
+    verifies_per_tx: u64,
+    bound_tps: f64,
+}
+
+fn report(plan: &Plan, stage: &Stage, driven: Driven, bound: Bound, used: Used, counted: Counted, phases: Vec<Phase>) -> Report {
+    let tps = rate(&driven);
+    let per_tx = |value: f64| rounded(if driven.committed > 0 { value / driven.committed as f64 } else { 0.0 });
+    // Memory file systems are not counted by the system; then the nodes' own counters stand in.
+    let written = if used.written_bytes > 0 { used.written_bytes } else { counted.written_bytes };
+    Report {
+        tps: rounded(tps),
+        committed: driven.committed,
+        rejected: driven.rejections(),
+        seconds: rounded(driven.seconds),
+        latency_ms: driven.latencies.percentiles(),
+        shards: stage.layout.shards.len() as u64,
+        replicas: plan.replicas,
+        cross_shard_pct: per_tx(driven.crossed as f64 * 100.0),
+        verify_mode: verify_name(plan.verify),
+        verifies_per_tx: bound.verifies_per_tx,
+        verify_all_cores: rounded(bound.verify_all_cores),
+        bound_tps: rounded(bound.bound_tps),
+        bound_ratio: rounded(if bound.bound_tps > 0.0 { tps / bound.bound_tps } else { 0.0 }),
+        cpu_seconds: rounded(used.cpu_seconds),
+        bytes_written_per_tx: per_tx(written as f64),
+        bytes_sent_per_tx: per_tx(counted.sent_bytes as f64),
+        durable: counted.fsyncs > 0,
+        cpu_seconds_per_1000: per_tx(used.cpu_seconds * 1000.0),
+        log_fsyncs: counted.fsyncs,
+        in_flight: plan.in_flight as u64,
+        accounts: u64::from(plan.accounts),
+        cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
+        rejections: driven.rejected,
+        phases,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use super::super::sign::Signer;
+
+    fn plan(verify: VerifyMode) -> Plan {
+        Plan {
+            cross_pct: 0,
+            accounts: 10,
+            zipf: None,
+            in_flight: 100,
+            send_for: Duration::from_secs(10),
+            transactions_max: None,
+            verify,
+            replicas: 3,
+            processes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_bound_counts_every_check() {
+        assert_eq!(verifies_per_tx(&plan(VerifyMode::Ingest)), 1);
+        assert_eq!(verifies_per_tx(&plan(VerifyMode::Every)), 3);
+    }
+
+    #[test]
+    fn enough_is_signed_but_never_more_than_could_be_verified() {
+        let plan = plan(VerifyMode::Ingest);
+        assert_eq!(transactions_for(&plan, 1000.0, 1e6), 20_100);
+        assert_eq!(transactions_for(&plan, 1000.0, 500.0), 5_100);
+        assert_eq!(transactions_for(&Plan { transactions_max: Some(7), ..plan }, 1000.0, 1e6), 7);
+    }
+
+    #[test]
+    fn the_verify_bound_is_of_transactions_that_hold() {
+        let cluster = ClusterId(ledger::hash::sha256(b"c"));
+        let signer = Signer::new(cluster, ledger::AssetId([1; 16])).unwrap();
+        let parties = accounts(2).unwrap();
+        let pay = |index| signer.pay(&Payment { index, from: &parties[0], to: parties[1].address, amount: 1 });
+        let mut sample: Vec<PreparedTx> = (0..8).map(pay).collect();
+        assert!(verify_bound(&cluster, &sample).unwrap() > 0.0);
+        let mut broken = sample[0].bytes.to_vec();
+        let last = broken.len() - 1;
+        broken[last] ^= 1;
+        sample[0].bytes = broken.into();
+        assert_eq!(verify_bound(&cluster, &sample).unwrap_err().code, "bench_signature");
+        assert!(accounts(0).is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! Sets the stage for a load: an asset of its own, known to every shard, and opening balances.
+
+use std::time::{Duration, Instant};
+
+use client::{Client, Wait};
+use ledger::limits::MOVES_MAX;
+use ledger::{Address, AssetId, AssetSpec, GroupId, Layout, LedgerId, Move};
+use proto::edge;
+
+use super::drive::drive;
+use super::sign::{Party, Signer};
+use crate::error::CliError;
+use crate::output::Output;
+use crate::setup::pki::random;
+
+const POLL: Duration = Duration::from_millis(20);
+const KNOWN_WITHIN: Duration = Duration::from_secs(30);
+/// Transactions that create supply in flight at most; each has up to 64 portions.
+const MINTS_IN_FLIGHT: usize = 256;
+
+/// An asset to pay with, and who issued it.
+pub struct Stage {
+    /// The cluster.
+    pub client: Client,
+    /// The asset.
+    pub asset: AssetId,
+    /// Which shard owns which account.
+    pub layout: Layout,
+    /// Signs payments of the asset.
+    pub signer: Signer,
+    issuer: Party,
+}
+
+/// A symbol that no run before had.
+///
+/// # Errors
+/// When the system gives no randomness.
+pub fn fresh_symbol(prefix: &str) -> Result<String, CliError> {
+    let bytes: [u8; 5] = random().map_err(|error| CliError::from_message(error.code(), error))?;
+    Ok(format!("{prefix}-{}", hex::encode_upper(bytes)))
+}
+
+impl Stage {
+    /// Issues an asset and waits until every shard knows it.
+    ///
+    /// # Errors
+    /// What the cluster refuses, or that it does not answer.
+    pub async fn set(client: &Client, issuer: Party, symbol: &str) -> Result<Self, CliError> {
+        let reply = client.cluster().await?;
+        let layout: Layout = edge::value("layout", &reply.layout)?;
+        let spec = AssetSpec { issuer: issuer.address, symbol: symbol.to_owned(), name: "load".to_owned(), decimals: 0 };
+        let asset = spec.id();
+        client.execute(vec![(LedgerId::BEACON, Move::Issue(spec))], b"", &[&issuer.key], Wait::Receipt).await?;
+        for shard in &layout.shards {
+            wait_known(client, asset, shard.group).await?;
+        }
+        let signer = Signer::new(client.cluster_id(), asset)?;
+        Ok(Self { client: client.clone(), asset, layout, signer, issuer })
+    }
+
+    /// Creates supply and gives it to these accounts. Returns when all of it has been credited.
+    ///
+    /// # Errors
+    /// `mint_refused` with what the ledger said.
+    pub async fn mint(&self, portions: &[(Address, u128)], output: Output) -> Result<(), CliError> {
+        let portions: Vec<(Address, u128)> = portions.iter().copied().filter(|(_, amount)| *amount > 0).collect();
+        let first = u64::MAX / 2;
+        let chunks = (first..).zip(portions.chunks(MOVES_MAX));
+        let txs: Vec<_> = chunks.map(|(index, chunk)| self.signer.mint(index, &self.issuer, chunk)).collect();
+        let bar = output.bar(txs.len() as u64, "funding accounts");
+        let driven = drive(&self.client, txs, MINTS_IN_FLIGHT, None, &bar).await?;
+        bar.finish_and_clear();
+        match driven.rejected.iter().next() {
+            None => Ok(()),
+            Some((code, count)) => Err(CliError::new(
+                "mint_refused",
+                format!("the ledger refused {count} transactions that fund the accounts: {code}"),
+                "lower the opening balances if they are too large; see 'seamark status' otherwise",
+            )),
+        }
+    }
+
+    /// The balances of these accounts as the ledger has them, in their order.
+    ///
+    /// # Errors
+    /// When the cluster does not answer, or an account holds so many assets that its record does
+    /// not show this one.
+    pub async fn balances(&self, accounts: &[Address]) -> Result<Vec<u128>, CliError> {
+        let records = self.client.accounts(accounts, client::Consistency::Linearizable).await?;
+        let mut balances = Vec::with_capacity(records.len());
+        for (record, address) in records.iter().zip(accounts) {
+            let lines = record.as_ref().map_or(&[][..], |record| &record.balances);
+            let found = lines.iter().find(|(asset, _)| *asset == self.asset).map(|(_, balance)| balance.posted);
+            if found.is_none() && lines.len() >= ledger::limits::INLINE_BALANCES_MAX {
+                let cause = format!("account {address} holds so many assets that its record does not show this one");
+                return Err(CliError::new("balance_not_shown", cause, "use another --key-seed, or leave it out for fresh accounts"));
+            }
+            balances.push(found.unwrap_or(0));
+        }
+        Ok(balances)
+    }
+
+    /// Which shard owns an account.
+    #[must_use]
+    pub fn home(&self, account: &Address) -> GroupId {
+        self.layout.locate(account)
+    }
+}
+
+/// Waits until a group knows an asset.
+///
+/// # Errors
+/// `asset_not_spread` when it takes too long.
+pub async fn wait_known(client: &Client, asset: AssetId, group: GroupId) -> Result<(), CliError> {
+    let until = Instant::now() + KNOWN_WITHIN;
+    while client.asset(asset, Some(group)).await?.value.is_none() {
+        if Instant::now() >= until {
+            let cause = format!("{group} did not learn of asset {asset} within {} seconds", KNOWN_WITHIN.as_secs());
+            return Err(CliError::new("asset_not_spread", cause, "see 'seamark status': mail from the beacon may be stuck"));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_are_fresh_and_within_limits() {
+        let (one, two) = (fresh_symbol("LOAD").unwrap(), fresh_symbol("LOAD").unwrap());
+        assert_ne!(one, two);
+        let issuer = Party::derive(b"s", "issuer").address;
+        let spec = AssetSpec { issuer, symbol: one, name: String::new(), decimals: 0 };
+        assert!(spec.well_formed());
+    }
+}

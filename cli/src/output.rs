@@ -1,0 +1,161 @@
+//! All that a command prints: one JSON object on stdout, or text for people.
+//!
+//! Results go to stdout, progress and remarks to stderr. A broken pipe ends nothing: the command
+//! did its work, and only its text is lost.
+
+use std::borrow::Cow;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::error::CliError;
+
+/// Where and how a command prints.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// JSON, or text for people.
+    #[must_use]
+    pub fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether one JSON object is asked for.
+    #[must_use]
+    pub fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Prints the result of a command: `value` as JSON, or the text.
+    ///
+    /// # Errors
+    /// `output_json` when the value has no JSON form.
+    pub fn result<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<(), CliError> {
+        if self.json {
+            let json = serde_json::to_string(value)
+                .map_err(|error| CliError::new("output_json", error, "report this with the command that was run"))?;
+            print_line(&json);
+        } else {
+            print_line(text().trim_end());
+        }
+        Ok(())
+    }
+
+    /// Says something to people that is not the result.
+    pub fn remark(self, text: impl AsRef<str>) {
+        let _ = writeln!(std::io::stderr().lock(), "{}", text.as_ref());
+    }
+
+    /// Prints why the command failed; with JSON asked for, also as the one object on stdout.
+    pub fn failure(self, error: &CliError) {
+        #[derive(Serialize)]
+        struct Failure<'a> {
+            error: Body<'a>,
+        }
+        #[derive(Serialize)]
+        struct Body<'a> {
+            code: &'a str,
+            cause: &'a str,
+            fix: &'a str,
+        }
+        self.remark(error.to_string());
+        if self.json && !error.reported {
+            let body = Body { code: &error.code, cause: &error.cause, fix: &error.fix };
+            if let Ok(json) = serde_json::to_string(&Failure { error: body }) {
+                print_line(&json);
+            }
+        }
+    }
+
+    /// A bar over `length` steps, shown when stderr is a terminal.
+    #[must_use]
+    pub fn bar(self, length: u64, what: impl Into<Cow<'static, str>>) -> ProgressBar {
+        let bar = ProgressBar::with_draw_target(Some(length), target());
+        let style = ProgressStyle::with_template("{msg:<28} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        bar
+    }
+
+    /// A spinner for work of unknown length, shown when stderr is a terminal.
+    #[must_use]
+    pub fn spinner(self, what: impl Into<Cow<'static, str>>) -> ProgressBar {
+        let bar = ProgressBar::with_draw_target(None, target());
+        bar.set_message(what);
+        bar.enable_steady_tick(Duration::from_millis(120));
+        bar
+    }
+}
+
+fn target() -> ProgressDrawTarget {
+    if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() }
+}
+
+fn print_line(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// A table for people.
+#[must_use]
+pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header.to_vec());
+    for row in rows {
+        table.add_row(row.to_vec());
+    }
+    table.to_string()
+}
+
+/// The first characters of a hash, for people.
+#[must_use]
+pub fn short(hash: &[u8]) -> String {
+    hex::encode(&hash[..hash.len().min(6)])
+}
+
+/// A number with separators between thousands.
+#[must_use]
+pub fn grouped(number: u128) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Rounds to three digits after the point, which is all that a measurement here is good for.
+#[must_use]
+pub fn rounded(value: f64) -> f64 {
+    if value.is_finite() { (value * 1000.0).round() / 1000.0 } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_hashes_for_people() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(12_345_678), "12,345,678");
+        assert_eq!(short(&[0xab; 32]), "abababababab");
+        assert_eq!(short(&[1]), "01");
+        assert_eq!(rounded(1.23456), 1.235);
+        assert_eq!(rounded(f64::NAN), 0.0);
+        let text = table(["a", "b"], [["1".to_owned(), "two".to_owned()]]);
+        assert!(text.contains("two") && text.contains('a'));
+    }
+}

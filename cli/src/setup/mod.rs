@@ -1,0 +1,21 @@
+//! Making a cluster: certificates, genesis, and the folder that `up`, `init`, `node` and every
+//! client command read.
+//!
+//! Owns the form of that folder and nothing that runs. [`genesis`] decides who belongs where,
+//! [`pki`] makes certificates, [`files`] writes it all down; `shard-node` takes over from a node's
+//! `node.toml`, the clients from the profile.
+
+pub mod error;
+pub mod files;
+pub mod genesis;
+pub mod pki;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::SetupError;
+pub use files::{ClusterDir, ClusterLock, write_cluster};
+pub use genesis::{
+    Addresses, ClusterSpec, MadeCluster, MadeNode, MadeOrg, NodeAddrs, SpecError, make_cluster,
+};
+pub use pki::{Authority, Leaf, PkiError, Subject};

@@ -1,0 +1,121 @@
+//! What can go wrong for a caller of the SDK: a stable code, a cause, and what to do about it.
+
+use ledger::{Receipt, Reject};
+use proto::{EdgeError, v1};
+
+use crate::keystore::KeystoreError;
+use crate::net::NetError;
+use crate::profile::ProfileError;
+use crate::proof::ProofError;
+
+/// An error of the SDK.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// A key cannot be used.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// Certificates or addresses cannot be used.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// No router answered in time.
+    #[error("no router answered: {last}; check with 'seamark status' that the cluster runs and that the profile is current")]
+    Unreachable {
+        /// What the last one tried said.
+        last: String,
+    },
+    /// A router lets us not in.
+    #[error("the router refused the call: {0}; use a certificate issued for this cluster and role")]
+    Denied(String),
+    /// The router is of another cluster.
+    #[error("the router at {addr} serves another cluster; use the profile of this cluster")]
+    OtherCluster {
+        /// Its address.
+        addr: String,
+    },
+    /// The cluster refused and wrote no receipt.
+    #[error("{code}: {detail}")]
+    Refused {
+        /// The reason, if this version knows it.
+        reject: Option<Reject>,
+        /// Stable code.
+        code: String,
+        /// Cause, and what happened in this case.
+        detail: String,
+    },
+    /// The transaction was executed and rejected; the receipt says so for ever.
+    #[error("the transaction was rejected: {reject}")]
+    Rejected {
+        /// The reason.
+        reject: Reject,
+        /// The receipt.
+        receipt: Box<Receipt>,
+    },
+    /// The bytes are no transaction of this cluster; nothing was sent.
+    #[error("the transaction was not sent: {0}")]
+    BadTransaction(Reject),
+    /// An answer that no correct router gives.
+    #[error("the router's answer makes no sense: {0}; report it with both versions")]
+    Protocol(String),
+    /// An answer whose proof does not hold.
+    #[error("the answer is not proved: {0}; do not rely on it")]
+    Proof(#[from] ProofError),
+    /// The stream was closed.
+    #[error("the submit stream is closed; open another one")]
+    Closed,
+    /// No randomness for a salt.
+    #[error("the system gives no randomness: {0}; check the machine")]
+    Randomness(String),
+}
+
+impl ClientError {
+    /// Stable code for programs.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Profile(error) => error.code(),
+            Self::Keystore(error) => error.code(),
+            Self::Net(error) => error.code(),
+            Self::Unreachable { .. } => "unreachable",
+            Self::Denied(_) => "access_denied",
+            Self::OtherCluster { .. } => "other_cluster",
+            Self::Refused { code, .. } => code,
+            Self::Rejected { reject, .. } | Self::BadTransaction(reject) => reject.code(),
+            Self::Protocol(_) => "protocol",
+            Self::Proof(error) => error.code(),
+            Self::Closed => "closed",
+            Self::Randomness(_) => "randomness",
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { reject, .. } => reject.is_some_and(Reject::retryable),
+            _ => false,
+        }
+    }
+
+    /// The error of a refusal.
+    #[must_use]
+    pub fn refused(refusal: &v1::Refusal) -> Self {
+        let reject = refusal.reject();
+        let cause = reject.map_or(String::new(), |reject| format!("{}; {}", reject.cause(), reject.fix()));
+        let detail = match (cause.is_empty(), refusal.detail.is_empty()) {
+            (false, false) => format!("{cause} ({})", refusal.detail),
+            (false, true) => cause,
+            (true, _) => refusal.detail.clone(),
+        };
+        Self::Refused { reject, code: refusal.code.clone(), detail }
+    }
+}
+
+impl From<EdgeError> for ClientError {
+    fn from(error: EdgeError) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}

@@ -1,0 +1,330 @@
+//! Proof files: a claim about the ledger with everything needed to check it offline.
+//!
+//! Owns the format and the one function that judges it. Pure: what a verifier has to trust is the
+//! cluster's genesis and nothing else. A committee is trusted because the genesis names it, or
+//! because a chain of headers leads from the genesis to it, each certified by the committee before
+//! and naming the next.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::certificate::CertificateError;
+use ledger::genesis::Genesis;
+use ledger::layout;
+use ledger::merkle::{self, MerklePath};
+use ledger::tree::{BitPrefix, TreeProof, value_hash};
+use ledger::{
+    AccountRecord, Address, Certificate, ClusterId, Committee, GroupId, GroupKind, Hash32, Height, NodeId, Receipt,
+    TimeMs, schema,
+};
+
+/// First bytes of a proof file.
+pub const PROOF_MAGIC: &[u8; 8] = b"SEAMPROF";
+/// Version written into new proofs.
+pub const PROOF_FORMAT: u8 = 1;
+/// Largest proof that is looked at.
+pub const PROOF_BYTES_MAX: usize = ledger::limits::GRPC_BYTES_MAX;
+
+/// What a proof is about.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Claim {
+    /// An account had this record, or there was no such account, after a block.
+    Account {
+        /// The account.
+        address: Address,
+        /// Its encoded `AccountRecord`; `None` claims that there is none.
+        record: Option<Vec<u8>>,
+        /// The path in the state tree of its shard.
+        proof: TreeProof,
+    },
+    /// A block holds this receipt.
+    Receipt {
+        /// The encoded `Receipt`.
+        receipt: Vec<u8>,
+        /// The path below `receipts_root`.
+        path: MerklePath,
+    },
+}
+
+/// A step from one committee of a group to the next.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Handover {
+    /// The committee that signed `certificate`.
+    pub committee: Committee,
+    /// Its last header, which names the next committee.
+    pub certificate: Certificate,
+}
+
+/// A claim and all that proves it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ProofFile {
+    /// Format version, [`PROOF_FORMAT`].
+    pub version: u8,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// What is proved.
+    pub claim: Claim,
+    /// The header it is proved against, certified.
+    pub certificate: Certificate,
+    /// The committee that certified it.
+    pub committee: Committee,
+    /// From the group's first committee to the last one before `committee`; empty when `committee`
+    /// is the first.
+    pub handovers: Vec<Handover>,
+}
+
+/// What a proof has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedClaim {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The group.
+    pub group: GroupId,
+    /// The block it stands at.
+    pub height: Height,
+    /// Time of the block.
+    pub time_ms: TimeMs,
+    /// Hash of its header.
+    pub header_hash: Hash32,
+    /// The nodes that certified it.
+    pub signers: Vec<NodeId>,
+    /// The fact.
+    pub fact: Fact,
+}
+
+/// A proven fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// The account's record after the block; `None`: there was no such account.
+    Account {
+        /// The account.
+        address: Address,
+        /// Its record.
+        record: Option<AccountRecord>,
+    },
+    /// The block holds this receipt.
+    Receipt(Receipt),
+}
+
+/// Why a proof proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProofError {
+    /// Not a proof file, truncated, or altered in its form.
+    #[error("this is no proof file: {0}; ask for the proof again")]
+    Malformed(String),
+    /// Made by another version.
+    #[error("the proof has version {0}, this program knows version 1; use a newer program")]
+    Version(u8),
+    /// Of another cluster.
+    #[error("the proof is of cluster {found}, the genesis is of {expected}; use the genesis of the proof's cluster")]
+    OtherCluster {
+        /// The proof's.
+        found: ClusterId,
+        /// The genesis'.
+        expected: ClusterId,
+    },
+    /// The committee does not follow from the genesis.
+    #[error("the committee that signed cannot be traced to the genesis: {0}")]
+    Committee(&'static str),
+    /// The certificate does not hold.
+    #[error("the certificate does not hold: {0}")]
+    Certificate(#[from] CertificateError),
+    /// The state tree's path does not hold.
+    #[error("the account is not proved by the block's state: {0}")]
+    Tree(#[from] ledger::tree::ProofError),
+    /// The receipt is not in the block.
+    #[error("the receipt is not proved by the block: {0}")]
+    Receipt(&'static str),
+    /// The group does not own the account, or its layout is not known.
+    #[error("the group that signed does not own the account: {0}")]
+    Layout(&'static str),
+}
+
+impl ProofError {
+    /// Stable code for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "proof_malformed",
+            Self::Version(_) => "proof_version",
+            Self::OtherCluster { .. } => "proof_other_cluster",
+            Self::Committee(_) => "proof_committee",
+            Self::Certificate(_) => "proof_certificate",
+            Self::Tree(error) => error.code(),
+            Self::Receipt(_) => "proof_receipt",
+            Self::Layout(_) => "proof_layout",
+        }
+    }
+}
+
+impl ProofFile {
+    /// A proof whose committee is the group's first.
+    #[must_use]
+    pub fn new(cluster: ClusterId, claim: Claim, certificate: Certificate, committee: Committee) -> Self {
+        Self { version: PROOF_FORMAT, cluster, claim, certificate, committee, handovers: Vec::new() }
+    }
+
+    /// Encodes for the wire.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+
+    /// Decodes from the wire. Says nothing about whether the proof holds.
+    ///
+    /// # Errors
+    /// [`ProofError::Malformed`] or [`ProofError::Version`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, ProofError> {
+        if bytes.len() > PROOF_BYTES_MAX {
+            return Err(ProofError::Malformed("it is too large".to_owned()));
+        }
+        match bytes.first() {
+            Some(&PROOF_FORMAT) => {}
+            Some(&other) => return Err(ProofError::Version(other)),
+            None => return Err(ProofError::Malformed("it is empty".to_owned())),
+        }
+        borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))
+    }
+
+    /// The bytes of a proof file: magic, then the encoding.
+    #[must_use]
+    pub fn to_file(&self) -> Vec<u8> {
+        let mut bytes = PROOF_MAGIC.to_vec();
+        bytes.extend_from_slice(&self.encode());
+        bytes
+    }
+
+    /// Reads the bytes of a proof file.
+    ///
+    /// # Errors
+    /// As [`ProofFile::decode`].
+    pub fn from_file(bytes: &[u8]) -> Result<Self, ProofError> {
+        let body = bytes
+            .strip_prefix(PROOF_MAGIC)
+            .ok_or_else(|| ProofError::Malformed("it does not start as one".to_owned()))?;
+        Self::decode(body)
+    }
+}
+
+/// Judges a proof by a genesis that the caller trusts.
+///
+/// # Errors
+/// [`ProofError`] names the first thing that does not hold.
+pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, ProofError> {
+    if proof.version != PROOF_FORMAT {
+        return Err(ProofError::Version(proof.version));
+    }
+    let header = &proof.certificate.header;
+    let expected = genesis.cluster_id();
+    for found in [proof.cluster, header.cluster] {
+        if found != expected {
+            return Err(ProofError::OtherCluster { found, expected });
+        }
+    }
+    check_committees(proof, genesis)?;
+    proof.certificate.verify(&proof.committee)?;
+    let fact = match &proof.claim {
+        Claim::Account { address, record, proof: path } => {
+            account_fact(proof, genesis, address, record.as_deref(), path)?
+        }
+        Claim::Receipt { receipt, path } => receipt_fact(&proof.certificate, receipt, path)?,
+    };
+    Ok(VerifiedClaim {
+        cluster: expected,
+        group: header.group,
+        height: header.height,
+        time_ms: header.time_ms,
+        header_hash: header.hash(),
+        signers: proof.certificate.signatures.iter().map(|(node, _)| *node).collect(),
+        fact,
+    })
+}
+
+/// Follows the committees from the genesis to the one that signed.
+fn check_committees(proof: &ProofFile, genesis: &Genesis) -> Result<(), ProofError> {
+    let group = proof.certificate.header.group;
+    let first = genesis.committee(group).ok_or(ProofError::Committee("the genesis has no such group"))?;
+    let (mut trusted, mut after) = (first.hash(), None);
+    for step in &proof.handovers {
+        let header = &step.certificate.header;
+        if header.cluster != proof.cluster || header.group != group {
+            return Err(ProofError::Committee("a step is of another chain"));
+        }
+        if step.committee.hash() != trusted || !step.committee.well_formed() {
+            return Err(ProofError::Committee("a step is signed by a committee that nobody named"));
+        }
+        if after.is_some_and(|height| header.height <= height) {
+            return Err(ProofError::Committee("the steps are out of order"));
+        }
+        step.certificate.verify(&step.committee)?;
+        (trusted, after) = (header.next_committee_hash, Some(header.height));
+    }
+    if after.is_some_and(|height| proof.certificate.header.height <= height) {
+        return Err(ProofError::Committee("the steps go beyond the proof"));
+    }
+    if proof.committee.hash() != trusted || !proof.committee.well_formed() {
+        return Err(ProofError::Committee("it is not the one that the genesis or the last step names"));
+    }
+    Ok(())
+}
+
+fn account_fact(
+    proof: &ProofFile,
+    genesis: &Genesis,
+    address: &Address,
+    record: Option<&[u8]>,
+    path: &TreeProof,
+) -> Result<Fact, ProofError> {
+    let header = &proof.certificate.header;
+    let prefix = owned_prefix(header.group, header.layout_version, genesis)?;
+    let position = schema::tree_position(&schema::account(address))
+        .expect("account keys are state keys, which all have a position");
+    let root = &header.state_root.0;
+    let record = match record {
+        Some(bytes) => {
+            path.verify_inclusion(root, &prefix, &position, &value_hash(bytes))?;
+            let record = borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))?;
+            Some(record)
+        }
+        None => {
+            path.verify_exclusion(root, &prefix, &position)?;
+            None
+        }
+    };
+    Ok(Fact::Account { address: *address, record })
+}
+
+/// The part of the key space that a group's state root stands for.
+fn owned_prefix(group: GroupId, version: ledger::LayoutVersion, genesis: &Genesis) -> Result<BitPrefix, ProofError> {
+    match group.kind() {
+        Some(GroupKind::Shard) if version != genesis.layout.version => {
+            Err(ProofError::Layout("the block goes by a layout that the genesis does not hold"))
+        }
+        Some(GroupKind::Shard) => {
+            let prefix = genesis.layout.prefix_of(group).ok_or(ProofError::Layout("it is no shard of the layout"))?;
+            tree_prefix(prefix).ok_or(ProofError::Layout("its prefix is too long"))
+        }
+        Some(GroupKind::Channel) => Ok(BitPrefix::ROOT),
+        // Its state is the registry: that an account is absent there would say nothing.
+        Some(GroupKind::Beacon) => Err(ProofError::Layout("the beacon keeps no accounts")),
+        None => Err(ProofError::Layout("there is no such kind of group")),
+    }
+}
+
+/// A prefix of the layout as the state tree names it.
+#[must_use]
+pub fn tree_prefix(prefix: layout::BitPrefix) -> Option<BitPrefix> {
+    let mut position = [0; 32];
+    position[..8].copy_from_slice(&prefix.bits.to_be_bytes());
+    BitPrefix::of(&position, u16::from(prefix.length))
+}
+
+fn receipt_fact(certificate: &Certificate, bytes: &[u8], path: &MerklePath) -> Result<Fact, ProofError> {
+    let header = &certificate.header;
+    let receipt: Receipt = borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))?;
+    if receipt.group != header.group || receipt.height != header.height || receipt.index != path.index {
+        return Err(ProofError::Receipt("it names another block or position"));
+    }
+    if !path.leads_to(&merkle::leaf_hash(bytes), &header.receipts_root) {
+        return Err(ProofError::Receipt("its path does not lead to the block's root"));
+    }
+    Ok(Fact::Receipt(receipt))
+}

@@ -1,0 +1,109 @@
+//! The routers of a profile: one channel each, one in use, and the next when it is lost.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::error::ClientError;
+use crate::net::{self, Identity, TrustRoots};
+use crate::profile::RouterEndpoint;
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+pub(crate) struct Routers {
+    all: Vec<(RouterEndpoint, Channel)>,
+    /// Counts up; modulo the number of routers it is the one in use.
+    turn: AtomicUsize,
+}
+
+impl Routers {
+    pub(crate) fn new(
+        endpoints: &[RouterEndpoint],
+        identity: &Identity,
+        roots: &TrustRoots,
+    ) -> Result<Self, ClientError> {
+        let all = endpoints
+            .iter()
+            .map(|router| {
+                let channel = net::connect(&router.addr, identity, roots, &router.server_name)?;
+                Ok((router.clone(), channel))
+            })
+            .collect::<Result<Vec<_>, ClientError>>()?;
+        if all.is_empty() {
+            return Err(ClientError::Unreachable { last: "the profile lists no router".to_owned() });
+        }
+        Ok(Self { all, turn: AtomicUsize::new(0) })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The router in use and the turn it has been chosen in.
+    pub(crate) fn current(&self) -> (usize, &RouterEndpoint, Channel) {
+        let turn = self.turn.load(Ordering::Relaxed);
+        let (endpoint, channel) = &self.all[turn % self.all.len()];
+        (turn, endpoint, channel.clone())
+    }
+
+    /// Moves on from the router chosen in `turn`, unless somebody else did already.
+    pub(crate) fn lost(&self, turn: usize) {
+        let next = turn.wrapping_add(1);
+        let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// Delays between attempts: they start again from the first after success.
+pub(crate) struct Backoff {
+    next: Duration,
+    until: Instant,
+}
+
+impl Backoff {
+    pub(crate) fn new(within: Duration) -> Self {
+        Self { next: BACKOFF_FIRST, until: Instant::now() + within }
+    }
+
+    /// The next delay, at least `least`; `None` when there is no time for another attempt.
+    pub(crate) fn delay(&mut self, least: Duration) -> Option<Duration> {
+        let delay = self.next.max(least);
+        self.next = (self.next * 2).min(BACKOFF_MAX);
+        (Instant::now() + delay < self.until).then_some(delay)
+    }
+
+    /// How much time is left.
+    pub(crate) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Whether another router may answer where this one did not.
+pub(crate) fn connection_lost(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Aborted | Code::Internal | Code::DeadlineExceeded | Code::ResourceExhausted
+    )
+}
+
+/// What a status means to a caller.
+pub(crate) fn error_of(status: &Status) -> ClientError {
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated => ClientError::Denied(status.message().to_owned()),
+        _ if connection_lost(status) => ClientError::Unreachable { last: cause_of(status) },
+        _ => ClientError::Protocol(format!("{:?}: {}", status.code(), status.message())),
+    }
+}
+
+/// The innermost cause: the outer texts of a transport error only say that there was one.
+pub(crate) fn cause_of(status: &Status) -> String {
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
+    let mut text = status.message().to_owned();
+    while let Some(inner) = cause {
+        text = inner.to_string();
+        cause = inner.source();
+    }
+    text
+}

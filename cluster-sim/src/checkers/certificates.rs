@@ -1,0 +1,117 @@
+//! Certificates: each carries enough valid signatures of its group's committee over the block that
+//! replicas have, no height has two, and what the beacon keeps as checkpoints agrees with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use beacon::registry::{self, Checkpoint};
+use ledger::certificate::Certificate;
+use ledger::crypto;
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, Height, NodeId};
+
+use super::equal_roots::header_hash;
+use super::{Checker, Facts, Moment, RawReplica, Seen};
+use crate::state;
+
+/// What was certified so far.
+#[derive(Default)]
+pub struct Certificates {
+    certified: BTreeMap<(GroupId, Height), Hash32>,
+    blocks: BTreeMap<(GroupId, Height), Hash32>,
+    /// Signatures that were found to hold; replicas certify with the same ones.
+    good: BTreeSet<(NodeId, Hash32, [u8; 64])>,
+}
+
+impl Certificates {
+    fn judge(&mut self, facts: &Facts, group: GroupId, certificate: &Certificate) -> Result<(), String> {
+        let (height, hash) = (certificate.header.height, header_hash(&certificate.header));
+        if certificate.header.group != group {
+            return Err(format!("a certificate of {} was gathered in {group}", certificate.header.group));
+        }
+        let Some(members) = facts.genesis.committees.iter().find(|committee| committee.group == group) else {
+            return Err(format!("{group} has no committee"));
+        };
+        let mut signers = BTreeSet::new();
+        for (node, signature) in &certificate.signatures {
+            let Some(member) = members.members.iter().find(|member| member.node == *node) else {
+                return Err(format!("node {node} signed height {height} of {group} and is no member"));
+            };
+            if !signers.insert(*node) {
+                return Err(format!("node {node} signed height {height} of {group} twice in one certificate"));
+            }
+            if self.good.insert((*node, hash, signature.0)) {
+                crypto::verify(&member.key, &hash, signature)
+                    .map_err(|_| format!("the signature of node {node} over height {height} of {group} does not hold"))?;
+            }
+        }
+        if 2 * signers.len() <= members.members.len() {
+            return Err(format!("height {height} of {group} is certified by {} of {}", signers.len(), members.members.len()));
+        }
+        if self.blocks.get(&(group, height)).is_some_and(|block| *block != hash) {
+            return Err(format!("the certified header of height {height} of {group} is not the block there"));
+        }
+        match self.certified.insert((group, height), hash) {
+            Some(other) if other != hash => Err(format!("two headers are certified at height {height} of {group}")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn checkpoints(&self, facts: &Facts, beacon: &RawReplica<'_>, found: &mut Vec<String>) {
+        for shard in &facts.genesis.layout.shards {
+            let key = registry::checkpoint_key(shard.group);
+            match state::find::<Checkpoint>(beacon.kv, &key) {
+                Ok(Some(kept)) if self.certified.get(&(shard.group, kept.height)) != Some(&kept.header_hash) => {
+                    found.push(format!("the beacon keeps a checkpoint of {} that was not certified", shard.group));
+                }
+                Ok(_) => {}
+                Err(error) => found.push(error),
+            }
+            if !state::scan(beacon.kv, &registry::divergence_prefix(shard.group)).is_empty() {
+                found.push(format!("the beacon has recorded that {} signed two headers at one height", shard.group));
+            }
+        }
+    }
+}
+
+impl Checker for Certificates {
+    fn name(&self) -> &'static str {
+        "certificates"
+    }
+
+    fn see(&mut self, facts: &Facts, seen: &Seen, found: &mut Vec<String>) {
+        match seen {
+            Seen::Block(block) => {
+                let hash = header_hash(&block.header);
+                self.blocks.entry((block.group, block.header.height)).or_insert(hash);
+            }
+            Seen::Certified { group, certificate, .. } => {
+                found.extend(self.judge(facts, *group, certificate).err());
+            }
+            Seen::Started { .. }
+            | Seen::Role { .. }
+            | Seen::Flushed { .. }
+            | Seen::PeerTook { .. }
+            | Seen::Known { .. }
+            | Seen::Acknowledged { .. }
+            | Seen::Refused { .. } => {}
+        }
+    }
+
+    fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
+        if moment != Moment::End {
+            return;
+        }
+        let mut last: BTreeMap<GroupId, (Height, Hash32)> = BTreeMap::new();
+        for ((group, height), hash) in &self.blocks {
+            last.insert(*group, (*height, *hash));
+        }
+        for (group, (height, hash)) in last {
+            if self.certified.get(&(group, height)) != Some(&hash) {
+                found.push(format!("the last block of {group}, height {height}, is not certified"));
+            }
+        }
+        for beacon in replicas.iter().filter(|replica| replica.group == GroupId::BEACON) {
+            self.checkpoints(facts, beacon, found);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Conservation: what accounts hold plus what is on its way equals what was minted less what was
+//! burned, and the value flow of every block balances, by itself and across groups.
+
+use std::collections::BTreeMap;
+
+use cross_shard::Message;
+use ledger::account::{AccountRecord, Balance};
+use ledger::flow::FlowLine;
+use ledger::ids::{AssetId, GroupId, Height};
+use ledger::schema;
+use shard_node::core::applied::AppliedRecord;
+
+use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
+use crate::state;
+
+/// The books of all groups, kept from the first sight of each block.
+#[derive(Default)]
+pub struct Conservation {
+    heights: BTreeMap<GroupId, Height>,
+    closing: BTreeMap<(GroupId, AssetId), u128>,
+    minted: BTreeMap<AssetId, u128>,
+    burned: BTreeMap<AssetId, u128>,
+    /// Source, destination, asset.
+    exported: BTreeMap<(GroupId, GroupId, AssetId), u128>,
+    imported: BTreeMap<(GroupId, GroupId, AssetId), u128>,
+}
+
+fn total(start: [u128; 2], peers: &[(GroupId, u128)]) -> Option<u128> {
+    let mut sum = start[0].checked_add(start[1])?;
+    for (_, amount) in peers {
+        sum = sum.checked_add(*amount)?;
+    }
+    Some(sum)
+}
+
+impl Conservation {
+    fn block(&mut self, block: &BlockSeen, found: &mut Vec<String>) {
+        let (group, height) = (block.group, block.header.height);
+        let last = self.heights.entry(group).or_insert(Height(0));
+        if height <= *last {
+            return;
+        }
+        *last = height;
+        for line in &block.header.value_flow {
+            self.line(group, height, line, found);
+        }
+    }
+
+    fn line(&mut self, group: GroupId, height: Height, line: &FlowLine, found: &mut Vec<String>) {
+        let opening = self.closing.insert((group, line.asset), line.closing).unwrap_or(0);
+        if opening != line.opening {
+            found.push(format!("height {height} of {group} opens with {}, the last one closed with {opening}", line.opening));
+        }
+        let left = total([line.opening, line.minted], &line.imported);
+        let right = total([line.closing, line.burned], &line.exported);
+        if left.is_none() || left != right {
+            found.push(format!("the value flow of height {height} of {group} does not balance: {line:?}"));
+        }
+        *self.minted.entry(line.asset).or_insert(0) += line.minted;
+        *self.burned.entry(line.asset).or_insert(0) += line.burned;
+        for (dest, amount) in &line.exported {
+            *self.exported.entry((group, *dest, line.asset)).or_insert(0) += amount;
+        }
+        for (source, amount) in &line.imported {
+            let imported = self.imported.entry((*source, group, line.asset)).or_insert(0);
+            *imported += amount;
+            let exported = self.exported.get(&(*source, group, line.asset)).copied().unwrap_or(0);
+            if *imported > exported {
+                found.push(format!("{group} imported {imported} from {source}, which exported {exported}"));
+            }
+        }
+    }
+
+    /// Compares what the disks hold with the books, if for every group there is a replica that has
+    /// all blocks seen so far.
+    fn sums(&self, facts: &Facts, replicas: &[RawReplica<'_>], found: &mut Vec<String>) -> Result<(), String> {
+        let mut newest = Vec::new();
+        for group in facts.genesis.committees.iter().map(|committee| committee.group) {
+            let height = self.heights.get(&group).copied().unwrap_or(Height(0));
+            let mut with_height = None;
+            for replica in replicas.iter().filter(|replica| replica.group == group) {
+                let applied: AppliedRecord = state::load(replica.kv, &schema::applied())?;
+                if applied.height == height {
+                    with_height = Some(replica);
+                }
+            }
+            let Some(replica) = with_height else { return Ok(()) };
+            newest.push(replica);
+        }
+        let mut held: BTreeMap<AssetId, u128> = BTreeMap::new();
+        for replica in &newest {
+            accounts(replica, &mut held)?;
+            in_flight(replica, &newest, &mut held)?;
+        }
+        for (asset, minted) in &self.minted {
+            let expected = minted - self.burned.get(asset).copied().unwrap_or(0);
+            let there = held.get(asset).copied().unwrap_or(0);
+            if there != expected {
+                found.push(format!("of {:02x?} there are {there}, minted less burned are {expected}", asset.0));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn accounts(replica: &RawReplica<'_>, held: &mut BTreeMap<AssetId, u128>) -> Result<(), String> {
+    for (key, value) in state::scan(replica.kv, &[schema::STATE]) {
+        let kind = key.get(33).copied();
+        if kind == Some(schema::KIND_ACCOUNT) {
+            let record: AccountRecord = borsh::from_slice(&value).map_err(|error| error.to_string())?;
+            for (asset, balance) in record.balances {
+                *held.entry(asset).or_insert(0) += balance.posted;
+            }
+        } else if kind == Some(schema::KIND_BALANCE) {
+            let balance: Balance = borsh::from_slice(&value).map_err(|error| error.to_string())?;
+            let asset: [u8; 16] = key[34..].try_into().map_err(|_| "a balance has a key of another length")?;
+            *held.entry(AssetId(asset)).or_insert(0) += balance.posted;
+        }
+    }
+    Ok(())
+}
+
+/// Credits that the destination's cursor has not passed.
+fn in_flight(
+    source: &RawReplica<'_>,
+    newest: &[&RawReplica<'_>],
+    held: &mut BTreeMap<AssetId, u128>,
+) -> Result<(), String> {
+    for (dest, stream) in state::out_streams(source.kv) {
+        let Some(there) = newest.iter().find(|replica| replica.group == dest) else { continue };
+        let cursors = state::in_cursors(there.kv);
+        let cursor = cursors.iter().find(|(peer, _)| *peer == source.group).map_or(0, |(_, cursor)| cursor.next_seq);
+        for seq in cursor..stream.next_seq {
+            let message: Message = state::load(source.kv, &schema::mail(dest, seq))?;
+            if let Message::Credit(credit) = message {
+                *held.entry(credit.asset).or_insert(0) += credit.amount;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Checker for Conservation {
+    fn name(&self) -> &'static str {
+        "conservation"
+    }
+
+    fn see(&mut self, _: &Facts, seen: &Seen, found: &mut Vec<String>) {
+        if let Seen::Block(block) = seen {
+            self.block(block, found);
+        }
+    }
+
+    fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
+        if let Err(error) = self.sums(facts, replicas, found) {
+            found.push(error);
+        }
+        if moment == Moment::End {
+            for (stream, exported) in &self.exported {
+                let imported = self.imported.get(stream).copied().unwrap_or(0);
+                if imported != *exported {
+                    found.push(format!("{} exported {exported} to {}, which imported {imported}", stream.0, stream.1));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Monotone: heights, cursors, stream heads and terms never go back, except for what a crash took
+//! before it was durable; a term has one leader; nobody is told that mail was taken before it was.
+
+use std::collections::BTreeMap;
+
+use cross_shard::StreamLeaf;
+use ledger::ids::{GroupId, Height, NodeId};
+
+use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
+
+#[derive(Default)]
+struct Replica {
+    height: u64,
+    flushed: u64,
+    /// Log index of the last block.
+    index: u64,
+    term: u64,
+    inbox: BTreeMap<GroupId, u64>,
+    outbox: BTreeMap<GroupId, u64>,
+}
+
+/// The last seen of each replica.
+#[derive(Default)]
+pub struct Monotone {
+    replicas: BTreeMap<(NodeId, GroupId), Replica>,
+    leaders: BTreeMap<(GroupId, u64), NodeId>,
+    /// Greatest cursor that any replica of the destination has persisted: destination, source.
+    taken: BTreeMap<(GroupId, GroupId), u64>,
+}
+
+fn forward(what: &str, kept: &mut BTreeMap<GroupId, u64>, leaves: &[StreamLeaf], found: &mut Vec<String>) {
+    for leaf in leaves {
+        let last = kept.entry(leaf.peer).or_insert(0);
+        if leaf.next_seq < *last {
+            found.push(format!("the {what} with {} went from {last} back to {}", leaf.peer, leaf.next_seq));
+        }
+        *last = leaf.next_seq;
+    }
+    if kept.keys().any(|peer| leaves.iter().all(|leaf| leaf.peer != *peer)) {
+        found.push(format!("the {what} of a peer disappeared"));
+    }
+}
+
+impl Monotone {
+    fn block(&mut self, block: &BlockSeen, found: &mut Vec<String>) {
+        let (node, group, height) = (block.node, block.group, block.header.height.0);
+        let last = self.replicas.entry((node, group)).or_default();
+        if height != last.height + 1 {
+            found.push(format!("node {node} applied height {height} of {group} after {}", last.height));
+        }
+        if block.position.index <= last.index {
+            found.push(format!("node {node} applied entry {} of {group} after {}", block.position.index, last.index));
+        }
+        (last.height, last.index) = (height, block.position.index);
+        forward("cursor", &mut last.inbox, &block.inbox, found);
+        forward("stream", &mut last.outbox, &block.outbox, found);
+        for leaf in &block.inbox {
+            let taken = self.taken.entry((group, leaf.peer)).or_insert(0);
+            *taken = leaf.next_seq.max(*taken);
+        }
+    }
+
+    fn started(&mut self, node: NodeId, group: GroupId, height: Height, found: &mut Vec<String>) {
+        let last = self.replicas.entry((node, group)).or_default();
+        if height.0 < last.flushed || height.0 > last.height {
+            found.push(format!(
+                "node {node} restarted {group} at height {height}; it had flushed {} and applied {}",
+                last.flushed, last.height
+            ));
+        }
+        // What follows is known from the first block on; until then only the height counts.
+        *last = Replica { height: height.0, flushed: last.flushed, ..Replica::default() };
+    }
+}
+
+impl Checker for Monotone {
+    fn name(&self) -> &'static str {
+        "monotone"
+    }
+
+    fn see(&mut self, _: &Facts, seen: &Seen, found: &mut Vec<String>) {
+        match seen {
+            Seen::Block(block) => self.block(block, found),
+            Seen::Started { node, group, height } => self.started(*node, *group, *height, found),
+            Seen::Flushed { node, group, height } => {
+                self.replicas.entry((*node, *group)).or_default().flushed = height.0;
+            }
+            Seen::Role { node, group, leads, term } => {
+                let last = self.replicas.entry((*node, *group)).or_default();
+                if *term < last.term {
+                    found.push(format!("the term of {group} on node {node} went from {} back to {term}", last.term));
+                }
+                last.term = *term;
+                if *leads {
+                    let leader = *self.leaders.entry((*group, *term)).or_insert(*node);
+                    if leader != *node {
+                        found.push(format!("nodes {leader} and {node} both lead {group} in term {term}"));
+                    }
+                }
+            }
+            Seen::PeerTook { node, group, dest, next_seq } => {
+                let taken = self.taken.get(&(*dest, *group)).copied().unwrap_or(0);
+                if *next_seq > taken {
+                    found.push(format!(
+                        "node {node} believes that {dest} took the mail of {group} below {next_seq}; it took {taken}"
+                    ));
+                }
+            }
+            Seen::Certified { .. } | Seen::Known { .. } | Seen::Acknowledged { .. } | Seen::Refused { .. } => {}
+        }
+    }
+
+    fn audit(&mut self, _: &Facts, _: Moment, _: &[RawReplica<'_>], _: &mut Vec<String>) {}
+}

@@ -1,0 +1,72 @@
+//! What a simulation is asked to do, besides its seed.
+
+use crate::schedule::Scenario;
+
+/// A bug put back into the shell, to prove that the checkers find it. Never set outside tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Clients get their receipt when the batch is proposed, not when it is committed and persisted.
+    ReplyOnPropose,
+    /// The cursors of a block are written in a batch of their own, so that a crash can part them
+    /// from the credits.
+    SplitBatch,
+    /// Replicas take one signature for a certificate.
+    LoneSignature,
+    /// Execution does not see earlier receipts, so a transaction that is sent again runs again.
+    ForgetReceipts,
+    /// The log engine reports writes as durable before they are.
+    EarlySync,
+    /// A restarted replica applies its last block once more.
+    ApplyTwice,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self::ReplyOnPropose,
+        Self::SplitBatch,
+        Self::LoneSignature,
+        Self::ForgetReceipts,
+        Self::EarlySync,
+        Self::ApplyTwice,
+    ];
+}
+
+/// Size of the simulated cluster and of its load.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// The kind of faults; drawn from the seed when not given.
+    pub scenario: Option<Scenario>,
+    /// Nodes of the cluster.
+    pub nodes: u32,
+    /// Shards.
+    pub shards: u32,
+    /// Replicas of every group.
+    pub replicas: u16,
+    /// Payments of the load, besides what sets the ledger up.
+    pub payments: usize,
+    /// Length of the phase with faults, in virtual milliseconds.
+    pub safety_ms: u64,
+    /// How long the phase without faults may take.
+    pub liveness_ms_max: u64,
+    /// A bug to put into the shell.
+    pub sabotage: Option<Sabotage>,
+    /// Lines of the event log that a report with a violation carries.
+    pub tail_lines: usize,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        Self {
+            scenario: None,
+            nodes: 5,
+            shards: 2,
+            replicas: 3,
+            payments: 60,
+            safety_ms: 5_000,
+            liveness_ms_max: 60_000,
+            sabotage: None,
+            tail_lines: 60,
+        }
+    }
+}

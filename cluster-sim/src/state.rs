@@ -1,0 +1,195 @@
+//! A replica's database as the executor and the driver read it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cross_shard::stream::{InCursor, OutStream, StreamLeaf};
+use ledger::committee::Committee;
+use ledger::genesis::{Genesis, VerifyMode};
+use ledger::hash::Hash32;
+use ledger::header::Header;
+use ledger::ids::GroupId;
+use ledger::receipt::Receipt;
+use ledger::schema;
+use ledger::tree::{BitPrefix, StateTree, value_hash};
+use ledger::tx::ParsedTx;
+use ledger::view::{ReadFault, StateReader};
+use shard_node::core::applied::AppliedRecord;
+use shard_node::core::driver::{OutboxView, SystemView};
+use shard_node::core::entry::{Command, Entry};
+use shard_node::core::records::{BlockRecord, ReceiptPlace};
+use storage::kv::{KeyRange, Kv};
+use storage::mem::MemKv;
+
+/// The memory database as a [`StateReader`].
+pub struct KvState<'a> {
+    /// The database.
+    pub kv: &'a MemKv,
+    /// Sabotage: receipts are not seen.
+    pub hide_receipts: bool,
+}
+
+impl StateReader for KvState<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadFault> {
+        if self.hide_receipts && key.first() == Some(&schema::RECEIPT) {
+            return Ok(None);
+        }
+        self.kv.get(key).map_err(|error| ReadFault(error.to_string()))
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        self.kv.scan(KeyRange::prefix(prefix), usize::MAX).map_err(|error| ReadFault(error.to_string()))
+    }
+}
+
+/// The decoded value of a key.
+///
+/// # Errors
+/// A text when the value is missing or does not decode.
+pub fn load<T: borsh::BorshDeserialize>(kv: &MemKv, key: &[u8]) -> Result<T, String> {
+    find(kv, key)?.ok_or_else(|| format!("the database has no key {key:02x?}"))
+}
+
+/// The decoded value of a key that may be absent.
+///
+/// # Errors
+/// A text when the value does not decode.
+pub fn find<T: borsh::BorshDeserialize>(kv: &MemKv, key: &[u8]) -> Result<Option<T>, String> {
+    let Some(bytes) = kv.get(key).map_err(|error| error.to_string())? else { return Ok(None) };
+    borsh::from_slice(&bytes).map(Some).map_err(|error| format!("key {key:02x?} does not decode: {error}"))
+}
+
+/// All pairs under a prefix.
+#[must_use]
+pub fn scan(kv: &MemKv, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+    kv.scan(KeyRange::prefix(prefix), usize::MAX).unwrap_or_default()
+}
+
+fn peer_of(key: &[u8], prefix: &[u8]) -> Option<GroupId> {
+    Some(GroupId(u64::from_be_bytes(key.get(prefix.len()..)?.try_into().ok()?)))
+}
+
+/// The outgoing streams.
+#[must_use]
+pub fn out_streams(kv: &MemKv) -> Vec<(GroupId, OutStream)> {
+    scan(kv, schema::OUTBOX_PREFIX)
+        .iter()
+        .filter_map(|(key, value)| Some((peer_of(key, schema::OUTBOX_PREFIX)?, borsh::from_slice(value).ok()?)))
+        .collect()
+}
+
+/// The incoming cursors.
+#[must_use]
+pub fn in_cursors(kv: &MemKv) -> Vec<(GroupId, InCursor)> {
+    scan(kv, schema::INBOX_PREFIX)
+        .iter()
+        .filter_map(|(key, value)| Some((peer_of(key, schema::INBOX_PREFIX)?, borsh::from_slice(value).ok()?)))
+        .collect()
+}
+
+/// The committees in force.
+#[must_use]
+pub fn committees(kv: &MemKv) -> Vec<Committee> {
+    let prefix = [&[schema::SYSTEM][..], b"current/"].concat();
+    scan(kv, &prefix).iter().filter_map(|(_, value)| borsh::from_slice(value).ok()).collect()
+}
+
+/// The receipt of a transaction, if it has one.
+///
+/// # Errors
+/// A text when the database contradicts itself.
+pub fn receipt(kv: &MemKv, txid: &ledger::TxId) -> Result<Option<Receipt>, String> {
+    match find::<ReceiptPlace>(kv, &schema::receipt(txid))? {
+        Some(place) => receipt_at(kv, place).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The receipt at a place.
+///
+/// # Errors
+/// A text when there is none.
+pub fn receipt_at(kv: &MemKv, place: ReceiptPlace) -> Result<Receipt, String> {
+    let block: BlockRecord = load(kv, &schema::block(place.height))?;
+    let index = usize::try_from(place.index).unwrap_or(usize::MAX);
+    block.receipts.get(index).cloned().ok_or_else(|| format!("block {} has no receipt {index}", place.height))
+}
+
+/// Builds the state tree from the leaves in the database.
+///
+/// # Errors
+/// A text when a leaf lies outside the group's prefix.
+pub fn rebuild_tree(kv: &MemKv, genesis: &Genesis, group: GroupId) -> Result<StateTree, String> {
+    let prefix = genesis.layout.prefix_of(group).map_or(BitPrefix::ROOT, ledger::layout::BitPrefix::in_tree);
+    let mut tree = StateTree::new(prefix);
+    let leaves = scan(kv, &[schema::STATE]);
+    tree.apply(
+        leaves.iter().filter_map(|(key, value)| Some((schema::tree_position(key)?, Some(value_hash(value))))),
+    )
+    .map_err(|error| error.to_string())?;
+    Ok(tree)
+}
+
+/// What a driver is told at the start.
+///
+/// # Errors
+/// A text when the database lacks something.
+pub fn system_view(
+    kv: &MemKv,
+    genesis: &Genesis,
+    applied: &AppliedRecord,
+    committees: Vec<Committee>,
+) -> Result<SystemView, String> {
+    let header: Header = load(kv, &schema::header(applied.height))?;
+    let mut outbox = Vec::new();
+    for (peer, stream) in out_streams(kv) {
+        let mut messages = Vec::new();
+        for seq in stream.acked..stream.next_seq {
+            let key = schema::mail(peer, seq);
+            let message = kv.get(&key).map_err(|error| error.to_string())?;
+            messages.push(message.ok_or_else(|| format!("message {seq} to {peer} is missing"))?);
+        }
+        let leaf = StreamLeaf { peer, next_seq: stream.next_seq, chain: stream.chain };
+        outbox.push(OutboxView { leaf, acked: stream.acked, messages });
+    }
+    let inbox = in_cursors(kv)
+        .into_iter()
+        .map(|(peer, cursor)| StreamLeaf { peer, next_seq: cursor.next_seq, chain: cursor.chain })
+        .collect();
+    Ok(SystemView {
+        committees,
+        header: Arc::new(header),
+        header_hash: applied.header_hash,
+        outbox,
+        inbox,
+        to_verify: Arc::new(last_transactions(kv, genesis, applied)),
+    })
+}
+
+/// The transactions of the last block that a replica has to check before it attests.
+fn last_transactions(kv: &MemKv, genesis: &Genesis, applied: &AppliedRecord) -> Vec<ParsedTx> {
+    let Ok(Some(entry)) = kv.get(&schema::entry(applied.height)) else { return Vec::new() };
+    if genesis.verify == VerifyMode::Ingest {
+        return Vec::new();
+    }
+    let cluster = genesis.cluster_id();
+    Entry::decode(&entry)
+        .commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Tx(bytes) => ParsedTx::decode(&cluster, bytes).ok(),
+            Command::Deliver(_) | Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) => None,
+        })
+        .collect()
+}
+
+/// A digest of everything replicated: all but the certificates, which each node gathers by itself.
+#[must_use]
+pub fn digest(kv: &MemKv) -> Hash32 {
+    let pairs: Vec<(Vec<u8>, Vec<u8>)> = scan(kv, &[])
+        .into_iter()
+        .filter(|(key, _)| key.first() != Some(&schema::CERTIFICATE))
+        .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .collect();
+    ledger::hash::sha256(&borsh::to_vec(&pairs).expect("writing to memory does not fail"))
+}

@@ -1,0 +1,131 @@
+//! What travels over the simulated network. Everything is encoded when it is sent and decoded when
+//! it arrives, as between processes.
+
+use std::fmt;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use consensus::local;
+use ledger::ids::{GroupId, NodeId};
+use ledger::receipt::Receipt;
+use ledger::reject::Reject;
+use shard_node::core::peer::PeerMessage;
+
+/// An end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// A node.
+    Node(NodeId),
+    /// The clients with their router.
+    Client,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "n{node}"),
+            Self::Client => f.write_str("client"),
+        }
+    }
+}
+
+/// Answer to a submitted transaction.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Reply {
+    /// What became of it, persisted.
+    Receipt(Receipt),
+    /// Refused without a receipt.
+    Refused(Reject),
+    /// Another replica leads, perhaps this one.
+    NotLeader(Option<NodeId>),
+}
+
+/// One message.
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Wire {
+    /// Consensus of a group.
+    Engine {
+        /// The group.
+        group: GroupId,
+        /// The message.
+        message: local::Msg,
+    },
+    /// Between drivers.
+    Peer {
+        /// The receiving group.
+        group: GroupId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// A reading of the sender's clock.
+    Clock {
+        /// Milliseconds since the epoch.
+        wall_ms: u64,
+    },
+    /// A client's transaction.
+    Submit {
+        /// The client's name for this request.
+        request: u32,
+        /// The group that the router chose.
+        group: GroupId,
+        /// The signed transaction.
+        tx: Vec<u8>,
+    },
+    /// Answer to it.
+    Answer {
+        /// As in the request.
+        request: u32,
+        /// The answer.
+        reply: Reply,
+    },
+}
+
+impl Wire {
+    /// Encodes for the link.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+
+    /// One line for the event log.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Engine { group, message } => format!("{group} {}", engine(message)),
+            Self::Peer { group, message } => format!("{group} {}", peer(message)),
+            Self::Clock { wall_ms } => format!("clock {wall_ms}"),
+            Self::Submit { request, group, .. } => format!("{group} submit #{request}"),
+            Self::Answer { request, reply } => format!("answer #{request} {reply:?}"),
+        }
+    }
+}
+
+fn engine(message: &local::Msg) -> String {
+    match message {
+        local::Msg::Append { term, previous_index, entries, commit, .. } => {
+            format!("append term {term} after {previous_index}: {} entries, commit {commit}", entries.len())
+        }
+        other @ (local::Msg::VoteRequest { .. } | local::Msg::VoteReply { .. } | local::Msg::AppendReply { .. }) => {
+            format!("{other:?}")
+        }
+    }
+}
+
+fn peer(message: &PeerMessage) -> String {
+    match message {
+        PeerMessage::Attest { attestation, wants_certificate } => {
+            format!("attest height {} (wants certificate: {wants_certificate})", attestation.height)
+        }
+        PeerMessage::Certified(certificate) => format!("certificate of height {}", certificate.header.height),
+        PeerMessage::Pull { dest, next_seq, ack, .. } => {
+            format!("pull for {dest} from {next_seq} (with proof: {})", ack.is_some())
+        }
+        PeerMessage::Serving { source } => format!("served by {source}"),
+        PeerMessage::Bundle(bundle) => {
+            format!("bundle of {} from {}, {} messages", bundle.source, bundle.first_seq, bundle.messages.len())
+        }
+        PeerMessage::Ack(proof) => format!("proof of cursor {}", proof.leaf.next_seq),
+        PeerMessage::Checkpoint(certificate) => {
+            format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The deterministic engine: a leader-based replicated log as a pure state machine.
+//!
+//! Owns the core of raft (terms, votes, log matching, the commit rule of the current term) for the
+//! simulator, which delivers messages as it likes and decides what a disk has kept at a crash. Never
+//! reads a clock, draws randomness, starts a thread or does IO: time and a seed come in, effects go
+//! out. There are no snapshots and no membership changes here; a restarted replica has its whole log.
+//!
+//! The order of effects is the point: a [`LocalReplica`] emits [`Output::Persist`] and acknowledges
+//! nothing of it before [`Input::Synced`], so a simulator that loses an unsynced tail loses nothing
+//! that anyone relies on.
+
+mod disk;
+mod message;
+mod replica;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+pub use disk::{Change, LocalDisk, LocalEntry, LocalLog, Persist};
+pub use message::{Input, Msg, Output};
+pub use replica::{LocalReplica, LocalSettings};

@@ -1,0 +1,302 @@
+//! Random schedules: loss, repetition, reordering, crashes that lose unsynced writes.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ledger::ids::{NodeId, Tick};
+use proptest::prelude::*;
+
+use super::*;
+use crate::port::{Committed, Payload, Timing};
+
+struct World {
+    random: u64,
+    now: u64,
+    replicas: Vec<LocalReplica>,
+    disks: Vec<LocalDisk>,
+    applied: Vec<u64>,
+    network: Vec<(NodeId, NodeId, Msg)>,
+    /// The one history: what any replica ever handed out, by index.
+    history: BTreeMap<u64, Committed>,
+    /// Leaders seen, by term.
+    leaders: BTreeMap<u64, NodeId>,
+    proposed: u64,
+    rejected: u64,
+}
+
+fn settings(id: usize, count: usize, seed: u64) -> LocalSettings {
+    LocalSettings {
+        id: NodeId(id as u32),
+        voters: (0..count as u32).map(NodeId).collect(),
+        timing: Timing {
+            heartbeat_ms: 10,
+            election_min_ms: 50,
+            election_max_ms: 100,
+        },
+        seed,
+    }
+}
+
+impl World {
+    fn new(count: usize, seed: u64) -> Self {
+        Self {
+            random: seed,
+            now: 0,
+            replicas: (0..count)
+                .map(|id| LocalReplica::new(settings(id, count, seed), LocalLog::default(), 0))
+                .collect(),
+            disks: vec![LocalDisk::default(); count],
+            applied: vec![0; count],
+            network: Vec::new(),
+            history: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            proposed: 0,
+            rejected: 0,
+        }
+    }
+
+    /// A draw below `limit` (xorshift).
+    fn draw(&mut self, limit: usize) -> usize {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((self.random >> 33) as usize) % limit.max(1)
+    }
+
+    fn step(&mut self, at: usize, input: Input) {
+        let mut out = Vec::new();
+        self.replicas[at].step(Tick(self.now), input, &mut out);
+        for output in out {
+            match output {
+                Output::Send(to, message) => {
+                    let bytes = borsh::to_vec(&message).unwrap();
+                    assert_eq!(borsh::from_slice::<Msg>(&bytes).unwrap(), message);
+                    self.network.push((NodeId(at as u32), to, message));
+                }
+                Output::Persist(persist) => self.disks[at].write(persist),
+                Output::Committed(committed) => {
+                    let index = committed.position.index;
+                    assert_eq!(index, self.applied[at] + 1, "in order, without holes");
+                    assert!(
+                        self.disks[at].durable().entries.len() as u64 >= index,
+                        "applied but not durable"
+                    );
+                    self.applied[at] = index;
+                    let known = self
+                        .history
+                        .entry(index)
+                        .or_insert_with(|| committed.clone());
+                    assert_eq!(*known, committed, "two histories at {index}");
+                }
+                Output::Role(role) => {
+                    if role.leads {
+                        let leader = self.leaders.entry(role.term).or_insert(NodeId(at as u32));
+                        assert_eq!(
+                            *leader,
+                            NodeId(at as u32),
+                            "two leaders in term {}",
+                            role.term
+                        );
+                    }
+                }
+                Output::Rejected(_) => self.rejected += 1,
+            }
+        }
+    }
+
+    fn sync(&mut self, at: usize, count: usize) {
+        if let Some(upto) = self.disks[at].sync(count) {
+            self.step(at, Input::Synced(upto));
+        }
+    }
+
+    fn crash(&mut self, at: usize, seed: u64) {
+        let keep = self.draw(self.disks[at].pending() + 1);
+        let log = self.disks[at].crash(keep);
+        // The host's state lost a tail too; it gets it again.
+        self.applied[at] = self.draw(self.applied[at] as usize + 1) as u64;
+        let settings = settings(at, self.replicas.len(), seed);
+        self.replicas[at] = LocalReplica::new(settings, log, self.applied[at]);
+    }
+
+    fn deliver(&mut self, which: usize) {
+        let (from, to, message) = self.network.swap_remove(which);
+        self.step(to.0 as usize, Input::Message(from, message));
+    }
+
+    fn chaos(&mut self, steps: usize, crashes: bool, seed: u64) {
+        let count = self.replicas.len();
+        for _ in 0..steps {
+            let at = self.draw(count);
+            match self.draw(20) {
+                0..=3 => {
+                    self.now += 5;
+                    self.step(at, Input::Tick);
+                }
+                4..=5 => {
+                    self.proposed += 1;
+                    self.step(
+                        at,
+                        Input::Propose(Bytes::from(self.proposed.to_le_bytes().to_vec())),
+                    );
+                }
+                6..=9 => {
+                    let count = 1 + self.draw(4);
+                    self.sync(at, count);
+                }
+                10 if !self.network.is_empty() => {
+                    let lost = self.draw(self.network.len());
+                    self.network.swap_remove(lost);
+                }
+                11 if !self.network.is_empty() => {
+                    let again = self.draw(self.network.len());
+                    let copy = self.network[again].clone();
+                    self.network.push(copy);
+                }
+                12 if crashes && self.draw(10) == 0 => self.crash(at, seed),
+                _ if !self.network.is_empty() => {
+                    let which = self.draw(self.network.len());
+                    self.deliver(which);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Everything works now: all replicas must reach one log with everything in it.
+    fn heal(&mut self) {
+        let marker = Bytes::from_static(b"healed");
+        for _ in 0..2000 {
+            self.now += 5;
+            for at in 0..self.replicas.len() {
+                self.step(at, Input::Tick);
+                self.sync(at, usize::MAX);
+            }
+            for (from, to, message) in std::mem::take(&mut self.network) {
+                self.step(to.0 as usize, Input::Message(from, message));
+                self.sync(to.0 as usize, usize::MAX);
+            }
+            let last = self.history.values().last();
+            let healed = last.is_some_and(|last| last.payload == Payload::Batch(marker.clone()));
+            let length = self.history.len() as u64;
+            if healed && self.applied.iter().all(|applied| *applied == length) {
+                return;
+            }
+            let leader = self
+                .replicas
+                .iter()
+                .position(|replica| replica.role().leads);
+            if let Some(leader) = leader.filter(|_| !healed) {
+                self.step(leader, Input::Propose(marker.clone()));
+            }
+        }
+        panic!(
+            "no progress after healing: {:?} of {}",
+            self.applied,
+            self.history.len()
+        );
+    }
+}
+
+#[test]
+fn a_single_replica_commits_after_its_sync_only() {
+    let mut world = World::new(1, 1);
+    world.now = 200;
+    world.step(0, Input::Tick);
+    world.now = 400;
+    world.step(0, Input::Tick);
+    world.sync(0, usize::MAX);
+    world.sync(0, usize::MAX);
+    assert!(world.replicas[0].role().leads);
+    world.step(0, Input::Propose(Bytes::from_static(b"one")));
+    assert_eq!(world.history.len(), 1, "the blank entry alone");
+    world.sync(0, usize::MAX);
+    assert_eq!(
+        world.history[&2].payload,
+        Payload::Batch(Bytes::from_static(b"one"))
+    );
+}
+
+#[test]
+fn who_does_not_lead_rejects() {
+    let mut world = World::new(3, 2);
+    world.step(1, Input::Propose(Bytes::from_static(b"x")));
+    assert_eq!(world.rejected, 1);
+}
+
+/// Paper §5.4.2, figure 8: an entry of an earlier term is committed with one of the own term only.
+#[test]
+fn an_old_entry_on_a_majority_is_not_committed_alone() {
+    let entry = |term| LocalEntry {
+        term,
+        leader: NodeId(0),
+        batch: Some(Bytes::from_static(b"old")),
+    };
+    let log = LocalLog {
+        term: 2,
+        voted_for: Some(NodeId(1)),
+        entries: vec![entry(1), entry(2)],
+    };
+    let mut replica = LocalReplica::new(settings(0, 3, 1), log, 0);
+    let mut step = |now, input| {
+        let mut out = Vec::new();
+        replica.step(Tick(now), input, &mut out);
+        out.retain(|output| matches!(output, Output::Committed(_)));
+        out.len()
+    };
+    let from = |message| Input::Message(NodeId(1), message);
+    step(0, Input::Tick);
+    step(200, Input::Tick);
+    step(200, Input::Synced(1));
+    step(
+        200,
+        from(Msg::VoteReply {
+            term: 3,
+            granted: true,
+        }),
+    );
+    step(200, Input::Synced(2));
+    let confirm = |index| {
+        from(Msg::AppendReply {
+            term: 3,
+            matched: true,
+            index,
+        })
+    };
+    assert_eq!(
+        step(200, confirm(2)),
+        0,
+        "on a majority, but of an earlier term"
+    );
+    assert_eq!(
+        step(200, confirm(3)),
+        3,
+        "committed with the first entry of the own term"
+    );
+}
+
+#[test]
+fn equal_seeds_give_equal_runs() {
+    let run = |seed| {
+        let mut world = World::new(3, seed);
+        world.chaos(3000, true, seed);
+        world.heal();
+        (world.history, world.leaders)
+    };
+    assert_eq!(run(7), run(7));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn one_history_and_progress(seed in any::<u64>(), size in 0_usize..3, crashes in any::<bool>()) {
+        let mut world = World::new([2, 3, 5][size], seed);
+        for _ in 0..3 {
+            world.chaos(1500, crashes, seed);
+            world.heal();
+            prop_assert!(!world.history.is_empty());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The port between a group's host and the engine that orders its entries.
+//!
+//! The host proposes opaque batches through [`Sequencer`] (asynchronous, so only with an engine
+//! feature); the engine hands what is committed to the host's [`Applier`], in order, exactly once
+//! per position that the applier has not yet made durable. Replies to clients do not pass through
+//! here: they leave the commit loop after the block is persisted.
+
+use std::path::{Path, PathBuf};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use ledger::ids::{NodeId, TimeMs};
+
+/// Where an entry stands in the engine's log. Opaque to the ledger: no header field depends on it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize,
+)]
+pub struct Position {
+    /// Term of the leader that proposed it.
+    pub term: u64,
+    /// Engine-level id of this leader (a raft id, not a node id).
+    pub leader: u64,
+    /// Index in the log, contiguous.
+    pub index: u64,
+}
+
+/// What stands at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing; makes no block, but its position is persisted.
+    Blank,
+    /// A batch, as proposed.
+    Batch(Bytes),
+    /// A membership change, encoded by the engine; makes no block, but is persisted.
+    Membership(Bytes),
+}
+
+/// One committed entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Where it stands.
+    pub position: Position,
+    /// What it is.
+    pub payload: Payload,
+}
+
+/// What the applier has made part of its state, read back at start and after a snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AppliedState {
+    /// Position of the last applied entry.
+    pub position: Option<Position>,
+    /// Position and engine encoding of the last applied membership.
+    pub membership: Option<(Option<Position>, Vec<u8>)>,
+}
+
+/// The applier failed in a way that stops its group.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the group stopped: {0}")]
+pub struct Fatal(pub String);
+
+/// A snapshot on disk: a folder with the files of a database checkpoint, whose applied state was
+/// read from inside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotDir {
+    /// The folder; its owner deletes it when no reader needs it any more.
+    pub path: PathBuf,
+    /// What the checkpoint contains.
+    pub applied: AppliedState,
+}
+
+/// The commit loop of a group, driven by its engine. Calls are synchronous and never concurrent.
+pub trait Applier: Send + 'static {
+    /// What is in state.
+    fn applied(&self) -> AppliedState;
+
+    /// Applies entries in order: one block and one atomic write for each batch. When this returns,
+    /// reads show them; whether they are durable is the engine's log's business.
+    ///
+    /// # Errors
+    /// [`Fatal`] stops the group.
+    fn apply(&mut self, entries: Vec<Committed>) -> Result<(), Fatal>;
+
+    /// Writes a checkpoint of the state into a new folder at `dir` (which must not exist). It is
+    /// durable when this returns, so the log up to its position may be purged.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the medium fails.
+    fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotDir, Fatal>;
+
+    /// Reads what a received snapshot folder claims to contain, checking that it is of this group.
+    ///
+    /// # Errors
+    /// [`Fatal`] when it is of another cluster or group, or damaged.
+    fn inspect(&self, dir: &Path) -> Result<AppliedState, Fatal>;
+
+    /// Replaces the state by the snapshot in `dir`, atomically, taking over the folder.
+    ///
+    /// # Errors
+    /// [`Fatal`] when it does not verify or the medium fails.
+    fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal>;
+}
+
+/// What this replica is in its group at the moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleView {
+    /// Whether this replica leads and may propose.
+    pub leads: bool,
+    /// The leader's node, as far as known.
+    pub leader: Option<NodeId>,
+    /// The current term.
+    pub term: u64,
+    /// Index of the last log entry this replica has.
+    pub last_log_index: u64,
+    /// Index of the last applied entry.
+    pub applied_index: u64,
+    /// Voters, by node.
+    pub voters: Vec<NodeId>,
+    /// Learners, by node.
+    pub learners: Vec<NodeId>,
+    /// On the leader: the last log index known to be on each other replica, for lag reports.
+    pub replicated: Vec<(NodeId, u64)>,
+    /// Set when the replica has stopped after a failure.
+    pub stopped: Option<String>,
+}
+
+/// Why a proposal or another request to the engine did not go through.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SequencerError {
+    /// Another replica leads; its node is named if known. The proposal did not enter the log.
+    #[error("this replica does not lead its group")]
+    NotLeader(Option<NodeId>),
+    /// The proposal was in flight when leadership or a quorum was lost: it may or may not commit.
+    #[error("the proposal's fate is not known: {0}")]
+    Unknown(String),
+    /// The replica has stopped.
+    #[error("the group stopped on this node: {0}")]
+    Stopped(String),
+    /// A membership change that cannot be made now.
+    #[error("the change is refused: {0}")]
+    Refused(String),
+}
+
+/// Times that the engine goes by, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between heartbeats.
+    pub heartbeat_ms: u64,
+    /// Lower bound of the randomised election time-out.
+    pub election_min_ms: u64,
+    /// Upper bound of it.
+    pub election_max_ms: u64,
+}
+
+impl Timing {
+    /// Fits a loopback cluster on a busy machine: fail-over well under two seconds.
+    pub const DEFAULT: Self = Self {
+        heartbeat_ms: 100,
+        election_min_ms: 500,
+        election_max_ms: 900,
+    };
+}
+
+/// A stamp that a leader gives an entry; the machine uses `max(stamp, previous + 1)`.
+pub type Stamp = TimeMs;

@@ -1,0 +1,518 @@
+//! The handle of one replica of one group.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ledger::ids::{GroupId, NodeId};
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{
+    ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
+};
+use openraft::impls::ProgressResponder;
+use openraft::metrics::WaitError;
+use openraft::raft::ClientWriteResult;
+use openraft::{ChangeMembers, RaftMetrics, ReadPolicy, ServerState};
+use storage::LogStore;
+use tokio::sync::watch;
+
+use super::config::{RaftGroupConfig, StartError, openraft_config, sender};
+use super::log::Log;
+use super::machine::{ApplierCell, Machine};
+use super::network::{Factory, RaftTransport};
+use super::receive::Receiver;
+use super::role;
+use super::snapshot::Snapshots;
+use super::streams::Streams;
+use super::types::{Batch, Raft, TypeConfig, log_id};
+use super::wire;
+use crate::port::{Applier, RoleView, SequencerError};
+use crate::sequencer::{Proposal, Sequencer};
+
+/// Why an arriving request got no reply. The transport hands it to the caller as
+/// [`super::TransportError::Refused`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandleError {
+    /// Not a request of this protocol.
+    #[error("malformed request: {0}")]
+    Malformed(String),
+    /// For another replica than this one.
+    #[error("this replica is {own}, the request is for {to}")]
+    WrongReplica {
+        /// This replica's raft id.
+        own: u64,
+        /// The id in the request.
+        to: u64,
+    },
+    /// An append whose stream was given up or has a gap.
+    #[error("append out of order")]
+    OutOfOrder,
+    /// The snapshot could not be written or read.
+    #[error("snapshot transfer: {0}")]
+    Snapshot(String),
+    /// The replica has stopped.
+    #[error("the group stopped on this node: {0}")]
+    Stopped(String),
+}
+
+impl HandleError {
+    /// A stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "raft_malformed",
+            Self::WrongReplica { .. } => "raft_wrong_replica",
+            Self::OutOfOrder => "raft_out_of_order",
+            Self::Snapshot(_) => "raft_snapshot",
+            Self::Stopped(_) => "raft_stopped",
+        }
+    }
+}
+
+/// One replica of one group, on openraft. Clones are the same replica.
+#[derive(Clone)]
+pub struct RaftGroup {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: RaftGroupConfig,
+    raft: Raft,
+    log: Log,
+    applier: Arc<ApplierCell>,
+    receiver: Receiver,
+    streams: Streams,
+    role: watch::Receiver<RoleView>,
+}
+
+impl RaftGroup {
+    /// Starts a replica: brings the state up to what is known to be committed, then takes part.
+    ///
+    /// # Errors
+    /// [`StartError`] when the settings, the log, the state or a snapshot are not usable.
+    pub async fn start(
+        config: RaftGroupConfig,
+        log: Arc<dyn LogStore>,
+        applier: Box<dyn Applier>,
+        transport: Arc<dyn RaftTransport>,
+    ) -> Result<Self, StartError> {
+        let group = config.group;
+        let storage_error = |detail: String| StartError::Storage { group, detail };
+        let settings = openraft_config(&config)?;
+        let applier = Arc::new(ApplierCell::new(applier));
+        let dir = config.snapshot_dir.clone();
+        let snapshots = applier
+            .run(move |applier| Ok(Snapshots::open(&dir, applier)))
+            .await
+            .and_then(|opened| opened);
+        let snapshots = Arc::new(snapshots.map_err(|error| {
+            storage_error(format!("{}: {error}", config.snapshot_dir.display()))
+        })?);
+        let log = Log::new(log);
+        let machine = Machine {
+            applier: applier.clone(),
+            snapshots: snapshots.clone(),
+        };
+        let network = Factory(Arc::new(sender(&config, transport)));
+        let started = Raft::new(config.raft_id, settings, network, log.clone(), machine).await;
+        let raft = match started {
+            Ok(raft) => raft,
+            Err(fatal) => {
+                applier.close().await;
+                log.close();
+                return Err(storage_error(
+                    applier.failure().unwrap_or_else(|| fatal.to_string()),
+                ));
+            }
+        };
+        await_first_metrics(&raft, &applier)
+            .await
+            .map_err(|error| storage_error(error.to_string()))?;
+        let role = role::follow(&raft, applier.clone(), config.timing);
+        let receiver = Receiver::new(snapshots, applier.clone());
+        let inner = Inner {
+            config,
+            raft,
+            log,
+            applier,
+            receiver,
+            streams: Streams::default(),
+            role,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Gives the group its first members, all voters. Called on one of them (or on each with the
+    /// same members); does nothing when the group has a log already.
+    ///
+    /// # Errors
+    /// [`SequencerError::Refused`] when this replica is not among the members.
+    pub async fn bootstrap(&self, members: Vec<(u64, NodeId)>) -> Result<(), SequencerError> {
+        let members: BTreeMap<u64, NodeId> = members.into_iter().collect();
+        match self.inner.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(SequencerError::Refused(error.to_string())),
+            Err(RaftError::Fatal(fatal)) => Err(self.stopped(&fatal)),
+        }
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.inner.config.group
+    }
+
+    /// This replica's raft id.
+    #[must_use]
+    pub fn raft_id(&self) -> u64 {
+        self.inner.config.raft_id
+    }
+
+    /// Answers a request that another replica sent through its [`RaftTransport`].
+    ///
+    /// # Errors
+    /// [`HandleError`]; the caller tries again in its own time.
+    pub async fn handle(&self, kind: u8, payload: Bytes) -> Result<Bytes, HandleError> {
+        let inner = &self.inner;
+        let raft = &inner.raft;
+        let malformed = |error: super::codec::CodecError| HandleError::Malformed(error.to_string());
+        let request = wire::open_request(payload).map_err(malformed)?;
+        if request.to != inner.config.raft_id {
+            return Err(HandleError::WrongReplica {
+                own: inner.config.raft_id,
+                to: request.to,
+            });
+        }
+        let body = &request.body;
+        Ok(match kind {
+            wire::APPEND => {
+                let append = wire::open_append(body).map_err(malformed)?;
+                wire::reply(&inner.streams.append(raft, request.from, append).await?)
+            }
+            wire::VOTE | wire::PRE_VOTE => {
+                let call = wire::body::<wire::VoteCall>(body)
+                    .map_err(malformed)?
+                    .into();
+                let voted = if kind == wire::VOTE {
+                    raft.vote(call).await
+                } else {
+                    raft.pre_vote(call).await
+                };
+                wire::reply(&wire::VoteReply::from(
+                    &voted.map_err(|error| HandleError::Stopped(error.to_string()))?,
+                ))
+            }
+            wire::SNAPSHOT_OFFER => wire::reply(
+                &inner
+                    .receiver
+                    .offer(raft, wire::body(body).map_err(malformed)?)
+                    .await?,
+            ),
+            wire::SNAPSHOT_PART => wire::reply(
+                &inner
+                    .receiver
+                    .part(wire::body(body).map_err(malformed)?)
+                    .await?,
+            ),
+            wire::SNAPSHOT_DONE => wire::reply(
+                &inner
+                    .receiver
+                    .done(raft, wire::body(body).map_err(malformed)?)
+                    .await?,
+            ),
+            wire::TRANSFER => {
+                let call = wire::body::<wire::TransferCall>(body).map_err(malformed)?;
+                let result = raft.handle_transfer_leader(call.into()).await;
+                wire::reply(&wire::TransferReply::from(
+                    result.map_err(|error| HandleError::Stopped(error.to_string()))?,
+                ))
+            }
+            kind => return Err(HandleError::Malformed(format!("unknown kind {kind}"))),
+        })
+    }
+
+    fn stopped(&self, fatal: &Fatal<TypeConfig>) -> SequencerError {
+        SequencerError::Stopped(
+            self.inner
+                .applier
+                .failure()
+                .unwrap_or_else(|| fatal.to_string()),
+        )
+    }
+
+    fn metrics(&self) -> RaftMetrics<TypeConfig> {
+        self.inner.raft.metrics().borrow_watched().clone()
+    }
+
+    /// The raft id of a voter on a node.
+    fn voter_on(&self, node: NodeId) -> Option<u64> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        membership
+            .voter_ids()
+            .find(|id| membership.get_node(id) == Some(&node))
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, NodeId>) -> Result<(), SequencerError> {
+        match self.inner.raft.change_membership(change, false).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(write_error(error, |fatal| self.stopped(fatal))),
+        }
+    }
+
+    async fn transfer_to(&self, id: u64, node: NodeId) -> Result<(), SequencerError> {
+        let raft = &self.inner.raft;
+        let before = self.metrics();
+        if before.current_leader == Some(id) {
+            return Ok(());
+        }
+        if before.state != ServerState::Leader {
+            return Err(SequencerError::NotLeader(self.inner.role.borrow().leader));
+        }
+        raft.trigger()
+            .transfer_leader(id)
+            .await
+            .map_err(|fatal| self.stopped(&fatal))?;
+        let patience = Duration::from_millis(2 * self.inner.config.timing.election_max_ms);
+        let own = self.inner.config.raft_id;
+        let wait = raft.wait(Some(patience));
+        let moved = wait.metrics(
+            |metrics| {
+                metrics.vote > before.vote
+                    && metrics.current_leader.is_some_and(|leader| leader != own)
+            },
+            "another leader",
+        );
+        match moved.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(SequencerError::Refused(format!(
+                "node {node} did not take over: {error}"
+            ))),
+        }
+    }
+}
+
+/// openraft's metrics start empty; the role must not tell that nothing is applied when something is.
+async fn await_first_metrics(raft: &Raft, applier: &Arc<ApplierCell>) -> std::io::Result<()> {
+    let applied = applier
+        .run(|applier| Ok(applier.applied().position))
+        .await?;
+    let applied = applied.as_ref().map(log_id);
+    let wait = raft.wait(None);
+    // An error means that it stopped already, which the role tells.
+    drop(
+        wait.metrics(|metrics| metrics.last_applied >= applied, "first metrics")
+            .await,
+    );
+    Ok(())
+}
+
+fn not_leader(forward: &ForwardToLeader<TypeConfig>) -> SequencerError {
+    SequencerError::NotLeader(forward.leader_node)
+}
+
+fn write_failure(error: ClientWriteError<TypeConfig>) -> SequencerError {
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => not_leader(&forward),
+        ClientWriteError::LogEntryDiscarded(_) => SequencerError::Unknown(error.to_string()),
+        ClientWriteError::ChangeMembershipError(error) => {
+            SequencerError::Refused(error.to_string())
+        }
+        ClientWriteError::PreconditionFailed(error) => SequencerError::Refused(error.to_string()),
+    }
+}
+
+fn write_error(
+    error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+    stopped: impl Fn(&Fatal<TypeConfig>) -> SequencerError,
+) -> SequencerError {
+    match error {
+        RaftError::APIError(error) => write_failure(error),
+        RaftError::Fatal(fatal) => stopped(&fatal),
+    }
+}
+
+/// The outcome of a queued proposal.
+async fn outcome<E>(
+    group: RaftGroup,
+    answer: impl Future<Output = Result<ClientWriteResult<TypeConfig>, E>>,
+) -> Result<u64, SequencerError> {
+    match answer.await {
+        Ok(Ok(written)) => Ok(written.log_id.index),
+        Ok(Err(error)) => Err(write_failure(error)),
+        Err(_) => {
+            let reason = group
+                .inner
+                .applier
+                .failure()
+                .unwrap_or_else(|| "the replica stopped meanwhile".into());
+            Err(SequencerError::Unknown(reason))
+        }
+    }
+}
+
+#[async_trait]
+impl Sequencer for RaftGroup {
+    async fn submit(&self, batch: Bytes) -> Result<Proposal, SequencerError> {
+        if batch.len() > wire::BATCH_BYTES_MAX {
+            let limit = wire::BATCH_BYTES_MAX;
+            return Err(SequencerError::Refused(format!(
+                "a batch of {} bytes; the limit is {limit}",
+                batch.len()
+            )));
+        }
+        // openraft takes proposals until it has noticed; their fate would be unknown for nothing.
+        if let Some(failure) = self.inner.applier.failure() {
+            return Err(SequencerError::Stopped(failure));
+        }
+        let (responder, answer) = ProgressResponder::complete_only();
+        let queued = self
+            .inner
+            .raft
+            .client_write_ff(Batch(batch), Some(responder))
+            .await;
+        queued.map_err(|fatal| self.stopped(&fatal))?;
+        Ok(Proposal::new(outcome(self.clone(), answer)))
+    }
+
+    fn role(&self) -> watch::Receiver<RoleView> {
+        self.inner.role.clone()
+    }
+
+    async fn read_barrier(&self) -> Result<u64, SequencerError> {
+        match self
+            .inner
+            .raft
+            .ensure_linearizable(ReadPolicy::ReadIndex)
+            .await
+        {
+            Ok(read) => Ok(read.index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(not_leader(&forward))
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(error))) => {
+                Err(SequencerError::Unknown(error.to_string()))
+            }
+            Err(RaftError::Fatal(fatal)) => Err(self.stopped(&fatal)),
+        }
+    }
+
+    async fn add_learner(&self, replica: u64, node: NodeId) -> Result<(), SequencerError> {
+        let known = self
+            .metrics()
+            .membership_config
+            .membership()
+            .get_node(&replica)
+            .copied();
+        if let Some(other) = known.filter(|known| *known != node) {
+            return Err(SequencerError::Refused(format!(
+                "raft id {replica} belongs to node {other}"
+            )));
+        }
+        match self.inner.raft.add_learner(replica, node, false).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(write_error(error, |fatal| self.stopped(fatal))),
+        }
+    }
+
+    async fn remove_learners(&self, replicas: Vec<u64>) -> Result<(), SequencerError> {
+        self.change(ChangeMembers::RemoveNodes(replicas.into_iter().collect()))
+            .await
+    }
+
+    async fn change_voters(&self, replicas: Vec<u64>) -> Result<(), SequencerError> {
+        let replicas: BTreeSet<u64> = replicas.into_iter().collect();
+        if replicas.is_empty() {
+            return Err(SequencerError::Refused("a group needs a voter".into()));
+        }
+        self.change(ChangeMembers::ReplaceAllVoters(replicas)).await
+    }
+
+    async fn transfer_leader(&self, to: NodeId) -> Result<(), SequencerError> {
+        match self.voter_on(to) {
+            Some(id) => self.transfer_to(id, to).await,
+            None => Err(SequencerError::Refused(format!("node {to} is not a voter"))),
+        }
+    }
+
+    async fn step_down(&self) -> Result<(), SequencerError> {
+        let metrics = self.metrics();
+        if metrics.state != ServerState::Leader {
+            return Ok(());
+        }
+        let membership = metrics.membership_config.membership();
+        let others = membership
+            .voter_ids()
+            .filter(|id| *id != self.inner.config.raft_id);
+        let reached = |id: &u64| {
+            metrics
+                .replication
+                .as_ref()
+                .and_then(|all| all.get(id).copied().flatten())
+        };
+        let Some(best) = others.max_by_key(|id| reached(id)) else {
+            return Err(SequencerError::Refused("there is no other voter".into()));
+        };
+        self.transfer_to(
+            best,
+            membership.get_node(&best).copied().unwrap_or_default(),
+        )
+        .await
+    }
+
+    async fn snapshot_now(&self) -> Result<u64, SequencerError> {
+        let inner = &self.inner;
+        let stopped =
+            |error: String| SequencerError::Stopped(inner.applier.failure().unwrap_or(error));
+        let applied = inner
+            .applier
+            .run(|applier| Ok(applier.applied().position))
+            .await;
+        let applied = applied.map_err(|error| stopped(error.to_string()))?;
+        let Some(wanted) = applied.as_ref().map(log_id) else {
+            return Err(SequencerError::Refused("nothing is applied yet".into()));
+        };
+        // openraft ignores the request while another snapshot is being made: ask again then.
+        let patience = Duration::from_millis(inner.config.timing.election_max_ms);
+        loop {
+            inner
+                .raft
+                .trigger()
+                .snapshot()
+                .await
+                .map_err(|fatal| self.stopped(&fatal))?;
+            let wait = inner.raft.wait(Some(patience));
+            match wait
+                .metrics(|metrics| metrics.snapshot >= Some(wanted), "a snapshot")
+                .await
+            {
+                Ok(made) => return Ok(made.snapshot.map_or(0, |upto| upto.index)),
+                Err(WaitError::Timeout(..)) => {}
+                Err(error @ WaitError::ShuttingDown) => return Err(stopped(error.to_string())),
+            }
+        }
+    }
+
+    async fn purge(&self, index: u64) -> Result<(), SequencerError> {
+        self.inner
+            .raft
+            .trigger()
+            .purge_log(index)
+            .await
+            .map_err(|fatal| self.stopped(&fatal))
+    }
+
+    async fn shutdown(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::error!(group = %self.inner.config.group, %error, "the replica did not stop cleanly");
+        }
+        self.inner.streams.clear();
+        self.inner.applier.close().await;
+        self.inner.log.close();
+    }
+}

@@ -1,0 +1,220 @@
+//! openraft's log over the log port of the storage crate.
+//!
+//! The port keeps votes, appends, truncations and purges of a group in one order and is fail-stop,
+//! so only a vote and a truncation are waited for; an append reports back by openraft's callback.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+
+use futures::stream::{self, Stream};
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{OptionalSend, RaftTypeConfig};
+use parking_lot::RwLock;
+use storage::{Completion, LogStore, StorageError};
+use tokio::sync::oneshot;
+
+use super::codec;
+use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::wire::APPEND_BYTES_MAX;
+
+/// Read at a time when entries are applied.
+const READ_BYTES_MAX: usize = 8 << 20;
+
+/// One group's log. Clones share it; [`Log::close`] takes the store from all of them, so that the
+/// host can close its engine although a task of openraft still holds a reader.
+#[derive(Clone)]
+pub(crate) struct Log {
+    store: Arc<RwLock<Option<Arc<dyn LogStore>>>>,
+}
+
+fn io_error(error: StorageError) -> io::Error {
+    io::Error::other(error)
+}
+
+impl Log {
+    pub(crate) fn new(store: Arc<dyn LogStore>) -> Self {
+        Self {
+            store: Arc::new(RwLock::new(Some(store))),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        *self.store.write() = None;
+    }
+
+    fn store(&self) -> io::Result<Arc<dyn LogStore>> {
+        self.store
+            .read()
+            .clone()
+            .ok_or_else(|| io::Error::other("the group is shut down"))
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let found = self.store()?.read(range, bytes_max).map_err(io_error)?;
+        found
+            .iter()
+            .map(|(index, bytes)| Ok(codec::decode_entry(*index, bytes)?))
+            .collect()
+    }
+
+    async fn durable(&self, change: impl FnOnce(&dyn LogStore, Completion)) -> io::Result<()> {
+        let (done, wait) = oneshot::channel();
+        let store = self.store()?;
+        // A receiver that is gone does not care any more.
+        change(
+            store.as_ref(),
+            Box::new(move |result| drop(done.send(result))),
+        );
+        drop(store);
+        match wait.await {
+            Ok(result) => result.map_err(io_error),
+            Err(_) => Err(io::Error::other(
+                "the log was closed before the change was durable",
+            )),
+        }
+    }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end.max(start)
+}
+
+impl RaftLogReader<TypeConfig> for Log {
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let log = self.clone();
+        // Piecewise, so that a long catch-up does not hold the whole log in memory.
+        let pieces = stream::unfold(Some(bounds(&range)), move |rest| {
+            let log = log.clone();
+            async move {
+                let rest = rest.filter(|rest| !rest.is_empty())?;
+                match log.read(rest.clone(), READ_BYTES_MAX) {
+                    Err(error) => Some((vec![Err(error)], None)),
+                    Ok(found) => {
+                        let next = found.last()?.index() + 1;
+                        Some((found.into_iter().map(Ok).collect(), Some(next..rest.end)))
+                    }
+                }
+            }
+        });
+        Box::pin(futures::StreamExt::flat_map(
+            pieces,
+            |piece: Vec<io::Result<Entry>>| stream::iter(piece),
+        ))
+    }
+
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        self.read(bounds(&range), usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        let vote = self.store()?.read_vote().map_err(io_error)?;
+        Ok(vote.map(|vote| codec::decode_vote(&vote)).transpose()?)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start..end, APPEND_BYTES_MAX)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let store = self.store()?;
+        let purged = store.purged().map_err(io_error)?;
+        let last_purged_log_id = purged
+            .map(|marker| codec::decode_log_id(&marker))
+            .transpose()?
+            .flatten();
+        let last = store.last().map_err(io_error)?;
+        let last_log_id = match last {
+            Some((index, bytes)) => Some(codec::decode_entry_id(index, &bytes)?),
+            None => last_purged_log_id,
+        };
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let vote = codec::encode_vote(vote);
+        self.durable(|store, done| store.save_vote(vote, done))
+            .await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.store()?
+            .save_committed(codec::encode_log_id(committed.as_ref()))
+            .map_err(io_error)
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        let committed = self.store()?.read_committed().map_err(io_error)?;
+        Ok(committed
+            .map(|committed| codec::decode_log_id(&committed))
+            .transpose()?
+            .flatten())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = <TypeConfig as RaftTypeConfig>::Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = entries
+            .into_iter()
+            .map(|entry| (entry.index(), codec::encode_entry(&entry)))
+            .collect();
+        let done = Box::new(move |result: Result<(), StorageError>| {
+            callback.io_completed(result.map_err(io_error))
+        });
+        self.store()?.append(entries, done);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        self.durable(|store, done| store.truncate_after(last_log_id.map(|id| id.index), done))
+            .await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        let marker = codec::encode_log_id(Some(&log_id));
+        self.store()?.purge_upto(
+            log_id.index,
+            marker,
+            Box::new(move |result| {
+                if let Err(error) = result {
+                    tracing::error!(%error, index = log_id.index, "the raft log could not be purged");
+                }
+            }),
+        );
+        Ok(())
+    }
+}

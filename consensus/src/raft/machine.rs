@@ -1,0 +1,193 @@
+//! openraft's state machine over the host's applier.
+//!
+//! The applier is called on a blocking thread, never concurrently, and never by openraft's own
+//! tasks, so heartbeats go on while a block is executed or a snapshot is made. Responders are sent
+//! after the applier has returned. A failure is kept in the applier's own words and stops the group.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::future::FutureExt;
+use futures::stream::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::entry::RaftEntry;
+use openraft::storage::{
+    ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot,
+};
+use parking_lot::Mutex;
+
+use super::codec;
+use super::snapshot::{self, Folder, Snapshots};
+use super::types::{
+    EntryPayload, LeaderId, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, position,
+};
+use crate::port::{Applier, Committed, Fatal};
+
+/// Entries and batch bytes given to the applier in one call.
+const APPLY_ENTRIES_MAX: usize = 512;
+const APPLY_BYTES_MAX: usize = 16 << 20;
+
+/// The applier, until the group is shut down, and why it failed.
+pub(crate) struct ApplierCell {
+    applier: Mutex<Option<Box<dyn Applier>>>,
+    failure: Mutex<Option<String>>,
+}
+
+impl ApplierCell {
+    pub(crate) fn new(applier: Box<dyn Applier>) -> Self {
+        Self {
+            applier: Mutex::new(Some(applier)),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// What the applier said when it failed.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    /// Calls the applier on a blocking thread.
+    pub(crate) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&mut dyn Applier) -> Result<T, Fatal> + Send + 'static,
+    ) -> io::Result<T> {
+        let cell = self.clone();
+        let done =
+            tokio::task::spawn_blocking(move || cell.applier.lock().as_deref_mut().map(work));
+        let result = match done.await {
+            Ok(Some(result)) => result,
+            // Not a failure to be told: the group was asked to stop.
+            Ok(None) => return Err(io::Error::other("the group is shut down")),
+            Err(error) => Err(Fatal(format!("the applier panicked: {error}"))),
+        };
+        result.map_err(|fatal| {
+            self.failure.lock().get_or_insert_with(|| fatal.0.clone());
+            io::Error::other(fatal)
+        })
+    }
+
+    /// Drops the applier, after any call that is running.
+    pub(crate) async fn close(self: &Arc<Self>) {
+        let cell = self.clone();
+        let dropped = tokio::task::spawn_blocking(move || drop(cell.applier.lock().take()));
+        if let Err(error) = dropped.await {
+            tracing::error!(%error, "the applier panicked when it was dropped");
+        }
+    }
+}
+
+/// The state machine that openraft drives.
+pub(crate) struct Machine {
+    pub(crate) applier: Arc<ApplierCell>,
+    pub(crate) snapshots: Arc<Snapshots>,
+}
+
+/// Makes a snapshot beside the running state machine.
+pub(crate) struct Builder {
+    applier: Arc<ApplierCell>,
+    snapshots: Arc<Snapshots>,
+}
+
+type SnapshotOf = Snapshot<LeaderId, u64, ledger::ids::NodeId, Arc<Folder>>;
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Arc<Folder>;
+
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
+        let snapshots = self.snapshots.clone();
+        snapshot::snapshot(
+            self.applier
+                .run(move |applier| snapshots.build(applier))
+                .await?,
+        )
+    }
+}
+
+/// Takes what is ready, at least one entry.
+async fn next_entries<S>(
+    stream: &mut S,
+) -> io::Result<(Vec<Committed>, Vec<ApplyResponder<TypeConfig>>)>
+where
+    S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin,
+{
+    let mut entries = Vec::new();
+    let mut responders = Vec::new();
+    let mut bytes = 0;
+    let mut next = stream.next().await;
+    while let Some(item) = next {
+        let (entry, responder) = item?;
+        if let EntryPayload::Normal(batch) = &entry.payload {
+            bytes += batch.0.len();
+        }
+        entries.push(Committed {
+            position: position(&entry.log_id()),
+            payload: codec::payload(&entry),
+        });
+        responders.extend(responder);
+        if entries.len() == APPLY_ENTRIES_MAX || bytes >= APPLY_BYTES_MAX {
+            break;
+        }
+        next = stream.next().now_or_never().flatten();
+    }
+    Ok((entries, responders))
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Arc<Folder>;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let applied = self.applier.run(|applier| Ok(applier.applied())).await?;
+        Ok((
+            applied.position.as_ref().map(log_id),
+            codec::stored_membership(&applied)?,
+        ))
+    }
+
+    async fn apply<S>(&mut self, stream: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut stream = stream.fuse();
+        loop {
+            let (entries, responders) = next_entries(&mut stream).await?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            self.applier
+                .run(move |applier| applier.apply(entries))
+                .await?;
+            for responder in responders {
+                responder.send(());
+            }
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            applier: self.applier.clone(),
+            snapshots: self.snapshots.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        folder: Arc<Folder>,
+    ) -> io::Result<()> {
+        let snapshots = self.snapshots.clone();
+        tracing::info!(upto = ?meta.last_log_id, "installing a snapshot");
+        self.applier
+            .run(move |applier| snapshots.install(applier, &folder))
+            .await
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
+        let snapshots = self.snapshots.clone();
+        let current = self
+            .applier
+            .run(move |applier| snapshots.current(applier))
+            .await?;
+        current.map(snapshot::snapshot).transpose()
+    }
+}

@@ -1,0 +1,268 @@
+//! An arriving snapshot: files grow in `recv-<name>` below the group's snapshot folder until they
+//! are whole and verify, and are then handed to openraft.
+//!
+//! One transfer at a time; the offer of another snapshot discards it. A transfer survives a broken
+//! connection, a new leader that offers the same snapshot, and a restart of this node.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use openraft::async_runtime::WatchReceiver;
+use tokio::sync::Mutex;
+
+use super::codec;
+use super::group::HandleError;
+use super::machine::ApplierCell;
+use super::snapshot::{self, Folder, Snapshots, blocking};
+use super::types::{LogId, Raft, Vote, log_id};
+use super::wire::{Done, DoneReply, Manifest, Offer, OfferReply, Part, PartReply};
+use crate::port::AppliedState;
+
+const RECEIVING: &str = "recv-";
+const FILES_MAX: usize = 100_000;
+const DEPTH_MAX: usize = 4;
+
+/// The receiving end of one group.
+pub(crate) struct Receiver {
+    snapshots: Arc<Snapshots>,
+    applier: Arc<ApplierCell>,
+    transfer: Mutex<Option<Transfer>>,
+}
+
+#[derive(Clone)]
+struct Transfer {
+    name: [u8; 32],
+    manifest: Arc<Manifest>,
+    path: PathBuf,
+}
+
+impl Receiver {
+    pub(crate) fn new(snapshots: Arc<Snapshots>, applier: Arc<ApplierCell>) -> Self {
+        Self {
+            snapshots,
+            applier,
+            transfer: Mutex::new(None),
+        }
+    }
+
+    /// Starts a transfer, or goes on with one.
+    pub(crate) async fn offer(&self, raft: &Raft, offer: Offer) -> Result<OfferReply, HandleError> {
+        let (own, applied) = own_state(raft);
+        if own > Vote::from(offer.vote) {
+            return Ok(OfferReply::HigherVote((&own).into()));
+        }
+        if applied >= offer.manifest.position.as_ref().map(log_id) {
+            return Ok(OfferReply::NotNeeded((&own).into()));
+        }
+        check(&offer.manifest)?;
+        let mut transfer = self.transfer.lock().await;
+        let name = snapshot::snapshot_name(&offer.manifest).map_err(failed)?;
+        let folder = format!("{RECEIVING}{}", hex(&name[..8]));
+        let next = Transfer {
+            name,
+            manifest: Arc::new(offer.manifest),
+            path: self.snapshots.dir().join(&folder),
+        };
+        *transfer = None;
+        let dir = self.snapshots.dir().to_path_buf();
+        let prepared = next.clone();
+        let have = blocking(move || {
+            discard_others(&dir, &folder)?;
+            prepared.prepare()
+        });
+        let have = have.await.map_err(failed)?;
+        *transfer = Some(next);
+        Ok(OfferReply::Have(have))
+    }
+
+    /// Appends to a file.
+    pub(crate) async fn part(&self, part: Part) -> Result<PartReply, HandleError> {
+        let transfer = self.transfer.lock().await;
+        let Some(current) = transfer
+            .as_ref()
+            .filter(|current| current.name == part.snapshot)
+            .cloned()
+        else {
+            return Ok(PartReply::Unknown);
+        };
+        // The lock is held over the write, so parts of one file never interleave.
+        let end = blocking(move || current.write(&part))
+            .await
+            .map_err(failed)?;
+        drop(transfer);
+        Ok(PartReply::Continue(end))
+    }
+
+    /// Verifies the files and installs the snapshot.
+    pub(crate) async fn done(&self, raft: &Raft, done: Done) -> Result<DoneReply, HandleError> {
+        let mut transfer = self.transfer.lock().await;
+        let Some(current) = transfer.take_if(|current| current.name == done.snapshot) else {
+            return Ok(DoneReply::Again(
+                "this snapshot is not being received".into(),
+            ));
+        };
+        let verifying = current.clone();
+        if let Some(bad) = blocking(move || verifying.verify()).await.map_err(failed)? {
+            return Ok(DoneReply::Again(bad));
+        }
+        let applied = current.applied();
+        let folder = Arc::new(Folder::new(current.path.clone(), applied.clone(), false));
+        let inspected = folder.clone();
+        let claims = self
+            .applier
+            .run(move |applier| Ok(applier.inspect(&inspected.path)))
+            .await;
+        match claims.map_err(|error| HandleError::Stopped(error.to_string()))? {
+            Ok(claims) if claims.position == applied.position => {}
+            Ok(claims) => {
+                return Ok(DoneReply::Again(format!(
+                    "the files contain {:?}",
+                    claims.position
+                )));
+            }
+            Err(error) => return Ok(DoneReply::Again(error.to_string())),
+        }
+        let snapshot = snapshot::snapshot(folder).map_err(failed)?;
+        let installed = raft.install_full_snapshot(done.vote.into(), snapshot).await;
+        let installed = installed.map_err(|error| HandleError::Stopped(error.to_string()))?;
+        Ok(DoneReply::Installed((&installed.vote).into()))
+    }
+}
+
+fn own_state(raft: &Raft) -> (Vote, Option<LogId>) {
+    let metrics = raft.metrics();
+    let now = metrics.borrow_watched();
+    (now.vote, now.last_applied)
+}
+
+fn failed(error: io::Error) -> HandleError {
+    HandleError::Snapshot(error.to_string())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Refuses names that lead out of the folder, and a membership that is none.
+fn check(manifest: &Manifest) -> Result<(), HandleError> {
+    if manifest.files.len() > FILES_MAX {
+        return Err(HandleError::Malformed(format!(
+            "a snapshot of {} files",
+            manifest.files.len()
+        )));
+    }
+    for file in &manifest.files {
+        let path = Path::new(&file.path);
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        let depth = path.components().count();
+        if !plain || depth == 0 || depth > DEPTH_MAX || file.path.contains('\0') {
+            return Err(HandleError::Malformed(format!(
+                "snapshot file name {:?}",
+                file.path
+            )));
+        }
+    }
+    if !manifest.membership.is_empty() {
+        codec::decode_membership(&manifest.membership)
+            .map_err(|error| HandleError::Malformed(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn discard_others(dir: &Path, keep: &str) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with(RECEIVING) && name != keep)
+        {
+            snapshot::remove(&entry.path());
+        }
+    }
+    Ok(())
+}
+
+impl Transfer {
+    fn applied(&self) -> AppliedState {
+        let manifest = &self.manifest;
+        let membership = (!manifest.membership.is_empty())
+            .then(|| (manifest.membership_at, manifest.membership.clone()));
+        AppliedState {
+            position: manifest.position,
+            membership,
+        }
+    }
+
+    /// Creates the folders and says how much of each file is there.
+    fn prepare(&self) -> io::Result<Vec<u64>> {
+        fs::create_dir_all(&self.path)?;
+        let mut have = Vec::with_capacity(self.manifest.files.len());
+        for file in &self.manifest.files {
+            let path = self.path.join(&file.path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            let there = fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&path)?
+                .metadata()?
+                .len();
+            if there > file.length_bytes {
+                fs::File::create(&path)?;
+                have.push(0);
+            } else {
+                have.push(there);
+            }
+        }
+        Ok(have)
+    }
+
+    /// Appends a part if it fits the end of its file. Returns where the file ends now.
+    fn write(&self, part: &Part) -> io::Result<u64> {
+        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_string());
+        let info = self
+            .manifest
+            .files
+            .get(part.file as usize)
+            .ok_or_else(|| invalid("no such file in the snapshot"))?;
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .open(self.path.join(&info.path))?;
+        let end = file.metadata()?.len();
+        if part.offset_bytes != end {
+            return Ok(end);
+        }
+        if info.length_bytes.saturating_sub(end) < part.data.len() as u64 {
+            return Err(invalid("more data than the file has"));
+        }
+        file.write_all(&part.data)?;
+        Ok(end + part.data.len() as u64)
+    }
+
+    /// Makes the files durable; names what does not verify and removes it.
+    fn verify(&self) -> io::Result<Option<String>> {
+        for info in &self.manifest.files {
+            let path = self.path.join(&info.path);
+            let (length, sha256) = snapshot::hash_file(&path)?;
+            if length < info.length_bytes {
+                return Ok(Some(format!("{} is not complete", info.path)));
+            }
+            if length != info.length_bytes || sha256 != info.sha256 {
+                fs::remove_file(&path)?;
+                return Ok(Some(format!("{} did not verify", info.path)));
+            }
+            fs::File::open(&path)?.sync_all()?;
+            if let Some(parent) = path.parent() {
+                snapshot::sync_dir(parent)?;
+            }
+        }
+        snapshot::sync_dir(&self.path)?;
+        Ok(None)
+    }
+}

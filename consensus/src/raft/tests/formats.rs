@@ -1,0 +1,148 @@
+//! Bytes of the log and the wire: fixed, and safe against garbage.
+
+use bytes::Bytes;
+use ledger::ids::NodeId;
+use openraft::entry::RaftEntry;
+use openraft::raft::AppendEntriesRequest;
+use proptest::prelude::*;
+
+use crate::port::Position;
+use crate::raft::codec;
+use crate::raft::types::{Batch, Entry, EntryPayload, LeaderId, Membership, Vote, log_id};
+use crate::raft::wire;
+
+fn at(index: u64) -> crate::raft::types::LogId {
+    log_id(&Position {
+        term: 3,
+        leader: 9,
+        index,
+    })
+}
+
+fn membership() -> Membership {
+    let voters = vec![[1, 2].into(), [2, 4].into()];
+    Membership::new(
+        voters,
+        [1, 2, 4, 5]
+            .into_iter()
+            .map(|id| (id, NodeId(id as u32 + 10)))
+            .collect::<std::collections::BTreeMap<_, _>>(),
+    )
+    .unwrap()
+}
+
+fn entries() -> Vec<Entry> {
+    vec![
+        Entry::new(at(5), EntryPayload::Blank),
+        Entry::new(
+            at(6),
+            EntryPayload::Normal(Batch(Bytes::from_static(b"batch"))),
+        ),
+        Entry::new(at(7), EntryPayload::Membership(membership())),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn formats_do_not_change() {
+    let encoded: Vec<_> = entries().iter().map(codec::encode_entry).collect();
+    assert_eq!(hex(&encoded[0]), "010300000000000000090000000000000000");
+    assert_eq!(
+        hex(&encoded[1]),
+        "0103000000000000000900000000000000016261746368"
+    );
+    assert_eq!(
+        hex(&codec::encode_log_id(Some(&at(5)))),
+        "0101030000000000000009000000000000000500000000000000"
+    );
+    let vote = Vote {
+        leader_id: LeaderId {
+            term: 3,
+            node_id: 9,
+        },
+        committed: true,
+    };
+    assert_eq!(
+        hex(&codec::encode_vote(&vote)),
+        "010300000000000000090000000000000001"
+    );
+    assert_eq!(codec::decode_vote(&codec::encode_vote(&vote)), Ok(vote));
+    for (entry, bytes) in entries().iter().zip(&encoded) {
+        assert_eq!(
+            codec::decode_entry(entry.index(), bytes).as_ref(),
+            Ok(entry)
+        );
+    }
+    assert_eq!(
+        codec::decode_membership(&codec::encode_membership(&membership())),
+        Ok(membership())
+    );
+}
+
+fn append() -> Bytes {
+    let request = AppendEntriesRequest {
+        vote: Vote {
+            leader_id: LeaderId {
+                term: 3,
+                node_id: 9,
+            },
+            committed: true,
+        },
+        prev_log_id: Some(at(4)),
+        entries: entries(),
+        leader_commit: Some(at(2)),
+    };
+    wire::append(
+        1,
+        2,
+        &wire::Append {
+            stream: 7,
+            sequence: 8,
+            request,
+        },
+    )
+}
+
+#[test]
+fn appends_arrive_as_sent() {
+    let request = wire::open_request(append()).unwrap();
+    assert_eq!((request.to, request.from), (1, 2));
+    let append = wire::open_append(&request.body).unwrap();
+    assert_eq!((append.stream, append.sequence), (7, 8));
+    assert_eq!(append.request.entries, entries());
+    assert_eq!(append.request.prev_log_id, Some(at(4)));
+    assert_eq!(append.request.leader_commit, Some(at(2)));
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_refused_without_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), head in any::<bool>()) {
+        if head && !bytes.is_empty() {
+            bytes[0] = 1;
+        }
+        let bytes = Bytes::from(bytes);
+        let _ = codec::decode_entry(3, &bytes);
+        let _ = codec::decode_vote(&bytes);
+        let _ = codec::decode_log_id(&bytes);
+        let _ = codec::decode_membership(&bytes);
+        let _ = wire::open_append(&bytes);
+        let _ = wire::open_request(bytes.clone());
+        let _ = wire::body::<wire::Offer>(&bytes);
+        let _ = wire::open_reply::<wire::AppendReply>(&bytes);
+    }
+
+    #[test]
+    fn cut_or_altered_appends_never_panic(cut in 0_usize..300, flip in 0_usize..300, bit in 0_u8..8) {
+        let whole = append();
+        let mut bytes = whole[..cut.min(whole.len())].to_vec();
+        if let Some(byte) = bytes.get_mut(flip) {
+            *byte ^= 1 << bit;
+        }
+        if let Ok(request) = wire::open_request(bytes.into()) {
+            let _ = wire::open_append(&request.body);
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Messages between the replicas of a group, as bytes. Each request is
+//! `version, to, from, body`; each reply is `version, body`.
+//!
+//! `to` and `from` are raft ids: a replica that was rebuilt under a new id never takes a message
+//! meant for its former self. Entries travel in the bytes of the log and are not copied on arrival.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use openraft::entry::RaftEntry;
+use openraft::raft::{
+    AppendEntriesRequest, TransferLeaderError, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
+
+use super::codec::{self, CodecError, VoteBytes};
+use super::types::{LogId, TypeConfig, log_id, position};
+use crate::port::Position;
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 17;
+
+pub(crate) const APPEND: u8 = 1;
+pub(crate) const VOTE: u8 = 2;
+pub(crate) const PRE_VOTE: u8 = 3;
+pub(crate) const SNAPSHOT_OFFER: u8 = 4;
+pub(crate) const SNAPSHOT_PART: u8 = 5;
+pub(crate) const SNAPSHOT_DONE: u8 = 6;
+pub(crate) const TRANSFER: u8 = 7;
+
+/// Entries in one append, unless a single one is larger.
+pub(crate) const APPEND_BYTES_MAX: usize = 4 << 20;
+/// A larger batch is refused.
+pub(crate) const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Part of a snapshot file in one request.
+pub(crate) const PART_BYTES_MAX: usize = 1 << 20;
+/// No request or reply is larger; a transport must let this much through.
+pub const CALL_BYTES_MAX: usize = BATCH_BYTES_MAX + (1 << 20);
+
+/// A request on its way to one replica.
+pub(crate) struct Incoming {
+    pub(crate) to: u64,
+    pub(crate) from: u64,
+    pub(crate) body: Bytes,
+}
+
+/// Takes the head off a request.
+pub(crate) fn open_request(mut payload: Bytes) -> Result<Incoming, CodecError> {
+    if payload.len() < HEAD_BYTES {
+        return Err(CodecError(format!("request of {} bytes", payload.len())));
+    }
+    match payload.get_u8() {
+        VERSION => Ok(Incoming {
+            to: payload.get_u64_le(),
+            from: payload.get_u64_le(),
+            body: payload,
+        }),
+        version => Err(CodecError(format!(
+            "request in version {version}; this node speaks {VERSION}"
+        ))),
+    }
+}
+
+fn request_head(to: u64, from: u64, room: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + room);
+    out.put_u8(VERSION);
+    out.put_u64_le(to);
+    out.put_u64_le(from);
+    out
+}
+
+fn write<T: BorshSerialize>(value: &T, out: &mut BytesMut) {
+    borsh::to_writer(out.writer(), value).expect("writing to memory does not fail");
+}
+
+/// A request with a borsh body.
+pub(crate) fn request<T: BorshSerialize>(to: u64, from: u64, body: &T) -> Bytes {
+    let mut out = request_head(to, from, 256);
+    write(body, &mut out);
+    out.freeze()
+}
+
+/// The body of a request, whole.
+pub(crate) fn body<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, CodecError> {
+    T::try_from_slice(bytes).map_err(|error| CodecError(format!("body: {error}")))
+}
+
+/// A reply with a borsh body.
+pub(crate) fn reply<T: BorshSerialize>(body: &T) -> Bytes {
+    let mut out = BytesMut::with_capacity(64);
+    out.put_u8(VERSION);
+    write(body, &mut out);
+    out.freeze()
+}
+
+/// Reverse of [`reply`].
+pub(crate) fn open_reply<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, CodecError> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => body(rest),
+        _ => Err(CodecError("reply in an unknown version".into())),
+    }
+}
+
+/// Head of an append; the entries follow, each behind its length.
+#[derive(BorshSerialize, BorshDeserialize)]
+struct AppendHead {
+    stream: u64,
+    sequence: u64,
+    vote: VoteBytes,
+    previous: Option<Position>,
+    committed: Option<Position>,
+    entries: u32,
+}
+
+/// An append and its place in the sender's stream; stream 0 is unordered.
+pub(crate) struct Append {
+    pub(crate) stream: u64,
+    pub(crate) sequence: u64,
+    pub(crate) request: AppendEntriesRequest<TypeConfig>,
+}
+
+/// An append request.
+pub(crate) fn append(to: u64, from: u64, append: &Append) -> Bytes {
+    let request = &append.request;
+    let entries = request
+        .entries
+        .iter()
+        .map(|entry| codec::entry_bytes(entry) + 4)
+        .sum::<usize>();
+    let mut out = request_head(to, from, 128 + entries);
+    let head = AppendHead {
+        stream: append.stream,
+        sequence: append.sequence,
+        vote: (&request.vote).into(),
+        previous: request.prev_log_id.as_ref().map(position),
+        committed: request.leader_commit.as_ref().map(position),
+        entries: request.entries.len() as u32,
+    };
+    write(&head, &mut out);
+    for entry in &request.entries {
+        let at = out.len();
+        out.put_u32_le(0);
+        codec::write_entry(entry, &mut out);
+        let length = (out.len() - at - 4) as u32;
+        out[at..at + 4].copy_from_slice(&length.to_le_bytes());
+    }
+    out.freeze()
+}
+
+/// Reverse of [`append`], for the body.
+pub(crate) fn open_append(body: &Bytes) -> Result<Append, CodecError> {
+    let mut rest = body.as_ref();
+    let head = AppendHead::deserialize(&mut rest)
+        .map_err(|error| CodecError(format!("append: {error}")))?;
+    let mut rest = body.slice(body.len() - rest.len()..);
+    let mut index = head
+        .previous
+        .map_or(Some(0), |previous| previous.index.checked_add(1));
+    let mut entries = Vec::with_capacity((head.entries as usize).min(rest.len() / 4));
+    for _ in 0..head.entries {
+        let at = index.ok_or_else(|| CodecError("append: the index space is used up".into()))?;
+        let length = if rest.len() < 4 {
+            usize::MAX
+        } else {
+            rest.get_u32_le() as usize
+        };
+        if rest.len() < length {
+            return Err(CodecError(format!("append: entry {at} is cut off")));
+        }
+        entries.push(codec::decode_entry(at, &rest.split_to(length))?);
+        index = at.checked_add(1);
+    }
+    if !rest.is_empty() {
+        return Err(CodecError("append: trailing bytes".into()));
+    }
+    let request = AppendEntriesRequest {
+        vote: head.vote.into(),
+        prev_log_id: head.previous.as_ref().map(log_id),
+        entries,
+        leader_commit: head.committed.as_ref().map(log_id),
+    };
+    Ok(Append {
+        stream: head.stream,
+        sequence: head.sequence,
+        request,
+    })
+}
+
+/// Last log id of an append, whose success confirms everything up to it.
+pub(crate) fn append_end(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
+    request
+        .entries
+        .last()
+        .map(RaftEntry::log_id)
+        .or(request.prev_log_id)
+}
+
+/// Answer to an append.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) enum AppendReply {
+    /// The log matches the leader's up to here and is durable.
+    Matched(Option<Position>),
+    /// The log has nothing, or something else, at this position.
+    Conflict(Position),
+    /// There is a later vote.
+    HigherVote(VoteBytes),
+}
+
+/// Vote and pre-vote.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) struct VoteCall {
+    vote: VoteBytes,
+    last: Option<Position>,
+    transfer: bool,
+}
+
+impl From<&VoteRequest<TypeConfig>> for VoteCall {
+    fn from(request: &VoteRequest<TypeConfig>) -> Self {
+        let last = request.last_log_id.as_ref().map(position);
+        Self {
+            vote: (&request.vote).into(),
+            last,
+            transfer: request.leadership_transfer,
+        }
+    }
+}
+
+impl From<VoteCall> for VoteRequest<TypeConfig> {
+    fn from(call: VoteCall) -> Self {
+        let mut request = Self::new(call.vote.into(), call.last.as_ref().map(log_id));
+        request.leadership_transfer = call.transfer;
+        request
+    }
+}
+
+/// Answer to a vote or pre-vote.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) struct VoteReply {
+    vote: VoteBytes,
+    last: Option<Position>,
+    granted: bool,
+}
+
+impl From<&VoteResponse<TypeConfig>> for VoteReply {
+    fn from(response: &VoteResponse<TypeConfig>) -> Self {
+        let last = response.last_log_id.as_ref().map(position);
+        Self {
+            vote: (&response.vote).into(),
+            last,
+            granted: response.vote_granted,
+        }
+    }
+}
+
+impl From<VoteReply> for VoteResponse<TypeConfig> {
+    fn from(reply: VoteReply) -> Self {
+        Self {
+            vote: reply.vote.into(),
+            vote_granted: reply.granted,
+            last_log_id: reply.last.as_ref().map(log_id),
+        }
+    }
+}
+
+/// A leader asks a voter to take over.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) struct TransferCall {
+    from_leader: VoteBytes,
+    to: u64,
+    last: Option<Position>,
+}
+
+impl From<&TransferLeaderRequest<TypeConfig>> for TransferCall {
+    fn from(request: &TransferLeaderRequest<TypeConfig>) -> Self {
+        Self {
+            from_leader: request.from_leader().into(),
+            to: *request.to_node_id(),
+            last: request.last_log_id().map(position),
+        }
+    }
+}
+
+impl From<TransferCall> for TransferLeaderRequest<TypeConfig> {
+    fn from(call: TransferCall) -> Self {
+        Self::new(
+            call.from_leader.into(),
+            call.to,
+            call.last.as_ref().map(log_id),
+        )
+    }
+}
+
+/// Answer to a [`TransferCall`].
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) enum TransferReply {
+    /// The voter starts an election.
+    Accepted,
+    /// The leader that asked is not the leader any more.
+    VoteChanged {
+        /// The asker's.
+        expected: VoteBytes,
+        /// The voter's.
+        actual: VoteBytes,
+    },
+    /// The voter's log is not durable up to the leader's.
+    LogNotFlushed {
+        /// The leader's last entry.
+        expected: Option<Position>,
+        /// The voter's.
+        actual: Option<Position>,
+    },
+}
+
+impl From<Result<(), TransferLeaderError<TypeConfig>>> for TransferReply {
+    fn from(result: Result<(), TransferLeaderError<TypeConfig>>) -> Self {
+        match result {
+            Ok(()) => Self::Accepted,
+            Err(TransferLeaderError::VoteChanged { expected, actual }) => Self::VoteChanged {
+                expected: (&expected).into(),
+                actual: (&actual).into(),
+            },
+            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => Self::LogNotFlushed {
+                expected: expected.as_ref().map(position),
+                actual: actual.as_ref().map(position),
+            },
+        }
+    }
+}
+
+impl From<TransferReply> for Result<(), TransferLeaderError<TypeConfig>> {
+    fn from(reply: TransferReply) -> Self {
+        match reply {
+            TransferReply::Accepted => Ok(()),
+            TransferReply::VoteChanged { expected, actual } => {
+                Err(TransferLeaderError::VoteChanged {
+                    expected: expected.into(),
+                    actual: actual.into(),
+                })
+            }
+            TransferReply::LogNotFlushed { expected, actual } => {
+                Err(TransferLeaderError::LogNotFlushed {
+                    expected: expected.as_ref().map(log_id),
+                    actual: actual.as_ref().map(log_id),
+                })
+            }
+        }
+    }
+}
+
+/// One file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct FileInfo {
+    /// Relative to the snapshot's folder, with `/` between components.
+    pub(crate) path: String,
+    /// Its length.
+    pub(crate) length_bytes: u64,
+    /// Its content.
+    pub(crate) sha256: [u8; 32],
+}
+
+/// What a snapshot is and consists of. Its hash names the transfer.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Manifest {
+    pub(crate) position: Option<Position>,
+    pub(crate) membership_at: Option<Position>,
+    pub(crate) membership: Vec<u8>,
+    pub(crate) files: Vec<FileInfo>,
+}
+
+/// Announces a snapshot.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) struct Offer {
+    pub(crate) vote: VoteBytes,
+    pub(crate) manifest: Manifest,
+}
+
+/// How much of each file of an offered snapshot is there already.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) enum OfferReply {
+    /// Go on from these offsets.
+    Have(Vec<u64>),
+    /// All of it is applied already; the receiver's vote.
+    NotNeeded(VoteBytes),
+    /// There is a later vote.
+    HigherVote(VoteBytes),
+}
+
+/// A piece of a file.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) struct Part {
+    pub(crate) snapshot: [u8; 32],
+    pub(crate) file: u32,
+    pub(crate) offset_bytes: u64,
+    pub(crate) data: Bytes,
+}
+
+/// Answer to a [`Part`]: where the file ends now.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) enum PartReply {
+    /// Send from here.
+    Continue(u64),
+    /// This snapshot is not being received; offer it again.
+    Unknown,
+}
+
+/// All files are sent.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) struct Done {
+    pub(crate) vote: VoteBytes,
+    pub(crate) snapshot: [u8; 32],
+}
+
+/// Answer to a [`Done`].
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) enum DoneReply {
+    /// Installed, or not needed; the receiver's vote.
+    Installed(VoteBytes),
+    /// Files did not verify and were dropped, or nothing is being received; offer it again.
+    Again(String),
+}

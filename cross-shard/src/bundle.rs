@@ -1,0 +1,203 @@
+//! Bundles of mail and acknowledgements, each under a certificate of the group it comes from.
+//!
+//! The certified header commits to the whole stream by its head, so any later certificate proves
+//! all earlier mail. A bundle that ends before the head carries the hashes of the rest.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::certificate::Certificate;
+use ledger::committee::Committee;
+use ledger::hash::Hash32;
+use ledger::ids::GroupId;
+use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX, MAIL_WINDOW_MESSAGES};
+use ledger::merkle::MerklePath;
+use ledger::reject::Reject;
+use ledger::schema;
+use ledger::view::View;
+
+use crate::message::Message;
+use crate::stream::{InCursor, OutStream, StreamLeaf, extend, in_cursor, message_hash, out_stream};
+
+/// Contiguous messages of one stream and the proof that the source's chain contains them.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Bundle {
+    /// Format version, 1.
+    pub version: u8,
+    /// Who sends.
+    pub source: GroupId,
+    /// Who receives; bound by `leaf.peer`.
+    pub dest: GroupId,
+    /// Sequence number of the first message.
+    pub first_seq: u64,
+    /// The messages, encoded.
+    pub messages: Vec<Vec<u8>>,
+    /// Hashes of the messages between the last one here and the certified head.
+    pub tail: Vec<Hash32>,
+    /// Certified head of the stream.
+    pub leaf: StreamLeaf,
+    /// From the leaf to the header's `outbox_root`.
+    pub path: MerklePath,
+    /// A certified header of the source.
+    pub certificate: Certificate,
+}
+
+/// Proof that the destination has taken everything below `leaf.next_seq`.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AckProof {
+    /// Format version, 1.
+    pub version: u8,
+    /// The destination's cursor; `peer` is the source, to whom this goes.
+    pub leaf: StreamLeaf,
+    /// From the leaf to the header's `inbox_cursors_root`.
+    pub path: MerklePath,
+    /// A certified header of the destination.
+    pub certificate: Certificate,
+}
+
+/// Looks up a committee by group and hash in the group's own state.
+pub type CommitteeSource<'a> = &'a mut dyn FnMut(GroupId, Hash32) -> Option<Committee>;
+
+/// The committee with this hash, from state.
+pub fn committee_in(view: &mut View<'_>, group: GroupId, hash: Hash32) -> Option<Committee> {
+    view.load(&schema::committee(group, &hash))
+}
+
+fn judge(
+    certificate: &Certificate,
+    group: GroupId,
+    committees: CommitteeSource<'_>,
+) -> Result<(), Reject> {
+    if certificate.header.group != group {
+        return Err(Reject::MailForged);
+    }
+    let committee =
+        committees(group, certificate.header.committee_hash).ok_or(Reject::CommitteeUnknown)?;
+    certificate
+        .verify(&committee)
+        .map_err(|_| Reject::MailForged)
+}
+
+impl Bundle {
+    /// Checks size, certificate and path against committees that the receiver knows. The chain is
+    /// checked on delivery, from the cursor.
+    ///
+    /// # Errors
+    /// [`Reject::CommitteeUnknown`] when the bundle has to be parked, [`Reject::MailForged`] when it
+    /// proves nothing.
+    pub fn check(&self, committees: CommitteeSource<'_>) -> Result<(), Reject> {
+        let bytes: usize = self.messages.iter().map(Vec::len).sum();
+        let within = self.version == 1
+            && (1..=BUNDLE_MESSAGES_MAX).contains(&self.messages.len())
+            && bytes <= BUNDLE_BYTES_MAX
+            && self.tail.len() as u64 <= 2 * MAIL_WINDOW_MESSAGES;
+        let ends = self
+            .first_seq
+            .checked_add(self.messages.len() as u64)
+            .and_then(|seq| seq.checked_add(self.tail.len() as u64));
+        if !within || ends != Some(self.leaf.next_seq) || self.leaf.peer != self.dest {
+            return Err(Reject::MailForged);
+        }
+        judge(&self.certificate, self.source, committees)?;
+        if !self
+            .path
+            .leads_to(&self.leaf.hash(), &self.certificate.header.outbox_root)
+        {
+            return Err(Reject::MailForged);
+        }
+        Ok(())
+    }
+
+    /// Takes what lies at and beyond the cursor, in order: trims what overlaps, refuses a gap,
+    /// checks that the chain from the cursor leads to the certified head, and moves the cursor.
+    /// Returns the decoded messages; nothing when all of them were taken before.
+    ///
+    /// # Errors
+    /// [`Reject::MailGap`] beyond the cursor, [`Reject::MailForged`] when the chain or a message
+    /// does not hold, and what [`Bundle::check`] returns. The view is then unchanged.
+    pub fn deliver(&self, view: &mut View<'_>, me: GroupId) -> Result<Vec<(u64, Message)>, Reject> {
+        if self.dest != me {
+            return Err(Reject::MailForged);
+        }
+        let cursor = in_cursor(view, self.source);
+        if self.first_seq > cursor.next_seq {
+            return Err(Reject::MailGap);
+        }
+        let known = usize::try_from(cursor.next_seq - self.first_seq).unwrap_or(usize::MAX);
+        if known >= self.messages.len() {
+            return Ok(Vec::new());
+        }
+        self.check(&mut |group, hash| committee_in(view, group, hash))?;
+        let (taken, after) = self.fold(cursor, known)?;
+        view.store(schema::inbox(self.source), &after);
+        Ok(taken)
+    }
+
+    fn fold(
+        &self,
+        cursor: InCursor,
+        known: usize,
+    ) -> Result<(Vec<(u64, Message)>, InCursor), Reject> {
+        let mut taken = Vec::with_capacity(self.messages.len() - known);
+        let (mut seq, mut chain) = (cursor.next_seq, cursor.chain);
+        for bytes in &self.messages[known..] {
+            let message: Message = borsh::from_slice(bytes).map_err(|_| Reject::MailForged)?;
+            chain = extend(&chain, seq, &message_hash(bytes));
+            taken.push((seq, message));
+            seq += 1;
+        }
+        let after = InCursor {
+            next_seq: seq,
+            chain,
+        };
+        for hash in &self.tail {
+            chain = extend(&chain, seq, hash);
+            seq += 1;
+        }
+        if chain != self.leaf.chain {
+            return Err(Reject::MailForged);
+        }
+        Ok((taken, after))
+    }
+}
+
+impl AckProof {
+    /// Checks certificate, path and addressee against committees that the receiver knows.
+    ///
+    /// # Errors
+    /// As [`Bundle::check`].
+    pub fn check(&self, me: GroupId, committees: CommitteeSource<'_>) -> Result<(), Reject> {
+        if self.version != 1 || self.leaf.peer != me {
+            return Err(Reject::MailForged);
+        }
+        judge(&self.certificate, self.certificate.header.group, committees)?;
+        if !self.path.leads_to(
+            &self.leaf.hash(),
+            &self.certificate.header.inbox_cursors_root,
+        ) {
+            return Err(Reject::MailForged);
+        }
+        Ok(())
+    }
+
+    /// Drops what the peer has taken and returns its cursor.
+    ///
+    /// # Errors
+    /// What [`AckProof::check`] returns, and [`Reject::MailForged`] for a cursor beyond the stream.
+    /// The view is then unchanged.
+    pub fn apply(&self, view: &mut View<'_>, me: GroupId) -> Result<u64, Reject> {
+        let dest = self.certificate.header.group;
+        let mut stream: OutStream = out_stream(view, dest);
+        if self.leaf.next_seq <= stream.acked {
+            return Ok(stream.acked);
+        }
+        self.check(me, &mut |group, hash| committee_in(view, group, hash))?;
+        if self.leaf.next_seq > stream.next_seq {
+            return Err(Reject::MailForged);
+        }
+        for seq in stream.acked..self.leaf.next_seq {
+            view.delete(schema::mail(dest, seq));
+        }
+        stream.acked = self.leaf.next_seq;
+        view.store(schema::outbox(dest), &stream);
+        Ok(stream.acked)
+    }
+}

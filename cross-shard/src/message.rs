@@ -1,0 +1,29 @@
+//! What one group can say to another.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::asset::AssetDef;
+use ledger::committee::Committee;
+use ledger::layout::Layout;
+use ledger::rules::Credit;
+
+/// One message. The first byte of its encoding is the variant and so the version: variants are
+/// added, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Message {
+    /// A payment's credit; emitted by the debit's group.
+    Credit(Credit),
+    /// The beacon defines or changes an asset.
+    AssetUpdate(AssetDef),
+    /// The beacon announces the committee of a group.
+    CommitteeUpdate(Committee),
+    /// The beacon announces a layout.
+    LayoutUpdate(Layout),
+}
+
+impl Message {
+    /// The bytes that are chained, stored and sent.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+}

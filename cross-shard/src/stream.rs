@@ -1,0 +1,150 @@
+//! Streams: per pair of groups, contiguous sequence numbers, kept until acknowledged on one side, a
+//! cursor on the other. Both sides fold the same hash chain, which headers commit to.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use ledger::hash::{Hash32, sha256, tagged};
+use ledger::ids::GroupId;
+use ledger::limits::MAIL_WINDOW_MESSAGES;
+use ledger::merkle;
+use ledger::schema;
+use ledger::view::View;
+
+/// Head of an outgoing stream, in state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct OutStream {
+    /// Sequence number of the next message; the first message has 0.
+    pub next_seq: u64,
+    /// Everything below has been acknowledged and dropped.
+    pub acked: u64,
+    /// Chain over all messages so far.
+    pub chain: Hash32,
+}
+
+impl OutStream {
+    /// Messages that wait for acknowledgement.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.next_seq - self.acked
+    }
+
+    /// Whether new client transactions for this destination are refused. Mail that a delivery
+    /// causes is always appended, so that two full streams facing each other never stop each other.
+    #[must_use]
+    pub fn full(&self) -> bool {
+        self.pending() >= MAIL_WINDOW_MESSAGES
+    }
+}
+
+/// Cursor into an incoming stream, in state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct InCursor {
+    /// Sequence number of the next message to take.
+    pub next_seq: u64,
+    /// Chain over all messages taken.
+    pub chain: Hash32,
+}
+
+/// A stream as `outbox_root` and `inbox_cursors_root` commit to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct StreamLeaf {
+    /// The destination in an outbox, the source in an inbox.
+    pub peer: GroupId,
+    /// Next sequence number.
+    pub next_seq: u64,
+    /// Chain over everything before it.
+    pub chain: Hash32,
+}
+
+impl StreamLeaf {
+    /// The hash of this leaf.
+    #[must_use]
+    pub fn hash(&self) -> Hash32 {
+        merkle::leaf_hash(&borsh::to_vec(self).expect("writing to memory does not fail"))
+    }
+}
+
+/// Root over leaves sorted by peer.
+#[must_use]
+pub fn root(leaves: &[StreamLeaf]) -> Hash32 {
+    let hashes: Vec<Hash32> = leaves.iter().map(StreamLeaf::hash).collect();
+    merkle::root(&hashes)
+}
+
+/// Hash of one message as the chain takes it.
+#[must_use]
+pub fn message_hash(message: &[u8]) -> Hash32 {
+    sha256(message)
+}
+
+/// The chain after one more message. The sequence number is bound, so no two positions agree.
+#[must_use]
+pub fn extend(chain: &Hash32, seq: u64, message_hash: &Hash32) -> Hash32 {
+    tagged(
+        b"seamark/mail/v1",
+        &[&chain.0, &seq.to_be_bytes(), &message_hash.0],
+    )
+}
+
+/// Appends a message to the stream to `dest` and returns its sequence number.
+pub fn emit(view: &mut View<'_>, dest: GroupId, message: Vec<u8>) -> u64 {
+    let key = schema::outbox(dest);
+    let mut stream: OutStream = view.load(&key).unwrap_or_default();
+    let seq = stream.next_seq;
+    stream.chain = extend(&stream.chain, seq, &message_hash(&message));
+    stream.next_seq += 1;
+    view.store(key, &stream);
+    view.put(schema::mail(dest, seq), Bytes::from(message));
+    seq
+}
+
+/// The head of the stream to `dest`.
+pub fn out_stream(view: &mut View<'_>, dest: GroupId) -> OutStream {
+    view.load(&schema::outbox(dest)).unwrap_or_default()
+}
+
+/// The cursor into the stream from `source`.
+pub fn in_cursor(view: &mut View<'_>, source: GroupId) -> InCursor {
+    view.load(&schema::inbox(source)).unwrap_or_default()
+}
+
+fn peer_of(key: &[u8], prefix: &[u8]) -> Option<GroupId> {
+    let id: [u8; 8] = key.get(prefix.len()..)?.try_into().ok()?;
+    Some(GroupId(u64::from_be_bytes(id)))
+}
+
+/// All outgoing streams, sorted by destination.
+pub fn outbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
+    let entries = view.scan_prefix(schema::OUTBOX_PREFIX);
+    entries
+        .iter()
+        .filter_map(|(key, _)| {
+            // An entry that does not decode is a fault of the view and stops the group.
+            let stream: OutStream = view.load(key)?;
+            let peer = peer_of(key, schema::OUTBOX_PREFIX)?;
+            Some(StreamLeaf {
+                peer,
+                next_seq: stream.next_seq,
+                chain: stream.chain,
+            })
+        })
+        .collect()
+}
+
+/// All incoming cursors, sorted by source.
+pub fn inbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
+    let entries = view.scan_prefix(schema::INBOX_PREFIX);
+    entries
+        .iter()
+        .filter_map(|(key, _)| {
+            // An entry that does not decode is a fault of the view and stops the group.
+            let cursor: InCursor = view.load(key)?;
+            let peer = peer_of(key, schema::INBOX_PREFIX)?;
+            Some(StreamLeaf {
+                peer,
+                next_seq: cursor.next_seq,
+                chain: cursor.chain,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,46 @@
+//! The vocabulary of the ledger and the rules for what accounts may do.
+//!
+//! Owns ids, amounts, limits, canonical bytes, hashing, signing, transactions, receipts, headers,
+//! certificates, the state tree, and the account rules. Never does IO, reads a clock, draws
+//! randomness or knows which consensus engine runs. `cross-shard` carries what this crate decides
+//! to other groups; `shard-node::core` composes both into the machine of a group.
+
+pub mod account;
+pub mod asset;
+pub mod auth;
+pub mod certificate;
+pub mod committee;
+pub mod crypto;
+pub mod flow;
+pub mod genesis;
+pub mod hash;
+pub mod header;
+pub mod ids;
+pub mod layout;
+pub mod limits;
+pub mod machine;
+pub mod merkle;
+pub mod receipt;
+pub mod reject;
+pub mod rules;
+pub mod schema;
+pub mod tree;
+pub mod tx;
+pub mod view;
+
+pub use account::{AccountRecord, Balance};
+pub use asset::{AssetDef, AssetSpec};
+pub use auth::{Authorisation, Witness};
+pub use certificate::{Attestation, Certificate};
+pub use committee::{Committee, Member};
+pub use crypto::{PublicKey, SecretKey, Signature};
+pub use hash::Hash32;
+pub use header::Header;
+pub use ids::{
+    Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, LayoutVersion,
+    LedgerId, NodeId, OrgId, Tick, TimeMs, TxId,
+};
+pub use layout::{BitPrefix, Layout, ShardRange};
+pub use receipt::{Outcome, Receipt};
+pub use reject::Reject;
+pub use tx::{Move, SignedTx, Slot, TxBody};

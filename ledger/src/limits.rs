@@ -1,0 +1,76 @@
+//! Every limit of Seamark, in one place, with the relations between them asserted at compile time.
+
+/// Moves in one transaction.
+pub const MOVES_MAX: usize = 64;
+/// Groups that may vote on one transaction.
+pub const VOTER_GROUPS_MAX: usize = 8;
+/// Encoded transaction body.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Free text of a transaction.
+pub const MEMO_BYTES_MAX: usize = 256;
+/// Keys of one authorisation.
+pub const AUTH_KEYS_MAX: usize = 16;
+/// Authorisations that may come with one transaction: one for each move is enough.
+pub const WITNESSES_MAX: usize = MOVES_MAX;
+/// A signed transaction on the wire: its body and its witnesses.
+pub const SIGNED_TX_BYTES_MAX: usize = BODY_BYTES_MAX + WITNESSES_MAX * WITNESS_BYTES_MAX + 64;
+/// One witness: `k`, keys of 33 bytes, signatures of 65 bytes with their index.
+pub const WITNESS_BYTES_MAX: usize = 16 + AUTH_KEYS_MAX * (33 + 65);
+/// How far in the future `valid_until` may lie.
+pub const VALID_FOR_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// How long after `valid_until` a receipt is certain to be kept.
+pub const RECEIPT_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// One sequenced entry.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Transactions in one sequenced entry.
+pub const BATCH_TXS_MAX: usize = 8192;
+/// How far a block's time may lie ahead of a replica's clock.
+pub const BLOCK_AHEAD_MS_MAX: u64 = 500;
+/// Messages of one mail stream that wait for acknowledgement before new transactions are refused.
+pub const MAIL_WINDOW_MESSAGES: u64 = 65_536;
+/// Messages in one bundle.
+pub const BUNDLE_MESSAGES_MAX: usize = 4096;
+/// Encoded messages of one bundle.
+pub const BUNDLE_BYTES_MAX: usize = 1024 * 1024;
+/// One gRPC message.
+pub const GRPC_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Members of one committee.
+pub const COMMITTEE_MAX: usize = 64;
+/// Groups that one group may exchange mail with.
+pub const PEERS_MAX: usize = 4096;
+/// Assets whose balance stands inside the account record; further ones have entries of their own.
+pub const INLINE_BALANCES_MAX: usize = 8;
+/// Characters of an asset symbol.
+pub const SYMBOL_BYTES_MAX: usize = 16;
+/// Characters of an asset name.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Decimals an asset may have.
+pub const DECIMALS_MAX: u8 = 36;
+/// Siblings in a Merkle path over the items of a block.
+pub const MERKLE_PATH_MAX: usize = 32;
+/// Transactions of clients that wait at one group's leader before new ones are shed.
+pub const INGEST_QUEUE_TXS: usize = 65_536;
+/// Clock distance from the median at which a node raises an alarm and gives up leadership.
+pub const CLOCK_SKEW_MS_MAX: u64 = 500;
+
+const _: () = assert!(
+    SIGNED_TX_BYTES_MAX < BATCH_BYTES_MAX,
+    "any transaction fits into a batch"
+);
+const _: () = assert!(
+    BATCH_BYTES_MAX < GRPC_BYTES_MAX,
+    "any entry fits into a message"
+);
+const _: () = assert!(
+    BUNDLE_BYTES_MAX * 2 < BATCH_BYTES_MAX,
+    "a bundle and its proofs fit into a batch"
+);
+const _: () = assert!(
+    (BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES,
+    "a bundle fits into the window"
+);
+const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
+const _: () = assert!(
+    1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64,
+    "a path reaches every item of a block"
+);

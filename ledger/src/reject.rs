@@ -1,0 +1,191 @@
+//! Rejections: data, replicated, with a stable code, a cause and a fix for people.
+
+use std::fmt;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+macro_rules! rejects {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $code:literal, $cause:literal, $fix:literal;)*) => {
+        /// Why a transaction or another input was refused. Numbers and codes never change meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum Reject { $($(#[$doc])* $name = $number,)* }
+
+        impl Reject {
+            /// All of them, for tables in docs and tests.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The stable code that programs match on.
+            #[must_use]
+            pub fn code(self) -> &'static str { match self { $(Self::$name => $code,)* } }
+            /// What happened.
+            #[must_use]
+            pub fn cause(self) -> &'static str { match self { $(Self::$name => $cause,)* } }
+            /// What to do about it.
+            #[must_use]
+            pub fn fix(self) -> &'static str { match self { $(Self::$name => $fix,)* } }
+            /// The number on the wire and in receipts.
+            #[must_use]
+            pub fn number(self) -> u16 { self as u16 }
+            /// The rejection with this number.
+            #[must_use]
+            pub fn from_number(number: u16) -> Option<Self> {
+                match number { $($number => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+rejects! {
+    /// Undecodable bytes.
+    Malformed = 1, "malformed", "the bytes are no canonical transaction: wrong version, truncated, trailing bytes or a value out of range", "build and sign it with the client library";
+    /// Body too large.
+    BodyTooLarge = 2, "body_too_large", "the transaction body is over 64 KiB", "split it into several transactions";
+    /// Memo too large.
+    MemoTooLarge = 3, "memo_too_large", "the memo is over 256 bytes", "shorten it, or notarise the document's hash instead";
+    /// No move, or too many.
+    MoveCount = 4, "move_count", "a transaction needs 1 to 64 moves", "split it into several transactions";
+    /// Signed for another cluster.
+    WrongCluster = 5, "wrong_cluster", "the transaction is for another cluster", "use the profile of this cluster and sign again";
+    /// Past its deadline.
+    Expired = 6, "expired", "valid_until has passed and the transaction was not executed", "sign it again with a later valid_until; the old one can never execute";
+    /// Deadline too far ahead.
+    ValidTooLong = 7, "valid_too_long", "valid_until lies more than 24 hours ahead", "use a nearer valid_until and check this machine's clock";
+    /// A signature is wrong.
+    BadSignature = 8, "bad_signature", "a signature is malformed, has a high S, or is not over this transaction by the named key", "sign again with the account's key";
+    /// A debited account did not authorise.
+    NotAuthorised = 9, "not_authorised", "a debited account has not authorised the transaction with the keys it has now", "add the missing signature; after a key rotation, sign with the new key";
+    /// Zero amount.
+    ZeroAmount = 10, "zero_amount", "an amount is zero", "leave the move out or give it an amount";
+    /// Arithmetic limit.
+    Overflow = 11, "overflow", "an amount would exceed 128 bits", "use smaller amounts";
+    /// Not enough available.
+    InsufficientFunds = 12, "insufficient_funds", "the account's available balance does not cover the debit", "fund the account, or pay less";
+    /// Asset not known here.
+    UnknownAsset = 13, "unknown_asset", "no asset with this id is known to this group", "check the id; a new asset reaches every shard within moments of its issue";
+    /// Only the issuer may.
+    NotIssuer = 14, "not_issuer", "only the account that issued the asset may mint or burn it", "let the issuer sign";
+    /// Debits are frozen.
+    Frozen = 15, "frozen", "the account or the asset is frozen", "ask its issuer or administrator to thaw it";
+    /// Wrong group for a leg.
+    WrongShard = 16, "wrong_shard", "this group does not own the account", "refresh the layout and send it again with the same txid";
+    /// Several voter groups.
+    TooManyVoters = 17, "too_many_voter_groups", "accounts that must agree lie in more voter groups than allowed", "use fewer payers in one transaction";
+    /// Voters in several groups are not yet supported by this version.
+    MultiVoter = 18, "multi_voter_unsupported", "accounts that must agree lie in several groups, which this version cannot commit", "use one payer, or payers of one shard";
+    /// Asset exists.
+    AssetExists = 19, "asset_exists", "the issuer has already issued an asset under this symbol", "choose another symbol";
+    /// Bad asset definition.
+    AssetForm = 20, "asset_form", "symbol, name or decimals are outside the limits", "use 1-16 letters, digits, '-' or '.' for the symbol, at most 64 bytes of name and 36 decimals";
+    /// Bad authorisation.
+    AuthForm = 21, "auth_form", "an authorisation is not canonical: threshold, number or order of keys", "sort the keys, at most 16, threshold from 1 to their number";
+    /// Hidden slot without opening.
+    HiddenSlot = 22, "hidden_slot", "the transaction hides a move that this group needs to see", "send the opening to this group";
+    /// Queue full.
+    Busy = 23, "busy", "the group's queue is full", "retry after the hinted delay with the same txid";
+    /// Mail stream full.
+    PeerBusy = 24, "peer_busy", "mail to the payee's group waits for acknowledgement and its window is full", "retry after the hinted delay with the same txid";
+    /// Not the leader.
+    NotLeader = 25, "not_leader", "this node does not lead the group", "retry; the router follows the leader";
+    /// Group stopped.
+    GroupStopped = 26, "group_stopped", "the group stopped on this node after a failure", "see the node's log and 'seamark status'";
+    /// Certificate of caller not known.
+    AccessDenied = 27, "access_denied", "the caller's certificate does not allow this", "use a certificate issued for this cluster and role";
+    /// Unknown group.
+    UnknownGroup = 28, "unknown_group", "there is no such group on this node", "refresh the layout";
+    /// Bundle out of order.
+    MailGap = 29, "mail_gap", "the bundle starts beyond the cursor", "send mail from the cursor on";
+    /// Bundle whose certificate fails.
+    MailForged = 30, "mail_forged", "the bundle's certificate, path or chain does not verify", "none; it is dropped and counted";
+    /// Committee unknown.
+    CommitteeUnknown = 31, "committee_unknown", "the committee that certified this is not known here yet", "none; it is parked until the beacon's update arrives";
+    /// Receipt gone.
+    OutcomePruned = 32, "outcome_pruned", "the transaction is so old that its outcome may have been pruned", "look it up in an archive; it can not execute again";
+    /// Multi-leg conflict.
+    TooLate = 33, "timeout", "the outcome was not known in time; the transaction may still execute", "send it again with the same txid";
+    /// Not found.
+    NotFound = 34, "not_found", "there is no such thing here", "check the id and the group";
+    /// Replica not caught up.
+    Behind = 35, "behind", "the replica has not reached the asked height", "retry, or ask another node";
+    /// Storage failed.
+    Storage = 36, "storage", "the node could not read or write its disk", "see the node's log";
+    /// Contradictory moves.
+    DuplicateMove = 37, "duplicate_move", "the same account and asset is used in a way that cannot hold", "merge the moves";
+    /// Registration refused.
+    Registry = 38, "registry", "the registry refuses the change: it names an unknown or existing organisation, node or group", "check the ids with 'seamark status'";
+}
+
+impl Reject {
+    /// Whether executing a transaction with this result leaves a receipt. Only reasons that come
+    /// after every debited account has authorised do, so nobody can burn another's txid; and only
+    /// those that asking again would not change.
+    #[must_use]
+    pub fn leaves_receipt(self) -> bool {
+        matches!(
+            self,
+            Self::InsufficientFunds
+                | Self::Overflow
+                | Self::NotIssuer
+                | Self::Frozen
+                | Self::AssetExists
+                | Self::DuplicateMove
+        )
+    }
+
+    /// Whether sending the same transaction again may succeed.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        matches!(
+            self,
+            Self::Busy
+                | Self::PeerBusy
+                | Self::NotLeader
+                | Self::WrongShard
+                | Self::TooLate
+                | Self::Behind
+                | Self::GroupStopped
+        )
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.code(), self.cause(), self.fix())
+    }
+}
+
+impl std::error::Error for Reject {}
+
+impl BorshSerialize for Reject {
+    fn serialize<W: borsh::io::Write>(&self, writer: &mut W) -> borsh::io::Result<()> {
+        self.number().serialize(writer)
+    }
+}
+
+impl BorshDeserialize for Reject {
+    fn deserialize_reader<R: borsh::io::Read>(reader: &mut R) -> borsh::io::Result<Self> {
+        let number = u16::deserialize_reader(reader)?;
+        Self::from_number(number).ok_or_else(|| {
+            borsh::io::Error::new(
+                borsh::io::ErrorKind::InvalidData,
+                format!("no rejection has number {number}"),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_codes_are_unique() {
+        let mut codes: Vec<_> = Reject::ALL.iter().map(|reject| reject.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Reject::ALL.len());
+        for reject in Reject::ALL {
+            assert_eq!(Reject::from_number(reject.number()), Some(*reject));
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Keys of a group's database. The first byte is the name space; everything of an account lies
+//! under its partition, so that a prefix split moves all of it.
+//!
+//! Only `STATE` keys are leaves of the state tree. Receipts are committed to by `receipts_root`,
+//! mail by `outbox_root`, and what came from the beacon by `inbox_cursors_root`, since it follows
+//! from the beacon's mail alone.
+
+use crate::hash::{Hash32, sha256};
+use crate::ids::{Address, AssetId, GroupId, Height, TxId};
+
+/// Leaves of the state tree.
+pub const STATE: u8 = b'S';
+/// What came from the beacon: asset definitions, committees, the layout.
+pub const SYSTEM: u8 = b'Y';
+/// Outgoing mail: destination, sequence number.
+pub const MAIL: u8 = b'M';
+/// Stream heads and cursors.
+pub const STREAM: u8 = b'U';
+/// Headers by height.
+pub const HEADER: u8 = b'H';
+/// Block bodies: receipts of a block, by height.
+pub const BLOCK: u8 = b'B';
+/// Transaction id to height and index.
+pub const RECEIPT: u8 = b'R';
+/// An account's history: partition, height, index.
+pub const HISTORY: u8 = b'J';
+/// Certificates by height. Node-local, gathered later, not part of the replicated state.
+pub const CERTIFICATE: u8 = b'C';
+/// The applied position and the group's running totals.
+pub const META: u8 = b'X';
+/// Registry of the beacon.
+pub const REGISTRY: u8 = b'G';
+
+/// Kind byte of an account record.
+pub const KIND_ACCOUNT: u8 = 1;
+/// Kind byte of a balance beyond those in the record.
+pub const KIND_BALANCE: u8 = 2;
+/// Kind byte of an issuer's supply counter.
+pub const KIND_SUPPLY: u8 = 3;
+
+fn join(space: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(space);
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+/// Key of an account record.
+#[must_use]
+pub fn account(address: &Address) -> Vec<u8> {
+    join(STATE, &[&address.partition().0, &[KIND_ACCOUNT]])
+}
+
+/// Key of a balance that has no room in the record.
+#[must_use]
+pub fn extra_balance(address: &Address, asset: &AssetId) -> Vec<u8> {
+    join(STATE, &[&address.partition().0, &[KIND_BALANCE], &asset.0])
+}
+
+/// Key of the supply that an issuer has created.
+#[must_use]
+pub fn supply(issuer: &Address, asset: &AssetId) -> Vec<u8> {
+    join(STATE, &[&issuer.partition().0, &[KIND_SUPPLY], &asset.0])
+}
+
+/// Position of a `STATE` key in the state tree: `partition[..16] ‖ sha256(key)[..16]`, or `None`
+/// for a key of another name space.
+#[must_use]
+pub fn tree_position(key: &[u8]) -> Option<[u8; 32]> {
+    if key.len() < 33 || key[0] != STATE {
+        return None;
+    }
+    let mut position = [0; 32];
+    position[..16].copy_from_slice(&key[1..17]);
+    position[16..].copy_from_slice(&sha256(&key[1..]).0[..16]);
+    Some(position)
+}
+
+/// Key of an asset definition.
+#[must_use]
+pub fn asset(id: &AssetId) -> Vec<u8> {
+    join(SYSTEM, &[b"asset/", &id.0])
+}
+
+/// Key of the committee with this hash.
+#[must_use]
+pub fn committee(group: GroupId, hash: &Hash32) -> Vec<u8> {
+    join(SYSTEM, &[b"committee/", &group.0.to_be_bytes(), &hash.0])
+}
+
+/// Key of a group's committee in force.
+#[must_use]
+pub fn current_committee(group: GroupId) -> Vec<u8> {
+    join(SYSTEM, &[b"current/", &group.0.to_be_bytes()])
+}
+
+/// Key of the layout in force.
+#[must_use]
+pub fn layout() -> Vec<u8> {
+    join(SYSTEM, &[b"layout"])
+}
+
+/// Key of one outgoing message.
+#[must_use]
+pub fn mail(dest: GroupId, seq: u64) -> Vec<u8> {
+    join(MAIL, &[&dest.0.to_be_bytes(), &seq.to_be_bytes()])
+}
+
+/// Key of the head of the stream to a destination.
+#[must_use]
+pub fn outbox(dest: GroupId) -> Vec<u8> {
+    join(STREAM, &[b"out/", &dest.0.to_be_bytes()])
+}
+
+/// Key of the cursor into a source's stream.
+#[must_use]
+pub fn inbox(source: GroupId) -> Vec<u8> {
+    join(STREAM, &[b"in/", &source.0.to_be_bytes()])
+}
+
+/// Prefix of all heads of outgoing streams.
+pub const OUTBOX_PREFIX: &[u8] = b"Uout/";
+/// Prefix of all incoming cursors.
+pub const INBOX_PREFIX: &[u8] = b"Uin/";
+
+/// Key of a header.
+#[must_use]
+pub fn header(height: Height) -> Vec<u8> {
+    join(HEADER, &[&height.0.to_be_bytes()])
+}
+
+/// Key of the receipts of a block.
+#[must_use]
+pub fn block(height: Height) -> Vec<u8> {
+    join(BLOCK, &[&height.0.to_be_bytes()])
+}
+
+/// Key of a certificate.
+#[must_use]
+pub fn certificate(height: Height) -> Vec<u8> {
+    join(CERTIFICATE, &[&height.0.to_be_bytes()])
+}
+
+/// Key of a transaction's place in the chain.
+#[must_use]
+pub fn receipt(txid: &TxId) -> Vec<u8> {
+    join(RECEIPT, &[&txid.0.0])
+}
+
+/// Key of one line of an account's history.
+#[must_use]
+pub fn history(address: &Address, height: Height, index: u32) -> Vec<u8> {
+    join(
+        HISTORY,
+        &[
+            &address.partition().0,
+            &height.0.to_be_bytes(),
+            &index.to_be_bytes(),
+        ],
+    )
+}
+
+/// Prefix of an account's history.
+#[must_use]
+pub fn history_prefix(address: &Address) -> Vec<u8> {
+    join(HISTORY, &[&address.partition().0])
+}
+
+/// Key of the applied position: the last block and the consensus log id.
+#[must_use]
+pub fn applied() -> Vec<u8> {
+    join(META, &[b"applied"])
+}
+
+/// Key of a group's total of an asset.
+#[must_use]
+pub fn total(asset: &AssetId) -> Vec<u8> {
+    join(META, &[b"total/", &asset.0])
+}
+
+/// Key of the sequenced bytes of a block.
+#[must_use]
+pub fn entry(height: Height) -> Vec<u8> {
+    join(ENTRY, &[&height.0.to_be_bytes()])
+}
+
+/// Name space of the sequenced bytes of each block.
+pub const ENTRY: u8 = b'E';

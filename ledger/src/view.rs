@@ -1,0 +1,173 @@
+//! The view a machine works on: reads from a base, writes to an overlay, with one level of
+//! roll-back for a transaction that turns out to be refused.
+
+use std::collections::BTreeMap;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+/// Committed state, as the host's database or a simulator's map shows it.
+pub trait StateReader {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`ReadFault`] when the medium fails; the group then stops before anything is written.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadFault>;
+
+    /// The entries under a prefix, in order. Only for small, bounded families such as streams.
+    ///
+    /// # Errors
+    /// As [`StateReader::get`].
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault>;
+}
+
+/// The medium failed or holds bytes that cannot be ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("state cannot be read: {0}")]
+pub struct ReadFault(pub String);
+
+/// Reads and buffered writes of one block.
+pub struct View<'a> {
+    base: &'a dyn StateReader,
+    writes: HashMap<Vec<u8>, Option<Bytes>>,
+    undo: Vec<(Vec<u8>, Option<Option<Bytes>>)>,
+    fault: Option<ReadFault>,
+}
+
+impl<'a> View<'a> {
+    /// A view without writes.
+    #[must_use]
+    pub fn new(base: &'a dyn StateReader) -> Self {
+        Self {
+            base,
+            writes: HashMap::new(),
+            undo: Vec::new(),
+            fault: None,
+        }
+    }
+
+    /// The value of a key. After a fault everything is absent, and the block is never persisted.
+    pub fn get(&mut self, key: &[u8]) -> Option<Bytes> {
+        if let Some(written) = self.writes.get(key) {
+            return written.clone();
+        }
+        match self.base.get(key) {
+            Ok(value) => value,
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+                None
+            }
+        }
+    }
+
+    /// The decoded value of a key.
+    pub fn load<T: BorshDeserialize>(&mut self, key: &[u8]) -> Option<T> {
+        let bytes = self.get(key)?;
+        match borsh::from_slice(&bytes) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let fault = ReadFault(format!(
+                    "the value of key {} does not decode: {error}",
+                    hex::encode(key)
+                ));
+                self.fault.get_or_insert(fault);
+                None
+            }
+        }
+    }
+
+    /// Entries under a prefix, writes included, in order.
+    pub fn scan_prefix(&mut self, prefix: &[u8]) -> Vec<(Vec<u8>, Bytes)> {
+        let mut entries: BTreeMap<Vec<u8>, Bytes> = match self.base.scan_prefix(prefix) {
+            Ok(found) => found
+                .into_iter()
+                .map(|(key, value)| (key.to_vec(), value))
+                .collect(),
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+                BTreeMap::new()
+            }
+        };
+        for (key, value) in &self.writes {
+            if key.starts_with(prefix) {
+                match value {
+                    Some(value) => entries.insert(key.clone(), value.clone()),
+                    None => entries.remove(key),
+                };
+            }
+        }
+        entries.into_iter().collect()
+    }
+
+    /// Sets a key.
+    pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        self.set(key, Some(value.into()));
+    }
+
+    /// Sets a key to an encoded value.
+    pub fn store<T: BorshSerialize>(&mut self, key: Vec<u8>, value: &T) {
+        self.put(
+            key,
+            borsh::to_vec(value).expect("writing to memory does not fail"),
+        );
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.set(key, None);
+    }
+
+    fn set(&mut self, key: Vec<u8>, value: Option<Bytes>) {
+        let before = self.writes.insert(key.clone(), value);
+        self.undo.push((key, before));
+    }
+
+    /// Marks the point that [`View::rollback`] returns to.
+    pub fn begin(&mut self) {
+        self.undo.clear();
+    }
+
+    /// Takes back everything since [`View::begin`].
+    pub fn rollback(&mut self) {
+        while let Some((key, before)) = self.undo.pop() {
+            match before {
+                Some(value) => self.writes.insert(key, value),
+                None => self.writes.remove(&key),
+            };
+        }
+    }
+
+    /// The first fault of the medium, if there was one.
+    #[must_use]
+    pub fn fault(&self) -> Option<&ReadFault> {
+        self.fault.as_ref()
+    }
+
+    /// The writes, sorted by key, or the fault that forbids them.
+    ///
+    /// # Errors
+    /// The first [`ReadFault`] met.
+    pub fn into_writes(self) -> Result<Vec<(Vec<u8>, Option<Bytes>)>, ReadFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let mut writes: Vec<_> = self.writes.into_iter().collect();
+        writes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(writes)
+    }
+}
+
+impl StateReader for BTreeMap<Vec<u8>, Bytes> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadFault> {
+        Ok(BTreeMap::get(self, key).cloned())
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        Ok(self
+            .range(prefix.to_vec()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (Bytes::copy_from_slice(key), value.clone()))
+            .collect())
+    }
+}

@@ -1,0 +1,255 @@
+//! Golden vectors of what users sign and of what a group keeps: transactions, authorisations,
+//! receipts, accounts, assets, and the keys of the database.
+
+mod support;
+
+use ledger::hash::{Hash32, sha256};
+use ledger::ids::{GroupId, Height, LedgerId, TxId};
+use ledger::rules::{Credit, HistoryKind, HistoryLine};
+use ledger::tx::{Move, SignedTx, Slot, TxBody};
+use ledger::{AccountRecord, Authorisation, Balance, Outcome, Receipt, Reject, schema};
+use support::vectors::Vectors;
+use support::{asset_def, body, cluster, multi, pay, sign, single};
+
+fn every_move() -> Vec<Move> {
+    let (issuer, other) = (single(1), multi(2, &[2, 3, 4]));
+    let def = asset_def(issuer.address(), "EUR");
+    vec![
+        pay(issuer.address(), other.address(), def.id, 7),
+        Move::Mint {
+            issuer: issuer.address(),
+            to: other.address(),
+            asset: def.id,
+            amount: u128::MAX,
+        },
+        Move::Burn {
+            issuer: issuer.address(),
+            asset: def.id,
+            amount: 1,
+        },
+        Move::Issue(def.spec),
+        Move::Rotate {
+            account: issuer.address(),
+            auth: other.auth,
+        },
+    ]
+}
+
+/// A move without a vector does not compile here.
+fn name_of(mv: &Move) -> &'static str {
+    match mv {
+        Move::Pay { .. } => "pay",
+        Move::Mint { .. } => "mint",
+        Move::Burn { .. } => "burn",
+        Move::Issue(_) => "issue",
+        Move::Rotate { .. } => "rotate",
+    }
+}
+
+#[test]
+fn transactions() {
+    let mut vectors = Vectors::open("transactions.json");
+    let (one, many) = (single(1), multi(2, &[2, 3, 4]));
+    for mv in every_move() {
+        let body = body(vec![mv.clone()]);
+        let signed = sign(&body, &[&one]);
+        vectors.format(
+            &format!("body/{}", name_of(&mv)),
+            &body,
+            &signed.txid(&cluster()).to_string(),
+        );
+    }
+    let mut hidden = body(vec![every_move().remove(0)]);
+    hidden.memo = b"invoice 42".to_vec();
+    hidden.slots.push(Slot::Hidden {
+        ledger: LedgerId::of_channel(GroupId::channel(5)),
+        group: GroupId::channel(5),
+        hash: Hash32([6; 32]),
+    });
+    vectors.format(
+        "body/hidden slot and memo",
+        &hidden,
+        &sign(&hidden, &[]).txid(&cluster()).to_string(),
+    );
+    let both = body(vec![
+        pay(
+            one.address(),
+            many.address(),
+            asset_def(one.address(), "EUR").id,
+            1,
+        ),
+        pay(
+            many.address(),
+            one.address(),
+            asset_def(one.address(), "EUR").id,
+            2,
+        ),
+    ]);
+    let signed: SignedTx = sign(&both, &[&one, &many]);
+    vectors.format(
+        "signed/single and two of three",
+        &signed,
+        &signed.txid(&cluster()).to_string(),
+    );
+    assert_eq!(TxBody::decode(&signed.body), Ok(both));
+    assert!(support::ingest(&signed).is_ok());
+    vectors.finish();
+}
+
+#[test]
+fn authorisations_and_addresses() {
+    let mut vectors = Vectors::open("authorisations.json");
+    for (name, owner) in [
+        ("single", single(1)),
+        ("multi", multi(2, &[2, 3, 4])),
+        ("one of one", multi(1, &[5])),
+    ] {
+        vectors.format::<Authorisation>(
+            &format!("authorisation/{name}"),
+            &owner.auth,
+            &owner.address().to_string(),
+        );
+        vectors.format(
+            &format!("address/{name}"),
+            &owner.address(),
+            &owner.address().partition().to_string(),
+        );
+        let witness = owner.witness(&sha256(b"a digest"));
+        assert!(witness.verifies(&sha256(b"a digest")));
+        vectors.format(&format!("witness/{name}"), &witness, "");
+    }
+    vectors.finish();
+}
+
+#[test]
+fn receipts() {
+    let mut vectors = Vectors::open("receipts.json");
+    let receipt = |outcome| Receipt {
+        version: 1,
+        txid: TxId(Hash32([1; 32])),
+        group: GroupId::shard(2),
+        height: Height(3),
+        index: 4,
+        time_ms: support::NOW,
+        outcome,
+    };
+    let mut pin =
+        |name: &str, receipt: &Receipt| vectors.format(name, receipt, &receipt.leaf().to_string());
+    pin(
+        "committed",
+        &receipt(Outcome::Committed { mail: Vec::new() }),
+    );
+    let mail = vec![(GroupId::shard(1), 5), (GroupId::channel(7), u64::MAX)];
+    pin("committed with mail", &receipt(Outcome::Committed { mail }));
+    for reject in Reject::ALL {
+        pin(
+            &format!("rejected/{}", reject.code()),
+            &receipt(Outcome::Rejected(*reject)),
+        );
+    }
+    vectors.finish();
+}
+
+#[test]
+fn rejections_without_a_number_do_not_decode() {
+    for number in [0, 1000, u16::MAX] {
+        assert!(borsh::from_slice::<Reject>(&number.to_le_bytes()).is_err());
+    }
+}
+
+#[test]
+fn accounts_assets_and_history() {
+    let mut vectors = Vectors::open("accounts.json");
+    let def = asset_def(single(1).address(), "EUR");
+    let balance = Balance {
+        posted: u128::MAX,
+        held: 9,
+    };
+    vectors.format("balance", &balance, "");
+    vectors.format("account/new", &AccountRecord::default(), "");
+    let full = AccountRecord {
+        version: 1,
+        auth: Some(multi(2, &[2, 3, 4]).auth),
+        flags: ledger::account::FLAG_FROZEN,
+        sequence: 8,
+        balances: vec![(def.id, balance)],
+    };
+    vectors.format("account/full", &full, "");
+    vectors.format("asset/definition", &def, &def.id.to_string());
+    vectors.format("supply", &u128::MAX, "");
+    let credit = Credit {
+        txid: TxId(Hash32([1; 32])),
+        move_index: 2,
+        account: single(1).address(),
+        asset: def.id,
+        amount: 3,
+    };
+    vectors.format("credit", &credit, "");
+    for kind in [
+        HistoryKind::Sent,
+        HistoryKind::Received,
+        HistoryKind::Minted,
+        HistoryKind::Burned,
+        HistoryKind::Rotated,
+    ] {
+        let line = HistoryLine {
+            account: single(1).address(),
+            kind,
+            txid: credit.txid,
+            asset: def.id,
+            amount: 3,
+            other: (kind == HistoryKind::Sent).then(|| single(2).address()),
+        };
+        vectors.format(&format!("history/{kind:?}"), &line, "");
+    }
+    vectors.finish();
+}
+
+#[test]
+fn keys_of_the_database() {
+    let mut vectors = Vectors::open("schema.json");
+    let (address, asset) = (
+        single(1).address(),
+        asset_def(single(1).address(), "EUR").id,
+    );
+    let (group, height, txid) = (GroupId::shard(3), Height(0x0102), TxId(Hash32([4; 32])));
+    let keys = [
+        ("account", schema::account(&address)),
+        ("extra_balance", schema::extra_balance(&address, &asset)),
+        ("supply", schema::supply(&address, &asset)),
+        ("asset", schema::asset(&asset)),
+        ("committee", schema::committee(group, &Hash32([5; 32]))),
+        ("current_committee", schema::current_committee(group)),
+        ("layout", schema::layout()),
+        ("mail", schema::mail(group, 6)),
+        ("outbox", schema::outbox(group)),
+        ("inbox", schema::inbox(group)),
+        ("outbox_prefix", schema::OUTBOX_PREFIX.to_vec()),
+        ("inbox_prefix", schema::INBOX_PREFIX.to_vec()),
+        ("header", schema::header(height)),
+        ("block", schema::block(height)),
+        ("certificate", schema::certificate(height)),
+        ("receipt", schema::receipt(&txid)),
+        ("history", schema::history(&address, height, 7)),
+        ("history_prefix", schema::history_prefix(&address)),
+        ("applied", schema::applied()),
+        ("total", schema::total(&asset)),
+        ("entry", schema::entry(height)),
+    ];
+    for (name, key) in &keys {
+        // The hash of a state key is its position in the state tree; others have none.
+        let position = schema::tree_position(key)
+            .map(hex::encode)
+            .unwrap_or_default();
+        assert_eq!(position.is_empty(), key[0] != schema::STATE);
+        vectors.pin(name, key, &position);
+    }
+    assert!(
+        keys.iter()
+            .all(|(_, key)| keys.iter().filter(|(_, other)| other == key).count() == 1)
+    );
+    assert!(schema::outbox(group).starts_with(schema::OUTBOX_PREFIX));
+    assert!(schema::inbox(group).starts_with(schema::INBOX_PREFIX));
+    assert!(schema::history(&address, height, 7).starts_with(&schema::history_prefix(&address)));
+    vectors.finish();
+}

@@ -1,0 +1,137 @@
+//! The desk: takes transactions in, keeps the flights, and hands events out.
+//!
+//! Decoding and planning happen here, outside of the lock, once for each transaction.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ledger::limits::BATCH_TXS_MAX;
+use ledger::tx::ParsedTx;
+use ledger::{NodeId, Reject, SignedTx};
+use parking_lot::Mutex;
+use proto::{edge, v1};
+use tokio::sync::watch;
+use tonic::{Status, Streaming};
+
+use super::GatewayLimits;
+use super::backend::{Backend, EventSink};
+use super::flights::{Flights, Planned, Step};
+use super::outbox::Outbox;
+use super::view::ClusterView;
+use crate::plan::plan;
+
+/// Transactions decoded before others get the processor.
+const CHUNK_TXS: usize = 512;
+/// Unread events at which a client is not read any further.
+const UNREAD_EVENTS_MAX: usize = 16_384;
+const TICK: Duration = Duration::from_millis(10);
+
+pub(super) struct Desk {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) limits: GatewayLimits,
+    view: watch::Receiver<Arc<ClusterView>>,
+    flights: Mutex<Flights>,
+}
+
+impl Desk {
+    pub(super) fn new(backend: Arc<dyn Backend>, limits: GatewayLimits) -> Arc<Self> {
+        let view = backend.cluster();
+        let desk = Arc::new(Self { backend, limits, view, flights: Mutex::default() });
+        let sink: Arc<dyn EventSink> = desk.clone();
+        desk.backend.attach(Arc::downgrade(&sink));
+        desk
+    }
+
+    pub(super) fn view(&self) -> Arc<ClusterView> {
+        self.view.borrow().clone()
+    }
+
+    fn step<R>(&self, act: impl FnOnce(&mut Flights, &Step<'_>) -> R) -> R {
+        let view = self.view();
+        let mut flights = self.flights.lock();
+        let step = Step { view: &view, backend: &*self.backend, limits: &self.limits, now: Instant::now() };
+        act(&mut flights, &step)
+    }
+
+    /// Decodes and plans a chunk, and sends what can be sent.
+    fn accept(&self, outbox: &Arc<Outbox>, txs: Vec<Bytes>, notify_applied: bool) {
+        let view = self.view();
+        let mut planned = Vec::with_capacity(txs.len());
+        for bytes in txs {
+            let parsed = ParsedTx::decode(&view.cluster, &bytes);
+            match parsed.and_then(|tx| plan(&view.layout, &tx).map(|group| (tx.txid, group))) {
+                Ok((txid, group)) => planned.push(Planned { txid, group, bytes }),
+                Err(reject) => outbox.push_uncounted(refusal_of(&view, &bytes, reject)),
+            }
+        }
+        self.step(|flights, step| flights.accept(step, outbox, planned, notify_applied));
+        outbox.ring();
+    }
+}
+
+/// The event of a transaction that is refused here. Bytes without a readable body have no id; the
+/// hash of the bytes then says which one is meant.
+fn refusal_of(view: &ClusterView, bytes: &[u8], reject: Reject) -> v1::SubmitEvent {
+    let refusal = v1::Refusal::of(reject);
+    let signed = if bytes.len() > ledger::limits::SIGNED_TX_BYTES_MAX {
+        None
+    } else {
+        borsh::from_slice::<SignedTx>(bytes).ok()
+    };
+    match signed {
+        Some(tx) => v1::SubmitEvent::refused(edge::bytes_of(&tx.txid(&view.cluster)), refusal),
+        None => {
+            let hash = ledger::hash::sha256(bytes);
+            v1::SubmitEvent::refused(Bytes::new(), refusal.detail(format!("bytes with sha256 {hash}")))
+        }
+    }
+}
+
+impl EventSink for Desk {
+    fn events(&self, node: NodeId, events: Vec<v1::SubmitEvent>) {
+        self.step(|flights, step| flights.events(step, node, events));
+    }
+
+    fn link_lost(&self, node: NodeId) {
+        self.step(|flights, step| flights.link_lost(step, node));
+    }
+}
+
+/// Serves the incoming half of one client stream.
+pub(super) async fn serve_stream(desk: Arc<Desk>, mut incoming: Streaming<v1::SubmitBatch>, outbox: Arc<Outbox>) {
+    while !outbox.closed() {
+        outbox.room(UNREAD_EVENTS_MAX).await;
+        match incoming.message().await {
+            Ok(Some(batch)) if batch.txs.len() > BATCH_TXS_MAX => {
+                outbox.fail(Status::invalid_argument(format!(
+                    "{} transactions in one message; at most {BATCH_TXS_MAX} are taken",
+                    batch.txs.len()
+                )));
+                return;
+            }
+            Ok(Some(mut batch)) => {
+                while batch.txs.len() > CHUNK_TXS {
+                    let rest = batch.txs.split_off(CHUNK_TXS);
+                    desk.accept(&outbox, std::mem::replace(&mut batch.txs, rest), batch.notify_applied);
+                    tokio::task::yield_now().await;
+                }
+                desk.accept(&outbox, batch.txs, batch.notify_applied);
+            }
+            Ok(None) => return outbox.finish_input(),
+            // The client is gone, or sent what is no message; both end the stream.
+            Err(status) => return outbox.fail(status),
+        }
+    }
+}
+
+/// Drives retries and deadlines for as long as the desk lives.
+pub(super) async fn clockwork(desk: Weak<Desk>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(desk) = desk.upgrade() else { return };
+        desk.step(|flights, step| flights.tick(step));
+    }
+}

@@ -1,0 +1,141 @@
+//! The gateway: the `Router` service of the wire, over the nodes of a cluster.
+//!
+//! Owns what is in flight and nothing else, so any number of gateways may run and die. The path of
+//! a payment: `desk` decodes and plans it, `flights` remembers who waits for it, `link` hands it to
+//! the leader of its group by the one ingest stream of that node; events come back in batches and leave in batches. There is
+//! no task, channel or call for a single transaction.
+
+mod backend;
+mod desk;
+mod flights;
+mod follow;
+mod link;
+mod nodes;
+mod outbox;
+mod peers;
+mod query;
+mod route;
+mod view;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use ledger::limits::GRPC_BYTES_MAX;
+use proto::v1;
+use proto::v1::router_server::{Router, RouterServer};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Request, Response, Status, Streaming};
+
+pub use backend::{Backend, EventSink, IngestError, LocalNode};
+pub use follow::follow;
+pub use nodes::NodeBackend;
+pub use peers::Peers;
+pub use view::ClusterView;
+
+use desk::Desk;
+use outbox::{Outbox, OutboxStream};
+
+/// Bounds of a gateway.
+#[derive(Clone, Debug)]
+pub struct GatewayLimits {
+    /// Transactions in flight, all clients together.
+    pub in_flight_max: usize,
+    /// Transactions in flight, or answered and not yet read, on one client stream.
+    pub stream_in_flight_max: usize,
+    /// Hint given with `busy`.
+    pub busy_retry_ms: u32,
+    /// How long a transaction is sent again until it is reported as `timeout`.
+    pub receipt_within: Duration,
+    /// How long `applied` is waited for after the receipt.
+    pub applied_within: Duration,
+    /// How long a leader may be silent about a transaction before it is asked again.
+    pub resend_after: Duration,
+    /// How long a read is retried.
+    pub read_within: Duration,
+    /// Reads at a time.
+    pub reads_max: usize,
+    /// How long `status` waits for a node.
+    pub status_within: Duration,
+}
+
+impl Default for GatewayLimits {
+    fn default() -> Self {
+        Self {
+            in_flight_max: 262_144,
+            stream_in_flight_max: 65_536,
+            busy_retry_ms: 50,
+            receipt_within: Duration::from_secs(15),
+            applied_within: Duration::from_secs(60),
+            resend_after: Duration::from_secs(5),
+            read_within: Duration::from_secs(5),
+            reads_max: 1024,
+            status_within: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The front door. Clones share everything.
+#[derive(Clone)]
+pub struct Gateway {
+    desk: Arc<Desk>,
+    reads: Arc<tokio::sync::Semaphore>,
+    _clockwork: Arc<AbortOnDropHandle<()>>,
+}
+
+/// A gateway over this backend as a service to mount, with the cluster's message limits.
+#[must_use]
+pub fn gateway_service(backend: Arc<dyn Backend>, limits: GatewayLimits) -> RouterServer<Gateway> {
+    Gateway::new(backend, limits).into_service()
+}
+
+impl Gateway {
+    /// A gateway over this backend. Must be called inside a tokio runtime.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>, limits: GatewayLimits) -> Self {
+        let reads = Arc::new(tokio::sync::Semaphore::new(limits.reads_max));
+        let desk = Desk::new(backend, limits);
+        let clockwork = tokio::spawn(desk::clockwork(Arc::downgrade(&desk)));
+        Self { desk, reads, _clockwork: Arc::new(AbortOnDropHandle::new(clockwork)) }
+    }
+
+    /// The service to mount.
+    #[must_use]
+    pub fn into_service(self) -> RouterServer<Self> {
+        RouterServer::new(self)
+            .max_decoding_message_size(GRPC_BYTES_MAX)
+            .max_encoding_message_size(GRPC_BYTES_MAX)
+    }
+}
+
+#[tonic::async_trait]
+impl Router for Gateway {
+    type SubmitStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitEvents, Status>> + Send>>;
+
+    async fn submit(
+        &self,
+        request: Request<Streaming<v1::SubmitBatch>>,
+    ) -> Result<Response<Self::SubmitStream>, Status> {
+        let outbox = Outbox::new();
+        tokio::spawn(desk::serve_stream(self.desk.clone(), request.into_inner(), outbox.clone()));
+        Ok(Response::new(Box::pin(OutboxStream::new(outbox))))
+    }
+
+    async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryReply>, Status> {
+        let Ok(_turn) = self.reads.try_acquire() else {
+            let refusal = v1::Refusal::of(ledger::Reject::Busy).retry_after_ms(self.desk.limits.busy_retry_ms);
+            let refusal = refusal.detail("the router answers as many reads as it can");
+            return Ok(Response::new(v1::QueryReply::refused(refusal)));
+        };
+        Ok(Response::new(query::answer(&self.desk, request.into_inner()).await))
+    }
+
+    async fn cluster(&self, _: Request<v1::ClusterRequest>) -> Result<Response<v1::ClusterReply>, Status> {
+        Ok(Response::new(self.desk.view().to_reply()))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        Ok(Response::new(query::status(&self.desk).await))
+    }
+}

@@ -1,0 +1,67 @@
+//! One lazily connected channel for each node, over mutual TLS, bound to the node's key.
+
+use std::sync::Arc;
+
+use client::net::{self, Identity, TrustRoots};
+use hashbrown::HashMap;
+use ledger::{Hash32, NodeId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::view::ClusterView;
+
+/// Channels to the nodes of the cluster. A channel is replaced when the registry gives its node
+/// another address or key.
+pub struct Peers {
+    identity: Identity,
+    roots: TrustRoots,
+    view: watch::Receiver<Arc<ClusterView>>,
+    channels: Mutex<HashMap<NodeId, Peer>>,
+}
+
+struct Peer {
+    addr: String,
+    key_hash: Hash32,
+    channel: Channel,
+}
+
+impl Peers {
+    /// Channels for the nodes of `view`, made with this identity when first asked for.
+    #[must_use]
+    pub fn new(identity: Identity, roots: TrustRoots, view: watch::Receiver<Arc<ClusterView>>) -> Self {
+        Self { identity, roots, view, channels: Mutex::new(HashMap::new()) }
+    }
+
+    /// The cluster that the nodes are looked up in.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.view.clone()
+    }
+
+    /// The channel to a node.
+    ///
+    /// # Errors
+    /// `not_found` when there is no such node, `internal` when its address or our identity is
+    /// unusable.
+    pub fn channel(&self, node: NodeId) -> Result<Channel, Status> {
+        let (addr, key_hash) = {
+            let view = self.view.borrow();
+            let info = view.nodes.get(&node).ok_or_else(|| Status::not_found(format!("there is no node {node}")))?;
+            (info.peer_addr.clone(), info.tls_key_hash)
+        };
+        let mut channels = self.channels.lock();
+        if let Some(peer) = channels.get(&node)
+            && peer.addr == addr
+            && peer.key_hash == key_hash
+        {
+            return Ok(peer.channel.clone());
+        }
+        let name = net::node_server_name(node);
+        let channel = net::connect_pinned(&addr, &self.identity, &self.roots, &name, key_hash)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        channels.insert(node, Peer { addr, key_hash, channel: channel.clone() });
+        Ok(channel)
+    }
+}

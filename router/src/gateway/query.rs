@@ -1,0 +1,245 @@
+//! Reads: which group, which replica, and what to do when that one cannot answer.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream;
+use ledger::genesis::NodeInfo;
+use ledger::{GroupId, NodeId, Reject};
+use proto::v1::query_request::Query;
+use proto::{EdgeError, edge, v1};
+use tonic::Status;
+
+use super::desk::Desk;
+use super::view::ClusterView;
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Groups or nodes asked at the same time for one question.
+const PARALLEL_MAX: usize = 32;
+/// Accounts in one question: their records fit into one message.
+const ACCOUNTS_MAX: usize = 8192;
+const HISTORY_LIMIT_MAX: u32 = 1000;
+
+/// Where a question goes.
+enum Target {
+    One(GroupId, v1::QueryRequest),
+    /// Every group that may have it.
+    Any(v1::QueryRequest),
+    Accounts(v1::QueryRequest, v1::AccountsQuery),
+}
+
+/// Answers a read, or says why not.
+pub(super) async fn answer(desk: &Desk, request: v1::QueryRequest) -> v1::QueryReply {
+    let view = desk.view();
+    match target(&view, request) {
+        Ok(Target::One(group, request)) => ask_group(desk, group, request).await,
+        Ok(Target::Any(request)) => ask_any(desk, &view, request).await,
+        Ok(Target::Accounts(request, accounts)) => ask_accounts(desk, &view, &request, accounts).await,
+        Err(error) => refused(Reject::Malformed, error.to_string()),
+    }
+}
+
+fn refused(reject: Reject, detail: impl Into<String>) -> v1::QueryReply {
+    v1::QueryReply::refused(v1::Refusal::of(reject).detail(detail))
+}
+
+fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, EdgeError> {
+    if v1::Consistency::try_from(request.consistency).is_err() {
+        let found = u64::from(request.consistency.unsigned_abs());
+        return Err(EdgeError::Number { field: "consistency", found });
+    }
+    let group = match request.query.as_mut().ok_or(EdgeError::Missing { field: "query" })? {
+        Query::Account(account) => view.layout.locate(&edge::address("address", &account.address)?),
+        Query::History(history) => {
+            history.limit = history.limit.clamp(1, HISTORY_LIMIT_MAX);
+            view.layout.locate(&edge::address("address", &history.address)?)
+        }
+        Query::Transaction(transaction) => {
+            edge::txid("txid", &transaction.txid)?;
+            if transaction.group == 0 {
+                return Ok(Target::Any(request));
+            }
+            edge::group("group", transaction.group)?
+        }
+        Query::Block(block) => edge::group("group", block.group)?,
+        Query::Asset(asset) => {
+            edge::asset("asset", &asset.asset)?;
+            if asset.group == 0 { GroupId::BEACON } else { edge::group("group", asset.group)? }
+        }
+        Query::Accounts(accounts) => {
+            if accounts.addresses.len() > ACCOUNTS_MAX {
+                return Err(EdgeError::Number { field: "number of accounts", found: accounts.addresses.len() as u64 });
+            }
+            let accounts = std::mem::take(accounts);
+            return Ok(Target::Accounts(request, accounts));
+        }
+    };
+    Ok(Target::One(group, request))
+}
+
+/// Asks the leader for a linearizable answer and any replica for others, until one answers.
+async fn ask_group(desk: &Desk, group: GroupId, request: v1::QueryRequest) -> v1::QueryReply {
+    let linearizable = request.consistency == i32::from(v1::Consistency::Linearizable);
+    let until = Instant::now() + desk.limits.read_within;
+    let (mut backoff, mut hint, mut turn) = (BACKOFF_FIRST, None, 0usize);
+    let mut last: v1::QueryReply;
+    loop {
+        let members = desk.view().members(group);
+        if members.is_empty() {
+            return refused(Reject::UnknownGroup, format!("no group {group} is known to the router"));
+        }
+        let node = match hint.take().filter(|hint| members.contains(hint)) {
+            Some(hint) => hint,
+            None => {
+                turn += 1;
+                members[(turn - 1) % members.len()]
+            }
+        };
+        let read = v1::ReadRequest { group: group.0, query: Some(request.clone()) };
+        match desk.backend.read(node, read).await {
+            Ok(reply) => match retry_at(&reply, node) {
+                None => return reply,
+                Some(leader) => {
+                    hint = leader;
+                    last = reply;
+                }
+            },
+            Err(status) => match passing(&status) {
+                true => last = refused(Reject::TooLate, format!("node {node} did not answer: {}", status.message())),
+                false => return refused(Reject::AccessDenied, format!("node {node}: {}", status.message())),
+            },
+        }
+        // A pause when nobody is left who could know better right away.
+        let exhausted = turn > 0 && turn.is_multiple_of(members.len());
+        let pause = if linearizable && hint.is_some() {
+            Duration::from_millis(1)
+        } else if exhausted {
+            let pause = backoff;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            pause
+        } else {
+            Duration::ZERO
+        };
+        if Instant::now() + pause >= until {
+            return last;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Whether another replica may answer, and which one was named.
+fn retry_at(reply: &v1::QueryReply, asked: NodeId) -> Option<Option<NodeId>> {
+    let refusal = reply.refusal.as_ref()?;
+    let elsewhere = matches!(
+        refusal.reject()?,
+        Reject::NotLeader | Reject::GroupStopped | Reject::UnknownGroup | Reject::Behind | Reject::Storage
+    );
+    let hint = Some(NodeId(refusal.leader_node)).filter(|node| node.0 != 0 && *node != asked);
+    elsewhere.then_some(hint)
+}
+
+fn passing(status: &Status) -> bool {
+    use tonic::Code;
+    !matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented)
+}
+
+/// Asks every group; the first that has it answers. "Not found" needs all of them.
+async fn ask_any(desk: &Desk, view: &ClusterView, request: v1::QueryRequest) -> v1::QueryReply {
+    let groups: Vec<GroupId> =
+        view.layout.shards.iter().map(|shard| shard.group).chain([GroupId::BEACON]).collect();
+    let mut answers = stream::iter(groups)
+        .map(|group| ask_group(desk, group, request.clone()))
+        .buffer_unordered(PARALLEL_MAX);
+    let mut result = v1::QueryReply::default();
+    while let Some(reply) = answers.next().await {
+        if reply.found {
+            return reply;
+        }
+        if reply.refusal.is_some() {
+            result = reply;
+        }
+    }
+    if result.refusal.is_none() {
+        result.group = GroupId::BEACON.0;
+    }
+    result
+}
+
+/// Splits a question over the shards and puts the answers back in the order asked for.
+async fn ask_accounts(
+    desk: &Desk,
+    view: &ClusterView,
+    request: &v1::QueryRequest,
+    accounts: v1::AccountsQuery,
+) -> v1::QueryReply {
+    let count = accounts.addresses.len();
+    let mut parts: std::collections::BTreeMap<GroupId, (Vec<usize>, Vec<Bytes>)> = std::collections::BTreeMap::new();
+    for (at, bytes) in accounts.addresses.into_iter().enumerate() {
+        match edge::address("address", &bytes) {
+            Ok(address) => {
+                let part = parts.entry(view.layout.locate(&address)).or_default();
+                part.0.push(at);
+                part.1.push(bytes);
+            }
+            Err(error) => return refused(Reject::Malformed, error.to_string()),
+        }
+    }
+    let asked = parts.into_iter().map(|(group, (places, addresses))| {
+        let query = v1::AccountsQuery { addresses };
+        let request = v1::QueryRequest { prove: false, query: Some(Query::Accounts(query)), ..request.clone() };
+        async move { (places, ask_group(desk, group, request).await) }
+    });
+    let mut answers = stream::iter(asked).buffer_unordered(PARALLEL_MAX);
+    let mut values = vec![Bytes::new(); count];
+    while let Some((places, reply)) = answers.next().await {
+        if reply.refusal.is_some() {
+            return reply;
+        }
+        if reply.values.len() != places.len() {
+            return refused(Reject::Storage, "a shard answered with another number of accounts");
+        }
+        for (place, value) in places.into_iter().zip(reply.values) {
+            values[place] = value;
+        }
+    }
+    v1::QueryReply { group: GroupId::BEACON.0, found: true, values, ..v1::QueryReply::default() }
+}
+
+/// Asks every node how it is doing.
+pub(super) async fn status(desk: &Desk) -> v1::StatusReply {
+    let nodes: Vec<NodeInfo> = desk.view().nodes.values().cloned().collect();
+    let asked = nodes.into_iter().map(|info| node_status(desk, info));
+    let mut reply = v1::StatusReply::default();
+    let mut answers = stream::iter(asked).buffer_unordered(PARALLEL_MAX);
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(node) => reply.nodes.push(node),
+            Err(unreachable) => reply.unreachable.push(unreachable),
+        }
+    }
+    reply.nodes.sort_by_key(|node| node.node);
+    reply.unreachable.sort_by_key(|node| node.node);
+    reply
+}
+
+async fn node_status(desk: &Desk, info: NodeInfo) -> Result<v1::NodeStatusReply, v1::UnreachableNode> {
+    let limit = desk.limits.status_within;
+    let answer = match tokio::time::timeout(limit, desk.backend.node_status(info.id)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))),
+    };
+    answer.map_err(|status| v1::UnreachableNode { node: info.id.0, addr: info.peer_addr, error: cause_of(&status) })
+}
+
+/// The innermost cause; the outer text of a failed connection only says that it failed.
+fn cause_of(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(inner) = cause {
+        text = inner.to_string();
+        cause = inner.source();
+    }
+    text
+}

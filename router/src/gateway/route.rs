@@ -1,0 +1,281 @@
+//! Where the transactions of one group go: its probable leader, and what to do when that is wrong.
+
+use std::time::{Duration, Instant};
+
+use ledger::{GroupId, NodeId, TxId};
+
+use super::view::ClusterView;
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Hints are followed at once, but not more often than this: two nodes that name each other must
+/// not keep the router busy.
+const HINT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a probe may be unanswered until the next candidate is tried.
+const PROBE_WAIT: Duration = Duration::from_millis(500);
+/// Transactions sent to a node that has not shown that it leads. During an election everything in
+/// flight would otherwise go to one member after the other, when the nodes have better things to do.
+pub(super) const PROBE_TXS: usize = 64;
+
+/// What to do with transactions that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Send them to the leader known now.
+    Send,
+    /// Keep them until the gate opens.
+    Wait,
+}
+
+/// Whether transactions may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// A few have been sent to find out whether the candidate leads.
+    Probing {
+        until: Instant,
+    },
+    /// Nobody leads, as far as is known.
+    Paused {
+        until: Instant,
+    },
+}
+
+/// The way to one group. While the gate is closed, transactions wait here.
+#[derive(Debug)]
+pub(super) struct Route {
+    leader: Option<NodeId>,
+    /// Whether the leader has answered as one.
+    trusted: bool,
+    /// The last one that turned out not to lead.
+    failed: Option<NodeId>,
+    moved_at: Option<Instant>,
+    turn: usize,
+    backoff: Duration,
+    gate: Gate,
+    /// Transactions kept until the gate opens.
+    pub(super) waiting: Vec<TxId>,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            leader: None,
+            trusted: false,
+            failed: None,
+            moved_at: None,
+            turn: 0,
+            backoff: BACKOFF_FIRST,
+            gate: Gate::Open,
+            waiting: Vec::new(),
+        }
+    }
+}
+
+impl Route {
+    /// Whether transactions have to wait now.
+    pub(super) fn closed(&self) -> bool {
+        self.gate != Gate::Open
+    }
+
+    /// How many transactions may go to the target at once.
+    pub(super) fn allowance(&self) -> usize {
+        if self.trusted { usize::MAX } else { PROBE_TXS }
+    }
+
+    /// Transactions have been sent. Those to an untrusted node are a probe, and no more follow.
+    pub(super) fn sent(&mut self, now: Instant) {
+        if !self.trusted {
+            self.gate = Gate::Probing { until: now + PROBE_WAIT };
+        }
+    }
+
+    /// The node to send to: the leader, or the next candidate.
+    pub(super) fn target(&mut self, group: GroupId, view: &ClusterView) -> Option<NodeId> {
+        if let Some(leader) = self.leader
+            && view.nodes.contains_key(&leader)
+        {
+            return Some(leader);
+        }
+        let hint = view.leaders.get(&group).copied().filter(|hint| Some(*hint) != self.failed);
+        self.leader = hint.or_else(|| self.next_member(group, view));
+        self.leader
+    }
+
+    fn next_member(&mut self, group: GroupId, view: &ClusterView) -> Option<NodeId> {
+        let members = &view.committees.get(&group)?.members;
+        for _ in 0..members.len() {
+            let node = members[self.turn % members.len()].node;
+            self.turn = self.turn.wrapping_add(1);
+            if Some(node) != self.failed || members.len() == 1 {
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    fn fail(&mut self, node: NodeId) {
+        self.leader = None;
+        self.trusted = false;
+        self.failed = Some(node);
+    }
+
+    /// `node` says it does not lead, and perhaps who does.
+    pub(super) fn not_leader(&mut self, node: NodeId, hint: Option<NodeId>, now: Instant) -> Verdict {
+        if matches!(self.gate, Gate::Paused { .. }) {
+            return Verdict::Wait;
+        }
+        // It was asked before the route changed; the one known now has not been asked yet.
+        if self.leader.is_some_and(|leader| leader != node) {
+            return Verdict::Send;
+        }
+        self.fail(node);
+        self.gate = Gate::Open;
+        let calm = self.moved_at.is_none_or(|moved| now.duration_since(moved) >= HINT_INTERVAL);
+        match hint.filter(|hint| *hint != node && calm) {
+            Some(hint) => {
+                self.leader = Some(hint);
+                self.moved_at = Some(now);
+                Verdict::Send
+            }
+            None => {
+                self.pause(now);
+                Verdict::Wait
+            }
+        }
+    }
+
+    /// The node cannot be reached.
+    pub(super) fn lost(&mut self, node: NodeId, now: Instant) {
+        if self.leader.is_none_or(|leader| leader == node) {
+            self.fail(node);
+            if matches!(self.gate, Gate::Probing { .. }) {
+                self.gate = Gate::Paused { until: now };
+            }
+        }
+    }
+
+    /// Tries again later: the pause doubles every time until something works.
+    pub(super) fn pause(&mut self, now: Instant) {
+        if self.gate == Gate::Open {
+            self.gate = Gate::Paused { until: now + self.backoff };
+            self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// `node` answered as a leader does.
+    pub(super) fn works(&mut self, node: NodeId, now: Instant) {
+        self.backoff = BACKOFF_FIRST;
+        if self.leader == Some(node) {
+            self.failed = None;
+            self.trusted = true;
+            if matches!(self.gate, Gate::Probing { .. }) {
+                self.gate = Gate::Paused { until: now };
+            }
+        }
+    }
+
+    /// Opens the gate when its time has come, or when the view names a leader that has not failed.
+    pub(super) fn ready(&mut self, group: GroupId, view: &ClusterView, now: Instant) -> bool {
+        match self.gate {
+            Gate::Open => return false,
+            Gate::Probing { until } => {
+                if now < until {
+                    return false;
+                }
+                if let Some(silent) = self.leader {
+                    self.fail(silent);
+                }
+            }
+            Gate::Paused { until } => {
+                let hinted = self.leader.is_none()
+                    && view.leaders.get(&group).is_some_and(|hint| Some(*hint) != self.failed)
+                    && self.moved_at.is_none_or(|moved| now.duration_since(moved) >= HINT_INTERVAL);
+                if now < until && !hinted {
+                    return false;
+                }
+                if hinted {
+                    self.moved_at = Some(now);
+                }
+            }
+        }
+        self.gate = Gate::Open;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    #[test]
+    fn a_hint_is_followed_at_once_but_not_in_circles() {
+        let mut route = Route { leader: Some(A), ..Route::default() };
+        let mut now = Instant::now();
+        assert_eq!(route.not_leader(A, Some(B), now), Verdict::Send);
+        // More answers of the old one: the new one is known.
+        assert_eq!(route.not_leader(A, Some(B), now), Verdict::Send);
+        assert_eq!(route.leader, Some(B));
+        // The new one points back at once.
+        assert_eq!(route.not_leader(B, Some(A), now), Verdict::Wait);
+        assert_eq!(route.not_leader(B, Some(A), now), Verdict::Wait);
+        now += Duration::from_secs(1);
+        route.gate = Gate::Open;
+        route.leader = Some(B);
+        assert_eq!(route.not_leader(B, Some(A), now), Verdict::Send);
+    }
+
+    #[test]
+    fn pauses_grow_until_something_works() {
+        let mut route = Route { leader: Some(A), ..Route::default() };
+        let now = Instant::now();
+        let mut pauses = Vec::new();
+        let pause = |route: &mut Route| {
+            route.gate = Gate::Open;
+            route.pause(now);
+            let Gate::Paused { until } = route.gate else { panic!("not paused") };
+            until.duration_since(now).as_millis()
+        };
+        for _ in 0..7 {
+            pauses.push(pause(&mut route));
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 500, 500]);
+        route.works(A, now);
+        assert_eq!(pause(&mut route), 20);
+    }
+
+    #[test]
+    fn a_candidate_is_probed_and_the_rest_follows_its_first_answer() {
+        let view = ClusterView {
+            cluster: ledger::ClusterId::default(),
+            genesis: bytes::Bytes::new(),
+            layout: std::sync::Arc::new(ledger::Layout::even(1)),
+            committees: std::collections::BTreeMap::new(),
+            nodes: std::collections::BTreeMap::new(),
+            leaders: std::collections::BTreeMap::new(),
+            beacon_height: 0,
+        };
+        let group = GroupId::shard(0);
+        let now = Instant::now();
+        let mut route = Route { leader: Some(A), ..Route::default() };
+        assert_eq!(route.allowance(), PROBE_TXS);
+        route.sent(now);
+        assert!(route.closed() && !route.ready(group, &view, now));
+        route.works(A, now);
+        assert!(route.ready(group, &view, now) && !route.closed());
+        assert_eq!(route.allowance(), usize::MAX);
+        route.sent(now);
+        assert!(!route.closed(), "a trusted leader is not probed");
+
+        // A probe without an answer makes room for the next candidate.
+        route.lost(A, now);
+        route.leader = Some(B);
+        route.sent(now);
+        assert!(!route.ready(group, &view, now));
+        assert!(route.ready(group, &view, now + PROBE_WAIT));
+        assert_eq!((route.leader, route.failed), (None, Some(B)));
+    }
+}

@@ -1,0 +1,493 @@
+//! A cluster of fake nodes over real loopback mTLS: they keep receipts in memory and follow a
+//! script, so that every answer a leader can give can be provoked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::net::{self, Identity, TrustRoots};
+use client::{Profile, RouterEndpoint};
+use futures::{Stream, StreamExt};
+use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
+use ledger::tx::ParsedTx;
+use ledger::*;
+use parking_lot::Mutex;
+use proto::v1::node_server::{Node, NodeServer};
+use proto::v1::query_request::Query;
+use proto::{edge, v1};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use router::gateway::{ClusterView, Gateway, GatewayLimits, LocalNode, NodeBackend, Peers};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Longest time anything here may take; only a failing test waits so long.
+pub const SOON: Duration = Duration::from_secs(20);
+
+pub struct Authority {
+    pub pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    pub fn identity(&self, name: &str, role: &str) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let names = vec![format!("{name}.seamark"), "localhost".to_owned()];
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, "org");
+        params.distinguished_name.push(DnType::OrganizationalUnitName, role);
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        Identity::new(cert.pem(), key.serialize_pem())
+    }
+
+    pub fn roots(&self) -> TrustRoots {
+        TrustRoots { ca_pems: vec![self.pem.clone()] }
+    }
+}
+
+/// What a leader does with a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mood {
+    /// Executes it and answers.
+    #[default]
+    Work,
+    /// Executes it and drops the stream without an answer.
+    DropAfter,
+    /// Answers nothing until the mood changes; a resend is then answered.
+    Silent,
+    /// Sends receipts but not `applied`.
+    NoApplied,
+    /// Says that its queue is full.
+    Busy,
+    /// Says that it does not own the account.
+    WrongShard,
+}
+
+/// State shared by all fake nodes: what a replicated group would agree on.
+#[derive(Default)]
+pub struct World {
+    pub leaders: Mutex<BTreeMap<GroupId, NodeId>>,
+    pub give_hints: Mutex<bool>,
+    pub mood: Mutex<Mood>,
+    pub receipts: Mutex<HashMap<TxId, Receipt>>,
+    pub executed: Mutex<HashMap<TxId, u32>>,
+    pub batches: Mutex<Vec<(NodeId, GroupId, usize)>>,
+    pub reads: Mutex<Vec<(NodeId, GroupId)>>,
+    pub seen: Notify,
+    /// Counts the times that all ingest streams were cut.
+    pub cuts: watch::Sender<u32>,
+}
+
+impl World {
+    pub async fn until(&self, what: &str, met: impl Fn(&Self) -> bool) {
+        let wait = async {
+            loop {
+                let seen = self.seen.notified();
+                if met(self) {
+                    return;
+                }
+                seen.await;
+            }
+        };
+        tokio::time::timeout(SOON, wait).await.unwrap_or_else(|_| panic!("never saw {what}"));
+    }
+
+    pub fn lead(&self, group: GroupId, node: u32) {
+        self.leaders.lock().insert(group, NodeId(node));
+    }
+
+    /// Ends every ingest stream that is open now.
+    pub fn cut_streams(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    pub fn set(&self, mood: Mood) {
+        *self.mood.lock() = mood;
+    }
+
+    fn not_leader(&self, node: NodeId, group: GroupId) -> Option<v1::Refusal> {
+        let leader = self.leaders.lock().get(&group).copied();
+        if leader == Some(node) {
+            return None;
+        }
+        let hint = leader.filter(|_| *self.give_hints.lock()).map_or(0, |leader| leader.0);
+        Some(v1::Refusal { leader_node: hint, ..v1::Refusal::of(Reject::NotLeader) })
+    }
+}
+
+#[derive(Clone)]
+pub struct FakeNode {
+    pub id: NodeId,
+    pub cluster: ClusterId,
+    pub world: Arc<World>,
+    pub view: watch::Receiver<Arc<ClusterView>>,
+}
+
+impl FakeNode {
+    /// The events of one batch; `None` drops the stream.
+    fn ingest_batch(&self, batch: &v1::IngestBatch) -> Option<Vec<v1::SubmitEvent>> {
+        let group = GroupId(batch.group);
+        self.world.batches.lock().push((self.id, group, batch.txs.len()));
+        let mood = *self.world.mood.lock();
+        let mut events = Vec::new();
+        for bytes in &batch.txs {
+            let tx = ParsedTx::decode(&self.cluster, bytes).expect("the router sends only what decodes");
+            let txid = edge::bytes_of(&tx.txid);
+            let refuse = |refusal| v1::SubmitEvent::refused(txid.clone(), refusal);
+            if let Some(refusal) = self.world.not_leader(self.id, group) {
+                events.push(refuse(refusal));
+                continue;
+            }
+            match mood {
+                Mood::Silent => continue,
+                Mood::Busy => {
+                    events.push(refuse(v1::Refusal::of(Reject::Busy).retry_after_ms(5)));
+                    continue;
+                }
+                Mood::WrongShard => {
+                    events.push(refuse(v1::Refusal::of(Reject::WrongShard)));
+                    continue;
+                }
+                Mood::Work | Mood::NoApplied | Mood::DropAfter => {}
+            }
+            if let Err(reject) = tx.verify_signatures() {
+                events.push(refuse(v1::Refusal::of(reject)));
+                continue;
+            }
+            let receipt = self.execute(group, tx.txid);
+            let receipt = borsh::to_vec(&receipt).unwrap().into();
+            events.push(v1::SubmitEvent::receipt(txid.clone(), receipt));
+            if batch.notify_applied && mood == Mood::Work {
+                events.push(v1::SubmitEvent::applied(txid));
+            }
+        }
+        self.world.seen.notify_waiters();
+        (mood != Mood::DropAfter).then_some(events)
+    }
+
+    fn execute(&self, group: GroupId, txid: TxId) -> Receipt {
+        let mut receipts = self.world.receipts.lock();
+        let height = Height(receipts.len() as u64 + 1);
+        let receipt = receipts.entry(txid).or_insert_with(|| {
+            *self.world.executed.lock().entry(txid).or_default() += 1;
+            let outcome = Outcome::Committed { mail: Vec::new() };
+            Receipt { version: 1, txid, group, height, index: 0, time_ms: TimeMs(1), outcome }
+        });
+        receipt.clone()
+    }
+
+    fn answer(&self, request: v1::ReadRequest) -> v1::QueryReply {
+        let group = GroupId(request.group);
+        self.world.reads.lock().push((self.id, group));
+        let query = request.query.unwrap();
+        let linearizable = query.consistency == i32::from(v1::Consistency::Linearizable);
+        if linearizable && let Some(refusal) = self.world.not_leader(self.id, group) {
+            return v1::QueryReply::refused(refusal);
+        }
+        let mut reply = v1::QueryReply { group: group.0, height: 7, found: true, ..Default::default() };
+        match query.query.unwrap() {
+            // The record's sequence number tells which account was asked for.
+            Query::Account(account) => reply.values.push(record_of(&account.address)),
+            Query::Accounts(accounts) => {
+                reply.values = accounts.addresses.iter().map(|address| record_of(address)).collect();
+            }
+            Query::Transaction(transaction) => {
+                let txid = edge::txid("txid", &transaction.txid).unwrap();
+                match self.world.receipts.lock().get(&txid).filter(|receipt| receipt.group == group) {
+                    Some(receipt) => reply.values.push(borsh::to_vec(receipt).unwrap().into()),
+                    None => reply.found = false,
+                }
+            }
+            Query::History(_) | Query::Block(_) | Query::Asset(_) => reply.found = false,
+        }
+        reply
+    }
+}
+
+fn record_of(address: &[u8]) -> Bytes {
+    let record = AccountRecord { sequence: u64::from(address[0]), ..AccountRecord::default() };
+    borsh::to_vec(&record).unwrap().into()
+}
+
+type EventStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitEvents, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Node for FakeNode {
+    type IngestStream = EventStream;
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::ClusterReply, Status>> + Send>>;
+
+    async fn ingest(&self, request: Request<Streaming<v1::IngestBatch>>) -> Result<Response<EventStream>, Status> {
+        assert_eq!(net::peer_identity(&request).unwrap().role, net::Role::Router);
+        let mut batches = request.into_inner();
+        let (events, ready) = mpsc::channel(16);
+        let node = self.clone();
+        let mut cuts = self.world.cuts.subscribe();
+        tokio::spawn(async move {
+            loop {
+                let batch = tokio::select! {
+                    batch = batches.message() => batch,
+                    _ = cuts.changed() => return,
+                };
+                let Ok(Some(batch)) = batch else { return };
+                let Some(all) = node.ingest_batch(&batch) else { return };
+                if events.send(Ok(v1::SubmitEvents { events: all })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(ready))))
+    }
+
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::QueryReply>, Status> {
+        Ok(Response::new(self.answer(request.into_inner())))
+    }
+
+    async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let views = tokio_stream::wrappers::WatchStream::new(self.view.clone());
+        Ok(Response::new(Box::pin(views.map(|view| Ok(view.to_reply())))))
+    }
+
+    async fn node_status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
+        Ok(Response::new(v1::NodeStatusReply { node: self.id.0, ..Default::default() }))
+    }
+
+    async fn raft(&self, _: Request<v1::RaftRequest>) -> Result<Response<v1::RaftReply>, Status> {
+        Err(Status::unimplemented("not part of this test"))
+    }
+
+    async fn link(&self, _: Request<Streaming<v1::LinkBatch>>) -> Result<Response<v1::LinkEnd>, Status> {
+        Err(Status::unimplemented("not part of this test"))
+    }
+
+    async fn clock(&self, _: Request<v1::ClockRequest>) -> Result<Response<v1::ClockReply>, Status> {
+        Err(Status::unimplemented("not part of this test"))
+    }
+}
+
+#[tonic::async_trait]
+impl LocalNode for FakeNode {
+    fn id(&self) -> NodeId {
+        self.id
+    }
+
+    async fn ingest(&self, batch: v1::IngestBatch, reply: mpsc::Sender<v1::SubmitEvents>) {
+        if let Some(events) = self.ingest_batch(&batch) {
+            let _ = reply.send(v1::SubmitEvents { events }).await;
+        }
+    }
+
+    async fn read(&self, request: v1::ReadRequest) -> Result<v1::QueryReply, Status> {
+        Ok(self.answer(request))
+    }
+
+    async fn node_status(&self) -> Result<v1::NodeStatusReply, Status> {
+        Ok(v1::NodeStatusReply { node: self.id.0, ..Default::default() })
+    }
+}
+
+/// Three fake nodes, two shards, and as many routers as a test starts.
+pub struct Cluster {
+    pub ca: Authority,
+    pub genesis: Genesis,
+    pub world: Arc<World>,
+    pub view: Arc<watch::Sender<Arc<ClusterView>>>,
+    pub nodes: Vec<FakeNode>,
+    tasks: Vec<AbortOnDropHandle<()>>,
+    dir: tempfile::TempDir,
+}
+
+pub struct RunningRouter {
+    pub addr: String,
+    task: AbortOnDropHandle<()>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl RunningRouter {
+    /// Stops it and cuts its connections.
+    pub fn kill(mut self) {
+        drop(self.stop.take());
+        drop(self.task);
+    }
+}
+
+pub const NODES: u32 = 3;
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let ca = Authority::new("ca");
+        let mut listeners = Vec::new();
+        for _ in 0..NODES {
+            listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let identities: Vec<_> = (1..=NODES).map(|id| ca.identity(&format!("node-{id}"), "node")).collect();
+        let genesis = genesis(&ca, &listeners, &identities);
+        let world = Arc::new(World::default());
+        *world.give_hints.lock() = true;
+        for committee in &genesis.committees {
+            world.lead(committee.group, 1);
+        }
+        let (view, seen) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
+        let (mut nodes, mut tasks) = (Vec::new(), Vec::new());
+        for ((id, listener), identity) in (1..=NODES).zip(listeners).zip(identities) {
+            let node = FakeNode {
+                id: NodeId(id),
+                cluster: genesis.cluster_id(),
+                world: world.clone(),
+                view: seen.clone(),
+            };
+            nodes.push(node.clone());
+            let server = net::server(&identity, &ca.roots()).unwrap().add_service(NodeServer::new(node));
+            let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
+            tasks.push(AbortOnDropHandle::new(tokio::spawn(async move {
+                serving.await.unwrap();
+            })));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        Self { ca, genesis, world, view: Arc::new(view), nodes, tasks, dir }
+    }
+
+    /// Takes a node's server away for good.
+    pub fn stop_node(&mut self, id: u32) {
+        drop(self.tasks.remove(id as usize - 1));
+    }
+
+    pub fn cluster_id(&self) -> ClusterId {
+        self.genesis.cluster_id()
+    }
+
+    pub fn peers(&self) -> Arc<Peers> {
+        Arc::new(Peers::new(self.ca.identity("router-1", "router"), self.ca.roots(), self.view.subscribe()))
+    }
+
+    pub async fn router(&self, limits: GatewayLimits) -> RunningRouter {
+        self.router_in(limits, None).await
+    }
+
+    pub async fn router_in(&self, limits: GatewayLimits, local: Option<FakeNode>) -> RunningRouter {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let local = local.map(|node| Arc::new(node) as Arc<dyn LocalNode>);
+        let backend = NodeBackend::new(self.peers(), local);
+        let service = Gateway::new(backend, limits).into_service();
+        let identity = self.ca.identity("router-1", "router");
+        let server = net::server(&identity, &self.ca.roots()).unwrap().add_service(service);
+        // A runtime of its own, so that a kill also takes the connections, which tonic detaches.
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let thread = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let std_listener = listener.into_std().unwrap();
+            runtime.block_on(async move {
+                let listener = TcpListener::from_std(std_listener).unwrap();
+                tokio::select! {
+                    result = server.serve_with_incoming(TcpListenerStream::new(listener)) => result.unwrap(),
+                    _ = stopped => {}
+                }
+            });
+            runtime.shutdown_background();
+        });
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            thread.await.unwrap();
+        }));
+        RunningRouter { addr, task, stop: Some(stop) }
+    }
+
+    pub fn profile(&self, routers: &[&str]) -> Profile {
+        self.profile_of(&self.ca.identity("client", "client"), routers)
+    }
+
+    pub fn profile_of(&self, identity: &Identity, routers: &[&str]) -> Profile {
+        let base = self.dir.path();
+        write(base, "ca.pem", &self.ca.pem);
+        write(base, "client.pem", &identity.cert_pem);
+        write(base, "client.key", &identity.key_pem);
+        client::profile::write_genesis(&base.join("genesis.json"), &self.genesis).unwrap();
+        let routers = routers
+            .iter()
+            .map(|addr| RouterEndpoint { node: None, addr: (*addr).to_owned(), server_name: "router-1.seamark".into() })
+            .collect();
+        Profile {
+            cluster: "test".into(),
+            cluster_id: self.cluster_id(),
+            genesis: "genesis.json".into(),
+            ca: "ca.pem".into(),
+            cert: "client.pem".into(),
+            key: "client.key".into(),
+            routers,
+            base: base.to_owned(),
+        }
+    }
+
+    /// A signed payment; equal numbers give equal bytes.
+    pub fn payment(&self, number: u64) -> SignedTx {
+        let key = SecretKey::derive(b"payer", &(number % 50).to_le_bytes());
+        let from = Authorisation::Single(key.public()).address();
+        let mv = Move::Pay { from, to: Address([9; 20]), asset: AssetId([1; 16]), amount: 1 };
+        let mut salt = [0; 16];
+        salt[..8].copy_from_slice(&number.to_le_bytes());
+        let body = TxBody {
+            version: 1,
+            cluster: self.cluster_id(),
+            valid_until_ms: TimeMs(u64::MAX / 2),
+            salt,
+            slots: vec![Slot::Clear { ledger: LedgerId::MAIN, mv }],
+            memo: Vec::new(),
+        };
+        SignedTx::sign(&body, &[&key])
+    }
+
+    pub fn payments(&self, numbers: std::ops::Range<u64>) -> Vec<Bytes> {
+        numbers.map(|number| self.payment(number).encode().into()).collect()
+    }
+}
+
+fn write(base: &Path, name: &str, text: &str) {
+    std::fs::write(base.join(name), text).unwrap();
+}
+
+fn genesis(ca: &Authority, listeners: &[TcpListener], identities: &[Identity]) -> Genesis {
+    let key = |id: u32| SecretKey::derive(b"node", &id.to_le_bytes()).public();
+    let nodes: Vec<NodeInfo> = (1..=NODES)
+        .zip(listeners.iter().zip(identities))
+        .map(|(id, (listener, identity))| NodeInfo {
+            id: NodeId(id),
+            org: OrgId(1),
+            zone: "z".into(),
+            capacity: 1,
+            key: key(id),
+            tls_key_hash: identity.key_hash().unwrap(),
+            peer_addr: listener.local_addr().unwrap().to_string(),
+            client_addr: String::new(),
+        })
+        .collect();
+    let members: Vec<_> =
+        nodes.iter().map(|node| committee::Member { node: node.id, org: node.org, key: node.key }).collect();
+    let committees = [GroupId::BEACON, GroupId::shard(0), GroupId::shard(1)]
+        .map(|group| Committee::majority(group, Incarnation(0), Epoch(0), members.clone()))
+        .to_vec();
+    Genesis {
+        version: 1,
+        name: "test".into(),
+        created_ms: TimeMs(1),
+        seed: Hash32::ZERO,
+        orgs: vec![OrgInfo { id: OrgId(1), name: "org".into(), ca_pem: ca.pem.clone(), admin_key: key(0) }],
+        nodes,
+        committees,
+        layout: Layout::even(2),
+        verify: VerifyMode::Ingest,
+    }
+}

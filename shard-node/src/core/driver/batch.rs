@@ -1,0 +1,166 @@
+//! Fills entries: whatever waits goes into the next one, and while the pipeline is full the next
+//! one grows. So batches follow the load by themselves, and a lone transaction never waits.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use cross_shard::{AckProof, Bundle};
+use ledger::certificate::Certificate;
+use ledger::ids::{GroupId, Tick, TimeMs};
+use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX, INGEST_QUEUE_TXS};
+
+use crate::core::driver::Output;
+use crate::core::entry::{Command, ENTRY_VERSION, Entry};
+
+/// Acknowledgements ride with other commands; alone they wait this long, since nothing but the
+/// size of the peer's outbox depends on them.
+const ACK_DELAY_MS: u64 = 100;
+/// Bundles that may wait for a place.
+const BUNDLES_WAITING_MAX: usize = 64;
+/// Room kept free in an entry for its own framing.
+const ENTRY_SLACK_BYTES: usize = 64 * 1024;
+
+pub(super) struct Batcher {
+    pipeline: usize,
+    in_flight: BTreeMap<u64, ()>,
+    next_id: u64,
+    txs: VecDeque<Bytes>,
+    bundles: VecDeque<Bundle>,
+    acks: BTreeMap<GroupId, AckProof>,
+    acks_since: Option<Tick>,
+    checkpoints: BTreeMap<GroupId, Certificate>,
+}
+
+impl Batcher {
+    pub(super) fn new(pipeline: usize) -> Self {
+        Self {
+            pipeline: pipeline.max(1),
+            in_flight: BTreeMap::new(),
+            next_id: 0,
+            txs: VecDeque::new(),
+            bundles: VecDeque::new(),
+            acks: BTreeMap::new(),
+            acks_since: None,
+            checkpoints: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.txs.len()
+    }
+
+    /// Takes transactions up to the bound and returns the rest.
+    pub(super) fn push_txs(&mut self, mut txs: Vec<Bytes>) -> Vec<Bytes> {
+        let room = INGEST_QUEUE_TXS.saturating_sub(self.txs.len());
+        let refused = if txs.len() > room { txs.split_off(room) } else { Vec::new() };
+        self.txs.extend(txs);
+        refused
+    }
+
+    pub(super) fn has_room_for_bundle(&self) -> bool {
+        self.bundles.len() < BUNDLES_WAITING_MAX
+    }
+
+    pub(super) fn push_bundle(&mut self, bundle: Bundle) {
+        self.bundles.push_back(bundle);
+    }
+
+    pub(super) fn push_ack(&mut self, dest: GroupId, proof: AckProof) {
+        self.acks.insert(dest, proof);
+    }
+
+    pub(super) fn push_checkpoint(&mut self, certificate: Certificate) {
+        let group = certificate.header.group;
+        let newer = self
+            .checkpoints
+            .get(&group)
+            .is_none_or(|waiting| waiting.header.height < certificate.header.height);
+        if newer && (self.checkpoints.len() < ledger::limits::PEERS_MAX || self.checkpoints.contains_key(&group)) {
+            self.checkpoints.insert(group, certificate);
+        }
+    }
+
+    /// A proposal left the pipeline; returns whether it was lost.
+    pub(super) fn proposed(&mut self, id: u64, accepted: bool) -> bool {
+        self.in_flight.remove(&id).is_some() && !accepted
+    }
+
+    /// Drops everything; returns the transactions, whose senders must hear of it.
+    pub(super) fn clear(&mut self) -> Vec<Bytes> {
+        self.bundles.clear();
+        self.acks.clear();
+        self.acks_since = None;
+        self.checkpoints.clear();
+        self.in_flight.clear();
+        self.txs.drain(..).collect()
+    }
+
+    /// Proposes entries while there is something to propose and room in the pipeline.
+    pub(super) fn propose(&mut self, now: Tick, stamp: TimeMs, out: &mut Vec<Output>) {
+        while self.in_flight.len() < self.pipeline && self.due(now) {
+            let commands = self.fill();
+            let entry = Entry { version: ENTRY_VERSION, stamp_ms: stamp, commands };
+            let id = self.next_id;
+            self.next_id += 1;
+            self.in_flight.insert(id, ());
+            out.push(Output::Propose { id, entry: Bytes::from(entry.encode()) });
+        }
+    }
+
+    fn due(&mut self, now: Tick) -> bool {
+        if !self.txs.is_empty() || !self.bundles.is_empty() || !self.checkpoints.is_empty() {
+            return true;
+        }
+        if self.acks.is_empty() {
+            self.acks_since = None;
+            return false;
+        }
+        let since = *self.acks_since.get_or_insert(now);
+        now.0 >= since.0 + ACK_DELAY_MS
+    }
+
+    fn fill(&mut self) -> Vec<Command> {
+        let mut room = BATCH_BYTES_MAX - ENTRY_SLACK_BYTES;
+        let mut commands = Vec::new();
+        while let Some(bundle) = self.bundles.pop_front() {
+            let command = Command::Deliver(encoded(&bundle));
+            if command.size() > room {
+                self.bundles.push_front(bundle);
+                break;
+            }
+            room -= command.size();
+            commands.push(command);
+        }
+        for proof in std::mem::take(&mut self.acks).into_values() {
+            let command = Command::Ack(encoded(&proof));
+            // An acknowledgement that finds no room is sent again with the peer's next pull.
+            if command.size() <= room {
+                room -= command.size();
+                commands.push(command);
+            }
+        }
+        self.acks_since = None;
+        for certificate in std::mem::take(&mut self.checkpoints).into_values() {
+            let command = Command::Checkpoint(encoded(&certificate));
+            if command.size() <= room {
+                room -= command.size();
+                commands.push(command);
+            }
+        }
+        for _ in 0..BATCH_TXS_MAX {
+            match self.txs.front() {
+                Some(tx) if tx.len() + 5 <= room => {
+                    let tx = self.txs.pop_front().expect("there is a front");
+                    room -= tx.len() + 5;
+                    commands.push(Command::Tx(tx.into()));
+                }
+                _ => break,
+            }
+        }
+        commands
+    }
+}
+
+fn encoded<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
+    borsh::to_vec(value).expect("writing to memory does not fail")
+}

@@ -1,0 +1,465 @@
+//! The node-local half of a replica: batching, attesting, gathering certificates, pulling mail.
+//!
+//! Volatile and without IO: everything here can be lost at any time and is rebuilt from state and
+//! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
+//! `certify` gathers signatures, `mail` serves and pulls streams, `batch` fills entries.
+
+mod batch;
+mod certify;
+mod mail;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cross_shard::stream::StreamLeaf;
+use ledger::certificate::Certificate;
+use ledger::committee::Committee;
+use ledger::crypto::SecretKey;
+use ledger::hash::Hash32;
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, NodeId, Tick, TimeMs};
+use ledger::machine::Driver;
+use ledger::reject::Reject;
+use ledger::tx::ParsedTx;
+
+use crate::core::executor::EmittedMail;
+use crate::core::machine::CommandOutcome;
+use crate::core::peer::PeerMessage;
+
+use batch::Batcher;
+use certify::Certifier;
+use mail::Mailroom;
+
+/// What a driver is made for.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The group.
+    pub group: GroupId,
+    /// This node.
+    pub node: NodeId,
+    /// The key headers are signed with.
+    pub key: SecretKey,
+    /// Proposals in flight at once.
+    pub pipeline: usize,
+    /// Blocks between two checkpoints in the beacon.
+    pub checkpoint_every: u64,
+}
+
+/// A block after it was persisted.
+#[derive(Clone, Debug)]
+pub struct CommittedBlock {
+    /// Its header.
+    pub header: Arc<Header>,
+    /// The header's hash.
+    pub header_hash: Hash32,
+    /// What became of its commands.
+    pub outcomes: Vec<CommandOutcome>,
+    /// What it emitted.
+    pub mail: Vec<EmittedMail>,
+    /// Heads of its outgoing streams.
+    pub outbox: Vec<StreamLeaf>,
+    /// Cursors of its incoming streams.
+    pub inbox: Vec<StreamLeaf>,
+    /// Signatures to check before it is attested.
+    pub to_verify: Arc<Vec<ParsedTx>>,
+}
+
+/// What the host read from state at the start and after a snapshot.
+#[derive(Clone, Debug)]
+pub struct SystemView {
+    /// All committees in force, of every group.
+    pub committees: Vec<Committee>,
+    /// The last block.
+    pub header: Arc<Header>,
+    /// Its hash.
+    pub header_hash: Hash32,
+    /// Outgoing streams.
+    pub outbox: Vec<OutboxView>,
+    /// Cursors of incoming streams.
+    pub inbox: Vec<StreamLeaf>,
+    /// Signatures of the last block to check before it is attested again.
+    pub to_verify: Arc<Vec<ParsedTx>>,
+}
+
+/// An outgoing stream as read from state.
+#[derive(Clone, Debug)]
+pub struct OutboxView {
+    /// Its head.
+    pub leaf: StreamLeaf,
+    /// Everything below has been acknowledged.
+    pub acked: u64,
+    /// The messages from `acked` to the head.
+    pub messages: Vec<Bytes>,
+}
+
+/// What happens to a driver.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// State as read by the host, at the start and after a snapshot.
+    System(SystemView),
+    /// The committees in force changed.
+    Committees(Vec<Committee>),
+    /// This replica leads, or another does.
+    Role {
+        /// Whether it may propose.
+        leads: bool,
+        /// Who leads, if known.
+        leader: Option<NodeId>,
+    },
+    /// Offset of the guarded clock against the tick: `time = tick + offset`.
+    ClockOffset(i64),
+    /// Transactions whose signatures hold.
+    Submit(Vec<Bytes>),
+    /// A proposal left the pipeline: applied here, or lost.
+    Proposed {
+        /// As in [`Output::Propose`].
+        id: u64,
+        /// Whether it is in the log for certain.
+        accepted: bool,
+    },
+    /// A block was persisted.
+    Committed(CommittedBlock),
+    /// The signatures of a block were checked.
+    Verified {
+        /// The block.
+        height: Height,
+        /// Whether all hold.
+        valid: bool,
+    },
+    /// A peer's message.
+    Peer {
+        /// Who sent it; the transport has authenticated it.
+        from: NodeId,
+        /// The message.
+        message: Box<PeerMessage>,
+    },
+    /// Time has passed.
+    Timer,
+}
+
+/// What a driver asks of its host.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Propose an entry.
+    Propose {
+        /// Returned in [`Input::Proposed`].
+        id: u64,
+        /// The encoded entry.
+        entry: Bytes,
+    },
+    /// Send a message to the replica of `group` on `node`.
+    Send {
+        /// The node; may be this one.
+        node: NodeId,
+        /// The group there.
+        group: GroupId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// Check the signatures of a block and answer with [`Input::Verified`].
+    Verify {
+        /// The block.
+        height: Height,
+        /// Its transactions.
+        txs: Arc<Vec<ParsedTx>>,
+    },
+    /// A certificate was completed; the host keeps it.
+    Certified(Certificate),
+    /// A peer group has taken everything of our stream below this.
+    PeerTook {
+        /// The peer.
+        dest: GroupId,
+        /// Its cursor.
+        next_seq: u64,
+    },
+    /// Queued transactions that this replica cannot propose any more.
+    Refuse {
+        /// The transactions.
+        txs: Vec<Bytes>,
+        /// Why.
+        reject: Reject,
+    },
+    /// Something an operator must know.
+    Alarm(String),
+}
+
+/// The driver of one replica.
+pub struct GroupDriver {
+    config: DriverConfig,
+    leads: bool,
+    leader: Option<NodeId>,
+    clock_offset_ms: i64,
+    committees: BTreeMap<GroupId, Committee>,
+    batcher: Batcher,
+    certifier: Certifier,
+    mailroom: Mailroom,
+    last_checkpoint: Height,
+}
+
+impl GroupDriver {
+    /// A driver that knows nothing yet; give it [`Input::System`] first.
+    #[must_use]
+    pub fn new(config: DriverConfig) -> Self {
+        Self {
+            batcher: Batcher::new(config.pipeline),
+            certifier: Certifier::default(),
+            mailroom: Mailroom::default(),
+            leads: false,
+            leader: None,
+            clock_offset_ms: 0,
+            committees: BTreeMap::new(),
+            last_checkpoint: Height(0),
+            config,
+        }
+    }
+
+    /// The highest certified header, if any was certified since the start.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certifier.latest().map(|certified| &certified.certificate)
+    }
+
+    /// Transactions waiting for a place in an entry.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.batcher.queued()
+    }
+
+    fn own_committee(&self) -> Option<&Committee> {
+        self.committees.get(&self.config.group)
+    }
+
+    fn stamp(&self, now: Tick) -> TimeMs {
+        let now = i64::try_from(now.0).unwrap_or(i64::MAX);
+        TimeMs(u64::try_from(now.saturating_add(self.clock_offset_ms)).unwrap_or(0))
+    }
+
+    /// Nodes that may answer for a group, its likely leader first.
+    fn nodes_of(&self, group: GroupId) -> Vec<NodeId> {
+        self.committees
+            .get(&group)
+            .map(|committee| committee.members.iter().map(|member| member.node).collect())
+            .unwrap_or_default()
+    }
+
+    fn system(&mut self, now: Tick, view: SystemView, out: &mut Vec<Output>) {
+        self.committees(view.committees);
+        self.mailroom.reset(&view.outbox, &view.inbox);
+        let outbox = view.outbox.iter().map(|line| line.leaf).collect();
+        let height = view.header.height;
+        self.certifier.reset(view.header, view.header_hash, outbox, view.inbox);
+        self.attest_checked(now, height, view.to_verify, out);
+    }
+
+    fn committees(&mut self, committees: Vec<Committee>) {
+        self.committees = committees.into_iter().map(|committee| (committee.group, committee)).collect();
+    }
+
+    fn committed(&mut self, now: Tick, block: CommittedBlock, out: &mut Vec<Output>) {
+        self.mailroom.committed(&block);
+        let (height, to_verify) = (block.header.height, Arc::clone(&block.to_verify));
+        self.certifier.committed(block);
+        self.attest_checked(now, height, to_verify, out);
+        self.flush(now, out);
+    }
+
+    /// Attests at once, or after the host has checked the client signatures of the block.
+    fn attest_checked(&mut self, now: Tick, height: Height, txs: Arc<Vec<ParsedTx>>, out: &mut Vec<Output>) {
+        if txs.is_empty() {
+            self.attest(now, height, out);
+        } else {
+            out.push(Output::Verify { height, txs });
+        }
+    }
+
+    fn attest(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
+        let Some(committee) = self.committees.get(&self.config.group) else { return };
+        if committee.index_of(self.config.node).is_none() {
+            return;
+        }
+        let Some(attestation) = self.certifier.attest(height, &self.config) else { return };
+        for member in &committee.members {
+            if member.node != self.config.node {
+                let message =
+                    PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false };
+                out.push(Output::Send { node: member.node, group: self.config.group, message });
+            }
+        }
+        self.gather(now, attestation, out);
+    }
+
+    fn gather(&mut self, now: Tick, attestation: ledger::Attestation, out: &mut Vec<Output>) {
+        let Some(committee) = self.committees.get(&self.config.group) else { return };
+        match self.certifier.gather(attestation, committee) {
+            certify::Gathered::Nothing => {}
+            certify::Gathered::Divergence(node, height) => out.push(Output::Alarm(format!(
+                "node {node} signed another header than this replica at height {height} of {}",
+                self.config.group
+            ))),
+            certify::Gathered::Certificate(certificate) => self.certified(now, certificate, out),
+        }
+    }
+
+    fn certified(&mut self, now: Tick, certificate: Certificate, out: &mut Vec<Output>) {
+        let height = certificate.header.height;
+        let newest = self.certifier.latest().is_some_and(|latest| latest.certificate.header.height == height);
+        if newest {
+            if self.leads
+                && self.config.group != GroupId::BEACON
+                && height.0 >= self.last_checkpoint.0 + self.config.checkpoint_every
+            {
+                self.last_checkpoint = height;
+                for node in self.nodes_of(GroupId::BEACON) {
+                    let message = PeerMessage::Checkpoint(certificate.clone());
+                    out.push(Output::Send { node, group: GroupId::BEACON, message });
+                }
+            }
+            if let Some(latest) = self.certifier.latest() {
+                self.mailroom.certified(&self.config, self.leads, now, latest, &self.committees, out);
+            }
+        }
+        out.push(Output::Certified(certificate));
+    }
+
+    fn peer(&mut self, now: Tick, from: NodeId, message: PeerMessage, out: &mut Vec<Output>) {
+        match message {
+            PeerMessage::Attest { attestation, wants_certificate } => {
+                if attestation.node != from || attestation.group != self.config.group {
+                    return;
+                }
+                if wants_certificate {
+                    if let Some(latest) = self.certifier.latest() {
+                        if latest.certificate.header.height >= attestation.height {
+                            let message = PeerMessage::Certified(latest.certificate.clone());
+                            out.push(Output::Send { node: from, group: self.config.group, message });
+                        }
+                    }
+                }
+                self.gather(now, attestation, out);
+            }
+            PeerMessage::Certified(certificate) => {
+                let Some(committee) = self.committees.get(&self.config.group) else { return };
+                if self.certifier.adopt(&certificate, committee) {
+                    self.certified(now, certificate, out);
+                }
+            }
+            PeerMessage::Pull { dest, node, next_seq, ack } => {
+                if let Some(ack) = ack {
+                    self.take_ack(ack, out);
+                }
+                if node == from {
+                    let latest = self.certifier.latest();
+                    self.mailroom.subscribe(&self.config, now, dest, node, next_seq, latest, out);
+                }
+            }
+            PeerMessage::Bundle(bundle) => {
+                if self.leads
+                    && self.batcher.has_room_for_bundle()
+                    && self.mailroom.accept(&bundle, &self.config, &self.committees)
+                {
+                    self.batcher.push_bundle(bundle);
+                }
+            }
+            PeerMessage::Serving { source } => self.mailroom.serving(source),
+            PeerMessage::Ack(proof) => self.take_ack(proof, out),
+            PeerMessage::Checkpoint(certificate) => {
+                if self.leads && self.config.group == GroupId::BEACON {
+                    self.batcher.push_checkpoint(certificate);
+                }
+            }
+        }
+        self.flush(now, out);
+    }
+
+    /// A leader judges a proof and drops what it covers with the next entry; others pass it on.
+    fn take_ack(&mut self, proof: cross_shard::AckProof, out: &mut Vec<Output>) {
+        if !self.leads {
+            if let Some(leader) = self.leader.filter(|leader| *leader != self.config.node) {
+                let message = PeerMessage::Ack(proof);
+                out.push(Output::Send { node: leader, group: self.config.group, message });
+            }
+            return;
+        }
+        let dest = proof.certificate.header.group;
+        if self.mailroom.judge_ack(&proof, &self.config, &self.committees) {
+            out.push(Output::PeerTook { dest, next_seq: proof.leaf.next_seq });
+            self.batcher.push_ack(dest, proof);
+        }
+    }
+
+    fn flush(&mut self, now: Tick, out: &mut Vec<Output>) {
+        if self.leads {
+            let stamp = self.stamp(now);
+            self.batcher.propose(now, stamp, out);
+        }
+    }
+
+    fn timer(&mut self, now: Tick, out: &mut Vec<Output>) {
+        if let (Some(attestation), Some(committee)) =
+            (self.certifier.uncertified(now), self.own_committee())
+        {
+            for member in committee.members.iter().filter(|member| member.node != self.config.node) {
+                let message =
+                    PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: true };
+                out.push(Output::Send { node: member.node, group: self.config.group, message });
+            }
+        }
+        if self.leads {
+            self.mailroom.pull(&self.config, now, self.certifier.latest(), &self.committees, out);
+        }
+        self.mailroom.expire(now);
+        self.flush(now, out);
+    }
+
+    fn role(&mut self, now: Tick, leads: bool, leader: Option<NodeId>, out: &mut Vec<Output>) {
+        self.leader = leader;
+        if self.leads == leads {
+            return;
+        }
+        self.leads = leads;
+        self.mailroom.leadership_changed();
+        let stranded = self.batcher.clear();
+        if !leads && !stranded.is_empty() {
+            out.push(Output::Refuse { txs: stranded, reject: Reject::NotLeader });
+        }
+        self.timer(now, out);
+    }
+}
+
+impl Driver for GroupDriver {
+    type Input = Input;
+    type Output = Output;
+
+    fn step(&mut self, now: Tick, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::System(view) => self.system(now, view, out),
+            Input::Committees(committees) => self.committees(committees),
+            Input::Role { leads, leader } => self.role(now, leads, leader, out),
+            Input::ClockOffset(offset_ms) => self.clock_offset_ms = offset_ms,
+            Input::Submit(txs) if self.leads => {
+                let refused = self.batcher.push_txs(txs);
+                if !refused.is_empty() {
+                    out.push(Output::Refuse { txs: refused, reject: Reject::Busy });
+                }
+                self.flush(now, out);
+            }
+            Input::Submit(txs) => out.push(Output::Refuse { txs, reject: Reject::NotLeader }),
+            Input::Proposed { id, accepted } => {
+                let lost = self.batcher.proposed(id, accepted);
+                if lost {
+                    self.mailroom.proposals_lost();
+                }
+                self.flush(now, out);
+            }
+            Input::Committed(block) => self.committed(now, block, out),
+            Input::Verified { height, valid: true } => self.attest(now, height, out),
+            Input::Verified { height, valid: false } => out.push(Output::Alarm(format!(
+                "block {height} of {} carries a signature that does not hold; this replica does not attest it",
+                self.config.group
+            ))),
+            Input::Peer { from, message } => self.peer(now, from, *message, out),
+            Input::Timer => self.timer(now, out),
+        }
+    }
+}

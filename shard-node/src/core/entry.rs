@@ -1,0 +1,104 @@
+//! Entries as they are sequenced: commands and a time stamp, no height and no parent.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::hash::{Hash32, tagged};
+use ledger::ids::TimeMs;
+use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX};
+
+/// Version written into new entries.
+pub const ENTRY_VERSION: u8 = 1;
+
+/// One command of an entry. Variants are added, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Command {
+    /// A client's signed transaction, as received.
+    Tx(Vec<u8>),
+    /// A bundle of mail from another group: borsh of `cross_shard::Bundle`.
+    Deliver(Vec<u8>),
+    /// A proof of a peer's cursor: borsh of `cross_shard::AckProof`.
+    Ack(Vec<u8>),
+    /// A group's checkpoint for the beacon: borsh of `ledger::Certificate`.
+    Checkpoint(Vec<u8>),
+    /// A change of the beacon's registry: borsh of its signed command.
+    Registry(Vec<u8>),
+}
+
+impl Command {
+    /// Encoded size, to keep batches within their limit.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let (Self::Tx(bytes)
+        | Self::Deliver(bytes)
+        | Self::Ack(bytes)
+        | Self::Checkpoint(bytes)
+        | Self::Registry(bytes)) = self;
+        bytes.len() + 5
+    }
+
+    /// Hash below the header's `batch_root`.
+    #[must_use]
+    pub fn hash(&self) -> Hash32 {
+        let (kind, bytes) = match self {
+            Self::Tx(bytes) => (0u8, bytes),
+            Self::Deliver(bytes) => (1, bytes),
+            Self::Ack(bytes) => (2, bytes),
+            Self::Checkpoint(bytes) => (3, bytes),
+            Self::Registry(bytes) => (4, bytes),
+        };
+        tagged(b"seamark/command/v1", &[&[kind], bytes])
+    }
+}
+
+/// A batch as a leader proposes it.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Entry {
+    /// Format version, [`ENTRY_VERSION`].
+    pub version: u8,
+    /// The leader's guarded clock; the machine uses `max(stamp, previous + 1)`.
+    pub stamp_ms: TimeMs,
+    /// What to apply, in order.
+    pub commands: Vec<Command>,
+}
+
+impl Entry {
+    /// Encodes for the log.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+
+    /// Decodes what stands in the log. A committed entry that is not decodable is an empty one on
+    /// every replica alike: a leader that proposes garbage gets an empty block.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Self {
+        match borsh::from_slice::<Self>(bytes) {
+            Ok(entry)
+                if entry.version == ENTRY_VERSION
+                    && bytes.len() <= BATCH_BYTES_MAX
+                    && entry.commands.len() <= 2 * BATCH_TXS_MAX =>
+            {
+                entry
+            }
+            _ => Self { version: ENTRY_VERSION, stamp_ms: TimeMs(0), commands: Vec::new() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn garbage_in_the_log_is_an_empty_entry_everywhere() {
+        assert!(Entry::decode(b"garbage").commands.is_empty());
+        let entry = Entry {
+            version: ENTRY_VERSION,
+            stamp_ms: TimeMs(5),
+            commands: vec![Command::Tx(vec![1, 2, 3]), Command::Ack(vec![])],
+        };
+        assert_eq!(Entry::decode(&entry.encode()), entry);
+        let mut longer = entry.encode();
+        longer.push(0);
+        assert!(Entry::decode(&longer).commands.is_empty());
+    }
+}

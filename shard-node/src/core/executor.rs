@@ -1,0 +1,223 @@
+//! From a committed entry to a block: applies the commands to a view, moves the state tree, and
+//! computes the header. Pure; the host persists what comes out in one atomic batch.
+
+use bytes::Bytes;
+use consensus::port::AppliedState;
+use cross_shard::stream::{self, OutStream, StreamLeaf};
+use ledger::committee::Committee;
+use ledger::genesis::VerifyMode;
+use ledger::hash::Hash32;
+use ledger::header::{HEADER_VERSION, Header};
+use ledger::ids::{ClusterId, GroupId, TimeMs};
+use ledger::layout::Layout;
+use ledger::limits::MAIL_WINDOW_MESSAGES;
+use ledger::machine::{BlockContext, Machine};
+use ledger::merkle;
+use ledger::receipt::Receipt;
+use ledger::schema;
+use ledger::tree::{StateTree, TreeError, value_hash};
+use ledger::tx::ParsedTx;
+use ledger::view::{ReadFault, StateReader, View};
+
+use crate::core::applied::AppliedRecord;
+use crate::core::entry::Entry;
+use crate::core::machine::{BlockWork, CommandOutcome};
+use crate::core::records::BlockRecord;
+
+/// What stays the same for all blocks of a group.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupConstants {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The group.
+    pub group: GroupId,
+    /// How far client signatures are checked.
+    pub verify: VerifyMode,
+}
+
+/// A message that a block emitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmittedMail {
+    /// Where it goes.
+    pub dest: GroupId,
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its bytes.
+    pub message: Bytes,
+}
+
+/// A block before it is persisted.
+pub struct ExecutedBlock {
+    /// The header.
+    pub header: Header,
+    /// Its hash.
+    pub header_hash: Hash32,
+    /// Everything to write, in one batch, sorted by key; `None` deletes.
+    pub writes: Vec<(Vec<u8>, Option<Bytes>)>,
+    /// What the next block continues from; also among the writes.
+    pub applied: AppliedRecord,
+    /// What became of each command.
+    pub outcomes: Vec<CommandOutcome>,
+    /// New receipts.
+    pub receipts: Vec<Receipt>,
+    /// New mail.
+    pub mail: Vec<EmittedMail>,
+    /// Heads of outgoing streams after the block.
+    pub outbox: Vec<StreamLeaf>,
+    /// Cursors of incoming streams after the block.
+    pub inbox: Vec<StreamLeaf>,
+    /// Transactions whose signatures a replica has to check before it attests; empty in `ingest`.
+    pub to_verify: Vec<ParsedTx>,
+    /// Committees or the layout changed.
+    pub system_changed: bool,
+}
+
+/// Why a block cannot be made. The group stops.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The database failed or holds bytes that are not ours.
+    #[error(transparent)]
+    Read(#[from] ReadFault),
+    /// A key outside the shard's prefix, or another broken invariant of the tree.
+    #[error("the state tree refused an update: {0}")]
+    Tree(#[from] TreeError),
+    /// Something that genesis wrote is missing.
+    #[error("the state holds no {0}; the folder is damaged, restore it from a snapshot")]
+    Missing(&'static str),
+}
+
+/// Applies one entry on top of `previous`. On an error nothing may be persisted and the tree is
+/// not to be used again.
+///
+/// # Errors
+/// [`ExecuteError`] stops the group.
+pub fn execute(
+    base: &dyn StateReader,
+    tree: &mut StateTree,
+    constants: &GroupConstants,
+    previous: &AppliedRecord,
+    consensus: AppliedState,
+    payload: &Bytes,
+) -> Result<ExecutedBlock, ExecuteError> {
+    let entry = Entry::decode(payload);
+    let mut view = View::new(base);
+    let layout: Layout = view.load(&schema::layout()).ok_or(ExecuteError::Missing("layout"))?;
+    let committee: Committee =
+        view.load(&schema::current_committee(constants.group)).ok_or(ExecuteError::Missing("committee"))?;
+    let layout_version = layout.version;
+    let at = BlockContext {
+        cluster: constants.cluster,
+        group: constants.group,
+        height: previous.height.next(),
+        time_ms: TimeMs(entry.stamp_ms.0.max(previous.time_ms.0 + 1)),
+    };
+    let mut work = BlockWork::new(constants.group, layout, constants.verify);
+    let outcomes: Vec<CommandOutcome> =
+        entry.commands.iter().map(|command| work.apply(&mut view, at, command)).collect();
+    let BlockWork { flows, receipts, parsed, system_changed, .. } = work;
+    let value_flow = flows.close(&mut view);
+
+    let (outbox, inbox) = (stream::outbox_leaves(&mut view), stream::inbox_leaves(&mut view));
+    let congestion = congestion(&mut view, &outbox);
+    let next_committee: Committee =
+        view.load(&schema::current_committee(constants.group)).ok_or(ExecuteError::Missing("committee"))?;
+    let mut writes = view.into_writes()?;
+    let state_root = update_tree(tree, &writes)?;
+
+    let commands: Vec<Hash32> = entry.commands.iter().map(super::entry::Command::hash).collect();
+    let leaves: Vec<Hash32> = receipts.iter().map(Receipt::leaf).collect();
+    let header = Header {
+        version: HEADER_VERSION,
+        cluster: constants.cluster,
+        group: constants.group,
+        incarnation: committee.incarnation,
+        height: at.height,
+        parents: vec![previous.header_hash],
+        time_ms: at.time_ms,
+        layout_version,
+        batch_root: merkle::root(&commands),
+        receipts_root: merkle::root(&leaves),
+        state_root,
+        outbox_root: stream::root(&outbox),
+        inbox_cursors_root: stream::root(&inbox),
+        value_flow,
+        congestion,
+        committee_hash: committee.hash(),
+        next_committee_hash: next_committee.hash(),
+        flags: 0,
+    };
+    let header_hash = header.hash();
+    let applied = AppliedRecord {
+        version: 1,
+        consensus,
+        height: at.height,
+        header_hash,
+        time_ms: at.time_ms,
+        state_root,
+    };
+    let record = BlockRecord { receipts, outbox, inbox };
+    writes.push((schema::header(at.height), Some(encoded(&header))));
+    writes.push((schema::block(at.height), Some(encoded(&record))));
+    writes.push((schema::entry(at.height), Some(payload.clone())));
+    writes.push((schema::applied(), Some(encoded(&applied))));
+    let mail = emitted(&writes);
+    let BlockRecord { receipts, outbox, inbox } = record;
+    Ok(ExecutedBlock {
+        header,
+        header_hash,
+        writes,
+        applied,
+        outcomes,
+        receipts,
+        mail,
+        outbox,
+        inbox,
+        to_verify: parsed,
+        system_changed,
+    })
+}
+
+fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
+    Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
+}
+
+/// Streams at least half full, in percent of the window.
+fn congestion(view: &mut View<'_>, outbox: &[StreamLeaf]) -> Vec<(GroupId, u8)> {
+    outbox
+        .iter()
+        .filter_map(|leaf| {
+            let stream: OutStream = stream::out_stream(view, leaf.peer);
+            let percent = (stream.pending() * 100 / MAIL_WINDOW_MESSAGES).min(100);
+            (percent >= 50).then(|| (leaf.peer, u8::try_from(percent).unwrap_or(100)))
+        })
+        .collect()
+}
+
+fn update_tree(tree: &mut StateTree, writes: &[(Vec<u8>, Option<Bytes>)]) -> Result<Hash32, TreeError> {
+    let updates: Vec<_> = writes
+        .iter()
+        .filter_map(|(key, value)| {
+            let position = schema::tree_position(key)?;
+            Some((position, value.as_ref().map(|value| value_hash(value))))
+        })
+        .collect();
+    tree.apply(updates)?;
+    Ok(Hash32(tree.root()))
+}
+
+/// The new mail among the writes: they are sorted, so messages of one stream are in order.
+fn emitted(writes: &[(Vec<u8>, Option<Bytes>)]) -> Vec<EmittedMail> {
+    writes
+        .iter()
+        .filter_map(|(key, value)| {
+            let message = value.clone()?;
+            let rest: &[u8; 16] = key.strip_prefix(&[schema::MAIL])?.try_into().ok()?;
+            let (dest, seq) = rest.split_at(8);
+            Some(EmittedMail {
+                dest: GroupId(u64::from_be_bytes(dest.try_into().ok()?)),
+                seq: u64::from_be_bytes(seq.try_into().ok()?),
+                message,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,16 @@
+//! The pure core of a group: its composed machine, the block executor and the driver.
+//!
+//! Owns what happens between a committed entry and a block's effects ([`executor`]), and the
+//! node-local decisions of a replica ([`driver`]): batching, attesting, gathering certificates,
+//! pulling mail and acknowledging it. Never does IO, reads a clock or draws randomness; the IO host
+//! in `server` and the simulator in `cluster-sim` drive the same code.
+
+pub mod applied;
+pub mod driver;
+pub mod entry;
+pub mod executor;
+pub mod flows;
+pub mod genesis;
+pub mod machine;
+pub mod peer;
+pub mod records;

@@ -1,0 +1,52 @@
+//! What replicas tell each other outside consensus: attestations, certificates, pulls, bundles,
+//! proofs of cursors and checkpoints. Every message may be lost, repeated or late.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use cross_shard::{AckProof, Bundle};
+use ledger::certificate::{Attestation, Certificate};
+use ledger::ids::{GroupId, NodeId};
+
+/// One message to the replica of a group on a node. Variants are added, never changed.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum PeerMessage {
+    /// A replica of the same group signed a header. With `wants_certificate` the sender still
+    /// misses the certificate of that height.
+    Attest {
+        /// The signature.
+        attestation: Attestation,
+        /// Whether the sender asks for the certificate.
+        wants_certificate: bool,
+    },
+    /// A certificate of the same group, for a replica that missed the attestations.
+    Certified(Certificate),
+    /// A replica of `dest` asks for mail from `next_seq` on, now and while it keeps asking.
+    Pull {
+        /// Group that asks.
+        dest: GroupId,
+        /// Node that asks, to which bundles go.
+        node: NodeId,
+        /// Its cursor.
+        next_seq: u64,
+        /// Proof of the cursor, so that the source can drop what was taken.
+        ack: Option<AckProof>,
+    },
+    /// A replica of `source` has taken a pull and will send what there is.
+    Serving {
+        /// The group that was asked.
+        source: GroupId,
+    },
+    /// Mail for the receiving group.
+    Bundle(Bundle),
+    /// A proof of a cursor, passed on to the replica that leads.
+    Ack(AckProof),
+    /// A group's certificate for the beacon.
+    Checkpoint(Certificate),
+}
+
+impl PeerMessage {
+    /// Encodes for the link.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+}

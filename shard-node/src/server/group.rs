@@ -1,0 +1,596 @@
+//! The task of one group: feeds its driver and carries out what the driver asks.
+//!
+//! One task owns the driver; everybody else sends it inputs. It never waits for consensus or for
+//! peers: proposals go through a task of their own, messages into bounded queues.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use consensus::port::{RoleView, SequencerError, Timing};
+use consensus::raft::{RaftGroup, RaftGroupConfig};
+use consensus::sequencer::Sequencer;
+use cross_shard::stream::{self, OutStream};
+use ledger::committee::Committee;
+use ledger::crypto::SecretKey;
+use ledger::genesis::{Genesis, VerifyMode};
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, NodeId, TimeMs, TxId};
+use ledger::limits::CLOCK_SKEW_MS_MAX;
+use ledger::machine::Driver;
+use ledger::receipt::Receipt;
+use ledger::reject::Reject;
+use ledger::schema;
+use ledger::tx::ParsedTx;
+use ledger::view::{ReadFault, StateReader, View};
+use ledger::{Certificate, SignedTx};
+use parking_lot::Mutex;
+use rayon::prelude::*;
+use storage::{Kv, LogStore, PlainCipher, SharedResources, WriteBatch};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::core::driver::{DriverConfig, GroupDriver, Input, Output, OutboxView, SystemView};
+use crate::core::entry::{Command, Entry};
+use crate::core::machine::CommandOutcome;
+use crate::core::peer::PeerMessage;
+use crate::core::records::BlockRecord;
+use crate::server::clock::{Clock, Offsets, median_offset_ms};
+use crate::server::ingest::Waiters;
+use crate::server::links::{Links, Transport};
+use crate::server::replica::{Committing, DbReader, OpenError, Replica, ReplicaShare};
+
+/// Inputs that wait for a group's task.
+const INPUTS_MAX: usize = 4096;
+/// Blocks that wait for a group's task; the commit loop waits beyond it.
+const BLOCKS_MAX: usize = 64;
+/// Between two timer inputs.
+const TIMER: Duration = Duration::from_millis(25);
+/// Proposals in flight per group.
+const PIPELINE: usize = 3;
+/// Blocks between two checkpoints in the beacon.
+const CHECKPOINT_EVERY: u64 = 64;
+/// Transactions that this node has checked itself and does not check again before it attests.
+const CHECKED_MAX: usize = 65_536;
+
+/// What is the same for all groups of a node.
+#[derive(Clone)]
+pub struct HostContext {
+    /// The genesis.
+    pub genesis: Arc<Genesis>,
+    /// This node.
+    pub node: NodeId,
+    /// The key headers are signed with.
+    pub key: SecretKey,
+    /// How far client signatures are checked.
+    pub verify: VerifyMode,
+    /// Engine times.
+    pub timing: Timing,
+    /// Log entries between two snapshots.
+    pub snapshot_every_entries: u64,
+    /// Shared caches and threads of all databases.
+    pub resources: SharedResources,
+    /// Ways to other nodes.
+    pub links: Arc<Links>,
+    /// The process's clocks.
+    pub clock: Clock,
+    /// Clock offsets of the peers.
+    pub offsets: watch::Receiver<Offsets>,
+    /// Ends everything.
+    pub stop: CancellationToken,
+    /// Waits for everything.
+    pub tasks: TaskTracker,
+}
+
+/// A running group, for everybody else on the node.
+pub struct GroupHandle {
+    /// The group.
+    pub group: GroupId,
+    /// Consensus.
+    pub raft: RaftGroup,
+    /// State and tree.
+    pub share: ReplicaShare,
+    /// Who waits for what.
+    pub waiters: Arc<Waiters>,
+    /// The highest certificate.
+    pub certified: watch::Receiver<Option<Certificate>>,
+    /// What an operator must know.
+    pub alarms: Arc<Mutex<Vec<String>>>,
+    inputs: mpsc::Sender<Input>,
+    checked: Arc<Mutex<lru::LruCache<TxId, ()>>>,
+}
+
+/// Why a group cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// Its state.
+    #[error("{0}: {1}")]
+    Open(GroupId, #[source] OpenError),
+    /// Its log.
+    #[error("{0}: {1}")]
+    Log(GroupId, #[source] storage::StorageError),
+    /// Its engine.
+    #[error("{0}")]
+    Start(#[from] consensus::raft::StartError),
+    /// Its first membership.
+    #[error("{0}: {1}")]
+    Bootstrap(GroupId, #[source] SequencerError),
+    /// What the state holds.
+    #[error("{0}: {1}")]
+    Read(GroupId, #[source] ReadFault),
+}
+
+impl GroupError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Open(_, error) => error.code(),
+            Self::Log(_, error) => error.code(),
+            Self::Start(error) => error.code(),
+            Self::Bootstrap(..) => "raft_bootstrap",
+            Self::Read(..) => "state_unreadable",
+        }
+    }
+}
+
+/// The engine's id of a node that is in a group since the genesis. Later joins count up, so that no
+/// id is ever used again.
+#[must_use]
+pub fn first_raft_id(node: NodeId) -> u64 {
+    (u64::from(node.0) << 16) | 1
+}
+
+impl GroupHandle {
+    /// Opens and starts a group.
+    ///
+    /// # Errors
+    /// [`GroupError`] names the group and what is wrong.
+    pub async fn start(
+        context: &HostContext,
+        group: GroupId,
+        folder: &Path,
+        log: Arc<dyn LogStore>,
+    ) -> Result<Arc<Self>, GroupError> {
+        let (effects, committing) = mpsc::channel(BLOCKS_MAX);
+        let (inputs, received) = mpsc::channel(INPUTS_MAX);
+        let opened = {
+            let (root, resources) = (folder.join("state"), context.resources.clone());
+            let (genesis, verify) = (Arc::clone(&context.genesis), context.verify);
+            tokio::task::spawn_blocking(move || Replica::open(&root, &resources, &genesis, group, verify, effects))
+                .await
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        };
+        let (replica, share) = opened.map_err(|error| GroupError::Open(group, error))?;
+        let system = system_view(&share, group, context).map_err(|error| GroupError::Read(group, error))?;
+        let config = RaftGroupConfig {
+            group,
+            raft_id: first_raft_id(context.node),
+            node: context.node,
+            timing: context.timing,
+            snapshot_dir: folder.join("snapshots"),
+            snapshot_every_entries: context.snapshot_every_entries,
+            snapshot_keep_entries: context.snapshot_every_entries / 4,
+        };
+        let (certified_out, certified) = watch::channel(None);
+        let waiters = Arc::new(Waiters::default());
+        let alarms = Arc::new(Mutex::new(Vec::new()));
+        let checked = Arc::new(Mutex::new(lru::LruCache::new(
+            std::num::NonZeroUsize::new(CHECKED_MAX).expect("the bound is not zero"),
+        )));
+        let transport = Arc::new(Transport(Arc::clone(&context.links)));
+        let (raft_out, raft_in) = tokio::sync::oneshot::channel();
+        let task = GroupTask {
+            context: context.clone(),
+            group,
+            share: share.clone(),
+            waiters: Arc::clone(&waiters),
+            alarms: Arc::clone(&alarms),
+            checked: Arc::clone(&checked),
+            certified: certified_out,
+            inputs: inputs.downgrade(),
+            proposals: mpsc::channel(1).0,
+            driver: GroupDriver::new(DriverConfig {
+                group,
+                node: context.node,
+                key: context.key.clone(),
+                pipeline: PIPELINE,
+                checkpoint_every: CHECKPOINT_EVERY,
+            }),
+            leader: None,
+            leads: false,
+            members: Vec::new(),
+        };
+        // The task runs before the engine starts: replayed blocks are announced to it at once.
+        context.tasks.spawn(task.run(system, received, committing, raft_in));
+        let raft = RaftGroup::start(config, log, Box::new(replica), transport).await?;
+        let first = context.genesis.committee(group).map(|committee| {
+            committee.members.iter().map(|member| (first_raft_id(member.node), member.node)).collect()
+        });
+        let bootstrapped = raft.bootstrap(first.unwrap_or_default()).await;
+        bootstrapped.map_err(|error| GroupError::Bootstrap(group, error))?;
+        let _ = raft_out.send(raft.clone());
+        Ok(Arc::new(Self { group, raft, share, waiters, certified, alarms, inputs, checked }))
+    }
+
+    /// Hands over checked transactions; returns them when the group's queue is full.
+    ///
+    /// # Errors
+    /// The transactions that were not taken.
+    pub fn submit(&self, txs: Vec<(TxId, Bytes)>) -> Result<(), Vec<TxId>> {
+        let mut ids = Vec::with_capacity(txs.len());
+        let mut bytes = Vec::with_capacity(txs.len());
+        {
+            let mut checked = self.checked.lock();
+            for (txid, tx) in txs {
+                checked.put(txid, ());
+                ids.push(txid);
+                bytes.push(tx);
+            }
+        }
+        self.inputs.try_send(Input::Submit(bytes)).map_err(|_| ids)
+    }
+
+    /// Hands over a peer's message; it is lost when the group's queue is full.
+    pub fn peer(&self, from: NodeId, message: PeerMessage) {
+        let _ = self.inputs.try_send(Input::Peer { from, message: Box::new(message) });
+    }
+
+    /// The engine's view of this replica.
+    #[must_use]
+    pub fn role(&self) -> RoleView {
+        self.raft.role().borrow().clone()
+    }
+}
+
+/// Reads what a driver starts from.
+fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> Result<SystemView, ReadFault> {
+    let db = share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
+    let reader = DbReader(&db);
+    // The position and the rest come from one moment only while nothing is applied; a later block
+    // announces itself anyway.
+    let applied = share.stand.lock().applied.clone();
+    let mut view = View::new(&reader);
+    let header: Header = view.load(&schema::header(applied.height)).ok_or_else(|| ReadFault("no last header".into()))?;
+    let mut outbox = Vec::new();
+    for leaf in stream::outbox_leaves(&mut view) {
+        let head: OutStream = stream::out_stream(&mut view, leaf.peer);
+        let messages = (head.acked..head.next_seq).filter_map(|seq| view.get(&schema::mail(leaf.peer, seq))).collect();
+        outbox.push(OutboxView { leaf, acked: head.acked, messages });
+    }
+    let to_verify = match context.verify {
+        VerifyMode::Ingest => Vec::new(),
+        VerifyMode::Every => transactions_of(&mut view, applied.height, &header),
+    };
+    let inbox = stream::inbox_leaves(&mut view);
+    let committees = committees(&mut view, context.genesis.as_ref());
+    if let Some(fault) = view.fault() {
+        return Err(fault.clone());
+    }
+    tracing::debug!(%group, height = %applied.height, "state read");
+    Ok(SystemView {
+        committees,
+        header_hash: applied.header_hash,
+        header: Arc::new(header),
+        outbox,
+        inbox,
+        to_verify: Arc::new(to_verify),
+    })
+}
+
+fn transactions_of(view: &mut View<'_>, height: Height, header: &Header) -> Vec<ParsedTx> {
+    let Some(payload) = view.get(&schema::entry(height)) else { return Vec::new() };
+    let parse = |command: &Command| match command {
+        Command::Tx(bytes) => ParsedTx::decode(&header.cluster, bytes).ok(),
+        Command::Deliver(_) | Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) => None,
+    };
+    Entry::decode(&payload).commands.iter().filter_map(parse).collect()
+}
+
+fn committees(view: &mut View<'_>, genesis: &Genesis) -> Vec<Committee> {
+    genesis
+        .committees
+        .iter()
+        .map(|first| view.load(&schema::current_committee(first.group)).unwrap_or_else(|| first.clone()))
+        .collect()
+}
+
+struct GroupTask {
+    context: HostContext,
+    group: GroupId,
+    share: ReplicaShare,
+    waiters: Arc<Waiters>,
+    alarms: Arc<Mutex<Vec<String>>>,
+    checked: Arc<Mutex<lru::LruCache<TxId, ()>>>,
+    certified: watch::Sender<Option<Certificate>>,
+    inputs: mpsc::WeakSender<Input>,
+    proposals: mpsc::Sender<(u64, Bytes)>,
+    driver: GroupDriver,
+    leader: Option<NodeId>,
+    leads: bool,
+    members: Vec<NodeId>,
+}
+
+impl GroupTask {
+    async fn run(
+        mut self,
+        system: SystemView,
+        mut inputs: mpsc::Receiver<Input>,
+        mut committing: mpsc::Receiver<Committing>,
+        raft: tokio::sync::oneshot::Receiver<RaftGroup>,
+    ) {
+        self.members = members(&system.committees, self.group);
+        self.step(Input::System(system));
+        let mut raft = Some(raft);
+        let mut roles: Option<watch::Receiver<RoleView>> = None;
+        let mut timer = tokio::time::interval(TIMER);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let stop = self.context.stop.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(what) = committing.recv() => self.committing(what),
+                Some(input) = inputs.recv() => self.step(input),
+                started = async { raft.as_mut().expect("guarded").await }, if raft.is_some() => {
+                    raft = None;
+                    let Ok(started) = started else { break };
+                    roles = Some(started.role());
+                    self.proposals = self.proposer(started.clone());
+                    let role = started.role().borrow().clone();
+                    self.role(&role);
+                }
+                changed = async { roles.as_mut().expect("guarded").changed().await }, if roles.is_some() => {
+                    if changed.is_err() {
+                        roles = None;
+                        continue;
+                    }
+                    let role = roles.as_mut().map(|roles| roles.borrow_and_update().clone()).unwrap_or_default();
+                    self.role(&role);
+                }
+                _ = timer.tick() => {
+                    self.clock();
+                    self.step(Input::Timer);
+                }
+            }
+        }
+        self.waiters.leadership_lost(None);
+        // The commit loop may still be announcing blocks while the engine shuts down.
+        committing.close();
+    }
+
+    /// Proposals go to the engine in order, from a task of their own; their fates come back as
+    /// inputs. The pipeline bounds both.
+    fn proposer(&self, raft: RaftGroup) -> mpsc::Sender<(u64, Bytes)> {
+        let (sender, mut proposals) = mpsc::channel::<(u64, Bytes)>(PIPELINE * 4);
+        let inputs = self.inputs.clone();
+        let tasks = self.context.tasks.clone();
+        self.context.tasks.spawn(async move {
+            while let Some((id, entry)) = proposals.recv().await {
+                let submitted = raft.submit(entry).await;
+                let inputs = inputs.clone();
+                tasks.spawn(async move {
+                    let accepted = match submitted {
+                        Ok(proposal) => proposal.await.is_ok(),
+                        Err(_) => false,
+                    };
+                    if let Some(inputs) = inputs.upgrade() {
+                        let _ = inputs.send(Input::Proposed { id, accepted }).await;
+                    }
+                });
+            }
+        });
+        sender
+    }
+
+    fn role(&mut self, role: &RoleView) {
+        let lost = self.leads && !role.leads;
+        let moved = self.leads != role.leads || self.leader != role.leader;
+        self.leads = role.leads;
+        self.leader = role.leader;
+        if let Some(reason) = &role.stopped {
+            self.alarm(format!("{} stopped on this node: {reason}", self.group));
+        }
+        if moved {
+            self.step(Input::Role { leads: role.leads, leader: role.leader });
+        }
+        if lost {
+            self.waiters.leadership_lost(self.leader);
+        }
+    }
+
+    fn clock(&mut self) {
+        let median = median_offset_ms(&self.context.offsets.borrow(), self.context.node, &self.members);
+        if median.unsigned_abs() > CLOCK_SKEW_MS_MAX {
+            self.alarm(format!(
+                "this node's clock is {} ms from the median of {}'s nodes; set it right",
+                -median, self.group
+            ));
+        }
+        let offset = self.context.clock.wall_offset_ms() + median;
+        self.step(Input::ClockOffset(offset));
+    }
+
+    fn alarm(&self, text: String) {
+        let mut alarms = self.alarms.lock();
+        if alarms.last() != Some(&text) {
+            tracing::warn!(group = %self.group, "{text}");
+            alarms.push(text);
+            let extra = alarms.len().saturating_sub(16);
+            alarms.drain(..extra);
+        }
+    }
+
+    fn committing(&mut self, what: Committing) {
+        match what {
+            Committing::Block { block, receipts, system_changed } => {
+                let outcomes = block.outcomes.clone();
+                for receipt in &receipts {
+                    self.waiters.receipt(receipt);
+                }
+                for outcome in outcomes {
+                    match outcome {
+                        CommandOutcome::Known(txid, place) => self.known(txid, place.height, place.index),
+                        CommandOutcome::Refused(txid, reject) => self.waiters.refuse(&txid, reject, self.leader),
+                        CommandOutcome::Acked(dest, upto) => self.waiters.taken(dest, upto),
+                        CommandOutcome::Receipt(..)
+                        | CommandOutcome::Delivered(..)
+                        | CommandOutcome::Checkpointed(_)
+                        | CommandOutcome::Registered
+                        | CommandOutcome::Ignored(_) => {}
+                    }
+                }
+                self.step(Input::Committed(block));
+                if system_changed {
+                    self.reread_committees();
+                }
+            }
+            Committing::Installed => match system_view(&self.share, self.group, &self.context) {
+                Ok(system) => self.step(Input::System(system)),
+                Err(error) => self.alarm(format!("{}: after a snapshot: {error}", self.group)),
+            },
+        }
+    }
+
+    fn reread_committees(&mut self) {
+        let Some(db) = self.share.state.db() else { return };
+        let reader = DbReader(&db);
+        let all = committees(&mut View::new(&reader), &self.context.genesis);
+        self.members = members(&all, self.group);
+        self.step(Input::Committees(all));
+    }
+
+    /// A transaction that had its receipt already.
+    fn known(&self, txid: TxId, height: Height, index: u32) {
+        match receipt_at(&self.share, height, index) {
+            Ok(Some(receipt)) => self.waiters.receipt(&receipt),
+            Ok(None) => self.waiters.refuse(&txid, Reject::OutcomePruned, self.leader),
+            Err(error) => {
+                self.alarm(format!("{}: {error}", self.group));
+                self.waiters.refuse(&txid, Reject::Storage, self.leader);
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let mut out = Vec::new();
+        self.driver.step(self.context.clock.tick(), input, &mut out);
+        for output in out {
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Propose { id, entry } => {
+                if self.proposals.try_send((id, entry)).is_err() {
+                    self.feed(Input::Proposed { id, accepted: false });
+                }
+            }
+            Output::Send { node, group, message } => {
+                if node == self.context.node && group == self.group {
+                    self.feed(Input::Peer { from: node, message: Box::new(message) });
+                } else {
+                    self.context.links.send(node, group, Bytes::from(message.encode()));
+                }
+            }
+            Output::Verify { height, txs } => self.verify(height, txs),
+            Output::Certified(certificate) => self.keep(certificate),
+            Output::PeerTook { dest, next_seq } => self.waiters.taken(dest, next_seq),
+            Output::Refuse { txs, reject } => {
+                for bytes in txs {
+                    if let Ok(tx) = borsh::from_slice::<SignedTx>(&bytes) {
+                        self.waiters.refuse(&tx.txid(&self.context.genesis.cluster_id()), reject, self.leader);
+                    }
+                }
+            }
+            Output::Alarm(text) => self.alarm(text),
+        }
+    }
+
+    /// Gives the driver an input of our own making, after what is being done.
+    fn feed(&self, input: Input) {
+        if let Some(inputs) = self.inputs.upgrade() {
+            let _ = inputs.try_send(input);
+        }
+    }
+
+    /// Checks a block's signatures on other threads, leaving out what this node checked itself.
+    fn verify(&self, height: Height, txs: Arc<Vec<ParsedTx>>) {
+        let inputs = self.inputs.clone();
+        let checked = Arc::clone(&self.checked);
+        self.context.tasks.spawn(async move {
+            let judged = tokio::task::spawn_blocking(move || {
+                let open: Vec<&ParsedTx> = {
+                    let checked = checked.lock();
+                    txs.iter().filter(|tx| !checked.contains(&tx.txid)).collect()
+                };
+                open.par_iter().all(|tx| tx.verify_signatures().is_ok())
+            });
+            let valid = judged.await.unwrap_or(false);
+            if let Some(inputs) = inputs.upgrade() {
+                let _ = inputs.send(Input::Verified { height, valid }).await;
+            }
+        });
+    }
+
+    /// Keeps a certificate beside the block. It is node-local: losing it costs a question to a peer.
+    fn keep(&self, certificate: Certificate) {
+        if let Some(db) = self.share.state.db() {
+            let mut batch = WriteBatch::new();
+            let bytes = borsh::to_vec(&certificate).expect("writing to memory does not fail");
+            batch.put(schema::certificate(certificate.header.height), bytes);
+            if let Err(error) = db.write(batch) {
+                self.alarm(format!("{}: a certificate could not be kept: {error}", self.group));
+            }
+        }
+        self.certified.send_if_modified(|latest| {
+            let newer = latest.as_ref().is_none_or(|known| known.header.height < certificate.header.height);
+            if newer {
+                *latest = Some(certificate);
+            }
+            newer
+        });
+    }
+}
+
+fn members(committees: &[Committee], group: GroupId) -> Vec<NodeId> {
+    committees
+        .iter()
+        .find(|committee| committee.group == group)
+        .map(|committee| committee.members.iter().map(|member| member.node).collect())
+        .unwrap_or_default()
+}
+
+/// A receipt by its place in the chain.
+///
+/// # Errors
+/// [`ReadFault`] when the database fails.
+pub fn receipt_at(share: &ReplicaShare, height: Height, index: u32) -> Result<Option<Receipt>, ReadFault> {
+    let record: Option<BlockRecord> = share.state.load(&schema::block(height))?;
+    Ok(record.and_then(|record| record.receipts.into_iter().nth(index as usize)))
+}
+
+/// The cipher of groups whose data need no encryption at rest: shards and the beacon.
+#[must_use]
+pub fn open_cipher() -> Arc<PlainCipher> {
+    Arc::new(PlainCipher)
+}
+
+/// The guarded clock as ingest uses it.
+#[must_use]
+pub fn guarded_now(context: &HostContext, members: &[NodeId]) -> TimeMs {
+    let median = median_offset_ms(&context.offsets.borrow(), context.node, members);
+    let now = crate::server::clock::wall_ms() + median;
+    TimeMs(u64::try_from(now).unwrap_or(0))
+}
+
+/// A reader of a share, for code that only needs [`StateReader`].
+///
+/// # Errors
+/// [`ReadFault`] while the state is closed.
+pub fn with_reader<T>(share: &ReplicaShare, work: impl FnOnce(&dyn StateReader) -> T) -> Result<T, ReadFault> {
+    let db = share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
+    Ok(work(&DbReader(&db)))
+}

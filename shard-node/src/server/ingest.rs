@@ -1,0 +1,205 @@
+//! The way in for transactions: signatures are checked here, in parallel, before anything is
+//! sequenced; and whoever waits for a transaction's fate is remembered here until it is known.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs, TxId};
+use ledger::receipt::{Outcome, Receipt};
+use ledger::reject::Reject;
+use ledger::rules;
+use ledger::tx::ParsedTx;
+use parking_lot::Mutex;
+use proto::v1;
+use rayon::prelude::*;
+
+use crate::server::replies::ReplyQueue;
+
+/// Retry hint for a full queue.
+const BUSY_RETRY_MS: u32 = 50;
+/// Batches below this are checked on one thread.
+const PARALLEL_FROM: usize = 8;
+
+struct Waiter {
+    reply: Arc<ReplyQueue>,
+    wants_applied: bool,
+}
+
+struct Unapplied {
+    txid: TxId,
+    remaining: usize,
+    reply: Arc<ReplyQueue>,
+}
+
+#[derive(Default)]
+struct Books {
+    waiting: HashMap<TxId, Vec<Waiter>>,
+    unapplied: HashMap<u64, Unapplied>,
+    by_stream: HashMap<GroupId, BTreeMap<u64, Vec<u64>>>,
+    taken: HashMap<GroupId, u64>,
+    next_id: u64,
+}
+
+/// Who waits for which transaction of one group.
+#[derive(Default)]
+pub struct Waiters {
+    books: Mutex<Books>,
+}
+
+/// A transaction's id as the wire carries it.
+#[must_use]
+pub fn id_bytes(txid: &TxId) -> Bytes {
+    Bytes::copy_from_slice(&txid.0.0)
+}
+
+/// A refusal event.
+#[must_use]
+pub fn refused(txid: &TxId, reject: Reject, leader: Option<NodeId>) -> v1::SubmitEvent {
+    let mut refusal = v1::Refusal::of(reject);
+    refusal.leader_node = leader.map_or(0, |node| node.0);
+    if matches!(reject, Reject::Busy | Reject::PeerBusy) {
+        refusal.retry_after_ms = BUSY_RETRY_MS;
+    }
+    v1::SubmitEvent::refused(id_bytes(txid), refusal)
+}
+
+fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
+    Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
+}
+
+impl Waiters {
+    /// Remembers who waits; returns whether somebody already did, so that the transaction is on its
+    /// way.
+    pub fn wait(&self, txid: TxId, reply: &Arc<ReplyQueue>, wants_applied: bool) -> bool {
+        let mut books = self.books.lock();
+        let waiters = books.waiting.entry(txid).or_default();
+        let known = !waiters.is_empty();
+        waiters.push(Waiter { reply: Arc::clone(reply), wants_applied });
+        known
+    }
+
+    /// A transaction has its receipt.
+    pub fn receipt(&self, receipt: &Receipt) {
+        let mut books = self.books.lock();
+        let Some(waiters) = books.waiting.remove(&receipt.txid) else { return };
+        let event = v1::SubmitEvent::receipt(id_bytes(&receipt.txid), encoded(receipt));
+        for waiter in waiters {
+            waiter.reply.push(event.clone());
+            if waiter.wants_applied {
+                books.await_applied(receipt, waiter.reply);
+            }
+        }
+    }
+
+    /// A transaction was refused without a receipt.
+    pub fn refuse(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
+        let waiters = self.books.lock().waiting.remove(txid);
+        for waiter in waiters.into_iter().flatten() {
+            waiter.reply.push(refused(txid, reject, leader));
+        }
+    }
+
+    /// A destination has taken everything of our stream below `next_seq`.
+    pub fn taken(&self, dest: GroupId, next_seq: u64) {
+        let mut books = self.books.lock();
+        let known = books.taken.entry(dest).or_default();
+        *known = (*known).max(next_seq);
+        let Some(stream) = books.by_stream.get_mut(&dest) else { return };
+        let later = stream.split_off(&next_seq);
+        let done = std::mem::replace(stream, later);
+        for id in done.into_values().flatten() {
+            books.one_applied(id);
+        }
+    }
+
+    /// This replica no longer leads: everybody is sent to the new leader, which knows what was
+    /// committed and answers the same bytes with the same receipt.
+    pub fn leadership_lost(&self, leader: Option<NodeId>) {
+        let mut books = self.books.lock();
+        let old = std::mem::take(&mut *books);
+        drop(books);
+        for (txid, waiters) in old.waiting {
+            for waiter in waiters {
+                waiter.reply.push(refused(&txid, Reject::NotLeader, leader));
+            }
+        }
+        for unapplied in old.unapplied.into_values() {
+            unapplied.reply.push(refused(&unapplied.txid, Reject::NotLeader, leader));
+        }
+    }
+
+    /// Number of transactions somebody waits for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.books.lock().waiting.len()
+    }
+
+    /// Whether nobody waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Books {
+    fn await_applied(&mut self, receipt: &Receipt, reply: Arc<ReplyQueue>) {
+        let Outcome::Committed { mail } = &receipt.outcome else { return };
+        let open: Vec<(GroupId, u64)> = mail
+            .iter()
+            .filter(|(dest, seq)| self.taken.get(dest).is_none_or(|taken| seq >= taken))
+            .copied()
+            .collect();
+        if open.is_empty() {
+            reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)));
+            return;
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        self.unapplied.insert(id, Unapplied { txid: receipt.txid, remaining: open.len(), reply });
+        for (dest, seq) in open {
+            self.by_stream.entry(dest).or_default().entry(seq).or_default().push(id);
+        }
+    }
+
+    fn one_applied(&mut self, id: u64) {
+        let Some(unapplied) = self.unapplied.get_mut(&id) else { return };
+        unapplied.remaining -= 1;
+        if unapplied.remaining == 0
+            && let Some(done) = self.unapplied.remove(&id)
+        {
+            done.reply.push(v1::SubmitEvent::applied(id_bytes(&done.txid)));
+        }
+    }
+}
+
+/// A transaction that may be sequenced.
+pub struct Checked {
+    /// Its id.
+    pub txid: TxId,
+    /// As received.
+    pub bytes: Bytes,
+}
+
+/// Decodes and verifies a batch on all cores. `ahead` is the leader's clock, to refuse what no
+/// block would accept.
+#[must_use]
+pub fn check(cluster: &ClusterId, now: TimeMs, txs: Vec<Bytes>) -> Vec<Result<Checked, (Option<TxId>, Reject)>> {
+    let one = |bytes: Bytes| {
+        let tx = ParsedTx::decode(cluster, &bytes).map_err(|reject| (None, reject))?;
+        let txid = tx.txid;
+        let judged = rules::check_time(&tx, now).and_then(|()| tx.verify_signatures());
+        match judged {
+            // Past its deadline it may still have a receipt, which only the machine can tell.
+            Ok(()) => Ok(Checked { txid, bytes }),
+            Err(Reject::Expired | Reject::OutcomePruned) if tx.verify_signatures().is_ok() => Ok(Checked { txid, bytes }),
+            Err(reject) => Err((Some(txid), reject)),
+        }
+    };
+    if txs.len() < PARALLEL_FROM {
+        txs.into_iter().map(one).collect()
+    } else {
+        txs.into_par_iter().with_min_len(PARALLEL_FROM / 2).map(one).collect()
+    }
+}

@@ -1,0 +1,164 @@
+//! The ways to other nodes: consensus calls and the one-way stream of driver messages, all groups
+//! over one mTLS connection per pair of nodes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use client::net;
+use consensus::raft::{RaftTransport, TransportError};
+use hashbrown::HashMap;
+use ledger::ids::{GroupId, NodeId};
+use parking_lot::Mutex;
+use proto::v1;
+use router::gateway::Peers;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of driver messages that wait for one peer; what comes on top is dropped, since the
+/// drivers repeat what matters.
+const LINK_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of one batch of frames.
+const LINK_BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Wait before a lost stream is opened again.
+const RECONNECT: Duration = Duration::from_millis(50);
+/// Frame overhead counted as sent beside the payload.
+const FRAME_OVERHEAD_BYTES: u64 = 24;
+
+#[derive(Default)]
+struct Queue {
+    frames: Mutex<(VecDeque<v1::LinkFrame>, usize)>,
+    bell: Notify,
+}
+
+impl Queue {
+    fn push(&self, frame: v1::LinkFrame) -> bool {
+        let mut state = self.frames.lock();
+        if state.1 + frame.payload.len() > LINK_QUEUE_BYTES_MAX {
+            return false;
+        }
+        state.1 += frame.payload.len();
+        state.0.push_back(frame);
+        drop(state);
+        self.bell.notify_one();
+        true
+    }
+
+    async fn batch(&self) -> v1::LinkBatch {
+        loop {
+            {
+                let mut state = self.frames.lock();
+                let (mut frames, mut bytes) = (Vec::new(), 0);
+                while let Some(frame) = state.0.front() {
+                    if bytes > 0 && bytes + frame.payload.len() > LINK_BATCH_BYTES_MAX {
+                        break;
+                    }
+                    bytes += frame.payload.len();
+                    frames.extend(state.0.pop_front());
+                }
+                state.1 -= bytes;
+                if !frames.is_empty() {
+                    return v1::LinkBatch { frames };
+                }
+            }
+            self.bell.notified().await;
+        }
+    }
+}
+
+/// All outgoing traffic of a node.
+pub struct Links {
+    peers: Arc<Peers>,
+    queues: Mutex<HashMap<NodeId, Arc<Queue>>>,
+    stop: CancellationToken,
+    /// Bytes handed to the connections.
+    pub sent_bytes: AtomicU64,
+    /// Messages dropped because a peer's queue was full.
+    pub dropped: AtomicU64,
+}
+
+impl Links {
+    /// Links over these connections, until `stop`.
+    #[must_use]
+    pub fn new(peers: Arc<Peers>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            peers,
+            queues: Mutex::new(HashMap::new()),
+            stop,
+            sent_bytes: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        })
+    }
+
+    /// Queues a driver message. It may be lost; drivers repeat.
+    pub fn send(self: &Arc<Self>, node: NodeId, group: GroupId, payload: Bytes) {
+        let queue = self.queue(node);
+        if !queue.push(v1::LinkFrame { group: group.0, payload }) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn queue(self: &Arc<Self>, node: NodeId) -> Arc<Queue> {
+        let mut queues = self.queues.lock();
+        if let Some(queue) = queues.get(&node) {
+            return Arc::clone(queue);
+        }
+        let queue = Arc::new(Queue::default());
+        queues.insert(node, Arc::clone(&queue));
+        let links = Arc::clone(self);
+        let served = Arc::clone(&queue);
+        tokio::spawn(async move {
+            let stop = links.stop.clone();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = links.run(node, served) => {}
+            }
+        });
+        queue
+    }
+
+    async fn run(self: Arc<Self>, node: NodeId, queue: Arc<Queue>) {
+        loop {
+            if let Ok(channel) = self.peers.channel(node) {
+                let links = Arc::clone(&self);
+                let source = Arc::clone(&queue);
+                let outgoing = futures::stream::unfold((links, source), |(links, source)| async move {
+                    let batch = source.batch().await;
+                    let bytes: u64 = batch.frames.iter().map(|f| f.payload.len() as u64 + FRAME_OVERHEAD_BYTES).sum();
+                    links.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    Some((batch, (links, source)))
+                });
+                if let Err(status) = net::node_client(channel).link(outgoing).await {
+                    tracing::debug!(%node, %status, "link lost");
+                }
+            }
+            tokio::time::sleep(RECONNECT).await;
+        }
+    }
+}
+
+/// Consensus calls over the shared connections.
+pub struct Transport(pub Arc<Links>);
+
+#[async_trait]
+impl RaftTransport for Transport {
+    async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
+        let unreachable = |status: tonic::Status| TransportError::Unreachable(status.message().to_owned());
+        let channel = self.0.peers.channel(to).map_err(unreachable)?;
+        self.0.sent_bytes.fetch_add(payload.len() as u64 + FRAME_OVERHEAD_BYTES, Ordering::Relaxed);
+        let request = v1::RaftRequest { group: group.0, kind: u32::from(kind), payload };
+        match net::node_client(channel).raft(request).await {
+            Ok(reply) => Ok(reply.into_inner().payload),
+            Err(status) => Err(match status.code() {
+                tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::Cancelled => {
+                    unreachable(status)
+                }
+                tonic::Code::DeadlineExceeded => TransportError::Timeout,
+                _ => TransportError::Refused(status.message().to_owned()),
+            }),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The node's groups as routers use them: transactions in, reads, status. The embedded router calls
+//! this directly, others through [`super::service`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use ledger::ids::{GroupId, NodeId};
+use ledger::reject::Reject;
+use ledger::{SignedTx, TxId};
+use parking_lot::RwLock;
+use proto::v1;
+use router::gateway::LocalNode;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use crate::server::group::{GroupHandle, HostContext, guarded_now};
+use crate::server::ingest::{self, refused};
+use crate::server::reads;
+use crate::server::replies::ReplyQueue;
+use crate::server::status;
+
+/// The groups a node runs.
+pub struct Hosted {
+    /// What they share.
+    pub context: HostContext,
+    /// By id.
+    pub groups: RwLock<BTreeMap<GroupId, Arc<GroupHandle>>>,
+    /// Groups that did not start or have stopped, with the reason.
+    pub failed: RwLock<BTreeMap<GroupId, String>>,
+    /// The shared log; gone once the node has stopped.
+    pub log: RwLock<Option<storage::LogEngine>>,
+}
+
+impl Hosted {
+    /// A group, if it runs here.
+    #[must_use]
+    pub fn group(&self, group: u64) -> Option<Arc<GroupHandle>> {
+        self.groups.read().get(&GroupId(group)).cloned()
+    }
+
+    /// Takes transactions for a group; their fates go to `reply`, at once or later. Waiting here is
+    /// the back-pressure.
+    pub async fn take(&self, batch: v1::IngestBatch, reply: &Arc<ReplyQueue>) {
+        let cluster = self.context.genesis.cluster_id();
+        let Some(handle) = self.group(batch.group) else {
+            let reject =
+                if self.failed.read().contains_key(&GroupId(batch.group)) { Reject::GroupStopped } else { Reject::UnknownGroup };
+            return self.refuse_all(&batch, reject, None, reply);
+        };
+        let role = handle.role();
+        if role.stopped.is_some() {
+            return self.refuse_all(&batch, Reject::GroupStopped, role.leader, reply);
+        }
+        if !role.leads {
+            return self.refuse_all(&batch, Reject::NotLeader, role.leader, reply);
+        }
+        let members = &role.voters;
+        let now = guarded_now(&self.context, members);
+        let checked = tokio::task::spawn_blocking(move || ingest::check(&cluster, now, batch.txs)).await;
+        let Ok(checked) = checked else { return };
+        let mut fresh = Vec::with_capacity(checked.len());
+        let mut refusals = Vec::new();
+        for result in checked {
+            match result {
+                Ok(tx) => {
+                    if !handle.waiters.wait(tx.txid, reply, batch.notify_applied) {
+                        fresh.push((tx.txid, tx.bytes));
+                    }
+                }
+                Err((Some(txid), reject)) => refusals.push(refused(&txid, reject, None)),
+                // Without a decodable body there is no id to answer to; routers decode first.
+                Err((None, reject)) => {
+                    refusals.push(v1::SubmitEvent::refused(bytes::Bytes::new(), v1::Refusal::of(reject)));
+                }
+            }
+        }
+        reply.extend(refusals);
+        if let Err(ids) = handle.submit(fresh) {
+            for txid in ids {
+                handle.waiters.refuse(&txid, Reject::Busy, role.leader);
+            }
+        }
+    }
+
+    fn refuse_all(&self, batch: &v1::IngestBatch, reject: Reject, leader: Option<NodeId>, reply: &Arc<ReplyQueue>) {
+        let cluster = self.context.genesis.cluster_id();
+        let id = |bytes: &bytes::Bytes| -> Option<TxId> {
+            borsh::from_slice::<SignedTx>(bytes).ok().map(|tx| tx.txid(&cluster))
+        };
+        reply.extend(batch.txs.iter().filter_map(id).map(|txid| refused(&txid, reject, leader)).collect());
+    }
+
+    /// Reads at this node's replica.
+    pub async fn read_here(&self, request: v1::ReadRequest) -> v1::QueryReply {
+        let Some(handle) = self.group(request.group) else {
+            return v1::QueryReply::refused(v1::Refusal::of(Reject::UnknownGroup));
+        };
+        match request.query {
+            Some(query) => reads::answer(&handle, query).await,
+            None => v1::QueryReply::refused(v1::Refusal::of(Reject::Malformed)),
+        }
+    }
+}
+
+/// The short cut of the embedded router.
+pub struct LocalHost {
+    hosted: Arc<Hosted>,
+    replies: parking_lot::Mutex<Option<(mpsc::Sender<v1::SubmitEvents>, Arc<ReplyQueue>)>>,
+}
+
+impl LocalHost {
+    /// A short cut to these groups.
+    #[must_use]
+    pub fn new(hosted: Arc<Hosted>) -> Self {
+        Self { hosted, replies: parking_lot::Mutex::new(None) }
+    }
+
+    fn queue(&self, reply: &mpsc::Sender<v1::SubmitEvents>) -> Arc<ReplyQueue> {
+        let mut known = self.replies.lock();
+        if let Some((sender, queue)) = &*known
+            && sender.same_channel(reply)
+        {
+            return Arc::clone(queue);
+        }
+        let queue = ReplyQueue::new(reply.clone());
+        *known = Some((reply.clone(), Arc::clone(&queue)));
+        queue
+    }
+}
+
+#[async_trait]
+impl LocalNode for LocalHost {
+    fn id(&self) -> NodeId {
+        self.hosted.context.node
+    }
+
+    async fn ingest(&self, batch: v1::IngestBatch, reply: mpsc::Sender<v1::SubmitEvents>) {
+        let queue = self.queue(&reply);
+        self.hosted.take(batch, &queue).await;
+    }
+
+    async fn read(&self, request: v1::ReadRequest) -> Result<v1::QueryReply, Status> {
+        Ok(self.hosted.read_here(request).await)
+    }
+
+    async fn node_status(&self) -> Result<v1::NodeStatusReply, Status> {
+        Ok(status::of_node(&self.hosted))
+    }
+}

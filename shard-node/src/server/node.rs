@@ -1,0 +1,341 @@
+//! A node: reads its configuration, opens its databases, starts its groups and serves them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use client::net::{self, Identity, NetError, TrustRoots};
+use consensus::port::Timing;
+use consensus::sequencer::Sequencer;
+use ledger::SecretKey;
+use ledger::genesis::Genesis;
+use ledger::ids::{GroupId, NodeId};
+use parking_lot::RwLock;
+use router::gateway::{ClusterView, GatewayLimits, NodeBackend, Peers, gateway_service};
+use storage::{LogEngine, LogIdentity, LogStats, ResourceLimits, SharedResources, StorageError};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::server::clock::{self, Clock};
+use crate::server::config::NodeConfig;
+use crate::server::group::{GroupHandle, HostContext, open_cipher};
+use crate::server::links::Links;
+use crate::server::local::{Hosted, LocalHost};
+use crate::server::service::Service;
+
+/// How long open calls may go on once a node stops.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Why a node cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A file cannot be read.
+    #[error("{path} cannot be read: {cause}; check the path in node.toml and its permissions")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: String,
+    },
+    /// The genesis is not usable.
+    #[error("the genesis {path} is not usable: {cause}; copy it again from the cluster's founder")]
+    Genesis {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The genesis does not know this node, or with another key.
+    #[error("the genesis does not fit this node: {0}; check node, cert and signing_key in node.toml")]
+    Identity(String),
+    /// TLS files.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A port.
+    #[error("cannot listen on {addr}: {cause}; stop what uses the port or change it in node.toml and the genesis")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        cause: String,
+    },
+    /// The log or the shared resources.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl NodeError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file_unreadable",
+            Self::Genesis { .. } => "genesis_invalid",
+            Self::Identity(_) => "node_identity",
+            Self::Net(error) => error.code(),
+            Self::Listen { .. } => "listen",
+            Self::Storage(error) => error.code(),
+        }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    id: NodeId,
+    hosted: Arc<Hosted>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Hosted {
+    /// Counters of the log engine.
+    #[must_use]
+    pub fn log_stats(&self) -> LogStats {
+        self.log.read().as_ref().map(LogEngine::stats).unwrap_or_default()
+    }
+}
+
+/// What a node reads before it opens anything.
+struct Files {
+    genesis: Arc<Genesis>,
+    key: SecretKey,
+    identity: Identity,
+    roots: TrustRoots,
+}
+
+fn read(path: &Path) -> Result<String, NodeError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| NodeError::File { path: path.to_owned(), cause: error.to_string() })
+}
+
+/// Reads and checks a genesis file.
+///
+/// # Errors
+/// [`NodeError::File`] or [`NodeError::Genesis`].
+pub fn load_genesis(path: &Path) -> Result<Genesis, NodeError> {
+    let bad = |cause: String| NodeError::Genesis { path: path.to_owned(), cause };
+    let text = read(path)?;
+    let genesis: Genesis = match serde_json::from_str::<serde_json::Value>(&text) {
+        Ok(value) => {
+            let inner = value.get("genesis").cloned().unwrap_or(value);
+            serde_json::from_value(inner).map_err(|error| bad(error.to_string()))?
+        }
+        Err(error) => return Err(bad(error.to_string())),
+    };
+    beacon::genesis::check(&genesis).map_err(|fault| bad(fault.to_string()))?;
+    Ok(genesis)
+}
+
+fn read_files(config: &NodeConfig) -> Result<Files, NodeError> {
+    let genesis = load_genesis(&config.genesis)?;
+    let hex_key = read(&config.signing_key)?;
+    let mut secret = [0; 32];
+    let identity_error = |cause: &str| NodeError::Identity(cause.to_owned());
+    hex::decode_to_slice(hex_key.trim(), &mut secret).map_err(|_| identity_error("the signing key is not 64 hex digits"))?;
+    let key = SecretKey::from_bytes(&secret).map_err(|error| identity_error(&error.to_string()))?;
+    let identity = Identity::load(&config.cert, &config.key)?;
+    let info = genesis
+        .node(config.node)
+        .ok_or_else(|| NodeError::Identity(format!("it has no node {}", config.node)))?;
+    if info.key != key.public() {
+        return Err(identity_error("the signing key is another one than the genesis names"));
+    }
+    if info.tls_key_hash != identity.key_hash()? {
+        return Err(identity_error("the TLS certificate has another key than the genesis names"));
+    }
+    let roots = TrustRoots::of_orgs(&genesis.orgs);
+    Ok(Files { genesis: Arc::new(genesis), key, identity, roots })
+}
+
+async fn listen(addr: SocketAddr) -> Result<TcpListener, NodeError> {
+    TcpListener::bind(addr).await.map_err(|error| NodeError::Listen { addr, cause: error.to_string() })
+}
+
+impl Node {
+    /// Starts a node. When this returns, its ports are open and its groups run; a group whose files
+    /// are damaged does not, which `status` shows, and the others do.
+    ///
+    /// # Errors
+    /// [`NodeError`] says what to mend.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        let resources = SharedResources::new(ResourceLimits::default())?;
+        Self::start_with(config, resources).await
+    }
+
+    /// As [`Node::start`], sharing database resources with other nodes of the process.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_with(config: NodeConfig, resources: SharedResources) -> Result<Self, NodeError> {
+        let files = read_files(&config)?;
+        let peer_socket = listen(config.listen_peer).await?;
+        let client_socket = listen(config.listen_client).await?;
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+
+        let (view_out, view) = watch::channel(Arc::new(ClusterView::of_genesis(&files.genesis)));
+        let peers = Arc::new(Peers::new(files.identity.clone(), files.roots.clone(), view.clone()));
+        let (offsets_out, offsets) = watch::channel(clock::Offsets::new());
+        let links = Links::new(Arc::clone(&peers), stop.clone());
+        let log = LogEngine::open(
+            &config.data_dir.join("log"),
+            &resources,
+            LogIdentity { cluster: files.genesis.cluster_id().0.0 },
+        )?;
+        let context = HostContext {
+            genesis: Arc::clone(&files.genesis),
+            node: config.node,
+            key: files.key,
+            verify: config.verify.unwrap_or(files.genesis.verify),
+            timing: Timing {
+                heartbeat_ms: config.raft.heartbeat_ms,
+                election_min_ms: config.raft.election_min_ms,
+                election_max_ms: config.raft.election_max_ms,
+            },
+            snapshot_every_entries: config.snapshot_every,
+            resources,
+            links,
+            clock: Clock::start(),
+            offsets,
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        let hosted = Arc::new(Hosted {
+            context,
+            groups: RwLock::new(BTreeMap::new()),
+            failed: RwLock::new(BTreeMap::new()),
+            log: RwLock::new(Some(log)),
+        });
+        start_groups(&hosted, &config.data_dir).await;
+        tasks.spawn(clock::exchange(Arc::clone(&peers), config.node, offsets_out, stop.clone()));
+        tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));
+
+        let service = Service::new(Arc::clone(&hosted), view).into_service();
+        let peer_server = net::server(&files.identity, &files.roots)?.add_service(service);
+        let local = Arc::new(LocalHost::new(Arc::clone(&hosted)));
+        let backend = NodeBackend::new(peers, Some(local));
+        let gateway = gateway_service(backend, GatewayLimits::default());
+        let client_server = net::server(&files.identity, &files.roots)?.add_service(gateway);
+        tasks.spawn(serve(peer_server, peer_socket, stop.clone()));
+        tasks.spawn(serve(client_server, client_socket, stop.clone()));
+        tracing::info!(node = %config.node, peer = %config.listen_peer, client = %config.listen_client, "node runs");
+        Ok(Self { id: config.node, hosted, stop, tasks })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The groups it runs, for tests and tools in the same process.
+    #[must_use]
+    pub fn hosted(&self) -> &Arc<Hosted> {
+        &self.hosted
+    }
+
+    /// Resolves when somebody stopped the node.
+    pub async fn wait_stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Stops cleanly: hands over leadership where it can, ends every task, flushes the state.
+    pub async fn shutdown(self) {
+        let groups: Vec<Arc<GroupHandle>> = std::mem::take(&mut *self.hosted.groups.write()).into_values().collect();
+        let leave = groups.iter().filter(|handle| handle.role().leads).map(|handle| async move {
+            // Only a courtesy to clients: when nobody can take over, the group elects later.
+            let patience = std::time::Duration::from_millis(500);
+            let _ = tokio::time::timeout(patience, handle.raft.step_down()).await;
+        });
+        futures::future::join_all(leave).await;
+        self.stop.cancel();
+        for handle in &groups {
+            handle.raft.shutdown().await;
+        }
+        self.tasks.close();
+        let patience = std::time::Duration::from_secs(5);
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
+            tracing::warn!(node = %self.id, "some tasks did not end in time");
+        }
+        let hosted = Arc::clone(&self.hosted);
+        let closing = tokio::task::spawn_blocking(move || {
+            for handle in &groups {
+                if let Some(db) = handle.share.state.db()
+                    && let Err(error) = storage::Kv::flush(&*db)
+                {
+                    tracing::warn!(group = %handle.group, %error, "the state was not flushed; it will be replayed from the log");
+                }
+                handle.share.state.close();
+            }
+            drop(groups);
+            drop(hosted.log.write().take());
+        });
+        if closing.await.is_err() {
+            tracing::error!("closing the databases failed");
+        }
+    }
+}
+
+/// Serves until `stop`; callers then have a moment to read their last answers.
+async fn serve(server: tonic::transport::server::Router, socket: TcpListener, stop: CancellationToken) {
+    let incoming = TcpListenerStream::new(socket);
+    let ended = stop.clone();
+    let serving = server.serve_with_incoming_shutdown(incoming, async move { ended.cancelled().await });
+    let grace = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = serving => if let Err(error) = result {
+            tracing::error!(%error, "a server ended");
+        },
+        () = grace => {}
+    }
+}
+
+/// Starts every group whose first committee this node is in.
+async fn start_groups(hosted: &Arc<Hosted>, data_dir: &Path) {
+    let genesis = Arc::clone(&hosted.context.genesis);
+    for committee in &genesis.committees {
+        let group = committee.group;
+        if committee.index_of(hosted.context.node).is_none() {
+            continue;
+        }
+        let started = start_group(hosted, group, &data_dir.join(group.to_string())).await;
+        match started {
+            Ok(handle) => {
+                hosted.groups.write().insert(group, handle);
+            }
+            Err((code, text)) => {
+                tracing::error!(%group, code, "{text}");
+                hosted.failed.write().insert(group, format!("{code}: {text}"));
+            }
+        }
+    }
+}
+
+async fn start_group(
+    hosted: &Arc<Hosted>,
+    group: GroupId,
+    folder: &Path,
+) -> Result<Arc<GroupHandle>, (&'static str, String)> {
+    let log = {
+        let engine = hosted.log.read();
+        let engine = engine.as_ref().ok_or(("storage_closed", "the log is closed".to_owned()))?;
+        engine.group(group.0, open_cipher()).map_err(|error| (error.code(), error.to_string()))?
+    };
+    GroupHandle::start(&hosted.context, group, folder, Arc::new(log))
+        .await
+        .map_err(|error| (error.code(), error.to_string()))
+}
+
+async fn follow(peers: Arc<Peers>, view: watch::Sender<Arc<ClusterView>>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = router::gateway::follow(peers, Arc::new(view)) => {}
+    }
+}

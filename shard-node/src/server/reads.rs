@@ -1,0 +1,333 @@
+//! Answers to reads at one replica: linearizable behind a read barrier of the leader, at a height,
+//! or as it stands; with a proof where one is asked for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::proof::{Claim, PROOF_FORMAT, ProofFile};
+use consensus::port::SequencerError;
+use consensus::sequencer::Sequencer;
+use ledger::account::{AccountRecord, Balance};
+use ledger::asset::AssetDef;
+use ledger::header::Header;
+use ledger::ids::{Address, AssetId, GroupId, Height, TxId};
+use ledger::limits::PEERS_MAX;
+use ledger::merkle;
+use ledger::receipt::Receipt;
+use ledger::reject::Reject;
+use ledger::rules::{HistoryKind, HistoryLine};
+use ledger::view::{ReadFault, StateReader};
+use ledger::{Certificate, Committee, Hash32, schema};
+use proto::views::{BlockView, HistoryChange, HistoryPage};
+use proto::{edge, v1, views};
+use storage::{KeyRange, Kv};
+use v1::query_request::Query;
+
+use crate::core::records::{BlockRecord, ReceiptPlace};
+use crate::server::group::GroupHandle;
+use crate::server::replica::DbReader;
+
+/// How long a proof waits for the certificate of its block.
+const CERTIFICATE_WITHIN: Duration = Duration::from_secs(3);
+/// How long a read at a height waits for the replica to reach it.
+const HEIGHT_WITHIN: Duration = Duration::from_secs(2);
+/// Lines of one page of history.
+const HISTORY_LINES_MAX: usize = 1000;
+/// Balances of one account that are shown beside the record.
+const EXTRA_BALANCES_MAX: usize = PEERS_MAX;
+
+/// Why a read is not answered.
+enum Failure {
+    Refused(Reject, String, Option<u32>),
+    Fault(ReadFault),
+}
+
+impl From<ReadFault> for Failure {
+    fn from(fault: ReadFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<storage::StorageError> for Failure {
+    fn from(error: storage::StorageError) -> Self {
+        Self::Fault(ReadFault(error.to_string()))
+    }
+}
+
+impl From<proto::EdgeError> for Failure {
+    fn from(error: proto::EdgeError) -> Self {
+        Self::Refused(Reject::Malformed, error.to_string(), None)
+    }
+}
+
+fn refuse(reject: Reject) -> Failure {
+    Failure::Refused(reject, String::new(), None)
+}
+
+/// Answers one read.
+pub async fn answer(handle: &GroupHandle, request: v1::QueryRequest) -> v1::QueryReply {
+    match try_answer(handle, request).await {
+        Ok(reply) => reply,
+        Err(Failure::Refused(reject, detail, leader)) => {
+            let mut refusal = v1::Refusal::of(reject);
+            if !detail.is_empty() {
+                refusal = refusal.detail(detail);
+            }
+            refusal.leader_node = leader.unwrap_or(0);
+            v1::QueryReply { group: handle.group.0, ..v1::QueryReply::refused(refusal) }
+        }
+        Err(Failure::Fault(fault)) => {
+            tracing::warn!(group = %handle.group, %fault, "a read failed");
+            let refusal = v1::Refusal::of(Reject::Storage).detail(fault.to_string());
+            v1::QueryReply { group: handle.group.0, ..v1::QueryReply::refused(refusal) }
+        }
+    }
+}
+
+async fn try_answer(handle: &GroupHandle, request: v1::QueryRequest) -> Result<v1::QueryReply, Failure> {
+    reach(handle, &request).await?;
+    let height = handle.share.stand.lock().applied.height;
+    let query = request.query.ok_or_else(|| refuse(Reject::Malformed))?;
+    let mut reply = v1::QueryReply { group: handle.group.0, height: height.0, ..v1::QueryReply::default() };
+    match query {
+        Query::Account(query) => {
+            let address = edge::address("address", &query.address)?;
+            if request.prove {
+                return prove_account(handle, address).await;
+            }
+            found(&mut reply, account(handle, &address)?);
+        }
+        Query::Accounts(query) => {
+            for bytes in &query.addresses {
+                let record = account(handle, &edge::address("address", bytes)?)?;
+                reply.values.push(record.map(|record| encoded(&record)).unwrap_or_default());
+            }
+            reply.found = true;
+        }
+        Query::History(query) => {
+            let address = edge::address("address", &query.address)?;
+            let page = history(handle, &address, Height(query.before_height), query.limit)?;
+            found(&mut reply, Some(page));
+        }
+        Query::Transaction(query) => {
+            let txid = edge::txid("txid", &query.txid)?;
+            if request.prove {
+                return prove_receipt(handle, txid).await;
+            }
+            found(&mut reply, receipt(handle, &txid)?.map(|(receipt, _)| receipt));
+        }
+        Query::Block(query) => found(&mut reply, block(handle, Height(query.height))?),
+        Query::Asset(query) => found(&mut reply, asset(handle, &edge::asset("asset", &query.asset)?)?),
+    }
+    Ok(reply)
+}
+
+fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
+    Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
+}
+
+fn found<T: borsh::BorshSerialize>(reply: &mut v1::QueryReply, value: Option<T>) {
+    reply.found = value.is_some();
+    reply.values.extend(value.map(|value| encoded(&value)));
+}
+
+/// Waits until the replica may answer at the consistency that was asked for.
+async fn reach(handle: &GroupHandle, request: &v1::QueryRequest) -> Result<(), Failure> {
+    match request.consistency() {
+        v1::Consistency::Stale => Ok(()),
+        v1::Consistency::Linearizable => match handle.raft.read_barrier().await {
+            Ok(_) => Ok(()),
+            Err(SequencerError::NotLeader(leader)) => {
+                Err(Failure::Refused(Reject::NotLeader, String::new(), leader.map(|node| node.0)))
+            }
+            Err(SequencerError::Stopped(detail)) => Err(Failure::Refused(Reject::GroupStopped, detail, None)),
+            Err(error @ (SequencerError::Unknown(_) | SequencerError::Refused(_))) => {
+                Err(Failure::Refused(Reject::NotLeader, error.to_string(), None))
+            }
+        },
+        v1::Consistency::AtLeast => {
+            let mut role = handle.raft.role();
+            let there = async {
+                while handle.share.stand.lock().applied.height.0 < request.height {
+                    if role.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            match tokio::time::timeout(HEIGHT_WITHIN, there).await {
+                Ok(()) => Ok(()),
+                Err(_) => Err(refuse(Reject::Behind)),
+            }
+        }
+    }
+}
+
+fn account(handle: &GroupHandle, address: &Address) -> Result<Option<AccountRecord>, Failure> {
+    let Some(mut record) = handle.share.state.load::<AccountRecord>(&schema::account(address))? else {
+        return Ok(None);
+    };
+    if record.balances.len() >= ledger::limits::INLINE_BALANCES_MAX {
+        let prefix = schema::extra_balance(address, &AssetId::default());
+        let prefix = prefix[..prefix.len() - 16].to_vec();
+        let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
+        for (key, value) in db.scan(KeyRange::prefix(&prefix), EXTRA_BALANCES_MAX)? {
+            let id: [u8; 16] =
+                key[prefix.len()..].try_into().map_err(|_| ReadFault("a balance has a foreign key".into()))?;
+            let balance: Balance = borsh::from_slice(&value).map_err(|error| ReadFault(error.to_string()))?;
+            record.balances.push((AssetId(id), balance));
+        }
+    }
+    Ok(Some(record))
+}
+
+fn asset(handle: &GroupHandle, id: &AssetId) -> Result<Option<AssetDef>, Failure> {
+    if handle.group == GroupId::BEACON {
+        let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
+        let reader = DbReader(&db);
+        let mut view = ledger::view::View::new(&reader);
+        return Ok(beacon::registry::asset(&mut view, id));
+    }
+    Ok(handle.share.state.load(&schema::asset(id))?)
+}
+
+fn receipt(handle: &GroupHandle, txid: &TxId) -> Result<Option<(Receipt, BlockRecord)>, Failure> {
+    let Some(place) = handle.share.state.load::<ReceiptPlace>(&schema::receipt(txid))? else { return Ok(None) };
+    let record: Option<BlockRecord> = handle.share.state.load(&schema::block(place.height))?;
+    Ok(record.and_then(|record| Some((record.receipts.get(place.index as usize)?.clone(), record))))
+}
+
+fn block(handle: &GroupHandle, height: Height) -> Result<Option<BlockView>, Failure> {
+    let state = &handle.share.state;
+    let Some(header) = state.load::<Header>(&schema::header(height))? else { return Ok(None) };
+    let record: BlockRecord = state.load(&schema::block(height))?.unwrap_or_default();
+    let certificate = state.load::<Certificate>(&schema::certificate(height))?;
+    Ok(Some(BlockView { version: 1, header, certificate, receipts: record.receipts }))
+}
+
+fn history(handle: &GroupHandle, address: &Address, before: Height, limit: u32) -> Result<HistoryPage, Failure> {
+    let limit = (limit as usize).clamp(1, HISTORY_LINES_MAX);
+    let prefix = schema::history_prefix(address);
+    let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
+    let reader = DbReader(&db);
+    // Newest first: walk back in windows of heights until the page is full.
+    let top = before.0.min(handle.share.stand.lock().applied.height.0 + 1);
+    let (mut until, mut width) = (top, 64u64);
+    let mut lines: Vec<views::HistoryLine> = Vec::new();
+    while until > 0 && lines.len() < limit {
+        let from = until.saturating_sub(width);
+        let bound = |height: u64| [prefix.as_slice(), &height.to_be_bytes()].concat();
+        let part = db.scan(KeyRange::new(bound(from), bound(until)), usize::MAX)?;
+        for (key, value) in part.iter().rev() {
+            lines.push(line(&reader, &key[prefix.len()..], value)?);
+        }
+        until = from;
+        width = width.saturating_mul(4);
+    }
+    // A page ends at a whole block, so that `before_height` can name where the next one starts.
+    let mut next = None;
+    if lines.len() > limit {
+        let edge = lines[limit - 1].height;
+        let keep = lines.iter().take_while(|line| line.height >= edge).count();
+        if keep < lines.len() {
+            next = Some(edge);
+        }
+        lines.truncate(keep);
+    } else if until > 0 {
+        next = Some(Height(until));
+    }
+    Ok(HistoryPage { version: 1, lines, before_height: next })
+}
+
+fn line(reader: &DbReader<'_>, place: &[u8], value: &[u8]) -> Result<views::HistoryLine, Failure> {
+    let foreign = || ReadFault("a line of history has a foreign key".into());
+    let (height, index) = place.split_at_checked(8).ok_or_else(foreign)?;
+    let height = Height(u64::from_be_bytes(height.try_into().map_err(|_| foreign())?));
+    let index = u32::from_be_bytes(index.try_into().map_err(|_| foreign())?);
+    let line: HistoryLine = borsh::from_slice(value).map_err(|error| ReadFault(error.to_string()))?;
+    let header = reader.get(&schema::header(height))?.ok_or_else(foreign)?;
+    let header: Header = borsh::from_slice(&header).map_err(|error| ReadFault(error.to_string()))?;
+    let HistoryLine { kind, asset, amount, other, txid, .. } = line;
+    let change = match kind {
+        HistoryKind::Sent => HistoryChange::Debit { asset, amount, to: other },
+        HistoryKind::Burned => HistoryChange::Debit { asset, amount, to: None },
+        HistoryKind::Received => HistoryChange::Credit { asset, amount, from: other },
+        HistoryKind::Minted => HistoryChange::Issued(asset),
+        HistoryKind::Rotated => HistoryChange::Rotated,
+    };
+    Ok(views::HistoryLine { height, index, time_ms: header.time_ms, txid, change })
+}
+
+/// The certificate of a block: kept already, or completed within moments.
+async fn certificate(handle: &GroupHandle, height: Height) -> Result<Certificate, Failure> {
+    let mut certified = handle.certified.clone();
+    let wait = async {
+        loop {
+            let kept: Option<Certificate> = handle.share.state.load(&schema::certificate(height))?;
+            if let Some(certificate) = kept {
+                return Ok(certificate);
+            }
+            if certified.changed().await.is_err() {
+                return Err(refuse(Reject::GroupStopped));
+            }
+        }
+    };
+    tokio::time::timeout(CERTIFICATE_WITHIN, wait).await.unwrap_or_else(|_| Err(refuse(Reject::Behind)))
+}
+
+fn committee(handle: &GroupHandle, hash: Hash32) -> Result<Committee, Failure> {
+    let committee = handle.share.state.load(&schema::committee(handle.group, &hash))?;
+    committee.ok_or_else(|| Failure::Fault(ReadFault("the committee of a header is missing".into())))
+}
+
+fn proved(
+    handle: &GroupHandle,
+    certificate: Certificate,
+    claim: Claim,
+    value: Option<Bytes>,
+) -> Result<v1::QueryReply, Failure> {
+    let file = ProofFile {
+        version: PROOF_FORMAT,
+        cluster: certificate.header.cluster,
+        claim,
+        committee: committee(handle, certificate.header.committee_hash)?,
+        handovers: Vec::new(),
+        certificate,
+    };
+    Ok(v1::QueryReply {
+        group: handle.group.0,
+        height: file.certificate.header.height.0,
+        found: value.is_some(),
+        values: value.into_iter().collect(),
+        proof: encoded(&file),
+        refusal: None,
+    })
+}
+
+async fn prove_account(handle: &GroupHandle, address: Address) -> Result<v1::QueryReply, Failure> {
+    let key = schema::account(&address);
+    let position = schema::tree_position(&key).ok_or_else(|| refuse(Reject::Malformed))?;
+    // Record and path under one lock: the next block cannot come between them.
+    let (height, record, proof) = {
+        let mut stand = handle.share.stand.lock();
+        let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
+        let record = DbReader(&db).get(&key)?;
+        let proof = stand.tree.prove(&position).map_err(|_| refuse(Reject::WrongShard))?;
+        (stand.applied.height, record, proof)
+    };
+    let certificate = certificate(handle, height).await?;
+    let claim = Claim::Account { address, record: record.as_ref().map(|bytes| bytes.to_vec()), proof };
+    proved(handle, certificate, claim, record)
+}
+
+async fn prove_receipt(handle: &GroupHandle, txid: TxId) -> Result<v1::QueryReply, Failure> {
+    let Some((receipt, record)) = receipt(handle, &txid)? else {
+        let height = handle.share.stand.lock().applied.height;
+        return Ok(v1::QueryReply { group: handle.group.0, height: height.0, ..v1::QueryReply::default() });
+    };
+    let certificate = certificate(handle, receipt.height).await?;
+    let leaves: Vec<Hash32> = record.receipts.iter().map(Receipt::leaf).collect();
+    let path = merkle::prove(&leaves, receipt.index as usize)
+        .ok_or_else(|| Failure::Fault(ReadFault("a receipt is not in its block".into())))?;
+    let bytes = encoded(&receipt);
+    proved(handle, certificate, Claim::Receipt { receipt: bytes.to_vec(), path }, Some(bytes))
+}

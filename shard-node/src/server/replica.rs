@@ -1,0 +1,397 @@
+//! The commit loop of one group: the only place where a block becomes durable state.
+//!
+//! The engine hands over committed entries; for each batch this executes the block, writes
+//! everything in one RocksDB batch, and only then tells the group's task, which replies and sends
+//! mail. A failed write stops the group.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use consensus::port::{Applier, AppliedState, Committed, Fatal, Payload, SnapshotDir};
+use ledger::genesis::{Genesis, VerifyMode};
+use ledger::hash::Hash32;
+use ledger::ids::GroupId;
+use ledger::layout::Layout;
+use ledger::schema;
+use ledger::tree::{BitPrefix, StateTree, value_hash};
+use ledger::view::{ReadFault, StateReader};
+use parking_lot::{Mutex, RwLock};
+use storage::{KeyRange, Kv, PlainCipher, SharedResources, StateDb, StateIdentity, WriteBatch};
+use tokio::sync::mpsc;
+
+use crate::core::applied::AppliedRecord;
+use crate::core::driver::CommittedBlock;
+use crate::core::executor::{self, GroupConstants};
+use crate::core::genesis::genesis_state;
+use crate::core::machine::CommandOutcome;
+
+/// Newest format of the state database that this program reads and writes.
+pub const STATE_FORMAT: u32 = 1;
+/// Pairs read at once when the tree is rebuilt.
+const SCAN_CHUNK: usize = 8192;
+
+/// What the commit loop tells the group's task, after the write.
+pub enum Committing {
+    /// A block.
+    Block {
+        /// For the driver.
+        block: CommittedBlock,
+        /// New receipts, in order.
+        receipts: Vec<ledger::Receipt>,
+        /// Committees or the layout changed.
+        system_changed: bool,
+    },
+    /// The whole state was replaced by a snapshot.
+    Installed,
+}
+
+/// Reads of a group's database, shared with everybody who answers questions.
+#[derive(Clone)]
+pub struct StateHandle {
+    db: Arc<RwLock<Option<Arc<StateDb>>>>,
+}
+
+impl StateHandle {
+    /// The database, or `None` while a snapshot is being installed or the group has stopped.
+    #[must_use]
+    pub fn db(&self) -> Option<Arc<StateDb>> {
+        self.db.read().clone()
+    }
+
+    /// Closes the database as soon as nobody reads it any more.
+    pub fn close(&self) {
+        self.db.write().take();
+    }
+
+    /// A decoded value.
+    ///
+    /// # Errors
+    /// [`ReadFault`] when the database fails, is closed, or holds foreign bytes.
+    pub fn load<T: borsh::BorshDeserialize>(&self, key: &[u8]) -> Result<Option<T>, ReadFault> {
+        let db = self.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
+        match DbReader(&db).get(key)? {
+            Some(bytes) => borsh::from_slice(&bytes).map(Some).map_err(|error| ReadFault(error.to_string())),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A database as the pure core reads it.
+pub struct DbReader<'a>(pub &'a StateDb);
+
+fn fault(error: storage::StorageError) -> ReadFault {
+    ReadFault(format!("{}: {error}", error.code()))
+}
+
+impl StateReader for DbReader<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadFault> {
+        self.0.get(key).map_err(fault)
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        self.0.scan(KeyRange::prefix(prefix), usize::MAX).map_err(fault)
+    }
+}
+
+/// The tree and the position it stands at, for proofs.
+pub struct Stand {
+    /// The state tree.
+    pub tree: StateTree,
+    /// What the database contains.
+    pub applied: AppliedRecord,
+}
+
+/// One replica's state and the way it moves.
+pub struct Replica {
+    root: PathBuf,
+    resources: SharedResources,
+    identity: StateIdentity,
+    constants: GroupConstants,
+    state: StateHandle,
+    stand: Arc<Mutex<Stand>>,
+    effects: mpsc::Sender<Committing>,
+    /// Bytes written into the state database.
+    written_bytes: Arc<AtomicU64>,
+    /// Transactions that got a receipt.
+    transactions: Arc<AtomicU64>,
+}
+
+/// What a replica shares with the rest of its group's host.
+#[derive(Clone)]
+pub struct ReplicaShare {
+    /// Reads.
+    pub state: StateHandle,
+    /// Tree and position.
+    pub stand: Arc<Mutex<Stand>>,
+    /// Bytes written into the state database.
+    pub written_bytes: Arc<AtomicU64>,
+    /// Transactions that got a receipt.
+    pub transactions: Arc<AtomicU64>,
+}
+
+/// Why a replica's state cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database refuses: damaged, of another cluster, in use, disk full.
+    #[error(transparent)]
+    Storage(#[from] storage::StorageError),
+    /// The content cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadFault),
+    /// The genesis does not know the group.
+    #[error(transparent)]
+    Genesis(#[from] crate::core::genesis::NoSuchGroup),
+    /// The leaves do not add up to the root that was recorded with the last block.
+    #[error("the state in {path} does not match its recorded root; it is damaged: remove the folder and let the replica fetch a snapshot")]
+    Root {
+        /// The folder.
+        path: String,
+    },
+    /// Something that is always there is missing.
+    #[error("the state in {path} holds no {what}; it is damaged: remove the folder and let the replica fetch a snapshot")]
+    Missing {
+        /// The folder.
+        path: String,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A leaf outside the shard's prefix.
+    #[error("the state in {path} holds accounts of another shard: {detail}")]
+    Tree {
+        /// The folder.
+        path: String,
+        /// The tree's words.
+        detail: String,
+    },
+}
+
+impl OpenError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Storage(error) => error.code(),
+            Self::Read(_) => "state_unreadable",
+            Self::Genesis(_) => "unknown_group",
+            Self::Root { .. } | Self::Missing { .. } | Self::Tree { .. } => "state_corrupt",
+        }
+    }
+}
+
+impl Replica {
+    /// Opens the state of `group` under `root`, writing block 0 into a new one, and rebuilds the
+    /// tree, which must match the recorded root.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what is wrong with the folder.
+    pub fn open(
+        root: &Path,
+        resources: &SharedResources,
+        genesis: &Genesis,
+        group: GroupId,
+        verify: VerifyMode,
+        effects: mpsc::Sender<Committing>,
+    ) -> Result<(Self, ReplicaShare), OpenError> {
+        let cluster = genesis.cluster_id();
+        let identity = StateIdentity { cluster: cluster.0.0, group: group.0, format_version: STATE_FORMAT };
+        let db = StateDb::open(root, resources, identity, Arc::new(PlainCipher))?;
+        let reader = DbReader(&db);
+        if reader.get(&schema::applied())?.is_none() {
+            write_genesis(&db, genesis, group)?;
+        }
+        let stand = rebuild(&db, group)?;
+        let share = ReplicaShare {
+            state: StateHandle { db: Arc::new(RwLock::new(Some(Arc::new(db)))) },
+            stand: Arc::new(Mutex::new(stand)),
+            written_bytes: Arc::default(),
+            transactions: Arc::default(),
+        };
+        let replica = Self {
+            root: root.to_path_buf(),
+            resources: resources.clone(),
+            identity,
+            constants: GroupConstants { cluster, group, verify },
+            state: share.state.clone(),
+            stand: Arc::clone(&share.stand),
+            effects,
+            written_bytes: Arc::clone(&share.written_bytes),
+            transactions: Arc::clone(&share.transactions),
+        };
+        Ok((replica, share))
+    }
+
+    fn db(&self) -> Result<Arc<StateDb>, Fatal> {
+        self.state.db().ok_or_else(|| Fatal("the state is closed".into()))
+    }
+
+    fn write(&self, db: &StateDb, batch: WriteBatch) -> Result<(), Fatal> {
+        self.written_bytes.fetch_add(batch.bytes() as u64, Ordering::Relaxed);
+        db.write(batch).map_err(|error| Fatal(format!("{}: {error}", error.code())))
+    }
+
+    fn tell(&self, what: Committing) -> Result<(), Fatal> {
+        self.effects.blocking_send(what).map_err(|_| Fatal("the group's task has ended".into()))
+    }
+
+    /// Persists a position that makes no block.
+    fn note(&self, db: &StateDb, consensus: AppliedState) -> Result<(), Fatal> {
+        let mut stand = self.stand.lock();
+        let mut applied = stand.applied.clone();
+        applied.consensus = consensus;
+        let mut batch = WriteBatch::new();
+        batch.put(schema::applied(), encoded(&applied));
+        self.write(db, batch)?;
+        stand.applied = applied;
+        Ok(())
+    }
+
+    fn block(&self, db: &StateDb, consensus: AppliedState, payload: &Bytes) -> Result<(), Fatal> {
+        let mut stand = self.stand.lock();
+        let previous = stand.applied.clone();
+        let block =
+            executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload)
+                .map_err(|error| Fatal(error.to_string()))?;
+        let mut batch = WriteBatch::with_capacity(block.writes.len());
+        for (key, value) in block.writes {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
+        self.write(db, batch)?;
+        stand.applied = block.applied;
+        drop(stand);
+        let receipts = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Receipt(..)));
+        self.transactions.fetch_add(receipts.count() as u64, Ordering::Relaxed);
+        self.tell(Committing::Block {
+            block: CommittedBlock {
+                header: Arc::new(block.header),
+                header_hash: block.header_hash,
+                outcomes: block.outcomes,
+                mail: block.mail,
+                outbox: block.outbox,
+                inbox: block.inbox,
+                to_verify: Arc::new(block.to_verify),
+            },
+            receipts: block.receipts,
+            system_changed: block.system_changed,
+        })
+    }
+}
+
+fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
+    Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
+}
+
+fn write_genesis(db: &StateDb, genesis: &Genesis, group: GroupId) -> Result<(), OpenError> {
+    let first = genesis_state(genesis, group)?;
+    let mut batch = WriteBatch::new();
+    for (key, value) in first.writes {
+        batch.put(key, value);
+    }
+    db.write(batch)?;
+    db.flush()?;
+    Ok(())
+}
+
+/// Reads the last position and rebuilds the tree from its leaves.
+fn rebuild(db: &StateDb, group: GroupId) -> Result<Stand, OpenError> {
+    let path = db.folder().display().to_string();
+    let missing = |what: &'static str| OpenError::Missing { path: path.clone(), what };
+    let reader = DbReader(db);
+    let decode_fault = |error: std::io::Error| OpenError::Read(ReadFault(error.to_string()));
+    let applied = reader.get(&schema::applied())?.ok_or_else(|| missing("applied position"))?;
+    let applied: AppliedRecord = borsh::from_slice(&applied).map_err(decode_fault)?;
+    let layout = reader.get(&schema::layout())?.ok_or_else(|| missing("layout"))?;
+    let layout: Layout = borsh::from_slice(&layout).map_err(decode_fault)?;
+    let prefix = layout.prefix_of(group).map_or(BitPrefix::ROOT, ledger::BitPrefix::in_tree);
+    let mut leaves = Vec::new();
+    let mut range = KeyRange::prefix(&[schema::STATE]);
+    loop {
+        let part = db.scan(range.clone(), SCAN_CHUNK)?;
+        for (key, value) in &part {
+            let position = schema::tree_position(key).ok_or_else(|| missing("well-formed state key"))?;
+            leaves.push((position, value_hash(value)));
+        }
+        let Some((last, _)) = part.last().filter(|_| part.len() == SCAN_CHUNK) else { break };
+        let mut next = last.to_vec();
+        next.push(0);
+        range.start = Bytes::from(next);
+    }
+    leaves.sort_unstable_by_key(|leaf| leaf.0);
+    let mut tree = StateTree::from_sorted(prefix, leaves)
+        .map_err(|error| OpenError::Tree { path: path.clone(), detail: error.to_string() })?;
+    if Hash32(tree.root()) != applied.state_root {
+        return Err(OpenError::Root { path });
+    }
+    Ok(Stand { tree, applied })
+}
+
+impl Applier for Replica {
+    fn applied(&self) -> AppliedState {
+        self.stand.lock().applied.consensus.clone()
+    }
+
+    fn apply(&mut self, entries: Vec<Committed>) -> Result<(), Fatal> {
+        let db = self.db()?;
+        for entry in entries {
+            let mut consensus = self.stand.lock().applied.consensus.clone();
+            consensus.position = Some(entry.position);
+            match entry.payload {
+                Payload::Blank => self.note(&db, consensus)?,
+                Payload::Membership(members) => {
+                    consensus.membership = Some((Some(entry.position), members.to_vec()));
+                    self.note(&db, consensus)?;
+                }
+                Payload::Batch(payload) => self.block(&db, consensus, &payload)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotDir, Fatal> {
+        let db = self.db()?;
+        db.checkpoint(dir).map_err(|error| Fatal(format!("{}: {error}", error.code())))?;
+        Ok(SnapshotDir { path: dir.to_path_buf(), applied: self.applied() })
+    }
+
+    fn inspect(&self, dir: &Path) -> Result<AppliedState, Fatal> {
+        let fatal = |error: &dyn std::fmt::Display| Fatal(format!("snapshot {}: {error}", dir.display()));
+        let scratch = self.root.with_extension("inspect");
+        let _ = std::fs::remove_dir_all(&scratch);
+        StateDb::install_from(dir, &scratch, &self.resources, self.identity).map_err(|error| fatal(&error))?;
+        let db = StateDb::open(&scratch, &self.resources, self.identity, Arc::new(PlainCipher))
+            .map_err(|error| fatal(&error))?;
+        let stand = rebuild(&db, self.constants.group).map_err(|error| fatal(&error))?;
+        drop(db);
+        let _ = std::fs::remove_dir_all(&scratch);
+        Ok(stand.applied.consensus)
+    }
+
+    fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {
+        let fatal = |error: &dyn std::fmt::Display| Fatal(format!("snapshot {}: {error}", dir.display()));
+        let old = self.state.db.write().take();
+        // Readers hold the database for one question at a time; nobody can get it any more.
+        if let Some(mut old) = old {
+            loop {
+                match Arc::try_unwrap(old) {
+                    Ok(db) => break drop(db),
+                    Err(still) => old = still,
+                }
+                std::thread::yield_now();
+            }
+        }
+        StateDb::install_from(dir, &self.root, &self.resources, self.identity).map_err(|error| fatal(&error))?;
+        let db = StateDb::open(&self.root, &self.resources, self.identity, Arc::new(PlainCipher))
+            .map_err(|error| fatal(&error))?;
+        let stand = rebuild(&db, self.constants.group).map_err(|error| fatal(&error))?;
+        let consensus = stand.applied.consensus.clone();
+        *self.stand.lock() = stand;
+        *self.state.db.write() = Some(Arc::new(db));
+        tracing::info!(group = %self.constants.group, "snapshot installed");
+        self.tell(Committing::Installed)?;
+        Ok(consensus)
+    }
+}

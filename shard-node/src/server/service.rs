@@ -1,0 +1,160 @@
+//! The gRPC surface that other nodes and routers use. Every call is authorised by the caller's
+//! certificate: nodes by the key the registry binds to them, routers by their role.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use client::net::{self, Role};
+use futures::{Stream, StreamExt};
+use ledger::ids::{GroupId, NodeId};
+use ledger::limits::GRPC_BYTES_MAX;
+use proto::v1;
+use proto::v1::node_server::{Node as NodeService, NodeServer};
+use router::gateway::ClusterView;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::core::peer::PeerMessage;
+use crate::server::clock;
+use crate::server::local::Hosted;
+use crate::server::replies::ReplyQueue;
+use crate::server::status;
+
+/// Answer batches that wait for a slow caller.
+const REPLIES_MAX: usize = 64;
+
+/// Serves a node's groups.
+pub struct Service {
+    hosted: Arc<Hosted>,
+    view: watch::Receiver<Arc<ClusterView>>,
+}
+
+impl Service {
+    /// A service for these groups.
+    #[must_use]
+    pub fn new(hosted: Arc<Hosted>, view: watch::Receiver<Arc<ClusterView>>) -> Self {
+        Self { hosted, view }
+    }
+
+    /// Mounts it.
+    #[must_use]
+    pub fn into_service(self) -> NodeServer<Self> {
+        NodeServer::new(self).max_decoding_message_size(GRPC_BYTES_MAX).max_encoding_message_size(GRPC_BYTES_MAX)
+    }
+
+    /// The calling node, by the key of its certificate.
+    fn node<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        let hash = net::peer_key_hash(request).ok_or_else(denied)?;
+        let view = self.view.borrow();
+        view.nodes.values().find(|node| node.tls_key_hash == hash).map(|node| node.id).ok_or_else(denied)
+    }
+
+    /// A node, or a router of one of the cluster's organisations.
+    fn node_or_router<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        if self.node(request).is_ok() {
+            return Ok(());
+        }
+        match net::peer_identity(request) {
+            Ok(peer) if peer.role == Role::Router => Ok(()),
+            _ => Err(denied()),
+        }
+    }
+}
+
+fn denied() -> Status {
+    let reject = ledger::Reject::AccessDenied;
+    tracing::warn!("a call was denied: the caller's certificate is neither a node's nor a router's");
+    Status::permission_denied(reject.to_string())
+}
+
+#[tonic::async_trait]
+impl NodeService for Service {
+    type IngestStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitEvents, Status>> + Send>>;
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::ClusterReply, Status>> + Send>>;
+
+    async fn raft(&self, request: Request<v1::RaftRequest>) -> Result<Response<v1::RaftReply>, Status> {
+        self.node(&request)?;
+        let request = request.into_inner();
+        let handle = self
+            .hosted
+            .group(request.group)
+            .ok_or_else(|| Status::not_found(ledger::Reject::UnknownGroup.to_string()))?;
+        let kind = u8::try_from(request.kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
+        match handle.raft.handle(kind, request.payload).await {
+            Ok(payload) => Ok(Response::new(v1::RaftReply { payload })),
+            Err(error) => Err(Status::failed_precondition(format!("{}: {error}", error.code()))),
+        }
+    }
+
+    async fn link(&self, request: Request<Streaming<v1::LinkBatch>>) -> Result<Response<v1::LinkEnd>, Status> {
+        let from = self.node(&request)?;
+        let mut batches = request.into_inner();
+        while let Some(batch) = batches.message().await? {
+            for frame in batch.frames {
+                let Some(handle) = self.hosted.groups.read().get(&GroupId(frame.group)).cloned() else { continue };
+                match borsh::from_slice::<PeerMessage>(&frame.payload) {
+                    Ok(message) => handle.peer(from, message),
+                    Err(error) => {
+                        tracing::warn!(%from, %error, "a peer sent garbage");
+                        return Err(Status::invalid_argument(ledger::Reject::Malformed.to_string()));
+                    }
+                }
+            }
+        }
+        Ok(Response::new(v1::LinkEnd {}))
+    }
+
+    async fn ingest(
+        &self,
+        request: Request<Streaming<v1::IngestBatch>>,
+    ) -> Result<Response<Self::IngestStream>, Status> {
+        self.node_or_router(&request)?;
+        let mut batches = request.into_inner();
+        let (sink, events) = mpsc::channel(REPLIES_MAX);
+        let reply = ReplyQueue::new(sink);
+        let hosted = Arc::clone(&self.hosted);
+        let stop = hosted.context.stop.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    batch = batches.message() => match batch {
+                        Ok(Some(batch)) => hosted.take(batch, &reply).await,
+                        Ok(None) | Err(_) => return,
+                    }
+                }
+            }
+        });
+        let sent = Arc::clone(&self.hosted.context.links);
+        let events = ReceiverStream::new(events).map(move |events: v1::SubmitEvents| {
+            let bytes = events.events.iter().map(|_| 200u64).sum();
+            sent.sent_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+            Ok(events)
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::QueryReply>, Status> {
+        self.node_or_router(&request)?;
+        Ok(Response::new(self.hosted.read_here(request.into_inner()).await))
+    }
+
+    async fn clock(&self, request: Request<v1::ClockRequest>) -> Result<Response<v1::ClockReply>, Status> {
+        self.node(&request)?;
+        let unix_ms = u64::try_from(clock::wall_ms()).unwrap_or(0);
+        Ok(Response::new(v1::ClockReply { unix_ms }))
+    }
+
+    async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        self.node_or_router(&request)?;
+        let stop = self.hosted.context.stop.clone();
+        let views = WatchStream::new(self.view.clone()).map(|view| Ok(view.to_reply())).take_until(stop.cancelled_owned());
+        Ok(Response::new(Box::pin(views)))
+    }
+
+    async fn node_status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
+        self.node_or_router(&request)?;
+        Ok(Response::new(status::of_node(&self.hosted)))
+    }
+}

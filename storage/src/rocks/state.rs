@@ -1,0 +1,273 @@
+//! One group's state in RocksDB.
+//!
+//! Owns: the database of one group: single column family, WAL off, values sealed by a cipher.
+//! Never does: replay; what was not flushed when the process died is replayed from the log by the
+//! commit loop. One column family is what makes a block's writes, page roots, mail and applied log
+//! id durable together: memory tables are flushed whole and in order, so a crash leaves a prefix of
+//! the batches.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, Snapshot,
+    WriteOptions,
+};
+
+use crate::StorageError;
+use crate::cipher::ValueCipher;
+use crate::kv::{KeyRange, Kv, KvView, WriteBatch, WriteOp};
+use crate::rocks::folder::{install, sync_folder};
+use crate::rocks::{
+    Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create,
+};
+use crate::sealed::open_value;
+
+/// Whose state a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateIdentity {
+    /// The cluster's id.
+    pub cluster: [u8; 32],
+    /// The group's id.
+    pub group: u64,
+    /// Newest format of keys and values that the caller reads; a new folder is written in it.
+    pub format_version: u32,
+}
+
+impl StateIdentity {
+    fn to_file(self) -> Identity {
+        let Self {
+            cluster,
+            group,
+            format_version,
+        } = self;
+        Identity {
+            kind: Kind::State,
+            cluster,
+            group,
+            format_version,
+        }
+    }
+}
+
+/// A group's state database.
+pub struct StateDb {
+    db: DB,
+    folder: PathBuf,
+    identity: Identity,
+    cipher: Arc<dyn ValueCipher>,
+    no_wal: WriteOptions,
+}
+
+impl StateDb {
+    /// Opens the state under `root`, creating an empty one if there is none.
+    pub fn open(
+        root: &Path,
+        shared: &SharedResources,
+        identity: StateIdentity,
+        cipher: Arc<dyn ValueCipher>,
+    ) -> Result<Self, StorageError> {
+        let open = |folder: &Path, create: bool| {
+            let options = shared
+                .options(Profile::State, create)
+                .map_err(|error| map_error(folder, &error))?;
+            let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
+            DB::open_cf_descriptors(&options, folder, [family])
+                .map_err(|error| map_error(folder, &error))
+        };
+        let (db, folder, identity) = open_or_create(root, &identity.to_file(), open)?;
+        let mut no_wal = WriteOptions::default();
+        no_wal.disable_wal(true);
+        Ok(Self {
+            db,
+            folder,
+            identity,
+            cipher,
+            no_wal,
+        })
+    }
+
+    /// Installs the checkpoint in `received` as the state under `root`, which must not be open.
+    ///
+    /// The copy is checked completely and made durable before one pointer switch makes it live; the
+    /// old state is removed afterwards. A crash leaves either the old state or the new one.
+    pub fn install_from(
+        received: &Path,
+        root: &Path,
+        shared: &SharedResources,
+        identity: StateIdentity,
+    ) -> Result<(), StorageError> {
+        identity.to_file().expect_in(received)?;
+        install(received, root, |copy| {
+            check_all(copy, shared, Profile::State, &mut |_, _| Ok(())).map(drop)
+        })
+    }
+
+    /// The format that the folder was written in; not newer than the one passed to [`StateDb::open`].
+    pub fn format_version(&self) -> u32 {
+        self.identity.format_version
+    }
+
+    /// The folder of the live database, for messages.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Estimated bytes on disk of all table files.
+    pub fn disk_bytes(&self) -> Result<u64, StorageError> {
+        let value = self
+            .db
+            .property_int_value(rocksdb::properties::TOTAL_SST_FILES_SIZE);
+        Ok(value.map_err(|error| self.error(&error))?.unwrap_or(0))
+    }
+
+    fn error(&self, error: &rocksdb::Error) -> StorageError {
+        map_error(&self.folder, error)
+    }
+
+    fn family(&self) -> Result<&ColumnFamily, StorageError> {
+        let missing =
+            || StorageError::corrupt(&self.folder, "the default column family is missing");
+        self.db
+            .cf_handle(DEFAULT_COLUMN_FAMILY_NAME)
+            .ok_or_else(missing)
+    }
+
+    fn open_value(&self, key: &[u8], sealed: &[u8]) -> Result<Bytes, StorageError> {
+        open_value(
+            &*self.cipher,
+            &self.folder,
+            key,
+            Bytes::copy_from_slice(sealed),
+        )
+    }
+
+    fn get_with(&self, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, StorageError> {
+        let sealed = self
+            .db
+            .get_pinned_opt(key, options)
+            .map_err(|error| self.error(&error))?;
+        sealed
+            .map(|sealed| self.open_value(key, &sealed))
+            .transpose()
+    }
+
+    fn scan_with(
+        &self,
+        range: KeyRange,
+        limit: usize,
+        mut options: ReadOptions,
+    ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        if range.is_empty() || limit == 0 {
+            return Ok(Vec::new());
+        }
+        if let Some(end) = &range.end {
+            options.set_iterate_upper_bound(end.to_vec());
+        }
+        let mut iterator = self.db.raw_iterator_opt(options);
+        iterator.seek(&range.start);
+        let mut pairs = Vec::new();
+        while pairs.len() < limit {
+            let Some((key, sealed)) = iterator.item() else {
+                break;
+            };
+            pairs.push((Bytes::copy_from_slice(key), self.open_value(key, sealed)?));
+            iterator.next();
+        }
+        // The end of the range and a failed read look alike to the loop above.
+        iterator.status().map_err(|error| self.error(&error))?;
+        Ok(pairs)
+    }
+}
+
+impl Kv for StateDb {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        self.get_with(key, &ReadOptions::default())
+    }
+
+    fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageError> {
+        let found = self
+            .db
+            .batched_multi_get_cf(self.family()?, keys.iter().copied(), false);
+        keys.iter()
+            .zip(found)
+            .map(|(key, sealed)| match sealed {
+                Ok(sealed) => sealed
+                    .map(|sealed| self.open_value(key, &sealed))
+                    .transpose(),
+                Err(error) => Err(self.error(&error)),
+            })
+            .collect()
+    }
+
+    fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        self.scan_with(range, limit, ReadOptions::default())
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        // RocksDB's own framing: a tag and two lengths per change.
+        let mut changes =
+            rocksdb::WriteBatch::with_capacity_bytes(batch.bytes() + 16 * batch.len() + 16);
+        for op in batch.ops() {
+            match op {
+                WriteOp::Put { key, value } => changes.put(key, self.cipher.seal(key, value)),
+                WriteOp::Delete { key } => changes.delete(key),
+                WriteOp::DeleteRange { start, end } if start < end => {
+                    changes.delete_range(start, end)
+                }
+                WriteOp::DeleteRange { .. } => {}
+            }
+        }
+        self.db
+            .write_opt(changes, &self.no_wal)
+            .map_err(|error| self.error(&error))
+    }
+
+    fn flush(&self) -> Result<(), StorageError> {
+        self.db.flush().map_err(|error| self.error(&error))
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), StorageError> {
+        let made =
+            Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir));
+        made.map_err(|error| map_error(dir, &error))?;
+        // Last, so that an interrupted checkpoint has no identity and is never taken for a whole one.
+        self.identity.store(dir)?;
+        match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => sync_folder(parent),
+            None => Ok(()),
+        }
+    }
+
+    fn snapshot_view(&self) -> Box<dyn KvView + '_> {
+        Box::new(StateView {
+            db: self,
+            snapshot: self.db.snapshot(),
+        })
+    }
+}
+
+struct StateView<'a> {
+    db: &'a StateDb,
+    snapshot: Snapshot<'a>,
+}
+
+impl StateView<'_> {
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        options
+    }
+}
+
+impl KvView for StateView<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        self.db.get_with(key, &self.options())
+    }
+
+    fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        self.db.scan_with(range, limit, self.options())
+    }
+}

@@ -1,0 +1,191 @@
+//! The RocksDB state database: durability without a WAL, damage, many databases in one process.
+
+use storage::rocks::verify_offline;
+use storage::{KeyRange, Kv, StateDb, WriteBatch};
+
+use crate::kv_suite::{batch, content};
+use crate::support::{Folder, STATE, copy_of, cut, flip, plain, shared};
+
+#[test]
+fn what_was_not_flushed_is_lost_what_was_flushed_stays() {
+    let folder = Folder::new();
+    let db = folder.state();
+    db.write(batch(&[("a", "1")])).expect("write");
+    db.flush().expect("flush");
+    db.write(batch(&[("a", "2"), ("b", "2")])).expect("write");
+    drop(db);
+    let db = folder.state();
+    assert_eq!(
+        content(&db),
+        [("a".to_string(), "1".to_string())],
+        "no WAL, no flush at the end"
+    );
+    db.write(batch(&[("a", "3")])).expect("write");
+    db.flush().expect("flush");
+    drop(db);
+    assert_eq!(
+        content(&folder.state()),
+        [("a".to_string(), "3".to_string())]
+    );
+}
+
+#[test]
+fn what_was_flushed_is_in_the_files_at_that_moment() {
+    let folder = Folder::new();
+    let db = folder.state();
+    for value in ["1", "2", "3"] {
+        db.write(batch(&[("a", value)])).expect("write");
+        db.flush().expect("flush");
+        db.write(batch(&[("a", "not flushed")])).expect("write");
+        let crashed = copy_of(&folder);
+        assert_eq!(
+            content(&crashed.state()),
+            [("a".to_string(), value.to_string())]
+        );
+    }
+}
+
+#[test]
+fn memory_pressure_flushes_whole_batches_in_order() {
+    // 40 MiB through 16 MiB write buffers: some were flushed in the background, some not.
+    let folder = Folder::new();
+    let db = folder.state();
+    let filler = vec![1_u8; 64 << 10];
+    for number in 0..640_u64 {
+        let mut changes = WriteBatch::new();
+        changes.put("head", number.to_be_bytes().to_vec());
+        changes.put(number.to_be_bytes().to_vec(), filler.clone());
+        changes.put("tail", number.to_be_bytes().to_vec());
+        db.write(changes).expect("write");
+    }
+    drop(db);
+    let db = folder.state();
+    let (head, tail) = (db.get(b"head").expect("get"), db.get(b"tail").expect("get"));
+    assert_eq!(head, tail, "a batch is whole or absent");
+    let survived = head.map_or(0, |head| {
+        u64::from_be_bytes(head[..].try_into().expect("8 bytes")) + 1
+    });
+    let numbered = db
+        .scan(KeyRange::new(vec![0; 8], vec![0, 0, 0, 0, 1]), usize::MAX)
+        .expect("scan");
+    assert_eq!(numbered.len() as u64, survived, "a prefix of the batches");
+}
+
+fn filled() -> Folder {
+    let folder = Folder::new();
+    let db = folder.state();
+    let mut changes = WriteBatch::new();
+    for number in 0..5_000_u64 {
+        changes.put(
+            number.to_be_bytes().to_vec(),
+            format!("{:x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        );
+    }
+    db.write(changes).expect("write");
+    db.flush().expect("flush");
+    folder
+}
+
+fn is_table(name: &str) -> bool {
+    name.ends_with(".sst")
+}
+
+#[test]
+fn the_offline_check_sees_everything() {
+    let folder = filled();
+    let report = verify_offline(&folder.root()).expect("intact");
+    assert_eq!(
+        (report.pairs, report.files, report.group),
+        (5_000, 1, STATE.group)
+    );
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_a_block_is_found() {
+    let length = std::fs::metadata(filled().file(is_table))
+        .expect("file")
+        .len() as usize;
+    for part in [10, length / 3, length / 2] {
+        let folder = filled();
+        let table = folder.file(is_table);
+        flip(&table, part);
+        // Deliberately a process-fresh cache entry: another folder, another file.
+        let error = folder
+            .try_state()
+            .and_then(|db| db.scan(KeyRange::all(), usize::MAX))
+            .expect_err("found");
+        assert_eq!(error.code(), "storage_corrupt", "{error}");
+        assert_eq!(error.path(), table, "names the file");
+        let error = verify_offline(&folder.root()).expect_err("found");
+        assert_eq!(
+            (error.code(), error.path()),
+            ("storage_corrupt", &*table),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn cut_or_missing_files_are_clear_errors() {
+    let damages: [fn(&Folder); 5] = [
+        |folder| cut(&folder.file(is_table), 100),
+        |folder| cut(&folder.file(is_table), 0),
+        |folder| std::fs::remove_file(folder.file(is_table)).expect("remove"),
+        |folder| cut(&folder.file(|name| name.starts_with("MANIFEST-")), 12),
+        |folder| std::fs::remove_file(folder.file(|name| name == "CURRENT")).expect("remove"),
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let folder = filled();
+        damage(&folder);
+        let read = folder
+            .try_state()
+            .and_then(|db| db.scan(KeyRange::all(), usize::MAX));
+        let error = read
+            .err()
+            .unwrap_or_else(|| panic!("damage {number} was served"));
+        assert_eq!(error.code(), "storage_corrupt", "damage {number}: {error}");
+        assert_eq!(
+            verify_offline(&folder.root()).expect_err("found").code(),
+            "storage_corrupt"
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_is_complete_and_later_writes_do_not_reach_it() {
+    let folder = Folder::new();
+    let db = folder.state();
+    db.write(batch(&[("a", "1")])).expect("write");
+    db.checkpoint(&folder.path().join("copy"))
+        .expect("checkpoint flushes");
+    db.write(batch(&[("a", "2")])).expect("write");
+    db.flush().expect("flush");
+    let fresh = Folder::new();
+    StateDb::install_from(&folder.path().join("copy"), &fresh.root(), shared(), STATE)
+        .expect("install");
+    assert_eq!(
+        content(&fresh.state()),
+        [("a".to_string(), "1".to_string())]
+    );
+}
+
+#[test]
+fn sixty_databases_share_one_budget() {
+    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    let folders: Vec<Folder> = (0..60).map(|_| Folder::new()).collect();
+    let _warm = Folder::new().into_state(plain());
+    let before = threads();
+    let databases: Vec<StateDb> = folders.iter().map(Folder::state).collect();
+    for db in &databases {
+        db.write(batch(&[("a", "1")])).expect("write");
+    }
+    for db in &databases {
+        db.flush().expect("flush");
+    }
+    // Other tests start threads as well; one per database would still show.
+    assert!(
+        threads() < before + 40,
+        "{before} threads before, {} after",
+        threads()
+    );
+}
