@@ -113,7 +113,9 @@ pub enum Command {
 
 /// `up`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark up --nodes 5 --shards 4\n  seamark up --dir /tmp/two --processes --base-port 7800\n\nThe cluster stays in its folder; the same command resumes it. Ctrl-C stops it.")]
+#[command(
+    after_help = "Example:\n  seamark up --nodes 5 --shards 4\n  seamark up --dir /tmp/two --processes --base-port 7800\n\nThe cluster stays in its folder; the same command resumes it. Ctrl-C stops it."
+)]
 pub struct Up {
     /// Where the cluster is.
     #[command(flatten)]
@@ -131,7 +133,9 @@ pub struct Up {
 
 /// `init`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark init --dir ./net --node 1=10.0.0.1:7600:7601,1 --node 2=10.0.0.2:7600:7601,2 --node 3=10.0.0.3:7600:7601,3\n\nCopy nodes/node-N to its machine and run there: seamark node --config node-N/node.toml")]
+#[command(
+    after_help = "Example:\n  seamark init --dir ./net --node 1=10.0.0.1:7600:7601,1 --node 2=10.0.0.2:7600:7601,2 --node 3=10.0.0.3:7600:7601,3\n\nCopy nodes/node-N to its machine and run there: seamark node --config node-N/node.toml"
+)]
 pub struct Init {
     /// Where the files go.
     #[command(flatten)]
@@ -152,7 +156,10 @@ pub struct Init {
 
 /// `node`.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Example:\n  seamark node --config net/nodes/node-1/node.toml\n  seamark node check net/nodes/node-1/data")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Example:\n  seamark node --config net/nodes/node-1/node.toml\n  seamark node check net/nodes/node-1/data"
+)]
 pub struct Node {
     /// The node's configuration
     #[arg(long, value_name = "FILE")]
@@ -179,7 +186,9 @@ pub enum NodeCommand {
 
 /// `router`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark router --dir ~/.seamark/dev --listen 127.0.0.1:7700\n  seamark router --config router.toml")]
+#[command(
+    after_help = "Example:\n  seamark router --dir ~/.seamark/dev --listen 127.0.0.1:7700\n  seamark router --config router.toml"
+)]
 pub struct Router {
     /// The router's configuration
     #[arg(long, value_name = "FILE", conflicts_with_all = ["dir", "listen"])]
@@ -241,7 +250,9 @@ pub enum Key {
 #[derive(Debug, Subcommand)]
 pub enum Asset {
     /// Define an asset, and create its first supply
-    #[command(after_help = "Example:\n  seamark asset issue EUR --decimals 2 --supply 1000000 --to alice")]
+    #[command(
+        after_help = "Example:\n  seamark asset issue EUR --decimals 2 --supply 1000000 --to alice"
+    )]
     Issue {
         /// Which cluster.
         #[command(flatten)]
@@ -265,7 +276,9 @@ pub enum Asset {
         key: Option<String>,
     },
     /// Show the definition of an asset
-    #[command(after_help = "Example:\n  seamark asset show EUR\n  seamark asset show 00112233445566778899aabbccddeeff")]
+    #[command(
+        after_help = "Example:\n  seamark asset show EUR\n  seamark asset show 00112233445566778899aabbccddeeff"
+    )]
     Show {
         /// Which cluster.
         #[command(flatten)]
@@ -277,7 +290,9 @@ pub enum Asset {
 
 /// `pay`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark pay bob 250 --asset EUR --key alice\n  seamark pay sm1... 250 --asset EUR --wait receipt\n\nAmounts are whole numbers of the asset's smallest unit.")]
+#[command(
+    after_help = "Example:\n  seamark pay bob 250 --asset EUR --key alice\n  seamark pay sm1... 250 --asset EUR --wait receipt\n\nAmounts are whole numbers of the asset's smallest unit."
+)]
 pub struct Pay {
     /// Which cluster.
     #[command(flatten)]
@@ -321,7 +336,9 @@ pub enum Freshness {
 
 /// `account`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark account alice --history\n  seamark account sm1... --proof alice.proof && seamark verify alice.proof")]
+#[command(
+    after_help = "Example:\n  seamark account alice --history\n  seamark account sm1... --proof alice.proof && seamark verify alice.proof"
+)]
 pub struct Account {
     /// Which cluster.
     #[command(flatten)]
@@ -371,7 +388,9 @@ pub struct Block {
 
 /// `verify`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark verify alice.proof --genesis genesis.json\n\nNeeds no network: proof, header, certificate and committee are followed to the genesis.")]
+#[command(
+    after_help = "Example:\n  seamark verify alice.proof --genesis genesis.json\n\nNeeds no network: proof, header, certificate and committee are followed to the genesis."
+)]
 pub struct VerifyFile {
     /// Whose genesis is trusted when none is named.
     #[command(flatten)]
@@ -417,7 +436,9 @@ impl From<OrderArg> for Order {
 
 /// `replay`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark replay transfers.csv.gz --opening opening.csv.gz --balances final.csv\n  seamark replay transactions.csv --opening auto --shards 16 --json\n\nReads, gzipped or not, by the header: from,to,amount in any order; ethereum-etl transactions.csv;\nthe XBlock layout (blockNumber,...,from,to,toCreate,...,value). Without --dir it runs on a cluster\nof its own that is thrown away.")]
+#[command(
+    after_help = "Example:\n  seamark replay transfers.csv.gz --opening opening.csv.gz --balances final.csv\n  seamark replay transactions.csv --opening auto --shards 16 --json\n\nReads, gzipped or not, by the header: from,to,amount in any order; ethereum-etl transactions.csv;\nthe XBlock layout (blockNumber,...,from,to,toCreate,...,value). Without --dir it runs on a cluster\nof its own that is thrown away."
+)]
 pub struct Replay {
     /// The history, one file after the other
     #[arg(required = true, value_name = "FILE")]
@@ -447,7 +468,9 @@ pub struct Replay {
 
 /// `demo`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark demo\n  seamark demo --shards 16 --json\n\nSettles the transfers of Bitcoin's block 702861 (mainnet) on a new cluster in a temporary folder.")]
+#[command(
+    after_help = "Example:\n  seamark demo\n  seamark demo --shards 16 --json\n\nSettles the transfers of Bitcoin's block 702861 (mainnet) on a new cluster in a temporary folder."
+)]
 pub struct Demo {
     /// What the cluster is like.
     #[command(flatten)]
@@ -462,7 +485,9 @@ pub struct Demo {
 
 /// `bench`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.")]
+#[command(
+    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself."
+)]
 pub struct Bench {
     /// Shards of the cluster of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -504,7 +529,9 @@ pub struct Bench {
 
 /// `sim`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark sim --seed 42\n  seamark sim --seeds 100\n\nEach seed is run twice and must give the same event hash.")]
+#[command(
+    after_help = "Example:\n  seamark sim --seed 42\n  seamark sim --seeds 100\n\nEach seed is run twice and must give the same event hash."
+)]
 pub struct Sim {
     /// Run this seed
     #[arg(long, value_name = "N", conflicts_with = "seeds")]
@@ -529,11 +556,16 @@ mod tests {
         fn check(command: &clap::Command, path: &str) {
             let path = format!("{path} {}", command.get_name());
             if command.get_subcommands().next().is_none() {
-                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let help = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
                 assert!(help.starts_with("Example:\n  "), "{path} has no example");
                 assert!(command.get_about().is_some(), "{path} has no description");
             }
-            command.get_subcommands().for_each(|inner| check(inner, &path));
+            command
+                .get_subcommands()
+                .for_each(|inner| check(inner, &path));
         }
         check(&Cli::command(), "");
     }
@@ -541,9 +573,18 @@ mod tests {
     #[test]
     fn the_examples_parse() {
         fn examples(command: &clap::Command, found: &mut Vec<String>) {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            found.extend(help.lines().filter_map(|line| line.split("seamark ").nth(1)).map(str::to_owned));
-            command.get_subcommands().for_each(|inner| examples(inner, found));
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            found.extend(
+                help.lines()
+                    .filter_map(|line| line.split("seamark ").nth(1))
+                    .map(str::to_owned),
+            );
+            command
+                .get_subcommands()
+                .for_each(|inner| examples(inner, found));
         }
         let mut found = Vec::new();
         examples(&Cli::command(), &mut found);

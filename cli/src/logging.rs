@@ -7,8 +7,9 @@ use tracing_subscriber::EnvFilter;
 use crate::args::Command;
 use crate::error::CliError;
 
-/// What is logged when nobody says: warnings and worse.
-const DEFAULT_FILTER: &str = "warn";
+/// What is logged when nobody says: warnings and worse. The consensus engine also warns of what is
+/// everyday business, such as a peer that is being stopped.
+const DEFAULT_FILTER: &str = "warn,openraft=error";
 
 /// Starts logging by `--log`, else `RUST_LOG`, else the `log` key of a node's configuration, else
 /// warnings.
@@ -16,12 +17,21 @@ const DEFAULT_FILTER: &str = "warn";
 /// # Errors
 /// `log_filter` when the filter has no valid form.
 pub fn start(asked: Option<&str>, command: &Command) -> Result<(), CliError> {
-    let variable = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty());
-    let filter = asked.map(str::to_owned).or(variable).or_else(|| configured(command));
+    let variable = std::env::var(EnvFilter::DEFAULT_ENV)
+        .ok()
+        .filter(|filter| !filter.is_empty());
+    let filter = asked
+        .map(str::to_owned)
+        .or(variable)
+        .or_else(|| configured(command));
     let text = filter.as_deref().unwrap_or(DEFAULT_FILTER);
     let filter = EnvFilter::try_new(text).map_err(|error| {
         let cause = format!("'{text}' is no log filter: {error}");
-        CliError::usage("log_filter", cause, "use a level such as 'info', or 'info,openraft=warn'")
+        CliError::usage(
+            "log_filter",
+            cause,
+            "use a level such as 'info', or 'info,openraft=warn'",
+        )
     })?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -35,7 +45,11 @@ pub fn start(asked: Option<&str>, command: &Command) -> Result<(), CliError> {
 /// The filter of a node's configuration. A configuration that cannot be read is reported by the
 /// command itself.
 fn configured(command: &Command) -> Option<String> {
-    let Command::Node(node) = command else { return None };
+    let Command::Node(node) = command else {
+        return None;
+    };
     let file = node.config.as_ref()?;
-    shard_node::server::NodeConfig::load(file).ok().map(|config| config.log)
+    shard_node::server::NodeConfig::load(file)
+        .ok()
+        .map(|config| config.log)
 }

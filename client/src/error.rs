@@ -21,7 +21,9 @@ pub enum ClientError {
     #[error(transparent)]
     Net(#[from] NetError),
     /// No router answered in time.
-    #[error("no router answered: {last}; check with 'seamark status' that the cluster runs and that the profile is current")]
+    #[error(
+        "no router answered: {last}; check with 'seamark status' that the cluster runs and that the profile is current"
+    )]
     Unreachable {
         /// What the last one tried said.
         last: String,
@@ -104,13 +106,19 @@ impl ClientError {
     #[must_use]
     pub fn refused(refusal: &v1::Refusal) -> Self {
         let reject = refusal.reject();
-        let cause = reject.map_or(String::new(), |reject| format!("{}; {}", reject.cause(), reject.fix()));
+        let cause = reject.map_or(String::new(), |reject| {
+            format!("{}; {}", reject.cause(), reject.fix())
+        });
         let detail = match (cause.is_empty(), refusal.detail.is_empty()) {
             (false, false) => format!("{cause} ({})", refusal.detail),
             (false, true) => cause,
             (true, _) => refusal.detail.clone(),
         };
-        Self::Refused { reject, code: refusal.code.clone(), detail }
+        Self::Refused {
+            reject,
+            code: refusal.code.clone(),
+            detail,
+        }
     }
 }
 

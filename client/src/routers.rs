@@ -33,9 +33,14 @@ impl Routers {
             })
             .collect::<Result<Vec<_>, ClientError>>()?;
         if all.is_empty() {
-            return Err(ClientError::Unreachable { last: "the profile lists no router".to_owned() });
+            return Err(ClientError::Unreachable {
+                last: "the profile lists no router".to_owned(),
+            });
         }
-        Ok(Self { all, turn: AtomicUsize::new(0) })
+        Ok(Self {
+            all,
+            turn: AtomicUsize::new(0),
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -52,7 +57,9 @@ impl Routers {
     /// Moves on from the router chosen in `turn`, unless somebody else did already.
     pub(crate) fn lost(&self, turn: usize) {
         let next = turn.wrapping_add(1);
-        let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self
+            .turn
+            .compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -64,7 +71,10 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(within: Duration) -> Self {
-        Self { next: BACKOFF_FIRST, until: Instant::now() + within }
+        Self {
+            next: BACKOFF_FIRST,
+            until: Instant::now() + within,
+        }
     }
 
     /// The next delay, at least `least`; `None` when there is no time for another attempt.
@@ -84,15 +94,25 @@ impl Backoff {
 pub(crate) fn connection_lost(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Aborted | Code::Internal | Code::DeadlineExceeded | Code::ResourceExhausted
+        Code::Unavailable
+            | Code::Unknown
+            | Code::Cancelled
+            | Code::Aborted
+            | Code::Internal
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
     )
 }
 
 /// What a status means to a caller.
 pub(crate) fn error_of(status: &Status) -> ClientError {
     match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated => ClientError::Denied(status.message().to_owned()),
-        _ if connection_lost(status) => ClientError::Unreachable { last: cause_of(status) },
+        Code::PermissionDenied | Code::Unauthenticated => {
+            ClientError::Denied(status.message().to_owned())
+        }
+        _ if connection_lost(status) => ClientError::Unreachable {
+            last: cause_of(status),
+        },
         _ => ClientError::Protocol(format!("{:?}: {}", status.code(), status.message())),
     }
 }

@@ -70,3 +70,27 @@ impl Default for SimConfig {
         }
     }
 }
+
+impl SimConfig {
+    /// The command that repeats a run of this configuration.
+    #[must_use]
+    pub fn command(&self, seed: u64) -> String {
+        let usual = Self::default();
+        let mut command = format!("seamark sim --seed {seed}");
+        if let Some(scenario) = self.scenario {
+            command.push_str(&format!(" --scenario {scenario}"));
+        }
+        for (flag, value, usual) in [
+            ("--nodes", u64::from(self.nodes), u64::from(usual.nodes)),
+            ("--shards", u64::from(self.shards), u64::from(usual.shards)),
+            ("--replicas", u64::from(self.replicas), u64::from(usual.replicas)),
+            ("--payments", self.payments as u64, usual.payments as u64),
+            ("--safety-ms", self.safety_ms, usual.safety_ms),
+        ] {
+            if value != usual {
+                command.push_str(&format!(" {flag} {value}"));
+            }
+        }
+        command
+    }
+}

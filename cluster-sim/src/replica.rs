@@ -39,9 +39,9 @@ use crate::wire::{Reply, Wire};
 /// Heartbeats and elections, quicker than in production so that a short run sees many of them.
 pub const TIMING: Timing = Timing { heartbeat_ms: 40, election_min_ms: 160, election_max_ms: 320 };
 /// Blocks between two checkpoints.
-const CHECKPOINT_EVERY: u64 = 4;
+const CHECKPOINT_EVERY: u64 = 6;
 /// Proposals in flight.
-const PIPELINE: usize = 4;
+const PIPELINE: usize = 2;
 
 /// What a replica asks of the world.
 #[derive(Debug)]
@@ -249,8 +249,8 @@ impl Replica {
     }
 
     /// A message of a driver.
-    pub fn peer(&mut self, now: Tick, from: NodeId, message: PeerMessage, out: &mut Vec<Effect>) {
-        let input = driver::Input::Peer { from, message: Box::new(message) };
+    pub fn peer(&mut self, now: Tick, from: NodeId, message: Box<PeerMessage>, out: &mut Vec<Effect>) {
+        let input = driver::Input::Peer { from, message };
         self.work(now, VecDeque::from([Job::Driver(input)]), out);
     }
 
@@ -424,7 +424,7 @@ impl Replica {
                 jobs.push_back(Job::Engine(local::Input::Propose(entry)));
             }
             driver::Output::Send { node, group, message } => {
-                out.push(Effect::Send(node, Wire::Peer { group, message }));
+                out.push(Effect::Send(node, Wire::Peer { group, message: Box::new(message) }));
             }
             driver::Output::Verify { height, txs } => {
                 let valid = txs.iter().all(|tx| tx.verify_signatures().is_ok());

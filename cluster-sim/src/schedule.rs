@@ -111,6 +111,8 @@ pub enum Direction {
 pub enum Fault {
     /// A node loses power for a while.
     Crash(Victim, u64),
+    /// A node loses power for a while, in the middle of a write of its log.
+    CrashWriting(Victim, u64),
     /// All nodes lose power for a while.
     PowerCut(u64),
     /// A node is cut off for a while.
@@ -183,7 +185,7 @@ impl Schedule {
         };
         let skew_max = if matches!(scenario, Scenario::Clocks | Scenario::Storm) { 400 } else { 20 };
         let skews_ms = (0..config.nodes).map(|_| rng.random_range(-skew_max..=skew_max)).collect();
-        let sync_ms_max = if scenario == Scenario::Disks { rng.random_range(10..60) } else { 4 };
+        let sync_ms_max = if scenario == Scenario::Disks { rng.random_range(10..60) } else { rng.random_range(2..12) };
         let count = match scenario {
             Scenario::Calm => 0,
             Scenario::Storm => rng.random_range(6..16),
@@ -201,12 +203,12 @@ fn fault(scenario: Scenario, config: &SimConfig, rng: &mut ChaCha8Rng) -> Fault 
     let lasts = rng.random_range(60..1_500);
     let kind = match scenario {
         Scenario::Calm | Scenario::Lossy => [6, 7][rng.random_range(0..2)],
-        Scenario::Crashes => [0, 0, 0, 1][rng.random_range(0..4)],
-        Scenario::Leaders => [8, 9, 10][rng.random_range(0..3)],
+        Scenario::Crashes => [0, 12, 12, 1][rng.random_range(0..4)],
+        Scenario::Leaders => [8, 9, 10, 13][rng.random_range(0..4)],
         Scenario::Partitions => [2, 3, 3, 7][rng.random_range(0..4)],
-        Scenario::Disks => [0, 1, 11, 11][rng.random_range(0..4)],
+        Scenario::Disks => [12, 1, 11, 11][rng.random_range(0..4)],
         Scenario::Clocks => [0, 4, 5, 5][rng.random_range(0..4)],
-        Scenario::Storm => rng.random_range(0..12),
+        Scenario::Storm => rng.random_range(0..14),
     };
     let leader = Victim::LeaderOf(rng.random_range(0..64));
     match kind {
@@ -221,6 +223,8 @@ fn fault(scenario: Scenario, config: &SimConfig, rng: &mut ChaCha8Rng) -> Fault 
         8 => Fault::Crash(leader, lasts),
         9 => Fault::Isolate(leader, direction(rng), lasts),
         10 => Fault::Stall(leader, lasts),
+        12 => Fault::CrashWriting(victim(rng), lasts),
+        13 => Fault::CrashWriting(leader, lasts),
         _ => Fault::SlowDisk(victim(rng), rng.random_range(50..400), lasts),
     }
 }

@@ -54,7 +54,7 @@ pub enum Wire {
         /// The receiving group.
         group: GroupId,
         /// The message.
-        message: PeerMessage,
+        message: Box<PeerMessage>,
     },
     /// A reading of the sender's clock.
     Clock {

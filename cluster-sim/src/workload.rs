@@ -20,8 +20,10 @@ use rand_chacha::ChaCha8Rng;
 use crate::cluster::{CREATED_MS, account_keys};
 use crate::config::SimConfig;
 
-const ACCOUNTS: usize = 14;
+const ACCOUNTS: usize = 12;
 const ASSETS: usize = 2;
+/// Payments come in bursts, so that entries carry several of them.
+const BURSTS: usize = 7;
 const VALID_MS: u64 = 60 * 60 * 1000;
 
 /// Why an operation is in the load, which says what its fate may be.
@@ -122,7 +124,7 @@ pub fn make(genesis: &Genesis, config: &SimConfig, rng: &mut ChaCha8Rng) -> Vec<
 impl Maker<'_> {
     fn bursts(&mut self, config: &SimConfig) -> Vec<u64> {
         let end = config.safety_ms.max(1_001);
-        (0..14).map(|_| self.rng.random_range(1_000..end)).collect()
+        (0..BURSTS).map(|_| self.rng.random_range(1_000..end)).collect()
     }
 
     fn asset(&self, number: usize) -> AssetId {
@@ -207,7 +209,7 @@ impl Maker<'_> {
                 let huge = self.rng.random_range(0..10) == 0;
                 let amount = if huge { 1u128 << 100 } else { self.rng.random_range(500..5_000) };
                 let mint = Move::Mint { issuer: self.accounts[number].address, to, asset, amount };
-                let at_ms = self.rng.random_range(0..400);
+                let at_ms = 200 * self.rng.random_range(0..2);
                 let index = self.add(Purpose::Mint, vec![mint], &[number], at_ms, Some(issue));
                 self.funded_by.insert((to, asset), index);
             }

@@ -35,6 +35,8 @@ const AUDIT_MS: u64 = 500;
 const FLUSH_MS_MIN: u64 = 40;
 const FLUSH_MS_MAX: u64 = 1_500;
 const CHECK_MS_MAX: u64 = 8;
+/// How long a crash that wants to meet a write waits for one.
+const AMBUSH_MS_MAX: u32 = 300;
 const VIOLATIONS_MAX: usize = 20;
 
 /// Something that happens at a time.
@@ -45,7 +47,7 @@ enum Event {
     Flush { node: NodeId, group: GroupId, boot: u64 },
     Checked { node: NodeId, group: GroupId, boot: u64, height: Height, valid: bool },
     Wake { request: u32, token: u64 },
-    Fault { index: usize },
+    Fault { index: usize, tries: u32 },
     /// A fault that lasts is over.
     Over { index: usize },
     Restart { node: NodeId },
@@ -94,7 +96,7 @@ impl Event {
                 put(4, &[u64::from(node.0), group.0, *boot, height.0, u64::from(*valid)], &[]);
             }
             Self::Wake { request, token } => put(5, &[u64::from(*request), *token], &[]),
-            Self::Fault { index } => put(6, &[*index as u64], &[]),
+            Self::Fault { index, tries } => put(6, &[*index as u64, u64::from(*tries)], &[]),
             Self::Over { index } => put(7, &[*index as u64], &[]),
             Self::Restart { node } => put(8, &[u64::from(node.0)], &[]),
             Self::Audit => put(9, &[], &[]),
@@ -240,7 +242,7 @@ impl World {
             self.push(phase % TICK_MS, Event::Tick { node: *node });
         }
         for index in 0..self.schedule.faults.len() {
-            self.push(self.schedule.faults[index].0, Event::Fault { index });
+            self.push(self.schedule.faults[index].0, Event::Fault { index, tries: 0 });
         }
         self.push(self.config.safety_ms, Event::Heal);
         self.push(AUDIT_MS, Event::Audit);
@@ -255,10 +257,9 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        if let Some(until) = event.node().and_then(|node| self.stalled.get(&node)).copied() {
-            if until > self.now_ms {
-                return self.push(until - self.now_ms, event);
-            }
+        let stalled = event.node().and_then(|node| self.stalled.get(&node)).copied();
+        if let Some(until) = stalled.filter(|until| *until > self.now_ms) {
+            return self.push(until - self.now_ms, event);
         }
         self.events += 1;
         self.hasher.update(self.now_ms.to_be_bytes());
@@ -281,7 +282,7 @@ impl World {
                 self.clients.wake(self.now_ms, request, token, &mut acts);
                 self.act(acts);
             }
-            Event::Fault { index } => self.fault(index),
+            Event::Fault { index, tries } => self.fault(index, tries),
             Event::Over { index } => self.over(index),
             Event::Restart { node } => self.restart(node),
             Event::Audit => {
@@ -483,15 +484,26 @@ impl World {
         }
     }
 
-    fn fault(&mut self, index: usize) {
+    /// Whether a fault that waits for its moment has to wait on.
+    fn ambush(&self, fault: &Fault, tries: u32) -> bool {
+        let Fault::CrashWriting(victim, _) = fault else { return false };
+        let Some(node) = self.nodes.get(&self.resolve(*victim)) else { return false };
+        let writing = node.replicas.values().any(|replica| replica.disk.pending() > 0);
+        !writing && tries < AMBUSH_MS_MAX
+    }
+
+    fn fault(&mut self, index: usize, tries: u32) {
         if self.healed {
             return;
         }
         let fault = self.schedule.faults[index].1.clone();
+        if self.ambush(&fault, tries) {
+            return self.push(1, Event::Fault { index, tries: tries + 1 });
+        }
         self.faults += 1;
         self.note(|| format!("fault: {fault:?}"));
         match fault {
-            Fault::Crash(victim, ms) => self.crash(self.resolve(victim), ms),
+            Fault::Crash(victim, ms) | Fault::CrashWriting(victim, ms) => self.crash(self.resolve(victim), ms),
             Fault::PowerCut(ms) => {
                 let all: Vec<NodeId> = self.nodes.keys().copied().collect();
                 for node in all {
@@ -550,6 +562,7 @@ impl World {
             Fault::Weather(..) => self.network.weather = self.schedule.weather,
             Fault::SlowDisk(..) => self.slow_disks.clear(),
             Fault::Crash(..)
+            | Fault::CrashWriting(..)
             | Fault::PowerCut(_)
             | Fault::Stall(..)
             | Fault::ClockJump(..)
@@ -594,9 +607,11 @@ impl World {
     fn group_unfinished(&self, group: GroupId) -> Option<String> {
         let replicas: Vec<_> = self.nodes.values().filter_map(|node| Some((node.id, node.replicas.get(&group)?))).collect();
         let top = replicas.iter().filter_map(|(_, replica)| replica.height()).max()?;
+        let roles = replicas.iter().filter_map(|(_, replica)| replica.role());
+        let last_index = roles.map(|role| role.last_log_index).max()?;
         for (node, replica) in &replicas {
             let role = replica.role()?;
-            if replica.height() != Some(top) || role.applied_index != role.last_log_index {
+            if replica.height() != Some(top) || role.applied_index != last_index {
                 return Some(format!("node {node} has not applied all of {group}"));
             }
             if replica.certified() != Some(top) {
@@ -656,7 +671,7 @@ impl World {
         let (transactions, committed, rejected) = self.clients.totals();
         let mut violations = std::mem::take(&mut self.checkers.violations);
         violations.truncate(VIOLATIONS_MAX);
-        let reproduce = (!violations.is_empty()).then(|| format!("seamark sim --seed {}", self.seed));
+        let reproduce = (!violations.is_empty()).then(|| self.config.command(self.seed));
         SimReport {
             seed: self.seed,
             scenario: self.schedule.scenario.name().to_owned(),
@@ -721,7 +736,7 @@ pub fn run_twice(seed: u64, config: &SimConfig) -> SimReport {
             "determinism: the same seed gave the event hashes {} and {}",
             first.event_hash, second.event_hash
         ));
-        first.reproduce = Some(format!("seamark sim --seed {seed}"));
+        first.reproduce = Some(config.command(seed));
     }
     first
 }

@@ -106,7 +106,10 @@ pub fn group(field: &'static str, number: u64) -> Result<GroupId, EdgeError> {
     if group.kind().is_some() {
         Ok(group)
     } else {
-        Err(EdgeError::Number { field, found: number })
+        Err(EdgeError::Number {
+            field,
+            found: number,
+        })
     }
 }
 
@@ -157,7 +160,9 @@ impl v1::Refusal {
     /// The reason, if this version knows it.
     #[must_use]
     pub fn reject(&self) -> Option<Reject> {
-        u16::try_from(self.number).ok().and_then(Reject::from_number)
+        u16::try_from(self.number)
+            .ok()
+            .and_then(Reject::from_number)
     }
 }
 
@@ -215,14 +220,26 @@ mod tests {
         assert!(asset("x", &[]).is_err());
         assert_eq!(group("g", GroupId::shard(3).0), Ok(GroupId::shard(3)));
         assert_eq!(group("g", 7).unwrap_err().code(), "wire_number");
-        assert_eq!(value::<u32>("v", &[0; 5]).unwrap_err().code(), "wire_decode");
+        assert_eq!(
+            value::<u32>("v", &[0; 5]).unwrap_err().code(),
+            "wire_decode"
+        );
     }
 
     #[test]
     fn refusals_carry_their_reason() {
-        let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(20).detail("full");
+        let refusal = v1::Refusal::of(Reject::Busy)
+            .retry_after_ms(20)
+            .detail("full");
         assert_eq!(refusal.reject(), Some(Reject::Busy));
         assert_eq!(refusal.code, "busy");
-        assert_eq!(v1::Refusal { number: 70_000, ..refusal }.reject(), None);
+        assert_eq!(
+            v1::Refusal {
+                number: 70_000,
+                ..refusal
+            }
+            .reject(),
+            None
+        );
     }
 }

@@ -1,1 +1,18 @@
-fn main(){}
+//! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
+//! [`processes`], the real program and `kill -9`.
+//!
+//! [`support`] starts clusters, makes payments and waits for events; the other files are one topic
+//! each. What a test waits for always has a deadline and is never a fixed time.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_transactions;
+mod configuration;
+mod damage;
+mod front_door;
+mod payments;
+mod processes;
+mod purity;
+mod reads;
+mod restarts;
+mod support;

@@ -84,7 +84,13 @@ pub(super) struct Flights {
 
 impl Flights {
     /// Takes planned transactions of one stream.
-    pub(super) fn accept(&mut self, step: &Step<'_>, outbox: &Arc<Outbox>, txs: Vec<Planned>, applied: bool) {
+    pub(super) fn accept(
+        &mut self,
+        step: &Step<'_>,
+        outbox: &Arc<Outbox>,
+        txs: Vec<Planned>,
+        applied: bool,
+    ) {
         let mut fresh: BTreeMap<GroupId, Vec<TxId>> = BTreeMap::new();
         let mut checked = Vec::with_capacity(txs.len());
         for tx in txs {
@@ -95,7 +101,8 @@ impl Flights {
             }
         }
         if !checked.is_empty() {
-            self.checks.push_back((step.now + step.limits.check_every(), checked));
+            self.checks
+                .push_back((step.now + step.limits.check_every(), checked));
         }
         for (group, txids) in fresh {
             self.dispatch(step, group, txids);
@@ -108,7 +115,10 @@ impl Flights {
         let busy = |touched: &mut Vec<Arc<Outbox>>| {
             let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
             let detail = "the router has too many transactions in flight";
-            outbox.push_uncounted(v1::SubmitEvent::refused(edge::bytes_of(&tx.txid), refusal.detail(detail)));
+            outbox.push_uncounted(v1::SubmitEvent::refused(
+                edge::bytes_of(&tx.txid),
+                refusal.detail(detail),
+            ));
             touch(touched, outbox);
             false
         };
@@ -122,7 +132,10 @@ impl Flights {
                 if !outbox.admit(step.limits.stream_in_flight_max) {
                     return busy(&mut self.touched);
                 }
-                let waiter = Waiter { outbox: outbox.clone(), applied };
+                let waiter = Waiter {
+                    outbox: outbox.clone(),
+                    applied,
+                };
                 match flight.join(tx, waiter) {
                     Joined::Waits { resend } => resend,
                     Joined::Told => {
@@ -130,8 +143,12 @@ impl Flights {
                         false
                     }
                     Joined::Crowded => {
-                        let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
-                        outbox.push(v1::SubmitEvent::refused(edge::bytes_of(entry.key()), refusal), true);
+                        let refusal =
+                            v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
+                        outbox.push(
+                            v1::SubmitEvent::refused(edge::bytes_of(entry.key()), refusal),
+                            true,
+                        );
                         touch(&mut self.touched, outbox);
                         false
                     }
@@ -150,7 +167,10 @@ impl Flights {
                     notify_applied: applied,
                     replan: false,
                     receipt: None,
-                    waiters: vec![Waiter { outbox: outbox.clone(), applied }],
+                    waiters: vec![Waiter {
+                        outbox: outbox.clone(),
+                        applied,
+                    }],
                     rivals: Vec::new(),
                 });
                 true
@@ -170,11 +190,22 @@ impl Flights {
         } else {
             let mut all = std::mem::take(&mut route.waiting);
             all.extend(txids);
+            // Some may have been answered by the former leader in the meantime.
+            all.retain(|txid| self.all.contains_key(txid));
             all
         };
-        let attempts = step.view.committees.get(&group).map_or(1, |committee| committee.members.len());
+        if txids.is_empty() {
+            return;
+        }
+        let attempts = step
+            .view
+            .committees
+            .get(&group)
+            .map_or(1, |committee| committee.members.len());
         for _ in 0..attempts {
-            let Some(target) = route.target(group, step.view) else { break };
+            let Some(target) = route.target(group, step.view) else {
+                break;
+            };
             let count = txids.len().min(route.allowance());
             match send(&mut self.all, step, group, target, &txids[..count]) {
                 Ok(()) => {
@@ -204,7 +235,9 @@ impl Flights {
     pub(super) fn events(&mut self, step: &Step<'_>, node: NodeId, events: Vec<v1::SubmitEvent>) {
         let mut again: BTreeMap<GroupId, Vec<TxId>> = BTreeMap::new();
         for v1::SubmitEvent { txid, event } in events {
-            let Ok(id) = edge::txid("txid", &txid) else { continue };
+            let Ok(id) = edge::txid("txid", &txid) else {
+                continue;
+            };
             match event {
                 Some(Event::Receipt(receipt)) => self.receipt(step, node, id, txid, receipt),
                 Some(Event::Applied(_)) => self.applied(id, &txid),
@@ -223,7 +256,9 @@ impl Flights {
     }
 
     fn receipt(&mut self, step: &Step<'_>, node: NodeId, id: TxId, txid: Bytes, receipt: Bytes) {
-        let Entry::Occupied(mut entry) = self.all.entry(id) else { return };
+        let Entry::Occupied(mut entry) = self.all.entry(id) else {
+            return;
+        };
         let flight = entry.get_mut();
         if let Some(route) = self.routes.get_mut(&flight.group) {
             route.works(node, step.now);
@@ -234,7 +269,9 @@ impl Flights {
         let more = flight.notify_applied
             && edge::value::<Receipt>("receipt", &receipt).is_ok_and(|receipt| receipt.committed());
         let rivals = std::mem::take(&mut flight.rivals);
-        flight.waiters.extend(rivals.into_iter().flat_map(|rival| rival.waiters));
+        flight
+            .waiters
+            .extend(rivals.into_iter().flat_map(|rival| rival.waiters));
         let event = v1::SubmitEvent::receipt(txid, receipt.clone());
         for waiter in &flight.waiters {
             waiter.outbox.push(event.clone(), !(more && waiter.applied));
@@ -250,13 +287,17 @@ impl Flights {
     }
 
     fn applied(&mut self, id: TxId, txid: &Bytes) {
-        let Entry::Occupied(entry) = self.all.entry(id) else { return };
+        let Entry::Occupied(entry) = self.all.entry(id) else {
+            return;
+        };
         // Without the receipt it is not news yet: the flight is sent again and both will come.
         if entry.get().receipt.is_none() {
             return;
         }
         for waiter in entry.remove().waiters {
-            waiter.outbox.push(v1::SubmitEvent::applied(txid.clone()), true);
+            waiter
+                .outbox
+                .push(v1::SubmitEvent::applied(txid.clone()), true);
             touch(&mut self.touched, &waiter.outbox);
         }
     }
@@ -279,7 +320,8 @@ impl Flights {
         let route = self.routes.entry(group).or_default();
         match refusal.reject() {
             Some(Reject::NotLeader | Reject::GroupStopped | Reject::UnknownGroup) => {
-                let hint = Some(NodeId(refusal.leader_node)).filter(|hint| step.view.nodes.contains_key(hint));
+                let hint = Some(NodeId(refusal.leader_node))
+                    .filter(|hint| step.view.nodes.contains_key(hint));
                 match route.not_leader(node, hint, step.now) {
                     Verdict::Send => Some(group),
                     Verdict::Wait => {
@@ -306,8 +348,16 @@ impl Flights {
     }
 
     /// A refusal for good. The next rival, if there is one, takes the place of what was refused.
-    fn refused(&mut self, step: &Step<'_>, id: TxId, txid: Bytes, refusal: v1::Refusal) -> Option<GroupId> {
-        let Entry::Occupied(mut entry) = self.all.entry(id) else { return None };
+    fn refused(
+        &mut self,
+        step: &Step<'_>,
+        id: TxId,
+        txid: Bytes,
+        refusal: v1::Refusal,
+    ) -> Option<GroupId> {
+        let Entry::Occupied(mut entry) = self.all.entry(id) else {
+            return None;
+        };
         let event = v1::SubmitEvent::refused(txid, refusal);
         for waiter in std::mem::take(&mut entry.get_mut().waiters) {
             waiter.outbox.push(event.clone(), true);
@@ -373,10 +423,17 @@ impl Flights {
         }
         if flight.replan {
             flight.replan = false;
-            match ParsedTx::decode(&step.view.cluster, &flight.bytes).and_then(|tx| plan(&step.view.layout, &tx)) {
+            match ParsedTx::decode(&step.view.cluster, &flight.bytes)
+                .and_then(|tx| plan(&step.view.layout, &tx))
+            {
                 Ok(group) => flight.group = group,
                 Err(reject) => {
-                    return self.refused(step, txid, edge::bytes_of(&txid), v1::Refusal::of(reject));
+                    return self.refused(
+                        step,
+                        txid,
+                        edge::bytes_of(&txid),
+                        v1::Refusal::of(reject),
+                    );
                 }
             }
         }
@@ -385,10 +442,14 @@ impl Flights {
 
     fn check(&mut self, step: &Step<'_>, again: &mut BTreeMap<GroupId, Vec<TxId>>) {
         while self.checks.front().is_some_and(|(at, _)| *at <= step.now) {
-            let Some((_, txids)) = self.checks.pop_front() else { return };
+            let Some((_, txids)) = self.checks.pop_front() else {
+                return;
+            };
             let mut remain = Vec::new();
             for txid in txids {
-                let Some(flight) = self.all.get_mut(&txid) else { continue };
+                let Some(flight) = self.all.get_mut(&txid) else {
+                    continue;
+                };
                 if step.now >= flight.deadline {
                     self.too_late(txid);
                     continue;
@@ -399,13 +460,16 @@ impl Flights {
                 }
             }
             if !remain.is_empty() {
-                self.checks.push_back((step.now + step.limits.check_every(), remain));
+                self.checks
+                    .push_back((step.now + step.limits.check_every(), remain));
             }
         }
     }
 
     fn too_late(&mut self, id: TxId) {
-        let Some(flight) = self.all.remove(&id) else { return };
+        let Some(flight) = self.all.remove(&id) else {
+            return;
+        };
         let detail = if flight.receipt.is_some() {
             "the transaction is committed, but its credits were not confirmed in time"
         } else {
@@ -445,12 +509,16 @@ fn send(
     let mut batches: [Vec<Bytes>; 2] = [Vec::with_capacity(txids.len()), Vec::new()];
     let mut sizes = [0usize; 2];
     for txid in txids {
-        let Some(flight) = all.get_mut(txid) else { continue };
+        let Some(flight) = all.get_mut(txid) else {
+            continue;
+        };
         // Noted before it is sent: when the node turns out to be down, the caller overwrites it.
         flight.node = Some(node);
         flight.sent_at = step.now;
         let kind = usize::from(flight.notify_applied);
-        if batches[kind].len() == BATCH_TXS_MAX || sizes[kind] + flight.bytes.len() > BATCH_BYTES_MAX {
+        if batches[kind].len() == BATCH_TXS_MAX
+            || sizes[kind] + flight.bytes.len() > BATCH_BYTES_MAX
+        {
             flush(step, group, node, kind, &mut batches)?;
             sizes[kind] = 0;
         }
@@ -472,7 +540,14 @@ fn flush(
     if txs.is_empty() {
         return Ok(());
     }
-    step.backend.ingest(node, v1::IngestBatch { group: group.0, txs, notify_applied: kind == 1 })
+    step.backend.ingest(
+        node,
+        v1::IngestBatch {
+            group: group.0,
+            txs,
+            notify_applied: kind == 1,
+        },
+    )
 }
 
 enum Joined {
@@ -487,7 +562,10 @@ enum Joined {
 impl Flight {
     fn waits(&self, outbox: &Arc<Outbox>) -> bool {
         let rivals = self.rivals.iter().flat_map(|rival| &rival.waiters);
-        self.waiters.iter().chain(rivals).any(|waiter| Arc::ptr_eq(&waiter.outbox, outbox))
+        self.waiters
+            .iter()
+            .chain(rivals)
+            .any(|waiter| Arc::ptr_eq(&waiter.outbox, outbox))
     }
 
     /// The same stream sends it again: one fate, but it may now want `applied`.
@@ -517,7 +595,10 @@ impl Flight {
         if let Some(rival) = self.rivals.iter_mut().find(|rival| rival.bytes == tx.bytes) {
             rival.waiters.push(waiter);
         } else if self.rivals.len() < RIVALS_MAX {
-            self.rivals.push(Rival { bytes: tx.bytes, waiters: vec![waiter] });
+            self.rivals.push(Rival {
+                bytes: tx.bytes,
+                waiters: vec![waiter],
+            });
         } else {
             return Joined::Crowded;
         }
@@ -528,6 +609,8 @@ impl Flight {
 impl GatewayLimits {
     /// How often a flight is looked at: often enough for its deadline and for sending it again.
     fn check_every(&self) -> Duration {
-        (self.resend_after / 2).min(self.receipt_within / 2).max(Duration::from_millis(10))
+        (self.resend_after / 2)
+            .min(self.receipt_within / 2)
+            .max(Duration::from_millis(10))
     }
 }

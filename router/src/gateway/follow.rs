@@ -20,7 +20,9 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>) {
     let (mut backoff, mut after) = (BACKOFF_FIRST, None);
     loop {
-        let Some(node) = next_node(&view.borrow(), after) else { return };
+        let Some(node) = next_node(&view.borrow(), after) else {
+            return;
+        };
         after = Some(node);
         let mut heard = false;
         let ended = follow_node(node, &peers, &view, &mut heard).await;
@@ -39,9 +41,12 @@ pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>
 /// Nodes in a circle.
 fn next_node(view: &ClusterView, after: Option<NodeId>) -> Option<NodeId> {
     let next = after.and_then(|node| {
-        view.nodes.range((std::ops::Bound::Excluded(node), std::ops::Bound::Unbounded)).next()
+        view.nodes
+            .range((std::ops::Bound::Excluded(node), std::ops::Bound::Unbounded))
+            .next()
     });
-    next.or_else(|| view.nodes.iter().next()).map(|(node, _)| *node)
+    next.or_else(|| view.nodes.iter().next())
+        .map(|(node, _)| *node)
 }
 
 async fn follow_node(
@@ -77,12 +82,19 @@ async fn follow_node(
 }
 
 /// Takes a state that is not older than the one known.
-fn take(reply: &v1::ClusterReply, view: &watch::Sender<Arc<ClusterView>>) -> Result<(), tonic::Status> {
+fn take(
+    reply: &v1::ClusterReply,
+    view: &watch::Sender<Arc<ClusterView>>,
+) -> Result<(), tonic::Status> {
     let cluster = view.borrow().cluster;
-    let new = ClusterView::from_reply(cluster, reply)
-        .map_err(|error| tonic::Status::internal(format!("the node's view of the cluster is unusable: {error}")))?;
+    let new = ClusterView::from_reply(cluster, reply).map_err(|error| {
+        tonic::Status::internal(format!(
+            "the node's view of the cluster is unusable: {error}"
+        ))
+    })?;
     view.send_if_modified(|current| {
-        let newer = new.beacon_height >= current.beacon_height && new.layout.version >= current.layout.version;
+        let newer = new.beacon_height >= current.beacon_height
+            && new.layout.version >= current.layout.version;
         if newer {
             *current = Arc::new(new);
         }

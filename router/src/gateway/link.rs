@@ -40,8 +40,17 @@ struct State {
 
 impl LinkQueue {
     pub(super) fn new() -> Self {
-        let state = State { batches: VecDeque::new(), txs: 0, back_bytes: 0, down: false, stream: 0 };
-        Self { state: Mutex::new(state), bell: Notify::new() }
+        let state = State {
+            batches: VecDeque::new(),
+            txs: 0,
+            back_bytes: 0,
+            down: false,
+            stream: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            bell: Notify::new(),
+        }
     }
 
     /// Queues a batch; it joins the one before if that is for the same group and there is room.
@@ -130,7 +139,12 @@ impl LinkQueue {
 }
 
 /// Serves the link to a node of another process for as long as the sink lives.
-pub(super) async fn run(node: NodeId, queue: Arc<LinkQueue>, peers: Arc<Peers>, sink: Weak<dyn EventSink>) {
+pub(super) async fn run(
+    node: NodeId,
+    queue: Arc<LinkQueue>,
+    peers: Arc<Peers>,
+    sink: Weak<dyn EventSink>,
+) {
     let mut delay = RECONNECT_FIRST;
     loop {
         queue.filled().await;
@@ -175,7 +189,9 @@ async fn session(
         match incoming.message().await {
             Ok(Some(message)) => {
                 *heard = true;
-                let Some(sink) = sink.upgrade() else { return Status::cancelled("the gateway is gone") };
+                let Some(sink) = sink.upgrade() else {
+                    return Status::cancelled("the gateway is gone");
+                };
                 sink.events(node, message.events);
             }
             Ok(None) => return Status::unavailable("the node closed the stream"),
@@ -185,7 +201,11 @@ async fn session(
 }
 
 /// Serves the link to the node in this process.
-pub(super) async fn run_local(local: Arc<dyn LocalNode>, queue: Arc<LinkQueue>, sink: Weak<dyn EventSink>) {
+pub(super) async fn run_local(
+    local: Arc<dyn LocalNode>,
+    queue: Arc<LinkQueue>,
+    sink: Weak<dyn EventSink>,
+) {
     let (reply, mut replies) = mpsc::channel::<v1::SubmitEvents>(LOCAL_REPLIES_MAX);
     let node = local.id();
     let stream = queue.open();
@@ -219,7 +239,11 @@ mod tests {
     use bytes::Bytes;
 
     fn batch(group: u64, txs: usize) -> v1::IngestBatch {
-        v1::IngestBatch { group, txs: vec![Bytes::from_static(b"tx"); txs], notify_applied: false }
+        v1::IngestBatch {
+            group,
+            txs: vec![Bytes::from_static(b"tx"); txs],
+            notify_applied: false,
+        }
     }
 
     #[tokio::test]

@@ -37,7 +37,12 @@ impl NodeBackend {
     /// A backend over these channels; `local` is the node this router is embedded in.
     #[must_use]
     pub fn new(peers: Arc<Peers>, local: Option<Arc<dyn LocalNode>>) -> Arc<Self> {
-        Arc::new(Self { peers, local, sink: OnceLock::new(), links: Mutex::new(HashMap::new()) })
+        Arc::new(Self {
+            peers,
+            local,
+            sink: OnceLock::new(),
+            links: Mutex::new(HashMap::new()),
+        })
     }
 
     /// The channels.
@@ -59,10 +64,18 @@ impl NodeBackend {
         let queue = Arc::new(LinkQueue::new());
         let task = match self.local(node) {
             Some(local) => tokio::spawn(link::run_local(local.clone(), queue.clone(), sink)),
-            None if !self.peers.view().borrow().nodes.contains_key(&node) => return Err(IngestError::Down),
+            None if !self.peers.view().borrow().nodes.contains_key(&node) => {
+                return Err(IngestError::Down);
+            }
             None => tokio::spawn(link::run(node, queue.clone(), self.peers.clone(), sink)),
         };
-        links.insert(node, Link { queue: queue.clone(), _task: AbortOnDropHandle::new(task) });
+        links.insert(
+            node,
+            Link {
+                queue: queue.clone(),
+                _task: AbortOnDropHandle::new(task),
+            },
+        );
         Ok(queue)
     }
 }

@@ -38,7 +38,7 @@ use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 use crate::core::records::BlockRecord;
 use crate::server::clock::{Clock, Offsets, median_offset_ms};
-use crate::server::ingest::Waiters;
+use crate::server::ingest::{Arrivals, Waiters};
 use crate::server::links::{Links, Transport};
 use crate::server::replica::{Committing, DbReader, OpenError, Replica, ReplicaShare};
 
@@ -94,6 +94,8 @@ pub struct GroupHandle {
     pub share: ReplicaShare,
     /// Who waits for what.
     pub waiters: Arc<Waiters>,
+    /// What has arrived and is not checked yet.
+    pub arrivals: Arrivals,
     /// The highest certificate.
     pub certified: watch::Receiver<Option<Certificate>>,
     /// What an operator must know.
@@ -212,7 +214,8 @@ impl GroupHandle {
         let bootstrapped = raft.bootstrap(first.unwrap_or_default()).await;
         bootstrapped.map_err(|error| GroupError::Bootstrap(group, error))?;
         let _ = raft_out.send(raft.clone());
-        Ok(Arc::new(Self { group, raft, share, waiters, certified, alarms, inputs, checked }))
+        let arrivals = Arrivals::default();
+        Ok(Arc::new(Self { group, raft, share, waiters, arrivals, certified, alarms, inputs, checked }))
     }
 
     /// Hands over checked transactions; returns them when the group's queue is full.

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs, TxId};
 use ledger::receipt::{Outcome, Receipt};
+use ledger::limits::INGEST_QUEUE_TXS;
 use ledger::reject::Reject;
 use ledger::rules;
 use ledger::tx::ParsedTx;
 use parking_lot::Mutex;
 use proto::v1;
 use rayon::prelude::*;
+use tokio::sync::Notify;
 
 use crate::server::replies::ReplyQueue;
 
@@ -21,6 +23,8 @@ use crate::server::replies::ReplyQueue;
 const BUSY_RETRY_MS: u32 = 50;
 /// Batches below this are checked on one thread.
 const PARALLEL_FROM: usize = 8;
+/// Transactions checked in one round.
+const ROUND_TXS: usize = 4096;
 
 struct Waiter {
     reply: Arc<ReplyQueue>,
@@ -40,6 +44,67 @@ struct Books {
     by_stream: HashMap<GroupId, BTreeMap<u64, Vec<u64>>>,
     taken: HashMap<GroupId, u64>,
     next_id: u64,
+}
+
+/// A batch that waits to be checked.
+pub struct Arrived {
+    /// As received.
+    pub txs: Vec<Bytes>,
+    /// Where fates go.
+    pub reply: Arc<ReplyQueue>,
+    /// Whether the sender wants to know when credits are applied.
+    pub wants_applied: bool,
+}
+
+/// What has arrived for one group and is not checked yet. It is checked in as large parts as the
+/// load brings, so that the cost of a round does not depend on how callers cut their batches.
+#[derive(Default)]
+pub struct Arrivals {
+    queue: Mutex<(Vec<Arrived>, usize)>,
+    bell: Notify,
+}
+
+impl Arrivals {
+    /// Queues a batch, or returns it when too much waits already.
+    ///
+    /// # Errors
+    /// The batch, which was not taken.
+    pub fn push(&self, batch: Arrived) -> Result<(), Arrived> {
+        let mut queue = self.queue.lock();
+        if queue.1 + batch.txs.len() > INGEST_QUEUE_TXS {
+            return Err(batch);
+        }
+        queue.1 += batch.txs.len();
+        queue.0.push(batch);
+        drop(queue);
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// Everything that waits, at most about [`ROUND_TXS`] transactions; waits for the first.
+    pub async fn take(&self) -> Vec<Arrived> {
+        loop {
+            {
+                let mut queue = self.queue.lock();
+                let mut txs = 0;
+                let upto = queue.0.iter().take_while(|batch| {
+                    let within = txs < ROUND_TXS;
+                    txs += batch.txs.len();
+                    within
+                });
+                let upto = upto.count();
+                if upto > 0 {
+                    let taken: Vec<Arrived> = queue.0.drain(..upto).collect();
+                    queue.1 -= taken.iter().map(|batch| batch.txs.len()).sum::<usize>();
+                    if !queue.0.is_empty() {
+                        self.bell.notify_one();
+                    }
+                    return taken;
+                }
+            }
+            self.bell.notified().await;
+        }
+    }
 }
 
 /// Who waits for which transaction of one group.
@@ -78,6 +143,12 @@ impl Waiters {
         let known = !waiters.is_empty();
         waiters.push(Waiter { reply: Arc::clone(reply), wants_applied });
         known
+    }
+
+    /// Whether somebody waits for this transaction, so that it has been checked.
+    #[must_use]
+    pub fn knows(&self, txid: &TxId) -> bool {
+        self.books.lock().waiting.contains_key(txid)
     }
 
     /// A transaction has its receipt.
@@ -184,11 +255,22 @@ pub struct Checked {
 
 /// Decodes and verifies a batch on all cores. `ahead` is the leader's clock, to refuse what no
 /// block would accept.
+///
+/// What `waiters` know is on its way and was checked when it came first: a router that repeats
+/// itself in an overload must not cost as much again.
 #[must_use]
-pub fn check(cluster: &ClusterId, now: TimeMs, txs: Vec<Bytes>) -> Vec<Result<Checked, (Option<TxId>, Reject)>> {
+pub fn check(
+    cluster: &ClusterId,
+    now: TimeMs,
+    txs: Vec<Bytes>,
+    waiters: &Waiters,
+) -> Vec<Result<Checked, (Option<TxId>, Reject)>> {
     let one = |bytes: Bytes| {
         let tx = ParsedTx::decode(cluster, &bytes).map_err(|reject| (None, reject))?;
         let txid = tx.txid;
+        if waiters.knows(&txid) {
+            return Ok(Checked { txid, bytes });
+        }
         let judged = rules::check_time(&tx, now).and_then(|()| tx.verify_signatures());
         match judged {
             // Past its deadline it may still have a receipt, which only the machine can tell.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::server::group::{GroupHandle, HostContext, guarded_now};
-use crate::server::ingest::{self, refused};
+use crate::server::ingest::{self, Arrived, refused};
 use crate::server::reads;
 use crate::server::replies::ReplyQueue;
 use crate::server::status;
@@ -39,56 +39,32 @@ impl Hosted {
         self.groups.read().get(&GroupId(group)).cloned()
     }
 
-    /// Takes transactions for a group; their fates go to `reply`, at once or later. Waiting here is
-    /// the back-pressure.
-    pub async fn take(&self, batch: v1::IngestBatch, reply: &Arc<ReplyQueue>) {
-        let cluster = self.context.genesis.cluster_id();
+    /// Takes transactions for a group; their fates go to `reply`, at once or later.
+    pub fn take(&self, batch: v1::IngestBatch, reply: &Arc<ReplyQueue>) {
         let Some(handle) = self.group(batch.group) else {
             let reject =
                 if self.failed.read().contains_key(&GroupId(batch.group)) { Reject::GroupStopped } else { Reject::UnknownGroup };
-            return self.refuse_all(&batch, reject, None, reply);
+            return self.refuse_all(&batch.txs, reject, None, reply);
         };
         let role = handle.role();
         if role.stopped.is_some() {
-            return self.refuse_all(&batch, Reject::GroupStopped, role.leader, reply);
+            return self.refuse_all(&batch.txs, Reject::GroupStopped, role.leader, reply);
         }
         if !role.leads {
-            return self.refuse_all(&batch, Reject::NotLeader, role.leader, reply);
+            return self.refuse_all(&batch.txs, Reject::NotLeader, role.leader, reply);
         }
-        let members = &role.voters;
-        let now = guarded_now(&self.context, members);
-        let checked = tokio::task::spawn_blocking(move || ingest::check(&cluster, now, batch.txs)).await;
-        let Ok(checked) = checked else { return };
-        let mut fresh = Vec::with_capacity(checked.len());
-        let mut refusals = Vec::new();
-        for result in checked {
-            match result {
-                Ok(tx) => {
-                    if !handle.waiters.wait(tx.txid, reply, batch.notify_applied) {
-                        fresh.push((tx.txid, tx.bytes));
-                    }
-                }
-                Err((Some(txid), reject)) => refusals.push(refused(&txid, reject, None)),
-                // Without a decodable body there is no id to answer to; routers decode first.
-                Err((None, reject)) => {
-                    refusals.push(v1::SubmitEvent::refused(bytes::Bytes::new(), v1::Refusal::of(reject)));
-                }
-            }
-        }
-        reply.extend(refusals);
-        if let Err(ids) = handle.submit(fresh) {
-            for txid in ids {
-                handle.waiters.refuse(&txid, Reject::Busy, role.leader);
-            }
+        let arrived = Arrived { txs: batch.txs, reply: Arc::clone(reply), wants_applied: batch.notify_applied };
+        if let Err(refused) = handle.arrivals.push(arrived) {
+            self.refuse_all(&refused.txs, Reject::Busy, role.leader, reply);
         }
     }
 
-    fn refuse_all(&self, batch: &v1::IngestBatch, reject: Reject, leader: Option<NodeId>, reply: &Arc<ReplyQueue>) {
+    fn refuse_all(&self, txs: &[bytes::Bytes], reject: Reject, leader: Option<NodeId>, reply: &Arc<ReplyQueue>) {
         let cluster = self.context.genesis.cluster_id();
         let id = |bytes: &bytes::Bytes| -> Option<TxId> {
             borsh::from_slice::<SignedTx>(bytes).ok().map(|tx| tx.txid(&cluster))
         };
-        reply.extend(batch.txs.iter().filter_map(id).map(|txid| refused(&txid, reject, leader)).collect());
+        reply.extend(txs.iter().filter_map(id).map(|txid| refused(&txid, reject, leader)).collect());
     }
 
     /// Reads at this node's replica.
@@ -99,6 +75,45 @@ impl Hosted {
         match request.query {
             Some(query) => reads::answer(&handle, query).await,
             None => v1::QueryReply::refused(v1::Refusal::of(Reject::Malformed)),
+        }
+    }
+}
+
+/// Checks what arrives for one group, round after round, and hands it to the group's task.
+pub async fn check_arrivals(context: HostContext, handle: Arc<GroupHandle>) {
+    let cluster = context.genesis.cluster_id();
+    loop {
+        let round = handle.arrivals.take().await;
+        let role = handle.role();
+        let now = guarded_now(&context, &role.voters);
+        let (mut txs, mut senders) = (Vec::new(), Vec::new());
+        for (index, arrived) in round.iter().enumerate() {
+            senders.extend(std::iter::repeat_n(index, arrived.txs.len()));
+            txs.extend(arrived.txs.iter().cloned());
+        }
+        let waiters = Arc::clone(&handle.waiters);
+        let checking = tokio::task::spawn_blocking(move || ingest::check(&cluster, now, txs, &waiters));
+        let Ok(checked) = checking.await else { return };
+        let mut fresh = Vec::with_capacity(checked.len());
+        for (result, sender) in checked.into_iter().zip(senders) {
+            let arrived = &round[sender];
+            match result {
+                Ok(tx) => {
+                    if !handle.waiters.wait(tx.txid, &arrived.reply, arrived.wants_applied) {
+                        fresh.push((tx.txid, tx.bytes));
+                    }
+                }
+                Err((Some(txid), reject)) => arrived.reply.push(refused(&txid, reject, None)),
+                // Without a decodable body there is no id to answer to; routers decode first.
+                Err((None, reject)) => {
+                    arrived.reply.push(v1::SubmitEvent::refused(bytes::Bytes::new(), v1::Refusal::of(reject)));
+                }
+            }
+        }
+        if let Err(ids) = handle.submit(fresh) {
+            for txid in ids {
+                handle.waiters.refuse(&txid, Reject::Busy, role.leader);
+            }
         }
     }
 }
@@ -137,7 +152,7 @@ impl LocalNode for LocalHost {
 
     async fn ingest(&self, batch: v1::IngestBatch, reply: mpsc::Sender<v1::SubmitEvents>) {
         let queue = self.queue(&reply);
-        self.hosted.take(batch, &queue).await;
+        self.hosted.take(batch, &queue);
     }
 
     async fn read(&self, request: v1::ReadRequest) -> Result<v1::QueryReply, Status> {

@@ -24,7 +24,7 @@ use crate::server::clock::{self, Clock};
 use crate::server::config::NodeConfig;
 use crate::server::group::{GroupHandle, HostContext, open_cipher};
 use crate::server::links::Links;
-use crate::server::local::{Hosted, LocalHost};
+use crate::server::local::{Hosted, LocalHost, check_arrivals};
 use crate::server::service::Service;
 
 /// How long open calls may go on once a node stops.
@@ -308,6 +308,14 @@ async fn start_groups(hosted: &Arc<Hosted>, data_dir: &Path) {
         let started = start_group(hosted, group, &data_dir.join(group.to_string())).await;
         match started {
             Ok(handle) => {
+                let (checking, stop) = (Arc::clone(&handle), hosted.context.stop.clone());
+                let context = hosted.context.clone();
+                hosted.context.tasks.spawn(async move {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = check_arrivals(context, checking) => {}
+                    }
+                });
                 hosted.groups.write().insert(group, handle);
             }
             Err((code, text)) => {

@@ -120,7 +120,7 @@ impl NodeService for Service {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     batch = batches.message() => match batch {
-                        Ok(Some(batch)) => hosted.take(batch, &reply).await,
+                        Ok(Some(batch)) => hosted.take(batch, &reply),
                         Ok(None) | Err(_) => return,
                     }
                 }

@@ -1,5 +1,5 @@
-//! Fills entries: whatever waits goes into the next one, and while the pipeline is full the next
-//! one grows. So batches follow the load by themselves, and a lone transaction never waits.
+//! Fills entries: whatever waits goes into the next one, and while one is in flight the next one
+//! grows. So batches follow the load by themselves, and a lone transaction never waits.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,6 +17,11 @@ use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 const ACK_DELAY_MS: u64 = 100;
 /// Bundles that may wait for a place.
 const BUNDLES_WAITING_MAX: usize = 64;
+/// With a proposal in flight, another one leaves only when it is worth a block of its own: so many
+/// transactions, or so many bundles. Each block costs every replica a signature, a certificate and
+/// an fsync, whatever it holds.
+const WORTH_TXS: usize = 1024;
+const WORTH_BUNDLES: usize = 16;
 /// Room kept free in an entry for its own framing.
 const ENTRY_SLACK_BYTES: usize = 64 * 1024;
 
@@ -108,6 +113,9 @@ impl Batcher {
     }
 
     fn due(&mut self, now: Tick) -> bool {
+        if !self.in_flight.is_empty() && self.txs.len() < WORTH_TXS && self.bundles.len() < WORTH_BUNDLES {
+            return false;
+        }
         if !self.txs.is_empty() || !self.bundles.is_empty() || !self.checkpoints.is_empty() {
             return true;
         }

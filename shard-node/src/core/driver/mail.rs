@@ -105,6 +105,14 @@ impl Mailroom {
         for stream in self.incoming.values_mut() {
             *stream = Incoming { cursor: stream.cursor, expected: stream.cursor, ..Incoming::default() };
         }
+        self.acks_lost();
+    }
+
+    /// Proofs of cursors that were judged may not have got into the log: what counts is the state.
+    fn acks_lost(&mut self) {
+        for stream in self.outgoing.values_mut() {
+            stream.taken = stream.first_kept;
+        }
     }
 
     /// Something proposed did not get into the log: ask again from the cursor on.
@@ -112,6 +120,7 @@ impl Mailroom {
         for stream in self.incoming.values_mut() {
             stream.expected = stream.cursor;
         }
+        self.acks_lost();
     }
 
     pub(super) fn committed(&mut self, block: &CommittedBlock) {

@@ -1,0 +1,52 @@
+# Seamark. `make demo` and `make test` do all their set-up on a fresh machine with Rust.
+#
+# One cargo profile (release) and one feature selection (the whole workspace) serve everything, so
+# that RocksDB is compiled once.
+
+CARGO ?= cargo
+CARGO_FLAGS = --release --workspace --locked
+# Keep a build cache outside the checkout by setting CARGO_TARGET_DIR, or by making this folder.
+CACHE = $(HOME)/.cache/seamark/target
+ifneq ($(wildcard $(CACHE)),)
+export CARGO_TARGET_DIR ?= $(CACHE)
+endif
+TARGET = $(or $(CARGO_TARGET_DIR),target)/release
+export SEAMARK_BIN = $(abspath $(TARGET))/seamark
+
+.PHONY: help setup build demo test format lint unit sim processes soak fix
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: ## Install the system packages that the build needs
+	@scripts/setup
+
+build: setup ## Build the seamark binary
+	$(CARGO) build $(CARGO_FLAGS) --bins
+
+demo: build ## Start a cluster on this machine and settle a real Bitcoin block on it
+	$(TARGET)/seamark demo
+
+test: setup format lint unit ## Everything that has to hold before a change lands
+
+format:
+	$(CARGO) fmt --all --check
+
+lint: setup
+	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+# Unit, property, vector and simulator tests, then purity, layering and process tests, in one run.
+unit: build
+	$(CARGO) test $(CARGO_FLAGS)
+
+sim: build ## Run 200 seeds of the simulator
+	$(TARGET)/seamark sim --seeds 200
+
+soak: build ## Long runs: many simulator seeds, the benchmarks
+	$(TARGET)/seamark sim --seeds 10000
+	$(TARGET)/seamark bench --shards 1 --seconds 30
+	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30
+	$(TARGET)/seamark bench --shards 1 --verify every --seconds 30
+
+fix: ## Format the code
+	$(CARGO) fmt --all

@@ -1,0 +1,145 @@
+//! `asset`: defining assets and their first supply, and looking them up.
+
+use client::Wait;
+use ledger::{AssetSpec, LedgerId, Move};
+use serde::Serialize;
+
+use super::context::{Context, amount};
+use super::show::ReceiptLine;
+use crate::args::Asset;
+use crate::error::CliError;
+use crate::load::stage::wait_known;
+use crate::output::{Output, grouped};
+
+#[derive(Serialize)]
+struct Line {
+    id: String,
+    symbol: String,
+    name: String,
+    decimals: u8,
+    issuer: String,
+    frozen: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<ReceiptLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supply: Option<String>,
+}
+
+impl Line {
+    fn text(&self) -> String {
+        let mut text = format!(
+            "asset {} ({})\n  id        {}\n  issuer    {}\n  decimals  {}\n  frozen    {}",
+            self.symbol,
+            self.name,
+            self.id,
+            self.issuer,
+            self.decimals,
+            if self.frozen { "yes" } else { "no" }
+        );
+        if let Some(supply) = self
+            .supply
+            .as_deref()
+            .and_then(|supply| supply.parse().ok())
+        {
+            text.push_str(&format!("\n  created   {}", grouped(supply)));
+        }
+        text
+    }
+}
+
+pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> {
+    match command {
+        Asset::Issue {
+            target,
+            symbol,
+            name,
+            decimals,
+            supply,
+            to,
+            key,
+        } => {
+            let context = Context::new(&target)?;
+            // Everything that can be wrong with the command line comes before anything is sent.
+            let supply = supply.as_deref().map(amount).transpose()?;
+            let issuer = context.party(key.as_deref())?;
+            let to = to
+                .as_deref()
+                .map_or(Ok(issuer.address), |to| context.address(to))?;
+            let spec = AssetSpec {
+                issuer: issuer.address,
+                symbol,
+                name,
+                decimals,
+            };
+            if !spec.well_formed() {
+                let reject = ledger::Reject::AssetForm;
+                return Err(CliError::usage(reject.code(), reject.cause(), reject.fix()));
+            }
+            let client = context.client().await?;
+            let asset = spec.id();
+            let issue = Move::Issue(spec.clone());
+            let receipt = client
+                .execute(
+                    vec![(LedgerId::BEACON, issue)],
+                    b"",
+                    &[&issuer.key],
+                    Wait::Receipt,
+                )
+                .await?;
+            // Payments may go to any shard from now on.
+            for shard in &client.genesis().layout.shards {
+                wait_known(&client, asset, shard.group).await?;
+            }
+            if let Some(amount) = supply {
+                let mint = Move::Mint {
+                    issuer: issuer.address,
+                    to,
+                    asset,
+                    amount,
+                };
+                client
+                    .execute(
+                        vec![(LedgerId::MAIN, mint)],
+                        b"",
+                        &[&issuer.key],
+                        Wait::Applied,
+                    )
+                    .await?;
+            }
+            let line = Line {
+                id: asset.to_string(),
+                symbol: spec.symbol,
+                name: spec.name,
+                decimals,
+                issuer: spec.issuer.to_string(),
+                frozen: false,
+                receipt: Some(ReceiptLine::of(&receipt)),
+                supply: supply.map(|supply| supply.to_string()),
+            };
+            output.result(&line, || line.text())
+        }
+        Asset::Show { target, asset } => {
+            let context = Context::new(&target)?;
+            let id = context.asset(&asset)?;
+            let client = context.client().await?;
+            let Some(found) = client.asset(id, None).await?.value else {
+                return Err(CliError::new(
+                    "unknown_asset",
+                    format!("there is no asset {id}"),
+                    "check the id, or the issuer and symbol it is derived from",
+                ));
+            };
+            let line = Line {
+                id: found.id.to_string(),
+                symbol: found.spec.symbol,
+                name: found.spec.name,
+                decimals: found.spec.decimals,
+                issuer: found.spec.issuer.to_string(),
+                frozen: found.frozen,
+                receipt: None,
+                supply: None,
+            };
+            output.result(&line, || line.text())
+        }
+    }
+}

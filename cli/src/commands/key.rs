@@ -1,0 +1,77 @@
+//! `key`: the encrypted keystore in the cluster's folder.
+
+use client::KeyInfo;
+use serde::Serialize;
+
+use super::context::{Context, new_passphrase};
+use crate::args::Key;
+use crate::error::CliError;
+use crate::output::{Output, table};
+
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    address: String,
+    public_key: String,
+    file: String,
+}
+
+impl Line {
+    fn of(info: &KeyInfo) -> Self {
+        Self {
+            name: info.name.clone(),
+            address: info.address.to_string(),
+            public_key: info.public.to_string(),
+            file: info.path.display().to_string(),
+        }
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "key {}\n  address     {}\n  public key  {}\n  file        {}",
+            self.name, self.address, self.public_key, self.file
+        )
+    }
+}
+
+#[derive(Serialize)]
+struct List {
+    keys: Vec<Line>,
+}
+
+pub(super) fn run(command: Key, output: Output) -> Result<(), CliError> {
+    match command {
+        Key::New { target, name } => {
+            let store = Context::new(&target)?.keystore();
+            // Before anybody thinks of a passphrase for a name that is taken or is none.
+            match store.show(&name) {
+                Ok(_) => return Err(client::KeystoreError::Exists(name).into()),
+                Err(client::KeystoreError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let line = Line::of(&store.generate(&name, &new_passphrase(&name)?)?);
+            output.result(&line, || line.text())
+        }
+        Key::Show { target, name } => {
+            let line = Line::of(&Context::new(&target)?.keystore().show(&name)?);
+            output.result(&line, || line.text())
+        }
+        Key::List { target } => {
+            let keys = Context::new(&target)?.keystore().list()?;
+            let list = List {
+                keys: keys.iter().map(Line::of).collect(),
+            };
+            output.result(&list, || {
+                if list.keys.is_empty() {
+                    return "no keys; 'seamark key new NAME' makes one".to_owned();
+                }
+                table(
+                    ["name", "address"],
+                    list.keys
+                        .iter()
+                        .map(|line| [line.name.clone(), line.address.clone()]),
+                )
+            })
+        }
+    }
+}

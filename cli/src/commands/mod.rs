@@ -1,0 +1,50 @@
+//! One file for each command. Each reads its options, does its work through the layers below, and
+//! prints one result.
+
+mod account;
+mod asset;
+mod bench;
+mod block;
+mod context;
+mod demo;
+mod init;
+mod key;
+mod node;
+mod pay;
+mod replay;
+mod report;
+mod router;
+mod show;
+mod sim;
+mod status;
+mod stop;
+mod tx;
+mod up;
+mod verify;
+
+use crate::args::{Cli, Command};
+use crate::error::CliError;
+use crate::output::Output;
+
+/// Runs a command to its end.
+pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
+    // Boxed: a command's state can be large, and only one of them ever exists.
+    match cli.command {
+        Command::Up(args) => Box::pin(up::run(args, output)).await,
+        Command::Init(args) => init::run(&args, output),
+        Command::Node(args) => Box::pin(node::run(args, output)).await,
+        Command::Router(args) => Box::pin(router::run(args, output)).await,
+        Command::Status(args) => Box::pin(status::run(args, output)).await,
+        Command::Key(args) => key::run(args, output),
+        Command::Asset(args) => Box::pin(asset::run(args, output)).await,
+        Command::Pay(args) => Box::pin(pay::run(args, output)).await,
+        Command::Account(args) => Box::pin(account::run(args, output)).await,
+        Command::Tx(args) => Box::pin(tx::run(args, output)).await,
+        Command::Block(args) => Box::pin(block::run(args, output)).await,
+        Command::Verify(args) => verify::run(&args, output),
+        Command::Replay(args) => Box::pin(replay::run(args, output)).await,
+        Command::Demo(args) => Box::pin(demo::run(args, output)).await,
+        Command::Bench(args) => Box::pin(bench::run(args, output)).await,
+        Command::Sim(args) => sim::run(&args, output),
+    }
+}

@@ -1,0 +1,291 @@
+//! `node`: one node until it is stopped, and the offline check of its data.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use shard_node::server::{Node as Host, NodeConfig};
+use storage::{StorageError, VerifyReport};
+
+use super::stop::Stop;
+use crate::args::{Node, NodeCommand};
+use crate::cluster::node_error;
+use crate::error::CliError;
+use crate::output::{Output, grouped, table};
+
+/// Folders below the one that is named; data folders are not deeper.
+const DEPTH_MAX: usize = 4;
+/// The file that every database folder has.
+const LIVE_FILE: &str = "LIVE";
+
+#[derive(Serialize)]
+struct Started {
+    node: u32,
+    pid: u32,
+    listen_peer: String,
+    listen_client: String,
+}
+
+pub(super) async fn run(args: Node, output: Output) -> Result<(), CliError> {
+    match (args.command, args.config) {
+        (Some(NodeCommand::Check { folder }), _) => check(&folder, output),
+        (None, Some(config)) => serve(&config, args.with_parent, output).await,
+        (None, None) => Err(CliError::usage(
+            "node_config",
+            "no configuration is named",
+            "run: seamark node --config node.toml",
+        )),
+    }
+}
+
+async fn serve(file: &Path, with_parent: bool, output: Output) -> Result<(), CliError> {
+    let mut stop = Stop::listen()?;
+    let config = NodeConfig::load(file)?;
+    let id = config.node;
+    let started = Started {
+        node: id.0,
+        pid: std::process::id(),
+        listen_peer: config.listen_peer.to_string(),
+        listen_client: config.listen_client.to_string(),
+    };
+    let node = Box::pin(Host::start(config))
+        .await
+        .map_err(|error| node_error(id, &error))?;
+    output.result(&started, || {
+        format!(
+            "node {} runs: nodes at {}, clients at {}",
+            started.node, started.listen_peer, started.listen_client
+        )
+    })?;
+    let ended = tokio::select! {
+        () = stop.asked() => false,
+        () = parent_gone(), if with_parent => false,
+        () = node.wait_stopped() => true,
+    };
+    Box::pin(node.shutdown()).await;
+    if ended {
+        let cause = format!("node {id} cannot go on");
+        return Err(CliError::new(
+            "node_stopped",
+            cause,
+            "see its log for the cause, mend it, and start the node again",
+        )
+        .after_report());
+    }
+    Ok(())
+}
+
+/// Resolves when the process that started this one has closed the pipe to it, or is gone.
+async fn parent_gone() {
+    let (gone, heard) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own: a read of stdin cannot be taken back, and must not hold up the end.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = gone.send(());
+    });
+    // The sender only goes when stdin has ended.
+    let _ = heard.await;
+}
+
+#[derive(Serialize)]
+struct Checked {
+    folder: String,
+    intact: bool,
+    databases: Vec<Database>,
+}
+
+#[derive(Serialize)]
+struct Database {
+    folder: String,
+    intact: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<Found>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Damage>,
+}
+
+#[derive(Serialize)]
+struct Found {
+    holds: String,
+    cluster: String,
+    format_version: u32,
+    files: u64,
+    pairs: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Damage {
+    code: String,
+    cause: String,
+    fix: String,
+}
+
+fn check(folder: &Path, output: Output) -> Result<(), CliError> {
+    let roots = databases(folder)?;
+    if roots.is_empty() {
+        let cause = format!("{} holds no database of a node", folder.display());
+        return Err(CliError::new(
+            "check_no_data",
+            cause,
+            "name the data folder of a node, such as nodes/node-1/data",
+        ));
+    }
+    let bar = output.bar(roots.len() as u64, "checking");
+    let mut checked = Vec::new();
+    let mut first_error = None;
+    for root in roots {
+        let result = tokio::task::block_in_place(|| verify(&root));
+        bar.inc(1);
+        let (found, error) = match result {
+            Ok((holds, report)) => (Some(found(holds, &report)), None),
+            Err(error) => {
+                let error = CliError::from(error);
+                let damage = Damage {
+                    code: error.code.clone(),
+                    cause: error.cause.clone(),
+                    fix: error.fix.clone(),
+                };
+                first_error = first_error.or(Some(error));
+                (None, Some(damage))
+            }
+        };
+        checked.push(Database {
+            folder: root.display().to_string(),
+            intact: error.is_none(),
+            found,
+            error,
+        });
+    }
+    bar.finish_and_clear();
+    let result = Checked {
+        folder: folder.display().to_string(),
+        intact: first_error.is_none(),
+        databases: checked,
+    };
+    output.result(&result, || text(&result))?;
+    first_error.map_or(Ok(()), |error| Err(error.after_report()))
+}
+
+/// A state database, or the shared log: each says of itself which it is.
+fn verify(root: &Path) -> Result<(&'static str, VerifyReport), StorageError> {
+    match storage::rocks::verify_offline(root) {
+        Err(StorageError::WrongGroup { .. }) => {
+            storage::log::verify_offline(root).map(|report| ("log", report))
+        }
+        other => other.map(|report| ("state", report)),
+    }
+}
+
+fn found(holds: &str, report: &VerifyReport) -> Found {
+    let holds = match holds {
+        "log" => "log of all groups".to_owned(),
+        _ => format!("state of {}", ledger::GroupId(report.group)),
+    };
+    Found {
+        holds,
+        cluster: hex::encode(report.cluster),
+        format_version: report.format_version,
+        files: report.files,
+        pairs: report.pairs,
+        bytes: report.bytes,
+    }
+}
+
+fn text(result: &Checked) -> String {
+    let rows = result
+        .databases
+        .iter()
+        .map(|database| match (&database.found, &database.error) {
+            (Some(found), _) => [
+                database.folder.clone(),
+                found.holds.clone(),
+                grouped(found.pairs.into()),
+                grouped(found.bytes.into()),
+                "intact".to_owned(),
+            ],
+            (None, error) => {
+                let cause = error.as_ref().map_or("", |error| error.cause.as_str());
+                [
+                    database.folder.clone(),
+                    String::new(),
+                    String::new(),
+                    String::new(),
+                    format!("DAMAGED: {cause}"),
+                ]
+            }
+        });
+    let verdict = if result.intact {
+        "everything is intact"
+    } else {
+        "not everything is intact"
+    };
+    format!(
+        "{}\n{verdict}",
+        table(["folder", "holds", "entries", "bytes", "result"], rows)
+    )
+}
+
+/// Every database folder at or below this one, by name.
+fn databases(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let mut found = Vec::new();
+    collect(folder, DEPTH_MAX, &mut found)?;
+    found.sort();
+    Ok(found)
+}
+
+fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), CliError> {
+    let error = |error| CliError::file(folder, &error);
+    let mut below = Vec::new();
+    let mut is_database = false;
+    for entry in std::fs::read_dir(folder).map_err(error)? {
+        let entry = entry.map_err(error)?;
+        let name = entry.file_name();
+        let is_folder = entry.file_type().map_err(error)?.is_dir();
+        // A database whose pointer is lost is still one, and has to be reported.
+        is_database |=
+            name == LIVE_FILE || (is_folder && name.to_string_lossy().starts_with("db-"));
+        if is_folder {
+            below.push(entry.path());
+        }
+    }
+    if is_database {
+        found.push(folder.to_owned());
+        return Ok(());
+    }
+    if depth > 0 {
+        for inner in below {
+            collect(&inner, depth - 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn databases_are_found_at_any_depth_and_also_when_their_pointer_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |path: &str| std::fs::create_dir_all(folder.path().join(path)).unwrap();
+        make("data/log/db-0000000000000001");
+        make("data/groups/shard-0");
+        make("data/empty");
+        std::fs::write(folder.path().join("data/groups/shard-0/LIVE"), b"x").unwrap();
+        let found = databases(folder.path()).unwrap();
+        let names: Vec<_> = found.iter().filter_map(|path| path.file_name()).collect();
+        assert_eq!(names, ["shard-0", "log"]);
+        assert_eq!(databases(&folder.path().join("data/log")).unwrap().len(), 1);
+        assert_eq!(
+            databases(&folder.path().join("none")).unwrap_err().code,
+            "file"
+        );
+    }
+
+    #[test]
+    fn what_is_damaged_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("LIVE"), b"garbage").unwrap();
+        assert_eq!(verify(folder.path()).unwrap_err().code(), "storage_corrupt");
+    }
+}

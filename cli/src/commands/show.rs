@@ -1,0 +1,104 @@
+//! Texts for people that several commands share.
+
+use ledger::{Outcome, Receipt};
+use serde::Serialize;
+
+use crate::health::GroupLine;
+use crate::output::{grouped, table};
+
+/// Characters of a hash that people are shown.
+const HASH_CHARS: usize = 12;
+
+/// Groups as a table; with a rate each where there is one.
+pub(super) fn groups_table(groups: &[&GroupLine], tps: Option<&[f64]>) -> String {
+    let cut = |hash: &str| hash.chars().take(HASH_CHARS).collect::<String>();
+    let rows = groups.iter().enumerate().map(|(at, group)| {
+        let leader = group
+            .leader
+            .map_or_else(|| "NONE".to_owned(), |node| format!("node-{node}"));
+        let rate = tps
+            .and_then(|tps| tps.get(at))
+            .map_or_else(String::new, |tps| format!("{tps:.0}"));
+        [
+            group.group.clone(),
+            leader,
+            grouped(group.height.into()),
+            cut(&group.state_root),
+            replicas(group),
+            grouped(group.transactions.into()),
+            rate,
+        ]
+    });
+    table(
+        [
+            "group",
+            "leader",
+            "height",
+            "state root",
+            "replicas (lag)",
+            "transactions",
+            "tx/s",
+        ],
+        rows,
+    )
+}
+
+fn replicas(group: &GroupLine) -> String {
+    let one = |replica: &crate::health::ReplicaLine| match (replica.lag, replica.stopped.is_empty())
+    {
+        (_, false) => format!("{}(STOPPED)", replica.node),
+        (Some(lag), _) => format!("{}({lag})", replica.node),
+        (None, _) => format!("{}(GONE)", replica.node),
+    };
+    group.replicas.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// A receipt, for programs.
+#[derive(Serialize)]
+pub(super) struct ReceiptLine {
+    pub(super) txid: String,
+    pub(super) group: String,
+    pub(super) height: u64,
+    pub(super) index: u32,
+    pub(super) time_ms: u64,
+    pub(super) outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reject: Option<&'static str>,
+    /// Groups that are credited by mail.
+    pub(super) mail_to: Vec<String>,
+}
+
+impl ReceiptLine {
+    pub(super) fn of(receipt: &Receipt) -> Self {
+        let (outcome, reject, mail_to) = match &receipt.outcome {
+            Outcome::Committed { mail } => (
+                "committed",
+                None,
+                mail.iter().map(|(group, _)| group.to_string()).collect(),
+            ),
+            Outcome::Rejected(reject) => ("rejected", Some(reject.code()), Vec::new()),
+        };
+        Self {
+            txid: receipt.txid.to_string(),
+            group: receipt.group.to_string(),
+            height: receipt.height.0,
+            index: receipt.index,
+            time_ms: receipt.time_ms.0,
+            outcome,
+            reject,
+            mail_to,
+        }
+    }
+
+    pub(super) fn text(&self) -> String {
+        let fate = match self.reject {
+            Some(code) => format!("rejected: {code}"),
+            None if self.mail_to.is_empty() => self.outcome.to_owned(),
+            None => format!("{}, credited in {}", self.outcome, self.mail_to.join(", ")),
+        };
+        format!(
+            "transaction {}\n  {fate}\n  in block {} of {}, position {}, at {} ms",
+            self.txid, self.height, self.group, self.index, self.time_ms
+        )
+    }
+}

@@ -1,0 +1,119 @@
+//! Judges the chains of a cluster from what it serves: hashes, certificates and value flow, added up
+//! here with arithmetic of its own.
+
+use std::collections::BTreeMap;
+
+use client::Client;
+use ledger::genesis::Genesis;
+use ledger::{AssetId, GroupId, Hash32, Height};
+use proto::views::BlockView;
+
+use super::bank::{Fates, Load};
+use super::cluster::TestCluster;
+
+/// What all chains say about one asset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Supply {
+    pub minted: u128,
+    pub burned: u128,
+    /// What all groups hold together after their last block.
+    pub held: u128,
+}
+
+/// Reads every block of every group up to these heights. Each must follow from the one before, be
+/// certified by its committee, and balance; what one group sent another must have received. Returns
+/// the supply of each asset.
+pub async fn audit(cluster: &TestCluster) -> BTreeMap<AssetId, Supply> {
+    let heights = cluster.wait_settled().await;
+    let client = cluster.client();
+    let mut books = Books::default();
+    for (group, height) in heights {
+        let mut parent: Option<Hash32> = None;
+        for height in 1..=height {
+            let answer = client.block(group, Height(height)).await.unwrap();
+            let block = answer.value.unwrap_or_else(|| panic!("{group} has no block {height}"));
+            check_chain(&cluster.genesis, group, height, &block, parent);
+            books.add(group, &block);
+            parent = Some(block.header.hash());
+        }
+    }
+    books.close()
+}
+
+fn check_chain(genesis: &Genesis, group: GroupId, height: u64, block: &BlockView, parent: Option<Hash32>) {
+    let header = &block.header;
+    assert_eq!((header.group, header.height), (group, Height(height)));
+    assert_eq!(header.cluster, genesis.cluster_id());
+    if let Some(parent) = parent {
+        assert_eq!(header.parents, [parent], "{group} {height} follows from another block");
+    }
+    // Old certificates may be missing: any later one proves the chain. One that is there must hold.
+    if let Some(certificate) = &block.certificate {
+        assert_eq!(certificate.header, *header);
+        certificate.verify(genesis.committee(group).unwrap()).unwrap();
+    }
+}
+
+#[derive(Default)]
+struct Books {
+    supply: BTreeMap<AssetId, Supply>,
+    held: BTreeMap<(GroupId, AssetId), u128>,
+    sent: BTreeMap<(GroupId, GroupId, AssetId), u128>,
+    received: BTreeMap<(GroupId, GroupId, AssetId), u128>,
+}
+
+impl Books {
+    fn add(&mut self, group: GroupId, block: &BlockView) {
+        for line in &block.header.value_flow {
+            let (asset, height) = (line.asset, block.header.height);
+            let imported: u128 = line.imported.iter().map(|(_, amount)| amount).sum();
+            let exported: u128 = line.exported.iter().map(|(_, amount)| amount).sum();
+            assert_eq!(
+                line.opening + imported + line.minted,
+                line.closing + exported + line.burned,
+                "{group} {height} does not balance for {asset}"
+            );
+            let held = self.held.insert((group, asset), line.closing).unwrap_or(0);
+            assert_eq!(held, line.opening, "{group} {height} opens with another amount of {asset}");
+            let supply = self.supply.entry(asset).or_default();
+            supply.minted += line.minted;
+            supply.burned += line.burned;
+            for (peer, amount) in &line.exported {
+                *self.sent.entry((group, *peer, asset)).or_default() += amount;
+            }
+            for (peer, amount) in &line.imported {
+                *self.received.entry((*peer, group, asset)).or_default() += amount;
+            }
+        }
+    }
+
+    fn close(mut self) -> BTreeMap<AssetId, Supply> {
+        assert_eq!(self.sent, self.received, "what groups sent is not what others received");
+        for ((_, asset), held) in self.held {
+            self.supply.entry(asset).or_default().held += held;
+        }
+        for (asset, supply) in &self.supply {
+            assert_eq!(supply.minted, supply.held + supply.burned, "the supply of {asset} is not conserved");
+        }
+        self.supply
+    }
+}
+
+/// Ends a load and checks that each payment was executed once or not at all: everything
+/// acknowledged has the same receipt still, what had no known fate gets one by asking, and what the
+/// payees have is exactly what was committed. Returns the number of committed payments.
+pub async fn end_and_reconcile(load: Load, client: &Client) -> (u64, Fates) {
+    let mut fates = load.end().await;
+    let mut committed = 0;
+    for txid in &fates.sent {
+        let found = super::eventually("a transaction's fate", async || client.transaction(*txid, None, false).await).await;
+        if let Some(receipt) = &found.value {
+            committed += u64::from(receipt.committed());
+            fates.open.remove(txid);
+        }
+        if let Some(acknowledged) = fates.receipts.get(txid) {
+            assert_eq!(found.value.as_ref(), Some(acknowledged), "an acknowledged payment was lost or changed");
+        }
+    }
+    (committed, fates)
+}

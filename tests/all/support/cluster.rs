@@ -1,0 +1,290 @@
+//! A cluster in this process: every node with its own sockets, certificates and databases.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use client::{Client, Identity, Profile, TrustRoots};
+use ledger::genesis::{Genesis, NodeInfo, VerifyMode};
+use ledger::{GroupId, NodeId};
+use proto::v1;
+use seamark_cli::setup::{Addresses, Authority, ClusterDir, ClusterLock, ClusterSpec, make_cluster, write_cluster};
+use shard_node::server::{Node, NodeConfig, NodeError};
+use storage::{ResourceLimits, SharedResources};
+use tempfile::TempDir;
+
+use super::{eventually, in_time};
+
+/// Ports below those that the system hands out by itself, so that nobody else gets the port of a
+/// node that is stopped for a while.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// The shape of a cluster.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub nodes: u32,
+    pub shards: u32,
+    pub replicas: u16,
+    pub verify: VerifyMode,
+    /// Log entries between two snapshots; `None` is the default of a node.
+    pub snapshot_every: Option<u64>,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { nodes: 3, shards: 2, replicas: 3, verify: VerifyMode::Ingest, snapshot_every: None }
+    }
+}
+
+/// A cluster whose nodes can be stopped and started again. Its folder goes with it.
+pub struct TestCluster {
+    pub dir: ClusterDir,
+    pub genesis: Genesis,
+    resources: SharedResources,
+    running: BTreeMap<NodeId, Node>,
+    // Last, so that it outlives everything that is in it.
+    _folder: TempDir,
+}
+
+/// Two ports for each node, from a range that nobody else in this process gets.
+pub fn base_port(nodes: u32) -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let span = PORTS.end - PORTS.start;
+    // Several test processes at a time start at different places.
+    let start = std::process::id().wrapping_mul(7919) % span;
+    for _ in 0..1000 {
+        let taken = NEXT.fetch_add(nodes * 2, Ordering::Relaxed);
+        let base = PORTS.start + (start + taken) % span;
+        let ports = base..base + nodes * 2;
+        let free = |port: u32| TcpListener::bind(("127.0.0.1", u16::try_from(port).unwrap())).is_ok();
+        if ports.end <= PORTS.end && ports.into_iter().all(free) {
+            return u16::try_from(base).unwrap();
+        }
+    }
+    panic!("no free ports in {PORTS:?}");
+}
+
+impl TestCluster {
+    /// Makes a cluster and starts every node. Returns when every group has a leader.
+    pub async fn start(wanted: Wanted) -> Self {
+        let mut cluster = Self::prepare(&wanted);
+        cluster.start_all().await;
+        cluster
+    }
+
+    /// Makes the files of a cluster and starts nothing.
+    pub fn prepare(wanted: &Wanted) -> Self {
+        let folder = tempfile::Builder::new().prefix("seamark-test-").tempdir().unwrap();
+        let dir = ClusterDir::at(folder.path().join("cluster"));
+        let lock = ClusterLock::acquire(&dir).unwrap();
+        let spec = ClusterSpec {
+            nodes: wanted.nodes,
+            orgs: u16::try_from(wanted.nodes.min(3)).unwrap(),
+            shards: wanted.shards,
+            replicas: wanted.replicas,
+            verify: Some(wanted.verify),
+            addresses: Addresses::Loopback { base_port: base_port(wanted.nodes) },
+            ..ClusterSpec::default()
+        };
+        let made = make_cluster(&spec).unwrap();
+        write_cluster(&dir, &lock, &made).unwrap();
+        let genesis = made.genesis;
+        if let Some(entries) = wanted.snapshot_every {
+            for (_, file) in dir.node_configs(&genesis) {
+                let text = std::fs::read_to_string(&file).unwrap();
+                let changed = text.replace("snapshot_every = 20000", &format!("snapshot_every = {entries}"));
+                assert_ne!(text, changed, "the default in node.toml is another one");
+                std::fs::write(&file, changed).unwrap();
+            }
+        }
+        let resources = SharedResources::new(ResourceLimits::default()).unwrap();
+        Self { dir, genesis, resources, running: BTreeMap::new(), _folder: folder }
+    }
+
+    /// All node ids.
+    pub fn node_ids(&self) -> Vec<NodeId> {
+        self.genesis.nodes.iter().map(|node| node.id).collect()
+    }
+
+    /// The beacon and all shards.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.genesis.committees.iter().map(|committee| committee.group).collect()
+    }
+
+    /// The registry entry of a node.
+    pub fn info(&self, node: NodeId) -> &NodeInfo {
+        self.genesis.node(node).unwrap()
+    }
+
+    /// The data folder of a group on a node.
+    pub fn data(&self, node: NodeId, group: GroupId) -> PathBuf {
+        self.dir.node_dir(node).join("data").join(group.to_string())
+    }
+
+    /// Starts one node, and says why when it does not.
+    pub async fn try_start(&mut self, node: NodeId) -> Result<(), NodeError> {
+        let config = NodeConfig::load(&self.dir.node_config(node)).unwrap();
+        let started = Box::pin(Node::start_with(config, self.resources.clone())).await?;
+        self.running.insert(node, started);
+        Ok(())
+    }
+
+    /// Starts one node.
+    pub async fn start_node(&mut self, node: NodeId) {
+        in_time("starting a node", self.try_start(node)).await.unwrap();
+    }
+
+    /// Stops one node as a signal would.
+    pub async fn stop_node(&mut self, node: NodeId) {
+        let running = self.running.remove(&node).expect("the node runs");
+        in_time("stopping a node", Box::pin(running.shutdown())).await;
+    }
+
+    /// Starts every node that does not run, and waits until every group has a leader.
+    pub async fn start_all(&mut self) {
+        for node in self.node_ids() {
+            if !self.running.contains_key(&node) {
+                self.start_node(node).await;
+            }
+        }
+        self.wait_ready().await;
+    }
+
+    /// Stops every node that runs, all at once.
+    pub async fn stop_all(&mut self) {
+        let all = std::mem::take(&mut self.running);
+        let stopping = all.into_values().map(|node| Box::pin(node.shutdown()));
+        in_time("stopping all nodes", futures::future::join_all(stopping)).await;
+    }
+
+    /// Waits until every group has one leader that runs.
+    pub async fn wait_ready(&self) {
+        let client = self.client();
+        eventually("every group has a leader", async || {
+            let status = client.status().await.map_err(|error| error.to_string())?;
+            let missing: Vec<GroupId> =
+                self.groups().into_iter().filter(|group| leader_of(&status, *group).is_none()).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("no leader of {missing:?}")) }
+        })
+        .await;
+    }
+
+    /// The profile that `seamark up` would leave.
+    pub fn profile(&self) -> Profile {
+        Profile::load(&self.dir.profile_path()).unwrap()
+    }
+
+    /// A client of all routers.
+    pub fn client(&self) -> Client {
+        Client::lazy(&self.profile()).unwrap()
+    }
+
+    /// A client of one node's router.
+    pub fn client_of(&self, node: NodeId) -> Client {
+        let mut profile = self.profile();
+        profile.routers.retain(|router| router.node == Some(node));
+        Client::lazy(&profile).unwrap()
+    }
+
+    /// The certificate and key of a node.
+    pub fn node_identity(&self, node: NodeId) -> Identity {
+        let folder = self.dir.node_dir(node);
+        Identity::load(&folder.join("node.pem"), &folder.join("node.key")).unwrap()
+    }
+
+    /// The authority of an organisation, to issue further certificates.
+    pub fn authority(&self, org: &str) -> Authority {
+        let folder = self.dir.ca_dir(org);
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        Authority::from_pem(&read("ca.pem"), &read("ca.key")).unwrap()
+    }
+
+    /// The certificates of all authorities.
+    pub fn roots(&self) -> TrustRoots {
+        TrustRoots::of_orgs(&self.genesis.orgs)
+    }
+
+    /// What the nodes that run say about themselves.
+    pub async fn status(&self) -> v1::StatusReply {
+        let client = self.client();
+        eventually("the cluster's status", async || client.status().await).await
+    }
+
+    /// The node that leads a group.
+    pub async fn leader(&self, group: GroupId) -> NodeId {
+        eventually("a leader", async || {
+            leader_of(&self.status().await, group).ok_or_else(|| format!("{group} has no leader"))
+        })
+        .await
+    }
+
+    /// Waits until all mail has been taken and all replicas of every group that run stand at the
+    /// same block, certified; returns the height of each group.
+    pub async fn wait_settled(&self) -> BTreeMap<GroupId, u64> {
+        let client = self.client();
+        let running = self.running.len();
+        eventually("all replicas agree", async || {
+            let status = client.status().await.map_err(|error| error.to_string())?;
+            if status.nodes.len() != running {
+                return Err(format!("{} of {running} nodes answer", status.nodes.len()));
+            }
+            self.groups().into_iter().map(|group| Ok((group, agreed(&status, group)?))).collect()
+        })
+        .await
+    }
+
+    /// One replica, as its node describes it.
+    pub async fn replica(&self, node: NodeId, group: GroupId) -> v1::ReplicaStatus {
+        let client = self.client();
+        eventually("a replica's status", async || {
+            let status = client.status().await.map_err(|error| error.to_string())?;
+            let reply = status.nodes.into_iter().find(|reply| reply.node == node.0).ok_or("the node does not answer")?;
+            let replica = reply.replicas.into_iter().find(|replica| replica.group == group.0);
+            replica.ok_or_else(|| format!("the node hosts no {group}"))
+        })
+        .await
+    }
+}
+
+fn replicas_of(status: &v1::StatusReply, group: GroupId) -> impl Iterator<Item = (NodeId, &v1::ReplicaStatus)> {
+    let all = status.nodes.iter().flat_map(|node| node.replicas.iter().map(|replica| (NodeId(node.node), replica)));
+    all.filter(move |(_, replica)| replica.group == group.0)
+}
+
+/// The node that says it leads a group and runs.
+pub fn leader_of(status: &v1::StatusReply, group: GroupId) -> Option<NodeId> {
+    let mut leaders = replicas_of(status, group).filter(|(_, replica)| replica.leads && replica.stopped.is_empty());
+    leaders.next().map(|(node, _)| node)
+}
+
+/// The height at which all replicas of a group stand, if they do, with nothing left to do.
+pub fn agreed(status: &v1::StatusReply, group: GroupId) -> Result<u64, String> {
+    let mut first: Option<&v1::ReplicaStatus> = None;
+    for (node, replica) in replicas_of(status, group) {
+        if !replica.stopped.is_empty() {
+            return Err(format!("{group} stopped on node {node}: {}", replica.stopped));
+        }
+        if replica.mail_pending > 0 {
+            return Err(format!("{group} has {} messages that nobody acknowledged", replica.mail_pending));
+        }
+        if replica.certified_height != replica.height {
+            let (certified, height) = (replica.certified_height, replica.height);
+            return Err(format!("{group} on node {node} is certified to {certified} of {height}"));
+        }
+        let same = |other: &v1::ReplicaStatus| {
+            (other.height, &other.state_root, &other.header_hash)
+                == (replica.height, &replica.state_root, &replica.header_hash)
+        };
+        match first {
+            None => first = Some(replica),
+            Some(other) if same(other) => {}
+            Some(other) if other.height == replica.height => {
+                // At one height there is one state. Waiting does not mend this.
+                panic!("{group}: replicas differ at height {}", replica.height)
+            }
+            Some(other) => return Err(format!("{group} is at {} and at {}", other.height, replica.height)),
+        }
+    }
+    first.map(|replica| replica.height).ok_or_else(|| format!("nobody hosts {group}"))
+}

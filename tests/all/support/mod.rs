@@ -1,0 +1,36 @@
+//! What every test of a whole cluster stands on.
+//!
+//! [`cluster`] starts and stops nodes, [`bank`] makes accounts, money and load, [`audit`] reads the
+//! chains and judges them without asking production code for its opinion.
+
+pub mod audit;
+pub mod bank;
+pub mod cluster;
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// How long anything may take that a test waits for. Generous: machines that run tests are busy.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Looks until it is there, and fails the test with the last reason when it does not come.
+pub async fn eventually<T, E: Display>(what: &str, mut look: impl AsyncFnMut() -> Result<T, E>) -> T {
+    let started = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(reason) if started.elapsed() > DEADLINE => panic!("{what}: not within {DEADLINE:?}: {reason}"),
+            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+/// Fails the test when this takes longer than anything may.
+pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, work).await {
+        Ok(done) => done,
+        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
+    }
+}
