@@ -250,9 +250,7 @@ pub enum Key {
 #[derive(Debug, Subcommand)]
 pub enum Asset {
     /// Define an asset, and create its first supply
-    #[command(
-        after_help = "Example:\n  seamark asset issue EUR --decimals 2 --supply 1000000 --to alice"
-    )]
+    #[command(after_help = "Example:\n  seamark asset issue EUR --decimals 2 --supply 1000000 --to alice")]
     Issue {
         /// Which cluster.
         #[command(flatten)]
@@ -276,9 +274,7 @@ pub enum Asset {
         key: Option<String>,
     },
     /// Show the definition of an asset
-    #[command(
-        after_help = "Example:\n  seamark asset show EUR\n  seamark asset show 00112233445566778899aabbccddeeff"
-    )]
+    #[command(after_help = "Example:\n  seamark asset show EUR\n  seamark asset show 00112233445566778899aabbccddeeff")]
     Show {
         /// Which cluster.
         #[command(flatten)]
@@ -556,16 +552,11 @@ mod tests {
         fn check(command: &clap::Command, path: &str) {
             let path = format!("{path} {}", command.get_name());
             if command.get_subcommands().next().is_none() {
-                let help = command
-                    .get_after_help()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
                 assert!(help.starts_with("Example:\n  "), "{path} has no example");
                 assert!(command.get_about().is_some(), "{path} has no description");
             }
-            command
-                .get_subcommands()
-                .for_each(|inner| check(inner, &path));
+            command.get_subcommands().for_each(|inner| check(inner, &path));
         }
         check(&Cli::command(), "");
     }
@@ -573,18 +564,9 @@ mod tests {
     #[test]
     fn the_examples_parse() {
         fn examples(command: &clap::Command, found: &mut Vec<String>) {
-            let help = command
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            found.extend(
-                help.lines()
-                    .filter_map(|line| line.split("seamark ").nth(1))
-                    .map(str::to_owned),
-            );
-            command
-                .get_subcommands()
-                .for_each(|inner| examples(inner, found));
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            found.extend(help.lines().filter_map(|line| line.split("seamark ").nth(1)).map(str::to_owned));
+            command.get_subcommands().for_each(|inner| examples(inner, found));
         }
         let mut found = Vec::new();
         examples(&Cli::command(), &mut found);

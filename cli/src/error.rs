@@ -34,22 +34,13 @@ impl CliError {
     /// A refusal or failure.
     #[must_use]
     pub fn new(code: impl Into<String>, cause: impl ToString, fix: impl Into<String>) -> Self {
-        Self {
-            code: code.into(),
-            cause: cause.to_string(),
-            fix: fix.into(),
-            exit: EXIT_FAILED,
-            reported: false,
-        }
+        Self { code: code.into(), cause: cause.to_string(), fix: fix.into(), exit: EXIT_FAILED, reported: false }
     }
 
     /// A command line that cannot mean anything.
     #[must_use]
     pub fn usage(code: impl Into<String>, cause: impl ToString, fix: impl Into<String>) -> Self {
-        Self {
-            exit: EXIT_USAGE,
-            ..Self::new(code, cause, fix)
-        }
+        Self { exit: EXIT_USAGE, ..Self::new(code, cause, fix) }
     }
 
     /// From a message that ends with the remedy, after `"; "` or as a last sentence.
@@ -57,17 +48,11 @@ impl CliError {
     pub fn from_message(code: impl Into<String>, message: impl ToString) -> Self {
         let message = message.to_string();
         let message = message.trim();
-        let split = message
-            .rsplit_once("; ")
-            .or_else(|| message.split_once(". "))
-            .or_else(|| message.rsplit_once('\n'));
+        let split =
+            message.rsplit_once("; ").or_else(|| message.split_once(". ")).or_else(|| message.rsplit_once('\n'));
         match split {
             Some((cause, fix)) => Self::new(code, cause, fix),
-            None => Self::new(
-                code,
-                message,
-                "correct what is named here and run the command again",
-            ),
+            None => Self::new(code, message, "correct what is named here and run the command again"),
         }
     }
 
@@ -75,20 +60,13 @@ impl CliError {
     #[must_use]
     pub fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
         let cause = format!("{} cannot be read or written: {error}", path.display());
-        Self::new(
-            "file",
-            cause,
-            "check the path, its permissions and the free space",
-        )
+        Self::new("file", cause, "check the path, its permissions and the free space")
     }
 
     /// Of a command whose result has been printed already.
     #[must_use]
     pub fn after_report(self) -> Self {
-        Self {
-            reported: true,
-            ..self
-        }
+        Self { reported: true, ..self }
     }
 
     /// In the context of something larger.
@@ -101,11 +79,7 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "error[{}]: {}\n  fix: {}",
-            self.code, self.cause, self.fix
-        )
+        write!(f, "error[{}]: {}\n  fix: {}", self.code, self.cause, self.fix)
     }
 }
 
@@ -125,31 +99,20 @@ impl From<ClientError> for CliError {
                 );
                 Self::new(code, cause, reject.fix())
             }
-            ClientError::BadTransaction(reject) => Self::new(
-                code,
-                format!("the transaction was not sent: {}", reject.cause()),
-                reject.fix(),
-            ),
-            ClientError::Refused {
-                reject: Some(reject),
-                detail,
-                ..
-            } => {
+            ClientError::BadTransaction(reject) => {
+                Self::new(code, format!("the transaction was not sent: {}", reject.cause()), reject.fix())
+            }
+            ClientError::Refused { reject: Some(reject), detail, .. } => {
                 let mut cause = reject.cause().to_owned();
                 // The detail starts with cause and fix; what follows in parentheses is this case.
-                if let Some((_, own)) = detail
-                    .split_once(reject.fix())
-                    .filter(|(_, own)| !own.trim().is_empty())
-                {
+                if let Some((_, own)) = detail.split_once(reject.fix()).filter(|(_, own)| !own.trim().is_empty()) {
                     cause = format!("{cause}{own}");
                 }
                 Self::new(code, cause, reject.fix())
             }
-            ClientError::Refused { detail, .. } => Self::new(
-                code,
-                detail,
-                "see the node's log; a newer program may know this reason",
-            ),
+            ClientError::Refused { detail, .. } => {
+                Self::new(code, detail, "see the node's log; a newer program may know this reason")
+            }
             _ => Self::from_message(code, error),
         }
     }
@@ -205,10 +168,7 @@ impl From<SetupError> for CliError {
 
 impl From<SpecError> for CliError {
     fn from(error: SpecError) -> Self {
-        Self {
-            exit: EXIT_USAGE,
-            ..Self::from_message(error.code(), error)
-        }
+        Self { exit: EXIT_USAGE, ..Self::from_message(error.code(), error) }
     }
 }
 
@@ -230,11 +190,7 @@ impl From<storage::StorageError> for CliError {
 
 impl From<proto::EdgeError> for CliError {
     fn from(error: proto::EdgeError) -> Self {
-        Self::new(
-            error.code(),
-            error,
-            "the router's answer makes no sense; report it with both versions",
-        )
+        Self::new(error.code(), error, "the router's answer makes no sense; report it with both versions")
     }
 }
 
@@ -246,14 +202,8 @@ mod tests {
     #[test]
     fn cause_and_fix_are_told_apart() {
         let error = CliError::from_message("x", "the port is taken; by us; choose another");
-        assert_eq!(
-            (error.cause.as_str(), error.fix.as_str()),
-            ("the port is taken; by us", "choose another")
-        );
-        assert_eq!(
-            error.to_string(),
-            "error[x]: the port is taken; by us\n  fix: choose another"
-        );
+        assert_eq!((error.cause.as_str(), error.fix.as_str()), ("the port is taken; by us", "choose another"));
+        assert_eq!(error.to_string(), "error[x]: the port is taken; by us\n  fix: choose another");
         let plain = CliError::from_message("x", "no remedy here");
         assert_eq!(plain.cause, "no remedy here");
         assert!(!plain.fix.is_empty());
@@ -265,14 +215,9 @@ mod tests {
         let refusal = proto::v1::Refusal::of(Reject::Busy).detail("the queue holds 65536");
         let error = CliError::from(ClientError::refused(&refusal));
         assert_eq!(error.code, "busy");
-        assert_eq!(
-            error.cause,
-            format!("{} (the queue holds 65536)", Reject::Busy.cause())
-        );
+        assert_eq!(error.cause, format!("{} (the queue holds 65536)", Reject::Busy.cause()));
         assert_eq!(error.fix, Reject::Busy.fix());
-        let bare = CliError::from(ClientError::refused(&proto::v1::Refusal::of(
-            Reject::Expired,
-        )));
+        let bare = CliError::from(ClientError::refused(&proto::v1::Refusal::of(Reject::Expired)));
         assert_eq!(bare.cause, Reject::Expired.cause());
     }
 }

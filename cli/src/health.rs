@@ -56,33 +56,22 @@ pub struct GroupLine {
 /// The groups of these committees, in their order.
 #[must_use]
 pub fn groups(status: &v1::StatusReply, committees: &[Committee]) -> Vec<GroupLine> {
-    committees
-        .iter()
-        .map(|committee| group(status, committee))
-        .collect()
+    committees.iter().map(|committee| group(status, committee)).collect()
 }
 
 fn replica_of(status: &v1::StatusReply, node: u32, group: GroupId) -> Option<&v1::ReplicaStatus> {
     let node = status.nodes.iter().find(|reply| reply.node == node)?;
-    node.replicas
-        .iter()
-        .find(|replica| replica.group == group.0)
+    node.replicas.iter().find(|replica| replica.group == group.0)
 }
 
 fn group(status: &v1::StatusReply, committee: &Committee) -> GroupLine {
     let of = |node: u32| replica_of(status, node, committee.group);
-    let nodes: Vec<u32> = committee
-        .members
-        .iter()
-        .map(|member| member.node.0)
-        .collect();
+    let nodes: Vec<u32> = committee.members.iter().map(|member| member.node.0).collect();
     let known: Vec<&v1::ReplicaStatus> = nodes.iter().filter_map(|node| of(*node)).collect();
     let highest = known.iter().max_by_key(|replica| replica.height);
     let height = highest.map_or(0, |replica| replica.height);
     // A deposed leader may not know it yet: the latest term counts.
-    let leading = nodes
-        .iter()
-        .filter_map(|node| of(*node).map(|replica| (*node, replica)));
+    let leading = nodes.iter().filter_map(|node| of(*node).map(|replica| (*node, replica)));
     let leading = leading.filter(|(_, replica)| replica.leads && replica.stopped.is_empty());
     let leader = leading.max_by_key(|(_, replica)| replica.term);
     let replicas = nodes.iter().map(|node| {
@@ -91,9 +80,7 @@ fn group(status: &v1::StatusReply, committee: &Committee) -> GroupLine {
             node: *node,
             height: replica.map(|replica| replica.height),
             lag: replica.map(|replica| height - replica.height),
-            stopped: replica
-                .map(|replica| replica.stopped.clone())
-                .unwrap_or_default(),
+            stopped: replica.map(|replica| replica.stopped.clone()).unwrap_or_default(),
         }
     });
     GroupLine {
@@ -101,22 +88,10 @@ fn group(status: &v1::StatusReply, committee: &Committee) -> GroupLine {
         leader: leader.map(|(node, _)| node),
         term: leader.map_or(0, |(_, replica)| replica.term),
         height,
-        certified_height: known
-            .iter()
-            .map(|replica| replica.certified_height)
-            .max()
-            .unwrap_or(0),
-        state_root: highest
-            .map(|replica| hex::encode(&replica.state_root))
-            .unwrap_or_default(),
-        header_hash: highest
-            .map(|replica| hex::encode(&replica.header_hash))
-            .unwrap_or_default(),
-        transactions: known
-            .iter()
-            .map(|replica| replica.transactions)
-            .max()
-            .unwrap_or(0),
+        certified_height: known.iter().map(|replica| replica.certified_height).max().unwrap_or(0),
+        state_root: highest.map(|replica| hex::encode(&replica.state_root)).unwrap_or_default(),
+        header_hash: highest.map(|replica| hex::encode(&replica.header_hash)).unwrap_or_default(),
+        transactions: known.iter().map(|replica| replica.transactions).max().unwrap_or(0),
         mail_pending: leader.map_or(0, |(_, replica)| replica.mail_pending),
         replicas: replicas.collect(),
     }
@@ -127,17 +102,10 @@ fn group(status: &v1::StatusReply, committee: &Committee) -> GroupLine {
 pub fn problems(status: &v1::StatusReply, committees: &[Committee]) -> Vec<String> {
     let mut problems = Vec::new();
     for gone in &status.unreachable {
-        problems.push(format!(
-            "node {} at {} does not answer: {}",
-            gone.node, gone.addr, gone.error
-        ));
+        problems.push(format!("node {} at {} does not answer: {}", gone.node, gone.addr, gone.error));
     }
     for node in &status.nodes {
-        problems.extend(
-            node.alarms
-                .iter()
-                .map(|alarm| format!("node {}: {alarm}", node.node)),
-        );
+        problems.extend(node.alarms.iter().map(|alarm| format!("node {}: {alarm}", node.node)));
     }
     for (line, committee) in groups(status, committees).iter().zip(committees) {
         group_problems(line, committee, &mut problems);
@@ -150,11 +118,8 @@ pub fn problems(status: &v1::StatusReply, committees: &[Committee]) -> Vec<Strin
 
 fn group_problems(line: &GroupLine, committee: &Committee, problems: &mut Vec<String>) {
     let group = &line.group;
-    let answering = line
-        .replicas
-        .iter()
-        .filter(|replica| replica.height.is_some() && replica.stopped.is_empty())
-        .count();
+    let answering =
+        line.replicas.iter().filter(|replica| replica.height.is_some() && replica.stopped.is_empty()).count();
     let needed = usize::from(committee.threshold);
     if answering < needed {
         problems.push(format!(
@@ -162,35 +127,27 @@ fn group_problems(line: &GroupLine, committee: &Committee, problems: &mut Vec<St
             line.replicas.len()
         ));
     } else if line.leader.is_none() {
-        problems.push(format!(
-            "{group} has no leader; one is usually elected within a second"
-        ));
+        problems.push(format!("{group} has no leader; one is usually elected within a second"));
     }
     for replica in &line.replicas {
         let node = replica.node;
         match (replica.height, replica.lag) {
-            _ if !replica.stopped.is_empty() => problems.push(format!(
-                "{group} has stopped on node {node}: {}",
-                replica.stopped
-            )),
-            (None, _) => problems.push(format!(
-                "{group} has no replica on node {node}, or the node does not answer"
-            )),
-            (_, Some(lag)) if lag > LAG_MAX => {
-                problems.push(format!("{group} on node {node} is {lag} blocks behind"))
+            _ if !replica.stopped.is_empty() => {
+                problems.push(format!("{group} has stopped on node {node}: {}", replica.stopped))
             }
+            (None, _) => problems.push(format!("{group} has no replica on node {node}, or the node does not answer")),
+            (_, Some(lag)) if lag > LAG_MAX => problems.push(format!("{group} on node {node} is {lag} blocks behind")),
             _ => {}
         }
     }
     let uncertified = line.height.saturating_sub(line.certified_height);
     if uncertified > UNCERTIFIED_MAX {
-        problems.push(format!("{group} has {uncertified} blocks without certificate, so other groups cannot take its mail"));
+        problems.push(format!(
+            "{group} has {uncertified} blocks without certificate, so other groups cannot take its mail"
+        ));
     }
     if line.mail_pending > MAIL_MAX {
-        problems.push(format!(
-            "{group} has {} messages that other groups have not taken",
-            line.mail_pending
-        ));
+        problems.push(format!("{group} has {} messages that other groups have not taken", line.mail_pending));
     }
 }
 
@@ -210,19 +167,9 @@ impl Agreement {
     /// Takes note of where every replica is.
     pub fn observe(&mut self, status: &v1::StatusReply) {
         for node in &status.nodes {
-            for replica in node
-                .replicas
-                .iter()
-                .filter(|replica| !replica.header_hash.is_empty())
-            {
-                let mark = Mark {
-                    header_hash: replica.header_hash.to_vec(),
-                    state_root: replica.state_root.to_vec(),
-                };
-                self.seen
-                    .entry((replica.group, replica.height))
-                    .or_default()
-                    .insert(node.node, mark);
+            for replica in node.replicas.iter().filter(|replica| !replica.header_hash.is_empty()) {
+                let mark = Mark { header_hash: replica.header_hash.to_vec(), state_root: replica.state_root.to_vec() };
+                self.seen.entry((replica.group, replica.height)).or_default().insert(node.node, mark);
             }
         }
     }
@@ -230,10 +177,7 @@ impl Agreement {
     /// Replicas that contradicted each other, in words.
     #[must_use]
     pub fn conflicts(&self) -> Vec<String> {
-        let differing = self
-            .seen
-            .iter()
-            .filter(|(_, marks)| marks.values().collect::<BTreeSet<_>>().len() > 1);
+        let differing = self.seen.iter().filter(|(_, marks)| marks.values().collect::<BTreeSet<_>>().len() > 1);
         differing
             .map(|((group, height), marks)| {
                 let nodes: Vec<String> = marks.keys().map(ToString::to_string).collect();
@@ -254,18 +198,9 @@ impl Agreement {
             let group = committee.group.0;
             self.seen
                 .range((group, least)..=(group, u64::MAX))
-                .any(|(_, marks)| {
-                    committee
-                        .members
-                        .iter()
-                        .all(|member| marks.contains_key(&member.node.0))
-                })
+                .any(|(_, marks)| committee.members.iter().all(|member| marks.contains_key(&member.node.0)))
         };
-        committees
-            .iter()
-            .filter(|committee| !complete(committee))
-            .map(|committee| committee.group)
-            .collect()
+        committees.iter().filter(|committee| !complete(committee)).map(|committee| committee.group).collect()
     }
 }
 
@@ -277,17 +212,8 @@ mod tests {
     const SHARD: GroupId = GroupId::shard(0);
 
     fn committee() -> Committee {
-        let member = |node: u8| Member {
-            node: NodeId(node.into()),
-            org: OrgId(1),
-            key: PublicKey([node; 33]),
-        };
-        Committee::majority(
-            SHARD,
-            Incarnation(0),
-            Epoch(0),
-            (1..=3).map(member).collect(),
-        )
+        let member = |node: u8| Member { node: NodeId(node.into()), org: OrgId(1), key: PublicKey([node; 33]) };
+        Committee::majority(SHARD, Incarnation(0), Epoch(0), (1..=3).map(member).collect())
     }
 
     fn node(node: u32, height: u64, leads: bool, hash: u8) -> v1::NodeStatusReply {
@@ -301,32 +227,18 @@ mod tests {
             state_root: vec![9; 32].into(),
             ..v1::ReplicaStatus::default()
         };
-        v1::NodeStatusReply {
-            node,
-            replicas: vec![replica],
-            ..v1::NodeStatusReply::default()
-        }
+        v1::NodeStatusReply { node, replicas: vec![replica], ..v1::NodeStatusReply::default() }
     }
 
     fn status(nodes: Vec<v1::NodeStatusReply>) -> v1::StatusReply {
-        v1::StatusReply {
-            nodes,
-            unreachable: Vec::new(),
-        }
+        v1::StatusReply { nodes, unreachable: Vec::new() }
     }
 
     #[test]
     fn a_healthy_group_has_no_problem() {
-        let status = status(vec![
-            node(1, 7, true, 1),
-            node(2, 7, false, 1),
-            node(3, 6, false, 2),
-        ]);
+        let status = status(vec![node(1, 7, true, 1), node(2, 7, false, 1), node(3, 6, false, 2)]);
         let lines = groups(&status, &[committee()]);
-        assert_eq!(
-            (lines[0].leader, lines[0].height, lines[0].term),
-            (Some(1), 7, 2)
-        );
+        assert_eq!((lines[0].leader, lines[0].height, lines[0].term), (Some(1), 7, 2));
         assert_eq!(lines[0].replicas[2].lag, Some(1));
         assert_eq!(problems(&status, &[committee()]), Vec::<String>::new());
     }
@@ -334,27 +246,17 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let mut lonely = status(vec![node(1, 7, true, 1)]);
-        lonely.unreachable.push(v1::UnreachableNode {
-            node: 2,
-            addr: "h:1".into(),
-            error: "refused".into(),
-        });
+        lonely.unreachable.push(v1::UnreachableNode { node: 2, addr: "h:1".into(), error: "refused".into() });
         let text = problems(&lonely, &[committee()]).join("\n");
-        for part in [
-            "node 2 at h:1 does not answer: refused",
-            "shard-0 has lost its quorum: 1 of 3",
-            "no replica on node 3",
-        ] {
+        for part in
+            ["node 2 at h:1 does not answer: refused", "shard-0 has lost its quorum: 1 of 3", "no replica on node 3"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         let mut stopped = node(2, 7, false, 1);
         stopped.replicas[0].stopped = "the disk is full".into();
         stopped.alarms.push("clock is 900 ms off".into());
-        let bad = status(vec![
-            node(1, 107, false, 1),
-            stopped,
-            node(3, 107, false, 2),
-        ]);
+        let bad = status(vec![node(1, 107, false, 1), stopped, node(3, 107, false, 2)]);
         let text = problems(&bad, &[committee()]).join("\n");
         for part in [
             "no leader",
@@ -370,18 +272,10 @@ mod tests {
     fn agreement_needs_every_replica_at_one_height() {
         let mut agreement = Agreement::default();
         let from = BTreeMap::from([(SHARD, 7)]);
-        agreement.observe(&status(vec![
-            node(1, 7, true, 1),
-            node(2, 6, false, 2),
-            node(3, 6, false, 2),
-        ]));
+        agreement.observe(&status(vec![node(1, 7, true, 1), node(2, 6, false, 2), node(3, 6, false, 2)]));
         assert_eq!(agreement.missing(&[committee()], &from), [SHARD]);
         // The others come to height 7 while the first has moved on: that is enough.
-        agreement.observe(&status(vec![
-            node(1, 8, true, 3),
-            node(2, 7, false, 1),
-            node(3, 7, false, 1),
-        ]));
+        agreement.observe(&status(vec![node(1, 8, true, 3), node(2, 7, false, 1), node(3, 7, false, 1)]));
         assert!(agreement.missing(&[committee()], &from).is_empty());
         assert!(agreement.conflicts().is_empty());
         agreement.observe(&status(vec![node(2, 8, false, 4)]));

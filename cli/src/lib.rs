@@ -57,13 +57,7 @@ fn start(cli: Cli, output: Output) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| {
-            CliError::new(
-                "runtime",
-                error,
-                "check the limits of threads and open files of this user",
-            )
-        })?;
+        .map_err(|error| CliError::new("runtime", error, "check the limits of threads and open files of this user"))?;
     let result = runtime.block_on(commands::run(cli, output));
     // A blocking task that hangs must not keep a command that is done.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -17,21 +17,12 @@ const DEFAULT_FILTER: &str = "warn,openraft=error";
 /// # Errors
 /// `log_filter` when the filter has no valid form.
 pub fn start(asked: Option<&str>, command: &Command) -> Result<(), CliError> {
-    let variable = std::env::var(EnvFilter::DEFAULT_ENV)
-        .ok()
-        .filter(|filter| !filter.is_empty());
-    let filter = asked
-        .map(str::to_owned)
-        .or(variable)
-        .or_else(|| configured(command));
+    let variable = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty());
+    let filter = asked.map(str::to_owned).or(variable).or_else(|| configured(command));
     let text = filter.as_deref().unwrap_or(DEFAULT_FILTER);
     let filter = EnvFilter::try_new(text).map_err(|error| {
         let cause = format!("'{text}' is no log filter: {error}");
-        CliError::usage(
-            "log_filter",
-            cause,
-            "use a level such as 'info', or 'info,openraft=warn'",
-        )
+        CliError::usage("log_filter", cause, "use a level such as 'info', or 'info,openraft=warn'")
     })?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -49,7 +40,5 @@ fn configured(command: &Command) -> Option<String> {
         return None;
     };
     let file = node.config.as_ref()?;
-    shard_node::server::NodeConfig::load(file)
-        .ok()
-        .map(|config| config.log)
+    shard_node::server::NodeConfig::load(file).ok().map(|config| config.log)
 }

@@ -36,19 +36,10 @@ impl Output {
     ///
     /// # Errors
     /// `output_json` when the value has no JSON form.
-    pub fn result<T: Serialize>(
-        self,
-        value: &T,
-        text: impl FnOnce() -> String,
-    ) -> Result<(), CliError> {
+    pub fn result<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<(), CliError> {
         if self.json {
-            let json = serde_json::to_string(value).map_err(|error| {
-                CliError::new(
-                    "output_json",
-                    error,
-                    "report this with the command that was run",
-                )
-            })?;
+            let json = serde_json::to_string(value)
+                .map_err(|error| CliError::new("output_json", error, "report this with the command that was run"))?;
             print_line(&json);
         } else {
             print_line(text().trim_end());
@@ -75,11 +66,7 @@ impl Output {
         }
         self.remark(error.to_string());
         if self.json && !error.reported {
-            let body = Body {
-                code: &error.code,
-                cause: &error.cause,
-                fix: &error.fix,
-            };
+            let body = Body { code: &error.code, cause: &error.cause, fix: &error.fix };
             if let Ok(json) = serde_json::to_string(&Failure { error: body }) {
                 print_line(&json);
             }
@@ -90,9 +77,7 @@ impl Output {
     #[must_use]
     pub fn bar(self, length: u64, what: impl Into<Cow<'static, str>>) -> ProgressBar {
         let bar = ProgressBar::with_draw_target(Some(length), target());
-        let style = ProgressStyle::with_template(
-            "{msg:<28} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}",
-        );
+        let style = ProgressStyle::with_template("{msg:<28} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}");
         if let Ok(style) = style {
             bar.set_style(style);
         }
@@ -111,11 +96,7 @@ impl Output {
 }
 
 fn target() -> ProgressDrawTarget {
-    if std::io::stderr().is_terminal() {
-        ProgressDrawTarget::stderr_with_hz(10)
-    } else {
-        ProgressDrawTarget::hidden()
-    }
+    if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() }
 }
 
 fn print_line(text: &str) {
@@ -124,14 +105,9 @@ fn print_line(text: &str) {
 
 /// A table for people.
 #[must_use]
-pub fn table<const N: usize>(
-    header: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
-) -> String {
+pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.to_vec());
     for row in rows {
         table.add_row(row.to_vec());
@@ -145,12 +121,6 @@ pub fn facts<const N: usize>(rows: [(&str, String); N]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let line = |(name, value): &(&str, String)| format!("  {name:<width$}  {value}");
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// The first characters of a hash, for people.
-#[must_use]
-pub fn short(hash: &[u8]) -> String {
-    hex::encode(&hash[..hash.len().min(6)])
 }
 
 /// A number with separators between thousands.
@@ -170,11 +140,7 @@ pub fn grouped(number: u128) -> String {
 /// Rounds to three digits after the point, which is all that a measurement here is good for.
 #[must_use]
 pub fn rounded(value: f64) -> f64 {
-    if value.is_finite() {
-        (value * 1000.0).round() / 1000.0
-    } else {
-        0.0
-    }
+    if value.is_finite() { (value * 1000.0).round() / 1000.0 } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -182,19 +148,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_hashes_for_people() {
+    fn numbers_and_tables_for_people() {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_000), "1,000");
         assert_eq!(grouped(12_345_678), "12,345,678");
-        assert_eq!(short(&[0xab; 32]), "abababababab");
-        assert_eq!(short(&[1]), "01");
         assert_eq!(rounded(1.23456), 1.235);
         assert_eq!(rounded(f64::NAN), 0.0);
-        assert_eq!(
-            facts([("a", "1".to_owned()), ("bcd", "2".to_owned())]),
-            "  a    1\n  bcd  2"
-        );
+        assert_eq!(facts([("a", "1".to_owned()), ("bcd", "2".to_owned())]), "  a    1\n  bcd  2");
         let text = table(["a", "b"], [["1".to_owned(), "two".to_owned()]]);
         assert!(text.contains("two") && text.contains('a'));
     }

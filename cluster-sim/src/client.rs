@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{ClusterId, GroupId, NodeId};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::tx::ParsedTx;
@@ -53,6 +53,7 @@ struct Progress {
 /// All clients of a run.
 pub struct Clients {
     rng: ChaCha8Rng,
+    cluster: ClusterId,
     genesis: Rc<Genesis>,
     operations: Rc<Vec<Operation>>,
     progress: Vec<Progress>,
@@ -68,7 +69,16 @@ impl Clients {
     pub fn new(rng: ChaCha8Rng, genesis: Rc<Genesis>, operations: Rc<Vec<Operation>>) -> Self {
         let progress = vec![Progress::default(); operations.len()];
         let open = operations.len();
-        Self { rng, genesis, operations, progress, leaders: BTreeMap::new(), open, retries: 0 }
+        Self {
+            rng,
+            cluster: genesis.cluster_id(),
+            genesis,
+            operations,
+            progress,
+            leaders: BTreeMap::new(),
+            open,
+            retries: 0,
+        }
     }
 
     /// Operations without a fate.
@@ -125,8 +135,9 @@ impl Clients {
         progress.attempts += 1;
         let again = progress.attempts > 1;
         self.retries += u64::from(again);
-        let cluster = self.genesis.cluster_id();
-        let planned = ParsedTx::decode(&cluster, &operation.bytes).and_then(|tx| router::plan(&self.genesis.layout, &tx));
+        let cluster = self.cluster;
+        let planned =
+            ParsedTx::decode(&cluster, &operation.bytes).and_then(|tx| router::plan(&self.genesis.layout, &tx));
         let group = match planned {
             Ok(group) => group,
             Err(reject) => return self.settle(now_ms, index, Fate::Refused(reject), acts),
@@ -141,7 +152,8 @@ impl Clients {
     /// The node that is asked first; after silence it may be any of the group.
     fn believed_leader(&mut self, group: GroupId, again: bool) -> NodeId {
         let members = self.genesis.committee(group).map_or(&[][..], |committee| &committee.members[..]);
-        let any = |rng: &mut ChaCha8Rng| members.get(rng.random_range(0..members.len().max(1))).map(|member| member.node);
+        let any =
+            |rng: &mut ChaCha8Rng| members.get(rng.random_range(0..members.len().max(1))).map(|member| member.node);
         let believed = self.leaders.get(&group).copied();
         let chosen = if again && self.rng.random() { None } else { believed };
         chosen.or_else(|| any(&mut self.rng)).unwrap_or_default()
@@ -158,8 +170,8 @@ impl Clients {
             }
             return;
         }
-        let group = ParsedTx::decode(&self.genesis.cluster_id(), &operation.bytes)
-            .and_then(|tx| router::plan(&self.genesis.layout, &tx));
+        let group =
+            ParsedTx::decode(&self.cluster, &operation.bytes).and_then(|tx| router::plan(&self.genesis.layout, &tx));
         match reply {
             Reply::Receipt(receipt) => {
                 self.leaders.insert(receipt.group, from);
@@ -176,7 +188,9 @@ impl Clients {
             }
             Reply::Refused(reject) if reject.retryable() => self.back_off(index, acts),
             // The definition of the asset is on its way: it was acknowledged by the beacon.
-            Reply::Refused(Reject::UnknownAsset) if matches!(operation.moves.first(), Some(ledger::Move::Mint { .. })) => {
+            Reply::Refused(Reject::UnknownAsset)
+                if matches!(operation.moves.first(), Some(ledger::Move::Mint { .. })) =>
+            {
                 self.back_off(index, acts);
             }
             Reply::Refused(reject) => self.settle(now_ms, index, Fate::Refused(reject), acts),

@@ -49,6 +49,8 @@ pub struct SimConfig {
     pub safety_ms: u64,
     /// How long the phase without faults may take.
     pub liveness_ms_max: u64,
+    /// A run with more events than this goes in circles.
+    pub events_max: u64,
     /// A bug to put into the shell.
     pub sabotage: Option<Sabotage>,
     /// Lines of the event log that a report with a violation carries.
@@ -65,6 +67,7 @@ impl Default for SimConfig {
             payments: 60,
             safety_ms: 5_000,
             liveness_ms_max: 60_000,
+            events_max: 500_000,
             sabotage: None,
             tail_lines: 60,
         }

@@ -173,10 +173,7 @@ impl Replica {
     /// survive. Returns how many of each are gone.
     pub fn crash(&mut self, log_keep: usize, state_keep: usize) -> (usize, usize) {
         self.live = None;
-        let lost = (
-            self.disk.pending().saturating_sub(log_keep),
-            self.kv.unflushed().saturating_sub(state_keep),
-        );
+        let lost = (self.disk.pending().saturating_sub(log_keep), self.kv.unflushed().saturating_sub(state_keep));
         self.disk.crash(log_keep);
         self.kv.crash(state_keep);
         lost

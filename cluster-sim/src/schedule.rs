@@ -82,7 +82,11 @@ impl FromStr for Scenario {
     type Err = NoSuchScenario;
 
     fn from_str(text: &str) -> Result<Self, NoSuchScenario> {
-        Self::ALL.iter().find(|scenario| scenario.name() == text).copied().ok_or_else(|| NoSuchScenario(text.to_owned()))
+        Self::ALL
+            .iter()
+            .find(|scenario| scenario.name() == text)
+            .copied()
+            .ok_or_else(|| NoSuchScenario(text.to_owned()))
     }
 }
 
@@ -180,7 +184,13 @@ impl Schedule {
             Scenario::Calm => Weather::FAIR,
             Scenario::Lossy | Scenario::Storm => bad_weather(rng),
             Scenario::Crashes | Scenario::Leaders | Scenario::Partitions | Scenario::Disks | Scenario::Clocks => {
-                Weather { loss_permille: 10, duplicate_permille: 20, reorder_permille: 20, reorder_ms_max: 60, ..Weather::FAIR }
+                Weather {
+                    loss_permille: 10,
+                    duplicate_permille: 20,
+                    reorder_permille: 20,
+                    reorder_ms_max: 60,
+                    ..Weather::FAIR
+                }
             }
         };
         let skew_max = if matches!(scenario, Scenario::Clocks | Scenario::Storm) { 400 } else { 20 };

@@ -123,10 +123,8 @@ pub fn rebuild_tree(kv: &MemKv, genesis: &Genesis, group: GroupId) -> Result<Sta
     let prefix = genesis.layout.prefix_of(group).map_or(BitPrefix::ROOT, ledger::layout::BitPrefix::in_tree);
     let mut tree = StateTree::new(prefix);
     let leaves = scan(kv, &[schema::STATE]);
-    tree.apply(
-        leaves.iter().filter_map(|(key, value)| Some((schema::tree_position(key)?, Some(value_hash(value))))),
-    )
-    .map_err(|error| error.to_string())?;
+    tree.apply(leaves.iter().filter_map(|(key, value)| Some((schema::tree_position(key)?, Some(value_hash(value))))))
+        .map_err(|error| error.to_string())?;
     Ok(tree)
 }
 

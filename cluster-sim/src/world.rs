@@ -9,9 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, Height, NodeId};
-use ledger::receipt::Outcome;
-use ledger::reject::Reject;
+use ledger::ids::{GroupId, NodeId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
@@ -20,159 +18,49 @@ use crate::checkers::{Checkers, Facts, Moment, RawReplica, Seen};
 use crate::client::{Act, Clients, Fate};
 use crate::cluster;
 use crate::config::SimConfig;
-use crate::network::{Cut, Network};
+use crate::event::{Due, Event, Log};
+use crate::network::Network;
 use crate::node::Node;
 use crate::replica::Effect;
 use crate::report::{Coverage, SimReport};
-use crate::schedule::{Direction, Fault, Schedule, Victim};
-use crate::state;
+use crate::schedule::Schedule;
 use crate::wire::{Endpoint, Wire};
 use crate::workload::{self, Operation};
 
 const TICK_MS: u64 = 10;
-const POLL_MS: u64 = 50;
+pub(crate) const POLL_MS: u64 = 50;
 const AUDIT_MS: u64 = 500;
-const FLUSH_MS_MIN: u64 = 40;
-const FLUSH_MS_MAX: u64 = 1_500;
+pub(crate) const FLUSH_MS_MIN: u64 = 40;
+pub(crate) const FLUSH_MS_MAX: u64 = 1_500;
 const CHECK_MS_MAX: u64 = 8;
-/// How long a crash that wants to meet a write waits for one.
-const AMBUSH_MS_MAX: u32 = 300;
-const VIOLATIONS_MAX: usize = 20;
 
-/// Something that happens at a time.
-enum Event {
-    Deliver { from: Endpoint, to: Endpoint, bytes: Rc<[u8]> },
-    Tick { node: NodeId },
-    Synced { node: NodeId, group: GroupId, boot: u64 },
-    Flush { node: NodeId, group: GroupId, boot: u64 },
-    Checked { node: NodeId, group: GroupId, boot: u64, height: Height, valid: bool },
-    Wake { request: u32, token: u64 },
-    Fault { index: usize, tries: u32 },
-    /// A fault that lasts is over.
-    Over { index: usize },
-    Restart { node: NodeId },
-    Audit,
-    Heal,
-    Poll,
-}
-
-impl Event {
-    /// The node that has to be awake for it.
-    fn node(&self) -> Option<NodeId> {
-        match self {
-            Self::Deliver { to: Endpoint::Node(node), .. }
-            | Self::Tick { node }
-            | Self::Synced { node, .. }
-            | Self::Flush { node, .. }
-            | Self::Checked { node, .. } => Some(*node),
-            Self::Deliver { to: Endpoint::Client, .. }
-            | Self::Wake { .. }
-            | Self::Fault { .. }
-            | Self::Over { .. }
-            | Self::Restart { .. }
-            | Self::Audit
-            | Self::Heal
-            | Self::Poll => None,
-        }
-    }
-
-    /// What the event hash takes of it.
-    fn digest(&self, hasher: &mut Sha256) {
-        let mut put = |kind: u8, numbers: &[u64], bytes: &[u8]| {
-            hasher.update([kind]);
-            numbers.iter().for_each(|number| hasher.update(number.to_be_bytes()));
-            hasher.update(bytes);
-        };
-        let end = |endpoint: &Endpoint| match endpoint {
-            Endpoint::Node(node) => u64::from(node.0),
-            Endpoint::Client => u64::MAX,
-        };
-        match self {
-            Self::Deliver { from, to, bytes } => put(0, &[end(from), end(to), bytes.len() as u64], bytes),
-            Self::Tick { node } => put(1, &[u64::from(node.0)], &[]),
-            Self::Synced { node, group, boot } => put(2, &[u64::from(node.0), group.0, *boot], &[]),
-            Self::Flush { node, group, boot } => put(3, &[u64::from(node.0), group.0, *boot], &[]),
-            Self::Checked { node, group, boot, height, valid } => {
-                put(4, &[u64::from(node.0), group.0, *boot, height.0, u64::from(*valid)], &[]);
-            }
-            Self::Wake { request, token } => put(5, &[u64::from(*request), *token], &[]),
-            Self::Fault { index, tries } => put(6, &[*index as u64, u64::from(*tries)], &[]),
-            Self::Over { index } => put(7, &[*index as u64], &[]),
-            Self::Restart { node } => put(8, &[u64::from(node.0)], &[]),
-            Self::Audit => put(9, &[], &[]),
-            Self::Heal => put(10, &[], &[]),
-            Self::Poll => put(11, &[], &[]),
-        }
-    }
-}
-
-struct Due {
-    at_ms: u64,
-    sequence: u64,
-    event: Event,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at_ms, self.sequence) == (other.at_ms, other.sequence)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_ms, self.sequence).cmp(&(other.at_ms, other.sequence))
-    }
-}
-
-/// The last lines of the event log, when it is wanted.
-struct Log {
-    lines: VecDeque<String>,
-    max: usize,
-}
-
-impl Log {
-    fn line(&mut self, now_ms: u64, text: String) {
-        if self.lines.len() >= self.max {
-            self.lines.pop_front();
-        }
-        self.lines.push_back(format!("{now_ms:>6} ms  {text}"));
-    }
-}
-
-struct World {
-    seed: u64,
-    config: SimConfig,
-    rng: ChaCha8Rng,
-    now_ms: u64,
-    queue: BinaryHeap<Reverse<Due>>,
-    sequence: u64,
-    hasher: Sha256,
-    events: u64,
-    genesis: Rc<Genesis>,
-    operations: Rc<Vec<Operation>>,
-    schedule: Schedule,
-    network: Network,
-    nodes: BTreeMap<NodeId, Node>,
-    clients: Clients,
-    checkers: Checkers,
-    coverage: Coverage,
-    faults: u64,
-    stalled: BTreeMap<NodeId, u64>,
-    slow_disks: BTreeMap<NodeId, u64>,
-    terms: BTreeSet<(GroupId, u64)>,
-    tops: BTreeMap<(NodeId, GroupId), u64>,
-    heights: BTreeMap<GroupId, u64>,
-    healed: bool,
-    finished: bool,
-    log: Option<Log>,
+/// A run under way.
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) config: SimConfig,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) now_ms: u64,
+    pub(crate) queue: BinaryHeap<Reverse<Due>>,
+    pub(crate) sequence: u64,
+    pub(crate) hasher: Sha256,
+    pub(crate) events: u64,
+    pub(crate) genesis: Rc<Genesis>,
+    pub(crate) operations: Rc<Vec<Operation>>,
+    pub(crate) schedule: Schedule,
+    pub(crate) network: Network,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) clients: Clients,
+    pub(crate) checkers: Checkers,
+    pub(crate) coverage: Coverage,
+    pub(crate) faults: u64,
+    pub(crate) stalled: BTreeMap<NodeId, u64>,
+    pub(crate) slow_disks: BTreeMap<NodeId, u64>,
+    pub(crate) terms: BTreeSet<(GroupId, u64)>,
+    pub(crate) tops: BTreeMap<(NodeId, GroupId), u64>,
+    pub(crate) heights: BTreeMap<GroupId, u64>,
+    pub(crate) healed: bool,
+    pub(crate) finished: bool,
+    pub(crate) log: Option<Log>,
 }
 
 /// An independent stream of the seed.
@@ -223,12 +111,12 @@ impl World {
         })
     }
 
-    fn push(&mut self, delay_ms: u64, event: Event) {
+    pub(crate) fn push(&mut self, delay_ms: u64, event: Event) {
         self.sequence += 1;
         self.queue.push(Reverse(Due { at_ms: self.now_ms + delay_ms, sequence: self.sequence, event }));
     }
 
-    fn note(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         let now_ms = self.now_ms;
         if let Some(log) = &mut self.log {
             log.line(now_ms, text());
@@ -253,6 +141,9 @@ impl World {
             let Some(Reverse(due)) = self.queue.pop() else { return };
             self.now_ms = due.at_ms;
             self.happen(due.event);
+            if self.events > self.config.events_max {
+                self.checkers.violations.push(format!("liveness: {} events, and no end", self.events));
+            }
         }
     }
 
@@ -306,7 +197,7 @@ impl World {
         self.carry_out(id, boot, effects);
     }
 
-    fn carry_out(&mut self, node: NodeId, boot: u64, effects: Vec<Effect>) {
+    pub(crate) fn carry_out(&mut self, node: NodeId, boot: u64, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
                 Effect::Send(to, wire) => self.send(Endpoint::Node(node), Endpoint::Node(to), &wire),
@@ -380,11 +271,13 @@ impl World {
         }
     }
 
-    fn saw(&mut self, seen: &Seen) {
+    pub(crate) fn saw(&mut self, seen: &Seen) {
         match seen {
             Seen::Block(block) => {
                 let height = block.header.height.0;
-                self.note(|| format!("n{} {} height {height}: {} receipts", block.node, block.group, block.receipts.len()));
+                self.note(|| {
+                    format!("n{} {} height {height}: {} receipts", block.node, block.group, block.receipts.len())
+                });
                 let top = self.tops.entry((block.node, block.group)).or_insert(0);
                 self.coverage.replayed_blocks += u64::from(height <= *top);
                 *top = height.max(*top);
@@ -429,32 +322,7 @@ impl World {
         }
     }
 
-    fn restart(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.up) else { return };
-        let mut effects = Vec::new();
-        node.start(self.now_ms, &mut self.rng, &mut effects);
-        let (boot, groups): (u64, Vec<GroupId>) = (node.boot, node.replicas.keys().copied().collect());
-        self.note(|| format!("n{id} starts"));
-        for group in groups {
-            let delay = self.rng.random_range(FLUSH_MS_MIN..FLUSH_MS_MAX);
-            self.push(delay, Event::Flush { node: id, group, boot });
-        }
-        self.carry_out(id, boot, effects);
-    }
-
-    fn crash(&mut self, id: NodeId, down_ms: u64) {
-        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.up) else { return };
-        let (log, state) = node.crash(&mut self.rng);
-        self.stalled.remove(&id);
-        self.coverage.crashes += 1;
-        self.coverage.lost_log_writes += log as u64;
-        self.coverage.lost_state_batches += state as u64;
-        self.note(|| format!("n{id} loses power, {log} log writes and {state} batches"));
-        self.push(down_ms, Event::Restart { node: id });
-        self.audit(Moment::Crash);
-    }
-
-    fn audit(&mut self, moment: Moment) {
+    pub(crate) fn audit(&mut self, moment: Moment) {
         let replicas: Vec<RawReplica<'_>> = self
             .nodes
             .values()
@@ -468,225 +336,6 @@ impl World {
             })
             .collect();
         self.checkers.audit(moment, &replicas);
-    }
-
-    fn resolve(&self, victim: Victim) -> NodeId {
-        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
-        let at = |number: u32| nodes[number as usize % nodes.len()];
-        match victim {
-            Victim::Node(number) => at(number),
-            Victim::LeaderOf(number) => {
-                let groups = &self.genesis.committees;
-                let group = groups[number as usize % groups.len()].group;
-                let leads = |node: &&Node| node.replicas.get(&group).is_some_and(crate::replica::Replica::leads);
-                self.nodes.values().find(leads).map_or_else(|| at(number), |node| node.id)
-            }
-        }
-    }
-
-    /// Whether a fault that waits for its moment has to wait on.
-    fn ambush(&self, fault: &Fault, tries: u32) -> bool {
-        let Fault::CrashWriting(victim, _) = fault else { return false };
-        let Some(node) = self.nodes.get(&self.resolve(*victim)) else { return false };
-        let writing = node.replicas.values().any(|replica| replica.disk.pending() > 0);
-        !writing && tries < AMBUSH_MS_MAX
-    }
-
-    fn fault(&mut self, index: usize, tries: u32) {
-        if self.healed {
-            return;
-        }
-        let fault = self.schedule.faults[index].1.clone();
-        if self.ambush(&fault, tries) {
-            return self.push(1, Event::Fault { index, tries: tries + 1 });
-        }
-        self.faults += 1;
-        self.note(|| format!("fault: {fault:?}"));
-        match fault {
-            Fault::Crash(victim, ms) | Fault::CrashWriting(victim, ms) => self.crash(self.resolve(victim), ms),
-            Fault::PowerCut(ms) => {
-                let all: Vec<NodeId> = self.nodes.keys().copied().collect();
-                for node in all {
-                    let up_after = ms + self.rng.random_range(0..200);
-                    self.crash(node, up_after);
-                }
-            }
-            Fault::Isolate(victim, direction, ms) => {
-                let one = BTreeSet::from([self.resolve(victim)]);
-                let others = self.nodes.keys().copied().filter(|node| !one.contains(node)).collect();
-                let cut = match direction {
-                    Direction::Both => Cut { from: one, to: others, both_ways: true },
-                    Direction::Out => Cut { from: one, to: others, both_ways: false },
-                    Direction::In => Cut { from: others, to: one, both_ways: false },
-                };
-                self.network.cuts.insert(index, cut);
-                self.push(ms, Event::Over { index });
-            }
-            Fault::Split(mask, ms) => {
-                let (from, to) = self.nodes.keys().copied().partition(|node| mask >> (node.0 % 32) & 1 == 1);
-                self.network.cuts.insert(index, Cut { from, to, both_ways: true });
-                self.push(ms, Event::Over { index });
-            }
-            Fault::Stall(victim, ms) => {
-                let node = self.resolve(victim);
-                self.stalled.insert(node, self.now_ms + ms);
-            }
-            Fault::ClockJump(victim, by_ms) => {
-                let node = self.resolve(victim);
-                if let Some(node) = self.nodes.get_mut(&node) {
-                    node.skew_ms += by_ms;
-                }
-            }
-            Fault::Weather(weather, ms) => {
-                self.network.weather = weather;
-                self.push(ms, Event::Over { index });
-            }
-            Fault::SlowLink(from, to, extra_ms) => {
-                let (from, to) = (self.resolve(Victim::Node(from)), self.resolve(Victim::Node(to)));
-                self.network.slow.insert((from, to), extra_ms);
-            }
-            Fault::SlowDisk(victim, extra_ms, ms) => {
-                let node = self.resolve(victim);
-                self.slow_disks.insert(node, extra_ms);
-                self.push(ms, Event::Over { index });
-            }
-        }
-    }
-
-    fn over(&mut self, index: usize) {
-        match &self.schedule.faults[index].1 {
-            _ if self.healed => {}
-            Fault::Isolate(..) | Fault::Split(..) => {
-                self.network.cuts.remove(&index);
-            }
-            Fault::Weather(..) => self.network.weather = self.schedule.weather,
-            Fault::SlowDisk(..) => self.slow_disks.clear(),
-            Fault::Crash(..)
-            | Fault::CrashWriting(..)
-            | Fault::PowerCut(_)
-            | Fault::Stall(..)
-            | Fault::ClockJump(..)
-            | Fault::SlowLink(..) => {}
-        }
-    }
-
-    /// The liveness phase begins: nothing fails any more, and everything has to come to an end.
-    fn heal(&mut self) {
-        self.note(|| "everything heals".to_owned());
-        self.healed = true;
-        self.network.heal();
-        self.slow_disks.clear();
-        self.stalled.clear();
-        self.schedule.sync_ms_max = self.schedule.sync_ms_max.min(4);
-        let down: Vec<NodeId> = self.nodes.values().filter(|node| !node.up).map(|node| node.id).collect();
-        down.into_iter().for_each(|node| self.restart(node));
-        self.push(POLL_MS, Event::Poll);
-    }
-
-    fn poll(&mut self) {
-        match self.unfinished() {
-            None => {
-                self.audit(Moment::End);
-                self.finished = true;
-            }
-            Some(why) if self.now_ms > self.config.safety_ms + self.config.liveness_ms_max => {
-                self.checkers.violations.push(format!("liveness: {why}"));
-            }
-            Some(_) => self.push(POLL_MS, Event::Poll),
-        }
-    }
-
-    /// What is still to come to an end.
-    fn unfinished(&self) -> Option<String> {
-        if self.clients.open() > 0 {
-            return Some(format!("operations {:?} have no fate", self.clients.stuck()));
-        }
-        self.genesis.committees.iter().find_map(|committee| self.group_unfinished(committee.group))
-    }
-
-    fn group_unfinished(&self, group: GroupId) -> Option<String> {
-        let replicas: Vec<_> = self.nodes.values().filter_map(|node| Some((node.id, node.replicas.get(&group)?))).collect();
-        let top = replicas.iter().filter_map(|(_, replica)| replica.height()).max()?;
-        let roles = replicas.iter().filter_map(|(_, replica)| replica.role());
-        let last_index = roles.map(|role| role.last_log_index).max()?;
-        for (node, replica) in &replicas {
-            let role = replica.role()?;
-            if replica.height() != Some(top) || role.applied_index != last_index {
-                return Some(format!("node {node} has not applied all of {group}"));
-            }
-            if replica.certified() != Some(top) {
-                return Some(format!(
-                    "node {node} has no certificate of the last block of {group}, height {top}; it has {:?}",
-                    replica.certified()
-                ));
-            }
-        }
-        let (_, source) = replicas.first()?;
-        for (dest, head) in state::out_streams(&source.kv) {
-            let there = self.nodes.values().find_map(|node| node.replicas.get(&dest))?;
-            let cursor = state::in_cursors(&there.kv).iter().find(|(peer, _)| *peer == group).map_or(0, |(_, c)| c.next_seq);
-            if cursor != head.next_seq || head.acked != head.next_seq {
-                return Some(format!(
-                    "of the mail from {group} to {dest} {cursor} of {} are taken and {} acknowledged",
-                    head.next_seq, head.acked
-                ));
-            }
-        }
-        None
-    }
-
-    fn count(&mut self) {
-        let coverage = &mut self.coverage;
-        coverage.blocks = self.heights.values().sum();
-        let groups: BTreeSet<GroupId> = self.terms.iter().map(|(group, _)| *group).collect();
-        coverage.leader_changes = (self.terms.len() - groups.len()) as u64;
-        coverage.lost_messages = self.network.counts.lost;
-        coverage.duplicated_messages = self.network.counts.duplicated;
-        coverage.reordered_messages = self.network.counts.reordered;
-        coverage.retries = self.clients.retries;
-        for operation in self.operations.iter() {
-            match self.clients.fate(operation.index) {
-                Some(Fate::Acknowledged(receipt)) => match &receipt.outcome {
-                    Outcome::Committed { mail } => {
-                        coverage.cross_shard += u64::from(!mail.is_empty() && receipt.group != GroupId::BEACON);
-                    }
-                    Outcome::Rejected(reject) => {
-                        coverage.overdrafts += u64::from(*reject == Reject::InsufficientFunds);
-                    }
-                },
-                Some(Fate::Refused(Reject::Expired)) => coverage.expired += 1,
-                Some(Fate::Refused(_)) | None => {}
-            }
-        }
-        let beacon = self.nodes.values().find_map(|node| node.replicas.get(&GroupId::BEACON));
-        if let Some(beacon) = beacon {
-            let kept = |group| state::find::<beacon::Checkpoint>(&beacon.kv, &beacon::registry::checkpoint_key(group));
-            let shards = self.genesis.layout.shards.iter();
-            coverage.checkpoints = shards.filter(|shard| matches!(kept(shard.group), Ok(Some(_)))).count() as u64;
-        }
-    }
-
-    fn report(mut self) -> SimReport {
-        self.count();
-        let (transactions, committed, rejected) = self.clients.totals();
-        let mut violations = std::mem::take(&mut self.checkers.violations);
-        violations.truncate(VIOLATIONS_MAX);
-        let reproduce = (!violations.is_empty()).then(|| self.config.command(self.seed));
-        SimReport {
-            seed: self.seed,
-            scenario: self.schedule.scenario.name().to_owned(),
-            transactions,
-            committed,
-            rejected,
-            faults: self.faults,
-            violations,
-            event_hash: self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
-            seconds: self.now_ms as f64 / 1000.0,
-            events: self.events,
-            coverage: self.coverage,
-            tail: self.log.map(|log| log.lines.into()).unwrap_or_default(),
-            reproduce,
-        }
     }
 }
 

@@ -51,36 +51,22 @@ impl Child {
         CliError::new(
             "node_ended",
             cause,
-            format!(
-                "see {}; 'seamark node --config' starts it again",
-                self.log.display()
-            ),
+            format!("see {}; 'seamark node --config' starts it again", self.log.display()),
         )
     }
 }
 
 fn last_lines(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let from = lines.len().saturating_sub(LOG_LINES_SHOWN);
-    if lines.is_empty() {
-        String::new()
-    } else {
-        format!("; its log ends with:\n  {}", lines[from..].join("\n  "))
-    }
+    if lines.is_empty() { String::new() } else { format!("; its log ends with:\n  {}", lines[from..].join("\n  ")) }
 }
 
 /// Starts all nodes.
 pub(super) async fn start(configs: &[(NodeId, PathBuf)]) -> Result<Vec<Child>, CliError> {
     let program = std::env::current_exe().map_err(|error| {
-        CliError::new(
-            "program",
-            format!("this program's file is not known: {error}"),
-            "run seamark by its full path",
-        )
+        CliError::new("program", format!("this program's file is not known: {error}"), "run seamark by its full path")
     })?;
     let mut children = Vec::new();
     for (id, config) in configs {
@@ -97,14 +83,8 @@ pub(super) async fn start(configs: &[(NodeId, PathBuf)]) -> Result<Vec<Child>, C
 
 fn spawn(program: &Path, id: NodeId, config: &Path) -> Result<Child, CliError> {
     let log = config.with_file_name("node.log");
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&log)
-        .map_err(|error| CliError::file(&log, &error))?;
-    let copy = file
-        .try_clone()
-        .map_err(|error| CliError::file(&log, &error))?;
+    let file = OpenOptions::new().create(true).append(true).open(&log).map_err(|error| CliError::file(&log, &error))?;
+    let copy = file.try_clone().map_err(|error| CliError::file(&log, &error))?;
     let process = Command::new(program)
         .args(["node", "--with-parent", "--config"])
         .arg(config)
@@ -122,12 +102,7 @@ fn spawn(program: &Path, id: NodeId, config: &Path) -> Result<Child, CliError> {
                 "check the limits of processes and memory of this user",
             )
         })?;
-    Ok(Child {
-        id,
-        process,
-        log,
-        ended: false,
-    })
+    Ok(Child { id, process, log, ended: false })
 }
 
 /// Waits until one of those that run has ended.
@@ -149,20 +124,14 @@ pub(super) async fn one_ended(children: &mut [Child]) -> CliError {
 /// Asks all to stop, waits, and kills what does not.
 pub(super) async fn stop(mut children: Vec<Child>) {
     for child in &children {
-        let pid = child
-            .pid()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(Pid::from_raw);
+        let pid = child.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended by itself in this moment, which is what is wanted.
             let _ = kill_process(pid, Signal::TERM);
         }
     }
     let stopping = children.iter_mut().map(|child| async move {
-        if tokio::time::timeout(STOP_WITHIN, child.process.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(STOP_WITHIN, child.process.wait()).await.is_err() {
             tracing::warn!(node = %child.id, "did not stop in time and is killed");
             let _ = child.process.kill().await;
         }

@@ -45,11 +45,7 @@ impl Mode {
     /// From `--processes`.
     #[must_use]
     pub fn of(processes: bool) -> Self {
-        if processes {
-            Self::Children
-        } else {
-            Self::InProcess
-        }
+        if processes { Self::Children } else { Self::InProcess }
     }
 }
 
@@ -98,29 +94,17 @@ impl Prepared {
     ///
     /// # Errors
     /// `setup_locked` when it runs already, and everything that making one can fail with.
-    pub fn open(
-        root: &Path,
-        spec: impl FnOnce() -> ClusterSpec,
-        output: Output,
-    ) -> Result<Self, CliError> {
+    pub fn open(root: &Path, spec: impl FnOnce() -> ClusterSpec, output: Output) -> Result<Self, CliError> {
         let dir = ClusterDir::at(root);
         let lock = ClusterLock::acquire(&dir)?;
         let resumed = dir.exists();
         if !resumed {
             let made = make_cluster(&spec())?;
-            made.warnings
-                .iter()
-                .for_each(|warning| output.remark(format!("note: {warning}")));
+            made.warnings.iter().for_each(|warning| output.remark(format!("note: {warning}")));
             write_cluster(&dir, &lock, &made)?;
         }
         let genesis = dir.genesis()?;
-        Ok(Self {
-            dir,
-            genesis,
-            lock,
-            temp: None,
-            resumed,
-        })
+        Ok(Self { dir, genesis, lock, temp: None, resumed })
     }
 
     /// A cluster in a temporary folder that is removed when it has been stopped.
@@ -128,21 +112,15 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::open`].
     pub fn throw_away(spec: ClusterSpec, output: Output) -> Result<Self, CliError> {
-        let temp = tempfile::Builder::new()
-            .prefix("seamark-")
-            .tempdir()
-            .map_err(|error| {
-                CliError::new(
-                    "temp_folder",
-                    format!("no temporary folder can be made: {error}"),
-                    "free some space, or set TMPDIR to a folder that can be written",
-                )
-            })?;
+        let temp = tempfile::Builder::new().prefix("seamark-").tempdir().map_err(|error| {
+            CliError::new(
+                "temp_folder",
+                format!("no temporary folder can be made: {error}"),
+                "free some space, or set TMPDIR to a folder that can be written",
+            )
+        })?;
         let prepared = Self::open(&temp.path().join("cluster"), || spec, output)?;
-        Ok(Self {
-            temp: Some(temp),
-            ..prepared
-        })
+        Ok(Self { temp: Some(temp), ..prepared })
     }
 
     /// The genesis.
@@ -156,48 +134,27 @@ impl Prepared {
     /// # Errors
     /// What the first node that did not start says; those that did are stopped again.
     pub async fn start(self, mode: Mode) -> Result<LocalCluster, CliError> {
-        let Self {
-            dir,
-            genesis,
-            lock,
-            temp,
-            ..
-        } = self;
+        let Self { dir, genesis, lock, temp, .. } = self;
         let profile = Profile::load(&dir.profile_path())?;
         let configs = dir.node_configs(&genesis);
         let running = match mode {
             Mode::InProcess => Running::InProcess(start_in_process(&configs).await?),
             Mode::Children => Running::Children(children::start(&configs).await?),
         };
-        let cluster = LocalCluster {
-            dir,
-            genesis,
-            profile,
-            running,
-            _lock: lock,
-            temp,
-        };
+        let cluster = LocalCluster { dir, genesis, profile, running, _lock: lock, temp };
         cluster.write_run_file()?;
         Ok(cluster)
     }
 }
 
 async fn start_in_process(configs: &[(NodeId, PathBuf)]) -> Result<Vec<Node>, CliError> {
-    let loaded = configs
-        .iter()
-        .map(|(_, file)| NodeConfig::load(file))
-        .collect::<Result<Vec<_>, _>>()?;
+    let loaded = configs.iter().map(|(_, file)| NodeConfig::load(file)).collect::<Result<Vec<_>, _>>()?;
     // All at once: a node that waits for its peers must not keep them from starting.
     let resources = SharedResources::new(ResourceLimits::default())?;
-    let starting = loaded
-        .into_iter()
-        .map(|config| tokio::spawn(Box::pin(Node::start_with(config, resources.clone()))));
+    let starting = loaded.into_iter().map(|config| tokio::spawn(Box::pin(Node::start_with(config, resources.clone()))));
     let mut nodes = Vec::new();
     let mut failed = None;
-    for ((id, _), started) in configs
-        .iter()
-        .zip(futures::future::join_all(starting).await)
-    {
+    for ((id, _), started) in configs.iter().zip(futures::future::join_all(starting).await) {
         match started {
             Ok(Ok(node)) => nodes.push(node),
             Ok(Err(error)) => failed = failed.or(Some(node_error(*id, &error))),
@@ -214,12 +171,7 @@ async fn start_in_process(configs: &[(NodeId, PathBuf)]) -> Result<Vec<Node>, Cl
 }
 
 async fn stop_in_process(nodes: Vec<Node>) {
-    futures::future::join_all(
-        nodes
-            .into_iter()
-            .map(|node| Box::pin(async move { node.shutdown().await })),
-    )
-    .await;
+    futures::future::join_all(nodes.into_iter().map(|node| Box::pin(async move { node.shutdown().await }))).await;
 }
 
 /// The error of a node that did not start.
@@ -266,10 +218,7 @@ impl LocalCluster {
     pub fn nodes(&self) -> Vec<NodeLine> {
         let pid = |id| match &self.running {
             Running::InProcess(_) => None,
-            Running::Children(children) => children
-                .iter()
-                .find(|child| child.id() == id)
-                .and_then(Child::pid),
+            Running::Children(children) => children.iter().find(|child| child.id() == id).and_then(Child::pid),
         };
         let line = |node: &ledger::genesis::NodeInfo| NodeLine {
             id: node.id,
@@ -340,12 +289,8 @@ impl LocalCluster {
     fn write_run_file(&self) -> Result<(), CliError> {
         let path = self.dir.root().join(RUN_FILE);
         let nodes = self.nodes();
-        let run = RunFile {
-            pid: std::process::id(),
-            nodes: &nodes,
-        };
-        let text = serde_json::to_vec_pretty(&run)
-            .map_err(|error| CliError::file(&path, &error.into()))?;
+        let run = RunFile { pid: std::process::id(), nodes: &nodes };
+        let text = serde_json::to_vec_pretty(&run).map_err(|error| CliError::file(&path, &error.into()))?;
         std::fs::write(&path, text).map_err(|error| CliError::file(&path, &error))
     }
 }
@@ -361,11 +306,7 @@ pub fn processes_of(root: &Path) -> Vec<u32> {
         return Vec::new();
     };
     let pid = |value: &serde_json::Value| value.get("pid").and_then(serde_json::Value::as_u64);
-    let nodes = run
-        .get("nodes")
-        .and_then(serde_json::Value::as_array)
-        .cloned()
-        .unwrap_or_default();
+    let nodes = run.get("nodes").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
     let all = pid(&run).into_iter().chain(nodes.iter().filter_map(pid));
     all.filter_map(|pid| u32::try_from(pid).ok()).collect()
 }

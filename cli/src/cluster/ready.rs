@@ -18,11 +18,7 @@ const ASK_WITHIN: Duration = Duration::from_millis(1500);
 ///
 /// # Errors
 /// `cluster_not_ready` with what is missing; an error that asking again does not change.
-pub async fn wait_ready(
-    client: &Client,
-    genesis: &Genesis,
-    within: Duration,
-) -> Result<(), CliError> {
+pub async fn wait_ready(client: &Client, genesis: &Genesis, within: Duration) -> Result<(), CliError> {
     let asking = client.clone().with_patience(ASK_WITHIN);
     let until = Instant::now() + within;
     let mut missing = String::from("no router has answered yet");
@@ -40,10 +36,7 @@ pub async fn wait_ready(
         }
         tokio::time::sleep(POLL).await;
     }
-    let cause = format!(
-        "the cluster was not ready after {} seconds: {missing}",
-        within.as_secs()
-    );
+    let cause = format!("the cluster was not ready after {} seconds: {missing}", within.as_secs());
     Err(CliError::new(
         "cluster_not_ready",
         cause,
@@ -54,24 +47,13 @@ pub async fn wait_ready(
 /// The groups that no node says it leads.
 fn without_leader(status: &v1::StatusReply, genesis: &Genesis) -> Vec<GroupId> {
     let replicas = status.nodes.iter().flat_map(|node| &node.replicas);
-    let led: BTreeSet<u64> = replicas
-        .filter(|replica| replica.leads && replica.stopped.is_empty())
-        .map(|replica| replica.group)
-        .collect();
-    genesis
-        .committees
-        .iter()
-        .map(|committee| committee.group)
-        .filter(|group| !led.contains(&group.0))
-        .collect()
+    let led: BTreeSet<u64> =
+        replicas.filter(|replica| replica.leads && replica.stopped.is_empty()).map(|replica| replica.group).collect();
+    genesis.committees.iter().map(|committee| committee.group).filter(|group| !led.contains(&group.0)).collect()
 }
 
 fn names(groups: &[GroupId]) -> String {
-    groups
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -82,14 +64,8 @@ mod tests {
 
     #[test]
     fn a_group_has_a_leader_when_a_replica_that_runs_says_so() {
-        let shape = Shape {
-            nodes: Some(1),
-            shards: Some(1),
-            ..Shape::default()
-        };
-        let genesis = make_cluster(&crate::cluster::spec(&shape, Addresses::Free))
-            .unwrap()
-            .genesis;
+        let shape = Shape { nodes: Some(1), shards: Some(1), ..Shape::default() };
+        let genesis = make_cluster(&crate::cluster::spec(&shape, Addresses::Free)).unwrap().genesis;
         let replica = |group: GroupId, stopped: &str| v1::ReplicaStatus {
             group: group.0,
             leads: true,
@@ -98,20 +74,11 @@ mod tests {
         };
         let shard = GroupId::shard(0);
         let status = |replicas| v1::StatusReply {
-            nodes: vec![v1::NodeStatusReply {
-                replicas,
-                ..v1::NodeStatusReply::default()
-            }],
+            nodes: vec![v1::NodeStatusReply { replicas, ..v1::NodeStatusReply::default() }],
             unreachable: Vec::new(),
         };
-        assert_eq!(
-            without_leader(&status(vec![]), &genesis),
-            [GroupId::BEACON, shard]
-        );
-        let one = status(vec![
-            replica(GroupId::BEACON, ""),
-            replica(shard, "disk full"),
-        ]);
+        assert_eq!(without_leader(&status(vec![]), &genesis), [GroupId::BEACON, shard]);
+        let one = status(vec![replica(GroupId::BEACON, ""), replica(shard, "disk full")]);
         assert_eq!(without_leader(&one, &genesis), [shard]);
         let both = status(vec![replica(GroupId::BEACON, ""), replica(shard, "")]);
         assert!(without_leader(&both, &genesis).is_empty());

@@ -16,8 +16,7 @@ const ORGS: u16 = 3;
 #[must_use]
 pub fn spec(shape: &Shape, addresses: Addresses) -> ClusterSpec {
     let nodes = shape.nodes.unwrap_or(NODES);
-    let at_most_nodes =
-        |number: u16| u16::try_from(nodes).map_or(number, |nodes| number.min(nodes.max(1)));
+    let at_most_nodes = |number: u16| u16::try_from(nodes).map_or(number, |nodes| number.min(nodes.max(1)));
     ClusterSpec {
         nodes,
         orgs: shape.orgs.unwrap_or_else(|| at_most_nodes(ORGS)),
@@ -37,19 +36,13 @@ pub fn check_resumed(shape: &Shape, genesis: &Genesis) -> Result<(), CliError> {
     let shards = genesis.layout.shards.len() as u64;
     let replicas = replicas_of(genesis);
     let checks = [
-        (
-            "nodes",
-            shape.nodes.map(u64::from),
-            genesis.nodes.len() as u64,
-        ),
+        ("nodes", shape.nodes.map(u64::from), genesis.nodes.len() as u64),
         ("orgs", shape.orgs.map(u64::from), genesis.orgs.len() as u64),
         ("shards", shape.shards.map(u64::from), shards),
         ("replicas", shape.replicas.map(u64::from), replicas),
     ];
     let differs = |option: &str, asked: String, found: String| {
-        let cause = format!(
-            "the folder holds a cluster with {option} {found}, and {option} {asked} is asked for"
-        );
+        let cause = format!("the folder holds a cluster with {option} {found}, and {option} {asked} is asked for");
         Err(CliError::new(
             "cluster_shape",
             cause,
@@ -62,11 +55,9 @@ pub fn check_resumed(shape: &Shape, genesis: &Genesis) -> Result<(), CliError> {
         }
     }
     match shape.verify.map(ledger::genesis::VerifyMode::from) {
-        Some(asked) if asked != genesis.verify => differs(
-            "verify",
-            verify_name(asked).to_owned(),
-            verify_name(genesis.verify).to_owned(),
-        ),
+        Some(asked) if asked != genesis.verify => {
+            differs("verify", verify_name(asked).to_owned(), verify_name(genesis.verify).to_owned())
+        }
         _ => Ok(()),
     }
 }
@@ -75,9 +66,7 @@ pub fn check_resumed(shape: &Shape, genesis: &Genesis) -> Result<(), CliError> {
 #[must_use]
 pub fn replicas_of(genesis: &Genesis) -> u64 {
     let of = |shard: &ledger::ShardRange| {
-        genesis
-            .committee(shard.group)
-            .map_or(0, |committee| committee.members.len() as u64)
+        genesis.committee(shard.group).map_or(0, |committee| committee.members.len() as u64)
     };
     genesis.layout.shards.iter().map(of).min().unwrap_or(0)
 }
@@ -99,62 +88,25 @@ mod tests {
     #[test]
     fn defaults_fit_small_clusters() {
         let default = spec(&Shape::default(), Addresses::Free);
-        assert_eq!(
-            (
-                default.nodes,
-                default.shards,
-                default.replicas,
-                default.orgs
-            ),
-            (5, 4, 3, 3)
-        );
-        let one = spec(
-            &Shape {
-                nodes: Some(1),
-                ..Shape::default()
-            },
-            Addresses::Free,
-        );
+        assert_eq!((default.nodes, default.shards, default.replicas, default.orgs), (5, 4, 3, 3));
+        let one = spec(&Shape { nodes: Some(1), ..Shape::default() }, Addresses::Free);
         assert_eq!((one.nodes, one.replicas, one.orgs), (1, 1, 1));
-        let asked = spec(
-            &Shape {
-                nodes: Some(2),
-                replicas: Some(3),
-                ..Shape::default()
-            },
-            Addresses::Free,
-        );
-        assert_eq!(
-            asked.replicas, 3,
-            "what is asked for is refused later, not changed"
-        );
+        let asked = spec(&Shape { nodes: Some(2), replicas: Some(3), ..Shape::default() }, Addresses::Free);
+        assert_eq!(asked.replicas, 3, "what is asked for is refused later, not changed");
     }
 
     #[test]
     fn a_resumed_cluster_keeps_its_shape() {
-        let shape = Shape {
-            nodes: Some(3),
-            shards: Some(2),
-            ..Shape::default()
-        };
+        let shape = Shape { nodes: Some(3), shards: Some(2), ..Shape::default() };
         let made = make_cluster(&spec(&shape, Addresses::Free)).unwrap();
         assert!(check_resumed(&shape, &made.genesis).is_ok());
         assert!(check_resumed(&Shape::default(), &made.genesis).is_ok());
-        let other = Shape {
-            shards: Some(3),
-            ..Shape::default()
-        };
+        let other = Shape { shards: Some(3), ..Shape::default() };
         let error = check_resumed(&other, &made.genesis).unwrap_err();
         assert_eq!(error.code, "cluster_shape");
-        assert!(
-            error.cause.contains("shards 2") && error.fix.contains("--shards"),
-            "{error}"
-        );
+        assert!(error.cause.contains("shards 2") && error.fix.contains("--shards"), "{error}");
         assert_eq!(replicas_of(&made.genesis), 3);
-        let other = Shape {
-            verify: Some(crate::args::Verify::Ingest),
-            ..Shape::default()
-        };
+        let other = Shape { verify: Some(crate::args::Verify::Ingest), ..Shape::default() };
         assert!(check_resumed(&other, &made.genesis).is_err());
     }
 }

@@ -56,17 +56,10 @@ impl Change {
     fn of(line: &HistoryLine) -> Self {
         let text = |address: &Option<Address>| address.map(|address| address.to_string());
         let (change, asset, amount, other) = match &line.change {
-            HistoryChange::Debit { asset, amount, to } => (
-                if to.is_some() { "paid" } else { "burned" },
-                Some(asset),
-                Some(amount),
-                text(to),
-            ),
-            HistoryChange::Credit {
-                asset,
-                amount,
-                from,
-            } => ("received", Some(asset), Some(amount), text(from)),
+            HistoryChange::Debit { asset, amount, to } => {
+                (if to.is_some() { "paid" } else { "burned" }, Some(asset), Some(amount), text(to))
+            }
+            HistoryChange::Credit { asset, amount, from } => ("received", Some(asset), Some(amount), text(from)),
             HistoryChange::Rotated => ("rotated", None, None, None),
             HistoryChange::Issued(asset) => ("issued", Some(asset), None, None),
         };
@@ -91,17 +84,11 @@ pub(super) async fn run(args: Account, output: Output) -> Result<(), CliError> {
         Freshness::Linearizable => Consistency::Linearizable,
         Freshness::Stale => Consistency::Stale,
     };
-    let answer = client
-        .account(address, consistency, args.proof.is_some())
-        .await?;
+    let answer = client.account(address, consistency, args.proof.is_some()).await?;
     if let (Some(path), Some(proof)) = (&args.proof, &answer.proof) {
         std::fs::write(path, proof.to_file()).map_err(|error| CliError::file(path, &error))?;
     }
-    let history = if args.history {
-        Some(history(&client, address, args.limit).await?)
-    } else {
-        None
-    };
+    let history = if args.history { Some(history(&client, address, args.limit).await?) } else { None };
     let exists = answer.value.is_some();
     let record = answer.value.unwrap_or_default();
     let report = Report {
@@ -119,11 +106,7 @@ pub(super) async fn run(args: Account, output: Output) -> Result<(), CliError> {
     output.result(&report, || text(&report))
 }
 
-async fn history(
-    client: &client::Client,
-    address: Address,
-    limit: u32,
-) -> Result<Vec<Change>, CliError> {
+async fn history(client: &client::Client, address: Address, limit: u32) -> Result<Vec<Change>, CliError> {
     let mut changes = Vec::new();
     let mut before = None;
     let limit_lines = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -163,25 +146,13 @@ fn balances(record: &AccountRecord) -> Vec<BalanceLine> {
 
 fn text(report: &Report) -> String {
     let number = |text: &str| text.parse().map_or_else(|_| text.to_owned(), grouped);
-    let mut text = format!(
-        "account {}\n  in {} at height {}",
-        report.address, report.group, report.height
-    );
+    let mut text = format!("account {}\n  in {} at height {}", report.address, report.group, report.height);
     if !report.exists {
         text.push_str("\n  holds nothing and has never been paid");
     } else {
         text.push_str(&format!("\n  authorisation: {}", report.authorisation));
-        let rows = report.balances.iter().map(|line| {
-            [
-                line.asset.clone(),
-                number(&line.available),
-                number(&line.held),
-            ]
-        });
-        text.push_str(&format!(
-            "\n{}",
-            table(["asset", "available", "held"], rows)
-        ));
+        let rows = report.balances.iter().map(|line| [line.asset.clone(), number(&line.available), number(&line.held)]);
+        text.push_str(&format!("\n{}", table(["asset", "available", "held"], rows)));
     }
     if let Some(history) = &report.history {
         let rows = history.iter().map(|line| {
@@ -193,15 +164,10 @@ fn text(report: &Report) -> String {
                 line.txid.clone(),
             ]
         });
-        text.push_str(&format!(
-            "\n{}",
-            table(["block", "what", "amount", "with", "transaction"], rows)
-        ));
+        text.push_str(&format!("\n{}", table(["block", "what", "amount", "with", "transaction"], rows)));
     }
     if let Some(proof) = &report.proof {
-        text.push_str(&format!(
-            "\nproof written to {proof}; check it offline with: seamark verify {proof}"
-        ));
+        text.push_str(&format!("\nproof written to {proof}; check it offline with: seamark verify {proof}"));
     }
     text
 }

@@ -36,11 +36,7 @@ impl Line {
             self.decimals,
             if self.frozen { "yes" } else { "no" }
         );
-        if let Some(supply) = self
-            .supply
-            .as_deref()
-            .and_then(|supply| supply.parse().ok())
-        {
+        if let Some(supply) = self.supply.as_deref().and_then(|supply| supply.parse().ok()) {
             text.push_str(&format!("\n  created   {}", grouped(supply)));
         }
         text
@@ -49,28 +45,13 @@ impl Line {
 
 pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> {
     match command {
-        Asset::Issue {
-            target,
-            symbol,
-            name,
-            decimals,
-            supply,
-            to,
-            key,
-        } => {
+        Asset::Issue { target, symbol, name, decimals, supply, to, key } => {
             let context = Context::new(&target)?;
             // Everything that can be wrong with the command line comes before anything is sent.
             let supply = supply.as_deref().map(amount).transpose()?;
             let issuer = context.party(key.as_deref())?;
-            let to = to
-                .as_deref()
-                .map_or(Ok(issuer.address), |to| context.address(to))?;
-            let spec = AssetSpec {
-                issuer: issuer.address,
-                symbol,
-                name,
-                decimals,
-            };
+            let to = to.as_deref().map_or(Ok(issuer.address), |to| context.address(to))?;
+            let spec = AssetSpec { issuer: issuer.address, symbol, name, decimals };
             if !spec.well_formed() {
                 let reject = ledger::Reject::AssetForm;
                 return Err(CliError::usage(reject.code(), reject.cause(), reject.fix()));
@@ -78,33 +59,14 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
             let client = context.client().await?;
             let asset = spec.id();
             let issue = Move::Issue(spec.clone());
-            let receipt = client
-                .execute(
-                    vec![(LedgerId::BEACON, issue)],
-                    b"",
-                    &[&issuer.key],
-                    Wait::Receipt,
-                )
-                .await?;
+            let receipt = client.execute(vec![(LedgerId::BEACON, issue)], b"", &[&issuer.key], Wait::Receipt).await?;
             // Payments may go to any shard from now on.
             for shard in &client.genesis().layout.shards {
                 wait_known(&client, asset, shard.group).await?;
             }
             if let Some(amount) = supply {
-                let mint = Move::Mint {
-                    issuer: issuer.address,
-                    to,
-                    asset,
-                    amount,
-                };
-                client
-                    .execute(
-                        vec![(LedgerId::MAIN, mint)],
-                        b"",
-                        &[&issuer.key],
-                        Wait::Applied,
-                    )
-                    .await?;
+                let mint = Move::Mint { issuer: issuer.address, to, asset, amount };
+                client.execute(vec![(LedgerId::MAIN, mint)], b"", &[&issuer.key], Wait::Applied).await?;
             }
             let line = Line {
                 id: asset.to_string(),

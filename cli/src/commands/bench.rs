@@ -19,24 +19,13 @@ use crate::setup::{Addresses, ClusterSpec};
 pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
     if args.cross > 0 && args.shards < 2 && args.dir.is_none() {
         let cause = format!("--cross {} needs two shards, and there is one", args.cross);
-        return Err(CliError::usage(
-            "bench_cross",
-            cause,
-            "add --shards 2 or more",
-        ));
+        return Err(CliError::usage("bench_cross", cause, "add --shards 2 or more"));
     }
     let report = match args.dir.clone() {
         Some(dir) => {
             let client = Client::connect(&Profile::load_dir(&dir)?).await?;
             let plan = plan(&args, client.genesis(), processes_of(&dir));
-            Box::pin(bench(
-                &client,
-                operator(&dir)?,
-                &plan,
-                output,
-                Phases::start(),
-            ))
-            .await?
+            Box::pin(bench(&client, operator(&dir)?, &plan, output, Phases::start())).await?
         }
         None => Box::pin(on_own_cluster(&args, output)).await?,
     };
@@ -134,13 +123,7 @@ fn text(report: &Report) -> String {
                 report.shards, report.replicas, report.cross_shard_pct
             ),
         ),
-        (
-            "verify",
-            format!(
-                "{}: {} checks a payment",
-                report.verify_mode, report.verifies_per_tx
-            ),
-        ),
+        ("verify", format!("{}: {} checks a payment", report.verify_mode, report.verifies_per_tx)),
         (
             "verify bound",
             format!(
@@ -153,10 +136,7 @@ fn text(report: &Report) -> String {
         ("ratio to the bound", format!("{:.3}", report.bound_ratio)),
         (
             "processor",
-            format!(
-                "{:.2} s, {:.3} s for a thousand payments",
-                report.cpu_seconds, report.cpu_seconds_per_1000
-            ),
+            format!("{:.2} s, {:.3} s for a thousand payments", report.cpu_seconds, report.cpu_seconds_per_1000),
         ),
         (
             "written",
@@ -166,10 +146,7 @@ fn text(report: &Report) -> String {
                 grouped(report.log_fsyncs.into())
             ),
         ),
-        (
-            "sent",
-            format!("{} bytes a payment", whole(report.bytes_sent_per_tx)),
-        ),
+        ("sent", format!("{} bytes a payment", whole(report.bytes_sent_per_tx))),
         (
             "durable",
             if report.durable {
@@ -182,10 +159,7 @@ fn text(report: &Report) -> String {
     let mut text = facts(rows);
     text.push_str(&format!("\n{}", phases_table(&report.phases)));
     for (code, count) in &report.rejections {
-        text.push_str(&format!(
-            "\n{} payments were refused: {code}",
-            grouped((*count).into())
-        ));
+        text.push_str(&format!("\n{} payments were refused: {code}", grouped((*count).into())));
     }
     text
 }
@@ -249,12 +223,7 @@ mod tests {
             assert!(json.get(field).is_some(), "{field}");
         }
         let text = text(&example());
-        for part in [
-            "1,235 payments",
-            "0.018",
-            "70,000 checks",
-            "2 payments were refused: busy",
-        ] {
+        for part in ["1,235 payments", "0.018", "70,000 checks", "2 payments were refused: busy"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }

@@ -53,11 +53,7 @@ pub(super) async fn run(args: Block, output: Output) -> Result<(), CliError> {
     let client = context.client().await?;
     let Some(view) = client.block(group, Height(args.height)).await?.value else {
         let cause = format!("{group} has no block {} (yet, or any more)", args.height);
-        return Err(CliError::new(
-            "not_found",
-            cause,
-            "see its height with 'seamark status'",
-        ));
+        return Err(CliError::new("not_found", cause, "see its height with 'seamark status'"));
     };
     let report = describe(&view);
     output.result(&report, || text(&report))
@@ -66,10 +62,7 @@ pub(super) async fn run(args: Block, output: Output) -> Result<(), CliError> {
 fn describe(view: &BlockView) -> Report {
     let header = &view.header;
     let sum = |peers: &[(GroupId, u128)]| {
-        peers
-            .iter()
-            .fold(0u128, |sum, (_, amount)| sum.saturating_add(*amount))
-            .to_string()
+        peers.iter().fold(0u128, |sum, (_, amount)| sum.saturating_add(*amount)).to_string()
     };
     let flow = |line: &ledger::flow::FlowLine| Flow {
         asset: line.asset.to_string(),
@@ -81,11 +74,7 @@ fn describe(view: &BlockView) -> Report {
         exported: sum(&line.exported),
         balances: line.balances(),
     };
-    let signers = view
-        .certificate
-        .iter()
-        .flat_map(|certificate| &certificate.signatures)
-        .map(|(node, _)| node.0);
+    let signers = view.certificate.iter().flat_map(|certificate| &certificate.signatures).map(|(node, _)| node.0);
     Report {
         group: header.group.to_string(),
         height: header.height.0,
@@ -108,22 +97,14 @@ fn describe(view: &BlockView) -> Report {
 }
 
 fn text(report: &Report) -> String {
-    let signers: Vec<String> = report
-        .signers
-        .iter()
-        .map(|node| format!("node-{node}"))
-        .collect();
+    let signers: Vec<String> = report.signers.iter().map(|node| format!("node-{node}")).collect();
     let certified = if signers.is_empty() {
         "not certified yet".to_owned()
     } else {
         format!("certified by {}", signers.join(", "))
     };
     let receipts = report.receipts.iter().take(RECEIPTS_SHOWN).map(|receipt| {
-        [
-            receipt.index.to_string(),
-            receipt.reject.unwrap_or(receipt.outcome).to_owned(),
-            receipt.txid.clone(),
-        ]
+        [receipt.index.to_string(), receipt.reject.unwrap_or(receipt.outcome).to_owned(), receipt.txid.clone()]
     });
     let more = report.receipts.len().saturating_sub(RECEIPTS_SHOWN);
     let number = |text: &str| text.parse().map_or_else(|_| text.to_owned(), grouped);
@@ -150,19 +131,11 @@ fn text(report: &Report) -> String {
     if !report.value_flow.is_empty() {
         text.push_str(&format!(
             "\n{}",
-            table(
-                [
-                    "asset", "opening", "closing", "imported", "exported", "minted", "burned"
-                ],
-                flows
-            )
+            table(["asset", "opening", "closing", "imported", "exported", "minted", "burned"], flows)
         ));
     }
     if !report.receipts.is_empty() {
-        text.push_str(&format!(
-            "\n{}",
-            table(["position", "outcome", "transaction"], receipts)
-        ));
+        text.push_str(&format!("\n{}", table(["position", "outcome", "transaction"], receipts)));
     }
     if more > 0 {
         text.push_str(&format!("\nand {more} more; --json shows all"));

@@ -60,13 +60,11 @@ impl Context {
         }
         match self.keystore().show(text) {
             Ok(info) => Ok(info.address),
-            Err(client::KeystoreError::NotFound(_) | client::KeystoreError::Name(_)) => {
-                Err(CliError::new(
-                    "address",
-                    format!("'{text}' is neither an account address nor the name of a key"),
-                    "use an address such as sm1..., or a name of 'seamark key list'; check for a typing error",
-                ))
-            }
+            Err(client::KeystoreError::NotFound(_) | client::KeystoreError::Name(_)) => Err(CliError::new(
+                "address",
+                format!("'{text}' is neither an account address nor the name of a key"),
+                "use an address such as sm1..., or a name of 'seamark key list'; check for a typing error",
+            )),
             Err(error) => Err(error.into()),
         }
     }
@@ -82,9 +80,7 @@ impl Context {
                 Ok(operator) => Ok(AssetId::derive(&operator.address, text)),
                 Err(_) => Err(CliError::new(
                     "asset",
-                    format!(
-                        "'{text}' is no asset id, and without an operator's key it cannot be a symbol of theirs"
-                    ),
+                    format!("'{text}' is no asset id, and without an operator's key it cannot be a symbol of theirs"),
                     "use the asset's id, or ISSUER/SYMBOL",
                 )),
             },
@@ -97,11 +93,7 @@ pub(super) fn operator(dir: &Path) -> Result<Party, CliError> {
     let dir = ClusterDir::at(dir);
     let missing = || {
         let cause = format!("{} holds no operator's key", dir.root().display());
-        CliError::new(
-            "no_operator",
-            cause,
-            "name a key with --key, or the folder of a cluster made here with --dir",
-        )
+        CliError::new("no_operator", cause, "name a key with --key, or the folder of a cluster made here with --dir")
     };
     let genesis = dir.genesis().map_err(|_| missing())?;
     let org = genesis.orgs.first().ok_or_else(missing)?;
@@ -133,37 +125,26 @@ pub(super) fn new_passphrase(name: &str) -> Result<String, CliError> {
         ));
     }
     if ask("The same again: ")? != first {
-        return Err(CliError::new(
-            "passphrase_differs",
-            "the two passphrases differ",
-            "run the command again",
-        ));
+        return Err(CliError::new("passphrase_differs", "the two passphrases differ", "run the command again"));
     }
     Ok(first)
 }
 
 fn from_environment() -> Option<String> {
-    std::env::var(PASSPHRASE_VARIABLE)
-        .ok()
-        .filter(|value| !value.is_empty())
+    std::env::var(PASSPHRASE_VARIABLE).ok().filter(|value| !value.is_empty())
 }
 
 fn ask(prompt: &str) -> Result<String, CliError> {
     rpassword::prompt_password(prompt).map_err(|error| {
         let cause = format!("the passphrase cannot be asked for: {error}");
-        CliError::new(
-            "passphrase_prompt",
-            cause,
-            format!("run it in a terminal, or set {PASSPHRASE_VARIABLE}"),
-        )
+        CliError::new("passphrase_prompt", cause, format!("run it in a terminal, or set {PASSPHRASE_VARIABLE}"))
     })
 }
 
 /// An amount in the smallest unit of its asset: decimal digits, above zero, at most 128 bits.
 pub(super) fn amount(text: &str) -> Result<u128, CliError> {
     let wrong = |code: &str, cause: String, fix: &str| Err(CliError::usage(code, cause, fix));
-    let unit =
-        "give a whole number of the asset's smallest unit, such as 250 for 2.50 with two decimals";
+    let unit = "give a whole number of the asset's smallest unit, such as 250 for 2.50 with two decimals";
     if let Some(rest) = text.strip_prefix('-')
         && rest.starts_with(|c: char| c.is_ascii_digit())
     {
@@ -177,17 +158,9 @@ pub(super) fn amount(text: &str) -> Result<u128, CliError> {
         return wrong("amount_form", format!("'{text}' is no amount"), unit);
     }
     match text.parse::<u128>() {
-        Ok(0) => wrong(
-            "zero_amount",
-            "the amount is zero".to_owned(),
-            "give an amount above zero",
-        ),
+        Ok(0) => wrong("zero_amount", "the amount is zero".to_owned(), "give an amount above zero"),
         Ok(amount) => Ok(amount),
-        Err(_) => wrong(
-            "amount_overflow",
-            format!("the amount {text} exceeds 128 bits"),
-            "use a smaller amount",
-        ),
+        Err(_) => wrong("amount_overflow", format!("the amount {text} exceeds 128 bits"), "use a smaller amount"),
     }
 }
 
@@ -196,9 +169,7 @@ pub(super) fn id<T: std::str::FromStr>(code: &str, text: &str) -> Result<T, CliE
 where
     T::Err: std::fmt::Display,
 {
-    text.parse().map_err(|error: T::Err| {
-        CliError::usage(code, error, "copy it whole from where it was shown")
-    })
+    text.parse().map_err(|error: T::Err| CliError::usage(code, error, "copy it whole from where it was shown"))
 }
 
 #[cfg(test)]
@@ -227,21 +198,10 @@ mod tests {
     #[test]
     fn accounts_and_assets_by_several_names() {
         let folder = tempfile::tempdir().unwrap();
-        let context = Context::new(&Target {
-            dir: Some(folder.path().to_owned()),
-        })
-        .unwrap();
-        let cheap = client::keystore::KdfCost {
-            memory_kib: 8,
-            passes: 1,
-            lanes: 1,
-        };
+        let context = Context::new(&Target { dir: Some(folder.path().to_owned()) }).unwrap();
+        let cheap = client::keystore::KdfCost { memory_kib: 8, passes: 1, lanes: 1 };
         let key = ledger::SecretKey::derive(b"test", b"alice");
-        let info = context
-            .keystore()
-            .with_cost(cheap)
-            .create("alice", &key, "secret")
-            .unwrap();
+        let info = context.keystore().with_cost(cheap).create("alice", &key, "secret").unwrap();
         assert_eq!(context.address("alice"), Ok(info.address));
         assert_eq!(context.address(&info.address.to_string()), Ok(info.address));
         assert_eq!(context.address("sm1nobody").unwrap_err().code, "address");
@@ -251,9 +211,6 @@ mod tests {
         assert_eq!(context.asset(&asset.to_string()), Ok(asset));
         assert_eq!(context.asset("EUR").unwrap_err().code, "asset");
         assert_eq!(context.party(None).unwrap_err().code, "no_operator");
-        assert_eq!(
-            context.party(Some("bob")).unwrap_err().code,
-            "key_not_found"
-        );
+        assert_eq!(context.party(Some("bob")).unwrap_err().code, "key_not_found");
     }
 }

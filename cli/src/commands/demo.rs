@@ -17,11 +17,7 @@ pub(super) async fn run(args: Demo, output: Output) -> Result<(), CliError> {
     let mut phases = Phases::start();
     let history = bitcoin_block::mainnet_702861()?;
     let opening = opening::auto(&history).map_err(|error| {
-        CliError::new(
-            "opening_supply_too_large",
-            error,
-            "report it: the block ships with the program",
-        )
+        CliError::new("opening_supply_too_large", error, "report it: the block ships with the program")
     })?;
     phases.end("read the block");
     output.remark("Settling Bitcoin's block 702861 (mainnet, 2,500 transactions, mapped to transfers between accounts)\non a new cluster: real sockets, mutual TLS, signatures, consensus and fsync.");
@@ -35,16 +31,7 @@ pub(super) async fn run(args: Demo, output: Output) -> Result<(), CliError> {
         symbol: fresh_symbol("DEMO")?,
         balances_file: None,
     };
-    let report = Box::pin(on_own_cluster(
-        &args.shape,
-        args.processes,
-        &plan,
-        output,
-        phases,
-    ))
-    .await?;
-    output.result(&report, || {
-        report::text("Bitcoin's block 702861 on a Seamark cluster", &report)
-    })?;
+    let report = Box::pin(on_own_cluster(&args.shape, args.processes, &plan, output, phases)).await?;
+    output.result(&report, || report::text("Bitcoin's block 702861 on a Seamark cluster", &report))?;
     report.check()
 }

@@ -32,21 +32,11 @@ pub(super) fn run(args: &Init, output: Output) -> Result<(), CliError> {
     let spec = wanted(args)?;
     let dir = ClusterDir::at(context.dir());
     if dir.exists() {
-        return Err(crate::setup::SetupError::Exists {
-            path: context.dir().to_owned(),
-        }
-        .into());
+        return Err(crate::setup::SetupError::Exists { path: context.dir().to_owned() }.into());
     }
     let prepared = Prepared::open(context.dir(), || spec, output)?;
     let genesis = prepared.genesis();
-    let org = |id| {
-        genesis
-            .orgs
-            .iter()
-            .find(|org| org.id == id)
-            .map(|org| org.name.clone())
-            .unwrap_or_default()
-    };
+    let org = |id| genesis.orgs.iter().find(|org| org.id == id).map(|org| org.name.clone()).unwrap_or_default();
     let node = |node: &ledger::genesis::NodeInfo| MadeNode {
         id: node.id.0,
         org: org(node.org),
@@ -78,35 +68,20 @@ fn text(made: &Made) -> String {
         "cluster {} made in {}\n{}\nCopy each node's folder to its machine, keep ca/ and admin/ safe, and run on each:\n  seamark node --config node.toml",
         made.cluster_id,
         made.dir,
-        table(
-            ["node", "organisation", "nodes", "clients", "configuration"],
-            rows
-        )
+        table(["node", "organisation", "nodes", "clients", "configuration"], rows)
     )
 }
 
 fn wanted(args: &Init) -> Result<ClusterSpec, CliError> {
     let spec = if args.node.is_empty() {
-        spec(
-            &args.shape,
-            Addresses::Loopback {
-                base_port: args.base_port,
-            },
-        )
+        spec(&args.shape, Addresses::Loopback { base_port: args.base_port })
     } else {
         let nodes = nodes(&args.node)?;
         let count = u32::try_from(nodes.addrs.len()).unwrap_or(u32::MAX);
-        let shape = Shape {
-            nodes: Some(count),
-            orgs: nodes.orgs,
-            ..args.shape.clone()
-        };
+        let shape = Shape { nodes: Some(count), orgs: nodes.orgs, ..args.shape.clone() };
         spec(&shape, Addresses::Hosts(nodes.addrs))
     };
-    Ok(ClusterSpec {
-        name: args.name.clone(),
-        ..spec
-    })
+    Ok(ClusterSpec { name: args.name.clone(), ..spec })
 }
 
 /// The nodes of the command line, by id.
@@ -123,32 +98,15 @@ struct NodeText {
 }
 
 fn nodes(texts: &[String]) -> Result<Nodes, CliError> {
-    let mut parsed = texts
-        .iter()
-        .map(|text| node(text))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut parsed = texts.iter().map(|text| node(text)).collect::<Result<Vec<_>, _>>()?;
     parsed.sort_by_key(|node| node.id);
-    if let Some((at, node)) = parsed
-        .iter()
-        .enumerate()
-        .find(|(at, node)| node.id != at + 1)
-    {
-        let cause = format!(
-            "nodes are numbered from 1 without gaps, and number {} is where {} should be",
-            node.id,
-            at + 1
-        );
-        return Err(CliError::usage(
-            "init_node_ids",
-            cause,
-            "give each node an id of its own, from 1 on",
-        ));
+    if let Some((at, node)) = parsed.iter().enumerate().find(|(at, node)| node.id != at + 1) {
+        let cause =
+            format!("nodes are numbered from 1 without gaps, and number {} is where {} should be", node.id, at + 1);
+        return Err(CliError::usage("init_node_ids", cause, "give each node an id of its own, from 1 on"));
     }
     let orgs = organisations(&parsed)?;
-    Ok(Nodes {
-        addrs: parsed.into_iter().map(|node| node.addrs).collect(),
-        orgs,
-    })
+    Ok(Nodes { addrs: parsed.into_iter().map(|node| node.addrs).collect(), orgs })
 }
 
 /// Nodes are dealt to organisations in turn, so the numbers given must be that; without any, every
@@ -178,42 +136,22 @@ fn organisations(nodes: &[NodeText]) -> Result<Option<u16>, CliError> {
 fn node(text: &str) -> Result<NodeText, CliError> {
     let wrong = || {
         let cause = format!("--node '{text}' is not ID=HOST:PEERPORT:CLIENTPORT,ORG");
-        CliError::usage(
-            "init_node_form",
-            cause,
-            "write it as 1=10.0.0.1:7600:7601,1",
-        )
+        CliError::usage("init_node_form", cause, "write it as 1=10.0.0.1:7600:7601,1")
     };
     let (id, rest) = text.split_once('=').ok_or_else(wrong)?;
     let id: usize = id.parse().ok().filter(|id| *id > 0).ok_or_else(wrong)?;
     let (addr, org) = match rest.split_once(',') {
-        Some((addr, org)) => (
-            addr,
-            Some(
-                org.parse()
-                    .ok()
-                    .filter(|org: &u16| *org > 0)
-                    .ok_or_else(wrong)?,
-            ),
-        ),
+        Some((addr, org)) => (addr, Some(org.parse().ok().filter(|org: &u16| *org > 0).ok_or_else(wrong)?)),
         None => (rest, None),
     };
     let (addr, client) = addr.rsplit_once(':').ok_or_else(wrong)?;
     let (host, peer) = addr.rsplit_once(':').ok_or_else(wrong)?;
-    let port = |text: &str| {
-        text.parse::<u16>()
-            .ok()
-            .filter(|port| *port > 0)
-            .ok_or_else(wrong)
-    };
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
     let (peer, client) = (port(peer)?, port(client)?);
     if host.is_empty() {
         return Err(wrong());
     }
-    let addrs = NodeAddrs {
-        peer: format!("{host}:{peer}"),
-        client: format!("{host}:{client}"),
-    };
+    let addrs = NodeAddrs { peer: format!("{host}:{peer}"), client: format!("{host}:{client}") };
     Ok(NodeText { id, addrs, org })
 }
 
@@ -228,17 +166,8 @@ mod tests {
 
     #[test]
     fn nodes_of_several_machines() {
-        let parsed = parse(&[
-            "2=b.example:7600:7601,2",
-            "1=10.0.0.1:7600:7601,1",
-            "3=[::1]:1:2,1",
-        ])
-        .unwrap();
-        let clients: Vec<&str> = parsed
-            .addrs
-            .iter()
-            .map(|addrs| addrs.client.as_str())
-            .collect();
+        let parsed = parse(&["2=b.example:7600:7601,2", "1=10.0.0.1:7600:7601,1", "3=[::1]:1:2,1"]).unwrap();
+        let clients: Vec<&str> = parsed.addrs.iter().map(|addrs| addrs.client.as_str()).collect();
         assert_eq!(clients, ["10.0.0.1:7601", "b.example:7601", "[::1]:2"]);
         assert_eq!(parsed.orgs, Some(2));
         assert_eq!(parse(&["1=h:1:2"]).unwrap().orgs, None);
@@ -246,33 +175,12 @@ mod tests {
 
     #[test]
     fn what_is_no_node_is_refused() {
-        for wrong in [
-            "h:1:2",
-            "1=h:1",
-            "1=:1:2",
-            "1=h:0:2",
-            "1=h:1:99999",
-            "0=h:1:2",
-            "1=h:1:2,0",
-            "1=h:1:2,x",
-        ] {
+        for wrong in ["h:1:2", "1=h:1", "1=:1:2", "1=h:0:2", "1=h:1:99999", "0=h:1:2", "1=h:1:2,0", "1=h:1:2,x"] {
             assert_eq!(parse(&[wrong]), Err("init_node_form".to_owned()), "{wrong}");
         }
-        assert_eq!(
-            parse(&["1=h:1:2", "3=h:3:4"]),
-            Err("init_node_ids".to_owned())
-        );
-        assert_eq!(
-            parse(&["1=h:1:2", "1=h:3:4"]),
-            Err("init_node_ids".to_owned())
-        );
-        assert_eq!(
-            parse(&["1=h:1:2,1", "2=h:3:4,1", "3=h:5:6,2"]),
-            Err("init_node_orgs".to_owned())
-        );
-        assert_eq!(
-            parse(&["1=h:1:2,1", "2=h:3:4"]),
-            Err("init_node_orgs".to_owned())
-        );
+        assert_eq!(parse(&["1=h:1:2", "3=h:3:4"]), Err("init_node_ids".to_owned()));
+        assert_eq!(parse(&["1=h:1:2", "1=h:3:4"]), Err("init_node_ids".to_owned()));
+        assert_eq!(parse(&["1=h:1:2,1", "2=h:3:4,1", "3=h:5:6,2"]), Err("init_node_orgs".to_owned()));
+        assert_eq!(parse(&["1=h:1:2,1", "2=h:3:4"]), Err("init_node_orgs".to_owned()));
     }
 }

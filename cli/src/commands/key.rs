@@ -58,19 +58,12 @@ pub(super) fn run(command: Key, output: Output) -> Result<(), CliError> {
         }
         Key::List { target } => {
             let keys = Context::new(&target)?.keystore().list()?;
-            let list = List {
-                keys: keys.iter().map(Line::of).collect(),
-            };
+            let list = List { keys: keys.iter().map(Line::of).collect() };
             output.result(&list, || {
                 if list.keys.is_empty() {
                     return "no keys; 'seamark key new NAME' makes one".to_owned();
                 }
-                table(
-                    ["name", "address"],
-                    list.keys
-                        .iter()
-                        .map(|line| [line.name.clone(), line.address.clone()]),
-                )
+                table(["name", "address"], list.keys.iter().map(|line| [line.name.clone(), line.address.clone()]))
             })
         }
     }

@@ -29,11 +29,9 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), CliError> {
     match (args.command, args.config) {
         (Some(NodeCommand::Check { folder }), _) => check(&folder, output),
         (None, Some(config)) => serve(&config, args.with_parent, output).await,
-        (None, None) => Err(CliError::usage(
-            "node_config",
-            "no configuration is named",
-            "run: seamark node --config node.toml",
-        )),
+        (None, None) => {
+            Err(CliError::usage("node_config", "no configuration is named", "run: seamark node --config node.toml"))
+        }
     }
 }
 
@@ -47,14 +45,9 @@ async fn serve(file: &Path, with_parent: bool, output: Output) -> Result<(), Cli
         listen_peer: config.listen_peer.to_string(),
         listen_client: config.listen_client.to_string(),
     };
-    let node = Box::pin(Host::start(config))
-        .await
-        .map_err(|error| node_error(id, &error))?;
+    let node = Box::pin(Host::start(config)).await.map_err(|error| node_error(id, &error))?;
     output.result(&started, || {
-        format!(
-            "node {} runs: nodes at {}, clients at {}",
-            started.node, started.listen_peer, started.listen_client
-        )
+        format!("node {} runs: nodes at {}, clients at {}", started.node, started.listen_peer, started.listen_client)
     })?;
     let ended = tokio::select! {
         () = stop.asked() => false,
@@ -124,11 +117,7 @@ fn check(folder: &Path, output: Output) -> Result<(), CliError> {
     let roots = databases(folder)?;
     if roots.is_empty() {
         let cause = format!("{} holds no database of a node", folder.display());
-        return Err(CliError::new(
-            "check_no_data",
-            cause,
-            "name the data folder of a node, such as nodes/node-1/data",
-        ));
+        return Err(CliError::new("check_no_data", cause, "name the data folder of a node, such as nodes/node-1/data"));
     }
     let bar = output.bar(roots.len() as u64, "checking");
     let mut checked = Vec::new();
@@ -140,28 +129,15 @@ fn check(folder: &Path, output: Output) -> Result<(), CliError> {
             Ok((holds, report)) => (Some(found(holds, &report)), None),
             Err(error) => {
                 let error = CliError::from(error);
-                let damage = Damage {
-                    code: error.code.clone(),
-                    cause: error.cause.clone(),
-                    fix: error.fix.clone(),
-                };
+                let damage = Damage { code: error.code.clone(), cause: error.cause.clone(), fix: error.fix.clone() };
                 first_error = first_error.or(Some(error));
                 (None, Some(damage))
             }
         };
-        checked.push(Database {
-            folder: root.display().to_string(),
-            intact: error.is_none(),
-            found,
-            error,
-        });
+        checked.push(Database { folder: root.display().to_string(), intact: error.is_none(), found, error });
     }
     bar.finish_and_clear();
-    let result = Checked {
-        folder: folder.display().to_string(),
-        intact: first_error.is_none(),
-        databases: checked,
-    };
+    let result = Checked { folder: folder.display().to_string(), intact: first_error.is_none(), databases: checked };
     output.result(&result, || text(&result))?;
     first_error.map_or(Ok(()), |error| Err(error.after_report()))
 }
@@ -169,9 +145,7 @@ fn check(folder: &Path, output: Output) -> Result<(), CliError> {
 /// A state database, or the shared log: each says of itself which it is.
 fn verify(root: &Path) -> Result<(&'static str, VerifyReport), StorageError> {
     match storage::rocks::verify_offline(root) {
-        Err(StorageError::WrongGroup { .. }) => {
-            storage::log::verify_offline(root).map(|report| ("log", report))
-        }
+        Err(StorageError::WrongGroup { .. }) => storage::log::verify_offline(root).map(|report| ("log", report)),
         other => other.map(|report| ("state", report)),
     }
 }
@@ -192,37 +166,21 @@ fn found(holds: &str, report: &VerifyReport) -> Found {
 }
 
 fn text(result: &Checked) -> String {
-    let rows = result
-        .databases
-        .iter()
-        .map(|database| match (&database.found, &database.error) {
-            (Some(found), _) => [
-                database.folder.clone(),
-                found.holds.clone(),
-                grouped(found.pairs.into()),
-                grouped(found.bytes.into()),
-                "intact".to_owned(),
-            ],
-            (None, error) => {
-                let cause = error.as_ref().map_or("", |error| error.cause.as_str());
-                [
-                    database.folder.clone(),
-                    String::new(),
-                    String::new(),
-                    String::new(),
-                    format!("DAMAGED: {cause}"),
-                ]
-            }
-        });
-    let verdict = if result.intact {
-        "everything is intact"
-    } else {
-        "not everything is intact"
-    };
-    format!(
-        "{}\n{verdict}",
-        table(["folder", "holds", "entries", "bytes", "result"], rows)
-    )
+    let rows = result.databases.iter().map(|database| match (&database.found, &database.error) {
+        (Some(found), _) => [
+            database.folder.clone(),
+            found.holds.clone(),
+            grouped(found.pairs.into()),
+            grouped(found.bytes.into()),
+            "intact".to_owned(),
+        ],
+        (None, error) => {
+            let cause = error.as_ref().map_or("", |error| error.cause.as_str());
+            [database.folder.clone(), String::new(), String::new(), String::new(), format!("DAMAGED: {cause}")]
+        }
+    });
+    let verdict = if result.intact { "everything is intact" } else { "not everything is intact" };
+    format!("{}\n{verdict}", table(["folder", "holds", "entries", "bytes", "result"], rows))
 }
 
 /// Every database folder at or below this one, by name.
@@ -242,8 +200,7 @@ fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), 
         let name = entry.file_name();
         let is_folder = entry.file_type().map_err(error)?.is_dir();
         // A database whose pointer is lost is still one, and has to be reported.
-        is_database |=
-            name == LIVE_FILE || (is_folder && name.to_string_lossy().starts_with("db-"));
+        is_database |= name == LIVE_FILE || (is_folder && name.to_string_lossy().starts_with("db-"));
         if is_folder {
             below.push(entry.path());
         }
@@ -276,10 +233,7 @@ mod tests {
         let names: Vec<_> = found.iter().filter_map(|path| path.file_name()).collect();
         assert_eq!(names, ["shard-0", "log"]);
         assert_eq!(databases(&folder.path().join("data/log")).unwrap().len(), 1);
-        assert_eq!(
-            databases(&folder.path().join("none")).unwrap_err().code,
-            "file"
-        );
+        assert_eq!(databases(&folder.path().join("none")).unwrap_err().code, "file");
     }
 
     #[test]

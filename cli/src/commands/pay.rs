@@ -27,24 +27,12 @@ pub(super) async fn run(args: Pay, output: Output) -> Result<(), CliError> {
     let (to, asset) = (context.address(&args.to)?, context.asset(&args.asset)?);
     let payer = context.party(args.key.as_deref())?;
     let client = context.client().await?;
-    let mv = Move::Pay {
-        from: payer.address,
-        to,
-        asset,
-        amount,
-    };
+    let mv = Move::Pay { from: payer.address, to, asset, amount };
     let wait = match args.wait {
         WaitFor::Receipt => Wait::Receipt,
         WaitFor::Applied => Wait::Applied,
     };
-    let receipt = client
-        .execute(
-            vec![(LedgerId::MAIN, mv)],
-            args.memo.as_bytes(),
-            &[&payer.key],
-            wait,
-        )
-        .await?;
+    let receipt = client.execute(vec![(LedgerId::MAIN, mv)], args.memo.as_bytes(), &[&payer.key], wait).await?;
     let receipt = ReceiptLine::of(&receipt);
     let paid = Paid {
         from: payer.address.to_string(),
@@ -55,16 +43,7 @@ pub(super) async fn run(args: Pay, output: Output) -> Result<(), CliError> {
         receipt,
     };
     output.result(&paid, || {
-        let credited = if paid.applied {
-            "credited"
-        } else {
-            "final; the credit is on its way"
-        };
-        format!(
-            "paid {} to {}: {credited}\n{}",
-            paid.amount,
-            paid.to,
-            paid.receipt.text()
-        )
+        let credited = if paid.applied { "credited" } else { "final; the credit is on its way" };
+        format!("paid {} to {}: {credited}\n{}", paid.amount, paid.to, paid.receipt.text())
     })
 }

@@ -26,11 +26,7 @@ pub(super) async fn run(args: Replay, output: Output) -> Result<(), CliError> {
     phases.end("read input");
     let title = format!(
         "replay of {}",
-        args.files
-            .iter()
-            .map(|file| file.display().to_string())
-            .collect::<Vec<_>>()
-            .join(", ")
+        args.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
     );
     let plan = Plan {
         history: &history,
@@ -47,16 +43,7 @@ pub(super) async fn run(args: Replay, output: Output) -> Result<(), CliError> {
             let client = Client::connect(&Profile::load_dir(dir)?).await?;
             Box::pin(replay(&client, operator(dir)?, &plan, output, phases)).await?
         }
-        None => {
-            Box::pin(on_own_cluster(
-                &args.shape,
-                args.processes,
-                &plan,
-                output,
-                phases,
-            ))
-            .await?
-        }
+        None => Box::pin(on_own_cluster(&args.shape, args.processes, &plan, output, phases)).await?,
     };
     output.result(&report, || report::text(&title, &report))?;
     report.check()
@@ -65,17 +52,10 @@ pub(super) async fn run(args: Replay, output: Output) -> Result<(), CliError> {
 fn opening_balances(asked: &str, history: &mut History) -> Result<Balances, CliError> {
     if asked == "auto" {
         return opening::auto(history).map_err(|error| {
-            CliError::new(
-                "opening_supply_too_large",
-                error,
-                "replay a part of the history, or give an opening file",
-            )
+            CliError::new("opening_supply_too_large", error, "replay a part of the history, or give an opening file")
         });
     }
-    Ok(opening::read_file(
-        std::path::Path::new(asked),
-        &mut history.accounts,
-    )?)
+    Ok(opening::read_file(std::path::Path::new(asked), &mut history.accounts)?)
 }
 
 fn seed(asked: Option<&str>, throw_away: bool) -> Result<Vec<u8>, CliError> {
@@ -83,8 +63,8 @@ fn seed(asked: Option<&str>, throw_away: bool) -> Result<Vec<u8>, CliError> {
         Some(text) => Ok(text.as_bytes().to_vec()),
         None if throw_away => Ok(THROW_AWAY_SEED.as_bytes().to_vec()),
         None => {
-            let secret: [u8; 32] = crate::setup::pki::random()
-                .map_err(|error| CliError::from_message(error.code(), error))?;
+            let secret: [u8; 32] =
+                crate::setup::pki::random().map_err(|error| CliError::from_message(error.code(), error))?;
             Ok(secret.to_vec())
         }
     }
@@ -133,9 +113,7 @@ mod tests {
     #[test]
     fn opening_balances_are_read_or_computed() {
         let mut reader = HistoryReader::default();
-        reader
-            .add("h", &b"from,to,amount\na,b,5\nb,c,7\n"[..])
-            .unwrap();
+        reader.add("h", &b"from,to,amount\na,b,5\nb,c,7\n"[..]).unwrap();
         let mut history = reader.finish();
         assert_eq!(opening_balances("auto", &mut history).unwrap().total(), 7);
         let folder = tempfile::tempdir().unwrap();
@@ -143,12 +121,7 @@ mod tests {
         std::fs::write(&file, "account,balance\na,5\nz,4\n").unwrap();
         let read = opening_balances(file.to_str().unwrap(), &mut history).unwrap();
         assert_eq!((read.total(), history.accounts.len()), (9, 4));
-        assert_eq!(
-            opening_balances("/no/such/file", &mut history)
-                .unwrap_err()
-                .code,
-            "history_read"
-        );
+        assert_eq!(opening_balances("/no/such/file", &mut history).unwrap_err().code, "history_read");
     }
 
     #[test]

@@ -12,29 +12,16 @@ const MALFORMED_SHOWN: usize = 10;
 /// The whole report; `title` says what was replayed.
 pub(super) fn text(title: &str, report: &Report) -> String {
     let groups: Vec<&GroupLine> = report.groups.iter().collect();
-    let mut text = format!(
-        "{title}\n\n{}\n\n{}\n{}",
-        facts(report),
-        groups_table(&groups, None),
-        phases(&report.phases)
-    );
+    let mut text =
+        format!("{title}\n\n{}\n\n{}\n{}", facts(report), groups_table(&groups, None), phases(&report.phases));
     if report.malformed > 0 {
-        text.push_str(&format!(
-            "\n{} lines could not be understood:",
-            report.malformed
-        ));
+        text.push_str(&format!("\n{} lines could not be understood:", report.malformed));
         for line in report.malformed_lines.iter().take(MALFORMED_SHOWN) {
-            text.push_str(&format!(
-                "\n  {}, line {}: {}",
-                line.file, line.line, line.reason
-            ));
+            text.push_str(&format!("\n  {}, line {}: {}", line.file, line.line, line.reason));
         }
     }
     for (code, count) in &report.rejections {
-        text.push_str(&format!(
-            "\n{} payments were refused: {code}",
-            grouped((*count).into())
-        ));
+        text.push_str(&format!("\n{} payments were refused: {code}", grouped((*count).into())));
     }
     for problem in &report.problems {
         text.push_str(&format!("\nPROBLEM: {problem}"));
@@ -44,11 +31,7 @@ pub(super) fn text(title: &str, report: &Report) -> String {
 }
 
 fn facts(report: &Report) -> String {
-    let share = if report.committed > 0 {
-        report.cross_shard as f64 * 100.0 / report.committed as f64
-    } else {
-        0.0
-    };
+    let share = if report.committed > 0 { report.cross_shard as f64 * 100.0 / report.committed as f64 } else { 0.0 };
     let count = |number: u64| grouped(number.into());
     let rows = [
         (
@@ -60,36 +43,13 @@ fn facts(report: &Report) -> String {
                 count(report.skipped)
             ),
         ),
-        (
-            "settled",
-            format!(
-                "{} committed, {} rejected",
-                count(report.committed),
-                count(report.rejected)
-            ),
-        ),
-        (
-            "shards",
-            format!("{} with {} replicas each", report.shards, report.replicas),
-        ),
-        (
-            "crossed shards",
-            format!("{} ({share:.0} %)", count(report.cross_shard)),
-        ),
-        (
-            "rate",
-            format!(
-                "{} payments a second for {:.2} s",
-                grouped(report.tps.round() as u128),
-                report.seconds
-            ),
-        ),
+        ("settled", format!("{} committed, {} rejected", count(report.committed), count(report.rejected))),
+        ("shards", format!("{} with {} replicas each", report.shards, report.replicas)),
+        ("crossed shards", format!("{} ({share:.0} %)", count(report.cross_shard))),
+        ("rate", format!("{} payments a second for {:.2} s", grouped(report.tps.round() as u128), report.seconds)),
         (
             "latency",
-            format!(
-                "half within {:.1} ms, 99 of 100 within {:.1} ms",
-                report.latency_ms.p50, report.latency_ms.p99
-            ),
+            format!("half within {:.1} ms, 99 of 100 within {:.1} ms", report.latency_ms.p50, report.latency_ms.p99),
         ),
         ("supply", supply(report)),
         ("final state", format!("sha256 {}", report.state_sha256)),
@@ -108,16 +68,9 @@ fn facts(report: &Report) -> String {
 fn supply(report: &Report) -> String {
     let number = |text: &str| text.parse().map_or_else(|_| text.to_owned(), grouped);
     if report.conserved {
-        format!(
-            "{} before and after: conserved",
-            number(&report.supply_before)
-        )
+        format!("{} before and after: conserved", number(&report.supply_before))
     } else {
-        format!(
-            "{} before, {} after: NOT CONSERVED",
-            number(&report.supply_before),
-            number(&report.supply_after)
-        )
+        format!("{} before, {} after: NOT CONSERVED", number(&report.supply_before), number(&report.supply_after))
     }
 }
 
@@ -125,18 +78,10 @@ fn supply(report: &Report) -> String {
 pub(super) fn phases(phases: &[Phase]) -> String {
     let all: f64 = phases.iter().map(|phase| phase.seconds).sum();
     let share = |seconds: f64| {
-        if all > 0.0 {
-            seconds * 100.0 / all
-        } else {
-            0.0
-        }
+        if all > 0.0 { seconds * 100.0 / all } else { 0.0 }
     };
     let rows = phases.iter().map(|phase| {
-        [
-            phase.name.to_owned(),
-            format!("{:.2} s", phase.seconds),
-            format!("{:.0} %", share(phase.seconds)),
-        ]
+        [phase.name.to_owned(), format!("{:.2} s", phase.seconds), format!("{:.0} %", share(phase.seconds))]
     });
     table(["where the time went", "", ""], rows)
 }
@@ -169,19 +114,8 @@ mod tests {
         ] {
             assert!(good.contains(part), "{part} in\n{good}");
         }
-        let bad = text(
-            "Title",
-            &Report {
-                conserved: false,
-                problems: vec!["node 3 is gone".to_owned()],
-                ..example()
-            },
-        );
-        for part in [
-            "NOT CONSERVED",
-            "PROBLEM: node 3 is gone",
-            "NOT AS IT SHOULD BE",
-        ] {
+        let bad = text("Title", &Report { conserved: false, problems: vec!["node 3 is gone".to_owned()], ..example() });
+        for part in ["NOT CONSERVED", "PROBLEM: node 3 is gone", "NOT AS IT SHOULD BE"] {
             assert!(bad.contains(part), "{part} in\n{bad}");
         }
     }

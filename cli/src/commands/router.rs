@@ -39,16 +39,10 @@ struct RouterConfig {
 
 impl RouterConfig {
     fn load(file: &Path) -> Result<Self, CliError> {
-        let length = std::fs::metadata(file)
-            .map_err(|error| CliError::file(file, &error))?
-            .len();
+        let length = std::fs::metadata(file).map_err(|error| CliError::file(file, &error))?.len();
         if length > FILE_BYTES_MAX {
             let cause = format!("{} is over 64 KiB", file.display());
-            return Err(CliError::new(
-                "router_config",
-                cause,
-                "name the router's configuration",
-            ));
+            return Err(CliError::new("router_config", cause, "name the router's configuration"));
         }
         let text = std::fs::read_to_string(file).map_err(|error| CliError::file(file, &error))?;
         Self::parse(&text, file)
@@ -56,10 +50,7 @@ impl RouterConfig {
 
     fn parse(text: &str, file: &Path) -> Result<Self, CliError> {
         let mut config: Self = toml::from_str(text).map_err(|error| {
-            let cause = format!(
-                "{} is not a router's configuration: {error}",
-                file.display()
-            );
+            let cause = format!("{} is not a router's configuration: {error}", file.display());
             CliError::new(
                 "router_config",
                 cause,
@@ -67,12 +58,7 @@ impl RouterConfig {
             )
         })?;
         let folder = file.parent().unwrap_or(Path::new(""));
-        for path in [
-            &mut config.genesis,
-            &mut config.cert,
-            &mut config.key,
-            &mut config.ca,
-        ] {
+        for path in [&mut config.genesis, &mut config.cert, &mut config.key, &mut config.ca] {
             *path = folder.join(&*path);
         }
         Ok(config)
@@ -116,17 +102,10 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
         config: file.display().to_string(),
     };
     output.result(&started, || {
-        format!(
-            "router answers clients of cluster {} at {}",
-            started.cluster_id, started.listen
-        )
+        format!("router answers clients of cluster {} at {}", started.cluster_id, started.listen)
     })?;
-    let served = server
-        .serve_with_incoming_shutdown(
-            TcpListenerStream::new(socket),
-            async move { stop.asked().await },
-        )
-        .await;
+    let served =
+        server.serve_with_incoming_shutdown(TcpListenerStream::new(socket), async move { stop.asked().await }).await;
     following.abort();
     served.map_err(|error| CliError::new("router_server", error, "see its log, and start it again"))
 }
@@ -135,36 +114,22 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
 /// folder of its own for each address.
 fn made_for(context: &Context, listen: &str) -> Result<PathBuf, CliError> {
     let addr: SocketAddr = listen.parse().map_err(|_| {
-        CliError::usage(
-            "router_listen",
-            format!("'{listen}' is no address"),
-            "use IP:PORT, such as 127.0.0.1:7700",
-        )
+        CliError::usage("router_listen", format!("'{listen}' is no address"), "use IP:PORT, such as 127.0.0.1:7700")
     })?;
     if addr.port() == 0 {
-        return Err(CliError::usage(
-            "router_listen",
-            "the port is 0",
-            "name the port that clients will use",
-        ));
+        return Err(CliError::usage("router_listen", "the port is 0", "name the port that clients will use"));
     }
     let dir = ClusterDir::at(context.dir());
     let genesis = dir.genesis()?;
-    let folder = dir
-        .root()
-        .join("routers")
-        .join(format!("router-{}", addr.port()));
+    let folder = dir.root().join("routers").join(format!("router-{}", addr.port()));
     let file = folder.join("router.toml");
     if file.exists() {
         return Ok(file);
     }
-    let org = genesis.orgs.first().ok_or_else(|| {
-        CliError::new(
-            "genesis_form",
-            "the genesis has no organisation",
-            "restore it",
-        )
-    })?;
+    let org = genesis
+        .orgs
+        .first()
+        .ok_or_else(|| CliError::new("genesis_form", "the genesis has no organisation", "restore it"))?;
     let read = |name: &str| {
         let path = dir.ca_dir(&org.name).join(name);
         std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))
@@ -172,13 +137,7 @@ fn made_for(context: &Context, listen: &str) -> Result<PathBuf, CliError> {
     let pki = |error: crate::setup::PkiError| CliError::from_message(error.code(), error);
     let authority = Authority::from_pem(&read("ca.pem")?, &read("ca.key")?).map_err(pki)?;
     let name = format!("router-{}", addr.port());
-    let leaf = authority
-        .issue(&Subject::router(
-            &name,
-            &org.name,
-            vec![addr.ip().to_string()],
-        ))
-        .map_err(pki)?;
+    let leaf = authority.issue(&Subject::router(&name, &org.name, vec![addr.ip().to_string()])).map_err(pki)?;
     make_private(&folder)?;
     write(&folder.join("router.pem"), &leaf.cert_pem)?;
     write(&folder.join("router.key"), &leaf.key_pem)?;
@@ -209,12 +168,7 @@ fn write(path: &Path, text: &str) -> Result<(), CliError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let write = || {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     };
@@ -231,21 +185,9 @@ mod tests {
     #[test]
     fn a_router_of_a_folder_gets_a_certificate_and_a_configuration() {
         let temp = tempfile::tempdir().unwrap();
-        let shape = Shape {
-            nodes: Some(1),
-            shards: Some(1),
-            ..Shape::default()
-        };
-        Prepared::open(
-            temp.path(),
-            || spec(&shape, Addresses::Free),
-            Output::new(true),
-        )
-        .unwrap();
-        let context = Context::new(&Target {
-            dir: Some(temp.path().to_owned()),
-        })
-        .unwrap();
+        let shape = Shape { nodes: Some(1), shards: Some(1), ..Shape::default() };
+        Prepared::open(temp.path(), || spec(&shape, Addresses::Free), Output::new(true)).unwrap();
+        let context = Context::new(&Target { dir: Some(temp.path().to_owned()) }).unwrap();
         let file = made_for(&context, "127.0.0.1:7700").unwrap();
         let config = RouterConfig::load(&file).unwrap();
         assert_eq!(config.listen.port(), 7700);
@@ -254,25 +196,15 @@ mod tests {
         let roots = TrustRoots::load(&config.ca).unwrap();
         assert!(net::server_tls(&identity, &roots).is_ok());
         assert_eq!(made_for(&context, "127.0.0.1:7700").unwrap(), file);
-        assert_eq!(
-            made_for(&context, "here").unwrap_err().code,
-            "router_listen"
-        );
-        assert_eq!(
-            made_for(&context, "127.0.0.1:0").unwrap_err().code,
-            "router_listen"
-        );
+        assert_eq!(made_for(&context, "here").unwrap_err().code, "router_listen");
+        assert_eq!(made_for(&context, "127.0.0.1:0").unwrap_err().code, "router_listen");
     }
 
     #[test]
     fn unknown_keys_are_refused() {
-        let text =
-            "listen = \"127.0.0.1:1\"\ngenesis = \"g\"\ncert = \"c\"\nkey = \"k\"\nca = \"a\"\n";
+        let text = "listen = \"127.0.0.1:1\"\ngenesis = \"g\"\ncert = \"c\"\nkey = \"k\"\nca = \"a\"\n";
         let file = Path::new("/x/router.toml");
-        assert_eq!(
-            RouterConfig::parse(text, file).unwrap().key,
-            Path::new("/x/k")
-        );
+        assert_eq!(RouterConfig::parse(text, file).unwrap().key, Path::new("/x/k"));
         let error = RouterConfig::parse(&format!("{text}colour = 1"), file).unwrap_err();
         assert_eq!(error.code, "router_config");
         assert!(error.cause.contains("colour"), "{error}");

@@ -13,12 +13,8 @@ const HASH_CHARS: usize = 12;
 pub(super) fn groups_table(groups: &[&GroupLine], tps: Option<&[f64]>) -> String {
     let cut = |hash: &str| hash.chars().take(HASH_CHARS).collect::<String>();
     let rows = groups.iter().enumerate().map(|(at, group)| {
-        let leader = group
-            .leader
-            .map_or_else(|| "NONE".to_owned(), |node| format!("node-{node}"));
-        let rate = tps
-            .and_then(|tps| tps.get(at))
-            .map_or_else(String::new, |tps| format!("{tps:.0}"));
+        let leader = group.leader.map_or_else(|| "NONE".to_owned(), |node| format!("node-{node}"));
+        let rate = tps.and_then(|tps| tps.get(at)).map_or_else(String::new, |tps| format!("{tps:.0}"));
         [
             group.group.clone(),
             leader,
@@ -29,23 +25,11 @@ pub(super) fn groups_table(groups: &[&GroupLine], tps: Option<&[f64]>) -> String
             rate,
         ]
     });
-    table(
-        [
-            "group",
-            "leader",
-            "height",
-            "state root",
-            "replicas (lag)",
-            "transactions",
-            "tx/s",
-        ],
-        rows,
-    )
+    table(["group", "leader", "height", "state root", "replicas (lag)", "transactions", "tx/s"], rows)
 }
 
 fn replicas(group: &GroupLine) -> String {
-    let one = |replica: &crate::health::ReplicaLine| match (replica.lag, replica.stopped.is_empty())
-    {
+    let one = |replica: &crate::health::ReplicaLine| match (replica.lag, replica.stopped.is_empty()) {
         (_, false) => format!("{}(STOPPED)", replica.node),
         (Some(lag), _) => format!("{}({lag})", replica.node),
         (None, _) => format!("{}(GONE)", replica.node),
@@ -71,11 +55,9 @@ pub(super) struct ReceiptLine {
 impl ReceiptLine {
     pub(super) fn of(receipt: &Receipt) -> Self {
         let (outcome, reject, mail_to) = match &receipt.outcome {
-            Outcome::Committed { mail } => (
-                "committed",
-                None,
-                mail.iter().map(|(group, _)| group.to_string()).collect(),
-            ),
+            Outcome::Committed { mail } => {
+                ("committed", None, mail.iter().map(|(group, _)| group.to_string()).collect())
+            }
             Outcome::Rejected(reject) => ("rejected", Some(reject.code()), Vec::new()),
         };
         Self {

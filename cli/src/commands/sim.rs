@@ -37,11 +37,7 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
     let bar = output.bar(seeds.len() as u64, "simulating");
     let config = SimConfig::default();
     let reports: Vec<SimReport> = tokio::task::block_in_place(|| {
-        seeds
-            .par_iter()
-            .map(|seed| run_twice(*seed, &config))
-            .inspect(|_| bar.inc(1))
-            .collect()
+        seeds.par_iter().map(|seed| run_twice(*seed, &config)).inspect(|_| bar.inc(1)).collect()
     });
     bar.finish_and_clear();
     let report = sum_up(reports);
@@ -68,9 +64,7 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
 
 fn sum_up(reports: Vec<SimReport>) -> Report {
     let mut coverage = Coverage::default();
-    reports
-        .iter()
-        .for_each(|report| coverage.add(&report.coverage));
+    reports.iter().for_each(|report| coverage.add(&report.coverage));
     let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum();
     let passed = reports.iter().filter(|report| report.passed()).count() as u64;
     Report {
@@ -82,15 +76,8 @@ fn sum_up(reports: Vec<SimReport>) -> Report {
         faults: sum(|report| report.faults),
         events: sum(|report| report.events),
         coverage,
-        event_hashes: reports
-            .iter()
-            .take(LISTED_MAX)
-            .map(|report| (report.seed, report.event_hash.clone()))
-            .collect(),
-        failures: reports
-            .into_iter()
-            .filter(|report| !report.passed())
-            .collect(),
+        event_hashes: reports.iter().take(LISTED_MAX).map(|report| (report.seed, report.event_hash.clone())).collect(),
+        failures: reports.into_iter().filter(|report| !report.passed()).collect(),
     }
 }
 
@@ -121,10 +108,7 @@ fn text(report: &Report) -> String {
             failure.violations.join("\n  - ")
         ));
         if !failure.tail.is_empty() {
-            text.push_str(&format!(
-                "\n  the last events:\n    {}",
-                failure.tail.join("\n    ")
-            ));
+            text.push_str(&format!("\n  the last events:\n    {}", failure.tail.join("\n    ")));
         }
     }
     text

@@ -57,10 +57,7 @@ pub(super) async fn run(args: Status, output: Output) -> Result<(), CliError> {
     let after = groups(&status, &committees);
     let lines = after.into_iter().zip(&before).map(|(line, before)| {
         let executed = line.transactions.saturating_sub(before.transactions);
-        Group {
-            tps: rounded(executed as f64 / seconds.max(0.001)),
-            line,
-        }
+        Group { tps: rounded(executed as f64 / seconds.max(0.001)), line }
     });
     let lines: Vec<Group> = lines.collect();
     let problems = problems(&status, &committees);
@@ -75,12 +72,9 @@ pub(super) async fn run(args: Status, output: Output) -> Result<(), CliError> {
     output.result(&report, || text(&report))?;
     if args.check && !report.healthy {
         let cause = report.problems.join("; ");
-        return Err(CliError::new(
-            "unhealthy",
-            cause,
-            "mend what is named; the logs of the nodes say more",
-        )
-        .after_report());
+        return Err(
+            CliError::new("unhealthy", cause, "mend what is named; the logs of the nodes say more").after_report()
+        );
     }
     Ok(())
 }
@@ -113,28 +107,14 @@ fn text(report: &Report) -> String {
     let tps: Vec<f64> = report.groups.iter().map(|group| group.tps).collect();
     let lines: Vec<&GroupLine> = report.groups.iter().map(|group| &group.line).collect();
     let nodes = report.nodes.iter().map(|node| {
-        let state = if node.reachable {
-            "runs".to_owned()
-        } else {
-            format!("does not answer: {}", node.error)
-        };
+        let state = if node.reachable { "runs".to_owned() } else { format!("does not answer: {}", node.error) };
         let uptime = format!("{} s", node.uptime_ms / 1000);
-        [
-            format!("node-{}", node.node),
-            state,
-            uptime,
-            format!("{} ms", node.clock_offset_ms),
-            node.version.clone(),
-        ]
+        [format!("node-{}", node.node), state, uptime, format!("{} ms", node.clock_offset_ms), node.version.clone()]
     });
     let verdict = if report.healthy {
         "everything is well".to_owned()
     } else {
-        format!(
-            "{} problems:\n  - {}",
-            report.problems.len(),
-            report.problems.join("\n  - ")
-        )
+        format!("{} problems:\n  - {}", report.problems.len(), report.problems.join("\n  - "))
     };
     format!(
         "cluster {}\n{}\n{}\n{verdict}",

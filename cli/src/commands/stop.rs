@@ -14,17 +14,10 @@ impl Stop {
     pub(super) fn listen() -> Result<Self, CliError> {
         let hear = |kind| {
             signal(kind).map_err(|error| {
-                CliError::new(
-                    "signal",
-                    format!("signals cannot be heard: {error}"),
-                    "run it in an ordinary process",
-                )
+                CliError::new("signal", format!("signals cannot be heard: {error}"), "run it in an ordinary process")
             })
         };
-        Ok(Self {
-            interrupt: hear(SignalKind::interrupt())?,
-            terminate: hear(SignalKind::terminate())?,
-        })
+        Ok(Self { interrupt: hear(SignalKind::interrupt())?, terminate: hear(SignalKind::terminate())? })
     }
 
     /// Resolves when one has come.

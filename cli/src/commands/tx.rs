@@ -34,10 +34,7 @@ pub(super) async fn run(args: Tx, output: Output) -> Result<(), CliError> {
         std::fs::write(path, proof.to_file()).map_err(|error| CliError::file(path, &error))?;
     }
     let proof = args.proof.as_ref().map(|path| path.display().to_string());
-    let report = Report {
-        receipt: ReceiptLine::of(&receipt),
-        proof,
-    };
+    let report = Report { receipt: ReceiptLine::of(&receipt), proof };
     output.result(&report, || match &report.proof {
         Some(proof) => format!("{}\nproof written to {proof}", report.receipt.text()),
         None => report.receipt.text(),

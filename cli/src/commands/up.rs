@@ -26,11 +26,7 @@ struct Ready {
 pub(super) async fn run(args: Up, output: Output) -> Result<(), CliError> {
     let context = Context::new(&args.target)?;
     let mut stop = Stop::listen()?;
-    let addresses = args
-        .base_port
-        .map_or(Addresses::Free, |base_port| Addresses::Loopback {
-            base_port,
-        });
+    let addresses = args.base_port.map_or(Addresses::Free, |base_port| Addresses::Loopback { base_port });
     let prepared = Prepared::open(context.dir(), || spec(&args.shape, addresses), output)?;
     if prepared.resumed {
         check_resumed(&args.shape, prepared.genesis())?;
@@ -56,12 +52,7 @@ pub(super) async fn run(args: Up, output: Output) -> Result<(), CliError> {
     result
 }
 
-async fn serve(
-    cluster: &mut LocalCluster,
-    stop: &mut Stop,
-    resumed: bool,
-    output: Output,
-) -> Result<(), CliError> {
+async fn serve(cluster: &mut LocalCluster, stop: &mut Stop, resumed: bool, output: Output) -> Result<(), CliError> {
     let ready = describe(cluster, resumed);
     output.result(&ready, || text(&ready))?;
     loop {
@@ -86,12 +77,7 @@ fn describe(cluster: &LocalCluster, resumed: bool) -> Ready {
         cluster_id: genesis.cluster_id().to_string(),
         profile: cluster.dir().profile_path().display().to_string(),
         resumed,
-        routers: cluster
-            .profile()
-            .routers
-            .iter()
-            .map(|router| router.addr.clone())
-            .collect(),
+        routers: cluster.profile().routers.iter().map(|router| router.addr.clone()).collect(),
         nodes: cluster.nodes(),
         groups: groups.map(|group: GroupId| group.to_string()).collect(),
     }
@@ -99,15 +85,8 @@ fn describe(cluster: &LocalCluster, resumed: bool) -> Ready {
 
 fn text(ready: &Ready) -> String {
     let rows = ready.nodes.iter().map(|node| {
-        let pid = node
-            .pid
-            .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        [
-            format!("node-{}", node.id),
-            node.client_addr.clone(),
-            node.peer_addr.clone(),
-            pid,
-        ]
+        let pid = node.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        [format!("node-{}", node.id), node.client_addr.clone(), node.peer_addr.clone(), pid]
     });
     let made = if ready.resumed { "resumed" } else { "made" };
     format!(

@@ -27,15 +27,8 @@ struct Report {
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum FactLine {
-    Account {
-        address: String,
-        exists: bool,
-        authorisation: String,
-        balances: Vec<(String, String)>,
-    },
-    Receipt {
-        receipt: ReceiptLine,
-    },
+    Account { address: String, exists: bool, authorisation: String, balances: Vec<(String, String)> },
+    Receipt { receipt: ReceiptLine },
 }
 
 pub(super) fn run(args: &VerifyFile, output: Output) -> Result<(), CliError> {
@@ -44,9 +37,7 @@ pub(super) fn run(args: &VerifyFile, output: Output) -> Result<(), CliError> {
         None => crate::setup::ClusterDir::at(Context::new(&args.target)?.dir()).genesis_path(),
     };
     let genesis = read_genesis(&genesis)?;
-    let length = std::fs::metadata(&args.file)
-        .map_err(|error| CliError::file(&args.file, &error))?
-        .len();
+    let length = std::fs::metadata(&args.file).map_err(|error| CliError::file(&args.file, &error))?.len();
     if length > (PROOF_BYTES_MAX + PROOF_MAGIC.len()) as u64 {
         return Err(ProofError::Malformed("it is too large".to_owned()).into());
     }
@@ -81,40 +72,19 @@ fn fact(fact: &Fact) -> FactLine {
                     .collect(),
             }
         }
-        Fact::Receipt(receipt) => FactLine::Receipt {
-            receipt: ReceiptLine::of(receipt),
-        },
+        Fact::Receipt(receipt) => FactLine::Receipt { receipt: ReceiptLine::of(receipt) },
     }
 }
 
 fn text(report: &Report) -> String {
-    let signers: Vec<String> = report
-        .signers
-        .iter()
-        .map(|node| format!("node-{node}"))
-        .collect();
+    let signers: Vec<String> = report.signers.iter().map(|node| format!("node-{node}")).collect();
     let fact = match &report.fact {
-        FactLine::Account {
-            address,
-            exists: false,
-            ..
-        } => format!("there was no account {address}"),
-        FactLine::Account {
-            address, balances, ..
-        } => {
+        FactLine::Account { address, exists: false, .. } => format!("there was no account {address}"),
+        FactLine::Account { address, balances, .. } => {
             let number = |text: &str| text.parse().map_or_else(|_| text.to_owned(), grouped);
-            let lines: Vec<String> = balances
-                .iter()
-                .map(|(asset, amount)| format!("\n  {} of {asset}", number(amount)))
-                .collect();
-            format!(
-                "account {address} held{}",
-                if lines.is_empty() {
-                    " nothing".to_owned()
-                } else {
-                    lines.concat()
-                }
-            )
+            let lines: Vec<String> =
+                balances.iter().map(|(asset, amount)| format!("\n  {} of {asset}", number(amount))).collect();
+            format!("account {address} held{}", if lines.is_empty() { " nothing".to_owned() } else { lines.concat() })
         }
         FactLine::Receipt { receipt } => receipt.text(),
     };

@@ -42,15 +42,9 @@ impl Accounts {
             return Ok(known);
         }
         let ix = u32::try_from(self.names.len()).map_err(|_| TooManyAccounts)?;
-        let Self {
-            names,
-            lookup,
-            hasher,
-        } = self;
+        let Self { names, lookup, hasher } = self;
         names.push(name.into());
-        lookup.insert_unique(hasher.hash_one(name), ix, |&other| {
-            hasher.hash_one(&*names[other as usize])
-        });
+        lookup.insert_unique(hasher.hash_one(name), ix, |&other| hasher.hash_one(&*names[other as usize]));
         Ok(AccountIx(ix))
     }
 
@@ -58,10 +52,7 @@ impl Accounts {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<AccountIx> {
         let same = |&ix: &u32| &*self.names[ix as usize] == name;
-        self.lookup
-            .find(self.hasher.hash_one(name), same)
-            .copied()
-            .map(AccountIx)
+        self.lookup.find(self.hasher.hash_one(name), same).copied().map(AccountIx)
     }
 
     /// The string of an account; empty for an index that was never handed out.
@@ -84,9 +75,7 @@ impl Accounts {
 
     /// Every account in the order of first mention.
     pub fn iter(&self) -> impl Iterator<Item = (AccountIx, &str)> {
-        (0u32..)
-            .map(AccountIx)
-            .zip(self.names.iter().map(|name| &**name))
+        (0u32..).map(AccountIx).zip(self.names.iter().map(|name| &**name))
     }
 
     /// Every account, sorted by the bytes of its string.
@@ -125,11 +114,7 @@ mod tests {
         for name in ["b", "a10", "a2", "B", "é", "a"] {
             accounts.intern(name).unwrap();
         }
-        let sorted: Vec<&str> = accounts
-            .sorted()
-            .into_iter()
-            .map(|ix| accounts.name(ix))
-            .collect();
+        let sorted: Vec<&str> = accounts.sorted().into_iter().map(|ix| accounts.name(ix)).collect();
         assert_eq!(sorted, ["B", "a", "a10", "a2", "b", "é"]);
     }
 }

@@ -24,13 +24,8 @@ impl Balances {
     /// # Errors
     /// When the sum does not fit.
     pub fn new(by_account: Vec<u128>) -> Result<Self, SupplyTooLarge> {
-        let total = by_account
-            .iter()
-            .try_fold(0u128, |sum, balance| sum.checked_add(*balance));
-        Ok(Self {
-            by_account,
-            total: total.ok_or(SupplyTooLarge)?,
-        })
+        let total = by_account.iter().try_fold(0u128, |sum, balance| sum.checked_add(*balance));
+        Ok(Self { by_account, total: total.ok_or(SupplyTooLarge)? })
     }
 
     /// The balance of one account.
@@ -91,20 +86,12 @@ mod tests {
     use crate::history::Transfer;
 
     fn transfer(from: u32, to: u32, amount: u128) -> Transfer {
-        Transfer {
-            line: 1,
-            from: AccountIx(from),
-            to: AccountIx(to),
-            amount,
-        }
+        Transfer { line: 1, from: AccountIx(from), to: AccountIx(to), amount }
     }
 
     #[test]
     fn the_largest_supply_is_accepted_and_one_more_is_not() {
-        assert_eq!(
-            Balances::new(vec![u128::MAX, 0]).unwrap().total(),
-            u128::MAX
-        );
+        assert_eq!(Balances::new(vec![u128::MAX, 0]).unwrap().total(), u128::MAX);
         assert_eq!(Balances::new(vec![u128::MAX, 1]), Err(SupplyTooLarge));
     }
 
@@ -130,10 +117,7 @@ mod tests {
 
     #[test]
     fn the_whole_supply_can_move() {
-        let history = History {
-            transfers: vec![transfer(0, 1, u128::MAX)],
-            ..History::default()
-        };
+        let history = History { transfers: vec![transfer(0, 1, u128::MAX)], ..History::default() };
         let end = execute(&history, &Balances::new(vec![u128::MAX]).unwrap());
         assert_eq!(end.balances.get(AccountIx(1)), u128::MAX);
         assert!(end.rejected.is_empty());

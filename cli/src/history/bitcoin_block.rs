@@ -28,8 +28,7 @@
 use std::collections::BTreeMap;
 
 use bitcoin::{
-    Address, Block, Network, OutPoint, PubkeyHash, Script, ScriptBuf, Transaction, TxIn, Txid,
-    WPubkeyHash,
+    Address, Block, Network, OutPoint, PubkeyHash, Script, ScriptBuf, Transaction, TxIn, Txid, WPubkeyHash,
     consensus::encode,
     hashes::Hash,
     script::{Instruction, PushBytes},
@@ -49,10 +48,7 @@ pub const COINBASE: &str = "coinbase";
 /// # Errors
 /// When the shipped bytes are damaged.
 pub fn mainnet_702861() -> Result<History, HistoryError> {
-    from_bytes(
-        "mainnet block 702861",
-        bitcoin_test_data::blocks::mainnet_702861(),
-    )
+    from_bytes("mainnet block 702861", bitcoin_test_data::blocks::mainnet_702861())
 }
 
 /// Maps one block in the network's own encoding; `name` is used in messages.
@@ -60,12 +56,8 @@ pub fn mainnet_702861() -> Result<History, HistoryError> {
 /// # Errors
 /// When the bytes are not exactly one block.
 pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<History, HistoryError> {
-    let block: Block = encode::deserialize(bytes).map_err(|error| {
-        HistoryError::Block {
-            reason: error.to_string(),
-        }
-        .in_file(name)
-    })?;
+    let block: Block =
+        encode::deserialize(bytes).map_err(|error| HistoryError::Block { reason: error.to_string() }.in_file(name))?;
     map(name, &block)
 }
 
@@ -93,10 +85,7 @@ fn map(name: &str, block: &Block) -> Result<History, HistoryError> {
 type Earlier<'b> = BTreeMap<Txid, &'b Transaction>;
 
 fn script_spent<'b>(earlier: &Earlier<'b>, outpoint: OutPoint) -> Option<&'b Script> {
-    let output = earlier
-        .get(&outpoint.txid)?
-        .output
-        .get(outpoint.vout as usize)?;
+    let output = earlier.get(&outpoint.txid)?.output.get(outpoint.vout as usize)?;
     Some(&output.script_pubkey)
 }
 
@@ -130,21 +119,21 @@ fn revealed(input: &TxIn) -> Option<ScriptBuf> {
         ([], [signature, key]) if is_signature(signature) && is_key(key, true) => {
             Some(ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(key)))
         }
-        ([], [.., script]) if witness.len() > 1 && !is_taproot(&witness) => Some(
-            ScriptBuf::new_p2wsh(&Script::from_bytes(script).wscript_hash()),
-        ),
+        ([], [.., script]) if witness.len() > 1 && !is_taproot(&witness) => {
+            Some(ScriptBuf::new_p2wsh(&Script::from_bytes(script).wscript_hash()))
+        }
         // A witness program inside P2SH: the program is all there is.
-        ([program], [_, ..]) if Script::from_bytes(program).is_witness_program() => Some(
-            ScriptBuf::new_p2sh(&Script::from_bytes(program).script_hash()),
-        ),
+        ([program], [_, ..]) if Script::from_bytes(program).is_witness_program() => {
+            Some(ScriptBuf::new_p2sh(&Script::from_bytes(program).script_hash()))
+        }
         ([signature, key], []) if is_signature(signature) && is_key(key, false) => {
             Some(ScriptBuf::new_p2pkh(&PubkeyHash::hash(key)))
         }
         // The last push is a redeem script, unless it looks like the signature
         // that a bare multi-signature output ends with.
-        ([_, .., redeem], []) if !redeem.is_empty() && !is_signature(redeem) => Some(
-            ScriptBuf::new_p2sh(&Script::from_bytes(redeem).script_hash()),
-        ),
+        ([_, .., redeem], []) if !redeem.is_empty() && !is_signature(redeem) => {
+            Some(ScriptBuf::new_p2sh(&Script::from_bytes(redeem).script_hash()))
+        }
         _ => None,
     }
 }
@@ -158,10 +147,7 @@ fn pushes(script: &Script) -> Option<Vec<&[u8]>> {
         Instruction::PushBytes(push) => PushBytes::as_bytes(push),
         Instruction::Op(_) => &[],
     };
-    script
-        .instructions()
-        .map(|instruction| instruction.ok().map(bytes))
-        .collect()
+    script.instructions().map(|instruction| instruction.ok().map(bytes)).collect()
 }
 
 /// DER followed by its sighash byte.
@@ -181,11 +167,8 @@ fn is_key(bytes: &[u8], compressed_only: bool) -> bool {
 /// does not reveal the output key without curve arithmetic.
 fn is_taproot(witness: &[&[u8]]) -> bool {
     let is_annex = |bytes: &[u8]| bytes.first() == Some(&0x50);
-    let is_control =
-        |bytes: &[u8]| bytes.len() >= 33 && bytes.len() % 32 == 1 && bytes[0] & 0xfe == 0xc0;
-    witness
-        .last()
-        .is_some_and(|last| is_annex(last) || is_control(last))
+    let is_control = |bytes: &[u8]| bytes.len() >= 33 && bytes.len() % 32 == 1 && bytes[0] & 0xfe == 0xc0;
+    witness.last().is_some_and(|last| is_annex(last) || is_control(last))
 }
 
 #[cfg(test)]

@@ -13,33 +13,14 @@ fn block() -> Block {
 #[test]
 fn every_output_with_a_value_is_one_transfer() {
     let (block, history) = (block(), mainnet_702861().unwrap());
-    let outputs = || {
-        block
-            .txdata
-            .iter()
-            .flat_map(|transaction| &transaction.output)
-    };
-    let sum: u128 = outputs()
-        .map(|output| u128::from(output.value.to_sat()))
-        .sum();
+    let outputs = || block.txdata.iter().flat_map(|transaction| &transaction.output);
+    let sum: u128 = outputs().map(|output| u128::from(output.value.to_sat())).sum();
     assert_eq!(history.rows, outputs().count() as u64);
-    assert_eq!(
-        history
-            .transfers
-            .iter()
-            .map(|transfer| transfer.amount)
-            .sum::<u128>(),
-        sum
-    );
-    let skipped = outputs()
-        .filter(|output| output.value.to_sat() == 0)
-        .count() as u64;
+    assert_eq!(history.transfers.iter().map(|transfer| transfer.amount).sum::<u128>(), sum);
+    let skipped = outputs().filter(|output| output.value.to_sat() == 0).count() as u64;
     assert_eq!(history.skipped.zero_amount, skipped);
     assert_eq!(history.rows, history.transfers.len() as u64 + skipped);
-    assert_eq!(
-        (history.skipped.no_receiver, history.malformed.total),
-        (0, 0)
-    );
+    assert_eq!((history.skipped.no_receiver, history.malformed.total), (0, 0));
     for pair in history.transfers.windows(2) {
         assert!(pair[0].line < pair[1].line);
     }
@@ -50,11 +31,7 @@ fn the_coinbase_pays_the_miner() {
     let history = mainnet_702861().unwrap();
     let (from, to) = history.names(&history.transfers[0]);
     assert_eq!(from, COINBASE);
-    assert!(
-        to.parse::<Address<bitcoin::address::NetworkUnchecked>>()
-            .is_ok(),
-        "{to}"
-    );
+    assert!(to.parse::<Address<bitcoin::address::NetworkUnchecked>>().is_ok(), "{to}");
     let paid_by_coinbase = |t: &&Transfer| history.names(t).0 == COINBASE;
     assert_eq!(history.transfers.iter().filter(paid_by_coinbase).count(), 1);
 }
@@ -72,12 +49,7 @@ fn what_an_input_reveals_is_what_it_spends() {
         }
     }
     let (mut checked, mut unknown) = (0, 0);
-    for input in block
-        .txdata
-        .iter()
-        .skip(1)
-        .flat_map(|transaction| &transaction.input)
-    {
+    for input in block.txdata.iter().skip(1).flat_map(|transaction| &transaction.input) {
         let Some(script) = scripts.get(&input.previous_output) else {
             continue;
         };
@@ -116,13 +88,7 @@ fn bytes_that_are_no_block_are_an_error() {
     let whole = bitcoin_test_data::blocks::mainnet_702861();
     let mut longer = whole.to_vec();
     longer.push(0);
-    for bytes in [
-        &[][..],
-        &whole[..80],
-        &whole[..whole.len() - 1],
-        &longer,
-        &[0xff; 200],
-    ] {
+    for bytes in [&[][..], &whole[..80], &whole[..whole.len() - 1], &longer, &[0xff; 200]] {
         let error = from_bytes("block", bytes).unwrap_err();
         assert_eq!(error.code(), "HISTORY_BLOCK");
         assert!(error.to_string().starts_with("block: "), "{error}");

@@ -82,15 +82,8 @@ impl Causal {
             gate.undecided.insert(transfer);
         }
         let (debits, payers) = by_payer(&transfers, opening);
-        let mut order = Self {
-            transfers,
-            unfunded,
-            debits,
-            payers,
-            gates,
-            released: BinaryHeap::new(),
-            flight: Flight::new(many),
-        };
+        let mut order =
+            Self { transfers, unfunded, debits, payers, gates, released: BinaryHeap::new(), flight: Flight::new(many) };
         (0..order.payers.len()).for_each(|payer| order.release(payer));
         order
     }
@@ -252,11 +245,7 @@ impl Causal {
 
 /// Groups the debits by payer; payees that never pay are there as well.
 fn by_payer(transfers: &[Transfer], opening: &Balances) -> (Vec<u32>, Vec<Payer>) {
-    let accounts = transfers
-        .iter()
-        .map(|t| t.from.at().max(t.to.at()) + 1)
-        .max()
-        .unwrap_or(0);
+    let accounts = transfers.iter().map(|t| t.from.at().max(t.to.at()) + 1).max().unwrap_or(0);
     let mut payers = vec![Payer::default(); accounts];
     for transfer in transfers {
         payers[transfer.from.at()].end += 1;

@@ -13,10 +13,7 @@ fn history(rows: &[(u32, u32, u128)]) -> History {
         to: AccountIx(to),
         amount,
     };
-    let mut history = History {
-        transfers: (1..).zip(rows).map(transfer).collect(),
-        ..History::default()
-    };
+    let mut history = History { transfers: (1..).zip(rows).map(transfer).collect(), ..History::default() };
     for (from, to, _) in rows {
         for name in 0..=*from.max(to) {
             history.accounts.intern(&name.to_string()).unwrap();
@@ -136,8 +133,7 @@ impl World<'_> {
                     }
                     Some(left) => {
                         self.now[from.at()] = left;
-                        self.pending
-                            .extend([Event::Credit(ix), Event::TellCommitted(ix)]);
+                        self.pending.extend([Event::Credit(ix), Event::TellCommitted(ix)]);
                     }
                 }
             }
@@ -158,10 +154,7 @@ impl World<'_> {
             let max = 1 + self.pick(5);
             let ready = order.ready(max);
             self.pending.extend(ready.into_iter().map(Event::Debit));
-            assert!(
-                !order.is_stalled() && !self.pending.is_empty(),
-                "nothing can happen"
-            );
+            assert!(!order.is_stalled() && !self.pending.is_empty(), "nothing can happen");
             self.step(order);
         }
     }
@@ -170,24 +163,14 @@ impl World<'_> {
 fn check(rows: &[(u32, u32, u128)], percent: u128, picks: Vec<u16>) {
     let history = history(rows);
     let least = opening::auto(&history).unwrap();
-    let scaled: Vec<u128> = history
-        .accounts
-        .iter()
-        .map(|(ix, _)| least.get(ix) * percent / 100)
-        .collect();
+    let scaled: Vec<u128> = history.accounts.iter().map(|(ix, _)| least.get(ix) * percent / 100).collect();
     let opening = balances(&scaled);
     let expected = execute(&history, &opening);
     assert!(percent < 100 || expected.rejected.is_empty());
 
     let mut order = Schedule::new(Order::Causal, &history, &opening);
-    let mut world = World {
-        history: &history,
-        now: scaled,
-        rejected: Vec::new(),
-        pending: Vec::new(),
-        picks,
-        picked: 0,
-    };
+    let mut world =
+        World { history: &history, now: scaled, rejected: Vec::new(), pending: Vec::new(), picks, picked: 0 };
     world.run(&mut order);
     world.rejected.sort_unstable();
     assert_eq!(world.rejected, expected.rejected);
@@ -214,15 +197,8 @@ proptest! {
 #[test]
 fn a_long_history_with_a_busy_account_is_quick() {
     // One account takes part in every payment, funded and unfunded in turn.
-    let rows: Vec<(u32, u32, u128)> = (0..120_000u32)
-        .map(|n| {
-            if n % 2 == 0 {
-                (1 + n % 997, 0, 3)
-            } else {
-                (0, 1 + n % 991, 4)
-            }
-        })
-        .collect();
+    let rows: Vec<(u32, u32, u128)> =
+        (0..120_000u32).map(|n| if n % 2 == 0 { (1 + n % 997, 0, 3) } else { (0, 1 + n % 991, 4) }).collect();
     for percent in [100, 50, 0] {
         let picks = vec![7, 1, 3, 60_000, 11];
         check(&rows, percent, picks);

@@ -48,21 +48,14 @@ pub fn write_balances(out: impl Write, accounts: &Accounts, balances: &Balances)
 ///
 /// # Errors
 /// When it cannot be written to the end.
-pub fn save_balances(
-    path: &Path,
-    accounts: &Accounts,
-    balances: &Balances,
-) -> Result<(), HistoryError> {
+pub fn save_balances(path: &Path, accounts: &Accounts, balances: &Balances) -> Result<(), HistoryError> {
     let save = || {
         let mut out = BufWriter::new(File::create(path)?);
         write_balances(&mut out, accounts, balances)?;
         out.flush()?;
         out.get_ref().sync_all()
     };
-    save().map_err(|source: io::Error| HistoryError::Write {
-        file: path.display().to_string(),
-        source,
-    })
+    save().map_err(|source: io::Error| HistoryError::Write { file: path.display().to_string(), source })
 }
 
 #[cfg(test)]
@@ -84,15 +77,9 @@ mod tests {
     fn the_hash_is_over_sorted_lines() {
         let (accounts, balances) = state(&[("b", 0), ("a", u128::MAX), ("a,1", 0)]);
         let text = format!("a,{}\na,1,0\nb,0\n", u128::MAX);
-        assert_eq!(
-            state_sha256(&accounts, &balances),
-            hex::encode(Sha256::digest(text))
-        );
+        assert_eq!(state_sha256(&accounts, &balances), hex::encode(Sha256::digest(text)));
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(
-            state_sha256(&Accounts::default(), &Balances::default()),
-            empty
-        );
+        assert_eq!(state_sha256(&Accounts::default(), &Balances::default()), empty);
     }
 
     #[test]
@@ -103,17 +90,11 @@ mod tests {
         save_balances(&path, &accounts, &balances).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes, "0xaa,0\nx,7\né,3\n".as_bytes());
-        assert_eq!(
-            state_sha256(&accounts, &balances),
-            hex::encode(Sha256::digest(&bytes))
-        );
+        assert_eq!(state_sha256(&accounts, &balances), hex::encode(Sha256::digest(&bytes)));
 
         let mut again = Accounts::default();
         let read = opening::read_file(&path, &mut again).unwrap();
-        assert_eq!(
-            state_sha256(&again, &read),
-            state_sha256(&accounts, &balances)
-        );
+        assert_eq!(state_sha256(&again, &read), state_sha256(&accounts, &balances));
 
         let error = save_balances(folder.path(), &accounts, &balances).unwrap_err();
         assert_eq!(error.code(), "HISTORY_WRITE");
@@ -127,9 +108,6 @@ mod tests {
         assert_eq!(out, b"\"Smith, J\",1\n\"say \"\"hi\"\"\",2\n");
         let mut again = Accounts::default();
         let read = opening::read("o", &out[..], &mut again).unwrap();
-        assert_eq!(
-            state_sha256(&again, &read),
-            state_sha256(&accounts, &balances)
-        );
+        assert_eq!(state_sha256(&again, &read), state_sha256(&accounts, &balances));
     }
 }

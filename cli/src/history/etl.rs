@@ -12,18 +12,9 @@ use super::{
 };
 
 pub(super) fn columns(header: &Header) -> Result<Option<Columns>, HistoryError> {
-    let found = (
-        header.find("from_address")?,
-        header.find("to_address")?,
-        header.find("value")?,
-    );
+    let found = (header.find("from_address")?, header.find("to_address")?, header.find("value")?);
     let (Some(from), Some(to), Some(amount)) = found else {
         return Ok(None);
     };
-    Ok(Some(Columns {
-        layout: Layout::EthereumEtl,
-        from,
-        to,
-        amount,
-    }))
+    Ok(Some(Columns { layout: Layout::EthereumEtl, from, to, amount }))
 }

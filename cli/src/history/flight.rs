@@ -31,11 +31,7 @@ pub(super) struct Flight {
 
 impl Flight {
     pub fn new(transfers: usize) -> Self {
-        Self {
-            stages: vec![Stage::Unsent; transfers],
-            sent: 0,
-            ended: 0,
-        }
+        Self { stages: vec![Stage::Unsent; transfers], sent: 0, ended: 0 }
     }
 
     /// Sent, and neither rejected nor visible yet.
@@ -63,10 +59,7 @@ impl Flight {
         match self.stages.get_mut(transfer as usize) {
             Some(stage @ Stage::Sent) => *stage = Stage::Committed,
             _ => {
-                return Err(OutOfTurn {
-                    transfer,
-                    report: "committed",
-                });
+                return Err(OutOfTurn { transfer, report: "committed" });
             }
         }
         Ok(())
@@ -75,14 +68,9 @@ impl Flight {
     /// The credit was applied. True if this also is the first news of the debit.
     pub fn show(&mut self, transfer: u32) -> Result<bool, OutOfTurn> {
         let first_news = match self.stages.get_mut(transfer as usize) {
-            Some(stage @ (Stage::Sent | Stage::Committed)) => {
-                std::mem::replace(stage, Stage::Visible) == Stage::Sent
-            }
+            Some(stage @ (Stage::Sent | Stage::Committed)) => std::mem::replace(stage, Stage::Visible) == Stage::Sent,
             _ => {
-                return Err(OutOfTurn {
-                    transfer,
-                    report: "visible",
-                });
+                return Err(OutOfTurn { transfer, report: "visible" });
             }
         };
         self.ended += 1;
@@ -94,10 +82,7 @@ impl Flight {
         match self.stages.get_mut(transfer as usize) {
             Some(stage @ Stage::Sent) => *stage = Stage::Rejected,
             _ => {
-                return Err(OutOfTurn {
-                    transfer,
-                    report: "rejected",
-                });
+                return Err(OutOfTurn { transfer, report: "rejected" });
             }
         }
         self.ended += 1;
@@ -112,13 +97,7 @@ mod tests {
     #[test]
     fn only_what_can_happen_next_is_taken() {
         let mut flight = Flight::new(3);
-        assert_eq!(
-            flight.commit(0),
-            Err(OutOfTurn {
-                transfer: 0,
-                report: "committed"
-            })
-        );
+        assert_eq!(flight.commit(0), Err(OutOfTurn { transfer: 0, report: "committed" }));
         (0..3).for_each(|t| flight.send(t));
         flight.send(1);
         assert_eq!((flight.in_flight(), flight.unsent()), (3, 0));

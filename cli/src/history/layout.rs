@@ -40,9 +40,7 @@ pub(super) struct Header {
 impl Header {
     pub fn new(fields: &Fields) -> Self {
         let fold = |field: &[u8]| String::from_utf8_lossy(field).trim().to_ascii_lowercase();
-        Self {
-            names: fields.iter().map(fold).collect(),
-        }
+        Self { names: fields.iter().map(fold).collect() }
     }
 
     /// The column called `name`; an error if two are, for either could be meant.
@@ -144,18 +142,14 @@ impl Columns {
 }
 
 /// An account string as it stands; `None` where there is nobody.
-pub(super) fn account<'a>(
-    field: &'a [u8],
-    column: &'static str,
-) -> Result<Option<&'a str>, MalformedReason> {
+pub(super) fn account<'a>(field: &'a [u8], column: &'static str) -> Result<Option<&'a str>, MalformedReason> {
     if field.is_empty() || field == NOBODY {
         return Ok(None);
     }
     if field.len() > ACCOUNT_BYTES_MAX {
         return Err(MalformedReason::AccountTooLong { column });
     }
-    let text =
-        std::str::from_utf8(field).map_err(|_| MalformedReason::AccountNotText { column })?;
+    let text = std::str::from_utf8(field).map_err(|_| MalformedReason::AccountNotText { column })?;
     // Two spellings that look the same would be two accounts, and a line break
     // would forge a line of the state that is hashed.
     if text.trim() != text || text.chars().any(char::is_control) {
@@ -178,10 +172,7 @@ pub(super) fn amount(field: &[u8]) -> Result<u128, MalformedReason> {
         return Err(MalformedReason::NotAWholeNumber);
     }
     let step = |sum: u128, digit: &u8| sum.checked_mul(10)?.checked_add(u128::from(digit - b'0'));
-    field
-        .iter()
-        .try_fold(0u128, step)
-        .ok_or(MalformedReason::AmountTooLarge)
+    field.iter().try_fold(0u128, step).ok_or(MalformedReason::AmountTooLarge)
 }
 
 #[cfg(test)]
@@ -196,14 +187,8 @@ mod tests {
             ("0", Ok(0)),
             ("007", Ok(7)),
             (&max, Ok(u128::MAX)),
-            (
-                "340282366920938463463374607431768211456",
-                Err(M::AmountTooLarge),
-            ),
-            (
-                "99999999999999999999999999999999999999999999",
-                Err(M::AmountTooLarge),
-            ),
+            ("340282366920938463463374607431768211456", Err(M::AmountTooLarge)),
+            ("99999999999999999999999999999999999999999999", Err(M::AmountTooLarge)),
             ("", Err(M::NoAmount)),
             ("-1", Err(M::NegativeAmount)),
             ("-1.5", Err(M::NegativeAmount)),

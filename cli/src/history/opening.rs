@@ -51,11 +51,7 @@ pub fn read_file(path: &Path, accounts: &mut Accounts) -> Result<Balances, Histo
 ///
 /// # Errors
 /// As [`read_file`].
-pub fn read(
-    name: &str,
-    input: impl Read,
-    accounts: &mut Accounts,
-) -> Result<Balances, HistoryError> {
+pub fn read(name: &str, input: impl Read, accounts: &mut Accounts) -> Result<Balances, HistoryError> {
     let rows = Rows::new(input).map_err(|source| HistoryError::read(name, source))?;
     read_rows(name, rows, accounts).map_err(|error| error.in_file(name))
 }
@@ -67,18 +63,11 @@ struct Columns {
     width: usize,
 }
 
-fn read_rows(
-    name: &str,
-    mut rows: Rows<'_>,
-    accounts: &mut Accounts,
-) -> Result<Balances, HistoryError> {
+fn read_rows(name: &str, mut rows: Rows<'_>, accounts: &mut Accounts) -> Result<Balances, HistoryError> {
     let mut fields = Fields::default();
     let mut columns = None;
     let mut found: Vec<Option<u128>> = Vec::new();
-    while let Some((line, split)) = rows
-        .next(&mut fields)
-        .map_err(|source| HistoryError::read(name, source))?
-    {
+    while let Some((line, split)) = rows.next(&mut fields).map_err(|source| HistoryError::read(name, source))? {
         let malformed = |reason| HistoryError::Opening { line, reason };
         split.map_err(|fault| malformed(fault.into()))?;
         let columns = match &columns {
@@ -86,11 +75,7 @@ fn read_rows(
             None => {
                 let header = header(&fields)?;
                 let is_header = header.is_some();
-                let first = header.unwrap_or(Columns {
-                    account: 0,
-                    balance: 1,
-                    width: 2,
-                });
+                let first = header.unwrap_or(Columns { account: 0, balance: 1, width: 2 });
                 rows.set_width(first.width);
                 let first = columns.insert(first);
                 if is_header {
@@ -105,10 +90,7 @@ fn read_rows(
             found.resize(at + 1, None);
         }
         if found[at].replace(balance).is_some() {
-            return Err(HistoryError::OpeningTwice {
-                line,
-                account: account.to_owned(),
-            });
+            return Err(HistoryError::OpeningTwice { line, account: account.to_owned() });
         }
     }
     let balances = found.into_iter().map(Option::unwrap_or_default).collect();
@@ -123,11 +105,7 @@ fn header(fields: &Fields) -> Result<Option<Columns>, HistoryError> {
     let (Some(account), Some(balance)) = found else {
         return Ok(None);
     };
-    Ok(Some(Columns {
-        account,
-        balance,
-        width: fields.len(),
-    }))
+    Ok(Some(Columns { account, balance, width: fields.len() }))
 }
 
 fn row<'a>(fields: &'a Fields, columns: &Columns) -> Result<(&'a str, u128), MalformedReason> {
@@ -136,8 +114,7 @@ fn row<'a>(fields: &'a Fields, columns: &Columns) -> Result<(&'a str, u128), Mal
         return Err(MalformedReason::FieldCount { expected, found });
     }
     let field = |at: usize| fields.get(at).unwrap_or_default();
-    let account =
-        layout::account(field(columns.account), "account")?.ok_or(MalformedReason::NoAccount)?;
+    let account = layout::account(field(columns.account), "account")?.ok_or(MalformedReason::NoAccount)?;
     Ok((account, layout::amount(field(columns.balance))?))
 }
 
@@ -149,12 +126,9 @@ mod tests {
 
     fn parse(text: &str) -> Result<Vec<(String, u128)>, String> {
         let mut accounts = Accounts::default();
-        let balances = read("opening", text.as_bytes(), &mut accounts)
-            .map_err(|error| format!("{}: {error}", error.code()))?;
-        Ok(accounts
-            .iter()
-            .map(|(ix, name)| (name.to_owned(), balances.get(ix)))
-            .collect())
+        let balances =
+            read("opening", text.as_bytes(), &mut accounts).map_err(|error| format!("{}: {error}", error.code()))?;
+        Ok(accounts.iter().map(|(ix, name)| (name.to_owned(), balances.get(ix))).collect())
     }
 
     #[test]
@@ -175,60 +149,21 @@ mod tests {
     fn a_wrong_line_refuses_the_file() {
         let max = u128::MAX;
         let table = [
-            (
-                "a,5\nb\n".to_owned(),
-                "OPENING_MALFORMED",
-                "line 2: 1 fields",
-            ),
-            (
-                "a,5\nb,6,7\n".to_owned(),
-                "OPENING_MALFORMED",
-                "line 2: 3 fields",
-            ),
-            (
-                "a,-5\n".to_owned(),
-                "OPENING_MALFORMED",
-                "line 1: the amount is negative",
-            ),
+            ("a,5\nb\n".to_owned(), "OPENING_MALFORMED", "line 2: 1 fields"),
+            ("a,5\nb,6,7\n".to_owned(), "OPENING_MALFORMED", "line 2: 3 fields"),
+            ("a,-5\n".to_owned(), "OPENING_MALFORMED", "line 1: the amount is negative"),
             ("a,\n".to_owned(), "OPENING_MALFORMED", "line 1: no amount"),
-            (
-                "a,1.5\n".to_owned(),
-                "OPENING_MALFORMED",
-                "line 1: the amount is not",
-            ),
+            ("a,1.5\n".to_owned(), "OPENING_MALFORMED", "line 1: the amount is not"),
             (",5\n".to_owned(), "OPENING_MALFORMED", "line 1: no account"),
-            (
-                "a,5\n\"b,6\n".to_owned(),
-                "OPENING_MALFORMED",
-                "line 2: a quote",
-            ),
-            (
-                "a,5\nb,1\na,5\n".to_owned(),
-                "OPENING_ACCOUNT_TWICE",
-                "line 3: `a`",
-            ),
-            (
-                format!("a,{max}0\n"),
-                "OPENING_MALFORMED",
-                "line 1: the amount is larger",
-            ),
-            (
-                format!("a,{max}\nb,1\n"),
-                "OPENING_SUPPLY_TOO_LARGE",
-                "add up to more",
-            ),
-            (
-                "balance,account,balance\n".to_owned(),
-                "HISTORY_COLUMN_TWICE",
-                "`balance`",
-            ),
+            ("a,5\n\"b,6\n".to_owned(), "OPENING_MALFORMED", "line 2: a quote"),
+            ("a,5\nb,1\na,5\n".to_owned(), "OPENING_ACCOUNT_TWICE", "line 3: `a`"),
+            (format!("a,{max}0\n"), "OPENING_MALFORMED", "line 1: the amount is larger"),
+            (format!("a,{max}\nb,1\n"), "OPENING_SUPPLY_TOO_LARGE", "add up to more"),
+            ("balance,account,balance\n".to_owned(), "HISTORY_COLUMN_TWICE", "`balance`"),
         ];
         for (text, code, part) in table {
             let error = parse(&text).unwrap_err();
-            assert!(
-                error.starts_with(code) && error.contains(part),
-                "{text:?} gave {error}"
-            );
+            assert!(error.starts_with(code) && error.contains(part), "{text:?} gave {error}");
         }
     }
 
@@ -252,9 +187,7 @@ mod tests {
         assert_eq!(auto(&reader.finish()).unwrap().total(), max);
 
         let mut reader = HistoryReader::default();
-        reader
-            .add("h", format!("{text}c,a,1\n").as_bytes())
-            .unwrap();
+        reader.add("h", format!("{text}c,a,1\n").as_bytes()).unwrap();
         assert_eq!(auto(&reader.finish()), Err(SupplyTooLarge));
     }
 

@@ -8,18 +8,9 @@ use super::{
 };
 
 pub(super) fn columns(header: &Header) -> Result<Option<Columns>, HistoryError> {
-    let found = (
-        header.find("from")?,
-        header.find("to")?,
-        header.find("amount")?,
-    );
+    let found = (header.find("from")?, header.find("to")?, header.find("amount")?);
     let (Some(from), Some(to), Some(amount)) = found else {
         return Ok(None);
     };
-    Ok(Some(Columns {
-        layout: Layout::Plain,
-        from,
-        to,
-        amount,
-    }))
+    Ok(Some(Columns { layout: Layout::Plain, from, to, amount }))
 }

@@ -8,8 +8,7 @@ use std::{
 };
 
 use super::{
-    Accounts, History, Layout, Malformed, MalformedLine, Skipped, SupplyTooLarge, TooManyAccounts,
-    Transfer,
+    Accounts, History, Layout, Malformed, MalformedLine, Skipped, SupplyTooLarge, TooManyAccounts, Transfer,
     layout::{Header, MalformedReason, Parsed},
     rows::{Fields, RowFault, Rows},
 };
@@ -119,20 +118,14 @@ impl HistoryError {
     }
 
     pub(super) fn read(file: &str, source: io::Error) -> Self {
-        Self::Read {
-            file: file.to_owned(),
-            source,
-        }
+        Self::Read { file: file.to_owned(), source }
     }
 
     /// Names the file, unless the error already does.
     pub(super) fn in_file(self, file: &str) -> Self {
         match self {
             named @ (Self::Read { .. } | Self::Write { .. } | Self::In { .. }) => named,
-            source => Self::In {
-                file: file.to_owned(),
-                source: Box::new(source),
-            },
+            source => Self::In { file: file.to_owned(), source: Box::new(source) },
         }
     }
 }
@@ -155,9 +148,7 @@ impl HistoryReader {
     /// # Errors
     /// When a file cannot be read or has no known layout. Malformed rows are no
     /// error: they are counted in [`History::malformed`].
-    pub fn read_files<P: AsRef<Path>>(
-        paths: impl IntoIterator<Item = P>,
-    ) -> Result<History, HistoryError> {
+    pub fn read_files<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<History, HistoryError> {
         let mut reader = Self::default();
         for path in paths {
             reader.add_file(path.as_ref())?;
@@ -187,29 +178,18 @@ impl HistoryReader {
     fn add_rows(&mut self, name: &str, rows: Rows<'_>) -> Result<Layout, HistoryError> {
         let file = self.files.len();
         self.files.push(name.to_owned());
-        self.add_rows_of(file, name, rows)
-            .map_err(|error| error.in_file(name))
+        self.add_rows_of(file, name, rows).map_err(|error| error.in_file(name))
     }
 
-    fn add_rows_of(
-        &mut self,
-        file: usize,
-        name: &str,
-        mut rows: Rows<'_>,
-    ) -> Result<Layout, HistoryError> {
+    fn add_rows_of(&mut self, file: usize, name: &str, mut rows: Rows<'_>) -> Result<Layout, HistoryError> {
         let mut fields = Fields::default();
-        let header = rows
-            .next(&mut fields)
-            .map_err(|source| HistoryError::read(name, source))?;
+        let header = rows.next(&mut fields).map_err(|source| HistoryError::read(name, source))?;
         let (_, split) = header.ok_or(HistoryError::Empty)?;
         split.map_err(HistoryError::Header)?;
         let columns = Header::new(&fields).columns()?;
         let expected = fields.len();
         rows.set_width(expected);
-        while let Some((line, split)) = rows
-            .next(&mut fields)
-            .map_err(|source| HistoryError::read(name, source))?
-        {
+        while let Some((line, split)) = rows.next(&mut fields).map_err(|source| HistoryError::read(name, source))? {
             self.rows += 1;
             let parsed = split.map_err(MalformedReason::from).and_then(|()| {
                 let found = fields.len();
@@ -240,12 +220,7 @@ impl HistoryReader {
         if self.transfers.len() >= u32::MAX as usize {
             return Err(HistoryError::TooManyTransfers);
         }
-        self.transfers.push(Transfer {
-            line,
-            from,
-            to,
-            amount: row.amount,
-        });
+        self.transfers.push(Transfer { line, from, to, amount: row.amount });
         Ok(())
     }
 
@@ -269,22 +244,9 @@ impl HistoryReader {
         self.files.push(name.to_owned());
     }
 
-    pub(super) fn push(
-        &mut self,
-        line: u64,
-        from: &str,
-        to: &str,
-        amount: u128,
-    ) -> Result<(), HistoryError> {
+    pub(super) fn push(&mut self, line: u64, from: &str, to: &str, amount: u128) -> Result<(), HistoryError> {
         self.rows += 1;
-        self.add_row(
-            line,
-            &Parsed {
-                from,
-                to: Some(to),
-                amount,
-            },
-        )
+        self.add_row(line, &Parsed { from, to: Some(to), amount })
     }
 }
 
@@ -292,10 +254,7 @@ impl History {
     /// The payer and the payee of a transfer, as the input calls them.
     #[must_use]
     pub fn names(&self, transfer: &Transfer) -> (&str, &str) {
-        (
-            self.accounts.name(transfer.from),
-            self.accounts.name(transfer.to),
-        )
+        (self.accounts.name(transfer.from), self.accounts.name(transfer.to))
     }
 }
 

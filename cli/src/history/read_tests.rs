@@ -20,8 +20,7 @@ fn history(input: &[u8]) -> Result<History, HistoryError> {
 
 fn read(text: &str) -> History {
     let history = history(text.as_bytes()).unwrap();
-    let counted =
-        history.transfers.len() as u64 + history.skipped.total() + history.malformed.total;
+    let counted = history.transfers.len() as u64 + history.skipped.total() + history.malformed.total;
     assert_eq!(history.rows, counted);
     history
 }
@@ -36,12 +35,7 @@ fn listed(history: &History) -> Vec<String> {
 }
 
 fn reasons(history: &History) -> Vec<String> {
-    history
-        .malformed
-        .first
-        .iter()
-        .map(|m| format!("{} {}", m.line, m.reason))
-        .collect()
+    history.malformed.first.iter().map(|m| format!("{} {}", m.line, m.reason)).collect()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -78,13 +72,7 @@ fn gzip_is_found_by_its_magic_in_one_member_or_several() {
 #[test]
 fn skipped_rows_are_counted_and_name_accounts_only_with_a_receiver() {
     let history = read("from,to,amount\na,,5\nb,None,0\nc,d,0\nc,d,00\ne,f,1\n");
-    assert_eq!(
-        history.skipped,
-        Skipped {
-            no_receiver: 2,
-            zero_amount: 2
-        }
-    );
+    assert_eq!(history.skipped, Skipped { no_receiver: 2, zero_amount: 2 });
     assert_eq!(listed(&history), ["6 e>f 1"]);
     let names: Vec<&str> = history.accounts.iter().map(|(_, name)| name).collect();
     assert_eq!(names, ["c", "d", "e", "f"]);
@@ -114,10 +102,7 @@ fn malformed_rows_are_reported_by_line_and_never_guessed() {
          b,a,2\n"
     );
     let history = read(&text);
-    assert_eq!(
-        listed(&history),
-        [format!("2 a>b {max}"), "18 b>a 2".to_owned()]
-    );
+    assert_eq!(listed(&history), [format!("2 a>b {max}"), "18 b>a 2".to_owned()]);
     let expected = [
         "3 the amount is larger than 340282366920938463463374607431768211455",
         "4 the amount is negative",
@@ -166,21 +151,9 @@ fn ethereum_etl_is_executed_in_the_order_of_its_rows() {
          0x7,0,0xb,12,0,0xG,0xA,1,1,1,0x\n"
     );
     let history = read(&text);
-    assert_eq!(
-        listed(&history),
-        ["2 0xA>0xB 3", "3 0xC>0xD 4", "5 0xB>0xB 5", "8 0xG>0xA 1"]
-    );
-    assert_eq!(
-        history.skipped,
-        Skipped {
-            no_receiver: 1,
-            zero_amount: 1
-        }
-    );
-    assert_eq!(
-        reasons(&history),
-        ["6 the amount is not a whole decimal number"]
-    );
+    assert_eq!(listed(&history), ["2 0xA>0xB 3", "3 0xC>0xD 4", "5 0xB>0xB 5", "8 0xG>0xA 1"]);
+    assert_eq!(history.skipped, Skipped { no_receiver: 1, zero_amount: 1 });
+    assert_eq!(reasons(&history), ["6 the amount is not a whole decimal number"]);
     assert!(history.accounts.get("0xF").is_some());
     assert!(history.accounts.get("0xE").is_none());
 }
@@ -201,17 +174,8 @@ fn xblock_skips_contract_creations() {
          2,1,0x4,0xb,0xb,None,1,1,1,1,1,1\n"
     );
     let history = read(&text);
-    assert_eq!(
-        listed(&history),
-        ["2 0xa>0xb 5000000000000000000", "5 0xb>0xb 1"]
-    );
-    assert_eq!(
-        history.skipped,
-        Skipped {
-            no_receiver: 1,
-            zero_amount: 1
-        }
-    );
+    assert_eq!(listed(&history), ["2 0xa>0xb 5000000000000000000", "5 0xb>0xb 1"]);
+    assert_eq!(history.skipped, Skipped { no_receiver: 1, zero_amount: 1 });
     assert_eq!(history.accounts.len(), 3);
 }
 
@@ -228,50 +192,21 @@ fn a_header_that_fits_nothing_is_an_error_that_says_what_would() {
     let table = [
         ("", "HISTORY_EMPTY", "must be a header"),
         ("\n\r\n", "HISTORY_EMPTY", "must be a header"),
-        (
-            "from,to\na,b\n",
-            "HISTORY_UNKNOWN_LAYOUT",
-            "`from,to` fits no known layout",
-        ),
-        (
-            "from,to,value\na,b,1\n",
-            "HISTORY_UNKNOWN_LAYOUT",
-            "from,to,amount",
-        ),
-        (
-            "from_address,to_address\n",
-            "HISTORY_UNKNOWN_LAYOUT",
-            "ethereum-etl",
-        ),
+        ("from,to\na,b\n", "HISTORY_UNKNOWN_LAYOUT", "`from,to` fits no known layout"),
+        ("from,to,value\na,b,1\n", "HISTORY_UNKNOWN_LAYOUT", "from,to,amount"),
+        ("from_address,to_address\n", "HISTORY_UNKNOWN_LAYOUT", "ethereum-etl"),
         ("a,b,5\n", "HISTORY_UNKNOWN_LAYOUT", "XBlock"),
-        (
-            "from,to,amount,from\n",
-            "HISTORY_COLUMN_TWICE",
-            "`from` twice",
-        ),
-        (
-            "from,to,\"amount\na,b,5\n",
-            "HISTORY_HEADER",
-            "never closed",
-        ),
-        (
-            "\0\u{1}\u{2}",
-            "HISTORY_UNKNOWN_LAYOUT",
-            "fits no known layout",
-        ),
+        ("from,to,amount,from\n", "HISTORY_COLUMN_TWICE", "`from` twice"),
+        ("from,to,\"amount\na,b,5\n", "HISTORY_HEADER", "never closed"),
+        ("\0\u{1}\u{2}", "HISTORY_UNKNOWN_LAYOUT", "fits no known layout"),
     ];
     for (text, code, part) in table {
         let error = history(text.as_bytes()).unwrap_err();
         assert_eq!(error.code(), code, "{text:?}");
         let message = error.to_string();
-        assert!(
-            message.contains(part) && message.starts_with("input: "),
-            "{message}"
-        );
+        assert!(message.contains(part) && message.starts_with("input: "), "{message}");
     }
-    let long = history("column,".repeat(10_000).as_bytes())
-        .unwrap_err()
-        .to_string();
+    let long = history("column,".repeat(10_000).as_bytes()).unwrap_err().to_string();
     assert!(long.len() < 600, "{}", long.len());
 }
 
@@ -284,10 +219,7 @@ fn several_files_are_one_history() {
         path
     };
     let header = "from_address,to_address,value,block_number,transaction_index\n";
-    let late = file(
-        "late",
-        gzip(format!("{header}a,b,1,8,0\na,b,,8,1\n").as_bytes()).as_slice(),
-    );
+    let late = file("late", gzip(format!("{header}a,b,1,8,0\na,b,,8,1\n").as_bytes()).as_slice());
     let early = file("early", format!("{header}b,a,2,7,0\n").as_bytes());
     let plain = file("plain", b"from,to,amount\nc,a,3\n");
 

@@ -89,10 +89,7 @@ impl Fields {
     /// Takes a quoted field, whose opening quote is gone; returns what follows.
     fn quoted<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], RowFault> {
         loop {
-            let end = rest
-                .iter()
-                .position(|&b| b == b'"')
-                .ok_or(RowFault::QuoteNotClosed)?;
+            let end = rest.iter().position(|&b| b == b'"').ok_or(RowFault::QuoteNotClosed)?;
             self.bytes.extend_from_slice(&rest[..end]);
             rest = &rest[end + 1..];
             match rest.strip_prefix(b"\"") {
@@ -133,9 +130,7 @@ impl<'r> Rows<'r> {
     /// Reads gzip if the first two bytes say so, else as it stands.
     pub fn new(mut raw: impl Read + 'r) -> io::Result<Self> {
         let mut head = Vec::new();
-        raw.by_ref()
-            .take(GZIP_MAGIC.len() as u64)
-            .read_to_end(&mut head)?;
+        raw.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut head)?;
         let gzip = head == GZIP_MAGIC;
         let whole = BufReader::new(Cursor::new(head).chain(raw));
         let mut input: Box<dyn BufRead + 'r> = match gzip {
@@ -143,20 +138,12 @@ impl<'r> Rows<'r> {
             false => Box::new(whole),
         };
         let mut start = Vec::new();
-        input
-            .by_ref()
-            .take(UTF8_MARK.len() as u64)
-            .read_to_end(&mut start)?;
+        input.by_ref().take(UTF8_MARK.len() as u64).read_to_end(&mut start)?;
         if start == UTF8_MARK {
             start.clear();
         }
         let input = Box::new(BufReader::new(Cursor::new(start).chain(input)));
-        Ok(Self {
-            input,
-            lines_read: 0,
-            pending: VecDeque::new(),
-            width: 0,
-        })
+        Ok(Self { input, lines_read: 0, pending: VecDeque::new(), width: 0 })
     }
 
     /// From now on a row has this many fields.
@@ -236,17 +223,11 @@ impl<'r> Rows<'r> {
         if text.last() == Some(&b'\r') {
             text.pop();
         }
-        Ok(Some(Line {
-            number,
-            text: Some(text),
-        }))
+        Ok(Some(Line { number, text: Some(text) }))
     }
 
     fn take_to_line_end(&mut self, text: &mut Vec<u8>) -> io::Result<usize> {
-        self.input
-            .by_ref()
-            .take(ROW_BYTES_MAX as u64 + 1)
-            .read_until(b'\n', text)
+        self.input.by_ref().take(ROW_BYTES_MAX as u64 + 1).read_until(b'\n', text)
     }
 
     /// Passes over the rest of a line that is too long to keep.
@@ -311,14 +292,7 @@ mod tests {
         let after = Err(RowFault::TextAfterQuote);
         assert_eq!(
             rows(b"a,\"b\nc,d\n\"e\" ,f\ng,\"h\"\ni,j\n\"k", 2),
-            vec![
-                (1, open.clone()),
-                ok(2, &["c", "d"]),
-                (3, after),
-                ok(4, &["g", "h"]),
-                ok(5, &["i", "j"]),
-                (6, open),
-            ]
+            vec![(1, open.clone()), ok(2, &["c", "d"]), (3, after), ok(4, &["g", "h"]), ok(5, &["i", "j"]), (6, open),]
         );
     }
 
@@ -327,14 +301,7 @@ mod tests {
         let mut text = b"a,b\n".to_vec();
         text.extend(std::iter::repeat_n(b'x', ROW_BYTES_MAX * 2 + 7));
         text.extend(b"\nc,d\n");
-        assert_eq!(
-            rows(&text, 2),
-            vec![
-                ok(1, &["a", "b"]),
-                (2, Err(RowFault::TooLong)),
-                ok(3, &["c", "d"])
-            ]
-        );
+        assert_eq!(rows(&text, 2), vec![ok(1, &["a", "b"]), (2, Err(RowFault::TooLong)), ok(3, &["c", "d"])]);
     }
 
     #[test]

@@ -127,22 +127,14 @@ pub struct AllAtOnce {
 impl AllAtOnce {
     fn new(history: &History) -> Self {
         let transfers = u32::try_from(history.transfers.len()).unwrap_or(u32::MAX);
-        Self {
-            next: 0,
-            transfers,
-            flight: Flight::new(transfers as usize),
-        }
+        Self { next: 0, transfers, flight: Flight::new(transfers as usize) }
     }
 
     fn ready(&mut self, max: usize) -> Vec<u32> {
-        let many = u32::try_from(max)
-            .unwrap_or(u32::MAX)
-            .min(self.transfers - self.next);
+        let many = u32::try_from(max).unwrap_or(u32::MAX).min(self.transfers - self.next);
         let handed: Vec<u32> = (self.next..self.next + many).collect();
         self.next += many;
-        handed
-            .iter()
-            .for_each(|&transfer| self.flight.send(transfer));
+        handed.iter().for_each(|&transfer| self.flight.send(transfer));
         handed
     }
 }
@@ -155,9 +147,7 @@ mod tests {
     #[test]
     fn all_at_once_hands_out_everything_in_the_order_of_the_input() {
         let mut reader = HistoryReader::default();
-        reader
-            .add("h", &b"from,to,amount\na,b,1\nb,c,1\nc,a,1\n"[..])
-            .unwrap();
+        reader.add("h", &b"from,to,amount\na,b,1\nb,c,1\nc,a,1\n"[..]).unwrap();
         let history = reader.finish();
         let mut schedule = Schedule::new(Order::None, &history, &Balances::default());
         assert_eq!(schedule.ready(2), [0, 1]);

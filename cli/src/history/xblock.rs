@@ -12,11 +12,7 @@ use super::{
 };
 
 pub(super) fn columns(header: &Header) -> Result<Option<Columns>, HistoryError> {
-    let found = (
-        header.find("from")?,
-        header.find("to")?,
-        header.find("value")?,
-    );
+    let found = (header.find("from")?, header.find("to")?, header.find("value")?);
     let (Some(from), Some(to), Some(amount)) = found else {
         return Ok(None);
     };
@@ -24,10 +20,5 @@ pub(super) fn columns(header: &Header) -> Result<Option<Columns>, HistoryError> 
     if header.find("blocknumber")?.is_none() || header.find("tocreate")?.is_none() {
         return Ok(None);
     }
-    Ok(Some(Columns {
-        layout: Layout::XBlock,
-        from,
-        to,
-        amount,
-    }))
+    Ok(Some(Columns { layout: Layout::XBlock, from, to, amount }))
 }

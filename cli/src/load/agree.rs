@@ -53,25 +53,16 @@ pub async fn agree(client: &Client) -> Result<Agreed, CliError> {
         agreement.observe(&status);
         let lines = groups(&status, &committees);
         let from = from.get_or_insert_with(|| {
-            committees
-                .iter()
-                .zip(&lines)
-                .map(|(committee, line)| (committee.group, line.height))
-                .collect()
+            committees.iter().zip(&lines).map(|(committee, line)| (committee.group, line.height)).collect()
         });
         let missing = agreement.missing(&committees, from);
         let mut problems = agreement.conflicts();
         let late = Instant::now() >= until;
         if missing.is_empty() || !problems.is_empty() || late {
-            let unseen = missing.iter().map(|group| {
-                format!("not every replica of {group} reached the same height in time")
-            });
+            let unseen =
+                missing.iter().map(|group| format!("not every replica of {group} reached the same height in time"));
             problems.extend(unseen);
-            return Ok(Agreed {
-                agree: problems.is_empty(),
-                problems,
-                groups: lines,
-            });
+            return Ok(Agreed { agree: problems.is_empty(), problems, groups: lines });
         }
         tokio::time::sleep(POLL).await;
     }

@@ -126,22 +126,12 @@ pub async fn bench(
     let stage = Stage::set(client, issuer, &fresh_symbol("BENCH")?).await?;
     let parties = tokio::task::block_in_place(|| accounts(plan.accounts))?;
     let mut pairs = Pairs::new(&parties, &stage.layout, plan.cross_pct, plan.zipf)?;
-    let portions: Vec<_> = parties
-        .iter()
-        .map(|party| (party.address, OPENING))
-        .collect();
+    let portions: Vec<_> = parties.iter().map(|party| (party.address, OPENING)).collect();
     stage.mint(&portions, output).await?;
     phases.end("fund accounts");
 
-    let sample = sign(
-        &stage,
-        &parties,
-        &mut pairs,
-        SAMPLE.min(plan.transactions_max.unwrap_or(SAMPLE)),
-        output,
-    );
-    let verify_all_cores =
-        tokio::task::block_in_place(|| verify_bound(&client.cluster_id(), &sample))?;
+    let sample = sign(&stage, &parties, &mut pairs, SAMPLE.min(plan.transactions_max.unwrap_or(SAMPLE)), output);
+    let verify_all_cores = tokio::task::block_in_place(|| verify_bound(&client.cluster_id(), &sample))?;
     let verifies_per_tx = verifies_per_tx(plan);
     let bound_tps = verify_all_cores / verifies_per_tx as f64;
     phases.end("measure the verify bound");
@@ -155,10 +145,7 @@ pub async fn bench(
     let txs = sign(&stage, &parties, &mut pairs, wanted, output);
     phases.end("sign");
 
-    let (before, usage) = (
-        counters(&client.status().await?),
-        Usage::now(&plan.processes),
-    );
+    let (before, usage) = (counters(&client.status().await?), Usage::now(&plan.processes));
     let bar = output.bar(wanted as u64, "paying");
     let driven = drive(client, txs, plan.in_flight, Some(plan.send_for), &bar).await?;
     bar.finish_and_clear();
@@ -166,32 +153,15 @@ pub async fn bench(
     let counted = counters(&client.status().await?).since(before);
     phases.end("pay");
 
-    let bound = Bound {
-        verify_all_cores,
-        verifies_per_tx,
-        bound_tps,
-    };
-    Ok(report(
-        plan,
-        &stage,
-        driven,
-        bound,
-        used,
-        counted,
-        phases.finish(),
-    ))
+    let bound = Bound { verify_all_cores, verifies_per_tx, bound_tps };
+    Ok(report(plan, &stage, driven, bound, used, counted, phases.finish()))
 }
 
 fn accounts(count: u32) -> Result<Vec<Party>, CliError> {
     if count == 0 {
-        return Err(CliError::usage(
-            "bench_accounts",
-            "--accounts is 0",
-            "use at least 1",
-        ));
+        return Err(CliError::usage("bench_accounts", "--accounts is 0", "use at least 1"));
     }
-    let seed: [u8; 32] =
-        crate::setup::pki::random().map_err(|error| CliError::from_message(error.code(), error))?;
+    let seed: [u8; 32] = crate::setup::pki::random().map_err(|error| CliError::from_message(error.code(), error))?;
     let names: Vec<String> = (0..count).map(|number| number.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     Ok(parties(&seed, &names))
@@ -207,11 +177,7 @@ fn verifies_per_tx(plan: &Plan) -> u64 {
 }
 
 fn rate(driven: &Driven) -> f64 {
-    if driven.seconds > 0.0 {
-        driven.committed as f64 / driven.seconds
-    } else {
-        0.0
-    }
+    if driven.seconds > 0.0 { driven.committed as f64 / driven.seconds } else { 0.0 }
 }
 
 /// Enough for the whole time, but not more than the machine could verify in it.
@@ -219,35 +185,20 @@ fn transactions_for(plan: &Plan, warm_rate: f64, bound_tps: f64) -> usize {
     let seconds = plan.send_for.as_secs_f64();
     let wanted = (warm_rate * HEADROOM * seconds).min(bound_tps * seconds) + plan.in_flight as f64;
     // Floats saturate when they are cast.
-    (wanted.ceil() as usize)
-        .min(plan.transactions_max.unwrap_or(usize::MAX))
-        .max(1)
+    (wanted.ceil() as usize).min(plan.transactions_max.unwrap_or(usize::MAX)).max(1)
 }
 
 /// Signs that many payments on all cores.
-fn sign(
-    stage: &Stage,
-    parties: &[Party],
-    pairs: &mut Pairs,
-    count: usize,
-    output: Output,
-) -> Vec<PreparedTx> {
+fn sign(stage: &Stage, parties: &[Party], pairs: &mut Pairs, count: usize, output: Output) -> Vec<PreparedTx> {
     const CHUNK: usize = 8192;
     let bar = output.bar(count as u64, "signing");
     let mut txs = Vec::with_capacity(count);
     while txs.len() < count {
-        let chunk: Vec<Pair> = (0..CHUNK.min(count - txs.len()))
-            .map(|_| pairs.next())
-            .collect();
+        let chunk: Vec<Pair> = (0..CHUNK.min(count - txs.len())).map(|_| pairs.next()).collect();
         let signed: Vec<PreparedTx> = tokio::task::block_in_place(|| {
             let sign = |pair: &Pair| {
                 let (from, to) = (&parties[pair.from], parties[pair.to].address);
-                stage.signer.pay(&Payment {
-                    index: pair.index,
-                    from,
-                    to,
-                    amount: 1,
-                })
+                stage.signer.pay(&Payment { index: pair.index, from, to, amount: 1 })
             };
             chunk.par_iter().map(sign).collect()
         });
@@ -264,10 +215,9 @@ fn verify_bound(cluster: &ClusterId, sample: &[PreparedTx]) -> Result<f64, CliEr
     let start = Instant::now();
     let mut checked = 0usize;
     while start.elapsed() < VERIFY_FOR {
-        let all_hold = sample.par_iter().all(|tx| {
-            ParsedTx::decode(cluster, &tx.bytes)
-                .is_ok_and(|parsed| parsed.verify_signatures().is_ok())
-        });
+        let all_hold = sample
+            .par_iter()
+            .all(|tx| ParsedTx::decode(cluster, &tx.bytes).is_ok_and(|parsed| parsed.verify_signatures().is_ok()));
         if !all_hold {
             return Err(CliError::new(
                 "bench_signature",
@@ -299,9 +249,7 @@ impl Counted {
 }
 
 fn counters(status: &v1::StatusReply) -> Counted {
-    let sum = |of: fn(&v1::NodeStatusReply) -> u64| {
-        status.nodes.iter().map(of).fold(0u64, u64::saturating_add)
-    };
+    let sum = |of: fn(&v1::NodeStatusReply) -> u64| status.nodes.iter().map(of).fold(0u64, u64::saturating_add);
     Counted {
         sent_bytes: sum(|node| node.bytes_sent),
         written_bytes: sum(|node| node.log_bytes.saturating_add(node.state_bytes_written)),
@@ -325,19 +273,9 @@ fn report(
     phases: Vec<Phase>,
 ) -> Report {
     let tps = rate(&driven);
-    let per_tx = |value: f64| {
-        rounded(if driven.committed > 0 {
-            value / driven.committed as f64
-        } else {
-            0.0
-        })
-    };
+    let per_tx = |value: f64| rounded(if driven.committed > 0 { value / driven.committed as f64 } else { 0.0 });
     // Memory file systems are not counted by the system; then the nodes' own counters stand in.
-    let written = if used.written_bytes > 0 {
-        used.written_bytes
-    } else {
-        counted.written_bytes
-    };
+    let written = if used.written_bytes > 0 { used.written_bytes } else { counted.written_bytes };
     Report {
         tps: rounded(tps),
         committed: driven.committed,
@@ -351,11 +289,7 @@ fn report(
         verifies_per_tx: bound.verifies_per_tx,
         verify_all_cores: rounded(bound.verify_all_cores),
         bound_tps: rounded(bound.bound_tps),
-        bound_ratio: rounded(if bound.bound_tps > 0.0 {
-            tps / bound.bound_tps
-        } else {
-            0.0
-        }),
+        bound_ratio: rounded(if bound.bound_tps > 0.0 { tps / bound.bound_tps } else { 0.0 }),
         cpu_seconds: rounded(used.cpu_seconds),
         bytes_written_per_tx: per_tx(written as f64),
         bytes_sent_per_tx: per_tx(counted.sent_bytes as f64),
@@ -400,17 +334,7 @@ mod tests {
         let plan = plan(VerifyMode::Ingest);
         assert_eq!(transactions_for(&plan, 1000.0, 1e6), 20_100);
         assert_eq!(transactions_for(&plan, 1000.0, 500.0), 5_100);
-        assert_eq!(
-            transactions_for(
-                &Plan {
-                    transactions_max: Some(7),
-                    ..plan
-                },
-                1000.0,
-                1e6
-            ),
-            7
-        );
+        assert_eq!(transactions_for(&Plan { transactions_max: Some(7), ..plan }, 1000.0, 1e6), 7);
     }
 
     #[test]
@@ -418,24 +342,14 @@ mod tests {
         let cluster = ClusterId(ledger::hash::sha256(b"c"));
         let signer = Signer::new(cluster, ledger::AssetId([1; 16])).unwrap();
         let parties = accounts(2).unwrap();
-        let pay = |index| {
-            signer.pay(&Payment {
-                index,
-                from: &parties[0],
-                to: parties[1].address,
-                amount: 1,
-            })
-        };
+        let pay = |index| signer.pay(&Payment { index, from: &parties[0], to: parties[1].address, amount: 1 });
         let mut sample: Vec<PreparedTx> = (0..8).map(pay).collect();
         assert!(verify_bound(&cluster, &sample).unwrap() > 0.0);
         let mut broken = sample[0].bytes.to_vec();
         let last = broken.len() - 1;
         broken[last] ^= 1;
         sample[0].bytes = broken.into();
-        assert_eq!(
-            verify_bound(&cluster, &sample).unwrap_err().code,
-            "bench_signature"
-        );
+        assert_eq!(verify_bound(&cluster, &sample).unwrap_err().code, "bench_signature");
         assert!(accounts(0).is_err());
     }
 }

@@ -55,51 +55,27 @@ pub(super) async fn drive(
 ) -> Result<Driven, CliError> {
     let index: HashMap<TxId, u32> = (0u32..).zip(&txs).map(|(at, tx)| (tx.txid, at)).collect();
     let sent_at: Arc<Vec<AtomicU64>> = Arc::new(txs.iter().map(|_| AtomicU64::new(0)).collect());
-    let options = SubmitOptions {
-        in_flight_max: in_flight,
-        notify_applied: true,
-        give_up_after: GIVE_UP_AFTER,
-    };
+    let options = SubmitOptions { in_flight_max: in_flight, notify_applied: true, give_up_after: GIVE_UP_AFTER };
     let (sender, mut events) = client.submit_stream(options).split();
     let start = Instant::now();
-    let sending = tokio::spawn(send(
-        sender,
-        txs,
-        sent_at.clone(),
-        start,
-        stop_after,
-        in_flight,
-    ));
+    let sending = tokio::spawn(send(sender, txs, sent_at.clone(), start, stop_after, in_flight));
     let mut driven = Driven::default();
     let mut end = start;
     while let Some(batch) = events.next_events().await {
         end = Instant::now();
         for event in batch {
-            take(
-                event,
-                &index,
-                &sent_at,
-                end.duration_since(start),
-                &mut driven,
-            )?;
+            take(event, &index, &sent_at, end.duration_since(start), &mut driven)?;
         }
         bar.set_position(driven.committed + driven.rejections());
     }
-    driven.sent = sending.await.map_err(|error| {
-        CliError::new("sender", error, "report this with the command that was run")
-    })??;
+    driven.sent = sending
+        .await
+        .map_err(|error| CliError::new("sender", error, "report this with the command that was run"))??;
     driven.seconds = end.duration_since(start).as_secs_f64();
     let fates = driven.committed + driven.rejections();
     if fates != driven.sent {
-        let cause = format!(
-            "{} transactions were sent and only {fates} fates are known",
-            driven.sent
-        );
-        return Err(CliError::new(
-            "stream_ended",
-            cause,
-            "see 'seamark status' and the logs of the nodes",
-        ));
+        let cause = format!("{} transactions were sent and only {fates} fates are known", driven.sent);
+        return Err(CliError::new("stream_ended", cause, "see 'seamark status' and the logs of the nodes"));
     }
     Ok(driven)
 }
@@ -121,9 +97,7 @@ async fn send(
             return Ok(sent as u64);
         }
         let micros = micros(now);
-        sent_at[sent..sent + part.len()]
-            .iter()
-            .for_each(|at| at.store(micros, Ordering::Relaxed));
+        sent_at[sent..sent + part.len()].iter().for_each(|at| at.store(micros, Ordering::Relaxed));
         sent += part.len();
         sender.send_prepared(part).await?;
     }
@@ -148,18 +122,11 @@ fn take(
             }
             match receipt.outcome {
                 Outcome::Committed { mail } => driven.crossed += u64::from(!mail.is_empty()),
-                Outcome::Rejected(reject) => {
-                    *driven.rejected.entry(reject.code().to_owned()).or_default() += 1
-                }
+                Outcome::Rejected(reject) => *driven.rejected.entry(reject.code().to_owned()).or_default() += 1,
             }
         }
         SubmitEvent::Applied(_) => driven.committed += 1,
-        SubmitEvent::Refused {
-            txid,
-            reject: Some(ledger::Reject::TooLate),
-            detail,
-            ..
-        } => {
+        SubmitEvent::Refused { txid, reject: Some(ledger::Reject::TooLate), detail, .. } => {
             return Err(unknown_fate(txid, &detail));
         }
         SubmitEvent::Refused { code, .. } => *driven.rejected.entry(code).or_default() += 1,
@@ -170,9 +137,5 @@ fn take(
 /// The error of a transaction that may or may not have executed.
 pub(super) fn unknown_fate(txid: TxId, detail: &str) -> CliError {
     let cause = format!("the fate of transaction {txid} is not known: {detail}");
-    CliError::new(
-        "timeout",
-        cause,
-        "see 'seamark status'; 'seamark tx' tells the fate once the cluster is well again",
-    )
+    CliError::new("timeout", cause, "see 'seamark status'; 'seamark tx' tells the fate once the cluster is well again")
 }

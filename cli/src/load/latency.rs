@@ -35,17 +35,10 @@ impl Latencies {
     #[must_use]
     pub fn percentiles(&self) -> Percentiles {
         let at = |quantile| {
-            let micros = if self.0.is_empty() {
-                0
-            } else {
-                self.0.value_at_quantile(quantile)
-            };
+            let micros = if self.0.is_empty() { 0 } else { self.0.value_at_quantile(quantile) };
             crate::output::rounded(micros as f64 / 1000.0)
         };
-        Percentiles {
-            p50: at(0.5),
-            p99: at(0.99),
-        }
+        Percentiles { p50: at(0.5), p99: at(0.99) }
     }
 }
 
@@ -59,10 +52,7 @@ mod tests {
         assert_eq!(latencies.percentiles(), Percentiles { p50: 0.0, p99: 0.0 });
         (1..=100).for_each(|n| latencies.record(n * 1000));
         let Percentiles { p50, p99 } = latencies.percentiles();
-        assert!(
-            (49.9..51.0).contains(&p50) && (98.9..100.1).contains(&p99),
-            "{p50} {p99}"
-        );
+        assert!((49.9..51.0).contains(&p50) && (98.9..100.1).contains(&p99), "{p50} {p99}");
         latencies.record(u64::MAX);
     }
 }

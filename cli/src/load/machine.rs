@@ -30,9 +30,7 @@ impl Usage {
     pub fn now(others: &[u32]) -> Self {
         let own = std::process::id();
         let all = others.iter().copied().chain([own]);
-        Self {
-            by_process: all.filter_map(|pid| Some((pid, counters(pid)?))).collect(),
-        }
+        Self { by_process: all.filter_map(|pid| Some((pid, counters(pid)?))).collect() }
     }
 
     /// What was used since an earlier moment by processes that are in both.
@@ -50,18 +48,9 @@ impl Usage {
 }
 
 fn counters(pid: u32) -> Option<Counters> {
-    let cpu_nanos = if pid == std::process::id() {
-        own_cpu_nanos()
-    } else {
-        cpu_nanos(&read(pid, "stat")?)?
-    };
-    let written_bytes = read(pid, "io")
-        .and_then(|io| written_bytes(&io))
-        .unwrap_or(0);
-    Some(Counters {
-        cpu_nanos,
-        written_bytes,
-    })
+    let cpu_nanos = if pid == std::process::id() { own_cpu_nanos() } else { cpu_nanos(&read(pid, "stat")?)? };
+    let written_bytes = read(pid, "io").and_then(|io| written_bytes(&io)).unwrap_or(0);
+    Some(Counters { cpu_nanos, written_bytes })
 }
 
 fn read(pid: u32, file: &str) -> Option<String> {
@@ -85,11 +74,7 @@ fn cpu_nanos(stat: &str) -> Option<u64> {
 }
 
 fn written_bytes(io: &str) -> Option<u64> {
-    io.lines()
-        .find_map(|line| line.strip_prefix("write_bytes: "))?
-        .trim()
-        .parse()
-        .ok()
+    io.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -101,10 +86,7 @@ mod tests {
         let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0";
         assert_eq!(cpu_nanos(stat), Some(2_000_000_000));
         assert_eq!(cpu_nanos("12 (x"), None);
-        assert_eq!(
-            written_bytes("rchar: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 0\n"),
-            Some(4096)
-        );
+        assert_eq!(written_bytes("rchar: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 0\n"), Some(4096));
         assert_eq!(written_bytes("rchar: 1\n"), None);
     }
 
@@ -115,9 +97,6 @@ mod tests {
         while Usage::now(&[]).since(&before).cpu_seconds == 0.0 {
             sum = sum.wrapping_add(1);
         }
-        assert!(
-            Usage::now(&[u32::MAX]).since(&before).cpu_seconds > 0.0,
-            "{sum}"
-        );
+        assert!(Usage::now(&[u32::MAX]).since(&before).cpu_seconds > 0.0, "{sum}");
     }
 }

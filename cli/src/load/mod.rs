@@ -34,10 +34,7 @@ impl Phases {
     /// Starts the clock.
     #[must_use]
     pub fn start() -> Self {
-        Self {
-            since: std::time::Instant::now(),
-            done: Vec::new(),
-        }
+        Self { since: std::time::Instant::now(), done: Vec::new() }
     }
 
     /// Ends the part that ran until now.

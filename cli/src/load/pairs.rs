@@ -36,47 +36,20 @@ impl Pairs {
     ///
     /// # Errors
     /// When payments cannot cross as asked, or the skew is no number.
-    pub(super) fn new(
-        parties: &[Party],
-        layout: &Layout,
-        cross_pct: u8,
-        zipf: Option<f64>,
-    ) -> Result<Self, CliError> {
-        let homes: Vec<GroupId> = parties
-            .iter()
-            .map(|party| layout.locate(&party.address))
-            .collect();
+    pub(super) fn new(parties: &[Party], layout: &Layout, cross_pct: u8, zipf: Option<f64>) -> Result<Self, CliError> {
+        let homes: Vec<GroupId> = parties.iter().map(|party| layout.locate(&party.address)).collect();
         let mut by_home: BTreeMap<GroupId, Vec<usize>> = BTreeMap::new();
         for (at, home) in homes.iter().enumerate() {
             by_home.entry(*home).or_default().push(at);
         }
         if cross_pct > 0 && by_home.len() < 2 {
-            let cause =
-                format!("--cross {cross_pct} needs accounts in two shards, and all are in one");
-            return Err(CliError::usage(
-                "bench_cross",
-                cause,
-                "use --shards 2 or more, and more --accounts",
-            ));
+            let cause = format!("--cross {cross_pct} needs accounts in two shards, and all are in one");
+            return Err(CliError::usage("bench_cross", cause, "use --shards 2 or more, and more --accounts"));
         }
-        let zipf = zipf
-            .map(|skew| Zipf::new(parties.len() as f64, skew))
-            .transpose()
-            .map_err(|error| {
-                CliError::usage(
-                    "bench_zipf",
-                    format!("--zipf: {error}"),
-                    "use a number from 0 to about 2",
-                )
-            })?;
-        Ok(Self {
-            random: ChaCha8Rng::seed_from_u64(SEED),
-            homes,
-            by_home,
-            zipf,
-            cross_pct: cross_pct.into(),
-            next: 0,
-        })
+        let zipf = zipf.map(|skew| Zipf::new(parties.len() as f64, skew)).transpose().map_err(|error| {
+            CliError::usage("bench_zipf", format!("--zipf: {error}"), "use a number from 0 to about 2")
+        })?;
+        Ok(Self { random: ChaCha8Rng::seed_from_u64(SEED), homes, by_home, zipf, cross_pct: cross_pct.into(), next: 0 })
     }
 
     pub(super) fn next(&mut self) -> Pair {
@@ -86,11 +59,7 @@ impl Pairs {
         let home = self.homes[from];
         // Spread evenly, so that any stretch of payments has the asked share.
         let crosses = (index + 1) * self.cross_pct / 100 > index * self.cross_pct / 100;
-        let to = if crosses {
-            self.elsewhere(home)
-        } else {
-            self.same(from, home)
-        };
+        let to = if crosses { self.elsewhere(home) } else { self.same(from, home) };
         Pair { index, from, to }
     }
 
@@ -106,11 +75,7 @@ impl Pairs {
     fn same(&mut self, from: usize, home: GroupId) -> usize {
         let there = &self.by_home[&home];
         let drawn = self.random.random_range(0..there.len());
-        if there[drawn] == from {
-            there[(drawn + 1) % there.len()]
-        } else {
-            there[drawn]
-        }
+        if there[drawn] == from { there[(drawn + 1) % there.len()] } else { there[drawn] }
     }
 
     /// An account of another shard; there is one, or crossing was refused at the start.
@@ -131,10 +96,7 @@ mod tests {
 
     fn some(count: usize) -> Vec<Party> {
         let names: Vec<String> = (0..count).map(|n| n.to_string()).collect();
-        parties(
-            b"pairs",
-            &names.iter().map(String::as_str).collect::<Vec<_>>(),
-        )
+        parties(b"pairs", &names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     #[test]
@@ -144,10 +106,7 @@ mod tests {
             let mut pairs = Pairs::new(&parties, &layout, pct, None).unwrap();
             let home = |at: usize| layout.locate(&parties[at].address);
             let drawn: Vec<Pair> = (0..1000).map(|_| pairs.next()).collect();
-            let crossing = drawn
-                .iter()
-                .filter(|pair| home(pair.from) != home(pair.to))
-                .count();
+            let crossing = drawn.iter().filter(|pair| home(pair.from) != home(pair.to)).count();
             assert_eq!(crossing, usize::from(pct) * 10);
             assert!(drawn.iter().all(|pair| pair.from != pair.to));
         }
@@ -164,23 +123,12 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         let code = |error: CliError| (error.code, error.exit);
-        let one = Pairs::new(&some(10), &Layout::even(1), 50, None)
-            .err()
-            .map(code);
+        let one = Pairs::new(&some(10), &Layout::even(1), 50, None).err().map(code);
         assert_eq!(one, Some(("bench_cross".to_owned(), 2)));
-        let negative = Pairs::new(&some(10), &Layout::even(1), 0, Some(-1.0))
-            .err()
-            .map(code);
+        let negative = Pairs::new(&some(10), &Layout::even(1), 0, Some(-1.0)).err().map(code);
         assert_eq!(negative, Some(("bench_zipf".to_owned(), 2)));
         let alone = some(1);
         let mut pairs = Pairs::new(&alone, &Layout::even(1), 0, None).unwrap();
-        assert_eq!(
-            pairs.next(),
-            Pair {
-                index: 0,
-                from: 0,
-                to: 0
-            }
-        );
+        assert_eq!(pairs.next(), Pair { index: 0, from: 0, to: 0 });
     }
 }

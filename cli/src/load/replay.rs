@@ -24,9 +24,7 @@ use super::stage::Stage;
 use super::{Phase, Phases};
 use crate::error::CliError;
 use crate::health::GroupLine;
-use crate::history::{
-    self, Balances, History, MalformedLine, OutOfTurn, Schedule, execute, state_sha256,
-};
+use crate::history::{self, Balances, History, MalformedLine, OutOfTurn, Schedule, execute, state_sha256};
 use crate::output::{Output, rounded};
 
 /// More transfers than this are signed when they are sent, not ahead, to bound memory.
@@ -136,17 +134,10 @@ impl Report {
     pub fn check(&self) -> Result<(), CliError> {
         let see = "keep the cluster's folder and report it: this must not happen";
         let problems = || {
-            if self.problems.is_empty() {
-                String::new()
-            } else {
-                format!(": {}", self.problems.join("; "))
-            }
+            if self.problems.is_empty() { String::new() } else { format!(": {}", self.problems.join("; ")) }
         };
         if !self.conserved {
-            let cause = format!(
-                "the supply was {} before and is {} now",
-                self.supply_before, self.supply_after
-            );
+            let cause = format!("the supply was {} before and is {} now", self.supply_before, self.supply_after);
             return Err(CliError::new("replay_not_conserved", cause, see).after_report());
         }
         if !self.replicas_agree {
@@ -164,10 +155,7 @@ impl Report {
                 self.unsent,
                 problems()
             );
-            return Err(
-                CliError::new("replay_stalled", cause, "see the refusals in the report")
-                    .after_report(),
-            );
+            return Err(CliError::new("replay_stalled", cause, "see the refusals in the report").after_report());
         }
         Ok(())
     }
@@ -191,18 +179,13 @@ pub async fn replay(
     phases.end("derive keys");
 
     let stage = Stage::set(client, issuer, &plan.symbol).await?;
-    let portions = history
-        .accounts
-        .iter()
-        .map(|(ix, _)| (addresses[ix.at()], plan.opening.get(ix)));
+    let portions = history.accounts.iter().map(|(ix, _)| (addresses[ix.at()], plan.opening.get(ix)));
     stage.mint(&portions.collect::<Vec<_>>(), output).await?;
     let before = stage.balances(&addresses).await?;
     phases.end("fund accounts");
 
     let mut book = Book::new(history, &parties, &stage.signer);
-    let last_send = plan
-        .rate
-        .map(|rate| history.transfers.len() as u64 / rate.max(1));
+    let last_send = plan.rate.map(|rate| history.transfers.len() as u64 / rate.max(1));
     if history.transfers.len() <= AHEAD_MAX && last_send.is_none_or(|seconds| seconds < 3600) {
         tokio::task::block_in_place(|| book.sign_ahead());
     }
@@ -231,53 +214,31 @@ struct Book<'a> {
 
 impl<'a> Book<'a> {
     fn new(history: &'a History, parties: &'a [Party], signer: &'a Signer) -> Self {
-        Self {
-            history,
-            parties,
-            signer,
-            ahead: Vec::new(),
-        }
+        Self { history, parties, signer, ahead: Vec::new() }
     }
 
     fn sign(&self, transfer: u32) -> PreparedTx {
         let row = &self.history.transfers[transfer as usize];
         let from = &self.parties[row.from.at()];
         let to = self.parties[row.to.at()].address;
-        self.signer.pay(&Payment {
-            index: u64::from(transfer),
-            from,
-            to,
-            amount: row.amount,
-        })
+        self.signer.pay(&Payment { index: u64::from(transfer), from, to, amount: row.amount })
     }
 
     fn sign_ahead(&mut self) {
         let all = u32::try_from(self.history.transfers.len()).unwrap_or(u32::MAX);
-        self.ahead = (0..all)
-            .into_par_iter()
-            .map(|transfer| Some(self.sign(transfer)))
-            .collect();
+        self.ahead = (0..all).into_par_iter().map(|transfer| Some(self.sign(transfer))).collect();
     }
 
     /// The transactions of these transfers. Signing is deterministic, so asking again gives the
     /// same bytes.
     fn take(&mut self, transfers: &[u32]) -> Vec<PreparedTx> {
-        let ready = transfers
-            .iter()
-            .map(|at| self.ahead.get_mut(*at as usize).and_then(Option::take));
+        let ready = transfers.iter().map(|at| self.ahead.get_mut(*at as usize).and_then(Option::take));
         let ready: Vec<Option<PreparedTx>> = ready.collect();
-        let finish =
-            |(tx, transfer): (Option<PreparedTx>, &u32)| tx.unwrap_or_else(|| self.sign(*transfer));
+        let finish = |(tx, transfer): (Option<PreparedTx>, &u32)| tx.unwrap_or_else(|| self.sign(*transfer));
         if ready.iter().filter(|tx| tx.is_none()).count() < PARALLEL_FROM {
             return ready.into_iter().zip(transfers).map(finish).collect();
         }
-        tokio::task::block_in_place(|| {
-            ready
-                .into_par_iter()
-                .zip(transfers.par_iter())
-                .map(finish)
-                .collect()
-        })
+        tokio::task::block_in_place(|| ready.into_par_iter().zip(transfers.par_iter()).map(finish).collect())
     }
 }
 
@@ -329,11 +290,7 @@ impl<'a> Run<'a> {
 
     async fn drive(&mut self, client: &Client, bar: &ProgressBar) -> Result<(), CliError> {
         let in_flight_max = self.plan.in_flight.max(1);
-        let options = SubmitOptions {
-            in_flight_max,
-            notify_applied: true,
-            give_up_after: GIVE_UP_AFTER,
-        };
+        let options = SubmitOptions { in_flight_max, notify_applied: true, give_up_after: GIVE_UP_AFTER };
         let (sender, mut events) = client.submit_stream(options).split();
         self.start = Instant::now();
         self.end = self.start;
@@ -356,9 +313,7 @@ impl<'a> Run<'a> {
             (due as u64 + 1).saturating_sub(self.sent)
         });
         // Never more than the stream takes without waiting: this task is the one that reads it.
-        let room = sender
-            .room()
-            .min(usize::try_from(due).unwrap_or(usize::MAX));
+        let room = sender.room().min(usize::try_from(due).unwrap_or(usize::MAX));
         let ready = self.schedule.ready(room);
         if ready.is_empty() {
             return Ok(due == 0 && self.schedule.unsent() > 0);
@@ -366,12 +321,7 @@ impl<'a> Run<'a> {
         let txs = self.book.take(&ready);
         let sent_micros = micros(self.start.elapsed());
         for (tx, transfer) in txs.iter().zip(&ready) {
-            let flight = Flight {
-                transfer: *transfer,
-                sent_micros,
-                asked_again: 0,
-                receipt: false,
-            };
+            let flight = Flight { transfer: *transfer, sent_micros, asked_again: 0, receipt: false };
             self.flights.insert(tx.txid, flight);
         }
         self.sent += ready.len() as u64;
@@ -380,12 +330,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes the events that are there; with `paced`, waits for them only a moment.
-    async fn hear(
-        &mut self,
-        sender: &SubmitSender,
-        events: &mut SubmitEvents,
-        paced: bool,
-    ) -> Result<(), CliError> {
+    async fn hear(&mut self, sender: &SubmitSender, events: &mut SubmitEvents, paced: bool) -> Result<(), CliError> {
         let batch = tokio::select! {
             batch = events.next_events() => batch,
             () = tokio::time::sleep(PACE), if paced => return Ok(()),
@@ -419,8 +364,7 @@ impl<'a> Run<'a> {
             SubmitEvent::Receipt(receipt) => {
                 let now = micros(self.start.elapsed());
                 if !std::mem::replace(&mut flight.receipt, true) {
-                    self.latencies
-                        .record(now.saturating_sub(flight.sent_micros));
+                    self.latencies.record(now.saturating_sub(flight.sent_micros));
                 }
                 match receipt.outcome {
                     Outcome::Committed { mail } if mail.is_empty() => self.visible(txid, transfer),
@@ -429,11 +373,7 @@ impl<'a> Run<'a> {
                 }
             }
             SubmitEvent::Applied(_) => self.visible(txid, transfer),
-            SubmitEvent::Refused {
-                reject: Some(Reject::TooLate),
-                detail,
-                ..
-            } => {
+            SubmitEvent::Refused { reject: Some(Reject::TooLate), detail, .. } => {
                 flight.asked_again += 1;
                 if flight.asked_again > ASK_AGAIN_MAX || flight.receipt {
                     return Err(unknown_fate(txid, &detail));
@@ -445,11 +385,7 @@ impl<'a> Run<'a> {
         };
         reported.map_err(|error: OutOfTurn| {
             let cause = format!("the cluster answered out of turn: {error}");
-            CliError::new(
-                "replay_out_of_turn",
-                cause,
-                "keep the cluster's folder and report it: this must not happen",
-            )
+            CliError::new("replay_out_of_turn", cause, "keep the cluster's folder and report it: this must not happen")
         })
     }
 
@@ -489,11 +425,7 @@ impl<'a> Run<'a> {
         let committed = self.committed.len() as u64;
         let (supply_before, supply_after) = (sum(before), sum(&after));
         let too_large = |error| {
-            CliError::new(
-                "replay_supply",
-                error,
-                "keep the cluster's folder and report it: this must not happen",
-            )
+            CliError::new("replay_supply", error, "keep the cluster's folder and report it: this must not happen")
         };
         let balances = Balances::new(after).map_err(too_large)?;
         let expected = execute(history, self.plan.opening);
@@ -501,18 +433,10 @@ impl<'a> Run<'a> {
             history::save_balances(path, &history.accounts, &balances)?;
         }
         let state = state_sha256(&history.accounts, &balances);
-        let shards = stage
-            .layout
-            .shards
-            .iter()
-            .map(|shard| shard.group.to_string());
+        let shards = stage.layout.shards.iter().map(|shard| shard.group.to_string());
         let shards: Vec<String> = shards.collect();
-        let replicas = agreed
-            .groups
-            .iter()
-            .filter(|line| shards.contains(&line.group))
-            .map(|line| line.replicas.len())
-            .min();
+        let replicas =
+            agreed.groups.iter().filter(|line| shards.contains(&line.group)).map(|line| line.replicas.len()).min();
         Ok(Report {
             transfers: history.transfers.len() as u64,
             skipped: history.skipped.total(),
@@ -523,11 +447,7 @@ impl<'a> Run<'a> {
             replicas: replicas.unwrap_or(0) as u64,
             cross_shard: self.committed.iter().filter(crosses).count() as u64,
             seconds: rounded(seconds),
-            tps: rounded(if seconds > 0.0 {
-                committed as f64 / seconds
-            } else {
-                0.0
-            }),
+            tps: rounded(if seconds > 0.0 { committed as f64 / seconds } else { 0.0 }),
             latency_ms: self.latencies.percentiles(),
             conserved: supply_before.is_some() && supply_before == supply_after,
             supply_before: text_of(supply_before),
@@ -550,16 +470,11 @@ impl<'a> Run<'a> {
 }
 
 fn sum(balances: &[u128]) -> Option<u128> {
-    balances
-        .iter()
-        .try_fold(0u128, |sum, balance| sum.checked_add(*balance))
+    balances.iter().try_fold(0u128, |sum, balance| sum.checked_add(*balance))
 }
 
 fn text_of(supply: Option<u128>) -> String {
-    supply.map_or_else(
-        || "more than 128 bits".to_owned(),
-        |supply| supply.to_string(),
-    )
+    supply.map_or_else(|| "more than 128 bits".to_owned(), |supply| supply.to_string())
 }
 
 #[cfg(test)]
@@ -579,10 +494,7 @@ pub(crate) mod tests {
             cross_shard: 2,
             seconds: 0.5,
             tps: 6.0,
-            latency_ms: Percentiles {
-                p50: 10.0,
-                p99: 20.0,
-            },
+            latency_ms: Percentiles { p50: 10.0, p99: 20.0 },
             supply_before: "100".to_owned(),
             supply_after: "100".to_owned(),
             conserved: true,
@@ -597,10 +509,7 @@ pub(crate) mod tests {
             unsent: 0,
             asset: "00".repeat(16),
             groups: Vec::new(),
-            phases: vec![Phase {
-                name: "sign",
-                seconds: 0.1,
-            }],
+            phases: vec![Phase { name: "sign", seconds: 0.1 }],
             problems: Vec::new(),
         }
     }
@@ -635,38 +544,16 @@ pub(crate) mod tests {
     fn a_wrong_result_is_an_error_after_the_report() {
         assert!(example().check().is_ok());
         let code = |report: Report| report.check().unwrap_err();
-        let lost = code(Report {
-            conserved: false,
-            ..example()
-        });
-        assert_eq!(
-            (lost.code.as_str(), lost.reported),
-            ("replay_not_conserved", true)
-        );
-        assert_eq!(
-            code(Report {
-                replicas_agree: false,
-                ..example()
-            })
-            .code,
-            "replicas_disagree"
-        );
-        assert_eq!(
-            code(Report {
-                unsent: 4,
-                ..example()
-            })
-            .code,
-            "replay_stalled"
-        );
+        let lost = code(Report { conserved: false, ..example() });
+        assert_eq!((lost.code.as_str(), lost.reported), ("replay_not_conserved", true));
+        assert_eq!(code(Report { replicas_agree: false, ..example() }).code, "replicas_disagree");
+        assert_eq!(code(Report { unsent: 4, ..example() }).code, "replay_stalled");
     }
 
     #[test]
     fn signing_ahead_and_on_demand_give_the_same_bytes() {
         let mut reader = history::HistoryReader::default();
-        reader
-            .add("h", &b"from,to,amount\na,b,1\nb,a,2\na,a,3\n"[..])
-            .unwrap();
+        reader.add("h", &b"from,to,amount\na,b,1\nb,a,2\na,a,3\n"[..]).unwrap();
         let history = reader.finish();
         let parties = parties(b"seed", &["a", "b"]);
         let signer = Signer::new(ledger::ClusterId::default(), ledger::AssetId([1; 16])).unwrap();

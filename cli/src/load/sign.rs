@@ -6,9 +6,7 @@ use bytes::Bytes;
 use client::PreparedTx;
 use ledger::auth::Authorisation;
 use ledger::tx::BODY_VERSION;
-use ledger::{
-    Address, AssetId, ClusterId, LedgerId, Move, SecretKey, SignedTx, Slot, TimeMs, TxBody,
-};
+use ledger::{Address, AssetId, ClusterId, LedgerId, Move, SecretKey, SignedTx, Slot, TimeMs, TxBody};
 use rayon::prelude::*;
 
 use crate::error::CliError;
@@ -45,10 +43,7 @@ impl Party {
 /// The accounts of many names, derived on all cores.
 #[must_use]
 pub fn parties(seed: &[u8], names: &[&str]) -> Vec<Party> {
-    names
-        .par_iter()
-        .map(|name| Party::derive(seed, name))
-        .collect()
+    names.par_iter().map(|name| Party::derive(seed, name)).collect()
 }
 
 /// One payment to be signed.
@@ -85,29 +80,14 @@ impl Signer {
             .map_err(|_| CliError::new("clock", "this machine's clock is before 1970", "set it"))?;
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let run = random().map_err(|error| CliError::from_message(error.code(), error))?;
-        Ok(Self {
-            cluster,
-            asset,
-            valid_until_ms: TimeMs(now_ms.saturating_add(VALID_FOR_MS)),
-            run,
-        })
+        Ok(Self { cluster, asset, valid_until_ms: TimeMs(now_ms.saturating_add(VALID_FOR_MS)), run })
     }
 
     /// Signs one payment.
     #[must_use]
     pub fn pay(&self, payment: &Payment<'_>) -> PreparedTx {
-        let Payment {
-            index,
-            from,
-            to,
-            amount,
-        } = *payment;
-        let mv = Move::Pay {
-            from: from.address,
-            to,
-            asset: self.asset,
-            amount,
-        };
+        let Payment { index, from, to, amount } = *payment;
+        let mv = Move::Pay { from: from.address, to, asset: self.asset, amount };
         self.moves(index, vec![mv], &from.key)
     }
 
@@ -132,20 +112,11 @@ impl Signer {
             cluster: self.cluster,
             valid_until_ms: self.valid_until_ms,
             salt,
-            slots: moves
-                .into_iter()
-                .map(|mv| Slot::Clear {
-                    ledger: LedgerId::MAIN,
-                    mv,
-                })
-                .collect(),
+            slots: moves.into_iter().map(|mv| Slot::Clear { ledger: LedgerId::MAIN, mv }).collect(),
             memo: Vec::new(),
         };
         let signed = SignedTx::sign(&body, &[key]);
-        PreparedTx {
-            txid: signed.txid(&self.cluster),
-            bytes: Bytes::from(signed.encode()),
-        }
+        PreparedTx { txid: signed.txid(&self.cluster), bytes: Bytes::from(signed.encode()) }
     }
 }
 
@@ -161,20 +132,9 @@ mod tests {
         let parties = parties(b"seed", &["a", "b"]);
         assert_eq!(parties[0].address, Party::derive(b"seed", "a").address);
         assert_ne!(parties[0].address, Party::derive(b"other", "a").address);
-        let pay = |index| {
-            signer.pay(&Payment {
-                index,
-                from: &parties[0],
-                to: parties[1].address,
-                amount: 5,
-            })
-        };
+        let pay = |index| signer.pay(&Payment { index, from: &parties[0], to: parties[1].address, amount: 5 });
         assert_ne!(pay(0).txid, pay(1).txid);
-        let minted = signer.mint(
-            2,
-            &parties[0],
-            &[(parties[1].address, 1), (parties[0].address, 2)],
-        );
+        let minted = signer.mint(2, &parties[0], &[(parties[1].address, 1), (parties[0].address, 2)]);
         for tx in [pay(0), minted] {
             let parsed = ParsedTx::decode(&cluster, &tx.bytes).unwrap();
             assert_eq!(parsed.txid, tx.txid);

@@ -31,12 +31,12 @@ pub struct Stage {
     issuer: Party,
 }
 
-/// A symbol that no run before had.
+/// A symbol that no run before had; the prefix has at most seven letters.
 ///
 /// # Errors
 /// When the system gives no randomness.
 pub fn fresh_symbol(prefix: &str) -> Result<String, CliError> {
-    let bytes: [u8; 5] = random().map_err(|error| CliError::from_message(error.code(), error))?;
+    let bytes: [u8; 4] = random().map_err(|error| CliError::from_message(error.code(), error))?;
     Ok(format!("{prefix}-{}", hex::encode_upper(bytes)))
 }
 
@@ -48,32 +48,15 @@ impl Stage {
     pub async fn set(client: &Client, issuer: Party, symbol: &str) -> Result<Self, CliError> {
         let reply = client.cluster().await?;
         let layout: Layout = edge::value("layout", &reply.layout)?;
-        let spec = AssetSpec {
-            issuer: issuer.address,
-            symbol: symbol.to_owned(),
-            name: "load".to_owned(),
-            decimals: 0,
-        };
+        let spec =
+            AssetSpec { issuer: issuer.address, symbol: symbol.to_owned(), name: "load".to_owned(), decimals: 0 };
         let asset = spec.id();
-        client
-            .execute(
-                vec![(LedgerId::BEACON, Move::Issue(spec))],
-                b"",
-                &[&issuer.key],
-                Wait::Receipt,
-            )
-            .await?;
+        client.execute(vec![(LedgerId::BEACON, Move::Issue(spec))], b"", &[&issuer.key], Wait::Receipt).await?;
         for shard in &layout.shards {
             wait_known(client, asset, shard.group).await?;
         }
         let signer = Signer::new(client.cluster_id(), asset)?;
-        Ok(Self {
-            client: client.clone(),
-            asset,
-            layout,
-            signer,
-            issuer,
-        })
+        Ok(Self { client: client.clone(), asset, layout, signer, issuer })
     }
 
     /// Creates supply and gives it to these accounts. Returns when all of it has been credited.
@@ -81,16 +64,10 @@ impl Stage {
     /// # Errors
     /// `mint_refused` with what the ledger said.
     pub async fn mint(&self, portions: &[(Address, u128)], output: Output) -> Result<(), CliError> {
-        let portions: Vec<(Address, u128)> = portions
-            .iter()
-            .copied()
-            .filter(|(_, amount)| *amount > 0)
-            .collect();
+        let portions: Vec<(Address, u128)> = portions.iter().copied().filter(|(_, amount)| *amount > 0).collect();
         let first = u64::MAX / 2;
         let chunks = (first..).zip(portions.chunks(MOVES_MAX));
-        let txs: Vec<_> = chunks
-            .map(|(index, chunk)| self.signer.mint(index, &self.issuer, chunk))
-            .collect();
+        let txs: Vec<_> = chunks.map(|(index, chunk)| self.signer.mint(index, &self.issuer, chunk)).collect();
         let bar = output.bar(txs.len() as u64, "funding accounts");
         let driven = drive(&self.client, txs, MINTS_IN_FLIGHT, None, &bar).await?;
         bar.finish_and_clear();
@@ -110,21 +87,13 @@ impl Stage {
     /// When the cluster does not answer, or an account holds so many assets that its record does
     /// not show this one.
     pub async fn balances(&self, accounts: &[Address]) -> Result<Vec<u128>, CliError> {
-        let records = self
-            .client
-            .accounts(accounts, client::Consistency::Linearizable)
-            .await?;
+        let records = self.client.accounts(accounts, client::Consistency::Linearizable).await?;
         let mut balances = Vec::with_capacity(records.len());
         for (record, address) in records.iter().zip(accounts) {
             let lines = record.as_ref().map_or(&[][..], |record| &record.balances);
-            let found = lines
-                .iter()
-                .find(|(asset, _)| *asset == self.asset)
-                .map(|(_, balance)| balance.posted);
+            let found = lines.iter().find(|(asset, _)| *asset == self.asset).map(|(_, balance)| balance.posted);
             if found.is_none() && lines.len() >= ledger::limits::INLINE_BALANCES_MAX {
-                let cause = format!(
-                    "account {address} holds so many assets that its record does not show this one"
-                );
+                let cause = format!("account {address} holds so many assets that its record does not show this one");
                 return Err(CliError::new(
                     "balance_not_shown",
                     cause,
@@ -151,10 +120,7 @@ pub async fn wait_known(client: &Client, asset: AssetId, group: GroupId) -> Resu
     let until = Instant::now() + KNOWN_WITHIN;
     while client.asset(asset, Some(group)).await?.value.is_none() {
         if Instant::now() >= until {
-            let cause = format!(
-                "{group} did not learn of asset {asset} within {} seconds",
-                KNOWN_WITHIN.as_secs()
-            );
+            let cause = format!("{group} did not learn of asset {asset} within {} seconds", KNOWN_WITHIN.as_secs());
             return Err(CliError::new(
                 "asset_not_spread",
                 cause,
@@ -172,15 +138,10 @@ mod tests {
 
     #[test]
     fn symbols_are_fresh_and_within_limits() {
-        let (one, two) = (fresh_symbol("LOAD").unwrap(), fresh_symbol("LOAD").unwrap());
+        let (one, two) = (fresh_symbol("REPLAY").unwrap(), fresh_symbol("REPLAY").unwrap());
         assert_ne!(one, two);
         let issuer = Party::derive(b"s", "issuer").address;
-        let spec = AssetSpec {
-            issuer,
-            symbol: one,
-            name: String::new(),
-            decimals: 0,
-        };
+        let spec = AssetSpec { issuer, symbol: one, name: String::new(), decimals: 0 };
         assert!(spec.well_formed());
     }
 }

@@ -11,9 +11,7 @@ use shard_node::server::config::ConfigError;
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// A file cannot be read or written.
-    #[error(
-        "{path} cannot be read or written: {cause}; check the path, its permissions and the free space"
-    )]
+    #[error("{path} cannot be read or written: {cause}; check the path, its permissions and the free space")]
     Io {
         /// The file.
         path: PathBuf,
@@ -29,17 +27,13 @@ pub enum SetupError {
         path: PathBuf,
     },
     /// There is a cluster already.
-    #[error(
-        "{path} already holds a cluster; start it with 'seamark up', or name another folder with --dir"
-    )]
+    #[error("{path} already holds a cluster; start it with 'seamark up', or name another folder with --dir")]
     Exists {
         /// The folder.
         path: PathBuf,
     },
     /// There is something else.
-    #[error(
-        "{path} holds {found}, which is not part of a cluster; name an empty folder with --dir"
-    )]
+    #[error("{path} holds {found}, which is not part of a cluster; name an empty folder with --dir")]
     NotEmpty {
         /// The folder.
         path: PathBuf,
@@ -116,8 +110,5 @@ impl SetupError {
 
 /// Names the file that an operation failed on.
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> SetupError + '_ {
-    move |cause| SetupError::Io {
-        path: path.to_owned(),
-        cause,
-    }
+    move |cause| SetupError::Io { path: path.to_owned(), cause }
 }

@@ -109,26 +109,17 @@ impl ClusterDir {
     pub fn genesis(&self) -> Result<Genesis, SetupError> {
         let path = self.genesis_path();
         if !self.exists() {
-            return Err(SetupError::NoCluster {
-                path: self.root.clone(),
-            });
+            return Err(SetupError::NoCluster { path: self.root.clone() });
         }
         let genesis = read_genesis(&path)?;
-        beacon::genesis::check(&genesis).map_err(|cause| SetupError::Genesis {
-            path: path.clone(),
-            cause,
-        })?;
+        beacon::genesis::check(&genesis).map_err(|cause| SetupError::Genesis { path: path.clone(), cause })?;
         let id_path = self.root.join(ID_FILE);
         let expected = fs::read_to_string(&id_path).map_err(io_error(&id_path))?;
         let found = genesis.cluster_id();
         if expected.trim() == found.to_string() {
             Ok(genesis)
         } else {
-            Err(SetupError::Altered {
-                path,
-                found,
-                expected: expected.trim().to_owned(),
-            })
+            Err(SetupError::Altered { path, found, expected: expected.trim().to_owned() })
         }
     }
 
@@ -137,10 +128,7 @@ impl ClusterDir {
     pub fn node_configs(&self, genesis: &Genesis) -> Vec<(NodeId, PathBuf)> {
         let mut nodes: Vec<NodeId> = genesis.nodes.iter().map(|node| node.id).collect();
         nodes.sort_unstable();
-        nodes
-            .into_iter()
-            .map(|node| (node, self.node_config(node)))
-            .collect()
+        nodes.into_iter().map(|node| (node, self.node_config(node))).collect()
     }
 
     /// The key that signs an organisation's commands to the beacon.
@@ -162,9 +150,7 @@ pub fn read_signing_key(path: &Path) -> Result<SecretKey, SetupError> {
     hex::decode_to_slice(text.trim(), &mut bytes)
         .ok()
         .and_then(|()| SecretKey::from_bytes(&bytes).ok())
-        .ok_or_else(|| SetupError::Key {
-            path: path.to_owned(),
-        })
+        .ok_or_else(|| SetupError::Key { path: path.to_owned() })
 }
 
 /// Held by whoever makes or runs the cluster of a folder. The system releases it with the process.
@@ -190,9 +176,7 @@ impl ClusterLock {
             .map_err(io_error(&path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
-            Err(Errno::WOULDBLOCK) => Err(SetupError::Locked {
-                path: dir.root.clone(),
-            }),
+            Err(Errno::WOULDBLOCK) => Err(SetupError::Locked { path: dir.root.clone() }),
             Err(error) => Err(io_error(&path)(error.into())),
         }
     }
@@ -203,22 +187,14 @@ impl ClusterLock {
 /// # Errors
 /// [`SetupError::Exists`] for a folder with a cluster, [`SetupError::NotEmpty`] for one with
 /// anything else, and what the system says.
-pub fn write_cluster(
-    dir: &ClusterDir,
-    _lock: &ClusterLock,
-    made: &MadeCluster,
-) -> Result<(), SetupError> {
+pub fn write_cluster(dir: &ClusterDir, _lock: &ClusterLock, made: &MadeCluster) -> Result<(), SetupError> {
     prepare(dir)?;
     write_orgs(dir, made)?;
     for node in &made.nodes {
         write_node(dir, made, node)?;
     }
     write_client(dir, made)?;
-    write(
-        &dir.root.join(ID_FILE),
-        format!("{}\n", made.genesis.cluster_id()).as_bytes(),
-        PUBLIC,
-    )?;
+    write(&dir.root.join(ID_FILE), format!("{}\n", made.genesis.cluster_id()).as_bytes(), PUBLIC)?;
     write(&dir.genesis_path(), &genesis_json(&made.genesis)?, PUBLIC)?;
     let making = dir.root.join(MAKING_FILE);
     fs::remove_file(&making).map_err(io_error(&making))
@@ -227,9 +203,7 @@ pub fn write_cluster(
 /// Refuses what is not ours, and clears what an interrupted run left.
 fn prepare(dir: &ClusterDir) -> Result<(), SetupError> {
     if dir.exists() {
-        return Err(SetupError::Exists {
-            path: dir.root.clone(),
-        });
+        return Err(SetupError::Exists { path: dir.root.clone() });
     }
     let making = dir.root.join(MAKING_FILE);
     let ours = [LOCK_FILE, MAKING_FILE];
@@ -243,143 +217,73 @@ fn prepare(dir: &ClusterDir) -> Result<(), SetupError> {
             continue;
         }
         if !interrupted || !(temporary || parts.contains(&name.as_str())) {
-            return Err(SetupError::NotEmpty {
-                path: dir.root.clone(),
-                found: name,
-            });
+            return Err(SetupError::NotEmpty { path: dir.root.clone(), found: name });
         }
         let path = entry.path();
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(io_error(&path))?;
     }
     write(&making, b"a cluster is being made here\n", PUBLIC)
 }
 
 fn genesis_json(genesis: &Genesis) -> Result<Vec<u8>, SetupError> {
-    let mut text = serde_json::to_vec_pretty(genesis).map_err(|error| SetupError::Io {
-        path: PathBuf::from(GENESIS_FILE),
-        cause: error.into(),
-    })?;
+    let mut text = serde_json::to_vec_pretty(genesis)
+        .map_err(|error| SetupError::Io { path: PathBuf::from(GENESIS_FILE), cause: error.into() })?;
     text.push(b'\n');
     Ok(text)
 }
 
 fn roots_pem(made: &MadeCluster) -> String {
-    made.orgs
-        .iter()
-        .map(|org| org.authority.cert_pem())
-        .collect()
+    made.orgs.iter().map(|org| org.authority.cert_pem()).collect()
 }
 
 fn write_orgs(dir: &ClusterDir, made: &MadeCluster) -> Result<(), SetupError> {
     for org in &made.orgs {
         let ca = dir.ca_dir(&org.name);
         make_dir(&ca)?;
-        write(
-            &ca.join("ca.pem"),
-            org.authority.cert_pem().as_bytes(),
-            PUBLIC,
-        )?;
-        write(
-            &ca.join("ca.key"),
-            org.authority.key_pem().as_bytes(),
-            SECRET,
-        )?;
+        write(&ca.join("ca.pem"), org.authority.cert_pem().as_bytes(), PUBLIC)?;
+        write(&ca.join("ca.key"), org.authority.key_pem().as_bytes(), SECRET)?;
         let admin = dir.admin_dir(&org.name);
         make_dir(&admin)?;
-        write(
-            &admin.join("admin.pem"),
-            org.admin.cert_pem.as_bytes(),
-            PUBLIC,
-        )?;
-        write(
-            &admin.join("admin.key"),
-            org.admin.key_pem.as_bytes(),
-            SECRET,
-        )?;
+        write(&admin.join("admin.pem"), org.admin.cert_pem.as_bytes(), PUBLIC)?;
+        write(&admin.join("admin.key"), org.admin.key_pem.as_bytes(), SECRET)?;
         write_signing_key(&admin.join("signing.key"), &org.admin_key)?;
     }
-    write(
-        &dir.root.join("ca").join("roots.pem"),
-        roots_pem(made).as_bytes(),
-        PUBLIC,
-    )
+    write(&dir.root.join("ca").join("roots.pem"), roots_pem(made).as_bytes(), PUBLIC)
 }
 
 fn write_node(dir: &ClusterDir, made: &MadeCluster, node: &MadeNode) -> Result<(), SetupError> {
     let folder = dir.node_dir(node.id);
     make_dir(&folder.join("data"))?;
-    let info = made
-        .genesis
-        .node(node.id)
-        .ok_or_else(|| SetupError::NoCluster {
-            path: folder.clone(),
-        })?;
+    let info = made.genesis.node(node.id).ok_or_else(|| SetupError::NoCluster { path: folder.clone() })?;
     let config = node_config(info)?;
-    write(
-        &folder.join(&config.genesis),
-        &genesis_json(&made.genesis)?,
-        PUBLIC,
-    )?;
+    write(&folder.join(&config.genesis), &genesis_json(&made.genesis)?, PUBLIC)?;
     write(&folder.join(&config.ca), roots_pem(made).as_bytes(), PUBLIC)?;
-    write(
-        &folder.join(&config.cert),
-        node.tls.cert_pem.as_bytes(),
-        PUBLIC,
-    )?;
-    write(
-        &folder.join(&config.key),
-        node.tls.key_pem.as_bytes(),
-        SECRET,
-    )?;
+    write(&folder.join(&config.cert), node.tls.cert_pem.as_bytes(), PUBLIC)?;
+    write(&folder.join(&config.key), node.tls.key_pem.as_bytes(), SECRET)?;
     write_signing_key(&folder.join(&config.signing_key), &node.signing_key)?;
-    write(
-        &dir.node_config(node.id),
-        config.to_toml()?.as_bytes(),
-        PUBLIC,
-    )
+    write(&dir.node_config(node.id), config.to_toml()?.as_bytes(), PUBLIC)
 }
 
 /// The configuration of a node by its registry entry. An address that is a name is listened for on
 /// every interface.
 fn node_config(info: &NodeInfo) -> Result<NodeConfig, SetupError> {
     let listen = |addr: &str| -> Result<SocketAddr, SetupError> {
-        let bad = || SetupError::Listen {
-            node: info.id,
-            addr: addr.to_owned(),
-        };
+        let bad = || SetupError::Listen { node: info.id, addr: addr.to_owned() };
         if let Ok(found) = addr.parse::<SocketAddr>() {
             return Ok(found);
         }
-        let port = addr
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse::<u16>().ok());
+        let port = addr.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         Ok(SocketAddr::from(([0, 0, 0, 0], port.ok_or_else(bad)?)))
     };
-    Ok(NodeConfig::in_folder(
-        info.id,
-        listen(&info.peer_addr)?,
-        listen(&info.client_addr)?,
-    ))
+    Ok(NodeConfig::in_folder(info.id, listen(&info.peer_addr)?, listen(&info.client_addr)?))
 }
 
 fn write_client(dir: &ClusterDir, made: &MadeCluster) -> Result<(), SetupError> {
     let folder = dir.root.join("client");
     make_dir(&folder)?;
-    write(
-        &folder.join("client.pem"),
-        made.client.cert_pem.as_bytes(),
-        PUBLIC,
-    )?;
-    write(
-        &folder.join("client.key"),
-        made.client.key_pem.as_bytes(),
-        SECRET,
-    )?;
+    write(&folder.join("client.pem"), made.client.cert_pem.as_bytes(), PUBLIC)?;
+    write(&folder.join("client.key"), made.client.key_pem.as_bytes(), SECRET)?;
     profile(&made.genesis).save(&dir.profile_path())?;
     Ok(())
 }
@@ -407,20 +311,12 @@ fn profile(genesis: &Genesis) -> Profile {
 }
 
 fn write_signing_key(path: &Path, key: &SecretKey) -> Result<(), SetupError> {
-    write(
-        path,
-        format!("{}\n", hex::encode(key.to_bytes())).as_bytes(),
-        SECRET,
-    )
+    write(path, format!("{}\n", hex::encode(key.to_bytes())).as_bytes(), SECRET)
 }
 
 /// Makes a folder and those above it, private to its owner where it is new.
 fn make_dir(path: &Path) -> Result<(), SetupError> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(io_error(path))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path))
 }
 
 /// Writes a file in one step: a crash leaves all of it or nothing.
@@ -431,11 +327,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SetupError> {
     let write_temp = || {
         // Under the folder's lock, a temporary file can only be left from a crash.
         let _ = fs::remove_file(&temp);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temp)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temp)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temp, path)?;

@@ -93,9 +93,7 @@ pub enum SpecError {
         max: u64,
     },
     /// More replicas than nodes.
-    #[error(
-        "--{option} {value} needs {value} nodes, and there are {nodes}; raise --nodes or lower --{option}"
-    )]
+    #[error("--{option} {value} needs {value} nodes, and there are {nodes}; raise --nodes or lower --{option}")]
     TooManyReplicas {
         /// The option.
         option: &'static str,
@@ -105,9 +103,7 @@ pub enum SpecError {
         nodes: u32,
     },
     /// More organisations than nodes.
-    #[error(
-        "{orgs} organisations share {nodes} nodes, so some would have none; raise --nodes or lower --orgs"
-    )]
+    #[error("{orgs} organisations share {nodes} nodes, so some would have none; raise --nodes or lower --orgs")]
     OrgsWithoutNodes {
         /// Organisations.
         orgs: u16,
@@ -118,9 +114,7 @@ pub enum SpecError {
     #[error("the cluster's name must have 1 to {NAME_BYTES_MAX} bytes and no control characters")]
     Name,
     /// Ports run past the last one.
-    #[error(
-        "{nodes} nodes need {needed} ports from {base_port} on, and ports end at 65535; lower the base port"
-    )]
+    #[error("{nodes} nodes need {needed} ports from {base_port} on, and ports end at 65535; lower the base port")]
     Ports {
         /// First port.
         base_port: u16,
@@ -130,9 +124,7 @@ pub enum SpecError {
         needed: u64,
     },
     /// Not one address for each node, or an address twice.
-    #[error(
-        "the list of addresses is not right: {0}; give each node two addresses of its own as host:port"
-    )]
+    #[error("the list of addresses is not right: {0}; give each node two addresses of its own as host:port")]
     Addresses(String),
     /// No free port could be had.
     #[error("no free port on 127.0.0.1: {0}; close programs that hold many ports")]
@@ -219,9 +211,7 @@ pub struct MadeCluster {
 pub fn make_cluster(spec: &ClusterSpec) -> Result<MadeCluster, SpecError> {
     check_spec(spec)?;
     let addrs = addresses(spec)?;
-    let orgs = (0..spec.orgs)
-        .map(make_org)
-        .collect::<Result<Vec<_>, _>>()?;
+    let orgs = (0..spec.orgs).map(make_org).collect::<Result<Vec<_>, _>>()?;
     let (mut nodes, mut infos) = (Vec::new(), Vec::new());
     for (id, addrs) in (1u32..).zip(addrs) {
         let org = &orgs[(id as usize - 1) % orgs.len()];
@@ -230,17 +220,9 @@ pub fn make_cluster(spec: &ClusterSpec) -> Result<MadeCluster, SpecError> {
         infos.push(info);
     }
     let seed = Hash32(random()?);
-    let committees = first_committees(
-        &seed,
-        &infos,
-        spec.shards,
-        spec.replicas,
-        beacon_replicas(spec),
-        &Constraints::default(),
-    )?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_err(|_| SpecError::Clock)?;
+    let committees =
+        first_committees(&seed, &infos, spec.shards, spec.replicas, beacon_replicas(spec), &Constraints::default())?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| SpecError::Clock)?;
     let genesis = Genesis {
         version: 1,
         name: spec.name.clone(),
@@ -253,17 +235,9 @@ pub fn make_cluster(spec: &ClusterSpec) -> Result<MadeCluster, SpecError> {
         verify: spec.verify.unwrap_or_else(|| trusted_verify(spec.orgs)),
     };
     check(&genesis)?;
-    let client = orgs[0]
-        .authority
-        .issue(&Subject::client("client", &orgs[0].name))?;
+    let client = orgs[0].authority.issue(&Subject::client("client", &orgs[0].name))?;
     let warnings = warnings(spec, &genesis);
-    Ok(MadeCluster {
-        genesis,
-        orgs,
-        nodes,
-        client,
-        warnings,
-    })
+    Ok(MadeCluster { genesis, orgs, nodes, client, warnings })
 }
 
 /// `org-a` to `org-z`, then `org-aa` and so on.
@@ -277,16 +251,11 @@ pub fn org_name(index: u16) -> String {
 }
 
 fn trusted_verify(orgs: u16) -> VerifyMode {
-    if orgs > 1 {
-        VerifyMode::Every
-    } else {
-        VerifyMode::Ingest
-    }
+    if orgs > 1 { VerifyMode::Every } else { VerifyMode::Ingest }
 }
 
 fn beacon_replicas(spec: &ClusterSpec) -> u16 {
-    spec.beacon_replicas
-        .unwrap_or(if spec.nodes >= 3 { 3 } else { 1 })
+    spec.beacon_replicas.unwrap_or(if spec.nodes >= 3 { 3 } else { 1 })
 }
 
 fn check_spec(spec: &ClusterSpec) -> Result<(), SpecError> {
@@ -309,18 +278,11 @@ fn check_spec(spec: &ClusterSpec) -> Result<(), SpecError> {
     }
     for (option, value) in [("replicas", spec.replicas), ("beacon-replicas", beacon)] {
         if u32::from(value) > spec.nodes {
-            return Err(SpecError::TooManyReplicas {
-                option,
-                value,
-                nodes: spec.nodes,
-            });
+            return Err(SpecError::TooManyReplicas { option, value, nodes: spec.nodes });
         }
     }
     if u32::from(spec.orgs) > spec.nodes {
-        return Err(SpecError::OrgsWithoutNodes {
-            orgs: spec.orgs,
-            nodes: spec.nodes,
-        });
+        return Err(SpecError::OrgsWithoutNodes { orgs: spec.orgs, nodes: spec.nodes });
     }
     Ok(())
 }
@@ -331,11 +293,7 @@ fn addresses(spec: &ClusterSpec) -> Result<Vec<NodeAddrs>, SpecError> {
         Addresses::Loopback { base_port } => {
             let needed = u64::from(spec.nodes) * 2;
             if *base_port == 0 || u64::from(*base_port) + needed > 65_536 {
-                return Err(SpecError::Ports {
-                    base_port: *base_port,
-                    nodes: spec.nodes,
-                    needed,
-                });
+                return Err(SpecError::Ports { base_port: *base_port, nodes: spec.nodes, needed });
             }
             let ports = (0..spec.nodes).map(|node| u32::from(*base_port) + node * 2);
             ports.map(|port| loopback(port, port + 1)).collect()
@@ -343,16 +301,9 @@ fn addresses(spec: &ClusterSpec) -> Result<Vec<NodeAddrs>, SpecError> {
         Addresses::Free => free_ports(spec.nodes)?,
     };
     if addrs.len() != spec.nodes as usize {
-        return Err(SpecError::Addresses(format!(
-            "{} entries for {} nodes",
-            addrs.len(),
-            spec.nodes
-        )));
+        return Err(SpecError::Addresses(format!("{} entries for {} nodes", addrs.len(), spec.nodes)));
     }
-    let mut all: Vec<&str> = addrs
-        .iter()
-        .flat_map(|node| [node.peer.as_str(), node.client.as_str()])
-        .collect();
+    let mut all: Vec<&str> = addrs.iter().flat_map(|node| [node.peer.as_str(), node.client.as_str()]).collect();
     all.sort_unstable();
     match all.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(SpecError::Addresses(format!("{} is there twice", pair[0]))),
@@ -361,10 +312,7 @@ fn addresses(spec: &ClusterSpec) -> Result<Vec<NodeAddrs>, SpecError> {
 }
 
 fn loopback(peer: u32, client: u32) -> NodeAddrs {
-    NodeAddrs {
-        peer: format!("127.0.0.1:{peer}"),
-        client: format!("127.0.0.1:{client}"),
-    }
+    NodeAddrs { peer: format!("127.0.0.1:{peer}"), client: format!("127.0.0.1:{client}") }
 }
 
 /// Ports that are free now, all held until the last is found so that none comes twice.
@@ -378,23 +326,14 @@ fn free_ports(nodes: u32) -> Result<Vec<NodeAddrs>, SpecError> {
         .map(|listener| listener.local_addr().map(|addr| u32::from(addr.port())))
         .collect::<Result<Vec<u32>, _>>()
         .map_err(SpecError::NoPort)?;
-    Ok(ports
-        .chunks_exact(2)
-        .map(|pair| loopback(pair[0], pair[1]))
-        .collect())
+    Ok(ports.chunks_exact(2).map(|pair| loopback(pair[0], pair[1])).collect())
 }
 
 fn make_org(index: u16) -> Result<MadeOrg, SpecError> {
     let name = org_name(index);
     let authority = Authority::make(&name)?;
     let admin = authority.issue(&Subject::admin("admin", &name))?;
-    Ok(MadeOrg {
-        id: OrgId(index + 1),
-        name,
-        authority,
-        admin_key: new_key()?,
-        admin,
-    })
+    Ok(MadeOrg { id: OrgId(index + 1), name, authority, admin_key: new_key()?, admin })
 }
 
 fn org_info(org: &MadeOrg) -> OrgInfo {
@@ -406,11 +345,7 @@ fn org_info(org: &MadeOrg) -> OrgInfo {
     }
 }
 
-fn make_node(
-    id: NodeId,
-    org: &MadeOrg,
-    addrs: NodeAddrs,
-) -> Result<(MadeNode, NodeInfo), SpecError> {
+fn make_node(id: NodeId, org: &MadeOrg, addrs: NodeAddrs) -> Result<(MadeNode, NodeInfo), SpecError> {
     let host = |addr: &str| {
         let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
         match port.parse::<u16>() {
@@ -431,14 +366,7 @@ fn make_node(
         peer_addr: addrs.peer,
         client_addr: addrs.client,
     };
-    Ok((
-        MadeNode {
-            id,
-            signing_key,
-            tls,
-        },
-        info,
-    ))
+    Ok((MadeNode { id, signing_key, tls }, info))
 }
 
 /// A random signing key. Practically the first draw is one.
@@ -452,10 +380,7 @@ fn new_key() -> Result<SecretKey, PkiError> {
 
 fn warnings(spec: &ClusterSpec, genesis: &Genesis) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (what, n) in [
-        ("replicas", spec.replicas),
-        ("beacon replicas", beacon_replicas(spec)),
-    ] {
+    for (what, n) in [("replicas", spec.replicas), ("beacon replicas", beacon_replicas(spec))] {
         let tolerated = (n - 1) / 2;
         if n % 2 == 0 {
             warnings.push(format!(
@@ -463,18 +388,12 @@ fn warnings(spec: &ClusterSpec, genesis: &Genesis) -> Vec<String> {
                 n - 1
             ));
         } else if n == 1 {
-            warnings.push(format!(
-                "1 {what}: a group stops with its one node, and a lost disk is lost data"
-            ));
+            warnings.push(format!("1 {what}: a group stops with its one node, and a lost disk is lost data"));
         }
     }
     let exposed = genesis.committees.iter().filter(|committee| {
         let n = committee.members.len();
-        let most = genesis
-            .orgs
-            .iter()
-            .map(|org| committee.members.iter().filter(|m| m.org == org.id).count())
-            .max();
+        let most = genesis.orgs.iter().map(|org| committee.members.iter().filter(|m| m.org == org.id).count()).max();
         n > 1 && most.unwrap_or(0) > (n - 1) / 2
     });
     let exposed = exposed.count();

@@ -15,7 +15,5 @@ mod tests;
 
 pub use error::SetupError;
 pub use files::{ClusterDir, ClusterLock, write_cluster};
-pub use genesis::{
-    Addresses, ClusterSpec, MadeCluster, MadeNode, MadeOrg, NodeAddrs, SpecError, make_cluster,
-};
+pub use genesis::{Addresses, ClusterSpec, MadeCluster, MadeNode, MadeOrg, NodeAddrs, SpecError, make_cluster};
 pub use pki::{Authority, Leaf, PkiError, Subject};

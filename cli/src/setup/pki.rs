@@ -12,8 +12,8 @@ use ledger::ids::NodeId;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -28,9 +28,7 @@ const BACKDATED: Duration = Duration::hours(1);
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// The certificate library refused.
-    #[error(
-        "the certificate of {subject} cannot be made: {cause}; check that names are plain ASCII"
-    )]
+    #[error("the certificate of {subject} cannot be made: {cause}; check that names are plain ASCII")]
     Make {
         /// Whose certificate.
         subject: String,
@@ -41,9 +39,7 @@ pub enum PkiError {
     #[error("the system's random source failed: {0}; check that /dev/urandom is readable")]
     Random(String),
     /// A CA certificate or key is not usable.
-    #[error(
-        "the certificate authority cannot be used: {0}; restore ca.pem and ca.key from a backup"
-    )]
+    #[error("the certificate authority cannot be used: {0}; restore ca.pem and ca.key from a backup")]
     Authority(rcgen::Error),
     /// A certificate cannot be read back.
     #[error(transparent)]
@@ -81,45 +77,25 @@ impl Subject {
     /// A node, which also answers under the hosts of its addresses.
     #[must_use]
     pub fn node(id: NodeId, org: &str, hosts: Vec<String>) -> Self {
-        Self {
-            common_name: format!("node-{id}"),
-            org: org.to_owned(),
-            role: Role::Node,
-            hosts,
-        }
+        Self { common_name: format!("node-{id}"), org: org.to_owned(), role: Role::Node, hosts }
     }
 
     /// A router of its own.
     #[must_use]
     pub fn router(name: &str, org: &str, hosts: Vec<String>) -> Self {
-        Self {
-            common_name: name.to_owned(),
-            org: org.to_owned(),
-            role: Role::Router,
-            hosts,
-        }
+        Self { common_name: name.to_owned(), org: org.to_owned(), role: Role::Router, hosts }
     }
 
     /// A client application.
     #[must_use]
     pub fn client(name: &str, org: &str) -> Self {
-        Self {
-            common_name: name.to_owned(),
-            org: org.to_owned(),
-            role: Role::Client,
-            hosts: Vec::new(),
-        }
+        Self { common_name: name.to_owned(), org: org.to_owned(), role: Role::Client, hosts: Vec::new() }
     }
 
     /// An administrator.
     #[must_use]
     pub fn admin(name: &str, org: &str) -> Self {
-        Self {
-            common_name: name.to_owned(),
-            org: org.to_owned(),
-            role: Role::Admin,
-            hosts: Vec::new(),
-        }
+        Self { common_name: name.to_owned(), org: org.to_owned(), role: Role::Admin, hosts: Vec::new() }
     }
 
     fn is_server(&self) -> bool {
@@ -174,29 +150,18 @@ impl Authority {
     /// # Errors
     /// [`PkiError`].
     pub fn make(org: &str) -> Result<Self, PkiError> {
-        let make = |cause| PkiError::Make {
-            subject: org.to_owned(),
-            cause,
-        };
+        let make = |cause| PkiError::Make { subject: org.to_owned(), cause };
         let key = KeyPair::generate().map_err(make)?;
         let serial = random::<16>()?;
         let mut params = dated(CA_VALID_DAYS);
         params.serial_number = Some(positive(serial));
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(
-            DnType::CommonName,
-            format!("{org} CA {}", hex::encode(&serial[..4])),
-        );
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, org);
+        params.distinguished_name.push(DnType::CommonName, format!("{org} CA {}", hex::encode(&serial[..4])));
+        params.distinguished_name.push(DnType::OrganizationName, org);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let cert_pem = params.self_signed(&key).map_err(make)?.pem();
-        Ok(Self {
-            cert_pem,
-            issuer: Issuer::new(params, key),
-        })
+        Ok(Self { cert_pem, issuer: Issuer::new(params, key) })
     }
 
     /// Takes up an authority from its files.
@@ -206,10 +171,7 @@ impl Authority {
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
         let key = KeyPair::from_pem(key_pem).map_err(PkiError::Authority)?;
         let issuer = Issuer::from_ca_cert_pem(cert_pem, key).map_err(PkiError::Authority)?;
-        Ok(Self {
-            cert_pem: cert_pem.to_owned(),
-            issuer,
-        })
+        Ok(Self { cert_pem: cert_pem.to_owned(), issuer })
     }
 
     /// The certificate, in PEM.
@@ -229,40 +191,25 @@ impl Authority {
     /// # Errors
     /// [`PkiError`].
     pub fn issue(&self, subject: &Subject) -> Result<Leaf, PkiError> {
-        let make = |cause| PkiError::Make {
-            subject: subject.common_name.clone(),
-            cause,
-        };
+        let make = |cause| PkiError::Make { subject: subject.common_name.clone(), cause };
         let key = KeyPair::generate().map_err(make)?;
         let mut params = dated(LEAF_VALID_DAYS);
         params.serial_number = Some(positive(random::<16>()?));
         params.distinguished_name = DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(DnType::CommonName, subject.common_name.as_str());
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, subject.org.as_str());
-        params
-            .distinguished_name
-            .push(DnType::OrganizationalUnitName, subject.role.as_str());
+        params.distinguished_name.push(DnType::CommonName, subject.common_name.as_str());
+        params.distinguished_name.push(DnType::OrganizationName, subject.org.as_str());
+        params.distinguished_name.push(DnType::OrganizationalUnitName, subject.role.as_str());
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         if subject.is_server() {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ServerAuth);
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
             params.subject_alt_names = alternative_names(subject).map_err(make)?;
         }
         let cert_pem = params.signed_by(&key, &self.issuer).map_err(make)?.pem();
         let key_hash = sha256(&key.subject_public_key_info());
-        Ok(Leaf {
-            cert_pem,
-            key_pem: key.serialize_pem(),
-            key_hash,
-        })
+        Ok(Leaf { cert_pem, key_pem: key.serialize_pem(), key_hash })
     }
 }
 
@@ -304,8 +251,6 @@ fn positive(mut serial: [u8; 16]) -> SerialNumber {
 /// [`PkiError::Random`].
 pub fn random<const N: usize>() -> Result<[u8; N], PkiError> {
     let mut bytes = [0; N];
-    OsRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|error| PkiError::Random(error.to_string()))?;
+    OsRng.try_fill_bytes(&mut bytes).map_err(|error| PkiError::Random(error.to_string()))?;
     Ok(bytes)
 }

@@ -17,13 +17,7 @@ use super::genesis::org_name;
 use super::*;
 
 fn small() -> ClusterSpec {
-    ClusterSpec {
-        nodes: 3,
-        orgs: 3,
-        shards: 2,
-        addresses: Addresses::Free,
-        ..ClusterSpec::default()
-    }
+    ClusterSpec { nodes: 3, orgs: 3, shards: 2, addresses: Addresses::Free, ..ClusterSpec::default() }
 }
 
 fn write_into(root: &Path, made: &MadeCluster) -> Result<ClusterDir, SetupError> {
@@ -36,58 +30,28 @@ fn write_into(root: &Path, made: &MadeCluster) -> Result<ClusterDir, SetupError>
 /// The first certificate of a PEM text, in DER.
 fn der(pem: &str) -> Vec<u8> {
     use rustls_pki_types::pem::PemObject;
-    rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes())
-        .unwrap()
-        .to_vec()
+    rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
 }
 
 #[test]
 fn the_default_cluster() {
     let made = make_cluster(&ClusterSpec::default()).unwrap();
     let genesis = &made.genesis;
-    assert_eq!(
-        (
-            genesis.nodes.len(),
-            genesis.orgs.len(),
-            genesis.layout.shards.len()
-        ),
-        (5, 3, 4)
-    );
+    assert_eq!((genesis.nodes.len(), genesis.orgs.len(), genesis.layout.shards.len()), (5, 3, 4));
     assert_eq!(genesis.verify, VerifyMode::Every, "several organisations");
     assert!(made.warnings.is_empty(), "{:?}", made.warnings);
     let orgs: Vec<u16> = genesis.nodes.iter().map(|node| node.org.0).collect();
     assert_eq!(orgs, [1, 2, 3, 1, 2]);
     assert_eq!(genesis.nodes[4].zone, "zone-b");
     assert_eq!(
-        (
-            genesis.nodes[0].peer_addr.as_str(),
-            genesis.nodes[4].client_addr.as_str()
-        ),
+        (genesis.nodes[0].peer_addr.as_str(), genesis.nodes[4].client_addr.as_str()),
         ("127.0.0.1:7600", "127.0.0.1:7609")
     );
-    let again = first_committees(
-        &genesis.seed,
-        &genesis.nodes,
-        4,
-        3,
-        3,
-        &Constraints::default(),
-    )
-    .unwrap();
-    assert_eq!(
-        genesis.committees, again,
-        "anyone can recompute the assignment"
-    );
+    let again = first_committees(&genesis.seed, &genesis.nodes, 4, 3, 3, &Constraints::default()).unwrap();
+    assert_eq!(genesis.committees, again, "anyone can recompute the assignment");
     for (node, info) in made.nodes.iter().zip(&genesis.nodes) {
-        assert_eq!(
-            (node.signing_key.public(), node.tls.key_hash),
-            (info.key, info.tls_key_hash)
-        );
-        assert_eq!(
-            node.tls.identity().key_hash().unwrap(),
-            info.tls_key_hash,
-            "as peers compute it"
-        );
+        assert_eq!((node.signing_key.public(), node.tls.key_hash), (info.key, info.tls_key_hash));
+        assert_eq!(node.tls.identity().key_hash().unwrap(), info.tls_key_hash, "as peers compute it");
     }
 }
 
@@ -97,27 +61,14 @@ fn certificates_say_who_they_are_and_their_issuer_says_whose() {
     let orgs = &made.genesis.orgs;
     let node = der(&made.nodes[1].tls.cert_pem);
     let peer = PeerIdentity::from_der(&node).unwrap();
-    assert_eq!(
-        (peer.common_name.as_str(), peer.org.as_deref(), peer.role),
-        ("node-2", Some("org-b"), Role::Node)
-    );
+    assert_eq!((peer.common_name.as_str(), peer.org.as_deref(), peer.role), ("node-2", Some("org-b"), Role::Node));
     assert_eq!(peer.node(), Some(NodeId(2)));
     assert_eq!(client::net::issuing_org(&node, orgs), Some(OrgId(2)));
     let admin = der(&made.orgs[2].admin.cert_pem);
     assert_eq!(PeerIdentity::from_der(&admin).unwrap().role, Role::Admin);
     assert_eq!(client::net::issuing_org(&admin, orgs), Some(OrgId(3)));
-    let router = made.orgs[0]
-        .authority
-        .issue(&Subject::router(
-            "router-1",
-            "org-a",
-            vec!["r.example".into()],
-        ))
-        .unwrap();
-    assert_eq!(
-        PeerIdentity::from_der(&der(&router.cert_pem)).unwrap().role,
-        Role::Router
-    );
+    let router = made.orgs[0].authority.issue(&Subject::router("router-1", "org-a", vec!["r.example".into()])).unwrap();
+    assert_eq!(PeerIdentity::from_der(&der(&router.cert_pem)).unwrap().role, Role::Router);
     let roots = TrustRoots::of_orgs(orgs);
     assert!(client::net::server_tls(&made.nodes[0].tls.identity(), &roots).is_ok());
 }
@@ -133,16 +84,8 @@ fn an_authority_survives_its_files() {
         ca_pem: authority.cert_pem().into(),
         admin_key: ledger::SecretKey::derive(b"admin", b"").public(),
     };
-    assert_eq!(
-        client::net::issuing_org(&der(&leaf.cert_pem), &[org]),
-        Some(OrgId(1))
-    );
-    assert_eq!(
-        Authority::from_pem("no pem", &authority.key_pem())
-            .unwrap_err()
-            .code(),
-        "pki_authority"
-    );
+    assert_eq!(client::net::issuing_org(&der(&leaf.cert_pem), &[org]), Some(OrgId(1)));
+    assert_eq!(Authority::from_pem("no pem", &authority.key_pem()).unwrap_err().code(), "pki_authority");
     let other = Authority::make("org-a").unwrap();
     assert_ne!(authority.cert_pem(), other.cert_pem());
 }
@@ -159,18 +102,9 @@ fn a_folder_reads_back() {
     for (at, (node, path)) in dir.node_configs(&genesis).into_iter().enumerate() {
         let config = NodeConfig::load(&path).unwrap();
         assert_eq!(config.node, node);
-        assert_eq!(
-            config.listen_client.to_string(),
-            genesis.nodes[at].client_addr
-        );
-        assert_eq!(
-            read_signing_key(&config.signing_key).unwrap().public(),
-            genesis.nodes[at].key
-        );
-        assert_eq!(
-            fs::read(&config.genesis).unwrap(),
-            fs::read(dir.genesis_path()).unwrap()
-        );
+        assert_eq!(config.listen_client.to_string(), genesis.nodes[at].client_addr);
+        assert_eq!(read_signing_key(&config.signing_key).unwrap().public(), genesis.nodes[at].key);
+        assert_eq!(fs::read(&config.genesis).unwrap(), fs::read(dir.genesis_path()).unwrap());
         assert!(config.data_dir.is_dir());
     }
     let profile = Profile::load_dir(&root).unwrap();
@@ -178,10 +112,7 @@ fn a_folder_reads_back() {
     assert_eq!(profile.routers.len(), 3);
     assert_eq!(profile.identity().unwrap().cert_pem, made.client.cert_pem);
     assert!(client::net::server_tls(&made.client.identity(), &profile.roots().unwrap()).is_ok());
-    assert_eq!(
-        dir.admin_key("org-b").unwrap().public(),
-        genesis.orgs[1].admin_key
-    );
+    assert_eq!(dir.admin_key("org-b").unwrap().public(), genesis.orgs[1].admin_key);
     check_modes(&root);
     assert!(!root.join("cluster.making").exists());
 }
@@ -192,12 +123,7 @@ fn check_modes(folder: &Path) {
         if path.is_dir() {
             check_modes(&path);
         } else if path.extension().is_some_and(|kind| kind == "key") {
-            assert_eq!(
-                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-                0o600,
-                "{}",
-                path.display()
-            );
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
         }
     }
 }
@@ -207,15 +133,9 @@ fn a_folder_is_never_overwritten() {
     let temp = tempfile::tempdir().unwrap();
     let made = make_cluster(&small()).unwrap();
     let dir = write_into(temp.path(), &made).unwrap();
-    assert_eq!(
-        write_into(temp.path(), &made).unwrap_err().code(),
-        "setup_exists"
-    );
+    assert_eq!(write_into(temp.path(), &made).unwrap_err().code(), "setup_exists");
     let first = ClusterLock::acquire(&dir).unwrap();
-    assert_eq!(
-        ClusterLock::acquire(&dir).unwrap_err().code(),
-        "setup_locked"
-    );
+    assert_eq!(ClusterLock::acquire(&dir).unwrap_err().code(), "setup_locked");
     drop(first);
     assert!(ClusterLock::acquire(&dir).is_ok());
 
@@ -224,10 +144,7 @@ fn a_folder_is_never_overwritten() {
     let error = write_into(other.path(), &made).unwrap_err();
     assert_eq!(error.code(), "setup_not_empty");
     assert!(error.to_string().contains("thesis.tex"), "{error}");
-    assert_eq!(
-        ClusterDir::at(other.path()).genesis().unwrap_err().code(),
-        "setup_no_cluster"
-    );
+    assert_eq!(ClusterDir::at(other.path()).genesis().unwrap_err().code(), "setup_no_cluster");
 }
 
 #[test]
@@ -258,98 +175,23 @@ fn an_altered_genesis_is_refused() {
 #[test]
 fn impossible_clusters_are_refused_by_code() {
     let base = ClusterSpec::default;
-    let one = NodeAddrs {
-        peer: "a:1".into(),
-        client: "a:2".into(),
-    };
+    let one = NodeAddrs { peer: "a:1".into(), client: "a:2".into() };
     for (spec, code) in [
         (ClusterSpec { nodes: 0, ..base() }, "spec_range"),
-        (
-            ClusterSpec {
-                nodes: 2000,
-                ..base()
-            },
-            "spec_range",
-        ),
+        (ClusterSpec { nodes: 2000, ..base() }, "spec_range"),
         (ClusterSpec { orgs: 0, ..base() }, "spec_range"),
-        (
-            ClusterSpec {
-                shards: 0,
-                ..base()
-            },
-            "spec_range",
-        ),
-        (
-            ClusterSpec {
-                shards: 5000,
-                ..base()
-            },
-            "spec_range",
-        ),
-        (
-            ClusterSpec {
-                replicas: 0,
-                ..base()
-            },
-            "spec_range",
-        ),
-        (
-            ClusterSpec {
-                beacon_replicas: Some(0),
-                ..base()
-            },
-            "spec_range",
-        ),
-        (
-            ClusterSpec {
-                replicas: 7,
-                ..base()
-            },
-            "spec_too_many_replicas",
-        ),
-        (
-            ClusterSpec {
-                beacon_replicas: Some(7),
-                ..base()
-            },
-            "spec_too_many_replicas",
-        ),
+        (ClusterSpec { shards: 0, ..base() }, "spec_range"),
+        (ClusterSpec { shards: 5000, ..base() }, "spec_range"),
+        (ClusterSpec { replicas: 0, ..base() }, "spec_range"),
+        (ClusterSpec { beacon_replicas: Some(0), ..base() }, "spec_range"),
+        (ClusterSpec { replicas: 7, ..base() }, "spec_too_many_replicas"),
+        (ClusterSpec { beacon_replicas: Some(7), ..base() }, "spec_too_many_replicas"),
         (ClusterSpec { orgs: 6, ..base() }, "spec_orgs_without_nodes"),
-        (
-            ClusterSpec {
-                name: String::new(),
-                ..base()
-            },
-            "spec_name",
-        ),
-        (
-            ClusterSpec {
-                addresses: Addresses::Loopback { base_port: 65_530 },
-                ..base()
-            },
-            "spec_ports",
-        ),
-        (
-            ClusterSpec {
-                addresses: Addresses::Loopback { base_port: 0 },
-                ..base()
-            },
-            "spec_ports",
-        ),
-        (
-            ClusterSpec {
-                addresses: Addresses::Hosts(vec![one.clone()]),
-                ..base()
-            },
-            "spec_addresses",
-        ),
-        (
-            ClusterSpec {
-                addresses: Addresses::Hosts(vec![one; 5]),
-                ..base()
-            },
-            "spec_addresses",
-        ),
+        (ClusterSpec { name: String::new(), ..base() }, "spec_name"),
+        (ClusterSpec { addresses: Addresses::Loopback { base_port: 65_530 }, ..base() }, "spec_ports"),
+        (ClusterSpec { addresses: Addresses::Loopback { base_port: 0 }, ..base() }, "spec_ports"),
+        (ClusterSpec { addresses: Addresses::Hosts(vec![one.clone()]), ..base() }, "spec_addresses"),
+        (ClusterSpec { addresses: Addresses::Hosts(vec![one; 5]), ..base() }, "spec_addresses"),
     ] {
         assert_eq!(make_cluster(&spec).unwrap_err().code(), code, "{spec:?}");
     }
@@ -358,72 +200,23 @@ fn impossible_clusters_are_refused_by_code() {
 #[test]
 fn operators_are_warned() {
     let warned = |spec: ClusterSpec, word: &str| {
-        let made = make_cluster(&ClusterSpec {
-            addresses: Addresses::Free,
-            ..spec
-        })
-        .unwrap();
-        assert!(
-            made.warnings.iter().any(|text| text.contains(word)),
-            "{word}: {:?}",
-            made.warnings
-        );
+        let made = make_cluster(&ClusterSpec { addresses: Addresses::Free, ..spec }).unwrap();
+        assert!(made.warnings.iter().any(|text| text.contains(word)), "{word}: {:?}", made.warnings);
     };
     let base = ClusterSpec::default;
-    warned(
-        ClusterSpec {
-            replicas: 4,
-            ..base()
-        },
-        "odd number",
-    );
-    warned(
-        ClusterSpec {
-            nodes: 1,
-            orgs: 1,
-            replicas: 1,
-            ..base()
-        },
-        "one node",
-    );
+    warned(ClusterSpec { replicas: 4, ..base() }, "odd number");
+    warned(ClusterSpec { nodes: 1, orgs: 1, replicas: 1, ..base() }, "one node");
     warned(ClusterSpec { orgs: 2, ..base() }, "stops without it");
-    warned(
-        ClusterSpec {
-            verify: Some(VerifyMode::Ingest),
-            ..base()
-        },
-        "trusts",
-    );
-    let single = make_cluster(&ClusterSpec {
-        nodes: 1,
-        orgs: 1,
-        replicas: 1,
-        ..base()
-    })
-    .unwrap();
+    warned(ClusterSpec { verify: Some(VerifyMode::Ingest), ..base() }, "trusts");
+    let single = make_cluster(&ClusterSpec { nodes: 1, orgs: 1, replicas: 1, ..base() }).unwrap();
     assert_eq!(single.genesis.verify, VerifyMode::Ingest);
-    assert_eq!(
-        single
-            .genesis
-            .committee(GroupId::BEACON)
-            .unwrap()
-            .members
-            .len(),
-        1
-    );
+    assert_eq!(single.genesis.committee(GroupId::BEACON).unwrap().members.len(), 1);
 }
 
 #[test]
 fn several_machines() {
-    let hosts = (1..=3).map(|n| NodeAddrs {
-        peer: format!("n{n}.example:7600"),
-        client: format!("10.0.0.{n}:7601"),
-    });
-    let made = make_cluster(&ClusterSpec {
-        addresses: Addresses::Hosts(hosts.collect()),
-        ..small()
-    })
-    .unwrap();
+    let hosts = (1..=3).map(|n| NodeAddrs { peer: format!("n{n}.example:7600"), client: format!("10.0.0.{n}:7601") });
+    let made = make_cluster(&ClusterSpec { addresses: Addresses::Hosts(hosts.collect()), ..small() }).unwrap();
     let temp = tempfile::tempdir().unwrap();
     let dir = write_into(temp.path(), &made).unwrap();
     let config = NodeConfig::load(&dir.node_config(NodeId(2))).unwrap();

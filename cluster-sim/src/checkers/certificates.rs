@@ -40,12 +40,17 @@ impl Certificates {
                 return Err(format!("node {node} signed height {height} of {group} twice in one certificate"));
             }
             if self.good.insert((*node, hash, signature.0)) {
-                crypto::verify(&member.key, &hash, signature)
-                    .map_err(|_| format!("the signature of node {node} over height {height} of {group} does not hold"))?;
+                crypto::verify(&member.key, &hash, signature).map_err(|_| {
+                    format!("the signature of node {node} over height {height} of {group} does not hold")
+                })?;
             }
         }
         if 2 * signers.len() <= members.members.len() {
-            return Err(format!("height {height} of {group} is certified by {} of {}", signers.len(), members.members.len()));
+            return Err(format!(
+                "height {height} of {group} is certified by {} of {}",
+                signers.len(),
+                members.members.len()
+            ));
         }
         if self.blocks.get(&(group, height)).is_some_and(|block| *block != hash) {
             return Err(format!("the certified header of height {height} of {group} is not the block there"));

@@ -49,7 +49,10 @@ impl Conservation {
     fn line(&mut self, group: GroupId, height: Height, line: &FlowLine, found: &mut Vec<String>) {
         let opening = self.closing.insert((group, line.asset), line.closing).unwrap_or(0);
         if opening != line.opening {
-            found.push(format!("height {height} of {group} opens with {}, the last one closed with {opening}", line.opening));
+            found.push(format!(
+                "height {height} of {group} opens with {}, the last one closed with {opening}",
+                line.opening
+            ));
         }
         let left = total([line.opening, line.minted], &line.imported);
         let right = total([line.closing, line.burned], &line.exported);

@@ -1,5 +1,5 @@
 //! Durability: what a client was told stays true. The entry behind every acknowledged receipt is on
-//! the disks of a majority after every crash, and the same receipt is found again wherever its block
+//! the disks of a majority at any time, after every crash above all, and the same receipt is found again wherever its block
 //! is.
 
 use std::collections::BTreeMap;
@@ -58,10 +58,8 @@ impl Durability {
                 }
                 match state::receipt(replica.kv, txid) {
                     Ok(Some(kept)) if kept == *receipt => {}
-                    Ok(Some(kept)) => found.push(format!(
-                        "{txid} was acknowledged as {receipt:?}; node {} has {kept:?}",
-                        replica.node
-                    )),
+                    Ok(Some(kept)) => found
+                        .push(format!("{txid} was acknowledged as {receipt:?}; node {} has {kept:?}", replica.node)),
                     Ok(None) if moment == Moment::End => {
                         found.push(format!("{txid} was acknowledged; node {} has no receipt of it", replica.node));
                     }
@@ -97,11 +95,9 @@ impl Checker for Durability {
     }
 
     fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
+        self.on_disks(facts, replicas, found);
         match moment {
-            Moment::Crash | Moment::End => {
-                self.on_disks(facts, replicas, found);
-                self.in_state(moment, replicas, found);
-            }
+            Moment::Crash | Moment::End => self.in_state(moment, replicas, found),
             Moment::Passing => {}
         }
     }

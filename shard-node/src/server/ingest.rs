@@ -285,3 +285,89 @@ pub fn check(
         txs.into_par_iter().with_min_len(PARALLEL_FROM / 2).map(one).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::ids::Height;
+    use v1::submit_event::Event;
+
+    fn receipt(txid: TxId, mail: Vec<(GroupId, u64)>) -> Receipt {
+        Receipt {
+            version: 1,
+            txid,
+            group: GroupId::shard(0),
+            height: Height(3),
+            index: 0,
+            time_ms: TimeMs(9),
+            outcome: Outcome::Committed { mail },
+        }
+    }
+
+    async fn next(events: &mut tokio::sync::mpsc::Receiver<v1::SubmitEvents>) -> Vec<Event> {
+        let batch = events.recv().await.expect("the queue is open");
+        batch.events.into_iter().filter_map(|event| event.event).collect()
+    }
+
+    #[tokio::test]
+    async fn applied_comes_after_the_receipt_and_only_when_every_credit_is_taken() {
+        let (sink, mut events) = tokio::sync::mpsc::channel(8);
+        let reply = ReplyQueue::new(sink);
+        let waiters = Waiters::default();
+        let txid = TxId(ledger::hash::sha256(b"tx"));
+        assert!(!waiters.wait(txid, &reply, true));
+        assert!(waiters.wait(txid, &reply, false), "a second sender finds it on its way");
+        assert!(waiters.knows(&txid));
+        waiters.receipt(&receipt(txid, vec![(GroupId::shard(1), 4), (GroupId::shard(2), 0)]));
+        let first = next(&mut events).await;
+        assert_eq!(first.iter().filter(|event| matches!(event, Event::Receipt(_))).count(), first.len());
+        waiters.taken(GroupId::shard(1), 5);
+        waiters.taken(GroupId::shard(2), 0);
+        assert!(waiters.is_empty());
+        waiters.taken(GroupId::shard(2), 1);
+        let mut seen = next(&mut events).await;
+        while !seen.iter().any(|event| matches!(event, Event::Applied(_))) {
+            seen = next(&mut events).await;
+        }
+        // What is known to be taken needs no waiting.
+        assert!(!waiters.wait(txid, &reply, true));
+        waiters.receipt(&receipt(txid, vec![(GroupId::shard(1), 2)]));
+        let mut both = next(&mut events).await;
+        while both.len() < 2 {
+            both.extend(next(&mut events).await);
+        }
+        assert!(matches!(both[..], [Event::Receipt(_), Event::Applied(_)]));
+    }
+
+    #[tokio::test]
+    async fn a_lost_leadership_sends_everybody_to_the_next_leader() {
+        let (sink, mut events) = tokio::sync::mpsc::channel(8);
+        let reply = ReplyQueue::new(sink);
+        let waiters = Waiters::default();
+        let waiting = TxId(ledger::hash::sha256(b"waiting"));
+        waiters.wait(waiting, &reply, false);
+        waiters.leadership_lost(Some(NodeId(2)));
+        let seen = next(&mut events).await;
+        assert!(matches!(&seen[..], [Event::Refusal(refusal)] if refusal.leader_node == 2));
+        assert!(!waiters.knows(&waiting));
+    }
+
+    #[test]
+    fn arrivals_are_bounded() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime starts");
+        runtime.block_on(async {
+            let (sink, _events) = tokio::sync::mpsc::channel(1);
+            let reply = ReplyQueue::new(sink);
+            let arrivals = Arrivals::default();
+            let batch = |count: usize| Arrived {
+                txs: vec![Bytes::from_static(b"x"); count],
+                reply: Arc::clone(&reply),
+                wants_applied: false,
+            };
+            assert!(arrivals.push(batch(INGEST_QUEUE_TXS)).is_ok());
+            assert!(arrivals.push(batch(1)).is_err());
+            assert_eq!(arrivals.take().await.len(), 1);
+            assert!(arrivals.push(batch(1)).is_ok());
+        });
+    }
+}

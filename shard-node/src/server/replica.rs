@@ -354,24 +354,19 @@ impl Applier for Replica {
     fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotDir, Fatal> {
         let db = self.db()?;
         db.checkpoint(dir).map_err(|error| Fatal(format!("{}: {error}", error.code())))?;
-        Ok(SnapshotDir { path: dir.to_path_buf(), applied: self.applied() })
+        let applied = self.applied();
+        label::write(dir, &self.constants, &applied)
+            .map_err(|error| Fatal(format!("snapshot {}: {error}", dir.display())))?;
+        Ok(SnapshotDir { path: dir.to_path_buf(), applied })
     }
 
     fn inspect(&self, dir: &Path) -> Result<AppliedState, Fatal> {
-        let fatal = |error: &dyn std::fmt::Display| Fatal(format!("snapshot {}: {error}", dir.display()));
-        let scratch = self.root.with_extension("inspect");
-        let _ = std::fs::remove_dir_all(&scratch);
-        StateDb::install_from(dir, &scratch, &self.resources, self.identity).map_err(|error| fatal(&error))?;
-        let db = StateDb::open(&scratch, &self.resources, self.identity, Arc::new(PlainCipher))
-            .map_err(|error| fatal(&error))?;
-        let stand = rebuild(&db, self.constants.group).map_err(|error| fatal(&error))?;
-        drop(db);
-        let _ = std::fs::remove_dir_all(&scratch);
-        Ok(stand.applied.consensus)
+        label::read(dir, &self.constants).map_err(|cause| Fatal(format!("snapshot {}: {cause}", dir.display())))
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {
         let fatal = |error: &dyn std::fmt::Display| Fatal(format!("snapshot {}: {error}", dir.display()));
+        let labelled = self.inspect(dir)?;
         let old = self.state.db.write().take();
         // Readers hold the database for one question at a time; nobody can get it any more.
         if let Some(mut old) = old {
@@ -388,10 +383,71 @@ impl Applier for Replica {
             .map_err(|error| fatal(&error))?;
         let stand = rebuild(&db, self.constants.group).map_err(|error| fatal(&error))?;
         let consensus = stand.applied.consensus.clone();
+        if consensus != labelled {
+            return Err(fatal(&"its label names another position than its content"));
+        }
         *self.stand.lock() = stand;
         *self.state.db.write() = Some(Arc::new(db));
         tracing::info!(group = %self.constants.group, "snapshot installed");
         self.tell(Committing::Installed)?;
         Ok(consensus)
+    }
+}
+
+/// The label of a snapshot: a small file that says whose it is and where it stands, so that a
+/// folder can be judged before its database is opened. The content is checked against it when the
+/// snapshot is installed.
+mod label {
+    use std::io::Write;
+    use std::path::Path;
+
+    use borsh::{BorshDeserialize, BorshSerialize};
+    use consensus::port::AppliedState;
+    use ledger::hash::{Hash32, sha256};
+    use ledger::ids::{ClusterId, GroupId};
+
+    use crate::core::executor::GroupConstants;
+
+    const FILE: &str = "APPLIED";
+    const MAGIC: &[u8; 8] = b"SEAMSNAP";
+    const LABEL_BYTES_MAX: u64 = 1024 * 1024;
+
+    #[derive(BorshSerialize, BorshDeserialize)]
+    struct Label {
+        version: u8,
+        cluster: ClusterId,
+        group: GroupId,
+        applied: AppliedState,
+    }
+
+    /// `magic ‖ sha256(label) ‖ label`, durable when this returns.
+    pub(super) fn write(dir: &Path, constants: &GroupConstants, applied: &AppliedState) -> std::io::Result<()> {
+        let label = Label { version: 1, cluster: constants.cluster, group: constants.group, applied: applied.clone() };
+        let bytes = borsh::to_vec(&label)?;
+        let mut file = std::fs::File::create(dir.join(FILE))?;
+        file.write_all(MAGIC)?;
+        file.write_all(&sha256(&bytes).0)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::File::open(dir)?.sync_all()
+    }
+
+    pub(super) fn read(dir: &Path, constants: &GroupConstants) -> Result<AppliedState, String> {
+        let path = dir.join(FILE);
+        let length = std::fs::metadata(&path).map_err(|error| format!("no label: {error}"))?.len();
+        if length > LABEL_BYTES_MAX {
+            return Err("the label is too large".into());
+        }
+        let bytes = std::fs::read(&path).map_err(|error| format!("the label cannot be read: {error}"))?;
+        let rest = bytes.strip_prefix(MAGIC).ok_or("the label is no label")?;
+        let (hash, body) = rest.split_at_checked(32).ok_or("the label is truncated")?;
+        if sha256(body) != Hash32(hash.try_into().map_err(|_| "the label is truncated")?) {
+            return Err("the label is damaged".into());
+        }
+        let label: Label = borsh::from_slice(body).map_err(|error| format!("the label does not decode: {error}"))?;
+        if label.version != 1 || label.cluster != constants.cluster || label.group != constants.group {
+            return Err("it is of another cluster, group or version".into());
+        }
+        Ok(label.applied)
     }
 }

@@ -139,12 +139,14 @@ impl Batcher {
             room -= command.size();
             commands.push(command);
         }
-        for proof in std::mem::take(&mut self.acks).into_values() {
+        for (dest, proof) in std::mem::take(&mut self.acks) {
             let command = Command::Ack(encoded(&proof));
-            // An acknowledgement that finds no room is sent again with the peer's next pull.
             if command.size() <= room {
                 room -= command.size();
                 commands.push(command);
+            } else {
+                // It has been judged, so the peer's next pull does not bring it again: it waits.
+                self.acks.insert(dest, proof);
             }
         }
         self.acks_since = None;
@@ -171,4 +173,67 @@ impl Batcher {
 
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory does not fail")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(out: &[Output]) -> Vec<(u64, Entry)> {
+        out.iter()
+            .filter_map(|output| match output {
+                Output::Propose { id, entry } => Some((*id, Entry::decode(entry))),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn tx(bytes: usize) -> Bytes {
+        Bytes::from(vec![7; bytes])
+    }
+
+    #[test]
+    fn a_lone_transaction_never_waits_and_later_ones_gather_behind_it() {
+        let mut batcher = Batcher::new(3);
+        let mut out = Vec::new();
+        assert!(batcher.push_txs(vec![tx(10)]).is_empty());
+        batcher.propose(Tick(0), TimeMs(5), &mut out);
+        assert_eq!(entries(&out).len(), 1);
+        for _ in 0..20 {
+            assert!(batcher.push_txs(vec![tx(10)]).is_empty());
+            batcher.propose(Tick(1), TimeMs(6), &mut out);
+        }
+        assert_eq!(entries(&out).len(), 1, "one is in flight and there is little to add");
+        assert!(!batcher.proposed(0, true));
+        batcher.propose(Tick(2), TimeMs(7), &mut out);
+        let all = entries(&out);
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[1].1.commands.len(), 20);
+        assert_eq!(all[1].1.stamp_ms, TimeMs(7));
+    }
+
+    #[test]
+    fn the_pipeline_and_the_batch_are_bounded() {
+        let mut batcher = Batcher::new(2);
+        let mut out = Vec::new();
+        let refused = batcher.push_txs(vec![tx(3000); INGEST_QUEUE_TXS + 3]);
+        assert_eq!(refused.len(), 3);
+        batcher.propose(Tick(0), TimeMs(1), &mut out);
+        let all = entries(&out);
+        assert_eq!(all.len(), 2);
+        for (_, entry) in &all {
+            assert!(entry.encode().len() <= BATCH_BYTES_MAX);
+            assert!(entry.commands.len() <= BATCH_TXS_MAX);
+        }
+        assert!(batcher.proposed(1, false), "a lost proposal is reported as lost");
+        assert!(!batcher.proposed(1, false), "and only once");
+    }
+
+    #[test]
+    fn losing_leadership_returns_what_waits() {
+        let mut batcher = Batcher::new(1);
+        assert!(batcher.push_txs(vec![tx(1), tx(2)]).is_empty());
+        assert_eq!(batcher.clear().len(), 2);
+        assert_eq!(batcher.queued(), 0);
+    }
 }

@@ -1,0 +1,148 @@
+//! Events, their order, and what the event hash takes of them.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use ledger::ids::{GroupId, Height, NodeId};
+use sha2::{Digest, Sha256};
+
+use crate::wire::Endpoint;
+
+/// Something that happens at a time.
+pub(crate) enum Event {
+    Deliver {
+        from: Endpoint,
+        to: Endpoint,
+        bytes: Rc<[u8]>,
+    },
+    Tick {
+        node: NodeId,
+    },
+    Synced {
+        node: NodeId,
+        group: GroupId,
+        boot: u64,
+    },
+    Flush {
+        node: NodeId,
+        group: GroupId,
+        boot: u64,
+    },
+    Checked {
+        node: NodeId,
+        group: GroupId,
+        boot: u64,
+        height: Height,
+        valid: bool,
+    },
+    Wake {
+        request: u32,
+        token: u64,
+    },
+    Fault {
+        index: usize,
+        tries: u32,
+    },
+    /// A fault that lasts is over.
+    Over {
+        index: usize,
+    },
+    Restart {
+        node: NodeId,
+    },
+    Audit,
+    Heal,
+    Poll,
+}
+
+impl Event {
+    /// The node that has to be awake for it.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Deliver { to: Endpoint::Node(node), .. }
+            | Self::Tick { node }
+            | Self::Synced { node, .. }
+            | Self::Flush { node, .. }
+            | Self::Checked { node, .. } => Some(*node),
+            Self::Deliver { to: Endpoint::Client, .. }
+            | Self::Wake { .. }
+            | Self::Fault { .. }
+            | Self::Over { .. }
+            | Self::Restart { .. }
+            | Self::Audit
+            | Self::Heal
+            | Self::Poll => None,
+        }
+    }
+
+    /// What the event hash takes of it.
+    pub(crate) fn digest(&self, hasher: &mut Sha256) {
+        let mut put = |kind: u8, numbers: &[u64], bytes: &[u8]| {
+            hasher.update([kind]);
+            numbers.iter().for_each(|number| hasher.update(number.to_be_bytes()));
+            hasher.update(bytes);
+        };
+        let end = |endpoint: &Endpoint| match endpoint {
+            Endpoint::Node(node) => u64::from(node.0),
+            Endpoint::Client => u64::MAX,
+        };
+        match self {
+            Self::Deliver { from, to, bytes } => put(0, &[end(from), end(to), bytes.len() as u64], bytes),
+            Self::Tick { node } => put(1, &[u64::from(node.0)], &[]),
+            Self::Synced { node, group, boot } => put(2, &[u64::from(node.0), group.0, *boot], &[]),
+            Self::Flush { node, group, boot } => put(3, &[u64::from(node.0), group.0, *boot], &[]),
+            Self::Checked { node, group, boot, height, valid } => {
+                put(4, &[u64::from(node.0), group.0, *boot, height.0, u64::from(*valid)], &[]);
+            }
+            Self::Wake { request, token } => put(5, &[u64::from(*request), *token], &[]),
+            Self::Fault { index, tries } => put(6, &[*index as u64, u64::from(*tries)], &[]),
+            Self::Over { index } => put(7, &[*index as u64], &[]),
+            Self::Restart { node } => put(8, &[u64::from(node.0)], &[]),
+            Self::Audit => put(9, &[], &[]),
+            Self::Heal => put(10, &[], &[]),
+            Self::Poll => put(11, &[], &[]),
+        }
+    }
+}
+
+/// An event in the queue; those of one time happen in the order in which they were queued.
+pub(crate) struct Due {
+    pub(crate) at_ms: u64,
+    pub(crate) sequence: u64,
+    pub(crate) event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at_ms, self.sequence) == (other.at_ms, other.sequence)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_ms, self.sequence).cmp(&(other.at_ms, other.sequence))
+    }
+}
+
+/// The last lines of the event log, when it is wanted.
+pub(crate) struct Log {
+    pub(crate) lines: VecDeque<String>,
+    pub(crate) max: usize,
+}
+
+impl Log {
+    pub(crate) fn line(&mut self, now_ms: u64, text: String) {
+        if self.lines.len() >= self.max {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(format!("{now_ms:>6} ms  {text}"));
+    }
+}

@@ -1,0 +1,157 @@
+//! Faults as they happen: power, cuts, stalls, clocks, disks; and their end.
+
+use std::collections::BTreeSet;
+
+use ledger::ids::{GroupId, NodeId};
+use rand::Rng;
+
+use crate::checkers::Moment;
+use crate::event::Event;
+use crate::network::Cut;
+use crate::node::Node;
+use crate::replica::Replica;
+use crate::schedule::{Direction, Fault, Victim};
+use crate::world::{FLUSH_MS_MAX, FLUSH_MS_MIN, POLL_MS, World};
+
+/// How long a crash that wants to meet a write waits for one.
+const AMBUSH_MS_MAX: u32 = 300;
+
+impl World {
+    pub(crate) fn restart(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.up) else { return };
+        let mut effects = Vec::new();
+        node.start(self.now_ms, &mut self.rng, &mut effects);
+        let (boot, groups): (u64, Vec<GroupId>) = (node.boot, node.replicas.keys().copied().collect());
+        self.note(|| format!("n{id} starts"));
+        for group in groups {
+            let delay = self.rng.random_range(FLUSH_MS_MIN..FLUSH_MS_MAX);
+            self.push(delay, Event::Flush { node: id, group, boot });
+        }
+        self.carry_out(id, boot, effects);
+    }
+
+    pub(crate) fn crash(&mut self, id: NodeId, down_ms: u64) {
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.up) else { return };
+        let (log, state) = node.crash(&mut self.rng);
+        self.stalled.remove(&id);
+        self.coverage.crashes += 1;
+        self.coverage.lost_log_writes += log as u64;
+        self.coverage.lost_state_batches += state as u64;
+        self.note(|| format!("n{id} loses power, {log} log writes and {state} batches"));
+        self.push(down_ms, Event::Restart { node: id });
+        self.audit(Moment::Crash);
+    }
+
+    pub(crate) fn resolve(&self, victim: Victim) -> NodeId {
+        let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let at = |number: u32| nodes[number as usize % nodes.len()];
+        match victim {
+            Victim::Node(number) => at(number),
+            Victim::LeaderOf(number) => {
+                let groups = &self.genesis.committees;
+                let group = groups[number as usize % groups.len()].group;
+                let leads = |node: &&Node| node.replicas.get(&group).is_some_and(Replica::leads);
+                self.nodes.values().find(leads).map_or_else(|| at(number), |node| node.id)
+            }
+        }
+    }
+
+    /// Whether a fault that waits for its moment has to wait on.
+    pub(crate) fn ambush(&self, fault: &Fault, tries: u32) -> bool {
+        let Fault::CrashWriting(victim, _) = fault else { return false };
+        let Some(node) = self.nodes.get(&self.resolve(*victim)) else { return false };
+        let writing = node.replicas.values().any(|replica| replica.disk.pending() > 0);
+        !writing && tries < AMBUSH_MS_MAX
+    }
+
+    pub(crate) fn fault(&mut self, index: usize, tries: u32) {
+        if self.healed {
+            return;
+        }
+        let fault = self.schedule.faults[index].1.clone();
+        if self.ambush(&fault, tries) {
+            return self.push(1, Event::Fault { index, tries: tries + 1 });
+        }
+        self.faults += 1;
+        self.note(|| format!("fault: {fault:?}"));
+        match fault {
+            Fault::Crash(victim, ms) | Fault::CrashWriting(victim, ms) => self.crash(self.resolve(victim), ms),
+            Fault::PowerCut(ms) => {
+                let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+                for node in all {
+                    let up_after = ms + self.rng.random_range(0..200);
+                    self.crash(node, up_after);
+                }
+            }
+            Fault::Isolate(victim, direction, ms) => {
+                let one = BTreeSet::from([self.resolve(victim)]);
+                let others = self.nodes.keys().copied().filter(|node| !one.contains(node)).collect();
+                let cut = match direction {
+                    Direction::Both => Cut { from: one, to: others, both_ways: true },
+                    Direction::Out => Cut { from: one, to: others, both_ways: false },
+                    Direction::In => Cut { from: others, to: one, both_ways: false },
+                };
+                self.network.cuts.insert(index, cut);
+                self.push(ms, Event::Over { index });
+            }
+            Fault::Split(mask, ms) => {
+                let (from, to) = self.nodes.keys().copied().partition(|node| mask >> (node.0 % 32) & 1 == 1);
+                self.network.cuts.insert(index, Cut { from, to, both_ways: true });
+                self.push(ms, Event::Over { index });
+            }
+            Fault::Stall(victim, ms) => {
+                let node = self.resolve(victim);
+                self.stalled.insert(node, self.now_ms + ms);
+            }
+            Fault::ClockJump(victim, by_ms) => {
+                let node = self.resolve(victim);
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.skew_ms += by_ms;
+                }
+            }
+            Fault::Weather(weather, ms) => {
+                self.network.weather = weather;
+                self.push(ms, Event::Over { index });
+            }
+            Fault::SlowLink(from, to, extra_ms) => {
+                let (from, to) = (self.resolve(Victim::Node(from)), self.resolve(Victim::Node(to)));
+                self.network.slow.insert((from, to), extra_ms);
+            }
+            Fault::SlowDisk(victim, extra_ms, ms) => {
+                let node = self.resolve(victim);
+                self.slow_disks.insert(node, extra_ms);
+                self.push(ms, Event::Over { index });
+            }
+        }
+    }
+
+    pub(crate) fn over(&mut self, index: usize) {
+        match &self.schedule.faults[index].1 {
+            _ if self.healed => {}
+            Fault::Isolate(..) | Fault::Split(..) => {
+                self.network.cuts.remove(&index);
+            }
+            Fault::Weather(..) => self.network.weather = self.schedule.weather,
+            Fault::SlowDisk(..) => self.slow_disks.clear(),
+            Fault::Crash(..)
+            | Fault::CrashWriting(..)
+            | Fault::PowerCut(_)
+            | Fault::Stall(..)
+            | Fault::ClockJump(..)
+            | Fault::SlowLink(..) => {}
+        }
+    }
+
+    /// The liveness phase begins: nothing fails any more, and everything has to come to an end.
+    pub(crate) fn heal(&mut self) {
+        self.note(|| "everything heals".to_owned());
+        self.healed = true;
+        self.network.heal();
+        self.slow_disks.clear();
+        self.stalled.clear();
+        self.schedule.sync_ms_max = self.schedule.sync_ms_max.min(4);
+        let down: Vec<NodeId> = self.nodes.values().filter(|node| !node.up).map(|node| node.id).collect();
+        down.into_iter().for_each(|node| self.restart(node));
+        self.push(POLL_MS, Event::Poll);
+    }
+}

@@ -1,0 +1,196 @@
+//! Damaged files: the group they belong to does not run on that node, `status` says why, everything
+//! else goes on, and nothing wrong is ever served.
+
+use std::path::{Path, PathBuf};
+
+use client::{Consistency, Wait};
+use ledger::{GroupId, NodeId};
+use proto::v1;
+
+use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
+use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::eventually;
+
+const VICTIM: NodeId = NodeId(2);
+const HURT: GroupId = GroupId::shard(0);
+
+struct Scene {
+    cluster: TestCluster,
+    bank: Bank,
+    homes: Vec<Vec<Wallet>>,
+}
+
+async fn scene() -> Scene {
+    let mut cluster = TestCluster::start(Wanted::default()).await;
+    let bank = Bank::open(&cluster.client()).await;
+    let homes = wallets_in_each_shard(&cluster.genesis.layout, "home", 20);
+    bank.fund(homes.iter().flatten(), 1_000).await;
+    for number in 0..50 {
+        let (from, to) = (&homes[0][number % 20], &homes[0][(number + 1) % 20]);
+        bank.client.pay(&from.key, to.address, bank.asset, 1, Wait::Receipt).await.unwrap();
+    }
+    cluster.wait_settled().await;
+    cluster.stop_node(VICTIM).await;
+    Scene { cluster, bank, homes }
+}
+
+/// All files below a folder with this ending, sorted.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Turns some bits over the whole length of a file.
+fn scribble(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let step = (bytes.len() / 16).max(1);
+    for at in (step / 2..bytes.len()).step_by(step) {
+        bytes[at] ^= 0x55;
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+impl Scene {
+    async fn victim(&self) -> v1::NodeStatusReply {
+        let client = self.cluster.client();
+        eventually("the damaged node's status", async || {
+            let status = client.status().await.map_err(|error| error.to_string())?;
+            status.nodes.into_iter().find(|node| node.node == VICTIM.0).ok_or("it does not answer")
+        })
+        .await
+    }
+
+    /// The node runs without the damaged group, says so with this code, and carries its others.
+    async fn says(&self, code: &str) {
+        let status = eventually("the damage is found", async || {
+            let status = self.victim().await;
+            let hurt = status.replicas.iter().find(|replica| replica.group == HURT.0).cloned();
+            match hurt {
+                Some(hurt) if !hurt.stopped.is_empty() => Ok((status, hurt.stopped)),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        let (status, stopped) = status;
+        assert!(stopped.contains(code), "{stopped}");
+        assert!(status.alarms.iter().any(|alarm| alarm.contains(&HURT.to_string())), "{:?}", status.alarms);
+        for replica in status.replicas.iter().filter(|replica| replica.group != HURT.0) {
+            assert!(replica.stopped.is_empty(), "{replica:?}");
+        }
+    }
+
+    /// Both shards serve, through every router, and what the damaged one reads is right.
+    async fn others_go_on(&self) {
+        let (alice, bob, far) = (&self.homes[0][0], &self.homes[0][1], &self.homes[1][0]);
+        for to in [bob, far] {
+            self.bank.client.pay(&alice.key, to.address, self.bank.asset, 1, Wait::Applied).await.unwrap();
+        }
+        let client = self.cluster.client_of(VICTIM);
+        let through = client.account(alice.address, Consistency::Linearizable, true).await.unwrap().value.unwrap();
+        let expected = self.bank.balance(alice.address).await;
+        assert_eq!(through.balances[0].1.posted, expected);
+        let stale = client.account(alice.address, Consistency::Stale, false).await.unwrap().value.unwrap();
+        assert!(stale.balances[0].1.posted >= expected);
+        assert_eq!(self.bank.total(self.homes.iter().flatten()).await, 40_000);
+    }
+
+    /// What the message says to do: remove the group's folder, and let it fetch a snapshot.
+    async fn mend(&mut self) {
+        self.cluster.stop_node(VICTIM).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_table_stops_its_group_on_its_node_and_nothing_else() {
+    let mut scene = scene().await;
+    let tables = files(&scene.cluster.data(VICTIM, HURT), ".sst");
+    assert!(!tables.is_empty(), "a stopped node has flushed its state");
+    tables.iter().for_each(|table| scribble(table));
+    scene.cluster.start_node(VICTIM).await;
+    scene.says("storage_corrupt").await;
+    scene.others_go_on().await;
+    scene.mend().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_or_cut_table_is_found() {
+    let mut scene = scene().await;
+    let tables = files(&scene.cluster.data(VICTIM, HURT), ".sst");
+    let last = tables.last().unwrap();
+    let bytes = std::fs::read(last).unwrap();
+    std::fs::write(last, &bytes[..bytes.len() / 2]).unwrap();
+    scene.cluster.start_node(VICTIM).await;
+    scene.says("storage_corrupt").await;
+    scene.others_go_on().await;
+    scene.cluster.stop_node(VICTIM).await;
+    std::fs::remove_file(last).unwrap();
+    scene.cluster.start_node(VICTIM).await;
+    scene.says("storage_").await;
+    scene.others_go_on().await;
+    // With the file back as it was, the group runs again and catches up.
+    scene.cluster.stop_node(VICTIM).await;
+    std::fs::write(last, bytes).unwrap();
+    scene.cluster.start_node(VICTIM).await;
+    scene.cluster.wait_settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_pointer_file_is_not_guessed_at() {
+    let mut scene = scene().await;
+    let pointer = scene.cluster.data(VICTIM, HURT).join("state").join("LIVE");
+    let bytes = std::fs::read(&pointer).unwrap();
+    for bad in [&bytes[..bytes.len() - 1], b"", &[0; 24]] {
+        std::fs::write(&pointer, bad).unwrap();
+        scene.cluster.start_node(VICTIM).await;
+        scene.says("storage_corrupt").await;
+        scene.cluster.stop_node(VICTIM).await;
+    }
+    std::fs::remove_file(&pointer).unwrap();
+    scene.cluster.start_node(VICTIM).await;
+    scene.says("storage_corrupt").await;
+    scene.others_go_on().await;
+    scene.cluster.stop_node(VICTIM).await;
+    std::fs::write(&pointer, bytes).unwrap();
+    scene.cluster.start_node(VICTIM).await;
+    scene.cluster.wait_settled().await;
+}
+
+/// The log is one database for all groups of a node. Damage there is found when it is read: the node
+/// does not start, or the groups whose entries are damaged do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_log_is_found_and_never_replayed() {
+    let mut scene = scene().await;
+    let log = scene.cluster.dir.node_dir(VICTIM).join("data").join("log");
+    let mut parts = files(&log, ".sst");
+    parts.extend(files(&log, ".log").into_iter().filter(|file| std::fs::metadata(file).unwrap().len() > 0));
+    assert!(!parts.is_empty(), "{:?}", files(&log, ""));
+    parts.iter().for_each(|part| scribble(part));
+    match scene.cluster.try_start(VICTIM).await {
+        Err(error) => {
+            assert_eq!(error.code(), "storage_corrupt", "{error}");
+            assert!(error.to_string().contains("log"), "{error}");
+            let (alice, bob) = (&scene.homes[0][0], &scene.homes[1][1]);
+            scene.bank.client.pay(&alice.key, bob.address, scene.bank.asset, 1, Wait::Applied).await.unwrap();
+            assert_eq!(scene.bank.total(scene.homes.iter().flatten()).await, 40_000);
+        }
+        Ok(()) => {
+            let status = scene.victim().await;
+            let stopped: Vec<&str> = status.replicas.iter().map(|replica| replica.stopped.as_str()).filter(|why| !why.is_empty()).collect();
+            assert!(!stopped.is_empty(), "a damaged log was taken: {status:?}");
+            assert!(stopped.iter().all(|why| why.contains("storage_corrupt")), "{stopped:?}");
+            scene.others_go_on().await;
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Who is let in, and what happens to those who shout at the door.
+
+use bytes::{Buf, BufMut, Bytes};
+use client::net::{self, Identity};
+use client::Wait;
+use ledger::NodeId;
+use prost::Message;
+use proto::v1;
+use seamark_cli::setup::{Authority, Subject};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use crate::support::bank::{Bank, Wallet, wallet};
+use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::in_time;
+
+const NODE: NodeId = NodeId(1);
+
+/// Bytes as they are, so that any method can be called with anything.
+#[derive(Clone, Copy, Default)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+/// Calls a method, whatever its kind, with one message, and returns the first answer.
+async fn call(channel: &Channel, method: &str, message: Bytes) -> Result<Option<Bytes>, Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    let called = async {
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let request = Request::new(tokio_stream::iter([message]));
+        let mut answers = grpc.streaming(request, method.parse().unwrap(), Raw).await?.into_inner();
+        answers.message().await
+    };
+    in_time(method, called).await
+}
+
+/// Every method of a service, from the descriptors, so that none can be forgotten.
+fn methods(service: &str) -> Vec<String> {
+    let set = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();
+    let services = set.file.iter().flat_map(|file| {
+        let package = file.package();
+        file.service.iter().map(move |service| (package, service))
+    });
+    let (package, found) = services.into_iter().find(|(_, found)| found.name() == service).unwrap();
+    found.method.iter().map(|method| format!("/{package}.{service}/{}", method.name())).collect()
+}
+
+fn short(method: &str) -> &str {
+    method.rsplit('/').next().unwrap()
+}
+
+struct Door {
+    cluster: TestCluster,
+    bank: Bank,
+    alice: Wallet,
+}
+
+impl Door {
+    async fn open() -> Self {
+        let cluster = TestCluster::start(Wanted { shards: 1, ..Wanted::default() }).await;
+        let bank = Bank::open(&cluster.client()).await;
+        let alice = wallet("alice", 0);
+        bank.fund([&alice], 1_000).await;
+        Self { cluster, bank, alice }
+    }
+
+    fn peer_port(&self, identity: &Identity) -> Channel {
+        let info = self.cluster.info(NODE);
+        net::connect(&info.peer_addr, identity, &self.cluster.roots(), &net::node_server_name(NODE)).unwrap()
+    }
+
+    fn client_port(&self, identity: &Identity) -> Channel {
+        let info = self.cluster.info(NODE);
+        net::connect(&info.client_addr, identity, &self.cluster.roots(), &net::node_server_name(NODE)).unwrap()
+    }
+
+    fn issue(&self, subject: &Subject) -> Identity {
+        self.cluster.authority("org-a").issue(subject).unwrap().identity()
+    }
+
+    async fn still_works(&self) {
+        let to = wallet("bob", 0).address;
+        self.bank.client.pay(&self.alice.key, to, self.bank.asset, 1, Wait::Applied).await.unwrap();
+        let status = self.cluster.status().await;
+        assert_eq!((status.nodes.len(), status.unreachable.len()), (3, 0));
+        let stopped: Vec<_> = status.nodes.iter().flat_map(|node| &node.replicas).filter(|replica| !replica.stopped.is_empty()).collect();
+        assert!(stopped.is_empty(), "{stopped:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_certificates_of_the_cluster_are_let_in() {
+    let door = Door::open().await;
+    // A certificate of an authority that nobody knows, even when it calls itself like one of ours.
+    let stranger = Authority::make("org-a").unwrap().issue(&Subject::client("client", "org-a")).unwrap().identity();
+    for channel in [door.client_port(&stranger), door.peer_port(&stranger)] {
+        for method in methods("Router").iter().chain(&methods("Node")) {
+            let error = call(&channel, method, Bytes::new()).await.unwrap_err();
+            assert!(matches!(error.code(), Code::Unavailable | Code::Unknown), "{method}: {error:?}");
+        }
+    }
+    // And one who shows none.
+    let info = door.cluster.info(NODE);
+    let roots = door.cluster.roots();
+    let mut tls = tonic::transport::ClientTlsConfig::new().domain_name(net::node_server_name(NODE));
+    for pem in &roots.ca_pems {
+        tls = tls.ca_certificate(tonic::transport::Certificate::from_pem(pem));
+    }
+    for addr in [&info.client_addr, &info.peer_addr] {
+        let endpoint = Channel::from_shared(format!("https://{addr}")).unwrap().tls_config(tls.clone()).unwrap();
+        let channel = endpoint.connect_lazy();
+        let error = call(&channel, "/seamark.v1.Router/Cluster", Bytes::new()).await.unwrap_err();
+        assert!(matches!(error.code(), Code::Unavailable | Code::Unknown), "{error:?}");
+    }
+    // The SDK says so too, with a code.
+    let mut profile = door.cluster.profile();
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("client.pem"), folder.path().join("client.key")];
+    std::fs::write(&paths[0], &stranger.cert_pem).unwrap();
+    std::fs::write(&paths[1], stranger.key_pem.as_bytes()).unwrap();
+    [profile.cert, profile.key] = paths;
+    let client = client::Client::lazy(&profile).unwrap().with_patience(std::time::Duration::from_secs(1));
+    let error = client.status().await.unwrap_err();
+    assert!(["unreachable", "access_denied"].contains(&error.code()), "{error}");
+    door.still_works().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_between_nodes_answers_nodes_alone() {
+    let door = Door::open().await;
+    let hosts = vec!["127.0.0.1".to_owned()];
+    // Each is signed by an organisation of the cluster. That is not enough.
+    let not_nodes = [
+        ("a client", door.issue(&Subject::client("client-2", "org-a"))),
+        ("an admin", door.issue(&Subject::admin("admin-2", "org-a"))),
+        ("a node's name with another key", door.issue(&Subject::node(NodeId(2), "org-a", hosts.clone()))),
+    ];
+    for (who, identity) in &not_nodes {
+        let channel = door.peer_port(identity);
+        for method in methods("Node") {
+            let error = match call(&channel, &method, Bytes::new()).await {
+                Err(error) => error,
+                Ok(answer) => panic!("{who} got an answer from {method}: {answer:?}"),
+            };
+            assert_eq!(error.code(), Code::PermissionDenied, "{who}, {method}: {error:?}");
+            assert!(error.message().starts_with("access_denied"), "{who}, {method}: {error:?}");
+        }
+    }
+    // A router's certificate opens what routers need, and no method more. A method that is added has
+    // to be put on one of the two sides here.
+    let router = door.peer_port(&door.issue(&Subject::router("router-9", "org-a", hosts)));
+    for method in methods("Node") {
+        let denied = match call(&router, &method, Bytes::new()).await {
+            Err(error) => error.code() == Code::PermissionDenied,
+            Ok(_) => false,
+        };
+        match short(&method) {
+            "Raft" | "Link" | "Clock" => assert!(denied, "{method} is for nodes alone"),
+            "Ingest" | "Read" | "Follow" | "NodeStatus" => assert!(!denied, "{method} is for routers too"),
+            other => panic!("{other} is new: say here who may call it"),
+        }
+    }
+    // No service is on the other's port, whoever asks.
+    let node = door.cluster.node_identity(NodeId(2));
+    for method in methods("Node") {
+        let error = call(&door.client_port(&node), &method, Bytes::new()).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unimplemented, "{method}: {error:?}");
+    }
+    for method in methods("Router") {
+        let error = call(&door.peer_port(&node), &method, Bytes::new()).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unimplemented, "{method}: {error:?}");
+    }
+    door.still_works().await;
+}
+
+/// Bytes that follow from a number: the same garbage in every run.
+fn garbage(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_on_every_port_leaves_the_cluster_working() {
+    let door = Door::open().await;
+    let mut shouts = vec![
+        Vec::new(),
+        b"GET / HTTP/1.1\r\nHost: seamark\r\n\r\n".to_vec(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        // A TLS record that announces more than it brings.
+        vec![0x16, 3, 1, 0xff, 0xff, 1, 0, 0xff],
+        vec![0; 100_000],
+    ];
+    shouts.extend((1..20).map(|seed| garbage(seed, 1 << (seed % 17))));
+    let mut silent = Vec::new();
+    for node in door.cluster.node_ids() {
+        let info = door.cluster.info(node);
+        for addr in [&info.peer_addr, &info.client_addr] {
+            for shout in &shouts {
+                let mut socket = TcpStream::connect(addr).await.unwrap();
+                // The node may hang up in the middle of it.
+                let _ = socket.write_all(shout).await;
+                let _ = socket.shutdown().await;
+                let mut answer = Vec::new();
+                let _ = in_time("the end of a bad connection", socket.read_to_end(&mut answer)).await;
+            }
+            // Connections that never say anything, and stay.
+            for _ in 0..20 {
+                silent.push(TcpStream::connect(addr).await.unwrap());
+            }
+        }
+    }
+    door.still_works().await;
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_inside_valid_connections_is_refused_and_stops_no_group() {
+    let door = Door::open().await;
+    let client = door.client_port(&door.cluster.profile().identity().unwrap());
+    let node = door.peer_port(&door.cluster.node_identity(NodeId(2)));
+    for (channel, service) in [(client, "Router"), (node.clone(), "Node")] {
+        for method in methods(service) {
+            for seed in 1..20 {
+                // An answer or an error: what counts is that there is one and that nothing breaks.
+                let _ = call(&channel, &method, Bytes::from(garbage(seed, 300))).await;
+            }
+        }
+    }
+    // Well-formed outside, garbage inside: every kind of consensus message, with and without a group.
+    let group = ledger::GroupId::shard(0).0;
+    for kind in 0..=20u32 {
+        for (group, length) in [(group, 0), (group, 64), (0, 64), (ledger::GroupId::BEACON.0, 500)] {
+            let payload = garbage(u64::from(kind) + 1, length).into();
+            let request = v1::RaftRequest { group, kind, payload }.encode_to_vec();
+            let answer = call(&node, "/seamark.v1.Node/Raft", request.into()).await;
+            assert!(answer.is_err(), "garbage of kind {kind} was taken: {answer:?}");
+        }
+    }
+    for seed in 1..10 {
+        let frame = v1::LinkFrame { group, payload: garbage(seed, 200).into() };
+        let batch = v1::LinkBatch { frames: vec![frame] }.encode_to_vec();
+        let error = call(&node, "/seamark.v1.Node/Link", batch.into()).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
+    }
+    door.still_works().await;
+}
