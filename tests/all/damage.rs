@@ -67,7 +67,7 @@ impl Scene {
         let client = self.cluster.client();
         eventually("the damaged node's status", async || {
             let status = client.status().await.map_err(|error| error.to_string())?;
-            status.nodes.into_iter().find(|node| node.node == VICTIM.0).ok_or("it does not answer")
+            status.nodes.into_iter().find(|node| node.node == VICTIM.0).ok_or_else(|| "it does not answer".to_owned())
         })
         .await
     }
