@@ -116,7 +116,9 @@ pub fn problems(status: &v1::StatusReply, committees: &[Committee]) -> Vec<Strin
     problems
 }
 
-fn group_problems(line: &GroupLine, committee: &Committee, problems: &mut Vec<String>) {
+fn group_problems(status: &v1::StatusReply, line: &GroupLine, committee: &Committee, problems: &mut Vec<String>) {
+    // That a node is silent has been said once; it need not be said again for each of its groups.
+    let silent = |node: u32| status.unreachable.iter().any(|gone| gone.node == node);
     let group = &line.group;
     let answering =
         line.replicas.iter().filter(|replica| replica.height.is_some() && replica.stopped.is_empty()).count();
@@ -135,7 +137,8 @@ fn group_problems(line: &GroupLine, committee: &Committee, problems: &mut Vec<St
             _ if !replica.stopped.is_empty() => {
                 problems.push(format!("{group} has stopped on node {node}: {}", replica.stopped))
             }
-            (None, _) => problems.push(format!("{group} has no replica on node {node}, or the node does not answer")),
+            (None, _) if silent(node) => {}
+            (None, _) => problems.push(format!("{group} does not run on node {node}")),
             (_, Some(lag)) if lag > LAG_MAX => problems.push(format!("{group} on node {node} is {lag} blocks behind")),
             _ => {}
         }
@@ -248,9 +251,11 @@ mod tests {
         let mut lonely = status(vec![node(1, 7, true, 1)]);
         lonely.unreachable.push(v1::UnreachableNode { node: 2, addr: "h:1".into(), error: "refused".into() });
         let text = problems(&lonely, &[committee()]).join("\n");
-        for part in
-            ["node 2 at h:1 does not answer: refused", "shard-0 has lost its quorum: 1 of 3", "no replica on node 3"]
-        {
+        for part in [
+            "node 2 at h:1 does not answer: refused",
+            "shard-0 has lost its quorum: 1 of 3",
+            "shard-0 does not run on node 3",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         let mut stopped = node(2, 7, false, 1);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ledger::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child as Process, Command};
+use tokio::process::{Child as Process, ChildStdin, Command};
 
 use crate::error::CliError;
 
@@ -23,6 +23,9 @@ const LOG_LINES_SHOWN: usize = 6;
 pub(super) struct Child {
     id: NodeId,
     process: Process,
+    /// Held open: when it closes, the child stops. Taken out of the process, because waiting for
+    /// that would close it.
+    _pipe: Option<ChildStdin>,
     log: PathBuf,
     ended: bool,
 }
@@ -85,7 +88,7 @@ fn spawn(program: &Path, id: NodeId, config: &Path) -> Result<Child, CliError> {
     let log = config.with_file_name("node.log");
     let file = OpenOptions::new().create(true).append(true).open(&log).map_err(|error| CliError::file(&log, &error))?;
     let copy = file.try_clone().map_err(|error| CliError::file(&log, &error))?;
-    let process = Command::new(program)
+    let mut process = Command::new(program)
         .args(["node", "--with-parent", "--config"])
         .arg(config)
         .stdin(Stdio::piped())
@@ -102,7 +105,8 @@ fn spawn(program: &Path, id: NodeId, config: &Path) -> Result<Child, CliError> {
                 "check the limits of processes and memory of this user",
             )
         })?;
-    Ok(Child { id, process, log, ended: false })
+    let pipe = process.stdin.take();
+    Ok(Child { id, process, _pipe: pipe, log, ended: false })
 }
 
 /// Waits until one of those that run has ended.

@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::output::{Output, grouped, table};
 
 /// Folders below the one that is named; data folders are not deeper.
-const DEPTH_MAX: usize = 4;
+const DEPTH_MAX: usize = 8;
 /// The file that every database folder has.
 const LIVE_FILE: &str = "LIVE";
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::net;
-use ledger::NodeId;
+use ledger::{GroupId, NodeId};
 use proto::v1;
 use tokio::sync::watch;
 
@@ -38,15 +38,20 @@ pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>
     }
 }
 
-/// Nodes in a circle.
+/// The next node to follow: members of the beacon know first, so they come in turn. Without a
+/// beacon committee any node will do.
 fn next_node(view: &ClusterView, after: Option<NodeId>) -> Option<NodeId> {
-    let next = after.and_then(|node| {
-        view.nodes
-            .range((std::ops::Bound::Excluded(node), std::ops::Bound::Unbounded))
-            .next()
-    });
-    next.or_else(|| view.nodes.iter().next())
-        .map(|(node, _)| *node)
+    let mut candidates: Vec<NodeId> = view
+        .committees
+        .get(&GroupId::BEACON)
+        .map(|committee| committee.members.iter().map(|member| member.node).collect())
+        .unwrap_or_default();
+    if candidates.is_empty() {
+        candidates = view.nodes.keys().copied().collect();
+    }
+    candidates.sort_unstable();
+    let next = after.and_then(|node| candidates.iter().find(|candidate| **candidate > node));
+    next.or(candidates.first()).copied()
 }
 
 async fn follow_node(
@@ -93,7 +98,8 @@ fn take(
         ))
     })?;
     view.send_if_modified(|current| {
-        let newer = new.beacon_height >= current.beacon_height
+        // Strictly newer: nodes follow each other, and an equal view must not go round for ever.
+        let newer = new.beacon_height > current.beacon_height
             && new.layout.version >= current.layout.version;
         if newer {
             *current = Arc::new(new);

@@ -45,7 +45,7 @@ impl Command {
             Self::Checkpoint(bytes) => (3, bytes),
             Self::Registry(bytes) => (4, bytes),
         };
-        tagged(b"seamark/command/v1", &[&[kind], bytes])
+        tagged(b"seamark/entry/v1", &[&[kind], bytes])
     }
 }
 

@@ -15,6 +15,7 @@ use cross_shard::stream::{self, OutStream};
 use ledger::committee::Committee;
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
+use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, TimeMs, TxId};
 use ledger::limits::CLOCK_SKEW_MS_MAX;
@@ -38,7 +39,7 @@ use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 use crate::core::records::BlockRecord;
 use crate::server::clock::{Clock, Offsets, median_offset_ms};
-use crate::server::ingest::{Arrivals, Waiters};
+use crate::server::ingest::{Arrivals, Checked, Waiters, verification_mark};
 use crate::server::links::{Links, Transport};
 use crate::server::replica::{Committing, DbReader, OpenError, Replica, ReplicaShare};
 
@@ -78,6 +79,8 @@ pub struct HostContext {
     pub clock: Clock,
     /// Clock offsets of the peers.
     pub offsets: watch::Receiver<Offsets>,
+    /// Rings when a group's leader or the beacon's registry may have changed.
+    pub changed: Arc<tokio::sync::Notify>,
     /// Ends everything.
     pub stop: CancellationToken,
     /// Waits for everything.
@@ -99,9 +102,10 @@ pub struct GroupHandle {
     /// The highest certificate.
     pub certified: watch::Receiver<Option<Certificate>>,
     /// What an operator must know.
-    pub alarms: Arc<Mutex<Vec<String>>>,
+    pub alarms: Arc<Alarms>,
     inputs: mpsc::Sender<Input>,
-    checked: Arc<Mutex<lru::LruCache<TxId, ()>>>,
+    verify: VerifyMode,
+    checked: Arc<Mutex<lru::LruCache<Hash32, ()>>>,
 }
 
 /// Why a group cannot start.
@@ -178,7 +182,7 @@ impl GroupHandle {
         };
         let (certified_out, certified) = watch::channel(None);
         let waiters = Arc::new(Waiters::default());
-        let alarms = Arc::new(Mutex::new(Vec::new()));
+        let alarms = Arc::new(Alarms::default());
         let checked = Arc::new(Mutex::new(lru::LruCache::new(
             std::num::NonZeroUsize::new(CHECKED_MAX).expect("the bound is not zero"),
         )));
@@ -204,6 +208,8 @@ impl GroupHandle {
             leader: None,
             leads: false,
             members: Vec::new(),
+            raft: None,
+            stepping_down: None,
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, raft_in));
@@ -215,24 +221,24 @@ impl GroupHandle {
         bootstrapped.map_err(|error| GroupError::Bootstrap(group, error))?;
         let _ = raft_out.send(raft.clone());
         let arrivals = Arrivals::default();
-        Ok(Arc::new(Self { group, raft, share, waiters, arrivals, certified, alarms, inputs, checked }))
+        Ok(Arc::new(Self { group, raft, share, waiters, arrivals, certified, alarms, inputs, verify: context.verify, checked }))
     }
 
     /// Hands over checked transactions; returns them when the group's queue is full.
     ///
     /// # Errors
     /// The transactions that were not taken.
-    pub fn submit(&self, txs: Vec<(TxId, Bytes)>) -> Result<(), Vec<TxId>> {
-        let mut ids = Vec::with_capacity(txs.len());
-        let mut bytes = Vec::with_capacity(txs.len());
-        {
+    pub fn submit(&self, txs: Vec<Checked>) -> Result<(), Vec<TxId>> {
+        if txs.is_empty() {
+            return Ok(());
+        }
+        if self.verify == VerifyMode::Every {
             let mut checked = self.checked.lock();
-            for (txid, tx) in txs {
-                checked.put(txid, ());
-                ids.push(txid);
-                bytes.push(tx);
+            for tx in &txs {
+                checked.put(tx.mark, ());
             }
         }
+        let (ids, bytes) = txs.into_iter().map(|tx| (tx.txid, tx.bytes)).unzip::<_, _, Vec<_>, Vec<_>>();
         self.inputs.try_send(Input::Submit(bytes)).map_err(|_| ids)
     }
 
@@ -300,13 +306,48 @@ fn committees(view: &mut View<'_>, genesis: &Genesis) -> Vec<Committee> {
         .collect()
 }
 
+/// What an operator must know of a group. An alarm is shown while its cause lasts: one that is not
+/// raised again goes away, except where the group cannot mend itself.
+#[derive(Default)]
+pub struct Alarms {
+    raised: Mutex<Vec<(String, std::time::Instant)>>,
+}
+
+/// How long an alarm is shown after it was raised last.
+const ALARM_SHOWN: Duration = Duration::from_secs(60);
+/// Different alarms kept per group.
+const ALARMS_MAX: usize = 16;
+
+impl Alarms {
+    fn raise(&self, group: GroupId, text: String) {
+        let mut raised = self.raised.lock();
+        let now = std::time::Instant::now();
+        if let Some(known) = raised.iter_mut().find(|(known, _)| *known == text) {
+            known.1 = now;
+            return;
+        }
+        tracing::warn!(%group, "{text}");
+        raised.push((text, now));
+        let extra = raised.len().saturating_sub(ALARMS_MAX);
+        raised.drain(..extra);
+    }
+
+    /// The alarms of the last minute.
+    #[must_use]
+    pub fn current(&self) -> Vec<String> {
+        let mut raised = self.raised.lock();
+        raised.retain(|(_, at)| at.elapsed() < ALARM_SHOWN);
+        raised.iter().map(|(text, _)| text.clone()).collect()
+    }
+}
+
 struct GroupTask {
     context: HostContext,
     group: GroupId,
     share: ReplicaShare,
     waiters: Arc<Waiters>,
-    alarms: Arc<Mutex<Vec<String>>>,
-    checked: Arc<Mutex<lru::LruCache<TxId, ()>>>,
+    alarms: Arc<Alarms>,
+    checked: Arc<Mutex<lru::LruCache<Hash32, ()>>>,
     certified: watch::Sender<Option<Certificate>>,
     inputs: mpsc::WeakSender<Input>,
     proposals: mpsc::Sender<(u64, Bytes)>,
@@ -314,6 +355,8 @@ struct GroupTask {
     leader: Option<NodeId>,
     leads: bool,
     members: Vec<NodeId>,
+    raft: Option<RaftGroup>,
+    stepping_down: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl GroupTask {
@@ -341,6 +384,7 @@ impl GroupTask {
                     let Ok(started) = started else { break };
                     roles = Some(started.role());
                     self.proposals = self.proposer(started.clone());
+                    self.raft = Some(started.clone());
                     let role = started.role().borrow().clone();
                     self.role(&role);
                 }
@@ -396,6 +440,7 @@ impl GroupTask {
             self.alarm(format!("{} stopped on this node: {reason}", self.group));
         }
         if moved {
+            self.context.changed.notify_one();
             self.step(Input::Role { leads: role.leads, leader: role.leader });
         }
         if lost {
@@ -407,22 +452,31 @@ impl GroupTask {
         let median = median_offset_ms(&self.context.offsets.borrow(), self.context.node, &self.members);
         if median.unsigned_abs() > CLOCK_SKEW_MS_MAX {
             self.alarm(format!(
-                "this node's clock is {} ms from the median of {}'s nodes; set it right",
-                -median, self.group
+                "this node's clock is more than {CLOCK_SKEW_MS_MAX} ms from the median of {}'s nodes; set it right",
+                self.group
             ));
+            self.give_up_leadership();
         }
         let offset = self.context.clock.wall_offset_ms() + median;
         self.step(Input::ClockOffset(offset));
     }
 
-    fn alarm(&self, text: String) {
-        let mut alarms = self.alarms.lock();
-        if alarms.last() != Some(&text) {
-            tracing::warn!(group = %self.group, "{text}");
-            alarms.push(text);
-            let extra = alarms.len().saturating_sub(16);
-            alarms.drain(..extra);
+    /// A leader whose clock nobody shares hands over; asked again while it goes on leading.
+    fn give_up_leadership(&mut self) {
+        let Some(raft) = self.raft.clone().filter(|_| self.leads) else { return };
+        if self.stepping_down.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
         }
+        let group = self.group;
+        self.stepping_down = Some(self.context.tasks.spawn(async move {
+            if let Err(error) = raft.step_down().await {
+                tracing::warn!(%group, %error, "nobody takes the leadership over");
+            }
+        }));
+    }
+
+    fn alarm(&self, text: String) {
+        self.alarms.raise(self.group, text);
     }
 
     fn committing(&mut self, what: Committing) {
@@ -445,6 +499,9 @@ impl GroupTask {
                     }
                 }
                 self.step(Input::Committed(block));
+                if self.group == GroupId::BEACON {
+                    self.context.changed.notify_one();
+                }
                 if system_changed {
                     self.reread_committees();
                 }
@@ -527,7 +584,7 @@ impl GroupTask {
             let judged = tokio::task::spawn_blocking(move || {
                 let open: Vec<&ParsedTx> = {
                     let checked = checked.lock();
-                    txs.iter().filter(|tx| !checked.contains(&tx.txid)).collect()
+                    txs.iter().filter(|tx| !checked.contains(&verification_mark(tx))).collect()
                 };
                 open.par_iter().all(|tx| tx.verify_signatures().is_ok())
             });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs, TxId};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::limits::INGEST_QUEUE_TXS;
@@ -31,6 +32,13 @@ struct Waiter {
     wants_applied: bool,
 }
 
+/// Everybody who waits for one transaction, and the bytes that were checked for it. The txid does
+/// not cover the witnesses, so only the very same bytes may rely on that check.
+struct Waiting {
+    checked: Bytes,
+    waiters: Vec<Waiter>,
+}
+
 struct Unapplied {
     txid: TxId,
     remaining: usize,
@@ -39,7 +47,7 @@ struct Unapplied {
 
 #[derive(Default)]
 struct Books {
-    waiting: HashMap<TxId, Vec<Waiter>>,
+    waiting: HashMap<TxId, Waiting>,
     unapplied: HashMap<u64, Unapplied>,
     by_stream: HashMap<GroupId, BTreeMap<u64, Vec<u64>>>,
     taken: HashMap<GroupId, u64>,
@@ -135,28 +143,35 @@ fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
 }
 
 impl Waiters {
-    /// Remembers who waits; returns whether somebody already did, so that the transaction is on its
-    /// way.
-    pub fn wait(&self, txid: TxId, reply: &Arc<ReplyQueue>, wants_applied: bool) -> bool {
+    /// Remembers who waits; returns whether these very bytes are on their way already.
+    pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool) -> bool {
         let mut books = self.books.lock();
-        let waiters = books.waiting.entry(txid).or_default();
-        let known = !waiters.is_empty();
-        waiters.push(Waiter { reply: Arc::clone(reply), wants_applied });
-        known
+        let waiter = Waiter { reply: Arc::clone(reply), wants_applied };
+        match books.waiting.get_mut(&tx.txid) {
+            Some(waiting) => {
+                waiting.waiters.push(waiter);
+                waiting.checked == tx.bytes
+            }
+            None => {
+                let waiting = Waiting { checked: tx.bytes.clone(), waiters: vec![waiter] };
+                books.waiting.insert(tx.txid, waiting);
+                false
+            }
+        }
     }
 
-    /// Whether somebody waits for this transaction, so that it has been checked.
+    /// Whether somebody waits for these very bytes, so that they have been checked.
     #[must_use]
-    pub fn knows(&self, txid: &TxId) -> bool {
-        self.books.lock().waiting.contains_key(txid)
+    pub fn knows(&self, txid: &TxId, bytes: &Bytes) -> bool {
+        self.books.lock().waiting.get(txid).is_some_and(|waiting| waiting.checked == *bytes)
     }
 
     /// A transaction has its receipt.
     pub fn receipt(&self, receipt: &Receipt) {
         let mut books = self.books.lock();
-        let Some(waiters) = books.waiting.remove(&receipt.txid) else { return };
+        let Some(waiting) = books.waiting.remove(&receipt.txid) else { return };
         let event = v1::SubmitEvent::receipt(id_bytes(&receipt.txid), encoded(receipt));
-        for waiter in waiters {
+        for waiter in waiting.waiters {
             waiter.reply.push(event.clone());
             if waiter.wants_applied {
                 books.await_applied(receipt, waiter.reply);
@@ -166,8 +181,8 @@ impl Waiters {
 
     /// A transaction was refused without a receipt.
     pub fn refuse(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
-        let waiters = self.books.lock().waiting.remove(txid);
-        for waiter in waiters.into_iter().flatten() {
+        let waiting = self.books.lock().waiting.remove(txid);
+        for waiter in waiting.into_iter().flat_map(|waiting| waiting.waiters) {
             waiter.reply.push(refused(txid, reject, leader));
         }
     }
@@ -191,8 +206,8 @@ impl Waiters {
         let mut books = self.books.lock();
         let old = std::mem::take(&mut *books);
         drop(books);
-        for (txid, waiters) in old.waiting {
-            for waiter in waiters {
+        for (txid, waiting) in old.waiting {
+            for waiter in waiting.waiters {
                 waiter.reply.push(refused(&txid, Reject::NotLeader, leader));
             }
         }
@@ -251,31 +266,43 @@ pub struct Checked {
     pub txid: TxId,
     /// As received.
     pub bytes: Bytes,
+    /// What was verified: names the body and the witnesses.
+    pub mark: Hash32,
+}
+
+/// Names a body together with its witnesses, for those who remember what they verified: the txid
+/// alone does not cover the witnesses.
+#[must_use]
+pub fn verification_mark(tx: &ParsedTx) -> Hash32 {
+    let witnesses = borsh::to_vec(&tx.witnesses).expect("writing to memory does not fail");
+    ledger::hash::tagged(b"seamark/verified/v1", &[&tx.txid.0.0, &witnesses])
 }
 
 /// Decodes and verifies a batch on all cores. `ahead` is the leader's clock, to refuse what no
 /// block would accept.
 ///
-/// What `waiters` know is on its way and was checked when it came first: a router that repeats
-/// itself in an overload must not cost as much again.
+/// What `waiters` know byte for byte is on its way and was checked when it came first: a router
+/// that repeats itself in an overload must not cost as much again. Such a transaction comes back
+/// with `false`: it was not verified this time and must not be sequenced on its own.
 #[must_use]
 pub fn check(
     cluster: &ClusterId,
     now: TimeMs,
     txs: Vec<Bytes>,
     waiters: &Waiters,
-) -> Vec<Result<Checked, (Option<TxId>, Reject)>> {
+) -> Vec<Result<(Checked, bool), (Option<TxId>, Reject)>> {
     let one = |bytes: Bytes| {
         let tx = ParsedTx::decode(cluster, &bytes).map_err(|reject| (None, reject))?;
         let txid = tx.txid;
-        if waiters.knows(&txid) {
-            return Ok(Checked { txid, bytes });
+        if waiters.knows(&txid, &bytes) {
+            return Ok((Checked { txid, mark: Hash32::ZERO, bytes }, false));
         }
-        let judged = rules::check_time(&tx, now).and_then(|()| tx.verify_signatures());
-        match judged {
+        tx.verify_signatures().map_err(|reject| (Some(txid), reject))?;
+        match rules::check_time(&tx, now) {
             // Past its deadline it may still have a receipt, which only the machine can tell.
-            Ok(()) => Ok(Checked { txid, bytes }),
-            Err(Reject::Expired | Reject::OutcomePruned) if tx.verify_signatures().is_ok() => Ok(Checked { txid, bytes }),
+            Ok(()) | Err(Reject::Expired | Reject::OutcomePruned) => {
+                Ok((Checked { txid, mark: verification_mark(&tx), bytes }, true))
+            }
             Err(reject) => Err((Some(txid), reject)),
         }
     };
@@ -291,6 +318,10 @@ mod tests {
     use super::*;
     use ledger::ids::Height;
     use v1::submit_event::Event;
+
+    fn checked(text: &'static [u8]) -> Checked {
+        Checked { txid: TxId(ledger::hash::sha256(text)), bytes: Bytes::from_static(text), mark: Hash32::ZERO }
+    }
 
     fn receipt(txid: TxId, mail: Vec<(GroupId, u64)>) -> Receipt {
         Receipt {
@@ -314,10 +345,14 @@ mod tests {
         let (sink, mut events) = tokio::sync::mpsc::channel(8);
         let reply = ReplyQueue::new(sink);
         let waiters = Waiters::default();
-        let txid = TxId(ledger::hash::sha256(b"tx"));
-        assert!(!waiters.wait(txid, &reply, true));
-        assert!(waiters.wait(txid, &reply, false), "a second sender finds it on its way");
-        assert!(waiters.knows(&txid));
+        let tx = checked(b"tx");
+        let txid = tx.txid;
+        assert!(!waiters.wait(&tx, &reply, true));
+        assert!(waiters.wait(&tx, &reply, false), "a second sender finds it on its way");
+        assert!(waiters.knows(&txid, &tx.bytes));
+        let other = Bytes::from_static(b"same body, other witnesses");
+        assert!(!waiters.knows(&txid, &other), "other witnesses are checked on their own");
+        assert!(!waiters.wait(&Checked { bytes: other, ..checked(b"tx") }, &reply, false));
         waiters.receipt(&receipt(txid, vec![(GroupId::shard(1), 4), (GroupId::shard(2), 0)]));
         let first = next(&mut events).await;
         assert_eq!(first.iter().filter(|event| matches!(event, Event::Receipt(_))).count(), first.len());
@@ -330,7 +365,7 @@ mod tests {
             seen = next(&mut events).await;
         }
         // What is known to be taken needs no waiting.
-        assert!(!waiters.wait(txid, &reply, true));
+        assert!(!waiters.wait(&tx, &reply, true));
         waiters.receipt(&receipt(txid, vec![(GroupId::shard(1), 2)]));
         let mut both = next(&mut events).await;
         while both.len() < 2 {
@@ -344,12 +379,12 @@ mod tests {
         let (sink, mut events) = tokio::sync::mpsc::channel(8);
         let reply = ReplyQueue::new(sink);
         let waiters = Waiters::default();
-        let waiting = TxId(ledger::hash::sha256(b"waiting"));
-        waiters.wait(waiting, &reply, false);
+        let waiting = checked(b"waiting");
+        waiters.wait(&waiting, &reply, false);
         waiters.leadership_lost(Some(NodeId(2)));
         let seen = next(&mut events).await;
         assert!(matches!(&seen[..], [Event::Refusal(refusal)] if refusal.leader_node == 2));
-        assert!(!waiters.knows(&waiting));
+        assert!(!waiters.knows(&waiting.txid, &waiting.bytes));
     }
 
     #[test]

@@ -98,9 +98,13 @@ pub async fn check_arrivals(context: HostContext, handle: Arc<GroupHandle>) {
         for (result, sender) in checked.into_iter().zip(senders) {
             let arrived = &round[sender];
             match result {
-                Ok(tx) => {
-                    if !handle.waiters.wait(tx.txid, &arrived.reply, arrived.wants_applied) {
-                        fresh.push((tx.txid, tx.bytes));
+                Ok((tx, verified)) => {
+                    let riding = handle.waiters.wait(&tx, &arrived.reply, arrived.wants_applied);
+                    if verified && !riding {
+                        fresh.push(tx);
+                    } else if !riding {
+                        // What it relied on got its fate in between; only a check of its own counts.
+                        handle.waiters.refuse(&tx.txid, Reject::Busy, role.leader);
                     }
                 }
                 Err((Some(txid), reject)) => arrived.reply.push(refused(&txid, reject, None)),

@@ -50,6 +50,12 @@ impl Service {
         view.nodes.values().find(|node| node.tls_key_hash == hash).map(|node| node.id).ok_or_else(denied)
     }
 
+    /// Whether a node has a seat in a group: nobody else takes part in its consensus.
+    fn is_member(&self, group: GroupId, node: NodeId) -> bool {
+        let view = self.view.borrow();
+        view.committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
+    }
+
     /// A node, or a router of one of the cluster's organisations.
     fn node_or_router<T>(&self, request: &Request<T>) -> Result<(), Status> {
         if self.node(request).is_ok() {
@@ -74,8 +80,11 @@ impl NodeService for Service {
     type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::ClusterReply, Status>> + Send>>;
 
     async fn raft(&self, request: Request<v1::RaftRequest>) -> Result<Response<v1::RaftReply>, Status> {
-        self.node(&request)?;
+        let from = self.node(&request)?;
         let request = request.into_inner();
+        if !self.is_member(GroupId(request.group), from) {
+            return Err(denied());
+        }
         let handle = self
             .hosted
             .group(request.group)

@@ -19,7 +19,7 @@ pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
     let groups = hosted.groups.read().clone();
     let all: Vec<_> = context.genesis.nodes.iter().map(|node| node.id).collect();
     let log = hosted.log_stats();
-    let mut alarms: Vec<String> = groups.values().flat_map(|handle| handle.alarms.lock().clone()).collect();
+    let mut alarms: Vec<String> = groups.values().flat_map(|handle| handle.alarms.current()).collect();
     alarms.extend(hosted.failed.read().iter().map(|(group, reason)| format!("{group} does not run here: {reason}")));
     let mut replicas: Vec<v1::ReplicaStatus> = groups.values().map(|handle| of_replica(handle)).collect();
     replicas.extend(hosted.failed.read().iter().map(|(group, reason)| v1::ReplicaStatus {

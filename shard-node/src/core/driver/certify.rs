@@ -126,9 +126,10 @@ impl Certifier {
             };
         }
         let hash = block.hash;
-        pending
-            .signatures
-            .retain(|node, (claimed, signature)| *claimed == hash && signed(committee, *node, claimed, signature));
+        let own = pending.own.as_ref().map(|attestation| attestation.node);
+        pending.signatures.retain(|node, (claimed, signature)| {
+            *claimed == hash && (own == Some(*node) || signed(committee, *node, claimed, signature))
+        });
         if pending.signatures.len() < usize::from(committee.threshold) {
             return Gathered::Nothing;
         }

@@ -14,6 +14,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId, Tick};
 use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX};
 use ledger::merkle::{self, MerklePath};
+use ledger::reject::Reject;
 
 use crate::core::driver::certify::Certified;
 use crate::core::driver::{CommittedBlock, DriverConfig, Output, OutboxView};
@@ -69,6 +70,8 @@ struct Incoming {
     target: usize,
     silent: u32,
     pulled: Option<Tick>,
+    /// The latest bundle whose committee is not known yet; earlier ones come again with a pull.
+    parked: Option<Bundle>,
 }
 
 #[derive(Default)]
@@ -212,26 +215,38 @@ impl Mailroom {
         }
     }
 
-    /// Whether a bundle continues what we have and holds; it is then counted as expected.
+    /// Takes a bundle that continues what we have and holds; it is then counted as expected. One
+    /// whose committee is not known yet is parked until the beacon's mail brings it.
     pub(super) fn accept(
         &mut self,
-        bundle: &Bundle,
+        bundle: Bundle,
         config: &DriverConfig,
         committees: &BTreeMap<GroupId, Committee>,
-    ) -> bool {
-        let Some(stream) = self.incoming.get_mut(&bundle.source) else { return false };
+    ) -> Option<Bundle> {
+        let stream = self.incoming.get_mut(&bundle.source)?;
         let end = bundle.first_seq.saturating_add(bundle.messages.len() as u64);
         if bundle.dest != config.group || bundle.first_seq > stream.expected || end <= stream.expected {
-            return false;
+            return None;
         }
         let mut lookup = |group: GroupId, hash: Hash32| {
             committees.get(&group).filter(|committee| committee.hash() == hash).cloned()
         };
-        if bundle.check(&mut lookup).is_err() {
-            return false;
+        match bundle.check(&mut lookup) {
+            Ok(()) => {
+                stream.expected = end;
+                Some(bundle)
+            }
+            Err(Reject::CommitteeUnknown) => {
+                stream.parked = Some(bundle);
+                None
+            }
+            Err(_) => None,
         }
-        stream.expected = end;
-        true
+    }
+
+    /// The bundles that wait for a committee, to be judged again.
+    pub(super) fn unpark(&mut self) -> Vec<Bundle> {
+        self.incoming.values_mut().filter_map(|stream| stream.parked.take()).collect()
     }
 
     /// Whether a proof of a peer's cursor holds and says something new.

@@ -195,6 +195,11 @@ pub struct GroupDriver {
     certifier: Certifier,
     mailroom: Mailroom,
     last_checkpoint: Height,
+    /// Blocks whose client signatures are not checked yet, and those behind them: a header commits
+    /// to everything before it, so blocks are attested in order.
+    unattested: BTreeMap<Height, bool>,
+    /// A block carried a signature that does not hold; nothing built on it is attested.
+    distrusts: Option<Height>,
 }
 
 impl GroupDriver {
@@ -210,6 +215,8 @@ impl GroupDriver {
             clock_offset_ms: 0,
             committees: BTreeMap::new(),
             last_checkpoint: Height(0),
+            unattested: BTreeMap::new(),
+            distrusts: None,
             config,
         }
     }
@@ -244,6 +251,7 @@ impl GroupDriver {
     }
 
     fn system(&mut self, now: Tick, view: SystemView, out: &mut Vec<Output>) {
+        self.unattested.clear();
         self.committees(view.committees);
         self.mailroom.reset(&view.outbox, &view.inbox);
         let outbox = view.outbox.iter().map(|line| line.leaf).collect();
@@ -266,10 +274,36 @@ impl GroupDriver {
 
     /// Attests at once, or after the host has checked the client signatures of the block.
     fn attest_checked(&mut self, now: Tick, height: Height, txs: Arc<Vec<ParsedTx>>, out: &mut Vec<Output>) {
-        if txs.is_empty() {
-            self.attest(now, height, out);
-        } else {
+        self.unattested.insert(height, txs.is_empty());
+        if !txs.is_empty() {
             out.push(Output::Verify { height, txs });
+        }
+        self.attest_ready(now, out);
+    }
+
+    fn verified(&mut self, now: Tick, height: Height, valid: bool, out: &mut Vec<Output>) {
+        if !valid {
+            self.distrusts.get_or_insert(height);
+            out.push(Output::Alarm(format!(
+                "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
+                 anything after it: its leader forged or its memory is damaged",
+                self.config.group
+            )));
+            return;
+        }
+        if let Some(checked) = self.unattested.get_mut(&height) {
+            *checked = true;
+        }
+        self.attest_ready(now, out);
+    }
+
+    fn attest_ready(&mut self, now: Tick, out: &mut Vec<Output>) {
+        while let Some(next) = self.unattested.first_entry().filter(|next| *next.get()) {
+            let height = *next.key();
+            next.remove();
+            if self.distrusts.is_none_or(|forged| height < forged) {
+                self.attest(now, height, out);
+            }
         }
     }
 
@@ -345,6 +379,9 @@ impl GroupDriver {
                 }
             }
             PeerMessage::Pull { dest, node, next_seq, ack } => {
+                if !self.is_member(dest, from) {
+                    return;
+                }
                 if let Some(ack) = ack {
                     self.take_ack(ack, out);
                 }
@@ -354,11 +391,8 @@ impl GroupDriver {
                 }
             }
             PeerMessage::Bundle(bundle) => {
-                if self.leads
-                    && self.batcher.has_room_for_bundle()
-                    && self.mailroom.accept(&bundle, &self.config, &self.committees)
-                {
-                    self.batcher.push_bundle(bundle);
+                if self.is_member(bundle.source, from) {
+                    self.bundle(bundle);
                 }
             }
             PeerMessage::Serving { source } => self.mailroom.serving(source),
@@ -370,6 +404,18 @@ impl GroupDriver {
             }
         }
         self.flush(now, out);
+    }
+
+    fn is_member(&self, group: GroupId, node: NodeId) -> bool {
+        self.committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
+    }
+
+    fn bundle(&mut self, bundle: cross_shard::Bundle) {
+        if self.leads && self.batcher.has_room_for_bundle() {
+            if let Some(bundle) = self.mailroom.accept(bundle, &self.config, &self.committees) {
+                self.batcher.push_bundle(bundle);
+            }
+        }
     }
 
     /// A leader judges a proof and drops what it covers with the next entry; others pass it on.
@@ -434,7 +480,13 @@ impl Driver for GroupDriver {
     fn step(&mut self, now: Tick, input: Input, out: &mut Vec<Output>) {
         match input {
             Input::System(view) => self.system(now, view, out),
-            Input::Committees(committees) => self.committees(committees),
+            Input::Committees(committees) => {
+                self.committees(committees);
+                for bundle in self.mailroom.unpark() {
+                    self.bundle(bundle);
+                }
+                self.flush(now, out);
+            }
             Input::Role { leads, leader } => self.role(now, leads, leader, out),
             Input::ClockOffset(offset_ms) => self.clock_offset_ms = offset_ms,
             Input::Submit(txs) if self.leads => {
@@ -453,11 +505,7 @@ impl Driver for GroupDriver {
                 self.flush(now, out);
             }
             Input::Committed(block) => self.committed(now, block, out),
-            Input::Verified { height, valid: true } => self.attest(now, height, out),
-            Input::Verified { height, valid: false } => out.push(Output::Alarm(format!(
-                "block {height} of {} carries a signature that does not hold; this replica does not attest it",
-                self.config.group
-            ))),
+            Input::Verified { height, valid } => self.verified(now, height, valid, out),
             Input::Peer { from, message } => self.peer(now, from, *message, out),
             Input::Timer => self.timer(now, out),
         }
