@@ -150,17 +150,11 @@ pub fn assign(
     let pool = Pool::new(nodes, constraints)?;
     let mut groups = groups.to_vec();
     groups.sort_by_key(|wanted| wanted.group);
-    if let Some(pair) = groups
-        .windows(2)
-        .find(|pair| pair[0].group == pair[1].group)
-    {
+    if let Some(pair) = groups.windows(2).find(|pair| pair[0].group == pair[1].group) {
         return Err(AssignError::DuplicateGroup(pair[0].group));
     }
     if nodes.len() > NODES_MAX || groups.len() > SHARDS_MAX + 1 {
-        return Err(AssignError::TooMany {
-            nodes: nodes.len(),
-            groups: groups.len(),
-        });
+        return Err(AssignError::TooMany { nodes: nodes.len(), groups: groups.len() });
     }
     let mut load = pool.held.clone();
     let mut tables = Vec::with_capacity(groups.len());
@@ -169,18 +163,12 @@ pub fn assign(
         // Caps depend on the number of seats alone.
         let caps = match known.get(&wanted.seats) {
             Some(caps) => *caps,
-            None => *known
-                .entry(wanted.seats)
-                .or_insert(pool.caps(wanted, constraints)?),
+            None => *known.entry(wanted.seats).or_insert(pool.caps(wanted, constraints)?),
         };
         let order = pool.ranked(seed, wanted.group);
         tables.push(pool.seat(caps, &order, &mut load));
     }
     pool.balance(&mut tables, &mut load);
     let members = tables.into_iter().map(|table| pool.members(&table));
-    Ok(groups
-        .iter()
-        .map(|wanted| wanted.group)
-        .zip(members)
-        .collect())
+    Ok(groups.iter().map(|wanted| wanted.group).zip(members).collect())
 }

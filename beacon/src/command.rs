@@ -87,14 +87,7 @@ impl SignedCommand {
     ) -> Self {
         let command = borsh::to_vec(command).expect("writing to memory does not fail");
         let digest = digest(cluster, org, valid_until_ms, &salt, &command);
-        Self {
-            version: COMMAND_VERSION,
-            command,
-            salt,
-            valid_until_ms,
-            org,
-            signature: admin.sign(&digest),
-        }
+        Self { version: COMMAND_VERSION, command, salt, valid_until_ms, org, signature: admin.sign(&digest) }
     }
 
     /// Encodes for the wire.
@@ -112,11 +105,7 @@ impl SignedCommand {
             return Err(Reject::BodyTooLarge);
         }
         let signed: Self = borsh::from_slice(bytes).map_err(|_| Reject::Malformed)?;
-        if signed.version == COMMAND_VERSION {
-            Ok(signed)
-        } else {
-            Err(Reject::Malformed)
-        }
+        if signed.version == COMMAND_VERSION { Ok(signed) } else { Err(Reject::Malformed) }
     }
 
     /// The command inside.
@@ -131,13 +120,7 @@ impl SignedCommand {
     /// `sha256("seamark/command/v1" ‖ cluster ‖ org ‖ valid_until ‖ salt ‖ command)`.
     #[must_use]
     pub fn digest(&self, cluster: &ClusterId) -> Hash32 {
-        digest(
-            cluster,
-            self.org,
-            self.valid_until_ms,
-            &self.salt,
-            &self.command,
-        )
+        digest(cluster, self.org, self.valid_until_ms, &self.salt, &self.command)
     }
 
     /// Verifies the signature by the admin key that the registry holds.
@@ -145,24 +128,11 @@ impl SignedCommand {
     /// # Errors
     /// [`Reject::BadSignature`] if it does not hold.
     pub fn verify(&self, cluster: &ClusterId, admin: &PublicKey) -> Result<(), Reject> {
-        crypto::verify(admin, &self.digest(cluster), &self.signature)
-            .map_err(|_| Reject::BadSignature)
+        crypto::verify(admin, &self.digest(cluster), &self.signature).map_err(|_| Reject::BadSignature)
     }
 }
 
-fn digest(
-    cluster: &ClusterId,
-    org: OrgId,
-    valid_until_ms: TimeMs,
-    salt: &[u8; 16],
-    command: &[u8],
-) -> Hash32 {
-    let parts: [&[u8]; 5] = [
-        &cluster.0.0,
-        &org.0.to_be_bytes(),
-        &valid_until_ms.0.to_be_bytes(),
-        salt,
-        command,
-    ];
+fn digest(cluster: &ClusterId, org: OrgId, valid_until_ms: TimeMs, salt: &[u8; 16], command: &[u8]) -> Hash32 {
+    let parts: [&[u8]; 5] = [&cluster.0.0, &org.0.to_be_bytes(), &valid_until_ms.0.to_be_bytes(), salt, command];
     tagged(b"seamark/command/v1", &parts)
 }

@@ -7,9 +7,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{Epoch, GroupId, Incarnation, NodeId, OrgId};
 
 use crate::assign::{AssignError, Constraints, GroupSeats, assign};
-use crate::limits::{
-    ADDR_BYTES_MAX, CA_PEM_BYTES_MAX, CAPACITY_MAX, NAME_BYTES_MAX, NODES_MAX, ORGS_MAX, SHARDS_MAX,
-};
+use crate::limits::{ADDR_BYTES_MAX, CA_PEM_BYTES_MAX, CAPACITY_MAX, NAME_BYTES_MAX, NODES_MAX, ORGS_MAX, SHARDS_MAX};
 
 /// Why a genesis cannot start a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +29,7 @@ pub enum GenesisFault {
     #[error("the cluster's name must have 1 to {NAME_BYTES_MAX} bytes")]
     Name,
     /// An organisation is listed twice or has a name, key or certificate out of form.
-    #[error(
-        "organisation {0} is listed twice, or its name, admin key or CA certificate is out of form"
-    )]
+    #[error("organisation {0} is listed twice, or its name, admin key or CA certificate is out of form")]
     Org(OrgId),
     /// A node is listed twice or has a field out of form.
     #[error(
@@ -44,9 +40,7 @@ pub enum GenesisFault {
     #[error("the layout does not give every account to exactly one shard")]
     Layout,
     /// A committee is missing, repeated, out of form, or names a node otherwise than the node list.
-    #[error(
-        "the committee of {0} is missing, listed twice, out of form, or does not agree with the list of nodes"
-    )]
+    #[error("the committee of {0} is missing, listed twice, out of form, or does not agree with the list of nodes")]
     Committee(GroupId),
 }
 
@@ -79,25 +73,15 @@ pub fn first_committees(
     beacon_replicas: u16,
     constraints: &Constraints,
 ) -> Result<Vec<Committee>, AssignError> {
-    let mut groups = vec![GroupSeats {
-        group: GroupId::BEACON,
-        seats: beacon_replicas,
-    }];
-    groups.extend((0..shards).map(|ordinal| GroupSeats {
-        group: GroupId::shard(ordinal),
-        seats: replicas,
-    }));
+    let mut groups = vec![GroupSeats { group: GroupId::BEACON, seats: beacon_replicas }];
+    groups.extend((0..shards).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats: replicas }));
     let seated = assign(seed, nodes, &groups, constraints)?;
     Ok(seated
         .into_iter()
         .map(|(group, members)| {
             let members = members.into_iter().filter_map(|id| {
                 let node = nodes.iter().find(|node| node.id == id)?;
-                Some(Member {
-                    node: node.id,
-                    org: node.org,
-                    key: node.key,
-                })
+                Some(Member { node: node.id, org: node.org, key: node.key })
             });
             Committee::majority(group, Incarnation(0), Epoch(0), members.collect())
         })
@@ -131,17 +115,15 @@ pub fn check(genesis: &Genesis) -> Result<(), GenesisFault> {
 
 fn check_members(genesis: &Genesis) -> Result<(), GenesisFault> {
     for (at, org) in genesis.orgs.iter().enumerate() {
-        let clash = genesis.orgs[..at]
-            .iter()
-            .any(|other| other.id == org.id || other.name == org.name);
+        let clash = genesis.orgs[..at].iter().any(|other| other.id == org.id || other.name == org.name);
         if clash || !org_form(org) {
             return Err(GenesisFault::Org(org.id));
         }
     }
     for (at, node) in genesis.nodes.iter().enumerate() {
-        let clash = genesis.nodes[..at].iter().any(|other| {
-            other.id == node.id || other.key == node.key || other.tls_key_hash == node.tls_key_hash
-        });
+        let clash = genesis.nodes[..at]
+            .iter()
+            .any(|other| other.id == node.id || other.key == node.key || other.tls_key_hash == node.tls_key_hash);
         let known_org = genesis.orgs.iter().any(|org| org.id == node.org);
         if clash || !known_org || !node_form(node) {
             return Err(GenesisFault::Node(node.id));
@@ -155,27 +137,18 @@ fn check_groups(genesis: &Genesis) -> Result<(), GenesisFault> {
     let mut groups: Vec<GroupId> = layout.shards.iter().map(|shard| shard.group).collect();
     groups.sort_unstable();
     let unique = groups.windows(2).all(|pair| pair[0] != pair[1]);
-    let shards_only = groups
-        .iter()
-        .all(|group| group.kind() == Some(ledger::ids::GroupKind::Shard));
+    let shards_only = groups.iter().all(|group| group.kind() == Some(ledger::ids::GroupKind::Shard));
     if layout.format != 1 || !layout.well_formed() || !unique || !shards_only {
         return Err(GenesisFault::Layout);
     }
     for group in std::iter::once(GroupId::BEACON).chain(groups.iter().copied()) {
-        let mut found = genesis
-            .committees
-            .iter()
-            .filter(|committee| committee.group == group);
+        let mut found = genesis.committees.iter().filter(|committee| committee.group == group);
         match (found.next(), found.next()) {
             (Some(committee), None) if committee_form(committee, genesis) => {}
             _ => return Err(GenesisFault::Committee(group)),
         }
     }
-    match genesis
-        .committees
-        .iter()
-        .find(|c| c.group != GroupId::BEACON && groups.binary_search(&c.group).is_err())
-    {
+    match genesis.committees.iter().find(|c| c.group != GroupId::BEACON && groups.binary_search(&c.group).is_err()) {
         Some(stray) => Err(GenesisFault::Committee(stray.group)),
         None => Ok(()),
     }
@@ -185,9 +158,7 @@ fn committee_form(committee: &Committee, genesis: &Genesis) -> bool {
     committee.version == 1
         && committee.well_formed()
         && committee.members.iter().all(|member| {
-            genesis
-                .node(member.node)
-                .is_some_and(|node| node.org == member.org && node.key == member.key)
+            genesis.node(member.node).is_some_and(|node| node.org == member.org && node.key == member.key)
         })
 }
 

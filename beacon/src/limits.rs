@@ -27,18 +27,9 @@ pub const PROPOSALS_MAX: usize = 64;
 /// Divergences kept for one group; the first ones are the evidence, more add nothing.
 pub const DIVERGENCES_MAX: usize = 8;
 
-const _: () = assert!(
-    CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX,
-    "a CA certificate fits into a command"
-);
-const _: () = assert!(
-    COMMAND_BYTES_MAX < BATCH_BYTES_MAX,
-    "a command fits into a batch"
-);
-const _: () = assert!(
-    COMMITTEE_MAX <= NODES_MAX,
-    "the largest committee can be seated"
-);
+const _: () = assert!(CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX, "a CA certificate fits into a command");
+const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
+const _: () = assert!(COMMITTEE_MAX <= NODES_MAX, "the largest committee can be seated");
 const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256) + NODES_MAX * 1024 < GRPC_BYTES_MAX,
     "organisations and nodes of a cluster view fit into one message"

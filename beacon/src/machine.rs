@@ -19,8 +19,7 @@ use ledger::view::View;
 use crate::command::{BeaconCommand, SignedCommand};
 use crate::genesis::{node_form, org_form, usable_addr, usable_ca, usable_key};
 use crate::limits::{
-    CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX, ORGS_MAX,
-    PROPOSALS_MAX,
+    CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX, ORGS_MAX, PROPOSALS_MAX,
 };
 use crate::registry::{self, Checkpoint, Divergence};
 
@@ -32,11 +31,7 @@ use crate::registry::{self, Checkpoint, Divergence};
 ///
 /// # Errors
 /// [`Reject`] when it is refused; the view is then unchanged.
-pub fn execute_issue(
-    view: &mut View<'_>,
-    at: &BlockContext,
-    tx: &ParsedTx,
-) -> Result<Vec<(GroupId, Message)>, Reject> {
+pub fn execute_issue(view: &mut View<'_>, at: &BlockContext, tx: &ParsedTx) -> Result<Vec<(GroupId, Message)>, Reject> {
     rules::check_time(tx, at.time_ms)?;
     let specs = issued(tx)?;
     let mut defs: Vec<AssetDef> = Vec::with_capacity(specs.len());
@@ -44,33 +39,20 @@ pub fn execute_issue(
         if !spec.well_formed() {
             return Err(Reject::AssetForm);
         }
-        if !tx
-            .witnesses
-            .iter()
-            .any(|witness| witness.auth.address() == spec.issuer)
-        {
+        if !tx.witnesses.iter().any(|witness| witness.auth.address() == spec.issuer) {
             return Err(Reject::NotAuthorised);
         }
         let id = spec.id();
         if defs.iter().any(|def| def.id == id) || registry::asset(view, &id).is_some() {
             return Err(Reject::AssetExists);
         }
-        defs.push(AssetDef {
-            version: 1,
-            id,
-            spec: spec.clone(),
-            frozen: false,
-        });
+        defs.push(AssetDef { version: 1, id, spec: spec.clone(), frozen: false });
     }
     let shards = registry::layout(view).ok_or(Reject::UnknownGroup)?.shards;
     let mut mail = Vec::with_capacity(defs.len() * shards.len());
     for def in defs {
         registry::put(view, registry::asset_key(&def.id), &def);
-        mail.extend(
-            shards
-                .iter()
-                .map(|shard| (shard.group, Message::AssetUpdate(def.clone()))),
-        );
+        mail.extend(shards.iter().map(|shard| (shard.group, Message::AssetUpdate(def.clone()))));
     }
     Ok(mail)
 }
@@ -82,10 +64,7 @@ fn issued(tx: &ParsedTx) -> Result<Vec<&AssetSpec>, Reject> {
     for slot in &tx.body.slots {
         match slot {
             Slot::Hidden { .. } => return Err(Reject::HiddenSlot),
-            Slot::Clear {
-                ledger: LedgerId::BEACON,
-                mv: Move::Issue(spec),
-            } => specs.push(spec),
+            Slot::Clear { ledger: LedgerId::BEACON, mv: Move::Issue(spec) } => specs.push(spec),
             Slot::Clear { .. } => elsewhere += 1,
         }
     }
@@ -131,11 +110,7 @@ const PROPOSAL: &[u8] = b"proposal/";
 ///
 /// # Errors
 /// [`Reject`] when it is refused; the view is then unchanged.
-pub fn execute_command(
-    view: &mut View<'_>,
-    at: &BlockContext,
-    bytes: &[u8],
-) -> Result<CommandOutcome, Reject> {
+pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> Result<CommandOutcome, Reject> {
     let signed = SignedCommand::decode(bytes)?;
     let command = signed.parse()?;
     if at.time_ms > signed.valid_until_ms {
@@ -158,9 +133,7 @@ pub fn execute_command(
         return Err(Reject::Busy);
     }
     let outcome = apply(view, at, &signer, command, signed.valid_until_ms)?;
-    expired
-        .into_iter()
-        .for_each(|key| registry::remove(view, key));
+    expired.into_iter().for_each(|key| registry::remove(view, key));
     registry::put(view, done_key, &Done { outcome });
     Ok(outcome)
 }
@@ -168,18 +141,11 @@ pub fn execute_command(
 /// Keys of remembered commands past their deadline, and how many are not.
 fn remembered(view: &mut View<'_>, now: TimeMs) -> (Vec<Vec<u8>>, usize) {
     let prefix = registry::key(DONE, &[]);
-    let keys: Vec<Vec<u8>> = view
-        .scan_prefix(&prefix)
-        .into_iter()
-        .map(|(key, _)| key)
-        .collect();
+    let keys: Vec<Vec<u8>> = view.scan_prefix(&prefix).into_iter().map(|(key, _)| key).collect();
     let total = keys.len();
     let expired: Vec<Vec<u8>> = keys
         .into_iter()
-        .filter(|key| {
-            key.get(prefix.len()..prefix.len() + 8)
-                .is_some_and(|until| until < &now.0.to_be_bytes()[..])
-        })
+        .filter(|key| key.get(prefix.len()..prefix.len() + 8).is_some_and(|until| until < &now.0.to_be_bytes()[..]))
         .collect();
     let open = total - expired.len();
     (expired, open)
@@ -196,21 +162,15 @@ fn apply(
         BeaconCommand::RegisterOrg(org) => return register_org(view, at, signer, org, until_ms),
         BeaconCommand::RegisterNode(node) => {
             let nodes = registry::nodes(view);
-            let clash = nodes.iter().any(|known| {
-                known.id == node.id
-                    || known.key == node.key
-                    || known.tls_key_hash == node.tls_key_hash
-            });
+            let clash = nodes
+                .iter()
+                .any(|known| known.id == node.id || known.key == node.key || known.tls_key_hash == node.tls_key_hash);
             if node.org != signer.id || clash || nodes.len() >= NODES_MAX || !node_form(&node) {
                 return Err(Reject::Registry);
             }
             registry::put(view, registry::node_key(node.id), &node);
         }
-        BeaconCommand::UpdateNodeAddrs {
-            node,
-            peer_addr,
-            client_addr,
-        } => {
+        BeaconCommand::UpdateNodeAddrs { node, peer_addr, client_addr } => {
             if !usable_addr(&peer_addr) || !usable_addr(&client_addr) {
                 return Err(Reject::Registry);
             }
@@ -220,10 +180,7 @@ fn apply(
             })?;
         }
         BeaconCommand::UpdateNodeTls { node, tls_key_hash } => {
-            if registry::nodes(view)
-                .iter()
-                .any(|known| known.tls_key_hash == tls_key_hash)
-            {
+            if registry::nodes(view).iter().any(|known| known.tls_key_hash == tls_key_hash) {
                 return Err(Reject::Registry);
             }
             change_node(view, signer, node, |info| info.tls_key_hash = tls_key_hash)?;
@@ -238,27 +195,13 @@ fn apply(
             if !usable_ca(&ca_pem) {
                 return Err(Reject::Registry);
             }
-            registry::put(
-                view,
-                registry::org_key(signer.id),
-                &OrgInfo {
-                    ca_pem,
-                    ..signer.clone()
-                },
-            );
+            registry::put(view, registry::org_key(signer.id), &OrgInfo { ca_pem, ..signer.clone() });
         }
         BeaconCommand::RotateAdminKey { key } => {
             if !usable_key(&key) {
                 return Err(Reject::Registry);
             }
-            registry::put(
-                view,
-                registry::org_key(signer.id),
-                &OrgInfo {
-                    admin_key: key,
-                    ..signer.clone()
-                },
-            );
+            registry::put(view, registry::org_key(signer.id), &OrgInfo { admin_key: key, ..signer.clone() });
         }
     }
     registry::bump_revision(view);
@@ -289,9 +232,7 @@ fn register_org(
     until_ms: TimeMs,
 ) -> Result<CommandOutcome, Reject> {
     let orgs = registry::orgs(view);
-    let clash = orgs
-        .iter()
-        .any(|known| known.id == org.id || known.name == org.name);
+    let clash = orgs.iter().any(|known| known.id == org.id || known.name == org.name);
     if clash || orgs.len() >= ORGS_MAX || !org_form(&org) {
         return Err(Reject::Registry);
     }
@@ -299,24 +240,13 @@ fn register_org(
     let name: Hash32 = tagged(b"seamark/proposal/v1", &[&encoded]);
     let key = registry::key(PROPOSAL, &[&name.0]);
     let open: Vec<(Vec<u8>, Proposal)> = registry::family(view, &registry::key(PROPOSAL, &[]));
-    let (stale, open): (Vec<_>, Vec<_>) = open
-        .into_iter()
-        .partition(|(_, found)| found.until_ms < at.time_ms);
-    let known = open
-        .iter()
-        .find(|(found, _)| *found == key)
-        .map(|(_, proposal)| proposal.clone());
+    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
+    let known = open.iter().find(|(found, _)| *found == key).map(|(_, proposal)| proposal.clone());
     if known.is_none() && open.len() >= PROPOSALS_MAX {
         return Err(Reject::Busy);
     }
-    stale
-        .into_iter()
-        .for_each(|(key, _)| registry::remove(view, key));
-    let mut proposal = known.unwrap_or(Proposal {
-        org,
-        until_ms,
-        approvals: Vec::new(),
-    });
+    stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
+    let mut proposal = known.unwrap_or(Proposal { org, until_ms, approvals: Vec::new() });
     if let Err(place) = proposal.approvals.binary_search(&signer.id) {
         proposal.approvals.insert(place, signer.id);
     }
@@ -329,10 +259,7 @@ fn register_org(
     }
     registry::put(view, key, &proposal);
     let count = |n: usize| u16::try_from(n).expect("organisations are limited to 64");
-    Ok(CommandOutcome::Pending {
-        approvals: count(proposal.approvals.len()),
-        needed: count(needed),
-    })
+    Ok(CommandOutcome::Pending { approvals: count(proposal.approvals.len()), needed: count(needed) })
 }
 
 /// Takes a certified header of a group. Returns whether the group's last checkpoint moved: `false`
@@ -343,11 +270,7 @@ fn register_org(
 /// [`Reject::WrongCluster`], [`Reject::CommitteeUnknown`] when the registry has no such committee
 /// or a new height is signed by one no longer in force, [`Reject::MailForged`] when the certificate
 /// does not hold. The view is then unchanged.
-pub fn apply_checkpoint(
-    view: &mut View<'_>,
-    at: &BlockContext,
-    certificate: &Certificate,
-) -> Result<bool, Reject> {
+pub fn apply_checkpoint(view: &mut View<'_>, at: &BlockContext, certificate: &Certificate) -> Result<bool, Reject> {
     let header = &certificate.header;
     if header.cluster != at.cluster {
         return Err(Reject::WrongCluster);
@@ -364,23 +287,16 @@ pub fn apply_checkpoint(
     let committee = if contradicts {
         registry::committee_by_hash(view, header.group, &header.committee_hash)
     } else {
-        registry::committee(view, header.group)
-            .filter(|current| current.hash() == header.committee_hash)
+        registry::committee(view, header.group).filter(|current| current.hash() == header.committee_hash)
     };
     let committee = committee.ok_or(Reject::CommitteeUnknown)?;
-    certificate
-        .verify(&committee)
-        .map_err(|_| Reject::MailForged)?;
+    certificate.verify(&committee).map_err(|_| Reject::MailForged)?;
     if contradicts {
         record_divergence(view, at.time_ms, certificate, &hash);
         return Ok(false);
     }
-    let checkpoint = Checkpoint {
-        height: header.height,
-        header_hash: hash,
-        state_root: header.state_root,
-        time_ms: header.time_ms,
-    };
+    let checkpoint =
+        Checkpoint { height: header.height, header_hash: hash, state_root: header.state_root, time_ms: header.time_ms };
     registry::put(view, registry::checkpoint_key(header.group), &checkpoint);
     registry::put(view, registry::proof_key(header.group), certificate);
     Ok(true)
@@ -396,14 +312,5 @@ fn record_divergence(view: &mut View<'_>, now: TimeMs, second: &Certificate, has
     let Some(first) = registry::checkpoint_proof(view, group) else {
         return;
     };
-    registry::put(
-        view,
-        key,
-        &Divergence {
-            version: 1,
-            first,
-            second: second.clone(),
-            seen_ms: now,
-        },
-    );
+    registry::put(view, key, &Divergence { version: 1, first, second: second.clone(), seen_ms: now });
 }

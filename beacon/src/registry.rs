@@ -35,9 +35,7 @@ pub struct Meta {
 }
 
 /// The last certified position of a group that the beacon has seen.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Position in the group's chain.
     pub height: Height,
@@ -63,18 +61,7 @@ pub struct Divergence {
 }
 
 /// Count and hash chain of all changes of the registry.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    BorshSerialize,
-    BorshDeserialize,
-    Serialize,
-    Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct AuditHead {
     /// Changes so far.
     pub changes: u64,
@@ -165,10 +152,7 @@ pub fn proof_key(group: GroupId) -> Vec<u8> {
 /// Key of a [`Divergence`].
 #[must_use]
 pub fn divergence_key(group: GroupId, height: Height, second: &Hash32) -> Vec<u8> {
-    key(
-        DIVERGENCE,
-        &[&group.0.to_be_bytes(), &height.0.to_be_bytes(), &second.0],
-    )
+    key(DIVERGENCE, &[&group.0.to_be_bytes(), &height.0.to_be_bytes(), &second.0])
 }
 
 /// Prefix of a group's divergences.
@@ -211,18 +195,8 @@ pub fn genesis_writes(genesis: &Genesis) -> Vec<(Vec<u8>, Vec<u8>)> {
         (seed_key(), encode(&genesis.seed)),
         (revision_key(), encode(&1u64)),
     ];
-    writes.extend(
-        genesis
-            .orgs
-            .iter()
-            .map(|org| (org_key(org.id), encode(org))),
-    );
-    writes.extend(
-        genesis
-            .nodes
-            .iter()
-            .map(|node| (node_key(node.id), encode(node))),
-    );
+    writes.extend(genesis.orgs.iter().map(|org| (org_key(org.id), encode(org))));
+    writes.extend(genesis.nodes.iter().map(|node| (node_key(node.id), encode(node))));
     for committee in &genesis.committees {
         let hash = committee.hash();
         writes.push((committee_key(committee.group, &hash), encode(committee)));
@@ -252,10 +226,7 @@ pub(crate) fn remove(view: &mut View<'_>, key: Vec<u8>) {
 fn note(view: &mut View<'_>, key: &[u8], value: &Hash32) {
     let mut head = audit(view);
     head.changes += 1;
-    head.chain = tagged(
-        b"seamark/audit/v1",
-        &[&head.chain.0, &sha256(key).0, &value.0],
-    );
+    head.chain = tagged(b"seamark/audit/v1", &[&head.chain.0, &sha256(key).0, &value.0]);
     view.store(audit_key(), &head);
 }
 
@@ -268,21 +239,12 @@ pub(crate) fn bump_revision(view: &mut View<'_>) {
 /// All records under a prefix, in key order. Goes through [`View::load`], so that a record that
 /// does not decode stops the group instead of being skipped.
 pub(crate) fn family<T: BorshDeserialize>(view: &mut View<'_>, prefix: &[u8]) -> Vec<(Vec<u8>, T)> {
-    let keys: Vec<Vec<u8>> = view
-        .scan_prefix(prefix)
-        .into_iter()
-        .map(|(key, _)| key)
-        .collect();
-    keys.into_iter()
-        .filter_map(|key| view.load(&key).map(|value| (key, value)))
-        .collect()
+    let keys: Vec<Vec<u8>> = view.scan_prefix(prefix).into_iter().map(|(key, _)| key).collect();
+    keys.into_iter().filter_map(|key| view.load(&key).map(|value| (key, value))).collect()
 }
 
 fn values<T: BorshDeserialize>(view: &mut View<'_>, name: &[u8]) -> Vec<T> {
-    family(view, &key(name, &[]))
-        .into_iter()
-        .map(|(_, value)| value)
-        .collect()
+    family(view, &key(name, &[])).into_iter().map(|(_, value)| value).collect()
 }
 
 /// What never changes about the cluster.
@@ -333,10 +295,7 @@ pub fn node(view: &mut View<'_>, id: NodeId) -> Option<NodeInfo> {
 /// The committees in force, by group.
 pub fn committees(view: &mut View<'_>) -> Vec<Committee> {
     let current: Vec<(GroupId, Hash32)> = by_group(view, CURRENT);
-    current
-        .into_iter()
-        .filter_map(|(group, hash)| view.load(&committee_key(group, &hash)))
-        .collect()
+    current.into_iter().filter_map(|(group, hash)| view.load(&committee_key(group, &hash))).collect()
 }
 
 /// The committee in force of a group.

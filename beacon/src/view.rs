@@ -45,9 +45,7 @@ impl ClusterView {
         if let Some(fault) = view.fault() {
             return Err(fault.clone());
         }
-        found.ok_or_else(|| {
-            ReadFault("the state holds no registry; only the beacon group has one".to_owned())
-        })
+        found.ok_or_else(|| ReadFault("the state holds no registry; only the beacon group has one".to_owned()))
     }
 
     /// The revision alone, to see whether a follower has to be told.
@@ -100,10 +98,7 @@ impl ClusterView {
     /// The committee in force of a group.
     #[must_use]
     pub fn committee(&self, group: GroupId) -> Option<&Committee> {
-        let at = self
-            .committees
-            .binary_search_by_key(&group, |committee| committee.group)
-            .ok()?;
+        let at = self.committees.binary_search_by_key(&group, |committee| committee.group).ok()?;
         Some(&self.committees[at])
     }
 
@@ -135,9 +130,6 @@ impl ClusterView {
 
     /// The groups that a node has a seat in, in order.
     pub fn groups_of(&self, node: NodeId) -> impl Iterator<Item = GroupId> + '_ {
-        self.committees
-            .iter()
-            .filter(move |c| c.index_of(node).is_some())
-            .map(|c| c.group)
+        self.committees.iter().filter(move |c| c.index_of(node).is_some()).map(|c| c.group)
     }
 }

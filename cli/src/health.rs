@@ -108,7 +108,7 @@ pub fn problems(status: &v1::StatusReply, committees: &[Committee]) -> Vec<Strin
         problems.extend(node.alarms.iter().map(|alarm| format!("node {}: {alarm}", node.node)));
     }
     for (line, committee) in groups(status, committees).iter().zip(committees) {
-        group_problems(line, committee, &mut problems);
+        group_problems(status, line, committee, &mut problems);
     }
     let mut agreement = Agreement::default();
     agreement.observe(status);

@@ -106,19 +106,13 @@ impl ClientError {
     #[must_use]
     pub fn refused(refusal: &v1::Refusal) -> Self {
         let reject = refusal.reject();
-        let cause = reject.map_or(String::new(), |reject| {
-            format!("{}; {}", reject.cause(), reject.fix())
-        });
+        let cause = reject.map_or(String::new(), |reject| format!("{}; {}", reject.cause(), reject.fix()));
         let detail = match (cause.is_empty(), refusal.detail.is_empty()) {
             (false, false) => format!("{cause} ({})", refusal.detail),
             (false, true) => cause,
             (true, _) => refusal.detail.clone(),
         };
-        Self::Refused {
-            reject,
-            code: refusal.code.clone(),
-            detail,
-        }
+        Self::Refused { reject, code: refusal.code.clone(), detail }
     }
 }
 

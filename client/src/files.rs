@@ -33,30 +33,19 @@ fn finish(temp: &Path, path: &Path, moved: Result<()>) -> Result<()> {
 }
 
 fn sync_folder(path: &Path) -> Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
 fn write_temp(path: &Path, bytes: &[u8], mode: u32) -> Result<PathBuf> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no file name"))?;
+    let name = path.file_name().ok_or_else(|| Error::new(ErrorKind::InvalidInput, "no file name"))?;
     let mut random = [0; 8];
-    rand::rngs::OsRng
-        .try_fill_bytes(&mut random)
-        .map_err(Error::other)?;
+    rand::rngs::OsRng.try_fill_bytes(&mut random).map_err(Error::other)?;
     let mut temp_name = std::ffi::OsString::from(".");
     temp_name.push(name);
     temp_name.push(format!(".{}.tmp", hex::encode(random)));
     let temp = path.with_file_name(temp_name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temp)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temp)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     if let Err(error) = written {
         let _ = std::fs::remove_file(&temp);

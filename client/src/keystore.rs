@@ -44,11 +44,7 @@ pub struct KdfCost {
 
 impl Default for KdfCost {
     fn default() -> Self {
-        Self {
-            memory_kib: 64 * 1024,
-            passes: 3,
-            lanes: 1,
-        }
+        Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 }
     }
 }
 
@@ -78,9 +74,7 @@ pub struct KeyInfo {
 #[derive(Debug, thiserror::Error)]
 pub enum KeystoreError {
     /// Not a name.
-    #[error(
-        "'{0}' is no key name: use 1 to 64 letters, digits, '.', '-' or '_', not starting with '.'"
-    )]
+    #[error("'{0}' is no key name: use 1 to 64 letters, digits, '.', '-' or '_', not starting with '.'")]
     Name(String),
     /// Already there.
     #[error("there is already a key '{0}'; choose another name, or move its file away")]
@@ -100,9 +94,7 @@ pub enum KeystoreError {
         cause: String,
     },
     /// Written by another version.
-    #[error(
-        "the key file {path} has version {found}, this program knows version 1; use a newer program"
-    )]
+    #[error("the key file {path} has version {found}, this program knows version 1; use a newer program")]
     UnknownVersion {
         /// The file.
         path: String,
@@ -168,10 +160,7 @@ impl Keystore {
     /// The keystore in a folder, which is made when the first key is.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self {
-            dir: dir.into(),
-            cost: KdfCost::default(),
-        }
+        Self { dir: dir.into(), cost: KdfCost::default() }
     }
 
     /// With another cost for keys made from now on.
@@ -199,12 +188,7 @@ impl Keystore {
     ///
     /// # Errors
     /// [`KeystoreError`].
-    pub fn create(
-        &self,
-        name: &str,
-        key: &SecretKey,
-        passphrase: &str,
-    ) -> Result<KeyInfo, KeystoreError> {
+    pub fn create(&self, name: &str, key: &SecretKey, passphrase: &str) -> Result<KeyInfo, KeystoreError> {
         let path = self.path(name)?;
         std::fs::create_dir_all(&self.dir).map_err(|error| io(&self.dir, &error))?;
         let header = Header {
@@ -236,14 +220,8 @@ impl Keystore {
         let mut keys = Vec::new();
         for entry in entries {
             let path = entry.map_err(|error| io(&self.dir, &error))?.path();
-            let hidden = path
-                .file_name()
-                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            if !hidden
-                && path
-                    .extension()
-                    .is_some_and(|extension| extension == EXTENSION)
-            {
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && path.extension().is_some_and(|extension| extension == EXTENSION) {
                 keys.push(info(open(&path)?.header, path));
             }
         }
@@ -267,28 +245,18 @@ impl Keystore {
     pub fn unlock(&self, name: &str, passphrase: &str) -> Result<SecretKey, KeystoreError> {
         let (sealed, path) = self.open_named(name)?;
         let cipher = cipher(&sealed.header, passphrase)?;
-        let payload = Payload {
-            msg: &sealed.ciphertext,
-            aad: &sealed.clear,
-        };
+        let payload = Payload { msg: &sealed.ciphertext, aad: &sealed.clear };
         let secret = cipher
             .decrypt(&XNonce::from(sealed.header.nonce), payload)
             .map(Zeroizing::new)
             .map_err(|_| KeystoreError::WrongPassphrase(name.to_owned()))?;
-        let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(
-            secret
-                .as_slice()
-                .try_into()
-                .map_err(|_| damaged(&path, "the secret has another length"))?,
-        );
+        let bytes: Zeroizing<[u8; 32]> =
+            Zeroizing::new(secret.as_slice().try_into().map_err(|_| damaged(&path, "the secret has another length"))?);
         let key = SecretKey::from_bytes(&bytes).map_err(|error| damaged(&path, error))?;
         if key.public() == sealed.header.public {
             Ok(key)
         } else {
-            Err(damaged(
-                &path,
-                "the secret does not belong to the public key",
-            ))
+            Err(damaged(&path, "the secret does not belong to the public key"))
         }
     }
 
@@ -301,47 +269,27 @@ impl Keystore {
         if sealed.header.name == name {
             Ok((sealed, path))
         } else {
-            Err(damaged(
-                &path,
-                format!("it holds the key '{}'", sealed.header.name),
-            ))
+            Err(damaged(&path, format!("it holds the key '{}'", sealed.header.name)))
         }
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, KeystoreError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        let good = (1..=NAME_BYTES_MAX).contains(&name.len())
-            && name.bytes().all(allowed)
-            && !name.starts_with('.');
-        if good {
-            Ok(self.dir.join(format!("{name}.{EXTENSION}")))
-        } else {
-            Err(KeystoreError::Name(name.to_owned()))
-        }
+        let good = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with('.');
+        if good { Ok(self.dir.join(format!("{name}.{EXTENSION}"))) } else { Err(KeystoreError::Name(name.to_owned())) }
     }
 }
 
 fn info(header: Header, path: PathBuf) -> KeyInfo {
-    KeyInfo {
-        name: header.name,
-        address: header.address,
-        public: header.public,
-        path,
-    }
+    KeyInfo { name: header.name, address: header.address, public: header.public, path }
 }
 
 fn io(path: &Path, error: &std::io::Error) -> KeystoreError {
-    KeystoreError::Io {
-        path: path.display().to_string(),
-        cause: error.to_string(),
-    }
+    KeystoreError::Io { path: path.display().to_string(), cause: error.to_string() }
 }
 
 fn damaged(path: &Path, cause: impl ToString) -> KeystoreError {
-    KeystoreError::Damaged {
-        path: path.display().to_string(),
-        cause: cause.to_string(),
-    }
+    KeystoreError::Damaged { path: path.display().to_string(), cause: cause.to_string() }
 }
 
 fn random<const N: usize>() -> Result<[u8; N], KeystoreError> {
@@ -360,23 +308,18 @@ fn cipher(header: &Header, passphrase: &str) -> Result<XChaCha20Poly1305, Keysto
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(passphrase.as_bytes(), &header.salt, key.as_mut_slice())
         .map_err(crypto)?;
-    XChaCha20Poly1305::new_from_slice(key.as_slice())
-        .map_err(|error| KeystoreError::Crypto(error.to_string()))
+    XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(|error| KeystoreError::Crypto(error.to_string()))
 }
 
 fn seal(header: &Header, key: &SecretKey, passphrase: &str) -> Result<Vec<u8>, KeystoreError> {
     let public = borsh::to_vec(header).expect("writing to memory does not fail");
-    let length =
-        u16::try_from(public.len()).expect("a name has at most 64 bytes, and the rest is fixed");
+    let length = u16::try_from(public.len()).expect("a name has at most 64 bytes, and the rest is fixed");
     let mut bytes = MAGIC.to_vec();
     bytes.push(FORMAT_VERSION);
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(&public);
     let secret = Zeroizing::new(key.to_bytes());
-    let payload = Payload {
-        msg: secret.as_slice(),
-        aad: &bytes,
-    };
+    let payload = Payload { msg: secret.as_slice(), aad: &bytes };
     let ciphertext = cipher(header, passphrase)?
         .encrypt(&XNonce::from(header.nonce), payload)
         .map_err(|error| KeystoreError::Crypto(error.to_string()))?;
@@ -386,9 +329,7 @@ fn seal(header: &Header, key: &SecretKey, passphrase: &str) -> Result<Vec<u8>, K
 }
 
 fn open(path: &Path) -> Result<Sealed, KeystoreError> {
-    let size = std::fs::metadata(path)
-        .map_err(|error| io(path, &error))?
-        .len();
+    let size = std::fs::metadata(path).map_err(|error| io(path, &error))?.len();
     if size > FILE_BYTES_MAX {
         return Err(damaged(path, "it is too large for a key"));
     }
@@ -397,29 +338,20 @@ fn open(path: &Path) -> Result<Sealed, KeystoreError> {
         return Err(damaged(path, "it does not start as a key file does"));
     }
     if bytes[8] != FORMAT_VERSION {
-        return Err(KeystoreError::UnknownVersion {
-            path: path.display().to_string(),
-            found: bytes[8],
-        });
+        return Err(KeystoreError::UnknownVersion { path: path.display().to_string(), found: bytes[8] });
     }
     let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
     if sha256(content).0 != checksum {
         return Err(damaged(path, "its checksum does not match"));
     }
     let length = usize::from(u16::from_le_bytes([content[9], content[10]]));
-    let public = content
-        .get(PREFIX_BYTES..PREFIX_BYTES + length)
-        .ok_or_else(|| damaged(path, "it is truncated"))?;
+    let public = content.get(PREFIX_BYTES..PREFIX_BYTES + length).ok_or_else(|| damaged(path, "it is truncated"))?;
     let header: Header = borsh::from_slice(public).map_err(|error| damaged(path, error))?;
     if !header.cost.bounded() {
         return Err(damaged(path, "its parameters are out of range"));
     }
     let (clear, ciphertext) = content.split_at(PREFIX_BYTES + length);
-    Ok(Sealed {
-        header,
-        clear: clear.to_vec(),
-        ciphertext: ciphertext.to_vec(),
-    })
+    Ok(Sealed { header, clear: clear.to_vec(), ciphertext: ciphertext.to_vec() })
 }
 
 #[cfg(test)]
@@ -428,11 +360,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn store(dir: &tempfile::TempDir) -> Keystore {
-        let cost = KdfCost {
-            memory_kib: 64,
-            passes: 1,
-            lanes: 1,
-        };
+        let cost = KdfCost { memory_kib: 64, passes: 1, lanes: 1 };
         Keystore::new(dir.path().join("keys")).with_cost(cost)
     }
 
@@ -445,10 +373,7 @@ mod tests {
         let key = store.unlock("alice", "open sesame").unwrap();
         assert_eq!(key.public(), made.public);
         assert_eq!(Authorisation::Single(key.public()).address(), made.address);
-        assert_eq!(
-            store.unlock("alice", "open").unwrap_err().code(),
-            "wrong_passphrase"
-        );
+        assert_eq!(store.unlock("alice", "open").unwrap_err().code(), "wrong_passphrase");
         assert_eq!(store.show("alice").unwrap(), made);
         let mode = std::fs::metadata(&made.path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -462,20 +387,11 @@ mod tests {
         assert_eq!(store.generate("a", "x").unwrap_err().code(), "key_exists");
         assert_eq!(store.show("a").unwrap(), made);
         for name in ["", ".a", "a/b", "../a", "ä", &"n".repeat(65)] {
-            assert_eq!(
-                store.generate(name, "x").unwrap_err().code(),
-                "key_name",
-                "{name}"
-            );
+            assert_eq!(store.generate(name, "x").unwrap_err().code(), "key_name", "{name}");
         }
         assert_eq!(store.unlock("b", "x").unwrap_err().code(), "key_not_found");
         store.generate("B-2", "x").unwrap();
-        let names: Vec<_> = store
-            .list()
-            .unwrap()
-            .into_iter()
-            .map(|key| key.name)
-            .collect();
+        let names: Vec<_> = store.list().unwrap().into_iter().map(|key| key.name).collect();
         assert_eq!(names, ["B-2", "a"]);
     }
 
@@ -490,21 +406,9 @@ mod tests {
             bytes[at] ^= 1;
             std::fs::write(&path, &bytes).unwrap();
             let code = store.unlock("k", "x").unwrap_err().code();
-            assert_eq!(
-                code,
-                if at == 8 {
-                    "key_version"
-                } else {
-                    "key_damaged"
-                },
-                "byte {at}"
-            );
+            assert_eq!(code, if at == 8 { "key_version" } else { "key_damaged" }, "byte {at}");
             std::fs::write(&path, &whole[..at]).unwrap();
-            assert_eq!(
-                store.unlock("k", "x").unwrap_err().code(),
-                "key_damaged",
-                "cut at {at}"
-            );
+            assert_eq!(store.unlock("k", "x").unwrap_err().code(), "key_damaged", "cut at {at}");
         }
     }
 
@@ -519,9 +423,6 @@ mod tests {
         let checksum = sha256(&bytes).0;
         bytes.extend_from_slice(&checksum);
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(
-            store.unlock("k", "x").unwrap_err().code(),
-            "wrong_passphrase"
-        );
+        assert_eq!(store.unlock("k", "x").unwrap_err().code(), "wrong_passphrase");
     }
 }

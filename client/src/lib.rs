@@ -58,6 +58,4 @@ pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};
 pub use profile::{Profile, ProfileError, RouterEndpoint};
 pub use proof::{ProofError, ProofFile, VerifiedClaim};
 pub use sdk::{Answer, Client, Consistency, Wait};
-pub use submit::{
-    PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream,
-};
+pub use submit::{PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream};

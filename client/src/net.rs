@@ -106,10 +106,7 @@ impl Identity {
     /// An identity from PEM texts.
     #[must_use]
     pub fn new(cert_pem: impl Into<String>, key_pem: impl Into<String>) -> Self {
-        Self {
-            cert_pem: cert_pem.into(),
-            key_pem: Zeroizing::new(key_pem.into()),
-        }
+        Self { cert_pem: cert_pem.into(), key_pem: Zeroizing::new(key_pem.into()) }
     }
 
     /// Reads both PEM files.
@@ -117,10 +114,7 @@ impl Identity {
     /// # Errors
     /// [`NetError::File`].
     pub fn load(cert: &Path, key: &Path) -> Result<Self, NetError> {
-        Ok(Self {
-            cert_pem: read(cert)?,
-            key_pem: Zeroizing::new(read(key)?),
-        })
+        Ok(Self { cert_pem: read(cert)?, key_pem: Zeroizing::new(read(key)?) })
     }
 
     /// `sha256` of the subject public key info of the leaf: what the registry binds a node to.
@@ -148,9 +142,7 @@ impl TrustRoots {
     /// The roots of all organisations.
     #[must_use]
     pub fn of_orgs(orgs: &[OrgInfo]) -> Self {
-        Self {
-            ca_pems: orgs.iter().map(|org| org.ca_pem.clone()).collect(),
-        }
+        Self { ca_pems: orgs.iter().map(|org| org.ca_pem.clone()).collect() }
     }
 
     /// Reads one PEM file.
@@ -158,9 +150,7 @@ impl TrustRoots {
     /// # Errors
     /// [`NetError::File`].
     pub fn load(path: &Path) -> Result<Self, NetError> {
-        Ok(Self {
-            ca_pems: vec![read(path)?],
-        })
+        Ok(Self { ca_pems: vec![read(path)?] })
     }
 
     fn joined(&self) -> String {
@@ -178,9 +168,7 @@ impl TrustRoots {
         let mut store = rustls::RootCertStore::empty();
         for der in CertificateDer::pem_slice_iter(self.joined().as_bytes()) {
             let der = der.map_err(|error| identity("a CA certificate", error))?;
-            store
-                .add(der)
-                .map_err(|error| identity("a CA certificate", error))?;
+            store.add(der).map_err(|error| identity("a CA certificate", error))?;
         }
         if store.is_empty() {
             return Err(identity("the list of CA certificates", "it is empty"));
@@ -190,17 +178,12 @@ impl TrustRoots {
 }
 
 fn read(path: &Path) -> Result<String, NetError> {
-    std::fs::read_to_string(path).map_err(|error| NetError::File {
-        path: path.display().to_string(),
-        cause: error.to_string(),
-    })
+    std::fs::read_to_string(path)
+        .map_err(|error| NetError::File { path: path.display().to_string(), cause: error.to_string() })
 }
 
 fn identity(what: &str, cause: impl fmt::Display) -> NetError {
-    NetError::Identity {
-        what: what.to_owned(),
-        cause: cause.to_string(),
-    }
+    NetError::Identity { what: what.to_owned(), cause: cause.to_string() }
 }
 
 fn first_certificate(what: &str, pem: &str) -> Result<CertificateDer<'static>, NetError> {
@@ -208,8 +191,7 @@ fn first_certificate(what: &str, pem: &str) -> Result<CertificateDer<'static>, N
 }
 
 fn key_hash_of(der: &[u8]) -> Result<Hash32, NetError> {
-    let (_, cert) =
-        X509Certificate::from_der(der).map_err(|error| NetError::Peer(error.to_string()))?;
+    let (_, cert) = X509Certificate::from_der(der).map_err(|error| NetError::Peer(error.to_string()))?;
     Ok(sha256(cert.public_key().raw))
 }
 
@@ -224,20 +206,13 @@ pub fn node_server_name(node: NodeId) -> String {
 ///
 /// # Errors
 /// [`NetError`] when address, identity or roots are unusable; failures to connect show up in calls.
-pub fn connect(
-    addr: &str,
-    identity: &Identity,
-    roots: &TrustRoots,
-    server_name: &str,
-) -> Result<Channel, NetError> {
+pub fn connect(addr: &str, identity: &Identity, roots: &TrustRoots, server_name: &str) -> Result<Channel, NetError> {
     roots.store()?;
     let config = ClientTlsConfig::new()
         .identity(identity.tonic())
         .ca_certificates(roots.ca_pems.iter().map(Certificate::from_pem))
         .domain_name(server_name);
-    let endpoint = endpoint(addr)?
-        .tls_config(config)
-        .map_err(|error| identity_error("the identity", &error))?;
+    let endpoint = endpoint(addr)?.tls_config(config).map_err(|error| identity_error("the identity", &error))?;
     Ok(endpoint.connect_lazy())
 }
 
@@ -257,9 +232,7 @@ pub fn connect_pinned(
     let inner = WebPkiServerVerifier::builder(Arc::new(roots.store()?))
         .build()
         .map_err(|error| self::identity("the list of CA certificates", error))?;
-    let config = ClientTlsConfig::new()
-        .identity(identity.tonic())
-        .domain_name(server_name);
+    let config = ClientTlsConfig::new().identity(identity.tonic()).domain_name(server_name);
     let endpoint = endpoint
         .tls_config_with_verifier(config, Arc::new(PinnedKey { inner, key_hash }))
         .map_err(|error| identity_error("the identity", &error))?;
@@ -267,24 +240,18 @@ pub fn connect_pinned(
 }
 
 fn identity_error(what: &str, error: &dyn std::error::Error) -> NetError {
-    let cause = error
-        .source()
-        .map_or_else(|| error.to_string(), ToString::to_string);
+    let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
     identity(what, cause)
 }
 
 fn endpoint(addr: &str) -> Result<Endpoint, NetError> {
     install_tls_provider();
-    let form = |cause: String| NetError::Address {
-        addr: addr.to_owned(),
-        cause,
-    };
+    let form = |cause: String| NetError::Address { addr: addr.to_owned(), cause };
     match addr.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {}
         _ => return Err(form("no host or no port".to_owned())),
     }
-    let endpoint = Endpoint::from_shared(format!("https://{addr}"))
-        .map_err(|error| form(error.to_string()))?;
+    let endpoint = Endpoint::from_shared(format!("https://{addr}")).map_err(|error| form(error.to_string()))?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -377,9 +344,7 @@ impl Role {
     /// From the text in a certificate.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Node, Self::Router, Self::Client, Self::Admin]
-            .into_iter()
-            .find(|role| role.as_str() == text)
+        [Self::Node, Self::Router, Self::Client, Self::Admin].into_iter().find(|role| role.as_str() == text)
     }
 }
 
@@ -403,16 +368,14 @@ impl PeerIdentity {
     /// [`NetError::Peer`] when it does not parse, or has no common name or no known role.
     pub fn from_der(der: &[u8]) -> Result<Self, NetError> {
         let peer = |text: &str| NetError::Peer(text.to_owned());
-        let (_, cert) =
-            X509Certificate::from_der(der).map_err(|error| NetError::Peer(error.to_string()))?;
+        let (_, cert) = X509Certificate::from_der(der).map_err(|error| NetError::Peer(error.to_string()))?;
         let subject = cert.subject();
         let role = first_text(subject, Field::Unit).ok_or_else(|| peer("it has no OU"))?;
         Ok(Self {
             org: first_text(subject, Field::Org),
             common_name: first_text(subject, Field::Name).ok_or_else(|| peer("it has no CN"))?,
             key_hash: sha256(cert.public_key().raw),
-            role: Role::parse(&role)
-                .ok_or_else(|| peer("its OU is none of node, router, client, admin"))?,
+            role: Role::parse(&role).ok_or_else(|| peer("its OU is none of node, router, client, admin"))?,
         })
     }
 
@@ -457,12 +420,8 @@ pub fn peer_key_hash<T>(request: &tonic::Request<T>) -> Option<Hash32> {
 /// # Errors
 /// [`NetError::Peer`].
 pub fn peer_identity<T>(request: &tonic::Request<T>) -> Result<PeerIdentity, NetError> {
-    let certs = request
-        .peer_certs()
-        .ok_or_else(|| NetError::Peer("there is none".to_owned()))?;
-    let leaf = certs
-        .first()
-        .ok_or_else(|| NetError::Peer("there is none".to_owned()))?;
+    let certs = request.peer_certs().ok_or_else(|| NetError::Peer("there is none".to_owned()))?;
+    let leaf = certs.first().ok_or_else(|| NetError::Peer("there is none".to_owned()))?;
     PeerIdentity::from_der(leaf)
 }
 
@@ -471,18 +430,13 @@ pub fn peer_identity<T>(request: &tonic::Request<T>) -> Result<PeerIdentity, Net
 #[must_use]
 pub fn issuing_org(leaf_der: &[u8], orgs: &[OrgInfo]) -> Option<OrgId> {
     let (_, leaf) = X509Certificate::from_der(leaf_der).ok()?;
-    orgs.iter()
-        .find(|org| signed_by(&leaf, &org.ca_pem))
-        .map(|org| org.id)
+    orgs.iter().find(|org| signed_by(&leaf, &org.ca_pem)).map(|org| org.id)
 }
 
 fn signed_by(leaf: &X509Certificate<'_>, ca_pem: &str) -> bool {
-    CertificateDer::pem_slice_iter(ca_pem.as_bytes())
-        .flatten()
-        .any(|der| {
-            X509Certificate::from_der(&der)
-                .is_ok_and(|(_, ca)| leaf.verify_signature(Some(ca.public_key())).is_ok())
-        })
+    CertificateDer::pem_slice_iter(ca_pem.as_bytes()).flatten().any(|der| {
+        X509Certificate::from_der(&der).is_ok_and(|(_, ca)| leaf.verify_signature(Some(ca.public_key())).is_ok())
+    })
 }
 
 /// The usual checks of a server certificate, and then its key.
@@ -501,18 +455,10 @@ impl ServerCertVerifier for PinnedKey {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.inner.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        )?;
+        let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
         match key_hash_of(end_entity) {
             Ok(found) if found == self.key_hash => Ok(verified),
-            Ok(_) => Err(rustls::Error::General(
-                "the server's key is not the one in the registry".to_owned(),
-            )),
+            Ok(_) => Err(rustls::Error::General("the server's key is not the one in the registry".to_owned())),
             Err(error) => Err(rustls::Error::General(error.to_string())),
         }
     }
@@ -558,12 +504,8 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["node-3.seamark".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "node-3");
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, org);
-        params
-            .distinguished_name
-            .push(DnType::OrganizationalUnitName, role);
+        params.distinguished_name.push(DnType::OrganizationName, org);
+        params.distinguished_name.push(DnType::OrganizationalUnitName, role);
         let cert = params.signed_by(&key, issuer).unwrap();
         Identity::new(cert.pem(), key.serialize_pem())
     }
@@ -604,25 +546,11 @@ mod tests {
         let roots = TrustRoots { ca_pems: vec![ca] };
         let none = TrustRoots::default();
         assert!(connect("localhost:1", &me, &roots, "node-1.seamark").is_ok());
-        assert_eq!(
-            connect("localhost", &me, &roots, "n").unwrap_err().code(),
-            "address_form"
-        );
-        assert_eq!(
-            connect("localhost:1", &me, &none, "n").unwrap_err().code(),
-            "tls_identity"
-        );
+        assert_eq!(connect("localhost", &me, &roots, "n").unwrap_err().code(), "address_form");
+        assert_eq!(connect("localhost:1", &me, &none, "n").unwrap_err().code(), "tls_identity");
         let broken = Identity::new("no pem", "no pem");
-        assert_eq!(
-            connect("localhost:1", &broken, &roots, "n")
-                .unwrap_err()
-                .code(),
-            "tls_identity"
-        );
-        assert_eq!(
-            server_tls(&broken, &roots).unwrap_err().code(),
-            "tls_identity"
-        );
+        assert_eq!(connect("localhost:1", &broken, &roots, "n").unwrap_err().code(), "tls_identity");
+        assert_eq!(server_tls(&broken, &roots).unwrap_err().code(), "tls_identity");
         let missing = Identity::load(Path::new("/no/such"), Path::new("/no/such")).unwrap_err();
         assert_eq!(missing.code(), "tls_file");
     }

@@ -56,9 +56,7 @@ pub struct Profile {
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     /// No file.
-    #[error(
-        "there is no client profile at {path}; start a cluster with 'seamark up', or name its folder with --dir"
-    )]
+    #[error("there is no client profile at {path}; start a cluster with 'seamark up', or name its folder with --dir")]
     Missing {
         /// Where it was looked for.
         path: String,
@@ -80,9 +78,7 @@ pub enum ProfileError {
         cause: String,
     },
     /// The genesis is that of another cluster.
-    #[error(
-        "{path} is the genesis of cluster {found}, but the profile is for {expected}; copy the right genesis"
-    )]
+    #[error("{path} is the genesis of cluster {found}, but the profile is for {expected}; copy the right genesis")]
     OtherCluster {
         /// The genesis file.
         path: String,
@@ -92,9 +88,7 @@ pub enum ProfileError {
         expected: ClusterId,
     },
     /// No home folder is known.
-    #[error(
-        "neither SEAMARK_DIR nor HOME is set, so there is no default folder; name one with --dir"
-    )]
+    #[error("neither SEAMARK_DIR nor HOME is set, so there is no default folder; name one with --dir")]
     NoHome,
     /// Certificates or keys are unusable.
     #[error(transparent)]
@@ -122,28 +116,16 @@ impl ProfileError {
 /// # Errors
 /// [`ProfileError::NoHome`].
 pub fn default_dir() -> Result<PathBuf, ProfileError> {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    set("SEAMARK_DIR")
-        .or_else(|| set("HOME").map(|home| home.join(".seamark").join("dev")))
-        .ok_or(ProfileError::NoHome)
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("SEAMARK_DIR").or_else(|| set("HOME").map(|home| home.join(".seamark").join("dev"))).ok_or(ProfileError::NoHome)
 }
 
 fn io(path: &Path, error: &std::io::Error) -> ProfileError {
-    ProfileError::Io {
-        path: path.display().to_string(),
-        cause: error.to_string(),
-    }
+    ProfileError::Io { path: path.display().to_string(), cause: error.to_string() }
 }
 
 fn form(path: &Path, cause: impl ToString) -> ProfileError {
-    ProfileError::Form {
-        path: path.display().to_string(),
-        cause: cause.to_string(),
-    }
+    ProfileError::Form { path: path.display().to_string(), cause: cause.to_string() }
 }
 
 impl Profile {
@@ -169,9 +151,7 @@ impl Profile {
     /// [`ProfileError::Missing`], [`ProfileError::Io`] or [`ProfileError::Form`].
     pub fn load(path: &Path) -> Result<Self, ProfileError> {
         let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => ProfileError::Missing {
-                path: path.display().to_string(),
-            },
+            std::io::ErrorKind::NotFound => ProfileError::Missing { path: path.display().to_string() },
             _ => io(path, &error),
         })?;
         let mut profile: Self = toml::from_str(&text).map_err(|error| form(path, error))?;
@@ -209,11 +189,7 @@ impl Profile {
         if found == self.cluster_id {
             Ok(genesis)
         } else {
-            Err(ProfileError::OtherCluster {
-                path: path.display().to_string(),
-                found,
-                expected: self.cluster_id,
-            })
+            Err(ProfileError::OtherCluster { path: path.display().to_string(), found, expected: self.cluster_id })
         }
     }
 
@@ -222,10 +198,7 @@ impl Profile {
     /// # Errors
     /// [`ProfileError::Net`].
     pub fn identity(&self) -> Result<Identity, ProfileError> {
-        Ok(Identity::load(
-            &self.resolve(&self.cert),
-            &self.resolve(&self.key),
-        )?)
+        Ok(Identity::load(&self.resolve(&self.cert), &self.resolve(&self.key))?)
     }
 
     /// Reads the certificate authorities.
@@ -245,17 +218,9 @@ pub fn read_genesis(path: &Path) -> Result<Genesis, ProfileError> {
     let text = std::fs::read_to_string(path).map_err(|error| io(path, &error))?;
     let genesis: Genesis = serde_json::from_str(&text).map_err(|error| form(path, error))?;
     if genesis.version != 1 {
-        return Err(form(
-            path,
-            format!("unknown version {} of a genesis", genesis.version),
-        ));
+        return Err(form(path, format!("unknown version {} of a genesis", genesis.version)));
     }
-    if !genesis.layout.well_formed()
-        || !genesis
-            .committees
-            .iter()
-            .all(ledger::Committee::well_formed)
-    {
+    if !genesis.layout.well_formed() || !genesis.committees.iter().all(ledger::Committee::well_formed) {
         return Err(form(path, "its layout or a committee is not well formed"));
     }
     Ok(genesis)
@@ -289,11 +254,7 @@ mod tests {
                     addr: "127.0.0.1:7001".into(),
                     server_name: "node-1.seamark".into(),
                 },
-                RouterEndpoint {
-                    node: None,
-                    addr: "127.0.0.1:7009".into(),
-                    server_name: "localhost".into(),
-                },
+                RouterEndpoint { node: None, addr: "127.0.0.1:7009".into(), server_name: "localhost".into() },
             ],
             base: PathBuf::new(),
         }
@@ -306,13 +267,7 @@ mod tests {
         example().save(&path).unwrap();
         let loaded = Profile::load_dir(dir.path()).unwrap();
         assert_eq!(loaded.resolve(&loaded.ca), dir.path().join("ca.pem"));
-        assert_eq!(
-            Profile {
-                base: PathBuf::new(),
-                ..loaded
-            },
-            example()
-        );
+        assert_eq!(Profile { base: PathBuf::new(), ..loaded }, example());
     }
 
     #[test]

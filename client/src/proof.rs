@@ -12,8 +12,8 @@ use ledger::layout;
 use ledger::merkle::{self, MerklePath};
 use ledger::tree::{BitPrefix, TreeProof, value_hash};
 use ledger::{
-    AccountRecord, Address, Certificate, ClusterId, Committee, GroupId, GroupKind, Hash32, Height,
-    NodeId, Receipt, TimeMs, schema,
+    AccountRecord, Address, Certificate, ClusterId, Committee, GroupId, GroupKind, Hash32, Height, NodeId, Receipt,
+    TimeMs, schema,
 };
 
 /// First bytes of a proof file.
@@ -114,9 +114,7 @@ pub enum ProofError {
     #[error("the proof has version {0}, this program knows version 1; use a newer program")]
     Version(u8),
     /// Of another cluster.
-    #[error(
-        "the proof is of cluster {found}, the genesis is of {expected}; use the genesis of the proof's cluster"
-    )]
+    #[error("the proof is of cluster {found}, the genesis is of {expected}; use the genesis of the proof's cluster")]
     OtherCluster {
         /// The proof's.
         found: ClusterId,
@@ -160,20 +158,8 @@ impl ProofError {
 impl ProofFile {
     /// A proof whose committee is the group's first.
     #[must_use]
-    pub fn new(
-        cluster: ClusterId,
-        claim: Claim,
-        certificate: Certificate,
-        committee: Committee,
-    ) -> Self {
-        Self {
-            version: PROOF_FORMAT,
-            cluster,
-            claim,
-            certificate,
-            committee,
-            handovers: Vec::new(),
-        }
+    pub fn new(cluster: ClusterId, claim: Claim, certificate: Certificate, committee: Committee) -> Self {
+        Self { version: PROOF_FORMAT, cluster, claim, certificate, committee, handovers: Vec::new() }
     }
 
     /// Encodes for the wire.
@@ -236,11 +222,9 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
     check_committees(proof, genesis)?;
     proof.certificate.verify(&proof.committee)?;
     let fact = match &proof.claim {
-        Claim::Account {
-            address,
-            record,
-            proof: path,
-        } => account_fact(proof, genesis, address, record.as_deref(), path)?,
+        Claim::Account { address, record, proof: path } => {
+            account_fact(proof, genesis, address, record.as_deref(), path)?
+        }
         Claim::Receipt { receipt, path } => receipt_fact(&proof.certificate, receipt, path)?,
     };
     Ok(VerifiedClaim {
@@ -249,12 +233,7 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
         height: header.height,
         time_ms: header.time_ms,
         header_hash: header.hash(),
-        signers: proof
-            .certificate
-            .signatures
-            .iter()
-            .map(|(node, _)| *node)
-            .collect(),
+        signers: proof.certificate.signatures.iter().map(|(node, _)| *node).collect(),
         fact,
     })
 }
@@ -262,9 +241,7 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
 /// Follows the committees from the genesis to the one that signed.
 fn check_committees(proof: &ProofFile, genesis: &Genesis) -> Result<(), ProofError> {
     let group = proof.certificate.header.group;
-    let first = genesis
-        .committee(group)
-        .ok_or(ProofError::Committee("the genesis has no such group"))?;
+    let first = genesis.committee(group).ok_or(ProofError::Committee("the genesis has no such group"))?;
     let (mut trusted, mut after) = (first.hash(), None);
     for step in &proof.handovers {
         let header = &step.certificate.header;
@@ -272,9 +249,7 @@ fn check_committees(proof: &ProofFile, genesis: &Genesis) -> Result<(), ProofErr
             return Err(ProofError::Committee("a step is of another chain"));
         }
         if step.committee.hash() != trusted || !step.committee.well_formed() {
-            return Err(ProofError::Committee(
-                "a step is signed by a committee that nobody named",
-            ));
+            return Err(ProofError::Committee("a step is signed by a committee that nobody named"));
         }
         if after.is_some_and(|height| header.height <= height) {
             return Err(ProofError::Committee("the steps are out of order"));
@@ -286,9 +261,7 @@ fn check_committees(proof: &ProofFile, genesis: &Genesis) -> Result<(), ProofErr
         return Err(ProofError::Committee("the steps go beyond the proof"));
     }
     if proof.committee.hash() != trusted || !proof.committee.well_formed() {
-        return Err(ProofError::Committee(
-            "it is not the one that the genesis or the last step names",
-        ));
+        return Err(ProofError::Committee("it is not the one that the genesis or the last step names"));
     }
     Ok(())
 }
@@ -308,8 +281,7 @@ fn account_fact(
     let record = match record {
         Some(bytes) => {
             path.verify_inclusion(root, &prefix, &position, &value_hash(bytes))?;
-            let record = borsh::from_slice(bytes)
-                .map_err(|error| ProofError::Malformed(error.to_string()))?;
+            let record = borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))?;
             Some(record)
         }
         None => {
@@ -317,27 +289,17 @@ fn account_fact(
             None
         }
     };
-    Ok(Fact::Account {
-        address: *address,
-        record,
-    })
+    Ok(Fact::Account { address: *address, record })
 }
 
 /// The part of the key space that a group's state root stands for.
-fn owned_prefix(
-    group: GroupId,
-    version: ledger::LayoutVersion,
-    genesis: &Genesis,
-) -> Result<BitPrefix, ProofError> {
+fn owned_prefix(group: GroupId, version: ledger::LayoutVersion, genesis: &Genesis) -> Result<BitPrefix, ProofError> {
     match group.kind() {
-        Some(GroupKind::Shard) if version != genesis.layout.version => Err(ProofError::Layout(
-            "the block goes by a layout that the genesis does not hold",
-        )),
+        Some(GroupKind::Shard) if version != genesis.layout.version => {
+            Err(ProofError::Layout("the block goes by a layout that the genesis does not hold"))
+        }
         Some(GroupKind::Shard) => {
-            let prefix = genesis
-                .layout
-                .prefix_of(group)
-                .ok_or(ProofError::Layout("it is no shard of the layout"))?;
+            let prefix = genesis.layout.prefix_of(group).ok_or(ProofError::Layout("it is no shard of the layout"))?;
             tree_prefix(prefix).ok_or(ProofError::Layout("its prefix is too long"))
         }
         Some(GroupKind::Channel) => Ok(BitPrefix::ROOT),
@@ -355,24 +317,14 @@ pub fn tree_prefix(prefix: layout::BitPrefix) -> Option<BitPrefix> {
     BitPrefix::of(&position, u16::from(prefix.length))
 }
 
-fn receipt_fact(
-    certificate: &Certificate,
-    bytes: &[u8],
-    path: &MerklePath,
-) -> Result<Fact, ProofError> {
+fn receipt_fact(certificate: &Certificate, bytes: &[u8], path: &MerklePath) -> Result<Fact, ProofError> {
     let header = &certificate.header;
-    let receipt: Receipt =
-        borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))?;
-    if receipt.group != header.group
-        || receipt.height != header.height
-        || receipt.index != path.index
-    {
+    let receipt: Receipt = borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))?;
+    if receipt.group != header.group || receipt.height != header.height || receipt.index != path.index {
         return Err(ProofError::Receipt("it names another block or position"));
     }
     if !path.leads_to(&merkle::leaf_hash(bytes), &header.receipts_root) {
-        return Err(ProofError::Receipt(
-            "its path does not lead to the block's root",
-        ));
+        return Err(ProofError::Receipt("its path does not lead to the block's root"));
     }
     Ok(Fact::Receipt(receipt))
 }

@@ -33,14 +33,9 @@ impl Routers {
             })
             .collect::<Result<Vec<_>, ClientError>>()?;
         if all.is_empty() {
-            return Err(ClientError::Unreachable {
-                last: "the profile lists no router".to_owned(),
-            });
+            return Err(ClientError::Unreachable { last: "the profile lists no router".to_owned() });
         }
-        Ok(Self {
-            all,
-            turn: AtomicUsize::new(0),
-        })
+        Ok(Self { all, turn: AtomicUsize::new(0) })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -57,9 +52,7 @@ impl Routers {
     /// Moves on from the router chosen in `turn`, unless somebody else did already.
     pub(crate) fn lost(&self, turn: usize) {
         let next = turn.wrapping_add(1);
-        let _ = self
-            .turn
-            .compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.turn.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -71,10 +64,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(within: Duration) -> Self {
-        Self {
-            next: BACKOFF_FIRST,
-            until: Instant::now() + within,
-        }
+        Self { next: BACKOFF_FIRST, until: Instant::now() + within }
     }
 
     /// The next delay, at least `least`; `None` when there is no time for another attempt.
@@ -107,12 +97,8 @@ pub(crate) fn connection_lost(status: &Status) -> bool {
 /// What a status means to a caller.
 pub(crate) fn error_of(status: &Status) -> ClientError {
     match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated => {
-            ClientError::Denied(status.message().to_owned())
-        }
-        _ if connection_lost(status) => ClientError::Unreachable {
-            last: cause_of(status),
-        },
+        Code::PermissionDenied | Code::Unauthenticated => ClientError::Denied(status.message().to_owned()),
+        _ if connection_lost(status) => ClientError::Unreachable { last: cause_of(status) },
         _ => ClientError::Protocol(format!("{:?}: {}", status.code(), status.message())),
     }
 }

@@ -10,8 +10,8 @@ use borsh::BorshDeserialize;
 use bytes::Bytes;
 use ledger::genesis::Genesis;
 use ledger::{
-    AccountRecord, Address, AssetDef, AssetId, ClusterId, GroupId, Height, LedgerId, Move, Outcome,
-    Receipt, SecretKey, SignedTx, Slot, TimeMs, TxBody, TxId,
+    AccountRecord, Address, AssetDef, AssetId, ClusterId, GroupId, Height, LedgerId, Move, Outcome, Receipt, SecretKey,
+    SignedTx, Slot, TimeMs, TxBody, TxId,
 };
 use proto::v1::query_request::Query;
 use proto::views::{BlockView, HistoryPage};
@@ -102,15 +102,8 @@ impl Client {
         let genesis = profile.genesis()?;
         let (identity, roots) = (profile.identity()?, profile.roots()?);
         let routers = Arc::new(Routers::new(&profile.routers, &identity, &roots)?);
-        let shared = Shared {
-            cluster: genesis.cluster_id(),
-            genesis,
-            routers,
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-            patience: PATIENCE,
-        })
+        let shared = Shared { cluster: genesis.cluster_id(), genesis, routers };
+        Ok(Self { shared: Arc::new(shared), patience: PATIENCE })
     }
 
     /// With another limit on how long a call is retried.
@@ -139,9 +132,7 @@ impl Client {
             return Ok(());
         }
         let (_, endpoint, _) = self.shared.routers.current();
-        Err(ClientError::OtherCluster {
-            addr: endpoint.addr.clone(),
-        })
+        Err(ClientError::OtherCluster { addr: endpoint.addr.clone() })
     }
 
     // ---- submitting
@@ -165,35 +156,21 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::submit`].
-    pub async fn submit_and_wait(
-        &self,
-        tx: impl Into<Bytes>,
-        wait: Wait,
-    ) -> Result<Receipt, ClientError> {
-        let options = SubmitOptions {
-            in_flight_max: 1,
-            notify_applied: wait == Wait::Applied,
-            give_up_after: self.patience,
-        };
+    pub async fn submit_and_wait(&self, tx: impl Into<Bytes>, wait: Wait) -> Result<Receipt, ClientError> {
+        let options =
+            SubmitOptions { in_flight_max: 1, notify_applied: wait == Wait::Applied, give_up_after: self.patience };
         let mut stream = self.submit_stream(options);
         stream.send(vec![tx.into()]).await?;
         let mut done: Option<Receipt> = None;
         while let Some(events) = stream.next_events().await {
             for event in events {
                 match event {
-                    SubmitEvent::Receipt(receipt)
-                        if wait == Wait::Applied && receipt.committed() =>
-                    {
+                    SubmitEvent::Receipt(receipt) if wait == Wait::Applied && receipt.committed() => {
                         done = Some(receipt)
                     }
                     SubmitEvent::Receipt(receipt) => return Ok(receipt),
                     SubmitEvent::Applied(_) => return done.ok_or(ClientError::Closed),
-                    SubmitEvent::Refused {
-                        reject,
-                        code,
-                        detail,
-                        ..
-                    } => {
+                    SubmitEvent::Refused { reject, code, detail, .. } => {
                         return Err(ClientError::refused(&v1::Refusal {
                             number: reject.map_or(0, |reject| u32::from(reject.number())),
                             code,
@@ -213,18 +190,13 @@ impl Client {
     /// [`ClientError::Randomness`].
     pub fn body(&self, moves: Vec<(LedgerId, Move)>, memo: &[u8]) -> Result<TxBody, ClientError> {
         let mut salt = [0; 16];
-        rand::rngs::OsRng
-            .try_fill_bytes(&mut salt)
-            .map_err(|error| ClientError::Randomness(error.to_string()))?;
+        rand::rngs::OsRng.try_fill_bytes(&mut salt).map_err(|error| ClientError::Randomness(error.to_string()))?;
         Ok(TxBody {
             version: ledger::tx::BODY_VERSION,
             cluster: self.shared.cluster,
             valid_until_ms: TimeMs(now_ms() + VALID_FOR_MS),
             salt,
-            slots: moves
-                .into_iter()
-                .map(|(ledger, mv)| Slot::Clear { ledger, mv })
-                .collect(),
+            slots: moves.into_iter().map(|(ledger, mv)| Slot::Clear { ledger, mv }).collect(),
             memo: memo.to_vec(),
         })
     }
@@ -244,10 +216,7 @@ impl Client {
         let receipt = self.submit_and_wait(tx.encode(), wait).await?;
         match receipt.outcome {
             Outcome::Committed { .. } => Ok(receipt),
-            Outcome::Rejected(reject) => Err(ClientError::Rejected {
-                reject,
-                receipt: Box::new(receipt),
-            }),
+            Outcome::Rejected(reject) => Err(ClientError::Rejected { reject, receipt: Box::new(receipt) }),
         }
     }
 
@@ -264,14 +233,8 @@ impl Client {
         wait: Wait,
     ) -> Result<Receipt, ClientError> {
         let from = ledger::Authorisation::Single(key.public()).address();
-        let mv = Move::Pay {
-            from,
-            to,
-            asset,
-            amount,
-        };
-        self.execute(vec![(LedgerId::MAIN, mv)], b"", &[key], wait)
-            .await
+        let mv = Move::Pay { from, to, asset, amount };
+        self.execute(vec![(LedgerId::MAIN, mv)], b"", &[key], wait).await
     }
 
     // ---- reading
@@ -286,17 +249,10 @@ impl Client {
         consistency: Consistency,
         prove: bool,
     ) -> Result<Answer<Option<AccountRecord>>, ClientError> {
-        let query = v1::AccountQuery {
-            address: Bytes::copy_from_slice(&address.0),
-        };
-        let reply = self
-            .query(consistency, prove, Query::Account(query))
-            .await?;
+        let query = v1::AccountQuery { address: Bytes::copy_from_slice(&address.0) };
+        let reply = self.query(consistency, prove, Query::Account(query)).await?;
         let record = found_value::<AccountRecord>("account", &reply)?;
-        let expected = Fact::Account {
-            address,
-            record: record.clone(),
-        };
+        let expected = Fact::Account { address, record: record.clone() };
         self.answer(reply, record, prove.then_some(expected))
     }
 
@@ -312,14 +268,9 @@ impl Client {
         let mut records = Vec::with_capacity(addresses.len());
         for part in addresses.chunks(ACCOUNTS_PER_QUERY) {
             let query = v1::AccountsQuery {
-                addresses: part
-                    .iter()
-                    .map(|address| Bytes::copy_from_slice(&address.0))
-                    .collect(),
+                addresses: part.iter().map(|address| Bytes::copy_from_slice(&address.0)).collect(),
             };
-            let reply = self
-                .query(consistency, false, Query::Accounts(query))
-                .await?;
+            let reply = self.query(consistency, false, Query::Accounts(query)).await?;
             if reply.values.len() != part.len() {
                 return Err(ClientError::Protocol(format!(
                     "{} records for {} accounts",
@@ -328,11 +279,7 @@ impl Client {
                 )));
             }
             for value in &reply.values {
-                records.push(if value.is_empty() {
-                    None
-                } else {
-                    Some(edge::value("account", value)?)
-                });
+                records.push(if value.is_empty() { None } else { Some(edge::value("account", value)?) });
             }
         }
         Ok(records)
@@ -353,9 +300,7 @@ impl Client {
             before_height: before.map_or(u64::MAX, |height| height.0),
             limit,
         };
-        let reply = self
-            .query(Consistency::Linearizable, false, Query::History(query))
-            .await?;
+        let reply = self.query(Consistency::Linearizable, false, Query::History(query)).await?;
         let page = found_value("history", &reply)?.unwrap_or(HistoryPage {
             version: 1,
             lines: Vec::new(),
@@ -375,18 +320,11 @@ impl Client {
         group: Option<GroupId>,
         prove: bool,
     ) -> Result<Answer<Option<Receipt>>, ClientError> {
-        let query = v1::TransactionQuery {
-            txid: edge::bytes_of(&txid),
-            group: group.map_or(0, |group| group.0),
-        };
-        let reply = self
-            .query(Consistency::Linearizable, prove, Query::Transaction(query))
-            .await?;
+        let query = v1::TransactionQuery { txid: edge::bytes_of(&txid), group: group.map_or(0, |group| group.0) };
+        let reply = self.query(Consistency::Linearizable, prove, Query::Transaction(query)).await?;
         let receipt = found_value::<Receipt>("receipt", &reply)?;
         if receipt.as_ref().is_some_and(|receipt| receipt.txid != txid) {
-            return Err(ClientError::Protocol(
-                "the receipt is of another transaction".to_owned(),
-            ));
+            return Err(ClientError::Protocol("the receipt is of another transaction".to_owned()));
         }
         // Only presence can be proved: that no group has a receipt is nothing one group can certify.
         let expected = receipt.clone().filter(|_| prove).map(Fact::Receipt);
@@ -397,18 +335,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn block(
-        &self,
-        group: GroupId,
-        height: Height,
-    ) -> Result<Answer<Option<BlockView>>, ClientError> {
-        let query = v1::BlockQuery {
-            group: group.0,
-            height: height.0,
-        };
-        let reply = self
-            .query(Consistency::Linearizable, false, Query::Block(query))
-            .await?;
+    pub async fn block(&self, group: GroupId, height: Height) -> Result<Answer<Option<BlockView>>, ClientError> {
+        let query = v1::BlockQuery { group: group.0, height: height.0 };
+        let reply = self.query(Consistency::Linearizable, false, Query::Block(query)).await?;
         let block = found_value("block", &reply)?;
         self.answer(reply, block, None)
     }
@@ -417,18 +346,10 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn asset(
-        &self,
-        asset: AssetId,
-        group: Option<GroupId>,
-    ) -> Result<Answer<Option<AssetDef>>, ClientError> {
-        let query = v1::AssetQuery {
-            asset: Bytes::copy_from_slice(&asset.0),
-            group: group.unwrap_or(GroupId::BEACON).0,
-        };
-        let reply = self
-            .query(Consistency::Linearizable, false, Query::Asset(query))
-            .await?;
+    pub async fn asset(&self, asset: AssetId, group: Option<GroupId>) -> Result<Answer<Option<AssetDef>>, ClientError> {
+        let query =
+            v1::AssetQuery { asset: Bytes::copy_from_slice(&asset.0), group: group.unwrap_or(GroupId::BEACON).0 };
+        let reply = self.query(Consistency::Linearizable, false, Query::Asset(query)).await?;
         let definition = found_value("asset", &reply)?;
         self.answer(reply, definition, None)
     }
@@ -438,8 +359,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn cluster(&self) -> Result<v1::ClusterReply, ClientError> {
-        self.call(|mut router| async move { router.cluster(v1::ClusterRequest {}).await })
-            .await
+        self.call(|mut router| async move { router.cluster(v1::ClusterRequest {}).await }).await
     }
 
     /// The health of every group on every node.
@@ -447,28 +367,17 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn status(&self) -> Result<v1::StatusReply, ClientError> {
-        self.call(|mut router| async move { router.status(v1::StatusRequest {}).await })
-            .await
+        self.call(|mut router| async move { router.status(v1::StatusRequest {}).await }).await
     }
 
     /// Sends one read, retried until it is answered or refused for good.
-    async fn query(
-        &self,
-        consistency: Consistency,
-        prove: bool,
-        query: Query,
-    ) -> Result<v1::QueryReply, ClientError> {
+    async fn query(&self, consistency: Consistency, prove: bool, query: Query) -> Result<v1::QueryReply, ClientError> {
         let (consistency, height) = match consistency {
             Consistency::Linearizable => (v1::Consistency::Linearizable, 0),
             Consistency::AtLeast(height) => (v1::Consistency::AtLeast, height.0),
             Consistency::Stale => (v1::Consistency::Stale, 0),
         };
-        let request = v1::QueryRequest {
-            consistency: consistency.into(),
-            height,
-            prove,
-            query: Some(query),
-        };
+        let request = v1::QueryRequest { consistency: consistency.into(), height, prove, query: Some(query) };
         let mut backoff = Backoff::new(self.patience);
         loop {
             let request = request.clone();
@@ -523,59 +432,34 @@ impl Client {
     }
 
     /// Builds an answer; what was to be proved is checked against the genesis.
-    fn answer<T>(
-        &self,
-        reply: v1::QueryReply,
-        value: T,
-        expected: Option<Fact>,
-    ) -> Result<Answer<T>, ClientError> {
+    fn answer<T>(&self, reply: v1::QueryReply, value: T, expected: Option<Fact>) -> Result<Answer<T>, ClientError> {
         let proof = match expected {
             None => None,
             Some(expected) => Some(self.check_proof(&reply, &expected)?),
         };
-        Ok(Answer {
-            group: edge::group("group", reply.group)?,
-            height: Height(reply.height),
-            value,
-            proof,
-        })
+        Ok(Answer { group: edge::group("group", reply.group)?, height: Height(reply.height), value, proof })
     }
 
-    fn check_proof(
-        &self,
-        reply: &v1::QueryReply,
-        expected: &Fact,
-    ) -> Result<ProofFile, ClientError> {
+    fn check_proof(&self, reply: &v1::QueryReply, expected: &Fact) -> Result<ProofFile, ClientError> {
         let file = ProofFile::decode(&reply.proof)?;
         let verified = proof::verify(&file, &self.shared.genesis)?;
         if verified.fact == *expected {
             Ok(file)
         } else {
-            Err(ClientError::Protocol(
-                "the proof is of something else than the answer".to_owned(),
-            ))
+            Err(ClientError::Protocol("the proof is of something else than the answer".to_owned()))
         }
     }
 }
 
-fn found_value<T: BorshDeserialize>(
-    field: &'static str,
-    reply: &v1::QueryReply,
-) -> Result<Option<T>, ClientError> {
+fn found_value<T: BorshDeserialize>(field: &'static str, reply: &v1::QueryReply) -> Result<Option<T>, ClientError> {
     match (reply.found, reply.values.first()) {
         (false, _) => Ok(None),
         (true, Some(value)) => Ok(Some(edge::value(field, value)?)),
-        (true, None) => Err(ClientError::Protocol(format!(
-            "{field} is found but missing"
-        ))),
+        (true, None) => Err(ClientError::Protocol(format!("{field} is found but missing"))),
     }
 }
 
 fn now_ms() -> u64 {
     // A clock before 1970 makes transactions that have expired, which the cluster says clearly.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

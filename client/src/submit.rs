@@ -46,11 +46,7 @@ pub struct SubmitOptions {
 
 impl Default for SubmitOptions {
     fn default() -> Self {
-        Self {
-            in_flight_max: 32_768,
-            notify_applied: false,
-            give_up_after: Duration::from_secs(30),
-        }
+        Self { in_flight_max: 32_768, notify_applied: false, give_up_after: Duration::from_secs(30) }
     }
 }
 
@@ -105,10 +101,7 @@ impl PreparedTx {
             return Err(Reject::BodyTooLarge);
         }
         let signed: SignedTx = borsh::from_slice(&bytes).map_err(|_| Reject::Malformed)?;
-        Ok(Self {
-            txid: signed.txid(cluster),
-            bytes,
-        })
+        Ok(Self { txid: signed.txid(cluster), bytes })
     }
 }
 
@@ -155,17 +148,8 @@ impl SubmitStream {
         };
         tokio::spawn(pump.run());
         Self {
-            sender: SubmitSender {
-                cluster,
-                queue,
-                room: room.clone(),
-                in_flight_max,
-            },
-            events: SubmitEvents {
-                incoming,
-                room,
-                notify_applied,
-            },
+            sender: SubmitSender { cluster, queue, room: room.clone(), in_flight_max },
+            events: SubmitEvents { incoming, room, notify_applied },
         }
     }
 
@@ -220,16 +204,9 @@ impl SubmitSender {
         while !rest.is_empty() {
             let later = rest.split_off(rest.len().min(BATCH_TXS_MAX).min(self.in_flight_max));
             let count = u32::try_from(rest.len()).expect("a batch has at most 2048");
-            let permits = self
-                .room
-                .acquire_many(count)
-                .await
-                .map_err(|_| ClientError::Closed)?;
+            let permits = self.room.acquire_many(count).await.map_err(|_| ClientError::Closed)?;
             permits.forget();
-            self.queue
-                .send(rest)
-                .await
-                .map_err(|_| ClientError::Closed)?;
+            self.queue.send(rest).await.map_err(|_| ClientError::Closed)?;
             rest = later;
         }
         Ok(())
@@ -247,10 +224,7 @@ impl SubmitEvents {
     /// dropped and every fate reported.
     pub async fn next_events(&mut self) -> Option<Vec<SubmitEvent>> {
         let events = self.incoming.recv().await?;
-        let last = events
-            .iter()
-            .filter(|event| is_last(event, self.notify_applied))
-            .count();
+        let last = events.iter().filter(|event| is_last(event, self.notify_applied)).count();
         self.room.add_permits(last);
         Some(events)
     }
@@ -350,11 +324,7 @@ impl Pump {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return self.lost(turn, false, &status),
             Err(_) => {
-                return self.lost(
-                    turn,
-                    false,
-                    &tonic::Status::deadline_exceeded("no answer to the call"),
-                );
+                return self.lost(turn, false, &tonic::Status::deadline_exceeded("no answer to the call"));
             }
         };
         let mut unsent = self.everything();
@@ -393,10 +363,7 @@ impl Pump {
     fn lost(&self, turn: usize, answered: bool, status: &tonic::Status) -> Turn {
         self.routers.lost(turn);
         debug_assert!(connection_lost(status) || !status.message().is_empty());
-        Turn::Lost {
-            answered,
-            cause: cause_of(status),
-        }
+        Turn::Lost { answered, cause: cause_of(status) }
     }
 
     /// Everything that has no fate yet, to be sent over a new connection.
@@ -417,9 +384,7 @@ impl Pump {
         let mut batches = std::collections::VecDeque::new();
         let (mut current, mut size) = (Vec::new(), 0);
         for tx in txs {
-            if current.len() == BATCH_TXS_MAX
-                || (size + tx.len() > BATCH_BYTES_MAX && !current.is_empty())
-            {
+            if current.len() == BATCH_TXS_MAX || (size + tx.len() > BATCH_BYTES_MAX && !current.is_empty()) {
                 batches.push_back(self.batch(std::mem::take(&mut current)));
                 size = 0;
             }
@@ -433,10 +398,7 @@ impl Pump {
     }
 
     fn batch(&self, txs: Vec<Bytes>) -> v1::SubmitBatch {
-        v1::SubmitBatch {
-            txs,
-            notify_applied: self.options.notify_applied,
-        }
+        v1::SubmitBatch { txs, notify_applied: self.options.notify_applied }
     }
 
     /// Takes new transactions; those in flight already give their room back.
@@ -449,25 +411,14 @@ impl Pump {
                 continue;
             }
             fresh.push(bytes.clone());
-            self.pending.insert(
-                txid,
-                Pending {
-                    bytes,
-                    give_up,
-                    receipt_seen: false,
-                    waiting: false,
-                },
-            );
+            self.pending.insert(txid, Pending { bytes, give_up, receipt_seen: false, waiting: false });
         }
         self.batches(fresh)
     }
 
     /// Takes events of the router and reports what is news.
     fn take(&mut self, events: Vec<v1::SubmitEvent>) {
-        let news: Vec<SubmitEvent> = events
-            .into_iter()
-            .filter_map(|event| self.news(event))
-            .collect();
+        let news: Vec<SubmitEvent> = events.into_iter().filter_map(|event| self.news(event)).collect();
         self.tell(news);
     }
 
@@ -489,12 +440,7 @@ impl Pump {
                 let more = self.options.notify_applied && receipt.committed();
                 let pending = self.pending.get_mut(&txid)?;
                 if receipt.txid != txid {
-                    return self.end(
-                        txid,
-                        None,
-                        "protocol",
-                        "the receipt is of another transaction".to_owned(),
-                    );
+                    return self.end(txid, None, "protocol", "the receipt is of another transaction".to_owned());
                 }
                 let first = !std::mem::replace(&mut pending.receipt_seen, true);
                 if !more {
@@ -504,10 +450,7 @@ impl Pump {
             }
             Event::Applied(_) => {
                 // Without a receipt before it, this is not an answer to what we asked.
-                self.pending
-                    .get(&txid)
-                    .is_some_and(|pending| pending.receipt_seen)
-                    .then_some(())?;
+                self.pending.get(&txid).is_some_and(|pending| pending.receipt_seen).then_some(())?;
                 self.pending.remove(&txid);
                 Some(SubmitEvent::Applied(txid))
             }
@@ -520,8 +463,7 @@ impl Pump {
         let reject = refusal.reject();
         let pending = self.pending.get_mut(&txid)?;
         let passes = reject.is_some_and(Reject::retryable) || pending.receipt_seen;
-        let at = Instant::now()
-            + Duration::from_millis(u64::from(refusal.retry_after_ms)).max(RETRY_LEAST);
+        let at = Instant::now() + Duration::from_millis(u64::from(refusal.retry_after_ms)).max(RETRY_LEAST);
         if passes && at < pending.give_up {
             if !std::mem::replace(&mut pending.waiting, true) {
                 self.retries.entry(at).or_default().push(txid);
@@ -531,20 +473,9 @@ impl Pump {
         self.end(txid, reject, &refusal.code, refusal.detail)
     }
 
-    fn end(
-        &mut self,
-        txid: TxId,
-        reject: Option<Reject>,
-        code: &str,
-        detail: String,
-    ) -> Option<SubmitEvent> {
+    fn end(&mut self, txid: TxId, reject: Option<Reject>, code: &str, detail: String) -> Option<SubmitEvent> {
         self.pending.remove(&txid)?;
-        Some(SubmitEvent::Refused {
-            txid,
-            reject,
-            code: code.to_owned(),
-            detail,
-        })
+        Some(SubmitEvent::Refused { txid, reject, code: code.to_owned(), detail })
     }
 
     /// What is to be sent again now.
@@ -565,23 +496,12 @@ impl Pump {
     /// Ends what has been tried for long enough.
     fn give_up(&mut self, cause: &str) {
         let now = Instant::now();
-        let over: Vec<TxId> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.give_up <= now)
-            .map(|(txid, _)| *txid)
-            .collect();
+        let over: Vec<TxId> =
+            self.pending.iter().filter(|(_, pending)| pending.give_up <= now).map(|(txid, _)| *txid).collect();
         let reject = Reject::TooLate;
         let news = over
             .into_iter()
-            .filter_map(|txid| {
-                self.end(
-                    txid,
-                    Some(reject),
-                    reject.code(),
-                    format!("no router answered: {cause}"),
-                )
-            })
+            .filter_map(|txid| self.end(txid, Some(reject), reject.code(), format!("no router answered: {cause}")))
             .collect();
         self.tell(news);
     }

@@ -12,9 +12,7 @@ use bytes::Bytes;
 use ledger::ids::{NodeId, TimeMs};
 
 /// Where an entry stands in the engine's log. Opaque to the ledger: no header field depends on it.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub struct Position {
     /// Term of the leader that proposed it.
     pub term: u64,
@@ -153,11 +151,7 @@ pub struct Timing {
 
 impl Timing {
     /// Fits a loopback cluster on a busy machine: fail-over well under two seconds.
-    pub const DEFAULT: Self = Self {
-        heartbeat_ms: 100,
-        election_min_ms: 500,
-        election_max_ms: 900,
-    };
+    pub const DEFAULT: Self = Self { heartbeat_ms: 100, election_min_ms: 500, election_max_ms: 900 };
 }
 
 /// A stamp that a leader gives an entry; the machine uses `max(stamp, previous + 1)`.

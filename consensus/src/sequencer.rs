@@ -21,9 +21,7 @@ pub struct Proposal(BoxFuture<'static, Result<u64, SequencerError>>);
 
 impl Proposal {
     /// Wraps what resolves when the entry is applied.
-    pub fn new(
-        outcome: impl Future<Output = Result<u64, SequencerError>> + Send + 'static,
-    ) -> Self {
+    pub fn new(outcome: impl Future<Output = Result<u64, SequencerError>> + Send + 'static) -> Self {
         Self(Box::pin(outcome))
     }
 }

@@ -61,19 +61,12 @@ pub fn committee_in(view: &mut View<'_>, group: GroupId, hash: Hash32) -> Option
     view.load(&schema::committee(group, &hash))
 }
 
-fn judge(
-    certificate: &Certificate,
-    group: GroupId,
-    committees: CommitteeSource<'_>,
-) -> Result<(), Reject> {
+fn judge(certificate: &Certificate, group: GroupId, committees: CommitteeSource<'_>) -> Result<(), Reject> {
     if certificate.header.group != group {
         return Err(Reject::MailForged);
     }
-    let committee =
-        committees(group, certificate.header.committee_hash).ok_or(Reject::CommitteeUnknown)?;
-    certificate
-        .verify(&committee)
-        .map_err(|_| Reject::MailForged)
+    let committee = committees(group, certificate.header.committee_hash).ok_or(Reject::CommitteeUnknown)?;
+    certificate.verify(&committee).map_err(|_| Reject::MailForged)
 }
 
 impl Bundle {
@@ -97,10 +90,7 @@ impl Bundle {
             return Err(Reject::MailForged);
         }
         judge(&self.certificate, self.source, committees)?;
-        if !self
-            .path
-            .leads_to(&self.leaf.hash(), &self.certificate.header.outbox_root)
-        {
+        if !self.path.leads_to(&self.leaf.hash(), &self.certificate.header.outbox_root) {
             return Err(Reject::MailForged);
         }
         Ok(())
@@ -131,11 +121,7 @@ impl Bundle {
         Ok(taken)
     }
 
-    fn fold(
-        &self,
-        cursor: InCursor,
-        known: usize,
-    ) -> Result<(Vec<(u64, Message)>, InCursor), Reject> {
+    fn fold(&self, cursor: InCursor, known: usize) -> Result<(Vec<(u64, Message)>, InCursor), Reject> {
         let mut taken = Vec::with_capacity(self.messages.len() - known);
         let (mut seq, mut chain) = (cursor.next_seq, cursor.chain);
         for bytes in &self.messages[known..] {
@@ -144,10 +130,7 @@ impl Bundle {
             taken.push((seq, message));
             seq += 1;
         }
-        let after = InCursor {
-            next_seq: seq,
-            chain,
-        };
+        let after = InCursor { next_seq: seq, chain };
         for hash in &self.tail {
             chain = extend(&chain, seq, hash);
             seq += 1;
@@ -169,10 +152,7 @@ impl AckProof {
             return Err(Reject::MailForged);
         }
         judge(&self.certificate, self.certificate.header.group, committees)?;
-        if !self.path.leads_to(
-            &self.leaf.hash(),
-            &self.certificate.header.inbox_cursors_root,
-        ) {
+        if !self.path.leads_to(&self.leaf.hash(), &self.certificate.header.inbox_cursors_root) {
             return Err(Reject::MailForged);
         }
         Ok(())

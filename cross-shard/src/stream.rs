@@ -80,10 +80,7 @@ pub fn message_hash(message: &[u8]) -> Hash32 {
 /// The chain after one more message. The sequence number is bound, so no two positions agree.
 #[must_use]
 pub fn extend(chain: &Hash32, seq: u64, message_hash: &Hash32) -> Hash32 {
-    tagged(
-        b"seamark/mail/v1",
-        &[&chain.0, &seq.to_be_bytes(), &message_hash.0],
-    )
+    tagged(b"seamark/mail/v1", &[&chain.0, &seq.to_be_bytes(), &message_hash.0])
 }
 
 /// Appends a message to the stream to `dest` and returns its sequence number.
@@ -122,11 +119,7 @@ pub fn outbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
             // An entry that does not decode is a fault of the view and stops the group.
             let stream: OutStream = view.load(key)?;
             let peer = peer_of(key, schema::OUTBOX_PREFIX)?;
-            Some(StreamLeaf {
-                peer,
-                next_seq: stream.next_seq,
-                chain: stream.chain,
-            })
+            Some(StreamLeaf { peer, next_seq: stream.next_seq, chain: stream.chain })
         })
         .collect()
 }
@@ -140,11 +133,7 @@ pub fn inbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
             // An entry that does not decode is a fault of the view and stops the group.
             let cursor: InCursor = view.load(key)?;
             let peer = peer_of(key, schema::INBOX_PREFIX)?;
-            Some(StreamLeaf {
-                peer,
-                next_seq: cursor.next_seq,
-                chain: cursor.chain,
-            })
+            Some(StreamLeaf { peer, next_seq: cursor.next_seq, chain: cursor.chain })
         })
         .collect()
 }

@@ -14,20 +14,10 @@ use support::{Group, ack, bundle, credit};
 const DEST: GroupId = GroupId::shard(1);
 
 fn every_message() -> Vec<Message> {
-    let spec = AssetSpec {
-        issuer: Address([1; 20]),
-        symbol: "EUR".to_owned(),
-        name: "Euro".to_owned(),
-        decimals: 2,
-    };
+    let spec = AssetSpec { issuer: Address([1; 20]), symbol: "EUR".to_owned(), name: "Euro".to_owned(), decimals: 2 };
     vec![
         credit(7),
-        Message::AssetUpdate(AssetDef {
-            version: 1,
-            id: spec.id(),
-            spec,
-            frozen: true,
-        }),
+        Message::AssetUpdate(AssetDef { version: 1, id: spec.id(), spec, frozen: true }),
         Message::CommitteeUpdate(Group::new(0).committee),
         Message::LayoutUpdate(Layout::even(3)),
     ]
@@ -47,11 +37,7 @@ fn name_of(message: &Message) -> &'static str {
 fn messages() {
     let mut vectors = Vectors::open("messages.json");
     for message in every_message() {
-        vectors.format(
-            name_of(&message),
-            &message,
-            &message_hash(&message.encode()).to_string(),
-        );
+        vectors.format(name_of(&message), &message, &message_hash(&message.encode()).to_string());
     }
     vectors.finish();
 }
@@ -60,32 +46,12 @@ fn messages() {
 fn streams() {
     let mut vectors = Vectors::open("streams.json");
     let chain = extend(&Hash32::ZERO, 0, &message_hash(&credit(0).encode()));
-    vectors.pin(
-        "chain after the first message",
-        &credit(0).encode(),
-        &chain.to_string(),
-    );
+    vectors.pin("chain after the first message", &credit(0).encode(), &chain.to_string());
     let second = extend(&chain, 1, &message_hash(&credit(1).encode()));
-    vectors.pin(
-        "chain after the second message",
-        &credit(1).encode(),
-        &second.to_string(),
-    );
-    vectors.format(
-        "outgoing",
-        &OutStream {
-            next_seq: 2,
-            acked: 1,
-            chain: second,
-        },
-        "",
-    );
+    vectors.pin("chain after the second message", &credit(1).encode(), &second.to_string());
+    vectors.format("outgoing", &OutStream { next_seq: 2, acked: 1, chain: second }, "");
     vectors.format("incoming", &InCursor { next_seq: 1, chain }, "");
-    let leaf = |peer, next_seq| StreamLeaf {
-        peer: GroupId::shard(peer),
-        next_seq,
-        chain: second,
-    };
+    let leaf = |peer, next_seq| StreamLeaf { peer: GroupId::shard(peer), next_seq, chain: second };
     vectors.format("leaf", &leaf(1, 2), &leaf(1, 2).hash().to_string());
     let leaves = [leaf(1, 2), leaf(2, 3), leaf(3, 4)];
     let bytes = borsh::to_vec(&leaves).expect("writing to memory does not fail");
@@ -109,17 +75,9 @@ fn bundles_and_acknowledgements() {
     let part: Bundle = bundle(&at, &sent, DEST, 0, 2);
     assert_eq!(dest.deliver(&part).0.map(|taken| taken.len()), Ok(2));
     vectors.format("bundle/first two of four", &part, &header_hash);
-    vectors.format(
-        "bundle/whole",
-        &bundle(&at, &sent, DEST, 0, 4),
-        &header_hash,
-    );
+    vectors.format("bundle/whole", &bundle(&at, &sent, DEST, 0, 4), &header_hash);
     let at = dest.certify();
     let proof: AckProof = ack(&at, source.id).expect("mail was taken");
-    vectors.format(
-        "acknowledgement",
-        &proof,
-        &at.certificate.header.hash().to_string(),
-    );
+    vectors.format("acknowledgement", &proof, &at.certificate.header.hash().to_string());
     vectors.finish();
 }

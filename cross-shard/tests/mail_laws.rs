@@ -115,21 +115,9 @@ fn tamper(original: &Bundle, how: Tamper, known: usize, index: Index) -> Option<
 enum Event {
     Emit(usize),
     Certify,
-    Deliver {
-        certified: Index,
-        first: Index,
-        length: usize,
-    },
-    Next {
-        length: usize,
-    },
-    Tampered {
-        certified: Index,
-        first: Index,
-        length: usize,
-        how: Tamper,
-        at: Index,
-    },
+    Deliver { certified: Index, first: Index, length: usize },
+    Next { length: usize },
+    Tampered { certified: Index, first: Index, length: usize, how: Tamper, at: Index },
     CertifyDest,
     Ack(Index),
     ForgedAck(Index, u8),
@@ -172,15 +160,7 @@ impl World {
             source.emit(GroupId::shard(peer), credit(peer.into()).encode());
         }
         let (sent, taken, heads, cursors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self {
-            source,
-            dest,
-            sent,
-            taken,
-            acked: 0,
-            heads,
-            cursors,
-        }
+        Self { source, dest, sent, taken, acked: 0, heads, cursors }
     }
 
     /// Any part of the stream under any certified head, as far as there is one.
@@ -193,10 +173,7 @@ impl World {
 
     fn deliver(&mut self, bundle: &Bundle) {
         let cursor = self.taken.len();
-        let (first, end) = (
-            bundle.first_seq as usize,
-            bundle.first_seq as usize + bundle.messages.len(),
-        );
+        let (first, end) = (bundle.first_seq as usize, bundle.first_seq as usize + bundle.messages.len());
         let (result, wrote) = self.dest.deliver(bundle);
         if first > cursor {
             assert_eq!((result, wrote), (Err(Reject::MailGap), false));
@@ -227,10 +204,7 @@ impl World {
             Tamper::Source => &[Reject::MailForged, Reject::MailGap],
             _ => &[Reject::MailForged],
         };
-        assert!(
-            !wrote && refusals.contains(&result.clone().expect_err("tampered")),
-            "{how:?}: {result:?}"
-        );
+        assert!(!wrote && refusals.contains(&result.clone().expect_err("tampered")), "{how:?}: {result:?}");
     }
 
     fn acknowledge(&mut self, proof: &AckProof) {
@@ -257,15 +231,9 @@ impl World {
     }
 
     fn check(&mut self) {
-        assert!(
-            self.sent.starts_with(&self.taken),
-            "taken once, in order, nothing else"
-        );
+        assert!(self.sent.starts_with(&self.taken), "taken once, in order, nothing else");
         assert_eq!(self.dest.cursor(SOURCE), self.taken.len() as u64);
-        assert!(
-            self.acked <= self.taken.len() as u64,
-            "nothing is acknowledged before it is taken"
-        );
+        assert!(self.acked <= self.taken.len() as u64, "nothing is acknowledged before it is taken");
         for (seq, message) in (0u64..).zip(&self.sent) {
             let stored = self.source.state.get(&schema::mail(DEST, seq));
             let expected = (seq >= self.acked).then_some(&message[..]);
@@ -281,47 +249,30 @@ impl World {
             Event::Emit(count) => {
                 for _ in 0..count {
                     let message = credit(self.sent.len() as u64).encode();
-                    assert_eq!(
-                        self.source.emit(DEST, message.clone()),
-                        self.sent.len() as u64
-                    );
+                    assert_eq!(self.source.emit(DEST, message.clone()), self.sent.len() as u64);
                     self.sent.push(message);
                 }
             }
             Event::Certify => self.heads.push(self.source.certify()),
             Event::CertifyDest => self.cursors.push(self.dest.certify()),
-            Event::Deliver {
-                certified,
-                first,
-                length,
-            } => {
+            Event::Deliver { certified, first, length } => {
                 if let Some(bundle) = self.pick(certified, first, length) {
                     self.deliver(&bundle);
                 }
             }
             Event::Next { length } => {
                 let first = self.taken.len();
-                let head = self.heads.last().filter(|at| {
-                    at.outbox
-                        .iter()
-                        .any(|leaf| leaf.peer == DEST && leaf.next_seq > first as u64)
-                });
+                let head = self
+                    .heads
+                    .last()
+                    .filter(|at| at.outbox.iter().any(|leaf| leaf.peer == DEST && leaf.next_seq > first as u64));
                 if let Some(at) = head {
                     let bundle = bundle(at, &self.sent, DEST, first, first + length);
                     self.deliver(&bundle);
-                    assert!(
-                        self.taken.len() > first,
-                        "a bundle at the cursor always moves it"
-                    );
+                    assert!(self.taken.len() > first, "a bundle at the cursor always moves it");
                 }
             }
-            Event::Tampered {
-                certified,
-                first,
-                length,
-                how,
-                at,
-            } => {
+            Event::Tampered { certified, first, length, how, at } => {
                 if let Some(bundle) = self.pick(certified, first, length) {
                     self.deliver_tampered(&bundle, how, at);
                 }
@@ -413,22 +364,13 @@ fn an_unknown_committee_parks_the_bundle_and_its_arrival_frees_it() {
     let sent = vec![credit(0).encode()];
     source.emit(DEST, sent[0].clone());
     let bundle = bundle(&source.certify(), &sent, DEST, 0, 1);
-    assert_eq!(
-        dest.deliver(&bundle),
-        (Err(Reject::CommitteeUnknown), false)
-    );
+    assert_eq!(dest.deliver(&bundle), (Err(Reject::CommitteeUnknown), false));
     dest.learn(&Group::new(5).committee);
-    assert_eq!(
-        dest.deliver(&bundle),
-        (Err(Reject::CommitteeUnknown), false)
-    );
+    assert_eq!(dest.deliver(&bundle), (Err(Reject::CommitteeUnknown), false));
     dest.learn(&source.committee);
     assert_eq!(dest.deliver(&bundle), (Ok(vec![(0, credit(0))]), true));
     let proof = ack(&dest.certify(), SOURCE).expect("mail was taken");
-    assert_eq!(
-        source.acknowledge(&proof),
-        (Err(Reject::CommitteeUnknown), false)
-    );
+    assert_eq!(source.acknowledge(&proof), (Err(Reject::CommitteeUnknown), false));
     source.learn(&dest.committee);
     assert_eq!(source.acknowledge(&proof), (Ok(1), true));
     assert_eq!(source.acknowledge(&proof), (Ok(1), false));
@@ -438,13 +380,8 @@ fn an_unknown_committee_parks_the_bundle_and_its_arrival_frees_it() {
 fn a_cursor_beyond_the_stream_is_refused() {
     let (mut source, mut dest) = (Group::new(0), Group::new(1));
     source.learn(&dest.committee);
-    let beyond = cross_shard::InCursor {
-        next_seq: 5,
-        chain: Hash32::ZERO,
-    };
-    with_view(&mut dest.state, |view| {
-        view.store(schema::inbox(SOURCE), &beyond)
-    });
+    let beyond = cross_shard::InCursor { next_seq: 5, chain: Hash32::ZERO };
+    with_view(&mut dest.state, |view| view.store(schema::inbox(SOURCE), &beyond));
     let proof = ack(&dest.certify(), SOURCE).expect("a cursor is there");
     assert_eq!(source.acknowledge(&proof), (Err(Reject::MailForged), false));
 }
@@ -456,25 +393,13 @@ fn sizes_beyond_the_limits_are_refused_before_anything_else() {
     let sent = vec![credit(0).encode()];
     source.emit(DEST, sent[0].clone());
     let whole = bundle(&source.certify(), &sent, DEST, 0, 1);
-    let too_many = Bundle {
-        messages: vec![sent[0].clone(); BUNDLE_MESSAGES_MAX + 1],
-        ..whole.clone()
-    };
-    let too_large = Bundle {
-        messages: vec![vec![0; BUNDLE_BYTES_MAX + 1]],
-        ..whole.clone()
-    };
-    let last = Bundle {
-        first_seq: u64::MAX,
-        ..whole.clone()
-    };
+    let too_many = Bundle { messages: vec![sent[0].clone(); BUNDLE_MESSAGES_MAX + 1], ..whole.clone() };
+    let too_large = Bundle { messages: vec![vec![0; BUNDLE_BYTES_MAX + 1]], ..whole.clone() };
+    let last = Bundle { first_seq: u64::MAX, ..whole.clone() };
     assert_eq!(dest.deliver(&too_many), (Err(Reject::MailForged), false));
     assert_eq!(dest.deliver(&too_large), (Err(Reject::MailForged), false));
     assert_eq!(dest.deliver(&last), (Err(Reject::MailGap), false));
-    let empty = Bundle {
-        messages: Vec::new(),
-        ..whole
-    };
+    let empty = Bundle { messages: Vec::new(), ..whole };
     assert_eq!(dest.deliver(&empty), (Ok(Vec::new()), false));
 }
 
@@ -482,9 +407,7 @@ fn sizes_beyond_the_limits_are_refused_before_anything_else() {
 fn a_stream_entry_that_does_not_decode_is_a_fault_and_not_left_out() {
     let mut source = Group::new(0);
     source.emit(DEST, credit(0).encode());
-    source
-        .state
-        .insert(schema::outbox(DEST), bytes::Bytes::from_static(b"torn"));
+    source.state.insert(schema::outbox(DEST), bytes::Bytes::from_static(b"torn"));
     let mut view = ledger::view::View::new(&source.state);
     let _ = outbox_leaves(&mut view);
     assert!(view.into_writes().is_err());

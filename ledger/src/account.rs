@@ -44,12 +44,6 @@ pub const FLAG_FROZEN: u8 = 1;
 
 impl Default for AccountRecord {
     fn default() -> Self {
-        Self {
-            version: 1,
-            auth: None,
-            flags: 0,
-            sequence: 0,
-            balances: Vec::new(),
-        }
+        Self { version: 1, auth: None, flags: 0, sequence: 0, balances: Vec::new() }
     }
 }

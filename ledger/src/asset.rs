@@ -30,10 +30,7 @@ impl AssetSpec {
     #[must_use]
     pub fn well_formed(&self) -> bool {
         let symbol_ok = (1..=SYMBOL_BYTES_MAX).contains(&self.symbol.len())
-            && self
-                .symbol
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+            && self.symbol.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
         symbol_ok && self.name.len() <= NAME_BYTES_MAX && self.decimals <= DECIMALS_MAX
     }
 }

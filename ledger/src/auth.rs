@@ -81,10 +81,7 @@ impl Witness {
         self.auth.well_formed()
             && self.signatures.len() == self.auth.threshold()
             && self.signatures.windows(2).all(|pair| pair[0].0 < pair[1].0)
-            && self
-                .signatures
-                .iter()
-                .all(|(index, _)| self.auth.key(*index).is_some())
+            && self.signatures.iter().all(|(index, _)| self.auth.key(*index).is_some())
     }
 
     /// Verifies every signature over `digest`. The count is bounded by the authorisation.
@@ -92,9 +89,7 @@ impl Witness {
     pub fn verifies(&self, digest: &Hash32) -> bool {
         self.well_formed()
             && self.signatures.iter().all(|(index, signature)| {
-                self.auth
-                    .key(*index)
-                    .is_some_and(|key| crypto::verify(key, digest, signature).is_ok())
+                self.auth.key(*index).is_some_and(|key| crypto::verify(key, digest, signature).is_ok())
             })
     }
 }

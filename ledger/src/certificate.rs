@@ -69,8 +69,7 @@ impl Certificate {
         if self.version != 1 || self.header.version != HEADER_VERSION {
             return Err(CertificateError::Version);
         }
-        if self.header.group != committee.group || self.header.incarnation != committee.incarnation
-        {
+        if self.header.group != committee.group || self.header.incarnation != committee.incarnation {
             return Err(CertificateError::Group);
         }
         if self.header.committee_hash != committee.hash() {
@@ -79,12 +78,7 @@ impl Certificate {
         if self.signatures.len() < usize::from(committee.threshold) {
             return Err(CertificateError::TooFew);
         }
-        if self.signatures.len() > COMMITTEE_MAX
-            || self
-                .signatures
-                .windows(2)
-                .any(|pair| pair[0].0 >= pair[1].0)
-        {
+        if self.signatures.len() > COMMITTEE_MAX || self.signatures.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
             return Err(CertificateError::Signer);
         }
         let digest = self.header.hash();

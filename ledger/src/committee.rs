@@ -40,22 +40,10 @@ pub struct Committee {
 impl Committee {
     /// A committee that certifies by majority.
     #[must_use]
-    pub fn majority(
-        group: GroupId,
-        incarnation: Incarnation,
-        epoch: Epoch,
-        mut members: Vec<Member>,
-    ) -> Self {
+    pub fn majority(group: GroupId, incarnation: Incarnation, epoch: Epoch, mut members: Vec<Member>) -> Self {
         members.sort_by_key(|member| member.node);
         let threshold = u16::try_from(members.len() / 2 + 1).unwrap_or(u16::MAX);
-        Self {
-            version: 1,
-            group,
-            incarnation,
-            epoch,
-            members,
-            threshold,
-        }
+        Self { version: 1, group, incarnation, epoch, members, threshold }
     }
 
     /// `sha256("seamark/committee/v1" ‖ borsh)`.
@@ -68,9 +56,7 @@ impl Committee {
     /// Position of a node among the members.
     #[must_use]
     pub fn index_of(&self, node: NodeId) -> Option<usize> {
-        self.members
-            .binary_search_by_key(&node, |member| member.node)
-            .ok()
+        self.members.binary_search_by_key(&node, |member| member.node).ok()
     }
 
     /// Whether members are sorted and unique, keys unique, and the threshold is a strict majority.
@@ -80,10 +66,7 @@ impl Committee {
         let mut keys: Vec<_> = self.members.iter().map(|member| member.key).collect();
         keys.sort();
         (1..=COMMITTEE_MAX).contains(&n)
-            && self
-                .members
-                .windows(2)
-                .all(|pair| pair[0].node < pair[1].node)
+            && self.members.windows(2).all(|pair| pair[0].node < pair[1].node)
             && keys.windows(2).all(|pair| pair[0] != pair[1])
             && usize::from(self.threshold) > n / 2
             && usize::from(self.threshold) <= n

@@ -82,19 +82,14 @@ impl SecretKey {
     /// # Errors
     /// [`CryptoError::SecretKey`] for zero and for values not below the order.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, CryptoError> {
-        k256::ecdsa::SigningKey::from_slice(bytes)
-            .map(Self)
-            .map_err(|_| CryptoError::SecretKey)
+        k256::ecdsa::SigningKey::from_slice(bytes).map(Self).map_err(|_| CryptoError::SecretKey)
     }
 
     /// Derives a key from any secret bytes, by hashing until the value is below the order (the
     /// first hash practically always is).
     #[must_use]
     pub fn derive(secret: &[u8], purpose: &[u8]) -> Self {
-        let mut candidate = crate::hash::tagged(
-            b"seamark/key/v1",
-            &[&crate::hash::sha256(secret).0, purpose],
-        );
+        let mut candidate = crate::hash::tagged(b"seamark/key/v1", &[&crate::hash::sha256(secret).0, purpose]);
         loop {
             if let Ok(key) = Self::from_bytes(&candidate.0) {
                 return key;
@@ -121,10 +116,8 @@ impl SecretKey {
     /// Signs a digest: deterministic (RFC 6979), low S.
     #[must_use]
     pub fn sign(&self, digest: &Hash32) -> Signature {
-        let signature: k256::ecdsa::Signature = self
-            .0
-            .sign_prehash(&digest.0)
-            .expect("a 32-byte digest is always signable");
+        let signature: k256::ecdsa::Signature =
+            self.0.sign_prehash(&digest.0).expect("a 32-byte digest is always signable");
         Signature(signature.normalize_s().to_bytes().into())
     }
 }
@@ -145,25 +138,18 @@ pub fn verify(key: &PublicKey, digest: &Hash32, signature: &Signature) -> Result
 ///
 /// # Errors
 /// As [`verify`].
-pub fn verify_k256(
-    key: &PublicKey,
-    digest: &Hash32,
-    signature: &Signature,
-) -> Result<(), CryptoError> {
+pub fn verify_k256(key: &PublicKey, digest: &Hash32, signature: &Signature) -> Result<(), CryptoError> {
     // k256 also reads the 33-byte compact form (0x05), which libsecp256k1 does not know: a key has
     // one encoding, and both backends must agree on it.
     if !matches!(key.0[0], 0x02 | 0x03) {
         return Err(CryptoError::PublicKey);
     }
-    let key =
-        k256::ecdsa::VerifyingKey::from_sec1_bytes(&key.0).map_err(|_| CryptoError::PublicKey)?;
-    let signature =
-        k256::ecdsa::Signature::from_slice(&signature.0).map_err(|_| CryptoError::Signature)?;
+    let key = k256::ecdsa::VerifyingKey::from_sec1_bytes(&key.0).map_err(|_| CryptoError::PublicKey)?;
+    let signature = k256::ecdsa::Signature::from_slice(&signature.0).map_err(|_| CryptoError::Signature)?;
     if signature.normalize_s() != signature {
         return Err(CryptoError::Signature);
     }
-    key.verify_prehash(&digest.0, &signature)
-        .map_err(|_| CryptoError::Signature)
+    key.verify_prehash(&digest.0, &signature).map_err(|_| CryptoError::Signature)
 }
 
 /// Verification by libsecp256k1, which refuses a high S by itself.
@@ -171,14 +157,9 @@ pub fn verify_k256(
 /// # Errors
 /// As [`verify`].
 #[cfg(feature = "libsecp256k1")]
-pub fn verify_libsecp256k1(
-    key: &PublicKey,
-    digest: &Hash32,
-    signature: &Signature,
-) -> Result<(), CryptoError> {
+pub fn verify_libsecp256k1(key: &PublicKey, digest: &Hash32, signature: &Signature) -> Result<(), CryptoError> {
     let key = secp256k1::PublicKey::from_slice(&key.0).map_err(|_| CryptoError::PublicKey)?;
-    let signature = secp256k1::ecdsa::Signature::from_compact(&signature.0)
-        .map_err(|_| CryptoError::Signature)?;
+    let signature = secp256k1::ecdsa::Signature::from_compact(&signature.0).map_err(|_| CryptoError::Signature)?;
     let message = secp256k1::Message::from_digest(digest.0);
     secp256k1::ecdsa::verify(&signature, message, &key).map_err(|_| CryptoError::Signature)
 }
@@ -195,19 +176,10 @@ mod tests {
         let signature = key.sign(&digest);
         assert_eq!(verify(&key.public(), &digest, &signature), Ok(()));
         assert_eq!(verify_k256(&key.public(), &digest, &signature), Ok(()));
-        assert_eq!(
-            verify(&key.public(), &sha256(b"other"), &signature),
-            Err(CryptoError::Signature)
-        );
+        assert_eq!(verify(&key.public(), &sha256(b"other"), &signature), Err(CryptoError::Signature));
         let mut broken = signature;
         broken.0[40] ^= 1;
-        assert_eq!(
-            verify(&key.public(), &digest, &broken),
-            Err(CryptoError::Signature)
-        );
-        assert_eq!(
-            verify(&PublicKey([5; 33]), &digest, &signature),
-            Err(CryptoError::PublicKey)
-        );
+        assert_eq!(verify(&key.public(), &digest, &broken), Err(CryptoError::Signature));
+        assert_eq!(verify(&PublicKey([5; 33]), &digest, &signature), Err(CryptoError::PublicKey));
     }
 }

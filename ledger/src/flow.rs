@@ -28,11 +28,7 @@ impl FlowLine {
     #[must_use]
     pub fn balances(&self) -> bool {
         let sum = |start: [u128; 2], peers: &[(GroupId, u128)]| {
-            peers
-                .iter()
-                .map(|(_, amount)| *amount)
-                .chain(start)
-                .try_fold(0u128, u128::checked_add)
+            peers.iter().map(|(_, amount)| *amount).chain(start).try_fold(0u128, u128::checked_add)
         };
         let left = sum([self.opening, self.minted], &self.imported);
         let right = sum([self.closing, self.burned], &self.exported);

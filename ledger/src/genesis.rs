@@ -45,9 +45,7 @@ pub struct NodeInfo {
 }
 
 /// How far client signatures are checked (DESIGN §16).
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VerifyMode {
     /// Once, where a transaction enters.
@@ -90,9 +88,7 @@ impl Genesis {
     /// The first committee of a group.
     #[must_use]
     pub fn committee(&self, group: GroupId) -> Option<&Committee> {
-        self.committees
-            .iter()
-            .find(|committee| committee.group == group)
+        self.committees.iter().find(|committee| committee.group == group)
     }
 
     /// The registry entry of a node.

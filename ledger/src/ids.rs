@@ -79,17 +79,7 @@ pub enum GroupKind {
 
 /// One hash chain, one consensus instance, one state. The kind is in the top byte.
 #[derive(
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    BorshSerialize,
-    BorshDeserialize,
-    Serialize,
-    Deserialize,
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct GroupId(pub u64);
@@ -163,28 +153,13 @@ impl FromStr for GroupId {
             _ => return Err(bad()),
         };
         // One name for each group: no sign, no leading zeros.
-        if group.to_string() == s {
-            Ok(group)
-        } else {
-            Err(bad())
-        }
+        if group.to_string() == s { Ok(group) } else { Err(bad()) }
     }
 }
 
 /// An account space: the main ledger (cut into shards), the beacon's own registry, or a channel.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    BorshSerialize,
-    BorshDeserialize,
-    Serialize,
-    Deserialize,
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct LedgerId(pub u64);
@@ -250,9 +225,7 @@ hash_id!(
 
 /// Twenty bytes that name an account: `sha256("seamark/addr/v1" ‖ initial authorisation)[..20]`.
 /// Shown as bech32m with prefix `sm` (BIP-350).
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize)]
 pub struct Address(pub [u8; 20]);
 
 const ADDRESS_PREFIX: bech32::Hrp = bech32::Hrp::parse_unchecked("sm");
@@ -267,8 +240,7 @@ impl Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text =
-            bech32::encode::<bech32::Bech32m>(ADDRESS_PREFIX, &self.0).map_err(|_| fmt::Error)?;
+        let text = bech32::encode::<bech32::Bech32m>(ADDRESS_PREFIX, &self.0).map_err(|_| fmt::Error)?;
         f.write_str(&text)
     }
 }
@@ -284,26 +256,19 @@ impl FromStr for Address {
 
     fn from_str(s: &str) -> Result<Self, IdError> {
         let bad = || IdError::Address(s.to_owned());
-        let parsed = bech32::primitives::decode::CheckedHrpstring::new::<bech32::Bech32m>(s)
-            .map_err(|_| bad())?;
+        let parsed = bech32::primitives::decode::CheckedHrpstring::new::<bech32::Bech32m>(s).map_err(|_| bad())?;
         if parsed.hrp() != ADDRESS_PREFIX {
             return Err(bad());
         }
         let bytes: Vec<u8> = parsed.byte_iter().collect();
         let address = Self(bytes.try_into().map_err(|_| bad())?);
         // Twenty bytes are 32 symbols without padding; a 33rd would be dropped unseen.
-        if address.to_string().len() == s.len() {
-            Ok(address)
-        } else {
-            Err(bad())
-        }
+        if address.to_string().len() == s.len() { Ok(address) } else { Err(bad()) }
     }
 }
 
 /// Names an asset: `sha256("seamark/asset/v1" ‖ issuer ‖ symbol)[..16]`, shown in hex.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize)]
 pub struct AssetId(pub [u8; 16]);
 
 impl AssetId {
@@ -360,9 +325,7 @@ text_serde!(Address, AssetId);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Not `sm1…` in bech32m over 20 bytes.
-    #[error(
-        "'{0}' is no account address: expected bech32m with prefix sm; check for a typing error"
-    )]
+    #[error("'{0}' is no account address: expected bech32m with prefix sm; check for a typing error")]
     Address(String),
     /// Not 64 hex digits.
     #[error("'{0}' is no hash: expected 64 hex digits")]
@@ -396,10 +359,7 @@ mod tests {
         use bech32::primitives::iter::{ByteIterExt, Fe32IterExt};
         let text = |extra: Option<bech32::Fe32>| -> String {
             let symbols = [7u8; 20].iter().copied().bytes_to_fes().chain(extra);
-            symbols
-                .with_checksum::<bech32::Bech32m>(&ADDRESS_PREFIX)
-                .chars()
-                .collect()
+            symbols.with_checksum::<bech32::Bech32m>(&ADDRESS_PREFIX).chars().collect()
         };
         assert_eq!(text(None).parse::<Address>(), Ok(Address([7; 20])));
         assert!(text(Some(bech32::Fe32::Q)).parse::<Address>().is_err());
@@ -410,15 +370,7 @@ mod tests {
         for group in [GroupId::BEACON, GroupId::shard(3), GroupId::channel(9)] {
             assert_eq!(group.to_string().parse::<GroupId>(), Ok(group));
         }
-        for wrong in [
-            "shard-",
-            "shard-+3",
-            "shard-03",
-            "shard-4294967296",
-            "Shard-3",
-            "beacon-0",
-            "",
-        ] {
+        for wrong in ["shard-", "shard-+3", "shard-03", "shard-4294967296", "Shard-3", "beacon-0", ""] {
             assert!(wrong.parse::<GroupId>().is_err(), "{wrong}");
         }
         assert_eq!(GroupId(0).kind(), None);

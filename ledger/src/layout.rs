@@ -10,18 +10,7 @@ use crate::ids::{Address, GroupId, LayoutVersion};
 
 /// The first `length` bits of a key; bits beyond are zero.
 #[derive(
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Default,
-    BorshSerialize,
-    BorshDeserialize,
-    Serialize,
-    Deserialize,
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
 )]
 pub struct BitPrefix {
     /// The bits, left-aligned in a big-endian number.
@@ -38,15 +27,8 @@ impl BitPrefix {
     #[must_use]
     pub fn child(self, one: bool) -> Self {
         debug_assert!(self.length < 64);
-        let bits = if one {
-            self.bits | (1 << (63 - self.length))
-        } else {
-            self.bits
-        };
-        Self {
-            bits,
-            length: self.length + 1,
-        }
+        let bits = if one { self.bits | (1 << (63 - self.length)) } else { self.bits };
+        Self { bits, length: self.length + 1 }
     }
 
     /// Whether a key starts with this prefix.
@@ -67,8 +49,7 @@ impl BitPrefix {
     pub fn in_tree(self) -> crate::tree::BitPrefix {
         let mut position = [0; 32];
         position[..8].copy_from_slice(&self.bits.to_be_bytes());
-        crate::tree::BitPrefix::of(&position, u16::from(self.length))
-            .expect("64 bits fit into a position")
+        crate::tree::BitPrefix::of(&position, u16::from(self.length)).expect("64 bits fit into a position")
     }
 }
 
@@ -133,26 +114,17 @@ impl Layout {
         let mut prefixes = vec![BitPrefix::ALL];
         while prefixes.len() < count as usize {
             // The shortest prefix splits next; among equals the first, so the result is determined.
-            let at = (0..prefixes.len())
-                .min_by_key(|index| prefixes[*index].length)
-                .expect("there is always one prefix");
+            let at =
+                (0..prefixes.len()).min_by_key(|index| prefixes[*index].length).expect("there is always one prefix");
             let parent = prefixes[at];
             prefixes.splice(at..=at, [parent.child(false), parent.child(true)]);
         }
         let shards = prefixes
             .into_iter()
             .zip(0u32..)
-            .map(|(prefix, ordinal)| ShardRange {
-                group: GroupId::shard(ordinal),
-                prefix,
-            })
+            .map(|(prefix, ordinal)| ShardRange { group: GroupId::shard(ordinal), prefix })
             .collect();
-        Self {
-            format: 1,
-            version: LayoutVersion(1),
-            shards,
-            lineage: Vec::new(),
-        }
+        Self { format: 1, version: LayoutVersion(1), shards, lineage: Vec::new() }
     }
 
     /// The shard that owns a partition. The layout is [`Layout::well_formed`], which whoever takes
@@ -162,9 +134,7 @@ impl Layout {
         let mut head = [0; 8];
         head.copy_from_slice(&partition.0[..8]);
         let key = u64::from_be_bytes(head);
-        let after = self
-            .shards
-            .partition_point(|shard| shard.prefix.bits <= key);
+        let after = self.shards.partition_point(|shard| shard.prefix.bits <= key);
         self.shards[after.saturating_sub(1)].group
     }
 
@@ -177,10 +147,7 @@ impl Layout {
     /// The prefix of a shard that is part of the layout.
     #[must_use]
     pub fn prefix_of(&self, group: GroupId) -> Option<BitPrefix> {
-        self.shards
-            .iter()
-            .find(|shard| shard.group == group)
-            .map(|shard| shard.prefix)
+        self.shards.iter().find(|shard| shard.group == group).map(|shard| shard.prefix)
     }
 
     /// Whether the shards are distinct and cover everything exactly once, in order, each by a
@@ -210,22 +177,13 @@ mod tests {
 
     #[test]
     fn a_prefix_that_overlaps_or_a_shard_named_twice_is_not_well_formed() {
-        let range = |ordinal, bits, length| ShardRange {
-            group: GroupId::shard(ordinal),
-            prefix: BitPrefix { bits, length },
-        };
-        let layout = |shards| Layout {
-            shards,
-            ..Layout::even(1)
-        };
+        let range =
+            |ordinal, bits, length| ShardRange { group: GroupId::shard(ordinal), prefix: BitPrefix { bits, length } };
+        let layout = |shards| Layout { shards, ..Layout::even(1) };
         let quarter = 1 << 62;
         assert!(layout(vec![range(0, 0, 1), range(1, 2 * quarter, 1)]).well_formed());
         // The widths add up, but the middle one has a bit beyond its length and covers the first.
-        let shifted = vec![
-            range(0, 0, 2),
-            range(1, quarter, 1),
-            range(2, 3 * quarter, 2),
-        ];
+        let shifted = vec![range(0, 0, 2), range(1, quarter, 1), range(2, 3 * quarter, 2)];
         assert!(!layout(shifted).well_formed());
         assert!(!layout(vec![range(0, 0, 1), range(0, 2 * quarter, 1)]).well_formed());
         assert!(!layout(Vec::new()).well_formed());
@@ -243,11 +201,7 @@ mod tests {
             assert_eq!(layout.shards.len(), count as usize);
             for seed in 0..200u8 {
                 let partition = crate::hash::sha256(&[seed]);
-                let owners: Vec<_> = layout
-                    .shards
-                    .iter()
-                    .filter(|shard| shard.prefix.covers(&partition.0))
-                    .collect();
+                let owners: Vec<_> = layout.shards.iter().filter(|shard| shard.prefix.covers(&partition.0)).collect();
                 assert_eq!(owners.len(), 1);
                 assert_eq!(layout.owner(&partition), owners[0].group);
             }

@@ -37,8 +37,8 @@ pub use crypto::{PublicKey, SecretKey, Signature};
 pub use hash::Hash32;
 pub use header::Header;
 pub use ids::{
-    Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, LayoutVersion,
-    LedgerId, NodeId, OrgId, Tick, TimeMs, TxId,
+    Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, LayoutVersion, LedgerId, NodeId,
+    OrgId, Tick, TimeMs, TxId,
 };
 pub use layout::{BitPrefix, Layout, ShardRange};
 pub use receipt::{Outcome, Receipt};

@@ -53,24 +53,9 @@ pub const INGEST_QUEUE_TXS: usize = 65_536;
 /// Clock distance from the median at which a node raises an alarm and gives up leadership.
 pub const CLOCK_SKEW_MS_MAX: u64 = 500;
 
-const _: () = assert!(
-    SIGNED_TX_BYTES_MAX < BATCH_BYTES_MAX,
-    "any transaction fits into a batch"
-);
-const _: () = assert!(
-    BATCH_BYTES_MAX < GRPC_BYTES_MAX,
-    "any entry fits into a message"
-);
-const _: () = assert!(
-    BUNDLE_BYTES_MAX * 2 < BATCH_BYTES_MAX,
-    "a bundle and its proofs fit into a batch"
-);
-const _: () = assert!(
-    (BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES,
-    "a bundle fits into the window"
-);
+const _: () = assert!(SIGNED_TX_BYTES_MAX < BATCH_BYTES_MAX, "any transaction fits into a batch");
+const _: () = assert!(BATCH_BYTES_MAX < GRPC_BYTES_MAX, "any entry fits into a message");
+const _: () = assert!(BUNDLE_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a bundle and its proofs fit into a batch");
+const _: () = assert!((BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES, "a bundle fits into the window");
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
-const _: () = assert!(
-    1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64,
-    "a path reaches every item of a block"
-);
+const _: () = assert!(1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64, "a path reaches every item of a block");

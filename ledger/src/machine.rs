@@ -31,12 +31,7 @@ pub trait Machine {
     fn read_set(&self, command: &Self::Command) -> ReadSet;
 
     /// Applies one command.
-    fn apply(
-        &mut self,
-        view: &mut View<'_>,
-        at: BlockContext,
-        command: &Self::Command,
-    ) -> Self::Outcome;
+    fn apply(&mut self, view: &mut View<'_>, at: BlockContext, command: &Self::Command) -> Self::Outcome;
 }
 
 /// The node-local half of a group: volatile, without IO.

@@ -66,11 +66,7 @@ pub fn prove(leaves: &[Hash32], index: usize) -> Option<MerklePath> {
         level = pair_up(&level);
         at /= 2;
     }
-    Some(MerklePath {
-        index: u32::try_from(index).ok()?,
-        count: u32::try_from(leaves.len()).ok()?,
-        siblings,
-    })
+    Some(MerklePath { index: u32::try_from(index).ok()?, count: u32::try_from(leaves.len()).ok()?, siblings })
 }
 
 impl MerklePath {
@@ -89,11 +85,7 @@ impl MerklePath {
                 let Some(sibling) = siblings.next() else {
                     return false;
                 };
-                hash = if at % 2 == 1 {
-                    node_hash(sibling, &hash)
-                } else {
-                    node_hash(&hash, sibling)
-                };
+                hash = if at % 2 == 1 { node_hash(sibling, &hash) } else { node_hash(&hash, sibling) };
             }
             at /= 2;
             width = width.div_ceil(2);

@@ -166,10 +166,7 @@ impl BorshDeserialize for Reject {
     fn deserialize_reader<R: borsh::io::Read>(reader: &mut R) -> borsh::io::Result<Self> {
         let number = u16::deserialize_reader(reader)?;
         Self::from_number(number).ok_or_else(|| {
-            borsh::io::Error::new(
-                borsh::io::ErrorKind::InvalidData,
-                format!("no rejection has number {number}"),
-            )
+            borsh::io::Error::new(borsh::io::ErrorKind::InvalidData, format!("no rejection has number {number}"))
         })
     }
 }

@@ -32,8 +32,7 @@ pub struct RuleContext<'a> {
 
 impl RuleContext<'_> {
     fn locate(&self, account: &Address) -> GroupId {
-        self.layout
-            .map_or(self.group, |layout| layout.locate(account))
+        self.layout.map_or(self.group, |layout| layout.locate(account))
     }
 }
 
@@ -119,19 +118,10 @@ pub fn check_time(tx: &ParsedTx, now: TimeMs) -> Result<(), Reject> {
 ///
 /// # Errors
 /// [`Reject`] when it is refused; the view is then unchanged.
-pub fn execute(
-    view: &mut View<'_>,
-    ctx: &RuleContext<'_>,
-    tx: &ParsedTx,
-) -> Result<Effects, Reject> {
+pub fn execute(view: &mut View<'_>, ctx: &RuleContext<'_>, tx: &ParsedTx) -> Result<Effects, Reject> {
     check_time(tx, ctx.time_ms)?;
     check_voters(ctx, tx)?;
-    let mut work = Work {
-        view,
-        accounts: Vec::new(),
-        supplies: Vec::new(),
-        effects: Effects::default(),
-    };
+    let mut work = Work { view, accounts: Vec::new(), supplies: Vec::new(), effects: Effects::default() };
     // All authorisations come first: a refusal after them leaves a receipt, and nobody but the
     // debited accounts may cause one.
     for (_, mv) in tx.body.moves() {
@@ -154,11 +144,7 @@ fn check_voters(ctx: &RuleContext<'_>, tx: &ParsedTx) -> Result<(), Reject> {
             Slot::Clear { mv, .. } => {
                 for leg in mv.legs() {
                     if let Leg::Voter(account) = leg {
-                        if ctx.locate(&account) == ctx.group {
-                            here += 1
-                        } else {
-                            elsewhere += 1
-                        }
+                        if ctx.locate(&account) == ctx.group { here += 1 } else { elsewhere += 1 }
                     }
                 }
             }
@@ -173,15 +159,8 @@ fn check_voters(ctx: &RuleContext<'_>, tx: &ParsedTx) -> Result<(), Reject> {
 
 /// Applies a credit that came by certified mail. Infallible: an unknown account is created.
 pub fn apply_credit(view: &mut View<'_>, credit: &Credit) -> HistoryLine {
-    let record = view
-        .load(&schema::account(&credit.account))
-        .unwrap_or_default();
-    let mut entry = Entry {
-        address: credit.account,
-        dirty: false,
-        extra: Vec::new(),
-        record,
-    };
+    let record = view.load(&schema::account(&credit.account)).unwrap_or_default();
+    let mut entry = Entry { address: credit.account, dirty: false, extra: Vec::new(), record };
     entry.credit(view, credit.asset, credit.amount);
     entry.store(view);
     HistoryLine {
@@ -210,11 +189,7 @@ struct Entry {
 
 impl Entry {
     fn balance(&mut self, view: &mut View<'_>, asset: AssetId) -> Balance {
-        if let Ok(at) = self
-            .record
-            .balances
-            .binary_search_by_key(&asset, |line| line.0)
-        {
+        if let Ok(at) = self.record.balances.binary_search_by_key(&asset, |line| line.0) {
             return self.record.balances[at].1;
         }
         if let Some(line) = self.extra.iter().find(|line| line.0 == asset) {
@@ -224,17 +199,12 @@ impl Entry {
         if self.record.balances.len() < INLINE_BALANCES_MAX {
             return Balance::default();
         }
-        view.load(&schema::extra_balance(&self.address, &asset))
-            .unwrap_or_default()
+        view.load(&schema::extra_balance(&self.address, &asset)).unwrap_or_default()
     }
 
     fn set_balance(&mut self, asset: AssetId, balance: Balance) {
         self.dirty = true;
-        match self
-            .record
-            .balances
-            .binary_search_by_key(&asset, |line| line.0)
-        {
+        match self.record.balances.binary_search_by_key(&asset, |line| line.0) {
             Ok(at) => self.record.balances[at].1 = balance,
             Err(at) if self.record.balances.len() < INLINE_BALANCES_MAX => {
                 self.record.balances.insert(at, (asset, balance));
@@ -290,23 +260,11 @@ struct Work<'v, 'b> {
 
 impl Work<'_, '_> {
     fn entry(&mut self, address: &Address) -> usize {
-        if let Some(at) = self
-            .accounts
-            .iter()
-            .position(|entry| entry.address == *address)
-        {
+        if let Some(at) = self.accounts.iter().position(|entry| entry.address == *address) {
             return at;
         }
-        let record = self
-            .view
-            .load(&schema::account(address))
-            .unwrap_or_default();
-        self.accounts.push(Entry {
-            address: *address,
-            record,
-            extra: Vec::new(),
-            dirty: false,
-        });
+        let record = self.view.load(&schema::account(address)).unwrap_or_default();
+        self.accounts.push(Entry { address: *address, record, extra: Vec::new(), dirty: false });
         self.accounts.len() - 1
     }
 
@@ -317,10 +275,7 @@ impl Work<'_, '_> {
         let entry = &mut self.accounts[at];
         let found = match &entry.record.auth {
             Some(auth) => witnesses.iter().any(|witness| witness.auth == *auth),
-            None => match witnesses
-                .iter()
-                .find(|witness| witness.auth.address() == *address)
-            {
+            None => match witnesses.iter().find(|witness| witness.auth.address() == *address) {
                 Some(witness) => {
                     entry.record.auth = Some(witness.auth.clone());
                     entry.dirty = true;
@@ -338,20 +293,9 @@ impl Work<'_, '_> {
         Ok(())
     }
 
-    fn apply_move(
-        &mut self,
-        ctx: &RuleContext<'_>,
-        txid: TxId,
-        index: u16,
-        mv: &Move,
-    ) -> Result<(), Reject> {
+    fn apply_move(&mut self, ctx: &RuleContext<'_>, txid: TxId, index: u16, mv: &Move) -> Result<(), Reject> {
         match mv {
-            Move::Pay {
-                from,
-                to,
-                asset,
-                amount,
-            } => {
+            Move::Pay { from, to, asset, amount } => {
                 self.check_not_frozen(asset)?;
                 let at = self.entry(from);
                 self.accounts[at].debit(self.view, *asset, *amount)?;
@@ -359,33 +303,17 @@ impl Work<'_, '_> {
                 self.give(ctx, txid, index, (from, to), *asset, *amount);
                 Ok(())
             }
-            Move::Mint {
-                issuer,
-                to,
-                asset,
-                amount,
-            } => {
+            Move::Mint { issuer, to, asset, amount } => {
                 self.issued_by(asset, issuer)?;
                 let supply = self.supply(issuer, asset);
                 let raised = supply.checked_add(*amount).ok_or(Reject::Overflow)?;
                 self.set_supply(issuer, asset, raised);
                 self.effects.minted.push((*asset, *amount));
-                self.line(
-                    *issuer,
-                    HistoryKind::Minted,
-                    txid,
-                    *asset,
-                    *amount,
-                    Some(*to),
-                );
+                self.line(*issuer, HistoryKind::Minted, txid, *asset, *amount, Some(*to));
                 self.give(ctx, txid, index, (issuer, to), *asset, *amount);
                 Ok(())
             }
-            Move::Burn {
-                issuer,
-                asset,
-                amount,
-            } => {
+            Move::Burn { issuer, asset, amount } => {
                 self.issued_by(asset, issuer)?;
                 let at = self.entry(issuer);
                 self.accounts[at].debit(self.view, *asset, *amount)?;
@@ -401,14 +329,7 @@ impl Work<'_, '_> {
                 entry.record.auth = Some(auth.clone());
                 entry.record.sequence += 1;
                 entry.dirty = true;
-                self.line(
-                    *account,
-                    HistoryKind::Rotated,
-                    txid,
-                    AssetId::default(),
-                    0,
-                    None,
-                );
+                self.line(*account, HistoryKind::Rotated, txid, AssetId::default(), 0, None);
                 Ok(())
             }
             Move::Issue(_) => Err(Reject::WrongShard),
@@ -425,34 +346,22 @@ impl Work<'_, '_> {
     }
 
     fn issued_by(&mut self, asset: &AssetId, issuer: &Address) -> Result<(), Reject> {
-        let def: AssetDef = self
-            .view
-            .load(&schema::asset(asset))
-            .ok_or(Reject::UnknownAsset)?;
+        let def: AssetDef = self.view.load(&schema::asset(asset)).ok_or(Reject::UnknownAsset)?;
         if def.spec.issuer != *issuer {
             return Err(Reject::NotIssuer);
         }
-        if def.frozen {
-            Err(Reject::Frozen)
-        } else {
-            Ok(())
-        }
+        if def.frozen { Err(Reject::Frozen) } else { Ok(()) }
     }
 
     fn supply(&mut self, issuer: &Address, asset: &AssetId) -> u128 {
-        match self
-            .supplies
-            .iter()
-            .find(|line| line.0 == *issuer && line.1 == *asset)
-        {
+        match self.supplies.iter().find(|line| line.0 == *issuer && line.1 == *asset) {
             Some(line) => line.2,
             None => self.view.load(&schema::supply(issuer, asset)).unwrap_or(0),
         }
     }
 
     fn set_supply(&mut self, issuer: &Address, asset: &AssetId, supply: u128) {
-        self.supplies
-            .retain(|line| line.0 != *issuer || line.1 != *asset);
+        self.supplies.retain(|line| line.0 != *issuer || line.1 != *asset);
         self.supplies.push((*issuer, *asset, supply));
     }
 
@@ -465,14 +374,7 @@ impl Work<'_, '_> {
         amount: u128,
         other: Option<Address>,
     ) {
-        self.effects.lines.push(HistoryLine {
-            account,
-            kind,
-            txid,
-            asset,
-            amount,
-            other,
-        });
+        self.effects.lines.push(HistoryLine { account, kind, txid, asset, amount, other });
     }
 
     fn give(
@@ -490,13 +392,7 @@ impl Work<'_, '_> {
             self.accounts[at].credit(self.view, asset, amount);
             self.line(*to, HistoryKind::Received, txid, asset, amount, Some(*from));
         } else {
-            let credit = Credit {
-                txid,
-                move_index,
-                account: *to,
-                asset,
-                amount,
-            };
+            let credit = Credit { txid, move_index, account: *to, asset, amount };
             self.effects.credits.push((owner, credit));
         }
     }

@@ -152,14 +152,7 @@ pub fn receipt(txid: &TxId) -> Vec<u8> {
 /// Key of one line of an account's history.
 #[must_use]
 pub fn history(address: &Address, height: Height, index: u32) -> Vec<u8> {
-    join(
-        HISTORY,
-        &[
-            &address.partition().0,
-            &height.0.to_be_bytes(),
-            &index.to_be_bytes(),
-        ],
-    )
+    join(HISTORY, &[&address.partition().0, &height.0.to_be_bytes(), &index.to_be_bytes()])
 }
 
 /// Prefix of an account's history.

@@ -8,9 +8,7 @@ use crate::auth::{Authorisation, Witness};
 use crate::crypto::SecretKey;
 use crate::hash::{Hash32, tagged};
 use crate::ids::{Address, AssetId, ClusterId, GroupId, LedgerId, TimeMs, TxId};
-use crate::limits::{
-    BODY_BYTES_MAX, MEMO_BYTES_MAX, MOVES_MAX, SIGNED_TX_BYTES_MAX, WITNESSES_MAX,
-};
+use crate::limits::{BODY_BYTES_MAX, MEMO_BYTES_MAX, MOVES_MAX, SIGNED_TX_BYTES_MAX, WITNESSES_MAX};
 use crate::reject::Reject;
 
 /// Version written into new bodies.
@@ -214,16 +212,9 @@ impl SignedTx {
         let id = txid(&body.cluster, &bytes);
         let witnesses = keys
             .iter()
-            .map(|key| Witness {
-                auth: Authorisation::Single(key.public()),
-                signatures: vec![(0, key.sign(&id.0))],
-            })
+            .map(|key| Witness { auth: Authorisation::Single(key.public()), signatures: vec![(0, key.sign(&id.0))] })
             .collect();
-        Self {
-            version: 1,
-            body: bytes,
-            witnesses,
-        }
+        Self { version: 1, body: bytes, witnesses }
     }
 
     /// Encodes for the wire.
@@ -271,11 +262,7 @@ impl ParsedTx {
         if signed.witnesses.len() > body.slots.len() || !signed.witnesses.iter().all(Witness::well_formed) {
             return Err(Reject::AuthForm);
         }
-        Ok(Self {
-            txid: txid(cluster, &signed.body),
-            body,
-            witnesses: signed.witnesses,
-        })
+        Ok(Self { txid: txid(cluster, &signed.body), body, witnesses: signed.witnesses })
     }
 
     /// Verifies every signature. The number of checks is the number of signatures.
@@ -283,14 +270,7 @@ impl ParsedTx {
     /// # Errors
     /// [`Reject::BadSignature`] if one does not hold.
     pub fn verify_signatures(&self) -> Result<(), Reject> {
-        let all = self
-            .witnesses
-            .iter()
-            .all(|witness| witness.verifies(&self.txid.0));
-        if all && !self.witnesses.is_empty() {
-            Ok(())
-        } else {
-            Err(Reject::BadSignature)
-        }
+        let all = self.witnesses.iter().all(|witness| witness.verifies(&self.txid.0));
+        if all && !self.witnesses.is_empty() { Ok(()) } else { Err(Reject::BadSignature) }
     }
 }

@@ -39,12 +39,7 @@ impl<'a> View<'a> {
     /// A view without writes.
     #[must_use]
     pub fn new(base: &'a dyn StateReader) -> Self {
-        Self {
-            base,
-            writes: HashMap::new(),
-            undo: Vec::new(),
-            fault: None,
-        }
+        Self { base, writes: HashMap::new(), undo: Vec::new(), fault: None }
     }
 
     /// The value of a key. After a fault everything is absent, and the block is never persisted.
@@ -67,10 +62,7 @@ impl<'a> View<'a> {
         match borsh::from_slice(&bytes) {
             Ok(value) => Some(value),
             Err(error) => {
-                let fault = ReadFault(format!(
-                    "the value of key {} does not decode: {error}",
-                    hex::encode(key)
-                ));
+                let fault = ReadFault(format!("the value of key {} does not decode: {error}", hex::encode(key)));
                 self.fault.get_or_insert(fault);
                 None
             }
@@ -80,10 +72,7 @@ impl<'a> View<'a> {
     /// Entries under a prefix, writes included, in order.
     pub fn scan_prefix(&mut self, prefix: &[u8]) -> Vec<(Vec<u8>, Bytes)> {
         let mut entries: BTreeMap<Vec<u8>, Bytes> = match self.base.scan_prefix(prefix) {
-            Ok(found) => found
-                .into_iter()
-                .map(|(key, value)| (key.to_vec(), value))
-                .collect(),
+            Ok(found) => found.into_iter().map(|(key, value)| (key.to_vec(), value)).collect(),
             Err(fault) => {
                 self.fault.get_or_insert(fault);
                 BTreeMap::new()
@@ -107,10 +96,7 @@ impl<'a> View<'a> {
 
     /// Sets a key to an encoded value.
     pub fn store<T: BorshSerialize>(&mut self, key: Vec<u8>, value: &T) {
-        self.put(
-            key,
-            borsh::to_vec(value).expect("writing to memory does not fail"),
-        );
+        self.put(key, borsh::to_vec(value).expect("writing to memory does not fail"));
     }
 
     /// Removes a key.

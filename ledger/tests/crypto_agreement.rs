@@ -3,25 +3,19 @@
 
 #![cfg(feature = "libsecp256k1")]
 
-use ledger::crypto::{
-    CryptoError, PublicKey, SecretKey, Signature, verify, verify_k256, verify_libsecp256k1,
-};
+use ledger::crypto::{CryptoError, PublicKey, SecretKey, Signature, verify, verify_k256, verify_libsecp256k1};
 use ledger::hash::Hash32;
 use proptest::prelude::*;
 
 /// The order of the curve.
 const ORDER: [u8; 32] = [
-    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe,
-    0xba, 0xae, 0xdc, 0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c, 0xd0, 0x36, 0x41, 0x41,
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xba, 0xae, 0xdc,
+    0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c, 0xd0, 0x36, 0x41, 0x41,
 ];
 
 fn agree(key: &PublicKey, digest: &Hash32, signature: &Signature) -> Result<(), CryptoError> {
     let result = verify_k256(key, digest, signature);
-    assert_eq!(
-        result,
-        verify_libsecp256k1(key, digest, signature),
-        "{key} {digest} {signature:?}"
-    );
+    assert_eq!(result, verify_libsecp256k1(key, digest, signature), "{key} {digest} {signature:?}");
     assert_eq!(result, verify(key, digest, signature));
     result
 }
@@ -123,22 +117,10 @@ fn every_prefix_byte_over_a_signed_key_is_judged_alike() {
         for prefix in (0..=255u8).filter(|prefix| !matches!(prefix, 2 | 3)) {
             let mut other = key.public();
             other.0[0] = prefix;
-            assert_eq!(
-                agree(&other, &digest, &signature),
-                Err(CryptoError::PublicKey),
-                "{prefix:#x}"
-            );
+            assert_eq!(agree(&other, &digest, &signature), Err(CryptoError::PublicKey), "{prefix:#x}");
         }
     }
-    for garbage in [
-        PublicKey([0; 33]),
-        PublicKey([0xff; 33]),
-        PublicKey([2; 33]),
-    ] {
-        let _ = agree(
-            &garbage,
-            &digest,
-            &SecretKey::derive(b"a", b"b").sign(&digest),
-        );
+    for garbage in [PublicKey([0; 33]), PublicKey([0xff; 33]), PublicKey([2; 33])] {
+        let _ = agree(&garbage, &digest, &SecretKey::derive(b"a", b"b").sign(&digest));
     }
 }

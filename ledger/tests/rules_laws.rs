@@ -20,27 +20,10 @@ const ACCOUNTS: usize = 6;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Pay {
-        from: usize,
-        to: usize,
-        asset: usize,
-        amount: u128,
-    },
-    Mint {
-        by: usize,
-        to: usize,
-        asset: usize,
-        amount: u128,
-    },
-    Burn {
-        by: usize,
-        asset: usize,
-        amount: u128,
-    },
-    Rotate {
-        account: usize,
-        seed: u8,
-    },
+    Pay { from: usize, to: usize, asset: usize, amount: u128 },
+    Mint { by: usize, to: usize, asset: usize, amount: u128 },
+    Burn { by: usize, asset: usize, amount: u128 },
+    Rotate { account: usize, seed: u8 },
 }
 
 impl Step {
@@ -76,11 +59,7 @@ struct Books {
 
 /// An owner by the number of its authorisation: every third one needs two of three keys.
 fn owner(number: u8) -> Owner {
-    if number % 3 == 2 {
-        multi(2, &[number, number + 100, number + 50])
-    } else {
-        single(number)
-    }
+    if number % 3 == 2 { multi(2, &[number, number + 100, number + 50]) } else { single(number) }
 }
 
 struct World {
@@ -98,38 +77,18 @@ impl World {
     fn new(shards: u32, assets: usize) -> Self {
         let layout = Layout::even(shards);
         let auths: Vec<u8> = (0..ACCOUNTS as u8).collect();
-        let addresses: Vec<Address> = auths
-            .iter()
-            .map(|number| owner(*number).address())
-            .collect();
-        let defs: Vec<_> = (0..assets)
-            .map(|n| asset_def(addresses[0], &format!("A{n}")))
-            .collect();
+        let addresses: Vec<Address> = auths.iter().map(|number| owner(*number).address()).collect();
+        let defs: Vec<_> = (0..assets).map(|n| asset_def(addresses[0], &format!("A{n}"))).collect();
         let mut states = BTreeMap::new();
         for shard in &layout.shards {
             let mut state = State::new();
-            with_view(&mut state, |view| {
-                defs.iter()
-                    .for_each(|def| view.store(schema::asset(&def.id), def))
-            });
+            with_view(&mut state, |view| defs.iter().for_each(|def| view.store(schema::asset(&def.id), def)));
             states.insert(shard.group, state);
         }
-        let books = Books {
-            auths,
-            ..Books::default()
-        };
+        let books = Books { auths, ..Books::default() };
         let assets = defs.iter().map(|def| def.id).collect();
         let former = vec![None; ACCOUNTS];
-        let mut world = Self {
-            layout,
-            addresses,
-            assets,
-            states,
-            in_flight: Vec::new(),
-            books,
-            former,
-            salt: 0,
-        };
+        let mut world = Self { layout, addresses, assets, states, in_flight: Vec::new(), books, former, salt: 0 };
         world.fund();
         world
     }
@@ -137,15 +96,7 @@ impl World {
     fn fund(&mut self) {
         for asset in 0..self.assets.len() {
             for to in 0..ACCOUNTS {
-                self.transaction(
-                    &[Step::Mint {
-                        by: 0,
-                        to,
-                        asset,
-                        amount: 500,
-                    }],
-                    Signer::Right,
-                );
+                self.transaction(&[Step::Mint { by: 0, to, asset, amount: 500 }], Signer::Right);
             }
         }
         while !self.in_flight.is_empty() {
@@ -159,37 +110,21 @@ impl World {
 
     fn to_move(&self, step: &Step) -> Move {
         match step {
-            Step::Pay {
-                from,
-                to,
-                asset,
-                amount,
-            } => pay(
-                self.addresses[*from],
-                self.addresses[*to],
-                self.assets[*asset],
-                *amount,
-            ),
-            Step::Mint {
-                by,
-                to,
-                asset,
-                amount,
-            } => Move::Mint {
+            Step::Pay { from, to, asset, amount } => {
+                pay(self.addresses[*from], self.addresses[*to], self.assets[*asset], *amount)
+            }
+            Step::Mint { by, to, asset, amount } => Move::Mint {
                 issuer: self.addresses[*by],
                 to: self.addresses[*to],
                 asset: self.assets[*asset],
                 amount: *amount,
             },
-            Step::Burn { by, asset, amount } => Move::Burn {
-                issuer: self.addresses[*by],
-                asset: self.assets[*asset],
-                amount: *amount,
-            },
-            Step::Rotate { account, seed } => Move::Rotate {
-                account: self.addresses[*account],
-                auth: owner(*seed).auth,
-            },
+            Step::Burn { by, asset, amount } => {
+                Move::Burn { issuer: self.addresses[*by], asset: self.assets[*asset], amount: *amount }
+            }
+            Step::Rotate { account, seed } => {
+                Move::Rotate { account: self.addresses[*account], auth: owner(*seed).auth }
+            }
         }
     }
 
@@ -205,30 +140,17 @@ impl World {
     }
 
     /// What must come of it, by the books alone; they change only when it is accepted.
-    fn expect(
-        &mut self,
-        group: GroupId,
-        steps: &[Step],
-        signed: &BTreeSet<u8>,
-    ) -> Result<(), Reject> {
+    fn expect(&mut self, group: GroupId, steps: &[Step], signed: &BTreeSet<u8>) -> Result<(), Reject> {
         if steps.iter().any(|step| self.home(step.voter()) != group) {
             return Err(Reject::MultiVoter);
         }
-        if steps
-            .iter()
-            .any(|step| !signed.contains(&self.books.auths[step.voter()]))
-        {
+        if steps.iter().any(|step| !signed.contains(&self.books.auths[step.voter()])) {
             return Err(Reject::NotAuthorised);
         }
         let mut books = self.books.clone();
         for step in steps {
             match *step {
-                Step::Pay {
-                    from,
-                    to,
-                    asset,
-                    amount,
-                } => {
+                Step::Pay { from, to, asset, amount } => {
                     books.take(from, asset, amount)?;
                     if self.home(to) == group {
                         *books.balances.entry((to, asset)).or_default() += amount;
@@ -237,9 +159,7 @@ impl World {
                 Step::Mint { by, .. } | Step::Burn { by, .. } if by != 0 => {
                     return Err(Reject::NotIssuer);
                 }
-                Step::Mint {
-                    to, asset, amount, ..
-                } => {
+                Step::Mint { to, asset, amount, .. } => {
                     let supply = books.supplies.entry(asset).or_default();
                     *supply = supply.checked_add(amount).ok_or(Reject::Overflow)?;
                     if self.home(to) == group {
@@ -269,22 +189,12 @@ impl World {
         body.salt[..8].copy_from_slice(&self.salt.to_le_bytes());
         let signed = self.signers(steps, signer);
         let owners: Vec<Owner> = signed.iter().map(|number| owner(*number)).collect();
-        let tx =
-            ingest(&sign(&body, &owners.iter().collect::<Vec<_>>())).expect("the form is right");
+        let tx = ingest(&sign(&body, &owners.iter().collect::<Vec<_>>())).expect("the form is right");
         let expected = self.expect(group, steps, &signed);
-        let ctx = RuleContext {
-            group,
-            ledger: LedgerId::MAIN,
-            layout: Some(&self.layout),
-            time_ms: NOW,
-        };
+        let ctx = RuleContext { group, ledger: LedgerId::MAIN, layout: Some(&self.layout), time_ms: NOW };
         let state = self.states.get_mut(&group).expect("a shard of the layout");
         let (result, wrote) = with_view(state, |view| execute(view, &ctx, &tx));
-        assert_eq!(
-            result.as_ref().map(|_| ()),
-            expected.as_ref().map(|_| ()),
-            "{steps:?} {signer:?}"
-        );
+        assert_eq!(result.as_ref().map(|_| ()), expected.as_ref().map(|_| ()), "{steps:?} {signer:?}");
         assert_eq!(wrote, result.is_ok(), "a refusal leaves no trace");
         for (dest, credit) in result.map(|effects| effects.credits).unwrap_or_default() {
             assert_ne!(dest, group, "a credit for this group is applied, not sent");
@@ -294,20 +204,9 @@ impl World {
 
     fn deliver(&mut self, at: usize) {
         let (dest, credit) = self.in_flight.swap_remove(at);
-        with_view(
-            self.states.get_mut(&dest).expect("a shard of the layout"),
-            |view| apply_credit(view, &credit),
-        );
-        let account = self
-            .addresses
-            .iter()
-            .position(|address| *address == credit.account)
-            .expect("one of ours");
-        let asset = self
-            .assets
-            .iter()
-            .position(|asset| *asset == credit.asset)
-            .expect("one of ours");
+        with_view(self.states.get_mut(&dest).expect("a shard of the layout"), |view| apply_credit(view, &credit));
+        let account = self.addresses.iter().position(|address| *address == credit.account).expect("one of ours");
+        let asset = self.assets.iter().position(|asset| *asset == credit.asset).expect("one of ours");
         *self.books.balances.entry((account, asset)).or_default() += credit.amount;
     }
 
@@ -315,41 +214,18 @@ impl World {
         for (account, address) in self.addresses.iter().enumerate() {
             let state = &self.states[&self.home(account)];
             for (asset, id) in self.assets.iter().enumerate() {
-                let expected = self
-                    .books
-                    .balances
-                    .get(&(account, asset))
-                    .copied()
-                    .unwrap_or(0);
-                assert_eq!(
-                    balance(state, address, id).posted,
-                    expected,
-                    "account {account}, asset {asset}"
-                );
+                let expected = self.books.balances.get(&(account, asset)).copied().unwrap_or(0);
+                assert_eq!(balance(state, address, id).posted, expected, "account {account}, asset {asset}");
             }
         }
         for (asset, id) in self.assets.iter().enumerate() {
-            let held = self
-                .states
-                .values()
-                .flat_map(balances)
-                .filter(|line| line.0 == *id);
+            let held = self.states.values().flat_map(balances).filter(|line| line.0 == *id);
             let posted: u128 = held.map(|line| line.1.posted).sum();
-            let travelling = self
-                .in_flight
-                .iter()
-                .filter(|(_, credit)| credit.asset == *id);
+            let travelling = self.in_flight.iter().filter(|(_, credit)| credit.asset == *id);
             let total = posted + travelling.map(|(_, credit)| credit.amount).sum::<u128>();
-            assert_eq!(
-                total,
-                self.books.supplies.get(&asset).copied().unwrap_or(0),
-                "supply of asset {asset}"
-            );
+            assert_eq!(total, self.books.supplies.get(&asset).copied().unwrap_or(0), "supply of asset {asset}");
             let counter = &self.states[&self.home(0)][&schema::supply(&self.addresses[0], id)];
-            assert_eq!(
-                borsh::from_slice::<u128>(counter).expect("a counter"),
-                total
-            );
+            assert_eq!(borsh::from_slice::<u128>(counter).expect("a counter"), total);
         }
     }
 }
@@ -357,9 +233,7 @@ impl World {
 impl Books {
     fn take(&mut self, account: usize, asset: usize, amount: u128) -> Result<(), Reject> {
         let balance = self.balances.entry((account, asset)).or_default();
-        *balance = balance
-            .checked_sub(amount)
-            .ok_or(Reject::InsufficientFunds)?;
+        *balance = balance.checked_sub(amount).ok_or(Reject::InsufficientFunds)?;
         Ok(())
     }
 }
@@ -371,10 +245,7 @@ fn balance(state: &State, address: &Address, asset: &AssetId) -> Balance {
         .map(|bytes| borsh::from_slice(bytes).expect("a record"))
         .unwrap_or_default();
     if let Some(line) = record.balances.iter().find(|line| line.0 == *asset) {
-        assert!(
-            !state.contains_key(&schema::extra_balance(address, asset)),
-            "one asset stands in one place"
-        );
+        assert!(!state.contains_key(&schema::extra_balance(address, asset)), "one asset stands in one place");
         return line.1;
     }
     state
@@ -401,11 +272,7 @@ fn balances(state: &State) -> Vec<(AssetId, Balance)> {
             kind => assert_eq!(kind, schema::KIND_SUPPLY),
         }
     }
-    assert!(
-        found
-            .iter()
-            .all(|(_, balance)| balance.held <= balance.posted)
-    );
+    assert!(found.iter().all(|(_, balance)| balance.held <= balance.posted));
     found
 }
 
@@ -436,25 +303,18 @@ fn event(assets: usize) -> impl Strategy<Value = Event> {
 }
 
 fn history() -> impl Strategy<Value = (u32, usize, Vec<Event>)> {
-    (1u32..5, prop_oneof![Just(1usize), Just(2), Just(12)]).prop_flat_map(|(shards, assets)| {
-        (
-            Just(shards),
-            Just(assets),
-            prop::collection::vec(event(assets), 1..40),
-        )
-    })
+    (1u32..5, prop_oneof![Just(1usize), Just(2), Just(12)])
+        .prop_flat_map(|(shards, assets)| (Just(shards), Just(assets), prop::collection::vec(event(assets), 1..40)))
 }
 
 fn credits() -> impl Strategy<Value = Vec<Credit>> {
-    let credit = (0u8..3, 0u8..14, 1u128..1000, any::<[u8; 32]>()).prop_map(
-        |(account, asset, amount, txid)| Credit {
-            txid: TxId(Hash32(txid)),
-            move_index: 0,
-            account: single(account).address(),
-            asset: asset_def(single(0).address(), &format!("A{asset}")).id,
-            amount,
-        },
-    );
+    let credit = (0u8..3, 0u8..14, 1u128..1000, any::<[u8; 32]>()).prop_map(|(account, asset, amount, txid)| Credit {
+        txid: TxId(Hash32(txid)),
+        move_index: 0,
+        account: single(account).address(),
+        asset: asset_def(single(0).address(), &format!("A{asset}")).id,
+        amount,
+    });
     prop::collection::vec(credit, 0..60)
 }
 

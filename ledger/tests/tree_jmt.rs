@@ -6,9 +6,7 @@ use borsh::BorshDeserialize;
 use jmt::mock::MockTreeStore;
 use jmt::proof::SparseMerkleProof;
 use jmt::{JellyfishMerkleTree, KeyHash, RootHash};
-use ledger::tree::{
-    BitPrefix, NodeHash, PLACEHOLDER, Position, StateTree, internal_hash, leaf_hash, value_hash,
-};
+use ledger::tree::{BitPrefix, NodeHash, PLACEHOLDER, Position, StateTree, internal_hash, leaf_hash, value_hash};
 use proptest::prelude::*;
 use sha2_010::Sha256;
 
@@ -22,10 +20,7 @@ struct Reference {
 
 impl Reference {
     fn new() -> Self {
-        Self {
-            store: MockTreeStore::default(),
-            version: 0,
-        }
+        Self { store: MockTreeStore::default(), version: 0 }
     }
 
     fn tree(&self) -> JellyfishMerkleTree<'_, MockTreeStore, Sha256> {
@@ -34,21 +29,14 @@ impl Reference {
 
     fn apply(&mut self, batch: &BTreeMap<Position, Option<Vec<u8>>>) -> NodeHash {
         let values = batch.iter().map(|(p, v)| (KeyHash(*p), v.clone()));
-        let (root, nodes) = self
-            .tree()
-            .put_value_set(values, self.version)
-            .expect("the mock store does not fail");
-        self.store
-            .write_tree_update_batch(nodes)
-            .expect("the mock store does not fail");
+        let (root, nodes) = self.tree().put_value_set(values, self.version).expect("the mock store does not fail");
+        self.store.write_tree_update_batch(nodes).expect("the mock store does not fail");
         self.version += 1;
         root.0
     }
 
     fn prove(&self, position: &Position) -> (Option<Vec<u8>>, SparseMerkleProof<Sha256>) {
-        self.tree()
-            .get_with_proof(KeyHash(*position), self.version - 1)
-            .expect("the mock store does not fail")
+        self.tree().get_with_proof(KeyHash(*position), self.version - 1).expect("the mock store does not fail")
     }
 }
 
@@ -100,10 +88,7 @@ fn batch(max: usize) -> impl Strategy<Value = Batch> {
 }
 
 fn hashed(batch: &Batch) -> Vec<(Position, Option<NodeHash>)> {
-    batch
-        .iter()
-        .map(|(p, v)| (*p, v.as_deref().map(value_hash)))
-        .collect()
+    batch.iter().map(|(p, v)| (*p, v.as_deref().map(value_hash))).collect()
 }
 
 /// Compares one proof of ours with the one `jmt` makes, and runs both verifiers.
@@ -114,16 +99,12 @@ fn check_proof(tree: &mut StateTree, reference: &Reference, position: &Position)
     let (leaf, siblings) = open(&theirs);
     assert_eq!(ours.leaf().map(|l| (l.position, l.value_hash)), leaf);
     assert_eq!(ours.siblings(), siblings);
-    theirs
-        .verify(RootHash(root), KeyHash(*position), value.as_ref())
-        .expect("jmt's proof holds under our root");
+    theirs.verify(RootHash(root), KeyHash(*position), value.as_ref()).expect("jmt's proof holds under our root");
     match value {
-        Some(value) => ours
-            .verify_inclusion(&root, &BitPrefix::ROOT, position, &value_hash(&value))
-            .expect("the leaf is there"),
-        None => ours
-            .verify_exclusion(&root, &BitPrefix::ROOT, position)
-            .expect("no leaf is there"),
+        Some(value) => {
+            ours.verify_inclusion(&root, &BitPrefix::ROOT, position, &value_hash(&value)).expect("the leaf is there")
+        }
+        None => ours.verify_exclusion(&root, &BitPrefix::ROOT, position).expect("no leaf is there"),
     }
 }
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use ledger::tree::{
-    BitPrefix, NodeHash, PLACEHOLDER, PROOF_VERSION, Position, ProofError, StateTree, TreeError,
-    TreeProof, combine, leaf_hash, value_hash,
+    BitPrefix, NodeHash, PLACEHOLDER, PROOF_VERSION, Position, ProofError, StateTree, TreeError, TreeProof, combine,
+    leaf_hash, value_hash,
 };
 use proptest::prelude::*;
 
@@ -192,29 +192,17 @@ fn a_proof_for_a_wrong_prefix_excludes_nothing() {
     let mut tree = shard(&leaves, prefix);
     let root = tree.root();
     let proof = tree.prove(&present).expect("under the prefix");
-    assert_eq!(
-        proof.verify_exclusion(&root, &prefix, &present),
-        Err(ProofError::Present)
-    );
+    assert_eq!(proof.verify_exclusion(&root, &prefix, &present), Err(ProofError::Present));
     let mut outside = present;
     outside[0] = 0x80;
     assert_eq!(tree.prove(&outside), Err(TreeError::OutsidePrefix));
-    assert_eq!(
-        proof.verify_exclusion(&root, &prefix, &outside),
-        Err(ProofError::UnrelatedLeaf)
-    );
+    assert_eq!(proof.verify_exclusion(&root, &prefix, &outside), Err(ProofError::UnrelatedLeaf));
     // A leaf from elsewhere in the tree says nothing about this path.
     let elsewhere = tree.prove(&other).expect("under the prefix");
     let mut near = present;
     near[31] = 1;
-    assert_eq!(
-        elsewhere.verify_exclusion(&root, &prefix, &near),
-        Err(ProofError::UnrelatedLeaf)
-    );
-    assert_eq!(
-        elsewhere.verify_inclusion(&root, &BitPrefix::ROOT, &other, &[2; 32]),
-        Err(ProofError::RootMismatch)
-    );
+    assert_eq!(elsewhere.verify_exclusion(&root, &prefix, &near), Err(ProofError::UnrelatedLeaf));
+    assert_eq!(elsewhere.verify_inclusion(&root, &BitPrefix::ROOT, &other, &[2; 32]), Err(ProofError::RootMismatch));
 }
 
 #[test]
@@ -226,29 +214,15 @@ fn refusals_change_nothing() {
     assert_eq!(tree.apply([inside, outside]), Err(TreeError::OutsidePrefix));
     assert_eq!((tree.root(), tree.len()), (PLACEHOLDER, 0));
     let twice = [([1; 32], [1; 32]), ([1; 32], [1; 32])];
-    assert_eq!(
-        StateTree::from_sorted(left, twice).err(),
-        Some(TreeError::Unsorted)
-    );
-    assert_eq!(
-        StateTree::from_sorted(left, [([0xff; 32], [1; 32])]).err(),
-        Some(TreeError::OutsidePrefix)
-    );
-    assert_eq!(
-        tree.subtree_root_at(&BitPrefix::ROOT),
-        Err(TreeError::OutsidePrefix)
-    );
+    assert_eq!(StateTree::from_sorted(left, twice).err(), Some(TreeError::Unsorted));
+    assert_eq!(StateTree::from_sorted(left, [([0xff; 32], [1; 32])]).err(), Some(TreeError::OutsidePrefix));
+    assert_eq!(tree.subtree_root_at(&BitPrefix::ROOT), Err(TreeError::OutsidePrefix));
     let full = BitPrefix::of(&[3; 32], 256).expect("a whole position");
     let mut single = StateTree::new(full);
-    single
-        .apply([([3; 32], Some([4; 32]))])
-        .expect("the one position");
+    single.apply([([3; 32], Some([4; 32]))]).expect("the one position");
     assert_eq!(single.root(), leaf_hash(&[3; 32], &[4; 32]));
     let proof = single.prove(&[3; 32]).expect("the one position");
-    assert_eq!(
-        proof.verify_inclusion(&single.root(), &full, &[3; 32], &[4; 32]),
-        Ok(())
-    );
+    assert_eq!(proof.verify_inclusion(&single.root(), &full, &[3; 32], &[4; 32]), Ok(()));
     assert_eq!(single.split().err(), Some(TreeError::CannotSplit));
 }
 
@@ -266,10 +240,7 @@ fn oversized_and_unknown_proofs_are_refused() {
     assert!(proof(PROOF_VERSION + 1, 0, 0).is_err());
     let deep = proof(PROOF_VERSION, 256, 32).expect("decodes");
     let prefix = BitPrefix::of(&[0; 32], 1).expect("one bit");
-    assert_eq!(
-        deep.verify_exclusion(&[0; 32], &prefix, &[0; 32]),
-        Err(ProofError::TooLong)
-    );
+    assert_eq!(deep.verify_exclusion(&[0; 32], &prefix, &[0; 32]), Err(ProofError::TooLong));
 }
 
 /// A fixed tree: sixteen accounts, every other one with two more leaves of its own.
@@ -290,18 +261,9 @@ fn golden() -> Leaves {
 fn golden_root_and_proof() {
     let leaves = golden();
     let mut tree = bulk(&leaves);
-    assert_eq!(
-        hex::encode(tree.root()),
-        "0d8b85423d1627f35c1bd3f2eca85fe2aa5e90e08747f780a7cc3890c14abb98"
-    );
+    assert_eq!(hex::encode(tree.root()), "0d8b85423d1627f35c1bd3f2eca85fe2aa5e90e08747f780a7cc3890c14abb98");
     let (first, _) = pairs(&leaves).next().expect("not empty");
     let proof = borsh::to_vec(&tree.prove(&first).expect("whole space")).expect("memory");
-    assert_eq!(
-        hex::encode(value_hash(&proof)),
-        "36fcde517bff5a96891a61e54546eec806636bb4cf315ddfb4fbdda656e78f44"
-    );
-    assert_eq!(
-        hex::encode(StateTree::new(BitPrefix::ROOT).root()),
-        hex::encode(PLACEHOLDER)
-    );
+    assert_eq!(hex::encode(value_hash(&proof)), "36fcde517bff5a96891a61e54546eec806636bb4cf315ddfb4fbdda656e78f44");
+    assert_eq!(hex::encode(StateTree::new(BitPrefix::ROOT).root()), hex::encode(PLACEHOLDER));
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use ledger::tree::{
-    BitPrefix, LeafSource, NodeHash, PagedError, PagedTree, Position, StateTree, SubtreeRoot,
-    TreeError, value_hash,
+    BitPrefix, LeafSource, NodeHash, PagedError, PagedTree, Position, StateTree, SubtreeRoot, TreeError, value_hash,
 };
 use proptest::prelude::*;
 
@@ -16,10 +15,7 @@ struct Database(BTreeMap<Position, NodeHash>);
 impl LeafSource for Database {
     type Error = Infallible;
 
-    fn leaves(
-        &self,
-        prefix: &BitPrefix,
-    ) -> impl Iterator<Item = Result<(Position, NodeHash), Infallible>> {
+    fn leaves(&self, prefix: &BitPrefix) -> impl Iterator<Item = Result<(Position, NodeHash), Infallible>> {
         let prefix = *prefix;
         self.0
             .range(*prefix.first_position()..)
@@ -127,8 +123,5 @@ fn shapes_that_do_not_fit_are_refused() {
     assert_eq!(open(17, 0, 1 << 17), Err(PagedError::Shape));
     assert_eq!(open(3, 254, 8), Err(PagedError::Shape));
     let mut right = empty(BitPrefix::ROOT.child(true).expect("one bit"), 1);
-    assert_eq!(
-        right.apply(&Database::default(), [([0; 32], None)]),
-        Err(PagedError::Tree(TreeError::OutsidePrefix))
-    );
+    assert_eq!(right.apply(&Database::default(), [([0; 32], None)]), Err(PagedError::Tree(TreeError::OutsidePrefix)));
 }

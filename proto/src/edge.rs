@@ -58,11 +58,7 @@ impl EdgeError {
 }
 
 fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], EdgeError> {
-    bytes.try_into().map_err(|_| EdgeError::Length {
-        field,
-        expected: N,
-        found: bytes.len(),
-    })
+    bytes.try_into().map_err(|_| EdgeError::Length { field, expected: N, found: bytes.len() })
 }
 
 /// Takes 32 bytes as a hash.
@@ -103,14 +99,7 @@ pub fn asset(field: &'static str, bytes: &[u8]) -> Result<AssetId, EdgeError> {
 /// [`EdgeError::Number`].
 pub fn group(field: &'static str, number: u64) -> Result<GroupId, EdgeError> {
     let group = GroupId(number);
-    if group.kind().is_some() {
-        Ok(group)
-    } else {
-        Err(EdgeError::Number {
-            field,
-            found: number,
-        })
-    }
+    if group.kind().is_some() { Ok(group) } else { Err(EdgeError::Number { field, found: number }) }
 }
 
 /// Decodes a canonical value; trailing bytes are refused.
@@ -118,10 +107,7 @@ pub fn group(field: &'static str, number: u64) -> Result<GroupId, EdgeError> {
 /// # Errors
 /// [`EdgeError::Decode`].
 pub fn value<T: BorshDeserialize>(field: &'static str, bytes: &[u8]) -> Result<T, EdgeError> {
-    borsh::from_slice(bytes).map_err(|error| EdgeError::Decode {
-        field,
-        cause: error.to_string(),
-    })
+    borsh::from_slice(bytes).map_err(|error| EdgeError::Decode { field, cause: error.to_string() })
 }
 
 /// The bytes of an id, for the wire.
@@ -160,9 +146,7 @@ impl v1::Refusal {
     /// The reason, if this version knows it.
     #[must_use]
     pub fn reject(&self) -> Option<Reject> {
-        u16::try_from(self.number)
-            .ok()
-            .and_then(Reject::from_number)
+        u16::try_from(self.number).ok().and_then(Reject::from_number)
     }
 }
 
@@ -170,10 +154,7 @@ impl v1::QueryReply {
     /// An answer that says why there is none.
     #[must_use]
     pub fn refused(refusal: v1::Refusal) -> Self {
-        Self {
-            refusal: Some(refusal),
-            ..Self::default()
-        }
+        Self { refusal: Some(refusal), ..Self::default() }
     }
 }
 
@@ -181,28 +162,19 @@ impl v1::SubmitEvent {
     /// The event that a transaction was refused.
     #[must_use]
     pub fn refused(txid: Bytes, refusal: v1::Refusal) -> Self {
-        Self {
-            txid,
-            event: Some(v1::submit_event::Event::Refusal(refusal)),
-        }
+        Self { txid, event: Some(v1::submit_event::Event::Refusal(refusal)) }
     }
 
     /// The event that a transaction has its receipt, encoded.
     #[must_use]
     pub fn receipt(txid: Bytes, receipt: Bytes) -> Self {
-        Self {
-            txid,
-            event: Some(v1::submit_event::Event::Receipt(receipt)),
-        }
+        Self { txid, event: Some(v1::submit_event::Event::Receipt(receipt)) }
     }
 
     /// The event that all credits of a transaction have been applied.
     #[must_use]
     pub fn applied(txid: Bytes) -> Self {
-        Self {
-            txid,
-            event: Some(v1::submit_event::Event::Applied(true)),
-        }
+        Self { txid, event: Some(v1::submit_event::Event::Applied(true)) }
     }
 }
 
@@ -220,26 +192,14 @@ mod tests {
         assert!(asset("x", &[]).is_err());
         assert_eq!(group("g", GroupId::shard(3).0), Ok(GroupId::shard(3)));
         assert_eq!(group("g", 7).unwrap_err().code(), "wire_number");
-        assert_eq!(
-            value::<u32>("v", &[0; 5]).unwrap_err().code(),
-            "wire_decode"
-        );
+        assert_eq!(value::<u32>("v", &[0; 5]).unwrap_err().code(), "wire_decode");
     }
 
     #[test]
     fn refusals_carry_their_reason() {
-        let refusal = v1::Refusal::of(Reject::Busy)
-            .retry_after_ms(20)
-            .detail("full");
+        let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(20).detail("full");
         assert_eq!(refusal.reject(), Some(Reject::Busy));
         assert_eq!(refusal.code, "busy");
-        assert_eq!(
-            v1::Refusal {
-                number: 70_000,
-                ..refusal
-            }
-            .reject(),
-            None
-        );
+        assert_eq!(v1::Refusal { number: 70_000, ..refusal }.reject(), None);
     }
 }

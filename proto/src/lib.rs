@@ -17,6 +17,5 @@ pub mod v1 {
     tonic::include_proto!("seamark.v1");
 
     /// Encoded descriptors, for reflection and for tests that enumerate every method.
-    pub const FILE_DESCRIPTOR_SET: &[u8] =
-        tonic::include_file_descriptor_set!("seamark_descriptor");
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("seamark_descriptor");
 }

@@ -46,11 +46,7 @@ fn voter_group(layout: &Layout, ledger: LedgerId, mv: &Move) -> Result<GroupId, 
             (LedgerId::MAIN, layout.locate(&mv.voter()))
         }
     };
-    if ledger == home {
-        Ok(group)
-    } else {
-        Err(Reject::UnknownGroup)
-    }
+    if ledger == home { Ok(group) } else { Err(Reject::UnknownGroup) }
 }
 
 #[cfg(test)]
@@ -72,16 +68,8 @@ mod tests {
     }
 
     fn pay(from: u64, to: u64) -> Slot {
-        let mv = Move::Pay {
-            from: address(from),
-            to: address(to),
-            asset: AssetId([1; 16]),
-            amount: 1,
-        };
-        Slot::Clear {
-            ledger: LedgerId::MAIN,
-            mv,
-        }
+        let mv = Move::Pay { from: address(from), to: address(to), asset: AssetId([1; 16]), amount: 1 };
+        Slot::Clear { ledger: LedgerId::MAIN, mv }
     }
 
     fn address(number: u64) -> Address {
@@ -91,43 +79,23 @@ mod tests {
     }
 
     fn issue(ledger: LedgerId) -> Slot {
-        let spec = AssetSpec {
-            issuer: address(1),
-            symbol: "X".into(),
-            name: String::new(),
-            decimals: 0,
-        };
-        Slot::Clear {
-            ledger,
-            mv: Move::Issue(spec),
-        }
+        let spec = AssetSpec { issuer: address(1), symbol: "X".into(), name: String::new(), decimals: 0 };
+        Slot::Clear { ledger, mv: Move::Issue(spec) }
     }
 
     #[test]
     fn each_shape_has_its_group_or_its_reason() {
         let layout = Layout::even(4);
-        let hidden = Slot::Hidden {
-            ledger: LedgerId::MAIN,
-            group: GroupId::shard(0),
-            hash: Hash32::ZERO,
-        };
+        let hidden = Slot::Hidden { ledger: LedgerId::MAIN, group: GroupId::shard(0), hash: Hash32::ZERO };
         let plan = |slots| plan_body(&layout, &body(slots));
         assert_eq!(plan(vec![]), Err(Reject::MoveCount));
         assert_eq!(plan(vec![hidden.clone()]), Err(Reject::HiddenSlot));
         assert_eq!(plan(vec![pay(1, 2), hidden]), Err(Reject::HiddenSlot));
         assert_eq!(plan(vec![issue(LedgerId::BEACON)]), Ok(GroupId::BEACON));
         assert_eq!(plan(vec![issue(LedgerId::MAIN)]), Err(Reject::UnknownGroup));
-        assert_eq!(
-            plan(vec![issue(LedgerId::BEACON), pay(1, 2)]),
-            Err(Reject::MultiVoter)
-        );
-        let Slot::Clear { mv, .. } = pay(1, 2) else {
-            unreachable!()
-        };
-        let elsewhere = Slot::Clear {
-            ledger: LedgerId(77),
-            mv,
-        };
+        assert_eq!(plan(vec![issue(LedgerId::BEACON), pay(1, 2)]), Err(Reject::MultiVoter));
+        let Slot::Clear { mv, .. } = pay(1, 2) else { unreachable!() };
+        let elsewhere = Slot::Clear { ledger: LedgerId(77), mv };
         assert_eq!(plan(vec![elsewhere]), Err(Reject::UnknownGroup));
     }
 

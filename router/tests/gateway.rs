@@ -19,22 +19,12 @@ use support::{Authority, Cluster, Mood, SOON};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, what)
-        .await
-        .expect("this takes too long")
+    tokio::time::timeout(SOON, what).await.expect("this takes too long")
 }
 
 /// Sends payments over one stream and collects every event by transaction.
-async fn pay_all(
-    client: &Client,
-    txs: Vec<Bytes>,
-    applied: bool,
-) -> HashMap<TxId, Vec<SubmitEvent>> {
-    let options = SubmitOptions {
-        in_flight_max: 700,
-        notify_applied: applied,
-        ..SubmitOptions::default()
-    };
+async fn pay_all(client: &Client, txs: Vec<Bytes>, applied: bool) -> HashMap<TxId, Vec<SubmitEvent>> {
+    let options = SubmitOptions { in_flight_max: 700, notify_applied: applied, ..SubmitOptions::default() };
     let (sender, mut events) = client.submit_stream(options).split();
     let sending = tokio::spawn(async move { sender.send(txs).await });
     let mut fates: HashMap<TxId, Vec<SubmitEvent>> = HashMap::new();
@@ -58,43 +48,28 @@ fn one_receipt(events: &[SubmitEvent]) -> bool {
 async fn payments_find_their_shard_and_each_has_one_fate() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     let fates = pay_all(&client, cluster.payments(0..5000), true).await;
     assert_eq!(fates.len(), 5000);
     for (txid, events) in &fates {
-        let [SubmitEvent::Receipt(receipt), SubmitEvent::Applied(applied)] = events.as_slice()
-        else {
+        let [SubmitEvent::Receipt(receipt), SubmitEvent::Applied(applied)] = events.as_slice() else {
             panic!("{events:?}");
         };
         assert!(receipt.committed() && receipt.txid == *txid && applied == txid);
     }
     let batches = cluster.world.batches.lock();
     let groups: std::collections::BTreeSet<GroupId> = batches.iter().map(|batch| batch.1).collect();
-    assert_eq!(
-        groups.into_iter().collect::<Vec<_>>(),
-        [GroupId::shard(0), GroupId::shard(1)]
-    );
-    assert!(
-        batches.len() < 500,
-        "batches stay batches: {}",
-        batches.len()
-    );
+    assert_eq!(groups.into_iter().collect::<Vec<_>>(), [GroupId::shard(0), GroupId::shard(1)]);
+    assert!(batches.len() < 500, "batches stay batches: {}", batches.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_is_idempotent_and_shared_between_streams() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     let tx = cluster.payment(1).encode();
-    let (a, b) = tokio::join!(
-        client.submit(tx.clone()),
-        client.submit_and_wait(tx.clone(), Wait::Applied)
-    );
+    let (a, b) = tokio::join!(client.submit(tx.clone()), client.submit_and_wait(tx.clone(), Wait::Applied));
     assert_eq!(a.unwrap(), b.unwrap());
     let again = client.submit(tx).await.unwrap();
     assert_eq!(cluster.world.executed.lock()[&again.txid], 1);
@@ -104,9 +79,7 @@ async fn submit_is_idempotent_and_shared_between_streams() {
 async fn a_wrong_leader_costs_a_redirect() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     for (hints, leader, numbers) in [(true, 3, 0..200), (false, 2, 200..400), (true, 1, 400..600)] {
         *cluster.world.give_hints.lock() = hints;
         cluster.world.lead(GroupId::shard(0), leader);
@@ -121,125 +94,64 @@ async fn a_wrong_leader_costs_a_redirect() {
 async fn a_lost_leader_is_replaced_and_nothing_happens_twice() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.set(Mood::DropAfter);
     let txs = cluster.payments(0..300);
     let paying = tokio::spawn({
         let client = client.clone();
         async move { pay_all(&client, txs, true).await }
     });
-    cluster
-        .world
-        .until("executions", |world| !world.executed.lock().is_empty())
-        .await;
+    cluster.world.until("executions", |world| !world.executed.lock().is_empty()).await;
     cluster.world.lead(GroupId::shard(0), 2);
     cluster.world.lead(GroupId::shard(1), 2);
     cluster.world.set(Mood::Work);
     let fates = paying.await.unwrap();
     assert_eq!(fates.len(), 300);
-    let one = |events: &Vec<SubmitEvent>| {
-        matches!(
-            events[..],
-            [SubmitEvent::Receipt(_), SubmitEvent::Applied(_)]
-        )
-    };
+    let one = |events: &Vec<SubmitEvent>| matches!(events[..], [SubmitEvent::Receipt(_), SubmitEvent::Applied(_)]);
     assert!(fates.values().all(one));
-    assert!(
-        cluster
-            .world
-            .executed
-            .lock()
-            .values()
-            .all(|times| *times == 1)
-    );
+    assert!(cluster.world.executed.lock().values().all(|times| *times == 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_election_is_waited_out_with_probes() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     // Both leaders have answered once, so both are trusted.
-    assert_eq!(
-        pay_all(&client, cluster.payments(0..50), false).await.len(),
-        50
-    );
+    assert_eq!(pay_all(&client, cluster.payments(0..50), false).await.len(), 50);
     cluster.world.set(Mood::Silent);
     cluster.world.batches.lock().clear();
     let (sender, mut events) = client.submit_stream(SubmitOptions::default()).split();
     sender.send(cluster.payments(50..4050)).await.unwrap();
     drop(sender);
-    let sent = |world: &support::World| {
-        world
-            .batches
-            .lock()
-            .iter()
-            .map(|batch| batch.2)
-            .sum::<usize>()
-    };
-    cluster
-        .world
-        .until("all payments", |world| sent(world) == 4000)
-        .await;
+    let sent = |world: &support::World| world.batches.lock().iter().map(|batch| batch.2).sum::<usize>();
+    cluster.world.until("all payments", |world| sent(world) == 4000).await;
     cluster.world.leaders.lock().clear();
     cluster.world.cut_streams();
-    cluster
-        .world
-        .until("probes", |world| {
-            world
-                .batches
-                .lock()
-                .iter()
-                .filter(|batch| batch.0.0 > 1)
-                .count()
-                > 4
-        })
-        .await;
-    assert!(
-        sent(&cluster.world) < 4000 + 2000,
-        "{}",
-        sent(&cluster.world)
-    );
+    cluster.world.until("probes", |world| world.batches.lock().iter().filter(|batch| batch.0.0 > 1).count() > 4).await;
+    assert!(sent(&cluster.world) < 4000 + 2000, "{}", sent(&cluster.world));
     cluster.world.set(Mood::Work);
     cluster.world.lead(GroupId::shard(0), 3);
     cluster.world.lead(GroupId::shard(1), 2);
     let mut receipts = 0;
     soon(async {
         while let Some(batch) = events.next_events().await {
-            assert!(
-                batch
-                    .iter()
-                    .all(|event| one_receipt(std::slice::from_ref(event))),
-                "{batch:?}"
-            );
+            assert!(batch.iter().all(|event| one_receipt(std::slice::from_ref(event))), "{batch:?}");
             receipts += batch.len();
         }
     })
     .await;
     assert_eq!(receipts, 4000);
-    assert!(
-        sent(&cluster.world) < 2 * 4000 + 4000,
-        "{}",
-        sent(&cluster.world)
-    );
+    assert!(sent(&cluster.world) < 2 * 4000 + 4000, "{}", sent(&cluster.world));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applied_comes_from_the_next_leader() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.set(Mood::NoApplied);
-    let options = SubmitOptions {
-        notify_applied: true,
-        ..SubmitOptions::default()
-    };
+    let options = SubmitOptions { notify_applied: true, ..SubmitOptions::default() };
     let mut stream = client.submit_stream(options);
     stream.send(cluster.payments(0..1)).await.unwrap();
     let first = soon(stream.next_events()).await.unwrap();
@@ -264,25 +176,13 @@ async fn a_silent_leader_is_asked_again_and_the_deadline_is_kept() {
     let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
     cluster.world.set(Mood::Silent);
     txs.send(cluster.payments(0..1)).await.unwrap();
-    let event = soon(events.message())
-        .await
-        .unwrap()
-        .unwrap()
-        .events
-        .remove(0);
-    let Some(Event::Refusal(refusal)) = event.event else {
-        panic!("{event:?}")
-    };
+    let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
+    let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
     assert_eq!(refusal.reject(), Some(Reject::TooLate));
     assert!(cluster.world.batches.lock().len() >= 3);
     txs.send(cluster.payments(1..2)).await.unwrap();
     cluster.world.set(Mood::Work);
-    let event = soon(events.message())
-        .await
-        .unwrap()
-        .unwrap()
-        .events
-        .remove(0);
+    let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
     assert!(matches!(event.event, Some(Event::Receipt(_))));
 }
 
@@ -290,31 +190,17 @@ struct RawSender(tokio::sync::mpsc::Sender<v1::SubmitBatch>);
 
 impl RawSender {
     async fn send(&self, txs: Vec<Bytes>) -> Result<(), ()> {
-        self.0
-            .send(v1::SubmitBatch {
-                txs,
-                notify_applied: false,
-            })
-            .await
-            .map_err(|_| ())
+        self.0.send(v1::SubmitBatch { txs, notify_applied: false }).await.map_err(|_| ())
     }
 }
 
 /// A submit stream without the SDK's own retries.
-async fn raw_stream(
-    cluster: &Cluster,
-    addr: &str,
-    queued: usize,
-) -> (tonic::Streaming<v1::SubmitEvents>, RawSender) {
+async fn raw_stream(cluster: &Cluster, addr: &str, queued: usize) -> (tonic::Streaming<v1::SubmitEvents>, RawSender) {
     let identity = cluster.ca.identity("client", "client");
     let channel = net::connect(addr, &identity, &cluster.ca.roots(), "router-1.seamark").unwrap();
     let (sender, receiver) = tokio::sync::mpsc::channel(queued);
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let events = net::router_client(channel)
-        .submit(stream)
-        .await
-        .unwrap()
-        .into_inner();
+    let events = net::router_client(channel).submit(stream).await.unwrap().into_inner();
     (events, RawSender(sender))
 }
 
@@ -333,9 +219,7 @@ async fn a_full_router_says_busy_at_once() {
     let mut refused = 0;
     while refused < 15 {
         for event in soon(events.message()).await.unwrap().unwrap().events {
-            let Some(Event::Refusal(refusal)) = event.event else {
-                panic!("{event:?}")
-            };
+            let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
             assert_eq!(refusal.reject(), Some(Reject::Busy));
             assert!(refusal.retry_after_ms > 0);
             refused += 1;
@@ -346,11 +230,7 @@ async fn a_full_router_says_busy_at_once() {
     let mut received = 0;
     drop(txs);
     while let Some(message) = soon(events.message()).await.unwrap() {
-        received += message
-            .events
-            .iter()
-            .filter(|event| matches!(event.event, Some(Event::Receipt(_))))
-            .count();
+        received += message.events.iter().filter(|event| matches!(event.event, Some(Event::Receipt(_)))).count();
     }
     assert_eq!(received, 10, "and the stream ended after the last fate");
 }
@@ -359,16 +239,11 @@ async fn a_full_router_says_busy_at_once() {
 async fn the_client_waits_out_a_busy_leader() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.set(Mood::Busy);
     let tx = cluster.payment(1).encode();
     let submitting = tokio::spawn(async move { client.submit(tx).await });
-    cluster
-        .world
-        .until("two attempts", |world| world.batches.lock().len() >= 2)
-        .await;
+    cluster.world.until("two attempts", |world| world.batches.lock().len() >= 2).await;
     cluster.world.set(Mood::Work);
     assert!(soon(submitting).await.unwrap().unwrap().committed());
 }
@@ -376,10 +251,7 @@ async fn the_client_waits_out_a_busy_leader() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_signature_cannot_spoil_a_good_one() {
     let cluster = Cluster::start().await;
-    let limits = GatewayLimits {
-        resend_after: Duration::from_millis(100),
-        ..GatewayLimits::default()
-    };
+    let limits = GatewayLimits { resend_after: Duration::from_millis(100), ..GatewayLimits::default() };
     let router = cluster.router(limits).await;
     let good = cluster.payment(1);
     let mut bad = good.clone();
@@ -388,42 +260,17 @@ async fn a_bad_signature_cannot_spoil_a_good_one() {
     cluster.world.set(Mood::Silent);
     let (mut first, bad_sender) = raw_stream(&cluster, &router.addr, 1).await;
     bad_sender.send(vec![bad.encode().into()]).await.unwrap();
-    cluster
-        .world
-        .until("the bad one", |world| !world.batches.lock().is_empty())
-        .await;
+    cluster.world.until("the bad one", |world| !world.batches.lock().is_empty()).await;
     let (mut second, good_sender) = raw_stream(&cluster, &router.addr, 1).await;
-    good_sender
-        .send(vec![good.encode().into(), Bytes::from_static(b"junk")])
-        .await
-        .unwrap();
-    let junk = soon(second.message())
-        .await
-        .unwrap()
-        .unwrap()
-        .events
-        .remove(0);
-    let Some(Event::Refusal(refusal)) = junk.event else {
-        panic!("{junk:?}")
-    };
+    good_sender.send(vec![good.encode().into(), Bytes::from_static(b"junk")]).await.unwrap();
+    let junk = soon(second.message()).await.unwrap().unwrap().events.remove(0);
+    let Some(Event::Refusal(refusal)) = junk.event else { panic!("{junk:?}") };
     assert_eq!(refusal.reject(), Some(Reject::Malformed));
     cluster.world.set(Mood::Work);
-    let event = soon(first.message())
-        .await
-        .unwrap()
-        .unwrap()
-        .events
-        .remove(0);
-    let Some(Event::Refusal(refusal)) = event.event else {
-        panic!("{event:?}")
-    };
+    let event = soon(first.message()).await.unwrap().unwrap().events.remove(0);
+    let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
     assert_eq!(refusal.reject(), Some(Reject::BadSignature));
-    let event = soon(second.message())
-        .await
-        .unwrap()
-        .unwrap()
-        .events
-        .remove(0);
+    let event = soon(second.message()).await.unwrap().unwrap().events.remove(0);
     assert!(matches!(event.event, Some(Event::Receipt(_))), "{event:?}");
 }
 
@@ -431,16 +278,11 @@ async fn a_bad_signature_cannot_spoil_a_good_one() {
 async fn a_wrong_shard_is_planned_again_by_the_new_layout() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.set(Mood::WrongShard);
     let tx = cluster.payment(1).encode();
     let submitting = tokio::spawn(async move { client.submit(tx).await });
-    cluster
-        .world
-        .until("an attempt", |world| !world.batches.lock().is_empty())
-        .await;
+    cluster.world.until("an attempt", |world| !world.batches.lock().is_empty()).await;
     // The two shards change places.
     cluster.view.send_modify(|view| {
         let mut new = (**view).clone();
@@ -461,68 +303,34 @@ async fn a_wrong_shard_is_planned_again_by_the_new_layout() {
 async fn reads_go_where_the_answer_is() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.lead(GroupId::shard(0), 2);
     cluster.world.lead(GroupId::shard(1), 3);
 
     let addresses: Vec<Address> = (0..100).map(|byte| Address([byte; 20])).collect();
-    let records = client
-        .accounts(&addresses, Consistency::Linearizable)
-        .await
-        .unwrap();
-    let order: Vec<u64> = records
-        .into_iter()
-        .map(|record| record.unwrap().sequence)
-        .collect();
+    let records = client.accounts(&addresses, Consistency::Linearizable).await.unwrap();
+    let order: Vec<u64> = records.into_iter().map(|record| record.unwrap().sequence).collect();
     assert_eq!(order, (0..100).collect::<Vec<u64>>());
 
     for address in &addresses[..4] {
-        let answer = client
-            .account(*address, Consistency::Linearizable, false)
-            .await
-            .unwrap();
+        let answer = client.account(*address, Consistency::Linearizable, false).await.unwrap();
         assert_eq!(answer.value.unwrap().sequence, u64::from(address.0[0]));
         assert_eq!(answer.group, cluster.genesis.layout.locate(address));
         assert_eq!(answer.height.0, 7);
     }
     cluster.world.reads.lock().clear();
-    client
-        .account(addresses[0], Consistency::Stale, false)
-        .await
-        .unwrap();
-    assert_eq!(
-        cluster.world.reads.lock().len(),
-        1,
-        "any replica answers a stale read"
-    );
+    client.account(addresses[0], Consistency::Stale, false).await.unwrap();
+    assert_eq!(cluster.world.reads.lock().len(), 1, "any replica answers a stale read");
 
     let receipt = client.submit(cluster.payment(1).encode()).await.unwrap();
     let found = client.transaction(receipt.txid, None, false).await.unwrap();
     assert_eq!(found.value, Some(receipt.clone()));
-    let there = client
-        .transaction(receipt.txid, Some(receipt.group), false)
-        .await
-        .unwrap();
+    let there = client.transaction(receipt.txid, Some(receipt.group), false).await.unwrap();
     assert_eq!(there.value, Some(receipt));
-    assert_eq!(
-        client
-            .transaction(TxId::default(), None, false)
-            .await
-            .unwrap()
-            .value,
-        None
-    );
-    let unknown = client
-        .transaction(TxId::default(), Some(GroupId::shard(9)), false)
-        .await
-        .unwrap_err();
+    assert_eq!(client.transaction(TxId::default(), None, false).await.unwrap().value, None);
+    let unknown = client.transaction(TxId::default(), Some(GroupId::shard(9)), false).await.unwrap_err();
     assert_eq!(unknown.code(), "unknown_group");
-    let unproved = client
-        .account(addresses[0], Consistency::Linearizable, true)
-        .await
-        .unwrap_err();
+    let unproved = client.account(addresses[0], Consistency::Linearizable, true).await.unwrap_err();
     assert_eq!(unproved.code(), "proof_malformed");
 }
 
@@ -531,31 +339,16 @@ async fn malformed_questions_are_refused() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
     let identity = cluster.ca.identity("client", "client");
-    let channel = net::connect(
-        &router.addr,
-        &identity,
-        &cluster.ca.roots(),
-        "router-1.seamark",
-    )
-    .unwrap();
+    let channel = net::connect(&router.addr, &identity, &cluster.ca.roots(), "router-1.seamark").unwrap();
     let mut client = net::router_client(channel);
     let account = |bytes: &'static [u8]| {
-        let query = v1::AccountQuery {
-            address: Bytes::from_static(bytes),
-        };
+        let query = v1::AccountQuery { address: Bytes::from_static(bytes) };
         Some(v1::query_request::Query::Account(query))
     };
     let questions = [
         v1::QueryRequest::default(),
-        v1::QueryRequest {
-            query: account(b"short"),
-            ..Default::default()
-        },
-        v1::QueryRequest {
-            consistency: 9,
-            query: account(&[0; 20]),
-            ..Default::default()
-        },
+        v1::QueryRequest { query: account(b"short"), ..Default::default() },
+        v1::QueryRequest { consistency: 9, query: account(&[0; 20]), ..Default::default() },
     ];
     for question in questions {
         let reply = client.query(question).await.unwrap().into_inner();
@@ -567,19 +360,10 @@ async fn malformed_questions_are_refused() {
 async fn status_names_the_node_that_does_not_answer() {
     let mut cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.stop_node(3);
     let status = client.status().await.unwrap();
-    assert_eq!(
-        status
-            .nodes
-            .iter()
-            .map(|node| node.node)
-            .collect::<Vec<_>>(),
-        [1, 2]
-    );
+    assert_eq!(status.nodes.iter().map(|node| node.node).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(status.unreachable[0].node, 3);
     assert!(!status.unreachable[0].error.is_empty());
 }
@@ -599,11 +383,7 @@ async fn strangers_and_garbage_get_nothing_and_hurt_nobody() {
 
     let node_addr = cluster.genesis.nodes[0].peer_addr.clone();
     for addr in [&router.addr, &node_addr] {
-        for garbage in [
-            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-            vec![0xff; 4096],
-            vec![0x16, 3, 1, 0xff, 0xff],
-        ] {
+        for garbage in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 4096], vec![0x16, 3, 1, 0xff, 0xff]] {
             let mut socket = tokio::net::TcpStream::connect(addr.as_str()).await.unwrap();
             // The other side may close before all is written.
             let _ = socket.write_all(&garbage).await;
@@ -613,16 +393,8 @@ async fn strangers_and_garbage_get_nothing_and_hurt_nobody() {
             assert!(answer.len() < 64, "no more than a TLS alert");
         }
     }
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
-    assert!(
-        client
-            .submit(cluster.payment(1).encode())
-            .await
-            .unwrap()
-            .committed()
-    );
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
+    assert!(client.submit(cluster.payment(1).encode()).await.unwrap().committed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -631,18 +403,10 @@ async fn a_node_with_another_key_is_not_believed() {
     let info = &cluster.genesis.nodes[0];
     let identity = cluster.ca.identity("router-1", "router");
     let (roots, name) = (cluster.ca.roots(), net::node_server_name(NodeId(1)));
-    let ask = |channel| async {
-        net::node_client(channel)
-            .node_status(v1::StatusRequest {})
-            .await
-    };
+    let ask = |channel| async { net::node_client(channel).node_status(v1::StatusRequest {}).await };
     let pinned = |key| net::connect_pinned(&info.peer_addr, &identity, &roots, &name, key).unwrap();
     assert!(ask(pinned(info.tls_key_hash)).await.is_ok());
-    assert!(
-        ask(pinned(cluster.genesis.nodes[1].tls_key_hash))
-            .await
-            .is_err()
-    );
+    assert!(ask(pinned(cluster.genesis.nodes[1].tls_key_hash)).await.is_err());
     let other_name = net::connect(&info.peer_addr, &identity, &roots, "node-2.seamark").unwrap();
     assert!(ask(other_name).await.is_err());
 }
@@ -652,16 +416,11 @@ async fn a_dead_router_costs_a_reconnect() {
     let cluster = Cluster::start().await;
     let first = cluster.router(GatewayLimits::default()).await;
     let second = cluster.router(GatewayLimits::default()).await;
-    let client = Client::connect(&cluster.profile(&[&first.addr, &second.addr]))
-        .await
-        .unwrap();
+    let client = Client::connect(&cluster.profile(&[&first.addr, &second.addr])).await.unwrap();
     cluster.world.set(Mood::Silent);
     let (sender, mut events) = client.submit_stream(SubmitOptions::default()).split();
     sender.send(cluster.payments(0..500)).await.unwrap();
-    cluster
-        .world
-        .until("the payments", |world| !world.batches.lock().is_empty())
-        .await;
+    cluster.world.until("the payments", |world| !world.batches.lock().is_empty()).await;
     first.kill();
     cluster.world.set(Mood::Work);
     sender.send(cluster.payments(400..600)).await.unwrap();
@@ -685,22 +444,11 @@ async fn an_embedded_router_reaches_its_node_without_a_socket() {
     let mut cluster = Cluster::start().await;
     let local = cluster.nodes[0].clone();
     cluster.stop_node(1);
-    let router = cluster
-        .router_in(GatewayLimits::default(), Some(local))
-        .await;
-    let client = Client::connect(&cluster.profile(&[&router.addr]))
-        .await
-        .unwrap();
+    let router = cluster.router_in(GatewayLimits::default(), Some(local)).await;
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     let fates = pay_all(&client, cluster.payments(0..1000), true).await;
     assert_eq!(fates.len(), 1000);
-    assert!(
-        client
-            .account(Address([1; 20]), Consistency::Linearizable, false)
-            .await
-            .unwrap()
-            .value
-            .is_some()
-    );
+    assert!(client.account(Address([1; 20]), Consistency::Linearizable, false).await.unwrap().value.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -716,10 +464,7 @@ async fn the_view_follows_the_cluster() {
         new.leaders.insert(GroupId::shard(1), NodeId(2));
         *view = Arc::new(new);
     });
-    let view = soon(seen.wait_for(|view| view.beacon_height == 5))
-        .await
-        .unwrap()
-        .clone();
+    let view = soon(seen.wait_for(|view| view.beacon_height == 5)).await.unwrap().clone();
     assert_eq!(view.members(GroupId::shard(1))[0], NodeId(2));
 }
 
@@ -733,8 +478,6 @@ async fn another_cluster_is_noticed() {
     profile.ca = mine.resolve(&mine.ca);
     profile.cert = mine.resolve(&mine.cert);
     profile.key = mine.resolve(&mine.key);
-    let Err(error) = Client::connect(&profile).await else {
-        panic!("it connected")
-    };
+    let Err(error) = Client::connect(&profile).await else { panic!("it connected") };
     assert_eq!(error.code(), "other_cluster");
 }

@@ -81,10 +81,7 @@ pub struct CounterNonces {
 impl CounterNonces {
     /// Counts from zero under `prefix`.
     pub fn new(prefix: [u8; 16]) -> Self {
-        Self {
-            prefix,
-            next: AtomicU64::new(0),
-        }
+        Self { prefix, next: AtomicU64::new(0) }
     }
 }
 
@@ -107,10 +104,7 @@ pub struct ChaChaCipher {
 impl ChaChaCipher {
     /// A cipher under a 256-bit key.
     pub fn new(key: &[u8; 32], nonces: Box<dyn NonceSource>) -> Self {
-        Self {
-            aead: XChaCha20Poly1305::new(&(*key).into()),
-            nonces,
-        }
+        Self { aead: XChaCha20Poly1305::new(&(*key).into()), nonces }
     }
 }
 
@@ -140,24 +134,15 @@ impl ValueCipher for ChaChaCipher {
         let body = sealed
             .get(1 + NONCE_BYTES..)
             .filter(|body| body.len() >= 16)
-            .ok_or_else(|| {
-                Damaged(format!(
-                    "a sealed value of {} bytes is shorter than its envelope",
-                    sealed.len()
-                ))
-            })?;
+            .ok_or_else(|| Damaged(format!("a sealed value of {} bytes is shorter than its envelope", sealed.len())))?;
         if sealed[0] != SEAL_VERSION {
-            return Err(Damaged(format!(
-                "seal version {} is unknown (expected {SEAL_VERSION})",
-                sealed[0]
-            )));
+            return Err(Damaged(format!("seal version {} is unknown (expected {SEAL_VERSION})", sealed[0])));
         }
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&sealed[1..=NONCE_BYTES]);
-        self.aead
-            .decrypt(&XNonce::from(nonce), Payload { msg: body, aad: key_context })
-            .map(Bytes::from)
-            .map_err(|_| Damaged("a sealed value does not authenticate: it was altered, or the key is another one".into()))
+        self.aead.decrypt(&XNonce::from(nonce), Payload { msg: body, aad: key_context }).map(Bytes::from).map_err(
+            |_| Damaged("a sealed value does not authenticate: it was altered, or the key is another one".into()),
+        )
     }
 }
 
@@ -172,19 +157,11 @@ mod tests {
     #[test]
     fn chacha_round_trip_hides_the_value_and_never_repeats() {
         let cipher = cipher(1);
-        let (one, two) = (
-            cipher.seal(b"k", b"secret value"),
-            cipher.seal(b"k", b"secret value"),
-        );
+        let (one, two) = (cipher.seal(b"k", b"secret value"), cipher.seal(b"k", b"secret value"));
         assert_ne!(one, two, "a fresh nonce each time");
         assert_eq!(one.len(), SEAL_OVERHEAD_BYTES + 12);
         assert!(!one.windows(6).any(|w| w == b"secret"));
-        assert_eq!(
-            cipher
-                .open(b"k", Bytes::from(one.into_owned()))
-                .expect("intact"),
-            "secret value"
-        );
+        assert_eq!(cipher.open(b"k", Bytes::from(one.into_owned())).expect("intact"), "secret value");
         let empty = cipher.seal(b"k", b"").into_owned();
         assert_eq!(cipher.open(b"k", Bytes::from(empty)).expect("intact"), "");
     }
@@ -196,18 +173,9 @@ mod tests {
             let mut bad = sealed.clone();
             bad[at] ^= 0x80;
             assert!(cipher(1).open(b"k", Bytes::from(bad)).is_err(), "byte {at}");
-            assert!(
-                cipher(1)
-                    .open(b"k", Bytes::copy_from_slice(&sealed[..at]))
-                    .is_err(),
-                "cut {at}"
-            );
+            assert!(cipher(1).open(b"k", Bytes::copy_from_slice(&sealed[..at])).is_err(), "cut {at}");
         }
-        assert!(
-            cipher(1)
-                .open(b"other", Bytes::from(sealed.clone()))
-                .is_err()
-        );
+        assert!(cipher(1).open(b"other", Bytes::from(sealed.clone())).is_err());
         assert!(cipher(2).open(b"k", Bytes::from(sealed)).is_err());
     }
 
@@ -215,12 +183,6 @@ mod tests {
     fn the_plain_cipher_copies_nothing() {
         let value = Bytes::from_static(b"value");
         assert!(matches!(PlainCipher.seal(b"k", &value), Cow::Borrowed(_)));
-        assert_eq!(
-            PlainCipher
-                .open(b"k", value.clone())
-                .expect("plain")
-                .as_ptr(),
-            value.as_ptr()
-        );
+        assert_eq!(PlainCipher.open(b"k", value.clone()).expect("plain").as_ptr(), value.as_ptr());
     }
 }

@@ -21,9 +21,7 @@ pub enum StorageError {
         detail: String,
     },
     /// The file system has no room left.
-    #[error(
-        "{path}: the disk is full: {detail}. Free or add space on this file system, then restart the node"
-    )]
+    #[error("{path}: the disk is full: {detail}. Free or add space on this file system, then restart the node")]
     DiskFull {
         /// The file or folder that was written.
         path: PathBuf,
@@ -78,9 +76,7 @@ pub enum StorageError {
         detail: String,
     },
     /// Any other failure of the operating system.
-    #[error(
-        "{path}: input/output error: {detail}. Check the disk, the permissions and the system log"
-    )]
+    #[error("{path}: input/output error: {detail}. Check the disk, the permissions and the system log")]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -161,19 +157,14 @@ impl StorageError {
 
     /// A corruption of `path`.
     pub fn corrupt(path: impl Into<PathBuf>, detail: impl Into<String>) -> Self {
-        Self::Corrupt {
-            path: path.into(),
-            detail: detail.into(),
-        }
+        Self::Corrupt { path: path.into(), detail: detail.into() }
     }
 
     /// An operating system error on `path`, told apart from a full disk.
     pub fn io(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
         let (path, detail) = (path.into(), error.to_string());
         match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull { path, detail }
-            }
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull { path, detail },
             _ => Self::Io { path, detail },
         }
     }
@@ -188,34 +179,15 @@ mod tests {
         let path = PathBuf::from("/data/group-7");
         let all = [
             StorageError::corrupt(&path, "x"),
-            StorageError::io(
-                &path,
-                &std::io::Error::from(std::io::ErrorKind::StorageFull),
-            ),
-            StorageError::io(
-                &path,
-                &std::io::Error::from(std::io::ErrorKind::PermissionDenied),
-            ),
-            StorageError::NewerVersion {
-                path: path.clone(),
-                found: 2,
-                supported: 1,
-            },
-            StorageError::Poisoned {
-                path: path.clone(),
-                detail: "x".into(),
-            },
+            StorageError::io(&path, &std::io::Error::from(std::io::ErrorKind::StorageFull)),
+            StorageError::io(&path, &std::io::Error::from(std::io::ErrorKind::PermissionDenied)),
+            StorageError::NewerVersion { path: path.clone(), found: 2, supported: 1 },
+            StorageError::Poisoned { path: path.clone(), detail: "x".into() },
         ];
         let codes: Vec<_> = all.iter().map(StorageError::code).collect();
         assert_eq!(
             codes,
-            [
-                "storage_corrupt",
-                "storage_disk_full",
-                "storage_io",
-                "storage_newer_version",
-                "storage_poisoned"
-            ]
+            ["storage_corrupt", "storage_disk_full", "storage_io", "storage_newer_version", "storage_poisoned"]
         );
         for error in &all {
             let text = error.to_string();

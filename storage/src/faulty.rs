@@ -131,17 +131,11 @@ impl Injector {
             }
             Fault::DiskFull => {
                 counts.failed += 1;
-                Err(StorageError::DiskFull {
-                    path: self.name.clone(),
-                    detail: "injected".into(),
-                })
+                Err(StorageError::DiskFull { path: self.name.clone(), detail: "injected".into() })
             }
             Fault::Io => {
                 counts.failed += 1;
-                Err(StorageError::Io {
-                    path: self.name.clone(),
-                    detail: "injected".into(),
-                })
+                Err(StorageError::Io { path: self.name.clone(), detail: "injected".into() })
             }
             Fault::LostFlush => {
                 counts.lost_flushes += u64::from(operation == Operation::Flush);
@@ -169,13 +163,7 @@ impl<K: Kv> FaultyKv<K> {
     /// Wraps `inner`.
     pub fn new(inner: K, plan: impl FaultPlan + 'static, name: impl Into<PathBuf>) -> Self {
         let state = Mutex::new((Box::new(plan) as Box<dyn FaultPlan>, FaultCounts::default()));
-        Self {
-            inner,
-            injector: Injector {
-                name: name.into(),
-                state,
-            },
-        }
+        Self { inner, injector: Injector { name: name.into(), state } }
     }
 
     /// The wrapped database, without faults; what a checker looks at.
@@ -216,15 +204,12 @@ impl<K: Kv> Kv for FaultyKv<K> {
     fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
         let effect = self.injector.before(Operation::Scan)?;
         let mut pairs = self.inner.scan(range, limit)?;
-        self.injector
-            .after(effect, pairs.iter_mut().map(|(_, value)| value));
+        self.injector.after(effect, pairs.iter_mut().map(|(_, value)| value));
         Ok(pairs)
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
-        self.injector.before(Operation::Write {
-            bytes: batch.bytes(),
-        })?;
+        self.injector.before(Operation::Write { bytes: batch.bytes() })?;
         self.inner.write(batch)
     }
 
@@ -241,10 +226,7 @@ impl<K: Kv> Kv for FaultyKv<K> {
     }
 
     fn snapshot_view(&self) -> Box<dyn KvView + '_> {
-        Box::new(FaultyView {
-            inner: self.inner.snapshot_view(),
-            injector: &self.injector,
-        })
+        Box::new(FaultyView { inner: self.inner.snapshot_view(), injector: &self.injector })
     }
 }
 
@@ -275,8 +257,7 @@ impl KvView for FaultyView<'_> {
     fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
         let effect = self.injector.before(Operation::Scan)?;
         let mut pairs = self.inner.scan(range, limit)?;
-        self.injector
-            .after(effect, pairs.iter_mut().map(|(_, value)| value));
+        self.injector.after(effect, pairs.iter_mut().map(|(_, value)| value));
         Ok(pairs)
     }
 }

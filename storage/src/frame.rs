@@ -26,25 +26,15 @@ pub fn seal(context: &[u8], payload: &[u8]) -> Vec<u8> {
 /// Checks and unwraps what was stored under `context`; shares the buffer.
 pub fn open(context: &[u8], mut framed: Bytes) -> Result<Bytes, Damaged> {
     let [version, a, b, c, d, ..] = framed[..] else {
-        return Err(Damaged(format!(
-            "a value of {} bytes is shorter than its envelope",
-            framed.len()
-        )));
+        return Err(Damaged(format!("a value of {} bytes is shorter than its envelope", framed.len())));
     };
     if version != FRAME_VERSION {
-        return Err(Damaged(format!(
-            "envelope version {version} is unknown (expected {FRAME_VERSION})"
-        )));
+        return Err(Damaged(format!("envelope version {version} is unknown (expected {FRAME_VERSION})")));
     }
     let payload = framed.split_off(FRAME_OVERHEAD_BYTES);
-    let (stored, computed) = (
-        u32::from_be_bytes([a, b, c, d]),
-        checksum(context, &payload),
-    );
+    let (stored, computed) = (u32::from_be_bytes([a, b, c, d]), checksum(context, &payload));
     if stored != computed {
-        return Err(Damaged(format!(
-            "checksum of a value is {computed:08x}, stored is {stored:08x}"
-        )));
+        return Err(Damaged(format!("checksum of a value is {computed:08x}, stored is {stored:08x}")));
     }
     Ok(payload)
 }
@@ -66,10 +56,7 @@ mod tests {
     fn golden_layout() {
         // Pinned: changing the layout needs a new FRAME_VERSION.
         let framed = seal(b"key", b"value");
-        assert_eq!(
-            framed,
-            [&[1][..], &0xd4b32ab4_u32.to_be_bytes(), b"value"].concat()
-        );
+        assert_eq!(framed, [&[1][..], &0xd4b32ab4_u32.to_be_bytes(), b"value"].concat());
         assert_eq!(open(b"key", Bytes::from(framed)).expect("intact"), "value");
     }
 
@@ -80,10 +67,7 @@ mod tests {
             let mut bad = framed.clone();
             bad[at] ^= 1;
             assert!(open(b"key", Bytes::from(bad)).is_err(), "byte {at}");
-            assert!(
-                open(b"key", Bytes::copy_from_slice(&framed[..at])).is_err(),
-                "cut {at}"
-            );
+            assert!(open(b"key", Bytes::copy_from_slice(&framed[..at])).is_err(), "cut {at}");
         }
         assert!(open(b"kez", Bytes::from(framed)).is_err(), "another key");
     }

@@ -67,26 +67,17 @@ pub struct KeyRange {
 impl KeyRange {
     /// Every key.
     pub fn all() -> Self {
-        Self {
-            start: Bytes::new(),
-            end: None,
-        }
+        Self { start: Bytes::new(), end: None }
     }
 
     /// Keys in `start..end`.
     pub fn new(start: impl Into<Bytes>, end: impl Into<Bytes>) -> Self {
-        Self {
-            start: start.into(),
-            end: Some(end.into()),
-        }
+        Self { start: start.into(), end: Some(end.into()) }
     }
 
     /// Keys from `start` on.
     pub fn from(start: impl Into<Bytes>) -> Self {
-        Self {
-            start: start.into(),
-            end: None,
-        }
+        Self { start: start.into(), end: None }
     }
 
     /// Keys that begin with `prefix`.
@@ -97,10 +88,7 @@ impl KeyRange {
             end[at] += 1; // not 0xff, by the choice of `at`
             Bytes::from(end)
         });
-        Self {
-            start: Bytes::copy_from_slice(prefix),
-            end,
-        }
+        Self { start: Bytes::copy_from_slice(prefix), end }
     }
 
     /// Whether no key can be in the range.
@@ -153,18 +141,12 @@ impl WriteBatch {
 
     /// An empty batch with room for `ops` changes.
     pub fn with_capacity(ops: usize) -> Self {
-        Self {
-            ops: Vec::with_capacity(ops),
-            bytes: 0,
-        }
+        Self { ops: Vec::with_capacity(ops), bytes: 0 }
     }
 
     /// Sets `key` to `value`.
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.push(WriteOp::Put {
-            key: key.into(),
-            value: value.into(),
-        });
+        self.push(WriteOp::Put { key: key.into(), value: value.into() });
     }
 
     /// Removes `key`.
@@ -174,10 +156,7 @@ impl WriteBatch {
 
     /// Removes the keys in `start..end`.
     pub fn delete_range(&mut self, start: impl Into<Bytes>, end: impl Into<Bytes>) {
-        self.push(WriteOp::DeleteRange {
-            start: start.into(),
-            end: end.into(),
-        });
+        self.push(WriteOp::DeleteRange { start: start.into(), end: end.into() });
     }
 
     /// Adds one change.
@@ -228,13 +207,8 @@ mod tests {
 
     #[test]
     fn a_prefix_range_covers_exactly_the_prefix() {
-        let table: [(&[u8], Option<&[u8]>); 5] = [
-            (b"", None),
-            (b"a", Some(b"b")),
-            (b"a\xff", Some(b"b")),
-            (b"\xff\xff", None),
-            (b"a\x00", Some(b"a\x01")),
-        ];
+        let table: [(&[u8], Option<&[u8]>); 5] =
+            [(b"", None), (b"a", Some(b"b")), (b"a\xff", Some(b"b")), (b"\xff\xff", None), (b"a\x00", Some(b"a\x01"))];
         for (prefix, end) in table {
             let range = KeyRange::prefix(prefix);
             assert_eq!(range.end.as_deref(), end);

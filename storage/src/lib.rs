@@ -26,9 +26,7 @@ pub mod mem;
 pub mod rocks;
 pub mod sealed;
 
-pub use cipher::{
-    ChaChaCipher, CounterNonces, Damaged, FrameCipher, NonceSource, PlainCipher, ValueCipher,
-};
+pub use cipher::{ChaChaCipher, CounterNonces, Damaged, FrameCipher, NonceSource, PlainCipher, ValueCipher};
 pub use error::StorageError;
 pub use faulty::{Fault, FaultCounts, FaultPlan, FaultyKv, NoFaults, Operation};
 pub use kv::{Crash, KeyRange, Kv, KvView, WriteBatch, WriteOp};

@@ -90,14 +90,8 @@ impl MemKv {
     /// A database with the (durable) content of an [`MemKv::export`]; `name` is shown in errors.
     pub fn import(exported: &[u8], name: &Path) -> Result<Self, StorageError> {
         let map = decode(exported).map_err(|detail| StorageError::corrupt(name, detail))?;
-        let state = State {
-            visible: Arc::new(map.clone()),
-            durable: map,
-            unflushed: Vec::new(),
-        };
-        Ok(Self {
-            state: Mutex::new(state),
-        })
+        let state = State { visible: Arc::new(map.clone()), durable: map, unflushed: Vec::new() };
+        Ok(Self { state: Mutex::new(state) })
     }
 
     /// A database with the content of a folder written by [`Kv::checkpoint`].
@@ -109,10 +103,7 @@ impl MemKv {
 }
 
 fn decode(exported: &[u8]) -> Result<Map, String> {
-    let (body, mut stored) = exported
-        .split_last_chunk::<4>()
-        .map(|(body, crc)| (body, &crc[..]))
-        .ok_or("cut short")?;
+    let (body, mut stored) = exported.split_last_chunk::<4>().map(|(body, crc)| (body, &crc[..])).ok_or("cut short")?;
     if stored.get_u32() != crc32fast::hash(body) {
         return Err("the checksum does not match".into());
     }
@@ -126,11 +117,7 @@ fn decode(exported: &[u8]) -> Result<Map, String> {
         let value = take(&mut rest, value_len)?;
         map.insert(key, value);
     }
-    if rest.is_empty() {
-        Ok(map)
-    } else {
-        Err("trailing bytes".into())
-    }
+    if rest.is_empty() { Ok(map) } else { Err("trailing bytes".into()) }
 }
 
 fn take(rest: &mut &[u8], len: u64) -> Result<Bytes, String> {
@@ -147,10 +134,7 @@ impl Kv for MemKv {
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageError> {
         let state = self.state.lock();
-        Ok(keys
-            .iter()
-            .map(|key| state.visible.get(*key).cloned())
-            .collect())
+        Ok(keys.iter().map(|key| state.visible.get(*key).cloned()).collect())
     }
 
     fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
@@ -167,9 +151,7 @@ impl Kv for MemKv {
     fn flush(&self) -> Result<(), StorageError> {
         let mut state = self.state.lock();
         let batches = std::mem::take(&mut state.unflushed);
-        batches
-            .iter()
-            .for_each(|batch| apply(&mut state.durable, batch));
+        batches.iter().for_each(|batch| apply(&mut state.durable, batch));
         Ok(())
     }
 
@@ -178,8 +160,7 @@ impl Kv for MemKv {
         std::fs::create_dir(dir).map_err(|error| io(dir, error))?;
         let path: PathBuf = dir.join(CHECKPOINT_FILE);
         let mut file = std::fs::File::create_new(&path).map_err(|error| io(&path, error))?;
-        file.write_all(&self.export())
-            .map_err(|error| io(&path, error))?;
+        file.write_all(&self.export()).map_err(|error| io(&path, error))?;
         file.sync_all().map_err(|error| io(&path, error))?;
         let folder = std::fs::File::open(dir).map_err(|error| io(dir, error))?;
         folder.sync_all().map_err(|error| io(dir, error))
@@ -198,10 +179,7 @@ impl Crash for MemKv {
     fn crash(&self, keep: usize) {
         let mut state = self.state.lock();
         let batches = std::mem::take(&mut state.unflushed);
-        batches
-            .iter()
-            .take(keep)
-            .for_each(|batch| apply(&mut state.durable, batch));
+        batches.iter().take(keep).for_each(|batch| apply(&mut state.durable, batch));
         state.visible = Arc::new(state.durable.clone());
     }
 }

@@ -24,11 +24,7 @@ pub struct SealedKv<K> {
 impl<K: Kv> SealedKv<K> {
     /// Wraps `inner`.
     pub fn new(inner: K, cipher: Arc<dyn ValueCipher>, name: impl Into<PathBuf>) -> Self {
-        Self {
-            inner,
-            cipher,
-            name: name.into(),
-        }
+        Self { inner, cipher, name: name.into() }
     }
 
     /// The wrapped database.
@@ -44,9 +40,7 @@ pub(crate) fn open_value(
     key: &[u8],
     sealed: Bytes,
 ) -> Result<Bytes, StorageError> {
-    cipher
-        .open(key, sealed)
-        .map_err(|damaged| StorageError::corrupt(path, damaged.0))
+    cipher.open(key, sealed).map_err(|damaged| StorageError::corrupt(path, damaged.0))
 }
 
 fn open_pairs(
@@ -54,29 +48,20 @@ fn open_pairs(
     path: &Path,
     pairs: Vec<(Bytes, Bytes)>,
 ) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
-    pairs
-        .into_iter()
-        .map(|(key, sealed)| open_value(cipher, path, &key, sealed).map(|value| (key, value)))
-        .collect()
+    pairs.into_iter().map(|(key, sealed)| open_value(cipher, path, &key, sealed).map(|value| (key, value))).collect()
 }
 
 impl<K: Kv> Kv for SealedKv<K> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         let sealed = self.inner.get(key)?;
-        sealed
-            .map(|sealed| open_value(&*self.cipher, &self.name, key, sealed))
-            .transpose()
+        sealed.map(|sealed| open_value(&*self.cipher, &self.name, key, sealed)).transpose()
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageError> {
         let sealed = self.inner.multi_get(keys)?;
         keys.iter()
             .zip(sealed)
-            .map(|(key, sealed)| {
-                sealed
-                    .map(|sealed| open_value(&*self.cipher, &self.name, key, sealed))
-                    .transpose()
-            })
+            .map(|(key, sealed)| sealed.map(|sealed| open_value(&*self.cipher, &self.name, key, sealed)).transpose())
             .collect()
     }
 
@@ -93,10 +78,7 @@ impl<K: Kv> Kv for SealedKv<K> {
                         Cow::Owned(sealed) => Some(Bytes::from(sealed)),
                         Cow::Borrowed(_) => None,
                     };
-                    WriteOp::Put {
-                        key,
-                        value: changed.unwrap_or(value),
-                    }
+                    WriteOp::Put { key, value: changed.unwrap_or(value) }
                 }
                 op @ (WriteOp::Delete { .. } | WriteOp::DeleteRange { .. }) => op,
             });
@@ -113,11 +95,7 @@ impl<K: Kv> Kv for SealedKv<K> {
     }
 
     fn snapshot_view(&self) -> Box<dyn KvView + '_> {
-        Box::new(SealedView {
-            inner: self.inner.snapshot_view(),
-            cipher: &*self.cipher,
-            name: &self.name,
-        })
+        Box::new(SealedView { inner: self.inner.snapshot_view(), cipher: &*self.cipher, name: &self.name })
     }
 }
 
@@ -140,9 +118,7 @@ struct SealedView<'a> {
 impl KvView for SealedView<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         let sealed = self.inner.get(key)?;
-        sealed
-            .map(|sealed| open_value(self.cipher, self.name, key, sealed))
-            .transpose()
+        sealed.map(|sealed| open_value(self.cipher, self.name, key, sealed)).transpose()
     }
 
     fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {

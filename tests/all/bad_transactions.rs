@@ -6,8 +6,8 @@ use client::net;
 use client::{ClientError, Wait};
 use ledger::limits::{MOVES_MAX, SIGNED_TX_BYTES_MAX};
 use ledger::{
-    AssetId, AssetSpec, Authorisation, ClusterId, GroupId, Hash32, LedgerId, Move, NodeId, Reject, SignedTx, Slot, TimeMs,
-    TxBody,
+    AssetId, AssetSpec, Authorisation, ClusterId, GroupId, Hash32, LedgerId, Move, NodeId, Reject, SignedTx, Slot,
+    TimeMs, TxBody,
 };
 use proto::v1;
 use proto::v1::submit_event::Event;
@@ -19,8 +19,8 @@ use crate::support::in_time;
 
 /// Order of secp256k1, big endian.
 const ORDER: [u8; 32] = [
-    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xba, 0xae, 0xdc, 0xe6, 0xaf,
-    0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c, 0xd0, 0x36, 0x41, 0x41,
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xba, 0xae, 0xdc,
+    0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c, 0xd0, 0x36, 0x41, 0x41,
 ];
 
 /// `order − s`: the other signature that plain ECDSA would take.
@@ -221,7 +221,9 @@ async fn shapes(counter: &mut Counter) {
     }
     // The SDK does not even send what is no transaction.
     let bytes = SignedTx::sign(&counter.body(moves), &[&alice.key]).encode();
-    for bad in [Vec::new(), bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), b"not a transaction".to_vec()] {
+    for bad in
+        [Vec::new(), bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), b"not a transaction".to_vec()]
+    {
         let error = counter.bank.client.submit(bad).await.unwrap_err();
         assert!(matches!(error, ClientError::BadTransaction(Reject::Malformed)), "{error}");
     }
@@ -234,7 +236,8 @@ async fn bytes_that_are_no_transaction_are_refused_by_the_router_itself() {
     let bank = Bank::open(&cluster.client()).await;
     let (alice, bob) = (wallet("home", 0), wallet("home", 1));
     bank.fund([&alice, &bob], 100).await;
-    let good = SignedTx::sign(&body(bank.client.cluster_id(), 1, [bank.pay(&alice, bob.address, 1)]), &[&alice.key]).encode();
+    let good =
+        SignedTx::sign(&body(bank.client.cluster_id(), 1, [bank.pay(&alice, bob.address, 1)]), &[&alice.key]).encode();
     let oversized = vec![0; SIGNED_TX_BYTES_MAX + 1];
     let bad: Vec<(Vec<u8>, Reject)> = vec![
         (Vec::new(), Reject::Malformed),
@@ -258,7 +261,9 @@ async fn bytes_that_are_no_transaction_are_refused_by_the_router_itself() {
     while let Some(batch) = in_time("events", events.message()).await.unwrap() {
         for event in batch.events {
             match event.event.unwrap() {
-                Event::Refusal(refusal) => refusals.push(Reject::from_number(u16::try_from(refusal.number).unwrap()).unwrap()),
+                Event::Refusal(refusal) => {
+                    refusals.push(Reject::from_number(u16::try_from(refusal.number).unwrap()).unwrap())
+                }
                 Event::Receipt(bytes) => {
                     assert!(ledger::Receipt::try_from_slice(&bytes).unwrap().committed());
                     receipts += 1;

@@ -65,8 +65,8 @@ fn a_node_does_not_guess_what_its_configuration_means() {
     assert!(error.1.contains("chmod 600"), "{}", error.1);
 }
 
-#[test]
-fn a_profile_is_refused_for_unknown_keys_and_another_genesis() {
+#[tokio::test]
+async fn a_profile_is_refused_for_unknown_keys_and_another_genesis() {
     let (cluster, other) = (one_node(), one_node());
     let path = cluster.dir.profile_path();
     let error = with_changed(&path, |text| format!("surprise = true\n{text}"), || Profile::load(&path)).unwrap_err();

@@ -187,7 +187,8 @@ async fn a_damaged_log_is_found_and_never_replayed() {
         }
         Ok(()) => {
             let status = scene.victim().await;
-            let stopped: Vec<&str> = status.replicas.iter().map(|replica| replica.stopped.as_str()).filter(|why| !why.is_empty()).collect();
+            let stopped: Vec<&str> =
+                status.replicas.iter().map(|replica| replica.stopped.as_str()).filter(|why| !why.is_empty()).collect();
             assert!(!stopped.is_empty(), "a damaged log was taken: {status:?}");
             assert!(stopped.iter().all(|why| why.contains("storage_corrupt")), "{stopped:?}");
             scene.others_go_on().await;

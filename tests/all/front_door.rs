@@ -1,8 +1,8 @@
 //! Who is let in, and what happens to those who shout at the door.
 
 use bytes::{Buf, BufMut, Bytes};
-use client::net::{self, Identity};
 use client::Wait;
+use client::net::{self, Identity};
 use ledger::NodeId;
 use prost::Message;
 use proto::v1;
@@ -114,9 +114,17 @@ impl Door {
         self.bank.client.pay(&self.alice.key, to, self.bank.asset, 1, Wait::Applied).await.unwrap();
         let status = self.cluster.status().await;
         assert_eq!((status.nodes.len(), status.unreachable.len()), (3, 0));
-        let stopped: Vec<_> = status.nodes.iter().flat_map(|node| &node.replicas).filter(|replica| !replica.stopped.is_empty()).collect();
+        let stopped: Vec<_> =
+            status.nodes.iter().flat_map(|node| &node.replicas).filter(|replica| !replica.stopped.is_empty()).collect();
         assert!(stopped.is_empty(), "{stopped:?}");
     }
+}
+
+/// The connection broke off: no service was reached. When in the handshake that shows is a matter of
+/// timing.
+fn connection_refused(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
+        && std::error::Error::source(status).is_some()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +135,7 @@ async fn only_certificates_of_the_cluster_are_let_in() {
     for channel in [door.client_port(&stranger), door.peer_port(&stranger)] {
         for method in methods("Router").iter().chain(&methods("Node")) {
             let error = call(&channel, method, Bytes::new()).await.unwrap_err();
-            assert!(matches!(error.code(), Code::Unavailable | Code::Unknown), "{method}: {error:?}");
+            assert!(connection_refused(&error), "{method}: {error:?}");
         }
     }
     // And one who shows none.
@@ -141,7 +149,7 @@ async fn only_certificates_of_the_cluster_are_let_in() {
         let endpoint = Channel::from_shared(format!("https://{addr}")).unwrap().tls_config(tls.clone()).unwrap();
         let channel = endpoint.connect_lazy();
         let error = call(&channel, "/seamark.v1.Router/Cluster", Bytes::new()).await.unwrap_err();
-        assert!(matches!(error.code(), Code::Unavailable | Code::Unknown), "{error:?}");
+        assert!(connection_refused(&error), "{error:?}");
     }
     // The SDK says so too, with a code.
     let mut profile = door.cluster.profile();

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use client::Wait;
 use ledger::genesis::VerifyMode;
-use ledger::{AssetSpec, Authorisation, GroupId, LedgerId, Move, Outcome, PublicKey, Reject, SecretKey, SignedTx, Witness};
+use ledger::{
+    AssetSpec, Authorisation, GroupId, LedgerId, Move, Outcome, PublicKey, Reject, SecretKey, SignedTx, Witness,
+};
 
 use crate::support::audit::{audit, end_and_reconcile};
 use crate::support::bank::{Bank, Load, Wallet, body, reason, wallet, wallets_in_each_shard};
@@ -187,7 +189,8 @@ async fn a_load_in_every_direction_settles_to_equal_replicas() {
     assert!(fates.open.is_empty(), "{:?}", fates.open);
     assert!(committed >= 3_000);
     assert_eq!(committed, fates.sent.len() as u64);
-    let places: BTreeSet<_> = fates.receipts.values().map(|receipt| (receipt.group, receipt.height, receipt.index)).collect();
+    let places: BTreeSet<_> =
+        fates.receipts.values().map(|receipt| (receipt.group, receipt.height, receipt.index)).collect();
     assert_eq!(places.len(), fates.receipts.len(), "two receipts at one place");
     town.check(FUNDS * 16, 0, &[]).await;
 }

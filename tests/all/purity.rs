@@ -8,8 +8,24 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// Crates of which no pure package may have any, by name or by the start of a name.
-const IMPURE: &[&str] =
-    &["tokio", "tonic", "prost", "openraft", "rocksdb", "librocksdb-sys", "rand", "rand_*", "getrandom", "hyper", "mio", "socket2", "async-std", "smol", "chrono", "time"];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "tonic",
+    "prost",
+    "openraft",
+    "rocksdb",
+    "librocksdb-sys",
+    "rand",
+    "rand_*",
+    "getrandom",
+    "hyper",
+    "mio",
+    "socket2",
+    "async-std",
+    "smol",
+    "chrono",
+    "time",
+];
 
 /// Pure packages: these alone, without default features. `ledger` also with them, since its default
 /// is what everything runs with.
@@ -36,7 +52,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("proto", &["ledger"]),
     ("client", &["ledger", "proto"]),
     ("router", &["beacon", "client", "ledger", "proto"]),
-    ("shard-node", &["beacon", "channel", "client", "consensus", "cross-shard", "ledger", "proto", "router", "storage"]),
+    (
+        "shard-node",
+        &["beacon", "channel", "client", "consensus", "cross-shard", "ledger", "proto", "router", "storage"],
+    ),
     ("cluster-sim", &["beacon", "consensus", "cross-shard", "ledger", "router", "shard-node", "storage"]),
     ("cli", &["beacon", "client", "cluster-sim", "cross-shard", "ledger", "proto", "router", "shard-node", "storage"]),
 ];
@@ -50,7 +69,20 @@ fn cargo() -> Command {
 /// Every package below `package` alone, as cargo would build it, and one path to each.
 fn dependencies(package: &str, default_features: bool) -> BTreeMap<String, String> {
     let mut command = cargo();
-    command.args(["tree", "--offline", "--locked", "-e", "normal,no-proc-macro", "--prefix", "depth", "-f", " {p}", "--no-dedupe", "-p", package]);
+    command.args([
+        "tree",
+        "--offline",
+        "--locked",
+        "-e",
+        "normal,no-proc-macro",
+        "--prefix",
+        "depth",
+        "-f",
+        " {p}",
+        "--no-dedupe",
+        "-p",
+        package,
+    ]);
     if !default_features {
         command.arg("--no-default-features");
     }
@@ -109,7 +141,9 @@ fn crates_depend_on_each_other_only_downwards() {
         let normal = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
         for dependency in normal.map(|dependency| dependency.name.as_str()).filter(|name| members.contains(name)) {
             if !allowed.contains(&dependency) {
-                faults.push(format!("{name} may not depend on {dependency}: the layers of the architecture do not have that edge"));
+                faults.push(format!(
+                    "{name} may not depend on {dependency}: the layers of the architecture do not have that edge"
+                ));
             }
         }
     }

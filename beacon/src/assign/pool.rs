@@ -47,12 +47,7 @@ pub(super) struct Table {
 impl Table {
     fn new(pool: &Pool, caps: Caps) -> Self {
         let taken = vec![false; pool.nodes.len()];
-        Self {
-            caps,
-            taken,
-            per_org: vec![0; pool.orgs],
-            per_zone: vec![0; pool.zones],
-        }
+        Self { caps, taken, per_org: vec![0; pool.orgs], per_zone: vec![0; pool.zones] }
     }
 
     fn take(&mut self, pool: &Pool, node: usize) {
@@ -96,52 +91,29 @@ impl Pool {
                 capacity: u64::from(node.capacity),
             });
         }
-        let held = sorted
-            .iter()
-            .map(|node| u64::from(constraints.held.get(&node.id).copied().unwrap_or(0)));
-        Ok(Self {
-            held: held.collect(),
-            orgs: orgs.len(),
-            zones: zones.len(),
-            nodes: seatable,
-        })
+        let held = sorted.iter().map(|node| u64::from(constraints.held.get(&node.id).copied().unwrap_or(0)));
+        Ok(Self { held: held.collect(), orgs: orgs.len(), zones: zones.len(), nodes: seatable })
     }
 
     /// The caps of a group: the faults it tolerates, raised as little as it takes to fill the
     /// seats, for organisations first and then for zones.
-    pub(super) fn caps(
-        &self,
-        wanted: &GroupSeats,
-        constraints: &Constraints,
-    ) -> Result<Caps, AssignError> {
+    pub(super) fn caps(&self, wanted: &GroupSeats, constraints: &Constraints) -> Result<Caps, AssignError> {
         let (group, seats, nodes) = (wanted.group, usize::from(wanted.seats), self.nodes.len());
         if !(1..=COMMITTEE_MAX).contains(&seats) {
             return Err(AssignError::Seats { group, seats });
         }
         if nodes < seats {
-            return Err(AssignError::TooFewNodes {
-                group,
-                seats,
-                nodes,
-            });
+            return Err(AssignError::TooFewNodes { group, seats, nodes });
         }
         let tolerated = constraints.faults.tolerated(seats);
         let least = tolerated.max(1);
-        let fits =
-            |org: usize, zone: usize| self.fillable(&Table::new(self, Caps { seats, org, zone }));
+        let fits = |org: usize, zone: usize| self.fillable(&Table::new(self, Caps { seats, org, zone }));
         // A cap of `seats` is none at all, so the search always ends there.
-        let org = (least..seats)
-            .find(|cap| fits(*cap, seats))
-            .unwrap_or(seats);
+        let org = (least..seats).find(|cap| fits(*cap, seats)).unwrap_or(seats);
         let zone = (least..seats).find(|cap| fits(org, *cap)).unwrap_or(seats);
         // One replica tolerates nothing and needs no second organisation.
         if constraints.strict && seats > 1 && org > tolerated {
-            return Err(AssignError::Stratification {
-                group,
-                seats,
-                needed: org,
-                tolerated,
-            });
+            return Err(AssignError::Stratification { group, seats, needed: org, tolerated });
         }
         Ok(Caps { seats, org, zone })
     }
@@ -201,16 +173,8 @@ impl Pool {
         let mut flow = Flow {
             pool: self,
             used: vec![false; self.nodes.len()],
-            org_room: table
-                .per_org
-                .iter()
-                .map(|taken| table.caps.org.saturating_sub(*taken))
-                .collect(),
-            zone_room: table
-                .per_zone
-                .iter()
-                .map(|taken| table.caps.zone.saturating_sub(*taken))
-                .collect(),
+            org_room: table.per_org.iter().map(|taken| table.caps.org.saturating_sub(*taken)).collect(),
+            zone_room: table.per_zone.iter().map(|taken| table.caps.zone.saturating_sub(*taken)).collect(),
             blocked: table.taken.clone(),
         };
         (seated..table.caps.seats).all(|_| flow.augment())
@@ -233,9 +197,7 @@ impl Pool {
     /// A chain of swaps that takes a seat from a loaded node and gives one to a less loaded node.
     fn improving_chain(&self, tables: &mut [Table], load: &[u64]) -> Option<Chain> {
         let mut sources: Vec<usize> = (0..self.nodes.len()).collect();
-        sources.sort_by(|a, b| {
-            (load[*b] * self.nodes[*a].capacity).cmp(&(load[*a] * self.nodes[*b].capacity))
-        });
+        sources.sort_by(|a, b| (load[*b] * self.nodes[*a].capacity).cmp(&(load[*a] * self.nodes[*b].capacity)));
         // What a failed search reached reaches no more than it did, and has no more to gain, since
         // loads come in descending order.
         let mut hopeless = vec![false; self.nodes.len()];
@@ -244,8 +206,7 @@ impl Pool {
                 continue;
             }
             let gains = |target: usize| {
-                (load[target] + 1) * self.nodes[source].capacity
-                    < load[source] * self.nodes[target].capacity
+                (load[target] + 1) * self.nodes[source].capacity < load[source] * self.nodes[target].capacity
             };
             if !(0..self.nodes.len()).any(gains) {
                 continue;
@@ -273,10 +234,7 @@ impl Pool {
                 if to == source || reached[to].is_some() {
                     continue;
                 }
-                let Some(table) = tables
-                    .iter()
-                    .position(|table| table.may_swap(self, from, to))
-                else {
+                let Some(table) = tables.iter().position(|table| table.may_swap(self, from, to)) else {
                     continue;
                 };
                 reached[to] = Some((table, from));
@@ -286,9 +244,7 @@ impl Pool {
                 queue.push_back(to);
             }
         }
-        Err((0..self.nodes.len())
-            .filter(|node| reached[*node].is_some())
-            .collect())
+        Err((0..self.nodes.len()).filter(|node| reached[*node].is_some()).collect())
     }
 
     fn trace(reached: &[Option<(usize, usize)>], source: usize, target: usize) -> Chain {
@@ -325,12 +281,7 @@ impl Pool {
     }
 
     pub(super) fn members(&self, table: &Table) -> Vec<NodeId> {
-        self.nodes
-            .iter()
-            .zip(&table.taken)
-            .filter(|(_, taken)| **taken)
-            .map(|(node, _)| node.id)
-            .collect()
+        self.nodes.iter().zip(&table.taken).filter(|(_, taken)| **taken).map(|(node, _)| node.id).collect()
     }
 }
 

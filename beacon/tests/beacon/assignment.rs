@@ -11,14 +11,8 @@ use proptest::prelude::*;
 use crate::support::{dealt, node};
 
 fn groups(shards: u32, seats: u16) -> Vec<GroupSeats> {
-    let mut groups = vec![GroupSeats {
-        group: GroupId::BEACON,
-        seats,
-    }];
-    groups.extend((0..shards).map(|ordinal| GroupSeats {
-        group: GroupId::shard(ordinal),
-        seats,
-    }));
+    let mut groups = vec![GroupSeats { group: GroupId::BEACON, seats }];
+    groups.extend((0..shards).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats }));
     groups
 }
 
@@ -33,9 +27,7 @@ fn loads(nodes: &[NodeInfo], seated: &[(GroupId, Vec<NodeId>)]) -> BTreeMap<Node
 fn per<K: Ord>(nodes: &[NodeInfo], members: &[NodeId], of: impl Fn(&NodeInfo) -> K) -> usize {
     let mut counts: BTreeMap<K, usize> = BTreeMap::new();
     for id in members {
-        *counts
-            .entry(of(nodes.iter().find(|node| node.id == *id).unwrap()))
-            .or_default() += 1;
+        *counts.entry(of(nodes.iter().find(|node| node.id == *id).unwrap())).or_default() += 1;
     }
     counts.into_values().max().unwrap_or(0)
 }
@@ -47,25 +39,15 @@ fn spread(loads: &BTreeMap<NodeId, usize>) -> usize {
 /// The least number of seats some organisation must take, by counting.
 fn least_org_cap(nodes: &[NodeInfo], seats: usize) -> usize {
     let mut sizes: BTreeMap<OrgId, usize> = BTreeMap::new();
-    nodes
-        .iter()
-        .for_each(|node| *sizes.entry(node.org).or_default() += 1);
-    (1..=seats)
-        .find(|cap| sizes.values().map(|size| size.min(cap)).sum::<usize>() >= seats)
-        .unwrap()
+    nodes.iter().for_each(|node| *sizes.entry(node.org).or_default() += 1);
+    (1..=seats).find(|cap| sizes.values().map(|size| size.min(cap)).sum::<usize>() >= seats).unwrap()
 }
 
 #[test]
 fn five_nodes_of_three_orgs_seat_one_of_each_org_everywhere() {
     let nodes = dealt(5, 3);
     for seed in 0..20 {
-        let seated = assign(
-            &Hash32([seed; 32]),
-            &nodes,
-            &groups(4, 3),
-            &Constraints::default(),
-        )
-        .unwrap();
+        let seated = assign(&Hash32([seed; 32]), &nodes, &groups(4, 3), &Constraints::default()).unwrap();
         assert_eq!(seated.len(), 5);
         for (group, members) in &seated {
             assert_eq!(members.len(), 3, "{group}");
@@ -93,27 +75,11 @@ fn small_clusters() {
         (7, 7, 2, 5, 2, 1),
     ] {
         let pool = dealt(nodes, orgs);
-        let seated = assign(
-            &Hash32([3; 32]),
-            &pool,
-            &groups(shards, replicas),
-            &Constraints::default(),
-        )
-        .unwrap();
-        let most = seated
-            .iter()
-            .map(|(_, members)| per(&pool, members, |node| node.org))
-            .max()
-            .unwrap();
-        assert!(
-            most <= org_max,
-            "{nodes} nodes of {orgs} orgs: {most} seats"
-        );
+        let seated = assign(&Hash32([3; 32]), &pool, &groups(shards, replicas), &Constraints::default()).unwrap();
+        let most = seated.iter().map(|(_, members)| per(&pool, members, |node| node.org)).max().unwrap();
+        assert!(most <= org_max, "{nodes} nodes of {orgs} orgs: {most} seats");
         let spread = spread(&loads(&pool, &seated));
-        assert!(
-            spread <= spread_max,
-            "{nodes} nodes of {orgs} orgs: spread {spread}"
-        );
+        assert!(spread <= spread_max, "{nodes} nodes of {orgs} orgs: spread {spread}");
     }
 }
 
@@ -130,13 +96,7 @@ fn an_uneven_consortium_is_balanced_as_far_as_stratification_allows() {
         node(6, 4, "z4"),
     ];
     for seed in 0..50 {
-        let seated = assign(
-            &Hash32([seed; 32]),
-            &nodes,
-            &groups(3, 3),
-            &Constraints::default(),
-        )
-        .unwrap();
+        let seated = assign(&Hash32([seed; 32]), &nodes, &groups(3, 3), &Constraints::default()).unwrap();
         assert_eq!(spread(&loads(&nodes, &seated)), 0, "seed {seed}");
     }
 }
@@ -147,20 +107,10 @@ fn zones_are_the_second_criterion() {
     let mut nodes = Vec::new();
     for org in 1..=3u16 {
         for zone in 1..=3u32 {
-            nodes.push(node(
-                u32::from(org) * 10 + zone,
-                org,
-                &format!("zone-{zone}"),
-            ));
+            nodes.push(node(u32::from(org) * 10 + zone, org, &format!("zone-{zone}")));
         }
     }
-    let seated = assign(
-        &Hash32([9; 32]),
-        &nodes,
-        &groups(20, 5),
-        &Constraints::default(),
-    )
-    .unwrap();
+    let seated = assign(&Hash32([9; 32]), &nodes, &groups(20, 5), &Constraints::default()).unwrap();
     for (_, members) in &seated {
         assert!(per(&nodes, members, |node| node.org) <= 2);
         assert!(per(&nodes, members, |node| node.zone.clone()) <= 2);
@@ -173,28 +123,15 @@ fn capacity_and_held_seats_count() {
     let mut nodes = dealt(4, 4);
     nodes[0].capacity = 3;
     nodes[3].capacity = 0;
-    let wanted: Vec<GroupSeats> = (0..10)
-        .map(|ordinal| GroupSeats {
-            group: GroupId::shard(ordinal),
-            seats: 1,
-        })
-        .collect();
-    let found = loads(
-        &nodes,
-        &assign(&Hash32([1; 32]), &nodes, &wanted, &Constraints::default()).unwrap(),
-    );
+    let wanted: Vec<GroupSeats> =
+        (0..10).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats: 1 }).collect();
+    let found = loads(&nodes, &assign(&Hash32([1; 32]), &nodes, &wanted, &Constraints::default()).unwrap());
     assert_eq!(found.into_values().collect::<Vec<_>>(), [6, 2, 2, 0]);
 
     let held = BTreeMap::from([(NodeId(1), 10)]);
     let nodes = dealt(3, 3);
-    let constraints = Constraints {
-        held,
-        ..Constraints::default()
-    };
-    let found = loads(
-        &nodes,
-        &assign(&Hash32([1; 32]), &nodes, &wanted, &constraints).unwrap(),
-    );
+    let constraints = Constraints { held, ..Constraints::default() };
+    let found = loads(&nodes, &assign(&Hash32([1; 32]), &nodes, &wanted, &constraints).unwrap());
     assert_eq!(found.into_values().collect::<Vec<_>>(), [0, 5, 5]);
 }
 
@@ -202,69 +139,27 @@ fn capacity_and_held_seats_count() {
 fn what_cannot_be_seated_is_refused() {
     let seed = Hash32([0; 32]);
     let plain = Constraints::default();
-    let one = |seats| {
-        vec![GroupSeats {
-            group: GroupId::shard(0),
-            seats,
-        }]
-    };
-    let code = |result: Result<_, AssignError>| {
-        result
-            .map(|_: Vec<(GroupId, Vec<NodeId>)>| ())
-            .unwrap_err()
-            .code()
-    };
-    assert_eq!(
-        code(assign(&seed, &dealt(2, 2), &one(3), &plain)),
-        "assign_too_few_nodes"
-    );
-    assert_eq!(
-        code(assign(&seed, &dealt(2, 2), &one(0), &plain)),
-        "assign_seats"
-    );
-    assert_eq!(
-        code(assign(&seed, &dealt(2, 2), &one(65), &plain)),
-        "assign_seats"
-    );
+    let one = |seats| vec![GroupSeats { group: GroupId::shard(0), seats }];
+    let code = |result: Result<_, AssignError>| result.map(|_: Vec<(GroupId, Vec<NodeId>)>| ()).unwrap_err().code();
+    assert_eq!(code(assign(&seed, &dealt(2, 2), &one(3), &plain)), "assign_too_few_nodes");
+    assert_eq!(code(assign(&seed, &dealt(2, 2), &one(0), &plain)), "assign_seats");
+    assert_eq!(code(assign(&seed, &dealt(2, 2), &one(65), &plain)), "assign_seats");
     let twice = [dealt(2, 2), dealt(1, 1)].concat();
-    assert_eq!(
-        code(assign(&seed, &twice, &one(1), &plain)),
-        "assign_duplicate_node"
-    );
+    assert_eq!(code(assign(&seed, &twice, &one(1), &plain)), "assign_duplicate_node");
     let again = [one(1), one(1)].concat();
-    assert_eq!(
-        code(assign(&seed, &dealt(2, 2), &again, &plain)),
-        "assign_duplicate_group"
-    );
+    assert_eq!(code(assign(&seed, &dealt(2, 2), &again, &plain)), "assign_duplicate_group");
 
-    let strict = Constraints {
-        strict: true,
-        ..Constraints::default()
-    };
+    let strict = Constraints { strict: true, ..Constraints::default() };
     assert!(assign(&seed, &dealt(5, 3), &one(3), &strict).is_ok());
-    assert_eq!(
-        code(assign(&seed, &dealt(5, 2), &one(3), &strict)),
-        "assign_stratification"
-    );
-    let lying = Constraints {
-        faults: FaultModel::Byzantine,
-        strict: true,
-        ..Constraints::default()
-    };
-    assert_eq!(
-        code(assign(&seed, &dealt(6, 3), &one(4), &lying)),
-        "assign_stratification"
-    );
+    assert_eq!(code(assign(&seed, &dealt(5, 2), &one(3), &strict)), "assign_stratification");
+    let lying = Constraints { faults: FaultModel::Byzantine, strict: true, ..Constraints::default() };
+    assert_eq!(code(assign(&seed, &dealt(6, 3), &one(4), &lying)), "assign_stratification");
     assert!(assign(&seed, &dealt(4, 4), &one(4), &lying).is_ok());
 }
 
 fn consortium() -> impl Strategy<Value = Vec<NodeInfo>> {
-    prop::collection::vec((1..6u16, 1..5u8), 1..20).prop_map(|dealt| {
-        (1u32..)
-            .zip(dealt)
-            .map(|(id, (org, zone))| node(id, org, &format!("zone-{zone}")))
-            .collect()
-    })
+    prop::collection::vec((1..6u16, 1..5u8), 1..20)
+        .prop_map(|dealt| (1u32..).zip(dealt).map(|(id, (org, zone))| node(id, org, &format!("zone-{zone}"))).collect())
 }
 
 proptest! {

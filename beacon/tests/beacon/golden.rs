@@ -10,18 +10,8 @@ use ledger::ids::{ClusterId, GroupId, Height, NodeId, OrgId, TimeMs};
 use crate::support::{admin, dealt, genesis, node, org, state_of};
 
 fn command() -> SignedCommand {
-    let command = BeaconCommand::SetNodeCapacity {
-        node: NodeId(3),
-        capacity: 2,
-    };
-    SignedCommand::sign(
-        &ClusterId(Hash32([1; 32])),
-        &command,
-        OrgId(2),
-        [7; 16],
-        TimeMs(1_700_000_000_000),
-        &admin(2),
-    )
+    let command = BeaconCommand::SetNodeCapacity { node: NodeId(3), capacity: 2 };
+    SignedCommand::sign(&ClusterId(Hash32([1; 32])), &command, OrgId(2), [7; 16], TimeMs(1_700_000_000_000), &admin(2))
 }
 
 #[test]
@@ -41,33 +31,17 @@ fn a_signed_command() {
 
 #[test]
 fn the_variants_of_commands() {
-    let addrs = BeaconCommand::UpdateNodeAddrs {
-        node: NodeId(1),
-        peer_addr: "a:1".into(),
-        client_addr: "b:2".into(),
-    };
-    let tls = BeaconCommand::UpdateNodeTls {
-        node: NodeId(1),
-        tls_key_hash: Hash32([2; 32]),
-    };
-    let hash = |command: &BeaconCommand| {
-        sha256(&borsh::to_vec(command).unwrap()).to_string()[..16].to_owned()
-    };
+    let addrs = BeaconCommand::UpdateNodeAddrs { node: NodeId(1), peer_addr: "a:1".into(), client_addr: "b:2".into() };
+    let tls = BeaconCommand::UpdateNodeTls { node: NodeId(1), tls_key_hash: Hash32([2; 32]) };
+    let hash = |command: &BeaconCommand| sha256(&borsh::to_vec(command).unwrap()).to_string()[..16].to_owned();
     let found = [
         BeaconCommand::RegisterOrg(org(1)),
         BeaconCommand::RegisterNode(node(1, 1, "zone-1")),
         addrs,
         tls,
-        BeaconCommand::SetNodeCapacity {
-            node: NodeId(1),
-            capacity: 1,
-        },
-        BeaconCommand::UpdateOrgCa {
-            ca_pem: "pem".into(),
-        },
-        BeaconCommand::RotateAdminKey {
-            key: admin(1).public(),
-        },
+        BeaconCommand::SetNodeCapacity { node: NodeId(1), capacity: 1 },
+        BeaconCommand::UpdateOrgCa { ca_pem: "pem".into() },
+        BeaconCommand::RotateAdminKey { key: admin(1).public() },
     ]
     .map(|command| hash(&command));
     assert_eq!(
@@ -87,86 +61,38 @@ fn the_variants_of_commands() {
 #[test]
 fn records() {
     let encoded = |value: Vec<u8>| hex::encode(value);
-    let checkpoint = Checkpoint {
-        height: Height(5),
-        header_hash: Hash32([1; 32]),
-        state_root: Hash32([2; 32]),
-        time_ms: TimeMs(9),
-    };
-    let expected = format!(
-        "0500000000000000{}{}0900000000000000",
-        "01".repeat(32),
-        "02".repeat(32)
-    );
+    let checkpoint =
+        Checkpoint { height: Height(5), header_hash: Hash32([1; 32]), state_root: Hash32([2; 32]), time_ms: TimeMs(9) };
+    let expected = format!("0500000000000000{}{}0900000000000000", "01".repeat(32), "02".repeat(32));
     assert_eq!(encoded(borsh::to_vec(&checkpoint).unwrap()), expected);
-    let head = AuditHead {
-        changes: 3,
-        chain: Hash32([4; 32]),
-    };
-    assert_eq!(
-        encoded(borsh::to_vec(&head).unwrap()),
-        format!("0300000000000000{}", "04".repeat(32))
-    );
-    let pending = CommandOutcome::Pending {
-        approvals: 1,
-        needed: 2,
-    };
+    let head = AuditHead { changes: 3, chain: Hash32([4; 32]) };
+    assert_eq!(encoded(borsh::to_vec(&head).unwrap()), format!("0300000000000000{}", "04".repeat(32)));
+    let pending = CommandOutcome::Pending { approvals: 1, needed: 2 };
     assert_eq!(encoded(borsh::to_vec(&pending).unwrap()), "0101000200");
     assert_eq!(
         hex::encode(registry::audit_key()),
         "53196c56bd372f1af80953bd264e9538a34886bc1c8b5985a3e8fdd0b8e687317ef0"
     );
-    assert_eq!(
-        registry::checkpoint_key(GroupId::shard(1)),
-        b"Gcheckpoint/\x02\0\0\0\0\0\0\x01"
-    );
+    assert_eq!(registry::checkpoint_key(GroupId::shard(1)), b"Gcheckpoint/\x02\0\0\0\0\0\0\x01");
 }
 
 #[test]
 fn the_registry_of_a_fixed_genesis() {
     let genesis = genesis();
-    let bytes = borsh::to_vec(
-        &state_of(&genesis)
-            .into_iter()
-            .map(|(k, v)| (k, v.to_vec()))
-            .collect::<Vec<_>>(),
-    )
-    .unwrap();
-    assert_eq!(
-        genesis.cluster_id().to_string(),
-        "c917d0b6f9896f481feb4be1c9045181c00cb0ffc4072a3f3fea1a629834de42"
-    );
-    assert_eq!(
-        sha256(&bytes).to_string(),
-        "dacdcd64c4841fbec0c65098a3f64293ed594b386611c0dc502dfe1566618a85"
-    );
+    let bytes =
+        borsh::to_vec(&state_of(&genesis).into_iter().map(|(k, v)| (k, v.to_vec())).collect::<Vec<_>>()).unwrap();
+    assert_eq!(genesis.cluster_id().to_string(), "c917d0b6f9896f481feb4be1c9045181c00cb0ffc4072a3f3fea1a629834de42");
+    assert_eq!(sha256(&bytes).to_string(), "dacdcd64c4841fbec0c65098a3f64293ed594b386611c0dc502dfe1566618a85");
 }
 
 #[test]
 fn the_assignment_of_a_fixed_seed() {
-    let mut groups = vec![GroupSeats {
-        group: GroupId::BEACON,
-        seats: 3,
-    }];
-    groups.extend((0..4).map(|ordinal| GroupSeats {
-        group: GroupId::shard(ordinal),
-        seats: 3,
-    }));
-    let seated = assign(
-        &Hash32([0x5e; 32]),
-        &dealt(7, 3),
-        &groups,
-        &Constraints::default(),
-    )
-    .unwrap();
+    let mut groups = vec![GroupSeats { group: GroupId::BEACON, seats: 3 }];
+    groups.extend((0..4).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats: 3 }));
+    let seated = assign(&Hash32([0x5e; 32]), &dealt(7, 3), &groups, &Constraints::default()).unwrap();
     let text: Vec<String> = seated
         .iter()
-        .map(|(group, nodes)| {
-            format!(
-                "{group}: {:?}",
-                nodes.iter().map(|node| node.0).collect::<Vec<_>>()
-            )
-        })
+        .map(|(group, nodes)| format!("{group}: {:?}", nodes.iter().map(|node| node.0).collect::<Vec<_>>()))
         .collect();
     assert_eq!(
         text.join("\n"),

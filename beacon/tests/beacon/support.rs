@@ -29,12 +29,7 @@ pub fn node_key(node: u32) -> SecretKey {
 }
 
 pub fn org(id: u16) -> OrgInfo {
-    OrgInfo {
-        id: OrgId(id),
-        name: format!("org-{id}"),
-        ca_pem: CA.to_owned(),
-        admin_key: admin(id).public(),
-    }
+    OrgInfo { id: OrgId(id), name: format!("org-{id}"), ca_pem: CA.to_owned(), admin_key: admin(id).public() }
 }
 
 pub fn node(id: u32, org: u16, zone: &str) -> NodeInfo {
@@ -77,19 +72,11 @@ pub fn genesis() -> Genesis {
 }
 
 pub fn state_of(genesis: &Genesis) -> State {
-    registry::genesis_writes(genesis)
-        .into_iter()
-        .map(|(key, value)| (key, Bytes::from(value)))
-        .collect()
+    registry::genesis_writes(genesis).into_iter().map(|(key, value)| (key, Bytes::from(value))).collect()
 }
 
 pub fn at(genesis: &Genesis, time_ms: u64) -> BlockContext {
-    BlockContext {
-        cluster: genesis.cluster_id(),
-        group: GroupId::BEACON,
-        height: Height(1),
-        time_ms: TimeMs(time_ms),
-    }
+    BlockContext { cluster: genesis.cluster_id(), group: GroupId::BEACON, height: Height(1), time_ms: TimeMs(time_ms) }
 }
 
 /// Applies the writes of one block.
@@ -130,14 +117,7 @@ pub fn certified(genesis: &Genesis, group: GroupId, height: u64, root: u8) -> Ce
         flags: 0,
     };
     let digest = header.hash();
-    let signatures = committee
-        .members
-        .iter()
-        .map(|member| (member.node, node_key(member.node.0).sign(&digest)))
-        .collect();
-    Certificate {
-        version: 1,
-        header,
-        signatures,
-    }
+    let signatures =
+        committee.members.iter().map(|member| (member.node, node_key(member.node.0).sign(&digest))).collect();
+    Certificate { version: 1, header, signatures }
 }

@@ -65,8 +65,7 @@ impl LocalLog {
                 self.voted_for = *voted_for;
             }
             Change::Append { keep, entries } => {
-                self.entries
-                    .truncate(usize::try_from(*keep).unwrap_or(usize::MAX));
+                self.entries.truncate(usize::try_from(*keep).unwrap_or(usize::MAX));
                 self.entries.extend(entries.iter().cloned());
             }
         }
@@ -84,10 +83,7 @@ impl LocalDisk {
     /// A disk with this content.
     #[must_use]
     pub fn new(durable: LocalLog) -> Self {
-        Self {
-            durable,
-            pending: VecDeque::new(),
-        }
+        Self { durable, pending: VecDeque::new() }
     }
 
     /// Queues a write.

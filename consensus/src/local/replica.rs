@@ -28,12 +28,8 @@ pub struct LocalSettings {
 #[derive(Debug)]
 enum Role {
     Follower,
-    Candidate {
-        votes: BTreeSet<NodeId>,
-    },
-    Leader {
-        followers: BTreeMap<NodeId, Progress>,
-    },
+    Candidate { votes: BTreeSet<NodeId> },
+    Leader { followers: BTreeMap<NodeId, Progress> },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,10 +121,7 @@ impl LocalReplica {
     #[must_use]
     pub fn role(&self) -> RoleView {
         let replicated = match &self.role {
-            Role::Leader { followers } => followers
-                .iter()
-                .map(|(node, progress)| (*node, progress.matched))
-                .collect(),
+            Role::Leader { followers } => followers.iter().map(|(node, progress)| (*node, progress.matched)).collect(),
             Role::Follower | Role::Candidate { .. } => Vec::new(),
         };
         RoleView {
@@ -154,9 +147,7 @@ impl LocalReplica {
     }
 
     fn entry(&self, index: u64) -> Option<&LocalEntry> {
-        self.log
-            .entries
-            .get(usize::try_from(index.checked_sub(1)?).ok()?)
+        self.log.entries.get(usize::try_from(index.checked_sub(1)?).ok()?)
     }
 
     fn term_at(&self, index: u64) -> u64 {
@@ -168,32 +159,19 @@ impl LocalReplica {
     }
 
     fn others(&self) -> Vec<NodeId> {
-        self.settings
-            .voters
-            .iter()
-            .copied()
-            .filter(|voter| *voter != self.settings.id)
-            .collect()
+        self.settings.voters.iter().copied().filter(|voter| *voter != self.settings.id).collect()
     }
 
     fn await_leader(&mut self, now: Tick) {
         let timing = self.settings.timing;
-        let spread = timing
-            .election_max_ms
-            .saturating_sub(timing.election_min_ms)
-            .max(1);
-        let drawn = mix(self.settings.seed
-            ^ mix(u64::from(self.settings.id.0))
-            ^ mix(self.log.term).rotate_left(1));
+        let spread = timing.election_max_ms.saturating_sub(timing.election_min_ms).max(1);
+        let drawn = mix(self.settings.seed ^ mix(u64::from(self.settings.id.0)) ^ mix(self.log.term).rotate_left(1));
         self.election_at = Some(Tick(now.0 + timing.election_min_ms + drawn % spread));
     }
 
     fn persist(&mut self, change: Change, out: &mut Vec<Output>) {
         self.sequence += 1;
-        out.push(Output::Persist(Persist {
-            sequence: self.sequence,
-            change,
-        }));
+        out.push(Output::Persist(Persist { sequence: self.sequence, change }));
     }
 
     /// Runs when everything written so far is durable.
@@ -221,9 +199,7 @@ impl LocalReplica {
         match waiting {
             Waiting::Send(to, message) => out.push(Output::Send(to, message)),
             Waiting::Log { upto } => self.durable = self.durable.max(upto),
-            Waiting::OwnVote { term } if term == self.log.term => {
-                self.count_vote(now, self.settings.id, out)
-            }
+            Waiting::OwnVote { term } if term == self.log.term => self.count_vote(now, self.settings.id, out),
             Waiting::OwnVote { .. } => {}
         }
     }
@@ -270,17 +246,11 @@ impl LocalReplica {
     fn campaign(&mut self, now: Tick, out: &mut Vec<Output>) {
         let term = self.log.term + 1;
         self.set_term(term, Some(self.settings.id), out);
-        self.role = Role::Candidate {
-            votes: BTreeSet::new(),
-        };
+        self.role = Role::Candidate { votes: BTreeSet::new() };
         self.leader = None;
         self.await_leader(now);
         let last_index = self.last_index();
-        let request = Msg::VoteRequest {
-            term,
-            last_index,
-            last_term: self.term_at(last_index),
-        };
+        let request = Msg::VoteRequest { term, last_index, last_term: self.term_at(last_index) };
         for voter in self.others() {
             self.when_durable(now, Waiting::Send(voter, request.clone()), out);
         }
@@ -300,11 +270,7 @@ impl LocalReplica {
 
     fn lead(&mut self, now: Tick, out: &mut Vec<Output>) {
         let next = self.last_index() + 1;
-        let followers = self
-            .others()
-            .into_iter()
-            .map(|node| (node, Progress { next, matched: 0 }))
-            .collect();
+        let followers = self.others().into_iter().map(|node| (node, Progress { next, matched: 0 })).collect();
         self.role = Role::Leader { followers };
         self.leader = Some(self.settings.id);
         self.heartbeat_at = Tick(now.0 + self.settings.timing.heartbeat_ms);
@@ -312,11 +278,7 @@ impl LocalReplica {
     }
 
     fn append_own(&mut self, now: Tick, batch: Option<Bytes>, out: &mut Vec<Output>) {
-        let entry = LocalEntry {
-            term: self.log.term,
-            leader: self.settings.id,
-            batch,
-        };
+        let entry = LocalEntry { term: self.log.term, leader: self.settings.id, batch };
         self.write_log(now, self.last_index(), vec![entry], out);
         for follower in self.others() {
             self.send_entries(follower, out);
@@ -342,20 +304,10 @@ impl LocalReplica {
         };
         let previous_index = (progress.next - 1).min(last_index);
         let from = previous_index as usize;
-        let entries: Vec<_> = self.log.entries[from..]
-            .iter()
-            .take(APPEND_ENTRIES_MAX)
-            .cloned()
-            .collect();
+        let entries: Vec<_> = self.log.entries[from..].iter().take(APPEND_ENTRIES_MAX).cloned().collect();
         progress.next = previous_index + 1 + entries.len() as u64;
         let previous_term = self.term_at(previous_index);
-        let append = Msg::Append {
-            term: self.log.term,
-            previous_index,
-            previous_term,
-            entries,
-            commit: self.commit,
-        };
+        let append = Msg::Append { term: self.log.term, previous_index, previous_term, entries, commit: self.commit };
         out.push(Output::Send(to, append));
     }
 
@@ -372,60 +324,26 @@ impl LocalReplica {
         }
         let current = *term == self.log.term;
         match message {
-            Msg::VoteRequest {
-                last_index,
-                last_term,
-                ..
-            } => {
+            Msg::VoteRequest { last_index, last_term, .. } => {
                 let granted = current && self.vote_for(now, from, last_index, last_term, out);
-                let reply = Msg::VoteReply {
-                    term: self.log.term,
-                    granted,
-                };
+                let reply = Msg::VoteReply { term: self.log.term, granted };
                 self.when_durable(now, Waiting::Send(from, reply), out);
             }
             Msg::VoteReply { granted, .. } if current && granted => self.count_vote(now, from, out),
             Msg::VoteReply { .. } => {}
-            Msg::Append {
-                previous_index,
-                previous_term,
-                entries,
-                commit,
-                ..
-            } if current => {
-                self.follow(
-                    now,
-                    from,
-                    previous_index,
-                    previous_term,
-                    entries,
-                    commit,
-                    out,
-                );
+            Msg::Append { previous_index, previous_term, entries, commit, .. } if current => {
+                self.follow(now, from, previous_index, previous_term, entries, commit, out);
             }
             Msg::Append { .. } => {
-                let reply = Msg::AppendReply {
-                    term: self.log.term,
-                    matched: false,
-                    index: self.last_index(),
-                };
+                let reply = Msg::AppendReply { term: self.log.term, matched: false, index: self.last_index() };
                 self.when_durable(now, Waiting::Send(from, reply), out);
             }
-            Msg::AppendReply { matched, index, .. } if current => {
-                self.confirmed(from, matched, index, out)
-            }
+            Msg::AppendReply { matched, index, .. } if current => self.confirmed(from, matched, index, out),
             Msg::AppendReply { .. } => {}
         }
     }
 
-    fn vote_for(
-        &mut self,
-        now: Tick,
-        from: NodeId,
-        last_index: u64,
-        last_term: u64,
-        out: &mut Vec<Output>,
-    ) -> bool {
+    fn vote_for(&mut self, now: Tick, from: NodeId, last_index: u64, last_term: u64, out: &mut Vec<Output>) -> bool {
         let own_last = self.last_index();
         let up_to_date = (last_term, last_index) >= (self.term_at(own_last), own_last);
         let free = self.log.voted_for.is_none_or(|voted| voted == from);
@@ -458,22 +376,14 @@ impl LocalReplica {
         self.await_leader(now);
         let term = self.log.term;
         if previous_index > self.last_index() || self.term_at(previous_index) != previous_term {
-            let index = self
-                .last_index()
-                .min(previous_index.saturating_sub(1))
-                .max(self.commit);
-            let reply = Msg::AppendReply {
-                term,
-                matched: false,
-                index,
-            };
+            let index = self.last_index().min(previous_index.saturating_sub(1)).max(self.commit);
+            let reply = Msg::AppendReply { term, matched: false, index };
             self.when_durable(now, Waiting::Send(leader, reply), out);
             return;
         }
         let end = previous_index + entries.len() as u64;
-        let known = (previous_index + 1..)
-            .zip(&entries)
-            .take_while(|(index, entry)| self.term_at(*index) == entry.term);
+        let known =
+            (previous_index + 1..).zip(&entries).take_while(|(index, entry)| self.term_at(*index) == entry.term);
         let known = known.count();
         let keep = previous_index + known as u64;
         if known < entries.len() {
@@ -484,18 +394,7 @@ impl LocalReplica {
             self.write_log(now, keep, entries[known..].to_vec(), out);
         }
         self.commit = self.commit.max(commit.min(end));
-        self.when_durable(
-            now,
-            Waiting::Send(
-                leader,
-                Msg::AppendReply {
-                    term,
-                    matched: true,
-                    index: end,
-                },
-            ),
-            out,
-        );
+        self.when_durable(now, Waiting::Send(leader, Msg::AppendReply { term, matched: true, index: end }), out);
     }
 
     fn confirmed(&mut self, from: NodeId, matched: bool, index: u64, out: &mut Vec<Output>) {
@@ -522,10 +421,7 @@ impl LocalReplica {
     /// committed and on the own disk, so that the host's state is never ahead of the log.
     fn advance(&mut self, out: &mut Vec<Output>) {
         if let Role::Leader { followers } = &self.role {
-            let mut held: Vec<u64> = followers
-                .values()
-                .map(|progress| progress.matched)
-                .collect();
+            let mut held: Vec<u64> = followers.values().map(|progress| progress.matched).collect();
             held.push(self.durable);
             held.sort_unstable_by(|a, b| b.cmp(a));
             let by_majority = held[held.len() / 2];
@@ -538,11 +434,7 @@ impl LocalReplica {
             let Some(entry) = self.entry(index) else {
                 return;
             };
-            let position = Position {
-                term: entry.term,
-                leader: u64::from(entry.leader.0),
-                index,
-            };
+            let position = Position { term: entry.term, leader: u64::from(entry.leader.0), index };
             let payload = entry.batch.clone().map_or(Payload::Blank, Payload::Batch);
             out.push(Output::Committed(Committed { position, payload }));
             self.applied = index;

@@ -28,11 +28,7 @@ fn settings(id: usize, count: usize, seed: u64) -> LocalSettings {
     LocalSettings {
         id: NodeId(id as u32),
         voters: (0..count as u32).map(NodeId).collect(),
-        timing: Timing {
-            heartbeat_ms: 10,
-            election_min_ms: 50,
-            election_max_ms: 100,
-        },
+        timing: Timing { heartbeat_ms: 10, election_min_ms: 50, election_max_ms: 100 },
         seed,
     }
 }
@@ -57,10 +53,7 @@ impl World {
 
     /// A draw below `limit` (xorshift).
     fn draw(&mut self, limit: usize) -> usize {
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.random >> 33) as usize) % limit.max(1)
     }
 
@@ -78,26 +71,15 @@ impl World {
                 Output::Committed(committed) => {
                     let index = committed.position.index;
                     assert_eq!(index, self.applied[at] + 1, "in order, without holes");
-                    assert!(
-                        self.disks[at].durable().entries.len() as u64 >= index,
-                        "applied but not durable"
-                    );
+                    assert!(self.disks[at].durable().entries.len() as u64 >= index, "applied but not durable");
                     self.applied[at] = index;
-                    let known = self
-                        .history
-                        .entry(index)
-                        .or_insert_with(|| committed.clone());
+                    let known = self.history.entry(index).or_insert_with(|| committed.clone());
                     assert_eq!(*known, committed, "two histories at {index}");
                 }
                 Output::Role(role) => {
                     if role.leads {
                         let leader = self.leaders.entry(role.term).or_insert(NodeId(at as u32));
-                        assert_eq!(
-                            *leader,
-                            NodeId(at as u32),
-                            "two leaders in term {}",
-                            role.term
-                        );
+                        assert_eq!(*leader, NodeId(at as u32), "two leaders in term {}", role.term);
                     }
                 }
                 Output::Rejected(_) => self.rejected += 1,
@@ -136,10 +118,7 @@ impl World {
                 }
                 4..=5 => {
                     self.proposed += 1;
-                    self.step(
-                        at,
-                        Input::Propose(Bytes::from(self.proposed.to_le_bytes().to_vec())),
-                    );
+                    self.step(at, Input::Propose(Bytes::from(self.proposed.to_le_bytes().to_vec())));
                 }
                 6..=9 => {
                     let count = 1 + self.draw(4);
@@ -183,19 +162,12 @@ impl World {
             if healed && self.applied.iter().all(|applied| *applied == length) {
                 return;
             }
-            let leader = self
-                .replicas
-                .iter()
-                .position(|replica| replica.role().leads);
+            let leader = self.replicas.iter().position(|replica| replica.role().leads);
             if let Some(leader) = leader.filter(|_| !healed) {
                 self.step(leader, Input::Propose(marker.clone()));
             }
         }
-        panic!(
-            "no progress after healing: {:?} of {}",
-            self.applied,
-            self.history.len()
-        );
+        panic!("no progress after healing: {:?} of {}", self.applied, self.history.len());
     }
 }
 
@@ -212,10 +184,7 @@ fn a_single_replica_commits_after_its_sync_only() {
     world.step(0, Input::Propose(Bytes::from_static(b"one")));
     assert_eq!(world.history.len(), 1, "the blank entry alone");
     world.sync(0, usize::MAX);
-    assert_eq!(
-        world.history[&2].payload,
-        Payload::Batch(Bytes::from_static(b"one"))
-    );
+    assert_eq!(world.history[&2].payload, Payload::Batch(Bytes::from_static(b"one")));
 }
 
 #[test]
@@ -228,16 +197,8 @@ fn who_does_not_lead_rejects() {
 /// Paper §5.4.2, figure 8: an entry of an earlier term is committed with one of the own term only.
 #[test]
 fn an_old_entry_on_a_majority_is_not_committed_alone() {
-    let entry = |term| LocalEntry {
-        term,
-        leader: NodeId(0),
-        batch: Some(Bytes::from_static(b"old")),
-    };
-    let log = LocalLog {
-        term: 2,
-        voted_for: Some(NodeId(1)),
-        entries: vec![entry(1), entry(2)],
-    };
+    let entry = |term| LocalEntry { term, leader: NodeId(0), batch: Some(Bytes::from_static(b"old")) };
+    let log = LocalLog { term: 2, voted_for: Some(NodeId(1)), entries: vec![entry(1), entry(2)] };
     let mut replica = LocalReplica::new(settings(0, 3, 1), log, 0);
     let mut step = |now, input| {
         let mut out = Vec::new();
@@ -249,31 +210,11 @@ fn an_old_entry_on_a_majority_is_not_committed_alone() {
     step(0, Input::Tick);
     step(200, Input::Tick);
     step(200, Input::Synced(1));
-    step(
-        200,
-        from(Msg::VoteReply {
-            term: 3,
-            granted: true,
-        }),
-    );
+    step(200, from(Msg::VoteReply { term: 3, granted: true }));
     step(200, Input::Synced(2));
-    let confirm = |index| {
-        from(Msg::AppendReply {
-            term: 3,
-            matched: true,
-            index,
-        })
-    };
-    assert_eq!(
-        step(200, confirm(2)),
-        0,
-        "on a majority, but of an earlier term"
-    );
-    assert_eq!(
-        step(200, confirm(3)),
-        3,
-        "committed with the first entry of the own term"
-    );
+    let confirm = |index| from(Msg::AppendReply { term: 3, matched: true, index });
+    assert_eq!(step(200, confirm(2)), 0, "on a majority, but of an earlier term");
+    assert_eq!(step(200, confirm(3)), 3, "committed with the first entry of the own term");
 }
 
 #[test]

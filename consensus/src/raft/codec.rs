@@ -10,10 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ledger::ids::NodeId;
 use openraft::entry::RaftEntry;
 
-use super::types::{
-    Batch, Entry, EntryPayload, LeaderId, LogId, Membership, StoredMembership, Vote, log_id,
-    position,
-};
+use super::types::{Batch, Entry, EntryPayload, LeaderId, LogId, Membership, StoredMembership, Vote, log_id, position};
 use crate::port::{AppliedState, Payload, Position};
 
 const VERSION: u8 = 1;
@@ -43,23 +40,13 @@ pub(crate) struct VoteBytes {
 
 impl From<&Vote> for VoteBytes {
     fn from(vote: &Vote) -> Self {
-        Self {
-            term: vote.leader_id.term,
-            leader: vote.leader_id.node_id,
-            committed: vote.committed,
-        }
+        Self { term: vote.leader_id.term, leader: vote.leader_id.node_id, committed: vote.committed }
     }
 }
 
 impl From<VoteBytes> for Vote {
     fn from(vote: VoteBytes) -> Self {
-        Self {
-            leader_id: LeaderId {
-                term: vote.term,
-                node_id: vote.leader,
-            },
-            committed: vote.committed,
-        }
+        Self { leader_id: LeaderId { term: vote.term, node_id: vote.leader }, committed: vote.committed }
     }
 }
 
@@ -77,9 +64,7 @@ fn sealed<T: BorshSerialize>(value: &T) -> Bytes {
 
 fn opened<T: BorshDeserialize>(what: &str, bytes: &[u8]) -> Result<T, CodecError> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => {
-            T::try_from_slice(rest).map_err(|error| CodecError(format!("{what}: {error}")))
-        }
+        Some((&VERSION, rest)) => T::try_from_slice(rest).map_err(|error| CodecError(format!("{what}: {error}"))),
         Some((version, _)) => Err(CodecError(format!("{what}: unknown version {version}"))),
         None => Err(CodecError(format!("{what}: empty"))),
     }
@@ -102,19 +87,13 @@ pub(crate) fn encode_log_id(id: Option<&LogId>) -> Bytes {
 
 /// Reverse of [`encode_log_id`].
 pub(crate) fn decode_log_id(bytes: &[u8]) -> Result<Option<LogId>, CodecError> {
-    Ok(opened::<Option<Position>>("log position", bytes)?
-        .as_ref()
-        .map(log_id))
+    Ok(opened::<Option<Position>>("log position", bytes)?.as_ref().map(log_id))
 }
 
 /// A membership for entries, snapshots and the applier.
 pub(crate) fn encode_membership(membership: &Membership) -> Bytes {
     sealed(&MembershipBytes {
-        voter_sets: membership
-            .get_joint_config()
-            .iter()
-            .map(|set| set.iter().copied().collect())
-            .collect(),
+        voter_sets: membership.get_joint_config().iter().map(|set| set.iter().copied().collect()).collect(),
         members: membership.nodes().map(|(id, node)| (*id, *node)).collect(),
     })
 }
@@ -122,11 +101,7 @@ pub(crate) fn encode_membership(membership: &Membership) -> Bytes {
 /// Reverse of [`encode_membership`].
 pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, CodecError> {
     let raw: MembershipBytes = opened("membership", bytes)?;
-    let voter_sets: Vec<BTreeSet<u64>> = raw
-        .voter_sets
-        .into_iter()
-        .map(|set| set.into_iter().collect())
-        .collect();
+    let voter_sets: Vec<BTreeSet<u64>> = raw.voter_sets.into_iter().map(|set| set.into_iter().collect()).collect();
     let members: BTreeMap<u64, NodeId> = raw.members.into_iter().collect();
     if voter_sets.is_empty() && members.is_empty() {
         return Ok(Membership::default());
@@ -138,10 +113,7 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, CodecError> 
 pub(crate) fn stored_membership(applied: &AppliedState) -> Result<StoredMembership, CodecError> {
     match &applied.membership {
         None => Ok(StoredMembership::default()),
-        Some((at, bytes)) => Ok(StoredMembership::new(
-            at.as_ref().map(log_id),
-            decode_membership(bytes)?,
-        )),
+        Some((at, bytes)) => Ok(StoredMembership::new(at.as_ref().map(log_id), decode_membership(bytes)?)),
     }
 }
 
@@ -199,24 +171,12 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 /// Which entry these bytes are, without its payload.
 pub(crate) fn decode_entry_id(index: u64, bytes: &[u8]) -> Result<LogId, CodecError> {
     if bytes.len() < ENTRY_HEAD_BYTES {
-        return Err(CodecError(format!(
-            "entry {index}: only {} bytes",
-            bytes.len()
-        )));
+        return Err(CodecError(format!("entry {index}: only {} bytes", bytes.len())));
     }
     if bytes[0] != VERSION {
-        return Err(CodecError(format!(
-            "entry {index}: unknown version {}",
-            bytes[0]
-        )));
+        return Err(CodecError(format!("entry {index}: unknown version {}", bytes[0])));
     }
-    Ok(LogId::new(
-        LeaderId {
-            term: word(bytes, 1),
-            node_id: word(bytes, 9),
-        },
-        index,
-    ))
+    Ok(LogId::new(LeaderId { term: word(bytes, 1), node_id: word(bytes, 9) }, index))
 }
 
 /// Reverse of [`encode_entry`].

@@ -91,25 +91,17 @@ pub(super) fn openraft_config(config: &RaftGroupConfig) -> Result<Arc<Config>, S
             entries => SnapshotPolicy::LogsSinceLast(entries),
         },
         max_in_snapshot_log_to_keep: config.snapshot_keep_entries,
-        replication_lag_threshold: config
-            .snapshot_every_entries
-            .saturating_add(config.snapshot_keep_entries)
-            .max(1000),
+        replication_lag_threshold: config.snapshot_every_entries.saturating_add(config.snapshot_keep_entries).max(1000),
         backoff: "20ms 40ms 80ms ...500ms".into(),
         ..Config::default()
     };
     let validated = settings.validate();
-    validated.map(Arc::new).map_err(|error| StartError::Config {
-        group: config.group,
-        detail: error.to_string(),
-    })
+    validated.map(Arc::new).map_err(|error| StartError::Config { group: config.group, detail: error.to_string() })
 }
 
 pub(super) fn sender(config: &RaftGroupConfig, transport: Arc<dyn RaftTransport>) -> Sender {
     // Only makes names differ from those of an earlier run; a wrong clock does no harm.
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Sender {
         transport,
         group: config.group,

@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ledger::ids::{GroupId, NodeId};
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{
-    ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
-};
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::metrics::WaitError;
 use openraft::raft::ClientWriteResult;
@@ -104,18 +102,11 @@ impl RaftGroup {
         let settings = openraft_config(&config)?;
         let applier = Arc::new(ApplierCell::new(applier));
         let dir = config.snapshot_dir.clone();
-        let snapshots = applier
-            .run(move |applier| Ok(Snapshots::open(&dir, applier)))
-            .await
-            .and_then(|opened| opened);
-        let snapshots = Arc::new(snapshots.map_err(|error| {
-            storage_error(format!("{}: {error}", config.snapshot_dir.display()))
-        })?);
+        let snapshots = applier.run(move |applier| Ok(Snapshots::open(&dir, applier))).await.and_then(|opened| opened);
+        let snapshots =
+            Arc::new(snapshots.map_err(|error| storage_error(format!("{}: {error}", config.snapshot_dir.display())))?);
         let log = Log::new(log);
-        let machine = Machine {
-            applier: applier.clone(),
-            snapshots: snapshots.clone(),
-        };
+        let machine = Machine { applier: applier.clone(), snapshots: snapshots.clone() };
         let network = Factory(Arc::new(sender(&config, transport)));
         let started = Raft::new(config.raft_id, settings, network, log.clone(), machine).await;
         let raft = match started {
@@ -123,28 +114,14 @@ impl RaftGroup {
             Err(fatal) => {
                 applier.close().await;
                 log.close();
-                return Err(storage_error(
-                    applier.failure().unwrap_or_else(|| fatal.to_string()),
-                ));
+                return Err(storage_error(applier.failure().unwrap_or_else(|| fatal.to_string())));
             }
         };
-        await_first_metrics(&raft, &applier)
-            .await
-            .map_err(|error| storage_error(error.to_string()))?;
+        await_first_metrics(&raft, &applier).await.map_err(|error| storage_error(error.to_string()))?;
         let role = role::follow(&raft, applier.clone(), config.timing);
         let receiver = Receiver::new(snapshots, applier.clone());
-        let inner = Inner {
-            config,
-            raft,
-            log,
-            applier,
-            receiver,
-            streams: Streams::default(),
-            role,
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { config, raft, log, applier, receiver, streams: Streams::default(), role };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Gives the group its first members, all voters. Called on one of them (or on each with the
@@ -183,10 +160,7 @@ impl RaftGroup {
         let malformed = |error: super::codec::CodecError| HandleError::Malformed(error.to_string());
         let request = wire::open_request(payload).map_err(malformed)?;
         if request.to != inner.config.raft_id {
-            return Err(HandleError::WrongReplica {
-                own: inner.config.raft_id,
-                to: request.to,
-            });
+            return Err(HandleError::WrongReplica { own: inner.config.raft_id, to: request.to });
         }
         let body = &request.body;
         Ok(match kind {
@@ -195,36 +169,15 @@ impl RaftGroup {
                 wire::reply(&inner.streams.append(raft, request.from, append).await?)
             }
             wire::VOTE | wire::PRE_VOTE => {
-                let call = wire::body::<wire::VoteCall>(body)
-                    .map_err(malformed)?
-                    .into();
-                let voted = if kind == wire::VOTE {
-                    raft.vote(call).await
-                } else {
-                    raft.pre_vote(call).await
-                };
-                wire::reply(&wire::VoteReply::from(
-                    &voted.map_err(|error| HandleError::Stopped(error.to_string()))?,
-                ))
+                let call = wire::body::<wire::VoteCall>(body).map_err(malformed)?.into();
+                let voted = if kind == wire::VOTE { raft.vote(call).await } else { raft.pre_vote(call).await };
+                wire::reply(&wire::VoteReply::from(&voted.map_err(|error| HandleError::Stopped(error.to_string()))?))
             }
-            wire::SNAPSHOT_OFFER => wire::reply(
-                &inner
-                    .receiver
-                    .offer(raft, wire::body(body).map_err(malformed)?)
-                    .await?,
-            ),
-            wire::SNAPSHOT_PART => wire::reply(
-                &inner
-                    .receiver
-                    .part(wire::body(body).map_err(malformed)?)
-                    .await?,
-            ),
-            wire::SNAPSHOT_DONE => wire::reply(
-                &inner
-                    .receiver
-                    .done(raft, wire::body(body).map_err(malformed)?)
-                    .await?,
-            ),
+            wire::SNAPSHOT_OFFER => {
+                wire::reply(&inner.receiver.offer(raft, wire::body(body).map_err(malformed)?).await?)
+            }
+            wire::SNAPSHOT_PART => wire::reply(&inner.receiver.part(wire::body(body).map_err(malformed)?).await?),
+            wire::SNAPSHOT_DONE => wire::reply(&inner.receiver.done(raft, wire::body(body).map_err(malformed)?).await?),
             wire::TRANSFER => {
                 let call = wire::body::<wire::TransferCall>(body).map_err(malformed)?;
                 let result = raft.handle_transfer_leader(call.into()).await;
@@ -237,12 +190,7 @@ impl RaftGroup {
     }
 
     fn stopped(&self, fatal: &Fatal<TypeConfig>) -> SequencerError {
-        SequencerError::Stopped(
-            self.inner
-                .applier
-                .failure()
-                .unwrap_or_else(|| fatal.to_string()),
-        )
+        SequencerError::Stopped(self.inner.applier.failure().unwrap_or_else(|| fatal.to_string()))
     }
 
     fn metrics(&self) -> RaftMetrics<TypeConfig> {
@@ -253,9 +201,7 @@ impl RaftGroup {
     fn voter_on(&self, node: NodeId) -> Option<u64> {
         let metrics = self.metrics();
         let membership = metrics.membership_config.membership();
-        membership
-            .voter_ids()
-            .find(|id| membership.get_node(id) == Some(&node))
+        membership.voter_ids().find(|id| membership.get_node(id) == Some(&node))
     }
 
     async fn change(&self, change: ChangeMembers<u64, NodeId>) -> Result<(), SequencerError> {
@@ -274,41 +220,28 @@ impl RaftGroup {
         if before.state != ServerState::Leader {
             return Err(SequencerError::NotLeader(self.inner.role.borrow().leader));
         }
-        raft.trigger()
-            .transfer_leader(id)
-            .await
-            .map_err(|fatal| self.stopped(&fatal))?;
+        raft.trigger().transfer_leader(id).await.map_err(|fatal| self.stopped(&fatal))?;
         let patience = Duration::from_millis(2 * self.inner.config.timing.election_max_ms);
         let own = self.inner.config.raft_id;
         let wait = raft.wait(Some(patience));
         let moved = wait.metrics(
-            |metrics| {
-                metrics.vote > before.vote
-                    && metrics.current_leader.is_some_and(|leader| leader != own)
-            },
+            |metrics| metrics.vote > before.vote && metrics.current_leader.is_some_and(|leader| leader != own),
             "another leader",
         );
         match moved.await {
             Ok(_) => Ok(()),
-            Err(error) => Err(SequencerError::Refused(format!(
-                "node {node} did not take over: {error}"
-            ))),
+            Err(error) => Err(SequencerError::Refused(format!("node {node} did not take over: {error}"))),
         }
     }
 }
 
 /// openraft's metrics start empty; the role must not tell that nothing is applied when something is.
 async fn await_first_metrics(raft: &Raft, applier: &Arc<ApplierCell>) -> std::io::Result<()> {
-    let applied = applier
-        .run(|applier| Ok(applier.applied().position))
-        .await?;
+    let applied = applier.run(|applier| Ok(applier.applied().position)).await?;
     let applied = applied.as_ref().map(log_id);
     let wait = raft.wait(None);
     // An error means that it stopped already, which the role tells.
-    drop(
-        wait.metrics(|metrics| metrics.last_applied >= applied, "first metrics")
-            .await,
-    );
+    drop(wait.metrics(|metrics| metrics.last_applied >= applied, "first metrics").await);
     Ok(())
 }
 
@@ -320,9 +253,7 @@ fn write_failure(error: ClientWriteError<TypeConfig>) -> SequencerError {
     match error {
         ClientWriteError::ForwardToLeader(forward) => not_leader(&forward),
         ClientWriteError::LogEntryDiscarded(_) => SequencerError::Unknown(error.to_string()),
-        ClientWriteError::ChangeMembershipError(error) => {
-            SequencerError::Refused(error.to_string())
-        }
+        ClientWriteError::ChangeMembershipError(error) => SequencerError::Refused(error.to_string()),
         ClientWriteError::PreconditionFailed(error) => SequencerError::Refused(error.to_string()),
     }
 }
@@ -346,11 +277,7 @@ async fn outcome<E>(
         Ok(Ok(written)) => Ok(written.log_id.index),
         Ok(Err(error)) => Err(write_failure(error)),
         Err(_) => {
-            let reason = group
-                .inner
-                .applier
-                .failure()
-                .unwrap_or_else(|| "the replica stopped meanwhile".into());
+            let reason = group.inner.applier.failure().unwrap_or_else(|| "the replica stopped meanwhile".into());
             Err(SequencerError::Unknown(reason))
         }
     }
@@ -361,21 +288,14 @@ impl Sequencer for RaftGroup {
     async fn submit(&self, batch: Bytes) -> Result<Proposal, SequencerError> {
         if batch.len() > wire::BATCH_BYTES_MAX {
             let limit = wire::BATCH_BYTES_MAX;
-            return Err(SequencerError::Refused(format!(
-                "a batch of {} bytes; the limit is {limit}",
-                batch.len()
-            )));
+            return Err(SequencerError::Refused(format!("a batch of {} bytes; the limit is {limit}", batch.len())));
         }
         // openraft takes proposals until it has noticed; their fate would be unknown for nothing.
         if let Some(failure) = self.inner.applier.failure() {
             return Err(SequencerError::Stopped(failure));
         }
         let (responder, answer) = ProgressResponder::complete_only();
-        let queued = self
-            .inner
-            .raft
-            .client_write_ff(Batch(batch), Some(responder))
-            .await;
+        let queued = self.inner.raft.client_write_ff(Batch(batch), Some(responder)).await;
         queued.map_err(|fatal| self.stopped(&fatal))?;
         Ok(Proposal::new(outcome(self.clone(), answer)))
     }
@@ -385,16 +305,9 @@ impl Sequencer for RaftGroup {
     }
 
     async fn read_barrier(&self) -> Result<u64, SequencerError> {
-        match self
-            .inner
-            .raft
-            .ensure_linearizable(ReadPolicy::ReadIndex)
-            .await
-        {
+        match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(read) => Ok(read.index()),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(not_leader(&forward))
-            }
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => Err(not_leader(&forward)),
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(error))) => {
                 Err(SequencerError::Unknown(error.to_string()))
             }
@@ -403,16 +316,9 @@ impl Sequencer for RaftGroup {
     }
 
     async fn add_learner(&self, replica: u64, node: NodeId) -> Result<(), SequencerError> {
-        let known = self
-            .metrics()
-            .membership_config
-            .membership()
-            .get_node(&replica)
-            .copied();
+        let known = self.metrics().membership_config.membership().get_node(&replica).copied();
         if let Some(other) = known.filter(|known| *known != node) {
-            return Err(SequencerError::Refused(format!(
-                "raft id {replica} belongs to node {other}"
-            )));
+            return Err(SequencerError::Refused(format!("raft id {replica} belongs to node {other}")));
         }
         match self.inner.raft.add_learner(replica, node, false).await {
             Ok(_) => Ok(()),
@@ -421,8 +327,7 @@ impl Sequencer for RaftGroup {
     }
 
     async fn remove_learners(&self, replicas: Vec<u64>) -> Result<(), SequencerError> {
-        self.change(ChangeMembers::RemoveNodes(replicas.into_iter().collect()))
-            .await
+        self.change(ChangeMembers::RemoveNodes(replicas.into_iter().collect())).await
     }
 
     async fn change_voters(&self, replicas: Vec<u64>) -> Result<(), SequencerError> {
@@ -446,33 +351,18 @@ impl Sequencer for RaftGroup {
             return Ok(());
         }
         let membership = metrics.membership_config.membership();
-        let others = membership
-            .voter_ids()
-            .filter(|id| *id != self.inner.config.raft_id);
-        let reached = |id: &u64| {
-            metrics
-                .replication
-                .as_ref()
-                .and_then(|all| all.get(id).copied().flatten())
-        };
+        let others = membership.voter_ids().filter(|id| *id != self.inner.config.raft_id);
+        let reached = |id: &u64| metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
         let Some(best) = others.max_by_key(|id| reached(id)) else {
             return Err(SequencerError::Refused("there is no other voter".into()));
         };
-        self.transfer_to(
-            best,
-            membership.get_node(&best).copied().unwrap_or_default(),
-        )
-        .await
+        self.transfer_to(best, membership.get_node(&best).copied().unwrap_or_default()).await
     }
 
     async fn snapshot_now(&self) -> Result<u64, SequencerError> {
         let inner = &self.inner;
-        let stopped =
-            |error: String| SequencerError::Stopped(inner.applier.failure().unwrap_or(error));
-        let applied = inner
-            .applier
-            .run(|applier| Ok(applier.applied().position))
-            .await;
+        let stopped = |error: String| SequencerError::Stopped(inner.applier.failure().unwrap_or(error));
+        let applied = inner.applier.run(|applier| Ok(applier.applied().position)).await;
         let applied = applied.map_err(|error| stopped(error.to_string()))?;
         let Some(wanted) = applied.as_ref().map(log_id) else {
             return Err(SequencerError::Refused("nothing is applied yet".into()));
@@ -480,17 +370,9 @@ impl Sequencer for RaftGroup {
         // openraft ignores the request while another snapshot is being made: ask again then.
         let patience = Duration::from_millis(inner.config.timing.election_max_ms);
         loop {
-            inner
-                .raft
-                .trigger()
-                .snapshot()
-                .await
-                .map_err(|fatal| self.stopped(&fatal))?;
+            inner.raft.trigger().snapshot().await.map_err(|fatal| self.stopped(&fatal))?;
             let wait = inner.raft.wait(Some(patience));
-            match wait
-                .metrics(|metrics| metrics.snapshot >= Some(wanted), "a snapshot")
-                .await
-            {
+            match wait.metrics(|metrics| metrics.snapshot >= Some(wanted), "a snapshot").await {
                 Ok(made) => return Ok(made.snapshot.map_or(0, |upto| upto.index)),
                 Err(WaitError::Timeout(..)) => {}
                 Err(error @ WaitError::ShuttingDown) => return Err(stopped(error.to_string())),
@@ -499,12 +381,7 @@ impl Sequencer for RaftGroup {
     }
 
     async fn purge(&self, index: u64) -> Result<(), SequencerError> {
-        self.inner
-            .raft
-            .trigger()
-            .purge_log(index)
-            .await
-            .map_err(|fatal| self.stopped(&fatal))
+        self.inner.raft.trigger().purge_log(index).await.map_err(|fatal| self.stopped(&fatal))
     }
 
     async fn shutdown(&self) {

@@ -36,9 +36,7 @@ fn io_error(error: StorageError) -> io::Error {
 
 impl Log {
     pub(crate) fn new(store: Arc<dyn LogStore>) -> Self {
-        Self {
-            store: Arc::new(RwLock::new(Some(store))),
-        }
+        Self { store: Arc::new(RwLock::new(Some(store))) }
     }
 
     pub(crate) fn close(&self) {
@@ -46,34 +44,23 @@ impl Log {
     }
 
     fn store(&self) -> io::Result<Arc<dyn LogStore>> {
-        self.store
-            .read()
-            .clone()
-            .ok_or_else(|| io::Error::other("the group is shut down"))
+        self.store.read().clone().ok_or_else(|| io::Error::other("the group is shut down"))
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let found = self.store()?.read(range, bytes_max).map_err(io_error)?;
-        found
-            .iter()
-            .map(|(index, bytes)| Ok(codec::decode_entry(*index, bytes)?))
-            .collect()
+        found.iter().map(|(index, bytes)| Ok(codec::decode_entry(*index, bytes)?)).collect()
     }
 
     async fn durable(&self, change: impl FnOnce(&dyn LogStore, Completion)) -> io::Result<()> {
         let (done, wait) = oneshot::channel();
         let store = self.store()?;
         // A receiver that is gone does not care any more.
-        change(
-            store.as_ref(),
-            Box::new(move |result| drop(done.send(result))),
-        );
+        change(store.as_ref(), Box::new(move |result| drop(done.send(result))));
         drop(store);
         match wait.await {
             Ok(result) => result.map_err(io_error),
-            Err(_) => Err(io::Error::other(
-                "the log was closed before the change was durable",
-            )),
+            Err(_) => Err(io::Error::other("the log was closed before the change was durable")),
         }
     }
 }
@@ -93,10 +80,7 @@ fn bounds(range: &impl RangeBounds<u64>) -> Range<u64> {
 }
 
 impl RaftLogReader<TypeConfig> for Log {
-    async fn entries_stream<RB>(
-        &mut self,
-        range: RB,
-    ) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -115,10 +99,7 @@ impl RaftLogReader<TypeConfig> for Log {
                 }
             }
         });
-        Box::pin(futures::StreamExt::flat_map(
-            pieces,
-            |piece: Vec<io::Result<Entry>>| stream::iter(piece),
-        ))
+        Box::pin(futures::StreamExt::flat_map(pieces, |piece: Vec<io::Result<Entry>>| stream::iter(piece)))
     }
 
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
@@ -144,19 +125,13 @@ impl RaftLogStorage<TypeConfig> for Log {
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let store = self.store()?;
         let purged = store.purged().map_err(io_error)?;
-        let last_purged_log_id = purged
-            .map(|marker| codec::decode_log_id(&marker))
-            .transpose()?
-            .flatten();
+        let last_purged_log_id = purged.map(|marker| codec::decode_log_id(&marker)).transpose()?.flatten();
         let last = store.last().map_err(io_error)?;
         let last_log_id = match last {
             Some((index, bytes)) => Some(codec::decode_entry_id(index, &bytes)?),
             None => last_purged_log_id,
         };
-        Ok(LogState {
-            last_purged_log_id,
-            last_log_id,
-        })
+        Ok(LogState { last_purged_log_id, last_log_id })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -165,22 +140,16 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let vote = codec::encode_vote(vote);
-        self.durable(|store, done| store.save_vote(vote, done))
-            .await
+        self.durable(|store, done| store.save_vote(vote, done)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.store()?
-            .save_committed(codec::encode_log_id(committed.as_ref()))
-            .map_err(io_error)
+        self.store()?.save_committed(codec::encode_log_id(committed.as_ref())).map_err(io_error)
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
         let committed = self.store()?.read_committed().map_err(io_error)?;
-        Ok(committed
-            .map(|committed| codec::decode_log_id(&committed))
-            .transpose()?
-            .flatten())
+        Ok(committed.map(|committed| codec::decode_log_id(&committed)).transpose()?.flatten())
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -188,20 +157,14 @@ impl RaftLogStorage<TypeConfig> for Log {
         I: IntoIterator<Item = <TypeConfig as RaftTypeConfig>::Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries
-            .into_iter()
-            .map(|entry| (entry.index(), codec::encode_entry(&entry)))
-            .collect();
-        let done = Box::new(move |result: Result<(), StorageError>| {
-            callback.io_completed(result.map_err(io_error))
-        });
+        let entries = entries.into_iter().map(|entry| (entry.index(), codec::encode_entry(&entry))).collect();
+        let done = Box::new(move |result: Result<(), StorageError>| callback.io_completed(result.map_err(io_error)));
         self.store()?.append(entries, done);
         Ok(())
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
-        self.durable(|store, done| store.truncate_after(last_log_id.map(|id| id.index), done))
-            .await
+        self.durable(|store, done| store.truncate_after(last_log_id.map(|id| id.index), done)).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {

@@ -11,16 +11,12 @@ use futures::future::FutureExt;
 use futures::stream::{Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
-use openraft::storage::{
-    ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot,
-};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use parking_lot::Mutex;
 
 use super::codec;
 use super::snapshot::{self, Folder, Snapshots};
-use super::types::{
-    EntryPayload, LeaderId, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, position,
-};
+use super::types::{EntryPayload, LeaderId, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, position};
 use crate::port::{Applier, Committed, Fatal};
 
 /// Entries and batch bytes given to the applier in one call.
@@ -35,10 +31,7 @@ pub(crate) struct ApplierCell {
 
 impl ApplierCell {
     pub(crate) fn new(applier: Box<dyn Applier>) -> Self {
-        Self {
-            applier: Mutex::new(Some(applier)),
-            failure: Mutex::new(None),
-        }
+        Self { applier: Mutex::new(Some(applier)), failure: Mutex::new(None) }
     }
 
     /// What the applier said when it failed.
@@ -52,8 +45,7 @@ impl ApplierCell {
         work: impl FnOnce(&mut dyn Applier) -> Result<T, Fatal> + Send + 'static,
     ) -> io::Result<T> {
         let cell = self.clone();
-        let done =
-            tokio::task::spawn_blocking(move || cell.applier.lock().as_deref_mut().map(work));
+        let done = tokio::task::spawn_blocking(move || cell.applier.lock().as_deref_mut().map(work));
         let result = match done.await {
             Ok(Some(result)) => result,
             // Not a failure to be told: the group was asked to stop.
@@ -95,18 +87,12 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
         let snapshots = self.snapshots.clone();
-        snapshot::snapshot(
-            self.applier
-                .run(move |applier| snapshots.build(applier))
-                .await?,
-        )
+        snapshot::snapshot(self.applier.run(move |applier| snapshots.build(applier)).await?)
     }
 }
 
 /// Takes what is ready, at least one entry.
-async fn next_entries<S>(
-    stream: &mut S,
-) -> io::Result<(Vec<Committed>, Vec<ApplyResponder<TypeConfig>>)>
+async fn next_entries<S>(stream: &mut S) -> io::Result<(Vec<Committed>, Vec<ApplyResponder<TypeConfig>>)>
 where
     S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin,
 {
@@ -119,10 +105,7 @@ where
         if let EntryPayload::Normal(batch) = &entry.payload {
             bytes += batch.0.len();
         }
-        entries.push(Committed {
-            position: position(&entry.log_id()),
-            payload: codec::payload(&entry),
-        });
+        entries.push(Committed { position: position(&entry.log_id()), payload: codec::payload(&entry) });
         responders.extend(responder);
         if entries.len() == APPLY_ENTRIES_MAX || bytes >= APPLY_BYTES_MAX {
             break;
@@ -138,10 +121,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let applied = self.applier.run(|applier| Ok(applier.applied())).await?;
-        Ok((
-            applied.position.as_ref().map(log_id),
-            codec::stored_membership(&applied)?,
-        ))
+        Ok((applied.position.as_ref().map(log_id), codec::stored_membership(&applied)?))
     }
 
     async fn apply<S>(&mut self, stream: S) -> io::Result<()>
@@ -154,9 +134,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             if entries.is_empty() {
                 return Ok(());
             }
-            self.applier
-                .run(move |applier| applier.apply(entries))
-                .await?;
+            self.applier.run(move |applier| applier.apply(entries)).await?;
             for responder in responders {
                 responder.send(());
             }
@@ -164,30 +142,18 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {
-            applier: self.applier.clone(),
-            snapshots: self.snapshots.clone(),
-        }
+        Builder { applier: self.applier.clone(), snapshots: self.snapshots.clone() }
     }
 
-    async fn install_snapshot(
-        &mut self,
-        meta: &SnapshotMeta,
-        folder: Arc<Folder>,
-    ) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, folder: Arc<Folder>) -> io::Result<()> {
         let snapshots = self.snapshots.clone();
         tracing::info!(upto = ?meta.last_log_id, "installing a snapshot");
-        self.applier
-            .run(move |applier| snapshots.install(applier, &folder))
-            .await
+        self.applier.run(move |applier| snapshots.install(applier, &folder)).await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
         let snapshots = self.snapshots.clone();
-        let current = self
-            .applier
-            .run(move |applier| snapshots.current(applier))
-            .await?;
+        let current = self.applier.run(move |applier| snapshots.current(applier)).await?;
         current.map(snapshot::snapshot).transpose()
     }
 }

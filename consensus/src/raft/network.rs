@@ -18,8 +18,8 @@ use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
-    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
 
@@ -51,13 +51,7 @@ pub enum TransportError {
 pub trait RaftTransport: Send + Sync + 'static {
     /// Sends `payload` to the group's replica on node `to`, which hands it to
     /// [`super::RaftGroup::handle`] with the same `kind`, and returns its reply.
-    async fn call(
-        &self,
-        to: NodeId,
-        group: GroupId,
-        kind: u8,
-        payload: Bytes,
-    ) -> Result<Bytes, TransportError>;
+    async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError>;
 }
 
 /// What all senders of a group share.
@@ -87,29 +81,19 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &NodeId) -> Peer {
-        Peer {
-            sender: self.0.clone(),
-            id: target,
-            node: *node,
-            ordered: true,
-        }
+        Peer { sender: self.0.clone(), id: target, node: *node, ordered: true }
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, node: &NodeId) -> Peer {
         // A heartbeat stands alone and must not wait behind appends.
-        Peer {
-            ordered: false,
-            ..self.new_client(target, node).await
-        }
+        Peer { ordered: false, ..self.new_client(target, node).await }
     }
 }
 
 impl From<TransportError> for RPCError<TypeConfig> {
     fn from(error: TransportError) -> Self {
         match error {
-            TransportError::Unreachable(_) | TransportError::Refused(_) => {
-                Self::Unreachable(Unreachable::new(&error))
-            }
+            TransportError::Unreachable(_) | TransportError::Refused(_) => Self::Unreachable(Unreachable::new(&error)),
             TransportError::Timeout => Self::Network(NetworkError::new(&error)),
         }
     }
@@ -129,9 +113,7 @@ impl Peer {
         timeout: Duration,
     ) -> Result<R, TransportError> {
         let sender = &self.sender;
-        let call = sender
-            .transport
-            .call(self.node, sender.group, kind, payload);
+        let call = sender.transport.call(self.node, sender.group, kind, payload);
         match tokio::time::timeout(timeout, call).await {
             Ok(reply) => Ok(wire::open_reply(&reply?)?),
             Err(_) => Err(TransportError::Timeout),
@@ -146,14 +128,9 @@ impl Peer {
         self.sender.call_timeout
     }
 
-    async fn append(
-        self,
-        append: wire::Append,
-    ) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
+    async fn append(self, append: wire::Append) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
         let payload = wire::append(self.id, self.sender.own_id, &append);
-        let reply = self
-            .call(wire::APPEND, payload, self.sender.call_timeout)
-            .await?;
+        let reply = self.call(wire::APPEND, payload, self.sender.call_timeout).await?;
         Ok(match reply {
             wire::AppendReply::Matched(upto) => Ok(upto.as_ref().map(log_id)),
             wire::AppendReply::Conflict(at) => Err(StreamAppendError::Conflict(log_id(&at))),
@@ -162,11 +139,7 @@ impl Peer {
     }
 
     fn stream_name(&self) -> u64 {
-        if self.ordered {
-            self.sender.streams.fetch_add(1, Ordering::Relaxed).max(1)
-        } else {
-            0
-        }
+        if self.ordered { self.sender.streams.fetch_add(1, Ordering::Relaxed).max(1) } else { 0 }
     }
 
     async fn vote_call(
@@ -180,8 +153,7 @@ impl Peer {
     }
 }
 
-type AppendResults<'s> =
-    BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
+type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>;
 
 impl RaftNetworkV2<TypeConfig> for Peer {
     type SnapshotData = Arc<Folder>;
@@ -192,11 +164,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let end = wire::append_end(&request);
-        let append = wire::Append {
-            stream: 0,
-            sequence: 0,
-            request,
-        };
+        let append = wire::Append { stream: 0, sequence: 0, request };
         Ok(match self.clone().append(append).await? {
             Ok(upto) if upto == end => AppendEntriesResponse::Success,
             Ok(upto) => AppendEntriesResponse::PartialSuccess(upto),
@@ -218,11 +186,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let replies = input
             .enumerate()
             .map(move |(sequence, request)| {
-                peer.clone().append(wire::Append {
-                    stream,
-                    sequence: sequence as u64,
-                    request,
-                })
+                peer.clone().append(wire::Append { stream, sequence: sequence as u64, request })
             })
             .buffered(APPENDS_IN_FLIGHT_MAX);
         // What was sent behind a failed append cannot succeed: the first failure ends the stream.
@@ -270,9 +234,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let payload = self.request(&wire::TransferCall::from(&request));
-        let reply: wire::TransferReply = self
-            .call(wire::TRANSFER, payload, self.sender.vote_timeout)
-            .await?;
+        let reply: wire::TransferReply = self.call(wire::TRANSFER, payload, self.sender.vote_timeout).await?;
         Ok(reply.into())
     }
 }

@@ -40,11 +40,7 @@ struct Transfer {
 
 impl Receiver {
     pub(crate) fn new(snapshots: Arc<Snapshots>, applier: Arc<ApplierCell>) -> Self {
-        Self {
-            snapshots,
-            applier,
-            transfer: Mutex::new(None),
-        }
+        Self { snapshots, applier, transfer: Mutex::new(None) }
     }
 
     /// Starts a transfer, or goes on with one.
@@ -60,11 +56,7 @@ impl Receiver {
         let mut transfer = self.transfer.lock().await;
         let name = snapshot::snapshot_name(&offer.manifest).map_err(failed)?;
         let folder = format!("{RECEIVING}{}", hex(&name[..8]));
-        let next = Transfer {
-            name,
-            manifest: Arc::new(offer.manifest),
-            path: self.snapshots.dir().join(&folder),
-        };
+        let next = Transfer { name, manifest: Arc::new(offer.manifest), path: self.snapshots.dir().join(&folder) };
         *transfer = None;
         let dir = self.snapshots.dir().to_path_buf();
         let prepared = next.clone();
@@ -80,17 +72,11 @@ impl Receiver {
     /// Appends to a file.
     pub(crate) async fn part(&self, part: Part) -> Result<PartReply, HandleError> {
         let transfer = self.transfer.lock().await;
-        let Some(current) = transfer
-            .as_ref()
-            .filter(|current| current.name == part.snapshot)
-            .cloned()
-        else {
+        let Some(current) = transfer.as_ref().filter(|current| current.name == part.snapshot).cloned() else {
             return Ok(PartReply::Unknown);
         };
         // The lock is held over the write, so parts of one file never interleave.
-        let end = blocking(move || current.write(&part))
-            .await
-            .map_err(failed)?;
+        let end = blocking(move || current.write(&part)).await.map_err(failed)?;
         drop(transfer);
         Ok(PartReply::Continue(end))
     }
@@ -99,9 +85,7 @@ impl Receiver {
     pub(crate) async fn done(&self, raft: &Raft, done: Done) -> Result<DoneReply, HandleError> {
         let mut transfer = self.transfer.lock().await;
         let Some(current) = transfer.take_if(|current| current.name == done.snapshot) else {
-            return Ok(DoneReply::Again(
-                "this snapshot is not being received".into(),
-            ));
+            return Ok(DoneReply::Again("this snapshot is not being received".into()));
         };
         let verifying = current.clone();
         if let Some(bad) = blocking(move || verifying.verify()).await.map_err(failed)? {
@@ -110,17 +94,11 @@ impl Receiver {
         let applied = current.applied();
         let folder = Arc::new(Folder::new(current.path.clone(), applied.clone(), false));
         let inspected = folder.clone();
-        let claims = self
-            .applier
-            .run(move |applier| Ok(applier.inspect(&inspected.path)))
-            .await;
+        let claims = self.applier.run(move |applier| Ok(applier.inspect(&inspected.path))).await;
         match claims.map_err(|error| HandleError::Stopped(error.to_string()))? {
             Ok(claims) if claims.position == applied.position => {}
             Ok(claims) => {
-                return Ok(DoneReply::Again(format!(
-                    "the files contain {:?}",
-                    claims.position
-                )));
+                return Ok(DoneReply::Again(format!("the files contain {:?}", claims.position)));
             }
             Err(error) => return Ok(DoneReply::Again(error.to_string())),
         }
@@ -148,27 +126,18 @@ fn hex(bytes: &[u8]) -> String {
 /// Refuses names that lead out of the folder, and a membership that is none.
 fn check(manifest: &Manifest) -> Result<(), HandleError> {
     if manifest.files.len() > FILES_MAX {
-        return Err(HandleError::Malformed(format!(
-            "a snapshot of {} files",
-            manifest.files.len()
-        )));
+        return Err(HandleError::Malformed(format!("a snapshot of {} files", manifest.files.len())));
     }
     for file in &manifest.files {
         let path = Path::new(&file.path);
-        let plain = path
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         let depth = path.components().count();
         if !plain || depth == 0 || depth > DEPTH_MAX || file.path.contains('\0') {
-            return Err(HandleError::Malformed(format!(
-                "snapshot file name {:?}",
-                file.path
-            )));
+            return Err(HandleError::Malformed(format!("snapshot file name {:?}", file.path)));
         }
     }
     if !manifest.membership.is_empty() {
-        codec::decode_membership(&manifest.membership)
-            .map_err(|error| HandleError::Malformed(error.to_string()))?;
+        codec::decode_membership(&manifest.membership).map_err(|error| HandleError::Malformed(error.to_string()))?;
     }
     Ok(())
 }
@@ -177,10 +146,7 @@ fn discard_others(dir: &Path, keep: &str) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name
-            .to_str()
-            .is_some_and(|name| name.starts_with(RECEIVING) && name != keep)
-        {
+        if name.to_str().is_some_and(|name| name.starts_with(RECEIVING) && name != keep) {
             snapshot::remove(&entry.path());
         }
     }
@@ -190,12 +156,9 @@ fn discard_others(dir: &Path, keep: &str) -> io::Result<()> {
 impl Transfer {
     fn applied(&self) -> AppliedState {
         let manifest = &self.manifest;
-        let membership = (!manifest.membership.is_empty())
-            .then(|| (manifest.membership_at, manifest.membership.clone()));
-        AppliedState {
-            position: manifest.position,
-            membership,
-        }
+        let membership =
+            (!manifest.membership.is_empty()).then(|| (manifest.membership_at, manifest.membership.clone()));
+        AppliedState { position: manifest.position, membership }
     }
 
     /// Creates the folders and says how much of each file is there.
@@ -207,12 +170,7 @@ impl Transfer {
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
-            let there = fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&path)?
-                .metadata()?
-                .len();
+            let there = fs::OpenOptions::new().create(true).append(true).open(&path)?.metadata()?.len();
             if there > file.length_bytes {
                 fs::File::create(&path)?;
                 have.push(0);
@@ -226,14 +184,9 @@ impl Transfer {
     /// Appends a part if it fits the end of its file. Returns where the file ends now.
     fn write(&self, part: &Part) -> io::Result<u64> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_string());
-        let info = self
-            .manifest
-            .files
-            .get(part.file as usize)
-            .ok_or_else(|| invalid("no such file in the snapshot"))?;
-        let mut file = fs::OpenOptions::new()
-            .append(true)
-            .open(self.path.join(&info.path))?;
+        let info =
+            self.manifest.files.get(part.file as usize).ok_or_else(|| invalid("no such file in the snapshot"))?;
+        let mut file = fs::OpenOptions::new().append(true).open(self.path.join(&info.path))?;
         let end = file.metadata()?.len();
         if part.offset_bytes != end {
             return Ok(end);

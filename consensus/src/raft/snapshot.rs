@@ -39,12 +39,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new(path: PathBuf, applied: AppliedState, keep: bool) -> Self {
-        Self {
-            path,
-            applied,
-            keep: AtomicBool::new(keep),
-            manifest: Mutex::new(None),
-        }
+        Self { path, applied, keep: AtomicBool::new(keep), manifest: Mutex::new(None) }
     }
 
     /// Whether the folder outlives its holders.
@@ -69,12 +64,7 @@ impl Folder {
         list(&self.path, "", &mut files)?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let (membership_at, membership) = self.applied.membership.clone().unwrap_or_default();
-        let manifest = Arc::new(Manifest {
-            position: self.applied.position,
-            membership_at,
-            membership,
-            files,
-        });
+        let manifest = Arc::new(Manifest { position: self.applied.position, membership_at, membership, files });
         *known = Some(manifest.clone());
         Ok(manifest)
     }
@@ -106,19 +96,13 @@ fn list(folder: &Path, below: &str, out: &mut Vec<FileInfo>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        let name = name
-            .to_str()
-            .ok_or_else(|| io::Error::other(format!("{}: not UTF-8", entry.path().display())))?;
+        let name = name.to_str().ok_or_else(|| io::Error::other(format!("{}: not UTF-8", entry.path().display())))?;
         let path = format!("{below}{name}");
         if entry.file_type()?.is_dir() {
             list(&entry.path(), &format!("{path}/"), out)?;
         } else {
             let (length_bytes, sha256) = hash_file(&entry.path())?;
-            out.push(FileInfo {
-                path,
-                length_bytes,
-                sha256,
-            });
+            out.push(FileInfo { path, length_bytes, sha256 });
         }
     }
     Ok(())
@@ -173,22 +157,13 @@ impl Snapshots {
         finished.sort();
         let mut current = None;
         while let Some((_, position, path)) = finished.pop() {
-            let usable = applier
-                .inspect(&path)
-                .ok()
-                .filter(|applied| applied.position == Some(position));
+            let usable = applier.inspect(&path).ok().filter(|applied| applied.position == Some(position));
             match usable {
-                Some(applied) if current.is_none() => {
-                    current = Some(Arc::new(Folder::new(path, applied, true)))
-                }
+                Some(applied) if current.is_none() => current = Some(Arc::new(Folder::new(path, applied, true))),
                 _ => remove(&path),
             }
         }
-        Ok(Self {
-            dir: dir.to_path_buf(),
-            current: Mutex::new(current),
-            rebuild: AtomicBool::new(false),
-        })
+        Ok(Self { dir: dir.to_path_buf(), current: Mutex::new(current), rebuild: AtomicBool::new(false) })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -205,10 +180,7 @@ impl Snapshots {
         }
         // Without a position the folder is never found again: there is nothing in it to find.
         let position = applied.position.unwrap_or_default();
-        let name = format!(
-            "{FINISHED}{:020}-{}-{}",
-            position.index, position.term, position.leader
-        );
+        let name = format!("{FINISHED}{:020}-{}-{}", position.index, position.term, position.leader);
         let unfinished = self.dir.join(format!("{UNFINISHED}{name}"));
         let path = self.dir.join(name);
         remove(&unfinished);
@@ -216,12 +188,7 @@ impl Snapshots {
         let snapshot = applier.checkpoint(&unfinished)?;
         fs::rename(&unfinished, &path)
             .and_then(|()| sync_dir(&self.dir))
-            .map_err(|error| {
-                Fatal(format!(
-                    "{}: the snapshot could not be put in place: {error}",
-                    path.display()
-                ))
-            })?;
+            .map_err(|error| Fatal(format!("{}: the snapshot could not be put in place: {error}", path.display())))?;
         let folder = Arc::new(Folder::new(path, snapshot.applied, true));
         self.replace(Some(folder.clone()));
         Ok(folder)
@@ -265,21 +232,12 @@ fn parse_name(name: &str) -> Option<Position> {
     let mut numbers = name.strip_prefix(FINISHED)?.splitn(3, '-').map(str::parse);
     let mut next = || numbers.next()?.ok();
     let (index, term, leader) = (next()?, next()?, next()?);
-    Some(Position {
-        term,
-        leader,
-        index,
-    })
+    Some(Position { term, leader, index })
 }
 
 /// openraft's form of a folder.
-pub(crate) fn snapshot(
-    folder: Arc<Folder>,
-) -> io::Result<Snapshot<LeaderId, u64, ledger::ids::NodeId, Arc<Folder>>> {
-    Ok(Snapshot {
-        meta: folder.meta()?,
-        snapshot: folder,
-    })
+pub(crate) fn snapshot(folder: Arc<Folder>) -> io::Result<Snapshot<LeaderId, u64, ledger::ids::NodeId, Arc<Folder>>> {
+    Ok(Snapshot { meta: folder.meta()?, snapshot: folder })
 }
 
 type Sending<T> = Result<T, StreamingError<TypeConfig>>;
@@ -297,14 +255,9 @@ async fn call<R: borsh::BorshDeserialize>(peer: &Peer, kind: u8, payload: Bytes)
 /// transfer the receiver says how much it has.
 pub(crate) async fn send(peer: &Peer, vote: &Vote, folder: &Arc<Folder>) -> Sending<Vote> {
     let hashing = folder.clone();
-    let manifest = blocking(move || hashing.manifest())
-        .await
-        .map_err(network)?;
+    let manifest = blocking(move || hashing.manifest()).await.map_err(network)?;
     let name = snapshot_name(&manifest).map_err(network)?;
-    let offer = wire::Offer {
-        vote: vote.into(),
-        manifest: (*manifest).clone(),
-    };
+    let offer = wire::Offer { vote: vote.into(), manifest: (*manifest).clone() };
     let have = match call(peer, wire::SNAPSHOT_OFFER, peer.request(&offer)).await? {
         wire::OfferReply::NotNeeded(vote) | wire::OfferReply::HigherVote(vote) => {
             return Ok(vote.into());
@@ -313,57 +266,28 @@ pub(crate) async fn send(peer: &Peer, vote: &Vote, folder: &Arc<Folder>) -> Send
     };
     for (number, info) in manifest.files.iter().enumerate() {
         let have = have.get(number).copied().unwrap_or(0);
-        send_file(
-            peer,
-            &name,
-            number as u32,
-            &folder.path.join(&info.path),
-            info.length_bytes,
-            have,
-        )
-        .await?;
+        send_file(peer, &name, number as u32, &folder.path.join(&info.path), info.length_bytes, have).await?;
     }
-    let done = wire::Done {
-        vote: vote.into(),
-        snapshot: name,
-    };
+    let done = wire::Done { vote: vote.into(), snapshot: name };
     // Verifying and installing takes as long as the snapshot is large.
     let patience = peer.call_timeout() * 100;
-    let reply = peer
-        .call(wire::SNAPSHOT_DONE, peer.request(&done), patience)
-        .await;
+    let reply = peer.call(wire::SNAPSHOT_DONE, peer.request(&done), patience).await;
     match reply.map_err(RPCError::from)? {
         wire::DoneReply::Installed(vote) => Ok(vote.into()),
         wire::DoneReply::Again(reason) => Err(network(reason)),
     }
 }
 
-async fn send_file(
-    peer: &Peer,
-    name: &[u8; 32],
-    file: u32,
-    path: &Path,
-    length: u64,
-    have: u64,
-) -> Sending<()> {
+async fn send_file(peer: &Peer, name: &[u8; 32], file: u32, path: &Path, length: u64, have: u64) -> Sending<()> {
     let mut offset = have.min(length);
     while offset < length {
         let path = path.to_path_buf();
-        let data = blocking(move || read_part(&path, offset))
-            .await
-            .map_err(network)?;
-        let part = wire::Part {
-            snapshot: *name,
-            file,
-            offset_bytes: offset,
-            data,
-        };
+        let data = blocking(move || read_part(&path, offset)).await.map_err(network)?;
+        let part = wire::Part { snapshot: *name, file, offset_bytes: offset, data };
         let next = match call(peer, wire::SNAPSHOT_PART, peer.request(&part)).await? {
             wire::PartReply::Continue(next) => next,
             wire::PartReply::Unknown => {
-                return Err(network(
-                    "the receiver is not receiving this snapshot any more",
-                ));
+                return Err(network("the receiver is not receiving this snapshot any more"));
             }
         };
         if next <= offset {
@@ -378,13 +302,9 @@ fn read_part(path: &Path, offset: u64) -> io::Result<Bytes> {
     let mut file = fs::File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut data = Vec::with_capacity(wire::PART_BYTES_MAX);
-    file.take(wire::PART_BYTES_MAX as u64)
-        .read_to_end(&mut data)?;
+    file.take(wire::PART_BYTES_MAX as u64).read_to_end(&mut data)?;
     if data.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            format!("{}: shorter than listed", path.display()),
-        ));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{}: shorter than listed", path.display())));
     }
     Ok(data.into())
 }
@@ -393,7 +313,5 @@ fn read_part(path: &Path, offset: u64) -> io::Result<Bytes> {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }

@@ -39,23 +39,16 @@ pub(crate) struct Streams {
 
 impl Streams {
     /// Answers one append of replica `from`.
-    pub(crate) async fn append(
-        &self,
-        raft: &Raft,
-        from: u64,
-        append: Append,
-    ) -> Result<AppendReply, HandleError> {
+    pub(crate) async fn append(&self, raft: &Raft, from: u64, append: Append) -> Result<AppendReply, HandleError> {
         if append.stream == 0 {
             let previous = append.request.prev_log_id;
             let end = super::wire::append_end(&append.request);
-            let reply = raft
-                .append_entries(append.request)
-                .await
-                .map_err(|error| HandleError::Stopped(error.to_string()))?;
+            let reply =
+                raft.append_entries(append.request).await.map_err(|error| HandleError::Stopped(error.to_string()))?;
             return match reply {
-                openraft::raft::AppendEntriesResponse::Conflict if previous.is_none() => Err(
-                    HandleError::Malformed("conflict without a previous entry".into()),
-                ),
+                openraft::raft::AppendEntriesResponse::Conflict if previous.is_none() => {
+                    Err(HandleError::Malformed("conflict without a previous entry".into()))
+                }
                 reply => Ok(answer(reply.into_stream_result(previous, end))),
             };
         }
@@ -72,19 +65,10 @@ impl Streams {
         self.senders.lock().clear();
     }
 
-    fn enqueue(
-        &self,
-        raft: &Raft,
-        from: u64,
-        append: Append,
-        answer: Answer,
-    ) -> Result<(), HandleError> {
+    fn enqueue(&self, raft: &Raft, from: u64, append: Append, answer: Answer) -> Result<(), HandleError> {
         let mut senders = self.senders.lock();
         let streams = senders.entry(from).or_default();
-        let at = match streams
-            .iter()
-            .position(|stream| stream.name == append.stream)
-        {
+        let at = match streams.iter().position(|stream| stream.name == append.stream) {
             Some(at) => at,
             None => {
                 if streams.len() == STREAMS_PER_SENDER_MAX {
@@ -98,9 +82,7 @@ impl Streams {
         if append.sequence < stream.next || append.sequence - stream.next >= WAITING_MAX as u64 {
             return Err(HandleError::OutOfOrder);
         }
-        stream
-            .early
-            .insert(append.sequence, (append.request, answer));
+        stream.early.insert(append.sequence, (append.request, answer));
         while let Some(ready) = stream.early.remove(&stream.next) {
             stream.next += 1;
             // Full or closed: the answer's sender is dropped, and the sender of the append is told.
@@ -116,12 +98,7 @@ impl Incoming {
     fn start(raft: Raft, name: u64) -> Self {
         let (ready, requests) = mpsc::channel(WAITING_MAX);
         tokio::spawn(serve(raft, requests));
-        Self {
-            name,
-            next: 0,
-            early: BTreeMap::new(),
-            ready,
-        }
+        Self { name, next: 0, early: BTreeMap::new(), ready }
     }
 }
 

@@ -61,20 +61,10 @@ pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 
 /// The port's form of a log id.
 pub(crate) fn position(id: &LogId) -> Position {
-    Position {
-        term: id.leader_id.term,
-        leader: id.leader_id.node_id,
-        index: id.index,
-    }
+    Position { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
 }
 
 /// openraft's form of a position.
 pub(crate) fn log_id(position: &Position) -> LogId {
-    LogId::new(
-        LeaderId {
-            term: position.term,
-            node_id: position.leader,
-        },
-        position.index,
-    )
+    LogId::new(LeaderId { term: position.term, node_id: position.leader }, position.index)
 }

@@ -7,9 +7,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::entry::RaftEntry;
-use openraft::raft::{
-    AppendEntriesRequest, TransferLeaderError, TransferLeaderRequest, VoteRequest, VoteResponse,
-};
+use openraft::raft::{AppendEntriesRequest, TransferLeaderError, TransferLeaderRequest, VoteRequest, VoteResponse};
 
 use super::codec::{self, CodecError, VoteBytes};
 use super::types::{LogId, TypeConfig, log_id, position};
@@ -48,14 +46,8 @@ pub(crate) fn open_request(mut payload: Bytes) -> Result<Incoming, CodecError> {
         return Err(CodecError(format!("request of {} bytes", payload.len())));
     }
     match payload.get_u8() {
-        VERSION => Ok(Incoming {
-            to: payload.get_u64_le(),
-            from: payload.get_u64_le(),
-            body: payload,
-        }),
-        version => Err(CodecError(format!(
-            "request in version {version}; this node speaks {VERSION}"
-        ))),
+        VERSION => Ok(Incoming { to: payload.get_u64_le(), from: payload.get_u64_le(), body: payload }),
+        version => Err(CodecError(format!("request in version {version}; this node speaks {VERSION}"))),
     }
 }
 
@@ -120,11 +112,7 @@ pub(crate) struct Append {
 /// An append request.
 pub(crate) fn append(to: u64, from: u64, append: &Append) -> Bytes {
     let request = &append.request;
-    let entries = request
-        .entries
-        .iter()
-        .map(|entry| codec::entry_bytes(entry) + 4)
-        .sum::<usize>();
+    let entries = request.entries.iter().map(|entry| codec::entry_bytes(entry) + 4).sum::<usize>();
     let mut out = request_head(to, from, 128 + entries);
     let head = AppendHead {
         stream: append.stream,
@@ -148,20 +136,13 @@ pub(crate) fn append(to: u64, from: u64, append: &Append) -> Bytes {
 /// Reverse of [`append`], for the body.
 pub(crate) fn open_append(body: &Bytes) -> Result<Append, CodecError> {
     let mut rest = body.as_ref();
-    let head = AppendHead::deserialize(&mut rest)
-        .map_err(|error| CodecError(format!("append: {error}")))?;
+    let head = AppendHead::deserialize(&mut rest).map_err(|error| CodecError(format!("append: {error}")))?;
     let mut rest = body.slice(body.len() - rest.len()..);
-    let mut index = head
-        .previous
-        .map_or(Some(0), |previous| previous.index.checked_add(1));
+    let mut index = head.previous.map_or(Some(0), |previous| previous.index.checked_add(1));
     let mut entries = Vec::with_capacity((head.entries as usize).min(rest.len() / 4));
     for _ in 0..head.entries {
         let at = index.ok_or_else(|| CodecError("append: the index space is used up".into()))?;
-        let length = if rest.len() < 4 {
-            usize::MAX
-        } else {
-            rest.get_u32_le() as usize
-        };
+        let length = if rest.len() < 4 { usize::MAX } else { rest.get_u32_le() as usize };
         if rest.len() < length {
             return Err(CodecError(format!("append: entry {at} is cut off")));
         }
@@ -177,20 +158,12 @@ pub(crate) fn open_append(body: &Bytes) -> Result<Append, CodecError> {
         entries,
         leader_commit: head.committed.as_ref().map(log_id),
     };
-    Ok(Append {
-        stream: head.stream,
-        sequence: head.sequence,
-        request,
-    })
+    Ok(Append { stream: head.stream, sequence: head.sequence, request })
 }
 
 /// Last log id of an append, whose success confirms everything up to it.
 pub(crate) fn append_end(request: &AppendEntriesRequest<TypeConfig>) -> Option<LogId> {
-    request
-        .entries
-        .last()
-        .map(RaftEntry::log_id)
-        .or(request.prev_log_id)
+    request.entries.last().map(RaftEntry::log_id).or(request.prev_log_id)
 }
 
 /// Answer to an append.
@@ -215,11 +188,7 @@ pub(crate) struct VoteCall {
 impl From<&VoteRequest<TypeConfig>> for VoteCall {
     fn from(request: &VoteRequest<TypeConfig>) -> Self {
         let last = request.last_log_id.as_ref().map(position);
-        Self {
-            vote: (&request.vote).into(),
-            last,
-            transfer: request.leadership_transfer,
-        }
+        Self { vote: (&request.vote).into(), last, transfer: request.leadership_transfer }
     }
 }
 
@@ -242,21 +211,13 @@ pub(crate) struct VoteReply {
 impl From<&VoteResponse<TypeConfig>> for VoteReply {
     fn from(response: &VoteResponse<TypeConfig>) -> Self {
         let last = response.last_log_id.as_ref().map(position);
-        Self {
-            vote: (&response.vote).into(),
-            last,
-            granted: response.vote_granted,
-        }
+        Self { vote: (&response.vote).into(), last, granted: response.vote_granted }
     }
 }
 
 impl From<VoteReply> for VoteResponse<TypeConfig> {
     fn from(reply: VoteReply) -> Self {
-        Self {
-            vote: reply.vote.into(),
-            vote_granted: reply.granted,
-            last_log_id: reply.last.as_ref().map(log_id),
-        }
+        Self { vote: reply.vote.into(), vote_granted: reply.granted, last_log_id: reply.last.as_ref().map(log_id) }
     }
 }
 
@@ -280,11 +241,7 @@ impl From<&TransferLeaderRequest<TypeConfig>> for TransferCall {
 
 impl From<TransferCall> for TransferLeaderRequest<TypeConfig> {
     fn from(call: TransferCall) -> Self {
-        Self::new(
-            call.from_leader.into(),
-            call.to,
-            call.last.as_ref().map(log_id),
-        )
+        Self::new(call.from_leader.into(), call.to, call.last.as_ref().map(log_id))
     }
 }
 
@@ -313,14 +270,12 @@ impl From<Result<(), TransferLeaderError<TypeConfig>>> for TransferReply {
     fn from(result: Result<(), TransferLeaderError<TypeConfig>>) -> Self {
         match result {
             Ok(()) => Self::Accepted,
-            Err(TransferLeaderError::VoteChanged { expected, actual }) => Self::VoteChanged {
-                expected: (&expected).into(),
-                actual: (&actual).into(),
-            },
-            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => Self::LogNotFlushed {
-                expected: expected.as_ref().map(position),
-                actual: actual.as_ref().map(position),
-            },
+            Err(TransferLeaderError::VoteChanged { expected, actual }) => {
+                Self::VoteChanged { expected: (&expected).into(), actual: (&actual).into() }
+            }
+            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+                Self::LogNotFlushed { expected: expected.as_ref().map(position), actual: actual.as_ref().map(position) }
+            }
         }
     }
 }
@@ -330,17 +285,12 @@ impl From<TransferReply> for Result<(), TransferLeaderError<TypeConfig>> {
         match reply {
             TransferReply::Accepted => Ok(()),
             TransferReply::VoteChanged { expected, actual } => {
-                Err(TransferLeaderError::VoteChanged {
-                    expected: expected.into(),
-                    actual: actual.into(),
-                })
+                Err(TransferLeaderError::VoteChanged { expected: expected.into(), actual: actual.into() })
             }
-            TransferReply::LogNotFlushed { expected, actual } => {
-                Err(TransferLeaderError::LogNotFlushed {
-                    expected: expected.as_ref().map(log_id),
-                    actual: actual.as_ref().map(log_id),
-                })
-            }
+            TransferReply::LogNotFlushed { expected, actual } => Err(TransferLeaderError::LogNotFlushed {
+                expected: expected.as_ref().map(log_id),
+                actual: actual.as_ref().map(log_id),
+            }),
         }
     }
 }

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use cross_shard::stream::{self, StreamLeaf, inbox_leaves, outbox_leaves};
 use cross_shard::{AckProof, Bundle, Message};
 use ledger::hash::{Hash32, sha256};
-use ledger::ids::{
-    Address, AssetId, ClusterId, Epoch, GroupId, Height, Incarnation, LayoutVersion, NodeId, OrgId,
-};
+use ledger::ids::{Address, AssetId, ClusterId, Epoch, GroupId, Height, Incarnation, LayoutVersion, NodeId, OrgId};
 use ledger::ids::{TimeMs, TxId};
 use ledger::rules::Credit;
 use ledger::view::View;
@@ -68,22 +66,11 @@ pub struct Group {
 impl Group {
     pub fn new(ordinal: u32) -> Self {
         let id = GroupId::shard(ordinal);
-        let keys: Vec<_> = (0..3u8)
-            .map(|node| SecretKey::derive(&[node], &ordinal.to_le_bytes()))
-            .collect();
-        let members = (1..).zip(&keys).map(|(node, key)| Member {
-            node: NodeId(node),
-            org: OrgId(0),
-            key: key.public(),
-        });
+        let keys: Vec<_> = (0..3u8).map(|node| SecretKey::derive(&[node], &ordinal.to_le_bytes())).collect();
+        let members =
+            (1..).zip(&keys).map(|(node, key)| Member { node: NodeId(node), org: OrgId(0), key: key.public() });
         let committee = Committee::majority(id, Incarnation(0), Epoch(0), members.collect());
-        Self {
-            id,
-            state: State::new(),
-            committee,
-            keys,
-            height: 0,
-        }
+        Self { id, state: State::new(), committee, keys, height: 0 }
     }
 
     /// Makes another group's committee known, as the beacon's mail would.
@@ -98,9 +85,7 @@ impl Group {
 
     /// Makes a block whose header commits to the streams as they are, signed by two of three.
     pub fn certify(&mut self) -> Certified {
-        let ((outbox, inbox), _) = with_view(&mut self.state, |view| {
-            (outbox_leaves(view), inbox_leaves(view))
-        });
+        let ((outbox, inbox), _) = with_view(&mut self.state, |view| (outbox_leaves(view), inbox_leaves(view)));
         self.height += 1;
         let header = Header {
             version: 1,
@@ -123,34 +108,17 @@ impl Group {
             flags: 0,
         };
         let digest = header.hash();
-        let signatures = (1..)
-            .zip(&self.keys)
-            .take(2)
-            .map(|(node, key)| (NodeId(node), key.sign(&digest)));
-        let certificate = Certificate {
-            version: 1,
-            header,
-            signatures: signatures.collect(),
-        };
-        Certified {
-            certificate,
-            outbox,
-            inbox,
-        }
+        let signatures = (1..).zip(&self.keys).take(2).map(|(node, key)| (NodeId(node), key.sign(&digest)));
+        let certificate = Certificate { version: 1, header, signatures: signatures.collect() };
+        Certified { certificate, outbox, inbox }
     }
 
     /// Sequence number, in state, of the next message to take from a source.
     pub fn cursor(&mut self, source: GroupId) -> u64 {
-        with_view(&mut self.state, |view| {
-            stream::in_cursor(view, source).next_seq
-        })
-        .0
+        with_view(&mut self.state, |view| stream::in_cursor(view, source).next_seq).0
     }
 
-    pub fn deliver(
-        &mut self,
-        bundle: &Bundle,
-    ) -> (Result<Vec<(u64, Message)>, ledger::Reject>, bool) {
+    pub fn deliver(&mut self, bundle: &Bundle) -> (Result<Vec<(u64, Message)>, ledger::Reject>, bool) {
         let me = self.id;
         with_view(&mut self.state, |view| bundle.deliver(view, me))
     }
@@ -178,10 +146,7 @@ pub fn bundle(at: &Certified, sent: &[Vec<u8>], dest: GroupId, first: usize, end
         dest,
         first_seq: first as u64,
         messages: sent[first.min(end)..end].to_vec(),
-        tail: sent[end..head]
-            .iter()
-            .map(|message| stream::message_hash(message))
-            .collect(),
+        tail: sent[end..head].iter().map(|message| stream::message_hash(message)).collect(),
         leaf,
         path,
         certificate: at.certificate.clone(),
@@ -191,10 +156,5 @@ pub fn bundle(at: &Certified, sent: &[Vec<u8>], dest: GroupId, first: usize, end
 /// The acknowledgement for `source` under what the destination certified.
 pub fn ack(at: &Certified, source: GroupId) -> Option<AckProof> {
     let (leaf, path) = leaf_of(&at.inbox, source)?;
-    Some(AckProof {
-        version: 1,
-        leaf,
-        path,
-        certificate: at.certificate.clone(),
-    })
+    Some(AckProof { version: 1, leaf, path, certificate: at.certificate.clone() })
 }

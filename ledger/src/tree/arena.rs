@@ -76,10 +76,7 @@ pub(super) struct Arena<T> {
 
 impl<T> Arena<T> {
     pub(super) const fn new() -> Self {
-        Self {
-            items: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { items: Vec::new(), free: Vec::new() }
     }
 
     /// Number of nodes in use.

@@ -18,16 +18,8 @@ const LEAF_DOMAIN: &[u8; 13] = b"JMT::LeafNode";
 const INTERNAL_DOMAIN: &[u8; 16] = b"JMT::IntrnalNode";
 
 /// The SHA-256 initial state (FIPS 180-4, 5.3.3).
-const SHA256_INIT: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const SHA256_INIT: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// What a subtree is made of; it decides whether a parent collapses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -51,10 +43,7 @@ pub struct SubtreeRoot {
 
 impl SubtreeRoot {
     /// The root of a subtree without leaves.
-    pub const EMPTY: Self = Self {
-        hash: PLACEHOLDER,
-        kind: SubtreeKind::Empty,
-    };
+    pub const EMPTY: Self = Self { hash: PLACEHOLDER, kind: SubtreeKind::Empty };
 }
 
 /// The root of the parent of two sibling subtrees.
@@ -67,10 +56,9 @@ pub fn combine(left: SubtreeRoot, right: SubtreeRoot) -> SubtreeRoot {
         (Empty, Empty) => SubtreeRoot::EMPTY,
         (Leaf, Empty) => left,
         (Empty, Leaf) => right,
-        (Internal, _) | (_, Internal) | (Leaf, Leaf) => SubtreeRoot {
-            hash: internal_hash(&left.hash, &right.hash),
-            kind: Internal,
-        },
+        (Internal, _) | (_, Internal) | (Leaf, Leaf) => {
+            SubtreeRoot { hash: internal_hash(&left.hash, &right.hash), kind: Internal }
+        }
     }
 }
 
@@ -91,18 +79,10 @@ pub fn internal_hash(left: &NodeHash, right: &NodeHash) -> NodeHash {
 
 /// Hashes upwards through one-sided inner nodes, from depth `bottom` to depth `top`,
 /// along the path of `position`.
-pub(super) fn chain_hash(
-    mut hash: NodeHash,
-    position: &Position,
-    top: u16,
-    bottom: u16,
-) -> NodeHash {
+pub(super) fn chain_hash(mut hash: NodeHash, position: &Position, top: u16, bottom: u16) -> NodeHash {
     for depth in (top..bottom).rev() {
-        hash = if bit(position, depth) {
-            internal_hash(&PLACEHOLDER, &hash)
-        } else {
-            internal_hash(&hash, &PLACEHOLDER)
-        };
+        hash =
+            if bit(position, depth) { internal_hash(&PLACEHOLDER, &hash) } else { internal_hash(&hash, &PLACEHOLDER) };
     }
     hash
 }
@@ -152,33 +132,15 @@ mod tests {
 
     #[test]
     fn combine_collapses_only_single_leaves() {
-        let leaf = SubtreeRoot {
-            hash: [1; 32],
-            kind: SubtreeKind::Leaf,
-        };
-        let inner = SubtreeRoot {
-            hash: [2; 32],
-            kind: SubtreeKind::Internal,
-        };
+        let leaf = SubtreeRoot { hash: [1; 32], kind: SubtreeKind::Leaf };
+        let inner = SubtreeRoot { hash: [2; 32], kind: SubtreeKind::Internal };
         let empty = SubtreeRoot::EMPTY;
         assert_eq!(combine(empty, empty), empty);
         assert_eq!(combine(leaf, empty), leaf);
         assert_eq!(combine(empty, leaf), leaf);
-        assert_eq!(
-            combine(inner, empty).hash,
-            internal_hash(&inner.hash, &PLACEHOLDER)
-        );
-        assert_eq!(
-            combine(empty, inner).hash,
-            internal_hash(&PLACEHOLDER, &inner.hash)
-        );
-        assert_eq!(
-            combine(leaf, leaf).hash,
-            internal_hash(&leaf.hash, &leaf.hash)
-        );
-        assert_eq!(
-            combine(leaf, inner).hash,
-            internal_hash(&leaf.hash, &inner.hash)
-        );
+        assert_eq!(combine(inner, empty).hash, internal_hash(&inner.hash, &PLACEHOLDER));
+        assert_eq!(combine(empty, inner).hash, internal_hash(&PLACEHOLDER, &inner.hash));
+        assert_eq!(combine(leaf, leaf).hash, internal_hash(&leaf.hash, &leaf.hash));
+        assert_eq!(combine(leaf, inner).hash, internal_hash(&leaf.hash, &inner.hash));
     }
 }

@@ -32,9 +32,7 @@ mod proof;
 mod reshape;
 mod state;
 
-pub use hash::{
-    PLACEHOLDER, SubtreeKind, SubtreeRoot, combine, internal_hash, leaf_hash, value_hash,
-};
+pub use hash::{PLACEHOLDER, SubtreeKind, SubtreeRoot, combine, internal_hash, leaf_hash, value_hash};
 pub use paged::{LeafSource, PAGE_BITS_MAX, PagedError, PagedTree};
 pub use prefix::BitPrefix;
 pub use proof::{PROOF_VERSION, ProofError, ProofLeaf, SIBLINGS_MAX, TreeProof};

@@ -9,10 +9,7 @@
 use super::hash::combine;
 use super::prefix::bit;
 use super::state::Update;
-use super::{
-    BitPrefix, DEPTH_MAX, NodeHash, Position, StateTree, SubtreeKind, SubtreeRoot, TreeError,
-    TreeProof,
-};
+use super::{BitPrefix, DEPTH_MAX, NodeHash, Position, StateTree, SubtreeKind, SubtreeRoot, TreeError, TreeProof};
 
 /// Most bits the top of a paged tree may cover: 65,536 pages.
 pub const PAGE_BITS_MAX: u16 = 16;
@@ -24,10 +21,7 @@ pub trait LeafSource {
 
     /// The leaves under `prefix`, in ascending order of position, as of the last batch
     /// that was persisted.
-    fn leaves(
-        &self,
-        prefix: &BitPrefix,
-    ) -> impl Iterator<Item = Result<(Position, NodeHash), Self::Error>>;
+    fn leaves(&self, prefix: &BitPrefix) -> impl Iterator<Item = Result<(Position, NodeHash), Self::Error>>;
 }
 
 /// Why a paged tree refused a call. Nothing has changed when one is returned.
@@ -86,11 +80,7 @@ pub struct PagedTree {
 impl PagedTree {
     /// A tree over `2^page_bits` pages with the given roots, in ascending order of prefix.
     /// Whoever calls this compares [`root`](Self::root) with the certified one.
-    pub fn open<E>(
-        prefix: BitPrefix,
-        page_bits: u16,
-        page_roots: &[SubtreeRoot],
-    ) -> Result<Self, PagedError<E>> {
+    pub fn open<E>(prefix: BitPrefix, page_bits: u16, page_roots: &[SubtreeRoot]) -> Result<Self, PagedError<E>> {
         let fits = page_bits <= PAGE_BITS_MAX && prefix.len() + page_bits <= DEPTH_MAX;
         if !fits || page_roots.len() != 1 << page_bits {
             return Err(PagedError::Shape);
@@ -101,14 +91,7 @@ impl PagedTree {
         for node in (1..count).rev() {
             top[node] = combine(top[2 * node], top[2 * node + 1]);
         }
-        Ok(Self {
-            prefix,
-            page_bits,
-            top,
-            pages: vec![None; count],
-            resident_leaves: 0,
-            uses: 0,
-        })
+        Ok(Self { prefix, page_bits, top, pages: vec![None; count], resident_leaves: 0, uses: 0 })
     }
 
     /// The prefix this tree owns.
@@ -177,11 +160,7 @@ impl PagedTree {
     }
 
     /// Proves what `position` holds, as [`StateTree::prove`] does.
-    pub fn prove<S: LeafSource>(
-        &mut self,
-        source: &S,
-        position: &Position,
-    ) -> Result<TreeProof, PagedError<S::Error>> {
+    pub fn prove<S: LeafSource>(&mut self, source: &S, position: &Position) -> Result<TreeProof, PagedError<S::Error>> {
         if !self.prefix.contains(position) {
             return Err(TreeError::OutsidePrefix.into());
         }
@@ -210,9 +189,8 @@ impl PagedTree {
             return;
         }
         let resident = self.pages.iter().enumerate();
-        let mut by_use: Vec<(u64, usize)> = resident
-            .filter_map(|(page, slot)| Some((slot.as_ref()?.used_at, page)))
-            .collect();
+        let mut by_use: Vec<(u64, usize)> =
+            resident.filter_map(|(page, slot)| Some((slot.as_ref()?.used_at, page))).collect();
         by_use.sort_unstable();
         for (_, page) in by_use {
             if self.resident_leaves <= leaves_max {
@@ -240,27 +218,19 @@ impl PagedTree {
         self.load(source, page)?;
         let only = self.page(page).leaves().next();
         let (position, value_hash) = only.ok_or(PagedError::PageMismatch { page: page as u32 })?;
-        let leaf = super::ProofLeaf {
-            position,
-            value_hash,
-        };
+        let leaf = super::ProofLeaf { position, value_hash };
         Ok(TreeProof::new(Some(leaf), siblings))
     }
 
     /// Number of the page that a position under the prefix belongs to.
     fn page_of(&self, position: &Position) -> usize {
         let bits = self.prefix.len()..self.prefix.len() + self.page_bits;
-        bits.fold(0, |page, depth| {
-            2 * page + usize::from(bit(position, depth))
-        })
+        bits.fold(0, |page, depth| 2 * page + usize::from(bit(position, depth)))
     }
 
     /// Hashes the top again above the changed pages, level by level.
     fn rehash_above(&mut self, changed: &[(u32, SubtreeRoot)]) {
-        let mut level: Vec<usize> = changed
-            .iter()
-            .map(|(page, _)| self.pages.len() + *page as usize)
-            .collect();
+        let mut level: Vec<usize> = changed.iter().map(|(page, _)| self.pages.len() + *page as usize).collect();
         for _ in 0..self.page_bits {
             for node in &mut level {
                 *node /= 2;
@@ -296,10 +266,7 @@ impl PagedTree {
             return Err(PagedError::PageMismatch { page: page as u32 });
         }
         self.resident_leaves += tree.len();
-        self.pages[page] = Some(Box::new(Page {
-            tree,
-            used_at: self.uses,
-        }));
+        self.pages[page] = Some(Box::new(Page { tree, used_at: self.uses }));
         Ok(())
     }
 

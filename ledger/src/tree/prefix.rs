@@ -37,10 +37,7 @@ pub struct BitPrefix {
 
 impl BitPrefix {
     /// The empty prefix: the whole tree.
-    pub const ROOT: Self = Self {
-        bits: [0; 32],
-        len: 0,
-    };
+    pub const ROOT: Self = Self { bits: [0; 32], len: 0 };
 
     /// The first `len` bits of `position`; `None` when `len` is more than 256.
     pub fn of(position: &Position, len: u16) -> Option<Self> {
@@ -108,10 +105,7 @@ impl BorshDeserialize for BitPrefix {
         let len = u16::deserialize_reader(reader)?;
         match Self::of(&bits, len) {
             Some(prefix) if prefix.bits == bits => Ok(prefix),
-            _ => Err(Error::new(
-                ErrorKind::InvalidData,
-                "bit prefix is not canonical",
-            )),
+            _ => Err(Error::new(ErrorKind::InvalidData, "bit prefix is not canonical")),
         }
     }
 }

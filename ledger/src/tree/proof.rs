@@ -119,12 +119,7 @@ impl TreeProof {
     ///
     /// `prefix` matters even more than in [`verify_inclusion`](Self::verify_inclusion):
     /// with a wrong one, an empty place elsewhere could pass for this one.
-    pub fn verify_exclusion(
-        &self,
-        root: &NodeHash,
-        prefix: &BitPrefix,
-        position: &Position,
-    ) -> Result<(), ProofError> {
+    pub fn verify_exclusion(&self, root: &NodeHash, prefix: &BitPrefix, position: &Position) -> Result<(), ProofError> {
         if let Some(leaf) = &self.leaf {
             if leaf.position == *position {
                 return Err(ProofError::Present);
@@ -138,12 +133,7 @@ impl TreeProof {
     }
 
     /// Hashes from the end of the path up to the root, along the bits of `position`.
-    fn verify_path(
-        &self,
-        root: &NodeHash,
-        prefix: &BitPrefix,
-        position: &Position,
-    ) -> Result<(), ProofError> {
+    fn verify_path(&self, root: &NodeHash, prefix: &BitPrefix, position: &Position) -> Result<(), ProofError> {
         if !prefix.contains(position) {
             return Err(ProofError::OutsidePrefix);
         }
@@ -158,17 +148,9 @@ impl TreeProof {
         let mut depth = prefix.len() + self.siblings.len() as u16;
         for sibling in self.siblings.iter().rev() {
             depth -= 1;
-            hash = if bit(position, depth) {
-                internal_hash(sibling, &hash)
-            } else {
-                internal_hash(&hash, sibling)
-            };
+            hash = if bit(position, depth) { internal_hash(sibling, &hash) } else { internal_hash(&hash, sibling) };
         }
-        if hash == *root {
-            Ok(())
-        } else {
-            Err(ProofError::RootMismatch)
-        }
+        if hash == *root { Ok(()) } else { Err(ProofError::RootMismatch) }
     }
 }
 

@@ -25,10 +25,7 @@ impl StateTree {
                 return Err(TreeError::Unsorted);
             }
             previous = Some(position);
-            tree.leaves.insert(Leaf {
-                position,
-                value_hash,
-            });
+            tree.leaves.insert(Leaf { position, value_hash });
         }
         let count = u32::try_from(tree.len()).expect("the arena bounds the number of leaves");
         tree.branches.reserve(tree.len().saturating_sub(1));

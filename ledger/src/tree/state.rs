@@ -8,10 +8,7 @@
 use super::arena::{Arena, Branch, Leaf, Link, Target};
 use super::hash::{chain_hash, internal_hash, leaf_hash};
 use super::prefix::{bit, common_bits};
-use super::{
-    BitPrefix, DEPTH_MAX, NodeHash, PLACEHOLDER, Position, ProofLeaf, SubtreeKind, SubtreeRoot,
-    TreeProof,
-};
+use super::{BitPrefix, DEPTH_MAX, NodeHash, PLACEHOLDER, Position, ProofLeaf, SubtreeKind, SubtreeRoot, TreeProof};
 
 /// Why the tree refused a call. Nothing has changed when one is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,18 +106,12 @@ impl StateTree {
 
     /// All leaves in ascending order of position.
     pub fn leaves(&self) -> Leaves<'_> {
-        Leaves {
-            tree: self,
-            stack: vec![self.root],
-        }
+        Leaves { tree: self, stack: vec![self.root] }
     }
 
     /// Sets and deletes leaves. Later updates of a position win over earlier ones;
     /// deleting what is not there is no change.
-    pub fn apply(
-        &mut self,
-        updates: impl IntoIterator<Item = (Position, Option<NodeHash>)>,
-    ) -> Result<(), TreeError> {
+    pub fn apply(&mut self, updates: impl IntoIterator<Item = (Position, Option<NodeHash>)>) -> Result<(), TreeError> {
         let mut batch: Vec<Update> = updates.into_iter().collect();
         batch.sort_by_key(|update| update.0);
         batch.dedup_by(|later, kept| {
@@ -159,10 +150,7 @@ impl StateTree {
 
     /// The root with its kind, as [`combine`](super::combine) needs it.
     pub fn subtree_root(&mut self) -> SubtreeRoot {
-        SubtreeRoot {
-            hash: self.root(),
-            kind: kind_of(self.root),
-        }
+        SubtreeRoot { hash: self.root(), kind: kind_of(self.root) }
     }
 
     /// The root of the subtree under a longer prefix: what the root of a shard that took
@@ -173,10 +161,7 @@ impl StateTree {
         }
         self.root();
         let link = self.locate(prefix);
-        Ok(SubtreeRoot {
-            hash: self.hash_at(link, prefix.len()),
-            kind: kind_of(link),
-        })
+        Ok(SubtreeRoot { hash: self.hash_at(link, prefix.len()), kind: kind_of(link) })
     }
 
     /// Proves that `position` holds its value hash, or that it holds none.
@@ -193,10 +178,7 @@ impl StateTree {
                 Target::Empty => break None,
                 Target::Leaf(index) => {
                     let leaf = &self.leaves[index];
-                    break Some(ProofLeaf {
-                        position: leaf.position,
-                        value_hash: leaf.value_hash,
-                    });
+                    break Some(ProofLeaf { position: leaf.position, value_hash: leaf.value_hash });
                 }
                 Target::Branch(index) => {
                     let depth = u16::from(self.branches[index].depth);
@@ -233,11 +215,7 @@ impl StateTree {
                 Target::Branch(_) | Target::Leaf(_) => {
                     // Compressed bits were skipped on the way down: check them all at once.
                     let below = &self.leaves[self.any_leaf(link)].position;
-                    return if prefix.contains(below) {
-                        link
-                    } else {
-                        Link::EMPTY
-                    };
+                    return if prefix.contains(below) { link } else { Link::EMPTY };
                 }
             }
         }
@@ -256,14 +234,7 @@ impl StateTree {
     /// path to a node at `depth`, knowing that it shares the first `from`. At least
     /// `depth` when nothing leaves the path.
     #[inline]
-    fn shared_bits(
-        &self,
-        link: Link,
-        from: u16,
-        depth: u16,
-        first: &Position,
-        last: &Position,
-    ) -> u16 {
+    fn shared_bits(&self, link: Link, from: u16, depth: u16, first: &Position, last: &Position) -> u16 {
         if from == depth {
             return depth;
         }
@@ -323,21 +294,13 @@ impl StateTree {
         let path = &self.leaves[self.any_leaf(link)].position;
         let side = usize::from(bit(path, at));
         let (left, right) = cut(batch, at);
-        let (along, away) = if side == 0 {
-            (left, right)
-        } else {
-            (right, left)
-        };
+        let (along, away) = if side == 0 { (left, right) } else { (right, left) };
         let (kept, changed) = self.update(link, at + 1, along);
         let built = self.build(away);
         if built.is_empty() {
             return (kept, changed);
         }
-        let (left, right) = if side == 0 {
-            (kept, built)
-        } else {
-            (built, kept)
-        };
+        let (left, right) = if side == 0 { (kept, built) } else { (built, kept) };
         (self.join(at, left, right), true)
     }
 
@@ -364,10 +327,9 @@ impl StateTree {
     fn build(&mut self, batch: &[Update]) -> Link {
         match batch {
             [] | [(_, None)] => Link::EMPTY,
-            [(position, Some(value_hash))] => Link::leaf(self.leaves.insert(Leaf {
-                position: *position,
-                value_hash: *value_hash,
-            })),
+            [(position, Some(value_hash))] => {
+                Link::leaf(self.leaves.insert(Leaf { position: *position, value_hash: *value_hash }))
+            }
             [first, .., last] => {
                 let depth = common_bits(&first.0, &last.0);
                 let (left, right) = cut(batch, depth);
@@ -406,12 +368,7 @@ impl StateTree {
                 leaf_hash(&leaf.position, &leaf.value_hash)
             }
             Target::Branch(index) => {
-                let Branch {
-                    child,
-                    depth,
-                    stale,
-                    ..
-                } = self.branches[index];
+                let Branch { child, depth, stale, .. } = self.branches[index];
                 let depth = u16::from(depth);
                 for (side, child) in child.into_iter().enumerate() {
                     if stale & (1 << side) != 0 {

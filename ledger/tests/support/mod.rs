@@ -35,14 +35,8 @@ impl Owner {
 
     pub fn witness(&self, digest: &Hash32) -> Witness {
         let signers = self.keys.iter().take(self.auth.threshold());
-        let signatures = (0u8..)
-            .zip(signers)
-            .map(|(index, key)| (index, key.sign(digest)))
-            .collect();
-        Witness {
-            auth: self.auth.clone(),
-            signatures,
-        }
+        let signatures = (0u8..).zip(signers).map(|(index, key)| (index, key.sign(digest))).collect();
+        Witness { auth: self.auth.clone(), signatures }
     }
 }
 
@@ -52,44 +46,23 @@ pub fn key(seed: u8) -> SecretKey {
 
 pub fn single(seed: u8) -> Owner {
     let key = key(seed);
-    Owner {
-        auth: Authorisation::Single(key.public()),
-        keys: vec![key],
-    }
+    Owner { auth: Authorisation::Single(key.public()), keys: vec![key] }
 }
 
 pub fn multi(threshold: u8, seeds: &[u8]) -> Owner {
     let mut keys: Vec<SecretKey> = seeds.iter().map(|seed| key(*seed)).collect();
     keys.sort_by_key(SecretKey::public);
-    let auth = Authorisation::Multi {
-        threshold,
-        keys: keys.iter().map(SecretKey::public).collect(),
-    };
+    let auth = Authorisation::Multi { threshold, keys: keys.iter().map(SecretKey::public).collect() };
     Owner { auth, keys }
 }
 
 pub fn asset_def(issuer: Address, symbol: &str) -> AssetDef {
-    let spec = AssetSpec {
-        issuer,
-        symbol: symbol.to_owned(),
-        name: "Test money".to_owned(),
-        decimals: 2,
-    };
-    AssetDef {
-        version: 1,
-        id: spec.id(),
-        spec,
-        frozen: false,
-    }
+    let spec = AssetSpec { issuer, symbol: symbol.to_owned(), name: "Test money".to_owned(), decimals: 2 };
+    AssetDef { version: 1, id: spec.id(), spec, frozen: false }
 }
 
 pub fn pay(from: Address, to: Address, asset: AssetId, amount: u128) -> Move {
-    Move::Pay {
-        from,
-        to,
-        asset,
-        amount,
-    }
+    Move::Pay { from, to, asset, amount }
 }
 
 pub fn body(moves: Vec<Move>) -> TxBody {
@@ -98,13 +71,7 @@ pub fn body(moves: Vec<Move>) -> TxBody {
         cluster: cluster(),
         valid_until_ms: TimeMs(NOW.0 + 60_000),
         salt: [3; 16],
-        slots: moves
-            .into_iter()
-            .map(|mv| Slot::Clear {
-                ledger: LedgerId::MAIN,
-                mv,
-            })
-            .collect(),
+        slots: moves.into_iter().map(|mv| Slot::Clear { ledger: LedgerId::MAIN, mv }).collect(),
         memo: Vec::new(),
     }
 }
@@ -113,11 +80,7 @@ pub fn sign(body: &TxBody, owners: &[&Owner]) -> SignedTx {
     let bytes = body.encode();
     let id = txid(&body.cluster, &bytes);
     let witnesses = owners.iter().map(|owner| owner.witness(&id.0)).collect();
-    SignedTx {
-        version: 1,
-        body: bytes,
-        witnesses,
-    }
+    SignedTx { version: 1, body: bytes, witnesses }
 }
 
 /// What ingest does: decode, limits, signatures.

@@ -37,12 +37,7 @@ pub(super) struct Desk {
 impl Desk {
     pub(super) fn new(backend: Arc<dyn Backend>, limits: GatewayLimits) -> Arc<Self> {
         let view = backend.cluster();
-        let desk = Arc::new(Self {
-            backend,
-            limits,
-            view,
-            flights: Mutex::default(),
-        });
+        let desk = Arc::new(Self { backend, limits, view, flights: Mutex::default() });
         let sink: Arc<dyn EventSink> = desk.clone();
         desk.backend.attach(Arc::downgrade(&sink));
         desk
@@ -55,12 +50,7 @@ impl Desk {
     fn step<R>(&self, act: impl FnOnce(&mut Flights, &Step<'_>) -> R) -> R {
         let view = self.view();
         let mut flights = self.flights.lock();
-        let step = Step {
-            view: &view,
-            backend: &*self.backend,
-            limits: &self.limits,
-            now: Instant::now(),
-        };
+        let step = Step { view: &view, backend: &*self.backend, limits: &self.limits, now: Instant::now() };
         act(&mut flights, &step)
     }
 
@@ -93,10 +83,7 @@ fn refusal_of(view: &ClusterView, bytes: &[u8], reject: Reject) -> v1::SubmitEve
         Some(tx) => v1::SubmitEvent::refused(edge::bytes_of(&tx.txid(&view.cluster)), refusal),
         None => {
             let hash = ledger::hash::sha256(bytes);
-            v1::SubmitEvent::refused(
-                Bytes::new(),
-                refusal.detail(format!("bytes with sha256 {hash}")),
-            )
+            v1::SubmitEvent::refused(Bytes::new(), refusal.detail(format!("bytes with sha256 {hash}")))
         }
     }
 }
@@ -112,11 +99,7 @@ impl EventSink for Desk {
 }
 
 /// Serves the incoming half of one client stream.
-pub(super) async fn serve_stream(
-    desk: Arc<Desk>,
-    mut incoming: Streaming<v1::SubmitBatch>,
-    outbox: Arc<Outbox>,
-) {
+pub(super) async fn serve_stream(desk: Arc<Desk>, mut incoming: Streaming<v1::SubmitBatch>, outbox: Arc<Outbox>) {
     while !outbox.closed() {
         outbox.room(UNREAD_EVENTS_MAX).await;
         match incoming.message().await {
@@ -130,11 +113,7 @@ pub(super) async fn serve_stream(
             Ok(Some(mut batch)) => {
                 while batch.txs.len() > CHUNK_TXS {
                     let rest = batch.txs.split_off(CHUNK_TXS);
-                    desk.accept(
-                        &outbox,
-                        std::mem::replace(&mut batch.txs, rest),
-                        batch.notify_applied,
-                    );
+                    desk.accept(&outbox, std::mem::replace(&mut batch.txs, rest), batch.notify_applied);
                     tokio::task::yield_now().await;
                 }
                 desk.accept(&outbox, batch.txs, batch.notify_applied);

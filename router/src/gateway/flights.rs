@@ -84,13 +84,7 @@ pub(super) struct Flights {
 
 impl Flights {
     /// Takes planned transactions of one stream.
-    pub(super) fn accept(
-        &mut self,
-        step: &Step<'_>,
-        outbox: &Arc<Outbox>,
-        txs: Vec<Planned>,
-        applied: bool,
-    ) {
+    pub(super) fn accept(&mut self, step: &Step<'_>, outbox: &Arc<Outbox>, txs: Vec<Planned>, applied: bool) {
         let mut fresh: BTreeMap<GroupId, Vec<TxId>> = BTreeMap::new();
         let mut checked = Vec::with_capacity(txs.len());
         for tx in txs {
@@ -101,8 +95,7 @@ impl Flights {
             }
         }
         if !checked.is_empty() {
-            self.checks
-                .push_back((step.now + step.limits.check_every(), checked));
+            self.checks.push_back((step.now + step.limits.check_every(), checked));
         }
         for (group, txids) in fresh {
             self.dispatch(step, group, txids);
@@ -115,10 +108,7 @@ impl Flights {
         let busy = |touched: &mut Vec<Arc<Outbox>>| {
             let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
             let detail = "the router has too many transactions in flight";
-            outbox.push_uncounted(v1::SubmitEvent::refused(
-                edge::bytes_of(&tx.txid),
-                refusal.detail(detail),
-            ));
+            outbox.push_uncounted(v1::SubmitEvent::refused(edge::bytes_of(&tx.txid), refusal.detail(detail)));
             touch(touched, outbox);
             false
         };
@@ -132,10 +122,7 @@ impl Flights {
                 if !outbox.admit(step.limits.stream_in_flight_max) {
                     return busy(&mut self.touched);
                 }
-                let waiter = Waiter {
-                    outbox: outbox.clone(),
-                    applied,
-                };
+                let waiter = Waiter { outbox: outbox.clone(), applied };
                 match flight.join(tx, waiter) {
                     Joined::Waits { resend } => resend,
                     Joined::Told => {
@@ -143,12 +130,8 @@ impl Flights {
                         false
                     }
                     Joined::Crowded => {
-                        let refusal =
-                            v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
-                        outbox.push(
-                            v1::SubmitEvent::refused(edge::bytes_of(entry.key()), refusal),
-                            true,
-                        );
+                        let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
+                        outbox.push(v1::SubmitEvent::refused(edge::bytes_of(entry.key()), refusal), true);
                         touch(&mut self.touched, outbox);
                         false
                     }
@@ -167,10 +150,7 @@ impl Flights {
                     notify_applied: applied,
                     replan: false,
                     receipt: None,
-                    waiters: vec![Waiter {
-                        outbox: outbox.clone(),
-                        applied,
-                    }],
+                    waiters: vec![Waiter { outbox: outbox.clone(), applied }],
                     rivals: Vec::new(),
                 });
                 true
@@ -197,11 +177,7 @@ impl Flights {
         if txids.is_empty() {
             return;
         }
-        let attempts = step
-            .view
-            .committees
-            .get(&group)
-            .map_or(1, |committee| committee.members.len());
+        let attempts = step.view.committees.get(&group).map_or(1, |committee| committee.members.len());
         for _ in 0..attempts {
             let Some(target) = route.target(group, step.view) else {
                 break;
@@ -269,9 +245,7 @@ impl Flights {
         let more = flight.notify_applied
             && edge::value::<Receipt>("receipt", &receipt).is_ok_and(|receipt| receipt.committed());
         let rivals = std::mem::take(&mut flight.rivals);
-        flight
-            .waiters
-            .extend(rivals.into_iter().flat_map(|rival| rival.waiters));
+        flight.waiters.extend(rivals.into_iter().flat_map(|rival| rival.waiters));
         let event = v1::SubmitEvent::receipt(txid, receipt.clone());
         for waiter in &flight.waiters {
             waiter.outbox.push(event.clone(), !(more && waiter.applied));
@@ -295,9 +269,7 @@ impl Flights {
             return;
         }
         for waiter in entry.remove().waiters {
-            waiter
-                .outbox
-                .push(v1::SubmitEvent::applied(txid.clone()), true);
+            waiter.outbox.push(v1::SubmitEvent::applied(txid.clone()), true);
             touch(&mut self.touched, &waiter.outbox);
         }
     }
@@ -320,8 +292,7 @@ impl Flights {
         let route = self.routes.entry(group).or_default();
         match refusal.reject() {
             Some(Reject::NotLeader | Reject::GroupStopped | Reject::UnknownGroup) => {
-                let hint = Some(NodeId(refusal.leader_node))
-                    .filter(|hint| step.view.nodes.contains_key(hint));
+                let hint = Some(NodeId(refusal.leader_node)).filter(|hint| step.view.nodes.contains_key(hint));
                 match route.not_leader(node, hint, step.now) {
                     Verdict::Send => Some(group),
                     Verdict::Wait => {
@@ -348,13 +319,7 @@ impl Flights {
     }
 
     /// A refusal for good. The next rival, if there is one, takes the place of what was refused.
-    fn refused(
-        &mut self,
-        step: &Step<'_>,
-        id: TxId,
-        txid: Bytes,
-        refusal: v1::Refusal,
-    ) -> Option<GroupId> {
+    fn refused(&mut self, step: &Step<'_>, id: TxId, txid: Bytes, refusal: v1::Refusal) -> Option<GroupId> {
         let Entry::Occupied(mut entry) = self.all.entry(id) else {
             return None;
         };
@@ -423,17 +388,10 @@ impl Flights {
         }
         if flight.replan {
             flight.replan = false;
-            match ParsedTx::decode(&step.view.cluster, &flight.bytes)
-                .and_then(|tx| plan(&step.view.layout, &tx))
-            {
+            match ParsedTx::decode(&step.view.cluster, &flight.bytes).and_then(|tx| plan(&step.view.layout, &tx)) {
                 Ok(group) => flight.group = group,
                 Err(reject) => {
-                    return self.refused(
-                        step,
-                        txid,
-                        edge::bytes_of(&txid),
-                        v1::Refusal::of(reject),
-                    );
+                    return self.refused(step, txid, edge::bytes_of(&txid), v1::Refusal::of(reject));
                 }
             }
         }
@@ -460,8 +418,7 @@ impl Flights {
                 }
             }
             if !remain.is_empty() {
-                self.checks
-                    .push_back((step.now + step.limits.check_every(), remain));
+                self.checks.push_back((step.now + step.limits.check_every(), remain));
             }
         }
     }
@@ -516,9 +473,7 @@ fn send(
         flight.node = Some(node);
         flight.sent_at = step.now;
         let kind = usize::from(flight.notify_applied);
-        if batches[kind].len() == BATCH_TXS_MAX
-            || sizes[kind] + flight.bytes.len() > BATCH_BYTES_MAX
-        {
+        if batches[kind].len() == BATCH_TXS_MAX || sizes[kind] + flight.bytes.len() > BATCH_BYTES_MAX {
             flush(step, group, node, kind, &mut batches)?;
             sizes[kind] = 0;
         }
@@ -540,14 +495,7 @@ fn flush(
     if txs.is_empty() {
         return Ok(());
     }
-    step.backend.ingest(
-        node,
-        v1::IngestBatch {
-            group: group.0,
-            txs,
-            notify_applied: kind == 1,
-        },
-    )
+    step.backend.ingest(node, v1::IngestBatch { group: group.0, txs, notify_applied: kind == 1 })
 }
 
 enum Joined {
@@ -562,10 +510,7 @@ enum Joined {
 impl Flight {
     fn waits(&self, outbox: &Arc<Outbox>) -> bool {
         let rivals = self.rivals.iter().flat_map(|rival| &rival.waiters);
-        self.waiters
-            .iter()
-            .chain(rivals)
-            .any(|waiter| Arc::ptr_eq(&waiter.outbox, outbox))
+        self.waiters.iter().chain(rivals).any(|waiter| Arc::ptr_eq(&waiter.outbox, outbox))
     }
 
     /// The same stream sends it again: one fate, but it may now want `applied`.
@@ -595,10 +540,7 @@ impl Flight {
         if let Some(rival) = self.rivals.iter_mut().find(|rival| rival.bytes == tx.bytes) {
             rival.waiters.push(waiter);
         } else if self.rivals.len() < RIVALS_MAX {
-            self.rivals.push(Rival {
-                bytes: tx.bytes,
-                waiters: vec![waiter],
-            });
+            self.rivals.push(Rival { bytes: tx.bytes, waiters: vec![waiter] });
         } else {
             return Joined::Crowded;
         }
@@ -609,8 +551,6 @@ impl Flight {
 impl GatewayLimits {
     /// How often a flight is looked at: often enough for its deadline and for sending it again.
     fn check_every(&self) -> Duration {
-        (self.resend_after / 2)
-            .min(self.receipt_within / 2)
-            .max(Duration::from_millis(10))
+        (self.resend_after / 2).min(self.receipt_within / 2).max(Duration::from_millis(10))
     }
 }

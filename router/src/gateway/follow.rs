@@ -87,20 +87,13 @@ async fn follow_node(
 }
 
 /// Takes a state that is not older than the one known.
-fn take(
-    reply: &v1::ClusterReply,
-    view: &watch::Sender<Arc<ClusterView>>,
-) -> Result<(), tonic::Status> {
+fn take(reply: &v1::ClusterReply, view: &watch::Sender<Arc<ClusterView>>) -> Result<(), tonic::Status> {
     let cluster = view.borrow().cluster;
-    let new = ClusterView::from_reply(cluster, reply).map_err(|error| {
-        tonic::Status::internal(format!(
-            "the node's view of the cluster is unusable: {error}"
-        ))
-    })?;
+    let new = ClusterView::from_reply(cluster, reply)
+        .map_err(|error| tonic::Status::internal(format!("the node's view of the cluster is unusable: {error}")))?;
     view.send_if_modified(|current| {
         // Strictly newer: nodes follow each other, and an equal view must not go round for ever.
-        let newer = new.beacon_height > current.beacon_height
-            && new.layout.version >= current.layout.version;
+        let newer = new.beacon_height > current.beacon_height && new.layout.version >= current.layout.version;
         if newer {
             *current = Arc::new(new);
         }

@@ -40,17 +40,8 @@ struct State {
 
 impl LinkQueue {
     pub(super) fn new() -> Self {
-        let state = State {
-            batches: VecDeque::new(),
-            txs: 0,
-            back_bytes: 0,
-            down: false,
-            stream: 0,
-        };
-        Self {
-            state: Mutex::new(state),
-            bell: Notify::new(),
-        }
+        let state = State { batches: VecDeque::new(), txs: 0, back_bytes: 0, down: false, stream: 0 };
+        Self { state: Mutex::new(state), bell: Notify::new() }
     }
 
     /// Queues a batch; it joins the one before if that is for the same group and there is room.
@@ -139,12 +130,7 @@ impl LinkQueue {
 }
 
 /// Serves the link to a node of another process for as long as the sink lives.
-pub(super) async fn run(
-    node: NodeId,
-    queue: Arc<LinkQueue>,
-    peers: Arc<Peers>,
-    sink: Weak<dyn EventSink>,
-) {
+pub(super) async fn run(node: NodeId, queue: Arc<LinkQueue>, peers: Arc<Peers>, sink: Weak<dyn EventSink>) {
     let mut delay = RECONNECT_FIRST;
     loop {
         queue.filled().await;
@@ -201,11 +187,7 @@ async fn session(
 }
 
 /// Serves the link to the node in this process.
-pub(super) async fn run_local(
-    local: Arc<dyn LocalNode>,
-    queue: Arc<LinkQueue>,
-    sink: Weak<dyn EventSink>,
-) {
+pub(super) async fn run_local(local: Arc<dyn LocalNode>, queue: Arc<LinkQueue>, sink: Weak<dyn EventSink>) {
     let (reply, mut replies) = mpsc::channel::<v1::SubmitEvents>(LOCAL_REPLIES_MAX);
     let node = local.id();
     let stream = queue.open();
@@ -239,11 +221,7 @@ mod tests {
     use bytes::Bytes;
 
     fn batch(group: u64, txs: usize) -> v1::IngestBatch {
-        v1::IngestBatch {
-            group,
-            txs: vec![Bytes::from_static(b"tx"); txs],
-            notify_applied: false,
-        }
+        v1::IngestBatch { group, txs: vec![Bytes::from_static(b"tx"); txs], notify_applied: false }
     }
 
     #[tokio::test]

@@ -97,19 +97,13 @@ impl Gateway {
         let reads = Arc::new(tokio::sync::Semaphore::new(limits.reads_max));
         let desk = Desk::new(backend, limits);
         let clockwork = tokio::spawn(desk::clockwork(Arc::downgrade(&desk)));
-        Self {
-            desk,
-            reads,
-            _clockwork: Arc::new(AbortOnDropHandle::new(clockwork)),
-        }
+        Self { desk, reads, _clockwork: Arc::new(AbortOnDropHandle::new(clockwork)) }
     }
 
     /// The service to mount.
     #[must_use]
     pub fn into_service(self) -> RouterServer<Self> {
-        RouterServer::new(self)
-            .max_decoding_message_size(GRPC_BYTES_MAX)
-            .max_encoding_message_size(GRPC_BYTES_MAX)
+        RouterServer::new(self).max_decoding_message_size(GRPC_BYTES_MAX).max_encoding_message_size(GRPC_BYTES_MAX)
     }
 }
 
@@ -122,40 +116,24 @@ impl Router for Gateway {
         request: Request<Streaming<v1::SubmitBatch>>,
     ) -> Result<Response<Self::SubmitStream>, Status> {
         let outbox = Outbox::new();
-        tokio::spawn(desk::serve_stream(
-            self.desk.clone(),
-            request.into_inner(),
-            outbox.clone(),
-        ));
+        tokio::spawn(desk::serve_stream(self.desk.clone(), request.into_inner(), outbox.clone()));
         Ok(Response::new(Box::pin(OutboxStream::new(outbox))))
     }
 
-    async fn query(
-        &self,
-        request: Request<v1::QueryRequest>,
-    ) -> Result<Response<v1::QueryReply>, Status> {
+    async fn query(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryReply>, Status> {
         let Ok(_turn) = self.reads.try_acquire() else {
-            let refusal = v1::Refusal::of(ledger::Reject::Busy)
-                .retry_after_ms(self.desk.limits.busy_retry_ms);
+            let refusal = v1::Refusal::of(ledger::Reject::Busy).retry_after_ms(self.desk.limits.busy_retry_ms);
             let refusal = refusal.detail("the router answers as many reads as it can");
             return Ok(Response::new(v1::QueryReply::refused(refusal)));
         };
-        Ok(Response::new(
-            query::answer(&self.desk, request.into_inner()).await,
-        ))
+        Ok(Response::new(query::answer(&self.desk, request.into_inner()).await))
     }
 
-    async fn cluster(
-        &self,
-        _: Request<v1::ClusterRequest>,
-    ) -> Result<Response<v1::ClusterReply>, Status> {
+    async fn cluster(&self, _: Request<v1::ClusterRequest>) -> Result<Response<v1::ClusterReply>, Status> {
         Ok(Response::new(self.desk.view().to_reply()))
     }
 
-    async fn status(
-        &self,
-        _: Request<v1::StatusRequest>,
-    ) -> Result<Response<v1::StatusReply>, Status> {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
         Ok(Response::new(query::status(&self.desk).await))
     }
 }

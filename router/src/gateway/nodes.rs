@@ -37,12 +37,7 @@ impl NodeBackend {
     /// A backend over these channels; `local` is the node this router is embedded in.
     #[must_use]
     pub fn new(peers: Arc<Peers>, local: Option<Arc<dyn LocalNode>>) -> Arc<Self> {
-        Arc::new(Self {
-            peers,
-            local,
-            sink: OnceLock::new(),
-            links: Mutex::new(HashMap::new()),
-        })
+        Arc::new(Self { peers, local, sink: OnceLock::new(), links: Mutex::new(HashMap::new()) })
     }
 
     /// The channels.
@@ -69,13 +64,7 @@ impl NodeBackend {
             }
             None => tokio::spawn(link::run(node, queue.clone(), self.peers.clone(), sink)),
         };
-        links.insert(
-            node,
-            Link {
-                queue: queue.clone(),
-                _task: AbortOnDropHandle::new(task),
-            },
-        );
+        links.insert(node, Link { queue: queue.clone(), _task: AbortOnDropHandle::new(task) });
         Ok(queue)
     }
 }

@@ -34,18 +34,8 @@ struct State {
 
 impl Outbox {
     pub(super) fn new() -> Arc<Self> {
-        let state = State {
-            events: VecDeque::new(),
-            in_flight: 0,
-            input_done: false,
-            failed: None,
-            closed: false,
-        };
-        Arc::new(Self {
-            state: Mutex::new(state),
-            reader: AtomicWaker::new(),
-            drained: Notify::new(),
-        })
+        let state = State { events: VecDeque::new(), in_flight: 0, input_done: false, failed: None, closed: false };
+        Arc::new(Self { state: Mutex::new(state), reader: AtomicWaker::new(), drained: Notify::new() })
     }
 
     /// Counts one more transaction, unless `max` are in flight or waiting to be read.
@@ -122,10 +112,7 @@ impl Outbox {
 
     fn ended(&self) -> bool {
         let state = self.state.lock();
-        state.input_done
-            && state.in_flight == 0
-            && state.events.is_empty()
-            && state.failed.is_none()
+        state.input_done && state.in_flight == 0 && state.events.is_empty() && state.failed.is_none()
     }
 }
 
@@ -137,10 +124,7 @@ pub(super) struct OutboxStream {
 
 impl OutboxStream {
     pub(super) fn new(outbox: Arc<Outbox>) -> Self {
-        Self {
-            outbox,
-            failed: false,
-        }
+        Self { outbox, failed: false }
     }
 }
 
@@ -158,11 +142,7 @@ impl Stream for OutboxStream {
             self.outbox.drained.notify_one();
             return Poll::Ready(Some(message));
         }
-        if self.outbox.ended() {
-            Poll::Ready(None)
-        } else {
-            Poll::Pending
-        }
+        if self.outbox.ended() { Poll::Ready(None) } else { Poll::Pending }
     }
 }
 

@@ -30,17 +30,8 @@ struct Peer {
 impl Peers {
     /// Channels for the nodes of `view`, made with this identity when first asked for.
     #[must_use]
-    pub fn new(
-        identity: Identity,
-        roots: TrustRoots,
-        view: watch::Receiver<Arc<ClusterView>>,
-    ) -> Self {
-        Self {
-            identity,
-            roots,
-            view,
-            channels: Mutex::new(HashMap::new()),
-        }
+    pub fn new(identity: Identity, roots: TrustRoots, view: watch::Receiver<Arc<ClusterView>>) -> Self {
+        Self { identity, roots, view, channels: Mutex::new(HashMap::new()) }
     }
 
     /// The cluster that the nodes are looked up in.
@@ -57,10 +48,7 @@ impl Peers {
     pub fn channel(&self, node: NodeId) -> Result<Channel, Status> {
         let (addr, key_hash) = {
             let view = self.view.borrow();
-            let info = view
-                .nodes
-                .get(&node)
-                .ok_or_else(|| Status::not_found(format!("there is no node {node}")))?;
+            let info = view.nodes.get(&node).ok_or_else(|| Status::not_found(format!("there is no node {node}")))?;
             (info.peer_addr.clone(), info.tls_key_hash)
         };
         let mut channels = self.channels.lock();
@@ -73,14 +61,7 @@ impl Peers {
         let name = net::node_server_name(node);
         let channel = net::connect_pinned(&addr, &self.identity, &self.roots, &name, key_hash)
             .map_err(|error| Status::internal(error.to_string()))?;
-        channels.insert(
-            node,
-            Peer {
-                addr,
-                key_hash,
-                channel: channel.clone(),
-            },
-        );
+        channels.insert(node, Peer { addr, key_hash, channel: channel.clone() });
         Ok(channel)
     }
 }

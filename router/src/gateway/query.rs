@@ -36,9 +36,7 @@ pub(super) async fn answer(desk: &Desk, request: v1::QueryRequest) -> v1::QueryR
     match target(&view, request) {
         Ok(Target::One(group, request)) => ask_group(desk, group, request).await,
         Ok(Target::Any(request)) => ask_any(desk, &view, request).await,
-        Ok(Target::Accounts(request, accounts)) => {
-            ask_accounts(desk, &view, &request, accounts).await
-        }
+        Ok(Target::Accounts(request, accounts)) => ask_accounts(desk, &view, &request, accounts).await,
         Err(error) => refused(Reject::Malformed, error.to_string()),
     }
 }
@@ -50,23 +48,13 @@ fn refused(reject: Reject, detail: impl Into<String>) -> v1::QueryReply {
 fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, EdgeError> {
     if v1::Consistency::try_from(request.consistency).is_err() {
         let found = u64::from(request.consistency.unsigned_abs());
-        return Err(EdgeError::Number {
-            field: "consistency",
-            found,
-        });
+        return Err(EdgeError::Number { field: "consistency", found });
     }
-    let group = match request
-        .query
-        .as_mut()
-        .ok_or(EdgeError::Missing { field: "query" })?
-    {
-        Query::Account(account) => view
-            .layout
-            .locate(&edge::address("address", &account.address)?),
+    let group = match request.query.as_mut().ok_or(EdgeError::Missing { field: "query" })? {
+        Query::Account(account) => view.layout.locate(&edge::address("address", &account.address)?),
         Query::History(history) => {
             history.limit = history.limit.clamp(1, HISTORY_LIMIT_MAX);
-            view.layout
-                .locate(&edge::address("address", &history.address)?)
+            view.layout.locate(&edge::address("address", &history.address)?)
         }
         Query::Transaction(transaction) => {
             edge::txid("txid", &transaction.txid)?;
@@ -78,18 +66,11 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
         Query::Block(block) => edge::group("group", block.group)?,
         Query::Asset(asset) => {
             edge::asset("asset", &asset.asset)?;
-            if asset.group == 0 {
-                GroupId::BEACON
-            } else {
-                edge::group("group", asset.group)?
-            }
+            if asset.group == 0 { GroupId::BEACON } else { edge::group("group", asset.group)? }
         }
         Query::Accounts(accounts) => {
             if accounts.addresses.len() > ACCOUNTS_MAX {
-                return Err(EdgeError::Number {
-                    field: "number of accounts",
-                    found: accounts.addresses.len() as u64,
-                });
+                return Err(EdgeError::Number { field: "number of accounts", found: accounts.addresses.len() as u64 });
             }
             let accounts = std::mem::take(accounts);
             return Ok(Target::Accounts(request, accounts));
@@ -107,10 +88,7 @@ async fn ask_group(desk: &Desk, group: GroupId, request: v1::QueryRequest) -> v1
     loop {
         let members = desk.view().members(group);
         if members.is_empty() {
-            return refused(
-                Reject::UnknownGroup,
-                format!("no group {group} is known to the router"),
-            );
+            return refused(Reject::UnknownGroup, format!("no group {group} is known to the router"));
         }
         let node = match hint.take().filter(|hint| members.contains(hint)) {
             Some(hint) => hint,
@@ -119,10 +97,7 @@ async fn ask_group(desk: &Desk, group: GroupId, request: v1::QueryRequest) -> v1
                 members[(turn - 1) % members.len()]
             }
         };
-        let read = v1::ReadRequest {
-            group: group.0,
-            query: Some(request.clone()),
-        };
+        let read = v1::ReadRequest { group: group.0, query: Some(request.clone()) };
         match desk.backend.read(node, read).await {
             Ok(reply) => match retry_at(&reply, node) {
                 None => return reply,
@@ -132,17 +107,9 @@ async fn ask_group(desk: &Desk, group: GroupId, request: v1::QueryRequest) -> v1
                 }
             },
             Err(status) => match passing(&status) {
-                true => {
-                    last = refused(
-                        Reject::TooLate,
-                        format!("node {node} did not answer: {}", status.message()),
-                    )
-                }
+                true => last = refused(Reject::TooLate, format!("node {node} did not answer: {}", status.message())),
                 false => {
-                    return refused(
-                        Reject::AccessDenied,
-                        format!("node {node}: {}", status.message()),
-                    );
+                    return refused(Reject::AccessDenied, format!("node {node}: {}", status.message()));
                 }
             },
         }
@@ -169,11 +136,7 @@ fn retry_at(reply: &v1::QueryReply, asked: NodeId) -> Option<Option<NodeId>> {
     let refusal = reply.refusal.as_ref()?;
     let elsewhere = matches!(
         refusal.reject()?,
-        Reject::NotLeader
-            | Reject::GroupStopped
-            | Reject::UnknownGroup
-            | Reject::Behind
-            | Reject::Storage
+        Reject::NotLeader | Reject::GroupStopped | Reject::UnknownGroup | Reject::Behind | Reject::Storage
     );
     let hint = Some(NodeId(refusal.leader_node)).filter(|node| node.0 != 0 && *node != asked);
     elsewhere.then_some(hint)
@@ -183,25 +146,15 @@ fn passing(status: &Status) -> bool {
     use tonic::Code;
     !matches!(
         status.code(),
-        Code::PermissionDenied
-            | Code::Unauthenticated
-            | Code::InvalidArgument
-            | Code::Unimplemented
+        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented
     )
 }
 
 /// Asks every group; the first that has it answers. "Not found" needs all of them.
 async fn ask_any(desk: &Desk, view: &ClusterView, request: v1::QueryRequest) -> v1::QueryReply {
-    let groups: Vec<GroupId> = view
-        .layout
-        .shards
-        .iter()
-        .map(|shard| shard.group)
-        .chain([GroupId::BEACON])
-        .collect();
-    let mut answers = stream::iter(groups)
-        .map(|group| ask_group(desk, group, request.clone()))
-        .buffer_unordered(PARALLEL_MAX);
+    let groups: Vec<GroupId> = view.layout.shards.iter().map(|shard| shard.group).chain([GroupId::BEACON]).collect();
+    let mut answers =
+        stream::iter(groups).map(|group| ask_group(desk, group, request.clone())).buffer_unordered(PARALLEL_MAX);
     let mut result = v1::QueryReply::default();
     while let Some(reply) = answers.next().await {
         if reply.found {
@@ -225,8 +178,7 @@ async fn ask_accounts(
     accounts: v1::AccountsQuery,
 ) -> v1::QueryReply {
     let count = accounts.addresses.len();
-    let mut parts: std::collections::BTreeMap<GroupId, (Vec<usize>, Vec<Bytes>)> =
-        std::collections::BTreeMap::new();
+    let mut parts: std::collections::BTreeMap<GroupId, (Vec<usize>, Vec<Bytes>)> = std::collections::BTreeMap::new();
     for (at, bytes) in accounts.addresses.into_iter().enumerate() {
         match edge::address("address", &bytes) {
             Ok(address) => {
@@ -239,11 +191,7 @@ async fn ask_accounts(
     }
     let asked = parts.into_iter().map(|(group, (places, addresses))| {
         let query = v1::AccountsQuery { addresses };
-        let request = v1::QueryRequest {
-            prove: false,
-            query: Some(Query::Accounts(query)),
-            ..request.clone()
-        };
+        let request = v1::QueryRequest { prove: false, query: Some(Query::Accounts(query)), ..request.clone() };
         async move { (places, ask_group(desk, group, request).await) }
     });
     let mut answers = stream::iter(asked).buffer_unordered(PARALLEL_MAX);
@@ -253,21 +201,13 @@ async fn ask_accounts(
             return reply;
         }
         if reply.values.len() != places.len() {
-            return refused(
-                Reject::Storage,
-                "a shard answered with another number of accounts",
-            );
+            return refused(Reject::Storage, "a shard answered with another number of accounts");
         }
         for (place, value) in places.into_iter().zip(reply.values) {
             values[place] = value;
         }
     }
-    v1::QueryReply {
-        group: GroupId::BEACON.0,
-        found: true,
-        values,
-        ..v1::QueryReply::default()
-    }
+    v1::QueryReply { group: GroupId::BEACON.0, found: true, values, ..v1::QueryReply::default() }
 }
 
 /// Asks every node how it is doing.
@@ -287,23 +227,13 @@ pub(super) async fn status(desk: &Desk) -> v1::StatusReply {
     reply
 }
 
-async fn node_status(
-    desk: &Desk,
-    info: NodeInfo,
-) -> Result<v1::NodeStatusReply, v1::UnreachableNode> {
+async fn node_status(desk: &Desk, info: NodeInfo) -> Result<v1::NodeStatusReply, v1::UnreachableNode> {
     let limit = desk.limits.status_within;
     let answer = match tokio::time::timeout(limit, desk.backend.node_status(info.id)).await {
         Ok(answer) => answer,
-        Err(_) => Err(Status::deadline_exceeded(format!(
-            "no answer within {} ms",
-            limit.as_millis()
-        ))),
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))),
     };
-    answer.map_err(|status| v1::UnreachableNode {
-        node: info.id.0,
-        addr: info.peer_addr,
-        error: cause_of(&status),
-    })
+    answer.map_err(|status| v1::UnreachableNode { node: info.id.0, addr: info.peer_addr, error: cause_of(&status) })
 }
 
 /// The innermost cause; the outer text of a failed connection only says that it failed.

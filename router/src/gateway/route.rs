@@ -86,9 +86,7 @@ impl Route {
     /// Transactions have been sent. Those to an untrusted node are a probe, and no more follow.
     pub(super) fn sent(&mut self, now: Instant) {
         if !self.trusted {
-            self.gate = Gate::Probing {
-                until: now + PROBE_WAIT,
-            };
+            self.gate = Gate::Probing { until: now + PROBE_WAIT };
         }
     }
 
@@ -99,11 +97,7 @@ impl Route {
         {
             return Some(leader);
         }
-        let hint = view
-            .leaders
-            .get(&group)
-            .copied()
-            .filter(|hint| Some(*hint) != self.failed);
+        let hint = view.leaders.get(&group).copied().filter(|hint| Some(*hint) != self.failed);
         self.leader = hint.or_else(|| self.next_member(group, view));
         self.leader
     }
@@ -127,12 +121,7 @@ impl Route {
     }
 
     /// `node` says it does not lead, and perhaps who does.
-    pub(super) fn not_leader(
-        &mut self,
-        node: NodeId,
-        hint: Option<NodeId>,
-        now: Instant,
-    ) -> Verdict {
+    pub(super) fn not_leader(&mut self, node: NodeId, hint: Option<NodeId>, now: Instant) -> Verdict {
         if matches!(self.gate, Gate::Paused { .. }) {
             return Verdict::Wait;
         }
@@ -142,9 +131,7 @@ impl Route {
         }
         self.fail(node);
         self.gate = Gate::Open;
-        let calm = self
-            .moved_at
-            .is_none_or(|moved| now.duration_since(moved) >= HINT_INTERVAL);
+        let calm = self.moved_at.is_none_or(|moved| now.duration_since(moved) >= HINT_INTERVAL);
         match hint.filter(|hint| *hint != node && calm) {
             Some(hint) => {
                 self.leader = Some(hint);
@@ -171,9 +158,7 @@ impl Route {
     /// Tries again later: the pause doubles every time until something works.
     pub(super) fn pause(&mut self, now: Instant) {
         if self.gate == Gate::Open {
-            self.gate = Gate::Paused {
-                until: now + self.backoff,
-            };
+            self.gate = Gate::Paused { until: now + self.backoff };
             self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         }
     }
@@ -204,13 +189,8 @@ impl Route {
             }
             Gate::Paused { until } => {
                 let hinted = self.leader.is_none()
-                    && view
-                        .leaders
-                        .get(&group)
-                        .is_some_and(|hint| Some(*hint) != self.failed)
-                    && self
-                        .moved_at
-                        .is_none_or(|moved| now.duration_since(moved) >= HINT_INTERVAL);
+                    && view.leaders.get(&group).is_some_and(|hint| Some(*hint) != self.failed)
+                    && self.moved_at.is_none_or(|moved| now.duration_since(moved) >= HINT_INTERVAL);
                 if now < until && !hinted {
                     return false;
                 }
@@ -233,10 +213,7 @@ mod tests {
 
     #[test]
     fn a_hint_is_followed_at_once_but_not_in_circles() {
-        let mut route = Route {
-            leader: Some(A),
-            ..Route::default()
-        };
+        let mut route = Route { leader: Some(A), ..Route::default() };
         let mut now = Instant::now();
         assert_eq!(route.not_leader(A, Some(B), now), Verdict::Send);
         // More answers of the old one: the new one is known.
@@ -253,18 +230,13 @@ mod tests {
 
     #[test]
     fn pauses_grow_until_something_works() {
-        let mut route = Route {
-            leader: Some(A),
-            ..Route::default()
-        };
+        let mut route = Route { leader: Some(A), ..Route::default() };
         let now = Instant::now();
         let mut pauses = Vec::new();
         let pause = |route: &mut Route| {
             route.gate = Gate::Open;
             route.pause(now);
-            let Gate::Paused { until } = route.gate else {
-                panic!("not paused")
-            };
+            let Gate::Paused { until } = route.gate else { panic!("not paused") };
             until.duration_since(now).as_millis()
         };
         for _ in 0..7 {
@@ -288,10 +260,7 @@ mod tests {
         };
         let group = GroupId::shard(0);
         let now = Instant::now();
-        let mut route = Route {
-            leader: Some(A),
-            ..Route::default()
-        };
+        let mut route = Route { leader: Some(A), ..Route::default() };
         assert_eq!(route.allowance(), PROBE_TXS);
         route.sent(now);
         assert!(route.closed() && !route.ready(group, &view, now));

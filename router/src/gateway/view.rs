@@ -38,16 +38,8 @@ impl ClusterView {
             cluster: genesis.cluster_id(),
             genesis: encoded.into(),
             layout: Arc::new(genesis.layout.clone()),
-            committees: genesis
-                .committees
-                .iter()
-                .map(|committee| (committee.group, committee.clone()))
-                .collect(),
-            nodes: genesis
-                .nodes
-                .iter()
-                .map(|node| (node.id, node.clone()))
-                .collect(),
+            committees: genesis.committees.iter().map(|committee| (committee.group, committee.clone())).collect(),
+            nodes: genesis.nodes.iter().map(|node| (node.id, node.clone())).collect(),
             leaders: BTreeMap::new(),
             beacon_height: 0,
         }
@@ -100,23 +92,14 @@ impl ClusterView {
     #[must_use]
     pub fn to_reply(&self) -> v1::ClusterReply {
         fn encode<T: borsh::BorshSerialize>(value: &T) -> Bytes {
-            borsh::to_vec(value)
-                .expect("writing to memory does not fail")
-                .into()
+            borsh::to_vec(value).expect("writing to memory does not fail").into()
         }
         v1::ClusterReply {
             genesis: self.genesis.clone(),
             layout: encode(&*self.layout),
             committees: self.committees.values().map(encode).collect(),
             nodes: self.nodes.values().map(encode).collect(),
-            leaders: self
-                .leaders
-                .iter()
-                .map(|(group, node)| v1::LeaderHint {
-                    group: group.0,
-                    node: node.0,
-                })
-                .collect(),
+            leaders: self.leaders.iter().map(|(group, node)| v1::LeaderHint { group: group.0, node: node.0 }).collect(),
             beacon_height: self.beacon_height,
         }
     }
@@ -129,11 +112,7 @@ impl ClusterView {
             .get(&group)
             .map(|committee| committee.members.iter().map(|member| member.node).collect())
             .unwrap_or_default();
-        if let Some(at) = self
-            .leaders
-            .get(&group)
-            .and_then(|leader| members.iter().position(|node| node == leader))
-        {
+        if let Some(at) = self.leaders.get(&group).and_then(|leader| members.iter().position(|node| node == leader)) {
             members.swap(0, at);
         }
         members
@@ -141,8 +120,5 @@ impl ClusterView {
 }
 
 fn bad(field: &'static str, cause: &str) -> EdgeError {
-    EdgeError::Decode {
-        field,
-        cause: cause.to_owned(),
-    }
+    EdgeError::Decode { field, cause: cause.to_owned() }
 }

@@ -41,10 +41,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self {
-            pem,
-            issuer: Issuer::new(params, key),
-        }
+        Self { pem, issuer: Issuer::new(params, key) }
     }
 
     pub fn identity(&self, name: &str, role: &str) -> Identity {
@@ -52,20 +49,14 @@ impl Authority {
         let names = vec![format!("{name}.seamark"), "localhost".to_owned()];
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "org");
-        params
-            .distinguished_name
-            .push(DnType::OrganizationalUnitName, role);
+        params.distinguished_name.push(DnType::OrganizationName, "org");
+        params.distinguished_name.push(DnType::OrganizationalUnitName, role);
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Identity::new(cert.pem(), key.serialize_pem())
     }
 
     pub fn roots(&self) -> TrustRoots {
-        TrustRoots {
-            ca_pems: vec![self.pem.clone()],
-        }
+        TrustRoots { ca_pems: vec![self.pem.clone()] }
     }
 }
 
@@ -113,9 +104,7 @@ impl World {
                 seen.await;
             }
         };
-        tokio::time::timeout(SOON, wait)
-            .await
-            .unwrap_or_else(|_| panic!("never saw {what}"));
+        tokio::time::timeout(SOON, wait).await.unwrap_or_else(|_| panic!("never saw {what}"));
     }
 
     pub fn lead(&self, group: GroupId, node: u32) {
@@ -136,13 +125,8 @@ impl World {
         if leader == Some(node) {
             return None;
         }
-        let hint = leader
-            .filter(|_| *self.give_hints.lock())
-            .map_or(0, |leader| leader.0);
-        Some(v1::Refusal {
-            leader_node: hint,
-            ..v1::Refusal::of(Reject::NotLeader)
-        })
+        let hint = leader.filter(|_| *self.give_hints.lock()).map_or(0, |leader| leader.0);
+        Some(v1::Refusal { leader_node: hint, ..v1::Refusal::of(Reject::NotLeader) })
     }
 }
 
@@ -158,15 +142,11 @@ impl FakeNode {
     /// The events of one batch; `None` drops the stream.
     fn ingest_batch(&self, batch: &v1::IngestBatch) -> Option<Vec<v1::SubmitEvent>> {
         let group = GroupId(batch.group);
-        self.world
-            .batches
-            .lock()
-            .push((self.id, group, batch.txs.len()));
+        self.world.batches.lock().push((self.id, group, batch.txs.len()));
         let mut events = Vec::new();
         let mut keep = true;
         for bytes in &batch.txs {
-            let tx =
-                ParsedTx::decode(&self.cluster, bytes).expect("the router sends only what decodes");
+            let tx = ParsedTx::decode(&self.cluster, bytes).expect("the router sends only what decodes");
             let txid = edge::bytes_of(&tx.txid);
             let refuse = |refusal| v1::SubmitEvent::refused(txid.clone(), refusal);
             if let Some(refusal) = self.world.not_leader(self.id, group) {
@@ -209,15 +189,7 @@ impl FakeNode {
         let receipt = receipts.entry(txid).or_insert_with(|| {
             *self.world.executed.lock().entry(txid).or_default() += 1;
             let outcome = Outcome::Committed { mail: Vec::new() };
-            Receipt {
-                version: 1,
-                txid,
-                group,
-                height,
-                index: 0,
-                time_ms: TimeMs(1),
-                outcome,
-            }
+            Receipt { version: 1, txid, group, height, index: 0, time_ms: TimeMs(1), outcome }
         });
         receipt.clone()
     }
@@ -230,31 +202,16 @@ impl FakeNode {
         if linearizable && let Some(refusal) = self.world.not_leader(self.id, group) {
             return v1::QueryReply::refused(refusal);
         }
-        let mut reply = v1::QueryReply {
-            group: group.0,
-            height: 7,
-            found: true,
-            ..Default::default()
-        };
+        let mut reply = v1::QueryReply { group: group.0, height: 7, found: true, ..Default::default() };
         match query.query.unwrap() {
             // The record's sequence number tells which account was asked for.
             Query::Account(account) => reply.values.push(record_of(&account.address)),
             Query::Accounts(accounts) => {
-                reply.values = accounts
-                    .addresses
-                    .iter()
-                    .map(|address| record_of(address))
-                    .collect();
+                reply.values = accounts.addresses.iter().map(|address| record_of(address)).collect();
             }
             Query::Transaction(transaction) => {
                 let txid = edge::txid("txid", &transaction.txid).unwrap();
-                match self
-                    .world
-                    .receipts
-                    .lock()
-                    .get(&txid)
-                    .filter(|receipt| receipt.group == group)
-                {
+                match self.world.receipts.lock().get(&txid).filter(|receipt| receipt.group == group) {
                     Some(receipt) => reply.values.push(borsh::to_vec(receipt).unwrap().into()),
                     None => reply.found = false,
                 }
@@ -266,10 +223,7 @@ impl FakeNode {
 }
 
 fn record_of(address: &[u8]) -> Bytes {
-    let record = AccountRecord {
-        sequence: u64::from(address[0]),
-        ..AccountRecord::default()
-    };
+    let record = AccountRecord { sequence: u64::from(address[0]), ..AccountRecord::default() };
     borsh::to_vec(&record).unwrap().into()
 }
 
@@ -280,14 +234,8 @@ impl Node for FakeNode {
     type IngestStream = EventStream;
     type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::ClusterReply, Status>> + Send>>;
 
-    async fn ingest(
-        &self,
-        request: Request<Streaming<v1::IngestBatch>>,
-    ) -> Result<Response<EventStream>, Status> {
-        assert_eq!(
-            net::peer_identity(&request).unwrap().role,
-            net::Role::Router
-        );
+    async fn ingest(&self, request: Request<Streaming<v1::IngestBatch>>) -> Result<Response<EventStream>, Status> {
+        assert_eq!(net::peer_identity(&request).unwrap().role, net::Role::Router);
         let mut batches = request.into_inner();
         let (events, ready) = mpsc::channel(16);
         let node = self.clone();
@@ -302,11 +250,7 @@ impl Node for FakeNode {
                 let Some(all) = node.ingest_batch(&batch) else {
                     return;
                 };
-                if events
-                    .send(Ok(v1::SubmitEvents { events: all }))
-                    .await
-                    .is_err()
-                {
+                if events.send(Ok(v1::SubmitEvents { events: all })).await.is_err() {
                     return;
                 }
             }
@@ -314,48 +258,28 @@ impl Node for FakeNode {
         Ok(Response::new(Box::pin(ReceiverStream::new(ready))))
     }
 
-    async fn read(
-        &self,
-        request: Request<v1::ReadRequest>,
-    ) -> Result<Response<v1::QueryReply>, Status> {
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::QueryReply>, Status> {
         Ok(Response::new(self.answer(request.into_inner())))
     }
 
-    async fn follow(
-        &self,
-        _: Request<v1::FollowRequest>,
-    ) -> Result<Response<Self::FollowStream>, Status> {
+    async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let views = tokio_stream::wrappers::WatchStream::new(self.view.clone());
-        Ok(Response::new(Box::pin(
-            views.map(|view| Ok(view.to_reply())),
-        )))
+        Ok(Response::new(Box::pin(views.map(|view| Ok(view.to_reply())))))
     }
 
-    async fn node_status(
-        &self,
-        _: Request<v1::StatusRequest>,
-    ) -> Result<Response<v1::NodeStatusReply>, Status> {
-        Ok(Response::new(v1::NodeStatusReply {
-            node: self.id.0,
-            ..Default::default()
-        }))
+    async fn node_status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
+        Ok(Response::new(v1::NodeStatusReply { node: self.id.0, ..Default::default() }))
     }
 
     async fn raft(&self, _: Request<v1::RaftRequest>) -> Result<Response<v1::RaftReply>, Status> {
         Err(Status::unimplemented("not part of this test"))
     }
 
-    async fn link(
-        &self,
-        _: Request<Streaming<v1::LinkBatch>>,
-    ) -> Result<Response<v1::LinkEnd>, Status> {
+    async fn link(&self, _: Request<Streaming<v1::LinkBatch>>) -> Result<Response<v1::LinkEnd>, Status> {
         Err(Status::unimplemented("not part of this test"))
     }
 
-    async fn clock(
-        &self,
-        _: Request<v1::ClockRequest>,
-    ) -> Result<Response<v1::ClockReply>, Status> {
+    async fn clock(&self, _: Request<v1::ClockRequest>) -> Result<Response<v1::ClockReply>, Status> {
         Err(Status::unimplemented("not part of this test"))
     }
 }
@@ -377,10 +301,7 @@ impl LocalNode for FakeNode {
     }
 
     async fn node_status(&self) -> Result<v1::NodeStatusReply, Status> {
-        Ok(v1::NodeStatusReply {
-            node: self.id.0,
-            ..Default::default()
-        })
+        Ok(v1::NodeStatusReply { node: self.id.0, ..Default::default() })
     }
 }
 
@@ -418,9 +339,7 @@ impl Cluster {
         for _ in 0..NODES {
             listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
         }
-        let identities: Vec<_> = (1..=NODES)
-            .map(|id| ca.identity(&format!("node-{id}"), "node"))
-            .collect();
+        let identities: Vec<_> = (1..=NODES).map(|id| ca.identity(&format!("node-{id}"), "node")).collect();
         let genesis = genesis(&ca, &listeners, &identities);
         let world = Arc::new(World::default());
         *world.give_hints.lock() = true;
@@ -430,31 +349,17 @@ impl Cluster {
         let (view, seen) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
         let (mut nodes, mut tasks) = (Vec::new(), Vec::new());
         for ((id, listener), identity) in (1..=NODES).zip(listeners).zip(identities) {
-            let node = FakeNode {
-                id: NodeId(id),
-                cluster: genesis.cluster_id(),
-                world: world.clone(),
-                view: seen.clone(),
-            };
+            let node =
+                FakeNode { id: NodeId(id), cluster: genesis.cluster_id(), world: world.clone(), view: seen.clone() };
             nodes.push(node.clone());
-            let server = net::server(&identity, &ca.roots())
-                .unwrap()
-                .add_service(NodeServer::new(node));
+            let server = net::server(&identity, &ca.roots()).unwrap().add_service(NodeServer::new(node));
             let serving = server.serve_with_incoming(TcpListenerStream::new(listener));
             tasks.push(AbortOnDropHandle::new(tokio::spawn(async move {
                 serving.await.unwrap();
             })));
         }
         let dir = tempfile::tempdir().unwrap();
-        Self {
-            ca,
-            genesis,
-            world,
-            view: Arc::new(view),
-            nodes,
-            tasks,
-            dir,
-        }
+        Self { ca, genesis, world, view: Arc::new(view), nodes, tasks, dir }
     }
 
     /// Takes a node's server away for good.
@@ -467,11 +372,7 @@ impl Cluster {
     }
 
     pub fn peers(&self) -> Arc<Peers> {
-        Arc::new(Peers::new(
-            self.ca.identity("router-1", "router"),
-            self.ca.roots(),
-            self.view.subscribe(),
-        ))
+        Arc::new(Peers::new(self.ca.identity("router-1", "router"), self.ca.roots(), self.view.subscribe()))
     }
 
     pub async fn router(&self, limits: GatewayLimits) -> RunningRouter {
@@ -485,17 +386,11 @@ impl Cluster {
         let backend = NodeBackend::new(self.peers(), local);
         let service = Gateway::new(backend, limits).into_service();
         let identity = self.ca.identity("router-1", "router");
-        let server = net::server(&identity, &self.ca.roots())
-            .unwrap()
-            .add_service(service);
+        let server = net::server(&identity, &self.ca.roots()).unwrap().add_service(service);
         // A runtime of its own, so that a kill also takes the connections, which tonic detaches.
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let thread = tokio::task::spawn_blocking(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
             let std_listener = listener.into_std().unwrap();
             runtime.block_on(async move {
                 let listener = TcpListener::from_std(std_listener).unwrap();
@@ -509,11 +404,7 @@ impl Cluster {
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
             thread.await.unwrap();
         }));
-        RunningRouter {
-            addr,
-            task,
-            stop: Some(stop),
-        }
+        RunningRouter { addr, task, stop: Some(stop) }
     }
 
     pub fn profile(&self, routers: &[&str]) -> Profile {
@@ -528,11 +419,7 @@ impl Cluster {
         client::profile::write_genesis(&base.join("genesis.json"), &self.genesis).unwrap();
         let routers = routers
             .iter()
-            .map(|addr| RouterEndpoint {
-                node: None,
-                addr: (*addr).to_owned(),
-                server_name: "router-1.seamark".into(),
-            })
+            .map(|addr| RouterEndpoint { node: None, addr: (*addr).to_owned(), server_name: "router-1.seamark".into() })
             .collect();
         Profile {
             cluster: "test".into(),
@@ -550,12 +437,7 @@ impl Cluster {
     pub fn payment(&self, number: u64) -> SignedTx {
         let key = SecretKey::derive(b"payer", &(number % 50).to_le_bytes());
         let from = Authorisation::Single(key.public()).address();
-        let mv = Move::Pay {
-            from,
-            to: Address([9; 20]),
-            asset: AssetId([1; 16]),
-            amount: 1,
-        };
+        let mv = Move::Pay { from, to: Address([9; 20]), asset: AssetId([1; 16]), amount: 1 };
         let mut salt = [0; 16];
         salt[..8].copy_from_slice(&number.to_le_bytes());
         let body = TxBody {
@@ -563,19 +445,14 @@ impl Cluster {
             cluster: self.cluster_id(),
             valid_until_ms: TimeMs(u64::MAX / 2),
             salt,
-            slots: vec![Slot::Clear {
-                ledger: LedgerId::MAIN,
-                mv,
-            }],
+            slots: vec![Slot::Clear { ledger: LedgerId::MAIN, mv }],
             memo: Vec::new(),
         };
         SignedTx::sign(&body, &[&key])
     }
 
     pub fn payments(&self, numbers: std::ops::Range<u64>) -> Vec<Bytes> {
-        numbers
-            .map(|number| self.payment(number).encode().into())
-            .collect()
+        numbers.map(|number| self.payment(number).encode().into()).collect()
     }
 }
 
@@ -598,14 +475,8 @@ fn genesis(ca: &Authority, listeners: &[TcpListener], identities: &[Identity]) -
             client_addr: String::new(),
         })
         .collect();
-    let members: Vec<_> = nodes
-        .iter()
-        .map(|node| committee::Member {
-            node: node.id,
-            org: node.org,
-            key: node.key,
-        })
-        .collect();
+    let members: Vec<_> =
+        nodes.iter().map(|node| committee::Member { node: node.id, org: node.org, key: node.key }).collect();
     let committees = [GroupId::BEACON, GroupId::shard(0), GroupId::shard(1)]
         .map(|group| Committee::majority(group, Incarnation(0), Epoch(0), members.clone()))
         .to_vec();
@@ -614,12 +485,7 @@ fn genesis(ca: &Authority, listeners: &[TcpListener], identities: &[Identity]) -
         name: "test".into(),
         created_ms: TimeMs(1),
         seed: Hash32::ZERO,
-        orgs: vec![OrgInfo {
-            id: OrgId(1),
-            name: "org".into(),
-            ca_pem: ca.pem.clone(),
-            admin_key: key(0),
-        }],
+        orgs: vec![OrgInfo { id: OrgId(1), name: "org".into(), ca_pem: ca.pem.clone(), admin_key: key(0) }],
         nodes,
         committees,
         layout: Layout::even(2),

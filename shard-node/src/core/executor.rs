@@ -147,14 +147,8 @@ pub fn execute(
         flags: 0,
     };
     let header_hash = header.hash();
-    let applied = AppliedRecord {
-        version: 1,
-        consensus,
-        height: at.height,
-        header_hash,
-        time_ms: at.time_ms,
-        state_root,
-    };
+    let applied =
+        AppliedRecord { version: 1, consensus, height: at.height, header_hash, time_ms: at.time_ms, state_root };
     let record = BlockRecord { receipts, outbox, inbox };
     writes.push((schema::header(at.height), Some(encoded(&header))));
     writes.push((schema::block(at.height), Some(encoded(&record))));

@@ -92,19 +92,12 @@ impl BlockWork {
         }
         match outcome {
             Ok(mail) => self.leave_receipt(view, at, txid, Outcome::Committed { mail }),
-            Err(reject) if reject.leaves_receipt() => {
-                self.leave_receipt(view, at, txid, Outcome::Rejected(reject))
-            }
+            Err(reject) if reject.leaves_receipt() => self.leave_receipt(view, at, txid, Outcome::Rejected(reject)),
             Err(reject) => CommandOutcome::Refused(txid, reject),
         }
     }
 
-    fn execute(
-        &mut self,
-        view: &mut View<'_>,
-        at: BlockContext,
-        tx: &ParsedTx,
-    ) -> Result<Vec<(GroupId, u64)>, Reject> {
+    fn execute(&mut self, view: &mut View<'_>, at: BlockContext, tx: &ParsedTx) -> Result<Vec<(GroupId, u64)>, Reject> {
         if self.group == GroupId::BEACON {
             let messages = beacon::machine::execute_issue(view, &at, tx)?;
             return Ok(messages
@@ -151,13 +144,7 @@ impl BlockWork {
         Ok(())
     }
 
-    fn leave_receipt(
-        &mut self,
-        view: &mut View<'_>,
-        at: BlockContext,
-        txid: TxId,
-        outcome: Outcome,
-    ) -> CommandOutcome {
+    fn leave_receipt(&mut self, view: &mut View<'_>, at: BlockContext, txid: TxId, outcome: Outcome) -> CommandOutcome {
         let index = u32::try_from(self.receipts.len()).expect("receipts of a block are limited by its batch");
         self.receipts.push(Receipt {
             version: 1,

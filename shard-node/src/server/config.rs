@@ -19,9 +19,7 @@ const LOG_BYTES_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// There is no such file.
-    #[error(
-        "there is no configuration at {file}; make one with 'seamark init', or name the right file"
-    )]
+    #[error("there is no configuration at {file}; make one with 'seamark init', or name the right file")]
     Missing {
         /// The configuration file.
         file: PathBuf,
@@ -101,11 +99,7 @@ pub struct RaftTiming {
 impl Default for RaftTiming {
     /// A lost leader is replaced in about half a second on one site.
     fn default() -> Self {
-        Self {
-            heartbeat_ms: 100,
-            election_min_ms: 400,
-            election_max_ms: 800,
-        }
+        Self { heartbeat_ms: 100, election_min_ms: 400, election_max_ms: 800 }
     }
 }
 
@@ -191,10 +185,8 @@ impl NodeConfig {
     /// # Errors
     /// [`ConfigError::Form`].
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Form {
-            file: file.to_owned(),
-            cause: error.to_string(),
-        })?;
+        let mut config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Form { file: file.to_owned(), cause: error.to_string() })?;
         let folder = file.parent().map(Path::to_path_buf).unwrap_or_default();
         for path in [
             &mut config.data_dir,
@@ -214,10 +206,8 @@ impl NodeConfig {
     /// # Errors
     /// [`ConfigError::Form`] when a path is no text.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
-        toml::to_string(self).map_err(|error| ConfigError::Form {
-            file: PathBuf::from("node.toml"),
-            cause: error.to_string(),
-        })
+        toml::to_string(self)
+            .map_err(|error| ConfigError::Form { file: PathBuf::from("node.toml"), cause: error.to_string() })
     }
 
     /// Checks values against each other and that the files are there. `file` is for messages.
@@ -231,66 +221,30 @@ impl NodeConfig {
 
     fn check_values(&self, file: &Path) -> Result<(), ConfigError> {
         let bad = |key, cause: &str, fix| {
-            Err(ConfigError::Value {
-                file: file.to_owned(),
-                key,
-                cause: cause.to_owned(),
-                fix,
-            })
+            Err(ConfigError::Value { file: file.to_owned(), key, cause: cause.to_owned(), fix })
         };
         if self.node.0 == 0 {
-            return bad(
-                "node",
-                "is 0",
-                "nodes are numbered from 1, as in the genesis",
-            );
+            return bad("node", "is 0", "nodes are numbered from 1, as in the genesis");
         }
-        for (key, addr) in [
-            ("listen_peer", self.listen_peer),
-            ("listen_client", self.listen_client),
-        ] {
+        for (key, addr) in [("listen_peer", self.listen_peer), ("listen_client", self.listen_client)] {
             if addr.port() == 0 {
-                return bad(
-                    key,
-                    "has port 0",
-                    "name the port that the genesis has for this node",
-                );
+                return bad(key, "has port 0", "name the port that the genesis has for this node");
             }
         }
         let (peer, client) = (self.listen_peer, self.listen_client);
-        let overlap =
-            peer.ip() == client.ip() || peer.ip().is_unspecified() || client.ip().is_unspecified();
+        let overlap = peer.ip() == client.ip() || peer.ip().is_unspecified() || client.ip().is_unspecified();
         if peer.port() == client.port() && overlap {
-            return bad(
-                "listen_client",
-                "has the port of listen_peer",
-                "give each a port of its own",
-            );
+            return bad("listen_client", "has the port of listen_peer", "give each a port of its own");
         }
         if !(100..=100_000_000).contains(&self.snapshot_every) {
-            return bad(
-                "snapshot_every",
-                "is not from 100 to 100000000",
-                "leave it out for the default of 20000",
-            );
+            return bad("snapshot_every", "is not from 100 to 100000000", "leave it out for the default of 20000");
         }
-        if self.log.is_empty()
-            || self.log.len() > LOG_BYTES_MAX
-            || self.log.chars().any(char::is_control)
-        {
-            return bad(
-                "log",
-                "is empty or too long",
-                "use a filter such as 'info' or 'info,openraft=warn'",
-            );
+        if self.log.is_empty() || self.log.len() > LOG_BYTES_MAX || self.log.chars().any(char::is_control) {
+            return bad("log", "is empty or too long", "use a filter such as 'info' or 'info,openraft=warn'");
         }
         let raft = self.raft;
         if !(10..=10_000).contains(&raft.heartbeat_ms) {
-            return bad(
-                "raft.heartbeat_ms",
-                "is not from 10 to 10000",
-                "leave it out for the default of 100",
-            );
+            return bad("raft.heartbeat_ms", "is not from 10 to 10000", "leave it out for the default of 100");
         }
         if raft.election_min_ms < raft.heartbeat_ms * 3 {
             return bad(
@@ -319,22 +273,13 @@ impl NodeConfig {
             ("signing_key", &self.signing_key, true),
         ] {
             let bad = |cause: String, fix| {
-                Err(ConfigError::Path {
-                    file: file.to_owned(),
-                    key,
-                    path: path.clone(),
-                    cause,
-                    fix,
-                })
+                Err(ConfigError::Path { file: file.to_owned(), key, path: path.clone(), cause, fix })
             };
             match std::fs::metadata(path) {
                 Err(error) => return bad(format!("cannot be read: {error}"), copy),
                 Ok(found) if !found.is_file() => return bad("is no file".to_owned(), copy),
                 Ok(found) if secret && readable_by_others(&found) => {
-                    return bad(
-                        "others than its owner can read".to_owned(),
-                        "run chmod 600 on it",
-                    );
+                    return bad("others than its owner can read".to_owned(), "run chmod 600 on it");
                 }
                 Ok(_) => {}
             }
@@ -367,25 +312,14 @@ fn readable_by_others(_found: &std::fs::Metadata) -> bool {
 fn read_text(file: &Path) -> Result<String, ConfigError> {
     use std::io::Read;
     let io = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => ConfigError::Missing {
-            file: file.to_owned(),
-        },
-        _ => ConfigError::Io {
-            file: file.to_owned(),
-            cause: error.to_string(),
-        },
+        std::io::ErrorKind::NotFound => ConfigError::Missing { file: file.to_owned() },
+        _ => ConfigError::Io { file: file.to_owned(), cause: error.to_string() },
     };
     let mut text = String::new();
     let source = std::fs::File::open(file).map_err(io)?;
-    let read = source
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(io)?;
+    let read = source.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(io)?;
     if read as u64 > FILE_BYTES_MAX {
-        return Err(ConfigError::Io {
-            file: file.to_owned(),
-            cause: "it is over 64 KiB".to_owned(),
-        });
+        return Err(ConfigError::Io { file: file.to_owned(), cause: "it is over 64 KiB".to_owned() });
     }
     Ok(text)
 }

@@ -23,43 +23,20 @@ fn parsed(text: &str) -> Result<NodeConfig, ConfigError> {
 fn defaults_and_paths() {
     let config = parsed(MINIMAL).unwrap();
     assert_eq!(config.data_dir, Path::new("/etc/seamark/data"));
-    assert_eq!(
-        config.signing_key,
-        Path::new("/secure/signing.key"),
-        "an absolute path stays"
-    );
-    assert_eq!(
-        (config.raft, config.snapshot_every, config.log.as_str()),
-        (RaftTiming::default(), 20_000, "info")
-    );
+    assert_eq!(config.signing_key, Path::new("/secure/signing.key"), "an absolute path stays");
+    assert_eq!((config.raft, config.snapshot_every, config.log.as_str()), (RaftTiming::default(), 20_000, "info"));
     assert_eq!(config.verify, None);
-    let fast = parsed(&format!(
-        "verify = \"every\"\n{MINIMAL}\n[raft]\nheartbeat_ms = 50"
-    ))
-    .unwrap();
-    assert_eq!(
-        (
-            fast.verify,
-            fast.raft.heartbeat_ms,
-            fast.raft.election_min_ms
-        ),
-        (Some(VerifyMode::Every), 50, 400)
-    );
+    let fast = parsed(&format!("verify = \"every\"\n{MINIMAL}\n[raft]\nheartbeat_ms = 50")).unwrap();
+    assert_eq!((fast.verify, fast.raft.heartbeat_ms, fast.raft.election_min_ms), (Some(VerifyMode::Every), 50, 400));
 }
 
 #[test]
 fn what_is_written_reads_back() {
     let peer = "10.0.0.1:7600".parse().unwrap();
     let client = "10.0.0.1:7601".parse().unwrap();
-    let config = NodeConfig {
-        verify: Some(VerifyMode::Ingest),
-        ..NodeConfig::in_folder(NodeId(7), peer, client)
-    };
+    let config = NodeConfig { verify: Some(VerifyMode::Ingest), ..NodeConfig::in_folder(NodeId(7), peer, client) };
     let text = config.to_toml().unwrap();
-    assert_eq!(
-        NodeConfig::parse(&text, Path::new("node.toml")).unwrap(),
-        config
-    );
+    assert_eq!(NodeConfig::parse(&text, Path::new("node.toml")).unwrap(), config);
 }
 
 #[test]
@@ -75,10 +52,7 @@ fn unknown_missing_and_mistyped_keys_are_named() {
         let error = parsed(&text).unwrap_err();
         assert_eq!(error.code(), "config_form");
         assert!(error.to_string().contains(named), "{error}");
-        assert!(
-            error.to_string().contains("/etc/seamark/node.toml"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("/etc/seamark/node.toml"), "{error}");
     }
 }
 
@@ -90,18 +64,9 @@ fn values_are_checked_against_each_other() {
         (MINIMAL.replace("7605", "7604"), "listen_client"),
         (format!("snapshot_every = 1\n{MINIMAL}"), "snapshot_every"),
         (format!("log = \"\"\n{MINIMAL}"), "log"),
-        (
-            format!("{MINIMAL}\n[raft]\nheartbeat_ms = 1"),
-            "raft.heartbeat_ms",
-        ),
-        (
-            format!("{MINIMAL}\n[raft]\nelection_min_ms = 200"),
-            "raft.election_min_ms",
-        ),
-        (
-            format!("{MINIMAL}\n[raft]\nelection_max_ms = 400"),
-            "raft.election_max_ms",
-        ),
+        (format!("{MINIMAL}\n[raft]\nheartbeat_ms = 1"), "raft.heartbeat_ms"),
+        (format!("{MINIMAL}\n[raft]\nelection_min_ms = 200"), "raft.election_min_ms"),
+        (format!("{MINIMAL}\n[raft]\nelection_max_ms = 400"), "raft.election_max_ms"),
     ] {
         match parsed(&text).unwrap().check_values(Path::new("node.toml")) {
             Err(ConfigError::Value { key: found, .. }) => assert_eq!(found, key),
@@ -115,31 +80,18 @@ fn files_that_are_not_there_or_open_to_others_are_named() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("node.toml");
-    assert_eq!(
-        NodeConfig::load(&file).unwrap_err().code(),
-        "config_missing"
-    );
+    assert_eq!(NodeConfig::load(&file).unwrap_err().code(), "config_missing");
     std::fs::write(&file, MINIMAL.replace("/secure/", "")).unwrap();
     let named = |expected: &str| match NodeConfig::load(&file) {
         Err(ConfigError::Path { key, .. }) => assert_eq!(key, expected),
         other => panic!("{expected}: {other:?}"),
     };
     named("genesis");
-    for name in [
-        "genesis.json",
-        "node.pem",
-        "node.key",
-        "roots.pem",
-        "signing.key",
-    ] {
+    for name in ["genesis.json", "node.pem", "node.key", "roots.pem", "signing.key"] {
         std::fs::write(dir.path().join(name), "x").unwrap();
     }
     let private = |name: &str| {
-        std::fs::set_permissions(
-            dir.path().join(name),
-            std::fs::Permissions::from_mode(0o600),
-        )
-        .unwrap();
+        std::fs::set_permissions(dir.path().join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
     };
     named("key");
     private("node.key");

@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::core::driver::{DriverConfig, GroupDriver, Input, Output, OutboxView, SystemView};
+use crate::core::driver::{DriverConfig, GroupDriver, Input, OutboxView, Output, SystemView};
 use crate::core::entry::{Command, Entry};
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
@@ -221,7 +221,18 @@ impl GroupHandle {
         bootstrapped.map_err(|error| GroupError::Bootstrap(group, error))?;
         let _ = raft_out.send(raft.clone());
         let arrivals = Arrivals::default();
-        Ok(Arc::new(Self { group, raft, share, waiters, arrivals, certified, alarms, inputs, verify: context.verify, checked }))
+        Ok(Arc::new(Self {
+            group,
+            raft,
+            share,
+            waiters,
+            arrivals,
+            certified,
+            alarms,
+            inputs,
+            verify: context.verify,
+            checked,
+        }))
     }
 
     /// Hands over checked transactions; returns them when the group's queue is full.
@@ -262,7 +273,8 @@ fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> R
     // announces itself anyway.
     let applied = share.stand.lock().applied.clone();
     let mut view = View::new(&reader);
-    let header: Header = view.load(&schema::header(applied.height)).ok_or_else(|| ReadFault("no last header".into()))?;
+    let header: Header =
+        view.load(&schema::header(applied.height)).ok_or_else(|| ReadFault("no last header".into()))?;
     let mut outbox = Vec::new();
     for leaf in stream::outbox_leaves(&mut view) {
         let head: OutStream = stream::out_stream(&mut view, leaf.peer);

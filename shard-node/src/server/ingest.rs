@@ -8,8 +8,8 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs, TxId};
-use ledger::receipt::{Outcome, Receipt};
 use ledger::limits::INGEST_QUEUE_TXS;
+use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
 use ledger::rules;
 use ledger::tx::ParsedTx;
@@ -232,11 +232,8 @@ impl Waiters {
 impl Books {
     fn await_applied(&mut self, receipt: &Receipt, reply: Arc<ReplyQueue>) {
         let Outcome::Committed { mail } = &receipt.outcome else { return };
-        let open: Vec<(GroupId, u64)> = mail
-            .iter()
-            .filter(|(dest, seq)| self.taken.get(dest).is_none_or(|taken| seq >= taken))
-            .copied()
-            .collect();
+        let open: Vec<(GroupId, u64)> =
+            mail.iter().filter(|(dest, seq)| self.taken.get(dest).is_none_or(|taken| seq >= taken)).copied().collect();
         if open.is_empty() {
             reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)));
             return;

@@ -42,8 +42,11 @@ impl Hosted {
     /// Takes transactions for a group; their fates go to `reply`, at once or later.
     pub fn take(&self, batch: v1::IngestBatch, reply: &Arc<ReplyQueue>) {
         let Some(handle) = self.group(batch.group) else {
-            let reject =
-                if self.failed.read().contains_key(&GroupId(batch.group)) { Reject::GroupStopped } else { Reject::UnknownGroup };
+            let reject = if self.failed.read().contains_key(&GroupId(batch.group)) {
+                Reject::GroupStopped
+            } else {
+                Reject::UnknownGroup
+            };
             return self.refuse_all(&batch.txs, reject, None, reply);
         };
         let role = handle.role();

@@ -108,8 +108,7 @@ struct Files {
 }
 
 fn read(path: &Path) -> Result<String, NodeError> {
-    std::fs::read_to_string(path)
-        .map_err(|error| NodeError::File { path: path.to_owned(), cause: error.to_string() })
+    std::fs::read_to_string(path).map_err(|error| NodeError::File { path: path.to_owned(), cause: error.to_string() })
 }
 
 /// Reads and checks a genesis file.
@@ -135,12 +134,12 @@ fn read_files(config: &NodeConfig) -> Result<Files, NodeError> {
     let hex_key = read(&config.signing_key)?;
     let mut secret = [0; 32];
     let identity_error = |cause: &str| NodeError::Identity(cause.to_owned());
-    hex::decode_to_slice(hex_key.trim(), &mut secret).map_err(|_| identity_error("the signing key is not 64 hex digits"))?;
+    hex::decode_to_slice(hex_key.trim(), &mut secret)
+        .map_err(|_| identity_error("the signing key is not 64 hex digits"))?;
     let key = SecretKey::from_bytes(&secret).map_err(|error| identity_error(&error.to_string()))?;
     let identity = Identity::load(&config.cert, &config.key)?;
-    let info = genesis
-        .node(config.node)
-        .ok_or_else(|| NodeError::Identity(format!("it has no node {}", config.node)))?;
+    let info =
+        genesis.node(config.node).ok_or_else(|| NodeError::Identity(format!("it has no node {}", config.node)))?;
     if info.key != key.public() {
         return Err(identity_error("the signing key is another one than the genesis names"));
     }

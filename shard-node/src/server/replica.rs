@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use consensus::port::{Applier, AppliedState, Committed, Fatal, Payload, SnapshotDir};
+use consensus::port::{AppliedState, Applier, Committed, Fatal, Payload, SnapshotDir};
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::GroupId;
@@ -144,13 +144,17 @@ pub enum OpenError {
     #[error(transparent)]
     Genesis(#[from] crate::core::genesis::NoSuchGroup),
     /// The leaves do not add up to the root that was recorded with the last block.
-    #[error("the state in {path} does not match its recorded root; it is damaged: remove the folder and let the replica fetch a snapshot")]
+    #[error(
+        "the state in {path} does not match its recorded root; it is damaged: remove the folder and let the replica fetch a snapshot"
+    )]
     Root {
         /// The folder.
         path: String,
     },
     /// Something that is always there is missing.
-    #[error("the state in {path} holds no {what}; it is damaged: remove the folder and let the replica fetch a snapshot")]
+    #[error(
+        "the state in {path} holds no {what}; it is damaged: remove the folder and let the replica fetch a snapshot"
+    )]
     Missing {
         /// The folder.
         path: String,
@@ -250,9 +254,8 @@ impl Replica {
     fn block(&self, db: &StateDb, consensus: AppliedState, payload: &Bytes) -> Result<(), Fatal> {
         let mut stand = self.stand.lock();
         let previous = stand.applied.clone();
-        let block =
-            executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload)
-                .map_err(|error| Fatal(error.to_string()))?;
+        let block = executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload)
+            .map_err(|error| Fatal(error.to_string()))?;
         let mut batch = WriteBatch::with_capacity(block.writes.len());
         for (key, value) in block.writes {
             match value {

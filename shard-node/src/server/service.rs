@@ -158,7 +158,8 @@ impl NodeService for Service {
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         self.node_or_router(&request)?;
         let stop = self.hosted.context.stop.clone();
-        let views = WatchStream::new(self.view.clone()).map(|view| Ok(view.to_reply())).take_until(stop.cancelled_owned());
+        let views =
+            WatchStream::new(self.view.clone()).map(|view| Ok(view.to_reply())).take_until(stop.cancelled_owned());
         Ok(Response::new(Box::pin(views)))
     }
 

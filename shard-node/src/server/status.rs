@@ -37,10 +37,7 @@ pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
         log_appends: log.appends,
         log_bytes: log.bytes,
         bytes_sent: context.links.sent_bytes.load(Ordering::Relaxed),
-        state_bytes_written: groups
-            .values()
-            .map(|handle| handle.share.written_bytes.load(Ordering::Relaxed))
-            .sum(),
+        state_bytes_written: groups.values().map(|handle| handle.share.written_bytes.load(Ordering::Relaxed)).sum(),
         alarms,
     }
 }

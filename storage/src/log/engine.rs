@@ -43,10 +43,7 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self {
-            queue_bytes_max: 64 << 20,
-            cache_bytes_max: 8 << 20,
-        }
+        Self { queue_bytes_max: 64 << 20, cache_bytes_max: 8 << 20 }
     }
 }
 
@@ -103,28 +100,18 @@ impl Shared {
 
     pub(super) fn set_poison(&self, cause: &StorageError) {
         // The first cause stays; later ones are its consequences.
-        let _ = self.poison.set(StorageError::Poisoned {
-            path: self.root.clone(),
-            detail: cause.to_string(),
-        });
+        let _ = self.poison.set(StorageError::Poisoned { path: self.root.clone(), detail: cause.to_string() });
     }
 
     pub(super) fn closed(&self, what: &str) -> StorageError {
-        StorageError::Closed {
-            path: self.root.clone(),
-            detail: what.to_owned(),
-        }
+        StorageError::Closed { path: self.root.clone(), detail: what.to_owned() }
     }
 
     /// The database, unless a write failed or the engine was shut down.
     pub(super) fn db(&self) -> Result<Arc<DB>, StorageError> {
         match self.poison() {
             Some(poisoned) => Err(poisoned),
-            None => self
-                .db
-                .read()
-                .clone()
-                .ok_or_else(|| self.closed("the log engine was shut down")),
+            None => self.db.read().clone().ok_or_else(|| self.closed("the log engine was shut down")),
         }
     }
 }
@@ -138,11 +125,7 @@ pub struct LogEngine {
 
 impl LogEngine {
     /// Opens the log under `root`, creating an empty one if there is none.
-    pub fn open(
-        root: &Path,
-        resources: &SharedResources,
-        identity: LogIdentity,
-    ) -> Result<Self, StorageError> {
+    pub fn open(root: &Path, resources: &SharedResources, identity: LogIdentity) -> Result<Self, StorageError> {
         Self::open_with(root, resources, identity, LogOptions::default())
     }
 
@@ -164,16 +147,10 @@ impl LogEngine {
         options: LogOptions,
         wrap: impl FnOnce(Sink) -> Sink,
     ) -> Result<Self, StorageError> {
-        let identity = Identity {
-            kind: Kind::Log,
-            cluster: identity.cluster,
-            group: 0,
-            format_version: LOG_FORMAT_VERSION,
-        };
+        let identity =
+            Identity { kind: Kind::Log, cluster: identity.cluster, group: 0, format_version: LOG_FORMAT_VERSION };
         let (db, folder, _) = open_or_create(root, &identity, |folder, create| {
-            let options = resources
-                .options(Profile::Log, create)
-                .map_err(|error| map_error(folder, &error))?;
+            let options = resources.options(Profile::Log, create).map_err(|error| map_error(folder, &error))?;
             DB::open(&options, folder).map_err(|error| map_error(folder, &error))
         })?;
         let db = Arc::new(db);
@@ -189,10 +166,8 @@ impl LogEngine {
         });
         let mut durable = WriteOptions::default();
         durable.set_sync(true);
-        let sink = wrap(Box::new(move |batch| {
-            db.write_opt(batch, &durable)
-                .map_err(|error| map_error(&folder, &error))
-        }));
+        let sink =
+            wrap(Box::new(move |batch| db.write_opt(batch, &durable).map_err(|error| map_error(&folder, &error))));
         let of_writer = shared.clone();
         let writer = std::thread::Builder::new()
             .name("log-writer".into())
@@ -201,19 +176,12 @@ impl LogEngine {
                 *of_writer.db.write() = None;
             })
             .map_err(|error| StorageError::io(root, &error))?;
-        Ok(Self {
-            shared,
-            writer: Some(writer),
-        })
+        Ok(Self { shared, writer: Some(writer) })
     }
 
     /// A handle on one group's log; an unknown group has an empty one. All handles of a group share
     /// its state, and the cipher of the first one counts.
-    pub fn group(
-        &self,
-        group: u64,
-        cipher: Arc<dyn ValueCipher>,
-    ) -> Result<GroupLog, StorageError> {
+    pub fn group(&self, group: u64, cipher: Arc<dyn ValueCipher>) -> Result<GroupLog, StorageError> {
         let mut groups = self.shared.groups.lock();
         let db = self.shared.db()?;
         let state = match groups.get(&group) {
@@ -245,9 +213,7 @@ impl LogEngine {
             let _ = sender.send(result);
         });
         // The registry stays locked meanwhile: a new handle must not load what is being removed.
-        receiver
-            .recv()
-            .unwrap_or_else(|_| Err(self.shared.closed("the log engine was shut down")))
+        receiver.recv().unwrap_or_else(|_| Err(self.shared.closed("the log engine was shut down")))
     }
 
     /// What was done since the engine was opened.
@@ -297,71 +263,34 @@ mod tests {
         let (fail, failing) = mpsc::channel::<()>();
         let wrap = |mut sink: Sink| -> Sink {
             Box::new(move |batch| match failing.try_recv() {
-                Ok(()) => Err(StorageError::DiskFull {
-                    path: "x".into(),
-                    detail: "test".into(),
-                }),
+                Ok(()) => Err(StorageError::DiskFull { path: "x".into(), detail: "test".into() }),
                 Err(_) => sink(batch),
             })
         };
-        let engine = LogEngine::start(
-            dir.path(),
-            &resources(),
-            IDENTITY,
-            LogOptions::default(),
-            wrap,
-        )
-        .expect("open");
+        let engine = LogEngine::start(dir.path(), &resources(), IDENTITY, LogOptions::default(), wrap).expect("open");
         let log = engine.group(1, Arc::new(PlainCipher)).expect("group");
         let (sender, results) = mpsc::channel();
         let append = |index: u64| {
             let sender = sender.clone();
-            log.append(
-                vec![(index, Bytes::from_static(b"e"))],
-                Box::new(move |r| drop(sender.send(r))),
-            );
+            log.append(vec![(index, Bytes::from_static(b"e"))], Box::new(move |r| drop(sender.send(r))));
         };
         append(1);
         assert_eq!(results.recv().expect("a result"), Ok(()));
         fail.send(()).expect("writer lives");
         append(2);
-        assert_eq!(
-            results.recv().expect("a result").expect_err("fails").code(),
-            "storage_disk_full"
-        );
+        assert_eq!(results.recv().expect("a result").expect_err("fails").code(), "storage_disk_full");
         append(3);
         let poisoned = results.recv().expect("a result").expect_err("fails");
         assert_eq!(poisoned.code(), "storage_poisoned");
-        assert!(
-            poisoned.to_string().contains("disk is full"),
-            "names the first cause: {poisoned}"
-        );
-        assert_eq!(
-            log.read(0..9, 99).expect_err("fails").code(),
-            "storage_poisoned"
-        );
-        assert_eq!(
-            log.save_committed(Bytes::new()).expect_err("fails").code(),
-            "storage_poisoned"
-        );
-        assert_eq!(
-            engine
-                .group(2, Arc::new(PlainCipher))
-                .err()
-                .map(|e| e.code()),
-            Some("storage_poisoned")
-        );
-        assert_eq!(
-            engine.drop_group(1).expect_err("fails").code(),
-            "storage_poisoned"
-        );
+        assert!(poisoned.to_string().contains("disk is full"), "names the first cause: {poisoned}");
+        assert_eq!(log.read(0..9, 99).expect_err("fails").code(), "storage_poisoned");
+        assert_eq!(log.save_committed(Bytes::new()).expect_err("fails").code(), "storage_poisoned");
+        assert_eq!(engine.group(2, Arc::new(PlainCipher)).err().map(|e| e.code()), Some("storage_poisoned"));
+        assert_eq!(engine.drop_group(1).expect_err("fails").code(), "storage_poisoned");
         drop((engine, log));
         let engine = LogEngine::open(dir.path(), &resources(), IDENTITY).expect("open again");
         let log = engine.group(1, Arc::new(PlainCipher)).expect("group");
-        assert_eq!(
-            log.last().expect("readable"),
-            Some((1, Bytes::from_static(b"e")))
-        );
+        assert_eq!(log.last().expect("readable"), Some((1, Bytes::from_static(b"e"))));
     }
 
     #[test]
@@ -369,20 +298,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary folder");
         let engine = LogEngine::open(dir.path(), &resources(), IDENTITY).expect("open");
         let log = engine.group(1, Arc::new(PlainCipher)).expect("group");
-        log.save_vote(
-            Bytes::from_static(b"v"),
-            Box::new(|_| panic!("test: a completion panics")),
-        );
+        log.save_vote(Bytes::from_static(b"v"), Box::new(|_| panic!("test: a completion panics")));
         let (sender, results) = mpsc::channel();
-        log.save_vote(
-            Bytes::from_static(b"w"),
-            Box::new(move |r| drop(sender.send(r))),
-        );
+        log.save_vote(Bytes::from_static(b"w"), Box::new(move |r| drop(sender.send(r))));
         // Both may have been in one batch; what counts is that the second one was answered.
         let _ = results.recv().expect("answered");
-        assert_eq!(
-            engine.drop_group(1).expect_err("stopped").code(),
-            "storage_poisoned"
-        );
+        assert_eq!(engine.drop_group(1).expect_err("stopped").code(), "storage_poisoned");
     }
 }

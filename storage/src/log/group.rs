@@ -32,47 +32,27 @@ pub(super) struct GroupState {
 impl GroupState {
     /// A group that has nothing; for removing a group nobody has opened.
     pub(super) fn empty(id: u64) -> Self {
-        Self {
-            id,
-            tail: Mutex::default(),
-            cipher: Arc::new(PlainCipher),
-            dropped: AtomicBool::new(false),
-        }
+        Self { id, tail: Mutex::default(), cipher: Arc::new(PlainCipher), dropped: AtomicBool::new(false) }
     }
 
     /// What the database has of a group.
-    pub(super) fn load(
-        id: u64,
-        cipher: Arc<dyn ValueCipher>,
-        db: &DB,
-        folder: &Path,
-    ) -> Result<Self, StorageError> {
-        let group = Self {
-            cipher,
-            ..Self::empty(id)
-        };
+    pub(super) fn load(id: u64, cipher: Arc<dyn ValueCipher>, db: &DB, folder: &Path) -> Result<Self, StorageError> {
+        let group = Self { cipher, ..Self::empty(id) };
         let single = |record| -> Result<Option<Bytes>, StorageError> {
             let key = keys::single(id, record);
             let value = db.get(key).map_err(|error| map_error(folder, &error))?;
-            value
-                .map(|value| group.decode(folder, &key, Bytes::from(value)))
-                .transpose()
+            value.map(|value| group.decode(folder, &key, Bytes::from(value))).transpose()
         };
         let vote = single(Record::Vote)?;
         let committed = single(Record::Committed)?;
-        let purged = single(Record::Purged)?
-            .map(|value| decode_purged(folder, value))
-            .transpose()?;
+        let purged = single(Record::Purged)?.map(|value| decode_purged(folder, value)).transpose()?;
         let start = purged.as_ref().map_or(0, |(index, _)| index + 1);
         let first = group.load_edge(db, folder, start, false)?;
         let last = group.load_edge(db, folder, start, true)?;
         if let (Some((purged, _)), Some((first, _))) = (&purged, &first)
             && *first != purged + 1
         {
-            let detail = format!(
-                "group {id}: entry {} is missing behind the purged part",
-                purged + 1
-            );
+            let detail = format!("group {id}: entry {} is missing behind the purged part", purged + 1);
             return Err(StorageError::corrupt(folder, detail));
         }
         let first = first.map_or(0, |(index, _)| index);
@@ -81,13 +61,7 @@ impl GroupState {
     }
 
     /// The first or last entry from `start` on.
-    fn load_edge(
-        &self,
-        db: &DB,
-        folder: &Path,
-        start: u64,
-        last: bool,
-    ) -> Result<Option<(u64, Bytes)>, StorageError> {
+    fn load_edge(&self, db: &DB, folder: &Path, start: u64, last: bool) -> Result<Option<(u64, Bytes)>, StorageError> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(keys::entry(self.id, start));
         options.set_iterate_upper_bound(keys::entries_end(self.id));
@@ -97,13 +71,8 @@ impl GroupState {
         } else {
             iterator.seek_to_first()
         }
-        let found = iterator
-            .item()
-            .map(|(key, value)| self.decode_entry(folder, key, value))
-            .transpose()?;
-        iterator
-            .status()
-            .map_err(|error| map_error(folder, &error))?;
+        let found = iterator.item().map(|(key, value)| self.decode_entry(folder, key, value)).transpose()?;
+        iterator.status().map_err(|error| map_error(folder, &error))?;
         Ok(found)
     }
 
@@ -112,35 +81,19 @@ impl GroupState {
     }
 
     fn decode(&self, folder: &Path, key: &[u8], framed: Bytes) -> Result<Bytes, StorageError> {
-        frame::open(key, framed)
-            .and_then(|sealed| self.cipher.open(key, sealed))
-            .map_err(|damaged| {
-                StorageError::corrupt(
-                    folder,
-                    format!("group {}, key {}: {damaged}", self.id, describe(key)),
-                )
-            })
+        frame::open(key, framed).and_then(|sealed| self.cipher.open(key, sealed)).map_err(|damaged| {
+            StorageError::corrupt(folder, format!("group {}, key {}: {damaged}", self.id, describe(key)))
+        })
     }
 
-    fn decode_entry(
-        &self,
-        folder: &Path,
-        key: &[u8],
-        framed: &[u8],
-    ) -> Result<(u64, Bytes), StorageError> {
+    fn decode_entry(&self, folder: &Path, key: &[u8], framed: &[u8]) -> Result<(u64, Bytes), StorageError> {
         let index = match keys::parse(key) {
             Some((group, Record::Entry, index)) if group == self.id && index != u64::MAX => index,
             _ => {
-                return Err(StorageError::corrupt(
-                    folder,
-                    format!("unknown key {}", describe(key)),
-                ));
+                return Err(StorageError::corrupt(folder, format!("unknown key {}", describe(key))));
             }
         };
-        Ok((
-            index,
-            self.decode(folder, key, Bytes::copy_from_slice(framed))?,
-        ))
+        Ok((index, self.decode(folder, key, Bytes::copy_from_slice(framed))?))
     }
 }
 
@@ -186,19 +139,14 @@ impl GroupLog {
 
     fn usable(&self) -> Result<Arc<DB>, StorageError> {
         if self.group.dropped.load(Ordering::Acquire) {
-            return Err(self
-                .shared
-                .closed(&format!("group {} was dropped", self.group.id)));
+            return Err(self.shared.closed(&format!("group {} was dropped", self.group.id)));
         }
         self.shared.db()
     }
 
     fn refused(&self, detail: String) -> StorageError {
         let detail = format!("group {}: {detail}", self.group.id);
-        StorageError::Refused {
-            path: self.shared.root.clone(),
-            detail,
-        }
+        StorageError::Refused { path: self.shared.root.clone(), detail }
     }
 
     /// Makes a change visible and queues it, both under the group's lock, so that the queue's order
@@ -217,20 +165,12 @@ impl GroupLog {
         // Checked again under the lock: nothing may be queued behind a removal of the group.
         if self.group.dropped.load(Ordering::Acquire) {
             drop(tail);
-            return done(Err(self
-                .shared
-                .closed(&format!("group {} was dropped", self.group.id))));
+            return done(Err(self.shared.closed(&format!("group {} was dropped", self.group.id))));
         }
         let sequence = tail.issue();
         match change(&mut tail, sequence) {
             Ok(changes) => {
-                let command = Command {
-                    group: self.group.clone(),
-                    sequence,
-                    changes,
-                    entries,
-                    done,
-                };
+                let command = Command { group: self.group.clone(), sequence, changes, entries, done };
                 let pushed = self.shared.queue.push(command);
                 drop(tail);
                 if let Err(command) = pushed {
@@ -257,12 +197,7 @@ impl GroupLog {
     }
 
     /// Entries `from..to` from the database; all of them, or damage (the bounds say they exist).
-    fn read_disk(
-        &self,
-        db: &DB,
-        range: Range<u64>,
-        bytes_max: usize,
-    ) -> Result<Vec<(u64, Bytes)>, StorageError> {
+    fn read_disk(&self, db: &DB, range: Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Bytes)>, StorageError> {
         let folder = &self.shared.folder;
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(keys::entry(self.group.id, range.end));
@@ -271,9 +206,7 @@ impl GroupLog {
         let (mut out, mut bytes) = (Vec::new(), 0_usize);
         for expected in range {
             let Some((key, value)) = iterator.item() else {
-                iterator
-                    .status()
-                    .map_err(|error| map_error(folder, &error))?;
+                iterator.status().map_err(|error| map_error(folder, &error))?;
                 return Err(self.missing(expected));
             };
             let (index, entry) = self.group.decode_entry(folder, key, value)?;
@@ -308,10 +241,7 @@ impl LogStore for GroupLog {
             .iter()
             .map(|(index, entry)| {
                 let key = keys::entry(self.group.id, *index);
-                Change::Put {
-                    key,
-                    value: self.group.encode(&key, entry),
-                }
+                Change::Put { key, value: self.group.encode(&key, entry) }
             })
             .collect();
         self.submit(entries.len() as u64, done, |tail, sequence| {
@@ -336,9 +266,7 @@ impl LogStore for GroupLog {
         let value = self.group.encode(&key, &committed);
         let mut tail = self.group.tail.lock();
         if self.group.dropped.load(Ordering::Acquire) {
-            return Err(self
-                .shared
-                .closed(&format!("group {} was dropped", self.group.id)));
+            return Err(self.shared.closed(&format!("group {} was dropped", self.group.id)));
         }
         tail.committed = Some(committed);
         match self.shared.queue.mark(key, value) {
@@ -360,10 +288,7 @@ impl LogStore for GroupLog {
             let removed = tail.truncate(last_kept);
             let to = keys::entries_end(self.group.id);
             Ok(removed
-                .map(|from| Change::DeleteRange {
-                    from: keys::entry(self.group.id, from),
-                    to,
-                })
+                .map(|from| Change::DeleteRange { from: keys::entry(self.group.id, from), to })
                 .into_iter()
                 .collect())
         });
@@ -377,10 +302,7 @@ impl LogStore for GroupLog {
             tail.check_purge(index)?;
             let mut changes = vec![Change::Put { key, value }];
             if let Some((from, to)) = tail.purge(index, marker) {
-                changes.push(Change::DeleteRange {
-                    from: keys::entry(id, from),
-                    to: keys::entry(id, to),
-                });
+                changes.push(Change::DeleteRange { from: keys::entry(id, from), to: keys::entry(id, to) });
             }
             Ok(changes)
         });

@@ -70,11 +70,7 @@ pub(super) fn parse(key: &[u8]) -> Option<(u64, Record, u64)> {
         3 => Record::Entry,
         _ => return None,
     };
-    Some((
-        u64::from_be_bytes(*group),
-        record,
-        u64::from_be_bytes(index.try_into().ok()?),
-    ))
+    Some((u64::from_be_bytes(*group), record, u64::from_be_bytes(index.try_into().ok()?)))
 }
 
 #[cfg(test)]
@@ -95,18 +91,11 @@ mod tests {
         ];
         assert!(sorted.is_sorted());
         assert_eq!(parse(&entry(7, 9)), Some((7, Record::Entry, 9)));
-        assert_eq!(
-            parse(&single(7, Record::Committed)),
-            Some((7, Record::Committed, 0))
-        );
+        assert_eq!(parse(&single(7, Record::Committed)), Some((7, Record::Committed, 0)));
         assert_eq!(parse(&entries_end(7)), None);
         assert_eq!(parse(b"short"), None);
         let (from, to) = group_range(1);
         assert!(from <= sorted[0] && entries_end(1) < to && to < sorted[6]);
-        assert_eq!(
-            entry(1, 2),
-            *b"\0\0\0\0\0\0\0\x01\x03\0\0\0\0\0\0\0\x02",
-            "pinned layout"
-        );
+        assert_eq!(entry(1, 2), *b"\0\0\0\0\0\0\0\x01\x03\0\0\0\0\0\0\0\x02", "pinned layout");
     }
 }

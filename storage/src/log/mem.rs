@@ -81,57 +81,35 @@ impl Content {
 }
 
 /// The rule for appends, shared by all implementations.
-pub(super) fn check_append(
-    entries: &[(u64, Bytes)],
-    last: Option<u64>,
-    purged: Option<u64>,
-) -> Result<(), String> {
+pub(super) fn check_append(entries: &[(u64, Bytes)], last: Option<u64>, purged: Option<u64>) -> Result<(), String> {
     let Some(&(first, _)) = entries.first() else {
         return Ok(());
     };
     if let Some(last) = last
         && last.checked_add(1) != Some(first)
     {
-        return Err(format!(
-            "append at {first} does not follow the last entry {last}"
-        ));
+        return Err(format!("append at {first} does not follow the last entry {last}"));
     }
     if let (None, Some(purged)) = (last, purged)
         && purged.checked_add(1) != Some(first)
     {
-        return Err(format!(
-            "append at {first} does not follow the purged part (up to {purged})"
-        ));
+        return Err(format!("append at {first} does not follow the purged part (up to {purged})"));
     }
-    match entries
-        .windows(2)
-        .find(|pair| pair[0].0.checked_add(1) != Some(pair[1].0))
-    {
-        Some(pair) => Err(format!(
-            "append has a hole between {} and {}",
-            pair[0].0, pair[1].0
-        )),
-        None if entries.last().is_some_and(|(index, _)| *index == u64::MAX) => {
-            Err("the index space is used up".into())
-        }
+    match entries.windows(2).find(|pair| pair[0].0.checked_add(1) != Some(pair[1].0)) {
+        Some(pair) => Err(format!("append has a hole between {} and {}", pair[0].0, pair[1].0)),
+        None if entries.last().is_some_and(|(index, _)| *index == u64::MAX) => Err("the index space is used up".into()),
         None => Ok(()),
     }
 }
 
 /// The rule for purges, shared by all implementations.
-pub(super) fn check_purge(
-    index: u64,
-    first: Option<u64>,
-    purged: Option<u64>,
-) -> Result<(), String> {
+pub(super) fn check_purge(index: u64, first: Option<u64>, purged: Option<u64>) -> Result<(), String> {
     match (first, purged) {
         _ if index == u64::MAX => Err("the index space is used up".into()),
-        (_, Some(purged)) if index < purged => {
-            Err(format!("purge up to {index} after a purge up to {purged}"))
+        (_, Some(purged)) if index < purged => Err(format!("purge up to {index} after a purge up to {purged}")),
+        (Some(first), _) if index + 1 < first => {
+            Err(format!("purge up to {index} leaves a hole before the first entry {first}"))
         }
-        (Some(first), _) if index + 1 < first => Err(format!(
-            "purge up to {index} leaves a hole before the first entry {first}"
-        )),
         _ => Ok(()),
     }
 }
@@ -139,19 +117,12 @@ pub(super) fn check_purge(
 impl MemLog {
     /// A log whose changes are durable at once; `name` is shown in errors.
     pub fn immediate(name: impl Into<PathBuf>) -> Self {
-        Self {
-            name: name.into(),
-            immediate: true,
-            state: Arc::default(),
-        }
+        Self { name: name.into(), immediate: true, state: Arc::default() }
     }
 
     /// A log whose changes become durable by [`MemLog::flush`].
     pub fn manual(name: impl Into<PathBuf>) -> Self {
-        Self {
-            immediate: false,
-            ..Self::immediate(name)
-        }
+        Self { immediate: false, ..Self::immediate(name) }
     }
 
     /// Changes that are not durable yet.
@@ -166,16 +137,8 @@ impl MemLog {
             let state = &mut *self.state.lock();
             let count = count.min(state.pending.len());
             if let Some(error) = state.failing.take() {
-                state.poison = Some(StorageError::Poisoned {
-                    path: self.name.clone(),
-                    detail: error.to_string(),
-                });
-                run.extend(
-                    state
-                        .pending
-                        .drain(..)
-                        .map(|(_, done)| (done, Err(error.clone()))),
-                );
+                state.poison = Some(StorageError::Poisoned { path: self.name.clone(), detail: error.to_string() });
+                run.extend(state.pending.drain(..).map(|(_, done)| (done, Err(error.clone()))));
             }
             for (change, done) in state.pending.drain(..count.min(state.pending.len())) {
                 state.durable.apply(&change);
@@ -210,10 +173,7 @@ impl MemLog {
             let state = &mut *self.state.lock();
             let refused = state.poison.clone().or_else(|| {
                 let detail = state.visible.check(&change).err()?;
-                Some(StorageError::Refused {
-                    path: self.name.clone(),
-                    detail,
-                })
+                Some(StorageError::Refused { path: self.name.clone(), detail })
             });
             let lazy = matches!(change, Change::Committed(_));
             match refused {
@@ -304,11 +264,7 @@ impl LogStore for MemLog {
     }
 
     fn last(&self) -> Result<Option<(u64, Bytes)>, StorageError> {
-        self.visible(|log| {
-            log.entries
-                .last_key_value()
-                .map(|(&index, entry)| (index, entry.clone()))
-        })
+        self.visible(|log| log.entries.last_key_value().map(|(&index, entry)| (index, entry.clone())))
     }
 
     fn purged(&self) -> Result<Option<Bytes>, StorageError> {

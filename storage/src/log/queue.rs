@@ -66,12 +66,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self {
-            waiting: Mutex::default(),
-            work: Condvar::new(),
-            room: Condvar::new(),
-            bytes_max,
-        }
+        Self { waiting: Mutex::default(), work: Condvar::new(), room: Condvar::new(), bytes_max }
     }
 
     /// Waits until there is room. Called before a group's lock is taken, so that a full queue never

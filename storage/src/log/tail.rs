@@ -37,12 +37,7 @@ impl Tail {
         first: u64,
         last: Option<(u64, Bytes)>,
     ) -> Self {
-        let mut tail = Self {
-            vote,
-            committed,
-            purged,
-            ..Self::default()
-        };
+        let mut tail = Self { vote, committed, purged, ..Self::default() };
         if let Some((index, entry)) = last {
             tail.cache_bytes = entry.len();
             tail.cache.push_back((0, entry));
@@ -86,9 +81,7 @@ impl Tail {
     /// An entry, if it is in memory.
     pub(super) fn cached(&self, index: u64) -> Option<&Bytes> {
         let at = index.checked_sub(self.cached_from())?;
-        self.cache
-            .get(usize::try_from(at).ok()?)
-            .map(|(_, entry)| entry)
+        self.cache.get(usize::try_from(at).ok()?).map(|(_, entry)| entry)
     }
 
     pub(super) fn check_append(&self, entries: &[(u64, Bytes)]) -> Result<(), String> {
@@ -114,9 +107,7 @@ impl Tail {
 
     /// Keeps entries up to `last_kept`. Returns the first index removed, if any entry was.
     pub(super) fn truncate(&mut self, last_kept: Option<u64>) -> Option<u64> {
-        let keep_next = last_kept
-            .map_or(0, |last| last.saturating_add(1))
-            .max(self.first);
+        let keep_next = last_kept.map_or(0, |last| last.saturating_add(1)).max(self.first);
         if keep_next >= self.next {
             return None;
         }
@@ -157,9 +148,7 @@ impl Tail {
         self.durable = self.durable.max(sequence);
         while self.cache_bytes > cache_bytes_max && self.cache.len() > 1 {
             match self.cache.front() {
-                Some((written, entry)) if *written <= self.durable => {
-                    self.cache_bytes -= entry.len()
-                }
+                Some((written, entry)) if *written <= self.durable => self.cache_bytes -= entry.len(),
                 _ => break,
             }
             self.cache.pop_front();
@@ -172,9 +161,7 @@ mod tests {
     use super::*;
 
     fn entries(range: std::ops::Range<u64>) -> Vec<(u64, Bytes)> {
-        range
-            .map(|index| (index, Bytes::from(vec![index as u8; 10])))
-            .collect()
+        range.map(|index| (index, Bytes::from(vec![index as u8; 10]))).collect()
     }
 
     #[test]
@@ -189,10 +176,7 @@ mod tests {
         tail.flushed(one, 0);
         assert_eq!(tail.cached_from(), 10);
         tail.flushed(two, 25);
-        assert_eq!(
-            (tail.first(), tail.cached_from(), tail.next()),
-            (Some(5), 13, 15)
-        );
+        assert_eq!((tail.first(), tail.cached_from(), tail.next()), (Some(5), 13, 15));
         tail.flushed(two, 0);
         assert_eq!(tail.cached_from(), 14, "the last one always stays");
     }
@@ -205,10 +189,7 @@ mod tests {
         assert_eq!(tail.cached_from(), 8);
         assert_eq!(tail.truncate(Some(10)), None);
         assert_eq!(tail.truncate(Some(5)), Some(6), "below the cache");
-        assert_eq!(
-            (tail.first(), tail.cached_from(), tail.next()),
-            (Some(1), 6, 6)
-        );
+        assert_eq!((tail.first(), tail.cached_from(), tail.next()), (Some(1), 6, 6));
         assert_eq!(tail.purge(2, Bytes::new()), Some((1, 3)));
         assert_eq!(tail.purge(20, Bytes::new()), Some((3, 6)));
         assert!(tail.is_empty() && tail.check_append(&entries(20..21)).is_err());

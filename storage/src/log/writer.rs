@@ -73,14 +73,8 @@ fn fold(shared: &Shared, drained: &Drained) -> rocksdb::WriteBatch {
             }
         }
     }
-    let appends = drained
-        .commands
-        .iter()
-        .filter(|command| command.entries > 0)
-        .count() as u64;
-    shared
-        .counters
-        .add(batch.size_in_bytes() as u64, appends, entries);
+    let appends = drained.commands.iter().filter(|command| command.entries > 0).count() as u64;
+    shared.counters.add(batch.size_in_bytes() as u64, appends, entries);
     batch
 }
 
@@ -91,9 +85,6 @@ fn settle(shared: &Shared, commands: &[Command]) {
         newest.insert(command.group.id, (&command.group, command.sequence));
     }
     for (group, sequence) in newest.values() {
-        group
-            .tail
-            .lock()
-            .flushed(*sequence, shared.options.cache_bytes_max);
+        group.tail.lock().flushed(*sequence, shared.options.cache_bytes_max);
     }
 }

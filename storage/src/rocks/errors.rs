@@ -11,43 +11,21 @@ pub(crate) fn map_error(folder: &Path, error: &rocksdb::Error) -> StorageError {
     let detail: String = error.as_ref().to_owned();
     let path = || named_file(&detail).unwrap_or_else(|| folder.to_path_buf());
     match error.kind() {
-        ErrorKind::Corruption => StorageError::Corrupt {
-            path: path(),
-            detail,
-        },
-        _ if detail.contains("No space left on device")
-            || detail.contains("Disk quota exceeded") =>
-        {
-            StorageError::DiskFull {
-                path: path(),
-                detail,
-            }
+        ErrorKind::Corruption => StorageError::Corrupt { path: path(), detail },
+        _ if detail.contains("No space left on device") || detail.contains("Disk quota exceeded") => {
+            StorageError::DiskFull { path: path(), detail }
         }
         ErrorKind::IOError if detail.contains("lock") && detail.contains("LOCK") => {
-            StorageError::InUse {
-                path: folder.to_path_buf(),
-                detail,
-            }
+            StorageError::InUse { path: folder.to_path_buf(), detail }
         }
         // A file that the manifest names and that is not there, or a database without its CURRENT.
         ErrorKind::IOError if detail.contains("No such file or directory") => {
-            StorageError::Corrupt {
-                path: path(),
-                detail,
-            }
+            StorageError::Corrupt { path: path(), detail }
         }
-        ErrorKind::InvalidArgument
-            if detail.contains("does not exist (create_if_missing is false)") =>
-        {
-            StorageError::Corrupt {
-                path: folder.join("CURRENT"),
-                detail,
-            }
+        ErrorKind::InvalidArgument if detail.contains("does not exist (create_if_missing is false)") => {
+            StorageError::Corrupt { path: folder.join("CURRENT"), detail }
         }
-        _ => StorageError::Io {
-            path: path(),
-            detail,
-        },
+        _ => StorageError::Io { path: path(), detail },
     }
 }
 

@@ -33,10 +33,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
 
 /// Makes the entries of a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), StorageError> {
-    io(
-        folder,
-        File::open(folder).and_then(|handle| handle.sync_all()),
-    )
+    io(folder, File::open(folder).and_then(|handle| handle.sync_all()))
 }
 
 /// Replaces `folder/name` by one atomic, durable rename.
@@ -60,10 +57,7 @@ fn generations(root: &Path) -> Result<Vec<u64>, StorageError> {
     let mut found = Vec::new();
     for entry in io(root, fs::read_dir(root))? {
         let name = io(root, entry)?.file_name();
-        let digits = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("db-"))
-            .filter(|digits| digits.len() == 16);
+        let digits = name.to_str().and_then(|name| name.strip_prefix("db-")).filter(|digits| digits.len() == 16);
         found.extend(digits.and_then(|digits| digits.parse::<u64>().ok()));
     }
     found.sort_unstable();
@@ -80,11 +74,8 @@ fn read_live(root: &Path) -> Result<Option<u64>, StorageError> {
     let Ok(bytes) = <[u8; LEN]>::try_from(&bytes[..]) else {
         return corrupt("the pointer file has a wrong length");
     };
-    let number = |range: std::ops::Range<usize>| {
-        bytes[range]
-            .iter()
-            .fold(0_u64, |sum, &byte| sum << 8 | u64::from(byte))
-    };
+    let number =
+        |range: std::ops::Range<usize>| bytes[range].iter().fold(0_u64, |sum, &byte| sum << 8 | u64::from(byte));
     if bytes[..8] != MAGIC[..] {
         return corrupt("not a pointer file (magic differs)");
     }
@@ -93,11 +84,7 @@ fn read_live(root: &Path) -> Result<Option<u64>, StorageError> {
     }
     match u32::try_from(number(8..12)) {
         Ok(VERSION) => Ok(Some(number(12..20))),
-        Ok(found) if found > VERSION => Err(StorageError::NewerVersion {
-            path,
-            found,
-            supported: VERSION,
-        }),
+        Ok(found) if found > VERSION => Err(StorageError::NewerVersion { path, found, supported: VERSION }),
         _ => corrupt("unknown version of the pointer file"),
     }
 }
@@ -118,17 +105,11 @@ fn prepare(root: &Path) -> Result<u64, StorageError> {
         return Ok(generation);
     }
     if let Some(generation) = generations(root)?.last() {
-        let detail = format!(
-            "the pointer file is missing beside {}",
-            database_folder(root, *generation).display()
-        );
+        let detail = format!("the pointer file is missing beside {}", database_folder(root, *generation).display());
         return Err(StorageError::corrupt(root.join(LIVE_FILE), detail));
     }
     write_live(root, 0)?;
-    if let Some(parent) = root
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-    {
+    if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         sync_folder(parent)?;
     }
     Ok(0)
@@ -136,10 +117,7 @@ fn prepare(root: &Path) -> Result<u64, StorageError> {
 
 /// Removes every database folder but the live one.
 fn remove_leftovers(root: &Path, live: u64) -> Result<(), StorageError> {
-    for generation in generations(root)?
-        .into_iter()
-        .filter(|&generation| generation != live)
-    {
+    for generation in generations(root)?.into_iter().filter(|&generation| generation != live) {
         let folder = database_folder(root, generation);
         tracing::info!(folder = %folder.display(), "removing a database folder that is not live");
         io(&folder, fs::remove_dir_all(&folder))?;
@@ -150,10 +128,7 @@ fn remove_leftovers(root: &Path, live: u64) -> Result<(), StorageError> {
 /// The live database folder of a root that must already have one.
 pub(crate) fn live_folder(root: &Path) -> Result<PathBuf, StorageError> {
     match read_live(root)? {
-        Some(0) | None => Err(StorageError::corrupt(
-            root.join(LIVE_FILE),
-            "there is no database in this folder",
-        )),
+        Some(0) | None => Err(StorageError::corrupt(root.join(LIVE_FILE), "there is no database in this folder")),
         Some(generation) => Ok(database_folder(root, generation)),
     }
 }
@@ -215,24 +190,17 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), StorageError> {
     for entry in io(from, fs::read_dir(from))? {
         let source = io(from, entry)?.path();
         let Some(name) = source.file_name().filter(|_| source.is_file()) else {
-            return Err(StorageError::corrupt(
-                &source,
-                "a received snapshot holds plain files only",
-            ));
+            return Err(StorageError::corrupt(&source, "a received snapshot holds plain files only"));
         };
         if name == "LOCK" || name == "LOG" {
             continue;
         }
         let target = to.join(name);
-        let linked = source.extension().is_some_and(|kind| kind == "sst")
-            && fs::hard_link(&source, &target).is_ok();
+        let linked = source.extension().is_some_and(|kind| kind == "sst") && fs::hard_link(&source, &target).is_ok();
         if !linked {
             io(&target, fs::copy(&source, &target))?;
         }
-        io(
-            &target,
-            File::open(&target).and_then(|file| file.sync_all()),
-        )?;
+        io(&target, File::open(&target).and_then(|file| file.sync_all()))?;
     }
     Ok(())
 }

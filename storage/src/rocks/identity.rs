@@ -61,17 +61,10 @@ impl Identity {
         }
         let found = bytes.get(8..12).map_or(0, be_u32);
         if found > FILE_VERSION {
-            return Err(StorageError::NewerVersion {
-                path: path.into(),
-                found,
-                supported: FILE_VERSION,
-            });
+            return Err(StorageError::NewerVersion { path: path.into(), found, supported: FILE_VERSION });
         }
         if bytes.len() != LEN {
-            return Err(corrupt(&format!(
-                "identity file has {} bytes instead of {LEN}",
-                bytes.len()
-            )));
+            return Err(corrupt(&format!("identity file has {} bytes instead of {LEN}", bytes.len())));
         }
         if be_u32(&bytes[LEN - 4..]) != crc32fast::hash(&bytes[..LEN - 4]) {
             return Err(corrupt("identity file fails its checksum"));
@@ -85,12 +78,7 @@ impl Identity {
         cluster.copy_from_slice(&bytes[13..45]);
         let mut group = [0; 8];
         group.copy_from_slice(&bytes[45..53]);
-        Ok(Self {
-            kind,
-            cluster,
-            group: u64::from_be_bytes(group),
-            format_version: be_u32(&bytes[53..57]),
-        })
+        Ok(Self { kind, cluster, group: u64::from_be_bytes(group), format_version: be_u32(&bytes[53..57]) })
     }
 
     /// Writes the file into `folder`, durably.
@@ -114,27 +102,15 @@ impl Identity {
         let path = folder.join(IDENTITY_FILE);
         if found.cluster != self.cluster {
             let (found, expected) = (hex(&found.cluster), hex(&self.cluster));
-            return Err(StorageError::WrongCluster {
-                path,
-                found,
-                expected,
-            });
+            return Err(StorageError::WrongCluster { path, found, expected });
         }
         if (found.kind, found.group) != (self.kind, self.group) {
             let (found, expected) = (found.describe(), self.describe());
-            return Err(StorageError::WrongGroup {
-                path,
-                found,
-                expected,
-            });
+            return Err(StorageError::WrongGroup { path, found, expected });
         }
         if found.format_version > self.format_version {
             let (found, supported) = (found.format_version, self.format_version);
-            return Err(StorageError::NewerVersion {
-                path,
-                found,
-                supported,
-            });
+            return Err(StorageError::NewerVersion { path, found, supported });
         }
         Ok(found)
     }
@@ -148,10 +124,7 @@ impl Identity {
 }
 
 fn be_u32(bytes: &[u8]) -> u32 {
-    bytes
-        .iter()
-        .take(4)
-        .fold(0, |sum, &byte| sum << 8 | u32::from(byte))
+    bytes.iter().take(4).fold(0, |sum, &byte| sum << 8 | u32::from(byte))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -163,12 +136,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Identity {
-        Identity {
-            kind: Kind::State,
-            cluster: [7; 32],
-            group: 0x0102,
-            format_version: 3,
-        }
+        Identity { kind: Kind::State, cluster: [7; 32], group: 0x0102, format_version: 3 }
     }
 
     #[test]
@@ -186,10 +154,7 @@ mod tests {
             let mut bad = bytes;
             bad[at] ^= 0x10;
             assert!(Identity::decode(Path::new("x"), &bad).is_err(), "byte {at}");
-            assert!(
-                Identity::decode(Path::new("x"), &bytes[..at]).is_err(),
-                "cut {at}"
-            );
+            assert!(Identity::decode(Path::new("x"), &bytes[..at]).is_err(), "cut {at}");
         }
     }
 }

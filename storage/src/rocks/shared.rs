@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options,
-    WriteBufferManager,
+    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options, WriteBufferManager,
 };
 
 use crate::StorageError;
@@ -62,19 +61,14 @@ pub(crate) enum Profile {
 impl SharedResources {
     /// Allocates within `limits`.
     pub fn new(limits: ResourceLimits) -> Result<Self, StorageError> {
-        let mut env = Env::new().map_err(|error| StorageError::Io {
-            path: "rocksdb".into(),
-            detail: error.to_string(),
-        })?;
+        let mut env =
+            Env::new().map_err(|error| StorageError::Io { path: "rocksdb".into(), detail: error.to_string() })?;
         let threads = i32::from(limits.background_threads.max(2));
         env.set_low_priority_background_threads(threads - 1);
         env.set_high_priority_background_threads((threads / 2).max(1));
         Ok(Self(Arc::new(Shared {
             cache: Cache::new_lru_cache(limits.block_cache_bytes),
-            write_buffers: WriteBufferManager::new_write_buffer_manager(
-                limits.write_buffers_bytes,
-                false,
-            ),
+            write_buffers: WriteBufferManager::new_write_buffer_manager(limits.write_buffers_bytes, false),
             env,
             limits,
         })))
@@ -90,17 +84,12 @@ impl SharedResources {
         self.0.write_buffers.get_usage()
     }
 
-    pub(crate) fn options(
-        &self,
-        profile: Profile,
-        create: bool,
-    ) -> Result<Options, rocksdb::Error> {
+    pub(crate) fn options(&self, profile: Profile, create: bool) -> Result<Options, rocksdb::Error> {
         let limits = &self.0.limits;
         // Without a WAL, closing would flush, which makes stopping slow and hides what a crash
         // would lose; the host flushes explicitly when it wants a quick next start.
         // This call returns fresh options, so it must come before anything shared is attached.
-        let mut options =
-            Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
+        let mut options = Options::default().get_options_from_string("avoid_flush_during_shutdown=true")?;
         options.create_if_missing(create);
         options.set_error_if_exists(create);
         options.set_env(&self.0.env);

@@ -12,17 +12,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, Snapshot,
-    WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, Snapshot, WriteOptions,
 };
 
 use crate::StorageError;
 use crate::cipher::ValueCipher;
 use crate::kv::{KeyRange, Kv, KvView, WriteBatch, WriteOp};
 use crate::rocks::folder::{install, sync_folder};
-use crate::rocks::{
-    Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create,
-};
+use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create};
 use crate::sealed::open_value;
 
 /// Whose state a folder holds.
@@ -38,17 +35,8 @@ pub struct StateIdentity {
 
 impl StateIdentity {
     fn to_file(self) -> Identity {
-        let Self {
-            cluster,
-            group,
-            format_version,
-        } = self;
-        Identity {
-            kind: Kind::State,
-            cluster,
-            group,
-            format_version,
-        }
+        let Self { cluster, group, format_version } = self;
+        Identity { kind: Kind::State, cluster, group, format_version }
     }
 }
 
@@ -70,23 +58,14 @@ impl StateDb {
         cipher: Arc<dyn ValueCipher>,
     ) -> Result<Self, StorageError> {
         let open = |folder: &Path, create: bool| {
-            let options = shared
-                .options(Profile::State, create)
-                .map_err(|error| map_error(folder, &error))?;
+            let options = shared.options(Profile::State, create).map_err(|error| map_error(folder, &error))?;
             let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
-            DB::open_cf_descriptors(&options, folder, [family])
-                .map_err(|error| map_error(folder, &error))
+            DB::open_cf_descriptors(&options, folder, [family]).map_err(|error| map_error(folder, &error))
         };
         let (db, folder, identity) = open_or_create(root, &identity.to_file(), open)?;
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
-        Ok(Self {
-            db,
-            folder,
-            identity,
-            cipher,
-            no_wal,
-        })
+        Ok(Self { db, folder, identity, cipher, no_wal })
     }
 
     /// Installs the checkpoint in `received` as the state under `root`, which must not be open.
@@ -100,9 +79,7 @@ impl StateDb {
         identity: StateIdentity,
     ) -> Result<(), StorageError> {
         identity.to_file().expect_in(received)?;
-        install(received, root, |copy| {
-            check_all(copy, shared, Profile::State, &mut |_, _| Ok(())).map(drop)
-        })
+        install(received, root, |copy| check_all(copy, shared, Profile::State, &mut |_, _| Ok(())).map(drop))
     }
 
     /// The format that the folder was written in; not newer than the one passed to [`StateDb::open`].
@@ -117,9 +94,7 @@ impl StateDb {
 
     /// Estimated bytes on disk of all table files.
     pub fn disk_bytes(&self) -> Result<u64, StorageError> {
-        let value = self
-            .db
-            .property_int_value(rocksdb::properties::TOTAL_SST_FILES_SIZE);
+        let value = self.db.property_int_value(rocksdb::properties::TOTAL_SST_FILES_SIZE);
         Ok(value.map_err(|error| self.error(&error))?.unwrap_or(0))
     }
 
@@ -128,30 +103,17 @@ impl StateDb {
     }
 
     fn family(&self) -> Result<&ColumnFamily, StorageError> {
-        let missing =
-            || StorageError::corrupt(&self.folder, "the default column family is missing");
-        self.db
-            .cf_handle(DEFAULT_COLUMN_FAMILY_NAME)
-            .ok_or_else(missing)
+        let missing = || StorageError::corrupt(&self.folder, "the default column family is missing");
+        self.db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).ok_or_else(missing)
     }
 
     fn open_value(&self, key: &[u8], sealed: &[u8]) -> Result<Bytes, StorageError> {
-        open_value(
-            &*self.cipher,
-            &self.folder,
-            key,
-            Bytes::copy_from_slice(sealed),
-        )
+        open_value(&*self.cipher, &self.folder, key, Bytes::copy_from_slice(sealed))
     }
 
     fn get_with(&self, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, StorageError> {
-        let sealed = self
-            .db
-            .get_pinned_opt(key, options)
-            .map_err(|error| self.error(&error))?;
-        sealed
-            .map(|sealed| self.open_value(key, &sealed))
-            .transpose()
+        let sealed = self.db.get_pinned_opt(key, options).map_err(|error| self.error(&error))?;
+        sealed.map(|sealed| self.open_value(key, &sealed)).transpose()
     }
 
     fn scan_with(
@@ -188,15 +150,11 @@ impl Kv for StateDb {
     }
 
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StorageError> {
-        let found = self
-            .db
-            .batched_multi_get_cf(self.family()?, keys.iter().copied(), false);
+        let found = self.db.batched_multi_get_cf(self.family()?, keys.iter().copied(), false);
         keys.iter()
             .zip(found)
             .map(|(key, sealed)| match sealed {
-                Ok(sealed) => sealed
-                    .map(|sealed| self.open_value(key, &sealed))
-                    .transpose(),
+                Ok(sealed) => sealed.map(|sealed| self.open_value(key, &sealed)).transpose(),
                 Err(error) => Err(self.error(&error)),
             })
             .collect()
@@ -208,21 +166,16 @@ impl Kv for StateDb {
 
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
         // RocksDB's own framing: a tag and two lengths per change.
-        let mut changes =
-            rocksdb::WriteBatch::with_capacity_bytes(batch.bytes() + 16 * batch.len() + 16);
+        let mut changes = rocksdb::WriteBatch::with_capacity_bytes(batch.bytes() + 16 * batch.len() + 16);
         for op in batch.ops() {
             match op {
                 WriteOp::Put { key, value } => changes.put(key, self.cipher.seal(key, value)),
                 WriteOp::Delete { key } => changes.delete(key),
-                WriteOp::DeleteRange { start, end } if start < end => {
-                    changes.delete_range(start, end)
-                }
+                WriteOp::DeleteRange { start, end } if start < end => changes.delete_range(start, end),
                 WriteOp::DeleteRange { .. } => {}
             }
         }
-        self.db
-            .write_opt(changes, &self.no_wal)
-            .map_err(|error| self.error(&error))
+        self.db.write_opt(changes, &self.no_wal).map_err(|error| self.error(&error))
     }
 
     fn flush(&self) -> Result<(), StorageError> {
@@ -230,8 +183,7 @@ impl Kv for StateDb {
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), StorageError> {
-        let made =
-            Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir));
+        let made = Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir));
         made.map_err(|error| map_error(dir, &error))?;
         // Last, so that an interrupted checkpoint has no identity and is never taken for a whole one.
         self.identity.store(dir)?;
@@ -242,10 +194,7 @@ impl Kv for StateDb {
     }
 
     fn snapshot_view(&self) -> Box<dyn KvView + '_> {
-        Box::new(StateView {
-            db: self,
-            snapshot: self.db.snapshot(),
-        })
+        Box::new(StateView { db: self, snapshot: self.db.snapshot() })
     }
 }
 

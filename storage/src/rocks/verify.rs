@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use rocksdb::{DB, ReadOptions};
 
 use crate::StorageError;
-use crate::rocks::{
-    Identity, Kind, Profile, ResourceLimits, SharedResources, live_folder, map_error,
-};
+use crate::rocks::{Identity, Kind, Profile, ResourceLimits, SharedResources, live_folder, map_error};
 
 /// What a complete check saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,11 +46,7 @@ pub(crate) fn check_all(
     let map = |error: rocksdb::Error| map_error(folder, &error);
     let options = shared.options(profile, false).map_err(map)?;
     let db = DB::open_for_read_only(&options, folder, false).map_err(map)?;
-    let mut checked = Checked {
-        pairs: 0,
-        bytes: 0,
-        files: db.live_files().map_err(map)?.len() as u64,
-    };
+    let mut checked = Checked { pairs: 0, bytes: 0, files: db.live_files().map_err(map)?.len() as u64 };
     let mut reading = ReadOptions::default();
     reading.set_verify_checksums(true);
     reading.fill_cache(false);
@@ -78,42 +72,16 @@ pub(crate) fn verify_root(
     visit: &mut dyn FnMut(&Path, &[u8], &[u8]) -> Result<(), StorageError>,
 ) -> Result<VerifyReport, StorageError> {
     let folder = live_folder(root)?;
-    let Identity {
-        kind: found,
-        cluster,
-        group,
-        format_version,
-    } = Identity::load(&folder)?;
+    let Identity { kind: found, cluster, group, format_version } = Identity::load(&folder)?;
     if found != kind {
         let (found, expected) = (format!("{found:?}"), format!("{kind:?}"));
-        return Err(StorageError::WrongGroup {
-            path: folder,
-            found,
-            expected,
-        });
+        return Err(StorageError::WrongGroup { path: folder, found, expected });
     }
-    let limits = ResourceLimits {
-        block_cache_bytes: 8 << 20,
-        ..ResourceLimits::default()
-    };
+    let limits = ResourceLimits { block_cache_bytes: 8 << 20, ..ResourceLimits::default() };
     let shared = SharedResources::new(limits)?;
-    let checked = check_all(&folder, &shared, profile, &mut |key, value| {
-        visit(&folder, key, value)
-    })?;
-    let Checked {
-        pairs,
-        bytes,
-        files,
-    } = checked;
-    Ok(VerifyReport {
-        folder,
-        cluster,
-        group,
-        format_version,
-        pairs,
-        bytes,
-        files,
-    })
+    let checked = check_all(&folder, &shared, profile, &mut |key, value| visit(&folder, key, value))?;
+    let Checked { pairs, bytes, files } = checked;
+    Ok(VerifyReport { folder, cluster, group, format_version, pairs, bytes, files })
 }
 
 /// Checks a state folder that no process has open: pointer, identity, manifest, and every block.

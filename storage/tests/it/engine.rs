@@ -13,9 +13,7 @@ use crate::support::{Folder, copy_of, cut, flip, plain, waiter};
 fn many_groups_share_few_fsyncs() {
     let folder = Folder::new();
     let engine = folder.engine();
-    let logs: Vec<_> = (0..60)
-        .map(|group| engine.group(group, plain()).expect("group"))
-        .collect();
+    let logs: Vec<_> = (0..60).map(|group| engine.group(group, plain()).expect("group")).collect();
     // The first completion holds the writer until all the others have queued.
     let (release, held) = mpsc::channel::<()>();
     logs[0].save_vote(
@@ -35,51 +33,28 @@ fn many_groups_share_few_fsyncs() {
                     let _ = sender.send((round, group));
                 }),
             );
-            assert_eq!(
-                log.last()
-                    .expect("readable at once")
-                    .map(|(index, _)| index),
-                Some(round)
-            );
+            assert_eq!(log.last().expect("readable at once").map(|(index, _)| index), Some(round));
         }
     }
     drop(release);
     let order: Vec<_> = results.iter().take(600).collect();
-    assert!(
-        order.is_sorted(),
-        "completions run in the order of the calls"
-    );
+    assert!(order.is_sorted(), "completions run in the order of the calls");
     let stats = engine.stats();
     assert_eq!((stats.appends, stats.entries), (600, 600));
-    assert!(
-        stats.fsyncs <= 3,
-        "600 appends of 60 groups, {} fsyncs",
-        stats.fsyncs
-    );
+    assert!(stats.fsyncs <= 3, "600 appends of 60 groups, {} fsyncs", stats.fsyncs);
     drop((logs, engine));
     let engine = folder.engine();
     for group in 0..60 {
-        assert_eq!(
-            all(&engine.group(group, plain()).expect("group")),
-            entries(0..10, "e")
-        );
+        assert_eq!(all(&engine.group(group, plain()).expect("group")), entries(0..10, "e"));
     }
 }
 
 #[test]
 fn a_queue_at_its_bound_makes_callers_wait_but_not_its_own_completions() {
     let folder = Folder::new();
-    let options = storage::LogOptions {
-        queue_bytes_max: 1,
-        cache_bytes_max: 0,
-    };
-    let engine = storage::LogEngine::open_with(
-        &folder.root(),
-        crate::support::shared(),
-        crate::support::LOG,
-        options,
-    )
-    .expect("open");
+    let options = storage::LogOptions { queue_bytes_max: 1, cache_bytes_max: 0 };
+    let engine = storage::LogEngine::open_with(&folder.root(), crate::support::shared(), crate::support::LOG, options)
+        .expect("open");
     let log = engine.group(1, plain()).expect("group");
     let (sender, results) = mpsc::channel();
     for index in 0..50 {
@@ -89,10 +64,7 @@ fn a_queue_at_its_bound_makes_callers_wait_but_not_its_own_completions() {
             Box::new(move |result| {
                 result.expect("append");
                 // From the writer's thread: would wait for itself if the bound held here.
-                again.save_vote(
-                    Bytes::from(vec![index as u8]),
-                    Box::new(move |r| drop(sender.send(r))),
-                );
+                again.save_vote(Bytes::from(vec![index as u8]), Box::new(move |r| drop(sender.send(r))));
             }),
         );
     }
@@ -112,28 +84,18 @@ fn dropping_the_engine_writes_what_is_queued_and_frees_the_folder() {
             receiver
         })
         .collect();
-    log.save_committed(Bytes::from_static(b"99"))
-        .expect("committed");
+    log.save_committed(Bytes::from_static(b"99")).expect("committed");
     drop(engine);
     for receiver in receivers {
         assert_eq!(receiver.recv(), Ok(Ok(())));
     }
     // `log` is still alive; the folder is free nevertheless.
     assert_eq!(log.last().expect_err("closed").code(), "storage_closed");
-    assert_eq!(
-        wait(|done| log.truncate_after(None, done))
-            .expect_err("closed")
-            .code(),
-        "storage_closed"
-    );
+    assert_eq!(wait(|done| log.truncate_after(None, done)).expect_err("closed").code(), "storage_closed");
     let engine = folder.engine();
     let log = engine.group(1, plain()).expect("group");
     assert_eq!(all(&log), entries(0..100, "e"));
-    assert_eq!(
-        log.read_committed().expect("read"),
-        Some(Bytes::from_static(b"99")),
-        "rode with the last batch"
-    );
+    assert_eq!(log.read_committed().expect("read"), Some(Bytes::from_static(b"99")), "rode with the last batch");
 }
 
 #[test]
@@ -143,27 +105,15 @@ fn a_dropped_group_is_gone_and_its_neighbours_stay() {
     let log = |group| engine.group(group, plain()).expect("group");
     for group in [6, 7, 8, u64::MAX] {
         wait(|done| log(group).append(entries(0..5, "e"), done)).expect("append");
-        log(group)
-            .save_committed(Bytes::from_static(b"c"))
-            .expect("committed");
+        log(group).save_committed(Bytes::from_static(b"c")).expect("committed");
     }
     let old = log(7);
     engine.drop_group(7).expect("drop");
     engine.drop_group(u64::MAX).expect("drop");
     engine.drop_group(1234).expect("a group that never was");
     assert_eq!(old.last().expect_err("dropped").code(), "storage_closed");
-    assert_eq!(
-        wait(|done| old.append(entries(5..6, "e"), done))
-            .expect_err("dropped")
-            .code(),
-        "storage_closed"
-    );
-    assert_eq!(
-        old.save_committed(Bytes::new())
-            .expect_err("dropped")
-            .code(),
-        "storage_closed"
-    );
+    assert_eq!(wait(|done| old.append(entries(5..6, "e"), done)).expect_err("dropped").code(), "storage_closed");
+    assert_eq!(old.save_committed(Bytes::new()).expect_err("dropped").code(), "storage_closed");
     assert!(all(&log(7)).is_empty(), "a new life begins empty");
     wait(|done| log(7).append(entries(50..52, "n"), done)).expect("append");
     drop(old);
@@ -177,27 +127,16 @@ fn a_dropped_group_is_gone_and_its_neighbours_stay() {
     assert!(all(&log(u64::MAX)).is_empty());
     for group in [6, 8] {
         assert_eq!(all(&log(group)), entries(0..5, "e"));
-        assert_eq!(
-            log(group).read_committed().expect("read"),
-            Some(Bytes::from_static(b"c"))
-        );
+        assert_eq!(log(group).read_committed().expect("read"), Some(Bytes::from_static(b"c")));
     }
 }
 
 #[test]
 fn readers_beside_a_writer_never_see_a_mixture() {
     let folder = Folder::new();
-    let options = storage::LogOptions {
-        cache_bytes_max: 64,
-        ..Default::default()
-    };
-    let engine = storage::LogEngine::open_with(
-        &folder.root(),
-        crate::support::shared(),
-        crate::support::LOG,
-        options,
-    )
-    .expect("open");
+    let options = storage::LogOptions { cache_bytes_max: 64, ..Default::default() };
+    let engine = storage::LogEngine::open_with(&folder.root(), crate::support::shared(), crate::support::LOG, options)
+        .expect("open");
     let log = engine.group(1, plain()).expect("group");
     std::thread::scope(|scope| {
         let reader = log.clone();
@@ -207,15 +146,8 @@ fn readers_beside_a_writer_never_see_a_mixture() {
             while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
                 let found = reader.read(0..u64::MAX, usize::MAX).expect("read");
                 // One tag from some point on: rounds replace the log from index 10 on.
-                let tags: Vec<_> = found
-                    .iter()
-                    .skip(10)
-                    .map(|(_, entry)| entry.split(|b| *b == b'-').next())
-                    .collect();
-                assert!(
-                    tags.windows(2).all(|pair| pair[0] == pair[1]),
-                    "a mixture: {found:?}"
-                );
+                let tags: Vec<_> = found.iter().skip(10).map(|(_, entry)| entry.split(|b| *b == b'-').next()).collect();
+                assert!(tags.windows(2).all(|pair| pair[0] == pair[1]), "a mixture: {found:?}");
                 assert!(found.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0));
                 reads += 1;
             }
@@ -243,10 +175,7 @@ fn what_was_acknowledged_is_in_the_files_at_that_moment() {
         let engine = crashed.engine();
         let after = engine.group(1, plain()).expect("group");
         assert_eq!(all(&after), entries(0..round * 3 + 3, "e"));
-        assert_eq!(
-            after.read_vote().expect("read"),
-            Some(Bytes::from(vec![round as u8]))
-        );
+        assert_eq!(after.read_vote().expect("read"), Some(Bytes::from(vec![round as u8])));
     }
 }
 
@@ -276,21 +205,12 @@ fn open_and_read(folder: &Folder) -> Result<Vec<(u64, Bytes)>, StorageError> {
 fn a_damaged_write_ahead_log_is_refused_naming_the_file() {
     let folder = filled();
     let report = verify_offline(&folder.root()).expect("intact");
-    assert_eq!(
-        (report.pairs, report.cluster),
-        (50, crate::support::CLUSTER)
-    );
+    assert_eq!((report.pairs, report.cluster), (50, crate::support::CLUSTER));
     let wal = folder.file(is_wal);
     flip(&wal, 20_000);
-    for error in [
-        open_and_read(&folder).expect_err("damaged"),
-        verify_offline(&folder.root()).expect_err("damaged"),
-    ] {
+    for error in [open_and_read(&folder).expect_err("damaged"), verify_offline(&folder.root()).expect_err("damaged")] {
         assert_eq!(error.code(), "storage_corrupt", "{error}");
-        assert!(
-            error.to_string().contains(".log") || error.path().starts_with(folder.root()),
-            "{error}"
-        );
+        assert!(error.to_string().contains(".log") || error.path().starts_with(folder.root()), "{error}");
     }
 }
 
@@ -303,10 +223,7 @@ fn a_write_ahead_log_cut_at_its_end_leaves_a_prefix() {
     let found = open_and_read(&folder).expect("a torn tail is normal");
     assert!(!found.is_empty() && found.len() < 50);
     for (at, (index, entry)) in found.iter().enumerate() {
-        assert_eq!(
-            (*index, entry),
-            (at as u64, &Bytes::from(vec![at as u8; 1000]))
-        );
+        assert_eq!((*index, entry), (at as u64, &Bytes::from(vec![at as u8; 1000])));
     }
 }
 
@@ -322,17 +239,9 @@ fn a_missing_or_cut_manifest_is_refused() {
         damage(&folder.file(|name| name.starts_with("MANIFEST-")));
         let error = open_and_read(&folder).expect_err("damaged");
         assert_eq!(error.code(), "storage_corrupt", "{error}");
-        assert_eq!(
-            verify_offline(&folder.root()).expect_err("damaged").code(),
-            "storage_corrupt"
-        );
+        assert_eq!(verify_offline(&folder.root()).expect_err("damaged").code(), "storage_corrupt");
     }
     let folder = filled();
     std::fs::remove_file(folder.file(|name| name == "CURRENT")).expect("remove");
-    assert_eq!(
-        open_and_read(&folder)
-            .expect_err("never recreated empty")
-            .code(),
-        "storage_corrupt"
-    );
+    assert_eq!(open_and_read(&folder).expect_err("never recreated empty").code(), "storage_corrupt");
 }

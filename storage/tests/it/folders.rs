@@ -19,68 +19,25 @@ fn refusal<T>(result: Result<T, StorageError>) -> StorageError {
 #[test]
 fn folders_of_others_are_refused() {
     let folder = Folder::new();
-    drop(
-        open_as(
-            &folder,
-            StateIdentity {
-                format_version: 2,
-                ..STATE
-            },
-        )
-        .expect("create"),
-    );
-    let wrong_cluster = refusal(open_as(
-        &folder,
-        StateIdentity {
-            cluster: [0; 32],
-            ..STATE
-        },
-    ));
+    drop(open_as(&folder, StateIdentity { format_version: 2, ..STATE }).expect("create"));
+    let wrong_cluster = refusal(open_as(&folder, StateIdentity { cluster: [0; 32], ..STATE }));
     assert_eq!(wrong_cluster.code(), "storage_wrong_cluster");
-    assert!(
-        wrong_cluster.to_string().contains(&"c1".repeat(32)),
-        "{wrong_cluster}"
-    );
-    let wrong_group = refusal(open_as(
-        &folder,
-        StateIdentity {
-            group: 8,
-            format_version: 2,
-            ..STATE
-        },
-    ));
+    assert!(wrong_cluster.to_string().contains(&"c1".repeat(32)), "{wrong_cluster}");
+    let wrong_group = refusal(open_as(&folder, StateIdentity { group: 8, format_version: 2, ..STATE }));
     assert_eq!(wrong_group.code(), "storage_wrong_group");
     assert!(wrong_group.to_string().contains("group 7"), "{wrong_group}");
     let newer = refusal(open_as(&folder, STATE));
     assert_eq!(newer.code(), "storage_newer_version");
     assert!(newer.to_string().contains("format 2"), "{newer}");
-    assert_eq!(
-        refusal(folder.try_engine()).code(),
-        "storage_wrong_group",
-        "state is not a log"
-    );
-    let older = open_as(
-        &folder,
-        StateIdentity {
-            format_version: 3,
-            ..STATE
-        },
-    )
-    .expect("older formats are read");
+    assert_eq!(refusal(folder.try_engine()).code(), "storage_wrong_group", "state is not a log");
+    let older = open_as(&folder, StateIdentity { format_version: 3, ..STATE }).expect("older formats are read");
     assert_eq!(older.format_version(), 2);
 
     let folder = Folder::new();
     drop(folder.engine());
     let other = LogIdentity { cluster: [0; 32] };
-    assert_eq!(
-        refusal(LogEngine::open(&folder.root(), shared(), other)).code(),
-        "storage_wrong_cluster"
-    );
-    assert_eq!(
-        refusal(folder.try_state()).code(),
-        "storage_wrong_group",
-        "a log is not state"
-    );
+    assert_eq!(refusal(LogEngine::open(&folder.root(), shared(), other)).code(), "storage_wrong_cluster");
+    assert_eq!(refusal(folder.try_state()).code(), "storage_wrong_group", "a log is not state");
     drop(LogEngine::open(&folder.root(), shared(), LOG).expect("its own"));
 }
 
@@ -104,16 +61,9 @@ fn damaged_or_missing_identity_and_pointer_are_refused() {
         for pointer in [true, false] {
             let folder = Folder::new();
             drop(folder.state());
-            damage(&if pointer {
-                folder.root().join("LIVE")
-            } else {
-                folder.live().join("SEAMARK")
-            });
+            damage(&if pointer { folder.root().join("LIVE") } else { folder.live().join("SEAMARK") });
             let error = refusal(folder.try_state());
-            assert!(
-                ["storage_corrupt", "storage_newer_version"].contains(&error.code()),
-                "{error}"
-            );
+            assert!(["storage_corrupt", "storage_newer_version"].contains(&error.code()), "{error}");
             assert!(storage::rocks::verify_offline(&folder.root()).is_err());
         }
     }
@@ -123,9 +73,7 @@ fn damaged_or_missing_identity_and_pointer_are_refused() {
 fn with_snapshot() -> (Folder, std::path::PathBuf) {
     let folder = Folder::new();
     let state = folder.state();
-    state
-        .write(batch(&[("a", "old"), ("only", "old")]))
-        .expect("write");
+    state.write(batch(&[("a", "old"), ("only", "old")])).expect("write");
     state.flush().expect("flush");
     let other = Folder::new();
     let source = other.state();
@@ -149,20 +97,10 @@ fn value(state: &StateDb) -> String {
 fn an_installed_snapshot_replaces_the_state() {
     let (folder, received) = with_snapshot();
     install(&folder, &received, STATE).expect("install");
-    assert_eq!(
-        content(&folder.state()),
-        [("a".to_string(), "new".to_string())]
-    );
-    assert_eq!(
-        fs::read_dir(folder.root()).expect("folder").count(),
-        2,
-        "LIVE and one database"
-    );
+    assert_eq!(content(&folder.state()), [("a".to_string(), "new".to_string())]);
+    assert_eq!(fs::read_dir(folder.root()).expect("folder").count(), 2, "LIVE and one database");
     // The received copy is untouched, whatever happens to the live one.
-    folder
-        .state()
-        .write(batch(&[("a", "mine")]))
-        .expect("write");
+    folder.state().write(batch(&[("a", "mine")])).expect("write");
     install(&folder, &received, STATE).expect("again");
     assert_eq!(value(&folder.state()), "new");
 
@@ -175,61 +113,26 @@ fn an_installed_snapshot_replaces_the_state() {
 fn snapshots_of_others_and_damaged_ones_are_refused_and_change_nothing() {
     let (folder, received) = with_snapshot();
     let codes = [
-        install(
-            &folder,
-            &received,
-            StateIdentity {
-                cluster: [0; 32],
-                ..STATE
-            },
-        ),
+        install(&folder, &received, StateIdentity { cluster: [0; 32], ..STATE }),
         install(&folder, &received, StateIdentity { group: 9, ..STATE }),
-        install(
-            &folder,
-            &received,
-            StateIdentity {
-                format_version: 0,
-                ..STATE
-            },
-        ),
+        install(&folder, &received, StateIdentity { format_version: 0, ..STATE }),
         install(&folder, &folder.path().join("nowhere"), STATE),
     ]
     .map(|result| refusal(result).code());
-    assert_eq!(
-        codes,
-        [
-            "storage_wrong_cluster",
-            "storage_wrong_group",
-            "storage_newer_version",
-            "storage_corrupt"
-        ]
-    );
+    assert_eq!(codes, ["storage_wrong_cluster", "storage_wrong_group", "storage_newer_version", "storage_corrupt"]);
     let table = fs::read_dir(&received)
         .expect("folder")
         .map(|entry| entry.expect("entry").path())
         .find(|path| path.extension().is_some_and(|kind| kind == "sst"))
         .expect("a table file");
     flip(&table, 10);
-    assert_eq!(
-        refusal(install(&folder, &received, STATE)).code(),
-        "storage_corrupt"
-    );
+    assert_eq!(refusal(install(&folder, &received, STATE)).code(), "storage_corrupt");
     cut(&table, 20);
-    assert_eq!(
-        refusal(install(&folder, &received, STATE)).code(),
-        "storage_corrupt"
-    );
+    assert_eq!(refusal(install(&folder, &received, STATE)).code(), "storage_corrupt");
     fs::remove_file(&table).expect("remove");
-    assert_eq!(
-        refusal(install(&folder, &received, STATE)).code(),
-        "storage_corrupt"
-    );
+    assert_eq!(refusal(install(&folder, &received, STATE)).code(), "storage_corrupt");
     assert_eq!(value(&folder.state()), "old");
-    assert_eq!(
-        fs::read_dir(folder.root()).expect("folder").count(),
-        2,
-        "no leftovers"
-    );
+    assert_eq!(fs::read_dir(folder.root()).expect("folder").count(), 2, "no leftovers");
 }
 
 #[test]

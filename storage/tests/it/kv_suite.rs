@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use storage::{
-    ChaChaCipher, CounterNonces, FaultyKv, FrameCipher, KeyRange, Kv, MemKv, NoFaults, SealedKv,
-    WriteBatch,
+    ChaChaCipher, CounterNonces, FaultyKv, FrameCipher, KeyRange, Kv, MemKv, NoFaults, SealedKv, WriteBatch,
 };
 
 pub fn batch(puts: &[(&str, &str)]) -> WriteBatch {
@@ -22,10 +21,7 @@ pub fn content(kv: &dyn Kv) -> Vec<(String, String)> {
 
 fn text(pairs: Vec<(Bytes, Bytes)>) -> Vec<(String, String)> {
     let string = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("test data is text");
-    pairs
-        .into_iter()
-        .map(|(key, value)| (string(key), string(value)))
-        .collect()
+    pairs.into_iter().map(|(key, value)| (string(key), string(value))).collect()
 }
 
 fn keys(pairs: Vec<(Bytes, Bytes)>) -> Vec<String> {
@@ -54,14 +50,9 @@ fn reads(kv: &dyn Kv) {
     assert!(content(kv).is_empty());
     kv.write(batch(&[("a", "1"), ("b", "2")])).expect("write");
     assert_eq!(kv.get(b"a").expect("get").expect("present"), "1");
-    let found = kv
-        .multi_get(&[b"b", b"none", b"a", b"b"])
-        .expect("multi_get");
+    let found = kv.multi_get(&[b"b", b"none", b"a", b"b"]).expect("multi_get");
     let two = Some(Bytes::from_static(b"2"));
-    assert_eq!(
-        found,
-        [two.clone(), None, Some(Bytes::from_static(b"1")), two]
-    );
+    assert_eq!(found, [two.clone(), None, Some(Bytes::from_static(b"1")), two]);
     assert!(kv.multi_get(&[]).expect("multi_get").is_empty());
     kv.write(WriteBatch::new()).expect("an empty batch is fine");
 }
@@ -77,8 +68,7 @@ fn order(kv: &dyn Kv) {
 }
 
 fn scans(kv: &dyn Kv) {
-    kv.write(batch(&[("b", "2"), ("a", "1"), ("ab", "3"), ("c", "4")]))
-        .expect("write");
+    kv.write(batch(&[("b", "2"), ("a", "1"), ("ab", "3"), ("c", "4")])).expect("write");
     let scan = |range, limit| keys(kv.scan(range, limit).expect("scan"));
     assert_eq!(scan(KeyRange::all(), 9), ["a", "ab", "b", "c"]);
     assert_eq!(scan(KeyRange::all(), 2), ["a", "ab"]);
@@ -91,8 +81,7 @@ fn scans(kv: &dyn Kv) {
 }
 
 fn ranges(kv: &dyn Kv) {
-    kv.write(batch(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]))
-        .expect("write");
+    kv.write(batch(&[("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")])).expect("write");
     let mut changes = WriteBatch::new();
     changes.delete_range("b", "d");
     changes.delete_range("d", "a"); // empty: does nothing
@@ -111,14 +100,8 @@ fn views(kv: &dyn Kv) {
     kv.write(changes).expect("write");
     assert_eq!(view.get(b"a").expect("get").expect("present"), "1");
     assert_eq!(view.get(b"c").expect("get"), None);
-    assert_eq!(
-        keys(view.scan(KeyRange::all(), 9).expect("scan")),
-        ["a", "b"]
-    );
-    assert_eq!(
-        keys(view.scan(KeyRange::from("b"), 1).expect("scan")),
-        ["b"]
-    );
+    assert_eq!(keys(view.scan(KeyRange::all(), 9).expect("scan")), ["a", "b"]);
+    assert_eq!(keys(view.scan(KeyRange::from("b"), 1).expect("scan")), ["b"]);
     assert_eq!(kv.get(b"a").expect("get").expect("present"), "changed");
 }
 
@@ -131,22 +114,10 @@ fn odd(kv: &dyn Kv) {
     changes.put("large", vec![7_u8; 300_000]);
     kv.write(changes).expect("write");
     for key in &pairs {
-        assert_eq!(
-            kv.get(key).expect("get"),
-            Some(Bytes::new()),
-            "an empty value is not an absent one"
-        );
+        assert_eq!(kv.get(key).expect("get"), Some(Bytes::new()), "an empty value is not an absent one");
     }
-    assert_eq!(
-        kv.get(b"large").expect("get").map(|value| value.len()),
-        Some(300_000)
-    );
-    assert_eq!(
-        kv.scan(KeyRange::from(vec![0xff_u8]), 9)
-            .expect("scan")
-            .len(),
-        2
-    );
+    assert_eq!(kv.get(b"large").expect("get").map(|value| value.len()), Some(300_000));
+    assert_eq!(kv.scan(KeyRange::from(vec![0xff_u8]), 9).expect("scan").len(), 2);
 }
 
 fn durable(kv: &dyn Kv) {
@@ -155,10 +126,7 @@ fn durable(kv: &dyn Kv) {
     kv.flush().expect("nothing to flush is fine");
     let dir = tempfile::tempdir().expect("temporary folder");
     kv.checkpoint(&dir.path().join("copy")).expect("checkpoint");
-    assert!(
-        kv.checkpoint(&dir.path().join("copy")).is_err(),
-        "never over an existing folder"
-    );
+    assert!(kv.checkpoint(&dir.path().join("copy")).is_err(), "never over an existing folder");
     assert_eq!(content(kv), [("a".to_string(), "1".to_string())]);
 }
 
@@ -175,12 +143,7 @@ fn faulty_without_faults() {
 #[test]
 fn sealed() {
     run(|| SealedKv::new(MemKv::new(), Arc::new(FrameCipher), "framed"));
-    let cipher = || {
-        Arc::new(ChaChaCipher::new(
-            &[3; 32],
-            Box::new(CounterNonces::new([0; 16])),
-        ))
-    };
+    let cipher = || Arc::new(ChaChaCipher::new(&[3; 32], Box::new(CounterNonces::new([0; 16]))));
     run(|| SealedKv::new(MemKv::new(), cipher(), "sealed"));
 }
 
@@ -189,11 +152,6 @@ fn sealed() {
 fn rocksdb() {
     use crate::support::{Folder, plain};
     run(|| Folder::new().into_state(plain()));
-    let cipher = || {
-        Arc::new(ChaChaCipher::new(
-            &[3; 32],
-            Box::new(CounterNonces::new([0; 16])),
-        ))
-    };
+    let cipher = || Arc::new(ChaChaCipher::new(&[3; 32], Box::new(CounterNonces::new([0; 16]))));
     run(|| Folder::new().into_state(cipher()));
 }

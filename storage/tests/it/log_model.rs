@@ -34,8 +34,7 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
 
 fn next_index(log: &impl LogStore) -> u64 {
     let last = log.last().expect("last").map(|(index, _)| index);
-    last.or(log.purged_index().expect("purged"))
-        .map_or(0, |index| index + 1)
+    last.or(log.purged_index().expect("purged")).map_or(0, |index| index + 1)
 }
 
 /// One change on one log; only whether it was refused is compared.
@@ -46,9 +45,7 @@ fn change(log: &impl LogStore, step: &Step, round: usize) -> Result<(), &'static
             wait(|done| log.append(entries(from..from + count, &format!("r{round}")), done))
         }
         Step::Truncate(last_kept) => wait(|done| log.truncate_after(*last_kept, done)),
-        Step::Purge(index) => {
-            wait(|done| log.purge_upto(*index, Bytes::from(format!("p{index}")), done))
-        }
+        Step::Purge(index) => wait(|done| log.purge_upto(*index, Bytes::from(format!("p{index}")), done)),
         Step::Vote(vote) => wait(|done| log.save_vote(Bytes::from(vec![*vote]), done)),
         Step::Committed(committed) => log.save_committed(Bytes::from(vec![*committed])),
         Step::Read(..) | Step::Restart => Ok(()),

@@ -21,9 +21,7 @@ pub fn wait(change: impl FnOnce(storage::Completion)) -> Result<(), StorageError
 }
 
 pub fn entries(range: std::ops::Range<u64>, tag: &str) -> Vec<(u64, Bytes)> {
-    range
-        .map(|index| (index, Bytes::from(format!("{tag}-{index}"))))
-        .collect()
+    range.map(|index| (index, Bytes::from(format!("{tag}-{index}")))).collect()
 }
 
 fn marker(text: &'static str) -> Bytes {
@@ -97,11 +95,7 @@ fn append_and_read<R: Rig>(rig: &mut R) {
         // Each entry has 3 bytes.
         assert_eq!(log.read(0..9, 7).expect("read"), entries(0..2, "a"));
         assert_eq!(log.read(0..9, 6).expect("read"), entries(0..2, "a"));
-        assert_eq!(
-            log.read(0..9, 0).expect("read"),
-            entries(0..1, "a"),
-            "at least one"
-        );
+        assert_eq!(log.read(0..9, 0).expect("read"), entries(0..1, "a"), "at least one");
     }
     append(&rig.log(), 10..11, "a");
     assert_eq!(rig.log().last().expect("last"), entries(10..11, "a").pop());
@@ -111,18 +105,13 @@ fn records<R: Rig>(rig: &mut R) {
     let log = rig.log();
     wait(|done| log.save_vote(marker("vote 1"), done)).expect("vote");
     wait(|done| log.save_vote(marker("vote 2"), done)).expect("vote");
-    log.save_committed(marker("committed 1"))
-        .expect("committed");
-    log.save_committed(marker("committed 2"))
-        .expect("committed");
+    log.save_committed(marker("committed 1")).expect("committed");
+    log.save_committed(marker("committed 2")).expect("committed");
     append(&log, 5..6, "a");
     drop(log);
     for _ in 0..2 {
         assert_eq!(rig.log().read_vote().expect("read"), Some(marker("vote 2")));
-        assert_eq!(
-            rig.log().read_committed().expect("read"),
-            Some(marker("committed 2"))
-        );
+        assert_eq!(rig.log().read_committed().expect("read"), Some(marker("committed 2")));
         rig.reopen();
     }
 }
@@ -185,30 +174,15 @@ fn refusals<R: Rig>(rig: &mut R) {
     append(&log, 5..8, "a");
     let code = |result: Result<(), StorageError>| result.expect_err("refused").code();
     for range in [9..10, 7..8, 0..1] {
-        assert_eq!(
-            code(wait(|done| log.append(entries(range, "x"), done))),
-            "storage_refused"
-        );
+        assert_eq!(code(wait(|done| log.append(entries(range, "x"), done))), "storage_refused");
     }
     let hole = [entries(8..9, "x"), entries(10..11, "x")].concat();
     assert_eq!(code(wait(|done| log.append(hole, done))), "storage_refused");
-    assert_eq!(
-        code(wait(|done| log.purge_upto(2, marker("p"), done))),
-        "storage_refused"
-    );
+    assert_eq!(code(wait(|done| log.purge_upto(2, marker("p"), done))), "storage_refused");
     wait(|done| log.purge_upto(9, marker("p9"), done)).expect("purge");
-    assert_eq!(
-        code(wait(|done| log.append(entries(9..10, "x"), done))),
-        "storage_refused"
-    );
-    assert_eq!(
-        code(wait(|done| log.append(entries(11..12, "x"), done))),
-        "storage_refused"
-    );
-    assert_eq!(
-        code(wait(|done| log.purge_upto(8, marker("p8"), done))),
-        "storage_refused"
-    );
+    assert_eq!(code(wait(|done| log.append(entries(9..10, "x"), done))), "storage_refused");
+    assert_eq!(code(wait(|done| log.append(entries(11..12, "x"), done))), "storage_refused");
+    assert_eq!(code(wait(|done| log.purge_upto(8, marker("p8"), done))), "storage_refused");
     let end = vec![(u64::MAX, Bytes::new())];
     assert_eq!(code(wait(|done| log.append(end, done))), "storage_refused");
     append(&log, 10..11, "a");
@@ -239,47 +213,23 @@ fn memory_loses_what_was_not_flushed_in_order() {
     let (sender, results) = mpsc::channel();
     for index in 0..4 {
         let sender = sender.clone();
-        log.append(
-            entries(index..index + 1, "a"),
-            Box::new(move |result| drop(sender.send((index, result)))),
-        );
+        log.append(entries(index..index + 1, "a"), Box::new(move |result| drop(sender.send((index, result)))));
     }
     assert_eq!(all(&log), entries(0..4, "a"), "readable at once");
     assert!(results.try_recv().is_err(), "not durable yet");
     log.flush(2);
-    assert_eq!(
-        results.try_iter().collect::<Vec<_>>(),
-        [(0, Ok(())), (1, Ok(()))]
-    );
+    assert_eq!(results.try_iter().collect::<Vec<_>>(), [(0, Ok(())), (1, Ok(()))]);
     log.crash(1);
-    assert_eq!(
-        all(&log),
-        entries(0..3, "a"),
-        "one more survived, unacknowledged"
-    );
+    assert_eq!(all(&log), entries(0..3, "a"), "one more survived, unacknowledged");
     assert!(results.try_iter().next().is_none());
 
-    log.save_vote(
-        marker("v"),
-        Box::new(move |result| drop(sender.send((9, result)))),
-    );
-    log.fail_next_flush(StorageError::DiskFull {
-        path: "d".into(),
-        detail: "test".into(),
-    });
+    log.save_vote(marker("v"), Box::new(move |result| drop(sender.send((9, result)))));
+    log.fail_next_flush(StorageError::DiskFull { path: "d".into(), detail: "test".into() });
     log.flush(1);
     let failed = results.try_recv().expect("answered").1.expect_err("failed");
     assert_eq!(failed.code(), "storage_disk_full");
-    assert_eq!(
-        log.read_vote().expect_err("poisoned").code(),
-        "storage_poisoned"
-    );
-    assert_eq!(
-        wait(|done| log.save_vote(marker("w"), done))
-            .expect_err("poisoned")
-            .code(),
-        "storage_poisoned"
-    );
+    assert_eq!(log.read_vote().expect_err("poisoned").code(), "storage_poisoned");
+    assert_eq!(wait(|done| log.save_vote(marker("w"), done)).expect_err("poisoned").code(), "storage_poisoned");
     log.crash(0);
     assert_eq!(log.read_vote().expect("a restart heals it"), None);
 }
@@ -302,16 +252,8 @@ mod shared_engine {
 
     impl EngineRig {
         fn new(cipher: Arc<dyn ValueCipher>, cache_bytes_max: usize) -> Self {
-            let options = LogOptions {
-                cache_bytes_max,
-                ..LogOptions::default()
-            };
-            let mut rig = Self {
-                engine: None,
-                folder: Folder::new(),
-                cipher,
-                options,
-            };
+            let options = LogOptions { cache_bytes_max, ..LogOptions::default() };
+            let mut rig = Self { engine: None, folder: Folder::new(), cipher, options };
             rig.reopen();
             rig
         }
@@ -320,11 +262,7 @@ mod shared_engine {
     impl Rig for EngineRig {
         type Log = GroupLog;
         fn log(&self) -> GroupLog {
-            self.engine
-                .as_ref()
-                .expect("open")
-                .group(3, self.cipher.clone())
-                .expect("group")
+            self.engine.as_ref().expect("open").group(3, self.cipher.clone()).expect("group")
         }
         fn reopen(&mut self) {
             self.engine = None;
@@ -345,14 +283,6 @@ mod shared_engine {
 
     #[test]
     fn shared_engine_sealed() {
-        super::run(|| {
-            EngineRig::new(
-                Arc::new(ChaChaCipher::new(
-                    &[5; 32],
-                    Box::new(CounterNonces::new([1; 16])),
-                )),
-                0,
-            )
-        });
+        super::run(|| EngineRig::new(Arc::new(ChaChaCipher::new(&[5; 32], Box::new(CounterNonces::new([1; 16])))), 0));
     }
 }

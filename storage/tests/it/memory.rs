@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use storage::{
-    Crash, Fault, FaultPlan, FaultyKv, FrameCipher, KeyRange, Kv, MemKv, NoFaults, Operation,
-    SealedKv,
-};
+use storage::{Crash, Fault, FaultPlan, FaultyKv, FrameCipher, KeyRange, Kv, MemKv, NoFaults, Operation, SealedKv};
 
 use crate::kv_suite::{batch, content};
 
@@ -30,10 +27,7 @@ fn a_crash_keeps_a_prefix_of_the_unflushed_batches() {
             2 => vec![pair("a", "1"), pair("b", "2")],
             _ => vec![pair("a", "3"), pair("b", "2")],
         };
-        assert_eq!(
-            content(&kv),
-            [expected, vec![pair("flushed", "yes")]].concat()
-        );
+        assert_eq!(content(&kv), [expected, vec![pair("flushed", "yes")]].concat());
         kv.crash(0);
         assert_eq!(kv.get(b"flushed").expect("get").expect("present"), "yes");
     }
@@ -54,10 +48,7 @@ fn a_checkpoint_opens_again_and_damage_to_it_is_found() {
         bad[at] ^= 4;
         let error = MemKv::import(&bad, &copy).err().expect("damage is found");
         assert_eq!(error.code(), "storage_corrupt");
-        assert!(
-            MemKv::import(&exported[..at], &copy).is_err(),
-            "cut at {at}"
-        );
+        assert!(MemKv::import(&exported[..at], &copy).is_err(), "cut at {at}");
     }
 }
 
@@ -70,14 +61,8 @@ fn failures_have_no_effect_and_their_codes() {
         _ => Fault::None,
     };
     let kv = FaultyKv::new(MemKv::new(), plan, "disk");
-    assert_eq!(
-        kv.write(batch(&[("a", "1")])).expect_err("fails").code(),
-        "storage_disk_full"
-    );
-    assert_eq!(
-        kv.write(batch(&[("a", "1")])).expect_err("fails").code(),
-        "storage_io"
-    );
+    assert_eq!(kv.write(batch(&[("a", "1")])).expect_err("fails").code(), "storage_disk_full");
+    assert_eq!(kv.write(batch(&[("a", "1")])).expect_err("fails").code(), "storage_io");
     assert!(content(&kv).is_empty());
     kv.write(batch(&[("a", "2")])).expect("write");
     kv.flush().expect("slow, not wrong");
@@ -90,11 +75,7 @@ fn a_lost_flush_lies_and_a_torn_crash_keeps_what_the_plan_says() {
     struct Torn;
     impl FaultPlan for Torn {
         fn decide(&mut self, _: u64, operation: Operation) -> Fault {
-            if operation == Operation::Flush {
-                Fault::LostFlush
-            } else {
-                Fault::None
-            }
+            if operation == Operation::Flush { Fault::LostFlush } else { Fault::None }
         }
         fn survivors(&mut self, unflushed: usize) -> usize {
             unflushed / 2
@@ -121,11 +102,7 @@ fn a_flipped_byte_is_served_raw_but_found_behind_a_frame() {
     assert_eq!(raw.get(b"a").expect("get").expect("present"), "xxz");
     assert_eq!(raw.inner().get(b"a").expect("get").expect("present"), "xyz");
 
-    let framed = SealedKv::new(
-        FaultyKv::new(MemKv::new(), flips, "raw"),
-        Arc::new(FrameCipher),
-        "framed",
-    );
+    let framed = SealedKv::new(FaultyKv::new(MemKv::new(), flips, "raw"), Arc::new(FrameCipher), "framed");
     framed.write(batch(&[("a", "xyz")])).expect("write");
     let view = framed.snapshot_view();
     let errors = [
@@ -143,11 +120,7 @@ fn a_flipped_byte_is_served_raw_but_found_behind_a_frame() {
 
 #[test]
 fn crashes_pass_through_the_wrappers() {
-    let kv = SealedKv::new(
-        FaultyKv::new(MemKv::new(), NoFaults, "d"),
-        Arc::new(FrameCipher),
-        "s",
-    );
+    let kv = SealedKv::new(FaultyKv::new(MemKv::new(), NoFaults, "d"), Arc::new(FrameCipher), "s");
     kv.write(batch(&[("a", "1")])).expect("write");
     kv.write(batch(&[("b", "2")])).expect("write");
     assert_eq!(kv.unflushed(), 2);

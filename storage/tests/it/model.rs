@@ -25,10 +25,7 @@ enum Op {
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
-    proptest::collection::vec(
-        prop_oneof![Just(0_u8), Just(1), Just(0xff), any::<u8>()],
-        1..4,
-    )
+    proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0xff), any::<u8>()], 1..4)
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -73,10 +70,7 @@ fn to_batch(ops: &[Op]) -> WriteBatch {
 
 fn content(kv: &dyn Kv) -> Map {
     let pairs = kv.scan(KeyRange::all(), usize::MAX).expect("scan");
-    pairs
-        .into_iter()
-        .map(|(key, value)| (key.to_vec(), value.to_vec()))
-        .collect()
+    pairs.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
 }
 
 /// `restart` powers the database off and on; it says how many unflushed batches must have survived,
@@ -100,18 +94,10 @@ fn run<K: Kv>(steps: Vec<Step>, mut kv: K, restart: impl Fn(K, usize) -> (K, Opt
             Step::Look(start, end, limit) => {
                 let got = kv.get(&start).expect("get").map(|value| value.to_vec());
                 assert_eq!(got.as_ref(), now.get(&start));
-                let got = kv
-                    .scan(KeyRange::new(start.clone(), end.clone()), limit)
-                    .expect("scan");
-                let got: Vec<_> = got
-                    .into_iter()
-                    .map(|(key, value)| (key.to_vec(), value.to_vec()))
-                    .collect();
-                let expected: Vec<_> = now
-                    .into_iter()
-                    .filter(|(key, _)| *key >= start && *key < end)
-                    .take(limit)
-                    .collect();
+                let got = kv.scan(KeyRange::new(start.clone(), end.clone()), limit).expect("scan");
+                let got: Vec<_> = got.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+                let expected: Vec<_> =
+                    now.into_iter().filter(|(key, _)| *key >= start && *key < end).take(limit).collect();
                 assert_eq!(got, expected);
             }
             Step::Restart(keep) => {

@@ -15,18 +15,11 @@ fn what_was_not_flushed_is_lost_what_was_flushed_stays() {
     db.write(batch(&[("a", "2"), ("b", "2")])).expect("write");
     drop(db);
     let db = folder.state();
-    assert_eq!(
-        content(&db),
-        [("a".to_string(), "1".to_string())],
-        "no WAL, no flush at the end"
-    );
+    assert_eq!(content(&db), [("a".to_string(), "1".to_string())], "no WAL, no flush at the end");
     db.write(batch(&[("a", "3")])).expect("write");
     db.flush().expect("flush");
     drop(db);
-    assert_eq!(
-        content(&folder.state()),
-        [("a".to_string(), "3".to_string())]
-    );
+    assert_eq!(content(&folder.state()), [("a".to_string(), "3".to_string())]);
 }
 
 #[test]
@@ -38,10 +31,7 @@ fn what_was_flushed_is_in_the_files_at_that_moment() {
         db.flush().expect("flush");
         db.write(batch(&[("a", "not flushed")])).expect("write");
         let crashed = copy_of(&folder);
-        assert_eq!(
-            content(&crashed.state()),
-            [("a".to_string(), value.to_string())]
-        );
+        assert_eq!(content(&crashed.state()), [("a".to_string(), value.to_string())]);
     }
 }
 
@@ -62,12 +52,8 @@ fn memory_pressure_flushes_whole_batches_in_order() {
     let db = folder.state();
     let (head, tail) = (db.get(b"head").expect("get"), db.get(b"tail").expect("get"));
     assert_eq!(head, tail, "a batch is whole or absent");
-    let survived = head.map_or(0, |head| {
-        u64::from_be_bytes(head[..].try_into().expect("8 bytes")) + 1
-    });
-    let numbered = db
-        .scan(KeyRange::new(vec![0; 8], vec![0, 0, 0, 0, 1]), usize::MAX)
-        .expect("scan");
+    let survived = head.map_or(0, |head| u64::from_be_bytes(head[..].try_into().expect("8 bytes")) + 1);
+    let numbered = db.scan(KeyRange::new(vec![0; 8], vec![0, 0, 0, 0, 1]), usize::MAX).expect("scan");
     assert_eq!(numbered.len() as u64, survived, "a prefix of the batches");
 }
 
@@ -76,10 +62,7 @@ fn filled() -> Folder {
     let db = folder.state();
     let mut changes = WriteBatch::new();
     for number in 0..5_000_u64 {
-        changes.put(
-            number.to_be_bytes().to_vec(),
-            format!("{:x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-        );
+        changes.put(number.to_be_bytes().to_vec(), format!("{:x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
     }
     db.write(changes).expect("write");
     db.flush().expect("flush");
@@ -94,34 +77,22 @@ fn is_table(name: &str) -> bool {
 fn the_offline_check_sees_everything() {
     let folder = filled();
     let report = verify_offline(&folder.root()).expect("intact");
-    assert_eq!(
-        (report.pairs, report.files, report.group),
-        (5_000, 1, STATE.group)
-    );
+    assert_eq!((report.pairs, report.files, report.group), (5_000, 1, STATE.group));
 }
 
 #[test]
 fn a_flipped_byte_anywhere_in_a_block_is_found() {
-    let length = std::fs::metadata(filled().file(is_table))
-        .expect("file")
-        .len() as usize;
+    let length = std::fs::metadata(filled().file(is_table)).expect("file").len() as usize;
     for part in [10, length / 3, length / 2] {
         let folder = filled();
         let table = folder.file(is_table);
         flip(&table, part);
         // Deliberately a process-fresh cache entry: another folder, another file.
-        let error = folder
-            .try_state()
-            .and_then(|db| db.scan(KeyRange::all(), usize::MAX))
-            .expect_err("found");
+        let error = folder.try_state().and_then(|db| db.scan(KeyRange::all(), usize::MAX)).expect_err("found");
         assert_eq!(error.code(), "storage_corrupt", "{error}");
         assert_eq!(error.path(), table, "names the file");
         let error = verify_offline(&folder.root()).expect_err("found");
-        assert_eq!(
-            (error.code(), error.path()),
-            ("storage_corrupt", &*table),
-            "{error}"
-        );
+        assert_eq!((error.code(), error.path()), ("storage_corrupt", &*table), "{error}");
     }
 }
 
@@ -137,17 +108,10 @@ fn cut_or_missing_files_are_clear_errors() {
     for (number, damage) in damages.into_iter().enumerate() {
         let folder = filled();
         damage(&folder);
-        let read = folder
-            .try_state()
-            .and_then(|db| db.scan(KeyRange::all(), usize::MAX));
-        let error = read
-            .err()
-            .unwrap_or_else(|| panic!("damage {number} was served"));
+        let read = folder.try_state().and_then(|db| db.scan(KeyRange::all(), usize::MAX));
+        let error = read.err().unwrap_or_else(|| panic!("damage {number} was served"));
         assert_eq!(error.code(), "storage_corrupt", "damage {number}: {error}");
-        assert_eq!(
-            verify_offline(&folder.root()).expect_err("found").code(),
-            "storage_corrupt"
-        );
+        assert_eq!(verify_offline(&folder.root()).expect_err("found").code(), "storage_corrupt");
     }
 }
 
@@ -156,17 +120,12 @@ fn a_checkpoint_is_complete_and_later_writes_do_not_reach_it() {
     let folder = Folder::new();
     let db = folder.state();
     db.write(batch(&[("a", "1")])).expect("write");
-    db.checkpoint(&folder.path().join("copy"))
-        .expect("checkpoint flushes");
+    db.checkpoint(&folder.path().join("copy")).expect("checkpoint flushes");
     db.write(batch(&[("a", "2")])).expect("write");
     db.flush().expect("flush");
     let fresh = Folder::new();
-    StateDb::install_from(&folder.path().join("copy"), &fresh.root(), shared(), STATE)
-        .expect("install");
-    assert_eq!(
-        content(&fresh.state()),
-        [("a".to_string(), "1".to_string())]
-    );
+    StateDb::install_from(&folder.path().join("copy"), &fresh.root(), shared(), STATE).expect("install");
+    assert_eq!(content(&fresh.state()), [("a".to_string(), "1".to_string())]);
 }
 
 #[test]
@@ -183,9 +142,5 @@ fn sixty_databases_share_one_budget() {
         db.flush().expect("flush");
     }
     // Other tests start threads as well; one per database would still show.
-    assert!(
-        threads() < before + 40,
-        "{before} threads before, {} after",
-        threads()
-    );
+    assert!(threads() < before + 40, "{before} threads before, {} after", threads());
 }

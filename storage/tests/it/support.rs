@@ -4,26 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 
 use storage::{
-    Completion, KeyRange, Kv, KvView, LogEngine, LogIdentity, PlainCipher, ResourceLimits,
-    SharedResources, StateDb, StateIdentity, StorageError, ValueCipher, WriteBatch,
+    Completion, KeyRange, Kv, KvView, LogEngine, LogIdentity, PlainCipher, ResourceLimits, SharedResources, StateDb,
+    StateIdentity, StorageError, ValueCipher, WriteBatch,
 };
 
 pub const CLUSTER: [u8; 32] = [0xc1; 32];
-pub const STATE: StateIdentity = StateIdentity {
-    cluster: CLUSTER,
-    group: 7,
-    format_version: 1,
-};
+pub const STATE: StateIdentity = StateIdentity { cluster: CLUSTER, group: 7, format_version: 1 };
 pub const LOG: LogIdentity = LogIdentity { cluster: CLUSTER };
 
 /// One set of shared resources for the test process, as in a node.
 pub fn shared() -> &'static SharedResources {
     static SHARED: OnceLock<SharedResources> = OnceLock::new();
     SHARED.get_or_init(|| {
-        let limits = ResourceLimits {
-            block_cache_bytes: 16 << 20,
-            ..ResourceLimits::default()
-        };
+        let limits = ResourceLimits { block_cache_bytes: 16 << 20, ..ResourceLimits::default() };
         SharedResources::new(limits).expect("resources")
     })
 }
@@ -74,11 +67,7 @@ impl Folder {
         let mut found: Vec<PathBuf> = std::fs::read_dir(self.live())
             .expect("folder")
             .map(|entry| entry.expect("entry").path())
-            .filter(|path| {
-                path.file_name()
-                    .and_then(|name| name.to_str())
-                    .is_some_and(&matches)
-            })
+            .filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(&matches))
             .collect();
         found.sort();
         found.pop().expect("such a file exists")
@@ -107,11 +96,7 @@ impl Kv for OwnedState {
     fn multi_get(&self, keys: &[&[u8]]) -> Result<Vec<Option<bytes::Bytes>>, StorageError> {
         self.db.multi_get(keys)
     }
-    fn scan(
-        &self,
-        range: KeyRange,
-        limit: usize,
-    ) -> Result<Vec<(bytes::Bytes, bytes::Bytes)>, StorageError> {
+    fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(bytes::Bytes, bytes::Bytes)>, StorageError> {
         self.db.scan(range, limit)
     }
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
@@ -143,12 +128,7 @@ pub fn flip(path: &Path, at: usize) {
 
 /// Shortens a file.
 pub fn cut(path: &Path, len: u64) {
-    std::fs::OpenOptions::new()
-        .write(true)
-        .open(path)
-        .expect("file")
-        .set_len(len)
-        .expect("cut");
+    std::fs::OpenOptions::new().write(true).open(path).expect("file").set_len(len).expect("cut");
 }
 
 /// What a power loss would leave: a copy of the files while the database is open.

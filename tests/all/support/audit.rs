@@ -106,7 +106,8 @@ pub async fn end_and_reconcile(load: Load, client: &Client) -> (u64, Fates) {
     let mut fates = load.end().await;
     let mut committed = 0;
     for txid in &fates.sent {
-        let found = super::eventually("a transaction's fate", async || client.transaction(*txid, None, false).await).await;
+        let found =
+            super::eventually("a transaction's fate", async || client.transaction(*txid, None, false).await).await;
         if let Some(receipt) = &found.value {
             committed += u64::from(receipt.committed());
             fates.open.remove(txid);

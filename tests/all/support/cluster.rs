@@ -68,6 +68,7 @@ pub fn base_port(nodes: u32) -> u16 {
 impl TestCluster {
     /// Makes a cluster and starts every node. Returns when every group has a leader.
     pub async fn start(wanted: Wanted) -> Self {
+        super::log();
         let mut cluster = Self::prepare(&wanted);
         cluster.start_all().await;
         cluster
@@ -124,6 +125,7 @@ impl TestCluster {
 
     /// Starts one node, and says why when it does not.
     pub async fn try_start(&mut self, node: NodeId) -> Result<(), NodeError> {
+        super::log();
         let config = NodeConfig::load(&self.dir.node_config(node)).unwrap();
         let started = Box::pin(Node::start_with(config, self.resources.clone())).await?;
         self.running.insert(node, started);
@@ -239,7 +241,8 @@ impl TestCluster {
         let client = self.client();
         eventually("a replica's status", async || {
             let status = client.status().await.map_err(|error| error.to_string())?;
-            let reply = status.nodes.into_iter().find(|reply| reply.node == node.0).ok_or("the node does not answer")?;
+            let reply =
+                status.nodes.into_iter().find(|reply| reply.node == node.0).ok_or("the node does not answer")?;
             let replica = reply.replicas.into_iter().find(|replica| replica.group == group.0);
             replica.ok_or_else(|| format!("the node hosts no {group}"))
         })

@@ -16,10 +16,7 @@ async fn pipelined(group: RaftGroup, task: u32, count: u32) -> Vec<(u64, Vec<u8>
     let mut waiting = Vec::new();
     for number in 0..count {
         let batch = format!("{task}:{number}").into_bytes();
-        waiting.push((
-            group.submit(Bytes::from(batch.clone())).await.unwrap(),
-            batch,
-        ));
+        waiting.push((group.submit(Bytes::from(batch.clone())).await.unwrap(), batch));
     }
     let mut done = Vec::new();
     for (proposal, batch) in waiting {
@@ -32,16 +29,11 @@ async fn pipelined(group: RaftGroup, task: u32, count: u32) -> Vec<(u64, Vec<u8>
 async fn a_thousand_pipelined_batches_are_applied_alike_everywhere() {
     let cluster = Cluster::new(3).await;
     let leader = cluster.leader(&[1, 2, 3]).await;
-    let tasks: Vec<_> = (0..4)
-        .map(|task| tokio::spawn(pipelined(cluster.group(leader), task, 250)))
-        .collect();
+    let tasks: Vec<_> = (0..4).map(|task| tokio::spawn(pipelined(cluster.group(leader), task, 250))).collect();
     let mut log = Vec::new();
     for task in tasks {
         let done = task.await.unwrap();
-        assert!(
-            done.is_sorted_by_key(|(index, _)| *index),
-            "calls in order are entries in order"
-        );
+        assert!(done.is_sorted_by_key(|(index, _)| *index), "calls in order are entries in order");
         log.extend(done);
     }
     log.sort();
@@ -50,24 +42,14 @@ async fn a_thousand_pipelined_batches_are_applied_alike_everywhere() {
     for node in 1..=3 {
         assert_eq!(cluster.state(node).batches, expected, "node {node}");
     }
-    let role = until(&cluster.group(leader), |role| {
-        role.replicated.iter().all(|(_, upto)| *upto >= log[999].0)
-    })
-    .await;
+    let role = until(&cluster.group(leader), |role| role.replicated.iter().all(|(_, upto)| *upto >= log[999].0)).await;
     assert_eq!(role.voters, [1, 2, 3].map(NodeId));
     assert_eq!(role.replicated.len(), 2);
     let follower = cluster.group(1 + leader % 3);
     let refused = follower.propose(Bytes::from_static(b"no")).await;
-    assert_eq!(
-        refused,
-        Err(SequencerError::NotLeader(Some(NodeId(leader))))
-    );
+    assert_eq!(refused, Err(SequencerError::NotLeader(Some(NodeId(leader)))));
     // A second bootstrap does nothing.
-    cluster
-        .group(leader)
-        .bootstrap(vec![(raft_id(leader), NodeId(leader))])
-        .await
-        .unwrap();
+    cluster.group(leader).bootstrap(vec![(raft_id(leader), NodeId(leader))]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,10 +81,7 @@ async fn a_restarted_follower_replays_what_its_state_lost() {
     // What was committed before the stop is there again before the replica serves anything.
     assert!(cluster.group(follower).role().borrow().applied_index >= first);
     cluster.applied(&[follower], third).await;
-    assert_eq!(
-        cluster.state(follower).batches,
-        [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]
-    );
+    assert_eq!(cluster.state(follower).batches, [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,46 +117,23 @@ async fn membership_changes_from_three_to_four_and_back() {
     propose(&cluster, leader, "old").await;
     cluster.add(4).await;
     let unknown = group.change_voters(vec![101, 102, 103, 104]).await;
-    assert!(
-        matches!(unknown, Err(SequencerError::Refused(_))),
-        "not a learner yet: {unknown:?}"
-    );
-    assert!(matches!(
-        group.change_voters(vec![]).await,
-        Err(SequencerError::Refused(_))
-    ));
+    assert!(matches!(unknown, Err(SequencerError::Refused(_))), "not a learner yet: {unknown:?}");
+    assert!(matches!(group.change_voters(vec![]).await, Err(SequencerError::Refused(_))));
     group.add_learner(raft_id(4), NodeId(4)).await.unwrap();
     let role = until(&group, |role| role.learners == [NodeId(4)]).await;
-    until(&group, |now| {
-        now.replicated.contains(&(NodeId(4), role.last_log_index))
-    })
-    .await;
-    group
-        .change_voters((1..=4).map(raft_id).collect())
-        .await
-        .unwrap();
+    until(&group, |now| now.replicated.contains(&(NodeId(4), role.last_log_index))).await;
+    group.change_voters((1..=4).map(raft_id).collect()).await.unwrap();
     let index = propose(&cluster, leader, "four").await;
     cluster.applied(&[4], index).await;
     let leaving = 1 + leader % 3;
-    group
-        .change_voters(
-            (1..=4)
-                .filter(|node| *node != leaving)
-                .map(raft_id)
-                .collect(),
-        )
-        .await
-        .unwrap();
+    group.change_voters((1..=4).filter(|node| *node != leaving).map(raft_id).collect()).await.unwrap();
     let role = until(&group, |role| role.voters.len() == 3).await;
     assert!(!role.voters.contains(&NodeId(leaving)) && role.learners.is_empty());
     cluster.stop(leaving).await;
     let index = propose(&cluster, leader, "three").await;
     let rest: Vec<u32> = (1..=4).filter(|node| *node != leaving).collect();
     cluster.applied(&rest, index).await;
-    assert_eq!(
-        cluster.state(4).batches,
-        [b"old".to_vec(), b"four".to_vec(), b"three".to_vec()]
-    );
+    assert_eq!(cluster.state(4).batches, [b"old".to_vec(), b"four".to_vec(), b"three".to_vec()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,11 +142,7 @@ async fn leadership_moves_on_request() {
     let leader = cluster.leader(&[1, 2, 3]).await;
     propose(&cluster, leader, "one").await;
     let heir = 1 + leader % 3;
-    cluster
-        .group(leader)
-        .transfer_leader(NodeId(heir))
-        .await
-        .unwrap();
+    cluster.group(leader).transfer_leader(NodeId(heir)).await.unwrap();
     until(&cluster.group(heir), |role| role.leads).await;
     let index = propose(&cluster, heir, "two").await;
     cluster.applied(&[1, 2, 3], index).await;
@@ -212,19 +164,10 @@ async fn an_isolated_leader_refuses_linearizable_reads() {
     let index = propose(&cluster, leader, "one").await;
     assert!(old.read_barrier().await.unwrap() >= index);
     let follower = cluster.group(1 + leader % 3);
-    assert_eq!(
-        follower.read_barrier().await,
-        Err(SequencerError::NotLeader(Some(NodeId(leader))))
-    );
+    assert_eq!(follower.read_barrier().await, Err(SequencerError::NotLeader(Some(NodeId(leader)))));
     cluster.net.cut(NodeId(leader));
     let refused = old.read_barrier().await;
-    assert!(
-        matches!(
-            refused,
-            Err(SequencerError::Unknown(_) | SequencerError::NotLeader(_))
-        ),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(SequencerError::Unknown(_) | SequencerError::NotLeader(_))), "{refused:?}");
     let rest: Vec<u32> = (1..=3).filter(|node| *node != leader).collect();
     let next = cluster.leader(&rest).await;
     let lost = old.submit(Bytes::from_static(b"lost")).await.unwrap();
@@ -235,17 +178,8 @@ async fn an_isolated_leader_refuses_linearizable_reads() {
     cluster.net.join(NodeId(leader));
     cluster.applied(&[leader], index).await;
     let fate = lost.await;
-    assert!(
-        matches!(
-            fate,
-            Err(SequencerError::Unknown(_) | SequencerError::NotLeader(_))
-        ),
-        "{fate:?}"
-    );
-    assert_eq!(
-        cluster.state(leader).batches,
-        [b"one".to_vec(), b"two".to_vec()]
-    );
+    assert!(matches!(fate, Err(SequencerError::Unknown(_) | SequencerError::NotLeader(_))), "{fate:?}");
+    assert_eq!(cluster.state(leader).batches, [b"one".to_vec(), b"two".to_vec()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,47 +189,24 @@ async fn a_failed_applier_stops_its_group_only() {
     let net = Arc::default();
     let (bad, good) = (TestApplier::default(), TestApplier::default());
     let first = start_group(&net, 1, GroupId::shard(1), dir.path(), &engine, bad.clone()).await;
-    let second = start_group(
-        &net,
-        1,
-        GroupId::shard(2),
-        dir.path(),
-        &engine,
-        good.clone(),
-    )
-    .await;
+    let second = start_group(&net, 1, GroupId::shard(2), dir.path(), &engine, good.clone()).await;
     for group in [&first, &second] {
-        group
-            .bootstrap(vec![(raft_id(1), NodeId(1))])
-            .await
-            .unwrap();
+        group.bootstrap(vec![(raft_id(1), NodeId(1))]).await.unwrap();
         until(group, |role| role.leads).await;
         group.propose(Bytes::from_static(b"one")).await.unwrap();
     }
     bad.0.lock().fail = true;
     let unknown = first.propose(Bytes::from_static(b"two")).await;
-    assert!(
-        matches!(&unknown, Err(SequencerError::Unknown(why)) if why.contains("disk of this test")),
-        "{unknown:?}"
-    );
+    assert!(matches!(&unknown, Err(SequencerError::Unknown(why)) if why.contains("disk of this test")), "{unknown:?}");
     let role = until(&first, |role| role.stopped.is_some()).await;
-    assert_eq!(
-        role.stopped.as_deref(),
-        Some("the disk of this test is full")
-    );
+    assert_eq!(role.stopped.as_deref(), Some("the disk of this test is full"));
     assert!(!role.leads);
     let stopped = first.propose(Bytes::from_static(b"three")).await;
-    assert!(
-        matches!(stopped, Err(SequencerError::Stopped(_))),
-        "{stopped:?}"
-    );
+    assert!(matches!(stopped, Err(SequencerError::Stopped(_))), "{stopped:?}");
     second.propose(Bytes::from_static(b"two")).await.unwrap();
     assert_eq!(good.0.lock().batches.len(), 2);
     first.shutdown().await;
     second.shutdown().await;
     assert!(second.role().borrow().stopped.is_none());
-    assert_eq!(
-        (Arc::strong_count(&bad.0), Arc::strong_count(&good.0)),
-        (1, 1)
-    );
+    assert_eq!((Arc::strong_count(&bad.0), Arc::strong_count(&good.0)), (1, 1));
 }

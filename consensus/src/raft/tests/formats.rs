@@ -12,21 +12,14 @@ use crate::raft::types::{Batch, Entry, EntryPayload, LeaderId, Membership, Vote,
 use crate::raft::wire;
 
 fn at(index: u64) -> crate::raft::types::LogId {
-    log_id(&Position {
-        term: 3,
-        leader: 9,
-        index,
-    })
+    log_id(&Position { term: 3, leader: 9, index })
 }
 
 fn membership() -> Membership {
     let voters = vec![[1, 2].into(), [2, 4].into()];
     Membership::new(
         voters,
-        [1, 2, 4, 5]
-            .into_iter()
-            .map(|id| (id, NodeId(id as u32 + 10)))
-            .collect::<std::collections::BTreeMap<_, _>>(),
+        [1, 2, 4, 5].into_iter().map(|id| (id, NodeId(id as u32 + 10))).collect::<std::collections::BTreeMap<_, _>>(),
     )
     .unwrap()
 }
@@ -34,10 +27,7 @@ fn membership() -> Membership {
 fn entries() -> Vec<Entry> {
     vec![
         Entry::new(at(5), EntryPayload::Blank),
-        Entry::new(
-            at(6),
-            EntryPayload::Normal(Batch(Bytes::from_static(b"batch"))),
-        ),
+        Entry::new(at(6), EntryPayload::Normal(Batch(Bytes::from_static(b"batch")))),
         Entry::new(at(7), EntryPayload::Membership(membership())),
     ]
 }
@@ -50,60 +40,25 @@ fn hex(bytes: &[u8]) -> String {
 fn formats_do_not_change() {
     let encoded: Vec<_> = entries().iter().map(codec::encode_entry).collect();
     assert_eq!(hex(&encoded[0]), "010300000000000000090000000000000000");
-    assert_eq!(
-        hex(&encoded[1]),
-        "0103000000000000000900000000000000016261746368"
-    );
-    assert_eq!(
-        hex(&codec::encode_log_id(Some(&at(5)))),
-        "0101030000000000000009000000000000000500000000000000"
-    );
-    let vote = Vote {
-        leader_id: LeaderId {
-            term: 3,
-            node_id: 9,
-        },
-        committed: true,
-    };
-    assert_eq!(
-        hex(&codec::encode_vote(&vote)),
-        "010300000000000000090000000000000001"
-    );
+    assert_eq!(hex(&encoded[1]), "0103000000000000000900000000000000016261746368");
+    assert_eq!(hex(&codec::encode_log_id(Some(&at(5)))), "0101030000000000000009000000000000000500000000000000");
+    let vote = Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true };
+    assert_eq!(hex(&codec::encode_vote(&vote)), "010300000000000000090000000000000001");
     assert_eq!(codec::decode_vote(&codec::encode_vote(&vote)), Ok(vote));
     for (entry, bytes) in entries().iter().zip(&encoded) {
-        assert_eq!(
-            codec::decode_entry(entry.index(), bytes).as_ref(),
-            Ok(entry)
-        );
+        assert_eq!(codec::decode_entry(entry.index(), bytes).as_ref(), Ok(entry));
     }
-    assert_eq!(
-        codec::decode_membership(&codec::encode_membership(&membership())),
-        Ok(membership())
-    );
+    assert_eq!(codec::decode_membership(&codec::encode_membership(&membership())), Ok(membership()));
 }
 
 fn append() -> Bytes {
     let request = AppendEntriesRequest {
-        vote: Vote {
-            leader_id: LeaderId {
-                term: 3,
-                node_id: 9,
-            },
-            committed: true,
-        },
+        vote: Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true },
         prev_log_id: Some(at(4)),
         entries: entries(),
         leader_commit: Some(at(2)),
     };
-    wire::append(
-        1,
-        2,
-        &wire::Append {
-            stream: 7,
-            sequence: 8,
-            request,
-        },
-    )
+    wire::append(1, 2, &wire::Append { stream: 7, sequence: 8, request })
 }
 
 #[test]

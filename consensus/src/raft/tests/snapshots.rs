@@ -18,18 +18,11 @@ async fn a_learner_catches_up_behind_a_purged_log() {
     // Large enough for several parts.
     let mut index = 0;
     for number in 0..6_u8 {
-        index = group
-            .propose(Bytes::from(vec![number; 600 << 10]))
-            .await
-            .unwrap();
+        index = group.propose(Bytes::from(vec![number; 600 << 10])).await.unwrap();
     }
     let reached = group.snapshot_now().await.unwrap();
     assert!(reached >= index);
-    assert_eq!(
-        group.snapshot_now().await.unwrap(),
-        reached,
-        "nothing new, the same snapshot"
-    );
+    assert_eq!(group.snapshot_now().await.unwrap(), reached, "nothing new, the same snapshot");
     group.purge(index).await.unwrap();
     let last = propose(&cluster, leader, "after").await;
     cluster.add(4).await;
@@ -39,18 +32,11 @@ async fn a_learner_catches_up_behind_a_purged_log() {
     assert_eq!(state.installed, 1, "through a snapshot, not the log");
     assert_eq!(state.batches, cluster.state(leader).batches);
     // The newcomer can pass it on: it becomes leader and serves another one.
-    group
-        .change_voters((1..=4).map(raft_id).collect())
-        .await
-        .unwrap();
+    group.change_voters((1..=4).map(raft_id).collect()).await.unwrap();
     group.transfer_leader(NodeId(4)).await.unwrap();
     until(&cluster.group(4), |role| role.leads).await;
     cluster.add(5).await;
-    cluster
-        .group(4)
-        .add_learner(raft_id(5), NodeId(5))
-        .await
-        .unwrap();
+    cluster.group(4).add_learner(raft_id(5), NodeId(5)).await.unwrap();
     let last = propose(&cluster, 4, "end").await;
     cluster.applied(&[5], last).await;
     assert_eq!(cluster.state(5).batches, cluster.state(4).batches);
@@ -69,15 +55,9 @@ async fn a_restart_finds_its_snapshot_and_clears_leftovers() {
     cluster.group(1).purge(second).await.unwrap();
     let state = cluster.state(1);
     cluster.stop(1).await;
-    let dir = cluster.nodes[&1]
-        .dir
-        .path()
-        .join(format!("snapshots-{GROUP}"));
+    let dir = cluster.nodes[&1].dir.path().join(format!("snapshots-{GROUP}"));
     let folders = || {
-        let mut names: Vec<_> = std::fs::read_dir(&dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };
@@ -98,10 +78,7 @@ async fn purged() -> (Cluster, u64) {
     cluster.leader(&[1]).await;
     let group = cluster.group(1);
     for number in 0..6_u8 {
-        group
-            .propose(Bytes::from(vec![number; 600 << 10]))
-            .await
-            .unwrap();
+        group.propose(Bytes::from(vec![number; 600 << 10])).await.unwrap();
     }
     let upto = group.snapshot_now().await.unwrap();
     group.purge(upto).await.unwrap();
@@ -113,57 +90,33 @@ async fn purged() -> (Cluster, u64) {
 async fn a_broken_transfer_goes_on_where_it_stopped() {
     let (cluster, upto) = purged().await;
     cluster.net.lose_part.store(4, Ordering::Relaxed);
-    cluster
-        .group(1)
-        .add_learner(raft_id(2), NodeId(2))
-        .await
-        .unwrap();
+    cluster.group(1).add_learner(raft_id(2), NodeId(2)).await.unwrap();
     cluster.applied(&[2], upto).await;
     assert_eq!(cluster.state(2).batches, cluster.state(1).batches);
-    assert_eq!(
-        cluster.net.parts.load(Ordering::Relaxed),
-        PARTS + 1,
-        "only the lost part is sent again"
-    );
+    assert_eq!(cluster.net.parts.load(Ordering::Relaxed), PARTS + 1, "only the lost part is sent again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_altered_transfer_is_not_installed() {
     let (cluster, upto) = purged().await;
     cluster.net.alter_part.store(3, Ordering::Relaxed);
-    cluster
-        .group(1)
-        .add_learner(raft_id(2), NodeId(2))
-        .await
-        .unwrap();
+    cluster.group(1).add_learner(raft_id(2), NodeId(2)).await.unwrap();
     cluster.applied(&[2], upto).await;
     assert_eq!(cluster.state(2).batches, cluster.state(1).batches);
     assert_eq!(cluster.state(2).installed, 1);
-    assert!(
-        cluster.net.parts.load(Ordering::Relaxed) > PARTS,
-        "the damaged file is sent again"
-    );
+    assert!(cluster.net.parts.load(Ordering::Relaxed) > PARTS, "the damaged file is sent again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_come_by_themselves_and_the_log_stays_short() {
     use storage::LogStore;
-    let mut cluster = Cluster {
-        net: Default::default(),
-        nodes: Default::default(),
-    };
+    let mut cluster = Cluster { net: Default::default(), nodes: Default::default() };
     cluster.net.snapshot_every.store(20, Ordering::Relaxed);
     cluster.add(1).await;
-    cluster
-        .group(1)
-        .bootstrap(vec![(raft_id(1), NodeId(1))])
-        .await
-        .unwrap();
+    cluster.group(1).bootstrap(vec![(raft_id(1), NodeId(1))]).await.unwrap();
     cluster.leader(&[1]).await;
     let log = cluster.nodes[&1].engine.as_ref().unwrap();
-    let log = log
-        .group(GROUP.0, std::sync::Arc::new(storage::PlainCipher))
-        .unwrap();
+    let log = log.group(GROUP.0, std::sync::Arc::new(storage::PlainCipher)).unwrap();
     // Bounded: a log that is never purged fails the test.
     for number in 0..2000 {
         propose(&cluster, 1, &number.to_string()).await;

@@ -19,17 +19,13 @@ struct Builder<F> {
     log: F,
 }
 
-impl<F: Fn(u64) -> Arc<dyn LogStore> + Send + Sync> StoreBuilder<TypeConfig, Log, Machine, TempDir>
-    for Builder<F>
-{
+impl<F: Fn(u64) -> Arc<dyn LogStore> + Send + Sync> StoreBuilder<TypeConfig, Log, Machine, TempDir> for Builder<F> {
     async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError<TypeConfig>> {
         let dir = TempDir::new().unwrap();
         let applier = TestApplier::default();
         let snapshots = Snapshots::open(&dir.path().join("snapshots"), &applier).unwrap();
-        let machine = Machine {
-            applier: Arc::new(ApplierCell::new(Box::new(applier))),
-            snapshots: Arc::new(snapshots),
-        };
+        let machine =
+            Machine { applier: Arc::new(ApplierCell::new(Box::new(applier))), snapshots: Arc::new(snapshots) };
         let log = Log::new((self.log)(self.next.fetch_add(1, Ordering::Relaxed)));
         Ok((dir, log, machine))
     }
@@ -39,23 +35,12 @@ impl<F: Fn(u64) -> Arc<dyn LogStore> + Send + Sync> StoreBuilder<TypeConfig, Log
 async fn openraft_suite_over_the_log_engine() {
     let dir = TempDir::new().unwrap();
     let engine: LogEngine = open_engine(dir.path());
-    let log =
-        |group| Arc::new(engine.group(group, Arc::new(PlainCipher)).unwrap()) as Arc<dyn LogStore>;
-    Suite::test_all(Builder {
-        next: AtomicU64::new(1),
-        log,
-    })
-    .await
-    .unwrap();
+    let log = |group| Arc::new(engine.group(group, Arc::new(PlainCipher)).unwrap()) as Arc<dyn LogStore>;
+    Suite::test_all(Builder { next: AtomicU64::new(1), log }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openraft_suite_over_the_memory_log() {
     let log = |_| Arc::new(MemLog::immediate("suite")) as Arc<dyn LogStore>;
-    Suite::test_all(Builder {
-        next: AtomicU64::new(1),
-        log,
-    })
-    .await
-    .unwrap();
+    Suite::test_all(Builder { next: AtomicU64::new(1), log }).await.unwrap();
 }

@@ -14,9 +14,7 @@ use parking_lot::Mutex;
 use storage::{LogEngine, LogIdentity, PlainCipher, ResourceLimits, SharedResources};
 use tempfile::TempDir;
 
-use crate::port::{
-    AppliedState, Applier, Committed, Fatal, Payload, RoleView, SnapshotDir, Timing,
-};
+use crate::port::{AppliedState, Applier, Committed, Fatal, Payload, RoleView, SnapshotDir, Timing};
 use crate::raft::{RaftGroup, RaftGroupConfig, RaftTransport, TransportError};
 use crate::sequencer::Sequencer;
 
@@ -57,10 +55,7 @@ impl Applier for TestApplier {
                     state.applied.membership = Some((Some(entry.position), bytes.to_vec()));
                 }
             }
-            assert!(
-                state.applied.position < Some(entry.position),
-                "applied twice"
-            );
+            assert!(state.applied.position < Some(entry.position), "applied twice");
             state.applied.position = Some(entry.position);
         }
         Ok(())
@@ -69,20 +64,9 @@ impl Applier for TestApplier {
     fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotDir, Fatal> {
         let state = self.0.lock();
         std::fs::create_dir_all(dir.join("deep")).map_err(fatal)?;
-        std::fs::write(
-            dir.join("applied"),
-            borsh::to_vec(&state.applied).map_err(fatal)?,
-        )
-        .map_err(fatal)?;
-        std::fs::write(
-            dir.join("deep/batches"),
-            borsh::to_vec(&state.batches).map_err(fatal)?,
-        )
-        .map_err(fatal)?;
-        Ok(SnapshotDir {
-            path: dir.to_path_buf(),
-            applied: state.applied.clone(),
-        })
+        std::fs::write(dir.join("applied"), borsh::to_vec(&state.applied).map_err(fatal)?).map_err(fatal)?;
+        std::fs::write(dir.join("deep/batches"), borsh::to_vec(&state.batches).map_err(fatal)?).map_err(fatal)?;
+        Ok(SnapshotDir { path: dir.to_path_buf(), applied: state.applied.clone() })
     }
 
     fn inspect(&self, dir: &Path) -> Result<AppliedState, Fatal> {
@@ -168,13 +152,7 @@ struct Link {
 
 #[async_trait]
 impl RaftTransport for Link {
-    async fn call(
-        &self,
-        to: NodeId,
-        group: GroupId,
-        kind: u8,
-        payload: Bytes,
-    ) -> Result<Bytes, TransportError> {
+    async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
         self.net.open(self.own, to)?;
         let payload = self.net.pass(kind, payload).await?;
         let target = self.net.groups.lock().get(&(to, group)).cloned();
@@ -186,17 +164,9 @@ impl RaftTransport for Link {
 }
 
 pub(super) fn open_engine(dir: &Path) -> LogEngine {
-    let limits = ResourceLimits {
-        block_cache_bytes: 8 << 20,
-        ..ResourceLimits::default()
-    };
+    let limits = ResourceLimits { block_cache_bytes: 8 << 20, ..ResourceLimits::default() };
     let resources = SharedResources::new(limits).unwrap();
-    LogEngine::open(
-        &dir.join("log"),
-        &resources,
-        LogIdentity { cluster: [7; 32] },
-    )
-    .unwrap()
+    LogEngine::open(&dir.join("log"), &resources, LogIdentity { cluster: [7; 32] }).unwrap()
 }
 
 /// One node with one replica.
@@ -228,41 +198,25 @@ pub(super) async fn start_group(
         group,
         raft_id: raft_id(node),
         node: NodeId(node),
-        timing: Timing {
-            heartbeat_ms: 60,
-            election_min_ms: 300,
-            election_max_ms: 600,
-        },
+        timing: Timing { heartbeat_ms: 60, election_min_ms: 300, election_max_ms: 600 },
         snapshot_dir: dir.join(format!("snapshots-{group}")),
         snapshot_every_entries: net.snapshot_every.load(Ordering::Relaxed),
         snapshot_keep_entries: 5,
     };
     let log = Arc::new(engine.group(group.0, Arc::new(PlainCipher)).unwrap());
-    let link = Arc::new(Link {
-        own: NodeId(node),
-        net: net.clone(),
-    });
-    let started = RaftGroup::start(config, log, Box::new(applier), link)
-        .await
-        .unwrap();
-    net.groups
-        .lock()
-        .insert((NodeId(node), group), started.clone());
+    let link = Arc::new(Link { own: NodeId(node), net: net.clone() });
+    let started = RaftGroup::start(config, log, Box::new(applier), link).await.unwrap();
+    net.groups.lock().insert((NodeId(node), group), started.clone());
     started
 }
 
 impl Cluster {
     pub(super) async fn new(nodes: u32) -> Self {
-        let mut cluster = Self {
-            net: Arc::default(),
-            nodes: BTreeMap::new(),
-        };
+        let mut cluster = Self { net: Arc::default(), nodes: BTreeMap::new() };
         for node in 1..=nodes {
             cluster.add(node).await;
         }
-        let members: Vec<_> = (1..=nodes)
-            .map(|node| (raft_id(node), NodeId(node)))
-            .collect();
+        let members: Vec<_> = (1..=nodes).map(|node| (raft_id(node), NodeId(node))).collect();
         cluster.group(1).bootstrap(members).await.unwrap();
         cluster
     }
@@ -273,15 +227,7 @@ impl Cluster {
         let engine = open_engine(dir.path());
         let applier = TestApplier::default();
         let group = start_group(&self.net, node, GROUP, dir.path(), &engine, applier.clone()).await;
-        self.nodes.insert(
-            node,
-            Node {
-                dir,
-                engine: Some(engine),
-                applier,
-                group,
-            },
-        );
+        self.nodes.insert(node, Node { dir, engine: Some(engine), applier, group });
     }
 
     /// Stops a node for good or until [`Cluster::restart`].
@@ -295,22 +241,10 @@ impl Cluster {
     /// Starts it with this state, as if nothing later had reached its database.
     pub(super) async fn restart(&mut self, node: u32, state: State) {
         let stopped = self.nodes.get_mut(&node).unwrap();
-        assert_eq!(
-            Arc::strong_count(&stopped.applier.0),
-            1,
-            "the applier was not dropped"
-        );
+        assert_eq!(Arc::strong_count(&stopped.applier.0), 1, "the applier was not dropped");
         let engine = open_engine(stopped.dir.path());
         stopped.applier = TestApplier(Arc::new(Mutex::new(state)));
-        stopped.group = start_group(
-            &self.net,
-            node,
-            GROUP,
-            stopped.dir.path(),
-            &engine,
-            stopped.applier.clone(),
-        )
-        .await;
+        stopped.group = start_group(&self.net, node, GROUP, stopped.dir.path(), &engine, stopped.applier.clone()).await;
         stopped.engine = Some(engine);
     }
 
@@ -348,18 +282,11 @@ pub(super) async fn until(group: &RaftGroup, condition: impl FnMut(&RoleView) ->
     let found = tokio::time::timeout(PATIENCE, role.wait_for(condition)).await;
     match found {
         Ok(Ok(role)) => role.clone(),
-        other => panic!(
-            "not reached: {other:?}; the role is {:?}",
-            group.role().borrow()
-        ),
+        other => panic!("not reached: {other:?}; the role is {:?}", group.role().borrow()),
     }
 }
 
 /// Proposes on whoever leads until it is accepted.
 pub(super) async fn propose(cluster: &Cluster, leader: u32, batch: &str) -> u64 {
-    cluster
-        .group(leader)
-        .propose(Bytes::copy_from_slice(batch.as_bytes()))
-        .await
-        .unwrap()
+    cluster.group(leader).propose(Bytes::copy_from_slice(batch.as_bytes())).await.unwrap()
 }

@@ -76,10 +76,8 @@ impl Batcher {
 
     pub(super) fn push_checkpoint(&mut self, certificate: Certificate) {
         let group = certificate.header.group;
-        let newer = self
-            .checkpoints
-            .get(&group)
-            .is_none_or(|waiting| waiting.header.height < certificate.header.height);
+        let newer =
+            self.checkpoints.get(&group).is_none_or(|waiting| waiting.header.height < certificate.header.height);
         if newer && (self.checkpoints.len() < ledger::limits::PEERS_MAX || self.checkpoints.contains_key(&group)) {
             self.checkpoints.insert(group, certificate);
         }

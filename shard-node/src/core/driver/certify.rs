@@ -188,7 +188,5 @@ impl Certifier {
 }
 
 fn signed(committee: &Committee, node: NodeId, hash: &Hash32, signature: &Signature) -> bool {
-    committee
-        .index_of(node)
-        .is_some_and(|index| crypto::verify(&committee.members[index].key, hash, signature).is_ok())
+    committee.index_of(node).is_some_and(|index| crypto::verify(&committee.members[index].key, hash, signature).is_ok())
 }

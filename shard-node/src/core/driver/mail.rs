@@ -17,7 +17,7 @@ use ledger::merkle::{self, MerklePath};
 use ledger::reject::Reject;
 
 use crate::core::driver::certify::Certified;
-use crate::core::driver::{CommittedBlock, DriverConfig, Output, OutboxView};
+use crate::core::driver::{CommittedBlock, DriverConfig, OutboxView, Output};
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 
@@ -228,9 +228,8 @@ impl Mailroom {
         if bundle.dest != config.group || bundle.first_seq > stream.expected || end <= stream.expected {
             return None;
         }
-        let mut lookup = |group: GroupId, hash: Hash32| {
-            committees.get(&group).filter(|committee| committee.hash() == hash).cloned()
-        };
+        let mut lookup =
+            |group: GroupId, hash: Hash32| committees.get(&group).filter(|committee| committee.hash() == hash).cloned();
         match bundle.check(&mut lookup) {
             Ok(()) => {
                 stream.expected = end;
@@ -260,9 +259,8 @@ impl Mailroom {
         if proof.leaf.next_seq <= stream.taken || proof.leaf.next_seq > stream.next_seq {
             return false;
         }
-        let mut lookup = |group: GroupId, hash: Hash32| {
-            committees.get(&group).filter(|committee| committee.hash() == hash).cloned()
-        };
+        let mut lookup =
+            |group: GroupId, hash: Hash32| committees.get(&group).filter(|committee| committee.hash() == hash).cloned();
         if proof.check(config.group, &mut lookup).is_err() {
             return false;
         }

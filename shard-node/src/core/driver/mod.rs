@@ -315,8 +315,7 @@ impl GroupDriver {
         let Some(attestation) = self.certifier.attest(height, &self.config) else { return };
         for member in &committee.members {
             if member.node != self.config.node {
-                let message =
-                    PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false };
+                let message = PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false };
                 out.push(Output::Send { node: member.node, group: self.config.group, message });
             }
         }
@@ -442,12 +441,9 @@ impl GroupDriver {
     }
 
     fn timer(&mut self, now: Tick, out: &mut Vec<Output>) {
-        if let (Some(attestation), Some(committee)) =
-            (self.certifier.uncertified(now), self.own_committee())
-        {
+        if let (Some(attestation), Some(committee)) = (self.certifier.uncertified(now), self.own_committee()) {
             for member in committee.members.iter().filter(|member| member.node != self.config.node) {
-                let message =
-                    PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: true };
+                let message = PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: true };
                 out.push(Output::Send { node: member.node, group: self.config.group, message });
             }
         }
