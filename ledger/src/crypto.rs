@@ -7,6 +7,8 @@
 use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
+// Provides the lock that guards k256's precomputed tables.
+use critical_section as _;
 use k256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
 
 use crate::hash::Hash32;

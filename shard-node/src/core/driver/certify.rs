@@ -52,7 +52,7 @@ pub(super) struct Certifier {
 pub(super) enum Gathered {
     Nothing,
     Divergence(NodeId, Height),
-    Certificate(Certificate),
+    Certificate(Box<Certificate>),
 }
 
 impl Certifier {
@@ -137,7 +137,7 @@ impl Certifier {
         let signatures = pending.signatures.iter().map(|(node, (_, signature))| (*node, *signature)).collect();
         let certificate = Certificate { version: 1, header: (*block.header).clone(), signatures };
         self.promote(height, &certificate);
-        Gathered::Certificate(certificate)
+        Gathered::Certificate(Box::new(certificate))
     }
 
     fn promote(&mut self, height: Height, certificate: &Certificate) {

@@ -330,7 +330,7 @@ impl GroupDriver {
                 "node {node} signed another header than this replica at height {height} of {}",
                 self.config.group
             ))),
-            certify::Gathered::Certificate(certificate) => self.certified(now, certificate, out),
+            certify::Gathered::Certificate(certificate) => self.certified(now, *certificate, out),
         }
     }
 
@@ -361,13 +361,12 @@ impl GroupDriver {
                 if attestation.node != from || attestation.group != self.config.group {
                     return;
                 }
-                if wants_certificate {
-                    if let Some(latest) = self.certifier.latest() {
-                        if latest.certificate.header.height >= attestation.height {
-                            let message = PeerMessage::Certified(latest.certificate.clone());
-                            out.push(Output::Send { node: from, group: self.config.group, message });
-                        }
-                    }
+                if wants_certificate
+                    && let Some(latest) = self.certifier.latest()
+                    && latest.certificate.header.height >= attestation.height
+                {
+                    let message = PeerMessage::Certified(latest.certificate.clone());
+                    out.push(Output::Send { node: from, group: self.config.group, message });
                 }
                 self.gather(now, attestation, out);
             }
@@ -410,10 +409,11 @@ impl GroupDriver {
     }
 
     fn bundle(&mut self, bundle: cross_shard::Bundle) {
-        if self.leads && self.batcher.has_room_for_bundle() {
-            if let Some(bundle) = self.mailroom.accept(bundle, &self.config, &self.committees) {
-                self.batcher.push_bundle(bundle);
-            }
+        if self.leads
+            && self.batcher.has_room_for_bundle()
+            && let Some(bundle) = self.mailroom.accept(bundle, &self.config, &self.committees)
+        {
+            self.batcher.push_bundle(bundle);
         }
     }
 
