@@ -13,6 +13,7 @@ mod front_door;
 mod payments;
 mod processes;
 mod purity;
+mod readme;
 mod reads;
 mod restarts;
 mod support;

@@ -25,7 +25,7 @@ const SHARDS: u32 = 2;
 const FUNDS: u128 = 1_000_000;
 
 /// The program to test.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     if let Some(path) = std::env::var_os("SEAMARK_BIN") {
         return path.into();
     }

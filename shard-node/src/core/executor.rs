@@ -215,3 +215,7 @@ fn emitted(writes: &[(Vec<u8>, Option<Bytes>)]) -> Vec<EmittedMail> {
         })
         .collect()
 }
+
+#[cfg(test)]
+#[path = "executor_tests.rs"]
+mod tests;

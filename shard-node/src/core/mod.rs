@@ -14,3 +14,7 @@ pub mod genesis;
 pub mod machine;
 pub mod peer;
 pub mod records;
+
+#[cfg(test)]
+#[path = "../../tests/support/mod.rs"]
+mod support;

@@ -210,6 +210,7 @@ impl GroupHandle {
             members: Vec::new(),
             raft: None,
             stepping_down: None,
+            deferred: Vec::new(),
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, raft_in));
@@ -369,6 +370,8 @@ struct GroupTask {
     members: Vec<NodeId>,
     raft: Option<RaftGroup>,
     stepping_down: Option<tokio::task::JoinHandle<()>>,
+    /// Inputs of our own making that must not be lost; taken with the next timer.
+    deferred: Vec<Input>,
 }
 
 impl GroupTask {
@@ -380,7 +383,7 @@ impl GroupTask {
         raft: tokio::sync::oneshot::Receiver<RaftGroup>,
     ) {
         self.members = members(&system.committees, self.group);
-        self.step(Input::System(system));
+        self.system(system);
         let mut raft = Some(raft);
         let mut roles: Option<watch::Receiver<RoleView>> = None;
         let mut timer = tokio::time::interval(TIMER);
@@ -409,6 +412,9 @@ impl GroupTask {
                     self.role(&role);
                 }
                 _ = timer.tick() => {
+                    for input in std::mem::take(&mut self.deferred) {
+                        self.step(input);
+                    }
                     self.clock();
                     self.step(Input::Timer);
                 }
@@ -519,10 +525,19 @@ impl GroupTask {
                 }
             }
             Committing::Installed => match system_view(&self.share, self.group, &self.context) {
-                Ok(system) => self.step(Input::System(system)),
+                Ok(system) => self.system(system),
                 Err(error) => self.alarm(format!("{}: after a snapshot: {error}", self.group)),
             },
         }
+    }
+
+    /// The driver starts from a state, and whoever asks about its old transactions must hear that
+    /// credits which were acknowledged long ago have been applied.
+    fn system(&mut self, system: SystemView) {
+        for line in &system.outbox {
+            self.waiters.taken(line.leaf.peer, line.acked);
+        }
+        self.step(Input::System(system));
     }
 
     fn reread_committees(&mut self) {
@@ -557,7 +572,7 @@ impl GroupTask {
         match output {
             Output::Propose { id, entry } => {
                 if self.proposals.try_send((id, entry)).is_err() {
-                    self.feed(Input::Proposed { id, accepted: false });
+                    self.deferred.push(Input::Proposed { id, accepted: false });
                 }
             }
             Output::Send { node, group, message } => {

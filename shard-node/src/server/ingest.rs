@@ -204,7 +204,9 @@ impl Waiters {
     /// committed and answers the same bytes with the same receipt.
     pub fn leadership_lost(&self, leader: Option<NodeId>) {
         let mut books = self.books.lock();
-        let old = std::mem::take(&mut *books);
+        // What destinations have taken stays true, and the next leader here needs it.
+        let taken = std::mem::take(&mut books.taken);
+        let old = std::mem::replace(&mut *books, Books { taken, ..Books::default() });
         drop(books);
         for (txid, waiting) in old.waiting {
             for waiter in waiting.waiters {

@@ -171,6 +171,9 @@ impl Node {
     /// As [`Node::start`].
     pub async fn start_with(config: NodeConfig, resources: SharedResources) -> Result<Self, NodeError> {
         let files = read_files(&config)?;
+        // Everything that can be refused comes before anything is opened: nothing would close it.
+        let mut peer_server = net::server(&files.identity, &files.roots)?;
+        let mut client_server = net::server(&files.identity, &files.roots)?;
         let peer_socket = listen(config.listen_peer).await?;
         let client_socket = listen(config.listen_client).await?;
         let stop = CancellationToken::new();
@@ -217,11 +220,11 @@ impl Node {
         tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));
 
         let service = Service::new(Arc::clone(&hosted), view).into_service();
-        let peer_server = net::server(&files.identity, &files.roots)?.add_service(service);
+        let peer_server = peer_server.add_service(service);
         let local = Arc::new(LocalHost::new(Arc::clone(&hosted)));
         let backend = NodeBackend::new(peers, Some(local));
         let gateway = gateway_service(backend, GatewayLimits::default());
-        let client_server = net::server(&files.identity, &files.roots)?.add_service(gateway);
+        let client_server = client_server.add_service(gateway);
         tasks.spawn(serve(peer_server, peer_socket, stop.clone()));
         tasks.spawn(serve(client_server, client_socket, stop.clone()));
         tracing::info!(node = %config.node, peer = %config.listen_peer, client = %config.listen_client, "node runs");

@@ -29,8 +29,9 @@ use crate::server::replica::DbReader;
 
 /// How long a proof waits for the certificate of its block.
 const CERTIFICATE_WITHIN: Duration = Duration::from_secs(3);
-/// How long a read at a height waits for the replica to reach it.
-const HEIGHT_WITHIN: Duration = Duration::from_secs(2);
+/// How long a read at a height waits for the replica to reach it. Short, so that a router that asks
+/// one replica after the other still says `behind` before its client gives the router up.
+const HEIGHT_WITHIN: Duration = Duration::from_secs(1);
 /// Lines of one page of history.
 const HISTORY_LINES_MAX: usize = 1000;
 /// Balances of one account that are shown beside the record.

@@ -27,7 +27,8 @@ const ENTRY_SLACK_BYTES: usize = 64 * 1024;
 
 pub(super) struct Batcher {
     pipeline: usize,
-    in_flight: BTreeMap<u64, ()>,
+    /// Proposals without an answer, with the transactions in them.
+    in_flight: BTreeMap<u64, Vec<Bytes>>,
     next_id: u64,
     txs: VecDeque<Bytes>,
     bundles: VecDeque<Bundle>,
@@ -83,9 +84,10 @@ impl Batcher {
         }
     }
 
-    /// A proposal left the pipeline; returns whether it was lost.
-    pub(super) fn proposed(&mut self, id: u64, accepted: bool) -> bool {
-        self.in_flight.remove(&id).is_some() && !accepted
+    /// A proposal left the pipeline. When it was lost, returns its transactions: a leader that may
+    /// not write for a moment goes on leading, so nobody else would tell their senders.
+    pub(super) fn proposed(&mut self, id: u64, accepted: bool) -> Option<Vec<Bytes>> {
+        self.in_flight.remove(&id).filter(|_| !accepted)
     }
 
     /// Drops everything; returns the transactions, whose senders must hear of it.
@@ -102,10 +104,11 @@ impl Batcher {
     pub(super) fn propose(&mut self, now: Tick, stamp: TimeMs, out: &mut Vec<Output>) {
         while self.in_flight.len() < self.pipeline && self.due(now) {
             let commands = self.fill();
+            let txs = commands.iter().filter_map(transaction).collect();
             let entry = Entry { version: ENTRY_VERSION, stamp_ms: stamp, commands };
             let id = self.next_id;
             self.next_id += 1;
-            self.in_flight.insert(id, ());
+            self.in_flight.insert(id, txs);
             out.push(Output::Propose { id, entry: Bytes::from(entry.encode()) });
         }
     }
@@ -169,6 +172,13 @@ impl Batcher {
     }
 }
 
+fn transaction(command: &Command) -> Option<Bytes> {
+    match command {
+        Command::Tx(bytes) => Some(Bytes::from(bytes.clone())),
+        Command::Deliver(_) | Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) => None,
+    }
+}
+
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory does not fail")
 }
@@ -202,7 +212,7 @@ mod tests {
             batcher.propose(Tick(1), TimeMs(6), &mut out);
         }
         assert_eq!(entries(&out).len(), 1, "one is in flight and there is little to add");
-        assert!(!batcher.proposed(0, true));
+        assert_eq!(batcher.proposed(0, true), None);
         batcher.propose(Tick(2), TimeMs(7), &mut out);
         let all = entries(&out);
         assert_eq!(all.len(), 2);
@@ -223,8 +233,9 @@ mod tests {
             assert!(entry.encode().len() <= BATCH_BYTES_MAX);
             assert!(entry.commands.len() <= BATCH_TXS_MAX);
         }
-        assert!(batcher.proposed(1, false), "a lost proposal is reported as lost");
-        assert!(!batcher.proposed(1, false), "and only once");
+        let lost = batcher.proposed(1, false).expect("a lost proposal is reported as lost");
+        assert!(!lost.is_empty(), "with its transactions");
+        assert_eq!(batcher.proposed(1, false), None, "and only once");
     }
 
     #[test]

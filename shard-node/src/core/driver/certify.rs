@@ -190,3 +190,7 @@ impl Certifier {
 fn signed(committee: &Committee, node: NodeId, hash: &Hash32, signature: &Signature) -> bool {
     committee.index_of(node).is_some_and(|index| crypto::verify(&committee.members[index].key, hash, signature).is_ok())
 }
+
+#[cfg(test)]
+#[path = "certify_tests.rs"]
+mod tests;

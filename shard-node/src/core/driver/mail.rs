@@ -361,3 +361,7 @@ fn serve(config: &DriverConfig, dest: GroupId, stream: &mut Outgoing, latest: &C
         out.push(Output::Send { node: subscriber.node, group: dest, message: PeerMessage::Bundle(bundle) });
     }
 }
+
+#[cfg(test)]
+#[path = "mail_tests.rs"]
+mod tests;

@@ -494,9 +494,12 @@ impl Driver for GroupDriver {
             }
             Input::Submit(txs) => out.push(Output::Refuse { txs, reject: Reject::NotLeader }),
             Input::Proposed { id, accepted } => {
-                let lost = self.batcher.proposed(id, accepted);
-                if lost {
+                if let Some(txs) = self.batcher.proposed(id, accepted) {
                     self.mailroom.proposals_lost();
+                    // Their fate is open. Sent again, they are executed once or found to have been.
+                    if !txs.is_empty() {
+                        out.push(Output::Refuse { txs, reject: Reject::NotLeader });
+                    }
                 }
                 self.flush(now, out);
             }
@@ -507,3 +510,8 @@ impl Driver for GroupDriver {
         }
     }
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

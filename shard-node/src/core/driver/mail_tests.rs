@@ -1,0 +1,197 @@
+use super::*;
+use crate::core::driver::testing::{block, config};
+use crate::core::support::{
+    PEER, SHARD, ack_from_peer, bundle_from_peer, certify, committee, committees, credits, header, stream_head,
+};
+use ledger::header::Header;
+use ledger::view::View;
+
+fn known() -> BTreeMap<GroupId, Committee> {
+    committees().into_iter().map(|committee| (committee.group, committee)).collect()
+}
+
+/// A mailroom of [`SHARD`] that has these messages for [`PEER`].
+fn sending(sent: &[Vec<u8>]) -> Mailroom {
+    let mut mailroom = Mailroom::default();
+    let messages = sent.iter().cloned().map(Bytes::from).collect();
+    mailroom.reset(&[OutboxView { leaf: stream_head(PEER, sent), acked: 0, messages }], &[]);
+    mailroom
+}
+
+/// A mailroom of [`SHARD`] that has taken these messages of [`PEER`].
+fn receiving(taken: &[Vec<u8>]) -> Mailroom {
+    let mut mailroom = Mailroom::default();
+    mailroom.reset(&[], &[stream_head(PEER, taken)]);
+    mailroom
+}
+
+/// A certified header of [`SHARD`] over these messages for [`PEER`].
+fn certified(sent: &[Vec<u8>]) -> Certified {
+    let outbox = vec![stream_head(PEER, sent)];
+    let header = Header { outbox_root: cross_shard::stream::root(&outbox), ..header(SHARD, 9) };
+    Certified { certificate: certify(header), outbox, inbox: Vec::new() }
+}
+
+fn bundles(out: &[Output]) -> Vec<&Bundle> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Send { node: NodeId(4), group: PEER, message: PeerMessage::Bundle(bundle) } => Some(bundle),
+            _ => None,
+        })
+        .collect()
+}
+
+fn subscribe(mailroom: &mut Mailroom, next_seq: u64, latest: Option<&Certified>) -> Vec<Output> {
+    let mut out = Vec::new();
+    mailroom.subscribe(&config(1), Tick(0), PEER, NodeId(4), next_seq, latest, &mut out);
+    out
+}
+
+fn judge(mailroom: &mut Mailroom, taken: &[Vec<u8>]) -> bool {
+    mailroom.judge_ack(&ack_from_peer(taken), &config(1), &known())
+}
+
+fn accept(mailroom: &mut Mailroom, sent: &[Vec<u8>], first: usize, end: usize) -> bool {
+    let bundle = bundle_from_peer(&committee(PEER, 0), sent, first, end);
+    mailroom.accept(bundle, &config(1), &known()).is_some()
+}
+
+#[test]
+fn an_acknowledgement_counts_once_and_again_after_leadership_was_lost() {
+    let sent = credits(3);
+    let mut mailroom = sending(&sent);
+    assert!(judge(&mut mailroom, &sent[..2]));
+    assert!(!judge(&mut mailroom, &sent[..2]), "it says nothing new");
+    assert!(!judge(&mut mailroom, &sent[..1]));
+    mailroom.leadership_changed();
+    assert!(judge(&mut mailroom, &sent[..2]), "what was judged may not have got into the log");
+    mailroom.proposals_lost();
+    assert!(judge(&mut mailroom, &sent[..2]));
+    assert!(judge(&mut mailroom, &sent), "a later cursor is news");
+}
+
+#[test]
+fn an_acknowledgement_in_the_log_stays_known() {
+    let sent = credits(3);
+    let mut mailroom = sending(&sent);
+    let acked = CommandOutcome::Acked(PEER, 2);
+    mailroom.committed(&CommittedBlock { outcomes: vec![acked], ..block(header(SHARD, 1)) });
+    mailroom.leadership_changed();
+    assert!(!judge(&mut mailroom, &sent[..2]));
+    assert_eq!(mailroom.outgoing[&PEER].kept.len(), 1, "what was acknowledged is dropped");
+    assert!(judge(&mut mailroom, &sent));
+}
+
+#[test]
+fn a_forged_acknowledgement_does_not_count() {
+    let sent = credits(3);
+    let mut mailroom = sending(&sent);
+    assert!(!judge(&mut mailroom, &credits(4)), "beyond the stream");
+    let mut forged = ack_from_peer(&sent);
+    forged.certificate.signatures.truncate(1);
+    assert!(!mailroom.judge_ack(&forged, &config(1), &known()));
+    let mut raised = ack_from_peer(&sent[..1]);
+    raised.leaf.next_seq = 3;
+    assert!(!mailroom.judge_ack(&raised, &config(1), &known()));
+    assert!(judge(&mut mailroom, &sent), "neither stands in the way of a good one");
+}
+
+#[test]
+fn gaps_and_duplicates_are_ignored() {
+    let sent = credits(6);
+    let mut mailroom = receiving(&sent[..1]);
+    assert!(!accept(&mut mailroom, &sent, 2, 4), "a gap");
+    assert!(accept(&mut mailroom, &sent, 1, 3));
+    assert!(!accept(&mut mailroom, &sent, 1, 3), "the same again");
+    assert!(!accept(&mut mailroom, &sent, 0, 2), "an older part");
+    assert!(!accept(&mut mailroom, &sent, 4, 6), "a gap behind what is expected");
+    assert!(accept(&mut mailroom, &sent, 2, 5), "what overlaps and goes on");
+    mailroom.proposals_lost();
+    assert!(accept(&mut mailroom, &sent, 1, 3), "lost mail is taken again");
+}
+
+#[test]
+fn mail_for_another_group_or_with_a_false_proof_is_ignored() {
+    let sent = credits(3);
+    let mut mailroom = receiving(&[]);
+    let good = bundle_from_peer(&committee(PEER, 0), &sent, 0, 3);
+    let mut taken = |bundle: &Bundle| mailroom.accept(bundle.clone(), &config(1), &known()).is_some();
+    assert!(!taken(&Bundle { dest: GroupId::shard(2), ..good.clone() }));
+    assert!(!taken(&Bundle { source: GroupId::shard(2), ..good.clone() }));
+    assert!(!taken(&Bundle { tail: vec![Hash32::ZERO], ..good.clone() }));
+    let mut weak = good.clone();
+    weak.certificate.signatures.truncate(1);
+    assert!(!taken(&weak));
+    assert!(taken(&good));
+}
+
+/// Takes bundles as the machine of [`PEER`] does and returns how many messages there were.
+fn deliver_all(bundles: &[&Bundle]) -> u64 {
+    let mut state: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
+    let shard = committee(SHARD, 0);
+    let bytes = borsh::to_vec(&shard).expect("writing to memory does not fail");
+    state.insert(ledger::schema::committee(SHARD, &shard.hash()), bytes.into());
+    let mut view = View::new(&state);
+    bundles.iter().map(|bundle| bundle.deliver(&mut view, PEER).expect("the chain holds").len() as u64).sum()
+}
+
+#[test]
+fn long_streams_are_cut_into_bundles_that_the_receiver_takes() {
+    let count = 2 * BUNDLE_MESSAGES_MAX + 100;
+    let sent = credits(count as u64);
+    let mut mailroom = sending(&sent);
+    let out = subscribe(&mut mailroom, 0, Some(&certified(&sent)));
+    let bundles = bundles(&out);
+    let shape: Vec<_> = bundles.iter().map(|bundle| (bundle.messages.len(), bundle.tail.len())).collect();
+    let max = BUNDLE_MESSAGES_MAX;
+    assert_eq!(shape, [(max, max + 100), (max, 100), (100, 0)]);
+    for bundle in &bundles {
+        assert_eq!(bundle.check(&mut |group, _| Some(committee(group, 0))), Ok(()));
+    }
+    assert_eq!(bundles[1].tail[0], cross_shard::stream::message_hash(&sent[2 * max]));
+    assert_eq!(deliver_all(&bundles), count as u64);
+}
+
+#[test]
+fn large_messages_are_cut_by_size() {
+    let sent = vec![vec![7; BUNDLE_BYTES_MAX / 3]; 7];
+    let mut mailroom = sending(&sent);
+    let out = subscribe(&mut mailroom, 1, Some(&certified(&sent)));
+    let bundles = bundles(&out);
+    let shape: Vec<_> =
+        bundles.iter().map(|bundle| (bundle.first_seq, bundle.messages.len(), bundle.tail.len())).collect();
+    assert_eq!(shape, [(1, 3, 3), (4, 3, 0)]);
+    for bundle in bundles {
+        assert_eq!(bundle.check(&mut |group, _| Some(committee(group, 0))), Ok(()));
+    }
+}
+
+#[test]
+fn only_certified_mail_leaves_and_only_once() {
+    let sent = credits(5);
+    let mut mailroom = sending(&sent);
+    assert!(bundles(&subscribe(&mut mailroom, 0, None)).is_empty(), "nothing is certified");
+    let mut served = |latest: &Certified| {
+        let mut out = Vec::new();
+        mailroom.certified(&config(1), false, Tick(1), latest, &known(), &mut out);
+        bundles(&out).iter().map(|bundle| (bundle.first_seq, bundle.messages.len())).collect::<Vec<_>>()
+    };
+    assert_eq!(served(&certified(&sent[..2])), [(0, 2)]);
+    assert_eq!(served(&certified(&sent[..2])), []);
+    assert_eq!(served(&certified(&sent)), [(2, 3)]);
+}
+
+#[test]
+fn a_subscription_ends_when_it_is_not_repeated() {
+    let sent = credits(4);
+    let served = |expired_at: u64| {
+        let mut mailroom = sending(&sent);
+        subscribe(&mut mailroom, 0, None);
+        mailroom.expire(Tick(expired_at));
+        let mut out = Vec::new();
+        mailroom.certified(&config(1), false, Tick(expired_at), &certified(&sent), &known(), &mut out);
+        bundles(&out).len()
+    };
+    assert_eq!(served(SUBSCRIPTION_MS), 1);
+    assert_eq!(served(SUBSCRIPTION_MS + 1), 0);
+}

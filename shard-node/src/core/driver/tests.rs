@@ -1,0 +1,244 @@
+use super::*;
+use crate::core::driver::testing::{block, config};
+use crate::core::entry::{Command, Entry};
+use crate::core::support::{
+    self, PEER, SHARD, ack_from_peer, bundle_from_peer, client_key, committee, committees, credits, header, stream_head,
+};
+use ledger::ids::{Address, AssetId, LedgerId};
+use ledger::tx::Move;
+
+/// A driver on node 1 of [`SHARD`] at block 0, with three messages for [`PEER`] and none from it.
+struct Bench {
+    driver: GroupDriver,
+    now: Tick,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self { driver: GroupDriver::new(config(1)), now: Tick(0) };
+        bench.step(Input::System(system(0)));
+        bench
+    }
+
+    fn leading() -> Self {
+        let mut bench = Self::new();
+        bench.role(true, Some(NodeId(1)));
+        bench
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.driver.step(self.now, input, &mut out);
+        out
+    }
+
+    fn role(&mut self, leads: bool, leader: Option<NodeId>) -> Vec<Output> {
+        self.step(Input::Role { leads, leader })
+    }
+
+    fn peer(&mut self, from: u32, message: PeerMessage) -> Vec<Output> {
+        self.step(Input::Peer { from: NodeId(from), message: Box::new(message) })
+    }
+
+    fn committed(&mut self, height: u64, txs: Vec<ParsedTx>) -> Vec<Output> {
+        self.step(Input::Committed(CommittedBlock { to_verify: Arc::new(txs), ..block(header(SHARD, height)) }))
+    }
+
+    fn verified(&mut self, height: u64, valid: bool) -> Vec<Output> {
+        self.step(Input::Verified { height: Height(height), valid })
+    }
+}
+
+fn system(height: u64) -> SystemView {
+    let header = header(SHARD, height);
+    let sent = credits(3);
+    SystemView {
+        committees: committees(),
+        header_hash: header.hash(),
+        header: Arc::new(header),
+        outbox: vec![OutboxView {
+            leaf: stream_head(PEER, &sent),
+            acked: 0,
+            messages: sent.into_iter().map(Bytes::from).collect(),
+        }],
+        inbox: Vec::new(),
+        to_verify: Arc::default(),
+    }
+}
+
+fn parsed() -> ParsedTx {
+    let cluster = support::genesis().cluster_id();
+    let key = client_key(1);
+    let mv = Move::Pay { from: support::address(&key), to: Address([2; 20]), asset: AssetId([1; 16]), amount: 1 };
+    let signed = support::transaction(cluster, LedgerId::MAIN, &key, 0, vec![mv]);
+    ParsedTx::decode(&cluster, &signed.encode()).expect("a transaction")
+}
+
+/// Heights attested to node 2.
+fn attested(out: &[Output]) -> Vec<u64> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Send { node: NodeId(2), message: PeerMessage::Attest { attestation, .. }, .. } => {
+                Some(attestation.height.0)
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn proposed(out: &[Output]) -> Vec<Command> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Propose { entry, .. } => Some(Entry::decode(entry).commands),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+fn bundle(epoch: u64) -> PeerMessage {
+    PeerMessage::Bundle(bundle_from_peer(&committee(PEER, epoch), &credits(2), 0, 2))
+}
+
+fn pull(node: u32) -> PeerMessage {
+    PeerMessage::Pull { dest: PEER, node: NodeId(node), next_seq: 0, ack: None }
+}
+
+#[test]
+fn blocks_are_attested_in_order_whatever_is_checked_first() {
+    let mut bench = Bench::new();
+    let out = bench.committed(1, vec![parsed()]);
+    assert!(matches!(&out[..], [Output::Verify { height: Height(1), txs }] if txs.len() == 1), "{out:?}");
+    assert!(attested(&bench.committed(2, vec![parsed()])).is_empty());
+    assert!(attested(&bench.committed(3, Vec::new())).is_empty(), "nothing to check, but others come first");
+    assert!(attested(&bench.verified(2, true)).is_empty());
+    assert_eq!(attested(&bench.verified(1, true)), [1, 2, 3]);
+    assert_eq!(attested(&bench.committed(4, Vec::new())), [4]);
+    assert!(attested(&bench.verified(1, true)).is_empty(), "once");
+}
+
+#[test]
+fn nothing_at_or_after_a_forged_block_is_attested() {
+    let mut bench = Bench::new();
+    for height in 1..=4 {
+        assert!(attested(&bench.committed(height, vec![parsed()])).is_empty());
+    }
+    assert!(matches!(&bench.verified(3, false)[..], [Output::Alarm(_)]));
+    assert!(attested(&bench.verified(4, true)).is_empty());
+    assert!(attested(&bench.verified(2, true)).is_empty());
+    assert_eq!(attested(&bench.verified(1, true)), [1, 2], "what stands before it is not touched");
+    assert!(attested(&bench.committed(5, Vec::new())).is_empty());
+    assert!(attested(&bench.verified(3, true)).is_empty());
+    assert!(attested(&bench.step(Input::System(system(9)))).is_empty(), "nor after a snapshot");
+    for _ in 0..3 {
+        bench.now = Tick(bench.now.0 + 1000);
+        assert!(attested(&bench.step(Input::Timer)).is_empty(), "nor announced");
+    }
+}
+
+#[test]
+fn only_members_attest_and_only_for_themselves() {
+    let mut bench = Bench::new();
+    bench.committed(1, Vec::new());
+    let good = support::attestation(2, &header(SHARD, 1));
+    let message = PeerMessage::Attest { attestation: good, wants_certificate: false };
+    assert!(bench.peer(3, message.clone()).is_empty(), "passed off by another node");
+    assert!(matches!(&bench.peer(2, message)[..], [Output::Certified(_)]));
+    let mut stranger = GroupDriver::new(config(4));
+    let mut out = Vec::new();
+    stranger.step(Tick(0), Input::System(system(1)), &mut out);
+    assert!(out.is_empty(), "a node outside the committee does not attest");
+}
+
+#[test]
+fn who_misses_a_certificate_is_given_it() {
+    let mut bench = Bench::new();
+    bench.committed(1, Vec::new());
+    let ask = |wants| PeerMessage::Attest {
+        attestation: support::attestation(2, &header(SHARD, 1)),
+        wants_certificate: wants,
+    };
+    bench.peer(2, ask(false));
+    let out = bench.peer(2, ask(true));
+    let [Output::Send { node: NodeId(2), message: PeerMessage::Certified(certificate), .. }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!(certificate.verify(&committee(SHARD, 0)), Ok(()));
+}
+
+#[test]
+fn pulls_and_bundles_of_strangers_are_ignored() {
+    let mut bench = Bench::leading();
+    for stranger in [2, 7, 99] {
+        assert!(bench.peer(stranger, pull(stranger)).is_empty(), "node {stranger}");
+        assert!(bench.peer(stranger, bundle(0)).is_empty(), "node {stranger}");
+    }
+    assert!(bench.peer(4, pull(5)).is_empty(), "mail is not sent to whom another node names");
+    let out = bench.peer(4, pull(4));
+    assert!(
+        matches!(
+            &out[..],
+            [Output::Send { node: NodeId(4), group: PEER, message: PeerMessage::Serving { source: SHARD } }]
+        ),
+        "{out:?}"
+    );
+    assert!(matches!(&proposed(&bench.peer(4, bundle(0)))[..], [Command::Deliver(_)]));
+}
+
+#[test]
+fn a_bundle_waits_for_its_committee() {
+    let mut bench = Bench::leading();
+    assert!(bench.peer(4, bundle(1)).is_empty());
+    assert!(bench.step(Input::Committees(committees())).is_empty(), "still unknown: it waits on");
+    let mut changed = committees();
+    changed[2] = committee(PEER, 1);
+    let commands = proposed(&bench.step(Input::Committees(changed.clone())));
+    let PeerMessage::Bundle(expected) = bundle(1) else { panic!() };
+    let expected = borsh::to_vec(&expected).expect("writing to memory does not fail");
+    assert_eq!(commands, [Command::Deliver(expected)]);
+    assert!(bench.step(Input::Committees(changed)).is_empty(), "it is taken once");
+}
+
+#[test]
+fn who_does_not_lead_passes_acknowledgements_on_and_ignores_bundles() {
+    let mut bench = Bench::new();
+    let ack = PeerMessage::Ack(ack_from_peer(&credits(2)));
+    assert!(bench.peer(4, ack.clone()).is_empty(), "nobody leads");
+    bench.role(false, Some(NodeId(2)));
+    assert!(bench.peer(4, bundle(0)).is_empty());
+    let with_ack =
+        PeerMessage::Pull { dest: PEER, node: NodeId(5), next_seq: 2, ack: Some(ack_from_peer(&credits(2))) };
+    for message in [ack.clone(), with_ack] {
+        let out = bench.peer(4, message);
+        let [Output::Send { node: NodeId(2), group: SHARD, message }] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(*message, ack);
+    }
+    bench.role(true, Some(NodeId(1)));
+    let out = bench.peer(4, ack);
+    assert!(matches!(&out[..], [Output::PeerTook { dest: PEER, next_seq: 2 }]), "{out:?}");
+    bench.now = Tick(1000);
+    assert!(matches!(&proposed(&bench.step(Input::Timer))[..], [Command::Ack(_)]));
+}
+
+#[test]
+fn losing_leadership_returns_what_is_queued() {
+    let mut bench = Bench::new();
+    let tx = |byte: u8| Bytes::from(vec![byte; 10]);
+    let out = bench.step(Input::Submit(vec![tx(1)]));
+    assert!(matches!(&out[..], [Output::Refuse { reject: Reject::NotLeader, .. }]), "{out:?}");
+    bench.role(true, Some(NodeId(1)));
+    assert_eq!(proposed(&bench.step(Input::Submit(vec![tx(1)]))), [Command::Tx(vec![1; 10])]);
+    assert!(bench.step(Input::Submit(vec![tx(2), tx(3)])).is_empty(), "the pipeline is full");
+    assert_eq!(bench.driver.queued(), 2);
+    let out = bench.role(false, Some(NodeId(2)));
+    let refused: Vec<_> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Refuse { txs, reject } => Some((txs.clone(), *reject)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(refused, [(vec![tx(2), tx(3)], Reject::NotLeader)]);
+    assert_eq!(bench.driver.queued(), 0);
+    assert!(proposed(&bench.role(true, Some(NodeId(1)))).is_empty(), "nothing is proposed twice");
+}
