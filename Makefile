@@ -37,7 +37,7 @@ lint: setup
 
 # Unit, property, vector and simulator tests, then purity, layering and process tests, in one run.
 unit: build
-	$(CARGO) test $(CARGO_FLAGS)
+	$(CARGO) test $(CARGO_FLAGS) --no-fail-fast
 
 sim: build ## Run 200 seeds of the simulator
 	$(TARGET)/seamark sim --seeds 200

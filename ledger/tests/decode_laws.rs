@@ -91,10 +91,10 @@ fn witness() -> impl Strategy<Value = Witness> {
 }
 
 fn signed() -> impl Strategy<Value = SignedTx> {
-    (any_body(), prop::collection::vec(witness(), 0..4)).prop_map(|(body, witnesses)| SignedTx {
-        version: 1,
-        body: body.encode(),
-        witnesses,
+    (any_body(), prop::collection::vec(witness(), 0..4)).prop_map(|(body, mut witnesses)| {
+        // More witnesses than slots are refused: one for each voter is the most that is needed.
+        witnesses.truncate(body.slots.len());
+        SignedTx { version: 1, body: body.encode(), witnesses }
     })
 }
 

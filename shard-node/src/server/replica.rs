@@ -145,7 +145,7 @@ pub enum OpenError {
     Genesis(#[from] crate::core::genesis::NoSuchGroup),
     /// The leaves do not add up to the root that was recorded with the last block.
     #[error(
-        "the state in {path} does not match its recorded root; it is damaged: remove the folder and let the replica fetch a snapshot"
+        "the state in {path} does not match its recorded root; it is damaged: stop the node, move this folder away and start it; the replica then continues from its own last snapshot and its log"
     )]
     Root {
         /// The folder.
@@ -153,7 +153,7 @@ pub enum OpenError {
     },
     /// Something that is always there is missing.
     #[error(
-        "the state in {path} holds no {what}; it is damaged: remove the folder and let the replica fetch a snapshot"
+        "the state in {path} holds no {what}; it is damaged: stop the node, move this folder away and start it; the replica then continues from its own last snapshot and its log"
     )]
     Missing {
         /// The folder.

@@ -55,6 +55,17 @@ pub(super) enum Gathered {
     Certificate(Box<Certificate>),
 }
 
+/// What a whole certificate led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Adopted {
+    /// Known, of a block that we do not have, or not valid.
+    Nothing,
+    /// Our block is certified now.
+    News,
+    /// A majority certified another block than ours: our state is wrong.
+    Contradiction,
+}
+
 impl Certifier {
     pub(super) fn latest(&self) -> Option<&Certified> {
         self.latest.as_ref()
@@ -107,23 +118,28 @@ impl Certifier {
         }
         let pending = self.heights.entry(height).or_default();
         if pending.done {
-            return Gathered::Nothing;
+            // Late agreement adds nothing; late disagreement is evidence all the same.
+            let Attestation { node, header_hash, signature, .. } = &attestation;
+            let differs = pending.block.as_ref().is_some_and(|block| block.hash != *header_hash);
+            return if differs && signed(committee, *node, header_hash, signature) {
+                Gathered::Divergence(*node, height)
+            } else {
+                Gathered::Nothing
+            };
         }
         pending.signatures.insert(attestation.node, (attestation.header_hash, attestation.signature));
-        self.complete(height, attestation.node, committee)
+        self.complete(height, committee)
     }
 
-    fn complete(&mut self, height: Height, from: NodeId, committee: &Committee) -> Gathered {
+    fn complete(&mut self, height: Height, committee: &Committee) -> Gathered {
         let Some(pending) = self.heights.get_mut(&height) else { return Gathered::Nothing };
         let (Some(block), Some(_)) = (&pending.block, &pending.own) else { return Gathered::Nothing };
         let agreeing = pending.signatures.values().filter(|(hash, _)| *hash == block.hash).count();
         if agreeing < usize::from(committee.threshold) {
-            return match pending.signatures.get(&from) {
-                Some((hash, signature)) if *hash != block.hash && signed(committee, from, hash, signature) => {
-                    Gathered::Divergence(from, height)
-                }
-                _ => Gathered::Nothing,
-            };
+            // Also those that came before our own block did.
+            let mut others = pending.signatures.iter().filter(|(_, (hash, _))| *hash != block.hash);
+            let other = others.find(|(node, (hash, signature))| signed(committee, **node, hash, signature));
+            return other.map_or(Gathered::Nothing, |(node, _)| Gathered::Divergence(*node, height));
         }
         let hash = block.hash;
         let own = pending.own.as_ref().map(|attestation| attestation.node);
@@ -152,17 +168,21 @@ impl Certifier {
         }
     }
 
-    /// Takes a whole certificate of a block that we have; returns whether it was news.
-    pub(super) fn adopt(&mut self, certificate: &Certificate, committee: &Committee) -> bool {
+    /// Takes a whole certificate of a block that we have.
+    pub(super) fn adopt(&mut self, certificate: &Certificate, committee: &Committee) -> Adopted {
         let height = certificate.header.height;
-        let Some(pending) = self.heights.get_mut(&height) else { return false };
-        let fits = pending.block.as_ref().is_some_and(|block| block.hash == certificate.header.hash());
-        if pending.done || !fits || certificate.verify(committee).is_err() {
-            return false;
+        let Some(pending) = self.heights.get_mut(&height) else { return Adopted::Nothing };
+        let Some(block) = &pending.block else { return Adopted::Nothing };
+        let fits = block.hash == certificate.header.hash();
+        if (pending.done && fits) || certificate.verify(committee).is_err() {
+            return Adopted::Nothing;
+        }
+        if !fits {
+            return Adopted::Contradiction;
         }
         pending.done = true;
         self.promote(height, certificate);
-        true
+        Adopted::News
     }
 
     /// Our signature of the last block, if it has been waiting for its certificate.

@@ -116,18 +116,22 @@ fn our_own_signature_comes_first() {
 fn a_late_certificate_is_taken_once_and_only_if_it_fits() {
     let mut certifier = certifier(1);
     let committee = committee(SHARD, 0);
-    assert!(!certifier.adopt(&certify(other_header(1)), &committee), "another header");
-    assert!(!certifier.adopt(&certify(header(SHARD, 2)), &committee), "a block that is not here");
+    assert_eq!(
+        certifier.adopt(&certify(other_header(1)), &committee),
+        Adopted::Contradiction,
+        "a majority certified another header than ours"
+    );
+    assert_eq!(certifier.adopt(&certify(header(SHARD, 2)), &committee), Adopted::Nothing, "a block that is not here");
     let mut weak = certify(header(SHARD, 1));
     weak.signatures.truncate(1);
-    assert!(!certifier.adopt(&weak, &committee), "too few signatures");
+    assert_eq!(certifier.adopt(&weak, &committee), Adopted::Nothing, "too few signatures");
     let mut wrong = certify(header(SHARD, 1));
     wrong.signatures[1].1 = node_key(50).sign(&header(SHARD, 1).hash());
-    assert!(!certifier.adopt(&wrong, &committee), "a wrong signature");
+    assert_eq!(certifier.adopt(&wrong, &committee), Adopted::Nothing, "a wrong signature");
     assert!(certifier.latest().is_none());
-    assert!(certifier.adopt(&certify(header(SHARD, 1)), &committee));
+    assert_eq!(certifier.adopt(&certify(header(SHARD, 1)), &committee), Adopted::News);
     assert_eq!(certifier.latest().map(|latest| latest.certificate.header.height), Some(Height(1)));
-    assert!(!certifier.adopt(&certify(header(SHARD, 1)), &committee), "it is no news any more");
+    assert_eq!(certifier.adopt(&certify(header(SHARD, 1)), &committee), Adopted::Nothing, "it is no news any more");
 }
 
 #[test]
@@ -135,8 +139,8 @@ fn an_older_certificate_does_not_replace_a_newer_one() {
     let mut certifier = certifier(1);
     certifier.committed(block(header(SHARD, 2)));
     let committee = committee(SHARD, 0);
-    assert!(certifier.adopt(&certify(header(SHARD, 2)), &committee));
-    assert!(certifier.adopt(&certify(header(SHARD, 1)), &committee), "still worth keeping");
+    assert_eq!(certifier.adopt(&certify(header(SHARD, 2)), &committee), Adopted::News);
+    assert_eq!(certifier.adopt(&certify(header(SHARD, 1)), &committee), Adopted::News, "still worth keeping");
     assert_eq!(certifier.latest().map(|latest| latest.certificate.header.height), Some(Height(2)));
 }
 
@@ -174,6 +178,6 @@ fn an_uncertified_block_is_announced_again_until_it_is_certified() {
     assert!(certifier.uncertified(Tick(ANNOUNCE_AGAIN_MS - 1)).is_none());
     assert!(certifier.uncertified(Tick(ANNOUNCE_AGAIN_MS)).is_some());
     assert!(certifier.uncertified(Tick(ANNOUNCE_AGAIN_MS + 1)).is_none());
-    assert!(certifier.adopt(&certify(header(SHARD, 1)), &committee(SHARD, 0)));
+    assert_eq!(certifier.adopt(&certify(header(SHARD, 1)), &committee(SHARD, 0)), Adopted::News);
     assert!(certifier.uncertified(Tick(9 * ANNOUNCE_AGAIN_MS)).is_none());
 }

@@ -274,6 +274,9 @@ impl GroupDriver {
 
     /// Attests at once, or after the host has checked the client signatures of the block.
     fn attest_checked(&mut self, now: Tick, height: Height, txs: Arc<Vec<ParsedTx>>, out: &mut Vec<Output>) {
+        if self.distrusts.is_some_and(|forged| height >= forged) {
+            return;
+        }
         self.unattested.insert(height, txs.is_empty());
         if !txs.is_empty() {
             out.push(Output::Verify { height, txs });
@@ -283,7 +286,9 @@ impl GroupDriver {
 
     fn verified(&mut self, now: Tick, height: Height, valid: bool, out: &mut Vec<Output>) {
         if !valid {
-            self.distrusts.get_or_insert(height);
+            let lowest = self.distrusts.map_or(height, |known| known.min(height));
+            self.distrusts = Some(lowest);
+            self.unattested.split_off(&lowest);
             out.push(Output::Alarm(format!(
                 "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
                  anything after it: its leader forged or its memory is damaged",
@@ -372,8 +377,14 @@ impl GroupDriver {
             }
             PeerMessage::Certified(certificate) => {
                 let Some(committee) = self.committees.get(&self.config.group) else { return };
-                if self.certifier.adopt(&certificate, committee) {
-                    self.certified(now, certificate, out);
+                match self.certifier.adopt(&certificate, committee) {
+                    certify::Adopted::Nothing => {}
+                    certify::Adopted::News => self.certified(now, certificate, out),
+                    certify::Adopted::Contradiction => out.push(Output::Alarm(format!(
+                        "a majority certified another header than this replica has at height {} of {}: its state is \
+                         wrong; stop it and let it start from a snapshot",
+                        certificate.header.height, self.config.group
+                    ))),
                 }
             }
             PeerMessage::Pull { dest, node, next_seq, ack } => {

@@ -1,0 +1,114 @@
+//! A small genesis and proofs under it that the tests share.
+
+#![allow(clippy::unwrap_used)]
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
+use client::ProofFile;
+use client::proof::{Claim, tree_prefix};
+use ledger::committee::Member;
+use ledger::genesis::{Genesis, OrgInfo, VerifyMode};
+use ledger::header::HEADER_VERSION;
+use ledger::tree::{StateTree, value_hash};
+use ledger::*;
+
+pub const GROUP: GroupId = GroupId::shard(1);
+
+pub fn node_key(epoch: u64, node: u32) -> SecretKey {
+    SecretKey::derive(&epoch.to_le_bytes(), &node.to_le_bytes())
+}
+
+pub fn committee(group: GroupId, epoch: u64) -> Committee {
+    let member = |node| Member { node: NodeId(node), org: OrgId(1), key: node_key(epoch, node).public() };
+    Committee::majority(group, Incarnation(0), Epoch(epoch), (1..=3).map(member).collect())
+}
+
+pub fn genesis() -> Genesis {
+    let org = OrgInfo { id: OrgId(1), name: "a".into(), ca_pem: String::new(), admin_key: node_key(0, 9).public() };
+    Genesis {
+        version: 1,
+        name: "test".into(),
+        created_ms: TimeMs(1),
+        seed: Hash32::ZERO,
+        orgs: vec![org],
+        nodes: Vec::new(),
+        committees: [GroupId::BEACON, GroupId::shard(0), GROUP].map(|group| committee(group, 0)).to_vec(),
+        layout: Layout::even(2),
+        verify: VerifyMode::Ingest,
+    }
+}
+
+pub fn header(genesis: &Genesis, height: u64, epoch: u64) -> Header {
+    Header {
+        version: HEADER_VERSION,
+        cluster: genesis.cluster_id(),
+        group: GROUP,
+        incarnation: Incarnation(0),
+        height: Height(height),
+        parents: vec![Hash32::ZERO],
+        time_ms: TimeMs(5),
+        layout_version: LayoutVersion(1),
+        batch_root: Hash32::ZERO,
+        receipts_root: Hash32::ZERO,
+        state_root: Hash32::ZERO,
+        outbox_root: Hash32::ZERO,
+        inbox_cursors_root: Hash32::ZERO,
+        value_flow: Vec::new(),
+        congestion: Vec::new(),
+        committee_hash: committee(GROUP, epoch).hash(),
+        next_committee_hash: committee(GROUP, epoch).hash(),
+        flags: 0,
+    }
+}
+
+pub fn certify(header: Header, epoch: u64, nodes: &[u32]) -> Certificate {
+    let digest = header.hash();
+    let signatures = nodes.iter().map(|node| (NodeId(*node), node_key(epoch, *node).sign(&digest))).collect();
+    Certificate { version: 1, header, signatures }
+}
+
+/// Addresses of the shard, in order of search.
+pub fn addresses() -> impl Iterator<Item = Address> {
+    (0u32..)
+        .map(|number| {
+            let mut bytes = [0; 20];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            Address(bytes)
+        })
+        .filter(|address| Layout::even(2).locate(address) == GROUP)
+}
+
+pub fn account_proof(genesis: &Genesis, present: bool) -> ProofFile {
+    let prefix = tree_prefix(genesis.layout.prefix_of(GROUP).unwrap()).unwrap();
+    let mut tree = StateTree::new(prefix);
+    let known: Vec<Address> = addresses().take(20).collect();
+    let position = |address: &Address| schema::tree_position(&schema::account(address)).unwrap();
+    let record = |sequence: usize| {
+        borsh::to_vec(&AccountRecord { sequence: sequence as u64, ..AccountRecord::default() }).unwrap()
+    };
+    let leaves = known.iter().enumerate().map(|(at, address)| (position(address), Some(value_hash(&record(at)))));
+    tree.apply(leaves).unwrap();
+    let address = if present { known[7] } else { addresses().nth(30).unwrap() };
+    let claim =
+        Claim::Account { address, record: present.then(|| record(7)), proof: tree.prove(&position(&address)).unwrap() };
+    let header = Header { state_root: Hash32(tree.root()), ..header(genesis, 8, 0) };
+    ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(GROUP, 0))
+}
+
+pub fn receipt_proof(genesis: &Genesis) -> ProofFile {
+    let receipts: Vec<Receipt> = (0..5)
+        .map(|index| Receipt {
+            version: 1,
+            txid: TxId(hash::sha256(&[index as u8])),
+            group: GROUP,
+            height: Height(8),
+            index,
+            time_ms: TimeMs(5),
+            outcome: Outcome::Rejected(Reject::InsufficientFunds),
+        })
+        .collect();
+    let leaves: Vec<Hash32> = receipts.iter().map(Receipt::leaf).collect();
+    let claim =
+        Claim::Receipt { receipt: borsh::to_vec(&receipts[3]).unwrap(), path: merkle::prove(&leaves, 3).unwrap() };
+    let header = Header { receipts_root: merkle::root(&leaves), ..header(genesis, 8, 0) };
+    ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 2, 3]), committee(GROUP, 0))
+}
