@@ -12,6 +12,7 @@ use crate::layout::Layout;
 
 /// An organisation and the certificate authority that vouches for its processes and clients.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OrgInfo {
     /// Id.
     pub id: OrgId,
@@ -25,6 +26,7 @@ pub struct OrgInfo {
 
 /// A node as the registry knows it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NodeInfo {
     /// Id.
     pub id: NodeId,
@@ -56,6 +58,7 @@ pub enum VerifyMode {
 
 /// The first state of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Genesis {
     /// Format version, 1.
     pub version: u8,

@@ -99,7 +99,15 @@ impl NodeService for Service {
     async fn link(&self, request: Request<Streaming<v1::LinkBatch>>) -> Result<Response<v1::LinkEnd>, Status> {
         let from = self.node(&request)?;
         let mut batches = request.into_inner();
-        while let Some(batch) = batches.message().await? {
+        let stop = self.hosted.context.stop.clone();
+        loop {
+            // A stream that outlives the node keeps its connection open, and what peers send goes to
+            // a node that is no more.
+            let batch = tokio::select! {
+                () = stop.cancelled() => return Err(Status::unavailable("the node stops")),
+                batch = batches.message() => batch?,
+            };
+            let Some(batch) = batch else { return Ok(Response::new(v1::LinkEnd {})) };
             for frame in batch.frames {
                 let Some(handle) = self.hosted.groups.read().get(&GroupId(frame.group)).cloned() else { continue };
                 match borsh::from_slice::<PeerMessage>(&frame.payload) {
@@ -111,7 +119,6 @@ impl NodeService for Service {
                 }
             }
         }
-        Ok(Response::new(v1::LinkEnd {}))
     }
 
     async fn ingest(
