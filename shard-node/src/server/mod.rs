@@ -16,6 +16,7 @@ pub mod reads;
 pub mod replica;
 pub mod replies;
 pub mod service;
+pub mod socket;
 pub mod status;
 
 pub use config::NodeConfig;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use client::net::{self, Identity, NetError, TrustRoots};
 use consensus::port::Timing;
 use consensus::sequencer::Sequencer;
+use futures::TryStreamExt;
 use ledger::SecretKey;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
@@ -26,6 +27,7 @@ use crate::server::group::{GroupHandle, HostContext, open_cipher};
 use crate::server::links::Links;
 use crate::server::local::{Hosted, LocalHost, check_arrivals};
 use crate::server::service::Service;
+use crate::server::socket::Socket;
 
 /// How long open calls may go on once a node stops.
 const GRACE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -285,9 +287,12 @@ impl Node {
     }
 }
 
-/// Serves until `stop`; callers then have a moment to read their last answers.
+/// Serves until `stop`; callers then have a moment to read their last answers, and connections that
+/// are still open are cut.
 async fn serve(server: tonic::transport::server::Router, socket: TcpListener, stop: CancellationToken) {
-    let incoming = TcpListenerStream::new(socket);
+    let cut = CancellationToken::new();
+    let _cut_at_end = cut.clone().drop_guard();
+    let incoming = TcpListenerStream::new(socket).map_ok(move |stream| Socket::new(stream, &cut));
     let ended = stop.clone();
     let serving = server.serve_with_incoming_shutdown(incoming, async move { ended.cancelled().await });
     let grace = async {
