@@ -48,6 +48,9 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const DECIMALS_MAX: u8 = 36;
 /// Siblings in a Merkle path over the items of a block.
 pub const MERKLE_PATH_MAX: usize = 32;
+/// Further sets of witnesses over one body that may be under way at once. The txid does not cover the
+/// witnesses, so whoever knows a body can send it with others.
+pub const RIVALS_MAX: usize = 8;
 /// Transactions of clients that wait at one group's leader before new ones are shed.
 pub const INGEST_QUEUE_TXS: usize = 65_536;
 /// Clock distance from the median at which a node raises an alarm and gives up leadership.

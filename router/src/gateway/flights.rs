@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
-use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX};
+use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX, RIVALS_MAX};
 use ledger::tx::ParsedTx;
 use ledger::{GroupId, NodeId, Receipt, Reject, TxId};
 use proto::v1::submit_event::Event;
@@ -23,9 +23,6 @@ use super::outbox::Outbox;
 use super::route::{Route, Verdict};
 use super::view::ClusterView;
 use crate::plan::plan;
-
-/// Different witnesses over one body that may wait behind each other.
-const RIVALS_MAX: usize = 4;
 
 /// What a step goes by.
 pub(super) struct Step<'a> {
@@ -287,6 +284,10 @@ impl Flights {
         let group = flight.group;
         // An answer of a node it is no longer with changes nothing: the one it is with will answer.
         if flight.node != Some(node) {
+            return None;
+        }
+        // Nor does one that is about other witnesses, which were sent before these.
+        if !refusal.tx_hash.is_empty() && refusal.tx_hash[..] != ledger::hash::sha256(&flight.bytes).0 {
             return None;
         }
         let route = self.routes.entry(group).or_default();

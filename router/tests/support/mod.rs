@@ -169,7 +169,9 @@ impl FakeNode {
                 Mood::Work | Mood::NoApplied | Mood::DropAfter => {}
             }
             if let Err(reject) = tx.verify_signatures() {
-                events.push(refuse(v1::Refusal::of(reject)));
+                // Twice, as for a router that asked again just before the answer came.
+                let event = refuse(v1::Refusal::of(reject).of_bytes(bytes));
+                events.extend([event.clone(), event]);
                 continue;
             }
             let receipt = self.execute(group, tx.txid);

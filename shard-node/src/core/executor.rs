@@ -8,19 +8,20 @@ use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::{HEADER_VERSION, Header};
-use ledger::ids::{ClusterId, GroupId, TimeMs};
+use ledger::ids::{ClusterId, GroupId, TimeMs, TxId};
 use ledger::layout::Layout;
 use ledger::limits::MAIL_WINDOW_MESSAGES;
 use ledger::machine::{BlockContext, Machine};
 use ledger::merkle;
 use ledger::receipt::Receipt;
+use ledger::reject::Reject;
 use ledger::schema;
 use ledger::tree::{StateTree, TreeError, value_hash};
 use ledger::tx::ParsedTx;
 use ledger::view::{ReadFault, StateReader, View};
 
 use crate::core::applied::AppliedRecord;
-use crate::core::entry::Entry;
+use crate::core::entry::{Command, Entry};
 use crate::core::machine::{BlockWork, CommandOutcome};
 use crate::core::records::BlockRecord;
 
@@ -46,6 +47,17 @@ pub struct EmittedMail {
     pub message: Bytes,
 }
 
+/// A transaction that a block refused without a receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedTx {
+    /// Its id.
+    pub txid: TxId,
+    /// The bytes that were refused; others with the same id may be executed yet.
+    pub bytes: Bytes,
+    /// Why.
+    pub reject: Reject,
+}
+
 /// A block before it is persisted.
 pub struct ExecutedBlock {
     /// The header.
@@ -60,6 +72,8 @@ pub struct ExecutedBlock {
     pub outcomes: Vec<CommandOutcome>,
     /// New receipts.
     pub receipts: Vec<Receipt>,
+    /// Transactions refused without one, by their bytes: the txid does not cover the witnesses.
+    pub refused: Vec<RefusedTx>,
     /// New mail.
     pub mail: Vec<EmittedMail>,
     /// Heads of outgoing streams after the block.
@@ -114,6 +128,7 @@ pub fn execute(
     let mut work = BlockWork::new(constants.group, layout, constants.verify);
     let outcomes: Vec<CommandOutcome> =
         entry.commands.iter().map(|command| work.apply(&mut view, at, command)).collect();
+    let refused = refused(&entry.commands, &outcomes);
     let BlockWork { flows, receipts, parsed, system_changed, .. } = work;
     let value_flow = flows.close(&mut view);
 
@@ -124,7 +139,7 @@ pub fn execute(
     let mut writes = view.into_writes()?;
     let state_root = update_tree(tree, &writes)?;
 
-    let commands: Vec<Hash32> = entry.commands.iter().map(super::entry::Command::hash).collect();
+    let commands: Vec<Hash32> = entry.commands.iter().map(Command::hash).collect();
     let leaves: Vec<Hash32> = receipts.iter().map(Receipt::leaf).collect();
     let header = Header {
         version: HEADER_VERSION,
@@ -163,6 +178,7 @@ pub fn execute(
         applied,
         outcomes,
         receipts,
+        refused,
         mail,
         outbox,
         inbox,
@@ -173,6 +189,16 @@ pub fn execute(
 
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
     Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
+}
+
+fn refused(commands: &[Command], outcomes: &[CommandOutcome]) -> Vec<RefusedTx> {
+    let refusal = |(command, outcome): (&Command, &CommandOutcome)| match (command, outcome) {
+        (Command::Tx(bytes), CommandOutcome::Refused(txid, reject)) => {
+            Some(RefusedTx { txid: *txid, bytes: Bytes::copy_from_slice(bytes), reject: *reject })
+        }
+        _ => None,
+    };
+    commands.iter().zip(outcomes).filter_map(refusal).collect()
 }
 
 /// Streams at least half full, in percent of the window.

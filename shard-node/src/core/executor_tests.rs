@@ -12,7 +12,7 @@ use ledger::genesis::Genesis;
 use ledger::ids::{AssetId, Height, LedgerId};
 use ledger::reject::Reject;
 use ledger::tree::BitPrefix;
-use ledger::{AssetSpec, Move, SecretKey, SignedTx};
+use ledger::{AssetSpec, Move, SecretKey, SignedTx, TxBody};
 
 /// A group's state from block 0 on, in memory.
 struct Group {
@@ -192,6 +192,24 @@ fn a_transaction_is_executed_once() {
     assert_eq!(later.outcomes, [known]);
     assert!(later.receipts.is_empty() && later.mail.is_empty() && later.header.value_flow.is_empty());
     assert_eq!(later.header.state_root, first.header.state_root);
+}
+
+#[test]
+fn a_refusal_names_the_bytes_and_leaves_the_transaction_to_better_witnesses() {
+    let genesis = genesis();
+    let mut shard = Group::new(&genesis, SHARD);
+    let good = mint_and_pay(&genesis);
+    let mut bad = good.clone();
+    bad.witnesses = SignedTx::sign(&TxBody::decode(&good.body).expect("a body"), &[&client_of(PEER)]).witnesses;
+    let txid = good.txid(&genesis.cluster_id());
+    assert_eq!(bad.txid(&genesis.cluster_id()), txid, "the witnesses are not in it");
+    let commands = vec![deliver(&announcement(&genesis, SHARD)), command(&bad), command(&good), command(&bad)];
+    let block = shard.block(commands);
+    let refused = RefusedTx { txid, bytes: bad.encode().into(), reject: Reject::NotAuthorised };
+    assert_eq!(block.refused, [refused], "who sent the others must not hear of it");
+    let place = ReceiptPlace { height: Height(1), index: 0 };
+    assert_eq!(block.outcomes[2..], [CommandOutcome::Receipt(txid, 0), CommandOutcome::Known(txid, place)]);
+    assert!(block.receipts[0].committed());
 }
 
 #[test]

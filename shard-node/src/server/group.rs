@@ -35,6 +35,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::core::driver::{DriverConfig, GroupDriver, Input, OutboxView, Output, SystemView};
 use crate::core::entry::{Command, Entry};
+use crate::core::executor::RefusedTx;
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 use crate::core::records::BlockRecord;
@@ -240,7 +241,7 @@ impl GroupHandle {
     ///
     /// # Errors
     /// The transactions that were not taken.
-    pub fn submit(&self, txs: Vec<Checked>) -> Result<(), Vec<TxId>> {
+    pub fn submit(&self, txs: Vec<Checked>) -> Result<(), Vec<Checked>> {
         if txs.is_empty() {
             return Ok(());
         }
@@ -250,8 +251,8 @@ impl GroupHandle {
                 checked.put(tx.mark, ());
             }
         }
-        let (ids, bytes) = txs.into_iter().map(|tx| (tx.txid, tx.bytes)).unzip::<_, _, Vec<_>, Vec<_>>();
-        self.inputs.try_send(Input::Submit(bytes)).map_err(|_| ids)
+        let bytes = txs.iter().map(|tx| tx.bytes.clone()).collect();
+        self.inputs.try_send(Input::Submit(bytes)).map_err(|_| txs)
     }
 
     /// Hands over a peer's message; it is lost when the group's queue is full.
@@ -499,17 +500,20 @@ impl GroupTask {
 
     fn committing(&mut self, what: Committing) {
         match what {
-            Committing::Block { block, receipts, system_changed } => {
+            Committing::Block { block, receipts, refused, system_changed } => {
                 let outcomes = block.outcomes.clone();
                 for receipt in &receipts {
                     self.waiters.receipt(receipt);
                 }
+                for RefusedTx { txid, bytes, reject } in refused {
+                    self.waiters.refuse(&txid, &bytes, reject, self.leader);
+                }
                 for outcome in outcomes {
                     match outcome {
                         CommandOutcome::Known(txid, place) => self.known(txid, place.height, place.index),
-                        CommandOutcome::Refused(txid, reject) => self.waiters.refuse(&txid, reject, self.leader),
                         CommandOutcome::Acked(dest, upto) => self.waiters.taken(dest, upto),
                         CommandOutcome::Receipt(..)
+                        | CommandOutcome::Refused(..)
                         | CommandOutcome::Delivered(..)
                         | CommandOutcome::Checkpointed(_)
                         | CommandOutcome::Registered
@@ -552,10 +556,10 @@ impl GroupTask {
     fn known(&self, txid: TxId, height: Height, index: u32) {
         match receipt_at(&self.share, height, index) {
             Ok(Some(receipt)) => self.waiters.receipt(&receipt),
-            Ok(None) => self.waiters.refuse(&txid, Reject::OutcomePruned, self.leader),
+            Ok(None) => self.waiters.refuse_all(&txid, Reject::OutcomePruned, self.leader),
             Err(error) => {
                 self.alarm(format!("{}: {error}", self.group));
-                self.waiters.refuse(&txid, Reject::Storage, self.leader);
+                self.waiters.refuse_all(&txid, Reject::Storage, self.leader);
             }
         }
     }
@@ -588,7 +592,8 @@ impl GroupTask {
             Output::Refuse { txs, reject } => {
                 for bytes in txs {
                     if let Ok(tx) = borsh::from_slice::<SignedTx>(&bytes) {
-                        self.waiters.refuse(&tx.txid(&self.context.genesis.cluster_id()), reject, self.leader);
+                        let txid = tx.txid(&self.context.genesis.cluster_id());
+                        self.waiters.refuse(&txid, &bytes, reject, self.leader);
                     }
                 }
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs, TxId};
-use ledger::limits::INGEST_QUEUE_TXS;
+use ledger::limits::{INGEST_QUEUE_TXS, RIVALS_MAX};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
 use ledger::rules;
@@ -32,11 +32,29 @@ struct Waiter {
     wants_applied: bool,
 }
 
-/// Everybody who waits for one transaction, and the bytes that were checked for it. The txid does
-/// not cover the witnesses, so only the very same bytes may rely on that check.
-struct Waiting {
+/// The bytes that were checked and sequenced, and who sent them.
+struct Sent {
     checked: Bytes,
     waiters: Vec<Waiter>,
+}
+
+/// Everybody who waits for one transaction. The txid does not cover the witnesses, so only the very
+/// same bytes may rely on a check, and a refusal of some bytes is no news to those who sent others:
+/// else anybody who has seen a body could spoil it. A receipt is for all.
+struct Waiting {
+    first: Sent,
+    rivals: Vec<Sent>,
+}
+
+/// How a transaction waits for its fate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// It is the first with these bytes and has to be sequenced.
+    First,
+    /// The very same bytes are on their way.
+    Rides,
+    /// It does not: as many others as may be wait with other witnesses over the same body.
+    Crowded,
 }
 
 struct Unapplied {
@@ -127,10 +145,13 @@ pub fn id_bytes(txid: &TxId) -> Bytes {
     Bytes::copy_from_slice(&txid.0.0)
 }
 
-/// A refusal event.
+/// A refusal event; of these bytes only, or of whatever has this id.
 #[must_use]
-pub fn refused(txid: &TxId, reject: Reject, leader: Option<NodeId>) -> v1::SubmitEvent {
+pub fn refused(txid: &TxId, bytes: Option<&Bytes>, reject: Reject, leader: Option<NodeId>) -> v1::SubmitEvent {
     let mut refusal = v1::Refusal::of(reject);
+    if let Some(bytes) = bytes {
+        refusal = refusal.of_bytes(bytes);
+    }
     refusal.leader_node = leader.map_or(0, |node| node.0);
     if matches!(reject, Reject::Busy | Reject::PeerBusy) {
         refusal.retry_after_ms = BUSY_RETRY_MS;
@@ -143,27 +164,30 @@ fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
 }
 
 impl Waiters {
-    /// Remembers who waits; returns whether these very bytes are on their way already.
-    pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool) -> bool {
+    /// Remembers who waits. A sender that repeats itself is told once.
+    pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool) -> Waits {
         let mut books = self.books.lock();
         let waiter = Waiter { reply: Arc::clone(reply), wants_applied };
-        match books.waiting.get_mut(&tx.txid) {
-            Some(waiting) => {
-                waiting.waiters.push(waiter);
-                waiting.checked == tx.bytes
-            }
-            None => {
-                let waiting = Waiting { checked: tx.bytes.clone(), waiters: vec![waiter] };
-                books.waiting.insert(tx.txid, waiting);
-                false
-            }
+        let sent = |waiter| Sent { checked: tx.bytes.clone(), waiters: vec![waiter] };
+        let Some(waiting) = books.waiting.get_mut(&tx.txid) else {
+            books.waiting.insert(tx.txid, Waiting { first: sent(waiter), rivals: Vec::new() });
+            return Waits::First;
+        };
+        if let Some(same) = waiting.sent_mut(&tx.bytes) {
+            same.join(waiter);
+            return Waits::Rides;
         }
+        if waiting.rivals.len() == RIVALS_MAX {
+            return Waits::Crowded;
+        }
+        waiting.rivals.push(sent(waiter));
+        Waits::First
     }
 
     /// Whether somebody waits for these very bytes, so that they have been checked.
     #[must_use]
     pub fn knows(&self, txid: &TxId, bytes: &Bytes) -> bool {
-        self.books.lock().waiting.get(txid).is_some_and(|waiting| waiting.checked == *bytes)
+        self.books.lock().waiting.get_mut(txid).is_some_and(|waiting| waiting.sent_mut(bytes).is_some())
     }
 
     /// A transaction has its receipt.
@@ -171,7 +195,7 @@ impl Waiters {
         let mut books = self.books.lock();
         let Some(waiting) = books.waiting.remove(&receipt.txid) else { return };
         let event = v1::SubmitEvent::receipt(id_bytes(&receipt.txid), encoded(receipt));
-        for waiter in waiting.waiters {
+        for waiter in waiting.waiters() {
             waiter.reply.push(event.clone());
             if waiter.wants_applied {
                 books.await_applied(receipt, waiter.reply);
@@ -179,11 +203,20 @@ impl Waiters {
         }
     }
 
-    /// A transaction was refused without a receipt.
-    pub fn refuse(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
+    /// These bytes were refused without a receipt. Who sent other witnesses goes on waiting.
+    pub fn refuse(&self, txid: &TxId, bytes: &Bytes, reject: Reject, leader: Option<NodeId>) {
+        let Some(refused_sent) = self.books.lock().take_sent(txid, bytes) else { return };
+        let event = refused(txid, Some(bytes), reject, leader);
+        for waiter in refused_sent.waiters {
+            waiter.reply.push(event.clone());
+        }
+    }
+
+    /// The fate of a transaction cannot be told, whatever its witnesses.
+    pub fn refuse_all(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
         let waiting = self.books.lock().waiting.remove(txid);
-        for waiter in waiting.into_iter().flat_map(|waiting| waiting.waiters) {
-            waiter.reply.push(refused(txid, reject, leader));
+        for waiter in waiting.into_iter().flat_map(Waiting::waiters) {
+            waiter.reply.push(refused(txid, None, reject, leader));
         }
     }
 
@@ -209,12 +242,12 @@ impl Waiters {
         let old = std::mem::replace(&mut *books, Books { taken, ..Books::default() });
         drop(books);
         for (txid, waiting) in old.waiting {
-            for waiter in waiting.waiters {
-                waiter.reply.push(refused(&txid, Reject::NotLeader, leader));
+            for waiter in waiting.waiters() {
+                waiter.reply.push(refused(&txid, None, Reject::NotLeader, leader));
             }
         }
         for unapplied in old.unapplied.into_values() {
-            unapplied.reply.push(refused(&unapplied.txid, Reject::NotLeader, leader));
+            unapplied.reply.push(refused(&unapplied.txid, None, Reject::NotLeader, leader));
         }
     }
 
@@ -231,7 +264,40 @@ impl Waiters {
     }
 }
 
+impl Waiting {
+    fn sent_mut(&mut self, bytes: &Bytes) -> Option<&mut Sent> {
+        std::iter::once(&mut self.first).chain(&mut self.rivals).find(|sent| sent.checked == *bytes)
+    }
+
+    fn waiters(self) -> impl Iterator<Item = Waiter> {
+        std::iter::once(self.first).chain(self.rivals).flat_map(|sent| sent.waiters)
+    }
+}
+
+impl Sent {
+    fn join(&mut self, waiter: Waiter) {
+        match self.waiters.iter_mut().find(|known| Arc::ptr_eq(&known.reply, &waiter.reply)) {
+            Some(known) => known.wants_applied |= waiter.wants_applied,
+            None => self.waiters.push(waiter),
+        }
+    }
+}
+
 impl Books {
+    /// Those who wait for these bytes, who then wait no more.
+    fn take_sent(&mut self, txid: &TxId, bytes: &Bytes) -> Option<Sent> {
+        let waiting = self.waiting.get_mut(txid)?;
+        if waiting.first.checked != *bytes {
+            let at = waiting.rivals.iter().position(|sent| sent.checked == *bytes)?;
+            return Some(waiting.rivals.remove(at));
+        }
+        if waiting.rivals.is_empty() {
+            return self.waiting.remove(txid).map(|waiting| waiting.first);
+        }
+        let next = waiting.rivals.remove(0);
+        Some(std::mem::replace(&mut waiting.first, next))
+    }
+
     fn await_applied(&mut self, receipt: &Receipt, reply: Arc<ReplyQueue>) {
         let Outcome::Committed { mail } = &receipt.outcome else { return };
         let open: Vec<(GroupId, u64)> =
@@ -269,6 +335,16 @@ pub struct Checked {
     pub mark: Hash32,
 }
 
+/// A transaction that may not be sequenced.
+pub struct Unfit {
+    /// Its id, unless its body does not decode.
+    pub txid: Option<TxId>,
+    /// As received.
+    pub bytes: Bytes,
+    /// Why.
+    pub reject: Reject,
+}
+
 /// Names a body together with its witnesses, for those who remember what they verified: the txid
 /// alone does not cover the witnesses.
 #[must_use]
@@ -289,20 +365,22 @@ pub fn check(
     now: TimeMs,
     txs: Vec<Bytes>,
     waiters: &Waiters,
-) -> Vec<Result<(Checked, bool), (Option<TxId>, Reject)>> {
+) -> Vec<Result<(Checked, bool), Unfit>> {
     let one = |bytes: Bytes| {
-        let tx = ParsedTx::decode(cluster, &bytes).map_err(|reject| (None, reject))?;
+        let tx = match ParsedTx::decode(cluster, &bytes) {
+            Ok(tx) => tx,
+            Err(reject) => return Err(Unfit { txid: None, bytes, reject }),
+        };
         let txid = tx.txid;
         if waiters.knows(&txid, &bytes) {
             return Ok((Checked { txid, mark: Hash32::ZERO, bytes }, false));
         }
-        tx.verify_signatures().map_err(|reject| (Some(txid), reject))?;
-        match rules::check_time(&tx, now) {
+        match tx.verify_signatures().and_then(|()| rules::check_time(&tx, now)) {
             // Past its deadline it may still have a receipt, which only the machine can tell.
             Ok(()) | Err(Reject::Expired | Reject::OutcomePruned) => {
                 Ok((Checked { txid, mark: verification_mark(&tx), bytes }, true))
             }
-            Err(reject) => Err((Some(txid), reject)),
+            Err(reject) => Err(Unfit { txid: Some(txid), bytes, reject }),
         }
     };
     if txs.len() < PARALLEL_FROM {
@@ -346,15 +424,11 @@ mod tests {
         let waiters = Waiters::default();
         let tx = checked(b"tx");
         let txid = tx.txid;
-        assert!(!waiters.wait(&tx, &reply, true));
-        assert!(waiters.wait(&tx, &reply, false), "a second sender finds it on its way");
+        assert_eq!(waiters.wait(&tx, &reply, true), Waits::First);
+        assert_eq!(waiters.wait(&tx, &reply, false), Waits::Rides, "sent again, it is on its way");
         assert!(waiters.knows(&txid, &tx.bytes));
-        let other = Bytes::from_static(b"same body, other witnesses");
-        assert!(!waiters.knows(&txid, &other), "other witnesses are checked on their own");
-        assert!(!waiters.wait(&Checked { bytes: other, ..checked(b"tx") }, &reply, false));
         waiters.receipt(&receipt(txid, vec![(GroupId::shard(1), 4), (GroupId::shard(2), 0)]));
-        let first = next(&mut events).await;
-        assert_eq!(first.iter().filter(|event| matches!(event, Event::Receipt(_))).count(), first.len());
+        assert!(matches!(next(&mut events).await[..], [Event::Receipt(_)]), "who repeats itself is told once");
         waiters.taken(GroupId::shard(1), 5);
         waiters.taken(GroupId::shard(2), 0);
         assert!(waiters.is_empty());
@@ -364,13 +438,70 @@ mod tests {
             seen = next(&mut events).await;
         }
         // What is known to be taken needs no waiting.
-        assert!(!waiters.wait(&tx, &reply, true));
+        assert_eq!(waiters.wait(&tx, &reply, true), Waits::First);
         waiters.receipt(&receipt(txid, vec![(GroupId::shard(1), 2)]));
         let mut both = next(&mut events).await;
         while both.len() < 2 {
             both.extend(next(&mut events).await);
         }
         assert!(matches!(both[..], [Event::Receipt(_), Event::Applied(_)]));
+    }
+
+    /// The same body with these witnesses: the same id, other bytes.
+    fn witnessed(witnesses: &str) -> Checked {
+        Checked { bytes: Bytes::from(witnesses.to_owned()), ..checked(b"body") }
+    }
+
+    #[tokio::test]
+    async fn bad_witnesses_of_one_sender_do_not_spoil_the_good_ones_of_another() {
+        let (bad_sink, mut bad_events) = tokio::sync::mpsc::channel(8);
+        let (good_sink, mut good_events) = tokio::sync::mpsc::channel(8);
+        let (bad_reply, good_reply) = (ReplyQueue::new(bad_sink), ReplyQueue::new(good_sink));
+        let waiters = Waiters::default();
+        let (bad, good) = (witnessed("bad"), witnessed("good"));
+        for first_is_bad in [true, false] {
+            let mut order = [(&bad, &bad_reply), (&good, &good_reply)];
+            if !first_is_bad {
+                order.reverse();
+            }
+            for (tx, reply) in order {
+                assert!(!waiters.knows(&tx.txid, &tx.bytes), "other witnesses are checked on their own");
+                assert_eq!(waiters.wait(tx, reply, false), Waits::First, "and sequenced on their own");
+            }
+            waiters.refuse(&bad.txid, &bad.bytes, Reject::NotAuthorised, None);
+            let seen = next(&mut bad_events).await;
+            let [Event::Refusal(refusal)] = &seen[..] else { panic!("{seen:?}") };
+            assert_eq!(refusal.reject(), Some(Reject::NotAuthorised));
+            assert_eq!(refusal.tx_hash[..], ledger::hash::sha256(&bad.bytes).0, "it says which bytes were refused");
+            assert!(waiters.knows(&good.txid, &good.bytes) && !waiters.knows(&bad.txid, &bad.bytes));
+            waiters.receipt(&receipt(good.txid, Vec::new()));
+            assert!(matches!(next(&mut good_events).await[..], [Event::Receipt(_)]), "nothing but its receipt");
+            assert!(waiters.is_empty());
+        }
+        // A receipt is the fate of the body and news to everybody.
+        waiters.wait(&bad, &bad_reply, false);
+        waiters.wait(&good, &good_reply, false);
+        waiters.receipt(&receipt(good.txid, Vec::new()));
+        assert!(matches!(next(&mut bad_events).await[..], [Event::Receipt(_)]));
+        assert!(matches!(next(&mut good_events).await[..], [Event::Receipt(_)]));
+    }
+
+    #[tokio::test]
+    async fn rivals_over_one_body_are_bounded() {
+        let (sink, mut events) = tokio::sync::mpsc::channel(8);
+        let reply = ReplyQueue::new(sink);
+        let waiters = Waiters::default();
+        let rival = |number: usize| witnessed(&format!("witnesses {number}"));
+        for number in 0..=RIVALS_MAX {
+            assert_eq!(waiters.wait(&rival(number), &reply, false), Waits::First);
+        }
+        assert_eq!(waiters.wait(&rival(RIVALS_MAX + 1), &reply, false), Waits::Crowded);
+        assert_eq!(waiters.wait(&rival(3), &reply, false), Waits::Rides, "known ones still ride");
+        let gone = rival(0);
+        waiters.refuse(&gone.txid, &gone.bytes, Reject::NotAuthorised, None);
+        assert_eq!(next(&mut events).await.len(), 1);
+        assert_eq!(waiters.wait(&rival(RIVALS_MAX + 1), &reply, false), Waits::First, "a refusal makes room");
+        assert_eq!(waiters.len(), 1);
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::server::group::{GroupHandle, HostContext, guarded_now};
-use crate::server::ingest::{self, Arrived, refused};
+use crate::server::ingest::{self, Arrived, Unfit, Waits, refused};
 use crate::server::reads;
 use crate::server::replies::ReplyQueue;
 use crate::server::status;
@@ -67,7 +67,7 @@ impl Hosted {
         let id = |bytes: &bytes::Bytes| -> Option<TxId> {
             borsh::from_slice::<SignedTx>(bytes).ok().map(|tx| tx.txid(&cluster))
         };
-        reply.extend(txs.iter().filter_map(id).map(|txid| refused(&txid, reject, leader)).collect());
+        reply.extend(txs.iter().filter_map(id).map(|txid| refused(&txid, None, reject, leader)).collect());
     }
 
     /// Reads at this node's replica.
@@ -101,25 +101,25 @@ pub async fn check_arrivals(context: HostContext, handle: Arc<GroupHandle>) {
         for (result, sender) in checked.into_iter().zip(senders) {
             let arrived = &round[sender];
             match result {
-                Ok((tx, verified)) => {
-                    let riding = handle.waiters.wait(&tx, &arrived.reply, arrived.wants_applied);
-                    if verified && !riding {
-                        fresh.push(tx);
-                    } else if !riding {
-                        // What it relied on got its fate in between; only a check of its own counts.
-                        handle.waiters.refuse(&tx.txid, Reject::Busy, role.leader);
-                    }
+                Ok((tx, verified)) => match handle.waiters.wait(&tx, &arrived.reply, arrived.wants_applied) {
+                    Waits::First if verified => fresh.push(tx),
+                    // What it relied on got its fate in between; only a check of its own counts.
+                    Waits::First => handle.waiters.refuse(&tx.txid, &tx.bytes, Reject::Busy, role.leader),
+                    Waits::Rides => {}
+                    Waits::Crowded => arrived.reply.push(refused(&tx.txid, Some(&tx.bytes), Reject::Busy, role.leader)),
+                },
+                Err(Unfit { txid: Some(txid), bytes, reject }) => {
+                    arrived.reply.push(refused(&txid, Some(&bytes), reject, None));
                 }
-                Err((Some(txid), reject)) => arrived.reply.push(refused(&txid, reject, None)),
                 // Without a decodable body there is no id to answer to; routers decode first.
-                Err((None, reject)) => {
+                Err(Unfit { txid: None, reject, .. }) => {
                     arrived.reply.push(v1::SubmitEvent::refused(bytes::Bytes::new(), v1::Refusal::of(reject)));
                 }
             }
         }
-        if let Err(ids) = handle.submit(fresh) {
-            for txid in ids {
-                handle.waiters.refuse(&txid, Reject::Busy, role.leader);
+        if let Err(txs) = handle.submit(fresh) {
+            for tx in txs {
+                handle.waiters.refuse(&tx.txid, &tx.bytes, Reject::Busy, role.leader);
             }
         }
     }

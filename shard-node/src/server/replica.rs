@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::core::applied::AppliedRecord;
 use crate::core::driver::CommittedBlock;
-use crate::core::executor::{self, GroupConstants};
+use crate::core::executor::{self, GroupConstants, RefusedTx};
 use crate::core::genesis::genesis_state;
 use crate::core::machine::CommandOutcome;
 
@@ -40,6 +40,8 @@ pub enum Committing {
         block: CommittedBlock,
         /// New receipts, in order.
         receipts: Vec<ledger::Receipt>,
+        /// Transactions refused without one.
+        refused: Vec<RefusedTx>,
         /// Committees or the layout changed.
         system_changed: bool,
     },
@@ -279,6 +281,7 @@ impl Replica {
                 to_verify: Arc::new(block.to_verify),
             },
             receipts: block.receipts,
+            refused: block.refused,
             system_changed: block.system_changed,
         })
     }
