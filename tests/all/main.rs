@@ -16,4 +16,5 @@ mod purity;
 mod readme;
 mod reads;
 mod restarts;
+mod standard_services;
 mod support;

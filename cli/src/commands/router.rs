@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use client::net::{self, Identity, TrustRoots};
 use client::profile::read_genesis;
-use router::gateway::{ClusterView, GatewayLimits, NodeBackend, Peers, follow, gateway_service};
+use router::gateway::{
+    ClusterView, GatewayLimits, NodeBackend, Peers, follow, gateway_service, with_standard_services,
+};
 use serde::{Deserialize, Serialize};
+use shard_node::server::socket::serve;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::stop::Stop;
@@ -94,7 +97,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
     let peers = Arc::new(Peers::new(identity.clone(), roots.clone(), view));
     let following = tokio::spawn(follow(Arc::clone(&peers), Arc::new(view_out)));
     let gateway = gateway_service(NodeBackend::new(peers, None), GatewayLimits::default());
-    let server = net::server(&identity, &roots)?.add_service(gateway);
+    let (server, health) = with_standard_services(net::server(&identity, &roots)?.add_service(gateway)).await;
     let started = Started {
         listen: config.listen.to_string(),
         pid: std::process::id(),
@@ -104,8 +107,17 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
     output.result(&started, || {
         format!("router answers clients of cluster {} at {}", started.cluster_id, started.listen)
     })?;
-    let served =
-        server.serve_with_incoming_shutdown(TcpListenerStream::new(socket), async move { stop.asked().await }).await;
+    let end = CancellationToken::new();
+    let serving = serve(server, socket, end.clone());
+    tokio::pin!(serving);
+    let served = tokio::select! {
+        early = &mut serving => early,
+        () = stop.asked() => {
+            health.closing().await;
+            end.cancel();
+            serving.await
+        }
+    };
     following.abort();
     served.map_err(|error| CliError::new("router_server", error, "see its log, and start it again"))
 }

@@ -15,6 +15,7 @@ mod outbox;
 mod peers;
 mod query;
 mod route;
+mod standard;
 mod view;
 
 use std::pin::Pin;
@@ -32,6 +33,7 @@ pub use backend::{Backend, EventSink, IngestError, LocalNode};
 pub use follow::follow;
 pub use nodes::NodeBackend;
 pub use peers::Peers;
+pub use standard::{Health, with_standard_services};
 pub use view::ClusterView;
 
 use desk::Desk;

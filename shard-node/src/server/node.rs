@@ -8,16 +8,16 @@ use std::sync::Arc;
 use client::net::{self, Identity, NetError, TrustRoots};
 use consensus::port::Timing;
 use consensus::sequencer::Sequencer;
-use futures::TryStreamExt;
 use ledger::SecretKey;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
 use parking_lot::RwLock;
-use router::gateway::{ClusterView, GatewayLimits, NodeBackend, Peers, gateway_service};
+use router::gateway::{
+    ClusterView, GatewayLimits, Health, NodeBackend, Peers, gateway_service, with_standard_services,
+};
 use storage::{LogEngine, LogIdentity, LogStats, ResourceLimits, SharedResources, StorageError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,10 +27,10 @@ use crate::server::group::{GroupHandle, HostContext, open_cipher};
 use crate::server::links::Links;
 use crate::server::local::{Hosted, LocalHost, check_arrivals};
 use crate::server::service::Service;
-use crate::server::socket::Socket;
+use crate::server::socket::serve;
 
-/// How long open calls may go on once a node stops.
-const GRACE: std::time::Duration = std::time::Duration::from_millis(100);
+/// Between two rounds of asking all members for a snapshot.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Why a node cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,7 @@ impl NodeError {
 pub struct Node {
     id: NodeId,
     hosted: Arc<Hosted>,
+    health: Health,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -226,11 +227,17 @@ impl Node {
         let local = Arc::new(LocalHost::new(Arc::clone(&hosted)));
         let backend = NodeBackend::new(peers, Some(local));
         let gateway = gateway_service(backend, GatewayLimits::default());
-        let client_server = client_server.add_service(gateway);
-        tasks.spawn(serve(peer_server, peer_socket, stop.clone()));
-        tasks.spawn(serve(client_server, client_socket, stop.clone()));
+        let (client_server, health) = with_standard_services(client_server.add_service(gateway)).await;
+        for (server, socket) in [(peer_server, peer_socket), (client_server, client_socket)] {
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                if let Err(error) = serve(server, socket, stop).await {
+                    tracing::error!(%error, "a server ended");
+                }
+            });
+        }
         tracing::info!(node = %config.node, peer = %config.listen_peer, client = %config.listen_client, "node runs");
-        Ok(Self { id: config.node, hosted, stop, tasks })
+        Ok(Self { id: config.node, hosted, health, stop, tasks })
     }
 
     /// Its id.
@@ -252,7 +259,9 @@ impl Node {
 
     /// Stops cleanly: hands over leadership where it can, ends every task, flushes the state.
     pub async fn shutdown(self) {
-        let groups: Vec<Arc<GroupHandle>> = std::mem::take(&mut *self.hosted.groups.write()).into_values().collect();
+        self.health.closing().await;
+        let mut groups: Vec<Arc<GroupHandle>> =
+            std::mem::take(&mut *self.hosted.groups.write()).into_values().collect();
         let leave = groups.iter().filter(|handle| handle.role().leads).map(|handle| async move {
             // Only a courtesy to clients: when nobody can take over, the group elects later.
             let patience = std::time::Duration::from_millis(500);
@@ -284,26 +293,6 @@ impl Node {
         if closing.await.is_err() {
             tracing::error!("closing the databases failed");
         }
-    }
-}
-
-/// Serves until `stop`; callers then have a moment to read their last answers, and connections that
-/// are still open are cut.
-async fn serve(server: tonic::transport::server::Router, socket: TcpListener, stop: CancellationToken) {
-    let cut = CancellationToken::new();
-    let _cut_at_end = cut.clone().drop_guard();
-    let incoming = TcpListenerStream::new(socket).map_ok(move |stream| Socket::new(stream, &cut));
-    let ended = stop.clone();
-    let serving = server.serve_with_incoming_shutdown(incoming, async move { ended.cancelled().await });
-    let grace = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        result = serving => if let Err(error) = result {
-            tracing::error!(%error, "a server ended");
-        },
-        () = grace => {}
     }
 }
 

@@ -6,10 +6,40 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures::TryStreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// How long open calls may go on once a server stops.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Serves until `stop`; callers then have a moment to read their last answers, and connections that
+/// are still open are cut: some calls never end by themselves.
+///
+/// # Errors
+/// When the server ends before.
+pub async fn serve(
+    server: tonic::transport::server::Router,
+    socket: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let cut = CancellationToken::new();
+    let _cut_at_end = cut.clone().drop_guard();
+    let incoming = TcpListenerStream::new(socket).map_ok(move |stream| Socket::new(stream, &cut));
+    let ended = stop.clone();
+    let serving = server.serve_with_incoming_shutdown(incoming, async move { ended.cancelled().await });
+    let grace = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        result = serving => result,
+        () = grace => Ok(()),
+    }
+}
 
 /// A connection that breaks off once its token is cancelled.
 pub struct Socket {
