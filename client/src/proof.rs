@@ -9,17 +9,19 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::certificate::CertificateError;
 use ledger::genesis::Genesis;
 use ledger::layout;
+use ledger::limits::INLINE_BALANCES_MAX;
 use ledger::merkle::{self, MerklePath};
-use ledger::tree::{BitPrefix, TreeProof, value_hash};
+use ledger::tree::{BitPrefix, SubtreeProof, TreeProof, value_hash};
 use ledger::{
-    AccountRecord, Address, Certificate, ClusterId, Committee, GroupId, GroupKind, Hash32, Height, NodeId, Receipt,
-    TimeMs, schema,
+    AccountRecord, Address, AssetId, Balance, Certificate, ClusterId, Committee, GroupId, GroupKind, Hash32, Height,
+    NodeId, Receipt, TimeMs, schema,
 };
 
 /// First bytes of a proof file.
 pub const PROOF_MAGIC: &[u8; 8] = b"SEAMPROF";
-/// Version written into new proofs.
-pub const PROOF_FORMAT: u8 = 1;
+/// Newest version of a proof. A proof has the oldest one that knows its claim: 1 for a single record
+/// and for receipts, 2 for [`Claim::Holdings`].
+pub const PROOF_FORMAT: u8 = 2;
 /// Largest proof that is looked at.
 pub const PROOF_BYTES_MAX: usize = ledger::limits::GRPC_BYTES_MAX;
 
@@ -42,6 +44,37 @@ pub enum Claim {
         /// The path below `receipts_root`.
         path: MerklePath,
     },
+    /// An account had exactly these entries after a block: its record, the balances that have no room
+    /// in it, and whatever else is stored under it.
+    Holdings {
+        /// The account.
+        address: Address,
+        /// All of them, in strictly ascending order of key.
+        entries: Vec<StateEntry>,
+        /// The path to the subtree that is the account's.
+        proof: SubtreeProof,
+    },
+}
+
+/// One entry of an account.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct StateEntry {
+    /// Its state key behind the account's part of it: a kind byte, and what tells entries of a kind
+    /// apart.
+    pub key: Vec<u8>,
+    /// Its encoded value.
+    pub value: Vec<u8>,
+}
+
+impl Claim {
+    /// The oldest version of the format that knows it.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        match self {
+            Self::Account { .. } | Self::Receipt { .. } => 1,
+            Self::Holdings { .. } => 2,
+        }
+    }
 }
 
 /// A step from one committee of a group to the next.
@@ -56,7 +89,7 @@ pub struct Handover {
 /// A claim and all that proves it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ProofFile {
-    /// Format version, [`PROOF_FORMAT`].
+    /// Format version: that of the claim.
     pub version: u8,
     /// The cluster.
     pub cluster: ClusterId,
@@ -88,6 +121,9 @@ pub struct VerifiedClaim {
     pub signers: Vec<NodeId>,
     /// The fact.
     pub fact: Fact,
+    /// Whether the fact is the whole of it. `false` only for the record of an account that may have
+    /// balances beside it, which an old proof says nothing about.
+    pub complete: bool,
 }
 
 /// A proven fact.
@@ -97,7 +133,7 @@ pub enum Fact {
     Account {
         /// The account.
         address: Address,
-        /// Its record.
+        /// Its record, with all balances that are proved, as reads show it.
         record: Option<AccountRecord>,
     },
     /// The block holds this receipt.
@@ -111,7 +147,9 @@ pub enum ProofError {
     #[error("this is no proof file: {0}; ask for the proof again")]
     Malformed(String),
     /// Made by another version.
-    #[error("the proof has version {0}, this program knows version 1; use a newer program")]
+    #[error(
+        "the proof says it has version {0}, which this program does not know or its content is not of; use a newer program, or ask for the proof again"
+    )]
     Version(u8),
     /// Of another cluster.
     #[error("the proof is of cluster {found}, the genesis is of {expected}; use the genesis of the proof's cluster")]
@@ -159,7 +197,7 @@ impl ProofFile {
     /// A proof whose committee is the group's first.
     #[must_use]
     pub fn new(cluster: ClusterId, claim: Claim, certificate: Certificate, committee: Committee) -> Self {
-        Self { version: PROOF_FORMAT, cluster, claim, certificate, committee, handovers: Vec::new() }
+        Self { version: claim.version(), cluster, claim, certificate, committee, handovers: Vec::new() }
     }
 
     /// Encodes for the wire.
@@ -177,7 +215,7 @@ impl ProofFile {
             return Err(ProofError::Malformed("it is too large".to_owned()));
         }
         match bytes.first() {
-            Some(&PROOF_FORMAT) => {}
+            Some(1..=PROOF_FORMAT) => {}
             Some(&other) => return Err(ProofError::Version(other)),
             None => return Err(ProofError::Malformed("it is empty".to_owned())),
         }
@@ -209,7 +247,7 @@ impl ProofFile {
 /// # Errors
 /// [`ProofError`] names the first thing that does not hold.
 pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, ProofError> {
-    if proof.version != PROOF_FORMAT {
+    if proof.version != proof.claim.version() {
         return Err(ProofError::Version(proof.version));
     }
     let header = &proof.certificate.header;
@@ -221,11 +259,14 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
     }
     check_committees(proof, genesis)?;
     proof.certificate.verify(&proof.committee)?;
-    let fact = match &proof.claim {
+    let (fact, complete) = match &proof.claim {
         Claim::Account { address, record, proof: path } => {
             account_fact(proof, genesis, address, record.as_deref(), path)?
         }
-        Claim::Receipt { receipt, path } => receipt_fact(&proof.certificate, receipt, path)?,
+        Claim::Receipt { receipt, path } => (receipt_fact(&proof.certificate, receipt, path)?, true),
+        Claim::Holdings { address, entries, proof: path } => {
+            (holdings_fact(proof, genesis, address, entries, path)?, true)
+        }
     };
     Ok(VerifiedClaim {
         cluster: expected,
@@ -235,6 +276,7 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
         header_hash: header.hash(),
         signers: proof.certificate.signatures.iter().map(|(node, _)| *node).collect(),
         fact,
+        complete,
     })
 }
 
@@ -272,24 +314,66 @@ fn account_fact(
     address: &Address,
     record: Option<&[u8]>,
     path: &TreeProof,
-) -> Result<Fact, ProofError> {
+) -> Result<(Fact, bool), ProofError> {
     let header = &proof.certificate.header;
     let prefix = owned_prefix(header.group, header.layout_version, genesis)?;
     let position = schema::tree_position(&schema::account(address))
         .expect("account keys are state keys, which all have a position");
     let root = &header.state_root.0;
-    let record = match record {
-        Some(bytes) => {
-            path.verify_inclusion(root, &prefix, &position, &value_hash(bytes))?;
-            let record = borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))?;
-            Some(record)
-        }
-        None => {
-            path.verify_exclusion(root, &prefix, &position)?;
-            None
-        }
+    let Some(bytes) = record else {
+        path.verify_exclusion(root, &prefix, &position)?;
+        return Ok((Fact::Account { address: *address, record: None }, true));
     };
-    Ok(Fact::Account { address: *address, record })
+    path.verify_inclusion(root, &prefix, &position, &value_hash(bytes))?;
+    let record: AccountRecord = decoded(bytes)?;
+    // Balances have entries of their own only when the record is full; and when nothing else hangs
+    // under the account, it has no other entry at all.
+    let complete =
+        record.balances.len() < INLINE_BALANCES_MAX || path.alone_under(&prefix, &schema::subtree_of(address));
+    Ok((Fact::Account { address: *address, record: Some(record) }, complete))
+}
+
+/// All entries of an account at once: the subtree has no other leaf.
+fn holdings_fact(
+    proof: &ProofFile,
+    genesis: &Genesis,
+    address: &Address,
+    entries: &[StateEntry],
+    path: &SubtreeProof,
+) -> Result<Fact, ProofError> {
+    let header = &proof.certificate.header;
+    let prefix = owned_prefix(header.group, header.layout_version, genesis)?;
+    if !entries.is_sorted_by(|one, next| one.key < next.key) {
+        return Err(ProofError::Malformed("its entries are out of order".to_owned()));
+    }
+    let part = schema::of_account(address);
+    let leaf = |entry: &StateEntry| {
+        let position = schema::tree_position(&[&part[..], &entry.key].concat());
+        (position.expect("it begins as a state key"), value_hash(&entry.value))
+    };
+    let mut leaves: Vec<_> = entries.iter().map(leaf).collect();
+    leaves.sort_unstable();
+    path.verify(&header.state_root.0, &prefix, &schema::subtree_of(address), leaves)?;
+
+    let (mut record, mut extra) = (None::<AccountRecord>, Vec::<(AssetId, Balance)>::new());
+    for StateEntry { key, value } in entries {
+        match key.split_first() {
+            Some((&schema::KIND_ACCOUNT, [])) => record = Some(decoded(value)?),
+            Some((&schema::KIND_BALANCE, asset)) => {
+                let asset = asset.try_into().map_err(|_| ProofError::Malformed("a balance of no asset".to_owned()))?;
+                extra.push((AssetId(asset), decoded(value)?));
+            }
+            // What an issuer has created, and kinds that later versions add.
+            _ => {}
+        }
+    }
+    let mut record = record.ok_or_else(|| ProofError::Malformed("it holds no account record".to_owned()))?;
+    record.balances.extend(extra);
+    Ok(Fact::Account { address: *address, record: Some(record) })
+}
+
+fn decoded<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, ProofError> {
+    borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))
 }
 
 /// The part of the key space that a group's state root stands for.
@@ -319,7 +403,7 @@ pub fn tree_prefix(prefix: layout::BitPrefix) -> Option<BitPrefix> {
 
 fn receipt_fact(certificate: &Certificate, bytes: &[u8], path: &MerklePath) -> Result<Fact, ProofError> {
     let header = &certificate.header;
-    let receipt: Receipt = borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))?;
+    let receipt: Receipt = decoded(bytes)?;
     if receipt.group != header.group || receipt.height != header.height || receipt.index != path.index {
         return Err(ProofError::Receipt("it names another block or position"));
     }

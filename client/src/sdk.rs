@@ -443,11 +443,13 @@ impl Client {
     fn check_proof(&self, reply: &v1::QueryReply, expected: &Fact) -> Result<ProofFile, ClientError> {
         let file = ProofFile::decode(&reply.proof)?;
         let verified = proof::verify(&file, &self.shared.genesis)?;
-        if verified.fact == *expected {
-            Ok(file)
-        } else {
-            Err(ClientError::Protocol("the proof is of something else than the answer".to_owned()))
+        if verified.fact != *expected {
+            return Err(ClientError::Protocol("the proof is of something else than the answer".to_owned()));
         }
+        if !verified.complete {
+            return Err(ClientError::Protocol("the proof does not cover every balance of the account".to_owned()));
+        }
+        Ok(file)
     }
 }
 

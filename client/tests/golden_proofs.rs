@@ -7,7 +7,7 @@ mod vectors;
 use client::ProofFile;
 use client::proof::{Handover, verify};
 use ledger::Header;
-use support::{GROUP, account_proof, certify, committee, genesis, header, receipt_proof};
+use support::{GROUP, account_proof, certify, committee, genesis, header, holdings_proof, receipt_proof};
 use vectors::{Vectors, refuses_other_lengths};
 
 #[test]
@@ -26,6 +26,7 @@ fn proof_files() {
         ("account/absent", account_proof(&genesis, false)),
         ("receipt", receipt_proof(&genesis)),
         ("account/after a handover", later),
+        ("holdings", holdings_proof(&genesis, 10)),
     ];
     for (name, proof) in proofs {
         let header_hash = proof.certificate.header.hash().to_string();

@@ -4,11 +4,13 @@
 
 mod support;
 
-use client::proof::{Claim, Fact, Handover, PROOF_MAGIC, verify};
+use client::proof::{Claim, Fact, Handover, PROOF_MAGIC, StateEntry, verify};
 use client::{ProofFile, VerifiedClaim};
 use ledger::genesis::Genesis;
 use ledger::*;
-use support::{GROUP, account_proof, addresses, certify, committee, genesis, header, receipt_proof};
+use support::{
+    GROUP, account_proof, addresses, certify, committee, genesis, header, holdings_proof, receipt_proof, record_proof,
+};
 
 fn code(proof: &ProofFile, genesis: &Genesis) -> &'static str {
     verify(proof, genesis).map_or_else(|error| error.code(), |_| "holds")
@@ -26,6 +28,59 @@ fn accounts_and_their_absence_are_proved() {
 
     let absent = verify(&account_proof(&genesis, false), &genesis).unwrap();
     assert!(matches!(absent.fact, Fact::Account { record: None, .. }));
+}
+
+fn balances(proof: &ProofFile, genesis: &Genesis) -> (Vec<u128>, bool) {
+    let verified = verify(proof, genesis).unwrap();
+    let Fact::Account { record: Some(record), .. } = verified.fact else { panic!() };
+    (record.balances.iter().map(|(_, balance)| balance.posted).collect(), verified.complete)
+}
+
+#[test]
+fn every_balance_of_an_account_with_many_assets_is_proved() {
+    let genesis = genesis();
+    let proof = holdings_proof(&genesis, 12);
+    assert_eq!(proof.version, 2);
+    assert_eq!(balances(&proof, &genesis), ((1..=12).collect(), true));
+    assert_eq!(ProofFile::from_file(&proof.to_file()).as_ref(), Ok(&proof));
+
+    let broken = |change: fn(&mut Vec<StateEntry>)| {
+        let mut proof = proof.clone();
+        let Claim::Holdings { entries, .. } = &mut proof.claim else { panic!() };
+        change(entries);
+        code(&proof, &genesis)
+    };
+    assert_eq!(broken(|_| {}), "holds");
+    let raised = borsh::to_vec(&Balance { posted: 1_000_000, held: 0 }).unwrap();
+    let mut altered = proof.clone();
+    let Claim::Holdings { entries, .. } = &mut altered.claim else { panic!() };
+    entries[3].value = raised;
+    assert_eq!(code(&altered, &genesis), "proof_root_mismatch", "an altered extra balance");
+    assert_eq!(broken(|entries| drop(entries.pop())), "proof_root_mismatch", "one left out");
+    assert_eq!(broken(|entries| entries.truncate(1)), "proof_lone_leaf");
+    assert_eq!(broken(|entries| drop(entries.remove(0))), "proof_root_mismatch", "without the record");
+    assert_eq!(broken(|entries| entries[2].key[5] ^= 1), "proof_root_mismatch", "of another asset");
+    assert_eq!(broken(|entries| entries.swap(1, 2)), "proof_malformed");
+    assert_eq!(broken(|entries| entries.push(entries[4].clone())), "proof_malformed");
+    let mut other = proof.clone();
+    let Claim::Holdings { address, .. } = &mut other.claim else { panic!() };
+    *address = addresses().nth(3).unwrap();
+    assert_eq!(code(&other, &genesis), "proof_root_mismatch", "of another account");
+    let mut older = proof.clone();
+    older.version = 1;
+    assert_eq!(code(&older, &genesis), "proof_version");
+}
+
+#[test]
+fn a_record_alone_says_whether_there_may_be_more() {
+    let genesis = genesis();
+    // No room is left in the record, and there is more under the account: what, the proof does not say.
+    let old = record_proof(&genesis, 12);
+    assert_eq!(old.version, 1);
+    assert_eq!(balances(&old, &genesis), ((1..=8).collect(), false));
+    // A full record that is the only entry, and one with room.
+    assert_eq!(balances(&record_proof(&genesis, 8), &genesis), ((1..=8).collect(), true));
+    assert_eq!(balances(&record_proof(&genesis, 7), &genesis), ((1..=7).collect(), true));
 }
 
 #[test]
@@ -56,6 +111,7 @@ fn each_broken_part_has_its_code() {
     };
     assert_eq!(broken(|_| {}), "holds");
     assert_eq!(broken(|proof| proof.version = 2), "proof_version");
+    assert_eq!(broken(|proof| proof.version = 3), "proof_version");
     assert_eq!(broken(|proof| proof.cluster = ClusterId::default()), "proof_other_cluster");
     assert_eq!(broken(|proof| proof.certificate.header.state_root = Hash32::ZERO), "proof_certificate");
     assert_eq!(broken(|proof| proof.certificate.signatures.truncate(1)), "proof_certificate");
@@ -109,7 +165,13 @@ fn a_later_committee_needs_its_chain() {
 #[test]
 fn no_cut_and_no_flipped_bit_holds() {
     let genesis = genesis();
-    for good in [account_proof(&genesis, true), account_proof(&genesis, false), receipt_proof(&genesis)] {
+    let proofs = [
+        account_proof(&genesis, true),
+        account_proof(&genesis, false),
+        receipt_proof(&genesis),
+        holdings_proof(&genesis, 10),
+    ];
+    for good in proofs {
         let bytes = good.to_file();
         assert!(bytes.starts_with(PROOF_MAGIC));
         for at in 0..bytes.len() {

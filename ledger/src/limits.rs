@@ -40,6 +40,8 @@ pub const COMMITTEE_MAX: usize = 64;
 pub const PEERS_MAX: usize = 4096;
 /// Assets whose balance stands inside the account record; further ones have entries of their own.
 pub const INLINE_BALANCES_MAX: usize = 8;
+/// Balances of one account in one answer.
+pub const BALANCES_SHOWN_MAX: usize = 32_768;
 /// Characters of an asset symbol.
 pub const SYMBOL_BYTES_MAX: usize = 16;
 /// Characters of an asset name.
@@ -58,6 +60,8 @@ pub const CLOCK_SKEW_MS_MAX: u64 = 500;
 
 const _: () = assert!(SIGNED_TX_BYTES_MAX < BATCH_BYTES_MAX, "any transaction fits into a batch");
 const _: () = assert!(BATCH_BYTES_MAX < GRPC_BYTES_MAX, "any entry fits into a message");
+const _: () =
+    assert!(BALANCES_SHOWN_MAX * (48 + 57) < GRPC_BYTES_MAX / 2, "balances and their proof fit into a message");
 const _: () = assert!(BUNDLE_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a bundle and its proofs fit into a batch");
 const _: () = assert!((BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES, "a bundle fits into the window");
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");

@@ -113,6 +113,8 @@ rejects! {
     DuplicateMove = 37, "duplicate_move", "the same account and asset is used in a way that cannot hold", "merge the moves";
     /// Registration refused.
     Registry = 38, "registry", "the registry refuses the change: it names an unknown or existing organisation, node or group", "check the ids with 'seamark status'";
+    /// Too much for one message.
+    AnswerTooLarge = 60, "answer_too_large", "the answer does not fit into one message", "ask for fewer things at once";
 }
 
 impl Reject {

@@ -7,6 +7,7 @@
 
 use crate::hash::{Hash32, sha256};
 use crate::ids::{Address, AssetId, GroupId, Height, TxId};
+use crate::tree::BitPrefix;
 
 /// Leaves of the state tree.
 pub const STATE: u8 = b'S';
@@ -63,6 +64,21 @@ pub fn extra_balance(address: &Address, asset: &AssetId) -> Vec<u8> {
 #[must_use]
 pub fn supply(issuer: &Address, asset: &AssetId) -> Vec<u8> {
     join(STATE, &[&issuer.partition().0, &[KIND_SUPPLY], &asset.0])
+}
+
+/// Prefix of every state key of an account.
+#[must_use]
+pub fn of_account(address: &Address) -> Vec<u8> {
+    join(STATE, &[&address.partition().0])
+}
+
+/// The subtree that everything of an account lies in, and, as long as nobody finds two addresses
+/// whose partitions begin with the same 128 bits, nothing else.
+#[must_use]
+pub fn subtree_of(address: &Address) -> BitPrefix {
+    let mut position = [0; 32];
+    position[..16].copy_from_slice(&address.partition().0[..16]);
+    BitPrefix::of(&position, 128).expect("a position has more bits")
 }
 
 /// Position of a `STATE` key in the state tree: `partition[..16] ‖ sha256(key)[..16]`, or `None`

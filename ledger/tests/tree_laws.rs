@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use ledger::tree::{
-    BitPrefix, NodeHash, PLACEHOLDER, PROOF_VERSION, Position, ProofError, StateTree, TreeError, TreeProof, combine,
-    leaf_hash, value_hash,
+    BitPrefix, NodeHash, PLACEHOLDER, PROOF_VERSION, Position, ProofError, StateTree, SubtreeProof, TreeError,
+    TreeProof, combine, leaf_hash, value_hash,
 };
 use proptest::prelude::*;
 
@@ -179,6 +179,60 @@ proptest! {
         altered = bytes;
         altered.push(mask);
         prop_assert!(borsh::from_slice::<TreeProof>(&altered).is_err());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// All leaves of an account are proved to be all; fewer, more or altered ones are not.
+    #[test]
+    fn a_subtree_proof_holds_for_exactly_its_leaves(
+        wanted in leaves(40),
+        at in any::<prop::sample::Index>(),
+        pick in any::<prop::sample::Index>(),
+        shard_bits in 0u16..3,
+        mask in 1u8..,
+    ) {
+        prop_assume!(!wanted.is_empty());
+        let (position, _) = pairs(&wanted).nth(at.index(wanted.len())).expect("an index of it");
+        let prefix = BitPrefix::of(&position, shard_bits).expect("a few bits");
+        let under = BitPrefix::of(&position, 128).expect("half of them");
+        let inside: Vec<_> = pairs(&wanted).filter(|(p, _)| under.contains(p)).collect();
+        let mut tree = shard(&wanted, prefix);
+        let root = tree.root();
+        let path = tree.prove(&position).expect("under the prefix");
+        prop_assert_eq!(path.alone_under(&prefix, &under), inside.len() == 1);
+        let Some(proof) = path.down_to(&prefix, &under) else {
+            prop_assert_eq!(inside.len(), 1, "a lone leaf is proved by its own path");
+            return Ok(());
+        };
+        let holds = |leaves: &[(Position, NodeHash)]| proof.verify(&root, &prefix, &under, leaves.to_vec());
+        prop_assert_eq!(holds(&inside), Ok(()));
+        let bytes = borsh::to_vec(&proof).expect("writing to memory");
+        prop_assert_eq!(&borsh::from_slice::<SubtreeProof>(&bytes).expect("just written"), &proof);
+
+        let chosen = pick.index(inside.len());
+        let mut fewer = inside.clone();
+        fewer.remove(chosen);
+        prop_assert!(holds(&fewer).is_err(), "one is left out");
+        let mut altered = inside.clone();
+        altered[chosen].1[7] ^= mask;
+        prop_assert_eq!(holds(&altered), Err(ProofError::RootMismatch));
+        let mut more = inside.clone();
+        let mut further = inside[chosen];
+        further.0[30] ^= mask;
+        more.push(further);
+        more.sort_unstable();
+        prop_assert!(holds(&more).is_err(), "one is made up");
+        let mut disordered = inside.clone();
+        disordered.swap(0, 1);
+        prop_assert_eq!(holds(&disordered), Err(ProofError::Leaves));
+        let shorter = BitPrefix::of(&position, 127).expect("fewer bits");
+        prop_assert_eq!(proof.verify(&root, &prefix, &shorter, inside.clone()), Err(ProofError::TooLong));
+        let mut other_root = root;
+        other_root[3] ^= mask;
+        prop_assert!(proof.verify(&other_root, &prefix, &under, inside).is_err());
     }
 }
 

@@ -10,6 +10,7 @@ mod bad_transactions;
 mod configuration;
 mod damage;
 mod front_door;
+mod holdings;
 mod payments;
 mod processes;
 mod purity;

@@ -2,7 +2,7 @@
 
 use client::profile::read_genesis;
 use client::proof::{self, Fact, PROOF_BYTES_MAX, PROOF_MAGIC};
-use client::{ProofError, ProofFile};
+use client::{ProofError, ProofFile, VerifiedClaim};
 use serde::Serialize;
 
 use super::account::authorisation;
@@ -27,7 +27,7 @@ struct Report {
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum FactLine {
-    Account { address: String, exists: bool, authorisation: String, balances: Vec<(String, String)> },
+    Account { address: String, exists: bool, authorisation: String, balances: Vec<(String, String)>, complete: bool },
     Receipt { receipt: ReceiptLine },
 }
 
@@ -51,13 +51,13 @@ pub(super) fn run(args: &VerifyFile, output: Output) -> Result<(), CliError> {
         time_ms: claim.time_ms.0,
         header_hash: claim.header_hash.to_string(),
         signers: claim.signers.iter().map(|node| node.0).collect(),
-        fact: fact(&claim.fact),
+        fact: fact(&claim),
     };
     output.result(&report, || text(&report))
 }
 
-fn fact(fact: &Fact) -> FactLine {
-    match fact {
+fn fact(claim: &VerifiedClaim) -> FactLine {
+    match &claim.fact {
         Fact::Account { address, record } => {
             let exists = record.is_some();
             let record = record.clone().unwrap_or_default();
@@ -70,6 +70,7 @@ fn fact(fact: &Fact) -> FactLine {
                     .iter()
                     .map(|(asset, balance)| (asset.to_string(), balance.posted.to_string()))
                     .collect(),
+                complete: claim.complete,
             }
         }
         Fact::Receipt(receipt) => FactLine::Receipt { receipt: ReceiptLine::of(receipt) },
@@ -80,11 +81,20 @@ fn text(report: &Report) -> String {
     let signers: Vec<String> = report.signers.iter().map(|node| format!("node-{node}")).collect();
     let fact = match &report.fact {
         FactLine::Account { address, exists: false, .. } => format!("there was no account {address}"),
-        FactLine::Account { address, balances, .. } => {
+        FactLine::Account { address, balances, complete, .. } => {
             let number = |text: &str| text.parse().map_or_else(|_| text.to_owned(), grouped);
             let lines: Vec<String> =
                 balances.iter().map(|(asset, amount)| format!("\n  {} of {asset}", number(amount))).collect();
-            format!("account {address} held{}", if lines.is_empty() { " nothing".to_owned() } else { lines.concat() })
+            let held = if lines.is_empty() { " nothing".to_owned() } else { lines.concat() };
+            let rest = match complete {
+                true if lines.is_empty() => "",
+                true => "\n  and nothing else",
+                false => {
+                    "\n  and may have held other assets: this proof is of its record alone, which is full; \
+                     'seamark account --proof' now makes proofs of every balance"
+                }
+            };
+            format!("account {address} held{held}{rest}")
         }
         FactLine::Receipt { receipt } => receipt.text(),
     };

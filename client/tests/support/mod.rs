@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 use client::ProofFile;
-use client::proof::{Claim, tree_prefix};
+use client::proof::{Claim, StateEntry, tree_prefix};
 use ledger::committee::Member;
 use ledger::genesis::{Genesis, OrgInfo, VerifyMode};
 use ledger::header::HEADER_VERSION;
@@ -91,6 +91,51 @@ pub fn account_proof(genesis: &Genesis, present: bool) -> ProofFile {
     let claim =
         Claim::Account { address, record: present.then(|| record(7)), proof: tree.prove(&position(&address)).unwrap() };
     let header = Header { state_root: Hash32(tree.root()), ..header(genesis, 8, 0) };
+    ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(GROUP, 0))
+}
+
+/// An account with this many assets among others: those that fill its record, and entries for more.
+/// The amount of each is its number.
+pub fn holdings(assets: u8) -> (Address, Vec<StateEntry>, StateTree) {
+    let genesis = genesis();
+    let mut tree = StateTree::new(tree_prefix(genesis.layout.prefix_of(GROUP).unwrap()).unwrap());
+    let address = addresses().nth(7).unwrap();
+    let balance = |number: u8| (AssetId([number; 16]), Balance { posted: number.into(), held: 0 });
+    let inline = assets.min(limits::INLINE_BALANCES_MAX as u8);
+    let record = AccountRecord { balances: (1..=inline).map(balance).collect(), ..AccountRecord::default() };
+    let mut entries = vec![StateEntry { key: vec![schema::KIND_ACCOUNT], value: borsh::to_vec(&record).unwrap() }];
+    for (asset, balance) in (inline + 1..=assets).map(balance) {
+        let key = [&[schema::KIND_BALANCE], &asset.0[..]].concat();
+        entries.push(StateEntry { key, value: borsh::to_vec(&balance).unwrap() });
+    }
+    let position = |key: Vec<u8>| schema::tree_position(&key).unwrap();
+    let others = addresses().take(20).filter(|other| *other != address);
+    let others = others.map(|other| (position(schema::account(&other)), Some(value_hash(&other.0))));
+    let part = schema::of_account(&address);
+    let own = entries.iter().map(|entry| {
+        let key = [&part[..], &entry.key].concat();
+        (position(key), Some(value_hash(&entry.value)))
+    });
+    tree.apply(others.chain(own)).unwrap();
+    (address, entries, tree)
+}
+
+/// The proof of all entries of such an account.
+pub fn holdings_proof(genesis: &Genesis, assets: u8) -> ProofFile {
+    let (address, entries, mut tree) = holdings(assets);
+    let path = tree.prove(&schema::tree_position(&schema::account(&address)).unwrap()).unwrap();
+    let proof = path.down_to(tree.prefix(), &schema::subtree_of(&address)).expect("it has several entries");
+    let header = Header { state_root: Hash32(tree.root()), ..header(genesis, 8, 0) };
+    let claim = Claim::Holdings { address, entries, proof };
+    ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(GROUP, 0))
+}
+
+/// What was given before there were proofs of all entries: the record of such an account alone.
+pub fn record_proof(genesis: &Genesis, assets: u8) -> ProofFile {
+    let (address, entries, mut tree) = holdings(assets);
+    let proof = tree.prove(&schema::tree_position(&schema::account(&address)).unwrap()).unwrap();
+    let header = Header { state_root: Hash32(tree.root()), ..header(genesis, 8, 0) };
+    let claim = Claim::Account { address, record: Some(entries[0].value.clone()), proof };
     ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(GROUP, 0))
 }
 

@@ -35,7 +35,7 @@ mod state;
 pub use hash::{PLACEHOLDER, SubtreeKind, SubtreeRoot, combine, internal_hash, leaf_hash, value_hash};
 pub use paged::{LeafSource, PAGE_BITS_MAX, PagedError, PagedTree};
 pub use prefix::BitPrefix;
-pub use proof::{PROOF_VERSION, ProofError, ProofLeaf, SIBLINGS_MAX, TreeProof};
+pub use proof::{PROOF_VERSION, ProofError, ProofLeaf, SIBLINGS_MAX, SubtreeProof, TreeProof};
 pub use state::{Leaves, StateTree, TreeError};
 
 /// Where a leaf hangs: bit 0 is the most significant bit of byte 0 and chooses at the root.

@@ -9,7 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::hash::{internal_hash, leaf_hash};
 use super::prefix::{bit, common_bits};
-use super::{BitPrefix, DEPTH_MAX, NodeHash, PLACEHOLDER, Position};
+use super::{BitPrefix, DEPTH_MAX, NodeHash, PLACEHOLDER, Position, StateTree};
 
 /// Version byte of an encoded proof.
 pub const PROOF_VERSION: u8 = 1;
@@ -24,7 +24,7 @@ pub enum ProofError {
     #[error("the position is outside the prefix of the root")]
     OutsidePrefix,
     /// Prefix and path together are longer than a position.
-    #[error("the proof is longer than a position")]
+    #[error("the proof is longer than a position, or does not end at the subtree")]
     TooLong,
     /// An inclusion proof must end in the leaf it proves.
     #[error("the proof does not end in the expected leaf")]
@@ -38,6 +38,12 @@ pub enum ProofError {
     /// The path does not hash to the root.
     #[error("the proof does not lead to the root")]
     RootMismatch,
+    /// The leaves of a subtree are not in strictly ascending order, or one is outside of it.
+    #[error("the leaves are out of order or not of the subtree")]
+    Leaves,
+    /// A subtree proof needs two leaves: a single one has no subtree of its own, it rises.
+    #[error("a subtree of fewer than two leaves has no node to be proved")]
+    LoneLeaf,
 }
 
 impl ProofError {
@@ -50,6 +56,8 @@ impl ProofError {
             Self::Present => "proof_position_present",
             Self::UnrelatedLeaf => "proof_unrelated_leaf",
             Self::RootMismatch => "proof_root_mismatch",
+            Self::Leaves => "proof_leaves",
+            Self::LoneLeaf => "proof_lone_leaf",
         }
     }
 }
@@ -88,6 +96,21 @@ impl TreeProof {
     /// Sibling hashes from the root downwards, placeholders included.
     pub fn siblings(&self) -> &[NodeHash] {
         &self.siblings
+    }
+
+    /// Whether the leaf that this path from `prefix` ends in, if any, is the only one under `under`,
+    /// a longer prefix of its position: a leaf hangs as high as it can, so one that hangs no deeper
+    /// than the top of a subtree shares it with nobody.
+    pub fn alone_under(&self, prefix: &BitPrefix, under: &BitPrefix) -> bool {
+        usize::from(prefix.len()) + self.siblings.len() <= usize::from(under.len())
+    }
+
+    /// The upper part of this path from `prefix`, down to the subtree under `under`; `None` when the
+    /// path ends above or at its top.
+    pub fn down_to(&self, prefix: &BitPrefix, under: &BitPrefix) -> Option<SubtreeProof> {
+        let depth = usize::from(under.len().checked_sub(prefix.len())?);
+        let siblings = self.siblings.get(..depth)?.to_vec();
+        (self.siblings.len() > depth).then_some(SubtreeProof(Self { leaf: None, siblings }))
     }
 
     /// Puts the siblings of a path from a higher root above this proof.
@@ -144,6 +167,17 @@ impl TreeProof {
             Some(leaf) => leaf_hash(&leaf.position, &leaf.value_hash),
             None => PLACEHOLDER,
         };
+        self.leads_to(root, end, prefix, position)
+    }
+
+    /// The siblings hashed onto `end`, upwards along the bits of `position`, give the root.
+    fn leads_to(
+        &self,
+        root: &NodeHash,
+        end: NodeHash,
+        prefix: &BitPrefix,
+        position: &Position,
+    ) -> Result<(), ProofError> {
         let mut hash = end;
         let mut depth = prefix.len() + self.siblings.len() as u16;
         for sibling in self.siblings.iter().rev() {
@@ -151,6 +185,56 @@ impl TreeProof {
             hash = if bit(position, depth) { internal_hash(sibling, &hash) } else { internal_hash(&hash, sibling) };
         }
         if hash == *root { Ok(()) } else { Err(ProofError::RootMismatch) }
+    }
+}
+
+/// The path from the root of a tree to the subtree under a longer prefix. Together with the leaves
+/// of that subtree, two at least, it proves that they are there and that there are no others: their
+/// hash is that of the inner node at its top, which any further leaf would change.
+///
+/// Encoded as a [`TreeProof`] that ends in no leaf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubtreeProof(TreeProof);
+
+impl SubtreeProof {
+    /// Checks that exactly these leaves lie under `under` in the tree with this root. They come in
+    /// strictly ascending order of position.
+    ///
+    /// `prefix` is what the root stands for, from whoever vouches for the root.
+    pub fn verify(
+        &self,
+        root: &NodeHash,
+        prefix: &BitPrefix,
+        under: &BitPrefix,
+        leaves: Vec<(Position, NodeHash)>,
+    ) -> Result<(), ProofError> {
+        if !prefix.covers(under) {
+            return Err(ProofError::OutsidePrefix);
+        }
+        if usize::from(prefix.len()) + self.0.siblings.len() != usize::from(under.len()) {
+            return Err(ProofError::TooLong);
+        }
+        if leaves.len() < 2 {
+            return Err(ProofError::LoneLeaf);
+        }
+        let mut subtree = StateTree::from_sorted(*under, leaves).map_err(|_| ProofError::Leaves)?;
+        self.0.leads_to(root, subtree.root(), prefix, under.first_position())
+    }
+}
+
+impl BorshSerialize for SubtreeProof {
+    fn serialize<W: Write>(&self, writer: &mut W) -> IoResult<()> {
+        self.0.serialize(writer)
+    }
+}
+
+impl BorshDeserialize for SubtreeProof {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> IoResult<Self> {
+        let path = TreeProof::deserialize_reader(reader)?;
+        if path.leaf.is_some() {
+            return Err(invalid("the path to a subtree ends in no leaf"));
+        }
+        Ok(Self(path))
     }
 }
 

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::proof::{Claim, PROOF_FORMAT, ProofFile};
+use client::proof::{Claim, ProofFile, StateEntry};
 use consensus::port::SequencerError;
 use consensus::sequencer::Sequencer;
 use ledger::account::{AccountRecord, Balance};
 use ledger::asset::AssetDef;
 use ledger::header::Header;
 use ledger::ids::{Address, AssetId, GroupId, Height, TxId};
-use ledger::limits::PEERS_MAX;
+use ledger::limits::{BALANCES_SHOWN_MAX, GRPC_BYTES_MAX, INLINE_BALANCES_MAX};
 use ledger::merkle;
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -20,7 +20,7 @@ use ledger::view::{ReadFault, StateReader};
 use ledger::{Certificate, Committee, Hash32, schema};
 use proto::views::{BlockView, HistoryChange, HistoryPage};
 use proto::{edge, v1, views};
-use storage::{KeyRange, Kv};
+use storage::{KeyRange, Kv, StateDb};
 use v1::query_request::Query;
 
 use crate::core::records::{BlockRecord, ReceiptPlace};
@@ -34,8 +34,8 @@ const CERTIFICATE_WITHIN: Duration = Duration::from_secs(3);
 const HEIGHT_WITHIN: Duration = Duration::from_secs(1);
 /// Lines of one page of history.
 const HISTORY_LINES_MAX: usize = 1000;
-/// Balances of one account that are shown beside the record.
-const EXTRA_BALANCES_MAX: usize = PEERS_MAX;
+/// Room in a message beside the values of an answer.
+const SLACK_BYTES: usize = 64 * 1024;
 
 /// Why a read is not answered.
 enum Failure {
@@ -99,9 +99,12 @@ async fn try_answer(handle: &GroupHandle, request: v1::QueryRequest) -> Result<v
             found(&mut reply, account(handle, &address)?);
         }
         Query::Accounts(query) => {
+            let mut room = GRPC_BYTES_MAX - SLACK_BYTES;
             for bytes in &query.addresses {
                 let record = account(handle, &edge::address("address", bytes)?)?;
-                reply.values.push(record.map(|record| encoded(&record)).unwrap_or_default());
+                let value = record.map(|record| encoded(&record)).unwrap_or_default();
+                room = room.checked_sub(value.len() + 8).ok_or_else(|| refuse(Reject::AnswerTooLarge))?;
+                reply.values.push(value);
             }
             reply.found = true;
         }
@@ -167,18 +170,37 @@ fn account(handle: &GroupHandle, address: &Address) -> Result<Option<AccountReco
     let Some(mut record) = handle.share.state.load::<AccountRecord>(&schema::account(address))? else {
         return Ok(None);
     };
-    if record.balances.len() >= ledger::limits::INLINE_BALANCES_MAX {
-        let prefix = schema::extra_balance(address, &AssetId::default());
-        let prefix = prefix[..prefix.len() - 16].to_vec();
+    if record.balances.len() >= INLINE_BALANCES_MAX {
         let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
-        for (key, value) in db.scan(KeyRange::prefix(&prefix), EXTRA_BALANCES_MAX)? {
-            let id: [u8; 16] =
-                key[prefix.len()..].try_into().map_err(|_| ReadFault("a balance has a foreign key".into()))?;
-            let balance: Balance = borsh::from_slice(&value).map_err(|error| ReadFault(error.to_string()))?;
-            record.balances.push((AssetId(id), balance));
-        }
+        add_extra_balances(&mut record, &entries(&db, address, &[schema::KIND_BALANCE])?)?;
     }
     Ok(Some(record))
+}
+
+/// The entries of an account whose keys go on like this, in order.
+fn entries(db: &StateDb, address: &Address, kind: &[u8]) -> Result<Vec<StateEntry>, Failure> {
+    let of_account = schema::of_account(address);
+    let found = db.scan(KeyRange::prefix(&[&of_account[..], kind].concat()), BALANCES_SHOWN_MAX + 1)?;
+    if found.len() > BALANCES_SHOWN_MAX {
+        return Err(refuse(Reject::AnswerTooLarge));
+    }
+    let entry =
+        |(key, value): (Bytes, Bytes)| StateEntry { key: key[of_account.len()..].to_vec(), value: value.to_vec() };
+    Ok(found.into_iter().map(entry).collect())
+}
+
+/// Puts the balances that have entries of their own behind those in the record.
+fn add_extra_balances(record: &mut AccountRecord, entries: &[StateEntry]) -> Result<(), ReadFault> {
+    for StateEntry { key, value } in entries {
+        let Some((&schema::KIND_BALANCE, asset)) = key.split_first() else { continue };
+        let asset: [u8; 16] = asset.try_into().map_err(|_| ReadFault("a balance has a foreign key".into()))?;
+        record.balances.push((AssetId(asset), decoded::<Balance>(value)?));
+    }
+    Ok(())
+}
+
+fn decoded<T: borsh::BorshDeserialize>(bytes: &[u8]) -> Result<T, ReadFault> {
+    borsh::from_slice(bytes).map_err(|error| ReadFault(error.to_string()))
 }
 
 fn asset(handle: &GroupHandle, id: &AssetId) -> Result<Option<AssetDef>, Failure> {
@@ -286,14 +308,8 @@ fn proved(
     claim: Claim,
     value: Option<Bytes>,
 ) -> Result<v1::QueryReply, Failure> {
-    let file = ProofFile {
-        version: PROOF_FORMAT,
-        cluster: certificate.header.cluster,
-        claim,
-        committee: committee(handle, certificate.header.committee_hash)?,
-        handovers: Vec::new(),
-        certificate,
-    };
+    let committee = committee(handle, certificate.header.committee_hash)?;
+    let file = ProofFile::new(certificate.header.cluster, claim, certificate, committee);
     Ok(v1::QueryReply {
         group: handle.group.0,
         height: file.certificate.header.height.0,
@@ -307,16 +323,28 @@ fn proved(
 async fn prove_account(handle: &GroupHandle, address: Address) -> Result<v1::QueryReply, Failure> {
     let key = schema::account(&address);
     let position = schema::tree_position(&key).ok_or_else(|| refuse(Reject::Malformed))?;
-    // Record and path under one lock: the next block cannot come between them.
-    let (height, record, proof) = {
+    // Entries and path under one lock: the next block cannot come between them.
+    let (height, record, claim) = {
         let mut stand = handle.share.stand.lock();
         let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
-        let record = DbReader(&db).get(&key)?;
         let proof = stand.tree.prove(&position).map_err(|_| refuse(Reject::WrongShard))?;
-        (stand.applied.height, record, proof)
+        let record = DbReader(&db).get(&key)?;
+        let rest = proof.down_to(stand.tree.prefix(), &schema::subtree_of(&address));
+        match (record, rest) {
+            // Not the only entry of the account: all of them are proved together.
+            (Some(bytes), Some(proof)) => {
+                let entries = entries(&db, &address, &[])?;
+                let mut record: AccountRecord = decoded(&bytes)?;
+                add_extra_balances(&mut record, &entries)?;
+                (stand.applied.height, Some(encoded(&record)), Claim::Holdings { address, entries, proof })
+            }
+            (record, _) => {
+                let bytes = record.as_ref().map(|bytes| bytes.to_vec());
+                (stand.applied.height, record, Claim::Account { address, record: bytes, proof })
+            }
+        }
     };
     let certificate = certificate(handle, height).await?;
-    let claim = Claim::Account { address, record: record.as_ref().map(|bytes| bytes.to_vec()), proof };
     proved(handle, certificate, claim, record)
 }
 
