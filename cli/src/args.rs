@@ -482,7 +482,7 @@ pub struct Demo {
 /// `bench`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself."
+    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
 )]
 pub struct Bench {
     /// Shards of the cluster of its own

@@ -6,6 +6,7 @@
 
 pub mod agree;
 pub mod bench;
+mod checked;
 mod drive;
 pub mod latency;
 pub mod machine;

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,6 +103,8 @@ pub struct GroupHandle {
     pub arrivals: Arrivals,
     /// The highest certificate.
     pub certified: watch::Receiver<Option<Certificate>>,
+    /// The block up to which this replica has checked and signed.
+    pub attested: Arc<AtomicU64>,
     /// What an operator must know.
     pub alarms: Arc<Alarms>,
     inputs: mpsc::Sender<Input>,
@@ -183,6 +186,7 @@ impl GroupHandle {
         };
         let (certified_out, certified) = watch::channel(None);
         let waiters = Arc::new(Waiters::default());
+        let attested = Arc::new(AtomicU64::new(0));
         let alarms = Arc::new(Alarms::default());
         let checked = Arc::new(Mutex::new(lru::LruCache::new(
             std::num::NonZeroUsize::new(CHECKED_MAX).expect("the bound is not zero"),
@@ -197,6 +201,7 @@ impl GroupHandle {
             alarms: Arc::clone(&alarms),
             checked: Arc::clone(&checked),
             certified: certified_out,
+            attested: Arc::clone(&attested),
             inputs: inputs.downgrade(),
             proposals: mpsc::channel(1).0,
             driver: GroupDriver::new(DriverConfig {
@@ -230,6 +235,7 @@ impl GroupHandle {
             waiters,
             arrivals,
             certified,
+            attested,
             alarms,
             inputs,
             verify: context.verify,
@@ -363,6 +369,7 @@ struct GroupTask {
     alarms: Arc<Alarms>,
     checked: Arc<Mutex<lru::LruCache<Hash32, ()>>>,
     certified: watch::Sender<Option<Certificate>>,
+    attested: Arc<AtomicU64>,
     inputs: mpsc::WeakSender<Input>,
     proposals: mpsc::Sender<(u64, Bytes)>,
     driver: GroupDriver,
@@ -567,6 +574,7 @@ impl GroupTask {
     fn step(&mut self, input: Input) {
         let mut out = Vec::new();
         self.driver.step(self.context.clock.tick(), input, &mut out);
+        self.attested.store(self.driver.attested().0, Ordering::Relaxed);
         for output in out {
             self.carry_out(output);
         }

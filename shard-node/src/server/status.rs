@@ -62,6 +62,7 @@ fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
         stopped: role.stopped.unwrap_or_default(),
         voters: role.voters.iter().map(|node| node.0).collect(),
         learners: role.learners.iter().map(|node| node.0).collect(),
+        attested_height: handle.attested.load(Ordering::Relaxed),
     }
 }
 

@@ -198,6 +198,8 @@ pub struct GroupDriver {
     /// Blocks whose client signatures are not checked yet, and those behind them: a header commits
     /// to everything before it, so blocks are attested in order.
     unattested: BTreeMap<Height, bool>,
+    /// The last block that this replica has attested, and with it all before.
+    attested: Height,
     /// A block carried a signature that does not hold; nothing built on it is attested.
     distrusts: Option<Height>,
 }
@@ -216,6 +218,7 @@ impl GroupDriver {
             committees: BTreeMap::new(),
             last_checkpoint: Height(0),
             unattested: BTreeMap::new(),
+            attested: Height(0),
             distrusts: None,
             config,
         }
@@ -231,6 +234,12 @@ impl GroupDriver {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.batcher.queued()
+    }
+
+    /// The block up to which this replica has checked what it has to check and signed the headers.
+    #[must_use]
+    pub fn attested(&self) -> Height {
+        self.attested
     }
 
     fn own_committee(&self) -> Option<&Committee> {
@@ -307,6 +316,7 @@ impl GroupDriver {
             let height = *next.key();
             next.remove();
             if self.distrusts.is_none_or(|forged| height < forged) {
+                self.attested = height;
                 self.attest(now, height, out);
             }
         }

@@ -112,7 +112,9 @@ fn blocks_are_attested_in_order_whatever_is_checked_first() {
     assert!(attested(&bench.committed(2, vec![parsed()])).is_empty());
     assert!(attested(&bench.committed(3, Vec::new())).is_empty(), "nothing to check, but others come first");
     assert!(attested(&bench.verified(2, true)).is_empty());
+    assert_eq!(bench.driver.attested(), Height(0), "what it signed last is the block it began with");
     assert_eq!(attested(&bench.verified(1, true)), [1, 2, 3]);
+    assert_eq!(bench.driver.attested(), Height(3));
     assert_eq!(attested(&bench.committed(4, Vec::new())), [4]);
     assert!(attested(&bench.verified(1, true)).is_empty(), "once");
 }
@@ -127,6 +129,7 @@ fn nothing_at_or_after_a_forged_block_is_attested() {
     assert!(attested(&bench.verified(4, true)).is_empty());
     assert!(attested(&bench.verified(2, true)).is_empty());
     assert_eq!(attested(&bench.verified(1, true)), [1, 2], "what stands before it is not touched");
+    assert_eq!(bench.driver.attested(), Height(2));
     assert!(attested(&bench.committed(5, Vec::new())).is_empty());
     assert!(attested(&bench.verified(3, true)).is_empty());
     assert!(attested(&bench.step(Input::System(system(9)))).is_empty(), "nor after a snapshot");
