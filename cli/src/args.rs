@@ -79,7 +79,7 @@ pub enum Command {
     Up(Up),
     /// Write a genesis and a folder for each node, for several machines
     Init(Init),
-    /// Run one node from its configuration, or check its data offline
+    /// Run one node from its configuration, or check or rebuild its data offline
     Node(Node),
     /// Run a stand-alone router
     Router(Router),
@@ -158,7 +158,7 @@ pub struct Init {
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Example:\n  seamark node --config net/nodes/node-1/node.toml\n  seamark node check net/nodes/node-1/data"
+    after_help = "Example:\n  seamark node --config net/nodes/node-1/node.toml\n  seamark node check net/nodes/node-1/data\n  seamark node rebuild --config net/nodes/node-1/node.toml shard-0"
 )]
 pub struct Node {
     /// The node's configuration
@@ -172,7 +172,7 @@ pub struct Node {
     pub command: Option<NodeCommand>,
 }
 
-/// `node check`.
+/// `node check` and `node rebuild`.
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// Verify the data folder of a stopped node: every file, checksum and log entry
@@ -181,6 +181,18 @@ pub enum NodeCommand {
         /// The data folder, or a folder above it
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
+    },
+    /// Set a damaged replica's files aside, so that the next start builds it anew from the others
+    #[command(
+        after_help = "Example:\n  seamark node rebuild --config ~/.seamark/dev/nodes/node-2/node.toml shard-0\n\nThe node must be stopped. data/GROUP/state and data/GROUP/snapshots are moved to data/GROUP/aside-N,\nnothing is removed. The log stays: it holds the votes. Start the node afterwards; it fetches a snapshot\nfrom another member, or executes its log again where that goes back to the beginning."
+    )]
+    Rebuild {
+        /// The node's configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The group: beacon or shard-N
+        #[arg(value_name = "GROUP")]
+        group: String,
     },
 }
 

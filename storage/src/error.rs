@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 pub enum StorageError {
     /// Bytes on disk are not the bytes that were written.
     #[error(
-        "{path}: damaged data: {detail}. Nothing was served from it. Stop the node, keep the folder for \
-         analysis, and rebuild this replica from its peers (or restore a backup)"
+        "{path}: damaged data: {detail}. Nothing was served from it. Stop the node. The state of a group is set \
+         aside with 'seamark node rebuild', and the replica built again; without its shared log a node must not come \
+         back (docs/operations.md)"
     )]
     Corrupt {
         /// The damaged file, or its folder when the file is not known.

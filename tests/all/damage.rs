@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use client::{Consistency, Wait};
 use ledger::{GroupId, NodeId};
 use proto::v1;
+use storage::LogStore;
 
 use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
@@ -194,4 +195,72 @@ async fn a_damaged_log_is_found_and_never_replayed() {
             scene.others_go_on().await;
         }
     }
+}
+
+/// State and snapshots both damaged, and a log that no longer goes back to the beginning: the replica
+/// comes back under its own name, with its votes, by the command that the message names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_with_nothing_left_but_its_log_is_rebuilt_from_the_others() {
+    let wanted = Wanted { shards: 1, snapshot_every: Some(100), ..Wanted::default() };
+    let mut cluster = TestCluster::start(wanted).await;
+    let bank = Bank::open(&cluster.client()).await;
+    let wallets = wallets_in_each_shard(&cluster.genesis.layout, "home", 3).remove(0);
+    bank.fund(&wallets, 1_000).await;
+    let pay = async |number: usize| {
+        let (from, to) = (&wallets[number % 3], &wallets[(number + 1) % 3]);
+        bank.client.pay(&from.key, to.address, bank.asset, 1, Wait::Receipt).await.unwrap();
+    };
+    // One entry each: every replica takes several snapshots and purges its log.
+    for number in 0..450 {
+        pay(number).await;
+    }
+    cluster.wait_settled().await;
+    cluster.stop_node(VICTIM).await;
+    let log_of_victim = |cluster: &TestCluster| {
+        let resources = storage::SharedResources::new(storage::ResourceLimits::default()).unwrap();
+        let identity = storage::LogIdentity { cluster: cluster.genesis.cluster_id().0.0 };
+        let folder = cluster.dir.node_dir(VICTIM).join("data").join("log");
+        let engine = storage::LogEngine::open(&folder, &resources, identity).unwrap();
+        let log = engine.group(HURT.0, std::sync::Arc::new(storage::PlainCipher)).unwrap();
+        (log.read_vote().unwrap(), log.purged_index().unwrap(), log.last().unwrap())
+    };
+    let promised = log_of_victim(&cluster);
+    assert!(promised.0.is_some() && promised.1.is_some(), "{promised:?}");
+    for part in ["state", "snapshots"] {
+        let found = files(&cluster.data(VICTIM, HURT).join(part), "");
+        assert!(!found.is_empty(), "there is no {part} to damage");
+        found.iter().for_each(|file| scribble(file));
+    }
+    let mut scene = Scene { cluster, bank: bank.clone(), homes: Vec::new() };
+    scene.cluster.start_node(VICTIM).await;
+    scene.says("storage_corrupt").await;
+
+    let config = scene.cluster.dir.node_config(VICTIM);
+    let rebuild = |group: &str| -> serde_json::Value {
+        let mut command = std::process::Command::new(crate::processes::program());
+        let output = command.args(["node", "rebuild", "--json", "--config"]).arg(&config).arg(group).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(rebuild(&HURT.to_string())["error"]["code"], "rebuild_running");
+    scene.cluster.stop_node(VICTIM).await;
+    assert_eq!(rebuild("shard-7")["error"]["code"], "rebuild_group");
+    let done = rebuild(&HURT.to_string());
+    assert_eq!((&done["from"], done["moved"].as_array().unwrap().len()), (&"snapshot".into(), 2), "{done}");
+    assert_eq!(log_of_victim(&scene.cluster), promised, "votes and log are not touched");
+    assert!(scene.cluster.data(VICTIM, HURT).join("aside-1").join("state").is_dir(), "nothing is removed");
+
+    for number in 450..500 {
+        pay(number).await;
+    }
+    scene.cluster.start_node(VICTIM).await;
+    scene.cluster.wait_settled().await;
+    assert_eq!(scene.cluster.status().await.nodes.iter().flat_map(|node| &node.alarms).count(), 0);
+    // It votes and acknowledges again, and serves what is right: with another one gone it has to.
+    scene.cluster.stop_node(NodeId(1)).await;
+    pay(500).await;
+    assert_eq!(bank.total(&wallets).await, 3_000);
+    scene.cluster.start_node(NodeId(1)).await;
+    scene.cluster.stop_node(VICTIM).await;
+    scene.cluster.start_node(VICTIM).await;
+    scene.cluster.wait_settled().await;
 }

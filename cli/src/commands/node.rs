@@ -1,11 +1,15 @@
-//! `node`: one node until it is stopped, and the offline check of its data.
+//! `node`: one node until it is stopped; the offline check of its data, and the first step of
+//! rebuilding a replica.
 
 use std::path::{Path, PathBuf};
 
+use ledger::GroupId;
 use serde::Serialize;
+use shard_node::server::rebuild::{ASIDE, set_aside};
 use shard_node::server::{Node as Host, NodeConfig};
 use storage::{StorageError, VerifyReport};
 
+use super::context::id;
 use super::stop::Stop;
 use crate::args::{Node, NodeCommand};
 use crate::cluster::node_error;
@@ -28,6 +32,7 @@ struct Started {
 pub(super) async fn run(args: Node, output: Output) -> Result<(), CliError> {
     match (args.command, args.config) {
         (Some(NodeCommand::Check { folder }), _) => check(&folder, output),
+        (Some(NodeCommand::Rebuild { config, group }), _) => rebuild(&config, &group, output),
         (None, Some(config)) => serve(&config, args.with_parent, output).await,
         (None, None) => {
             Err(CliError::usage("node_config", "no configuration is named", "run: seamark node --config node.toml"))
@@ -77,6 +82,57 @@ async fn parent_gone() {
     });
     // The sender only goes when stdin has ended.
     let _ = heard.await;
+}
+
+#[derive(Serialize)]
+struct Rebuilding {
+    node: u32,
+    group: String,
+    moved: Vec<Moved>,
+    /// `snapshot` of another replica, or `log`.
+    from: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_purged_upto: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Moved {
+    from: String,
+    to: String,
+}
+
+fn rebuild(file: &Path, group: &str, output: Output) -> Result<(), CliError> {
+    let config = NodeConfig::load(file)?;
+    let group: GroupId = id("group", group)?;
+    let done = tokio::task::block_in_place(|| set_aside(&config, group))
+        .map_err(|error| CliError::from_message(error.code(), error))?;
+    let moved =
+        |(from, to): &(PathBuf, PathBuf)| Moved { from: from.display().to_string(), to: to.display().to_string() };
+    let result = Rebuilding {
+        node: done.node.0,
+        group: done.group.to_string(),
+        moved: done.moved.iter().map(moved).collect(),
+        from: if done.purged.is_some() { "snapshot" } else { "log" },
+        log_purged_upto: done.purged,
+    };
+    output.result(&result, || rebuild_text(&result, file))
+}
+
+fn rebuild_text(result: &Rebuilding, file: &Path) -> String {
+    let mut text = match result.moved.is_empty() {
+        true => format!("there is no state of {} on node {} that could be moved", result.group, result.node),
+        false => format!("{} of node {} is set aside:", result.group, result.node),
+    };
+    for moved in &result.moved {
+        text.push_str(&format!("\n  {}\n    is now {}", moved.from, moved.to));
+    }
+    let how = match result.log_purged_upto {
+        Some(index) => format!("fetches a snapshot of another replica, since its log was purged up to entry {index}"),
+        None => "executes its log again, which goes back to the beginning".to_owned(),
+    };
+    text.push_str(&format!("\nthe votes and the log are untouched\nnext: seamark node --config {}", file.display()));
+    text.push_str(&format!("\nthe replica then {how}; 'seamark status' shows when it has caught up"));
+    text
 }
 
 #[derive(Serialize)]
@@ -153,7 +209,7 @@ fn verify(root: &Path) -> Result<(&'static str, VerifyReport), StorageError> {
 fn found(holds: &str, report: &VerifyReport) -> Found {
     let holds = match holds {
         "log" => "log of all groups".to_owned(),
-        _ => format!("state of {}", ledger::GroupId(report.group)),
+        _ => format!("state of {}", GroupId(report.group)),
     };
     Found {
         holds,
@@ -198,6 +254,10 @@ fn collect(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), 
     for entry in std::fs::read_dir(folder).map_err(error)? {
         let entry = entry.map_err(error)?;
         let name = entry.file_name();
+        // What was set aside is not in use, and is expected to be damaged.
+        if name.to_string_lossy().starts_with(ASIDE) {
+            continue;
+        }
         let is_folder = entry.file_type().map_err(error)?.is_dir();
         // A database whose pointer is lost is still one, and has to be reported.
         is_database |= name == LIVE_FILE || (is_folder && name.to_string_lossy().starts_with("db-"));

@@ -47,6 +47,16 @@ pub enum StartError {
         /// What is wrong.
         detail: String,
     },
+    /// The state is gone, and the log no longer goes back to the beginning.
+    #[error(
+        "{group}: the log begins behind entry {purged}, and neither the state nor a kept snapshot reaches that; another replica's snapshot is needed"
+    )]
+    StateMissing {
+        /// The group.
+        group: GroupId,
+        /// Index of the last entry that was purged.
+        purged: u64,
+    },
     /// The log, the state or the snapshots could not be read or brought up to date.
     #[error("{group}: {detail}")]
     Storage {
@@ -63,6 +73,7 @@ impl StartError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Config { .. } => "raft_config",
+            Self::StateMissing { .. } => "state_missing",
             Self::Storage { .. } => "raft_storage",
         }
     }

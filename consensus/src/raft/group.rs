@@ -17,13 +17,14 @@ use openraft::{ChangeMembers, RaftMetrics, ReadPolicy, ServerState};
 use storage::LogStore;
 use tokio::sync::watch;
 
-use super::config::{RaftGroupConfig, StartError, openraft_config, sender};
+use super::config::{RaftGroupConfig, StartError};
+use super::fetch::Lender;
 use super::log::Log;
 use super::machine::{ApplierCell, Machine};
 use super::network::{Factory, RaftTransport};
+use super::prepare::Prepared;
 use super::receive::Receiver;
 use super::role;
-use super::snapshot::Snapshots;
 use super::streams::Streams;
 use super::types::{Batch, Raft, TypeConfig, log_id};
 use super::wire;
@@ -82,6 +83,7 @@ struct Inner {
     log: Log,
     applier: Arc<ApplierCell>,
     receiver: Receiver,
+    lender: Lender,
     streams: Streams,
     role: watch::Receiver<RoleView>,
 }
@@ -97,17 +99,16 @@ impl RaftGroup {
         applier: Box<dyn Applier>,
         transport: Arc<dyn RaftTransport>,
     ) -> Result<Self, StartError> {
+        Prepared::open(config, log, applier, transport).await?.start().await
+    }
+
+    /// Starts what was prepared.
+    pub(super) async fn run(prepared: Prepared) -> Result<Self, StartError> {
+        let Prepared { config, settings, log, applier, snapshots, sender, .. } = prepared;
         let group = config.group;
         let storage_error = |detail: String| StartError::Storage { group, detail };
-        let settings = openraft_config(&config)?;
-        let applier = Arc::new(ApplierCell::new(applier));
-        let dir = config.snapshot_dir.clone();
-        let snapshots = applier.run(move |applier| Ok(Snapshots::open(&dir, applier))).await.and_then(|opened| opened);
-        let snapshots =
-            Arc::new(snapshots.map_err(|error| storage_error(format!("{}: {error}", config.snapshot_dir.display())))?);
-        let log = Log::new(log);
         let machine = Machine { applier: applier.clone(), snapshots: snapshots.clone() };
-        let network = Factory(Arc::new(sender(&config, transport)));
+        let network = Factory(sender);
         let started = Raft::new(config.raft_id, settings, network, log.clone(), machine).await;
         let raft = match started {
             Ok(raft) => raft,
@@ -119,8 +120,9 @@ impl RaftGroup {
         };
         await_first_metrics(&raft, &applier).await.map_err(|error| storage_error(error.to_string()))?;
         let role = role::follow(&raft, applier.clone(), config.timing);
+        let lender = Lender::new(snapshots.clone(), applier.clone());
         let receiver = Receiver::new(snapshots, applier.clone());
-        let inner = Inner { config, raft, log, applier, receiver, streams: Streams::default(), role };
+        let inner = Inner { config, raft, log, applier, receiver, lender, streams: Streams::default(), role };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -178,6 +180,8 @@ impl RaftGroup {
             }
             wire::SNAPSHOT_PART => wire::reply(&inner.receiver.part(wire::body(body).map_err(malformed)?).await?),
             wire::SNAPSHOT_DONE => wire::reply(&inner.receiver.done(raft, wire::body(body).map_err(malformed)?).await?),
+            wire::SNAPSHOT_ASK => wire::reply(&inner.lender.ask(wire::body(body).map_err(malformed)?).await?),
+            wire::SNAPSHOT_READ => wire::reply(&inner.lender.read(wire::body(body).map_err(malformed)?).await?),
             wire::TRANSFER => {
                 let call = wire::body::<wire::TransferCall>(body).map_err(malformed)?;
                 let result = raft.handle_transfer_leader(call.into()).await;

@@ -47,6 +47,22 @@ impl Log {
         self.store.read().clone().ok_or_else(|| io::Error::other("the group is shut down"))
     }
 
+    /// The marker of the last purge.
+    pub(crate) fn purged(&self) -> io::Result<Option<bytes::Bytes>> {
+        self.store()?.purged().map_err(io_error)
+    }
+
+    /// The id of the entry at an index, if it is there.
+    pub(crate) fn entry_id(&self, index: u64) -> io::Result<Option<LogId>> {
+        let found = self.store()?.read(index..index.saturating_add(1), 1).map_err(io_error)?;
+        found.first().map(|(index, bytes)| Ok(codec::decode_entry_id(*index, bytes)?)).transpose()
+    }
+
+    /// Takes off all entries behind `last_kept`, durably.
+    pub(crate) async fn truncate_behind(&self, last_kept: Option<u64>) -> io::Result<()> {
+        self.durable(|store, done| store.truncate_after(last_kept, done)).await
+    }
+
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let found = self.store()?.read(range, bytes_max).map_err(io_error)?;
         found.iter().map(|(index, bytes)| Ok(codec::decode_entry(*index, bytes)?)).collect()
@@ -164,7 +180,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
-        self.durable(|store, done| store.truncate_after(last_log_id.map(|id| id.index), done)).await
+        self.truncate_behind(last_log_id.map(|id| id.index)).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {

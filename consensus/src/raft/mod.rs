@@ -7,15 +7,17 @@
 //!
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
-//! (what is sent), `receive` and `streams` (what arrives), `config`, `group` and
-//! `role` (the handle).
+//! (what is sent), `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
+//! lost its state), `config`, `prepare`, `group` and `role` (the handle).
 
 mod codec;
 mod config;
+mod fetch;
 mod group;
 mod log;
 mod machine;
 mod network;
+mod prepare;
 mod receive;
 mod role;
 mod snapshot;
@@ -28,6 +30,8 @@ mod wire;
 mod tests;
 
 pub use config::{RaftGroupConfig, StartError};
+pub use fetch::FetchError;
 pub use group::{HandleError, RaftGroup};
 pub use network::{RaftTransport, TransportError};
+pub use prepare::Prepared;
 pub use wire::CALL_BYTES_MAX;

@@ -106,6 +106,11 @@ impl From<CodecError> for TransportError {
 }
 
 impl Peer {
+    /// A replica that openraft need not know of yet.
+    pub(crate) fn to(sender: Arc<Sender>, id: u64, node: NodeId) -> Self {
+        Self { sender, id, node, ordered: false }
+    }
+
     pub(crate) async fn call<R: BorshDeserialize>(
         &self,
         kind: u8,

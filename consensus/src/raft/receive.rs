@@ -31,11 +31,12 @@ pub(crate) struct Receiver {
     transfer: Mutex<Option<Transfer>>,
 }
 
+/// A snapshot whose files grow below a folder of their own.
 #[derive(Clone)]
-struct Transfer {
-    name: [u8; 32],
-    manifest: Arc<Manifest>,
-    path: PathBuf,
+pub(crate) struct Transfer {
+    pub(crate) name: [u8; 32],
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) path: PathBuf,
 }
 
 impl Receiver {
@@ -54,11 +55,9 @@ impl Receiver {
         }
         check(&offer.manifest)?;
         let mut transfer = self.transfer.lock().await;
-        let name = snapshot::snapshot_name(&offer.manifest).map_err(failed)?;
-        let folder = format!("{RECEIVING}{}", hex(&name[..8]));
-        let next = Transfer { name, manifest: Arc::new(offer.manifest), path: self.snapshots.dir().join(&folder) };
+        let next = Transfer::new(offer.manifest, self.snapshots.dir()).map_err(failed)?;
         *transfer = None;
-        let dir = self.snapshots.dir().to_path_buf();
+        let (dir, folder) = (self.snapshots.dir().to_path_buf(), next.folder_name());
         let prepared = next.clone();
         let have = blocking(move || {
             discard_others(&dir, &folder)?;
@@ -119,12 +118,16 @@ fn failed(error: io::Error) -> HandleError {
     HandleError::Snapshot(error.to_string())
 }
 
+fn folder_name(name: &[u8; 32]) -> String {
+    format!("{RECEIVING}{}", hex(&name[..8]))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Refuses names that lead out of the folder, and a membership that is none.
-fn check(manifest: &Manifest) -> Result<(), HandleError> {
+pub(crate) fn check(manifest: &Manifest) -> Result<(), HandleError> {
     if manifest.files.len() > FILES_MAX {
         return Err(HandleError::Malformed(format!("a snapshot of {} files", manifest.files.len())));
     }
@@ -142,7 +145,8 @@ fn check(manifest: &Manifest) -> Result<(), HandleError> {
     Ok(())
 }
 
-fn discard_others(dir: &Path, keep: &str) -> io::Result<()> {
+/// Removes what earlier transfers left, but for this folder.
+pub(crate) fn discard_others(dir: &Path, keep: &str) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -154,7 +158,19 @@ fn discard_others(dir: &Path, keep: &str) -> io::Result<()> {
 }
 
 impl Transfer {
-    fn applied(&self) -> AppliedState {
+    pub(crate) fn new(manifest: Manifest, dir: &Path) -> io::Result<Self> {
+        let name = snapshot::snapshot_name(&manifest)?;
+        let path = dir.join(folder_name(&name));
+        Ok(Self { name, manifest: Arc::new(manifest), path })
+    }
+
+    /// Name of its folder.
+    pub(crate) fn folder_name(&self) -> String {
+        folder_name(&self.name)
+    }
+
+    /// What the sender says it contains.
+    pub(crate) fn applied(&self) -> AppliedState {
         let manifest = &self.manifest;
         let membership =
             (!manifest.membership.is_empty()).then(|| (manifest.membership_at, manifest.membership.clone()));
@@ -162,7 +178,7 @@ impl Transfer {
     }
 
     /// Creates the folders and says how much of each file is there.
-    fn prepare(&self) -> io::Result<Vec<u64>> {
+    pub(crate) fn prepare(&self) -> io::Result<Vec<u64>> {
         fs::create_dir_all(&self.path)?;
         let mut have = Vec::with_capacity(self.manifest.files.len());
         for file in &self.manifest.files {
@@ -182,7 +198,7 @@ impl Transfer {
     }
 
     /// Appends a part if it fits the end of its file. Returns where the file ends now.
-    fn write(&self, part: &Part) -> io::Result<u64> {
+    pub(crate) fn write(&self, part: &Part) -> io::Result<u64> {
         let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_string());
         let info =
             self.manifest.files.get(part.file as usize).ok_or_else(|| invalid("no such file in the snapshot"))?;
@@ -199,7 +215,7 @@ impl Transfer {
     }
 
     /// Makes the files durable; names what does not verify and removes it.
-    fn verify(&self) -> io::Result<Option<String>> {
+    pub(crate) fn verify(&self) -> io::Result<Option<String>> {
         for info in &self.manifest.files {
             let path = self.path.join(&info.path);
             let (length, sha256) = snapshot::hash_file(&path)?;

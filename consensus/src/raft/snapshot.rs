@@ -55,7 +55,7 @@ impl Folder {
     }
 
     /// Lists and hashes the files, once.
-    fn manifest(&self) -> io::Result<Arc<Manifest>> {
+    pub(crate) fn manifest(&self) -> io::Result<Arc<Manifest>> {
         let mut known = self.manifest.lock();
         if let Some(manifest) = known.as_ref() {
             return Ok(manifest.clone());
@@ -179,8 +179,7 @@ impl Snapshots {
             return Ok(current);
         }
         // Without a position the folder is never found again: there is nothing in it to find.
-        let position = applied.position.unwrap_or_default();
-        let name = format!("{FINISHED}{:020}-{}-{}", position.index, position.term, position.leader);
+        let name = name_of(applied.position.unwrap_or_default());
         let unfinished = self.dir.join(format!("{UNFINISHED}{name}"));
         let path = self.dir.join(name);
         remove(&unfinished);
@@ -220,12 +219,42 @@ impl Snapshots {
         }
     }
 
+    /// Where the current snapshot stands.
+    pub(crate) fn kept(&self) -> Option<Position> {
+        self.current.lock().as_ref().and_then(|folder| folder.applied.position)
+    }
+
+    /// A snapshot that reaches this index at least, made now if need be; `None` when the state itself
+    /// has not got so far.
+    pub(crate) fn reaching(&self, applier: &mut dyn Applier, index: u64) -> Result<Option<Arc<Folder>>, Fatal> {
+        let reaches = |applied: &AppliedState| applied.position.is_some_and(|position| position.index >= index);
+        let current = self.current.lock().clone().filter(|folder| reaches(&folder.applied));
+        if current.is_some() {
+            return Ok(current);
+        }
+        if reaches(&applier.applied()) { self.build(applier).map(Some) } else { Ok(None) }
+    }
+
+    /// Makes a folder with the whole and verified files of a snapshot the current one.
+    pub(crate) fn adopt(&self, received: &Path, applied: AppliedState) -> io::Result<()> {
+        let path = self.dir.join(name_of(applied.position.unwrap_or_default()));
+        remove(&path);
+        fs::rename(received, &path)?;
+        sync_dir(&self.dir)?;
+        self.replace(Some(Arc::new(Folder::new(path, applied, true))));
+        Ok(())
+    }
+
     fn replace(&self, next: Option<Arc<Folder>>) {
         let previous = std::mem::replace(&mut *self.current.lock(), next);
         if let Some(previous) = previous {
             previous.keep(false);
         }
     }
+}
+
+fn name_of(position: Position) -> String {
+    format!("{FINISHED}{:020}-{}-{}", position.index, position.term, position.leader)
 }
 
 fn parse_name(name: &str) -> Option<Position> {
@@ -298,7 +327,8 @@ async fn send_file(peer: &Peer, name: &[u8; 32], file: u32, path: &Path, length:
     Ok(())
 }
 
-fn read_part(path: &Path, offset: u64) -> io::Result<Bytes> {
+/// A piece of a file, from an offset that it has.
+pub(crate) fn read_part(path: &Path, offset: u64) -> io::Result<Bytes> {
     let mut file = fs::File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     let mut data = Vec::with_capacity(wire::PART_BYTES_MAX);

@@ -23,6 +23,8 @@ pub(crate) const SNAPSHOT_OFFER: u8 = 4;
 pub(crate) const SNAPSHOT_PART: u8 = 5;
 pub(crate) const SNAPSHOT_DONE: u8 = 6;
 pub(crate) const TRANSFER: u8 = 7;
+pub(crate) const SNAPSHOT_ASK: u8 = 8;
+pub(crate) const SNAPSHOT_READ: u8 = 9;
 
 /// Entries in one append, unless a single one is larger.
 pub(crate) const APPEND_BYTES_MAX: usize = 4 << 20;
@@ -348,6 +350,38 @@ pub(crate) enum PartReply {
     /// Send from here.
     Continue(u64),
     /// This snapshot is not being received; offer it again.
+    Unknown,
+}
+
+/// A replica without a state asks for a snapshot that reaches this index at least.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) struct Ask {
+    pub(crate) at_least: u64,
+}
+
+/// Answer to an [`Ask`].
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) enum AskReply {
+    /// It may be read now.
+    Lent(Manifest),
+    /// This replica has not got so far itself.
+    Behind,
+}
+
+/// Reads from a file of a lent snapshot.
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) struct Read {
+    pub(crate) snapshot: [u8; 32],
+    pub(crate) file: u32,
+    pub(crate) offset_bytes: u64,
+}
+
+/// Answer to a [`Read`].
+#[derive(BorshSerialize, BorshDeserialize)]
+pub(crate) enum ReadReply {
+    /// What stands there, [`PART_BYTES_MAX`] at most.
+    Data(Bytes),
+    /// This snapshot is not lent any more; ask again.
     Unknown,
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::port::{RoleView, SequencerError, Timing};
-use consensus::raft::{RaftGroup, RaftGroupConfig};
+use consensus::raft::{FetchError, Prepared, RaftGroup, RaftGroupConfig};
 use consensus::sequencer::Sequencer;
 use cross_shard::stream::{self, OutStream};
 use ledger::committee::Committee;
@@ -153,19 +153,27 @@ pub fn first_raft_id(node: NodeId) -> u64 {
     (u64::from(node.0) << 16) | 1
 }
 
-impl GroupHandle {
-    /// Opens and starts a group.
+/// A group whose files are open and that does not run yet.
+pub struct OpenGroup {
+    context: HostContext,
+    group: GroupId,
+    share: ReplicaShare,
+    committing: mpsc::Receiver<Committing>,
+    prepared: Prepared,
+}
+
+impl OpenGroup {
+    /// Opens the files of a group.
     ///
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
-    pub async fn start(
+    pub async fn open(
         context: &HostContext,
         group: GroupId,
         folder: &Path,
         log: Arc<dyn LogStore>,
-    ) -> Result<Arc<Self>, GroupError> {
+    ) -> Result<Self, GroupError> {
         let (effects, committing) = mpsc::channel(BLOCKS_MAX);
-        let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let opened = {
             let (root, resources) = (folder.join("state"), context.resources.clone());
             let (genesis, verify) = (Arc::clone(&context.genesis), context.verify);
@@ -174,7 +182,6 @@ impl GroupHandle {
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
         };
         let (replica, share) = opened.map_err(|error| GroupError::Open(group, error))?;
-        let system = system_view(&share, group, context).map_err(|error| GroupError::Read(group, error))?;
         let config = RaftGroupConfig {
             group,
             raft_id: first_raft_id(context.node),
@@ -184,6 +191,37 @@ impl GroupHandle {
             snapshot_every_entries: context.snapshot_every_entries,
             snapshot_keep_entries: context.snapshot_every_entries / 4,
         };
+        let transport = Arc::new(Transport(Arc::clone(&context.links)));
+        let prepared = Prepared::open(config, log, Box::new(replica), transport).await?;
+        Ok(Self { context: context.clone(), group, share, committing, prepared })
+    }
+
+    /// The log index that a snapshot of another replica has to reach before this one can run: its own
+    /// state is gone, and its log has been purged so far.
+    #[must_use]
+    pub fn missing(&self) -> Option<u64> {
+        self.prepared.missing()
+    }
+
+    /// Fetches the snapshot that is missing from whichever member lends one.
+    ///
+    /// # Errors
+    /// [`FetchError`] says what each of them answered.
+    pub async fn fetch(&mut self) -> Result<(), FetchError> {
+        let own = self.context.node;
+        let others: Vec<_> = first_members(&self.context.genesis, self.group);
+        let others: Vec<_> = others.into_iter().filter(|(_, node)| *node != own).collect();
+        self.prepared.fetch(&others).await
+    }
+
+    /// Starts the group.
+    ///
+    /// # Errors
+    /// [`GroupError`] names the group and what is wrong.
+    pub async fn start(self) -> Result<Arc<GroupHandle>, GroupError> {
+        let Self { context, group, share, committing, prepared } = self;
+        let (inputs, received) = mpsc::channel(INPUTS_MAX);
+        let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
         let (certified_out, certified) = watch::channel(None);
         let waiters = Arc::new(Waiters::default());
         let attested = Arc::new(AtomicU64::new(0));
@@ -191,7 +229,6 @@ impl GroupHandle {
         let checked = Arc::new(Mutex::new(lru::LruCache::new(
             std::num::NonZeroUsize::new(CHECKED_MAX).expect("the bound is not zero"),
         )));
-        let transport = Arc::new(Transport(Arc::clone(&context.links)));
         let (raft_out, raft_in) = tokio::sync::oneshot::channel();
         let task = GroupTask {
             context: context.clone(),
@@ -220,15 +257,12 @@ impl GroupHandle {
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, raft_in));
-        let raft = RaftGroup::start(config, log, Box::new(replica), transport).await?;
-        let first = context.genesis.committee(group).map(|committee| {
-            committee.members.iter().map(|member| (first_raft_id(member.node), member.node)).collect()
-        });
-        let bootstrapped = raft.bootstrap(first.unwrap_or_default()).await;
+        let raft = prepared.start().await?;
+        let bootstrapped = raft.bootstrap(first_members(&context.genesis, group)).await;
         bootstrapped.map_err(|error| GroupError::Bootstrap(group, error))?;
         let _ = raft_out.send(raft.clone());
         let arrivals = Arrivals::default();
-        Ok(Arc::new(Self {
+        Ok(Arc::new(GroupHandle {
             group,
             raft,
             share,
@@ -242,7 +276,16 @@ impl GroupHandle {
             checked,
         }))
     }
+}
 
+/// The members that a group begins with, by their raft ids.
+fn first_members(genesis: &Genesis, group: GroupId) -> Vec<(u64, NodeId)> {
+    let committee = genesis.committee(group);
+    let members = committee.into_iter().flat_map(|committee| &committee.members);
+    members.map(|member| (first_raft_id(member.node), member.node)).collect()
+}
+
+impl GroupHandle {
     /// Hands over checked transactions; returns them when the group's queue is full.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::server::clock::{self, Clock};
 use crate::server::config::NodeConfig;
-use crate::server::group::{GroupHandle, HostContext, open_cipher};
+use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, open_cipher};
 use crate::server::links::Links;
 use crate::server::local::{Hosted, LocalHost, check_arrivals};
 use crate::server::service::Service;
@@ -95,6 +95,11 @@ pub struct Node {
 }
 
 impl Hosted {
+    fn does_not_run(&self, group: GroupId, code: &str, text: String) {
+        tracing::error!(%group, code, "{text}");
+        self.failed.write().insert(group, format!("{code}: {text}"));
+    }
+
     /// Counters of the log engine.
     #[must_use]
     pub fn log_stats(&self) -> LogStats {
@@ -257,7 +262,8 @@ impl Node {
         self.stop.cancelled().await;
     }
 
-    /// Stops cleanly: hands over leadership where it can, ends every task, flushes the state.
+    /// Stops cleanly: sends new callers elsewhere, hands over leadership where it can, ends every
+    /// task, flushes the state.
     pub async fn shutdown(self) {
         self.health.closing().await;
         let mut groups: Vec<Arc<GroupHandle>> =
@@ -277,6 +283,12 @@ impl Node {
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
             tracing::warn!(node = %self.id, "some tasks did not end in time");
         }
+        // One that had to be rebuilt may have started meanwhile.
+        let late: Vec<Arc<GroupHandle>> = std::mem::take(&mut *self.hosted.groups.write()).into_values().collect();
+        for handle in &late {
+            handle.raft.shutdown().await;
+        }
+        groups.extend(late);
         let hosted = Arc::clone(&self.hosted);
         let closing = tokio::task::spawn_blocking(move || {
             for handle in &groups {
@@ -304,40 +316,65 @@ async fn start_groups(hosted: &Arc<Hosted>, data_dir: &Path) {
         if committee.index_of(hosted.context.node).is_none() {
             continue;
         }
-        let started = start_group(hosted, group, &data_dir.join(group.to_string())).await;
-        match started {
-            Ok(handle) => {
-                let (checking, stop) = (Arc::clone(&handle), hosted.context.stop.clone());
-                let context = hosted.context.clone();
-                hosted.context.tasks.spawn(async move {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = check_arrivals(context, checking) => {}
-                    }
-                });
-                hosted.groups.write().insert(group, handle);
+        match open_group(hosted, group, &data_dir.join(group.to_string())).await {
+            Ok(open) if open.missing().is_some() => {
+                hosted.context.tasks.spawn(rebuild(Arc::clone(hosted), group, open));
             }
-            Err((code, text)) => {
-                tracing::error!(%group, code, "{text}");
-                hosted.failed.write().insert(group, format!("{code}: {text}"));
-            }
+            Ok(open) => run_group(hosted, group, open.start().await),
+            Err((code, text)) => hosted.does_not_run(group, code, text),
         }
     }
 }
 
-async fn start_group(
-    hosted: &Arc<Hosted>,
-    group: GroupId,
-    folder: &Path,
-) -> Result<Arc<GroupHandle>, (&'static str, String)> {
+async fn open_group(hosted: &Arc<Hosted>, group: GroupId, folder: &Path) -> Result<OpenGroup, (&'static str, String)> {
     let log = {
         let engine = hosted.log.read();
         let engine = engine.as_ref().ok_or(("storage_closed", "the log is closed".to_owned()))?;
         engine.group(group.0, open_cipher()).map_err(|error| (error.code(), error.to_string()))?
     };
-    GroupHandle::start(&hosted.context, group, folder, Arc::new(log))
-        .await
-        .map_err(|error| (error.code(), error.to_string()))
+    let open = OpenGroup::open(&hosted.context, group, folder, Arc::new(log)).await;
+    open.map_err(|error| (error.code(), error.to_string()))
+}
+
+/// Runs a group that has started, or notes why it has not.
+fn run_group(hosted: &Arc<Hosted>, group: GroupId, started: Result<Arc<GroupHandle>, GroupError>) {
+    let handle = match started {
+        Ok(handle) => handle,
+        Err(error) => return hosted.does_not_run(group, error.code(), error.to_string()),
+    };
+    let (checking, stop) = (Arc::clone(&handle), hosted.context.stop.clone());
+    let context = hosted.context.clone();
+    hosted.context.tasks.spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = check_arrivals(context, checking) => {}
+        }
+    });
+    let mut failed = hosted.failed.write();
+    hosted.groups.write().insert(group, handle);
+    failed.remove(&group);
+}
+
+/// A replica that has lost its state, and whose log does not go back to the beginning, fetches a
+/// snapshot from another member and then starts. Until then `status` says what it waits for.
+async fn rebuild(hosted: Arc<Hosted>, group: GroupId, mut open: OpenGroup) {
+    let waits = |why: &str| {
+        let text = format!("this replica's state is not here; it fetches a snapshot of another replica: {why}");
+        hosted.does_not_run(group, "state_missing", text);
+    };
+    waits("asking the others");
+    let fetching = async {
+        while let Err(error) = open.fetch().await {
+            waits(&error.to_string());
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    };
+    tokio::select! {
+        () = hosted.context.stop.cancelled() => return,
+        () = fetching => {}
+    }
+    tracing::info!(%group, "a snapshot was fetched");
+    run_group(&hosted, group, open.start().await);
 }
 
 async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, stop: CancellationToken) {

@@ -147,7 +147,7 @@ pub enum OpenError {
     Genesis(#[from] crate::core::genesis::NoSuchGroup),
     /// The leaves do not add up to the root that was recorded with the last block.
     #[error(
-        "the state in {path} does not match its recorded root; it is damaged: stop the node, move this folder away and start it; the replica then continues from its own last snapshot and its log"
+        "the state in {path} does not match its recorded root: it is damaged; stop the node, and set it aside with 'seamark node rebuild'"
     )]
     Root {
         /// The folder.
@@ -155,7 +155,7 @@ pub enum OpenError {
     },
     /// Something that is always there is missing.
     #[error(
-        "the state in {path} holds no {what}; it is damaged: stop the node, move this folder away and start it; the replica then continues from its own last snapshot and its log"
+        "the state in {path} holds no {what}: it is damaged; stop the node, and set it aside with 'seamark node rebuild'"
     )]
     Missing {
         /// The folder.

@@ -86,6 +86,10 @@ proptest! {
         let _ = wire::open_append(&bytes);
         let _ = wire::open_request(bytes.clone());
         let _ = wire::body::<wire::Offer>(&bytes);
+        let _ = wire::body::<wire::Ask>(&bytes);
+        let _ = wire::body::<wire::Read>(&bytes);
+        let _ = wire::open_reply::<wire::AskReply>(&bytes);
+        let _ = wire::open_reply::<wire::ReadReply>(&bytes);
         let _ = wire::open_reply::<wire::AppendReply>(&bytes);
     }
 

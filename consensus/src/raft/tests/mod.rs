@@ -1,6 +1,7 @@
 //! The raft engine under openraft's own suite, and whole groups in one process.
 
 mod cluster;
+mod fetch;
 mod formats;
 mod snapshots;
 mod suite;

@@ -15,7 +15,7 @@ use storage::{LogEngine, LogIdentity, PlainCipher, ResourceLimits, SharedResourc
 use tempfile::TempDir;
 
 use crate::port::{AppliedState, Applier, Committed, Fatal, Payload, RoleView, SnapshotDir, Timing};
-use crate::raft::{RaftGroup, RaftGroupConfig, RaftTransport, TransportError};
+use crate::raft::{Prepared, RaftGroup, RaftGroupConfig, RaftTransport, TransportError};
 use crate::sequencer::Sequencer;
 
 pub(super) const GROUP: GroupId = GroupId::shard(7);
@@ -186,14 +186,14 @@ pub(super) fn raft_id(node: u32) -> u64 {
     100 + u64::from(node)
 }
 
-pub(super) async fn start_group(
+async fn prepare_group(
     net: &Arc<Net>,
     node: u32,
     group: GroupId,
     dir: &Path,
     engine: &LogEngine,
     applier: TestApplier,
-) -> RaftGroup {
+) -> Prepared {
     let config = RaftGroupConfig {
         group,
         raft_id: raft_id(node),
@@ -205,7 +205,18 @@ pub(super) async fn start_group(
     };
     let log = Arc::new(engine.group(group.0, Arc::new(PlainCipher)).unwrap());
     let link = Arc::new(Link { own: NodeId(node), net: net.clone() });
-    let started = RaftGroup::start(config, log, Box::new(applier), link).await.unwrap();
+    Prepared::open(config, log, Box::new(applier), link).await.unwrap()
+}
+
+pub(super) async fn start_group(
+    net: &Arc<Net>,
+    node: u32,
+    group: GroupId,
+    dir: &Path,
+    engine: &LogEngine,
+    applier: TestApplier,
+) -> RaftGroup {
+    let started = prepare_group(net, node, group, dir, engine, applier).await.start().await.unwrap();
     net.groups.lock().insert((NodeId(node), group), started.clone());
     started
 }
@@ -246,6 +257,24 @@ impl Cluster {
         stopped.applier = TestApplier(Arc::new(Mutex::new(state)));
         stopped.group = start_group(&self.net, node, GROUP, stopped.dir.path(), &engine, stopped.applier.clone()).await;
         stopped.engine = Some(engine);
+    }
+
+    /// Opens what a stopped node has, its state apart, which is gone.
+    pub(super) async fn prepare(&mut self, node: u32) -> Prepared {
+        let stopped = self.nodes.get_mut(&node).unwrap();
+        let engine = open_engine(stopped.dir.path());
+        stopped.applier = TestApplier::default();
+        let prepared =
+            prepare_group(&self.net, node, GROUP, stopped.dir.path(), &engine, stopped.applier.clone()).await;
+        stopped.engine = Some(engine);
+        prepared
+    }
+
+    /// Starts what was prepared.
+    pub(super) async fn run(&mut self, node: u32, prepared: Prepared) {
+        let started = prepared.start().await.unwrap();
+        self.net.groups.lock().insert((NodeId(node), GROUP), started.clone());
+        self.nodes.get_mut(&node).unwrap().group = started;
     }
 
     pub(super) fn group(&self, node: u32) -> RaftGroup {

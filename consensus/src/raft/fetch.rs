@@ -1,0 +1,202 @@
+//! Fetching: a replica whose state is gone takes a snapshot of another one before it takes part.
+//!
+//! It is needed when the log was purged and neither the state nor a kept snapshot reaches what is left
+//! of it. openraft does not start then, and a leader sends its snapshot only to a follower whose log
+//! is behind, which this one's is not. So the replica asks for one itself, of any other member: what a
+//! member has applied is committed, whoever leads.
+//!
+//! The replica keeps its vote and its log, so whatever it promised or acknowledged before stays as it
+//! was. Only entries that contradict the snapshot go: they cannot have been committed.
+
+use std::fmt::Display;
+use std::io;
+use std::sync::Arc;
+
+use ledger::ids::NodeId;
+use tokio::sync::Mutex;
+
+use super::codec;
+use super::group::HandleError;
+use super::log::Log;
+use super::machine::ApplierCell;
+use super::network::{Peer, Sender};
+use super::receive::{Transfer, check, discard_others};
+use super::snapshot::{self, Folder, Snapshots, blocking};
+use super::types::{log_id, position};
+use super::wire::{self, Ask, AskReply, Manifest, Part, ReadReply};
+use crate::port::Position;
+
+/// Why no snapshot was fetched: what each of the others said.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no other replica lends its snapshot: {}", said(.0))]
+pub struct FetchError(pub Vec<(NodeId, String)>);
+
+fn said(answers: &[(NodeId, String)]) -> String {
+    if answers.is_empty() {
+        return "there is no other".to_owned();
+    }
+    let answers: Vec<String> = answers.iter().map(|(node, what)| format!("node {node}: {what}")).collect();
+    answers.join("; ")
+}
+
+/// Gives this replica's snapshot to others that ask for it.
+pub(crate) struct Lender {
+    snapshots: Arc<Snapshots>,
+    applier: Arc<ApplierCell>,
+    /// What was lent last, so that it stays while it is read although a newer one supersedes it.
+    lent: Mutex<Option<([u8; 32], Arc<Folder>, Arc<Manifest>)>>,
+}
+
+impl Lender {
+    pub(crate) fn new(snapshots: Arc<Snapshots>, applier: Arc<ApplierCell>) -> Self {
+        Self { snapshots, applier, lent: Mutex::new(None) }
+    }
+
+    /// Lends a snapshot that reaches at least so far, made now if there is none.
+    pub(crate) async fn ask(&self, ask: Ask) -> Result<AskReply, HandleError> {
+        let failed = |error: io::Error| HandleError::Snapshot(error.to_string());
+        let snapshots = self.snapshots.clone();
+        let found = self.applier.run(move |applier| snapshots.reaching(applier, ask.at_least)).await;
+        let Some(folder) = found.map_err(|error| HandleError::Stopped(error.to_string()))? else {
+            return Ok(AskReply::Behind);
+        };
+        let hashing = folder.clone();
+        let manifest = blocking(move || hashing.manifest()).await.map_err(failed)?;
+        let name = snapshot::snapshot_name(&manifest).map_err(failed)?;
+        *self.lent.lock().await = Some((name, folder, manifest.clone()));
+        Ok(AskReply::Lent((*manifest).clone()))
+    }
+
+    /// Reads a piece of what was lent.
+    pub(crate) async fn read(&self, read: wire::Read) -> Result<ReadReply, HandleError> {
+        let (path, length) = {
+            let lent = self.lent.lock().await;
+            let current = lent.as_ref().filter(|(name, ..)| *name == read.snapshot);
+            let Some((_, folder, manifest)) = current else { return Ok(ReadReply::Unknown) };
+            let Some(info) = manifest.files.get(read.file as usize) else { return Ok(ReadReply::Unknown) };
+            (folder.path.join(&info.path), info.length_bytes)
+        };
+        if read.offset_bytes >= length {
+            return Err(HandleError::Malformed("a read behind the end of a file".into()));
+        }
+        let data = blocking(move || snapshot::read_part(&path, read.offset_bytes)).await;
+        data.map(ReadReply::Data).map_err(|error| HandleError::Snapshot(error.to_string()))
+    }
+}
+
+/// Fetches a snapshot that reaches at least `needed`, from the first of these replicas that lends
+/// one, and puts it in place, where the start finds it.
+pub(crate) async fn fetch(
+    sender: &Arc<Sender>,
+    snapshots: &Arc<Snapshots>,
+    applier: &Arc<ApplierCell>,
+    log: &Log,
+    needed: Position,
+    others: &[(u64, NodeId)],
+) -> Result<(), FetchError> {
+    let mut answers = Vec::new();
+    for (id, node) in others {
+        let peer = Peer::to(sender.clone(), *id, *node);
+        let borrower = Borrower { peer, snapshots, applier, log, needed };
+        match borrower.fetch().await {
+            Ok(()) => return Ok(()),
+            Err(what) => answers.push((*node, what)),
+        }
+    }
+    Err(FetchError(answers))
+}
+
+struct Borrower<'a> {
+    peer: Peer,
+    snapshots: &'a Arc<Snapshots>,
+    applier: &'a Arc<ApplierCell>,
+    log: &'a Log,
+    needed: Position,
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}
+
+impl Borrower<'_> {
+    async fn fetch(&self) -> Result<(), String> {
+        let transfer = self.ask().await?;
+        let (dir, keep) = (self.snapshots.dir().to_path_buf(), transfer.folder_name());
+        let preparing = transfer.clone();
+        let have = blocking(move || {
+            discard_others(&dir, &keep)?;
+            preparing.prepare()
+        });
+        for (file, have) in have.await.map_err(text)?.into_iter().enumerate() {
+            self.read(&transfer, file, have).await?;
+        }
+        let verifying = transfer.clone();
+        if let Some(bad) = blocking(move || verifying.verify()).await.map_err(text)? {
+            return Err(bad);
+        }
+        self.put_in_place(transfer).await
+    }
+
+    async fn ask(&self) -> Result<Transfer, String> {
+        // Making and hashing a snapshot takes as long as it is large.
+        let patience = self.peer.call_timeout() * 100;
+        let ask = self.peer.request(&Ask { at_least: self.needed.index });
+        match self.peer.call(wire::SNAPSHOT_ASK, ask, patience).await.map_err(text)? {
+            AskReply::Behind => Err("it is behind this replica's log".to_owned()),
+            AskReply::Lent(manifest) => {
+                check(&manifest).map_err(text)?;
+                if manifest.position.is_none_or(|position| position.index < self.needed.index) {
+                    return Err("it lends a snapshot that does not reach far enough".to_owned());
+                }
+                Transfer::new(manifest, self.snapshots.dir()).map_err(text)
+            }
+        }
+    }
+
+    async fn read(&self, transfer: &Transfer, file: usize, have: u64) -> Result<(), String> {
+        let (snapshot, length) = (transfer.name, transfer.manifest.files[file].length_bytes);
+        let file = u32::try_from(file).map_err(text)?;
+        let mut offset = have;
+        while offset < length {
+            let read = self.peer.request(&wire::Read { snapshot, file, offset_bytes: offset });
+            let reply = self.peer.call(wire::SNAPSHOT_READ, read, self.peer.call_timeout()).await;
+            let data = match reply.map_err(text)? {
+                ReadReply::Data(data) => data,
+                ReadReply::Unknown => return Err("it does not lend this snapshot any more".to_owned()),
+            };
+            let (writing, part) = (transfer.clone(), Part { snapshot, file, offset_bytes: offset, data });
+            let end = blocking(move || writing.write(&part)).await.map_err(text)?;
+            if end <= offset {
+                return Err("it sent nothing".to_owned());
+            }
+            offset = end;
+        }
+        Ok(())
+    }
+
+    /// Checks what the files contain, takes what contradicts them off the log, and makes them the
+    /// current snapshot. A crash in between leaves a log that is as good as before.
+    async fn put_in_place(&self, transfer: Transfer) -> Result<(), String> {
+        let applied = transfer.applied();
+        let at = applied.position.ok_or("it contains no position")?;
+        let (path, snapshots) = (transfer.path.clone(), self.snapshots.clone());
+        let claims = self.applier.run(move |applier| Ok(applier.inspect(&path))).await.map_err(text)?;
+        if claims.map_err(text)?.position != applied.position {
+            return Err("its files contain another position than it said".to_owned());
+        }
+        let conflicts = self.log.entry_id(at.index).map_err(text)?.is_some_and(|id| id != log_id(&at));
+        if conflicts {
+            let kept = at.index.checked_sub(1);
+            self.log.truncate_behind(kept).await.map_err(text)?;
+        }
+        blocking(move || snapshots.adopt(&transfer.path, applied)).await.map_err(text)
+    }
+}
+
+/// The position that a snapshot has to reach, when neither the state nor the kept snapshot does.
+pub(crate) fn missing(log: &Log, applied: Option<Position>, kept: Option<Position>) -> io::Result<Option<Position>> {
+    let Some(marker) = log.purged()? else { return Ok(None) };
+    let Some(purged) = codec::decode_log_id(&marker)?.as_ref().map(position) else { return Ok(None) };
+    let reached = applied.max(kept).map(|position| position.index);
+    Ok((reached < Some(purged.index)).then_some(purged))
+}

@@ -1,0 +1,92 @@
+//! What happens before a replica takes part: its files are looked at, and what its state lacks to go
+//! on is fetched.
+
+use std::sync::Arc;
+
+use ledger::ids::NodeId;
+use openraft::Config;
+use storage::LogStore;
+
+use super::config::{RaftGroupConfig, StartError, openraft_config, sender};
+use super::fetch::{self, FetchError};
+use super::group::RaftGroup;
+use super::log::Log;
+use super::machine::ApplierCell;
+use super::network::{RaftTransport, Sender};
+use super::snapshot::Snapshots;
+use crate::port::{Applier, Position};
+
+/// A replica whose files are open and that does not take part yet.
+pub struct Prepared {
+    pub(super) config: RaftGroupConfig,
+    pub(super) settings: Arc<Config>,
+    pub(super) log: Log,
+    pub(super) applier: Arc<ApplierCell>,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) sender: Arc<Sender>,
+    missing: Option<Position>,
+}
+
+impl Prepared {
+    /// Looks at the log, the state and the kept snapshot.
+    ///
+    /// # Errors
+    /// [`StartError`] when the settings, the log or the snapshots are not usable.
+    pub async fn open(
+        config: RaftGroupConfig,
+        log: Arc<dyn LogStore>,
+        applier: Box<dyn Applier>,
+        transport: Arc<dyn RaftTransport>,
+    ) -> Result<Self, StartError> {
+        let group = config.group;
+        let storage_error = |detail: String| StartError::Storage { group, detail };
+        let settings = openraft_config(&config)?;
+        let applied = applier.applied().position;
+        let applier = Arc::new(ApplierCell::new(applier));
+        let dir = config.snapshot_dir.clone();
+        let snapshots = applier.run(move |applier| Ok(Snapshots::open(&dir, applier))).await.and_then(|opened| opened);
+        let snapshots =
+            Arc::new(snapshots.map_err(|error| storage_error(format!("{}: {error}", config.snapshot_dir.display())))?);
+        let log = Log::new(log);
+        let missing =
+            fetch::missing(&log, applied, snapshots.kept()).map_err(|error| storage_error(error.to_string()))?;
+        let sender = Arc::new(sender(&config, transport));
+        Ok(Self { config, settings, log, applier, snapshots, sender, missing })
+    }
+
+    /// The log index that a snapshot of another replica has to reach before this one can start;
+    /// `None` when what is here is enough.
+    #[must_use]
+    pub fn missing(&self) -> Option<u64> {
+        self.missing.map(|position| position.index)
+    }
+
+    /// Fetches what is missing from the first of these replicas (raft id and node) that lends it. To
+    /// be called again when none does.
+    ///
+    /// # Errors
+    /// [`FetchError`] says what each of them answered.
+    pub async fn fetch(&mut self, others: &[(u64, NodeId)]) -> Result<(), FetchError> {
+        if let Some(needed) = self.missing {
+            fetch::fetch(&self.sender, &self.snapshots, &self.applier, &self.log, needed, others).await?;
+            self.missing = None;
+        }
+        Ok(())
+    }
+
+    /// Brings the state up to what is known to be committed, then takes part.
+    ///
+    /// # Errors
+    /// [`StartError::StateMissing`] while something is missing; others when the log, the state or a
+    /// snapshot are not usable.
+    pub async fn start(self) -> Result<RaftGroup, StartError> {
+        match self.missing {
+            Some(position) => {
+                self.applier.close().await;
+                self.log.close();
+                Err(StartError::StateMissing { group: self.config.group, purged: position.index })
+            }
+            None => RaftGroup::run(self).await,
+        }
+    }
+}
