@@ -16,10 +16,10 @@ use crate::history::Order;
 )]
 pub struct Cli {
     /// Print one JSON object on stdout instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     /// What to log on stderr, such as info or info,openraft=warn [default: $RUST_LOG, else warn]
-    #[arg(long, global = true, value_name = "FILTER")]
+    #[arg(long, global = true, value_name = "FILTER", help_heading = "Everywhere")]
     pub log: Option<String>,
     /// What to do.
     #[command(subcommand)]
@@ -86,10 +86,13 @@ pub enum Command {
     /// Show every group: leader, height, root, lag, rate, and what is wrong
     Status(Status),
     /// Make and show keys
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  seamark key new alice\n  seamark key list")]
     Key(Key),
     /// Issue and show assets
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark asset issue EUR --decimals 2 --supply 1000000 --to alice\n  seamark asset show EUR"
+    )]
     Asset(Asset),
     /// Pay from an account to another
     Pay(Pay),
@@ -134,7 +137,7 @@ pub struct Up {
 /// `init`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark init --dir ./net --node 1=10.0.0.1:7600:7601,1 --node 2=10.0.0.2:7600:7601,2 --node 3=10.0.0.3:7600:7601,3\n\nCopy nodes/node-N to its machine and run there: seamark node --config node-N/node.toml"
+    after_help = "Example:\n  seamark init --dir net --node 1=a.lan:7600:7601,1 --node 2=b.lan:7600:7601,2 --node 3=c.lan:7600:7601,3\n\nCopy nodes/node-N to its machine and run there: seamark node --config node-N/node.toml"
 )]
 pub struct Init {
     /// Where the files go.
@@ -184,7 +187,7 @@ pub enum NodeCommand {
     },
     /// Set a damaged replica's files aside, so that the next start builds it anew from the others
     #[command(
-        after_help = "Example:\n  seamark node rebuild --config ~/.seamark/dev/nodes/node-2/node.toml shard-0\n\nThe node must be stopped. data/GROUP/state and data/GROUP/snapshots are moved to data/GROUP/aside-N,\nnothing is removed. The log stays: it holds the votes. Start the node afterwards; it fetches a snapshot\nfrom another member, or executes its log again where that goes back to the beginning."
+        after_help = "Example:\n  seamark node rebuild --config ~/.seamark/dev/nodes/node-2/node.toml shard-0\n\nThe node must be stopped. data/GROUP/state and data/GROUP/snapshots are moved to\ndata/GROUP/aside-N; nothing is removed. The log stays: it holds the votes. Start the node afterwards:\nit fetches a snapshot from another member, or executes its log again where that goes back to the\nbeginning."
     )]
     Rebuild {
         /// The node's configuration
@@ -320,7 +323,7 @@ pub struct Pay {
     #[arg(long, default_value = "")]
     pub memo: String,
     /// When the command is done
-    #[arg(long, value_enum, default_value_t = WaitFor::Applied)]
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = WaitFor::Applied)]
     pub wait: WaitFor,
 }
 
@@ -359,11 +362,11 @@ pub struct Account {
     /// How many lines of history
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub limit: u32,
-    /// Write a proof of the account's record to this file
+    /// Write a proof of the account and all its balances to this file
     #[arg(long, value_name = "FILE")]
     pub proof: Option<PathBuf>,
     /// How fresh the answer must be
-    #[arg(long, value_enum, default_value_t = Freshness::Linearizable)]
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Freshness::Linearizable)]
     pub consistency: Freshness,
 }
 
@@ -510,7 +513,7 @@ pub struct Bench {
     #[arg(long, value_name = "PCT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub cross: u8,
     /// Where client signatures are checked
-    #[arg(long, value_enum, default_value_t = Verify::Ingest)]
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Verify::Ingest)]
     pub verify: Verify,
     /// Accounts that pay each other
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -563,11 +566,11 @@ mod tests {
     fn every_command_shows_an_example() {
         fn check(command: &clap::Command, path: &str) {
             let path = format!("{path} {}", command.get_name());
-            if command.get_subcommands().next().is_none() {
-                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-                assert!(help.starts_with("Example:\n  "), "{path} has no example");
-                assert!(command.get_about().is_some(), "{path} has no description");
-            }
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Example:\n  "), "{path} has no example");
+            assert!(command.get_about().is_some(), "{path} has no description");
+            // Wider lines are broken anywhere.
+            assert!(help.lines().all(|line| line.chars().count() <= 100), "{path} has a line over 100 characters");
             command.get_subcommands().for_each(|inner| check(inner, &path));
         }
         check(&Cli::command(), "");

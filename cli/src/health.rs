@@ -105,7 +105,12 @@ pub fn problems(status: &v1::StatusReply, committees: &[Committee]) -> Vec<Strin
         problems.push(format!("node {} at {} does not answer: {}", gone.node, gone.addr, gone.error));
     }
     for node in &status.nodes {
-        problems.extend(node.alarms.iter().map(|alarm| format!("node {}: {alarm}", node.node)));
+        // Why a replica stopped is said once, with its group.
+        let told = |alarm: &&String| {
+            let mut stopped = node.replicas.iter().filter(|replica| !replica.stopped.is_empty());
+            !stopped.any(|replica| alarm.contains(&replica.stopped))
+        };
+        problems.extend(node.alarms.iter().filter(told).map(|alarm| format!("node {}: {alarm}", node.node)));
     }
     for (line, committee) in groups(status, committees).iter().zip(committees) {
         group_problems(status, line, committee, &mut problems);

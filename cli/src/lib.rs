@@ -36,11 +36,7 @@ use output::Output;
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Nothing more can be done when even the terminal is gone.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(error::EXIT_USAGE));
-        }
+        Err(error) => return usage(&error),
     };
     let output = Output::new(cli.json);
     match start(cli, output) {
@@ -50,6 +46,21 @@ pub fn run() -> ExitCode {
             ExitCode::from(error.exit)
         }
     }
+}
+
+/// Help that was asked for, or a command line that cannot be read: clap's own text, and for programs
+/// the one object that every failure has.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing more can be done when even the terminal is gone.
+    let _ = error.print();
+    let exit = u8::try_from(error.exit_code()).unwrap_or(error::EXIT_USAGE);
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let error = CliError::usage("usage", cause, "see 'seamark help' and the command's --help");
+        Output::new(true).failure_for_programs(&error);
+    }
+    ExitCode::from(exit)
 }
 
 fn start(cli: Cli, output: Output) -> Result<(), CliError> {

@@ -54,6 +54,14 @@ impl Output {
 
     /// Prints why the command failed; with JSON asked for, also as the one object on stdout.
     pub fn failure(self, error: &CliError) {
+        self.remark(error.to_string());
+        if self.json && !error.reported {
+            self.failure_for_programs(error);
+        }
+    }
+
+    /// Prints why the command failed as the one object on stdout.
+    pub fn failure_for_programs(self, error: &CliError) {
         #[derive(Serialize)]
         struct Failure<'a> {
             error: Body<'a>,
@@ -64,12 +72,9 @@ impl Output {
             cause: &'a str,
             fix: &'a str,
         }
-        self.remark(error.to_string());
-        if self.json && !error.reported {
-            let body = Body { code: &error.code, cause: &error.cause, fix: &error.fix };
-            if let Ok(json) = serde_json::to_string(&Failure { error: body }) {
-                print_line(&json);
-            }
+        let body = Body { code: &error.code, cause: &error.cause, fix: &error.fix };
+        if let Ok(json) = serde_json::to_string(&Failure { error: body }) {
+            print_line(&json);
         }
     }
 
@@ -135,6 +140,17 @@ pub fn grouped(number: u128) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A moment of block time, in UTC.
+#[must_use]
+pub fn moment(unix_ms: u64) -> String {
+    let Ok(at) = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000) else {
+        return format!("{unix_ms} ms");
+    };
+    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+    let (hour, minute, second) = (at.hour(), at.minute(), at.second());
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{:03} UTC", at.millisecond())
 }
 
 /// Rounds to three digits after the point, which is all that a measurement here is good for.

@@ -74,7 +74,7 @@ pub struct KeyInfo {
 #[derive(Debug, thiserror::Error)]
 pub enum KeystoreError {
     /// Not a name.
-    #[error("'{0}' is no key name: use 1 to 64 letters, digits, '.', '-' or '_', not starting with '.'")]
+    #[error("'{0}' is no key name; use 1 to 64 letters, digits, '.', '-' or '_', not starting with '.'")]
     Name(String),
     /// Already there.
     #[error("there is already a key '{0}'; choose another name, or move its file away")]

@@ -92,7 +92,7 @@ rejects! {
     /// Certificate of caller not known.
     AccessDenied = 27, "access_denied", "the caller's certificate does not allow this", "use a certificate issued for this cluster and role";
     /// Unknown group.
-    UnknownGroup = 28, "unknown_group", "there is no such group on this node", "refresh the layout";
+    UnknownGroup = 28, "unknown_group", "there is no such group on this node", "see the groups with 'seamark status'; a program refreshes its layout";
     /// Bundle out of order.
     MailGap = 29, "mail_gap", "the bundle starts beyond the cursor", "send mail from the cursor on";
     /// Bundle whose certificate fails.

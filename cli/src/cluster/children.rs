@@ -54,7 +54,11 @@ impl Child {
         CliError::new(
             "node_ended",
             cause,
-            format!("see {}; 'seamark node --config' starts it again", self.log.display()),
+            format!(
+                "see {}; start it again with: seamark node --config {}",
+                self.log.display(),
+                self.log.with_file_name("node.toml").display()
+            ),
         )
     }
 }

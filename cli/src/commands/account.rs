@@ -5,10 +5,11 @@ use ledger::{AccountRecord, Address, Authorisation};
 use proto::views::{HistoryChange, HistoryLine};
 use serde::Serialize;
 
+use super::amounts::Assets;
 use super::context::Context;
 use crate::args::{Account, Freshness};
 use crate::error::CliError;
-use crate::output::{Output, grouped, table};
+use crate::output::{Output, moment, table};
 
 /// Lines of history asked for at once.
 const PAGE: u32 = 200;
@@ -103,7 +104,10 @@ pub(super) async fn run(args: Account, output: Output) -> Result<(), CliError> {
         history,
         proof: args.proof.as_ref().map(|path| path.display().to_string()),
     };
-    output.result(&report, || text(&report))
+    let balances = record.balances.iter().map(|(asset, _)| *asset);
+    let changes = report.history.iter().flatten().filter_map(|change| change.asset.as_ref()?.parse().ok());
+    let assets = Assets::of(&client, balances.chain(changes), output).await;
+    output.result(&report, || text(&report, &assets))
 }
 
 async fn history(client: &client::Client, address: Address, limit: u32) -> Result<Vec<Change>, CliError> {
@@ -144,27 +148,42 @@ fn balances(record: &AccountRecord) -> Vec<BalanceLine> {
     record.balances.iter().map(line).collect()
 }
 
-fn text(report: &Report) -> String {
-    let number = |text: &str| text.parse().map_or_else(|_| text.to_owned(), grouped);
+fn text(report: &Report, assets: &Assets) -> String {
+    let number = |asset: &str, text: &str| match (asset.parse(), text.parse()) {
+        (Ok(asset), Ok(amount)) => assets.number(&asset, amount),
+        _ => text.to_owned(),
+    };
+    let name = |asset: &str| asset.parse().map_or_else(|_| asset.to_owned(), |id| assets.name(&id));
     let mut text = format!("account {}\n  in {} at height {}", report.address, report.group, report.height);
     if !report.exists {
-        text.push_str("\n  holds nothing and has never been paid");
+        text.push_str("\n  there is no such account yet: it holds nothing and has never been paid");
     } else {
         text.push_str(&format!("\n  authorisation: {}", report.authorisation));
-        let rows = report.balances.iter().map(|line| [line.asset.clone(), number(&line.available), number(&line.held)]);
-        text.push_str(&format!("\n{}", table(["asset", "available", "held"], rows)));
+        let rows = report.balances.iter().map(|line| {
+            let (available, held) = (number(&line.asset, &line.available), number(&line.asset, &line.held));
+            [name(&line.asset), available, held, line.asset.clone()]
+        });
+        match report.balances.is_empty() {
+            true => text.push_str("\n  holds nothing"),
+            false => text.push_str(&format!("\n{}", table(["asset", "available", "held", "asset's id"], rows))),
+        }
     }
     if let Some(history) = &report.history {
         let rows = history.iter().map(|line| {
+            let amount = match (&line.asset, &line.amount) {
+                (Some(asset), Some(amount)) => format!("{} {}", number(asset, amount), name(asset)),
+                _ => String::new(),
+            };
             [
                 line.height.to_string(),
+                moment(line.time_ms),
                 line.change.to_owned(),
-                line.amount.as_deref().map(number).unwrap_or_default(),
+                amount,
                 line.other.clone().unwrap_or_default(),
                 line.txid.clone(),
             ]
         });
-        text.push_str(&format!("\n{}", table(["block", "what", "amount", "with", "transaction"], rows)));
+        text.push_str(&format!("\n{}", table(["block", "time", "what", "amount", "with", "transaction"], rows)));
     }
     if let Some(proof) = &report.proof {
         text.push_str(&format!("\nproof written to {proof}; check it offline with: seamark verify {proof}"));

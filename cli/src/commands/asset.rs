@@ -4,12 +4,13 @@ use client::Wait;
 use ledger::{AssetSpec, LedgerId, Move};
 use serde::Serialize;
 
-use super::context::{Context, amount};
+use super::amounts::with_decimals;
+use super::context::{Context, amount, unknown_asset};
 use super::show::ReceiptLine;
 use crate::args::Asset;
 use crate::error::CliError;
 use crate::load::stage::wait_known;
-use crate::output::{Output, grouped};
+use crate::output::Output;
 
 #[derive(Serialize)]
 struct Line {
@@ -27,17 +28,17 @@ struct Line {
 
 impl Line {
     fn text(&self) -> String {
+        let name = if self.name.is_empty() { String::new() } else { format!(" ({})", self.name) };
         let mut text = format!(
-            "asset {} ({})\n  id        {}\n  issuer    {}\n  decimals  {}\n  frozen    {}",
+            "asset {}{name}\n  id        {}\n  issuer    {}\n  decimals  {}\n  frozen    {}",
             self.symbol,
-            self.name,
             self.id,
             self.issuer,
             self.decimals,
             if self.frozen { "yes" } else { "no" }
         );
         if let Some(supply) = self.supply.as_deref().and_then(|supply| supply.parse().ok()) {
-            text.push_str(&format!("\n  created   {}", grouped(supply)));
+            text.push_str(&format!("\n  created   {} {}", with_decimals(supply, self.decimals), self.symbol));
         }
         text
     }
@@ -85,11 +86,7 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
             let id = context.asset(&asset)?;
             let client = context.client().await?;
             let Some(found) = client.asset(id, None).await?.value else {
-                return Err(CliError::new(
-                    "unknown_asset",
-                    format!("there is no asset {id}"),
-                    "check the id, or the issuer and symbol it is derived from",
-                ));
+                return Err(unknown_asset(&asset, &id));
             };
             let line = Line {
                 id: found.id.to_string(),

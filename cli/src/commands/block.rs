@@ -8,7 +8,7 @@ use super::context::{Context, id};
 use super::show::ReceiptLine;
 use crate::args::Block;
 use crate::error::CliError;
-use crate::output::{Output, grouped, table};
+use crate::output::{Output, grouped, moment, table};
 
 /// Receipts that people are shown.
 const RECEIPTS_SHOWN: usize = 20;
@@ -120,12 +120,12 @@ fn text(report: &Report) -> String {
         ]
     });
     let mut text = format!(
-        "block {} of {}\n  hash        {}\n  parent      {}\n  time        {} ms\n  state root  {}\n  {certified}",
+        "block {} of {}\n  hash        {}\n  parent      {}\n  time        {}\n  state root  {}\n  {certified}",
         report.height,
         report.group,
         report.hash,
         report.parents.join(", "),
-        report.time_ms,
+        moment(report.time_ms),
         report.state_root
     );
     if !report.value_flow.is_empty() {

@@ -88,6 +88,16 @@ impl Context {
     }
 }
 
+/// Nobody has issued what was named.
+pub(super) fn unknown_asset(named: &str, id: &AssetId) -> CliError {
+    let derived = if named == id.to_string() { String::new() } else { format!(" (its id would be {id})") };
+    CliError::new(
+        ledger::Reject::UnknownAsset.code(),
+        format!("there is no asset '{named}'{derived}"),
+        "check the id, or name it as ISSUER/SYMBOL; a symbol alone is one of the operator's",
+    )
+}
+
 /// The operator of a cluster whose folder is here: the first organisation's admin.
 pub(super) fn operator(dir: &Path) -> Result<Party, CliError> {
     let dir = ClusterDir::at(dir);

@@ -2,6 +2,7 @@
 //! prints one result.
 
 mod account;
+mod amounts;
 mod asset;
 mod bench;
 mod block;

@@ -175,6 +175,11 @@ fn check(folder: &Path, output: Output) -> Result<(), CliError> {
         let cause = format!("{} holds no database of a node", folder.display());
         return Err(CliError::new("check_no_data", cause, "name the data folder of a node, such as nodes/node-1/data"));
     }
+    if let Some(root) = roots.iter().find(|root| in_use(root)) {
+        let cause =
+            format!("{} is in use, so its node runs, and what it has in memory is not in its files", root.display());
+        return Err(CliError::new("check_running", cause, "stop the node first"));
+    }
     let bar = output.bar(roots.len() as u64, "checking");
     let mut checked = Vec::new();
     let mut first_error = None;
@@ -196,6 +201,20 @@ fn check(folder: &Path, output: Output) -> Result<(), CliError> {
     let result = Checked { folder: folder.display().to_string(), intact: first_error.is_none(), databases: checked };
     output.result(&result, || text(&result))?;
     first_error.map_or(Ok(()), |error| Err(error.after_report()))
+}
+
+/// Whether another process has one of the databases below this folder open: RocksDB holds a lock on a
+/// file of it.
+fn in_use(root: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(root) else { return false };
+    entries.flatten().any(|entry| {
+        let lock = std::fs::OpenOptions::new().read(true).write(true).open(entry.path().join("LOCK"));
+        // What cannot be opened is no evidence; the check itself says what is wrong with it.
+        lock.is_ok_and(|lock| {
+            let taken = rustix::fs::fcntl_lock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+            matches!(taken, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS))
+        })
+    })
 }
 
 /// A state database, or the shared log: each says of itself which it is.

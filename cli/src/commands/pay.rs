@@ -1,14 +1,20 @@
 //! `pay`: one payment, final when the command returns.
 
+use std::time::Duration;
+
 use client::Wait;
 use ledger::{LedgerId, Move};
 use serde::Serialize;
 
-use super::context::{Context, amount};
+use super::amounts::Assets;
+use super::context::{Context, amount, unknown_asset};
 use super::show::ReceiptLine;
 use crate::args::{Pay, WaitFor};
 use crate::error::CliError;
 use crate::output::Output;
+
+/// How long the asset's definition is waited for.
+const ASSET_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
 struct Paid {
@@ -27,6 +33,14 @@ pub(super) async fn run(args: Pay, output: Output) -> Result<(), CliError> {
     let (to, asset) = (context.address(&args.to)?, context.asset(&args.asset)?);
     let payer = context.party(args.key.as_deref())?;
     let client = context.client().await?;
+    // A payment of what nobody has issued would only find an empty balance. Without the beacon's answer
+    // it goes on: payments do not need it.
+    let mut assets = Assets::default();
+    match client.clone().with_patience(ASSET_WITHIN).asset(asset, None).await.map(|answer| answer.value) {
+        Ok(Some(definition)) => assets.add(definition),
+        Ok(None) => return Err(unknown_asset(&args.asset, &asset)),
+        Err(error) => tracing::info!(%error, "the definition of the asset cannot be looked up"),
+    }
     let mv = Move::Pay { from: payer.address, to, asset, amount };
     let wait = match args.wait {
         WaitFor::Receipt => Wait::Receipt,
@@ -44,6 +58,6 @@ pub(super) async fn run(args: Pay, output: Output) -> Result<(), CliError> {
     };
     output.result(&paid, || {
         let credited = if paid.applied { "credited" } else { "final; the credit is on its way" };
-        format!("paid {} to {}: {credited}\n{}", paid.amount, paid.to, paid.receipt.text())
+        format!("paid {} to {}: {credited}\n{}", assets.amount(&asset, amount), paid.to, paid.receipt.text())
     })
 }

@@ -4,28 +4,37 @@ use ledger::{Outcome, Receipt};
 use serde::Serialize;
 
 use crate::health::GroupLine;
-use crate::output::{grouped, table};
+use crate::output::{grouped, moment, table};
 
 /// Characters of a hash that people are shown.
 const HASH_CHARS: usize = 12;
 
 /// Groups as a table; with a rate each where there is one.
 pub(super) fn groups_table(groups: &[&GroupLine], tps: Option<&[f64]>) -> String {
-    let cut = |hash: &str| hash.chars().take(HASH_CHARS).collect::<String>();
-    let rows = groups.iter().enumerate().map(|(at, group)| {
+    let row = |group: &GroupLine| {
         let leader = group.leader.map_or_else(|| "NONE".to_owned(), |node| format!("node-{node}"));
-        let rate = tps.and_then(|tps| tps.get(at)).map_or_else(String::new, |tps| format!("{tps:.0}"));
         [
             group.group.clone(),
             leader,
             grouped(group.height.into()),
-            cut(&group.state_root),
+            root(&group.state_root),
             replicas(group),
             grouped(group.transactions.into()),
-            rate,
         ]
-    });
-    table(["group", "leader", "height", "state root", "replicas (lag)", "transactions", "tx/s"], rows)
+    };
+    let rows = groups.iter().map(|group| row(group));
+    let [a, b, c, d, e, f] = ["group", "leader", "height", "state root", "replicas (lag)", "transactions"];
+    let Some(tps) = tps else { return table([a, b, c, d, e, f], rows) };
+    let rated = rows.zip(tps).map(|([a, b, c, d, e, f], tps)| [a, b, c, d, e, f, format!("{tps:.0}")]);
+    table([a, b, c, d, e, f, "tx/s"], rated)
+}
+
+/// The beginning of a root; an empty state has a constant for one.
+fn root(hex_root: &str) -> String {
+    if hex_root == hex::encode(ledger::tree::PLACEHOLDER) {
+        return "(empty)".to_owned();
+    }
+    hex_root.chars().take(HASH_CHARS).collect()
 }
 
 fn replicas(group: &GroupLine) -> String {
@@ -79,8 +88,12 @@ impl ReceiptLine {
             None => format!("{}, credited in {}", self.outcome, self.mail_to.join(", ")),
         };
         format!(
-            "transaction {}\n  {fate}\n  in block {} of {}, position {}, at {} ms",
-            self.txid, self.height, self.group, self.index, self.time_ms
+            "transaction {}\n  {fate}\n  in block {} of {}, position {}, at {}",
+            self.txid,
+            self.height,
+            self.group,
+            self.index,
+            moment(self.time_ms)
         )
     }
 }

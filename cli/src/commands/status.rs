@@ -108,18 +108,22 @@ fn text(report: &Report) -> String {
     let lines: Vec<&GroupLine> = report.groups.iter().map(|group| &group.line).collect();
     let nodes = report.nodes.iter().map(|node| {
         let state = if node.reachable { "runs".to_owned() } else { format!("does not answer: {}", node.error) };
-        let uptime = format!("{} s", node.uptime_ms / 1000);
-        [format!("node-{}", node.node), state, uptime, format!("{} ms", node.clock_offset_ms), node.version.clone()]
+        let told = |text: String| if node.reachable { text } else { "-".to_owned() };
+        let uptime = told(format!("{} s", node.uptime_ms / 1000));
+        let clock = told(format!("{} ms", node.clock_offset_ms));
+        [format!("node-{}", node.node), state, uptime, clock, told(node.version.clone())]
     });
     let verdict = if report.healthy {
         "everything is well".to_owned()
     } else {
-        format!("{} problems:\n  - {}", report.problems.len(), report.problems.join("\n  - "))
+        let count = report.problems.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        format!("{count} {noun}:\n  - {}", report.problems.join("\n  - "))
     };
     format!(
         "cluster {}\n{}\n{}\n{verdict}",
         report.cluster,
         groups_table(&lines, Some(&tps)),
-        table(["node", "state", "up for", "clock", "version"], nodes)
+        table(["node", "state", "up for", "clock off by", "version"], nodes)
     )
 }

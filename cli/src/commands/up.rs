@@ -84,16 +84,22 @@ fn describe(cluster: &LocalCluster, resumed: bool) -> Ready {
 }
 
 fn text(ready: &Ready) -> String {
-    let rows = ready.nodes.iter().map(|node| {
-        let pid = node.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-        [format!("node-{}", node.id), node.client_addr.clone(), node.peer_addr.clone(), pid]
-    });
+    let row = |node: &NodeLine| [format!("node-{}", node.id), node.client_addr.clone(), node.peer_addr.clone()];
+    let [a, b, c] = ["node", "for clients", "for nodes"];
+    let pids: Option<Vec<String>> = ready.nodes.iter().map(|node| Some(node.pid?.to_string())).collect();
+    let nodes = match pids {
+        None => table([a, b, c], ready.nodes.iter().map(row)),
+        Some(pids) => {
+            let rows = ready.nodes.iter().map(row).zip(pids).map(|([a, b, c], pid)| [a, b, c, pid]);
+            table([a, b, c, "process"], rows)
+        }
+    };
     let made = if ready.resumed { "resumed" } else { "made" };
     format!(
         "cluster {} {made} in {}\n{}\n{} groups: {}\nready: every group has a leader. Ctrl-C stops it. Try: seamark status --dir {}",
         ready.cluster,
         ready.dir,
-        table(["node", "clients", "nodes", "pid"], rows),
+        nodes,
         ready.groups.len(),
         ready.groups.join(", "),
         ready.dir,

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::show::ReceiptLine;
 use crate::args::VerifyFile;
 use crate::error::CliError;
-use crate::output::{Output, grouped};
+use crate::output::{Output, grouped, moment};
 
 #[derive(Serialize)]
 struct Report {
@@ -83,8 +83,10 @@ fn text(report: &Report) -> String {
         FactLine::Account { address, exists: false, .. } => format!("there was no account {address}"),
         FactLine::Account { address, balances, complete, .. } => {
             let number = |text: &str| text.parse().map_or_else(|_| text.to_owned(), grouped);
-            let lines: Vec<String> =
-                balances.iter().map(|(asset, amount)| format!("\n  {} of {asset}", number(amount))).collect();
+            let lines: Vec<String> = balances
+                .iter()
+                .map(|(asset, amount)| format!("\n  {} of asset {asset}, in its smallest unit", number(amount)))
+                .collect();
             let held = if lines.is_empty() { " nothing".to_owned() } else { lines.concat() };
             let rest = match complete {
                 true if lines.is_empty() => "",
@@ -99,10 +101,10 @@ fn text(report: &Report) -> String {
         FactLine::Receipt { receipt } => receipt.text(),
     };
     format!(
-        "the proof holds\n{fact}\nproved by block {} of {} at {} ms, certified by {}\ntrusted: the genesis of cluster {} and nothing else",
+        "the proof holds\n{fact}\nproved by block {} of {} at {}, certified by {}\ntrusted: the genesis of cluster {} and nothing else",
         report.height,
         report.group,
-        report.time_ms,
+        moment(report.time_ms),
         signers.join(", "),
         report.cluster
     )

@@ -104,7 +104,8 @@ impl Default for RaftTiming {
 }
 
 fn default_log() -> String {
-    "info".to_owned()
+    // What the consensus engine tells of its everyday business would bury the rest.
+    "info,openraft=error".to_owned()
 }
 
 fn default_snapshot_every() -> u64 {
@@ -139,7 +140,7 @@ pub struct NodeConfig {
     /// Log entries of a group between two snapshots.
     #[serde(default = "default_snapshot_every")]
     pub snapshot_every: u64,
-    /// What is logged: a filter such as `info` or `info,openraft=warn`.
+    /// What is logged: a filter such as `info` or `info,openraft=error`.
     #[serde(default = "default_log")]
     pub log: String,
     /// Timing of the consensus engine.

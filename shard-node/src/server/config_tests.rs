@@ -24,7 +24,10 @@ fn defaults_and_paths() {
     let config = parsed(MINIMAL).unwrap();
     assert_eq!(config.data_dir, Path::new("/etc/seamark/data"));
     assert_eq!(config.signing_key, Path::new("/secure/signing.key"), "an absolute path stays");
-    assert_eq!((config.raft, config.snapshot_every, config.log.as_str()), (RaftTiming::default(), 20_000, "info"));
+    assert_eq!(
+        (config.raft, config.snapshot_every, config.log.as_str()),
+        (RaftTiming::default(), 20_000, "info,openraft=error")
+    );
     assert_eq!(config.verify, None);
     let fast = parsed(&format!("verify = \"every\"\n{MINIMAL}\n[raft]\nheartbeat_ms = 50")).unwrap();
     assert_eq!((fast.verify, fast.raft.heartbeat_ms, fast.raft.election_min_ms), (Some(VerifyMode::Every), 50, 400));

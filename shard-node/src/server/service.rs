@@ -43,11 +43,16 @@ impl Service {
         NodeServer::new(self).max_decoding_message_size(GRPC_BYTES_MAX).max_encoding_message_size(GRPC_BYTES_MAX)
     }
 
-    /// The calling node, by the key of its certificate.
-    fn node<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
-        let hash = net::peer_key_hash(request).ok_or_else(denied)?;
+    /// The calling node, by the key of its certificate; `None` when it is none.
+    fn caller<T>(&self, request: &Request<T>) -> Option<NodeId> {
+        let hash = net::peer_key_hash(request)?;
         let view = self.view.borrow();
-        view.nodes.values().find(|node| node.tls_key_hash == hash).map(|node| node.id).ok_or_else(denied)
+        view.nodes.values().find(|node| node.tls_key_hash == hash).map(|node| node.id)
+    }
+
+    /// The calling node; nobody else is let in.
+    fn node<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        self.caller(request).ok_or_else(|| denied("the caller's certificate is no node's"))
     }
 
     /// Whether a node has a seat in a group: nobody else takes part in its consensus.
@@ -58,19 +63,19 @@ impl Service {
 
     /// A node, or a router of one of the cluster's organisations.
     fn node_or_router<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        if self.node(request).is_ok() {
+        if self.caller(request).is_some() {
             return Ok(());
         }
         match net::peer_identity(request) {
             Ok(peer) if peer.role == Role::Router => Ok(()),
-            _ => Err(denied()),
+            _ => Err(denied("the caller's certificate is neither a node's nor a router's")),
         }
     }
 }
 
-fn denied() -> Status {
+fn denied(why: &str) -> Status {
     let reject = ledger::Reject::AccessDenied;
-    tracing::warn!("a call was denied: the caller's certificate is neither a node's nor a router's");
+    tracing::warn!("a call was denied: {why}");
     Status::permission_denied(reject.to_string())
 }
 
@@ -83,7 +88,7 @@ impl NodeService for Service {
         let from = self.node(&request)?;
         let request = request.into_inner();
         if !self.is_member(GroupId(request.group), from) {
-            return Err(denied());
+            return Err(denied("the calling node has no seat in the group"));
         }
         let handle = self
             .hosted
