@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use cross_shard::stream::StreamLeaf;
-use cross_shard::{AckProof, Bundle};
+use cross_shard::stream::{StreamLeaf, extend, message_hash};
+use cross_shard::{AckProof, Bundle, InCursor, Message};
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId, Tick};
@@ -62,9 +62,9 @@ impl Outgoing {
 #[derive(Default)]
 struct Incoming {
     /// Cursor in state.
-    cursor: u64,
+    cursor: InCursor,
     /// Cursor once what we proposed is applied.
-    expected: u64,
+    expected: InCursor,
     /// Cursor that the source has been told of, with a proof.
     told: u64,
     target: usize,
@@ -86,6 +86,29 @@ fn path_of(leaves: &[StreamLeaf], peer: GroupId) -> Option<(StreamLeaf, MerklePa
     Some((leaves[index], merkle::prove(&hashes, index)?))
 }
 
+fn cursor_at(leaf: &StreamLeaf) -> InCursor {
+    InCursor { next_seq: leaf.next_seq, chain: leaf.chain }
+}
+
+/// The cursor behind a bundle that continues `from`, if its messages are what the source's chain
+/// contains there. The certificate speaks for the head of the stream only; that these messages lead
+/// to it shows in the chain, as on delivery.
+fn behind(bundle: &Bundle, from: InCursor) -> Option<InCursor> {
+    let known = usize::try_from(from.next_seq.checked_sub(bundle.first_seq)?).ok()?;
+    let InCursor { next_seq: mut seq, mut chain } = from;
+    for message in bundle.messages.get(known..)? {
+        borsh::from_slice::<Message>(message).ok()?;
+        chain = extend(&chain, seq, &message_hash(message));
+        seq += 1;
+    }
+    let after = InCursor { next_seq: seq, chain };
+    for hash in &bundle.tail {
+        chain = extend(&chain, seq, hash);
+        seq += 1;
+    }
+    (chain == bundle.leaf.chain).then_some(after)
+}
+
 impl Mailroom {
     pub(super) fn reset(&mut self, outbox: &[OutboxView], inbox: &[StreamLeaf]) {
         self.outgoing.clear();
@@ -99,8 +122,8 @@ impl Mailroom {
         }
         for leaf in inbox {
             let stream = self.incoming.entry(leaf.peer).or_default();
-            stream.cursor = leaf.next_seq;
-            stream.expected = leaf.next_seq;
+            stream.cursor = cursor_at(leaf);
+            stream.expected = stream.cursor;
         }
     }
 
@@ -135,8 +158,10 @@ impl Mailroom {
         }
         for leaf in &block.inbox {
             let stream = self.incoming.entry(leaf.peer).or_default();
-            stream.cursor = leaf.next_seq;
-            stream.expected = stream.expected.max(leaf.next_seq);
+            stream.cursor = cursor_at(leaf);
+            if stream.expected.next_seq < leaf.next_seq {
+                stream.expected = stream.cursor;
+            }
         }
         for outcome in &block.outcomes {
             match outcome {
@@ -215,8 +240,10 @@ impl Mailroom {
         }
     }
 
-    /// Takes a bundle that continues what we have and holds; it is then counted as expected. One
-    /// whose committee is not known yet is parked until the beacon's mail brings it.
+    /// Takes a bundle that continues what we have and holds as a whole, so that it will be taken when
+    /// it is delivered; it is then counted as expected. Anything less must not move what is expected:
+    /// it would keep the genuine mail out. One whose committee is not known yet is parked until the
+    /// beacon's mail brings it.
     pub(super) fn accept(
         &mut self,
         bundle: Bundle,
@@ -225,14 +252,15 @@ impl Mailroom {
     ) -> Option<Bundle> {
         let stream = self.incoming.get_mut(&bundle.source)?;
         let end = bundle.first_seq.saturating_add(bundle.messages.len() as u64);
-        if bundle.dest != config.group || bundle.first_seq > stream.expected || end <= stream.expected {
+        let expected = stream.expected.next_seq;
+        if bundle.dest != config.group || bundle.first_seq > expected || end <= expected {
             return None;
         }
         let mut lookup =
             |group: GroupId, hash: Hash32| committees.get(&group).filter(|committee| committee.hash() == hash).cloned();
         match bundle.check(&mut lookup) {
             Ok(()) => {
-                stream.expected = end;
+                stream.expected = behind(&bundle, stream.expected)?;
                 Some(bundle)
             }
             Err(Reject::CommitteeUnknown) => {
@@ -314,7 +342,7 @@ impl Mailroom {
         });
         stream.told = proved.as_ref().map_or(stream.told, |proof| proof.leaf.next_seq);
         let message =
-            PeerMessage::Pull { dest: config.group, node: config.node, next_seq: stream.expected, ack: proved };
+            PeerMessage::Pull { dest: config.group, node: config.node, next_seq: stream.expected.next_seq, ack: proved };
         let node = committee.members[stream.target % committee.members.len()].node;
         out.push(Output::Send { node, group: source, message });
     }

@@ -125,6 +125,39 @@ fn mail_for_another_group_or_with_a_false_proof_is_ignored() {
     assert!(taken(&good));
 }
 
+#[test]
+fn a_bundle_off_the_chain_does_not_keep_the_genuine_one_out() {
+    let sent = credits(5);
+    let mut mailroom = receiving(&sent[..1]);
+    let good = bundle_from_peer(&committee(PEER, 0), &sent, 1, 3);
+    // Certificate, path and counts are genuine in all of these; what they carry is not.
+    let other = cross_shard::stream::message_hash(b"other");
+    let forgeries = [
+        Bundle { messages: vec![sent[2].clone(), sent[1].clone()], ..good.clone() },
+        Bundle { messages: vec![sent[1].clone(), sent[4].clone()], ..good.clone() },
+        Bundle { messages: vec![sent[1].clone(), b"no message".to_vec()], ..good.clone() },
+        Bundle { tail: vec![other; good.tail.len()], ..good.clone() },
+        Bundle { tail: good.tail.iter().rev().copied().collect(), ..good.clone() },
+    ];
+    for (number, forged) in forgeries.into_iter().enumerate() {
+        assert_eq!(forged.check(&mut |group, _| Some(committee(group, 0))), Ok(()), "forgery {number}");
+        assert!(mailroom.accept(forged, &config(1), &known()).is_none(), "forgery {number}");
+    }
+    assert!(mailroom.accept(good, &config(1), &known()).is_some());
+    assert!(accept(&mut mailroom, &sent, 3, 5), "and what comes after it continues it");
+}
+
+#[test]
+fn what_is_expected_continues_the_state_again_when_a_block_went_further() {
+    let sent = credits(6);
+    let mut mailroom = receiving(&sent[..1]);
+    assert!(accept(&mut mailroom, &sent, 1, 2));
+    // Another leader's entry brought more than we had proposed.
+    let inbox = vec![stream_head(PEER, &sent[..4])];
+    mailroom.committed(&CommittedBlock { inbox, ..block(header(SHARD, 1)) });
+    assert!(accept(&mut mailroom, &sent, 4, 6));
+}
+
 /// Takes bundles as the machine of [`PEER`] does and returns how many messages there were.
 fn deliver_all(bundles: &[&Bundle]) -> u64 {
     let mut state: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
