@@ -404,7 +404,17 @@ impl GroupDriver {
                     self.bundle(bundle);
                 }
             }
-            PeerMessage::Serving { source } => self.mailroom.serving(source),
+            PeerMessage::Probe { dest, next_seq } => {
+                if self.is_member(dest, from) {
+                    Mailroom::probed(dest, from, next_seq, self.certifier.latest(), out);
+                }
+            }
+            PeerMessage::Head(proof) => {
+                if self.leads {
+                    self.mailroom.head(&self.config, now, from, &proof, &self.committees);
+                }
+            }
+            PeerMessage::Serving { source } => self.mailroom.serving(source, from, &self.committees),
             PeerMessage::Ack(proof) => self.take_ack(proof, out),
             PeerMessage::Checkpoint(certificate) => {
                 if self.leads && self.config.group == GroupId::BEACON {
@@ -459,7 +469,8 @@ impl GroupDriver {
             }
         }
         if self.leads {
-            self.mailroom.pull(&self.config, now, self.certifier.latest(), &self.committees, out);
+            let has_room = self.batcher.has_room_for_bundle();
+            self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);
         }
         self.mailroom.expire(now);
         self.flush(now, out);
