@@ -11,6 +11,7 @@ mod mail;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use beacon::limits::CHECKPOINT_BYTES_MAX;
 use bytes::Bytes;
 use cross_shard::stream::StreamLeaf;
 use ledger::certificate::Certificate;
@@ -346,6 +347,7 @@ impl GroupDriver {
             if self.leads
                 && self.config.group != GroupId::BEACON
                 && height.0 >= self.last_checkpoint.0 + self.config.checkpoint_every
+                && fits_checkpoint(&certificate)
             {
                 self.last_checkpoint = height;
                 for node in self.nodes_of(GroupId::BEACON) {
@@ -416,13 +418,25 @@ impl GroupDriver {
             }
             PeerMessage::Serving { source } => self.mailroom.serving(source, from, &self.committees),
             PeerMessage::Ack(proof) => self.take_ack(proof, out),
-            PeerMessage::Checkpoint(certificate) => {
-                if self.leads && self.config.group == GroupId::BEACON {
-                    self.batcher.push_checkpoint(certificate);
-                }
-            }
+            PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate),
         }
         self.flush(now, out);
+    }
+
+    /// Takes a group's certificate into the beacon's next entry, from a member of the group and judged
+    /// by its committee in force: what is sequenced costs every replica, and a forged height would
+    /// stand in the way of the real one.
+    fn checkpoint(&mut self, from: NodeId, certificate: Certificate) {
+        let header = &certificate.header;
+        if !self.leads || self.config.group != GroupId::BEACON || !fits_checkpoint(&certificate) {
+            return;
+        }
+        let Some(committee) = self.committees.get(&header.group).filter(|known| known.index_of(from).is_some()) else {
+            return;
+        };
+        if self.batcher.misses_checkpoint(header) && certificate.verify(committee).is_ok() {
+            self.batcher.push_checkpoint(certificate);
+        }
     }
 
     fn is_member(&self, group: GroupId, node: NodeId) -> bool {
@@ -489,6 +503,12 @@ impl GroupDriver {
         }
         self.timer(now, out);
     }
+}
+
+/// Whether the beacon takes a certificate of this size. A block that touched very many assets has a
+/// larger header; the group then checkpoints with its next one.
+fn fits_checkpoint(certificate: &Certificate) -> bool {
+    borsh::object_length(certificate).is_ok_and(|bytes| bytes <= CHECKPOINT_BYTES_MAX)
 }
 
 impl Driver for GroupDriver {

@@ -244,6 +244,49 @@ fn losing_leadership_returns_what_is_queued() {
     assert!(proposed(&bench.role(true, Some(NodeId(1)))).is_empty(), "nothing is proposed twice");
 }
 
+#[test]
+fn the_beacon_takes_only_checkpoints_that_hold() {
+    let mut driver = GroupDriver::new(DriverConfig { group: GroupId::BEACON, ..config(7) });
+    let mut step = |input| {
+        let mut out = Vec::new();
+        driver.step(Tick(0), input, &mut out);
+        proposed(&out)
+    };
+    let first = header(GroupId::BEACON, 0);
+    let view = SystemView { header_hash: first.hash(), header: Arc::new(first), outbox: Vec::new(), ..system(0) };
+    step(Input::System(view));
+    let take = |from: u32, certificate: &Certificate| Input::Peer {
+        from: NodeId(from),
+        message: Box::new(PeerMessage::Checkpoint(certificate.clone())),
+    };
+    let good = support::certify(header(SHARD, 64));
+    assert!(step(take(1, &good)).is_empty(), "it does not lead");
+    step(Input::Role { leads: true, leader: Some(NodeId(7)) });
+
+    assert!(step(take(4, &good)).is_empty(), "by a node that is not in the group");
+    let mut far = support::certify(header(SHARD, 1_000_000));
+    far.signatures[1].1 = support::node_key(50).sign(&far.header.hash());
+    assert!(step(take(1, &far)).is_empty(), "a forged height");
+    let mut weak = support::certify(header(SHARD, 64));
+    weak.signatures.truncate(1);
+    assert!(step(take(1, &weak)).is_empty(), "too few signatures");
+    let line = ledger::flow::FlowLine::default();
+    let count = CHECKPOINT_BYTES_MAX / borsh::object_length(&line).expect("it encodes") + 1;
+    let large = support::certify(Header { value_flow: vec![line; count], ..header(SHARD, 128) });
+    assert_eq!(large.verify(&committee(SHARD, 0)), Ok(()));
+    assert!(step(take(1, &large)).is_empty(), "too large");
+
+    let expected = Command::Checkpoint(borsh::to_vec(&good).expect("writing to memory does not fail"));
+    assert_eq!(step(take(1, &good)), [expected], "none of them stood in its way");
+    step(Input::Proposed { id: 0, accepted: true });
+    assert!(step(take(2, &good)).is_empty(), "it is not sequenced again and again");
+    assert!(step(take(2, &support::certify(header(SHARD, 63)))).is_empty(), "nor an older one");
+    let other = support::certify(Header { state_root: Hash32([7; 32]), ..header(SHARD, 64) });
+    assert_eq!(step(take(2, &other)).len(), 1, "but a contradiction is, which is evidence");
+    step(Input::Proposed { id: 1, accepted: true });
+    assert_eq!(step(take(2, &support::certify(header(SHARD, 65)))).len(), 1);
+}
+
 /// The replicas of [`PEER`], with the signatures that they send each other on their way.
 struct Sources(BTreeMap<u32, GroupDriver>);
 
