@@ -181,8 +181,25 @@ pub enum Output {
         /// Why.
         reject: Reject,
     },
-    /// Something an operator must know.
-    Alarm(String),
+    /// Something an operator must know, and that no time mends.
+    Alarm {
+        /// One alarm is shown for each.
+        cause: Cause,
+        /// What happened, and what it means.
+        text: String,
+    },
+    /// This replica's state is wrong: nothing of it may be served any more, and the group must not go
+    /// on here. The text says why.
+    Stop(String),
+}
+
+/// What a lasting alarm of a driver is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A block carries a signature that does not hold.
+    ForgedBlock,
+    /// This node signed another header than this replica has.
+    Divergence(NodeId),
 }
 
 /// The driver of one replica.
@@ -290,11 +307,14 @@ impl GroupDriver {
             let lowest = self.distrusts.map_or(height, |known| known.min(height));
             self.distrusts = Some(lowest);
             self.unattested.split_off(&lowest);
-            out.push(Output::Alarm(format!(
-                "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
-                 anything after it: its leader forged or its memory is damaged",
-                self.config.group
-            )));
+            out.push(Output::Alarm {
+                cause: Cause::ForgedBlock,
+                text: format!(
+                    "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
+                     anything after it: its leader forged or its memory is damaged",
+                    self.config.group
+                ),
+            });
             return;
         }
         if let Some(checked) = self.unattested.get_mut(&height) {
@@ -332,10 +352,13 @@ impl GroupDriver {
         let Some(committee) = self.committees.get(&self.config.group) else { return };
         match self.certifier.gather(attestation, committee) {
             certify::Gathered::Nothing => {}
-            certify::Gathered::Divergence(node, height) => out.push(Output::Alarm(format!(
-                "node {node} signed another header than this replica at height {height} of {}",
-                self.config.group
-            ))),
+            certify::Gathered::Divergence(node, height) => out.push(Output::Alarm {
+                cause: Cause::Divergence(node),
+                text: format!(
+                    "node {node} signed another header than this replica at height {height} of {}",
+                    self.config.group
+                ),
+            }),
             certify::Gathered::Certificate(certificate) => self.certified(now, *certificate, out),
         }
     }
@@ -382,9 +405,8 @@ impl GroupDriver {
                 match self.certifier.adopt(&certificate, committee) {
                     certify::Adopted::Nothing => {}
                     certify::Adopted::News => self.certified(now, certificate, out),
-                    certify::Adopted::Contradiction => out.push(Output::Alarm(format!(
-                        "a majority certified another header than this replica has at height {} of {}: its state is \
-                         wrong; stop it and let it start from a snapshot",
+                    certify::Adopted::Contradiction => out.push(Output::Stop(format!(
+                        "a majority certified another header than this replica has at height {} of {}: its state is wrong",
                         certificate.header.height, self.config.group
                     ))),
                 }

@@ -124,7 +124,7 @@ fn nothing_at_or_after_a_forged_block_is_attested() {
     for height in 1..=4 {
         assert!(attested(&bench.committed(height, vec![parsed()])).is_empty());
     }
-    assert!(matches!(&bench.verified(3, false)[..], [Output::Alarm(_)]));
+    assert!(matches!(&bench.verified(3, false)[..], [Output::Alarm { cause: Cause::ForgedBlock, .. }]));
     assert!(attested(&bench.verified(4, true)).is_empty());
     assert!(attested(&bench.verified(2, true)).is_empty());
     assert_eq!(attested(&bench.verified(1, true)), [1, 2], "what stands before it is not touched");
@@ -285,6 +285,18 @@ fn the_beacon_takes_only_checkpoints_that_hold() {
     assert_eq!(step(take(2, &other)).len(), 1, "but a contradiction is, which is evidence");
     step(Input::Proposed { id: 1, accepted: true });
     assert_eq!(step(take(2, &support::certify(header(SHARD, 65)))).len(), 1);
+}
+
+#[test]
+fn a_replica_whose_state_a_majority_contradicts_asks_to_be_stopped() {
+    let mut bench = Bench::new();
+    bench.committed(1, Vec::new());
+    let other = Header { state_root: Hash32([7; 32]), ..header(SHARD, 1) };
+    let mut weak = support::certify(other.clone());
+    weak.signatures.truncate(1);
+    assert!(bench.peer(2, PeerMessage::Certified(weak)).is_empty(), "nobody is stopped without a majority");
+    let out = bench.peer(2, PeerMessage::Certified(support::certify(other)));
+    assert!(matches!(&out[..], [Output::Stop(why)] if why.contains("height 1 of shard-0")), "{out:?}");
 }
 
 /// The replicas of [`PEER`], with the signatures that they send each other on their way.
