@@ -26,9 +26,12 @@ pub const COMMANDS_OPEN_MAX: usize = 4096;
 pub const PROPOSALS_MAX: usize = 64;
 /// Divergences kept for one group; the first ones are the evidence, more add nothing.
 pub const DIVERGENCES_MAX: usize = 8;
+/// Encoded certificate of a checkpoint.
+pub const CHECKPOINT_BYTES_MAX: usize = 256 * 1024;
 
 const _: () = assert!(CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX, "a CA certificate fits into a command");
 const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
+const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several checkpoints fit into a batch");
 const _: () = assert!(COMMITTEE_MAX <= NODES_MAX, "the largest committee can be seated");
 const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256) + NODES_MAX * 1024 < GRPC_BYTES_MAX,

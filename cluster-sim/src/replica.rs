@@ -440,7 +440,9 @@ impl Replica {
                 out.push(Effect::Saw(Seen::PeerTook { node: self.node, group: self.group, dest, next_seq }));
             }
             driver::Output::Refuse { txs, reject } => self.refuse(&txs, reject, out),
-            driver::Output::Alarm(text) => out.push(Effect::Broken(format!("alarm on node {}: {text}", self.node))),
+            driver::Output::Alarm { text, .. } | driver::Output::Stop(text) => {
+                out.push(Effect::Broken(format!("alarm on node {}: {text}", self.node)));
+            }
         }
     }
 

@@ -127,5 +127,7 @@ fn peer(message: &PeerMessage) -> String {
         PeerMessage::Checkpoint(certificate) => {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
         }
+        PeerMessage::Probe { dest, next_seq } => format!("probe for {dest} from {next_seq}"),
+        PeerMessage::Head(proof) => format!("proof of head {}", proof.leaf.next_seq),
     }
 }

@@ -8,14 +8,14 @@ mod support;
 mod vectors;
 
 use consensus::port::{AppliedState, Position};
-use cross_shard::StreamLeaf;
+use cross_shard::{Bundle, StreamLeaf};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{GroupId, Height, NodeId, TimeMs, TxId};
 use ledger::{Outcome, Receipt, Reject};
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::genesis::{genesis_state, writes_hash};
-use shard_node::core::peer::PeerMessage;
+use shard_node::core::peer::{HeadProof, PeerMessage};
 use shard_node::core::records::{BlockRecord, ReceiptPlace};
 use support::{GROUPS, NOW, PEER, SHARD};
 use vectors::{Vectors, refuses_other_lengths};
@@ -73,6 +73,8 @@ fn every_peer_message() -> Vec<PeerMessage> {
     let sent = support::credits(3);
     let header = support::header(SHARD, 7);
     let ack = support::ack_from_peer(&sent);
+    let Bundle { leaf, path, certificate, .. } = support::bundle_from_peer(&support::committee(PEER, 0), &sent, 0, 3);
+    let head = HeadProof { version: 1, leaf, path, certificate };
     let pull = |ack| PeerMessage::Pull { dest: PEER, node: NodeId(4), next_seq: 3, ack };
     vec![
         PeerMessage::Attest { attestation: support::attestation(1, &header), wants_certificate: true },
@@ -83,6 +85,8 @@ fn every_peer_message() -> Vec<PeerMessage> {
         PeerMessage::Bundle(support::bundle_from_peer(&support::committee(PEER, 0), &sent, 0, 2)),
         PeerMessage::Ack(ack),
         PeerMessage::Checkpoint(support::certify(header)),
+        PeerMessage::Probe { dest: PEER, next_seq: 3 },
+        PeerMessage::Head(head),
     ]
 }
 
@@ -97,6 +101,8 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::Bundle(_) => "bundle",
         PeerMessage::Ack(_) => "acknowledgement",
         PeerMessage::Checkpoint(_) => "checkpoint",
+        PeerMessage::Probe { .. } => "probe",
+        PeerMessage::Head(_) => "head",
     }
 }
 

@@ -17,4 +17,4 @@ pub mod records;
 
 #[cfg(test)]
 #[path = "../../tests/support/mod.rs"]
-mod support;
+pub(crate) mod support;

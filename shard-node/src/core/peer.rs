@@ -1,10 +1,11 @@
 //! What replicas tell each other outside consensus: attestations, certificates, pulls, bundles,
-//! proofs of cursors and checkpoints. Every message may be lost, repeated or late.
+//! proofs of cursors and stream heads, checkpoints. Every message may be lost, repeated or late.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use cross_shard::{AckProof, Bundle};
+use cross_shard::{AckProof, Bundle, StreamLeaf};
 use ledger::certificate::{Attestation, Certificate};
 use ledger::ids::{GroupId, NodeId};
+use ledger::merkle::MerklePath;
 
 /// One message to the replica of a group on a node. Variants are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -41,6 +42,29 @@ pub enum PeerMessage {
     Ack(AckProof),
     /// A group's certificate for the beacon.
     Checkpoint(Certificate),
+    /// A replica of `dest` asks whether there is certified mail from `next_seq` on, without a
+    /// subscription. Answered with [`PeerMessage::Head`], or not at all.
+    Probe {
+        /// Group that asks.
+        dest: GroupId,
+        /// Where the mail that it has ends.
+        next_seq: u64,
+    },
+    /// How far a stream is certified.
+    Head(HeadProof),
+}
+
+/// Proof that a group has certified mail for another one up to `leaf.next_seq`.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct HeadProof {
+    /// Format version, 1.
+    pub version: u8,
+    /// The head of the stream; `peer` is the destination, to whom this goes.
+    pub leaf: StreamLeaf,
+    /// From the leaf to the header's `outbox_root`.
+    pub path: MerklePath,
+    /// A certified header of the source.
+    pub certificate: Certificate,
 }
 
 impl PeerMessage {

@@ -29,7 +29,7 @@ use ledger::view::{ReadFault, StateReader, View};
 use ledger::{Certificate, SignedTx};
 use parking_lot::Mutex;
 use rayon::prelude::*;
-use storage::{Kv, LogStore, PlainCipher, SharedResources, WriteBatch};
+use storage::{LogStore, PlainCipher, SharedResources, WriteBatch};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,6 +40,7 @@ use crate::core::executor::RefusedTx;
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 use crate::core::records::BlockRecord;
+use crate::server::alarms::{Alarms, Cause};
 use crate::server::clock::{Clock, Offsets, median_offset_ms};
 use crate::server::ingest::{Arrivals, Checked, Waiters, verification_mark};
 use crate::server::links::{Links, Transport};
@@ -225,7 +226,7 @@ impl OpenGroup {
         let (certified_out, certified) = watch::channel(None);
         let waiters = Arc::new(Waiters::default());
         let attested = Arc::new(AtomicU64::new(0));
-        let alarms = Arc::new(Alarms::default());
+        let alarms = Arc::new(Alarms::new(group));
         let checked = Arc::new(Mutex::new(lru::LruCache::new(
             std::num::NonZeroUsize::new(CHECKED_MAX).expect("the bound is not zero"),
         )));
@@ -309,17 +310,27 @@ impl GroupHandle {
         let _ = self.inputs.try_send(Input::Peer { from, message: Box::new(message) });
     }
 
-    /// The engine's view of this replica.
+    /// Why the group has stopped on this node, if it has.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        self.share.halt.reason().or_else(|| self.raft.role().borrow().stopped.clone())
+    }
+
+    /// The engine's view of this replica. One that has stopped leads nobody.
     #[must_use]
     pub fn role(&self) -> RoleView {
-        self.raft.role().borrow().clone()
+        let role = self.raft.role().borrow().clone();
+        match self.share.halt.reason() {
+            Some(reason) => RoleView { leads: false, leader: None, stopped: Some(reason), ..role },
+            None => role,
+        }
     }
 }
 
 /// Reads what a driver starts from.
 fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> Result<SystemView, ReadFault> {
     let db = share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
-    let reader = DbReader(&db);
+    let reader = DbReader(&*db);
     // The position and the rest come from one moment only while nothing is applied; a later block
     // announces itself anyway.
     let applied = share.stand.lock().applied.clone();
@@ -369,41 +380,6 @@ fn committees(view: &mut View<'_>, genesis: &Genesis) -> Vec<Committee> {
         .collect()
 }
 
-/// What an operator must know of a group. An alarm is shown while its cause lasts: one that is not
-/// raised again goes away, except where the group cannot mend itself.
-#[derive(Default)]
-pub struct Alarms {
-    raised: Mutex<Vec<(String, std::time::Instant)>>,
-}
-
-/// How long an alarm is shown after it was raised last.
-const ALARM_SHOWN: Duration = Duration::from_secs(60);
-/// Different alarms kept per group.
-const ALARMS_MAX: usize = 16;
-
-impl Alarms {
-    fn raise(&self, group: GroupId, text: String) {
-        let mut raised = self.raised.lock();
-        let now = std::time::Instant::now();
-        if let Some(known) = raised.iter_mut().find(|(known, _)| *known == text) {
-            known.1 = now;
-            return;
-        }
-        tracing::warn!(%group, "{text}");
-        raised.push((text, now));
-        let extra = raised.len().saturating_sub(ALARMS_MAX);
-        raised.drain(..extra);
-    }
-
-    /// The alarms of the last minute.
-    #[must_use]
-    pub fn current(&self) -> Vec<String> {
-        let mut raised = self.raised.lock();
-        raised.retain(|(_, at)| at.elapsed() < ALARM_SHOWN);
-        raised.iter().map(|(text, _)| text.clone()).collect()
-    }
-}
-
 struct GroupTask {
     context: HostContext,
     group: GroupId,
@@ -439,10 +415,11 @@ impl GroupTask {
         let mut roles: Option<watch::Receiver<RoleView>> = None;
         let mut timer = tokio::time::interval(TIMER);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let stop = self.context.stop.clone();
+        let (stop, halt) = (self.context.stop.clone(), self.share.halt.clone());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = halt.stopped() => break self.halted(),
                 Some(what) = committing.recv() => self.committing(what),
                 Some(input) = inputs.recv() => self.step(input),
                 started = async { raft.as_mut().expect("guarded").await }, if raft.is_some() => {
@@ -500,13 +477,24 @@ impl GroupTask {
         sender
     }
 
+    /// The group has stopped here: from now on nobody is answered, and the engine ends, so that it
+    /// neither leads nor votes with a state that is not to be trusted.
+    fn halted(&mut self) {
+        let reason = self.share.halt.reason().unwrap_or_default();
+        self.alarms.last(Cause::Stopped, format!("{} stopped on this node: {reason}", self.group));
+        self.context.changed.notify_one();
+        if let Some(raft) = self.raft.take() {
+            self.context.tasks.spawn(async move { raft.shutdown().await });
+        }
+    }
+
     fn role(&mut self, role: &RoleView) {
         let lost = self.leads && !role.leads;
         let moved = self.leads != role.leads || self.leader != role.leader;
         self.leads = role.leads;
         self.leader = role.leader;
         if let Some(reason) = &role.stopped {
-            self.alarm(format!("{} stopped on this node: {reason}", self.group));
+            self.share.halt.stop(reason);
         }
         if moved {
             self.context.changed.notify_one();
@@ -545,7 +533,7 @@ impl GroupTask {
     }
 
     fn alarm(&self, text: String) {
-        self.alarms.raise(self.group, text);
+        self.alarms.pass(text);
     }
 
     fn committing(&mut self, what: Committing) {
@@ -596,7 +584,7 @@ impl GroupTask {
 
     fn reread_committees(&mut self) {
         let Some(db) = self.share.state.db() else { return };
-        let reader = DbReader(&db);
+        let reader = DbReader(&*db);
         let all = committees(&mut View::new(&reader), &self.context.genesis);
         self.members = members(&all, self.group);
         self.step(Input::Committees(all));
@@ -615,6 +603,9 @@ impl GroupTask {
     }
 
     fn step(&mut self, input: Input) {
+        if self.share.halt.is_stopped() {
+            return;
+        }
         let mut out = Vec::new();
         self.driver.step(self.context.clock.tick(), input, &mut out);
         self.attested.store(self.driver.attested().0, Ordering::Relaxed);
@@ -648,7 +639,8 @@ impl GroupTask {
                     }
                 }
             }
-            Output::Alarm(text) => self.alarm(text),
+            Output::Alarm { cause, text } => self.alarms.last(Cause::Driver(cause), text),
+            Output::Stop(reason) => self.share.halt.stop(reason),
         }
     }
 
@@ -735,5 +727,9 @@ pub fn guarded_now(context: &HostContext, members: &[NodeId]) -> TimeMs {
 /// [`ReadFault`] while the state is closed.
 pub fn with_reader<T>(share: &ReplicaShare, work: impl FnOnce(&dyn StateReader) -> T) -> Result<T, ReadFault> {
     let db = share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
-    Ok(work(&DbReader(&db)))
+    Ok(work(&DbReader(&*db)))
 }
+
+#[cfg(test)]
+#[path = "group_tests.rs"]
+mod tests;

@@ -50,7 +50,7 @@ impl Hosted {
             return self.refuse_all(&batch.txs, reject, None, reply);
         };
         let role = handle.role();
-        if role.stopped.is_some() {
+        if handle.stopped().is_some() {
             return self.refuse_all(&batch.txs, Reject::GroupStopped, role.leader, reply);
         }
         if !role.leads {

@@ -5,9 +5,11 @@
 //! way in for transactions, [`links`] the way to other nodes, [`service`] the gRPC surface. It
 //! decides nothing about money: that happened in `core`.
 
+pub mod alarms;
 pub mod clock;
 pub mod config;
 pub mod group;
+pub mod halt;
 pub mod ingest;
 pub mod links;
 pub mod local;
@@ -19,6 +21,8 @@ pub mod replies;
 pub mod service;
 pub mod socket;
 pub mod status;
+#[cfg(test)]
+mod testing;
 
 pub use config::NodeConfig;
 pub use node::{Node, NodeError};

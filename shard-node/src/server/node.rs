@@ -425,7 +425,7 @@ async fn publish(hosted: Arc<Hosted>, view: Arc<watch::Sender<Arc<ClusterView>>>
 fn registry_view(handle: &GroupHandle, revision: &mut u64) -> Option<(u64, beacon::view::ClusterView)> {
     let height = handle.share.stand.lock().applied.height.0;
     let db = handle.share.state.db()?;
-    let reader = crate::server::replica::DbReader(&db);
+    let reader = crate::server::replica::DbReader(&*db);
     let found = beacon::view::ClusterView::revision_of(&reader)
         .and_then(|now| if now == *revision { Ok(None) } else { beacon::view::ClusterView::read(&reader).map(Some) });
     match found {

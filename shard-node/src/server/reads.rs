@@ -20,7 +20,7 @@ use ledger::view::{ReadFault, StateReader};
 use ledger::{Certificate, Committee, Hash32, schema};
 use proto::views::{BlockView, HistoryChange, HistoryPage};
 use proto::{edge, v1, views};
-use storage::{KeyRange, Kv, StateDb};
+use storage::{KeyRange, StateDb};
 use v1::query_request::Query;
 
 use crate::core::records::{BlockRecord, ReceiptPlace};
@@ -85,8 +85,17 @@ pub async fn answer(handle: &GroupHandle, request: v1::QueryRequest) -> v1::Quer
     }
 }
 
+/// Nothing is read of a group that has stopped here: its state may be wrong, or behind its tree.
+fn runs(handle: &GroupHandle) -> Result<(), Failure> {
+    match handle.stopped() {
+        Some(reason) => Err(Failure::Refused(Reject::GroupStopped, reason, None)),
+        None => Ok(()),
+    }
+}
+
 async fn try_answer(handle: &GroupHandle, request: v1::QueryRequest) -> Result<v1::QueryReply, Failure> {
     reach(handle, &request).await?;
+    runs(handle)?;
     let height = handle.share.stand.lock().applied.height;
     let query = request.query.ok_or_else(|| refuse(Reject::Malformed))?;
     let mut reply = v1::QueryReply { group: handle.group.0, height: height.0, ..v1::QueryReply::default() };
@@ -206,7 +215,7 @@ fn decoded<T: borsh::BorshDeserialize>(bytes: &[u8]) -> Result<T, ReadFault> {
 fn asset(handle: &GroupHandle, id: &AssetId) -> Result<Option<AssetDef>, Failure> {
     if handle.group == GroupId::BEACON {
         let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
-        let reader = DbReader(&db);
+        let reader = DbReader(&*db);
         let mut view = ledger::view::View::new(&reader);
         return Ok(beacon::registry::asset(&mut view, id));
     }
@@ -231,7 +240,7 @@ fn history(handle: &GroupHandle, address: &Address, before: Height, limit: u32) 
     let limit = (limit as usize).clamp(1, HISTORY_LINES_MAX);
     let prefix = schema::history_prefix(address);
     let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
-    let reader = DbReader(&db);
+    let reader = DbReader(&*db);
     // Newest first: walk back in windows of heights until the page is full.
     let top = before.0.min(handle.share.stand.lock().applied.height.0 + 1);
     let (mut until, mut width) = (top, 64u64);
@@ -326,6 +335,7 @@ async fn prove_account(handle: &GroupHandle, address: Address) -> Result<v1::Que
     // Entries and path under one lock: the next block cannot come between them.
     let (height, record, claim) = {
         let mut stand = handle.share.stand.lock();
+        runs(handle)?;
         let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
         let proof = stand.tree.prove(&position).map_err(|_| refuse(Reject::WrongShard))?;
         let record = DbReader(&db).get(&key)?;

@@ -18,14 +18,15 @@ use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
 use ledger::view::{ReadFault, StateReader};
 use parking_lot::{Mutex, RwLock};
-use storage::{KeyRange, Kv, PlainCipher, SharedResources, StateDb, StateIdentity, WriteBatch};
+use storage::{KeyRange, Kv, KvView, PlainCipher, SharedResources, StateDb, StateIdentity, WriteBatch};
 use tokio::sync::mpsc;
 
 use crate::core::applied::AppliedRecord;
 use crate::core::driver::CommittedBlock;
-use crate::core::executor::{self, GroupConstants, RefusedTx};
+use crate::core::executor::{self, ExecutedBlock, GroupConstants, RefusedTx};
 use crate::core::genesis::genesis_state;
 use crate::core::machine::CommandOutcome;
+use crate::server::halt::Halt;
 
 /// Newest format of the state database that this program reads and writes.
 pub const STATE_FORMAT: u32 = 1;
@@ -52,13 +53,13 @@ pub enum Committing {
 /// Reads of a group's database, shared with everybody who answers questions.
 #[derive(Clone)]
 pub struct StateHandle {
-    db: Arc<RwLock<Option<Arc<StateDb>>>>,
+    db: Arc<RwLock<Option<Arc<dyn Kv>>>>,
 }
 
 impl StateHandle {
     /// The database, or `None` while a snapshot is being installed or the group has stopped.
     #[must_use]
-    pub fn db(&self) -> Option<Arc<StateDb>> {
+    pub fn db(&self) -> Option<Arc<dyn Kv>> {
         self.db.read().clone()
     }
 
@@ -73,7 +74,7 @@ impl StateHandle {
     /// [`ReadFault`] when the database fails, is closed, or holds foreign bytes.
     pub fn load<T: borsh::BorshDeserialize>(&self, key: &[u8]) -> Result<Option<T>, ReadFault> {
         let db = self.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
-        match DbReader(&db).get(key)? {
+        match DbReader(&*db).get(key)? {
             Some(bytes) => borsh::from_slice(&bytes).map(Some).map_err(|error| ReadFault(error.to_string())),
             None => Ok(None),
         }
@@ -81,13 +82,34 @@ impl StateHandle {
 }
 
 /// A database as the pure core reads it.
-pub struct DbReader<'a>(pub &'a StateDb);
+pub struct DbReader<'a>(pub &'a dyn Kv);
 
 fn fault(error: storage::StorageError) -> ReadFault {
     ReadFault(format!("{}: {error}", error.code()))
 }
 
 impl StateReader for DbReader<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadFault> {
+        self.0.get(key).map_err(fault)
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        self.0.scan(KeyRange::prefix(prefix), usize::MAX).map_err(fault)
+    }
+}
+
+/// One moment of a database as the pure core reads it: nothing that is applied meanwhile shows.
+pub struct ViewReader<'a>(pub Box<dyn KvView + 'a>);
+
+impl<'a> ViewReader<'a> {
+    /// The database as it is now.
+    #[must_use]
+    pub fn of(db: &'a dyn Kv) -> Self {
+        Self(db.snapshot_view())
+    }
+}
+
+impl StateReader for ViewReader<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadFault> {
         self.0.get(key).map_err(fault)
     }
@@ -114,6 +136,7 @@ pub struct Replica {
     state: StateHandle,
     stand: Arc<Mutex<Stand>>,
     effects: mpsc::Sender<Committing>,
+    halt: Halt,
     /// Bytes written into the state database.
     written_bytes: Arc<AtomicU64>,
     /// Transactions that got a receipt.
@@ -125,8 +148,11 @@ pub struct Replica {
 pub struct ReplicaShare {
     /// Reads.
     pub state: StateHandle,
-    /// Tree and position.
+    /// Tree and position. Whoever reads both tree and state looks at `halt` under this lock: after a
+    /// failure the tree may be ahead of what was written.
     pub stand: Arc<Mutex<Stand>>,
+    /// Whether the group has stopped here.
+    pub halt: Halt,
     /// Bytes written into the state database.
     pub written_bytes: Arc<AtomicU64>,
     /// Transactions that got a receipt.
@@ -207,10 +233,11 @@ impl Replica {
         if reader.get(&schema::applied())?.is_none() {
             write_genesis(&db, genesis, group)?;
         }
-        let stand = rebuild(&db, group)?;
+        let stand = rebuild(&db, &db.folder().display().to_string(), group)?;
         let share = ReplicaShare {
             state: StateHandle { db: Arc::new(RwLock::new(Some(Arc::new(db)))) },
             stand: Arc::new(Mutex::new(stand)),
+            halt: Halt::default(),
             written_bytes: Arc::default(),
             transactions: Arc::default(),
         };
@@ -222,17 +249,18 @@ impl Replica {
             state: share.state.clone(),
             stand: Arc::clone(&share.stand),
             effects,
+            halt: share.halt.clone(),
             written_bytes: Arc::clone(&share.written_bytes),
             transactions: Arc::clone(&share.transactions),
         };
         Ok((replica, share))
     }
 
-    fn db(&self) -> Result<Arc<StateDb>, Fatal> {
+    fn db(&self) -> Result<Arc<dyn Kv>, Fatal> {
         self.state.db().ok_or_else(|| Fatal("the state is closed".into()))
     }
 
-    fn write(&self, db: &StateDb, batch: WriteBatch) -> Result<(), Fatal> {
+    fn write(&self, db: &dyn Kv, batch: WriteBatch) -> Result<(), Fatal> {
         self.written_bytes.fetch_add(batch.bytes() as u64, Ordering::Relaxed);
         db.write(batch).map_err(|error| Fatal(format!("{}: {error}", error.code())))
     }
@@ -242,7 +270,7 @@ impl Replica {
     }
 
     /// Persists a position that makes no block.
-    fn note(&self, db: &StateDb, consensus: AppliedState) -> Result<(), Fatal> {
+    fn note(&self, db: &dyn Kv, consensus: AppliedState) -> Result<(), Fatal> {
         let mut stand = self.stand.lock();
         let mut applied = stand.applied.clone();
         applied.consensus = consensus;
@@ -253,21 +281,36 @@ impl Replica {
         Ok(())
     }
 
-    fn block(&self, db: &StateDb, consensus: AppliedState, payload: &Bytes) -> Result<(), Fatal> {
-        let mut stand = self.stand.lock();
+    /// Executes and writes a block. The tree moves first: when the write then fails, the group has
+    /// stopped before anybody else sees the tree again.
+    fn persisted(
+        &self,
+        db: &dyn Kv,
+        stand: &mut Stand,
+        consensus: AppliedState,
+        payload: &Bytes,
+    ) -> Result<ExecutedBlock, Fatal> {
         let previous = stand.applied.clone();
-        let block = executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload)
-            .map_err(|error| Fatal(error.to_string()))?;
+        let executed =
+            executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload);
+        let mut block = executed.map_err(|error| Fatal(error.to_string()))?;
         let mut batch = WriteBatch::with_capacity(block.writes.len());
-        for (key, value) in block.writes {
+        for (key, value) in std::mem::take(&mut block.writes) {
             match value {
                 Some(value) => batch.put(key, value),
                 None => batch.delete(key),
             }
         }
         self.write(db, batch)?;
-        stand.applied = block.applied;
-        drop(stand);
+        stand.applied = block.applied.clone();
+        Ok(block)
+    }
+
+    fn block(&self, db: &dyn Kv, consensus: AppliedState, payload: &Bytes) -> Result<(), Fatal> {
+        let block = {
+            let mut stand = self.stand.lock();
+            self.persisted(db, &mut stand, consensus, payload).inspect_err(|fatal| self.halt.stop(&fatal.0))?
+        };
         let receipts = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Receipt(..)));
         self.transactions.fetch_add(receipts.count() as u64, Ordering::Relaxed);
         self.tell(Committing::Block {
@@ -291,7 +334,7 @@ fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
     Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
 }
 
-fn write_genesis(db: &StateDb, genesis: &Genesis, group: GroupId) -> Result<(), OpenError> {
+fn write_genesis(db: &dyn Kv, genesis: &Genesis, group: GroupId) -> Result<(), OpenError> {
     let first = genesis_state(genesis, group)?;
     let mut batch = WriteBatch::new();
     for (key, value) in first.writes {
@@ -303,8 +346,8 @@ fn write_genesis(db: &StateDb, genesis: &Genesis, group: GroupId) -> Result<(), 
 }
 
 /// Reads the last position and rebuilds the tree from its leaves.
-fn rebuild(db: &StateDb, group: GroupId) -> Result<Stand, OpenError> {
-    let path = db.folder().display().to_string();
+fn rebuild(db: &dyn Kv, path: &str, group: GroupId) -> Result<Stand, OpenError> {
+    let path = path.to_owned();
     let missing = |what: &'static str| OpenError::Missing { path: path.clone(), what };
     let reader = DbReader(db);
     let decode_fault = |error: std::io::Error| OpenError::Read(ReadFault(error.to_string()));
@@ -335,26 +378,36 @@ fn rebuild(db: &StateDb, group: GroupId) -> Result<Stand, OpenError> {
     Ok(Stand { tree, applied })
 }
 
+impl Replica {
+    fn applied_all(&self, entries: Vec<Committed>) -> Result<(), Fatal> {
+        let db = self.db()?;
+        for entry in entries {
+            let mut consensus = self.stand.lock().applied.consensus.clone();
+            consensus.position = Some(entry.position);
+            match entry.payload {
+                Payload::Blank => self.note(&*db, consensus)?,
+                Payload::Membership(members) => {
+                    consensus.membership = Some((Some(entry.position), members.to_vec()));
+                    self.note(&*db, consensus)?;
+                }
+                Payload::Batch(payload) => self.block(&*db, consensus, &payload)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Applier for Replica {
     fn applied(&self) -> AppliedState {
         self.stand.lock().applied.consensus.clone()
     }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), Fatal> {
-        let db = self.db()?;
-        for entry in entries {
-            let mut consensus = self.stand.lock().applied.consensus.clone();
-            consensus.position = Some(entry.position);
-            match entry.payload {
-                Payload::Blank => self.note(&db, consensus)?,
-                Payload::Membership(members) => {
-                    consensus.membership = Some((Some(entry.position), members.to_vec()));
-                    self.note(&db, consensus)?;
-                }
-                Payload::Batch(payload) => self.block(&db, consensus, &payload)?,
-            }
+        // What was found wrong with the state meanwhile counts from the next entry on.
+        if let Some(reason) = self.halt.reason() {
+            return Err(Fatal(reason));
         }
-        Ok(())
+        self.applied_all(entries).inspect_err(|fatal| self.halt.stop(&fatal.0))
     }
 
     fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotDir, Fatal> {
@@ -375,19 +428,16 @@ impl Applier for Replica {
         let labelled = self.inspect(dir)?;
         let old = self.state.db.write().take();
         // Readers hold the database for one question at a time; nobody can get it any more.
-        if let Some(mut old) = old {
-            loop {
-                match Arc::try_unwrap(old) {
-                    Ok(db) => break drop(db),
-                    Err(still) => old = still,
-                }
+        if let Some(old) = old {
+            while Arc::strong_count(&old) > 1 {
                 std::thread::yield_now();
             }
         }
         StateDb::install_from(dir, &self.root, &self.resources, self.identity).map_err(|error| fatal(&error))?;
         let db = StateDb::open(&self.root, &self.resources, self.identity, Arc::new(PlainCipher))
             .map_err(|error| fatal(&error))?;
-        let stand = rebuild(&db, self.constants.group).map_err(|error| fatal(&error))?;
+        let stand =
+            rebuild(&db, &db.folder().display().to_string(), self.constants.group).map_err(|error| fatal(&error))?;
         let consensus = stand.applied.consensus.clone();
         if consensus != labelled {
             return Err(fatal(&"its label names another position than its content"));
@@ -457,3 +507,7 @@ mod label {
         Ok(label.applied)
     }
 }
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

@@ -59,7 +59,7 @@ fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
         log_applied: role.applied_index,
         transactions: handle.share.transactions.load(Ordering::Relaxed),
         mail_pending: mail_pending(handle),
-        stopped: role.stopped.unwrap_or_default(),
+        stopped: handle.stopped().unwrap_or_default(),
         voters: role.voters.iter().map(|node| node.0).collect(),
         learners: role.learners.iter().map(|node| node.0).collect(),
         attested_height: handle.attested.load(Ordering::Relaxed),
@@ -68,7 +68,7 @@ fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
 
 fn mail_pending(handle: &GroupHandle) -> u64 {
     let Some(db) = handle.share.state.db() else { return 0 };
-    let reader = DbReader(&db);
+    let reader = DbReader(&*db);
     let mut view = View::new(&reader);
     let leaves = stream::outbox_leaves(&mut view);
     leaves

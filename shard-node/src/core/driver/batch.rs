@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use cross_shard::{AckProof, Bundle};
 use ledger::certificate::Certificate;
-use ledger::ids::{GroupId, Tick, TimeMs};
+use ledger::hash::Hash32;
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, Tick, TimeMs};
 use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX, INGEST_QUEUE_TXS};
 
 use crate::core::driver::Output;
@@ -22,6 +24,8 @@ const BUNDLES_WAITING_MAX: usize = 64;
 /// an fsync, whatever it holds.
 const WORTH_TXS: usize = 1024;
 const WORTH_BUNDLES: usize = 16;
+/// Certified headers of one group at one height that are sequenced: two are proof enough.
+const CONFLICTS_MAX: usize = 2;
 /// Room kept free in an entry for its own framing.
 const ENTRY_SLACK_BYTES: usize = 64 * 1024;
 
@@ -34,7 +38,9 @@ pub(super) struct Batcher {
     bundles: VecDeque<Bundle>,
     acks: BTreeMap<GroupId, AckProof>,
     acks_since: Option<Tick>,
-    checkpoints: BTreeMap<GroupId, Certificate>,
+    checkpoints: Vec<Certificate>,
+    /// The highest checkpoint of each group that waits or was proposed since this replica leads.
+    checkpointed: BTreeMap<GroupId, (Height, Vec<Hash32>)>,
 }
 
 impl Batcher {
@@ -47,7 +53,8 @@ impl Batcher {
             bundles: VecDeque::new(),
             acks: BTreeMap::new(),
             acks_since: None,
-            checkpoints: BTreeMap::new(),
+            checkpoints: Vec::new(),
+            checkpointed: BTreeMap::new(),
         }
     }
 
@@ -75,13 +82,27 @@ impl Batcher {
         self.acks.insert(dest, proof);
     }
 
-    pub(super) fn push_checkpoint(&mut self, certificate: Certificate) {
-        let group = certificate.header.group;
-        let newer =
-            self.checkpoints.get(&group).is_none_or(|waiting| waiting.header.height < certificate.header.height);
-        if newer && (self.checkpoints.len() < ledger::limits::PEERS_MAX || self.checkpoints.contains_key(&group)) {
-            self.checkpoints.insert(group, certificate);
+    /// Whether a checkpoint says more than what waits or was proposed: it is of a later block, or of
+    /// another block at the same height, which is evidence that the beacon keeps.
+    pub(super) fn misses_checkpoint(&self, header: &Header) -> bool {
+        match self.checkpointed.get(&header.group) {
+            Some((height, hashes)) if *height == header.height => {
+                hashes.len() < CONFLICTS_MAX && !hashes.contains(&header.hash())
+            }
+            known => known.is_none_or(|(height, _)| *height < header.height),
         }
+    }
+
+    /// Takes a checkpoint that was missed, and judged.
+    pub(super) fn push_checkpoint(&mut self, certificate: Certificate) {
+        let Header { group, height, .. } = certificate.header;
+        let known = self.checkpointed.entry(group).or_default();
+        if known.0 < height {
+            *known = (height, Vec::new());
+        }
+        known.1.push(certificate.header.hash());
+        self.checkpoints.retain(|waiting| waiting.header.group != group || waiting.header.height == height);
+        self.checkpoints.push(certificate);
     }
 
     /// A proposal left the pipeline. When it was lost, returns its transactions: a leader that may
@@ -96,6 +117,7 @@ impl Batcher {
         self.acks.clear();
         self.acks_since = None;
         self.checkpoints.clear();
+        self.checkpointed.clear();
         self.in_flight.clear();
         self.txs.drain(..).collect()
     }
@@ -151,11 +173,13 @@ impl Batcher {
             }
         }
         self.acks_since = None;
-        for certificate in std::mem::take(&mut self.checkpoints).into_values() {
+        for certificate in std::mem::take(&mut self.checkpoints) {
             let command = Command::Checkpoint(encoded(&certificate));
             if command.size() <= room {
                 room -= command.size();
                 commands.push(command);
+            } else {
+                self.checkpoints.push(certificate);
             }
         }
         for _ in 0..BATCH_TXS_MAX {

@@ -3,12 +3,16 @@
 //! Every replica serves; only the one that leads pulls, since only it can propose what it gets. A
 //! pull is a subscription: while it is repeated, new certified mail is sent at once. All of it may
 //! be lost or repeated; the cursor in state decides.
+//!
+//! A source that answers may still be cut off from its group, or withhold. So the others are asked
+//! beside it, one at a time, how far the stream is certified, and one that has not delivered in time
+//! what another can prove is left. Without news this costs a small message and no signature check.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use cross_shard::stream::StreamLeaf;
-use cross_shard::{AckProof, Bundle};
+use cross_shard::stream::{StreamLeaf, extend, message_hash};
+use cross_shard::{AckProof, Bundle, InCursor, Message};
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId, Tick};
@@ -19,12 +23,16 @@ use ledger::reject::Reject;
 use crate::core::driver::certify::Certified;
 use crate::core::driver::{CommittedBlock, DriverConfig, OutboxView, Output};
 use crate::core::machine::CommandOutcome;
-use crate::core::peer::PeerMessage;
+use crate::core::peer::{HeadProof, PeerMessage};
 
 /// A pull is repeated this often.
 const PULL_EVERY_MS: u64 = 300;
 /// A source that has not answered this many pulls is asked on another node.
 const SILENT_PULLS_MAX: u32 = 2;
+/// Between two questions to the replicas of a source that are not subscribed to.
+const PROBE_EVERY_MS: u64 = 900;
+/// Mail that another replica has proved to be there is delivered within this, or the source is left.
+const DELIVER_WITHIN_MS: u64 = 600;
 /// A subscription that is not repeated ends after this.
 const SUBSCRIPTION_MS: u64 = 1_500;
 
@@ -58,20 +66,107 @@ impl Outgoing {
     }
 }
 
+/// What a replica of the source has proved about the stream, and has not come yet.
+struct Claim {
+    head: u64,
+    /// Who proved it, until it has been asked for it.
+    node: Option<NodeId>,
+    since: Tick,
+}
+
 /// Their stream to us.
 #[derive(Default)]
 struct Incoming {
     /// Cursor in state.
-    cursor: u64,
+    cursor: InCursor,
     /// Cursor once what we proposed is applied.
-    expected: u64,
+    expected: InCursor,
     /// Cursor that the source has been told of, with a proof.
     told: u64,
     target: usize,
     silent: u32,
     pulled: Option<Tick>,
+    /// Questions to other replicas so far, and the last one.
+    probes: usize,
+    probed: Option<Tick>,
+    claim: Option<Claim>,
     /// The latest bundle whose committee is not known yet; earlier ones come again with a pull.
     parked: Option<Bundle>,
+}
+
+impl Incoming {
+    /// The replica that is subscribed to.
+    fn source(&self, committee: &Committee) -> NodeId {
+        committee.members[self.target % committee.members.len()].node
+    }
+
+    /// Leaves a source that is silent, or has not delivered in time what another replica has proved.
+    /// Returns whether to ask the next one at once.
+    fn choose(&mut self, now: Tick, due: bool, has_room: bool, committee: &Committee) -> bool {
+        let expected = self.expected.next_seq;
+        self.claim = self.claim.take().filter(|claim| claim.head > expected);
+        self.silent += u32::from(due);
+        if let Some(claim) = &mut self.claim {
+            if !has_room {
+                // It may have been delivered, and dropped here.
+                claim.since = now;
+            } else if now.0 >= claim.since.0 + DELIVER_WITHIN_MS {
+                let current = self.target % committee.members.len();
+                let proved = claim.node.take().and_then(|node| committee.index_of(node));
+                self.target = proved.filter(|index| *index != current).unwrap_or(current + 1);
+                self.silent = 1;
+                claim.since = now;
+                return true;
+            }
+        }
+        if self.silent > SILENT_PULLS_MAX {
+            self.silent = 1;
+            self.target += 1;
+        }
+        false
+    }
+
+    /// Asks for mail from what is expected on.
+    fn pull(
+        &mut self,
+        config: &DriverConfig,
+        now: Tick,
+        source: GroupId,
+        committee: &Committee,
+        latest: Option<&Certified>,
+        out: &mut Vec<Output>,
+    ) {
+        self.pulled = Some(now);
+        let proved = latest.and_then(|latest| {
+            let (leaf, path) = path_of(&latest.inbox, source)?;
+            let certificate = latest.certificate.clone();
+            (leaf.next_seq > 0).then_some(AckProof { version: 1, leaf, path, certificate })
+        });
+        self.told = proved.as_ref().map_or(self.told, |proof| proof.leaf.next_seq);
+        let next_seq = self.expected.next_seq;
+        let message = PeerMessage::Pull { dest: config.group, node: config.node, next_seq, ack: proved };
+        out.push(Output::Send { node: self.source(committee), group: source, message });
+    }
+
+    /// Asks one of the other replicas, in turn, whether it has more.
+    fn probe(
+        &mut self,
+        config: &DriverConfig,
+        now: Tick,
+        source: GroupId,
+        committee: &Committee,
+        out: &mut Vec<Output>,
+    ) {
+        let others = committee.members.len() - 1;
+        if others == 0 || self.probed.is_some_and(|at| now.0 < at.0 + PROBE_EVERY_MS) {
+            return;
+        }
+        self.probed = Some(now);
+        let index = (self.target + 1 + self.probes % others) % committee.members.len();
+        self.probes += 1;
+        let message = PeerMessage::Probe { dest: config.group, next_seq: self.expected.next_seq };
+        out.push(Output::Send { node: committee.members[index].node, group: source, message });
+    }
 }
 
 #[derive(Default)]
@@ -84,6 +179,29 @@ fn path_of(leaves: &[StreamLeaf], peer: GroupId) -> Option<(StreamLeaf, MerklePa
     let index = leaves.binary_search_by_key(&peer, |leaf| leaf.peer).ok()?;
     let hashes: Vec<Hash32> = leaves.iter().map(StreamLeaf::hash).collect();
     Some((leaves[index], merkle::prove(&hashes, index)?))
+}
+
+fn cursor_at(leaf: &StreamLeaf) -> InCursor {
+    InCursor { next_seq: leaf.next_seq, chain: leaf.chain }
+}
+
+/// The cursor behind a bundle that continues `from`, if its messages are what the source's chain
+/// contains there. The certificate speaks for the head of the stream only; that these messages lead
+/// to it shows in the chain, as on delivery.
+fn behind(bundle: &Bundle, from: InCursor) -> Option<InCursor> {
+    let known = usize::try_from(from.next_seq.checked_sub(bundle.first_seq)?).ok()?;
+    let InCursor { next_seq: mut seq, mut chain } = from;
+    for message in bundle.messages.get(known..)? {
+        borsh::from_slice::<Message>(message).ok()?;
+        chain = extend(&chain, seq, &message_hash(message));
+        seq += 1;
+    }
+    let after = InCursor { next_seq: seq, chain };
+    for hash in &bundle.tail {
+        chain = extend(&chain, seq, hash);
+        seq += 1;
+    }
+    (chain == bundle.leaf.chain).then_some(after)
 }
 
 impl Mailroom {
@@ -99,8 +217,8 @@ impl Mailroom {
         }
         for leaf in inbox {
             let stream = self.incoming.entry(leaf.peer).or_default();
-            stream.cursor = leaf.next_seq;
-            stream.expected = leaf.next_seq;
+            stream.cursor = cursor_at(leaf);
+            stream.expected = stream.cursor;
         }
     }
 
@@ -135,8 +253,10 @@ impl Mailroom {
         }
         for leaf in &block.inbox {
             let stream = self.incoming.entry(leaf.peer).or_default();
-            stream.cursor = leaf.next_seq;
-            stream.expected = stream.expected.max(leaf.next_seq);
+            stream.cursor = cursor_at(leaf);
+            if stream.expected.next_seq < leaf.next_seq {
+                stream.expected = stream.cursor;
+            }
         }
         for outcome in &block.outcomes {
             match outcome {
@@ -172,9 +292,12 @@ impl Mailroom {
         }
         if leads {
             for leaf in &latest.inbox {
-                let news = self.incoming.get(&leaf.peer).is_some_and(|stream| leaf.next_seq > stream.told);
-                if news {
-                    self.pull_from(config, now, leaf.peer, Some(latest), committees, out);
+                let Some(committee) = committees.get(&leaf.peer).filter(|committee| !committee.members.is_empty())
+                else {
+                    continue;
+                };
+                if let Some(stream) = self.incoming.get_mut(&leaf.peer).filter(|stream| leaf.next_seq > stream.told) {
+                    stream.pull(config, now, leaf.peer, committee, Some(latest), out);
                 }
             }
         }
@@ -208,15 +331,63 @@ impl Mailroom {
         }
     }
 
-    /// A source answered a pull.
-    pub(super) fn serving(&mut self, source: GroupId) {
-        if let Some(stream) = self.incoming.get_mut(&source) {
+    /// A group asks how far its mail is certified here.
+    pub(super) fn probed(
+        dest: GroupId,
+        node: NodeId,
+        next_seq: u64,
+        latest: Option<&Certified>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(latest) = latest else { return };
+        let Some((leaf, path)) = path_of(&latest.outbox, dest).filter(|(leaf, _)| leaf.next_seq > next_seq) else {
+            return;
+        };
+        let proof = HeadProof { version: 1, leaf, path, certificate: latest.certificate.clone() };
+        out.push(Output::Send { node, group: dest, message: PeerMessage::Head(proof) });
+    }
+
+    /// A source answered a pull. Only the replica that was asked can say that.
+    pub(super) fn serving(&mut self, source: GroupId, from: NodeId, committees: &BTreeMap<GroupId, Committee>) {
+        let Some(committee) = committees.get(&source).filter(|committee| !committee.members.is_empty()) else {
+            return;
+        };
+        if let Some(stream) = self.incoming.get_mut(&source).filter(|stream| stream.source(committee) == from) {
             stream.silent = 0;
         }
     }
 
-    /// Takes a bundle that continues what we have and holds; it is then counted as expected. One
-    /// whose committee is not known yet is parked until the beacon's mail brings it.
+    /// A replica of a source proves that there is mail. The one that is subscribed to has a moment to
+    /// deliver it; until then the first proof stands.
+    pub(super) fn head(
+        &mut self,
+        config: &DriverConfig,
+        now: Tick,
+        from: NodeId,
+        proof: &HeadProof,
+        committees: &BTreeMap<GroupId, Committee>,
+    ) {
+        let header = &proof.certificate.header;
+        let Some(committee) = committees.get(&header.group) else { return };
+        let Some(stream) = self.incoming.get_mut(&header.group) else { return };
+        let pending = stream.claim.as_ref().is_some_and(|claim| claim.head > stream.expected.next_seq);
+        if pending || proof.leaf.next_seq <= stream.expected.next_seq {
+            return;
+        }
+        let holds = proof.version == 1
+            && proof.leaf.peer == config.group
+            && committee.index_of(from).is_some()
+            && proof.path.leads_to(&proof.leaf.hash(), &header.outbox_root)
+            && proof.certificate.verify(committee).is_ok();
+        if holds {
+            stream.claim = Some(Claim { head: proof.leaf.next_seq, node: Some(from), since: now });
+        }
+    }
+
+    /// Takes a bundle that continues what we have and holds as a whole, so that it will be taken when
+    /// it is delivered; it is then counted as expected. Anything less must not move what is expected:
+    /// it would keep the genuine mail out. One whose committee is not known yet is parked until the
+    /// beacon's mail brings it.
     pub(super) fn accept(
         &mut self,
         bundle: Bundle,
@@ -225,14 +396,15 @@ impl Mailroom {
     ) -> Option<Bundle> {
         let stream = self.incoming.get_mut(&bundle.source)?;
         let end = bundle.first_seq.saturating_add(bundle.messages.len() as u64);
-        if bundle.dest != config.group || bundle.first_seq > stream.expected || end <= stream.expected {
+        let expected = stream.expected.next_seq;
+        if bundle.dest != config.group || bundle.first_seq > expected || end <= expected {
             return None;
         }
         let mut lookup =
             |group: GroupId, hash: Hash32| committees.get(&group).filter(|committee| committee.hash() == hash).cloned();
         match bundle.check(&mut lookup) {
             Ok(()) => {
-                stream.expected = end;
+                stream.expected = behind(&bundle, stream.expected)?;
                 Some(bundle)
             }
             Err(Reject::CommitteeUnknown) => {
@@ -268,11 +440,13 @@ impl Mailroom {
         true
     }
 
-    /// Repeats the pulls that are due. The beacon receives no mail.
+    /// Repeats the pulls that are due, leaves sources that do not deliver, and asks beside them.
+    /// `has_room` tells whether bundles are taken at the moment. The beacon receives no mail.
     pub(super) fn pull(
         &mut self,
         config: &DriverConfig,
         now: Tick,
+        has_room: bool,
         latest: Option<&Certified>,
         committees: &BTreeMap<GroupId, Committee>,
         out: &mut Vec<Output>,
@@ -280,43 +454,17 @@ impl Mailroom {
         if config.group == GroupId::BEACON {
             return;
         }
-        for source in committees.keys().filter(|source| **source != config.group) {
-            let stream = self.incoming.entry(*source).or_default();
-            if stream.pulled.is_none_or(|at| now.0 >= at.0 + PULL_EVERY_MS) {
-                stream.silent += 1;
-                if stream.silent > SILENT_PULLS_MAX {
-                    stream.silent = 0;
-                    stream.target += 1;
-                }
-                self.pull_from(config, now, *source, latest, committees, out);
+        for (source, committee) in committees {
+            if *source == config.group || committee.members.is_empty() {
+                continue;
             }
+            let stream = self.incoming.entry(*source).or_default();
+            let due = stream.pulled.is_none_or(|at| now.0 >= at.0 + PULL_EVERY_MS);
+            if stream.choose(now, due, has_room, committee) || due {
+                stream.pull(config, now, *source, committee, latest, out);
+            }
+            stream.probe(config, now, *source, committee, out);
         }
-    }
-
-    fn pull_from(
-        &mut self,
-        config: &DriverConfig,
-        now: Tick,
-        source: GroupId,
-        latest: Option<&Certified>,
-        committees: &BTreeMap<GroupId, Committee>,
-        out: &mut Vec<Output>,
-    ) {
-        let Some(committee) = committees.get(&source).filter(|committee| !committee.members.is_empty()) else {
-            return;
-        };
-        let stream = self.incoming.entry(source).or_default();
-        stream.pulled = Some(now);
-        let proved = latest.and_then(|latest| {
-            let (leaf, path) = path_of(&latest.inbox, source)?;
-            let certificate = latest.certificate.clone();
-            (leaf.next_seq > 0).then_some(AckProof { version: 1, leaf, path, certificate })
-        });
-        stream.told = proved.as_ref().map_or(stream.told, |proof| proof.leaf.next_seq);
-        let message =
-            PeerMessage::Pull { dest: config.group, node: config.node, next_seq: stream.expected, ack: proved };
-        let node = committee.members[stream.target % committee.members.len()].node;
-        out.push(Output::Send { node, group: source, message });
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::core::driver::testing::{block, config};
+use crate::core::peer::HeadProof;
 use crate::core::support::{
     PEER, SHARD, ack_from_peer, bundle_from_peer, certify, committee, committees, credits, header, stream_head,
 };
@@ -123,6 +124,179 @@ fn mail_for_another_group_or_with_a_false_proof_is_ignored() {
     weak.certificate.signatures.truncate(1);
     assert!(!taken(&weak));
     assert!(taken(&good));
+}
+
+#[test]
+fn a_bundle_off_the_chain_does_not_keep_the_genuine_one_out() {
+    let sent = credits(5);
+    let mut mailroom = receiving(&sent[..1]);
+    let good = bundle_from_peer(&committee(PEER, 0), &sent, 1, 3);
+    // Certificate, path and counts are genuine in all of these; what they carry is not.
+    let other = cross_shard::stream::message_hash(b"other");
+    let forgeries = [
+        Bundle { messages: vec![sent[2].clone(), sent[1].clone()], ..good.clone() },
+        Bundle { messages: vec![sent[1].clone(), sent[4].clone()], ..good.clone() },
+        Bundle { messages: vec![sent[1].clone(), b"no message".to_vec()], ..good.clone() },
+        Bundle { tail: vec![other; good.tail.len()], ..good.clone() },
+        Bundle { tail: good.tail.iter().rev().copied().collect(), ..good.clone() },
+    ];
+    for (number, forged) in forgeries.into_iter().enumerate() {
+        assert_eq!(forged.check(&mut |group, _| Some(committee(group, 0))), Ok(()), "forgery {number}");
+        assert!(mailroom.accept(forged, &config(1), &known()).is_none(), "forgery {number}");
+    }
+    assert!(mailroom.accept(good, &config(1), &known()).is_some());
+    assert!(accept(&mut mailroom, &sent, 3, 5), "and what comes after it continues it");
+}
+
+#[test]
+fn what_is_expected_continues_the_state_again_when_a_block_went_further() {
+    let sent = credits(6);
+    let mut mailroom = receiving(&sent[..1]);
+    assert!(accept(&mut mailroom, &sent, 1, 2));
+    // Another leader's entry brought more than we had proposed.
+    let inbox = vec![stream_head(PEER, &sent[..4])];
+    mailroom.committed(&CommittedBlock { inbox, ..block(header(SHARD, 1)) });
+    assert!(accept(&mut mailroom, &sent, 4, 6));
+}
+
+/// A proof by a replica of [`PEER`] that it has these messages for [`SHARD`].
+fn head(sent: &[Vec<u8>]) -> HeadProof {
+    let Bundle { leaf, path, certificate, .. } = bundle_from_peer(&committee(PEER, 0), sent, 0, sent.len());
+    HeadProof { version: 1, leaf, path, certificate }
+}
+
+/// A leader of [`SHARD`] that pulls from [`PEER`], and its time.
+struct Puller {
+    mailroom: Mailroom,
+    now: u64,
+}
+
+impl Puller {
+    fn new(taken: &[Vec<u8>]) -> Self {
+        Self { mailroom: receiving(taken), now: 0 }
+    }
+
+    fn serving(&mut self, from: u32) {
+        self.mailroom.serving(PEER, NodeId(from), &known());
+    }
+
+    fn head(&mut self, from: u32, proof: &HeadProof) {
+        self.mailroom.head(&config(1), Tick(self.now), NodeId(from), proof, &known());
+    }
+
+    /// Lets time pass in which the replica that is pulled from answers; returns whom pulls and
+    /// probes went to.
+    fn pass(&mut self, ms: u64, has_room: bool) -> (Vec<u32>, Vec<u32>) {
+        let (mut pulls, mut probes) = (Vec::new(), Vec::new());
+        for _ in 0..ms / 25 {
+            let mut out = Vec::new();
+            self.mailroom.pull(&config(1), Tick(self.now), has_room, None, &known(), &mut out);
+            for output in out {
+                match output {
+                    Output::Send { node, group: PEER, message: PeerMessage::Pull { .. } } => {
+                        pulls.push(node.0);
+                        self.serving(node.0);
+                    }
+                    Output::Send { node, group: PEER, message: PeerMessage::Probe { .. } } => probes.push(node.0),
+                    _ => {}
+                }
+            }
+            self.now += 25;
+        }
+        (pulls, probes)
+    }
+}
+
+#[test]
+fn a_source_that_answers_and_delivers_is_kept_and_the_others_are_asked_beside_it() {
+    let sent = credits(6);
+    let mut puller = Puller::new(&sent[..1]);
+    let (pulls, probes) = puller.pass(9_000, true);
+    assert_eq!(pulls, [4; 30], "one every 300 ms, to the same replica");
+    assert_eq!(probes, [5, 6].repeat(5), "one every 900 ms, to the others in turn");
+    for end in 2..=6 {
+        puller.head(5, &head(&sent[..end]));
+        assert!(puller.pass(200, true).0.iter().all(|node| *node == 4));
+        assert!(accept(&mut puller.mailroom, &sent[..end], end - 1, end));
+        assert!(puller.pass(2_000, true).0.iter().all(|node| *node == 4), "it was delivered in time");
+    }
+}
+
+#[test]
+fn a_source_that_answers_and_does_not_deliver_is_left() {
+    let sent = credits(4);
+    let mut puller = Puller::new(&sent[..1]);
+    puller.pass(1_000, true);
+    puller.head(6, &head(&sent));
+    assert_eq!(puller.pass(DELIVER_WITHIN_MS, true).0, [4, 4], "it has a moment");
+    let (pulls, _) = puller.pass(500, true);
+    assert!(
+        !pulls.is_empty() && pulls.iter().all(|node| *node == 6),
+        "then the one that proved it is asked: {pulls:?}"
+    );
+    // That one withholds what it proved: the next one is asked, until it has come.
+    let (pulls, _) = puller.pass(3 * DELIVER_WITHIN_MS, true);
+    assert!([4, 5].iter().all(|node| pulls.contains(node)), "{pulls:?}");
+    assert!(accept(&mut puller.mailroom, &sent, 1, 4));
+    let (pulls, _) = puller.pass(5_000, true);
+    assert!(pulls.windows(2).all(|pair| pair[0] == pair[1]), "what delivers is kept: {pulls:?}");
+}
+
+#[test]
+fn nobody_is_left_for_what_is_not_proved() {
+    let sent = credits(4);
+    let mut puller = Puller::new(&sent[..1]);
+    let good = head(&sent);
+    let mut weak = good.clone();
+    weak.certificate.signatures.truncate(1);
+    let mut raised = good.clone();
+    raised.leaf.next_seq = 1_000;
+    let mut other = good.clone();
+    other.leaf.peer = GroupId::shard(2);
+    for proof in [weak, raised, other, HeadProof { version: 2, ..good.clone() }, head(&sent[..1])] {
+        puller.head(5, &proof);
+    }
+    puller.head(2, &good);
+    assert!(puller.pass(5_000, true).0.iter().all(|node| *node == 4));
+    // Nor for what was delivered and had no room here.
+    puller.head(5, &good);
+    assert!(puller.pass(5_000, false).0.iter().all(|node| *node == 4));
+}
+
+#[test]
+fn only_the_replica_that_was_asked_can_answer() {
+    let mut mailroom = receiving(&[]);
+    let mut asked = Vec::new();
+    for step in 0..200 {
+        let mut out = Vec::new();
+        mailroom.pull(&config(1), Tick(step * 25), true, None, &known(), &mut out);
+        asked.extend(out.iter().filter_map(|output| match output {
+            Output::Send { node, group: PEER, message: PeerMessage::Pull { .. } } => Some(node.0),
+            _ => None,
+        }));
+        mailroom.serving(PEER, NodeId(6), &known());
+    }
+    assert_eq!(asked[..5], [4, 4, 5, 5, 6], "others answering do not make a silent one heard");
+    assert!(asked[5..].iter().all(|node| *node == 6), "{asked:?}");
+}
+
+#[test]
+fn a_probe_is_answered_with_what_is_certified_and_new() {
+    let sent = credits(3);
+    let ask = |next_seq, latest: Option<&Certified>| {
+        let mut out = Vec::new();
+        Mailroom::probed(PEER, NodeId(4), next_seq, latest, &mut out);
+        out
+    };
+    let latest = certified(&sent);
+    assert!(ask(0, None).is_empty(), "nothing is certified");
+    assert!(ask(3, Some(&latest)).is_empty(), "nothing is new");
+    let out = ask(2, Some(&latest));
+    let [Output::Send { node: NodeId(4), group: PEER, message: PeerMessage::Head(proof) }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!(proof.leaf, stream_head(PEER, &sent));
+    assert!(proof.path.leads_to(&proof.leaf.hash(), &proof.certificate.header.outbox_root));
 }
 
 /// Takes bundles as the machine of [`PEER`] does and returns how many messages there were.

@@ -11,6 +11,7 @@ mod mail;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use beacon::limits::CHECKPOINT_BYTES_MAX;
 use bytes::Bytes;
 use cross_shard::stream::StreamLeaf;
 use ledger::certificate::Certificate;
@@ -180,8 +181,25 @@ pub enum Output {
         /// Why.
         reject: Reject,
     },
-    /// Something an operator must know.
-    Alarm(String),
+    /// Something an operator must know, and that no time mends.
+    Alarm {
+        /// One alarm is shown for each.
+        cause: Cause,
+        /// What happened, and what it means.
+        text: String,
+    },
+    /// This replica's state is wrong: nothing of it may be served any more, and the group must not go
+    /// on here. The text says why.
+    Stop(String),
+}
+
+/// What a lasting alarm of a driver is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A block carries a signature that does not hold.
+    ForgedBlock,
+    /// This node signed another header than this replica has.
+    Divergence(NodeId),
 }
 
 /// The driver of one replica.
@@ -298,11 +316,14 @@ impl GroupDriver {
             let lowest = self.distrusts.map_or(height, |known| known.min(height));
             self.distrusts = Some(lowest);
             self.unattested.split_off(&lowest);
-            out.push(Output::Alarm(format!(
-                "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
-                 anything after it: its leader forged or its memory is damaged",
-                self.config.group
-            )));
+            out.push(Output::Alarm {
+                cause: Cause::ForgedBlock,
+                text: format!(
+                    "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
+                     anything after it: its leader forged or its memory is damaged",
+                    self.config.group
+                ),
+            });
             return;
         }
         if let Some(checked) = self.unattested.get_mut(&height) {
@@ -341,10 +362,13 @@ impl GroupDriver {
         let Some(committee) = self.committees.get(&self.config.group) else { return };
         match self.certifier.gather(attestation, committee) {
             certify::Gathered::Nothing => {}
-            certify::Gathered::Divergence(node, height) => out.push(Output::Alarm(format!(
-                "node {node} signed another header than this replica at height {height} of {}",
-                self.config.group
-            ))),
+            certify::Gathered::Divergence(node, height) => out.push(Output::Alarm {
+                cause: Cause::Divergence(node),
+                text: format!(
+                    "node {node} signed another header than this replica at height {height} of {}",
+                    self.config.group
+                ),
+            }),
             certify::Gathered::Certificate(certificate) => self.certified(now, *certificate, out),
         }
     }
@@ -356,6 +380,7 @@ impl GroupDriver {
             if self.leads
                 && self.config.group != GroupId::BEACON
                 && height.0 >= self.last_checkpoint.0 + self.config.checkpoint_every
+                && fits_checkpoint(&certificate)
             {
                 self.last_checkpoint = height;
                 for node in self.nodes_of(GroupId::BEACON) {
@@ -390,9 +415,8 @@ impl GroupDriver {
                 match self.certifier.adopt(&certificate, committee) {
                     certify::Adopted::Nothing => {}
                     certify::Adopted::News => self.certified(now, certificate, out),
-                    certify::Adopted::Contradiction => out.push(Output::Alarm(format!(
-                        "a majority certified another header than this replica has at height {} of {}: its state is \
-                         wrong; stop it and let it start from a snapshot",
+                    certify::Adopted::Contradiction => out.push(Output::Stop(format!(
+                        "a majority certified another header than this replica has at height {} of {}: its state is wrong",
                         certificate.header.height, self.config.group
                     ))),
                 }
@@ -414,15 +438,37 @@ impl GroupDriver {
                     self.bundle(bundle);
                 }
             }
-            PeerMessage::Serving { source } => self.mailroom.serving(source),
-            PeerMessage::Ack(proof) => self.take_ack(proof, out),
-            PeerMessage::Checkpoint(certificate) => {
-                if self.leads && self.config.group == GroupId::BEACON {
-                    self.batcher.push_checkpoint(certificate);
+            PeerMessage::Probe { dest, next_seq } => {
+                if self.is_member(dest, from) {
+                    Mailroom::probed(dest, from, next_seq, self.certifier.latest(), out);
                 }
             }
+            PeerMessage::Head(proof) => {
+                if self.leads {
+                    self.mailroom.head(&self.config, now, from, &proof, &self.committees);
+                }
+            }
+            PeerMessage::Serving { source } => self.mailroom.serving(source, from, &self.committees),
+            PeerMessage::Ack(proof) => self.take_ack(proof, out),
+            PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate),
         }
         self.flush(now, out);
+    }
+
+    /// Takes a group's certificate into the beacon's next entry, from a member of the group and judged
+    /// by its committee in force: what is sequenced costs every replica, and a forged height would
+    /// stand in the way of the real one.
+    fn checkpoint(&mut self, from: NodeId, certificate: Certificate) {
+        let header = &certificate.header;
+        if !self.leads || self.config.group != GroupId::BEACON || !fits_checkpoint(&certificate) {
+            return;
+        }
+        let Some(committee) = self.committees.get(&header.group).filter(|known| known.index_of(from).is_some()) else {
+            return;
+        };
+        if self.batcher.misses_checkpoint(header) && certificate.verify(committee).is_ok() {
+            self.batcher.push_checkpoint(certificate);
+        }
     }
 
     fn is_member(&self, group: GroupId, node: NodeId) -> bool {
@@ -469,7 +515,8 @@ impl GroupDriver {
             }
         }
         if self.leads {
-            self.mailroom.pull(&self.config, now, self.certifier.latest(), &self.committees, out);
+            let has_room = self.batcher.has_room_for_bundle();
+            self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);
         }
         self.mailroom.expire(now);
         self.flush(now, out);
@@ -488,6 +535,12 @@ impl GroupDriver {
         }
         self.timer(now, out);
     }
+}
+
+/// Whether the beacon takes a certificate of this size. A block that touched very many assets has a
+/// larger header; the group then checkpoints with its next one.
+fn fits_checkpoint(certificate: &Certificate) -> bool {
+    borsh::object_length(certificate).is_ok_and(|bytes| bytes <= CHECKPOINT_BYTES_MAX)
 }
 
 impl Driver for GroupDriver {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::core::driver::testing::{block, config};
 use crate::core::entry::{Command, Entry};
+use crate::core::executor::EmittedMail;
 use crate::core::support::{
     self, PEER, SHARD, ack_from_peer, bundle_from_peer, client_key, committee, committees, credits, header, stream_head,
 };
@@ -125,7 +126,7 @@ fn nothing_at_or_after_a_forged_block_is_attested() {
     for height in 1..=4 {
         assert!(attested(&bench.committed(height, vec![parsed()])).is_empty());
     }
-    assert!(matches!(&bench.verified(3, false)[..], [Output::Alarm(_)]));
+    assert!(matches!(&bench.verified(3, false)[..], [Output::Alarm { cause: Cause::ForgedBlock, .. }]));
     assert!(attested(&bench.verified(4, true)).is_empty());
     assert!(attested(&bench.verified(2, true)).is_empty());
     assert_eq!(attested(&bench.verified(1, true)), [1, 2], "what stands before it is not touched");
@@ -244,4 +245,134 @@ fn losing_leadership_returns_what_is_queued() {
     assert_eq!(refused, [(vec![tx(2), tx(3)], Reject::NotLeader)]);
     assert_eq!(bench.driver.queued(), 0);
     assert!(proposed(&bench.role(true, Some(NodeId(1)))).is_empty(), "nothing is proposed twice");
+}
+
+#[test]
+fn the_beacon_takes_only_checkpoints_that_hold() {
+    let mut driver = GroupDriver::new(DriverConfig { group: GroupId::BEACON, ..config(7) });
+    let mut step = |input| {
+        let mut out = Vec::new();
+        driver.step(Tick(0), input, &mut out);
+        proposed(&out)
+    };
+    let first = header(GroupId::BEACON, 0);
+    let view = SystemView { header_hash: first.hash(), header: Arc::new(first), outbox: Vec::new(), ..system(0) };
+    step(Input::System(view));
+    let take = |from: u32, certificate: &Certificate| Input::Peer {
+        from: NodeId(from),
+        message: Box::new(PeerMessage::Checkpoint(certificate.clone())),
+    };
+    let good = support::certify(header(SHARD, 64));
+    assert!(step(take(1, &good)).is_empty(), "it does not lead");
+    step(Input::Role { leads: true, leader: Some(NodeId(7)) });
+
+    assert!(step(take(4, &good)).is_empty(), "by a node that is not in the group");
+    let mut far = support::certify(header(SHARD, 1_000_000));
+    far.signatures[1].1 = support::node_key(50).sign(&far.header.hash());
+    assert!(step(take(1, &far)).is_empty(), "a forged height");
+    let mut weak = support::certify(header(SHARD, 64));
+    weak.signatures.truncate(1);
+    assert!(step(take(1, &weak)).is_empty(), "too few signatures");
+    let line = ledger::flow::FlowLine::default();
+    let count = CHECKPOINT_BYTES_MAX / borsh::object_length(&line).expect("it encodes") + 1;
+    let large = support::certify(Header { value_flow: vec![line; count], ..header(SHARD, 128) });
+    assert_eq!(large.verify(&committee(SHARD, 0)), Ok(()));
+    assert!(step(take(1, &large)).is_empty(), "too large");
+
+    let expected = Command::Checkpoint(borsh::to_vec(&good).expect("writing to memory does not fail"));
+    assert_eq!(step(take(1, &good)), [expected], "none of them stood in its way");
+    step(Input::Proposed { id: 0, accepted: true });
+    assert!(step(take(2, &good)).is_empty(), "it is not sequenced again and again");
+    assert!(step(take(2, &support::certify(header(SHARD, 63)))).is_empty(), "nor an older one");
+    let other = support::certify(Header { state_root: Hash32([7; 32]), ..header(SHARD, 64) });
+    assert_eq!(step(take(2, &other)).len(), 1, "but a contradiction is, which is evidence");
+    step(Input::Proposed { id: 1, accepted: true });
+    assert_eq!(step(take(2, &support::certify(header(SHARD, 65)))).len(), 1);
+}
+
+#[test]
+fn a_replica_whose_state_a_majority_contradicts_asks_to_be_stopped() {
+    let mut bench = Bench::new();
+    bench.committed(1, Vec::new());
+    let other = Header { state_root: Hash32([7; 32]), ..header(SHARD, 1) };
+    let mut weak = support::certify(other.clone());
+    weak.signatures.truncate(1);
+    assert!(bench.peer(2, PeerMessage::Certified(weak)).is_empty(), "nobody is stopped without a majority");
+    let out = bench.peer(2, PeerMessage::Certified(support::certify(other)));
+    assert!(matches!(&out[..], [Output::Stop(why)] if why.contains("height 1 of shard-0")), "{out:?}");
+}
+
+/// The replicas of [`PEER`], with the signatures that they send each other on their way.
+struct Sources(BTreeMap<u32, GroupDriver>);
+
+impl Sources {
+    fn new() -> Self {
+        let start = |node: u32| {
+            let mut driver = GroupDriver::new(DriverConfig { group: PEER, ..config(node) });
+            let header = header(PEER, 0);
+            let view =
+                SystemView { header_hash: header.hash(), header: Arc::new(header), outbox: Vec::new(), ..system(0) };
+            driver.step(Tick(0), Input::System(view), &mut Vec::new());
+            (node, driver)
+        };
+        Self([4, 5, 6].map(start).into())
+    }
+
+    /// A block with this mail for [`SHARD`] reaches these replicas, and they certify it.
+    fn commit(&mut self, sent: &[Vec<u8>], among: &[u32]) {
+        let outbox = vec![stream_head(SHARD, sent)];
+        let header = Header { outbox_root: cross_shard::stream::root(&outbox), ..header(PEER, 1) };
+        let mail =
+            (0..).zip(sent).map(|(seq, message)| EmittedMail { dest: SHARD, seq, message: message.clone().into() });
+        let block = CommittedBlock { mail: mail.collect(), outbox, ..block(header) };
+        let mut sends = Vec::new();
+        for node in among {
+            let driver = self.0.get_mut(node).expect("a replica");
+            let mut out = Vec::new();
+            driver.step(Tick(0), Input::Committed(block.clone()), &mut out);
+            sends.extend(out.into_iter().map(|output| (*node, output)));
+        }
+        for (from, output) in sends {
+            let Output::Send { node, group: PEER, message } = output else { continue };
+            if among.contains(&node.0) {
+                self.receive(Tick(0), from, node, message);
+            }
+        }
+        for node in among {
+            assert_eq!(self.0[node].certificate().map(|certificate| certificate.header.height), Some(Height(1)));
+        }
+    }
+
+    fn receive(&mut self, now: Tick, from: u32, node: NodeId, message: PeerMessage) -> Vec<Output> {
+        let mut out = Vec::new();
+        let driver = self.0.get_mut(&node.0).expect("a replica");
+        driver.step(now, Input::Peer { from: NodeId(from), message: Box::new(message) }, &mut out);
+        out
+    }
+}
+
+#[test]
+fn mail_comes_from_another_replica_when_the_one_that_is_pulled_from_is_cut_off_from_its_group() {
+    let sent = credits(3);
+    let (mut puller, mut sources) = (Bench::leading(), Sources::new());
+    // Node 4 hears from nobody in its group, but answers whoever asks it.
+    sources.commit(&sent, &[5, 6]);
+    let mut delivered = None;
+    while delivered.is_none() && puller.now < Tick(10_000) {
+        puller.now = Tick(puller.now.0 + 25);
+        let mut asked = puller.step(Input::Timer);
+        while let Some(output) = asked.pop() {
+            let Output::Send { node, group: PEER, message } = output else { continue };
+            for answer in sources.receive(puller.now, 1, node, message) {
+                let Output::Send { node: NodeId(1), group: SHARD, message } = answer else { continue };
+                let out = puller.peer(node.0, message);
+                if proposed(&out).iter().any(|command| matches!(command, Command::Deliver(_))) {
+                    delivered = Some(node);
+                }
+                asked.extend(out);
+            }
+        }
+    }
+    assert!(delivered.is_some_and(|node| node != NodeId(4)), "by {delivered:?}");
+    assert!(puller.now < Tick(3_000), "after {:?}", puller.now);
 }
