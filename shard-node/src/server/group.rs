@@ -287,6 +287,7 @@ fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> R
         VerifyMode::Every => transactions_of(&mut view, applied.height, &header),
     };
     let inbox = stream::inbox_leaves(&mut view);
+    let next_deadline = cross_shard::commit::next_deadline(&mut view);
     let committees = committees(&mut view, context.genesis.as_ref());
     if let Some(fault) = view.fault() {
         return Err(fault.clone());
@@ -299,6 +300,7 @@ fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> R
         outbox,
         inbox,
         to_verify: Arc::new(to_verify),
+        next_deadline,
     })
 }
 
@@ -499,8 +501,12 @@ impl GroupTask {
 
     fn committing(&mut self, what: Committing) {
         match what {
-            Committing::Block { block, receipts, system_changed } => {
+            Committing::Block { block, receipts, votes, system_changed } => {
                 let outcomes = block.outcomes.clone();
+                let height = block.header.height;
+                for (txid, decision) in votes {
+                    self.waiters.vote(&txid, self.group, decision, Some(height));
+                }
                 for receipt in &receipts {
                     self.waiters.receipt(receipt);
                 }
@@ -509,7 +515,11 @@ impl GroupTask {
                         CommandOutcome::Known(txid, place) => self.known(txid, place.height, place.index),
                         CommandOutcome::Refused(txid, reject) => self.waiters.refuse(&txid, reject, self.leader),
                         CommandOutcome::Acked(dest, upto) => self.waiters.taken(dest, upto),
+                        CommandOutcome::Voted(txid, decision) => {
+                            self.waiters.vote(&txid, self.group, decision, None);
+                        }
                         CommandOutcome::Receipt(..)
+                        | CommandOutcome::Waits(_)
                         | CommandOutcome::Delivered(..)
                         | CommandOutcome::Checkpointed(_)
                         | CommandOutcome::Registered

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cross_shard::commit::Decision;
 use hashbrown::HashMap;
 use ledger::hash::Hash32;
-use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs, TxId};
+use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs, TxId};
 use ledger::limits::INGEST_QUEUE_TXS;
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
@@ -138,6 +139,15 @@ pub fn refused(txid: &TxId, reject: Reject, leader: Option<NodeId>) -> v1::Submi
     v1::SubmitEvent::refused(id_bytes(txid), refusal)
 }
 
+/// The reason of a NO.
+#[must_use]
+pub fn decision_reason(decision: Decision) -> Option<Reject> {
+    match decision {
+        Decision::Yes => None,
+        Decision::No(reason) => Some(reason),
+    }
+}
+
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
     Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
 }
@@ -176,6 +186,17 @@ impl Waiters {
             if waiter.wants_applied {
                 books.await_applied(receipt, waiter.reply);
             }
+        }
+    }
+
+    /// This group voted on a transaction that other groups vote on, too. Whoever waits goes on
+    /// waiting for the receipt that follows its outcome.
+    pub fn vote(&self, txid: &TxId, group: GroupId, decision: Decision, height: Option<Height>) {
+        let books = self.books.lock();
+        let Some(waiting) = books.waiting.get(txid) else { return };
+        let event = v1::SubmitEvent::vote(id_bytes(txid), v1::Vote::of(group, decision_reason(decision), height));
+        for waiter in &waiting.waiters {
+            waiter.reply.push(event.clone());
         }
     }
 

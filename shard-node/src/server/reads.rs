@@ -254,8 +254,19 @@ fn line(reader: &DbReader<'_>, place: &[u8], value: &[u8]) -> Result<views::Hist
         HistoryKind::Received => HistoryChange::Credit { asset, amount, from: other },
         HistoryKind::Minted => HistoryChange::Issued(asset),
         HistoryKind::Rotated => HistoryChange::Rotated,
+        HistoryKind::Suspended => HistoryChange::Suspended { asset, amount, from: other },
+        HistoryKind::Released => HistoryChange::Released { asset, amount },
+        HistoryKind::Returned => HistoryChange::Returned { asset, amount, to: other },
+        HistoryKind::Frozen => HistoryChange::Frozen(named(asset)),
+        HistoryKind::Thawed => HistoryChange::Thawed(named(asset)),
+        HistoryKind::Written => HistoryChange::Written,
     };
     Ok(views::HistoryLine { height, index, time_ms: header.time_ms, txid, change })
+}
+
+/// The asset of a line, where it names one.
+fn named(asset: ledger::AssetId) -> Option<ledger::AssetId> {
+    (asset != ledger::AssetId::default()).then_some(asset)
 }
 
 /// The certificate of a block: kept already, or completed within moments.

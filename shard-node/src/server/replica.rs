@@ -16,6 +16,7 @@ use ledger::ids::GroupId;
 use ledger::layout::Layout;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
+use cross_shard::commit::Decision;
 use ledger::view::{ReadFault, StateReader};
 use parking_lot::{Mutex, RwLock};
 use storage::{KeyRange, Kv, PlainCipher, SharedResources, StateDb, StateIdentity, WriteBatch};
@@ -25,7 +26,6 @@ use crate::core::applied::AppliedRecord;
 use crate::core::driver::CommittedBlock;
 use crate::core::executor::{self, GroupConstants};
 use crate::core::genesis::genesis_state;
-use crate::core::machine::CommandOutcome;
 
 /// Newest format of the state database that this program reads and writes.
 pub const STATE_FORMAT: u32 = 1;
@@ -40,6 +40,8 @@ pub enum Committing {
         block: CommittedBlock,
         /// New receipts, in order.
         receipts: Vec<ledger::Receipt>,
+        /// Votes on transactions that other groups vote on, too.
+        votes: Vec<(ledger::TxId, Decision)>,
         /// Committees or the layout changed.
         system_changed: bool,
     },
@@ -92,6 +94,10 @@ impl StateReader for DbReader<'_> {
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
         self.0.scan(KeyRange::prefix(prefix), usize::MAX).map_err(fault)
+    }
+
+    fn scan_from(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        self.0.scan(KeyRange::prefix_from(prefix, from), limit).map_err(fault)
     }
 }
 
@@ -266,8 +272,7 @@ impl Replica {
         self.write(db, batch)?;
         stand.applied = block.applied;
         drop(stand);
-        let receipts = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Receipt(..)));
-        self.transactions.fetch_add(receipts.count() as u64, Ordering::Relaxed);
+        self.transactions.fetch_add(block.receipts.len() as u64, Ordering::Relaxed);
         self.tell(Committing::Block {
             block: CommittedBlock {
                 header: Arc::new(block.header),
@@ -277,8 +282,10 @@ impl Replica {
                 outbox: block.outbox,
                 inbox: block.inbox,
                 to_verify: Arc::new(block.to_verify),
+                next_deadline: block.next_deadline,
             },
             receipts: block.receipts,
+            votes: block.votes,
             system_changed: block.system_changed,
         })
     }

@@ -63,6 +63,7 @@ fn system(height: u64) -> SystemView {
         }],
         inbox: Vec::new(),
         to_verify: Arc::default(),
+        next_deadline: None,
     }
 }
 
