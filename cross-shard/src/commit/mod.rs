@@ -164,7 +164,8 @@ pub fn take_vote(
         return Err(Reject::Malformed);
     }
     let groups = ctx.rules.voter_groups(&tx.body)?;
-    if source == ctx.me() || !groups.contains(&ctx.me()) || vote.legs != legs_of(ctx, source, &tx) {
+    let both_vote = source != ctx.me() && groups.contains(&source) && groups.contains(&ctx.me());
+    if !both_vote || vote.legs != legs_of(ctx, source, &tx) {
         return Err(Reject::WrongShard);
     }
     let known = prepared(view, &tx.txid);
@@ -282,7 +283,9 @@ fn vote_and_resolve(
     let others = record.voters.iter().filter(|group| **group != ctx.me());
     let sent = others.map(|group| (*group, stream::emit(view, *group, message.clone()))).collect();
     record.own = Some(Cast { decision, legs, accounts, sent, at: ctx.stamp() });
-    let droppable = whole_seconds(record.valid_until_ms.0.saturating_add(REGISTER_GRACE_MS));
+    // Never in the past, also when this vote comes late: what lies before `swept` is not looked at.
+    let earliest = record.valid_until_ms.0.saturating_add(REGISTER_GRACE_MS);
+    let droppable = whole_seconds(earliest.max(ctx.rules.time_ms.0));
     view.put(schema::deadline(droppable, &tx.txid), Vec::new());
     out.push(Progress::Voted(tx.txid, decision));
     resolve(view, ctx, tx, record, out);
