@@ -242,10 +242,22 @@ enum Leg {
 #[derive(Clone, Debug)]
 enum Act {
     /// Legs; how long it is valid; which legs are hidden (a bit for each); whether a signature lacks.
-    Make { legs: Vec<Leg>, valid_ms: u64, hidden: u8, lacks: bool },
+    Make {
+        legs: Vec<Leg>,
+        valid_ms: u64,
+        hidden: u8,
+        lacks: bool,
+    },
     /// Hands a made transaction to a group, with openings or without.
-    HandOver { tx: usize, group: usize, open: bool },
-    Deliver { pair: usize, acknowledge: bool },
+    HandOver {
+        tx: usize,
+        group: usize,
+        open: bool,
+    },
+    Deliver {
+        pair: usize,
+        acknowledge: bool,
+    },
     Pass(u64),
 }
 
@@ -262,9 +274,10 @@ impl World {
         let (mut slots, mut openings, mut signers) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (leg, slot) in legs.iter().zip(0u16..) {
             let (mv, signer) = match leg {
-                Leg::Pay { from, to, amount } => {
-                    (Move::Pay { from: self.account(*from), to: self.account(*to), asset: ASSET, amount: *amount }, from)
-                }
+                Leg::Pay { from, to, amount } => (
+                    Move::Pay { from: self.account(*from), to: self.account(*to), asset: ASSET, amount: *amount },
+                    from,
+                ),
                 Leg::Sync { from, to, amount } => {
                     let (from_account, to) = (self.account(*from), self.account(*to));
                     (Move::PaySync { from: from_account, to, asset: ASSET, amount: *amount }, from)
@@ -389,10 +402,7 @@ proptest! {
 /// A world of two shards and a transaction in which each pays the other.
 fn swap() -> (World, Made, [GroupId; 2]) {
     let mut world = World::new(2);
-    let legs = [
-        Leg::Pay { from: (0, 0), to: (1, 0), amount: 30 },
-        Leg::Pay { from: (1, 1), to: (0, 1), amount: 40 },
-    ];
+    let legs = [Leg::Pay { from: (0, 0), to: (1, 0), amount: 30 }, Leg::Pay { from: (1, 1), to: (0, 1), amount: 40 }];
     let made = world.make(&legs, 10_000, 0, false).expect("two voters");
     let groups = [world.group(0), world.group(1)];
     (world, made, groups)
@@ -519,10 +529,7 @@ fn a_vote_that_does_not_fit_is_refused_and_moves_nothing() {
 #[test]
 fn hidden_legs_wait_for_their_opening_and_say_no_when_it_does_not_come() {
     let mut world = World::new(2);
-    let legs = [
-        Leg::Pay { from: (0, 0), to: (0, 1), amount: 30 },
-        Leg::Pay { from: (1, 0), to: (1, 1), amount: 40 },
-    ];
+    let legs = [Leg::Pay { from: (0, 0), to: (0, 1), amount: 30 }, Leg::Pay { from: (1, 0), to: (1, 1), amount: 40 }];
     let [a, b] = [world.group(0), world.group(1)];
     let made = world.make(&legs, 10_000, 0b10, false).expect("two voters");
     assert_eq!(world.hand_over(b, &made.bytes(b, false)), Err(Reject::HiddenSlot));

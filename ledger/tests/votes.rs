@@ -53,9 +53,8 @@ impl Bank {
     fn reserve(&mut self, tx: &ParsedTx) -> Result<(), Reject> {
         let layout = self.layout.clone();
         let legs = ctx(&layout).own_legs(tx).expect("nothing is hidden");
-        let (vote, wrote) = with_view(&mut self.state, |view| {
-            rules::reserve(view, &ctx(&layout), tx, &legs, Signatures::Unchecked)
-        });
+        let (vote, wrote) =
+            with_view(&mut self.state, |view| rules::reserve(view, &ctx(&layout), tx, &legs, Signatures::Unchecked));
         assert_eq!(vote.is_ok(), wrote, "a NO leaves no trace, a YES reserves");
         vote
     }
@@ -243,12 +242,7 @@ fn an_account_limits_what_one_transaction_may_take() {
 fn what_a_frozen_account_gets_waits_in_suspense_until_it_is_released_or_returned() {
     let mut bank = Bank::new();
     let (issuer, account) = (single(0).address(), single(1).address());
-    let freeze = |frozen| Move::Freeze {
-        issuer,
-        account,
-        asset: asset_def(single(0).address(), "EUR").id,
-        frozen,
-    };
+    let freeze = |frozen| Move::Freeze { issuer, account, asset: asset_def(single(0).address(), "EUR").id, frozen };
     let held = bank.prepared(vec![bank.pay(1, 2, 10)], &[1]);
     assert_eq!(bank.execute(vec![freeze(true)], &[1]).err(), Some(Reject::NotAuthorised), "the issuer signs");
     bank.execute(vec![freeze(true)], &[0]).expect("not the account");
@@ -330,10 +324,8 @@ fn a_checked_account_has_to_authorise_and_a_paid_one_does_not() {
 #[test]
 fn moves_that_repeat_or_contradict_each_other_are_refused_before_anybody_votes() {
     let bank = Bank::new();
-    let limit = |per_tx| Move::Write {
-        account: single(1).address(),
-        write: AccountWrite::Limit { asset: bank.asset, per_tx },
-    };
+    let limit =
+        |per_tx| Move::Write { account: single(1).address(), write: AccountWrite::Limit { asset: bank.asset, per_tx } };
     let cases = [
         vec![bank.pay(1, 2, 5), bank.pay(1, 2, 5)],
         vec![write(1, "a", None), write(1, "a", Some("1"))],
@@ -360,9 +352,8 @@ fn an_opening_has_to_be_of_its_slot_and_its_hash() {
     let mut body = body(vec![bank.pay(1, 2, 5)]);
     body.slots.push(Slot::Hidden { ledger: LedgerId::MAIN, group: HERE, hash: opening.hash() });
     let signed = sign(&body, &[&single(1), &single(2)]).encode();
-    let with = |openings: Vec<Opening>| {
-        ParsedTx::decode(&cluster(), &ledger::Submission::encode(signed.clone(), openings))
-    };
+    let with =
+        |openings: Vec<Opening>| ParsedTx::decode(&cluster(), &ledger::Submission::encode(signed.clone(), openings));
     let layout = Layout::even(1);
     let closed = with(Vec::new()).expect("the form is right");
     assert_eq!(ctx(&layout).own_legs(&closed).err(), Some(Reject::HiddenSlot));

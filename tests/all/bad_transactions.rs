@@ -64,7 +64,9 @@ impl Counter {
             let answer = in_time("a refusal", self.bank.client.submit(tx.encode())).await;
             let (found, has_receipt) = match &answer {
                 Ok(receipt) => match receipt.outcome {
-                    ledger::Outcome::Rejected(reject) | ledger::Outcome::Aborted { reason: reject, .. } => (Some(reject), true),
+                    ledger::Outcome::Rejected(reject) | ledger::Outcome::Aborted { reason: reject, .. } => {
+                        (Some(reject), true)
+                    }
                     ledger::Outcome::Committed { .. } => (None, true),
                 },
                 Err(error) => {

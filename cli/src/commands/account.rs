@@ -61,9 +61,7 @@ impl Change {
             }
             HistoryChange::Credit { asset, amount, from } => ("received", Some(asset), Some(amount), text(from)),
             HistoryChange::Rotated => ("rotated", None, None, None),
-            HistoryChange::Suspended { asset, amount, from } => {
-                ("suspended", Some(asset), Some(amount), text(from))
-            }
+            HistoryChange::Suspended { asset, amount, from } => ("suspended", Some(asset), Some(amount), text(from)),
             HistoryChange::Released { asset, amount } => ("released", Some(asset), Some(amount), None),
             HistoryChange::Returned { asset, amount, to } => ("returned", Some(asset), Some(amount), text(to)),
             HistoryChange::Frozen(asset) => ("frozen", asset.as_ref(), None, None),

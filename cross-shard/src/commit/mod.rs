@@ -23,9 +23,7 @@ use ledger::view::View;
 use crate::message::{Message, Vote};
 use crate::stream;
 
-pub use record::{
-    Cast, Decision, LegId, Prepared, Received, Register, Resolved, Stamp, Verdict, all_legs, legs_where,
-};
+pub use record::{Cast, Decision, LegId, Prepared, Received, Register, Resolved, Stamp, Verdict, all_legs, legs_where};
 
 /// What a step goes by, besides the state.
 #[derive(Clone, Copy)]
@@ -174,12 +172,7 @@ pub fn take_vote(
         // A register is dropped only when every vote has come, so this one is a repetition.
         return Ok(());
     }
-    record.received.push(Received {
-        group: source,
-        decision: vote.decision,
-        legs: vote.legs.clone(),
-        at: ctx.stamp(),
-    });
+    record.received.push(Received { group: source, decision: vote.decision, legs: vote.legs.clone(), at: ctx.stamp() });
     if record.own.is_some() {
         resolve(view, ctx, &tx, &mut record, out);
         store(view, &record);
@@ -202,12 +195,7 @@ pub fn take_vote(
 }
 
 /// The vote that another group's vote calls for; `None` while an opening is missing.
-fn vote_on_mail(
-    view: &mut View<'_>,
-    ctx: &CommitContext<'_>,
-    tx: &ParsedTx,
-    theirs: Decision,
-) -> Option<Decision> {
+fn vote_on_mail(view: &mut View<'_>, ctx: &CommitContext<'_>, tx: &ParsedTx, theirs: Decision) -> Option<Decision> {
     if ctx.past(tx.body.valid_until_ms) {
         return Some(Decision::No(Reject::Expired));
     }

@@ -105,7 +105,11 @@ impl<'v, 'b> Work<'v, 'b> {
                 self.reserve_suspense(&account, *asset, *amount)
             }
             Move::Return { account: of, asset, .. } if first => {
-                if account == *of { Ok(()) } else { self.definition(asset, &account).map(|_| ()) }
+                if account == *of {
+                    Ok(())
+                } else {
+                    self.definition(asset, &account).map(|_| ())
+                }
             }
             Move::Return { asset, amount, .. } => self.reserve_suspense(&account, *asset, *amount),
         }

@@ -152,10 +152,7 @@ impl BlockWork {
             }
         }
         let messages = beacon::machine::execute_issue(view, &at, tx)?;
-        Ok(messages
-            .into_iter()
-            .map(|(dest, message)| (dest, stream::emit(view, dest, message.encode())))
-            .collect())
+        Ok(messages.into_iter().map(|(dest, message)| (dest, stream::emit(view, dest, message.encode()))).collect())
     }
 
     /// Phase one, begun by a client.

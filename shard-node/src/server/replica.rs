@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use consensus::port::{AppliedState, Applier, Committed, Fatal, Payload, SnapshotDir};
+use cross_shard::commit::Decision;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::GroupId;
 use ledger::layout::Layout;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
-use cross_shard::commit::Decision;
 use ledger::view::{ReadFault, StateReader};
 use parking_lot::{Mutex, RwLock};
 use storage::{KeyRange, Kv, PlainCipher, SharedResources, StateDb, StateIdentity, WriteBatch};
