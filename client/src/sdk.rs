@@ -216,7 +216,9 @@ impl Client {
         let receipt = self.submit_and_wait(tx.encode(), wait).await?;
         match receipt.outcome {
             Outcome::Committed { .. } => Ok(receipt),
-            Outcome::Rejected(reject) => Err(ClientError::Rejected { reject, receipt: Box::new(receipt) }),
+            Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => {
+                Err(ClientError::Rejected { reject, receipt: Box::new(receipt) })
+            }
         }
     }
 

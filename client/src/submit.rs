@@ -455,6 +455,7 @@ impl Pump {
                 Some(SubmitEvent::Applied(txid))
             }
             Event::Refusal(refusal) => self.refusal(txid, refusal),
+            Event::Vote(_) | Event::Decided(_) => None,
         }
     }
 

@@ -86,7 +86,7 @@ impl World {
                     Outcome::Committed { mail } => {
                         coverage.cross_shard += u64::from(!mail.is_empty() && receipt.group != GroupId::BEACON);
                     }
-                    Outcome::Rejected(reject) => {
+                    Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => {
                         coverage.overdrafts += u64::from(*reject == Reject::InsufficientFunds);
                     }
                 },

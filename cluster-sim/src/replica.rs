@@ -510,7 +510,9 @@ fn answers(
                 (txid, Reply::Receipt(state::receipt_at(kv, *place)?))
             }
             CommandOutcome::Refused(txid, reject) => (txid, Reply::Refused(*reject)),
-            CommandOutcome::Delivered(..)
+            CommandOutcome::Voted(..)
+            | CommandOutcome::Waits(_)
+            | CommandOutcome::Delivered(..)
             | CommandOutcome::Acked(..)
             | CommandOutcome::Checkpointed(_)
             | CommandOutcome::Registered
@@ -531,5 +533,6 @@ fn committed_block(block: ExecutedBlock) -> CommittedBlock {
         outbox: block.outbox,
         inbox: block.inbox,
         to_verify: Arc::new(block.to_verify),
+        next_deadline: block.next_deadline,
     }
 }

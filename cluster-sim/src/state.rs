@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cross_shard::commit;
 use cross_shard::stream::{InCursor, OutStream, StreamLeaf};
 use ledger::committee::Committee;
 use ledger::genesis::{Genesis, VerifyMode};
@@ -13,7 +14,7 @@ use ledger::receipt::Receipt;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
 use ledger::tx::ParsedTx;
-use ledger::view::{ReadFault, StateReader};
+use ledger::view::{ReadFault, StateReader, View};
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver::{OutboxView, SystemView};
 use shard_node::core::entry::{Command, Entry};
@@ -39,6 +40,10 @@ impl StateReader for KvState<'_> {
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
         self.kv.scan(KeyRange::prefix(prefix), usize::MAX).map_err(|error| ReadFault(error.to_string()))
+    }
+
+    fn scan_from(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        self.kv.scan(KeyRange::prefix_from(prefix, from), limit).map_err(|error| ReadFault(error.to_string()))
     }
 }
 
@@ -161,6 +166,7 @@ pub fn system_view(
         outbox,
         inbox,
         to_verify: Arc::new(last_transactions(kv, genesis, applied)),
+        next_deadline: commit::next_deadline(&mut View::new(&KvState { kv, hide_receipts: false })),
     })
 }
 

@@ -69,6 +69,16 @@ fn judge(certificate: &Certificate, group: GroupId, committees: CommitteeSource<
     certificate.verify(&committee).map_err(|_| Reject::MailForged)
 }
 
+/// Refuses what an ended incarnation of a group certified: a group that was rebuilt sends again,
+/// under its new incarnation, what still counts.
+fn alive(view: &mut View<'_>, certificate: &Certificate) -> Result<(), Reject> {
+    let current: Option<Committee> = view.load(&schema::current_committee(certificate.header.group));
+    match current {
+        Some(current) if certificate.header.incarnation < current.incarnation => Err(Reject::DeadIncarnation),
+        _ => Ok(()),
+    }
+}
+
 impl Bundle {
     /// Checks size, certificate and path against committees that the receiver knows. The chain is
     /// checked on delivery, from the cursor.
@@ -116,6 +126,7 @@ impl Bundle {
             return Ok(Vec::new());
         }
         self.check(&mut |group, hash| committee_in(view, group, hash))?;
+        alive(view, &self.certificate)?;
         let (taken, after) = self.fold(cursor, known)?;
         view.store(schema::inbox(self.source), &after);
         Ok(taken)
@@ -170,6 +181,7 @@ impl AckProof {
             return Ok(stream.acked);
         }
         self.check(me, &mut |group, hash| committee_in(view, group, hash))?;
+        alive(view, &self.certificate)?;
         if self.leaf.next_seq > stream.next_seq {
             return Err(Reject::MailForged);
         }

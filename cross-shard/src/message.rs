@@ -3,8 +3,25 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::asset::AssetDef;
 use ledger::committee::Committee;
+use ledger::ids::TxId;
 use ledger::layout::Layout;
 use ledger::rules::Credit;
+
+use crate::commit::{Decision, LegId};
+
+/// A group's vote on a transaction. Cluster, group and incarnation are bound by the certified header
+/// that it travels under.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Vote {
+    /// The transaction.
+    pub txid: TxId,
+    /// The signed transaction, without openings, so that a group that never saw it can vote.
+    pub tx: Vec<u8>,
+    /// The legs that this vote speaks for, ascending.
+    pub legs: Vec<LegId>,
+    /// The vote.
+    pub decision: Decision,
+}
 
 /// One message. The first byte of its encoding is the variant and so the version: variants are
 /// added, never changed.
@@ -18,6 +35,8 @@ pub enum Message {
     CommitteeUpdate(Committee),
     /// The beacon announces a layout.
     LayoutUpdate(Layout),
+    /// A voter group's vote; emitted when its registers are written.
+    Vote(Vote),
 }
 
 impl Message {

@@ -2,12 +2,13 @@
 
 mod support;
 
+use cross_shard::commit::{Cast, Decision, Prepared, Received, Register, Resolved, Stamp};
 use cross_shard::stream::{extend, message_hash, root};
-use cross_shard::{AckProof, Bundle, InCursor, Message, OutStream, StreamLeaf};
+use cross_shard::{AckProof, Bundle, InCursor, Message, OutStream, StreamLeaf, Vote};
 use ledger::hash::Hash32;
-use ledger::ids::{Address, GroupId};
+use ledger::ids::{Address, GroupId, Height, TimeMs, TxId};
 use ledger::layout::Layout;
-use ledger::{AssetDef, AssetSpec, merkle};
+use ledger::{AssetDef, AssetSpec, Reject, merkle};
 use support::vectors::Vectors;
 use support::{Group, ack, bundle, credit};
 
@@ -20,7 +21,18 @@ fn every_message() -> Vec<Message> {
         Message::AssetUpdate(AssetDef { version: 1, id: spec.id(), spec, frozen: true }),
         Message::CommitteeUpdate(Group::new(0).committee),
         Message::LayoutUpdate(Layout::even(3)),
+        vote(Decision::Yes),
+        vote(Decision::No(Reject::Conflict)),
     ]
+}
+
+fn vote(decision: Decision) -> Message {
+    Message::Vote(Vote {
+        txid: TxId(Hash32([1; 32])),
+        tx: b"a signed transaction".to_vec(),
+        legs: vec![0, 3],
+        decision,
+    })
 }
 
 /// A message without a vector does not compile here.
@@ -30,6 +42,8 @@ fn name_of(message: &Message) -> &'static str {
         Message::AssetUpdate(_) => "message/asset update",
         Message::CommitteeUpdate(_) => "message/committee update",
         Message::LayoutUpdate(_) => "message/layout update",
+        Message::Vote(Vote { decision: Decision::Yes, .. }) => "message/vote yes",
+        Message::Vote(Vote { decision: Decision::No(_), .. }) => "message/vote no",
     }
 }
 
@@ -39,6 +53,44 @@ fn messages() {
     for message in every_message() {
         vectors.format(name_of(&message), &message, &message_hash(&message.encode()).to_string());
     }
+    vectors.finish();
+}
+
+#[test]
+fn registers_and_what_a_group_knows_of_a_transaction() {
+    let mut vectors = Vectors::open("commit.json");
+    let at = |height| Stamp { height: Height(height), time_ms: TimeMs(1_700_000_000_000 + height) };
+    for decision in [Decision::Yes, Decision::No(Reject::Expired)] {
+        vectors.format(&format!("register/{decision:?}"), &Register { version: 1, decision, height: Height(3) }, "");
+    }
+    let mut record = Prepared {
+        version: 1,
+        txid: TxId(Hash32([1; 32])),
+        tx: b"a signed transaction".to_vec(),
+        openings: Vec::new(),
+        voters: vec![GroupId::shard(0), GroupId::shard(1)],
+        legs: vec![0, 2],
+        valid_until_ms: at(60_000).time_ms,
+        seen: at(1),
+        handed_over: true,
+        own: None,
+        received: Vec::new(),
+        outcome: None,
+        dropped: None,
+    };
+    vectors.format("prepared/waits", &record, "");
+    record.own = Some(Cast {
+        decision: Decision::Yes,
+        legs: vec![0],
+        accounts: vec![Address([2; 20])],
+        sent: vec![(GroupId::shard(1), 7)],
+        at: at(2),
+    });
+    record.received = vec![Received { group: GroupId::shard(1), decision: Decision::Yes, legs: vec![2], at: at(3) }];
+    record.outcome = Some(Resolved { committed: true, at: at(3) });
+    record.dropped = Some(at(4));
+    record.tx.clear();
+    vectors.format("prepared/dropped", &record, "");
     vectors.finish();
 }
 
@@ -65,7 +117,7 @@ fn bundles_and_acknowledgements() {
     let mut vectors = Vectors::open("bundles.json");
     let (mut source, mut dest) = (Group::new(0), Group::new(1));
     dest.learn(&source.committee);
-    let sent: Vec<Vec<u8>> = every_message().iter().map(Message::encode).collect();
+    let sent: Vec<Vec<u8>> = every_message().iter().take(4).map(Message::encode).collect();
     for message in &sent {
         source.emit(DEST, message.clone());
     }

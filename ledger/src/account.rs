@@ -41,6 +41,12 @@ pub struct AccountRecord {
 
 /// Debits are refused while this flag is set.
 pub const FLAG_FROZEN: u8 = 1;
+/// Undecided transactions have claims here, listed under [`crate::schema::claims`].
+pub const FLAG_CLAIMED: u8 = 2;
+/// Holdings of some asset are or were frozen, or lie in suspense: [`crate::schema::restriction`].
+pub const FLAG_RESTRICTED: u8 = 4;
+/// The owner has set a spending limit for some asset: [`crate::schema::limit`].
+pub const FLAG_LIMITED: u8 = 8;
 
 impl Default for AccountRecord {
     fn default() -> Self {

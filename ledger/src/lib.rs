@@ -9,6 +9,7 @@ pub mod account;
 pub mod asset;
 pub mod auth;
 pub mod certificate;
+pub mod claim;
 pub mod committee;
 pub mod crypto;
 pub mod flow;
@@ -43,4 +44,4 @@ pub use ids::{
 pub use layout::{BitPrefix, Layout, ShardRange};
 pub use receipt::{Outcome, Receipt};
 pub use reject::Reject;
-pub use tx::{Move, SignedTx, Slot, TxBody};
+pub use tx::{AccountWrite, Condition, Move, Opening, ParsedTx, SignedTx, Slot, Submission, TxBody, Voter};

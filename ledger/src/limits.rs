@@ -14,6 +14,20 @@ pub const AUTH_KEYS_MAX: usize = 16;
 pub const WITNESSES_MAX: usize = MOVES_MAX;
 /// A signed transaction on the wire: its body and its witnesses.
 pub const SIGNED_TX_BYTES_MAX: usize = BODY_BYTES_MAX + WITNESSES_MAX * WITNESS_BYTES_MAX + 64;
+/// A signed transaction together with the openings of its hidden slots.
+pub const SUBMISSION_BYTES_MAX: usize = 2 * SIGNED_TX_BYTES_MAX;
+/// Key of an entry of an account's data.
+pub const DATA_KEY_BYTES_MAX: usize = 64;
+/// Value of an entry of an account's data.
+pub const DATA_VALUE_BYTES_MAX: usize = 1024;
+/// Claims of undecided transactions on one account, other than holds.
+pub const CLAIMS_MAX: usize = 256;
+/// How long after `valid_until` a vote register is kept at least.
+pub const REGISTER_GRACE_MS: u64 = 60_000;
+/// A register that cannot be dropped yet is looked at again after this.
+pub const REGISTER_RECHECK_MS: u64 = 10_000;
+/// Registers whose deadline is looked at in one block.
+pub const SWEEP_MAX: usize = 1024;
 /// One witness: `k`, keys of 33 bytes, signatures of 65 bytes with their index.
 pub const WITNESS_BYTES_MAX: usize = 16 + AUTH_KEYS_MAX * (33 + 65);
 /// How far in the future `valid_until` may lie.
@@ -59,6 +73,11 @@ pub const INGEST_QUEUE_TXS: usize = 65_536;
 pub const CLOCK_SKEW_MS_MAX: u64 = 500;
 
 const _: () = assert!(SIGNED_TX_BYTES_MAX < BATCH_BYTES_MAX, "any transaction fits into a batch");
+const _: () = assert!(SUBMISSION_BYTES_MAX < BATCH_BYTES_MAX, "also with its openings");
+const _: () =
+    assert!(SIGNED_TX_BYTES_MAX < BUNDLE_BYTES_MAX, "a vote, which carries the transaction, fits into a bundle");
+const _: () =
+    assert!(REGISTER_GRACE_MS < RECEIPT_KEPT_MS, "a register is dropped while its receipt is certain to be kept");
 const _: () = assert!(BATCH_BYTES_MAX < GRPC_BYTES_MAX, "any entry fits into a message");
 const _: () =
     assert!(BALANCES_SHOWN_MAX * (48 + 57) < GRPC_BYTES_MAX / 2, "balances and their proof fit into a message");

@@ -19,6 +19,13 @@ pub enum Outcome {
     },
     /// Refused; nothing changed.
     Rejected(Reject),
+    /// Another voter group said no; nothing changed.
+    Aborted {
+        /// Which.
+        group: GroupId,
+        /// Why.
+        reason: Reject,
+    },
 }
 
 /// What happened, where and when. Its bytes are a leaf of the block's `receipts_root`.
@@ -41,6 +48,15 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Why it was not executed, if it was not.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reject> {
+        match &self.outcome {
+            Outcome::Committed { .. } => None,
+            Outcome::Rejected(reason) | Outcome::Aborted { reason, .. } => Some(*reason),
+        }
+    }
+
     /// Whether the transaction was executed.
     #[must_use]
     pub fn committed(&self) -> bool {

@@ -71,8 +71,8 @@ rejects! {
     WrongShard = 16, "wrong_shard", "this group does not own the account", "refresh the layout and send it again with the same txid";
     /// Several voter groups.
     TooManyVoters = 17, "too_many_voter_groups", "accounts that must agree lie in more voter groups than allowed", "use fewer payers in one transaction";
-    /// Voters in several groups are not yet supported by this version.
-    MultiVoter = 18, "multi_voter_unsupported", "accounts that must agree lie in several groups, which this version cannot commit", "use one payer, or payers of one shard";
+    /// An asset's issue together with other moves.
+    MultiVoter = 18, "multi_voter_unsupported", "the issue of an asset cannot be combined with moves of other groups", "issue the asset in a transaction of its own";
     /// Asset exists.
     AssetExists = 19, "asset_exists", "the issuer has already issued an asset under this symbol", "choose another symbol";
     /// Bad asset definition.
@@ -110,7 +110,23 @@ rejects! {
     /// Storage failed.
     Storage = 36, "storage", "the node could not read or write its disk", "see the node's log";
     /// Contradictory moves.
-    DuplicateMove = 37, "duplicate_move", "the same account and asset is used in a way that cannot hold", "merge the moves";
+    DuplicateMove = 37, "duplicate_move", "a move stands there twice, changes what another one changes, or checks what cannot hold together with another check", "merge the moves, or leave one out";
+    /// Something undecided is in the way.
+    Conflict = 39, "conflict", "another transaction, which is not decided yet, holds what this one needs", "sign it again with a new salt once the other one is decided";
+    /// A condition does not hold.
+    CheckFailed = 40, "check_failed", "a condition of the transaction does not hold, or not for every outcome of what is undecided", "look at the account, and sign a transaction that fits it";
+    /// Another voter group said no.
+    Aborted = 41, "aborted", "another group of the transaction voted no; nothing changed anywhere", "'seamark tx explain' names the group and its reason";
+    /// Account limit.
+    LimitExceeded = 42, "limit_exceeded", "the debits exceed the limit that the account has set for one transaction", "pay less, or raise the limit first";
+    /// Opening does not fit.
+    OpeningMismatch = 43, "opening_mismatch", "an opening does not belong to a hidden slot of the transaction, or not to its hash", "send the salt and the move that were hashed when the body was built";
+    /// Mail of a group that was rebuilt since.
+    DeadIncarnation = 44, "dead_incarnation", "the mail is certified by an incarnation of its group that has ended", "none; the group's present incarnation sends again what still counts";
+    /// Bad write.
+    WriteForm = 45, "write_form", "a key or value of account data is outside the limits", "use 1-64 bytes of key and at most 1024 bytes of value";
+    /// Undecided.
+    Undecided = 46, "undecided", "the transaction is prepared here and waits for votes of other groups", "wait; its outcome follows from their votes, without anybody's help";
     /// Registration refused.
     Registry = 38, "registry", "the registry refuses the change: it names an unknown or existing organisation, node or group", "check the ids with 'seamark status'";
     /// Too much for one message.
@@ -131,6 +147,9 @@ impl Reject {
                 | Self::Frozen
                 | Self::AssetExists
                 | Self::DuplicateMove
+                | Self::Conflict
+                | Self::CheckFailed
+                | Self::LimitExceeded
         )
     }
 

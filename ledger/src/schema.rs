@@ -6,7 +6,7 @@
 //! from the beacon's mail alone.
 
 use crate::hash::{Hash32, sha256};
-use crate::ids::{Address, AssetId, GroupId, Height, TxId};
+use crate::ids::{Address, AssetId, GroupId, Height, TimeMs, TxId};
 use crate::tree::BitPrefix;
 
 /// Leaves of the state tree.
@@ -29,6 +29,10 @@ pub const HISTORY: u8 = b'J';
 pub const CERTIFICATE: u8 = b'C';
 /// The applied position and the group's running totals.
 pub const META: u8 = b'X';
+/// What a group knows of a transaction that several groups vote on, by transaction id.
+pub const PREPARED: u8 = b'P';
+/// Deadlines of prepared transactions, in order of time.
+pub const DEADLINE: u8 = b'Q';
 /// Registry of the beacon.
 pub const REGISTRY: u8 = b'G';
 
@@ -38,6 +42,17 @@ pub const KIND_ACCOUNT: u8 = 1;
 pub const KIND_BALANCE: u8 = 2;
 /// Kind byte of an issuer's supply counter.
 pub const KIND_SUPPLY: u8 = 3;
+
+/// Kind byte of a vote register.
+pub const KIND_REGISTER: u8 = 4;
+/// Kind byte of the claims of undecided transactions, other than holds.
+pub const KIND_CLAIMS: u8 = 5;
+/// Kind byte of a restriction: what the issuer froze, and what arrived meanwhile.
+pub const KIND_RESTRICTION: u8 = 6;
+/// Kind byte of an entry of account data.
+pub const KIND_DATA: u8 = 7;
+/// Kind byte of a spending limit.
+pub const KIND_LIMIT: u8 = 8;
 
 fn join(space: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -79,6 +94,42 @@ pub fn subtree_of(address: &Address) -> BitPrefix {
     let mut position = [0; 32];
     position[..16].copy_from_slice(&address.partition().0[..16]);
     BitPrefix::of(&position, 128).expect("a position has more bits")
+}
+
+/// Key of an account's vote register on a transaction.
+#[must_use]
+pub fn register(account: &Address, txid: &TxId) -> Vec<u8> {
+    join(STATE, &[&account.partition().0, &[KIND_REGISTER], &txid.0.0])
+}
+
+/// Key of an account's claims.
+#[must_use]
+pub fn claims(account: &Address) -> Vec<u8> {
+    join(STATE, &[&account.partition().0, &[KIND_CLAIMS]])
+}
+
+/// Key of the restriction of an account's holdings of an asset.
+#[must_use]
+pub fn restriction(account: &Address, asset: &AssetId) -> Vec<u8> {
+    join(STATE, &[&account.partition().0, &[KIND_RESTRICTION], &asset.0])
+}
+
+/// Key of an entry of an account's data.
+#[must_use]
+pub fn data(account: &Address, key: &[u8]) -> Vec<u8> {
+    join(STATE, &[&account.partition().0, &[KIND_DATA], key])
+}
+
+/// Prefix of an account's data.
+#[must_use]
+pub fn data_prefix(account: &Address) -> Vec<u8> {
+    join(STATE, &[&account.partition().0, &[KIND_DATA]])
+}
+
+/// Key of an account's spending limit of an asset.
+#[must_use]
+pub fn limit(account: &Address, asset: &AssetId) -> Vec<u8> {
+    join(STATE, &[&account.partition().0, &[KIND_LIMIT], &asset.0])
 }
 
 /// Position of a `STATE` key in the state tree: `partition[..16] ‖ sha256(key)[..16]`, or `None`
@@ -163,6 +214,38 @@ pub fn certificate(height: Height) -> Vec<u8> {
 #[must_use]
 pub fn receipt(txid: &TxId) -> Vec<u8> {
     join(RECEIPT, &[&txid.0.0])
+}
+
+/// Key of what the group knows of a transaction that several groups vote on.
+#[must_use]
+pub fn prepared(txid: &TxId) -> Vec<u8> {
+    join(PREPARED, &[&txid.0.0])
+}
+
+/// Key of a deadline of a prepared transaction.
+#[must_use]
+pub fn deadline(at: TimeMs, txid: &TxId) -> Vec<u8> {
+    join(DEADLINE, &[&at.0.to_be_bytes(), &txid.0.0])
+}
+
+/// Key below all deadlines at or after a time.
+#[must_use]
+pub fn deadline_from(at: TimeMs) -> Vec<u8> {
+    join(DEADLINE, &[&at.0.to_be_bytes()])
+}
+
+/// The time and the transaction of a deadline's key.
+#[must_use]
+pub fn deadline_of(key: &[u8]) -> Option<(TimeMs, TxId)> {
+    let rest: &[u8; 40] = key.strip_prefix(&[DEADLINE])?.try_into().ok()?;
+    let (at, txid) = rest.split_at(8);
+    Some((TimeMs(u64::from_be_bytes(at.try_into().ok()?)), TxId(Hash32(txid.try_into().ok()?))))
+}
+
+/// Key of the time up to which deadlines have been dealt with.
+#[must_use]
+pub fn swept() -> Vec<u8> {
+    join(META, &[b"swept"])
 }
 
 /// Key of one line of an account's history.

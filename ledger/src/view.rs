@@ -20,6 +20,12 @@ pub trait StateReader {
     /// # Errors
     /// As [`StateReader::get`].
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault>;
+
+    /// The first entries at or after `from` that start with `prefix`, in order, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`StateReader::get`].
+    fn scan_from(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ReadFault>;
 }
 
 /// The medium failed or holds bytes that cannot be ours.
@@ -89,6 +95,32 @@ impl<'a> View<'a> {
         entries.into_iter().collect()
     }
 
+    /// The first keys at or after `from` under a prefix, writes included, in order, at most `limit`.
+    pub fn first_keys(&mut self, prefix: &[u8], from: &[u8], limit: usize) -> Vec<Vec<u8>> {
+        let written: BTreeMap<&[u8], bool> = self
+            .writes
+            .iter()
+            .filter(|(key, _)| key.starts_with(prefix) && key.as_slice() >= from)
+            .map(|(key, value)| (key.as_slice(), value.is_some()))
+            .collect();
+        // Of what the base has, as many may have been deleted since as there are deletions.
+        let deleted = written.values().filter(|there| !**there).count();
+        let found = match self.base.scan_from(prefix, from, limit + deleted) {
+            Ok(found) => found,
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+                Vec::new()
+            }
+        };
+        let mut keys: std::collections::BTreeSet<Vec<u8>> = found
+            .into_iter()
+            .map(|(key, _)| key.to_vec())
+            .filter(|key| written.get(key.as_slice()) != Some(&false))
+            .collect();
+        keys.extend(written.iter().filter(|(_, there)| **there).map(|(key, _)| key.to_vec()));
+        keys.into_iter().take(limit).collect()
+    }
+
     /// Sets a key.
     pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
         self.set(key, Some(value.into()));
@@ -153,6 +185,15 @@ impl StateReader for BTreeMap<Vec<u8>, Bytes> {
         Ok(self
             .range(prefix.to_vec()..)
             .take_while(|(key, _)| key.starts_with(prefix))
+            .map(|(key, value)| (Bytes::copy_from_slice(key), value.clone()))
+            .collect())
+    }
+
+    fn scan_from(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        Ok(self
+            .range(prefix.max(from).to_vec()..)
+            .take_while(|(key, _)| key.starts_with(prefix))
+            .take(limit)
             .map(|(key, value)| (Bytes::copy_from_slice(key), value.clone()))
             .collect())
     }

@@ -3,13 +3,22 @@
 
 mod support;
 
+use ledger::claim::{Claim, ClaimList, Claimed, Item, Restriction};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{GroupId, Height, LedgerId, TxId};
 use ledger::rules::{Credit, HistoryKind, HistoryLine};
-use ledger::tx::{Move, SignedTx, Slot, TxBody};
+use ledger::tx::{AccountWrite, Condition, Move, Opening, SignedTx, Slot, Submission, TxBody};
 use ledger::{AccountRecord, Authorisation, Balance, Outcome, Receipt, Reject, schema};
 use support::vectors::Vectors;
 use support::{asset_def, body, cluster, multi, pay, sign, single};
+
+fn check(condition: Condition) -> Move {
+    Move::Check { account: single(1).address(), condition }
+}
+
+fn write(write: AccountWrite) -> Move {
+    Move::Write { account: single(1).address(), write }
+}
 
 fn every_move() -> Vec<Move> {
     let (issuer, other) = (single(1), multi(2, &[2, 3, 4]));
@@ -19,7 +28,20 @@ fn every_move() -> Vec<Move> {
         Move::Mint { issuer: issuer.address(), to: other.address(), asset: def.id, amount: u128::MAX },
         Move::Burn { issuer: issuer.address(), asset: def.id, amount: 1 },
         Move::Issue(def.spec),
-        Move::Rotate { account: issuer.address(), auth: other.auth },
+        Move::Rotate { account: issuer.address(), auth: other.auth.clone() },
+        Move::PaySync { from: issuer.address(), to: other.address(), asset: def.id, amount: 7 },
+        check(Condition::AtLeast { asset: def.id, amount: 7 }),
+        check(Condition::AtMost { asset: def.id, amount: 7 }),
+        check(Condition::Version(8)),
+        check(Condition::NotFrozen(def.id)),
+        check(Condition::Consent),
+        write(AccountWrite::Data { key: b"name".to_vec(), value: Some(b"Alice".to_vec()) }),
+        write(AccountWrite::Data { key: b"name".to_vec(), value: None }),
+        write(AccountWrite::Limit { asset: def.id, per_tx: Some(7) }),
+        write(AccountWrite::Frozen(true)),
+        Move::Freeze { issuer: issuer.address(), account: other.address(), asset: def.id, frozen: true },
+        Move::Release { account: issuer.address(), asset: def.id, amount: 7 },
+        Move::Return { by: issuer.address(), account: other.address(), to: issuer.address(), asset: def.id, amount: 7 },
     ]
 }
 
@@ -31,6 +53,23 @@ fn name_of(mv: &Move) -> &'static str {
         Move::Burn { .. } => "burn",
         Move::Issue(_) => "issue",
         Move::Rotate { .. } => "rotate",
+        Move::PaySync { .. } => "pay sync",
+        Move::Check { condition, .. } => match condition {
+            Condition::AtLeast { .. } => "check at least",
+            Condition::AtMost { .. } => "check at most",
+            Condition::Version(_) => "check version",
+            Condition::NotFrozen(_) => "check not frozen",
+            Condition::Consent => "check consent",
+        },
+        Move::Write { write, .. } => match write {
+            AccountWrite::Data { value: Some(_), .. } => "write data",
+            AccountWrite::Data { value: None, .. } => "remove data",
+            AccountWrite::Limit { .. } => "write limit",
+            AccountWrite::Frozen(_) => "write frozen",
+        },
+        Move::Freeze { .. } => "freeze",
+        Move::Release { .. } => "release",
+        Move::Return { .. } => "return",
     }
 }
 
@@ -59,6 +98,10 @@ fn transactions() {
     vectors.format("signed/single and two of three", &signed, &signed.txid(&cluster()).to_string());
     assert_eq!(TxBody::decode(&signed.body), Ok(both));
     assert!(support::ingest(&signed).is_ok());
+    let opening = Opening { slot: 1, salt: Hash32([7; 32]), mv: every_move().remove(0) };
+    vectors.format("opening", &opening, &opening.hash().to_string());
+    let submission = Submission { version: 2, tx: signed.encode(), openings: vec![opening] };
+    vectors.format("submission", &submission, "");
     vectors.finish();
 }
 
@@ -94,6 +137,8 @@ fn receipts() {
     for reject in Reject::ALL {
         pin(&format!("rejected/{}", reject.code()), &receipt(Outcome::Rejected(*reject)));
     }
+    let aborted = Outcome::Aborted { group: GroupId::shard(1), reason: Reject::Conflict };
+    pin("aborted", &receipt(aborted));
     vectors.finish();
 }
 
@@ -121,12 +166,36 @@ fn accounts_assets_and_history() {
     vectors.format("account/full", &full, "");
     vectors.format("asset/definition", &def, &def.id.to_string());
     vectors.format("supply", &u128::MAX, "");
+    let (asset, txid) = (def.id, TxId(Hash32([1; 32])));
+    let items = [Item::Auth, Item::Data(b"name".to_vec()), Item::Limit(asset), Item::Frozen, Item::Restriction(asset)];
+    let mut claims = vec![
+        Claim::AtLeast { asset, amount: 1 },
+        Claim::AtMost { asset, amount: 2 },
+        Claim::Incoming { asset, amount: 3 },
+        Claim::Version,
+        Claim::Mint { asset, amount: 4 },
+        Claim::Suspense { asset, amount: 5 },
+    ];
+    claims.extend(items.into_iter().map(Claim::Change));
+    let claims = claims.into_iter().map(|claim| Claimed { txid, claim }).collect();
+    vectors.format("claims", &ClaimList { version: 1, claims }, "");
+    vectors.format("restriction", &Restriction { version: 1, frozen: true, suspense: 6 }, "");
     let credit =
         Credit { txid: TxId(Hash32([1; 32])), move_index: 2, account: single(1).address(), asset: def.id, amount: 3 };
     vectors.format("credit", &credit, "");
-    for kind in
-        [HistoryKind::Sent, HistoryKind::Received, HistoryKind::Minted, HistoryKind::Burned, HistoryKind::Rotated]
-    {
+    for kind in [
+        HistoryKind::Sent,
+        HistoryKind::Received,
+        HistoryKind::Minted,
+        HistoryKind::Burned,
+        HistoryKind::Rotated,
+        HistoryKind::Suspended,
+        HistoryKind::Released,
+        HistoryKind::Returned,
+        HistoryKind::Frozen,
+        HistoryKind::Thawed,
+        HistoryKind::Written,
+    ] {
         let line = HistoryLine {
             account: single(1).address(),
             kind,
@@ -167,6 +236,14 @@ fn keys_of_the_database() {
         ("applied", schema::applied()),
         ("total", schema::total(&asset)),
         ("entry", schema::entry(height)),
+        ("register", schema::register(&address, &txid)),
+        ("claims", schema::claims(&address)),
+        ("restriction", schema::restriction(&address, &asset)),
+        ("data", schema::data(&address, b"name")),
+        ("limit", schema::limit(&address, &asset)),
+        ("prepared", schema::prepared(&txid)),
+        ("deadline", schema::deadline(support::NOW, &txid)),
+        ("swept", schema::swept()),
     ];
     for (name, key) in &keys {
         // The hash of a state key is its position in the state tree; others have none.

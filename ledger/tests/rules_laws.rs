@@ -36,6 +36,16 @@ impl Step {
     }
 }
 
+/// Whether a step stands there twice, or two of them replace one account's authorisation.
+fn repeats(steps: &[Step]) -> bool {
+    let subject = |step: &Step| match step {
+        Step::Rotate { account, .. } => format!("rotate {account}"),
+        other => format!("{other:?}"),
+    };
+    let subjects: BTreeSet<String> = steps.iter().map(subject).collect();
+    subjects.len() < steps.len()
+}
+
 /// Which keys sign for the first voter; all others sign with the keys they have.
 #[derive(Clone, Copy, Debug)]
 enum Signer {
@@ -148,13 +158,14 @@ impl World {
             return Err(Reject::NotAuthorised);
         }
         let mut books = self.books.clone();
+        // Credits of this group come after all debits, and burns make room for mints only later.
+        let mut credits = Vec::new();
+        let mut burns = Vec::new();
         for step in steps {
             match *step {
                 Step::Pay { from, to, asset, amount } => {
                     books.take(from, asset, amount)?;
-                    if self.home(to) == group {
-                        *books.balances.entry((to, asset)).or_default() += amount;
-                    }
+                    credits.push((to, asset, amount));
                 }
                 Step::Mint { by, .. } | Step::Burn { by, .. } if by != 0 => {
                     return Err(Reject::NotIssuer);
@@ -162,15 +173,21 @@ impl World {
                 Step::Mint { to, asset, amount, .. } => {
                     let supply = books.supplies.entry(asset).or_default();
                     *supply = supply.checked_add(amount).ok_or(Reject::Overflow)?;
-                    if self.home(to) == group {
-                        *books.balances.entry((to, asset)).or_default() += amount;
-                    }
+                    credits.push((to, asset, amount));
                 }
                 Step::Burn { by, asset, amount } => {
                     books.take(by, asset, amount)?;
-                    *books.supplies.entry(asset).or_default() -= amount;
+                    burns.push((asset, amount));
                 }
                 Step::Rotate { account, seed } => books.auths[account] = seed,
+            }
+        }
+        for (asset, amount) in burns {
+            *books.supplies.entry(asset).or_default() -= amount;
+        }
+        for (to, asset, amount) in credits {
+            if self.home(to) == group {
+                *books.balances.entry((to, asset)).or_default() += amount;
             }
         }
         for (account, (old, new)) in self.books.auths.iter().zip(&books.auths).enumerate() {
@@ -189,9 +206,15 @@ impl World {
         body.salt[..8].copy_from_slice(&self.salt.to_le_bytes());
         let signed = self.signers(steps, signer);
         let owners: Vec<Owner> = signed.iter().map(|number| owner(*number)).collect();
-        let tx = ingest(&sign(&body, &owners.iter().collect::<Vec<_>>())).expect("the form is right");
+        let signed_tx = sign(&body, &owners.iter().collect::<Vec<_>>());
+        if repeats(steps) {
+            assert_eq!(ingest(&signed_tx).err(), Some(Reject::DuplicateMove), "{steps:?}");
+            return;
+        }
+        let tx = ingest(&signed_tx).expect("the form is right");
         let expected = self.expect(group, steps, &signed);
-        let ctx = RuleContext { group, ledger: LedgerId::MAIN, layout: Some(&self.layout), time_ms: NOW };
+        let ctx =
+            RuleContext { group, ledger: LedgerId::MAIN, layout: Some(&self.layout), time_ms: NOW, burned: &|_| 0 };
         let state = self.states.get_mut(&group).expect("a shard of the layout");
         let (result, wrote) = with_view(state, |view| execute(view, &ctx, &tx));
         assert_eq!(result.as_ref().map(|_| ()), expected.as_ref().map(|_| ()), "{steps:?} {signer:?}");

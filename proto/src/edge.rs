@@ -3,7 +3,7 @@
 
 use borsh::BorshDeserialize;
 use bytes::Bytes;
-use ledger::{Address, AssetId, GroupId, Hash32, Reject, TxId};
+use ledger::{Address, AssetId, GroupId, Hash32, Height, Reject, TxId};
 
 use crate::v1;
 
@@ -166,6 +166,26 @@ impl v1::QueryReply {
     }
 }
 
+impl v1::Vote {
+    /// A group's vote: yes, or no for a reason.
+    #[must_use]
+    pub fn of(group: GroupId, reason: Option<Reject>, height: Option<Height>) -> Self {
+        Self {
+            group: group.0,
+            yes: reason.is_none(),
+            reason: reason.map_or(0, |reason| u32::from(reason.number())),
+            height: height.map_or(0, |height| height.0),
+        }
+    }
+
+    /// Why it is a no; `None` for a yes. A reason that this version does not know is `aborted`.
+    #[must_use]
+    pub fn reject(&self) -> Option<Reject> {
+        let known = u16::try_from(self.reason).ok().and_then(Reject::from_number);
+        (!self.yes).then(|| known.unwrap_or(Reject::Aborted))
+    }
+}
+
 impl v1::SubmitEvent {
     /// The event that a transaction was refused.
     #[must_use]
@@ -177,6 +197,18 @@ impl v1::SubmitEvent {
     #[must_use]
     pub fn receipt(txid: Bytes, receipt: Bytes) -> Self {
         Self { txid, event: Some(v1::submit_event::Event::Receipt(receipt)) }
+    }
+
+    /// The event that a group voted on a transaction.
+    #[must_use]
+    pub fn vote(txid: Bytes, vote: v1::Vote) -> Self {
+        Self { txid, event: Some(v1::submit_event::Event::Vote(vote)) }
+    }
+
+    /// The event that votes have decided a transaction.
+    #[must_use]
+    pub fn decided(txid: Bytes, votes: Vec<v1::Vote>) -> Self {
+        Self { txid, event: Some(v1::submit_event::Event::Decided(v1::Votes { votes })) }
     }
 
     /// The event that all credits of a transaction have been applied.

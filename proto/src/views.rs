@@ -67,4 +67,35 @@ pub enum HistoryChange {
     Rotated,
     /// The account issued an asset.
     Issued(AssetId),
+    /// The account was credited while it was frozen; the amount waits in suspense.
+    Suspended {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// From whom, where that is known.
+        from: Option<Address>,
+    },
+    /// An amount went from suspense into the balance.
+    Released {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+    },
+    /// An amount went from suspense to another account.
+    Returned {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// To whom.
+        to: Option<Address>,
+    },
+    /// Debits were frozen: of one asset by its issuer, or of all by the owner.
+    Frozen(Option<AssetId>),
+    /// Debits were thawed.
+    Thawed(Option<AssetId>),
+    /// The owner changed the account's data or limits.
+    Written,
 }

@@ -42,9 +42,7 @@ pub fn plan_body(layout: &Layout, body: &TxBody) -> Result<GroupId, Reject> {
 fn voter_group(layout: &Layout, ledger: LedgerId, mv: &Move) -> Result<GroupId, Reject> {
     let (home, group) = match mv {
         Move::Issue(_) => (LedgerId::BEACON, GroupId::BEACON),
-        Move::Pay { .. } | Move::Mint { .. } | Move::Burn { .. } | Move::Rotate { .. } => {
-            (LedgerId::MAIN, layout.locate(&mv.voter()))
-        }
+        _ => (LedgerId::MAIN, layout.locate(&mv.voters().next().map(|voter| voter.account).unwrap_or_default())),
     };
     if ledger == home { Ok(group) } else { Err(Reject::UnknownGroup) }
 }

@@ -91,6 +91,11 @@ impl KeyRange {
         Self { start: Bytes::copy_from_slice(prefix), end }
     }
 
+    /// Keys that begin with `prefix`, from `from` on.
+    pub fn prefix_from(prefix: &[u8], from: &[u8]) -> Self {
+        Self { start: Bytes::copy_from_slice(prefix.max(from)), ..Self::prefix(prefix) }
+    }
+
     /// Whether no key can be in the range.
     pub fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| *end <= self.start)

@@ -64,7 +64,9 @@ impl Counter {
             let answer = in_time("a refusal", self.bank.client.submit(tx.encode())).await;
             let (found, has_receipt) = match &answer {
                 Ok(receipt) => match receipt.outcome {
-                    ledger::Outcome::Rejected(reject) => (Some(reject), true),
+                    ledger::Outcome::Rejected(reject) | ledger::Outcome::Aborted { reason: reject, .. } => {
+                        (Some(reject), true)
+                    }
                     ledger::Outcome::Committed { .. } => (None, true),
                 },
                 Err(error) => {
@@ -268,7 +270,7 @@ async fn bytes_that_are_no_transaction_are_refused_by_the_router_itself() {
                     assert!(ledger::Receipt::try_from_slice(&bytes).unwrap().committed());
                     receipts += 1;
                 }
-                Event::Applied(_) => panic!("nobody asked"),
+                Event::Applied(_) | Event::Vote(_) | Event::Decided(_) => panic!("nobody asked"),
             }
         }
     }

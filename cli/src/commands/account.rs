@@ -62,6 +62,12 @@ impl Change {
             }
             HistoryChange::Credit { asset, amount, from } => ("received", Some(asset), Some(amount), text(from)),
             HistoryChange::Rotated => ("rotated", None, None, None),
+            HistoryChange::Suspended { asset, amount, from } => ("suspended", Some(asset), Some(amount), text(from)),
+            HistoryChange::Released { asset, amount } => ("released", Some(asset), Some(amount), None),
+            HistoryChange::Returned { asset, amount, to } => ("returned", Some(asset), Some(amount), text(to)),
+            HistoryChange::Frozen(asset) => ("frozen", asset.as_ref(), None, None),
+            HistoryChange::Thawed(asset) => ("thawed", asset.as_ref(), None, None),
+            HistoryChange::Written => ("written", None, None, None),
             HistoryChange::Issued(asset) => ("issued", Some(asset), None, None),
         };
         Self {

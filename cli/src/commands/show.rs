@@ -68,6 +68,7 @@ impl ReceiptLine {
                 ("committed", None, mail.iter().map(|(group, _)| group.to_string()).collect())
             }
             Outcome::Rejected(reject) => ("rejected", Some(reject.code()), Vec::new()),
+            Outcome::Aborted { reason, .. } => ("aborted", Some(reason.code()), Vec::new()),
         };
         Self {
             txid: receipt.txid.to_string(),

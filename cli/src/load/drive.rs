@@ -122,7 +122,9 @@ fn take(
             }
             match receipt.outcome {
                 Outcome::Committed { mail } => driven.crossed += u64::from(!mail.is_empty()),
-                Outcome::Rejected(reject) => *driven.rejected.entry(reject.code().to_owned()).or_default() += 1,
+                Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => {
+                    *driven.rejected.entry(reject.code().to_owned()).or_default() += 1
+                }
             }
         }
         SubmitEvent::Applied(_) => driven.committed += 1,

@@ -369,7 +369,9 @@ impl<'a> Run<'a> {
                 match receipt.outcome {
                     Outcome::Committed { mail } if mail.is_empty() => self.visible(txid, transfer),
                     Outcome::Committed { .. } => self.schedule.committed(transfer),
-                    Outcome::Rejected(reject) => self.refused(txid, transfer, reject.code()),
+                    Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => {
+                        self.refused(txid, transfer, reject.code())
+                    }
                 }
             }
             SubmitEvent::Applied(_) => self.visible(txid, transfer),

@@ -35,13 +35,16 @@ fn apply(model: &mut Model, mv: &Move) {
         *model.entry((*account, *asset)).or_insert(0) += by;
     };
     match mv {
-        Move::Pay { from, to, asset, amount } => {
+        Move::Pay { from, to, asset, amount } | Move::PaySync { from, to, asset, amount } => {
             change(from, asset, -signed(*amount));
             change(to, asset, signed(*amount));
         }
         Move::Mint { to, asset, amount, .. } => change(to, asset, signed(*amount)),
         Move::Burn { issuer, asset, amount } => change(issuer, asset, -signed(*amount)),
-        Move::Issue(_) | Move::Rotate { .. } => {}
+        Move::Return { to, asset, amount, .. } | Move::Release { account: to, asset, amount } => {
+            change(to, asset, signed(*amount));
+        }
+        Move::Issue(_) | Move::Rotate { .. } | Move::Check { .. } | Move::Write { .. } | Move::Freeze { .. } => {}
     }
 }
 

@@ -219,7 +219,7 @@ impl Flights {
                         again.entry(group).or_default().push(id);
                     }
                 }
-                None => {}
+                Some(Event::Vote(_) | Event::Decided(_)) | None => {}
             }
         }
         for (group, txids) in again {

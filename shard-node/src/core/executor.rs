@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use consensus::port::AppliedState;
+use cross_shard::commit::{self, Decision};
 use cross_shard::stream::{self, OutStream, StreamLeaf};
 use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
@@ -74,6 +75,10 @@ pub struct ExecutedBlock {
     pub receipts: Vec<Receipt>,
     /// Transactions refused without one, by their bytes: the txid does not cover the witnesses.
     pub refused: Vec<RefusedTx>,
+    /// Votes of this group on transactions that others vote on, too.
+    pub votes: Vec<(TxId, Decision)>,
+    /// The earliest deadline in state: once the time is past it, a block is due.
+    pub next_deadline: Option<TimeMs>,
     /// New mail.
     pub mail: Vec<EmittedMail>,
     /// Heads of outgoing streams after the block.
@@ -126,11 +131,13 @@ pub fn execute(
         time_ms: TimeMs(entry.stamp_ms.0.max(previous.time_ms.0 + 1)),
     };
     let mut work = BlockWork::new(constants.group, layout, constants.verify);
+    work.begin(&mut view, at);
     let outcomes: Vec<CommandOutcome> =
         entry.commands.iter().map(|command| work.apply(&mut view, at, command)).collect();
     let refused = refused(&entry.commands, &outcomes);
-    let BlockWork { flows, receipts, parsed, system_changed, .. } = work;
+    let BlockWork { flows, receipts, votes, parsed, system_changed, .. } = work;
     let value_flow = flows.close(&mut view);
+    let next_deadline = commit::next_deadline(&mut view);
 
     let (outbox, inbox) = (stream::outbox_leaves(&mut view), stream::inbox_leaves(&mut view));
     let congestion = congestion(&mut view, &outbox);
@@ -179,6 +186,8 @@ pub fn execute(
         outcomes,
         receipts,
         refused,
+        votes,
+        next_deadline,
         mail,
         outbox,
         inbox,

@@ -36,6 +36,12 @@ impl FlowBook {
         *sum = sum.checked_add(amount).expect(FITS);
     }
 
+    /// What was burned of an asset in this block so far.
+    #[must_use]
+    pub fn burned_of(&self, asset: &AssetId) -> u128 {
+        self.assets.get(asset).map_or(0, |sums| sums.burned)
+    }
+
     /// A credit that came by mail.
     pub fn imported(&mut self, asset: AssetId, source: GroupId, amount: u128) {
         let sum = self.assets.entry(asset).or_default().imported.entry(source).or_default();

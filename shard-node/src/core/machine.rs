@@ -1,10 +1,12 @@
-//! The composed machine of a group: account rules, mail and, in the beacon, the registry.
+//! The composed machine of a group: account rules, mail, the commit of transactions that span groups
+//! and, in the beacon, the registry.
 //!
 //! One command in, one outcome out; a refusal is an outcome. All state is in the view. What the
 //! machine keeps itself ([`BlockWork`]) lives for one block: the layout it goes by, the value flow
 //! and the receipts.
 
 use cross_shard::bundle::{AckProof, Bundle};
+use cross_shard::commit::{self, CommitContext, Decision, Handed, Progress};
 use cross_shard::message::Message;
 use cross_shard::stream;
 use ledger::certificate::Certificate;
@@ -14,9 +16,9 @@ use ledger::layout::Layout;
 use ledger::machine::{BlockContext, Machine, ReadSet};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
-use ledger::rules::{self, HistoryLine, RuleContext};
+use ledger::rules::{self, Credit, Effects, HistoryLine, RuleContext};
 use ledger::schema;
-use ledger::tx::{Leg, ParsedTx};
+use ledger::tx::ParsedTx;
 use ledger::view::View;
 
 use crate::core::entry::Command;
@@ -32,6 +34,10 @@ pub enum CommandOutcome {
     Known(TxId, ReceiptPlace),
     /// A transaction was refused without a trace.
     Refused(TxId, Reject),
+    /// A transaction that other groups vote on, too, was voted on here, now or before.
+    Voted(TxId, Decision),
+    /// A transaction that other groups vote on, too, waits for the vote of one of them.
+    Waits(TxId),
     /// Mail was taken: source and how many messages.
     Delivered(GroupId, u64),
     /// A peer's cursor was proved; everything below is dropped.
@@ -54,6 +60,8 @@ pub struct BlockWork {
     pub flows: FlowBook,
     /// Receipts so far.
     pub receipts: Vec<Receipt>,
+    /// Votes of this group, in the order they were written.
+    pub votes: Vec<(TxId, Decision)>,
     /// Transactions seen in this block, for replicas that check signatures before they attest.
     pub parsed: Vec<ParsedTx>,
     /// Committees or the layout changed.
@@ -71,10 +79,32 @@ impl BlockWork {
             verify,
             flows: FlowBook::default(),
             receipts: Vec::new(),
+            votes: Vec::new(),
             parsed: Vec::new(),
             system_changed: false,
             lines: 0,
         }
+    }
+
+    fn ledger(&self) -> LedgerId {
+        match self.group.kind() {
+            Some(GroupKind::Channel) => LedgerId::of_channel(self.group),
+            Some(GroupKind::Beacon) => LedgerId::BEACON,
+            Some(GroupKind::Shard) | None => LedgerId::MAIN,
+        }
+    }
+
+    /// Runs account rules or the commit protocol with what they go by.
+    fn with_rules<T>(&self, at: BlockContext, work: impl FnOnce(&CommitContext<'_>) -> T) -> T {
+        let burned = |asset: &_| self.flows.burned_of(asset);
+        let rules = RuleContext {
+            group: self.group,
+            ledger: self.ledger(),
+            layout: Some(&self.layout),
+            time_ms: at.time_ms,
+            burned: &burned,
+        };
+        work(&CommitContext { rules, cluster: at.cluster, height: at.height })
     }
 
     fn transaction(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
@@ -91,57 +121,125 @@ impl BlockWork {
             self.parsed.push(tx);
         }
         match outcome {
-            Ok(mail) => self.leave_receipt(view, at, txid, Outcome::Committed { mail }),
+            Ok(done) => done,
             Err(reject) if reject.leaves_receipt() => self.leave_receipt(view, at, txid, Outcome::Rejected(reject)),
             Err(reject) => CommandOutcome::Refused(txid, reject),
         }
     }
 
-    fn execute(&mut self, view: &mut View<'_>, at: BlockContext, tx: &ParsedTx) -> Result<Vec<(GroupId, u64)>, Reject> {
-        if self.group == GroupId::BEACON {
-            let messages = beacon::machine::execute_issue(view, &at, tx)?;
-            return Ok(messages
-                .into_iter()
-                .map(|(dest, message)| (dest, stream::emit(view, dest, message.encode())))
-                .collect());
+    fn execute(&mut self, view: &mut View<'_>, at: BlockContext, tx: &ParsedTx) -> Result<CommandOutcome, Reject> {
+        let groups = self.with_rules(at, |ctx| ctx.rules.voter_groups(&tx.body))?;
+        if !groups.contains(&self.group) {
+            return Err(Reject::WrongShard);
         }
-        let ledger = match self.group.kind() {
-            Some(GroupKind::Channel) => LedgerId::of_channel(self.group),
-            _ => LedgerId::MAIN,
-        };
-        let ctx = RuleContext { group: self.group, ledger, layout: Some(&self.layout), time_ms: at.time_ms };
-        self.check_windows(view, tx)?;
-        let effects = rules::execute(view, &ctx, tx)?;
+        if self.group == GroupId::BEACON {
+            let mail = self.issue(view, at, tx)?;
+            return Ok(self.leave_receipt(view, at, tx.txid, Outcome::Committed { mail }));
+        }
+        if groups.len() > 1 {
+            return self.hand_over(view, at, tx, groups);
+        }
+        self.check_windows(view, tx, &[])?;
+        let effects = self.with_rules(at, |ctx| rules::execute(view, &ctx.rules, tx))?;
+        let mail = self.take_effects(view, at, effects);
+        Ok(self.leave_receipt(view, at, tx.txid, Outcome::Committed { mail }))
+    }
+
+    fn issue(&self, view: &mut View<'_>, at: BlockContext, tx: &ParsedTx) -> Result<Vec<(GroupId, u64)>, Reject> {
+        for leaf in stream::outbox_leaves(view) {
+            if stream::out_stream(view, leaf.peer).full() {
+                return Err(Reject::PeerBusy);
+            }
+        }
+        let messages = beacon::machine::execute_issue(view, &at, tx)?;
+        Ok(messages.into_iter().map(|(dest, message)| (dest, stream::emit(view, dest, message.encode()))).collect())
+    }
+
+    /// Phase one, begun by a client.
+    fn hand_over(
+        &mut self,
+        view: &mut View<'_>,
+        at: BlockContext,
+        tx: &ParsedTx,
+        groups: Vec<GroupId>,
+    ) -> Result<CommandOutcome, Reject> {
+        if commit::prepared(view, &tx.txid).is_none() {
+            self.check_windows(view, tx, &groups)?;
+        }
+        let mut progress = Vec::new();
+        let handed = self.with_rules(at, |ctx| commit::hand_over(view, ctx, tx, groups, &mut progress))?;
+        self.take_progress(view, at, progress);
+        Ok(match handed {
+            Handed::Voted(decision) => CommandOutcome::Voted(tx.txid, decision),
+            Handed::Waits => CommandOutcome::Waits(tx.txid),
+        })
+    }
+
+    /// What the commit protocol brought about: receipts, credits, history.
+    fn take_progress(&mut self, view: &mut View<'_>, at: BlockContext, progress: Vec<Progress>) {
+        for step in progress {
+            match step {
+                Progress::Voted(txid, decision) => self.votes.push((txid, decision)),
+                Progress::Committed(txid, effects) => {
+                    let mail = self.take_effects(view, at, effects);
+                    self.leave_receipt(view, at, txid, Outcome::Committed { mail });
+                }
+                Progress::Aborted(txid, group, reason) => {
+                    let outcome = if group == self.group {
+                        Outcome::Rejected(reason)
+                    } else {
+                        Outcome::Aborted { group, reason }
+                    };
+                    self.leave_receipt(view, at, txid, outcome);
+                }
+            }
+        }
+    }
+
+    /// Books what a transaction did beyond its accounts and sends its credits.
+    fn take_effects(&mut self, view: &mut View<'_>, at: BlockContext, effects: Effects) -> Vec<(GroupId, u64)> {
         for (asset, amount) in effects.minted {
             self.flows.minted(asset, amount);
         }
         for (asset, amount) in effects.burned {
             self.flows.burned(asset, amount);
         }
-        let mut mail = Vec::with_capacity(effects.credits.len());
-        for (dest, credit) in effects.credits {
-            self.flows.exported(credit.asset, dest, credit.amount);
-            mail.push((dest, stream::emit(view, dest, Message::Credit(credit).encode())));
+        for (group, asset, amount) in effects.exported {
+            self.flows.exported(asset, group, amount);
+        }
+        for (group, asset, amount) in effects.imported {
+            self.flows.imported(asset, group, amount);
         }
         for line in &effects.lines {
             self.write_line(view, at, line);
         }
-        Ok(mail)
+        effects.credits.into_iter().map(|(dest, credit)| self.send_credit(view, dest, credit)).collect()
+    }
+
+    fn send_credit(&mut self, view: &mut View<'_>, dest: GroupId, credit: Credit) -> (GroupId, u64) {
+        self.flows.exported(credit.asset, dest, credit.amount);
+        (dest, stream::emit(view, dest, Message::Credit(credit).encode()))
     }
 
     /// Refuses new work for a peer whose stream is full, before anything is debited.
-    fn check_windows(&self, view: &mut View<'_>, tx: &ParsedTx) -> Result<(), Reject> {
-        for (_, mv) in tx.body.moves() {
-            for leg in mv.legs() {
-                if let Leg::Follower(account) = leg {
-                    let owner = self.layout.locate(&account);
-                    if owner != self.group && stream::out_stream(view, owner).full() {
-                        return Err(Reject::PeerBusy);
-                    }
-                }
+    fn check_windows(&self, view: &mut View<'_>, tx: &ParsedTx, voters: &[GroupId]) -> Result<(), Reject> {
+        let home = |ledger: LedgerId, account: &ledger::Address| {
+            if ledger == LedgerId::MAIN { self.layout.locate(account) } else { GroupId(ledger.0) }
+        };
+        let payees = tx.visible().filter_map(|(_, ledger, mv)| Some(home(ledger, &mv.follower()?)));
+        for peer in payees.chain(voters.iter().copied()) {
+            if peer != self.group && stream::out_stream(view, peer).full() {
+                return Err(Reject::PeerBusy);
             }
         }
         Ok(())
+    }
+
+    /// What the passing of time calls for, before any command of the block.
+    pub fn begin(&mut self, view: &mut View<'_>, at: BlockContext) {
+        let mut progress = Vec::new();
+        self.with_rules(at, |ctx| commit::sweep(view, ctx, &mut progress));
+        self.take_progress(view, at, progress);
     }
 
     fn leave_receipt(&mut self, view: &mut View<'_>, at: BlockContext, txid: TxId, outcome: Outcome) -> CommandOutcome {
@@ -189,8 +287,22 @@ impl BlockWork {
         match message {
             Message::Credit(credit) => {
                 self.flows.imported(credit.asset, source, credit.amount);
+                let owner = self.with_rules(at, |ctx| ctx.rules.home(self.ledger(), &credit.account));
+                if owner != self.group {
+                    // The sender knows another layout. What was certified is never lost: it goes on.
+                    self.send_credit(view, owner, credit);
+                    return;
+                }
                 let line = rules::apply_credit(view, &credit);
                 self.write_line(view, at, &line);
+            }
+            Message::Vote(vote) => {
+                let mut progress = Vec::new();
+                // A vote that is refused says nothing about a transaction of this group: only a
+                // group that breaks the rules sends one, and it moves nothing here.
+                let _refused =
+                    self.with_rules(at, |ctx| commit::take_vote(view, ctx, source, &vote, &mut progress)).is_err();
+                self.take_progress(view, at, progress);
             }
             Message::AssetUpdate(def) if source == GroupId::BEACON => {
                 view.store(schema::asset(&def.id), &def);
@@ -256,13 +368,13 @@ impl Machine for BlockWork {
 
     fn read_set(&self, command: &Command) -> ReadSet {
         let Command::Tx(bytes) = command else { return Vec::new() };
-        let Ok(signed) = borsh::from_slice::<ledger::SignedTx>(bytes) else { return Vec::new() };
+        let Ok((tx, _)) = ledger::Submission::split(bytes) else { return Vec::new() };
+        let Ok(signed) = borsh::from_slice::<ledger::SignedTx>(&tx) else { return Vec::new() };
         let Ok(body) = ledger::TxBody::decode(&signed.body) else { return Vec::new() };
         let mut keys = vec![schema::receipt(&signed.txid(&body.cluster))];
-        for (_, mv) in body.moves() {
-            for leg in mv.legs() {
-                let (Leg::Voter(account) | Leg::Follower(account)) = leg;
-                if self.layout.locate(&account) == self.group {
+        for (ledger, mv) in body.moves().filter(|(ledger, _)| *ledger == self.ledger()) {
+            for account in mv.accounts() {
+                if ledger != LedgerId::MAIN || self.layout.locate(&account) == self.group {
                     keys.push(schema::account(&account));
                 }
             }

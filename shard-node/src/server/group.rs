@@ -348,6 +348,7 @@ fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> R
         VerifyMode::Every => transactions_of(&mut view, applied.height, &header),
     };
     let inbox = stream::inbox_leaves(&mut view);
+    let next_deadline = cross_shard::commit::next_deadline(&mut view);
     let committees = committees(&mut view, context.genesis.as_ref());
     if let Some(fault) = view.fault() {
         return Err(fault.clone());
@@ -360,6 +361,7 @@ fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> R
         outbox,
         inbox,
         to_verify: Arc::new(to_verify),
+        next_deadline,
     })
 }
 
@@ -538,8 +540,12 @@ impl GroupTask {
 
     fn committing(&mut self, what: Committing) {
         match what {
-            Committing::Block { block, receipts, refused, system_changed } => {
+            Committing::Block { block, receipts, refused, votes, system_changed } => {
                 let outcomes = block.outcomes.clone();
+                let height = block.header.height;
+                for (txid, decision) in votes {
+                    self.waiters.vote(&txid, self.group, decision, Some(height));
+                }
                 for receipt in &receipts {
                     self.waiters.receipt(receipt);
                 }
@@ -550,8 +556,12 @@ impl GroupTask {
                     match outcome {
                         CommandOutcome::Known(txid, place) => self.known(txid, place.height, place.index),
                         CommandOutcome::Acked(dest, upto) => self.waiters.taken(dest, upto),
+                        CommandOutcome::Voted(txid, decision) => {
+                            self.waiters.vote(&txid, self.group, decision, None);
+                        }
                         CommandOutcome::Receipt(..)
                         | CommandOutcome::Refused(..)
+                        | CommandOutcome::Waits(_)
                         | CommandOutcome::Delivered(..)
                         | CommandOutcome::Checkpointed(_)
                         | CommandOutcome::Registered

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cross_shard::commit::Decision;
 use hashbrown::HashMap;
 use ledger::hash::Hash32;
-use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs, TxId};
+use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs, TxId};
 use ledger::limits::{INGEST_QUEUE_TXS, RIVALS_MAX};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
@@ -159,6 +160,15 @@ pub fn refused(txid: &TxId, bytes: Option<&Bytes>, reject: Reject, leader: Optio
     v1::SubmitEvent::refused(id_bytes(txid), refusal)
 }
 
+/// The reason of a NO.
+#[must_use]
+pub fn decision_reason(decision: Decision) -> Option<Reject> {
+    match decision {
+        Decision::Yes => None,
+        Decision::No(reason) => Some(reason),
+    }
+}
+
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
     Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
 }
@@ -200,6 +210,17 @@ impl Waiters {
             if waiter.wants_applied {
                 books.await_applied(receipt, waiter.reply);
             }
+        }
+    }
+
+    /// This group voted on a transaction that other groups vote on, too. Whoever waits goes on
+    /// waiting for the receipt that follows its outcome.
+    pub fn vote(&self, txid: &TxId, group: GroupId, decision: Decision, height: Option<Height>) {
+        let books = self.books.lock();
+        let Some(waiting) = books.waiting.get(txid) else { return };
+        let event = v1::SubmitEvent::vote(id_bytes(txid), v1::Vote::of(group, decision_reason(decision), height));
+        for waiter in waiting.all() {
+            waiter.reply.push(event.clone());
         }
     }
 
@@ -267,6 +288,10 @@ impl Waiters {
 impl Waiting {
     fn sent_mut(&mut self, bytes: &Bytes) -> Option<&mut Sent> {
         std::iter::once(&mut self.first).chain(&mut self.rivals).find(|sent| sent.checked == *bytes)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Waiter> {
+        std::iter::once(&self.first).chain(&self.rivals).flat_map(|sent| &sent.waiters)
     }
 
     fn waiters(self) -> impl Iterator<Item = Waiter> {

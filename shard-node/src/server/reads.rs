@@ -20,7 +20,7 @@ use ledger::view::{ReadFault, StateReader};
 use ledger::{Certificate, Committee, Hash32, schema};
 use proto::views::{BlockView, HistoryChange, HistoryPage};
 use proto::{edge, v1, views};
-use storage::{KeyRange, StateDb};
+use storage::{KeyRange, Kv};
 use v1::query_request::Query;
 
 use crate::core::records::{BlockRecord, ReceiptPlace};
@@ -181,13 +181,13 @@ fn account(handle: &GroupHandle, address: &Address) -> Result<Option<AccountReco
     };
     if record.balances.len() >= INLINE_BALANCES_MAX {
         let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
-        add_extra_balances(&mut record, &entries(&db, address, &[schema::KIND_BALANCE])?)?;
+        add_extra_balances(&mut record, &entries(&*db, address, &[schema::KIND_BALANCE])?)?;
     }
     Ok(Some(record))
 }
 
 /// The entries of an account whose keys go on like this, in order.
-fn entries(db: &StateDb, address: &Address, kind: &[u8]) -> Result<Vec<StateEntry>, Failure> {
+fn entries(db: &dyn Kv, address: &Address, kind: &[u8]) -> Result<Vec<StateEntry>, Failure> {
     let of_account = schema::of_account(address);
     let found = db.scan(KeyRange::prefix(&[&of_account[..], kind].concat()), BALANCES_SHOWN_MAX + 1)?;
     if found.len() > BALANCES_SHOWN_MAX {
@@ -285,8 +285,19 @@ fn line(reader: &DbReader<'_>, place: &[u8], value: &[u8]) -> Result<views::Hist
         HistoryKind::Received => HistoryChange::Credit { asset, amount, from: other },
         HistoryKind::Minted => HistoryChange::Issued(asset),
         HistoryKind::Rotated => HistoryChange::Rotated,
+        HistoryKind::Suspended => HistoryChange::Suspended { asset, amount, from: other },
+        HistoryKind::Released => HistoryChange::Released { asset, amount },
+        HistoryKind::Returned => HistoryChange::Returned { asset, amount, to: other },
+        HistoryKind::Frozen => HistoryChange::Frozen(named(asset)),
+        HistoryKind::Thawed => HistoryChange::Thawed(named(asset)),
+        HistoryKind::Written => HistoryChange::Written,
     };
     Ok(views::HistoryLine { height, index, time_ms: header.time_ms, txid, change })
+}
+
+/// The asset of a line, where it names one.
+fn named(asset: ledger::AssetId) -> Option<ledger::AssetId> {
+    (asset != ledger::AssetId::default()).then_some(asset)
 }
 
 /// The certificate of a block: kept already, or completed within moments.
@@ -338,12 +349,12 @@ async fn prove_account(handle: &GroupHandle, address: Address) -> Result<v1::Que
         runs(handle)?;
         let db = handle.share.state.db().ok_or_else(|| refuse(Reject::GroupStopped))?;
         let proof = stand.tree.prove(&position).map_err(|_| refuse(Reject::WrongShard))?;
-        let record = DbReader(&db).get(&key)?;
+        let record = DbReader(&*db).get(&key)?;
         let rest = proof.down_to(stand.tree.prefix(), &schema::subtree_of(&address));
         match (record, rest) {
             // Not the only entry of the account: all of them are proved together.
             (Some(bytes), Some(proof)) => {
-                let entries = entries(&db, &address, &[])?;
+                let entries = entries(&*db, &address, &[])?;
                 let mut record: AccountRecord = decoded(&bytes)?;
                 add_extra_balances(&mut record, &entries)?;
                 (stand.applied.height, Some(encoded(&record)), Claim::Holdings { address, entries, proof })

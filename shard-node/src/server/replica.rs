@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use consensus::port::{AppliedState, Applier, Committed, Fatal, Payload, SnapshotDir};
+use cross_shard::commit::Decision;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::GroupId;
@@ -25,7 +26,6 @@ use crate::core::applied::AppliedRecord;
 use crate::core::driver::CommittedBlock;
 use crate::core::executor::{self, ExecutedBlock, GroupConstants, RefusedTx};
 use crate::core::genesis::genesis_state;
-use crate::core::machine::CommandOutcome;
 use crate::server::halt::Halt;
 
 /// Newest format of the state database that this program reads and writes.
@@ -43,6 +43,8 @@ pub enum Committing {
         receipts: Vec<ledger::Receipt>,
         /// Transactions refused without one.
         refused: Vec<RefusedTx>,
+        /// Votes on transactions that other groups vote on, too.
+        votes: Vec<(ledger::TxId, Decision)>,
         /// Committees or the layout changed.
         system_changed: bool,
     },
@@ -96,6 +98,10 @@ impl StateReader for DbReader<'_> {
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
         self.0.scan(KeyRange::prefix(prefix), usize::MAX).map_err(fault)
     }
+
+    fn scan_from(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        self.0.scan(KeyRange::prefix_from(prefix, from), limit).map_err(fault)
+    }
 }
 
 /// One moment of a database as the pure core reads it: nothing that is applied meanwhile shows.
@@ -116,6 +122,10 @@ impl StateReader for ViewReader<'_> {
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
         self.0.scan(KeyRange::prefix(prefix), usize::MAX).map_err(fault)
+    }
+
+    fn scan_from(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        self.0.scan(KeyRange::prefix_from(prefix, from), limit).map_err(fault)
     }
 }
 
@@ -311,8 +321,7 @@ impl Replica {
             let mut stand = self.stand.lock();
             self.persisted(db, &mut stand, consensus, payload).inspect_err(|fatal| self.halt.stop(&fatal.0))?
         };
-        let receipts = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Receipt(..)));
-        self.transactions.fetch_add(receipts.count() as u64, Ordering::Relaxed);
+        self.transactions.fetch_add(block.receipts.len() as u64, Ordering::Relaxed);
         self.tell(Committing::Block {
             block: CommittedBlock {
                 header: Arc::new(block.header),
@@ -322,9 +331,11 @@ impl Replica {
                 outbox: block.outbox,
                 inbox: block.inbox,
                 to_verify: Arc::new(block.to_verify),
+                next_deadline: block.next_deadline,
             },
             receipts: block.receipts,
             refused: block.refused,
+            votes: block.votes,
             system_changed: block.system_changed,
         })
     }

@@ -41,6 +41,8 @@ pub(super) struct Batcher {
     checkpoints: Vec<Certificate>,
     /// The highest checkpoint of each group that waits or was proposed since this replica leads.
     checkpointed: BTreeMap<GroupId, (Height, Vec<Hash32>)>,
+    /// A deadline in state is due: an empty entry serves.
+    deadline: bool,
 }
 
 impl Batcher {
@@ -55,7 +57,13 @@ impl Batcher {
             acks_since: None,
             checkpoints: Vec::new(),
             checkpointed: BTreeMap::new(),
+            deadline: false,
         }
+    }
+
+    /// A deadline in state is due: a block is called for, with whatever there is to put into it.
+    pub(super) fn deadline_due(&mut self) {
+        self.deadline = self.in_flight.is_empty();
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -119,12 +127,14 @@ impl Batcher {
         self.checkpoints.clear();
         self.checkpointed.clear();
         self.in_flight.clear();
+        self.deadline = false;
         self.txs.drain(..).collect()
     }
 
     /// Proposes entries while there is something to propose and room in the pipeline.
     pub(super) fn propose(&mut self, now: Tick, stamp: TimeMs, out: &mut Vec<Output>) {
         while self.in_flight.len() < self.pipeline && self.due(now) {
+            self.deadline = false;
             let commands = self.fill();
             let txs = commands.iter().filter_map(transaction).collect();
             let entry = Entry { version: ENTRY_VERSION, stamp_ms: stamp, commands };
@@ -139,7 +149,7 @@ impl Batcher {
         if !self.in_flight.is_empty() && self.txs.len() < WORTH_TXS && self.bundles.len() < WORTH_BUNDLES {
             return false;
         }
-        if !self.txs.is_empty() || !self.bundles.is_empty() || !self.checkpoints.is_empty() {
+        if !self.txs.is_empty() || !self.bundles.is_empty() || !self.checkpoints.is_empty() || self.deadline {
             return true;
         }
         if self.acks.is_empty() {
@@ -156,7 +166,11 @@ impl Batcher {
         while let Some(bundle) = self.bundles.pop_front() {
             let command = Command::Deliver(encoded(&bundle));
             if command.size() > room {
-                self.bundles.push_front(bundle);
+                // One that fits into no entry would stop all that wait behind it. `Bundle::check`
+                // refuses such bundles, so there is none; should there be, it is not kept.
+                if !commands.is_empty() {
+                    self.bundles.push_front(bundle);
+                }
                 break;
             }
             room -= command.size();

@@ -270,6 +270,8 @@ impl Mailroom {
                 CommandOutcome::Receipt(..)
                 | CommandOutcome::Known(..)
                 | CommandOutcome::Refused(..)
+                | CommandOutcome::Voted(..)
+                | CommandOutcome::Waits(_)
                 | CommandOutcome::Delivered(..)
                 | CommandOutcome::Checkpointed(_)
                 | CommandOutcome::Registered => {}

@@ -64,6 +64,8 @@ pub struct CommittedBlock {
     pub inbox: Vec<StreamLeaf>,
     /// Signatures to check before it is attested.
     pub to_verify: Arc<Vec<ParsedTx>>,
+    /// The earliest deadline in state.
+    pub next_deadline: Option<TimeMs>,
 }
 
 /// What the host read from state at the start and after a snapshot.
@@ -81,6 +83,8 @@ pub struct SystemView {
     pub inbox: Vec<StreamLeaf>,
     /// Signatures of the last block to check before it is attested again.
     pub to_verify: Arc<Vec<ParsedTx>>,
+    /// The earliest deadline in state.
+    pub next_deadline: Option<TimeMs>,
 }
 
 /// An outgoing stream as read from state.
@@ -213,6 +217,9 @@ pub struct GroupDriver {
     certifier: Certifier,
     mailroom: Mailroom,
     last_checkpoint: Height,
+    /// The earliest deadline in state: once the time is past it, a leader proposes a block, if need
+    /// be an empty one.
+    next_deadline: Option<TimeMs>,
     /// Blocks whose client signatures are not checked yet, and those behind them: a header commits
     /// to everything before it, so blocks are attested in order.
     unattested: BTreeMap<Height, bool>,
@@ -235,6 +242,7 @@ impl GroupDriver {
             clock_offset_ms: 0,
             committees: BTreeMap::new(),
             last_checkpoint: Height(0),
+            next_deadline: None,
             unattested: BTreeMap::new(),
             attested: Height(0),
             distrusts: None,
@@ -279,6 +287,7 @@ impl GroupDriver {
 
     fn system(&mut self, now: Tick, view: SystemView, out: &mut Vec<Output>) {
         self.unattested.clear();
+        self.next_deadline = view.next_deadline;
         self.committees(view.committees);
         self.mailroom.reset(&view.outbox, &view.inbox);
         let outbox = view.outbox.iter().map(|line| line.leaf).collect();
@@ -292,6 +301,7 @@ impl GroupDriver {
     }
 
     fn committed(&mut self, now: Tick, block: CommittedBlock, out: &mut Vec<Output>) {
+        self.next_deadline = block.next_deadline;
         self.mailroom.committed(&block);
         let (height, to_verify) = (block.header.height, Arc::clone(&block.to_verify));
         self.certifier.committed(block);
@@ -519,6 +529,9 @@ impl GroupDriver {
             self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);
         }
         self.mailroom.expire(now);
+        if self.leads && self.next_deadline.is_some_and(|deadline| self.stamp(now) > deadline) {
+            self.batcher.deadline_due();
+        }
         self.flush(now, out);
     }
 

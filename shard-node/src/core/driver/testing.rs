@@ -22,5 +22,6 @@ pub(super) fn block(header: Header) -> CommittedBlock {
         outbox: Vec::new(),
         inbox: Vec::new(),
         to_verify: Arc::default(),
+        next_deadline: None,
     }
 }

@@ -64,6 +64,7 @@ fn system(height: u64) -> SystemView {
         }],
         inbox: Vec::new(),
         to_verify: Arc::default(),
+        next_deadline: None,
     }
 }
 

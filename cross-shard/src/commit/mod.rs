@@ -1,0 +1,407 @@
+//! The two-phase commit of transactions whose voters lie in several groups (DESIGN §7).
+//!
+//! Owns vote registers, the record of what each group knows, the outcome rule and recovery. Phase
+//! one, *prepare*: a group checks and reserves, writes its registers once, and mails its vote, with
+//! the signed transaction, to every other voter group. Phase two, *resolve*: the outcome is the AND
+//! over all votes; a group posts or releases as soon as it knows it. There is no coordinator: a vote
+//! that arrives makes a group vote that has not yet, so a router that reached one group and died
+//! owes nothing, and nobody waits for anything but mail. `tests/model` explores these rules.
+//!
+//! Never decides what a move means: that is `ledger::rules`. Never sends: votes are appended to
+//! streams, and the caller turns [`Progress`] into receipts, credits and history.
+
+mod record;
+
+use ledger::ids::{ClusterId, GroupId, Height, TimeMs, TxId};
+use ledger::limits::{REGISTER_GRACE_MS, REGISTER_RECHECK_MS, SWEEP_MAX};
+use ledger::reject::Reject;
+use ledger::rules::{self, Effects, OwnLeg, RuleContext, Signatures};
+use ledger::schema;
+use ledger::tx::{Opening, ParsedTx, Slot};
+use ledger::view::View;
+
+use crate::message::{Message, Vote};
+use crate::stream;
+
+pub use record::{Cast, Decision, LegId, Prepared, Received, Register, Resolved, Stamp, Verdict, all_legs, legs_where};
+
+/// What a step goes by, besides the state.
+#[derive(Clone, Copy)]
+pub struct CommitContext<'a> {
+    /// The account rules' context: group, ledger, layout, time.
+    pub rules: RuleContext<'a>,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The block being built.
+    pub height: Height,
+}
+
+impl CommitContext<'_> {
+    fn me(&self) -> GroupId {
+        self.rules.group
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp { height: self.height, time_ms: self.rules.time_ms }
+    }
+
+    fn past(&self, time: TimeMs) -> bool {
+        self.rules.time_ms > time
+    }
+}
+
+/// What a step brought about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// This group voted.
+    Voted(TxId, Decision),
+    /// All voted yes, and this group posted: what it did beyond its accounts.
+    Committed(TxId, Effects),
+    /// A vote was no, and this group released: whose, and why.
+    Aborted(TxId, GroupId, Reject),
+}
+
+/// What a hand-over found or brought about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// This group has voted; here is its vote.
+    Voted(Decision),
+    /// This group votes when another group's vote arrives, since none of its own accounts has to
+    /// authorise: whoever hands it over has not shown to be a party.
+    Waits,
+}
+
+/// What this group knows of a transaction that several groups vote on.
+pub fn prepared(view: &mut View<'_>, txid: &TxId) -> Option<Prepared> {
+    view.load(&schema::prepared(txid))
+}
+
+/// A client's hand-over of a transaction that several groups vote on. `groups` are its voters, this
+/// one among them; signatures were verified before it was sequenced.
+///
+/// # Errors
+/// [`Reject`] when it is refused without a trace: it came too late, lacks an authorisation or an
+/// opening, or names a group that does not exist. Anybody may repeat a hand-over; it is harmless.
+pub fn hand_over(
+    view: &mut View<'_>,
+    ctx: &CommitContext<'_>,
+    tx: &ParsedTx,
+    groups: Vec<GroupId>,
+    out: &mut Vec<Progress>,
+) -> Result<Handed, Reject> {
+    if let Some(known) = prepared(view, &tx.txid) {
+        return hand_over_again(view, ctx, tx, known, out);
+    }
+    rules::check_time(tx, ctx.rules.time_ms)?;
+    for group in groups.iter().filter(|group| **group != ctx.me()) {
+        if view.get(&schema::current_committee(*group)).is_none() {
+            return Err(Reject::UnknownGroup);
+        }
+    }
+    let legs = ctx.rules.own_legs(tx)?;
+    if !legs.iter().any(|leg| leg.voter.authorises) {
+        return Ok(Handed::Waits);
+    }
+    let decision = decide(view, ctx, tx, &legs)?;
+    let mut record = new_record(ctx, tx, groups, true);
+    Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, decision, out)))
+}
+
+/// It is known already: perhaps the openings it waited for come along.
+fn hand_over_again(
+    view: &mut View<'_>,
+    ctx: &CommitContext<'_>,
+    tx: &ParsedTx,
+    mut record: Prepared,
+    out: &mut Vec<Progress>,
+) -> Result<Handed, Reject> {
+    if let Some(own) = &record.own {
+        return Ok(Handed::Voted(own.decision));
+    }
+    if ctx.past(record.valid_until_ms) {
+        return Err(Reject::Expired);
+    }
+    let legs = ctx.rules.own_legs(tx)?;
+    let decision = decide(view, ctx, tx, &legs)?;
+    record.handed_over = true;
+    record.openings = own_openings(ctx, tx);
+    view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
+    Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, decision, out)))
+}
+
+/// The vote on a hand-over. A missing authorisation is no vote: it leaves no trace, so that nobody
+/// can spend the txid of somebody else's transaction.
+fn decide(
+    view: &mut View<'_>,
+    ctx: &CommitContext<'_>,
+    tx: &ParsedTx,
+    legs: &[OwnLeg<'_>],
+) -> Result<Decision, Reject> {
+    match rules::reserve(view, &ctx.rules, tx, legs, Signatures::Checked) {
+        Ok(()) => Ok(Decision::Yes),
+        Err(Reject::NotAuthorised) => Err(Reject::NotAuthorised),
+        Err(reason) => Ok(Decision::No(reason)),
+    }
+}
+
+/// Takes another group's vote, which certified mail brought. In the same apply, a group that has
+/// not voted on the transaction votes.
+///
+/// # Errors
+/// [`Reject`] when the vote says nothing about a transaction that both groups vote on. It is then
+/// ignored; only a group that does not follow the rules sends such a vote.
+pub fn take_vote(
+    view: &mut View<'_>,
+    ctx: &CommitContext<'_>,
+    source: GroupId,
+    vote: &Vote,
+    out: &mut Vec<Progress>,
+) -> Result<(), Reject> {
+    let mut tx = ParsedTx::decode(&ctx.cluster, &vote.tx)?;
+    if tx.txid != vote.txid || !tx.openings.is_empty() {
+        return Err(Reject::Malformed);
+    }
+    let groups = ctx.rules.voter_groups(&tx.body)?;
+    let both_vote = source != ctx.me() && groups.contains(&source) && groups.contains(&ctx.me());
+    if !both_vote || vote.legs != legs_of(ctx, source, &tx) {
+        return Err(Reject::WrongShard);
+    }
+    let known = prepared(view, &tx.txid);
+    let mut record = known.unwrap_or_else(|| new_record(ctx, &tx, groups, false));
+    if record.dropped.is_some() || record.received.iter().any(|known| known.group == source) {
+        // A register is dropped only when every vote has come, so this one is a repetition.
+        return Ok(());
+    }
+    record.received.push(Received { group: source, decision: vote.decision, legs: vote.legs.clone(), at: ctx.stamp() });
+    if record.own.is_some() {
+        resolve(view, ctx, &tx, &mut record, out);
+        store(view, &record);
+        return Ok(());
+    }
+    if !record.openings.is_empty() {
+        tx.open(record.openings.clone())?;
+    }
+    match vote_on_mail(view, ctx, &tx, vote.decision) {
+        Some(decision) => {
+            view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
+            vote_and_resolve(view, ctx, &tx, &mut record, decision, out);
+        }
+        None => {
+            view.put(schema::deadline(record.valid_until_ms, &tx.txid), Vec::new());
+            store(view, &record);
+        }
+    }
+    Ok(())
+}
+
+/// The vote that another group's vote calls for; `None` while an opening is missing.
+fn vote_on_mail(view: &mut View<'_>, ctx: &CommitContext<'_>, tx: &ParsedTx, theirs: Decision) -> Option<Decision> {
+    if ctx.past(tx.body.valid_until_ms) {
+        return Some(Decision::No(Reject::Expired));
+    }
+    if let Decision::No(_) = theirs {
+        // The outcome is known; there is nothing to reserve for.
+        return Some(Decision::No(Reject::Aborted));
+    }
+    let legs = match ctx.rules.own_legs(tx) {
+        Ok(legs) => legs,
+        Err(Reject::HiddenSlot) => return None,
+        Err(reason) => return Some(Decision::No(reason)),
+    };
+    // The sender's group answers for the signatures it needs, not for ours.
+    match rules::reserve(view, &ctx.rules, tx, &legs, Signatures::Unchecked) {
+        Ok(()) => Some(Decision::Yes),
+        Err(reason) => Some(Decision::No(reason)),
+    }
+}
+
+fn new_record(ctx: &CommitContext<'_>, tx: &ParsedTx, voters: Vec<GroupId>, handed_over: bool) -> Prepared {
+    Prepared {
+        version: 1,
+        txid: tx.txid,
+        tx: tx.signed(),
+        openings: own_openings(ctx, tx),
+        voters,
+        legs: all_legs(&tx.body),
+        valid_until_ms: tx.body.valid_until_ms,
+        seen: ctx.stamp(),
+        handed_over,
+        own: None,
+        received: Vec::new(),
+        outcome: None,
+        dropped: None,
+    }
+}
+
+/// Openings that this group needs; those of other groups are none of its business.
+fn own_openings(ctx: &CommitContext<'_>, tx: &ParsedTx) -> Vec<Opening> {
+    let mine = |opening: &&Opening| {
+        let slot = tx.body.slots.get(usize::from(opening.slot));
+        matches!(slot, Some(Slot::Hidden { group, .. }) if *group == ctx.me())
+    };
+    tx.openings.iter().filter(mine).cloned().collect()
+}
+
+/// The legs that a group votes on, by the layout this group knows.
+fn legs_of(ctx: &CommitContext<'_>, group: GroupId, tx: &ParsedTx) -> Vec<LegId> {
+    legs_where(&tx.body, |slot, account| match (slot, account) {
+        (Slot::Clear { ledger, .. }, Some(account)) => ctx.rules.home(*ledger, &account) == group,
+        (Slot::Hidden { group: named, .. }, _) => *named == group,
+        (Slot::Clear { .. }, None) => false,
+    })
+}
+
+/// Writes the registers, all in this apply, mails the vote, and resolves if that decides it.
+fn vote_and_resolve(
+    view: &mut View<'_>,
+    ctx: &CommitContext<'_>,
+    tx: &ParsedTx,
+    record: &mut Prepared,
+    decision: Decision,
+    out: &mut Vec<Progress>,
+) -> Decision {
+    let legs = legs_of(ctx, ctx.me(), tx);
+    let accounts = rules::voters_of(&visible_legs(ctx, tx));
+    for account in &accounts {
+        let register = Register { version: 1, decision, height: ctx.height };
+        view.store(schema::register(account, &tx.txid), &register);
+    }
+    let vote = Vote { txid: tx.txid, tx: record.tx.clone(), legs: legs.clone(), decision };
+    let message = Message::Vote(vote).encode();
+    let others = record.voters.iter().filter(|group| **group != ctx.me());
+    let sent = others.map(|group| (*group, stream::emit(view, *group, message.clone()))).collect();
+    record.own = Some(Cast { decision, legs, accounts, sent, at: ctx.stamp() });
+    // Never in the past, also when this vote comes late: what lies before `swept` is not looked at.
+    let earliest = record.valid_until_ms.0.saturating_add(REGISTER_GRACE_MS);
+    let droppable = whole_seconds(earliest.max(ctx.rules.time_ms.0));
+    view.put(schema::deadline(droppable, &tx.txid), Vec::new());
+    out.push(Progress::Voted(tx.txid, decision));
+    resolve(view, ctx, tx, record, out);
+    store(view, record);
+    decision
+}
+
+/// This group's legs as far as they can be seen: a NO may be due before openings came.
+fn visible_legs<'t>(ctx: &CommitContext<'_>, tx: &'t ParsedTx) -> Vec<OwnLeg<'t>> {
+    tx.visible()
+        .flat_map(|(slot, ledger, mv)| mv.voters().map(move |voter| OwnLeg { slot, ledger, mv, voter }))
+        .filter(|leg| ctx.rules.home(leg.ledger, &leg.voter.account) == ctx.me())
+        .collect()
+}
+
+/// Deadlines of many transactions share an empty block.
+fn whole_seconds(time_ms: u64) -> TimeMs {
+    TimeMs(time_ms.div_ceil(1000).saturating_mul(1000))
+}
+
+/// Phase two: as soon as the outcome is known, posts or releases.
+fn resolve(
+    view: &mut View<'_>,
+    ctx: &CommitContext<'_>,
+    tx: &ParsedTx,
+    record: &mut Prepared,
+    out: &mut Vec<Progress>,
+) {
+    let Some(own) = record.own.as_ref().filter(|_| record.outcome.is_none()) else { return };
+    let committed = match record.verdict(ctx.me()) {
+        Verdict::Open => return,
+        Verdict::Commit => {
+            let opened = reopened(tx, record);
+            let effects = rules::post(view, &ctx.rules, tx.txid, &visible_legs(ctx, &opened));
+            out.push(Progress::Committed(tx.txid, effects));
+            true
+        }
+        Verdict::Abort(group, reason) => {
+            if own.decision == Decision::Yes {
+                let opened = reopened(tx, record);
+                rules::release(view, tx.txid, &visible_legs(ctx, &opened));
+            }
+            out.push(Progress::Aborted(tx.txid, group, reason));
+            false
+        }
+    };
+    record.outcome = Some(Resolved { committed, at: ctx.stamp() });
+}
+
+/// The transaction with the openings that this group was given when it voted; a vote that arrives
+/// later comes without any.
+fn reopened(tx: &ParsedTx, record: &Prepared) -> ParsedTx {
+    let mut opened = tx.clone();
+    opened.open(record.openings.clone()).expect("openings were checked before they were recorded");
+    opened
+}
+
+fn store(view: &mut View<'_>, record: &Prepared) {
+    view.store(schema::prepared(&record.txid), record);
+}
+
+/// Deals with deadlines that the block's time has passed: a group that still waits for openings
+/// writes NO, and registers that nobody can need any more are dropped.
+pub fn sweep(view: &mut View<'_>, ctx: &CommitContext<'_>, out: &mut Vec<Progress>) {
+    let from = swept(view);
+    let keys = view.first_keys(&[schema::DEADLINE], &schema::deadline_from(from), SWEEP_MAX);
+    let mut upto = from;
+    for key in keys {
+        let Some((at, txid)) = schema::deadline_of(&key) else { continue };
+        if !ctx.past(at) {
+            break;
+        }
+        upto = at;
+        view.delete(key);
+        due(view, ctx, &txid, out);
+    }
+    if upto != from {
+        view.store(schema::swept(), &upto);
+    }
+}
+
+fn swept(view: &mut View<'_>) -> TimeMs {
+    view.load(&schema::swept()).unwrap_or_default()
+}
+
+/// The earliest deadline that is still ahead. Once a block's time is past it, a block is due even
+/// if there is nothing else to put into it.
+pub fn next_deadline(view: &mut View<'_>) -> Option<TimeMs> {
+    let from = swept(view);
+    let first = view.first_keys(&[schema::DEADLINE], &schema::deadline_from(from), 1);
+    first.first().and_then(|key| schema::deadline_of(key)).map(|(at, _)| at)
+}
+
+fn due(view: &mut View<'_>, ctx: &CommitContext<'_>, txid: &TxId, out: &mut Vec<Progress>) {
+    let Some(mut record) = prepared(view, txid) else { return };
+    if record.dropped.is_some() {
+        return;
+    }
+    if record.own.is_none() {
+        let tx = ParsedTx::decode(&ctx.cluster, &record.tx).expect("it was decoded when it was recorded");
+        vote_and_resolve(view, ctx, &tx, &mut record, Decision::No(Reject::Expired), out);
+        return;
+    }
+    if droppable(view, ctx, &record) {
+        drop_register(view, ctx, &mut record);
+    } else {
+        let again = whole_seconds(ctx.rules.time_ms.0.saturating_add(REGISTER_RECHECK_MS));
+        view.put(schema::deadline(again, txid), Vec::new());
+    }
+}
+
+/// The four conditions: every vote received, our own acknowledged by all voters, the outcome
+/// applied, and the time past.
+fn droppable(view: &mut View<'_>, ctx: &CommitContext<'_>, record: &Prepared) -> bool {
+    let Some(own) = &record.own else { return false };
+    let acknowledged = own.sent.iter().all(|(group, seq)| stream::out_stream(view, *group).acked > *seq);
+    acknowledged
+        && record.heard_all()
+        && record.outcome.is_some()
+        && ctx.past(TimeMs(record.valid_until_ms.0.saturating_add(REGISTER_GRACE_MS)))
+}
+
+fn drop_register(view: &mut View<'_>, ctx: &CommitContext<'_>, record: &mut Prepared) {
+    for account in record.own.iter().flat_map(|own| &own.accounts) {
+        view.delete(schema::register(account, &record.txid));
+    }
+    record.tx = Vec::new();
+    record.openings = Vec::new();
+    record.dropped = Some(ctx.stamp());
+    store(view, record);
+}
