@@ -137,7 +137,7 @@ pub struct Up {
 /// `init`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark init --dir net --node 1=a.lan:7600:7601,1 --node 2=b.lan:7600:7601,2 --node 3=c.lan:7600:7601,3\n\nCopy nodes/node-N to its machine and run there: seamark node --config node-N/node.toml"
+    after_help = "Example:\n  seamark init --dir net --node 1=a.x:7600:7601,1 --node 2=b.x:7600:7601,2 --node 3=c.x:7600:7601,3\n\nCopy nodes/node-N to its machine and run there: seamark node --config node-N/node.toml"
 )]
 pub struct Init {
     /// Where the files go.
@@ -187,7 +187,7 @@ pub enum NodeCommand {
     },
     /// Set a damaged replica's files aside, so that the next start builds it anew from the others
     #[command(
-        after_help = "Example:\n  seamark node rebuild --config ~/.seamark/dev/nodes/node-2/node.toml shard-0\n\nThe node must be stopped. data/GROUP/state and data/GROUP/snapshots are moved to\ndata/GROUP/aside-N; nothing is removed. The log stays: it holds the votes. Start the node afterwards:\nit fetches a snapshot from another member, or executes its log again where that goes back to the\nbeginning."
+        after_help = "Example:\n  seamark node rebuild --config ~/.seamark/dev/nodes/node-2/node.toml shard-0\n\nThe node must be stopped. data/GROUP/state and data/GROUP/snapshots are moved to\ndata/GROUP/aside-N; nothing is removed. The log stays: it holds the votes. Start the node after\nthat: it fetches a snapshot from another member, or executes its log again where that goes back to the\nbeginning."
     )]
     Rebuild {
         /// The node's configuration

@@ -17,5 +17,6 @@ mod purity;
 mod readme;
 mod reads;
 mod restarts;
+mod spoiling;
 mod standard_services;
 mod support;
