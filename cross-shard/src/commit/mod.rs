@@ -23,9 +23,7 @@ use ledger::view::View;
 use crate::message::{Message, Vote};
 use crate::stream;
 
-pub use record::{
-    Cast, Decision, LegId, Prepared, Received, Register, Resolved, Stamp, Verdict, all_legs, legs_where,
-};
+pub use record::{Cast, Decision, LegId, Prepared, Received, Register, Resolved, Stamp, Verdict, all_legs, legs_where};
 
 /// What a step goes by, besides the state.
 #[derive(Clone, Copy)]
@@ -173,12 +171,7 @@ pub fn take_vote(
         // A register is dropped only when every vote has come, so this one is a repetition.
         return Ok(());
     }
-    record.received.push(Received {
-        group: source,
-        decision: vote.decision,
-        legs: vote.legs.clone(),
-        at: ctx.stamp(),
-    });
+    record.received.push(Received { group: source, decision: vote.decision, legs: vote.legs.clone(), at: ctx.stamp() });
     if record.own.is_some() {
         resolve(view, ctx, &tx, &mut record, out);
         store(view, &record);
@@ -201,12 +194,7 @@ pub fn take_vote(
 }
 
 /// The vote that another group's vote calls for; `None` while an opening is missing.
-fn vote_on_mail(
-    view: &mut View<'_>,
-    ctx: &CommitContext<'_>,
-    tx: &ParsedTx,
-    theirs: Decision,
-) -> Option<Decision> {
+fn vote_on_mail(view: &mut View<'_>, ctx: &CommitContext<'_>, tx: &ParsedTx, theirs: Decision) -> Option<Decision> {
     if ctx.past(tx.body.valid_until_ms) {
         return Some(Decision::No(Reject::Expired));
     }
@@ -282,8 +270,10 @@ fn vote_and_resolve(
     let others = record.voters.iter().filter(|group| **group != ctx.me());
     let sent = others.map(|group| (*group, stream::emit(view, *group, message.clone()))).collect();
     record.own = Some(Cast { decision, legs, accounts, sent, at: ctx.stamp() });
-    let droppable = whole_seconds(record.valid_until_ms.0.saturating_add(REGISTER_GRACE_MS));
-    view.put(schema::deadline(droppable, &tx.txid), Vec::new());
+    // Not in the past, where the sweep has been: a vote may be due to mail that was under way for
+    // longer than the grace.
+    let droppable = record.valid_until_ms.0.saturating_add(REGISTER_GRACE_MS).max(ctx.rules.time_ms.0);
+    view.put(schema::deadline(whole_seconds(droppable), &tx.txid), Vec::new());
     out.push(Progress::Voted(tx.txid, decision));
     resolve(view, ctx, tx, record, out);
     store(view, record);
