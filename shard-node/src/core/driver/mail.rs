@@ -25,6 +25,9 @@ use crate::core::peer::PeerMessage;
 const PULL_EVERY_MS: u64 = 300;
 /// A source that has not answered this many pulls is asked on another node.
 const SILENT_PULLS_MAX: u32 = 2;
+/// A source that has answered this many pulls and moved nothing is asked on another node, too: the
+/// one asked so far may be behind, or alter what it sends. Where there is no mail this costs nothing.
+const FRUITLESS_PULLS_MAX: u32 = 5;
 /// A subscription that is not repeated ends after this.
 const SUBSCRIPTION_MS: u64 = 1_500;
 
@@ -69,6 +72,8 @@ struct Incoming {
     told: u64,
     target: usize,
     silent: u32,
+    /// Pulls since the cursor moved.
+    fruitless: u32,
     pulled: Option<Tick>,
     /// The latest bundle whose committee is not known yet; earlier ones come again with a pull.
     parked: Option<Bundle>,
@@ -135,6 +140,9 @@ impl Mailroom {
         }
         for leaf in &block.inbox {
             let stream = self.incoming.entry(leaf.peer).or_default();
+            if stream.cursor != leaf.next_seq {
+                stream.fruitless = 0;
+            }
             stream.cursor = leaf.next_seq;
             stream.expected = stream.expected.max(leaf.next_seq);
         }
@@ -286,8 +294,10 @@ impl Mailroom {
             let stream = self.incoming.entry(*source).or_default();
             if stream.pulled.is_none_or(|at| now.0 >= at.0 + PULL_EVERY_MS) {
                 stream.silent += 1;
-                if stream.silent > SILENT_PULLS_MAX {
+                stream.fruitless += 1;
+                if stream.silent > SILENT_PULLS_MAX || stream.fruitless > FRUITLESS_PULLS_MAX {
                     stream.silent = 0;
+                    stream.fruitless = 0;
                     stream.target += 1;
                 }
                 self.pull_from(config, now, *source, latest, committees, out);
