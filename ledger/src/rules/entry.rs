@@ -100,7 +100,11 @@ impl Entry {
         let there = self.record.flags & FLAG_CLAIMED != 0;
         let address = self.address;
         self.claims.get_or_insert_with(|| {
-            if there { view.load::<ClaimList>(&schema::claims(&address)).unwrap_or_default().claims } else { Vec::new() }
+            if there {
+                view.load::<ClaimList>(&schema::claims(&address)).unwrap_or_default().claims
+            } else {
+                Vec::new()
+            }
         })
     }
 
@@ -129,13 +133,7 @@ impl Entry {
 
     /// Reserves an amount for a debit, within what other transactions rely on and the limit that
     /// the account has set.
-    pub(super) fn hold(
-        &mut self,
-        view: &mut View<'_>,
-        txid: TxId,
-        asset: AssetId,
-        amount: u128,
-    ) -> Result<(), Reject> {
+    pub(super) fn hold(&mut self, view: &mut View<'_>, txid: TxId, asset: AssetId, amount: u128) -> Result<(), Reject> {
         let mut balance = self.balance(view, asset);
         let left = balance.available().checked_sub(amount).ok_or(Reject::InsufficientFunds)?;
         if self.record.flags & FLAG_CLAIMED != 0 {
@@ -193,7 +191,7 @@ impl Entry {
         balance.posted = balance
             .posted
             .checked_add(amount)
-            .expect("supply is limited to 128 bits when it is minted, so no balance exceeds them");
+            .expect("supply and synchronous debits are limited, so no balance exceeds 128 bits");
         self.set_balance(asset, balance);
     }
 
@@ -208,7 +206,7 @@ impl Entry {
         restriction.suspense = restriction
             .suspense
             .checked_add(amount)
-            .expect("supply is limited to 128 bits when it is minted, so no suspense exceeds them");
+            .expect("supply and synchronous debits are limited, so no suspense exceeds 128 bits");
         self.set_restriction(asset, restriction);
         true
     }
