@@ -12,7 +12,7 @@ use ledger::header::{HEADER_VERSION, Header};
 use ledger::ids::{ClusterId, GroupId, TimeMs, TxId};
 use ledger::layout::Layout;
 use ledger::limits::MAIL_WINDOW_MESSAGES;
-use ledger::machine::{BlockContext, Machine};
+use ledger::machine::BlockContext;
 use ledger::merkle;
 use ledger::receipt::Receipt;
 use ledger::schema;
@@ -21,7 +21,7 @@ use ledger::tx::ParsedTx;
 use ledger::view::{ReadFault, StateReader, View};
 
 use crate::core::applied::AppliedRecord;
-use crate::core::entry::Entry;
+use crate::core::entry::{Command, Entry};
 use crate::core::machine::{BlockWork, CommandOutcome};
 use crate::core::records::BlockRecord;
 
@@ -104,6 +104,24 @@ pub fn execute(
     consensus: AppliedState,
     payload: &Bytes,
 ) -> Result<ExecutedBlock, ExecuteError> {
+    execute_by(base, tree, constants, previous, consensus, payload, BlockWork::run)
+}
+
+/// As [`execute`], with `run` in place of [`BlockWork::run`]: how the simulator puts bugs into a
+/// machine to see whether its checkers find them.
+///
+/// # Errors
+/// As [`execute`].
+#[doc(hidden)]
+pub fn execute_by(
+    base: &dyn StateReader,
+    tree: &mut StateTree,
+    constants: &GroupConstants,
+    previous: &AppliedRecord,
+    consensus: AppliedState,
+    payload: &Bytes,
+    run: impl FnOnce(&mut BlockWork, &mut View<'_>, BlockContext, &[Command]) -> Vec<CommandOutcome>,
+) -> Result<ExecutedBlock, ExecuteError> {
     let entry = Entry::decode(payload);
     let mut view = View::new(base);
     let layout: Layout = view.load(&schema::layout()).ok_or(ExecuteError::Missing("layout"))?;
@@ -117,9 +135,7 @@ pub fn execute(
         time_ms: TimeMs(entry.stamp_ms.0.max(previous.time_ms.0 + 1)),
     };
     let mut work = BlockWork::new(constants.group, layout, constants.verify);
-    work.begin(&mut view, at);
-    let outcomes: Vec<CommandOutcome> =
-        entry.commands.iter().map(|command| work.apply(&mut view, at, command)).collect();
+    let outcomes = run(&mut work, &mut view, at, &entry.commands);
     let BlockWork { flows, receipts, votes, parsed, system_changed, .. } = work;
     let value_flow = flows.close(&mut view);
     let next_deadline = commit::next_deadline(&mut view);
@@ -131,7 +147,7 @@ pub fn execute(
     let mut writes = view.into_writes()?;
     let state_root = update_tree(tree, &writes)?;
 
-    let commands: Vec<Hash32> = entry.commands.iter().map(super::entry::Command::hash).collect();
+    let commands: Vec<Hash32> = entry.commands.iter().map(Command::hash).collect();
     let leaves: Vec<Hash32> = receipts.iter().map(Receipt::leaf).collect();
     let header = Header {
         version: HEADER_VERSION,
