@@ -34,7 +34,7 @@ fn no_seed_violates_anything_and_equal_seeds_are_equal() {
     println!("{SEEDS} seeds, {transactions} transactions and {faults} faults in {:.1?}", start.elapsed());
     // The seeds together must have met everything that they are there for.
     for (what, count) in total.counts() {
-        assert!(count >= SEEDS / 4, "{SEEDS} seeds met only {count} {what}");
+        assert!(count >= SEEDS / 10, "{SEEDS} seeds met only {count} {what}");
     }
     for (what, count) in [("committed", committed), ("aborted", aborted)] {
         assert!(count >= 10 * SEEDS, "{SEEDS} seeds met only {count} {what} transactions");
