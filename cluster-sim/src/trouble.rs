@@ -161,10 +161,8 @@ impl World {
             PeerMessage::Bundle(bundle) => bundle.source == GroupId::BEACON,
             PeerMessage::Serving { source } => *source == GroupId::BEACON,
             PeerMessage::Pull { .. } => *group == GroupId::BEACON,
-            PeerMessage::Attest { .. }
-            | PeerMessage::Certified(_)
-            | PeerMessage::Ack(_)
-            | PeerMessage::Checkpoint(_) => false,
+            // Only mail and what brings it is hindered.
+            _ => false,
         };
         let mut late_ms = match self.beacon_lag.filter(|_| from_beacon) {
             Some(Some(lag)) => lag,
