@@ -541,15 +541,42 @@ pub struct Bench {
 /// `sim`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark sim --seed 42\n  seamark sim --seeds 100\n\nEach seed is run twice and must give the same event hash."
+    after_help = "Example:\n  seamark sim --seed 42\n  seamark sim --seeds 200 --json\n  seamark sim --seeds 50 --scenario partitions\n  seamark sim --replay sim-seed-42.jsonl\n\nA seed decides everything: cluster, load and faults. Every tenth seed, and every single one, is run twice and\nmust give the same event hash. A seed that fails leaves its event log in this folder, for --replay.\n\nScenarios: calm, lossy, crashes, leaders, partitions, disks, clocks, routers, anchors, beacon, leaps, ghosts,\nminority, storm."
 )]
 pub struct Sim {
     /// Run this seed
     #[arg(long, value_name = "N", conflicts_with = "seeds")]
     pub seed: Option<u64>,
-    /// Run this many seeds, from 0 on
+    /// Run this many seeds
     #[arg(long, value_name = "N")]
     pub seeds: Option<u64>,
+    /// The first of them
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub from: u64,
+    /// The kind of faults; otherwise the seed chooses
+    #[arg(long, value_name = "NAME")]
+    pub scenario: Option<cluster_sim::Scenario>,
+    /// Step through the event log of a seed that failed
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds", "scenario"])]
+    pub replay: Option<PathBuf>,
+    /// Folder for event logs of seeds that fail
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub logs: PathBuf,
+    /// Shards; otherwise the seed chooses, from 1 to 8
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub shards: Option<u32>,
+    /// Replicas of every group; otherwise the seed chooses, 3 or 5 for each
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=7))]
+    pub replicas: Option<u16>,
+    /// Nodes; otherwise the seed chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub nodes: Option<u32>,
+    /// Transactions of the load; otherwise the seed chooses
+    #[arg(long, value_name = "N")]
+    pub transactions: Option<usize>,
+    /// Virtual milliseconds with faults; otherwise the seed chooses
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub safety_ms: Option<u64>,
 }
 
 #[cfg(test)]

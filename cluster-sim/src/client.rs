@@ -1,33 +1,45 @@
-//! The clients and their router: where a transaction goes, whom to ask, when to ask again.
+//! The clients and their routers: to which groups a transaction goes, whom to ask, when to ask
+//! again, when to die.
 //!
-//! A receipt is the acknowledgement. Silence, "not leader" and every retryable refusal lead to the
-//! same transaction being sent again, with the same id.
+//! A transaction is handed to all groups that vote on it, in parallel. Its outcome is known from a
+//! receipt of any of them, from a NO of one, or from a YES of all. Silence, "not leader" and every
+//! retryable refusal lead to the same transaction being sent again, with the same id. A router that
+//! dies stops in the middle of it, after any message, and nobody takes over.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use cross_shard::commit::Decision;
 use ledger::genesis::Genesis;
-use ledger::ids::{ClusterId, GroupId, NodeId};
-use ledger::receipt::Receipt;
+use ledger::ids::{ClusterId, GroupId, LedgerId, NodeId};
 use ledger::reject::Reject;
-use ledger::tx::ParsedTx;
+use ledger::rules;
+use ledger::tx::{Move, ParsedTx, Submission};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::checkers::Seen;
 use crate::wire::{Reply, Wire};
-use crate::workload::{Operation, Purpose};
+use crate::workload::Operation;
 
 const ANSWER_MS_MIN: u64 = 250;
 const ANSWER_MS_MAX: u64 = 600;
+/// A group that has voted needs time to hear of the others.
+const OUTCOME_MS_MIN: u64 = 600;
+const OUTCOME_MS_MAX: u64 = 1_500;
 const BACK_OFF_MS_MAX: u64 = 80;
 
-/// What became of an operation, for good.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What became of an operation, as far as its client will ever know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It has a receipt.
-    Acknowledged(Receipt),
-    /// It was refused without one.
+    /// It commits.
+    Committed,
+    /// It does not, and left receipts.
+    Aborted,
+    /// It was refused without a receipt.
     Refused(Reject),
+    /// The router died.
+    Lost,
 }
 
 /// What the client side wants done.
@@ -35,19 +47,51 @@ pub enum Fate {
 pub enum Act {
     /// Send to a node.
     Send(NodeId, Wire),
-    /// Call [`Clients::wake`] after this many milliseconds.
-    Wake(u32, u64, u64),
-    /// An operation has its fate.
-    Settled(u32, Fate),
+    /// Call [`Clients::wake`] after this long.
+    Wake {
+        /// The operation.
+        request: u32,
+        /// The group.
+        group: GroupId,
+        /// To be handed back.
+        token: u64,
+        /// In milliseconds.
+        delay_ms: u64,
+    },
+    /// For the checkers.
+    Tell(Seen),
+}
+
+/// What a router knows of one group about one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Voted(Decision),
+    Resolved(bool),
+    Applied,
+    Refused(Reject),
+}
+
+#[derive(Clone, Debug)]
+struct Standing {
+    state: State,
+    /// Only the latest wake-up counts.
+    token: u64,
+    attempts: u64,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Progress {
     started: bool,
-    /// Only the latest wake-up counts.
-    token: u64,
-    attempts: u64,
+    finished: bool,
+    /// Not all groups that vote are asked.
+    partial: bool,
+    /// Sent and received, for routers that die.
+    messages: u32,
     fate: Option<Fate>,
+    groups: BTreeMap<GroupId, Standing>,
+    /// Groups of which an account has to sign: the others vote only after one of these has.
+    signing: Vec<GroupId>,
 }
 
 /// All clients of a run.
@@ -59,8 +103,12 @@ pub struct Clients {
     progress: Vec<Progress>,
     leaders: BTreeMap<GroupId, NodeId>,
     open: usize,
+    /// A client is told that it commits when one group has voted for it: a bug for the harness.
+    pub hasty: bool,
     /// Times something was sent again.
     pub retries: u64,
+    /// Routers that died.
+    pub deaths: u64,
 }
 
 impl Clients {
@@ -68,7 +116,7 @@ impl Clients {
     #[must_use]
     pub fn new(rng: ChaCha8Rng, genesis: Rc<Genesis>, operations: Rc<Vec<Operation>>) -> Self {
         let progress = vec![Progress::default(); operations.len()];
-        let open = operations.len();
+        let open = operations.iter().filter(|operation| !operation.late).count();
         Self {
             rng,
             cluster: genesis.cluster_id(),
@@ -77,11 +125,13 @@ impl Clients {
             progress,
             leaders: BTreeMap::new(),
             open,
+            hasty: false,
             retries: 0,
+            deaths: 0,
         }
     }
 
-    /// Operations without a fate.
+    /// Operations that are not finished.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open
@@ -89,64 +139,115 @@ impl Clients {
 
     /// What became of an operation so far.
     #[must_use]
-    pub fn fate(&self, index: u32) -> Option<&Fate> {
-        self.progress.get(index as usize)?.fate.as_ref()
+    pub fn fate(&self, index: u32) -> Option<Fate> {
+        self.progress.get(index as usize)?.fate
     }
 
-    /// Operations without a fate, for messages to people.
+    /// Operations that are not finished, for messages to people.
     #[must_use]
     pub fn stuck(&self) -> Vec<u32> {
-        let open = |operation: &&Operation| self.fate(operation.index).is_none();
-        self.operations.iter().filter(open).map(|operation| operation.index).collect()
+        let open = |progress: &Progress| progress.started && !progress.finished;
+        (0..).zip(&self.progress).filter(|(_, progress)| open(progress)).map(|(index, _)| index).collect()
     }
 
     /// Starts everything that waits for nothing.
     pub fn start(&mut self, acts: &mut Vec<Act>) {
         let operations = Rc::clone(&self.operations);
-        for operation in operations.iter().filter(|operation| operation.after.is_none()) {
+        for operation in operations.iter().filter(|operation| operation.after.is_none() && !operation.late) {
             self.begin(operation, 0, acts);
         }
     }
 
+    /// Starts what waits for everything else to be over. Returns whether there is any.
+    pub fn start_late(&mut self, now_ms: u64, acts: &mut Vec<Act>) -> bool {
+        let operations = Rc::clone(&self.operations);
+        for operation in operations.iter().filter(|operation| operation.late) {
+            self.open += 1;
+            self.begin(operation, now_ms, acts);
+        }
+        operations.iter().any(|operation| operation.late)
+    }
+
     fn begin(&mut self, operation: &Operation, now_ms: u64, acts: &mut Vec<Act>) {
+        if std::mem::replace(&mut self.progress[operation.index as usize].started, true) {
+            return;
+        }
+        let parsed = ParsedTx::decode(&self.cluster, &operation.bytes);
+        let groups = parsed.and_then(|tx| rules::voter_groups(&self.genesis.layout, &tx.body));
+        let groups = match groups {
+            Ok(groups) => operation.handing.only.clone().unwrap_or(groups),
+            Err(reject) => {
+                self.progress[operation.index as usize].fate = Some(Fate::Refused(reject));
+                return self.finish(now_ms, operation.index, acts);
+            }
+        };
+        let signing = self.signing(operation);
         let progress = &mut self.progress[operation.index as usize];
-        if !progress.started {
-            progress.started = true;
-            self.wake_in(operation.index, operation.at_ms.saturating_sub(now_ms), acts);
+        progress.signing = signing;
+        progress.partial = operation.handing.only.is_some();
+        for group in groups {
+            progress.groups.insert(group, Standing { state: State::Open, token: 0, attempts: 0 });
+        }
+        let groups: Vec<GroupId> = progress.groups.keys().copied().collect();
+        for group in groups {
+            // A few milliseconds apart, so that a router can die in between.
+            let apart = self.rng.random_range(0..4);
+            self.wake_in(operation.index, group, operation.at_ms.saturating_sub(now_ms) + apart, acts);
         }
     }
 
-    fn wake_in(&mut self, index: u32, delay_ms: u64, acts: &mut Vec<Act>) {
-        let progress = &mut self.progress[index as usize];
-        progress.token += 1;
-        acts.push(Act::Wake(index, progress.token, delay_ms));
+    fn signing(&self, operation: &Operation) -> Vec<GroupId> {
+        let home = |mv: &Move| match mv {
+            Move::Issue(_) => Some(GroupId(LedgerId::BEACON.0)),
+            other => other.voters().next().map(|voter| self.genesis.layout.locate(&voter.account)),
+        };
+        operation.moves.iter().filter_map(home).collect()
     }
 
-    /// Sends an operation, unless its fate is known or something newer is due.
-    pub fn wake(&mut self, now_ms: u64, index: u32, token: u64, acts: &mut Vec<Act>) {
+    fn wake_in(&mut self, request: u32, group: GroupId, delay_ms: u64, acts: &mut Vec<Act>) {
+        if let Some(standing) = self.progress[request as usize].groups.get_mut(&group) {
+            standing.token += 1;
+            acts.push(Act::Wake { request, group, token: standing.token, delay_ms });
+        }
+    }
+
+    /// One message more; a router may die of it.
+    fn spend(&mut self, now_ms: u64, operation: &Operation, acts: &mut Vec<Act>) {
+        let progress = &mut self.progress[operation.index as usize];
+        progress.messages += 1;
+        if operation.handing.dies_after == Some(progress.messages) {
+            self.deaths += 1;
+            progress.fate.get_or_insert(Fate::Lost);
+            self.finish(now_ms, operation.index, acts);
+        }
+    }
+
+    /// Asks a group, unless nothing more is to be learned from it or something newer is due.
+    pub fn wake(&mut self, now_ms: u64, index: u32, group: GroupId, token: u64, acts: &mut Vec<Act>) {
         let operations = Rc::clone(&self.operations);
         let (Some(operation), Some(progress)) = (operations.get(index as usize), self.progress.get_mut(index as usize))
         else {
             return;
         };
-        if progress.fate.is_some() || progress.token != token {
+        let Some(standing) = progress.groups.get_mut(&group) else { return };
+        let done = matches!(standing.state, State::Applied | State::Refused(_) | State::Resolved(false));
+        if progress.finished || standing.token != token || done {
             return;
         }
-        progress.attempts += 1;
-        let again = progress.attempts > 1;
+        standing.attempts += 1;
+        let (again, voted) = (standing.attempts > 1, standing.state != State::Open);
         self.retries += u64::from(again);
-        let cluster = self.cluster;
-        let planned =
-            ParsedTx::decode(&cluster, &operation.bytes).and_then(|tx| router::plan(&self.genesis.layout, &tx));
-        let group = match planned {
-            Ok(group) => group,
-            Err(reject) => return self.settle(now_ms, index, Fate::Refused(reject), acts),
-        };
         let node = self.believed_leader(group, again);
-        let tx = operation.bytes.to_vec();
-        acts.push(Act::Send(node, Wire::Submit { request: index, group, tx }));
-        let patience = self.rng.random_range(ANSWER_MS_MIN..ANSWER_MS_MAX);
-        self.wake_in(index, patience, acts);
+        let tx = Submission::encode(operation.bytes.to_vec(), openings(operation, group, now_ms));
+        let wants_applied = operation.handing.wants_applied;
+        acts.push(Act::Send(node, Wire::Submit { request: index, group, tx, wants_applied }));
+        let patience = if voted {
+            self.rng.random_range(OUTCOME_MS_MIN..OUTCOME_MS_MAX)
+        } else {
+            self.rng.random_range(ANSWER_MS_MIN..ANSWER_MS_MAX)
+        };
+        self.wake_in(index, group, patience, acts);
+        self.spend(now_ms, operation, acts);
     }
 
     /// The node that is asked first; after silence it may be any of the group.
@@ -160,70 +261,148 @@ impl Clients {
     }
 
     /// An answer arrived.
-    pub fn answer(&mut self, now_ms: u64, from: NodeId, index: u32, reply: Reply, acts: &mut Vec<Act>) {
+    pub fn answer(&mut self, now_ms: u64, from: NodeId, index: u32, group: GroupId, reply: Reply, acts: &mut Vec<Act>) {
         let operations = Rc::clone(&self.operations);
         let Some(operation) = operations.get(index as usize) else { return };
-        if self.fate(index).is_some() {
-            // An acknowledgement that comes twice must say the same, so the checkers see it too.
-            if let Reply::Receipt(receipt) = reply {
-                acts.push(Act::Settled(index, Fate::Acknowledged(receipt)));
-            }
+        if let Reply::Receipt(receipt) = &reply {
+            // What is acknowledged twice must say the same, so the checkers see it too.
+            acts.push(Act::Tell(Seen::Acknowledged { operation: index, receipt: receipt.clone() }));
+            self.leaders.insert(group, from);
+        }
+        if self.progress[index as usize].finished || !self.progress[index as usize].groups.contains_key(&group) {
             return;
         }
-        let group =
-            ParsedTx::decode(&self.cluster, &operation.bytes).and_then(|tx| router::plan(&self.genesis.layout, &tx));
+        self.spend(now_ms, operation, acts);
+        if self.progress[index as usize].finished {
+            return;
+        }
         match reply {
-            Reply::Receipt(receipt) => {
-                self.leaders.insert(receipt.group, from);
-                self.settle(now_ms, index, Fate::Acknowledged(receipt), acts);
+            Reply::Receipt(receipt) => self.set(index, group, State::Resolved(receipt.committed())),
+            Reply::Voted(decision) => {
+                self.leaders.insert(group, from);
+                acts.push(Act::Tell(Seen::Told { operation: index, group, decision }));
+                if self.state(index, group) == Some(State::Open) {
+                    self.set(index, group, State::Voted(decision));
+                    let patience = self.rng.random_range(OUTCOME_MS_MIN..OUTCOME_MS_MAX);
+                    self.wake_in(index, group, patience, acts);
+                }
+            }
+            Reply::Applied => {
+                acts.push(Act::Tell(Seen::Applied { operation: index, group }));
+                self.set(index, group, State::Applied);
             }
             Reply::NotLeader(hint) => {
-                if let Ok(group) = group {
-                    match hint.filter(|hint| *hint != from) {
-                        Some(hint) => self.leaders.insert(group, hint),
-                        None => self.leaders.remove(&group),
-                    };
+                match hint.filter(|hint| *hint != from) {
+                    Some(hint) => self.leaders.insert(group, hint),
+                    None => self.leaders.remove(&group),
+                };
+                self.back_off(index, group, acts);
+            }
+            Reply::Refused(reject) if self.passing(operation, group, now_ms, reject) => {
+                self.back_off(index, group, acts);
+            }
+            Reply::Refused(reject) => {
+                acts.push(Act::Tell(Seen::Refused { operation: index, group, reject }));
+                if self.state(index, group) == Some(State::Open) {
+                    self.set(index, group, State::Refused(reject));
                 }
-                self.back_off(index, acts);
             }
-            Reply::Refused(reject) if reject.retryable() => self.back_off(index, acts),
+        }
+        self.decide(now_ms, operation, acts);
+    }
+
+    /// Whether a refusal may be another one the next time.
+    fn passing(&self, operation: &Operation, group: GroupId, now_ms: u64, reject: Reject) -> bool {
+        match reject {
             // The definition of the asset is on its way: it was acknowledged by the beacon.
-            Reply::Refused(Reject::UnknownAsset)
-                if matches!(operation.moves.first(), Some(ledger::Move::Mint { .. })) =>
-            {
-                self.back_off(index, acts);
+            Reject::UnknownAsset => matches!(operation.moves.first(), Some(Move::Mint { .. })),
+            Reject::HiddenSlot => {
+                now_ms < operation.handing.openings_at_ms || !openings(operation, group, now_ms).is_empty()
             }
-            Reply::Refused(reject) => self.settle(now_ms, index, Fate::Refused(reject), acts),
+            other => other.retryable(),
         }
     }
 
-    fn back_off(&mut self, index: u32, acts: &mut Vec<Act>) {
-        let delay = self.rng.random_range(10..BACK_OFF_MS_MAX);
-        self.wake_in(index, delay, acts);
+    fn state(&self, index: u32, group: GroupId) -> Option<State> {
+        Some(self.progress[index as usize].groups.get(&group)?.state)
     }
 
-    fn settle(&mut self, now_ms: u64, index: u32, fate: Fate, acts: &mut Vec<Act>) {
-        self.progress[index as usize].fate = Some(fate.clone());
+    fn set(&mut self, index: u32, group: GroupId, state: State) {
+        if let Some(standing) = self.progress[index as usize].groups.get_mut(&group) {
+            // A receipt that is sent again says nothing about what is applied already.
+            if standing.state != State::Applied {
+                standing.state = state;
+            }
+        }
+    }
+
+    fn back_off(&mut self, index: u32, group: GroupId, acts: &mut Vec<Act>) {
+        let delay = self.rng.random_range(10..BACK_OFF_MS_MAX);
+        self.wake_in(index, group, delay, acts);
+    }
+
+    fn decide(&mut self, now_ms: u64, operation: &Operation, acts: &mut Vec<Act>) {
+        let progress = &mut self.progress[operation.index as usize];
+        if progress.fate.is_none() {
+            progress.fate = fate(progress, self.hasty);
+            let committed = match progress.fate {
+                Some(Fate::Committed) => Some(true),
+                Some(Fate::Aborted) => Some(false),
+                Some(Fate::Refused(_) | Fate::Lost) | None => None,
+            };
+            if let Some(committed) = committed {
+                acts.push(Act::Tell(Seen::Decided { operation: operation.index, committed }));
+            }
+        }
+        let applied = progress.groups.values().all(|standing| standing.state == State::Applied);
+        let waits = operation.handing.wants_applied && progress.fate == Some(Fate::Committed) && !applied;
+        if progress.fate.is_some() && !waits {
+            self.finish(now_ms, operation.index, acts);
+        }
+    }
+
+    fn finish(&mut self, now_ms: u64, index: u32, acts: &mut Vec<Act>) {
+        if std::mem::replace(&mut self.progress[index as usize].finished, true) {
+            return;
+        }
         self.open -= 1;
-        acts.push(Act::Settled(index, fate));
         let operations = Rc::clone(&self.operations);
-        for next in operations.iter().filter(|operation| operation.after == Some(index)) {
+        for next in operations.iter().filter(|operation| operation.after == Some(index) && !operation.late) {
             self.begin(next, now_ms, acts);
         }
     }
+}
 
-    /// Distinct transactions, and how many of them were committed and refused.
-    #[must_use]
-    pub fn totals(&self) -> (u64, u64, u64) {
-        let mut totals = (0, 0, 0);
-        for operation in self.operations.iter().filter(|operation| operation.purpose != Purpose::Again) {
-            totals.0 += 1;
-            match self.fate(operation.index) {
-                Some(Fate::Acknowledged(receipt)) if receipt.committed() => totals.1 += 1,
-                Some(Fate::Acknowledged(_) | Fate::Refused(_)) => totals.2 += 1,
-                None => {}
-            }
-        }
-        totals
+/// The openings that a group is given.
+fn openings(operation: &Operation, group: GroupId, now_ms: u64) -> Vec<ledger::tx::Opening> {
+    let handing = &operation.handing;
+    if now_ms < handing.openings_at_ms || handing.withheld.contains(&group) {
+        return Vec::new();
     }
+    operation.openings.get(&group).cloned().unwrap_or_default()
+}
+
+/// What a router can conclude.
+fn fate(progress: &Progress, hasty: bool) -> Option<Fate> {
+    let states = || progress.groups.iter().map(|(group, standing)| (group, standing.state));
+    for (_, state) in states() {
+        match state {
+            State::Resolved(committed) => return Some(if committed { Fate::Committed } else { Fate::Aborted }),
+            State::Applied => return Some(Fate::Committed),
+            State::Voted(Decision::No(_)) => return Some(Fate::Aborted),
+            State::Voted(Decision::Yes) | State::Open | State::Refused(_) => {}
+        }
+    }
+    let agreed = |state| matches!(state, State::Voted(Decision::Yes));
+    let enough =
+        if hasty { states().any(|(_, state)| agreed(state)) } else { states().all(|(_, state)| agreed(state)) };
+    if enough && !progress.partial {
+        return Some(Fate::Committed);
+    }
+    let mut refusals = states().filter(|(group, _)| progress.signing.contains(group)).map(|(_, state)| match state {
+        State::Refused(reject) => Some(reject),
+        State::Open | State::Voted(_) | State::Resolved(_) | State::Applied => None,
+    });
+    let first = refusals.next()??;
+    refusals.all(|refusal| refusal.is_some()).then_some(Fate::Refused(first))
 }

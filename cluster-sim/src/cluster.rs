@@ -3,15 +3,16 @@
 
 use std::sync::OnceLock;
 
-use beacon::assign::{Constraints, FaultModel};
-use beacon::genesis::{check, first_committees};
+use beacon::assign::{Constraints, FaultModel, GroupSeats, assign};
+use beacon::genesis::check;
+use ledger::committee::{Committee, Member};
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, tagged};
-use ledger::ids::{NodeId, OrgId, TimeMs};
+use ledger::ids::{Epoch, GroupId, Incarnation, NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
 
-use crate::config::SimConfig;
+use crate::config::Shape;
 
 /// When every simulated cluster was made.
 pub const CREATED_MS: u64 = 1_750_000_000_000;
@@ -64,20 +65,43 @@ fn node(id: u32) -> NodeInfo {
     }
 }
 
+/// The committee of the first incarnation of every shard, which has ended: simulated shards were
+/// rebuilt once. What it signed is judged by it, and refused.
+#[must_use]
+pub fn ended(committee: &Committee) -> Committee {
+    Committee { incarnation: Incarnation(0), ..committee.clone() }
+}
+
 /// The genesis of a seed's cluster.
 ///
 /// # Errors
-/// A text that says why `config` cannot make a cluster.
-pub fn genesis(seed: u64, config: &SimConfig) -> Result<Genesis, String> {
-    if config.nodes as usize > NODE_KEYS {
-        return Err(format!("the simulator has keys for {NODE_KEYS} nodes, not for {}", config.nodes));
+/// A text that says why `shape` cannot make a cluster.
+pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
+    if shape.nodes as usize > NODE_KEYS {
+        return Err(format!("the simulator has keys for {NODE_KEYS} nodes, not for {}", shape.nodes));
     }
     let seed_hash: Hash32 = tagged(b"simulated genesis", &[&seed.to_be_bytes()]);
-    let nodes: Vec<NodeInfo> = (0..config.nodes).map(node).collect();
+    let nodes: Vec<NodeInfo> = (0..shape.nodes).map(node).collect();
     let constraints = Constraints { faults: FaultModel::default(), strict: false, held: Default::default() };
-    let committees =
-        first_committees(&seed_hash, &nodes, config.shards, config.replicas, config.replicas, &constraints)
-            .map_err(|error| error.to_string())?;
+    let mut seats = vec![GroupSeats { group: GroupId::BEACON, seats: shape.beacon_replicas }];
+    seats.extend(
+        (0..)
+            .zip(&shape.shard_replicas)
+            .map(|(ordinal, seats)| GroupSeats { group: GroupId::shard(ordinal), seats: *seats }),
+    );
+    let seated = assign(&seed_hash, &nodes, &seats, &constraints).map_err(|error| error.to_string())?;
+    let committees = seated
+        .into_iter()
+        .map(|(group, members)| {
+            let members = members.into_iter().filter_map(|id| {
+                let node = nodes.iter().find(|node| node.id == id)?;
+                Some(Member { node: node.id, org: node.org, key: node.key })
+            });
+            let incarnation = Incarnation(u32::from(group != GroupId::BEACON));
+            Committee::majority(group, incarnation, Epoch(0), members.collect())
+        })
+        .collect();
+    let shards = u32::try_from(shape.shard_replicas.len()).unwrap_or(u32::MAX);
     let genesis = Genesis {
         version: 1,
         name: "simulated".to_owned(),
@@ -86,7 +110,7 @@ pub fn genesis(seed: u64, config: &SimConfig) -> Result<Genesis, String> {
         orgs: (0..ORGS).map(org).collect(),
         nodes,
         committees,
-        layout: Layout::even(config.shards),
+        layout: Layout::even(shards),
         verify: if seed % 4 == 3 { VerifyMode::Every } else { VerifyMode::Ingest },
     };
     check(&genesis).map_err(|fault| fault.to_string())?;

@@ -1,99 +1,167 @@
-//! What a simulation is asked to do, besides its seed.
+//! What a simulation is asked to do, besides its seed, and the shape that a seed gives to the rest.
 
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::sabotage::Sabotage;
 use crate::schedule::Scenario;
 
-/// A bug put back into the shell, to prove that the checkers find it. Never set outside tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Clients get their receipt when the batch is proposed, not when it is committed and persisted.
-    ReplyOnPropose,
-    /// The cursors of a block are written in a batch of their own, so that a crash can part them
-    /// from the credits.
-    SplitBatch,
-    /// Replicas take one signature for a certificate.
-    LoneSignature,
-    /// Execution does not see earlier receipts, so a transaction that is sent again runs again.
-    ForgetReceipts,
-    /// The log engine reports writes as durable before they are.
-    EarlySync,
-    /// A restarted replica applies its last block once more.
-    ApplyTwice,
-}
-
-impl Sabotage {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[
-        Self::ReplyOnPropose,
-        Self::SplitBatch,
-        Self::LoneSignature,
-        Self::ForgetReceipts,
-        Self::EarlySync,
-        Self::ApplyTwice,
-    ];
-}
-
-/// Size of the simulated cluster and of its load.
-#[derive(Clone, Debug)]
+/// What is fixed for a run; everything else is drawn from its seed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SimConfig {
-    /// The kind of faults; drawn from the seed when not given.
+    /// The kind of faults.
     pub scenario: Option<Scenario>,
+    /// Shards, from 1 to [`SHARDS_MAX`].
+    pub shards: Option<u32>,
+    /// Replicas of every group. By itself each group has 3 or 5.
+    pub replicas: Option<u16>,
     /// Nodes of the cluster.
-    pub nodes: u32,
-    /// Shards.
-    pub shards: u32,
-    /// Replicas of every group.
-    pub replicas: u16,
-    /// Payments of the load, besides what sets the ledger up.
-    pub payments: usize,
+    pub nodes: Option<u32>,
+    /// Transactions of the load, besides what sets the ledger up.
+    pub transactions: Option<usize>,
     /// Length of the phase with faults, in virtual milliseconds.
-    pub safety_ms: u64,
-    /// How long the phase without faults may take.
-    pub liveness_ms_max: u64,
-    /// A run with more events than this goes in circles.
-    pub events_max: u64,
+    pub safety_ms: Option<u64>,
     /// A bug to put into the shell.
     pub sabotage: Option<Sabotage>,
-    /// Lines of the event log that a report with a violation carries.
-    pub tail_lines: usize,
 }
 
-impl Default for SimConfig {
-    fn default() -> Self {
-        Self {
-            scenario: None,
-            nodes: 5,
-            shards: 2,
-            replicas: 3,
-            payments: 60,
-            safety_ms: 5_000,
-            liveness_ms_max: 60_000,
-            events_max: 500_000,
-            sabotage: None,
-            tail_lines: 60,
-        }
-    }
+/// The most shards of a simulated cluster.
+pub const SHARDS_MAX: u32 = 8;
+/// A run with more events than this goes in circles.
+pub const EVENTS_MAX: u64 = 3_000_000;
+/// How long each part of the phase without faults may take, in virtual milliseconds.
+pub const LIVENESS_MS_MAX: u64 = 60_000;
+/// Lines of the event log that a report with a violation carries.
+pub const TAIL_LINES: usize = 60;
+
+/// The shape of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The kind of faults.
+    pub scenario: Scenario,
+    /// Nodes of the cluster.
+    pub nodes: u32,
+    /// Replicas of the beacon.
+    pub beacon_replicas: u16,
+    /// Replicas of each shard.
+    pub shard_replicas: Vec<u16>,
+    /// Transactions of the load.
+    pub transactions: usize,
+    /// Length of the phase with faults, in virtual milliseconds.
+    pub safety_ms: u64,
 }
 
 impl SimConfig {
+    /// The shape that a run has, as far as it is not fixed drawn.
+    #[must_use]
+    pub fn shape(&self, rng: &mut ChaCha8Rng) -> Shape {
+        // Everything is drawn, whether it is used or not: to fix one thing changes nothing else.
+        let drawn = Scenario::ALL[rng.random_range(0..Scenario::ALL.len())];
+        let shards = [1, 2, 2, 3, 3, 4, 5, 6, 8][rng.random_range(0..9)];
+        let mixed: u32 = rng.random_range(0..3);
+        let count = self.shards.unwrap_or(shards).clamp(1, SHARDS_MAX);
+        let mut replicas = || {
+            let any = if rng.random() { 3 } else { 5 };
+            // Most clusters are of one kind, some are mixed.
+            let usual = [3, 3, any][mixed as usize];
+            self.replicas.unwrap_or(usual)
+        };
+        let beacon_replicas = replicas();
+        let shard_replicas: Vec<u16> = (0..SHARDS_MAX).map(|_| replicas()).take(count as usize).collect();
+        let widest = u32::from(shard_replicas.iter().copied().max().unwrap_or(3).max(beacon_replicas));
+        let spare = rng.random_range(0..4);
+        let transactions = rng.random_range(60..120);
+        let safety_ms = rng.random_range(3_000..6_000);
+        Shape {
+            scenario: self.scenario.unwrap_or(drawn),
+            nodes: self.nodes.unwrap_or((widest + spare).max(5)),
+            beacon_replicas,
+            shard_replicas,
+            transactions: self.transactions.unwrap_or(transactions),
+            safety_ms: self.safety_ms.unwrap_or(safety_ms),
+        }
+    }
+
+    /// The flags of `seamark sim` that give this configuration.
+    #[must_use]
+    pub fn flags(&self) -> String {
+        let mut flags = String::new();
+        if let Some(scenario) = self.scenario {
+            flags.push_str(&format!(" --scenario {scenario}"));
+        }
+        for (flag, value) in [
+            ("--shards", self.shards.map(u64::from)),
+            ("--replicas", self.replicas.map(u64::from)),
+            ("--nodes", self.nodes.map(u64::from)),
+            ("--transactions", self.transactions.map(|count| count as u64)),
+            ("--safety-ms", self.safety_ms),
+        ] {
+            if let Some(value) = value {
+                flags.push_str(&format!(" {flag} {value}"));
+            }
+        }
+        flags
+    }
+
     /// The command that repeats a run of this configuration.
     #[must_use]
     pub fn command(&self, seed: u64) -> String {
-        let usual = Self::default();
-        let mut command = format!("seamark sim --seed {seed}");
-        if let Some(scenario) = self.scenario {
-            command.push_str(&format!(" --scenario {scenario}"));
-        }
-        for (flag, value, usual) in [
-            ("--nodes", u64::from(self.nodes), u64::from(usual.nodes)),
-            ("--shards", u64::from(self.shards), u64::from(usual.shards)),
-            ("--replicas", u64::from(self.replicas), u64::from(usual.replicas)),
-            ("--payments", self.payments as u64, usual.payments as u64),
-            ("--safety-ms", self.safety_ms, usual.safety_ms),
-        ] {
-            if value != usual {
-                command.push_str(&format!(" {flag} {value}"));
+        format!("seamark sim --seed {seed}{}", self.flags())
+    }
+
+    /// Reads a line of flags, `--seed` among them, as [`SimConfig::command`] writes them.
+    ///
+    /// # Errors
+    /// A text that names the flag.
+    pub fn parse(line: &str) -> Result<(u64, Self), String> {
+        let (mut config, mut seed) = (Self::default(), None);
+        let mut words = line.split_whitespace().skip_while(|word| !word.starts_with("--"));
+        while let Some(flag) = words.next() {
+            let value = words.next().ok_or_else(|| format!("{flag} needs a value"))?;
+            let wrong = || format!("{flag} cannot be '{value}'");
+            match flag {
+                "--seed" => seed = Some(value.parse().map_err(|_| wrong())?),
+                "--scenario" => config.scenario = Some(value.parse().map_err(|_| wrong())?),
+                "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
+                "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
+                "--nodes" => config.nodes = Some(value.parse().map_err(|_| wrong())?),
+                "--transactions" => config.transactions = Some(value.parse().map_err(|_| wrong())?),
+                "--safety-ms" => config.safety_ms = Some(value.parse().map_err(|_| wrong())?),
+                _ => return Err(format!("there is no flag {flag}")),
             }
         }
-        command
+        Ok((seed.ok_or("a run needs a --seed")?, config))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn a_command_says_all_there_is_to_say() {
+        let config = SimConfig {
+            scenario: Some(Scenario::Storm),
+            shards: Some(4),
+            replicas: Some(5),
+            nodes: Some(7),
+            transactions: Some(10),
+            safety_ms: Some(2_000),
+            sabotage: None,
+        };
+        assert_eq!(SimConfig::parse(&config.command(17)), Ok((17, config)));
+        assert_eq!(SimConfig::parse(&SimConfig::default().command(3)), Ok((3, SimConfig::default())));
+        for wrong in ["--seed", "--seed x", "--scenario calm", "--seed 1 --colour 3"] {
+            assert!(SimConfig::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn to_fix_one_thing_changes_nothing_else() {
+        let draw = |config: &SimConfig| config.shape(&mut ChaCha8Rng::seed_from_u64(5));
+        let (free, fixed) =
+            (draw(&SimConfig::default()), draw(&SimConfig { scenario: Some(Scenario::Calm), ..SimConfig::default() }));
+        assert_eq!(fixed, Shape { scenario: Scenario::Calm, ..free });
     }
 }

@@ -1,46 +1,213 @@
-//! The end of a run: whether everything has come to one, and what is reported.
+//! The end of a run, in parts: everything drains; deadlines pass and nothing is left undecided; the
+//! grace passes and no register is left; old transactions come once more and change nothing.
+//!
+//! Time between the parts is leapt over by all clocks at once. A node that is gone stays so until
+//! the last part: the majority has to manage without it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ledger::ids::GroupId;
-use ledger::receipt::Outcome;
-use ledger::reject::Reject;
+use cross_shard::commit::Prepared;
+use ledger::ids::{GroupId, NodeId, TxId};
+use ledger::schema;
 use sha2::Digest;
 
-use crate::checkers::Moment;
-use crate::client::Fate;
-use crate::event::Event;
+use crate::checkers::holds::undecided;
+use crate::checkers::{Moment, RawReplica};
+use crate::cluster::CREATED_MS;
+use crate::config::LIVENESS_MS_MAX;
+use crate::eventlog::LogLine;
+use crate::replica::Replica;
 use crate::report::SimReport;
 use crate::state;
 use crate::world::{POLL_MS, World};
 
 const VIOLATIONS_MAX: usize = 20;
+/// How long after its deadline, and after a majority is up, a transaction may be undecided.
+const UNDECIDED_MS_MAX: u64 = 5_000;
+/// How long after the deadline a register is kept.
+const GRACE_MS: u64 = 60_000;
+
+/// What part a run is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Faults happen.
+    Faults,
+    /// Clients get their answers, mail is taken and acknowledged.
+    Drain,
+    /// All deadlines are past: nothing may be undecided.
+    Deadlines,
+    /// Registers go.
+    Grace,
+    /// Everybody is up, and old transactions are sent again.
+    Late,
+    /// All over.
+    Done,
+}
 
 impl World {
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        self.note(|| format!("phase: {phase:?}"));
+        self.phase = phase;
+        self.phase_since_ms = self.now_ms;
+        self.up_since_ms = self.clock_ms();
+    }
+
     pub(crate) fn poll(&mut self) {
-        match self.unfinished() {
-            None => {
-                self.audit(Moment::End);
-                self.finished = true;
+        let unfinished = self.unfinished();
+        match (&unfinished, self.phase) {
+            (Some(why), phase) if self.now_ms > self.phase_since_ms + LIVENESS_MS_MAX => {
+                self.checkers.violations.push(format!("liveness: {phase:?}: {why}"));
             }
-            Some(why) if self.now_ms > self.config.safety_ms + self.config.liveness_ms_max => {
-                self.checkers.violations.push(format!("liveness: {why}"));
+            (Some(_), _) => self.push(POLL_MS, crate::event::Event::Poll),
+            (None, phase) => {
+                self.next_phase(phase);
+                self.push(POLL_MS, crate::event::Event::Poll);
             }
-            Some(_) => self.push(POLL_MS, Event::Poll),
         }
+    }
+
+    fn next_phase(&mut self, phase: Phase) {
+        match phase {
+            Phase::Faults | Phase::Done => {}
+            Phase::Drain => {
+                let open = self.open_until();
+                self.leap_to(open);
+                self.enter(Phase::Deadlines);
+            }
+            Phase::Deadlines => {
+                let kept = self.registers_until();
+                self.leap_to(kept.map(|until| until + GRACE_MS + 1_000));
+                self.enter(Phase::Grace);
+            }
+            Phase::Grace => {
+                self.enter(Phase::Late);
+                if let Some(gone) = self.gone {
+                    self.restart(gone);
+                }
+                let mut acts = Vec::new();
+                self.clients.start_late(self.now_ms, &mut acts);
+                self.act(acts);
+            }
+            Phase::Late => {
+                self.audit(Moment::End);
+                self.enter(Phase::Done);
+            }
+        }
+    }
+
+    /// Leaps to just after a time of the cluster, unless it is past.
+    fn leap_to(&mut self, time_ms: Option<u64>) {
+        let now = CREATED_MS + self.clock_ms();
+        if let Some(ahead) = time_ms.and_then(|time| (time + 1).checked_sub(now)).filter(|ahead| *ahead > 0) {
+            self.leap(ahead);
+        }
+    }
+
+    /// The replica of each group that is up and has applied most.
+    fn newest(&self) -> Vec<RawReplica<'_>> {
+        let mut newest: BTreeMap<GroupId, (NodeId, &Replica)> = BTreeMap::new();
+        for node in self.nodes.values().filter(|node| node.up) {
+            for (group, replica) in &node.replicas {
+                let better = newest.get(group).is_none_or(|(_, known)| known.height() < replica.height());
+                if better {
+                    newest.insert(*group, (node.id, replica));
+                }
+            }
+        }
+        newest
+            .into_iter()
+            .map(|(group, (node, replica))| RawReplica { node, group, kv: &replica.kv, log: replica.disk.durable() })
+            .collect()
+    }
+
+    /// Nothing may stay undecided for long once its deadline is past and majorities are up.
+    pub(crate) fn judge_ages(&mut self) {
+        if self.phase == Phase::Faults {
+            return;
+        }
+        let now = CREATED_MS + self.clock_ms();
+        let mut found = Vec::new();
+        for replica in self.newest() {
+            for txid in undecided(&replica) {
+                let until = self.checkers.facts().tx(&txid).map_or(0, |(_, operation)| operation.valid_until.0);
+                let since = until.max(CREATED_MS + self.up_since_ms);
+                if now > since + UNDECIDED_MS_MAX {
+                    let group = replica.group;
+                    found.push(format!("liveness: {group} holds {txid} {} ms after it could be decided", now - since));
+                }
+            }
+        }
+        self.checkers.violations.extend(found);
+    }
+
+    /// The last deadline of what is undecided or waits for its openings.
+    fn open_until(&self) -> Option<u64> {
+        let mut open: BTreeSet<TxId> = BTreeSet::new();
+        for replica in self.newest() {
+            open.extend(undecided(&replica));
+            open.extend(waiting(&replica));
+        }
+        let until = |txid: &TxId| Some(self.checkers.facts().tx(txid)?.1.valid_until.0);
+        open.iter().filter_map(until).max()
+    }
+
+    /// The last deadline of what still has a register.
+    fn registers_until(&self) -> Option<u64> {
+        let registers: Vec<TxId> = self.newest().iter().flat_map(registered).collect();
+        let until = |txid: &TxId| Some(self.checkers.facts().tx(txid)?.1.valid_until.0);
+        registers.iter().filter_map(until).max()
     }
 
     /// What is still to come to an end.
-    pub(crate) fn unfinished(&self) -> Option<String> {
-        if self.clients.open() > 0 {
+    fn unfinished(&self) -> Option<String> {
+        if self.clients.open() > 0 && !(self.phase == Phase::Drain && self.clients_wait()) {
             return Some(format!("operations {:?} have no fate", self.clients.stuck()));
         }
-        self.genesis.committees.iter().find_map(|committee| self.group_unfinished(committee.group))
+        let behind = self.genesis.committees.iter().find_map(|committee| self.group_unfinished(committee.group));
+        if behind.is_some() {
+            return behind;
+        }
+        let newest = self.newest();
+        match self.phase {
+            Phase::Faults | Phase::Done => None,
+            Phase::Drain => newest.iter().find_map(|replica| self.stuck(replica)),
+            Phase::Deadlines => newest.iter().find_map(|replica| {
+                let open: Vec<TxId> = undecided(replica).into_iter().chain(waiting(replica)).collect();
+                (!open.is_empty()).then(|| format!("{} has {open:?} undecided", replica.group))
+            }),
+            Phase::Grace | Phase::Late => newest.iter().find_map(|replica| {
+                let open = registered(replica);
+                let deadlines = state::scan(replica.kv, &[schema::DEADLINE]).len();
+                let any = !open.is_empty() || deadlines > 0;
+                any.then(|| format!("{} keeps registers of {open:?} and {deadlines} deadlines", replica.group))
+            }),
+        }
     }
 
-    pub(crate) fn group_unfinished(&self, group: GroupId) -> Option<String> {
-        let replicas: Vec<_> =
-            self.nodes.values().filter_map(|node| Some((node.id, node.replicas.get(&group)?))).collect();
+    /// Whether all clients that are left wait for a deadline: a group that has no opening votes then.
+    fn clients_wait(&self) -> bool {
+        let waiting: Vec<TxId> = self.newest().iter().flat_map(waiting).collect();
+        let stuck = self.clients.stuck();
+        let waits = |index: &u32| {
+            self.operations.get(*index as usize).is_some_and(|operation| waiting.contains(&operation.txid))
+        };
+        !waiting.is_empty() && stuck.iter().all(waits)
+    }
+
+    /// What is undecided although nobody waits for openings.
+    fn stuck(&self, replica: &RawReplica<'_>) -> Option<String> {
+        let waits = |txid: &TxId| self.newest().iter().any(|other| waiting(other).contains(txid));
+        let open: Vec<TxId> = undecided(replica).into_iter().filter(|txid| !waits(txid)).collect();
+        (!open.is_empty()).then(|| format!("{} has {open:?} undecided, and nobody waits", replica.group))
+    }
+
+    fn group_unfinished(&self, group: GroupId) -> Option<String> {
+        let replicas: Vec<_> = self
+            .nodes
+            .values()
+            .filter(|node| node.up)
+            .filter_map(|node| Some((node.id, node.replicas.get(&group)?)))
+            .collect();
         let top = replicas.iter().filter_map(|(_, replica)| replica.height()).max()?;
         let roles = replicas.iter().filter_map(|(_, replica)| replica.role());
         let last_index = roles.map(|role| role.last_log_index).max()?;
@@ -58,7 +225,7 @@ impl World {
         }
         let (_, source) = replicas.first()?;
         for (dest, head) in state::out_streams(&source.kv) {
-            let there = self.nodes.values().find_map(|node| node.replicas.get(&dest))?;
+            let there = self.nodes.values().filter(|node| node.up).find_map(|node| node.replicas.get(&dest))?;
             let cursor =
                 state::in_cursors(&there.kv).iter().find(|(peer, _)| *peer == group).map_or(0, |(_, c)| c.next_seq);
             if cursor != head.next_seq || head.acked != head.next_seq {
@@ -71,7 +238,7 @@ impl World {
         None
     }
 
-    pub(crate) fn count(&mut self) {
+    fn count(&mut self) {
         let coverage = &mut self.coverage;
         coverage.blocks = self.heights.values().sum();
         let groups: BTreeSet<GroupId> = self.terms.iter().map(|(group, _)| *group).collect();
@@ -80,20 +247,7 @@ impl World {
         coverage.duplicated_messages = self.network.counts.duplicated;
         coverage.reordered_messages = self.network.counts.reordered;
         coverage.retries = self.clients.retries;
-        for operation in self.operations.iter() {
-            match self.clients.fate(operation.index) {
-                Some(Fate::Acknowledged(receipt)) => match &receipt.outcome {
-                    Outcome::Committed { mail } => {
-                        coverage.cross_shard += u64::from(!mail.is_empty() && receipt.group != GroupId::BEACON);
-                    }
-                    Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => {
-                        coverage.overdrafts += u64::from(*reject == Reject::InsufficientFunds);
-                    }
-                },
-                Some(Fate::Refused(Reject::Expired)) => coverage.expired += 1,
-                Some(Fate::Refused(_)) | None => {}
-            }
-        }
+        coverage.dead_routers = self.clients.deaths;
         let beacon = self.nodes.values().find_map(|node| node.replicas.get(&GroupId::BEACON));
         if let Some(beacon) = beacon {
             let kept = |group| state::find::<beacon::Checkpoint>(&beacon.kv, &beacon::registry::checkpoint_key(group));
@@ -102,26 +256,51 @@ impl World {
         }
     }
 
-    pub(crate) fn report(mut self) -> SimReport {
+    pub(crate) fn report(mut self) -> (SimReport, Option<Vec<LogLine>>) {
         self.count();
-        let (transactions, committed, rejected) = self.clients.totals();
+        let committed = self.outcomes.values().filter(|committed| **committed).count() as u64;
         let mut violations = std::mem::take(&mut self.checkers.violations);
         violations.truncate(VIOLATIONS_MAX);
         let reproduce = (!violations.is_empty()).then(|| self.config.command(self.seed));
-        SimReport {
+        let report = SimReport {
             seed: self.seed,
-            scenario: self.schedule.scenario.name().to_owned(),
-            transactions,
+            scenario: self.shape.scenario.name().to_owned(),
+            shards: self.shape.shard_replicas.len() as u64,
+            nodes: u64::from(self.shape.nodes),
+            transactions: self.checkers.facts().txs.len() as u64,
             committed,
-            rejected,
+            aborted: self.outcomes.len() as u64 - committed,
             faults: self.faults,
             violations,
             event_hash: self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
-            seconds: self.now_ms as f64 / 1000.0,
+            virtual_seconds: (self.now_ms + self.leapt_ms) as f64 / 1000.0,
             events: self.events,
             coverage: self.coverage,
-            tail: self.log.map(|log| log.lines.into()).unwrap_or_default(),
+            tail: Vec::new(),
             reproduce,
+        };
+        (report, self.log)
+    }
+}
+
+/// Transactions of a replica on which it has not voted for want of openings.
+fn waiting(replica: &RawReplica<'_>) -> Vec<TxId> {
+    let records = state::scan(replica.kv, &[schema::PREPARED]);
+    let records = records.iter().filter_map(|(_, value)| borsh::from_slice::<Prepared>(value).ok());
+    records.filter(|record| record.own.is_none()).map(|record| record.txid).collect()
+}
+
+/// Transactions of which a replica still has a register.
+fn registered(replica: &RawReplica<'_>) -> Vec<TxId> {
+    let mut all = Vec::new();
+    for (key, _) in state::scan(replica.kv, &[schema::STATE]) {
+        if key.get(33) == Some(&schema::KIND_REGISTER)
+            && let Ok(txid) = key[34..].try_into()
+        {
+            all.push(TxId(ledger::hash::Hash32(txid)));
         }
     }
+    all.sort_unstable();
+    all.dedup();
+    all
 }

@@ -1,6 +1,5 @@
 //! Events, their order, and what the event hash takes of them.
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 
 use ledger::ids::{GroupId, Height, NodeId};
@@ -37,6 +36,7 @@ pub(crate) enum Event {
     },
     Wake {
         request: u32,
+        group: GroupId,
         token: u64,
     },
     Fault {
@@ -94,7 +94,7 @@ impl Event {
             Self::Checked { node, group, boot, height, valid } => {
                 put(4, &[u64::from(node.0), group.0, *boot, height.0, u64::from(*valid)], &[]);
             }
-            Self::Wake { request, token } => put(5, &[u64::from(*request), *token], &[]),
+            Self::Wake { request, group, token } => put(5, &[u64::from(*request), group.0, *token], &[]),
             Self::Fault { index, tries } => put(6, &[*index as u64, u64::from(*tries)], &[]),
             Self::Over { index } => put(7, &[*index as u64], &[]),
             Self::Restart { node } => put(8, &[u64::from(node.0)], &[]),
@@ -129,20 +129,5 @@ impl PartialOrd for Due {
 impl Ord for Due {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.at_ms, self.sequence).cmp(&(other.at_ms, other.sequence))
-    }
-}
-
-/// The last lines of the event log, when it is wanted.
-pub(crate) struct Log {
-    pub(crate) lines: VecDeque<String>,
-    pub(crate) max: usize,
-}
-
-impl Log {
-    pub(crate) fn line(&mut self, now_ms: u64, text: String) {
-        if self.lines.len() >= self.max {
-            self.lines.pop_front();
-        }
-        self.lines.push_back(format!("{now_ms:>6} ms  {text}"));
     }
 }

@@ -1,15 +1,17 @@
 //! The deterministic simulator, tier 1 (DESIGN §15): whole clusters in one thread, and the checkers
 //! that judge them.
 //!
-//! What runs is the production code: the machine and driver of `shard-node::core`, mail, beacon, the
-//! router's planner and the `local` engine. Simulated are network, disks, clocks, crashes and
+//! What runs is the production code: the machine and driver of `shard-node::core`, mail, commit,
+//! beacon and the `local` engine. Simulated are network, disks, clocks, crashes, hosts, routers and
 //! clients. One seed decides everything, so a run is repeated by its seed alone. [`world`] is the
-//! event loop, [`node`] and [`replica`] mirror the host's duties, [`schedule`] makes the faults,
-//! [`workload`] and [`client`] the transactions, and [`checkers`] say what must never happen. `trouble` makes faults happen, `ending`
-//! ends a run.
+//! event loop; [`node`], [`replica`] and [`host`] mirror the host's duties; [`schedule`] makes the
+//! faults, `trouble` and `forgery` carry them out; [`workload`] makes the transactions and [`client`]
+//! hands them over; [`checkers`] say what must never happen; `ending` ends a run; [`eventlog`] keeps
+//! what happened.
 //!
 //! A run has a safety phase with faults and a liveness phase without them, in which every
-//! transaction must get its fate and all mail must drain.
+//! transaction must get its fate, all mail must drain, nothing may stay undecided and every register
+//! must go. `docs/simulator.md` is the guide.
 
 pub mod checkers;
 pub mod client;
@@ -17,10 +19,15 @@ pub mod cluster;
 pub mod config;
 mod ending;
 mod event;
+pub mod eventlog;
+mod forgery;
+pub mod host;
 pub mod network;
 pub mod node;
 pub mod replica;
 pub mod report;
+pub mod sabotage;
+pub mod scenario;
 pub mod schedule;
 pub mod state;
 mod trouble;
@@ -28,7 +35,9 @@ pub mod wire;
 pub mod workload;
 pub mod world;
 
-pub use config::{Sabotage, SimConfig};
+pub use config::SimConfig;
+pub use eventlog::EventLog;
 pub use report::{Coverage, SimReport};
-pub use schedule::Scenario;
-pub use world::{run, run_twice};
+pub use sabotage::Sabotage;
+pub use scenario::Scenario;
+pub use world::{record, run, run_twice};

@@ -10,8 +10,8 @@ use rand_chacha::ChaCha8Rng;
 use storage::kv::Crash;
 
 use crate::cluster::CREATED_MS;
-use crate::config::Sabotage;
 use crate::replica::{Effect, Replica};
+use crate::sabotage::Sabotage;
 use crate::wire::{Reply, Wire};
 
 /// Ticks between two steps of the driver's timer.
@@ -109,8 +109,9 @@ impl Node {
         let mut lost = (0, 0);
         for replica in self.replicas.values_mut() {
             let log_keep = rng.random_range(0..=replica.disk.pending());
+            let torn = rng.random_range(0..4);
             let state_keep = rng.random_range(0..=replica.kv.unflushed());
-            let (log, state) = replica.crash(log_keep, state_keep);
+            let (log, state) = replica.crash(log_keep, torn, state_keep);
             lost = (lost.0 + log, lost.1 + state);
         }
         lost
@@ -174,11 +175,13 @@ impl Node {
                 self.readings.insert(from, i64::try_from(wall_ms).unwrap_or(i64::MAX) - tick);
                 self.adjust(now_ms, out);
             }
-            (Wire::Submit { request, group, tx }, None) => {
+            (Wire::Submit { request, group, tx, wants_applied }, None) => {
                 if self.replicas.contains_key(&group) {
-                    self.with(now_ms, group, out, |replica, now, out| replica.submit(now, request, tx, out));
+                    self.with(now_ms, group, out, |replica, now, out| {
+                        replica.submit(now, request, tx, wants_applied, out);
+                    });
                 } else {
-                    out.push(Effect::Answer(request, Reply::Refused(ledger::Reject::UnknownGroup)));
+                    out.push(Effect::Answer(request, group, Reply::Refused(ledger::Reject::UnknownGroup)));
                 }
             }
             (Wire::Engine { .. } | Wire::Peer { .. } | Wire::Clock { .. }, None)

@@ -6,33 +6,35 @@
 //! driver and its replies to clients. Everything that leaves a replica is an [`Effect`], carried out
 //! by [`crate::world`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
-use consensus::port::{AppliedState, Committed, Payload, RoleView, Timing};
+use consensus::port::{AppliedState, Committed, Payload, Position, RoleView, Timing};
 use ledger::genesis::Genesis;
+use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId, Tick, TxId};
 use ledger::machine::Driver;
-use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::schema;
 use ledger::tree::StateTree;
 use ledger::tx::ParsedTx;
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver::{self, CommittedBlock, DriverConfig, GroupDriver};
-use shard_node::core::executor::{ExecutedBlock, GroupConstants, execute};
+use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
+use shard_node::core::executor::{ExecutedBlock, GroupConstants, execute_by};
 use shard_node::core::genesis::genesis_state;
 use shard_node::core::machine::CommandOutcome;
 use shard_node::core::peer::PeerMessage;
 use storage::kv::{Crash, Kv, WriteBatch};
 use storage::mem::MemKv;
 
-use crate::checkers::{BlockSeen, Seen};
-use crate::cluster::node_key;
-use crate::config::Sabotage;
+use crate::checkers::{BlockSeen, RegisterWrite, Seen};
+use crate::cluster::{ended, node_key};
+use crate::host::{Answer, Waiters};
+use crate::sabotage::{self, Sabotage};
 use crate::state::{self, KvState};
 use crate::wire::{Reply, Wire};
 
@@ -49,7 +51,7 @@ pub enum Effect {
     /// Send to a node.
     Send(NodeId, Wire),
     /// Answer a client.
-    Answer(u32, Reply),
+    Answer(u32, GroupId, Reply),
     /// Tell the replica when its log writes are durable.
     SyncLater(GroupId),
     /// Tell the driver later whether a block's signatures hold.
@@ -67,7 +69,7 @@ struct Live {
     tree: StateTree,
     applied: AppliedRecord,
     proposals: VecDeque<(u64, Bytes)>,
-    waiting: BTreeMap<TxId, Vec<u32>>,
+    waiters: Waiters,
     leads: bool,
     leader: Option<NodeId>,
     sync_due: bool,
@@ -107,6 +109,10 @@ impl Replica {
         let kv = MemKv::new();
         let mut batch = WriteBatch::with_capacity(first.writes.len());
         first.writes.into_iter().for_each(|(key, value)| batch.put(key, value));
+        for committee in genesis.committees.iter().filter(|committee| committee.incarnation.0 > 0) {
+            let ended = ended(committee);
+            batch.put(schema::committee(ended.group, &ended.hash()), encoded(&ended));
+        }
         kv.write(batch).and_then(|()| kv.flush()).map_err(|error| error.to_string())?;
         Ok(Self {
             group,
@@ -153,13 +159,18 @@ impl Replica {
             checkpoint_every: CHECKPOINT_EVERY,
         };
         out.push(Effect::Saw(Seen::Started { node: self.node, group: self.group, height: applied.height }));
+        let mut waiters = Waiters::default();
+        for line in &view.outbox {
+            // Nobody waits yet; what was acknowledged long ago has been applied.
+            let _none = waiters.taken(line.leaf.peer, line.acked);
+        }
         self.live = Some(Live {
             engine: LocalReplica::new(settings, self.disk.durable().clone(), index),
             driver: GroupDriver::new(config),
             tree,
             applied,
             proposals: VecDeque::new(),
-            waiting: BTreeMap::new(),
+            waiters,
             leads: false,
             leader: None,
             sync_due: false,
@@ -170,11 +181,12 @@ impl Replica {
     }
 
     /// Loses power. The first `log_keep` pending log writes and `state_keep` unflushed batches
-    /// survive. Returns how many of each are gone.
-    pub fn crash(&mut self, log_keep: usize, state_keep: usize) -> (usize, usize) {
+    /// survive, and of the write after them the first `torn` entries. Returns how many of each are
+    /// gone.
+    pub fn crash(&mut self, log_keep: usize, torn: usize, state_keep: usize) -> (usize, usize) {
         self.live = None;
         let lost = (self.disk.pending().saturating_sub(log_keep), self.kv.unflushed().saturating_sub(state_keep));
-        self.disk.crash(log_keep);
+        self.disk.crash_torn(log_keep, torn);
         self.kv.crash(state_keep);
         lost
     }
@@ -256,36 +268,45 @@ impl Replica {
         self.work(now, VecDeque::from([Job::Driver(driver::Input::Verified { height, valid })]), out);
     }
 
+    fn answer(&self, answers: impl IntoIterator<Item = Answer>, out: &mut Vec<Effect>) {
+        let group = self.group;
+        out.extend(answers.into_iter().map(|(request, reply)| Effect::Answer(request, group, reply)));
+    }
+
     /// A client's transaction: decode, verify, look for an earlier receipt, queue.
-    pub fn submit(&mut self, now: Tick, request: u32, tx: Vec<u8>, out: &mut Vec<Effect>) {
+    pub fn submit(&mut self, now: Tick, request: u32, tx: Vec<u8>, wants_applied: bool, out: &mut Vec<Effect>) {
         let Some(live) = &mut self.live else { return };
         if !live.leads {
-            out.push(Effect::Answer(request, Reply::NotLeader(live.leader)));
-            return;
+            let leader = live.leader;
+            return self.answer([(request, Reply::NotLeader(leader))], out);
         }
         let parsed = ParsedTx::decode(&self.constants.cluster, &tx);
         let txid = match parsed.and_then(|tx| tx.verify_signatures().map(|()| tx.txid)) {
             Ok(txid) => txid,
-            Err(reject) => {
-                out.push(Effect::Answer(request, Reply::Refused(reject)));
-                return;
-            }
+            Err(reject) => return self.answer([(request, Reply::Refused(reject))], out),
         };
         let known = match self.sabotage {
-            Some(Sabotage::ForgetReceipts) => Ok(None),
+            Some(Sabotage::ForgetReceipts | Sabotage::VoteAgain | Sabotage::LateHandOver) => Ok(None),
             _ => state::receipt(&self.kv, &txid),
         };
         match known {
             Ok(Some(receipt)) => {
                 out.push(Effect::Saw(Seen::Known { txid }));
-                out.push(Effect::Answer(request, Reply::Receipt(receipt)));
-                return;
+                let answers = live.waiters.known(request, wants_applied, &receipt);
+                return self.answer(answers, out);
             }
             Ok(None) => {}
             Err(error) => out.push(Effect::Broken(error)),
         }
-        live.waiting.entry(txid).or_default().push(request);
+        live.waiters.wait(txid, request, wants_applied);
         self.work(now, VecDeque::from([Job::Driver(driver::Input::Submit(vec![Bytes::from(tx)]))]), out);
+    }
+
+    /// Sequences commands that no driver would propose, if this replica leads.
+    pub fn inject(&mut self, now: Tick, commands: Vec<Command>, out: &mut Vec<Effect>) {
+        let Some(live) = self.live.as_ref().filter(|live| live.leads) else { return };
+        let entry = Entry { version: ENTRY_VERSION, stamp_ms: live.applied.time_ms, commands };
+        self.work(now, VecDeque::from([Job::Engine(local::Input::Propose(Bytes::from(entry.encode())))]), out);
     }
 
     /// The committees in force as the driver is told of them.
@@ -345,11 +366,14 @@ impl Replica {
             }
             local::Output::Committed(committed) => self.commit(committed, jobs, out)?,
             local::Output::Role(view) => {
+                let lost = live.leads && !view.leads;
                 live.leads = view.leads;
                 live.leader = view.leader;
                 if !view.leads {
                     live.proposals.clear();
                 }
+                let sent_away = if lost { live.waiters.leadership_lost(view.leader) } else { Vec::new() };
+                self.answer(sent_away, out);
                 out.push(Effect::Saw(Seen::Role {
                     node: self.node,
                     group: self.group,
@@ -382,31 +406,49 @@ impl Replica {
                 return self.kv.write(batch).map_err(|error| error.to_string());
             }
         };
-        let base = KvState { kv: &self.kv, hide_receipts: self.sabotage == Some(Sabotage::ForgetReceipts) };
-        let mut block = execute(&base, &mut live.tree, &self.constants, &live.applied, consensus, &payload)
-            .map_err(|error| error.to_string())?;
-        persist(&self.kv, std::mem::take(&mut block.writes), self.sabotage)?;
+        let block = self.execute(consensus, &payload, false)?;
+        self.persisted(committed.position, block, &payload, jobs, out)
+    }
+
+    /// Executes an entry on top of what is applied. A rehearsal leaves the tree as it is.
+    fn execute(&mut self, consensus: AppliedState, payload: &Bytes, rehearsal: bool) -> Result<ExecutedBlock, String> {
+        let Some(live) = &mut self.live else { return Err("the replica does not run".to_owned()) };
+        let sabotage = self.sabotage;
+        let base = KvState { kv: &self.kv, hide_receipts: sabotage == Some(Sabotage::ForgetReceipts) };
+        let mut copy = rehearsal.then(|| live.tree.clone());
+        let tree = copy.as_mut().unwrap_or(&mut live.tree);
+        execute_by(&base, tree, &self.constants, &live.applied, consensus, payload, |work, view, at, commands| {
+            sabotage::run(sabotage, work, view, at, commands)
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    /// Persists a block, then tells driver, checkers and clients.
+    fn persisted(
+        &mut self,
+        position: Position,
+        mut block: ExecutedBlock,
+        payload: &Bytes,
+        jobs: &mut VecDeque<Job>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        let writes = std::mem::take(&mut block.writes);
+        let seen = seen(self.node, self.group, position, &block, &writes);
+        persist(&self.kv, writes, self.sabotage)?;
         live.applied = block.applied.clone();
-        out.push(Effect::Saw(Seen::Block(Box::new(BlockSeen {
-            node: self.node,
-            group: self.group,
-            position: committed.position,
-            header: block.header.clone(),
-            header_hash: block.header_hash,
-            receipts: block.receipts.clone(),
-            outbox: block.outbox.clone(),
-            inbox: block.inbox.clone(),
-        }))));
-        let own = live.proposals.front().is_some_and(|(_, proposed)| *proposed == payload);
+        out.push(Effect::Saw(Seen::Block(Box::new(seen))));
+        let own = live.proposals.front().is_some_and(|(_, proposed)| proposed == payload);
         let proposal = if own { live.proposals.pop_front() } else { None };
-        let answers = answers(&self.kv, &block.outcomes, &block.receipts, &mut live.waiting, out)?;
+        let early = self.sabotage == Some(Sabotage::AppliedOnVote);
+        let answers = answers(&self.kv, &block, &mut live.waiters, live.leader, early, out)?;
         let system_changed = block.system_changed;
         jobs.push_back(Job::Driver(driver::Input::Committed(committed_block(block))));
         if system_changed {
             jobs.push_back(Job::Driver(driver::Input::Committees(self.committees())));
         }
         jobs.extend(proposal.map(|(id, _)| Job::Driver(driver::Input::Proposed { id, accepted: true })));
-        out.extend(answers);
+        self.answer(answers, out);
         Ok(())
     }
 
@@ -438,6 +480,8 @@ impl Replica {
             }
             driver::Output::PeerTook { dest, next_seq } => {
                 out.push(Effect::Saw(Seen::PeerTook { node: self.node, group: self.group, dest, next_seq }));
+                let answers = live.waiters.taken(dest, next_seq);
+                self.answer(answers, out);
             }
             driver::Output::Refuse { txs, reject } => self.refuse(&txs, reject, out),
             driver::Output::Alarm { text, .. } | driver::Output::Stop(text) => {
@@ -448,25 +492,23 @@ impl Replica {
 
     fn refuse(&mut self, txs: &[Bytes], reject: Reject, out: &mut Vec<Effect>) {
         let Some(live) = &mut self.live else { return };
+        let reply = Waiters::refusal(reject, live.leader);
+        let mut answers = Vec::new();
         for tx in txs {
-            let Ok(tx) = ParsedTx::decode(&self.constants.cluster, tx) else { continue };
-            let reply = match reject {
-                Reject::NotLeader => Reply::NotLeader(live.leader),
-                other => Reply::Refused(other),
-            };
-            let requests = live.waiting.remove(&tx.txid).unwrap_or_default();
-            out.extend(requests.into_iter().map(|request| Effect::Answer(request, reply.clone())));
+            if let Ok(tx) = ParsedTx::decode(&self.constants.cluster, tx) {
+                answers.extend(live.waiters.refuse(&tx.txid, &reply));
+            }
         }
+        self.answer(answers, out);
     }
 
     /// Sabotage: executes a proposal on the side and answers from that.
     fn reply_early(&mut self, entry: &Bytes, out: &mut Vec<Effect>) {
+        let Some(consensus) = self.live.as_ref().map(|live| live.applied.consensus.clone()) else { return };
+        let Ok(block) = self.execute(consensus, entry, true) else { return };
         let Some(live) = &mut self.live else { return };
-        let base = KvState { kv: &self.kv, hide_receipts: false };
-        let (mut tree, consensus) = (live.tree.clone(), live.applied.consensus.clone());
-        let Ok(block) = execute(&base, &mut tree, &self.constants, &live.applied, consensus, entry) else { return };
-        if let Ok(answers) = answers(&self.kv, &block.outcomes, &block.receipts, &mut live.waiting, out) {
-            out.extend(answers);
+        if let Ok(answers) = answers(&self.kv, &block, &mut live.waiters, live.leader, false, out) {
+            self.answer(answers, out);
         }
     }
 }
@@ -489,39 +531,96 @@ fn persist(kv: &MemKv, writes: Vec<(Vec<u8>, Option<Bytes>)>, sabotage: Option<S
     if second.is_empty() { Ok(()) } else { kv.write(second).map_err(|error| error.to_string()) }
 }
 
-/// What the clients that wait for a block are told.
+/// What the clients that wait for a block are told. With `early`, a bug, they are told of a vote
+/// that all is applied.
 fn answers(
     kv: &MemKv,
-    outcomes: &[CommandOutcome],
-    receipts: &[Receipt],
-    waiting: &mut BTreeMap<TxId, Vec<u32>>,
+    block: &ExecutedBlock,
+    waiters: &mut Waiters,
+    leader: Option<NodeId>,
+    early: bool,
     out: &mut Vec<Effect>,
-) -> Result<Vec<Effect>, String> {
+) -> Result<Vec<Answer>, String> {
     let mut answers = Vec::new();
-    for outcome in outcomes {
-        let (txid, reply) = match outcome {
-            CommandOutcome::Receipt(txid, index) => {
-                let index = usize::try_from(*index).unwrap_or(usize::MAX);
-                let receipt = receipts.get(index).ok_or("an outcome names a receipt that is not there")?;
-                (txid, Reply::Receipt(receipt.clone()))
-            }
+    let mut voted = |txid: &TxId, decision, waiters: &Waiters| {
+        let told = waiters.vote(txid, decision);
+        if early {
+            answers.extend(told.iter().map(|(request, _)| (*request, Reply::Applied)));
+        }
+        answers.extend(told);
+    };
+    for (txid, decision) in &block.votes {
+        voted(txid, *decision, waiters);
+    }
+    for outcome in &block.outcomes {
+        if let CommandOutcome::Voted(txid, decision) = outcome {
+            voted(txid, *decision, waiters);
+        }
+    }
+    for receipt in &block.receipts {
+        answers.extend(waiters.receipt(receipt));
+    }
+    for outcome in &block.outcomes {
+        match outcome {
             CommandOutcome::Known(txid, place) => {
                 out.push(Effect::Saw(Seen::Known { txid: *txid }));
-                (txid, Reply::Receipt(state::receipt_at(kv, *place)?))
+                answers.extend(waiters.receipt(&state::receipt_at(kv, *place)?));
             }
-            CommandOutcome::Refused(txid, reject) => (txid, Reply::Refused(*reject)),
-            CommandOutcome::Voted(..)
+            CommandOutcome::Refused(txid, reject) => {
+                answers.extend(waiters.refuse(txid, &Waiters::refusal(*reject, leader)));
+            }
+            CommandOutcome::Acked(dest, upto) => answers.extend(waiters.taken(*dest, *upto)),
+            CommandOutcome::Receipt(..)
+            | CommandOutcome::Voted(..)
             | CommandOutcome::Waits(_)
             | CommandOutcome::Delivered(..)
-            | CommandOutcome::Acked(..)
             | CommandOutcome::Checkpointed(_)
             | CommandOutcome::Registered
-            | CommandOutcome::Ignored(_) => continue,
-        };
-        let requests = waiting.remove(txid).unwrap_or_default();
-        answers.extend(requests.into_iter().map(|request| Effect::Answer(request, reply.clone())));
+            | CommandOutcome::Ignored(_) => {}
+        }
     }
     Ok(answers)
+}
+
+/// A block as the checkers see it: from its writes, not from what the machine says about them.
+fn seen(
+    node: NodeId,
+    group: GroupId,
+    position: Position,
+    block: &ExecutedBlock,
+    writes: &[(Vec<u8>, Option<Bytes>)],
+) -> BlockSeen {
+    let (mut registers, mut mail, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, value) in writes {
+        match (key.first(), value) {
+            (Some(&schema::STATE), _) if key.get(33) == Some(&schema::KIND_REGISTER) => {
+                let (Ok(partition), Ok(txid)) = (key[1..33].try_into(), key[34..].try_into()) else { continue };
+                let value = value.as_ref().and_then(|bytes| borsh::from_slice(bytes).ok());
+                registers.push(RegisterWrite { partition, txid: TxId(Hash32(txid)), value });
+            }
+            (Some(&schema::MAIL), Some(bytes)) => {
+                let (Ok(dest), Ok(seq)) = (key[1..9].try_into(), key[9..].try_into()) else { continue };
+                let Ok(message) = borsh::from_slice(bytes) else { continue };
+                mail.push((GroupId(u64::from_be_bytes(dest)), u64::from_be_bytes(seq), message));
+            }
+            (Some(&schema::HISTORY), Some(bytes)) => lines.extend(borsh::from_slice(bytes)),
+            _ => {}
+        }
+    }
+    BlockSeen {
+        node,
+        group,
+        position,
+        header: block.header.clone(),
+        header_hash: block.header_hash,
+        receipts: block.receipts.clone(),
+        votes: block.votes.clone(),
+        registers,
+        mail,
+        lines,
+        outbox: block.outbox.clone(),
+        inbox: block.inbox.clone(),
+    }
 }
 
 fn committed_block(block: ExecutedBlock) -> CommittedBlock {

@@ -1,95 +1,154 @@
 //! What a run tells.
 
+use cross_shard::commit::Decision;
+use ledger::receipt::Outcome;
+use ledger::reject::Reject;
 use serde::{Deserialize, Serialize};
 
-/// What happened in a run, so that a set of runs can be shown to have tested something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Coverage {
+use crate::checkers::BlockSeen;
+
+macro_rules! coverage {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        /// What happened in a run, so that a set of runs can be shown to have tested something.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Coverage { $($(#[$doc])* pub $name: u64,)* }
+
+        impl Coverage {
+            /// Adds another run's counts.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// Every count with its name.
+            #[must_use]
+            pub fn counts(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)*]
+            }
+        }
+    };
+}
+
+coverage! {
     /// Blocks of all groups, each counted once.
-    pub blocks: u64,
+    blocks;
     /// Terms that got a leader, beyond the first of each group.
-    pub leader_changes: u64,
+    leader_changes;
     /// Nodes that lost power.
-    pub crashes: u64,
+    crashes;
     /// Log writes that crashes took.
-    pub lost_log_writes: u64,
+    lost_log_writes;
     /// Batches of state that crashes took.
-    pub lost_state_batches: u64,
+    lost_state_batches;
     /// Blocks that a replica applied again after a crash.
-    pub replayed_blocks: u64,
+    replayed_blocks;
     /// Messages that never arrived.
-    pub lost_messages: u64,
+    lost_messages;
     /// Messages that arrived twice.
-    pub duplicated_messages: u64,
+    duplicated_messages;
     /// Messages that were held back so that later ones overtook them.
-    pub reordered_messages: u64,
-    /// Times a client sent a transaction again.
-    pub retries: u64,
+    reordered_messages;
+    /// Times that all clocks leapt ahead.
+    leaps;
+    /// Bundles that a bad anchor altered.
+    altered;
+    /// Forged messages of incarnations that have ended.
+    ghosts;
+    /// Times a router asked a group again.
+    retries;
+    /// Routers that died in the middle of a hand-over.
+    dead_routers;
+    /// Times a client was told that a group has applied a transaction.
+    applied;
     /// Transactions that were answered with an earlier receipt.
-    pub known: u64,
-    /// Committed transactions with a payee in another group.
-    pub cross_shard: u64,
-    /// Transactions refused for lack of funds, with a receipt.
-    pub overdrafts: u64,
-    /// Transactions refused as expired.
-    pub expired: u64,
+    known;
+    /// Votes for a transaction.
+    yes_votes;
+    /// Votes against one.
+    no_votes;
+    /// Votes against, because something undecided was in the way.
+    conflicts;
+    /// Votes against, because the deadline was past.
+    late_votes;
+    /// Votes against, because an account had not signed.
+    unsigned_votes;
+    /// Receipts of an abort, one for each group.
+    resolved_aborts;
+    /// Registers that were removed.
+    dropped_registers;
+    /// Receipts with a credit for another group.
+    cross_shard;
+    /// Receipts without funds.
+    overdrafts;
+    /// Credits that went into suspense.
+    suspended;
+    /// Times a client was refused because the deadline was past.
+    expired;
     /// Certificates gathered, counted on each replica.
-    pub certificates: u64,
+    certificates;
     /// Checkpoints that the beacon took, counted at the end.
-    pub checkpoints: u64,
+    checkpoints;
 }
 
 impl Coverage {
-    /// Adds another run's counts.
-    pub fn add(&mut self, other: &Self) {
-        self.blocks += other.blocks;
-        self.leader_changes += other.leader_changes;
-        self.crashes += other.crashes;
-        self.lost_log_writes += other.lost_log_writes;
-        self.lost_state_batches += other.lost_state_batches;
-        self.replayed_blocks += other.replayed_blocks;
-        self.lost_messages += other.lost_messages;
-        self.duplicated_messages += other.duplicated_messages;
-        self.reordered_messages += other.reordered_messages;
-        self.retries += other.retries;
-        self.known += other.known;
-        self.cross_shard += other.cross_shard;
-        self.overdrafts += other.overdrafts;
-        self.expired += other.expired;
-        self.certificates += other.certificates;
-        self.checkpoints += other.checkpoints;
+    /// Counts what a block shows, once for each height.
+    pub(crate) fn of_block(&mut self, block: &BlockSeen) {
+        for (_, decision) in &block.votes {
+            let Decision::No(reason) = decision else {
+                self.yes_votes += 1;
+                continue;
+            };
+            self.no_votes += 1;
+            self.conflicts += u64::from(*reason == Reject::Conflict);
+            self.late_votes += u64::from(*reason == Reject::Expired);
+            self.unsigned_votes += u64::from(*reason == Reject::NotAuthorised);
+        }
+        for receipt in &block.receipts {
+            match &receipt.outcome {
+                Outcome::Committed { mail } => self.cross_shard += u64::from(!mail.is_empty()),
+                Outcome::Rejected(reason) => self.overdrafts += u64::from(*reason == Reject::InsufficientFunds),
+                Outcome::Aborted { .. } => self.resolved_aborts += 1,
+            }
+        }
+        self.dropped_registers += block.registers.iter().filter(|write| write.value.is_none()).count() as u64;
+        let suspended = |line: &&ledger::rules::HistoryLine| line.kind == ledger::rules::HistoryKind::Suspended;
+        self.suspended += block.lines.iter().filter(suspended).count() as u64;
     }
 }
 
 /// The result of one seed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SimReport {
     /// The seed.
     pub seed: u64,
     /// The kind of faults.
     pub scenario: String,
-    /// Distinct transactions that clients sent.
+    /// Shards of the cluster.
+    pub shards: u64,
+    /// Its nodes.
+    pub nodes: u64,
+    /// Distinct transactions in the load.
     pub transactions: u64,
     /// How many were executed.
     pub committed: u64,
-    /// How many were refused, with or without a receipt.
-    pub rejected: u64,
-    /// Faults that were injected: crashes, cuts, stalls, clock jumps, slow disks, bad weather. Single
-    /// lost or repeated messages are counted in `coverage`.
+    /// How many have a receipt that says they were not. The rest was refused without one, or never
+    /// reached a group.
+    pub aborted: u64,
+    /// Faults that were injected: crashes, cuts, stalls, clock jumps, slow disks, bad weather, bad
+    /// anchors, leaps, forged mail. Single lost or repeated messages are counted in `coverage`.
     pub faults: u64,
     /// What must never happen and did; empty for a good run.
     pub violations: Vec<String>,
     /// SHA-256 over all delivered events, in hex.
     pub event_hash: String,
-    /// Virtual time of the whole run.
-    pub seconds: f64,
+    /// Virtual time of the whole run, leaps included.
+    pub virtual_seconds: f64,
     /// Delivered events.
     pub events: u64,
     /// What was tested.
     pub coverage: Coverage,
-    /// The last events before the first violation.
+    /// The last events before the first violation, if the run was recorded.
     pub tail: Vec<String>,
     /// The command that repeats the run, when something was violated.
     pub reproduce: Option<String>,

@@ -1,105 +1,23 @@
 //! The faults of a run, drawn from its seed before it starts.
 
-use std::fmt;
-use std::str::FromStr;
-
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::config::SimConfig;
+use crate::config::Shape;
 use crate::network::Weather;
 
-/// What kind of trouble a run is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scenario {
-    /// Nothing goes wrong.
-    Calm,
-    /// Loss, repetition and reordering.
-    Lossy,
-    /// Nodes lose power, one by one or all together.
-    Crashes,
-    /// Leaders are cut off, stopped and killed.
-    Leaders,
-    /// The network falls apart, in one direction or both.
-    Partitions,
-    /// Disks are slow, and power goes while they are.
-    Disks,
-    /// Clocks are wrong and jump.
-    Clocks,
-    /// All of it.
-    Storm,
-}
+pub use crate::scenario::{NoSuchScenario, Scenario};
 
-impl Scenario {
-    /// All of them.
-    pub const ALL: &'static [Self] = &[
-        Self::Calm,
-        Self::Lossy,
-        Self::Crashes,
-        Self::Leaders,
-        Self::Partitions,
-        Self::Disks,
-        Self::Clocks,
-        Self::Storm,
-    ];
-
-    /// The name on the command line and in reports.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Calm => "calm",
-            Self::Lossy => "lossy",
-            Self::Crashes => "crashes",
-            Self::Leaders => "leaders",
-            Self::Partitions => "partitions",
-            Self::Disks => "disks",
-            Self::Clocks => "clocks",
-            Self::Storm => "storm",
-        }
-    }
-}
-
-impl fmt::Display for Scenario {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A name that is no scenario.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoSuchScenario(pub String);
-
-impl fmt::Display for NoSuchScenario {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = Scenario::ALL.iter().map(|scenario| scenario.name()).collect();
-        write!(f, "there is no scenario '{}'; use one of: {}", self.0, names.join(", "))
-    }
-}
-
-impl std::error::Error for NoSuchScenario {}
-
-impl FromStr for Scenario {
-    type Err = NoSuchScenario;
-
-    fn from_str(text: &str) -> Result<Self, NoSuchScenario> {
-        Self::ALL
-            .iter()
-            .find(|scenario| scenario.name() == text)
-            .copied()
-            .ok_or_else(|| NoSuchScenario(text.to_owned()))
-    }
-}
-
-/// Whom a fault hits. Indices are taken modulo what there is.
+/// Whom a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
-    /// A node.
+    /// The node with this number, modulo how many there are.
     Node(u32),
-    /// The leader of a group at that time, or the node with the group's index if there is none.
+    /// The node that leads the group with this number at the time, modulo how many there are.
     LeaderOf(u32),
 }
 
-/// Directions of a cut around a node.
+/// Which traffic a cut takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Nothing passes.
@@ -108,6 +26,21 @@ pub enum Direction {
     In,
     /// The node is not heard.
     Out,
+}
+
+/// How a node fails as an anchor. Consensus of its groups goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnchorFault {
+    /// It asks nobody for mail.
+    PullsNothing,
+    /// It answers nobody who asks.
+    ServesNothing,
+    /// It says that it serves, and sends nothing.
+    OnlyPromises,
+    /// It alters what it serves.
+    Alters,
+    /// It serves late.
+    Slow(u64),
 }
 
 /// One fault.
@@ -133,6 +66,14 @@ pub enum Fault {
     SlowLink(u32, u32, u64),
     /// A node's log takes this long to write, for a while.
     SlowDisk(Victim, u64, u64),
+    /// A node is no use as an anchor, for a while.
+    Anchor(Victim, AnchorFault, u64),
+    /// What the beacon sends is late by this much, or lost where there is no delay, for a while.
+    BeaconLag(Option<u64>, u64),
+    /// All machines are suspended at once and go on with clocks that are this far ahead.
+    Leap(u64),
+    /// An ended incarnation of one shard sends forged mail to another; both by number.
+    Ghost(u32, u32),
 }
 
 /// Everything that is drawn before a run starts.
@@ -148,6 +89,10 @@ pub struct Schedule {
     pub sync_ms_max: u64,
     /// Times and faults.
     pub faults: Vec<(u64, Fault)>,
+    /// A node that has no power from the end of the faults until everything has drained without it.
+    pub absent: Option<Victim>,
+    /// A node that stays as bad an anchor as this to the end of the run.
+    pub bad_anchor: Option<(Victim, AnchorFault)>,
 }
 
 fn victim(rng: &mut ChaCha8Rng) -> Victim {
@@ -174,58 +119,86 @@ fn direction(rng: &mut ChaCha8Rng) -> Direction {
     }
 }
 
-impl Schedule {
-    /// Draws the faults of a run.
-    #[must_use]
-    pub fn draw(config: &SimConfig, rng: &mut ChaCha8Rng) -> Self {
-        let drawn = Scenario::ALL[rng.random_range(0..Scenario::ALL.len())];
-        let scenario = config.scenario.unwrap_or(drawn);
-        let weather = match scenario {
-            Scenario::Calm => Weather::FAIR,
-            Scenario::Lossy | Scenario::Storm => bad_weather(rng),
-            Scenario::Crashes | Scenario::Leaders | Scenario::Partitions | Scenario::Disks | Scenario::Clocks => {
-                Weather {
-                    loss_permille: 10,
-                    duplicate_permille: 20,
-                    reorder_permille: 20,
-                    reorder_ms_max: 60,
-                    ..Weather::FAIR
-                }
-            }
-        };
-        let skew_max = if matches!(scenario, Scenario::Clocks | Scenario::Storm) { 400 } else { 20 };
-        let skews_ms = (0..config.nodes).map(|_| rng.random_range(-skew_max..=skew_max)).collect();
-        let sync_ms_max = if scenario == Scenario::Disks { rng.random_range(10..60) } else { rng.random_range(2..12) };
-        let count = match scenario {
-            Scenario::Calm => 0,
-            Scenario::Storm => rng.random_range(6..16),
-            _ => rng.random_range(2..9),
-        };
-        let mut faults: Vec<(u64, Fault)> = (0..count)
-            .map(|_| (rng.random_range(200..config.safety_ms.max(201)), fault(scenario, config, rng)))
-            .collect();
-        faults.sort_by_key(|(at, _)| *at);
-        Self { scenario, weather, skews_ms, sync_ms_max, faults }
+fn anchor_fault(rng: &mut ChaCha8Rng) -> AnchorFault {
+    match rng.random_range(0..5) {
+        0 => AnchorFault::PullsNothing,
+        1 => AnchorFault::ServesNothing,
+        2 => AnchorFault::OnlyPromises,
+        3 => AnchorFault::Alters,
+        _ => AnchorFault::Slow(rng.random_range(100..1_500)),
     }
 }
 
-fn fault(scenario: Scenario, config: &SimConfig, rng: &mut ChaCha8Rng) -> Fault {
+impl Schedule {
+    /// Draws the faults of a run.
+    #[must_use]
+    pub fn draw(shape: &Shape, rng: &mut ChaCha8Rng) -> Self {
+        let scenario = shape.scenario;
+        let weather = match scenario {
+            Scenario::Calm | Scenario::Routers | Scenario::Minority => Weather::FAIR,
+            Scenario::Lossy | Scenario::Storm => bad_weather(rng),
+            Scenario::Crashes
+            | Scenario::Leaders
+            | Scenario::Partitions
+            | Scenario::Disks
+            | Scenario::Clocks
+            | Scenario::Anchors
+            | Scenario::Beacon
+            | Scenario::Leaps
+            | Scenario::Ghosts => Weather {
+                loss_permille: 10,
+                duplicate_permille: 20,
+                reorder_permille: 20,
+                reorder_ms_max: 60,
+                ..Weather::FAIR
+            },
+        };
+        let skew_max = if matches!(scenario, Scenario::Clocks | Scenario::Storm) { 400 } else { 20 };
+        let skews_ms = (0..shape.nodes).map(|_| rng.random_range(-skew_max..=skew_max)).collect();
+        let sync_ms_max = if scenario == Scenario::Disks { rng.random_range(10..60) } else { rng.random_range(2..12) };
+        let count = match scenario {
+            Scenario::Calm => 0,
+            Scenario::Routers => rng.random_range(0..3),
+            Scenario::Storm => rng.random_range(6..16),
+            Scenario::Ghosts => rng.random_range(4..12),
+            _ => rng.random_range(2..9),
+        };
+        let mut faults: Vec<(u64, Fault)> =
+            (0..count).map(|_| (rng.random_range(200..shape.safety_ms.max(201)), fault(shape, rng))).collect();
+        faults.sort_by_key(|(at, _)| *at);
+        let absent = rng.random_range(0..8) == 0 || scenario == Scenario::Minority;
+        let bad = rng.random_range(0..8) == 0 || scenario == Scenario::Anchors;
+        let (absentee, anchor) = (victim(rng), Victim::Node(rng.random_range(0..64)));
+        let kind = [AnchorFault::ServesNothing, AnchorFault::OnlyPromises, AnchorFault::Alters][rng.random_range(0..3)];
+        // One bad node is what a group of three outlives, so it is one or the other.
+        let bad_anchor = (bad && !absent && scenario != Scenario::Calm).then_some((anchor, kind));
+        let absent = (absent && scenario != Scenario::Calm).then_some(absentee);
+        Self { scenario, weather, skews_ms, sync_ms_max, faults, absent, bad_anchor }
+    }
+}
+
+fn fault(shape: &Shape, rng: &mut ChaCha8Rng) -> Fault {
     let lasts = rng.random_range(60..1_500);
-    let kind = match scenario {
-        Scenario::Calm | Scenario::Lossy => [6, 7][rng.random_range(0..2)],
+    let kind = match shape.scenario {
+        Scenario::Calm | Scenario::Lossy | Scenario::Routers => [6, 7][rng.random_range(0..2)],
         Scenario::Crashes => [0, 12, 12, 1][rng.random_range(0..4)],
         Scenario::Leaders => [8, 9, 10, 13][rng.random_range(0..4)],
         Scenario::Partitions => [2, 3, 3, 7][rng.random_range(0..4)],
         Scenario::Disks => [12, 1, 11, 11][rng.random_range(0..4)],
         Scenario::Clocks => [0, 4, 5, 5][rng.random_range(0..4)],
-        Scenario::Storm => rng.random_range(0..14),
+        Scenario::Anchors => [14, 14, 14, 2][rng.random_range(0..4)],
+        Scenario::Beacon => [15, 15, 0][rng.random_range(0..3)],
+        Scenario::Leaps => [16, 16, 3, 2][rng.random_range(0..4)],
+        Scenario::Ghosts => [17, 17, 17, 8][rng.random_range(0..4)],
+        Scenario::Minority => [0, 4, 2][rng.random_range(0..3)],
+        Scenario::Storm => rng.random_range(0..18),
     };
     let leader = Victim::LeaderOf(rng.random_range(0..64));
     match kind {
         0 => Fault::Crash(victim(rng), lasts),
         1 => Fault::PowerCut(lasts / 2),
         2 => Fault::Isolate(victim(rng), direction(rng), lasts),
-        3 => Fault::Split(rng.random_range(1..1 << config.nodes.min(31)), lasts),
+        3 => Fault::Split(rng.random_range(1..1 << shape.nodes.min(31)), lasts),
         4 => Fault::Stall(victim(rng), lasts),
         5 => Fault::ClockJump(victim(rng), rng.random_range(-3_000..3_000)),
         6 => Fault::Weather(bad_weather(rng), lasts),
@@ -235,6 +208,10 @@ fn fault(scenario: Scenario, config: &SimConfig, rng: &mut ChaCha8Rng) -> Fault 
         10 => Fault::Stall(leader, lasts),
         12 => Fault::CrashWriting(victim(rng), lasts),
         13 => Fault::CrashWriting(leader, lasts),
+        14 => Fault::Anchor(victim(rng), anchor_fault(rng), lasts),
+        15 => Fault::BeaconLag(rng.random::<bool>().then(|| rng.random_range(50..600)), 2 * lasts),
+        16 => Fault::Leap([400, 3_000, 20_000, 90_000, 200_000][rng.random_range(0..5)]),
+        17 => Fault::Ghost(rng.random_range(0..64), rng.random_range(0..64)),
         _ => Fault::SlowDisk(victim(rng), rng.random_range(50..400), lasts),
     }
 }

@@ -5,12 +5,17 @@ use std::collections::BTreeSet;
 use ledger::ids::{GroupId, NodeId};
 use rand::Rng;
 
+use shard_node::core::peer::PeerMessage;
+
 use crate::checkers::Moment;
+use crate::ending::Phase;
 use crate::event::Event;
+use crate::forgery;
 use crate::network::Cut;
 use crate::node::Node;
 use crate::replica::Replica;
-use crate::schedule::{Direction, Fault, Victim};
+use crate::schedule::{AnchorFault, Direction, Fault, Victim};
+use crate::wire::{Endpoint, Wire};
 use crate::world::{FLUSH_MS_MAX, FLUSH_MS_MIN, POLL_MS, World};
 
 /// How long a crash that wants to meet a write waits for one.
@@ -18,9 +23,13 @@ const AMBUSH_MS_MAX: u32 = 300;
 
 impl World {
     pub(crate) fn restart(&mut self, id: NodeId) {
+        if self.absent() == Some(id) {
+            return;
+        }
+        let clock_ms = self.clock_ms();
         let Some(node) = self.nodes.get_mut(&id).filter(|node| !node.up) else { return };
         let mut effects = Vec::new();
-        node.start(self.now_ms, &mut self.rng, &mut effects);
+        node.start(clock_ms, &mut self.rng, &mut effects);
         let (boot, groups): (u64, Vec<GroupId>) = (node.boot, node.replicas.keys().copied().collect());
         self.note(|| format!("n{id} starts"));
         for group in groups {
@@ -65,7 +74,7 @@ impl World {
     }
 
     pub(crate) fn fault(&mut self, index: usize, tries: u32) {
-        if self.healed {
+        if self.phase != Phase::Faults {
             return;
         }
         let fault = self.schedule.faults[index].1.clone();
@@ -122,34 +131,109 @@ impl World {
                 self.slow_disks.insert(node, extra_ms);
                 self.push(ms, Event::Over { index });
             }
+            Fault::Anchor(victim, kind, ms) => {
+                let node = self.resolve(victim);
+                self.anchors.insert(node, kind);
+                self.push(ms, Event::Over { index });
+            }
+            Fault::BeaconLag(lag, ms) => {
+                self.beacon_lag = Some(lag);
+                self.push(ms, Event::Over { index });
+            }
+            Fault::Leap(ms) => self.leap(ms),
+            Fault::Ghost(source, dest) => self.haunt(source, dest),
         }
+    }
+
+    /// All clocks go ahead, as if every machine had been suspended for so long.
+    pub(crate) fn leap(&mut self, ms: u64) {
+        self.leapt_ms += ms;
+        self.coverage.leaps += 1;
+        self.note(|| format!("all clocks leap by {ms} ms"));
+    }
+
+    /// What a bad anchor or a lagging beacon does to a message that leaves a node: the message and
+    /// by how much it is late, or the message that is not sent.
+    pub(crate) fn hinder(&mut self, from: Endpoint, mut wire: Wire) -> Result<(Wire, u64), Wire> {
+        let Endpoint::Node(node) = from else { return Ok((wire, 0)) };
+        let Wire::Peer { group, message } = &mut wire else { return Ok((wire, 0)) };
+        let from_beacon = match message.as_ref() {
+            PeerMessage::Bundle(bundle) => bundle.source == GroupId::BEACON,
+            PeerMessage::Serving { source } => *source == GroupId::BEACON,
+            PeerMessage::Pull { .. } => *group == GroupId::BEACON,
+            // Only mail and what brings it is hindered.
+            _ => false,
+        };
+        let mut late_ms = match self.beacon_lag.filter(|_| from_beacon) {
+            Some(Some(lag)) => lag,
+            Some(None) => return Err(wire),
+            None => 0,
+        };
+        match (self.anchors.get(&node), message.as_mut()) {
+            (Some(AnchorFault::PullsNothing), PeerMessage::Pull { .. })
+            | (Some(AnchorFault::ServesNothing), PeerMessage::Bundle(_) | PeerMessage::Serving { .. })
+            | (Some(AnchorFault::OnlyPromises), PeerMessage::Bundle(_)) => return Err(wire),
+            (Some(AnchorFault::Alters), PeerMessage::Bundle(bundle)) => {
+                self.coverage.altered += 1;
+                forgery::alter(&mut self.rng, bundle);
+            }
+            (Some(AnchorFault::Slow(ms)), PeerMessage::Bundle(_)) => late_ms += ms,
+            _ => {}
+        }
+        Ok((wire, late_ms))
+    }
+
+    /// The node that has no power until everything has drained without it.
+    pub(crate) fn absent(&self) -> Option<NodeId> {
+        let gone = matches!(self.phase, Phase::Drain | Phase::Deadlines | Phase::Grace);
+        if gone { self.gone } else { None }
     }
 
     pub(crate) fn over(&mut self, index: usize) {
         match &self.schedule.faults[index].1 {
-            _ if self.healed => {}
+            _ if self.phase != Phase::Faults => {}
             Fault::Isolate(..) | Fault::Split(..) => {
                 self.network.cuts.remove(&index);
             }
             Fault::Weather(..) => self.network.weather = self.schedule.weather,
             Fault::SlowDisk(..) => self.slow_disks.clear(),
+            Fault::Anchor(..) => self.anchors.clear(),
+            Fault::BeaconLag(..) => self.beacon_lag = None,
             Fault::Crash(..)
             | Fault::CrashWriting(..)
             | Fault::PowerCut(_)
             | Fault::Stall(..)
             | Fault::ClockJump(..)
-            | Fault::SlowLink(..) => {}
+            | Fault::SlowLink(..)
+            | Fault::Leap(_)
+            | Fault::Ghost(..) => {}
         }
     }
 
-    /// The liveness phase begins: nothing fails any more, and everything has to come to an end.
+    /// The phase with faults is over: nothing fails any more, but for what fails for good, and
+    /// everything has to come to an end.
     pub(crate) fn heal(&mut self) {
         self.note(|| "everything heals".to_owned());
-        self.healed = true;
+        self.gone = self.schedule.absent.map(|victim| self.resolve(victim));
+        self.enter(Phase::Drain);
         self.network.heal();
         self.slow_disks.clear();
         self.stalled.clear();
+        self.anchors.clear();
+        self.beacon_lag = None;
         self.schedule.sync_ms_max = self.schedule.sync_ms_max.min(4);
+        if let Some((victim, kind)) = self.schedule.bad_anchor {
+            let node = self.resolve(victim);
+            self.note(|| format!("n{node} stays a bad anchor: {kind:?}"));
+            self.anchors.insert(node, kind);
+        }
+        for node in self.nodes.values_mut() {
+            node.skew_ms = node.skew_ms.clamp(-50, 50);
+        }
+        if let Some(gone) = self.gone {
+            // Its restart is refused as long as it is gone.
+            self.crash(gone, 1);
+        }
         let down: Vec<NodeId> = self.nodes.values().filter(|node| !node.up).map(|node| node.id).collect();
         down.into_iter().for_each(|node| self.restart(node));
         self.push(POLL_MS, Event::Poll);

@@ -5,6 +5,8 @@ use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use consensus::local;
+use cross_shard::Message;
+use cross_shard::commit::Decision;
 use ledger::ids::{GroupId, NodeId};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -28,11 +30,15 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Answer to a submitted transaction.
+/// Answer to a submitted transaction. There may be several to one request.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Reply {
-    /// What became of it, persisted.
+    /// What became of it in this group, persisted.
     Receipt(Receipt),
+    /// How this group has voted on it, persisted.
+    Voted(Decision),
+    /// It has been executed in this group, and all its credits have been taken elsewhere.
+    Applied,
     /// Refused without a receipt.
     Refused(Reject),
     /// Another replica leads, perhaps this one.
@@ -65,15 +71,19 @@ pub enum Wire {
     Submit {
         /// The client's name for this request.
         request: u32,
-        /// The group that the router chose.
+        /// A group that the router chose.
         group: GroupId,
-        /// The signed transaction.
+        /// The signed transaction, with the openings for this group.
         tx: Vec<u8>,
+        /// Whether the client wants to know when it is applied.
+        wants_applied: bool,
     },
     /// Answer to it.
     Answer {
         /// As in the request.
         request: u32,
+        /// The group that answers.
+        group: GroupId,
         /// The answer.
         reply: Reply,
     },
@@ -94,8 +104,31 @@ impl Wire {
             Self::Peer { group, message } => format!("{group} {}", peer(message)),
             Self::Clock { wall_ms } => format!("clock {wall_ms}"),
             Self::Submit { request, group, .. } => format!("{group} submit #{request}"),
-            Self::Answer { request, reply } => format!("answer #{request} {reply:?}"),
+            Self::Answer { request, group, reply } => format!("{group} answers #{request} {}", answer(reply)),
         }
+    }
+}
+
+fn answer(reply: &Reply) -> String {
+    match reply {
+        Reply::Receipt(receipt) => {
+            format!("receipt of {} at {}.{}: {:?}", receipt.txid, receipt.height, receipt.index, receipt.outcome)
+        }
+        Reply::Voted(decision) => format!("voted {decision:?}"),
+        Reply::Applied => "applied".to_owned(),
+        Reply::Refused(reject) => format!("refused: {reject:?}"),
+        Reply::NotLeader(hint) => format!("not leader, perhaps {hint:?}"),
+    }
+}
+
+fn mail(bytes: &[u8]) -> String {
+    match borsh::from_slice::<Message>(bytes) {
+        Ok(Message::Vote(vote)) => format!("vote {:?} on {}", vote.decision, vote.txid),
+        Ok(Message::Credit(credit)) => format!("credit {}.{} of {}", credit.txid, credit.move_index, credit.amount),
+        Ok(Message::AssetUpdate(def)) => format!("asset {}", def.id),
+        Ok(Message::CommitteeUpdate(committee)) => format!("committee of {}", committee.group),
+        Ok(Message::LayoutUpdate(layout)) => format!("layout {}", layout.version),
+        Err(_) => "no message".to_owned(),
     }
 }
 
@@ -121,7 +154,8 @@ fn peer(message: &PeerMessage) -> String {
         }
         PeerMessage::Serving { source } => format!("served by {source}"),
         PeerMessage::Bundle(bundle) => {
-            format!("bundle of {} from {}, {} messages", bundle.source, bundle.first_seq, bundle.messages.len())
+            let messages: Vec<String> = bundle.messages.iter().map(|bytes| mail(bytes)).collect();
+            format!("bundle of {} from {}: {}", bundle.source, bundle.first_seq, messages.join(", "))
         }
         PeerMessage::Ack(proof) => format!("proof of cursor {}", proof.leaf.next_seq),
         PeerMessage::Checkpoint(certificate) => {

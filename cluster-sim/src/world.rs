@@ -4,26 +4,29 @@
 //! from streams of the seed. The hash over all delivered events tells whether two runs were the same.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, NodeId, TxId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use crate::checkers::{Checkers, Facts, Moment, RawReplica, Seen};
-use crate::client::{Act, Clients, Fate};
+use crate::checkers::{Checkers, Facts, Moment, RawReplica, Seen, own};
+use crate::client::{Act, Clients};
 use crate::cluster;
-use crate::config::SimConfig;
-use crate::event::{Due, Event, Log};
+use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
+use crate::ending::Phase;
+use crate::event::{Due, Event};
+use crate::eventlog::{EventLog, FORMAT, LogHead, LogLine};
 use crate::network::Network;
 use crate::node::Node;
 use crate::replica::Effect;
 use crate::report::{Coverage, SimReport};
-use crate::schedule::Schedule;
+use crate::sabotage::Sabotage;
+use crate::schedule::{AnchorFault, Schedule};
 use crate::wire::{Endpoint, Wire};
 use crate::workload::{self, Operation};
 
@@ -38,8 +41,11 @@ const CHECK_MS_MAX: u64 = 8;
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) config: SimConfig,
+    pub(crate) shape: Shape,
     pub(crate) rng: ChaCha8Rng,
     pub(crate) now_ms: u64,
+    /// How far clocks have leapt ahead of the events.
+    pub(crate) leapt_ms: u64,
     pub(crate) queue: BinaryHeap<Reverse<Due>>,
     pub(crate) sequence: u64,
     pub(crate) hasher: Sha256,
@@ -55,12 +61,22 @@ pub(crate) struct World {
     pub(crate) faults: u64,
     pub(crate) stalled: BTreeMap<NodeId, u64>,
     pub(crate) slow_disks: BTreeMap<NodeId, u64>,
+    pub(crate) anchors: BTreeMap<NodeId, AnchorFault>,
+    /// What the beacon sends is late by so much, or lost.
+    pub(crate) beacon_lag: Option<Option<u64>>,
     pub(crate) terms: BTreeSet<(GroupId, u64)>,
     pub(crate) tops: BTreeMap<(NodeId, GroupId), u64>,
     pub(crate) heights: BTreeMap<GroupId, u64>,
-    pub(crate) healed: bool,
-    pub(crate) finished: bool,
-    pub(crate) log: Option<Log>,
+    /// What became of transactions, by the blocks.
+    pub(crate) outcomes: BTreeMap<TxId, bool>,
+    pub(crate) phase: Phase,
+    /// When the phase began, in events' time.
+    pub(crate) phase_since_ms: u64,
+    /// Since when, on the clocks, majorities are up for good.
+    pub(crate) up_since_ms: u64,
+    /// The node that is gone while everything drains.
+    pub(crate) gone: Option<NodeId>,
+    pub(crate) log: Option<Vec<LogLine>>,
 }
 
 /// An independent stream of the seed.
@@ -72,9 +88,10 @@ fn stream(seed: u64, number: u64) -> ChaCha8Rng {
 
 impl World {
     fn new(seed: u64, config: &SimConfig, with_log: bool) -> Result<Self, String> {
-        let genesis = Rc::new(cluster::genesis(seed, config)?);
-        let operations = Rc::new(workload::make(&genesis, config, &mut stream(seed, 1)));
-        let schedule = Schedule::draw(config, &mut stream(seed, 2));
+        let shape = config.shape(&mut stream(seed, 0));
+        let genesis = Rc::new(cluster::genesis(seed, &shape)?);
+        let operations = Rc::new(workload::make(&genesis, &shape, &mut stream(seed, 1)));
+        let schedule = Schedule::draw(&shape, &mut stream(seed, 2));
         let mut nodes = BTreeMap::new();
         for info in &genesis.nodes {
             nodes.insert(info.id, Node::new(info.id, &genesis, config.sabotage)?);
@@ -82,17 +99,21 @@ impl World {
         for (node, skew) in nodes.values_mut().zip(&schedule.skews_ms) {
             node.skew_ms = *skew;
         }
+        let mut clients = Clients::new(stream(seed, 5), Rc::clone(&genesis), Rc::clone(&operations));
+        clients.hasty = config.sabotage == Some(Sabotage::HastyRouter);
         Ok(Self {
             seed,
             config: config.clone(),
+            shape,
             rng: stream(seed, 3),
             now_ms: 0,
+            leapt_ms: 0,
             queue: BinaryHeap::new(),
             sequence: 0,
             hasher: Sha256::new(),
             events: 0,
             network: Network::new(stream(seed, 4), schedule.weather),
-            clients: Clients::new(stream(seed, 5), Rc::clone(&genesis), Rc::clone(&operations)),
+            clients,
             checkers: Checkers::new(Facts::new(Rc::clone(&genesis), Rc::clone(&operations))),
             genesis,
             operations,
@@ -102,13 +123,23 @@ impl World {
             faults: 0,
             stalled: BTreeMap::new(),
             slow_disks: BTreeMap::new(),
+            anchors: BTreeMap::new(),
+            beacon_lag: None,
             terms: BTreeSet::new(),
             tops: BTreeMap::new(),
             heights: BTreeMap::new(),
-            healed: false,
-            finished: false,
-            log: with_log.then(|| Log { lines: VecDeque::new(), max: config.tail_lines }),
+            outcomes: BTreeMap::new(),
+            phase: Phase::Faults,
+            phase_since_ms: 0,
+            up_since_ms: 0,
+            gone: None,
+            log: with_log.then(Vec::new),
         })
+    }
+
+    /// What the machines' clocks show, but for their errors: time since the cluster was made.
+    pub(crate) fn clock_ms(&self) -> u64 {
+        self.now_ms + self.leapt_ms
     }
 
     pub(crate) fn push(&mut self, delay_ms: u64, event: Event) {
@@ -117,9 +148,9 @@ impl World {
     }
 
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
-        let now_ms = self.now_ms;
+        let at_ms = self.clock_ms();
         if let Some(log) = &mut self.log {
-            log.line(now_ms, text());
+            log.push(LogLine { at_ms, event: text() });
         }
     }
 
@@ -132,16 +163,16 @@ impl World {
         for index in 0..self.schedule.faults.len() {
             self.push(self.schedule.faults[index].0, Event::Fault { index, tries: 0 });
         }
-        self.push(self.config.safety_ms, Event::Heal);
+        self.push(self.shape.safety_ms, Event::Heal);
         self.push(AUDIT_MS, Event::Audit);
         let mut acts = Vec::new();
         self.clients.start(&mut acts);
         self.act(acts);
-        while !self.finished && self.checkers.violations.is_empty() {
+        while self.phase != Phase::Done && self.checkers.violations.is_empty() {
             let Some(Reverse(due)) = self.queue.pop() else { return };
             self.now_ms = due.at_ms;
             self.happen(due.event);
-            if self.events > self.config.events_max {
+            if self.events > EVENTS_MAX {
                 self.checkers.violations.push(format!("liveness: {} events, and no end", self.events));
             }
         }
@@ -168,9 +199,9 @@ impl World {
                     node.with(now_ms, group, out, |replica, now, out| replica.checked(now, height, valid, out));
                 });
             }
-            Event::Wake { request, token } => {
+            Event::Wake { request, group, token } => {
                 let mut acts = Vec::new();
-                self.clients.wake(self.now_ms, request, token, &mut acts);
+                self.clients.wake(self.now_ms, request, group, token, &mut acts);
                 self.act(acts);
             }
             Event::Fault { index, tries } => self.fault(index, tries),
@@ -178,6 +209,7 @@ impl World {
             Event::Restart { node } => self.restart(node),
             Event::Audit => {
                 self.audit(Moment::Passing);
+                self.judge_ages();
                 self.push(AUDIT_MS, Event::Audit);
             }
             Event::Heal => self.heal(),
@@ -186,13 +218,19 @@ impl World {
     }
 
     /// Runs a node that is up (and, for timers, has not restarted since) and carries out its effects.
-    fn on_node(&mut self, id: NodeId, boot: Option<u64>, step: impl FnOnce(&mut Node, u64, &mut Vec<Effect>)) {
+    pub(crate) fn on_node(
+        &mut self,
+        id: NodeId,
+        boot: Option<u64>,
+        step: impl FnOnce(&mut Node, u64, &mut Vec<Effect>),
+    ) {
+        let clock_ms = self.clock_ms();
         let Some(node) = self.nodes.get_mut(&id) else { return };
         if !node.up || boot.is_some_and(|boot| boot != node.boot) {
             return;
         }
         let mut effects = Vec::new();
-        step(node, self.now_ms, &mut effects);
+        step(node, clock_ms, &mut effects);
         let boot = node.boot;
         self.carry_out(id, boot, effects);
     }
@@ -200,9 +238,9 @@ impl World {
     pub(crate) fn carry_out(&mut self, node: NodeId, boot: u64, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Send(to, wire) => self.send(Endpoint::Node(node), Endpoint::Node(to), &wire),
-                Effect::Answer(request, reply) => {
-                    self.send(Endpoint::Node(node), Endpoint::Client, &Wire::Answer { request, reply });
+                Effect::Send(to, wire) => self.send(Endpoint::Node(node), Endpoint::Node(to), wire),
+                Effect::Answer(request, group, reply) => {
+                    self.send(Endpoint::Node(node), Endpoint::Client, Wire::Answer { request, group, reply });
                 }
                 Effect::SyncLater(group) => {
                     let slow = self.slow_disks.get(&node).copied().unwrap_or(0);
@@ -219,7 +257,11 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: Endpoint, to: Endpoint, wire: &Wire) {
+    pub(crate) fn send(&mut self, from: Endpoint, to: Endpoint, wire: Wire) {
+        let (wire, late_ms) = match self.hinder(from, wire) {
+            Ok(passed) => passed,
+            Err(lost) => return self.note(|| format!("{from} → {to} withheld: {}", lost.describe())),
+        };
         let delays = self.network.route(from, to);
         if delays.is_empty() {
             self.note(|| format!("{from} → {to} lost: {}", wire.describe()));
@@ -227,7 +269,7 @@ impl World {
         }
         let bytes: Rc<[u8]> = wire.encode().into();
         for delay in delays {
-            self.push(delay, Event::Deliver { from, to, bytes: Rc::clone(&bytes) });
+            self.push(delay + late_ms, Event::Deliver { from, to, bytes: Rc::clone(&bytes) });
         }
     }
 
@@ -245,9 +287,9 @@ impl World {
         };
         self.note(|| format!("{from} → {to} {}", wire.describe()));
         match (from, to, wire) {
-            (Endpoint::Node(from), Endpoint::Client, Wire::Answer { request, reply }) => {
+            (Endpoint::Node(from), Endpoint::Client, Wire::Answer { request, group, reply }) => {
                 let mut acts = Vec::new();
-                self.clients.answer(self.now_ms, from, request, reply, &mut acts);
+                self.clients.answer(self.now_ms, from, request, group, reply, &mut acts);
                 self.act(acts);
             }
             (_, Endpoint::Client, _) => {}
@@ -258,15 +300,14 @@ impl World {
         }
     }
 
-    fn act(&mut self, acts: Vec<Act>) {
+    pub(crate) fn act(&mut self, acts: Vec<Act>) {
         for act in acts {
             match act {
-                Act::Send(node, wire) => self.send(Endpoint::Client, Endpoint::Node(node), &wire),
-                Act::Wake(request, token, delay_ms) => self.push(delay_ms, Event::Wake { request, token }),
-                Act::Settled(operation, Fate::Acknowledged(receipt)) => {
-                    self.saw(&Seen::Acknowledged { operation, receipt });
+                Act::Send(node, wire) => self.send(Endpoint::Client, Endpoint::Node(node), wire),
+                Act::Wake { request, group, token, delay_ms } => {
+                    self.push(delay_ms, Event::Wake { request, group, token });
                 }
-                Act::Settled(operation, Fate::Refused(reject)) => self.saw(&Seen::Refused { operation, reject }),
+                Act::Tell(seen) => self.saw(&seen),
             }
         }
     }
@@ -275,14 +316,16 @@ impl World {
         match seen {
             Seen::Block(block) => {
                 let height = block.header.height.0;
-                self.note(|| {
-                    format!("n{} {} height {height}: {} receipts", block.node, block.group, block.receipts.len())
-                });
+                self.note(|| describe(block));
                 let top = self.tops.entry((block.node, block.group)).or_insert(0);
                 self.coverage.replayed_blocks += u64::from(height <= *top);
                 *top = height.max(*top);
                 let highest = self.heights.entry(block.group).or_insert(0);
-                *highest = height.max(*highest);
+                if height > *highest {
+                    *highest = height;
+                    self.coverage.of_block(block);
+                    self.outcomes.extend(block.receipts.iter().map(|line| (line.txid, own::committed(line))));
+                }
             }
             Seen::Role { node, group, leads, term } => {
                 if *leads {
@@ -292,10 +335,16 @@ impl World {
             }
             Seen::Certified { .. } => self.coverage.certificates += 1,
             Seen::Known { .. } => self.coverage.known += 1,
+            Seen::Decided { operation, committed } => {
+                self.note(|| format!("client decides #{operation}: committed {committed}"));
+            }
+            Seen::Applied { .. } => self.coverage.applied += 1,
+            Seen::Refused { reject: ledger::Reject::Expired, .. } => self.coverage.expired += 1,
             Seen::Started { .. }
             | Seen::Flushed { .. }
             | Seen::PeerTook { .. }
             | Seen::Acknowledged { .. }
+            | Seen::Told { .. }
             | Seen::Refused { .. } => {}
         }
         self.checkers.see(seen);
@@ -339,25 +388,27 @@ impl World {
     }
 }
 
-fn attempt(seed: u64, config: &SimConfig, with_log: bool) -> SimReport {
+/// One line about a block, for the event log.
+fn describe(block: &crate::checkers::BlockSeen) -> String {
+    let mut text = format!("n{} {} height {}", block.node, block.group, block.header.height);
+    for (txid, decision) in &block.votes {
+        text.push_str(&format!(", votes {decision:?} on {txid}"));
+    }
+    for receipt in &block.receipts {
+        text.push_str(&format!(", resolves {} {:?}", receipt.txid, receipt.outcome));
+    }
+    for write in block.registers.iter().filter(|write| write.value.is_none()) {
+        text.push_str(&format!(", drops a register of {}", write.txid));
+    }
+    text
+}
+
+fn attempt(seed: u64, config: &SimConfig, with_log: bool) -> (SimReport, Option<Vec<LogLine>>) {
     let mut world = match World::new(seed, config, with_log) {
         Ok(world) => world,
         Err(why) => {
-            return SimReport {
-                seed,
-                scenario: String::new(),
-                transactions: 0,
-                committed: 0,
-                rejected: 0,
-                faults: 0,
-                violations: vec![format!("configuration: {why}")],
-                event_hash: String::new(),
-                seconds: 0.0,
-                events: 0,
-                coverage: Coverage::default(),
-                tail: Vec::new(),
-                reproduce: None,
-            };
+            let violations = vec![format!("configuration: {why}")];
+            return (SimReport { seed, violations, ..SimReport::default() }, None);
         }
     };
     // A broken invariant stops a production group by a panic; here it is a finding like any other.
@@ -368,18 +419,16 @@ fn attempt(seed: u64, config: &SimConfig, with_log: bool) -> SimReport {
     world.report()
 }
 
-/// Runs one seed. When something is violated, the run is repeated with its event log, whose tail
-/// the report then carries.
+/// Runs one seed.
 #[must_use]
 pub fn run(seed: u64, config: &SimConfig) -> SimReport {
-    let report = attempt(seed, config, false);
-    if report.passed() || config.tail_lines == 0 { report } else { attempt(seed, config, true) }
+    attempt(seed, config, false).0
 }
 
 /// Runs one seed twice; that the two runs differ is a violation, too.
 #[must_use]
 pub fn run_twice(seed: u64, config: &SimConfig) -> SimReport {
-    let (mut first, second) = (run(seed, config), attempt(seed, config, false));
+    let (mut first, second) = (run(seed, config), run(seed, config));
     if first.event_hash != second.event_hash {
         first.violations.push(format!(
             "determinism: the same seed gave the event hashes {} and {}",
@@ -388,4 +437,21 @@ pub fn run_twice(seed: u64, config: &SimConfig) -> SimReport {
         first.reproduce = Some(config.command(seed));
     }
     first
+}
+
+/// Runs one seed and keeps everything that happens; the report carries the end of it.
+#[must_use]
+pub fn record(seed: u64, config: &SimConfig) -> (SimReport, EventLog) {
+    let (mut report, lines) = attempt(seed, config, true);
+    let lines = lines.unwrap_or_default();
+    report.tail = lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(LogLine::text).collect();
+    let head = LogHead {
+        seamark_sim: FORMAT,
+        seed,
+        scenario: report.scenario.clone(),
+        reproduce: config.command(seed),
+        event_hash: report.event_hash.clone(),
+        violations: report.violations.clone(),
+    };
+    (report, EventLog { head, lines })
 }

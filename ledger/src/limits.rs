@@ -22,6 +22,12 @@ pub const DATA_KEY_BYTES_MAX: usize = 64;
 pub const DATA_VALUE_BYTES_MAX: usize = 1024;
 /// Claims of undecided transactions on one account, other than holds.
 pub const CLAIMS_MAX: usize = 256;
+/// Supply of one asset: half of what an amount can be, see [`SYNC_DEBITS_MAX`].
+pub const SUPPLY_MAX: u128 = u128::MAX / 2;
+/// Undecided synchronous debits of one asset in one group. Of a synchronous payment the payee's group
+/// may post its side first, and the payee may pay the amount back to the payer's group while the
+/// debit is still held there. So a group may have as much more than the supply as such debits hold.
+pub const SYNC_DEBITS_MAX: u128 = u128::MAX / 2;
 /// How long after `valid_until` a vote register is kept at least.
 pub const REGISTER_GRACE_MS: u64 = 60_000;
 /// A register that cannot be dropped yet is looked at again after this.
@@ -72,6 +78,8 @@ pub const INGEST_QUEUE_TXS: usize = 65_536;
 /// Clock distance from the median at which a node raises an alarm and gives up leadership.
 pub const CLOCK_SKEW_MS_MAX: u64 = 500;
 
+const _: () =
+    assert!(SUPPLY_MAX.checked_add(SYNC_DEBITS_MAX).is_some(), "what a group has of an asset fits into an amount");
 const _: () = assert!(SIGNED_TX_BYTES_MAX < BATCH_BYTES_MAX, "any transaction fits into a batch");
 const _: () = assert!(SUBMISSION_BYTES_MAX < BATCH_BYTES_MAX, "also with its openings");
 const _: () =

@@ -58,7 +58,7 @@ rejects! {
     /// Zero amount.
     ZeroAmount = 10, "zero_amount", "an amount is zero", "leave the move out or give it an amount";
     /// Arithmetic limit.
-    Overflow = 11, "overflow", "an amount would exceed 128 bits", "use smaller amounts";
+    Overflow = 11, "overflow", "the supply of the asset, or its undecided synchronous payments, would exceed 127 bits", "use smaller amounts, or send it again when earlier synchronous payments are decided";
     /// Not enough available.
     InsufficientFunds = 12, "insufficient_funds", "the account's available balance does not cover the debit", "fund the account, or pay less";
     /// Asset not known here.

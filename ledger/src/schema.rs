@@ -272,6 +272,12 @@ pub fn total(asset: &AssetId) -> Vec<u8> {
     join(META, &[b"total/", &asset.0])
 }
 
+/// Key of a group's undecided synchronous debits of an asset.
+#[must_use]
+pub fn sync_debits(asset: &AssetId) -> Vec<u8> {
+    join(META, &[b"sync/", &asset.0])
+}
+
 /// Key of the sequenced bytes of a block.
 #[must_use]
 pub fn entry(height: Height) -> Vec<u8> {

@@ -6,7 +6,9 @@ use ledger::account::FLAG_FROZEN;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, LedgerId, TimeMs};
 use ledger::layout::Layout;
-use ledger::limits::{AUTH_KEYS_MAX, RECEIPT_KEPT_MS, SIGNED_TX_BYTES_MAX, VALID_FOR_MS_MAX, WITNESSES_MAX};
+use ledger::limits::{
+    AUTH_KEYS_MAX, RECEIPT_KEPT_MS, SIGNED_TX_BYTES_MAX, SUPPLY_MAX, VALID_FOR_MS_MAX, WITNESSES_MAX,
+};
 use ledger::rules::{RuleContext, execute};
 use ledger::tx::{Move, ParsedTx, SignedTx, Slot, TxBody};
 use ledger::{AccountRecord, Address, AssetDef, Authorisation, Reject, schema};
@@ -238,7 +240,8 @@ fn what_the_state_forbids() {
         (mint(issuer.address(), unknown, 1), &issuer, Reject::UnknownAsset),
         (mint(from, asset, 1), &payer, Reject::NotIssuer),
         (mint(issuer.address(), asset, 1), &payer, Reject::NotAuthorised),
-        (mint(issuer.address(), asset, u128::MAX - 99), &issuer, Reject::Overflow),
+        (mint(issuer.address(), asset, SUPPLY_MAX - 99), &issuer, Reject::Overflow),
+        (mint(issuer.address(), asset, u128::MAX), &issuer, Reject::Overflow),
         (burn(issuer.address(), unknown, 1), &issuer, Reject::UnknownAsset),
         (burn(from, asset, 1), &payer, Reject::NotIssuer),
         (burn(issuer.address(), asset, 11), &issuer, Reject::InsufficientFunds),
@@ -247,7 +250,7 @@ fn what_the_state_forbids() {
     for (mv, signer, expected) in cases {
         assert_eq!(Group::new().run(&body(vec![mv.clone()]), &[signer]), Err(expected), "{mv:?}");
     }
-    let highest = mint(issuer.address(), asset, u128::MAX - 100);
+    let highest = mint(issuer.address(), asset, SUPPLY_MAX - 100);
     assert_eq!(Group::new().run(&body(vec![highest]), &[&issuer]), Ok(()));
     // A later move that fails takes the earlier ones with it.
     let two = body(vec![pay(from, to, asset, 50), pay(from, to, asset, 41)]);

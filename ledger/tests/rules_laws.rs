@@ -172,7 +172,8 @@ impl World {
                 }
                 Step::Mint { to, asset, amount, .. } => {
                     let supply = books.supplies.entry(asset).or_default();
-                    *supply = supply.checked_add(amount).ok_or(Reject::Overflow)?;
+                    let most = u128::MAX / 2;
+                    *supply = supply.checked_add(amount).filter(|sum| *sum <= most).ok_or(Reject::Overflow)?;
                     credits.push((to, asset, amount));
                 }
                 Step::Burn { by, asset, amount } => {
@@ -300,7 +301,7 @@ fn balances(state: &State) -> Vec<(AssetId, Balance)> {
 }
 
 fn amount() -> impl Strategy<Value = u128> {
-    prop_oneof![8 => 1u128..300, 2 => 300u128..3000, 1 => Just(u128::MAX), 1 => Just(u128::MAX - 5000)]
+    prop_oneof![8 => 1u128..300, 2 => 300u128..3000, 1 => Just(u128::MAX), 1 => Just(u128::MAX / 2 - 5000)]
 }
 
 fn step(assets: usize) -> impl Strategy<Value = Step> {

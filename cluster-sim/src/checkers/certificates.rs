@@ -83,7 +83,7 @@ impl Checker for Certificates {
         "certificates"
     }
 
-    fn see(&mut self, facts: &Facts, seen: &Seen, found: &mut Vec<String>) {
+    fn see(&mut self, facts: &Facts, seen: &Seen, _: bool, found: &mut Vec<String>) {
         match seen {
             Seen::Block(block) => {
                 let hash = header_hash(&block.header);
@@ -98,6 +98,9 @@ impl Checker for Certificates {
             | Seen::PeerTook { .. }
             | Seen::Known { .. }
             | Seen::Acknowledged { .. }
+            | Seen::Told { .. }
+            | Seen::Decided { .. }
+            | Seen::Applied { .. }
             | Seen::Refused { .. } => {}
         }
     }

@@ -1,16 +1,22 @@
-//! Conservation: what accounts hold plus what is on its way equals what was minted less what was
-//! burned, and the value flow of every block balances, by itself and across groups.
+//! Conservation: what accounts have, in balances and in suspense, plus what is on its way equals
+//! what was minted less what was burned, and the value flow of every block balances, by itself and
+//! across groups.
+//!
+//! A synchronous credit is posted by two groups, each when it learns the outcome: between the two
+//! its amount is there twice, or not at all. Which of them have posted is known from receipts.
 
 use std::collections::BTreeMap;
 
 use cross_shard::Message;
 use ledger::account::{AccountRecord, Balance};
+use ledger::claim::Restriction;
 use ledger::flow::FlowLine;
-use ledger::ids::{AssetId, GroupId, Height};
+use ledger::ids::{AssetId, GroupId, Height, TxId};
 use ledger::schema;
+use ledger::tx::Move;
 use shard_node::core::applied::AppliedRecord;
 
-use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
+use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen, own};
 use crate::state;
 
 /// The books of all groups, kept from the first sight of each block.
@@ -23,6 +29,10 @@ pub struct Conservation {
     /// Source, destination, asset.
     exported: BTreeMap<(GroupId, GroupId, AssetId), u128>,
     imported: BTreeMap<(GroupId, GroupId, AssetId), u128>,
+    /// Synchronous credits posted on the payer's side, by the same.
+    paid: BTreeMap<(GroupId, GroupId, AssetId), u128>,
+    /// And on the payee's side.
+    received: BTreeMap<(GroupId, GroupId, AssetId), u128>,
 }
 
 fn total(start: [u128; 2], peers: &[(GroupId, u128)]) -> Option<u128> {
@@ -34,15 +44,32 @@ fn total(start: [u128; 2], peers: &[(GroupId, u128)]) -> Option<u128> {
 }
 
 impl Conservation {
-    fn block(&mut self, block: &BlockSeen, found: &mut Vec<String>) {
+    fn block(&mut self, facts: &Facts, block: &BlockSeen, found: &mut Vec<String>) {
         let (group, height) = (block.group, block.header.height);
-        let last = self.heights.entry(group).or_insert(Height(0));
-        if height <= *last {
-            return;
+        self.heights.insert(group, height);
+        for receipt in block.receipts.iter().filter(|receipt| own::committed(receipt)) {
+            self.synchronous(facts, group, &receipt.txid);
         }
-        *last = height;
         for line in &block.header.value_flow {
             self.line(group, height, line, found);
+        }
+    }
+
+    /// What a committed transaction posts in a group on one side of a synchronous credit.
+    fn synchronous(&mut self, facts: &Facts, group: GroupId, txid: &TxId) {
+        let Some((_, operation)) = facts.tx(txid) else { return };
+        for mv in &operation.moves {
+            let Move::PaySync { from, to, asset, amount } = mv else { continue };
+            let key = (own::home(&facts.genesis, from), own::home(&facts.genesis, to), *asset);
+            if key.0 == key.1 {
+                continue;
+            }
+            if key.0 == group {
+                *self.paid.entry(key).or_insert(0) += amount;
+            }
+            if key.1 == group {
+                *self.received.entry(key).or_insert(0) += amount;
+            }
         }
     }
 
@@ -67,9 +94,13 @@ impl Conservation {
         for (source, amount) in &line.imported {
             let imported = self.imported.entry((*source, group, line.asset)).or_insert(0);
             *imported += amount;
-            let exported = self.exported.get(&(*source, group, line.asset)).copied().unwrap_or(0);
-            if *imported > exported {
-                found.push(format!("{group} imported {imported} from {source}, which exported {exported}"));
+            let key = (*source, group, line.asset);
+            let of = |book: &BTreeMap<_, u128>| book.get(&key).copied().unwrap_or(0);
+            // Mail comes after its debit; of a synchronous credit either side may be first.
+            let (came, left) =
+                (imported.checked_sub(of(&self.received)), of(&self.exported).checked_sub(of(&self.paid)));
+            if came.is_none() || left.is_none() || came > left {
+                found.push(format!("{group} imported {came:?} by mail from {source}, which exported {left:?}"));
             }
         }
     }
@@ -96,10 +127,13 @@ impl Conservation {
             in_flight(replica, &newest, &mut held)?;
         }
         for (asset, minted) in &self.minted {
-            let expected = minted - self.burned.get(asset).copied().unwrap_or(0);
-            let there = held.get(asset).copied().unwrap_or(0);
+            let sum = |book: &BTreeMap<(GroupId, GroupId, AssetId), u128>| -> u128 {
+                book.iter().filter(|(key, _)| key.2 == *asset).map(|(_, amount)| amount).sum()
+            };
+            let expected = minted - self.burned.get(asset).copied().unwrap_or(0) + sum(&self.received);
+            let there = held.get(asset).copied().unwrap_or(0) + sum(&self.paid);
             if there != expected {
-                found.push(format!("of {:02x?} there are {there}, minted less burned are {expected}", asset.0));
+                found.push(format!("of {asset} there are {there}, minted less burned are {expected}"));
             }
         }
         Ok(())
@@ -118,6 +152,10 @@ fn accounts(replica: &RawReplica<'_>, held: &mut BTreeMap<AssetId, u128>) -> Res
             let balance: Balance = borsh::from_slice(&value).map_err(|error| error.to_string())?;
             let asset: [u8; 16] = key[34..].try_into().map_err(|_| "a balance has a key of another length")?;
             *held.entry(AssetId(asset)).or_insert(0) += balance.posted;
+        } else if kind == Some(schema::KIND_RESTRICTION) {
+            let restriction: Restriction = borsh::from_slice(&value).map_err(|error| error.to_string())?;
+            let asset: [u8; 16] = key[34..].try_into().map_err(|_| "a restriction has a key of another length")?;
+            *held.entry(AssetId(asset)).or_insert(0) += restriction.suspense;
         }
     }
     Ok(())
@@ -148,9 +186,9 @@ impl Checker for Conservation {
         "conservation"
     }
 
-    fn see(&mut self, _: &Facts, seen: &Seen, found: &mut Vec<String>) {
-        if let Seen::Block(block) = seen {
-            self.block(block, found);
+    fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
+        if let (Seen::Block(block), true) = (seen, first) {
+            self.block(facts, block, found);
         }
     }
 

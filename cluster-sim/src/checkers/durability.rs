@@ -1,59 +1,109 @@
-//! Durability: what a client was told stays true. The entry behind every acknowledged receipt is on
-//! the disks of a majority at any time, after every crash above all, and the same receipt is found again wherever its block
-//! is.
+//! Durability: what a client was told stays true. The entry behind every acknowledged receipt and
+//! behind every vote that a client decided by is on the disks of a majority at any time, after every
+//! crash above all; the same receipt is found again wherever its block is; a decision is what every
+//! group comes to; what is applied has been taken by every group it went to.
 
 use std::collections::BTreeMap;
 
 use consensus::port::Position;
+use cross_shard::commit::Decision;
 use ledger::ids::{GroupId, TxId};
-use ledger::receipt::Receipt;
+use ledger::receipt::{Outcome, Receipt};
 
-use super::{Checker, Facts, Moment, RawReplica, Seen};
+use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen, own};
 use crate::state;
 
-/// Acknowledged receipts and where their entries stand.
+/// What clients were told and where its entries stand.
 #[derive(Default)]
 pub struct Durability {
-    positions: BTreeMap<TxId, (GroupId, Position)>,
-    acknowledged: BTreeMap<TxId, Receipt>,
+    /// Where the entry stands that made a receipt.
+    receipts: BTreeMap<(TxId, GroupId), (Position, Receipt)>,
+    /// Where the entry stands that made a vote.
+    votes: BTreeMap<(TxId, GroupId), (Position, Decision)>,
+    acknowledged: BTreeMap<(TxId, GroupId), Receipt>,
+    told: BTreeMap<(TxId, GroupId), Decision>,
+    decided: BTreeMap<TxId, bool>,
+    /// What a destination has taken of a source's stream: destination, source.
+    taken: BTreeMap<(GroupId, GroupId), u64>,
 }
 
 impl Durability {
-    fn acknowledge(&mut self, receipt: &Receipt, found: &mut Vec<String>) {
-        let txid = receipt.txid;
-        if !self.positions.contains_key(&txid) {
-            found.push(format!("{txid} was acknowledged before any replica had persisted it"));
+    fn block(&mut self, block: &BlockSeen) {
+        for receipt in &block.receipts {
+            let line = (block.position, receipt.clone());
+            self.receipts.entry((receipt.txid, block.group)).or_insert(line);
         }
-        match self.acknowledged.get(&txid) {
-            Some(first) if first != receipt => {
-                found.push(format!("{txid} was acknowledged with two receipts: {first:?} and {receipt:?}"));
+        for (txid, decision) in &block.votes {
+            self.votes.entry((*txid, block.group)).or_insert((block.position, *decision));
+        }
+        for leaf in &block.inbox {
+            self.taken.insert((block.group, leaf.peer), leaf.next_seq);
+        }
+    }
+
+    fn acknowledge(&mut self, receipt: &Receipt, found: &mut Vec<String>) {
+        let key = (receipt.txid, receipt.group);
+        match self.receipts.get(&key) {
+            None => found.push(format!("{} was acknowledged before any replica had persisted it", receipt.txid)),
+            Some((_, kept)) if kept != receipt => {
+                found.push(format!("{} was acknowledged as {receipt:?} and persisted as {kept:?}", receipt.txid));
             }
             Some(_) => {}
-            None => {
-                self.acknowledged.insert(txid, receipt.clone());
+        }
+        self.acknowledged.insert(key, receipt.clone());
+    }
+
+    fn tell(&mut self, txid: TxId, group: GroupId, decision: Decision, found: &mut Vec<String>) {
+        if self.votes.get(&(txid, group)).map(|vote| vote.1) != Some(decision) {
+            found.push(format!("a client was told of {decision:?} on {txid}, which {group} has not persisted"));
+        }
+        self.told.insert((txid, group), decision);
+    }
+
+    fn decide(&mut self, facts: &Facts, txid: TxId, committed: bool, found: &mut Vec<String>) {
+        if self.decided.insert(txid, committed).is_some_and(|before| before != committed) {
+            found.push(format!("clients were told that {txid} commits and that it does not"));
+        }
+        let Some((tx, _)) = facts.tx(&txid) else { return };
+        let yes = |group: &GroupId| self.votes.get(&(txid, *group)).is_some_and(|vote| vote.1 == Decision::Yes);
+        if committed && tx.voters.len() > 1 && !tx.voters.iter().all(yes) {
+            found.push(format!("a client was told that {txid} commits before every group had voted yes"));
+        }
+    }
+
+    fn applied(&self, txid: TxId, group: GroupId, found: &mut Vec<String>) {
+        let Some((_, receipt)) = self.receipts.get(&(txid, group)) else {
+            return found.push(format!("{txid} was said to be applied in {group}, which has not resolved it"));
+        };
+        let Outcome::Committed { mail } = &receipt.outcome else { return };
+        for (dest, seq) in mail {
+            if self.taken.get(&(*dest, group)).copied().unwrap_or(0) <= *seq {
+                found.push(format!("{txid} was said to be applied; {dest} has not taken its credit from {group}"));
             }
         }
     }
 
     fn on_disks(&self, facts: &Facts, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
-        for txid in self.acknowledged.keys() {
-            let Some((group, position)) = self.positions.get(txid) else { continue };
+        let receipts = self.acknowledged.keys().filter_map(|key| Some((*key, "receipt", self.receipts.get(key)?.0)));
+        let votes = self.told.keys().filter_map(|key| Some((*key, "vote", self.votes.get(key)?.0)));
+        for ((txid, group), what, position) in receipts.chain(votes) {
             let index = usize::try_from(position.index.saturating_sub(1)).unwrap_or(usize::MAX);
             let holding = replicas
                 .iter()
-                .filter(|replica| replica.group == *group)
+                .filter(|replica| replica.group == group)
                 .filter(|replica| replica.log.entries.get(index).is_some_and(|entry| entry.term == position.term))
                 .count();
-            if 2 * holding <= facts.replicas(*group) {
-                found.push(format!("{txid} is acknowledged, but its entry is on {holding} disks of {group} only"));
+            if 2 * holding <= facts.replicas(group) {
+                found
+                    .push(format!("a client knows the {what} of {txid}, whose entry is on {holding} disks of {group}"));
             }
         }
     }
 
     fn in_state(&self, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         for replica in replicas {
-            for (txid, receipt) in &self.acknowledged {
-                if receipt.group != replica.group {
+            for ((txid, group), receipt) in &self.acknowledged {
+                if *group != replica.group {
                     continue;
                 }
                 match state::receipt(replica.kv, txid) {
@@ -69,6 +119,19 @@ impl Durability {
             }
         }
     }
+
+    /// Every group came to what clients were told.
+    fn outcomes(&self, facts: &Facts, found: &mut Vec<String>) {
+        for (txid, committed) in &self.decided {
+            let Some((tx, _)) = facts.tx(txid) else { continue };
+            for group in &tx.voters {
+                let there = self.receipts.get(&(*txid, *group)).map(|line| own::committed(&line.1));
+                if there != Some(*committed) {
+                    found.push(format!("a client was told {committed} about {txid}; {group} says {there:?}"));
+                }
+            }
+        }
+    }
 }
 
 impl Checker for Durability {
@@ -76,15 +139,28 @@ impl Checker for Durability {
         "durability"
     }
 
-    fn see(&mut self, _: &Facts, seen: &Seen, found: &mut Vec<String>) {
+    fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
+        let txid = |operation: &u32| facts.operation(*operation).map(|operation| operation.txid);
         match seen {
-            Seen::Block(block) => {
-                for receipt in &block.receipts {
-                    self.positions.entry(receipt.txid).or_insert((block.group, block.position));
+            Seen::Block(block) if first => self.block(block),
+            Seen::Acknowledged { receipt, .. } => self.acknowledge(receipt, found),
+            Seen::Told { operation, group, decision } => {
+                if let Some(txid) = txid(operation) {
+                    self.tell(txid, *group, *decision, found);
                 }
             }
-            Seen::Acknowledged { receipt, .. } => self.acknowledge(receipt, found),
-            Seen::Started { .. }
+            Seen::Decided { operation, committed } => {
+                if let Some(txid) = txid(operation) {
+                    self.decide(facts, txid, *committed, found);
+                }
+            }
+            Seen::Applied { operation, group } => {
+                if let Some(txid) = txid(operation) {
+                    self.applied(txid, *group, found);
+                }
+            }
+            Seen::Block(_)
+            | Seen::Started { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }
             | Seen::Certified { .. }
@@ -99,6 +175,9 @@ impl Checker for Durability {
         match moment {
             Moment::Crash | Moment::End => self.in_state(moment, replicas, found),
             Moment::Passing => {}
+        }
+        if moment == Moment::End {
+            self.outcomes(facts, found);
         }
     }
 }

@@ -76,7 +76,7 @@ impl Checker for EqualRoots {
         "equal_roots"
     }
 
-    fn see(&mut self, facts: &Facts, seen: &Seen, found: &mut Vec<String>) {
+    fn see(&mut self, facts: &Facts, seen: &Seen, _: bool, found: &mut Vec<String>) {
         if let Seen::Block(block) = seen {
             self.block(facts, block, found);
         }

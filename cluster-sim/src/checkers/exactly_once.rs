@@ -1,15 +1,20 @@
-//! Exactly once: every acknowledged payment was debited once and credited once, what was refused
-//! left nothing, and nothing executed that nobody may sign. Judged by a model of accounts that knows
-//! only the load and what clients were told.
+//! Exactly once: every move of a committed transaction is carried out once on every account it
+//! touches, in whichever group that lies, and nothing is of any other. Judged by the history that
+//! blocks add to accounts, by a model of balances that knows only the load and which transactions
+//! committed, and by what clients were told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::account::{AccountRecord, Balance};
+use ledger::claim::Restriction;
 use ledger::ids::{Address, AssetId, GroupId, TxId};
+use ledger::reject::Reject;
+use ledger::rules::HistoryLine;
 use ledger::schema;
 use ledger::tx::Move;
 
-use super::{Checker, Facts, Moment, RawReplica, Seen};
+use super::own::{self, Kind, Trace};
+use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
 use crate::state;
 use crate::workload::Purpose;
 
@@ -17,13 +22,17 @@ use crate::workload::Purpose;
 #[derive(Default)]
 pub struct ExactlyOnce {
     committed: BTreeSet<TxId>,
-    rejected: BTreeSet<TxId>,
-    refused: BTreeSet<TxId>,
+    /// Groups that have a receipt.
+    resolved: BTreeSet<(TxId, GroupId)>,
+    /// Groups that voted yes.
+    agreed: BTreeSet<(TxId, GroupId)>,
     /// Where a transaction was executed.
-    places: BTreeMap<TxId, (GroupId, u64, u32)>,
+    places: BTreeMap<(TxId, GroupId), (u64, u32)>,
+    traces: BTreeMap<TxId, Vec<Trace>>,
+    refused: BTreeMap<(TxId, GroupId), Reject>,
 }
 
-/// Balances per account and asset; signed, since debits may be met before credits.
+/// Balances per account and asset, suspense included; signed, since debits may be met before credits.
 type Model = BTreeMap<(Address, AssetId), i128>;
 
 fn signed(amount: u128) -> i128 {
@@ -41,73 +50,103 @@ fn apply(model: &mut Model, mv: &Move) {
         }
         Move::Mint { to, asset, amount, .. } => change(to, asset, signed(*amount)),
         Move::Burn { issuer, asset, amount } => change(issuer, asset, -signed(*amount)),
-        Move::Return { to, asset, amount, .. } | Move::Release { account: to, asset, amount } => {
+        Move::Return { account, to, asset, amount, .. } => {
+            change(account, asset, -signed(*amount));
             change(to, asset, signed(*amount));
         }
-        Move::Issue(_) | Move::Rotate { .. } | Move::Check { .. } | Move::Write { .. } | Move::Freeze { .. } => {}
+        Move::Issue(_)
+        | Move::Rotate { .. }
+        | Move::Check { .. }
+        | Move::Write { .. }
+        | Move::Freeze { .. }
+        | Move::Release { .. } => {}
     }
 }
 
-/// The balance of an account as its owner's shard holds it.
-fn balance(replica: &RawReplica<'_>, account: &Address, asset: &AssetId) -> Result<u128, String> {
+/// What a replica keeps of an account's asset, in its balance and in suspense.
+fn kept(replica: &RawReplica<'_>, account: &Address, asset: &AssetId) -> Result<u128, String> {
     let record: Option<AccountRecord> = state::find(replica.kv, &schema::account(account))?;
     let inline = record.and_then(|record| record.balances.into_iter().find(|line| line.0 == *asset));
-    if let Some((_, balance)) = inline {
-        return Ok(balance.posted);
-    }
     let extra: Option<Balance> = state::find(replica.kv, &schema::extra_balance(account, asset))?;
-    Ok(extra.map_or(0, |balance| balance.posted))
+    let balance = inline.map(|line| line.1).or(extra).unwrap_or_default();
+    let restriction: Option<Restriction> = state::find(replica.kv, &schema::restriction(account, asset))?;
+    Ok(balance.posted + restriction.unwrap_or_default().suspense)
+}
+
+/// Traces in one list that are not in another; both are sorted.
+fn beyond(have: &[Trace], expected: &[Trace]) -> Vec<Trace> {
+    let mut rest = expected.to_vec();
+    let mut more = Vec::new();
+    for trace in have {
+        match rest.iter().position(|other| other == trace) {
+            Some(at) => {
+                rest.remove(at);
+            }
+            None => more.push(*trace),
+        }
+    }
+    more
 }
 
 impl ExactlyOnce {
-    fn settle(&mut self, facts: &Facts, seen: &Seen, found: &mut Vec<String>) {
-        match seen {
-            Seen::Acknowledged { operation, receipt } => {
-                let Some(operation) = facts.operation(*operation) else { return };
-                if receipt.txid != operation.txid {
-                    found.push(format!("{} was answered with the receipt of {}", operation.txid, receipt.txid));
-                }
-                let own = facts.by_txid.get(&operation.txid).and_then(|index| facts.operation(*index));
-                let never = own.is_some_and(|own| matches!(own.purpose, Purpose::Forged | Purpose::MultiVoter));
-                if never {
-                    found.push(format!("{} must never have a receipt: {receipt:?}", operation.txid));
-                }
-                if receipt.committed() {
-                    self.committed.insert(operation.txid);
-                } else {
-                    self.rejected.insert(operation.txid);
-                }
+    fn block(&mut self, facts: &Facts, block: &BlockSeen, found: &mut Vec<String>) {
+        for (txid, decision) in &block.votes {
+            if *decision == cross_shard::commit::Decision::Yes {
+                self.agreed.insert((*txid, block.group));
             }
-            Seen::Refused { operation, .. } => {
-                self.refused.extend(facts.operation(*operation).map(|operation| operation.txid));
+        }
+        for receipt in &block.receipts {
+            let place = (receipt.height.0, receipt.index);
+            let first = *self.places.entry((receipt.txid, block.group)).or_insert(place);
+            if first != place {
+                found.push(format!("{} was executed at {first:?} and at {place:?}", receipt.txid));
             }
-            Seen::Block(block) => {
-                for receipt in &block.receipts {
-                    let place = (block.group, receipt.height.0, receipt.index);
-                    let first = *self.places.entry(receipt.txid).or_insert(place);
-                    if first != place {
-                        found.push(format!("{} was executed at {first:?} and at {place:?}", receipt.txid));
-                    }
-                }
+            self.resolved.insert((receipt.txid, block.group));
+            if own::committed(receipt) {
+                self.committed.insert(receipt.txid);
             }
-            Seen::Started { .. }
-            | Seen::Role { .. }
-            | Seen::Flushed { .. }
-            | Seen::Certified { .. }
-            | Seen::PeerTook { .. }
-            | Seen::Known { .. } => {}
+        }
+        for line in &block.lines {
+            self.line(facts, block.group, line, found);
         }
     }
 
-    fn fates(&self, found: &mut Vec<String>) {
-        for txid in self.committed.intersection(&self.rejected) {
-            found.push(format!("{txid} was both committed and rejected"));
+    /// A line of history: one of those that a committed transaction leaves, and not left before.
+    fn line(&mut self, facts: &Facts, group: GroupId, line: &HistoryLine, found: &mut Vec<String>) {
+        let trace = Trace { account: line.account, kind: Kind::of(line.kind), asset: line.asset, amount: line.amount };
+        let Some((_, operation)) = facts.tx(&line.txid) else {
+            return found.push(format!("{group} carried out {trace:?} of {}, which nobody sent", line.txid));
+        };
+        let traces = self.traces.entry(line.txid).or_default();
+        traces.push(trace);
+        if !beyond(traces, &own::traces(operation)).is_empty() {
+            found.push(format!("{group} carried out {trace:?} of {} once too often", line.txid));
         }
-        for txid in self.places.keys() {
-            if self.refused.contains(txid) {
-                found.push(format!("{txid} was refused for good and has a receipt"));
-            } else if !self.committed.contains(txid) && !self.rejected.contains(txid) {
-                found.push(format!("{txid} has a receipt that no client was told of"));
+        if own::home(&facts.genesis, &line.account) != group {
+            found.push(format!("{group} carried out {trace:?}, whose account lies elsewhere"));
+        }
+    }
+
+    /// A deadline passes once: what a group refused as expired it never agrees to.
+    fn fates(&self, facts: &Facts, found: &mut Vec<String>) {
+        for ((txid, group), reject) in &self.refused {
+            let agreed = self.agreed.contains(&(*txid, *group));
+            let single = facts.tx(txid).is_some_and(|(tx, _)| tx.voters.len() == 1);
+            let executed = single && self.committed.contains(txid);
+            if *reject == Reject::Expired && (agreed || executed) {
+                found.push(format!("{group} refused {txid} as expired and agreed to it"));
+            }
+        }
+        for (txid, tx) in &facts.txs {
+            let Some(operation) = facts.operation(tx.operation) else { continue };
+            let traces = self.traces.get(txid).map_or(&[][..], Vec::as_slice);
+            let expected = if self.committed.contains(txid) { own::traces(operation) } else { Vec::new() };
+            let (more, fewer) = (beyond(traces, &expected), beyond(&expected, traces));
+            if !more.is_empty() || !fewer.is_empty() {
+                found.push(format!("{txid} was carried out too often, {more:?}, or not at all, {fewer:?}"));
+            }
+            if operation.purpose == Purpose::Forged && self.resolved.iter().any(|(resolved, _)| resolved == txid) {
+                found.push(format!("{txid} is forged and has a receipt"));
             }
         }
     }
@@ -115,17 +154,17 @@ impl ExactlyOnce {
     fn balances(&self, facts: &Facts, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         let mut model = Model::new();
         for txid in &self.committed {
-            let Some(operation) = facts.by_txid.get(txid).and_then(|index| facts.operation(*index)) else { continue };
+            let Some((_, operation)) = facts.tx(txid) else { continue };
             operation.moves.iter().for_each(|mv| apply(&mut model, mv));
         }
         for ((account, asset), expected) in &model {
-            for replica in replicas.iter().filter(|replica| replica.group == facts.genesis.layout.locate(account)) {
-                match balance(replica, account, asset) {
+            let home = own::home(&facts.genesis, account);
+            for replica in replicas.iter().filter(|replica| replica.group == home) {
+                match kept(replica, account, asset) {
                     Ok(kept) if signed(kept) == *expected => {}
                     Ok(kept) => found.push(format!(
-                        "{account} should have {expected} of {asset:02x?} and has {kept} on node {}",
+                        "{account} should have {expected} of {asset} and has {kept} on node {}",
                         replica.node,
-                        asset = asset.0
                     )),
                     Err(error) => found.push(error),
                 }
@@ -139,13 +178,36 @@ impl Checker for ExactlyOnce {
         "exactly_once"
     }
 
-    fn see(&mut self, facts: &Facts, seen: &Seen, found: &mut Vec<String>) {
-        self.settle(facts, seen, found);
+    fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
+        match seen {
+            Seen::Block(block) if first => self.block(facts, block, found),
+            Seen::Acknowledged { operation, receipt } => {
+                let Some(operation) = facts.operation(*operation) else { return };
+                if receipt.txid != operation.txid {
+                    found.push(format!("{} was answered with the receipt of {}", operation.txid, receipt.txid));
+                }
+            }
+            Seen::Refused { operation, group, reject } => {
+                if let Some(operation) = facts.operation(*operation) {
+                    self.refused.insert((operation.txid, *group), *reject);
+                }
+            }
+            Seen::Block(_)
+            | Seen::Started { .. }
+            | Seen::Role { .. }
+            | Seen::Flushed { .. }
+            | Seen::Certified { .. }
+            | Seen::PeerTook { .. }
+            | Seen::Known { .. }
+            | Seen::Told { .. }
+            | Seen::Decided { .. }
+            | Seen::Applied { .. } => {}
+        }
     }
 
     fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         if moment == Moment::End {
-            self.fates(found);
+            self.fates(facts, found);
             self.balances(facts, replicas, found);
         }
     }

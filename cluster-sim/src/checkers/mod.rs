@@ -2,128 +2,34 @@
 //!
 //! Every checker has a file of its own, keeps its own books and does its own arithmetic. None calls
 //! a predicate of the production code, which could be wrong in the same way as what it judges: they
-//! use its data types, its codecs and the signature primitive, and nothing else. A transaction
-//! without an answer is unknown, not absent.
+//! use its data types, its codecs and the signature primitive, and nothing else; what transactions
+//! mean they work out in [`own`]. A transaction without an answer is unknown, not absent.
 
+pub mod atomicity;
 pub mod certificates;
 pub mod conservation;
 pub mod durability;
 pub mod equal_roots;
 pub mod exactly_once;
+pub mod holds;
 pub mod monotone;
+pub mod order;
+pub mod own;
+pub mod registers;
+pub mod secrecy;
+pub mod seen;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use consensus::local::LocalLog;
-use consensus::port::Position;
-use cross_shard::StreamLeaf;
-use ledger::certificate::Certificate;
 use ledger::genesis::Genesis;
-use ledger::hash::Hash32;
-use ledger::header::Header;
-use ledger::ids::{GroupId, Height, NodeId, TxId};
-use ledger::receipt::Receipt;
-use ledger::reject::Reject;
+use ledger::ids::{Address, GroupId, NodeId, TxId};
 use storage::mem::MemKv;
 
 use crate::workload::Operation;
 
-/// A block that a replica has persisted.
-#[derive(Clone, Debug)]
-pub struct BlockSeen {
-    /// Where.
-    pub node: NodeId,
-    /// Of which group.
-    pub group: GroupId,
-    /// Where its entry stands in the log.
-    pub position: Position,
-    /// Its header.
-    pub header: Header,
-    /// The hash that the replica goes by.
-    pub header_hash: Hash32,
-    /// Its receipts.
-    pub receipts: Vec<Receipt>,
-    /// Heads of its outgoing streams.
-    pub outbox: Vec<StreamLeaf>,
-    /// Its cursors.
-    pub inbox: Vec<StreamLeaf>,
-}
-
-/// What checkers are told as it happens.
-#[derive(Clone, Debug)]
-pub enum Seen {
-    /// A replica started from what its disk holds.
-    Started {
-        /// Where.
-        node: NodeId,
-        /// Of which group.
-        group: GroupId,
-        /// The height that its state has.
-        height: Height,
-    },
-    /// A replica persisted a block.
-    Block(Box<BlockSeen>),
-    /// A replica's role or term changed.
-    Role {
-        /// Where.
-        node: NodeId,
-        /// Of which group.
-        group: GroupId,
-        /// Whether it leads.
-        leads: bool,
-        /// Its term.
-        term: u64,
-    },
-    /// A replica's state is durable up to this height.
-    Flushed {
-        /// Where.
-        node: NodeId,
-        /// Of which group.
-        group: GroupId,
-        /// Up to where.
-        height: Height,
-    },
-    /// A replica gathered a certificate.
-    Certified {
-        /// Where.
-        node: NodeId,
-        /// Of which group.
-        group: GroupId,
-        /// The certificate.
-        certificate: Box<Certificate>,
-    },
-    /// A leader has proof that a peer took mail.
-    PeerTook {
-        /// Where.
-        node: NodeId,
-        /// The group that sent it.
-        group: GroupId,
-        /// The peer.
-        dest: GroupId,
-        /// Everything below has been taken.
-        next_seq: u64,
-    },
-    /// A transaction was met again and answered with its first receipt.
-    Known {
-        /// The transaction.
-        txid: TxId,
-    },
-    /// A client got a receipt.
-    Acknowledged {
-        /// The operation.
-        operation: u32,
-        /// The receipt.
-        receipt: Receipt,
-    },
-    /// A client was refused for good.
-    Refused {
-        /// The operation.
-        operation: u32,
-        /// Why.
-        reject: Reject,
-    },
-}
+pub use seen::{BlockSeen, RegisterWrite, Seen};
 
 /// What a replica holds, as an auditor with the disks in hand sees it.
 pub struct RawReplica<'a> {
@@ -144,8 +50,19 @@ pub enum Moment {
     Crash,
     /// Now and then.
     Passing,
-    /// When everything has drained.
+    /// When everything has drained and every register is gone.
     End,
+}
+
+/// A transaction as the checkers work it out.
+#[derive(Clone, Debug)]
+pub struct TxFacts {
+    /// The first operation that sends it.
+    pub operation: u32,
+    /// Who has a say in what.
+    pub legs: Vec<own::Leg>,
+    /// The groups that vote.
+    pub voters: Vec<GroupId>,
 }
 
 /// What a run is known to contain.
@@ -155,21 +72,38 @@ pub struct Facts {
     /// The load.
     pub operations: Rc<Vec<Operation>>,
     /// Its transactions.
-    pub by_txid: BTreeMap<TxId, u32>,
+    pub txs: BTreeMap<TxId, TxFacts>,
+    /// Its accounts by partition.
+    pub accounts: BTreeMap<[u8; 32], Address>,
 }
 
 impl Facts {
     /// The facts of a run.
     #[must_use]
     pub fn new(genesis: Rc<Genesis>, operations: Rc<Vec<Operation>>) -> Self {
-        let by_txid = operations.iter().rev().map(|operation| (operation.txid, operation.index)).collect();
-        Self { genesis, operations, by_txid }
+        let (mut txs, mut accounts) = (BTreeMap::new(), BTreeMap::new());
+        for operation in operations.iter() {
+            let legs = own::legs(&genesis, &operation.moves);
+            let credited = own::traces(operation).into_iter().map(|trace| trace.account);
+            let touched = legs.iter().map(|leg| leg.account).chain(credited);
+            accounts.extend(touched.map(|account| (own::partition(&account), account)));
+            let voters = own::voters(&legs);
+            txs.entry(operation.txid).or_insert(TxFacts { operation: operation.index, legs, voters });
+        }
+        Self { genesis, operations, txs, accounts }
     }
 
     /// The operation with this index.
     #[must_use]
     pub fn operation(&self, index: u32) -> Option<&Operation> {
         self.operations.get(index as usize)
+    }
+
+    /// A transaction and the first operation that sends it.
+    #[must_use]
+    pub fn tx(&self, txid: &TxId) -> Option<(&TxFacts, &Operation)> {
+        let facts = self.txs.get(txid)?;
+        Some((facts, self.operation(facts.operation)?))
     }
 
     /// How many replicas a group has.
@@ -185,8 +119,9 @@ pub trait Checker {
     /// Its name, in front of everything it finds.
     fn name(&self) -> &'static str;
 
-    /// Something happened.
-    fn see(&mut self, facts: &Facts, seen: &Seen, found: &mut Vec<String>);
+    /// Something happened. A block is told for every replica; `first` says that no replica has had
+    /// one of this height before.
+    fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>);
 
     /// The disks lie open.
     fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>);
@@ -195,6 +130,7 @@ pub trait Checker {
 /// All checkers of a run.
 pub struct Checkers {
     facts: Facts,
+    heights: BTreeMap<GroupId, u64>,
     checkers: Vec<Box<dyn Checker>>,
     /// What they found, each line with the name of its checker.
     pub violations: Vec<String>,
@@ -209,17 +145,34 @@ impl Checkers {
             Box::new(monotone::Monotone::default()),
             Box::new(certificates::Certificates::default()),
             Box::new(durability::Durability::default()),
+            Box::new(atomicity::Atomicity::default()),
+            Box::new(registers::Registers::default()),
+            Box::new(holds::Holds),
             Box::new(exactly_once::ExactlyOnce::default()),
+            Box::new(order::Order::default()),
             Box::new(conservation::Conservation::default()),
+            Box::new(secrecy::Secrecy),
         ];
-        Self { facts, checkers, violations: Vec::new() }
+        Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
+    }
+
+    /// What the run is known to contain.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// Tells all of them.
     pub fn see(&mut self, seen: &Seen) {
+        let mut first = false;
+        if let Seen::Block(block) = seen {
+            let highest = self.heights.entry(block.group).or_insert(0);
+            first = block.header.height.0 > *highest;
+            *highest = block.header.height.0.max(*highest);
+        }
         let mut found = Vec::new();
         for checker in &mut self.checkers {
-            checker.see(&self.facts, seen, &mut found);
+            checker.see(&self.facts, seen, first, &mut found);
             let name = checker.name();
             self.violations.extend(found.drain(..).map(|text| format!("{name}: {text}")));
         }

@@ -78,7 +78,7 @@ impl Checker for Monotone {
         "monotone"
     }
 
-    fn see(&mut self, _: &Facts, seen: &Seen, found: &mut Vec<String>) {
+    fn see(&mut self, _: &Facts, seen: &Seen, _: bool, found: &mut Vec<String>) {
         match seen {
             Seen::Block(block) => self.block(block, found),
             Seen::Started { node, group, height } => self.started(*node, *group, *height, found),
@@ -106,7 +106,13 @@ impl Checker for Monotone {
                     ));
                 }
             }
-            Seen::Certified { .. } | Seen::Known { .. } | Seen::Acknowledged { .. } | Seen::Refused { .. } => {}
+            Seen::Certified { .. }
+            | Seen::Known { .. }
+            | Seen::Acknowledged { .. }
+            | Seen::Told { .. }
+            | Seen::Decided { .. }
+            | Seen::Applied { .. }
+            | Seen::Refused { .. } => {}
         }
     }
 

@@ -116,6 +116,18 @@ impl LocalDisk {
         self.durable.clone()
     }
 
+    /// As [`LocalDisk::crash`], in the middle of a write: of the entries that the first lost write
+    /// appends, the first `part` are found, too. A change of the hard state is found whole or not at
+    /// all.
+    pub fn crash_torn(&mut self, keep: usize, part: usize) -> LocalLog {
+        self.sync(keep);
+        if let Some(Persist { change: Change::Append { keep, entries }, .. }) = self.pending.front() {
+            let entries = entries.iter().take(part).cloned().collect();
+            self.durable.apply(&Change::Append { keep: *keep, entries });
+        }
+        self.crash(0)
+    }
+
     /// What a crash cannot take away.
     #[must_use]
     pub fn durable(&self) -> &LocalLog {

@@ -191,7 +191,7 @@ impl Entry {
         balance.posted = balance
             .posted
             .checked_add(amount)
-            .expect("supply is limited to 128 bits when it is minted, so no balance exceeds them");
+            .expect("supply and synchronous debits are limited, so no balance exceeds 128 bits");
         self.set_balance(asset, balance);
     }
 
@@ -206,7 +206,7 @@ impl Entry {
         restriction.suspense = restriction
             .suspense
             .checked_add(amount)
-            .expect("supply is limited to 128 bits when it is minted, so no suspense exceeds them");
+            .expect("supply and synchronous debits are limited, so no suspense exceeds 128 bits");
         self.set_restriction(asset, restriction);
         true
     }

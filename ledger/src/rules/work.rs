@@ -11,6 +11,7 @@ use crate::asset::AssetDef;
 use crate::auth::Witness;
 use crate::claim::{Claim, Item};
 use crate::ids::{Address, AssetId, TxId};
+use crate::limits::{SUPPLY_MAX, SYNC_DEBITS_MAX};
 use crate::reject::Reject;
 use crate::schema;
 use crate::tx::{AccountWrite, Condition, Move};
@@ -24,6 +25,8 @@ pub(super) struct Work<'v, 'b> {
     txid: TxId,
     accounts: Vec<Entry>,
     supplies: Vec<(Address, AssetId, u128)>,
+    /// Undecided synchronous debits of this group: asset, as they were, as they are.
+    sync_debits: Vec<(AssetId, u128, u128)>,
     writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     /// Credits for accounts of this group: posted after all debits, so that no debit can depend on
     /// a credit of its own transaction, wherever the accounts lie.
@@ -38,6 +41,7 @@ impl<'v, 'b> Work<'v, 'b> {
             txid,
             accounts: Vec::new(),
             supplies: Vec::new(),
+            sync_debits: Vec::new(),
             writes: Vec::new(),
             local: Vec::new(),
             effects: Effects::default(),
@@ -84,7 +88,12 @@ impl<'v, 'b> Work<'v, 'b> {
         let first = leg.voter.authorises;
         match leg.mv {
             Move::Pay { asset, amount, .. } => self.debit(&account, *asset, *amount),
-            Move::PaySync { asset, amount, .. } if first => self.debit(&account, *asset, *amount),
+            Move::PaySync { asset, amount, .. } if first => {
+                self.debit(&account, *asset, *amount)?;
+                let open = self.sync_debits(asset);
+                *open = open.checked_add(*amount).filter(|sum| *sum <= SYNC_DEBITS_MAX).ok_or(Reject::Overflow)?;
+                Ok(())
+            }
             Move::PaySync { asset, amount, .. } => self.expect_credit(&account, *asset, *amount),
             Move::Mint { asset, amount, .. } => self.reserve_supply(ctx, &account, *asset, *amount),
             Move::Burn { asset, amount, .. } => {
@@ -98,10 +107,7 @@ impl<'v, 'b> Work<'v, 'b> {
             Move::Freeze { asset, .. } if first => self.definition(asset, &account).map(|_| ()),
             Move::Freeze { asset, .. } => self.change(&account, Item::Restriction(*asset)),
             Move::Release { asset, amount, .. } => {
-                let at = self.entry(&account);
-                if self.accounts[at].frozen(self.view, *asset) {
-                    return Err(Reject::Frozen);
-                }
+                self.expect_credit(&account, *asset, *amount)?;
                 self.reserve_suspense(&account, *asset, *amount)
             }
             Move::Return { account: of, asset, .. } if first => {
@@ -179,7 +185,7 @@ impl<'v, 'b> Work<'v, 'b> {
                 supply = supply.checked_add(*amount).ok_or(Reject::Overflow)?;
             }
         }
-        supply.checked_add(amount).ok_or(Reject::Overflow)?;
+        supply.checked_add(amount).filter(|sum| *sum <= SUPPLY_MAX).ok_or(Reject::Overflow)?;
         entry.claim(self.view, txid, Claim::Mint { asset, amount })
     }
 
@@ -220,6 +226,14 @@ impl<'v, 'b> Work<'v, 'b> {
         let claim = match condition {
             Condition::Consent => return Ok(()),
             Condition::NotFrozen(asset) => {
+                let freezing = |claim: &Claim| match claim {
+                    Claim::Change(Item::Restriction(of)) => of == asset,
+                    Claim::Change(item) => *item == Item::Frozen,
+                    _ => false,
+                };
+                if entry.claims(self.view, Some(txid)).any(freezing) {
+                    return Err(Reject::Conflict);
+                }
                 return if entry.frozen(self.view, *asset) { Err(Reject::CheckFailed) } else { Ok(()) };
             }
             Condition::AtLeast { asset, amount } => {
@@ -256,6 +270,18 @@ impl<'v, 'b> Work<'v, 'b> {
         entry.claim(self.view, txid, claim)
     }
 
+    fn sync_debits(&mut self, asset: &AssetId) -> &mut u128 {
+        let at = match self.sync_debits.iter().position(|line| line.0 == *asset) {
+            Some(at) => at,
+            None => {
+                let open = self.view.load(&schema::sync_debits(asset)).unwrap_or(0);
+                self.sync_debits.push((*asset, open, open));
+                self.sync_debits.len() - 1
+            }
+        };
+        &mut self.sync_debits[at].2
+    }
+
     fn supply(&mut self, issuer: &Address, asset: &AssetId) -> u128 {
         match self.supplies.iter().find(|line| line.0 == *issuer && line.1 == *asset) {
             Some(line) => line.2,
@@ -283,6 +309,7 @@ impl<'v, 'b> Work<'v, 'b> {
                 let (kind, peer) = if first { (HistoryKind::Sent, *to) } else { (HistoryKind::Received, *from) };
                 if first {
                     self.accounts[at].post_hold(self.view, *asset, *amount);
+                    *self.sync_debits(asset) -= *amount;
                 } else {
                     self.accounts[at].post(self.view, *asset, *amount);
                 }
@@ -377,7 +404,10 @@ impl<'v, 'b> Work<'v, 'b> {
     pub(super) fn release(&mut self, leg: &OwnLeg<'_>) {
         let (asset, amount) = match leg.mv {
             Move::Pay { asset, amount, .. } | Move::Burn { asset, amount, .. } => (*asset, *amount),
-            Move::PaySync { asset, amount, .. } if leg.voter.authorises => (*asset, *amount),
+            Move::PaySync { asset, amount, .. } if leg.voter.authorises => {
+                *self.sync_debits(asset) -= *amount;
+                (*asset, *amount)
+            }
             Move::PaySync { .. }
             | Move::Mint { .. }
             | Move::Issue(_)
@@ -432,6 +462,14 @@ impl<'v, 'b> Work<'v, 'b> {
         }
         for (issuer, asset, supply) in self.supplies {
             self.view.store(schema::supply(&issuer, &asset), &supply);
+        }
+        for (asset, before, now) in self.sync_debits {
+            let key = schema::sync_debits(&asset);
+            match now {
+                same if same == before => {}
+                0 => self.view.delete(key),
+                more => self.view.store(key, &more),
+            }
         }
         for (key, value) in self.writes {
             match value {

@@ -12,7 +12,7 @@ use ledger::header::{HEADER_VERSION, Header};
 use ledger::ids::{ClusterId, GroupId, TimeMs, TxId};
 use ledger::layout::Layout;
 use ledger::limits::MAIL_WINDOW_MESSAGES;
-use ledger::machine::{BlockContext, Machine};
+use ledger::machine::BlockContext;
 use ledger::merkle;
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -118,6 +118,24 @@ pub fn execute(
     consensus: AppliedState,
     payload: &Bytes,
 ) -> Result<ExecutedBlock, ExecuteError> {
+    execute_by(base, tree, constants, previous, consensus, payload, BlockWork::run)
+}
+
+/// As [`execute`], with `run` in place of [`BlockWork::run`]: how the simulator puts bugs into a
+/// machine to see whether its checkers find them.
+///
+/// # Errors
+/// As [`execute`].
+#[doc(hidden)]
+pub fn execute_by(
+    base: &dyn StateReader,
+    tree: &mut StateTree,
+    constants: &GroupConstants,
+    previous: &AppliedRecord,
+    consensus: AppliedState,
+    payload: &Bytes,
+    run: impl FnOnce(&mut BlockWork, &mut View<'_>, BlockContext, &[Command]) -> Vec<CommandOutcome>,
+) -> Result<ExecutedBlock, ExecuteError> {
     let entry = Entry::decode(payload);
     let mut view = View::new(base);
     let layout: Layout = view.load(&schema::layout()).ok_or(ExecuteError::Missing("layout"))?;
@@ -131,9 +149,7 @@ pub fn execute(
         time_ms: TimeMs(entry.stamp_ms.0.max(previous.time_ms.0 + 1)),
     };
     let mut work = BlockWork::new(constants.group, layout, constants.verify);
-    work.begin(&mut view, at);
-    let outcomes: Vec<CommandOutcome> =
-        entry.commands.iter().map(|command| work.apply(&mut view, at, command)).collect();
+    let outcomes = run(&mut work, &mut view, at, &entry.commands);
     let refused = refused(&entry.commands, &outcomes);
     let BlockWork { flows, receipts, votes, parsed, system_changed, .. } = work;
     let value_flow = flows.close(&mut view);

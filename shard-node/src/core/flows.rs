@@ -21,7 +21,7 @@ pub struct FlowBook {
     assets: BTreeMap<AssetId, Sums>,
 }
 
-const FITS: &str = "amounts of one asset stay within the supply, which is limited to 128 bits";
+const FITS: &str = "supply and synchronous debits of an asset are limited, so what a group has fits into 128 bits";
 
 impl FlowBook {
     /// Supply created here.

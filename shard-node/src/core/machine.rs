@@ -242,6 +242,12 @@ impl BlockWork {
         self.take_progress(view, at, progress);
     }
 
+    /// All of a block: what time calls for, then the commands in their order.
+    pub fn run(&mut self, view: &mut View<'_>, at: BlockContext, commands: &[Command]) -> Vec<CommandOutcome> {
+        self.begin(view, at);
+        commands.iter().map(|command| self.apply(view, at, command)).collect()
+    }
+
     fn leave_receipt(&mut self, view: &mut View<'_>, at: BlockContext, txid: TxId, outcome: Outcome) -> CommandOutcome {
         let index = u32::try_from(self.receipts.len()).expect("receipts of a block are limited by its batch");
         self.receipts.push(Receipt {
@@ -283,7 +289,8 @@ impl BlockWork {
 
     /// Takes one message. Credits are infallible; what only the beacon may say is ignored from
     /// anybody else.
-    fn receive(&mut self, view: &mut View<'_>, at: BlockContext, source: GroupId, message: Message) {
+    #[doc(hidden)]
+    pub fn receive(&mut self, view: &mut View<'_>, at: BlockContext, source: GroupId, message: Message) {
         match message {
             Message::Credit(credit) => {
                 self.flows.imported(credit.asset, source, credit.amount);

@@ -1,0 +1,152 @@
+//! What checkers are told as it happens.
+
+use consensus::port::Position;
+use cross_shard::commit::{Decision, Register};
+use cross_shard::{Message, StreamLeaf};
+use ledger::certificate::Certificate;
+use ledger::hash::Hash32;
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, NodeId, TxId};
+use ledger::receipt::Receipt;
+use ledger::reject::Reject;
+use ledger::rules::HistoryLine;
+
+/// A vote register that a block wrote or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterWrite {
+    /// Partition of its account.
+    pub partition: [u8; 32],
+    /// The transaction.
+    pub txid: TxId,
+    /// What it holds now; `None` if it is gone.
+    pub value: Option<Register>,
+}
+
+/// A block that a replica has persisted.
+#[derive(Clone, Debug)]
+pub struct BlockSeen {
+    /// Where.
+    pub node: NodeId,
+    /// Of which group.
+    pub group: GroupId,
+    /// Where its entry stands in the log.
+    pub position: Position,
+    /// Its header.
+    pub header: Header,
+    /// The hash that the replica goes by.
+    pub header_hash: Hash32,
+    /// Its receipts.
+    pub receipts: Vec<Receipt>,
+    /// Votes that it wrote, as its host is told of them.
+    pub votes: Vec<(TxId, Decision)>,
+    /// Registers that it wrote or removed.
+    pub registers: Vec<RegisterWrite>,
+    /// Mail that it emitted: destination, sequence number, message.
+    pub mail: Vec<(GroupId, u64, Message)>,
+    /// Lines that it added to the history of accounts.
+    pub lines: Vec<HistoryLine>,
+    /// Heads of its outgoing streams.
+    pub outbox: Vec<StreamLeaf>,
+    /// Its cursors.
+    pub inbox: Vec<StreamLeaf>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// A replica started from what its disk holds.
+    Started {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// The height that its state has.
+        height: Height,
+    },
+    /// A replica persisted a block.
+    Block(Box<BlockSeen>),
+    /// A replica's role or term changed.
+    Role {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// Whether it leads.
+        leads: bool,
+        /// Its term.
+        term: u64,
+    },
+    /// A replica's state is durable up to this height.
+    Flushed {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// Up to where.
+        height: Height,
+    },
+    /// A replica gathered a certificate.
+    Certified {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// The certificate.
+        certificate: Box<Certificate>,
+    },
+    /// A leader has proof that a peer took mail.
+    PeerTook {
+        /// Where.
+        node: NodeId,
+        /// The group that sent it.
+        group: GroupId,
+        /// The peer.
+        dest: GroupId,
+        /// Everything below has been taken.
+        next_seq: u64,
+    },
+    /// A transaction was met again and answered with its first receipt.
+    Known {
+        /// The transaction.
+        txid: TxId,
+    },
+    /// A client got a receipt.
+    Acknowledged {
+        /// The operation.
+        operation: u32,
+        /// The receipt.
+        receipt: Receipt,
+    },
+    /// A client was told of a group's vote.
+    Told {
+        /// The operation.
+        operation: u32,
+        /// The group.
+        group: GroupId,
+        /// Its vote.
+        decision: Decision,
+    },
+    /// A client knows the outcome, from a receipt or from votes.
+    Decided {
+        /// The operation.
+        operation: u32,
+        /// Whether it commits.
+        committed: bool,
+    },
+    /// A client was told that a group has applied all of a transaction, its credits elsewhere, too.
+    Applied {
+        /// The operation.
+        operation: u32,
+        /// The group.
+        group: GroupId,
+    },
+    /// A group refused a client for good, without a trace.
+    Refused {
+        /// The operation.
+        operation: u32,
+        /// The group.
+        group: GroupId,
+        /// Why.
+        reject: Reject,
+    },
+}

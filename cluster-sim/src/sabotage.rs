@@ -1,0 +1,299 @@
+//! Bugs that the simulator can put into what it runs, to prove that its checkers find them. None is
+//! ever set outside tests, and production code has no switch for any: those of the shell sit in the
+//! simulator's own host, those of the machine work on its view between its steps, through
+//! [`shard_node::core::executor::execute_by`].
+
+use cross_shard::bundle::Bundle;
+use cross_shard::commit::{self, CommitContext, Decision, Prepared, Received, Stamp};
+use cross_shard::{Message, Vote, stream};
+use ledger::ids::{GroupId, LedgerId, TimeMs, TxId};
+use ledger::machine::{BlockContext, Machine};
+use ledger::reject::Reject;
+use ledger::rules::{self, RuleContext};
+use ledger::schema;
+use ledger::tx::{Move, ParsedTx};
+use ledger::view::View;
+use shard_node::core::entry::Command;
+use shard_node::core::machine::{BlockWork, CommandOutcome};
+
+macro_rules! sabotages {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        /// A bug put back. Never set outside tests.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Sabotage { $($(#[$doc])* $name,)* }
+
+        impl Sabotage {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+sabotages! {
+    /// Clients get their receipt when the batch is proposed, not when it is committed and persisted.
+    ReplyOnPropose;
+    /// The cursors of a block are written in a batch of their own, so that a crash can part them
+    /// from the credits.
+    SplitBatch;
+    /// Replicas take one signature for a certificate.
+    LoneSignature;
+    /// Execution does not see earlier receipts, so a transaction that is sent again runs again.
+    ForgetReceipts;
+    /// The log engine reports writes as durable before they are.
+    EarlySync;
+    /// A restarted replica applies its last block once more.
+    ApplyTwice;
+    /// A group that voted NO votes again when the transaction is handed over again.
+    VoteAgain;
+    /// A hand-over is accepted when the register has been dropped, and votes as if for the first time.
+    LateHandOver;
+    /// A group aborts by itself what is undecided when the deadline passes.
+    TimeOutAlone;
+    /// A vote that has not come within a moment counts as NO.
+    AbsenceIsNo;
+    /// A register is dropped, and its record forgotten, as soon as the outcome is applied.
+    DropEarly;
+    /// A group that receives a vote on a transaction it has not seen waits for a router to bring it.
+    NoVoteOnMail;
+    /// What an aborted transaction held is set free twice.
+    ReleaseTwice;
+    /// A group votes YES and holds nothing.
+    HoldNothing;
+    /// Mail of an incarnation that has ended is taken.
+    TakeDeadMail;
+    /// Credits that were taken before are applied again when they are delivered again.
+    CreditAgain;
+    /// Clients are told that a transaction is applied when its group has voted, not when it resolved.
+    AppliedOnVote;
+    /// A router tells its client that a transaction commits when the first group has agreed.
+    HastyRouter;
+}
+
+/// A vote that has not come after this long counts as NO: [`Sabotage::AbsenceIsNo`].
+const ABSENT_MS: u64 = 400;
+
+/// Runs a block as [`BlockWork::run`] does, but for the bug.
+pub(crate) fn run(
+    sabotage: Option<Sabotage>,
+    work: &mut BlockWork,
+    view: &mut View<'_>,
+    at: BlockContext,
+    commands: &[Command],
+) -> Vec<CommandOutcome> {
+    let Some(sabotage) = sabotage else { return work.run(view, at, commands) };
+    work.begin(view, at);
+    match sabotage {
+        Sabotage::TimeOutAlone => give_up(work, view, at, |record, _| at.time_ms > record.valid_until_ms),
+        Sabotage::AbsenceIsNo => {
+            give_up(work, view, at, |_, since| at.time_ms.0 > since.time_ms.0 + ABSENT_MS);
+        }
+        _ => {}
+    }
+    let mut outcomes = Vec::with_capacity(commands.len());
+    for command in commands {
+        let (receipts, votes) = (work.receipts.len(), work.votes.len());
+        outcomes.push(apply(sabotage, work, view, at, command));
+        let resolved: Vec<TxId> = work.receipts[receipts..].iter().map(|receipt| receipt.txid).collect();
+        let voted: Vec<(TxId, Decision)> = work.votes[votes..].to_vec();
+        afterwards(sabotage, work, view, at, &resolved, &voted);
+    }
+    outcomes
+}
+
+fn apply(
+    sabotage: Sabotage,
+    work: &mut BlockWork,
+    view: &mut View<'_>,
+    at: BlockContext,
+    command: &Command,
+) -> CommandOutcome {
+    match (sabotage, command) {
+        (Sabotage::VoteAgain, Command::Tx(bytes)) => {
+            let said_no = |record: &Prepared| {
+                record.dropped.is_none()
+                    && record.own.as_ref().is_some_and(|own| matches!(own.decision, Decision::No(_)))
+            };
+            forget(view, at, bytes, said_no);
+            work.apply(view, at, command)
+        }
+        (Sabotage::LateHandOver, Command::Tx(bytes)) => {
+            let dropped = forget(view, at, bytes, |record| record.dropped.is_some());
+            let time_ms = dropped.map_or(at.time_ms, |record| record.valid_until_ms);
+            work.apply(view, BlockContext { time_ms, ..at }, command)
+        }
+        (Sabotage::NoVoteOnMail, Command::Deliver(bytes)) => wait_for_router(work, view, at, bytes),
+        (Sabotage::TakeDeadMail, Command::Deliver(bytes)) => {
+            let Ok(bundle) = borsh::from_slice::<Bundle>(bytes) else { return work.apply(view, at, command) };
+            // Without a committee in force nothing says that the incarnation has ended.
+            let key = schema::current_committee(bundle.source);
+            let current = view.get(&key);
+            view.delete(key.clone());
+            let outcome = work.apply(view, at, command);
+            if let Some(current) = current {
+                view.put(key, current);
+            }
+            outcome
+        }
+        (Sabotage::CreditAgain, Command::Deliver(bytes)) => {
+            if let Ok(bundle) = borsh::from_slice::<Bundle>(bytes) {
+                let cursor = stream::in_cursor(view, bundle.source).next_seq;
+                for (_, message) in (bundle.first_seq..cursor).zip(&bundle.messages) {
+                    if let Ok(Message::Credit(credit)) = borsh::from_slice(message) {
+                        work.receive(view, at, bundle.source, Message::Credit(credit));
+                    }
+                }
+            }
+            work.apply(view, at, command)
+        }
+        _ => work.apply(view, at, command),
+    }
+}
+
+fn afterwards(
+    sabotage: Sabotage,
+    work: &BlockWork,
+    view: &mut View<'_>,
+    at: BlockContext,
+    resolved: &[TxId],
+    voted: &[(TxId, Decision)],
+) {
+    match sabotage {
+        Sabotage::DropEarly => {
+            for txid in resolved {
+                let Some(record) = commit::prepared(view, txid) else { continue };
+                for account in record.own.iter().flat_map(|own| &own.accounts) {
+                    view.delete(schema::register(account, txid));
+                }
+                view.delete(schema::prepared(txid));
+            }
+        }
+        Sabotage::ReleaseTwice => {
+            for txid in resolved {
+                let Some(record) = commit::prepared(view, txid) else { continue };
+                let aborted = record.outcome.is_some_and(|outcome| !outcome.committed);
+                let held = record.own.as_ref().is_some_and(|own| own.decision == Decision::Yes);
+                if aborted && held {
+                    release(work, view, at, &record);
+                }
+            }
+        }
+        Sabotage::HoldNothing => {
+            for (txid, decision) in voted {
+                let undecided = commit::prepared(view, txid).filter(|record| record.outcome.is_none());
+                if let (Some(record), Decision::Yes) = (undecided, decision) {
+                    release(work, view, at, &record);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn with_rules<T>(work: &BlockWork, at: BlockContext, run: impl FnOnce(&CommitContext<'_>) -> T) -> T {
+    let rules = RuleContext {
+        group: at.group,
+        ledger: LedgerId::MAIN,
+        layout: Some(&work.layout),
+        time_ms: at.time_ms,
+        burned: &|_| 0,
+    };
+    run(&CommitContext { rules, cluster: at.cluster, height: at.height })
+}
+
+/// Sets free what a transaction holds in this group, as far as so much is held at all.
+fn release(work: &BlockWork, view: &mut View<'_>, at: BlockContext, record: &Prepared) {
+    let Ok(mut tx) = ParsedTx::decode(&at.cluster, &record.tx) else { return };
+    if tx.open(record.openings.clone()).is_err() {
+        return;
+    }
+    with_rules(work, at, |ctx| {
+        let Ok(legs) = ctx.rules.own_legs(&tx) else { return };
+        let held = |leg: &rules::OwnLeg<'_>, view: &mut View<'_>| match leg.mv {
+            Move::Pay { from, asset, amount, .. } | Move::PaySync { from, asset, amount, .. } => {
+                let record = rules::load_account(view, from).unwrap_or_default();
+                record.balances.iter().any(|line| line.0 == *asset && line.1.held >= *amount)
+            }
+            _ => true,
+        };
+        if legs.iter().all(|leg| held(leg, view)) {
+            rules::release(view, tx.txid, &legs);
+        }
+    });
+}
+
+/// Forgets what is known of a transaction, if it is as `when` says.
+fn forget(view: &mut View<'_>, at: BlockContext, bytes: &[u8], when: impl Fn(&Prepared) -> bool) -> Option<Prepared> {
+    let tx = ParsedTx::decode(&at.cluster, bytes).ok()?;
+    let record = commit::prepared(view, &tx.txid).filter(when)?;
+    view.delete(schema::prepared(&tx.txid));
+    view.delete(schema::receipt(&tx.txid));
+    Some(record)
+}
+
+/// Takes every vote that is missing for a NO, where `when` holds, given the record and when this
+/// group voted.
+fn give_up(work: &mut BlockWork, view: &mut View<'_>, at: BlockContext, when: impl Fn(&Prepared, &Stamp) -> bool) {
+    for (_, bytes) in view.scan_prefix(&[schema::PREPARED]) {
+        let Ok(record) = borsh::from_slice::<Prepared>(&bytes) else { continue };
+        let Some(own) = record.own.as_ref().filter(|_| record.outcome.is_none()) else { continue };
+        if !when(&record, &own.at) {
+            continue;
+        }
+        let heard: Vec<GroupId> = record.received.iter().map(|vote| vote.group).collect();
+        let missing = record.voters.iter().find(|group| **group != at.group && !heard.contains(group));
+        let Some(missing) = missing.copied() else { continue };
+        let Ok(tx) = ParsedTx::decode(&at.cluster, &record.tx) else { continue };
+        let legs = commit::legs_where(&tx.body, |slot, account| match (slot, account) {
+            (ledger::tx::Slot::Clear { .. }, Some(account)) => work.layout.locate(&account) == missing,
+            (ledger::tx::Slot::Hidden { group, .. }, _) => *group == missing,
+            (ledger::tx::Slot::Clear { .. }, None) => false,
+        });
+        let vote = Vote { txid: record.txid, tx: record.tx.clone(), legs, decision: Decision::No(Reject::TooLate) };
+        work.receive(view, at, missing, Message::Vote(vote));
+    }
+}
+
+/// Delivers mail; a vote on what this group has not voted on is only noted.
+fn wait_for_router(work: &mut BlockWork, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+    let Ok(bundle) = borsh::from_slice::<Bundle>(bytes) else { return CommandOutcome::Ignored(Reject::Malformed) };
+    match bundle.deliver(view, at.group) {
+        Ok(taken) => {
+            let count = taken.len() as u64;
+            for (_, message) in taken {
+                match message {
+                    Message::Vote(vote) if unvoted(view, &vote.txid) => note(view, at, bundle.source, &vote, work),
+                    other => work.receive(view, at, bundle.source, other),
+                }
+            }
+            CommandOutcome::Delivered(bundle.source, count)
+        }
+        Err(reject) => CommandOutcome::Ignored(reject),
+    }
+}
+
+fn unvoted(view: &mut View<'_>, txid: &TxId) -> bool {
+    commit::prepared(view, txid).is_none_or(|record| record.own.is_none())
+}
+
+fn note(view: &mut View<'_>, at: BlockContext, source: GroupId, vote: &Vote, work: &BlockWork) {
+    let Ok(tx) = ParsedTx::decode(&at.cluster, &vote.tx) else { return };
+    let voters = with_rules(work, at, |ctx| ctx.rules.voter_groups(&tx.body)).unwrap_or_default();
+    let stamp = Stamp { height: at.height, time_ms: TimeMs(at.time_ms.0) };
+    let mut record = commit::prepared(view, &tx.txid).unwrap_or(Prepared {
+        version: 1,
+        txid: tx.txid,
+        tx: vote.tx.clone(),
+        openings: Vec::new(),
+        voters,
+        legs: commit::all_legs(&tx.body),
+        valid_until_ms: tx.body.valid_until_ms,
+        seen: stamp,
+        handed_over: false,
+        own: None,
+        received: Vec::new(),
+        outcome: None,
+        dropped: None,
+    });
+    record.received.push(Received { group: source, decision: vote.decision, legs: vote.legs.clone(), at: stamp });
+    view.store(schema::prepared(&record.txid), &record);
+}
