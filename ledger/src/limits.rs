@@ -54,6 +54,10 @@ pub const COMMITTEE_MAX: usize = 64;
 pub const PEERS_MAX: usize = 4096;
 /// Assets whose balance stands inside the account record; further ones have entries of their own.
 pub const INLINE_BALANCES_MAX: usize = 8;
+/// Assets of one account whose balances, restrictions or limits are shown beside its record.
+pub const ACCOUNT_LINES_MAX: usize = 4096;
+/// Entries of an account's data in one answer.
+pub const DATA_PAGE_ENTRIES_MAX: usize = 1024;
 /// Characters of an asset symbol.
 pub const SYMBOL_BYTES_MAX: usize = 16;
 /// Characters of an asset name.
@@ -69,10 +73,16 @@ pub const CLOCK_SKEW_MS_MAX: u64 = 500;
 
 const _: () = assert!(SIGNED_TX_BYTES_MAX < BATCH_BYTES_MAX, "any transaction fits into a batch");
 const _: () = assert!(SUBMISSION_BYTES_MAX < BATCH_BYTES_MAX, "also with its openings");
-const _: () = assert!(SIGNED_TX_BYTES_MAX < BUNDLE_BYTES_MAX, "a vote, which carries the transaction, fits into a bundle");
-const _: () = assert!(REGISTER_GRACE_MS < RECEIPT_KEPT_MS, "a register is dropped while its receipt is certain to be kept");
+const _: () =
+    assert!(SIGNED_TX_BYTES_MAX < BUNDLE_BYTES_MAX, "a vote, which carries the transaction, fits into a bundle");
+const _: () =
+    assert!(REGISTER_GRACE_MS < RECEIPT_KEPT_MS, "a register is dropped while its receipt is certain to be kept");
 const _: () = assert!(BATCH_BYTES_MAX < GRPC_BYTES_MAX, "any entry fits into a message");
 const _: () = assert!(BUNDLE_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a bundle and its proofs fit into a batch");
+const _: () = assert!(
+    DATA_PAGE_ENTRIES_MAX * (DATA_KEY_BYTES_MAX + DATA_VALUE_BYTES_MAX + 8) + ACCOUNT_LINES_MAX * 128 < GRPC_BYTES_MAX,
+    "an account with a page of its data fits into a message"
+);
 const _: () = assert!((BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES, "a bundle fits into the window");
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
 const _: () = assert!(1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64, "a path reaches every item of a block");

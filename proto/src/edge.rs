@@ -126,7 +126,15 @@ impl v1::Refusal {
             detail: String::new(),
             retry_after_ms: 0,
             leader_node: 0,
+            group: 0,
         }
+    }
+
+    /// Adds which group refused.
+    #[must_use]
+    pub fn by(mut self, group: GroupId) -> Self {
+        self.group = group.0;
+        self
     }
 
     /// Adds what happened in this case.

@@ -122,7 +122,19 @@ fn take(
             }
             match receipt.outcome {
                 Outcome::Committed { mail } => driven.crossed += u64::from(!mail.is_empty()),
-                Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => *driven.rejected.entry(reject.code().to_owned()).or_default() += 1,
+                Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => {
+                    *driven.rejected.entry(reject.code().to_owned()).or_default() += 1
+                }
+            }
+        }
+        SubmitEvent::Decided { txid, votes } => {
+            if let Some(at) = index.get(&txid) {
+                let sent = sent_at[*at as usize].load(Ordering::Relaxed);
+                driven.latencies.record(micros(now).saturating_sub(sent));
+            }
+            match client::submit::no_of(&votes) {
+                None => driven.crossed += 1,
+                Some((_, reject)) => *driven.rejected.entry(reject.code().to_owned()).or_default() += 1,
             }
         }
         SubmitEvent::Applied(_) => driven.committed += 1,

@@ -369,8 +369,15 @@ impl<'a> Run<'a> {
                 match receipt.outcome {
                     Outcome::Committed { mail } if mail.is_empty() => self.visible(txid, transfer),
                     Outcome::Committed { .. } => self.schedule.committed(transfer),
-                    Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => self.refused(txid, transfer, reject.code()),
+                    Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => {
+                        self.refused(txid, transfer, reject.code())
+                    }
                 }
+            }
+            // A transfer has one payer, so its group alone decides.
+            SubmitEvent::Decided { .. } => {
+                let cause = "one payer, and several groups voted".to_owned();
+                return Err(client::ClientError::Protocol(cause).into());
             }
             SubmitEvent::Applied(_) => self.visible(txid, transfer),
             SubmitEvent::Refused { reject: Some(Reject::TooLate), detail, .. } => {

@@ -216,7 +216,9 @@ impl FakeNode {
                     None => reply.found = false,
                 }
             }
-            Query::History(_) | Query::Block(_) | Query::Asset(_) => reply.found = false,
+            Query::History(_) | Query::Block(_) | Query::Asset(_) | Query::Explain(_) | Query::AccountView(_) => {
+                reply.found = false;
+            }
         }
         reply
     }

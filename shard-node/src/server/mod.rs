@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod gather;
 pub mod group;
 pub mod ingest;
 pub mod links;
