@@ -405,16 +405,20 @@ pub fn check(
 }
 
 #[cfg(test)]
+#[path = "ingest_tests.rs"]
+mod several_groups;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use ledger::ids::Height;
     use v1::submit_event::Event;
 
-    fn checked(text: &'static [u8]) -> Checked {
+    pub(super) fn checked(text: &'static [u8]) -> Checked {
         Checked { txid: TxId(ledger::hash::sha256(text)), bytes: Bytes::from_static(text), mark: Hash32::ZERO }
     }
 
-    fn receipt(txid: TxId, mail: Vec<(GroupId, u64)>) -> Receipt {
+    pub(super) fn receipt(txid: TxId, mail: Vec<(GroupId, u64)>) -> Receipt {
         Receipt {
             version: 1,
             txid,
@@ -426,7 +430,7 @@ mod tests {
         }
     }
 
-    async fn next(events: &mut tokio::sync::mpsc::Receiver<v1::SubmitEvents>) -> Vec<Event> {
+    pub(super) async fn next(events: &mut tokio::sync::mpsc::Receiver<v1::SubmitEvents>) -> Vec<Event> {
         let batch = events.recv().await.expect("the queue is open");
         batch.events.into_iter().filter_map(|event| event.event).collect()
     }
