@@ -118,6 +118,12 @@ fn a_refusal_counts_until_the_group_is_asked_again() {
     assert_eq!(kind(&ballot.conclusion()), "refusal");
     ballot.sent(GROUPS[0], NodeId(1), Instant::now()).unwrap();
     assert_eq!(kind(&ballot.conclusion()), "open", "it may vote on what it was handed now");
+    // Of a group that was silent once, only a word about the transaction itself counts.
+    ballot.voter(GROUPS[0]).unwrap().hand_over.open = true;
+    ballot.refused(GROUPS[0], v1::Refusal::of(Reject::Busy));
+    assert_eq!(kind(&ballot.conclusion()), "open");
+    ballot.refused(GROUPS[0], v1::Refusal::of(Reject::Expired));
+    assert_eq!(kind(&ballot.conclusion()), "refusal");
 }
 
 #[test]

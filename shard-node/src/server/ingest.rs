@@ -271,9 +271,15 @@ impl Waiters {
         self.books.lock().waiting.retain(|_, waiting| !silent(waiting));
     }
 
-    /// A transaction was refused without a receipt.
+    /// A transaction was refused without a receipt. Whoever was told a vote goes on waiting: what was
+    /// refused were other bytes, and the group has voted all the same.
     pub fn refuse(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
-        let waiting = self.books.lock().waiting.remove(txid);
+        let mut books = self.books.lock();
+        if let Some(Waiting { said: Some(Said::Vote(_)), .. }) = books.waiting.get(txid) {
+            return;
+        }
+        let waiting = books.waiting.remove(txid);
+        drop(books);
         for waiter in waiting.into_iter().flat_map(|waiting| waiting.waiters) {
             waiter.reply.push(refused(txid, reject, leader).by(self.group));
         }
