@@ -89,14 +89,12 @@ impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
         let code = error.code().to_owned();
         match &error {
-            ClientError::Rejected { reject, receipt } => {
-                let cause = format!(
-                    "{} (transaction {} in block {} of {})",
-                    reject.cause(),
-                    receipt.txid,
-                    receipt.height,
-                    receipt.group
-                );
+            ClientError::Rejected { group, reject, settled } => {
+                let place = match settled.receipt() {
+                    Some(receipt) => format!("block {} of {group}", receipt.height),
+                    None => group.to_string(),
+                };
+                let cause = format!("{} (transaction {} in {place})", reject.cause(), settled.txid());
                 Self::new(code, cause, reject.fix())
             }
             ClientError::BadTransaction(reject) => {

@@ -1,12 +1,13 @@
 //! What can go wrong for a caller of the SDK: a stable code, a cause, and what to do about it.
 
-use ledger::{Receipt, Reject};
+use ledger::{GroupId, Reject};
 use proto::{EdgeError, v1};
 
 use crate::keystore::KeystoreError;
 use crate::net::NetError;
 use crate::profile::ProfileError;
 use crate::proof::ProofError;
+use crate::sdk::Settled;
 
 /// An error of the SDK.
 #[derive(Debug, thiserror::Error)]
@@ -37,23 +38,28 @@ pub enum ClientError {
         /// Its address.
         addr: String,
     },
-    /// The cluster refused and wrote no receipt.
+    /// The cluster refused and wrote no receipt. After `timeout` the transaction may still execute.
     #[error("{code}: {detail}")]
     Refused {
         /// The reason, if this version knows it.
         reject: Option<Reject>,
+        /// The group that refused; `None` when it was the router, or nobody answered.
+        group: Option<GroupId>,
         /// Stable code.
         code: String,
         /// Cause, and what happened in this case.
         detail: String,
     },
-    /// The transaction was executed and rejected; the receipt says so for ever.
-    #[error("the transaction was rejected: {reject}")]
+    /// The transaction was rejected, and nothing changed. That is final: the same bytes are rejected
+    /// again, whatever happens.
+    #[error("{group} rejected the transaction: {reject}")]
     Rejected {
-        /// The reason.
+        /// The group that said no.
+        group: GroupId,
+        /// Why.
         reject: Reject,
-        /// The receipt.
-        receipt: Box<Receipt>,
+        /// The receipt or the votes that say so.
+        settled: Box<Settled>,
     },
     /// The bytes are no transaction of this cluster; nothing was sent.
     #[error("the transaction was not sent: {0}")]
@@ -112,7 +118,16 @@ impl ClientError {
             (false, true) => cause,
             (true, _) => refusal.detail.clone(),
         };
-        Self::Refused { reject, code: refusal.code.clone(), detail }
+        Self::Refused { reject, group: None, code: refusal.code.clone(), detail }
+    }
+
+    /// Adds which group refused, if one did.
+    #[must_use]
+    pub(crate) fn by(mut self, by: Option<GroupId>) -> Self {
+        if let Self::Refused { group, .. } = &mut self {
+            *group = by;
+        }
+        self
     }
 }
 

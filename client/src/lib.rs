@@ -5,6 +5,32 @@
 //! account lives in: the router does (crate `router`), and every answer can be proved against the
 //! genesis alone ([`proof::verify`]).
 //!
+//! # A transaction of two payers
+//! ```no_run
+//! use client::{Client, ClientError, Wait};
+//! use ledger::{Address, AssetId, LedgerId, Move, SecretKey};
+//!
+//! # async fn example(client: Client, alice: (SecretKey, Address), bob: (SecretKey, Address))
+//! # -> Result<(), client::ClientError> {
+//! // Euros against bonds: both payments happen, or neither does, wherever the two accounts live.
+//! let (euro, bond) = (AssetId([1; 16]), AssetId([2; 16]));
+//! let swap = vec![
+//!     (LedgerId::MAIN, Move::Pay { from: alice.1, to: bob.1, asset: euro, amount: 500 }),
+//!     (LedgerId::MAIN, Move::Pay { from: bob.1, to: alice.1, asset: bond, amount: 5 }),
+//! ];
+//! match client.execute(swap, b"trade 7", &[&alice.0, &bob.0], Wait::Receipt).await {
+//!     // YES from every group that votes: final, even if every router died now.
+//!     Ok(settled) => println!("{} is decided", settled.txid()),
+//!     // One NO, and nothing changed anywhere. To try again, sign anew.
+//!     Err(ClientError::Rejected { group, reject, .. }) => println!("{group} said no: {reject}"),
+//!     // Nobody knows yet. It ends by itself; what each group knows, and its fate, can be asked for.
+//!     Err(error) if error.code() == "timeout" => println!("not decided yet: {error}"),
+//!     Err(error) => return Err(error),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # A payment
 //! ```no_run
 //! use client::{Client, Consistency, Keystore, Profile, SubmitOptions, Wait};
@@ -57,5 +83,5 @@ pub use keystore::{KeyInfo, Keystore, KeystoreError};
 pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};
 pub use profile::{Profile, ProfileError, RouterEndpoint};
 pub use proof::{ProofError, ProofFile, VerifiedClaim};
-pub use sdk::{Answer, Client, Consistency, Wait};
-pub use submit::{PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream};
+pub use sdk::{Answer, Client, Consistency, Settled, Wait};
+pub use submit::{GroupVote, PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream};

@@ -10,11 +10,11 @@ use borsh::BorshDeserialize;
 use bytes::Bytes;
 use ledger::genesis::Genesis;
 use ledger::{
-    AccountRecord, Address, AssetDef, AssetId, ClusterId, GroupId, Height, LedgerId, Move, Outcome, Receipt, SecretKey,
-    SignedTx, Slot, TimeMs, TxBody, TxId,
+    AccountRecord, Address, AssetDef, AssetId, ClusterId, GroupId, Height, LedgerId, Move, Opening, Outcome, Receipt,
+    Reject, SecretKey, SignedTx, Slot, Submission, TimeMs, TxBody, TxId,
 };
 use proto::v1::query_request::Query;
-use proto::views::{BlockView, HistoryPage};
+use proto::views::{AccountView, BlockView, Explain, HistoryPage};
 use proto::{edge, v1};
 use rand::TryRngCore;
 use tonic::Status;
@@ -24,7 +24,7 @@ use crate::net;
 use crate::profile::Profile;
 use crate::proof::{self, Fact, ProofFile};
 use crate::routers::{Backoff, Routers, connection_lost, error_of};
-use crate::submit::{SubmitEvent, SubmitOptions, SubmitStream};
+use crate::submit::{GroupVote, SubmitEvent, SubmitOptions, SubmitStream, no_of};
 
 /// How long calls are retried unless another time is set.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,11 +63,65 @@ pub struct Answer<T> {
 /// When a submitted transaction counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
-    /// It is final in the payer's group.
+    /// Its fate is final: the receipt of the one group that decides, or the votes where several do.
     #[default]
     Receipt,
-    /// All credits have been applied.
+    /// It is applied in every group, all credits included.
     Applied,
+}
+
+/// How a transaction ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// One group decided: its receipt.
+    Receipt(Receipt),
+    /// Several groups voted. Each has a receipt once it has applied the outcome, which
+    /// [`Client::transaction`] finds.
+    Votes {
+        /// The transaction.
+        txid: TxId,
+        /// Every vote of a commit; of an abort those that the router held, a NO among them.
+        votes: Vec<GroupVote>,
+    },
+}
+
+impl Settled {
+    /// The transaction.
+    #[must_use]
+    pub fn txid(&self) -> TxId {
+        match self {
+            Self::Receipt(receipt) => receipt.txid,
+            Self::Votes { txid, .. } => *txid,
+        }
+    }
+
+    /// Why nothing was executed, and which group said so; `None` when it was committed.
+    #[must_use]
+    pub fn no(&self) -> Option<(GroupId, Reject)> {
+        match self {
+            Self::Receipt(receipt) => match &receipt.outcome {
+                Outcome::Committed { .. } => None,
+                Outcome::Rejected(reason) => Some((receipt.group, *reason)),
+                Outcome::Aborted { group, reason } => Some((*group, *reason)),
+            },
+            Self::Votes { votes, .. } => no_of(votes),
+        }
+    }
+
+    /// Whether it was executed.
+    #[must_use]
+    pub fn committed(&self) -> bool {
+        self.no().is_none()
+    }
+
+    /// The receipt, where one group decided.
+    #[must_use]
+    pub fn receipt(&self) -> Option<&Receipt> {
+        match self {
+            Self::Receipt(receipt) => Some(receipt),
+            Self::Votes { .. } => None,
+        }
+    }
 }
 
 /// A client of one cluster. Clones share the connections.
@@ -143,12 +197,12 @@ impl Client {
         SubmitStream::open(self.shared.routers.clone(), self.shared.cluster, options)
     }
 
-    /// Sends one transaction and waits for its receipt, which may say that it was rejected.
+    /// Sends one transaction and waits for its fate, which may be that it was rejected.
     ///
     /// # Errors
     /// [`ClientError`]; after `timeout` and [`ClientError::Unreachable`] the transaction may still
-    /// have executed, and sending the same bytes again tells.
-    pub async fn submit(&self, tx: impl Into<Bytes>) -> Result<Receipt, ClientError> {
+    /// execute, and sending the same bytes again tells.
+    pub async fn submit(&self, tx: impl Into<Bytes>) -> Result<Settled, ClientError> {
         self.submit_and_wait(tx, Wait::Receipt).await
     }
 
@@ -156,32 +210,50 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::submit`].
-    pub async fn submit_and_wait(&self, tx: impl Into<Bytes>, wait: Wait) -> Result<Receipt, ClientError> {
+    pub async fn submit_and_wait(&self, tx: impl Into<Bytes>, wait: Wait) -> Result<Settled, ClientError> {
         let options =
             SubmitOptions { in_flight_max: 1, notify_applied: wait == Wait::Applied, give_up_after: self.patience };
         let mut stream = self.submit_stream(options);
         stream.send(vec![tx.into()]).await?;
-        let mut done: Option<Receipt> = None;
+        let mut fate: Option<Settled> = None;
         while let Some(events) = stream.next_events().await {
             for event in events {
-                match event {
-                    SubmitEvent::Receipt(receipt) if wait == Wait::Applied && receipt.committed() => {
-                        done = Some(receipt)
+                let settled = match event {
+                    SubmitEvent::Receipt(receipt) => Settled::Receipt(receipt),
+                    SubmitEvent::Decided { txid, votes } => Settled::Votes { txid, votes },
+                    SubmitEvent::Applied(_) => return fate.ok_or(ClientError::Closed),
+                    SubmitEvent::Refused { reject, group, code, detail, .. } => {
+                        let number = reject.map_or(0, |reject| u32::from(reject.number()));
+                        let refusal = v1::Refusal { number, code, detail, ..v1::Refusal::default() };
+                        return Err(ClientError::refused(&refusal).by(group));
                     }
-                    SubmitEvent::Receipt(receipt) => return Ok(receipt),
-                    SubmitEvent::Applied(_) => return done.ok_or(ClientError::Closed),
-                    SubmitEvent::Refused { reject, code, detail, .. } => {
-                        return Err(ClientError::refused(&v1::Refusal {
-                            number: reject.map_or(0, |reject| u32::from(reject.number())),
-                            code,
-                            detail,
-                            ..v1::Refusal::default()
-                        }));
-                    }
+                };
+                if wait == Wait::Receipt || !settled.committed() {
+                    return Ok(settled);
                 }
+                fate = Some(settled);
             }
         }
         Err(ClientError::Closed)
+    }
+
+    /// Sends an encoded [`SignedTx`] with openings of its hidden slots, sorted by slot, and waits.
+    /// Each group gets only the openings of its own slots. Openings may also be left out here and
+    /// handed over by somebody else.
+    ///
+    /// # Errors
+    /// As [`Client::submit`].
+    pub async fn submit_tx(
+        &self,
+        tx: impl Into<Bytes>,
+        openings: Vec<Opening>,
+        wait: Wait,
+    ) -> Result<Settled, ClientError> {
+        let tx: Bytes = tx.into();
+        if openings.is_empty() {
+            return self.submit_and_wait(tx, wait).await;
+        }
+        self.submit_and_wait(Submission::encode(tx.into(), openings), wait).await
     }
 
     /// Makes a body for these moves with a fresh salt, valid for five minutes.
@@ -204,25 +276,23 @@ impl Client {
     /// Signs moves with single keys, sends them, and waits. A rejection is an error here.
     ///
     /// # Errors
-    /// [`ClientError`], [`ClientError::Rejected`] with the receipt among them.
+    /// [`ClientError`], among them [`ClientError::Rejected`] with the group that said no and why.
     pub async fn execute(
         &self,
         moves: Vec<(LedgerId, Move)>,
         memo: &[u8],
         keys: &[&SecretKey],
         wait: Wait,
-    ) -> Result<Receipt, ClientError> {
+    ) -> Result<Settled, ClientError> {
         let tx = SignedTx::sign(&self.body(moves, memo)?, keys);
-        let receipt = self.submit_and_wait(tx.encode(), wait).await?;
-        match receipt.outcome {
-            Outcome::Committed { .. } => Ok(receipt),
-            Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => {
-                Err(ClientError::Rejected { reject, receipt: Box::new(receipt) })
-            }
+        let settled = self.submit_and_wait(tx.encode(), wait).await?;
+        match settled.no() {
+            None => Ok(settled),
+            Some((group, reject)) => Err(ClientError::Rejected { group, reject, settled: Box::new(settled) }),
         }
     }
 
-    /// Pays from the account of a key.
+    /// Pays from the account of a key. A payment has one payer, so one group decides it.
     ///
     /// # Errors
     /// As [`Client::execute`].
@@ -236,7 +306,10 @@ impl Client {
     ) -> Result<Receipt, ClientError> {
         let from = ledger::Authorisation::Single(key.public()).address();
         let mv = Move::Pay { from, to, asset, amount };
-        self.execute(vec![(LedgerId::MAIN, mv)], b"", &[key], wait).await
+        match self.execute(vec![(LedgerId::MAIN, mv)], b"", &[key], wait).await? {
+            Settled::Receipt(receipt) => Ok(receipt),
+            Settled::Votes { .. } => Err(ClientError::Protocol("one payer, and several groups voted".to_owned())),
+        }
     }
 
     // ---- reading
@@ -256,6 +329,26 @@ impl Client {
         let record = found_value::<AccountRecord>("account", &reply)?;
         let expected = Fact::Account { address, record: record.clone() };
         self.answer(reply, record, prove.then_some(expected))
+    }
+
+    /// An account with what lies beside its record: restrictions with suspense, limits, claims, and a
+    /// page of its data, from after `data_after` on. `None` when there is no such account.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn account_view(
+        &self,
+        address: Address,
+        consistency: Consistency,
+        data_after: Option<&[u8]>,
+    ) -> Result<Answer<Option<AccountView>>, ClientError> {
+        let query = v1::AccountViewQuery {
+            address: Bytes::copy_from_slice(&address.0),
+            data_after: Bytes::copy_from_slice(data_after.unwrap_or_default()),
+        };
+        let reply = self.query(consistency, false, Query::AccountView(query)).await?;
+        let view = found_value("account", &reply)?;
+        self.answer(reply, view, None)
     }
 
     /// The records of many accounts, in the order asked for.
@@ -333,6 +426,18 @@ impl Client {
         self.answer(reply, receipt, expected)
     }
 
+    /// What every group knows of a transaction, by group: each one that knows it, and each one that
+    /// did not answer. Empty when nobody knows it. A group without a leader answers with what one of
+    /// its replicas has, and says so.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn explain(&self, txid: TxId) -> Result<Vec<Explain>, ClientError> {
+        let query = v1::ExplainQuery { txid: edge::bytes_of(&txid) };
+        let reply = self.query(Consistency::Linearizable, false, Query::Explain(query)).await?;
+        Ok(reply.values.iter().map(|value| edge::value("explain", value)).collect::<Result<_, _>>()?)
+    }
+
     /// A block; `None` when the group has not reached the height, or has pruned it.
     ///
     /// # Errors
@@ -392,7 +497,7 @@ impl Client {
             let Some(refusal) = &reply.refusal else {
                 return Ok(reply);
             };
-            let error = ClientError::refused(refusal);
+            let error = ClientError::refused(refusal).by(known_group(reply.group));
             let least = Duration::from_millis(u64::from(refusal.retry_after_ms));
             match backoff.delay(least) {
                 Some(delay) if error.retryable() => tokio::time::sleep(delay).await,
@@ -453,6 +558,11 @@ impl Client {
         }
         Ok(file)
     }
+}
+
+/// The group that a field names; routers leave it out where no group speaks.
+fn known_group(number: u64) -> Option<GroupId> {
+    Some(GroupId(number)).filter(|group| group.kind().is_some())
 }
 
 fn found_value<T: BorshDeserialize>(field: &'static str, reply: &v1::QueryReply) -> Result<Option<T>, ClientError> {

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::Stream;
 use hashbrown::HashMap;
-use ledger::{ClusterId, Receipt, Reject, SignedTx, TxId};
+use ledger::{ClusterId, GroupId, Height, Receipt, Reject, SignedTx, Submission, TxId};
 use proto::v1::submit_event::Event;
-use proto::{edge, v1};
+use proto::{EdgeError, edge, v1};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -38,7 +38,7 @@ pub struct SubmitOptions {
     /// Transactions in flight, and reported but not yet read; [`SubmitSender::send`] waits when
     /// there are this many.
     pub in_flight_max: usize,
-    /// Ask for [`SubmitEvent::Applied`] after each committed receipt.
+    /// Ask for [`SubmitEvent::Applied`] after each transaction that is committed.
     pub notify_applied: bool,
     /// How long a transaction is sent again after lost connections and refusals that pass.
     pub give_up_after: Duration,
@@ -50,20 +50,40 @@ impl Default for SubmitOptions {
     }
 }
 
+/// A group's vote on a transaction that several groups vote on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupVote {
+    /// Whose.
+    pub group: GroupId,
+    /// Why it is a NO; `None` for a YES.
+    pub no: Option<Reject>,
+    /// The block in which it was written, where the router knows it.
+    pub height: Option<Height>,
+}
+
 /// What became of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubmitEvent {
-    /// Its receipt: the fate of the transaction, committed or rejected.
+    /// Its receipt: the fate of a transaction that one group decides, committed or rejected.
     Receipt(Receipt),
-    /// All of its credits have been applied. Comes after the receipt, if asked for.
+    /// The fate of a transaction that several groups vote on: YES from all of them, or a NO.
+    Decided {
+        /// The transaction.
+        txid: TxId,
+        /// Every vote of a commit; of an abort those that the router held, a NO among them.
+        votes: Vec<GroupVote>,
+    },
+    /// It is applied wherever it has to be, all credits with it. Comes after the fate, if asked for.
     Applied(TxId),
-    /// It was refused without a receipt. It may have executed only if the reason is `timeout`.
-    /// After a receipt, it says that the credits were not confirmed in time.
+    /// It was refused without a trace. It may have executed, or still execute, only if the reason is
+    /// `timeout`. After its fate, it says that the credits were not confirmed in time.
     Refused {
         /// The transaction.
         txid: TxId,
         /// The reason, if this version knows it.
         reject: Option<Reject>,
+        /// The group that refused; `None` when it was the router, or this client gave up.
+        group: Option<GroupId>,
         /// Stable code.
         code: String,
         /// What happened in this case.
@@ -77,9 +97,15 @@ impl SubmitEvent {
     pub fn txid(&self) -> TxId {
         match self {
             Self::Receipt(receipt) => receipt.txid,
-            Self::Applied(txid) | Self::Refused { txid, .. } => *txid,
+            Self::Decided { txid, .. } | Self::Applied(txid) | Self::Refused { txid, .. } => *txid,
         }
     }
+}
+
+/// The NO among votes; without one, they commit.
+#[must_use]
+pub fn no_of(votes: &[GroupVote]) -> Option<(GroupId, Reject)> {
+    votes.iter().find_map(|vote| Some((vote.group, vote.no?)))
 }
 
 /// An encoded transaction with its id, which the sender needs to recognise the answer.
@@ -87,7 +113,7 @@ impl SubmitEvent {
 pub struct PreparedTx {
     /// Its id.
     pub txid: TxId,
-    /// `borsh(SignedTx)`.
+    /// `borsh(SignedTx)`, or `borsh(Submission)` where openings of hidden slots come along.
     pub bytes: Bytes,
 }
 
@@ -97,12 +123,21 @@ impl PreparedTx {
     /// # Errors
     /// [`Reject::Malformed`] or [`Reject::BodyTooLarge`].
     pub fn from_bytes(cluster: &ClusterId, bytes: Bytes) -> Result<Self, Reject> {
-        if bytes.len() > ledger::limits::SIGNED_TX_BYTES_MAX {
-            return Err(Reject::BodyTooLarge);
-        }
-        let signed: SignedTx = borsh::from_slice(&bytes).map_err(|_| Reject::Malformed)?;
-        Ok(Self { txid: signed.txid(cluster), bytes })
+        let txid = if bytes.first() == Some(&2) {
+            id_of(cluster, &Submission::split(&bytes)?.0)?
+        } else {
+            id_of(cluster, &bytes)?
+        };
+        Ok(Self { txid, bytes })
     }
+}
+
+fn id_of(cluster: &ClusterId, signed: &[u8]) -> Result<TxId, Reject> {
+    if signed.len() > ledger::limits::SIGNED_TX_BYTES_MAX {
+        return Err(Reject::BodyTooLarge);
+    }
+    let signed: SignedTx = borsh::from_slice(signed).map_err(|_| Reject::Malformed)?;
+    Ok(signed.txid(cluster))
 }
 
 /// Both halves of an open stream.
@@ -250,6 +285,7 @@ impl Drop for SubmitEvents {
 fn is_last(event: &SubmitEvent, notify_applied: bool) -> bool {
     match event {
         SubmitEvent::Receipt(receipt) => !(notify_applied && receipt.committed()),
+        SubmitEvent::Decided { votes, .. } => !(notify_applied && no_of(votes).is_none()),
         SubmitEvent::Applied(_) | SubmitEvent::Refused { .. } => true,
     }
 }
@@ -257,8 +293,8 @@ fn is_last(event: &SubmitEvent, notify_applied: bool) -> bool {
 struct Pending {
     bytes: Bytes,
     give_up: Instant,
-    /// The receipt has been reported; only `applied` is missing.
-    receipt_seen: bool,
+    /// The fate has been reported; only `applied` is missing.
+    fate_seen: bool,
     /// Waits in `retries`.
     waiting: bool,
 }
@@ -411,7 +447,7 @@ impl Pump {
                 continue;
             }
             fresh.push(bytes.clone());
-            self.pending.insert(txid, Pending { bytes, give_up, receipt_seen: false, waiting: false });
+            self.pending.insert(txid, Pending { bytes, give_up, fate_seen: false, waiting: false });
         }
         self.batches(fresh)
     }
@@ -435,35 +471,49 @@ impl Pump {
             Event::Receipt(bytes) => {
                 let receipt: Receipt = match edge::value("receipt", &bytes) {
                     Ok(receipt) => receipt,
-                    Err(error) => return self.end(txid, None, "protocol", error.to_string()),
+                    Err(error) => return self.nonsense(txid, error.to_string()),
                 };
-                let more = self.options.notify_applied && receipt.committed();
-                let pending = self.pending.get_mut(&txid)?;
                 if receipt.txid != txid {
-                    return self.end(txid, None, "protocol", "the receipt is of another transaction".to_owned());
+                    return self.nonsense(txid, "the receipt is of another transaction".to_owned());
                 }
-                let first = !std::mem::replace(&mut pending.receipt_seen, true);
-                if !more {
-                    self.pending.remove(&txid);
-                }
+                let first = self.fate(&txid, receipt.committed())?;
                 first.then_some(SubmitEvent::Receipt(receipt))
             }
+            Event::Decided(votes) => {
+                let votes = match group_votes(&votes) {
+                    Ok(votes) => votes,
+                    Err(error) => return self.nonsense(txid, error.to_string()),
+                };
+                let first = self.fate(&txid, no_of(&votes).is_none())?;
+                first.then_some(SubmitEvent::Decided { txid, votes })
+            }
             Event::Applied(_) => {
-                // Without a receipt before it, this is not an answer to what we asked.
-                self.pending.get(&txid).is_some_and(|pending| pending.receipt_seen).then_some(())?;
+                // Without a fate before it, this is not an answer to what we asked.
+                self.pending.get(&txid).is_some_and(|pending| pending.fate_seen).then_some(())?;
                 self.pending.remove(&txid);
                 Some(SubmitEvent::Applied(txid))
             }
-            Event::Refusal(refusal) => self.refusal(txid, refusal),
-            Event::Vote(_) | Event::Decided(_) => None,
+            Event::Refusal(refusal) => self.refusal(txid, event.group, refusal),
+            // Single groups decide nothing; routers keep to themselves what they say.
+            Event::Vote(_) | Event::Waits(_) => None,
         }
     }
 
+    /// Notes the fate of what is pending; returns whether it is news.
+    fn fate(&mut self, txid: &TxId, committed: bool) -> Option<bool> {
+        let pending = self.pending.get_mut(txid)?;
+        let first = !std::mem::replace(&mut pending.fate_seen, true);
+        if !(self.options.notify_applied && committed) {
+            self.pending.remove(txid);
+        }
+        Some(first)
+    }
+
     /// A refusal that passes is not a fate yet.
-    fn refusal(&mut self, txid: TxId, refusal: v1::Refusal) -> Option<SubmitEvent> {
+    fn refusal(&mut self, txid: TxId, group: u64, refusal: v1::Refusal) -> Option<SubmitEvent> {
         let reject = refusal.reject();
         let pending = self.pending.get_mut(&txid)?;
-        let passes = reject.is_some_and(Reject::retryable) || pending.receipt_seen;
+        let passes = reject.is_some_and(Reject::retryable) || pending.fate_seen;
         let at = Instant::now() + Duration::from_millis(u64::from(refusal.retry_after_ms)).max(RETRY_LEAST);
         if passes && at < pending.give_up {
             if !std::mem::replace(&mut pending.waiting, true) {
@@ -471,12 +521,18 @@ impl Pump {
             }
             return None;
         }
-        self.end(txid, reject, &refusal.code, refusal.detail)
+        let group = Some(GroupId(group)).filter(|group| group.kind().is_some());
+        self.end(SubmitEvent::Refused { txid, reject, group, code: refusal.code, detail: refusal.detail })
     }
 
-    fn end(&mut self, txid: TxId, reject: Option<Reject>, code: &str, detail: String) -> Option<SubmitEvent> {
-        self.pending.remove(&txid)?;
-        Some(SubmitEvent::Refused { txid, reject, code: code.to_owned(), detail })
+    /// An answer that no correct router gives ends the transaction here.
+    fn nonsense(&mut self, txid: TxId, detail: String) -> Option<SubmitEvent> {
+        self.end(SubmitEvent::Refused { txid, reject: None, group: None, code: "protocol".to_owned(), detail })
+    }
+
+    fn end(&mut self, event: SubmitEvent) -> Option<SubmitEvent> {
+        self.pending.remove(&event.txid())?;
+        Some(event)
     }
 
     /// What is to be sent again now.
@@ -502,10 +558,30 @@ impl Pump {
         let reject = Reject::TooLate;
         let news = over
             .into_iter()
-            .filter_map(|txid| self.end(txid, Some(reject), reject.code(), format!("no router answered: {cause}")))
+            .filter_map(|txid| {
+                let (code, detail) = (reject.code().to_owned(), format!("no router answered: {cause}"));
+                self.end(SubmitEvent::Refused { txid, reject: Some(reject), group: None, code, detail })
+            })
             .collect();
         self.tell(news);
     }
+}
+
+/// The votes of a decision: at least one, and no group twice.
+fn group_votes(votes: &v1::Votes) -> Result<Vec<GroupVote>, EdgeError> {
+    if votes.votes.is_empty() {
+        return Err(EdgeError::Missing { field: "votes" });
+    }
+    let mut known: Vec<GroupVote> = Vec::with_capacity(votes.votes.len());
+    for vote in &votes.votes {
+        let group = edge::group("group", vote.group)?;
+        if known.iter().any(|other| other.group == group) {
+            return Err(EdgeError::Number { field: "group of a second vote", found: vote.group });
+        }
+        let height = Some(Height(vote.height)).filter(|height| height.0 != 0);
+        known.push(GroupVote { group, no: vote.reject(), height });
+    }
+    Ok(known)
 }
 
 async fn sleep_until(at: Option<Instant>) {

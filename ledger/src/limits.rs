@@ -62,6 +62,10 @@ pub const PEERS_MAX: usize = 4096;
 pub const INLINE_BALANCES_MAX: usize = 8;
 /// Balances of one account in one answer.
 pub const BALANCES_SHOWN_MAX: usize = 32_768;
+/// Assets of one account whose balances, restrictions or limits are shown beside its record.
+pub const ACCOUNT_LINES_MAX: usize = 4096;
+/// Entries of an account's data in one answer.
+pub const DATA_PAGE_ENTRIES_MAX: usize = 1024;
 /// Characters of an asset symbol.
 pub const SYMBOL_BYTES_MAX: usize = 16;
 /// Characters of an asset name.
@@ -90,6 +94,10 @@ const _: () = assert!(BATCH_BYTES_MAX < GRPC_BYTES_MAX, "any entry fits into a m
 const _: () =
     assert!(BALANCES_SHOWN_MAX * (48 + 57) < GRPC_BYTES_MAX / 2, "balances and their proof fit into a message");
 const _: () = assert!(BUNDLE_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a bundle and its proofs fit into a batch");
+const _: () = assert!(
+    DATA_PAGE_ENTRIES_MAX * (DATA_KEY_BYTES_MAX + DATA_VALUE_BYTES_MAX + 8) + ACCOUNT_LINES_MAX * 128 < GRPC_BYTES_MAX,
+    "an account with a page of its data fits into a message"
+);
 const _: () = assert!((BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES, "a bundle fits into the window");
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
 const _: () = assert!(1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64, "a path reaches every item of a block");

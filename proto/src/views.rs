@@ -1,7 +1,8 @@
 //! What reads answer with, in its canonical encoding: the values of a `QueryReply`.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use ledger::{Address, AssetId, Certificate, Header, Height, Receipt, TimeMs, TxId};
+use ledger::claim::Claimed;
+use ledger::{AccountRecord, Address, AssetId, Certificate, GroupId, Header, Height, Receipt, Reject, TimeMs, TxId};
 
 /// A block as a reader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -14,6 +15,156 @@ pub struct BlockView {
     pub certificate: Option<Certificate>,
     /// Its receipts, in order.
     pub receipts: Vec<Receipt>,
+}
+
+/// An account with everything that lies beside its record. `record.balances` has every asset, also
+/// those beyond the record's own lines, with what is held; `record.flags` and `record.sequence` stand
+/// there, too.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AccountView {
+    /// Format version, 1.
+    pub version: u8,
+    /// Authorisation, flags, sequence, and all balances by asset.
+    pub record: AccountRecord,
+    /// Assets whose holdings the issuer has frozen or once froze, or of which something lies in
+    /// suspense, by asset.
+    pub restrictions: Vec<RestrictionLine>,
+    /// What one transaction may debit at most, where the owner has set a limit, by asset.
+    pub limits: Vec<(AssetId, u128)>,
+    /// What undecided transactions rely on, other than held amounts, in the order they came.
+    pub claims: Vec<Claimed>,
+    /// Entries of the account's data by key: a page, from after the key that was asked for.
+    pub data: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Further entries follow the last one here.
+    pub more_data: bool,
+}
+
+/// What the issuer of an asset imposed on an account, and what arrived while debits were frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct RestrictionLine {
+    /// The asset.
+    pub asset: AssetId,
+    /// Debits are refused.
+    pub frozen: bool,
+    /// Credited, but not spendable until it is released or returned.
+    pub suspense: u128,
+}
+
+/// What one group knows of a transaction. The answer to an explain query is one of these for each
+/// group that knows the transaction or did not answer, in order of group.
+///
+/// A transaction that one group decides has a receipt and nothing prepared. One that several groups
+/// vote on is prepared in each of them, and has a receipt where its outcome is applied. A group that
+/// merely gets a credit knows nothing of the transaction: the history of the payee has a line with
+/// its id.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Explain {
+    /// Format version, 1.
+    pub version: u8,
+    /// The group.
+    pub group: GroupId,
+    /// The block that the answer stands at; 0 when the group did not answer.
+    pub height: Height,
+    /// Time of that block; 0 when the group did not answer.
+    pub time_ms: TimeMs,
+    /// The group has no leader that answers: this is what one of its replicas has.
+    pub stale: bool,
+    /// What the group knows, where several groups vote.
+    pub prepared: Option<PreparedView>,
+    /// What became of the transaction in this group.
+    pub receipt: Option<Receipt>,
+    /// The credits that the receipt sent to other groups, in move order.
+    pub credits: Vec<SentMail>,
+    /// Why the group did not answer; everything else is then empty.
+    pub unanswered: Option<Unanswered>,
+}
+
+/// Why a group could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Unanswered {
+    /// Stable code.
+    pub code: String,
+    /// What happened.
+    pub detail: String,
+}
+
+/// One message to another group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SentMail {
+    /// Where it went.
+    pub dest: GroupId,
+    /// Its number in that stream.
+    pub seq: u64,
+    /// The destination has proved that it took the message. It may have before it was proved.
+    pub taken: bool,
+}
+
+/// A block of a group's own chain, and its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct BlockPoint {
+    /// The block.
+    pub height: Height,
+    /// Its time.
+    pub time_ms: TimeMs,
+}
+
+/// One group's part in a transaction that several groups vote on.
+///
+/// Legs have numbers: `2 × slot` is the first account that votes on the move of a slot, `2 × slot +
+/// 1` the second one (`ledger::Move::voters`). A hidden slot is one leg.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct PreparedView {
+    /// The encoded [`ledger::SignedTx`], whose moves tell what the legs are and what they hold. Empty
+    /// when the group has dropped its register and the block that brought it is gone.
+    pub tx: Vec<u8>,
+    /// Hidden slots of which this group has the opening. The openings themselves are not shown.
+    pub opened: Vec<u16>,
+    /// The groups that vote, this one included, sorted.
+    pub voters: Vec<GroupId>,
+    /// Every leg that has to say yes.
+    pub legs: Vec<u16>,
+    /// Last block time at which a YES may be written.
+    pub valid_until_ms: TimeMs,
+    /// When the group first saw the transaction.
+    pub seen: BlockPoint,
+    /// Whether a client handed it over here, rather than a vote of another group.
+    pub handed_over: bool,
+    /// This group's vote; `None` while it waits for openings.
+    pub own: Option<OwnVote>,
+    /// Other groups' votes, in the order they came.
+    pub received: Vec<ReceivedVote>,
+    /// When the outcome was applied here, and whether it was posted (`true`) or set free.
+    pub resolved: Option<(BlockPoint, bool)>,
+    /// When the register was dropped: the record is history from then on.
+    pub dropped: Option<BlockPoint>,
+}
+
+/// The vote of the group that answers. A YES holds what its legs debit until it is resolved.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct OwnVote {
+    /// Why it is a NO; `None` for a YES.
+    pub no: Option<Reject>,
+    /// The legs it speaks for.
+    pub legs: Vec<u16>,
+    /// Accounts that carry its register, as far as moves in the clear name them.
+    pub accounts: Vec<Address>,
+    /// Where it was mailed.
+    pub sent: Vec<SentMail>,
+    /// When it was written.
+    pub at: BlockPoint,
+}
+
+/// Another group's vote, as it was delivered here.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ReceivedVote {
+    /// Whose.
+    pub group: GroupId,
+    /// Why it is a NO; `None` for a YES.
+    pub no: Option<Reject>,
+    /// The legs it speaks for.
+    pub legs: Vec<u16>,
+    /// When it was delivered here.
+    pub at: BlockPoint,
 }
 
 /// A part of an account's history, newest first.

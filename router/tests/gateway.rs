@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+mod votes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,7 +73,7 @@ async fn submit_is_idempotent_and_shared_between_streams() {
     let (a, b) = tokio::join!(client.submit(tx.clone()), client.submit_and_wait(tx.clone(), Wait::Applied));
     assert_eq!(a.unwrap(), b.unwrap());
     let again = client.submit(tx).await.unwrap();
-    assert_eq!(cluster.world.executed.lock()[&again.txid], 1);
+    assert_eq!(cluster.world.executed.lock()[&again.txid()], 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -294,7 +295,7 @@ async fn a_wrong_shard_is_planned_again_by_the_new_layout() {
         *view = Arc::new(new);
     });
     cluster.world.set(Mood::Work);
-    let receipt = soon(submitting).await.unwrap().unwrap();
+    let receipt = soon(submitting).await.unwrap().unwrap().receipt().unwrap().clone();
     let first = cluster.world.batches.lock()[0].1;
     assert_ne!(receipt.group, first);
 }
@@ -322,7 +323,7 @@ async fn reads_go_where_the_answer_is() {
     client.account(addresses[0], Consistency::Stale, false).await.unwrap();
     assert_eq!(cluster.world.reads.lock().len(), 1, "any replica answers a stale read");
 
-    let receipt = client.submit(cluster.payment(1).encode()).await.unwrap();
+    let receipt = client.submit(cluster.payment(1).encode()).await.unwrap().receipt().unwrap().clone();
     let found = client.transaction(receipt.txid, None, false).await.unwrap();
     assert_eq!(found.value, Some(receipt.clone()));
     let there = client.transaction(receipt.txid, Some(receipt.group), false).await.unwrap();

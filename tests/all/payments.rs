@@ -172,10 +172,11 @@ async fn one_transaction_has_one_receipt_however_often_it_is_sent() {
     assert_eq!(bank.client.submit(tx.clone()).await.unwrap(), receipts[0]);
     let too_much = payment(2, 5_000);
     let rejected = bank.client.submit(too_much.clone()).await.unwrap();
-    assert_eq!(rejected.outcome, Outcome::Rejected(Reject::InsufficientFunds));
+    assert_eq!(rejected.no(), Some((GroupId::shard(0), Reject::InsufficientFunds)));
     bank.fund([alice], 10_000).await;
     assert_eq!(bank.client.submit(too_much).await.unwrap(), rejected);
-    assert_eq!(bank.client.transaction(rejected.txid, None, false).await.unwrap().value, Some(rejected));
+    let found = bank.client.transaction(rejected.txid(), None, false).await.unwrap().value;
+    assert_eq!(found.as_ref(), rejected.receipt());
     town.check(FUNDS * 8 + 10_000, 0, &[]).await;
 }
 

@@ -53,7 +53,7 @@ async fn a_cluster_that_stopped_as_a_whole_goes_on_where_it_was() {
         // Old outcomes are found, also by sending the same bytes, also when asked whether the credits
         // have been applied.
         let client = cluster.client();
-        assert_eq!(client.transaction(receipt.txid, None, true).await.unwrap().value.as_ref(), Some(&receipt));
+        assert_eq!(client.transaction(receipt.txid(), None, true).await.unwrap().value.as_ref(), receipt.receipt());
         assert_eq!(client.submit(tx.clone()).await.unwrap(), receipt);
         assert_eq!(client.submit_and_wait(tx.clone(), Wait::Applied).await.unwrap(), receipt);
         client.pay(&bob.key, alice.address, bank.asset, 1, Wait::Applied).await.unwrap();

@@ -60,7 +60,7 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
             let client = context.client().await?;
             let asset = spec.id();
             let issue = Move::Issue(spec.clone());
-            let receipt = client.execute(vec![(LedgerId::BEACON, issue)], b"", &[&issuer.key], Wait::Receipt).await?;
+            let issued = client.execute(vec![(LedgerId::BEACON, issue)], b"", &[&issuer.key], Wait::Receipt).await?;
             // Payments may go to any shard from now on.
             for shard in &client.genesis().layout.shards {
                 wait_known(&client, asset, shard.group).await?;
@@ -76,7 +76,7 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
                 decimals,
                 issuer: spec.issuer.to_string(),
                 frozen: false,
-                receipt: Some(ReceiptLine::of(&receipt)),
+                receipt: issued.receipt().map(ReceiptLine::of),
                 supply: supply.map(|supply| supply.to_string()),
             };
             output.result(&line, || line.text())

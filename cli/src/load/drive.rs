@@ -127,6 +127,16 @@ fn take(
                 }
             }
         }
+        SubmitEvent::Decided { txid, votes } => {
+            if let Some(at) = index.get(&txid) {
+                let sent = sent_at[*at as usize].load(Ordering::Relaxed);
+                driven.latencies.record(micros(now).saturating_sub(sent));
+            }
+            match client::submit::no_of(&votes) {
+                None => driven.crossed += 1,
+                Some((_, reject)) => *driven.rejected.entry(reject.code().to_owned()).or_default() += 1,
+            }
+        }
         SubmitEvent::Applied(_) => driven.committed += 1,
         SubmitEvent::Refused { txid, reject: Some(ledger::Reject::TooLate), detail, .. } => {
             return Err(unknown_fate(txid, &detail));

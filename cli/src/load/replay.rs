@@ -374,6 +374,11 @@ impl<'a> Run<'a> {
                     }
                 }
             }
+            // A transfer has one payer, so its group alone decides.
+            SubmitEvent::Decided { .. } => {
+                let cause = "one payer, and several groups voted".to_owned();
+                return Err(client::ClientError::Protocol(cause).into());
+            }
             SubmitEvent::Applied(_) => self.visible(txid, transfer),
             SubmitEvent::Refused { reject: Some(Reject::TooLate), detail, .. } => {
                 flight.asked_again += 1;

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use ledger::genesis::NodeInfo;
-use ledger::{GroupId, NodeId, Reject};
+use ledger::{GroupId, Height, NodeId, Reject, TimeMs};
 use proto::v1::query_request::Query;
+use proto::views::{Explain, Unanswered};
 use proto::{EdgeError, edge, v1};
 use tonic::Status;
 
@@ -28,6 +29,8 @@ enum Target {
     /// Every group that may have it.
     Any(v1::QueryRequest),
     Accounts(v1::QueryRequest, v1::AccountsQuery),
+    /// Every group, and all of their answers.
+    Explain(v1::QueryRequest),
 }
 
 /// Answers a read, or says why not.
@@ -37,6 +40,7 @@ pub(super) async fn answer(desk: &Desk, request: v1::QueryRequest) -> v1::QueryR
         Ok(Target::One(group, request)) => ask_group(desk, group, request).await,
         Ok(Target::Any(request)) => ask_any(desk, &view, request).await,
         Ok(Target::Accounts(request, accounts)) => ask_accounts(desk, &view, &request, accounts).await,
+        Ok(Target::Explain(request)) => explain(desk, &view, request).await,
         Err(error) => refused(Reject::Malformed, error.to_string()),
     }
 }
@@ -63,6 +67,11 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
             }
             edge::group("group", transaction.group)?
         }
+        Query::AccountView(account) => view.layout.locate(&edge::address("address", &account.address)?),
+        Query::Explain(explain) => {
+            edge::txid("txid", &explain.txid)?;
+            return Ok(Target::Explain(request));
+        }
         Query::Block(block) => edge::group("group", block.group)?,
         Query::Asset(asset) => {
             edge::asset("asset", &asset.asset)?;
@@ -81,8 +90,12 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
 
 /// Asks the leader for a linearizable answer and any replica for others, until one answers.
 async fn ask_group(desk: &Desk, group: GroupId, request: v1::QueryRequest) -> v1::QueryReply {
+    ask_within(desk, group, request, desk.limits.read_within).await
+}
+
+async fn ask_within(desk: &Desk, group: GroupId, request: v1::QueryRequest, within: Duration) -> v1::QueryReply {
     let linearizable = request.consistency == i32::from(v1::Consistency::Linearizable);
-    let until = Instant::now() + desk.limits.read_within;
+    let until = Instant::now() + within;
     let (mut backoff, mut hint, mut turn) = (BACKOFF_FIRST, None, 0usize);
     let mut last: v1::QueryReply;
     loop {
@@ -152,9 +165,9 @@ fn passing(status: &Status) -> bool {
 
 /// Asks every group; the first that has it answers. "Not found" needs all of them.
 async fn ask_any(desk: &Desk, view: &ClusterView, request: v1::QueryRequest) -> v1::QueryReply {
-    let groups: Vec<GroupId> = view.layout.shards.iter().map(|shard| shard.group).chain([GroupId::BEACON]).collect();
-    let mut answers =
-        stream::iter(groups).map(|group| ask_group(desk, group, request.clone())).buffer_unordered(PARALLEL_MAX);
+    let mut answers = stream::iter(every_group(view))
+        .map(|group| ask_group(desk, group, request.clone()))
+        .buffer_unordered(PARALLEL_MAX);
     let mut result = v1::QueryReply::default();
     while let Some(reply) = answers.next().await {
         if reply.found {
@@ -168,6 +181,73 @@ async fn ask_any(desk: &Desk, view: &ClusterView, request: v1::QueryRequest) -> 
         result.group = GroupId::BEACON.0;
     }
     result
+}
+
+fn every_group(view: &ClusterView) -> Vec<GroupId> {
+    view.layout.shards.iter().map(|shard| shard.group).chain([GroupId::BEACON]).collect()
+}
+
+/// Asks every group what it knows of a transaction. One that cannot be asked is named, so that
+/// nobody takes its silence for ignorance.
+async fn explain(desk: &Desk, view: &ClusterView, request: v1::QueryRequest) -> v1::QueryReply {
+    let asked = every_group(view).into_iter().map(|group| explain_of(desk, group, request.clone()));
+    let mut answers = stream::iter(asked).buffer_unordered(PARALLEL_MAX);
+    let mut known: Vec<Explain> = Vec::new();
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(explain) => known.extend(explain),
+            Err(refused) => return refused,
+        }
+    }
+    known.sort_by_key(|explain| explain.group);
+    let values: Vec<Bytes> = known.iter().map(encoded).collect();
+    v1::QueryReply { group: GroupId::BEACON.0, found: !values.is_empty(), values, ..v1::QueryReply::default() }
+}
+
+/// What one group knows, if anything. A group without a leader cannot say what it will have decided,
+/// but its replicas still have what was decided before: that is asked for in half of the time.
+async fn explain_of(desk: &Desk, group: GroupId, request: v1::QueryRequest) -> Result<Option<Explain>, v1::QueryReply> {
+    let half = desk.limits.read_within / 2;
+    let first = ask_within(desk, group, request.clone(), half).await;
+    let linearizable = request.consistency == i32::from(v1::Consistency::Linearizable);
+    let mut stale = false;
+    let reply = match &first.refusal {
+        Some(refusal) if linearizable && refusal.reject() != Some(Reject::Malformed) => {
+            stale = true;
+            let request = v1::QueryRequest { consistency: v1::Consistency::Stale.into(), ..request };
+            ask_within(desk, group, request, half).await
+        }
+        _ => first,
+    };
+    match reply.refusal {
+        Some(refusal) if refusal.reject() == Some(Reject::Malformed) => Err(v1::QueryReply::refused(refusal)),
+        Some(refusal) => Ok(Some(unanswered(group, refusal))),
+        None => match reply.values.first().map(|value| edge::value::<Explain>("explain", value)) {
+            None => Ok(None),
+            Some(Ok(explain)) => Ok(Some(Explain { stale, ..explain })),
+            Some(Err(error)) => {
+                Ok(Some(unanswered(group, v1::Refusal::of(Reject::Malformed).detail(error.to_string()))))
+            }
+        },
+    }
+}
+
+fn unanswered(group: GroupId, refusal: v1::Refusal) -> Explain {
+    Explain {
+        version: 1,
+        group,
+        height: Height(0),
+        time_ms: TimeMs(0),
+        stale: false,
+        prepared: None,
+        receipt: None,
+        credits: Vec::new(),
+        unanswered: Some(Unanswered { code: refusal.code, detail: refusal.detail }),
+    }
+}
+
+fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
+    borsh::to_vec(value).expect("writing to memory does not fail").into()
 }
 
 /// Splits a question over the shards and puts the answers back in the order asked for.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cross_shard::commit::Decision;
@@ -13,7 +14,7 @@ use ledger::limits::{INGEST_QUEUE_TXS, RIVALS_MAX};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
 use ledger::rules;
-use ledger::tx::ParsedTx;
+use ledger::tx::{ParsedTx, SignedTx, Submission};
 use parking_lot::Mutex;
 use proto::v1;
 use rayon::prelude::*;
@@ -25,6 +26,9 @@ use crate::server::replies::ReplyQueue;
 const BUSY_RETRY_MS: u32 = 50;
 /// Batches below this are checked on one thread.
 const PARALLEL_FROM: usize = 8;
+/// How long somebody who was told this group's vote, and has not asked again, is remembered. Routers
+/// ask again every few seconds for as long as they wait, so whoever is silent this long is gone.
+const SILENT_KEPT: Duration = Duration::from_secs(60);
 /// Transactions checked in one round.
 const ROUND_TXS: usize = 4096;
 
@@ -39,12 +43,24 @@ struct Sent {
     waiters: Vec<Waiter>,
 }
 
+/// What a group says of a transaction before its outcome is known.
+#[derive(Clone, Copy)]
+enum Said {
+    /// It votes once another group has.
+    Waits,
+    Vote(v1::Vote),
+}
+
 /// Everybody who waits for one transaction. The txid does not cover the witnesses, so only the very
 /// same bytes may rely on a check, and a refusal of some bytes is no news to those who sent others:
 /// else anybody who has seen a body could spoil it. A receipt is for all.
 struct Waiting {
     first: Sent,
     rivals: Vec<Sent>,
+    /// What everybody here has been told so far, of a transaction that other groups vote on, too.
+    said: Option<Said>,
+    /// When somebody last asked.
+    asked: Instant,
 }
 
 /// How a transaction waits for its fate.
@@ -135,8 +151,8 @@ impl Arrivals {
 }
 
 /// Who waits for which transaction of one group.
-#[derive(Default)]
 pub struct Waiters {
+    group: GroupId,
     books: Mutex<Books>,
 }
 
@@ -169,20 +185,38 @@ pub fn decision_reason(decision: Decision) -> Option<Reject> {
     }
 }
 
+/// The id of a transaction that was taken as bytes, with or without openings.
+#[must_use]
+pub fn id_of(cluster: &ClusterId, bytes: &[u8]) -> Option<TxId> {
+    let (signed, _) = Submission::split(bytes).ok()?;
+    borsh::from_slice::<SignedTx>(&signed).ok().map(|tx| tx.txid(cluster))
+}
+
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
     Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
 }
 
 impl Waiters {
+    /// Nobody waits yet.
+    #[must_use]
+    pub fn of(group: GroupId) -> Self {
+        Self { group, books: Mutex::default() }
+    }
+
     /// Remembers who waits. A sender that repeats itself is told once.
     pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool) -> Waits {
         let mut books = self.books.lock();
         let waiter = Waiter { reply: Arc::clone(reply), wants_applied };
         let sent = |waiter| Sent { checked: tx.bytes.clone(), waiters: vec![waiter] };
         let Some(waiting) = books.waiting.get_mut(&tx.txid) else {
-            books.waiting.insert(tx.txid, Waiting { first: sent(waiter), rivals: Vec::new() });
+            let waiting = Waiting { first: sent(waiter), rivals: Vec::new(), said: None, asked: Instant::now() };
+            books.waiting.insert(tx.txid, waiting);
             return Waits::First;
         };
+        waiting.asked = Instant::now();
+        if let Some(said) = waiting.said {
+            waiter.reply.push(self.event(&tx.txid, said));
+        }
         if let Some(same) = waiting.sent_mut(&tx.bytes) {
             same.join(waiter);
             return Waits::Rides;
@@ -192,6 +226,27 @@ impl Waiters {
         }
         waiting.rivals.push(sent(waiter));
         Waits::First
+    }
+
+    fn event(&self, txid: &TxId, said: Said) -> v1::SubmitEvent {
+        match said {
+            Said::Waits => v1::SubmitEvent::waits(id_bytes(txid)).by(self.group),
+            Said::Vote(vote) => v1::SubmitEvent::vote(id_bytes(txid), vote),
+        }
+    }
+
+    fn say(&self, txid: &TxId, said: Said) {
+        let mut books = self.books.lock();
+        let Some(waiting) = books.waiting.get_mut(txid) else { return };
+        // A vote is written once, and nothing less is worth telling after it.
+        if let Some(Said::Vote(_)) = waiting.said {
+            return;
+        }
+        waiting.said = Some(said);
+        let event = self.event(txid, said);
+        for waiter in waiting.all() {
+            waiter.reply.push(event.clone());
+        }
     }
 
     /// Whether somebody waits for these very bytes, so that they have been checked.
@@ -208,26 +263,40 @@ impl Waiters {
         for waiter in waiting.waiters() {
             waiter.reply.push(event.clone());
             if waiter.wants_applied {
-                books.await_applied(receipt, waiter.reply);
+                books.await_applied(self.group, receipt, waiter.reply);
             }
         }
     }
 
     /// This group voted on a transaction that other groups vote on, too. Whoever waits goes on
     /// waiting for the receipt that follows its outcome.
-    pub fn vote(&self, txid: &TxId, group: GroupId, decision: Decision, height: Option<Height>) {
-        let books = self.books.lock();
-        let Some(waiting) = books.waiting.get(txid) else { return };
-        let event = v1::SubmitEvent::vote(id_bytes(txid), v1::Vote::of(group, decision_reason(decision), height));
-        for waiter in waiting.all() {
-            waiter.reply.push(event.clone());
-        }
+    pub fn vote(&self, txid: &TxId, decision: Decision, height: Option<Height>) {
+        self.say(txid, Said::Vote(v1::Vote::of(self.group, decision_reason(decision), height)));
     }
 
-    /// These bytes were refused without a receipt. Who sent other witnesses goes on waiting.
+    /// This group votes on a transaction once the vote of another group has come. Whoever waits goes
+    /// on waiting.
+    pub fn waits(&self, txid: &TxId) {
+        self.say(txid, Said::Waits);
+    }
+
+    /// Forgets those who were told a vote long ago and have not asked since: an outcome may be as far
+    /// away as the transaction's deadline, or never come.
+    pub fn forget_silent(&self, now: Instant) {
+        let silent = |waiting: &Waiting| waiting.said.is_some() && now > waiting.asked + SILENT_KEPT;
+        self.books.lock().waiting.retain(|_, waiting| !silent(waiting));
+    }
+
+    /// These bytes were refused without a receipt. Who sent other witnesses goes on waiting, and so does
+    /// whoever was told a vote: the group has voted all the same.
     pub fn refuse(&self, txid: &TxId, bytes: &Bytes, reject: Reject, leader: Option<NodeId>) {
-        let Some(refused_sent) = self.books.lock().take_sent(txid, bytes) else { return };
-        let event = refused(txid, Some(bytes), reject, leader);
+        let mut books = self.books.lock();
+        if let Some(Waiting { said: Some(Said::Vote(_)), .. }) = books.waiting.get(txid) {
+            return;
+        }
+        let Some(refused_sent) = books.take_sent(txid, bytes) else { return };
+        drop(books);
+        let event = refused(txid, Some(bytes), reject, leader).by(self.group);
         for waiter in refused_sent.waiters {
             waiter.reply.push(event.clone());
         }
@@ -237,7 +306,7 @@ impl Waiters {
     pub fn refuse_all(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
         let waiting = self.books.lock().waiting.remove(txid);
         for waiter in waiting.into_iter().flat_map(Waiting::waiters) {
-            waiter.reply.push(refused(txid, None, reject, leader));
+            waiter.reply.push(refused(txid, None, reject, leader).by(self.group));
         }
     }
 
@@ -250,7 +319,7 @@ impl Waiters {
         let later = stream.split_off(&next_seq);
         let done = std::mem::replace(stream, later);
         for id in done.into_values().flatten() {
-            books.one_applied(id);
+            books.one_applied(self.group, id);
         }
     }
 
@@ -264,11 +333,11 @@ impl Waiters {
         drop(books);
         for (txid, waiting) in old.waiting {
             for waiter in waiting.waiters() {
-                waiter.reply.push(refused(&txid, None, Reject::NotLeader, leader));
+                waiter.reply.push(refused(&txid, None, Reject::NotLeader, leader).by(self.group));
             }
         }
         for unapplied in old.unapplied.into_values() {
-            unapplied.reply.push(refused(&unapplied.txid, None, Reject::NotLeader, leader));
+            unapplied.reply.push(refused(&unapplied.txid, None, Reject::NotLeader, leader).by(self.group));
         }
     }
 
@@ -323,12 +392,12 @@ impl Books {
         Some(std::mem::replace(&mut waiting.first, next))
     }
 
-    fn await_applied(&mut self, receipt: &Receipt, reply: Arc<ReplyQueue>) {
+    fn await_applied(&mut self, group: GroupId, receipt: &Receipt, reply: Arc<ReplyQueue>) {
         let Outcome::Committed { mail } = &receipt.outcome else { return };
         let open: Vec<(GroupId, u64)> =
             mail.iter().filter(|(dest, seq)| self.taken.get(dest).is_none_or(|taken| seq >= taken)).copied().collect();
         if open.is_empty() {
-            reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)));
+            reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)).by(group));
             return;
         }
         let id = self.next_id;
@@ -339,13 +408,13 @@ impl Books {
         }
     }
 
-    fn one_applied(&mut self, id: u64) {
+    fn one_applied(&mut self, group: GroupId, id: u64) {
         let Some(unapplied) = self.unapplied.get_mut(&id) else { return };
         unapplied.remaining -= 1;
         if unapplied.remaining == 0
             && let Some(done) = self.unapplied.remove(&id)
         {
-            done.reply.push(v1::SubmitEvent::applied(id_bytes(&done.txid)));
+            done.reply.push(v1::SubmitEvent::applied(id_bytes(&done.txid)).by(group));
         }
     }
 }
@@ -416,16 +485,20 @@ pub fn check(
 }
 
 #[cfg(test)]
+#[path = "ingest_tests.rs"]
+mod several_groups;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use ledger::ids::Height;
     use v1::submit_event::Event;
 
-    fn checked(text: &'static [u8]) -> Checked {
+    pub(super) fn checked(text: &'static [u8]) -> Checked {
         Checked { txid: TxId(ledger::hash::sha256(text)), bytes: Bytes::from_static(text), mark: Hash32::ZERO }
     }
 
-    fn receipt(txid: TxId, mail: Vec<(GroupId, u64)>) -> Receipt {
+    pub(super) fn receipt(txid: TxId, mail: Vec<(GroupId, u64)>) -> Receipt {
         Receipt {
             version: 1,
             txid,
@@ -437,7 +510,7 @@ mod tests {
         }
     }
 
-    async fn next(events: &mut tokio::sync::mpsc::Receiver<v1::SubmitEvents>) -> Vec<Event> {
+    pub(super) async fn next(events: &mut tokio::sync::mpsc::Receiver<v1::SubmitEvents>) -> Vec<Event> {
         let batch = events.recv().await.expect("the queue is open");
         batch.events.into_iter().filter_map(|event| event.event).collect()
     }
@@ -446,7 +519,7 @@ mod tests {
     async fn applied_comes_after_the_receipt_and_only_when_every_credit_is_taken() {
         let (sink, mut events) = tokio::sync::mpsc::channel(8);
         let reply = ReplyQueue::new(sink);
-        let waiters = Waiters::default();
+        let waiters = Waiters::of(GroupId::shard(0));
         let tx = checked(b"tx");
         let txid = tx.txid;
         assert_eq!(waiters.wait(&tx, &reply, true), Waits::First);
@@ -482,7 +555,7 @@ mod tests {
         let (bad_sink, mut bad_events) = tokio::sync::mpsc::channel(8);
         let (good_sink, mut good_events) = tokio::sync::mpsc::channel(8);
         let (bad_reply, good_reply) = (ReplyQueue::new(bad_sink), ReplyQueue::new(good_sink));
-        let waiters = Waiters::default();
+        let waiters = Waiters::of(GroupId::shard(0));
         let (bad, good) = (witnessed("bad"), witnessed("good"));
         for first_is_bad in [true, false] {
             let mut order = [(&bad, &bad_reply), (&good, &good_reply)];
@@ -515,7 +588,7 @@ mod tests {
     async fn rivals_over_one_body_are_bounded() {
         let (sink, mut events) = tokio::sync::mpsc::channel(8);
         let reply = ReplyQueue::new(sink);
-        let waiters = Waiters::default();
+        let waiters = Waiters::of(GroupId::shard(0));
         let rival = |number: usize| witnessed(&format!("witnesses {number}"));
         for number in 0..=RIVALS_MAX {
             assert_eq!(waiters.wait(&rival(number), &reply, false), Waits::First);
@@ -533,7 +606,7 @@ mod tests {
     async fn a_lost_leadership_sends_everybody_to_the_next_leader() {
         let (sink, mut events) = tokio::sync::mpsc::channel(8);
         let reply = ReplyQueue::new(sink);
-        let waiters = Waiters::default();
+        let waiters = Waiters::of(GroupId::shard(0));
         let waiting = checked(b"waiting");
         waiters.wait(&waiting, &reply, false);
         waiters.leadership_lost(Some(NodeId(2)));

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ledger::ids::{GroupId, NodeId};
 use ledger::reject::Reject;
-use ledger::{SignedTx, TxId};
 use parking_lot::RwLock;
 use proto::v1;
 use router::gateway::LocalNode;
@@ -47,27 +46,27 @@ impl Hosted {
             } else {
                 Reject::UnknownGroup
             };
-            return self.refuse_all(&batch.txs, reject, None, reply);
+            return self.refuse_all(&batch, reject, None, reply);
         };
         let role = handle.role();
         if handle.stopped().is_some() {
-            return self.refuse_all(&batch.txs, Reject::GroupStopped, role.leader, reply);
+            return self.refuse_all(&batch, Reject::GroupStopped, role.leader, reply);
         }
         if !role.leads {
-            return self.refuse_all(&batch.txs, Reject::NotLeader, role.leader, reply);
+            return self.refuse_all(&batch, Reject::NotLeader, role.leader, reply);
         }
-        let arrived = Arrived { txs: batch.txs, reply: Arc::clone(reply), wants_applied: batch.notify_applied };
-        if let Err(refused) = handle.arrivals.push(arrived) {
-            self.refuse_all(&refused.txs, Reject::Busy, role.leader, reply);
+        let v1::IngestBatch { group, txs, notify_applied } = batch;
+        let arrived = Arrived { txs, reply: Arc::clone(reply), wants_applied: notify_applied };
+        if let Err(Arrived { txs, .. }) = handle.arrivals.push(arrived) {
+            let batch = v1::IngestBatch { group, txs, notify_applied };
+            self.refuse_all(&batch, Reject::Busy, role.leader, reply);
         }
     }
 
-    fn refuse_all(&self, txs: &[bytes::Bytes], reject: Reject, leader: Option<NodeId>, reply: &Arc<ReplyQueue>) {
+    fn refuse_all(&self, batch: &v1::IngestBatch, reject: Reject, leader: Option<NodeId>, reply: &Arc<ReplyQueue>) {
         let cluster = self.context.genesis.cluster_id();
-        let id = |bytes: &bytes::Bytes| -> Option<TxId> {
-            borsh::from_slice::<SignedTx>(bytes).ok().map(|tx| tx.txid(&cluster))
-        };
-        reply.extend(txs.iter().filter_map(id).map(|txid| refused(&txid, None, reject, leader)).collect());
+        let ids = batch.txs.iter().filter_map(|bytes| ingest::id_of(&cluster, bytes));
+        reply.extend(ids.map(|txid| refused(&txid, None, reject, leader).by(GroupId(batch.group))).collect());
     }
 
     /// Reads at this node's replica.
@@ -106,10 +105,13 @@ pub async fn check_arrivals(context: HostContext, handle: Arc<GroupHandle>) {
                     // What it relied on got its fate in between; only a check of its own counts.
                     Waits::First => handle.waiters.refuse(&tx.txid, &tx.bytes, Reject::Busy, role.leader),
                     Waits::Rides => {}
-                    Waits::Crowded => arrived.reply.push(refused(&tx.txid, Some(&tx.bytes), Reject::Busy, role.leader)),
+                    Waits::Crowded => {
+                        let event = refused(&tx.txid, Some(&tx.bytes), Reject::Busy, role.leader);
+                        arrived.reply.push(event.by(handle.group));
+                    }
                 },
                 Err(Unfit { txid: Some(txid), bytes, reject }) => {
-                    arrived.reply.push(refused(&txid, Some(&bytes), reject, None));
+                    arrived.reply.push(refused(&txid, Some(&bytes), reject, None).by(handle.group));
                 }
                 // Without a decodable body there is no id to answer to; routers decode first.
                 Err(Unfit { txid: None, reject, .. }) => {

@@ -8,6 +8,7 @@
 pub mod alarms;
 pub mod clock;
 pub mod config;
+pub mod gather;
 pub mod group;
 pub mod halt;
 pub mod ingest;

@@ -24,6 +24,7 @@ use storage::{KeyRange, Kv};
 use v1::query_request::Query;
 
 use crate::core::records::{BlockRecord, ReceiptPlace};
+use crate::server::gather;
 use crate::server::group::GroupHandle;
 use crate::server::replica::DbReader;
 
@@ -128,6 +129,14 @@ async fn try_answer(handle: &GroupHandle, request: v1::QueryRequest) -> Result<v
                 return prove_receipt(handle, txid).await;
             }
             found(&mut reply, receipt(handle, &txid)?.map(|(receipt, _)| receipt));
+        }
+        Query::Explain(query) => {
+            let txid = edge::txid("txid", &query.txid)?;
+            found(&mut reply, gather::explain(handle, &txid)?);
+        }
+        Query::AccountView(query) => {
+            let address = edge::address("address", &query.address)?;
+            found(&mut reply, gather::account_view(handle, &address, &query.data_after)?);
         }
         Query::Block(query) => found(&mut reply, block(handle, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(handle, &edge::asset("asset", &query.asset)?)?),

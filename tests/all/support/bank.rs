@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use client::{Client, Consistency, SubmitEvent, SubmitOptions, Wait};
+use client::{Client, Consistency, Settled, SubmitEvent, SubmitOptions, Wait};
 use ledger::{
     Address, AssetId, AssetSpec, Authorisation, ClusterId, GroupId, Layout, LedgerId, Move, Receipt, Reject, SecretKey,
     SignedTx, Slot, TimeMs, TxBody, TxId,
@@ -103,7 +103,7 @@ impl Bank {
     }
 
     /// Signs these moves with these keys and waits until all credits are there.
-    pub async fn execute(&self, moves: Vec<Move>, keys: &[&SecretKey]) -> Result<Receipt, client::ClientError> {
+    pub async fn execute(&self, moves: Vec<Move>, keys: &[&SecretKey]) -> Result<Settled, client::ClientError> {
         let moves = moves.into_iter().map(|mv| (LedgerId::MAIN, mv)).collect();
         self.client.execute(moves, b"", keys, Wait::Applied).await
     }
@@ -185,6 +185,7 @@ impl Load {
                         SubmitEvent::Refused { txid, code, detail, .. } => {
                             fates.open.insert(txid, format!("{code}: {detail}"));
                         }
+                        SubmitEvent::Decided { txid, .. } => panic!("{txid} has one payer, and several groups voted"),
                         SubmitEvent::Applied(txid) => panic!("nobody asked when {txid} is applied"),
                     }
                 }

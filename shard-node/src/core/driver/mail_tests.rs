@@ -369,32 +369,3 @@ fn a_subscription_ends_when_it_is_not_repeated() {
     assert_eq!(served(SUBSCRIPTION_MS), 1);
     assert_eq!(served(SUBSCRIPTION_MS + 1), 0);
 }
-
-/// The nodes that are asked for the mail of [`PEER`], pull by pull, by a leader that hears at once
-/// that it is served, and gets as much mail as `taken` says with every pull.
-fn asked(pulls: u64, taken: impl Fn(u64) -> usize) -> Vec<NodeId> {
-    let sent = credits(64);
-    let mut mailroom = receiving(&[]);
-    let mut nodes = Vec::new();
-    for pull in 0..pulls {
-        let mut out = Vec::new();
-        mailroom.pull(&config(1), Tick(pull * PULL_EVERY_MS), None, &known(), &mut out);
-        nodes.extend(out.iter().filter_map(|output| match output {
-            Output::Send { node, group: PEER, message: PeerMessage::Pull { .. } } => Some(*node),
-            _ => None,
-        }));
-        mailroom.serving(PEER);
-        let inbox = vec![stream_head(PEER, &sent[..taken(pull)])];
-        mailroom.committed(&CommittedBlock { inbox, ..block(header(SHARD, pull + 1)) });
-    }
-    nodes
-}
-
-#[test]
-fn a_source_that_promises_and_brings_nothing_is_left_for_another() {
-    let fruitless = asked(20, |_| 0);
-    let distinct: std::collections::BTreeSet<NodeId> = fruitless.iter().copied().collect();
-    assert!(distinct.len() > 1, "{fruitless:?}");
-    let fruitful = asked(20, |pull| usize::try_from(pull).expect("small") + 1);
-    assert!(fruitful.iter().all(|node| *node == fruitful[0]), "{fruitful:?}");
-}

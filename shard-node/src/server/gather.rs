@@ -1,0 +1,243 @@
+//! Answers that gather several records: what a group knows of a transaction, and an account with
+//! everything that lies beside its record. All records of one answer are of one block.
+//!
+//! Shows what any member may see. Openings of hidden slots, and accounts that only they name, stay
+//! in the group.
+
+use cross_shard::bundle::Bundle;
+use cross_shard::commit::{self, Decision, Prepared, Stamp};
+use cross_shard::message::Message;
+use cross_shard::stream;
+use ledger::account::{AccountRecord, Balance, FLAG_CLAIMED, FLAG_LIMITED, FLAG_RESTRICTED};
+use ledger::claim::{ClaimList, Restriction};
+use ledger::ids::{Address, AssetId, GroupId, TxId};
+use ledger::limits::{ACCOUNT_LINES_MAX, DATA_PAGE_ENTRIES_MAX, INLINE_BALANCES_MAX};
+use ledger::receipt::{Outcome, Receipt};
+use ledger::reject::Reject;
+use ledger::schema;
+use ledger::view::{ReadFault, StateReader, View};
+use ledger::{SignedTx, Submission, TxBody};
+use proto::views::{AccountView, BlockPoint, Explain, OwnVote, PreparedView, ReceivedVote, RestrictionLine, SentMail};
+
+use crate::core::entry::{Command, Entry};
+use crate::core::records::{BlockRecord, ReceiptPlace};
+use crate::server::group::GroupHandle;
+use crate::server::replica::DbReader;
+
+/// What this group knows of a transaction; `None` when that is nothing.
+///
+/// # Errors
+/// [`ReadFault`] when the database fails or is closed.
+pub fn explain(handle: &GroupHandle, txid: &TxId) -> Result<Option<Explain>, ReadFault> {
+    let db = handle.share.state.db().ok_or_else(closed)?;
+    let reader = DbReader(&*db);
+    let (at, prepared, receipt, credits) = {
+        // While this is held, no block comes between one read and the next.
+        let stand = handle.share.stand.lock();
+        let at = BlockPoint { height: stand.applied.height, time_ms: stand.applied.time_ms };
+        let mut view = View::new(&reader);
+        let prepared = commit::prepared(&mut view, txid);
+        let receipt = receipt(&mut view, txid);
+        let credits = receipt.as_ref().map_or(Vec::new(), |receipt| credits(&mut view, receipt));
+        let shown = prepared.as_ref().map(|record| shown(&mut view, record));
+        sound(&view)?;
+        (at, shown.zip(prepared), receipt, credits)
+    };
+    if prepared.is_none() && receipt.is_none() {
+        return Ok(None);
+    }
+    let prepared = match prepared {
+        Some((shown, record)) => Some(with_transaction(&reader, shown, record)?),
+        None => None,
+    };
+    Ok(Some(Explain {
+        version: 1,
+        group: handle.group,
+        height: at.height,
+        time_ms: at.time_ms,
+        stale: false,
+        prepared,
+        receipt,
+        credits,
+        unanswered: None,
+    }))
+}
+
+fn closed() -> ReadFault {
+    ReadFault("the state is closed".into())
+}
+
+fn sound(view: &View<'_>) -> Result<(), ReadFault> {
+    view.fault().map_or(Ok(()), |fault| Err(fault.clone()))
+}
+
+fn receipt(view: &mut View<'_>, txid: &TxId) -> Option<Receipt> {
+    let place: ReceiptPlace = view.load(&schema::receipt(txid))?;
+    let record: BlockRecord = view.load(&schema::block(place.height))?;
+    record.receipts.into_iter().nth(place.index as usize)
+}
+
+fn credits(view: &mut View<'_>, receipt: &Receipt) -> Vec<SentMail> {
+    match &receipt.outcome {
+        Outcome::Committed { mail } => mail.iter().map(|(dest, seq)| sent(view, *dest, *seq)).collect(),
+        Outcome::Rejected(_) | Outcome::Aborted { .. } => Vec::new(),
+    }
+}
+
+fn sent(view: &mut View<'_>, dest: GroupId, seq: u64) -> SentMail {
+    SentMail { dest, seq, taken: stream::out_stream(view, dest).acked > seq }
+}
+
+fn point(stamp: Stamp) -> BlockPoint {
+    BlockPoint { height: stamp.height, time_ms: stamp.time_ms }
+}
+
+fn no(decision: Decision) -> Option<Reject> {
+    match decision {
+        Decision::Yes => None,
+        Decision::No(reason) => Some(reason),
+    }
+}
+
+/// The record as it is shown, except for the transaction.
+fn shown(view: &mut View<'_>, record: &Prepared) -> PreparedView {
+    let own = record.own.as_ref().map(|cast| OwnVote {
+        no: no(cast.decision),
+        legs: cast.legs.clone(),
+        accounts: cast.accounts.clone(),
+        sent: cast.sent.iter().map(|(dest, seq)| sent(view, *dest, *seq)).collect(),
+        at: point(cast.at),
+    });
+    let received = record.received.iter().map(|vote| ReceivedVote {
+        group: vote.group,
+        no: no(vote.decision),
+        legs: vote.legs.clone(),
+        at: point(vote.at),
+    });
+    PreparedView {
+        tx: Vec::new(),
+        opened: record.openings.iter().map(|opening| opening.slot).collect(),
+        voters: record.voters.clone(),
+        legs: record.legs.clone(),
+        valid_until_ms: record.valid_until_ms,
+        seen: point(record.seen),
+        handed_over: record.handed_over,
+        own,
+        received: received.collect(),
+        resolved: record.outcome.map(|outcome| (point(outcome.at), outcome.committed)),
+        dropped: record.dropped.map(point),
+    }
+}
+
+/// Adds the transaction, from the block that brought it when the register is gone, and leaves out
+/// accounts that it does not name in the clear.
+fn with_transaction(
+    reader: &DbReader<'_>,
+    mut shown: PreparedView,
+    record: Prepared,
+) -> Result<PreparedView, ReadFault> {
+    shown.tx = record.tx;
+    if shown.tx.is_empty()
+        && let Some(entry) = reader.get(&schema::entry(record.seen.height))?
+    {
+        shown.tx = brought_by(&Entry::decode(&entry), &record.txid).unwrap_or_default();
+    }
+    let body = borsh::from_slice::<SignedTx>(&shown.tx).ok().and_then(|tx| TxBody::decode(&tx.body).ok());
+    let clear: Vec<Address> = body.iter().flat_map(TxBody::moves).flat_map(|(_, mv)| mv.accounts()).collect();
+    if let Some(own) = &mut shown.own {
+        own.accounts.retain(|account| clear.contains(account));
+    }
+    Ok(shown)
+}
+
+/// The signed transaction with this id among the commands of an entry.
+fn brought_by(entry: &Entry, txid: &TxId) -> Option<Vec<u8>> {
+    entry.commands.iter().find_map(|command| match command {
+        Command::Tx(bytes) => signed_of(bytes, txid),
+        Command::Deliver(bytes) => {
+            let bundle: Bundle = borsh::from_slice(bytes).ok()?;
+            bundle.messages.iter().find_map(|message| match borsh::from_slice(message).ok()? {
+                Message::Vote(vote) if vote.txid == *txid => Some(vote.tx),
+                _ => None,
+            })
+        }
+        Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) => None,
+    })
+}
+
+fn signed_of(bytes: &[u8], txid: &TxId) -> Option<Vec<u8>> {
+    let (tx, _) = Submission::split(bytes).ok()?;
+    let signed: SignedTx = borsh::from_slice(&tx).ok()?;
+    let body = TxBody::decode(&signed.body).ok()?;
+    (signed.txid(&body.cluster) == *txid).then_some(tx)
+}
+
+/// An account with what lies beside its record, and the entries of its data after a key.
+///
+/// # Errors
+/// [`ReadFault`] when the database fails, is closed, or holds foreign bytes.
+pub fn account_view(
+    handle: &GroupHandle,
+    address: &Address,
+    data_after: &[u8],
+) -> Result<Option<AccountView>, ReadFault> {
+    let db = handle.share.state.db().ok_or_else(closed)?;
+    let reader = DbReader(&*db);
+    // While this is held, no block comes between one read and the next.
+    let _stand = handle.share.stand.lock();
+    let mut view = View::new(&reader);
+    let Some(mut record) = view.load::<AccountRecord>(&schema::account(address)) else {
+        return sound(&view).map(|()| None);
+    };
+    if record.balances.len() >= INLINE_BALANCES_MAX {
+        record.balances.extend(by_asset::<Balance>(&reader, schema::extra_balance(address, &AssetId::default()))?);
+    }
+    let mut restrictions = Vec::new();
+    if record.flags & FLAG_RESTRICTED != 0 {
+        let lines = by_asset::<Restriction>(&reader, schema::restriction(address, &AssetId::default()))?;
+        restrictions.extend(lines.into_iter().map(|(asset, Restriction { frozen, suspense, .. })| RestrictionLine {
+            asset,
+            frozen,
+            suspense,
+        }));
+    }
+    let mut limits = Vec::new();
+    if record.flags & FLAG_LIMITED != 0 {
+        limits = by_asset::<u128>(&reader, schema::limit(address, &AssetId::default()))?;
+    }
+    let mut claims = Vec::new();
+    if record.flags & FLAG_CLAIMED != 0 {
+        claims = view.load::<ClaimList>(&schema::claims(address)).unwrap_or_default().claims;
+    }
+    sound(&view)?;
+    let (data, more_data) = data_page(&reader, address, data_after)?;
+    Ok(Some(AccountView { version: 1, record, restrictions, limits, claims, data, more_data }))
+}
+
+/// The values of an account that have a key for each asset; `first` is the key of the first asset
+/// there can be.
+fn by_asset<T: borsh::BorshDeserialize>(reader: &DbReader<'_>, first: Vec<u8>) -> Result<Vec<(AssetId, T)>, ReadFault> {
+    let prefix = &first[..first.len() - AssetId::default().0.len()];
+    let decode = |(key, value): (bytes::Bytes, bytes::Bytes)| {
+        let id = key[prefix.len()..].try_into().map_err(|_| ReadFault("an account has a foreign key".into()))?;
+        let value = borsh::from_slice(&value).map_err(|error| ReadFault(error.to_string()))?;
+        Ok((AssetId(id), value))
+    };
+    reader.scan_from(prefix, prefix, ACCOUNT_LINES_MAX)?.into_iter().map(decode).collect()
+}
+
+type DataPage = (Vec<(Vec<u8>, Vec<u8>)>, bool);
+
+fn data_page(reader: &DbReader<'_>, address: &Address, after: &[u8]) -> Result<DataPage, ReadFault> {
+    let prefix = schema::data_prefix(address);
+    let mut from = schema::data(address, after);
+    if !after.is_empty() {
+        // The least key that is greater.
+        from.push(0);
+    }
+    let mut found = reader.scan_from(&prefix, &from, DATA_PAGE_ENTRIES_MAX + 1)?;
+    let more = found.len() > DATA_PAGE_ENTRIES_MAX;
+    found.truncate(DATA_PAGE_ENTRIES_MAX);
+    let entry = |(key, value): (bytes::Bytes, bytes::Bytes)| (key[prefix.len()..].to_vec(), value.to_vec());
+    Ok((found.into_iter().map(entry).collect(), more))
+}
