@@ -17,7 +17,6 @@ use ledger::rules;
 use ledger::tx::{Move, ParsedTx, Submission};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use router::Plan;
 
 use crate::checkers::Seen;
 use crate::wire::{Reply, Wire};
@@ -41,14 +40,6 @@ pub enum Fate {
     Refused(Reject),
     /// The router died.
     Lost,
-}
-
-/// The one group that decides a transaction.
-fn one_group(layout: &Layout, tx: &ParsedTx) -> Result<GroupId, Reject> {
-    match router::plan(layout, tx)? {
-        Plan::One(group) => Ok(group),
-        Plan::Several(_) => Err(Reject::MultiVoter),
-    }
 }
 
 /// What the client side wants done.
