@@ -187,7 +187,7 @@ pub enum NodeCommand {
     },
     /// Set a damaged replica's files aside, so that the next start builds it anew from the others
     #[command(
-        after_help = "Example:\n  seamark node rebuild --config ~/.seamark/dev/nodes/node-2/node.toml shard-0\n\nThe node must be stopped. data/GROUP/state and data/GROUP/snapshots are moved to\ndata/GROUP/aside-N; nothing is removed. The log stays: it holds the votes. Start the node after\nthat: it fetches a snapshot from another member, or executes its log again where that goes back to the\nbeginning."
+        after_help = "Example:\n  seamark node rebuild --config ~/.seamark/dev/nodes/node-2/node.toml shard-0\n\nThe node must be stopped. data/GROUP/state and data/GROUP/snapshots are moved to\ndata/GROUP/aside-N; nothing is removed. The log stays: it holds the votes. Start the node after\nthat: it fetches a snapshot from another member, or executes its log again where that goes back to\nthe beginning."
     )]
     Rebuild {
         /// The node's configuration
