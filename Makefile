@@ -43,7 +43,8 @@ unit: build
 sim: build ## Run 200 seeds of the simulator
 	$(TARGET)/seamark sim --seeds 200
 
-soak: build ## Long runs: many simulator seeds, the benchmarks
+soak: build ## Long runs: the larger models, many simulator seeds, the benchmarks
+	SEAMARK_SOAK=1 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test commit_model
 	$(TARGET)/seamark sim --seeds 10000
 	$(TARGET)/seamark bench --shards 1 --seconds 30
 	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30
