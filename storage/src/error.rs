@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 pub enum StorageError {
     /// Bytes on disk are not the bytes that were written.
     #[error(
-        "{path}: damaged data: {detail}. Nothing was served from it. Stop the node, keep the folder for \
-         analysis, and rebuild this replica from its peers (or restore a backup)"
+        "{path}: damaged data: {detail}. Nothing was served from it. Stop the node and keep the folder for \
+         analysis. A group's 'state' folder can be moved away: the next start builds it again from the \
+         group's snapshot and log. A damaged log needs a backup of the node's data"
     )]
     Corrupt {
         /// The damaged file, or its folder when the file is not known.

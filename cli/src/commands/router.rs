@@ -8,9 +8,9 @@ use client::net::{self, Identity, TrustRoots};
 use client::profile::read_genesis;
 use router::gateway::{ClusterView, GatewayLimits, NodeBackend, Peers, follow, gateway_service};
 use serde::{Deserialize, Serialize};
+use shard_node::server::socket;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 
 use super::context::Context;
 use super::stop::Stop;
@@ -83,7 +83,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
     let genesis = read_genesis(&config.genesis)?;
     let identity = Identity::load(&config.cert, &config.key)?;
     let roots = TrustRoots::load(&config.ca)?;
-    let socket = TcpListener::bind(config.listen).await.map_err(|error| {
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         CliError::new(
             "listen",
             format!("cannot listen on {}: {error}", config.listen),
@@ -104,8 +104,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
     output.result(&started, || {
         format!("router answers clients of cluster {} at {}", started.cluster_id, started.listen)
     })?;
-    let served =
-        server.serve_with_incoming_shutdown(TcpListenerStream::new(socket), async move { stop.asked().await }).await;
+    let served = socket::serve(server, listener, stop.asked()).await;
     following.abort();
     served.map_err(|error| CliError::new("router_server", error, "see its log, and start it again"))
 }

@@ -18,6 +18,7 @@ use storage::LogStore;
 use tokio::sync::watch;
 
 use super::config::{RaftGroupConfig, StartError, openraft_config, sender};
+use super::failure::Failure;
 use super::log::Log;
 use super::machine::{ApplierCell, Machine};
 use super::network::{Factory, RaftTransport};
@@ -81,6 +82,7 @@ struct Inner {
     raft: Raft,
     log: Log,
     applier: Arc<ApplierCell>,
+    failure: Failure,
     receiver: Receiver,
     streams: Streams,
     role: watch::Receiver<RoleView>,
@@ -100,12 +102,13 @@ impl RaftGroup {
         let group = config.group;
         let storage_error = |detail: String| StartError::Storage { group, detail };
         let settings = openraft_config(&config)?;
-        let applier = Arc::new(ApplierCell::new(applier));
+        let failure = Failure::default();
+        let applier = Arc::new(ApplierCell::new(applier, failure.clone()));
         let dir = config.snapshot_dir.clone();
         let snapshots = applier.run(move |applier| Ok(Snapshots::open(&dir, applier))).await.and_then(|opened| opened);
         let snapshots =
             Arc::new(snapshots.map_err(|error| storage_error(format!("{}: {error}", config.snapshot_dir.display())))?);
-        let log = Log::new(log);
+        let log = Log::new(log, failure.clone());
         let machine = Machine { applier: applier.clone(), snapshots: snapshots.clone() };
         let network = Factory(Arc::new(sender(&config, transport)));
         let started = Raft::new(config.raft_id, settings, network, log.clone(), machine).await;
@@ -114,13 +117,13 @@ impl RaftGroup {
             Err(fatal) => {
                 applier.close().await;
                 log.close();
-                return Err(storage_error(applier.failure().unwrap_or_else(|| fatal.to_string())));
+                return Err(storage_error(failure.get().unwrap_or_else(|| fatal.to_string())));
             }
         };
         await_first_metrics(&raft, &applier).await.map_err(|error| storage_error(error.to_string()))?;
-        let role = role::follow(&raft, applier.clone(), config.timing);
+        let role = role::follow(&raft, failure.clone(), config.timing);
         let receiver = Receiver::new(snapshots, applier.clone());
-        let inner = Inner { config, raft, log, applier, receiver, streams: Streams::default(), role };
+        let inner = Inner { config, raft, log, applier, failure, receiver, streams: Streams::default(), role };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -190,7 +193,7 @@ impl RaftGroup {
     }
 
     fn stopped(&self, fatal: &Fatal<TypeConfig>) -> SequencerError {
-        SequencerError::Stopped(self.inner.applier.failure().unwrap_or_else(|| fatal.to_string()))
+        SequencerError::Stopped(self.inner.failure.get().unwrap_or_else(|| fatal.to_string()))
     }
 
     fn metrics(&self) -> RaftMetrics<TypeConfig> {
@@ -277,7 +280,7 @@ async fn outcome<E>(
         Ok(Ok(written)) => Ok(written.log_id.index),
         Ok(Err(error)) => Err(write_failure(error)),
         Err(_) => {
-            let reason = group.inner.applier.failure().unwrap_or_else(|| "the replica stopped meanwhile".into());
+            let reason = group.inner.failure.get().unwrap_or_else(|| "the replica stopped meanwhile".into());
             Err(SequencerError::Unknown(reason))
         }
     }
@@ -291,7 +294,7 @@ impl Sequencer for RaftGroup {
             return Err(SequencerError::Refused(format!("a batch of {} bytes; the limit is {limit}", batch.len())));
         }
         // openraft takes proposals until it has noticed; their fate would be unknown for nothing.
-        if let Some(failure) = self.inner.applier.failure() {
+        if let Some(failure) = self.inner.failure.get() {
             return Err(SequencerError::Stopped(failure));
         }
         let (responder, answer) = ProgressResponder::complete_only();
@@ -361,7 +364,7 @@ impl Sequencer for RaftGroup {
 
     async fn snapshot_now(&self) -> Result<u64, SequencerError> {
         let inner = &self.inner;
-        let stopped = |error: String| SequencerError::Stopped(inner.applier.failure().unwrap_or(error));
+        let stopped = |error: String| SequencerError::Stopped(inner.failure.get().unwrap_or(error));
         let applied = inner.applier.run(|applier| Ok(applier.applied().position)).await;
         let applied = applied.map_err(|error| stopped(error.to_string()))?;
         let Some(wanted) = applied.as_ref().map(log_id) else {

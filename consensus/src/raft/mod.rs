@@ -7,11 +7,12 @@
 //!
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
-//! (what is sent), `receive` and `streams` (what arrives), `config`, `group` and
-//! `role` (the handle).
+//! (what is sent), `receive` and `streams` (what arrives), `failure` (why it stopped), `config`,
+//! `group` and `role` (the handle).
 
 mod codec;
 mod config;
+mod failure;
 mod group;
 mod log;
 mod machine;

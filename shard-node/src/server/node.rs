@@ -8,7 +8,6 @@ use std::sync::Arc;
 use client::net::{self, Identity, NetError, TrustRoots};
 use consensus::port::Timing;
 use consensus::sequencer::Sequencer;
-use futures::TryStreamExt;
 use ledger::SecretKey;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
@@ -17,7 +16,6 @@ use router::gateway::{ClusterView, GatewayLimits, NodeBackend, Peers, gateway_se
 use storage::{LogEngine, LogIdentity, LogStats, ResourceLimits, SharedResources, StorageError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,10 +25,7 @@ use crate::server::group::{GroupHandle, HostContext, open_cipher};
 use crate::server::links::Links;
 use crate::server::local::{Hosted, LocalHost, check_arrivals};
 use crate::server::service::Service;
-use crate::server::socket::Socket;
-
-/// How long open calls may go on once a node stops.
-const GRACE: std::time::Duration = std::time::Duration::from_millis(100);
+use crate::server::socket;
 
 /// Why a node cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +93,12 @@ impl Hosted {
     #[must_use]
     pub fn log_stats(&self) -> LogStats {
         self.log.read().as_ref().map(LogEngine::stats).unwrap_or_default()
+    }
+
+    /// Why the log engine writes nothing any more. Groups that have nothing to write find out later.
+    #[must_use]
+    pub fn log_failure(&self) -> Option<StorageError> {
+        self.log.read().as_ref().and_then(LogEngine::failure)
     }
 }
 
@@ -287,23 +288,9 @@ impl Node {
     }
 }
 
-/// Serves until `stop`; callers then have a moment to read their last answers, and connections that
-/// are still open are cut.
-async fn serve(server: tonic::transport::server::Router, socket: TcpListener, stop: CancellationToken) {
-    let cut = CancellationToken::new();
-    let _cut_at_end = cut.clone().drop_guard();
-    let incoming = TcpListenerStream::new(socket).map_ok(move |stream| Socket::new(stream, &cut));
-    let ended = stop.clone();
-    let serving = server.serve_with_incoming_shutdown(incoming, async move { ended.cancelled().await });
-    let grace = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        result = serving => if let Err(error) = result {
-            tracing::error!(%error, "a server ended");
-        },
-        () = grace => {}
+async fn serve(server: tonic::transport::server::Router, listener: TcpListener, stop: CancellationToken) {
+    if let Err(error) = socket::serve(server, listener, stop.cancelled_owned()).await {
+        tracing::error!(%error, "a server ended");
     }
 }
 
