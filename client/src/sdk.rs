@@ -21,7 +21,7 @@ use tonic::Status;
 
 use crate::error::ClientError;
 use crate::net;
-use crate::profile::Profile;
+use crate::profile::{Profile, RouterEndpoint};
 use crate::proof::{self, Fact, ProofFile};
 use crate::routers::{Backoff, Routers, connection_lost, error_of};
 use crate::submit::{GroupVote, SubmitEvent, SubmitOptions, SubmitStream, no_of};
@@ -179,14 +179,19 @@ impl Client {
         &self.shared.genesis
     }
 
+    /// The router in use now. When it is lost, the next one of the profile takes its place.
+    #[must_use]
+    pub fn router(&self) -> &RouterEndpoint {
+        self.shared.routers.current().1
+    }
+
     async fn check_cluster(&self) -> Result<(), ClientError> {
         let reply = self.cluster().await?;
         let genesis: Genesis = edge::value("genesis", &reply.genesis)?;
         if genesis.cluster_id() == self.shared.cluster {
             return Ok(());
         }
-        let (_, endpoint, _) = self.shared.routers.current();
-        Err(ClientError::OtherCluster { addr: endpoint.addr.clone() })
+        Err(ClientError::OtherCluster { addr: self.router().addr.clone() })
     }
 
     // ---- submitting

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use client::{Client, Profile, Wait};
-use ledger::NodeId;
+use ledger::{GroupId, NodeId};
 use shard_node::server::NodeConfig;
 
 use crate::support::bank::{Bank, wallet};
@@ -169,4 +169,50 @@ async fn a_data_folder_of_another_cluster_is_left_alone() {
     theirs.start_all().await;
     assert_eq!(bank.balance(alice.address).await, 100);
     bank.client.pay(&alice.key, wallet("bob", 0).address, bank.asset, 1, Wait::Applied).await.unwrap();
+}
+
+/// Writes another format version into the identity of the one database below a folder.
+fn set_format(root: &Path, change: impl FnOnce(u32) -> u32) {
+    let live = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let file = live.join("SEAMARK");
+    let mut bytes = std::fs::read(&file).unwrap();
+    // docs/formats.md: the format version and a checksum of everything before it come last.
+    let at = bytes.len() - 8;
+    let format = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    bytes[at..at + 4].copy_from_slice(&change(format).to_be_bytes());
+    let checksum = crc32fast::hash(&bytes[..at + 4]).to_be_bytes();
+    bytes[at + 4..].copy_from_slice(&checksum);
+    std::fs::write(&file, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_of_newer_software_is_left_alone() {
+    let mut cluster = one_node();
+    cluster.start_all().await;
+    let bank = Bank::open(&cluster.client()).await;
+    let alice = wallet("alice", 0);
+    bank.fund([&alice], 100).await;
+    cluster.stop_all().await;
+
+    // The log is of all groups: without it the node does not start.
+    let log = cluster.dir.node_dir(NODE).join("data").join("log");
+    set_format(&log, |format| format + 1);
+    let error = cluster.try_start(NODE).await.unwrap_err();
+    assert_eq!(error.code(), "storage_newer_version", "{error}");
+    assert!(error.to_string().contains("Upgrade the program"), "{error}");
+    set_format(&log, |format| format - 1);
+
+    // A state is of one group: that one does not run, and the node says so.
+    let shard = GroupId::shard(0);
+    let state = cluster.data(NODE, shard).join("state");
+    set_format(&state, |format| format + 1);
+    cluster.start_node(NODE).await;
+    let stopped = cluster.replica(NODE, shard).await.stopped;
+    assert!(stopped.contains("storage_newer_version") && stopped.contains("Upgrade the program"), "{stopped}");
+    assert_eq!(cluster.replica(NODE, GroupId::BEACON).await.stopped, "");
+    cluster.stop_all().await;
+
+    set_format(&state, |format| format - 1);
+    cluster.start_all().await;
+    assert_eq!(bank.balance(alice.address).await, 100);
 }

@@ -22,11 +22,15 @@ struct Scene {
 }
 
 async fn scene() -> Scene {
-    let mut cluster = TestCluster::start(Wanted::default()).await;
+    scene_of(Wanted::default(), 50).await
+}
+
+async fn scene_of(wanted: Wanted, payments: usize) -> Scene {
+    let mut cluster = TestCluster::start(wanted).await;
     let bank = Bank::open(&cluster.client()).await;
     let homes = wallets_in_each_shard(&cluster.genesis.layout, "home", 20);
     bank.fund(homes.iter().flatten(), 1_000).await;
-    for number in 0..50 {
+    for number in 0..payments {
         let (from, to) = (&homes[0][number % 20], &homes[0][(number + 1) % 20]);
         bank.client.pay(&from.key, to.address, bank.asset, 1, Wait::Receipt).await.unwrap();
     }
@@ -107,9 +111,14 @@ impl Scene {
         assert_eq!(self.bank.total(self.homes.iter().flatten()).await, 40_000);
     }
 
-    /// What the message says to do: remove the group's folder, and let it fetch a snapshot.
+    /// What the message says to do: the group's state goes away, and the replica builds it again from
+    /// its own snapshot and log.
     async fn mend(&mut self) {
         self.cluster.stop_node(VICTIM).await;
+        let state = self.cluster.data(VICTIM, HURT).join("state");
+        std::fs::rename(&state, state.with_file_name("damaged")).unwrap();
+        self.cluster.start_node(VICTIM).await;
+        self.cluster.wait_settled().await;
     }
 }
 
@@ -166,6 +175,56 @@ async fn a_damaged_pointer_file_is_not_guessed_at() {
     std::fs::write(&pointer, bytes).unwrap();
     scene.cluster.start_node(VICTIM).await;
     scene.cluster.wait_settled().await;
+}
+
+/// A replica whose state is gone builds it again from its own snapshot: a damaged one is not taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_is_not_installed() {
+    let mut scene = scene_of(Wanted { snapshot_every: Some(100), ..Wanted::default() }, 150).await;
+    let folder = scene.cluster.data(VICTIM, HURT);
+    let (state, kept, snapshots) = (folder.join("state"), folder.join("kept"), folder.join("snapshots"));
+    let label = files(&snapshots, "APPLIED").pop().expect("150 entries are worth a snapshot");
+    let snapshot = label.parent().unwrap();
+    let tables = files(snapshot, ".sst");
+    assert!(!tables.is_empty());
+    // The tables are hard links to those of the state, which has to stay as it was.
+    copy(&state, &kept);
+    std::fs::remove_dir_all(&state).unwrap();
+    let table = std::fs::read(&tables[0]).unwrap();
+    scribble(&tables[0]);
+    scene.cluster.start_node(VICTIM).await;
+    scene.says("storage_corrupt").await;
+    scene.others_go_on().await;
+
+    // A snapshot whose label is cut is none, and the log alone does not reach back far enough.
+    scene.cluster.stop_node(VICTIM).await;
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::write(&tables[0], table).unwrap();
+    let bytes = std::fs::read(&label).unwrap();
+    std::fs::write(&label, &bytes[..bytes.len() - 1]).unwrap();
+    scene.cluster.start_node(VICTIM).await;
+    scene.says("raft_storage").await;
+    scene.others_go_on().await;
+
+    scene.cluster.stop_node(VICTIM).await;
+    std::fs::remove_dir_all(&state).unwrap();
+    std::fs::rename(&kept, &state).unwrap();
+    scene.cluster.start_node(VICTIM).await;
+    scene.cluster.wait_settled().await;
+}
+
+/// Copies a folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
 }
 
 /// The log is one database for all groups of a node. Damage there is found when it is read: the node

@@ -6,6 +6,7 @@ use client::net::{self, Identity};
 use ledger::NodeId;
 use prost::Message;
 use proto::v1;
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use seamark_cli::setup::{Authority, Subject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -109,6 +110,23 @@ impl Door {
         self.cluster.authority("org-a").issue(subject).unwrap().identity()
     }
 
+    /// A client's certificate of an organisation of the cluster that was valid until yesterday.
+    fn expired(&self) -> Identity {
+        let authority = self.cluster.authority("org-a");
+        let key = KeyPair::from_pem(&authority.key_pem()).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(authority.cert_pem(), key).unwrap();
+        let day = time::Duration::days(1);
+        let now = time::OffsetDateTime::now_utc();
+        let mut params = CertificateParams::default();
+        (params.not_before, params.not_after) = (now - day * 2, now - day);
+        params.distinguished_name.push(DnType::CommonName, "client");
+        params.distinguished_name.push(DnType::OrganizationName, "org-a");
+        params.distinguished_name.push(DnType::OrganizationalUnitName, "client");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let leaf = KeyPair::generate().unwrap();
+        Identity::new(params.signed_by(&leaf, &issuer).unwrap().pem(), leaf.serialize_pem())
+    }
+
     async fn still_works(&self) {
         let to = wallet("bob", 0).address;
         self.bank.client.pay(&self.alice.key, to, self.bank.asset, 1, Wait::Applied).await.unwrap();
@@ -137,6 +155,12 @@ async fn only_certificates_of_the_cluster_are_let_in() {
             let error = call(&channel, method, Bytes::new()).await.unwrap_err();
             assert!(connection_refused(&error), "{method}: {error:?}");
         }
+    }
+    // One of our own whose time is over.
+    let expired = door.expired();
+    for channel in [door.client_port(&expired), door.peer_port(&expired)] {
+        let error = call(&channel, "/seamark.v1.Router/Cluster", Bytes::new()).await.unwrap_err();
+        assert!(connection_refused(&error), "{error:?}");
     }
     // And one who shows none.
     let info = door.cluster.info(NODE);

@@ -1,5 +1,5 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], the real program and `kill -9`.
+//! [`processes`], [`failover`], [`routers`] and [`full_disk`], the real program and `kill -9`.
 //!
 //! [`support`] starts clusters, makes payments and waits for events; the other files are one topic
 //! each. What a test waits for always has a deadline and is never a fixed time.
@@ -10,8 +10,10 @@ mod bad_transactions;
 mod commit;
 mod configuration;
 mod damage;
+mod failover;
 mod front_door;
 mod holdings;
+mod full_disk;
 mod payments;
 mod processes;
 mod purity;
@@ -20,4 +22,5 @@ mod reads;
 mod restarts;
 mod spoiling;
 mod standard_services;
+mod routers;
 mod support;

@@ -11,9 +11,10 @@ use ledger::{
 };
 
 use crate::support::audit::{audit, end_and_reconcile};
-use crate::support::bank::{Bank, Load, Wallet, body, reason, wallet, wallets_in_each_shard};
+use crate::support::bank::{Bank, Wallet, body, reason, wallet, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
 use crate::support::in_time;
+use crate::support::load::Load;
 
 struct Town {
     cluster: TestCluster,
@@ -184,9 +185,9 @@ async fn one_transaction_has_one_receipt_however_often_it_is_sent() {
 async fn a_load_in_every_direction_settles_to_equal_replicas() {
     let town = town(Wanted { nodes: 4, shards: 4, ..Wanted::default() }).await;
     let everybody: Vec<Wallet> = town.homes.iter().flatten().cloned().collect();
-    let mut load = Load::start(&town.bank, &everybody, &everybody, 256);
+    let mut load = Load::start(&town.bank, &everybody, &everybody, 256).await;
     load.next(3_000).await;
-    let (committed, fates) = end_and_reconcile(load, &town.bank.client).await;
+    let (committed, fates) = end_and_reconcile(load, &town.bank).await;
     assert!(fates.open.is_empty(), "{:?}", fates.open);
     assert!(committed >= 3_000);
     assert_eq!(committed, fates.sent.len() as u64);
@@ -200,9 +201,9 @@ async fn a_load_in_every_direction_settles_to_equal_replicas() {
 async fn with_every_replica_checking_signatures_certificates_still_form() {
     let town = town(Wanted { verify: VerifyMode::Every, ..Wanted::default() }).await;
     let everybody: Vec<Wallet> = town.homes.iter().flatten().cloned().collect();
-    let mut load = Load::start(&town.bank, &everybody, &everybody, 64);
+    let mut load = Load::start(&town.bank, &everybody, &everybody, 64).await;
     load.next(500).await;
-    let (_, fates) = end_and_reconcile(load, &town.bank.client).await;
+    let (_, fates) = end_and_reconcile(load, &town.bank).await;
     assert!(fates.open.is_empty(), "{:?}", fates.open);
     // Settled means certified to the last block, on every replica.
     town.check(FUNDS * 8, 0, &[]).await;

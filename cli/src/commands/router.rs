@@ -86,7 +86,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
     let genesis = read_genesis(&config.genesis)?;
     let identity = Identity::load(&config.cert, &config.key)?;
     let roots = TrustRoots::load(&config.ca)?;
-    let socket = TcpListener::bind(config.listen).await.map_err(|error| {
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         CliError::new(
             "listen",
             format!("cannot listen on {}: {error}", config.listen),
@@ -108,7 +108,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
         format!("router answers clients of cluster {} at {}", started.cluster_id, started.listen)
     })?;
     let end = CancellationToken::new();
-    let serving = serve(server, socket, end.clone());
+    let serving = serve(server, listener, end.clone().cancelled_owned());
     tokio::pin!(serving);
     let served = tokio::select! {
         early = &mut serving => early,

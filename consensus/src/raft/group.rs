@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::config::{RaftGroupConfig, StartError};
 use super::fetch::Lender;
+use super::failure::Failure;
 use super::log::Log;
 use super::machine::{ApplierCell, Machine};
 use super::network::{Factory, RaftTransport};
@@ -82,6 +83,7 @@ struct Inner {
     raft: Raft,
     log: Log,
     applier: Arc<ApplierCell>,
+    failure: Failure,
     receiver: Receiver,
     lender: Lender,
     streams: Streams,
@@ -104,7 +106,7 @@ impl RaftGroup {
 
     /// Starts what was prepared.
     pub(super) async fn run(prepared: Prepared) -> Result<Self, StartError> {
-        let Prepared { config, settings, log, applier, snapshots, sender, .. } = prepared;
+        let Prepared { config, settings, log, applier, failure, snapshots, sender, .. } = prepared;
         let group = config.group;
         let storage_error = |detail: String| StartError::Storage { group, detail };
         let machine = Machine { applier: applier.clone(), snapshots: snapshots.clone() };
@@ -115,14 +117,14 @@ impl RaftGroup {
             Err(fatal) => {
                 applier.close().await;
                 log.close();
-                return Err(storage_error(applier.failure().unwrap_or_else(|| fatal.to_string())));
+                return Err(storage_error(failure.get().unwrap_or_else(|| fatal.to_string())));
             }
         };
         await_first_metrics(&raft, &applier).await.map_err(|error| storage_error(error.to_string()))?;
-        let role = role::follow(&raft, applier.clone(), config.timing);
+        let role = role::follow(&raft, failure.clone(), config.timing);
         let lender = Lender::new(snapshots.clone(), applier.clone());
         let receiver = Receiver::new(snapshots, applier.clone());
-        let inner = Inner { config, raft, log, applier, receiver, lender, streams: Streams::default(), role };
+        let inner = Inner { config, raft, log, applier, failure, receiver, lender, streams: Streams::default(), role };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -194,7 +196,7 @@ impl RaftGroup {
     }
 
     fn stopped(&self, fatal: &Fatal<TypeConfig>) -> SequencerError {
-        SequencerError::Stopped(self.inner.applier.failure().unwrap_or_else(|| fatal.to_string()))
+        SequencerError::Stopped(self.inner.failure.get().unwrap_or_else(|| fatal.to_string()))
     }
 
     fn metrics(&self) -> RaftMetrics<TypeConfig> {
@@ -281,7 +283,7 @@ async fn outcome<E>(
         Ok(Ok(written)) => Ok(written.log_id.index),
         Ok(Err(error)) => Err(write_failure(error)),
         Err(_) => {
-            let reason = group.inner.applier.failure().unwrap_or_else(|| "the replica stopped meanwhile".into());
+            let reason = group.inner.failure.get().unwrap_or_else(|| "the replica stopped meanwhile".into());
             Err(SequencerError::Unknown(reason))
         }
     }
@@ -295,7 +297,7 @@ impl Sequencer for RaftGroup {
             return Err(SequencerError::Refused(format!("a batch of {} bytes; the limit is {limit}", batch.len())));
         }
         // openraft takes proposals until it has noticed; their fate would be unknown for nothing.
-        if let Some(failure) = self.inner.applier.failure() {
+        if let Some(failure) = self.inner.failure.get() {
             return Err(SequencerError::Stopped(failure));
         }
         let (responder, answer) = ProgressResponder::complete_only();
@@ -365,7 +367,7 @@ impl Sequencer for RaftGroup {
 
     async fn snapshot_now(&self) -> Result<u64, SequencerError> {
         let inner = &self.inner;
-        let stopped = |error: String| SequencerError::Stopped(inner.applier.failure().unwrap_or(error));
+        let stopped = |error: String| SequencerError::Stopped(inner.failure.get().unwrap_or(error));
         let applied = inner.applier.run(|applier| Ok(applier.applied().position)).await;
         let applied = applied.map_err(|error| stopped(error.to_string()))?;
         let Some(wanted) = applied.as_ref().map(log_id) else {

@@ -17,6 +17,7 @@ use storage::{Completion, LogStore, StorageError};
 use tokio::sync::oneshot;
 
 use super::codec;
+use super::failure::Failure;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::wire::APPEND_BYTES_MAX;
 
@@ -28,15 +29,25 @@ const READ_BYTES_MAX: usize = 8 << 20;
 #[derive(Clone)]
 pub(crate) struct Log {
     store: Arc<RwLock<Option<Arc<dyn LogStore>>>>,
+    failure: Failure,
 }
 
-fn io_error(error: StorageError) -> io::Error {
-    io::Error::other(error)
+/// The error for openraft, which stops the group; a log that was closed under it is no failure.
+fn io_error(failure: &Failure, error: &StorageError) -> io::Error {
+    let cause = format!("{}: {error}", error.code());
+    if !matches!(error, StorageError::Closed { .. }) {
+        failure.note(&cause);
+    }
+    io::Error::other(cause)
 }
 
 impl Log {
-    pub(crate) fn new(store: Arc<dyn LogStore>) -> Self {
-        Self { store: Arc::new(RwLock::new(Some(store))) }
+    pub(crate) fn new(store: Arc<dyn LogStore>, failure: Failure) -> Self {
+        Self { store: Arc::new(RwLock::new(Some(store))), failure }
+    }
+
+    fn failed(&self, error: &StorageError) -> io::Error {
+        io_error(&self.failure, error)
     }
 
     pub(crate) fn close(&self) {
@@ -64,7 +75,7 @@ impl Log {
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let found = self.store()?.read(range, bytes_max).map_err(io_error)?;
+        let found = self.store()?.read(range, bytes_max).map_err(|error| self.failed(&error))?;
         found.iter().map(|(index, bytes)| Ok(codec::decode_entry(*index, bytes)?)).collect()
     }
 
@@ -75,7 +86,7 @@ impl Log {
         change(store.as_ref(), Box::new(move |result| drop(done.send(result))));
         drop(store);
         match wait.await {
-            Ok(result) => result.map_err(io_error),
+            Ok(result) => result.map_err(|error| self.failed(&error)),
             Err(_) => Err(io::Error::other("the log was closed before the change was durable")),
         }
     }
@@ -126,7 +137,7 @@ impl RaftLogReader<TypeConfig> for Log {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        let vote = self.store()?.read_vote().map_err(io_error)?;
+        let vote = self.store()?.read_vote().map_err(|error| self.failed(&error))?;
         Ok(vote.map(|vote| codec::decode_vote(&vote)).transpose()?)
     }
 
@@ -140,9 +151,9 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let store = self.store()?;
-        let purged = store.purged().map_err(io_error)?;
+        let purged = store.purged().map_err(|error| self.failed(&error))?;
         let last_purged_log_id = purged.map(|marker| codec::decode_log_id(&marker)).transpose()?.flatten();
-        let last = store.last().map_err(io_error)?;
+        let last = store.last().map_err(|error| self.failed(&error))?;
         let last_log_id = match last {
             Some((index, bytes)) => Some(codec::decode_entry_id(index, &bytes)?),
             None => last_purged_log_id,
@@ -160,11 +171,11 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.store()?.save_committed(codec::encode_log_id(committed.as_ref())).map_err(io_error)
+        self.store()?.save_committed(codec::encode_log_id(committed.as_ref())).map_err(|error| self.failed(&error))
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        let committed = self.store()?.read_committed().map_err(io_error)?;
+        let committed = self.store()?.read_committed().map_err(|error| self.failed(&error))?;
         Ok(committed.map(|committed| codec::decode_log_id(&committed)).transpose()?.flatten())
     }
 
@@ -174,7 +185,10 @@ impl RaftLogStorage<TypeConfig> for Log {
         I::IntoIter: OptionalSend,
     {
         let entries = entries.into_iter().map(|entry| (entry.index(), codec::encode_entry(&entry))).collect();
-        let done = Box::new(move |result: Result<(), StorageError>| callback.io_completed(result.map_err(io_error)));
+        let failure = self.failure.clone();
+        let done = Box::new(move |result: Result<(), StorageError>| {
+            callback.io_completed(result.map_err(|error| io_error(&failure, &error)));
+        });
         self.store()?.append(entries, done);
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! The applier is called on a blocking thread, never concurrently, and never by openraft's own
 //! tasks, so heartbeats go on while a block is executed or a snapshot is made. Responders are sent
-//! after the applier has returned. A failure is kept in the applier's own words and stops the group.
+//! after the applier has returned. A failure is noted in the applier's own words and stops the group.
 
 use std::io;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use parking_lot::Mutex;
 
 use super::codec;
+use super::failure::Failure;
 use super::snapshot::{self, Folder, Snapshots};
 use super::types::{EntryPayload, LeaderId, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, position};
 use crate::port::{Applier, Committed, Fatal};
@@ -23,20 +24,15 @@ use crate::port::{Applier, Committed, Fatal};
 const APPLY_ENTRIES_MAX: usize = 512;
 const APPLY_BYTES_MAX: usize = 16 << 20;
 
-/// The applier, until the group is shut down, and why it failed.
+/// The applier, until the group is shut down.
 pub(crate) struct ApplierCell {
     applier: Mutex<Option<Box<dyn Applier>>>,
-    failure: Mutex<Option<String>>,
+    failure: Failure,
 }
 
 impl ApplierCell {
-    pub(crate) fn new(applier: Box<dyn Applier>) -> Self {
-        Self { applier: Mutex::new(Some(applier)), failure: Mutex::new(None) }
-    }
-
-    /// What the applier said when it failed.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
+    pub(crate) fn new(applier: Box<dyn Applier>, failure: Failure) -> Self {
+        Self { applier: Mutex::new(Some(applier)), failure }
     }
 
     /// Calls the applier on a blocking thread.
@@ -53,7 +49,7 @@ impl ApplierCell {
             Err(error) => Err(Fatal(format!("the applier panicked: {error}"))),
         };
         result.map_err(|fatal| {
-            self.failure.lock().get_or_insert_with(|| fatal.0.clone());
+            self.failure.note(&fatal.0);
             io::Error::other(fatal)
         })
     }

@@ -8,10 +8,11 @@
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
 //! (what is sent), `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
-//! lost its state), `config`, `prepare`, `group` and `role` (the handle).
+//! lost its state), `failure` (why it stopped), `config`, `prepare`, `group` and `role` (the handle).
 
 mod codec;
 mod config;
+mod failure;
 mod fetch;
 mod group;
 mod log;

@@ -8,6 +8,7 @@ use openraft::Config;
 use storage::LogStore;
 
 use super::config::{RaftGroupConfig, StartError, openraft_config, sender};
+use super::failure::Failure;
 use super::fetch::{self, FetchError};
 use super::group::RaftGroup;
 use super::log::Log;
@@ -22,6 +23,7 @@ pub struct Prepared {
     pub(super) settings: Arc<Config>,
     pub(super) log: Log,
     pub(super) applier: Arc<ApplierCell>,
+    pub(super) failure: Failure,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) sender: Arc<Sender>,
     missing: Option<Position>,
@@ -42,16 +44,17 @@ impl Prepared {
         let storage_error = |detail: String| StartError::Storage { group, detail };
         let settings = openraft_config(&config)?;
         let applied = applier.applied().position;
-        let applier = Arc::new(ApplierCell::new(applier));
+        let failure = Failure::default();
+        let applier = Arc::new(ApplierCell::new(applier, failure.clone()));
         let dir = config.snapshot_dir.clone();
         let snapshots = applier.run(move |applier| Ok(Snapshots::open(&dir, applier))).await.and_then(|opened| opened);
         let snapshots =
             Arc::new(snapshots.map_err(|error| storage_error(format!("{}: {error}", config.snapshot_dir.display())))?);
-        let log = Log::new(log);
+        let log = Log::new(log, failure.clone());
         let missing =
             fetch::missing(&log, applied, snapshots.kept()).map_err(|error| storage_error(error.to_string()))?;
         let sender = Arc::new(sender(&config, transport));
-        Ok(Self { config, settings, log, applier, snapshots, sender, missing })
+        Ok(Self { config, settings, log, applier, failure, snapshots, sender, missing })
     }
 
     /// The log index that a snapshot of another replica has to reach before this one can start;

@@ -1,6 +1,5 @@
 //! What a replica is at the moment, out of openraft's metrics.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::ids::NodeId;
@@ -8,22 +7,22 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant, RaftMetrics, ServerState};
 use tokio::sync::watch;
 
-use super::machine::ApplierCell;
+use super::failure::Failure;
 use super::types::{Raft, TypeConfig};
 use crate::port::{RoleView, Timing};
 
 /// A replica leads when its own first entry is applied: then everything that earlier leaders
 /// committed is in its state, and a batch built on that state is not built on an old one. A leader
 /// that no quorum has answered for long is one in name only: others have elected another by then.
-fn view(metrics: &RaftMetrics<TypeConfig>, applier: &ApplierCell, quorum_patience: Duration) -> RoleView {
+fn view(metrics: &RaftMetrics<TypeConfig>, failure: &Failure, quorum_patience: Duration) -> RoleView {
     let membership = metrics.membership_config.membership();
     let node = |id: u64| membership.get_node(&id).copied();
     let vote = &metrics.vote;
     let elected = metrics.state == ServerState::Leader && vote.committed && vote.leader_id.node_id == metrics.id;
     let current = metrics.last_applied.is_some_and(|applied| applied.leader_id == vote.leader_id);
     let stopped = metrics.running_state.as_ref().err().and_then(|fatal| match fatal {
-        openraft::errors::Fatal::Stopped => applier.failure(),
-        fatal => Some(applier.failure().unwrap_or_else(|| fatal.to_string())),
+        openraft::errors::Fatal::Stopped => failure.get(),
+        fatal => Some(failure.get().unwrap_or_else(|| fatal.to_string())),
     });
     let replicated = metrics.replication.iter().flatten();
     let alone = membership.voter_ids().nth(1).is_none();
@@ -54,17 +53,17 @@ fn nodes(found: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
 }
 
 /// Follows the metrics until openraft is gone. The channel closes then.
-pub(crate) fn follow(raft: &Raft, applier: Arc<ApplierCell>, timing: Timing) -> watch::Receiver<RoleView> {
+pub(crate) fn follow(raft: &Raft, failure: Failure, timing: Timing) -> watch::Receiver<RoleView> {
     let patience = Duration::from_millis(2 * timing.election_max_ms);
     // Without news nothing tells a leader that it is cut off but the time.
     let look_again = Duration::from_millis(timing.election_max_ms);
     let mut metrics = raft.metrics();
-    let first = view(&metrics.borrow_and_update(), &applier, patience);
+    let first = view(&metrics.borrow_and_update(), &failure, patience);
     let (publish, role) = watch::channel(first);
     tokio::spawn(async move {
         loop {
             let over = matches!(tokio::time::timeout(look_again, metrics.changed()).await, Ok(Err(_)));
-            let mut next = view(&metrics.borrow_and_update(), &applier, patience);
+            let mut next = view(&metrics.borrow_and_update(), &failure, patience);
             if over {
                 next.leads = false;
                 next.leader = None;

@@ -27,7 +27,7 @@ use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, open
 use crate::server::links::Links;
 use crate::server::local::{Hosted, LocalHost, check_arrivals};
 use crate::server::service::Service;
-use crate::server::socket::serve;
+use crate::server::socket;
 
 /// Between two rounds of asking all members for a snapshot.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
@@ -104,6 +104,12 @@ impl Hosted {
     #[must_use]
     pub fn log_stats(&self) -> LogStats {
         self.log.read().as_ref().map(LogEngine::stats).unwrap_or_default()
+    }
+
+    /// Why the log engine writes nothing any more. Groups that have nothing to write find out later.
+    #[must_use]
+    pub fn log_failure(&self) -> Option<StorageError> {
+        self.log.read().as_ref().and_then(LogEngine::failure)
     }
 }
 
@@ -233,10 +239,10 @@ impl Node {
         let backend = NodeBackend::new(peers, Some(local));
         let gateway = gateway_service(backend, GatewayLimits::default());
         let (client_server, health) = with_standard_services(client_server.add_service(gateway)).await;
-        for (server, socket) in [(peer_server, peer_socket), (client_server, client_socket)] {
+        for (server, listener) in [(peer_server, peer_socket), (client_server, client_socket)] {
             let stop = stop.clone();
             tasks.spawn(async move {
-                if let Err(error) = serve(server, socket, stop).await {
+                if let Err(error) = socket::serve(server, listener, stop.cancelled_owned()).await {
                     tracing::error!(%error, "a server ended");
                 }
             });

@@ -425,8 +425,10 @@ impl Applier for Replica {
         let db = self.db()?;
         db.checkpoint(dir).map_err(|error| Fatal(format!("{}: {error}", error.code())))?;
         let applied = self.applied();
-        label::write(dir, &self.constants, &applied)
-            .map_err(|error| Fatal(format!("snapshot {}: {error}", dir.display())))?;
+        label::write(dir, &self.constants, &applied).map_err(|error| {
+            let error = storage::StorageError::io(dir, &error);
+            Fatal(format!("{}: {error}", error.code()))
+        })?;
         Ok(SnapshotDir { path: dir.to_path_buf(), applied })
     }
 
@@ -444,11 +446,11 @@ impl Applier for Replica {
                 std::thread::yield_now();
             }
         }
-        StateDb::install_from(dir, &self.root, &self.resources, self.identity).map_err(|error| fatal(&error))?;
+        let coded = |error: OpenError| Fatal(format!("{}: snapshot {}: {error}", error.code(), dir.display()));
+        StateDb::install_from(dir, &self.root, &self.resources, self.identity).map_err(|error| coded(error.into()))?;
         let db = StateDb::open(&self.root, &self.resources, self.identity, Arc::new(PlainCipher))
-            .map_err(|error| fatal(&error))?;
-        let stand =
-            rebuild(&db, &db.folder().display().to_string(), self.constants.group).map_err(|error| fatal(&error))?;
+            .map_err(|error| coded(error.into()))?;
+        let stand = rebuild(&db, &db.folder().display().to_string(), self.constants.group).map_err(coded)?;
         let consensus = stand.applied.consensus.clone();
         if consensus != labelled {
             return Err(fatal(&"its label names another position than its content"));

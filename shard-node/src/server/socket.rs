@@ -1,38 +1,40 @@
-//! Accepted connections that end with the node. Streams of callers stay open for as long as both
-//! sides live; in a process that goes on, they would keep talking to a node that has stopped.
+//! Servers, and accepted connections that end with them. Streams of callers stay open for as long as
+//! both sides live; a server that waited for them would never stop, and in a process that goes on,
+//! they would keep talking to a node that has stopped.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::{Connected, Router, TcpConnectInfo};
 
-/// How long open calls may go on once a server stops.
-const GRACE: std::time::Duration = std::time::Duration::from_millis(100);
+/// How long open calls may go on once a server is asked to stop.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`; callers then have a moment to read their last answers, and connections that
-/// are still open are cut: some calls never end by themselves.
+/// are still open are cut.
 ///
 /// # Errors
-/// When the server ends before.
+/// When the server cannot go on by itself.
 pub async fn serve(
-    server: tonic::transport::server::Router,
-    socket: TcpListener,
-    stop: CancellationToken,
+    server: Router,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let cut = CancellationToken::new();
+    let (cut, stopping) = (CancellationToken::new(), CancellationToken::new());
     let _cut_at_end = cut.clone().drop_guard();
-    let incoming = TcpListenerStream::new(socket).map_ok(move |stream| Socket::new(stream, &cut));
-    let ended = stop.clone();
-    let serving = server.serve_with_incoming_shutdown(incoming, async move { ended.cancelled().await });
+    let incoming = TcpListenerStream::new(listener).map_ok(move |stream| Socket::new(stream, &cut));
+    let serving = server.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let grace = async {
-        stop.cancelled().await;
+        stop.await;
+        stopping.cancel();
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {

@@ -21,6 +21,7 @@ pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
     let log = hosted.log_stats();
     let mut alarms: Vec<String> = groups.values().flat_map(|handle| handle.alarms.current()).collect();
     alarms.extend(hosted.failed.read().iter().map(|(group, reason)| format!("{group} does not run here: {reason}")));
+    alarms.extend(hosted.log_failure().map(|error| format!("{}: {error}", error.code())));
     let mut replicas: Vec<v1::ReplicaStatus> = groups.values().map(|handle| of_replica(handle)).collect();
     replicas.extend(hosted.failed.read().iter().map(|(group, reason)| v1::ReplicaStatus {
         group: group.0,

@@ -100,7 +100,8 @@ impl Shared {
 
     pub(super) fn set_poison(&self, cause: &StorageError) {
         // The first cause stays; later ones are its consequences.
-        let _ = self.poison.set(StorageError::Poisoned { path: self.root.clone(), detail: cause.to_string() });
+        let detail = format!("{}: {cause}", cause.code());
+        let _ = self.poison.set(StorageError::Poisoned { path: self.root.clone(), detail });
     }
 
     pub(super) fn closed(&self, what: &str) -> StorageError {
@@ -216,6 +217,11 @@ impl LogEngine {
         receiver.recv().unwrap_or_else(|_| Err(self.shared.closed("the log engine was shut down")))
     }
 
+    /// Why nothing is written any more, once a write has failed.
+    pub fn failure(&self) -> Option<StorageError> {
+        self.shared.poison()
+    }
+
     /// What was done since the engine was opened.
     pub fn stats(&self) -> LogStats {
         let counters = &self.shared.counters;
@@ -282,7 +288,9 @@ mod tests {
         append(3);
         let poisoned = results.recv().expect("a result").expect_err("fails");
         assert_eq!(poisoned.code(), "storage_poisoned");
-        assert!(poisoned.to_string().contains("disk is full"), "names the first cause: {poisoned}");
+        let text = poisoned.to_string();
+        assert!(text.contains("storage_disk_full") && text.contains("disk is full"), "names the first cause: {text}");
+        assert_eq!(engine.failure(), Some(poisoned));
         assert_eq!(log.read(0..9, 99).expect_err("fails").code(), "storage_poisoned");
         assert_eq!(log.save_committed(Bytes::new()).expect_err("fails").code(), "storage_poisoned");
         assert_eq!(engine.group(2, Arc::new(PlainCipher)).err().map(|e| e.code()), Some("storage_poisoned"));

@@ -4,12 +4,18 @@
 use std::collections::BTreeMap;
 
 use client::Client;
+use futures::StreamExt;
 use ledger::genesis::Genesis;
-use ledger::{AssetId, GroupId, Hash32, Height};
+use ledger::{Address, AssetId, GroupId, Hash32, Height, Receipt, TxId};
 use proto::views::BlockView;
 
-use super::bank::{Fates, Load};
+use super::bank::Bank;
 use super::cluster::TestCluster;
+use super::eventually;
+use super::load::{Fates, Load};
+
+/// Questions to the cluster at a time.
+const QUESTIONS_MAX: usize = 32;
 
 /// What all chains say about one asset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,20 +26,25 @@ pub struct Supply {
     pub held: u128,
 }
 
+/// Waits until a cluster has come to rest and audits its chains.
+pub async fn audit(cluster: &TestCluster) -> BTreeMap<AssetId, Supply> {
+    let heights = cluster.wait_settled().await;
+    audit_chains(&cluster.client(), &heights).await
+}
+
 /// Reads every block of every group up to these heights. Each must follow from the one before, be
 /// certified by its committee, and balance; what one group sent another must have received. Returns
 /// the supply of each asset.
-pub async fn audit(cluster: &TestCluster) -> BTreeMap<AssetId, Supply> {
-    let heights = cluster.wait_settled().await;
-    let client = cluster.client();
+pub async fn audit_chains(client: &Client, heights: &BTreeMap<GroupId, u64>) -> BTreeMap<AssetId, Supply> {
     let mut books = Books::default();
     for (group, height) in heights {
+        let ask = |height| async move { (height, client.block(*group, Height(height)).await.unwrap().value) };
+        let mut blocks = futures::stream::iter(1..=*height).map(ask).buffered(QUESTIONS_MAX);
         let mut parent: Option<Hash32> = None;
-        for height in 1..=height {
-            let answer = client.block(group, Height(height)).await.unwrap();
-            let block = answer.value.unwrap_or_else(|| panic!("{group} has no block {height}"));
-            check_chain(&cluster.genesis, group, height, &block, parent);
-            books.add(group, &block);
+        while let Some((height, block)) = blocks.next().await {
+            let block = block.unwrap_or_else(|| panic!("{group} has no block {height}"));
+            check_chain(client.genesis(), *group, height, &block, parent);
+            books.add(*group, &block);
             parent = Some(block.header.hash());
         }
     }
@@ -100,21 +111,50 @@ impl Books {
 }
 
 /// Ends a load and checks that each payment was executed once or not at all: everything
-/// acknowledged has the same receipt still, what had no known fate gets one by asking, and what the
-/// payees have is exactly what was committed. Returns the number of committed payments.
-pub async fn end_and_reconcile(load: Load, client: &Client) -> (u64, Fates) {
+/// acknowledged has the same receipt still, what had no known fate gets one by asking, and every
+/// account has exactly what it had before, and what was committed to and from it. Returns the number
+/// of committed payments.
+pub async fn end_and_reconcile(load: Load, bank: &Bank) -> (u64, Fates) {
     let mut fates = load.end().await;
+    let mut expected = fates.before.clone();
     let mut committed = 0;
-    for txid in &fates.sent {
-        let found =
-            super::eventually("a transaction's fate", async || client.transaction(*txid, None, false).await).await;
-        if let Some(receipt) = &found.value {
-            committed += u64::from(receipt.committed());
-            fates.open.remove(txid);
+    for (txid, found) in receipts_of(&bank.client, &fates).await {
+        if let Some(acknowledged) = fates.receipts.get(&txid) {
+            assert_eq!(found.as_ref(), Some(acknowledged), "an acknowledged payment was lost or changed");
         }
-        if let Some(acknowledged) = fates.receipts.get(txid) {
-            assert_eq!(found.value.as_ref(), Some(acknowledged), "an acknowledged payment was lost or changed");
+        let Some(receipt) = found else { continue };
+        fates.open.remove(&txid);
+        if receipt.committed() {
+            committed += 1;
+            let payment = fates.sent[&txid];
+            *expected.get_mut(&payment.from).unwrap() -= 1;
+            *expected.get_mut(&payment.to).unwrap() += 1;
         }
     }
+    let accounts: Vec<Address> = expected.keys().copied().collect();
+    let expected: Vec<u128> = expected.into_values().collect();
+    // Credits in other shards come a moment after the receipt. Too much would never go away.
+    eventually("every account has what was committed", async || {
+        let found = bank.balances(&accounts).await;
+        let differs = found.iter().zip(&expected).zip(&accounts).find(|((found, expected), _)| found != expected);
+        match differs {
+            None => Ok(()),
+            Some(((found, expected), account)) => Err(format!("{account} has {found}, not {expected}")),
+        }
+    })
+    .await;
     (committed, fates)
+}
+
+/// What the cluster says of every payment of a load.
+async fn receipts_of(client: &Client, fates: &Fates) -> Vec<(TxId, Option<Receipt>)> {
+    let asked = fates.sent.keys().map(|txid| {
+        let group = fates.receipts.get(txid).map(|receipt| receipt.group);
+        async move {
+            let found =
+                eventually("a transaction's fate", async || client.transaction(*txid, group, false).await).await;
+            (*txid, found.value)
+        }
+    });
+    futures::stream::iter(asked).buffer_unordered(QUESTIONS_MAX).collect().await
 }

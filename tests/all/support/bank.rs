@@ -1,18 +1,13 @@
-//! Accounts, an asset with an issuer, and load.
+//! Accounts, and an asset with an issuer.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use client::{Client, Consistency, Settled, SubmitEvent, SubmitOptions, Wait};
+use client::{Client, Consistency, Settled, Wait};
 use ledger::{
     Address, AssetId, AssetSpec, Authorisation, ClusterId, GroupId, Layout, LedgerId, Move, Receipt, Reject, SecretKey,
-    SignedTx, Slot, TimeMs, TxBody, TxId,
+    Slot, TimeMs, TxBody,
 };
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
-use super::{DEADLINE, in_time};
 
 /// An account with its key.
 #[derive(Clone, Debug)]
@@ -127,94 +122,6 @@ impl Bank {
     pub async fn total<'a>(&self, wallets: impl IntoIterator<Item = &'a Wallet>) -> u128 {
         let addresses: Vec<Address> = wallets.into_iter().map(|wallet| wallet.address).collect();
         self.balances(&addresses).await.into_iter().sum()
-    }
-}
-
-/// What became of a load.
-#[derive(Debug, Default)]
-pub struct Fates {
-    /// Everything that was sent.
-    pub sent: BTreeSet<TxId>,
-    /// What was acknowledged.
-    pub receipts: BTreeMap<TxId, Receipt>,
-    /// What has no known fate, with the reason given.
-    pub open: BTreeMap<TxId, String>,
-}
-
-/// Payments of 1 from `payers` to `payees` in turn, some in flight at any time, until it is ended.
-pub struct Load {
-    stop: watch::Sender<bool>,
-    acknowledged: watch::Receiver<u64>,
-    sending: JoinHandle<BTreeSet<TxId>>,
-    receiving: JoinHandle<Fates>,
-}
-
-impl Load {
-    /// Starts to pay.
-    pub fn start(bank: &Bank, payers: &[Wallet], payees: &[Wallet], in_flight: usize) -> Self {
-        let options = SubmitOptions { in_flight_max: in_flight, notify_applied: false, give_up_after: DEADLINE };
-        let (sender, mut events) = bank.client.submit_stream(options).split();
-        let (stop, stopped) = watch::channel(false);
-        let (count, acknowledged) = watch::channel(0);
-        let (bank, payers, payees) = (bank.clone(), payers.to_vec(), payees.to_vec());
-        let sending = tokio::spawn(async move {
-            let cluster = bank.client.cluster_id();
-            let mut sent = BTreeSet::new();
-            for number in 0usize.. {
-                if *stopped.borrow() {
-                    break;
-                }
-                let from = &payers[number % payers.len()];
-                let to = &payees[(number / payers.len()) % payees.len()];
-                let body = body(cluster, number as u64, [bank.pay(from, to.address, 1)]);
-                let tx = SignedTx::sign(&body, &[&from.key]);
-                sent.insert(tx.txid(&cluster));
-                sender.send(vec![Bytes::from(tx.encode())]).await.unwrap();
-            }
-            sent
-        });
-        let receiving = tokio::spawn(async move {
-            let mut fates = Fates::default();
-            while let Some(batch) = events.next_events().await {
-                for event in batch {
-                    match event {
-                        SubmitEvent::Receipt(receipt) => {
-                            let twice = fates.receipts.insert(receipt.txid, receipt);
-                            assert_eq!(twice, None, "a transaction was answered twice");
-                        }
-                        SubmitEvent::Refused { txid, code, detail, .. } => {
-                            fates.open.insert(txid, format!("{code}: {detail}"));
-                        }
-                        SubmitEvent::Decided { txid, .. } => panic!("{txid} has one payer, and several groups voted"),
-                        SubmitEvent::Applied(txid) => panic!("nobody asked when {txid} is applied"),
-                    }
-                }
-                count.send_replace(fates.receipts.len() as u64);
-            }
-            fates
-        });
-        Self { stop, acknowledged, sending, receiving }
-    }
-
-    /// Waits until this many more payments have been acknowledged, and says how long the first took.
-    pub async fn next(&mut self, more: u64) -> std::time::Duration {
-        let started = Instant::now();
-        let from = *self.acknowledged.borrow_and_update();
-        let changed = self.acknowledged.wait_for(|count| *count > from);
-        in_time("an acknowledged payment", changed).await.unwrap();
-        let first = started.elapsed();
-        let enough = self.acknowledged.wait_for(|count| *count >= from + more);
-        in_time("acknowledged payments", enough).await.unwrap();
-        first
-    }
-
-    /// Stops sending and waits for the fate of everything that was sent.
-    pub async fn end(self) -> Fates {
-        self.stop.send_replace(true);
-        let sent = in_time("the load stops", self.sending).await.unwrap();
-        let mut fates = in_time("every payment has its fate", self.receiving).await.unwrap();
-        fates.sent = sent;
-        fates
     }
 }
 

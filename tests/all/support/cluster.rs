@@ -43,6 +43,8 @@ pub struct TestCluster {
     pub genesis: Genesis,
     resources: SharedResources,
     running: BTreeMap<NodeId, Node>,
+    /// Nodes that run in processes of their own.
+    elsewhere: usize,
     // Last, so that it outlives everything that is in it.
     _folder: TempDir,
 }
@@ -100,7 +102,7 @@ impl TestCluster {
             }
         }
         let resources = SharedResources::new(ResourceLimits::default()).unwrap();
-        Self { dir, genesis, resources, running: BTreeMap::new(), _folder: folder }
+        Self { dir, genesis, resources, running: BTreeMap::new(), elsewhere: 0, _folder: folder }
     }
 
     /// All node ids.
@@ -135,6 +137,11 @@ impl TestCluster {
     /// Starts one node.
     pub async fn start_node(&mut self, node: NodeId) {
         in_time("starting a node", self.try_start(node)).await.unwrap();
+    }
+
+    /// Says how many nodes run in processes of their own, so that they are waited for as well.
+    pub fn set_elsewhere(&mut self, nodes: usize) {
+        self.elsewhere = nodes;
     }
 
     /// Stops one node as a signal would.
@@ -225,7 +232,7 @@ impl TestCluster {
     /// same block, certified; returns the height of each group.
     pub async fn wait_settled(&self) -> BTreeMap<GroupId, u64> {
         let client = self.client();
-        let running = self.running.len();
+        let running = self.running.len() + self.elsewhere;
         eventually("all replicas agree", async || {
             let status = client.status().await.map_err(|error| error.to_string())?;
             if status.nodes.len() != running {
@@ -255,10 +262,11 @@ fn replicas_of(status: &v1::StatusReply, group: GroupId) -> impl Iterator<Item =
     all.filter(move |(_, replica)| replica.group == group.0)
 }
 
-/// The node that says it leads a group and runs.
+/// The node that leads a group and runs. One that was deposed may not know it yet: the latest term
+/// counts.
 pub fn leader_of(status: &v1::StatusReply, group: GroupId) -> Option<NodeId> {
-    let mut leaders = replicas_of(status, group).filter(|(_, replica)| replica.leads && replica.stopped.is_empty());
-    leaders.next().map(|(node, _)| node)
+    let leaders = replicas_of(status, group).filter(|(_, replica)| replica.leads && replica.stopped.is_empty());
+    leaders.max_by_key(|(_, replica)| replica.term).map(|(node, _)| node)
 }
 
 /// The height at which all replicas of a group stand, if they do, with nothing left to do.

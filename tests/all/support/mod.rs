@@ -1,11 +1,17 @@
 //! What every test of a whole cluster stands on.
 //!
-//! [`cluster`] starts and stops nodes, [`bank`] makes accounts, money and load, [`audit`] reads the
-//! chains and judges them without asking production code for its opinion.
+//! [`cluster`] starts and stops nodes in this process, [`program`] the real program, [`up`] a cluster
+//! of processes; [`bank`] makes accounts and money, [`load`] pays without end, [`audit`] reads the
+//! chains and judges them without asking production code for its opinion; [`small_disk`] is a disk
+//! that can be filled.
 
 pub mod audit;
 pub mod bank;
 pub mod cluster;
+pub mod load;
+pub mod program;
+pub mod small_disk;
+pub mod up;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

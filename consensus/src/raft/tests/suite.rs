@@ -9,6 +9,7 @@ use storage::{LogEngine, LogStore, MemLog, PlainCipher};
 use tempfile::TempDir;
 
 use super::support::{TestApplier, open_engine};
+use crate::raft::failure::Failure;
 use crate::raft::log::Log;
 use crate::raft::machine::{ApplierCell, Machine};
 use crate::raft::snapshot::Snapshots;
@@ -24,9 +25,11 @@ impl<F: Fn(u64) -> Arc<dyn LogStore> + Send + Sync> StoreBuilder<TypeConfig, Log
         let dir = TempDir::new().unwrap();
         let applier = TestApplier::default();
         let snapshots = Snapshots::open(&dir.path().join("snapshots"), &applier).unwrap();
-        let machine =
-            Machine { applier: Arc::new(ApplierCell::new(Box::new(applier))), snapshots: Arc::new(snapshots) };
-        let log = Log::new((self.log)(self.next.fetch_add(1, Ordering::Relaxed)));
+        let machine = Machine {
+            applier: Arc::new(ApplierCell::new(Box::new(applier), Failure::default())),
+            snapshots: Arc::new(snapshots),
+        };
+        let log = Log::new((self.log)(self.next.fetch_add(1, Ordering::Relaxed)), Failure::default());
         Ok((dir, log, machine))
     }
 }

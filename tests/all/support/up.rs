@@ -1,0 +1,133 @@
+//! `seamark up --processes`: one process a node, any of which can be killed and started again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use client::{Client, Profile};
+use ledger::{GroupId, NodeId};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+
+use super::cluster::{agreed, base_port, leader_of};
+use super::eventually;
+use super::program::{Process, node_command, program};
+
+/// A node's process.
+enum Runs {
+    /// The one that `up` started, and reaps.
+    OfUp(Pid),
+    /// The one that this test started in its place.
+    Again(Process),
+}
+
+/// A cluster of processes, stopped with what it started when this is dropped.
+pub struct Up {
+    nodes: BTreeMap<NodeId, Runs>,
+    pub dir: PathBuf,
+    up: Process,
+    // Last, so that it outlives everything that is in it.
+    _folder: tempfile::TempDir,
+}
+
+impl Up {
+    /// Starts a cluster. Returns when every group has a leader.
+    pub async fn start(nodes: u32, shards: u32) -> Self {
+        let folder = tempfile::Builder::new().prefix("seamark-test-").tempdir().unwrap();
+        let dir = folder.path().join("cluster");
+        let mut command = Command::new(program());
+        command
+            .args(["up", "--processes", "--json", "--nodes", &nodes.to_string(), "--shards", &shards.to_string()])
+            .args(["--base-port", &base_port(nodes).to_string(), "--dir"])
+            .arg(&dir);
+        let mut up = Process::start(command, &folder.path().join("up.log"));
+        up.says("\"groups\"").await;
+        let said = up.said();
+        let ready = said.lines().find(|line| line.contains("\"groups\"")).unwrap();
+        let ready: Value = serde_json::from_str(ready).unwrap_or_else(|error| panic!("{error}: {ready:?}"));
+        let nodes = ready["nodes"].as_array().unwrap().iter().map(|line| {
+            let number = |key: &str| u32::try_from(line[key].as_u64().unwrap()).unwrap();
+            let pid = Pid::from_raw(number("pid").cast_signed()).unwrap();
+            (NodeId(number("id")), Runs::OfUp(pid))
+        });
+        Self { nodes: nodes.collect(), dir, up, _folder: folder }
+    }
+
+    /// The profile that `up` left.
+    pub fn profile(&self) -> Profile {
+        Profile::load_dir(&self.dir).unwrap()
+    }
+
+    /// The profile with the routers of these nodes alone.
+    pub fn profile_of(&self, nodes: &[NodeId]) -> Profile {
+        let mut profile = self.profile();
+        profile.routers.retain(|router| router.node.is_some_and(|node| nodes.contains(&node)));
+        profile
+    }
+
+    /// `kill -9`, whatever process the node has now, and waits until it is gone.
+    pub async fn kill(&mut self, node: NodeId) {
+        self.up.assert_runs();
+        match self.nodes.remove(&node).expect("the node runs") {
+            Runs::Again(mut process) => process.kill(),
+            Runs::OfUp(pid) => {
+                kill_process(pid, Signal::KILL).unwrap();
+                eventually("a killed process is gone", async || match test_kill_process(pid) {
+                    Ok(()) => Err("it is still there"),
+                    Err(_) => Ok(()),
+                })
+                .await;
+            }
+        }
+    }
+
+    /// Runs a killed node again as an operator would, from its configuration.
+    pub fn restart(&mut self, node: NodeId) {
+        let folder = self.dir.join("nodes").join(format!("node-{node}"));
+        let process = Process::start(node_command(&folder.join("node.toml")), &folder.join("again.log"));
+        assert!(self.nodes.insert(node, Runs::Again(process)).is_none(), "node {node} runs already");
+    }
+
+    /// Waits until every node answers, every group is led, and every replica has reached the height
+    /// that its group had when this was called: the next loss of any one node is survived.
+    pub async fn whole(&mut self, client: &Client, groups: &[GroupId]) {
+        let mut targets: Option<BTreeMap<GroupId, u64>> = None;
+        eventually("the cluster is whole", async || {
+            for runs in self.nodes.values_mut() {
+                if let Runs::Again(process) = runs {
+                    process.assert_runs();
+                }
+            }
+            let status = client.status().await.map_err(|error| error.to_string())?;
+            if let Some(gone) = status.unreachable.first() {
+                return Err(format!("node {} does not answer: {}", gone.node, gone.error));
+            }
+            let heights = |group: GroupId| {
+                let all = status.nodes.iter().flat_map(|node| &node.replicas);
+                all.filter(move |replica| replica.group == group.0).map(|replica| replica.height)
+            };
+            let targets = targets.get_or_insert_with(|| {
+                groups.iter().map(|group| (*group, heights(*group).max().unwrap_or_default())).collect()
+            });
+            for group in groups {
+                leader_of(&status, *group).ok_or_else(|| format!("{group} has no leader"))?;
+                if let Some(behind) = heights(*group).find(|height| *height < targets[group]) {
+                    return Err(format!("a replica of {group} is at {behind} of {}", targets[group]));
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Waits until all mail has been taken and all replicas stand at the same block, certified;
+    /// returns the height of each group.
+    pub async fn settled(&mut self, client: &Client, groups: &[GroupId]) -> BTreeMap<GroupId, u64> {
+        self.whole(client, groups).await;
+        eventually("all replicas agree", async || {
+            let status = client.status().await.map_err(|error| error.to_string())?;
+            groups.iter().map(|group| Ok::<_, String>((*group, agreed(&status, *group)?))).collect::<Result<_, _>>()
+        })
+        .await
+    }
+}
