@@ -60,12 +60,12 @@ impl Log {
 
     /// The marker of the last purge.
     pub(crate) fn purged(&self) -> io::Result<Option<bytes::Bytes>> {
-        self.store()?.purged().map_err(io_error)
+        self.store()?.purged().map_err(|error| self.failed(&error))
     }
 
     /// The id of the entry at an index, if it is there.
     pub(crate) fn entry_id(&self, index: u64) -> io::Result<Option<LogId>> {
-        let found = self.store()?.read(index..index.saturating_add(1), 1).map_err(io_error)?;
+        let found = self.store()?.read(index..index.saturating_add(1), 1).map_err(|error| self.failed(&error))?;
         found.first().map(|(index, bytes)| Ok(codec::decode_entry_id(*index, bytes)?)).transpose()
     }
 
