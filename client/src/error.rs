@@ -118,8 +118,16 @@ impl ClientError {
             (false, true) => cause,
             (true, _) => refusal.detail.clone(),
         };
-        let group = Some(GroupId(refusal.group)).filter(|group| group.kind().is_some());
-        Self::Refused { reject, group, code: refusal.code.clone(), detail }
+        Self::Refused { reject, group: None, code: refusal.code.clone(), detail }
+    }
+
+    /// Adds which group refused, if one did.
+    #[must_use]
+    pub(crate) fn by(mut self, by: Option<GroupId>) -> Self {
+        if let Self::Refused { group, .. } = &mut self {
+            *group = by;
+        }
+        self
     }
 }
 

@@ -223,13 +223,9 @@ impl Client {
                     SubmitEvent::Decided { txid, votes } => Settled::Votes { txid, votes },
                     SubmitEvent::Applied(_) => return fate.ok_or(ClientError::Closed),
                     SubmitEvent::Refused { reject, group, code, detail, .. } => {
-                        return Err(ClientError::refused(&v1::Refusal {
-                            number: reject.map_or(0, |reject| u32::from(reject.number())),
-                            group: group.map_or(0, |group| group.0),
-                            code,
-                            detail,
-                            ..v1::Refusal::default()
-                        }));
+                        let number = reject.map_or(0, |reject| u32::from(reject.number()));
+                        let refusal = v1::Refusal { number, code, detail, ..v1::Refusal::default() };
+                        return Err(ClientError::refused(&refusal).by(group));
                     }
                 };
                 if wait == Wait::Receipt || !settled.committed() {
@@ -501,7 +497,7 @@ impl Client {
             let Some(refusal) = &reply.refusal else {
                 return Ok(reply);
             };
-            let error = ClientError::refused(refusal);
+            let error = ClientError::refused(refusal).by(known_group(reply.group));
             let least = Duration::from_millis(u64::from(refusal.retry_after_ms));
             match backoff.delay(least) {
                 Some(delay) if error.retryable() => tokio::time::sleep(delay).await,
@@ -560,6 +556,11 @@ impl Client {
             Err(ClientError::Protocol("the proof is of something else than the answer".to_owned()))
         }
     }
+}
+
+/// The group that a field names; routers leave it out where no group speaks.
+fn known_group(number: u64) -> Option<GroupId> {
+    Some(GroupId(number)).filter(|group| group.kind().is_some())
 }
 
 fn found_value<T: BorshDeserialize>(field: &'static str, reply: &v1::QueryReply) -> Result<Option<T>, ClientError> {

@@ -493,9 +493,9 @@ impl Pump {
                 self.pending.remove(&txid);
                 Some(SubmitEvent::Applied(txid))
             }
-            Event::Refusal(refusal) => self.refusal(txid, refusal),
-            // A single vote decides nothing; routers keep them to themselves.
-            Event::Vote(_) => None,
+            Event::Refusal(refusal) => self.refusal(txid, event.group, refusal),
+            // Single groups decide nothing; routers keep to themselves what they say.
+            Event::Vote(_) | Event::Waits(_) => None,
         }
     }
 
@@ -510,7 +510,7 @@ impl Pump {
     }
 
     /// A refusal that passes is not a fate yet.
-    fn refusal(&mut self, txid: TxId, refusal: v1::Refusal) -> Option<SubmitEvent> {
+    fn refusal(&mut self, txid: TxId, group: u64, refusal: v1::Refusal) -> Option<SubmitEvent> {
         let reject = refusal.reject();
         let pending = self.pending.get_mut(&txid)?;
         let passes = reject.is_some_and(Reject::retryable) || pending.fate_seen;
@@ -521,7 +521,7 @@ impl Pump {
             }
             return None;
         }
-        let group = Some(GroupId(refusal.group)).filter(|group| group.kind().is_some());
+        let group = Some(GroupId(group)).filter(|group| group.kind().is_some());
         self.end(SubmitEvent::Refused { txid, reject, group, code: refusal.code, detail: refusal.detail })
     }
 

@@ -8,11 +8,13 @@ use std::rc::Rc;
 
 use ledger::genesis::Genesis;
 use ledger::ids::{ClusterId, GroupId, NodeId};
+use ledger::layout::Layout;
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::tx::ParsedTx;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use router::Plan;
 
 use crate::wire::{Reply, Wire};
 use crate::workload::{Operation, Purpose};
@@ -28,6 +30,14 @@ pub enum Fate {
     Acknowledged(Receipt),
     /// It was refused without one.
     Refused(Reject),
+}
+
+/// The one group that decides a transaction.
+fn one_group(layout: &Layout, tx: &ParsedTx) -> Result<GroupId, Reject> {
+    match router::plan(layout, tx)? {
+        Plan::One(group) => Ok(group),
+        Plan::Several(_) => Err(Reject::MultiVoter),
+    }
 }
 
 /// What the client side wants done.
@@ -136,8 +146,7 @@ impl Clients {
         let again = progress.attempts > 1;
         self.retries += u64::from(again);
         let cluster = self.cluster;
-        let planned =
-            ParsedTx::decode(&cluster, &operation.bytes).and_then(|tx| router::plan(&self.genesis.layout, &tx));
+        let planned = ParsedTx::decode(&cluster, &operation.bytes).and_then(|tx| one_group(&self.genesis.layout, &tx));
         let group = match planned {
             Ok(group) => group,
             Err(reject) => return self.settle(now_ms, index, Fate::Refused(reject), acts),
@@ -171,7 +180,7 @@ impl Clients {
             return;
         }
         let group =
-            ParsedTx::decode(&self.cluster, &operation.bytes).and_then(|tx| router::plan(&self.genesis.layout, &tx));
+            ParsedTx::decode(&self.cluster, &operation.bytes).and_then(|tx| one_group(&self.genesis.layout, &tx));
         match reply {
             Reply::Receipt(receipt) => {
                 self.leaders.insert(receipt.group, from);

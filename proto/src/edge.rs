@@ -126,15 +126,7 @@ impl v1::Refusal {
             detail: String::new(),
             retry_after_ms: 0,
             leader_node: 0,
-            group: 0,
         }
-    }
-
-    /// Adds which group refused.
-    #[must_use]
-    pub fn by(mut self, group: GroupId) -> Self {
-        self.group = group.0;
-        self
     }
 
     /// Adds what happened in this case.
@@ -187,34 +179,51 @@ impl v1::Vote {
 }
 
 impl v1::SubmitEvent {
+    fn of(txid: Bytes, event: v1::submit_event::Event) -> Self {
+        Self { txid, event: Some(event), group: 0 }
+    }
+
+    /// Adds which group says so.
+    #[must_use]
+    pub fn by(mut self, group: GroupId) -> Self {
+        self.group = group.0;
+        self
+    }
+
     /// The event that a transaction was refused.
     #[must_use]
     pub fn refused(txid: Bytes, refusal: v1::Refusal) -> Self {
-        Self { txid, event: Some(v1::submit_event::Event::Refusal(refusal)) }
+        Self::of(txid, v1::submit_event::Event::Refusal(refusal))
     }
 
     /// The event that a transaction has its receipt, encoded.
     #[must_use]
     pub fn receipt(txid: Bytes, receipt: Bytes) -> Self {
-        Self { txid, event: Some(v1::submit_event::Event::Receipt(receipt)) }
+        Self::of(txid, v1::submit_event::Event::Receipt(receipt))
     }
 
     /// The event that a group voted on a transaction.
     #[must_use]
     pub fn vote(txid: Bytes, vote: v1::Vote) -> Self {
-        Self { txid, event: Some(v1::submit_event::Event::Vote(vote)) }
+        Self::of(txid, v1::submit_event::Event::Vote(vote))
     }
 
     /// The event that votes have decided a transaction.
     #[must_use]
     pub fn decided(txid: Bytes, votes: Vec<v1::Vote>) -> Self {
-        Self { txid, event: Some(v1::submit_event::Event::Decided(v1::Votes { votes })) }
+        Self::of(txid, v1::submit_event::Event::Decided(v1::Votes { votes }))
+    }
+
+    /// The event that a group votes on a transaction once another group has.
+    #[must_use]
+    pub fn waits(txid: Bytes) -> Self {
+        Self::of(txid, v1::submit_event::Event::Waits(true))
     }
 
     /// The event that all credits of a transaction have been applied.
     #[must_use]
     pub fn applied(txid: Bytes) -> Self {
-        Self { txid, event: Some(v1::submit_event::Event::Applied(true)) }
+        Self::of(txid, v1::submit_event::Event::Applied(true))
     }
 }
 

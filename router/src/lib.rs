@@ -1,6 +1,7 @@
 //! The stateless front door.
 //!
-//! [`plan`] is pure: it says which group a transaction goes to, and the simulator uses it as it is.
+//! [`plan`](mod@plan) is pure: it says which groups a transaction goes to, and the simulator uses it as
+//! it is.
 //! `gateway` (feature `gateway`) is the IO around it: it takes transactions and reads from clients,
 //! hands them to the leaders of their groups (crate `shard-node`, service `Node`), and carries the
 //! answers back. Neither keeps anything that a restart would miss.
@@ -12,4 +13,4 @@ pub mod plan;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 
-pub use plan::plan;
+pub use plan::{Plan, plan};

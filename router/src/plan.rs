@@ -1,131 +1,127 @@
-//! Which group a transaction goes to. Pure: layout in, group out.
+//! Which groups a transaction goes to, and what each of them is given. Pure: layout in, groups out.
 //!
-//! Every move has one voter: the account that can refuse. All voters of a transaction must lie in
-//! one group, since this version commits by one voter group; followers may lie anywhere, mail finds
-//! them.
+//! Every move has one or two voters: the accounts that can refuse. The groups that own them vote;
+//! followers may lie anywhere, mail finds them. A move that is hidden goes, opened, to its own group
+//! and to nobody else.
 
+use ledger::rules::voter_groups;
 use ledger::tx::ParsedTx;
-use ledger::{GroupId, Layout, LedgerId, Move, Reject, Slot, TxBody};
+use ledger::{GroupId, GroupKind, Layout, LedgerId, Move, Opening, Reject, Slot, Submission, TxBody};
 
-/// The one group whose vote decides this transaction.
-///
-/// # Errors
-/// [`Reject::MultiVoter`] when voters lie in several groups, [`Reject::HiddenSlot`] when a move is
-/// hidden, [`Reject::MoveCount`] when there is none, [`Reject::UnknownGroup`] when a move is on a
-/// ledger that no group serves.
-pub fn plan(layout: &Layout, tx: &ParsedTx) -> Result<GroupId, Reject> {
-    plan_body(layout, &tx.body)
+/// Where a transaction goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// One group decides alone, and gets the bytes as they came.
+    One(GroupId),
+    /// Several groups vote: two at least, sorted.
+    Several(Vec<Part>),
 }
 
-/// As [`plan`], for a body alone.
+/// What one of several voter groups is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The group.
+    pub group: GroupId,
+    /// The transaction with the openings of this group's slots, and of no others; `None` when there
+    /// are none at all, so that the bytes go there as they came.
+    pub own: Option<Vec<u8>>,
+}
+
+impl Plan {
+    /// The groups that vote, sorted.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        let (one, several) = match self {
+            Self::One(group) => (Some(*group), &[][..]),
+            Self::Several(parts) => (None, parts.as_slice()),
+        };
+        one.into_iter().chain(several.iter().map(|part| part.group))
+    }
+}
+
+/// Where this transaction goes.
 ///
 /// # Errors
-/// As [`plan`].
-pub fn plan_body(layout: &Layout, body: &TxBody) -> Result<GroupId, Reject> {
-    let mut target = None;
+/// [`Reject::TooManyVoters`]; [`Reject::MultiVoter`] for the issue of an asset together with moves
+/// of other groups; [`Reject::UnknownGroup`] when a move is on a ledger that no group serves, or
+/// hidden for a group that does not serve its ledger; [`Reject::WrongShard`] for an opening whose
+/// accounts lie in another group than its slot names; [`Reject::HiddenSlot`] for a move that is
+/// hidden from the beacon, which takes none.
+pub fn plan(layout: &Layout, tx: &ParsedTx) -> Result<Plan, Reject> {
+    let groups = voters(layout, &tx.body)?;
+    for opening in &tx.openings {
+        check_opening(layout, &tx.body, opening)?;
+    }
+    if let [group] = groups[..] {
+        return Ok(Plan::One(group));
+    }
+    // What was signed keeps its bytes; only openings are dealt out.
+    let signed = if tx.openings.is_empty() { None } else { Some(tx.signed()) };
+    let part = |group| Part { group, own: signed.as_ref().map(|signed| own_bytes(signed, tx, group)) };
+    Ok(Plan::Several(groups.into_iter().map(part).collect()))
+}
+
+fn own_bytes(signed: &[u8], tx: &ParsedTx, group: GroupId) -> Vec<u8> {
+    let own = |opening: &&Opening| hidden_for(&tx.body, opening) == Some(group);
+    Submission::encode(signed.to_vec(), tx.openings.iter().filter(own).cloned().collect())
+}
+
+fn hidden_for(body: &TxBody, opening: &Opening) -> Option<GroupId> {
+    match body.slots.get(usize::from(opening.slot))? {
+        Slot::Hidden { group, .. } => Some(*group),
+        Slot::Clear { .. } => None,
+    }
+}
+
+/// The groups that vote, sorted, each of a kind that there is. Whether a group exists besides, its
+/// committee tells.
+fn voters(layout: &Layout, body: &TxBody) -> Result<Vec<GroupId>, Reject> {
     for slot in &body.slots {
-        let voter = match slot {
-            Slot::Hidden { .. } => return Err(Reject::HiddenSlot),
-            Slot::Clear { ledger, mv } => voter_group(layout, *ledger, mv)?,
-        };
-        match target {
-            None => target = Some(voter),
-            Some(group) if group != voter => return Err(Reject::MultiVoter),
-            Some(_) => {}
+        match slot {
+            Slot::Clear { ledger, mv } => check_ledger(*ledger, mv)?,
+            Slot::Hidden { ledger, group, .. } => check_hidden(layout, *ledger, *group)?,
         }
     }
-    target.ok_or(Reject::MoveCount)
+    let groups = voter_groups(layout, body)?;
+    match groups[..] {
+        [] => Err(Reject::MoveCount),
+        [GroupId::BEACON] if body.moves().count() < body.slots.len() => Err(Reject::HiddenSlot),
+        _ => Ok(groups),
+    }
 }
 
-/// Assets are defined on the beacon's ledger and everything else happens on the main one. A move
-/// on the wrong one of the two is as unknown as a move on a ledger that does not exist.
-fn voter_group(layout: &Layout, ledger: LedgerId, mv: &Move) -> Result<GroupId, Reject> {
-    let (home, group) = match mv {
-        Move::Issue(_) => (LedgerId::BEACON, GroupId::BEACON),
-        _ => (LedgerId::MAIN, layout.locate(&mv.voters().next().map(|voter| voter.account).unwrap_or_default())),
+/// Assets are defined on the beacon's ledger, and nothing else happens there. A move on the wrong
+/// ledger is as unknown as a move on a ledger that does not exist.
+fn check_ledger(ledger: LedgerId, mv: &Move) -> Result<(), Reject> {
+    let issues = matches!(mv, Move::Issue(_));
+    let serves = match GroupId(ledger.0).kind() {
+        Some(GroupKind::Beacon) => issues && ledger == LedgerId::BEACON,
+        Some(GroupKind::Channel) => !issues,
+        Some(GroupKind::Shard) | None => !issues && ledger == LedgerId::MAIN,
     };
-    if ledger == home { Ok(group) } else { Err(Reject::UnknownGroup) }
+    if serves { Ok(()) } else { Err(Reject::UnknownGroup) }
+}
+
+/// A hidden slot names its group, which must be one that serves its ledger.
+fn check_hidden(layout: &Layout, ledger: LedgerId, group: GroupId) -> Result<(), Reject> {
+    let serves = match group.kind() {
+        Some(GroupKind::Shard) => ledger == LedgerId::MAIN && layout.prefix_of(group).is_some(),
+        Some(GroupKind::Beacon | GroupKind::Channel) => ledger.0 == group.0,
+        None => false,
+    };
+    if serves { Ok(()) } else { Err(Reject::UnknownGroup) }
+}
+
+/// Only whoever has an opening can tell that its slot names the wrong group; the groups could not.
+fn check_opening(layout: &Layout, body: &TxBody, opening: &Opening) -> Result<(), Reject> {
+    let Some(Slot::Hidden { ledger, group, .. }) = body.slots.get(usize::from(opening.slot)) else {
+        return Err(Reject::OpeningMismatch);
+    };
+    check_ledger(*ledger, &opening.mv)?;
+    let lies_there =
+        *ledger != LedgerId::MAIN || opening.mv.voters().all(|voter| layout.locate(&voter.account) == *group);
+    if lies_there { Ok(()) } else { Err(Reject::WrongShard) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ledger::asset::AssetSpec;
-    use ledger::{Address, AssetId, ClusterId, Hash32, TimeMs};
-    use proptest::prelude::*;
-
-    fn body(slots: Vec<Slot>) -> TxBody {
-        TxBody {
-            version: 1,
-            cluster: ClusterId::default(),
-            valid_until_ms: TimeMs(1),
-            salt: [0; 16],
-            slots,
-            memo: Vec::new(),
-        }
-    }
-
-    fn pay(from: u64, to: u64) -> Slot {
-        let mv = Move::Pay { from: address(from), to: address(to), asset: AssetId([1; 16]), amount: 1 };
-        Slot::Clear { ledger: LedgerId::MAIN, mv }
-    }
-
-    fn address(number: u64) -> Address {
-        let mut bytes = [0; 20];
-        bytes[..8].copy_from_slice(&number.to_le_bytes());
-        Address(bytes)
-    }
-
-    fn issue(ledger: LedgerId) -> Slot {
-        let spec = AssetSpec { issuer: address(1), symbol: "X".into(), name: String::new(), decimals: 0 };
-        Slot::Clear { ledger, mv: Move::Issue(spec) }
-    }
-
-    #[test]
-    fn each_shape_has_its_group_or_its_reason() {
-        let layout = Layout::even(4);
-        let hidden = Slot::Hidden { ledger: LedgerId::MAIN, group: GroupId::shard(0), hash: Hash32::ZERO };
-        let plan = |slots| plan_body(&layout, &body(slots));
-        assert_eq!(plan(vec![]), Err(Reject::MoveCount));
-        assert_eq!(plan(vec![hidden.clone()]), Err(Reject::HiddenSlot));
-        assert_eq!(plan(vec![pay(1, 2), hidden]), Err(Reject::HiddenSlot));
-        assert_eq!(plan(vec![issue(LedgerId::BEACON)]), Ok(GroupId::BEACON));
-        assert_eq!(plan(vec![issue(LedgerId::MAIN)]), Err(Reject::UnknownGroup));
-        assert_eq!(plan(vec![issue(LedgerId::BEACON), pay(1, 2)]), Err(Reject::MultiVoter));
-        let Slot::Clear { mv, .. } = pay(1, 2) else { unreachable!() };
-        let elsewhere = Slot::Clear { ledger: LedgerId(77), mv };
-        assert_eq!(plan(vec![elsewhere]), Err(Reject::UnknownGroup));
-    }
-
-    proptest! {
-        #[test]
-        fn the_group_is_where_all_payers_live(
-            shards in 1u32..40,
-            payers in prop::collection::vec(any::<u64>(), 1..8),
-            payee in any::<u64>(),
-        ) {
-            let layout = Layout::even(shards);
-            let mut homes: Vec<_> = payers.iter().map(|payer| layout.locate(&address(*payer))).collect();
-            let slots = payers.iter().map(|payer| pay(*payer, payee)).collect();
-            let planned = plan_body(&layout, &body(slots));
-            let first = homes[0];
-            homes.dedup();
-            prop_assert_eq!(planned, if homes.len() == 1 { Ok(first) } else { Err(Reject::MultiVoter) });
-        }
-
-        #[test]
-        fn payees_and_order_do_not_matter(
-            shards in 1u32..40,
-            payer in any::<u64>(),
-            payees in prop::collection::vec(any::<u64>(), 1..8),
-        ) {
-            let layout = Layout::even(shards);
-            let slots: Vec<_> = payees.iter().map(|payee| pay(payer, *payee)).collect();
-            let mut reversed = slots.clone();
-            reversed.reverse();
-            let planned = plan_body(&layout, &body(slots));
-            prop_assert_eq!(planned, Ok(layout.locate(&address(payer))));
-            prop_assert_eq!(planned, plan_body(&layout, &body(reversed)));
-        }
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod support;
+mod votes;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -265,7 +265,7 @@ async fn bytes_that_are_no_transaction_are_refused_by_the_router_itself() {
                     assert!(ledger::Receipt::try_from_slice(&bytes).unwrap().committed());
                     receipts += 1;
                 }
-                Event::Applied(_) | Event::Vote(_) | Event::Decided(_) => panic!("nobody asked"),
+                Event::Applied(_) | Event::Vote(_) | Event::Waits(_) | Event::Decided(_) => panic!("nobody asked"),
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ledger::limits::BATCH_TXS_MAX;
 use ledger::tx::ParsedTx;
-use ledger::{NodeId, Reject, SignedTx};
+use ledger::{NodeId, Reject, SignedTx, Submission};
 use parking_lot::Mutex;
 use proto::{edge, v1};
 use tokio::sync::watch;
@@ -16,10 +16,10 @@ use tonic::{Status, Streaming};
 
 use super::GatewayLimits;
 use super::backend::{Backend, EventSink};
-use super::flights::{Flights, Planned, Step};
+use super::flight::Planned;
+use super::flights::{Flights, Step};
 use super::outbox::Outbox;
 use super::view::ClusterView;
-use crate::plan::plan;
 
 /// Transactions decoded before others get the processor.
 const CHUNK_TXS: usize = 512;
@@ -60,8 +60,8 @@ impl Desk {
         let mut planned = Vec::with_capacity(txs.len());
         for bytes in txs {
             let parsed = ParsedTx::decode(&view.cluster, &bytes);
-            match parsed.and_then(|tx| plan(&view.layout, &tx).map(|group| (tx.txid, group))) {
-                Ok((txid, group)) => planned.push(Planned { txid, group, bytes }),
+            match parsed.and_then(|tx| view.plan(&tx).map(|plan| (tx.txid, plan))) {
+                Ok((txid, plan)) => planned.push(Planned { txid, plan, bytes }),
                 Err(reject) => outbox.push_uncounted(refusal_of(&view, &bytes, reject)),
             }
         }
@@ -74,12 +74,9 @@ impl Desk {
 /// hash of the bytes then says which one is meant.
 fn refusal_of(view: &ClusterView, bytes: &[u8], reject: Reject) -> v1::SubmitEvent {
     let refusal = v1::Refusal::of(reject);
-    let signed = if bytes.len() > ledger::limits::SIGNED_TX_BYTES_MAX {
-        None
-    } else {
-        borsh::from_slice::<SignedTx>(bytes).ok()
-    };
-    match signed {
+    let signed = Submission::split(bytes).ok().map(|(signed, _)| signed);
+    let signed = signed.filter(|signed| signed.len() <= ledger::limits::SIGNED_TX_BYTES_MAX);
+    match signed.and_then(|signed| borsh::from_slice::<SignedTx>(&signed).ok()) {
         Some(tx) => v1::SubmitEvent::refused(edge::bytes_of(&tx.txid(&view.cluster)), refusal),
         None => {
             let hash = ledger::hash::sha256(bytes);

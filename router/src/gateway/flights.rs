@@ -2,7 +2,9 @@
 //!
 //! A synchronous state machine under one lock, taken once for each batch. It never waits and never
 //! decodes a transaction twice. The txid is the key: several streams that send the same transaction
-//! share one flight and hear the same fate.
+//! share one flight and hear the same fate. A transaction that several groups vote on is handed to
+//! each of them, and each hand-over goes its own way: to the group's leader, to the next one when
+//! that is lost, again when nobody answers. What follows from the answers is in [`super::ballot`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,13 +21,12 @@ use proto::{edge, v1};
 
 use super::GatewayLimits;
 use super::backend::{Backend, IngestError};
+use super::ballot::{Ballot, Conclusion};
+use super::flight::{Course, Flight, Joined, Planned, Waiter};
 use super::outbox::Outbox;
 use super::route::{Route, Verdict};
 use super::view::ClusterView;
-use crate::plan::plan;
-
-/// Different witnesses over one body that may wait behind each other.
-const RIVALS_MAX: usize = 4;
+use crate::plan::Plan;
 
 /// What a step goes by.
 pub(super) struct Step<'a> {
@@ -35,41 +36,8 @@ pub(super) struct Step<'a> {
     pub(super) now: Instant,
 }
 
-/// A decoded and planned transaction of a client.
-pub(super) struct Planned {
-    pub(super) txid: TxId,
-    pub(super) group: GroupId,
-    pub(super) bytes: Bytes,
-}
-
-struct Waiter {
-    outbox: Arc<Outbox>,
-    applied: bool,
-}
-
-/// Other bytes for the same txid: another set of witnesses over the same body. They are tried after
-/// the ones before were refused, so that nobody can spoil a transaction by sending it with a bad
-/// signature first.
-struct Rival {
-    bytes: Bytes,
-    waiters: Vec<Waiter>,
-}
-
-struct Flight {
-    bytes: Bytes,
-    group: GroupId,
-    /// Where it is; `None` while it waits for a leader.
-    node: Option<NodeId>,
-    sent_at: Instant,
-    deadline: Instant,
-    notify_applied: bool,
-    /// Told to wait for a new layout.
-    replan: bool,
-    /// Known, and only `applied` is missing.
-    receipt: Option<Bytes>,
-    waiters: Vec<Waiter>,
-    rivals: Vec<Rival>,
-}
+/// What has to be handed over (again), by group.
+type Due = BTreeMap<GroupId, Vec<TxId>>;
 
 /// All flights of a gateway.
 #[derive(Default)]
@@ -82,79 +50,96 @@ pub(super) struct Flights {
     touched: Vec<Arc<Outbox>>,
 }
 
+/// What has to be sent of a transaction that came in.
+enum Go {
+    Nothing,
+    Everywhere,
+    To(Vec<GroupId>),
+}
+
 impl Flights {
     /// Takes planned transactions of one stream.
     pub(super) fn accept(&mut self, step: &Step<'_>, outbox: &Arc<Outbox>, txs: Vec<Planned>, applied: bool) {
-        let mut fresh: BTreeMap<GroupId, Vec<TxId>> = BTreeMap::new();
+        let mut due = Due::new();
         let mut checked = Vec::with_capacity(txs.len());
         for tx in txs {
-            let (txid, group) = (tx.txid, tx.group);
-            if self.admit(step, outbox, tx, applied) {
-                fresh.entry(group).or_default().push(txid);
-                checked.push(txid);
+            let txid = tx.txid;
+            let one = match &tx.plan {
+                Plan::One(group) => Some(*group),
+                Plan::Several(_) => None,
+            };
+            match (self.admit(step, outbox, tx, applied), one) {
+                (Go::Nothing, _) => continue,
+                (Go::Everywhere, Some(group)) => due.entry(group).or_default().push(txid),
+                (Go::Everywhere, None) => self.everywhere(txid, &mut due),
+                (Go::To(groups), _) => groups.into_iter().for_each(|group| due.entry(group).or_default().push(txid)),
             }
+            checked.push(txid);
         }
         if !checked.is_empty() {
             self.checks.push_back((step.now + step.limits.check_every(), checked));
         }
-        for (group, txids) in fresh {
-            self.dispatch(step, group, txids);
-        }
+        self.dispatch_all(step, due);
         self.ring();
     }
 
-    /// Whether the transaction has to be sent.
-    fn admit(&mut self, step: &Step<'_>, outbox: &Arc<Outbox>, tx: Planned, applied: bool) -> bool {
+    fn everywhere(&self, txid: TxId, due: &mut Due) {
+        for group in self.all.get(&txid).into_iter().flat_map(Flight::groups) {
+            due.entry(group).or_default().push(txid);
+        }
+    }
+
+    /// Says what has to be sent.
+    fn admit(&mut self, step: &Step<'_>, outbox: &Arc<Outbox>, tx: Planned, applied: bool) -> Go {
         let busy = |touched: &mut Vec<Arc<Outbox>>| {
             let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
             let detail = "the router has too many transactions in flight";
             outbox.push_uncounted(v1::SubmitEvent::refused(edge::bytes_of(&tx.txid), refusal.detail(detail)));
             touch(touched, outbox);
-            false
+            Go::Nothing
         };
         let crowded = self.all.len() >= step.limits.in_flight_max;
-        match self.all.entry(tx.txid) {
+        let joined = match self.all.entry(tx.txid) {
             Entry::Occupied(mut entry) => {
                 let flight = entry.get_mut();
                 if flight.waits(outbox) {
-                    return flight.upgrade(outbox, applied);
-                }
-                if !outbox.admit(step.limits.stream_in_flight_max) {
+                    flight.again(step.view, &tx, outbox, applied)
+                } else if outbox.admit(step.limits.stream_in_flight_max) {
+                    flight.join(step.view, tx, Waiter { outbox: outbox.clone(), applied })
+                } else {
                     return busy(&mut self.touched);
-                }
-                let waiter = Waiter { outbox: outbox.clone(), applied };
-                match flight.join(tx, waiter) {
-                    Joined::Waits { resend } => resend,
-                    Joined::Told => {
-                        touch(&mut self.touched, outbox);
-                        false
-                    }
-                    Joined::Crowded => {
-                        let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
-                        outbox.push(v1::SubmitEvent::refused(edge::bytes_of(entry.key()), refusal), true);
-                        touch(&mut self.touched, outbox);
-                        false
-                    }
                 }
             }
             Entry::Vacant(entry) => {
                 if crowded || !outbox.admit(step.limits.stream_in_flight_max) {
                     return busy(&mut self.touched);
                 }
-                entry.insert(Flight {
-                    bytes: tx.bytes,
-                    group: tx.group,
-                    node: None,
-                    sent_at: step.now,
-                    deadline: step.now + step.limits.receipt_within,
-                    notify_applied: applied,
-                    replan: false,
-                    receipt: None,
-                    waiters: vec![Waiter { outbox: outbox.clone(), applied }],
-                    rivals: Vec::new(),
-                });
-                true
+                let waiter = Waiter { outbox: outbox.clone(), applied };
+                entry.insert(Flight::new(tx, waiter, step.now, step.now + step.limits.receipt_within));
+                return Go::Everywhere;
             }
+        };
+        match joined {
+            Joined::Waits { resend: true } => Go::Everywhere,
+            Joined::Waits { resend: false } => Go::Nothing,
+            Joined::Opens(groups) if groups.is_empty() => Go::Nothing,
+            Joined::Opens(groups) => Go::To(groups),
+            Joined::Told => {
+                touch(&mut self.touched, outbox);
+                Go::Nothing
+            }
+            Joined::Crowded(txid) => {
+                let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
+                outbox.push(v1::SubmitEvent::refused(edge::bytes_of(&txid), refusal), true);
+                touch(&mut self.touched, outbox);
+                Go::Nothing
+            }
+        }
+    }
+
+    fn dispatch_all(&mut self, step: &Step<'_>, due: Due) {
+        for (group, txids) in due {
+            self.dispatch(step, group, txids);
         }
     }
 
@@ -200,8 +185,8 @@ impl Flights {
 
     fn hold(&mut self, group: GroupId, txids: Vec<TxId>) {
         for txid in &txids {
-            if let Some(flight) = self.all.get_mut(txid) {
-                flight.node = None;
+            if let Some(hand_over) = self.all.get_mut(txid).and_then(|flight| flight.hand_over(group)) {
+                hand_over.node = None;
             }
         }
         self.routes.entry(group).or_default().waiting.extend(txids);
@@ -209,63 +194,112 @@ impl Flights {
 
     /// Takes events of a node.
     pub(super) fn events(&mut self, step: &Step<'_>, node: NodeId, events: Vec<v1::SubmitEvent>) {
-        let mut again: BTreeMap<GroupId, Vec<TxId>> = BTreeMap::new();
-        for v1::SubmitEvent { txid, event } in events {
+        let mut due = Due::new();
+        for v1::SubmitEvent { txid, group, event } in events {
             let Ok(id) = edge::txid("txid", &txid) else {
                 continue;
             };
+            let group = GroupId(group);
             match event {
-                Some(Event::Receipt(receipt)) => self.receipt(step, node, id, txid, receipt),
-                Some(Event::Applied(_)) => self.applied(id, &txid),
-                Some(Event::Refusal(refusal)) => {
-                    if let Some(group) = self.refusal(step, node, id, txid, refusal) {
-                        again.entry(group).or_default().push(id);
-                    }
+                Some(Event::Receipt(receipt)) => self.receipt(step, node, id, txid, receipt, &mut due),
+                Some(Event::Applied(_)) => self.applied(id, group, &txid),
+                Some(Event::Refusal(refusal)) => self.refusal(step, node, id, group, refusal, &mut due),
+                Some(Event::Vote(vote)) => {
+                    self.heard(step, node, id, GroupId(vote.group), &mut due, |ballot| ballot.vote(vote));
                 }
-                Some(Event::Vote(_) | Event::Decided(_)) | None => {}
+                Some(Event::Waits(_)) => self.heard(step, node, id, group, &mut due, |ballot| ballot.waits(group)),
+                Some(Event::Decided(_)) | None => {}
             }
         }
-        for (group, txids) in again {
-            self.dispatch(step, group, txids);
-        }
+        self.dispatch_all(step, due);
         self.ring();
     }
 
-    fn receipt(&mut self, step: &Step<'_>, node: NodeId, id: TxId, txid: Bytes, receipt: Bytes) {
+    fn receipt(&mut self, step: &Step<'_>, node: NodeId, id: TxId, txid: Bytes, receipt: Bytes, due: &mut Due) {
         let Entry::Occupied(mut entry) = self.all.entry(id) else {
             return;
         };
         let flight = entry.get_mut();
-        if let Some(route) = self.routes.get_mut(&flight.group) {
+        let Course::One { hand_over, receipt: known } = &mut flight.course else {
+            // Several groups tell their outcome, and each speaks for itself.
+            let Ok(receipt) = edge::value::<Receipt>("receipt", &receipt) else { return };
+            return self.heard(step, node, id, receipt.group, due, |ballot| ballot.receipt(&receipt));
+        };
+        if let Some(route) = self.routes.get_mut(&hand_over.group) {
             route.works(node, step.now);
         }
-        if flight.receipt.is_some() {
+        if known.is_some() {
             return;
         }
-        let more = flight.notify_applied
+        let committed = flight.notify_applied
             && edge::value::<Receipt>("receipt", &receipt).is_ok_and(|receipt| receipt.committed());
-        let rivals = std::mem::take(&mut flight.rivals);
-        flight.waiters.extend(rivals.into_iter().flat_map(|rival| rival.waiters));
-        let event = v1::SubmitEvent::receipt(txid, receipt.clone());
-        for waiter in &flight.waiters {
-            waiter.outbox.push(event.clone(), !(more && waiter.applied));
-            touch(&mut self.touched, &waiter.outbox);
-        }
-        flight.waiters.retain(|waiter| more && waiter.applied);
-        if flight.waiters.is_empty() {
-            entry.remove();
-        } else {
-            flight.receipt = Some(receipt);
+        *known = Some(receipt.clone());
+        let event = v1::SubmitEvent::receipt(txid, receipt);
+        if flight.tell(&event, committed, |outbox| touch(&mut self.touched, outbox)) {
             flight.deadline = step.now + step.limits.applied_within;
+        } else {
+            entry.remove();
         }
     }
 
-    fn applied(&mut self, id: TxId, txid: &Bytes) {
-        let Entry::Occupied(entry) = self.all.entry(id) else {
+    /// One of several groups said something.
+    fn heard(
+        &mut self,
+        step: &Step<'_>,
+        node: NodeId,
+        id: TxId,
+        group: GroupId,
+        due: &mut Due,
+        learn: impl FnOnce(&mut Ballot),
+    ) {
+        if let Some(route) = self.routes.get_mut(&group) {
+            route.works(node, step.now);
+        }
+        if let Some(Flight { course: Course::Several(ballot), .. }) = self.all.get_mut(&id) {
+            learn(ballot);
+            self.conclude(step, id, due);
+        }
+    }
+
+    /// Draws the conclusion from what several groups have said.
+    fn conclude(&mut self, step: &Step<'_>, id: TxId, due: &mut Due) {
+        let Entry::Occupied(mut entry) = self.all.entry(id) else {
             return;
         };
-        // Without the receipt it is not news yet: the flight is sent again and both will come.
-        if entry.get().receipt.is_none() {
+        let flight = entry.get_mut();
+        let Course::Several(ballot) = &mut flight.course else {
+            return;
+        };
+        if ballot.decided().is_some() {
+            return;
+        }
+        match ballot.conclusion() {
+            Conclusion::Open => {}
+            Conclusion::Decided(votes) => {
+                let committed = votes.iter().all(|vote| vote.yes);
+                let silent = ballot.decide(votes.clone());
+                let event = v1::SubmitEvent::decided(edge::bytes_of(&id), votes);
+                if flight.tell(&event, committed, |outbox| touch(&mut self.touched, outbox)) {
+                    flight.deadline = step.now + step.limits.applied_within;
+                    silent.into_iter().for_each(|group| due.entry(group).or_default().push(id));
+                } else {
+                    entry.remove();
+                }
+            }
+            Conclusion::Refused(group, refusal) => self.refused(step, id, group, refusal, due),
+        }
+    }
+
+    fn applied(&mut self, id: TxId, group: GroupId, txid: &Bytes) {
+        let Entry::Occupied(mut entry) = self.all.entry(id) else {
+            return;
+        };
+        let all = match &mut entry.get_mut().course {
+            // Without the receipt it is not news yet: the flight is sent again and both will come.
+            Course::One { receipt, .. } => receipt.is_some(),
+            Course::Several(ballot) => ballot.applied(group),
+        };
+        if !all {
             return;
         }
         for waiter in entry.remove().waiters {
@@ -274,71 +308,80 @@ impl Flights {
         }
     }
 
-    /// Returns the group when the flight is to be sent again now.
     fn refusal(
         &mut self,
         step: &Step<'_>,
         node: NodeId,
         id: TxId,
-        txid: Bytes,
+        group: GroupId,
         refusal: v1::Refusal,
-    ) -> Option<GroupId> {
-        let flight = self.all.get_mut(&id)?;
-        let group = flight.group;
+        due: &mut Due,
+    ) {
+        let Some(flight) = self.all.get_mut(&id) else {
+            return;
+        };
+        // One group need not say which it is.
+        let group = match &flight.course {
+            Course::One { hand_over, .. } => hand_over.group,
+            Course::Several(_) => group,
+        };
         // An answer of a node it is no longer with changes nothing: the one it is with will answer.
-        if flight.node != Some(node) {
-            return None;
-        }
+        let Some(hand_over) = flight.hand_over(group).filter(|hand_over| hand_over.node == Some(node)) else {
+            return;
+        };
         let route = self.routes.entry(group).or_default();
+        // A leader that knows no such group means another one, which has to vote, too.
+        let leads = refusal.leader_node == node.0;
         match refusal.reject() {
-            Some(Reject::NotLeader | Reject::GroupStopped | Reject::UnknownGroup) => {
-                let hint = Some(NodeId(refusal.leader_node)).filter(|hint| step.view.nodes.contains_key(hint));
-                match route.not_leader(node, hint, step.now) {
-                    Verdict::Send => Some(group),
-                    Verdict::Wait => {
-                        self.hold(group, vec![id]);
-                        None
-                    }
-                }
-            }
+            Some(Reject::NotLeader | Reject::GroupStopped) => self.moved(step, node, id, group, &refusal, due),
+            Some(Reject::UnknownGroup) if !leads => self.moved(step, node, id, group, &refusal, due),
             Some(Reject::WrongShard) => {
-                flight.replan = true;
+                hand_over.replan = true;
                 route.works(node, step.now);
                 route.pause(step.now);
                 self.hold(group, vec![id]);
-                None
             }
-            // With a receipt the fate is known; a busy leader only delays `applied`, and the next
-            // check asks again.
-            _ if flight.receipt.is_some() => None,
             _ => {
                 route.works(node, step.now);
-                self.refused(step, id, txid, refusal)
+                match &mut flight.course {
+                    // With a fate known, a busy leader only delays `applied`, and the next check asks
+                    // again.
+                    Course::One { receipt: Some(_), .. } => {}
+                    Course::One { .. } => self.refused(step, id, group, refusal, due),
+                    Course::Several(ballot) => {
+                        ballot.refused(group, refusal);
+                        self.conclude(step, id, due);
+                    }
+                }
             }
         }
     }
 
+    /// The node does not lead the group.
+    fn moved(&mut self, step: &Step<'_>, node: NodeId, id: TxId, group: GroupId, refusal: &v1::Refusal, due: &mut Due) {
+        let hint = Some(NodeId(refusal.leader_node)).filter(|hint| step.view.nodes.contains_key(hint));
+        match self.routes.entry(group).or_default().not_leader(node, hint, step.now) {
+            Verdict::Send => due.entry(group).or_default().push(id),
+            Verdict::Wait => self.hold(group, vec![id]),
+        }
+    }
+
     /// A refusal for good. The next rival, if there is one, takes the place of what was refused.
-    fn refused(&mut self, step: &Step<'_>, id: TxId, txid: Bytes, refusal: v1::Refusal) -> Option<GroupId> {
+    fn refused(&mut self, step: &Step<'_>, id: TxId, group: GroupId, refusal: v1::Refusal, due: &mut Due) {
         let Entry::Occupied(mut entry) = self.all.entry(id) else {
-            return None;
+            return;
         };
-        let event = v1::SubmitEvent::refused(txid, refusal);
-        for waiter in std::mem::take(&mut entry.get_mut().waiters) {
+        let flight = entry.get_mut();
+        let event = v1::SubmitEvent::refused(edge::bytes_of(&id), refusal).by(group);
+        for waiter in std::mem::take(&mut flight.waiters) {
             waiter.outbox.push(event.clone(), true);
             touch(&mut self.touched, &waiter.outbox);
         }
-        if entry.get().rivals.is_empty() {
+        if flight.next_rival(step.now, step.now + step.limits.receipt_within) {
+            self.everywhere(id, due);
+        } else {
             entry.remove();
-            return None;
         }
-        let flight = entry.get_mut();
-        let next = flight.rivals.remove(0);
-        flight.bytes = next.bytes;
-        flight.waiters = next.waiters;
-        flight.notify_applied = flight.waiters.iter().any(|waiter| waiter.applied);
-        flight.deadline = step.now + step.limits.receipt_within;
-        Some(flight.group)
     }
 
     /// The link to a node is gone: what was there goes to another member.
@@ -346,59 +389,71 @@ impl Flights {
         for route in self.routes.values_mut() {
             route.lost(node, step.now);
         }
-        let mut again: BTreeMap<GroupId, Vec<TxId>> = BTreeMap::new();
+        let mut due = Due::new();
         for (txid, flight) in &mut self.all {
-            if flight.node == Some(node) {
-                flight.node = None;
-                again.entry(flight.group).or_default().push(*txid);
+            for hand_over in flight.hand_overs().filter(|hand_over| hand_over.node == Some(node)) {
+                hand_over.node = None;
+                due.entry(hand_over.group).or_default().push(*txid);
             }
         }
-        for (group, txids) in again {
-            self.dispatch(step, group, txids);
-        }
+        self.dispatch_all(step, due);
         self.ring();
     }
 
     /// Looks at what is due: pauses that are over, flights without an answer, deadlines.
     pub(super) fn tick(&mut self, step: &Step<'_>) {
-        let mut ready: Vec<TxId> = Vec::new();
+        let mut ready: Vec<(GroupId, Vec<TxId>)> = Vec::new();
         for (group, route) in &mut self.routes {
-            if route.ready(*group, step.view, step.now) {
-                ready.append(&mut route.waiting);
+            if route.ready(*group, step.view, step.now) && !route.waiting.is_empty() {
+                ready.push((*group, std::mem::take(&mut route.waiting)));
             }
         }
-        let mut again: BTreeMap<GroupId, Vec<TxId>> = BTreeMap::new();
-        for txid in ready {
-            if let Some(group) = self.replan(step, txid) {
-                again.entry(group).or_default().push(txid);
+        let mut due = Due::new();
+        for (group, txids) in ready {
+            for txid in txids {
+                self.released(step, group, txid, &mut due);
             }
         }
-        self.check(step, &mut again);
-        for (group, txids) in again {
-            self.dispatch(step, group, txids);
-        }
+        self.check(step, &mut due);
+        self.dispatch_all(step, due);
         self.ring();
     }
 
-    /// The group of a flight, found anew when its shard said that it is not the one.
-    fn replan(&mut self, step: &Step<'_>, txid: TxId) -> Option<GroupId> {
-        let flight = self.all.get_mut(&txid)?;
-        if flight.node.is_some() {
-            return None;
+    /// What waited for a group may go. When its shard said that it is not the one, the groups are
+    /// found anew.
+    fn released(&mut self, step: &Step<'_>, group: GroupId, txid: TxId, due: &mut Due) {
+        let Some(flight) = self.all.get_mut(&txid) else {
+            return;
+        };
+        let Some(hand_over) = flight.hand_over(group).filter(|hand_over| hand_over.node.is_none()) else {
+            return;
+        };
+        if !std::mem::take(&mut hand_over.replan) {
+            return due.entry(group).or_default().push(txid);
         }
-        if flight.replan {
-            flight.replan = false;
-            match ParsedTx::decode(&step.view.cluster, &flight.bytes).and_then(|tx| plan(&step.view.layout, &tx)) {
-                Ok(group) => flight.group = group,
-                Err(reject) => {
-                    return self.refused(step, txid, edge::bytes_of(&txid), v1::Refusal::of(reject));
+        match ParsedTx::decode(&step.view.cluster, &flight.bytes).and_then(|tx| step.view.plan(&tx)) {
+            Ok(plan) => {
+                let mut groups = flight.adopt(plan, step.now);
+                groups.extend(flight.hand_over(group).map(|hand_over| hand_over.group));
+                groups.sort_unstable();
+                groups.dedup();
+                groups.into_iter().for_each(|group| due.entry(group).or_default().push(txid));
+                self.conclude(step, txid, due);
+            }
+            Err(reject) => {
+                let refusal = v1::Refusal::of(reject);
+                match &mut flight.course {
+                    Course::One { .. } => self.refused(step, txid, group, refusal, due),
+                    Course::Several(ballot) => {
+                        ballot.refused(group, refusal);
+                        self.conclude(step, txid, due);
+                    }
                 }
             }
         }
-        Some(flight.group)
     }
 
-    fn check(&mut self, step: &Step<'_>, again: &mut BTreeMap<GroupId, Vec<TxId>>) {
+    fn check(&mut self, step: &Step<'_>, due: &mut Due) {
         while self.checks.front().is_some_and(|(at, _)| *at <= step.now) {
             let Some((_, txids)) = self.checks.pop_front() else {
                 return;
@@ -413,8 +468,11 @@ impl Flights {
                     continue;
                 }
                 remain.push(txid);
-                if flight.node.is_some() && step.now >= flight.sent_at + step.limits.resend_after {
-                    again.entry(flight.group).or_default().push(txid);
+                let silent = |at: Instant| step.now >= at + step.limits.resend_after;
+                for hand_over in flight.hand_overs() {
+                    if hand_over.node.is_some() && silent(hand_over.sent_at) {
+                        due.entry(hand_over.group).or_default().push(txid);
+                    }
                 }
             }
             if !remain.is_empty() {
@@ -427,10 +485,14 @@ impl Flights {
         let Some(flight) = self.all.remove(&id) else {
             return;
         };
-        let detail = if flight.receipt.is_some() {
-            "the transaction is committed, but its credits were not confirmed in time"
-        } else {
-            "no leader of its group answered in time"
+        let detail = match &flight.course {
+            _ if flight.fate(&id).is_some() => {
+                "the transaction is committed, but its credits were not confirmed in time".to_owned()
+            }
+            Course::One { .. } => "no leader of its group answered in time".to_owned(),
+            Course::Several(ballot) => {
+                format!("{}; the votes decide it without anybody's help, 'seamark tx' tells then", ballot.in_words())
+            }
         };
         let refusal = v1::Refusal::of(Reject::TooLate).detail(detail);
         let event = v1::SubmitEvent::refused(edge::bytes_of(&id), refusal);
@@ -470,15 +532,16 @@ fn send(
             continue;
         };
         // Noted before it is sent: when the node turns out to be down, the caller overwrites it.
-        flight.node = Some(node);
-        flight.sent_at = step.now;
+        let Some(bytes) = flight.sent(group, node, step.now) else {
+            continue;
+        };
         let kind = usize::from(flight.notify_applied);
-        if batches[kind].len() == BATCH_TXS_MAX || sizes[kind] + flight.bytes.len() > BATCH_BYTES_MAX {
+        if batches[kind].len() == BATCH_TXS_MAX || sizes[kind] + bytes.len() > BATCH_BYTES_MAX {
             flush(step, group, node, kind, &mut batches)?;
             sizes[kind] = 0;
         }
-        sizes[kind] += flight.bytes.len();
-        batches[kind].push(flight.bytes.clone());
+        sizes[kind] += bytes.len();
+        batches[kind].push(bytes);
     }
     flush(step, group, node, 0, &mut batches)?;
     flush(step, group, node, 1, &mut batches)
@@ -496,56 +559,6 @@ fn flush(
         return Ok(());
     }
     step.backend.ingest(node, v1::IngestBatch { group: group.0, txs, notify_applied: kind == 1 })
-}
-
-enum Joined {
-    /// Will be told; `resend` when the leader has to hear that `applied` is wanted.
-    Waits { resend: bool },
-    /// The fate was known.
-    Told,
-    /// Too many rivals.
-    Crowded,
-}
-
-impl Flight {
-    fn waits(&self, outbox: &Arc<Outbox>) -> bool {
-        let rivals = self.rivals.iter().flat_map(|rival| &rival.waiters);
-        self.waiters.iter().chain(rivals).any(|waiter| Arc::ptr_eq(&waiter.outbox, outbox))
-    }
-
-    /// The same stream sends it again: one fate, but it may now want `applied`.
-    fn upgrade(&mut self, outbox: &Arc<Outbox>, applied: bool) -> bool {
-        for waiter in &mut self.waiters {
-            if Arc::ptr_eq(&waiter.outbox, outbox) {
-                waiter.applied |= applied;
-            }
-        }
-        applied && !std::mem::replace(&mut self.notify_applied, true)
-    }
-
-    fn join(&mut self, tx: Planned, waiter: Waiter) -> Joined {
-        if let Some(receipt) = &self.receipt {
-            let event = v1::SubmitEvent::receipt(edge::bytes_of(&tx.txid), receipt.clone());
-            waiter.outbox.push(event, !waiter.applied);
-            if waiter.applied {
-                self.waiters.push(waiter);
-            }
-            return Joined::Told;
-        }
-        if self.bytes == tx.bytes {
-            let resend = waiter.applied && !std::mem::replace(&mut self.notify_applied, true);
-            self.waiters.push(waiter);
-            return Joined::Waits { resend };
-        }
-        if let Some(rival) = self.rivals.iter_mut().find(|rival| rival.bytes == tx.bytes) {
-            rival.waiters.push(waiter);
-        } else if self.rivals.len() < RIVALS_MAX {
-            self.rivals.push(Rival { bytes: tx.bytes, waiters: vec![waiter] });
-        } else {
-            return Joined::Crowded;
-        }
-        Joined::Waits { resend: false }
-    }
 }
 
 impl GatewayLimits {

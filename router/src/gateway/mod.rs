@@ -2,11 +2,14 @@
 //!
 //! Owns what is in flight and nothing else, so any number of gateways may run and die. The path of
 //! a payment: `desk` decodes and plans it, `flights` remembers who waits for it, `link` hands it to
-//! the leader of its group by the one ingest stream of that node; events come back in batches and leave in batches. There is
-//! no task, channel or call for a single transaction.
+//! the leader of its group by the one ingest stream of that node; events come back in batches and
+//! leave in batches. There is no task, channel or call for a single transaction. One that several
+//! groups vote on goes to all of them at once, and `ballot` tells when it is decided.
 
 mod backend;
+mod ballot;
 mod desk;
+mod flight;
 mod flights;
 mod follow;
 mod link;

@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger::genesis::{Genesis, NodeInfo};
-use ledger::{ClusterId, Committee, GroupId, Layout, NodeId};
+use ledger::tx::ParsedTx;
+use ledger::{ClusterId, Committee, GroupId, Layout, NodeId, Reject};
 use proto::{EdgeError, edge, v1};
+
+use crate::plan::Plan;
 
 /// One state of the cluster's registry.
 #[derive(Clone, Debug)]
@@ -102,6 +105,16 @@ impl ClusterView {
             leaders: self.leaders.iter().map(|(group, node)| v1::LeaderHint { group: group.0, node: node.0 }).collect(),
             beacon_height: self.beacon_height,
         }
+    }
+
+    /// Where a transaction goes, as far as all its groups exist.
+    ///
+    /// # Errors
+    /// As [`crate::plan()`], and [`Reject::UnknownGroup`].
+    pub fn plan(&self, tx: &ParsedTx) -> Result<Plan, Reject> {
+        let plan = crate::plan(&self.layout, tx)?;
+        let exist = plan.groups().all(|group| self.committees.contains_key(&group));
+        if exist { Ok(plan) } else { Err(Reject::UnknownGroup) }
     }
 
     /// The nodes that host a group, the probable leader first.

@@ -78,6 +78,29 @@ pub enum Mood {
     WrongShard,
 }
 
+/// What a leader says to a transaction that several groups vote on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    Yes,
+    No(Reject),
+    Refuse(Reject),
+    Waits,
+    Silent,
+    /// Takes it and drops the stream without an answer.
+    Drop,
+    /// It has its receipt already.
+    Known(Reject),
+}
+
+/// A transaction as it was handed to a leader that took it.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    pub node: NodeId,
+    pub group: GroupId,
+    pub bytes: Bytes,
+    pub applied: bool,
+}
+
 /// State shared by all fake nodes: what a replicated group would agree on.
 #[derive(Default)]
 pub struct World {
@@ -88,6 +111,10 @@ pub struct World {
     pub executed: Mutex<HashMap<TxId, u32>>,
     pub batches: Mutex<Vec<(NodeId, GroupId, usize)>>,
     pub reads: Mutex<Vec<(NodeId, GroupId)>>,
+    /// What each group says, one after the other; the last one again and again. Nothing is silence.
+    pub answers: Mutex<BTreeMap<GroupId, Vec<Answer>>>,
+    pub handed: Mutex<Vec<Handed>>,
+    streams: Mutex<Vec<(NodeId, mpsc::WeakSender<Result<v1::SubmitEvents, Status>>)>>,
     pub seen: Notify,
     /// Counts the times that all ingest streams were cut.
     pub cuts: watch::Sender<u32>,
@@ -120,6 +147,43 @@ impl World {
         *self.mood.lock() = mood;
     }
 
+    /// What a group says from now on to transactions that several groups vote on.
+    pub fn answer(&self, group: GroupId, answers: &[Answer]) {
+        self.answers.lock().insert(group, answers.to_vec());
+    }
+
+    fn next_answer(&self, group: GroupId) -> Answer {
+        let mut all = self.answers.lock();
+        match all.get_mut(&group).map(|answers| (answers.first().copied(), answers)) {
+            Some((Some(next), answers)) if answers.len() > 1 => {
+                answers.remove(0);
+                next
+            }
+            Some((Some(last), _)) => last,
+            Some((None, _)) | None => Answer::Silent,
+        }
+    }
+
+    /// The leader of a group says something by itself, as it does when mail arrives.
+    pub fn tell(&self, group: GroupId, event: v1::SubmitEvent) {
+        let leader = self.leaders.lock()[&group];
+        for (node, stream) in &*self.streams.lock() {
+            if let Some(stream) = stream.upgrade().filter(|_| *node == leader) {
+                stream.try_send(Ok(v1::SubmitEvents { events: vec![event.clone()] })).unwrap();
+            }
+        }
+    }
+
+    /// How often a group was handed a transaction.
+    pub fn handed_to(&self, group: GroupId) -> usize {
+        self.handed.lock().iter().filter(|handed| handed.group == group).count()
+    }
+
+    /// Waits until each of these groups has been handed this many transactions in all.
+    pub async fn until_handed(&self, groups: &[GroupId], times: usize) {
+        self.until("hand-overs", |world| groups.iter().all(|group| world.handed_to(*group) >= times)).await;
+    }
+
     fn not_leader(&self, node: NodeId, group: GroupId) -> Option<v1::Refusal> {
         let leader = self.leaders.lock().get(&group).copied();
         if leader == Some(node) {
@@ -146,11 +210,17 @@ impl FakeNode {
         let mut events = Vec::new();
         let mut keep = true;
         for bytes in &batch.txs {
-            let tx = ParsedTx::decode(&self.cluster, bytes).expect("the router sends only what decodes");
-            let txid = edge::bytes_of(&tx.txid);
+            let tx = self.take(bytes);
+            let txid = edge::bytes_of(&tx.parsed.txid);
             let refuse = |refusal| v1::SubmitEvent::refused(txid.clone(), refusal);
             if let Some(refusal) = self.world.not_leader(self.id, group) {
                 events.push(refuse(refusal));
+                continue;
+            }
+            if tx.several {
+                let (event, stays) = self.vote(group, &tx.parsed, bytes, batch.notify_applied);
+                events.extend(event);
+                keep &= stays;
                 continue;
             }
             // Looked at after the leader, so that a test can change first this and then that.
@@ -168,11 +238,11 @@ impl FakeNode {
                 }
                 Mood::Work | Mood::NoApplied | Mood::DropAfter => {}
             }
-            if let Err(reject) = tx.verify_signatures() {
+            if let Err(reject) = tx.parsed.verify_signatures() {
                 events.push(refuse(v1::Refusal::of(reject)));
                 continue;
             }
-            let receipt = self.execute(group, tx.txid);
+            let receipt = self.execute(group, tx.parsed.txid);
             let receipt = borsh::to_vec(&receipt).unwrap().into();
             events.push(v1::SubmitEvent::receipt(txid.clone(), receipt));
             if batch.notify_applied && mood == Mood::Work {
@@ -181,6 +251,32 @@ impl FakeNode {
         }
         self.world.seen.notify_waiters();
         keep.then_some(events)
+    }
+
+    fn take(&self, bytes: &Bytes) -> Taken {
+        let parsed = ParsedTx::decode(&self.cluster, bytes).expect("the router sends only what decodes");
+        let several = matches!(router::plan(&self.view.borrow().layout, &parsed), Ok(router::Plan::Several(_)));
+        Taken { parsed, several }
+    }
+
+    /// What is said to a transaction that several groups vote on, and whether the stream stays.
+    fn vote(&self, group: GroupId, tx: &ParsedTx, bytes: &Bytes, applied: bool) -> (Option<v1::SubmitEvent>, bool) {
+        self.world.handed.lock().push(Handed { node: self.id, group, bytes: bytes.clone(), applied });
+        let txid = edge::bytes_of(&tx.txid);
+        let event = match self.world.next_answer(group) {
+            Answer::Yes => Some(vote(tx.txid, group, None)),
+            Answer::No(reason) => Some(vote(tx.txid, group, Some(reason))),
+            // What a leader refuses, it refuses as the leader.
+            Answer::Refuse(reject) => {
+                let refusal = v1::Refusal { leader_node: self.id.0, ..v1::Refusal::of(reject) };
+                Some(v1::SubmitEvent::refused(txid, refusal).by(group))
+            }
+            Answer::Waits => Some(v1::SubmitEvent::waits(txid).by(group)),
+            Answer::Known(reason) => Some(receipt(tx.txid, group, Outcome::Rejected(reason))),
+            Answer::Silent => None,
+            Answer::Drop => return (None, false),
+        };
+        (event, true)
     }
 
     fn execute(&self, group: GroupId, txid: TxId) -> Receipt {
@@ -224,6 +320,27 @@ impl FakeNode {
     }
 }
 
+struct Taken {
+    parsed: ParsedTx,
+    several: bool,
+}
+
+/// A group's vote, written in its block 5.
+pub fn vote(txid: TxId, group: GroupId, reason: Option<Reject>) -> v1::SubmitEvent {
+    v1::SubmitEvent::vote(edge::bytes_of(&txid), v1::Vote::of(group, reason, Some(Height(5))))
+}
+
+/// A group's receipt, in its block 6.
+pub fn receipt(txid: TxId, group: GroupId, outcome: Outcome) -> v1::SubmitEvent {
+    let receipt = Receipt { version: 1, txid, group, height: Height(6), index: 0, time_ms: TimeMs(1), outcome };
+    v1::SubmitEvent::receipt(edge::bytes_of(&txid), borsh::to_vec(&receipt).unwrap().into())
+}
+
+/// All that a group mailed has been taken.
+pub fn applied(txid: TxId, group: GroupId) -> v1::SubmitEvent {
+    v1::SubmitEvent::applied(edge::bytes_of(&txid)).by(group)
+}
+
 fn record_of(address: &[u8]) -> Bytes {
     let record = AccountRecord { sequence: u64::from(address[0]), ..AccountRecord::default() };
     borsh::to_vec(&record).unwrap().into()
@@ -241,6 +358,7 @@ impl Node for FakeNode {
         let mut batches = request.into_inner();
         let (events, ready) = mpsc::channel(16);
         let node = self.clone();
+        self.world.streams.lock().push((self.id, events.downgrade()));
         let mut cuts = self.world.cuts.subscribe();
         tokio::spawn(async move {
             loop {
@@ -440,6 +558,19 @@ impl Cluster {
         let key = SecretKey::derive(b"payer", &(number % 50).to_le_bytes());
         let from = Authorisation::Single(key.public()).address();
         let mv = Move::Pay { from, to: Address([9; 20]), asset: AssetId([1; 16]), amount: 1 };
+        self.signed(number, vec![Slot::Clear { ledger: LedgerId::MAIN, mv }], &[&key])
+    }
+
+    /// An account of a shard with its key; equal numbers give equal accounts.
+    pub fn payer(&self, shard: u32, number: u64) -> (SecretKey, Address) {
+        let key =
+            |salt: u64| SecretKey::derive(b"payer of a shard", &[number.to_le_bytes(), salt.to_le_bytes()].concat());
+        let mut all = (0..).map(|salt| (key(salt), Authorisation::Single(key(salt).public()).address()));
+        all.find(|(_, address)| self.genesis.layout.locate(address) == GroupId::shard(shard)).unwrap()
+    }
+
+    /// Signed moves on the main ledger; equal numbers give equal bytes.
+    pub fn signed(&self, number: u64, slots: Vec<Slot>, keys: &[&SecretKey]) -> SignedTx {
         let mut salt = [0; 16];
         salt[..8].copy_from_slice(&number.to_le_bytes());
         let body = TxBody {
@@ -447,10 +578,20 @@ impl Cluster {
             cluster: self.cluster_id(),
             valid_until_ms: TimeMs(u64::MAX / 2),
             salt,
-            slots: vec![Slot::Clear { ledger: LedgerId::MAIN, mv }],
+            slots,
             memo: Vec::new(),
         };
-        SignedTx::sign(&body, &[&key])
+        SignedTx::sign(&body, keys)
+    }
+
+    /// A payment from each of the two shards.
+    pub fn swap(&self, number: u64) -> SignedTx {
+        let (one, two) = (self.payer(0, number), self.payer(1, number));
+        let slots = [&one, &two].map(|payer| {
+            let mv = Move::Pay { from: payer.1, to: Address([9; 20]), asset: AssetId([1; 16]), amount: 1 };
+            Slot::Clear { ledger: LedgerId::MAIN, mv }
+        });
+        self.signed(number, slots.to_vec(), &[&one.0, &two.0])
     }
 
     pub fn payments(&self, numbers: std::ops::Range<u64>) -> Vec<Bytes> {

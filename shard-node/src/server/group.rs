@@ -12,6 +12,7 @@ use consensus::port::{RoleView, SequencerError, Timing};
 use consensus::raft::{RaftGroup, RaftGroupConfig};
 use consensus::sequencer::Sequencer;
 use cross_shard::stream::{self, OutStream};
+use ledger::Certificate;
 use ledger::committee::Committee;
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
@@ -25,7 +26,6 @@ use ledger::reject::Reject;
 use ledger::schema;
 use ledger::tx::ParsedTx;
 use ledger::view::{ReadFault, StateReader, View};
-use ledger::{Certificate, SignedTx};
 use parking_lot::Mutex;
 use rayon::prelude::*;
 use storage::{Kv, LogStore, PlainCipher, SharedResources, WriteBatch};
@@ -39,7 +39,7 @@ use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 use crate::core::records::BlockRecord;
 use crate::server::clock::{Clock, Offsets, median_offset_ms};
-use crate::server::ingest::{Arrivals, Checked, Waiters, verification_mark};
+use crate::server::ingest::{Arrivals, Checked, Waiters, id_of, verification_mark};
 use crate::server::links::{Links, Transport};
 use crate::server::replica::{Committing, DbReader, OpenError, Replica, ReplicaShare};
 
@@ -49,6 +49,8 @@ const INPUTS_MAX: usize = 4096;
 const BLOCKS_MAX: usize = 64;
 /// Between two timer inputs.
 const TIMER: Duration = Duration::from_millis(25);
+/// Between two looks for people who wait no more.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Proposals in flight per group.
 const PIPELINE: usize = 3;
 /// Blocks between two checkpoints in the beacon.
@@ -181,7 +183,7 @@ impl GroupHandle {
             snapshot_keep_entries: context.snapshot_every_entries / 4,
         };
         let (certified_out, certified) = watch::channel(None);
-        let waiters = Arc::new(Waiters::default());
+        let waiters = Arc::new(Waiters::of(group));
         let alarms = Arc::new(Alarms::default());
         let checked = Arc::new(Mutex::new(lru::LruCache::new(
             std::num::NonZeroUsize::new(CHECKED_MAX).expect("the bound is not zero"),
@@ -211,6 +213,7 @@ impl GroupHandle {
             raft: None,
             stepping_down: None,
             deferred: Vec::new(),
+            forget_at: std::time::Instant::now() + FORGET_EVERY,
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, raft_in));
@@ -374,6 +377,8 @@ struct GroupTask {
     stepping_down: Option<tokio::task::JoinHandle<()>>,
     /// Inputs of our own making that must not be lost; taken with the next timer.
     deferred: Vec<Input>,
+    /// When to look for people who wait no more.
+    forget_at: std::time::Instant,
 }
 
 impl GroupTask {
@@ -419,6 +424,7 @@ impl GroupTask {
                     }
                     self.clock();
                     self.step(Input::Timer);
+                    self.forget_silent();
                 }
             }
         }
@@ -495,6 +501,15 @@ impl GroupTask {
         }));
     }
 
+    /// Looks now and then for people who wait no more.
+    fn forget_silent(&mut self) {
+        let now = std::time::Instant::now();
+        if now >= self.forget_at {
+            self.forget_at = now + FORGET_EVERY;
+            self.waiters.forget_silent(now);
+        }
+    }
+
     fn alarm(&self, text: String) {
         self.alarms.raise(self.group, text);
     }
@@ -505,7 +520,7 @@ impl GroupTask {
                 let outcomes = block.outcomes.clone();
                 let height = block.header.height;
                 for (txid, decision) in votes {
-                    self.waiters.vote(&txid, self.group, decision, Some(height));
+                    self.waiters.vote(&txid, decision, Some(height));
                 }
                 for receipt in &receipts {
                     self.waiters.receipt(receipt);
@@ -516,10 +531,10 @@ impl GroupTask {
                         CommandOutcome::Refused(txid, reject) => self.waiters.refuse(&txid, reject, self.leader),
                         CommandOutcome::Acked(dest, upto) => self.waiters.taken(dest, upto),
                         CommandOutcome::Voted(txid, decision) => {
-                            self.waiters.vote(&txid, self.group, decision, None);
+                            self.waiters.vote(&txid, decision, None);
                         }
+                        CommandOutcome::Waits(txid) => self.waiters.waits(&txid),
                         CommandOutcome::Receipt(..)
-                        | CommandOutcome::Waits(_)
                         | CommandOutcome::Delivered(..)
                         | CommandOutcome::Checkpointed(_)
                         | CommandOutcome::Registered
@@ -597,8 +612,8 @@ impl GroupTask {
             Output::PeerTook { dest, next_seq } => self.waiters.taken(dest, next_seq),
             Output::Refuse { txs, reject } => {
                 for bytes in txs {
-                    if let Ok(tx) = borsh::from_slice::<SignedTx>(&bytes) {
-                        self.waiters.refuse(&tx.txid(&self.context.genesis.cluster_id()), reject, self.leader);
+                    if let Some(txid) = id_of(&self.context.genesis.cluster_id(), &bytes) {
+                        self.waiters.refuse(&txid, reject, self.leader);
                     }
                 }
             }

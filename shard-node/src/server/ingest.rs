@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cross_shard::commit::Decision;
@@ -13,7 +14,7 @@ use ledger::limits::INGEST_QUEUE_TXS;
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
 use ledger::rules;
-use ledger::tx::ParsedTx;
+use ledger::tx::{ParsedTx, SignedTx, Submission};
 use parking_lot::Mutex;
 use proto::v1;
 use rayon::prelude::*;
@@ -25,6 +26,9 @@ use crate::server::replies::ReplyQueue;
 const BUSY_RETRY_MS: u32 = 50;
 /// Batches below this are checked on one thread.
 const PARALLEL_FROM: usize = 8;
+/// How long somebody who was told this group's vote, and has not asked again, is remembered. Routers
+/// ask again every few seconds for as long as they wait, so whoever is silent this long is gone.
+const SILENT_KEPT: Duration = Duration::from_secs(60);
 /// Transactions checked in one round.
 const ROUND_TXS: usize = 4096;
 
@@ -38,6 +42,18 @@ struct Waiter {
 struct Waiting {
     checked: Bytes,
     waiters: Vec<Waiter>,
+    /// What everybody here has been told so far, of a transaction that other groups vote on, too.
+    said: Option<Said>,
+    /// When somebody last asked.
+    asked: Instant,
+}
+
+/// What a group says of a transaction before its outcome is known.
+#[derive(Clone, Copy)]
+enum Said {
+    /// It votes once another group has.
+    Waits,
+    Vote(v1::Vote),
 }
 
 struct Unapplied {
@@ -117,8 +133,8 @@ impl Arrivals {
 }
 
 /// Who waits for which transaction of one group.
-#[derive(Default)]
 pub struct Waiters {
+    group: GroupId,
     books: Mutex<Books>,
 }
 
@@ -148,25 +164,72 @@ pub fn decision_reason(decision: Decision) -> Option<Reject> {
     }
 }
 
+/// The id of a transaction that was taken as bytes, with or without openings.
+#[must_use]
+pub fn id_of(cluster: &ClusterId, bytes: &[u8]) -> Option<TxId> {
+    let (signed, _) = Submission::split(bytes).ok()?;
+    borsh::from_slice::<SignedTx>(&signed).ok().map(|tx| tx.txid(cluster))
+}
+
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
     Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
 }
 
+impl Waiting {
+    /// Adds somebody, who hears what the others have heard.
+    fn join(&mut self, waiter: Waiter, heard: Option<v1::SubmitEvent>) {
+        self.asked = Instant::now();
+        heard.into_iter().for_each(|event| waiter.reply.push(event));
+        match self.waiters.iter_mut().find(|known| Arc::ptr_eq(&known.reply, &waiter.reply)) {
+            Some(known) => known.wants_applied |= waiter.wants_applied,
+            None => self.waiters.push(waiter),
+        }
+    }
+}
+
 impl Waiters {
+    /// Nobody waits yet.
+    #[must_use]
+    pub fn of(group: GroupId) -> Self {
+        Self { group, books: Mutex::default() }
+    }
+
     /// Remembers who waits; returns whether these very bytes are on their way already.
     pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool) -> bool {
         let mut books = self.books.lock();
         let waiter = Waiter { reply: Arc::clone(reply), wants_applied };
         match books.waiting.get_mut(&tx.txid) {
             Some(waiting) => {
-                waiting.waiters.push(waiter);
+                let heard = waiting.said.map(|said| self.event(&tx.txid, said));
+                waiting.join(waiter, heard);
                 waiting.checked == tx.bytes
             }
             None => {
-                let waiting = Waiting { checked: tx.bytes.clone(), waiters: vec![waiter] };
-                books.waiting.insert(tx.txid, waiting);
+                let (checked, asked) = (tx.bytes.clone(), Instant::now());
+                books.waiting.insert(tx.txid, Waiting { checked, waiters: vec![waiter], said: None, asked });
                 false
             }
+        }
+    }
+
+    fn event(&self, txid: &TxId, said: Said) -> v1::SubmitEvent {
+        match said {
+            Said::Waits => v1::SubmitEvent::waits(id_bytes(txid)).by(self.group),
+            Said::Vote(vote) => v1::SubmitEvent::vote(id_bytes(txid), vote),
+        }
+    }
+
+    fn say(&self, txid: &TxId, said: Said) {
+        let mut books = self.books.lock();
+        let Some(waiting) = books.waiting.get_mut(txid) else { return };
+        // A vote is written once, and nothing less is worth telling after it.
+        if let Some(Said::Vote(_)) = waiting.said {
+            return;
+        }
+        waiting.said = Some(said);
+        let event = self.event(txid, said);
+        for waiter in &waiting.waiters {
+            waiter.reply.push(event.clone());
         }
     }
 
@@ -184,27 +247,35 @@ impl Waiters {
         for waiter in waiting.waiters {
             waiter.reply.push(event.clone());
             if waiter.wants_applied {
-                books.await_applied(receipt, waiter.reply);
+                books.await_applied(self.group, receipt, waiter.reply);
             }
         }
     }
 
     /// This group voted on a transaction that other groups vote on, too. Whoever waits goes on
     /// waiting for the receipt that follows its outcome.
-    pub fn vote(&self, txid: &TxId, group: GroupId, decision: Decision, height: Option<Height>) {
-        let books = self.books.lock();
-        let Some(waiting) = books.waiting.get(txid) else { return };
-        let event = v1::SubmitEvent::vote(id_bytes(txid), v1::Vote::of(group, decision_reason(decision), height));
-        for waiter in &waiting.waiters {
-            waiter.reply.push(event.clone());
-        }
+    pub fn vote(&self, txid: &TxId, decision: Decision, height: Option<Height>) {
+        self.say(txid, Said::Vote(v1::Vote::of(self.group, decision_reason(decision), height)));
+    }
+
+    /// This group votes on a transaction once the vote of another group has come. Whoever waits goes
+    /// on waiting.
+    pub fn waits(&self, txid: &TxId) {
+        self.say(txid, Said::Waits);
+    }
+
+    /// Forgets those who were told a vote long ago and have not asked since: an outcome may be as far
+    /// away as the transaction's deadline, or never come.
+    pub fn forget_silent(&self, now: Instant) {
+        let silent = |waiting: &Waiting| waiting.said.is_some() && now > waiting.asked + SILENT_KEPT;
+        self.books.lock().waiting.retain(|_, waiting| !silent(waiting));
     }
 
     /// A transaction was refused without a receipt.
     pub fn refuse(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
         let waiting = self.books.lock().waiting.remove(txid);
         for waiter in waiting.into_iter().flat_map(|waiting| waiting.waiters) {
-            waiter.reply.push(refused(txid, reject, leader));
+            waiter.reply.push(refused(txid, reject, leader).by(self.group));
         }
     }
 
@@ -217,7 +288,7 @@ impl Waiters {
         let later = stream.split_off(&next_seq);
         let done = std::mem::replace(stream, later);
         for id in done.into_values().flatten() {
-            books.one_applied(id);
+            books.one_applied(self.group, id);
         }
     }
 
@@ -231,11 +302,11 @@ impl Waiters {
         drop(books);
         for (txid, waiting) in old.waiting {
             for waiter in waiting.waiters {
-                waiter.reply.push(refused(&txid, Reject::NotLeader, leader));
+                waiter.reply.push(refused(&txid, Reject::NotLeader, leader).by(self.group));
             }
         }
         for unapplied in old.unapplied.into_values() {
-            unapplied.reply.push(refused(&unapplied.txid, Reject::NotLeader, leader));
+            unapplied.reply.push(refused(&unapplied.txid, Reject::NotLeader, leader).by(self.group));
         }
     }
 
@@ -253,12 +324,12 @@ impl Waiters {
 }
 
 impl Books {
-    fn await_applied(&mut self, receipt: &Receipt, reply: Arc<ReplyQueue>) {
+    fn await_applied(&mut self, group: GroupId, receipt: &Receipt, reply: Arc<ReplyQueue>) {
         let Outcome::Committed { mail } = &receipt.outcome else { return };
         let open: Vec<(GroupId, u64)> =
             mail.iter().filter(|(dest, seq)| self.taken.get(dest).is_none_or(|taken| seq >= taken)).copied().collect();
         if open.is_empty() {
-            reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)));
+            reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)).by(group));
             return;
         }
         let id = self.next_id;
@@ -269,13 +340,13 @@ impl Books {
         }
     }
 
-    fn one_applied(&mut self, id: u64) {
+    fn one_applied(&mut self, group: GroupId, id: u64) {
         let Some(unapplied) = self.unapplied.get_mut(&id) else { return };
         unapplied.remaining -= 1;
         if unapplied.remaining == 0
             && let Some(done) = self.unapplied.remove(&id)
         {
-            done.reply.push(v1::SubmitEvent::applied(id_bytes(&done.txid)));
+            done.reply.push(v1::SubmitEvent::applied(id_bytes(&done.txid)).by(group));
         }
     }
 }
@@ -364,7 +435,7 @@ mod tests {
     async fn applied_comes_after_the_receipt_and_only_when_every_credit_is_taken() {
         let (sink, mut events) = tokio::sync::mpsc::channel(8);
         let reply = ReplyQueue::new(sink);
-        let waiters = Waiters::default();
+        let waiters = Waiters::of(GroupId::shard(0));
         let tx = checked(b"tx");
         let txid = tx.txid;
         assert!(!waiters.wait(&tx, &reply, true));
@@ -398,7 +469,7 @@ mod tests {
     async fn a_lost_leadership_sends_everybody_to_the_next_leader() {
         let (sink, mut events) = tokio::sync::mpsc::channel(8);
         let reply = ReplyQueue::new(sink);
-        let waiters = Waiters::default();
+        let waiters = Waiters::of(GroupId::shard(0));
         let waiting = checked(b"waiting");
         waiters.wait(&waiting, &reply, false);
         waiters.leadership_lost(Some(NodeId(2)));

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ledger::ids::{GroupId, NodeId};
 use ledger::reject::Reject;
-use ledger::{SignedTx, TxId};
 use parking_lot::RwLock;
 use proto::v1;
 use router::gateway::LocalNode;
@@ -47,27 +46,27 @@ impl Hosted {
             } else {
                 Reject::UnknownGroup
             };
-            return self.refuse_all(&batch.txs, reject, None, reply);
+            return self.refuse_all(&batch, reject, None, reply);
         };
         let role = handle.role();
         if role.stopped.is_some() {
-            return self.refuse_all(&batch.txs, Reject::GroupStopped, role.leader, reply);
+            return self.refuse_all(&batch, Reject::GroupStopped, role.leader, reply);
         }
         if !role.leads {
-            return self.refuse_all(&batch.txs, Reject::NotLeader, role.leader, reply);
+            return self.refuse_all(&batch, Reject::NotLeader, role.leader, reply);
         }
-        let arrived = Arrived { txs: batch.txs, reply: Arc::clone(reply), wants_applied: batch.notify_applied };
-        if let Err(refused) = handle.arrivals.push(arrived) {
-            self.refuse_all(&refused.txs, Reject::Busy, role.leader, reply);
+        let v1::IngestBatch { group, txs, notify_applied } = batch;
+        let arrived = Arrived { txs, reply: Arc::clone(reply), wants_applied: notify_applied };
+        if let Err(Arrived { txs, .. }) = handle.arrivals.push(arrived) {
+            let batch = v1::IngestBatch { group, txs, notify_applied };
+            self.refuse_all(&batch, Reject::Busy, role.leader, reply);
         }
     }
 
-    fn refuse_all(&self, txs: &[bytes::Bytes], reject: Reject, leader: Option<NodeId>, reply: &Arc<ReplyQueue>) {
+    fn refuse_all(&self, batch: &v1::IngestBatch, reject: Reject, leader: Option<NodeId>, reply: &Arc<ReplyQueue>) {
         let cluster = self.context.genesis.cluster_id();
-        let id = |bytes: &bytes::Bytes| -> Option<TxId> {
-            borsh::from_slice::<SignedTx>(bytes).ok().map(|tx| tx.txid(&cluster))
-        };
-        reply.extend(txs.iter().filter_map(id).map(|txid| refused(&txid, reject, leader)).collect());
+        let ids = batch.txs.iter().filter_map(|bytes| ingest::id_of(&cluster, bytes));
+        reply.extend(ids.map(|txid| refused(&txid, reject, leader).by(GroupId(batch.group))).collect());
     }
 
     /// Reads at this node's replica.
@@ -110,7 +109,7 @@ pub async fn check_arrivals(context: HostContext, handle: Arc<GroupHandle>) {
                         handle.waiters.refuse(&tx.txid, Reject::Busy, role.leader);
                     }
                 }
-                Err((Some(txid), reject)) => arrived.reply.push(refused(&txid, reject, None)),
+                Err((Some(txid), reject)) => arrived.reply.push(refused(&txid, reject, None).by(handle.group)),
                 // Without a decodable body there is no id to answer to; routers decode first.
                 Err((None, reject)) => {
                     arrived.reply.push(v1::SubmitEvent::refused(bytes::Bytes::new(), v1::Refusal::of(reject)));

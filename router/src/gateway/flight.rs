@@ -1,0 +1,286 @@
+//! One transaction without a fate: what is handed to which group, what is known of it, who waits.
+//!
+//! State only: [`super::flights`] sends, keeps time and tells. A transaction that one group decides
+//! costs nothing beyond its entry; one that several groups vote on has a [`Ballot`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ledger::tx::ParsedTx;
+use ledger::{GroupId, NodeId, Submission, TxId};
+use proto::{edge, v1};
+
+use super::ballot::{Ballot, Voter};
+use super::outbox::Outbox;
+use super::view::ClusterView;
+use crate::plan::{Part, Plan};
+
+/// Different witnesses over one body that may wait behind each other.
+const RIVALS_MAX: usize = 4;
+
+/// A decoded and planned transaction of a client.
+pub(super) struct Planned {
+    pub(super) txid: TxId,
+    pub(super) plan: Plan,
+    pub(super) bytes: Bytes,
+}
+
+pub(super) struct Waiter {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) applied: bool,
+}
+
+/// Other bytes for the same txid: another set of witnesses over the same body. They are tried after
+/// the ones before were refused, so that nobody can spoil a transaction by sending it with a bad
+/// signature first.
+pub(super) struct Rival {
+    bytes: Bytes,
+    plan: Plan,
+    pub(super) waiters: Vec<Waiter>,
+}
+
+/// The transaction on its way to one group.
+pub(super) struct HandOver {
+    pub(super) group: GroupId,
+    /// Where it is; `None` while it waits for a leader.
+    pub(super) node: Option<NodeId>,
+    pub(super) sent_at: Instant,
+    /// Told to wait for a new layout.
+    pub(super) replan: bool,
+}
+
+impl HandOver {
+    pub(super) fn to(group: GroupId, now: Instant) -> Self {
+        Self { group, node: None, sent_at: now, replan: false }
+    }
+}
+
+/// Who decides.
+pub(super) enum Course {
+    /// One group, whose receipt is the fate.
+    One {
+        hand_over: HandOver,
+        /// Known, and only `applied` is missing.
+        receipt: Option<Bytes>,
+    },
+    /// Several groups by their votes.
+    Several(Box<Ballot>),
+}
+
+impl Course {
+    pub(super) fn of(plan: Plan, now: Instant) -> Self {
+        match plan {
+            Plan::One(group) => Self::One { hand_over: HandOver::to(group, now), receipt: None },
+            Plan::Several(parts) => Self::Several(Box::new(Ballot::new(parts, now))),
+        }
+    }
+}
+
+pub(super) struct Flight {
+    /// As it came, with all openings that came.
+    pub(super) bytes: Bytes,
+    pub(super) course: Course,
+    pub(super) deadline: Instant,
+    pub(super) notify_applied: bool,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) rivals: Vec<Rival>,
+}
+
+/// What became of somebody else who sends the same transaction.
+pub(super) enum Joined {
+    /// Will be told; `resend` when the leaders have to hear that `applied` is wanted.
+    Waits { resend: bool },
+    /// Will be told, and brought openings that these groups do not have yet.
+    Opens(Vec<GroupId>),
+    /// The fate was known.
+    Told,
+    /// Too many rivals; this one is not taken.
+    Crowded(TxId),
+}
+
+impl Flight {
+    pub(super) fn new(tx: Planned, waiter: Waiter, now: Instant, deadline: Instant) -> Self {
+        Self {
+            bytes: tx.bytes,
+            course: Course::of(tx.plan, now),
+            deadline,
+            notify_applied: waiter.applied,
+            waiters: vec![waiter],
+            rivals: Vec::new(),
+        }
+    }
+
+    fn voters(&self) -> (Option<&HandOver>, &[Voter]) {
+        match &self.course {
+            Course::One { hand_over, .. } => (Some(hand_over), &[]),
+            Course::Several(ballot) => (None, &ballot.voters),
+        }
+    }
+
+    /// The groups it goes to.
+    pub(super) fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        let (one, several) = self.voters();
+        one.map(|hand_over| hand_over.group).into_iter().chain(several.iter().map(|voter| voter.hand_over.group))
+    }
+
+    /// All that is on its way, except to groups that have nothing left to say.
+    pub(super) fn hand_overs(&mut self) -> impl Iterator<Item = &mut HandOver> {
+        let (one, several) = match &mut self.course {
+            Course::One { hand_over, .. } => (Some(hand_over), &mut [][..]),
+            Course::Several(ballot) => (None, ballot.voters.as_mut_slice()),
+        };
+        let several = several.iter_mut().filter(|voter| !voter.applied).map(|voter| &mut voter.hand_over);
+        one.into_iter().chain(several)
+    }
+
+    /// What is on its way to this group; `None` when it does not go there (any more).
+    pub(super) fn hand_over(&mut self, group: GroupId) -> Option<&mut HandOver> {
+        match &mut self.course {
+            Course::One { hand_over, .. } => Some(hand_over).filter(|hand_over| hand_over.group == group),
+            Course::Several(ballot) => ballot.voter(group).map(|voter| &mut voter.hand_over),
+        }
+    }
+
+    /// Notes that it goes to a node of this group, and returns what that group is given.
+    pub(super) fn sent(&mut self, group: GroupId, node: NodeId, now: Instant) -> Option<Bytes> {
+        let own = match &mut self.course {
+            Course::One { hand_over, .. } if hand_over.group == group => {
+                (hand_over.node, hand_over.sent_at) = (Some(node), now);
+                None
+            }
+            Course::One { .. } => return None,
+            Course::Several(ballot) => ballot.sent(group, node, now)?,
+        };
+        Some(own.unwrap_or_else(|| self.bytes.clone()))
+    }
+
+    /// The event that tells the fate, once it is known.
+    pub(super) fn fate(&self, txid: &TxId) -> Option<v1::SubmitEvent> {
+        match &self.course {
+            Course::One { receipt, .. } => {
+                receipt.as_ref().map(|receipt| v1::SubmitEvent::receipt(edge::bytes_of(txid), receipt.clone()))
+            }
+            Course::Several(ballot) => {
+                ballot.decided().map(|votes| v1::SubmitEvent::decided(edge::bytes_of(txid), votes.to_vec()))
+            }
+        }
+    }
+
+    /// Queues the fate for everybody who waits. Returns whether somebody goes on waiting for `applied`.
+    pub(super) fn tell(
+        &mut self,
+        event: &v1::SubmitEvent,
+        committed: bool,
+        mut touch: impl FnMut(&Arc<Outbox>),
+    ) -> bool {
+        let more = self.notify_applied && committed;
+        let rivals = std::mem::take(&mut self.rivals);
+        self.waiters.extend(rivals.into_iter().flat_map(|rival| rival.waiters));
+        for waiter in &self.waiters {
+            waiter.outbox.push(event.clone(), !(more && waiter.applied));
+            touch(&waiter.outbox);
+        }
+        self.waiters.retain(|waiter| more && waiter.applied);
+        !self.waiters.is_empty()
+    }
+
+    pub(super) fn waits(&self, outbox: &Arc<Outbox>) -> bool {
+        let rivals = self.rivals.iter().flat_map(|rival| &rival.waiters);
+        self.waiters.iter().chain(rivals).any(|waiter| Arc::ptr_eq(&waiter.outbox, outbox))
+    }
+
+    /// The same stream sends it again: one fate, but it may now want `applied`, or bring openings.
+    pub(super) fn again(&mut self, view: &ClusterView, tx: &Planned, outbox: &Arc<Outbox>, applied: bool) -> Joined {
+        for waiter in &mut self.waiters {
+            if Arc::ptr_eq(&waiter.outbox, outbox) {
+                waiter.applied |= applied;
+            }
+        }
+        let opens = self.open_more(view, tx);
+        let resend = applied && !std::mem::replace(&mut self.notify_applied, true);
+        opens.filter(|_| !resend).map_or(Joined::Waits { resend }, Joined::Opens)
+    }
+
+    pub(super) fn join(&mut self, view: &ClusterView, tx: Planned, waiter: Waiter) -> Joined {
+        if let Some(event) = self.fate(&tx.txid) {
+            waiter.outbox.push(event, !waiter.applied);
+            if waiter.applied {
+                self.waiters.push(waiter);
+            }
+            return Joined::Told;
+        }
+        let opens = self.open_more(view, &tx);
+        if opens.is_some() || self.bytes == tx.bytes {
+            let resend = waiter.applied && !std::mem::replace(&mut self.notify_applied, true);
+            self.waiters.push(waiter);
+            return opens.filter(|_| !resend).map_or(Joined::Waits { resend }, Joined::Opens);
+        }
+        if let Some(rival) = self.rivals.iter_mut().find(|rival| rival.bytes == tx.bytes) {
+            rival.waiters.push(waiter);
+        } else if self.rivals.len() < RIVALS_MAX {
+            self.rivals.push(Rival { bytes: tx.bytes, plan: tx.plan, waiters: vec![waiter] });
+        } else {
+            return Joined::Crowded(tx.txid);
+        }
+        Joined::Waits { resend: false }
+    }
+
+    /// Takes openings that somebody else brings for the same signed transaction: each party may hand
+    /// over only its own. Returns the groups that have to be given more; `None` when it is not the
+    /// same transaction.
+    fn open_more(&mut self, view: &ClusterView, tx: &Planned) -> Option<Vec<GroupId>> {
+        let Course::Several(ballot) = &mut self.course else { return None };
+        if self.bytes == tx.bytes {
+            return Some(Vec::new());
+        }
+        let (signed, mut openings) = Submission::split(&self.bytes).ok()?;
+        let (other, theirs) = Submission::split(&tx.bytes).ok()?;
+        if signed != other {
+            return None;
+        }
+        for opening in theirs {
+            if let Err(at) = openings.binary_search_by_key(&opening.slot, |known| known.slot) {
+                openings.insert(at, opening);
+            }
+        }
+        let bytes: Bytes = Submission::encode(signed, openings).into();
+        let opened = ParsedTx::decode(&view.cluster, &bytes).ok()?;
+        let Ok(Plan::Several(parts)) = view.plan(&opened) else { return None };
+        let more = ballot.give(parts, &self.bytes);
+        self.bytes = bytes;
+        Some(more)
+    }
+
+    /// The next rival takes the place of what was refused. Returns whether there is one.
+    pub(super) fn next_rival(&mut self, now: Instant, deadline: Instant) -> bool {
+        if self.rivals.is_empty() {
+            return false;
+        }
+        let next = self.rivals.remove(0);
+        self.bytes = next.bytes;
+        self.course = Course::of(next.plan, now);
+        self.waiters = next.waiters;
+        self.notify_applied = self.waiters.iter().any(|waiter| waiter.applied);
+        self.deadline = deadline;
+        true
+    }
+
+    /// Goes by a new plan. What groups that stay have said still counts. Returns the groups that it
+    /// did not go to before.
+    pub(super) fn adopt(&mut self, plan: Plan, now: Instant) -> Vec<GroupId> {
+        let before: Vec<GroupId> = self.groups().collect();
+        let parts = match plan {
+            Plan::One(group) => vec![Part { group, own: None }],
+            Plan::Several(parts) => parts,
+        };
+        match (&mut self.course, &parts[..]) {
+            (Course::One { hand_over, .. }, [part]) => *hand_over = HandOver::to(part.group, now),
+            // A group that knows its receipt needs nobody else to be asked.
+            (Course::One { receipt: Some(_), .. }, _) => {}
+            (Course::One { .. }, _) => self.course = Course::Several(Box::new(Ballot::new(parts, now))),
+            (Course::Several(ballot), _) => ballot.adopt(parts, now),
+        }
+        self.groups().filter(|group| !before.contains(group)).collect()
+    }
+}
