@@ -126,6 +126,7 @@ impl v1::Refusal {
             detail: String::new(),
             retry_after_ms: 0,
             leader_node: 0,
+            tx_hash: Bytes::new(),
         }
     }
 
@@ -140,6 +141,13 @@ impl v1::Refusal {
     #[must_use]
     pub fn retry_after_ms(mut self, delay_ms: u32) -> Self {
         self.retry_after_ms = delay_ms;
+        self
+    }
+
+    /// Adds which bytes were refused: other witnesses over the same body may fare better.
+    #[must_use]
+    pub fn of_bytes(mut self, tx: &[u8]) -> Self {
+        self.tx_hash = Bytes::copy_from_slice(&ledger::hash::sha256(tx).0);
         self
     }
 

@@ -77,15 +77,20 @@ impl Ballot {
         Some(&mut self.voters[at])
     }
 
-    /// Notes that it goes to a node of this group; returns what that group is given, `None` within
-    /// for what came.
-    pub(super) fn sent(&mut self, group: GroupId, node: NodeId, now: Instant) -> Option<Option<Bytes>> {
+    /// Notes that it goes to a node of this group; `None` when that has nothing left to say.
+    pub(super) fn sent(&mut self, group: GroupId, node: NodeId, now: Instant) -> Option<()> {
         let voter = self.voter(group).filter(|voter| !voter.applied)?;
         (voter.hand_over.node, voter.hand_over.sent_at) = (Some(node), now);
         if let Said::Refused(_) = voter.said {
             voter.said = Said::Nothing;
         }
-        Some(voter.own.clone())
+        Some(())
+    }
+
+    /// What a group is given, where that is not what came.
+    pub(super) fn own(&self, group: GroupId) -> Option<&Bytes> {
+        let at = self.voters.binary_search_by_key(&group, |voter| voter.hand_over.group).ok()?;
+        self.voters[at].own.as_ref()
     }
 
     /// Takes what each group is given now; `before` is what came at first. Returns the groups that
@@ -142,9 +147,11 @@ impl Ballot {
         if let Some(voter) = self.voter(group)
             && !matches!(voter.said, Said::Vote(_))
         {
-            // A group that cannot read what it knows has said nothing.
             voter.said = match refusal.reject() {
+                // A group that cannot read what it knows has said nothing.
                 Some(Reject::Storage) => Said::Nothing,
+                // A queue was full now; what was sent before may have been taken.
+                Some(Reject::Busy) if voter.hand_over.open => Said::Nothing,
                 _ => Said::Refused(refusal),
             };
         }

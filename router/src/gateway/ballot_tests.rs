@@ -112,12 +112,18 @@ fn a_vote_outlasts_everything_that_its_group_says_later() {
 #[test]
 fn a_refusal_counts_until_the_group_is_asked_again() {
     let mut ballot = ballot(2);
-    for group in 0..2 {
-        ballot.refused(GROUPS[group], v1::Refusal::of(Reject::PeerBusy));
+    for group in &GROUPS[..2] {
+        ballot.refused(*group, v1::Refusal::of(Reject::PeerBusy));
     }
     assert_eq!(kind(&ballot.conclusion()), "refusal");
     ballot.sent(GROUPS[0], NodeId(1), Instant::now()).unwrap();
     assert_eq!(kind(&ballot.conclusion()), "open", "it may vote on what it was handed now");
+    // Of a group that was silent once, only a word about the transaction itself counts.
+    ballot.voter(GROUPS[0]).unwrap().hand_over.open = true;
+    ballot.refused(GROUPS[0], v1::Refusal::of(Reject::Busy));
+    assert_eq!(kind(&ballot.conclusion()), "open");
+    ballot.refused(GROUPS[0], v1::Refusal::of(Reject::Expired));
+    assert_eq!(kind(&ballot.conclusion()), "refusal");
 }
 
 #[test]

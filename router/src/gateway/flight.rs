@@ -48,11 +48,14 @@ pub(super) struct HandOver {
     pub(super) sent_at: Instant,
     /// Told to wait for a new layout.
     pub(super) replan: bool,
+    /// It was sent, and not answered for certain: a link was lost, a leader was silent or lost its
+    /// leadership. What was sent may have had its effect, or may yet.
+    pub(super) open: bool,
 }
 
 impl HandOver {
     pub(super) fn to(group: GroupId, now: Instant) -> Self {
-        Self { group, node: None, sent_at: now, replan: false }
+        Self { group, node: None, sent_at: now, replan: false, open: false }
     }
 }
 
@@ -137,22 +140,30 @@ impl Flight {
     /// What is on its way to this group; `None` when it does not go there (any more).
     pub(super) fn hand_over(&mut self, group: GroupId) -> Option<&mut HandOver> {
         match &mut self.course {
-            Course::One { hand_over, .. } => Some(hand_over).filter(|hand_over| hand_over.group == group),
+            Course::One { hand_over, .. } => Some(hand_over).filter(|one| one.group == group),
             Course::Several(ballot) => ballot.voter(group).map(|voter| &mut voter.hand_over),
         }
     }
 
-    /// Notes that it goes to a node of this group, and returns what that group is given.
+    /// Notes that it goes to a node of this group, and returns what that group is given; `None` when
+    /// there is nothing to send.
     pub(super) fn sent(&mut self, group: GroupId, node: NodeId, now: Instant) -> Option<Bytes> {
-        let own = match &mut self.course {
+        match &mut self.course {
             Course::One { hand_over, .. } if hand_over.group == group => {
                 (hand_over.node, hand_over.sent_at) = (Some(node), now);
-                None
             }
             Course::One { .. } => return None,
             Course::Several(ballot) => ballot.sent(group, node, now)?,
-        };
-        Some(own.unwrap_or_else(|| self.bytes.clone()))
+        }
+        Some(self.given(group).clone())
+    }
+
+    /// What a group is given.
+    pub(super) fn given(&self, group: GroupId) -> &Bytes {
+        match &self.course {
+            Course::One { .. } => &self.bytes,
+            Course::Several(ballot) => ballot.own(group).unwrap_or(&self.bytes),
+        }
     }
 
     /// The event that tells the fate, once it is known.

@@ -325,10 +325,15 @@ impl Flights {
             Course::One { hand_over, .. } => hand_over.group,
             Course::Several(_) => group,
         };
-        // An answer of a node it is no longer with changes nothing: the one it is with will answer.
+        // One that is about other bytes, which were sent before these, changes nothing.
+        if !refusal.tx_hash.is_empty() && refusal.tx_hash[..] != ledger::hash::sha256(flight.given(group)).0 {
+            return;
+        }
+        // Nor does an answer of a node it is no longer with: the one it is with will answer.
         let Some(hand_over) = flight.hand_over(group).filter(|hand_over| hand_over.node == Some(node)) else {
             return;
         };
+        let open = hand_over.open;
         let route = self.routes.entry(group).or_default();
         // A leader that knows no such group means another one, which has to vote, too.
         let leads = refusal.leader_node == node.0;
@@ -347,6 +352,12 @@ impl Flights {
                     // With a fate known, a busy leader only delays `applied`, and the next check asks
                     // again.
                     Course::One { receipt: Some(_), .. } => {}
+                    // A queue was full now; what was sent before may have been taken.
+                    Course::One { .. } if open && refusal.reject() == Some(Reject::Busy) => {
+                        let late = v1::Refusal::of(Reject::TooLate).retry_after_ms(refusal.retry_after_ms);
+                        let detail = "its group is busy, and an earlier attempt may have executed";
+                        self.refused(step, id, group, late.detail(detail), due);
+                    }
                     Course::One { .. } => self.refused(step, id, group, refusal, due),
                     Course::Several(ballot) => {
                         ballot.refused(group, refusal);
@@ -359,6 +370,10 @@ impl Flights {
 
     /// The node does not lead the group.
     fn moved(&mut self, step: &Step<'_>, node: NodeId, id: TxId, group: GroupId, refusal: &v1::Refusal, due: &mut Due) {
+        // It may come from a leader that had taken it and was lost.
+        if let Some(hand_over) = self.all.get_mut(&id).and_then(|flight| flight.hand_over(group)) {
+            hand_over.open = true;
+        }
         let hint = Some(NodeId(refusal.leader_node)).filter(|hint| step.view.nodes.contains_key(hint));
         match self.routes.entry(group).or_default().not_leader(node, hint, step.now) {
             Verdict::Send => due.entry(group).or_default().push(id),
@@ -392,7 +407,7 @@ impl Flights {
         let mut due = Due::new();
         for (txid, flight) in &mut self.all {
             for hand_over in flight.hand_overs().filter(|hand_over| hand_over.node == Some(node)) {
-                hand_over.node = None;
+                (hand_over.node, hand_over.open) = (None, true);
                 due.entry(hand_over.group).or_default().push(*txid);
             }
         }
@@ -471,6 +486,7 @@ impl Flights {
                 let silent = |at: Instant| step.now >= at + step.limits.resend_after;
                 for hand_over in flight.hand_overs() {
                     if hand_over.node.is_some() && silent(hand_over.sent_at) {
+                        hand_over.open = true;
                         due.entry(hand_over.group).or_default().push(txid);
                     }
                 }

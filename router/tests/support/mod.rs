@@ -17,6 +17,7 @@ use ledger::*;
 use parking_lot::Mutex;
 use proto::v1::node_server::{Node, NodeServer};
 use proto::v1::query_request::Query;
+use proto::views::Explain;
 use proto::{edge, v1};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use router::gateway::{ClusterView, Gateway, GatewayLimits, LocalNode, NodeBackend, Peers};
@@ -212,7 +213,7 @@ impl FakeNode {
         for bytes in &batch.txs {
             let tx = self.take(bytes);
             let txid = edge::bytes_of(&tx.parsed.txid);
-            let refuse = |refusal| v1::SubmitEvent::refused(txid.clone(), refusal);
+            let refuse = |refusal| v1::SubmitEvent::refused(txid.clone(), refusal).by(group);
             if let Some(refusal) = self.world.not_leader(self.id, group) {
                 events.push(refuse(refusal));
                 continue;
@@ -312,9 +313,13 @@ impl FakeNode {
                     None => reply.found = false,
                 }
             }
-            Query::History(_) | Query::Block(_) | Query::Asset(_) | Query::Explain(_) | Query::AccountView(_) => {
-                reply.found = false;
+            Query::Explain(explain) => {
+                let txid = edge::txid("txid", &explain.txid).unwrap();
+                let receipt = self.world.receipts.lock().get(&txid).filter(|receipt| receipt.group == group).cloned();
+                reply.found = receipt.is_some();
+                reply.values.extend(receipt.map(|receipt| Bytes::from(borsh::to_vec(&explained(receipt)).unwrap())));
             }
+            Query::History(_) | Query::Block(_) | Query::Asset(_) | Query::AccountView(_) => reply.found = false,
         }
         reply
     }
@@ -339,6 +344,20 @@ pub fn receipt(txid: TxId, group: GroupId, outcome: Outcome) -> v1::SubmitEvent 
 /// All that a group mailed has been taken.
 pub fn applied(txid: TxId, group: GroupId) -> v1::SubmitEvent {
     v1::SubmitEvent::applied(edge::bytes_of(&txid)).by(group)
+}
+
+fn explained(receipt: Receipt) -> Explain {
+    Explain {
+        version: 1,
+        group: receipt.group,
+        height: Height(7),
+        time_ms: TimeMs(1),
+        stale: false,
+        prepared: None,
+        receipt: Some(receipt),
+        credits: Vec::new(),
+        unanswered: None,
+    }
 }
 
 fn record_of(address: &[u8]) -> Bytes {

@@ -271,9 +271,15 @@ impl Waiters {
         self.books.lock().waiting.retain(|_, waiting| !silent(waiting));
     }
 
-    /// A transaction was refused without a receipt.
+    /// A transaction was refused without a receipt. Whoever was told a vote goes on waiting: what was
+    /// refused were other bytes, and the group has voted all the same.
     pub fn refuse(&self, txid: &TxId, reject: Reject, leader: Option<NodeId>) {
-        let waiting = self.books.lock().waiting.remove(txid);
+        let mut books = self.books.lock();
+        if let Some(Waiting { said: Some(Said::Vote(_)), .. }) = books.waiting.get(txid) {
+            return;
+        }
+        let waiting = books.waiting.remove(txid);
+        drop(books);
         for waiter in waiting.into_iter().flat_map(|waiting| waiting.waiters) {
             waiter.reply.push(refused(txid, reject, leader).by(self.group));
         }
@@ -405,16 +411,20 @@ pub fn check(
 }
 
 #[cfg(test)]
+#[path = "ingest_tests.rs"]
+mod several_groups;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use ledger::ids::Height;
     use v1::submit_event::Event;
 
-    fn checked(text: &'static [u8]) -> Checked {
+    pub(super) fn checked(text: &'static [u8]) -> Checked {
         Checked { txid: TxId(ledger::hash::sha256(text)), bytes: Bytes::from_static(text), mark: Hash32::ZERO }
     }
 
-    fn receipt(txid: TxId, mail: Vec<(GroupId, u64)>) -> Receipt {
+    pub(super) fn receipt(txid: TxId, mail: Vec<(GroupId, u64)>) -> Receipt {
         Receipt {
             version: 1,
             txid,
@@ -426,7 +436,7 @@ mod tests {
         }
     }
 
-    async fn next(events: &mut tokio::sync::mpsc::Receiver<v1::SubmitEvents>) -> Vec<Event> {
+    pub(super) async fn next(events: &mut tokio::sync::mpsc::Receiver<v1::SubmitEvents>) -> Vec<Event> {
         let batch = events.recv().await.expect("the queue is open");
         batch.events.into_iter().filter_map(|event| event.event).collect()
     }
