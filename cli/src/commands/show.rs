@@ -75,7 +75,8 @@ impl ReceiptLine {
 
     /// Where it stands.
     pub(super) fn place(&self) -> String {
-        format!("  in block {} of {}, position {}, at {} ms", self.height, self.group, self.index, self.time_ms)
+        let at = crate::draft::words::moment(ledger::TimeMs(self.time_ms));
+        format!("  in block {} of {}, position {}, at {at} UTC", self.height, self.group, self.index)
     }
 
     pub(super) fn text(&self) -> String {

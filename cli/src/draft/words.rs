@@ -275,24 +275,22 @@ impl SignerLine {
     fn text(&self) -> String {
         let accounts = self.accounts.join(", ");
         let mark = if self.missing == 0 { "✓" } else { "✗" };
-        let mut text = format!("{mark} {accounts}");
+        let mut parts = Vec::new();
         match self.threshold {
-            None => text.push_str(": MISSING; its keys are not known here, so let its holder sign"),
+            None => parts.push("MISSING; its keys are not known here, so let its holder sign".to_owned()),
             Some(threshold) => {
-                let single = threshold == 1 && self.signed.len() + self.may_sign.len() == 1;
-                if !single {
-                    let _ = write!(text, ": {} of {threshold} needed", self.signed.len().min(threshold));
+                if threshold > 1 || self.signed.len() + self.may_sign.len() > 1 {
+                    parts.push(format!("{} of {threshold} signatures", self.signed.len().min(threshold)));
                 }
                 if !self.signed.is_empty() {
-                    let _ = write!(text, "{} signed by {}", if single { ":" } else { "," }, self.signed.join(", "));
+                    parts.push(format!("signed by {}", and(&self.signed)));
                 }
                 if self.missing > 0 {
-                    let may = self.may_sign.join(" or ");
-                    let _ = write!(text, "{} MISSING: {may}", if single { ":" } else { "," });
+                    parts.push(format!("MISSING; may be signed by {}", self.may_sign.join(" or ")));
                 }
             }
         }
-        text
+        format!("{mark} {accounts}: {}", parts.join(", "))
     }
 }
 

@@ -1,6 +1,6 @@
 //! One group's part of a story, as a list of events in the order of its chain.
 
-use ledger::{GroupId, Height, TimeMs};
+use ledger::{GroupId, Height, Slot, TimeMs};
 use proto::views::{BlockPoint, Explain, OwnVote, PreparedView, ReceivedVote, SentMail};
 use serde::Serialize;
 
@@ -141,12 +141,16 @@ impl Teller<'_> {
     /// The moves that a group votes on.
     fn about(&self, answer: Option<&Explain>) -> Vec<String> {
         let (Some(tx), Some(answer)) = (self.facts.tx, answer) else { return Vec::new() };
-        let slots: Vec<u16> = match answer.prepared.as_ref().and_then(|prepared| prepared.own.as_ref()) {
-            Some(own) => own.legs.iter().map(|leg| leg / 2).collect(),
-            None if answer.prepared.is_none() && answer.receipt.is_some() => {
-                (0..).zip(&tx.body.slots).map(|(at, _)| at).collect()
+        let all = || (0u16..).zip(&tx.body.slots);
+        let slots: Vec<u16> = match (&answer.prepared, &answer.receipt) {
+            (Some(PreparedView { own: Some(own), .. }), _) => own.legs.iter().map(|leg| leg / 2).collect(),
+            // It has not voted, so what it waits for is the move that is hidden for it.
+            (Some(_), _) => {
+                let hidden = |slot: &Slot| matches!(slot, Slot::Hidden { group, .. } if *group == answer.group);
+                all().filter(|(_, slot)| hidden(slot)).map(|(at, _)| at).collect()
             }
-            None => Vec::new(),
+            (None, Some(_)) => all().map(|(at, _)| at).collect(),
+            (None, None) => Vec::new(),
         };
         let mut lines: Vec<String> = slots.into_iter().map(|slot| sentence(tx, slot, self.facts.labels)).collect();
         lines.dedup();
@@ -154,16 +158,17 @@ impl Teller<'_> {
     }
 
     fn prepared(&self, answer: &Explain, prepared: &PreparedView, events: &mut Vec<Event>) {
-        let how = match (prepared.handed_over, prepared.received.first()) {
-            (false, Some(first)) => format!("by the vote of {}", first.group),
-            _ => "handed over by a client".to_owned(),
+        let caused_by = first_heard(prepared);
+        let how = match caused_by {
+            Some(group) => format!("by the vote of {group}"),
+            None => "handed over by a client".to_owned(),
         };
         events.push(self.point(Event::new("prepare", how), prepared.seen));
         let own_at = prepared.own.as_ref().map(|own| own.at.height);
         // A vote that made this group vote came first within their block.
         let before = |vote: &&ReceivedVote| match own_at {
             None => true,
-            Some(own) => vote.at.height < own || (vote.at.height == own && !prepared.handed_over),
+            Some(own) => vote.at.height < own || (vote.at.height == own && caused_by.is_some()),
         };
         let heard = |vote: &ReceivedVote| self.heard(vote);
         events.extend(prepared.received.iter().filter(before).map(heard));
@@ -195,33 +200,47 @@ impl Teller<'_> {
                 event.reason = Some(Reason::of(answer.group, no));
             }
             None => {
-                event.text = match own.accounts.len() {
-                    0 => "written for a hidden account".to_owned(),
-                    1 => "written for 1 account".to_owned(),
-                    count => format!("written for {count} accounts"),
-                };
+                if first_heard(prepared).is_some() && prepared.handed_over {
+                    "once its opening was handed over".clone_into(&mut event.text);
+                }
                 event.with.extend(self.holds(prepared, own));
             }
         }
-        event.with.extend(own.sent.iter().map(|mail| letter("its vote", mail)));
+        let votes =
+            own.sent.iter().map(|mail| letter("its vote", mail, mail.taken || self.heard_at(mail.dest, answer.group)));
+        event.with.extend(votes);
         self.point(event, own.at)
     }
 
     fn holds(&self, prepared: &PreparedView, own: &OwnVote) -> Vec<Event> {
         let Some(tx) = self.facts.tx else { return Vec::new() };
-        let now = match prepared.resolved {
-            None => "held until the outcome is known",
-            Some((_, true)) => "held, then used",
-            Some((_, false)) => "held, then set free",
+        let now = |pinned: bool| match (prepared.resolved, pinned) {
+            (None, false) => "held until the outcome is known",
+            (None, true) => "so until the outcome is known",
+            (Some((_, true)), false) => "held, then used",
+            (Some((_, false)), false) => "held, then set free",
+            (Some(_), true) => "so until the outcome was known",
         };
         let holds = own.legs.iter().filter_map(|leg| hold(tx, *leg, self.facts.labels));
-        holds.map(|what| Event::new("hold", format!("{what}: {now}"))).collect()
+        holds.map(|(what, pinned)| Event::new("hold", format!("{what}: {}", now(pinned)))).collect()
+    }
+
+    /// Whether a group says itself that it has heard another one's vote, which it may before that is
+    /// proved to the sender.
+    fn heard_at(&self, at: GroupId, of: GroupId) -> bool {
+        let prepared =
+            self.facts.answers.iter().find(|answer| answer.group == at).and_then(|answer| answer.prepared.as_ref());
+        prepared.is_some_and(|prepared| prepared.received.iter().any(|vote| vote.group == of))
+    }
+
+    fn credits(&self, answer: &Explain) -> impl Iterator<Item = Event> {
+        answer.credits.iter().map(|mail| letter("a credit", mail, super::taken(self.facts, mail)))
     }
 
     fn resolve(&self, answer: &Explain, at: BlockPoint, posted: bool) -> Event {
         let mut event =
             Event::new("resolve", if posted { "committed: all said yes" } else { "aborted: nothing changed" });
-        event.with.extend(answer.credits.iter().map(|mail| letter("a credit", mail)));
+        event.with.extend(self.credits(answer));
         self.point(event, at)
     }
 
@@ -236,7 +255,7 @@ impl Teller<'_> {
                 ..Event::new("execute", format!("rejected: {}", no.code()))
             },
         };
-        event.with.extend(answer.credits.iter().map(|mail| letter("a credit", mail)));
+        event.with.extend(self.credits(answer));
         Some(self.at(event, receipt.height, receipt.time_ms))
     }
 
@@ -252,12 +271,21 @@ impl Teller<'_> {
     }
 }
 
-fn letter(what: &str, mail: &SentMail) -> Event {
-    let fate = if mail.taken { "taken" } else { "on its way" };
+/// The group whose vote made this one see the transaction, rather than a client.
+fn first_heard(prepared: &PreparedView) -> Option<GroupId> {
+    let first = prepared.received.first().filter(|first| first.at == prepared.seen)?;
+    let own_at = prepared.own.as_ref().map(|own| own.at);
+    // Handed over in the block of its vote: the vote that it heard in the same block came later.
+    let by_client = prepared.handed_over && own_at == Some(prepared.seen);
+    (!by_client).then_some(first.group)
+}
+
+fn letter(what: &str, mail: &SentMail, taken: bool) -> Event {
+    let fate = if taken { "taken" } else { "on its way" };
     Event {
         dest: Some(mail.dest.to_string()),
         seq: Some(mail.seq),
-        taken: Some(mail.taken),
+        taken: Some(taken),
         ..Event::new("mail", format!("{what} to {}, no. {}: {fate}", mail.dest, mail.seq))
     }
 }

@@ -5,13 +5,17 @@ use ledger::{Move, ParsedTx};
 
 use crate::draft::words::{Labels, quoted};
 
-/// What the vote for this leg reserves; `None` where it reserves nothing. `2 × slot` is the first
-/// account that votes on a move, `2 × slot + 1` the second.
-pub(super) fn hold(tx: &ParsedTx, leg: u16, labels: &Labels) -> Option<String> {
+/// What the vote for this leg reserves, and whether that merely pins a fact; `None` where it
+/// reserves nothing. `2 × slot` is the first account that votes on a move, `2 × slot + 1` the second.
+pub(super) fn hold(tx: &ParsedTx, leg: u16, labels: &Labels) -> Option<(String, bool)> {
     let (slot, second) = (leg / 2, leg % 2 == 1);
-    let Some((_, _, mv)) = tx.visible().find(|(at, _, _)| *at == slot) else {
-        return Some(format!("what the hidden move {} needs", slot + 1));
-    };
+    match tx.visible().find(|(at, _, _)| *at == slot) {
+        Some((_, _, mv)) => reserved(mv, second, labels).map(|what| (what, matches!(mv, Move::Check { .. }))),
+        None => Some((format!("what the hidden move {} needs", slot + 1), false)),
+    }
+}
+
+fn reserved(mv: &Move, second: bool, labels: &Labels) -> Option<String> {
     let name = |account: &ledger::Address| labels.account(account);
     match mv {
         Move::Pay { from, asset, amount, .. } => Some(format!("{} of {}", labels.amount(*amount, asset), name(from))),

@@ -9,7 +9,7 @@ mod legs;
 mod tree;
 
 use ledger::{Address, AssetId, GroupId, Height, Move, Outcome, ParsedTx, Reject, Slot, TimeMs, TxId};
-use proto::views::Explain;
+use proto::views::{Explain, SentMail};
 use serde::Serialize;
 
 use crate::draft::words::{Labels, and, moment};
@@ -269,9 +269,8 @@ fn waits_for(facts: &Facts<'_>, voters: &[GroupId], fate: Fate) -> Vec<String> {
             _ if resolved => {}
             None => waits.push(format!("{voter}, which has not seen it yet")),
             Some(prepared) if prepared.own.is_some() => {
-                let what = if fate == Fate::Undecided { "the votes of the others" } else { "their votes by mail" };
                 if fate != Fate::Undecided {
-                    waits.push(format!("{voter}, which waits for {what}"));
+                    waits.push(format!("{voter}, which has to hear of it by mail"));
                 }
             }
             Some(prepared) => waits.push(format!(
@@ -282,21 +281,28 @@ fn waits_for(facts: &Facts<'_>, voters: &[GroupId], fate: Fate) -> Vec<String> {
         }
     }
     if fate == Fate::Committed {
-        waits.extend(open_credits(facts.answers));
+        waits.extend(open_credits(facts));
     }
     waits
 }
 
-fn open_credits(answers: &[Explain]) -> Vec<String> {
+fn open_credits(facts: &Facts<'_>) -> Vec<String> {
     let open = |answer: &Explain| {
-        let mut dests: Vec<GroupId> = answer.credits.iter().filter(|mail| !mail.taken).map(|mail| mail.dest).collect();
+        let mut dests: Vec<GroupId> =
+            answer.credits.iter().filter(|mail| !taken(facts, mail)).map(|mail| mail.dest).collect();
         dests.dedup();
         let from = answer.group;
-        dests
-            .into_iter()
-            .map(move |dest| format!("{dest}, which has not proved yet that it took the credit from {from}"))
+        dests.into_iter().map(move |dest| format!("{dest}, which has not taken the credit from {from} yet"))
     };
-    answers.iter().flat_map(open).collect()
+    facts.answers.iter().flat_map(open).collect()
+}
+
+/// Whether a credit has been taken: its group has proved it to the sender, or, earlier, all credits
+/// for that group stand in the histories of their payees.
+fn taken(facts: &Facts<'_>, mail: &SentMail) -> bool {
+    let sent = facts.answers.iter().flat_map(|answer| &answer.credits).filter(|other| other.dest == mail.dest).count();
+    let arrived = facts.arrivals.iter().filter(|arrival| arrival.group == mail.dest).count();
+    mail.taken || arrived >= sent
 }
 
 /// The hidden moves of a group that it has no opening of.

@@ -65,6 +65,7 @@ fn seen(group: GroupId) -> Explain {
             dropped: None,
         }),
         receipt: None,
+        tx: Vec::new(),
         credits: Vec::new(),
         unanswered: None,
     }
@@ -145,7 +146,7 @@ fn a_commit_is_told_from_the_first_sight_to_the_last_credit() {
 │
 ├─ shard-1                         alice pays bob 500 EUR
 │  ├─ prepare    block 10   +0 ms  handed over by a client
-│  ├─ vote YES   block 10   +0 ms  written for 1 account
+│  ├─ vote YES   block 10   +0 ms
 │  │  ├─ hold                      500 EUR of alice: held, then used
 │  │  └─ mail                      its vote to shard-2, no. 41: taken
 │  ├─ heard YES  block 11   +6 ms  of shard-2
@@ -155,7 +156,7 @@ fn a_commit_is_told_from_the_first_sight_to_the_last_credit() {
 │
 └─ shard-2                         bob pays alice 5 EUR
    ├─ prepare    block 10   +0 ms  handed over by a client
-   ├─ vote YES   block 77   +2 ms  written for 1 account
+   ├─ vote YES   block 77   +2 ms
    │  ├─ hold                      5 EUR of bob: held, then used
    │  └─ mail                      its vote to shard-1, no. 41: taken
    ├─ heard YES  block 78   +7 ms  of shard-1
@@ -236,7 +237,8 @@ fn what_it_waits_for_is_said() {
     // Everything is resolved but for a credit that is on its way.
     let credit = story(&committed_swap(false), &[]);
     assert!(!credit.applied);
-    assert_eq!(credit.waits_for, ["shard-1, which has not proved yet that it took the credit from shard-2"]);
+    assert!(credit.text().contains("a credit to shard-1, no. 42: on its way"));
+    assert_eq!(credit.waits_for, ["shard-1, which has not taken the credit from shard-2 yet"]);
 }
 
 #[test]
@@ -254,6 +256,38 @@ fn a_group_without_its_opening_waits_and_says_until_when() {
     );
     assert_eq!(story.moves[1], "a move hidden from all but shard-2");
     assert_eq!(story.valid_until_ms, Some(60_000));
+}
+
+/// A payee has its credit some moments before the sender has the proof.
+#[test]
+fn a_credit_that_stands_in_its_payees_history_is_taken() {
+    let arrival = Arrival {
+        group: ONE,
+        account: of("alice"),
+        asset: EUR,
+        amount: 5,
+        suspended: true,
+        height: Height(12),
+        time_ms: TimeMs(1_012),
+    };
+    let story = story(&committed_swap(false), &[arrival]);
+    assert!(story.applied);
+    let text = story.text();
+    assert!(text.contains("a credit to shard-1, no. 42: taken"), "{text}");
+    assert!(text.contains("alice is frozen: 5 EUR wait in its suspense"), "{text}");
+}
+
+/// Voting on mail, and an opening that comes later.
+#[test]
+fn an_opening_that_came_later_is_told_in_its_order() {
+    let opened = seen(TWO).hears(None, at(10, 1_000)).votes(None, at(13, 4_000), true);
+    let story = story(&[seen(ONE).votes(None, at(10, 1_000), false), opened], &[]);
+    let events = &story.groups[1].events;
+    assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), ["prepare", "heard", "vote"]);
+    assert_eq!(events[0].text, "by the vote of shard-1");
+    assert_eq!(events[2].text, "once its opening was handed over");
+    // The other group has taken the vote: it says so itself.
+    assert!(story.text().contains("its vote to shard-2, no. 41: taken"));
 }
 
 /// A group that voted because another group's vote came, not because a client handed it over.

@@ -23,7 +23,9 @@ impl Story {
         for (at, group) in self.groups.iter().enumerate() {
             self.group(group, at + 1 == self.groups.len(), &mut lines);
         }
-        format!("{}\n{}", self.head(), aligned(&lines))
+        let counted =
+            if self.first_seen_ms.is_some() { "; times below count from there, by the blocks' clocks" } else { "" };
+        format!("{}{counted}\n{}", self.head(), aligned(&lines))
     }
 
     /// The story in a few lines, without the tree.

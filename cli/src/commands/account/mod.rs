@@ -271,7 +271,11 @@ fn text(report: &Report) -> String {
             ]
         });
         let header = ["asset", "available", "held", "suspense", "frozen", "limit"];
-        text.push_str(&format!("\n{}", table(header, rows)));
+        if report.balances.is_empty() {
+            text.push_str("\n  holds nothing");
+        } else {
+            text.push_str(&format!("\n{}", table(header, rows)));
+        }
     }
     if !report.undecided.is_empty() {
         let rows = report.undecided.iter().map(|line| [line.claim.clone(), line.txid.clone()]);

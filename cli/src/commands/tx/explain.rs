@@ -10,7 +10,7 @@ use super::super::context::{Context, assets_of, id};
 use super::desk::Desk;
 use crate::args::Target;
 use crate::error::CliError;
-use crate::explain::{Arrival, Facts, tell};
+use crate::explain::{Arrival, Facts, Story, tell};
 use crate::output::Output;
 
 /// Lines of a payee's history that are searched for the credit at once, and how often. A credit
@@ -28,25 +28,36 @@ pub(super) async fn explain(target: &Target, what: &str, output: Output) -> Resu
     };
     let context = Context::new(target)?;
     let client = context.client().await?;
+    let (story, _) = look(&context, &client, txid, file).await?;
+    output.result(&story, || story.text())
+}
+
+/// What all groups say of a transaction now. A file of it shows hidden moves, too.
+pub(super) async fn look(
+    context: &Context,
+    client: &Client,
+    txid: TxId,
+    file: Option<ParsedTx>,
+) -> Result<(Story, Vec<Explain>), CliError> {
     let answers = client.explain(txid).await?;
-    let tx = file.or_else(|| transaction(&client, &answers));
+    let tx = file.or_else(|| transaction(client, &answers));
     let mut labels = context.labels();
     let mut arrivals = Vec::new();
     if let Some(tx) = &tx {
         let moves: Vec<&Move> = tx.visible().map(|(_, _, mv)| mv).collect();
-        context.label_assets(&client, &assets_of(moves.iter().copied()), &mut labels).await?;
+        context.label_assets(client, &assets_of(moves.iter().copied()), &mut labels).await?;
         if answers.iter().any(|answer| answer.receipt.as_ref().is_some_and(ledger::Receipt::committed)) {
-            arrivals = credits(&client, txid, &moves).await?;
+            arrivals = credits(client, txid, &moves).await?;
         }
     }
     let facts = Facts { txid, answers: &answers, tx: tx.as_ref(), arrivals: &arrivals, labels: &labels };
     let story = tell(&facts)?;
-    output.result(&story, || story.text())
+    Ok((story, answers))
 }
 
 /// The transaction as the first group has it that still has it.
 fn transaction(client: &Client, answers: &[Explain]) -> Option<ParsedTx> {
-    let bytes = answers.iter().filter_map(|answer| answer.prepared.as_ref()).map(|prepared| &prepared.tx);
+    let bytes = answers.iter().map(|answer| answer.prepared.as_ref().map_or(&answer.tx, |prepared| &prepared.tx));
     bytes.filter(|bytes| !bytes.is_empty()).find_map(|bytes| ParsedTx::decode(&client.cluster_id(), bytes).ok())
 }
 

@@ -15,10 +15,10 @@ use serde::Serialize;
 use super::context::{Context, id};
 use super::show::ReceiptLine;
 use crate::args::{Tx, TxCommand, TxWait};
-use crate::draft::words::Labels;
 use crate::error::CliError;
-use crate::explain::{Facts, Fate, Reason, Story, tell};
+use crate::explain::{Fate, Reason, Story};
 use crate::output::Output;
+use explain::look;
 
 /// Between two looks at a transaction that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -76,8 +76,8 @@ async fn show(
     let txid: TxId = id("txid", text)?;
     let client = context.client().await?;
     let (story, answers) = match wait {
-        None => look(&client, txid).await?,
-        Some(wait) => wait_for(&client, txid, wait).await?,
+        None => look(context, &client, txid, None).await?,
+        Some(wait) => wait_for(context, &client, txid, wait).await?,
     };
     let receipts: Vec<&Receipt> = answers.iter().filter_map(|answer| answer.receipt.as_ref()).collect();
     if let Some(path) = proof {
@@ -111,18 +111,15 @@ async fn show(
     })
 }
 
-/// What all groups say of a transaction now.
-async fn look(client: &Client, txid: TxId) -> Result<(Story, Vec<Explain>), CliError> {
-    let answers = client.explain(txid).await?;
-    let labels = Labels::default();
-    let facts = Facts { txid, answers: &answers, tx: None, arrivals: &[], labels: &labels };
-    Ok((tell(&facts)?, answers))
-}
-
-async fn wait_for(client: &Client, txid: TxId, wait: TxWait) -> Result<(Story, Vec<Explain>), CliError> {
+async fn wait_for(
+    context: &Context,
+    client: &Client,
+    txid: TxId,
+    wait: TxWait,
+) -> Result<(Story, Vec<Explain>), CliError> {
     let since = Instant::now();
     loop {
-        let found = look(client, txid).await;
+        let found = look(context, client, txid, None).await;
         match found {
             Ok((story, answers)) if done(&story, wait) => return Ok((story, answers)),
             Err(error) if error.code != "not_found" => return Err(error),
