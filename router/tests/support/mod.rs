@@ -355,6 +355,7 @@ fn explained(receipt: Receipt) -> Explain {
         stale: false,
         prepared: None,
         receipt: Some(receipt),
+        tx: Vec::new(),
         credits: Vec::new(),
         unanswered: None,
     }
