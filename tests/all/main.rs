@@ -18,3 +18,4 @@ mod readme;
 mod reads;
 mod restarts;
 mod support;
+mod transactions;

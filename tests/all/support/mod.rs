@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod bank;
 pub mod cluster;
+pub mod shell;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
