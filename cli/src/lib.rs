@@ -4,8 +4,9 @@
 //! and `bench` put on them. Decides nothing about money: clients talk through the crate `client`,
 //! nodes run in `shard-node`, routers in `router`.
 //!
-//! Code map: [`args`] is the grammar, `commands` has one file for each command, [`history`] reads
-//! what a replay sends, [`load`] sends it, [`cluster`] runs local clusters, [`setup`] makes their
+//! Code map: [`args`] is the grammar, `commands` has one file for each command, [`draft`] has
+//! transactions as forms and files, [`explain`] tells what became of them, [`history`] reads what a
+//! replay sends, [`load`] sends it, [`cluster`] runs local clusters, [`setup`] makes their
 //! folders, [`health`] judges them, [`output`] and [`error`] are all that is ever printed.
 
 // A test that cannot unwrap has failed, which is what a test is for.
@@ -14,7 +15,9 @@
 pub mod args;
 pub mod cluster;
 mod commands;
+pub mod draft;
 pub mod error;
+pub mod explain;
 pub mod health;
 pub mod history;
 pub mod load;

@@ -142,6 +142,18 @@ pub fn grouped(number: u128) -> String {
     text
 }
 
+/// A number of smallest units with a point before the last `decimals` digits.
+#[must_use]
+pub fn with_decimals(amount: u128, decimals: u8) -> String {
+    if decimals == 0 {
+        return grouped(amount);
+    }
+    let width = usize::from(decimals);
+    let digits = format!("{amount:0>least$}", least = width + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - width);
+    format!("{}.{fraction}", whole.parse().map_or_else(|_| whole.to_owned(), grouped))
+}
+
 /// A moment of block time, in UTC.
 #[must_use]
 pub fn moment(unix_ms: u64) -> String {

@@ -73,6 +73,9 @@ pub struct Explain {
     pub prepared: Option<PreparedView>,
     /// What became of the transaction in this group.
     pub receipt: Option<Receipt>,
+    /// Where one group decides: the encoded [`ledger::SignedTx`], as long as the block that executed
+    /// it is there.
+    pub tx: Vec<u8>,
     /// The credits that the receipt sent to other groups, in move order.
     pub credits: Vec<SentMail>,
     /// Why the group did not answer; everything else is then empty.

@@ -296,7 +296,7 @@ async fn a_replica_with_nothing_left_but_its_log_is_rebuilt_from_the_others() {
 
     let config = scene.cluster.dir.node_config(VICTIM);
     let rebuild = |group: &str| -> serde_json::Value {
-        let mut command = std::process::Command::new(crate::processes::program());
+        let mut command = std::process::Command::new(crate::support::program::program());
         let output = command.args(["node", "rebuild", "--json", "--config"]).arg(&config).arg(group).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap()
     };

@@ -10,9 +10,9 @@ use ledger::limits::INLINE_BALANCES_MAX;
 use ledger::{Address, AssetId, AssetSpec, Balance, LedgerId, Move};
 use serde_json::Value;
 
-use crate::processes::program;
 use crate::support::bank::{Wallet, wallet};
 use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::program::program;
 
 const ASSETS: u128 = INLINE_BALANCES_MAX as u128 + 4;
 

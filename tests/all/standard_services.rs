@@ -20,9 +20,9 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::processes::program;
 use crate::support::cluster::{TestCluster, Wanted, base_port};
 use crate::support::in_time;
+use crate::support::program::program;
 
 const ROUTER: &str = "seamark.v1.Router";
 const NODE: NodeId = NodeId(1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use client::Client;
 use ledger::{AssetDef, AssetId};
 
-use crate::output::{Output, grouped};
+use crate::output::{grouped, with_decimals};
 
 /// Definitions that are looked up for one screen.
 const LOOKED_UP_MAX: usize = 256;
@@ -19,27 +19,6 @@ const WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Assets(BTreeMap<AssetId, AssetDef>);
 
 impl Assets {
-    /// Looks these assets up, unless the result is for programs.
-    pub(super) async fn of(client: &Client, ids: impl IntoIterator<Item = AssetId>, output: Output) -> Self {
-        let mut assets = Self::default();
-        if output.is_json() {
-            return assets;
-        }
-        let client = client.clone().with_patience(WITHIN);
-        let mut ids: Vec<AssetId> = ids.into_iter().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.truncate(LOOKED_UP_MAX);
-        let look_up = |id: AssetId| {
-            let client = client.clone();
-            async move { client.asset(id, None).await.ok().and_then(|answer| answer.value) }
-        };
-        for found in futures::future::join_all(ids.into_iter().map(look_up)).await.into_iter().flatten() {
-            assets.add(found);
-        }
-        assets
-    }
-
     pub(super) fn add(&mut self, definition: AssetDef) {
         self.0.insert(definition.id, definition);
     }
@@ -63,15 +42,18 @@ impl Assets {
     }
 }
 
-/// A number of smallest units with a point before the last `decimals` digits.
-pub(super) fn with_decimals(amount: u128, decimals: u8) -> String {
-    if decimals == 0 {
-        return grouped(amount);
-    }
-    let width = usize::from(decimals);
-    let digits = format!("{amount:0>least$}", least = width + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - width);
-    format!("{}.{fraction}", whole.parse().map_or_else(|_| whole.to_owned(), grouped))
+/// Looks these assets up; those that the beacon does not know or tell in time are left out.
+pub(super) async fn definitions(client: &Client, ids: impl IntoIterator<Item = AssetId>) -> Vec<AssetDef> {
+    let client = client.clone().with_patience(WITHIN);
+    let mut ids: Vec<AssetId> = ids.into_iter().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.truncate(LOOKED_UP_MAX);
+    let look_up = |id: AssetId| {
+        let client = client.clone();
+        async move { client.asset(id, None).await.ok().and_then(|answer| answer.value) }
+    };
+    futures::future::join_all(ids.into_iter().map(look_up)).await.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

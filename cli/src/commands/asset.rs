@@ -4,13 +4,13 @@ use client::Wait;
 use ledger::{AssetSpec, LedgerId, Move};
 use serde::Serialize;
 
-use super::amounts::with_decimals;
 use super::context::{Context, amount, unknown_asset};
+use super::done::execute;
 use super::show::ReceiptLine;
-use crate::args::Asset;
+use crate::args::{Asset, FreezeAsset};
 use crate::error::CliError;
 use crate::load::stage::wait_known;
-use crate::output::Output;
+use crate::output::{Output, with_decimals};
 
 #[derive(Serialize)]
 struct Line {
@@ -100,5 +100,18 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
             };
             output.result(&line, || line.text())
         }
+        Asset::Freeze(args) => freeze(&args, true, output).await,
+        Asset::Thaw(args) => freeze(&args, false, output).await,
     }
+}
+
+async fn freeze(args: &FreezeAsset, frozen: bool, output: Output) -> Result<(), CliError> {
+    let context = Context::new(&args.target)?;
+    let (account, asset) = (context.address(&args.account)?, context.asset(&args.asset)?);
+    let issuer = context.party(args.key.as_deref())?;
+    let client = context.client().await?;
+    let mut labels = context.labels();
+    context.label_assets(&client, [asset], &mut labels).await;
+    let mv = Move::Freeze { issuer: issuer.address, account, asset, frozen };
+    execute(&client, &issuer, mv.clone(), labels.sentence(&mv), output).await
 }

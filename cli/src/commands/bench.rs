@@ -3,23 +3,32 @@
 use std::time::Duration;
 
 use client::{Client, Profile};
-use ledger::genesis::Genesis;
+use ledger::genesis::{Genesis, VerifyMode};
 
 use super::context::operator;
 use super::report::phases as phases_table;
 use super::stop::{Stop, interrupted};
 use crate::args::{Bench, Verify};
-use crate::cluster::{LocalCluster, Mode, Prepared, processes_of, replicas_of};
+use crate::cluster::{LocalCluster, Mode, Prepared, processes_of, replicas_of, verify_name};
 use crate::error::CliError;
 use crate::load::Phases;
 use crate::load::bench::{Plan, Report, bench};
+use crate::load::latency::Percentiles;
+use crate::load::workload::Shape;
 use crate::output::{Output, facts, grouped};
 use crate::setup::{Addresses, ClusterSpec};
 
 pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
-    if args.cross > 0 && args.shards < 2 && args.dir.is_none() {
-        let cause = format!("--cross {} needs two shards, and there is one", args.cross);
-        return Err(CliError::usage("bench_cross", cause, "add --shards 2 or more"));
+    let (shards, cross) = (shards(&args), cross(&args));
+    if args.dir.is_none() {
+        if cross > 0 && shards < 2 {
+            let cause = format!("--cross {cross} needs two shards, and there is one");
+            return Err(CliError::usage("bench_cross", cause, "add --shards 2 or more"));
+        }
+        if u32::from(args.voters) > shards {
+            let cause = format!("--voters {0} needs {0} shards, and there are {shards}", args.voters);
+            return Err(CliError::usage("bench_voters", cause, "add as many --shards, or leave the option out"));
+        }
     }
     let report = match args.dir.clone() {
         Some(dir) => {
@@ -32,11 +41,28 @@ pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
     output.result(&report, || text(&report))
 }
 
+/// As many as the voters of a transaction need, unless said otherwise.
+fn shards(args: &Bench) -> u32 {
+    args.shards.unwrap_or_else(|| args.voters.into())
+}
+
+/// Several payers pay each other, unless said otherwise.
+fn cross(args: &Bench) -> u8 {
+    let several = if args.voters > 1 && !args.hot_payee { 100 } else { 0 };
+    args.cross.unwrap_or(several)
+}
+
 fn plan(args: &Bench, genesis: &Genesis, processes: Vec<u32>) -> Plan {
     Plan {
-        cross_pct: args.cross,
+        shape: Shape {
+            cross_pct: cross(args),
+            voters: args.voters,
+            zipf: args.zipf,
+            hot_payer: args.hot_payer,
+            hot_payee: args.hot_payee,
+            conflict_pct: args.conflict,
+        },
         accounts: args.accounts,
-        zipf: args.zipf,
         in_flight: args.in_flight.max(1),
         send_for: Duration::from_secs(args.seconds),
         transactions_max: args.transactions,
@@ -56,7 +82,7 @@ fn own_spec(args: &Bench) -> ClusterSpec {
         name: "bench".to_owned(),
         nodes: args.nodes,
         orgs,
-        shards: args.shards,
+        shards: shards(args),
         replicas: args.replicas,
         verify: Some(args.verify.into()),
         addresses: Addresses::Free,
@@ -96,8 +122,8 @@ async fn work(
 
 /// Where replicas check off the path, the time runs until they are done.
 fn verify_line(report: &Report) -> String {
-    let line = format!("{}: {} checks a payment", report.verify_mode, report.verifies_per_tx);
-    if report.verifies_per_tx == 1 {
+    let line = format!("{}: {} signature checks each", report.verify_mode, report.verifies_per_tx);
+    if report.verify_mode != verify_name(VerifyMode::Every) {
         return line;
     }
     format!(
@@ -108,26 +134,23 @@ fn verify_line(report: &Report) -> String {
 
 fn text(report: &Report) -> String {
     let whole = |value: f64| grouped(value.round() as u128);
+    let what = if report.voters > 1 { "transactions" } else { "payments" };
+    let percentiles = |of: &Percentiles| format!("half within {:.1} ms, 99 of 100 within {:.1} ms", of.p50, of.p99);
     let rows = [
-        ("rate", format!("{} payments a second", whole(report.tps))),
+        ("rate", format!("{} {what} a second", whole(report.tps))),
         (
-            "payments",
+            what,
             format!(
-                "{} committed, {} rejected in {:.2} s",
+                "{} committed, {} rejected, {} aborted in {:.2} s",
                 grouped(report.committed.into()),
                 grouped(report.rejected.into()),
+                grouped(report.aborted.into()),
                 report.seconds
             ),
         ),
-        (
-            "latency",
-            format!(
-                "half within {:.1} ms, 99 of 100 within {:.1} ms, {} in flight",
-                report.latency_ms.p50,
-                report.latency_ms.p99,
-                grouped(report.in_flight.into())
-            ),
-        ),
+        ("decided", format!("{}, {} in flight", percentiles(&report.decided_ms), grouped(report.in_flight.into()))),
+        ("applied", percentiles(&report.applied_ms)),
+        ("voters", voters(report)),
         (
             "shards",
             format!(
@@ -139,7 +162,7 @@ fn text(report: &Report) -> String {
         (
             "verify bound",
             format!(
-                "{} checks a second on {} cores, so at most {} payments",
+                "{} checks a second on {} cores, so at most {} {what}",
                 whole(report.verify_all_cores),
                 report.cores,
                 whole(report.bound_tps)
@@ -171,7 +194,29 @@ fn text(report: &Report) -> String {
     let mut text = facts(rows);
     text.push_str(&format!("\n{}", phases_table(&report.phases)));
     for (code, count) in &report.rejections {
-        text.push_str(&format!("\n{} payments were refused: {code}", grouped((*count).into())));
+        text.push_str(&format!("\n{} {what} were refused: {code}", grouped((*count).into())));
+    }
+    for (code, count) in &report.abort_reasons {
+        text.push_str(&format!("\n{} {what} were aborted: {code}", grouped((*count).into())));
+    }
+    text
+}
+
+fn voters(report: &Report) -> String {
+    let mut text = match report.voters {
+        1 => "1: the payer's shard decides alone".to_owned(),
+        count => format!("{count}: as many payers in as many shards"),
+    };
+    for (on, what) in [(report.hot_payer, "one account pays"), (report.hot_payee, "one account is paid")] {
+        if on {
+            text.push_str(&format!("; {what} in all of them"));
+        }
+    }
+    if report.conflict_pct > 0 {
+        text.push_str(&format!(
+            "; {} % also write one and the same entry, {:.2} % of all were aborted",
+            report.conflict_pct, report.abort_pct
+        ));
     }
     text
 }
@@ -179,7 +224,6 @@ fn text(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::latency::Percentiles;
 
     fn example() -> Report {
         Report {
@@ -193,7 +237,7 @@ mod tests {
             replicas: 3,
             cross_shard_pct: 0.0,
             verify_mode: "ingest",
-            verifies_per_tx: 1,
+            verifies_per_tx: 1.0,
             verify_all_cores: 70_000.0,
             bound_tps: 70_000.0,
             bound_ratio: 0.018,
@@ -207,6 +251,16 @@ mod tests {
             accounts: 10,
             cores: 2,
             rejections: std::collections::BTreeMap::from([("busy".to_owned(), 2)]),
+            voters: 2,
+            aborted: 3,
+            abort_pct: 20.0,
+            abort_reasons: std::collections::BTreeMap::from([("conflict".to_owned(), 3)]),
+            decided_ms: Percentiles { p50: 1.0, p99: 2.0 },
+            applied_ms: Percentiles { p50: 3.0, p99: 4.0 },
+            conflict_pct: 10,
+            zipf: None,
+            hot_payer: false,
+            hot_payee: true,
             phases: Vec::new(),
         }
     }
@@ -232,11 +286,23 @@ mod tests {
             "bytes_written_per_tx",
             "bytes_sent_per_tx",
             "durable",
+            "voters",
+            "aborted",
+            "abort_reasons",
+            "decided_ms",
         ] {
             assert!(json.get(field).is_some(), "{field}");
         }
+        assert!(json["verifies_per_tx"].is_u64(), "whole numbers stay whole");
         let text = text(&example());
-        for part in ["1,235 payments", "0.018", "70,000 checks", "2 payments were refused: busy"] {
+        for part in [
+            "1,235 transactions",
+            "0.018",
+            "70,000 checks",
+            "2 transactions were refused: busy",
+            "3 transactions were aborted: conflict",
+            "one account is paid in all of them",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }

@@ -1,18 +1,24 @@
 //! What several commands need: the cluster's folder, its client, its keys, and values of the
-//! command line that stand for something else.
+//! command line and of forms that stand for something else.
 
 use std::path::{Path, PathBuf};
 
-use client::{Client, Keystore, Profile};
-use ledger::{Address, AssetId};
+use client::{Client, Keystore, KeystoreError, Profile};
+use ledger::{Address, AssetId, Move, PublicKey};
 
+use super::amounts::definitions;
 use crate::args::Target;
+use crate::draft::Names;
+use crate::draft::words::Labels;
 use crate::error::CliError;
 use crate::load::sign::Party;
 use crate::setup::ClusterDir;
 
 /// The passphrase of keys, for programs that cannot be asked.
 const PASSPHRASE_VARIABLE: &str = "SEAMARK_PASSPHRASE";
+/// What the operator's key is called where a key's name is expected, unless the keystore has one of
+/// that name.
+const OPERATOR: &str = "operator";
 
 /// The cluster that a command talks to.
 pub(super) struct Context {
@@ -32,8 +38,12 @@ impl Context {
         &self.dir
     }
 
+    pub(super) fn profile(&self) -> Result<Profile, CliError> {
+        Ok(Profile::load_dir(&self.dir)?)
+    }
+
     pub(super) async fn client(&self) -> Result<Client, CliError> {
-        Ok(Client::connect(&Profile::load_dir(&self.dir)?).await?)
+        Ok(Client::connect(&self.profile()?).await?)
     }
 
     pub(super) fn keystore(&self) -> Keystore {
@@ -44,12 +54,26 @@ impl Context {
     /// this is.
     pub(super) fn party(&self, key: Option<&str>) -> Result<Party, CliError> {
         match key {
-            Some(name) => {
-                // Before the passphrase is asked for.
-                self.keystore().show(name)?;
-                Ok(Party::of(self.keystore().unlock(name, &passphrase(name)?)?))
-            }
+            // The name is looked up before the passphrase is asked for.
+            Some(name) => match self.keystore().show(name) {
+                Ok(_) => Ok(Party::of(self.keystore().unlock(name, &passphrase(name)?)?)),
+                Err(KeystoreError::NotFound(_)) if name == OPERATOR => operator(&self.dir),
+                Err(error) => Err(error.into()),
+            },
             None => operator(&self.dir),
+        }
+    }
+
+    /// The key of this name, without its secret.
+    fn public(&self, name: &str) -> Result<Option<(Address, PublicKey)>, CliError> {
+        match self.keystore().show(name) {
+            Ok(info) => Ok(Some((info.address, info.public))),
+            Err(KeystoreError::NotFound(_)) if name == OPERATOR => {
+                let operator = operator(&self.dir)?;
+                Ok(Some((operator.address, operator.key.public())))
+            }
+            Err(KeystoreError::NotFound(_) | KeystoreError::Name(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -58,14 +82,47 @@ impl Context {
         if let Ok(address) = text.parse() {
             return Ok(address);
         }
-        match self.keystore().show(text) {
-            Ok(info) => Ok(info.address),
-            Err(client::KeystoreError::NotFound(_) | client::KeystoreError::Name(_)) => Err(CliError::new(
+        match self.public(text)? {
+            Some((address, _)) => Ok(address),
+            None => Err(CliError::new(
                 "address",
                 format!("'{text}' is neither an account address nor the name of a key"),
                 "use an address such as sm1..., or a name of 'seamark key list'; check for a typing error",
             )),
-            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What the keystore calls accounts and keys.
+    pub(super) fn labels(&self) -> Labels {
+        let mut labels = Labels::default();
+        if let Ok(operator) = operator(&self.dir) {
+            labels.accounts.insert(operator.address, OPERATOR.to_owned());
+            labels.keys.insert(operator.key.public(), OPERATOR.to_owned());
+        }
+        // Names are a convenience here: a damaged key file must not keep anybody from looking.
+        for info in self.keystore().list().unwrap_or_default() {
+            labels.accounts.insert(info.address, info.name.clone());
+            labels.keys.insert(info.public, info.name);
+        }
+        labels
+    }
+
+    /// Adds what the beacon calls these assets, and their decimals; those that it does not tell stay
+    /// ids. A symbol alone is the operator's asset; others have their issuer before it, since anybody
+    /// may issue an asset under any symbol.
+    pub(super) async fn label_assets(
+        &self,
+        client: &Client,
+        ids: impl IntoIterator<Item = AssetId>,
+        labels: &mut Labels,
+    ) {
+        let operator = operator(&self.dir).ok().map(|operator| operator.address);
+        let unknown: Vec<AssetId> = ids.into_iter().filter(|id| !labels.assets.contains_key(id)).collect();
+        for asset in definitions(client, unknown).await {
+            let (issuer, symbol) = (asset.spec.issuer, asset.spec.symbol);
+            let label = if operator == Some(issuer) { symbol } else { format!("{}/{symbol}", labels.account(&issuer)) };
+            labels.assets.insert(asset.id, label);
+            labels.decimals.insert(asset.id, asset.spec.decimals);
         }
     }
 
@@ -96,6 +153,58 @@ pub(super) fn unknown_asset(named: &str, id: &AssetId) -> CliError {
         format!("there is no asset '{named}'{derived}"),
         "check the id, or name it as ISSUER/SYMBOL; a symbol alone is one of the operator's",
     )
+}
+
+impl Names for Context {
+    fn account(&self, text: &str) -> Result<Address, CliError> {
+        self.address(text)
+    }
+
+    fn asset(&self, text: &str) -> Result<AssetId, CliError> {
+        Self::asset(self, text)
+    }
+
+    fn key(&self, text: &str) -> Result<PublicKey, CliError> {
+        let mut key = [0; 33];
+        if hex::decode_to_slice(text, &mut key).is_ok() {
+            return Ok(PublicKey(key));
+        }
+        match self.public(text)? {
+            Some((_, key)) => Ok(key),
+            None => Err(CliError::new(
+                "public_key",
+                format!("'{text}' is neither a public key nor the name of one"),
+                "use 66 hex digits as 'seamark key show' prints them, or a name of 'seamark key list'",
+            )),
+        }
+    }
+}
+
+/// The assets that moves name.
+pub(super) fn assets_of<'a>(moves: impl Iterator<Item = &'a Move>) -> Vec<AssetId> {
+    use ledger::tx::{AccountWrite, Condition};
+    let mut assets: Vec<AssetId> = moves
+        .filter_map(|mv| match mv {
+            Move::Pay { asset, .. }
+            | Move::PaySync { asset, .. }
+            | Move::Mint { asset, .. }
+            | Move::Burn { asset, .. }
+            | Move::Freeze { asset, .. }
+            | Move::Release { asset, .. }
+            | Move::Return { asset, .. } => Some(*asset),
+            Move::Check { condition, .. } => match condition {
+                Condition::AtLeast { asset, .. } | Condition::AtMost { asset, .. } | Condition::NotFrozen(asset) => {
+                    Some(*asset)
+                }
+                Condition::Version(_) | Condition::Consent => None,
+            },
+            Move::Write { write: AccountWrite::Limit { asset, .. }, .. } => Some(*asset),
+            Move::Write { .. } | Move::Issue(_) | Move::Rotate { .. } => None,
+        })
+        .collect();
+    assets.sort_unstable();
+    assets.dedup();
+    assets
 }
 
 /// The operator of a cluster whose folder is here: the first organisation's admin.

@@ -8,6 +8,7 @@ mod bench;
 mod block;
 mod context;
 mod demo;
+mod done;
 mod init;
 mod key;
 mod node;

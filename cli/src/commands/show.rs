@@ -82,19 +82,18 @@ impl ReceiptLine {
         }
     }
 
+    /// Where it stands.
+    pub(super) fn place(&self) -> String {
+        let at = moment(self.time_ms);
+        format!("  in block {} of {}, position {}, at {at}", self.height, self.group, self.index)
+    }
+
     pub(super) fn text(&self) -> String {
         let fate = match self.reject {
             Some(code) => format!("rejected: {code}"),
             None if self.mail_to.is_empty() => self.outcome.to_owned(),
             None => format!("{}, credited in {}", self.outcome, self.mail_to.join(", ")),
         };
-        format!(
-            "transaction {}\n  {fate}\n  in block {} of {}, position {}, at {}",
-            self.txid,
-            self.height,
-            self.group,
-            self.index,
-            moment(self.time_ms)
-        )
+        format!("transaction {}\n  {fate}\n{}", self.txid, self.place())
     }
 }

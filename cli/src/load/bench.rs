@@ -6,6 +6,7 @@
 //! they have to be in the time. Nothing is switched off for it: signatures, mutual TLS, consensus and
 //! fsync are those of every other run, and the client runs on the same machine.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use client::{Client, PreparedTx};
@@ -20,9 +21,9 @@ use super::checked::all_checked;
 use super::drive::{Driven, drive};
 use super::latency::Percentiles;
 use super::machine::{Usage, Used};
-use super::pairs::{Pair, Pairs};
-use super::sign::{Party, Payment, parties};
+use super::sign::{Party, parties};
 use super::stage::{Stage, fresh_symbol};
+use super::workload::{Job, Shape, Workload};
 use super::{Phase, Phases};
 use crate::cluster::verify_name;
 use crate::error::CliError;
@@ -41,17 +42,15 @@ const OPENING: u128 = 1_000_000_000_000_000;
 
 /// What is measured.
 pub struct Plan {
-    /// Payments of a hundred between two shards.
-    pub cross_pct: u8,
+    /// What the transactions are like.
+    pub shape: Shape,
     /// Accounts.
     pub accounts: u32,
-    /// Skew of the payers.
-    pub zipf: Option<f64>,
-    /// Payments in flight at most.
+    /// Transactions in flight at most.
     pub in_flight: usize,
-    /// How long payments are sent.
+    /// How long transactions are sent.
     pub send_for: Duration,
-    /// Payments signed at most.
+    /// Transactions signed at most.
     pub transactions_max: Option<usize>,
     /// How the cluster checks signatures.
     pub verify: VerifyMode,
@@ -64,16 +63,16 @@ pub struct Plan {
 /// What was measured. The first fields have a fixed form for programs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Payments a second, every credit applied and every check made.
+    /// Transactions a second, every credit applied and every check made.
     pub tps: f64,
-    /// Payments executed and credited.
+    /// Transactions executed and credited.
     pub committed: u64,
-    /// Payments refused.
+    /// Transactions refused, or rejected by the one group that decides.
     pub rejected: u64,
-    /// From the first payment sent to the last credit applied and, in mode `every`, to the last block
-    /// checked and signed by every replica, whichever is later.
+    /// From the first transaction sent to the last credit applied and, in mode `every`, to the last
+    /// block checked and signed by every replica, whichever is later.
     pub seconds: f64,
-    /// From sending to the receipt.
+    /// From sending to the fate: the receipt, or the votes of all groups.
     pub latency_ms: Percentiles,
     /// Shards.
     pub shards: u64,
@@ -83,9 +82,11 @@ pub struct Report {
     pub cross_shard_pct: f64,
     /// `ingest` or `every`.
     pub verify_mode: &'static str,
-    /// Signature checks that a payment needs in this mode.
-    pub verifies_per_tx: u64,
-    /// Parsed and verified transactions a second on all cores.
+    /// Signature checks that a transaction needs in this mode: each voter group checks all of its
+    /// signatures where it enters, and with `every` at each replica.
+    #[serde(serialize_with = "whole")]
+    pub verifies_per_tx: f64,
+    /// Signatures a second that all cores check, parsing their transactions.
     pub verify_all_cores: f64,
     /// The rate that this would allow: `verify_all_cores / verifies_per_tx`.
     pub bound_tps: f64,
@@ -99,7 +100,7 @@ pub struct Report {
     pub bytes_sent_per_tx: f64,
     /// Every acknowledged payment was on the disks of a majority.
     pub durable: bool,
-    /// From the first payment sent to the last credit applied.
+    /// From the first transaction sent to the last credit applied.
     pub seconds_to_last_credit: f64,
     /// Processor time for a thousand payments.
     pub cpu_seconds_per_1000: f64,
@@ -112,9 +113,34 @@ pub struct Report {
     /// Cores of this machine.
     pub cores: u64,
     /// Refusals by code.
-    pub rejections: std::collections::BTreeMap<String, u64>,
+    pub rejections: BTreeMap<String, u64>,
+    /// Payers of each transaction, in as many shards.
+    pub voters: u64,
+    /// Transactions that one of several voter groups said no to.
+    pub aborted: u64,
+    /// Of all transactions, in percent.
+    pub abort_pct: f64,
+    /// Aborts by the reason of the NO.
+    pub abort_reasons: BTreeMap<String, u64>,
+    /// From sending until it was decided: the same as `latency_ms`.
+    pub decided_ms: Percentiles,
+    /// From sending until every credit was applied.
+    pub applied_ms: Percentiles,
+    /// Transactions of a hundred that were to be in each other's way.
+    pub conflict_pct: u64,
+    /// Skew of the payers.
+    pub zipf: Option<f64>,
+    /// One account paid in every transaction.
+    pub hot_payer: bool,
+    /// One account received every payment.
+    pub hot_payee: bool,
     /// Where the time went.
     pub phases: Vec<Phase>,
+}
+
+/// As an integer where it is one.
+fn whole<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.fract() == 0.0 { serializer.serialize_u64(*value as u64) } else { serializer.serialize_f64(*value) }
 }
 
 /// Runs the benchmark on a cluster that is ready.
@@ -130,15 +156,13 @@ pub async fn bench(
 ) -> Result<Report, CliError> {
     let stage = Stage::set(client, issuer, &fresh_symbol("BENCH")?).await?;
     let parties = tokio::task::block_in_place(|| accounts(plan.accounts))?;
-    let mut pairs = Pairs::new(&parties, &stage.layout, plan.cross_pct, plan.zipf)?;
+    let mut workload = Workload::new(&parties, &stage.layout, plan.shape)?;
     let portions: Vec<_> = parties.iter().map(|party| (party.address, OPENING)).collect();
     stage.mint(&portions, output).await?;
     phases.end("fund accounts");
 
-    let sample = sign(&stage, &parties, &mut pairs, SAMPLE.min(plan.transactions_max.unwrap_or(SAMPLE)), output);
-    let verify_all_cores = tokio::task::block_in_place(|| verify_bound(&client.cluster_id(), &sample))?;
-    let verifies_per_tx = verifies_per_tx(plan);
-    let bound_tps = verify_all_cores / verifies_per_tx as f64;
+    let sample = sign(&stage, &parties, &mut workload, SAMPLE.min(plan.transactions_max.unwrap_or(SAMPLE)), output);
+    let bound = tokio::task::block_in_place(|| bound(&client.cluster_id(), &sample, plan))?;
     phases.end("measure the verify bound");
 
     let bar = output.spinner("warming up");
@@ -147,8 +171,8 @@ pub async fn bench(
     bar.finish_and_clear();
     phases.end("warm up");
 
-    let wanted = transactions_for(plan, rate(&warm), bound_tps);
-    let txs = sign(&stage, &parties, &mut pairs, wanted, output);
+    let wanted = transactions_for(plan, rate(&warm), bound.bound_tps);
+    let txs = sign(&stage, &parties, &mut workload, wanted, output);
     phases.end("sign");
 
     let (before, usage) = (counters(&client.status().await?), Usage::now(&plan.processes));
@@ -160,8 +184,8 @@ pub async fn bench(
     let counted = counters(&client.status().await?).since(before);
     phases.end("pay");
 
-    let bound = Bound { verify_all_cores, verifies_per_tx, bound_tps };
-    Ok(report(plan, &stage, driven, seconds, bound, used, counted, phases.finish()))
+    let crossing_pct = workload.crossing_pct();
+    Ok(report(plan, &stage, driven, seconds, crossing_pct, bound, used, counted, phases.finish()))
 }
 
 /// Waits for the checks that are made off the path, where there are any. Returns how long.
@@ -184,13 +208,15 @@ fn accounts(count: u32) -> Result<Vec<Party>, CliError> {
     Ok(parties(&seed, &names))
 }
 
-/// How many checks a payment needs: in mode `every` one at each replica, the leader's at ingest
-/// being its own.
-fn verifies_per_tx(plan: &Plan) -> u64 {
-    match plan.verify {
+/// How many checks a transaction of so many signatures needs. Every group that votes takes it in and
+/// checks all of its signatures, also those of other groups' accounts; in mode `every` each of its
+/// replicas does, the leader's check at ingest being its own.
+fn checks(plan: &Plan, signatures: usize) -> u64 {
+    let replicas = match plan.verify {
         VerifyMode::Ingest => 1,
         VerifyMode::Every => plan.replicas.max(1),
-    }
+    };
+    u64::from(plan.shape.voters) * replicas * signatures as u64
 }
 
 fn rate(driven: &Driven) -> f64 {
@@ -205,17 +231,18 @@ fn transactions_for(plan: &Plan, warm_rate: f64, bound_tps: f64) -> usize {
     (wanted.ceil() as usize).min(plan.transactions_max.unwrap_or(usize::MAX)).max(1)
 }
 
-/// Signs that many payments on all cores.
-fn sign(stage: &Stage, parties: &[Party], pairs: &mut Pairs, count: usize, output: Output) -> Vec<PreparedTx> {
+/// Signs that many transactions on all cores.
+fn sign(stage: &Stage, parties: &[Party], workload: &mut Workload, count: usize, output: Output) -> Vec<PreparedTx> {
     const CHUNK: usize = 8192;
     let bar = output.bar(count as u64, "signing");
     let mut txs = Vec::with_capacity(count);
     while txs.len() < count {
-        let chunk: Vec<Pair> = (0..CHUNK.min(count - txs.len())).map(|_| pairs.next()).collect();
+        let chunk: Vec<Job> = (0..CHUNK.min(count - txs.len())).map(|_| workload.next()).collect();
         let signed: Vec<PreparedTx> = tokio::task::block_in_place(|| {
-            let sign = |pair: &Pair| {
-                let (from, to) = (&parties[pair.from], parties[pair.to].address);
-                stage.signer.pay(&Payment { index: pair.index, from, to, amount: 1 })
+            let sign = |job: &Job| {
+                let payments: Vec<_> =
+                    job.payments.iter().map(|(from, to)| (&parties[*from], parties[*to].address)).collect();
+                stage.signer.together(job.index, &payments, job.writes.map(|at| &parties[at]))
             };
             chunk.par_iter().map(sign).collect()
         });
@@ -226,25 +253,39 @@ fn sign(stage: &Stage, parties: &[Party], pairs: &mut Pairs, count: usize, outpu
     txs
 }
 
-/// Transactions a second that all cores together decode and verify, by the function that the path
-/// of a payment calls.
-fn verify_bound(cluster: &ClusterId, sample: &[PreparedTx]) -> Result<f64, CliError> {
-    let start = Instant::now();
-    let mut checked = 0usize;
-    while start.elapsed() < VERIFY_FOR {
-        let all_hold = sample
-            .par_iter()
-            .all(|tx| ParsedTx::decode(cluster, &tx.bytes).is_ok_and(|parsed| parsed.verify_signatures().is_ok()));
-        if !all_hold {
-            return Err(CliError::new(
-                "bench_signature",
-                "a signature made here does not verify",
-                "report it with the version: this must not happen",
-            ));
-        }
-        checked += sample.len();
+struct Bound {
+    verify_all_cores: f64,
+    verifies_per_tx: f64,
+    bound_tps: f64,
+}
+
+/// Measures how many signatures a second all cores together check, by the function that the path of
+/// a payment calls, and how many of these transactions that allows.
+fn bound(cluster: &ClusterId, sample: &[PreparedTx], plan: &Plan) -> Result<Bound, CliError> {
+    let signatures: Vec<usize> = sample.par_iter().filter_map(|tx| verified(cluster, tx)).collect();
+    if signatures.len() != sample.len() {
+        return Err(CliError::new(
+            "bench_signature",
+            "a signature made here does not verify",
+            "report it with the version: this must not happen",
+        ));
     }
-    Ok(checked as f64 / start.elapsed().as_secs_f64())
+    let needed: u64 = signatures.iter().map(|count| checks(plan, *count)).sum();
+    let verifies_per_tx = needed as f64 / sample.len().max(1) as f64;
+    let (start, mut checked) = (Instant::now(), 0usize);
+    while start.elapsed() < VERIFY_FOR {
+        checked += sample.par_iter().filter_map(|tx| verified(cluster, tx)).sum::<usize>();
+    }
+    let verify_all_cores = checked as f64 / start.elapsed().as_secs_f64();
+    let bound_tps = if verifies_per_tx > 0.0 { verify_all_cores / verifies_per_tx } else { 0.0 };
+    Ok(Bound { verify_all_cores, verifies_per_tx, bound_tps })
+}
+
+/// The number of its signatures, all of which hold.
+fn verified(cluster: &ClusterId, tx: &PreparedTx) -> Option<usize> {
+    let parsed = ParsedTx::decode(cluster, &tx.bytes).ok()?;
+    parsed.verify_signatures().ok()?;
+    Some(parsed.witnesses.iter().map(|witness| witness.signatures.len()).sum())
 }
 
 /// What the nodes count.
@@ -274,17 +315,13 @@ fn counters(status: &v1::StatusReply) -> Counted {
     }
 }
 
-struct Bound {
-    verify_all_cores: f64,
-    verifies_per_tx: u64,
-    bound_tps: f64,
-}
-
+#[allow(clippy::too_many_arguments)]
 fn report(
     plan: &Plan,
     stage: &Stage,
     driven: Driven,
     seconds: f64,
+    crossing_pct: f64,
     bound: Bound,
     used: Used,
     counted: Counted,
@@ -292,6 +329,11 @@ fn report(
 ) -> Report {
     let tps = if seconds > 0.0 { driven.committed as f64 / seconds } else { 0.0 };
     let per_tx = |value: f64| rounded(if driven.committed > 0 { value / driven.committed as f64 } else { 0.0 });
+    // Votes do not say where the credits go; with several payers, the plan does.
+    let cross_shard_pct = match plan.shape.voters {
+        1 => per_tx(driven.crossed as f64 * 100.0),
+        _ => rounded(crossing_pct),
+    };
     // Memory file systems are not counted by the system; then the nodes' own counters stand in.
     let written = if used.written_bytes > 0 { used.written_bytes } else { counted.written_bytes };
     Report {
@@ -300,12 +342,12 @@ fn report(
         rejected: driven.rejections(),
         seconds: rounded(seconds),
         seconds_to_last_credit: rounded(driven.seconds),
-        latency_ms: driven.latencies.percentiles(),
+        latency_ms: driven.decided.percentiles(),
         shards: stage.layout.shards.len() as u64,
         replicas: plan.replicas,
-        cross_shard_pct: per_tx(driven.crossed as f64 * 100.0),
+        cross_shard_pct,
         verify_mode: verify_name(plan.verify),
-        verifies_per_tx: bound.verifies_per_tx,
+        verifies_per_tx: rounded(bound.verifies_per_tx),
         verify_all_cores: rounded(bound.verify_all_cores),
         bound_tps: rounded(bound.bound_tps),
         bound_ratio: rounded(if bound.bound_tps > 0.0 { tps / bound.bound_tps } else { 0.0 }),
@@ -318,21 +360,30 @@ fn report(
         in_flight: plan.in_flight as u64,
         accounts: u64::from(plan.accounts),
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
+        voters: plan.shape.voters.into(),
+        aborted: driven.aborts(),
+        abort_pct: rounded(if driven.sent > 0 { driven.aborts() as f64 * 100.0 / driven.sent as f64 } else { 0.0 }),
+        decided_ms: driven.decided.percentiles(),
+        applied_ms: driven.applied.percentiles(),
+        conflict_pct: plan.shape.conflict_pct.into(),
+        zipf: plan.shape.zipf,
+        hot_payer: plan.shape.hot_payer,
+        hot_payee: plan.shape.hot_payee,
         rejections: driven.rejected,
+        abort_reasons: driven.aborted,
         phases,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::sign::Signer;
+    use super::super::sign::{Payment, Signer};
     use super::*;
 
     fn plan(verify: VerifyMode) -> Plan {
         Plan {
-            cross_pct: 0,
+            shape: Shape::default(),
             accounts: 10,
-            zipf: None,
             in_flight: 100,
             send_for: Duration::from_secs(10),
             transactions_max: None,
@@ -344,8 +395,11 @@ mod tests {
 
     #[test]
     fn the_bound_counts_every_check() {
-        assert_eq!(verifies_per_tx(&plan(VerifyMode::Ingest)), 1);
-        assert_eq!(verifies_per_tx(&plan(VerifyMode::Every)), 3);
+        assert_eq!(checks(&plan(VerifyMode::Ingest), 1), 1);
+        assert_eq!(checks(&plan(VerifyMode::Every), 1), 3);
+        let swap = |verify| Plan { shape: Shape { voters: 2, ..Shape::default() }, ..plan(verify) };
+        assert_eq!(checks(&swap(VerifyMode::Ingest), 2), 4, "both groups check both signatures");
+        assert_eq!(checks(&swap(VerifyMode::Every), 2), 12);
     }
 
     #[test]
@@ -363,12 +417,16 @@ mod tests {
         let parties = accounts(2).unwrap();
         let pay = |index| signer.pay(&Payment { index, from: &parties[0], to: parties[1].address, amount: 1 });
         let mut sample: Vec<PreparedTx> = (0..8).map(pay).collect();
-        assert!(verify_bound(&cluster, &sample).unwrap() > 0.0);
+        let plan = plan(VerifyMode::Every);
+        let measured = bound(&cluster, &sample, &plan).unwrap();
+        assert!(measured.bound_tps > 0.0);
+        assert_eq!(measured.verifies_per_tx, 3.0);
+        assert_eq!(measured.bound_tps, measured.verify_all_cores / 3.0);
         let mut broken = sample[0].bytes.to_vec();
         let last = broken.len() - 1;
         broken[last] ^= 1;
         sample[0].bytes = broken.into();
-        assert_eq!(verify_bound(&cluster, &sample).unwrap_err().code, "bench_signature");
+        assert_eq!(bound(&cluster, &sample, &plan).err().map(|error| error.code).as_deref(), Some("bench_signature"));
         assert!(accounts(0).is_err());
     }
 }

@@ -10,12 +10,13 @@ use client::{Client, PreparedTx, SubmitEvent, SubmitOptions, SubmitSender};
 use hashbrown::HashMap;
 use indicatif::ProgressBar;
 use ledger::{Outcome, TxId};
+use tokio::sync::Semaphore;
 
 use super::latency::Latencies;
 use crate::error::CliError;
 
-/// Transactions handed to the stream at once.
-const CHUNK: usize = 256;
+/// Transactions handed to the stream at once, at most.
+const CHUNK_MAX: usize = 256;
 /// How long a transaction is sent again after lost connections and refusals that pass.
 pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(120);
 
@@ -26,12 +27,16 @@ pub(super) struct Driven {
     pub(super) sent: u64,
     /// Executed, every credit applied.
     pub(super) committed: u64,
-    /// Those with credits in another group.
+    /// Those of one group with credits in another one.
     pub(super) crossed: u64,
-    /// Refused, by code.
+    /// Refused, or rejected by the one group that decides, by code.
     pub(super) rejected: BTreeMap<String, u64>,
-    /// From handing it over to the receipt.
-    pub(super) latencies: Latencies,
+    /// Aborted by the vote of one of several groups, by its reason.
+    pub(super) aborted: BTreeMap<String, u64>,
+    /// From handing it over to its fate.
+    pub(super) decided: Latencies,
+    /// From handing it over until every credit is applied.
+    pub(super) applied: Latencies,
     /// From the first hand-over to the last credit.
     pub(super) seconds: f64,
 }
@@ -39,6 +44,14 @@ pub(super) struct Driven {
 impl Driven {
     pub(super) fn rejections(&self) -> u64 {
         self.rejected.values().sum()
+    }
+
+    pub(super) fn aborts(&self) -> u64 {
+        self.aborted.values().sum()
+    }
+
+    fn fates(&self) -> u64 {
+        self.committed + self.rejections() + self.aborts()
     }
 }
 
@@ -57,22 +70,32 @@ pub(super) async fn drive(
     let sent_at: Arc<Vec<AtomicU64>> = Arc::new(txs.iter().map(|_| AtomicU64::new(0)).collect());
     let options = SubmitOptions { in_flight_max: in_flight, notify_applied: true, give_up_after: GIVE_UP_AFTER };
     let (sender, mut events) = client.submit_stream(options).split();
+    // Of our own: the time in flight must not count the wait for a place.
+    let room = Arc::new(Semaphore::new(in_flight));
     let start = Instant::now();
-    let sending = tokio::spawn(send(sender, txs, sent_at.clone(), start, stop_after, in_flight));
+    let sending = tokio::spawn(send(
+        Sending { sender, sent_at: sent_at.clone(), room: room.clone(), start, stop_after, in_flight },
+        txs,
+    ));
     let mut driven = Driven::default();
     let mut end = start;
     while let Some(batch) = events.next_events().await {
         end = Instant::now();
+        let before = driven.fates();
         for event in batch {
-            take(event, &index, &sent_at, end.duration_since(start), &mut driven)?;
+            let sent = index.get(&event.txid()).map(|at| sent_at[*at as usize].load(Ordering::Relaxed));
+            let after = sent.map(|sent| micros(end.duration_since(start)).saturating_sub(sent));
+            take(event, after, &mut driven)?;
         }
-        bar.set_position(driven.committed + driven.rejections());
+        let fates = driven.fates();
+        room.add_permits(usize::try_from(fates - before).unwrap_or(0));
+        bar.set_position(fates);
     }
     driven.sent = sending
         .await
         .map_err(|error| CliError::new("sender", error, "report this with the command that was run"))??;
     driven.seconds = end.duration_since(start).as_secs_f64();
-    let fates = driven.committed + driven.rejections();
+    let fates = driven.fates();
     if fates != driven.sent {
         let cause = format!("{} transactions were sent and only {fates} fates are known", driven.sent);
         return Err(CliError::new("stream_ended", cause, "see 'seamark status' and the logs of the nodes"));
@@ -80,26 +103,35 @@ pub(super) async fn drive(
     Ok(driven)
 }
 
-async fn send(
+struct Sending {
     sender: SubmitSender,
-    txs: Vec<PreparedTx>,
     sent_at: Arc<Vec<AtomicU64>>,
+    room: Arc<Semaphore>,
     start: Instant,
     stop_after: Option<Duration>,
     in_flight: usize,
-) -> Result<u64, CliError> {
-    let chunk = CHUNK.min(in_flight.max(1));
+}
+
+async fn send(to: Sending, txs: Vec<PreparedTx>) -> Result<u64, CliError> {
+    let chunk = (to.in_flight / 4).clamp(1, CHUNK_MAX);
     let (mut rest, mut sent) = (txs.into_iter(), 0usize);
     loop {
-        let now = start.elapsed();
         let part: Vec<PreparedTx> = rest.by_ref().take(chunk).collect();
-        if part.is_empty() || stop_after.is_some_and(|stop| now >= stop) {
+        let count = u32::try_from(part.len()).unwrap_or(u32::MAX);
+        if part.is_empty() {
             return Ok(sent as u64);
         }
-        let micros = micros(now);
-        sent_at[sent..sent + part.len()].iter().for_each(|at| at.store(micros, Ordering::Relaxed));
+        match to.room.acquire_many(count).await {
+            Ok(permits) => permits.forget(),
+            Err(_) => return Ok(sent as u64),
+        }
+        let now = to.start.elapsed();
+        if to.stop_after.is_some_and(|stop| now >= stop) {
+            return Ok(sent as u64);
+        }
+        to.sent_at[sent..sent + part.len()].iter().for_each(|at| at.store(micros(now), Ordering::Relaxed));
         sent += part.len();
-        sender.send_prepared(part).await?;
+        to.sender.send_prepared(part).await?;
     }
 }
 
@@ -107,37 +139,28 @@ pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn take(
-    event: SubmitEvent,
-    index: &HashMap<TxId, u32>,
-    sent_at: &[AtomicU64],
-    now: Duration,
-    driven: &mut Driven,
-) -> Result<(), CliError> {
+/// Counts one event; `after` is how many microseconds after the transaction was sent it came.
+fn take(event: SubmitEvent, after: Option<u64>, driven: &mut Driven) -> Result<(), CliError> {
     match event {
         SubmitEvent::Receipt(receipt) => {
-            if let Some(at) = index.get(&receipt.txid) {
-                let sent = sent_at[*at as usize].load(Ordering::Relaxed);
-                driven.latencies.record(micros(now).saturating_sub(sent));
-            }
-            match receipt.outcome {
+            after.into_iter().for_each(|micros| driven.decided.record(micros));
+            match &receipt.outcome {
                 Outcome::Committed { mail } => driven.crossed += u64::from(!mail.is_empty()),
-                Outcome::Rejected(reject) | Outcome::Aborted { reason: reject, .. } => {
-                    *driven.rejected.entry(reject.code().to_owned()).or_default() += 1
+                Outcome::Rejected(reason) | Outcome::Aborted { reason, .. } => {
+                    *driven.rejected.entry(reason.code().to_owned()).or_default() += 1;
                 }
             }
         }
-        SubmitEvent::Decided { txid, votes } => {
-            if let Some(at) = index.get(&txid) {
-                let sent = sent_at[*at as usize].load(Ordering::Relaxed);
-                driven.latencies.record(micros(now).saturating_sub(sent));
-            }
-            match client::submit::no_of(&votes) {
-                None => driven.crossed += 1,
-                Some((_, reject)) => *driven.rejected.entry(reject.code().to_owned()).or_default() += 1,
+        SubmitEvent::Decided { votes, .. } => {
+            after.into_iter().for_each(|micros| driven.decided.record(micros));
+            if let Some((_, reject)) = client::submit::no_of(&votes) {
+                *driven.aborted.entry(reject.code().to_owned()).or_default() += 1;
             }
         }
-        SubmitEvent::Applied(_) => driven.committed += 1,
+        SubmitEvent::Applied(_) => {
+            after.into_iter().for_each(|micros| driven.applied.record(micros));
+            driven.committed += 1;
+        }
         SubmitEvent::Refused { txid, reject: Some(ledger::Reject::TooLate), detail, .. } => {
             return Err(unknown_fate(txid, &detail));
         }

@@ -1,8 +1,8 @@
 //! Load on a cluster: real signed payments through a router, and an account of what became of them.
 //!
 //! Owns keys for account strings, the asset of a run and its first distribution ([`stage`]),
-//! signing ahead ([`sign`]), sending by a schedule ([`replay`]), the benchmark ([`bench`]), and what
-//! they measure. It starts no cluster and prints nothing but progress.
+//! signing ahead ([`sign`]), sending by a schedule ([`replay`]), the benchmark ([`bench`]) and its
+//! transactions ([`workload`]), and what they measure. It starts no cluster and prints nothing but progress.
 
 pub mod agree;
 pub mod bench;
@@ -10,10 +10,10 @@ mod checked;
 mod drive;
 pub mod latency;
 pub mod machine;
-mod pairs;
 pub mod replay;
 pub mod sign;
 pub mod stage;
+pub mod workload;
 
 /// Wall-clock time of one part of a run, in the order they happened.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use client::PreparedTx;
 use ledger::auth::Authorisation;
 use ledger::tx::BODY_VERSION;
-use ledger::{Address, AssetId, ClusterId, LedgerId, Move, SecretKey, SignedTx, Slot, TimeMs, TxBody};
+use ledger::{AccountWrite, Address, AssetId, ClusterId, LedgerId, Move, SecretKey, SignedTx, Slot, TimeMs, TxBody};
 use rayon::prelude::*;
 
 use crate::error::CliError;
@@ -88,7 +88,26 @@ impl Signer {
     pub fn pay(&self, payment: &Payment<'_>) -> PreparedTx {
         let Payment { index, from, to, amount } = *payment;
         let mv = Move::Pay { from: from.address, to, asset: self.asset, amount };
-        self.moves(index, vec![mv], &from.key)
+        self.moves(index, vec![mv], &[&from.key])
+    }
+
+    /// Signs several payments of 1 in one transaction, with every payer's key; and, where asked for,
+    /// a change of the one entry of an account's data that all such transactions change.
+    #[must_use]
+    pub fn together(&self, index: u64, payments: &[(&Party, Address)], writes: Option<&Party>) -> PreparedTx {
+        let pay =
+            |(from, to): &(&Party, Address)| Move::Pay { from: from.address, to: *to, asset: self.asset, amount: 1 };
+        let mut moves: Vec<Move> = payments.iter().map(pay).collect();
+        let mut signers: Vec<&Party> = payments.iter().map(|(from, _)| *from).collect();
+        if let Some(party) = writes {
+            let write = AccountWrite::Data { key: b"bench".to_vec(), value: Some(index.to_be_bytes().to_vec()) };
+            moves.push(Move::Write { account: party.address, write });
+            if !signers.iter().any(|signer| signer.address == party.address) {
+                signers.push(party);
+            }
+        }
+        let keys: Vec<&SecretKey> = signers.iter().map(|signer| &signer.key).collect();
+        self.moves(index, moves, &keys)
     }
 
     /// Signs a transaction that creates supply, at most 64 portions of it.
@@ -100,10 +119,10 @@ impl Signer {
             asset: self.asset,
             amount: *amount,
         };
-        self.moves(index, portions.iter().map(mint).collect(), &issuer.key)
+        self.moves(index, portions.iter().map(mint).collect(), &[&issuer.key])
     }
 
-    fn moves(&self, index: u64, moves: Vec<Move>, key: &SecretKey) -> PreparedTx {
+    fn moves(&self, index: u64, moves: Vec<Move>, keys: &[&SecretKey]) -> PreparedTx {
         let mut salt = [0; 16];
         salt[..8].copy_from_slice(&self.run);
         salt[8..].copy_from_slice(&index.to_be_bytes());
@@ -115,7 +134,7 @@ impl Signer {
             slots: moves.into_iter().map(|mv| Slot::Clear { ledger: LedgerId::MAIN, mv }).collect(),
             memo: Vec::new(),
         };
-        let signed = SignedTx::sign(&body, &[key]);
+        let signed = SignedTx::sign(&body, keys);
         PreparedTx { txid: signed.txid(&self.cluster), bytes: Bytes::from(signed.encode()) }
     }
 }
@@ -135,7 +154,11 @@ mod tests {
         let pay = |index| signer.pay(&Payment { index, from: &parties[0], to: parties[1].address, amount: 5 });
         assert_ne!(pay(0).txid, pay(1).txid);
         let minted = signer.mint(2, &parties[0], &[(parties[1].address, 1), (parties[0].address, 2)]);
-        for tx in [pay(0), minted] {
+        let both = [(&parties[0], parties[1].address), (&parties[1], parties[0].address)];
+        let together = signer.together(3, &both, Some(&parties[1]));
+        let parsed = ParsedTx::decode(&cluster, &together.bytes).unwrap();
+        assert_eq!((parsed.body.slots.len(), parsed.witnesses.len()), (3, 2), "each signs once");
+        for tx in [pay(0), minted, together] {
             let parsed = ParsedTx::decode(&cluster, &tx.bytes).unwrap();
             assert_eq!(parsed.txid, tx.txid);
             assert_eq!(parsed.verify_signatures(), Ok(()));

@@ -241,6 +241,7 @@ fn unanswered(group: GroupId, refusal: v1::Refusal) -> Explain {
         stale: false,
         prepared: None,
         receipt: None,
+        tx: Vec::new(),
         credits: Vec::new(),
         unanswered: Some(Unanswered { code: refusal.code, detail: refusal.detail }),
     }

@@ -357,6 +357,7 @@ fn explained(receipt: Receipt) -> Explain {
         stale: false,
         prepared: None,
         receipt: Some(receipt),
+        tx: Vec::new(),
         credits: Vec::new(),
         unanswered: None,
     }

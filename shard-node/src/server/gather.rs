@@ -46,9 +46,10 @@ pub fn explain(handle: &GroupHandle, txid: &TxId) -> Result<Option<Explain>, Rea
     if prepared.is_none() && receipt.is_none() {
         return Ok(None);
     }
-    let prepared = match prepared {
-        Some((shown, record)) => Some(with_transaction(&reader, shown, record)?),
-        None => None,
+    let (prepared, tx) = match (prepared, &receipt) {
+        (Some((shown, record)), _) => (Some(with_transaction(&reader, shown, record)?), Vec::new()),
+        (None, Some(receipt)) => (None, executed_in(&reader, receipt)?),
+        (None, None) => (None, Vec::new()),
     };
     Ok(Some(Explain {
         version: 1,
@@ -58,6 +59,7 @@ pub fn explain(handle: &GroupHandle, txid: &TxId) -> Result<Option<Explain>, Rea
         stale: false,
         prepared,
         receipt,
+        tx,
         credits,
         unanswered: None,
     }))
@@ -148,6 +150,12 @@ fn with_transaction(
         own.accounts.retain(|account| clear.contains(account));
     }
     Ok(shown)
+}
+
+/// The transaction of a receipt, from the block that executed it; nothing where that block is gone.
+fn executed_in(reader: &DbReader<'_>, receipt: &Receipt) -> Result<Vec<u8>, ReadFault> {
+    let entry = reader.get(&schema::entry(receipt.height))?;
+    Ok(entry.and_then(|entry| brought_by(&Entry::decode(&entry), &receipt.txid)).unwrap_or_default())
 }
 
 /// The signed transaction with this id among the commands of an entry.

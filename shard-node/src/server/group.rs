@@ -3,6 +3,7 @@
 //! One task owns the driver; everybody else sends it inputs. It never waits for consensus or for
 //! peers: proposals go through a task of their own, messages into bounded queues.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +40,7 @@ use crate::core::entry::{Command, Entry};
 use crate::core::executor::RefusedTx;
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
-use crate::core::records::BlockRecord;
+use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::alarms::{Alarms, Cause};
 use crate::server::clock::{Clock, Offsets, median_offset_ms};
 use crate::server::ingest::{Arrivals, Checked, Waiters, id_of, verification_mark};
@@ -567,9 +568,11 @@ impl GroupTask {
                 for RefusedTx { txid, bytes, reject } in refused {
                     self.waiters.refuse(&txid, &bytes, reject, self.leader);
                 }
+                // Repetitions come in crowds, and those of one crowd stand in a few blocks.
+                let mut blocks = BTreeMap::new();
                 for outcome in outcomes {
                     match outcome {
-                        CommandOutcome::Known(txid, place) => self.known(txid, place.height, place.index),
+                        CommandOutcome::Known(txid, place) => self.known(txid, place, &mut blocks),
                         CommandOutcome::Acked(dest, upto) => self.waiters.taken(dest, upto),
                         CommandOutcome::Voted(txid, decision) => {
                             self.waiters.vote(&txid, decision, None);
@@ -615,15 +618,22 @@ impl GroupTask {
         self.step(Input::Committees(all));
     }
 
-    /// A transaction that had its receipt already.
-    fn known(&self, txid: TxId, height: Height, index: u32) {
-        match receipt_at(&self.share, height, index) {
-            Ok(Some(receipt)) => self.waiters.receipt(&receipt),
-            Ok(None) => self.waiters.refuse_all(&txid, Reject::OutcomePruned, self.leader),
-            Err(error) => {
-                self.alarm(format!("{}: {error}", self.group));
-                self.waiters.refuse_all(&txid, Reject::Storage, self.leader);
+    /// A transaction that had its receipt already. `blocks` keeps the receipts of blocks that were
+    /// read: decoding a block for each of its transactions would cost its square.
+    fn known(&self, txid: TxId, place: ReceiptPlace, blocks: &mut BTreeMap<Height, Vec<Receipt>>) {
+        if !blocks.contains_key(&place.height) {
+            match receipts_of(&self.share, place.height) {
+                Ok(receipts) => drop(blocks.insert(place.height, receipts)),
+                Err(error) => {
+                    self.alarm(format!("{}: {error}", self.group));
+                    self.waiters.refuse_all(&txid, Reject::Storage, self.leader);
+                    return;
+                }
             }
+        }
+        match blocks.get(&place.height).and_then(|receipts| receipts.get(place.index as usize)) {
+            Some(receipt) => self.waiters.receipt(receipt),
+            None => self.waiters.refuse_all(&txid, Reject::OutcomePruned, self.leader),
         }
     }
 
@@ -722,13 +732,10 @@ fn members(committees: &[Committee], group: GroupId) -> Vec<NodeId> {
         .unwrap_or_default()
 }
 
-/// A receipt by its place in the chain.
-///
-/// # Errors
-/// [`ReadFault`] when the database fails.
-pub fn receipt_at(share: &ReplicaShare, height: Height, index: u32) -> Result<Option<Receipt>, ReadFault> {
+/// The receipts of a block; none where the block is gone.
+fn receipts_of(share: &ReplicaShare, height: Height) -> Result<Vec<Receipt>, ReadFault> {
     let record: Option<BlockRecord> = share.state.load(&schema::block(height))?;
-    Ok(record.and_then(|record| record.receipts.into_iter().nth(index as usize)))
+    Ok(record.map(|record| record.receipts).unwrap_or_default())
 }
 
 /// The cipher of groups whose data need no encryption at rest: shards and the beacon.

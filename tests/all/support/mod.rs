@@ -1,15 +1,16 @@
 //! What every test of a whole cluster stands on.
 //!
 //! [`cluster`] starts and stops nodes in this process, [`program`] the real program, [`up`] a cluster
-//! of processes; [`bank`] makes accounts and money, [`load`] pays without end, [`audit`] reads the
-//! chains and judges them without asking production code for its opinion; [`small_disk`] is a disk
-//! that can be filled.
+//! of processes, [`shell`] runs commands beside one; [`bank`] makes accounts and money, [`load`] pays
+//! without end, [`audit`] reads the chains and judges them without asking production code for its
+//! opinion; [`small_disk`] is a disk that can be filled.
 
 pub mod audit;
 pub mod bank;
 pub mod cluster;
 pub mod load;
 pub mod program;
+pub mod shell;
 pub mod small_disk;
 pub mod up;
 

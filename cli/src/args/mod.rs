@@ -6,6 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::history::Order;
 
+mod account;
+mod bench;
+mod tx;
+
+pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
+pub use bench::Bench;
+pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
+
 /// Seamark: a sharded ledger cluster for consortia.
 #[derive(Debug, Parser)]
 #[command(
@@ -96,9 +104,9 @@ pub enum Command {
     Asset(Asset),
     /// Pay from an account to another
     Pay(Pay),
-    /// Show an account
+    /// Show an account, or change it
     Account(Account),
-    /// Show what became of a transaction
+    /// Show what became of a transaction; build, sign and submit transactions of many moves
     Tx(Tx),
     /// Show a block
     Block(Block),
@@ -297,6 +305,32 @@ pub enum Asset {
         /// Its id, ISSUER/SYMBOL, or a symbol of the operator's
         asset: String,
     },
+    /// Freeze what an account holds of an asset: debits of it are refused from now on
+    #[command(
+        after_help = "Example:\n  seamark asset freeze bob --asset EUR\n  seamark asset freeze sm1... --asset alice/USD --key alice\n\nHolds that exist are not touched. What the account is paid meanwhile waits in its suspense."
+    )]
+    Freeze(FreezeAsset),
+    /// Thaw what an account holds of an asset
+    #[command(
+        after_help = "Example:\n  seamark asset thaw bob --asset EUR\n  seamark asset thaw sm1... --asset alice/USD --key alice"
+    )]
+    Thaw(FreezeAsset),
+}
+
+/// `asset freeze` and `asset thaw`.
+#[derive(Debug, Args)]
+pub struct FreezeAsset {
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+    /// Whose holdings: an address or a key's name
+    pub account: String,
+    /// Of what: an asset's id, ISSUER/SYMBOL, or a symbol of the operator's
+    #[arg(long)]
+    pub asset: String,
+    /// The issuer's key [default: the cluster's operator, in a folder made by up]
+    #[arg(long, value_name = "NAME")]
+    pub key: Option<String>,
 }
 
 /// `pay`.
@@ -343,45 +377,6 @@ pub enum Freshness {
     Linearizable,
     /// Whatever a replica has
     Stale,
-}
-
-/// `account`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  seamark account alice --history\n  seamark account sm1... --proof alice.proof && seamark verify alice.proof"
-)]
-pub struct Account {
-    /// Which cluster.
-    #[command(flatten)]
-    pub target: Target,
-    /// An address or a key's name
-    pub address: String,
-    /// Show what happened to it, newest first
-    #[arg(long)]
-    pub history: bool,
-    /// How many lines of history
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    pub limit: u32,
-    /// Write a proof of the account and all its balances to this file
-    #[arg(long, value_name = "FILE")]
-    pub proof: Option<PathBuf>,
-    /// How fresh the answer must be
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = Freshness::Linearizable)]
-    pub consistency: Freshness,
-}
-
-/// `tx`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark tx 6f1e... --proof payment.proof")]
-pub struct Tx {
-    /// Which cluster.
-    #[command(flatten)]
-    pub target: Target,
-    /// Id of the transaction: 64 hex digits
-    pub id: String,
-    /// Write a proof of the receipt to this file
-    #[arg(long, value_name = "FILE")]
-    pub proof: Option<PathBuf>,
 }
 
 /// `block`.
@@ -494,54 +489,10 @@ pub struct Demo {
     pub in_flight: usize,
 }
 
-/// `bench`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
-)]
-pub struct Bench {
-    /// Shards of the cluster of its own
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub shards: u32,
-    /// Nodes of the cluster of its own
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub nodes: u32,
-    /// Replicas of each shard
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub replicas: u16,
-    /// Payments of a hundred that cross between two shards
-    #[arg(long, value_name = "PCT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
-    pub cross: u8,
-    /// Where client signatures are checked
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = Verify::Ingest)]
-    pub verify: Verify,
-    /// Accounts that pay each other
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub accounts: u32,
-    /// Skew of the payers: exponent of a Zipf distribution [default: all alike]
-    #[arg(long, value_name = "S")]
-    pub zipf: Option<f64>,
-    /// Payments in flight at most
-    #[arg(long, value_name = "N", default_value_t = 16_384)]
-    pub in_flight: usize,
-    /// How long payments are sent
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub seconds: u64,
-    /// Payments to sign beforehand at most [default: enough for the time at the rate of the warm-up]
-    #[arg(long, value_name = "N")]
-    pub transactions: Option<usize>,
-    /// Use the running cluster of this folder instead of one of its own
-    #[arg(long, value_name = "D", conflicts_with_all = ["shards", "nodes", "replicas", "verify", "processes"])]
-    pub dir: Option<PathBuf>,
-    /// One process for each node of the cluster of its own
-    #[arg(long)]
-    pub processes: bool,
-}
-
 /// `sim`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark sim --seed 42\n  seamark sim --seeds 200 --json\n  seamark sim --seeds 50 --scenario partitions\n  seamark sim --replay sim-seed-42.jsonl\n\nA seed decides everything: cluster, load and faults. Every tenth seed, and every single one, is run twice and\nmust give the same event hash. A seed that fails leaves its event log in this folder, for --replay.\n\nScenarios: calm, lossy, crashes, leaders, partitions, disks, clocks, routers, anchors, beacon, leaps, ghosts,\nminority, storm."
+    after_help = "Example:\n  seamark sim --seed 42\n  seamark sim --seeds 200 --json\n  seamark sim --seeds 50 --scenario partitions\n  seamark sim --replay sim-seed-42.jsonl\n\nA seed decides everything: cluster, load and faults. Every tenth seed, and every single one, is run\ntwice and must give the same event hash. A seed that fails leaves its event log in this folder, for\n--replay.\n\nScenarios: calm, lossy, crashes, leaders, partitions, disks, clocks, routers, anchors, beacon,\nleaps, ghosts, minority, storm."
 )]
 pub struct Sim {
     /// Run this seed

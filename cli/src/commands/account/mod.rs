@@ -1,0 +1,321 @@
+//! `account`: balances, holds, restrictions, data and history, and a proof to take away; and the
+//! small commands that change one.
+
+mod change;
+
+use client::{Client, Consistency};
+use ledger::account::FLAG_FROZEN;
+use ledger::claim::{Claim, Item};
+use ledger::{AccountRecord, Address, AssetId, Authorisation};
+use proto::views::{AccountView, HistoryChange, HistoryLine};
+use serde::Serialize;
+
+use super::context::Context;
+use crate::args::{Account, Freshness};
+use crate::draft::words::{Labels, quoted};
+use crate::error::CliError;
+use crate::output::{Output, moment, table};
+
+/// Lines of history asked for at once.
+const PAGE: u32 = 200;
+
+#[derive(Serialize)]
+struct Report {
+    address: String,
+    exists: bool,
+    group: String,
+    height: u64,
+    sequence: u64,
+    frozen: bool,
+    authorisation: String,
+    balances: Vec<BalanceLine>,
+    /// What undecided transactions rely on, besides held amounts.
+    undecided: Vec<ClaimLine>,
+    data: Vec<DataLine>,
+    /// There are more entries than are shown here.
+    more_data: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<Vec<Change>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BalanceLine {
+    asset: String,
+    /// What people call it.
+    label: String,
+    posted: String,
+    held: String,
+    available: String,
+    /// Arrived while debits were frozen; spendable once it is released.
+    suspense: String,
+    /// Whether the issuer froze it.
+    frozen: bool,
+    /// The most that one transaction may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_per_tx: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ClaimLine {
+    txid: String,
+    claim: String,
+}
+
+#[derive(Serialize)]
+struct DataLine {
+    key: String,
+    value: String,
+}
+
+#[derive(Serialize)]
+struct Change {
+    height: u64,
+    index: u32,
+    time_ms: u64,
+    txid: String,
+    change: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asset: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amount: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other: Option<String>,
+}
+
+impl Change {
+    fn of(line: &HistoryLine) -> Self {
+        let text = |address: &Option<Address>| address.map(|address| address.to_string());
+        let (change, asset, amount, other) = match &line.change {
+            HistoryChange::Debit { asset, amount, to } => {
+                (if to.is_some() { "paid" } else { "burned" }, Some(asset), Some(amount), text(to))
+            }
+            HistoryChange::Credit { asset, amount, from } => ("received", Some(asset), Some(amount), text(from)),
+            HistoryChange::Rotated => ("rotated", None, None, None),
+            HistoryChange::Suspended { asset, amount, from } => ("suspended", Some(asset), Some(amount), text(from)),
+            HistoryChange::Released { asset, amount } => ("released", Some(asset), Some(amount), None),
+            HistoryChange::Returned { asset, amount, to } => ("returned", Some(asset), Some(amount), text(to)),
+            HistoryChange::Frozen(asset) => ("frozen", asset.as_ref(), None, None),
+            HistoryChange::Thawed(asset) => ("thawed", asset.as_ref(), None, None),
+            HistoryChange::Written => ("written", None, None, None),
+            HistoryChange::Issued(asset) => ("issued", Some(asset), None, None),
+        };
+        Self {
+            height: line.height.0,
+            index: line.index,
+            time_ms: line.time_ms.0,
+            txid: line.txid.to_string(),
+            change,
+            asset: asset.map(ToString::to_string),
+            amount: amount.map(ToString::to_string),
+            other,
+        }
+    }
+}
+
+pub(super) async fn run(args: Account, output: Output) -> Result<(), CliError> {
+    match args.command {
+        Some(command) => Box::pin(change::run(command, output)).await,
+        None => Box::pin(show(args, output)).await,
+    }
+}
+
+async fn show(args: Account, output: Output) -> Result<(), CliError> {
+    let context = Context::new(&args.target)?;
+    let address = context.address(args.address.as_deref().unwrap_or_default())?;
+    let client = context.client().await?;
+    let consistency = match args.consistency {
+        Freshness::Linearizable => Consistency::Linearizable,
+        Freshness::Stale => Consistency::Stale,
+    };
+    if let Some(path) = &args.proof {
+        let answer = client.account(address, consistency, true).await?;
+        if let Some(proof) = &answer.proof {
+            std::fs::write(path, proof.to_file()).map_err(|error| CliError::file(path, &error))?;
+        }
+    }
+    let answer = client.account_view(address, consistency, None).await?;
+    let history = if args.history { Some(history(&client, address, args.limit).await?) } else { None };
+    let exists = answer.value.is_some();
+    let view = answer.value.unwrap_or_else(nothing);
+    let mut labels = context.labels();
+    let mut shown = assets(&view);
+    if !output.is_json() {
+        shown.extend(history.iter().flatten().filter_map(|change| change.asset.as_ref()?.parse::<AssetId>().ok()));
+    }
+    context.label_assets(&client, shown, &mut labels).await;
+    let report = Report {
+        address: address.to_string(),
+        exists,
+        group: answer.group.to_string(),
+        height: answer.height.0,
+        sequence: view.record.sequence,
+        frozen: view.record.flags & FLAG_FROZEN != 0,
+        authorisation: authorisation(&view.record),
+        balances: balances(&view, &labels),
+        undecided: view
+            .claims
+            .iter()
+            .map(|claimed| ClaimLine { txid: claimed.txid.to_string(), claim: claim(&claimed.claim, &labels) })
+            .collect(),
+        data: view.data.iter().map(|(key, value)| DataLine { key: quoted(key), value: quoted(value) }).collect(),
+        more_data: view.more_data,
+        history,
+        proof: args.proof.as_ref().map(|path| path.display().to_string()),
+    };
+    output.result(&report, || text(&report, &labels))
+}
+
+fn nothing() -> AccountView {
+    AccountView {
+        version: 1,
+        record: AccountRecord::default(),
+        restrictions: Vec::new(),
+        limits: Vec::new(),
+        claims: Vec::new(),
+        data: Vec::new(),
+        more_data: false,
+    }
+}
+
+/// Every asset that has a line, by id.
+fn assets(view: &AccountView) -> Vec<AssetId> {
+    let balances = view.record.balances.iter().map(|line| line.0);
+    let others = view.restrictions.iter().map(|line| line.asset).chain(view.limits.iter().map(|line| line.0));
+    let mut assets: Vec<AssetId> = balances.chain(others).collect();
+    assets.sort_unstable();
+    assets.dedup();
+    assets
+}
+
+async fn history(client: &Client, address: Address, limit: u32) -> Result<Vec<Change>, CliError> {
+    let mut changes = Vec::new();
+    let mut before = None;
+    let limit_lines = usize::try_from(limit).unwrap_or(usize::MAX);
+    while changes.len() < limit_lines {
+        let left = u32::try_from(limit_lines - changes.len()).unwrap_or(u32::MAX);
+        let page = client.history(address, before, left.min(PAGE)).await?.value;
+        changes.extend(page.lines.iter().map(Change::of));
+        before = page.before_height;
+        if before.is_none() {
+            break;
+        }
+    }
+    changes.truncate(limit_lines);
+    Ok(changes)
+}
+
+pub(super) fn authorisation(record: &AccountRecord) -> String {
+    match &record.auth {
+        None => "not revealed: the account has never paid".to_owned(),
+        Some(Authorisation::Single(key)) => key.to_string(),
+        Some(Authorisation::Multi { threshold, keys }) => {
+            let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+            format!("{threshold} of {}", keys.join(", "))
+        }
+    }
+}
+
+fn balances(view: &AccountView, labels: &Labels) -> Vec<BalanceLine> {
+    let line = |asset: &AssetId| {
+        let balance = view.record.balances.iter().find(|line| line.0 == *asset).map(|line| line.1).unwrap_or_default();
+        let restriction = view.restrictions.iter().find(|line| line.asset == *asset);
+        BalanceLine {
+            asset: asset.to_string(),
+            label: labels.asset(asset),
+            posted: balance.posted.to_string(),
+            held: balance.held.to_string(),
+            available: balance.available().to_string(),
+            suspense: restriction.map_or(0, |line| line.suspense).to_string(),
+            frozen: restriction.is_some_and(|line| line.frozen),
+            limit_per_tx: view.limits.iter().find(|line| line.0 == *asset).map(|line| line.1.to_string()),
+        }
+    };
+    assets(view).iter().map(line).collect()
+}
+
+/// What an undecided transaction relies on, in words.
+fn claim(claim: &Claim, labels: &Labels) -> String {
+    match claim {
+        Claim::AtLeast { asset, amount } => format!("at least {} stay available", labels.amount(*amount, asset)),
+        Claim::AtMost { asset, amount } => format!("no more than {}", labels.amount(*amount, asset)),
+        Claim::Incoming { asset, amount } => format!("{} will be credited", labels.amount(*amount, asset)),
+        Claim::Version => "the account's version stays".to_owned(),
+        Claim::Change(item) => match item {
+            Item::Auth => "its keys will change".to_owned(),
+            Item::Data(key) => format!("{} will change", quoted(key)),
+            Item::Limit(asset) => format!("the limit of {} will change", labels.asset(asset)),
+            Item::Frozen => "it will be frozen or thawed".to_owned(),
+            Item::Restriction(asset) => format!("{} will be frozen or thawed by the issuer", labels.asset(asset)),
+        },
+        Claim::Mint { asset, amount } => format!("{} will be created", labels.amount(*amount, asset)),
+        Claim::Suspense { asset, amount } => format!("{} will leave its suspense", labels.amount(*amount, asset)),
+    }
+}
+
+fn text(report: &Report, labels: &Labels) -> String {
+    let number = |asset: &str, text: &str| match (asset.parse(), text.parse()) {
+        (Ok(asset), Ok(amount)) => labels.number(amount, &asset),
+        _ => text.to_owned(),
+    };
+    let name = |asset: &str| asset.parse().map_or_else(|_| asset.to_owned(), |id| labels.asset(&id));
+    let mut text = format!("account {}\n  in {} at height {}", report.address, report.group, report.height);
+    if !report.exists {
+        text.push_str("\n  there is no such account yet: it holds nothing and has never been paid");
+    } else {
+        text.push_str(&format!("\n  authorisation: {}\n  version: {}", report.authorisation, report.sequence));
+        if report.frozen {
+            text.push_str("\n  FROZEN: nothing can be debited");
+        }
+        let rows = report.balances.iter().map(|line| {
+            [
+                line.label.clone(),
+                number(&line.asset, &line.available),
+                number(&line.asset, &line.held),
+                number(&line.asset, &line.suspense),
+                if line.frozen { "yes".to_owned() } else { String::new() },
+                line.limit_per_tx.as_deref().map(|limit| number(&line.asset, limit)).unwrap_or_default(),
+                line.asset.clone(),
+            ]
+        });
+        let header = ["asset", "available", "held", "suspense", "frozen", "limit", "asset's id"];
+        if report.balances.is_empty() {
+            text.push_str("\n  holds nothing");
+        } else {
+            text.push_str(&format!("\n{}", table(header, rows)));
+        }
+    }
+    if !report.undecided.is_empty() {
+        let rows = report.undecided.iter().map(|line| [line.claim.clone(), line.txid.clone()]);
+        text.push_str(&format!("\n{}", table(["undecided", "transaction"], rows)));
+    }
+    if !report.data.is_empty() {
+        let rows = report.data.iter().map(|line| [line.key.clone(), line.value.clone()]);
+        text.push_str(&format!("\n{}", table(["data", "value"], rows)));
+        if report.more_data {
+            text.push_str("\nthere is more data: seamark account data get shows all of it");
+        }
+    }
+    if let Some(history) = &report.history {
+        let rows = history.iter().map(|line| {
+            let amount = match (&line.asset, &line.amount) {
+                (Some(asset), Some(amount)) => format!("{} {}", number(asset, amount), name(asset)),
+                _ => String::new(),
+            };
+            [
+                line.height.to_string(),
+                moment(line.time_ms),
+                line.change.to_owned(),
+                amount,
+                line.other.clone().unwrap_or_default(),
+                line.txid.clone(),
+            ]
+        });
+        text.push_str(&format!("\n{}", table(["block", "time", "what", "amount", "with", "transaction"], rows)));
+    }
+    if let Some(proof) = &report.proof {
+        text.push_str(&format!("\nproof written to {proof}; check it offline with: seamark verify {proof}"));
+    }
+    text
+}
