@@ -14,7 +14,7 @@ use client::{Client, Consistency, SubmitEvent, SubmitOptions, Wait};
 use ledger::{Address, GroupId, LayoutVersion, NodeId, Reject, TxId};
 use proto::v1;
 use proto::v1::submit_event::Event;
-use router::gateway::{GatewayLimits, follow};
+use router::gateway::{ClusterView, GatewayLimits, follow};
 use support::{Authority, Cluster, Mood, SOON};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -458,14 +458,43 @@ async fn the_view_follows_the_cluster() {
     let peers = cluster.peers();
     tokio::spawn(follow(peers, Arc::new(sender)));
     cluster.stop_node(1);
+    let proof = cluster.registry(&[1, 3], |registry| {
+        registry.revision = 5;
+        registry.nodes[0].tls_key_hash = ledger::Hash32([7; 32]);
+    });
     cluster.view.send_modify(|view| {
         let mut new = (**view).clone();
-        new.beacon_height = 5;
+        new.proof = proof;
         new.leaders.insert(GroupId::shard(1), NodeId(2));
         *view = Arc::new(new);
     });
-    let view = soon(seen.wait_for(|view| view.beacon_height == 5)).await.unwrap().clone();
+    let view = soon(seen.wait_for(|view| view.revision == 5)).await.unwrap().clone();
     assert_eq!(view.members(GroupId::shard(1))[0], NodeId(2));
+    assert_eq!(view.nodes[&NodeId(1)].tls_key_hash, ledger::Hash32([7; 32]));
+    assert_eq!(view.beacon_height, 5);
+}
+
+/// The first node that is followed shows a registry in which a key of its own is node 2, at a height
+/// beyond all others. It is not believed, and it does not keep the true one out.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_member_of_the_beacon_cannot_make_a_key_a_node() {
+    let cluster = Cluster::start().await;
+    let mine = ledger::Hash32([0xbb; 32]);
+    let forged = cluster.registry(&[1], |registry| {
+        registry.revision = u64::MAX;
+        registry.nodes[1].tls_key_hash = mine;
+    });
+    cluster.world.lies.lock().insert(NodeId(1), forged);
+    let honest = cluster.registry(&[2, 3], |registry| registry.revision = 2);
+    cluster.view.send_modify(|view| *view = Arc::new(ClusterView { proof: honest, ..(**view).clone() }));
+
+    let genesis = Arc::new(ClusterView::of_genesis(&cluster.genesis));
+    let (sender, mut seen) = tokio::sync::watch::channel(genesis);
+    tokio::spawn(follow(cluster.peers(), Arc::new(sender)));
+    let view = soon(seen.wait_for(|view| view.revision > 1)).await.unwrap().clone();
+    assert_eq!((view.revision, view.beacon_height), (2, 2));
+    assert!(view.nodes.values().all(|node| node.tls_key_hash != mine));
+    assert_eq!(cluster.world.followed.lock()[..2], [NodeId(1), NodeId(2)], "the lie was told, and left");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,5 +15,6 @@ mod processes;
 mod purity;
 mod readme;
 mod reads;
+mod registry;
 mod restarts;
 mod support;

@@ -545,6 +545,7 @@ impl GroupTask {
         let reader = DbReader(&db);
         let all = committees(&mut View::new(&reader), &self.context.genesis);
         self.members = members(&all, self.group);
+        self.context.changed.notify_one();
         self.step(Input::Committees(all));
     }
 

@@ -13,6 +13,7 @@ pub mod links;
 pub mod local;
 pub mod node;
 pub mod reads;
+pub mod registry;
 pub mod replica;
 pub mod replies;
 pub mod service;

@@ -26,6 +26,7 @@ use crate::server::config::NodeConfig;
 use crate::server::group::{GroupHandle, HostContext, open_cipher};
 use crate::server::links::Links;
 use crate::server::local::{Hosted, LocalHost, check_arrivals};
+use crate::server::registry::publish;
 use crate::server::service::Service;
 use crate::server::socket::Socket;
 
@@ -355,62 +356,5 @@ async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, s
     tokio::select! {
         () = stop.cancelled() => {}
         () = router::gateway::follow(peers, view) => {}
-    }
-}
-
-/// Puts what this node knows at first hand into its view of the cluster: the registry, if it hosts
-/// a replica of the beacon, and who leads the groups it hosts. Everybody who follows this node and
-/// its own router see it from there.
-async fn publish(hosted: Arc<Hosted>, view: Arc<watch::Sender<Arc<ClusterView>>>, stop: CancellationToken) {
-    let mut revision = 0;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = hosted.context.changed.notified() => {}
-        }
-        let groups = hosted.groups.read().clone();
-        let registry = groups.get(&GroupId::BEACON).and_then(|handle| registry_view(handle, &mut revision));
-        view.send_if_modified(|current| {
-            let mut next = (**current).clone();
-            let mut modified = false;
-            if let Some((height, registry)) = &registry
-                && *height >= next.beacon_height
-            {
-                next.layout = Arc::new(registry.layout.clone());
-                next.committees = registry.committees.iter().map(|c| (c.group, c.clone())).collect();
-                next.nodes = registry.nodes.iter().map(|node| (node.id, node.clone())).collect();
-                next.beacon_height = *height;
-                modified = true;
-            }
-            for (group, handle) in &groups {
-                if let Some(leader) = handle.role().leader {
-                    modified |= next.leaders.insert(*group, leader) != Some(leader);
-                }
-            }
-            if modified {
-                *current = Arc::new(next);
-            }
-            modified
-        });
-    }
-}
-
-/// The beacon's registry, if it is another revision than the last one seen.
-fn registry_view(handle: &GroupHandle, revision: &mut u64) -> Option<(u64, beacon::view::ClusterView)> {
-    let height = handle.share.stand.lock().applied.height.0;
-    let db = handle.share.state.db()?;
-    let reader = crate::server::replica::DbReader(&db);
-    let found = beacon::view::ClusterView::revision_of(&reader)
-        .and_then(|now| if now == *revision { Ok(None) } else { beacon::view::ClusterView::read(&reader).map(Some) });
-    match found {
-        Ok(Some(view)) => {
-            *revision = view.revision;
-            Some((height, view))
-        }
-        Ok(None) => None,
-        Err(error) => {
-            tracing::warn!(%error, "the beacon's registry cannot be read");
-            None
-        }
     }
 }

@@ -77,7 +77,7 @@ fn denied() -> Status {
 #[tonic::async_trait]
 impl NodeService for Service {
     type IngestStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitEvents, Status>> + Send>>;
-    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::ClusterReply, Status>> + Send>>;
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::FollowReply, Status>> + Send>>;
 
     async fn raft(&self, request: Request<v1::RaftRequest>) -> Result<Response<v1::RaftReply>, Status> {
         let from = self.node(&request)?;
@@ -165,9 +165,8 @@ impl NodeService for Service {
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         self.node_or_router(&request)?;
         let stop = self.hosted.context.stop.clone();
-        let views =
-            WatchStream::new(self.view.clone()).map(|view| Ok(view.to_reply())).take_until(stop.cancelled_owned());
-        Ok(Response::new(Box::pin(views)))
+        let views = WatchStream::new(self.view.clone()).map(|view| Ok(view.to_follow_reply()));
+        Ok(Response::new(Box::pin(views.take_until(stop.cancelled_owned()))))
     }
 
     async fn node_status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
