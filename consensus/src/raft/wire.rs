@@ -185,6 +185,13 @@ pub(crate) struct VoteCall {
     transfer: bool,
 }
 
+impl VoteCall {
+    /// The replica that stands for election.
+    pub(crate) fn candidate(&self) -> u64 {
+        self.vote.leader()
+    }
+}
+
 impl From<&VoteRequest<TypeConfig>> for VoteCall {
     fn from(request: &VoteRequest<TypeConfig>) -> Self {
         let last = request.last_log_id.as_ref().map(position);
@@ -227,6 +234,13 @@ pub(crate) struct TransferCall {
     from_leader: VoteBytes,
     to: u64,
     last: Option<Position>,
+}
+
+impl TransferCall {
+    /// The leader that asks.
+    pub(crate) fn leader(&self) -> u64 {
+        self.from_leader.leader()
+    }
 }
 
 impl From<&TransferLeaderRequest<TypeConfig>> for TransferCall {

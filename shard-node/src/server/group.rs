@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use consensus::port::{RoleView, SequencerError, Timing};
+use consensus::port::{RoleView, SequencerError, Timing, replica_id};
 use consensus::raft::{RaftGroup, RaftGroupConfig};
 use consensus::sequencer::Sequencer;
 use cross_shard::stream::{self, OutStream};
@@ -146,7 +146,7 @@ impl GroupError {
 /// id is ever used again.
 #[must_use]
 pub fn first_raft_id(node: NodeId) -> u64 {
-    (u64::from(node.0) << 16) | 1
+    replica_id(node, 1)
 }
 
 impl GroupHandle {
