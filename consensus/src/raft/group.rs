@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ledger::ids::{GroupId, NodeId};
+use ledger::limits::BATCH_BYTES_MAX;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
@@ -312,9 +313,9 @@ async fn outcome<E>(
 #[async_trait]
 impl Sequencer for RaftGroup {
     async fn submit(&self, batch: Bytes) -> Result<Proposal, SequencerError> {
-        if batch.len() > wire::BATCH_BYTES_MAX {
-            let limit = wire::BATCH_BYTES_MAX;
-            return Err(SequencerError::Refused(format!("a batch of {} bytes; the limit is {limit}", batch.len())));
+        if batch.len() > BATCH_BYTES_MAX {
+            let found = batch.len();
+            return Err(SequencerError::Refused(format!("a batch of {found} bytes; the limit is {BATCH_BYTES_MAX}")));
         }
         // openraft takes proposals until it has noticed; their fate would be unknown for nothing.
         if let Some(failure) = self.inner.applier.failure() {
