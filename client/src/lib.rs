@@ -19,8 +19,12 @@
 //! let keys = Keystore::new(profile.base.join("keys"));
 //! let alice = keys.unlock("alice", "correct horse battery staple")?;
 //!
-//! // Final in Alice's shard when this returns, and credited wherever the payee lives.
-//! let receipt = client.pay(&alice, payee, asset, 250, Wait::Applied).await?;
+//! // Final in Alice's shard when this returns, and credited wherever the payee lives. An error after
+//! // signing carries the signed bytes: send those again, never call `pay` again for the same debt.
+//! let receipt = match client.pay(&alice, payee, asset, 250, Wait::Applied).await {
+//!     Err(client::ClientError::Unsettled { tx, .. }) => client.settle(tx, Wait::Applied).await?,
+//!     settled => settled?,
+//! };
 //! println!("{} is in block {} of {}", receipt.txid, receipt.height, receipt.group);
 //!
 //! // A read with a proof that has been checked against the genesis of the profile.
@@ -44,6 +48,7 @@
 
 mod error;
 mod files;
+pub mod kept;
 pub mod keystore;
 pub mod net;
 pub mod profile;
@@ -53,6 +58,7 @@ pub mod sdk;
 pub mod submit;
 
 pub use error::ClientError;
+pub use kept::{KeptError, KeptTxs};
 pub use keystore::{KeyInfo, Keystore, KeystoreError};
 pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};
 pub use profile::{Profile, ProfileError, RouterEndpoint};

@@ -24,7 +24,7 @@ use crate::net;
 use crate::profile::Profile;
 use crate::proof::{self, Fact, ProofFile};
 use crate::routers::{Backoff, Routers, connection_lost, error_of};
-use crate::submit::{SubmitEvent, SubmitOptions, SubmitStream};
+use crate::submit::{PreparedTx, SubmitEvent, SubmitOptions, SubmitStream};
 
 /// How long calls are retried unless another time is set.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -146,8 +146,9 @@ impl Client {
     /// Sends one transaction and waits for its receipt, which may say that it was rejected.
     ///
     /// # Errors
-    /// [`ClientError`]; after `timeout` and [`ClientError::Unreachable`] the transaction may still
-    /// have executed, and sending the same bytes again tells.
+    /// [`ClientError`]; after `timeout`, [`ClientError::Unreachable`], [`ClientError::Protocol`] and
+    /// [`ClientError::Closed`] the transaction may still have executed, and sending the same bytes
+    /// again tells. [`ClientError::Unapplied`] when it is final and only the credits are unconfirmed.
     pub async fn submit(&self, tx: impl Into<Bytes>) -> Result<Receipt, ClientError> {
         self.submit_and_wait(tx, Wait::Receipt).await
     }
@@ -171,6 +172,9 @@ impl Client {
                     SubmitEvent::Receipt(receipt) => return Ok(receipt),
                     SubmitEvent::Applied(_) => return done.ok_or(ClientError::Closed),
                     SubmitEvent::Refused { reject, code, detail, .. } => {
+                        if let Some(receipt) = done {
+                            return Err(ClientError::Unapplied { receipt: Box::new(receipt) });
+                        }
                         return Err(ClientError::refused(&v1::Refusal {
                             number: reject.map_or(0, |reject| u32::from(reject.number())),
                             code,
@@ -203,8 +207,14 @@ impl Client {
 
     /// Signs moves with single keys, sends them, and waits. A rejection is an error here.
     ///
+    /// The call makes the salt, so calling it again pays again. Whoever cannot live with an open fate
+    /// after a crash keeps the bytes first: [`Client::body`], [`SignedTx::sign`], [`Client::settle`].
+    ///
     /// # Errors
-    /// [`ClientError`], [`ClientError::Rejected`] with the receipt among them.
+    /// [`ClientError`]: [`ClientError::Rejected`] and [`ClientError::Unapplied`] with the receipt,
+    /// what says that these bytes never execute, such as `expired` or `bad_signature`; and
+    /// [`ClientError::Unsettled`] with the id and the signed bytes for everything else that happened
+    /// after they were signed and gave no receipt.
     pub async fn execute(
         &self,
         moves: Vec<(LedgerId, Move)>,
@@ -213,7 +223,24 @@ impl Client {
         wait: Wait,
     ) -> Result<Receipt, ClientError> {
         let tx = SignedTx::sign(&self.body(moves, memo)?, keys);
-        let receipt = self.submit_and_wait(tx.encode(), wait).await?;
+        self.settle(Bytes::from(tx.encode()), wait).await
+    }
+
+    /// Sends a signed transaction, for the first time or again, and waits. A rejection is an error
+    /// here.
+    ///
+    /// # Errors
+    /// As [`Client::execute`]; [`ClientError::BadTransaction`] when the bytes are no transaction.
+    pub async fn settle(&self, tx: Bytes, wait: Wait) -> Result<Receipt, ClientError> {
+        let prepared = PreparedTx::from_bytes(&self.shared.cluster, tx).map_err(ClientError::BadTransaction)?;
+        let receipt = match self.submit_and_wait(prepared.bytes.clone(), wait).await {
+            Ok(receipt) => receipt,
+            Err(error) if error.is_final() => return Err(error),
+            Err(cause) => {
+                let PreparedTx { txid, bytes: tx } = prepared;
+                return Err(ClientError::Unsettled { txid, tx, cause: Box::new(cause) });
+            }
+        };
         match receipt.outcome {
             Outcome::Committed { .. } => Ok(receipt),
             Outcome::Rejected(reject) => Err(ClientError::Rejected { reject, receipt: Box::new(receipt) }),

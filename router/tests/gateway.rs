@@ -510,3 +510,80 @@ async fn another_cluster_is_noticed() {
     let Err(error) = Client::connect(&profile).await else { panic!("it connected") };
     assert_eq!(error.code(), "other_cluster");
 }
+
+/// What was executed and not answered is never reported by the `busy` that came later: whoever pays
+/// again after `busy` would pay twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_without_an_answer_is_a_timeout_whatever_comes_later() {
+    let cluster = Cluster::start().await;
+    let router = cluster.router(GatewayLimits::default()).await;
+    // The leader executes it and is cut off before it answers; then it is busy for good.
+    cluster.world.set(Mood::DropAfter);
+    let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
+    txs.send(cluster.payments(0..1)).await.unwrap();
+    cluster.world.until("the execution", |world| !world.executed.lock().is_empty()).await;
+    cluster.world.set(Mood::Busy);
+    let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
+    let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
+    assert_eq!(refusal.reject(), Some(Reject::TooLate));
+    assert!(refusal.retry_after_ms > 0);
+
+    // Without such an attempt it is what it is.
+    txs.send(cluster.payments(1..2)).await.unwrap();
+    let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
+    let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
+    assert_eq!(refusal.reject(), Some(Reject::Busy));
+}
+
+/// The same where the router dies with what it knew, and the next one is told `busy`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_keeps_in_mind_what_a_dead_router_was_given() {
+    let cluster = Cluster::start().await;
+    let first = cluster.router(GatewayLimits::default()).await;
+    let second = cluster.router(GatewayLimits::default()).await;
+    let profile = cluster.profile(&[&first.addr, &second.addr]);
+    let client = Client::connect(&profile).await.unwrap().with_patience(Duration::from_secs(2));
+    let tx: Bytes = cluster.payment(1).encode().into();
+    cluster.world.set(Mood::DropAfter);
+    let paying = tokio::spawn({
+        let (client, tx) = (client.clone(), tx.clone());
+        async move { client.settle(tx, Wait::Receipt).await }
+    });
+    cluster.world.until("the execution", |world| !world.executed.lock().is_empty()).await;
+    cluster.world.set(Mood::Busy);
+    first.kill();
+    let error = soon(paying).await.unwrap().unwrap_err();
+    assert_eq!(error.code(), "timeout", "{error}");
+    let client::ClientError::Unsettled { txid, tx: kept, .. } = error else { panic!("{error:?}") };
+    assert_eq!(kept, tx, "the very bytes");
+
+    cluster.world.set(Mood::Work);
+    let receipt = client.settle(kept, Wait::Receipt).await.unwrap();
+    assert_eq!(receipt.txid, txid);
+    assert_eq!(cluster.world.executed.lock()[&txid], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_made_here_comes_back_with_its_bytes_when_it_has_no_receipt() {
+    let cluster = Cluster::start().await;
+    let limits = GatewayLimits { applied_within: Duration::from_millis(200), ..GatewayLimits::default() };
+    let router = cluster.router(limits).await;
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
+    let client = client.with_patience(Duration::from_millis(400));
+    let key = ledger::SecretKey::derive(b"payer", b"1");
+    let pay = |wait| client.pay(&key, Address([9; 20]), ledger::AssetId([1; 16]), 1, wait);
+
+    // Never taken in: `busy` is the truth, and the same bytes may still be sent.
+    cluster.world.set(Mood::Busy);
+    let busy = soon(pay(Wait::Receipt)).await.unwrap_err();
+    assert_eq!(busy.code(), "busy");
+    assert!(matches!(&busy, client::ClientError::Unsettled { .. }) && !busy.is_final());
+    assert!(cluster.world.executed.lock().is_empty());
+
+    // Final, and only the credits are not confirmed: not a timeout, and nothing to send again.
+    cluster.world.set(Mood::NoApplied);
+    let unapplied = soon(pay(Wait::Applied)).await.unwrap_err();
+    assert_eq!(unapplied.code(), "not_applied");
+    let client::ClientError::Unapplied { receipt } = unapplied else { panic!("{unapplied:?}") };
+    assert!(receipt.committed());
+}

@@ -10,6 +10,7 @@ mod bad_transactions;
 mod configuration;
 mod damage;
 mod front_door;
+mod open_fate;
 mod payments;
 mod processes;
 mod purity;

@@ -14,6 +14,7 @@ mod pay;
 mod replay;
 mod report;
 mod router;
+mod settle;
 mod show;
 mod sim;
 mod status;

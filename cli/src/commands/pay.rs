@@ -5,8 +5,9 @@ use ledger::{LedgerId, Move};
 use serde::Serialize;
 
 use super::context::{Context, amount};
+use super::settle;
 use super::show::ReceiptLine;
-use crate::args::{Pay, WaitFor};
+use crate::args::Pay;
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -28,11 +29,9 @@ pub(super) async fn run(args: Pay, output: Output) -> Result<(), CliError> {
     let payer = context.party(args.key.as_deref())?;
     let client = context.client().await?;
     let mv = Move::Pay { from: payer.address, to, asset, amount };
-    let wait = match args.wait {
-        WaitFor::Receipt => Wait::Receipt,
-        WaitFor::Applied => Wait::Applied,
-    };
-    let receipt = client.execute(vec![(LedgerId::MAIN, mv)], args.memo.as_bytes(), &[&payer.key], wait).await?;
+    let wait = Wait::from(args.wait);
+    let moves = vec![(LedgerId::MAIN, mv)];
+    let receipt = settle::execute(&context, &client, moves, args.memo.as_bytes(), &[&payer.key], wait).await?;
     let receipt = ReceiptLine::of(&receipt);
     let paid = Paid {
         from: payer.address.to_string(),

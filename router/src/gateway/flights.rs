@@ -65,6 +65,9 @@ struct Flight {
     notify_applied: bool,
     /// Told to wait for a new layout.
     replan: bool,
+    /// It was sent, and not answered for certain: a link was lost, a leader was silent or lost its
+    /// leadership. What was sent may have executed, or may yet.
+    open: bool,
     /// Known, and only `applied` is missing.
     receipt: Option<Bytes>,
     waiters: Vec<Waiter>,
@@ -105,8 +108,8 @@ impl Flights {
 
     /// Whether the transaction has to be sent.
     fn admit(&mut self, step: &Step<'_>, outbox: &Arc<Outbox>, tx: Planned, applied: bool) -> bool {
-        let busy = |touched: &mut Vec<Arc<Outbox>>| {
-            let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
+        let full = |touched: &mut Vec<Arc<Outbox>>, reject| {
+            let refusal = v1::Refusal::of(reject).retry_after_ms(step.limits.busy_retry_ms);
             let detail = "the router has too many transactions in flight";
             outbox.push_uncounted(v1::SubmitEvent::refused(edge::bytes_of(&tx.txid), refusal.detail(detail)));
             touch(touched, outbox);
@@ -119,8 +122,9 @@ impl Flights {
                 if flight.waits(outbox) {
                     return flight.upgrade(outbox, applied);
                 }
+                // What another stream has sent may execute: `busy` would say that nothing can.
                 if !outbox.admit(step.limits.stream_in_flight_max) {
-                    return busy(&mut self.touched);
+                    return full(&mut self.touched, Reject::TooLate);
                 }
                 let waiter = Waiter { outbox: outbox.clone(), applied };
                 match flight.join(tx, waiter) {
@@ -130,7 +134,7 @@ impl Flights {
                         false
                     }
                     Joined::Crowded => {
-                        let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
+                        let refusal = v1::Refusal::of(Reject::TooLate).retry_after_ms(step.limits.busy_retry_ms);
                         outbox.push(v1::SubmitEvent::refused(edge::bytes_of(entry.key()), refusal), true);
                         touch(&mut self.touched, outbox);
                         false
@@ -139,7 +143,7 @@ impl Flights {
             }
             Entry::Vacant(entry) => {
                 if crowded || !outbox.admit(step.limits.stream_in_flight_max) {
-                    return busy(&mut self.touched);
+                    return full(&mut self.touched, Reject::Busy);
                 }
                 entry.insert(Flight {
                     bytes: tx.bytes,
@@ -149,6 +153,7 @@ impl Flights {
                     deadline: step.now + step.limits.receipt_within,
                     notify_applied: applied,
                     replan: false,
+                    open: false,
                     receipt: None,
                     waiters: vec![Waiter { outbox: outbox.clone(), applied }],
                     rivals: Vec::new(),
@@ -292,6 +297,8 @@ impl Flights {
         let route = self.routes.entry(group).or_default();
         match refusal.reject() {
             Some(Reject::NotLeader | Reject::GroupStopped | Reject::UnknownGroup) => {
+                // It may come from a leader that had taken it and was lost.
+                flight.open = true;
                 let hint = Some(NodeId(refusal.leader_node)).filter(|hint| step.view.nodes.contains_key(hint));
                 match route.not_leader(node, hint, step.now) {
                     Verdict::Send => Some(group),
@@ -311,6 +318,13 @@ impl Flights {
             // With a receipt the fate is known; a busy leader only delays `applied`, and the next
             // check asks again.
             _ if flight.receipt.is_some() => None,
+            // A queue was full now; what was sent before may have been taken.
+            Some(Reject::Busy) if flight.open => {
+                route.works(node, step.now);
+                let late = v1::Refusal::of(Reject::TooLate).retry_after_ms(refusal.retry_after_ms);
+                let detail = "its group is busy, and an earlier attempt may have executed";
+                self.refused(step, id, txid, late.detail(detail))
+            }
             _ => {
                 route.works(node, step.now);
                 self.refused(step, id, txid, refusal)
@@ -336,6 +350,7 @@ impl Flights {
         let next = flight.rivals.remove(0);
         flight.bytes = next.bytes;
         flight.waiters = next.waiters;
+        // The txid is the same: what was open about it stays open.
         flight.notify_applied = flight.waiters.iter().any(|waiter| waiter.applied);
         flight.deadline = step.now + step.limits.receipt_within;
         Some(flight.group)
@@ -350,6 +365,7 @@ impl Flights {
         for (txid, flight) in &mut self.all {
             if flight.node == Some(node) {
                 flight.node = None;
+                flight.open = true;
                 again.entry(flight.group).or_default().push(*txid);
             }
         }
@@ -414,6 +430,7 @@ impl Flights {
                 }
                 remain.push(txid);
                 if flight.node.is_some() && step.now >= flight.sent_at + step.limits.resend_after {
+                    flight.open = true;
                     again.entry(flight.group).or_default().push(txid);
                 }
             }
