@@ -15,6 +15,7 @@ use rocksdb::{DB, WriteOptions};
 
 use super::group::{GroupLog, GroupState};
 use super::keys;
+use super::mark::{self, Mark};
 use super::queue::{Change, Queue};
 use super::writer::{self, Sink};
 use crate::StorageError;
@@ -154,6 +155,8 @@ impl LogEngine {
             DB::open(&options, folder).map_err(|error| map_error(folder, &error))
         })?;
         let db = Arc::new(db);
+        let found = db.latest_sequence_number();
+        mark::check(root, &folder, found)?;
         let shared = Arc::new(Shared {
             root: root.to_path_buf(),
             folder: folder.clone(),
@@ -166,13 +169,22 @@ impl LogEngine {
         });
         let mut durable = WriteOptions::default();
         durable.set_sync(true);
-        let sink =
-            wrap(Box::new(move |batch| db.write_opt(batch, &durable).map_err(|error| map_error(&folder, &error))));
+        // Nobody else writes, so the newest change is the last one of the batch.
+        let sink = wrap(Box::new(move |batch| match db.write_opt(batch, &durable) {
+            Ok(()) => Ok(db.latest_sequence_number()),
+            Err(error) => Err(map_error(&folder, &error)),
+        }));
+        let poisoned = Arc::downgrade(&shared);
+        let mark = Mark::open(root, found, move |error| {
+            if let Some(shared) = poisoned.upgrade() {
+                shared.set_poison(error);
+            }
+        })?;
         let of_writer = shared.clone();
         let writer = std::thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || {
-                writer::run(&of_writer, sink);
+                writer::run(&of_writer, sink, mark);
                 *of_writer.db.write() = None;
             })
             .map_err(|error| StorageError::io(root, &error))?;
