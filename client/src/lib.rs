@@ -56,6 +56,7 @@ pub mod proof;
 mod routers;
 pub mod sdk;
 pub mod submit;
+pub mod traffic;
 
 pub use error::ClientError;
 pub use kept::{KeptError, KeptTxs};
@@ -65,3 +66,4 @@ pub use profile::{Profile, ProfileError, RouterEndpoint};
 pub use proof::{ProofError, ProofFile, VerifiedClaim};
 pub use sdk::{Answer, Client, Consistency, Wait};
 pub use submit::{PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream};
+pub use traffic::{Counted, Traffic};

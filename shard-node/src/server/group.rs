@@ -40,7 +40,7 @@ use crate::core::peer::PeerMessage;
 use crate::core::records::BlockRecord;
 use crate::server::clock::{Clock, Offsets, median_offset_ms};
 use crate::server::ingest::{Arrivals, Checked, Waiters, verification_mark};
-use crate::server::links::{Links, Transport};
+use crate::server::links::{Links, NodeTraffic, Transport};
 use crate::server::replica::{Committing, DbReader, OpenError, Replica, ReplicaShare};
 
 /// Inputs that wait for a group's task.
@@ -50,7 +50,7 @@ const BLOCKS_MAX: usize = 64;
 /// Between two timer inputs.
 const TIMER: Duration = Duration::from_millis(25);
 /// Proposals in flight per group.
-const PIPELINE: usize = 3;
+pub const PIPELINE: usize = 3;
 /// Blocks between two checkpoints in the beacon.
 const CHECKPOINT_EVERY: u64 = 64;
 /// Transactions that this node has checked itself and does not check again before it attests.
@@ -77,8 +77,10 @@ pub struct HostContext {
     pub links: Arc<Links>,
     /// The process's clocks.
     pub clock: Clock,
-    /// Clock offsets of the peers.
-    pub offsets: watch::Receiver<Offsets>,
+    /// Clocks of the nodes as of the last exchange; none before the first.
+    pub readings: watch::Receiver<Option<Readings>>,
+    /// What goes through the node's sockets.
+    pub traffic: NodeTraffic,
     /// Rings when a group's leader or the beacon's registry may have changed.
     pub changed: Arc<tokio::sync::Notify>,
     /// Ends everything.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use client::Traffic;
 use client::net::{self, Identity, NetError, TrustRoots};
 use consensus::port::Timing;
 use consensus::sequencer::Sequencer;
@@ -25,7 +26,8 @@ use crate::server::clock::{self, Clock};
 use crate::server::config::NodeConfig;
 use crate::server::group::{GroupHandle, HostContext, open_cipher};
 use crate::server::links::Links;
-use crate::server::local::{Hosted, LocalHost, check_arrivals};
+use crate::server::links::NodeTraffic;
+use crate::server::local::{Hosted, LocalHost};
 use crate::server::registry::publish;
 use crate::server::service::Service;
 use crate::server::socket::Socket;
@@ -186,6 +188,8 @@ impl Node {
         let peers = Arc::new(Peers::new(files.identity.clone(), files.roots.clone(), view.clone()));
         let (offsets_out, offsets) = watch::channel(clock::Offsets::new());
         let links = Links::new(Arc::clone(&peers), stop.clone());
+        let calls = Arc::clone(peers.traffic());
+        let traffic = NodeTraffic { calls, peers: Arc::default(), clients: Arc::default() };
         let log = LogEngine::open(
             &config.data_dir.join("log"),
             &resources,
@@ -204,8 +208,9 @@ impl Node {
             snapshot_every_entries: config.snapshot_every,
             resources,
             links,
-            clock: Clock::start(),
-            offsets,
+            clock: clock.clone(),
+            readings,
+            traffic: traffic.clone(),
             changed: Arc::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
@@ -228,8 +233,9 @@ impl Node {
         let backend = NodeBackend::new(peers, Some(local));
         let gateway = gateway_service(backend, GatewayLimits::default());
         let client_server = client_server.add_service(gateway);
-        tasks.spawn(serve(peer_server, peer_socket, stop.clone()));
-        tasks.spawn(serve(client_server, client_socket, stop.clone()));
+        let (of_peers, of_clients) = (Arc::clone(&traffic.peers), Arc::clone(&traffic.clients));
+        tasks.spawn(serve(peer_server, peer_socket, stop.clone(), of_peers));
+        tasks.spawn(serve(client_server, client_socket, stop.clone(), of_clients));
         tracing::info!(node = %config.node, peer = %config.listen_peer, client = %config.listen_client, "node runs");
         Ok(Self { id: config.node, hosted, stop, tasks })
     }
@@ -290,10 +296,15 @@ impl Node {
 
 /// Serves until `stop`; callers then have a moment to read their last answers, and connections that
 /// are still open are cut.
-async fn serve(server: tonic::transport::server::Router, socket: TcpListener, stop: CancellationToken) {
+async fn serve(
+    server: tonic::transport::server::Router,
+    socket: TcpListener,
+    stop: CancellationToken,
+    traffic: Arc<Traffic>,
+) {
     let cut = CancellationToken::new();
     let _cut_at_end = cut.clone().drop_guard();
-    let incoming = TcpListenerStream::new(socket).map_ok(move |stream| Socket::new(stream, &cut));
+    let incoming = TcpListenerStream::new(socket).map_ok(move |stream| Socket::new(stream, &cut, &traffic));
     let ended = stop.clone();
     let serving = server.serve_with_incoming_shutdown(incoming, async move { ended.cancelled().await });
     let grace = async {

@@ -1,11 +1,13 @@
-//! Accepted connections that end with the node. Streams of callers stay open for as long as both
+//! Accepted connections that are counted and that end with the node. Streams of callers stay open for as long as both
 //! sides live; in a process that goes on, they would keep talking to a node that has stopped.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use client::{Counted, Traffic};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -13,16 +15,17 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// A connection that breaks off once its token is cancelled.
 pub struct Socket {
-    stream: TcpStream,
+    stream: Counted<TcpStream>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Socket {
-    /// Takes over an accepted connection until `cut`.
+    /// Takes over an accepted connection until `cut`, and counts what goes through it.
     #[must_use]
-    pub fn new(stream: TcpStream, cut: &CancellationToken) -> Self {
+    pub fn new(stream: TcpStream, cut: &CancellationToken, traffic: &Arc<Traffic>) -> Self {
         // Small answers must not wait for more; without it the connection works all the same.
         let _ = stream.set_nodelay(true);
+        let stream = Counted::new(stream, Arc::clone(traffic));
         Self { stream, cut: Box::pin(cut.clone().cancelled_owned()) }
     }
 
@@ -38,7 +41,7 @@ impl Connected for Socket {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        self.stream.get_ref().connect_info()
     }
 }
 

@@ -36,7 +36,8 @@ pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
         log_fsyncs: log.fsyncs,
         log_appends: log.appends,
         log_bytes: log.bytes,
-        bytes_sent: context.links.sent_bytes.load(Ordering::Relaxed),
+        bytes_sent: context.traffic.sent_bytes(),
+        client_bytes_received: context.traffic.clients.received_bytes(),
         state_bytes_written: groups.values().map(|handle| handle.share.written_bytes.load(Ordering::Relaxed)).sum(),
         alarms,
     }

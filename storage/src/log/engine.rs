@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::{Mutex, RwLock};
+use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{DB, WriteOptions};
 
 use super::group::{GroupLog, GroupState};
@@ -53,7 +54,7 @@ impl Default for LogOptions {
 pub struct LogStats {
     /// Batches written.
     pub batches: u64,
-    /// Times the disk was asked to make data durable; one per batch.
+    /// Times the disk was asked to make a batch durable, as the database counts them.
     pub fsyncs: u64,
     /// Bytes of all batches.
     pub bytes: u64,
@@ -121,6 +122,8 @@ impl Shared {
 /// handles that are still around get `storage_closed` from then on.
 pub struct LogEngine {
     shared: Arc<Shared>,
+    /// Holds the database's counters.
+    settings: rocksdb::Options,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -150,9 +153,12 @@ impl LogEngine {
     ) -> Result<Self, StorageError> {
         let identity =
             Identity { kind: Kind::Log, cluster: identity.cluster, group: 0, format_version: LOG_FORMAT_VERSION };
-        let (db, folder, _) = open_or_create(root, &identity, |folder, create| {
-            let options = resources.options(Profile::Log, create).map_err(|error| map_error(folder, &error))?;
-            DB::open(&options, folder).map_err(|error| map_error(folder, &error))
+        let ((db, settings), folder, _) = open_or_create(root, &identity, |folder, create| {
+            let mut settings = resources.options(Profile::Log, create).map_err(|error| map_error(folder, &error))?;
+            settings.enable_statistics();
+            settings.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
+            let db = DB::open(&settings, folder).map_err(|error| map_error(folder, &error))?;
+            Ok((db, settings))
         })?;
         let db = Arc::new(db);
         let found = db.latest_sequence_number();
@@ -188,7 +194,7 @@ impl LogEngine {
                 *of_writer.db.write() = None;
             })
             .map_err(|error| StorageError::io(root, &error))?;
-        Ok(Self { shared, writer: Some(writer) })
+        Ok(Self { shared, settings, writer: Some(writer) })
     }
 
     /// A handle on one group's log; an unknown group has an empty one. All handles of a group share
@@ -231,10 +237,9 @@ impl LogEngine {
     /// What was done since the engine was opened.
     pub fn stats(&self) -> LogStats {
         let counters = &self.shared.counters;
-        let batches = counters.batches.load(Ordering::Relaxed);
         LogStats {
-            batches,
-            fsyncs: batches,
+            batches: counters.batches.load(Ordering::Relaxed),
+            fsyncs: self.settings.get_ticker_count(Ticker::WalFileSynced),
             bytes: counters.bytes.load(Ordering::Relaxed),
             appends: counters.appends.load(Ordering::Relaxed),
             entries: counters.entries.load(Ordering::Relaxed),
