@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_transactions;
+mod clocks;
 mod configuration;
 mod damage;
 mod front_door;

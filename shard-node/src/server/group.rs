@@ -17,8 +17,8 @@ use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::header::Header;
-use ledger::ids::{GroupId, Height, NodeId, TimeMs, TxId};
-use ledger::limits::CLOCK_SKEW_MS_MAX;
+use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs, TxId};
+use ledger::limits::{BLOCK_AHEAD_MS_MAX, CLOCK_SKEW_MS_MAX};
 use ledger::machine::Driver;
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -38,7 +38,7 @@ use crate::core::entry::{Command, Entry};
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 use crate::core::records::BlockRecord;
-use crate::server::clock::{Clock, Offsets, median_offset_ms};
+use crate::server::clock::{Clock, Readings};
 use crate::server::ingest::{Arrivals, Checked, Waiters, verification_mark};
 use crate::server::links::{Links, NodeTraffic, Transport};
 use crate::server::replica::{Committing, DbReader, OpenError, Replica, ReplicaShare};
@@ -210,6 +210,7 @@ impl GroupHandle {
             leader: None,
             leads: false,
             members: Vec::new(),
+            guarded_ms: None,
             raft: None,
             stepping_down: None,
             deferred: Vec::new(),
@@ -370,6 +371,8 @@ struct GroupTask {
     leader: Option<NodeId>,
     leads: bool,
     members: Vec<NodeId>,
+    /// The guarded clock against the tick; none until a majority of the members has been asked.
+    guarded_ms: Option<i64>,
     raft: Option<RaftGroup>,
     stepping_down: Option<tokio::task::JoinHandle<()>>,
     /// Inputs of our own making that must not be lost; taken with the next timer.
@@ -452,16 +455,18 @@ impl GroupTask {
     }
 
     fn role(&mut self, role: &RoleView) {
-        let lost = self.leads && !role.leads;
-        let moved = self.leads != role.leads || self.leader != role.leader;
-        self.leads = role.leads;
+        // Without a guarded clock there is no stamp, so this replica proposes nothing yet.
+        let leads = role.leads && self.guarded_ms.is_some();
+        let lost = self.leads && !leads;
+        let moved = self.leads != leads || self.leader != role.leader;
+        self.leads = leads;
         self.leader = role.leader;
         if let Some(reason) = &role.stopped {
             self.alarm(format!("{} stopped on this node: {reason}", self.group));
         }
         if moved {
             self.context.changed.notify_one();
-            self.step(Input::Role { leads: role.leads, leader: role.leader });
+            self.step(Input::Role { leads, leader: role.leader });
         }
         if lost {
             self.waiters.leadership_lost(self.leader);
@@ -469,16 +474,38 @@ impl GroupTask {
     }
 
     fn clock(&mut self) {
-        let median = median_offset_ms(&self.context.offsets.borrow(), self.context.node, &self.members);
-        if median.unsigned_abs() > CLOCK_SKEW_MS_MAX {
+        let readings = self.context.readings.borrow().clone();
+        let read = readings.and_then(|readings| readings.guarded_ms(self.context.node, &self.members));
+        // Without news the last one goes on: only the monotonic clock has moved it since.
+        let Some(guarded_ms) = read.or(self.guarded_ms) else { return };
+        let first = self.guarded_ms.replace(guarded_ms).is_none();
+        if self.context.clock.wall_offset_ms().abs_diff(guarded_ms) > CLOCK_SKEW_MS_MAX {
             self.alarm(format!(
                 "this node's clock is more than {CLOCK_SKEW_MS_MAX} ms from the median of {}'s nodes; set it right",
                 self.group
             ));
             self.give_up_leadership();
         }
-        let offset = self.context.clock.wall_offset_ms() + median;
-        self.step(Input::ClockOffset(offset));
+        self.step(Input::ClockOffset(guarded_ms));
+        if first && let Some(raft) = self.raft.clone() {
+            let role = raft.role().borrow().clone();
+            self.role(&role);
+        }
+    }
+
+    /// Nobody can refuse a block for its time once it is committed; that it was stamped ahead of the
+    /// clocks of most nodes must at least not go unseen.
+    fn check_time(&self, header: &Header) {
+        let Some(guarded_ms) = self.guarded_ms else { return };
+        let now = i64::try_from(self.context.clock.tick().0).unwrap_or(i64::MAX).saturating_add(guarded_ms);
+        let ahead = header.time_ms.0.saturating_sub(u64::try_from(now).unwrap_or(0));
+        if ahead > BLOCK_AHEAD_MS_MAX {
+            self.alarm(format!(
+                "a block of {} is more than {BLOCK_AHEAD_MS_MAX} ms ahead of the clocks of its nodes; whoever led it \
+                 has no guarded clock",
+                self.group
+            ));
+        }
     }
 
     /// A leader whose clock nobody shares hands over; asked again while it goes on leading.
@@ -502,6 +529,7 @@ impl GroupTask {
     fn committing(&mut self, what: Committing) {
         match what {
             Committing::Block { block, receipts, system_changed } => {
+                self.check_time(&block.header);
                 let outcomes = block.outcomes.clone();
                 for receipt in &receipts {
                     self.waiters.receipt(receipt);
@@ -668,12 +696,12 @@ pub fn open_cipher() -> Arc<PlainCipher> {
     Arc::new(PlainCipher)
 }
 
-/// The guarded clock as ingest uses it.
+/// The guarded clock as ingest uses it; none before the first exchange.
 #[must_use]
-pub fn guarded_now(context: &HostContext, members: &[NodeId]) -> TimeMs {
-    let median = median_offset_ms(&context.offsets.borrow(), context.node, members);
-    let now = crate::server::clock::wall_ms() + median;
-    TimeMs(u64::try_from(now).unwrap_or(0))
+pub fn guarded_now(context: &HostContext, members: &[NodeId]) -> Option<TimeMs> {
+    let guarded_ms = context.readings.borrow().as_ref()?.guarded_ms(context.node, members)?;
+    let now = i64::try_from(context.clock.tick().0).unwrap_or(i64::MAX).saturating_add(guarded_ms);
+    Some(TimeMs(u64::try_from(now).unwrap_or(0)))
 }
 
 /// A reader of a share, for code that only needs [`StateReader`].

@@ -286,7 +286,7 @@ pub fn verification_mark(tx: &ParsedTx) -> Hash32 {
 #[must_use]
 pub fn check(
     cluster: &ClusterId,
-    now: TimeMs,
+    now: Option<TimeMs>,
     txs: Vec<Bytes>,
     waiters: &Waiters,
 ) -> Vec<Result<(Checked, bool), (Option<TxId>, Reject)>> {

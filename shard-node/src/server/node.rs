@@ -22,7 +22,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::clock::{self, Clock};
+use crate::server::clock::{Clock, exchange};
 use crate::server::config::NodeConfig;
 use crate::server::group::{GroupHandle, HostContext, open_cipher};
 use crate::server::links::Links;
@@ -186,7 +186,8 @@ impl Node {
 
         let (view_out, view) = watch::channel(Arc::new(ClusterView::of_genesis(&files.genesis)));
         let peers = Arc::new(Peers::new(files.identity.clone(), files.roots.clone(), view.clone()));
-        let (offsets_out, offsets) = watch::channel(clock::Offsets::new());
+        let (readings_out, readings) = watch::channel(None);
+        let clock = Clock::start();
         let links = Links::new(Arc::clone(&peers), stop.clone());
         let calls = Arc::clone(peers.traffic());
         let traffic = NodeTraffic { calls, peers: Arc::default(), clients: Arc::default() };
@@ -222,7 +223,7 @@ impl Node {
             log: RwLock::new(Some(log)),
         });
         start_groups(&hosted, &config.data_dir).await;
-        tasks.spawn(clock::exchange(Arc::clone(&peers), config.node, offsets_out, stop.clone()));
+        tasks.spawn(exchange(Arc::clone(&peers), config.node, clock, readings_out, stop.clone()));
         let view_out = Arc::new(view_out);
         tasks.spawn(publish(Arc::clone(&hosted), Arc::clone(&view_out), stop.clone()));
         tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));

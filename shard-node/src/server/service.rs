@@ -16,7 +16,6 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::peer::PeerMessage;
-use crate::server::clock;
 use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
 use crate::server::status;
@@ -153,7 +152,7 @@ impl NodeService for Service {
 
     async fn clock(&self, request: Request<v1::ClockRequest>) -> Result<Response<v1::ClockReply>, Status> {
         self.node(&request)?;
-        let unix_ms = u64::try_from(clock::wall_ms()).unwrap_or(0);
+        let unix_ms = u64::try_from(self.hosted.context.clock.wall_ms()).unwrap_or(0);
         Ok(Response::new(v1::ClockReply { unix_ms }))
     }
 
