@@ -235,6 +235,41 @@ async fn a_full_router_says_busy_at_once() {
     assert_eq!(received, 10, "and the stream ended after the last fate");
 }
 
+/// As many bytes as are allowed, in however few transactions; answered ones make room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_holds_enough_bytes_says_busy() {
+    let cluster = Cluster::start().await;
+    let one = cluster.payment(0).encode().len();
+    let limits = GatewayLimits {
+        in_flight_bytes_max: 10 * one + one / 2,
+        resend_after: Duration::from_millis(100),
+        ..GatewayLimits::default()
+    };
+    let router = cluster.router(limits).await;
+    let (mut events, txs) = raw_stream(&cluster, &router.addr, 4).await;
+    for round in 0..2 {
+        cluster.world.set(Mood::Silent);
+        txs.send(cluster.payments(round * 100..round * 100 + 15)).await.unwrap();
+        let (mut refused, mut received) = (0, 0);
+        while refused + received < 15 {
+            for event in soon(events.message()).await.unwrap().unwrap().events {
+                match event.event {
+                    Some(Event::Refusal(refusal)) => {
+                        assert_eq!(refusal.reject(), Some(Reject::Busy));
+                        refused += 1;
+                    }
+                    Some(Event::Receipt(_)) => received += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            if refused == 5 {
+                cluster.world.set(Mood::Work);
+            }
+        }
+        assert_eq!((refused, received), (5, 10), "round {round}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_waits_out_a_busy_leader() {
     let cluster = Cluster::start().await;

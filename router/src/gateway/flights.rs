@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +27,34 @@ use crate::plan::plan;
 
 /// Different witnesses over one body that may wait behind each other.
 const RIVALS_MAX: usize = 4;
+
+/// Bytes of all transactions that flights hold. The bytes are the flights' own: what a message
+/// brought shares its buffer, and one transaction would keep all of it.
+#[derive(Default)]
+struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    fn total(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn hold(&self, bytes: &Bytes) -> HeldTx {
+        self.0.fetch_add(bytes.len(), Ordering::Relaxed);
+        HeldTx { bytes: Bytes::copy_from_slice(bytes), total: Arc::clone(&self.0) }
+    }
+}
+
+/// A transaction that counts for as long as it is held.
+struct HeldTx {
+    bytes: Bytes,
+    total: Arc<AtomicUsize>,
+}
+
+impl Drop for HeldTx {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
 
 /// What a step goes by.
 pub(super) struct Step<'a> {
@@ -51,12 +80,12 @@ struct Waiter {
 /// the ones before were refused, so that nobody can spoil a transaction by sending it with a bad
 /// signature first.
 struct Rival {
-    bytes: Bytes,
+    tx: HeldTx,
     waiters: Vec<Waiter>,
 }
 
 struct Flight {
-    bytes: Bytes,
+    tx: HeldTx,
     group: GroupId,
     /// Where it is; `None` while it waits for a leader.
     node: Option<NodeId>,
@@ -78,6 +107,7 @@ struct Flight {
 #[derive(Default)]
 pub(super) struct Flights {
     all: HashMap<TxId, Flight>,
+    held: Held,
     routes: BTreeMap<GroupId, Route>,
     /// When to look at flights again, in order.
     checks: VecDeque<(Instant, Vec<TxId>)>,
@@ -115,7 +145,8 @@ impl Flights {
             touch(touched, outbox);
             false
         };
-        let crowded = self.all.len() >= step.limits.in_flight_max;
+        let heavy = self.held.total() + tx.bytes.len() > step.limits.in_flight_bytes_max;
+        let crowded = heavy || self.all.len() >= step.limits.in_flight_max;
         match self.all.entry(tx.txid) {
             Entry::Occupied(mut entry) => {
                 let flight = entry.get_mut();
@@ -127,7 +158,7 @@ impl Flights {
                     return full(&mut self.touched, Reject::TooLate);
                 }
                 let waiter = Waiter { outbox: outbox.clone(), applied };
-                match flight.join(tx, waiter) {
+                match flight.join(tx, waiter, &self.held, heavy) {
                     Joined::Waits { resend } => resend,
                     Joined::Told => {
                         touch(&mut self.touched, outbox);
@@ -146,7 +177,7 @@ impl Flights {
                     return full(&mut self.touched, Reject::Busy);
                 }
                 entry.insert(Flight {
-                    bytes: tx.bytes,
+                    tx: self.held.hold(&tx.bytes),
                     group: tx.group,
                     node: None,
                     sent_at: step.now,
@@ -348,7 +379,7 @@ impl Flights {
         }
         let flight = entry.get_mut();
         let next = flight.rivals.remove(0);
-        flight.bytes = next.bytes;
+        flight.tx = next.tx;
         flight.waiters = next.waiters;
         // The txid is the same: what was open about it stays open.
         flight.notify_applied = flight.waiters.iter().any(|waiter| waiter.applied);
@@ -404,7 +435,7 @@ impl Flights {
         }
         if flight.replan {
             flight.replan = false;
-            match ParsedTx::decode(&step.view.cluster, &flight.bytes).and_then(|tx| plan(&step.view.layout, &tx)) {
+            match ParsedTx::decode(&step.view.cluster, &flight.tx.bytes).and_then(|tx| plan(&step.view.layout, &tx)) {
                 Ok(group) => flight.group = group,
                 Err(reject) => {
                     return self.refused(step, txid, edge::bytes_of(&txid), v1::Refusal::of(reject));
@@ -490,12 +521,12 @@ fn send(
         flight.node = Some(node);
         flight.sent_at = step.now;
         let kind = usize::from(flight.notify_applied);
-        if batches[kind].len() == BATCH_TXS_MAX || sizes[kind] + flight.bytes.len() > BATCH_BYTES_MAX {
+        if batches[kind].len() == BATCH_TXS_MAX || sizes[kind] + flight.tx.bytes.len() > BATCH_BYTES_MAX {
             flush(step, group, node, kind, &mut batches)?;
             sizes[kind] = 0;
         }
-        sizes[kind] += flight.bytes.len();
-        batches[kind].push(flight.bytes.clone());
+        sizes[kind] += flight.tx.bytes.len();
+        batches[kind].push(flight.tx.bytes.clone());
     }
     flush(step, group, node, 0, &mut batches)?;
     flush(step, group, node, 1, &mut batches)
@@ -540,7 +571,7 @@ impl Flight {
         applied && !std::mem::replace(&mut self.notify_applied, true)
     }
 
-    fn join(&mut self, tx: Planned, waiter: Waiter) -> Joined {
+    fn join(&mut self, tx: Planned, waiter: Waiter, held: &Held, heavy: bool) -> Joined {
         if let Some(receipt) = &self.receipt {
             let event = v1::SubmitEvent::receipt(edge::bytes_of(&tx.txid), receipt.clone());
             waiter.outbox.push(event, !waiter.applied);
@@ -549,15 +580,15 @@ impl Flight {
             }
             return Joined::Told;
         }
-        if self.bytes == tx.bytes {
+        if self.tx.bytes == tx.bytes {
             let resend = waiter.applied && !std::mem::replace(&mut self.notify_applied, true);
             self.waiters.push(waiter);
             return Joined::Waits { resend };
         }
-        if let Some(rival) = self.rivals.iter_mut().find(|rival| rival.bytes == tx.bytes) {
+        if let Some(rival) = self.rivals.iter_mut().find(|rival| rival.tx.bytes == tx.bytes) {
             rival.waiters.push(waiter);
-        } else if self.rivals.len() < RIVALS_MAX {
-            self.rivals.push(Rival { bytes: tx.bytes, waiters: vec![waiter] });
+        } else if self.rivals.len() < RIVALS_MAX && !heavy {
+            self.rivals.push(Rival { tx: held.hold(&tx.bytes), waiters: vec![waiter] });
         } else {
             return Joined::Crowded;
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -35,8 +36,27 @@ struct Waiter {
 /// Everybody who waits for one transaction, and the bytes that were checked for it. The txid does
 /// not cover the witnesses, so only the very same bytes may rely on that check.
 struct Waiting {
-    checked: Bytes,
+    checked: Held,
     waiters: Vec<Waiter>,
+}
+
+/// Bytes that count for as long as they are held.
+struct Held {
+    bytes: Bytes,
+    total: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn new(bytes: Bytes, total: &Arc<AtomicUsize>) -> Self {
+        total.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self { bytes, total: Arc::clone(total) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
 }
 
 struct Unapplied {
@@ -68,8 +88,21 @@ pub struct Arrived {
 /// load brings, so that the cost of a round does not depend on how callers cut their batches.
 #[derive(Default)]
 pub struct Arrivals {
-    queue: Mutex<(Vec<Arrived>, usize)>,
+    queue: Mutex<Queue>,
     bell: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    batches: Vec<Arrived>,
+    txs: usize,
+    bytes: usize,
+}
+
+impl Arrived {
+    fn bytes(&self) -> usize {
+        self.txs.iter().map(Bytes::len).sum()
+    }
 }
 
 impl Arrivals {
@@ -78,12 +111,14 @@ impl Arrivals {
     /// # Errors
     /// The batch, which was not taken.
     pub fn push(&self, batch: Arrived) -> Result<(), Arrived> {
+        let bytes = batch.bytes();
         let mut queue = self.queue.lock();
-        if queue.1 + batch.txs.len() > INGEST_QUEUE_TXS {
+        if queue.txs + batch.txs.len() > INGEST_QUEUE_TXS || queue.bytes + bytes > ARRIVALS_BYTES_MAX {
             return Err(batch);
         }
-        queue.1 += batch.txs.len();
-        queue.0.push(batch);
+        queue.txs += batch.txs.len();
+        queue.bytes += bytes;
+        queue.batches.push(batch);
         drop(queue);
         self.bell.notify_one();
         Ok(())
@@ -95,16 +130,17 @@ impl Arrivals {
             {
                 let mut queue = self.queue.lock();
                 let mut txs = 0;
-                let upto = queue.0.iter().take_while(|batch| {
+                let upto = queue.batches.iter().take_while(|batch| {
                     let within = txs < ROUND_TXS;
                     txs += batch.txs.len();
                     within
                 });
                 let upto = upto.count();
                 if upto > 0 {
-                    let taken: Vec<Arrived> = queue.0.drain(..upto).collect();
-                    queue.1 -= taken.iter().map(|batch| batch.txs.len()).sum::<usize>();
-                    if !queue.0.is_empty() {
+                    let taken: Vec<Arrived> = queue.batches.drain(..upto).collect();
+                    queue.txs -= taken.iter().map(|batch| batch.txs.len()).sum::<usize>();
+                    queue.bytes -= taken.iter().map(Arrived::bytes).sum::<usize>();
+                    if !queue.batches.is_empty() {
                         self.bell.notify_one();
                     }
                     return taken;
@@ -119,6 +155,7 @@ impl Arrivals {
 #[derive(Default)]
 pub struct Waiters {
     books: Mutex<Books>,
+    bytes: Arc<AtomicUsize>,
 }
 
 /// A transaction's id as the wire carries it.
@@ -150,10 +187,11 @@ impl Waiters {
         match books.waiting.get_mut(&tx.txid) {
             Some(waiting) => {
                 waiting.waiters.push(waiter);
-                waiting.checked == tx.bytes
+                waiting.checked.bytes == tx.bytes
             }
             None => {
-                let waiting = Waiting { checked: tx.bytes.clone(), waiters: vec![waiter] };
+                let checked = Held::new(tx.bytes.clone(), &self.bytes);
+                let waiting = Waiting { checked, waiters: vec![waiter] };
                 books.waiting.insert(tx.txid, waiting);
                 false
             }
@@ -216,6 +254,12 @@ impl Waiters {
         for unapplied in old.unapplied.into_values() {
             unapplied.reply.push(refused(&unapplied.txid, Reject::NotLeader, leader));
         }
+    }
+
+    /// Bytes of the transactions that have no fate yet.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Number of transactions somebody waits for.
@@ -386,22 +430,39 @@ mod tests {
         assert!(!waiters.knows(&waiting.txid, &waiting.bytes));
     }
 
-    #[test]
-    fn arrivals_are_bounded() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime starts");
-        runtime.block_on(async {
-            let (sink, _events) = tokio::sync::mpsc::channel(1);
-            let reply = ReplyQueue::new(sink);
-            let arrivals = Arrivals::default();
-            let batch = |count: usize| Arrived {
-                txs: vec![Bytes::from_static(b"x"); count],
-                reply: Arc::clone(&reply),
-                wants_applied: false,
-            };
-            assert!(arrivals.push(batch(INGEST_QUEUE_TXS)).is_ok());
-            assert!(arrivals.push(batch(1)).is_err());
+    #[tokio::test]
+    async fn arrivals_are_bounded_in_number_and_in_bytes() {
+        let (sink, _events) = tokio::sync::mpsc::channel(1);
+        let reply = ReplyQueue::new(sink);
+        let arrivals = Arrivals::default();
+        let batch = |count: usize, tx: &Bytes| Arrived {
+            txs: vec![tx.clone(); count],
+            reply: Arc::clone(&reply),
+            wants_applied: false,
+        };
+        let (small, large) = (Bytes::from_static(b"x"), Bytes::from(vec![7; 1 << 20]));
+        for (full, tx) in [(INGEST_QUEUE_TXS, small), (ARRIVALS_BYTES_MAX >> 20, large)] {
+            assert!(arrivals.push(batch(full, &tx)).is_ok());
+            assert!(arrivals.push(batch(1, &tx)).is_err());
             assert_eq!(arrivals.take().await.len(), 1);
-            assert!(arrivals.push(batch(1)).is_ok());
-        });
+            assert!(arrivals.push(batch(1, &tx)).is_ok());
+            assert_eq!(arrivals.take().await.len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_no_fate_yet_is_counted_in_bytes() {
+        let (sink, _events) = tokio::sync::mpsc::channel(8);
+        let reply = ReplyQueue::new(sink);
+        let waiters = Waiters::default();
+        let (one, two) = (checked(b"one"), checked(b"number two"));
+        waiters.wait(&one, &reply, false);
+        waiters.wait(&one, &reply, false);
+        waiters.wait(&two, &reply, false);
+        assert_eq!(waiters.bytes(), 13, "bytes that ride along cost nothing");
+        waiters.refuse(&one.txid, Reject::Busy, None);
+        assert_eq!(waiters.bytes(), 10);
+        waiters.leadership_lost(None);
+        assert_eq!(waiters.bytes(), 0);
     }
 }

@@ -142,6 +142,7 @@ impl LocalHost {
         let mut known = self.replies.lock();
         if let Some((sender, queue)) = &*known
             && sender.same_channel(reply)
+            && !queue.is_closed()
         {
             return Arc::clone(queue);
         }

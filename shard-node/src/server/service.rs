@@ -20,8 +20,8 @@ use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
 use crate::server::status;
 
-/// Answer batches that wait for a slow caller.
-const REPLIES_MAX: usize = 64;
+/// Messages of answers between a caller's queue and its connection.
+const REPLIES_MAX: usize = 4;
 
 /// Serves a node's groups.
 pub struct Service {
@@ -134,6 +134,8 @@ impl NodeService for Service {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
+                    // Who does not read any more is not read either.
+                    () = reply.closed() => return,
                     batch = batches.message() => match batch {
                         Ok(Some(batch)) => hosted.take(batch, &reply),
                         Ok(None) | Err(_) => return,
