@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -105,6 +106,10 @@ pub struct GroupHandle {
     pub certified: watch::Receiver<Option<Certificate>>,
     /// What an operator must know.
     pub alarms: Arc<Alarms>,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Proposals of this leadership were lost, so the log may hold transactions that nobody waits for.
+    pub lost_proposals: Arc<AtomicBool>,
     inputs: mpsc::Sender<Input>,
     verify: VerifyMode,
     checked: Arc<Mutex<lru::LruCache<Hash32, ()>>>,
@@ -185,6 +190,7 @@ impl GroupHandle {
         let (certified_out, certified) = watch::channel(None);
         let waiters = Arc::new(Waiters::default());
         let alarms = Arc::new(Alarms::default());
+        let lost_proposals = Arc::new(AtomicBool::new(false));
         let checked = Arc::new(Mutex::new(lru::LruCache::new(
             std::num::NonZeroUsize::new(CHECKED_MAX).expect("the bound is not zero"),
         )));
@@ -196,6 +202,7 @@ impl GroupHandle {
             share: share.clone(),
             waiters: Arc::clone(&waiters),
             alarms: Arc::clone(&alarms),
+            lost_proposals: Arc::clone(&lost_proposals),
             checked: Arc::clone(&checked),
             certified: certified_out,
             inputs: inputs.downgrade(),
@@ -233,6 +240,8 @@ impl GroupHandle {
             arrivals,
             certified,
             alarms,
+            cluster: context.genesis.cluster_id(),
+            lost_proposals,
             inputs,
             verify: context.verify,
             checked,
@@ -363,6 +372,7 @@ struct GroupTask {
     share: ReplicaShare,
     waiters: Arc<Waiters>,
     alarms: Arc<Alarms>,
+    lost_proposals: Arc<AtomicBool>,
     checked: Arc<Mutex<lru::LruCache<Hash32, ()>>>,
     certified: watch::Sender<Option<Certificate>>,
     inputs: mpsc::WeakSender<Input>,
@@ -465,6 +475,8 @@ impl GroupTask {
             self.alarm(format!("{} stopped on this node: {reason}", self.group));
         }
         if moved {
+            // A new leadership starts behind everything that was in the log.
+            self.lost_proposals.store(false, Ordering::Release);
             self.context.changed.notify_one();
             self.step(Input::Role { leads, leader: role.leader });
         }
@@ -617,6 +629,9 @@ impl GroupTask {
             Output::Certified(certificate) => self.keep(certificate),
             Output::PeerTook { dest, next_seq } => self.waiters.taken(dest, next_seq),
             Output::Refuse { txs, reject } => {
+                if reject == Reject::NotLeader && self.leads {
+                    self.lost_proposals.store(true, Ordering::Release);
+                }
                 for bytes in txs {
                     if let Ok(tx) = borsh::from_slice::<SignedTx>(&bytes) {
                         self.waiters.refuse(&tx.txid(&self.context.genesis.cluster_id()), reject, self.leader);

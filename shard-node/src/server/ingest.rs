@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs, TxId};
 use ledger::limits::INGEST_QUEUE_TXS;
@@ -19,6 +19,9 @@ use proto::v1;
 use rayon::prelude::*;
 use tokio::sync::Notify;
 
+use crate::core::records::ReceiptPlace;
+use crate::server::intake::{Applied, Said};
+use crate::server::limits::ARRIVALS_BYTES_MAX;
 use crate::server::replies::ReplyQueue;
 
 /// Retry hint for a full queue.
@@ -65,10 +68,19 @@ struct Unapplied {
     reply: Arc<ReplyQueue>,
 }
 
+/// Who asked when which transaction is applied, by the address of its queue, which the record keeps
+/// alive: a stream that asks again is told once.
+type Asked = (TxId, usize);
+
+fn asked(txid: TxId, reply: &Arc<ReplyQueue>) -> Asked {
+    (txid, Arc::as_ptr(reply).addr())
+}
+
 #[derive(Default)]
 struct Books {
     waiting: HashMap<TxId, Waiting>,
     unapplied: HashMap<u64, Unapplied>,
+    asked: HashSet<Asked>,
     by_stream: HashMap<GroupId, BTreeMap<u64, Vec<u64>>>,
     taken: HashMap<GroupId, u64>,
     next_id: u64,
@@ -201,7 +213,13 @@ impl Waiters {
     /// Whether somebody waits for these very bytes, so that they have been checked.
     #[must_use]
     pub fn knows(&self, txid: &TxId, bytes: &Bytes) -> bool {
-        self.books.lock().waiting.get(txid).is_some_and(|waiting| waiting.checked == *bytes)
+        self.books.lock().waiting.get(txid).is_some_and(|waiting| waiting.checked.bytes == *bytes)
+    }
+
+    /// Whether somebody waits for this transaction, under whatever witnesses.
+    #[must_use]
+    pub fn waits(&self, txid: &TxId) -> bool {
+        self.books.lock().waiting.contains_key(txid)
     }
 
     /// A transaction has its receipt.
@@ -284,6 +302,9 @@ impl Books {
             reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)));
             return;
         }
+        if reply.is_closed() || !self.asked.insert(asked(receipt.txid, &reply)) {
+            return;
+        }
         let id = self.next_id;
         self.next_id += 1;
         self.unapplied.insert(id, Unapplied { txid: receipt.txid, remaining: open.len(), reply });
@@ -298,6 +319,7 @@ impl Books {
         if unapplied.remaining == 0
             && let Some(done) = self.unapplied.remove(&id)
         {
+            self.asked.remove(&asked(done.txid, &done.reply));
             done.reply.push(v1::SubmitEvent::applied(id_bytes(&done.txid)));
         }
     }
@@ -321,33 +343,62 @@ pub fn verification_mark(tx: &ParsedTx) -> Hash32 {
     ledger::hash::tagged(b"seamark/verified/v1", &[&tx.txid.0.0, &witnesses])
 }
 
-/// Decodes and verifies a batch on all cores. `ahead` is the leader's clock, to refuse what no
-/// block would accept.
+/// What became of one transaction of a round.
+pub enum Judged {
+    /// Verified now; it may be sequenced.
+    Fresh(Checked),
+    /// The very bytes are on their way and were verified when they came first. They were not verified
+    /// now and must not be sequenced on their own.
+    Riding(Checked),
+    /// It has its receipt.
+    Known(Checked, ReceiptPlace),
+    /// Verified now, and probably refused by the machine without a trace.
+    Doubtful(Checked),
+    /// Refused. Without a decodable body there is no id.
+    Refused(Option<TxId>, Reject),
+}
+
+/// Decodes, looks up and verifies a batch on all cores. `now` is the leader's guarded clock, to refuse
+/// what no block would accept; without one that is left to the machine.
 ///
-/// What `waiters` know byte for byte is on its way and was checked when it came first: a router
-/// that repeats itself in an overload must not cost as much again. Such a transaction comes back
-/// with `false`: it was not verified this time and must not be sequenced on its own.
+/// What `waiters` know byte for byte is on its way and was checked when it came first, and what has
+/// its receipt was checked long ago: a router that repeats itself in an overload must not cost as much
+/// again. The waiters are asked before the state is: who is not among them any more is in it.
 #[must_use]
 pub fn check(
     cluster: &ClusterId,
     now: Option<TimeMs>,
     txs: Vec<Bytes>,
     waiters: &Waiters,
-) -> Vec<Result<(Checked, bool), (Option<TxId>, Reject)>> {
+    applied: &Applied,
+) -> Vec<Judged> {
     let one = |bytes: Bytes| {
-        let tx = ParsedTx::decode(cluster, &bytes).map_err(|reject| (None, reject))?;
-        let txid = tx.txid;
-        if waiters.knows(&txid, &bytes) {
-            return Ok((Checked { txid, mark: Hash32::ZERO, bytes }, false));
+        let tx = match ParsedTx::decode(cluster, &bytes) {
+            Ok(tx) => tx,
+            Err(reject) => return Judged::Refused(None, reject),
+        };
+        let (txid, waiting) = (tx.txid, waiters.waits(&tx.txid));
+        if waiting && waiters.knows(&txid, &bytes) {
+            return Judged::Riding(Checked { txid, mark: Hash32::ZERO, bytes });
         }
-        tx.verify_signatures().map_err(|reject| (Some(txid), reject))?;
-        match rules::check_time(&tx, now) {
+        // What cannot be read will stop the group where it matters.
+        let said = applied.look(&tx).unwrap_or(Said::Nothing);
+        match said {
+            Said::Receipt(place) => return Judged::Known(Checked { txid, mark: Hash32::ZERO, bytes }, place),
+            Said::Over(reject) => return Judged::Refused(Some(txid), reject),
+            Said::Doubtful | Said::Nothing => {}
+        }
+        if let Err(reject) = tx.verify_signatures() {
+            return Judged::Refused(Some(txid), reject);
+        }
+        match now.map_or(Ok(()), |now| rules::check_time(&tx, now)) {
             // Past its deadline it may still have a receipt, which only the machine can tell.
-            Ok(()) | Err(Reject::Expired | Reject::OutcomePruned) => {
-                Ok((Checked { txid, mark: verification_mark(&tx), bytes }, true))
-            }
-            Err(reject) => Err((Some(txid), reject)),
+            Ok(()) | Err(Reject::Expired | Reject::OutcomePruned) => {}
+            Err(reject) => return Judged::Refused(Some(txid), reject),
         }
+        let checked = Checked { txid, mark: verification_mark(&tx), bytes };
+        // Beside a copy with other witnesses that has no fate yet, only the machine can judge.
+        if matches!(said, Said::Doubtful) && !waiting { Judged::Doubtful(checked) } else { Judged::Fresh(checked) }
     };
     if txs.len() < PARALLEL_FROM {
         txs.into_iter().map(one).collect()
@@ -415,6 +466,31 @@ mod tests {
             both.extend(next(&mut events).await);
         }
         assert!(matches!(both[..], [Event::Receipt(_), Event::Applied(_)]));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_asks_again_is_told_once_that_it_is_applied() {
+        let (sink, mut events) = tokio::sync::mpsc::channel(8);
+        let reply = ReplyQueue::new(sink);
+        let waiters = Waiters::default();
+        let tx = checked(b"tx");
+        let mail = vec![(GroupId::shard(1), 4)];
+        for _ in 0..3 {
+            assert!(!waiters.wait(&tx, &reply, true));
+            waiters.receipt(&receipt(tx.txid, mail.clone()));
+        }
+        assert_eq!(waiters.books.lock().unapplied.len(), 1);
+        waiters.taken(GroupId::shard(1), 5);
+        assert_eq!((waiters.books.lock().unapplied.len(), waiters.books.lock().asked.len()), (0, 0));
+        // Afterwards it is applied already.
+        waiters.wait(&tx, &reply, true);
+        waiters.receipt(&receipt(tx.txid, mail));
+        let mut seen = Vec::new();
+        while seen.len() < 6 {
+            seen.extend(next(&mut events).await);
+        }
+        let applied = seen.iter().filter(|event| matches!(event, Event::Applied(_))).count();
+        assert_eq!((seen.len(), applied), (6, 2), "{seen:?}");
     }
 
     #[tokio::test]

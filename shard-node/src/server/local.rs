@@ -14,8 +14,8 @@ use router::gateway::LocalNode;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::server::group::{GroupHandle, HostContext, guarded_now};
-use crate::server::ingest::{self, Arrived, refused};
+use crate::server::group::{GroupHandle, HostContext};
+use crate::server::ingest::{Arrived, refused};
 use crate::server::reads;
 use crate::server::replies::ReplyQueue;
 use crate::server::status;
@@ -78,49 +78,6 @@ impl Hosted {
         match request.query {
             Some(query) => reads::answer(&handle, query).await,
             None => v1::QueryReply::refused(v1::Refusal::of(Reject::Malformed)),
-        }
-    }
-}
-
-/// Checks what arrives for one group, round after round, and hands it to the group's task.
-pub async fn check_arrivals(context: HostContext, handle: Arc<GroupHandle>) {
-    let cluster = context.genesis.cluster_id();
-    loop {
-        let round = handle.arrivals.take().await;
-        let role = handle.role();
-        let now = guarded_now(&context, &role.voters);
-        let (mut txs, mut senders) = (Vec::new(), Vec::new());
-        for (index, arrived) in round.iter().enumerate() {
-            senders.extend(std::iter::repeat_n(index, arrived.txs.len()));
-            txs.extend(arrived.txs.iter().cloned());
-        }
-        let waiters = Arc::clone(&handle.waiters);
-        let checking = tokio::task::spawn_blocking(move || ingest::check(&cluster, now, txs, &waiters));
-        let Ok(checked) = checking.await else { return };
-        let mut fresh = Vec::with_capacity(checked.len());
-        for (result, sender) in checked.into_iter().zip(senders) {
-            let arrived = &round[sender];
-            match result {
-                Ok((tx, verified)) => {
-                    let riding = handle.waiters.wait(&tx, &arrived.reply, arrived.wants_applied);
-                    if verified && !riding {
-                        fresh.push(tx);
-                    } else if !riding {
-                        // What it relied on got its fate in between; only a check of its own counts.
-                        handle.waiters.refuse(&tx.txid, Reject::Busy, role.leader);
-                    }
-                }
-                Err((Some(txid), reject)) => arrived.reply.push(refused(&txid, reject, None)),
-                // Without a decodable body there is no id to answer to; routers decode first.
-                Err((None, reject)) => {
-                    arrived.reply.push(v1::SubmitEvent::refused(bytes::Bytes::new(), v1::Refusal::of(reject)));
-                }
-            }
-        }
-        if let Err(ids) = handle.submit(fresh) {
-            for txid in ids {
-                handle.waiters.refuse(&txid, Reject::Busy, role.leader);
-            }
         }
     }
 }

@@ -1,14 +1,16 @@
 //! The IO host: one process of one organisation, running the replicas of many groups.
 //!
 //! Owns sockets, threads, databases and clocks, and carries out what the pure core decides:
-//! [`replica`] is the commit loop of a group, [`group`] the task around its driver, [`ingest`] the
-//! way in for transactions, [`links`] the way to other nodes, [`service`] the gRPC surface. It
+//! [`replica`] is the commit loop of a group, [`group`] the task around its driver, [`intake`] and
+//! [`ingest`] the way in for transactions, [`links`] the way to other nodes, [`service`] the gRPC surface. It
 //! decides nothing about money: that happened in `core`.
 
 pub mod clock;
 pub mod config;
 pub mod group;
 pub mod ingest;
+pub mod intake;
+pub mod limits;
 pub mod links;
 pub mod local;
 pub mod node;

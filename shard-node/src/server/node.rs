@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::server::clock::{Clock, exchange};
 use crate::server::config::NodeConfig;
 use crate::server::group::{GroupHandle, HostContext, open_cipher};
+use crate::server::intake::check_arrivals;
 use crate::server::links::Links;
 use crate::server::links::NodeTraffic;
 use crate::server::local::{Hosted, LocalHost};
