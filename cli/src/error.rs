@@ -30,7 +30,7 @@ pub struct CliError {
     /// The command has printed its result, which tells the same; nothing more goes to stdout.
     pub reported: bool,
     /// The signed transaction that it is about, when its fate is open.
-    pub transaction: Option<OpenTx>,
+    pub transaction: Option<Box<OpenTx>>,
 }
 
 /// A signed transaction whose fate is open, and where its bytes are kept.

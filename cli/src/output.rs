@@ -68,7 +68,7 @@ impl Output {
         }
         self.remark(error.to_string());
         if self.json && !error.reported {
-            let transaction = error.transaction.as_ref();
+            let transaction = error.transaction.as_deref();
             let body = Body { code: &error.code, cause: &error.cause, fix: &error.fix, transaction };
             if let Ok(json) = serde_json::to_string(&Failure { error: body }) {
                 print_line(&json);

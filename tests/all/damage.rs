@@ -202,8 +202,8 @@ async fn a_damaged_log_is_found_and_never_replayed() {
 async fn a_log_that_lost_what_was_acknowledged_is_not_started_from() {
     let mut scene = scene().await;
     let log = scene.cluster.dir.node_dir(VICTIM).join("data").join("log");
-    let written = files(&log, ".log").into_iter().filter(|file| std::fs::metadata(file).unwrap().len() > 0);
-    let last = written.last().expect("a write-ahead log");
+    let mut written = files(&log, ".log").into_iter().filter(|file| std::fs::metadata(file).unwrap().len() > 0);
+    let last = written.next_back().expect("a write-ahead log");
     // Opening a log rewrites its folder, so all of it has to be put back.
     let whole: Vec<(PathBuf, Vec<u8>)> =
         files(&log, "").into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect();

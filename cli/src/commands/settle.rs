@@ -70,5 +70,5 @@ fn open(error: CliError, tx: &PreparedTx, file: &std::path::Path) -> CliError {
     // What would have helped the first time may still be needed before the second.
     let fix = if error.code == "interrupted" { again } else { format!("{}; then {again}", error.fix) };
     let transaction = OpenTx { txid: tx.txid.to_string(), file: file.display().to_string() };
-    CliError { fix, transaction: Some(transaction), ..error }
+    CliError { fix, transaction: Some(Box::new(transaction)), ..error }
 }
