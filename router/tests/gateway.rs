@@ -283,6 +283,33 @@ async fn the_client_waits_out_a_busy_leader() {
     assert!(soon(submitting).await.unwrap().unwrap().committed());
 }
 
+/// A full window is passed on as it is, with its hint; the client tries again, and says it by its
+/// code when its patience ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_window_reaches_the_client_as_a_refusal_that_passes() {
+    let cluster = Cluster::start().await;
+    let router = cluster.router(GatewayLimits::default()).await;
+    cluster.world.set(Mood::PeerBusy);
+    let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
+    txs.send(cluster.payments(0..1)).await.unwrap();
+    let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
+    let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
+    assert_eq!((refusal.reject(), refusal.code.as_str()), (Some(Reject::PeerBusy), "peer_busy"));
+    assert!(refusal.retry_after_ms > 0);
+
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
+    let hasty = client.clone().with_patience(Duration::from_millis(200));
+    let tx: Bytes = cluster.payment(1).encode().into();
+    let error = soon(hasty.settle(tx.clone(), Wait::Receipt)).await.unwrap_err();
+    assert_eq!(error.code(), "peer_busy");
+    assert!(error.retryable());
+    let waiting = tokio::spawn(async move { client.settle(tx, Wait::Receipt).await });
+    let sent = cluster.world.batches.lock().len();
+    cluster.world.until("another attempt", |world| world.batches.lock().len() > sent + 1).await;
+    cluster.world.set(Mood::Work);
+    assert!(soon(waiting).await.unwrap().unwrap().committed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_signature_cannot_spoil_a_good_one() {
     let cluster = Cluster::start().await;

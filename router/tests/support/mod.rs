@@ -74,6 +74,8 @@ pub enum Mood {
     NoApplied,
     /// Says that its queue is full.
     Busy,
+    /// Says that mail to the payee's group waits.
+    PeerBusy,
     /// Says that it does not own the account.
     WrongShard,
 }
@@ -164,6 +166,10 @@ impl FakeNode {
                 Mood::Silent => continue,
                 Mood::Busy => {
                     events.push(refuse(v1::Refusal::of(Reject::Busy).retry_after_ms(5)));
+                    continue;
+                }
+                Mood::PeerBusy => {
+                    events.push(refuse(v1::Refusal::of(Reject::PeerBusy).retry_after_ms(5)));
                     continue;
                 }
                 Mood::WrongShard => {
