@@ -9,6 +9,7 @@ pub mod bench;
 mod drive;
 pub mod latency;
 pub mod machine;
+pub mod oracle;
 mod pairs;
 pub mod replay;
 pub mod sign;
