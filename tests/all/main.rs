@@ -20,3 +20,4 @@ mod reads;
 mod registry;
 mod restarts;
 mod support;
+mod up;
