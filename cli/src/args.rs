@@ -372,16 +372,53 @@ pub struct Account {
 
 /// `tx`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  seamark tx 6f1e... --proof payment.proof")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Example:\n  seamark tx 6f1e... --proof payment.proof\n  seamark tx resubmit 6f1e..."
+)]
 pub struct Tx {
+    /// Something to do with a transaction.
+    #[command(subcommand)]
+    pub command: Option<TxCommand>,
+    /// What became of one.
+    #[command(flatten)]
+    pub show: TxShow,
+}
+
+/// `tx ID`.
+#[derive(Debug, Args)]
+pub struct TxShow {
     /// Which cluster.
     #[command(flatten)]
     pub target: Target,
     /// Id of the transaction: 64 hex digits
-    pub id: String,
+    #[arg(required = true)]
+    pub id: Option<String>,
     /// Write a proof of the receipt to this file
     #[arg(long, value_name = "FILE")]
     pub proof: Option<PathBuf>,
+}
+
+/// What can be done with a transaction.
+#[derive(Debug, Subcommand)]
+pub enum TxCommand {
+    /// Send a signed transaction again, byte for byte: it executes once, however often it is sent
+    Resubmit(TxResubmit),
+}
+
+/// `tx resubmit`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  seamark tx resubmit 6f1e...\n  seamark tx resubmit payment.tx --wait receipt")]
+pub struct TxResubmit {
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+    /// The file with the signed transaction, or the txid of one that is kept in the cluster's folder
+    pub transaction: String,
+    /// When the command is done
+    #[arg(long, value_enum, default_value_t = WaitFor::Applied)]
+    pub wait: WaitFor,
 }
 
 /// `block`.
@@ -463,6 +500,12 @@ pub struct Replay {
     /// Write the final balances to this file
     #[arg(long, value_name = "OUT.csv")]
     pub balances: Option<PathBuf>,
+    /// Compare the result with the right one in this file, and fail when it differs
+    #[arg(long, value_name = "ORACLE.json")]
+    pub oracle: Option<PathBuf>,
+    /// Which entry of the oracle [default: the name of the first file, up to its first dot]
+    #[arg(long, value_name = "NAME", requires = "oracle")]
+    pub oracle_set: Option<String>,
     /// Derive the accounts' keys from this text instead of a fresh secret
     #[arg(long, value_name = "TEXT")]
     pub key_seed: Option<String>,

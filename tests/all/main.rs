@@ -7,20 +7,24 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_transactions;
+mod clocks;
 mod commit;
 mod configuration;
 mod damage;
 mod failover;
 mod front_door;
-mod holdings;
 mod full_disk;
+mod holdings;
+mod open_fate;
 mod payments;
 mod processes;
 mod purity;
 mod readme;
 mod reads;
+mod registry;
 mod restarts;
+mod routers;
 mod spoiling;
 mod standard_services;
-mod routers;
 mod support;
+mod up;

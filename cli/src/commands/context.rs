@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use client::{Client, Keystore, Profile};
+use client::{Client, KeptTxs, Keystore, Profile};
 use ledger::{Address, AssetId};
 
 use crate::args::Target;
@@ -34,6 +34,11 @@ impl Context {
 
     pub(super) async fn client(&self) -> Result<Client, CliError> {
         Ok(Client::connect(&Profile::load_dir(&self.dir)?).await?)
+    }
+
+    /// The signed transactions whose fate is open.
+    pub(super) fn kept(&self, client: &Client) -> KeptTxs {
+        KeptTxs::new(self.dir.join("transactions"), client.cluster_id())
     }
 
     pub(super) fn keystore(&self) -> Keystore {

@@ -15,6 +15,7 @@ mod pay;
 mod replay;
 mod report;
 mod router;
+mod settle;
 mod show;
 mod sim;
 mod status;

@@ -130,6 +130,7 @@ pub fn reason(error: &client::ClientError) -> Option<Reject> {
     match error {
         client::ClientError::Rejected { reject, .. } | client::ClientError::BadTransaction(reject) => Some(*reject),
         client::ClientError::Refused { reject, .. } => *reject,
+        client::ClientError::Unsettled { cause, .. } => reason(cause),
         _ => None,
     }
 }
