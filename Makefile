@@ -13,7 +13,7 @@ endif
 TARGET = $(or $(CARGO_TARGET_DIR),target)/release
 export SEAMARK_BIN = $(abspath $(TARGET))/seamark
 
-.PHONY: help setup build demo test format lint unit sim processes soak fix
+.PHONY: help setup build demo test format lint unit sim replay soak fix
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -43,7 +43,15 @@ unit: build
 sim: build ## Run 200 seeds of the simulator
 	$(TARGET)/seamark sim --seeds 200
 
-soak: build ## Long runs: the larger models, many simulator seeds, the benchmarks
+# No data comes with the sources: DATA, OPENING and ORACLE are paths to a history, its opening balances and the
+# right results; `seamark replay --help` says what they look like.
+replay: build ## Replay DATA with OPENING on 1, 4 and 16 shards and compare with ORACLE
+	@test -f "$(DATA)" && test -f "$(OPENING)" && test -f "$(ORACLE)" || \
+	  { echo "usage: make replay DATA=history.csv.gz OPENING=opening.csv.gz ORACLE=oracle.json"; exit 2; }
+	set -e; for shards in 1 4 16; do \
+	  $(TARGET)/seamark replay "$(DATA)" --opening "$(OPENING)" --oracle "$(ORACLE)" --shards $$shards; done
+
+soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator seeds, the benchmarks, and with DATA a replay
 	SEAMARK_SOAK=1 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test commit_model
 	$(TARGET)/seamark sim --seeds 10000
 	$(TARGET)/seamark bench --shards 1 --seconds 30

@@ -4,18 +4,20 @@
 //! every group; decides which node takes which seat. Never does IO, reads a clock, draws randomness
 //! or holds a balance, and is never on the path of a payment. `shard-node::core` composes
 //! [`machine`] into the beacon group; nodes and routers follow what comes out as a
-//! [`view::ClusterView`].
+//! [`view::ClusterView`] under a [`proof::RegistryProof`].
 
 pub mod assign;
 pub mod command;
 pub mod genesis;
 pub mod limits;
 pub mod machine;
+pub mod proof;
 pub mod registry;
 pub mod view;
 
 pub use assign::{AssignError, Constraints, FaultModel, GroupSeats, assign};
 pub use command::{BeaconCommand, SignedCommand};
 pub use machine::CommandOutcome;
-pub use registry::{AuditHead, Checkpoint, Divergence};
+pub use proof::{RegistryProof, RegistryProofError};
+pub use registry::{AuditHead, Checkpoint, Divergence, RegistryHead};
 pub use view::ClusterView;

@@ -2,6 +2,13 @@
 
 use ledger::limits::{BATCH_BYTES_MAX, COMMITTEE_MAX, GRPC_BYTES_MAX};
 
+/// One encoded node: its texts at their limits, keys and numbers.
+const NODE_BYTES_MAX: usize = 1024;
+/// One encoded committee: for each member node, organisation and key, and a head.
+const COMMITTEE_BYTES_MAX: usize = COMMITTEE_MAX * (4 + 2 + 33) + 64;
+/// What proves a registry: a path in the state tree, a header, and signatures of the beacon.
+const PROOF_BYTES_MAX: usize = 1024 * 1024;
+
 /// Organisations of a cluster.
 pub const ORGS_MAX: usize = 64;
 /// Nodes of a cluster.
@@ -34,6 +41,10 @@ const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into 
 const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several checkpoints fit into a batch");
 const _: () = assert!(COMMITTEE_MAX <= NODES_MAX, "the largest committee can be seated");
 const _: () = assert!(
-    ORGS_MAX * (CA_PEM_BYTES_MAX + 256) + NODES_MAX * 1024 < GRPC_BYTES_MAX,
-    "organisations and nodes of a cluster view fit into one message"
+    ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
+        + NODES_MAX * NODE_BYTES_MAX
+        + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
+        + PROOF_BYTES_MAX
+        < GRPC_BYTES_MAX,
+    "a registry with its layout, its committees and its proof fits into one message"
 );

@@ -2,8 +2,9 @@
 //!
 //! Every change goes through [`put`], which folds key and value into the audit head. That head is a
 //! leaf of the beacon's state tree, so the beacon's certified headers commit to the whole registry,
-//! and two replicas with different registries show different roots. The initial registry is
-//! committed to by the cluster id instead.
+//! and two replicas with different registries show different roots. A second leaf, the
+//! [`RegistryHead`], holds the hash of what nodes and routers follow, so that it can be proved to
+//! them whole. The initial registry is committed to by the cluster id instead.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use ledger::layout::Layout;
 use ledger::schema::{REGISTRY, STATE};
 use ledger::view::View;
 use serde::{Deserialize, Serialize};
+
+use crate::view::ClusterView;
 
 /// Version of the registry's records, stored in [`Meta`].
 pub const REGISTRY_FORMAT: u8 = 1;
@@ -68,6 +71,25 @@ pub struct AuditHead {
     /// `sha256("seamark/audit/v1" ‖ chain ‖ sha256(key) ‖ sha256(value))` over all of them; a
     /// removal has the zero hash for its value.
     pub chain: Hash32,
+}
+
+/// What followers are shown, as the state tree commits to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct RegistryHead {
+    /// Format version, 1.
+    pub version: u8,
+    /// Revision of the registry; that of the genesis is 1 and has no head.
+    pub revision: u64,
+    /// `sha256("seamark/registry-view/v1" ‖ borsh(ClusterView))` as of this revision.
+    pub hash: Hash32,
+}
+
+impl RegistryHead {
+    /// The head of an encoded [`ClusterView`] of this revision.
+    #[must_use]
+    pub fn of(revision: u64, encoded: &[u8]) -> Self {
+        Self { version: 1, revision, hash: tagged(b"seamark/registry-view/v1", &[encoded]) }
+    }
 }
 
 const ORG: &[u8] = b"org/";
@@ -170,17 +192,27 @@ pub fn asset_key(asset: &AssetId) -> Vec<u8> {
 /// Key of the [`AuditHead`]: a leaf of the state tree, in a partition that no account has.
 #[must_use]
 pub fn audit_key() -> Vec<u8> {
+    leaf_key(KIND_AUDIT)
+}
+
+/// Key of the [`RegistryHead`]: a leaf beside the audit head.
+#[must_use]
+pub fn head_key() -> Vec<u8> {
+    leaf_key(KIND_HEAD)
+}
+
+fn leaf_key(kind: u8) -> Vec<u8> {
     let mut key = vec![STATE];
     key.extend_from_slice(&tagged(b"seamark/registry/v1", &[]).0);
-    key.push(KIND_AUDIT);
+    key.push(kind);
     key
 }
 
-/// Kind byte of the audit head, beyond those of accounts in `ledger::schema`.
+/// Kind bytes of the registry's leaves, beyond those of accounts in `ledger::schema`.
 const KIND_AUDIT: u8 = 0xF0;
+const KIND_HEAD: u8 = 0xF1;
 
-/// The initial registry, sorted by key. The audit head is not among it: it appears with the first
-/// change.
+/// The initial registry, sorted by key. Neither head is among it: they appear with the first change.
 #[must_use]
 pub fn genesis_writes(genesis: &Genesis) -> Vec<(Vec<u8>, Vec<u8>)> {
     let meta = Meta {
@@ -230,10 +262,15 @@ fn note(view: &mut View<'_>, key: &[u8], value: &Hash32) {
     view.store(audit_key(), &head);
 }
 
-/// Marks that nodes and routers have something new to follow.
+/// Marks that nodes and routers have something new to follow, and commits to it. Comes after all
+/// other writes of a change.
 pub(crate) fn bump_revision(view: &mut View<'_>) {
     let next = revision(view) + 1;
     put(view, revision_key(), &next);
+    // Without a complete registry the view has a fault, and the block is never persisted.
+    if let Some(picture) = ClusterView::collect(view) {
+        view.store(head_key(), &RegistryHead::of(next, &picture.encode()));
+    }
 }
 
 /// All records under a prefix, in key order. Goes through [`View::load`], so that a record that

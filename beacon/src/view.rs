@@ -58,7 +58,28 @@ impl ClusterView {
         view.fault().cloned().map_or(Ok(revision), Err)
     }
 
-    fn collect(view: &mut View<'_>) -> Option<Self> {
+    /// The bytes that the [`registry::RegistryHead`] hashes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory does not fail")
+    }
+
+    /// Whether layout and committees are well formed and all lists sorted, as look-ups rely on.
+    #[must_use]
+    pub fn well_formed(&self) -> bool {
+        fn ascending<T, K: Ord>(list: &[T], key: impl Fn(&T) -> K) -> bool {
+            list.windows(2).all(|pair| key(&pair[0]) < key(&pair[1]))
+        }
+        self.version == 1
+            && !self.layout.shards.is_empty()
+            && self.layout.well_formed()
+            && self.committees.iter().all(Committee::well_formed)
+            && ascending(&self.committees, |committee| committee.group)
+            && ascending(&self.nodes, |node| node.id)
+            && ascending(&self.orgs, |org| org.id)
+    }
+
+    pub(crate) fn collect(view: &mut View<'_>) -> Option<Self> {
         let meta = registry::meta(view)?;
         Some(Self {
             version: 1,

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use client::ClientError;
+use serde::Serialize;
 
 use crate::history::HistoryError;
 use crate::setup::{SetupError, SpecError};
@@ -28,13 +29,31 @@ pub struct CliError {
     pub exit: u8,
     /// The command has printed its result, which tells the same; nothing more goes to stdout.
     pub reported: bool,
+    /// The signed transaction that it is about, when its fate is open.
+    pub transaction: Option<Box<OpenTx>>,
+}
+
+/// A signed transaction whose fate is open, and where its bytes are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OpenTx {
+    /// Its id.
+    pub txid: String,
+    /// The file with its signed bytes.
+    pub file: String,
 }
 
 impl CliError {
     /// A refusal or failure.
     #[must_use]
     pub fn new(code: impl Into<String>, cause: impl ToString, fix: impl Into<String>) -> Self {
-        Self { code: code.into(), cause: cause.to_string(), fix: fix.into(), exit: EXIT_FAILED, reported: false }
+        Self {
+            code: code.into(),
+            cause: cause.to_string(),
+            fix: fix.into(),
+            exit: EXIT_FAILED,
+            reported: false,
+            transaction: None,
+        }
     }
 
     /// A command line that cannot mean anything.
@@ -79,7 +98,11 @@ impl CliError {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error[{}]: {}\n  fix: {}", self.code, self.cause, self.fix)
+        write!(f, "error[{}]: {}\n  fix: {}", self.code, self.cause, self.fix)?;
+        match &self.transaction {
+            Some(open) => write!(f, "\n  transaction: {}\n  kept in: {}", open.txid, open.file),
+            None => Ok(()),
+        }
     }
 }
 
@@ -87,6 +110,14 @@ impl std::error::Error for CliError {}
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
+        let error = match error {
+            // Whoever keeps the bytes says where, and how to send them again; see `commands::settle`.
+            ClientError::Unsettled { txid, cause, .. } => {
+                let known = Self::from(*cause);
+                return Self { cause: format!("{} (transaction {txid})", known.cause), ..known };
+            }
+            other => other,
+        };
         let code = error.code().to_owned();
         match &error {
             ClientError::Rejected { group, reject, settled } => {
@@ -124,6 +155,12 @@ impl From<client::ProfileError> for CliError {
 
 impl From<client::KeystoreError> for CliError {
     fn from(error: client::KeystoreError) -> Self {
+        Self::from_message(error.code(), error)
+    }
+}
+
+impl From<client::KeptError> for CliError {
+    fn from(error: client::KeptError) -> Self {
         Self::from_message(error.code(), error)
     }
 }

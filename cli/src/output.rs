@@ -11,7 +11,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::error::CliError;
+use crate::error::{CliError, OpenTx};
 
 /// Where and how a command prints.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +71,11 @@ impl Output {
             code: &'a str,
             cause: &'a str,
             fix: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            transaction: Option<&'a OpenTx>,
         }
-        let body = Body { code: &error.code, cause: &error.cause, fix: &error.fix };
+        let transaction = error.transaction.as_deref();
+        let body = Body { code: &error.code, cause: &error.cause, fix: &error.fix, transaction };
         if let Ok(json) = serde_json::to_string(&Failure { error: body }) {
             print_line(&json);
         }

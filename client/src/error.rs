@@ -1,6 +1,7 @@
 //! What can go wrong for a caller of the SDK: a stable code, a cause, and what to do about it.
 
-use ledger::{GroupId, Reject};
+use bytes::Bytes;
+use ledger::{GroupId, Reject, TxId};
 use proto::{EdgeError, v1};
 
 use crate::keystore::KeystoreError;
@@ -61,6 +62,26 @@ pub enum ClientError {
         /// The receipt or the votes that say so.
         settled: Box<Settled>,
     },
+    /// A transaction that was signed here has no fate yet. The same bytes have one fate however often
+    /// they are sent; signed anew, it could execute twice.
+    #[error("{cause} (transaction {txid}; send the same bytes again, do not sign it anew)")]
+    Unsettled {
+        /// Its id.
+        txid: TxId,
+        /// The signed bytes, to be sent again with [`crate::Client::submit`].
+        tx: Bytes,
+        /// What went wrong.
+        cause: Box<ClientError>,
+    },
+    /// The transaction is final, and that its credits have been applied was not confirmed in time.
+    #[error(
+        "transaction {} is final, but its credits were not confirmed in time; do not sign it anew, ask for it again later",
+        settled.txid()
+    )]
+    Unapplied {
+        /// The receipt or the votes that say so.
+        settled: Box<Settled>,
+    },
     /// The bytes are no transaction of this cluster; nothing was sent.
     #[error("the transaction was not sent: {0}")]
     BadTransaction(Reject),
@@ -90,6 +111,8 @@ impl ClientError {
             Self::Denied(_) => "access_denied",
             Self::OtherCluster { .. } => "other_cluster",
             Self::Refused { code, .. } => code,
+            Self::Unsettled { cause, .. } => cause.code(),
+            Self::Unapplied { .. } => "not_applied",
             Self::Rejected { reject, .. } | Self::BadTransaction(reject) => reject.code(),
             Self::Protocol(_) => "protocol",
             Self::Proof(error) => error.code(),
@@ -98,12 +121,37 @@ impl ClientError {
         }
     }
 
-    /// Whether the same call may succeed later.
+    /// Whether the same call may succeed later. Of [`ClientError::Unsettled`] it is the sending of
+    /// the same bytes that may; the call that failed would sign others.
     #[must_use]
     pub fn retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
+            Self::Unsettled { cause, .. } => cause.retryable(),
             Self::Refused { reject, .. } => reject.is_some_and(Reject::retryable),
+            _ => false,
+        }
+    }
+
+    /// Whether the fate of a transaction is known from this error: it has its receipt, or its bytes
+    /// can never execute. After any other error they may, now or when somebody sends them again.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Rejected { .. } | Self::Unapplied { .. } | Self::BadTransaction(_) => true,
+            Self::Refused { reject: Some(reject), .. } => matches!(
+                reject,
+                Reject::Malformed
+                    | Reject::BodyTooLarge
+                    | Reject::MemoTooLarge
+                    | Reject::MoveCount
+                    | Reject::WrongCluster
+                    | Reject::Expired
+                    | Reject::BadSignature
+                    | Reject::ZeroAmount
+                    | Reject::AssetForm
+                    | Reject::AuthForm
+            ),
             _ => false,
         }
     }

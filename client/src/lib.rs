@@ -45,9 +45,13 @@
 //! let keys = Keystore::new(profile.base.join("keys"));
 //! let alice = keys.unlock("alice", "correct horse battery staple")?;
 //!
-//! // Final in Alice's shard when this returns, and credited wherever the payee lives.
-//! let receipt = client.pay(&alice, payee, asset, 250, Wait::Applied).await?;
-//! println!("{} is in block {} of {}", receipt.txid, receipt.height, receipt.group);
+//! // Final in Alice's shard when this returns, and credited wherever the payee lives. An error after
+//! // signing carries the signed bytes: send those again, never call `pay` again for the same debt.
+//! let receipt = match client.pay(&alice, payee, asset, 250, Wait::Applied).await {
+//!     Err(client::ClientError::Unsettled { tx, .. }) => client.settle(tx, Wait::Applied).await?.receipt().cloned(),
+//!     paid => Some(paid?),
+//! };
+//! println!("{receipt:?}");
 //!
 //! // A read with a proof that has been checked against the genesis of the profile.
 //! let answer = client.account(payee, Consistency::Linearizable, true).await?;
@@ -70,6 +74,7 @@
 
 mod error;
 mod files;
+pub mod kept;
 pub mod keystore;
 pub mod net;
 pub mod profile;
@@ -77,11 +82,14 @@ pub mod proof;
 mod routers;
 pub mod sdk;
 pub mod submit;
+pub mod traffic;
 
 pub use error::ClientError;
+pub use kept::{KeptError, KeptTxs};
 pub use keystore::{KeyInfo, Keystore, KeystoreError};
 pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};
 pub use profile::{Profile, ProfileError, RouterEndpoint};
 pub use proof::{ProofError, ProofFile, VerifiedClaim};
 pub use sdk::{Answer, Client, Consistency, Settled, Wait};
 pub use submit::{GroupVote, PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream};
+pub use traffic::{Counted, Traffic};

@@ -5,8 +5,12 @@
 
 use std::fmt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Once};
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
 
 use ledger::genesis::OrgInfo;
 use ledger::hash::sha256;
@@ -16,9 +20,14 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tonic::codegen::Service;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Server, ServerTlsConfig};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 use zeroize::Zeroizing;
+
+use crate::traffic::{Counted, Traffic};
 
 /// Flow-control window of one stream. A submit stream carries megabytes ahead of its answers, and
 /// the 64 KiB of the HTTP/2 default would make it wait for a round trip every few hundred payments.
@@ -217,7 +226,8 @@ pub fn connect(addr: &str, identity: &Identity, roots: &TrustRoots, server_name:
 }
 
 /// As [`connect`], and the peer's key must be the one the registry binds the node to. A certificate
-/// authority of one organisation can then not make itself a node of another.
+/// authority of one organisation can then not make itself a node of another. What goes through the
+/// channel's sockets is added to `traffic`.
 ///
 /// # Errors
 /// As [`connect`].
@@ -227,6 +237,7 @@ pub fn connect_pinned(
     roots: &TrustRoots,
     server_name: &str,
     key_hash: Hash32,
+    traffic: &Arc<Traffic>,
 ) -> Result<Channel, NetError> {
     let endpoint = endpoint(addr)?;
     let inner = WebPkiServerVerifier::builder(Arc::new(roots.store()?))
@@ -236,7 +247,35 @@ pub fn connect_pinned(
     let endpoint = endpoint
         .tls_config_with_verifier(config, Arc::new(PinnedKey { inner, key_hash }))
         .map_err(|error| identity_error("the identity", &error))?;
-    Ok(endpoint.connect_lazy())
+    Ok(endpoint.connect_with_connector_lazy(Connector { traffic: Arc::clone(traffic) }))
+}
+
+/// Opens sockets whose bytes are counted, with the settings that tonic gives its own.
+#[derive(Clone)]
+struct Connector {
+    traffic: Arc<Traffic>,
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Counted<TcpStream>>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let traffic = Arc::clone(&self.traffic);
+        Box::pin(async move {
+            let missing = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "an address without host or port");
+            let host = uri.host().ok_or_else(missing)?.trim_matches(['[', ']']).to_owned();
+            let port = uri.port_u16().ok_or_else(missing)?;
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(Counted::new(stream, traffic)))
+        })
+    }
 }
 
 fn identity_error(what: &str, error: &dyn std::error::Error) -> NetError {

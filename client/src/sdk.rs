@@ -24,7 +24,7 @@ use crate::net;
 use crate::profile::{Profile, RouterEndpoint};
 use crate::proof::{self, Fact, ProofFile};
 use crate::routers::{Backoff, Routers, connection_lost, error_of};
-use crate::submit::{GroupVote, SubmitEvent, SubmitOptions, SubmitStream, no_of};
+use crate::submit::{GroupVote, PreparedTx, SubmitEvent, SubmitOptions, SubmitStream, no_of};
 
 /// How long calls are retried unless another time is set.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -205,8 +205,9 @@ impl Client {
     /// Sends one transaction and waits for its fate, which may be that it was rejected.
     ///
     /// # Errors
-    /// [`ClientError`]; after `timeout` and [`ClientError::Unreachable`] the transaction may still
-    /// execute, and sending the same bytes again tells.
+    /// [`ClientError`]; after `timeout`, [`ClientError::Unreachable`], [`ClientError::Protocol`] and
+    /// [`ClientError::Closed`] the transaction may have executed, or may yet, and sending the same bytes
+    /// again tells. [`ClientError::Unapplied`] when it is final and only the credits are unconfirmed.
     pub async fn submit(&self, tx: impl Into<Bytes>) -> Result<Settled, ClientError> {
         self.submit_and_wait(tx, Wait::Receipt).await
     }
@@ -228,6 +229,9 @@ impl Client {
                     SubmitEvent::Decided { txid, votes } => Settled::Votes { txid, votes },
                     SubmitEvent::Applied(_) => return fate.ok_or(ClientError::Closed),
                     SubmitEvent::Refused { reject, group, code, detail, .. } => {
+                        if let Some(settled) = fate {
+                            return Err(ClientError::Unapplied { settled: Box::new(settled) });
+                        }
                         let number = reject.map_or(0, |reject| u32::from(reject.number()));
                         let refusal = v1::Refusal { number, code, detail, ..v1::Refusal::default() };
                         return Err(ClientError::refused(&refusal).by(group));
@@ -280,8 +284,14 @@ impl Client {
 
     /// Signs moves with single keys, sends them, and waits. A rejection is an error here.
     ///
+    /// The call makes the salt, so calling it again pays again. Whoever cannot live with an open fate
+    /// after a crash keeps the bytes first: [`Client::body`], [`SignedTx::sign`], [`Client::settle`].
+    ///
     /// # Errors
-    /// [`ClientError`], among them [`ClientError::Rejected`] with the group that said no and why.
+    /// [`ClientError`]: [`ClientError::Rejected`] with the group that said no and why;
+    /// [`ClientError::Unapplied`]; what says that these bytes never execute, such as `expired` or
+    /// `bad_signature`; and [`ClientError::Unsettled`] with the id and the signed bytes for everything
+    /// else that happened after they were signed and told no fate.
     pub async fn execute(
         &self,
         moves: Vec<(LedgerId, Move)>,
@@ -290,7 +300,24 @@ impl Client {
         wait: Wait,
     ) -> Result<Settled, ClientError> {
         let tx = SignedTx::sign(&self.body(moves, memo)?, keys);
-        let settled = self.submit_and_wait(tx.encode(), wait).await?;
+        self.settle(Bytes::from(tx.encode()), wait).await
+    }
+
+    /// Sends a signed transaction, for the first time or again, and waits. A rejection is an error
+    /// here.
+    ///
+    /// # Errors
+    /// As [`Client::execute`]; [`ClientError::BadTransaction`] when the bytes are no transaction.
+    pub async fn settle(&self, tx: Bytes, wait: Wait) -> Result<Settled, ClientError> {
+        let prepared = PreparedTx::from_bytes(&self.shared.cluster, tx).map_err(ClientError::BadTransaction)?;
+        let settled = match self.submit_and_wait(prepared.bytes.clone(), wait).await {
+            Ok(settled) => settled,
+            Err(error) if error.is_final() => return Err(error),
+            Err(cause) => {
+                let PreparedTx { txid, bytes: tx } = prepared;
+                return Err(ClientError::Unsettled { txid, tx, cause: Box::new(cause) });
+            }
+        };
         match settled.no() {
             None => Ok(settled),
             Some((group, reject)) => Err(ClientError::Rejected { group, reject, settled: Box::new(settled) }),

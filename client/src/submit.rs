@@ -75,8 +75,9 @@ pub enum SubmitEvent {
     },
     /// It is applied wherever it has to be, all credits with it. Comes after the fate, if asked for.
     Applied(TxId),
-    /// It was refused without a trace. It may have executed, or still execute, only if the reason is
-    /// `timeout`. After its fate, it says that the credits were not confirmed in time.
+    /// It was refused without a trace. It may have executed, or may yet, only if the reason is
+    /// `timeout`: whatever answer came last, that is the reason when an earlier attempt was not
+    /// answered for certain. After its fate, it says that the credits were not confirmed in time.
     Refused {
         /// The transaction.
         txid: TxId,
@@ -295,6 +296,8 @@ struct Pending {
     give_up: Instant,
     /// The fate has been reported; only `applied` is missing.
     fate_seen: bool,
+    /// An attempt had no answer, or one that leaves open what became of it.
+    open: bool,
     /// Waits in `retries`.
     waiting: bool,
 }
@@ -331,6 +334,7 @@ impl Pump {
                         (delay, tried) = (RECONNECT_FIRST, 0);
                     }
                     tracing::debug!(%cause, in_flight = self.pending.len(), "submit stream lost");
+                    self.pending.values_mut().for_each(|pending| pending.open = true);
                     self.give_up(&cause);
                     tried += 1;
                     // The other routers first, and a pause only when all have been tried.
@@ -447,7 +451,7 @@ impl Pump {
                 continue;
             }
             fresh.push(bytes.clone());
-            self.pending.insert(txid, Pending { bytes, give_up, fate_seen: false, waiting: false });
+            self.pending.insert(txid, Pending { bytes, give_up, fate_seen: false, open: false, waiting: false });
         }
         self.batches(fresh)
     }
@@ -514,12 +518,19 @@ impl Pump {
         let reject = refusal.reject();
         let pending = self.pending.get_mut(&txid)?;
         let passes = reject.is_some_and(Reject::retryable) || pending.fate_seen;
+        pending.open |= reject.is_some_and(leaves_open);
         let at = Instant::now() + Duration::from_millis(u64::from(refusal.retry_after_ms)).max(RETRY_LEAST);
         if passes && at < pending.give_up {
             if !std::mem::replace(&mut pending.waiting, true) {
                 self.retries.entry(at).or_default().push(txid);
             }
             return None;
+        }
+        // The last answer speaks for the last attempt alone, unless it is a verdict.
+        if pending.open && (passes || reject == Some(Reject::Storage)) && reject != Some(Reject::TooLate) {
+            let detail = format!("an earlier attempt may have executed; the last answer was {}", refusal.code);
+            let (reject, code) = (Reject::TooLate, Reject::TooLate.code().to_owned());
+            return self.end(SubmitEvent::Refused { txid, reject: Some(reject), group: None, code, detail });
         }
         let group = Some(GroupId(group)).filter(|group| group.kind().is_some());
         self.end(SubmitEvent::Refused { txid, reject, group, code: refusal.code, detail: refusal.detail })
@@ -582,6 +593,12 @@ fn group_votes(votes: &v1::Votes) -> Result<Vec<GroupVote>, EdgeError> {
         known.push(GroupVote { group, no: vote.reject(), height });
     }
     Ok(known)
+}
+
+/// Whether a refusal leaves open what became of the attempt it answers. A full queue or window took
+/// nothing in; a leader that was lost, or could not read what it has, may have.
+fn leaves_open(reject: Reject) -> bool {
+    matches!(reject, Reject::NotLeader | Reject::GroupStopped | Reject::TooLate | Reject::Storage)
 }
 
 async fn sleep_until(at: Option<Instant>) {

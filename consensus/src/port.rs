@@ -22,6 +22,20 @@ pub struct Position {
     pub index: u64,
 }
 
+/// The engine's id of a node's replica in its group: the node, and how often it has joined the group,
+/// counted from 1, so that no id is ever used again.
+#[must_use]
+pub const fn replica_id(node: NodeId, join: u16) -> u64 {
+    ((node.0 as u64) << 16) | join as u64
+}
+
+/// The node of a replica's id; `None` for a number that [`replica_id`] does not give.
+#[must_use]
+pub fn node_of(replica: u64) -> Option<NodeId> {
+    let node = u32::try_from(replica >> 16).ok()?;
+    (replica & 0xFFFF != 0).then_some(NodeId(node))
+}
+
 /// What stands at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {

@@ -15,7 +15,7 @@ use client::{Client, Consistency, SubmitEvent, SubmitOptions, Wait};
 use ledger::{Address, GroupId, LayoutVersion, NodeId, Reject, TxId};
 use proto::v1;
 use proto::v1::submit_event::Event;
-use router::gateway::{GatewayLimits, follow};
+use router::gateway::{ClusterView, GatewayLimits, follow};
 use support::{Authority, Cluster, Mood, SOON};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -236,6 +236,41 @@ async fn a_full_router_says_busy_at_once() {
     assert_eq!(received, 10, "and the stream ended after the last fate");
 }
 
+/// As many bytes as are allowed, in however few transactions; answered ones make room.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_holds_enough_bytes_says_busy() {
+    let cluster = Cluster::start().await;
+    let one = cluster.payment(0).encode().len();
+    let limits = GatewayLimits {
+        in_flight_bytes_max: 10 * one + one / 2,
+        resend_after: Duration::from_millis(100),
+        ..GatewayLimits::default()
+    };
+    let router = cluster.router(limits).await;
+    let (mut events, txs) = raw_stream(&cluster, &router.addr, 4).await;
+    for round in 0..2 {
+        cluster.world.set(Mood::Silent);
+        txs.send(cluster.payments(round * 100..round * 100 + 15)).await.unwrap();
+        let (mut refused, mut received) = (0, 0);
+        while refused + received < 15 {
+            for event in soon(events.message()).await.unwrap().unwrap().events {
+                match event.event {
+                    Some(Event::Refusal(refusal)) => {
+                        assert_eq!(refusal.reject(), Some(Reject::Busy));
+                        refused += 1;
+                    }
+                    Some(Event::Receipt(_)) => received += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            if refused == 5 {
+                cluster.world.set(Mood::Work);
+            }
+        }
+        assert_eq!((refused, received), (5, 10), "round {round}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_waits_out_a_busy_leader() {
     let cluster = Cluster::start().await;
@@ -247,6 +282,33 @@ async fn the_client_waits_out_a_busy_leader() {
     cluster.world.until("two attempts", |world| world.batches.lock().len() >= 2).await;
     cluster.world.set(Mood::Work);
     assert!(soon(submitting).await.unwrap().unwrap().committed());
+}
+
+/// A full window is passed on as it is, with its hint; the client tries again, and says it by its
+/// code when its patience ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_window_reaches_the_client_as_a_refusal_that_passes() {
+    let cluster = Cluster::start().await;
+    let router = cluster.router(GatewayLimits::default()).await;
+    cluster.world.set(Mood::PeerBusy);
+    let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
+    txs.send(cluster.payments(0..1)).await.unwrap();
+    let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
+    let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
+    assert_eq!((refusal.reject(), refusal.code.as_str()), (Some(Reject::PeerBusy), "peer_busy"));
+    assert!(refusal.retry_after_ms > 0);
+
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
+    let hasty = client.clone().with_patience(Duration::from_millis(200));
+    let tx: Bytes = cluster.payment(1).encode().into();
+    let error = soon(hasty.settle(tx.clone(), Wait::Receipt)).await.unwrap_err();
+    assert_eq!(error.code(), "peer_busy");
+    assert!(error.retryable());
+    let waiting = tokio::spawn(async move { client.settle(tx, Wait::Receipt).await });
+    let sent = cluster.world.batches.lock().len();
+    cluster.world.until("another attempt", |world| world.batches.lock().len() > sent + 1).await;
+    cluster.world.set(Mood::Work);
+    assert!(soon(waiting).await.unwrap().unwrap().committed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -405,7 +467,8 @@ async fn a_node_with_another_key_is_not_believed() {
     let identity = cluster.ca.identity("router-1", "router");
     let (roots, name) = (cluster.ca.roots(), net::node_server_name(NodeId(1)));
     let ask = |channel| async { net::node_client(channel).node_status(v1::StatusRequest {}).await };
-    let pinned = |key| net::connect_pinned(&info.peer_addr, &identity, &roots, &name, key).unwrap();
+    let traffic = Arc::default();
+    let pinned = |key| net::connect_pinned(&info.peer_addr, &identity, &roots, &name, key, &traffic).unwrap();
     assert!(ask(pinned(info.tls_key_hash)).await.is_ok());
     assert!(ask(pinned(cluster.genesis.nodes[1].tls_key_hash)).await.is_err());
     let other_name = net::connect(&info.peer_addr, &identity, &roots, "node-2.seamark").unwrap();
@@ -459,14 +522,43 @@ async fn the_view_follows_the_cluster() {
     let peers = cluster.peers();
     tokio::spawn(follow(peers, Arc::new(sender)));
     cluster.stop_node(1);
+    let proof = cluster.registry(&[1, 3], |registry| {
+        registry.revision = 5;
+        registry.nodes[0].tls_key_hash = ledger::Hash32([7; 32]);
+    });
     cluster.view.send_modify(|view| {
         let mut new = (**view).clone();
-        new.beacon_height = 5;
+        new.proof = proof;
         new.leaders.insert(GroupId::shard(1), NodeId(2));
         *view = Arc::new(new);
     });
-    let view = soon(seen.wait_for(|view| view.beacon_height == 5)).await.unwrap().clone();
+    let view = soon(seen.wait_for(|view| view.revision == 5)).await.unwrap().clone();
     assert_eq!(view.members(GroupId::shard(1))[0], NodeId(2));
+    assert_eq!(view.nodes[&NodeId(1)].tls_key_hash, ledger::Hash32([7; 32]));
+    assert_eq!(view.beacon_height, 5);
+}
+
+/// The first node that is followed shows a registry in which a key of its own is node 2, at a height
+/// beyond all others. It is not believed, and it does not keep the true one out.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_member_of_the_beacon_cannot_make_a_key_a_node() {
+    let cluster = Cluster::start().await;
+    let mine = ledger::Hash32([0xbb; 32]);
+    let forged = cluster.registry(&[1], |registry| {
+        registry.revision = u64::MAX;
+        registry.nodes[1].tls_key_hash = mine;
+    });
+    cluster.world.lies.lock().insert(NodeId(1), forged);
+    let honest = cluster.registry(&[2, 3], |registry| registry.revision = 2);
+    cluster.view.send_modify(|view| *view = Arc::new(ClusterView { proof: honest, ..(**view).clone() }));
+
+    let genesis = Arc::new(ClusterView::of_genesis(&cluster.genesis));
+    let (sender, mut seen) = tokio::sync::watch::channel(genesis);
+    tokio::spawn(follow(cluster.peers(), Arc::new(sender)));
+    let view = soon(seen.wait_for(|view| view.revision > 1)).await.unwrap().clone();
+    assert_eq!((view.revision, view.beacon_height), (2, 2));
+    assert!(view.nodes.values().all(|node| node.tls_key_hash != mine));
+    assert_eq!(cluster.world.followed.lock()[..2], [NodeId(1), NodeId(2)], "the lie was told, and left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -481,4 +573,81 @@ async fn another_cluster_is_noticed() {
     profile.key = mine.resolve(&mine.key);
     let Err(error) = Client::connect(&profile).await else { panic!("it connected") };
     assert_eq!(error.code(), "other_cluster");
+}
+
+/// What was executed and not answered is never reported by the `busy` that came later: whoever pays
+/// again after `busy` would pay twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_without_an_answer_is_a_timeout_whatever_comes_later() {
+    let cluster = Cluster::start().await;
+    let router = cluster.router(GatewayLimits::default()).await;
+    // The leader executes it and is cut off before it answers; then it is busy for good.
+    cluster.world.set(Mood::DropAfter);
+    let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
+    txs.send(cluster.payments(0..1)).await.unwrap();
+    cluster.world.until("the execution", |world| !world.executed.lock().is_empty()).await;
+    cluster.world.set(Mood::Busy);
+    let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
+    let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
+    assert_eq!(refusal.reject(), Some(Reject::TooLate));
+    assert!(refusal.retry_after_ms > 0);
+
+    // Without such an attempt it is what it is.
+    txs.send(cluster.payments(1..2)).await.unwrap();
+    let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
+    let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
+    assert_eq!(refusal.reject(), Some(Reject::Busy));
+}
+
+/// The same where the router dies with what it knew, and the next one is told `busy`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_keeps_in_mind_what_a_dead_router_was_given() {
+    let cluster = Cluster::start().await;
+    let first = cluster.router(GatewayLimits::default()).await;
+    let second = cluster.router(GatewayLimits::default()).await;
+    let profile = cluster.profile(&[&first.addr, &second.addr]);
+    let client = Client::connect(&profile).await.unwrap().with_patience(Duration::from_secs(2));
+    let tx: Bytes = cluster.payment(1).encode().into();
+    cluster.world.set(Mood::DropAfter);
+    let paying = tokio::spawn({
+        let (client, tx) = (client.clone(), tx.clone());
+        async move { client.settle(tx, Wait::Receipt).await }
+    });
+    cluster.world.until("the execution", |world| !world.executed.lock().is_empty()).await;
+    cluster.world.set(Mood::Busy);
+    first.kill();
+    let error = soon(paying).await.unwrap().unwrap_err();
+    assert_eq!(error.code(), "timeout", "{error}");
+    let client::ClientError::Unsettled { txid, tx: kept, .. } = error else { panic!("{error:?}") };
+    assert_eq!(kept, tx, "the very bytes");
+
+    cluster.world.set(Mood::Work);
+    let settled = client.settle(kept, Wait::Receipt).await.unwrap();
+    assert_eq!(settled.txid(), txid);
+    assert_eq!(cluster.world.executed.lock()[&txid], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_made_here_comes_back_with_its_bytes_when_it_has_no_receipt() {
+    let cluster = Cluster::start().await;
+    let limits = GatewayLimits { applied_within: Duration::from_millis(200), ..GatewayLimits::default() };
+    let router = cluster.router(limits).await;
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
+    let client = client.with_patience(Duration::from_millis(400));
+    let key = ledger::SecretKey::derive(b"payer", b"1");
+    let pay = |wait| client.pay(&key, Address([9; 20]), ledger::AssetId([1; 16]), 1, wait);
+
+    // Never taken in: `busy` is the truth, and the same bytes may still be sent.
+    cluster.world.set(Mood::Busy);
+    let busy = soon(pay(Wait::Receipt)).await.unwrap_err();
+    assert_eq!(busy.code(), "busy");
+    assert!(matches!(&busy, client::ClientError::Unsettled { .. }) && !busy.is_final());
+    assert!(cluster.world.executed.lock().is_empty());
+
+    // Final, and only the credits are not confirmed: not a timeout, and nothing to send again.
+    cluster.world.set(Mood::NoApplied);
+    let unapplied = soon(pay(Wait::Applied)).await.unwrap_err();
+    assert_eq!(unapplied.code(), "not_applied");
+    let client::ClientError::Unapplied { settled } = unapplied else { panic!("{unapplied:?}") };
+    assert!(settled.committed());
 }

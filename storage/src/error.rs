@@ -21,6 +21,21 @@ pub enum StorageError {
         /// What did not match.
         detail: String,
     },
+    /// The log ends before something that was acknowledged.
+    #[error(
+        "{path}: acknowledged changes are missing: the log ends at change {found}, and {acknowledged} were \
+         acknowledged. The file was cut, emptied or replaced; nothing was started, since the replicas of this node \
+         could vote against what they have promised. Bring the log's folder back as it was; without it these replicas \
+         are lost, and the node has to leave its groups and join again"
+    )]
+    Truncated {
+        /// The file that ends too early.
+        path: PathBuf,
+        /// Number of the last change that is there.
+        found: u64,
+        /// Number of the last change that was acknowledged.
+        acknowledged: u64,
+    },
     /// The file system has no room left.
     #[error("{path}: the disk is full: {detail}. Free or add space on this file system, then restart the node")]
     DiskFull {
@@ -126,6 +141,7 @@ impl StorageError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Corrupt { .. } => "storage_corrupt",
+            Self::Truncated { .. } => "storage_truncated",
             Self::DiskFull { .. } => "storage_disk_full",
             Self::WrongCluster { .. } => "storage_wrong_cluster",
             Self::WrongGroup { .. } => "storage_wrong_group",
@@ -143,6 +159,7 @@ impl StorageError {
     pub fn path(&self) -> &Path {
         match self {
             Self::Corrupt { path, .. }
+            | Self::Truncated { path, .. }
             | Self::DiskFull { path, .. }
             | Self::WrongCluster { path, .. }
             | Self::WrongGroup { path, .. }
@@ -183,12 +200,20 @@ mod tests {
             StorageError::io(&path, &std::io::Error::from(std::io::ErrorKind::StorageFull)),
             StorageError::io(&path, &std::io::Error::from(std::io::ErrorKind::PermissionDenied)),
             StorageError::NewerVersion { path: path.clone(), found: 2, supported: 1 },
+            StorageError::Truncated { path: path.clone(), found: 2, acknowledged: 3 },
             StorageError::Poisoned { path: path.clone(), detail: "x".into() },
         ];
         let codes: Vec<_> = all.iter().map(StorageError::code).collect();
         assert_eq!(
             codes,
-            ["storage_corrupt", "storage_disk_full", "storage_io", "storage_newer_version", "storage_poisoned"]
+            [
+                "storage_corrupt",
+                "storage_disk_full",
+                "storage_io",
+                "storage_newer_version",
+                "storage_truncated",
+                "storage_poisoned"
+            ]
         );
         for error in &all {
             let text = error.to_string();

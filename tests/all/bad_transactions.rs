@@ -226,6 +226,50 @@ async fn shapes(counter: &mut Counter) {
     }
 }
 
+/// A block costs every replica an fsync and room for ever. What cannot change anything, and is known
+/// not to from what is applied, gets its answer without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_or_can_never_be_is_answered_without_a_block() {
+    let cluster = TestCluster::start(Wanted { shards: 1, ..Wanted::default() }).await;
+    let bank = Bank::open(&cluster.client()).await;
+    let (alice, bob, newcomer) = (wallet("home", 0), wallet("home", 1), wallet("home", 2));
+    bank.fund([&alice, &bob, &newcomer], 100).await;
+    let sign = |number, mv, key| SignedTx::sign(&body(bank.client.cluster_id(), number, [mv]), &[key]);
+    let paid = sign(1, bank.pay(&alice, bob.address, 7), &alice.key).encode();
+    let settled = bank.client.submit_and_wait(paid.clone(), Wait::Applied).await.unwrap();
+    let mut late = body(bank.client.cluster_id(), 2, [bank.pay(&alice, bob.address, 1)]);
+    late.valid_until_ms = TimeMs(settled.receipt().unwrap().time_ms.0 - 1);
+    let late = SignedTx::sign(&late, &[&alice.key]);
+    let unknown = Move::Mint { issuer: alice.address, to: bob.address, asset: AssetId([9; 16]), amount: 1 };
+    let never = [
+        (late, Reject::Expired),
+        // An account that has shown its authorisation, and one that has not.
+        (sign(3, bank.pay(&alice, bob.address, 1), &bob.key), Reject::NotAuthorised),
+        (sign(4, bank.pay(&newcomer, bob.address, 1), &bob.key), Reject::NotAuthorised),
+        (sign(5, unknown, &alice.key), Reject::UnknownAsset),
+    ];
+    let before = cluster.wait_settled().await;
+    for _ in 0..3 {
+        for (tx, expected) in &never {
+            let error = in_time("a refusal", bank.client.submit(tx.encode())).await.unwrap_err();
+            assert_eq!(reason(&error), Some(*expected), "{error}");
+        }
+        assert_eq!(bank.client.submit(paid.clone()).await.unwrap(), settled);
+        assert_eq!(bank.client.submit_and_wait(paid.clone(), Wait::Applied).await.unwrap(), settled);
+    }
+    assert_eq!(cluster.wait_settled().await, before, "something of it was sequenced");
+
+    // What may still happen is not judged beforehand: too little money is an outcome with a receipt.
+    let poor = sign(6, bank.pay(&alice, bob.address, 1_000), &alice.key).encode();
+    let rejected = bank.client.submit(poor).await.unwrap();
+    assert_eq!(rejected.no(), Some((ledger::GroupId::shard(0), Reject::InsufficientFunds)));
+    // And a refusal for the keys of today says nothing about tomorrow.
+    let (early, _) = &never[1];
+    let auth = Authorisation::Single(bob.key.public());
+    bank.execute(vec![Move::Rotate { account: alice.address, auth }], &[&alice.key]).await.unwrap();
+    assert!(bank.client.submit(early.encode()).await.unwrap().committed());
+}
+
 /// What the SDK would not send, sent past it: the router answers every one of them with its code.
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_transaction_are_refused_by_the_router_itself() {

@@ -323,3 +323,32 @@ async fn a_replica_with_nothing_left_but_its_log_is_rebuilt_from_the_others() {
     scene.cluster.start_node(VICTIM).await;
     scene.cluster.wait_settled().await;
 }
+
+/// A log that was cut is no torn write: what the node acknowledged is missing, so it does not take
+/// part again as if it had promised nothing. With the file back as it was, it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_what_was_acknowledged_is_not_started_from() {
+    let mut scene = scene().await;
+    let log = scene.cluster.dir.node_dir(VICTIM).join("data").join("log");
+    let mut written = files(&log, ".log").into_iter().filter(|file| std::fs::metadata(file).unwrap().len() > 0);
+    let last = written.next_back().expect("a write-ahead log");
+    // Opening a log rewrites its folder, so all of it has to be put back.
+    let whole: Vec<(PathBuf, Vec<u8>)> =
+        files(&log, "").into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect();
+    let bytes = std::fs::read(&last).unwrap();
+    std::fs::write(&last, &bytes[..bytes.len() / 2]).unwrap();
+    let error = scene.cluster.try_start(VICTIM).await.unwrap_err();
+    assert_eq!(error.code(), "storage_truncated", "{error}");
+    assert!(error.to_string().contains(".log") && error.to_string().contains("acknowledged"), "{error}");
+    let (alice, bob) = (&scene.homes[0][0], &scene.homes[1][1]);
+    scene.bank.client.pay(&alice.key, bob.address, scene.bank.asset, 1, Wait::Applied).await.unwrap();
+    assert_eq!(scene.bank.total(scene.homes.iter().flatten()).await, 40_000);
+
+    std::fs::remove_dir_all(&log).unwrap();
+    for (file, bytes) in whole {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, bytes).unwrap();
+    }
+    scene.cluster.start_node(VICTIM).await;
+    scene.cluster.wait_settled().await;
+}

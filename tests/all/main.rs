@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_transactions;
+mod clocks;
 mod commit;
 mod configuration;
 mod damage;
@@ -14,14 +15,17 @@ mod failover;
 mod front_door;
 mod full_disk;
 mod holdings;
+mod open_fate;
 mod payments;
 mod processes;
 mod purity;
 mod readme;
 mod reads;
+mod registry;
 mod restarts;
 mod routers;
 mod spoiling;
 mod standard_services;
 mod support;
 mod transactions;
+mod up;

@@ -2,8 +2,8 @@
 //! a new format version, never an edit.
 
 use beacon::command::{BeaconCommand, SignedCommand};
-use beacon::registry::{AuditHead, Checkpoint};
-use beacon::{CommandOutcome, Constraints, GroupSeats, assign, registry};
+use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
+use beacon::{ClusterView, CommandOutcome, Constraints, GroupSeats, assign, registry};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{ClusterId, GroupId, Height, NodeId, OrgId, TimeMs};
 
@@ -74,6 +74,15 @@ fn records() {
         "53196c56bd372f1af80953bd264e9538a34886bc1c8b5985a3e8fdd0b8e687317ef0"
     );
     assert_eq!(registry::checkpoint_key(GroupId::shard(1)), b"Gcheckpoint/\x02\0\0\0\0\0\0\x01");
+    let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
+    assert_eq!(
+        hex::encode(borsh::to_vec(&head).unwrap()),
+        "010200000000000000588b761ae26020f0f6e1a23e916aa0d0fae6571dca36e864d24e44755146a78e"
+    );
+    assert_eq!(
+        hex::encode(registry::head_key()),
+        "53196c56bd372f1af80953bd264e9538a34886bc1c8b5985a3e8fdd0b8e687317ef1"
+    );
 }
 
 #[test]

@@ -4,5 +4,6 @@
 mod assignment;
 mod commands;
 mod golden;
+mod proof;
 mod state;
 mod support;

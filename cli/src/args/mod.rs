@@ -458,6 +458,12 @@ pub struct Replay {
     /// Write the final balances to this file
     #[arg(long, value_name = "OUT.csv")]
     pub balances: Option<PathBuf>,
+    /// Compare the result with the right one in this file, and fail when it differs
+    #[arg(long, value_name = "ORACLE.json")]
+    pub oracle: Option<PathBuf>,
+    /// Which entry of the oracle [default: the name of the first file, up to its first dot]
+    #[arg(long, value_name = "NAME", requires = "oracle")]
+    pub oracle_set: Option<String>,
     /// Derive the accounts' keys from this text instead of a fresh secret
     #[arg(long, value_name = "TEXT")]
     pub key_seed: Option<String>,

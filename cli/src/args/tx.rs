@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::Target;
+use super::{Target, WaitFor};
 
 /// `tx`.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Example:\n  seamark tx 6f1e... --proof payment.proof\n  seamark tx 6f1e... --wait applied\n  seamark tx explain 6f1e...\n  seamark tx submit trade.toml --key alice --key bob\n\nSeveral moves of several payers, in one transaction: write a form (see tx build --help), then\nsubmit it with all keys at hand, or build it into a file that each signer signs.\ndocs/transactions.md is the manual."
+    after_help = "Example:\n  seamark tx 6f1e... --proof payment.proof\n  seamark tx 6f1e... --wait applied\n  seamark tx explain 6f1e...\n  seamark tx resubmit 6f1e...\n  seamark tx submit trade.toml --key alice --key bob\n\nSeveral moves of several payers, in one transaction: write a form (see tx build --help), then\nsubmit it with all keys at hand, or build it into a file that each signer signs.\ndocs/transactions.md is the manual."
 )]
 pub struct Tx {
     /// Which cluster.
@@ -132,6 +132,19 @@ pub enum TxCommand {
         /// Keep the signed transaction in this file
         #[arg(long, value_name = "OUT")]
         save: Option<PathBuf>,
+    },
+    /// Send a signed transaction again, byte for byte: it executes once, however often it is sent
+    #[command(after_help = "Example:\n  seamark tx resubmit 6f1e...\n  seamark tx resubmit payment.tx --wait receipt")]
+    Resubmit {
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
+        /// The file with the signed transaction, or the txid of one that is kept in the cluster's folder
+        #[arg(value_name = "FILE|TXID")]
+        transaction: String,
+        /// When the command is done
+        #[arg(long, value_name = "WHEN", value_enum, default_value_t = WaitFor::Applied)]
+        wait: WaitFor,
     },
     /// Show every group's prepare, vote, hold, mail and resolve, as one tree
     #[command(

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::context::{Context, amount, unknown_asset};
 use super::done::execute;
+use super::settle;
 use super::show::ReceiptLine;
 use crate::args::{Asset, FreezeAsset};
 use crate::error::CliError;
@@ -60,14 +61,16 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
             let client = context.client().await?;
             let asset = spec.id();
             let issue = Move::Issue(spec.clone());
-            let issued = client.execute(vec![(LedgerId::BEACON, issue)], b"", &[&issuer.key], Wait::Receipt).await?;
+            let (moves, keys) = (vec![(LedgerId::BEACON, issue)], [&issuer.key]);
+            let issued = settle::execute(&context, &client, moves, b"", &keys, Wait::Receipt).await?;
             // Payments may go to any shard from now on.
             for shard in &client.genesis().layout.shards {
                 wait_known(&client, asset, shard.group).await?;
             }
             if let Some(amount) = supply {
                 let mint = Move::Mint { issuer: issuer.address, to, asset, amount };
-                client.execute(vec![(LedgerId::MAIN, mint)], b"", &[&issuer.key], Wait::Applied).await?;
+                let moves = vec![(LedgerId::MAIN, mint)];
+                settle::execute(&context, &client, moves, b"", &keys, Wait::Applied).await?;
             }
             let line = Line {
                 id: asset.to_string(),

@@ -187,7 +187,7 @@ fn text(report: &Report) -> String {
             if report.durable {
                 "yes: on the disks of a majority before it is acknowledged".to_owned()
             } else {
-                "NO: the nodes counted no fsync".to_owned()
+                "NO: the nodes counted fewer fsyncs than these blocks need on a majority".to_owned()
             },
         ),
     ];

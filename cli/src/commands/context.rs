@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use client::{Client, Keystore, KeystoreError, Profile};
+use client::{Client, KeptTxs, Keystore, KeystoreError, Profile};
 use ledger::{Address, AssetId, Move, PublicKey};
 
 use super::amounts::definitions;
@@ -44,6 +44,11 @@ impl Context {
 
     pub(super) async fn client(&self) -> Result<Client, CliError> {
         Ok(Client::connect(&self.profile()?).await?)
+    }
+
+    /// The signed transactions whose fate is open.
+    pub(super) fn kept(&self, client: &Client) -> KeptTxs {
+        KeptTxs::new(self.dir.join("transactions"), client.cluster_id())
     }
 
     pub(super) fn keystore(&self) -> Keystore {

@@ -16,6 +16,7 @@ mod pay;
 mod replay;
 mod report;
 mod router;
+mod settle;
 mod show;
 mod sim;
 mod status;

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::amounts::Assets;
 use super::context::{Context, amount, unknown_asset};
+use super::settle;
 use super::show::ReceiptLine;
-use crate::args::{Pay, WaitFor};
+use crate::args::Pay;
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -42,11 +43,9 @@ pub(super) async fn run(args: Pay, output: Output) -> Result<(), CliError> {
         Err(error) => tracing::info!(%error, "the definition of the asset cannot be looked up"),
     }
     let mv = Move::Pay { from: payer.address, to, asset, amount };
-    let wait = match args.wait {
-        WaitFor::Receipt => Wait::Receipt,
-        WaitFor::Applied => Wait::Applied,
-    };
-    let settled = client.execute(vec![(LedgerId::MAIN, mv)], args.memo.as_bytes(), &[&payer.key], wait).await?;
+    let wait = Wait::from(args.wait);
+    let moves = vec![(LedgerId::MAIN, mv)];
+    let settled = settle::execute(&context, &client, moves, args.memo.as_bytes(), &[&payer.key], wait).await?;
     let receipt = settled.receipt().map(ReceiptLine::of).ok_or_else(no_receipt)?;
     let paid = Paid {
         from: payer.address.to_string(),

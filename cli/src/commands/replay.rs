@@ -10,6 +10,7 @@ use crate::cluster::{LocalCluster, Mode, Prepared, spec};
 use crate::error::CliError;
 use crate::history::{Balances, History, HistoryReader, opening};
 use crate::load::Phases;
+use crate::load::oracle::Oracle;
 use crate::load::replay::{Plan, Report, replay};
 use crate::load::sign::Party;
 use crate::load::stage::fresh_symbol;
@@ -21,6 +22,7 @@ const THROW_AWAY_SEED: &str = "seamark replay";
 
 pub(super) async fn run(args: Replay, output: Output) -> Result<(), CliError> {
     let mut phases = Phases::start();
+    let oracle = oracle(&args)?;
     let mut history = HistoryReader::read_files(&args.files)?;
     let opening = opening_balances(&args.opening, &mut history)?;
     phases.end("read input");
@@ -46,7 +48,16 @@ pub(super) async fn run(args: Replay, output: Output) -> Result<(), CliError> {
         None => Box::pin(on_own_cluster(&args.shape, args.processes, &plan, output, phases)).await?,
     };
     output.result(&report, || report::text(&title, &report))?;
-    report.check()
+    report.check()?;
+    oracle.map_or(Ok(()), |oracle| oracle.check(&report).map_err(CliError::after_report))
+}
+
+/// The right result, if one is named. Read before anything is sent.
+fn oracle(args: &Replay) -> Result<Option<Oracle>, CliError> {
+    let Some(path) = &args.oracle else { return Ok(None) };
+    let named = args.oracle_set.clone();
+    let set = named.or_else(|| args.files.first().map(|file| Oracle::set_of(file))).unwrap_or_default();
+    Oracle::read(path, &set).map(Some)
 }
 
 fn opening_balances(asked: &str, history: &mut History) -> Result<Balances, CliError> {

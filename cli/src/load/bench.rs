@@ -6,7 +6,7 @@
 //! they have to be in the time. Nothing is switched off for it: signatures, mutual TLS, consensus and
 //! fsync are those of every other run, and the client runs on the same machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use client::{Client, PreparedTx};
@@ -96,9 +96,11 @@ pub struct Report {
     pub cpu_seconds: f64,
     /// Bytes written to disks for a payment.
     pub bytes_written_per_tx: f64,
-    /// Bytes sent between nodes for a payment.
+    /// Bytes that went through sockets for a payment, between nodes and between them and clients, TLS
+    /// included.
     pub bytes_sent_per_tx: f64,
-    /// Every acknowledged payment was on the disks of a majority.
+    /// Every block was made durable on a majority: the nodes' databases counted as many fsyncs as
+    /// that takes.
     pub durable: bool,
     /// From the first transaction sent to the last credit applied.
     pub seconds_to_last_credit: f64,
@@ -181,7 +183,7 @@ pub async fn bench(
     bar.finish_and_clear();
     let seconds = driven.seconds + all_checks_made(client, plan).await?;
     let used = Usage::now(&plan.processes).since(&usage);
-    let counted = counters(&client.status().await?).since(before);
+    let counted = counters(&client.status().await?).since(&before);
     phases.end("pay");
 
     let crossing_pct = workload.crossing_pct();
@@ -289,29 +291,60 @@ fn verified(cluster: &ClusterId, tx: &PreparedTx) -> Option<usize> {
 }
 
 /// What the nodes count.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counted {
     sent_bytes: u64,
     written_bytes: u64,
-    fsyncs: u64,
+    /// Times that each node's log was made durable.
+    fsyncs: BTreeMap<u32, u64>,
+    /// Height of each replica, by group and node.
+    heights: BTreeMap<(u64, u32), u64>,
 }
 
 impl Counted {
-    fn since(self, earlier: Self) -> Self {
+    fn since(self, earlier: &Self) -> Self {
+        fn less<K: Ord>(now: BTreeMap<K, u64>, then: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+            let before = |key: &K| then.get(key).copied().unwrap_or(0);
+            now.into_iter()
+                .map(|(key, count)| {
+                    let before = before(&key);
+                    (key, count.saturating_sub(before))
+                })
+                .collect()
+        }
         Self {
             sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
             written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
-            fsyncs: self.fsyncs.saturating_sub(earlier.fsyncs),
+            fsyncs: less(self.fsyncs, &earlier.fsyncs),
+            heights: less(self.heights, &earlier.heights),
         }
+    }
+
+    /// Whether the nodes' fsyncs can have made every block durable on a majority before it was
+    /// acknowledged. Each block is an entry of its own, and a leader has no more than so many entries
+    /// in flight; an fsync of a node therefore covers at most that many of a group's blocks, and each
+    /// block needs one on a majority of the replicas.
+    fn durable(&self, entries_in_flight: u64) -> bool {
+        let groups: BTreeSet<u64> = self.heights.keys().map(|(group, _)| *group).collect();
+        groups.into_iter().all(|group| {
+            let replicas = || self.heights.iter().filter(move |((of, _), _)| *of == group);
+            let blocks = replicas().map(|(_, blocks)| *blocks).max().unwrap_or(0);
+            let majority = replicas().count() as u64 / 2 + 1;
+            let counted: u64 = replicas().map(|((_, node), _)| self.fsyncs.get(node).copied().unwrap_or(0)).sum();
+            // What was in flight when the counting began may have been made durable before.
+            counted >= majority * (blocks.saturating_sub(entries_in_flight) / entries_in_flight)
+        })
     }
 }
 
 fn counters(status: &v1::StatusReply) -> Counted {
     let sum = |of: fn(&v1::NodeStatusReply) -> u64| status.nodes.iter().map(of).fold(0u64, u64::saturating_add);
+    let replicas = status.nodes.iter().flat_map(|node| node.replicas.iter().map(|replica| (node.node, replica)));
     Counted {
-        sent_bytes: sum(|node| node.bytes_sent),
+        sent_bytes: sum(|node| node.bytes_sent.saturating_add(node.client_bytes_received)),
         written_bytes: sum(|node| node.log_bytes.saturating_add(node.state_bytes_written)),
-        fsyncs: sum(|node| node.log_fsyncs),
+        fsyncs: status.nodes.iter().map(|node| (node.node, node.log_fsyncs)).collect(),
+        heights: replicas.map(|(node, replica)| ((replica.group, node), replica.height)).collect(),
     }
 }
 
@@ -354,9 +387,9 @@ fn report(
         cpu_seconds: rounded(used.cpu_seconds),
         bytes_written_per_tx: per_tx(written as f64),
         bytes_sent_per_tx: per_tx(counted.sent_bytes as f64),
-        durable: counted.fsyncs > 0,
+        durable: counted.durable(shard_node::server::group::PIPELINE as u64),
         cpu_seconds_per_1000: per_tx(used.cpu_seconds * 1000.0),
-        log_fsyncs: counted.fsyncs,
+        log_fsyncs: counted.fsyncs.values().sum(),
         in_flight: plan.in_flight as u64,
         accounts: u64::from(plan.accounts),
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
@@ -408,6 +441,22 @@ mod tests {
         assert_eq!(transactions_for(&plan, 1000.0, 1e6), 20_100);
         assert_eq!(transactions_for(&plan, 1000.0, 500.0), 5_100);
         assert_eq!(transactions_for(&Plan { transactions_max: Some(7), ..plan }, 1000.0, 1e6), 7);
+    }
+
+    #[test]
+    fn blocks_that_no_fsync_can_have_covered_are_not_durable() {
+        // Two groups of three replicas on three nodes, 300 and 30 blocks, three entries in flight.
+        let run = |fsyncs: [u64; 3]| Counted {
+            fsyncs: (1..).zip(fsyncs).collect(),
+            heights: (1..=3).flat_map(|node| [((7, node), 300), ((8, node), 30)]).collect(),
+            ..Counted::default()
+        };
+        assert!(run([100, 100, 0]).durable(3), "a majority, as few as can be");
+        assert!(run([300, 300, 300]).durable(3));
+        assert!(!run([99, 98, 0]).durable(3));
+        assert!(!run([1, 1, 1]).durable(3), "that there were some says nothing");
+        let later = run([150, 150, 50]);
+        assert!(!later.since(&run([100, 100, 0])).heights.values().any(|blocks| *blocks > 0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod checked;
 mod drive;
 pub mod latency;
 pub mod machine;
+pub mod oracle;
 pub mod replay;
 pub mod sign;
 pub mod stage;

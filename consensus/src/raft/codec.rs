@@ -38,6 +38,13 @@ pub(crate) struct VoteBytes {
     committed: bool,
 }
 
+impl VoteBytes {
+    /// The replica whose vote or leadership this is.
+    pub(crate) fn leader(&self) -> u64 {
+        self.leader
+    }
+}
+
 impl From<&Vote> for VoteBytes {
     fn from(vote: &Vote) -> Self {
         Self { term: vote.leader_id.term, leader: vote.leader_id.node_id, committed: vote.committed }

@@ -12,7 +12,7 @@ use super::network::{RaftTransport, Sender};
 use crate::port::Timing;
 
 /// Entries in one append or one log write; bytes are the limit that matters.
-const APPEND_ENTRIES_MAX: u64 = 4096;
+pub(crate) const APPEND_ENTRIES_MAX: u64 = 4096;
 /// Proposals that may wait to be taken up.
 const QUEUE_MAX: u64 = 4096;
 
@@ -21,7 +21,7 @@ const QUEUE_MAX: u64 = 4096;
 pub struct RaftGroupConfig {
     /// The group.
     pub group: GroupId,
-    /// This replica's raft id: allocated per (node, group, join) and never used again.
+    /// This replica's raft id, by [`crate::port::replica_id`]: never used again.
     pub raft_id: u64,
     /// This node.
     pub node: NodeId,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ledger::ids::{GroupId, NodeId};
+use ledger::limits::BATCH_BYTES_MAX;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
@@ -18,8 +19,8 @@ use storage::LogStore;
 use tokio::sync::watch;
 
 use super::config::{RaftGroupConfig, StartError};
-use super::fetch::Lender;
 use super::failure::Failure;
+use super::fetch::Lender;
 use super::log::Log;
 use super::machine::{ApplierCell, Machine};
 use super::network::{Factory, RaftTransport};
@@ -29,7 +30,7 @@ use super::role;
 use super::streams::Streams;
 use super::types::{Batch, Raft, TypeConfig, log_id};
 use super::wire;
-use crate::port::{Applier, RoleView, SequencerError};
+use crate::port::{Applier, RoleView, SequencerError, node_of};
 use crate::sequencer::{Proposal, Sequencer};
 
 /// Why an arriving request got no reply. The transport hands it to the caller as
@@ -46,6 +47,14 @@ pub enum HandleError {
         own: u64,
         /// The id in the request.
         to: u64,
+    },
+    /// The request claims to be of another replica than the node that sent it has.
+    #[error("node {node} sent a request of replica {claimed}")]
+    WrongSender {
+        /// Who sent it, as the transport has authenticated it.
+        node: NodeId,
+        /// The raft id in the request.
+        claimed: u64,
     },
     /// An append whose stream was given up or has a gap.
     #[error("append out of order")]
@@ -65,6 +74,7 @@ impl HandleError {
         match self {
             Self::Malformed(_) => "raft_malformed",
             Self::WrongReplica { .. } => "raft_wrong_replica",
+            Self::WrongSender { .. } => "raft_wrong_sender",
             Self::OutOfOrder => "raft_out_of_order",
             Self::Snapshot(_) => "raft_snapshot",
             Self::Stopped(_) => "raft_stopped",
@@ -154,11 +164,12 @@ impl RaftGroup {
         self.inner.config.raft_id
     }
 
-    /// Answers a request that another replica sent through its [`RaftTransport`].
+    /// Answers a request that the replica on node `from` sent through its [`RaftTransport`]. The
+    /// transport answers for `from`; that node may speak for no other replica.
     ///
     /// # Errors
     /// [`HandleError`]; the caller tries again in its own time.
-    pub async fn handle(&self, kind: u8, payload: Bytes) -> Result<Bytes, HandleError> {
+    pub async fn handle(&self, from: NodeId, kind: u8, payload: Bytes) -> Result<Bytes, HandleError> {
         let inner = &self.inner;
         let raft = &inner.raft;
         let malformed = |error: super::codec::CodecError| HandleError::Malformed(error.to_string());
@@ -166,26 +177,42 @@ impl RaftGroup {
         if request.to != inner.config.raft_id {
             return Err(HandleError::WrongReplica { own: inner.config.raft_id, to: request.to });
         }
+        // The head names the sender, and so does every vote in a body.
+        let speaks_for = |claimed: u64| match node_of(claimed) {
+            Some(node) if node == from && claimed == request.from => Ok(()),
+            _ => Err(HandleError::WrongSender { node: from, claimed }),
+        };
+        speaks_for(request.from)?;
         let body = &request.body;
         Ok(match kind {
             wire::APPEND => {
                 let append = wire::open_append(body).map_err(malformed)?;
-                wire::reply(&inner.streams.append(raft, request.from, append).await?)
+                speaks_for(append.request.vote.leader_id.node_id)?;
+                wire::reply(&inner.streams.append(raft, from, append).await?)
             }
             wire::VOTE | wire::PRE_VOTE => {
-                let call = wire::body::<wire::VoteCall>(body).map_err(malformed)?.into();
+                let call = wire::body::<wire::VoteCall>(body).map_err(malformed)?;
+                speaks_for(call.candidate())?;
+                let call = call.into();
                 let voted = if kind == wire::VOTE { raft.vote(call).await } else { raft.pre_vote(call).await };
                 wire::reply(&wire::VoteReply::from(&voted.map_err(|error| HandleError::Stopped(error.to_string()))?))
             }
             wire::SNAPSHOT_OFFER => {
-                wire::reply(&inner.receiver.offer(raft, wire::body(body).map_err(malformed)?).await?)
+                let offer = wire::body::<wire::Offer>(body).map_err(malformed)?;
+                speaks_for(offer.vote.leader())?;
+                wire::reply(&inner.receiver.offer(raft, offer).await?)
             }
             wire::SNAPSHOT_PART => wire::reply(&inner.receiver.part(wire::body(body).map_err(malformed)?).await?),
-            wire::SNAPSHOT_DONE => wire::reply(&inner.receiver.done(raft, wire::body(body).map_err(malformed)?).await?),
+            wire::SNAPSHOT_DONE => {
+                let done = wire::body::<wire::Done>(body).map_err(malformed)?;
+                speaks_for(done.vote.leader())?;
+                wire::reply(&inner.receiver.done(raft, done).await?)
+            }
             wire::SNAPSHOT_ASK => wire::reply(&inner.lender.ask(wire::body(body).map_err(malformed)?).await?),
             wire::SNAPSHOT_READ => wire::reply(&inner.lender.read(wire::body(body).map_err(malformed)?).await?),
             wire::TRANSFER => {
                 let call = wire::body::<wire::TransferCall>(body).map_err(malformed)?;
+                speaks_for(call.leader())?;
                 let result = raft.handle_transfer_leader(call.into()).await;
                 wire::reply(&wire::TransferReply::from(
                     result.map_err(|error| HandleError::Stopped(error.to_string()))?,
@@ -292,9 +319,9 @@ async fn outcome<E>(
 #[async_trait]
 impl Sequencer for RaftGroup {
     async fn submit(&self, batch: Bytes) -> Result<Proposal, SequencerError> {
-        if batch.len() > wire::BATCH_BYTES_MAX {
-            let limit = wire::BATCH_BYTES_MAX;
-            return Err(SequencerError::Refused(format!("a batch of {} bytes; the limit is {limit}", batch.len())));
+        if batch.len() > BATCH_BYTES_MAX {
+            let found = batch.len();
+            return Err(SequencerError::Refused(format!("a batch of {found} bytes; the limit is {BATCH_BYTES_MAX}")));
         }
         // openraft takes proposals until it has noticed; their fate would be unknown for nothing.
         if let Some(failure) = self.inner.failure.get() {

@@ -29,7 +29,7 @@ use super::types::{TypeConfig, Vote, log_id};
 use super::wire;
 
 /// Appends on the way to one replica at a time.
-const APPENDS_IN_FLIGHT_MAX: usize = 8;
+pub(crate) const APPENDS_IN_FLIGHT_MAX: usize = 8;
 
 /// Why a call got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,8 @@ pub enum TransportError {
 #[async_trait]
 pub trait RaftTransport: Send + Sync + 'static {
     /// Sends `payload` to the group's replica on node `to`, which hands it to
-    /// [`super::RaftGroup::handle`] with the same `kind`, and returns its reply.
+    /// [`super::RaftGroup::handle`] with the same `kind` and the node that it knows for certain to
+    /// have sent it, and returns its reply.
     async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError>;
 }
 

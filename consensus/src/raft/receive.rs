@@ -17,11 +17,12 @@ use super::group::HandleError;
 use super::machine::ApplierCell;
 use super::snapshot::{self, Folder, Snapshots, blocking};
 use super::types::{LogId, Raft, Vote, log_id};
-use super::wire::{Done, DoneReply, Manifest, Offer, OfferReply, Part, PartReply};
+use super::wire::{
+    Done, DoneReply, Manifest, Offer, OfferReply, Part, PartReply, SNAPSHOT_FILES_MAX, SNAPSHOT_PATH_BYTES_MAX,
+};
 use crate::port::AppliedState;
 
 const RECEIVING: &str = "recv-";
-const FILES_MAX: usize = 100_000;
 const DEPTH_MAX: usize = 4;
 
 /// The receiving end of one group.
@@ -128,14 +129,15 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Refuses names that lead out of the folder, and a membership that is none.
 pub(crate) fn check(manifest: &Manifest) -> Result<(), HandleError> {
-    if manifest.files.len() > FILES_MAX {
+    if manifest.files.len() > SNAPSHOT_FILES_MAX {
         return Err(HandleError::Malformed(format!("a snapshot of {} files", manifest.files.len())));
     }
     for file in &manifest.files {
         let path = Path::new(&file.path);
         let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         let depth = path.components().count();
-        if !plain || depth == 0 || depth > DEPTH_MAX || file.path.contains('\0') {
+        let long = file.path.len() > SNAPSHOT_PATH_BYTES_MAX;
+        if !plain || depth == 0 || depth > DEPTH_MAX || long || file.path.contains('\0') {
             return Err(HandleError::Malformed(format!("snapshot file name {:?}", file.path)));
         }
     }

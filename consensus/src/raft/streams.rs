@@ -8,18 +8,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
+use ledger::ids::NodeId;
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::group::HandleError;
+use super::network::APPENDS_IN_FLIGHT_MAX;
 use super::types::{Raft, TypeConfig, position};
 use super::wire::{Append, AppendReply};
 
 /// Streams remembered for each sender, so that a late append of a stream given up disturbs nothing.
 const STREAMS_PER_SENDER_MAX: usize = 4;
-/// Appends of one stream that may wait for their turn or for their answer.
-const WAITING_MAX: usize = 64;
+/// Appends of one stream that may wait for their turn or for their answer: a sender has fewer on the
+/// way.
+const WAITING_MAX: usize = 2 * APPENDS_IN_FLIGHT_MAX;
 
 type Request = AppendEntriesRequest<TypeConfig>;
 type Answer = oneshot::Sender<StreamAppendResult<TypeConfig>>;
@@ -31,15 +34,16 @@ struct Incoming {
     ready: mpsc::Sender<(Request, Answer)>,
 }
 
-/// The append streams that arrive at one group.
+/// The append streams that arrive at one group, by the node that sends them. The transport lets only
+/// members of the group call, so their number bounds the map.
 #[derive(Default)]
 pub(crate) struct Streams {
-    senders: Mutex<BTreeMap<u64, VecDeque<Incoming>>>,
+    senders: Mutex<BTreeMap<NodeId, VecDeque<Incoming>>>,
 }
 
 impl Streams {
-    /// Answers one append of replica `from`.
-    pub(crate) async fn append(&self, raft: &Raft, from: u64, append: Append) -> Result<AppendReply, HandleError> {
+    /// Answers one append of the replica on node `from`.
+    pub(crate) async fn append(&self, raft: &Raft, from: NodeId, append: Append) -> Result<AppendReply, HandleError> {
         if append.stream == 0 {
             let previous = append.request.prev_log_id;
             let end = super::wire::append_end(&append.request);
@@ -65,7 +69,7 @@ impl Streams {
         self.senders.lock().clear();
     }
 
-    fn enqueue(&self, raft: &Raft, from: u64, append: Append, answer: Answer) -> Result<(), HandleError> {
+    fn enqueue(&self, raft: &Raft, from: NodeId, append: Append, answer: Answer) -> Result<(), HandleError> {
         let mut senders = self.senders.lock();
         let streams = senders.entry(from).or_default();
         let at = match streams.iter().position(|stream| stream.name == append.stream) {

@@ -6,10 +6,12 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use ledger::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX};
 use openraft::entry::RaftEntry;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderError, TransferLeaderRequest, VoteRequest, VoteResponse};
 
 use super::codec::{self, CodecError, VoteBytes};
+use super::config::APPEND_ENTRIES_MAX;
 use super::types::{LogId, TypeConfig, log_id, position};
 use crate::port::Position;
 
@@ -26,14 +28,37 @@ pub(crate) const TRANSFER: u8 = 7;
 pub(crate) const SNAPSHOT_ASK: u8 = 8;
 pub(crate) const SNAPSHOT_READ: u8 = 9;
 
-/// Entries in one append, unless a single one is larger.
-pub(crate) const APPEND_BYTES_MAX: usize = 4 << 20;
-/// A larger batch is refused.
-pub(crate) const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Entries in one append.
+pub(crate) const APPEND_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// Part of a snapshot file in one request.
 pub(crate) const PART_BYTES_MAX: usize = 1 << 20;
+/// Files of one snapshot. At 32 MiB a table that is a terabyte of state.
+pub(crate) const SNAPSHOT_FILES_MAX: usize = 32_768;
+/// Bytes of the path of a file in a snapshot, which RocksDB and the host name.
+pub(crate) const SNAPSHOT_PATH_BYTES_MAX: usize = 64;
+/// What stands around the entries of an append, the data of a part or the files of an offer: heads,
+/// lengths, a membership.
+const FRAMING_BYTES_MAX: usize = 1 << 20;
 /// No request or reply is larger; a transport must let this much through.
-pub const CALL_BYTES_MAX: usize = BATCH_BYTES_MAX + (1 << 20);
+pub const CALL_BYTES_MAX: usize = APPEND_BYTES_MAX + FRAMING_BYTES_MAX;
+
+const _: () = assert!(CALL_BYTES_MAX + FRAMING_BYTES_MAX <= GRPC_BYTES_MAX, "any call fits into a message");
+const _: () = assert!(
+    BATCH_BYTES_MAX <= APPEND_BYTES_MAX && PART_BYTES_MAX <= APPEND_BYTES_MAX,
+    "any entry fits into an append, and any part into a call"
+);
+const _: () = assert!(
+    APPEND_ENTRIES_MAX as usize * ENTRY_FRAMING_BYTES <= FRAMING_BYTES_MAX,
+    "the heads of as many entries as an append takes fit beside them"
+);
+const _: () = assert!(
+    SNAPSHOT_FILES_MAX * (SNAPSHOT_PATH_BYTES_MAX + FILE_FRAMING_BYTES) <= APPEND_BYTES_MAX,
+    "an offer of the largest snapshot fits into a call"
+);
+/// Length, version, term, leader and kind of an entry.
+const ENTRY_FRAMING_BYTES: usize = 4 + 1 + 8 + 8 + 1;
+/// Lengths, size and hash of a file in an offer.
+const FILE_FRAMING_BYTES: usize = 4 + 8 + 32;
 
 /// A request on its way to one replica.
 pub(crate) struct Incoming {
@@ -187,6 +212,13 @@ pub(crate) struct VoteCall {
     transfer: bool,
 }
 
+impl VoteCall {
+    /// The replica that stands for election.
+    pub(crate) fn candidate(&self) -> u64 {
+        self.vote.leader()
+    }
+}
+
 impl From<&VoteRequest<TypeConfig>> for VoteCall {
     fn from(request: &VoteRequest<TypeConfig>) -> Self {
         let last = request.last_log_id.as_ref().map(position);
@@ -229,6 +261,13 @@ pub(crate) struct TransferCall {
     from_leader: VoteBytes,
     to: u64,
     last: Option<Position>,
+}
+
+impl TransferCall {
+    /// The leader that asks.
+    pub(crate) fn leader(&self) -> u64 {
+        self.from_leader.leader()
+    }
 }
 
 impl From<&TransferLeaderRequest<TypeConfig>> for TransferCall {

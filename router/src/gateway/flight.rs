@@ -4,6 +4,7 @@
 //! costs nothing beyond its entry; one that several groups vote on has a [`Ballot`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -18,6 +19,43 @@ use crate::plan::{Part, Plan};
 
 /// Different witnesses over one body that may wait behind each other.
 const RIVALS_MAX: usize = 4;
+
+/// Bytes of all transactions that flights hold. The bytes are the flights' own: what a message
+/// brought shares its buffer, and one transaction would keep all of it.
+#[derive(Default)]
+pub(super) struct Held(Arc<AtomicUsize>);
+
+impl Held {
+    pub(super) fn total(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn hold(&self, bytes: &Bytes) -> HeldTx {
+        self.0.fetch_add(bytes.len(), Ordering::Relaxed);
+        HeldTx { bytes: Bytes::copy_from_slice(bytes), total: Arc::clone(&self.0) }
+    }
+}
+
+/// A transaction that counts for as long as it is held.
+struct HeldTx {
+    bytes: Bytes,
+    total: Arc<AtomicUsize>,
+}
+
+impl HeldTx {
+    /// Holds other bytes instead, which nothing else shares.
+    fn replace(&mut self, bytes: Bytes) {
+        self.total.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for HeldTx {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
 
 /// A decoded and planned transaction of a client.
 pub(super) struct Planned {
@@ -35,7 +73,7 @@ pub(super) struct Waiter {
 /// the ones before were refused, so that nobody can spoil a transaction by sending it with a bad
 /// signature first.
 pub(super) struct Rival {
-    bytes: Bytes,
+    tx: HeldTx,
     plan: Plan,
     pub(super) waiters: Vec<Waiter>,
 }
@@ -82,7 +120,7 @@ impl Course {
 
 pub(super) struct Flight {
     /// As it came, with all openings that came.
-    pub(super) bytes: Bytes,
+    tx: HeldTx,
     pub(super) course: Course,
     pub(super) deadline: Instant,
     pub(super) notify_applied: bool,
@@ -103,15 +141,20 @@ pub(super) enum Joined {
 }
 
 impl Flight {
-    pub(super) fn new(tx: Planned, waiter: Waiter, now: Instant, deadline: Instant) -> Self {
+    pub(super) fn new(held: &Held, tx: Planned, waiter: Waiter, now: Instant, deadline: Instant) -> Self {
         Self {
-            bytes: tx.bytes,
+            tx: held.hold(&tx.bytes),
             course: Course::of(tx.plan, now),
             deadline,
             notify_applied: waiter.applied,
             waiters: vec![waiter],
             rivals: Vec::new(),
         }
+    }
+
+    /// As it came, with all openings that came.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.tx.bytes
     }
 
     fn voters(&self) -> (Option<&HandOver>, &[Voter]) {
@@ -161,8 +204,8 @@ impl Flight {
     /// What a group is given.
     pub(super) fn given(&self, group: GroupId) -> &Bytes {
         match &self.course {
-            Course::One { .. } => &self.bytes,
-            Course::Several(ballot) => ballot.own(group).unwrap_or(&self.bytes),
+            Course::One { .. } => &self.tx.bytes,
+            Course::Several(ballot) => ballot.own(group).unwrap_or(&self.tx.bytes),
         }
     }
 
@@ -213,7 +256,8 @@ impl Flight {
         opens.filter(|_| !resend).map_or(Joined::Waits { resend }, Joined::Opens)
     }
 
-    pub(super) fn join(&mut self, view: &ClusterView, tx: Planned, waiter: Waiter) -> Joined {
+    /// Somebody else sends it. `heavy` when nothing more may be held.
+    pub(super) fn join(&mut self, view: &ClusterView, tx: Planned, waiter: Waiter, held: &Held, heavy: bool) -> Joined {
         if let Some(event) = self.fate(&tx.txid) {
             waiter.outbox.push(event, !waiter.applied);
             if waiter.applied {
@@ -222,15 +266,15 @@ impl Flight {
             return Joined::Told;
         }
         let opens = self.open_more(view, &tx);
-        if opens.is_some() || self.bytes == tx.bytes {
+        if opens.is_some() || self.tx.bytes == tx.bytes {
             let resend = waiter.applied && !std::mem::replace(&mut self.notify_applied, true);
             self.waiters.push(waiter);
             return opens.filter(|_| !resend).map_or(Joined::Waits { resend }, Joined::Opens);
         }
-        if let Some(rival) = self.rivals.iter_mut().find(|rival| rival.bytes == tx.bytes) {
+        if let Some(rival) = self.rivals.iter_mut().find(|rival| rival.tx.bytes == tx.bytes) {
             rival.waiters.push(waiter);
-        } else if self.rivals.len() < RIVALS_MAX {
-            self.rivals.push(Rival { bytes: tx.bytes, plan: tx.plan, waiters: vec![waiter] });
+        } else if self.rivals.len() < RIVALS_MAX && !heavy {
+            self.rivals.push(Rival { tx: held.hold(&tx.bytes), plan: tx.plan, waiters: vec![waiter] });
         } else {
             return Joined::Crowded(tx.txid);
         }
@@ -242,10 +286,10 @@ impl Flight {
     /// same transaction.
     fn open_more(&mut self, view: &ClusterView, tx: &Planned) -> Option<Vec<GroupId>> {
         let Course::Several(ballot) = &mut self.course else { return None };
-        if self.bytes == tx.bytes {
+        if self.tx.bytes == tx.bytes {
             return Some(Vec::new());
         }
-        let (signed, mut openings) = Submission::split(&self.bytes).ok()?;
+        let (signed, mut openings) = Submission::split(&self.tx.bytes).ok()?;
         let (other, theirs) = Submission::split(&tx.bytes).ok()?;
         if signed != other {
             return None;
@@ -258,8 +302,8 @@ impl Flight {
         let bytes: Bytes = Submission::encode(signed, openings).into();
         let opened = ParsedTx::decode(&view.cluster, &bytes).ok()?;
         let Ok(Plan::Several(parts)) = view.plan(&opened) else { return None };
-        let more = ballot.give(parts, &self.bytes);
-        self.bytes = bytes;
+        let more = ballot.give(parts, &self.tx.bytes);
+        self.tx.replace(bytes);
         Some(more)
     }
 
@@ -269,8 +313,11 @@ impl Flight {
             return false;
         }
         let next = self.rivals.remove(0);
-        self.bytes = next.bytes;
+        let open: Vec<GroupId> = self.hand_overs().filter(|one| one.open).map(|one| one.group).collect();
+        self.tx = next.tx;
         self.course = Course::of(next.plan, now);
+        // The txid is the same: what was open about it stays open.
+        self.hand_overs().for_each(|one| one.open = open.contains(&one.group));
         self.waiters = next.waiters;
         self.notify_applied = self.waiters.iter().any(|waiter| waiter.applied);
         self.deadline = deadline;
@@ -286,7 +333,9 @@ impl Flight {
             Plan::Several(parts) => parts,
         };
         match (&mut self.course, &parts[..]) {
-            (Course::One { hand_over, .. }, [part]) => *hand_over = HandOver::to(part.group, now),
+            (Course::One { hand_over, .. }, [part]) => {
+                *hand_over = HandOver { open: hand_over.open, ..HandOver::to(part.group, now) };
+            }
             // A group that knows its receipt needs nobody else to be asked.
             (Course::One { receipt: Some(_), .. }, _) => {}
             (Course::One { .. }, _) => self.course = Course::Several(Box::new(Ballot::new(parts, now))),

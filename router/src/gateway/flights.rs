@@ -22,7 +22,7 @@ use proto::{edge, v1};
 use super::GatewayLimits;
 use super::backend::{Backend, IngestError};
 use super::ballot::{Ballot, Conclusion};
-use super::flight::{Course, Flight, Joined, Planned, Waiter};
+use super::flight::{Course, Flight, Held, Joined, Planned, Waiter};
 use super::outbox::Outbox;
 use super::route::{Route, Verdict};
 use super::view::ClusterView;
@@ -43,6 +43,7 @@ type Due = BTreeMap<GroupId, Vec<TxId>>;
 #[derive(Default)]
 pub(super) struct Flights {
     all: HashMap<TxId, Flight>,
+    held: Held,
     routes: BTreeMap<GroupId, Route>,
     /// When to look at flights again, in order.
     checks: VecDeque<(Instant, Vec<TxId>)>,
@@ -91,31 +92,34 @@ impl Flights {
 
     /// Says what has to be sent.
     fn admit(&mut self, step: &Step<'_>, outbox: &Arc<Outbox>, tx: Planned, applied: bool) -> Go {
-        let busy = |touched: &mut Vec<Arc<Outbox>>| {
-            let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
+        let full = |touched: &mut Vec<Arc<Outbox>>, reject| {
+            let refusal = v1::Refusal::of(reject).retry_after_ms(step.limits.busy_retry_ms);
             let detail = "the router has too many transactions in flight";
             outbox.push_uncounted(v1::SubmitEvent::refused(edge::bytes_of(&tx.txid), refusal.detail(detail)));
             touch(touched, outbox);
             Go::Nothing
         };
-        let crowded = self.all.len() >= step.limits.in_flight_max;
+        let heavy = self.held.total() + tx.bytes.len() > step.limits.in_flight_bytes_max;
+        let crowded = heavy || self.all.len() >= step.limits.in_flight_max;
         let joined = match self.all.entry(tx.txid) {
             Entry::Occupied(mut entry) => {
                 let flight = entry.get_mut();
                 if flight.waits(outbox) {
                     flight.again(step.view, &tx, outbox, applied)
                 } else if outbox.admit(step.limits.stream_in_flight_max) {
-                    flight.join(step.view, tx, Waiter { outbox: outbox.clone(), applied })
+                    flight.join(step.view, tx, Waiter { outbox: outbox.clone(), applied }, &self.held, heavy)
                 } else {
-                    return busy(&mut self.touched);
+                    // What another stream has sent may execute: `busy` would say that nothing can.
+                    return full(&mut self.touched, Reject::TooLate);
                 }
             }
             Entry::Vacant(entry) => {
                 if crowded || !outbox.admit(step.limits.stream_in_flight_max) {
-                    return busy(&mut self.touched);
+                    return full(&mut self.touched, Reject::Busy);
                 }
                 let waiter = Waiter { outbox: outbox.clone(), applied };
-                entry.insert(Flight::new(tx, waiter, step.now, step.now + step.limits.receipt_within));
+                let deadline = step.now + step.limits.receipt_within;
+                entry.insert(Flight::new(&self.held, tx, waiter, step.now, deadline));
                 return Go::Everywhere;
             }
         };
@@ -129,7 +133,7 @@ impl Flights {
                 Go::Nothing
             }
             Joined::Crowded(txid) => {
-                let refusal = v1::Refusal::of(Reject::Busy).retry_after_ms(step.limits.busy_retry_ms);
+                let refusal = v1::Refusal::of(Reject::TooLate).retry_after_ms(step.limits.busy_retry_ms);
                 outbox.push(v1::SubmitEvent::refused(edge::bytes_of(&txid), refusal), true);
                 touch(&mut self.touched, outbox);
                 Go::Nothing
@@ -446,7 +450,7 @@ impl Flights {
         if !std::mem::take(&mut hand_over.replan) {
             return due.entry(group).or_default().push(txid);
         }
-        match ParsedTx::decode(&step.view.cluster, &flight.bytes).and_then(|tx| step.view.plan(&tx)) {
+        match ParsedTx::decode(&step.view.cluster, flight.bytes()).and_then(|tx| step.view.plan(&tx)) {
             Ok(plan) => {
                 let mut groups = flight.adopt(plan, step.now);
                 groups.extend(flight.hand_over(group).map(|hand_over| hand_over.group));

@@ -1,8 +1,13 @@
 //! Keeps the view of the cluster fresh by the `Follow` stream of whichever node answers.
+//!
+//! What a node says is not believed but judged: a registry comes with a certified header of the
+//! beacon and a path from its state, checked by the beacon's committee that is known already. A node
+//! of the beacon that lies is left for the next one; one that keeps silent is left after a while.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use beacon::{RegistryProof, RegistryProofError};
 use client::net;
 use ledger::{GroupId, NodeId};
 use proto::v1;
@@ -13,10 +18,11 @@ use super::view::ClusterView;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// After this long another node is followed, so that none can hide what the others know.
+const FOLLOW_FOR: Duration = Duration::from_secs(30);
 
 /// Follows the cluster until nobody holds the view any more. The view starts as the caller seeded
-/// it, usually from the genesis; every newer state a node tells replaces it. When a node is lost
-/// the next one is followed.
+/// it, usually from the genesis; every later registry that a node proves replaces it.
 pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>) {
     let (mut backoff, mut after) = (BACKOFF_FIRST, None);
     loop {
@@ -25,8 +31,10 @@ pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>
         };
         after = Some(node);
         let mut heard = false;
-        let ended = follow_node(node, &peers, &view, &mut heard).await;
-        tracing::debug!(%node, cause = %ended, "follow stream lost");
+        match tokio::time::timeout(FOLLOW_FOR, follow_node(node, &peers, &view, &mut heard)).await {
+            Ok(ended) => tracing::debug!(%node, cause = %ended, "follow stream lost"),
+            Err(_) => continue,
+        }
         if heard {
             backoff = BACKOFF_FIRST;
         }
@@ -74,30 +82,39 @@ async fn follow_node(
             () = view.closed() => return tonic::Status::cancelled("nobody looks at the view"),
         };
         match message {
-            Ok(Some(reply)) => {
-                *heard = true;
-                if let Err(status) = take(&reply, view) {
-                    return status;
+            Ok(Some(reply)) => match take(&reply, view) {
+                Ok(()) => *heard = true,
+                Err(error) => {
+                    tracing::warn!(%node, code = error.code(), %error, "a node showed a registry that is not proved");
+                    return tonic::Status::invalid_argument(error.to_string());
                 }
-            }
+            },
             Ok(None) => return tonic::Status::unavailable("the node closed the stream"),
             Err(status) => return status,
         }
     }
 }
 
-/// Takes a state that is not older than the one known.
-fn take(reply: &v1::ClusterReply, view: &watch::Sender<Arc<ClusterView>>) -> Result<(), tonic::Status> {
-    let cluster = view.borrow().cluster;
-    let new = ClusterView::from_reply(cluster, reply)
-        .map_err(|error| tonic::Status::internal(format!("the node's view of the cluster is unusable: {error}")))?;
+/// Takes a registry that is proved and later than the one known.
+fn take(reply: &v1::FollowReply, view: &watch::Sender<Arc<ClusterView>>) -> Result<(), RegistryProofError> {
+    let known = Arc::clone(&view.borrow());
+    // That of the genesis needs no proof, and the one taken last has been judged.
+    if reply.registry.is_empty() || reply.registry == known.proof {
+        return Ok(());
+    }
+    let proof = RegistryProof::decode(&reply.registry)?;
+    let beacon = known.committees.get(&GroupId::BEACON).ok_or(RegistryProofError::Form)?;
+    let (registry, height) = proof.verify(&known.cluster, beacon)?;
     view.send_if_modified(|current| {
-        // Strictly newer: nodes follow each other, and an equal view must not go round for ever.
-        let newer = new.beacon_height > current.beacon_height && new.layout.version >= current.layout.version;
-        if newer {
-            *current = Arc::new(new);
+        let mut next = (**current).clone();
+        if !next.adopt(&registry, height) {
+            return false;
         }
-        newer
+        next.proof = reply.registry.clone();
+        let hints = reply.leaders.iter().filter(|hint| hint.node != 0);
+        next.leaders.extend(hints.map(|hint| (GroupId(hint.group), NodeId(hint.node))));
+        *current = Arc::new(next);
+        true
     });
     Ok(())
 }

@@ -18,6 +18,8 @@ use super::peers::Peers;
 
 const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
+/// Bytes of transactions on their way to one node.
+pub(super) const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Messages of events from the node in this process that may wait.
 const LOCAL_REPLIES_MAX: usize = 256;
 
@@ -31,6 +33,7 @@ pub(super) struct LinkQueue {
 struct State {
     batches: VecDeque<v1::IngestBatch>,
     txs: usize,
+    bytes: usize,
     /// Bytes of the batch at the back, which later ones may join.
     back_bytes: usize,
     down: bool,
@@ -40,21 +43,22 @@ struct State {
 
 impl LinkQueue {
     pub(super) fn new() -> Self {
-        let state = State { batches: VecDeque::new(), txs: 0, back_bytes: 0, down: false, stream: 0 };
+        let state = State { batches: VecDeque::new(), txs: 0, bytes: 0, back_bytes: 0, down: false, stream: 0 };
         Self { state: Mutex::new(state), bell: Notify::new() }
     }
 
     /// Queues a batch; it joins the one before if that is for the same group and there is room.
     pub(super) fn push(&self, mut batch: v1::IngestBatch) -> Result<(), IngestError> {
-        let bytes: usize = batch.txs.iter().map(bytes::Bytes::len).sum();
+        let bytes = bytes_of(&batch);
         let mut state = self.state.lock();
         if state.down {
             return Err(IngestError::Down);
         }
-        if state.txs + batch.txs.len() > INGEST_QUEUE_TXS {
+        if state.txs + batch.txs.len() > INGEST_QUEUE_TXS || state.bytes + bytes > QUEUE_BYTES_MAX {
             return Err(IngestError::Full);
         }
         state.txs += batch.txs.len();
+        state.bytes += bytes;
         let joined = state.back_bytes + bytes;
         match state.batches.back_mut() {
             Some(back)
@@ -88,6 +92,7 @@ impl LinkQueue {
                 }
                 if let Some(batch) = state.batches.pop_front() {
                     state.txs -= batch.txs.len();
+                    state.bytes -= bytes_of(&batch);
                     if state.batches.is_empty() {
                         state.back_bytes = 0;
                     }
@@ -119,7 +124,7 @@ impl LinkQueue {
         state.stream += 1;
         state.down = true;
         state.batches.clear();
-        (state.txs, state.back_bytes) = (0, 0);
+        (state.txs, state.bytes, state.back_bytes) = (0, 0, 0);
         drop(state);
         self.bell.notify_one();
     }
@@ -127,6 +132,10 @@ impl LinkQueue {
     fn up(&self) {
         self.state.lock().down = false;
     }
+}
+
+fn bytes_of(batch: &v1::IngestBatch) -> usize {
+    batch.txs.iter().map(bytes::Bytes::len).sum()
 }
 
 /// Serves the link to a node of another process for as long as the sink lives.
@@ -237,6 +246,26 @@ mod tests {
             shape.push((next.group, next.txs.len()));
         }
         assert_eq!(shape, [(1, 5), (2, 1), (1, 1)]);
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_bounded_in_bytes_too() {
+        let queue = LinkQueue::new();
+        let stream = queue.open();
+        let large = || v1::IngestBatch {
+            group: 1,
+            txs: vec![Bytes::from(vec![7; BATCH_BYTES_MAX / 4]); 4],
+            notify_applied: false,
+        };
+        for _ in 0..QUEUE_BYTES_MAX / BATCH_BYTES_MAX {
+            queue.push(large()).unwrap();
+        }
+        assert_eq!(queue.push(batch(1, 1)), Err(IngestError::Full));
+        assert!(queue.pop(stream).await.is_some());
+        assert_eq!(queue.push(large()), Ok(()), "room again");
+        queue.shut();
+        queue.up();
+        assert_eq!(queue.push(large()), Ok(()));
     }
 
     #[tokio::test]

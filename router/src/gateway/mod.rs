@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use ledger::limits::GRPC_BYTES_MAX;
+use ledger::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX, SUBMISSION_BYTES_MAX};
 use proto::v1;
 use proto::v1::router_server::{Router, RouterServer};
 use tokio_util::task::AbortOnDropHandle;
@@ -42,11 +42,23 @@ pub use view::ClusterView;
 use desk::Desk;
 use outbox::{Outbox, OutboxStream};
 
+/// Bytes of transactions that a gateway keeps, if nothing else is said: a payment has some 300, so
+/// the number of transactions is the bound of usual ones and the bytes that of large ones.
+const IN_FLIGHT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+const _: () = assert!(SUBMISSION_BYTES_MAX < IN_FLIGHT_BYTES_MAX, "any transaction can be in flight");
+const _: () = assert!(
+    link::QUEUE_BYTES_MAX >= BATCH_BYTES_MAX + SUBMISSION_BYTES_MAX && link::QUEUE_BYTES_MAX <= IN_FLIGHT_BYTES_MAX,
+    "the link to one node takes any batch, and not more than there may be for all"
+);
+
 /// Bounds of a gateway.
 #[derive(Clone, Debug)]
 pub struct GatewayLimits {
     /// Transactions in flight, all clients together.
     pub in_flight_max: usize,
+    /// Their bytes, all clients together.
+    pub in_flight_bytes_max: usize,
     /// Transactions in flight, or answered and not yet read, on one client stream.
     pub stream_in_flight_max: usize,
     /// Hint given with `busy`.
@@ -69,6 +81,7 @@ impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
             in_flight_max: 262_144,
+            in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
             stream_in_flight_max: 65_536,
             busy_retry_ms: 50,
             receipt_within: Duration::from_secs(15),

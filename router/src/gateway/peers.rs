@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use client::Traffic;
 use client::net::{self, Identity, TrustRoots};
 use hashbrown::HashMap;
 use ledger::{Hash32, NodeId};
@@ -19,6 +20,7 @@ pub struct Peers {
     roots: TrustRoots,
     view: watch::Receiver<Arc<ClusterView>>,
     channels: Mutex<HashMap<NodeId, Peer>>,
+    traffic: Arc<Traffic>,
 }
 
 struct Peer {
@@ -31,7 +33,13 @@ impl Peers {
     /// Channels for the nodes of `view`, made with this identity when first asked for.
     #[must_use]
     pub fn new(identity: Identity, roots: TrustRoots, view: watch::Receiver<Arc<ClusterView>>) -> Self {
-        Self { identity, roots, view, channels: Mutex::new(HashMap::new()) }
+        Self { identity, roots, view, channels: Mutex::new(HashMap::new()), traffic: Arc::default() }
+    }
+
+    /// What goes through the sockets of all channels.
+    #[must_use]
+    pub fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
     /// The cluster that the nodes are looked up in.
@@ -59,7 +67,7 @@ impl Peers {
             return Ok(peer.channel.clone());
         }
         let name = net::node_server_name(node);
-        let channel = net::connect_pinned(&addr, &self.identity, &self.roots, &name, key_hash)
+        let channel = net::connect_pinned(&addr, &self.identity, &self.roots, &name, key_hash, &self.traffic)
             .map_err(|error| Status::internal(error.to_string()))?;
         channels.insert(node, Peer { addr, key_hash, channel: channel.clone() });
         Ok(channel)

@@ -258,7 +258,9 @@ mod tests {
             committees: std::collections::BTreeMap::new(),
             nodes: std::collections::BTreeMap::new(),
             leaders: std::collections::BTreeMap::new(),
+            revision: 1,
             beacon_height: 0,
+            proof: bytes::Bytes::new(),
         };
         let group = GroupId::shard(0);
         let now = Instant::now();

@@ -1,6 +1,8 @@
-//! The cluster as a router sees it: who exists, who owns which accounts, who probably leads.
+//! The cluster as a node or router sees it: who exists, who owns which accounts, who probably leads.
 //!
-//! A view routes; it never decides. A wrong or old one costs a redirect, not money.
+//! Whom a node lets in hangs on it, so all of it but the leaders comes from the genesis, from a
+//! registry that the beacon certified, or from the state of a group that this node hosts itself. An
+//! old view costs a redirect, and a wrong leader too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ledger::genesis::{Genesis, NodeInfo};
 use ledger::tx::ParsedTx;
-use ledger::{ClusterId, Committee, GroupId, Layout, NodeId, Reject};
-use proto::{EdgeError, edge, v1};
+use ledger::{ClusterId, Committee, GroupId, Height, Layout, NodeId, Reject};
+use proto::v1;
 
 use crate::plan::Plan;
 
@@ -28,8 +30,13 @@ pub struct ClusterView {
     pub nodes: BTreeMap<NodeId, NodeInfo>,
     /// Who leads which group, as far as somebody said.
     pub leaders: BTreeMap<GroupId, NodeId>,
+    /// Revision of the registry this stands at; that of the genesis is 1.
+    pub revision: u64,
     /// Height of the beacon this stands at.
     pub beacon_height: u64,
+    /// The encoded [`beacon::RegistryProof`] for those who follow. Empty for the registry of the
+    /// genesis, and of an earlier revision while a node of the beacon waits for a certificate.
+    pub proof: Bytes,
 }
 
 impl ClusterView {
@@ -44,54 +51,54 @@ impl ClusterView {
             committees: genesis.committees.iter().map(|committee| (committee.group, committee.clone())).collect(),
             nodes: genesis.nodes.iter().map(|node| (node.id, node.clone())).collect(),
             leaders: BTreeMap::new(),
+            revision: 1,
             beacon_height: 0,
+            proof: Bytes::new(),
         }
     }
 
-    /// Takes what a node says about this cluster.
-    ///
-    /// # Errors
-    /// [`EdgeError`] when it does not decode, is of another cluster, or is not well formed.
-    pub fn from_reply(cluster: ClusterId, reply: &v1::ClusterReply) -> Result<Self, EdgeError> {
-        let genesis: Genesis = edge::value("genesis", &reply.genesis)?;
-        if genesis.cluster_id() != cluster {
-            return Err(bad("genesis", "it is of another cluster"));
+    /// Takes a registry whose origin the caller answers for: proved, or read from the beacon's state
+    /// on this node. Says whether it was news: an older or equal one changes nothing.
+    pub fn adopt(&mut self, registry: &beacon::ClusterView, height: Height) -> bool {
+        if registry.cluster != self.cluster || registry.revision <= self.revision {
+            return false;
         }
-        let layout: Layout = edge::value("layout", &reply.layout)?;
-        if !layout.well_formed() || layout.shards.is_empty() {
-            return Err(bad("layout", "it does not cover every account once"));
-        }
-        let mut committees = BTreeMap::new();
-        for bytes in &reply.committees {
-            let committee: Committee = edge::value("committee", bytes)?;
-            if !committee.well_formed() {
-                return Err(bad("committee", "it is not well formed"));
+        let before = std::mem::take(&mut self.committees);
+        self.committees = registry.committees.iter().map(|c| (c.group, c.clone())).collect();
+        // A hosted group may have learned of its next committee before the registry came here.
+        for committee in before.into_values() {
+            if self.committees.contains_key(&committee.group) {
+                self.adopt_committee(committee);
             }
-            committees.insert(committee.group, committee);
         }
-        let mut nodes = BTreeMap::new();
-        for bytes in &reply.nodes {
-            let node: NodeInfo = edge::value("node", bytes)?;
-            nodes.insert(node.id, node);
-        }
-        let leaders = reply
-            .leaders
-            .iter()
-            .filter(|hint| hint.node != 0)
-            .map(|hint| (GroupId(hint.group), NodeId(hint.node)))
-            .collect();
-        Ok(Self {
-            cluster,
-            genesis: reply.genesis.clone(),
-            layout: Arc::new(layout),
-            committees,
-            nodes,
-            leaders,
-            beacon_height: reply.beacon_height,
-        })
+        self.adopt_layout(&registry.layout);
+        self.nodes = registry.nodes.iter().map(|node| (node.id, node.clone())).collect();
+        self.revision = registry.revision;
+        self.beacon_height = height.0;
+        true
     }
 
-    /// As clients and other routers are told.
+    /// Takes a committee from the state of a group that this node hosts, if it is a later one than
+    /// the one known. Says whether it was.
+    pub fn adopt_committee(&mut self, committee: Committee) -> bool {
+        let place = |committee: &Committee| (committee.incarnation, committee.epoch);
+        let later = self.committees.get(&committee.group).is_none_or(|known| place(known) < place(&committee));
+        if later {
+            self.committees.insert(committee.group, committee);
+        }
+        later
+    }
+
+    /// Takes a layout, if it is a later one than the one known. Says whether it was.
+    pub fn adopt_layout(&mut self, layout: &Layout) -> bool {
+        let later = layout.version > self.layout.version;
+        if later {
+            self.layout = Arc::new(layout.clone());
+        }
+        later
+    }
+
+    /// As clients are told.
     #[must_use]
     pub fn to_reply(&self) -> v1::ClusterReply {
         fn encode<T: borsh::BorshSerialize>(value: &T) -> Bytes {
@@ -102,7 +109,7 @@ impl ClusterView {
             layout: encode(&*self.layout),
             committees: self.committees.values().map(encode).collect(),
             nodes: self.nodes.values().map(encode).collect(),
-            leaders: self.leaders.iter().map(|(group, node)| v1::LeaderHint { group: group.0, node: node.0 }).collect(),
+            leaders: self.hints(),
             beacon_height: self.beacon_height,
         }
     }
@@ -115,6 +122,16 @@ impl ClusterView {
         let plan = crate::plan(&self.layout, tx)?;
         let exist = plan.groups().all(|group| self.committees.contains_key(&group));
         if exist { Ok(plan) } else { Err(Reject::UnknownGroup) }
+    }
+
+    /// As nodes and routers that follow are told.
+    #[must_use]
+    pub fn to_follow_reply(&self) -> v1::FollowReply {
+        v1::FollowReply { registry: self.proof.clone(), leaders: self.hints() }
+    }
+
+    fn hints(&self) -> Vec<v1::LeaderHint> {
+        self.leaders.iter().map(|(group, node)| v1::LeaderHint { group: group.0, node: node.0 }).collect()
     }
 
     /// The nodes that host a group, the probable leader first.
@@ -130,8 +147,4 @@ impl ClusterView {
         }
         members
     }
-}
-
-fn bad(field: &'static str, cause: &str) -> EdgeError {
-    EdgeError::Decode { field, cause: cause.to_owned() }
 }

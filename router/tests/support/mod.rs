@@ -75,6 +75,8 @@ pub enum Mood {
     NoApplied,
     /// Says that its queue is full.
     Busy,
+    /// Says that mail to the payee's group waits.
+    PeerBusy,
     /// Says that it does not own the account.
     WrongShard,
 }
@@ -116,6 +118,10 @@ pub struct World {
     pub answers: Mutex<BTreeMap<GroupId, Vec<Answer>>>,
     pub handed: Mutex<Vec<Handed>>,
     streams: Mutex<Vec<(NodeId, mpsc::WeakSender<Result<v1::SubmitEvents, Status>>)>>,
+    /// Nodes that show this registry to whoever follows them, whatever the view says.
+    pub lies: Mutex<BTreeMap<NodeId, Bytes>>,
+    /// Nodes that were followed, in order.
+    pub followed: Mutex<Vec<NodeId>>,
     pub seen: Notify,
     /// Counts the times that all ingest streams were cut.
     pub cuts: watch::Sender<u32>,
@@ -231,6 +237,10 @@ impl FakeNode {
                 Mood::Silent => continue,
                 Mood::Busy => {
                     events.push(refuse(v1::Refusal::of(Reject::Busy).retry_after_ms(5)));
+                    continue;
+                }
+                Mood::PeerBusy => {
+                    events.push(refuse(v1::Refusal::of(Reject::PeerBusy).retry_after_ms(5)));
                     continue;
                 }
                 Mood::WrongShard => {
@@ -373,7 +383,7 @@ type EventStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitEvents, Status>> +
 #[tonic::async_trait]
 impl Node for FakeNode {
     type IngestStream = EventStream;
-    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::ClusterReply, Status>> + Send>>;
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::FollowReply, Status>> + Send>>;
 
     async fn ingest(&self, request: Request<Streaming<v1::IngestBatch>>) -> Result<Response<EventStream>, Status> {
         assert_eq!(net::peer_identity(&request).unwrap().role, net::Role::Router);
@@ -405,8 +415,17 @@ impl Node for FakeNode {
     }
 
     async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        self.world.followed.lock().push(self.id);
+        self.world.seen.notify_waiters();
+        let lie = self.world.lies.lock().get(&self.id).cloned();
         let views = tokio_stream::wrappers::WatchStream::new(self.view.clone());
-        Ok(Response::new(Box::pin(views.map(|view| Ok(view.to_reply())))))
+        Ok(Response::new(Box::pin(views.map(move |view| {
+            let reply = view.to_follow_reply();
+            Ok(match &lie {
+                Some(lie) => v1::FollowReply { registry: lie.clone(), ..reply },
+                None => reply,
+            })
+        }))))
     }
 
     async fn node_status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
@@ -507,6 +526,43 @@ impl Cluster {
     /// Takes a node's server away for good.
     pub fn stop_node(&mut self, id: u32) {
         drop(self.tasks.remove(id as usize - 1));
+    }
+
+    /// The registry of the genesis with a change, proved by these members of the beacon.
+    pub fn registry(&self, signers: &[u32], change: impl FnOnce(&mut beacon::ClusterView)) -> Bytes {
+        let mut registry = beacon::ClusterView::from_genesis(&self.genesis);
+        change(&mut registry);
+        let head = beacon::RegistryHead::of(registry.revision, &registry.encode());
+        let position = schema::tree_position(&beacon::registry::head_key()).unwrap();
+        let leaf = (position, tree::value_hash(&borsh::to_vec(&head).unwrap()));
+        let mut tree = tree::StateTree::from_sorted(tree::BitPrefix::ROOT, vec![leaf]).unwrap();
+        let committee_hash = self.genesis.committee(GroupId::BEACON).unwrap().hash();
+        let header = Header {
+            version: header::HEADER_VERSION,
+            cluster: self.cluster_id(),
+            group: GroupId::BEACON,
+            incarnation: Incarnation(0),
+            height: Height(registry.revision),
+            parents: vec![Hash32::ZERO],
+            time_ms: TimeMs(1),
+            layout_version: registry.layout.version,
+            batch_root: Hash32::ZERO,
+            receipts_root: Hash32::ZERO,
+            state_root: Hash32(tree.root()),
+            outbox_root: Hash32::ZERO,
+            inbox_cursors_root: Hash32::ZERO,
+            value_flow: Vec::new(),
+            congestion: Vec::new(),
+            committee_hash,
+            next_committee_hash: committee_hash,
+            flags: 0,
+        };
+        let digest = header.hash();
+        let sign = |id: &u32| (NodeId(*id), SecretKey::derive(b"node", &id.to_le_bytes()).sign(&digest));
+        let signatures = signers.iter().map(sign).collect();
+        let path = tree.prove(&position).unwrap();
+        let certificate = Certificate { version: 1, header, signatures };
+        beacon::RegistryProof::new(&registry, path, certificate).encode().into()
     }
 
     pub fn cluster_id(&self) -> ClusterId {

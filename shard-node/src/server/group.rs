@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use consensus::port::{RoleView, SequencerError, Timing};
+use consensus::port::{RoleView, SequencerError, Timing, replica_id};
 use consensus::raft::{FetchError, Prepared, RaftGroup, RaftGroupConfig};
 use consensus::sequencer::Sequencer;
 use cross_shard::stream::{self, OutStream};
@@ -20,8 +20,8 @@ use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::header::Header;
-use ledger::ids::{GroupId, Height, NodeId, TimeMs, TxId};
-use ledger::limits::CLOCK_SKEW_MS_MAX;
+use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs, TxId};
+use ledger::limits::{BLOCK_AHEAD_MS_MAX, CLOCK_SKEW_MS_MAX};
 use ledger::machine::Driver;
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -42,9 +42,9 @@ use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::alarms::{Alarms, Cause};
-use crate::server::clock::{Clock, Offsets, median_offset_ms};
+use crate::server::clock::{Clock, Readings};
 use crate::server::ingest::{Arrivals, Checked, Waiters, id_of, verification_mark};
-use crate::server::links::{Links, Transport};
+use crate::server::links::{Links, NodeTraffic, Transport};
 use crate::server::replica::{Committing, DbReader, OpenError, Replica, ReplicaShare};
 
 /// Inputs that wait for a group's task.
@@ -56,7 +56,7 @@ const TIMER: Duration = Duration::from_millis(25);
 /// Between two looks for people who wait no more.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Proposals in flight per group.
-const PIPELINE: usize = 3;
+pub const PIPELINE: usize = 3;
 /// Blocks between two checkpoints in the beacon.
 const CHECKPOINT_EVERY: u64 = 64;
 /// Transactions that this node has checked itself and does not check again before it attests.
@@ -83,8 +83,10 @@ pub struct HostContext {
     pub links: Arc<Links>,
     /// The process's clocks.
     pub clock: Clock,
-    /// Clock offsets of the peers.
-    pub offsets: watch::Receiver<Offsets>,
+    /// Clocks of the nodes as of the last exchange; none before the first.
+    pub readings: watch::Receiver<Option<Readings>>,
+    /// What goes through the node's sockets.
+    pub traffic: NodeTraffic,
     /// Rings when a group's leader or the beacon's registry may have changed.
     pub changed: Arc<tokio::sync::Notify>,
     /// Ends everything.
@@ -111,6 +113,10 @@ pub struct GroupHandle {
     pub attested: Arc<AtomicU64>,
     /// What an operator must know.
     pub alarms: Arc<Alarms>,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Proposals of this leadership were lost, so the log may hold transactions that nobody waits for.
+    pub lost_proposals: Arc<AtomicBool>,
     inputs: mpsc::Sender<Input>,
     verify: VerifyMode,
     checked: Arc<Mutex<lru::LruCache<Hash32, ()>>>,
@@ -154,7 +160,7 @@ impl GroupError {
 /// id is ever used again.
 #[must_use]
 pub fn first_raft_id(node: NodeId) -> u64 {
-    (u64::from(node.0) << 16) | 1
+    replica_id(node, 1)
 }
 
 /// A group whose files are open and that does not run yet.
@@ -230,6 +236,7 @@ impl OpenGroup {
         let waiters = Arc::new(Waiters::of(group));
         let attested = Arc::new(AtomicU64::new(0));
         let alarms = Arc::new(Alarms::new(group));
+        let lost_proposals = Arc::new(AtomicBool::new(false));
         let checked = Arc::new(Mutex::new(lru::LruCache::new(
             std::num::NonZeroUsize::new(CHECKED_MAX).expect("the bound is not zero"),
         )));
@@ -240,6 +247,7 @@ impl OpenGroup {
             share: share.clone(),
             waiters: Arc::clone(&waiters),
             alarms: Arc::clone(&alarms),
+            lost_proposals: Arc::clone(&lost_proposals),
             checked: Arc::clone(&checked),
             certified: certified_out,
             attested: Arc::clone(&attested),
@@ -255,6 +263,7 @@ impl OpenGroup {
             leader: None,
             leads: false,
             members: Vec::new(),
+            guarded_ms: None,
             raft: None,
             stepping_down: None,
             deferred: Vec::new(),
@@ -276,6 +285,8 @@ impl OpenGroup {
             certified,
             attested,
             alarms,
+            cluster: context.genesis.cluster_id(),
+            lost_proposals,
             inputs,
             verify: context.verify,
             checked,
@@ -392,6 +403,7 @@ struct GroupTask {
     share: ReplicaShare,
     waiters: Arc<Waiters>,
     alarms: Arc<Alarms>,
+    lost_proposals: Arc<AtomicBool>,
     checked: Arc<Mutex<lru::LruCache<Hash32, ()>>>,
     certified: watch::Sender<Option<Certificate>>,
     attested: Arc<AtomicU64>,
@@ -401,6 +413,8 @@ struct GroupTask {
     leader: Option<NodeId>,
     leads: bool,
     members: Vec<NodeId>,
+    /// The guarded clock against the tick; none until a majority of the members has been asked.
+    guarded_ms: Option<i64>,
     raft: Option<RaftGroup>,
     stepping_down: Option<tokio::task::JoinHandle<()>>,
     /// Inputs of our own making that must not be lost; taken with the next timer.
@@ -498,16 +512,20 @@ impl GroupTask {
     }
 
     fn role(&mut self, role: &RoleView) {
-        let lost = self.leads && !role.leads;
-        let moved = self.leads != role.leads || self.leader != role.leader;
-        self.leads = role.leads;
+        // Without a guarded clock there is no stamp, so this replica proposes nothing yet.
+        let leads = role.leads && self.guarded_ms.is_some();
+        let lost = self.leads && !leads;
+        let moved = self.leads != leads || self.leader != role.leader;
+        self.leads = leads;
         self.leader = role.leader;
         if let Some(reason) = &role.stopped {
             self.share.halt.stop(reason);
         }
         if moved {
+            // A new leadership starts behind everything that was in the log.
+            self.lost_proposals.store(false, Ordering::Release);
             self.context.changed.notify_one();
-            self.step(Input::Role { leads: role.leads, leader: role.leader });
+            self.step(Input::Role { leads, leader: role.leader });
         }
         if lost {
             self.waiters.leadership_lost(self.leader);
@@ -515,16 +533,38 @@ impl GroupTask {
     }
 
     fn clock(&mut self) {
-        let median = median_offset_ms(&self.context.offsets.borrow(), self.context.node, &self.members);
-        if median.unsigned_abs() > CLOCK_SKEW_MS_MAX {
+        let readings = self.context.readings.borrow().clone();
+        let read = readings.and_then(|readings| readings.guarded_ms(self.context.node, &self.members));
+        // Without news the last one goes on: only the monotonic clock has moved it since.
+        let Some(guarded_ms) = read.or(self.guarded_ms) else { return };
+        let first = self.guarded_ms.replace(guarded_ms).is_none();
+        if self.context.clock.wall_offset_ms().abs_diff(guarded_ms) > CLOCK_SKEW_MS_MAX {
             self.alarm(format!(
                 "this node's clock is more than {CLOCK_SKEW_MS_MAX} ms from the median of {}'s nodes; set it right",
                 self.group
             ));
             self.give_up_leadership();
         }
-        let offset = self.context.clock.wall_offset_ms() + median;
-        self.step(Input::ClockOffset(offset));
+        self.step(Input::ClockOffset(guarded_ms));
+        if first && let Some(raft) = self.raft.clone() {
+            let role = raft.role().borrow().clone();
+            self.role(&role);
+        }
+    }
+
+    /// Nobody can refuse a block for its time once it is committed; that it was stamped ahead of the
+    /// clocks of most nodes must at least not go unseen.
+    fn check_time(&self, header: &Header) {
+        let Some(guarded_ms) = self.guarded_ms else { return };
+        let now = i64::try_from(self.context.clock.tick().0).unwrap_or(i64::MAX).saturating_add(guarded_ms);
+        let ahead = header.time_ms.0.saturating_sub(u64::try_from(now).unwrap_or(0));
+        if ahead > BLOCK_AHEAD_MS_MAX {
+            self.alarm(format!(
+                "a block of {} is more than {BLOCK_AHEAD_MS_MAX} ms ahead of the clocks of its nodes; whoever led it \
+                 has no guarded clock",
+                self.group
+            ));
+        }
     }
 
     /// A leader whose clock nobody shares hands over; asked again while it goes on leading.
@@ -557,6 +597,7 @@ impl GroupTask {
     fn committing(&mut self, what: Committing) {
         match what {
             Committing::Block { block, receipts, refused, votes, system_changed } => {
+                self.check_time(&block.header);
                 let outcomes = block.outcomes.clone();
                 let height = block.header.height;
                 for (txid, decision) in votes {
@@ -615,6 +656,7 @@ impl GroupTask {
         let reader = DbReader(&*db);
         let all = committees(&mut View::new(&reader), &self.context.genesis);
         self.members = members(&all, self.group);
+        self.context.changed.notify_one();
         self.step(Input::Committees(all));
     }
 
@@ -667,6 +709,9 @@ impl GroupTask {
             Output::Certified(certificate) => self.keep(certificate),
             Output::PeerTook { dest, next_seq } => self.waiters.taken(dest, next_seq),
             Output::Refuse { txs, reject } => {
+                if reject == Reject::NotLeader && self.leads {
+                    self.lost_proposals.store(true, Ordering::Release);
+                }
                 for bytes in txs {
                     if let Some(txid) = id_of(&self.context.genesis.cluster_id(), &bytes) {
                         self.waiters.refuse(&txid, &bytes, reject, self.leader);
@@ -744,12 +789,12 @@ pub fn open_cipher() -> Arc<PlainCipher> {
     Arc::new(PlainCipher)
 }
 
-/// The guarded clock as ingest uses it.
+/// The guarded clock as ingest uses it; none before the first exchange.
 #[must_use]
-pub fn guarded_now(context: &HostContext, members: &[NodeId]) -> TimeMs {
-    let median = median_offset_ms(&context.offsets.borrow(), context.node, members);
-    let now = crate::server::clock::wall_ms() + median;
-    TimeMs(u64::try_from(now).unwrap_or(0))
+pub fn guarded_now(context: &HostContext, members: &[NodeId]) -> Option<TimeMs> {
+    let guarded_ms = context.readings.borrow().as_ref()?.guarded_ms(context.node, members)?;
+    let now = i64::try_from(context.clock.tick().0).unwrap_or(i64::MAX).saturating_add(guarded_ms);
+    Some(TimeMs(u64::try_from(now).unwrap_or(0)))
 }
 
 /// A reader of a share, for code that only needs [`StateReader`].

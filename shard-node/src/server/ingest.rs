@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cross_shard::commit::Decision;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs, TxId};
 use ledger::limits::{INGEST_QUEUE_TXS, RIVALS_MAX};
@@ -20,6 +21,9 @@ use proto::v1;
 use rayon::prelude::*;
 use tokio::sync::Notify;
 
+use crate::core::records::ReceiptPlace;
+use crate::server::intake::Finding;
+use crate::server::limits::ARRIVALS_BYTES_MAX;
 use crate::server::replies::ReplyQueue;
 
 /// Retry hint for a full queue.
@@ -39,7 +43,7 @@ struct Waiter {
 
 /// The bytes that were checked and sequenced, and who sent them.
 struct Sent {
-    checked: Bytes,
+    checked: Held,
     waiters: Vec<Waiter>,
 }
 
@@ -74,16 +78,44 @@ pub enum Waits {
     Crowded,
 }
 
+/// Bytes that count for as long as they are held.
+struct Held {
+    bytes: Bytes,
+    total: Arc<AtomicUsize>,
+}
+
+impl Held {
+    fn new(bytes: Bytes, total: &Arc<AtomicUsize>) -> Self {
+        total.fetch_add(bytes.len(), Ordering::Relaxed);
+        Self { bytes, total: Arc::clone(total) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
 struct Unapplied {
     txid: TxId,
     remaining: usize,
     reply: Arc<ReplyQueue>,
 }
 
+/// Who asked when which transaction is applied, by the address of its queue, which the record keeps
+/// alive: a stream that asks again is told once.
+type Asked = (TxId, usize);
+
+fn asked(txid: TxId, reply: &Arc<ReplyQueue>) -> Asked {
+    (txid, Arc::as_ptr(reply).addr())
+}
+
 #[derive(Default)]
 struct Books {
     waiting: HashMap<TxId, Waiting>,
     unapplied: HashMap<u64, Unapplied>,
+    asked: HashSet<Asked>,
     by_stream: HashMap<GroupId, BTreeMap<u64, Vec<u64>>>,
     taken: HashMap<GroupId, u64>,
     next_id: u64,
@@ -103,8 +135,21 @@ pub struct Arrived {
 /// load brings, so that the cost of a round does not depend on how callers cut their batches.
 #[derive(Default)]
 pub struct Arrivals {
-    queue: Mutex<(Vec<Arrived>, usize)>,
+    queue: Mutex<Queue>,
     bell: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    batches: Vec<Arrived>,
+    txs: usize,
+    bytes: usize,
+}
+
+impl Arrived {
+    fn bytes(&self) -> usize {
+        self.txs.iter().map(Bytes::len).sum()
+    }
 }
 
 impl Arrivals {
@@ -113,12 +158,14 @@ impl Arrivals {
     /// # Errors
     /// The batch, which was not taken.
     pub fn push(&self, batch: Arrived) -> Result<(), Arrived> {
+        let bytes = batch.bytes();
         let mut queue = self.queue.lock();
-        if queue.1 + batch.txs.len() > INGEST_QUEUE_TXS {
+        if queue.txs + batch.txs.len() > INGEST_QUEUE_TXS || queue.bytes + bytes > ARRIVALS_BYTES_MAX {
             return Err(batch);
         }
-        queue.1 += batch.txs.len();
-        queue.0.push(batch);
+        queue.txs += batch.txs.len();
+        queue.bytes += bytes;
+        queue.batches.push(batch);
         drop(queue);
         self.bell.notify_one();
         Ok(())
@@ -130,16 +177,17 @@ impl Arrivals {
             {
                 let mut queue = self.queue.lock();
                 let mut txs = 0;
-                let upto = queue.0.iter().take_while(|batch| {
+                let upto = queue.batches.iter().take_while(|batch| {
                     let within = txs < ROUND_TXS;
                     txs += batch.txs.len();
                     within
                 });
                 let upto = upto.count();
                 if upto > 0 {
-                    let taken: Vec<Arrived> = queue.0.drain(..upto).collect();
-                    queue.1 -= taken.iter().map(|batch| batch.txs.len()).sum::<usize>();
-                    if !queue.0.is_empty() {
+                    let taken: Vec<Arrived> = queue.batches.drain(..upto).collect();
+                    queue.txs -= taken.iter().map(|batch| batch.txs.len()).sum::<usize>();
+                    queue.bytes -= taken.iter().map(Arrived::bytes).sum::<usize>();
+                    if !queue.batches.is_empty() {
                         self.bell.notify_one();
                     }
                     return taken;
@@ -154,6 +202,7 @@ impl Arrivals {
 pub struct Waiters {
     group: GroupId,
     books: Mutex<Books>,
+    bytes: Arc<AtomicUsize>,
 }
 
 /// A transaction's id as the wire carries it.
@@ -200,14 +249,14 @@ impl Waiters {
     /// Nobody waits yet.
     #[must_use]
     pub fn of(group: GroupId) -> Self {
-        Self { group, books: Mutex::default() }
+        Self { group, books: Mutex::default(), bytes: Arc::default() }
     }
 
     /// Remembers who waits. A sender that repeats itself is told once.
     pub fn wait(&self, tx: &Checked, reply: &Arc<ReplyQueue>, wants_applied: bool) -> Waits {
         let mut books = self.books.lock();
         let waiter = Waiter { reply: Arc::clone(reply), wants_applied };
-        let sent = |waiter| Sent { checked: tx.bytes.clone(), waiters: vec![waiter] };
+        let sent = |waiter| Sent { checked: Held::new(tx.bytes.clone(), &self.bytes), waiters: vec![waiter] };
         let Some(waiting) = books.waiting.get_mut(&tx.txid) else {
             let waiting = Waiting { first: sent(waiter), rivals: Vec::new(), said: None, asked: Instant::now() };
             books.waiting.insert(tx.txid, waiting);
@@ -253,6 +302,12 @@ impl Waiters {
     #[must_use]
     pub fn knows(&self, txid: &TxId, bytes: &Bytes) -> bool {
         self.books.lock().waiting.get_mut(txid).is_some_and(|waiting| waiting.sent_mut(bytes).is_some())
+    }
+
+    /// Whether somebody waits for this transaction, under whatever witnesses.
+    #[must_use]
+    pub fn has(&self, txid: &TxId) -> bool {
+        self.books.lock().waiting.contains_key(txid)
     }
 
     /// A transaction has its receipt.
@@ -341,6 +396,12 @@ impl Waiters {
         }
     }
 
+    /// Bytes of the transactions that have no fate yet.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Number of transactions somebody waits for.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -356,7 +417,7 @@ impl Waiters {
 
 impl Waiting {
     fn sent_mut(&mut self, bytes: &Bytes) -> Option<&mut Sent> {
-        std::iter::once(&mut self.first).chain(&mut self.rivals).find(|sent| sent.checked == *bytes)
+        std::iter::once(&mut self.first).chain(&mut self.rivals).find(|sent| sent.checked.bytes == *bytes)
     }
 
     fn all(&self) -> impl Iterator<Item = &Waiter> {
@@ -381,8 +442,8 @@ impl Books {
     /// Those who wait for these bytes, who then wait no more.
     fn take_sent(&mut self, txid: &TxId, bytes: &Bytes) -> Option<Sent> {
         let waiting = self.waiting.get_mut(txid)?;
-        if waiting.first.checked != *bytes {
-            let at = waiting.rivals.iter().position(|sent| sent.checked == *bytes)?;
+        if waiting.first.checked.bytes != *bytes {
+            let at = waiting.rivals.iter().position(|sent| sent.checked.bytes == *bytes)?;
             return Some(waiting.rivals.remove(at));
         }
         if waiting.rivals.is_empty() {
@@ -400,6 +461,9 @@ impl Books {
             reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)).by(group));
             return;
         }
+        if reply.is_closed() || !self.asked.insert(asked(receipt.txid, &reply)) {
+            return;
+        }
         let id = self.next_id;
         self.next_id += 1;
         self.unapplied.insert(id, Unapplied { txid: receipt.txid, remaining: open.len(), reply });
@@ -414,6 +478,7 @@ impl Books {
         if unapplied.remaining == 0
             && let Some(done) = self.unapplied.remove(&id)
         {
+            self.asked.remove(&asked(done.txid, &done.reply));
             done.reply.push(v1::SubmitEvent::applied(id_bytes(&done.txid)).by(group));
         }
     }
@@ -447,35 +512,62 @@ pub fn verification_mark(tx: &ParsedTx) -> Hash32 {
     ledger::hash::tagged(b"seamark/verified/v1", &[&tx.txid.0.0, &witnesses])
 }
 
-/// Decodes and verifies a batch on all cores. `ahead` is the leader's clock, to refuse what no
-/// block would accept.
+/// What became of one transaction of a round.
+pub enum Judged {
+    /// Verified now; it may be sequenced.
+    Fresh(Checked),
+    /// The very bytes are on their way and were verified when they came first. They were not verified
+    /// now and must not be sequenced on their own.
+    Riding(Checked),
+    /// It has its receipt.
+    Known(Checked, ReceiptPlace),
+    /// Verified now, and probably refused by the machine without a trace.
+    Doubtful(Checked),
+    /// Refused.
+    Refused(Unfit),
+}
+
+/// Decodes, looks up and verifies a batch on all cores. `now` is the leader's guarded clock, to refuse
+/// what no block would accept; without one that is left to the machine.
 ///
-/// What `waiters` know byte for byte is on its way and was checked when it came first: a router
-/// that repeats itself in an overload must not cost as much again. Such a transaction comes back
-/// with `false`: it was not verified this time and must not be sequenced on its own.
+/// What `waiters` know byte for byte is on its way and was checked when it came first, and what has
+/// its receipt was checked long ago: a router that repeats itself in an overload must not cost as much
+/// again; `look` says what the applied state knows. The waiters are asked before the state is: who is
+/// not among them any more is in it.
 #[must_use]
 pub fn check(
     cluster: &ClusterId,
-    now: TimeMs,
+    now: Option<TimeMs>,
     txs: Vec<Bytes>,
     waiters: &Waiters,
-) -> Vec<Result<(Checked, bool), Unfit>> {
+    look: impl Fn(&ParsedTx) -> Finding + Sync,
+) -> Vec<Judged> {
     let one = |bytes: Bytes| {
         let tx = match ParsedTx::decode(cluster, &bytes) {
             Ok(tx) => tx,
-            Err(reject) => return Err(Unfit { txid: None, bytes, reject }),
+            Err(reject) => return Judged::Refused(Unfit { txid: None, bytes, reject }),
         };
-        let txid = tx.txid;
-        if waiters.knows(&txid, &bytes) {
-            return Ok((Checked { txid, mark: Hash32::ZERO, bytes }, false));
+        let (txid, waiting) = (tx.txid, waiters.has(&tx.txid));
+        if waiting && waiters.knows(&txid, &bytes) {
+            return Judged::Riding(Checked { txid, mark: Hash32::ZERO, bytes });
         }
-        match tx.verify_signatures().and_then(|()| rules::check_time(&tx, now)) {
+        let found = look(&tx);
+        match found {
+            Finding::Receipt(place) => return Judged::Known(Checked { txid, mark: Hash32::ZERO, bytes }, place),
+            Finding::Over(reject) => return Judged::Refused(Unfit { txid: Some(txid), bytes, reject }),
+            Finding::Doubtful | Finding::Nothing => {}
+        }
+        if let Err(reject) = tx.verify_signatures() {
+            return Judged::Refused(Unfit { txid: Some(txid), bytes, reject });
+        }
+        match now.map_or(Ok(()), |now| rules::check_time(&tx, now)) {
             // Past its deadline it may still have a receipt, which only the machine can tell.
-            Ok(()) | Err(Reject::Expired | Reject::OutcomePruned) => {
-                Ok((Checked { txid, mark: verification_mark(&tx), bytes }, true))
-            }
-            Err(reject) => Err(Unfit { txid: Some(txid), bytes, reject }),
+            Ok(()) | Err(Reject::Expired | Reject::OutcomePruned) => {}
+            Err(reject) => return Judged::Refused(Unfit { txid: Some(txid), bytes, reject }),
         }
+        let checked = Checked { txid, mark: verification_mark(&tx), bytes };
+        // Beside a copy with other witnesses that has no fate yet, only the machine can judge.
+        if matches!(found, Finding::Doubtful) && !waiting { Judged::Doubtful(checked) } else { Judged::Fresh(checked) }
     };
     if txs.len() < PARALLEL_FROM {
         txs.into_iter().map(one).collect()
@@ -603,6 +695,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stream_that_asks_again_is_told_once_that_it_is_applied() {
+        let (sink, mut events) = tokio::sync::mpsc::channel(8);
+        let reply = ReplyQueue::new(sink);
+        let waiters = Waiters::of(GroupId::shard(0));
+        let tx = checked(b"tx");
+        let mail = vec![(GroupId::shard(1), 4)];
+        for _ in 0..3 {
+            assert_eq!(waiters.wait(&tx, &reply, true), Waits::First);
+            waiters.receipt(&receipt(tx.txid, mail.clone()));
+        }
+        assert_eq!(waiters.books.lock().unapplied.len(), 1);
+        waiters.taken(GroupId::shard(1), 5);
+        assert_eq!((waiters.books.lock().unapplied.len(), waiters.books.lock().asked.len()), (0, 0));
+        // Afterwards it is applied already.
+        waiters.wait(&tx, &reply, true);
+        waiters.receipt(&receipt(tx.txid, mail));
+        let mut seen = Vec::new();
+        while seen.len() < 6 {
+            seen.extend(next(&mut events).await);
+        }
+        let applied = seen.iter().filter(|event| matches!(event, Event::Applied(_))).count();
+        assert_eq!((seen.len(), applied), (6, 2), "{seen:?}");
+    }
+
+    #[tokio::test]
     async fn a_lost_leadership_sends_everybody_to_the_next_leader() {
         let (sink, mut events) = tokio::sync::mpsc::channel(8);
         let reply = ReplyQueue::new(sink);
@@ -615,22 +732,39 @@ mod tests {
         assert!(!waiters.knows(&waiting.txid, &waiting.bytes));
     }
 
-    #[test]
-    fn arrivals_are_bounded() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime starts");
-        runtime.block_on(async {
-            let (sink, _events) = tokio::sync::mpsc::channel(1);
-            let reply = ReplyQueue::new(sink);
-            let arrivals = Arrivals::default();
-            let batch = |count: usize| Arrived {
-                txs: vec![Bytes::from_static(b"x"); count],
-                reply: Arc::clone(&reply),
-                wants_applied: false,
-            };
-            assert!(arrivals.push(batch(INGEST_QUEUE_TXS)).is_ok());
-            assert!(arrivals.push(batch(1)).is_err());
+    #[tokio::test]
+    async fn arrivals_are_bounded_in_number_and_in_bytes() {
+        let (sink, _events) = tokio::sync::mpsc::channel(1);
+        let reply = ReplyQueue::new(sink);
+        let arrivals = Arrivals::default();
+        let batch = |count: usize, tx: &Bytes| Arrived {
+            txs: vec![tx.clone(); count],
+            reply: Arc::clone(&reply),
+            wants_applied: false,
+        };
+        let (small, large) = (Bytes::from_static(b"x"), Bytes::from(vec![7; 1 << 20]));
+        for (full, tx) in [(INGEST_QUEUE_TXS, small), (ARRIVALS_BYTES_MAX >> 20, large)] {
+            assert!(arrivals.push(batch(full, &tx)).is_ok());
+            assert!(arrivals.push(batch(1, &tx)).is_err());
             assert_eq!(arrivals.take().await.len(), 1);
-            assert!(arrivals.push(batch(1)).is_ok());
-        });
+            assert!(arrivals.push(batch(1, &tx)).is_ok());
+            assert_eq!(arrivals.take().await.len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_no_fate_yet_is_counted_in_bytes() {
+        let (sink, _events) = tokio::sync::mpsc::channel(8);
+        let reply = ReplyQueue::new(sink);
+        let waiters = Waiters::of(GroupId::shard(0));
+        let (one, two) = (checked(b"one"), checked(b"number two"));
+        waiters.wait(&one, &reply, false);
+        waiters.wait(&one, &reply, false);
+        waiters.wait(&two, &reply, false);
+        assert_eq!(waiters.bytes(), 13, "bytes that ride along cost nothing");
+        waiters.refuse(&one.txid, &one.bytes, Reject::Busy, None);
+        assert_eq!(waiters.bytes(), 10);
+        waiters.leadership_lost(None);
+        assert_eq!(waiters.bytes(), 0);
     }
 }

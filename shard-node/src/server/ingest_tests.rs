@@ -88,10 +88,11 @@ fn a_transaction_is_checked_with_its_openings_and_known_by_its_id() {
     }
     assert_eq!(id_of(&cluster, b"\x02 no submission"), None);
     let waiters = Waiters::of(GroupId::shard(0));
-    let results = check(&cluster, TimeMs(1), txs.clone(), &waiters);
-    let shape = |result: &Result<(Checked, bool), Unfit>| match result {
-        Ok((tx, fresh)) => Ok((tx.bytes.clone(), *fresh)),
-        Err(unfit) => Err((unfit.txid, unfit.reject)),
+    let results = check(&cluster, Some(TimeMs(1)), txs.clone(), &waiters, |_| Finding::Nothing);
+    let shape = |result: &Judged| match result {
+        Judged::Fresh(tx) => Ok((tx.bytes.clone(), true)),
+        Judged::Riding(tx) | Judged::Known(tx, _) | Judged::Doubtful(tx) => Ok((tx.bytes.clone(), false)),
+        Judged::Refused(unfit) => Err((unfit.txid, unfit.reject)),
     };
     let expected = [
         Ok((txs[0].clone(), true)),
@@ -102,6 +103,7 @@ fn a_transaction_is_checked_with_its_openings_and_known_by_its_id() {
     assert_eq!(results.iter().map(shape).collect::<Vec<_>>(), expected);
     // What was verified does not depend on the openings, so a replica that checked one of them
     // need not check the other.
-    let marks: Vec<Hash32> = results.into_iter().filter_map(Result::ok).map(|(tx, _)| tx.mark).collect();
+    let fresh = |result: Judged| if let Judged::Fresh(tx) = result { Some(tx.mark) } else { None };
+    let marks: Vec<Hash32> = results.into_iter().filter_map(fresh).collect();
     assert_eq!(marks[0], marks[1]);
 }

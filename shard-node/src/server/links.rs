@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use client::net;
+use client::{Traffic, net};
 use consensus::raft::{RaftTransport, TransportError};
 use hashbrown::HashMap;
 use ledger::ids::{GroupId, NodeId};
@@ -25,8 +25,25 @@ const LINK_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 const LINK_BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Wait before a lost stream is opened again.
 const RECONNECT: Duration = Duration::from_millis(50);
-/// Frame overhead counted as sent beside the payload.
-const FRAME_OVERHEAD_BYTES: u64 = 24;
+
+/// What goes through this node's sockets.
+#[derive(Clone)]
+pub struct NodeTraffic {
+    /// Connections to other nodes.
+    pub calls: Arc<Traffic>,
+    /// Connections of other nodes and of routers.
+    pub peers: Arc<Traffic>,
+    /// Connections of clients.
+    pub clients: Arc<Traffic>,
+}
+
+impl NodeTraffic {
+    /// Everything that this node sent to anybody.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        [&self.calls, &self.peers, &self.clients].map(|traffic| traffic.sent_bytes()).into_iter().sum()
+    }
+}
 
 #[derive(Default)]
 struct Queue {
@@ -74,8 +91,6 @@ pub struct Links {
     peers: Arc<Peers>,
     queues: Mutex<HashMap<NodeId, Arc<Queue>>>,
     stop: CancellationToken,
-    /// Bytes handed to the connections.
-    pub sent_bytes: AtomicU64,
     /// Messages dropped because a peer's queue was full.
     pub dropped: AtomicU64,
 }
@@ -84,13 +99,7 @@ impl Links {
     /// Links over these connections, until `stop`.
     #[must_use]
     pub fn new(peers: Arc<Peers>, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self {
-            peers,
-            queues: Mutex::new(HashMap::new()),
-            stop,
-            sent_bytes: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-        })
+        Arc::new(Self { peers, queues: Mutex::new(HashMap::new()), stop, dropped: AtomicU64::new(0) })
     }
 
     /// Queues a driver message. It may be lost; drivers repeat.
@@ -123,13 +132,9 @@ impl Links {
     async fn run(self: Arc<Self>, node: NodeId, queue: Arc<Queue>) {
         loop {
             if let Ok(channel) = self.peers.channel(node) {
-                let links = Arc::clone(&self);
-                let source = Arc::clone(&queue);
-                let outgoing = futures::stream::unfold((links, source), |(links, source)| async move {
+                let outgoing = futures::stream::unfold(Arc::clone(&queue), |source| async move {
                     let batch = source.batch().await;
-                    let bytes: u64 = batch.frames.iter().map(|f| f.payload.len() as u64 + FRAME_OVERHEAD_BYTES).sum();
-                    links.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
-                    Some((batch, (links, source)))
+                    Some((batch, source))
                 });
                 if let Err(status) = net::node_client(channel).link(outgoing).await {
                     tracing::debug!(%node, %status, "link lost");
@@ -148,7 +153,6 @@ impl RaftTransport for Transport {
     async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
         let unreachable = |status: tonic::Status| TransportError::Unreachable(status.message().to_owned());
         let channel = self.0.peers.channel(to).map_err(unreachable)?;
-        self.0.sent_bytes.fetch_add(payload.len() as u64 + FRAME_OVERHEAD_BYTES, Ordering::Relaxed);
         let request = v1::RaftRequest { group: group.0, kind: u32::from(kind), payload };
         match net::node_client(channel).raft(request).await {
             Ok(reply) => Ok(reply.into_inner().payload),

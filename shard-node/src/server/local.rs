@@ -13,8 +13,8 @@ use router::gateway::LocalNode;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::server::group::{GroupHandle, HostContext, guarded_now};
-use crate::server::ingest::{self, Arrived, Unfit, Waits, refused};
+use crate::server::group::{GroupHandle, HostContext};
+use crate::server::ingest::{self, Arrived, refused};
 use crate::server::reads;
 use crate::server::replies::ReplyQueue;
 use crate::server::status;
@@ -81,52 +81,6 @@ impl Hosted {
     }
 }
 
-/// Checks what arrives for one group, round after round, and hands it to the group's task.
-pub async fn check_arrivals(context: HostContext, handle: Arc<GroupHandle>) {
-    let cluster = context.genesis.cluster_id();
-    loop {
-        let round = handle.arrivals.take().await;
-        let role = handle.role();
-        let now = guarded_now(&context, &role.voters);
-        let (mut txs, mut senders) = (Vec::new(), Vec::new());
-        for (index, arrived) in round.iter().enumerate() {
-            senders.extend(std::iter::repeat_n(index, arrived.txs.len()));
-            txs.extend(arrived.txs.iter().cloned());
-        }
-        let waiters = Arc::clone(&handle.waiters);
-        let checking = tokio::task::spawn_blocking(move || ingest::check(&cluster, now, txs, &waiters));
-        let Ok(checked) = checking.await else { return };
-        let mut fresh = Vec::with_capacity(checked.len());
-        for (result, sender) in checked.into_iter().zip(senders) {
-            let arrived = &round[sender];
-            match result {
-                Ok((tx, verified)) => match handle.waiters.wait(&tx, &arrived.reply, arrived.wants_applied) {
-                    Waits::First if verified => fresh.push(tx),
-                    // What it relied on got its fate in between; only a check of its own counts.
-                    Waits::First => handle.waiters.refuse(&tx.txid, &tx.bytes, Reject::Busy, role.leader),
-                    Waits::Rides => {}
-                    Waits::Crowded => {
-                        let event = refused(&tx.txid, Some(&tx.bytes), Reject::Busy, role.leader);
-                        arrived.reply.push(event.by(handle.group));
-                    }
-                },
-                Err(Unfit { txid: Some(txid), bytes, reject }) => {
-                    arrived.reply.push(refused(&txid, Some(&bytes), reject, None).by(handle.group));
-                }
-                // Without a decodable body there is no id to answer to; routers decode first.
-                Err(Unfit { txid: None, reject, .. }) => {
-                    arrived.reply.push(v1::SubmitEvent::refused(bytes::Bytes::new(), v1::Refusal::of(reject)));
-                }
-            }
-        }
-        if let Err(txs) = handle.submit(fresh) {
-            for tx in txs {
-                handle.waiters.refuse(&tx.txid, &tx.bytes, Reject::Busy, role.leader);
-            }
-        }
-    }
-}
-
 /// The short cut of the embedded router.
 pub struct LocalHost {
     hosted: Arc<Hosted>,
@@ -144,6 +98,7 @@ impl LocalHost {
         let mut known = self.replies.lock();
         if let Some((sender, queue)) = &*known
             && sender.same_channel(reply)
+            && !queue.is_closed()
         {
             return Arc::clone(queue);
         }

@@ -1,8 +1,8 @@
 //! The IO host: one process of one organisation, running the replicas of many groups.
 //!
 //! Owns sockets, threads, databases and clocks, and carries out what the pure core decides:
-//! [`replica`] is the commit loop of a group, [`group`] the task around its driver, [`ingest`] the
-//! way in for transactions, [`links`] the way to other nodes, [`service`] the gRPC surface. It
+//! [`replica`] is the commit loop of a group, [`group`] the task around its driver, [`intake`] and
+//! [`ingest`] the way in for transactions, [`links`] the way to other nodes, [`service`] the gRPC surface. It
 //! decides nothing about money: that happened in `core`.
 
 pub mod alarms;
@@ -12,11 +12,14 @@ pub mod gather;
 pub mod group;
 pub mod halt;
 pub mod ingest;
+pub mod intake;
+pub mod limits;
 pub mod links;
 pub mod local;
 pub mod node;
 pub mod reads;
 pub mod rebuild;
+pub mod registry;
 pub mod replica;
 pub mod replies;
 pub mod service;

@@ -21,11 +21,14 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::clock::{self, Clock};
+use crate::server::clock::{Clock, exchange};
 use crate::server::config::NodeConfig;
 use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, open_cipher};
+use crate::server::intake::check_arrivals;
 use crate::server::links::Links;
-use crate::server::local::{Hosted, LocalHost, check_arrivals};
+use crate::server::links::NodeTraffic;
+use crate::server::local::{Hosted, LocalHost};
+use crate::server::registry::publish;
 use crate::server::service::Service;
 use crate::server::socket;
 
@@ -195,8 +198,11 @@ impl Node {
 
         let (view_out, view) = watch::channel(Arc::new(ClusterView::of_genesis(&files.genesis)));
         let peers = Arc::new(Peers::new(files.identity.clone(), files.roots.clone(), view.clone()));
-        let (offsets_out, offsets) = watch::channel(clock::Offsets::new());
+        let (readings_out, readings) = watch::channel(None);
+        let clock = Clock::start();
         let links = Links::new(Arc::clone(&peers), stop.clone());
+        let calls = Arc::clone(peers.traffic());
+        let traffic = NodeTraffic { calls, peers: Arc::default(), clients: Arc::default() };
         let log = LogEngine::open(
             &config.data_dir.join("log"),
             &resources,
@@ -215,8 +221,9 @@ impl Node {
             snapshot_every_entries: config.snapshot_every,
             resources,
             links,
-            clock: Clock::start(),
-            offsets,
+            clock: clock.clone(),
+            readings,
+            traffic: traffic.clone(),
             changed: Arc::default(),
             stop: stop.clone(),
             tasks: tasks.clone(),
@@ -228,7 +235,7 @@ impl Node {
             log: RwLock::new(Some(log)),
         });
         start_groups(&hosted, &config.data_dir).await;
-        tasks.spawn(clock::exchange(Arc::clone(&peers), config.node, offsets_out, stop.clone()));
+        tasks.spawn(exchange(Arc::clone(&peers), config.node, clock, readings_out, stop.clone()));
         let view_out = Arc::new(view_out);
         tasks.spawn(publish(Arc::clone(&hosted), Arc::clone(&view_out), stop.clone()));
         tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));
@@ -239,10 +246,13 @@ impl Node {
         let backend = NodeBackend::new(peers, Some(local));
         let gateway = gateway_service(backend, GatewayLimits::default());
         let (client_server, health) = with_standard_services(client_server.add_service(gateway)).await;
-        for (server, listener) in [(peer_server, peer_socket), (client_server, client_socket)] {
+        let (of_peers, of_clients) = (Arc::clone(&traffic.peers), Arc::clone(&traffic.clients));
+        for (server, listener, counter) in
+            [(peer_server, peer_socket, of_peers), (client_server, client_socket, of_clients)]
+        {
             let stop = stop.clone();
             tasks.spawn(async move {
-                if let Err(error) = socket::serve(server, listener, stop.cancelled_owned()).await {
+                if let Err(error) = socket::serve(server, listener, stop.cancelled_owned(), counter).await {
                     tracing::error!(%error, "a server ended");
                 }
             });
@@ -387,62 +397,5 @@ async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, s
     tokio::select! {
         () = stop.cancelled() => {}
         () = router::gateway::follow(peers, view) => {}
-    }
-}
-
-/// Puts what this node knows at first hand into its view of the cluster: the registry, if it hosts
-/// a replica of the beacon, and who leads the groups it hosts. Everybody who follows this node and
-/// its own router see it from there.
-async fn publish(hosted: Arc<Hosted>, view: Arc<watch::Sender<Arc<ClusterView>>>, stop: CancellationToken) {
-    let mut revision = 0;
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = hosted.context.changed.notified() => {}
-        }
-        let groups = hosted.groups.read().clone();
-        let registry = groups.get(&GroupId::BEACON).and_then(|handle| registry_view(handle, &mut revision));
-        view.send_if_modified(|current| {
-            let mut next = (**current).clone();
-            let mut modified = false;
-            if let Some((height, registry)) = &registry
-                && *height >= next.beacon_height
-            {
-                next.layout = Arc::new(registry.layout.clone());
-                next.committees = registry.committees.iter().map(|c| (c.group, c.clone())).collect();
-                next.nodes = registry.nodes.iter().map(|node| (node.id, node.clone())).collect();
-                next.beacon_height = *height;
-                modified = true;
-            }
-            for (group, handle) in &groups {
-                if let Some(leader) = handle.role().leader {
-                    modified |= next.leaders.insert(*group, leader) != Some(leader);
-                }
-            }
-            if modified {
-                *current = Arc::new(next);
-            }
-            modified
-        });
-    }
-}
-
-/// The beacon's registry, if it is another revision than the last one seen.
-fn registry_view(handle: &GroupHandle, revision: &mut u64) -> Option<(u64, beacon::view::ClusterView)> {
-    let height = handle.share.stand.lock().applied.height.0;
-    let db = handle.share.state.db()?;
-    let reader = crate::server::replica::DbReader(&*db);
-    let found = beacon::view::ClusterView::revision_of(&reader)
-        .and_then(|now| if now == *revision { Ok(None) } else { beacon::view::ClusterView::read(&reader).map(Some) });
-    match found {
-        Ok(Some(view)) => {
-            *revision = view.revision;
-            Some((height, view))
-        }
-        Ok(None) => None,
-        Err(error) => {
-            tracing::warn!(%error, "the beacon's registry cannot be read");
-            None
-        }
     }
 }

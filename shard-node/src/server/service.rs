@@ -16,13 +16,12 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::peer::PeerMessage;
-use crate::server::clock;
 use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
 use crate::server::status;
 
-/// Answer batches that wait for a slow caller.
-const REPLIES_MAX: usize = 64;
+/// Messages of answers between a caller's queue and its connection.
+const REPLIES_MAX: usize = 4;
 
 /// Serves a node's groups.
 pub struct Service {
@@ -82,7 +81,7 @@ fn denied(why: &str) -> Status {
 #[tonic::async_trait]
 impl NodeService for Service {
     type IngestStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitEvents, Status>> + Send>>;
-    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::ClusterReply, Status>> + Send>>;
+    type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::FollowReply, Status>> + Send>>;
 
     async fn raft(&self, request: Request<v1::RaftRequest>) -> Result<Response<v1::RaftReply>, Status> {
         let from = self.node(&request)?;
@@ -95,7 +94,7 @@ impl NodeService for Service {
             .group(request.group)
             .ok_or_else(|| Status::not_found(ledger::Reject::UnknownGroup.to_string()))?;
         let kind = u8::try_from(request.kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
-        match handle.raft.handle(kind, request.payload).await {
+        match handle.raft.handle(from, kind, request.payload).await {
             Ok(payload) => Ok(Response::new(v1::RaftReply { payload })),
             Err(error) => Err(Status::failed_precondition(format!("{}: {error}", error.code()))),
         }
@@ -140,6 +139,8 @@ impl NodeService for Service {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
+                    // Who does not read any more is not read either.
+                    () = reply.closed() => return,
                     batch = batches.message() => match batch {
                         Ok(Some(batch)) => hosted.take(batch, &reply),
                         Ok(None) | Err(_) => return,
@@ -147,12 +148,7 @@ impl NodeService for Service {
                 }
             }
         });
-        let sent = Arc::clone(&self.hosted.context.links);
-        let events = ReceiverStream::new(events).map(move |events: v1::SubmitEvents| {
-            let bytes = events.events.iter().map(|_| 200u64).sum();
-            sent.sent_bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-            Ok(events)
-        });
+        let events = ReceiverStream::new(events).map(Ok);
         Ok(Response::new(Box::pin(events)))
     }
 
@@ -163,16 +159,15 @@ impl NodeService for Service {
 
     async fn clock(&self, request: Request<v1::ClockRequest>) -> Result<Response<v1::ClockReply>, Status> {
         self.node(&request)?;
-        let unix_ms = u64::try_from(clock::wall_ms()).unwrap_or(0);
+        let unix_ms = u64::try_from(self.hosted.context.clock.wall_ms()).unwrap_or(0);
         Ok(Response::new(v1::ClockReply { unix_ms }))
     }
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         self.node_or_router(&request)?;
         let stop = self.hosted.context.stop.clone();
-        let views =
-            WatchStream::new(self.view.clone()).map(|view| Ok(view.to_reply())).take_until(stop.cancelled_owned());
-        Ok(Response::new(Box::pin(views)))
+        let views = WatchStream::new(self.view.clone()).map(|view| Ok(view.to_follow_reply()));
+        Ok(Response::new(Box::pin(views.take_until(stop.cancelled_owned()))))
     }
 
     async fn node_status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {

@@ -1,13 +1,15 @@
-//! Servers, and accepted connections that end with them. Streams of callers stay open for as long as
-//! both sides live; a server that waited for them would never stop, and in a process that goes on,
-//! they would keep talking to a node that has stopped.
+//! Servers, and accepted connections that are counted and that end with them. Streams of callers stay
+//! open for as long as both sides live; a server that waited for them would never stop, and in a
+//! process that goes on, they would keep talking to a node that has stopped.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use client::{Counted, Traffic};
 use futures::TryStreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +21,7 @@ use tonic::transport::server::{Connected, Router, TcpConnectInfo};
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`; callers then have a moment to read their last answers, and connections that
-/// are still open are cut.
+/// are still open are cut. What goes through them is counted.
 ///
 /// # Errors
 /// When the server cannot go on by itself.
@@ -27,10 +29,11 @@ pub async fn serve(
     server: Router,
     listener: TcpListener,
     stop: impl Future<Output = ()>,
+    traffic: Arc<Traffic>,
 ) -> Result<(), tonic::transport::Error> {
     let (cut, stopping) = (CancellationToken::new(), CancellationToken::new());
     let _cut_at_end = cut.clone().drop_guard();
-    let incoming = TcpListenerStream::new(listener).map_ok(move |stream| Socket::new(stream, &cut));
+    let incoming = TcpListenerStream::new(listener).map_ok(move |stream| Socket::new(stream, &cut, &traffic));
     let serving = server.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let grace = async {
         stop.await;
@@ -45,16 +48,17 @@ pub async fn serve(
 
 /// A connection that breaks off once its token is cancelled.
 pub struct Socket {
-    stream: TcpStream,
+    stream: Counted<TcpStream>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Socket {
-    /// Takes over an accepted connection until `cut`.
+    /// Takes over an accepted connection until `cut`, and counts what goes through it.
     #[must_use]
-    pub fn new(stream: TcpStream, cut: &CancellationToken) -> Self {
+    pub fn new(stream: TcpStream, cut: &CancellationToken, traffic: &Arc<Traffic>) -> Self {
         // Small answers must not wait for more; without it the connection works all the same.
         let _ = stream.set_nodelay(true);
+        let stream = Counted::new(stream, Arc::clone(traffic));
         Self { stream, cut: Box::pin(cut.clone().cancelled_owned()) }
     }
 
@@ -70,7 +74,7 @@ impl Connected for Socket {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        self.stream.get_ref().connect_info()
     }
 }
 

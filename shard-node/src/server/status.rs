@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cross_shard::stream::{self, OutStream};
+use ledger::ids::NodeId;
 use ledger::view::View;
 use proto::v1;
 
-use crate::server::clock::median_offset_ms;
-use crate::server::group::GroupHandle;
+use crate::server::group::{GroupHandle, HostContext};
 use crate::server::local::Hosted;
 use crate::server::replica::DbReader;
 
@@ -32,15 +32,23 @@ pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
         node: context.node.0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_ms: context.clock.tick().0,
-        clock_offset_ms: median_offset_ms(&context.offsets.borrow(), context.node, &all),
+        clock_offset_ms: clock_offset_ms(context, &all),
         replicas,
         log_fsyncs: log.fsyncs,
         log_appends: log.appends,
         log_bytes: log.bytes,
-        bytes_sent: context.links.sent_bytes.load(Ordering::Relaxed),
+        bytes_sent: context.traffic.sent_bytes(),
+        client_bytes_received: context.traffic.clients.received_bytes(),
         state_bytes_written: groups.values().map(|handle| handle.share.written_bytes.load(Ordering::Relaxed)).sum(),
         alarms,
     }
+}
+
+/// How far the median of all nodes' clocks is ahead of ours; zero while it is not known.
+fn clock_offset_ms(context: &HostContext, all: &[NodeId]) -> i64 {
+    let readings = context.readings.borrow();
+    let guarded_ms = readings.as_ref().and_then(|readings| readings.guarded_ms(context.node, all));
+    guarded_ms.map_or(0, |guarded_ms| guarded_ms - context.clock.wall_offset_ms())
 }
 
 fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {

@@ -23,9 +23,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{self, NOW, SHARD, client_of, genesis_named, node_key};
-use crate::server::clock::Clock;
+use crate::server::clock::{Clock, Readings};
 use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, open_cipher};
-use crate::server::links::Links;
+use crate::server::links::{Links, NodeTraffic};
 use crate::server::replica::StateHandle;
 
 /// The one node of these groups.
@@ -110,6 +110,8 @@ impl Lone {
         let stop = CancellationToken::new();
         let (_, view) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
         let peers = Arc::new(Peers::new(Identity::new("", ""), TrustRoots::default(), view));
+        let clock = Clock::start();
+        let readings = Readings { own_ms: clock.wall_offset_ms(), ..Readings::default() };
         let context = HostContext {
             genesis: Arc::clone(&genesis),
             node: NODE,
@@ -119,8 +121,9 @@ impl Lone {
             snapshot_every_entries: 0,
             resources: resources.clone(),
             links: Links::new(peers, stop.clone()),
-            clock: Clock::start(),
-            offsets: watch::channel(Default::default()).1,
+            clock,
+            readings: watch::channel(Some(readings)).1,
+            traffic: NodeTraffic { calls: Arc::default(), peers: Arc::default(), clients: Arc::default() },
             changed: Arc::default(),
             stop,
             tasks: TaskTracker::new(),

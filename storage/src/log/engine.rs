@@ -11,10 +11,12 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::{Mutex, RwLock};
+use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{DB, WriteOptions};
 
 use super::group::{GroupLog, GroupState};
 use super::keys;
+use super::mark::{self, Mark};
 use super::queue::{Change, Queue};
 use super::writer::{self, Sink};
 use crate::StorageError;
@@ -52,7 +54,7 @@ impl Default for LogOptions {
 pub struct LogStats {
     /// Batches written.
     pub batches: u64,
-    /// Times the disk was asked to make data durable; one per batch.
+    /// Times the disk was asked to make a batch durable, as the database counts them.
     pub fsyncs: u64,
     /// Bytes of all batches.
     pub bytes: u64,
@@ -121,6 +123,8 @@ impl Shared {
 /// handles that are still around get `storage_closed` from then on.
 pub struct LogEngine {
     shared: Arc<Shared>,
+    /// Holds the database's counters.
+    settings: rocksdb::Options,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -150,11 +154,16 @@ impl LogEngine {
     ) -> Result<Self, StorageError> {
         let identity =
             Identity { kind: Kind::Log, cluster: identity.cluster, group: 0, format_version: LOG_FORMAT_VERSION };
-        let (db, folder, _) = open_or_create(root, &identity, |folder, create| {
-            let options = resources.options(Profile::Log, create).map_err(|error| map_error(folder, &error))?;
-            DB::open(&options, folder).map_err(|error| map_error(folder, &error))
+        let ((db, settings), folder, _) = open_or_create(root, &identity, |folder, create| {
+            let mut settings = resources.options(Profile::Log, create).map_err(|error| map_error(folder, &error))?;
+            settings.enable_statistics();
+            settings.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
+            let db = DB::open(&settings, folder).map_err(|error| map_error(folder, &error))?;
+            Ok((db, settings))
         })?;
         let db = Arc::new(db);
+        let found = db.latest_sequence_number();
+        mark::check(root, &folder, found)?;
         let shared = Arc::new(Shared {
             root: root.to_path_buf(),
             folder: folder.clone(),
@@ -167,17 +176,26 @@ impl LogEngine {
         });
         let mut durable = WriteOptions::default();
         durable.set_sync(true);
-        let sink =
-            wrap(Box::new(move |batch| db.write_opt(batch, &durable).map_err(|error| map_error(&folder, &error))));
+        // Nobody else writes, so the newest change is the last one of the batch.
+        let sink = wrap(Box::new(move |batch| match db.write_opt(batch, &durable) {
+            Ok(()) => Ok(db.latest_sequence_number()),
+            Err(error) => Err(map_error(&folder, &error)),
+        }));
+        let poisoned = Arc::downgrade(&shared);
+        let mark = Mark::open(root, found, move |error| {
+            if let Some(shared) = poisoned.upgrade() {
+                shared.set_poison(error);
+            }
+        })?;
         let of_writer = shared.clone();
         let writer = std::thread::Builder::new()
             .name("log-writer".into())
             .spawn(move || {
-                writer::run(&of_writer, sink);
+                writer::run(&of_writer, sink, mark);
                 *of_writer.db.write() = None;
             })
             .map_err(|error| StorageError::io(root, &error))?;
-        Ok(Self { shared, writer: Some(writer) })
+        Ok(Self { shared, settings, writer: Some(writer) })
     }
 
     /// A handle on one group's log; an unknown group has an empty one. All handles of a group share
@@ -225,10 +243,9 @@ impl LogEngine {
     /// What was done since the engine was opened.
     pub fn stats(&self) -> LogStats {
         let counters = &self.shared.counters;
-        let batches = counters.batches.load(Ordering::Relaxed);
         LogStats {
-            batches,
-            fsyncs: batches,
+            batches: counters.batches.load(Ordering::Relaxed),
+            fsyncs: self.settings.get_ticker_count(Ticker::WalFileSynced),
             bytes: counters.bytes.load(Ordering::Relaxed),
             appends: counters.appends.load(Ordering::Relaxed),
             entries: counters.entries.load(Ordering::Relaxed),

@@ -14,6 +14,8 @@ mod group;
 #[cfg(feature = "rocksdb")]
 mod keys;
 #[cfg(feature = "rocksdb")]
+mod mark;
+#[cfg(feature = "rocksdb")]
 mod queue;
 #[cfg(feature = "rocksdb")]
 mod tail;

@@ -1,4 +1,5 @@
-//! The offline check of the shared log: every block, every frame, every group without holes.
+//! The offline check of the shared log: every block, every frame, every group without holes, and
+//! nothing missing that was acknowledged.
 
 use std::path::Path;
 
@@ -6,13 +7,14 @@ use bytes::Bytes;
 
 use super::group::describe;
 use super::keys::{self, Record};
+use super::mark;
 use crate::rocks::{Kind, Profile, VerifyReport, verify_root};
 use crate::{StorageError, frame};
 
 /// Checks a log folder that no process has open. Needs no key: frames are around what is sealed.
 pub fn verify_offline(root: &Path) -> Result<VerifyReport, StorageError> {
     let mut previous: Option<(u64, u64)> = None;
-    verify_root(root, Kind::Log, Profile::Log, &mut |folder, key, value| {
+    let report = verify_root(root, Kind::Log, Profile::Log, &mut |folder, key, value| {
         let corrupt = |detail: String| StorageError::corrupt(folder, detail);
         let Some((group, record, index)) = keys::parse(key) else {
             return Err(corrupt(format!("unknown key {key:02x?}")));
@@ -29,5 +31,7 @@ pub fn verify_offline(root: &Path) -> Result<VerifyReport, StorageError> {
             previous = Some((group, index));
         }
         Ok(())
-    })
+    })?;
+    mark::check(root, &report.folder, report.sequence)?;
+    Ok(report)
 }

@@ -1,4 +1,5 @@
-//! The one writer: drains the queue, writes one batch with one fsync, then runs the completions.
+//! The one writer: drains the queue, writes one batch with one fsync, moves the mark of what is
+//! acknowledged, then runs the completions.
 //!
 //! Owns: the fold and the fail-stop rule. Never does: retry. A failed write leaves it open what
 //! reached the disk, so from then on every command fails and nothing is written.
@@ -9,30 +10,31 @@ use std::sync::Arc;
 
 use super::engine::Shared;
 use super::group::GroupState;
+use super::mark::Mark;
 use super::queue::{Change, Command, Drained};
 use super::tail::Sequence;
 use crate::StorageError;
 
-/// Writes one batch durably.
-pub(super) type Sink = Box<dyn FnMut(rocksdb::WriteBatch) -> Result<(), StorageError> + Send>;
+/// Writes one batch durably. Returns the number of the last change in it.
+pub(super) type Sink = Box<dyn FnMut(rocksdb::WriteBatch) -> Result<u64, StorageError> + Send>;
 
 /// Runs until the queue is closed and empty.
-pub(super) fn run(shared: &Shared, mut sink: Sink) {
+pub(super) fn run(shared: &Shared, mut sink: Sink, mut mark: Mark) {
     loop {
         let drained = shared.queue.drain();
         let finished = drained.closed && drained.commands.is_empty() && drained.marks.is_empty();
         if finished {
             break;
         }
-        step(shared, &mut sink, drained);
+        step(shared, &mut sink, &mut mark, drained);
     }
 }
 
-fn step(shared: &Shared, sink: &mut Sink, drained: Drained) {
+fn step(shared: &Shared, sink: &mut Sink, mark: &mut Mark, drained: Drained) {
     let result = match shared.poison() {
         Some(poisoned) => Err(poisoned),
         None => {
-            let written = sink(fold(shared, &drained));
+            let written = sink(fold(shared, &drained)).and_then(|sequence| mark.advance(sequence));
             if let Err(error) = &written {
                 tracing::error!(%error, code = error.code(), "the shared log stops after a failed write");
                 shared.set_poison(error);

@@ -135,8 +135,9 @@ impl SharedResources {
                 options.set_compression_type(DBCompressionType::None);
                 options.set_max_write_buffer_number(4);
                 // An incomplete record at the very end is a crash in the middle of a write that
-                // nobody was told about. Anything else damaged is refused: the engine's default
-                // would silently drop acknowledged entries behind the damage.
+                // nobody was told about; that nothing else is missing there, the log's own mark of
+                // what was acknowledged tells. Anything else damaged is refused: the engine's
+                // default would silently drop acknowledged entries behind the damage.
                 options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
                 options.set_track_and_verify_wals_in_manifest(true);
             }

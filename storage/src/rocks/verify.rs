@@ -27,6 +27,8 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// Table files.
     pub files: u64,
+    /// Changes that were ever made, as the database counts them.
+    pub sequence: u64,
 }
 
 /// Counts of [`check_all`].
@@ -34,6 +36,7 @@ pub(crate) struct Checked {
     pub(crate) pairs: u64,
     pub(crate) bytes: u64,
     pub(crate) files: u64,
+    pub(crate) sequence: u64,
 }
 
 /// Reads everything in the database folder `folder`, showing each pair to `visit`.
@@ -46,7 +49,8 @@ pub(crate) fn check_all(
     let map = |error: rocksdb::Error| map_error(folder, &error);
     let options = shared.options(profile, false).map_err(map)?;
     let db = DB::open_for_read_only(&options, folder, false).map_err(map)?;
-    let mut checked = Checked { pairs: 0, bytes: 0, files: db.live_files().map_err(map)?.len() as u64 };
+    let files = db.live_files().map_err(map)?.len() as u64;
+    let mut checked = Checked { pairs: 0, bytes: 0, files, sequence: db.latest_sequence_number() };
     let mut reading = ReadOptions::default();
     reading.set_verify_checksums(true);
     reading.fill_cache(false);
@@ -80,8 +84,8 @@ pub(crate) fn verify_root(
     let limits = ResourceLimits { block_cache_bytes: 8 << 20, ..ResourceLimits::default() };
     let shared = SharedResources::new(limits)?;
     let checked = check_all(&folder, &shared, profile, &mut |key, value| visit(&folder, key, value))?;
-    let Checked { pairs, bytes, files } = checked;
-    Ok(VerifyReport { folder, cluster, group, format_version, pairs, bytes, files })
+    let Checked { pairs, bytes, files, sequence } = checked;
+    Ok(VerifyReport { folder, cluster, group, format_version, pairs, bytes, files, sequence })
 }
 
 /// Checks a state folder that no process has open: pointer, identity, manifest, and every block.

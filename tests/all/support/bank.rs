@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use client::{Client, Consistency, Settled, Wait};
 use ledger::{
-    Address, AssetId, AssetSpec, Authorisation, ClusterId, GroupId, Layout, LedgerId, Move, Receipt, Reject, SecretKey,
-    Slot, TimeMs, TxBody,
+    Address, AssetId, AssetSpec, Authorisation, ClusterId, GroupId, Layout, LedgerId, Move, Reject, SecretKey, Slot,
+    TimeMs, TxBody,
 };
 
 /// An account with its key.
@@ -130,6 +130,7 @@ pub fn reason(error: &client::ClientError) -> Option<Reject> {
     match error {
         client::ClientError::Rejected { reject, .. } | client::ClientError::BadTransaction(reject) => Some(*reject),
         client::ClientError::Refused { reject, .. } => *reject,
+        client::ClientError::Unsettled { cause, .. } => reason(cause),
         _ => None,
     }
 }

@@ -150,6 +150,11 @@ impl TestCluster {
         in_time("stopping a node", Box::pin(running.shutdown())).await;
     }
 
+    /// A node that runs.
+    pub fn node(&self, node: NodeId) -> &Node {
+        &self.running[&node]
+    }
+
     /// Starts every node that does not run, and waits until every group has a leader.
     pub async fn start_all(&mut self) {
         for node in self.node_ids() {

@@ -43,6 +43,8 @@ pub struct Shell {
 pub struct Said {
     pub success: bool,
     pub stdout: String,
+    /// Shown when a test fails.
+    #[allow(dead_code, reason = "it is read by people, in what a failed test prints")]
     pub stderr: String,
 }
 

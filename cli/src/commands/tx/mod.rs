@@ -1,5 +1,6 @@
 //! `tx`: what became of a transaction; and transactions as forms and files.
 
+mod again;
 mod desk;
 mod explain;
 mod paper;
@@ -44,6 +45,9 @@ pub(super) async fn run(args: Tx, output: Output) -> Result<(), CliError> {
         Some(TxCommand::Redact { file, keep, out }) => Box::pin(paper::redact(&file, &keep, &out, output)).await,
         Some(TxCommand::Submit { target, file, key, wait, save }) => {
             Box::pin(submit::submit(&target, &file, &key, wait, save.as_deref(), output)).await
+        }
+        Some(TxCommand::Resubmit { target, transaction, wait }) => {
+            Box::pin(again::resubmit(&target, &transaction, wait, output)).await
         }
         Some(TxCommand::Explain { target, what }) => Box::pin(explain::explain(&target, &what, output)).await,
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::support::*;
 use crate::port::SequencerError;
-use crate::raft::RaftGroup;
+use crate::raft::{HandleError, RaftGroup, wire};
 use crate::sequencer::Sequencer;
 
 async fn pipelined(group: RaftGroup, task: u32, count: u32) -> Vec<(u64, Vec<u8>)> {
@@ -209,4 +209,40 @@ async fn a_failed_applier_stops_its_group_only() {
     second.shutdown().await;
     assert!(second.role().borrow().stopped.is_none());
     assert_eq!((Arc::strong_count(&bad.0), Arc::strong_count(&good.0)), (1, 1));
+}
+
+/// A member of the group is authenticated by the transport; it cannot act as another one, neither by
+/// the head of a request nor by the vote inside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_speaks_for_no_other() {
+    let cluster = Cluster::new(3).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    let (to, other) = (1 + leader % 3, 1 + (leader + 1) % 3);
+    let (sender, heard) = std::sync::mpsc::channel();
+    *cluster.net.heard.lock() = Some(sender);
+    cluster.group(leader).transfer_leader(NodeId(to)).await.unwrap();
+    propose(&cluster, cluster.leader(&[to]).await, "one").await;
+    let calls: Vec<_> = heard.try_iter().collect();
+
+    let claims = |node: u32, kind: u8| {
+        let found = calls.iter().find(|call| call.0 == NodeId(node) && call.2 == kind);
+        found.unwrap_or_else(|| panic!("node {node} made no call of kind {kind}")).clone()
+    };
+    let vote = claims(to, wire::VOTE);
+    let append = claims(to, wire::APPEND);
+    let transfer = claims(leader, wire::TRANSFER);
+    for (owner, receiver, kind, payload) in [vote, append, transfer] {
+        let thief = [leader, to, other].map(NodeId).into_iter().find(|node| *node != owner && *node != receiver);
+        let thief = thief.unwrap();
+        let group = cluster.group(receiver.0);
+        let stolen = group.handle(thief, kind, payload.clone()).await.unwrap_err();
+        assert_eq!(stolen.code(), "raft_wrong_sender", "kind {kind}: {stolen}");
+        // Under its own name, with a vote that is not its own.
+        let mut altered = payload.to_vec();
+        altered[9..17].copy_from_slice(&raft_id(thief.0).to_le_bytes());
+        let stolen = group.handle(thief, kind, altered.into()).await.unwrap_err();
+        assert_eq!(stolen, HandleError::WrongSender { node: thief, claimed: raft_id(owner.0) }, "kind {kind}");
+    }
+    let (owner, receiver, kind, payload) = claims(to, wire::VOTE);
+    assert!(cluster.group(receiver.0).handle(owner, kind, payload).await.is_ok(), "its own request is answered");
 }

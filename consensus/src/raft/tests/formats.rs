@@ -105,3 +105,37 @@ proptest! {
         }
     }
 }
+
+/// What a transport has to let through, with the fullest append there can be: one entry of the
+/// largest batch, or as many as an append takes, as full as they may be together.
+#[test]
+fn the_largest_calls_are_within_the_limit_of_calls() {
+    use ledger::limits::{BATCH_BYTES_MAX, GRPC_BYTES_MAX};
+    let append = |payloads: Vec<usize>| {
+        let batch = |(index, bytes)| Entry::new(at(index), EntryPayload::Normal(Batch(Bytes::from(vec![7; bytes]))));
+        let request = AppendEntriesRequest {
+            vote: Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true },
+            prev_log_id: Some(at(4)),
+            entries: (5..).zip(payloads).map(batch).collect(),
+            leader_commit: Some(at(2)),
+        };
+        wire::append(1, 2, &wire::Append { stream: 1, sequence: 0, request }).len()
+    };
+    let many = crate::raft::config::APPEND_ENTRIES_MAX as usize;
+    for largest in [append(vec![BATCH_BYTES_MAX]), append(vec![wire::APPEND_BYTES_MAX / many; many])] {
+        assert!(largest <= wire::CALL_BYTES_MAX, "{largest}");
+    }
+    let file =
+        wire::FileInfo { path: "x".repeat(wire::SNAPSHOT_PATH_BYTES_MAX), length_bytes: u64::MAX, sha256: [9; 32] };
+    let manifest = wire::Manifest {
+        position: None,
+        membership_at: None,
+        membership: Vec::new(),
+        files: vec![file; wire::SNAPSHOT_FILES_MAX],
+    };
+    let vote = Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true };
+    let offer = wire::request(1, 2, &wire::Offer { vote: (&vote).into(), manifest });
+    assert!(offer.len() <= wire::CALL_BYTES_MAX, "{}", offer.len());
+    // The group and the kind that the node's service puts around a call, and its gRPC frame.
+    const { assert!(wire::CALL_BYTES_MAX + 64 <= GRPC_BYTES_MAX) };
+}

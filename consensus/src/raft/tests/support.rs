@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use storage::{LogEngine, LogIdentity, PlainCipher, ResourceLimits, SharedResources};
 use tempfile::TempDir;
 
-use crate::port::{AppliedState, Applier, Committed, Fatal, Payload, RoleView, SnapshotDir, Timing};
+use crate::port::{AppliedState, Applier, Committed, Fatal, Payload, RoleView, SnapshotDir, Timing, replica_id};
 use crate::raft::{Prepared, RaftGroup, RaftGroupConfig, RaftTransport, TransportError};
 use crate::sequencer::Sequencer;
 
@@ -98,6 +98,8 @@ pub(super) struct Net {
     pub(super) lose_part: AtomicU64,
     pub(super) alter_part: AtomicU64,
     calls: AtomicU64,
+    /// Somebody who hears every call: who sent it, to whom, its kind and its bytes.
+    pub(super) heard: Mutex<Option<std::sync::mpsc::Sender<(NodeId, NodeId, u8, Bytes)>>>,
     groups: Mutex<BTreeMap<(NodeId, GroupId), RaftGroup>>,
     cut: Mutex<BTreeSet<NodeId>>,
 }
@@ -155,9 +157,13 @@ impl RaftTransport for Link {
     async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
         self.net.open(self.own, to)?;
         let payload = self.net.pass(kind, payload).await?;
+        if let Some(heard) = &*self.net.heard.lock() {
+            // Nobody listens any more: the test has what it wanted.
+            let _ = heard.send((self.own, to, kind, payload.clone()));
+        }
         let target = self.net.groups.lock().get(&(to, group)).cloned();
         let target = target.ok_or_else(|| TransportError::Unreachable("not there".into()))?;
-        let reply = target.handle(kind, payload).await;
+        let reply = target.handle(self.own, kind, payload).await;
         self.net.open(self.own, to)?;
         reply.map_err(|error| TransportError::Refused(error.to_string()))
     }
@@ -183,7 +189,7 @@ pub(super) struct Cluster {
 }
 
 pub(super) fn raft_id(node: u32) -> u64 {
-    100 + u64::from(node)
+    replica_id(NodeId(node), 1)
 }
 
 async fn prepare_group(

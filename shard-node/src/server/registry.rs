@@ -1,0 +1,181 @@
+//! What this node knows of the cluster at first hand, put into its view: the beacon's registry if it
+//! hosts a replica of the beacon, the committees and the layout that its own groups hold, and who
+//! leads them. Everybody who follows this node and its own router see it from there.
+//!
+//! Others believe a registry only under a proof, so a node of the beacon also gathers that: the path
+//! in the state tree at some block, and then, once it is there, the certificate of that block.
+
+use std::sync::Arc;
+
+use beacon::{RegistryProof, registry};
+use bytes::Bytes;
+use ledger::certificate::Certificate;
+use ledger::committee::Committee;
+use ledger::ids::{GroupId, Height};
+use ledger::layout::Layout;
+use ledger::schema;
+use ledger::tree::TreeProof;
+use ledger::view::ReadFault;
+use router::gateway::ClusterView;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::server::group::GroupHandle;
+use crate::server::local::Hosted;
+use crate::server::replica::DbReader;
+
+/// A registry as it stood at a block that may not be certified yet.
+struct Picture {
+    height: Height,
+    registry: beacon::ClusterView,
+    path: TreeProof,
+}
+
+/// The beacon's registry as a replica of the beacon on this node has it.
+#[derive(Default)]
+struct Source {
+    /// Taken, and not proved yet.
+    open: Option<Picture>,
+    /// Revision that is proved; that of the genesis needs no proof.
+    proved: u64,
+}
+
+/// Keeps the view until `stop`.
+pub async fn publish(hosted: Arc<Hosted>, view: Arc<watch::Sender<Arc<ClusterView>>>, stop: CancellationToken) {
+    let mut source = Source { open: None, proved: 1 };
+    let mut beacon = hosted.groups.read().get(&GroupId::BEACON).cloned();
+    let mut certified = beacon.as_ref().map(|handle| handle.certified.clone());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = hosted.context.changed.notified() => {}
+            Some(()) = news(&mut certified), if source.open.is_some() => {}
+        }
+        let groups: Vec<Arc<GroupHandle>> = hosted.groups.read().values().cloned().collect();
+        if beacon.is_none() {
+            // A replica that had to be rebuilt starts late.
+            beacon = groups.iter().find(|handle| handle.group == GroupId::BEACON).cloned();
+            certified = beacon.as_ref().map(|handle| handle.certified.clone());
+        }
+        let mut next = (**view.borrow()).clone();
+        let mut modified = false;
+        if let Some(handle) = &beacon {
+            modified |= source.look(handle, &mut next);
+        }
+        for handle in groups.iter().filter(|handle| handle.group != GroupId::BEACON) {
+            modified |= own_state(handle, &mut next);
+        }
+        for handle in &groups {
+            if let Some(leader) = handle.role().leader {
+                modified |= next.leaders.insert(handle.group, leader) != Some(leader);
+            }
+        }
+        if modified {
+            view.send_modify(|current| merge(current, next));
+        }
+    }
+}
+
+/// What follows the cluster may have brought a later view in between; the later parts of both count.
+fn merge(current: &mut Arc<ClusterView>, mut next: ClusterView) {
+    if current.revision > next.revision {
+        let leaders = std::mem::take(&mut next.leaders);
+        let mut later = (**current).clone();
+        for committee in next.committees.into_values() {
+            later.adopt_committee(committee);
+        }
+        later.adopt_layout(&next.layout);
+        later.leaders.extend(leaders);
+        next = later;
+    }
+    *current = Arc::new(next);
+}
+
+/// Waits for the next certificate of the beacon; for ever when there is no beacon here any more.
+async fn news(certified: &mut Option<watch::Receiver<Option<Certificate>>>) -> Option<()> {
+    if let Some(receiver) = certified
+        && receiver.changed().await.is_ok()
+    {
+        return Some(());
+    }
+    std::future::pending().await
+}
+
+/// Committee and layout as the group itself holds them: the beacon's mail brought them, certified.
+fn own_state(handle: &GroupHandle, view: &mut ClusterView) -> bool {
+    let read = || -> Result<(Option<Committee>, Option<Layout>), ReadFault> {
+        let state = &handle.share.state;
+        Ok((state.load(&schema::current_committee(handle.group))?, state.load(&schema::layout())?))
+    };
+    match read() {
+        Ok((committee, layout)) => {
+            let committee = committee.is_some_and(|committee| view.adopt_committee(committee));
+            layout.is_some_and(|layout| view.adopt_layout(&layout)) || committee
+        }
+        Err(error) => {
+            tracing::warn!(group = %handle.group, %error, "committee and layout cannot be read");
+            false
+        }
+    }
+}
+
+impl Source {
+    /// Shows the registry that the replica has, and its proof as soon as there is one.
+    fn look(&mut self, handle: &GroupHandle, view: &mut ClusterView) -> bool {
+        match self.try_look(handle, view) {
+            Ok(modified) => modified,
+            Err(error) => {
+                tracing::warn!(%error, "the beacon's registry cannot be read");
+                false
+            }
+        }
+    }
+
+    fn try_look(&mut self, handle: &GroupHandle, view: &mut ClusterView) -> Result<bool, ReadFault> {
+        let latest = self.take(handle)?;
+        let mut modified = latest.is_some_and(|(registry, height)| view.adopt(&registry, height));
+        if let Some(open) = &self.open
+            && let Some(certificate) = certificate(handle, open.height)?
+        {
+            // Following others may have brought a later one, with a proof of its own.
+            if open.registry.revision == view.revision {
+                let proof = RegistryProof::new(&open.registry, open.path.clone(), certificate);
+                view.proof = Bytes::from(proof.encode());
+                modified = true;
+            }
+            self.proved = open.registry.revision;
+            self.open = None;
+        }
+        Ok(modified)
+    }
+
+    /// Takes a picture when there is a revision that is not proved and no picture of it, or when the
+    /// one there is has been passed over: a later block is certified, and that one is not.
+    fn take(&mut self, handle: &GroupHandle) -> Result<Option<(beacon::ClusterView, Height)>, ReadFault> {
+        let closed = || ReadFault("the state is closed".into());
+        // Registry, path and height under one lock: the next block cannot come between them.
+        let mut stand = handle.share.stand.lock();
+        let db = handle.share.state.db().ok_or_else(closed)?;
+        let reader = DbReader(&*db);
+        let revision = beacon::ClusterView::revision_of(&reader)?;
+        if revision <= self.proved {
+            return Ok(None);
+        }
+        if let Some(open) = self.open.as_ref().filter(|open| open.registry.revision == revision) {
+            let passed = handle.certified.borrow().as_ref().is_some_and(|latest| latest.header.height > open.height);
+            if !passed || certificate(handle, open.height)?.is_some() {
+                return Ok(None);
+            }
+        }
+        let registry = beacon::ClusterView::read(&reader)?;
+        let position = schema::tree_position(&registry::head_key()).ok_or_else(closed)?;
+        let path = stand.tree.prove(&position).map_err(|error| ReadFault(error.to_string()))?;
+        let height = stand.applied.height;
+        self.open = Some(Picture { height, registry: registry.clone(), path });
+        Ok(Some((registry, height)))
+    }
+}
+
+fn certificate(handle: &GroupHandle, height: Height) -> Result<Option<Certificate>, ReadFault> {
+    handle.share.state.load(&schema::certificate(height))
+}
