@@ -179,14 +179,16 @@ async fn payers_of_two_shards_pay_together_or_not_at_all() {
         assert_eq!(error.unwrap().no(), Some((group, Reject::NotAuthorised)));
     }
     let stranger = crate::support::bank::wallet("stranger", 0);
-    let moves = vec![bank.pay(alice, carol.address, 1), bank.pay(bob, dave.address, 1)];
-    let (forged, forged_txid) = signed(bank, 20, moves.clone(), &[&stranger.key]);
-    let error = bank.client.submit(forged).await.unwrap_err();
+    let moves = [bank.pay(alice, carol.address, 1), bank.pay(bob, dave.address, 1)];
+    let same_body = body(bank.client.cluster_id(), 20, moves);
+    let forged = SignedTx::sign(&same_body, &[&stranger.key]);
+    let error = bank.client.submit(forged.encode()).await.unwrap_err();
     assert_eq!(error.code(), "not_authorised", "nobody who must sign has signed, so nobody votes");
-    assert!(bank.client.explain(forged_txid).await.unwrap().is_empty());
-    let (good, good_txid) = signed(bank, 20, moves, &[&alice.key, &bob.key]);
-    assert_eq!(good_txid, forged_txid);
-    assert!(bank.client.submit_and_wait(good, Wait::Applied).await.unwrap().committed());
+    let txid = forged.txid(&bank.client.cluster_id());
+    assert!(bank.client.explain(txid).await.unwrap().is_empty());
+    let good = SignedTx::sign(&same_body, &[&alice.key, &bob.key]);
+    let settled = bank.client.submit_and_wait(good.encode(), Wait::Applied).await.unwrap();
+    assert_eq!((settled.txid(), settled.no()), (txid, None));
     town.check(0).await;
 }
 
