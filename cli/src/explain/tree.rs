@@ -48,10 +48,7 @@ impl Story {
             text.push_str(&format!("\n  valid until {} UTC", moment(TimeMs(until))));
         }
         if let Some(seen) = self.first_seen_ms {
-            text.push_str(&format!(
-                "\n  first seen {} UTC; times below count from there, by the blocks' clocks",
-                moment(TimeMs(seen))
-            ));
+            text.push_str(&format!("\n  first seen {} UTC", moment(TimeMs(seen))));
         }
         text
     }
