@@ -43,11 +43,12 @@ unit: build
 sim: build ## Run 200 seeds of the simulator
 	$(TARGET)/seamark sim --seeds 200
 
-soak: build ## Long runs: many simulator seeds, the benchmarks
+soak: build ## Long runs: many simulator seeds, the benchmarks, twenty killed leaders
 	$(TARGET)/seamark sim --seeds 10000
 	$(TARGET)/seamark bench --shards 1 --seconds 30
 	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30
 	$(TARGET)/seamark bench --shards 1 --verify every --seconds 30
+	SEAMARK_LEADER_KILLS=20 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- failover:: --nocapture
 
 fix: ## Format the code
 	$(CARGO) fmt --all
