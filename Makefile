@@ -43,7 +43,7 @@ unit: build
 sim: build ## Run 200 seeds of the simulator
 	$(TARGET)/seamark sim --seeds 200
 
-soak: build ## Long runs: many simulator seeds, the benchmarks, twenty killed leaders
+soak: build ## Long runs: many simulator seeds, the benchmarks
 	$(TARGET)/seamark sim --seeds 10000
 	$(TARGET)/seamark bench --shards 1 --seconds 30
 	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30
