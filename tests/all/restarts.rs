@@ -13,7 +13,10 @@ use crate::support::load::Load;
 const FUNDS: u128 = 100_000;
 
 async fn funded(wanted: Wanted) -> (TestCluster, Bank, Vec<Wallet>) {
-    let cluster = TestCluster::start(wanted).await;
+    funded_on(TestCluster::start(wanted).await).await
+}
+
+async fn funded_on(cluster: TestCluster) -> (TestCluster, Bank, Vec<Wallet>) {
     let bank = Bank::open(&cluster.client()).await;
     let homes = wallets_in_each_shard(&cluster.genesis.layout, "home", 3);
     let wallets: Vec<Wallet> = homes.into_iter().flatten().collect();
@@ -119,18 +122,27 @@ async fn when_the_leader_of_a_shard_leaves_payments_go_on_and_none_is_doubled() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_missed_more_than_the_log_keeps_catches_up_by_snapshot() {
+async fn a_killed_node_that_missed_more_than_the_log_keeps_catches_up_by_snapshot() {
     let wanted = Wanted { shards: 1, snapshot_every: Some(100), ..Wanted::default() };
-    let (mut cluster, bank, wallets) = funded(wanted).await;
     let shard = GroupId::shard(0);
     let behind = NodeId(3);
+    // The one that falls behind is a process, so that it can be killed: nothing of it is flushed.
+    let mut cluster = TestCluster::prepare(&wanted);
+    let mut process = cluster.start_process(behind);
+    cluster.set_elsewhere(1);
+    for node in [NodeId(1), NodeId(2)] {
+        cluster.start_node(node).await;
+    }
+    cluster.wait_ready().await;
+    let (mut cluster, bank, wallets) = funded_on(cluster).await;
     let databases = |cluster: &TestCluster| -> Vec<String> {
         let folder = std::fs::read_dir(cluster.data(behind, shard).join("state")).unwrap();
         let names = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.starts_with("db-")).collect()
     };
     cluster.wait_settled().await;
-    cluster.stop_node(behind).await;
+    process.kill();
+    cluster.set_elsewhere(0);
     let old = databases(&cluster);
 
     // One entry each: the others snapshot and purge several times.
@@ -138,7 +150,8 @@ async fn a_node_that_missed_more_than_the_log_keeps_catches_up_by_snapshot() {
         let (from, to) = (&wallets[number % 3], &wallets[(number + 1) % 3]);
         bank.client.pay(&from.key, to.address, bank.asset, 1, Wait::Receipt).await.unwrap();
     }
-    cluster.start_node(behind).await;
+    let mut process = cluster.start_process(behind);
+    cluster.set_elsewhere(1);
     caught_up(&cluster, behind).await;
     let heights = cluster.wait_settled().await;
     assert!(heights[&shard] > 450);
@@ -148,9 +161,10 @@ async fn a_node_that_missed_more_than_the_log_keeps_catches_up_by_snapshot() {
     cluster.stop_node(NodeId(1)).await;
     bank.client.pay(&wallets[0].key, wallets[1].address, bank.asset, 1, Wait::Applied).await.unwrap();
     cluster.start_node(NodeId(1)).await;
-    // And what it was given as a snapshot survives its own restart.
-    cluster.stop_node(behind).await;
-    cluster.start_node(behind).await;
+    // And what it was given as a snapshot survives that it is killed again.
+    process.kill();
+    let mut process = cluster.start_process(behind);
     cluster.wait_settled().await;
     assert_eq!(bank.total(&wallets).await, FUNDS * 3);
+    process.assert_runs();
 }

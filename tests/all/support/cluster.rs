@@ -14,6 +14,7 @@ use shard_node::server::{Node, NodeConfig, NodeError};
 use storage::{ResourceLimits, SharedResources};
 use tempfile::TempDir;
 
+use super::program::{Process, node_command};
 use super::{eventually, in_time};
 
 /// Ports below those that the system hands out by itself, so that nobody else gets the port of a
@@ -137,6 +138,12 @@ impl TestCluster {
     /// Starts one node.
     pub async fn start_node(&mut self, node: NodeId) {
         in_time("starting a node", self.try_start(node)).await.unwrap();
+    }
+
+    /// Starts one node in a process of its own, which can be killed. [`TestCluster::set_elsewhere`]
+    /// says that it counts.
+    pub fn start_process(&self, node: NodeId) -> Process {
+        Process::start(node_command(&self.dir.node_config(node)), &self.dir.node_dir(node).join("node.log"))
     }
 
     /// Says how many nodes run in processes of their own, so that they are waited for as well.
