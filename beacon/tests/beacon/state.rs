@@ -114,7 +114,8 @@ fn an_issue_is_kept_and_told_to_every_shard() {
 
     let again = tx(&genesis, vec![issue(spec(&key, "USD")), issue(euro)], &[&key]);
     assert_eq!(issue_in(&mut state, &genesis, &again, NOW), Err(Reject::AssetExists));
-    let twice = tx(&genesis, vec![issue(spec(&key, "USD")), issue(spec(&key, "USD"))], &[&key]);
+    let other_name = AssetSpec { name: "another name".to_owned(), ..spec(&key, "USD") };
+    let twice = tx(&genesis, vec![issue(spec(&key, "USD")), issue(other_name)], &[&key]);
     assert_eq!(issue_in(&mut state, &genesis, &twice, NOW), Err(Reject::AssetExists));
     assert_eq!(registry::assets(&mut View::new(&state)).len(), 1);
 }

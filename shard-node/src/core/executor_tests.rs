@@ -96,12 +96,12 @@ fn issue(genesis: &Genesis) -> Command {
     command(&transaction(genesis.cluster_id(), LedgerId::BEACON, &issuer(), 0, moves))
 }
 
-/// Mints 100 to the issuer and pays 30 of it to an account of the other shard.
-fn mint_and_pay(genesis: &Genesis) -> SignedTx {
+/// Mints 70 to the issuer and 30 to an account of the other shard.
+fn mint_both(genesis: &Genesis) -> SignedTx {
     let (from, to) = (address(&issuer()), address(&client_of(PEER)));
     let moves = vec![
-        Move::Mint { issuer: from, to: from, asset: asset(), amount: 100 },
-        Move::Pay { from, to, asset: asset(), amount: 30 },
+        Move::Mint { issuer: from, to: from, asset: asset(), amount: 70 },
+        Move::Mint { issuer: from, to, asset: asset(), amount: 30 },
     ];
     transaction(genesis.cluster_id(), LedgerId::MAIN, &issuer(), 1, moves)
 }
@@ -139,7 +139,7 @@ fn the_same_entry_gives_the_same_block() {
     let announced = announcement(&genesis, SHARD);
     let run = || {
         let mut chain = Group::new(&genesis, SHARD);
-        let block = chain.block(vec![deliver(&announced), command(&mint_and_pay(&genesis)), Command::Ack(vec![1])]);
+        let block = chain.block(vec![deliver(&announced), command(&mint_both(&genesis)), Command::Ack(vec![1])]);
         (block.header_hash, block.writes, block.outcomes)
     };
     assert_eq!(run(), run());
@@ -154,7 +154,7 @@ fn value_moves_between_shards_and_every_header_balances() {
     let genesis = genesis();
     let mut shard = Group::new(&genesis, SHARD);
     let mut peer = Group::new(&genesis, PEER);
-    let sent = shard.block(vec![deliver(&announcement(&genesis, SHARD)), command(&mint_and_pay(&genesis))]);
+    let sent = shard.block(vec![deliver(&announcement(&genesis, SHARD)), command(&mint_both(&genesis))]);
     assert_eq!(sent.outcomes[0], CommandOutcome::Delivered(GroupId::BEACON, 1));
     assert!(sent.receipts[0].committed(), "{:?}", sent.receipts);
     let [line] = &sent.header.value_flow[..] else { panic!("one asset moved") };
@@ -182,7 +182,7 @@ fn value_moves_between_shards_and_every_header_balances() {
 fn a_transaction_is_executed_once() {
     let genesis = genesis();
     let mut shard = Group::new(&genesis, SHARD);
-    let tx = mint_and_pay(&genesis);
+    let tx = mint_both(&genesis);
     let txid = tx.txid(&genesis.cluster_id());
     let first = shard.block(vec![deliver(&announcement(&genesis, SHARD)), command(&tx), command(&tx)]);
     let known = CommandOutcome::Known(txid, ReceiptPlace { height: Height(1), index: 0 });
@@ -198,7 +198,7 @@ fn a_transaction_is_executed_once() {
 fn a_refusal_names_the_bytes_and_leaves_the_transaction_to_better_witnesses() {
     let genesis = genesis();
     let mut shard = Group::new(&genesis, SHARD);
-    let good = mint_and_pay(&genesis);
+    let good = mint_both(&genesis);
     let mut bad = good.clone();
     bad.witnesses = SignedTx::sign(&TxBody::decode(&good.body).expect("a body"), &[&client_of(PEER)]).witnesses;
     let txid = good.txid(&genesis.cluster_id());
@@ -220,7 +220,7 @@ fn mail_of_another_cluster_is_ignored() {
     let block = shard.block(vec![deliver(&announcement(&theirs, SHARD))]);
     assert_eq!(block.outcomes, [CommandOutcome::Ignored(Reject::WrongCluster)]);
     assert!(block.inbox.is_empty());
-    let block = shard.block(vec![command(&mint_and_pay(&theirs)), Command::Deliver(vec![1])]);
+    let block = shard.block(vec![command(&mint_both(&theirs)), Command::Deliver(vec![1])]);
     let ignored = [Reject::WrongCluster, Reject::Malformed].map(CommandOutcome::Ignored);
     assert_eq!(block.outcomes, ignored);
     let block = shard.block(vec![deliver(&announcement(&ours, PEER)), deliver(&announcement(&ours, SHARD))]);
@@ -232,7 +232,7 @@ fn mail_of_another_cluster_is_ignored() {
 fn replicas_that_check_signatures_are_given_the_new_transactions() {
     for (verify, count) in [(VerifyMode::Ingest, 0), (VerifyMode::Every, 1)] {
         let genesis = genesis_named("test", verify);
-        let tx = command(&mint_and_pay(&genesis));
+        let tx = command(&mint_both(&genesis));
         let mut shard = Group::new(&genesis, SHARD);
         let block = shard.block(vec![deliver(&announcement(&genesis, SHARD)), tx.clone(), tx]);
         assert_eq!(block.to_verify.len(), count, "{verify:?}");

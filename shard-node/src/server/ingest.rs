@@ -707,7 +707,10 @@ mod tests {
         }
         assert_eq!(waiters.books.lock().unapplied.len(), 1);
         waiters.taken(GroupId::shard(1), 5);
-        assert_eq!((waiters.books.lock().unapplied.len(), waiters.books.lock().asked.len()), (0, 0));
+        {
+            let books = waiters.books.lock();
+            assert_eq!((books.unapplied.len(), books.asked.len()), (0, 0));
+        }
         // Afterwards it is applied already.
         waiters.wait(&tx, &reply, true);
         waiters.receipt(&receipt(tx.txid, mail));
