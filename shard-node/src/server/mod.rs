@@ -6,6 +6,7 @@
 //! decides nothing about money: that happened in `core`.
 
 pub mod alarms;
+pub mod checks;
 pub mod clock;
 pub mod config;
 pub mod group;

@@ -26,6 +26,7 @@ use crate::core::driver::CommittedBlock;
 use crate::core::executor::{self, ExecutedBlock, GroupConstants};
 use crate::core::genesis::genesis_state;
 use crate::core::machine::CommandOutcome;
+use crate::core::marks;
 use crate::server::halt::Halt;
 
 /// Newest format of the state database that this program reads and writes.
@@ -187,6 +188,16 @@ pub enum OpenError {
         /// What is missing.
         what: &'static str,
     },
+    /// The replica has found out that this state is not what its group agreed on.
+    #[error(
+        "the state in {path} is not served: {reason}; stop the node, move this folder away and start it; the replica then continues from its own last snapshot and its log"
+    )]
+    Wrong {
+        /// The folder.
+        path: String,
+        /// What was found.
+        reason: String,
+    },
     /// A leaf outside the shard's prefix.
     #[error("the state in {path} holds accounts of another shard: {detail}")]
     Tree {
@@ -205,6 +216,7 @@ impl OpenError {
             Self::Storage(error) => error.code(),
             Self::Read(_) => "state_unreadable",
             Self::Genesis(_) => "unknown_group",
+            Self::Wrong { .. } => "state_wrong",
             Self::Root { .. } | Self::Missing { .. } | Self::Tree { .. } => "state_corrupt",
         }
     }
@@ -230,6 +242,10 @@ impl Replica {
         let reader = DbReader(&db);
         if reader.get(&schema::applied())?.is_none() {
             write_genesis(&db, genesis, group)?;
+        }
+        if let Some(reason) = reader.get(&marks::wrong())? {
+            let reason = borsh::from_slice(&reason).map_err(|error| ReadFault(error.to_string()))?;
+            return Err(OpenError::Wrong { path: db.folder().display().to_string(), reason });
         }
         let stand = rebuild(&db, &db.folder().display().to_string(), group)?;
         let share = ReplicaShare {
