@@ -114,7 +114,8 @@ impl Lone {
 
     /// Starts it with what the folder holds.
     pub(crate) async fn start_in(folder: TempDir, verify: VerifyMode) -> Result<Self, (TempDir, GroupError)> {
-        let genesis = Arc::new(lone_genesis(verify));
+        // One genesis, so that a folder may be opened again in the other mode, as node.toml allows.
+        let genesis = Arc::new(lone_genesis(VerifyMode::Ingest));
         let resources = resources();
         let stop = CancellationToken::new();
         let (_, view) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
