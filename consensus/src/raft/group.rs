@@ -150,11 +150,11 @@ impl RaftGroup {
         self.inner.config.raft_id
     }
 
-    /// Answers a request that another replica sent through its [`RaftTransport`].
+    /// Answers a request that the replica on node `from` sent through its [`RaftTransport`].
     ///
     /// # Errors
     /// [`HandleError`]; the caller tries again in its own time.
-    pub async fn handle(&self, kind: u8, payload: Bytes) -> Result<Bytes, HandleError> {
+    pub async fn handle(&self, from: NodeId, kind: u8, payload: Bytes) -> Result<Bytes, HandleError> {
         let inner = &self.inner;
         let raft = &inner.raft;
         let malformed = |error: super::codec::CodecError| HandleError::Malformed(error.to_string());
@@ -177,7 +177,9 @@ impl RaftGroup {
                 wire::reply(&inner.receiver.offer(raft, wire::body(body).map_err(malformed)?).await?)
             }
             wire::SNAPSHOT_PART => wire::reply(&inner.receiver.part(wire::body(body).map_err(malformed)?).await?),
-            wire::SNAPSHOT_DONE => wire::reply(&inner.receiver.done(raft, wire::body(body).map_err(malformed)?).await?),
+            wire::SNAPSHOT_DONE => {
+                wire::reply(&inner.receiver.done(raft, from, wire::body(body).map_err(malformed)?).await?)
+            }
             wire::TRANSFER => {
                 let call = wire::body::<wire::TransferCall>(body).map_err(malformed)?;
                 let result = raft.handle_transfer_leader(call.into()).await;

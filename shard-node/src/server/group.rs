@@ -461,9 +461,13 @@ impl GroupTask {
                     self.reread_committees();
                 }
             }
+            Committing::Refused(text) => self.alarms.last(Cause::Snapshot, text),
             Committing::Installed => match system_view(&self.share, self.group, &self.context) {
-                Ok(system) => self.system(system),
-                Err(error) => self.alarm(format!("{}: after a snapshot: {error}", self.group)),
+                Ok(system) => {
+                    self.alarms.end(Cause::Snapshot);
+                    self.system(system);
+                }
+                Err(error) => self.share.halt.stop(format!("after a snapshot: {error}")),
             },
         }
     }

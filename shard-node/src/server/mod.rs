@@ -19,6 +19,7 @@ pub mod reads;
 pub mod replica;
 pub mod replies;
 pub mod service;
+pub mod snapshot;
 pub mod socket;
 pub mod status;
 #[cfg(test)]

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use consensus::port::{AppliedState, Applier, Committed, Fatal, Payload, SnapshotDir};
+use consensus::port::{AppliedState, Applier, Committed, Fatal, Payload, SnapshotDir, SnapshotError};
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
-use ledger::ids::GroupId;
+use ledger::ids::{GroupId, NodeId};
 use ledger::layout::Layout;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
@@ -28,6 +28,7 @@ use crate::core::genesis::genesis_state;
 use crate::core::machine::CommandOutcome;
 use crate::core::marks;
 use crate::server::halt::Halt;
+use crate::server::snapshot::{self, Staged, label};
 
 /// Newest format of the state database that this program reads and writes.
 pub const STATE_FORMAT: u32 = 1;
@@ -47,6 +48,8 @@ pub enum Committing {
     },
     /// The whole state was replaced by a snapshot.
     Installed,
+    /// A snapshot that a node sent did not pass its checks; the state is as it was.
+    Refused(String),
 }
 
 /// Reads of a group's database, shared with everybody who answers questions.
@@ -56,7 +59,7 @@ pub struct StateHandle {
 }
 
 impl StateHandle {
-    /// The database, or `None` while a snapshot is being installed or the group has stopped.
+    /// The database, or `None` once it was closed.
     #[must_use]
     pub fn db(&self) -> Option<Arc<dyn Kv>> {
         self.db.read().clone()
@@ -132,10 +135,12 @@ pub struct Replica {
     resources: SharedResources,
     identity: StateIdentity,
     constants: GroupConstants,
+    genesis: Arc<Genesis>,
     state: StateHandle,
     stand: Arc<Mutex<Stand>>,
     effects: mpsc::Sender<Committing>,
     halt: Halt,
+    staged: Option<Staged>,
     /// Bytes written into the state database.
     written_bytes: Arc<AtomicU64>,
     /// Transactions that got a receipt.
@@ -260,10 +265,12 @@ impl Replica {
             resources: resources.clone(),
             identity,
             constants: GroupConstants { cluster, group, verify },
+            genesis: Arc::new(genesis.clone()),
             state: share.state.clone(),
             stand: Arc::clone(&share.stand),
             effects,
             halt: share.halt.clone(),
+            staged: None,
             written_bytes: Arc::clone(&share.written_bytes),
             transactions: Arc::clone(&share.transactions),
         };
@@ -359,7 +366,7 @@ fn write_genesis(db: &dyn Kv, genesis: &Genesis, group: GroupId) -> Result<(), O
 }
 
 /// Reads the last position and rebuilds the tree from its leaves.
-fn rebuild(db: &dyn Kv, path: &str, group: GroupId) -> Result<Stand, OpenError> {
+pub(crate) fn rebuild(db: &dyn Kv, path: &str, group: GroupId) -> Result<Stand, OpenError> {
     let path = path.to_owned();
     let missing = |what: &'static str| OpenError::Missing { path: path.clone(), what };
     let reader = DbReader(db);
@@ -436,88 +443,64 @@ impl Applier for Replica {
         label::read(dir, &self.constants).map_err(|cause| Fatal(format!("snapshot {}: {cause}", dir.display())))
     }
 
+    fn prepare(&mut self, dir: &Path, from: Option<NodeId>) -> Result<AppliedState, SnapshotError> {
+        self.staged = None;
+        let checked = self.db().map_err(|fatal| SnapshotError::Failed(fatal.0)).and_then(|db| {
+            let target = snapshot::Target {
+                root: &self.root,
+                resources: &self.resources,
+                identity: self.identity,
+                constants: &self.constants,
+                genesis: &self.genesis,
+            };
+            snapshot::stage(dir, from, &target, &*db)
+        });
+        match checked {
+            Ok(staged) => {
+                let applied = staged.stand.applied.consensus.clone();
+                self.staged = Some(staged);
+                Ok(applied)
+            }
+            Err(error) => {
+                if let (Some(node), SnapshotError::Refused(reason)) = (from, &error) {
+                    let text = format!(
+                        "{}: a snapshot that node {node} sent is refused: {reason}; this replica keeps the state it has",
+                        self.constants.group
+                    );
+                    self.tell(Committing::Refused(text)).map_err(|fatal| SnapshotError::Failed(fatal.0))?;
+                }
+                Err(error)
+            }
+        }
+    }
+
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {
-        let fatal = |error: &dyn std::fmt::Display| Fatal(format!("snapshot {}: {error}", dir.display()));
-        let labelled = self.inspect(dir)?;
-        let old = self.state.db.write().take();
-        // Readers hold the database for one question at a time; nobody can get it any more.
+        if self.staged.as_ref().is_none_or(|staged| staged.dir != dir) {
+            self.prepare(dir, None).map_err(|error| Fatal(format!("snapshot {}: {error}", dir.display())))?;
+        }
+        let Some(Staged { state, stand, .. }) = self.staged.take() else {
+            return Err(Fatal("no snapshot is prepared".into()));
+        };
+        let db = Arc::new(state.switch().map_err(|error| Fatal(format!("{}: {error}", error.code())))?);
+        let consensus = stand.applied.consensus.clone();
+        let old = {
+            // Whoever reads tree and state together holds this lock.
+            let mut current = self.stand.lock();
+            *current = stand;
+            self.state.db.write().replace(Arc::clone(&db) as Arc<dyn Kv>)
+        };
+        // Readers hold the old database for one question at a time; nobody can get it any more.
         if let Some(old) = old {
             while Arc::strong_count(&old) > 1 {
                 std::thread::yield_now();
             }
         }
-        StateDb::install_from(dir, &self.root, &self.resources, self.identity).map_err(|error| fatal(&error))?;
-        let db = StateDb::open(&self.root, &self.resources, self.identity, Arc::new(PlainCipher))
-            .map_err(|error| fatal(&error))?;
-        let stand =
-            rebuild(&db, &db.folder().display().to_string(), self.constants.group).map_err(|error| fatal(&error))?;
-        let consensus = stand.applied.consensus.clone();
-        if consensus != labelled {
-            return Err(fatal(&"its label names another position than its content"));
+        if let Err(error) = db.remove_old() {
+            tracing::warn!(group = %self.constants.group, %error, "the old state is still on the disk");
         }
-        *self.stand.lock() = stand;
-        *self.state.db.write() = Some(Arc::new(db));
         tracing::info!(group = %self.constants.group, "snapshot installed");
         self.tell(Committing::Installed)?;
         Ok(consensus)
-    }
-}
-
-/// The label of a snapshot: a small file that says whose it is and where it stands, so that a
-/// folder can be judged before its database is opened. The content is checked against it when the
-/// snapshot is installed.
-mod label {
-    use std::io::Write;
-    use std::path::Path;
-
-    use borsh::{BorshDeserialize, BorshSerialize};
-    use consensus::port::AppliedState;
-    use ledger::hash::{Hash32, sha256};
-    use ledger::ids::{ClusterId, GroupId};
-
-    use crate::core::executor::GroupConstants;
-
-    const FILE: &str = "APPLIED";
-    const MAGIC: &[u8; 8] = b"SEAMSNAP";
-    const LABEL_BYTES_MAX: u64 = 1024 * 1024;
-
-    #[derive(BorshSerialize, BorshDeserialize)]
-    struct Label {
-        version: u8,
-        cluster: ClusterId,
-        group: GroupId,
-        applied: AppliedState,
-    }
-
-    /// `magic ‖ sha256(label) ‖ label`, durable when this returns.
-    pub(super) fn write(dir: &Path, constants: &GroupConstants, applied: &AppliedState) -> std::io::Result<()> {
-        let label = Label { version: 1, cluster: constants.cluster, group: constants.group, applied: applied.clone() };
-        let bytes = borsh::to_vec(&label)?;
-        let mut file = std::fs::File::create(dir.join(FILE))?;
-        file.write_all(MAGIC)?;
-        file.write_all(&sha256(&bytes).0)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::File::open(dir)?.sync_all()
-    }
-
-    pub(super) fn read(dir: &Path, constants: &GroupConstants) -> Result<AppliedState, String> {
-        let path = dir.join(FILE);
-        let length = std::fs::metadata(&path).map_err(|error| format!("no label: {error}"))?.len();
-        if length > LABEL_BYTES_MAX {
-            return Err("the label is too large".into());
-        }
-        let bytes = std::fs::read(&path).map_err(|error| format!("the label cannot be read: {error}"))?;
-        let rest = bytes.strip_prefix(MAGIC).ok_or("the label is no label")?;
-        let (hash, body) = rest.split_at_checked(32).ok_or("the label is truncated")?;
-        if sha256(body) != Hash32(hash.try_into().map_err(|_| "the label is truncated")?) {
-            return Err("the label is damaged".into());
-        }
-        let label: Label = borsh::from_slice(body).map_err(|error| format!("the label does not decode: {error}"))?;
-        if label.version != 1 || label.cluster != constants.cluster || label.group != constants.group {
-            return Err("it is of another cluster, group or version".into());
-        }
-        Ok(label.applied)
     }
 }
 

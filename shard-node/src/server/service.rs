@@ -90,7 +90,7 @@ impl NodeService for Service {
             .group(request.group)
             .ok_or_else(|| Status::not_found(ledger::Reject::UnknownGroup.to_string()))?;
         let kind = u8::try_from(request.kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
-        match handle.raft.handle(kind, request.payload).await {
+        match handle.raft.handle(from, kind, request.payload).await {
             Ok(payload) => Ok(Response::new(v1::RaftReply { payload })),
             Err(error) => Err(Status::failed_precondition(format!("{}: {error}", error.code()))),
         }
