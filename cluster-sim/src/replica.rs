@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
 use consensus::port::{AppliedState, Committed, Payload, Position, RoleView, Timing};
-use ledger::genesis::Genesis;
+use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId, Tick, TxId};
 use ledger::machine::Driver;
@@ -21,13 +21,16 @@ use ledger::reject::Reject;
 use ledger::schema;
 use ledger::tree::StateTree;
 use ledger::tx::ParsedTx;
+use ledger::view::View;
 use shard_node::core::applied::AppliedRecord;
-use shard_node::core::driver::{self, CommittedBlock, DriverConfig, GroupDriver};
+use shard_node::core::driver::{self, CommittedBlock, DriverConfig, GroupDriver, SystemView};
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::executor::{ExecutedBlock, GroupConstants, execute_by};
 use shard_node::core::genesis::genesis_state;
 use shard_node::core::machine::CommandOutcome;
+use shard_node::core::marks;
 use shard_node::core::peer::PeerMessage;
+use shard_node::core::recheck;
 use storage::kv::{Crash, Kv, WriteBatch};
 use storage::mem::MemKv;
 
@@ -150,7 +153,9 @@ impl Replica {
             timing: TIMING,
             seed,
         };
-        let view = state::system_view(&self.kv, &self.genesis, &applied, self.committees())?;
+        let reader = KvState { kv: &self.kv, hide_receipts: false };
+        let view = SystemView::read(&reader, &self.genesis, self.group, self.genesis.verify);
+        let view = SystemView { committees: self.committees(), ..view.map_err(|error| error.to_string())? };
         let config = DriverConfig {
             group: self.group,
             node: self.node,
@@ -469,6 +474,24 @@ impl Replica {
                 let valid = txs.iter().all(|tx| tx.verify_signatures().is_ok());
                 out.push(Effect::CheckLater(self.group, height, valid));
             }
+            driver::Output::Recheck { from, upto } => match self.recheck(from, upto) {
+                Ok(forged) => jobs.push_back(Job::Driver(driver::Input::Rechecked { upto, forged })),
+                Err(error) => out.push(Effect::Broken(error)),
+            },
+            driver::Output::Checked(height) => self.mark(marks::checked(), &height, out),
+            driver::Output::Forged(height) => self.mark(marks::forged(), &height, out),
+            driver::Output::Lookup { height, node } => match state::find(&self.kv, &schema::certificate(height)) {
+                Ok(Some(certificate)) => {
+                    let message = Box::new(PeerMessage::Certified(certificate));
+                    out.push(Effect::Send(node, Wire::Peer { group: self.group, message }));
+                }
+                Ok(None) => {}
+                Err(error) => out.push(Effect::Broken(error)),
+            },
+            driver::Output::Late(certificate) => {
+                let height = certificate.header.height;
+                out.push(Effect::Broken(format!("nobody asked for the certificate of height {height}")));
+            }
             driver::Output::Certified(certificate) => {
                 let mut batch = WriteBatch::with_capacity(1);
                 batch.put(schema::certificate(certificate.header.height), encoded(&certificate));
@@ -488,6 +511,29 @@ impl Replica {
                 out.push(Effect::Broken(format!("alarm on node {}: {text}", self.node)));
             }
         }
+    }
+
+    /// Keeps a mark of this node, as a host that checks signatures does.
+    fn mark(&self, key: Vec<u8>, height: &Height, out: &mut Vec<Effect>) {
+        if self.genesis.verify == VerifyMode::Every {
+            let mut batch = WriteBatch::with_capacity(1);
+            batch.put(key, encoded(height));
+            if let Err(error) = self.kv.write(batch) {
+                out.push(Effect::Broken(error.to_string()));
+            }
+        }
+    }
+
+    /// The lowest block of the database with a signature that does not hold.
+    fn recheck(&self, from: Height, upto: Height) -> Result<Option<Height>, String> {
+        let reader = KvState { kv: &self.kv, hide_receipts: false };
+        for height in (from.0..=upto.0).map(Height) {
+            let txs = recheck::transactions(&mut View::new(&reader), height).map_err(|error| error.to_string())?;
+            if !txs.is_some_and(|txs| txs.iter().all(|tx| tx.verify_signatures().is_ok())) {
+                return Ok(Some(height));
+            }
+        }
+        Ok(None)
     }
 
     fn refuse(&mut self, txs: &[Bytes], reject: Reject, out: &mut Vec<Effect>) {

@@ -1,23 +1,15 @@
 //! A replica's database as the executor and the driver read it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use cross_shard::commit;
-use cross_shard::stream::{InCursor, OutStream, StreamLeaf};
+use cross_shard::stream::{InCursor, OutStream};
 use ledger::committee::Committee;
-use ledger::genesis::{Genesis, VerifyMode};
+use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
-use ledger::header::Header;
 use ledger::ids::GroupId;
 use ledger::receipt::Receipt;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
-use ledger::tx::ParsedTx;
-use ledger::view::{ReadFault, StateReader, View};
-use shard_node::core::applied::AppliedRecord;
-use shard_node::core::driver::{OutboxView, SystemView};
-use shard_node::core::entry::{Command, Entry};
+use ledger::view::{ReadFault, StateReader};
 use shard_node::core::records::{BlockRecord, ReceiptPlace};
 use storage::kv::{KeyRange, Kv};
 use storage::mem::MemKv;
@@ -133,66 +125,12 @@ pub fn rebuild_tree(kv: &MemKv, genesis: &Genesis, group: GroupId) -> Result<Sta
     Ok(tree)
 }
 
-/// What a driver is told at the start.
-///
-/// # Errors
-/// A text when the database lacks something.
-pub fn system_view(
-    kv: &MemKv,
-    genesis: &Genesis,
-    applied: &AppliedRecord,
-    committees: Vec<Committee>,
-) -> Result<SystemView, String> {
-    let header: Header = load(kv, &schema::header(applied.height))?;
-    let mut outbox = Vec::new();
-    for (peer, stream) in out_streams(kv) {
-        let mut messages = Vec::new();
-        for seq in stream.acked..stream.next_seq {
-            let key = schema::mail(peer, seq);
-            let message = kv.get(&key).map_err(|error| error.to_string())?;
-            messages.push(message.ok_or_else(|| format!("message {seq} to {peer} is missing"))?);
-        }
-        let leaf = StreamLeaf { peer, next_seq: stream.next_seq, chain: stream.chain };
-        outbox.push(OutboxView { leaf, acked: stream.acked, messages });
-    }
-    let inbox = in_cursors(kv)
-        .into_iter()
-        .map(|(peer, cursor)| StreamLeaf { peer, next_seq: cursor.next_seq, chain: cursor.chain })
-        .collect();
-    Ok(SystemView {
-        committees,
-        header: Arc::new(header),
-        header_hash: applied.header_hash,
-        outbox,
-        inbox,
-        to_verify: Arc::new(last_transactions(kv, genesis, applied)),
-        next_deadline: commit::next_deadline(&mut View::new(&KvState { kv, hide_receipts: false })),
-    })
-}
-
-/// The transactions of the last block that a replica has to check before it attests.
-fn last_transactions(kv: &MemKv, genesis: &Genesis, applied: &AppliedRecord) -> Vec<ParsedTx> {
-    let Ok(Some(entry)) = kv.get(&schema::entry(applied.height)) else { return Vec::new() };
-    if genesis.verify == VerifyMode::Ingest {
-        return Vec::new();
-    }
-    let cluster = genesis.cluster_id();
-    Entry::decode(&entry)
-        .commands
-        .iter()
-        .filter_map(|command| match command {
-            Command::Tx(bytes) => ParsedTx::decode(&cluster, bytes).ok(),
-            Command::Deliver(_) | Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) => None,
-        })
-        .collect()
-}
-
-/// A digest of everything replicated: all but the certificates, which each node gathers by itself.
+/// A digest of everything replicated: all but the certificates and marks, which each node has for itself.
 #[must_use]
 pub fn digest(kv: &MemKv) -> Hash32 {
     let pairs: Vec<(Vec<u8>, Vec<u8>)> = scan(kv, &[])
         .into_iter()
-        .filter(|(key, _)| key.first() != Some(&schema::CERTIFICATE))
+        .filter(|(key, _)| ![Some(&schema::CERTIFICATE), Some(&schema::NODE)].contains(&key.first()))
         .map(|(key, value)| (key.to_vec(), value.to_vec()))
         .collect();
     ledger::hash::sha256(&borsh::to_vec(&pairs).expect("writing to memory does not fail"))

@@ -162,6 +162,7 @@ fn peer(message: &PeerMessage) -> String {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
         }
         PeerMessage::Probe { dest, next_seq } => format!("probe for {dest} from {next_seq}"),
+        PeerMessage::Want { height } => format!("asks for the certificate of height {height}"),
         PeerMessage::Head(proof) => format!("proof of head {}", proof.leaf.next_seq),
     }
 }

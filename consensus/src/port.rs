@@ -70,6 +70,17 @@ pub struct AppliedState {
 #[error("the group stopped: {0}")]
 pub struct Fatal(pub String);
 
+/// Why a snapshot folder does not become the state. The state is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// What it holds does not pass the checks; it never will.
+    #[error("the snapshot is refused: {0}")]
+    Refused(String),
+    /// The medium failed while it was prepared.
+    #[error("the snapshot could not be prepared: {0}")]
+    Failed(String),
+}
+
 /// A snapshot on disk: a folder with the files of a database checkpoint, whose applied state was
 /// read from inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,10 +116,20 @@ pub trait Applier: Send + 'static {
     /// [`Fatal`] when it is of another cluster or group, or damaged.
     fn inspect(&self, dir: &Path) -> Result<AppliedState, Fatal>;
 
-    /// Replaces the state by the snapshot in `dir`, atomically, taking over the folder.
+    /// Copies and checks the snapshot in `dir` completely, so that [`Applier::install`] has only to
+    /// switch to it. `from` is the node that sent it; `None` for a snapshot of this replica's own. The
+    /// state does not change, and the folder stays as it is.
     ///
     /// # Errors
-    /// [`Fatal`] when it does not verify or the medium fails.
+    /// [`SnapshotError`] when it must not become the state.
+    fn prepare(&mut self, dir: &Path, from: Option<NodeId>) -> Result<AppliedState, SnapshotError>;
+
+    /// Replaces the state by the snapshot in `dir`, atomically. One that was not prepared is checked
+    /// first, as the replica's own. The folder is not needed any more afterwards.
+    ///
+    /// # Errors
+    /// [`Fatal`] when it does not verify or the medium fails; a snapshot that does not verify leaves
+    /// the state in place.
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal>;
 }
 

@@ -27,6 +27,8 @@ pub const RECEIPT: u8 = b'R';
 pub const HISTORY: u8 = b'J';
 /// Certificates by height. Node-local, gathered later, not part of the replicated state.
 pub const CERTIFICATE: u8 = b'C';
+/// What a node has found out by itself about the chain. Node-local, as certificates are.
+pub const NODE: u8 = b'N';
 /// The applied position and the group's running totals.
 pub const META: u8 = b'X';
 /// What a group knows of a transaction that several groups vote on, by transaction id.

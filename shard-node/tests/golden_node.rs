@@ -87,6 +87,7 @@ fn every_peer_message() -> Vec<PeerMessage> {
         PeerMessage::Checkpoint(support::certify(header)),
         PeerMessage::Probe { dest: PEER, next_seq: 3 },
         PeerMessage::Head(head),
+        PeerMessage::Want { height: ledger::Height(7) },
     ]
 }
 
@@ -103,6 +104,7 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::Checkpoint(_) => "checkpoint",
         PeerMessage::Probe { .. } => "probe",
         PeerMessage::Head(_) => "head",
+        PeerMessage::Want { .. } => "want",
     }
 }
 

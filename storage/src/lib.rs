@@ -35,5 +35,5 @@ pub use log::{Completion, LogStore, MemLog};
 pub use log::{GroupLog, LogEngine, LogIdentity, LogOptions, LogStats};
 pub use mem::MemKv;
 #[cfg(feature = "rocksdb")]
-pub use rocks::{ResourceLimits, SharedResources, StateDb, StateIdentity, VerifyReport};
+pub use rocks::{ResourceLimits, SharedResources, StagedState, StateDb, StateIdentity, VerifyReport};
 pub use sealed::SealedKv;

@@ -85,7 +85,7 @@ impl Lender {
 }
 
 /// Fetches a snapshot that reaches at least `needed`, from the first of these replicas that lends
-/// one, and puts it in place, where the start finds it.
+/// one, and installs it.
 pub(crate) async fn fetch(
     sender: &Arc<Sender>,
     snapshots: &Arc<Snapshots>,
@@ -97,7 +97,7 @@ pub(crate) async fn fetch(
     let mut answers = Vec::new();
     for (id, node) in others {
         let peer = Peer::to(sender.clone(), *id, *node);
-        let borrower = Borrower { peer, snapshots, applier, log, needed };
+        let borrower = Borrower { peer, node: *node, snapshots, applier, log, needed };
         match borrower.fetch().await {
             Ok(()) => return Ok(()),
             Err(what) => answers.push((*node, what)),
@@ -108,6 +108,7 @@ pub(crate) async fn fetch(
 
 struct Borrower<'a> {
     peer: Peer,
+    node: NodeId,
     snapshots: &'a Arc<Snapshots>,
     applier: &'a Arc<ApplierCell>,
     log: &'a Log,
@@ -134,7 +135,7 @@ impl Borrower<'_> {
         if let Some(bad) = blocking(move || verifying.verify()).await.map_err(text)? {
             return Err(bad);
         }
-        self.put_in_place(transfer).await
+        self.install(transfer).await
     }
 
     async fn ask(&self) -> Result<Transfer, String> {
@@ -174,14 +175,15 @@ impl Borrower<'_> {
         Ok(())
     }
 
-    /// Checks what the files contain, takes what contradicts them off the log, and makes them the
-    /// current snapshot. A crash in between leaves a log that is as good as before.
-    async fn put_in_place(&self, transfer: Transfer) -> Result<(), String> {
+    /// Lets the applier check what is in the files, takes what contradicts them off the log, and
+    /// installs them as another node's, which they would not be to a start that finds them. A crash in
+    /// between leaves a log that is as good as before.
+    async fn install(&self, transfer: Transfer) -> Result<(), String> {
         let applied = transfer.applied();
         let at = applied.position.ok_or("it contains no position")?;
-        let (path, snapshots) = (transfer.path.clone(), self.snapshots.clone());
-        let claims = self.applier.run(move |applier| Ok(applier.inspect(&path))).await.map_err(text)?;
-        if claims.map_err(text)?.position != applied.position {
+        let (path, node) = (transfer.path.clone(), self.node);
+        let checked = self.applier.run(move |applier| Ok(applier.prepare(&path, Some(node)))).await.map_err(text)?;
+        if checked.map_err(text)?.position != applied.position {
             return Err("its files contain another position than it said".to_owned());
         }
         let conflicts = self.log.entry_id(at.index).map_err(text)?.is_some_and(|id| id != log_id(&at));
@@ -189,7 +191,8 @@ impl Borrower<'_> {
             let kept = at.index.checked_sub(1);
             self.log.truncate_behind(kept).await.map_err(text)?;
         }
-        blocking(move || snapshots.adopt(&transfer.path, applied)).await.map_err(text)
+        let (snapshots, folder) = (self.snapshots.clone(), Folder::new(transfer.path, applied, false));
+        self.applier.run(move |applier| snapshots.install(applier, &folder)).await.map_err(text)
     }
 }
 

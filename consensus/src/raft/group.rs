@@ -206,7 +206,7 @@ impl RaftGroup {
             wire::SNAPSHOT_DONE => {
                 let done = wire::body::<wire::Done>(body).map_err(malformed)?;
                 speaks_for(done.vote.leader())?;
-                wire::reply(&inner.receiver.done(raft, done).await?)
+                wire::reply(&inner.receiver.done(raft, from, done).await?)
             }
             wire::SNAPSHOT_ASK => wire::reply(&inner.lender.ask(wire::body(body).map_err(malformed)?).await?),
             wire::SNAPSHOT_READ => wire::reply(&inner.lender.read(wire::body(body).map_err(malformed)?).await?),

@@ -9,20 +9,20 @@ use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use ledger::ids::NodeId;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Mutex;
 
 use super::codec;
 use super::group::HandleError;
 use super::machine::ApplierCell;
-use super::snapshot::{self, Folder, Snapshots, blocking};
+use super::snapshot::{self, Folder, RECEIVING, Snapshots, blocking};
 use super::types::{LogId, Raft, Vote, log_id};
 use super::wire::{
     Done, DoneReply, Manifest, Offer, OfferReply, Part, PartReply, SNAPSHOT_FILES_MAX, SNAPSHOT_PATH_BYTES_MAX,
 };
-use crate::port::AppliedState;
+use crate::port::{AppliedState, SnapshotError};
 
-const RECEIVING: &str = "recv-";
 const DEPTH_MAX: usize = 4;
 
 /// The receiving end of one group.
@@ -30,6 +30,8 @@ pub(crate) struct Receiver {
     snapshots: Arc<Snapshots>,
     applier: Arc<ApplierCell>,
     transfer: Mutex<Option<Transfer>>,
+    /// The last snapshot that did not pass the checks, and why: it is not received again.
+    refused: parking_lot::Mutex<Option<([u8; 32], String)>>,
 }
 
 /// A snapshot whose files grow below a folder of their own.
@@ -42,7 +44,7 @@ pub(crate) struct Transfer {
 
 impl Receiver {
     pub(crate) fn new(snapshots: Arc<Snapshots>, applier: Arc<ApplierCell>) -> Self {
-        Self { snapshots, applier, transfer: Mutex::new(None) }
+        Self { snapshots, applier, transfer: Mutex::new(None), refused: parking_lot::Mutex::default() }
     }
 
     /// Starts a transfer, or goes on with one.
@@ -57,6 +59,9 @@ impl Receiver {
         check(&offer.manifest)?;
         let mut transfer = self.transfer.lock().await;
         let next = Transfer::new(offer.manifest, self.snapshots.dir()).map_err(failed)?;
+        if let Some((_, reason)) = self.refused.lock().as_ref().filter(|(refused, _)| *refused == next.name) {
+            return Err(HandleError::Snapshot(reason.clone()));
+        }
         *transfer = None;
         let (dir, folder) = (self.snapshots.dir().to_path_buf(), next.folder_name());
         let prepared = next.clone();
@@ -81,8 +86,9 @@ impl Receiver {
         Ok(PartReply::Continue(end))
     }
 
-    /// Verifies the files and installs the snapshot.
-    pub(crate) async fn done(&self, raft: &Raft, done: Done) -> Result<DoneReply, HandleError> {
+    /// Verifies the files, lets the applier check what is in them, and only then installs the
+    /// snapshot. One that does not pass leaves the replica as it was, and running.
+    pub(crate) async fn done(&self, raft: &Raft, from: NodeId, done: Done) -> Result<DoneReply, HandleError> {
         let mut transfer = self.transfer.lock().await;
         let Some(current) = transfer.take_if(|current| current.name == done.snapshot) else {
             return Ok(DoneReply::Again("this snapshot is not being received".into()));
@@ -93,14 +99,17 @@ impl Receiver {
         }
         let applied = current.applied();
         let folder = Arc::new(Folder::new(current.path.clone(), applied.clone(), false));
-        let inspected = folder.clone();
-        let claims = self.applier.run(move |applier| Ok(applier.inspect(&inspected.path))).await;
-        match claims.map_err(|error| HandleError::Stopped(error.to_string()))? {
-            Ok(claims) if claims.position == applied.position => {}
-            Ok(claims) => {
-                return Ok(DoneReply::Again(format!("the files contain {:?}", claims.position)));
-            }
-            Err(error) => return Ok(DoneReply::Again(error.to_string())),
+        let prepared = folder.clone();
+        let checked = self.applier.run(move |applier| Ok(applier.prepare(&prepared.path, Some(from)))).await;
+        let refused = match checked.map_err(|error| HandleError::Stopped(error.to_string()))? {
+            Ok(checked) if checked.position == applied.position => None,
+            Ok(checked) => Some(format!("the files contain {:?}", checked.position)),
+            Err(SnapshotError::Refused(reason)) => Some(reason),
+            Err(SnapshotError::Failed(reason)) => return Err(HandleError::Snapshot(reason)),
+        };
+        if let Some(reason) = refused {
+            *self.refused.lock() = Some((current.name, reason.clone()));
+            return Ok(DoneReply::Again(reason));
         }
         let snapshot = snapshot::snapshot(folder).map_err(failed)?;
         let installed = raft.install_full_snapshot(done.vote.into(), snapshot).await;

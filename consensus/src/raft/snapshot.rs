@@ -24,11 +24,12 @@ use crate::port::{AppliedState, Applier, Fatal, Position};
 
 const FINISHED: &str = "at-";
 const UNFINISHED: &str = "tmp-";
+pub(crate) const RECEIVING: &str = "recv-";
 /// Read at a time when a file is hashed.
 const HASH_BUFFER_BYTES: usize = 256 << 10;
 
 /// A snapshot's folder. Whoever holds it may read; it is removed with the last holder unless it is
-/// still the current one or was taken over by the applier.
+/// still the current one. A received one is never that: installing it copies what is in it.
 #[derive(Debug)]
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
@@ -152,6 +153,13 @@ impl Snapshots {
                 remove(&entry.path());
             } else if let Some(position) = parse_name(name) {
                 finished.push((position.index, position, entry.path()));
+            } else if name.starts_with(RECEIVING) {
+                // One that was installed before the last stop; others may go on.
+                let applied = applier.applied().position;
+                let whole = applier.inspect(&entry.path());
+                if whole.is_ok_and(|received| received.position.is_some() && received.position <= applied) {
+                    remove(&entry.path());
+                }
             }
         }
         finished.sort();
@@ -196,7 +204,6 @@ impl Snapshots {
     /// Gives a received or found snapshot to the applier.
     pub(crate) fn install(&self, applier: &mut dyn Applier, folder: &Folder) -> Result<(), Fatal> {
         let applied = applier.install(&folder.path)?;
-        folder.keep(true);
         if applied.position != folder.applied.position {
             return Err(Fatal(format!(
                 "{}: installed up to {:?}, but the snapshot was announced up to {:?}",
@@ -233,16 +240,6 @@ impl Snapshots {
             return Ok(current);
         }
         if reaches(&applier.applied()) { self.build(applier).map(Some) } else { Ok(None) }
-    }
-
-    /// Makes a folder with the whole and verified files of a snapshot the current one.
-    pub(crate) fn adopt(&self, received: &Path, applied: AppliedState) -> io::Result<()> {
-        let path = self.dir.join(name_of(applied.position.unwrap_or_default()));
-        remove(&path);
-        fs::rename(received, &path)?;
-        sync_dir(&self.dir)?;
-        self.replace(Some(Arc::new(Folder::new(path, applied, true))));
-        Ok(())
     }
 
     fn replace(&self, next: Option<Arc<Folder>>) {

@@ -12,7 +12,9 @@ pub mod executor;
 pub mod flows;
 pub mod genesis;
 pub mod machine;
+pub mod marks;
 pub mod peer;
+pub mod recheck;
 pub mod records;
 
 #[cfg(test)]

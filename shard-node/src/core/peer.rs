@@ -4,14 +4,14 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::{AckProof, Bundle, StreamLeaf};
 use ledger::certificate::{Attestation, Certificate};
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, Height, NodeId};
 use ledger::merkle::MerklePath;
 
 /// One message to the replica of a group on a node. Variants are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum PeerMessage {
     /// A replica of the same group signed a header. With `wants_certificate` the sender still
-    /// misses the certificate of that height.
+    /// misses the certificate of that height, and is answered as [`PeerMessage::Want`] is.
     Attest {
         /// The signature.
         attestation: Attestation,
@@ -52,6 +52,12 @@ pub enum PeerMessage {
     },
     /// How far a stream is certified.
     Head(HeadProof),
+    /// A replica of the same group misses the certificate of a height. Who keeps it sends it; who does
+    /// not have it sends its own signature, and the latest certificate before that height.
+    Want {
+        /// The height.
+        height: Height,
+    },
 }
 
 /// Proof that a group has certified mail for another one up to `leaf.next_seq`.

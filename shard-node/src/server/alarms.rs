@@ -23,6 +23,8 @@ const PASSING_MAX: usize = 16;
 pub enum Cause {
     /// The group has stopped on this node.
     Stopped,
+    /// A snapshot that a node sent did not pass its checks.
+    Snapshot,
     /// The driver's.
     Driver(driver::Cause),
 }

@@ -13,12 +13,10 @@ use bytes::Bytes;
 use consensus::port::{RoleView, SequencerError, Timing, replica_id};
 use consensus::raft::{FetchError, Prepared, RaftGroup, RaftGroupConfig};
 use consensus::sequencer::Sequencer;
-use cross_shard::stream::{self, OutStream};
 use ledger::Certificate;
 use ledger::committee::Committee;
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
-use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs, TxId};
 use ledger::limits::{BLOCK_AHEAD_MS_MAX, CLOCK_SKEW_MS_MAX};
@@ -28,24 +26,23 @@ use ledger::reject::Reject;
 use ledger::schema;
 use ledger::tx::ParsedTx;
 use ledger::view::{ReadFault, StateReader, View};
-use parking_lot::Mutex;
-use rayon::prelude::*;
 use storage::{LogStore, PlainCipher, SharedResources, WriteBatch};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::core::driver::{DriverConfig, GroupDriver, Input, OutboxView, Output, SystemView};
-use crate::core::entry::{Command, Entry};
+use crate::core::driver::{DriverConfig, GroupDriver, Input, Output, SystemView, committees, contradiction};
 use crate::core::executor::RefusedTx;
 use crate::core::machine::CommandOutcome;
+use crate::core::marks;
 use crate::core::peer::PeerMessage;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::alarms::{Alarms, Cause};
+use crate::server::checks::{self, Known};
 use crate::server::clock::{Clock, Readings};
-use crate::server::ingest::{Arrivals, Checked, Waiters, id_of, verification_mark};
+use crate::server::ingest::{Arrivals, Checked, Waiters, id_of};
 use crate::server::links::{Links, NodeTraffic, Transport};
-use crate::server::replica::{Committing, DbReader, OpenError, Replica, ReplicaShare};
+use crate::server::replica::{Committing, DbReader, OpenError, Replica, ReplicaShare, ViewReader};
 
 /// Inputs that wait for a group's task.
 const INPUTS_MAX: usize = 4096;
@@ -59,8 +56,6 @@ const FORGET_EVERY: Duration = Duration::from_secs(10);
 pub const PIPELINE: usize = 3;
 /// Blocks between two checkpoints in the beacon.
 const CHECKPOINT_EVERY: u64 = 64;
-/// Transactions that this node has checked itself and does not check again before it attests.
-const CHECKED_MAX: usize = 65_536;
 
 /// What is the same for all groups of a node.
 #[derive(Clone)]
@@ -107,7 +102,7 @@ pub struct GroupHandle {
     pub waiters: Arc<Waiters>,
     /// What has arrived and is not checked yet.
     pub arrivals: Arrivals,
-    /// The highest certificate.
+    /// The highest certificate; tells of every one that is kept.
     pub certified: watch::Receiver<Option<Certificate>>,
     /// The block up to which this replica has checked and signed.
     pub attested: Arc<AtomicU64>,
@@ -119,7 +114,7 @@ pub struct GroupHandle {
     pub lost_proposals: Arc<AtomicBool>,
     inputs: mpsc::Sender<Input>,
     verify: VerifyMode,
-    checked: Arc<Mutex<lru::LruCache<Hash32, ()>>>,
+    known: Known,
 }
 
 /// Why a group cannot start.
@@ -221,7 +216,10 @@ impl OpenGroup {
         let own = self.context.node;
         let others: Vec<_> = first_members(&self.context.genesis, self.group);
         let others: Vec<_> = others.into_iter().filter(|(_, node)| *node != own).collect();
-        self.prepared.fetch(&others).await
+        let fetched = self.prepared.fetch(&others).await;
+        // Nobody reads yet, and the start looks at the state itself; what was refused is in the error.
+        while self.committing.try_recv().is_ok() {}
+        fetched
     }
 
     /// Starts the group.
@@ -232,14 +230,13 @@ impl OpenGroup {
         let Self { context, group, share, committing, prepared } = self;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
-        let (certified_out, certified) = watch::channel(None);
+        let (certified_out, certified) =
+            watch::channel(system.certified.as_ref().map(|certified| certified.certificate.clone()));
         let waiters = Arc::new(Waiters::of(group));
         let attested = Arc::new(AtomicU64::new(0));
         let alarms = Arc::new(Alarms::new(group));
         let lost_proposals = Arc::new(AtomicBool::new(false));
-        let checked = Arc::new(Mutex::new(lru::LruCache::new(
-            std::num::NonZeroUsize::new(CHECKED_MAX).expect("the bound is not zero"),
-        )));
+        let known = Known::default();
         let (raft_out, raft_in) = tokio::sync::oneshot::channel();
         let task = GroupTask {
             context: context.clone(),
@@ -248,7 +245,7 @@ impl OpenGroup {
             waiters: Arc::clone(&waiters),
             alarms: Arc::clone(&alarms),
             lost_proposals: Arc::clone(&lost_proposals),
-            checked: Arc::clone(&checked),
+            known: known.clone(),
             certified: certified_out,
             attested: Arc::clone(&attested),
             inputs: inputs.downgrade(),
@@ -289,7 +286,7 @@ impl OpenGroup {
             lost_proposals,
             inputs,
             verify: context.verify,
-            checked,
+            known,
         }))
     }
 }
@@ -311,13 +308,16 @@ impl GroupHandle {
             return Ok(());
         }
         if self.verify == VerifyMode::Every {
-            let mut checked = self.checked.lock();
-            for tx in &txs {
-                checked.put(tx.mark, ());
-            }
+            self.known.extend(txs.iter().map(|tx| tx.mark));
         }
         let bytes = txs.iter().map(|tx| tx.bytes.clone()).collect();
         self.inputs.try_send(Input::Submit(bytes)).map_err(|_| txs)
+    }
+
+    /// Asks the other replicas for the certificate of an earlier block that is missing here. What is
+    /// found is kept, and [`GroupHandle::certified`] tells of it.
+    pub fn want_certificate(&self, height: Height) {
+        let _ = self.inputs.try_send(Input::Want(height));
     }
 
     /// Hands over a peer's message; it is lost when the group's queue is full.
@@ -342,59 +342,10 @@ impl GroupHandle {
     }
 }
 
-/// Reads what a driver starts from.
+/// Reads what a driver starts from, as one moment of the state shows it.
 fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> Result<SystemView, ReadFault> {
     let db = share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
-    let reader = DbReader(&*db);
-    // The position and the rest come from one moment only while nothing is applied; a later block
-    // announces itself anyway.
-    let applied = share.stand.lock().applied.clone();
-    let mut view = View::new(&reader);
-    let header: Header =
-        view.load(&schema::header(applied.height)).ok_or_else(|| ReadFault("no last header".into()))?;
-    let mut outbox = Vec::new();
-    for leaf in stream::outbox_leaves(&mut view) {
-        let head: OutStream = stream::out_stream(&mut view, leaf.peer);
-        let messages = (head.acked..head.next_seq).filter_map(|seq| view.get(&schema::mail(leaf.peer, seq))).collect();
-        outbox.push(OutboxView { leaf, acked: head.acked, messages });
-    }
-    let to_verify = match context.verify {
-        VerifyMode::Ingest => Vec::new(),
-        VerifyMode::Every => transactions_of(&mut view, applied.height, &header),
-    };
-    let inbox = stream::inbox_leaves(&mut view);
-    let next_deadline = cross_shard::commit::next_deadline(&mut view);
-    let committees = committees(&mut view, context.genesis.as_ref());
-    if let Some(fault) = view.fault() {
-        return Err(fault.clone());
-    }
-    tracing::debug!(%group, height = %applied.height, "state read");
-    Ok(SystemView {
-        committees,
-        header_hash: applied.header_hash,
-        header: Arc::new(header),
-        outbox,
-        inbox,
-        to_verify: Arc::new(to_verify),
-        next_deadline,
-    })
-}
-
-fn transactions_of(view: &mut View<'_>, height: Height, header: &Header) -> Vec<ParsedTx> {
-    let Some(payload) = view.get(&schema::entry(height)) else { return Vec::new() };
-    let parse = |command: &Command| match command {
-        Command::Tx(bytes) => ParsedTx::decode(&header.cluster, bytes).ok(),
-        Command::Deliver(_) | Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) => None,
-    };
-    Entry::decode(&payload).commands.iter().filter_map(parse).collect()
-}
-
-fn committees(view: &mut View<'_>, genesis: &Genesis) -> Vec<Committee> {
-    genesis
-        .committees
-        .iter()
-        .map(|first| view.load(&schema::current_committee(first.group)).unwrap_or_else(|| first.clone()))
-        .collect()
+    SystemView::read(&ViewReader::of(&*db), &context.genesis, group, context.verify)
 }
 
 struct GroupTask {
@@ -404,7 +355,7 @@ struct GroupTask {
     waiters: Arc<Waiters>,
     alarms: Arc<Alarms>,
     lost_proposals: Arc<AtomicBool>,
-    checked: Arc<Mutex<lru::LruCache<Hash32, ()>>>,
+    known: Known,
     certified: watch::Sender<Option<Certificate>>,
     attested: Arc<AtomicU64>,
     inputs: mpsc::WeakSender<Input>,
@@ -431,7 +382,6 @@ impl GroupTask {
         mut committing: mpsc::Receiver<Committing>,
         raft: tokio::sync::oneshot::Receiver<RaftGroup>,
     ) {
-        self.members = members(&system.committees, self.group);
         self.system(system);
         let mut raft = Some(raft);
         let mut roles: Option<watch::Receiver<RoleView>> = None;
@@ -635,9 +585,13 @@ impl GroupTask {
                     self.reread_committees();
                 }
             }
+            Committing::Refused(text) => self.alarms.last(Cause::Snapshot, text),
             Committing::Installed => match system_view(&self.share, self.group, &self.context) {
-                Ok(system) => self.system(system),
-                Err(error) => self.alarm(format!("{}: after a snapshot: {error}", self.group)),
+                Ok(system) => {
+                    self.alarms.end(Cause::Snapshot);
+                    self.system(system);
+                }
+                Err(error) => self.share.halt.stop(format!("after a snapshot: {error}")),
             },
         }
     }
@@ -645,6 +599,7 @@ impl GroupTask {
     /// The driver starts from a state, and whoever asks about its old transactions must hear that
     /// credits which were acknowledged long ago have been applied.
     fn system(&mut self, system: SystemView) {
+        self.members = members(&system.committees, self.group);
         for line in &system.outbox {
             self.waiters.taken(line.leaf.peer, line.acked);
         }
@@ -706,6 +661,15 @@ impl GroupTask {
                 }
             }
             Output::Verify { height, txs } => self.verify(height, txs),
+            Output::Recheck { from, upto } => self.recheck(from, upto),
+            Output::Checked(height) => {
+                if self.context.verify == VerifyMode::Every {
+                    self.mark(marks::checked(), &height);
+                }
+            }
+            Output::Forged(height) => self.mark(marks::forged(), &height),
+            Output::Late(certificate) => self.late(certificate),
+            Output::Lookup { height, node } => self.lookup(height, node),
             Output::Certified(certificate) => self.keep(certificate),
             Output::PeerTook { dest, next_seq } => self.waiters.taken(dest, next_seq),
             Output::Refuse { txs, reject } => {
@@ -719,7 +683,7 @@ impl GroupTask {
                 }
             }
             Output::Alarm { cause, text } => self.alarms.last(Cause::Driver(cause), text),
-            Output::Stop(reason) => self.share.halt.stop(reason),
+            Output::Stop(reason) => self.wrong(reason),
         }
     }
 
@@ -732,21 +696,82 @@ impl GroupTask {
 
     /// Checks a block's signatures on other threads, leaving out what this node checked itself.
     fn verify(&self, height: Height, txs: Arc<Vec<ParsedTx>>) {
-        let inputs = self.inputs.clone();
-        let checked = Arc::clone(&self.checked);
+        let (inputs, known, halt) = (self.inputs.clone(), self.known.clone(), self.share.halt.clone());
         self.context.tasks.spawn(async move {
-            let judged = tokio::task::spawn_blocking(move || {
-                let open: Vec<&ParsedTx> = {
-                    let checked = checked.lock();
-                    txs.iter().filter(|tx| !checked.contains(&verification_mark(tx))).collect()
-                };
-                open.par_iter().all(|tx| tx.verify_signatures().is_ok())
-            });
-            let valid = judged.await.unwrap_or(false);
+            let checking = tokio::task::spawn_blocking(move || known.all_hold(&txs));
+            let Some(valid) = checks::finished(&halt, &format!("block {height}"), checking).await else { return };
             if let Some(inputs) = inputs.upgrade() {
                 let _ = inputs.send(Input::Verified { height, valid }).await;
             }
         });
+    }
+
+    /// Checks blocks of the database again, on other threads.
+    fn recheck(&self, from: Height, upto: Height) {
+        tracing::info!(group = %self.group, %from, %upto, "checking the client signatures of earlier blocks");
+        let (inputs, known, halt) = (self.inputs.clone(), self.known.clone(), self.share.halt.clone());
+        let (state, stop) = (self.share.state.clone(), self.context.stop.clone());
+        self.context.tasks.spawn(async move {
+            let what = format!("blocks {from} to {upto}");
+            let checking = tokio::task::spawn_blocking(move || checks::recheck(&state, &known, from, upto, &stop));
+            match checks::finished(&halt, &what, checking).await {
+                Some(Ok(Some(forged))) => {
+                    if let Some(inputs) = inputs.upgrade() {
+                        let _ = inputs.send(Input::Rechecked { upto, forged }).await;
+                    }
+                }
+                Some(Ok(None)) | None => {}
+                Some(Err(fault)) => halt.stop(format!("{what} could not be checked: {fault}")),
+            }
+        });
+    }
+
+    /// Keeps a mark of this node beside the state.
+    fn mark<T: borsh::BorshSerialize>(&self, key: Vec<u8>, value: &T) {
+        let Some(db) = self.share.state.db() else { return };
+        let mut batch = WriteBatch::new();
+        batch.put(key, borsh::to_vec(value).expect("writing to memory does not fail"));
+        if let Err(error) = db.write(batch) {
+            self.alarm(format!("{}: a mark could not be kept: {error}", self.group));
+        }
+    }
+
+    /// The state is wrong. That must be known after a restart too, before anything is served.
+    fn wrong(&self, reason: String) {
+        self.mark(marks::wrong(), &reason);
+        if let Some(db) = self.share.state.db() {
+            let group = self.group;
+            let flushing = tokio::task::spawn_blocking(move || db.flush());
+            self.context.tasks.spawn(async move {
+                if !matches!(flushing.await, Ok(Ok(()))) {
+                    tracing::error!(%group, "that the state is wrong may not be remembered: it was not flushed");
+                }
+            });
+        }
+        self.share.halt.stop(reason);
+    }
+
+    /// A certificate of an earlier block, which only the database can judge.
+    fn late(&self, certificate: Certificate) {
+        let height = certificate.header.height;
+        match judge_late(&self.share, self.group, &certificate) {
+            Ok(Late::Holds) => self.keep(certificate),
+            Ok(Late::Contradicts) => self.wrong(contradiction(self.group, height)),
+            Ok(Late::Nothing) => {}
+            Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
+        }
+    }
+
+    /// Sends a kept certificate to a replica that misses it.
+    fn lookup(&self, height: Height, node: NodeId) {
+        match self.share.state.load::<Certificate>(&schema::certificate(height)) {
+            Ok(Some(certificate)) => {
+                let message = PeerMessage::Certified(certificate);
+                self.context.links.send(node, self.group, Bytes::from(message.encode()));
+            }
+            Ok(None) => {}
+            Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
+        }
     }
 
     /// Keeps a certificate beside the block. It is node-local: losing it costs a question to a peer.
@@ -759,14 +784,35 @@ impl GroupTask {
                 self.alarm(format!("{}: a certificate could not be kept: {error}", self.group));
             }
         }
-        self.certified.send_if_modified(|latest| {
-            let newer = latest.as_ref().is_none_or(|known| known.header.height < certificate.header.height);
-            if newer {
+        // Also an earlier one is news to whoever waits for it.
+        self.certified.send_modify(|latest| {
+            if latest.as_ref().is_none_or(|known| known.header.height < certificate.header.height) {
                 *latest = Some(certificate);
             }
-            newer
         });
     }
+}
+
+/// What a certificate of an earlier block is worth.
+enum Late {
+    /// It certifies the block that this replica has.
+    Holds,
+    /// It certifies another one.
+    Contradicts,
+    /// Nothing.
+    Nothing,
+}
+
+fn judge_late(share: &ReplicaShare, group: GroupId, certificate: &Certificate) -> Result<Late, ReadFault> {
+    let header = &certificate.header;
+    let own: Option<Header> = share.state.load(&schema::header(header.height))?;
+    let committee: Option<Committee> = share.state.load(&schema::committee(group, &header.committee_hash))?;
+    let (Some(own), Some(committee)) = (own, committee) else { return Ok(Late::Nothing) };
+    Ok(match certificate.verify(&committee) {
+        Ok(()) if own == *header => Late::Holds,
+        Ok(()) => Late::Contradicts,
+        Err(_) => Late::Nothing,
+    })
 }
 
 fn members(committees: &[Committee], group: GroupId) -> Vec<NodeId> {

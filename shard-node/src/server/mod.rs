@@ -6,6 +6,7 @@
 //! decides nothing about money: that happened in `core`.
 
 pub mod alarms;
+pub mod checks;
 pub mod clock;
 pub mod config;
 pub mod gather;
@@ -23,6 +24,7 @@ pub mod registry;
 pub mod replica;
 pub mod replies;
 pub mod service;
+pub mod snapshot;
 pub mod socket;
 pub mod status;
 #[cfg(test)]

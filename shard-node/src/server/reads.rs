@@ -312,11 +312,18 @@ fn named(asset: ledger::AssetId) -> Option<ledger::AssetId> {
 /// The certificate of a block: kept already, or completed within moments.
 async fn certificate(handle: &GroupHandle, height: Height) -> Result<Certificate, Failure> {
     let mut certified = handle.certified.clone();
+    let mut asked = false;
     let wait = async {
         loop {
+            let latest = certified.borrow_and_update().as_ref().map(|latest| latest.header.height);
             let kept: Option<Certificate> = handle.share.state.load(&schema::certificate(height))?;
             if let Some(certificate) = kept {
                 return Ok(certificate);
+            }
+            // Later blocks are certified here: this certificate was missed, and comes when asked for.
+            if !asked && latest.is_some_and(|latest| latest > height) {
+                asked = true;
+                handle.want_certificate(height);
             }
             if certified.changed().await.is_err() {
                 return Err(refuse(Reject::GroupStopped));

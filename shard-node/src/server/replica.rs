@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use consensus::port::{AppliedState, Applier, Committed, Fatal, Payload, SnapshotDir};
+use consensus::port::{AppliedState, Applier, Committed, Fatal, Payload, SnapshotDir, SnapshotError};
 use cross_shard::commit::Decision;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
-use ledger::ids::GroupId;
+use ledger::ids::{GroupId, NodeId};
 use ledger::layout::Layout;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
@@ -26,7 +26,9 @@ use crate::core::applied::AppliedRecord;
 use crate::core::driver::CommittedBlock;
 use crate::core::executor::{self, ExecutedBlock, GroupConstants, RefusedTx};
 use crate::core::genesis::genesis_state;
+use crate::core::marks;
 use crate::server::halt::Halt;
+use crate::server::snapshot::{self, Staged, label};
 
 /// Newest format of the state database that this program reads and writes.
 pub const STATE_FORMAT: u32 = 1;
@@ -50,6 +52,8 @@ pub enum Committing {
     },
     /// The whole state was replaced by a snapshot.
     Installed,
+    /// A snapshot that a node sent did not pass its checks; the state is as it was.
+    Refused(String),
 }
 
 /// Reads of a group's database, shared with everybody who answers questions.
@@ -59,7 +63,7 @@ pub struct StateHandle {
 }
 
 impl StateHandle {
-    /// The database, or `None` while a snapshot is being installed or the group has stopped.
+    /// The database, or `None` once it was closed.
     #[must_use]
     pub fn db(&self) -> Option<Arc<dyn Kv>> {
         self.db.read().clone()
@@ -143,10 +147,12 @@ pub struct Replica {
     resources: SharedResources,
     identity: StateIdentity,
     constants: GroupConstants,
+    genesis: Arc<Genesis>,
     state: StateHandle,
     stand: Arc<Mutex<Stand>>,
     effects: mpsc::Sender<Committing>,
     halt: Halt,
+    staged: Option<Staged>,
     /// Bytes written into the state database.
     written_bytes: Arc<AtomicU64>,
     /// Transactions that got a receipt.
@@ -199,6 +205,14 @@ pub enum OpenError {
         /// What is missing.
         what: &'static str,
     },
+    /// The replica has found out that this state is not what its group agreed on.
+    #[error("the state in {path} is not served: {reason}; stop the node, and set it aside with 'seamark node rebuild'")]
+    Wrong {
+        /// The folder.
+        path: String,
+        /// What was found.
+        reason: String,
+    },
     /// A leaf outside the shard's prefix.
     #[error("the state in {path} holds accounts of another shard: {detail}")]
     Tree {
@@ -217,6 +231,7 @@ impl OpenError {
             Self::Storage(error) => error.code(),
             Self::Read(_) => "state_unreadable",
             Self::Genesis(_) => "unknown_group",
+            Self::Wrong { .. } => "state_wrong",
             Self::Root { .. } | Self::Missing { .. } | Self::Tree { .. } => "state_corrupt",
         }
     }
@@ -243,6 +258,10 @@ impl Replica {
         if reader.get(&schema::applied())?.is_none() {
             write_genesis(&db, genesis, group)?;
         }
+        if let Some(reason) = reader.get(&marks::wrong())? {
+            let reason = borsh::from_slice(&reason).map_err(|error| ReadFault(error.to_string()))?;
+            return Err(OpenError::Wrong { path: db.folder().display().to_string(), reason });
+        }
         let stand = rebuild(&db, &db.folder().display().to_string(), group)?;
         let share = ReplicaShare {
             state: StateHandle { db: Arc::new(RwLock::new(Some(Arc::new(db)))) },
@@ -256,10 +275,12 @@ impl Replica {
             resources: resources.clone(),
             identity,
             constants: GroupConstants { cluster, group, verify },
+            genesis: Arc::new(genesis.clone()),
             state: share.state.clone(),
             stand: Arc::clone(&share.stand),
             effects,
             halt: share.halt.clone(),
+            staged: None,
             written_bytes: Arc::clone(&share.written_bytes),
             transactions: Arc::clone(&share.transactions),
         };
@@ -357,7 +378,7 @@ fn write_genesis(db: &dyn Kv, genesis: &Genesis, group: GroupId) -> Result<(), O
 }
 
 /// Reads the last position and rebuilds the tree from its leaves.
-fn rebuild(db: &dyn Kv, path: &str, group: GroupId) -> Result<Stand, OpenError> {
+pub(crate) fn rebuild(db: &dyn Kv, path: &str, group: GroupId) -> Result<Stand, OpenError> {
     let path = path.to_owned();
     let missing = |what: &'static str| OpenError::Missing { path: path.clone(), what };
     let reader = DbReader(db);
@@ -436,88 +457,64 @@ impl Applier for Replica {
         label::read(dir, &self.constants).map_err(|cause| Fatal(format!("snapshot {}: {cause}", dir.display())))
     }
 
+    fn prepare(&mut self, dir: &Path, from: Option<NodeId>) -> Result<AppliedState, SnapshotError> {
+        self.staged = None;
+        let checked = self.db().map_err(|fatal| SnapshotError::Failed(fatal.0)).and_then(|db| {
+            let target = snapshot::Target {
+                root: &self.root,
+                resources: &self.resources,
+                identity: self.identity,
+                constants: &self.constants,
+                genesis: &self.genesis,
+            };
+            snapshot::stage(dir, from, &target, &*db)
+        });
+        match checked {
+            Ok(staged) => {
+                let applied = staged.stand.applied.consensus.clone();
+                self.staged = Some(staged);
+                Ok(applied)
+            }
+            Err(error) => {
+                if let (Some(node), SnapshotError::Refused(reason)) = (from, &error) {
+                    let text = format!(
+                        "{}: a snapshot that node {node} sent is refused: {reason}; this replica keeps the state it has",
+                        self.constants.group
+                    );
+                    self.tell(Committing::Refused(text)).map_err(|fatal| SnapshotError::Failed(fatal.0))?;
+                }
+                Err(error)
+            }
+        }
+    }
+
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {
-        let fatal = |error: &dyn std::fmt::Display| Fatal(format!("snapshot {}: {error}", dir.display()));
-        let labelled = self.inspect(dir)?;
-        let old = self.state.db.write().take();
-        // Readers hold the database for one question at a time; nobody can get it any more.
+        if self.staged.as_ref().is_none_or(|staged| staged.dir != dir) {
+            self.prepare(dir, None).map_err(|error| Fatal(format!("snapshot {}: {error}", dir.display())))?;
+        }
+        let Some(Staged { state, stand, .. }) = self.staged.take() else {
+            return Err(Fatal("no snapshot is prepared".into()));
+        };
+        let db = Arc::new(state.switch().map_err(|error| Fatal(format!("{}: {error}", error.code())))?);
+        let consensus = stand.applied.consensus.clone();
+        let old = {
+            // Whoever reads tree and state together holds this lock.
+            let mut current = self.stand.lock();
+            *current = stand;
+            self.state.db.write().replace(Arc::clone(&db) as Arc<dyn Kv>)
+        };
+        // Readers hold the old database for one question at a time; nobody can get it any more.
         if let Some(old) = old {
             while Arc::strong_count(&old) > 1 {
                 std::thread::yield_now();
             }
         }
-        let coded = |error: OpenError| Fatal(format!("{}: snapshot {}: {error}", error.code(), dir.display()));
-        StateDb::install_from(dir, &self.root, &self.resources, self.identity).map_err(|error| coded(error.into()))?;
-        let db = StateDb::open(&self.root, &self.resources, self.identity, Arc::new(PlainCipher))
-            .map_err(|error| coded(error.into()))?;
-        let stand = rebuild(&db, &db.folder().display().to_string(), self.constants.group).map_err(coded)?;
-        let consensus = stand.applied.consensus.clone();
-        if consensus != labelled {
-            return Err(fatal(&"its label names another position than its content"));
+        if let Err(error) = db.remove_old() {
+            tracing::warn!(group = %self.constants.group, %error, "the old state is still on the disk");
         }
-        *self.stand.lock() = stand;
-        *self.state.db.write() = Some(Arc::new(db));
         tracing::info!(group = %self.constants.group, "snapshot installed");
         self.tell(Committing::Installed)?;
         Ok(consensus)
-    }
-}
-
-/// The label of a snapshot: a small file that says whose it is and where it stands, so that a
-/// folder can be judged before its database is opened. The content is checked against it when the
-/// snapshot is installed.
-mod label {
-    use std::io::Write;
-    use std::path::Path;
-
-    use borsh::{BorshDeserialize, BorshSerialize};
-    use consensus::port::AppliedState;
-    use ledger::hash::{Hash32, sha256};
-    use ledger::ids::{ClusterId, GroupId};
-
-    use crate::core::executor::GroupConstants;
-
-    const FILE: &str = "APPLIED";
-    const MAGIC: &[u8; 8] = b"SEAMSNAP";
-    const LABEL_BYTES_MAX: u64 = 1024 * 1024;
-
-    #[derive(BorshSerialize, BorshDeserialize)]
-    struct Label {
-        version: u8,
-        cluster: ClusterId,
-        group: GroupId,
-        applied: AppliedState,
-    }
-
-    /// `magic ‖ sha256(label) ‖ label`, durable when this returns.
-    pub(super) fn write(dir: &Path, constants: &GroupConstants, applied: &AppliedState) -> std::io::Result<()> {
-        let label = Label { version: 1, cluster: constants.cluster, group: constants.group, applied: applied.clone() };
-        let bytes = borsh::to_vec(&label)?;
-        let mut file = std::fs::File::create(dir.join(FILE))?;
-        file.write_all(MAGIC)?;
-        file.write_all(&sha256(&bytes).0)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::File::open(dir)?.sync_all()
-    }
-
-    pub(super) fn read(dir: &Path, constants: &GroupConstants) -> Result<AppliedState, String> {
-        let path = dir.join(FILE);
-        let length = std::fs::metadata(&path).map_err(|error| format!("no label: {error}"))?.len();
-        if length > LABEL_BYTES_MAX {
-            return Err("the label is too large".into());
-        }
-        let bytes = std::fs::read(&path).map_err(|error| format!("the label cannot be read: {error}"))?;
-        let rest = bytes.strip_prefix(MAGIC).ok_or("the label is no label")?;
-        let (hash, body) = rest.split_at_checked(32).ok_or("the label is truncated")?;
-        if sha256(body) != Hash32(hash.try_into().map_err(|_| "the label is truncated")?) {
-            return Err("the label is damaged".into());
-        }
-        let label: Label = borsh::from_slice(body).map_err(|error| format!("the label does not decode: {error}"))?;
-        if label.version != 1 || label.cluster != constants.cluster || label.group != constants.group {
-            return Err("it is of another cluster, group or version".into());
-        }
-        Ok(label.applied)
     }
 }
 

@@ -1,10 +1,12 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::core::support::SHARD;
-use crate::server::testing::{committed, issuer, lone_genesis, mint, write_asset};
-use ledger::ids::Address;
+use crate::core::support::{SHARD, address};
+use crate::server::testing::{certify, committed, issuer, lone_genesis, mint, resources, write_asset};
+use ledger::Header;
+use ledger::ids::{Address, Height};
 use storage::{Fault, FaultyKv, MemKv, Operation};
+use tempfile::TempDir;
 
 /// A replica in memory whose writes fail once `failing` is set.
 struct Bench {
@@ -41,10 +43,12 @@ impl Bench {
             resources: crate::server::testing::resources(),
             identity: StateIdentity { cluster: cluster.0.0, group: SHARD.0, format_version: STATE_FORMAT },
             constants: GroupConstants { cluster, group: SHARD, verify: VerifyMode::Ingest },
+            genesis: Arc::new(genesis.clone()),
             state: share.state.clone(),
             stand: Arc::clone(&share.stand),
             effects,
             halt: share.halt.clone(),
+            staged: None,
             written_bytes: Arc::clone(&share.written_bytes),
             transactions: Arc::clone(&share.transactions),
         };
@@ -78,4 +82,136 @@ fn a_failed_write_stops_the_group_before_anybody_sees_the_tree() {
     // Nothing is built on such a tree, also when the disk has room again.
     bench.failing.store(false, Ordering::Relaxed);
     assert_eq!(bench.mint(3), Err(fatal));
+}
+
+/// A replica on disk that applies mints, one a block.
+struct Disk {
+    replica: Replica,
+    share: ReplicaShare,
+    folder: TempDir,
+    effects: mpsc::Receiver<Committing>,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let (sender, effects) = mpsc::channel(64);
+        let genesis = lone_genesis(VerifyMode::Ingest);
+        let root = folder.path().join("state");
+        let opened = Replica::open(&root, &resources(), &genesis, SHARD, VerifyMode::Ingest, sender);
+        let (replica, share) = opened.expect("an empty folder");
+        write_asset(&share.state);
+        Self { replica, share, folder, effects }
+    }
+
+    /// Blocks with the mints of these numbers.
+    fn with(mints: impl IntoIterator<Item = u8>) -> Self {
+        let mut disk = Self::new();
+        for (index, salt) in (1..).zip(mints) {
+            let (_, tx) = mint(&lone_genesis(VerifyMode::Ingest), salt, Address([3; 20]), 5);
+            disk.replica.apply(vec![committed(index, [tx])]).expect("a block");
+        }
+        disk
+    }
+
+    fn put<T: borsh::BorshSerialize>(&self, key: Vec<u8>, value: &T) {
+        let mut batch = WriteBatch::new();
+        batch.put(key, encoded(value));
+        self.share.state.db().expect("it is open").write(batch).expect("a write");
+    }
+
+    fn delete(&self, key: Vec<u8>) {
+        let mut batch = WriteBatch::new();
+        batch.delete(key);
+        self.share.state.db().expect("it is open").write(batch).expect("a write");
+    }
+
+    fn load<T: borsh::BorshDeserialize>(&self, key: Vec<u8>) -> Option<T> {
+        self.share.state.load(&key).expect("a read")
+    }
+
+    /// Makes a snapshot, as received by somebody else.
+    fn snapshot(&mut self) -> PathBuf {
+        let dir = self.folder.path().join("snapshot");
+        self.replica.checkpoint(&dir).expect("a snapshot").path
+    }
+
+    fn height(&self) -> u64 {
+        self.share.stand.lock().applied.height.0
+    }
+
+    /// Folders and files of the state.
+    fn files(&self) -> usize {
+        std::fs::read_dir(self.folder.path().join("state")).expect("the folder").count()
+    }
+}
+
+#[test]
+fn a_good_snapshot_is_checked_first_and_switched_to_after() {
+    let mut leader = Disk::with(1..=5);
+    leader.put(marks::checked(), &Height(5));
+    leader.put(marks::forged(), &Height(9));
+    let header: Header = leader.load(schema::header(Height(4))).expect("a header");
+    leader.put(schema::certificate(Height(4)), &certify(header));
+    let dir = leader.snapshot();
+    let mut replica = Disk::with(1..=2);
+    replica.put(marks::checked(), &Height(2));
+    let prepared = replica.replica.prepare(&dir, Some(NodeId(7))).expect("it holds");
+    assert_eq!(replica.height(), 2, "nothing has changed yet");
+    assert_eq!(replica.replica.install(&dir), Ok(prepared));
+    assert_eq!((replica.height(), replica.files()), (5, 2), "LIVE and one database");
+    assert_eq!(replica.share.stand.lock().applied, leader.share.stand.lock().applied);
+    // What the sender claims to have found out is not taken over.
+    let marks = [marks::checked(), marks::forged(), marks::installed()].map(|key| replica.load::<Height>(key));
+    assert_eq!(marks, [Some(Height(2)), None, Some(Height(5))]);
+    let last = std::iter::from_fn(|| replica.effects.try_recv().ok()).last();
+    assert!(matches!(last, Some(Committing::Installed)));
+    // It goes on from there.
+    let (_, tx) = mint(&lone_genesis(VerifyMode::Ingest), 6, Address([3; 20]), 5);
+    replica.replica.apply(vec![committed(6, [tx])]).expect("a block");
+    assert_eq!(replica.height(), 6);
+}
+
+#[test]
+fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
+    type Harm = fn(&Disk);
+    let harms: [(&str, Harm); 6] = [
+        ("does not match its recorded root", |leader| leader.put(schema::account(&address(&issuer().0)), &1u8)),
+        ("does not continue", |leader| {
+            let header: Header = leader.load(schema::header(Height(3))).expect("a header");
+            leader.put(schema::header(Height(3)), &Header { state_root: Hash32([7; 32]), ..header });
+        }),
+        ("does not continue", |leader| leader.delete(schema::header(Height(3)))),
+        ("its mail is not", |leader| {
+            leader.put(schema::inbox(GroupId::BEACON), &cross_shard::InCursor { next_seq: 3, chain: Hash32([1; 32]) });
+        }),
+        ("does not decode", |leader| leader.put(schema::certificate(Height(3)), &1u8)),
+        ("last header does not name its state", |leader| {
+            let header: Header = leader.load(schema::header(Height(5))).expect("a header");
+            leader.put(schema::header(Height(5)), &Header { state_root: Hash32([7; 32]), ..header });
+        }),
+    ];
+    let mut replica = Disk::with(1..=2);
+    let before = replica.share.stand.lock().applied.clone();
+    let mut refuses = |dir: &Path, why: &str| {
+        let error = replica.replica.prepare(dir, Some(NodeId(7))).expect_err(why);
+        assert!(matches!(&error, SnapshotError::Refused(reason) if reason.contains(why)), "{why}: {error}");
+        let told = std::iter::from_fn(|| replica.effects.try_recv().ok()).last();
+        assert!(matches!(&told, Some(Committing::Refused(text)) if text.contains("node 7") && text.contains(why)));
+        assert!(replica.replica.install(dir).is_err(), "{why}: not by another way either");
+        assert_eq!((replica.share.stand.lock().applied.clone(), replica.files()), (before.clone(), 2), "{why}");
+        assert!(replica.load::<Header>(schema::header(Height(2))).is_some(), "{why}: it is still served");
+    };
+    for (why, harm) in harms {
+        let mut leader = Disk::with(1..=5);
+        harm(&leader);
+        refuses(&leader.snapshot(), why);
+    }
+    // Consistent in itself, but of another history.
+    refuses(&Disk::with([1, 12, 13, 14]).snapshot(), "does not continue");
+    // With the label of another position.
+    let mut leader = Disk::with(1..=5);
+    let dir = leader.snapshot();
+    crate::server::snapshot::label::write(&dir, &leader.replica.constants, &AppliedState::default()).expect("a label");
+    refuses(&dir, "another position");
 }

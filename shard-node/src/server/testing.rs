@@ -70,6 +70,15 @@ pub(crate) fn mint(genesis: &Genesis, salt: u8, to: Address, amount: u128) -> (T
     (signed.txid(&genesis.cluster_id()), Bytes::from(signed.encode()))
 }
 
+/// A transaction like those of [`mint`] whose signature is over another one.
+pub(crate) fn forged(genesis: &Genesis, salt: u8) -> Bytes {
+    let (key, asset) = issuer();
+    let to = Address([4; 20]);
+    let mut signed = minted(genesis, &key, salt, to, asset.id, 1_000);
+    signed.witnesses = minted(genesis, &key, salt + 100, to, asset.id, 1).witnesses;
+    Bytes::from(signed.encode())
+}
+
 fn minted(genesis: &Genesis, key: &SecretKey, salt: u8, to: Address, asset: AssetId, amount: u128) -> SignedTx {
     let mv = Move::Mint { issuer: support::address(key), to, asset, amount };
     support::transaction(genesis.cluster_id(), LedgerId::MAIN, key, salt, vec![mv])
@@ -105,7 +114,8 @@ impl Lone {
 
     /// Starts it with what the folder holds.
     pub(crate) async fn start_in(folder: TempDir, verify: VerifyMode) -> Result<Self, (TempDir, GroupError)> {
-        let genesis = Arc::new(lone_genesis(verify));
+        // One genesis, so that a folder may be opened again in the other mode, as node.toml allows.
+        let genesis = Arc::new(lone_genesis(VerifyMode::Ingest));
         let resources = resources();
         let stop = CancellationToken::new();
         let (_, view) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));

@@ -161,28 +161,38 @@ pub(crate) fn open_or_create<T>(
     Ok((database, folder, *identity))
 }
 
-/// Makes a copy of the database folder `received` the live one of `root`.
+/// Copies the database folder `received` beside the live one of `root`, without making it live.
+/// Returns the copy and its generation.
 ///
-/// `check(folder)` must refuse a damaged copy; it runs before the switch. `received` stays as it
-/// is, so an interrupted installation can be repeated.
-pub(crate) fn install(
+/// `check(folder)` must refuse a damaged copy. `received` stays as it is, so an interrupted
+/// installation can be repeated; what was copied before is removed.
+pub(crate) fn stage(
     received: &Path,
     root: &Path,
     check: impl FnOnce(&Path) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
+) -> Result<(PathBuf, u64), StorageError> {
     let live = prepare(root)?;
     remove_leftovers(root, live)?;
     let folder = database_folder(root, live + 1);
     io(&folder, fs::create_dir(&folder))?;
-    let installed = copy_folder(received, &folder).and_then(|()| check(&folder));
-    if let Err(error) = installed {
+    let copied = copy_folder(received, &folder).and_then(|()| check(&folder));
+    if let Err(error) = copied {
         io(&folder, fs::remove_dir_all(&folder))?;
         return Err(error);
     }
-    sync_folder(&folder)?;
+    Ok((folder, live + 1))
+}
+
+/// Makes a staged copy the live database: it is durable, and then named, by one rename.
+pub(crate) fn switch(folder: &Path, root: &Path, generation: u64) -> Result<(), StorageError> {
+    sync_folder(folder)?;
     sync_folder(root)?;
-    write_live(root, live + 1)?;
-    remove_leftovers(root, live + 1)
+    write_live(root, generation)
+}
+
+/// Removes what a switch left behind. The database that was live before must be closed.
+pub(crate) fn remove_old(root: &Path, generation: u64) -> Result<(), StorageError> {
+    remove_leftovers(root, generation)
 }
 
 /// Copies a flat folder durably; table files are immutable and therefore only linked where possible.

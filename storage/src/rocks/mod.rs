@@ -26,5 +26,5 @@ pub(crate) use shared::Profile;
 pub(crate) use verify::{check_all, verify_root};
 
 pub use shared::{ResourceLimits, SharedResources};
-pub use state::{StateDb, StateIdentity};
+pub use state::{StagedState, StateDb, StateIdentity};
 pub use verify::{VerifyReport, verify_offline};

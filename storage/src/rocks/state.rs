@@ -18,7 +18,7 @@ use rocksdb::{
 use crate::StorageError;
 use crate::cipher::ValueCipher;
 use crate::kv::{KeyRange, Kv, KvView, WriteBatch, WriteOp};
-use crate::rocks::folder::{install, sync_folder};
+use crate::rocks::folder::{remove_old, stage, switch, sync_folder};
 use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create};
 use crate::sealed::open_value;
 
@@ -40,6 +40,39 @@ impl StateIdentity {
     }
 }
 
+/// A copy of a snapshot beside the live state: open, whole, and not live. Dropped, it is removed.
+pub struct StagedState {
+    db: Option<StateDb>,
+    root: PathBuf,
+    generation: u64,
+}
+
+impl StagedState {
+    /// The copy, to be judged before it becomes the state. What is written into it becomes part of it.
+    pub fn db(&self) -> &StateDb {
+        self.db.as_ref().expect("it is there until it is switched to")
+    }
+
+    /// Makes the copy durable and then, by one pointer switch, the live state. A crash leaves either
+    /// the old state or this one. The old one may still be open: see [`StateDb::remove_old`].
+    pub fn switch(mut self) -> Result<StateDb, StorageError> {
+        self.db().flush()?;
+        switch(self.db().folder(), &self.root, self.generation)?;
+        Ok(self.db.take().expect("it is switched to once"))
+    }
+}
+
+impl Drop for StagedState {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        let folder = db.folder.clone();
+        drop(db);
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::warn!(folder = %folder.display(), %error, "a staged snapshot could not be removed");
+        }
+    }
+}
+
 /// A group's state database.
 pub struct StateDb {
     db: DB,
@@ -47,6 +80,12 @@ pub struct StateDb {
     identity: Identity,
     cipher: Arc<dyn ValueCipher>,
     no_wal: WriteOptions,
+}
+
+fn open_database(folder: &Path, shared: &SharedResources, create: bool) -> Result<DB, StorageError> {
+    let options = shared.options(Profile::State, create).map_err(|error| map_error(folder, &error))?;
+    let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
+    DB::open_cf_descriptors(&options, folder, [family]).map_err(|error| map_error(folder, &error))
 }
 
 impl StateDb {
@@ -57,29 +96,42 @@ impl StateDb {
         identity: StateIdentity,
         cipher: Arc<dyn ValueCipher>,
     ) -> Result<Self, StorageError> {
-        let open = |folder: &Path, create: bool| {
-            let options = shared.options(Profile::State, create).map_err(|error| map_error(folder, &error))?;
-            let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
-            DB::open_cf_descriptors(&options, folder, [family]).map_err(|error| map_error(folder, &error))
-        };
+        let open = |folder: &Path, create: bool| open_database(folder, shared, create);
         let (db, folder, identity) = open_or_create(root, &identity.to_file(), open)?;
-        let mut no_wal = WriteOptions::default();
-        no_wal.disable_wal(true);
-        Ok(Self { db, folder, identity, cipher, no_wal })
+        Ok(Self::of(db, folder, identity, cipher))
     }
 
-    /// Installs the checkpoint in `received` as the state under `root`, which must not be open.
-    ///
-    /// The copy is checked completely and made durable before one pointer switch makes it live; the
-    /// old state is removed afterwards. A crash leaves either the old state or the new one.
-    pub fn install_from(
+    fn of(db: DB, folder: PathBuf, identity: Identity, cipher: Arc<dyn ValueCipher>) -> Self {
+        let mut no_wal = WriteOptions::default();
+        no_wal.disable_wal(true);
+        Self { db, folder, identity, cipher, no_wal }
+    }
+
+    /// Copies the checkpoint in `received` beside the state under `root`, which may be open, and reads
+    /// every block of the copy. The state does not change.
+    pub fn stage(
         received: &Path,
         root: &Path,
         shared: &SharedResources,
         identity: StateIdentity,
-    ) -> Result<(), StorageError> {
-        identity.to_file().expect_in(received)?;
-        install(received, root, |copy| check_all(copy, shared, Profile::State, &mut |_, _| Ok(())).map(drop))
+        cipher: Arc<dyn ValueCipher>,
+    ) -> Result<StagedState, StorageError> {
+        let found = identity.to_file().expect_in(received)?;
+        let check = |copy: &Path| check_all(copy, shared, Profile::State, &mut |_, _| Ok(())).map(drop);
+        let (folder, generation) = stage(received, root, check)?;
+        let db = Self::of(open_database(&folder, shared, false)?, folder, found, cipher);
+        Ok(StagedState { db: Some(db), root: root.to_path_buf(), generation })
+    }
+
+    /// Removes the database folders beside this one, which is the live one. Whatever was live before
+    /// must be closed.
+    pub fn remove_old(&self) -> Result<(), StorageError> {
+        let name = self.folder.file_name().and_then(|name| name.to_str());
+        let generation = name.and_then(|name| name.strip_prefix("db-")).and_then(|digits| digits.parse().ok());
+        match (self.folder.parent(), generation) {
+            (Some(root), Some(generation)) => remove_old(root, generation),
+            _ => Ok(()),
+        }
     }
 
     /// The format that the folder was written in; not newer than the one passed to [`StateDb::open`].

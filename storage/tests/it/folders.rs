@@ -85,7 +85,8 @@ fn with_snapshot() -> (Folder, std::path::PathBuf) {
 }
 
 fn install(folder: &Folder, received: &Path, identity: StateIdentity) -> Result<(), StorageError> {
-    StateDb::install_from(received, &folder.root(), shared(), identity)
+    let staged = StateDb::stage(received, &folder.root(), shared(), identity, plain())?;
+    staged.switch()?.remove_old()
 }
 
 fn value(state: &StateDb) -> String {
@@ -107,6 +108,29 @@ fn an_installed_snapshot_replaces_the_state() {
     let fresh = Folder::new();
     install(&fresh, &received, STATE).expect("into a folder that never had a state");
     assert_eq!(value(&fresh.state()), "new");
+}
+
+#[test]
+fn a_staged_snapshot_changes_nothing_until_it_is_switched_to() {
+    let (folder, received) = with_snapshot();
+    let folders = || fs::read_dir(folder.root()).expect("folder").count();
+    let live = folder.state();
+    let staged = StateDb::stage(&received, &folder.root(), shared(), STATE, plain()).expect("stage");
+    assert_eq!((value(staged.db()), value(&live)), ("new".to_owned(), "old".to_owned()));
+    drop(staged);
+    assert_eq!((value(&live), folders()), ("old".to_owned(), 2), "what is not wanted is removed");
+
+    let staged = StateDb::stage(&received, &folder.root(), shared(), STATE, plain()).expect("stage");
+    staged.db().write(batch(&[("mark", "mine")])).expect("write");
+    let next = staged.switch().expect("switch");
+    assert_eq!((value(&live), value(&next)), ("old".to_owned(), "new".to_owned()), "readers may go on");
+    drop(live);
+    next.remove_old().expect("remove");
+    assert_eq!(folders(), 2);
+    drop(next);
+    let reopened = folder.state();
+    assert_eq!(value(&reopened), "new");
+    assert!(reopened.get(b"mark").expect("get").is_some(), "what was written before the switch is durable");
 }
 
 #[test]

@@ -124,7 +124,8 @@ fn a_checkpoint_is_complete_and_later_writes_do_not_reach_it() {
     db.write(batch(&[("a", "2")])).expect("write");
     db.flush().expect("flush");
     let fresh = Folder::new();
-    StateDb::install_from(&folder.path().join("copy"), &fresh.root(), shared(), STATE).expect("install");
+    let staged = StateDb::stage(&folder.path().join("copy"), &fresh.root(), shared(), STATE, plain());
+    drop(staged.and_then(storage::StagedState::switch).expect("install"));
     assert_eq!(content(&fresh.state()), [("a".to_string(), "1".to_string())]);
 }
 

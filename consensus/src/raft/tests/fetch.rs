@@ -72,6 +72,7 @@ async fn a_replica_without_a_state_fetches_one_and_takes_part_again() {
     }
     prepared.fetch(&others()).await.unwrap();
     assert_eq!(prepared.missing(), None);
+    assert!(cluster.state(3).sender.is_some(), "the applier knows whose it is");
     let kept = (log.read_vote().unwrap(), log.last().unwrap(), log.read_committed().unwrap());
     assert_eq!(kept, promised, "what it has promised and acknowledged stays");
 

@@ -107,6 +107,52 @@ async fn an_altered_transfer_is_not_installed() {
     assert!(cluster.net.parts.load(Ordering::Relaxed) > PARTS, "the damaged file is sent again");
 }
 
+/// Folders of snapshots on a node.
+fn folders(cluster: &Cluster, node: u32) -> Vec<String> {
+    let dir = cluster.nodes[&node].dir.path().join(format!("snapshots-{GROUP}"));
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_installed_snapshot_leaves_no_files_behind() {
+    let (cluster, upto) = purged().await;
+    cluster.group(1).add_learner(raft_id(2), NodeId(2)).await.unwrap();
+    cluster.applied(&[2], upto).await;
+    assert_eq!(cluster.state(2).sender, Some(NodeId(1)), "the applier knows whose it is");
+    let gone = async {
+        while folders(&cluster, 2).iter().any(|name| name.starts_with("recv-")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_refused_leaves_the_replica_running_and_is_not_sent_again() {
+    let (cluster, _) = purged().await;
+    cluster.nodes[&2].applier.0.lock().distrust = true;
+    cluster.group(1).add_learner(raft_id(2), NodeId(2)).await.unwrap();
+    let refused = async {
+        while cluster.state(2).prepared == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), refused).await.unwrap();
+    let sent = cluster.net.parts.load(Ordering::Relaxed);
+    // The next one is another snapshot: it is received and passes.
+    cluster.nodes[&2].applier.0.lock().distrust = false;
+    let last = propose(&cluster, 1, "more").await;
+    let upto = cluster.group(1).snapshot_now().await.unwrap();
+    assert!(upto >= last);
+    cluster.group(1).purge(upto).await.unwrap();
+    cluster.applied(&[2], upto).await;
+    let state = cluster.state(2);
+    assert_eq!((state.installed, state.prepared), (1, 2), "the refused one was offered in vain");
+    assert_eq!(state.batches, cluster.state(1).batches);
+    assert!(cluster.net.parts.load(Ordering::Relaxed) >= sent + PARTS);
+    assert!(cluster.group(2).role().borrow().stopped.is_none());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn snapshots_come_by_themselves_and_the_log_stays_short() {
     use storage::LogStore;

@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 use storage::{LogEngine, LogIdentity, PlainCipher, ResourceLimits, SharedResources};
 use tempfile::TempDir;
 
-use crate::port::{AppliedState, Applier, Committed, Fatal, Payload, RoleView, SnapshotDir, Timing, replica_id};
+use crate::port::{
+    AppliedState, Applier, Committed, Fatal, Payload, RoleView, SnapshotDir, SnapshotError, Timing, replica_id,
+};
 use crate::raft::{Prepared, RaftGroup, RaftGroupConfig, RaftTransport, TransportError};
 use crate::sequencer::Sequencer;
 
@@ -28,6 +30,11 @@ pub(super) struct State {
     pub(super) batches: Vec<Vec<u8>>,
     pub(super) fail: bool,
     pub(super) installed: usize,
+    /// Refuses every snapshot.
+    pub(super) distrust: bool,
+    /// Snapshots that were checked, and the node that sent the last one.
+    pub(super) prepared: usize,
+    pub(super) sender: Option<NodeId>,
 }
 
 #[derive(Clone, Default)]
@@ -73,6 +80,17 @@ impl Applier for TestApplier {
         borsh::from_slice(&std::fs::read(dir.join("applied")).map_err(fatal)?).map_err(fatal)
     }
 
+    fn prepare(&mut self, dir: &Path, from: Option<NodeId>) -> Result<AppliedState, SnapshotError> {
+        let mut state = self.0.lock();
+        state.prepared += 1;
+        state.sender = from;
+        if state.distrust {
+            return Err(SnapshotError::Refused("this test trusts nobody".into()));
+        }
+        drop(state);
+        self.inspect(dir).map_err(|error| SnapshotError::Refused(error.0))
+    }
+
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {
         let applied = self.inspect(dir)?;
         let batches = std::fs::read(dir.join("deep/batches")).map_err(fatal)?;
@@ -80,7 +98,6 @@ impl Applier for TestApplier {
         state.batches = borsh::from_slice(&batches).map_err(fatal)?;
         state.applied = applied.clone();
         state.installed += 1;
-        std::fs::remove_dir_all(dir).map_err(fatal)?;
         Ok(applied)
     }
 }

@@ -1,6 +1,6 @@
 //! Gathers the signatures of replicas over headers into certificates.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cross_shard::stream::StreamLeaf;
@@ -11,12 +11,15 @@ use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{Height, NodeId, Tick};
 
+use crate::core::driver::system::{CertifiedBlock, RecentBlock};
 use crate::core::driver::{CommittedBlock, DriverConfig};
 
 /// Heights around the last block for which signatures are kept.
-const WINDOW: u64 = 256;
-/// An uncertified last block is announced again after this long.
-const ANNOUNCE_AGAIN_MS: u64 = 250;
+pub(super) const WINDOW: u64 = 256;
+/// Blocks without a certificate are announced again this often.
+pub(super) const ANNOUNCE_AGAIN_MS: u64 = 250;
+/// Of so many blocks at a time, the oldest first, and of the last one.
+const ANNOUNCED_MAX: usize = 8;
 
 /// A certified header with the streams it commits to.
 pub(super) struct Certified {
@@ -37,7 +40,7 @@ struct Pending {
     block: Option<Block>,
     signatures: BTreeMap<NodeId, (Hash32, Signature)>,
     own: Option<Attestation>,
-    done: bool,
+    certificate: Option<Certificate>,
 }
 
 #[derive(Default)]
@@ -46,6 +49,8 @@ pub(super) struct Certifier {
     last: Height,
     latest: Option<Certified>,
     announced: Option<Tick>,
+    /// What had no certificate when blocks were announced last.
+    waiting: BTreeSet<Height>,
 }
 
 /// What an attestation led to.
@@ -71,15 +76,33 @@ impl Certifier {
         self.latest.as_ref()
     }
 
-    /// Starts over from the last block in state.
-    pub(super) fn reset(&mut self, header: Arc<Header>, hash: Hash32, outbox: Vec<StreamLeaf>, inbox: Vec<StreamLeaf>) {
-        let height = header.height;
-        if self.last == height && self.heights.get(&height).is_some_and(|pending| pending.block.is_some()) {
-            return;
+    /// The last block.
+    pub(super) fn last(&self) -> Height {
+        self.last
+    }
+
+    /// Starts over from what is in state: the last block, those before it that have no certificate
+    /// here, and the highest certificate. Signatures that are here already still count.
+    pub(super) fn reset(&mut self, last: Height, recent: Vec<RecentBlock>, certified: Option<CertifiedBlock>) {
+        let listed: BTreeSet<Height> = recent.iter().map(|block| block.header.height).collect();
+        self.heights.retain(|height, _| *height > last || listed.contains(height));
+        self.last = last;
+        for RecentBlock { header, hash, outbox, inbox } in recent {
+            let pending = self.heights.entry(header.height).or_default();
+            if pending.block.as_ref().is_some_and(|known| known.hash != hash) {
+                (pending.own, pending.certificate) = (None, None);
+            }
+            pending.block = Some(Block { header, hash, outbox, inbox });
         }
-        self.heights.retain(|at, _| *at > height);
-        self.last = height;
-        self.heights.entry(height).or_default().block = Some(Block { header, hash, outbox, inbox });
+        if let Some(CertifiedBlock { certificate, outbox, inbox }) = certified {
+            let height = certificate.header.height;
+            if let Some(pending) = self.heights.get_mut(&height) {
+                pending.certificate = Some(certificate.clone());
+            }
+            if self.latest.as_ref().is_none_or(|latest| latest.certificate.header.height < height) {
+                self.latest = Some(Certified { certificate, outbox, inbox });
+            }
+        }
     }
 
     pub(super) fn committed(&mut self, block: CommittedBlock) {
@@ -117,7 +140,7 @@ impl Certifier {
             return Gathered::Nothing;
         }
         let pending = self.heights.entry(height).or_default();
-        if pending.done {
+        if pending.certificate.is_some() {
             // Late agreement adds nothing; late disagreement is evidence all the same.
             let Attestation { node, header_hash, signature, .. } = &attestation;
             let differs = pending.block.as_ref().is_some_and(|block| block.hash != *header_hash);
@@ -149,9 +172,9 @@ impl Certifier {
         if pending.signatures.len() < usize::from(committee.threshold) {
             return Gathered::Nothing;
         }
-        pending.done = true;
         let signatures = pending.signatures.iter().map(|(node, (_, signature))| (*node, *signature)).collect();
         let certificate = Certificate { version: 1, header: (*block.header).clone(), signatures };
+        pending.certificate = Some(certificate.clone());
         self.promote(height, &certificate);
         Gathered::Certificate(Box::new(certificate))
     }
@@ -174,36 +197,48 @@ impl Certifier {
         let Some(pending) = self.heights.get_mut(&height) else { return Adopted::Nothing };
         let Some(block) = &pending.block else { return Adopted::Nothing };
         let fits = block.hash == certificate.header.hash();
-        if (pending.done && fits) || certificate.verify(committee).is_err() {
+        if (pending.certificate.is_some() && fits) || certificate.verify(committee).is_err() {
             return Adopted::Nothing;
         }
         if !fits {
             return Adopted::Contradiction;
         }
-        pending.done = true;
+        pending.certificate = Some(certificate.clone());
         self.promote(height, certificate);
         Adopted::News
     }
 
-    /// Our signature of the last block, if it has been waiting for its certificate.
-    pub(super) fn uncertified(&mut self, now: Tick) -> Option<Attestation> {
-        let pending = self.heights.get(&self.last)?;
-        if pending.done {
-            self.announced = None;
-            return None;
+    /// Whether a block is at hand, so that a certificate of it can be judged.
+    pub(super) fn holds(&self, height: Height) -> bool {
+        self.heights.get(&height).is_some_and(|pending| pending.block.is_some())
+    }
+
+    /// The certificate of a height that is still at hand.
+    pub(super) fn certificate(&self, height: Height) -> Option<&Certificate> {
+        self.heights.get(&height)?.certificate.as_ref()
+    }
+
+    /// Our signature of a block that is still at hand.
+    pub(super) fn own(&self, height: Height) -> Option<&Attestation> {
+        self.heights.get(&height)?.own.as_ref()
+    }
+
+    /// Our signatures of blocks that have waited for their certificate since the last time: signatures
+    /// get lost with the links, and a later certificate does not give a receipt of an earlier block
+    /// its proof. The oldest come first, and the last block always.
+    pub(super) fn uncertified(&mut self, now: Tick) -> Vec<Attestation> {
+        if self.announced.is_some_and(|at| now.0 < at.0 + ANNOUNCE_AGAIN_MS) {
+            return Vec::new();
         }
-        let own = pending.own.clone()?;
-        match self.announced {
-            Some(at) if now.0 < at.0 + ANNOUNCE_AGAIN_MS => None,
-            Some(_) => {
-                self.announced = Some(now);
-                Some(own)
-            }
-            None => {
-                self.announced = Some(now);
-                None
-            }
-        }
+        self.announced = Some(now);
+        let open = self.heights.iter().filter(|(_, pending)| pending.certificate.is_none());
+        let open: BTreeMap<Height, Attestation> =
+            open.filter_map(|(height, pending)| Some((*height, pending.own.clone()?))).collect();
+        let before = std::mem::replace(&mut self.waiting, open.keys().copied().collect());
+        let mut still = open.into_iter().filter(|(height, _)| before.contains(height));
+        let mut announced: Vec<Attestation> = still.by_ref().take(ANNOUNCED_MAX).map(|(_, own)| own).collect();
+        announced.extend(still.last().map(|(_, own)| own));
+        announced
     }
 }
 

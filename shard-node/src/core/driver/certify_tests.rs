@@ -169,15 +169,53 @@ fn far_heights_take_no_memory() {
     assert_eq!(certifier.heights.first_key_value().map(|(height, _)| *height), Some(Height(1600 - WINDOW)));
 }
 
+/// Heights that are announced at a time.
+fn announced(certifier: &mut Certifier, at: u64) -> Vec<u64> {
+    certifier.uncertified(Tick(at)).iter().map(|attestation| attestation.height.0).collect()
+}
+
 #[test]
 fn an_uncertified_block_is_announced_again_until_it_is_certified() {
     let mut certifier = certifier(1);
-    assert!(certifier.uncertified(Tick(0)).is_none(), "it is not signed yet");
+    assert!(announced(&mut certifier, 0).is_empty(), "it is not signed yet");
     assert!(matches!(sign(&mut certifier, 1), Gathered::Nothing));
-    assert!(certifier.uncertified(Tick(0)).is_none(), "peers have just been told");
-    assert!(certifier.uncertified(Tick(ANNOUNCE_AGAIN_MS - 1)).is_none());
-    assert!(certifier.uncertified(Tick(ANNOUNCE_AGAIN_MS)).is_some());
-    assert!(certifier.uncertified(Tick(ANNOUNCE_AGAIN_MS + 1)).is_none());
+    assert!(announced(&mut certifier, 10).is_empty(), "peers have just been told");
+    assert!(announced(&mut certifier, ANNOUNCE_AGAIN_MS).is_empty(), "less than a round ago");
+    assert!(announced(&mut certifier, 2 * ANNOUNCE_AGAIN_MS - 1).is_empty());
+    assert_eq!(announced(&mut certifier, 2 * ANNOUNCE_AGAIN_MS), [1]);
+    assert!(announced(&mut certifier, 2 * ANNOUNCE_AGAIN_MS + 1).is_empty());
+    assert_eq!(announced(&mut certifier, 3 * ANNOUNCE_AGAIN_MS), [1]);
     assert_eq!(certifier.adopt(&certify(header(SHARD, 1)), &committee(SHARD, 0)), Adopted::News);
-    assert!(certifier.uncertified(Tick(9 * ANNOUNCE_AGAIN_MS)).is_none());
+    assert!(announced(&mut certifier, 9 * ANNOUNCE_AGAIN_MS).is_empty());
+}
+
+#[test]
+fn earlier_blocks_without_a_certificate_are_announced_too_some_at_a_time() {
+    let mut certifier = Certifier::default();
+    for height in 1..=20 {
+        certifier.committed(block(header(SHARD, height)));
+        assert!(matches!(sign(&mut certifier, height), Gathered::Nothing));
+    }
+    assert!(announced(&mut certifier, 0).is_empty());
+    assert_eq!(announced(&mut certifier, ANNOUNCE_AGAIN_MS), [1, 2, 3, 4, 5, 6, 7, 8, 20]);
+    for height in [1, 2, 4, 20] {
+        assert_eq!(certifier.adopt(&certify(header(SHARD, height)), &committee(SHARD, 0)), Adopted::News);
+    }
+    assert_eq!(announced(&mut certifier, 2 * ANNOUNCE_AGAIN_MS), [3, 5, 6, 7, 8, 9, 10, 11, 19]);
+}
+
+#[test]
+fn a_start_continues_with_what_is_in_state_and_keeps_what_peers_have_signed() {
+    let mut certifier = certifier(1);
+    gather(&mut certifier, attestation(2, &header(SHARD, 3)));
+    let recent = |height| {
+        let header = header(SHARD, height);
+        RecentBlock { hash: header.hash(), header: Arc::new(header), outbox: Vec::new(), inbox: Vec::new() }
+    };
+    let kept = CertifiedBlock { certificate: certify(header(SHARD, 2)), outbox: Vec::new(), inbox: Vec::new() };
+    certifier.reset(Height(3), vec![recent(3)], Some(kept));
+    assert_eq!(certifier.latest().map(|latest| latest.certificate.header.height), Some(Height(2)));
+    assert!(!certifier.holds(Height(1)), "of blocks with a certificate nothing more is needed");
+    let made = certificate(sign(&mut certifier, 3));
+    assert_eq!(signers(&made), [1, 2]);
 }

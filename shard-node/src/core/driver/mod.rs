@@ -2,13 +2,15 @@
 //!
 //! Volatile and without IO: everything here can be lost at any time and is rebuilt from state and
 //! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
-//! `certify` gathers signatures, `mail` serves and pulls streams, `batch` fills entries.
+//! `system` is what it starts from, `certify` gathers signatures, `mail` serves and pulls streams,
+//! `batch` fills entries.
 
 mod batch;
 mod certify;
 mod mail;
+mod system;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use beacon::limits::CHECKPOINT_BYTES_MAX;
@@ -31,6 +33,13 @@ use crate::core::peer::PeerMessage;
 use batch::Batcher;
 use certify::Certifier;
 use mail::Mailroom;
+
+pub use system::{CertifiedBlock, OutboxView, RecentBlock, SystemView, committees};
+
+/// How long certificates that the host wants are asked for.
+const WANTED_MS: u64 = 3_000;
+/// Heights that the host may want at a time; what comes on top is not asked for.
+const WANTED_MAX: usize = 256;
 
 /// What a driver is made for.
 #[derive(Clone, Debug)]
@@ -68,36 +77,6 @@ pub struct CommittedBlock {
     pub next_deadline: Option<TimeMs>,
 }
 
-/// What the host read from state at the start and after a snapshot.
-#[derive(Clone, Debug)]
-pub struct SystemView {
-    /// All committees in force, of every group.
-    pub committees: Vec<Committee>,
-    /// The last block.
-    pub header: Arc<Header>,
-    /// Its hash.
-    pub header_hash: Hash32,
-    /// Outgoing streams.
-    pub outbox: Vec<OutboxView>,
-    /// Cursors of incoming streams.
-    pub inbox: Vec<StreamLeaf>,
-    /// Signatures of the last block to check before it is attested again.
-    pub to_verify: Arc<Vec<ParsedTx>>,
-    /// The earliest deadline in state.
-    pub next_deadline: Option<TimeMs>,
-}
-
-/// An outgoing stream as read from state.
-#[derive(Clone, Debug)]
-pub struct OutboxView {
-    /// Its head.
-    pub leaf: StreamLeaf,
-    /// Everything below has been acknowledged.
-    pub acked: u64,
-    /// The messages from `acked` to the head.
-    pub messages: Vec<Bytes>,
-}
-
 /// What happens to a driver.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -132,6 +111,15 @@ pub enum Input {
         /// Whether all hold.
         valid: bool,
     },
+    /// The blocks that were to be checked again were checked, from [`Output::Recheck`] on.
+    Rechecked {
+        /// The last of them.
+        upto: Height,
+        /// The lowest that does not hold.
+        forged: Option<Height>,
+    },
+    /// Somebody needs the certificate of an earlier block, which is not kept here.
+    Want(Height),
     /// A peer's message.
     Peer {
         /// Who sent it; the transport has authenticated it.
@@ -169,8 +157,30 @@ pub enum Output {
         /// Its transactions.
         txs: Arc<Vec<ParsedTx>>,
     },
+    /// Check the client signatures of blocks in the database, in order, and answer with
+    /// [`Input::Rechecked`].
+    Recheck {
+        /// The first block.
+        from: Height,
+        /// The last one.
+        upto: Height,
+    },
+    /// Client signatures are checked up to here; the host keeps the mark.
+    Checked(Height),
+    /// A signature of this block does not hold; the host keeps the mark.
+    Forged(Height),
     /// A certificate was completed; the host keeps it.
     Certified(Certificate),
+    /// A certificate that the host wanted, of a block that is not at hand here: the host judges it by
+    /// its database and keeps it.
+    Late(Certificate),
+    /// Send the certificate of this height to a node, if it is kept.
+    Lookup {
+        /// The height.
+        height: Height,
+        /// The node, of the same group.
+        node: NodeId,
+    },
     /// A peer group has taken everything of our stream below this.
     PeerTook {
         /// The peer.
@@ -227,6 +237,14 @@ pub struct GroupDriver {
     attested: Height,
     /// A block carried a signature that does not hold; nothing built on it is attested.
     distrusts: Option<Height>,
+    /// Blocks up to here are being checked again; nothing is attested before that is done.
+    rechecking: Option<Height>,
+    /// The state came from another node at this height; nothing is attested before the committee has
+    /// certified that block or a later one, which says the same of it.
+    unproved: Option<Height>,
+    /// Certificates that the host wants, since when, and who has answered.
+    wanted: BTreeMap<Height, (Tick, BTreeSet<NodeId>)>,
+    asked: Option<Tick>,
 }
 
 impl GroupDriver {
@@ -246,6 +264,10 @@ impl GroupDriver {
             unattested: BTreeMap::new(),
             attested: Height(0),
             distrusts: None,
+            rechecking: None,
+            unproved: None,
+            wanted: BTreeMap::new(),
+            asked: None,
             config,
         }
     }
@@ -290,10 +312,18 @@ impl GroupDriver {
         self.next_deadline = view.next_deadline;
         self.committees(view.committees);
         self.mailroom.reset(&view.outbox, &view.inbox);
-        let outbox = view.outbox.iter().map(|line| line.leaf).collect();
-        let height = view.header.height;
-        self.certifier.reset(view.header, view.header_hash, outbox, view.inbox);
-        self.attest_checked(now, height, view.to_verify, out);
+        self.unattested.extend(view.recent.iter().map(|block| (block.header.height, true)));
+        let certified = view.certified.as_ref().map(|block| block.certificate.header.height);
+        self.certifier.reset(view.height, view.recent, view.certified);
+        self.unproved = view.installed.filter(|installed| certified.is_none_or(|height| height < *installed));
+        if let Some(forged) = view.forged {
+            self.distrust(forged, out);
+        }
+        self.rechecking = (view.checked < view.height).then_some(view.height);
+        if let Some(upto) = self.rechecking {
+            out.push(Output::Recheck { from: view.checked.next(), upto });
+        }
+        self.attest_ready(now, out);
     }
 
     fn committees(&mut self, committees: Vec<Committee>) {
@@ -323,18 +353,7 @@ impl GroupDriver {
 
     fn verified(&mut self, now: Tick, height: Height, valid: bool, out: &mut Vec<Output>) {
         if !valid {
-            let lowest = self.distrusts.map_or(height, |known| known.min(height));
-            self.distrusts = Some(lowest);
-            self.unattested.split_off(&lowest);
-            out.push(Output::Alarm {
-                cause: Cause::ForgedBlock,
-                text: format!(
-                    "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
-                     anything after it: its leader forged or its memory is damaged",
-                    self.config.group
-                ),
-            });
-            return;
+            return self.distrust(height, out);
         }
         if let Some(checked) = self.unattested.get_mut(&height) {
             *checked = true;
@@ -342,15 +361,51 @@ impl GroupDriver {
         self.attest_ready(now, out);
     }
 
+    fn rechecked(&mut self, now: Tick, upto: Height, forged: Option<Height>, out: &mut Vec<Output>) {
+        if let Some(height) = forged {
+            self.distrust(height, out);
+        }
+        if self.rechecking == Some(upto) {
+            self.rechecking = None;
+            if forged.is_none() {
+                out.push(Output::Checked(upto));
+            }
+        }
+        self.attest_ready(now, out);
+    }
+
+    /// A block carries a signature that does not hold: neither it nor what is built on it is attested,
+    /// now or after a restart.
+    fn distrust(&mut self, height: Height, out: &mut Vec<Output>) {
+        let lowest = self.distrusts.map_or(height, |known| known.min(height));
+        self.distrusts = Some(lowest);
+        self.unattested.split_off(&lowest);
+        out.push(Output::Forged(lowest));
+        out.push(Output::Alarm {
+            cause: Cause::ForgedBlock,
+            text: format!(
+                "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
+                 anything after it: its leader forged or its memory is damaged",
+                self.config.group
+            ),
+        });
+    }
+
     fn attest_ready(&mut self, now: Tick, out: &mut Vec<Output>) {
+        if self.rechecking.is_some() || self.unproved.is_some() {
+            return;
+        }
+        let mut passed = None;
         while let Some(next) = self.unattested.first_entry().filter(|next| *next.get()) {
             let height = *next.key();
             next.remove();
             if self.distrusts.is_none_or(|forged| height < forged) {
                 self.attested = height;
+                passed = Some(height);
                 self.attest(now, height, out);
             }
         }
+        out.extend(passed.map(Output::Checked));
     }
 
     fn attest(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
@@ -385,6 +440,11 @@ impl GroupDriver {
 
     fn certified(&mut self, now: Tick, certificate: Certificate, out: &mut Vec<Output>) {
         let height = certificate.header.height;
+        self.wanted.remove(&height);
+        if self.unproved.is_some_and(|unproved| unproved <= height) {
+            self.unproved = None;
+            self.attest_ready(now, out);
+        }
         let newest = self.certifier.latest().is_some_and(|latest| latest.certificate.header.height == height);
         if newest {
             if self.leads
@@ -408,27 +468,38 @@ impl GroupDriver {
     fn peer(&mut self, now: Tick, from: NodeId, message: PeerMessage, out: &mut Vec<Output>) {
         match message {
             PeerMessage::Attest { attestation, wants_certificate } => {
-                if attestation.node != from || attestation.group != self.config.group {
+                let own = self.config.group;
+                if attestation.node != from || attestation.group != own || !self.is_member(own, from) {
                     return;
                 }
-                if wants_certificate
-                    && let Some(latest) = self.certifier.latest()
-                    && latest.certificate.header.height >= attestation.height
-                {
-                    let message = PeerMessage::Certified(latest.certificate.clone());
-                    out.push(Output::Send { node: from, group: self.config.group, message });
-                }
+                let height = attestation.height;
                 self.gather(now, attestation, out);
+                if wants_certificate {
+                    self.give_certificate(height, from, out);
+                }
+            }
+            PeerMessage::Want { height } => {
+                if self.is_member(self.config.group, from) {
+                    self.give_certificate(height, from, out);
+                }
             }
             PeerMessage::Certified(certificate) => {
+                let height = certificate.header.height;
+                if !self.certifier.holds(height) {
+                    // One answer of each node is looked at.
+                    let member = self.is_member(self.config.group, from);
+                    if self.wanted.get_mut(&height).is_some_and(|(_, nodes)| member && nodes.insert(from)) {
+                        out.push(Output::Late(certificate));
+                    }
+                    return;
+                }
                 let Some(committee) = self.committees.get(&self.config.group) else { return };
                 match self.certifier.adopt(&certificate, committee) {
                     certify::Adopted::Nothing => {}
                     certify::Adopted::News => self.certified(now, certificate, out),
-                    certify::Adopted::Contradiction => out.push(Output::Stop(format!(
-                        "a majority certified another header than this replica has at height {} of {}: its state is wrong",
-                        certificate.header.height, self.config.group
-                    ))),
+                    certify::Adopted::Contradiction => {
+                        out.push(Output::Stop(contradiction(self.config.group, height)));
+                    }
                 }
             }
             PeerMessage::Pull { dest, node, next_seq, ack } => {
@@ -481,6 +552,47 @@ impl GroupDriver {
         }
     }
 
+    /// Answers a replica that misses a certificate: with that one, at once or as soon as the host has
+    /// found it, or with what helps it to make its own.
+    fn give_certificate(&self, height: Height, node: NodeId, out: &mut Vec<Output>) {
+        let mut send = |message| out.push(Output::Send { node, group: self.config.group, message });
+        if let Some(certificate) = self.certifier.certificate(height) {
+            return send(PeerMessage::Certified(certificate.clone()));
+        }
+        if let Some(own) = self.certifier.own(height) {
+            send(PeerMessage::Attest { attestation: own.clone(), wants_certificate: false });
+        }
+        if let Some(latest) = self.certifier.latest().filter(|latest| latest.certificate.header.height < height) {
+            return send(PeerMessage::Certified(latest.certificate.clone()));
+        }
+        if height <= self.certifier.last() && !self.certifier.holds(height) {
+            out.push(Output::Lookup { height, node });
+        }
+    }
+
+    /// Asks the other replicas for certificates that are missed here and that a signature of ours does
+    /// not ask for already.
+    fn ask_for_certificates(&mut self, now: Tick, out: &mut Vec<Output>) {
+        self.wanted.retain(|_, (since, _)| now.0 < since.0 + WANTED_MS);
+        if self.asked.is_some_and(|at| now.0 < at.0 + certify::ANNOUNCE_AGAIN_MS) {
+            return;
+        }
+        let unproved = self.unproved.map(|_| self.certifier.last());
+        let heights: Vec<Height> = self.wanted.keys().copied().chain(unproved).collect();
+        if heights.is_empty() {
+            return;
+        }
+        self.asked = Some(now);
+        let Some(committee) = self.own_committee() else { return };
+        for member in committee.members.iter().filter(|member| member.node != self.config.node) {
+            out.extend(heights.iter().map(|height| Output::Send {
+                node: member.node,
+                group: self.config.group,
+                message: PeerMessage::Want { height: *height },
+            }));
+        }
+    }
+
     fn is_member(&self, group: GroupId, node: NodeId) -> bool {
         self.committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
     }
@@ -518,12 +630,17 @@ impl GroupDriver {
     }
 
     fn timer(&mut self, now: Tick, out: &mut Vec<Output>) {
-        if let (Some(attestation), Some(committee)) = (self.certifier.uncertified(now), self.own_committee()) {
+        let uncertified = self.certifier.uncertified(now);
+        if let Some(committee) = self.own_committee() {
             for member in committee.members.iter().filter(|member| member.node != self.config.node) {
-                let message = PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: true };
-                out.push(Output::Send { node: member.node, group: self.config.group, message });
+                out.extend(uncertified.iter().map(|attestation| Output::Send {
+                    node: member.node,
+                    group: self.config.group,
+                    message: PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: true },
+                }));
             }
         }
+        self.ask_for_certificates(now, out);
         if self.leads {
             let has_room = self.batcher.has_room_for_bundle();
             self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);
@@ -548,6 +665,14 @@ impl GroupDriver {
         }
         self.timer(now, out);
     }
+}
+
+/// Why a replica that a certificate contradicts has to stop.
+#[must_use]
+pub fn contradiction(group: GroupId, height: Height) -> String {
+    format!(
+        "a majority certified another header than this replica has at height {height} of {group}: its state is wrong"
+    )
 }
 
 /// Whether the beacon takes a certificate of this size. A block that touched very many assets has a
@@ -592,6 +717,14 @@ impl Driver for GroupDriver {
             }
             Input::Committed(block) => self.committed(now, block, out),
             Input::Verified { height, valid } => self.verified(now, height, valid, out),
+            Input::Rechecked { upto, forged } => self.rechecked(now, upto, forged, out),
+            Input::Want(height) => {
+                if self.wanted.len() < WANTED_MAX {
+                    self.wanted.entry(height).or_insert_with(|| (now, BTreeSet::new()));
+                    self.asked = None;
+                    self.ask_for_certificates(now, out);
+                }
+            }
             Input::Peer { from, message } => self.peer(now, from, *message, out),
             Input::Timer => self.timer(now, out),
         }

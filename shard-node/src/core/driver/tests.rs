@@ -50,22 +50,43 @@ impl Bench {
     }
 }
 
+fn recent(group: GroupId, height: u64) -> RecentBlock {
+    let header = header(group, height);
+    RecentBlock { hash: header.hash(), header: Arc::new(header), outbox: Vec::new(), inbox: Vec::new() }
+}
+
+fn certified(height: u64) -> CertifiedBlock {
+    CertifiedBlock { certificate: support::certify(header(SHARD, height)), outbox: Vec::new(), inbox: Vec::new() }
+}
+
 fn system(height: u64) -> SystemView {
-    let header = header(SHARD, height);
     let sent = credits(3);
     SystemView {
         committees: committees(),
-        header_hash: header.hash(),
-        header: Arc::new(header),
+        height: Height(height),
+        recent: vec![recent(SHARD, height)],
+        certified: None,
+        checked: Height(height),
+        forged: None,
+        installed: None,
         outbox: vec![OutboxView {
             leaf: stream_head(PEER, &sent),
             acked: 0,
             messages: sent.into_iter().map(Bytes::from).collect(),
         }],
         inbox: Vec::new(),
-        to_verify: Arc::default(),
         next_deadline: None,
     }
+}
+
+/// Heights whose certificates node 2 is asked for.
+fn wanted(out: &[Output]) -> Vec<u64> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Send { node: NodeId(2), group: SHARD, message: PeerMessage::Want { height } } => Some(height.0),
+            _ => None,
+        })
+        .collect()
 }
 
 fn parsed() -> ParsedTx {
@@ -127,7 +148,11 @@ fn nothing_at_or_after_a_forged_block_is_attested() {
     for height in 1..=4 {
         assert!(attested(&bench.committed(height, vec![parsed()])).is_empty());
     }
-    assert!(matches!(&bench.verified(3, false)[..], [Output::Alarm { cause: Cause::ForgedBlock, .. }]));
+    let out = bench.verified(3, false);
+    assert!(
+        matches!(&out[..], [Output::Forged(Height(3)), Output::Alarm { cause: Cause::ForgedBlock, .. }]),
+        "{out:?}"
+    );
     assert!(attested(&bench.verified(4, true)).is_empty());
     assert!(attested(&bench.verified(2, true)).is_empty());
     assert_eq!(attested(&bench.verified(1, true)), [1, 2], "what stands before it is not touched");
@@ -152,7 +177,7 @@ fn only_members_attest_and_only_for_themselves() {
     let mut stranger = GroupDriver::new(config(4));
     let mut out = Vec::new();
     stranger.step(Tick(0), Input::System(system(1)), &mut out);
-    assert!(out.is_empty(), "a node outside the committee does not attest");
+    assert!(attested(&out).is_empty(), "a node outside the committee does not attest");
 }
 
 #[test]
@@ -256,8 +281,7 @@ fn the_beacon_takes_only_checkpoints_that_hold() {
         driver.step(Tick(0), input, &mut out);
         proposed(&out)
     };
-    let first = header(GroupId::BEACON, 0);
-    let view = SystemView { header_hash: first.hash(), header: Arc::new(first), outbox: Vec::new(), ..system(0) };
+    let view = SystemView { recent: vec![recent(GroupId::BEACON, 0)], outbox: Vec::new(), ..system(0) };
     step(Input::System(view));
     let take = |from: u32, certificate: &Certificate| Input::Peer {
         from: NodeId(from),
@@ -292,6 +316,171 @@ fn the_beacon_takes_only_checkpoints_that_hold() {
 }
 
 #[test]
+fn blocks_of_the_database_are_checked_before_anything_is_attested() {
+    let start = || {
+        let mut driver = GroupDriver::new(config(1));
+        let mut out = Vec::new();
+        let view = SystemView { checked: Height(2), recent: vec![recent(SHARD, 3), recent(SHARD, 5)], ..system(5) };
+        driver.step(Tick(0), Input::System(view), &mut out);
+        assert!(matches!(&out[..], [Output::Recheck { from: Height(3), upto: Height(5) }]), "{out:?}");
+        let mut bench = Bench { driver, now: Tick(0) };
+        assert!(attested(&bench.committed(6, vec![parsed()])).is_empty());
+        assert!(attested(&bench.verified(6, true)).is_empty(), "what it is built on comes first");
+        bench
+    };
+    let rechecked = |forged| Input::Rechecked { upto: Height(5), forged };
+    let mut bench = start();
+    let out = bench.step(rechecked(None));
+    assert_eq!(attested(&out), [3, 5, 6]);
+    let marks: Vec<u64> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Checked(height) => Some(height.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(marks.last(), Some(&6), "the next start does not check them again");
+
+    let mut bench = start();
+    let out = bench.step(rechecked(Some(Height(4))));
+    assert_eq!(attested(&out), [3]);
+    assert!(out.iter().any(|output| matches!(output, Output::Forged(Height(4)))), "{out:?}");
+    assert!(out.iter().any(|output| matches!(output, Output::Alarm { cause: Cause::ForgedBlock, .. })), "{out:?}");
+    assert!(attested(&bench.committed(7, Vec::new())).is_empty());
+}
+
+#[test]
+fn a_forged_block_is_not_forgotten_at_the_next_start() {
+    let mut driver = GroupDriver::new(config(1));
+    let mut out = Vec::new();
+    let view = SystemView { forged: Some(Height(4)), recent: vec![recent(SHARD, 3), recent(SHARD, 5)], ..system(5) };
+    driver.step(Tick(0), Input::System(view), &mut out);
+    assert_eq!(attested(&out), [3]);
+    assert!(out.iter().any(|output| matches!(output, Output::Alarm { cause: Cause::ForgedBlock, .. })), "{out:?}");
+    let mut bench = Bench { driver, now: Tick(0) };
+    assert!(attested(&bench.committed(6, Vec::new())).is_empty());
+}
+
+#[test]
+fn nothing_is_attested_on_a_snapshot_that_the_committee_has_not_certified() {
+    let start = |certified| {
+        let mut driver = GroupDriver::new(config(1));
+        let mut out = Vec::new();
+        let view = SystemView { installed: Some(Height(5)), certified, ..system(5) };
+        driver.step(Tick(0), Input::System(view), &mut out);
+        (Bench { driver, now: Tick(0) }, attested(&out))
+    };
+    assert_eq!(start(Some(certified(5))).1, [5], "it came with its certificate");
+
+    let (mut bench, out) = start(Some(certified(4)));
+    assert!(out.is_empty(), "a certificate of an earlier block says nothing about it");
+    assert!(attested(&bench.committed(6, Vec::new())).is_empty());
+    assert_eq!(wanted(&bench.step(Input::Timer)), [6], "but the others are asked");
+    bench.now = Tick(100);
+    assert!(wanted(&bench.step(Input::Timer)).is_empty(), "now and then");
+    let out = bench.peer(3, PeerMessage::Certified(support::certify(header(SHARD, 6))));
+    assert_eq!(attested(&out), [5, 6], "a later block says it of all before it");
+    bench.now = Tick(1_000);
+    assert!(wanted(&bench.step(Input::Timer)).is_empty());
+
+    let (mut bench, _) = start(None);
+    let other = Header { state_root: Hash32([7; 32]), ..header(SHARD, 5) };
+    let out = bench.peer(3, PeerMessage::Certified(support::certify(other)));
+    assert!(matches!(&out[..], [Output::Stop(_)]), "it was another state: {out:?}");
+}
+
+#[test]
+fn certificates_of_earlier_blocks_are_asked_for_and_each_node_answers_once() {
+    let mut bench = Bench::new();
+    bench.step(Input::System(system(1_000)));
+    let old = |from: u32, bench: &mut Bench| {
+        let out = bench.peer(from, PeerMessage::Certified(support::certify(header(SHARD, 7))));
+        out.iter().filter(|output| matches!(output, Output::Late(_))).count()
+    };
+    assert_eq!(old(2, &mut bench), 0, "nobody asked");
+    assert_eq!(wanted(&bench.step(Input::Want(Height(7)))), [7]);
+    assert_eq!(old(4, &mut bench), 0, "a stranger");
+    assert_eq!((old(2, &mut bench), old(2, &mut bench), old(3, &mut bench)), (1, 0, 1));
+    bench.now = Tick(WANTED_MS - 1);
+    assert_eq!(wanted(&bench.step(Input::Timer)), [7], "and again while it is wanted");
+    bench.now = Tick(WANTED_MS);
+    bench.step(Input::Timer);
+    bench.now = Tick(2 * WANTED_MS);
+    assert!(wanted(&bench.step(Input::Timer)).is_empty());
+    assert_eq!(old(2, &mut bench), 0, "too late");
+}
+
+#[test]
+fn who_asks_for_a_certificate_gets_it_or_what_makes_one() {
+    let mut bench = Bench::new();
+    bench.step(Input::System(SystemView { certified: Some(certified(998)), ..system(1_000) }));
+    let mut ask = |from, height| bench.peer(from, PeerMessage::Want { height: Height(height) });
+    assert!(ask(4, 998).is_empty(), "a stranger");
+    assert!(matches!(&ask(2, 3)[..], [Output::Lookup { height: Height(3), node: NodeId(2) }]), "the host may have it");
+    let out = ask(2, 1_000);
+    let [
+        Output::Send {
+            node: NodeId(2), message: PeerMessage::Attest { attestation, wants_certificate: false }, ..
+        },
+        Output::Send { node: NodeId(2), message: PeerMessage::Certified(latest), .. },
+    ] = &out[..]
+    else {
+        panic!("{out:?}")
+    };
+    assert_eq!((attestation.height, latest.header.height), (Height(1_000), Height(998)));
+    let good = support::attestation(3, &header(SHARD, 1_000));
+    bench.peer(3, PeerMessage::Attest { attestation: good, wants_certificate: false });
+    let out = bench.peer(2, PeerMessage::Want { height: Height(1_000) });
+    assert!(
+        matches!(&out[..], [Output::Send { message: PeerMessage::Certified(exact), .. }] if exact.header.height.0 == 1_000),
+        "{out:?}"
+    );
+}
+
+/// Two replicas lost each other's signatures of a block on the link; later blocks are certified.
+#[test]
+fn a_gap_in_the_certificates_closes_by_itself() {
+    let mut replicas: BTreeMap<u32, Bench> = BTreeMap::new();
+    for node in [1, 2] {
+        let mut bench = Bench { driver: GroupDriver::new(config(node)), now: Tick(0) };
+        bench.step(Input::System(system(0)));
+        bench.committed(1, Vec::new());
+        replicas.insert(node, bench);
+    }
+    let mut certified: BTreeMap<u32, BTreeSet<u64>> = BTreeMap::new();
+    for round in 0..8 {
+        let mut open = Vec::new();
+        for (node, bench) in &mut replicas {
+            bench.now = Tick(round * 100);
+            let mut out = bench.step(Input::Timer);
+            if round == 1 {
+                out.extend(bench.committed(2, Vec::new()));
+            }
+            open.extend(out.into_iter().map(|output| (*node, output)));
+        }
+        while let Some((from, output)) = open.pop() {
+            match output {
+                Output::Send { node, group: SHARD, message } => {
+                    if let Some(bench) = replicas.get_mut(&node.0) {
+                        open.extend(bench.peer(from, message).into_iter().map(|output| (node.0, output)));
+                    }
+                }
+                Output::Certified(certificate) => {
+                    certified.entry(from).or_default().insert(certificate.header.height.0);
+                }
+                _ => {}
+            }
+        }
+        if round == 1 {
+            assert!(certified.values().all(|heights| heights.contains(&2) && !heights.contains(&1)), "{certified:?}");
+        }
+    }
+    for node in [1, 2] {
+        assert!([1, 2].iter().all(|height| certified[&node].contains(height)), "{certified:?}");
+    }
+}
+
+#[test]
 fn a_replica_whose_state_a_majority_contradicts_asks_to_be_stopped() {
     let mut bench = Bench::new();
     bench.committed(1, Vec::new());
@@ -310,9 +499,7 @@ impl Sources {
     fn new() -> Self {
         let start = |node: u32| {
             let mut driver = GroupDriver::new(DriverConfig { group: PEER, ..config(node) });
-            let header = header(PEER, 0);
-            let view =
-                SystemView { header_hash: header.hash(), header: Arc::new(header), outbox: Vec::new(), ..system(0) };
+            let view = SystemView { recent: vec![recent(PEER, 0)], outbox: Vec::new(), ..system(0) };
             driver.step(Tick(0), Input::System(view), &mut Vec::new());
             (node, driver)
         };

@@ -1,0 +1,193 @@
+//! What a driver starts from, at the start and after a snapshot, as one moment of the state shows it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cross_shard::commit;
+use cross_shard::stream::{self, OutStream, StreamLeaf};
+use ledger::certificate::Certificate;
+use ledger::committee::Committee;
+use ledger::genesis::{Genesis, VerifyMode};
+use ledger::hash::Hash32;
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, TimeMs};
+use ledger::schema;
+use ledger::view::{ReadFault, StateReader, View};
+
+use crate::core::applied::AppliedRecord;
+use crate::core::driver::certify::WINDOW;
+use crate::core::marks::Marks;
+use crate::core::records::BlockRecord;
+
+/// Everything that a driver knows from state.
+#[derive(Clone, Debug)]
+pub struct SystemView {
+    /// All committees in force, of every group.
+    pub committees: Vec<Committee>,
+    /// The last block.
+    pub height: Height,
+    /// Outgoing streams.
+    pub outbox: Vec<OutboxView>,
+    /// Cursors of incoming streams.
+    pub inbox: Vec<StreamLeaf>,
+    /// Recent blocks, oldest first: the last one, and those before it that have no certificate here.
+    pub recent: Vec<RecentBlock>,
+    /// The highest certificate that is kept here.
+    pub certified: Option<CertifiedBlock>,
+    /// Client signatures are checked up to here: by this node, or by a quorum that certified.
+    pub checked: Height,
+    /// The lowest block that this node found to carry a signature that does not hold.
+    pub forged: Option<Height>,
+    /// The block at which another node's snapshot was installed last.
+    pub installed: Option<Height>,
+    /// The earliest deadline in state.
+    pub next_deadline: Option<TimeMs>,
+}
+
+/// An outgoing stream as read from state.
+#[derive(Clone, Debug)]
+pub struct OutboxView {
+    /// Its head.
+    pub leaf: StreamLeaf,
+    /// Everything below has been acknowledged.
+    pub acked: u64,
+    /// The messages from `acked` to the head.
+    pub messages: Vec<Bytes>,
+}
+
+/// A block, with the heads that its header commits to where they may still be needed.
+#[derive(Clone, Debug)]
+pub struct RecentBlock {
+    /// Its header.
+    pub header: Arc<Header>,
+    /// The header's hash.
+    pub hash: Hash32,
+    /// Heads of its outgoing streams.
+    pub outbox: Vec<StreamLeaf>,
+    /// Cursors of its incoming streams.
+    pub inbox: Vec<StreamLeaf>,
+}
+
+/// A certificate, with the heads that its header commits to.
+#[derive(Clone, Debug)]
+pub struct CertifiedBlock {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// Heads of the outgoing streams.
+    pub outbox: Vec<StreamLeaf>,
+    /// Cursors of the incoming streams.
+    pub inbox: Vec<StreamLeaf>,
+}
+
+impl SystemView {
+    /// Reads it. All of it must come from one moment: give a view that nothing is applied to.
+    ///
+    /// # Errors
+    /// [`ReadFault`] when the database fails, or lacks what every state has.
+    pub fn read(
+        reader: &dyn StateReader,
+        genesis: &Genesis,
+        group: GroupId,
+        verify: VerifyMode,
+    ) -> Result<Self, ReadFault> {
+        let mut view = View::new(reader);
+        let read = Self::of(&mut view, genesis, group, verify);
+        // A fault makes everything absent; it says more than what was found missing because of it.
+        match view.fault() {
+            Some(fault) => Err(fault.clone()),
+            None => read,
+        }
+    }
+
+    fn of(view: &mut View<'_>, genesis: &Genesis, group: GroupId, verify: VerifyMode) -> Result<Self, ReadFault> {
+        let applied: AppliedRecord = view.load(&schema::applied()).ok_or_else(|| missing("applied position"))?;
+        let outbox = outbox(view)?;
+        let inbox = stream::inbox_leaves(view);
+        let committees = committees(view, genesis);
+        let (recent, certified) = recent(view, group, &applied)?;
+        let marks = Marks::read(view);
+        let quorum = certified.as_ref().map(|certified| certified.certificate.header.height);
+        let checked = match verify {
+            VerifyMode::Ingest => applied.height,
+            VerifyMode::Every => marks.checked.max(quorum).unwrap_or_default().min(applied.height),
+        };
+        let Marks { forged, installed, .. } = marks;
+        let next_deadline = commit::next_deadline(view);
+        let height = applied.height;
+        Ok(Self { committees, height, outbox, inbox, recent, certified, checked, forged, installed, next_deadline })
+    }
+}
+
+fn missing(what: &str) -> ReadFault {
+    ReadFault(format!("the state holds no {what}"))
+}
+
+/// The committees in force, of every group of the genesis.
+#[must_use]
+pub fn committees(view: &mut View<'_>, genesis: &Genesis) -> Vec<Committee> {
+    let first = genesis.committees.iter();
+    first.map(|first| view.load(&schema::current_committee(first.group)).unwrap_or_else(|| first.clone())).collect()
+}
+
+fn outbox(view: &mut View<'_>) -> Result<Vec<OutboxView>, ReadFault> {
+    let leaves = stream::outbox_leaves(view);
+    let mut outbox = Vec::with_capacity(leaves.len());
+    for leaf in leaves {
+        let head: OutStream = stream::out_stream(view, leaf.peer);
+        let mut messages = Vec::new();
+        for seq in head.acked..head.next_seq {
+            let message = view.get(&schema::mail(leaf.peer, seq));
+            messages.push(message.ok_or_else(|| missing(&format!("message {seq} to {}", leaf.peer)))?);
+        }
+        outbox.push(OutboxView { leaf, acked: head.acked, messages });
+    }
+    Ok(outbox)
+}
+
+/// The blocks that may still be attested, and the highest certificate among the last [`WINDOW`]
+/// blocks. A certificate may have come with a snapshot, so it is judged before it counts.
+fn recent(
+    view: &mut View<'_>,
+    group: GroupId,
+    applied: &AppliedRecord,
+) -> Result<(Vec<RecentBlock>, Option<CertifiedBlock>), ReadFault> {
+    let last = applied.height;
+    let (mut blocks, mut certified) = (Vec::new(), None::<CertifiedBlock>);
+    for height in (last.0.saturating_sub(WINDOW)..=last.0).rev().map(Height) {
+        let kept = view.get(&schema::certificate(height)).is_some();
+        if kept && certified.is_some() {
+            continue;
+        }
+        let header: Header =
+            view.load(&schema::header(height)).ok_or_else(|| missing(&format!("header of block {height}")))?;
+        let hash = header.hash();
+        // Below a certificate nobody needs the heads any more: a later header commits to as much.
+        let heads: BlockRecord = match certified {
+            None => view.load(&schema::block(height)).ok_or_else(|| missing(&format!("record of block {height}")))?,
+            Some(_) => BlockRecord::default(),
+        };
+        let BlockRecord { outbox, inbox, .. } = heads;
+        if kept && let Some(certificate) = judged(view, group, height, &header) {
+            certified = Some(CertifiedBlock { certificate, outbox: outbox.clone(), inbox: inbox.clone() });
+            if height != last {
+                continue;
+            }
+        }
+        blocks.push(RecentBlock { header: Arc::new(header), hash, outbox, inbox });
+    }
+    blocks.reverse();
+    match blocks.last() {
+        Some(block) if block.hash != applied.header_hash => Err(missing("header that its last block was made of")),
+        _ => Ok((blocks, certified)),
+    }
+}
+
+fn judged(view: &mut View<'_>, group: GroupId, height: Height, header: &Header) -> Option<Certificate> {
+    let certificate: Certificate = view.load(&schema::certificate(height))?;
+    let committee: Committee = view.load(&schema::committee(group, &header.committee_hash))?;
+    (certificate.header == *header && certificate.verify(&committee).is_ok()).then_some(certificate)
+}
+
+#[cfg(test)]
+#[path = "system_tests.rs"]
+mod tests;
