@@ -172,7 +172,7 @@ async fn amounts(counter: &mut Counter) {
         counter.refused(&body, &[signer], expected).await;
     }
     // All moves or none: the second one fails, so the first one did not happen.
-    let moves = vec![counter.pay(600), counter.pay(600)];
+    let moves = vec![counter.pay(600), counter.pay(601)];
     let both = counter.body(moves);
     counter.refused(&both, &[&alice], Reject::InsufficientFunds).await;
     assert_eq!(counter.bank.balance(alice.address).await, 1_000);
