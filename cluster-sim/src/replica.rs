@@ -78,6 +78,7 @@ struct Live {
     sync_due: bool,
 }
 
+#[allow(clippy::large_enum_variant, reason = "as for the driver's inputs")]
 enum Job {
     Engine(local::Input),
     Driver(driver::Input),

@@ -68,10 +68,10 @@ impl Alarms {
     /// Raises a lasting alarm. The first text of a cause stays: what came first says most.
     pub fn last(&self, cause: Cause, text: String) {
         let lasting = &mut self.state.lock().lasting;
-        if !lasting.contains_key(&cause) {
+        lasting.entry(cause).or_insert_with(|| {
             tracing::error!(group = %self.group, "{text}");
-            lasting.insert(cause, text);
-        }
+            text
+        });
     }
 
     /// The cause of a lasting alarm has ended.

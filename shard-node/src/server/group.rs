@@ -4,6 +4,7 @@
 //! peers: proposals go through a task of their own, messages into bounded queues.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -618,17 +619,18 @@ impl GroupTask {
     /// A transaction that had its receipt already. `blocks` keeps the receipts of blocks that were
     /// read: decoding a block for each of its transactions would cost its square.
     fn known(&self, txid: TxId, place: ReceiptPlace, blocks: &mut BTreeMap<Height, Vec<Receipt>>) {
-        if !blocks.contains_key(&place.height) {
-            match receipts_of(&self.share, place.height) {
-                Ok(receipts) => drop(blocks.insert(place.height, receipts)),
+        let receipts = match blocks.entry(place.height) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => match receipts_of(&self.share, place.height) {
+                Ok(receipts) => unread.insert(receipts),
                 Err(error) => {
                     self.alarm(format!("{}: {error}", self.group));
                     self.waiters.refuse_all(&txid, Reject::Storage, self.leader);
                     return;
                 }
-            }
-        }
-        match blocks.get(&place.height).and_then(|receipts| receipts.get(place.index as usize)) {
+            },
+        };
+        match receipts.get(place.index as usize) {
             Some(receipt) => self.waiters.receipt(receipt),
             None => self.waiters.refuse_all(&txid, Reject::OutcomePruned, self.leader),
         }

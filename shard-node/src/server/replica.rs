@@ -36,6 +36,7 @@ pub const STATE_FORMAT: u32 = 1;
 const SCAN_CHUNK: usize = 8192;
 
 /// What the commit loop tells the group's task, after the write.
+#[allow(clippy::large_enum_variant, reason = "nearly all of them are the large one")]
 pub enum Committing {
     /// A block.
     Block {

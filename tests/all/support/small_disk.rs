@@ -62,14 +62,14 @@ impl SmallDisk {
     }
 
     /// The disk as this process reaches it.
-    fn from_here(&self) -> PathBuf {
+    fn seen_from_here(&self) -> PathBuf {
         let root = format!("/proc/{}/root", self.holder.pid().as_raw_pid());
         Path::new(&root).join(self.at.strip_prefix("/").unwrap())
     }
 
     /// Writes until there is no room for another kilobyte.
     pub fn fill(&self) {
-        let mut file = File::options().create(true).append(true).open(self.from_here().join(BALLAST)).unwrap();
+        let mut file = File::options().create(true).append(true).open(self.seen_from_here().join(BALLAST)).unwrap();
         for part in PARTS_BYTES {
             let bytes = vec![0xbb; part];
             loop {
@@ -84,7 +84,7 @@ impl SmallDisk {
 
     /// Gives back the room that [`SmallDisk::fill`] took.
     pub fn free(&self) {
-        fs::remove_file(self.from_here().join(BALLAST)).unwrap();
+        fs::remove_file(self.seen_from_here().join(BALLAST)).unwrap();
     }
 }
 

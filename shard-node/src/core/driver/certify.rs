@@ -237,7 +237,7 @@ impl Certifier {
         let before = std::mem::replace(&mut self.waiting, open.keys().copied().collect());
         let mut still = open.into_iter().filter(|(height, _)| before.contains(height));
         let mut announced: Vec<Attestation> = still.by_ref().take(ANNOUNCED_MAX).map(|(_, own)| own).collect();
-        announced.extend(still.last().map(|(_, own)| own));
+        announced.extend(still.next_back().map(|(_, own)| own));
         announced
     }
 }

@@ -79,6 +79,7 @@ pub struct CommittedBlock {
 
 /// What happens to a driver.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large one comes once, at a start; the others are many and small")]
 pub enum Input {
     /// State as read by the host, at the start and after a snapshot.
     System(SystemView),
