@@ -35,10 +35,9 @@ format:
 lint: setup
 	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
-# Unit, property, vector and simulator tests, then purity, layering and process tests, in one run. One test at a
-# time: several clusters at once would starve each other on two cores.
+# Unit, property, vector and simulator tests, purity, layering and process tests.
 unit: build
-	RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --no-fail-fast
+	scripts/tests $(CARGO) $(CARGO_FLAGS)
 
 sim: build ## Run 200 seeds of the simulator
 	$(TARGET)/seamark sim --seeds 200
