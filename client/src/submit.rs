@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -16,6 +16,7 @@ use ledger::{ClusterId, GroupId, Height, Receipt, Reject, SignedTx, Submission, 
 use proto::v1::submit_event::Event;
 use proto::{EdgeError, edge, v1};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::error::ClientError;
@@ -603,7 +604,7 @@ fn leaves_open(reject: Reject) -> bool {
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

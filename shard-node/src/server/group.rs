@@ -265,7 +265,7 @@ impl OpenGroup {
             raft: None,
             stepping_down: None,
             deferred: Vec::new(),
-            forget_at: std::time::Instant::now() + FORGET_EVERY,
+            forget_at: tokio::time::Instant::now() + FORGET_EVERY,
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, raft_in));
@@ -372,7 +372,7 @@ struct GroupTask {
     /// Inputs of our own making that must not be lost; taken with the next timer.
     deferred: Vec<Input>,
     /// When to look for people who wait no more.
-    forget_at: std::time::Instant,
+    forget_at: tokio::time::Instant,
 }
 
 impl GroupTask {
@@ -534,7 +534,7 @@ impl GroupTask {
 
     /// Looks now and then for people who wait no more.
     fn forget_silent(&mut self) {
-        let now = std::time::Instant::now();
+        let now = tokio::time::Instant::now();
         if now >= self.forget_at {
             self.forget_at = now + FORGET_EVERY;
             self.waiters.forget_silent(now);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cross_shard::commit::Decision;
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use proto::v1;
 use rayon::prelude::*;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::core::records::ReceiptPlace;
 use crate::server::intake::Finding;
