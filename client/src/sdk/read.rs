@@ -192,8 +192,6 @@ impl Client {
         self.answer(reply, definition, None)
     }
 
-    /// Genesis, layout, committees and nodes, as the router knows them.
-
     /// Sends one read, retried until it is answered or refused for good.
     async fn query(&self, consistency: Consistency, prove: bool, query: Query) -> Result<v1::QueryReply, ClientError> {
         let (consistency, height) = match consistency {

@@ -1,6 +1,6 @@
 //! Reads: which group, which replica, and what to do when that one cannot answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,6 +10,7 @@ use ledger::{GroupId, Height, NodeId, Reject, TimeMs};
 use proto::v1::query_request::Query;
 use proto::views::{Explain, Unanswered};
 use proto::{EdgeError, edge, v1};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::desk::Desk;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::net::{self, Identity, NetError, TrustRoots};
+use client::sockets::{Listener, Sockets, SystemSockets};
 use consensus::port::Timing;
 use consensus::sequencer::Sequencer;
 use ledger::SecretKey;
@@ -16,12 +17,11 @@ use router::gateway::{
     ClusterView, GatewayLimits, Health, NodeBackend, Peers, gateway_service, with_standard_services,
 };
 use storage::{LogEngine, LogIdentity, LogStats, ResourceLimits, SharedResources, StorageError};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::clock::{Clock, exchange};
+use crate::server::clock::{Clock, SystemWall, WallClock, exchange};
 use crate::server::config::NodeConfig;
 use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, open_cipher};
 use crate::server::intake::check_arrivals;
@@ -85,6 +85,25 @@ impl NodeError {
             Self::Listen { .. } => "listen",
             Self::Storage(error) => error.code(),
         }
+    }
+}
+
+/// What a node finds on its machine: everything it uses besides its files.
+#[derive(Clone)]
+pub struct Machine {
+    /// Shared caches and threads of all databases.
+    pub resources: SharedResources,
+    /// The network.
+    pub sockets: Arc<dyn Sockets>,
+    /// The wall clock. The monotonic one is that of the tokio runtime.
+    pub wall: Arc<dyn WallClock>,
+}
+
+impl Machine {
+    /// The one this process runs on.
+    #[must_use]
+    pub fn this(resources: SharedResources) -> Self {
+        Self { resources, sockets: SystemSockets::shared(), wall: Arc::new(SystemWall) }
     }
 }
 
@@ -167,8 +186,8 @@ fn read_files(config: &NodeConfig) -> Result<Files, NodeError> {
     Ok(Files { genesis: Arc::new(genesis), key, identity, roots })
 }
 
-async fn listen(addr: SocketAddr) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(addr).await.map_err(|error| NodeError::Listen { addr, cause: error.to_string() })
+async fn listen(sockets: &dyn Sockets, addr: SocketAddr) -> Result<Box<dyn Listener>, NodeError> {
+    sockets.listen(addr).await.map_err(|error| NodeError::Listen { addr, cause: error.to_string() })
 }
 
 impl Node {
@@ -187,19 +206,28 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_with(config: NodeConfig, resources: SharedResources) -> Result<Self, NodeError> {
+        Self::start_on(config, Machine::this(resources)).await
+    }
+
+    /// As [`Node::start`], on this machine.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_on(config: NodeConfig, machine: Machine) -> Result<Self, NodeError> {
+        let Machine { resources, sockets, wall } = machine;
         let files = read_files(&config)?;
         // Everything that can be refused comes before anything is opened: nothing would close it.
         let mut peer_server = net::server(&files.identity, &files.roots)?;
         let mut client_server = net::server(&files.identity, &files.roots)?;
-        let peer_socket = listen(config.listen_peer).await?;
-        let client_socket = listen(config.listen_client).await?;
+        let peer_socket = listen(&*sockets, config.listen_peer).await?;
+        let client_socket = listen(&*sockets, config.listen_client).await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
 
         let (view_out, view) = watch::channel(Arc::new(ClusterView::of_genesis(&files.genesis)));
-        let peers = Arc::new(Peers::new(files.identity.clone(), files.roots.clone(), view.clone()));
+        let peers = Arc::new(Peers::over(sockets, files.identity.clone(), files.roots.clone(), view.clone()));
         let (readings_out, readings) = watch::channel(None);
-        let clock = Clock::start();
+        let clock = Clock::start_by(wall);
         let links = Links::new(Arc::clone(&peers), stop.clone());
         let calls = Arc::clone(peers.traffic());
         let traffic = NodeTraffic { calls, peers: Arc::default(), clients: Arc::default() };

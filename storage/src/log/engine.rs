@@ -235,6 +235,13 @@ impl LogEngine {
         receiver.recv().unwrap_or_else(|_| Err(self.shared.closed("the log engine was shut down")))
     }
 
+    /// Waits until everything that was asked for is done and told, or the log is closed. For tools that
+    /// stop the time of their caller while the disk works; nobody else needs it, and a completion must not
+    /// call it.
+    pub fn wait_idle(&self) {
+        self.shared.queue.wait_idle();
+    }
+
     /// Why nothing is written any more, once a write has failed.
     pub fn failure(&self) -> Option<StorageError> {
         self.shared.poison()

@@ -142,7 +142,7 @@ impl OpenGroup {
             raft: None,
             stepping_down: None,
             deferred: Vec::new(),
-            forget_at: std::time::Instant::now() + FORGET_EVERY,
+            forget_at: tokio::time::Instant::now() + FORGET_EVERY,
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, raft_in));
