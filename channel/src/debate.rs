@@ -4,7 +4,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{OrgId, TimeMs};
 
 use crate::change::Change;
-use crate::limits::{PROPOSAL_KEPT_MS, PROPOSAL_MS_MAX, PROPOSALS_KEPT_MAX, PROPOSALS_OPEN_MAX};
+use crate::limits::{PROPOSAL_KEPT_MS, PROPOSAL_MS_MAX, PROPOSALS_KEPT_MAX, PROPOSALS_OPEN_PER_ORG_MAX};
 use crate::machine::{Outcome, Signer};
 use crate::policy::Residual;
 use crate::proposal::{Proposal, ProposalEvent, ProposalState, Voice, may_speak, proposal_id};
@@ -39,7 +39,7 @@ impl Scene<'_, '_> {
         }
         // What cannot be is refused before anybody is asked.
         self.enact(&proposal)?;
-        let dropped = self.room_for_proposal()?;
+        let dropped = self.room_for_proposal(by.org)?;
         let members = state::roster(&self.members).members;
         if self.policy(change.subject())?.names(&members, &by.elector()) {
             proposal.speak(Voice { elector: by.elector(), key: by.key, height: self.at.height }, true);
@@ -119,12 +119,12 @@ impl Scene<'_, '_> {
 
     /// Proposals to drop so that there is room for another one: those that ended long ago, and if
     /// there are still too many, the ended ones with the earliest deadline.
-    fn room_for_proposal(&mut self) -> Result<Vec<Hash32>, ChannelReject> {
+    fn room_for_proposal(&mut self, org: OrgId) -> Result<Vec<Hash32>, ChannelReject> {
         let now = self.at.time_ms;
         let all = state::proposals(self.view);
         let (open, mut ended): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|proposal| proposal.state_at(now) == ProposalState::Open);
-        if open.len() >= PROPOSALS_OPEN_MAX {
+        if open.iter().filter(|proposal| proposal.proposer == org).count() >= PROPOSALS_OPEN_PER_ORG_MAX {
             return Err(ChannelReject::ProposalsFull);
         }
         ended.sort_by_key(|proposal| (proposal.until_ms, proposal.id));

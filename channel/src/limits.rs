@@ -20,10 +20,11 @@ pub const COMMAND_VALID_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 pub const COMMANDS_OPEN_PER_ORG_MAX: usize = 256;
 /// How far in the future the deadline of a proposal, an invitation or a founding may lie.
 pub const PROPOSAL_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
-/// Proposals that wait for a decision.
-pub const PROPOSALS_OPEN_MAX: usize = 64;
+/// Proposals of one member that wait for a decision. Each member has its own share, so that nobody can
+/// keep the others from proposing, least of all its own removal.
+pub const PROPOSALS_OPEN_PER_ORG_MAX: usize = 8;
 /// Proposals kept in all; those that have ended go first, by deadline.
-pub const PROPOSALS_KEPT_MAX: usize = 256;
+pub const PROPOSALS_KEPT_MAX: usize = 576;
 /// How long after its deadline a proposal that has ended is kept for people to look at.
 pub const PROPOSAL_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// Audit grants in force at once.
@@ -48,7 +49,10 @@ const FOUNDING_POLICIES: usize = 8;
 
 const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
 const _: () = assert!(MEMBERS_MAX <= COMMITTEE_MAX, "each member can have a seat");
-const _: () = assert!(PROPOSALS_OPEN_MAX < PROPOSALS_KEPT_MAX, "open proposals are never dropped for want of room");
+const _: () = assert!(
+    MEMBERS_MAX * PROPOSALS_OPEN_PER_ORG_MAX < PROPOSALS_KEPT_MAX,
+    "open proposals are never dropped for want of room"
+);
 const _: () = assert!(POLICY_ITEMS_MAX * POLICY_ITEM_BYTES_MAX * 4 < COMMAND_BYTES_MAX, "a policy fits into a command");
 const _: () = assert!(
     POLICY_ITEMS_MAX * POLICY_ITEM_BYTES_MAX * FOUNDING_POLICIES <= COMMAND_BYTES_MAX,

@@ -80,7 +80,7 @@ rejects! {
     /// Too many commands of one member.
     Busy = 21, "channel_busy", "the member has too many commands whose deadlines have not passed", "wait, and sign with nearer deadlines";
     /// Too many open proposals.
-    ProposalsFull = 22, "channel_proposals_full", "too many proposals wait for a decision", "decide or withdraw some of them";
+    ProposalsFull = 22, "channel_proposals_full", "the organisation has 8 proposals that wait for a decision", "wait for the others, or withdraw one";
     /// No such proposal.
     ProposalUnknown = 23, "proposal_unknown", "there is no such proposal, or it ended long ago", "see the proposals with 'seamark channel show'";
     /// In force already.
@@ -247,5 +247,15 @@ mod tests {
             assert!(!reject.cause().is_empty() && !reject.fix().is_empty());
         }
         assert!(borsh::from_slice::<ChannelReject>(&[0, 0]).is_err());
+    }
+
+    #[test]
+    fn the_page_of_errors_lists_each_as_it_is() {
+        let page = include_str!("../../docs/errors.md");
+        for reject in ChannelReject::ALL {
+            let (number, code) = (reject.number(), reject.code());
+            let row = format!("| {number} | `{code}` | {} | {} |\n", reject.cause(), reject.fix());
+            assert!(page.contains(&row), "docs/errors.md has no row {row}");
+        }
     }
 }

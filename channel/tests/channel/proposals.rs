@@ -1,6 +1,6 @@
 //! Proposals: made, approved, rejected, withdrawn, expired, superseded, explained.
 
-use channel::limits::{PROPOSAL_KEPT_MS, PROPOSAL_MS_MAX, PROPOSALS_KEPT_MAX, PROPOSALS_OPEN_MAX};
+use channel::limits::{PROPOSAL_KEPT_MS, PROPOSAL_MS_MAX, PROPOSALS_KEPT_MAX, PROPOSALS_OPEN_PER_ORG_MAX};
 use channel::{Change, ChannelReject as R, Command, Elector, Phase, Policy, ProposalState as S, Quorum, Role, Subject};
 use channel::{Residual, state};
 use ledger::hash::Hash32;
@@ -242,22 +242,30 @@ fn an_explanation_says_what_stands_in_the_way() {
 }
 
 #[test]
-fn open_proposals_are_bounded_and_ended_ones_make_room() {
+fn each_member_has_its_share_of_open_proposals() {
     let mut world = World::five();
-    for number in 0..u16::try_from(PROPOSALS_OPEN_MAX).unwrap() {
-        world.propose(1 + number % 5, asset(number));
+    for number in 0..u16::try_from(PROPOSALS_OPEN_PER_ORG_MAX).unwrap() {
+        world.propose(5, asset(number));
     }
-    assert_eq!(world.proposal_refused(1, asset(999)), R::ProposalsFull);
-    world.now += DAY;
-    for round in 1..5u16 {
-        for number in 0..60 {
-            let (id, _) = world.propose(1 + number % 5, asset(round * 100 + number));
+    assert_eq!(world.proposal_refused(5, asset(999)), R::ProposalsFull);
+    let removal = world.enact(Change::Remove { org: OrgId(5) });
+    let open = world.read(|view| channel::list(view, TimeMs(world.now)));
+    assert!(open.iter().all(|(proposal, standing)| proposal.id == removal || *standing == S::Withdrawn));
+}
+
+#[test]
+fn ended_proposals_make_room() {
+    let mut world = World::five();
+    let (open, _) = world.propose(1, asset(u16::MAX));
+    for round in 0..2u16 {
+        for number in 0..320 {
+            let (id, _) = world.propose(1 + number % 5, asset(round * 1000 + number));
             world.run(1 + number % 5, &Command::Withdraw { proposal: id }).unwrap();
         }
-        world.now += DAY;
+        world.now += DAY / 2;
     }
-    let kept = world.read(state::proposals).len();
-    assert!(kept <= PROPOSALS_KEPT_MAX && kept > PROPOSALS_KEPT_MAX - 10, "{kept}");
+    assert_eq!(world.read(state::proposals).len(), PROPOSALS_KEPT_MAX);
+    assert_eq!(world.explain(&open).proposal.id, open, "the ended ones went");
     world.now += PROPOSAL_KEPT_MS + DAY;
     world.propose(1, asset(1));
     assert_eq!(world.read(state::proposals).len(), 1);
