@@ -49,6 +49,10 @@ pub enum Action {
     Propose,
     /// Approve or reject a proposal.
     Approve,
+    /// Change what is the organisation's own: keys, certificates, nodes, membership.
+    OwnAct,
+    /// Accept or decline an invitation.
+    Join,
     /// Read as an auditor.
     AuditRead(AuditTarget),
     /// Receive the chain as this node: log, snapshots and votes.
@@ -79,6 +83,7 @@ pub fn may(view: &mut View<'_>, caller: &Caller<'_>, action: Action, at: At) -> 
     }
     let auditor = caller.roles.contains(&Role::Auditor);
     let verdict = match (&member, action) {
+        (_, Action::Join) => join(view, caller, at),
         (Some(member), _) => as_member(member, caller, action),
         // Whoever is no member may only be an auditor.
         (None, Action::AuditRead(target)) if auditor => return audit(view, caller, target, at),
@@ -98,7 +103,9 @@ fn as_member(member: &MemberRecord, caller: &Caller<'_>, action: Action) -> Resu
     let allowed = match action {
         Action::Read | Action::AuditRead(_) => has(Role::Admin) || has(Role::Member) || has(Role::Node),
         Action::Write => has(Role::Admin) || has(Role::Member),
-        Action::Propose => has(Role::Admin),
+        Action::Propose | Action::OwnAct => has(Role::Admin),
+        // Judged by the invitation.
+        Action::Join => false,
         Action::Approve => has(Role::Admin) || has(Role::Member) || has(Role::Node),
         Action::Replicate(node) => {
             if has(Role::Node) && !member.hosts(node) {
@@ -114,6 +121,17 @@ fn as_member(member: &MemberRecord, caller: &Caller<'_>, action: Action) -> Resu
         }
     };
     if allowed { Ok(()) } else { Err(ChannelReject::Role) }
+}
+
+/// An invitation lets an admin answer it, and do nothing else.
+fn join(view: &mut View<'_>, caller: &Caller<'_>, at: At) -> Result<(), ChannelReject> {
+    let open = state::invitation(view, caller.org).is_some_and(|invitation| invitation.until_ms >= at.time_ms);
+    match (open, caller.roles.contains(&Role::Admin), caller.roles.contains(&Role::Auditor)) {
+        (false, ..) => Err(ChannelReject::NotInvited),
+        (true, _, true) => Err(ChannelReject::AuditorReads),
+        (true, true, false) => Ok(()),
+        (true, false, false) => Err(ChannelReject::Role),
+    }
 }
 
 /// Why an organisation that is no member gets nothing.
@@ -152,7 +170,8 @@ fn deed(action: Action) -> Deed {
     match action {
         Action::Read | Action::AuditRead(_) => Deed::Read,
         Action::Write => Deed::Write,
-        Action::Propose | Action::Approve => Deed::Govern,
+        Action::Propose | Action::Approve | Action::Join => Deed::Govern,
+        Action::OwnAct => Deed::OwnAct,
         Action::Replicate(_) => Deed::Replicate,
         Action::Anchor(_) => Deed::Anchor,
     }

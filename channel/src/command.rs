@@ -5,6 +5,7 @@ use ledger::crypto::{self, PublicKey, SecretKey, Signature};
 use ledger::hash::{Hash32, tagged};
 use ledger::ids::{ClusterId, GroupId, NodeId, OrgId, TimeMs};
 
+use crate::access::Action;
 use crate::change::Change;
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::policy::Role;
@@ -85,6 +86,26 @@ pub enum Command {
     },
     /// Closes a channel that is closing, once nothing is under way.
     FinishClose,
+}
+
+impl Command {
+    /// What a caller has to be allowed to do so that a host takes this command from it. The machine
+    /// judges the signature all the same.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        match self {
+            Self::Propose { .. } | Self::Withdraw { .. } => Action::Propose,
+            Self::Approve { .. } | Self::Reject { .. } | Self::Settle { .. } => Action::Approve,
+            Self::Join { .. } | Self::Decline => Action::Join,
+            Self::Leave
+            | Self::AddKey { .. }
+            | Self::RotateKey { .. }
+            | Self::RevokeKey { .. }
+            | Self::RevokeCertificate { .. }
+            | Self::SetNodes { .. }
+            | Self::FinishClose => Action::OwnAct,
+        }
+    }
 }
 
 /// A command under a signature.

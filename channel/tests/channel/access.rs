@@ -15,7 +15,7 @@ fn ask(world: &World, org: u16, roles: &[Role], action: Action) -> Result<(), R>
     world.read(|view| may(view, &Caller { org: OrgId(org), roles, credential: CERTIFICATE }, action, at))
 }
 
-fn actions(org: u32) -> [Action; 7] {
+fn actions(org: u32) -> [Action; 8] {
     [
         Action::Read,
         Action::Write,
@@ -24,6 +24,7 @@ fn actions(org: u32) -> [Action; 7] {
         Action::AuditRead(AuditTarget::Everything),
         Action::Replicate(NodeId(org * 10)),
         Action::Anchor(NodeId(org * 10)),
+        Action::OwnAct,
     ]
 }
 
@@ -33,11 +34,11 @@ fn every_role_with_every_action() {
     let row = |roles: &[Role]| actions(1).map(|action| ask(&world, 1, roles, action));
     let no = Err(R::Role);
     let reads = Err(R::AuditorReads);
-    assert_eq!(row(&[Role::Admin]), [Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), no, no]);
-    assert_eq!(row(&[Role::Member]), [Ok(()), Ok(()), no, Ok(()), Ok(()), no, no]);
-    assert_eq!(row(&[Role::Node]), [Ok(()), no, no, Ok(()), Ok(()), Ok(()), Ok(())]);
-    assert_eq!(row(&[Role::Auditor]), [Ok(()), reads, reads, reads, Ok(()), reads, reads]);
-    assert_eq!(row(&[]), [no; 7]);
+    assert_eq!(row(&[Role::Admin]), [Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), no, no, Ok(())]);
+    assert_eq!(row(&[Role::Member]), [Ok(()), Ok(()), no, Ok(()), Ok(()), no, no, no]);
+    assert_eq!(row(&[Role::Node]), [Ok(()), no, no, Ok(()), Ok(()), Ok(()), Ok(()), no]);
+    assert_eq!(row(&[Role::Auditor]), [Ok(()), reads, reads, reads, Ok(()), reads, reads, reads]);
+    assert_eq!(row(&[]), [no; 8]);
     let all = Role::ALL;
     assert_eq!(row(&all), row(&[Role::Auditor]), "whoever is an auditor is nothing else");
 }
@@ -61,10 +62,36 @@ fn outsiders_get_nothing_in_any_role() {
 fn an_invitation_gives_nothing_before_it_is_accepted() {
     let mut world = World::with(&[1; 5], &anyone());
     world.enact(Change::Invite { org: OrgId(6), until_ms: TimeMs(world.now + DAY) });
+    for action in actions(6) {
+        assert_eq!(ask(&world, 6, &[Role::Admin], action), Err(R::NotMember));
+    }
     assert_eq!(ask(&world, 6, &[Role::Node], Action::Replicate(NodeId(60))), Err(R::NotMember));
+    assert_eq!(ask(&world, 6, &[Role::Admin], Action::Join), Ok(()));
+    assert_eq!(ask(&world, 6, &[Role::Member], Action::Join), Err(R::Role));
+    assert_eq!(ask(&world, 6, &[Role::Admin, Role::Auditor], Action::Join), Err(R::AuditorReads));
+    assert_eq!(ask(&world, 7, &[Role::Admin], Action::Join), Err(R::NotInvited));
     world.run(6, &Command::Join { nodes: vec![NodeId(60)] }).unwrap();
     assert_eq!(ask(&world, 6, &[Role::Node], Action::Replicate(NodeId(60))), Ok(()));
     assert_eq!(ask(&world, 6, &[Role::Node], Action::Anchor(NodeId(60))), Err(R::NotAnchor));
+    assert_eq!(ask(&world, 6, &[Role::Admin], Action::Join), Err(R::NotInvited), "it has been used");
+    world.enact(Change::Invite { org: OrgId(7), until_ms: TimeMs(world.now + DAY) });
+    world.now += DAY + 1;
+    assert_eq!(ask(&world, 7, &[Role::Admin], Action::Join), Err(R::NotInvited), "it has ended");
+}
+
+#[test]
+fn the_machine_takes_no_command_that_access_denies() {
+    let mut world = World::with(&[1; 5], &anyone());
+    world.enact(Change::Close);
+    let leave = Command::Leave;
+    assert_eq!(ask(&world, 1, &[Role::Admin], leave.action()), Ok(()), "closing, one may still leave");
+    let freeze = Command::Propose { change: Change::Freeze, until_ms: TimeMs(world.now + DAY) };
+    assert_eq!(ask(&world, 1, &[Role::Admin], freeze.action()), Err(R::Closing));
+    assert_eq!(world.refused(1, &freeze), R::Closing);
+    assert_eq!(ask(&world, 1, &[Role::Admin], Command::FinishClose.action()), Ok(()));
+    assert!(world.run(5, &leave).is_ok());
+    assert_eq!(ask(&world, 5, &[Role::Admin], leave.action()), Err(R::Removed));
+    assert_eq!(world.refused(5, &leave), R::Removed);
 }
 
 #[test]
