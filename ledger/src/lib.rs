@@ -21,6 +21,7 @@ pub mod layout;
 pub mod limits;
 pub mod machine;
 pub mod merkle;
+pub mod moves;
 pub mod receipt;
 pub mod reject;
 pub mod rules;
