@@ -7,8 +7,12 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::asset::AssetSpec;
 use crate::auth::Authorisation;
-use crate::ids::{Address, AssetId};
-use crate::limits::{DATA_KEY_BYTES_MAX, DATA_VALUE_BYTES_MAX};
+use crate::hash::Hash32;
+use crate::ids::{Address, AssetId, LedgerId, LockId, TimeMs};
+use crate::limits::{DATA_KEY_BYTES_MAX, DATA_VALUE_BYTES_MAX, RECORD_METADATA_BYTES_MAX};
+use crate::lock::{LockTerms, Secret};
+use crate::pair;
+use crate::record::{self, GrantTerms, Grantee};
 use crate::reject::Reject;
 
 /// One step of a transaction.
@@ -114,6 +118,86 @@ pub enum Move {
         /// How much, not zero.
         amount: u128,
     },
+    /// Sets an amount aside, to be paid to whoever it names once somebody shows the secret behind a
+    /// hash, or to be taken back after a deadline: see [`crate::lock`].
+    Lock {
+        /// Whose amount; must authorise.
+        from: Address,
+        /// Whom a claim pays; another account.
+        to: Address,
+        /// What.
+        asset: AssetId,
+        /// How much, not zero.
+        amount: u128,
+        /// SHA-256 of a secret of 32 bytes.
+        hash: Hash32,
+        /// A claim has to be voted for before this block time.
+        deadline_ms: TimeMs,
+    },
+    /// Pays a lock to its payee. Nobody has to authorise it: the secret does, and it pays nobody but
+    /// the payee.
+    Claim {
+        /// Whose lock; votes, without having to authorise.
+        from: Address,
+        /// Which.
+        lock: LockId,
+        /// What the lock pays to whom.
+        terms: LockTerms,
+        /// What was hashed.
+        secret: Secret,
+    },
+    /// Takes back what a lock holds, after its deadline.
+    Refund {
+        /// Whose lock; must authorise.
+        from: Address,
+        /// Which.
+        lock: LockId,
+        /// What the lock would have paid to whom.
+        terms: LockTerms,
+    },
+    /// Notarises a hash: see [`crate::record`].
+    Record {
+        /// Under this account; must authorise.
+        owner: Address,
+        /// Of what is recorded.
+        hash: Hash32,
+        /// At most [`RECORD_METADATA_BYTES_MAX`] bytes.
+        metadata: Vec<u8>,
+    },
+    /// Grants access to a record, in place of what the party was granted before.
+    Grant {
+        /// Whose record; must authorise.
+        owner: Address,
+        /// Its hash.
+        record: Hash32,
+        /// To whom; not the owner.
+        to: Grantee,
+        /// What.
+        terms: GrantTerms,
+    },
+    /// Revokes what a party was granted.
+    Revoke {
+        /// Whose record; must authorise.
+        owner: Address,
+        /// Its hash.
+        record: Hash32,
+        /// Whose access ends.
+        from: Grantee,
+    },
+    /// Pays to an account of another ledger: from the asset's home to another ledger, or back. See
+    /// [`crate::pair`].
+    Transfer {
+        /// Debited; must authorise.
+        from: Address,
+        /// Credited, in the other ledger.
+        to: Address,
+        /// What.
+        asset: AssetId,
+        /// How much, not zero.
+        amount: u128,
+        /// The other ledger.
+        ledger: LedgerId,
+    },
 }
 
 /// What a [`Move::Check`] demands. It must hold for every outcome of what is undecided on the
@@ -175,10 +259,15 @@ pub struct Voter {
 
 impl Move {
     /// The accounts that vote on this move: one, or two for moves that need two accounts to agree.
-    /// The first one always authorises.
+    /// The first one authorises, but for a claim, which its secret authorises.
     pub fn voters(&self) -> impl Iterator<Item = Voter> + use<> {
         let (first, second) = match self {
-            Self::Pay { from, .. } => (*from, None),
+            Self::Pay { from, .. }
+            | Self::Lock { from, .. }
+            | Self::Claim { from, .. }
+            | Self::Refund { from, .. }
+            | Self::Transfer { from, .. } => (*from, None),
+            Self::Record { owner, .. } | Self::Grant { owner, .. } | Self::Revoke { owner, .. } => (*owner, None),
             Self::PaySync { from, to, .. } => (*from, Some(*to)),
             Self::Mint { issuer, .. } | Self::Burn { issuer, .. } => (*issuer, None),
             Self::Issue(spec) => (spec.issuer, None),
@@ -189,17 +278,31 @@ impl Move {
             Self::Freeze { issuer, account, .. } => (*issuer, Some(*account)),
             Self::Return { by, account, .. } => (*by, Some(*account)),
         };
-        let first = Voter { account: first, authorises: true };
+        let first = Voter { account: first, authorises: !self.opens_lock() };
         let second = second.map(|account| Voter { account, authorises: false });
         std::iter::once(first).chain(second)
     }
 
-    /// The account whose credit follows and cannot fail, if the move has one.
+    /// Whether the move is authorised by a secret that it shows, and not by a signature.
+    #[must_use]
+    pub fn opens_lock(&self) -> bool {
+        matches!(self, Self::Claim { .. })
+    }
+
+    /// The account whose credit follows and cannot fail, if the move has one. It lies in the move's
+    /// own ledger; that of a transfer is the pair account, from where the amount goes on.
     #[must_use]
     pub fn follower(&self) -> Option<Address> {
         match self {
             Self::Pay { to, .. } | Self::Mint { to, .. } | Self::Return { to, .. } => Some(*to),
-            Self::Burn { .. }
+            Self::Claim { terms, .. } => Some(terms.to),
+            Self::Transfer { asset, ledger, .. } => Some(pair::address(*ledger, asset)),
+            Self::Lock { .. }
+            | Self::Refund { .. }
+            | Self::Record { .. }
+            | Self::Grant { .. }
+            | Self::Revoke { .. }
+            | Self::Burn { .. }
             | Self::Issue(_)
             | Self::Rotate { .. }
             | Self::PaySync { .. }
@@ -224,12 +327,20 @@ pub(crate) fn check_move(mv: &Move) -> Result<(), Reject> {
         | Move::Mint { amount, .. }
         | Move::Burn { amount, .. }
         | Move::Release { amount, .. }
-        | Move::Return { amount, .. } => {
-            if *amount == 0 {
-                Err(Reject::ZeroAmount)
-            } else {
-                Ok(())
-            }
+        | Move::Return { amount, .. }
+        | Move::Transfer { amount, .. }
+        | Move::Claim { terms: LockTerms { amount, .. }, .. }
+        | Move::Refund { terms: LockTerms { amount, .. }, .. } => not_zero(*amount),
+        Move::Lock { from, to, amount, .. } => {
+            not_zero(*amount)?;
+            (from != to).then_some(()).ok_or(Reject::LockForm)
+        }
+        Move::Record { metadata, .. } => {
+            (metadata.len() <= RECORD_METADATA_BYTES_MAX).then_some(()).ok_or(Reject::RecordForm)
+        }
+        Move::Grant { owner, to, terms, .. } => {
+            let fits = record::scope_well_formed(&terms.scope) && *to != Grantee::Account(*owner);
+            fits.then_some(()).ok_or(Reject::RecordForm)
         }
         Move::Write { write: AccountWrite::Data { key, value }, .. } => {
             let fits = (1..=DATA_KEY_BYTES_MAX).contains(&key.len())
@@ -238,10 +349,15 @@ pub(crate) fn check_move(mv: &Move) -> Result<(), Reject> {
         }
         Move::Write { write: AccountWrite::Limit { .. } | AccountWrite::Frozen(_), .. }
         | Move::Check { .. }
+        | Move::Revoke { .. }
         | Move::Freeze { .. } => Ok(()),
         Move::Issue(spec) => spec.well_formed().then_some(()).ok_or(Reject::AssetForm),
         Move::Rotate { auth, .. } => auth.well_formed().then_some(()).ok_or(Reject::AuthForm),
     }
+}
+
+fn not_zero(amount: u128) -> Result<(), Reject> {
+    if amount == 0 { Err(Reject::ZeroAmount) } else { Ok(()) }
 }
 
 /// What a move changes or demands, so that two moves on the same thing can be told.
@@ -253,6 +369,9 @@ enum Subject<'a> {
     Frozen,
     Restriction(AssetId),
     Version,
+    Lock(LockId),
+    Record(Hash32),
+    Grant(Hash32, Grantee),
 }
 
 fn subject(mv: &Move) -> Option<(Address, Subject<'_>)> {
@@ -263,11 +382,18 @@ fn subject(mv: &Move) -> Option<(Address, Subject<'_>)> {
         Move::Write { account, write: AccountWrite::Frozen(_) } => Some((*account, Subject::Frozen)),
         Move::Freeze { account, asset, .. } => Some((*account, Subject::Restriction(*asset))),
         Move::Check { account, condition: Condition::Version(_) } => Some((*account, Subject::Version)),
+        Move::Claim { from, lock, .. } | Move::Refund { from, lock, .. } => Some((*from, Subject::Lock(*lock))),
+        Move::Record { owner, hash, .. } => Some((*owner, Subject::Record(*hash))),
+        Move::Grant { owner, record, to: who, .. } | Move::Revoke { owner, record, from: who } => {
+            Some((*owner, Subject::Grant(*record, *who)))
+        }
         Move::Pay { .. }
         | Move::PaySync { .. }
         | Move::Mint { .. }
         | Move::Burn { .. }
         | Move::Issue(_)
+        | Move::Lock { .. }
+        | Move::Transfer { .. }
         | Move::Check { .. }
         | Move::Release { .. }
         | Move::Return { .. } => None,

@@ -21,6 +21,8 @@ pub struct FlowBook {
     assets: BTreeMap<AssetId, Sums>,
 }
 
+static NOTHING: BTreeMap<GroupId, u128> = BTreeMap::new();
+
 const FITS: &str = "supply and synchronous debits of an asset are limited, so what a group has fits into 128 bits";
 
 impl FlowBook {
@@ -46,6 +48,15 @@ impl FlowBook {
     pub fn imported(&mut self, asset: AssetId, source: GroupId, amount: u128) {
         let sum = self.assets.entry(asset).or_default().imported.entry(source).or_default();
         *sum = sum.checked_add(amount).expect(FITS);
+    }
+
+    /// Whether so much more of an asset can come in and all that this group has still be counted.
+    pub fn has_room(&self, view: &mut View<'_>, asset: &AssetId, amount: u128) -> bool {
+        let total: u128 = view.load(&schema::total(asset)).unwrap_or(0);
+        let sums = self.assets.get(asset);
+        let imported = sums.map_or(&NOTHING, |sums| &sums.imported).values();
+        let incoming = imported.chain([&sums.map_or(0, |sums| sums.minted), &amount]).copied();
+        incoming.fold(Some(total), |sum, more| sum?.checked_add(more)).is_some()
     }
 
     /// A credit that left by mail.
