@@ -274,8 +274,7 @@ fn locks_records_and_pairs() {
         ("refunded", LockState::Refunded { txid, at_ms: TimeMs(8) }),
     ];
     for (name, state) in settled {
-        let lock =
-            Lock { version: 1, terms: lock_terms(), hash: hash_of(&[5; 32]), deadline_ms: TimeMs(8), state };
+        let lock = Lock { version: 1, terms: lock_terms(), hash: hash_of(&[5; 32]), deadline_ms: TimeMs(8), state };
         vectors.format(&format!("lock/{name}"), &lock, &lock.hash.to_string());
     }
     let record = Record { version: 1, metadata: b"invoice 42".to_vec(), at_ms: TimeMs(7), txid, grantees: 2 };

@@ -21,8 +21,6 @@ pub struct FlowBook {
     assets: BTreeMap<AssetId, Sums>,
 }
 
-static NOTHING: BTreeMap<GroupId, u128> = BTreeMap::new();
-
 const FITS: &str = "supply and synchronous debits of an asset are limited, so what a group has fits into 128 bits";
 
 impl FlowBook {
@@ -53,10 +51,9 @@ impl FlowBook {
     /// Whether so much more of an asset can come in and all that this group has still be counted.
     pub fn has_room(&self, view: &mut View<'_>, asset: &AssetId, amount: u128) -> bool {
         let total: u128 = view.load(&schema::total(asset)).unwrap_or(0);
-        let sums = self.assets.get(asset);
-        let imported = sums.map_or(&NOTHING, |sums| &sums.imported).values();
-        let incoming = imported.chain([&sums.map_or(0, |sums| sums.minted), &amount]).copied();
-        incoming.fold(Some(total), |sum, more| sum?.checked_add(more)).is_some()
+        let Some(sums) = self.assets.get(asset) else { return total.checked_add(amount).is_some() };
+        let incoming = sums.imported.values().chain([&sums.minted, &amount]);
+        incoming.copied().try_fold(total, u128::checked_add).is_some()
     }
 
     /// A credit that left by mail.
