@@ -5,6 +5,7 @@ use ledger::asset::AssetDef;
 use ledger::committee::Committee;
 use ledger::ids::TxId;
 use ledger::layout::Layout;
+use ledger::pair::Transfer;
 use ledger::rules::Credit;
 
 use crate::commit::{Decision, LegId};
@@ -37,6 +38,9 @@ pub enum Message {
     LayoutUpdate(Layout),
     /// A voter group's vote; emitted when its registers are written.
     Vote(Vote),
+    /// Value on its way to another ledger; emitted by the debit's group, and by the group of the
+    /// sending ledger's pair account.
+    Transfer(Transfer),
 }
 
 impl Message {

@@ -6,8 +6,9 @@ use cross_shard::commit::{Cast, Decision, Prepared, Received, Register, Resolved
 use cross_shard::stream::{extend, message_hash, root};
 use cross_shard::{AckProof, Bundle, InCursor, Message, OutStream, StreamLeaf, Vote};
 use ledger::hash::Hash32;
-use ledger::ids::{Address, GroupId, Height, TimeMs, TxId};
+use ledger::ids::{Address, AssetId, GroupId, Height, LedgerId, TimeMs, TxId};
 use ledger::layout::Layout;
+use ledger::pair::Transfer;
 use ledger::{AssetDef, AssetSpec, Reject, merkle};
 use support::vectors::Vectors;
 use support::{Group, ack, bundle, credit};
@@ -23,6 +24,15 @@ fn every_message() -> Vec<Message> {
         Message::LayoutUpdate(Layout::even(3)),
         vote(Decision::Yes),
         vote(Decision::No(Reject::Conflict)),
+        Message::Transfer(Transfer {
+            txid: TxId(Hash32([1; 32])),
+            move_index: 2,
+            from: LedgerId::MAIN,
+            to: LedgerId::of_channel(GroupId::channel(5)),
+            account: Address([2; 20]),
+            asset: AssetId([3; 16]),
+            amount: 7,
+        }),
     ]
 }
 
@@ -44,6 +54,7 @@ fn name_of(message: &Message) -> &'static str {
         Message::LayoutUpdate(_) => "message/layout update",
         Message::Vote(Vote { decision: Decision::Yes, .. }) => "message/vote yes",
         Message::Vote(Vote { decision: Decision::No(_), .. }) => "message/vote no",
+        Message::Transfer(_) => "message/transfer",
     }
 }
 

@@ -19,9 +19,13 @@ pub mod header;
 pub mod ids;
 pub mod layout;
 pub mod limits;
+pub mod lock;
 pub mod machine;
 pub mod merkle;
+pub mod moves;
+pub mod pair;
 pub mod receipt;
+pub mod record;
 pub mod reject;
 pub mod rules;
 pub mod schema;
@@ -38,8 +42,8 @@ pub use crypto::{PublicKey, SecretKey, Signature};
 pub use hash::Hash32;
 pub use header::Header;
 pub use ids::{
-    Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, LayoutVersion, LedgerId, NodeId,
-    OrgId, Tick, TimeMs, TxId,
+    Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, LayoutVersion, LedgerId, LockId,
+    NodeId, OrgId, Tick, TimeMs, TxId,
 };
 pub use layout::{BitPrefix, Layout, ShardRange};
 pub use receipt::{Outcome, Receipt};

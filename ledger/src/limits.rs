@@ -20,6 +20,18 @@ pub const SUBMISSION_BYTES_MAX: usize = 2 * SIGNED_TX_BYTES_MAX;
 pub const DATA_KEY_BYTES_MAX: usize = 64;
 /// Value of an entry of an account's data.
 pub const DATA_VALUE_BYTES_MAX: usize = 1024;
+/// What the owner of a record says about it.
+pub const RECORD_METADATA_BYTES_MAX: usize = 1024;
+/// Records of one account.
+pub const RECORDS_MAX: u32 = 65_536;
+/// Parties that one record is ever granted to.
+pub const GRANTEES_MAX: u32 = 1024;
+/// Changes of what one party may do with one record, kept for ever; the last can only revoke.
+pub const GRANT_CHANGES_MAX: usize = 64;
+/// A grant's scope.
+pub const SCOPE_BYTES_MAX: usize = 64;
+/// How far ahead the deadline of a hash-lock may lie: a slip of units must not lock funds for ever.
+pub const LOCK_FOR_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 /// Claims of undecided transactions on one account, other than holds.
 pub const CLAIMS_MAX: usize = 256;
 /// Supply of one asset: half of what an amount can be, see [`SYNC_DEBITS_MAX`].
@@ -102,6 +114,11 @@ const _: () =
     assert!(SIGNED_TX_BYTES_MAX < BUNDLE_BYTES_MAX, "a vote, which carries the transaction, fits into a bundle");
 const _: () =
     assert!(REGISTER_GRACE_MS < RECEIPT_KEPT_MS, "a register is dropped while its receipt is certain to be kept");
+const _: () = assert!(VALID_FOR_MS_MAX < LOCK_FOR_MS_MAX, "a lock can outlive the transaction that claims it");
+const _: () = assert!(
+    GRANT_CHANGES_MAX * (SCOPE_BYTES_MAX + 64) < GRPC_BYTES_MAX / 64,
+    "all that a party was ever granted is a small leaf"
+);
 const _: () = assert!(BATCH_BYTES_MAX < GRPC_BYTES_MAX, "any entry fits into a message");
 const _: () =
     assert!(BALANCES_SHOWN_MAX * (48 + 57) < GRPC_BYTES_MAX / 2, "balances and their proof fit into a message");

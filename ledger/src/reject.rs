@@ -131,6 +131,40 @@ rejects! {
     Registry = 38, "registry", "the registry refuses the change: it names an unknown or existing organisation, node or group", "check the ids with 'seamark status'";
     /// Too much for one message.
     AnswerTooLarge = 60, "answer_too_large", "the answer does not fit into one message", "ask for fewer things at once";
+    /// A lock that pays its own account.
+    LockForm = 70, "lock_form", "the lock would pay the account that it holds the amount of", "name another payee";
+    /// Bad deadline of a lock.
+    LockDeadline = 71, "lock_deadline", "the deadline of the lock is not ahead of the block's time, or more than 366 days ahead", "use a deadline in milliseconds since 1970, later than now and within 366 days";
+    /// No such lock.
+    LockUnknown = 72, "lock_unknown", "the account has no lock with this id, or not yet", "check payer and lock id; wait until the transaction that locks is applied";
+    /// Other terms.
+    LockTerms = 73, "lock_terms", "the lock has another payee, asset or amount than the move says", "write the move with the terms that the lock has";
+    /// Not the secret.
+    WrongSecret = 74, "wrong_secret", "the secret's SHA-256 is not the hash of the lock", "use the 32 bytes that were hashed when the lock was agreed on";
+    /// Claimed or refunded already.
+    LockSettled = 75, "lock_settled", "the lock was claimed or refunded before", "none; it is settled once, and the lock tells how";
+    /// A claim that comes too late.
+    LockExpired = 76, "lock_expired", "the deadline of the lock has passed, so it can only be refunded", "none for the payee; the payer can take the amount back with a refund";
+    /// A refund that comes too early.
+    LockEarly = 77, "lock_early", "the deadline of the lock has not passed, so it cannot be refunded yet", "send it again when the block's time has reached the deadline";
+    /// Bad record or grant.
+    RecordForm = 78, "record_form", "the metadata of a record or the scope of a grant is outside the limits, or the grant is to the owner", "use at most 1024 bytes of metadata, 1-64 lower-case letters, digits or '-.:/_' of scope, and another grantee";
+    /// Recorded before.
+    RecordExists = 79, "record_exists", "the account has recorded this hash before", "none; the record tells when";
+    /// No such record.
+    RecordUnknown = 80, "record_unknown", "the account has no record of this hash", "check owner and hash; only the owner of a record can grant it";
+    /// Nothing to revoke.
+    GrantUnknown = 81, "grant_unknown", "the record is not granted to this party, so nothing can be revoked", "check the party with an account's address or an organisation's number";
+    /// Too many records, grantees or changes.
+    RecordFull = 82, "record_full", "the account has 65536 records, the record was granted to 1024 parties, or the party's access was changed 63 times", "use another account, or record the hash under another one";
+    /// A grant without time.
+    GrantExpired = 83, "grant_expired", "the grant would end before it begins", "use an end later than now";
+    /// Not between an asset's home and another ledger.
+    TransferLedger = 84, "transfer_ledger", "an asset moves between its home ledger and another one, and this transfer is within one ledger or between two others", "pay within a ledger; take an asset home before it goes on";
+    /// Supply away from home.
+    ForeignAsset = 85, "foreign_asset", "supply of an asset is made and destroyed in its home ledger alone", "mint or burn it there";
+    /// More than came.
+    PairExceeded = 86, "pair_exceeded", "the transfer would take more of the asset to its home ledger than came from there", "transfer less";
 }
 
 impl Reject {
@@ -150,7 +184,22 @@ impl Reject {
                 | Self::Conflict
                 | Self::CheckFailed
                 | Self::LimitExceeded
+                | Self::LockSettled
+                | Self::LockExpired
+                | Self::RecordExists
+                | Self::RecordFull
+                | Self::GrantExpired
+                | Self::TransferLedger
+                | Self::ForeignAsset
+                | Self::PairExceeded
         )
+    }
+
+    /// Whether the transaction was not shown to be that of the accounts it is about: by a signature,
+    /// or, of a claim of a hash-lock, by the secret. A group then neither votes nor leaves a trace.
+    #[must_use]
+    pub fn precedes_authorisation(self) -> bool {
+        matches!(self, Self::NotAuthorised | Self::LockUnknown | Self::LockTerms | Self::WrongSecret)
     }
 
     /// Whether sending the same transaction again may succeed.

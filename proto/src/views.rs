@@ -252,4 +252,53 @@ pub enum HistoryChange {
     Thawed(Option<AssetId>),
     /// The owner changed the account's data or limits.
     Written,
+    /// An amount was set aside in a hash-lock.
+    Locked {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// Whom a claim pays.
+        to: Option<Address>,
+    },
+    /// A hash-lock of the account was claimed.
+    Claimed {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// Who was paid.
+        to: Option<Address>,
+    },
+    /// A hash-lock of the account was refunded.
+    Refunded {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+    },
+    /// The account recorded a hash.
+    Recorded,
+    /// The account granted access to a record: to whom, unless it is an organisation.
+    Granted(Option<Address>),
+    /// The account revoked access to a record: whose, unless it is an organisation's.
+    Revoked(Option<Address>),
+    /// An amount left for another ledger.
+    Departed {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// The payee, or, of a pair account, the payer where that is known.
+        other: Option<Address>,
+    },
+    /// An amount came from another ledger; told of pair accounts alone.
+    Arrived {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// The payee.
+        to: Option<Address>,
+    },
 }

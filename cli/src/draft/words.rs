@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use hashbrown::HashMap;
+use ledger::record::Grantee;
 use ledger::tx::{AccountWrite, Condition};
 use ledger::{Address, AssetId, Authorisation, GroupId, Layout, LedgerId, Move, PublicKey, Slot};
 use serde::Serialize;
@@ -102,6 +103,49 @@ impl Labels {
                 name(account),
                 name(to)
             ),
+            Move::Lock { from, to, asset, amount, hash, deadline_ms } => format!(
+                "{} sets {} aside for {}, for whoever shows the secret behind {hash} before {} UTC",
+                name(from),
+                self.amount(*amount, asset),
+                name(to),
+                moment(*deadline_ms)
+            ),
+            Move::Claim { from, lock, terms, .. } => format!(
+                "{} gets {} out of the lock {lock} of {}, by its secret",
+                name(&terms.to),
+                self.amount(terms.amount, &terms.asset),
+                name(from)
+            ),
+            Move::Refund { from, lock, terms } => format!(
+                "{} takes {} back out of the lock {lock} for {}",
+                name(from),
+                self.amount(terms.amount, &terms.asset),
+                name(&terms.to)
+            ),
+            Move::Record { owner, hash, metadata } => {
+                let note = if metadata.is_empty() { String::new() } else { format!(", {}", quoted(metadata)) };
+                format!("{} records {hash}{note}", name(owner))
+            }
+            Move::Grant { owner, record, to, terms } => {
+                let until = terms.until_ms.map_or_else(String::new, |until| format!(" until {} UTC", moment(until)));
+                let (owner, to) = (name(owner), self.grantee(to));
+                format!("{owner} grants {to} \"{}\" on the record {record}{until}", terms.scope)
+            }
+            Move::Revoke { owner, record, from } => {
+                format!("{} revokes what {} was granted on the record {record}", name(owner), self.grantee(from))
+            }
+            Move::Transfer { from, to, asset, amount, ledger } => {
+                format!("{} pays {} {} in {}", name(from), name(to), self.amount(*amount, asset), ledger_name(*ledger))
+            }
+        }
+    }
+
+    /// Whom a record is granted to.
+    #[must_use]
+    pub fn grantee(&self, who: &Grantee) -> String {
+        match who {
+            Grantee::Account(account) => self.account(account),
+            Grantee::Org(org) => format!("organisation {org}"),
         }
     }
 
@@ -135,6 +179,12 @@ impl Labels {
             AccountWrite::Frozen(false) => format!("{account} thaws itself"),
         }
     }
+}
+
+/// A ledger for people, as forms name it, too.
+#[must_use]
+pub fn ledger_name(ledger: LedgerId) -> String {
+    if ledger == LedgerId::MAIN { "the main ledger".to_owned() } else { GroupId(ledger.0).to_string() }
 }
 
 /// Bytes of account data for people: as text in quotes where it is text, else in hex.

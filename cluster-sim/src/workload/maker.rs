@@ -8,7 +8,7 @@ use ledger::auth::{Authorisation, Witness};
 use ledger::crypto::SecretKey;
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
-use ledger::ids::{Address, AssetId, ClusterId, GroupId, LedgerId, TimeMs};
+use ledger::ids::{Address, AssetId, ClusterId, GroupId, LedgerId, TimeMs, TxId};
 use ledger::tx::{Move, Opening, SignedTx, Slot, TxBody};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -123,8 +123,18 @@ impl<'a> Maker<'a> {
     }
 
     pub(super) fn bursts(&mut self) -> Vec<u64> {
+        self.moments(BURSTS)
+    }
+
+    /// So many times within the phase with faults.
+    pub(super) fn moments(&mut self, count: usize) -> Vec<u64> {
         let end = self.shape.safety_ms.max(1_001);
-        (0..BURSTS).map(|_| self.rng.random_range(1_000..end)).collect()
+        (0..count).map(|_| self.rng.random_range(1_000..end)).collect()
+    }
+
+    /// The id of an operation's transaction.
+    pub(super) fn txid(&self, operation: u32) -> TxId {
+        self.operations[operation as usize].txid
     }
 
     /// Whether something happens that does so in so many of a hundred cases.

@@ -224,7 +224,7 @@ impl Maker<'_> {
     }
 
     /// A transaction without variations, by a router that lives.
-    fn alone(&mut self, moves: Vec<Move>, at_ms: u64, after: Option<u32>) -> u32 {
+    pub(super) fn alone(&mut self, moves: Vec<Move>, at_ms: u64, after: Option<u32>) -> u32 {
         let terms = self.terms(Purpose::Several, at_ms, after);
         self.add(moves, terms)
     }

@@ -67,7 +67,7 @@ pub enum Handed {
     /// This group has voted; here is its vote.
     Voted(Decision),
     /// This group votes when another group's vote arrives, since none of its own accounts has to
-    /// authorise: whoever hands it over has not shown to be a party.
+    /// authorise and no secret opens a lock here: whoever hands it over has not shown to be a party.
     Waits,
 }
 
@@ -99,7 +99,7 @@ pub fn hand_over(
         }
     }
     let legs = ctx.rules.own_legs(tx)?;
-    if !legs.iter().any(|leg| leg.voter.authorises) {
+    if !legs.iter().any(OwnLeg::shows_party) {
         return Ok(Handed::Waits);
     }
     let decision = decide(view, ctx, tx, &legs)?;
@@ -139,7 +139,7 @@ fn decide(
 ) -> Result<Decision, Reject> {
     match rules::reserve(view, &ctx.rules, tx, legs, Signatures::Checked) {
         Ok(()) => Ok(Decision::Yes),
-        Err(Reject::NotAuthorised) => Err(Reject::NotAuthorised),
+        Err(reason) if reason.precedes_authorisation() => Err(reason),
         Err(reason) => Ok(Decision::No(reason)),
     }
 }

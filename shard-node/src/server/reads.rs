@@ -300,6 +300,14 @@ fn line(reader: &DbReader<'_>, place: &[u8], value: &[u8]) -> Result<views::Hist
         HistoryKind::Frozen => HistoryChange::Frozen(named(asset)),
         HistoryKind::Thawed => HistoryChange::Thawed(named(asset)),
         HistoryKind::Written => HistoryChange::Written,
+        HistoryKind::Locked => HistoryChange::Locked { asset, amount, to: other },
+        HistoryKind::Claimed => HistoryChange::Claimed { asset, amount, to: other },
+        HistoryKind::Refunded => HistoryChange::Refunded { asset, amount },
+        HistoryKind::Recorded => HistoryChange::Recorded,
+        HistoryKind::Granted => HistoryChange::Granted(other),
+        HistoryKind::Revoked => HistoryChange::Revoked(other),
+        HistoryKind::Departed => HistoryChange::Departed { asset, amount, other },
+        HistoryKind::Arrived => HistoryChange::Arrived { asset, amount, to: other },
     };
     Ok(views::HistoryLine { height, index, time_ms: header.time_ms, txid, change })
 }

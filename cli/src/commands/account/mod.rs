@@ -100,6 +100,14 @@ impl Change {
             HistoryChange::Thawed(asset) => ("thawed", asset.as_ref(), None, None),
             HistoryChange::Written => ("written", None, None, None),
             HistoryChange::Issued(asset) => ("issued", Some(asset), None, None),
+            HistoryChange::Locked { asset, amount, to } => ("locked", Some(asset), Some(amount), text(to)),
+            HistoryChange::Claimed { asset, amount, to } => ("lock_claimed", Some(asset), Some(amount), text(to)),
+            HistoryChange::Refunded { asset, amount } => ("lock_refunded", Some(asset), Some(amount), None),
+            HistoryChange::Recorded => ("recorded", None, None, None),
+            HistoryChange::Granted(to) => ("granted", None, None, text(to)),
+            HistoryChange::Revoked(from) => ("revoked", None, None, text(from)),
+            HistoryChange::Departed { asset, amount, other } => ("departed", Some(asset), Some(amount), text(other)),
+            HistoryChange::Arrived { asset, amount, to } => ("arrived", Some(asset), Some(amount), text(to)),
         };
         Self {
             height: line.height.0,
