@@ -80,7 +80,7 @@ pub fn open(facts: &Facts, replica: &RawReplica<'_>) -> Vec<Made> {
         open.extend(new.into_iter().map(|made| (made.id, made)));
         settled.extend(old);
     }
-    settled.iter().for_each(|id| drop(open.remove(id)));
+    open.retain(|id, _| !settled.contains(id));
     open.into_values().collect()
 }
 
