@@ -104,11 +104,11 @@ impl Labels {
                 name(to)
             ),
             Move::Lock { from, to, asset, amount, hash, deadline_ms } => format!(
-                "{} sets {} aside for {}, for whoever shows the secret behind {hash} before {} UTC",
+                "{} sets {} aside for {}, for whoever shows the secret behind {hash} before {}",
                 name(from),
                 self.amount(*amount, asset),
                 name(to),
-                moment(*deadline_ms)
+                moment(deadline_ms.0)
             ),
             Move::Claim { from, lock, terms, .. } => format!(
                 "{} gets {} out of the lock {lock} of {}, by its secret",
@@ -127,7 +127,7 @@ impl Labels {
                 format!("{} records {hash}{note}", name(owner))
             }
             Move::Grant { owner, record, to, terms } => {
-                let until = terms.until_ms.map_or_else(String::new, |until| format!(" until {} UTC", moment(until)));
+                let until = terms.until_ms.map_or_else(String::new, |until| format!(" until {}", moment(until.0)));
                 let (owner, to) = (name(owner), self.grantee(to));
                 format!("{owner} grants {to} \"{}\" on the record {record}{until}", terms.scope)
             }
