@@ -202,3 +202,13 @@ fn bytes_that_nest_for_ever_are_refused_before_they_are_built() {
     let wide = [vec![1, 1, 0, 0xFF, 0xFF], [0, 0].repeat(65535)].concat();
     assert!(borsh::from_slice::<Policy>(&wide).unwrap_err().to_string().contains("more than 128"));
 }
+
+#[test]
+fn over_nobody_nothing_holds() {
+    let nobody = BTreeSet::new();
+    for quorum in [Quorum::Any, Quorum::All, Quorum::Majority, Quorum::AtLeast(1)] {
+        let policy = Policy::members(quorum, Role::Admin);
+        assert!(!policy.holds(&nobody, &BTreeSet::new()), "{policy}");
+        assert_eq!(policy.residual(&nobody, &BTreeSet::new(), &BTreeSet::new()), Residual::Impossible);
+    }
+}
