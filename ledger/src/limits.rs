@@ -76,6 +76,16 @@ pub const INLINE_BALANCES_MAX: usize = 8;
 pub const BALANCES_SHOWN_MAX: usize = 32_768;
 /// Assets of one account whose balances, restrictions or limits are shown beside its record.
 pub const ACCOUNT_LINES_MAX: usize = 4096;
+/// Entries of one kind beside an account's record that are counted, to say how many are not shown.
+pub const LINES_COUNTED_MAX: usize = 32_768;
+/// Accounts in one question.
+pub const ACCOUNTS_ASKED_MAX: usize = 8192;
+/// Lines in one page of an account's history.
+pub const HISTORY_LINES_MAX: usize = 1000;
+/// One line of an account's history in an answer.
+pub const HISTORY_LINE_BYTES_MAX: usize = 128;
+/// Values and proof of one answer to a read; the rest of a message is for what carries them.
+pub const ANSWER_BYTES_MAX: usize = GRPC_BYTES_MAX - 64 * 1024;
 /// Entries of an account's data in one answer.
 pub const DATA_PAGE_ENTRIES_MAX: usize = 1024;
 /// Characters of an asset symbol.
@@ -124,9 +134,14 @@ const _: () =
     assert!(BALANCES_SHOWN_MAX * (48 + 57) < GRPC_BYTES_MAX / 2, "balances and their proof fit into a message");
 const _: () = assert!(BUNDLE_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a bundle and its proofs fit into a batch");
 const _: () = assert!(
-    DATA_PAGE_ENTRIES_MAX * (DATA_KEY_BYTES_MAX + DATA_VALUE_BYTES_MAX + 8) + ACCOUNT_LINES_MAX * 128 < GRPC_BYTES_MAX,
+    DATA_PAGE_ENTRIES_MAX * (DATA_KEY_BYTES_MAX + DATA_VALUE_BYTES_MAX + 8) + ACCOUNT_LINES_MAX * 128
+        < ANSWER_BYTES_MAX,
     "an account with a page of its data fits into a message"
 );
+const _: () = assert!(ACCOUNT_LINES_MAX < LINES_COUNTED_MAX, "what is not shown can be counted");
+const _: () =
+    assert!(HISTORY_LINES_MAX * HISTORY_LINE_BYTES_MAX < ANSWER_BYTES_MAX, "a page of history fits into a message");
+const _: () = assert!(ACCOUNTS_ASKED_MAX * 24 < GRPC_BYTES_MAX, "a question for accounts fits into a message");
 const _: () = assert!((BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES, "a bundle fits into the window");
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
 const _: () = assert!(1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64, "a path reaches every item of a block");

@@ -111,6 +111,7 @@ impl Client {
         Err(ClientError::OtherCluster { addr: self.router().addr.clone() })
     }
 
+    /// Genesis, layout, committees and nodes, as the router knows them.
     ///
     /// # Errors
     /// [`ClientError`].
