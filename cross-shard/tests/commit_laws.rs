@@ -11,9 +11,10 @@ use cross_shard::commit::{self, CommitContext, Decision, Handed, Prepared, Progr
 use cross_shard::stream::{self, OutStream};
 use cross_shard::{Message, Vote};
 use ledger::hash::{Hash32, sha256};
-use ledger::ids::{Address, AssetId, ClusterId, GroupId, Height, LedgerId, TimeMs, TxId};
+use ledger::ids::{Address, AssetId, ClusterId, GroupId, Height, LedgerId, LockId, TimeMs, TxId};
 use ledger::layout::Layout;
 use ledger::limits::REGISTER_GRACE_MS;
+use ledger::lock::{LockTerms, Secret, hash_of};
 use ledger::rules::{self, Credit, RuleContext};
 use ledger::tx::{AccountWrite, Condition, Move, Opening, ParsedTx, SignedTx, Slot, Submission, TxBody};
 use ledger::{AccountRecord, Authorisation, Reject, SecretKey, schema};
@@ -561,4 +562,75 @@ fn a_group_that_only_receives_votes_when_a_party_has_shown() {
     assert!(world.deliver(a, b, true) && world.deliver(b, a, true));
     assert_eq!(world.sum(), (4 * FUNDS, 0), "no credit is in flight: it was posted with the outcome");
     assert!(!world.deliver(a, b, true));
+}
+
+/// An account locks 30 for one of another shard, behind the hash of a secret; returns the claim.
+fn locked(world: &mut World, from: (usize, usize), to: (usize, usize), secret: Secret) -> Move {
+    let (payer, terms) = (world.account(from), LockTerms { to: world.account(to), asset: ASSET, amount: 30 });
+    let deadline_ms = TimeMs(world.now_ms + 60_000);
+    let LockTerms { to, asset, amount } = terms;
+    let lock = Move::Lock { from: payer, to, asset, amount, hash: hash_of(&secret), deadline_ms };
+    let signed = signed(world, vec![lock], &[world.number(from)]);
+    let tx = ParsedTx::decode(&CLUSTER, &signed.encode()).expect("the form is right");
+    let group = world.layout.locate(&payer);
+    world.apply(group, |view, ctx, _| rules::execute(view, &ctx.rules, &tx)).expect("it locks");
+    Move::Claim { from: payer, lock: LockId::derive(&tx.txid, 0), terms, secret }
+}
+
+fn signed(world: &mut World, moves: Vec<Move>, signers: &[usize]) -> SignedTx {
+    world.salt += 1;
+    let mut salt = [7; 16];
+    salt[..8].copy_from_slice(&world.salt.to_le_bytes());
+    let body = TxBody {
+        version: 1,
+        cluster: CLUSTER,
+        valid_until_ms: TimeMs(world.now_ms + 10_000),
+        salt,
+        slots: moves.into_iter().map(|mv| Slot::Clear { ledger: LedgerId::MAIN, mv }).collect(),
+        memo: Vec::new(),
+    };
+    let keys: Vec<SecretKey> = signers.iter().map(|number| key(*number)).collect();
+    SignedTx::sign(&body, &keys.iter().collect::<Vec<_>>())
+}
+
+#[test]
+fn a_secret_makes_a_group_vote_as_a_signature_does_and_a_wrong_one_leaves_no_trace() {
+    let mut world = World::new(2);
+    let [a, b] = [world.group(0), world.group(1)];
+    let claim = locked(&mut world, (0, 0), (1, 0), [1; 32]);
+    let pay = Move::Pay { from: world.account((1, 1)), to: world.account((0, 1)), asset: ASSET, amount: 40 };
+    let Move::Claim { from, lock, terms, .. } = claim else { unreachable!("it is one") };
+    let payer = world.number((1, 1));
+    let wrong = Move::Claim { from, lock, terms, secret: [2; 32] };
+    let unknown = Move::Claim { from, lock: LockId(Hash32::ZERO), terms, secret: [1; 32] };
+    for (mv, reason) in [(wrong, Reject::WrongSecret), (unknown, Reject::LockUnknown)] {
+        let tx = signed(&mut world, vec![mv, pay.clone()], &[payer]);
+        assert_eq!(world.hand_over(a, &tx.encode()), Err(reason), "without a trace");
+        assert_eq!(world.leaves(schema::KIND_REGISTER), 0);
+        // Whoever signs the rest can have it decided: by mail it is a NO.
+        assert_eq!(world.hand_over(b, &tx.encode()), Ok(Handed::Voted(Decision::Yes)));
+        assert!(world.deliver(b, a, true) && world.deliver(a, b, true));
+        assert_eq!(world.shards[&b].released[&tx.txid(&CLUSTER)], (a, reason));
+        world.settle();
+        assert_eq!(world.sum(), (4 * FUNDS, 30), "the lock is what it was");
+    }
+    let claim = locked(&mut world, (0, 0), (1, 0), [1; 32]);
+    let tx = signed(&mut world, vec![claim, pay], &[payer]);
+    assert_eq!(world.hand_over(a, &tx.encode()), Ok(Handed::Voted(Decision::Yes)));
+    world.settle();
+    world.check_atomic();
+    assert!(world.shards.values().all(|shard| shard.posted.contains(&tx.txid(&CLUSTER))));
+    assert_eq!(world.sum(), (4 * FUNDS, 30), "the first lock is still there, the second is paid");
+}
+
+#[test]
+fn two_locks_in_two_groups_are_claimed_together_without_any_signature() {
+    let mut world = World::new(2);
+    let claims = vec![locked(&mut world, (0, 0), (1, 0), [1; 32]), locked(&mut world, (1, 1), (0, 1), [2; 32])];
+    let tx = signed(&mut world, claims, &[]);
+    assert_eq!(ParsedTx::decode(&CLUSTER, &tx.encode()).map(|tx| tx.verify_signatures()), Ok(Ok(())));
+    assert_eq!(world.hand_over(world.group(0), &tx.encode()), Ok(Handed::Voted(Decision::Yes)));
+    world.settle();
+    assert!(world.shards.values().all(|shard| shard.posted.contains(&tx.txid(&CLUSTER))));
+    assert_eq!(world.sum(), (4 * FUNDS, 0));
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use hashbrown::HashMap;
 use ledger::record::Grantee;
 use ledger::tx::{AccountWrite, Condition};
-use ledger::{Address, AssetId, Authorisation, GroupId, Layout, LedgerId, Move, PublicKey, Slot};
+use ledger::{Address, AssetId, Authorisation, GroupId, Layout, LedgerId, LockId, Move, PublicKey, Slot};
 use serde::Serialize;
 
 use super::file::TxFile;
@@ -228,6 +228,9 @@ pub struct MoveLine {
     pub credited: Option<String>,
     /// Only its hash stands in the body.
     pub hidden: bool,
+    /// The id of the hash-lock that it makes, by which it is claimed or refunded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
 }
 
 /// A signer of a plan.
@@ -253,10 +256,13 @@ impl Plan {
         let mut groups: Vec<GroupId> = Vec::new();
         let moves = file
             .moves()
-            .map(|(slot, mv)| {
+            .zip(0u16..)
+            .map(|((slot, mv), index)| {
                 let voters = voters(slot, layout);
                 groups.extend(&voters);
-                line(slot, mv, &voters, layout, labels)
+                let locks = matches!(mv, Some(Move::Lock { .. }));
+                let lock = locks.then(|| LockId::derive(&file.txid(), index).to_string());
+                MoveLine { lock, ..line(slot, mv, &voters, layout, labels) }
             })
             .collect();
         groups.sort_unstable();
@@ -309,6 +315,9 @@ impl MoveLine {
         }
         if self.hidden {
             text.push_str("; hidden from all other groups");
+        }
+        if let Some(lock) = &self.lock {
+            let _ = write!(text, "; the lock's id is {lock}");
         }
         text
     }
@@ -364,6 +373,7 @@ fn line(slot: &Slot, mv: Option<&Move>, voters: &[GroupId], layout: &Layout, lab
         voters: voters.iter().map(ToString::to_string).collect(),
         credited: credited.map(|group| group.to_string()),
         hidden,
+        lock: None,
     }
 }
 
