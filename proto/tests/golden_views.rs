@@ -154,6 +154,14 @@ fn name_of(change: &HistoryChange) -> &'static str {
         HistoryChange::Frozen(_) => "frozen",
         HistoryChange::Thawed(_) => "thawed",
         HistoryChange::Written => "written",
+        HistoryChange::Locked { .. } => "locked",
+        HistoryChange::Claimed { .. } => "claimed",
+        HistoryChange::Refunded { .. } => "refunded",
+        HistoryChange::Recorded => "recorded",
+        HistoryChange::Granted(_) => "granted",
+        HistoryChange::Revoked(_) => "revoked",
+        HistoryChange::Departed { .. } => "departed",
+        HistoryChange::Arrived { .. } => "arrived",
     }
 }
 
@@ -173,6 +181,14 @@ fn history_pages() {
         HistoryChange::Frozen(Some(asset)),
         HistoryChange::Thawed(None),
         HistoryChange::Written,
+        HistoryChange::Locked { asset, amount, to: Some(ALICE) },
+        HistoryChange::Claimed { asset, amount, to: Some(ALICE) },
+        HistoryChange::Refunded { asset, amount },
+        HistoryChange::Recorded,
+        HistoryChange::Granted(Some(ALICE)),
+        HistoryChange::Revoked(None),
+        HistoryChange::Departed { asset, amount, other: Some(ALICE) },
+        HistoryChange::Arrived { asset, amount, to: Some(ALICE) },
     ];
     let line = |change| HistoryLine { height: Height(6), index: 7, time_ms: TimeMs(8), txid: TXID, change };
     for change in changes {
