@@ -2,6 +2,7 @@
 //! envelope it comes in.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use channel::{FoundingAct, Hosting, Terms};
 use ledger::crypto::{self, PublicKey, SecretKey, Signature};
 use ledger::genesis::{NodeInfo, OrgInfo};
 use ledger::hash::{Hash32, tagged};
@@ -50,10 +51,31 @@ pub enum BeaconCommand {
         /// The new certificate in PEM.
         ca_pem: String,
     },
-    /// Replaces the signing organisation's admin key.
+    /// Replaces the signing organisation's admin key. The old one is revoked.
     RotateAdminKey {
         /// The new key.
         key: PublicKey,
+    },
+    /// Revokes a key or a certificate of the signing organisation for good, wherever it counts.
+    RevokeCredential {
+        /// `sha256` of the key, or of the certificate's subject public key info.
+        credential: Hash32,
+    },
+    /// Proposes a channel. The proposer's approval and its nodes come with it.
+    ProposeChannel {
+        /// What it states.
+        terms: Terms,
+        /// The proposer's nodes.
+        hosting: Hosting,
+        /// Last block time at which it can be approved.
+        until_ms: TimeMs,
+    },
+    /// Approves, rejects or takes back a channel that was proposed. The approval that decides founds it.
+    ActOnChannel {
+        /// The id of the founding.
+        founding: Hash32,
+        /// The signing organisation's word.
+        act: FoundingAct,
     },
 }
 

@@ -1,13 +1,15 @@
 //! The beacon's machine: the registry of a cluster and the pure functions over it.
 //!
-//! Owns organisations, nodes, committees, the layout, asset definitions and the last checkpoint of
-//! every group; decides which node takes which seat. Never does IO, reads a clock, draws randomness
+//! Owns organisations, nodes, committees, the layout, asset definitions, the founding of channels and
+//! their directory, and the last checkpoint of every group; decides which node takes which seat. Never does IO, reads a clock, draws randomness
 //! or holds a balance, and is never on the path of a payment. `shard-node::core` composes
 //! [`machine`] into the beacon group; nodes and routers follow what comes out as a
 //! [`view::ClusterView`] under a [`proof::RegistryProof`].
 
 pub mod assign;
+pub mod channels;
 pub mod command;
+pub mod extract;
 pub mod genesis;
 pub mod limits;
 pub mod machine;
@@ -16,8 +18,9 @@ pub mod registry;
 pub mod view;
 
 pub use assign::{AssignError, Constraints, FaultModel, GroupSeats, assign};
+pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};
-pub use machine::CommandOutcome;
+pub use machine::{CommandOutcome, Executed, Refused};
 pub use proof::{RegistryProof, RegistryProofError};
 pub use registry::{AuditHead, Checkpoint, Divergence, RegistryHead};
 pub use view::ClusterView;

@@ -1,6 +1,6 @@
 //! Limits of the registry. Those that other crates share stand in `ledger::limits`.
 
-use ledger::limits::{BATCH_BYTES_MAX, COMMITTEE_MAX, GRPC_BYTES_MAX};
+use ledger::limits::{BATCH_BYTES_MAX, BUNDLE_BYTES_MAX, COMMITTEE_MAX, GRPC_BYTES_MAX};
 
 /// One encoded node: its texts at their limits, keys and numbers.
 const NODE_BYTES_MAX: usize = 1024;
@@ -29,6 +29,13 @@ pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
 pub const COMMAND_VALID_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// Commands remembered because they could still be sent again.
 pub const COMMANDS_OPEN_MAX: usize = 4096;
+/// Keys and certificates that one organisation may have revoked.
+pub const REVOCATIONS_PER_ORG_MAX: usize = 128;
+/// Foundings of channels that one organisation has proposed and that are kept: those that wait for a
+/// decision, and the others until their deadline.
+pub const FOUNDINGS_PER_ORG_MAX: usize = 8;
+/// Channels that are founded in the life of a cluster.
+pub const CHANNELS_MAX: usize = 64;
 /// Proposals that wait for approval.
 pub const PROPOSALS_MAX: usize = 64;
 /// Divergences kept for one group; the first ones are the evidence, more add nothing.
@@ -47,4 +54,9 @@ const _: () = assert!(
         + PROOF_BYTES_MAX
         < GRPC_BYTES_MAX,
     "a registry with its layout, its committees and its proof fits into one message"
+);
+const _: () = assert!(
+    ORGS_MAX * (NAME_BYTES_MAX + 128) + NODES_MAX * 64 + ORGS_MAX * REVOCATIONS_PER_ORG_MAX * 34 + 1024
+        < BUNDLE_BYTES_MAX,
+    "what a channel is told of the registry is one message"
 );

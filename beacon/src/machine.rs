@@ -4,11 +4,13 @@
 //! Messages are returned, not sent: the composed machine emits them into the mail streams.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use channel::{Phase, Refusal};
 use cross_shard::message::Message;
+use cross_shard::stream;
 use ledger::asset::{AssetDef, AssetSpec};
 use ledger::certificate::Certificate;
 use ledger::genesis::OrgInfo;
-use ledger::hash::{Hash32, tagged};
+use ledger::hash::{Hash32, sha256, tagged};
 use ledger::ids::{GroupId, LedgerId, NodeId, OrgId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
@@ -16,7 +18,9 @@ use ledger::rules;
 use ledger::tx::{Move, ParsedTx, Slot};
 use ledger::view::View;
 
+use crate::channels::{self, Proposed};
 use crate::command::{BeaconCommand, SignedCommand};
+use crate::extract;
 use crate::genesis::{node_form, org_form, usable_addr, usable_ca, usable_key};
 use crate::limits::{
     CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX, ORGS_MAX, PROPOSALS_MAX,
@@ -48,13 +52,26 @@ pub fn execute_issue(view: &mut View<'_>, at: &BlockContext, tx: &ParsedTx) -> R
         }
         defs.push(AssetDef { version: 1, id, spec: spec.clone(), frozen: false });
     }
-    let shards = registry::layout(view).ok_or(Reject::UnknownGroup)?.shards;
-    let mut mail = Vec::with_capacity(defs.len() * shards.len());
+    let groups = ledgers(view).ok_or(Reject::UnknownGroup)?;
+    let mut mail = Vec::with_capacity(defs.len() * groups.len());
     for def in defs {
         registry::put(view, registry::asset_key(&def.id), &def);
-        mail.extend(shards.iter().map(|shard| (shard.group, Message::AssetUpdate(def.clone()))));
+        mail.extend(groups.iter().map(|group| (*group, Message::AssetUpdate(def.clone()))));
     }
     Ok(mail)
+}
+
+/// Refuses what writes to other groups while one of them does not take its mail.
+pub(crate) fn refuse_full(view: &mut View<'_>) -> Result<(), Reject> {
+    let full = stream::outbox_leaves(view).iter().any(|leaf| stream::out_stream(view, leaf.peer).full());
+    if full { Err(Reject::PeerBusy) } else { Ok(()) }
+}
+
+/// Every group that keeps accounts: the shards of the layout, then the channels.
+pub(crate) fn ledgers(view: &mut View<'_>) -> Option<Vec<GroupId>> {
+    let mut groups: Vec<GroupId> = registry::layout(view)?.shards.iter().map(|shard| shard.group).collect();
+    groups.extend(channels::groups(view));
+    Some(groups)
 }
 
 /// The specs of a transaction whose slots all issue assets on the beacon's ledger.
@@ -87,6 +104,58 @@ pub enum CommandOutcome {
         /// Approvals that decide.
         needed: u16,
     },
+    /// A channel was proposed, or an organisation's word on one was taken.
+    Founding {
+        /// The founding.
+        id: Hash32,
+        /// How far it has come: it waits for more organisations, or was given up.
+        phase: Phase,
+    },
+    /// A channel was founded.
+    Founded {
+        /// The founding.
+        id: Hash32,
+        /// The channel's group.
+        group: GroupId,
+    },
+}
+
+/// What executing a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// For whoever sent it.
+    pub outcome: CommandOutcome,
+    /// What other groups are to be told, in the order to be sent.
+    pub mail: Vec<(GroupId, Message)>,
+    /// Committees that come into force, for the beacon's own look-ups: other groups have them by mail.
+    pub committees: Vec<ledger::Committee>,
+}
+
+impl From<CommandOutcome> for Executed {
+    fn from(outcome: CommandOutcome) -> Self {
+        Self { outcome, mail: Vec::new(), committees: Vec::new() }
+    }
+}
+
+/// Why a command is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The rejection; [`Reject::ChannelRefused`] if the rules of channels say no.
+    pub reject: Reject,
+    /// What the rules of channels say.
+    pub channel: Option<Refusal>,
+}
+
+impl From<Reject> for Refused {
+    fn from(reject: Reject) -> Self {
+        Self { reject, channel: None }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { reject: Reject::ChannelRefused, channel: Some(refusal) }
+    }
 }
 
 /// A command that has been executed, kept as long as it could be sent again.
@@ -109,15 +178,15 @@ const PROPOSAL: &[u8] = b"proposal/";
 /// Executes a signed command. Sent again it returns the first outcome and changes nothing.
 ///
 /// # Errors
-/// [`Reject`] when it is refused; the view is then unchanged.
-pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> Result<CommandOutcome, Reject> {
+/// [`Refused`]; the view is then unchanged.
+pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> Result<Executed, Refused> {
     let signed = SignedCommand::decode(bytes)?;
     let command = signed.parse()?;
     if at.time_ms > signed.valid_until_ms {
-        return Err(Reject::Expired);
+        return Err(Reject::Expired.into());
     }
     if signed.valid_until_ms.0 > at.time_ms.0.saturating_add(COMMAND_VALID_MS_MAX) {
-        return Err(Reject::ValidTooLong);
+        return Err(Reject::ValidTooLong.into());
     }
     let signer = registry::org(view, signed.org).ok_or(Reject::Registry)?;
     let name = signed.digest(&at.cluster);
@@ -125,17 +194,24 @@ pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> 
     let done_key = registry::key(DONE, &[&signed.valid_until_ms.0.to_be_bytes(), &name.0]);
     // A known digest was signed when it was first executed, also if the key has rotated since.
     if let Some(done) = view.load::<Done>(&done_key) {
-        return Ok(done.outcome);
+        return Ok(done.outcome.into());
     }
     signed.verify(&at.cluster, &signer.admin_key)?;
     let (expired, open) = remembered(view, at.time_ms);
     if open >= COMMANDS_OPEN_MAX {
-        return Err(Reject::Busy);
+        return Err(Reject::Busy.into());
     }
-    let outcome = apply(view, at, &signer, command, signed.valid_until_ms)?;
+    let before = extract::before(view);
+    if before.is_some() {
+        refuse_full(view)?;
+    }
+    let mut executed = apply(view, at, &signer, command, &signed)?;
+    if let Some((channels, known)) = before {
+        executed.mail.extend(extract::of(view).since(&known, &channels));
+    }
     expired.into_iter().for_each(|key| registry::remove(view, key));
-    registry::put(view, done_key, &Done { outcome });
-    Ok(outcome)
+    registry::put(view, done_key, &Done { outcome: executed.outcome });
+    Ok(executed)
 }
 
 /// Keys of remembered commands past their deadline, and how many are not.
@@ -156,23 +232,32 @@ fn apply(
     at: &BlockContext,
     signer: &OrgInfo,
     command: BeaconCommand,
-    until_ms: TimeMs,
-) -> Result<CommandOutcome, Reject> {
+    signed: &SignedCommand,
+) -> Result<Executed, Refused> {
     match command {
-        BeaconCommand::RegisterOrg(org) => return register_org(view, at, signer, org, until_ms),
+        BeaconCommand::RegisterOrg(org) => {
+            return Ok(register_org(view, at, signer, org, signed.valid_until_ms)?.into());
+        }
+        BeaconCommand::ProposeChannel { terms, hosting, until_ms } => {
+            let proposed = Proposed { terms, hosting, until_ms, salt: signed.salt };
+            return channels::propose(view, at, signer.id, proposed);
+        }
+        BeaconCommand::ActOnChannel { founding, act } => {
+            return channels::act(view, at, signer.id, &founding, &act);
+        }
         BeaconCommand::RegisterNode(node) => {
             let nodes = registry::nodes(view);
             let clash = nodes
                 .iter()
                 .any(|known| known.id == node.id || known.key == node.key || known.tls_key_hash == node.tls_key_hash);
             if node.org != signer.id || clash || nodes.len() >= NODES_MAX || !node_form(&node) {
-                return Err(Reject::Registry);
+                return Err(Reject::Registry.into());
             }
             registry::put(view, registry::node_key(node.id), &node);
         }
         BeaconCommand::UpdateNodeAddrs { node, peer_addr, client_addr } => {
             if !usable_addr(&peer_addr) || !usable_addr(&client_addr) {
-                return Err(Reject::Registry);
+                return Err(Reject::Registry.into());
             }
             change_node(view, signer, node, |info| {
                 info.peer_addr = peer_addr;
@@ -181,31 +266,42 @@ fn apply(
         }
         BeaconCommand::UpdateNodeTls { node, tls_key_hash } => {
             if registry::nodes(view).iter().any(|known| known.tls_key_hash == tls_key_hash) {
-                return Err(Reject::Registry);
+                return Err(Reject::Registry.into());
             }
             change_node(view, signer, node, |info| info.tls_key_hash = tls_key_hash)?;
         }
         BeaconCommand::SetNodeCapacity { node, capacity } => {
             if capacity > CAPACITY_MAX {
-                return Err(Reject::Registry);
+                return Err(Reject::Registry.into());
             }
             change_node(view, signer, node, |info| info.capacity = capacity)?;
         }
         BeaconCommand::UpdateOrgCa { ca_pem } => {
             if !usable_ca(&ca_pem) {
-                return Err(Reject::Registry);
+                return Err(Reject::Registry.into());
             }
             registry::put(view, registry::org_key(signer.id), &OrgInfo { ca_pem, ..signer.clone() });
         }
         BeaconCommand::RotateAdminKey { key } => {
-            if !usable_key(&key) {
-                return Err(Reject::Registry);
+            let (old, new) = (sha256(&signer.admin_key.0), sha256(&key.0));
+            let usable = usable_key(&key) && key != signer.admin_key && !extract::is_revoked(view, signer.id, &new);
+            if !usable || !extract::has_room(view, signer.id) {
+                return Err(Reject::Registry.into());
             }
+            extract::revoke(view, signer.id, &old);
             registry::put(view, registry::org_key(signer.id), &OrgInfo { admin_key: key, ..signer.clone() });
+        }
+        BeaconCommand::RevokeCredential { credential } => {
+            // The admin key is replaced, not left out: the organisation could never sign again.
+            let own = credential == sha256(&signer.admin_key.0);
+            if own || extract::is_revoked(view, signer.id, &credential) || !extract::has_room(view, signer.id) {
+                return Err(Reject::Registry.into());
+            }
+            extract::revoke(view, signer.id, &credential);
         }
     }
     registry::bump_revision(view);
-    Ok(CommandOutcome::Applied)
+    Ok(CommandOutcome::Applied.into())
 }
 
 fn change_node(

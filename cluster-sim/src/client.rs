@@ -19,6 +19,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::checkers::Seen;
+use crate::checkers::own::{self, Places};
 use crate::wire::{Reply, Wire};
 use crate::workload::Operation;
 
@@ -99,6 +100,7 @@ pub struct Clients {
     rng: ChaCha8Rng,
     cluster: ClusterId,
     genesis: Rc<Genesis>,
+    places: Rc<Places>,
     operations: Rc<Vec<Operation>>,
     progress: Vec<Progress>,
     leaders: BTreeMap<GroupId, NodeId>,
@@ -114,13 +116,15 @@ pub struct Clients {
 impl Clients {
     /// Clients that have sent nothing yet.
     #[must_use]
-    pub fn new(rng: ChaCha8Rng, genesis: Rc<Genesis>, operations: Rc<Vec<Operation>>) -> Self {
+    pub fn new(rng: ChaCha8Rng, places: Rc<Places>, operations: Rc<Vec<Operation>>) -> Self {
+        let genesis = Rc::clone(&places.genesis);
         let progress = vec![Progress::default(); operations.len()];
         let open = operations.iter().filter(|operation| !operation.late).count();
         Self {
             rng,
             cluster: genesis.cluster_id(),
             genesis,
+            places,
             operations,
             progress,
             leaders: BTreeMap::new(),
@@ -199,7 +203,7 @@ impl Clients {
     fn signing(&self, operation: &Operation) -> Vec<GroupId> {
         let home = |mv: &Move| match mv {
             Move::Issue(_) => Some(GroupId(LedgerId::BEACON.0)),
-            other => other.voters().next().map(|voter| self.genesis.layout.locate(&voter.account)),
+            other => other.voters().next().map(|voter| own::home(&self.places, &voter.account)),
         };
         operation.moves.iter().filter_map(home).collect()
     }

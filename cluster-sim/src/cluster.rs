@@ -5,22 +5,31 @@ use std::sync::OnceLock;
 
 use beacon::assign::{Constraints, FaultModel, GroupSeats, assign};
 use beacon::genesis::check;
+use channel::state::{MemberNode, MemberRecord, RoleKey};
+use channel::{Charter, Engine, Policy, Quorum, Role, Subject};
+use cross_shard::notice::{NOTICE_VERSION, NodeEntry, OrgEntry, RegistryUpdate};
 use ledger::committee::{Committee, Member};
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
-use ledger::hash::{Hash32, tagged};
-use ledger::ids::{Epoch, GroupId, Incarnation, NodeId, OrgId, TimeMs};
+use ledger::hash::{Hash32, sha256, tagged};
+use ledger::ids::{Epoch, GroupId, GroupKind, Height, Incarnation, NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
 
-use crate::config::Shape;
+use crate::config::{CHANNELS_MAX, Shape};
 
 /// When every simulated cluster was made.
 pub const CREATED_MS: u64 = 1_750_000_000_000;
 /// Account keys in the pool.
 pub const ACCOUNT_KEYS: usize = 96;
 
+/// Accounts of each channel.
+pub const CHANNEL_ACCOUNTS: usize = 4;
+/// Organisations of every simulated cluster.
+pub const ORGS: u16 = 3;
+
 const NODE_KEYS: usize = 32;
-const ORGS: u16 = 3;
+/// Seats of a channel: with one less it still bears a failure, so that a member may go.
+const CHANNEL_SEATS: u32 = 5;
 
 /// Keys of one kind, derived once per process.
 fn pool(cell: &'static OnceLock<Vec<SecretKey>>, secret: &[u8], count: usize) -> &'static [SecretKey] {
@@ -34,6 +43,20 @@ pub fn account_keys() -> &'static [SecretKey] {
     pool(&POOL, b"simulated accounts", ACCOUNT_KEYS)
 }
 
+/// Keys for the accounts of channels.
+#[must_use]
+pub fn channel_keys() -> &'static [SecretKey] {
+    static POOL: OnceLock<Vec<SecretKey>> = OnceLock::new();
+    pool(&POOL, b"simulated accounts of channels", CHANNEL_ACCOUNTS * CHANNELS_MAX as usize)
+}
+
+/// The admin key of an organisation.
+#[must_use]
+pub fn org_admin(org: OrgId) -> &'static SecretKey {
+    static POOL: OnceLock<Vec<SecretKey>> = OnceLock::new();
+    &pool(&POOL, b"simulated organisations", usize::from(ORGS))[usize::from(org.0 % ORGS)]
+}
+
 /// The key of a node.
 #[must_use]
 pub fn node_key(node: NodeId) -> &'static SecretKey {
@@ -42,12 +65,11 @@ pub fn node_key(node: NodeId) -> &'static SecretKey {
 }
 
 fn org(id: u16) -> OrgInfo {
-    static POOL: OnceLock<Vec<SecretKey>> = OnceLock::new();
     OrgInfo {
         id: OrgId(id),
         name: format!("org-{id}"),
         ca_pem: "-----BEGIN CERTIFICATE-----\nc2ltdWxhdGVk\n-----END CERTIFICATE-----".to_owned(),
-        admin_key: pool(&POOL, b"simulated organisations", usize::from(ORGS))[usize::from(id)].public(),
+        admin_key: org_admin(OrgId(id)).public(),
     }
 }
 
@@ -114,5 +136,70 @@ pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
         verify: if seed % 4 == 3 { VerifyMode::Every } else { VerifyMode::Ingest },
     };
     check(&genesis).map_err(|fault| fault.to_string())?;
+    // Channels are founded while a cluster runs. A simulated one begins as if some had been: what
+    // their foundings would have written and mailed is there from the start.
+    let mut genesis = genesis;
+    for ordinal in 0..shape.channels {
+        let seats = genesis.nodes.iter().take(CHANNEL_SEATS as usize);
+        let seats = seats.map(|node| Member { node: node.id, org: node.org, key: node.key }).collect();
+        genesis.committees.push(Committee::majority(GroupId::channel(ordinal), Incarnation(0), Epoch(0), seats));
+    }
     Ok(genesis)
+}
+
+/// The channels of a simulated cluster.
+#[must_use]
+pub fn channels(genesis: &Genesis) -> Vec<GroupId> {
+    let groups = genesis.committees.iter().map(|committee| committee.group);
+    groups.filter(|group| group.kind() == Some(GroupKind::Channel)).collect()
+}
+
+/// What a channel starts from: all organisations are members, and a majority of their admins decides.
+#[must_use]
+pub fn charter(genesis: &Genesis, group: GroupId) -> Charter {
+    let seats = genesis.committee(group).map_or(&[][..], |committee| &committee.members[..]);
+    let member = |org: &OrgInfo| {
+        let own = seats.iter().filter(|seat| seat.org == org.id);
+        let nodes: Vec<MemberNode> = own.map(|seat| MemberNode { node: seat.node, key: seat.key }).collect();
+        MemberRecord {
+            version: 1,
+            org: org.id,
+            name: org.name.clone(),
+            joined: Height(0),
+            keys: vec![RoleKey { key: org.admin_key, role: Role::Admin }],
+            anchors: nodes.iter().take(1).map(|node| node.node).collect(),
+            nodes,
+        }
+    };
+    let policy = Policy::members(Quorum::Majority, Role::Admin);
+    Charter {
+        version: 1,
+        cluster: genesis.cluster_id(),
+        group,
+        name: format!("channel-{}", group.ordinal()),
+        engine: Engine::Raft,
+        founding: tagged(b"simulated founding", &[&group.0.to_be_bytes()]),
+        started_ms: genesis.created_ms,
+        members: genesis.orgs.iter().map(member).collect(),
+        invited: Vec::new(),
+        policies: Subject::ALL.map(|subject| (subject, policy.clone())).to_vec(),
+    }
+}
+
+/// What every channel knows of the registry from the start.
+#[must_use]
+pub fn extract(genesis: &Genesis) -> RegistryUpdate {
+    let org = |org: &OrgInfo| OrgEntry {
+        org: org.id,
+        name: org.name.clone(),
+        ca_hash: sha256(org.ca_pem.as_bytes()),
+        admin_key: org.admin_key,
+    };
+    let node = |node: &NodeInfo| NodeEntry { node: node.id, org: node.org, key: node.key };
+    RegistryUpdate {
+        version: NOTICE_VERSION,
+        orgs: genesis.orgs.iter().map(org).collect(),
+        nodes: genesis.nodes.iter().map(node).collect(),
+        revoked: Vec::new(),
+    }
 }

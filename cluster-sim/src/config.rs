@@ -27,6 +27,8 @@ pub struct SimConfig {
 
 /// The most shards of a simulated cluster.
 pub const SHARDS_MAX: u32 = 8;
+/// The most channels of a simulated cluster.
+pub const CHANNELS_MAX: u32 = 2;
 /// A run with more events than this goes in circles.
 pub const EVENTS_MAX: u64 = 3_000_000;
 /// How long each part of the phase without faults may take, in virtual milliseconds.
@@ -45,6 +47,8 @@ pub struct Shape {
     pub beacon_replicas: u16,
     /// Replicas of each shard.
     pub shard_replicas: Vec<u16>,
+    /// Channels, from 0 to [`CHANNELS_MAX`].
+    pub channels: u32,
     /// Transactions of the load.
     pub transactions: usize,
     /// Length of the phase with faults, in virtual milliseconds.
@@ -72,11 +76,13 @@ impl SimConfig {
         let spare = rng.random_range(0..4);
         let transactions = rng.random_range(60..120);
         let safety_ms = rng.random_range(3_000..6_000);
+        let channels = rng.random_range(0..=CHANNELS_MAX);
         Shape {
             scenario: self.scenario.unwrap_or(drawn),
             nodes: self.nodes.unwrap_or((widest + spare).max(5)),
             beacon_replicas,
             shard_replicas,
+            channels,
             transactions: self.transactions.unwrap_or(transactions),
             safety_ms: self.safety_ms.unwrap_or(safety_ms),
         }

@@ -50,6 +50,10 @@ pub(crate) enum Event {
     Restart {
         node: NodeId,
     },
+    /// A member of a channel acts in its governance.
+    Govern {
+        channel: GroupId,
+    },
     Audit,
     Heal,
     Poll,
@@ -69,6 +73,7 @@ impl Event {
             | Self::Fault { .. }
             | Self::Over { .. }
             | Self::Restart { .. }
+            | Self::Govern { .. }
             | Self::Audit
             | Self::Heal
             | Self::Poll => None,
@@ -101,6 +106,7 @@ impl Event {
             Self::Audit => put(9, &[], &[]),
             Self::Heal => put(10, &[], &[]),
             Self::Poll => put(11, &[], &[]),
+            Self::Govern { channel } => put(12, &[channel.0], &[]),
         }
     }
 }

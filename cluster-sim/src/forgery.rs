@@ -140,7 +140,7 @@ impl World {
         }
     }
 
-    fn leader_of(&self, group: GroupId) -> Option<NodeId> {
+    pub(crate) fn leader_of(&self, group: GroupId) -> Option<NodeId> {
         let leads = |node: &&crate::node::Node| node.replicas.get(&group).is_some_and(Replica::leads);
         self.nodes.values().find(leads).map(|node| node.id)
     }
@@ -169,6 +169,7 @@ impl World {
     /// that somebody there was paid.
     fn wish(&mut self, source: GroupId, dest: GroupId) -> Option<Message> {
         let facts = self.checkers.facts();
+        let places = std::rc::Rc::clone(&facts.places);
         let both = |groups: &[GroupId]| groups.contains(&source) && groups.contains(&dest);
         let shared: Vec<u32> = facts.txs.values().filter(|tx| both(&tx.voters)).map(|tx| tx.operation).collect();
         let operations = std::rc::Rc::clone(&self.operations);
@@ -178,7 +179,7 @@ impl World {
             let operation = &operations[*index as usize];
             let tx = ParsedTx::decode(&self.genesis.cluster_id(), &operation.bytes).ok()?;
             let legs = commit::legs_where(&tx.body, |slot, account| match (slot, account) {
-                (Slot::Clear { .. }, Some(account)) => own::home(&self.genesis, &account) == source,
+                (Slot::Clear { .. }, Some(account)) => own::home(&places, &account) == source,
                 (Slot::Hidden { group, .. }, _) => *group == source,
                 (Slot::Clear { .. }, None) => false,
             });
@@ -188,7 +189,7 @@ impl World {
         let paid = operations.iter().find_map(|operation| {
             let trace = own::traces(operation)
                 .into_iter()
-                .find(|trace| trace.kind == own::Kind::Credited && own::home(&self.genesis, &trace.account) == dest)?;
+                .find(|trace| trace.kind == own::Kind::Credited && own::home(&places, &trace.account) == dest)?;
             Some((operation.txid, trace))
         });
         let (txid, trace) = paid?;

@@ -4,8 +4,8 @@
 //! What runs is the production code: the machine and driver of `shard-node::core`, mail, commit,
 //! beacon and the `local` engine. Simulated are network, disks, clocks, crashes, hosts, routers and
 //! clients. One seed decides everything, so a run is repeated by its seed alone. [`world`] is the
-//! event loop; [`node`], [`replica`] and [`host`] mirror the host's duties; [`schedule`] makes the
-//! faults, `trouble` and `forgery` carry them out; [`workload`] makes the transactions and [`client`]
+//! event loop; [`node`], [`replica`] and [`host`] mirror the host's duties; `council` governs channels;
+//! [`schedule`] makes the faults, `trouble` and `forgery` carry them out; [`workload`] makes the transactions and [`client`]
 //! hands them over; [`checkers`] say what must never happen; `ending` ends a run; [`eventlog`] keeps
 //! what happened.
 //!
@@ -17,6 +17,7 @@ pub mod checkers;
 pub mod client;
 pub mod cluster;
 pub mod config;
+mod council;
 mod ending;
 mod event;
 pub mod eventlog;

@@ -93,6 +93,14 @@ coverage! {
     recorded;
     /// Grants and revocations.
     granted;
+    /// Acts of a channel's governance that admins sent.
+    acts;
+    /// Acts that were executed and not refused.
+    governed;
+    /// Votes against, because the channel was frozen.
+    barred_votes;
+    /// Amounts that arrived from another ledger.
+    transferred;
     /// Times a client was refused because the deadline was past.
     expired;
     /// Certificates gathered, counted on each replica.
@@ -104,12 +112,16 @@ coverage! {
 impl Coverage {
     /// Counts what a block shows, once for each height.
     pub(crate) fn of_block(&mut self, block: &BlockSeen) {
+        self.governed += block.governed.iter().filter(|(_, outcome)| outcome.is_some()).count() as u64;
+        let arrived = block.lines.iter().filter(|line| line.kind == HistoryKind::Arrived);
+        self.transferred += arrived.count() as u64;
         for (_, decision) in &block.votes {
             let Decision::No(reason) = decision else {
                 self.yes_votes += 1;
                 continue;
             };
             self.no_votes += 1;
+            self.barred_votes += u64::from(*reason == Reject::ChannelFrozen);
             self.conflicts += u64::from(*reason == Reject::Conflict);
             self.late_votes += u64::from(*reason == Reject::Expired);
             self.unsigned_votes += u64::from(*reason == Reject::NotAuthorised);

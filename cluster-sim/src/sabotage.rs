@@ -3,10 +3,12 @@
 //! simulator's own host, those of the machine work on its view between its steps, through
 //! [`shard_node::core::executor::execute_by`].
 
+use bytes::Bytes;
+use channel::{Policy, Quorum, Role, Subject};
 use cross_shard::bundle::Bundle;
 use cross_shard::commit::{self, CommitContext, Decision, Prepared, Received, Stamp};
 use cross_shard::{Message, Vote, stream};
-use ledger::ids::{GroupId, LedgerId, TimeMs, TxId};
+use ledger::ids::{GroupId, GroupKind, LedgerId, TimeMs, TxId};
 use ledger::machine::{BlockContext, Machine};
 use ledger::reject::Reject;
 use ledger::rules::{self, RuleContext};
@@ -67,6 +69,14 @@ sabotages! {
     AppliedOnVote;
     /// A router tells its client that a transaction commits when the first group has agreed.
     HastyRouter;
+    /// In a channel any one member decides, whatever the policies say.
+    OneDecides;
+    /// A member that leaves a channel or is removed goes on as before.
+    KeepRemoved;
+    /// A channel does not count what comes from the main ledger.
+    ForgetPair;
+    /// A channel tells the beacon what happens inside.
+    TellOthers;
 }
 
 /// A vote that has not come after this long counts as NO: [`Sabotage::AbsenceIsNo`].
@@ -93,6 +103,9 @@ pub(crate) fn run(
     for command in commands {
         let (receipts, votes) = (work.receipts.len(), work.votes.len());
         outcomes.push(apply(sabotage, work, view, at, command));
+        if let (Sabotage::TellOthers, Command::Tx(bytes)) = (sabotage, command) {
+            tell_beacon(view, at, bytes);
+        }
         let resolved: Vec<TxId> = work.receipts[receipts..].iter().map(|receipt| receipt.txid).collect();
         let voted: Vec<(TxId, Decision)> = work.votes[votes..].to_vec();
         afterwards(sabotage, work, view, at, &resolved, &voted);
@@ -121,6 +134,48 @@ fn apply(
             let time_ms = dropped.map_or(at.time_ms, |record| record.valid_until_ms);
             work.apply(view, BlockContext { time_ms, ..at }, command)
         }
+        (Sabotage::OneDecides, Command::Channel(_)) => {
+            let anybody = Policy::members(Quorum::Any, Role::Admin);
+            let stated = Subject::ALL.map(channel::state::policy_key).map(|key| (key.clone(), view.get(&key)));
+            for (key, policy) in &stated {
+                if policy.is_some() {
+                    view.store(key.clone(), &anybody);
+                }
+            }
+            let outcome = work.apply(view, at, command);
+            for (key, policy) in stated {
+                // What the command itself has set stays.
+                if let Some(policy) = policy.filter(|_| view.load::<Policy>(&key).as_ref() == Some(&anybody)) {
+                    view.put(key, policy);
+                }
+            }
+            outcome
+        }
+        (Sabotage::KeepRemoved, Command::Channel(_)) => {
+            let before = channel::state::members(view);
+            let outcome = work.apply(view, at, command);
+            for member in before {
+                if channel::state::member(view, member.org).is_none() {
+                    view.store(channel::state::member_key(member.org), &member);
+                }
+            }
+            outcome
+        }
+        (Sabotage::ForgetPair, Command::Deliver(_)) if at.group.kind() == Some(GroupKind::Channel) => {
+            let pairs = |view: &mut View<'_>| -> Vec<(Vec<u8>, Bytes)> {
+                let leaves = view.scan_prefix(&[schema::STATE]).into_iter();
+                leaves.filter(|(key, _)| key.get(33) == Some(&schema::KIND_PAIR)).collect()
+            };
+            let before = pairs(view);
+            let outcome = work.apply(view, at, command);
+            for (key, _) in pairs(view) {
+                match before.iter().find(|(known, _)| *known == key) {
+                    Some((_, value)) => view.put(key, value.clone()),
+                    None => view.delete(key),
+                }
+            }
+            outcome
+        }
         (Sabotage::NoVoteOnMail, Command::Deliver(bytes)) => wait_for_router(work, view, at, bytes),
         (Sabotage::TakeDeadMail, Command::Deliver(bytes)) => {
             let Ok(bundle) = borsh::from_slice::<Bundle>(bytes) else { return work.apply(view, at, command) };
@@ -146,6 +201,15 @@ fn apply(
             work.apply(view, at, command)
         }
         _ => work.apply(view, at, command),
+    }
+}
+
+/// Mails a channel's transaction to the beacon, in the form of a vote that it has no use for.
+fn tell_beacon(view: &mut View<'_>, at: BlockContext, bytes: &[u8]) {
+    let Ok(tx) = ParsedTx::decode(&at.cluster, bytes) else { return };
+    if at.group.kind() == Some(GroupKind::Channel) {
+        let vote = Vote { txid: tx.txid, tx: tx.signed(), legs: Vec::new(), decision: Decision::Yes };
+        stream::emit(view, GroupId::BEACON, Message::Vote(vote).encode());
     }
 }
 
@@ -192,12 +256,13 @@ fn afterwards(
 fn with_rules<T>(work: &BlockWork, at: BlockContext, run: impl FnOnce(&CommitContext<'_>) -> T) -> T {
     let rules = RuleContext {
         group: at.group,
-        ledger: LedgerId::MAIN,
+        ledger: at.group.ledger().unwrap_or(LedgerId::MAIN),
         layout: Some(&work.layout),
         time_ms: at.time_ms,
         burned: &|_| 0,
+        permission: None,
     };
-    run(&CommitContext { rules, cluster: at.cluster, height: at.height })
+    run(&CommitContext { rules, cluster: at.cluster, height: at.height, barred: None })
 }
 
 /// Sets free what a transaction holds in this group, as far as so much is held at all.
@@ -244,7 +309,10 @@ fn give_up(work: &mut BlockWork, view: &mut View<'_>, at: BlockContext, when: im
         let Some(missing) = missing.copied() else { continue };
         let Ok(tx) = ParsedTx::decode(&at.cluster, &record.tx) else { continue };
         let legs = commit::legs_where(&tx.body, |slot, account| match (slot, account) {
-            (ledger::tx::Slot::Clear { .. }, Some(account)) => work.layout.locate(&account) == missing,
+            (ledger::tx::Slot::Clear { ledger, .. }, Some(account)) => {
+                let home = if *ledger == LedgerId::MAIN { work.layout.locate(&account) } else { GroupId(ledger.0) };
+                home == missing
+            }
             (ledger::tx::Slot::Hidden { group, .. }, _) => *group == missing,
             (ledger::tx::Slot::Clear { .. }, None) => false,
         });

@@ -131,6 +131,10 @@ fn mail(bytes: &[u8]) -> String {
         Ok(Message::AssetUpdate(def)) => format!("asset {}", def.id),
         Ok(Message::CommitteeUpdate(committee)) => format!("committee of {}", committee.group),
         Ok(Message::LayoutUpdate(layout)) => format!("layout {}", layout.version),
+        Ok(Message::RegistryUpdate(update)) => {
+            format!("registry of {} organisations and {} nodes", update.orgs.len(), update.nodes.len())
+        }
+        Ok(Message::ChannelUpdate(shown)) => format!("channel of {:?}, {:?}", shown.members, shown.status),
         Err(_) => "no message".to_owned(),
     }
 }

@@ -18,6 +18,7 @@ use crate::checkers::{Checkers, Facts, Moment, RawReplica, Seen, own};
 use crate::client::{Act, Clients};
 use crate::cluster;
 use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
+use crate::council::Council;
 use crate::ending::Phase;
 use crate::event::{Due, Event};
 use crate::eventlog::{EventLog, FORMAT, LogHead, LogLine};
@@ -69,6 +70,8 @@ pub(crate) struct World {
     pub(crate) heights: BTreeMap<GroupId, u64>,
     /// What became of transactions, by the blocks.
     pub(crate) outcomes: BTreeMap<TxId, bool>,
+    /// The admins of channels' members.
+    pub(crate) council: Council,
     pub(crate) phase: Phase,
     /// When the phase began, in events' time.
     pub(crate) phase_since_ms: u64,
@@ -90,7 +93,9 @@ impl World {
     fn new(seed: u64, config: &SimConfig, with_log: bool) -> Result<Self, String> {
         let shape = config.shape(&mut stream(seed, 0));
         let genesis = Rc::new(cluster::genesis(seed, &shape)?);
-        let operations = Rc::new(workload::make(&genesis, &shape, &mut stream(seed, 1)));
+        let load = workload::make(&genesis, &shape, &mut stream(seed, 1));
+        let operations = Rc::new(load.operations);
+        let places = Rc::new(own::Places { genesis: Rc::clone(&genesis), channels: load.channels });
         let schedule = Schedule::draw(&shape, &mut stream(seed, 2));
         let mut nodes = BTreeMap::new();
         for info in &genesis.nodes {
@@ -99,7 +104,7 @@ impl World {
         for (node, skew) in nodes.values_mut().zip(&schedule.skews_ms) {
             node.skew_ms = *skew;
         }
-        let mut clients = Clients::new(stream(seed, 5), Rc::clone(&genesis), Rc::clone(&operations));
+        let mut clients = Clients::new(stream(seed, 5), Rc::clone(&places), Rc::clone(&operations));
         clients.hasty = config.sabotage == Some(Sabotage::HastyRouter);
         Ok(Self {
             seed,
@@ -114,7 +119,7 @@ impl World {
             events: 0,
             network: Network::new(stream(seed, 4), schedule.weather),
             clients,
-            checkers: Checkers::new(Facts::new(Rc::clone(&genesis), Rc::clone(&operations))),
+            checkers: Checkers::new(Facts::new(places, Rc::clone(&operations))),
             genesis,
             operations,
             schedule,
@@ -129,6 +134,7 @@ impl World {
             tops: BTreeMap::new(),
             heights: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            council: Council::new(stream(seed, 6)),
             phase: Phase::Faults,
             phase_since_ms: 0,
             up_since_ms: 0,
@@ -162,6 +168,9 @@ impl World {
         }
         for index in 0..self.schedule.faults.len() {
             self.push(self.schedule.faults[index].0, Event::Fault { index, tries: 0 });
+        }
+        for (at_ms, channel) in self.council.moments(&cluster::channels(&self.genesis), self.shape.safety_ms) {
+            self.push(at_ms, Event::Govern { channel });
         }
         self.push(self.shape.safety_ms, Event::Heal);
         self.push(AUDIT_MS, Event::Audit);
@@ -212,6 +221,7 @@ impl World {
                 self.judge_ages();
                 self.push(AUDIT_MS, Event::Audit);
             }
+            Event::Govern { channel } => self.govern(channel),
             Event::Heal => self.heal(),
             Event::Poll => self.poll(),
         }

@@ -8,8 +8,10 @@
 pub mod bundle;
 pub mod commit;
 pub mod message;
+pub mod notice;
 pub mod stream;
 
 pub use bundle::{AckProof, Bundle, CommitteeSource};
 pub use message::{Message, Vote};
+pub use notice::{ChannelStatus, ChannelUpdate, NodeEntry, OrgEntry, RegistryUpdate};
 pub use stream::{InCursor, OutStream, StreamLeaf};

@@ -9,6 +9,7 @@ use ledger::pair::Transfer;
 use ledger::rules::Credit;
 
 use crate::commit::{Decision, LegId};
+use crate::notice::{ChannelUpdate, RegistryUpdate};
 
 /// A group's vote on a transaction. Cluster, group and incarnation are bound by the certified header
 /// that it travels under.
@@ -41,6 +42,10 @@ pub enum Message {
     /// Value on its way to another ledger; emitted by the debit's group, and by the group of the
     /// sending ledger's pair account.
     Transfer(Transfer),
+    /// The beacon tells a channel who belongs to the cluster.
+    RegistryUpdate(RegistryUpdate),
+    /// A channel tells the beacon who takes part in it, and how far it has come.
+    ChannelUpdate(ChannelUpdate),
 }
 
 impl Message {

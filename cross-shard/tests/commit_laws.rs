@@ -116,8 +116,9 @@ impl World {
             layout: Some(&layout),
             time_ms: TimeMs(self.now_ms),
             burned: &|_| 0,
+            permission: None,
         };
-        let ctx = CommitContext { rules, cluster: CLUSTER, height: Height(shard.height) };
+        let ctx = CommitContext { rules, cluster: CLUSTER, height: Height(shard.height), barred: None };
         let mut progress = Vec::new();
         let (result, _) = with_view(&mut shard.state, |view| {
             commit::sweep(view, &ctx, &mut progress);

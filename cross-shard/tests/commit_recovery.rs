@@ -84,8 +84,9 @@ impl Pair {
             layout: Some(&self.layout),
             time_ms: TimeMs(time_ms),
             burned: &|_| 0,
+            permission: None,
         };
-        let ctx = CommitContext { rules, cluster: CLUSTER, height: Height(self.heights[shard]) };
+        let ctx = CommitContext { rules, cluster: CLUSTER, height: Height(self.heights[shard]), barred: None };
         let (result, _) = with_view(&mut self.states[shard], |view| {
             let mut progress = Vec::new();
             commit::sweep(view, &ctx, &mut progress);

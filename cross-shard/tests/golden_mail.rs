@@ -4,12 +4,15 @@ mod support;
 
 use cross_shard::commit::{Cast, Decision, Prepared, Received, Register, Resolved, Stamp};
 use cross_shard::stream::{extend, message_hash, root};
-use cross_shard::{AckProof, Bundle, InCursor, Message, OutStream, StreamLeaf, Vote};
+use cross_shard::{
+    AckProof, Bundle, ChannelStatus, ChannelUpdate, InCursor, Message, NodeEntry, OrgEntry, OutStream, RegistryUpdate,
+    StreamLeaf, Vote,
+};
 use ledger::hash::Hash32;
-use ledger::ids::{Address, AssetId, GroupId, Height, LedgerId, TimeMs, TxId};
+use ledger::ids::{Address, AssetId, GroupId, Height, LedgerId, NodeId, OrgId, TimeMs, TxId};
 use ledger::layout::Layout;
 use ledger::pair::Transfer;
-use ledger::{AssetDef, AssetSpec, Reject, merkle};
+use ledger::{AssetDef, AssetSpec, Reject, SecretKey, merkle};
 use support::vectors::Vectors;
 use support::{Group, ack, bundle, credit};
 
@@ -33,6 +36,24 @@ fn every_message() -> Vec<Message> {
             asset: AssetId([3; 16]),
             amount: 7,
         }),
+        Message::RegistryUpdate(RegistryUpdate {
+            version: 1,
+            orgs: vec![OrgEntry {
+                org: OrgId(2),
+                name: "acme".to_owned(),
+                ca_hash: Hash32([4; 32]),
+                admin_key: SecretKey::derive(b"admin", &[2]).public(),
+            }],
+            nodes: vec![NodeEntry { node: NodeId(3), org: OrgId(2), key: SecretKey::derive(b"node", &[3]).public() }],
+            revoked: vec![(OrgId(2), Hash32([5; 32]))],
+        }),
+        Message::ChannelUpdate(ChannelUpdate {
+            version: 1,
+            members: vec![OrgId(1), OrgId(2)],
+            nodes: vec![NodeId(1), NodeId(3)],
+            anchors: vec![NodeId(3)],
+            status: ChannelStatus::Frozen,
+        }),
     ]
 }
 
@@ -55,6 +76,8 @@ fn name_of(message: &Message) -> &'static str {
         Message::Vote(Vote { decision: Decision::Yes, .. }) => "message/vote yes",
         Message::Vote(Vote { decision: Decision::No(_), .. }) => "message/vote no",
         Message::Transfer(_) => "message/transfer",
+        Message::RegistryUpdate(_) => "message/registry update",
+        Message::ChannelUpdate(_) => "message/channel update",
     }
 }
 

@@ -129,6 +129,16 @@ rejects! {
     Undecided = 46, "undecided", "the transaction is prepared here and waits for votes of other groups", "wait; its outcome follows from their votes, without anybody's help";
     /// Registration refused.
     Registry = 38, "registry", "the registry refuses the change: it names an unknown or existing organisation, node or group", "check the ids with 'seamark status'";
+    /// The channel is frozen.
+    ChannelFrozen = 90, "channel_frozen", "the channel is frozen: it is read and governed, but nothing is written", "propose to thaw it, and send the transaction again";
+    /// The channel is closing.
+    ChannelClosing = 91, "channel_closing", "the channel is closing and takes nothing new", "none; what is under way is being finished";
+    /// The channel is closed.
+    ChannelClosed = 92, "channel_closed", "the channel is closed for good", "found another channel";
+    /// The asset does not circulate in the channel.
+    AssetNotPermitted = 93, "asset_not_permitted", "the channel has not permitted the asset: it can only be transferred out", "propose to permit it under the policy 'asset-issue'";
+    /// Refused by the rules of channels.
+    ChannelRefused = 94, "channel_refused", "the rules of channels refuse the command; the detail says which", "see the detail's code in docs/errors.md";
     /// Too much for one message.
     AnswerTooLarge = 60, "answer_too_large", "the answer does not fit into one message", "ask for fewer things at once";
     /// A lock that pays its own account.

@@ -5,7 +5,7 @@
 //! mail by `outbox_root`, and what came from the beacon by `inbox_cursors_root`, since it follows
 //! from the beacon's mail alone.
 
-use crate::hash::{Hash32, sha256};
+use crate::hash::{Hash32, sha256, tagged};
 use crate::ids::{Address, AssetId, GroupId, Height, LedgerId, LockId, TimeMs, TxId};
 use crate::pair;
 use crate::record::Grantee;
@@ -215,6 +215,31 @@ pub fn layout() -> Vec<u8> {
     join(SYSTEM, &[b"layout"])
 }
 
+/// Key of what a channel knows of the beacon's registry.
+#[must_use]
+pub fn registry_extract() -> Vec<u8> {
+    join(SYSTEM, &[b"registry"])
+}
+
+/// Key of the head of a channel's sealed value flows: a leaf of the state tree, in a partition that no
+/// account has.
+#[must_use]
+pub fn flow_head() -> Vec<u8> {
+    join(STATE, &[&tagged(b"seamark/flow-head/v1", &[]).0, &[KIND_FLOW_HEAD]])
+}
+
+/// Key of the value flow of a channel's block, and what it was sealed with.
+#[must_use]
+pub fn sealed_flow(height: Height) -> Vec<u8> {
+    join(FLOW, &[&height.0.to_be_bytes()])
+}
+
+/// Key of what the value flow of a channel's next block is salted with.
+#[must_use]
+pub fn flow_salt() -> Vec<u8> {
+    join(META, &[b"flow-salt"])
+}
+
 /// Key of one outgoing message.
 #[must_use]
 pub fn mail(dest: GroupId, seq: u64) -> Vec<u8> {
@@ -329,6 +354,11 @@ pub fn sync_debits(asset: &AssetId) -> Vec<u8> {
 pub fn entry(height: Height) -> Vec<u8> {
     join(ENTRY, &[&height.0.to_be_bytes()])
 }
+
+/// Value flows of a channel's blocks, by height. Its headers show none.
+pub const FLOW: u8 = b'F';
+/// Kind byte of the head of sealed value flows.
+pub const KIND_FLOW_HEAD: u8 = 0xD0;
 
 /// Name space of the sequenced bytes of each block.
 pub const ENTRY: u8 = b'E';

@@ -186,6 +186,7 @@ impl Group {
             layout: Some(&self.layout),
             time_ms: self.now,
             burned: &|_| 0,
+            permission: None,
         };
         let (result, wrote) = with_view(&mut self.state, |view| execute(view, &ctx, &tx).map(|_| ()));
         assert_eq!(result.is_ok(), wrote, "a refusal leaves no trace");

@@ -63,6 +63,7 @@ impl Group {
             layout: None,
             time_ms: NOW,
             burned: &|_| 0,
+            permission: None,
         };
         let legs = ctx.own_legs(tx).expect("nothing is hidden");
         with_view(&mut self.state, |view| run(view, &ctx, &legs)).0

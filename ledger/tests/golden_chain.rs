@@ -4,7 +4,7 @@
 mod support;
 
 use ledger::certificate::Attestation;
-use ledger::flow::FlowLine;
+use ledger::flow::{FlowHead, FlowLine, SealedFlow, next_salt};
 use ledger::genesis::{NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{Epoch, GroupId, Height, Incarnation, LayoutVersion, NodeId, OrgId};
@@ -79,6 +79,11 @@ fn layout() -> Layout {
 fn headers_and_certificates() {
     let mut vectors = Vectors::open("chain.json");
     vectors.format("flow", &flow(), "");
+    let salt = next_salt(&next_salt(&Hash32::ZERO, b"an entry"), b"another entry");
+    let sealed = SealedFlow { version: 1, salt, lines: vec![flow()] };
+    vectors.format("flow/sealed", &sealed, &sealed.commitment(Height(4)).to_string());
+    let head = FlowHead::default().after(&sealed.commitment(Height(4)));
+    vectors.format("flow/head", &head, "");
     vectors.format("header", &header(), &header().hash().to_string());
     let mut merged = header();
     merged.parents.push(Hash32([12; 32]));

@@ -336,6 +336,10 @@ fn keys_of_the_database() {
         ("record", schema::record(&address, &Hash32([8; 32]))),
         ("grant/account", schema::grant(&address, &Hash32([8; 32]), &Grantee::Account(single(2).address()))),
         ("grant/org", schema::grant(&address, &Hash32([8; 32]), &Grantee::Org(OrgId(3)))),
+        ("registry_extract", schema::registry_extract()),
+        ("flow_head", schema::flow_head()),
+        ("sealed_flow", schema::sealed_flow(height)),
+        ("flow_salt", schema::flow_salt()),
         ("pair", schema::pair(LedgerId::of_channel(GroupId::channel(5)), &asset)),
     ];
     for (name, key) in &keys {

@@ -214,8 +214,14 @@ impl World {
         }
         let tx = ingest(&signed_tx).expect("the form is right");
         let expected = self.expect(group, steps, &signed);
-        let ctx =
-            RuleContext { group, ledger: LedgerId::MAIN, layout: Some(&self.layout), time_ms: NOW, burned: &|_| 0 };
+        let ctx = RuleContext {
+            group,
+            ledger: LedgerId::MAIN,
+            layout: Some(&self.layout),
+            time_ms: NOW,
+            burned: &|_| 0,
+            permission: None,
+        };
         let state = self.states.get_mut(&group).expect("a shard of the layout");
         let (result, wrote) = with_view(state, |view| execute(view, &ctx, &tx));
         assert_eq!(result.as_ref().map(|_| ()), expected.as_ref().map(|_| ()), "{steps:?} {signer:?}");

@@ -22,7 +22,14 @@ struct Bank {
 }
 
 fn ctx(layout: &Layout) -> RuleContext<'_> {
-    RuleContext { group: HERE, ledger: LedgerId::MAIN, layout: Some(layout), time_ms: NOW, burned: &|_| 0 }
+    RuleContext {
+        group: HERE,
+        ledger: LedgerId::MAIN,
+        layout: Some(layout),
+        time_ms: NOW,
+        burned: &|_| 0,
+        permission: None,
+    }
 }
 
 impl Bank {

@@ -27,6 +27,7 @@ fn every_command() -> Vec<Command> {
         Command::Ack(vec![5, 6]),
         Command::Checkpoint(Vec::new()),
         Command::Registry(vec![7; 8]),
+        Command::Channel(vec![8, 9]),
     ]
 }
 
@@ -38,6 +39,7 @@ fn name_of_command(command: &Command) -> &'static str {
         Command::Ack(_) => "command/ack",
         Command::Checkpoint(_) => "command/checkpoint",
         Command::Registry(_) => "command/registry",
+        Command::Channel(_) => "command/channel",
     }
 }
 
@@ -62,7 +64,8 @@ fn entries() {
 #[test]
 fn equal_bytes_in_different_commands_have_different_hashes() {
     let bytes = vec![1, 2, 3];
-    let commands = [Command::Tx, Command::Deliver, Command::Ack, Command::Checkpoint, Command::Registry];
+    let commands =
+        [Command::Tx, Command::Deliver, Command::Ack, Command::Checkpoint, Command::Registry, Command::Channel];
     let mut hashes: Vec<Hash32> = commands.iter().map(|command| command(bytes.clone()).hash()).collect();
     hashes.sort();
     hashes.dedup();

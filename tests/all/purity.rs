@@ -46,7 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ledger", &[]),
     ("cross-shard", &["ledger"]),
     ("channel", &["ledger"]),
-    ("beacon", &["cross-shard", "ledger"]),
+    ("beacon", &["channel", "cross-shard", "ledger"]),
     ("storage", &["ledger"]),
     ("consensus", &["ledger", "storage"]),
     ("proto", &["ledger"]),
@@ -56,7 +56,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "shard-node",
         &["beacon", "channel", "client", "consensus", "cross-shard", "ledger", "proto", "router", "storage"],
     ),
-    ("cluster-sim", &["beacon", "consensus", "cross-shard", "ledger", "router", "shard-node", "storage"]),
+    ("cluster-sim", &["beacon", "channel", "consensus", "cross-shard", "ledger", "router", "shard-node", "storage"]),
     ("cli", &["beacon", "client", "cluster-sim", "cross-shard", "ledger", "proto", "router", "shard-node", "storage"]),
 ];
 

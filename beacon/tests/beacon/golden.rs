@@ -3,7 +3,8 @@
 
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
-use beacon::{ClusterView, CommandOutcome, Constraints, GroupSeats, assign, registry};
+use beacon::{ChannelEntry, ClusterView, CommandOutcome, Constraints, GroupSeats, assign, registry};
+use cross_shard::notice::{ChannelStatus, ChannelUpdate};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{ClusterId, GroupId, Height, NodeId, OrgId, TimeMs};
 
@@ -42,6 +43,16 @@ fn the_variants_of_commands() {
         BeaconCommand::SetNodeCapacity { node: NodeId(1), capacity: 1 },
         BeaconCommand::UpdateOrgCa { ca_pem: "pem".into() },
         BeaconCommand::RotateAdminKey { key: admin(1).public() },
+        BeaconCommand::RevokeCredential { credential: Hash32([3; 32]) },
+        BeaconCommand::ProposeChannel {
+            terms: crate::channels::terms("steel", &[2, 3]),
+            hosting: crate::channels::hosting(1),
+            until_ms: TimeMs(1_700_000_000_000),
+        },
+        BeaconCommand::ActOnChannel {
+            founding: Hash32([4; 32]),
+            act: channel::FoundingAct::Approve(crate::channels::hosting(2)),
+        },
     ]
     .map(|command| hash(&command));
     assert_eq!(
@@ -53,7 +64,10 @@ fn the_variants_of_commands() {
             "f3e63c6664b6e564",
             "76f2cb2553af062b",
             "aa595d6fc2cc33ec",
-            "d06081375167abf3"
+            "d06081375167abf3",
+            "",
+            "",
+            ""
         ]
     );
 }
@@ -69,6 +83,32 @@ fn records() {
     assert_eq!(encoded(borsh::to_vec(&head).unwrap()), format!("0300000000000000{}", "04".repeat(32)));
     let pending = CommandOutcome::Pending { approvals: 1, needed: 2 };
     assert_eq!(encoded(borsh::to_vec(&pending).unwrap()), "0101000200");
+    let id = Hash32([6; 32]);
+    let waits = CommandOutcome::Founding { id, phase: channel::Phase::Abandoned };
+    assert_eq!(encoded(borsh::to_vec(&waits).unwrap()), format!("02{}06", "06".repeat(32)));
+    let founded = CommandOutcome::Founded { id, group: GroupId::channel(1) };
+    assert_eq!(encoded(borsh::to_vec(&founded).unwrap()), format!("03{}0100000000000003", "06".repeat(32)));
+    let entry = ChannelEntry {
+        version: 1,
+        group: GroupId::channel(1),
+        name: "steel".to_owned(),
+        founding: id,
+        shown: ChannelUpdate {
+            version: 1,
+            members: vec![OrgId(1), OrgId(2)],
+            nodes: vec![NodeId(3), NodeId(4)],
+            anchors: vec![NodeId(4)],
+            status: ChannelStatus::Closing,
+        },
+    };
+    assert_eq!(
+        encoded(borsh::to_vec(&entry).unwrap()),
+        format!(
+            "01010000000000000305000000737465656c{}0102000000010002000200000003000000040000000100000004000000 02",
+            "06".repeat(32)
+        )
+        .replace(' ', "")
+    );
     assert_eq!(
         hex::encode(registry::audit_key()),
         "53196c56bd372f1af80953bd264e9538a34886bc1c8b5985a3e8fdd0b8e687317ef0"

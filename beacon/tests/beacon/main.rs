@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test that meets an error has failed
 
 mod assignment;
+mod channels;
 mod commands;
 mod golden;
 mod proof;

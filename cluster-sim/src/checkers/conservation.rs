@@ -52,7 +52,7 @@ impl Conservation {
         for receipt in block.receipts.iter().filter(|receipt| own::committed(receipt)) {
             self.synchronous(facts, group, &receipt.txid);
         }
-        for line in &block.header.value_flow {
+        for line in &block.flow {
             self.line(group, height, line, found);
         }
     }
@@ -62,7 +62,7 @@ impl Conservation {
         let Some((_, operation)) = facts.tx(txid) else { return };
         for mv in &operation.moves {
             let Move::PaySync { from, to, asset, amount } = mv else { continue };
-            let key = (own::home(&facts.genesis, from), own::home(&facts.genesis, to), *asset);
+            let key = (own::home(&facts.places, from), own::home(&facts.places, to), *asset);
             if key.0 == key.1 {
                 continue;
             }

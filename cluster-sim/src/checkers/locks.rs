@@ -69,7 +69,7 @@ pub fn open(facts: &Facts, replica: &RawReplica<'_>) -> Vec<Made> {
     let mut settled = Vec::new();
     for txid in facts.txs.keys() {
         let Some((_, operation)) = facts.tx(txid) else { continue };
-        let here = |made: &Made| own::home(&facts.genesis, &made.from) == replica.group;
+        let here = |made: &Made| own::home(&facts.places, &made.from) == replica.group;
         let (new, old): (Vec<Made>, Vec<LockId>) = (
             made(*txid, &operation.moves).filter(here).collect(),
             operation.moves.iter().filter_map(|mv| settles(mv).map(|(id, ..)| id)).collect(),
@@ -93,7 +93,7 @@ impl Locks {
             let Some((_, operation)) = facts.tx(&receipt.txid) else { continue };
             let at = self.voted.get(&(receipt.txid, block.group)).copied().unwrap_or(block.header.time_ms);
             for new in made(receipt.txid, &operation.moves) {
-                if own::home(&facts.genesis, &new.from) == block.group {
+                if own::home(&facts.places, &new.from) == block.group {
                     if new.deadline <= at {
                         found
                             .push(format!("the lock {} was made at {at}, after its deadline {}", new.id, new.deadline));
@@ -110,7 +110,7 @@ impl Locks {
     fn settle(&mut self, facts: &Facts, group: GroupId, by: TxId, mv: &Move, at: TimeMs, found: &mut Vec<String>) {
         let Some((id, terms, secret)) = settles(mv) else { return };
         let from = mv.accounts().next();
-        if from.is_none_or(|from| own::home(&facts.genesis, &from) != group) {
+        if from.is_none_or(|from| own::home(&facts.places, &from) != group) {
             return;
         }
         let Some(lock) = self.made.get(&id) else {
@@ -166,7 +166,7 @@ impl Checker for Locks {
             return;
         }
         for replica in replicas {
-            let here = self.made.values().filter(|made| own::home(&facts.genesis, &made.from) == replica.group);
+            let here = self.made.values().filter(|made| own::home(&facts.places, &made.from) == replica.group);
             let expected = here.clone().count();
             for made in here {
                 if let Err(error) = self.compare(replica, made, found) {

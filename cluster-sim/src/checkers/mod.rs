@@ -12,10 +12,13 @@ pub mod durability;
 pub mod equal_roots;
 pub mod exactly_once;
 pub mod holds;
+pub mod isolation;
 pub mod locks;
 pub mod monotone;
 pub mod order;
 pub mod own;
+pub mod pairs;
+pub mod policies;
 pub mod registers;
 pub mod secrecy;
 pub mod seen;
@@ -70,6 +73,8 @@ pub struct TxFacts {
 pub struct Facts {
     /// The cluster.
     pub genesis: Rc<Genesis>,
+    /// Where accounts live.
+    pub places: Rc<own::Places>,
     /// The load.
     pub operations: Rc<Vec<Operation>>,
     /// Its transactions.
@@ -81,17 +86,18 @@ pub struct Facts {
 impl Facts {
     /// The facts of a run.
     #[must_use]
-    pub fn new(genesis: Rc<Genesis>, operations: Rc<Vec<Operation>>) -> Self {
+    pub fn new(places: Rc<own::Places>, operations: Rc<Vec<Operation>>) -> Self {
+        let genesis = Rc::clone(&places.genesis);
         let (mut txs, mut accounts) = (BTreeMap::new(), BTreeMap::new());
         for operation in operations.iter() {
-            let legs = own::legs(&genesis, &operation.moves);
+            let legs = own::legs(&places, &operation.moves);
             let credited = own::traces(operation).into_iter().map(|trace| trace.account);
             let touched = legs.iter().map(|leg| leg.account).chain(credited);
             accounts.extend(touched.map(|account| (own::partition(&account), account)));
             let voters = own::voters(&legs);
             txs.entry(operation.txid).or_insert(TxFacts { operation: operation.index, legs, voters });
         }
-        Self { genesis, operations, txs, accounts }
+        Self { genesis, places, operations, txs, accounts }
     }
 
     /// The operation with this index.
@@ -154,6 +160,9 @@ impl Checkers {
             Box::new(order::Order::default()),
             Box::new(conservation::Conservation::default()),
             Box::new(secrecy::Secrecy),
+            Box::new(isolation::Isolation),
+            Box::new(pairs::Pairs::default()),
+            Box::new(policies::Policies::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

@@ -159,7 +159,7 @@ impl Checker for Order {
         }
         for address in facts.accounts.values() {
             let expected = self.accounts.get(address).cloned().unwrap_or_default();
-            let home = own::home(&facts.genesis, address);
+            let home = own::home(&facts.places, address);
             for replica in replicas.iter().filter(|replica| replica.group == home) {
                 if let Err(error) = compare(replica, address, &expected, found) {
                     found.push(error);

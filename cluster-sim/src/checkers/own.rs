@@ -2,9 +2,12 @@
 //! which account. Nothing here is asked of the production code; it is worked out from the load, the
 //! genesis and SHA-256.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
-use ledger::ids::{Address, AssetId, GroupId, LockId, TxId};
+use ledger::ids::{Address, AssetId, GroupId, LedgerId, LockId, TxId};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::rules::HistoryKind;
 use ledger::tx::{AccountWrite, Move};
@@ -21,9 +24,22 @@ pub fn partition(account: &Address) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// The shard that owns an account.
+/// Where accounts live. An account of the load is used in one ledger only.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The cluster, whose layout says so for the main ledger.
+    pub genesis: Rc<Genesis>,
+    /// Accounts that live in channels.
+    pub channels: BTreeMap<Address, GroupId>,
+}
+
+/// The group that owns an account.
 #[must_use]
-pub fn home(genesis: &Genesis, account: &Address) -> GroupId {
+pub fn home(places: &Places, account: &Address) -> GroupId {
+    if let Some(channel) = places.channels.get(account) {
+        return *channel;
+    }
+    let genesis = &places.genesis;
     let partition = partition(account);
     let bit = |at: u8| partition[usize::from(at / 8)] >> (7 - at % 8) & 1;
     let owns = |shard: &&ledger::layout::ShardRange| {
@@ -47,7 +63,7 @@ pub struct Leg {
 
 /// Who has a say in which move.
 #[must_use]
-pub fn legs(genesis: &Genesis, moves: &[Move]) -> Vec<Leg> {
+pub fn legs(places: &Places, moves: &[Move]) -> Vec<Leg> {
     let mut legs = Vec::new();
     for (slot, mv) in moves.iter().enumerate() {
         let (first, second) = match mv {
@@ -58,7 +74,7 @@ pub fn legs(genesis: &Genesis, moves: &[Move]) -> Vec<Leg> {
             Move::Record { owner, .. } | Move::Grant { owner, .. } | Move::Revoke { owner, .. } => (*owner, None),
             // The secret speaks for it.
             Move::Claim { from, .. } => {
-                legs.push(Leg { slot, account: *from, group: home(genesis, from), signs: false });
+                legs.push(Leg { slot, account: *from, group: home(places, from), signs: false });
                 continue;
             }
             Move::PaySync { from, to, .. } => (*from, Some(*to)),
@@ -74,8 +90,8 @@ pub fn legs(genesis: &Genesis, moves: &[Move]) -> Vec<Leg> {
                 continue;
             }
         };
-        legs.push(Leg { slot, account: first, group: home(genesis, &first), signs: true });
-        legs.extend(second.map(|account| Leg { slot, account, group: home(genesis, &account), signs: false }));
+        legs.push(Leg { slot, account: first, group: home(places, &first), signs: true });
+        legs.extend(second.map(|account| Leg { slot, account, group: home(places, &account), signs: false }));
     }
     legs
 }
@@ -129,6 +145,20 @@ pub fn lock_id(txid: &TxId, slot: usize) -> LockId {
     hasher.update(txid.0.0);
     hasher.update(u16::try_from(slot).unwrap_or(u16::MAX).to_be_bytes());
     LockId(Hash32(hasher.finalize().into()))
+}
+
+/// `sha256("seamark/pair/v1" ‖ peer ‖ asset)[..20]`, the account that counts what was exchanged with
+/// another ledger.
+#[must_use]
+pub fn pair_address(peer: LedgerId, asset: &AssetId) -> Address {
+    let mut hasher = Sha256::new();
+    hasher.update(b"seamark/pair/v1");
+    hasher.update(peer.0.to_be_bytes());
+    hasher.update(asset.0);
+    let hash: [u8; 32] = hasher.finalize().into();
+    let mut address = [0; 20];
+    address.copy_from_slice(&hash[..20]);
+    Address(address)
 }
 
 /// A trace that a committed move has to leave in the history of an account: exactly once.
@@ -202,7 +232,7 @@ pub fn traces(operation: &Operation) -> Vec<Trace> {
     let trace =
         |account: &Address, kind: Kind, asset: AssetId, amount: u128| Trace { account: *account, kind, asset, amount };
     let mut all = Vec::new();
-    for mv in &operation.moves {
+    for (mv, here) in operation.moves.iter().zip(&operation.ledgers) {
         match mv {
             Move::Pay { from, to, asset, amount } | Move::PaySync { from, to, asset, amount } => {
                 all.push(trace(from, Kind::Sent, *asset, *amount));
@@ -244,7 +274,12 @@ pub fn traces(operation: &Operation) -> Vec<Trace> {
             Move::Record { owner, .. } => all.push(trace(owner, Kind::Recorded, none, 0)),
             Move::Grant { owner, .. } => all.push(trace(owner, Kind::Granted, none, 0)),
             Move::Revoke { owner, .. } => all.push(trace(owner, Kind::Revoked, none, 0)),
-            Move::Transfer { from, asset, amount, .. } => all.push(trace(from, Kind::Departed, *asset, *amount)),
+            Move::Transfer { from, to, asset, amount, ledger } => {
+                all.push(trace(from, Kind::Departed, *asset, *amount));
+                all.push(trace(&pair_address(*ledger, asset), Kind::Departed, *asset, *amount));
+                all.push(trace(&pair_address(*here, asset), Kind::Arrived, *asset, *amount));
+                all.push(trace(to, Kind::Credited, *asset, *amount));
+            }
             Move::Issue(_) | Move::Check { .. } => {}
         }
     }

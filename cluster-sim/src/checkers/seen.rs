@@ -4,6 +4,7 @@ use consensus::port::Position;
 use cross_shard::commit::{Decision, Register};
 use cross_shard::{Message, StreamLeaf};
 use ledger::certificate::Certificate;
+use ledger::flow::FlowLine;
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, TxId};
@@ -45,6 +46,10 @@ pub struct BlockSeen {
     pub mail: Vec<(GroupId, u64, Message)>,
     /// Lines that it added to the history of accounts.
     pub lines: Vec<HistoryLine>,
+    /// Its value flow: of a channel, what it sealed.
+    pub flow: Vec<FlowLine>,
+    /// Acts of a channel's governance in it, in order, and what those did that were not refused.
+    pub governed: Vec<(channel::SignedCommand, Option<channel::Outcome>)>,
     /// Heads of its outgoing streams.
     pub outbox: Vec<StreamLeaf>,
     /// Its cursors.

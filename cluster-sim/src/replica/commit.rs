@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use consensus::port::{AppliedState, Committed, Payload, Position};
+use ledger::flow::SealedFlow;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId, TxId};
 use ledger::schema;
 use shard_node::core::driver::{self, CommittedBlock};
+use shard_node::core::entry::{Command, Entry};
 use shard_node::core::executor::{ExecutedBlock, execute_by};
 use shard_node::core::machine::CommandOutcome;
 use storage::kv::{Kv, WriteBatch};
@@ -71,7 +73,7 @@ impl Replica {
     ) -> Result<(), String> {
         let Some(live) = &mut self.live else { return Ok(()) };
         let writes = std::mem::take(&mut block.writes);
-        let seen = seen(self.node, self.group, position, &block, &writes);
+        let seen = seen(self.node, self.group, position, &block, &writes, payload);
         persist(&self.kv, writes, self.sabotage)?;
         live.applied = block.applied.clone();
         out.push(Effect::Saw(Seen::Block(Box::new(seen))));
@@ -159,6 +161,7 @@ fn answers(
             | CommandOutcome::Delivered(..)
             | CommandOutcome::Checkpointed(_)
             | CommandOutcome::Registered
+            | CommandOutcome::Governed { .. }
             | CommandOutcome::Ignored(_) => {}
         }
     }
@@ -172,7 +175,9 @@ fn seen(
     position: Position,
     block: &ExecutedBlock,
     writes: &[(Vec<u8>, Option<Bytes>)],
+    payload: &Bytes,
 ) -> BlockSeen {
+    let mut flow = block.header.value_flow.clone();
     let (mut registers, mut mail, mut lines) = (Vec::new(), Vec::new(), Vec::new());
     for (key, value) in writes {
         match (key.first(), value) {
@@ -187,6 +192,9 @@ fn seen(
                 mail.push((GroupId(u64::from_be_bytes(dest)), u64::from_be_bytes(seq), message));
             }
             (Some(&schema::HISTORY), Some(bytes)) => lines.extend(borsh::from_slice(bytes)),
+            (Some(&schema::FLOW), Some(bytes)) => {
+                flow.extend(borsh::from_slice::<SealedFlow>(bytes).into_iter().flat_map(|sealed| sealed.lines));
+            }
             _ => {}
         }
     }
@@ -201,9 +209,23 @@ fn seen(
         registers,
         mail,
         lines,
+        flow,
+        governed: governed(block, payload),
         outbox: block.outbox.clone(),
         inbox: block.inbox.clone(),
     }
+}
+
+/// Acts of a channel's governance, and whether they did what they asked for.
+fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<(channel::SignedCommand, Option<channel::Outcome>)> {
+    let commands = Entry::decode(payload).commands;
+    let acts = commands.iter().zip(&block.outcomes).filter_map(|(command, outcome)| match (command, outcome) {
+        (Command::Channel(bytes), CommandOutcome::Governed { verdict, .. }) => {
+            Some((borsh::from_slice(bytes).ok()?, verdict.as_ref().ok().copied()))
+        }
+        _ => None,
+    });
+    acts.collect()
 }
 
 fn committed_block(block: ExecutedBlock) -> CommittedBlock {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
 use consensus::port::{RoleView, Timing};
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, Height, NodeId, Tick};
+use ledger::ids::{GroupId, GroupKind, Height, NodeId, Tick};
 use ledger::machine::Driver;
 use ledger::schema;
 use ledger::tree::StateTree;
@@ -26,13 +26,13 @@ use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver::{self, DriverConfig, GroupDriver, SystemView};
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::executor::GroupConstants;
-use shard_node::core::genesis::genesis_state;
+use shard_node::core::genesis::{genesis_state, with_charter};
 use shard_node::core::peer::PeerMessage;
 use storage::kv::{Crash, Kv, WriteBatch};
 use storage::mem::MemKv;
 
 use crate::checkers::Seen;
-use crate::cluster::{ended, node_key};
+use crate::cluster::{channels, charter, ended, extract, node_key};
 use crate::host::{Answer, Waiters};
 use crate::sabotage::Sabotage;
 use crate::state::{self, KvState};
@@ -106,7 +106,15 @@ impl Replica {
         genesis: &Rc<Genesis>,
         sabotage: Option<Sabotage>,
     ) -> Result<Self, String> {
-        let first = genesis_state(genesis, group).map_err(|error| error.to_string())?;
+        let mut first = genesis_state(genesis, group).map_err(|error| error.to_string())?;
+        if group.kind() == Some(GroupKind::Channel) {
+            first = with_charter(first, &charter(genesis, group)).map_err(|error| error.to_string())?;
+            first.writes.push((schema::registry_extract(), encoded(&extract(genesis)).to_vec()));
+        }
+        if group == GroupId::BEACON {
+            let charters = channels(genesis).into_iter().map(|group| charter(genesis, group));
+            first.writes.extend(charters.flat_map(|charter| beacon::channels::genesis_writes(&charter)));
+        }
         let kv = MemKv::new();
         let mut batch = WriteBatch::with_capacity(first.writes.len());
         first.writes.into_iter().for_each(|(key, value)| batch.put(key, value));

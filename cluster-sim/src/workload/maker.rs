@@ -14,8 +14,8 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Handing, Operation, Purpose};
-use crate::cluster::{CREATED_MS, account_keys};
+use super::{Handing, Load, Operation, Purpose};
+use crate::cluster::{CHANNEL_ACCOUNTS, CREATED_MS, account_keys, channel_keys, channels};
 use crate::config::Shape;
 use crate::scenario::Scenario;
 
@@ -41,6 +41,12 @@ pub(super) struct Account {
 }
 
 impl Account {
+    /// An account of a ledger that is one group.
+    fn of_channel(channel: GroupId, key: &'static SecretKey) -> Self {
+        let auth = Authorisation::Single(key.public());
+        Self { address: auth.address(), auth, keys: vec![key], home: channel }
+    }
+
     fn new(genesis: &Genesis, keys: Vec<&'static SecretKey>) -> Self {
         let mut keys = keys;
         keys.sort_by_key(|key| key.public());
@@ -78,6 +84,8 @@ pub(super) struct Maker<'a> {
     cluster: ClusterId,
     shape: Shape,
     pub(super) accounts: Vec<Account>,
+    /// Accounts of channels, of each the same number.
+    pub(super) inside: Vec<Account>,
     /// What the rotating account changes to.
     spare: &'static SecretKey,
     outsider: &'static SecretKey,
@@ -106,7 +114,11 @@ impl<'a> Maker<'a> {
             }
         }
         accounts[..JOINT_FROM.min(ACCOUNTS)].shuffle(rng);
+        let groups = channels(genesis);
+        let places = groups.iter().flat_map(|group| std::iter::repeat_n(*group, CHANNEL_ACCOUNTS));
+        let inside = places.zip(channel_keys()).map(|(group, key)| Account::of_channel(group, key)).collect();
         Self {
+            inside,
             rng,
             cluster: genesis.cluster_id(),
             shape: shape.clone(),
@@ -118,8 +130,9 @@ impl<'a> Maker<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Vec<Operation> {
-        self.operations
+    pub(super) fn finish(self) -> Load {
+        let channels = self.inside.iter().map(|account| (account.address, account.home)).collect();
+        Load { operations: self.operations, channels }
     }
 
     pub(super) fn bursts(&mut self) -> Vec<u64> {
@@ -233,7 +246,8 @@ impl<'a> Maker<'a> {
             let first = mv.voters().find(|voter| voter.authorises).map(|voter| voter.account);
             signers.extend(first.filter(|account| !signers.contains(account) && terms.unsigned != Some(*account)));
         }
-        for account in self.accounts.iter().filter(|account| signers.contains(&account.address)) {
+        let all = self.accounts.iter().chain(&self.inside);
+        for account in all.filter(|account| signers.contains(&account.address)) {
             signed.witnesses.push(account.witness(&txid.0));
         }
         let mut purpose = terms.purpose;
@@ -241,9 +255,11 @@ impl<'a> Maker<'a> {
             purpose = self.forge(&mut signed);
         }
         let index = u32::try_from(self.operations.len()).unwrap_or(u32::MAX);
+        let ledgers = moves.iter().map(|mv| self.ledger_of(mv)).collect();
         self.operations.push(Operation {
             index,
             purpose,
+            ledgers,
             txid,
             bytes: Bytes::from(signed.encode()),
             openings,
@@ -265,7 +281,7 @@ impl<'a> Maker<'a> {
     ) -> (Vec<Slot>, BTreeMap<GroupId, Vec<Opening>>, Vec<Option<(GroupId, Hash32)>>) {
         let (mut slots, mut openings, mut hidden) = (Vec::new(), BTreeMap::<_, Vec<_>>::new(), Vec::new());
         for (index, mv) in (0u16..).zip(moves) {
-            let ledger = if matches!(mv, Move::Issue(_)) { LedgerId::BEACON } else { LedgerId::MAIN };
+            let ledger = self.ledger_of(mv);
             let owner = terms.hidden.get(usize::from(index)).filter(|wanted| **wanted).and_then(|_| self.one_home(mv));
             let Some(group) = owner else {
                 slots.push(Slot::Clear { ledger, mv: mv.clone() });
@@ -288,8 +304,16 @@ impl<'a> Maker<'a> {
         if let [one] = homes.as_slice() { Some(*one) } else { None }
     }
 
+    /// The ledger that a move is in: that of its first voter.
+    fn ledger_of(&self, mv: &Move) -> LedgerId {
+        let first = mv.voters().next().filter(|_| !matches!(mv, Move::Issue(_)));
+        first.map_or(LedgerId::BEACON, |voter| {
+            self.home_of(&voter.account).and_then(GroupId::ledger).unwrap_or(LedgerId::MAIN)
+        })
+    }
+
     pub(super) fn home_of(&self, address: &Address) -> Option<GroupId> {
-        self.accounts.iter().find(|account| account.address == *address).map(|account| account.home)
+        self.accounts.iter().chain(&self.inside).find(|account| account.address == *address).map(|account| account.home)
     }
 
     /// Breaks a signature, or replaces it by a good one of a key that has no right to the account,

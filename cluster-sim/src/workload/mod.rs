@@ -4,9 +4,10 @@
 //! group decides: payments within and between shards, overdrafts, burns, expired and forged ones.
 //! `several` makes what several groups vote on: several payers, swaps, checks, writes, freezes and
 //! suspense, with hidden moves, missing signatures and withheld openings. `promised` makes hash-locks
-//! and records. [`Handing`] says how a
+//! and records, `channels` what happens in channels and between them and the main ledger. [`Handing`] says how a
 //! transaction reaches its groups: by a router that lives, by one that dies, or by a stranger.
 
+mod channels;
 mod maker;
 mod promised;
 mod several;
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, TimeMs, TxId};
+use ledger::ids::{Address, GroupId, LedgerId, TimeMs, TxId};
 use ledger::tx::{Move, Opening};
 use rand_chacha::ChaCha8Rng;
 
@@ -84,6 +85,8 @@ pub struct Operation {
     pub openings: BTreeMap<GroupId, Vec<Opening>>,
     /// Its moves, hidden ones too, for the checkers' own arithmetic.
     pub moves: Vec<Move>,
+    /// The ledger that each of them is in.
+    pub ledgers: Vec<LedgerId>,
     /// What each hidden slot names: its group and the salt of its hash.
     pub hidden: Vec<Option<(GroupId, Hash32)>>,
     /// Its deadline.
@@ -98,9 +101,17 @@ pub struct Operation {
     pub handing: Handing,
 }
 
+/// The load of a seed.
+pub struct Load {
+    /// What clients want.
+    pub operations: Vec<Operation>,
+    /// Accounts that live in channels.
+    pub channels: BTreeMap<Address, GroupId>,
+}
+
 /// Makes the load of a seed.
 #[must_use]
-pub fn make(genesis: &Genesis, shape: &Shape, rng: &mut ChaCha8Rng) -> Vec<Operation> {
+pub fn make(genesis: &Genesis, shape: &Shape, rng: &mut ChaCha8Rng) -> Load {
     let mut maker = Maker::new(genesis, shape, rng);
     maker.set_up();
     let bursts = maker.bursts();
@@ -116,5 +127,6 @@ pub fn make(genesis: &Genesis, shape: &Shape, rng: &mut ChaCha8Rng) -> Vec<Opera
     maker.again(shape.transactions / 8);
     maker.late(8);
     maker.promised(shape.transactions / 10);
+    maker.channels(shape.transactions / 4);
     maker.finish()
 }

@@ -55,7 +55,7 @@ impl Maker<'_> {
         chosen
     }
 
-    fn small(&mut self) -> u128 {
+    pub(super) fn small(&mut self) -> u128 {
         self.rng.random_range(1..100)
     }
 
@@ -261,7 +261,7 @@ impl Maker<'_> {
     }
 
     /// Openings come at once, late, or not at all.
-    fn vary_openings(&mut self, moves: &[Move], terms: &mut Terms) {
+    pub(super) fn vary_openings(&mut self, moves: &[Move], terms: &mut Terms) {
         // Withheld or late openings are only worth waiting for when the deadline is near.
         let near = self.rng.random_range(500..4_000);
         match self.rng.random_range(0..3) {
@@ -289,7 +289,7 @@ impl Maker<'_> {
         }
     }
 
-    fn groups_of(&self, moves: &[Move]) -> Vec<GroupId> {
+    pub(super) fn groups_of(&self, moves: &[Move]) -> Vec<GroupId> {
         let voters = moves.iter().flat_map(Move::voters);
         let mut groups: Vec<GroupId> = voters.filter_map(|voter| self.home_of(&voter.account)).collect();
         groups.sort_unstable();

@@ -34,6 +34,9 @@ pub struct CommitContext<'a> {
     pub cluster: ClusterId,
     /// The block being built.
     pub height: Height,
+    /// Why this group votes for nothing at present, if it does not: its channel is frozen, or closes.
+    /// What it has voted for is carried out all the same.
+    pub barred: Option<Reject>,
 }
 
 impl CommitContext<'_> {
@@ -43,6 +46,12 @@ impl CommitContext<'_> {
 
     fn stamp(&self) -> Stamp {
         Stamp { height: self.height, time_ms: self.rules.time_ms }
+    }
+
+    /// A hand-over to a group that votes for nothing is refused without a trace: whoever sent it may
+    /// send it again, and another group's vote will be answered.
+    fn admits(&self) -> Result<(), Reject> {
+        self.barred.map_or(Ok(()), Err)
     }
 
     fn past(&self, time: TimeMs) -> bool {
@@ -93,6 +102,7 @@ pub fn hand_over(
         return hand_over_again(view, ctx, tx, known, out);
     }
     rules::check_time(tx, ctx.rules.time_ms)?;
+    ctx.admits()?;
     for group in groups.iter().filter(|group| **group != ctx.me()) {
         if view.get(&schema::current_committee(*group)).is_none() {
             return Err(Reject::UnknownGroup);
@@ -121,6 +131,7 @@ fn hand_over_again(
     if ctx.past(record.valid_until_ms) {
         return Err(Reject::Expired);
     }
+    ctx.admits()?;
     let legs = ctx.rules.own_legs(tx)?;
     let decision = decide(view, ctx, tx, &legs)?;
     record.handed_over = true;
@@ -202,6 +213,10 @@ fn vote_on_mail(view: &mut View<'_>, ctx: &CommitContext<'_>, tx: &ParsedTx, the
     if let Decision::No(_) = theirs {
         // The outcome is known; there is nothing to reserve for.
         return Some(Decision::No(Reject::Aborted));
+    }
+    if let Some(reason) = ctx.barred {
+        // No opening could make this a yes, so nothing is waited for.
+        return Some(Decision::No(reason));
     }
     let legs = match ctx.rules.own_legs(tx) {
         Ok(legs) => legs,

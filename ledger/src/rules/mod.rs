@@ -42,6 +42,9 @@ pub struct RuleContext<'a> {
     /// What has been burned of an asset in this block so far. A mint has to leave room for it, since
     /// the header's value flow adds up all mints of a block before it subtracts burns.
     pub burned: &'a dyn Fn(&AssetId) -> u128,
+    /// In a ledger that takes permitted assets only: the key of the leaf that has to be there before
+    /// one of an asset's payments is voted for. `None` where every asset circulates.
+    pub permission: Option<fn(&AssetId) -> Vec<u8>>,
 }
 
 impl RuleContext<'_> {

@@ -92,14 +92,21 @@ impl<'v, 'b> Work<'v, 'b> {
         let account = leg.voter.account;
         let first = leg.voter.authorises;
         match leg.mv {
-            Move::Pay { asset, amount, .. } => self.debit(&account, *asset, *amount),
+            Move::Pay { asset, amount, .. } => {
+                self.circulates(ctx, asset)?;
+                self.debit(&account, *asset, *amount)
+            }
             Move::PaySync { asset, amount, .. } if first => {
+                self.circulates(ctx, asset)?;
                 self.debit(&account, *asset, *amount)?;
                 let open = self.sync_debits(asset);
                 *open = open.checked_add(*amount).filter(|sum| *sum <= SYNC_DEBITS_MAX).ok_or(Reject::Overflow)?;
                 Ok(())
             }
-            Move::PaySync { asset, amount, .. } => self.expect_credit(&account, *asset, *amount),
+            Move::PaySync { asset, amount, .. } => {
+                self.circulates(ctx, asset)?;
+                self.expect_credit(&account, *asset, *amount)
+            }
             Move::Mint { asset, amount, .. } => {
                 at_home(ctx, asset)?;
                 self.reserve_supply(ctx, &account, *asset, *amount)
@@ -128,6 +135,7 @@ impl<'v, 'b> Work<'v, 'b> {
             }
             Move::Return { asset, amount, .. } => self.reserve_suspense(&account, *asset, *amount),
             Move::Lock { asset, amount, deadline_ms, .. } => {
+                self.circulates(ctx, asset)?;
                 self.vote_lock(ctx, &account, *asset, *amount, *deadline_ms)
             }
             Move::Claim { lock, .. } => self.vote_claim(ctx, &account, *lock),
@@ -136,6 +144,15 @@ impl<'v, 'b> Work<'v, 'b> {
             Move::Grant { record, to, terms, .. } => self.vote_grant(ctx, &account, *record, *to, terms),
             Move::Revoke { record, from, .. } => self.vote_revoke(&account, *record, *from),
             Move::Transfer { asset, amount, ledger, .. } => self.vote_transfer(ctx, &account, *asset, *amount, *ledger),
+        }
+    }
+
+    /// An asset that the ledger has not permitted is not paid with. It can be transferred out, as it may
+    /// have come in: a certified transfer cannot be refused. What was locked is still claimed.
+    fn circulates(&mut self, ctx: &RuleContext<'_>, asset: &AssetId) -> Result<(), Reject> {
+        match ctx.permission {
+            Some(leaf) if self.view.get(&leaf(asset)).is_none() => Err(Reject::AssetNotPermitted),
+            _ => Ok(()),
         }
     }
 

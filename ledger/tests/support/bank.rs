@@ -52,8 +52,14 @@ impl Bank {
 
     fn run<T>(&mut self, work: impl FnOnce(&mut View<'_>, &RuleContext<'_>) -> T) -> (T, bool) {
         let Self { state, layout, time, .. } = self;
-        let ctx =
-            RuleContext { group: HERE, ledger: LedgerId::MAIN, layout: Some(layout), time_ms: *time, burned: &|_| 0 };
+        let ctx = RuleContext {
+            group: HERE,
+            ledger: LedgerId::MAIN,
+            layout: Some(layout),
+            time_ms: *time,
+            burned: &|_| 0,
+            permission: None,
+        };
         with_view(state, |view| work(view, &ctx))
     }
 

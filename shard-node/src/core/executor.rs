@@ -9,7 +9,7 @@ use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::{HEADER_VERSION, Header};
-use ledger::ids::{ClusterId, GroupId, TimeMs, TxId};
+use ledger::ids::{ClusterId, GroupId, GroupKind, TimeMs, TxId};
 use ledger::layout::Layout;
 use ledger::limits::MAIL_WINDOW_MESSAGES;
 use ledger::machine::BlockContext;
@@ -25,6 +25,7 @@ use crate::core::applied::AppliedRecord;
 use crate::core::entry::{Command, Entry};
 use crate::core::machine::{BlockWork, CommandOutcome};
 use crate::core::records::BlockRecord;
+use crate::core::sealing;
 
 /// What stays the same for all blocks of a group.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +153,10 @@ pub fn execute_by(
     let outcomes = run(&mut work, &mut view, at, &entry.commands);
     let refused = refused(&entry.commands, &outcomes);
     let BlockWork { flows, receipts, votes, parsed, system_changed, .. } = work;
-    let value_flow = flows.close(&mut view);
+    let mut value_flow = flows.close(&mut view);
+    if constants.group.kind() == Some(GroupKind::Channel) {
+        sealing::seal(&mut view, at.height, payload, std::mem::take(&mut value_flow));
+    }
     let next_deadline = commit::next_deadline(&mut view);
 
     let (outbox, inbox) = (stream::outbox_leaves(&mut view), stream::inbox_leaves(&mut view));

@@ -1,5 +1,5 @@
 //! The composed machine of a group: account rules, mail, the commit of transactions that span groups
-//! and, in the beacon, the registry.
+//! and, in the beacon, the registry, in a channel its governance.
 //!
 //! One command in, one outcome out; a refusal is an outcome. All state is in the view. What the
 //! machine keeps itself ([`BlockWork`]) lives for one block: the layout it goes by, the value flow
@@ -10,8 +10,10 @@ use cross_shard::commit::{self, CommitContext, Decision, Handed, Progress};
 use cross_shard::message::Message;
 use cross_shard::stream;
 use ledger::certificate::Certificate;
+use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
-use ledger::ids::{GroupId, LedgerId, TxId};
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, GroupKind, LedgerId, TxId};
 use ledger::layout::Layout;
 use ledger::machine::{BlockContext, Machine, ReadSet};
 use ledger::pair::{self, Transfer};
@@ -24,6 +26,7 @@ use ledger::view::View;
 
 use crate::core::entry::Command;
 use crate::core::flows::FlowBook;
+use crate::core::governance;
 use crate::core::records::ReceiptPlace;
 
 /// What became of one command.
@@ -47,6 +50,13 @@ pub enum CommandOutcome {
     Checkpointed(GroupId),
     /// The registry changed.
     Registered,
+    /// A channel judged an act of its governance.
+    Governed {
+        /// What names the command.
+        digest: Hash32,
+        /// What it did, or why it did nothing.
+        verdict: Result<channel::Outcome, channel::Refusal>,
+    },
     /// The command had no effect.
     Ignored(Reject),
 }
@@ -91,6 +101,15 @@ impl BlockWork {
         self.group.ledger().unwrap_or(LedgerId::MAIN)
     }
 
+    fn is_channel(&self) -> bool {
+        self.group.kind() == Some(GroupKind::Channel)
+    }
+
+    /// Why nothing new is voted for here at present, if so.
+    fn barred(&self, view: &mut View<'_>) -> Option<Reject> {
+        if self.is_channel() { governance::barred(view) } else { None }
+    }
+
     /// Runs account rules or the commit protocol with what they go by.
     fn with_rules<T>(&self, at: BlockContext, work: impl FnOnce(&CommitContext<'_>) -> T) -> T {
         let burned = |asset: &_| self.flows.burned_of(asset);
@@ -100,8 +119,9 @@ impl BlockWork {
             layout: Some(&self.layout),
             time_ms: at.time_ms,
             burned: &burned,
+            permission: self.is_channel().then_some(channel::state::asset_key),
         };
-        work(&CommitContext { rules, cluster: at.cluster, height: at.height })
+        work(&CommitContext { rules, cluster: at.cluster, height: at.height, barred: None })
     }
 
     fn transaction(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
@@ -136,6 +156,7 @@ impl BlockWork {
         if groups.len() > 1 {
             return self.hand_over(view, at, tx, groups);
         }
+        self.barred(view).map_or(Ok(()), Err)?;
         self.check_windows(view, tx, &[])?;
         let effects = self.with_rules(at, |ctx| rules::execute(view, &ctx.rules, tx))?;
         let mail = self.take_effects(view, at, effects);
@@ -163,8 +184,10 @@ impl BlockWork {
         if commit::prepared(view, &tx.txid).is_none() {
             self.check_windows(view, tx, &groups)?;
         }
-        let mut progress = Vec::new();
-        let handed = self.with_rules(at, |ctx| commit::hand_over(view, ctx, tx, groups, &mut progress))?;
+        let (mut progress, barred) = (Vec::new(), self.barred(view));
+        let handed = self.with_rules(at, |ctx| {
+            commit::hand_over(view, &CommitContext { barred, ..*ctx }, tx, groups, &mut progress)
+        })?;
         self.take_progress(view, at, progress);
         Ok(match handed {
             Handed::Voted(decision) => CommandOutcome::Voted(tx.txid, decision),
@@ -314,20 +337,20 @@ impl BlockWork {
             Message::Credit(_) => {}
             Message::Transfer(transfer) => self.transfer(view, at, source, transfer),
             Message::Vote(vote) => {
-                let mut progress = Vec::new();
+                let (mut progress, barred) = (Vec::new(), self.barred(view));
                 // A vote that is refused says nothing about a transaction of this group: only a
                 // group that breaks the rules sends one, and it moves nothing here.
-                let _refused =
-                    self.with_rules(at, |ctx| commit::take_vote(view, ctx, source, &vote, &mut progress)).is_err();
+                let taken = self.with_rules(at, |ctx| {
+                    commit::take_vote(view, &CommitContext { barred, ..*ctx }, source, &vote, &mut progress)
+                });
+                let _refused = taken.is_err();
                 self.take_progress(view, at, progress);
             }
             Message::AssetUpdate(def) if source == GroupId::BEACON => {
                 view.store(schema::asset(&def.id), &def);
             }
             Message::CommitteeUpdate(committee) if source == GroupId::BEACON && committee.well_formed() => {
-                view.store(schema::committee(committee.group, &committee.hash()), &committee);
-                view.store(schema::current_committee(committee.group), &committee);
-                self.system_changed = true;
+                self.adopt_committee(view, &committee);
             }
             Message::LayoutUpdate(layout) if source == GroupId::BEACON => {
                 if layout.version > self.layout.version && layout.well_formed() {
@@ -336,8 +359,28 @@ impl BlockWork {
                     self.system_changed = true;
                 }
             }
-            Message::AssetUpdate(_) | Message::CommitteeUpdate(_) | Message::LayoutUpdate(_) => {}
+            Message::RegistryUpdate(update)
+                if source == GroupId::BEACON && self.is_channel() && update.well_formed() =>
+            {
+                governance::and_tell(view, |view| governance::follow(view, &at, update));
+            }
+            Message::ChannelUpdate(shown) if self.group == GroupId::BEACON => {
+                beacon::channels::apply_update(view, source, shown);
+            }
+            Message::AssetUpdate(_)
+            | Message::CommitteeUpdate(_)
+            | Message::LayoutUpdate(_)
+            | Message::RegistryUpdate(_)
+            | Message::ChannelUpdate(_) => {}
         }
+    }
+
+    /// Notes the committee in force of a group. Earlier ones stay, so that what they certified can be
+    /// judged.
+    fn adopt_committee(&mut self, view: &mut View<'_>, committee: &Committee) {
+        view.store(schema::committee(committee.group, &committee.hash()), committee);
+        view.store(schema::current_committee(committee.group), committee);
+        self.system_changed = true;
     }
 
     /// Value on its way to another ledger: it leaves this one, or has come from another one. Groups of
@@ -408,12 +451,30 @@ impl BlockWork {
 }
 
 impl BlockWork {
-    fn registry(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+    fn registry(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
         if self.group != GroupId::BEACON {
             return CommandOutcome::Ignored(Reject::UnknownGroup);
         }
         match beacon::machine::execute_command(view, &at, bytes) {
-            Ok(_) => CommandOutcome::Registered,
+            Ok(executed) => {
+                for committee in &executed.committees {
+                    self.adopt_committee(view, committee);
+                }
+                for (dest, message) in executed.mail {
+                    stream::emit(view, dest, message.encode());
+                }
+                CommandOutcome::Registered
+            }
+            Err(refused) => CommandOutcome::Ignored(refused.reject),
+        }
+    }
+
+    fn govern(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+        if !self.is_channel() {
+            return CommandOutcome::Ignored(Reject::UnknownGroup);
+        }
+        match governance::and_tell(view, |view| governance::execute(view, &at, bytes)) {
+            Ok((digest, verdict)) => CommandOutcome::Governed { digest, verdict },
             Err(reject) => CommandOutcome::Ignored(reject),
         }
     }
@@ -424,6 +485,9 @@ impl Machine for BlockWork {
     type Outcome = CommandOutcome;
 
     fn read_set(&self, command: &Command) -> ReadSet {
+        if let Command::Channel(bytes) = command {
+            return governance::read_set(bytes, self.group);
+        }
         let Command::Tx(bytes) = command else { return Vec::new() };
         let Ok((tx, _)) = ledger::Submission::split(bytes) else { return Vec::new() };
         let Ok(signed) = borsh::from_slice::<ledger::SignedTx>(&tx) else { return Vec::new() };
@@ -446,6 +510,7 @@ impl Machine for BlockWork {
             Command::Ack(bytes) => self.acknowledge(view, at, bytes),
             Command::Checkpoint(bytes) => self.checkpoint(view, at, bytes),
             Command::Registry(bytes) => self.registry(view, at, bytes),
+            Command::Channel(bytes) => self.govern(view, at, bytes),
         }
     }
 }

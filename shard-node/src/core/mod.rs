@@ -11,12 +11,18 @@ pub mod entry;
 pub mod executor;
 pub mod flows;
 pub mod genesis;
+mod governance;
 pub mod machine;
 pub mod marks;
 pub mod peer;
 pub mod recheck;
 pub mod records;
+mod sealing;
 
+#[cfg(test)]
+pub(crate) mod consortium;
 #[cfg(test)]
 #[path = "../../tests/support/mod.rs"]
 pub(crate) mod support;
+#[cfg(test)]
+mod swap_tests;

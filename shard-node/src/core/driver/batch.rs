@@ -213,7 +213,9 @@ impl Batcher {
 fn transaction(command: &Command) -> Option<Bytes> {
     match command {
         Command::Tx(bytes) => Some(Bytes::from(bytes.clone())),
-        Command::Deliver(_) | Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) => None,
+        Command::Deliver(_) | Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) | Command::Channel(_) => {
+            None
+        }
     }
 }
 

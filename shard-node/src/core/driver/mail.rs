@@ -274,7 +274,8 @@ impl Mailroom {
                 | CommandOutcome::Waits(_)
                 | CommandOutcome::Delivered(..)
                 | CommandOutcome::Checkpointed(_)
-                | CommandOutcome::Registered => {}
+                | CommandOutcome::Registered
+                | CommandOutcome::Governed { .. } => {}
             }
         }
     }

@@ -1,0 +1,256 @@
+//! Channels in the beacon: foundings until they are decided, and afterwards a directory of what each
+//! channel shows of itself.
+//!
+//! Keeps [`channel::Founding`]s, carries out what organisations say about them, and hands the charter
+//! of one that is decided to [`found`], the one place in which a group comes into being. Never learns
+//! what happens in a channel: the directory has what a [`ChannelUpdate`] brings, and nothing else.
+
+use std::collections::BTreeMap;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use channel::{
+    ChannelReject, Charter, Founding, FoundingAct, Hosting, Phase, Refusal, Registry, RegistryNode, RegistryOrg, Terms,
+};
+use cross_shard::message::Message;
+use cross_shard::notice::{ChannelStatus, ChannelUpdate, NOTICE_VERSION};
+use ledger::committee::Committee;
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, GroupKind, NodeId, OrgId, TimeMs};
+use ledger::limits::COMMITTEE_MAX;
+use ledger::machine::BlockContext;
+use ledger::reject::Reject;
+use ledger::view::View;
+
+use crate::extract;
+use crate::limits::{CHANNELS_MAX, FOUNDINGS_PER_ORG_MAX, ORGS_MAX};
+use crate::machine::{CommandOutcome, Executed, Refused, refuse_full};
+use crate::registry;
+
+const FOUNDING: &[u8] = b"channel-founding/";
+const CHANNEL: &[u8] = b"channel/";
+const CHARTER: &[u8] = b"charter/";
+
+/// A channel's entry in the directory.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ChannelEntry {
+    /// Format version, 1.
+    pub version: u8,
+    /// The channel's group.
+    pub group: GroupId,
+    /// Name for people, given once.
+    pub name: String,
+    /// The founding that it was started by.
+    pub founding: Hash32,
+    /// What it showed of itself last.
+    pub shown: ChannelUpdate,
+}
+
+/// Key of a founding.
+#[must_use]
+pub fn founding_key(id: &Hash32) -> Vec<u8> {
+    registry::key(FOUNDING, &[&id.0])
+}
+
+/// Key of a [`ChannelEntry`].
+#[must_use]
+pub fn channel_key(group: GroupId) -> Vec<u8> {
+    registry::key(CHANNEL, &[&group.0.to_be_bytes()])
+}
+
+/// Key of the [`Charter`] that a channel started from.
+#[must_use]
+pub fn charter_key(group: GroupId) -> Vec<u8> {
+    registry::key(CHARTER, &[&group.0.to_be_bytes()])
+}
+
+/// The foundings that are kept: open ones, and decided ones until their deadline.
+pub fn foundings(view: &mut View<'_>) -> Vec<Founding> {
+    registry::family(view, &registry::key(FOUNDING, &[])).into_iter().map(|(_, founding)| founding).collect()
+}
+
+/// The directory, by group.
+pub fn directory(view: &mut View<'_>) -> Vec<ChannelEntry> {
+    registry::family(view, &registry::key(CHANNEL, &[])).into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// The charter that a channel started from.
+pub fn charter(view: &mut View<'_>, group: GroupId) -> Option<Charter> {
+    view.load(&charter_key(group))
+}
+
+/// Organisations and nodes as foundings look them up.
+struct Known {
+    orgs: BTreeMap<OrgId, RegistryOrg>,
+    nodes: BTreeMap<NodeId, RegistryNode>,
+}
+
+impl Known {
+    fn read(view: &mut View<'_>) -> Self {
+        let org = |org: ledger::genesis::OrgInfo| (org.id, RegistryOrg { name: org.name, admin_key: org.admin_key });
+        let node = |node: ledger::genesis::NodeInfo| (node.id, RegistryNode { org: node.org, key: node.key });
+        Self {
+            orgs: registry::orgs(view).into_iter().map(org).collect(),
+            nodes: registry::nodes(view).into_iter().map(node).collect(),
+        }
+    }
+}
+
+impl Registry for Known {
+    fn org(&self, org: OrgId) -> Option<RegistryOrg> {
+        self.orgs.get(&org).cloned()
+    }
+
+    fn node(&self, node: NodeId) -> Option<RegistryNode> {
+        self.nodes.get(&node).copied()
+    }
+}
+
+/// What a proposer states.
+pub(crate) struct Proposed {
+    pub terms: Terms,
+    pub hosting: Hosting,
+    pub until_ms: TimeMs,
+    pub salt: [u8; 16],
+}
+
+/// Proposes a channel. Foundings past their deadline are forgotten on this occasion.
+pub(crate) fn propose(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    signer: OrgId,
+    proposed: Proposed,
+) -> Result<Executed, Refused> {
+    let Proposed { terms, hosting, until_ms, salt } = proposed;
+    let (past, kept): (Vec<Founding>, Vec<Founding>) =
+        foundings(view).into_iter().partition(|founding| founding.until_ms < at.time_ms);
+    if kept.iter().filter(|founding| founding.proposer == signer).count() >= FOUNDINGS_PER_ORG_MAX {
+        return Err(Refusal::from(ChannelReject::ProposalsFull).into());
+    }
+    let open = kept.iter().filter(|founding| founding.phase_at(at.time_ms) == Phase::Proposed);
+    let mut names = open.map(|founding| founding.terms.name.clone()).collect::<Vec<_>>();
+    names.extend(directory(view).into_iter().map(|entry| entry.name));
+    if names.contains(&terms.name) {
+        return Err(Refusal::because(ChannelReject::FoundingForm, "another channel has this name").into());
+    }
+    let known = Known::read(view);
+    let founding = Founding::propose(&at.cluster, terms, signer, hosting, until_ms, &salt, &known, at.time_ms)?;
+    if kept.iter().any(|other| other.id == founding.id) {
+        return Err(Refusal::from(ChannelReject::NoChange).into());
+    }
+    let executed = conclude(view, at, founding, &known)?;
+    past.iter().for_each(|founding| registry::remove(view, founding_key(&founding.id)));
+    Ok(executed)
+}
+
+/// An organisation's word on a founding.
+pub(crate) fn act(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    signer: OrgId,
+    id: &Hash32,
+    act: &FoundingAct,
+) -> Result<Executed, Refused> {
+    let founding: Founding = view.load(&founding_key(id)).ok_or(Refusal::from(ChannelReject::ProposalUnknown))?;
+    let known = Known::read(view);
+    let founding = founding.act(signer, act, &known, at.time_ms)?;
+    conclude(view, at, founding, &known)
+}
+
+/// Keeps a founding as it is now, and starts the channel if it is decided. Whatever may refuse comes
+/// before the first write.
+fn conclude(view: &mut View<'_>, at: &BlockContext, founding: Founding, known: &Known) -> Result<Executed, Refused> {
+    let id = founding.id;
+    if founding.phase != Phase::Approved {
+        registry::put(view, founding_key(&id), &founding);
+        return Ok(CommandOutcome::Founding { id, phase: founding.phase }.into());
+    }
+    let ordinal: u32 = view.load(&channels_key()).unwrap_or(0);
+    if ordinal as usize >= CHANNELS_MAX {
+        return Err(Reject::Busy.into());
+    }
+    refuse_full(view)?;
+    let group = GroupId::channel(ordinal);
+    let (founding, charter) = founding.start(&at.cluster, group, known, at.time_ms)?;
+    let committee = charter.committee();
+    registry::put(view, founding_key(&id), &founding);
+    registry::put(view, charter_key(group), &charter);
+    registry::put(view, channel_key(group), &entry_of(&charter));
+    let mail = found(view, &committee);
+    registry::bump_revision(view);
+    Ok(Executed { outcome: CommandOutcome::Founded { id, group }, mail, committees: vec![committee] })
+}
+
+/// What the directory says of a channel that starts.
+fn entry_of(charter: &Charter) -> ChannelEntry {
+    let mut nodes: Vec<NodeId> =
+        charter.members.iter().flat_map(|member| member.nodes.iter().map(|node| node.node)).collect();
+    let mut anchors: Vec<NodeId> = charter.members.iter().flat_map(|member| member.anchors.clone()).collect();
+    nodes.sort_unstable();
+    anchors.sort_unstable();
+    ChannelEntry {
+        version: 1,
+        group: charter.group,
+        name: charter.name.clone(),
+        founding: charter.founding,
+        shown: ChannelUpdate {
+            version: NOTICE_VERSION,
+            members: charter.members.iter().map(|member| member.org).collect(),
+            nodes,
+            anchors,
+            status: ChannelStatus::Running,
+        },
+    }
+}
+
+/// Key of how many channels were ever founded: the ordinal of the next one.
+fn channels_key() -> Vec<u8> {
+    registry::key(b"channels", &[])
+}
+
+/// A new group comes into being with this committee: everybody hears of it, and it hears of all
+/// committees in force, the layout, every asset and the registry, which is its first mail. All that a
+/// channel needs beyond any other new group is the last of these, and its charter, from which its own
+/// nodes compute block 0.
+fn found(view: &mut View<'_>, committee: &Committee) -> Vec<(GroupId, Message)> {
+    let group = committee.group;
+    let others = registry::committees(view);
+    let hash = committee.hash();
+    registry::put(view, channels_key(), &(group.ordinal() + 1));
+    registry::put(view, registry::committee_key(group, &hash), committee);
+    registry::put(view, registry::current_key(group), &hash);
+    let told = others.iter().filter(|known| known.group != GroupId::BEACON);
+    let mut mail: Vec<_> = told.map(|known| (known.group, Message::CommitteeUpdate(committee.clone()))).collect();
+    mail.extend(others.into_iter().map(|known| (group, Message::CommitteeUpdate(known))));
+    mail.push((group, Message::CommitteeUpdate(committee.clone())));
+    mail.extend(registry::layout(view).map(|layout| (group, Message::LayoutUpdate(layout))));
+    mail.extend(registry::assets(view).into_iter().map(|asset| (group, Message::AssetUpdate(asset))));
+    mail.push((group, Message::RegistryUpdate(extract::of(view).first())));
+    mail
+}
+
+/// The channels, in order.
+pub(crate) fn groups(view: &mut View<'_>) -> Vec<GroupId> {
+    let committees = registry::committees(view).into_iter().map(|committee| committee.group);
+    committees.filter(|group| group.kind() == Some(GroupKind::Channel)).collect()
+}
+
+/// Takes what a channel shows of itself. A channel speaks for itself only; whatever else it sends is
+/// not taken, since only a committee that breaks the rules sends it.
+pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) {
+    let Some(entry) = view.load::<ChannelEntry>(&channel_key(source)) else { return };
+    if shown.well_formed(ORGS_MAX, COMMITTEE_MAX) && shown != entry.shown {
+        registry::put(view, channel_key(source), &ChannelEntry { shown, ..entry });
+    }
+}
+
+/// What the registry holds of a channel from its founding on, beside its committee; for a cluster that
+/// begins with channels, as a simulated one does.
+#[must_use]
+pub fn genesis_writes(charter: &Charter) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let encode = |bytes: borsh::io::Result<Vec<u8>>| bytes.expect("writing to memory does not fail");
+    vec![
+        (charter_key(charter.group), encode(borsh::to_vec(charter))),
+        (channel_key(charter.group), encode(borsh::to_vec(&entry_of(charter)))),
+        (channels_key(), encode(borsh::to_vec(&(charter.group.ordinal() + 1)))),
+    ]
+}
