@@ -29,6 +29,8 @@ fn every_rejection_stands_in_the_manual_with_code_cause_fix_receipt_and_retry() 
         ];
         assert_eq!(row, &expected, "row {number}");
     }
-    let numbered = rows.iter().filter(|row| row[0].parse::<u16>().is_ok()).count();
+    // Those of channels are in a table of their own, which says less, and have a test of their own.
+    let table = rows.iter().filter(|row| row.len() == 6);
+    let numbered = table.filter(|row| row[0].parse::<u16>().is_ok()).count();
     assert_eq!(numbered, Reject::ALL.len(), "the manual has a rejection that the code does not know");
 }

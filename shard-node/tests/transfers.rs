@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use channel::state::ChannelRecord;
+use channel::{Engine, Phase};
 use cross_shard::Message;
 use ledger::flow::FlowLine;
 use ledger::genesis::VerifyMode;
@@ -53,6 +55,20 @@ fn asset() -> AssetDef {
     AssetDef { version: 1, id: spec.id(), spec, frozen: false }
 }
 
+/// A channel in use.
+fn running(group: GroupId) -> ChannelRecord {
+    ChannelRecord {
+        version: 1,
+        cluster: CLUSTER,
+        group,
+        name: group.to_string(),
+        engine: Engine::Raft,
+        phase: Phase::Running,
+        founding: ledger::Hash32::ZERO,
+        started_ms: TimeMs(START),
+    }
+}
+
 fn of(channel: GroupId) -> LedgerId {
     LedgerId::of_channel(channel)
 }
@@ -87,6 +103,11 @@ impl World {
             for group in &groups {
                 state.insert(schema::current_committee(*group), Bytes::new());
             }
+        }
+        for channel in CHANNELS {
+            let state = world.states.get_mut(&channel).unwrap();
+            state.insert(channel::state::channel_key(), borsh::to_vec(&running(channel)).unwrap().into());
+            state.insert(channel::state::asset_key(&asset().id), Bytes::new());
         }
         for number in 0..CUSTOMERS {
             let mint = Move::Mint { issuer: customer(0), to: customer(number), asset: asset().id, amount: EACH };

@@ -65,9 +65,9 @@ fn the_variants_of_commands() {
             "76f2cb2553af062b",
             "aa595d6fc2cc33ec",
             "d06081375167abf3",
-            "",
-            "",
-            ""
+            "a579855a8cd18dd6",
+            "e404b2d1c681fda1",
+            "04983c9d62e392fa"
         ]
     );
 }

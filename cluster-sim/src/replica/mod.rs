@@ -26,7 +26,7 @@ use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver::{self, DriverConfig, GroupDriver, SystemView};
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::executor::GroupConstants;
-use shard_node::core::genesis::{genesis_state, with_charter};
+use shard_node::core::genesis::{GenesisState, genesis_state, with_charter};
 use shard_node::core::peer::PeerMessage;
 use storage::kv::{Crash, Kv, WriteBatch};
 use storage::mem::MemKv;
@@ -106,15 +106,7 @@ impl Replica {
         genesis: &Rc<Genesis>,
         sabotage: Option<Sabotage>,
     ) -> Result<Self, String> {
-        let mut first = genesis_state(genesis, group).map_err(|error| error.to_string())?;
-        if group.kind() == Some(GroupKind::Channel) {
-            first = with_charter(first, &charter(genesis, group)).map_err(|error| error.to_string())?;
-            first.writes.push((schema::registry_extract(), encoded(&extract(genesis)).to_vec()));
-        }
-        if group == GroupId::BEACON {
-            let charters = channels(genesis).into_iter().map(|group| charter(genesis, group));
-            first.writes.extend(charters.flat_map(|charter| beacon::channels::genesis_writes(&charter)));
-        }
+        let first = first_state(genesis, group)?;
         let kv = MemKv::new();
         let mut batch = WriteBatch::with_capacity(first.writes.len());
         first.writes.into_iter().for_each(|(key, value)| batch.put(key, value));
@@ -355,6 +347,20 @@ impl Replica {
             }
         }
     }
+}
+
+/// Block 0 of a group, channels included, which begin as if they had been founded.
+pub(crate) fn first_state(genesis: &Genesis, group: GroupId) -> Result<GenesisState, String> {
+    let mut first = genesis_state(genesis, group).map_err(|error| error.to_string())?;
+    if group.kind() == Some(GroupKind::Channel) {
+        first = with_charter(first, &charter(genesis, group)).map_err(|error| error.to_string())?;
+        first.writes.push((schema::registry_extract(), encoded(&extract(genesis)).to_vec()));
+    }
+    if group == GroupId::BEACON {
+        let charters = channels(genesis).into_iter().map(|group| charter(genesis, group));
+        first.writes.extend(charters.flat_map(|charter| beacon::channels::genesis_writes(&charter)));
+    }
+    Ok(first)
 }
 
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {

@@ -15,7 +15,7 @@ use cross_shard::stream::{StreamLeaf, extend, message_hash};
 use cross_shard::{AckProof, Bundle, InCursor, Message};
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, NodeId, Tick};
+use ledger::ids::{GroupId, GroupKind, NodeId, Tick};
 use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX};
 use ledger::merkle::{self, MerklePath};
 use ledger::reject::Reject;
@@ -444,7 +444,7 @@ impl Mailroom {
     }
 
     /// Repeats the pulls that are due, leaves sources that do not deliver, and asks beside them.
-    /// `has_room` tells whether bundles are taken at the moment. The beacon receives no mail.
+    /// `has_room` tells whether bundles are taken at the moment. To the beacon only channels write.
     pub(super) fn pull(
         &mut self,
         config: &DriverConfig,
@@ -454,11 +454,9 @@ impl Mailroom {
         committees: &BTreeMap<GroupId, Committee>,
         out: &mut Vec<Output>,
     ) {
-        if config.group == GroupId::BEACON {
-            return;
-        }
+        let writes = |source: GroupId| config.group != GroupId::BEACON || source.kind() == Some(GroupKind::Channel);
         for (source, committee) in committees {
-            if *source == config.group || committee.members.is_empty() {
+            if *source == config.group || committee.members.is_empty() || !writes(*source) {
                 continue;
             }
             let stream = self.incoming.entry(*source).or_default();

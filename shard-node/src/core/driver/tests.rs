@@ -279,6 +279,29 @@ fn losing_leadership_returns_what_is_queued() {
 }
 
 #[test]
+fn the_beacon_pulls_from_channels_alone() {
+    let channel = GroupId::channel(0);
+    let mut driver = GroupDriver::new(DriverConfig { group: GroupId::BEACON, ..config(7) });
+    let mut pulls = |input| {
+        let mut out = Vec::new();
+        driver.step(Tick(0), input, &mut out);
+        let pulled = out.iter().filter_map(|output| match output {
+            Output::Send { group, message: PeerMessage::Pull { dest: GroupId::BEACON, .. }, .. } => Some(*group),
+            _ => None,
+        });
+        pulled.collect::<Vec<GroupId>>()
+    };
+    let view = SystemView { recent: vec![recent(GroupId::BEACON, 0)], outbox: Vec::new(), ..system(0) };
+    assert!(pulls(Input::System(view)).is_empty());
+    assert!(pulls(Input::Role { leads: true, leader: Some(NodeId(7)) }).is_empty(), "shards write nothing to it");
+    let mut with_channel = committees();
+    with_channel.push(Committee { group: channel, ..committee(PEER, 0) });
+    let mut pulled = pulls(Input::Committees(with_channel));
+    pulled.extend(pulls(Input::Timer));
+    assert_eq!(pulled, [channel]);
+}
+
+#[test]
 fn the_beacon_takes_only_checkpoints_that_hold() {
     let mut driver = GroupDriver::new(DriverConfig { group: GroupId::BEACON, ..config(7) });
     let mut step = |input| {
