@@ -8,7 +8,8 @@ use channel::{Policy, Quorum, Role, Subject};
 use cross_shard::bundle::Bundle;
 use cross_shard::commit::{self, CommitContext, Decision, Prepared, Received, Stamp};
 use cross_shard::{Message, Vote, stream};
-use ledger::ids::{GroupId, GroupKind, LedgerId, TimeMs, TxId};
+use ledger::asset::{AssetDef, AssetSpec};
+use ledger::ids::{Address, AssetId, GroupId, GroupKind, LedgerId, TimeMs, TxId};
 use ledger::machine::{BlockContext, Machine};
 use ledger::reject::Reject;
 use ledger::rules::{self, RuleContext};
@@ -204,13 +205,18 @@ fn apply(
     }
 }
 
-/// Mails a channel's transaction to the beacon, in the form of a vote that it has no use for.
+/// Mails the id of a channel's transaction to the beacon, as something that it takes from nobody.
 fn tell_beacon(view: &mut View<'_>, at: BlockContext, bytes: &[u8]) {
     let Ok(tx) = ParsedTx::decode(&at.cluster, bytes) else { return };
-    if at.group.kind() == Some(GroupKind::Channel) {
-        let vote = Vote { txid: tx.txid, tx: tx.signed(), legs: Vec::new(), decision: Decision::Yes };
-        stream::emit(view, GroupId::BEACON, Message::Vote(vote).encode());
+    if at.group.kind() != Some(GroupKind::Channel) {
+        return;
     }
+    let (mut id, mut issuer) = ([0; 16], [0; 20]);
+    id.copy_from_slice(&tx.txid.0.0[..16]);
+    issuer[..16].copy_from_slice(&tx.txid.0.0[16..]);
+    let spec = AssetSpec { issuer: Address(issuer), symbol: String::new(), name: String::new(), decimals: 0 };
+    let told = AssetDef { version: 1, id: AssetId(id), spec, frozen: false };
+    stream::emit(view, GroupId::BEACON, Message::AssetUpdate(told).encode());
 }
 
 fn afterwards(

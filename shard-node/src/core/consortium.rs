@@ -109,7 +109,7 @@ impl Chain {
         let state: State = start.writes.into_iter().map(|(key, value)| (key, value.into())).collect();
         let mut tree = StateTree::new(prefix);
         let leaves = state.iter().filter_map(|(key, value)| Some((schema::tree_position(key)?, value)));
-        tree.apply(leaves.map(|(at, value)| (at, Some(value_hash(value))))).unwrap();
+        tree.apply(leaves.map(|(at, value)| (at, Some(value_hash(value))))).expect("the leaves make a tree");
         assert_eq!(tree.root(), start.applied.state_root.0, "block 0 commits to its leaves");
         let applied = start.applied;
         Self { constants, state, tree, applied, committee, last: None, mailed: Vec::new(), headers: Vec::new() }

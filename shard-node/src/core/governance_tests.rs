@@ -49,7 +49,11 @@ fn a_channel_that_was_founded_knows_the_cluster_and_is_known() {
         assert!(there.is_some(), "{known} does not know the channel");
     }
     assert!(chain.read(|view| view.get(&schema::asset(&asset))).is_some(), "assets of before are known");
-    assert_eq!(shown(&world, group), super::shown(&mut View::new(&chain.state)).unwrap(), "charter and state agree");
+    assert_eq!(
+        shown(&world, group),
+        super::shown(&mut View::new(&chain.state)).expect("it is a channel"),
+        "charter and state agree"
+    );
 }
 
 #[test]
