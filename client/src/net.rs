@@ -234,12 +234,7 @@ pub fn connect_over(
     Ok(endpoint_for(addr, identity, roots, server_name)?.connect_with_connector_lazy(connector))
 }
 
-fn endpoint_for(
-    addr: &str,
-    identity: &Identity,
-    roots: &TrustRoots,
-    server_name: &str,
-) -> Result<Endpoint, NetError> {
+fn endpoint_for(addr: &str, identity: &Identity, roots: &TrustRoots, server_name: &str) -> Result<Endpoint, NetError> {
     roots.store()?;
     let config = ClientTlsConfig::new()
         .identity(identity.tonic())
@@ -271,10 +266,7 @@ pub fn connect_pinned(
     let endpoint = endpoint
         .tls_config_with_verifier(config, Arc::new(PinnedKey { inner, key_hash }))
         .map_err(|error| identity_error("the identity", &error))?;
-    Ok(endpoint.connect_with_connector_lazy(Connector {
-        sockets: Arc::clone(sockets),
-        traffic: Arc::clone(traffic),
-    }))
+    Ok(endpoint.connect_with_connector_lazy(Connector { sockets: Arc::clone(sockets), traffic: Arc::clone(traffic) }))
 }
 
 /// Opens sockets whose bytes are counted.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tonic::transport::Channel;
 use tokio::time::Instant;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::error::ClientError;

@@ -468,7 +468,10 @@ async fn a_node_with_another_key_is_not_believed() {
     let (roots, name) = (cluster.ca.roots(), net::node_server_name(NodeId(1)));
     let ask = |channel| async { net::node_client(channel).node_status(v1::StatusRequest {}).await };
     let traffic = Arc::default();
-    let pinned = |key| net::connect_pinned(&info.peer_addr, &identity, &roots, &name, key, &client::SystemSockets::shared(), &traffic).unwrap();
+    let pinned = |key| {
+        net::connect_pinned(&info.peer_addr, &identity, &roots, &name, key, &client::SystemSockets::shared(), &traffic)
+            .unwrap()
+    };
     assert!(ask(pinned(info.tls_key_hash)).await.is_ok());
     assert!(ask(pinned(cluster.genesis.nodes[1].tls_key_hash)).await.is_err());
     let other_name = net::connect(&info.peer_addr, &identity, &roots, "node-2.seamark").unwrap();

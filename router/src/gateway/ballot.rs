@@ -5,7 +5,6 @@
 //! group has, its vote goes to the others by mail, and they vote, too, whatever they answered to the
 //! hand-over.
 
-
 use bytes::Bytes;
 use ledger::{GroupId, NodeId, Outcome, Receipt, Reject};
 use proto::v1;
