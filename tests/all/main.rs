@@ -27,5 +27,6 @@ mod routers;
 mod spoiling;
 mod standard_services;
 mod support;
+mod tier2;
 mod transactions;
 mod up;

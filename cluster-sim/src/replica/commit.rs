@@ -166,7 +166,7 @@ fn answers(
 }
 
 /// A block as the checkers see it: from its writes, not from what the machine says about them.
-fn seen(
+pub(crate) fn seen(
     node: NodeId,
     group: GroupId,
     position: Position,

@@ -8,7 +8,7 @@
 //! by [`crate::world`]. No replica touches another one.
 
 mod carry;
-mod commit;
+pub(crate) mod commit;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
