@@ -14,6 +14,7 @@ mod damage;
 mod failover;
 mod front_door;
 mod full_disk;
+mod history;
 mod holdings;
 mod open_fate;
 mod payments;

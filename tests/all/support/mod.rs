@@ -10,6 +10,7 @@ pub mod bank;
 pub mod cluster;
 pub mod load;
 pub mod program;
+pub mod random;
 pub mod shell;
 pub mod small_disk;
 pub mod up;
