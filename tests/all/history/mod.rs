@@ -50,8 +50,11 @@ pub struct Leg {
     pub account: Account,
     pub kind: Kind,
     pub amount: u128,
-    /// The block of the debit, the hold or the credit, where that is known.
+    /// The block of the debit, the hold or the credit, where that is known. A hold with a block was
+    /// there for certain, also when the fate is NO.
     pub at: Option<u64>,
+    /// The block in which what was held is posted or released, where that is known.
+    pub over: Option<u64>,
 }
 
 /// What its caller knows of a transfer.
@@ -155,10 +158,11 @@ fn effects(history: &History, account: Account, fates: &BTreeMap<usize, bool>) -
                 (Kind::Held, yes) => {
                     let hold = all.len();
                     let until = if yes { told.decided } else { told.applied };
-                    all.push(Effect { held: amount, until, optional: !yes, ..effect });
+                    let optional = !yes && leg.at.is_none();
+                    all.push(Effect { held: amount, until, optional, ..effect });
                     let posted = if yes { -amount } else { 0 };
-                    let rest = Effect { posted, held: -amount, until: told.applied, at: None, ..effect };
-                    all.push(Effect { after: Some(hold), optional: !yes, ..rest });
+                    let rest = Effect { posted, held: -amount, until: told.applied, at: leg.over, ..effect };
+                    all.push(Effect { after: Some(hold), optional, ..rest });
                 }
                 (Kind::Debit | Kind::Credit | Kind::Mailed, false) => {}
             }

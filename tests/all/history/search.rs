@@ -76,14 +76,8 @@ pub(super) fn explain(opening: u128, effects: &[Effect], reads: &[(usize, Read)]
         moments.insert((read.invoked, Moment::ReadBegins(*number)));
         moments.insert((read.completed.max(read.invoked), Moment::ReadEnds(*number)));
     }
-    let start = Way {
-        posted: signed(opening),
-        held: 0,
-        height: 0,
-        floor: 0,
-        effects: BTreeSet::new(),
-        reads: BTreeSet::new(),
-    };
+    let start =
+        Way { posted: signed(opening), held: 0, height: 0, floor: 0, effects: BTreeSet::new(), reads: BTreeSet::new() };
     let mut search = Search {
         effects,
         reads: reads.iter().copied().collect(),

@@ -8,7 +8,7 @@ const A: Account = 0;
 const B: Account = 1;
 
 fn leg(account: Account, kind: Kind, amount: u128) -> Leg {
-    Leg { account, kind, amount, at: None }
+    Leg { account, kind, amount, at: None, over: None }
 }
 
 /// A transfer that is over when its fate is known.
@@ -201,6 +201,7 @@ fn happened(random: &mut Random, shape: &Shape) -> History {
                 (_, false) => Kind::Mailed,
             };
             let later = decides + random.below(4);
+            let before = done.len();
             match (kind, yes) {
                 (Kind::Debit, true) => done.push((account, decides, -amount, 0)),
                 (Kind::Credit, true) => done.push((account, decides, amount, 0)),
@@ -217,14 +218,14 @@ fn happened(random: &mut Random, shape: &Shape) -> History {
                 }
                 _ => {}
             }
-            let block = match kind {
-                Kind::Held => done.iter().rev().find(|line| line.0 == account && line.3 > 0).map(|line| line.1),
-                Kind::Mailed => None,
-                Kind::Debit | Kind::Credit => Some(decides),
+            let mine = |held: bool| done.iter().rev().find(|line| line.0 == account && (line.3 > 0) == held);
+            let (at, over) = match kind {
+                Kind::Held if done.len() > before => (mine(true).map(|line| line.1), Some(later)),
+                Kind::Debit | Kind::Credit if yes => (Some(decides), None),
+                _ => (None, None),
             };
-            let known = yes && random.percent(50);
-            let amount = u128::try_from(amount).unwrap();
-            legs.push(Leg { account, kind, amount, at: block.filter(|_| known && kind != Kind::Mailed) });
+            let (at, over) = (at.filter(|_| random.percent(50)), over.filter(|_| random.percent(50)));
+            legs.push(Leg { account, kind, amount: u128::try_from(amount).unwrap(), at, over });
         }
         let unknown = what_is_known < shape.unknown_percent;
         decided = decided * BLOCK + random.below(shape.slack);
@@ -271,7 +272,11 @@ fn whatever_happened_is_accepted_and_amounts_that_never_were_are_refused() {
         let wrong = usize::try_from(random.below(history.reads.len() as u64)).unwrap();
         // All amounts are even.
         let read = &mut history.reads[wrong];
-        if random.percent(50) { read.posted += 1 } else { read.held += 1 }
+        if random.percent(50) {
+            read.posted += 1
+        } else {
+            read.held += 1
+        }
         let (account, time) = (read.account, read.completed);
         let Err(Violation::Account { account: found, misfit }) = check(&history) else { panic!("{history:#?}") };
         let named = match misfit.why {
