@@ -256,6 +256,11 @@ fn claim(claim: &Claim, labels: &Labels) -> String {
             Item::Limit(asset) => format!("the limit of {} will change", labels.asset(asset)),
             Item::Frozen => "it will be frozen or thawed".to_owned(),
             Item::Restriction(asset) => format!("{} will be frozen or thawed by the issuer", labels.asset(asset)),
+            Item::Lock(lock) => format!("the lock {lock} will be claimed or refunded"),
+            Item::Record(hash) => format!("the hash {hash} will be recorded"),
+            Item::Grant(record, who) => {
+                format!("what {} may do with the record {record} will change", labels.grantee(who))
+            }
         },
         Claim::Mint { asset, amount } => format!("{} will be created", labels.amount(*amount, asset)),
         Claim::Suspense { asset, amount } => format!("{} will leave its suspense", labels.amount(*amount, asset)),
