@@ -163,6 +163,7 @@ impl Replica {
             key: node_key(self.node).clone(),
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY,
+            verify: self.genesis.verify,
         };
         out.push(Effect::Saw(Seen::Started { node: self.node, group: self.group, height: applied.height }));
         let mut waiters = Waiters::default();
@@ -678,6 +679,7 @@ fn committed_block(block: ExecutedBlock) -> CommittedBlock {
         mail: block.mail,
         outbox: block.outbox,
         inbox: block.inbox,
+        cursors: block.cursors,
         to_verify: Arc::new(block.to_verify),
         next_deadline: block.next_deadline,
     }
