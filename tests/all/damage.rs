@@ -10,7 +10,7 @@ use storage::LogStore;
 
 use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
-use crate::support::eventually;
+use crate::support::{eventually, in_time};
 
 const VICTIM: NodeId = NodeId(2);
 const HURT: GroupId = GroupId::shard(0);
@@ -297,6 +297,10 @@ async fn a_replica_with_nothing_left_but_its_log_is_rebuilt_from_the_others() {
     scene.cluster.stop_node(NodeId(1)).await;
     pay(500).await;
     assert_eq!(bank.total(&wallets).await, 3_000);
+    // And it signs: without its signature there would be no certificate, and so no proof.
+    let asked = bank.client.account(wallets[0].address, Consistency::Linearizable, true);
+    let proof = in_time("a proof", asked).await.unwrap().proof.unwrap();
+    client::proof::verify(&proof, &scene.cluster.genesis).unwrap();
     scene.cluster.start_node(NodeId(1)).await;
     scene.cluster.stop_node(VICTIM).await;
     scene.cluster.start_node(VICTIM).await;

@@ -214,6 +214,7 @@ fn committed_block(block: ExecutedBlock) -> CommittedBlock {
         mail: block.mail,
         outbox: block.outbox,
         inbox: block.inbox,
+        cursors: block.cursors,
         to_verify: Arc::new(block.to_verify),
         next_deadline: block.next_deadline,
     }

@@ -160,6 +160,7 @@ impl Replica {
             key: node_key(self.node).clone(),
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY,
+            verify: self.genesis.verify,
         };
         out.push(Effect::Saw(Seen::Started { node: self.node, group: self.group, height: applied.height }));
         let mut waiters = Waiters::default();

@@ -352,6 +352,7 @@ impl Replica {
                 mail: block.mail,
                 outbox: block.outbox,
                 inbox: block.inbox,
+                cursors: block.cursors,
                 to_verify: Arc::new(block.to_verify),
                 next_deadline: block.next_deadline,
             },
@@ -479,7 +480,8 @@ impl Applier for Replica {
             Err(error) => {
                 if let (Some(node), SnapshotError::Refused(reason)) = (from, &error) {
                     let text = format!(
-                        "{}: a snapshot that node {node} sent is refused: {reason}; this replica keeps the state it has",
+                        "snapshot_refused: {}: a snapshot that node {node} sent does not hold: {reason}; this replica keeps the state \
+                         it has, and takes the next one or that of another leader",
                         self.constants.group
                     );
                     self.tell(Committing::Refused(text)).map_err(|fatal| SnapshotError::Failed(fatal.0))?;

@@ -30,8 +30,9 @@ pub(super) struct State {
     pub(super) batches: Vec<Vec<u8>>,
     pub(super) fail: bool,
     pub(super) installed: usize,
-    /// Refuses every snapshot.
+    /// Refuses every snapshot, or those of one node.
     pub(super) distrust: bool,
+    pub(super) distrusts: Option<NodeId>,
     /// Snapshots that were checked, and the node that sent the last one.
     pub(super) prepared: usize,
     pub(super) sender: Option<NodeId>,
@@ -84,7 +85,7 @@ impl Applier for TestApplier {
         let mut state = self.0.lock();
         state.prepared += 1;
         state.sender = from;
-        if state.distrust {
+        if state.distrust || state.distrusts.is_some_and(|node| from == Some(node)) {
             return Err(SnapshotError::Refused("this test trusts nobody".into()));
         }
         drop(state);
@@ -114,6 +115,8 @@ pub(super) struct Net {
     /// The part that is lost, and the one that is altered on the way.
     pub(super) lose_part: AtomicU64,
     pub(super) alter_part: AtomicU64,
+    /// The node whose snapshot is altered on the way to those who read it.
+    pub(super) alter_reads_of: AtomicU64,
     calls: AtomicU64,
     /// Somebody who hears every call: who sent it, to whom, its kind and its bytes.
     pub(super) heard: Mutex<Option<std::sync::mpsc::Sender<(NodeId, NodeId, u8, Bytes)>>>,
@@ -182,7 +185,14 @@ impl RaftTransport for Link {
         let target = target.ok_or_else(|| TransportError::Unreachable("not there".into()))?;
         let reply = target.handle(self.own, kind, payload).await;
         self.net.open(self.own, to)?;
-        reply.map_err(|error| TransportError::Refused(error.to_string()))
+        let reply = reply.map_err(|error| TransportError::Refused(error.to_string()))?;
+        let altered = kind == crate::raft::wire::SNAPSHOT_READ
+            && u64::from(to.0) == self.net.alter_reads_of.load(Ordering::Relaxed);
+        let mut bytes = reply.to_vec();
+        if let Some(last) = bytes.last_mut().filter(|_| altered) {
+            *last ^= 1;
+        }
+        Ok(bytes.into())
     }
 }
 

@@ -134,6 +134,7 @@ impl OpenGroup {
                 key: context.key.clone(),
                 pipeline: PIPELINE,
                 checkpoint_every: CHECKPOINT_EVERY,
+                verify: context.verify,
             }),
             leader: None,
             leads: false,
