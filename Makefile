@@ -36,7 +36,7 @@ lint: setup
 	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
 # Unit, property, vector and simulator tests, purity, layering and process tests.
-unit: build
+unit: setup
 	scripts/tests $(CARGO) $(CARGO_FLAGS)
 
 sim: build ## Run 200 seeds of the simulator
