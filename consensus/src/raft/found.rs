@@ -12,7 +12,7 @@
 //! So when one has begun, every one was sure: a replica that is unsure and hears of one that has begun
 //! has lost its log, and stays away. No majority is asked, because a majority without the one that holds
 //! a committed entry would not do, and because whoever is left out of a founding could never be told from
-//! one that has lost its log. See docs/adr/0016.
+//! one that has lost its log. See docs/adr/0017.
 
 use std::sync::Arc;
 
