@@ -32,6 +32,7 @@ use clap::Parser;
 use args::Cli;
 use error::CliError;
 use output::Output;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Runs the command of this process's arguments. Usage errors end with 2, refusals and failures
 /// with 1.
@@ -66,7 +67,18 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(exit)
 }
 
+/// Lets this process have as many files open as its user may: every database and every connection takes
+/// some, and the usual soft limit is meant for programs that cannot count so far.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // What the system refuses stays as it is; whoever runs out of files says so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}
+
 fn start(cli: Cli, output: Output) -> Result<(), CliError> {
+    raise_open_files();
     logging::start(cli.log.as_deref(), &cli.command)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

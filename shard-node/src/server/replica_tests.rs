@@ -41,7 +41,7 @@ impl Bench {
         let replica = Replica {
             root: PathBuf::new(),
             resources: crate::server::testing::resources(),
-            identity: StateIdentity { cluster: cluster.0.0, group: SHARD.0, format_version: STATE_FORMAT },
+            identity: StateIdentity { cluster: cluster.0.0, node: 1, group: SHARD.0, format_version: STATE_FORMAT },
             constants: GroupConstants { cluster, group: SHARD, verify: VerifyMode::Ingest },
             genesis: Arc::new(genesis.clone()),
             state: share.state.clone(),
@@ -98,7 +98,7 @@ impl Disk {
         let (sender, effects) = mpsc::channel(64);
         let genesis = lone_genesis(VerifyMode::Ingest);
         let root = folder.path().join("state");
-        let opened = Replica::open(&root, &resources(), &genesis, SHARD, VerifyMode::Ingest, sender);
+        let opened = Replica::open(&root, &resources(), &genesis, (NodeId(1), SHARD), VerifyMode::Ingest, sender);
         let (replica, share) = opened.expect("an empty folder");
         write_asset(&share.state);
         Self { replica, share, folder, effects }
