@@ -180,7 +180,6 @@ impl Reject {
                 | Self::NotIssuer
                 | Self::Frozen
                 | Self::AssetExists
-                | Self::DuplicateMove
                 | Self::Conflict
                 | Self::CheckFailed
                 | Self::LimitExceeded

@@ -15,7 +15,7 @@ use crate::support::in_time;
 use crate::support::random::Random;
 
 /// How long one attempt may take before the same bytes are sent again, over another connection.
-const ATTEMPT: Duration = Duration::from_secs(3);
+const ATTEMPT: Duration = Duration::from_secs(1);
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A little less than half of what is done are reads.

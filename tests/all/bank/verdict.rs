@@ -37,6 +37,8 @@ pub(super) async fn judge(town: &Town, machines: &mut Machines, client: &Client,
     }
     let mut longest = (0, None);
     let mut credits = Credits::default();
+    let unheard = deeds.iter().filter(|deed| deed.transfer.fate == Fate::Unknown).count();
+    println!("{unheard} transactions whose fate their senders did not hear");
     for deed in &mut deeds {
         let found = receipts.get(&deed.txid).map_or(&[][..], Vec::as_slice);
         compare(deed, found);
