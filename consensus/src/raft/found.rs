@@ -26,7 +26,7 @@ use super::codec;
 use super::group::HandleError;
 use super::log::Log;
 use super::network::{Peer, Sender};
-use super::types::Vote;
+use super::types::{LeaderId, Vote};
 use super::wire;
 use crate::port::node_of;
 
@@ -116,6 +116,11 @@ impl Founding {
     }
 }
 
+/// The vote of a replica that has not voted, as openraft starts from when it finds none.
+fn no_vote(own_id: u64) -> Vote {
+    Vote { leader_id: LeaderId { term: 0, node_id: own_id }, committed: false }
+}
+
 /// Where a replica with this log stands.
 pub(crate) fn standing(log: &Log) -> std::io::Result<Standing> {
     if !log.is_empty()? {
@@ -123,7 +128,7 @@ pub(crate) fn standing(log: &Log) -> std::io::Result<Standing> {
     }
     match log.vote()? {
         None => Ok(Standing::Unsure),
-        Some(vote) if vote == Vote::default() => Ok(Standing::Sure),
+        Some(vote) if vote.leader_id.term == 0 && !vote.committed => Ok(Standing::Sure),
         Some(_) => Ok(Standing::Begun),
     }
 }
@@ -157,7 +162,7 @@ pub(crate) async fn found(
         if !unheard.is_empty() {
             return Err(FoundError::Waiting(unheard));
         }
-        let vote = codec::encode_vote(&Vote::default());
+        let vote = codec::encode_vote(&no_vote(founding.own_id));
         log.save_vote_durably(vote).await.map_err(|error| FoundError::Log(error.to_string()))?;
         founding.rise(Standing::Sure);
     }
