@@ -44,6 +44,7 @@ pub fn run() -> ExitCode {
     };
     let output = Output::new(cli.json);
     match start(cli, output) {
+        Ok(()) if output::unwritten() => ExitCode::from(error::EXIT_FAILED),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output.failure(&error);
@@ -60,8 +61,14 @@ fn usage(error: &clap::Error) -> ExitCode {
     let exit = u8::try_from(error.exit_code()).unwrap_or(error::EXIT_USAGE);
     if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         let text = error.to_string();
-        let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let error = CliError::usage("usage", cause, "see 'seamark help' and the command's --help");
+        // The first paragraph names what is missing or wrong; what follows is the usage.
+        let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let cause = lines.join(" ");
+        let error = CliError::usage(
+            "usage",
+            cause.trim_start_matches("error: "),
+            "see 'seamark help' and the command's --help",
+        );
         Output::new(true).failure_for_programs(&error);
     }
     ExitCode::from(exit)

@@ -165,6 +165,8 @@ rejects! {
     ForeignAsset = 85, "foreign_asset", "supply of an asset is made and destroyed in its home ledger alone", "mint or burn it there";
     /// More than came.
     PairExceeded = 86, "pair_exceeded", "the transfer would take more of the asset to its home ledger than came from there", "transfer less";
+    /// A read without an answer.
+    Unanswered = 87, "unanswered", "no replica of the group answered the read in time; it may have no leader, for want of a majority", "see 'seamark status' for the group; ask again, or ask for a stale answer";
 }
 
 impl Reject {
@@ -211,6 +213,7 @@ impl Reject {
                 | Self::NotLeader
                 | Self::WrongShard
                 | Self::TooLate
+                | Self::Unanswered
                 | Self::Behind
                 | Self::GroupStopped
         )
