@@ -56,6 +56,7 @@ soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator
 	$(TARGET)/seamark bench --shards 1 --seconds 30
 	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30
 	$(TARGET)/seamark bench --shards 1 --verify every --seconds 30
+	SEAMARK_TIER2_SEEDS=200 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- tier2:: --nocapture
 	SEAMARK_LEADER_KILLS=20 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- failover:: --nocapture
 	SEAMARK_BANK_ROUNDS=20 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- bank:: --nocapture
 	SEAMARK_TEST_NETWORK=proxies RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- bank:: cuts:: --nocapture

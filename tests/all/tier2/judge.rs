@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use client::SubmitEvent;
 use cluster_sim::chain::retell;
 use cluster_sim::checkers::{Checkers, Facts, Moment, RawReplica, Seen};
 use cluster_sim::state;
 use consensus::local::{LocalEntry, LocalLog};
-use consensus::port::{Committed, Payload};
+use consensus::port::Payload;
 use consensus::raft::read_log;
 use cross_shard::commit::Decision;
 use ledger::genesis::Genesis;
@@ -21,14 +22,15 @@ use shard_node::core::applied::AppliedRecord;
 use shard_node::server::local::Hosted;
 use storage::{KeyRange, Kv, MemKv, PlainCipher, WriteBatch};
 
+use super::history::History;
 use super::load::Load;
 
-/// One replica as it lies on its host: everything it has applied, and its log.
+/// One replica as it lies on its host: everything it has applied, and its log, with what is in its
+/// snapshot in front.
 pub struct Copied {
     pub node: NodeId,
     pub group: GroupId,
     pub kv: MemKv,
-    pub entries: Vec<Committed>,
     log: LocalLog,
 }
 
@@ -39,73 +41,67 @@ impl Copied {
 
     /// The same once more, in memory of its own.
     pub fn again(&self) -> Self {
-        let (kv, log) = (MemKv::new(), self.log.clone());
-        let mut batch = WriteBatch::new();
-        state::scan(&self.kv, &[]).into_iter().for_each(|(key, value)| batch.put(key, value));
-        kv.write(batch).unwrap();
-        Self { node: self.node, group: self.group, kv, entries: self.entries.clone(), log }
+        let kv = filled(state::scan(&self.kv, &[]));
+        Self { node: self.node, group: self.group, kv, log: self.log.clone() }
     }
 
-    /// Forgets what the log has, as far as it matters to who has promised what.
+    /// Forgets what the log has.
     pub fn lose_log(&mut self) {
         self.log.entries.clear();
     }
+}
 
-    fn applied(&self) -> u64 {
-        let applied: AppliedRecord = state::load(&self.kv, &schema::applied()).unwrap();
-        applied.consensus.position.map_or(0, |position| position.index)
-    }
+fn filled(pairs: Vec<(Bytes, Bytes)>) -> MemKv {
+    let (kv, mut batch) = (MemKv::new(), WriteBatch::new());
+    pairs.into_iter().for_each(|(key, value)| batch.put(key, value));
+    kv.write(batch).unwrap();
+    kv
+}
+
+/// The index of the last entry that a state has applied.
+fn applied(kv: &MemKv) -> u64 {
+    let applied: AppliedRecord = state::load(kv, &schema::applied()).unwrap();
+    applied.consensus.position.map_or(0, |position| position.index)
 }
 
 /// Copies every replica that runs on a node.
-pub fn copy(hosted: &Hosted) -> Vec<Copied> {
+pub fn copy(hosted: &Hosted, history: &History) -> Vec<Copied> {
     let node = hosted.context.node;
     let engine = hosted.log.read();
     let Some(engine) = engine.as_ref() else { return Vec::new() };
     let groups = hosted.groups.read();
     let copies = groups.iter().filter_map(|(group, handle)| {
-        let kv = MemKv::new();
-        let mut batch = WriteBatch::new();
-        for (key, value) in handle.share.state.db()?.scan(KeyRange::prefix(&[]), usize::MAX).unwrap() {
-            batch.put(key, value);
-        }
-        kv.write(batch).unwrap();
+        let kv = filled(handle.share.state.db()?.scan(KeyRange::prefix(&[]), usize::MAX).unwrap());
         let stored = engine.group(group.0, Arc::new(PlainCipher)).unwrap();
-        let entries = read_log(&stored).unwrap();
+        let own = read_log(&stored, 0..u64::MAX).unwrap();
+        let first = own.first().map_or(applied(&kv) + 1, |entry| entry.position.index);
+        let purged = first.checked_sub(1).map_or(Vec::new(), |last| history.upto(*group, last).unwrap());
         // The entry with index 0 is the first membership, which is nobody's block.
-        let entry = |entry: &Committed| LocalEntry {
+        let all = purged.iter().chain(&own).filter(|entry| entry.position.index > 0);
+        let entries = all.map(|entry| LocalEntry {
             term: entry.position.term,
             leader: NodeId(0),
             batch: if let Payload::Batch(batch) = &entry.payload { Some(batch.clone()) } else { None },
-        };
-        let kept = entries.iter().filter(|entry| entry.position.index > 0).map(entry).collect();
-        let log = LocalLog { term: 0, voted_for: None, entries: kept };
-        Some(Copied { node, group: *group, kv, entries, log })
+        });
+        let log = LocalLog { term: 0, voted_for: None, entries: entries.collect() };
+        Some(Copied { node, group: *group, kv, log })
     });
     copies.collect()
 }
 
 /// Judges a run that has ended, by what its hosts hold and its clients were told.
-pub fn judge(genesis: &Genesis, load: &Load, copies: &[Copied]) -> Vec<String> {
+pub fn judge(genesis: &Genesis, load: &Load, copies: &[Copied], history: &History) -> Vec<String> {
     let genesis = Rc::new(genesis.clone());
     let mut checkers = Checkers::new(Facts::new(Rc::clone(&genesis), Rc::clone(&load.operations)));
-    let mut logs = BTreeMap::new();
+    checkers.violations.extend(history.violations.iter().cloned());
+    let mut ends: BTreeMap<GroupId, (u64, NodeId)> = BTreeMap::new();
     for copied in copies {
-        let applied = copied.applied();
-        let better = logs.get(&copied.group).is_none_or(|(_, other, _)| *other < applied);
-        if better {
-            logs.insert(copied.group, (copied.node, applied, &copied.entries));
-        }
+        let end = ends.entry(copied.group).or_default();
+        *end = (applied(&copied.kv), copied.node).max(*end);
     }
-    let logs = logs
-        .into_iter()
-        .map(|(group, (node, applied, entries))| {
-            let entries: Vec<Committed> =
-                entries.iter().filter(|entry| entry.position.index <= applied).cloned().collect();
-            (group, (node, entries.into_iter()))
-        })
-        .collect();
-    let chains = match retell(&genesis, logs, &mut checkers) {
+    let log = |(group, (end, node))| Ok((group, (node, history.upto(group, end)?.into_iter())));
+    let logs = ends.into_iter().map(log).collect::<Result<_, String>>();
+    let chains = match logs.and_then(|logs| retell(&genesis, logs, &mut checkers)) {
         Ok(chains) => chains,
         Err(why) => {
             checkers.violations.push(format!("chain: {why}"));

@@ -47,6 +47,20 @@ impl Load {
         due.map(|operation| operation.index).filter(|index| !finished.contains(index)).collect()
     }
 
+    /// How many transactions were said to commit by one group, and by several; and how many not to.
+    pub fn fates(&self) -> [usize; 3] {
+        let mut counts = [0; 3];
+        for (_, event) in self.told.borrow().iter() {
+            match event {
+                SubmitEvent::Receipt(receipt) if receipt.committed() => counts[0] += 1,
+                SubmitEvent::Decided { votes, .. } if votes.iter().all(|vote| vote.no.is_none()) => counts[1] += 1,
+                SubmitEvent::Receipt(_) | SubmitEvent::Decided { .. } | SubmitEvent::Refused { .. } => counts[2] += 1,
+                SubmitEvent::Applied(_) => {}
+            }
+        }
+        counts
+    }
+
     fn due(&self, client: usize, clients: usize) -> Vec<Operation> {
         let Some(now_ms) = self.now_ms.get() else { return Vec::new() };
         let (mut started, finished) = (self.started.borrow_mut(), self.finished.borrow());

@@ -3,7 +3,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -29,6 +30,7 @@ use storage::{ResourceLimits, SharedResources};
 use tempfile::TempDir;
 
 use super::faults::{self, Fault, LATENCY_MIN, Planned};
+use super::history::History;
 use super::judge::{self, Copied};
 use super::load::{self, Load};
 use super::network::{BASE_PORT, SimSockets, SimWall, host_of};
@@ -43,24 +45,30 @@ const LIVENESS_MS_MAX: u64 = 60_000;
 /// Between two looks at whether a part is over, which copies no disk, and one that does.
 const LOOK_MS: u64 = 20;
 const LOOK_CLOSER_MS: u64 = 500;
+/// Between two looks at what was applied. Replicas purge their logs behind snapshots.
+const COLLECT_MS: u64 = 2;
+/// Entries between two snapshots where a seed has them: often enough that who was gone needs one.
+const SNAPSHOT_EVERY: u64 = 24;
 /// How long after its deadline a register is kept.
 const GRACE_MS: u64 = 60_000;
 const CLIENTS: usize = 2;
 const SHARDS: u32 = 2;
-/// More than any run: the logs are read from their first entry on.
 const TRANSACTIONS: std::ops::Range<usize> = 60..110;
 const SAFETY_MS: std::ops::Range<u64> = 6_000..10_000;
 
 /// Who runs, for the one who drives the simulation; nothing is kept alive by it.
 type Running = Rc<RefCell<BTreeMap<NodeId, Weak<Hosted>>>>;
 
-/// What a run was, for people.
-#[derive(Debug, Default)]
+/// What a run was.
+#[derive(Clone, Debug, Default)]
 pub struct Summary {
     pub nodes: usize,
     pub transactions: usize,
+    /// What clients were told: commits of one group, commits of several, and the rest.
+    pub fates: [usize; 3],
     pub faults: usize,
     pub crashes: usize,
+    pub snapshots: usize,
     pub blocks: u64,
     pub terms: u64,
     pub virtual_ms: u64,
@@ -76,6 +84,7 @@ pub struct Ended {
     pub load: Rc<Load>,
     /// What all hosts had at the end.
     pub copies: Vec<Copied>,
+    pub history: History,
 }
 
 pub struct World {
@@ -91,9 +100,11 @@ pub struct World {
     plan: Vec<Planned>,
     safety_ms: u64,
     roles: Checkers,
+    history: History,
     down: BTreeMap<NodeId, u64>,
     summary: Summary,
     started: Instant,
+    root: PathBuf,
     _folder: TempDir,
 }
 
@@ -122,12 +133,44 @@ fn make(rng: &mut ChaCha8Rng, seed: u64, nodes: u32, folder: &TempDir) -> (Clust
     (dir, made.genesis)
 }
 
-async fn host(file: PathBuf, node: NodeId, machine: Machine, running: Running) -> turmoil::Result {
-    let config = NodeConfig::load(&file)?;
+async fn host(config: NodeConfig, machine: Machine, running: Running) -> turmoil::Result {
+    let node = config.node;
     let started = Box::pin(Node::start_on(config, machine)).await?;
     running.borrow_mut().insert(node, Arc::downgrade(started.hosted()));
     started.wait_stopped().await;
     Err("the node stopped by itself".into())
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (source, target) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
+        if source.is_dir() {
+            copy_folder(&source, &target);
+        } else {
+            std::fs::copy(&source, &target).unwrap();
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, form: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [one, several, none] = self.fates;
+        write!(
+            form,
+            "{} nodes, {} operations: {one} committed by one group, {several} by several, {none} not; {} faults, \
+             {} crashes, {} snapshots, {} blocks, term {}, {:.1} s virtual, {:.1} s",
+            self.nodes,
+            self.transactions,
+            self.faults,
+            self.crashes,
+            self.snapshots,
+            self.blocks,
+            self.terms,
+            std::time::Duration::from_millis(self.virtual_ms).as_secs_f64(),
+            self.seconds
+        )
+    }
 }
 
 impl World {
@@ -158,8 +201,12 @@ impl World {
         for node in &ids {
             let machine =
                 Machine { resources: resources.clone(), sockets: Arc::clone(&sockets), wall: Arc::new(wall.clone()) };
-            let (file, node, running) = (dir.node_config(*node), *node, Rc::clone(&running));
-            sim.host(host_of(node), move || host(file.clone(), node, machine.clone(), Rc::clone(&running)));
+            let mut config = NodeConfig::load(&dir.node_config(*node)).unwrap();
+            if seed.is_multiple_of(2) {
+                config.snapshot_every = SNAPSHOT_EVERY;
+            }
+            let running = Rc::clone(&running);
+            sim.host(host_of(*node), move || host(config.clone(), machine.clone(), Rc::clone(&running)));
         }
         let safety_ms = rng.random_range(SAFETY_MS);
         let shape = Shape {
@@ -198,6 +245,8 @@ impl World {
             plan,
             safety_ms,
             roles: Checkers::new(facts),
+            history: History::default(),
+            root: dir.root().to_owned(),
             down: BTreeMap::new(),
             summary,
             started,
@@ -229,6 +278,9 @@ impl World {
             self.load.now_ms.set(Some(now - START_MS));
         }
         self.sim.step().unwrap_or_else(|error| panic!("at {now} ms: {error}"));
+        if self.now_ms().is_multiple_of(COLLECT_MS) {
+            self.hosted().iter().for_each(|hosted| self.history.collect(hosted));
+        }
         if self.now_ms().is_multiple_of(LOOK_MS) {
             self.see_roles();
         }
@@ -255,7 +307,7 @@ impl World {
     }
 
     fn copies(&self) -> Vec<Copied> {
-        self.hosted().iter().flat_map(|hosted| judge::copy(hosted)).collect()
+        self.hosted().iter().flat_map(|hosted| judge::copy(hosted, &self.history)).collect()
     }
 
     /// What is held is what undecided transactions need, on every disk.
@@ -375,6 +427,32 @@ impl World {
     /// Runs the seed to its end.
     pub fn run(mut self) -> Ended {
         self.safety();
+        self.finish()
+    }
+
+    /// Without its faults; instead, all processes die twice and have the second time what their disks
+    /// held the first time. No cluster can stand that, and the checkers have to see it.
+    pub fn run_with_disks_that_go_back(mut self) -> Ended {
+        let kept = tempfile::tempdir().unwrap();
+        let ids: Vec<NodeId> = self.genesis.nodes.iter().map(|node| node.id).collect();
+        for (round, until) in [self.safety_ms / 2, self.safety_ms].into_iter().enumerate() {
+            while self.now_ms() < START_MS + until {
+                self.step();
+            }
+            ids.iter().for_each(|node| self.crash(*node, 0));
+            let (root, copy) = (self.root.clone(), kept.path().join("disks"));
+            if round == 0 {
+                copy_folder(&root, &copy);
+            } else {
+                std::fs::remove_dir_all(&root).unwrap();
+                copy_folder(&copy, &root);
+            }
+            self.return_those_due(0);
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Ended {
         self.drain("clients, mail and replicas after the faults");
         let in_time = self.load.operations.iter().filter(|operation| !operation.late);
         let deadline = in_time.map(|operation| operation.valid_until.0).max().unwrap_or(CREATED_MS);
@@ -390,13 +468,15 @@ impl World {
         self.drain("old transactions that come once more");
         let copies = self.copies();
         let mut violations = std::mem::take(&mut self.roles.violations);
-        violations.extend(judge::judge(&self.genesis, &self.load, &copies));
+        violations.extend(judge::judge(&self.genesis, &self.load, &copies, &self.history));
         for committee in &self.genesis.committees {
             self.summary.blocks += agreed(&self.status(), committee.group).unwrap_or(0);
         }
+        self.summary.fates = self.load.fates();
+        self.summary.snapshots = self.history.installed;
         self.summary.virtual_ms = self.now_ms();
         self.summary.seconds = self.started.elapsed().as_secs_f64();
-        let Self { summary, genesis, load, .. } = self;
-        Ended { summary, violations, genesis, load, copies }
+        let Self { summary, genesis, load, history, .. } = self;
+        Ended { summary, violations, genesis, load, copies, history }
     }
 }
