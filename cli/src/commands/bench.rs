@@ -45,7 +45,7 @@ pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
 /// Whether the rate is what was asked for, for runs that nobody watches.
 fn judged(ratio: f64, at_least: Option<f64>) -> Result<(), CliError> {
     match at_least {
-        Some(floor) if !(ratio >= floor) => {
+        Some(floor) if ratio.is_nan() || ratio < floor => {
             let cause = format!("the rate is {ratio} of the verify bound, and at least {floor} was asked for");
             let fix = "run it again on a machine that does nothing else; docs/performance.md tells what to expect";
             Err(CliError::new("bench_floor", cause, fix).after_report())
