@@ -28,7 +28,10 @@ impl GroupDriver {
             PeerMessage::Want { height } => {
                 if self.is_member(self.config.group, from) {
                     self.give_certificate(height, from, out);
-                    self.call_for_block(height);
+                    // Others ask, too, when they are a moment early.
+                    if self.certifier.waits(height) {
+                        self.call_for_block(height);
+                    }
                 }
             }
             PeerMessage::Certified(certificate) => {
