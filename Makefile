@@ -34,6 +34,7 @@ format:
 
 lint: setup
 	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --test all -- -D warnings
 
 # Unit, property, vector and simulator tests, purity, layering and process tests.
 unit: setup

@@ -125,7 +125,7 @@ impl Credits {
                         lines.push((line.txid, amount, line.height.0));
                     }
                 }
-                before = page.before_height;
+                before = page.before;
                 if before.is_none() {
                     break;
                 }
