@@ -59,6 +59,7 @@ soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator
 	$(TARGET)/seamark bench --shards 1 --verify every --seconds 30
 	SEAMARK_LEADER_KILLS=20 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- failover:: --nocapture
 	SEAMARK_BANK_ROUNDS=20 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- bank:: --nocapture
+	SEAMARK_TEST_NETWORK=proxies RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- bank:: cuts:: --nocapture
 
 fix: ## Format the code
 	$(CARGO) fmt --all

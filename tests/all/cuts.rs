@@ -43,8 +43,9 @@ impl Maker {
     }
 }
 
-async fn a_leader_is_cut_off(medium: Medium) {
-    let mut machines = Machines::start(medium, false).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_acknowledges_nothing_and_the_majority_goes_on() {
+    let mut machines = Machines::start(Medium::best(), false).await;
     let everybody = machines.client();
     let bank = Bank::open(&everybody).await;
     let homes = wallets_in_each_shard(&machines.genesis.layout, "home", 2);
@@ -52,9 +53,9 @@ async fn a_leader_is_cut_off(medium: Medium) {
     let mut maker = Maker { bank: bank.clone(), number: 0 };
     let (mut single, mut several) = (Vec::new(), Vec::new());
 
-    let rounds = [(GroupId::shard(0), Cut::Both), (GroupId::shard(1), Cut::Unheard), (GroupId::shard(0), Cut::Deaf)];
-    for (group, cut) in rounds {
-        let here = usize::from(group == GroupId::shard(1));
+    let (zero, one) = (GroupId::shard(0), GroupId::shard(1));
+    for (group, cut) in [(zero, Cut::Both), (one, Cut::Unheard), (zero, Cut::Deaf)] {
+        let here = usize::from(group == one);
         let (ours, theirs) = (&homes[here], &homes[1 - here]);
         let (cut_off, term) = leader(&everybody, group).await;
         let outside = machines.client_of(&machines.others(cut_off));
@@ -143,15 +144,4 @@ async fn submit_until_known(client: &Client, tx: &Bytes) -> Settled {
             Err(error) => assert!(error.retryable(), "{error}"),
         }
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_cut_off_acknowledges_nothing_and_the_majority_goes_on() {
-    a_leader_is_cut_off(Medium::best()).await;
-}
-
-/// The same on the network that is made where namespaces cannot be, so that it works when it is needed.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_cut_off_by_proxies_acknowledges_nothing_and_the_majority_goes_on() {
-    a_leader_is_cut_off(Medium::Proxies).await;
 }

@@ -22,6 +22,9 @@ const SHARDS: u32 = 2;
 const REPLICAS: u16 = 3;
 /// Room on the small disk: enough for a long run, and filled in a moment.
 const DISK_BYTES: u64 = 256 << 20;
+/// Log entries between two snapshots on the small disk. The log has room set aside for a while when the
+/// disk is full; a snapshot has none.
+const SNAPSHOT_EVERY: u64 = 100;
 
 /// The cluster and what it runs on.
 pub struct Machines {
@@ -56,16 +59,18 @@ impl Machines {
         let made = make_cluster(&spec).unwrap();
         write_cluster(&dir, &lock, &made).unwrap();
         let genesis = made.genesis;
+        let with_small_disk = small_disk.then(|| genesis.committee(GroupId::shard(0)).unwrap().members[0].node);
         for (node, file) in dir.node_configs(&genesis) {
-            let Some(listens) = network.listens(node) else { continue };
-            let config = NodeConfig::parse(&std::fs::read_to_string(&file).unwrap(), "".as_ref()).unwrap();
-            std::fs::write(&file, NodeConfig { listen_peer: listens, ..config }.to_toml().unwrap()).unwrap();
+            let mut config = NodeConfig::parse(&std::fs::read_to_string(&file).unwrap(), "".as_ref()).unwrap();
+            config.listen_peer = network.listens(node).unwrap_or(config.listen_peer);
+            if with_small_disk == Some(node) {
+                config.snapshot_every = SNAPSHOT_EVERY;
+            }
+            std::fs::write(&file, config.to_toml().unwrap()).unwrap();
         }
-        let disk = if small_disk {
-            let node = genesis.committee(GroupId::shard(0)).unwrap().members[0].node;
-            Some((node, SmallDisk::mount(&dir.node_dir(node).join("data"), DISK_BYTES).await))
-        } else {
-            None
+        let disk = match with_small_disk {
+            Some(node) => Some((node, SmallDisk::mount(&dir.node_dir(node).join("data"), DISK_BYTES).await)),
+            None => None,
         };
         let mut machines = Self { running: BTreeMap::new(), dir, genesis, network, disk, _folder: folder };
         for node in machines.nodes() {

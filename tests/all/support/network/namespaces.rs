@@ -33,14 +33,15 @@ pub struct Namespaces {
 /// Whether namespaces, bridges and pairs of interfaces can be made here.
 pub fn possible() -> bool {
     // What fails here is said by nobody: the test goes on without.
-    let script = "ip link add a type veth peer name b && ip link add c type bridge && ip link set a master c";
+    let script = "ip link add name one type veth peer name two && ip link add name switch type bridge && \
+                  ip link set one master switch";
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", script]).stdout(Stdio::null()).stderr(Stdio::null());
     let inside = command.status().is_ok_and(|status| status.success());
     // The pair that leads out of them has an end here.
     let name = host_interface();
     inside
-        && ip(&format!("link add {name} type veth peer name {name}p")).is_ok()
+        && ip(&format!("link add name {name} type veth peer name {name}p")).is_ok()
         && ip(&format!("link del {name}")).is_ok()
 }
 
@@ -100,11 +101,11 @@ impl Namespaces {
     /// Makes the namespaces of this many nodes.
     pub async fn open(nodes: u32, folder: &Path) -> Self {
         let bridge = hold(folder, "bridge").await;
-        ip_within(&bridge, "link add switch type bridge");
+        ip_within(&bridge, "link add name switch type bridge");
         ip_within(&bridge, "link set switch up");
         let prefix = free_prefix();
         let host = host_interface();
-        ip(&format!("link add {host} type veth peer name host netns {}", pid(&bridge))).unwrap();
+        ip(&format!("link add name {host} type veth peer name host netns {}", pid(&bridge))).unwrap();
         ip_within(&bridge, "link set host master switch up");
         ip(&format!("address add {prefix}.{HOST}/24 dev {host}")).unwrap();
         ip(&format!("link set {host} up")).unwrap();
@@ -119,7 +120,7 @@ impl Namespaces {
         let holder = hold(folder, &format!("network-{node}")).await;
         let bridge = &self._bridge;
         let (ours, theirs) = (pid(&holder), pid(bridge));
-        ip(&format!("link add node{node} netns {theirs} type veth peer name eth0 netns {ours}")).unwrap();
+        ip(&format!("link add name node{node} netns {theirs} type veth peer name eth0 netns {ours}")).unwrap();
         ip_within(bridge, &format!("link set node{node} master switch up"));
         ip_within(&holder, &format!("address add {}.{node}/24 dev eth0", self.prefix));
         ip_within(&holder, "link set eth0 up");

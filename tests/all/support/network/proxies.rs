@@ -23,11 +23,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::support::cluster::base_port;
+use crate::support::in_time;
 
 /// Bytes that a proxy takes at a time.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Ports of a node: its own for nodes and for clients, and its proxy's.
 const PORTS: u32 = 3;
+
+/// How long nothing may come through a cut when this is tested. That it is too short can only hide
+/// a fault, not invent one.
+const QUIET: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// The proxies of a cluster.
 pub struct Proxies {
@@ -192,4 +197,44 @@ fn a_connection_is_found_in_the_table_of_the_kernel() {
     assert!(has_connection(rustix::process::getpid(), from, to));
     drop(caller);
     assert!(!has_connection(rustix::process::getpid(), from, to));
+}
+
+#[tokio::test]
+async fn what_is_cut_waits_and_what_is_no_node_is_let_through() {
+    let network = Proxies::open(2).await;
+    let (one, two) = (NodeId(1), NodeId(2));
+    let listener = TcpListener::bind(network.listens(two)).await.unwrap();
+    let addr: SocketAddr = network.addrs()[1].peer.parse().unwrap();
+    // Who is no node is never cut off. Both ends of it are in this process, which is none yet.
+    network.set(one, two, false);
+    let mut stranger = TcpStream::connect(addr).await.unwrap();
+    let (mut accepted, _) = in_time("a stranger gets through", listener.accept()).await.unwrap();
+    stranger.write_all(b"a").await.unwrap();
+    assert_eq!(in_time("its byte arrives", accepted.read_u8()).await.unwrap(), b'a');
+    network.set(one, two, true);
+
+    network.runs(one, rustix::process::getpid());
+    for (from, to) in [(one, two), (two, one)] {
+        let mut caller = TcpStream::connect(addr).await.unwrap();
+        let (mut called, _) = in_time("a call", listener.accept()).await.unwrap();
+        caller.write_all(b"b").await.unwrap();
+        assert_eq!(in_time("a byte arrives", called.read_u8()).await.unwrap(), b'b');
+        // What is sent over a connection that was there waits in both directions, and so does a new one.
+        network.set(from, to, false);
+        caller.write_all(b"c").await.unwrap();
+        called.write_all(b"d").await.unwrap();
+        let late = TcpStream::connect(addr).await.unwrap();
+        let nothing = tokio::select! {
+            _ = called.read_u8() => false,
+            _ = caller.read_u8() => false,
+            _ = listener.accept() => false,
+            () = tokio::time::sleep(QUIET) => true,
+        };
+        assert!(nothing, "something came through a cut from {from} to {to}");
+        network.set(from, to, true);
+        assert_eq!(in_time("what waited arrives", called.read_u8()).await.unwrap(), b'c');
+        assert_eq!(in_time("what waited arrives", caller.read_u8()).await.unwrap(), b'd');
+        in_time("the new connection", listener.accept()).await.unwrap();
+        drop(late);
+    }
 }
