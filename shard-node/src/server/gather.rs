@@ -10,7 +10,7 @@ use cross_shard::message::Message;
 use cross_shard::stream;
 use ledger::account::{AccountRecord, Balance, FLAG_CLAIMED, FLAG_LIMITED, FLAG_RESTRICTED};
 use ledger::claim::{ClaimList, Restriction};
-use ledger::ids::{Address, AssetId, GroupId, TxId};
+use ledger::ids::{Address, AssetId, GroupId, Height, TxId};
 use ledger::limits::{ACCOUNT_LINES_MAX, DATA_PAGE_ENTRIES_MAX, INLINE_BALANCES_MAX};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
@@ -180,7 +180,8 @@ fn signed_of(bytes: &[u8], txid: &TxId) -> Option<Vec<u8>> {
     (signed.txid(&body.cluster) == *txid).then_some(tx)
 }
 
-/// An account with what lies beside its record, and the entries of its data after a key.
+/// An account with what lies beside its record, and the entries of its data after a key; and the block
+/// at which all of it stands.
 ///
 /// # Errors
 /// [`ReadFault`] when the database fails, is closed, or holds foreign bytes.
@@ -188,14 +189,15 @@ pub fn account_view(
     handle: &GroupHandle,
     address: &Address,
     data_after: &[u8],
-) -> Result<Option<AccountView>, ReadFault> {
+) -> Result<(Height, Option<AccountView>), ReadFault> {
     let db = handle.share.state.db().ok_or_else(closed)?;
     let reader = DbReader(&*db);
-    // While this is held, no block comes between one read and the next.
-    let _stand = handle.share.stand.lock();
+    // While this is held, no block comes between one read and the next, nor between them and the height.
+    let stand = handle.share.stand.lock();
+    let height = stand.applied.height;
     let mut view = View::new(&reader);
     let Some(mut record) = view.load::<AccountRecord>(&schema::account(address)) else {
-        return sound(&view).map(|()| None);
+        return sound(&view).map(|()| (height, None));
     };
     if record.balances.len() >= INLINE_BALANCES_MAX {
         record.balances.extend(by_asset::<Balance>(&reader, schema::extra_balance(address, &AssetId::default()))?);
@@ -219,7 +221,7 @@ pub fn account_view(
     }
     sound(&view)?;
     let (data, more_data) = data_page(&reader, address, data_after)?;
-    Ok(Some(AccountView { version: 1, record, restrictions, limits, claims, data, more_data }))
+    Ok((height, Some(AccountView { version: 1, record, restrictions, limits, claims, data, more_data })))
 }
 
 /// The values of an account that have a key for each asset; `first` is the key of the first asset

@@ -106,10 +106,15 @@ async fn try_answer(handle: &GroupHandle, request: v1::QueryRequest) -> Result<v
             if request.prove {
                 return prove_account(handle, address).await;
             }
+            // Held while something is read: no block comes between the height and what stands there.
+            let stand = handle.share.stand.lock();
+            reply.height = stand.applied.height.0;
             found(&mut reply, account(handle, &address)?);
         }
         Query::Accounts(query) => {
             let mut room = GRPC_BYTES_MAX - SLACK_BYTES;
+            let stand = handle.share.stand.lock();
+            reply.height = stand.applied.height.0;
             for bytes in &query.addresses {
                 let record = account(handle, &edge::address("address", bytes)?)?;
                 let value = record.map(|record| encoded(&record)).unwrap_or_default();
@@ -136,7 +141,9 @@ async fn try_answer(handle: &GroupHandle, request: v1::QueryRequest) -> Result<v
         }
         Query::AccountView(query) => {
             let address = edge::address("address", &query.address)?;
-            found(&mut reply, gather::account_view(handle, &address, &query.data_after)?);
+            let (height, view) = gather::account_view(handle, &address, &query.data_after)?;
+            reply.height = height.0;
+            found(&mut reply, view);
         }
         Query::Block(query) => found(&mut reply, block(handle, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(handle, &edge::asset("asset", &query.asset)?)?),
