@@ -29,11 +29,32 @@ pub(super) struct Deed {
     /// The groups that vote on it, sorted.
     pub(super) voters: Vec<GroupId>,
     pub(super) transfer: Transfer,
+    /// What was sent.
+    bytes: Bytes,
+    /// Its sender did not hear its fate before it did something else.
+    pub(super) late: bool,
     /// It was refused, and nobody wrote a receipt.
     pub(super) traceless: bool,
     pub(super) attempts: usize,
     /// One group lacks what it has to vote on.
     pub(super) half_open: bool,
+}
+
+impl Deed {
+    /// Sends the same bytes until the fate is known, and notes it as known now. What happened meanwhile
+    /// is over when all mail has been taken.
+    pub(super) async fn ask_again(&mut self, town: &Town, client: &Client) {
+        let mut told = Told::default();
+        let asking = async {
+            while told.fate == Fate::Unknown {
+                attempt(town, client, self.bytes.clone(), &mut told).await;
+            }
+        };
+        in_time("the fate of a transaction that is sent again", asking).await;
+        self.traceless = told.traceless;
+        self.transfer.fate = told.fate;
+        self.transfer.decided = told.decided;
+    }
 }
 
 /// Everything that customers did and saw.
@@ -176,7 +197,7 @@ impl Customer {
         let keys: Vec<&SecretKey> = draft.payers.iter().map(|payer| &town.wallets[*payer].key).collect();
         let tx = SignedTx::sign(&body, &keys);
         let (txid, signed) = (tx.txid(&cluster), tx.encode());
-        let bytes = if half_open { Submission::encode(signed, openings) } else { signed };
+        let bytes: Bytes = if half_open { Submission::encode(signed, openings).into() } else { signed.into() };
 
         let invoked = town.now();
         let mut told = Told::default();
@@ -185,12 +206,12 @@ impl Customer {
         let patient = self.number.is_multiple_of(2);
         while told.fate == Fate::Unknown && (patient || attempts == 0) {
             attempts += 1;
-            attempt(&town, &self.client, bytes.clone().into(), &mut told).await;
+            attempt(&town, &self.client, bytes.clone(), &mut told).await;
         }
         let several = draft.voters.len() > 1;
         while told.fate == Fate::Yes && told.applied.is_none() {
             // Its credits are somewhere: the same bytes again tell when they have arrived.
-            attempt(&town, &self.client, bytes.clone().into(), &mut told).await;
+            attempt(&town, &self.client, bytes.clone(), &mut told).await;
         }
         if told.fate == Fate::No {
             if several && !told.traceless {
@@ -220,7 +241,8 @@ impl Customer {
         let Told { fate, decided, applied, traceless, .. } = told;
         let transfer = Transfer { invoked, fate, decided, applied, legs };
         let (voters, valid_until_ms) = (draft.voters, body.valid_until_ms.0);
-        Deed { txid, valid_until_ms, voters, transfer, traceless, attempts, half_open }
+        let late = fate == Fate::Unknown;
+        Deed { txid, valid_until_ms, voters, transfer, bytes, late, traceless, attempts, half_open }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What has to be true when everything is up again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use client::{Client, Consistency};
 use ledger::{Receipt, TxId};
@@ -19,7 +20,17 @@ const PAGE: u32 = 200;
 /// Judges everything that customers did and saw, and the chains.
 pub(super) async fn judge(town: &Town, machines: &mut Machines, client: &Client, seen: Seen) {
     let Seen { mut deeds, mut reads } = seen;
+    let unheard = deeds.iter().filter(|deed| deed.transfer.fate == Fate::Unknown).count();
+    println!("{unheard} transactions whose fate their senders did not hear");
+    // They ask now. What has a fate by then holds nothing when all mail has been taken.
+    for deed in deeds.iter_mut().filter(|deed| deed.transfer.fate == Fate::Unknown) {
+        deed.ask_again(town, client).await;
+    }
     let heights = machines.settled(client).await;
+    let settled = town.now();
+    for deed in deeds.iter_mut().filter(|deed| deed.late) {
+        deed.transfer.applied = Some(settled);
+    }
     let all = FUNDS * 2 * u128::try_from(ACCOUNTS).unwrap();
     let (supply, receipts) = audit_receipts(client, &heights).await;
     assert_eq!(supply[&town.bank.asset].held, all);
@@ -47,7 +58,7 @@ pub(super) async fn judge(town: &Town, machines: &mut Machines, client: &Client,
             let outlived = found.iter().map(|receipt| receipt.time_ms.0.saturating_sub(deed.valid_until_ms)).max();
             longest = longest.max((outlived.unwrap_or_default(), Some(deed.txid)));
         }
-        if deed.transfer.fate == Fate::Unknown {
+        if deed.late {
             learn(town, client, &mut credits, deed, found).await;
         }
     }
@@ -65,7 +76,7 @@ pub(super) async fn judge(town: &Town, machines: &mut Machines, client: &Client,
 /// was told.
 fn compare(deed: &Deed, found: &[Receipt]) {
     if found.is_empty() {
-        assert!(deed.traceless || deed.transfer.fate == Fate::Unknown, "a transaction was lost: {deed:?}");
+        assert!(deed.traceless, "a transaction was lost: {deed:?}");
         return;
     }
     let mut groups: Vec<_> = found.iter().map(|receipt| receipt.group).collect();
@@ -76,12 +87,12 @@ fn compare(deed: &Deed, found: &[Receipt]) {
     match deed.transfer.fate {
         Fate::Yes => assert!(yes, "{deed:?}: {found:?}"),
         Fate::No => assert!(!yes, "{deed:?}: {found:?}"),
-        Fate::Unknown => {}
+        Fate::Unknown => panic!("its sender has asked to the end: {deed:?}"),
     }
 }
 
-/// What the cluster tells of a transaction whose sender did not ask to the end. Since nobody heard of
-/// it in time, the blocks have to tell when it happened.
+/// What the cluster tells of a transaction whose sender asked again in the end. Nobody heard of it in
+/// time, so the blocks have to tell when it happened.
 async fn learn(town: &Town, client: &Client, credits: &mut Credits, deed: &mut Deed, found: &[Receipt]) {
     let yes = found.first().is_some_and(Receipt::committed);
     let known = client.explain(deed.txid).await.unwrap();
@@ -103,10 +114,7 @@ async fn learn(town: &Town, client: &Client, credits: &mut Credits, deed: &mut D
         }
         legs.push(leg);
     }
-    let transfer = &mut deed.transfer;
-    transfer.legs = legs;
-    transfer.fate = if yes { Fate::Yes } else { Fate::No };
-    (transfer.decided, transfer.applied) = (Some(town.now()), Some(town.now()));
+    deed.transfer.legs = legs;
 }
 
 /// The blocks of credits, as the history of each account has them.
@@ -116,25 +124,29 @@ struct Credits(BTreeMap<usize, Vec<(TxId, u128, u64)>>);
 impl Credits {
     /// The block of one credit, which is not found again.
     async fn take(&mut self, town: &Town, client: &Client, account: usize, txid: TxId, amount: u128) -> Option<u64> {
-        if !self.0.contains_key(&account) {
-            let (mut before, mut lines) = (None, Vec::new());
-            loop {
-                let page = client.history(town.wallets[account].address, before, PAGE).await.unwrap().value;
-                for line in page.lines {
-                    if let HistoryChange::Credit { amount, .. } = line.change {
-                        lines.push((line.txid, amount, line.height.0));
-                    }
-                }
-                before = page.before;
-                if before.is_none() {
-                    break;
-                }
-            }
-            self.0.insert(account, lines);
-        }
-        let lines = self.0.get_mut(&account).unwrap();
+        let lines = match self.0.entry(account) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(credits_of(town, client, account).await),
+        };
         let at = lines.iter().position(|line| (line.0, line.1) == (txid, amount));
         Some(lines.swap_remove(at.expect("a committed credit is in the history of its account")).2)
+    }
+}
+
+/// Every credit of an account: transaction, amount, block.
+async fn credits_of(town: &Town, client: &Client, account: usize) -> Vec<(TxId, u128, u64)> {
+    let (mut before, mut lines) = (None, Vec::new());
+    loop {
+        let page = client.history(town.wallets[account].address, before, PAGE).await.unwrap().value;
+        for line in page.lines {
+            if let HistoryChange::Credit { amount, .. } = line.change {
+                lines.push((line.txid, amount, line.height.0));
+            }
+        }
+        before = page.before;
+        if before.is_none() {
+            return lines;
+        }
     }
 }
 

@@ -143,7 +143,7 @@ impl Search<'_> {
     fn end_effect(&mut self, number: usize) -> Result<(), Why> {
         let effect = self.effects[number];
         // A hold that is optional ends with its release; the release has the number after it.
-        let pair = if effect.after.is_some() { [effect.after.unwrap(), number] } else { [number, number] };
+        let pair = [effect.after.unwrap_or(number), number];
         if effect.optional && effect.after.is_none() {
             return Ok(());
         }
