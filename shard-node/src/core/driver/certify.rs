@@ -218,11 +218,6 @@ impl Certifier {
         self.heights.get(&height)?.certificate.as_ref()
     }
 
-    /// Whether a block that we signed has waited for its certificate for a while.
-    pub(super) fn waits(&self, height: Height) -> bool {
-        self.waiting.contains(&height)
-    }
-
     /// Our signature of a block that is still at hand.
     pub(super) fn own(&self, height: Height) -> Option<&Attestation> {
         self.heights.get(&height)?.own.as_ref()

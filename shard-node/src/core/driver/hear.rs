@@ -28,10 +28,7 @@ impl GroupDriver {
             PeerMessage::Want { height } => {
                 if self.is_member(self.config.group, from) {
                     self.give_certificate(height, from, out);
-                    // Others ask, too, when they are a moment early.
-                    if self.certifier.waits(height) {
-                        self.call_for_block(height);
-                    }
+                    self.call_for_block(height);
                 }
             }
             PeerMessage::Certified(certificate) => {
