@@ -591,6 +591,38 @@ fn hidden_legs_wait_for_their_opening_and_say_no_when_it_does_not_come() {
 }
 
 #[test]
+fn hidden_legs_that_nobody_authorised_are_a_no_once_they_are_opened() {
+    let mut world = World::new(2);
+    let legs = [Leg::Pay { from: (0, 0), to: (0, 1), amount: 30 }, Leg::Pay { from: (1, 0), to: (1, 1), amount: 40 }];
+    let [a, b] = [world.group(0), world.group(1)];
+    let mut made = world.make(&legs, 10_000, 0b10, false).expect("two voters");
+    let whole = made.signed.clone();
+    let body = ledger::TxBody::decode(&whole.body).expect("a body");
+    made.signed.witnesses = SignedTx::sign(&body, &[&key(world.number((0, 0)))]).witnesses;
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Err(Reject::NotAuthorised), "no party has shown itself");
+    world.hand_over(a, &made.bytes(a, true)).expect("a vote");
+    assert!(world.deliver(a, b, true), "b waits for the opening");
+    let no = Handed::Voted(Decision::No(Reject::NotAuthorised));
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(no.clone()), "and not until the deadline");
+    assert!(world.deliver(b, a, true));
+    assert_eq!(world.sum(), (4 * FUNDS, 0), "what a held is free again");
+    made.signed = whole;
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(no), "a vote is written once");
+
+    // Whoever brings the signatures along is in time for them.
+    let mut late = world.make(&legs, 10_000, 0b10, false).expect("two voters");
+    let whole = std::mem::take(&mut late.signed.witnesses);
+    let body = ledger::TxBody::decode(&late.signed.body).expect("a body");
+    late.signed.witnesses = SignedTx::sign(&body, &[&key(world.number((0, 0)))]).witnesses;
+    world.hand_over(a, &late.bytes(a, true)).expect("a vote");
+    assert!(world.deliver(a, b, true));
+    late.signed.witnesses = whole;
+    assert_eq!(world.hand_over(b, &late.bytes(b, true)), Ok(Handed::Voted(Decision::Yes)));
+    world.settle();
+    assert_eq!(world.sum(), (4 * FUNDS, 0));
+}
+
+#[test]
 fn a_group_that_only_receives_votes_when_a_party_has_shown() {
     let mut world = World::new(2);
     let legs = [Leg::Sync { from: (0, 0), to: (1, 0), amount: 30 }];

@@ -47,6 +47,14 @@ impl Load {
         due.map(|operation| operation.index).filter(|index| !finished.contains(index)).collect()
     }
 
+    /// What the client of this operation sent and was told, for people.
+    pub fn story(&self, index: u32) -> String {
+        let operation = self.operations.iter().find(|operation| operation.index == index);
+        let told = self.told.borrow();
+        let told: Vec<_> = told.iter().filter(|(of, _)| *of == index).map(|(_, event)| event).collect();
+        format!("{operation:#?} was told {told:#?}")
+    }
+
     /// How many transactions were said to commit by one group, and by several; and how many not to.
     pub fn fates(&self) -> [usize; 3] {
         let mut counts = [0; 3];

@@ -400,7 +400,8 @@ impl World {
         self.until(what, LOOK_MS, |world| {
             let open = world.load.open();
             if !open.is_empty() {
-                return Err(format!("operations {open:?} have no fate"));
+                let first = world.load.story(open[0]);
+                return Err(format!("operations {open:?} have no fate; {first}"));
             }
             let status = world.status();
             if status.nodes.len() != world.summary.nodes {
