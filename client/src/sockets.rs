@@ -1,8 +1,7 @@
 //! Where sockets come from: the operating system, or whoever stands in for its network.
 //!
-//! Everything that this cluster's processes say to each other goes through [`Sockets`]: nodes listen
-//! and call by it, routers and clients call by it. Owns no policy: TLS, time limits and who may
-//! connect are above it.
+//! Nodes listen and call by [`Sockets`], and so do clients that are given one. Owns no policy: TLS, time
+//! limits and who may connect are above it.
 
 use std::io;
 use std::net::SocketAddr;

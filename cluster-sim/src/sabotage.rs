@@ -10,6 +10,7 @@ use cross_shard::commit::{self, CommitContext, Decision, Prepared, Received, Sta
 use cross_shard::{Message, Vote, stream};
 use ledger::asset::{AssetDef, AssetSpec};
 use ledger::ids::{Address, AssetId, GroupId, GroupKind, LedgerId, TimeMs, TxId};
+use ledger::lock::Lock;
 use ledger::machine::{BlockContext, Machine};
 use ledger::reject::Reject;
 use ledger::rules::{self, RuleContext};
@@ -70,6 +71,10 @@ sabotages! {
     AppliedOnVote;
     /// A router tells its client that a transaction commits when the first group has agreed.
     HastyRouter;
+    /// A hash-lock is claimed after its deadline.
+    LateClaim;
+    /// A hash-lock that is claimed stays open.
+    LockStaysOpen;
     /// In a channel any one member decides, whatever the policies say.
     OneDecides;
     /// A member that leaves a channel or is removed goes on as before.
@@ -134,6 +139,26 @@ fn apply(
             let dropped = forget(view, at, bytes, |record| record.dropped.is_some());
             let time_ms = dropped.map_or(at.time_ms, |record| record.valid_until_ms);
             work.apply(view, BlockContext { time_ms, ..at }, command)
+        }
+        (Sabotage::LateClaim, Command::Tx(bytes)) => {
+            let before = locks_of(view, at, bytes);
+            for (key, lock) in &before {
+                view.store(key.clone(), &Lock { deadline_ms: TimeMs(u64::MAX), ..*lock });
+            }
+            let outcome = work.apply(view, at, command);
+            for (key, lock) in before {
+                let state = view.load::<Lock>(&key).map_or(lock.state, |settled| settled.state);
+                view.store(key, &Lock { state, ..lock });
+            }
+            outcome
+        }
+        (Sabotage::LockStaysOpen, Command::Tx(bytes)) => {
+            let before = locks_of(view, at, bytes);
+            let outcome = work.apply(view, at, command);
+            for (key, lock) in before {
+                view.store(key, &lock);
+            }
+            outcome
         }
         (Sabotage::OneDecides, Command::Channel(_)) => {
             let anybody = Policy::members(Quorum::Any, Role::Admin);
@@ -299,6 +324,16 @@ fn forget(view: &mut View<'_>, at: BlockContext, bytes: &[u8], when: impl Fn(&Pr
     view.delete(schema::prepared(&tx.txid));
     view.delete(schema::receipt(&tx.txid));
     Some(record)
+}
+
+/// The locks that a transaction claims, as they are.
+fn locks_of(view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> Vec<(Vec<u8>, Lock)> {
+    let Ok(tx) = ParsedTx::decode(&at.cluster, bytes) else { return Vec::new() };
+    let claimed = tx.visible().filter_map(|(_, _, mv)| match mv {
+        Move::Claim { from, lock, .. } => Some(schema::lock(from, lock)),
+        _ => None,
+    });
+    claimed.collect::<Vec<_>>().into_iter().filter_map(|key| Some((key.clone(), view.load(&key)?))).collect()
 }
 
 /// Takes every vote that is missing for a NO, where `when` holds, given the record and when this

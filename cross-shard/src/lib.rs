@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod commit;
 pub mod message;
 pub mod notice;
+pub mod range;
 pub mod stream;
 
 pub use bundle::{AckProof, Bundle, CommitteeSource};

@@ -527,6 +527,46 @@ fn a_vote_that_does_not_fit_is_refused_and_moves_nothing() {
 }
 
 #[test]
+fn a_slot_for_a_group_that_does_not_exist_is_refused_without_a_trace() {
+    let (mut world, made, [a, _]) = swap();
+    let mut body = TxBody::decode(&made.signed.body).expect("a body");
+    for nowhere in [GroupId::shard(9), GroupId(77)] {
+        let hidden = Slot::Hidden { ledger: LedgerId::MAIN, group: nowhere, hash: Hash32::ZERO };
+        body.slots.truncate(2);
+        body.slots.push(hidden);
+        let signed = SignedTx::sign(&body, &[&key(world.number((0, 0))), &key(world.number((1, 1)))]);
+        let before = world.shards[&a].state.clone();
+        assert_eq!(world.hand_over(a, &signed.encode()), Err(Reject::UnknownGroup), "{nowhere}");
+        assert_eq!(world.shards[&a].state, before);
+    }
+}
+
+/// Any party may hand its transaction over, to whom and as often as it likes, also after the outcome:
+/// the first time counts, and every answer is the same.
+#[test]
+fn hand_overs_by_any_party_at_any_time_are_harmless() {
+    let (mut world, made, [a, b]) = swap();
+    for _ in 0..3 {
+        assert_eq!(world.hand_over(a, &made.bytes(a, true)), Ok(Handed::Voted(Decision::Yes)));
+    }
+    assert_eq!(world.sum().1, 30, "held once");
+    assert!(world.deliver(a, b, true));
+    for group in [b, a, b] {
+        assert_eq!(world.hand_over(group, &made.bytes(group, true)), Ok(Handed::Voted(Decision::Yes)));
+    }
+    world.settle();
+    let settled = world.sum();
+    world.now_ms += 10 * REGISTER_GRACE_MS;
+    for group in [a, b, a, b] {
+        world.hand_over(group, &made.bytes(group, true)).expect("history answers");
+        world.settle();
+    }
+    assert_eq!((settled, world.sum()), ((4 * FUNDS, 0), (4 * FUNDS, 0)));
+    let outcomes = [a, b].map(|group| (world.shards[&group].posted.len(), world.shards[&group].released.len()));
+    assert_eq!(outcomes, [(1, 0), (1, 0)]);
+}
+
+#[test]
 fn hidden_legs_wait_for_their_opening_and_say_no_when_it_does_not_come() {
     let mut world = World::new(2);
     let legs = [Leg::Pay { from: (0, 0), to: (0, 1), amount: 30 }, Leg::Pay { from: (1, 0), to: (1, 1), amount: 40 }];
@@ -547,6 +587,38 @@ fn hidden_legs_wait_for_their_opening_and_say_no_when_it_does_not_come() {
     assert_eq!(deadline, Some(TimeMs(until)), "a block is due then, even an empty one");
     world.now_ms = until + 1;
     assert_eq!(world.hand_over(b, &late.bytes(b, true)).ok(), Some(Handed::Voted(Decision::No(Reject::Expired))));
+    world.settle();
+    assert_eq!(world.sum(), (4 * FUNDS, 0));
+}
+
+#[test]
+fn hidden_legs_that_nobody_authorised_are_a_no_once_they_are_opened() {
+    let mut world = World::new(2);
+    let legs = [Leg::Pay { from: (0, 0), to: (0, 1), amount: 30 }, Leg::Pay { from: (1, 0), to: (1, 1), amount: 40 }];
+    let [a, b] = [world.group(0), world.group(1)];
+    let mut made = world.make(&legs, 10_000, 0b10, false).expect("two voters");
+    let whole = made.signed.clone();
+    let body = ledger::TxBody::decode(&whole.body).expect("a body");
+    made.signed.witnesses = SignedTx::sign(&body, &[&key(world.number((0, 0)))]).witnesses;
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Err(Reject::NotAuthorised), "no party has shown itself");
+    world.hand_over(a, &made.bytes(a, true)).expect("a vote");
+    assert!(world.deliver(a, b, true), "b waits for the opening");
+    let no = Handed::Voted(Decision::No(Reject::NotAuthorised));
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(no.clone()), "and not until the deadline");
+    assert!(world.deliver(b, a, true));
+    assert_eq!(world.sum(), (4 * FUNDS, 0), "what a held is free again");
+    made.signed = whole;
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(no), "a vote is written once");
+
+    // Whoever brings the signatures along is in time for them.
+    let mut late = world.make(&legs, 10_000, 0b10, false).expect("two voters");
+    let whole = std::mem::take(&mut late.signed.witnesses);
+    let body = ledger::TxBody::decode(&late.signed.body).expect("a body");
+    late.signed.witnesses = SignedTx::sign(&body, &[&key(world.number((0, 0)))]).witnesses;
+    world.hand_over(a, &late.bytes(a, true)).expect("a vote");
+    assert!(world.deliver(a, b, true));
+    late.signed.witnesses = whole;
+    assert_eq!(world.hand_over(b, &late.bytes(b, true)), Ok(Handed::Voted(Decision::Yes)));
     world.settle();
     assert_eq!(world.sum(), (4 * FUNDS, 0));
 }

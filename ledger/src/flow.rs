@@ -1,7 +1,7 @@
 //! Value flow of a block, per asset: `opening + imported + minted = closing + exported + burned`.
 //!
 //! Headers of shards show it. Those of channels only commit to it, by way of the state root: see
-//! [`SealedFlow`] and `docs/adr/0017-sealed-value-flows.md`.
+//! [`SealedFlow`] and `docs/adr/0018-sealed-value-flows.md`.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 

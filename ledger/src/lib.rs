@@ -27,6 +27,7 @@ pub mod pair;
 pub mod receipt;
 pub mod record;
 pub mod reject;
+mod rejections;
 pub mod rules;
 pub mod schema;
 pub mod tree;

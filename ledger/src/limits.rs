@@ -64,6 +64,9 @@ pub const MAIL_WINDOW_MESSAGES: u64 = 65_536;
 pub const BUNDLE_MESSAGES_MAX: usize = 4096;
 /// Encoded messages of one bundle.
 pub const BUNDLE_BYTES_MAX: usize = 1024 * 1024;
+/// Hashes that lead from the end of a bundle to the head of its stream, however long the stream is: the
+/// subtrees between two numbers of 64 bits grow to the largest one and shrink again.
+pub const BUNDLE_PROOF_MAX: usize = 126;
 /// One gRPC message.
 pub const GRPC_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Members of one committee.
@@ -132,7 +135,10 @@ const _: () = assert!(
 const _: () = assert!(BATCH_BYTES_MAX < GRPC_BYTES_MAX, "any entry fits into a message");
 const _: () =
     assert!(BALANCES_SHOWN_MAX * (48 + 57) < GRPC_BYTES_MAX / 2, "balances and their proof fit into a message");
-const _: () = assert!(BUNDLE_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a bundle and its proofs fit into a batch");
+const _: () = assert!(
+    BUNDLE_BYTES_MAX + BUNDLE_MESSAGES_MAX * 4 + BUNDLE_PROOF_MAX * 32 < BATCH_BYTES_MAX / 2,
+    "a bundle fits into a batch, and so much again is left for its certificate"
+);
 const _: () = assert!(
     DATA_PAGE_ENTRIES_MAX * (DATA_KEY_BYTES_MAX + DATA_VALUE_BYTES_MAX + 8) + ACCOUNT_LINES_MAX * 128
         < ANSWER_BYTES_MAX,

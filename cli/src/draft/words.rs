@@ -9,7 +9,7 @@ use ledger::{Address, AssetId, Authorisation, GroupId, Layout, LedgerId, LockId,
 use serde::Serialize;
 
 use super::file::TxFile;
-use crate::output::{moment, with_decimals};
+use crate::output::{foreign, moment, with_decimals};
 
 /// What people call accounts, assets and keys. What has no name is shown whole: a part of an
 /// address could be that of somebody else.
@@ -191,7 +191,7 @@ pub fn ledger_name(ledger: LedgerId) -> String {
 #[must_use]
 pub fn quoted(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => format!("\"{text}\""),
+        Ok(text) if foreign(text) == text => format!("\"{text}\""),
         _ => format!("0x{}", hex::encode(bytes)),
     }
 }
@@ -285,7 +285,7 @@ impl Plan {
         let mut text = format!("transaction {}", self.txid);
         let _ = write!(text, "\n  valid until {}", moment(self.valid_until_ms));
         if !self.memo.is_empty() {
-            let _ = write!(text, "\n  memo: {}", self.memo);
+            let _ = write!(text, "\n  memo: {}", foreign(&self.memo));
         }
         text.push_str("\nwhat it does");
         for (mv, number) in self.moves.iter().zip(1..) {

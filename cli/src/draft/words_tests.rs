@@ -158,4 +158,5 @@ fn lists_and_moments_for_people() {
     assert_eq!(quoted("für".as_bytes()), "\"für\"");
     assert_eq!(quoted(&[0xff, 0]), "0xff00");
     assert_eq!(quoted(b"a\nb"), "0x610a62");
+    assert_eq!(quoted("a\u{202e}b".as_bytes()), "0x61e280ae62");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ledger::asset::AssetSpec;
 use ledger::auth::{Authorisation, Witness};
-use ledger::crypto::SecretKey;
+use ledger::crypto::{PublicKey, SecretKey};
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
 use ledger::ids::{Address, AssetId, ClusterId, GroupId, LedgerId, TimeMs, TxId};
@@ -314,6 +314,16 @@ impl<'a> Maker<'a> {
 
     pub(super) fn home_of(&self, address: &Address) -> Option<GroupId> {
         self.accounts.iter().chain(&self.inside).find(|account| account.address == *address).map(|account| account.home)
+    }
+
+    /// A key that nobody signs with: an account that has it cannot be signed for by a witness of another
+    /// account, nor by the outsider, both of which count as no signature.
+    pub(super) fn unused_key(&mut self) -> &'static SecretKey {
+        let drawn = self.rng.random_range(0..account_keys().len());
+        let owned = self.accounts.iter().flat_map(|account| &account.keys);
+        let signing: Vec<PublicKey> = owned.chain([&self.outsider]).map(|key| key.public()).collect();
+        let unused: Vec<&SecretKey> = account_keys().iter().filter(|key| !signing.contains(&key.public())).collect();
+        unused[drawn % unused.len()]
     }
 
     /// Breaks a signature, or replaces it by a good one of a key that has no right to the account,

@@ -10,7 +10,6 @@ use rand::seq::SliceRandom;
 
 use super::maker::{ASSETS, HOT_PAYEE, HOT_PAYER, Maker, Terms};
 use super::{Handing, Purpose};
-use crate::cluster::account_keys;
 
 /// Groups that vote on one transaction at most.
 const GROUPS_MAX: usize = 8;
@@ -174,9 +173,7 @@ impl Maker<'_> {
 
     fn rotated(&mut self) -> Vec<Move> {
         let parties = self.one_in_each(3);
-        let keys = account_keys();
-        let fresh = &keys[self.rng.random_range(0..keys.len())];
-        let auth = Authorisation::Single(fresh.public());
+        let auth = Authorisation::Single(self.unused_key().public());
         let (payee, amount) = (self.any_account(), self.small());
         vec![Move::Rotate { account: self.address(parties[0]), auth }, self.pay(parties[1], payee, amount)]
     }

@@ -182,6 +182,8 @@ impl Borrower<'_> {
         let applied = transfer.applied();
         let at = applied.position.ok_or("it contains no position")?;
         let (path, node) = (transfer.path.clone(), self.node);
+        // Whatever becomes of it, the files are not needed any more after this.
+        let folder = Folder::new(transfer.path, applied.clone(), false);
         let checked = self.applier.run(move |applier| Ok(applier.prepare(&path, Some(node)))).await.map_err(text)?;
         if checked.map_err(text)?.position != applied.position {
             return Err("its files contain another position than it said".to_owned());
@@ -191,7 +193,7 @@ impl Borrower<'_> {
             let kept = at.index.checked_sub(1);
             self.log.truncate_behind(kept).await.map_err(text)?;
         }
-        let (snapshots, folder) = (self.snapshots.clone(), Folder::new(transfer.path, applied, false));
+        let snapshots = self.snapshots.clone();
         self.applier.run(move |applier| snapshots.install(applier, &folder)).await.map_err(text)
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::config::{RaftGroupConfig, StartError};
 use super::failure::Failure;
 use super::fetch::Lender;
+use super::found::Standing;
 use super::log::Log;
 use super::machine::{ApplierCell, Machine};
 use super::network::{Factory, RaftTransport};
@@ -62,6 +63,9 @@ pub enum HandleError {
     /// The snapshot could not be written or read.
     #[error("snapshot transfer: {0}")]
     Snapshot(String),
+    /// The replica does not take part before its group is founded.
+    #[error("this replica does not take part yet: its group is being founded")]
+    Founding,
     /// The replica has stopped.
     #[error("the group stopped on this node: {0}")]
     Stopped(String),
@@ -77,6 +81,7 @@ impl HandleError {
             Self::WrongSender { .. } => "raft_wrong_sender",
             Self::OutOfOrder => "raft_out_of_order",
             Self::Snapshot(_) => "raft_snapshot",
+            Self::Founding => "raft_founding",
             Self::Stopped(_) => "raft_stopped",
         }
     }
@@ -208,6 +213,7 @@ impl RaftGroup {
                 speaks_for(done.vote.leader())?;
                 wire::reply(&inner.receiver.done(raft, from, done).await?)
             }
+            wire::STANDING => wire::reply(&Standing::Begun),
             wire::SNAPSHOT_ASK => wire::reply(&inner.lender.ask(wire::body(body).map_err(malformed)?).await?),
             wire::SNAPSHOT_READ => wire::reply(&inner.lender.read(wire::body(body).map_err(malformed)?).await?),
             wire::TRANSFER => {

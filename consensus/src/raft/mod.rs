@@ -8,12 +8,13 @@
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
 //! (what is sent), `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
-//! lost its state), `failure` (why it stopped), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
+//! lost its state), `found` (what a replica with an empty log does first), `failure` (why it stopped), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
 
 mod codec;
 mod config;
 mod failure;
 mod fetch;
+mod found;
 mod group;
 mod inspect;
 mod log;
@@ -33,6 +34,7 @@ mod tests;
 
 pub use config::{RaftGroupConfig, StartError};
 pub use fetch::FetchError;
+pub use found::{FoundError, Founding, Standing};
 pub use group::{HandleError, RaftGroup};
 pub use inspect::read_log;
 pub use network::{RaftTransport, TransportError};

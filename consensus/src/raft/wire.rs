@@ -27,6 +27,8 @@ pub(crate) const SNAPSHOT_DONE: u8 = 6;
 pub(crate) const TRANSFER: u8 = 7;
 pub(crate) const SNAPSHOT_ASK: u8 = 8;
 pub(crate) const SNAPSHOT_READ: u8 = 9;
+/// Where the replica stands in the founding of its group; an empty body.
+pub(crate) const STANDING: u8 = 10;
 
 /// Entries in one append.
 pub(crate) const APPEND_BYTES_MAX: usize = BATCH_BYTES_MAX;

@@ -133,7 +133,8 @@ fn hand_over_again(
     }
     ctx.admits()?;
     let legs = ctx.rules.own_legs(tx)?;
-    let decision = decide(view, ctx, tx, &legs)?;
+    let decision =
+        decide(view, ctx, tx, &legs).or_else(|reason| decide_as_mailed(view, ctx, tx, &record).ok_or(reason))?;
     record.handed_over = true;
     record.openings = own_openings(ctx, tx);
     view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
@@ -153,6 +154,20 @@ fn decide(
         Err(reason) if reason.precedes_authorisation() => Err(reason),
         Err(reason) => Ok(Decision::No(reason)),
     }
+}
+
+/// The vote of a group that waits, on the transaction as mail brought it, now that its legs can be seen. A party
+/// has shown itself in another group, so an authorisation that is missing here is a NO, as it is where nothing is
+/// hidden; whoever opens the legs has been given their salts by a party.
+fn decide_as_mailed(
+    view: &mut View<'_>,
+    ctx: &CommitContext<'_>,
+    handed: &ParsedTx,
+    record: &Prepared,
+) -> Option<Decision> {
+    let mut mailed = ParsedTx::decode(&ctx.cluster, &record.tx).ok()?;
+    mailed.open(handed.openings.clone()).ok()?;
+    vote_on_mail(view, ctx, &mailed, Decision::Yes)
 }
 
 /// Takes another group's vote, which certified mail brought. In the same apply, a group that has

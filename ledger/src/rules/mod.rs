@@ -399,7 +399,7 @@ pub fn next_of(ctx: &RuleContext<'_>, transfer: &Transfer) -> GroupId {
     ctx.home(ctx.ledger, &transfer.pair(ctx.ledger))
 }
 
-pub use transfer::{Arrival, arrive, depart};
+pub use transfer::{arrive, depart};
 
 /// Reads an account with its inline balances. Those beyond
 /// [`crate::limits::INLINE_BALANCES_MAX`] have entries of their own under

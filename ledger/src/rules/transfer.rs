@@ -133,22 +133,20 @@ pub fn depart(view: &mut View<'_>, ctx: &RuleContext<'_>, transfer: &Transfer) -
     left
 }
 
-/// What became of value that came from another ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "made once for each message and taken apart at once")]
-pub enum Arrival {
-    /// It counts. The payee's credit, for whichever group owns the account, and a line for the pair
-    /// account's history.
-    Taken(Credit, HistoryLine),
-    /// It would break the rule of pairs and is not taken.
-    Refused(Reject),
-}
-
-/// Counts what came from another ledger, in the group that has the pair account.
-pub fn arrive(view: &mut View<'_>, ctx: &RuleContext<'_>, transfer: &Transfer) -> Arrival {
+/// Counts what came from another ledger, in the group that has the pair account. Returns the payee's
+/// credit, for whichever group owns the account, and a line for the pair account's history.
+///
+/// # Errors
+/// [`Reject`] when it would break the rule of pairs. It is then not taken; what exceeds the pair
+/// account is counted there.
+pub fn arrive(
+    view: &mut View<'_>,
+    ctx: &RuleContext<'_>,
+    transfer: &Transfer,
+) -> Result<(Credit, HistoryLine), Reject> {
     let home = pair::home_of(&transfer.asset);
     if transfer.amount == 0 || transfer.to != ctx.ledger || (home != transfer.from && home != transfer.to) {
-        return Arrival::Refused(Reject::TransferLedger);
+        return Err(Reject::TransferLedger);
     }
     let key = schema::pair(transfer.from, &transfer.asset);
     let mut pair: Pair = view.load(&key).unwrap_or_else(|| Pair::new(transfer.from, transfer.asset));
@@ -160,11 +158,11 @@ pub fn arrive(view: &mut View<'_>, ctx: &RuleContext<'_>, transfer: &Transfer) -
             pair.amount.posted = amount;
             let Transfer { txid, move_index, account, asset, amount, .. } = *transfer;
             let credit = Credit { txid, move_index, account, asset, amount };
-            Arrival::Taken(credit, line(transfer, HistoryKind::Arrived, ctx.ledger, Some(account)))
+            Ok((credit, line(transfer, HistoryKind::Arrived, ctx.ledger, Some(account))))
         }
         None => {
             pair.refused = pair.refused.saturating_add(transfer.amount);
-            Arrival::Refused(Reject::PairExceeded)
+            Err(Reject::PairExceeded)
         }
     };
     view.store(key, &pair);

@@ -174,13 +174,17 @@ impl<'v, 'b> Work<'v, 'b> {
     pub(super) fn debit(&mut self, account: &Address, asset: AssetId, amount: u128) -> Result<(), Reject> {
         // An asset whose definition has not arrived yet can still be spent: a balance of it exists
         // only because a certified credit brought it.
-        let frozen = self.view.load::<AssetDef>(&schema::asset(&asset)).is_some_and(|def| def.frozen);
+        let known = self.view.load::<AssetDef>(&schema::asset(&asset));
         let at = self.entry(account);
         let entry = &mut self.accounts[at];
-        if frozen || entry.frozen(self.view, asset) {
+        if known.as_ref().is_some_and(|def| def.frozen) || entry.frozen(self.view, asset) {
             return Err(Reject::Frozen);
         }
-        entry.hold(self.view, self.txid, asset, amount)
+        entry.hold(self.view, self.txid, asset, amount).map_err(|reject| match reject {
+            // Nobody can fund an account with what does not exist.
+            Reject::InsufficientFunds if known.is_none() => Reject::UnknownAsset,
+            other => other,
+        })
     }
 
     fn expect_credit(&mut self, account: &Address, asset: AssetId, amount: u128) -> Result<(), Reject> {

@@ -115,7 +115,12 @@ async fn ask_within(desk: &Desk, group: GroupId, request: v1::QueryRequest, with
                 }
             },
             Err(status) => match passing(&status) {
-                true => last = refused(Reject::TooLate, format!("node {node} did not answer: {}", status.message())),
+                true => {
+                    last = refused(
+                        Reject::Unanswered,
+                        format!("node {node} of {group} did not answer: {}", status.message()),
+                    )
+                }
                 false => {
                     return refused(Reject::AccessDenied, format!("node {node}: {}", status.message()));
                 }

@@ -159,12 +159,12 @@ impl Chain {
         let hashes: Vec<Hash32> = outbox.iter().map(StreamLeaf::hash).collect();
         let messages = (cursor.next_seq..out.next_seq).map(|seq| self.state[&schema::mail(dest, seq)].to_vec());
         Some(Bundle {
-            version: 1,
+            version: 2,
             source: self.constants.group,
             dest,
             first_seq: cursor.next_seq,
             messages: messages.collect(),
-            tail: Vec::new(),
+            proof: Vec::new(),
             leaf: outbox[index],
             path: merkle::prove(&hashes, index)?,
             certificate,

@@ -19,7 +19,7 @@ use ledger::machine::{BlockContext, Machine, ReadSet};
 use ledger::pair::{self, Transfer};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
-use ledger::rules::{self, Arrival, Credit, Effects, HistoryLine, RuleContext};
+use ledger::rules::{self, Credit, Effects, HistoryLine, RuleContext};
 use ledger::schema;
 use ledger::tx::{Move, ParsedTx};
 use ledger::view::View;
@@ -404,9 +404,7 @@ impl BlockWork {
             let (next, line) = self.with_rules(at, |ctx| rules::depart(view, &ctx.rules, &transfer));
             self.write_line(view, at, &line);
             self.send_transfer(view, next, transfer);
-        } else if let Arrival::Taken(credit, line) =
-            self.with_rules(at, |ctx| rules::arrive(view, &ctx.rules, &transfer))
-        {
+        } else if let Ok((credit, line)) = self.with_rules(at, |ctx| rules::arrive(view, &ctx.rules, &transfer)) {
             self.flows.imported(transfer.asset, source, transfer.amount);
             self.write_line(view, at, &line);
             self.credit(view, at, credit);

@@ -1,5 +1,5 @@
 //! Value flows of a channel: kept beside its blocks, committed to by the state root, and shown by no
-//! header (`docs/adr/0017-sealed-value-flows.md`).
+//! header (`docs/adr/0018-sealed-value-flows.md`).
 
 use ledger::flow::{FlowHead, FlowLine, SEAL_VERSION, SealedFlow, next_salt};
 use ledger::hash::Hash32;

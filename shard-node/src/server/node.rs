@@ -8,6 +8,7 @@ use std::sync::Arc;
 use client::net::{self, Identity, NetError, TrustRoots};
 use client::sockets::{Listener, Sockets, SystemSockets};
 use consensus::port::Timing;
+use consensus::raft::{FoundError, Standing};
 use consensus::sequencer::Sequencer;
 use ledger::SecretKey;
 use ledger::genesis::Genesis;
@@ -16,7 +17,7 @@ use parking_lot::RwLock;
 use router::gateway::{
     ClusterView, GatewayLimits, Health, NodeBackend, Peers, gateway_service, with_standard_services,
 };
-use storage::{LogEngine, LogIdentity, LogStats, ResourceLimits, SharedResources, StorageError};
+use storage::{LogEngine, LogIdentity, LogStats, ResourceLimits, SharedResources, StartedMark, StorageError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,12 +29,16 @@ use crate::server::intake::check_arrivals;
 use crate::server::links::Links;
 use crate::server::links::NodeTraffic;
 use crate::server::local::{Hosted, LocalHost};
+use crate::server::rebuild::PARTS as STATE_PARTS;
 use crate::server::registry::publish;
 use crate::server::service::Service;
 use crate::server::socket;
 
 /// Between two rounds of asking all members for a snapshot.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Between two rounds of asking all members of a group that is being founded.
+const FOUND_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Why a node cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +149,10 @@ struct Files {
 }
 
 fn read(path: &Path) -> Result<String, NodeError> {
-    std::fs::read_to_string(path).map_err(|error| NodeError::File { path: path.to_owned(), cause: error.to_string() })
+    std::fs::read_to_string(path).map_err(|error| match storage::error::is_open_files(&error) {
+        true => StorageError::io(path, &error).into(),
+        false => NodeError::File { path: path.to_owned(), cause: error.to_string() },
+    })
 }
 
 /// Reads and checks a genesis file.
@@ -186,8 +194,35 @@ fn read_files(config: &NodeConfig) -> Result<Files, NodeError> {
     Ok(Files { genesis: Arc::new(genesis), key, identity, roots })
 }
 
+/// Opens the log, and makes it at the first start. One that has to be there and is not is never made: the
+/// replicas would have forgotten what they promised.
+fn open_log(config: &NodeConfig, genesis: &Genesis, resources: &SharedResources) -> Result<LogEngine, StorageError> {
+    let (root, cluster) = (config.data_dir.join("log"), genesis.cluster_id().0.0);
+    let mark = StartedMark::beside(&config.signing_key, cluster, config.node.0);
+    let started = mark.is_set()?;
+    if !LogEngine::is_there(&root)? {
+        let parts = genesis.committees.iter().flat_map(|committee| {
+            let folder = config.data_dir.join(committee.group.to_string());
+            STATE_PARTS.map(|part| folder.join(part))
+        });
+        // The log is made before anything of a group is.
+        let witness = if started { Some(mark.path().to_owned()) } else { parts.into_iter().find(|part| part.exists()) };
+        if let Some(witness) = witness {
+            return Err(StorageError::LogMissing { path: root, witness });
+        }
+    }
+    let log = LogEngine::open(&root, resources, LogIdentity { cluster, node: config.node.0 })?;
+    if !started {
+        mark.set()?;
+    }
+    Ok(log)
+}
+
 async fn listen(sockets: &dyn Sockets, addr: SocketAddr) -> Result<Box<dyn Listener>, NodeError> {
-    sockets.listen(addr).await.map_err(|error| NodeError::Listen { addr, cause: error.to_string() })
+    sockets.listen(addr).await.map_err(|error| match storage::error::is_open_files(&error) {
+        true => StorageError::io(addr.to_string(), &error).into(),
+        false => NodeError::Listen { addr, cause: error.to_string() },
+    })
 }
 
 impl Node {
@@ -231,11 +266,7 @@ impl Node {
         let links = Links::new(Arc::clone(&peers), stop.clone());
         let calls = Arc::clone(peers.traffic());
         let traffic = NodeTraffic { calls, peers: Arc::default(), clients: Arc::default() };
-        let log = LogEngine::open(
-            &config.data_dir.join("log"),
-            &resources,
-            LogIdentity { cluster: files.genesis.cluster_id().0.0 },
-        )?;
+        let log = open_log(&config, &files.genesis, &resources)?;
         let context = HostContext {
             genesis: Arc::clone(&files.genesis),
             node: config.node,
@@ -260,6 +291,7 @@ impl Node {
             context,
             groups: RwLock::new(BTreeMap::new()),
             failed: RwLock::new(BTreeMap::new()),
+            founding: RwLock::new(BTreeMap::new()),
             log: RwLock::new(Some(log)),
         });
         start_groups(&hosted, &config.data_dir).await;
@@ -364,6 +396,15 @@ async fn start_groups(hosted: &Arc<Hosted>, data_dir: &Path) {
             Ok(open) if open.missing().is_some() => {
                 hosted.context.tasks.spawn(rebuild(Arc::clone(hosted), group, open));
             }
+            Ok(open) if open.founding().standing() != Standing::Begun => {
+                hosted.founding.write().insert(group, open.founding());
+                if committee.members.len() == 1 {
+                    // Nobody has to be heard, and nobody else could tell.
+                    found(Arc::clone(hosted), group, open).await;
+                } else {
+                    hosted.context.tasks.spawn(found(Arc::clone(hosted), group, open));
+                }
+            }
             Ok(open) => run_group(hosted, group, open.start().await),
             Err((code, text)) => hosted.does_not_run(group, code, text),
         }
@@ -419,6 +460,38 @@ async fn rebuild(hosted: Arc<Hosted>, group: GroupId, mut open: OpenGroup) {
     }
     tracing::info!(%group, "a snapshot was fetched");
     run_group(&hosted, group, open.start().await);
+}
+
+/// A replica whose log is empty takes part when every other member has been heard. Until then `status`
+/// says whom it waits for. One that has lost its log never takes part.
+async fn found(hosted: Arc<Hosted>, group: GroupId, open: OpenGroup) {
+    let founding = async {
+        loop {
+            match open.found().await {
+                Ok(()) => return true,
+                Err(error @ FoundError::Waiting(_)) => {
+                    let reason = format!("{}: {error}", error.code());
+                    let before = hosted.failed.write().insert(group, reason.clone());
+                    if before.as_ref() != Some(&reason) {
+                        tracing::info!(%group, "{error}");
+                    }
+                }
+                Err(error) => {
+                    hosted.does_not_run(group, error.code(), error.to_string());
+                    return false;
+                }
+            }
+            tokio::time::sleep(FOUND_AGAIN).await;
+        }
+    };
+    let founded = tokio::select! {
+        () = hosted.context.stop.cancelled() => return,
+        founded = founding => founded,
+    };
+    if founded {
+        run_group(&hosted, group, open.start().await);
+    }
+    hosted.founding.write().remove(&group);
 }
 
 async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, stop: CancellationToken) {

@@ -283,9 +283,9 @@ fn claim(claim: &Claim, labels: &Labels) -> String {
             Item::Frozen => "it will be frozen or thawed".to_owned(),
             Item::Restriction(asset) => format!("{} will be frozen or thawed by the issuer", labels.asset(asset)),
             Item::Lock(lock) => format!("the lock {lock} will be claimed or refunded"),
-            Item::Record(hash) => format!("the record {hash} will be put"),
-            Item::Grant(record, to) => {
-                format!("what {} may do with the record {record} will change", labels.grantee(to))
+            Item::Record(hash) => format!("the hash {hash} will be recorded"),
+            Item::Grant(record, who) => {
+                format!("what {} may do with the record {record} will change", labels.grantee(who))
             }
         },
         Claim::Mint { asset, amount } => format!("{} will be created", labels.amount(*amount, asset)),

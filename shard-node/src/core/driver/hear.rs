@@ -28,6 +28,7 @@ impl GroupDriver {
             PeerMessage::Want { height } => {
                 if self.is_member(self.config.group, from) {
                     self.give_certificate(height, from, out);
+                    self.call_for_block(height);
                 }
             }
             PeerMessage::Certified(certificate) => {

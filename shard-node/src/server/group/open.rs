@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use consensus::port::replica_id;
-use consensus::raft::{FetchError, Prepared, RaftGroupConfig};
+use consensus::raft::{FetchError, FoundError, Founding, Prepared, RaftGroupConfig};
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
 use storage::LogStore;
@@ -59,10 +59,12 @@ impl OpenGroup {
         let (effects, committing) = mpsc::channel(BLOCKS_MAX);
         let opened = {
             let (root, resources) = (folder.join("state"), context.resources.clone());
-            let (genesis, verify) = (Arc::clone(&context.genesis), context.verify);
-            tokio::task::spawn_blocking(move || Replica::open(&root, &resources, &genesis, group, verify, effects))
-                .await
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            let (genesis, node, verify) = (Arc::clone(&context.genesis), context.node, context.verify);
+            tokio::task::spawn_blocking(move || {
+                Replica::open(&root, &resources, &genesis, (node, group), verify, effects)
+            })
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
         };
         let (replica, share) = opened.map_err(|error| GroupError::Open(group, error))?;
         let config = RaftGroupConfig {
@@ -91,16 +93,34 @@ impl OpenGroup {
     /// # Errors
     /// [`FetchError`] says what each of them answered.
     pub async fn fetch(&mut self) -> Result<(), FetchError> {
-        let own = self.context.node;
-        let others: Vec<_> = first_members(&self.context.genesis, self.group);
-        let others: Vec<_> = others.into_iter().filter(|(_, node)| *node != own).collect();
+        let others = self.others();
         let fetched = self.prepared.fetch(&others).await;
         // Nobody reads yet, and the start looks at the state itself; what was refused is in the error.
         while self.committing.try_recv().is_ok() {}
         fetched
     }
 
-    /// Starts the group.
+    /// Answers other members until the group runs here.
+    #[must_use]
+    pub fn founding(&self) -> Founding {
+        self.prepared.founding()
+    }
+
+    /// Asks the other members once whether this replica may take part; one that has taken part may.
+    ///
+    /// # Errors
+    /// [`FoundError`] says what each of them answered, or that this replica has lost its log.
+    pub async fn found(&self) -> Result<(), FoundError> {
+        self.prepared.found(&self.others()).await
+    }
+
+    fn others(&self) -> Vec<(u64, NodeId)> {
+        let own = self.context.node;
+        let members = first_members(&self.context.genesis, self.group);
+        members.into_iter().filter(|(_, node)| *node != own).collect()
+    }
+
+    /// Starts the group. One that was not founded must not be: see [`OpenGroup::found`].
     ///
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
@@ -134,6 +154,7 @@ impl OpenGroup {
                 key: context.key.clone(),
                 pipeline: PIPELINE,
                 checkpoint_every: CHECKPOINT_EVERY,
+                verify: context.verify,
             }),
             leader: None,
             leads: false,

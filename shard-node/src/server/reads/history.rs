@@ -47,26 +47,33 @@ pub(super) fn page(
     let prefix = schema::history_prefix(address);
     // The key of a place: twelve bytes, of height and index, behind the prefix.
     let key = |number: u128| [prefix.as_slice(), &number.to_be_bytes()[4..]].concat();
-    // Keys are only read forwards: walk back in windows, wider where there is little. A window with too many
-    // lines tells of a place behind which there are some still, and the window is halved towards it. One
-    // line more than is shown tells whether there is another page.
-    let (mut until, mut width, mut crowded) = (number(before), 64u128 << INDEX_BITS, None::<u128>);
+    // Keys are only read forwards: walk back in windows, wider where there is little. One line more than is
+    // shown tells whether there is another page.
+    let (mut until, mut width) = (number(before), 64u128 << INDEX_BITS);
+    // Where lines are known to lie below `until`, after a window had too many of them; and where the next
+    // window starts because of that: in the upper half of that window.
+    let (mut crowded, mut narrowed) = (None::<u128>, None::<u128>);
     let mut lines: Vec<views::HistoryLine> = Vec::new();
     while until > 0 && lines.len() <= limit {
-        crowded = crowded.filter(|place| *place < until);
-        let from = crowded.map_or(until.saturating_sub(width), |place| place + (until - place) / 2);
+        let towards = crowded.filter(|place| *place < until).map(|place| place + (until - place) / 2);
+        let from = narrowed.take().or(towards).unwrap_or_else(|| until.saturating_sub(width));
         let part = reader.0.scan(KeyRange::new(key(from), key(until)), SCAN_MAX + 1)?;
         if let Some((last, _)) = part.get(SCAN_MAX) {
-            crowded = Some(number(place(&last[prefix.len()..])?));
+            let last = number(place(&last[prefix.len()..])?);
+            crowded = Some(last);
+            narrowed = Some(last.max(from + (until - from) / 2));
             continue;
         }
         for (key, value) in part.iter().rev().take(limit + 1 - lines.len()) {
             lines.push(line(reader, &key[prefix.len()..], value, lines.last())?);
         }
-        until = from;
+        if !part.is_empty() {
+            (crowded, width) = (None, until - from);
+        }
         if part.len() < SCAN_MAX / 8 {
             width = width.saturating_mul(4);
         }
+        until = from;
     }
     let more = lines.len() > limit;
     lines.truncate(limit);

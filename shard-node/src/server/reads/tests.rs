@@ -340,7 +340,7 @@ fn pages_of_history_are_bounded_and_miss_nothing_whatever_its_shape() {
             found.extend(page.lines.iter().map(|line| (line.height.0, line.index)));
             next = page.before;
             let (largest, pairs) = (largest.load(Ordering::Relaxed), pairs.load(Ordering::Relaxed));
-            assert!(largest <= 4097 && pairs <= 40_000, "{largest} lines at once, {pairs} for a page");
+            assert!(largest <= 4097 && pairs <= 20_000, "{largest} lines at once, {pairs} for a page");
             assert!(gets.load(Ordering::Relaxed) <= page.lines.len() + 1, "a header is read once for its lines");
         }
         assert_eq!(found, expected);
