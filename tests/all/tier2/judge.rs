@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use client::SubmitEvent;
 use cluster_sim::chain::retell;
+use cluster_sim::checkers::own::Places;
 use cluster_sim::checkers::{Checkers, Facts, Moment, RawReplica, Seen};
 use cluster_sim::state;
 use consensus::local::{LocalEntry, LocalLog};
@@ -89,10 +90,15 @@ pub fn copy(hosted: &Hosted, history: &History) -> Vec<Copied> {
     copies.collect()
 }
 
+/// What the checkers know of a run from the start.
+pub fn facts(genesis: &Genesis, load: &Load) -> Facts {
+    let places = Places { genesis: Rc::new(genesis.clone()), channels: BTreeMap::new() };
+    Facts::new(Rc::new(places), Rc::clone(&load.operations))
+}
+
 /// Judges a run that has ended, by what its hosts hold and its clients were told.
 pub fn judge(genesis: &Genesis, load: &Load, copies: &[Copied], history: &History) -> Vec<String> {
-    let genesis = Rc::new(genesis.clone());
-    let mut checkers = Checkers::new(Facts::new(Rc::clone(&genesis), Rc::clone(&load.operations)));
+    let mut checkers = Checkers::new(facts(genesis, load));
     checkers.violations.extend(history.violations.iter().cloned());
     let mut ends: BTreeMap<GroupId, (u64, NodeId)> = BTreeMap::new();
     for copied in copies {
@@ -101,7 +107,7 @@ pub fn judge(genesis: &Genesis, load: &Load, copies: &[Copied], history: &Histor
     }
     let log = |(group, (end, node))| Ok((group, (node, history.upto(group, end)?.into_iter())));
     let logs = ends.into_iter().map(log).collect::<Result<_, String>>();
-    let chains = match logs.and_then(|logs| retell(&genesis, logs, &mut checkers)) {
+    let chains = match logs.and_then(|logs| retell(genesis, logs, &mut checkers)) {
         Ok(chains) => chains,
         Err(why) => {
             checkers.violations.push(format!("chain: {why}"));

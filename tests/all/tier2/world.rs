@@ -13,7 +13,7 @@ use beacon::assign::Constraints;
 use beacon::genesis::first_committees;
 use client::{Client, Profile, Sockets};
 use cluster_sim::Scenario;
-use cluster_sim::checkers::{Checker, Checkers, Facts, Moment, RawReplica, Seen, holds};
+use cluster_sim::checkers::{Checker, Checkers, Moment, RawReplica, Seen, holds};
 use cluster_sim::cluster::CREATED_MS;
 use cluster_sim::config::Shape;
 use cluster_sim::state;
@@ -214,10 +214,12 @@ impl World {
             nodes,
             beacon_replicas: 3,
             shard_replicas: vec![3; SHARDS as usize],
+            // No host starts one.
+            channels: 0,
             transactions: rng.random_range(TRANSACTIONS),
             safety_ms,
         };
-        let load = Load::new(workload::make(&genesis, &shape, &mut rng));
+        let load = Load::new(workload::make(&genesis, &shape, &mut rng).operations);
         let mut hosts: Vec<String> = ids.iter().map(|node| host_of(*node)).collect();
         for place in 0..CLIENTS {
             let mut profile = Profile::load(&dir.profile_path()).unwrap();
@@ -231,7 +233,7 @@ impl World {
         }
         let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
         let plan = faults::plan(&mut rng, &ids, &groups, safety_ms);
-        let facts = Facts::new(Rc::new(genesis.clone()), Rc::clone(&load.operations));
+        let facts = judge::facts(&genesis, &load);
         let summary = Summary { nodes: ids.len(), transactions: load.operations.len(), ..Summary::default() };
         Self {
             sim,
