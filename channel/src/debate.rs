@@ -65,9 +65,10 @@ impl Scene<'_, '_> {
         }
         proposal.speak(Voice { elector: by.elector(), key: by.key, height: self.at.height }, approves);
         let event = match (self.weigh(&proposal)?, approves) {
-            (Residual::Met, _) => ProposalEvent::Decide,
+            (Residual::Met, true) => ProposalEvent::Decide,
             (Residual::Open(_) | Residual::Impossible, true) => ProposalEvent::Approve,
-            (Residual::Open(_), false) => ProposalEvent::Reject,
+            // If the policy holds already, it takes an approval or `Settle`: nobody brings about what it rejects.
+            (Residual::Met | Residual::Open(_), false) => ProposalEvent::Reject,
             (Residual::Impossible, false) => ProposalEvent::Fail,
         };
         self.conclude(proposal, event)

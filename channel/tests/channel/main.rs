@@ -11,5 +11,7 @@ mod lifecycle;
 mod members;
 mod policy_laws;
 mod proposals;
+mod races;
 mod random;
 mod support;
+mod table;
