@@ -1,6 +1,7 @@
 //! The simulated cluster's genesis and its keys. Keys come from a fixed pool, since deriving them is
 //! the slowest part of a small run; the seed decides which of them a run uses.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use beacon::assign::{Constraints, FaultModel, GroupSeats, assign};
@@ -9,7 +10,7 @@ use channel::state::{MemberNode, MemberRecord, RoleKey};
 use channel::{Charter, Engine, Policy, Quorum, Role, Subject};
 use cross_shard::notice::{NOTICE_VERSION, NodeEntry, OrgEntry, RegistryUpdate};
 use ledger::committee::{Committee, Member};
-use ledger::crypto::SecretKey;
+use ledger::crypto::{PublicKey, SecretKey};
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256, tagged};
 use ledger::ids::{Epoch, GroupId, GroupKind, Height, Incarnation, NodeId, OrgId, TimeMs};
@@ -26,6 +27,8 @@ pub const ACCOUNT_KEYS: usize = 96;
 pub const CHANNEL_ACCOUNTS: usize = 4;
 /// Organisations of every simulated cluster.
 pub const ORGS: u16 = 3;
+/// Keys that each of them has as its admin, one after the other.
+pub const ADMIN_KEYS: usize = 8;
 
 const NODE_KEYS: usize = 32;
 /// Seats of a channel: with one less it still bears a failure, so that a member may go.
@@ -50,11 +53,22 @@ pub fn channel_keys() -> &'static [SecretKey] {
     pool(&POOL, b"simulated accounts of channels", CHANNEL_ACCOUNTS * CHANNELS_MAX as usize)
 }
 
-/// The admin key of an organisation.
-#[must_use]
-pub fn org_admin(org: OrgId) -> &'static SecretKey {
+fn admin_keys() -> &'static [SecretKey] {
     static POOL: OnceLock<Vec<SecretKey>> = OnceLock::new();
-    &pool(&POOL, b"simulated organisations", usize::from(ORGS))[usize::from(org.0 % ORGS)]
+    pool(&POOL, b"simulated organisations", usize::from(ORGS) * ADMIN_KEYS)
+}
+
+/// The admin keys of an organisation: the one that it begins with, number 0, and those it may come to.
+#[must_use]
+pub fn admin_key(org: OrgId, number: usize) -> &'static SecretKey {
+    &admin_keys()[number % ADMIN_KEYS * usize::from(ORGS) + usize::from(org.0 % ORGS)]
+}
+
+/// The secret of a key that is some organisation's.
+#[must_use]
+pub fn admin_secret(key: &PublicKey) -> Option<&'static SecretKey> {
+    static BY_KEY: OnceLock<BTreeMap<PublicKey, &'static SecretKey>> = OnceLock::new();
+    BY_KEY.get_or_init(|| admin_keys().iter().map(|secret| (secret.public(), secret)).collect()).get(key).copied()
 }
 
 /// The key of a node.
@@ -69,7 +83,7 @@ fn org(id: u16) -> OrgInfo {
         id: OrgId(id),
         name: format!("org-{id}"),
         ca_pem: "-----BEGIN CERTIFICATE-----\nc2ltdWxhdGVk\n-----END CERTIFICATE-----".to_owned(),
-        admin_key: org_admin(OrgId(id)).public(),
+        admin_key: admin_key(OrgId(id), 0).public(),
     }
 }
 

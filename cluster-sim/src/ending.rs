@@ -88,6 +88,7 @@ impl World {
                 if let Some(gone) = self.gone {
                     self.restart(gone);
                 }
+                self.close_channels();
                 let mut acts = Vec::new();
                 self.clients.start_late(self.now_ms, &mut acts);
                 self.act(acts);

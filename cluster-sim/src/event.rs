@@ -50,9 +50,14 @@ pub(crate) enum Event {
     Restart {
         node: NodeId,
     },
-    /// A member of a channel acts in its governance.
+    /// An organisation acts in the governance of a channel, or in the beacon's registry.
     Govern {
-        channel: GroupId,
+        group: GroupId,
+    },
+    /// A node that has an act under way loses power.
+    Die {
+        node: NodeId,
+        down_ms: u64,
     },
     Audit,
     Heal,
@@ -74,6 +79,7 @@ impl Event {
             | Self::Over { .. }
             | Self::Restart { .. }
             | Self::Govern { .. }
+            | Self::Die { .. }
             | Self::Audit
             | Self::Heal
             | Self::Poll => None,
@@ -106,7 +112,8 @@ impl Event {
             Self::Audit => put(9, &[], &[]),
             Self::Heal => put(10, &[], &[]),
             Self::Poll => put(11, &[], &[]),
-            Self::Govern { channel } => put(12, &[channel.0], &[]),
+            Self::Govern { group } => put(12, &[group.0], &[]),
+            Self::Die { node, down_ms } => put(13, &[u64::from(node.0), *down_ms], &[]),
         }
     }
 }

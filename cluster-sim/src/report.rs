@@ -1,12 +1,14 @@
 //! What a run tells.
 
+use channel::{Command as Act, Outcome as Done, Phase};
 use cross_shard::commit::Decision;
 use ledger::receipt::Outcome;
 use ledger::reject::Reject;
 use ledger::rules::HistoryKind;
 use serde::{Deserialize, Serialize};
 
-use crate::checkers::BlockSeen;
+use crate::checkers::{BlockSeen, Governed};
+use crate::council::carried_out;
 
 macro_rules! coverage {
     ($($(#[$doc:meta])* $name:ident;)*) => {
@@ -93,10 +95,22 @@ coverage! {
     recorded;
     /// Grants and revocations.
     granted;
-    /// Acts of a channel's governance that admins sent.
+    /// Acts in the governance of channels and in the registry that admins sent.
     acts;
+    /// Leaders that lost power with an act under way.
+    acts_cut;
     /// Acts that were executed and not refused.
     governed;
+    /// Organisations that became members again.
+    joined;
+    /// Organisations that left.
+    left;
+    /// Changes of a member's keys.
+    rekeyed;
+    /// Keys and certificates revoked in the registry that a channel heard of.
+    revoked;
+    /// Channels that were closed.
+    closed;
     /// Votes against, because the channel was frozen.
     barred_votes;
     /// Amounts that arrived from another ledger.
@@ -112,7 +126,18 @@ coverage! {
 impl Coverage {
     /// Counts what a block shows, once for each height.
     pub(crate) fn of_block(&mut self, block: &BlockSeen) {
-        self.governed += block.governed.iter().filter(|(_, outcome)| outcome.is_some()).count() as u64;
+        self.governed += carried_out(block, |_, _| true);
+        self.joined += carried_out(block, |_, outcome| matches!(outcome, Done::Joined { .. }));
+        self.left += carried_out(block, |_, outcome| matches!(outcome, Done::Left { .. }));
+        self.rekeyed += carried_out(block, |act, _| {
+            matches!(act, Act::AddKey { .. } | Act::RotateKey { .. } | Act::RevokeKey { .. })
+        });
+        self.closed += carried_out(block, |_, outcome| matches!(outcome, Done::Phase(Phase::Closed)));
+        for governed in &block.governed {
+            if let Governed::Told(_, update) = governed {
+                self.revoked += update.revoked.len() as u64;
+            }
+        }
         let arrived = block.lines.iter().filter(|line| line.kind == HistoryKind::Arrived);
         self.transferred += arrived.count() as u64;
         for (_, decision) in &block.votes {

@@ -4,7 +4,7 @@
 //! [`shard_node::core::executor::execute_by`].
 
 use bytes::Bytes;
-use channel::{Policy, Quorum, Role, Subject};
+use channel::{Policy, Proposal, ProposalState, Quorum, Role, Subject};
 use cross_shard::bundle::Bundle;
 use cross_shard::commit::{self, CommitContext, Decision, Prepared, Received, Stamp};
 use cross_shard::{Message, Vote, stream};
@@ -83,6 +83,12 @@ sabotages! {
     ForgetPair;
     /// A channel tells the beacon what happens inside.
     TellOthers;
+    /// A key that was revoked in the registry goes on counting in a channel.
+    RevokedSigns;
+    /// A proposal stays open when what it would change has changed meanwhile.
+    StaleWins;
+    /// The beacon does not hear what channels show of themselves.
+    DeafDirectory;
 }
 
 /// A vote that has not come after this long counts as NO: [`Sabotage::AbsenceIsNo`].
@@ -184,6 +190,42 @@ fn apply(
                 if channel::state::member(view, member.org).is_none() {
                     view.store(channel::state::member_key(member.org), &member);
                 }
+            }
+            outcome
+        }
+        (Sabotage::RevokedSigns, Command::Deliver(_)) if at.group.kind() == Some(GroupKind::Channel) => {
+            let before = channel::state::members(view);
+            let outcome = work.apply(view, at, command);
+            for old in before {
+                let Some(mut member) = channel::state::member(view, old.org) else { continue };
+                let lost = old.keys.into_iter().filter(|key| member.role_of(&key.key).is_none()).collect::<Vec<_>>();
+                for key in &lost {
+                    view.delete(channel::state::revocation_key(old.org, &channel::state::credential_of(&key.key)));
+                }
+                member.keys.extend(lost);
+                member.keys.sort_by_key(|key| key.key);
+                view.store(channel::state::member_key(old.org), &member);
+            }
+            outcome
+        }
+        (Sabotage::StaleWins, Command::Channel(_)) => {
+            let before = channel::state::proposals(view);
+            let outcome = work.apply(view, at, command);
+            for old in before.into_iter().filter(|old| old.state == ProposalState::Open) {
+                let now = channel::state::proposal(view, &old.id);
+                if let Some(now) = now.filter(|now| now.state == ProposalState::Superseded) {
+                    let base = channel::state::revision(view, now.change.target());
+                    let open = Proposal { state: ProposalState::Open, base, ..now };
+                    view.store(channel::state::proposal_key(&old.id), &open);
+                }
+            }
+            outcome
+        }
+        (Sabotage::DeafDirectory, Command::Deliver(_)) if at.group == GroupId::BEACON => {
+            let before = beacon::channels::directory(view);
+            let outcome = work.apply(view, at, command);
+            for entry in before {
+                view.store(beacon::channels::channel_key(entry.group), &entry);
             }
             outcome
         }

@@ -70,7 +70,7 @@ pub(crate) struct World {
     pub(crate) heights: BTreeMap<GroupId, u64>,
     /// What became of transactions, by the blocks.
     pub(crate) outcomes: BTreeMap<TxId, bool>,
-    /// The admins of channels' members.
+    /// The admins of organisations.
     pub(crate) council: Council,
     pub(crate) phase: Phase,
     /// When the phase began, in events' time.
@@ -120,6 +120,7 @@ impl World {
             network: Network::new(stream(seed, 4), schedule.weather),
             clients,
             checkers: Checkers::new(Facts::new(places, Rc::clone(&operations))),
+            council: Council::new(stream(seed, 6), genesis.cluster_id()),
             genesis,
             operations,
             schedule,
@@ -134,7 +135,6 @@ impl World {
             tops: BTreeMap::new(),
             heights: BTreeMap::new(),
             outcomes: BTreeMap::new(),
-            council: Council::new(stream(seed, 6)),
             phase: Phase::Faults,
             phase_since_ms: 0,
             up_since_ms: 0,
@@ -169,9 +169,7 @@ impl World {
         for index in 0..self.schedule.faults.len() {
             self.push(self.schedule.faults[index].0, Event::Fault { index, tries: 0 });
         }
-        for (at_ms, channel) in self.council.moments(&cluster::channels(&self.genesis), self.shape.safety_ms) {
-            self.push(at_ms, Event::Govern { channel });
-        }
+        self.convene();
         self.push(self.shape.safety_ms, Event::Heal);
         self.push(AUDIT_MS, Event::Audit);
         let mut acts = Vec::new();
@@ -221,7 +219,8 @@ impl World {
                 self.judge_ages();
                 self.push(AUDIT_MS, Event::Audit);
             }
-            Event::Govern { channel } => self.govern(channel),
+            Event::Govern { group } => self.govern(group),
+            Event::Die { node, down_ms } => self.die(node, down_ms),
             Event::Heal => self.heal(),
             Event::Poll => self.poll(),
         }

@@ -33,7 +33,7 @@ use storage::mem::MemKv;
 
 use crate::workload::Operation;
 
-pub use seen::{BlockSeen, RegisterWrite, Seen};
+pub use seen::{BlockSeen, Governed, RegisterWrite, Seen};
 
 /// What a replica holds, as an auditor with the disks in hand sees it.
 pub struct RawReplica<'a> {

@@ -2,7 +2,7 @@
 
 use consensus::port::Position;
 use cross_shard::commit::{Decision, Register};
-use cross_shard::{Message, StreamLeaf};
+use cross_shard::{Message, RegistryUpdate, StreamLeaf};
 use ledger::certificate::Certificate;
 use ledger::flow::FlowLine;
 use ledger::hash::Hash32;
@@ -21,6 +21,15 @@ pub struct RegisterWrite {
     pub txid: TxId,
     /// What it holds now; `None` if it is gone.
     pub value: Option<Register>,
+}
+
+/// Something that the governance of a channel goes by.
+#[derive(Clone, Debug)]
+pub enum Governed {
+    /// A command, and what it did if it was not refused.
+    Act(Box<channel::SignedCommand>, Option<channel::Outcome>),
+    /// The beacon's mail on the registry, with its place in the stream. Told again it means nothing.
+    Told(u64, RegistryUpdate),
 }
 
 /// A block that a replica has persisted.
@@ -48,8 +57,8 @@ pub struct BlockSeen {
     pub lines: Vec<HistoryLine>,
     /// Its value flow: of a channel, what it sealed.
     pub flow: Vec<FlowLine>,
-    /// Acts of a channel's governance in it, in order, and what those did that were not refused.
-    pub governed: Vec<(channel::SignedCommand, Option<channel::Outcome>)>,
+    /// What its entry has for the governance of a channel, in order.
+    pub governed: Vec<Governed>,
     /// Heads of its outgoing streams.
     pub outbox: Vec<StreamLeaf>,
     /// Its cursors.

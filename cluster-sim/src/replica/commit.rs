@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use consensus::port::{AppliedState, Committed, Payload, Position};
+use cross_shard::Message;
+use cross_shard::bundle::Bundle;
 use ledger::flow::SealedFlow;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, NodeId, TxId};
+use ledger::ids::{GroupId, GroupKind, NodeId, TxId};
 use ledger::schema;
 use shard_node::core::driver::{self, CommittedBlock};
 use shard_node::core::entry::{Command, Entry};
@@ -18,7 +20,7 @@ use shard_node::core::machine::CommandOutcome;
 use storage::kv::{Kv, WriteBatch};
 use storage::mem::MemKv;
 
-use crate::checkers::{BlockSeen, RegisterWrite, Seen};
+use crate::checkers::{BlockSeen, Governed, RegisterWrite, Seen};
 use crate::host::{Answer, Waiters};
 use crate::replica::{Effect, Job, Replica, encoded};
 use crate::sabotage::{self, Sabotage};
@@ -216,16 +218,30 @@ pub(crate) fn seen(
     }
 }
 
-/// Acts of a channel's governance, and whether they did what they asked for.
-fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<(channel::SignedCommand, Option<channel::Outcome>)> {
-    let commands = Entry::decode(payload).commands;
-    let acts = commands.iter().zip(&block.outcomes).filter_map(|(command, outcome)| match (command, outcome) {
-        (Command::Channel(bytes), CommandOutcome::Governed { verdict, .. }) => {
-            Some((borsh::from_slice(bytes).ok()?, verdict.as_ref().ok().copied()))
+/// What the governance of a channel goes by, from the entry itself.
+fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<Governed> {
+    if block.header.group.kind() != Some(GroupKind::Channel) {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for (command, outcome) in Entry::decode(payload).commands.iter().zip(&block.outcomes) {
+        match (command, outcome) {
+            (Command::Channel(bytes), CommandOutcome::Governed { verdict, .. }) => {
+                let Ok(signed) = borsh::from_slice(bytes) else { continue };
+                all.push(Governed::Act(Box::new(signed), verdict.as_ref().ok().copied()));
+            }
+            (Command::Deliver(bytes), CommandOutcome::Delivered(GroupId::BEACON, _)) => {
+                let Ok(bundle) = borsh::from_slice::<Bundle>(bytes) else { continue };
+                let told = (bundle.first_seq..).zip(&bundle.messages).filter_map(|(seq, message)| {
+                    let Ok(Message::RegistryUpdate(update)) = borsh::from_slice(message) else { return None };
+                    Some(Governed::Told(seq, update))
+                });
+                all.extend(told);
+            }
+            _ => {}
         }
-        _ => None,
-    });
-    acts.collect()
+    }
+    all
 }
 
 fn committed_block(block: ExecutedBlock) -> CommittedBlock {

@@ -90,10 +90,16 @@ pub(super) fn barred(view: &mut View<'_>) -> Option<Reject> {
 }
 
 /// Takes over what the beacon says of the registry. New admin keys come first: of an organisation
-/// that has replaced its key, one is always there.
+/// that has replaced its key, one is always there. A key that is not new changes nothing, since its
+/// organisation may have replaced it in the channel; the first update is of the block that founded the
+/// channel, so it has none that the charter has not.
 pub(super) fn follow(view: &mut View<'_>, at: &BlockContext, update: RegistryUpdate) {
-    for entry in &update.orgs {
-        follow::apply_admin_key(view, entry.org, &entry.admin_key);
+    if let Some(known) = view.load::<RegistryUpdate>(&schema::registry_extract()) {
+        for entry in &update.orgs {
+            if known.org(entry.org).is_none_or(|before| before.admin_key != entry.admin_key) {
+                follow::apply_admin_key(view, entry.org, &entry.admin_key);
+            }
+        }
     }
     for (org, credential) in &update.revoked {
         follow::apply_revocation(view, at, *org, credential);

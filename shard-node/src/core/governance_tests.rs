@@ -169,6 +169,21 @@ fn a_rotated_admin_key_counts_from_the_block_that_brings_it() {
 }
 
 #[test]
+fn a_key_that_was_replaced_in_a_channel_does_not_come_back_with_the_registry() {
+    let (mut world, group, _) = Consortium::with_two_channels();
+    let fresh = SecretKey::derive(b"fresh", b"in the channel");
+    let replace = Act::RotateKey { old: admin(1).public(), new: fresh.public() };
+    assert_eq!(world.govern(group, 1, &replace), Ok(Said::Done));
+    // The registry has the old key for that organisation, and tells of something else.
+    let revoke = BeaconCommand::RevokeCredential { credential: Hash32([7; 32]) };
+    assert_eq!(world.beacon(2, &revoke), CommandOutcome::Registered);
+    world.settle();
+    let freeze = Act::Propose { change: Change::Freeze, until_ms: TimeMs(world.now + HOUR) };
+    assert_eq!(world.govern(group, 1, &freeze), Err(ChannelReject::KeyUnknown));
+    assert!(world.govern_by(group, 1, &fresh, &freeze).is_ok());
+}
+
+#[test]
 fn a_revoked_certificate_is_revoked_in_every_channel() {
     let (mut world, first, second) = Consortium::with_two_channels();
     let credential = Hash32([7; 32]);
