@@ -1,6 +1,6 @@
 //! What a run tells.
 
-use channel::{Command as Act, Outcome as Done, Phase};
+use channel::{Command as Act, Outcome as Done};
 use cross_shard::commit::Decision;
 use ledger::receipt::Outcome;
 use ledger::reject::Reject;
@@ -101,16 +101,12 @@ coverage! {
     acts_cut;
     /// Acts that were executed and not refused.
     governed;
-    /// Organisations that became members again.
-    joined;
-    /// Organisations that left.
-    left;
+    /// Organisations that left a channel, or became members again.
+    moved;
     /// Changes of a member's keys.
     rekeyed;
     /// Keys and certificates revoked in the registry that a channel heard of.
     revoked;
-    /// Channels that were closed.
-    closed;
     /// Votes against, because the channel was frozen.
     barred_votes;
     /// Amounts that arrived from another ledger.
@@ -127,12 +123,10 @@ impl Coverage {
     /// Counts what a block shows, once for each height.
     pub(crate) fn of_block(&mut self, block: &BlockSeen) {
         self.governed += carried_out(block, |_, _| true);
-        self.joined += carried_out(block, |_, outcome| matches!(outcome, Done::Joined { .. }));
-        self.left += carried_out(block, |_, outcome| matches!(outcome, Done::Left { .. }));
+        self.moved += carried_out(block, |_, outcome| matches!(outcome, Done::Joined { .. } | Done::Left { .. }));
         self.rekeyed += carried_out(block, |act, _| {
             matches!(act, Act::AddKey { .. } | Act::RotateKey { .. } | Act::RevokeKey { .. })
         });
-        self.closed += carried_out(block, |_, outcome| matches!(outcome, Done::Phase(Phase::Closed)));
         for governed in &block.governed {
             if let Governed::Told(_, update) = governed {
                 self.revoked += update.revoked.len() as u64;
