@@ -83,7 +83,8 @@ impl World {
                 // One of them may never have reached a group, and must not begin now.
                 let old = self.operations.iter().filter(|operation| operation.late);
                 let until = old.map(|operation| operation.valid_until.0).max();
-                self.leap_to(until);
+                // Some group's clock may be behind by as much as clocks differ.
+                self.leap_to(until.map(|until| until + GRACE_MS));
                 self.enter(Phase::Late);
                 if let Some(gone) = self.gone {
                     self.restart(gone);
