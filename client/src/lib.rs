@@ -87,7 +87,7 @@ pub mod traffic;
 
 pub use error::ClientError;
 pub use kept::{KeptError, KeptTxs};
-pub use keystore::{KeyInfo, Keystore, KeystoreError};
+pub use keystore::{KeyInfo, KeyList, Keystore, KeystoreError};
 pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};
 pub use profile::{Profile, ProfileError, RouterEndpoint};
 pub use proof::{ProofError, ProofFile, VerifiedClaim};

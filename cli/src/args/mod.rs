@@ -415,7 +415,7 @@ pub struct Sending {
     #[arg(long, value_enum, default_value_t = OrderArg::Causal)]
     pub order: OrderArg,
     /// Payments a second at most [default: as fast as they are taken]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
     /// Payments in flight at most
     #[arg(long, value_name = "N", default_value_t = 8192)]

@@ -1,6 +1,6 @@
 //! `asset`: defining assets and their first supply, and looking them up.
 
-use client::Wait;
+use client::{Consistency, Wait};
 use ledger::{AssetSpec, LedgerId, Move};
 use serde::Serialize;
 
@@ -23,6 +23,7 @@ struct Line {
     frozen: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<ReceiptLine>,
+    /// What the issuer has created and not destroyed, in the smallest unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     supply: Option<String>,
 }
@@ -39,7 +40,7 @@ impl Line {
             if self.frozen { "yes" } else { "no" }
         );
         if let Some(supply) = self.supply.as_deref().and_then(|supply| supply.parse().ok()) {
-            text.push_str(&format!("\n  created   {} {}", with_decimals(supply, self.decimals), self.symbol));
+            text.push_str(&format!("\n  supply    {} {}", with_decimals(supply, self.decimals), self.symbol));
         }
         text
     }
@@ -91,6 +92,11 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
             let Some(found) = client.asset(id, None).await?.value else {
                 return Err(unknown_asset(&asset, &id));
             };
+            // The issuer's account keeps the count; it has one from its first mint on.
+            let view = client.account_view(found.spec.issuer, Consistency::Linearizable, None).await?.value;
+            let created = view.as_ref().and_then(|view| view.supplies.iter().find(|(of, _)| *of == id));
+            let left_out = view.as_ref().is_some_and(|view| view.more_lines > 0);
+            let supply = created.map(|(_, amount)| *amount).or((!left_out).then_some(0));
             let line = Line {
                 id: found.id.to_string(),
                 symbol: found.spec.symbol,
@@ -99,7 +105,7 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
                 issuer: found.spec.issuer.to_string(),
                 frozen: found.frozen,
                 receipt: None,
-                supply: None,
+                supply: supply.map(|supply| supply.to_string()),
             };
             output.result(&line, || line.text())
         }

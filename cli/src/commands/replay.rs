@@ -47,9 +47,18 @@ pub(super) async fn run(args: Replay, output: Output) -> Result<(), CliError> {
         }
         None => Box::pin(on_own_cluster(&args.shape, args.processes, &plan, output, phases)).await?,
     };
-    output.result(&report, || report::text(&title, &report))?;
+    let checked = oracle.map(|oracle| oracle.check(&report));
+    let right = checked.as_ref().is_some_and(Result::is_ok);
+    output.result(&report, || {
+        let text = report::text(&title, &report);
+        if right {
+            format!("{text}\nTransfers, accounts, supply and final state are those of the oracle.")
+        } else {
+            text
+        }
+    })?;
     report.check()?;
-    oracle.map_or(Ok(()), |oracle| oracle.check(&report).map_err(CliError::after_report))
+    checked.unwrap_or(Ok(())).map_err(CliError::after_report)
 }
 
 /// The right result, if one is named. Read before anything is sent.

@@ -139,6 +139,12 @@ fn a_folder_is_never_overwritten() {
     drop(first);
     assert!(ClusterLock::acquire(&dir).is_ok());
 
+    let own_key_first = tempfile::tempdir().unwrap();
+    fs::create_dir(own_key_first.path().join(KEYS_DIR)).unwrap();
+    fs::write(own_key_first.path().join(KEYS_DIR).join("alice.key"), "hers").unwrap();
+    write_into(own_key_first.path(), &made).unwrap();
+    assert_eq!(fs::read(own_key_first.path().join(KEYS_DIR).join("alice.key")).unwrap(), b"hers");
+
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("thesis.tex"), "years of work").unwrap();
     let error = write_into(other.path(), &made).unwrap_err();
