@@ -101,3 +101,33 @@ fn what_was_issued_and_paid_can_be_looked_up() {
         "profile_missing"
     );
 }
+
+/// Certificates are made in the ledger's own tool, and let in whom the cluster knows the authority of.
+#[test]
+fn certificates_are_issued_and_let_in_only_by_authorities_of_the_cluster() {
+    let shell = Shell::start(&["--shards", "1"]);
+    let orgs = std::fs::read_dir(shell.dir().join("ca")).unwrap().map(|entry| entry.unwrap().file_name());
+    let own = orgs.map(|name| name.into_string().unwrap()).min().unwrap();
+    let issued = shell.told(&format!("ca issue client shop --ca cluster/ca/{own} --out shop"));
+    assert_eq!((&issued["role"], &issued["org"]), (&"client".into(), &own.as_str().into()));
+    shell.told("ca new stranger --out stranger");
+    shell.told("ca issue client shop --ca stranger --out outsider");
+    assert_eq!(shell.refused("ca new stranger --out stranger")["error"]["code"], "ca_exists");
+    assert_eq!(shell.refused("ca issue node seven --ca stranger --out n")["error"]["code"], "ca_name");
+    assert_eq!(shell.refused("ca show history.csv")["error"]["code"], "tls_file");
+    let key = std::fs::read_to_string(shell.dir().join("../stranger/ca.key")).unwrap();
+    assert!(key.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "an authority's key is never in the clear");
+
+    // The profile names the files of whoever calls.
+    let profile = std::fs::read_to_string(shell.dir().join("client.toml")).unwrap();
+    for (folder, let_in) in [("shop", true), ("outsider", false)] {
+        let dir = shell.dir().join("..").join(folder);
+        let used = profile
+            .replace("client/client.pem", &dir.join("shop.pem").display().to_string())
+            .replace("client/client.key", &dir.join("shop.key").display().to_string());
+        assert_ne!(used, profile, "the profile names certificate and key");
+        std::fs::write(shell.dir().join("client.toml"), used).unwrap();
+        let said = shell.seamark("status --json");
+        assert_eq!(said.success, let_in, "{folder}: {said:?}");
+    }
+}

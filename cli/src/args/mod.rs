@@ -8,10 +8,12 @@ use crate::history::Order;
 
 mod account;
 mod bench;
+mod ca;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
 pub use bench::Bench;
+pub use ca::{Ca, RoleArg};
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
 
 /// Seamark: a sharded ledger cluster for consortia.
@@ -96,6 +98,12 @@ pub enum Command {
     /// Make and show keys
     #[command(subcommand, after_help = "Example:\n  seamark key new alice\n  seamark key list")]
     Key(Key),
+    /// Make certificate authorities and certificates, and show them
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark ca new acme --out acme-ca\n  seamark ca issue client shop --ca acme-ca --out shop\n  seamark ca show shop/shop.pem"
+    )]
+    Ca(Ca),
     /// Issue and show assets
     #[command(
         subcommand,

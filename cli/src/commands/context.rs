@@ -242,7 +242,7 @@ pub(super) fn operator(dir: &Path) -> Result<Party, CliError> {
 }
 
 /// The passphrase of a key that exists.
-fn passphrase(name: &str) -> Result<String, CliError> {
+pub(super) fn passphrase(name: &str) -> Result<String, CliError> {
     match from_environment() {
         Some(passphrase) => Ok(passphrase),
         None => ask(&format!("Passphrase of key '{name}': ")),

@@ -6,6 +6,7 @@ mod amounts;
 mod asset;
 mod bench;
 mod block;
+mod ca;
 mod context;
 mod demo;
 mod done;
@@ -38,6 +39,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Node(args) => Box::pin(node::run(args, output)).await,
         Command::Router(args) => Box::pin(router::run(args, output)).await,
         Command::Status(args) => Box::pin(status::run(args, output)).await,
+        Command::Ca(args) => ca::run(&args, output),
         Command::Key(args) => key::run(args, output),
         Command::Asset(args) => Box::pin(asset::run(args, output)).await,
         Command::Pay(args) => Box::pin(pay::run(args, output)).await,

@@ -83,8 +83,7 @@ fn seed(asked: Option<&str>, throw_away: bool) -> Result<Vec<u8>, CliError> {
         Some(text) => Ok(text.as_bytes().to_vec()),
         None if throw_away => Ok(THROW_AWAY_SEED.as_bytes().to_vec()),
         None => {
-            let secret: [u8; 32] =
-                crate::setup::pki::random().map_err(|error| CliError::from_message(error.code(), error))?;
+            let secret: [u8; 32] = crate::setup::pki::random()?;
             Ok(secret.to_vec())
         }
     }
