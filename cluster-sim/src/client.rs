@@ -353,15 +353,14 @@ impl Clients {
             if let Some(committed) = committed {
                 acts.push(Act::Tell(Seen::Decided { operation: operation.index, committed }));
             }
-            if committed == Some(true) && operation.handing.wants_applied {
-                self.ask_those_who_refused(operation.index, acts);
-            }
         }
         let progress = &self.progress[operation.index as usize];
         let applied = progress.groups.values().all(|standing| standing.state == State::Applied);
         let waits = operation.handing.wants_applied && progress.fate == Some(Fate::Committed) && !applied;
         if progress.fate.is_some() && !waits {
             self.finish(now_ms, operation.index, acts);
+        } else if waits {
+            self.ask_those_who_refused(operation.index, acts);
         }
     }
 

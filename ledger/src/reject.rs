@@ -133,6 +133,8 @@ crate::rejections! {
         PairExceeded = 86, "pair_exceeded", "the transfer would take more of the asset to its home ledger than came from there", "transfer less";
         /// A read without an answer.
         Unanswered = 87, "unanswered", "no replica of the group answered the read in time; it may have no leader, for want of a majority", "see 'seamark status' for the group; ask again, or ask for a stale answer";
+        /// Nothing there of what nobody knows.
+        NoSuchAsset = 88, "no_such_asset", "the account has nothing of this asset, and no asset with this id is known to this group", "check the asset's id";
     }
 }
 
@@ -145,6 +147,7 @@ impl Reject {
         matches!(
             self,
             Self::InsufficientFunds
+                | Self::NoSuchAsset
                 | Self::Overflow
                 | Self::NotIssuer
                 | Self::Frozen
@@ -164,7 +167,8 @@ impl Reject {
     }
 
     /// Whether the transaction was not shown to be that of the accounts it is about: by a signature,
-    /// or, of a claim of a hash-lock, by the secret. A group then neither votes nor leaves a trace.
+    /// or, of a claim of a hash-lock, by the secret. A group then neither votes
+    /// nor leaves a trace, unless mail has brought the transaction, or a hand-over opens what mail brought.
     #[must_use]
     pub fn precedes_authorisation(self) -> bool {
         matches!(self, Self::NotAuthorised | Self::LockUnknown | Self::LockTerms | Self::WrongSecret)

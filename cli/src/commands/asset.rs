@@ -1,7 +1,8 @@
 //! `asset`: defining assets and their first supply, and looking them up.
 
 use client::{Consistency, Wait};
-use ledger::{AssetSpec, LedgerId, Move};
+use ledger::{AssetId, AssetSpec, LedgerId, Move};
+use proto::views::AccountView;
 use serde::Serialize;
 
 use super::context::{Context, amount, unknown_asset};
@@ -93,10 +94,10 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
                 return Err(unknown_asset(&asset, &id));
             };
             // The issuer's account keeps the count; it has one from its first mint on.
-            let view = client.account_view(found.spec.issuer, Consistency::Linearizable, None).await?.value;
-            let created = view.as_ref().and_then(|view| view.supplies.iter().find(|(of, _)| *of == id));
-            let left_out = view.as_ref().is_some_and(|view| view.more_lines > 0);
-            let supply = created.map(|(_, amount)| *amount).or((!left_out).then_some(0));
+            let view = client.account_view(found.spec.issuer, Consistency::Linearizable, None).await;
+            let view = view.inspect_err(|error| tracing::warn!(%error, "the supply cannot be read")).ok();
+            let view = view.map(|answer| answer.value);
+            let supply = view.and_then(|view| supply_in(view.as_ref(), &id));
             let line = Line {
                 id: found.id.to_string(),
                 symbol: found.spec.symbol,
@@ -112,6 +113,13 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
         Asset::Freeze(args) => freeze(&args, true, output).await,
         Asset::Thaw(args) => freeze(&args, false, output).await,
     }
+}
+
+/// The supply as the issuer's account tells it; `None` when it has more lines than are shown.
+fn supply_in(view: Option<&AccountView>, asset: &AssetId) -> Option<u128> {
+    let Some(view) = view else { return Some(0) };
+    let created = view.supplies.iter().find(|(of, _)| of == asset).map(|(_, amount)| *amount);
+    created.or_else(|| (view.more_lines == 0).then_some(0))
 }
 
 async fn freeze(args: &FreezeAsset, frozen: bool, output: Output) -> Result<(), CliError> {

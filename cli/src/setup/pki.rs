@@ -1,4 +1,4 @@
-//! Certificates of organisations, nodes, routers, clients and admins: ECDSA over P-256, one
+//! Certificates of organisations, nodes, routers, clients, admins and auditors: ECDSA over P-256, one
 //! authority for each organisation, one level deep.
 //!
 //! Never writes a file and never checks a peer: `client::net` does that.
@@ -50,6 +50,9 @@ pub enum PkiError {
         "the key of the certificate authority does not open; check the passphrase, or restore ca.key from a backup"
     )]
     Locked,
+    /// Certificate and key are of two authorities.
+    #[error("ca.pem and ca.key do not belong together; restore both from the same backup")]
+    Mismatch,
     /// The cipher refused to close a CA key.
     #[error("the key of the certificate authority cannot be encrypted: {0}; report it")]
     Seal(String),
@@ -67,6 +70,7 @@ impl PkiError {
             Self::Random(_) => "pki_random",
             Self::Authority(_) => "pki_authority",
             Self::Locked => "pki_locked",
+            Self::Mismatch => "pki_mismatch",
             Self::Seal(_) => "pki_seal",
             Self::Read(error) => error.code(),
         }
@@ -189,8 +193,15 @@ impl Authority {
     /// # Errors
     /// [`PkiError::Authority`].
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
-        let key = KeyPair::from_pem(key_pem).map_err(PkiError::Authority)?;
+        Self::of(cert_pem, KeyPair::from_pem(key_pem).map_err(PkiError::Authority)?)
+    }
+
+    fn of(cert_pem: &str, key: KeyPair) -> Result<Self, PkiError> {
+        let key_hash = sha256(&key.subject_public_key_info());
         let issuer = Issuer::from_ca_cert_pem(cert_pem, key).map_err(PkiError::Authority)?;
+        if Identity::new(cert_pem, "").key_hash()? != key_hash {
+            return Err(PkiError::Mismatch);
+        }
         Ok(Self { cert_pem: cert_pem.to_owned(), issuer })
     }
 
@@ -202,9 +213,7 @@ impl Authority {
         let (_, sealed) = SecretDocument::from_pem(key_pem).map_err(|_| PkiError::Locked)?;
         let open = EncryptedPrivateKeyInfo::try_from(sealed.as_bytes()).map_err(|_| PkiError::Locked)?;
         let key = open.decrypt(passphrase).map_err(|_| PkiError::Locked)?;
-        let key = KeyPair::try_from(key.as_bytes()).map_err(PkiError::Authority)?;
-        let issuer = Issuer::from_ca_cert_pem(cert_pem, key).map_err(PkiError::Authority)?;
-        Ok(Self { cert_pem: cert_pem.to_owned(), issuer })
+        Self::of(cert_pem, KeyPair::try_from(key.as_bytes()).map_err(PkiError::Authority)?)
     }
 
     /// Whether a key file is under a passphrase.
