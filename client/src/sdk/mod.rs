@@ -18,7 +18,7 @@ use tonic::Status;
 use crate::error::ClientError;
 use crate::net;
 use crate::profile::{Profile, RouterEndpoint};
-use crate::routers::{Backoff, Routers, connection_lost, error_of};
+use crate::routers::{Backoff, Routers, certificate_refused, connection_lost, error_of};
 use crate::sockets::Sockets;
 
 pub use pay::{Settled, Wait};
@@ -135,7 +135,7 @@ impl Client {
     {
         let routers = &self.shared.routers;
         let mut backoff = Backoff::new(self.patience);
-        let mut tried = 0usize;
+        let (mut tried, mut refused) = (0usize, 0usize);
         loop {
             let (turn, _, channel) = routers.current();
             let attempt = request(net::router_client(channel));
@@ -150,6 +150,11 @@ impl Client {
             }
             routers.lost(turn);
             tried += 1;
+            refused = if certificate_refused(&status) { refused + 1 } else { 0 };
+            // No router takes this certificate.
+            if refused >= routers.len() {
+                return Err(error_of(&status));
+            }
             if tried.is_multiple_of(routers.len()) || backoff.left().is_zero() {
                 match backoff.delay(Duration::ZERO) {
                     Some(delay) => tokio::time::sleep(delay).await,
