@@ -121,8 +121,7 @@ pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> 
     }
     let signer = registry::org(view, signed.org).ok_or(Reject::Registry)?;
     let name = signed.digest(&at.cluster);
-    // The deadline leads, so that what can be forgotten stands first.
-    let done_key = registry::key(DONE, &[&signed.valid_until_ms.0.to_be_bytes(), &name.0]);
+    let done_key = done_key(&signed, &name);
     // A known digest was signed when it was first executed, also if the key has rotated since.
     if let Some(done) = view.load::<Done>(&done_key) {
         return Ok(done.outcome);
@@ -136,6 +135,16 @@ pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> 
     expired.into_iter().for_each(|key| registry::remove(view, key));
     registry::put(view, done_key, &Done { outcome });
     Ok(outcome)
+}
+
+/// What a command that was executed has come to, as long as it is remembered.
+pub fn outcome_of(view: &mut View<'_>, signed: &SignedCommand, digest: &Hash32) -> Option<CommandOutcome> {
+    view.load::<Done>(&done_key(signed, digest)).map(|done| done.outcome)
+}
+
+/// The deadline leads, so that what can be forgotten stands first.
+fn done_key(signed: &SignedCommand, digest: &Hash32) -> Vec<u8> {
+    registry::key(DONE, &[&signed.valid_until_ms.0.to_be_bytes(), &digest.0])
 }
 
 /// Keys of remembered commands past their deadline, and how many are not.

@@ -90,6 +90,6 @@ pub use keystore::{KeyInfo, Keystore, KeystoreError};
 pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};
 pub use profile::{Profile, ProfileError, RouterEndpoint};
 pub use proof::{ProofError, ProofFile, VerifiedClaim};
-pub use sdk::{Answer, Client, Consistency, Settled, Wait};
+pub use sdk::{Answer, Client, CommandFate, Consistency, Settled, Wait};
 pub use submit::{GroupVote, PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream};
 pub use traffic::{Counted, Traffic};

@@ -155,7 +155,7 @@ fn retry_at(reply: &v1::QueryReply, asked: NodeId) -> Option<Option<NodeId>> {
     elsewhere.then_some(hint)
 }
 
-fn passing(status: &Status) -> bool {
+pub(super) fn passing(status: &Status) -> bool {
     use tonic::Code;
     !matches!(
         status.code(),

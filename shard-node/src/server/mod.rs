@@ -8,6 +8,7 @@
 pub mod alarms;
 pub mod checks;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod gather;
 pub mod group;

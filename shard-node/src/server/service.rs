@@ -16,6 +16,7 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::peer::PeerMessage;
+use crate::server::command;
 use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
 use crate::server::status;
@@ -173,5 +174,10 @@ impl NodeService for Service {
     async fn node_status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
         self.node_or_router(&request)?;
         Ok(Response::new(status::of_node(&self.hosted)))
+    }
+
+    async fn command(&self, request: Request<v1::CommandRequest>) -> Result<Response<v1::CommandReply>, Status> {
+        self.node_or_router(&request)?;
+        Ok(Response::new(command::execute(&self.hosted, request.into_inner()).await))
     }
 }
