@@ -81,6 +81,18 @@ pub const RIVALS_MAX: usize = 8;
 pub const INGEST_QUEUE_TXS: usize = 65_536;
 /// Clock distance from the median at which a node raises an alarm and gives up leadership.
 pub const CLOCK_SKEW_MS_MAX: u64 = 500;
+/// Bytes of transactions that have arrived for one group and are not checked yet.
+pub const ARRIVALS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of transactions that one group's leader has taken and that have no fate yet: they wait for a
+/// place in an entry, or are in one.
+pub const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Bytes of answers that wait for one caller. Beyond it the caller is cut off: it does not read, and
+/// finds its fates by sending the same bytes again.
+pub const REPLIES_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Answers in one message: with the largest receipt each they fit.
+pub const REPLY_EVENTS_MAX: usize = 2048;
+/// The largest answer: a receipt with mail for every move, or a refusal with its texts.
+pub const REPLY_EVENT_BYTES_MAX: usize = 2048;
 
 const _: () =
     assert!(SUPPLY_MAX.checked_add(SYNC_DEBITS_MAX).is_some(), "what a group has of an asset fits into an amount");
@@ -101,3 +113,6 @@ const _: () = assert!(
 const _: () = assert!((BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES, "a bundle fits into the window");
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
 const _: () = assert!(1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64, "a path reaches every item of a block");
+const _: () = assert!(ARRIVALS_BYTES_MAX <= WAITING_BYTES_MAX, "what has arrived can be taken");
+const _: () = assert!(ARRIVALS_BYTES_MAX / INGEST_QUEUE_TXS >= 1024, "of usual transactions the number is the bound");
+const _: () = assert!(REPLY_EVENTS_MAX * REPLY_EVENT_BYTES_MAX < GRPC_BYTES_MAX, "a message of answers fits");

@@ -4,12 +4,11 @@ use std::fmt::Write as _;
 
 use hashbrown::HashMap;
 use ledger::tx::{AccountWrite, Condition};
-use ledger::{Address, AssetId, Authorisation, GroupId, Layout, LedgerId, Move, PublicKey, Slot, TimeMs};
+use ledger::{Address, AssetId, Authorisation, GroupId, Layout, LedgerId, Move, PublicKey, Slot};
 use serde::Serialize;
-use time::OffsetDateTime;
 
 use super::file::TxFile;
-use crate::output::with_decimals;
+use crate::output::{moment, with_decimals};
 
 /// What people call accounts, assets and keys. What has no name is shown whole: a part of an
 /// address could be that of somebody else.
@@ -147,20 +146,6 @@ pub fn quoted(bytes: &[u8]) -> String {
     }
 }
 
-/// A moment in UTC, to the millisecond.
-#[must_use]
-pub fn moment(at: TimeMs) -> String {
-    let nanos = i128::from(at.0) * 1_000_000;
-    OffsetDateTime::from_unix_timestamp_nanos(nanos).map_or_else(
-        |_| format!("{} ms", at.0),
-        |time| {
-            let (date, milli) = (time.date(), time.millisecond());
-            let (hour, minute, second) = time.to_hms();
-            format!("{date} {hour:02}:{minute:02}:{second:02}.{milli:03}")
-        },
-    )
-}
-
 /// A transaction as people and programs are told it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
@@ -242,7 +227,7 @@ impl Plan {
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("transaction {}", self.txid);
-        let _ = write!(text, "\n  valid until {} UTC", moment(TimeMs(self.valid_until_ms)));
+        let _ = write!(text, "\n  valid until {}", moment(self.valid_until_ms));
         if !self.memo.is_empty() {
             let _ = write!(text, "\n  memo: {}", self.memo);
         }

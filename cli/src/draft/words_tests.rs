@@ -1,7 +1,7 @@
 use super::*;
 use crate::draft::file::Frame;
 use crate::draft::form::Leg;
-use ledger::{ClusterId, Hash32, SecretKey};
+use ledger::{ClusterId, Hash32, SecretKey, TimeMs};
 
 fn key(name: &str) -> SecretKey {
     SecretKey::derive(b"words", name.as_bytes())
@@ -117,8 +117,8 @@ fn lists_and_moments_for_people() {
     assert_eq!(and(&["a"]), "a");
     assert_eq!(and(&["a", "b", "c"]), "a, b and c");
     assert_eq!(and::<&str>(&[]), "");
-    assert_eq!(moment(TimeMs(0)), "1970-01-01 00:00:00.000");
-    assert_eq!(moment(TimeMs(u64::MAX)), format!("{} ms", u64::MAX));
+    assert_eq!(moment(0), "1970-01-01 00:00:00.000 UTC");
+    assert_eq!(moment(u64::MAX), format!("{} ms", u64::MAX));
     assert_eq!(quoted("für".as_bytes()), "\"für\"");
     assert_eq!(quoted(&[0xff, 0]), "0xff00");
     assert_eq!(quoted(b"a\nb"), "0x610a62");

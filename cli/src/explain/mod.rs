@@ -12,8 +12,9 @@ use ledger::{Address, AssetId, GroupId, Height, Move, Outcome, ParsedTx, Reject,
 use proto::views::{Explain, SentMail};
 use serde::Serialize;
 
-use crate::draft::words::{Labels, and, moment};
+use crate::draft::words::{Labels, and};
 use crate::error::CliError;
+use crate::output::moment;
 use group::GroupStory;
 
 /// Everything that a story is made from.
@@ -274,9 +275,9 @@ fn waits_for(facts: &Facts<'_>, voters: &[GroupId], fate: Fate) -> Vec<String> {
                 }
             }
             Some(prepared) => waits.push(format!(
-                "{voter}, which needs the opening of {}; without it, it says no after {} UTC",
+                "{voter}, which needs the opening of {}; without it, it says no after {}",
                 missing_slots(facts, prepared.opened.as_slice(), *voter),
-                moment(prepared.valid_until_ms)
+                moment(prepared.valid_until_ms.0)
             )),
         }
     }

@@ -1,10 +1,9 @@
 //! A story drawn as one tree.
 
-use ledger::TimeMs;
-
 use super::group::{Event, GroupStory};
 use super::{Fate, Story};
-use crate::draft::words::{and, moment};
+use crate::draft::words::and;
+use crate::output::moment;
 
 /// A line of the tree before its columns are aligned.
 struct Line {
@@ -45,10 +44,10 @@ impl Story {
             text.push_str(&format!("\n  memo: {}", self.memo));
         }
         if let Some(until) = self.valid_until_ms.filter(|_| self.fate == Fate::Undecided) {
-            text.push_str(&format!("\n  valid until {} UTC", moment(TimeMs(until))));
+            text.push_str(&format!("\n  valid until {}", moment(until)));
         }
         if let Some(seen) = self.first_seen_ms {
-            text.push_str(&format!("\n  first seen {} UTC", moment(TimeMs(seen))));
+            text.push_str(&format!("\n  first seen {}", moment(seen)));
         }
         text
     }

@@ -17,6 +17,7 @@ use ledger::account::AccountRecord;
 use ledger::asset::AssetDef;
 use ledger::genesis::VerifyMode;
 use ledger::ids::{Address, GroupId, Height, NodeId, TimeMs};
+use ledger::limits::WAITING_BYTES_MAX;
 use ledger::machine::{BlockContext, Machine};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -30,7 +31,6 @@ use crate::core::machine::{BlockWork, CommandOutcome};
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::group::{GroupHandle, HostContext, guarded_now};
 use crate::server::ingest::{self, Arrived, Checked, Judged, Unfit, Waits, refused};
-use crate::server::limits::WAITING_BYTES_MAX;
 use crate::server::replica::{DbReader, ReplicaShare};
 
 /// A barrier that takes longer than this says nothing; what waits for it is sequenced.

@@ -15,7 +15,6 @@ pub mod group;
 pub mod halt;
 pub mod ingest;
 pub mod intake;
-pub mod limits;
 pub mod links;
 pub mod local;
 pub mod node;

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use ledger::limits::{REPLIES_BYTES_MAX, REPLY_EVENTS_MAX};
 use parking_lot::Mutex;
 use proto::v1;
 use proto::v1::submit_event::Event;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-
-use crate::server::limits::{REPLIES_BYTES_MAX, REPLY_EVENTS_MAX};
 
 /// What an answer costs beside its texts.
 const EVENT_BYTES: usize = 128;

@@ -2,220 +2,39 @@
 //!
 //! Volatile and without IO: everything here can be lost at any time and is rebuilt from state and
 //! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
-//! `system` is what it starts from, `certify` gathers signatures, `mail` serves and pulls streams,
+//! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
+//! signed, `certify` gathers signatures, `hear` takes what peers say, `mail` serves and pulls streams,
 //! `batch` fills entries.
 
+mod attest;
 mod batch;
 mod certify;
+mod hear;
 mod mail;
+mod port;
 mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use beacon::limits::CHECKPOINT_BYTES_MAX;
-use bytes::Bytes;
-use cross_shard::stream::StreamLeaf;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
-use ledger::crypto::SecretKey;
-use ledger::hash::Hash32;
-use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, Tick, TimeMs};
 use ledger::machine::Driver;
 use ledger::reject::Reject;
-use ledger::tx::ParsedTx;
 
-use crate::core::executor::EmittedMail;
-use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 
 use batch::Batcher;
 use certify::Certifier;
 use mail::Mailroom;
 
+pub use hear::contradiction;
+pub use port::{Cause, CommittedBlock, DriverConfig, Input, Output};
 pub use system::{CertifiedBlock, OutboxView, RecentBlock, SystemView, committees};
 
-/// How long certificates that the host wants are asked for.
-const WANTED_MS: u64 = 3_000;
 /// Heights that the host may want at a time; what comes on top is not asked for.
 const WANTED_MAX: usize = 256;
-
-/// What a driver is made for.
-#[derive(Clone, Debug)]
-pub struct DriverConfig {
-    /// The group.
-    pub group: GroupId,
-    /// This node.
-    pub node: NodeId,
-    /// The key headers are signed with.
-    pub key: SecretKey,
-    /// Proposals in flight at once.
-    pub pipeline: usize,
-    /// Blocks between two checkpoints in the beacon.
-    pub checkpoint_every: u64,
-}
-
-/// A block after it was persisted.
-#[derive(Clone, Debug)]
-pub struct CommittedBlock {
-    /// Its header.
-    pub header: Arc<Header>,
-    /// The header's hash.
-    pub header_hash: Hash32,
-    /// What became of its commands.
-    pub outcomes: Vec<CommandOutcome>,
-    /// What it emitted.
-    pub mail: Vec<EmittedMail>,
-    /// Heads of its outgoing streams.
-    pub outbox: Vec<StreamLeaf>,
-    /// Cursors of its incoming streams.
-    pub inbox: Vec<StreamLeaf>,
-    /// Signatures to check before it is attested.
-    pub to_verify: Arc<Vec<ParsedTx>>,
-    /// The earliest deadline in state.
-    pub next_deadline: Option<TimeMs>,
-}
-
-/// What happens to a driver.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant, reason = "the large one comes once, at a start; the others are many and small")]
-pub enum Input {
-    /// State as read by the host, at the start and after a snapshot.
-    System(SystemView),
-    /// The committees in force changed.
-    Committees(Vec<Committee>),
-    /// This replica leads, or another does.
-    Role {
-        /// Whether it may propose.
-        leads: bool,
-        /// Who leads, if known.
-        leader: Option<NodeId>,
-    },
-    /// Offset of the guarded clock against the tick: `time = tick + offset`.
-    ClockOffset(i64),
-    /// Transactions whose signatures hold.
-    Submit(Vec<Bytes>),
-    /// A proposal left the pipeline: applied here, or lost.
-    Proposed {
-        /// As in [`Output::Propose`].
-        id: u64,
-        /// Whether it is in the log for certain.
-        accepted: bool,
-    },
-    /// A block was persisted.
-    Committed(CommittedBlock),
-    /// The signatures of a block were checked.
-    Verified {
-        /// The block.
-        height: Height,
-        /// Whether all hold.
-        valid: bool,
-    },
-    /// The blocks that were to be checked again were checked, from [`Output::Recheck`] on.
-    Rechecked {
-        /// The last of them.
-        upto: Height,
-        /// The lowest that does not hold.
-        forged: Option<Height>,
-    },
-    /// Somebody needs the certificate of an earlier block, which is not kept here.
-    Want(Height),
-    /// A peer's message.
-    Peer {
-        /// Who sent it; the transport has authenticated it.
-        from: NodeId,
-        /// The message.
-        message: Box<PeerMessage>,
-    },
-    /// Time has passed.
-    Timer,
-}
-
-/// What a driver asks of its host.
-#[derive(Clone, Debug)]
-pub enum Output {
-    /// Propose an entry.
-    Propose {
-        /// Returned in [`Input::Proposed`].
-        id: u64,
-        /// The encoded entry.
-        entry: Bytes,
-    },
-    /// Send a message to the replica of `group` on `node`.
-    Send {
-        /// The node; may be this one.
-        node: NodeId,
-        /// The group there.
-        group: GroupId,
-        /// The message.
-        message: PeerMessage,
-    },
-    /// Check the signatures of a block and answer with [`Input::Verified`].
-    Verify {
-        /// The block.
-        height: Height,
-        /// Its transactions.
-        txs: Arc<Vec<ParsedTx>>,
-    },
-    /// Check the client signatures of blocks in the database, in order, and answer with
-    /// [`Input::Rechecked`].
-    Recheck {
-        /// The first block.
-        from: Height,
-        /// The last one.
-        upto: Height,
-    },
-    /// Client signatures are checked up to here; the host keeps the mark.
-    Checked(Height),
-    /// A signature of this block does not hold; the host keeps the mark.
-    Forged(Height),
-    /// A certificate was completed; the host keeps it.
-    Certified(Certificate),
-    /// A certificate that the host wanted, of a block that is not at hand here: the host judges it by
-    /// its database and keeps it.
-    Late(Certificate),
-    /// Send the certificate of this height to a node, if it is kept.
-    Lookup {
-        /// The height.
-        height: Height,
-        /// The node, of the same group.
-        node: NodeId,
-    },
-    /// A peer group has taken everything of our stream below this.
-    PeerTook {
-        /// The peer.
-        dest: GroupId,
-        /// Its cursor.
-        next_seq: u64,
-    },
-    /// Queued transactions that this replica cannot propose any more.
-    Refuse {
-        /// The transactions.
-        txs: Vec<Bytes>,
-        /// Why.
-        reject: Reject,
-    },
-    /// Something an operator must know, and that no time mends.
-    Alarm {
-        /// One alarm is shown for each.
-        cause: Cause,
-        /// What happened, and what it means.
-        text: String,
-    },
-    /// This replica's state is wrong: nothing of it may be served any more, and the group must not go
-    /// on here. The text says why.
-    Stop(String),
-}
-
-/// What a lasting alarm of a driver is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
-    /// A block carries a signature that does not hold.
-    ForgedBlock,
-    /// This node signed another header than this replica has.
-    Divergence(NodeId),
-}
 
 /// The driver of one replica.
 pub struct GroupDriver {
@@ -340,289 +159,6 @@ impl GroupDriver {
         self.flush(now, out);
     }
 
-    /// Attests at once, or after the host has checked the client signatures of the block.
-    fn attest_checked(&mut self, now: Tick, height: Height, txs: Arc<Vec<ParsedTx>>, out: &mut Vec<Output>) {
-        if self.distrusts.is_some_and(|forged| height >= forged) {
-            return;
-        }
-        self.unattested.insert(height, txs.is_empty());
-        if !txs.is_empty() {
-            out.push(Output::Verify { height, txs });
-        }
-        self.attest_ready(now, out);
-    }
-
-    fn verified(&mut self, now: Tick, height: Height, valid: bool, out: &mut Vec<Output>) {
-        if !valid {
-            return self.distrust(height, out);
-        }
-        if let Some(checked) = self.unattested.get_mut(&height) {
-            *checked = true;
-        }
-        self.attest_ready(now, out);
-    }
-
-    fn rechecked(&mut self, now: Tick, upto: Height, forged: Option<Height>, out: &mut Vec<Output>) {
-        if let Some(height) = forged {
-            self.distrust(height, out);
-        }
-        if self.rechecking == Some(upto) {
-            self.rechecking = None;
-            if forged.is_none() {
-                out.push(Output::Checked(upto));
-            }
-        }
-        self.attest_ready(now, out);
-    }
-
-    /// A block carries a signature that does not hold: neither it nor what is built on it is attested,
-    /// now or after a restart.
-    fn distrust(&mut self, height: Height, out: &mut Vec<Output>) {
-        let lowest = self.distrusts.map_or(height, |known| known.min(height));
-        self.distrusts = Some(lowest);
-        self.unattested.split_off(&lowest);
-        out.push(Output::Forged(lowest));
-        out.push(Output::Alarm {
-            cause: Cause::ForgedBlock,
-            text: format!(
-                "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
-                 anything after it: its leader forged or its memory is damaged",
-                self.config.group
-            ),
-        });
-    }
-
-    fn attest_ready(&mut self, now: Tick, out: &mut Vec<Output>) {
-        if self.rechecking.is_some() || self.unproved.is_some() {
-            return;
-        }
-        let mut passed = None;
-        while let Some(next) = self.unattested.first_entry().filter(|next| *next.get()) {
-            let height = *next.key();
-            next.remove();
-            if self.distrusts.is_none_or(|forged| height < forged) {
-                self.attested = height;
-                passed = Some(height);
-                self.attest(now, height, out);
-            }
-        }
-        out.extend(passed.map(Output::Checked));
-    }
-
-    fn attest(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
-        let Some(committee) = self.committees.get(&self.config.group) else { return };
-        if committee.index_of(self.config.node).is_none() {
-            return;
-        }
-        let Some(attestation) = self.certifier.attest(height, &self.config) else { return };
-        for member in &committee.members {
-            if member.node != self.config.node {
-                let message = PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false };
-                out.push(Output::Send { node: member.node, group: self.config.group, message });
-            }
-        }
-        self.gather(now, attestation, out);
-    }
-
-    fn gather(&mut self, now: Tick, attestation: ledger::Attestation, out: &mut Vec<Output>) {
-        let Some(committee) = self.committees.get(&self.config.group) else { return };
-        match self.certifier.gather(attestation, committee) {
-            certify::Gathered::Nothing => {}
-            certify::Gathered::Divergence(node, height) => out.push(Output::Alarm {
-                cause: Cause::Divergence(node),
-                text: format!(
-                    "node {node} signed another header than this replica at height {height} of {}",
-                    self.config.group
-                ),
-            }),
-            certify::Gathered::Certificate(certificate) => self.certified(now, *certificate, out),
-        }
-    }
-
-    fn certified(&mut self, now: Tick, certificate: Certificate, out: &mut Vec<Output>) {
-        let height = certificate.header.height;
-        self.wanted.remove(&height);
-        if self.unproved.is_some_and(|unproved| unproved <= height) {
-            self.unproved = None;
-            self.attest_ready(now, out);
-        }
-        let newest = self.certifier.latest().is_some_and(|latest| latest.certificate.header.height == height);
-        if newest {
-            if self.leads
-                && self.config.group != GroupId::BEACON
-                && height.0 >= self.last_checkpoint.0 + self.config.checkpoint_every
-                && fits_checkpoint(&certificate)
-            {
-                self.last_checkpoint = height;
-                for node in self.nodes_of(GroupId::BEACON) {
-                    let message = PeerMessage::Checkpoint(certificate.clone());
-                    out.push(Output::Send { node, group: GroupId::BEACON, message });
-                }
-            }
-            if let Some(latest) = self.certifier.latest() {
-                self.mailroom.certified(&self.config, self.leads, now, latest, &self.committees, out);
-            }
-        }
-        out.push(Output::Certified(certificate));
-    }
-
-    fn peer(&mut self, now: Tick, from: NodeId, message: PeerMessage, out: &mut Vec<Output>) {
-        match message {
-            PeerMessage::Attest { attestation, wants_certificate } => {
-                let own = self.config.group;
-                if attestation.node != from || attestation.group != own || !self.is_member(own, from) {
-                    return;
-                }
-                let height = attestation.height;
-                self.gather(now, attestation, out);
-                if wants_certificate {
-                    self.give_certificate(height, from, out);
-                }
-            }
-            PeerMessage::Want { height } => {
-                if self.is_member(self.config.group, from) {
-                    self.give_certificate(height, from, out);
-                }
-            }
-            PeerMessage::Certified(certificate) => {
-                let height = certificate.header.height;
-                if !self.certifier.holds(height) {
-                    // One answer of each node is looked at.
-                    let member = self.is_member(self.config.group, from);
-                    if self.wanted.get_mut(&height).is_some_and(|(_, nodes)| member && nodes.insert(from)) {
-                        out.push(Output::Late(certificate));
-                    }
-                    return;
-                }
-                let Some(committee) = self.committees.get(&self.config.group) else { return };
-                match self.certifier.adopt(&certificate, committee) {
-                    certify::Adopted::Nothing => {}
-                    certify::Adopted::News => self.certified(now, certificate, out),
-                    certify::Adopted::Contradiction => {
-                        out.push(Output::Stop(contradiction(self.config.group, height)));
-                    }
-                }
-            }
-            PeerMessage::Pull { dest, node, next_seq, ack } => {
-                if !self.is_member(dest, from) {
-                    return;
-                }
-                if let Some(ack) = ack {
-                    self.take_ack(ack, out);
-                }
-                if node == from {
-                    let latest = self.certifier.latest();
-                    self.mailroom.subscribe(&self.config, now, dest, node, next_seq, latest, out);
-                }
-            }
-            PeerMessage::Bundle(bundle) => {
-                if self.is_member(bundle.source, from) {
-                    self.bundle(bundle);
-                }
-            }
-            PeerMessage::Probe { dest, next_seq } => {
-                if self.is_member(dest, from) {
-                    Mailroom::probed(dest, from, next_seq, self.certifier.latest(), out);
-                }
-            }
-            PeerMessage::Head(proof) => {
-                if self.leads {
-                    self.mailroom.head(&self.config, now, from, &proof, &self.committees);
-                }
-            }
-            PeerMessage::Serving { source } => self.mailroom.serving(source, from, &self.committees),
-            PeerMessage::Ack(proof) => self.take_ack(proof, out),
-            PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate),
-        }
-        self.flush(now, out);
-    }
-
-    /// Takes a group's certificate into the beacon's next entry, from a member of the group and judged
-    /// by its committee in force: what is sequenced costs every replica, and a forged height would
-    /// stand in the way of the real one.
-    fn checkpoint(&mut self, from: NodeId, certificate: Certificate) {
-        let header = &certificate.header;
-        if !self.leads || self.config.group != GroupId::BEACON || !fits_checkpoint(&certificate) {
-            return;
-        }
-        let Some(committee) = self.committees.get(&header.group).filter(|known| known.index_of(from).is_some()) else {
-            return;
-        };
-        if self.batcher.misses_checkpoint(header) && certificate.verify(committee).is_ok() {
-            self.batcher.push_checkpoint(certificate);
-        }
-    }
-
-    /// Answers a replica that misses a certificate: with that one, at once or as soon as the host has
-    /// found it, or with what helps it to make its own.
-    fn give_certificate(&self, height: Height, node: NodeId, out: &mut Vec<Output>) {
-        let mut send = |message| out.push(Output::Send { node, group: self.config.group, message });
-        if let Some(certificate) = self.certifier.certificate(height) {
-            return send(PeerMessage::Certified(certificate.clone()));
-        }
-        if let Some(own) = self.certifier.own(height) {
-            send(PeerMessage::Attest { attestation: own.clone(), wants_certificate: false });
-        }
-        if let Some(latest) = self.certifier.latest().filter(|latest| latest.certificate.header.height < height) {
-            return send(PeerMessage::Certified(latest.certificate.clone()));
-        }
-        if height <= self.certifier.last() && !self.certifier.holds(height) {
-            out.push(Output::Lookup { height, node });
-        }
-    }
-
-    /// Asks the other replicas for certificates that are missed here and that a signature of ours does
-    /// not ask for already.
-    fn ask_for_certificates(&mut self, now: Tick, out: &mut Vec<Output>) {
-        self.wanted.retain(|_, (since, _)| now.0 < since.0 + WANTED_MS);
-        if self.asked.is_some_and(|at| now.0 < at.0 + certify::ANNOUNCE_AGAIN_MS) {
-            return;
-        }
-        let unproved = self.unproved.map(|_| self.certifier.last());
-        let heights: Vec<Height> = self.wanted.keys().copied().chain(unproved).collect();
-        if heights.is_empty() {
-            return;
-        }
-        self.asked = Some(now);
-        let Some(committee) = self.own_committee() else { return };
-        for member in committee.members.iter().filter(|member| member.node != self.config.node) {
-            out.extend(heights.iter().map(|height| Output::Send {
-                node: member.node,
-                group: self.config.group,
-                message: PeerMessage::Want { height: *height },
-            }));
-        }
-    }
-
-    fn is_member(&self, group: GroupId, node: NodeId) -> bool {
-        self.committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
-    }
-
-    fn bundle(&mut self, bundle: cross_shard::Bundle) {
-        if self.leads
-            && self.batcher.has_room_for_bundle()
-            && let Some(bundle) = self.mailroom.accept(bundle, &self.config, &self.committees)
-        {
-            self.batcher.push_bundle(bundle);
-        }
-    }
-
-    /// A leader judges a proof and drops what it covers with the next entry; others pass it on.
-    fn take_ack(&mut self, proof: cross_shard::AckProof, out: &mut Vec<Output>) {
-        if !self.leads {
-            if let Some(leader) = self.leader.filter(|leader| *leader != self.config.node) {
-                let message = PeerMessage::Ack(proof);
-                out.push(Output::Send { node: leader, group: self.config.group, message });
-            }
-            return;
-        }
-        let dest = proof.certificate.header.group;
-        if self.mailroom.judge_ack(&proof, &self.config, &self.committees) {
-            out.push(Output::PeerTook { dest, next_seq: proof.leaf.next_seq });
-            self.batcher.push_ack(dest, proof);
-        }
-    }
-
     fn flush(&mut self, now: Tick, out: &mut Vec<Output>) {
         if self.leads {
             let stamp = self.stamp(now);
@@ -666,20 +202,6 @@ impl GroupDriver {
         }
         self.timer(now, out);
     }
-}
-
-/// Why a replica that a certificate contradicts has to stop.
-#[must_use]
-pub fn contradiction(group: GroupId, height: Height) -> String {
-    format!(
-        "a majority certified another header than this replica has at height {height} of {group}: its state is wrong"
-    )
-}
-
-/// Whether the beacon takes a certificate of this size. A block that touched very many assets has a
-/// larger header; the group then checkpoints with its next one.
-fn fits_checkpoint(certificate: &Certificate) -> bool {
-    borsh::object_length(certificate).is_ok_and(|bytes| bytes <= CHECKPOINT_BYTES_MAX)
 }
 
 impl Driver for GroupDriver {

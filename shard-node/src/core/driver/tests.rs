@@ -1,3 +1,4 @@
+use super::attest::WANTED_MS;
 use super::*;
 use crate::core::driver::testing::{block, config};
 use crate::core::entry::{Command, Entry};
@@ -5,8 +6,12 @@ use crate::core::executor::EmittedMail;
 use crate::core::support::{
     self, PEER, SHARD, ack_from_peer, bundle_from_peer, client_key, committee, committees, credits, header, stream_head,
 };
+use beacon::limits::CHECKPOINT_BYTES_MAX;
+use bytes::Bytes;
+use ledger::hash::Hash32;
+use ledger::header::Header;
 use ledger::ids::{Address, AssetId, LedgerId};
-use ledger::tx::Move;
+use ledger::tx::{Move, ParsedTx};
 
 /// A driver on node 1 of [`SHARD`] at block 0, with three messages for [`PEER`] and none from it.
 struct Bench {

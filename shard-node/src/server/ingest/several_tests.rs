@@ -1,11 +1,18 @@
 //! Transactions that several groups vote on, at the way in of one of them.
 
+use std::time::Instant;
+
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, Height, TimeMs};
 use ledger::tx::{Opening, Slot, TxBody};
 use ledger::{Address, AssetId, LedgerId, Move, SecretKey};
 use v1::submit_event::Event;
 
-use super::tests::{checked, next, receipt};
+use super::testing::{checked, next, receipt};
+use super::waiters::SILENT_KEPT;
 use super::*;
+use crate::server::intake::Finding;
+use crate::server::replies::ReplyQueue;
 
 #[tokio::test]
 async fn a_vote_is_told_once_to_everybody_and_the_receipt_follows() {

@@ -1,295 +1,30 @@
-//! The submit stream: any number of transactions in flight over one connection, exactly one fate
-//! for each.
+//! The task behind a submit stream.
 //!
 //! Owns the map of what has been sent and not answered, which is what is sent again after a
 //! reconnect or a refusal that passes. Sending again is safe because the txid is the idempotency
-//! key. It never signs and never looks into a transaction beyond its id.
+//! key. It never gives up on what may have executed without saying so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::Stream;
 use hashbrown::HashMap;
-use ledger::{ClusterId, GroupId, Height, Receipt, Reject, SignedTx, Submission, TxId};
+use ledger::{GroupId, Height, Receipt, Reject, TxId};
 use proto::v1::submit_event::Event;
 use proto::{EdgeError, edge, v1};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::error::ClientError;
 use crate::net;
 use crate::routers::{Routers, cause_of, connection_lost};
+use crate::submit::{BATCH_TXS_MAX, GroupVote, MESSAGES_QUEUED_MAX, PreparedTx, SubmitEvent, SubmitOptions, no_of};
 
-/// Transactions in one message.
-const BATCH_TXS_MAX: usize = 2048;
 /// Bytes of transactions in one message.
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Messages between the pump and the connection.
-const MESSAGES_QUEUED_MAX: usize = 16;
 const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
 const RETRY_LEAST: Duration = Duration::from_millis(10);
-
-/// How a submit stream behaves.
-#[derive(Clone, Debug)]
-pub struct SubmitOptions {
-    /// Transactions in flight, and reported but not yet read; [`SubmitSender::send`] waits when
-    /// there are this many.
-    pub in_flight_max: usize,
-    /// Ask for [`SubmitEvent::Applied`] after each transaction that is committed.
-    pub notify_applied: bool,
-    /// How long a transaction is sent again after lost connections and refusals that pass.
-    pub give_up_after: Duration,
-}
-
-impl Default for SubmitOptions {
-    fn default() -> Self {
-        Self { in_flight_max: 32_768, notify_applied: false, give_up_after: Duration::from_secs(30) }
-    }
-}
-
-/// A group's vote on a transaction that several groups vote on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GroupVote {
-    /// Whose.
-    pub group: GroupId,
-    /// Why it is a NO; `None` for a YES.
-    pub no: Option<Reject>,
-    /// The block in which it was written, where the router knows it.
-    pub height: Option<Height>,
-}
-
-/// What became of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SubmitEvent {
-    /// Its receipt: the fate of a transaction that one group decides, committed or rejected.
-    Receipt(Receipt),
-    /// The fate of a transaction that several groups vote on: YES from all of them, or a NO.
-    Decided {
-        /// The transaction.
-        txid: TxId,
-        /// Every vote of a commit; of an abort those that the router held, a NO among them.
-        votes: Vec<GroupVote>,
-    },
-    /// It is applied wherever it has to be, all credits with it. Comes after the fate, if asked for.
-    Applied(TxId),
-    /// It was refused without a trace. It may have executed, or may yet, only if the reason is
-    /// `timeout`: whatever answer came last, that is the reason when an earlier attempt was not
-    /// answered for certain. After its fate, it says that the credits were not confirmed in time.
-    Refused {
-        /// The transaction.
-        txid: TxId,
-        /// The reason, if this version knows it.
-        reject: Option<Reject>,
-        /// The group that refused; `None` when it was the router, or this client gave up.
-        group: Option<GroupId>,
-        /// Stable code.
-        code: String,
-        /// What happened in this case.
-        detail: String,
-    },
-}
-
-impl SubmitEvent {
-    /// The transaction.
-    #[must_use]
-    pub fn txid(&self) -> TxId {
-        match self {
-            Self::Receipt(receipt) => receipt.txid,
-            Self::Decided { txid, .. } | Self::Applied(txid) | Self::Refused { txid, .. } => *txid,
-        }
-    }
-}
-
-/// The NO among votes; without one, they commit.
-#[must_use]
-pub fn no_of(votes: &[GroupVote]) -> Option<(GroupId, Reject)> {
-    votes.iter().find_map(|vote| Some((vote.group, vote.no?)))
-}
-
-/// An encoded transaction with its id, which the sender needs to recognise the answer.
-#[derive(Clone, Debug)]
-pub struct PreparedTx {
-    /// Its id.
-    pub txid: TxId,
-    /// `borsh(SignedTx)`, or `borsh(Submission)` where openings of hidden slots come along.
-    pub bytes: Bytes,
-}
-
-impl PreparedTx {
-    /// Takes encoded bytes; only the outer form is looked at.
-    ///
-    /// # Errors
-    /// [`Reject::Malformed`] or [`Reject::BodyTooLarge`].
-    pub fn from_bytes(cluster: &ClusterId, bytes: Bytes) -> Result<Self, Reject> {
-        let txid = if bytes.first() == Some(&2) {
-            id_of(cluster, &Submission::split(&bytes)?.0)?
-        } else {
-            id_of(cluster, &bytes)?
-        };
-        Ok(Self { txid, bytes })
-    }
-}
-
-fn id_of(cluster: &ClusterId, signed: &[u8]) -> Result<TxId, Reject> {
-    if signed.len() > ledger::limits::SIGNED_TX_BYTES_MAX {
-        return Err(Reject::BodyTooLarge);
-    }
-    let signed: SignedTx = borsh::from_slice(signed).map_err(|_| Reject::Malformed)?;
-    Ok(signed.txid(cluster))
-}
-
-/// Both halves of an open stream.
-pub struct SubmitStream {
-    sender: SubmitSender,
-    events: SubmitEvents,
-}
-
-/// The half that sends. Clones share the limit on what is in flight. When all are dropped, the
-/// stream ends after the last fate.
-#[derive(Clone)]
-pub struct SubmitSender {
-    cluster: ClusterId,
-    queue: mpsc::Sender<Vec<PreparedTx>>,
-    room: Arc<Semaphore>,
-    in_flight_max: usize,
-}
-
-/// The half that reports. Reading it makes room for sending. When dropped, the stream is closed.
-pub struct SubmitEvents {
-    incoming: mpsc::UnboundedReceiver<Vec<SubmitEvent>>,
-    room: Arc<Semaphore>,
-    notify_applied: bool,
-}
-
-impl SubmitStream {
-    pub(crate) fn open(routers: Arc<Routers>, cluster: ClusterId, options: SubmitOptions) -> Self {
-        let in_flight_max = options.in_flight_max.clamp(1, 1 << 20);
-        let room = Arc::new(Semaphore::new(in_flight_max));
-        let (queue, queued) = mpsc::channel(MESSAGES_QUEUED_MAX);
-        // Bounded by the room: an event leaves here before the room of its transaction is free.
-        let (report, incoming) = mpsc::unbounded_channel();
-        let notify_applied = options.notify_applied;
-        let pump = Pump {
-            routers,
-            options,
-            pending: HashMap::new(),
-            retries: BTreeMap::new(),
-            report,
-            queued,
-            input_open: true,
-            room: room.clone(),
-        };
-        tokio::spawn(pump.run());
-        Self {
-            sender: SubmitSender { cluster, queue, room: room.clone(), in_flight_max },
-            events: SubmitEvents { incoming, room, notify_applied },
-        }
-    }
-
-    /// Sends transactions; see [`SubmitSender::send`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn send(&self, txs: Vec<Bytes>) -> Result<(), ClientError> {
-        self.sender.send(txs).await
-    }
-
-    /// The events, one by one. Since this object can still send, they never end; use
-    /// [`SubmitStream::split`] and drop the sender to see the end.
-    pub fn events(&mut self) -> impl Stream<Item = SubmitEvent> + '_ {
-        self.events.stream()
-    }
-
-    /// All events that are ready, at least one; `None` when the stream has ended.
-    pub async fn next_events(&mut self) -> Option<Vec<SubmitEvent>> {
-        self.events.next_events().await
-    }
-
-    /// Both halves, for two tasks.
-    #[must_use]
-    pub fn split(self) -> (SubmitSender, SubmitEvents) {
-        (self.sender, self.events)
-    }
-}
-
-impl SubmitSender {
-    /// Sends encoded transactions. Waits while too many are in flight, so some task must read the
-    /// events. A transaction that is in flight already is not sent twice and has one fate.
-    ///
-    /// # Errors
-    /// [`ClientError::BadTransaction`] when one is undecodable, and then none is sent;
-    /// [`ClientError::Closed`].
-    pub async fn send(&self, txs: Vec<Bytes>) -> Result<(), ClientError> {
-        let prepared = txs
-            .into_iter()
-            .map(|bytes| PreparedTx::from_bytes(&self.cluster, bytes))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(ClientError::BadTransaction)?;
-        self.send_prepared(prepared).await
-    }
-
-    /// As [`SubmitSender::send`], for callers that know the ids already.
-    ///
-    /// # Errors
-    /// [`ClientError::Closed`].
-    pub async fn send_prepared(&self, txs: Vec<PreparedTx>) -> Result<(), ClientError> {
-        let mut rest = txs;
-        while !rest.is_empty() {
-            let later = rest.split_off(rest.len().min(BATCH_TXS_MAX).min(self.in_flight_max));
-            let count = u32::try_from(rest.len()).expect("a batch has at most 2048");
-            let permits = self.room.acquire_many(count).await.map_err(|_| ClientError::Closed)?;
-            permits.forget();
-            self.queue.send(rest).await.map_err(|_| ClientError::Closed)?;
-            rest = later;
-        }
-        Ok(())
-    }
-
-    /// How many more transactions can be sent without waiting.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        self.room.available_permits()
-    }
-}
-
-impl SubmitEvents {
-    /// All events that are ready, at least one; `None` when the stream has ended: every sender is
-    /// dropped and every fate reported.
-    pub async fn next_events(&mut self) -> Option<Vec<SubmitEvent>> {
-        let events = self.incoming.recv().await?;
-        let last = events.iter().filter(|event| is_last(event, self.notify_applied)).count();
-        self.room.add_permits(last);
-        Some(events)
-    }
-
-    /// The events, one by one.
-    pub fn stream(&mut self) -> impl Stream<Item = SubmitEvent> + '_ {
-        use futures::StreamExt;
-        futures::stream::unfold(self, |events| async move {
-            let batch = events.next_events().await?;
-            Some((futures::stream::iter(batch), events))
-        })
-        .flatten()
-    }
-}
-
-impl Drop for SubmitEvents {
-    fn drop(&mut self) {
-        self.room.close();
-    }
-}
-
-/// Whether no other event follows for this transaction.
-fn is_last(event: &SubmitEvent, notify_applied: bool) -> bool {
-    match event {
-        SubmitEvent::Receipt(receipt) => !(notify_applied && receipt.committed()),
-        SubmitEvent::Decided { votes, .. } => !(notify_applied && no_of(votes).is_none()),
-        SubmitEvent::Applied(_) | SubmitEvent::Refused { .. } => true,
-    }
-}
 
 struct Pending {
     bytes: Bytes,
@@ -311,7 +46,7 @@ enum Turn {
 }
 
 /// One task that owns the state of a stream.
-struct Pump {
+pub(super) struct Pump {
     routers: Arc<Routers>,
     options: SubmitOptions,
     pending: HashMap<TxId, Pending>,
@@ -323,7 +58,26 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(mut self) {
+    pub(super) fn new(
+        routers: Arc<Routers>,
+        options: SubmitOptions,
+        report: mpsc::UnboundedSender<Vec<SubmitEvent>>,
+        queued: mpsc::Receiver<Vec<PreparedTx>>,
+        room: Arc<Semaphore>,
+    ) -> Self {
+        Self {
+            routers,
+            options,
+            pending: HashMap::new(),
+            retries: BTreeMap::new(),
+            report,
+            queued,
+            input_open: true,
+            room,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
         let mut delay = RECONNECT_FIRST;
         let mut tried = 0usize;
         loop {
@@ -396,7 +150,7 @@ impl Pump {
         }
     }
 
-    fn queued_room(&self, unsent: &std::collections::VecDeque<v1::SubmitBatch>) -> bool {
+    fn queued_room(&self, unsent: &VecDeque<v1::SubmitBatch>) -> bool {
         self.input_open && unsent.len() < MESSAGES_QUEUED_MAX
     }
 
@@ -407,7 +161,7 @@ impl Pump {
     }
 
     /// Everything that has no fate yet, to be sent over a new connection.
-    fn everything(&mut self) -> std::collections::VecDeque<v1::SubmitBatch> {
+    fn everything(&mut self) -> VecDeque<v1::SubmitBatch> {
         self.retries.clear();
         let all: Vec<Bytes> = self
             .pending
@@ -420,8 +174,8 @@ impl Pump {
         self.batches(all)
     }
 
-    fn batches(&self, txs: Vec<Bytes>) -> std::collections::VecDeque<v1::SubmitBatch> {
-        let mut batches = std::collections::VecDeque::new();
+    fn batches(&self, txs: Vec<Bytes>) -> VecDeque<v1::SubmitBatch> {
+        let mut batches = VecDeque::new();
         let (mut current, mut size) = (Vec::new(), 0);
         for tx in txs {
             if current.len() == BATCH_TXS_MAX || (size + tx.len() > BATCH_BYTES_MAX && !current.is_empty()) {
@@ -442,7 +196,7 @@ impl Pump {
     }
 
     /// Takes new transactions; those in flight already give their room back.
-    fn accept(&mut self, txs: Vec<PreparedTx>) -> std::collections::VecDeque<v1::SubmitBatch> {
+    fn accept(&mut self, txs: Vec<PreparedTx>) -> VecDeque<v1::SubmitBatch> {
         let give_up = Instant::now() + self.options.give_up_after;
         let mut fresh = Vec::with_capacity(txs.len());
         for PreparedTx { txid, bytes } in txs {
@@ -547,7 +301,7 @@ impl Pump {
     }
 
     /// What is to be sent again now.
-    fn due(&mut self) -> std::collections::VecDeque<v1::SubmitBatch> {
+    fn due(&mut self) -> VecDeque<v1::SubmitBatch> {
         let now = Instant::now();
         let later = self.retries.split_off(&now);
         let ready = std::mem::replace(&mut self.retries, later);

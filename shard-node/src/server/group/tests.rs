@@ -1,12 +1,19 @@
+use super::outputs::{Late, judge_late};
 use super::*;
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::genesis::genesis_state;
+use crate::core::marks;
 use crate::core::support::SHARD;
 use crate::server::reads;
 use crate::server::testing::{Lone, NODE, certify, forged, mint, write_asset};
+use bytes::Bytes;
 use ledger::hash::Hash32;
+use ledger::header::Header;
 use ledger::ids::Address;
+use ledger::reject::Reject;
+use ledger::schema;
 use proto::v1;
+use storage::WriteBatch;
 
 fn account(prove: bool, consistency: v1::Consistency) -> v1::QueryRequest {
     let query = v1::AccountQuery { address: Bytes::copy_from_slice(&[3; 20]) };

@@ -1,0 +1,149 @@
+//! The client: one object for a whole cluster. It knows routers, never shards.
+//!
+//! Owns connections and fail-over between routers; `pay` submits, `read` asks and checks proofs.
+//! Submitting is idempotent: the same signed bytes may be sent any number of times, over any router, and
+//! have one fate. It keeps nothing on disk.
+
+mod command;
+mod pay;
+mod read;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::ClusterId;
+use ledger::genesis::Genesis;
+use proto::{edge, v1};
+use tonic::Status;
+
+use crate::error::ClientError;
+use crate::net;
+use crate::profile::{Profile, RouterEndpoint};
+use crate::routers::{Backoff, Routers, connection_lost, error_of};
+
+pub use command::CommandFate;
+pub use pay::{Settled, Wait};
+pub use read::{Answer, Consistency};
+
+/// How long calls are retried unless another time is set.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// One attempt at a read.
+const ATTEMPT: Duration = Duration::from_secs(6);
+
+/// A client of one cluster. Clones share the connections.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    patience: Duration,
+}
+
+struct Shared {
+    cluster: ClusterId,
+    genesis: Genesis,
+    routers: Arc<Routers>,
+}
+
+impl Client {
+    /// Connects by a profile and checks that the router serves the profile's cluster.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn connect(profile: &Profile) -> Result<Self, ClientError> {
+        let client = Self::lazy(profile)?;
+        client.check_cluster().await?;
+        Ok(client)
+    }
+
+    /// Builds a client that connects when first used. Nothing is checked before.
+    ///
+    /// # Errors
+    /// [`ClientError::Profile`] or [`ClientError::Net`].
+    pub fn lazy(profile: &Profile) -> Result<Self, ClientError> {
+        let genesis = profile.genesis()?;
+        let (identity, roots) = (profile.identity()?, profile.roots()?);
+        let routers = Arc::new(Routers::new(&profile.routers, &identity, &roots)?);
+        let shared = Shared { cluster: genesis.cluster_id(), genesis, routers };
+        Ok(Self { shared: Arc::new(shared), patience: PATIENCE })
+    }
+
+    /// With another limit on how long a call is retried.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        self.shared.cluster
+    }
+
+    /// Its genesis, as the profile names it.
+    #[must_use]
+    pub fn genesis(&self) -> &Genesis {
+        &self.shared.genesis
+    }
+
+    /// The router in use now. When it is lost, the next one of the profile takes its place.
+    #[must_use]
+    pub fn router(&self) -> &RouterEndpoint {
+        self.shared.routers.current().1
+    }
+
+    async fn check_cluster(&self) -> Result<(), ClientError> {
+        let reply = self.cluster().await?;
+        let genesis: Genesis = edge::value("genesis", &reply.genesis)?;
+        if genesis.cluster_id() == self.shared.cluster {
+            return Ok(());
+        }
+        Err(ClientError::OtherCluster { addr: self.router().addr.clone() })
+    }
+
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn cluster(&self) -> Result<v1::ClusterReply, ClientError> {
+        self.call(|mut router| async move { router.cluster(v1::ClusterRequest {}).await }).await
+    }
+
+    /// The health of every group on every node.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn status(&self) -> Result<v1::StatusReply, ClientError> {
+        self.call(|mut router| async move { router.status(v1::StatusRequest {}).await }).await
+    }
+
+    /// Calls the router in use; when it is lost, the next, until patience ends.
+    pub(super) async fn call<T, F, Fut>(&self, request: F) -> Result<T, ClientError>
+    where
+        F: Fn(proto::v1::router_client::RouterClient<tonic::transport::Channel>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let routers = &self.shared.routers;
+        let mut backoff = Backoff::new(self.patience);
+        let mut tried = 0usize;
+        loop {
+            let (turn, _, channel) = routers.current();
+            let attempt = request(net::router_client(channel));
+            let within = ATTEMPT.min(backoff.left());
+            let status = match tokio::time::timeout(within, attempt).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded("no answer in time"),
+            };
+            if !connection_lost(&status) {
+                return Err(error_of(&status));
+            }
+            routers.lost(turn);
+            tried += 1;
+            if tried.is_multiple_of(routers.len()) || backoff.left().is_zero() {
+                match backoff.delay(Duration::ZERO) {
+                    Some(delay) => tokio::time::sleep(delay).await,
+                    None => return Err(error_of(&status)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Reads. An answer with a proof has been checked against the genesis before anybody sees it.
+//!
+//! Owns how a question is asked again until it is answered. It trusts no router for what a proof says.
+
+use std::time::Duration;
+
+use borsh::BorshDeserialize;
+use bytes::Bytes;
+use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, Receipt, TxId};
+use proto::v1::query_request::Query;
+use proto::views::{AccountView, BlockView, Explain, HistoryPage};
+use proto::{edge, v1};
+
+use crate::error::ClientError;
+use crate::proof::{self, Fact, ProofFile};
+use crate::routers::Backoff;
+use crate::sdk::Client;
+
+/// Accounts in one query.
+const ACCOUNTS_PER_QUERY: usize = 4096;
+
+/// How fresh an answer must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// Reflects everything acknowledged before the call.
+    #[default]
+    Linearizable,
+    /// Of this height of the group or later, from any replica.
+    AtLeast(Height),
+    /// Whatever a replica has.
+    Stale,
+}
+
+/// An answer and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// The group that answered.
+    pub group: GroupId,
+    /// Its height.
+    pub height: Height,
+    /// The value.
+    pub value: T,
+    /// The proof, if asked for; it has been checked against the genesis.
+    pub proof: Option<ProofFile>,
+}
+
+impl Client {
+    /// The record of an account; `None` when there is none. A proof is checked here.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn account(
+        &self,
+        address: Address,
+        consistency: Consistency,
+        prove: bool,
+    ) -> Result<Answer<Option<AccountRecord>>, ClientError> {
+        let query = v1::AccountQuery { address: Bytes::copy_from_slice(&address.0) };
+        let reply = self.query(consistency, prove, Query::Account(query)).await?;
+        let record = found_value::<AccountRecord>("account", &reply)?;
+        let expected = Fact::Account { address, record: record.clone() };
+        self.answer(reply, record, prove.then_some(expected))
+    }
+
+    /// An account with what lies beside its record: restrictions with suspense, limits, claims, and a
+    /// page of its data, from after `data_after` on. `None` when there is no such account.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn account_view(
+        &self,
+        address: Address,
+        consistency: Consistency,
+        data_after: Option<&[u8]>,
+    ) -> Result<Answer<Option<AccountView>>, ClientError> {
+        let query = v1::AccountViewQuery {
+            address: Bytes::copy_from_slice(&address.0),
+            data_after: Bytes::copy_from_slice(data_after.unwrap_or_default()),
+        };
+        let reply = self.query(consistency, false, Query::AccountView(query)).await?;
+        let view = found_value("account", &reply)?;
+        self.answer(reply, view, None)
+    }
+
+    /// The records of many accounts, in the order asked for.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn accounts(
+        &self,
+        addresses: &[Address],
+        consistency: Consistency,
+    ) -> Result<Vec<Option<AccountRecord>>, ClientError> {
+        let mut records = Vec::with_capacity(addresses.len());
+        for part in addresses.chunks(ACCOUNTS_PER_QUERY) {
+            let query = v1::AccountsQuery {
+                addresses: part.iter().map(|address| Bytes::copy_from_slice(&address.0)).collect(),
+            };
+            let reply = self.query(consistency, false, Query::Accounts(query)).await?;
+            if reply.values.len() != part.len() {
+                return Err(ClientError::Protocol(format!(
+                    "{} records for {} accounts",
+                    reply.values.len(),
+                    part.len()
+                )));
+            }
+            for value in &reply.values {
+                records.push(if value.is_empty() { None } else { Some(edge::value("account", value)?) });
+            }
+        }
+        Ok(records)
+    }
+
+    /// A part of an account's history, newest first, from before a height on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn history(
+        &self,
+        address: Address,
+        before: Option<Height>,
+        limit: u32,
+    ) -> Result<Answer<HistoryPage>, ClientError> {
+        let query = v1::HistoryQuery {
+            address: Bytes::copy_from_slice(&address.0),
+            before_height: before.map_or(u64::MAX, |height| height.0),
+            limit,
+        };
+        let reply = self.query(Consistency::Linearizable, false, Query::History(query)).await?;
+        let page = found_value("history", &reply)?.unwrap_or(HistoryPage {
+            version: 1,
+            lines: Vec::new(),
+            before_height: None,
+        });
+        self.answer(reply, page, None)
+    }
+
+    /// The receipt of a transaction; `None` when no group has one. With a group the question goes
+    /// there alone.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn transaction(
+        &self,
+        txid: TxId,
+        group: Option<GroupId>,
+        prove: bool,
+    ) -> Result<Answer<Option<Receipt>>, ClientError> {
+        let query = v1::TransactionQuery { txid: edge::bytes_of(&txid), group: group.map_or(0, |group| group.0) };
+        let reply = self.query(Consistency::Linearizable, prove, Query::Transaction(query)).await?;
+        let receipt = found_value::<Receipt>("receipt", &reply)?;
+        if receipt.as_ref().is_some_and(|receipt| receipt.txid != txid) {
+            return Err(ClientError::Protocol("the receipt is of another transaction".to_owned()));
+        }
+        // Only presence can be proved: that no group has a receipt is nothing one group can certify.
+        let expected = receipt.clone().filter(|_| prove).map(Fact::Receipt);
+        self.answer(reply, receipt, expected)
+    }
+
+    /// What every group knows of a transaction, by group: each one that knows it, and each one that
+    /// did not answer. Empty when nobody knows it. A group without a leader answers with what one of
+    /// its replicas has, and says so.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn explain(&self, txid: TxId) -> Result<Vec<Explain>, ClientError> {
+        let query = v1::ExplainQuery { txid: edge::bytes_of(&txid) };
+        let reply = self.query(Consistency::Linearizable, false, Query::Explain(query)).await?;
+        Ok(reply.values.iter().map(|value| edge::value("explain", value)).collect::<Result<_, _>>()?)
+    }
+
+    /// A block; `None` when the group has not reached the height, or has pruned it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn block(&self, group: GroupId, height: Height) -> Result<Answer<Option<BlockView>>, ClientError> {
+        let query = v1::BlockQuery { group: group.0, height: height.0 };
+        let reply = self.query(Consistency::Linearizable, false, Query::Block(query)).await?;
+        let block = found_value("block", &reply)?;
+        self.answer(reply, block, None)
+    }
+
+    /// The definition of an asset, as the beacon or another group knows it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn asset(&self, asset: AssetId, group: Option<GroupId>) -> Result<Answer<Option<AssetDef>>, ClientError> {
+        let query =
+            v1::AssetQuery { asset: Bytes::copy_from_slice(&asset.0), group: group.unwrap_or(GroupId::BEACON).0 };
+        let reply = self.query(Consistency::Linearizable, false, Query::Asset(query)).await?;
+        let definition = found_value("asset", &reply)?;
+        self.answer(reply, definition, None)
+    }
+
+    /// Genesis, layout, committees and nodes, as the router knows them.
+
+    /// Sends one read, retried until it is answered or refused for good.
+    async fn query(&self, consistency: Consistency, prove: bool, query: Query) -> Result<v1::QueryReply, ClientError> {
+        let (consistency, height) = match consistency {
+            Consistency::Linearizable => (v1::Consistency::Linearizable, 0),
+            Consistency::AtLeast(height) => (v1::Consistency::AtLeast, height.0),
+            Consistency::Stale => (v1::Consistency::Stale, 0),
+        };
+        let request = v1::QueryRequest { consistency: consistency.into(), height, prove, query: Some(query) };
+        let mut backoff = Backoff::new(self.patience);
+        loop {
+            let request = request.clone();
+            let reply = self
+                .call(|mut router| {
+                    let request = request.clone();
+                    async move { router.query(request).await }
+                })
+                .await?;
+            let Some(refusal) = &reply.refusal else {
+                return Ok(reply);
+            };
+            let error = ClientError::refused(refusal).by(known_group(reply.group));
+            let least = Duration::from_millis(u64::from(refusal.retry_after_ms));
+            match backoff.delay(least) {
+                Some(delay) if error.retryable() => tokio::time::sleep(delay).await,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Builds an answer; what was to be proved is checked against the genesis.
+    fn answer<T>(&self, reply: v1::QueryReply, value: T, expected: Option<Fact>) -> Result<Answer<T>, ClientError> {
+        let proof = match expected {
+            None => None,
+            Some(expected) => Some(self.check_proof(&reply, &expected)?),
+        };
+        Ok(Answer { group: edge::group("group", reply.group)?, height: Height(reply.height), value, proof })
+    }
+
+    fn check_proof(&self, reply: &v1::QueryReply, expected: &Fact) -> Result<ProofFile, ClientError> {
+        let file = ProofFile::decode(&reply.proof)?;
+        let verified = proof::verify(&file, &self.shared.genesis)?;
+        if verified.fact != *expected {
+            return Err(ClientError::Protocol("the proof is of something else than the answer".to_owned()));
+        }
+        if !verified.complete {
+            return Err(ClientError::Protocol("the proof does not cover every balance of the account".to_owned()));
+        }
+        Ok(file)
+    }
+}
+
+/// The group that a field names; routers leave it out where no group speaks.
+fn known_group(number: u64) -> Option<GroupId> {
+    Some(GroupId(number)).filter(|group| group.kind().is_some())
+}
+
+fn found_value<T: BorshDeserialize>(field: &'static str, reply: &v1::QueryReply) -> Result<Option<T>, ClientError> {
+    match (reply.found, reply.values.first()) {
+        (false, _) => Ok(None),
+        (true, Some(value)) => Ok(Some(edge::value(field, value)?)),
+        (true, None) => Err(ClientError::Protocol(format!("{field} is found but missing"))),
+    }
+}

@@ -1,0 +1,166 @@
+//! What engine and driver ask for, carried out as a host does.
+//!
+//! Owns the host's duties towards both; blocks are persisted in `commit`.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use consensus::local;
+use ledger::genesis::VerifyMode;
+use ledger::ids::Height;
+use ledger::reject::Reject;
+use ledger::schema;
+use ledger::tx::ParsedTx;
+use ledger::view::View;
+use shard_node::core::driver;
+use shard_node::core::marks;
+use shard_node::core::peer::PeerMessage;
+use shard_node::core::recheck;
+use storage::kv::{Kv, WriteBatch};
+
+use crate::checkers::Seen;
+use crate::host::Waiters;
+use crate::replica::{Effect, Job, Replica, encoded};
+use crate::sabotage::Sabotage;
+use crate::state::{self, KvState};
+use crate::wire::Wire;
+
+impl Replica {
+    pub(super) fn engine_output(
+        &mut self,
+        output: local::Output,
+        jobs: &mut VecDeque<Job>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        match output {
+            local::Output::Send(to, message) => out.push(Effect::Send(to, Wire::Engine { group: self.group, message })),
+            local::Output::Persist(write) => {
+                if self.sabotage == Some(Sabotage::EarlySync) {
+                    jobs.push_back(Job::Engine(local::Input::Synced(write.sequence)));
+                }
+                self.disk.write(write);
+                if !live.sync_due {
+                    live.sync_due = true;
+                    out.push(Effect::SyncLater(self.group));
+                }
+            }
+            local::Output::Committed(committed) => self.commit(committed, jobs, out)?,
+            local::Output::Role(view) => {
+                let lost = live.leads && !view.leads;
+                live.leads = view.leads;
+                live.leader = view.leader;
+                if !view.leads {
+                    live.proposals.clear();
+                }
+                let sent_away = if lost { live.waiters.leadership_lost(view.leader) } else { Vec::new() };
+                self.answer(sent_away, out);
+                out.push(Effect::Saw(Seen::Role {
+                    node: self.node,
+                    group: self.group,
+                    leads: view.leads,
+                    term: view.term,
+                }));
+                jobs.push_back(Job::Driver(driver::Input::Role { leads: view.leads, leader: view.leader }));
+            }
+            local::Output::Rejected(entry) => {
+                if let Some(at) = live.proposals.iter().position(|(_, proposed)| *proposed == entry) {
+                    let lost = live.proposals.remove(at);
+                    jobs.extend(lost.map(|(id, _)| Job::Driver(driver::Input::Proposed { id, accepted: false })));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn driver_output(&mut self, output: driver::Output, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
+        let Some(live) = &mut self.live else { return };
+        match output {
+            driver::Output::Propose { id, entry } => {
+                live.proposals.push_back((id, entry.clone()));
+                if self.sabotage == Some(Sabotage::ReplyOnPropose) {
+                    self.reply_early(&entry, out);
+                }
+                jobs.push_back(Job::Engine(local::Input::Propose(entry)));
+            }
+            driver::Output::Send { node, group, message } => {
+                out.push(Effect::Send(node, Wire::Peer { group, message: Box::new(message) }));
+            }
+            driver::Output::Verify { height, txs } => {
+                let valid = txs.iter().all(|tx| tx.verify_signatures().is_ok());
+                out.push(Effect::CheckLater(self.group, height, valid));
+            }
+            driver::Output::Recheck { from, upto } => match self.recheck(from, upto) {
+                Ok(forged) => jobs.push_back(Job::Driver(driver::Input::Rechecked { upto, forged })),
+                Err(error) => out.push(Effect::Broken(error)),
+            },
+            driver::Output::Checked(height) => self.mark(marks::checked(), &height, out),
+            driver::Output::Forged(height) => self.mark(marks::forged(), &height, out),
+            driver::Output::Lookup { height, node } => match state::find(&self.kv, &schema::certificate(height)) {
+                Ok(Some(certificate)) => {
+                    let message = Box::new(PeerMessage::Certified(certificate));
+                    out.push(Effect::Send(node, Wire::Peer { group: self.group, message }));
+                }
+                Ok(None) => {}
+                Err(error) => out.push(Effect::Broken(error)),
+            },
+            driver::Output::Late(certificate) => {
+                let height = certificate.header.height;
+                out.push(Effect::Broken(format!("nobody asked for the certificate of height {height}")));
+            }
+            driver::Output::Certified(certificate) => {
+                let mut batch = WriteBatch::with_capacity(1);
+                batch.put(schema::certificate(certificate.header.height), encoded(&certificate));
+                if let Err(error) = self.kv.write(batch) {
+                    out.push(Effect::Broken(error.to_string()));
+                }
+                let certificate = Box::new(certificate);
+                out.push(Effect::Saw(Seen::Certified { node: self.node, group: self.group, certificate }));
+            }
+            driver::Output::PeerTook { dest, next_seq } => {
+                out.push(Effect::Saw(Seen::PeerTook { node: self.node, group: self.group, dest, next_seq }));
+                let answers = live.waiters.taken(dest, next_seq);
+                self.answer(answers, out);
+            }
+            driver::Output::Refuse { txs, reject } => self.refuse(&txs, reject, out),
+            driver::Output::Alarm { text, .. } | driver::Output::Stop(text) => {
+                out.push(Effect::Broken(format!("alarm on node {}: {text}", self.node)));
+            }
+        }
+    }
+
+    /// Keeps a mark of this node, as a host that checks signatures does.
+    fn mark(&self, key: Vec<u8>, height: &Height, out: &mut Vec<Effect>) {
+        if self.genesis.verify == VerifyMode::Every {
+            let mut batch = WriteBatch::with_capacity(1);
+            batch.put(key, encoded(height));
+            if let Err(error) = self.kv.write(batch) {
+                out.push(Effect::Broken(error.to_string()));
+            }
+        }
+    }
+
+    /// The lowest block of the database with a signature that does not hold.
+    fn recheck(&self, from: Height, upto: Height) -> Result<Option<Height>, String> {
+        let reader = KvState { kv: &self.kv, hide_receipts: false };
+        for height in (from.0..=upto.0).map(Height) {
+            let txs = recheck::transactions(&mut View::new(&reader), height).map_err(|error| error.to_string())?;
+            if !txs.is_some_and(|txs| txs.iter().all(|tx| tx.verify_signatures().is_ok())) {
+                return Ok(Some(height));
+            }
+        }
+        Ok(None)
+    }
+
+    fn refuse(&mut self, txs: &[Bytes], reject: Reject, out: &mut Vec<Effect>) {
+        let Some(live) = &mut self.live else { return };
+        let reply = Waiters::refusal(reject, live.leader);
+        let mut answers = Vec::new();
+        for tx in txs {
+            if let Ok(tx) = ParsedTx::decode(&self.constants.cluster, tx) {
+                answers.extend(live.waiters.refuse(&tx.txid, &reply));
+            }
+        }
+        self.answer(answers, out);
+    }
+}

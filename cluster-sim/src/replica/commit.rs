@@ -1,0 +1,220 @@
+//! The commit loop: one atomic batch for each entry, then its effects, then its replies.
+//!
+//! Owns the order of these, and what checkers and clients are told of a block.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consensus::port::{AppliedState, Committed, Payload, Position};
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, NodeId, TxId};
+use ledger::schema;
+use shard_node::core::driver::{self, CommittedBlock};
+use shard_node::core::executor::{ExecutedBlock, execute_by};
+use shard_node::core::machine::CommandOutcome;
+use storage::kv::{Kv, WriteBatch};
+use storage::mem::MemKv;
+
+use crate::checkers::{BlockSeen, RegisterWrite, Seen};
+use crate::host::{Answer, Waiters};
+use crate::replica::{Effect, Job, Replica, encoded};
+use crate::sabotage::{self, Sabotage};
+use crate::state::{self, KvState};
+use crate::wire::Reply;
+
+impl Replica {
+    /// The commit loop: one atomic batch for each entry, then its effects, then its replies.
+    pub(super) fn commit(
+        &mut self,
+        committed: Committed,
+        jobs: &mut VecDeque<Job>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        let membership = live.applied.consensus.membership.clone();
+        let consensus = AppliedState { position: Some(committed.position), membership };
+        let payload = match committed.payload {
+            Payload::Batch(payload) => payload,
+            Payload::Blank | Payload::Membership(_) => {
+                live.applied.consensus = consensus;
+                let mut batch = WriteBatch::with_capacity(1);
+                batch.put(schema::applied(), encoded(&live.applied));
+                return self.kv.write(batch).map_err(|error| error.to_string());
+            }
+        };
+        let block = self.execute(consensus, &payload, false)?;
+        self.persisted(committed.position, block, &payload, jobs, out)
+    }
+
+    /// Executes an entry on top of what is applied. A rehearsal leaves the tree as it is.
+    fn execute(&mut self, consensus: AppliedState, payload: &Bytes, rehearsal: bool) -> Result<ExecutedBlock, String> {
+        let Some(live) = &mut self.live else { return Err("the replica does not run".to_owned()) };
+        let sabotage = self.sabotage;
+        let base = KvState { kv: &self.kv, hide_receipts: sabotage == Some(Sabotage::ForgetReceipts) };
+        let mut copy = rehearsal.then(|| live.tree.clone());
+        let tree = copy.as_mut().unwrap_or(&mut live.tree);
+        execute_by(&base, tree, &self.constants, &live.applied, consensus, payload, |work, view, at, commands| {
+            sabotage::run(sabotage, work, view, at, commands)
+        })
+        .map_err(|error| error.to_string())
+    }
+
+    /// Persists a block, then tells driver, checkers and clients.
+    fn persisted(
+        &mut self,
+        position: Position,
+        mut block: ExecutedBlock,
+        payload: &Bytes,
+        jobs: &mut VecDeque<Job>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), String> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        let writes = std::mem::take(&mut block.writes);
+        let seen = seen(self.node, self.group, position, &block, &writes);
+        persist(&self.kv, writes, self.sabotage)?;
+        live.applied = block.applied.clone();
+        out.push(Effect::Saw(Seen::Block(Box::new(seen))));
+        let own = live.proposals.front().is_some_and(|(_, proposed)| proposed == payload);
+        let proposal = if own { live.proposals.pop_front() } else { None };
+        let early = self.sabotage == Some(Sabotage::AppliedOnVote);
+        let answers = answers(&self.kv, &block, &mut live.waiters, live.leader, early, out)?;
+        let system_changed = block.system_changed;
+        jobs.push_back(Job::Driver(driver::Input::Committed(committed_block(block))));
+        if system_changed {
+            jobs.push_back(Job::Driver(driver::Input::Committees(self.committees())));
+        }
+        jobs.extend(proposal.map(|(id, _)| Job::Driver(driver::Input::Proposed { id, accepted: true })));
+        self.answer(answers, out);
+        Ok(())
+    }
+
+    /// Sabotage: executes a proposal on the side and answers from that.
+    pub(super) fn reply_early(&mut self, entry: &Bytes, out: &mut Vec<Effect>) {
+        let Some(consensus) = self.live.as_ref().map(|live| live.applied.consensus.clone()) else { return };
+        let Ok(block) = self.execute(consensus, entry, true) else { return };
+        let Some(live) = &mut self.live else { return };
+        if let Ok(answers) = answers(&self.kv, &block, &mut live.waiters, live.leader, false, out) {
+            self.answer(answers, out);
+        }
+    }
+}
+
+fn persist(kv: &MemKv, writes: Vec<(Vec<u8>, Option<Bytes>)>, sabotage: Option<Sabotage>) -> Result<(), String> {
+    let (mut batch, mut second) = (WriteBatch::with_capacity(writes.len()), WriteBatch::new());
+    for (key, value) in writes {
+        let apart = sabotage == Some(Sabotage::SplitBatch) && key.first() == Some(&schema::STREAM);
+        let target = if apart { &mut second } else { &mut batch };
+        match value {
+            Some(value) => target.put(key, value),
+            None => target.delete(key),
+        }
+    }
+    kv.write(batch).map_err(|error| error.to_string())?;
+    if second.is_empty() { Ok(()) } else { kv.write(second).map_err(|error| error.to_string()) }
+}
+
+/// What the clients that wait for a block are told. With `early`, a bug, they are told of a vote
+/// that all is applied.
+fn answers(
+    kv: &MemKv,
+    block: &ExecutedBlock,
+    waiters: &mut Waiters,
+    leader: Option<NodeId>,
+    early: bool,
+    out: &mut Vec<Effect>,
+) -> Result<Vec<Answer>, String> {
+    let mut answers = Vec::new();
+    let mut voted = |txid: &TxId, decision, waiters: &Waiters| {
+        let told = waiters.vote(txid, decision);
+        if early {
+            answers.extend(told.iter().map(|(request, _)| (*request, Reply::Applied)));
+        }
+        answers.extend(told);
+    };
+    for (txid, decision) in &block.votes {
+        voted(txid, *decision, waiters);
+    }
+    for outcome in &block.outcomes {
+        if let CommandOutcome::Voted(txid, decision) = outcome {
+            voted(txid, *decision, waiters);
+        }
+    }
+    for receipt in &block.receipts {
+        answers.extend(waiters.receipt(receipt));
+    }
+    for outcome in &block.outcomes {
+        match outcome {
+            CommandOutcome::Known(txid, place) => {
+                out.push(Effect::Saw(Seen::Known { txid: *txid }));
+                answers.extend(waiters.receipt(&state::receipt_at(kv, *place)?));
+            }
+            CommandOutcome::Refused(txid, reject) => {
+                answers.extend(waiters.refuse(txid, &Waiters::refusal(*reject, leader)));
+            }
+            CommandOutcome::Acked(dest, upto) => answers.extend(waiters.taken(*dest, *upto)),
+            CommandOutcome::Receipt(..)
+            | CommandOutcome::Voted(..)
+            | CommandOutcome::Waits(_)
+            | CommandOutcome::Delivered(..)
+            | CommandOutcome::Checkpointed(_)
+            | CommandOutcome::Registered
+            | CommandOutcome::Ignored(_) => {}
+        }
+    }
+    Ok(answers)
+}
+
+/// A block as the checkers see it: from its writes, not from what the machine says about them.
+fn seen(
+    node: NodeId,
+    group: GroupId,
+    position: Position,
+    block: &ExecutedBlock,
+    writes: &[(Vec<u8>, Option<Bytes>)],
+) -> BlockSeen {
+    let (mut registers, mut mail, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, value) in writes {
+        match (key.first(), value) {
+            (Some(&schema::STATE), _) if key.get(33) == Some(&schema::KIND_REGISTER) => {
+                let (Ok(partition), Ok(txid)) = (key[1..33].try_into(), key[34..].try_into()) else { continue };
+                let value = value.as_ref().and_then(|bytes| borsh::from_slice(bytes).ok());
+                registers.push(RegisterWrite { partition, txid: TxId(Hash32(txid)), value });
+            }
+            (Some(&schema::MAIL), Some(bytes)) => {
+                let (Ok(dest), Ok(seq)) = (key[1..9].try_into(), key[9..].try_into()) else { continue };
+                let Ok(message) = borsh::from_slice(bytes) else { continue };
+                mail.push((GroupId(u64::from_be_bytes(dest)), u64::from_be_bytes(seq), message));
+            }
+            (Some(&schema::HISTORY), Some(bytes)) => lines.extend(borsh::from_slice(bytes)),
+            _ => {}
+        }
+    }
+    BlockSeen {
+        node,
+        group,
+        position,
+        header: block.header.clone(),
+        header_hash: block.header_hash,
+        receipts: block.receipts.clone(),
+        votes: block.votes.clone(),
+        registers,
+        mail,
+        lines,
+        outbox: block.outbox.clone(),
+        inbox: block.inbox.clone(),
+    }
+}
+
+fn committed_block(block: ExecutedBlock) -> CommittedBlock {
+    CommittedBlock {
+        header: Arc::new(block.header),
+        header_hash: block.header_hash,
+        outcomes: block.outcomes,
+        mail: block.mail,
+        outbox: block.outbox,
+        inbox: block.inbox,
+        to_verify: Arc::new(block.to_verify),
+        next_deadline: block.next_deadline,
+    }
+}

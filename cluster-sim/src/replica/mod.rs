@@ -1,0 +1,354 @@
+//! One replica of a group: engine, commit loop, state and driver, with the host's duties between
+//! them. What a crash may take is [`Replica::disk`] and the unflushed part of [`Replica::kv`]; the
+//! rest lives in [`Live`] and is gone with it.
+//!
+//! Owns what comes in from the world; `commit` persists blocks, `carry` does what engine and driver ask
+//! for. The order is production's: a block is persisted in one batch, and only then its effects go to the
+//! driver and its replies to clients. Everything that leaves a replica is an [`Effect`], carried out
+//! by [`crate::world`]. No replica touches another one.
+
+mod carry;
+mod commit;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
+use consensus::port::{RoleView, Timing};
+use ledger::genesis::Genesis;
+use ledger::ids::{GroupId, Height, NodeId, Tick};
+use ledger::machine::Driver;
+use ledger::schema;
+use ledger::tree::StateTree;
+use ledger::tx::ParsedTx;
+use shard_node::core::applied::AppliedRecord;
+use shard_node::core::driver::{self, DriverConfig, GroupDriver, SystemView};
+use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
+use shard_node::core::executor::GroupConstants;
+use shard_node::core::genesis::genesis_state;
+use shard_node::core::peer::PeerMessage;
+use storage::kv::{Crash, Kv, WriteBatch};
+use storage::mem::MemKv;
+
+use crate::checkers::Seen;
+use crate::cluster::{ended, node_key};
+use crate::host::{Answer, Waiters};
+use crate::sabotage::Sabotage;
+use crate::state::{self, KvState};
+use crate::wire::{Reply, Wire};
+
+/// Heartbeats and elections, quicker than in production so that a short run sees many of them.
+pub const TIMING: Timing = Timing { heartbeat_ms: 40, election_min_ms: 160, election_max_ms: 320 };
+/// Blocks between two checkpoints.
+const CHECKPOINT_EVERY: u64 = 6;
+/// Proposals in flight.
+const PIPELINE: usize = 2;
+
+/// What a replica asks of the world.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send to a node.
+    Send(NodeId, Wire),
+    /// Answer a client.
+    Answer(u32, GroupId, Reply),
+    /// Tell the replica when its log writes are durable.
+    SyncLater(GroupId),
+    /// Tell the driver later whether a block's signatures hold.
+    CheckLater(GroupId, Height, bool),
+    /// For the checkers.
+    Saw(Seen),
+    /// The replica stopped, or something that no host should see happened.
+    Broken(String),
+}
+
+/// What is in memory while the node is up.
+struct Live {
+    engine: LocalReplica,
+    driver: GroupDriver,
+    tree: StateTree,
+    applied: AppliedRecord,
+    proposals: VecDeque<(u64, Bytes)>,
+    waiters: Waiters,
+    leads: bool,
+    leader: Option<NodeId>,
+    sync_due: bool,
+}
+
+#[allow(clippy::large_enum_variant, reason = "as for the driver's inputs")]
+enum Job {
+    Engine(local::Input),
+    Driver(driver::Input),
+}
+
+/// A replica of a group on a node.
+pub struct Replica {
+    group: GroupId,
+    node: NodeId,
+    genesis: Rc<Genesis>,
+    constants: GroupConstants,
+    sabotage: Option<Sabotage>,
+    /// The engine's disk.
+    pub disk: LocalDisk,
+    /// The state.
+    pub kv: MemKv,
+    live: Option<Live>,
+}
+
+impl Replica {
+    /// A replica with the state of block 0.
+    ///
+    /// # Errors
+    /// A text when the genesis has no such group.
+    pub fn new(
+        group: GroupId,
+        node: NodeId,
+        genesis: &Rc<Genesis>,
+        sabotage: Option<Sabotage>,
+    ) -> Result<Self, String> {
+        let first = genesis_state(genesis, group).map_err(|error| error.to_string())?;
+        let kv = MemKv::new();
+        let mut batch = WriteBatch::with_capacity(first.writes.len());
+        first.writes.into_iter().for_each(|(key, value)| batch.put(key, value));
+        for committee in genesis.committees.iter().filter(|committee| committee.incarnation.0 > 0) {
+            let ended = ended(committee);
+            batch.put(schema::committee(ended.group, &ended.hash()), encoded(&ended));
+        }
+        kv.write(batch).and_then(|()| kv.flush()).map_err(|error| error.to_string())?;
+        Ok(Self {
+            group,
+            node,
+            genesis: Rc::clone(genesis),
+            constants: GroupConstants { cluster: genesis.cluster_id(), group, verify: genesis.verify },
+            sabotage,
+            disk: LocalDisk::default(),
+            kv,
+            live: None,
+        })
+    }
+
+    /// Starts from what the disks hold.
+    ///
+    /// # Errors
+    /// A text when the disks contradict each other.
+    pub fn start(&mut self, now: Tick, clock_offset_ms: i64, seed: u64, out: &mut Vec<Effect>) -> Result<(), String> {
+        let applied: AppliedRecord = state::load(&self.kv, &schema::applied())?;
+        let mut tree = state::rebuild_tree(&self.kv, &self.genesis, self.group)?;
+        if tree.root() != applied.state_root.0 {
+            return Err(format!("the rebuilt tree of height {} has another root", applied.height));
+        }
+        let mut index = applied.consensus.position.map_or(0, |position| position.index);
+        if index > self.disk.durable().entries.len() as u64 {
+            return Err(format!("state has applied entry {index}, which the log does not hold"));
+        }
+        if self.sabotage == Some(Sabotage::ApplyTwice) && index > 0 {
+            index -= 1;
+        }
+        let committee = self.genesis.committee(self.group).ok_or("the genesis has no such committee")?;
+        let settings = LocalSettings {
+            id: self.node,
+            voters: committee.members.iter().map(|member| member.node).collect(),
+            timing: TIMING,
+            seed,
+        };
+        let reader = KvState { kv: &self.kv, hide_receipts: false };
+        let view = SystemView::read(&reader, &self.genesis, self.group, self.genesis.verify);
+        let view = SystemView { committees: self.committees(), ..view.map_err(|error| error.to_string())? };
+        let config = DriverConfig {
+            group: self.group,
+            node: self.node,
+            key: node_key(self.node).clone(),
+            pipeline: PIPELINE,
+            checkpoint_every: CHECKPOINT_EVERY,
+        };
+        out.push(Effect::Saw(Seen::Started { node: self.node, group: self.group, height: applied.height }));
+        let mut waiters = Waiters::default();
+        for line in &view.outbox {
+            // Nobody waits yet; what was acknowledged long ago has been applied.
+            let _none = waiters.taken(line.leaf.peer, line.acked);
+        }
+        self.live = Some(Live {
+            engine: LocalReplica::new(settings, self.disk.durable().clone(), index),
+            driver: GroupDriver::new(config),
+            tree,
+            applied,
+            proposals: VecDeque::new(),
+            waiters,
+            leads: false,
+            leader: None,
+            sync_due: false,
+        });
+        let first = [driver::Input::ClockOffset(clock_offset_ms), driver::Input::System(view)];
+        self.work(now, first.into_iter().map(Job::Driver).collect(), out);
+        Ok(())
+    }
+
+    /// Loses power. The first `log_keep` pending log writes and `state_keep` unflushed batches
+    /// survive, and of the write after them the first `torn` entries. Returns how many of each are
+    /// gone.
+    pub fn crash(&mut self, log_keep: usize, torn: usize, state_keep: usize) -> (usize, usize) {
+        self.live = None;
+        let lost = (self.disk.pending().saturating_sub(log_keep), self.kv.unflushed().saturating_sub(state_keep));
+        self.disk.crash_torn(log_keep, torn);
+        self.kv.crash(state_keep);
+        lost
+    }
+
+    /// The height that is applied, if the replica runs.
+    #[must_use]
+    pub fn height(&self) -> Option<Height> {
+        self.live.as_ref().map(|live| live.applied.height)
+    }
+
+    /// The engine's view of itself, if the replica runs.
+    #[must_use]
+    pub fn role(&self) -> Option<RoleView> {
+        self.live.as_ref().map(|live| live.engine.role())
+    }
+
+    /// Whether this replica leads.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.leads)
+    }
+
+    /// The height of the newest certificate that this replica has seen since it started.
+    #[must_use]
+    pub fn certified(&self) -> Option<Height> {
+        self.live.as_ref()?.driver.certificate().map(|certificate| certificate.header.height)
+    }
+
+    /// Makes the state durable.
+    pub fn flush(&mut self, out: &mut Vec<Effect>) {
+        match (self.kv.flush(), self.height()) {
+            (Ok(()), Some(height)) => {
+                out.push(Effect::Saw(Seen::Flushed { node: self.node, group: self.group, height }));
+            }
+            (Ok(()), None) => {}
+            (Err(error), _) => out.push(Effect::Broken(error.to_string())),
+        }
+    }
+
+    /// The first `count` pending log writes are durable.
+    pub fn synced(&mut self, now: Tick, count: usize, out: &mut Vec<Effect>) {
+        let Some(live) = &mut self.live else { return };
+        live.sync_due = self.disk.pending() > count;
+        if live.sync_due {
+            out.push(Effect::SyncLater(self.group));
+        }
+        if let Some(last) = self.disk.sync(count) {
+            self.work(now, VecDeque::from([Job::Engine(local::Input::Synced(last))]), out);
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Tick, driver_too: bool, out: &mut Vec<Effect>) {
+        let mut jobs = VecDeque::from([Job::Engine(local::Input::Tick)]);
+        if driver_too {
+            jobs.push_back(Job::Driver(driver::Input::Timer));
+        }
+        self.work(now, jobs, out);
+    }
+
+    /// The guarded clock moved against the tick.
+    pub fn clock(&mut self, now: Tick, offset_ms: i64, out: &mut Vec<Effect>) {
+        self.work(now, VecDeque::from([Job::Driver(driver::Input::ClockOffset(offset_ms))]), out);
+    }
+
+    /// A message of the engine.
+    pub fn engine(&mut self, now: Tick, from: NodeId, message: local::Msg, out: &mut Vec<Effect>) {
+        self.work(now, VecDeque::from([Job::Engine(local::Input::Message(from, message))]), out);
+    }
+
+    /// A message of a driver.
+    pub fn peer(&mut self, now: Tick, from: NodeId, message: Box<PeerMessage>, out: &mut Vec<Effect>) {
+        let input = driver::Input::Peer { from, message };
+        self.work(now, VecDeque::from([Job::Driver(input)]), out);
+    }
+
+    /// The signatures of a block were checked.
+    pub fn checked(&mut self, now: Tick, height: Height, valid: bool, out: &mut Vec<Effect>) {
+        self.work(now, VecDeque::from([Job::Driver(driver::Input::Verified { height, valid })]), out);
+    }
+
+    fn answer(&self, answers: impl IntoIterator<Item = Answer>, out: &mut Vec<Effect>) {
+        let group = self.group;
+        out.extend(answers.into_iter().map(|(request, reply)| Effect::Answer(request, group, reply)));
+    }
+
+    /// A client's transaction: decode, verify, look for an earlier receipt, queue.
+    pub fn submit(&mut self, now: Tick, request: u32, tx: Vec<u8>, wants_applied: bool, out: &mut Vec<Effect>) {
+        let Some(live) = &mut self.live else { return };
+        if !live.leads {
+            let leader = live.leader;
+            return self.answer([(request, Reply::NotLeader(leader))], out);
+        }
+        let parsed = ParsedTx::decode(&self.constants.cluster, &tx);
+        let txid = match parsed.and_then(|tx| tx.verify_signatures().map(|()| tx.txid)) {
+            Ok(txid) => txid,
+            Err(reject) => return self.answer([(request, Reply::Refused(reject))], out),
+        };
+        let known = match self.sabotage {
+            Some(Sabotage::ForgetReceipts | Sabotage::VoteAgain | Sabotage::LateHandOver) => Ok(None),
+            _ => state::receipt(&self.kv, &txid),
+        };
+        match known {
+            Ok(Some(receipt)) => {
+                out.push(Effect::Saw(Seen::Known { txid }));
+                let answers = live.waiters.known(request, wants_applied, &receipt);
+                return self.answer(answers, out);
+            }
+            Ok(None) => {}
+            Err(error) => out.push(Effect::Broken(error)),
+        }
+        live.waiters.wait(txid, request, wants_applied);
+        self.work(now, VecDeque::from([Job::Driver(driver::Input::Submit(vec![Bytes::from(tx)]))]), out);
+    }
+
+    /// Sequences commands that no driver would propose, if this replica leads.
+    pub fn inject(&mut self, now: Tick, commands: Vec<Command>, out: &mut Vec<Effect>) {
+        let Some(live) = self.live.as_ref().filter(|live| live.leads) else { return };
+        let entry = Entry { version: ENTRY_VERSION, stamp_ms: live.applied.time_ms, commands };
+        self.work(now, VecDeque::from([Job::Engine(local::Input::Propose(Bytes::from(entry.encode())))]), out);
+    }
+
+    /// The committees in force as the driver is told of them.
+    fn committees(&self) -> Vec<ledger::Committee> {
+        let mut committees = state::committees(&self.kv);
+        if self.sabotage == Some(Sabotage::LoneSignature) {
+            committees.iter_mut().for_each(|committee| committee.threshold = 1);
+        }
+        committees
+    }
+
+    /// Runs engine and driver until neither has anything left to do.
+    fn work(&mut self, now: Tick, mut jobs: VecDeque<Job>, out: &mut Vec<Effect>) {
+        while let Some(job) = jobs.pop_front() {
+            let Some(live) = &mut self.live else { return };
+            match job {
+                Job::Engine(input) => {
+                    let mut outputs = Vec::new();
+                    live.engine.step(now, input, &mut outputs);
+                    for output in outputs {
+                        if let Err(why) = self.engine_output(output, &mut jobs, out) {
+                            out.push(Effect::Broken(format!("{} stopped on node {}: {why}", self.group, self.node)));
+                            self.live = None;
+                            return;
+                        }
+                    }
+                }
+                Job::Driver(input) => {
+                    let mut outputs = Vec::new();
+                    live.driver.step(now, input, &mut outputs);
+                    for output in outputs {
+                        self.driver_output(output, &mut jobs, out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
+    Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
+}

@@ -1,0 +1,194 @@
+//! Attesting: blocks in order, once what has to be checked of them is checked, and what follows a
+//! certificate.
+//!
+//! Owns the order in which this replica signs. Nothing is attested on top of a block that carries a
+//! signature which does not hold, before earlier blocks are checked again, or on a state that another node
+//! gave and the committee has not certified.
+
+use std::sync::Arc;
+
+use beacon::limits::CHECKPOINT_BYTES_MAX;
+use ledger::certificate::Certificate;
+use ledger::ids::{GroupId, Height, NodeId, Tick};
+use ledger::tx::ParsedTx;
+
+use crate::core::driver::{Cause, GroupDriver, Output, certify};
+use crate::core::peer::PeerMessage;
+
+/// How long certificates that the host wants are asked for.
+pub(super) const WANTED_MS: u64 = 3_000;
+
+impl GroupDriver {
+    /// Attests at once, or after the host has checked the client signatures of the block.
+    pub(super) fn attest_checked(&mut self, now: Tick, height: Height, txs: Arc<Vec<ParsedTx>>, out: &mut Vec<Output>) {
+        if self.distrusts.is_some_and(|forged| height >= forged) {
+            return;
+        }
+        self.unattested.insert(height, txs.is_empty());
+        if !txs.is_empty() {
+            out.push(Output::Verify { height, txs });
+        }
+        self.attest_ready(now, out);
+    }
+
+    pub(super) fn verified(&mut self, now: Tick, height: Height, valid: bool, out: &mut Vec<Output>) {
+        if !valid {
+            return self.distrust(height, out);
+        }
+        if let Some(checked) = self.unattested.get_mut(&height) {
+            *checked = true;
+        }
+        self.attest_ready(now, out);
+    }
+
+    pub(super) fn rechecked(&mut self, now: Tick, upto: Height, forged: Option<Height>, out: &mut Vec<Output>) {
+        if let Some(height) = forged {
+            self.distrust(height, out);
+        }
+        if self.rechecking == Some(upto) {
+            self.rechecking = None;
+            if forged.is_none() {
+                out.push(Output::Checked(upto));
+            }
+        }
+        self.attest_ready(now, out);
+    }
+
+    /// A block carries a signature that does not hold: neither it nor what is built on it is attested,
+    /// now or after a restart.
+    pub(super) fn distrust(&mut self, height: Height, out: &mut Vec<Output>) {
+        let lowest = self.distrusts.map_or(height, |known| known.min(height));
+        self.distrusts = Some(lowest);
+        self.unattested.split_off(&lowest);
+        out.push(Output::Forged(lowest));
+        out.push(Output::Alarm {
+            cause: Cause::ForgedBlock,
+            text: format!(
+                "block {height} of {} carries a signature that does not hold; this replica attests neither it nor \
+                 anything after it: its leader forged or its memory is damaged",
+                self.config.group
+            ),
+        });
+    }
+
+    pub(super) fn attest_ready(&mut self, now: Tick, out: &mut Vec<Output>) {
+        if self.rechecking.is_some() || self.unproved.is_some() {
+            return;
+        }
+        let mut passed = None;
+        while let Some(next) = self.unattested.first_entry().filter(|next| *next.get()) {
+            let height = *next.key();
+            next.remove();
+            if self.distrusts.is_none_or(|forged| height < forged) {
+                self.attested = height;
+                passed = Some(height);
+                self.attest(now, height, out);
+            }
+        }
+        out.extend(passed.map(Output::Checked));
+    }
+
+    fn attest(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
+        let Some(committee) = self.committees.get(&self.config.group) else { return };
+        if committee.index_of(self.config.node).is_none() {
+            return;
+        }
+        let Some(attestation) = self.certifier.attest(height, &self.config) else { return };
+        for member in &committee.members {
+            if member.node != self.config.node {
+                let message = PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false };
+                out.push(Output::Send { node: member.node, group: self.config.group, message });
+            }
+        }
+        self.gather(now, attestation, out);
+    }
+
+    pub(super) fn gather(&mut self, now: Tick, attestation: ledger::Attestation, out: &mut Vec<Output>) {
+        let Some(committee) = self.committees.get(&self.config.group) else { return };
+        match self.certifier.gather(attestation, committee) {
+            certify::Gathered::Nothing => {}
+            certify::Gathered::Divergence(node, height) => out.push(Output::Alarm {
+                cause: Cause::Divergence(node),
+                text: format!(
+                    "node {node} signed another header than this replica at height {height} of {}",
+                    self.config.group
+                ),
+            }),
+            certify::Gathered::Certificate(certificate) => self.certified(now, *certificate, out),
+        }
+    }
+
+    pub(super) fn certified(&mut self, now: Tick, certificate: Certificate, out: &mut Vec<Output>) {
+        let height = certificate.header.height;
+        self.wanted.remove(&height);
+        if self.unproved.is_some_and(|unproved| unproved <= height) {
+            self.unproved = None;
+            self.attest_ready(now, out);
+        }
+        let newest = self.certifier.latest().is_some_and(|latest| latest.certificate.header.height == height);
+        if newest {
+            if self.leads
+                && self.config.group != GroupId::BEACON
+                && height.0 >= self.last_checkpoint.0 + self.config.checkpoint_every
+                && fits_checkpoint(&certificate)
+            {
+                self.last_checkpoint = height;
+                for node in self.nodes_of(GroupId::BEACON) {
+                    let message = PeerMessage::Checkpoint(certificate.clone());
+                    out.push(Output::Send { node, group: GroupId::BEACON, message });
+                }
+            }
+            if let Some(latest) = self.certifier.latest() {
+                self.mailroom.certified(&self.config, self.leads, now, latest, &self.committees, out);
+            }
+        }
+        out.push(Output::Certified(certificate));
+    }
+
+    /// Answers a replica that misses a certificate: with that one, at once or as soon as the host has
+    /// found it, or with what helps it to make its own.
+    pub(super) fn give_certificate(&self, height: Height, node: NodeId, out: &mut Vec<Output>) {
+        let mut send = |message| out.push(Output::Send { node, group: self.config.group, message });
+        if let Some(certificate) = self.certifier.certificate(height) {
+            return send(PeerMessage::Certified(certificate.clone()));
+        }
+        if let Some(own) = self.certifier.own(height) {
+            send(PeerMessage::Attest { attestation: own.clone(), wants_certificate: false });
+        }
+        if let Some(latest) = self.certifier.latest().filter(|latest| latest.certificate.header.height < height) {
+            return send(PeerMessage::Certified(latest.certificate.clone()));
+        }
+        if height <= self.certifier.last() && !self.certifier.holds(height) {
+            out.push(Output::Lookup { height, node });
+        }
+    }
+
+    /// Asks the other replicas for certificates that are missed here and that a signature of ours does
+    /// not ask for already.
+    pub(super) fn ask_for_certificates(&mut self, now: Tick, out: &mut Vec<Output>) {
+        self.wanted.retain(|_, (since, _)| now.0 < since.0 + WANTED_MS);
+        if self.asked.is_some_and(|at| now.0 < at.0 + certify::ANNOUNCE_AGAIN_MS) {
+            return;
+        }
+        let unproved = self.unproved.map(|_| self.certifier.last());
+        let heights: Vec<Height> = self.wanted.keys().copied().chain(unproved).collect();
+        if heights.is_empty() {
+            return;
+        }
+        self.asked = Some(now);
+        let Some(committee) = self.own_committee() else { return };
+        for member in committee.members.iter().filter(|member| member.node != self.config.node) {
+            out.extend(heights.iter().map(|height| Output::Send {
+                node: member.node,
+                group: self.config.group,
+                message: PeerMessage::Want { height: *height },
+            }));
+        }
+    }
+}
+
+/// Whether the beacon takes a certificate of this size. A block that touched very many assets has a
+/// larger header; the group then checkpoints with its next one.
+pub(super) fn fits_checkpoint(certificate: &Certificate) -> bool {
+    borsh::object_length(certificate).is_ok_and(|bytes| bytes <= CHECKPOINT_BYTES_MAX)
+}

@@ -1,0 +1,138 @@
+//! What peers say: signatures, certificates, mail, and questions for them.
+//!
+//! Owns who may say what. Nothing is taken on a peer's word: a message counts for members of the group it
+//! speaks of, and what it carries is judged by signatures and proofs.
+
+use ledger::certificate::Certificate;
+use ledger::ids::{GroupId, Height, NodeId, Tick};
+
+use crate::core::driver::attest::fits_checkpoint;
+use crate::core::driver::mail::Mailroom;
+use crate::core::driver::{GroupDriver, Output, certify};
+use crate::core::peer::PeerMessage;
+
+impl GroupDriver {
+    pub(super) fn peer(&mut self, now: Tick, from: NodeId, message: PeerMessage, out: &mut Vec<Output>) {
+        match message {
+            PeerMessage::Attest { attestation, wants_certificate } => {
+                let own = self.config.group;
+                if attestation.node != from || attestation.group != own || !self.is_member(own, from) {
+                    return;
+                }
+                let height = attestation.height;
+                self.gather(now, attestation, out);
+                if wants_certificate {
+                    self.give_certificate(height, from, out);
+                }
+            }
+            PeerMessage::Want { height } => {
+                if self.is_member(self.config.group, from) {
+                    self.give_certificate(height, from, out);
+                }
+            }
+            PeerMessage::Certified(certificate) => {
+                let height = certificate.header.height;
+                if !self.certifier.holds(height) {
+                    // One answer of each node is looked at.
+                    let member = self.is_member(self.config.group, from);
+                    if self.wanted.get_mut(&height).is_some_and(|(_, nodes)| member && nodes.insert(from)) {
+                        out.push(Output::Late(certificate));
+                    }
+                    return;
+                }
+                let Some(committee) = self.committees.get(&self.config.group) else { return };
+                match self.certifier.adopt(&certificate, committee) {
+                    certify::Adopted::Nothing => {}
+                    certify::Adopted::News => self.certified(now, certificate, out),
+                    certify::Adopted::Contradiction => {
+                        out.push(Output::Stop(contradiction(self.config.group, height)));
+                    }
+                }
+            }
+            PeerMessage::Pull { dest, node, next_seq, ack } => {
+                if !self.is_member(dest, from) {
+                    return;
+                }
+                if let Some(ack) = ack {
+                    self.take_ack(ack, out);
+                }
+                if node == from {
+                    let latest = self.certifier.latest();
+                    self.mailroom.subscribe(&self.config, now, dest, node, next_seq, latest, out);
+                }
+            }
+            PeerMessage::Bundle(bundle) => {
+                if self.is_member(bundle.source, from) {
+                    self.bundle(bundle);
+                }
+            }
+            PeerMessage::Probe { dest, next_seq } => {
+                if self.is_member(dest, from) {
+                    Mailroom::probed(dest, from, next_seq, self.certifier.latest(), out);
+                }
+            }
+            PeerMessage::Head(proof) => {
+                if self.leads {
+                    self.mailroom.head(&self.config, now, from, &proof, &self.committees);
+                }
+            }
+            PeerMessage::Serving { source } => self.mailroom.serving(source, from, &self.committees),
+            PeerMessage::Ack(proof) => self.take_ack(proof, out),
+            PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate),
+        }
+        self.flush(now, out);
+    }
+
+    /// Takes a group's certificate into the beacon's next entry, from a member of the group and judged
+    /// by its committee in force: what is sequenced costs every replica, and a forged height would
+    /// stand in the way of the real one.
+    fn checkpoint(&mut self, from: NodeId, certificate: Certificate) {
+        let header = &certificate.header;
+        if !self.leads || self.config.group != GroupId::BEACON || !fits_checkpoint(&certificate) {
+            return;
+        }
+        let Some(committee) = self.committees.get(&header.group).filter(|known| known.index_of(from).is_some()) else {
+            return;
+        };
+        if self.batcher.misses_checkpoint(header) && certificate.verify(committee).is_ok() {
+            self.batcher.push_checkpoint(certificate);
+        }
+    }
+
+    fn is_member(&self, group: GroupId, node: NodeId) -> bool {
+        self.committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
+    }
+
+    pub(super) fn bundle(&mut self, bundle: cross_shard::Bundle) {
+        if self.leads
+            && self.batcher.has_room_for_bundle()
+            && let Some(bundle) = self.mailroom.accept(bundle, &self.config, &self.committees)
+        {
+            self.batcher.push_bundle(bundle);
+        }
+    }
+
+    /// A leader judges a proof and drops what it covers with the next entry; others pass it on.
+    fn take_ack(&mut self, proof: cross_shard::AckProof, out: &mut Vec<Output>) {
+        if !self.leads {
+            if let Some(leader) = self.leader.filter(|leader| *leader != self.config.node) {
+                let message = PeerMessage::Ack(proof);
+                out.push(Output::Send { node: leader, group: self.config.group, message });
+            }
+            return;
+        }
+        let dest = proof.certificate.header.group;
+        if self.mailroom.judge_ack(&proof, &self.config, &self.committees) {
+            out.push(Output::PeerTook { dest, next_seq: proof.leaf.next_seq });
+            self.batcher.push_ack(dest, proof);
+        }
+    }
+}
+
+/// Why a replica that a certificate contradicts has to stop.
+#[must_use]
+pub fn contradiction(group: GroupId, height: Height) -> String {
+    format!(
+        "a majority certified another header than this replica has at height {height} of {group}: its state is wrong"
+    )
+}

@@ -1,0 +1,197 @@
+//! What goes into a driver and what comes out of it.
+//!
+//! Owns the types of both, which the host and the simulator carry; no behaviour.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cross_shard::stream::StreamLeaf;
+use ledger::certificate::Certificate;
+use ledger::committee::Committee;
+use ledger::crypto::SecretKey;
+use ledger::hash::Hash32;
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, NodeId, TimeMs};
+use ledger::reject::Reject;
+use ledger::tx::ParsedTx;
+
+use crate::core::driver::SystemView;
+use crate::core::executor::EmittedMail;
+use crate::core::machine::CommandOutcome;
+use crate::core::peer::PeerMessage;
+
+/// What a driver is made for.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The group.
+    pub group: GroupId,
+    /// This node.
+    pub node: NodeId,
+    /// The key headers are signed with.
+    pub key: SecretKey,
+    /// Proposals in flight at once.
+    pub pipeline: usize,
+    /// Blocks between two checkpoints in the beacon.
+    pub checkpoint_every: u64,
+}
+
+/// A block after it was persisted.
+#[derive(Clone, Debug)]
+pub struct CommittedBlock {
+    /// Its header.
+    pub header: Arc<Header>,
+    /// The header's hash.
+    pub header_hash: Hash32,
+    /// What became of its commands.
+    pub outcomes: Vec<CommandOutcome>,
+    /// What it emitted.
+    pub mail: Vec<EmittedMail>,
+    /// Heads of its outgoing streams.
+    pub outbox: Vec<StreamLeaf>,
+    /// Cursors of its incoming streams.
+    pub inbox: Vec<StreamLeaf>,
+    /// Signatures to check before it is attested.
+    pub to_verify: Arc<Vec<ParsedTx>>,
+    /// The earliest deadline in state.
+    pub next_deadline: Option<TimeMs>,
+}
+
+/// What happens to a driver.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large one comes once, at a start; the others are many and small")]
+pub enum Input {
+    /// State as read by the host, at the start and after a snapshot.
+    System(SystemView),
+    /// The committees in force changed.
+    Committees(Vec<Committee>),
+    /// This replica leads, or another does.
+    Role {
+        /// Whether it may propose.
+        leads: bool,
+        /// Who leads, if known.
+        leader: Option<NodeId>,
+    },
+    /// Offset of the guarded clock against the tick: `time = tick + offset`.
+    ClockOffset(i64),
+    /// Transactions whose signatures hold.
+    Submit(Vec<Bytes>),
+    /// A proposal left the pipeline: applied here, or lost.
+    Proposed {
+        /// As in [`Output::Propose`].
+        id: u64,
+        /// Whether it is in the log for certain.
+        accepted: bool,
+    },
+    /// A block was persisted.
+    Committed(CommittedBlock),
+    /// The signatures of a block were checked.
+    Verified {
+        /// The block.
+        height: Height,
+        /// Whether all hold.
+        valid: bool,
+    },
+    /// The blocks that were to be checked again were checked, from [`Output::Recheck`] on.
+    Rechecked {
+        /// The last of them.
+        upto: Height,
+        /// The lowest that does not hold.
+        forged: Option<Height>,
+    },
+    /// Somebody needs the certificate of an earlier block, which is not kept here.
+    Want(Height),
+    /// A peer's message.
+    Peer {
+        /// Who sent it; the transport has authenticated it.
+        from: NodeId,
+        /// The message.
+        message: Box<PeerMessage>,
+    },
+    /// Time has passed.
+    Timer,
+}
+
+/// What a driver asks of its host.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Propose an entry.
+    Propose {
+        /// Returned in [`Input::Proposed`].
+        id: u64,
+        /// The encoded entry.
+        entry: Bytes,
+    },
+    /// Send a message to the replica of `group` on `node`.
+    Send {
+        /// The node; may be this one.
+        node: NodeId,
+        /// The group there.
+        group: GroupId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// Check the signatures of a block and answer with [`Input::Verified`].
+    Verify {
+        /// The block.
+        height: Height,
+        /// Its transactions.
+        txs: Arc<Vec<ParsedTx>>,
+    },
+    /// Check the client signatures of blocks in the database, in order, and answer with
+    /// [`Input::Rechecked`].
+    Recheck {
+        /// The first block.
+        from: Height,
+        /// The last one.
+        upto: Height,
+    },
+    /// Client signatures are checked up to here; the host keeps the mark.
+    Checked(Height),
+    /// A signature of this block does not hold; the host keeps the mark.
+    Forged(Height),
+    /// A certificate was completed; the host keeps it.
+    Certified(Certificate),
+    /// A certificate that the host wanted, of a block that is not at hand here: the host judges it by
+    /// its database and keeps it.
+    Late(Certificate),
+    /// Send the certificate of this height to a node, if it is kept.
+    Lookup {
+        /// The height.
+        height: Height,
+        /// The node, of the same group.
+        node: NodeId,
+    },
+    /// A peer group has taken everything of our stream below this.
+    PeerTook {
+        /// The peer.
+        dest: GroupId,
+        /// Its cursor.
+        next_seq: u64,
+    },
+    /// Queued transactions that this replica cannot propose any more.
+    Refuse {
+        /// The transactions.
+        txs: Vec<Bytes>,
+        /// Why.
+        reject: Reject,
+    },
+    /// Something an operator must know, and that no time mends.
+    Alarm {
+        /// One alarm is shown for each.
+        cause: Cause,
+        /// What happened, and what it means.
+        text: String,
+    },
+    /// This replica's state is wrong: nothing of it may be served any more, and the group must not go
+    /// on here. The text says why.
+    Stop(String),
+}
+
+/// What a lasting alarm of a driver is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A block carries a signature that does not hold.
+    ForgedBlock,
+    /// This node signed another header than this replica has.
+    Divergence(NodeId),
+}

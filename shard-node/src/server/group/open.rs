@@ -1,0 +1,177 @@
+//! Opening and starting a group: its files, then what is missing of its state, then its engine and task.
+//!
+//! Owns a group between these steps. Nothing here runs once the group does.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use consensus::port::replica_id;
+use consensus::raft::{FetchError, Prepared, RaftGroupConfig};
+use ledger::genesis::Genesis;
+use ledger::ids::{GroupId, NodeId};
+use storage::LogStore;
+use tokio::sync::{mpsc, watch};
+
+use crate::core::driver::{DriverConfig, GroupDriver};
+use crate::server::alarms::Alarms;
+use crate::server::checks::Known;
+use crate::server::group::task::{FORGET_EVERY, GroupTask};
+use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, system_view};
+use crate::server::ingest::{Arrivals, Waiters};
+use crate::server::links::Transport;
+use crate::server::replica::{Committing, Replica, ReplicaShare};
+
+/// Inputs that wait for a group's task.
+const INPUTS_MAX: usize = 4096;
+/// Blocks that wait for a group's task; the commit loop waits beyond it.
+const BLOCKS_MAX: usize = 64;
+/// Blocks between two checkpoints in the beacon.
+const CHECKPOINT_EVERY: u64 = 64;
+
+/// The engine's id of a node that is in a group since the genesis. Later joins count up, so that no
+/// id is ever used again.
+#[must_use]
+pub fn first_raft_id(node: NodeId) -> u64 {
+    replica_id(node, 1)
+}
+
+/// A group whose files are open and that does not run yet.
+pub struct OpenGroup {
+    context: HostContext,
+    group: GroupId,
+    share: ReplicaShare,
+    committing: mpsc::Receiver<Committing>,
+    prepared: Prepared,
+}
+
+impl OpenGroup {
+    /// Opens the files of a group.
+    ///
+    /// # Errors
+    /// [`GroupError`] names the group and what is wrong.
+    pub async fn open(
+        context: &HostContext,
+        group: GroupId,
+        folder: &Path,
+        log: Arc<dyn LogStore>,
+    ) -> Result<Self, GroupError> {
+        let (effects, committing) = mpsc::channel(BLOCKS_MAX);
+        let opened = {
+            let (root, resources) = (folder.join("state"), context.resources.clone());
+            let (genesis, verify) = (Arc::clone(&context.genesis), context.verify);
+            tokio::task::spawn_blocking(move || Replica::open(&root, &resources, &genesis, group, verify, effects))
+                .await
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        };
+        let (replica, share) = opened.map_err(|error| GroupError::Open(group, error))?;
+        let config = RaftGroupConfig {
+            group,
+            raft_id: first_raft_id(context.node),
+            node: context.node,
+            timing: context.timing,
+            snapshot_dir: folder.join("snapshots"),
+            snapshot_every_entries: context.snapshot_every_entries,
+            snapshot_keep_entries: context.snapshot_every_entries / 4,
+        };
+        let transport = Arc::new(Transport(Arc::clone(&context.links)));
+        let prepared = Prepared::open(config, log, Box::new(replica), transport).await?;
+        Ok(Self { context: context.clone(), group, share, committing, prepared })
+    }
+
+    /// The log index that a snapshot of another replica has to reach before this one can run: its own
+    /// state is gone, and its log has been purged so far.
+    #[must_use]
+    pub fn missing(&self) -> Option<u64> {
+        self.prepared.missing()
+    }
+
+    /// Fetches the snapshot that is missing from whichever member lends one.
+    ///
+    /// # Errors
+    /// [`FetchError`] says what each of them answered.
+    pub async fn fetch(&mut self) -> Result<(), FetchError> {
+        let own = self.context.node;
+        let others: Vec<_> = first_members(&self.context.genesis, self.group);
+        let others: Vec<_> = others.into_iter().filter(|(_, node)| *node != own).collect();
+        let fetched = self.prepared.fetch(&others).await;
+        // Nobody reads yet, and the start looks at the state itself; what was refused is in the error.
+        while self.committing.try_recv().is_ok() {}
+        fetched
+    }
+
+    /// Starts the group.
+    ///
+    /// # Errors
+    /// [`GroupError`] names the group and what is wrong.
+    pub async fn start(self) -> Result<Arc<GroupHandle>, GroupError> {
+        let Self { context, group, share, committing, prepared } = self;
+        let (inputs, received) = mpsc::channel(INPUTS_MAX);
+        let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
+        let (certified_out, certified) =
+            watch::channel(system.certified.as_ref().map(|certified| certified.certificate.clone()));
+        let waiters = Arc::new(Waiters::of(group));
+        let attested = Arc::new(AtomicU64::new(0));
+        let alarms = Arc::new(Alarms::new(group));
+        let lost_proposals = Arc::new(AtomicBool::new(false));
+        let known = Known::default();
+        let (raft_out, raft_in) = tokio::sync::oneshot::channel();
+        let task = GroupTask {
+            context: context.clone(),
+            group,
+            share: share.clone(),
+            waiters: Arc::clone(&waiters),
+            alarms: Arc::clone(&alarms),
+            lost_proposals: Arc::clone(&lost_proposals),
+            known: known.clone(),
+            certified: certified_out,
+            attested: Arc::clone(&attested),
+            inputs: inputs.downgrade(),
+            proposals: mpsc::channel(1).0,
+            driver: GroupDriver::new(DriverConfig {
+                group,
+                node: context.node,
+                key: context.key.clone(),
+                pipeline: PIPELINE,
+                checkpoint_every: CHECKPOINT_EVERY,
+            }),
+            leader: None,
+            leads: false,
+            members: Vec::new(),
+            guarded_ms: None,
+            raft: None,
+            stepping_down: None,
+            deferred: Vec::new(),
+            forget_at: std::time::Instant::now() + FORGET_EVERY,
+        };
+        // The task runs before the engine starts: replayed blocks are announced to it at once.
+        context.tasks.spawn(task.run(system, received, committing, raft_in));
+        let raft = prepared.start().await?;
+        let bootstrapped = raft.bootstrap(first_members(&context.genesis, group)).await;
+        bootstrapped.map_err(|error| GroupError::Bootstrap(group, error))?;
+        let _ = raft_out.send(raft.clone());
+        let arrivals = Arrivals::default();
+        Ok(Arc::new(GroupHandle {
+            group,
+            raft,
+            share,
+            waiters,
+            arrivals,
+            certified,
+            attested,
+            alarms,
+            cluster: context.genesis.cluster_id(),
+            lost_proposals,
+            inputs,
+            verify: context.verify,
+            known,
+        }))
+    }
+}
+
+/// The members that a group begins with, by their raft ids.
+fn first_members(genesis: &Genesis, group: GroupId) -> Vec<(u64, NodeId)> {
+    let committee = genesis.committee(group);
+    let members = committee.into_iter().flat_map(|committee| &committee.members);
+    members.map(|member| (first_raft_id(member.node), member.node)).collect()
+}

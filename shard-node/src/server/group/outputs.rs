@@ -1,0 +1,211 @@
+//! What a group's driver asks for, carried out: proposals, messages, checks of signatures, certificates.
+//!
+//! Owns no state of its own. It waits for nothing: what takes time goes to tasks and threads of its own,
+//! and comes back to the driver as an input.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use ledger::Certificate;
+use ledger::committee::Committee;
+use ledger::genesis::VerifyMode;
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, NodeId};
+use ledger::machine::Driver;
+use ledger::reject::Reject;
+use ledger::schema;
+use ledger::tx::ParsedTx;
+use ledger::view::ReadFault;
+use storage::WriteBatch;
+
+use crate::core::driver::{Input, Output, contradiction};
+use crate::core::marks;
+use crate::core::peer::PeerMessage;
+use crate::server::alarms::Cause;
+use crate::server::checks;
+use crate::server::group::task::GroupTask;
+use crate::server::ingest::id_of;
+use crate::server::replica::ReplicaShare;
+
+impl GroupTask {
+    pub(super) fn step(&mut self, input: Input) {
+        if self.share.halt.is_stopped() {
+            return;
+        }
+        let mut out = Vec::new();
+        self.driver.step(self.context.clock.tick(), input, &mut out);
+        self.attested.store(self.driver.attested().0, Ordering::Relaxed);
+        for output in out {
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Propose { id, entry } => {
+                if self.proposals.try_send((id, entry)).is_err() {
+                    self.deferred.push(Input::Proposed { id, accepted: false });
+                }
+            }
+            Output::Send { node, group, message } => {
+                if node == self.context.node && group == self.group {
+                    self.feed(Input::Peer { from: node, message: Box::new(message) });
+                } else {
+                    self.context.links.send(node, group, Bytes::from(message.encode()));
+                }
+            }
+            Output::Verify { height, txs } => self.verify(height, txs),
+            Output::Recheck { from, upto } => self.recheck(from, upto),
+            Output::Checked(height) => {
+                if self.context.verify == VerifyMode::Every {
+                    self.mark(marks::checked(), &height);
+                }
+            }
+            Output::Forged(height) => self.mark(marks::forged(), &height),
+            Output::Late(certificate) => self.late(certificate),
+            Output::Lookup { height, node } => self.lookup(height, node),
+            Output::Certified(certificate) => self.keep(certificate),
+            Output::PeerTook { dest, next_seq } => self.waiters.taken(dest, next_seq),
+            Output::Refuse { txs, reject } => {
+                if reject == Reject::NotLeader && self.leads {
+                    self.lost_proposals.store(true, Ordering::Release);
+                }
+                for bytes in txs {
+                    if let Some(txid) = id_of(&self.context.genesis.cluster_id(), &bytes) {
+                        self.waiters.refuse(&txid, &bytes, reject, self.leader);
+                    }
+                }
+            }
+            Output::Alarm { cause, text } => self.alarms.last(Cause::Driver(cause), text),
+            Output::Stop(reason) => self.wrong(reason),
+        }
+    }
+
+    /// Gives the driver an input of our own making, after what is being done.
+    fn feed(&self, input: Input) {
+        if let Some(inputs) = self.inputs.upgrade() {
+            let _ = inputs.try_send(input);
+        }
+    }
+
+    /// Checks a block's signatures on other threads, leaving out what this node checked itself.
+    fn verify(&self, height: Height, txs: Arc<Vec<ParsedTx>>) {
+        let (inputs, known, halt) = (self.inputs.clone(), self.known.clone(), self.share.halt.clone());
+        self.context.tasks.spawn(async move {
+            let checking = tokio::task::spawn_blocking(move || known.all_hold(&txs));
+            let Some(valid) = checks::finished(&halt, &format!("block {height}"), checking).await else { return };
+            if let Some(inputs) = inputs.upgrade() {
+                let _ = inputs.send(Input::Verified { height, valid }).await;
+            }
+        });
+    }
+
+    /// Checks blocks of the database again, on other threads.
+    fn recheck(&self, from: Height, upto: Height) {
+        tracing::info!(group = %self.group, %from, %upto, "checking the client signatures of earlier blocks");
+        let (inputs, known, halt) = (self.inputs.clone(), self.known.clone(), self.share.halt.clone());
+        let (state, stop) = (self.share.state.clone(), self.context.stop.clone());
+        self.context.tasks.spawn(async move {
+            let what = format!("blocks {from} to {upto}");
+            let checking = tokio::task::spawn_blocking(move || checks::recheck(&state, &known, from, upto, &stop));
+            match checks::finished(&halt, &what, checking).await {
+                Some(Ok(Some(forged))) => {
+                    if let Some(inputs) = inputs.upgrade() {
+                        let _ = inputs.send(Input::Rechecked { upto, forged }).await;
+                    }
+                }
+                Some(Ok(None)) | None => {}
+                Some(Err(fault)) => halt.stop(format!("{what} could not be checked: {fault}")),
+            }
+        });
+    }
+
+    /// Keeps a mark of this node beside the state.
+    fn mark<T: borsh::BorshSerialize>(&self, key: Vec<u8>, value: &T) {
+        let Some(db) = self.share.state.db() else { return };
+        let mut batch = WriteBatch::new();
+        batch.put(key, borsh::to_vec(value).expect("writing to memory does not fail"));
+        if let Err(error) = db.write(batch) {
+            self.alarm(format!("{}: a mark could not be kept: {error}", self.group));
+        }
+    }
+
+    /// The state is wrong. That must be known after a restart too, before anything is served.
+    fn wrong(&self, reason: String) {
+        self.mark(marks::wrong(), &reason);
+        if let Some(db) = self.share.state.db() {
+            let group = self.group;
+            let flushing = tokio::task::spawn_blocking(move || db.flush());
+            self.context.tasks.spawn(async move {
+                if !matches!(flushing.await, Ok(Ok(()))) {
+                    tracing::error!(%group, "that the state is wrong may not be remembered: it was not flushed");
+                }
+            });
+        }
+        self.share.halt.stop(reason);
+    }
+
+    /// A certificate of an earlier block, which only the database can judge.
+    fn late(&self, certificate: Certificate) {
+        let height = certificate.header.height;
+        match judge_late(&self.share, self.group, &certificate) {
+            Ok(Late::Holds) => self.keep(certificate),
+            Ok(Late::Contradicts) => self.wrong(contradiction(self.group, height)),
+            Ok(Late::Nothing) => {}
+            Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
+        }
+    }
+
+    /// Sends a kept certificate to a replica that misses it.
+    fn lookup(&self, height: Height, node: NodeId) {
+        match self.share.state.load::<Certificate>(&schema::certificate(height)) {
+            Ok(Some(certificate)) => {
+                let message = PeerMessage::Certified(certificate);
+                self.context.links.send(node, self.group, Bytes::from(message.encode()));
+            }
+            Ok(None) => {}
+            Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
+        }
+    }
+
+    /// Keeps a certificate beside the block. It is node-local: losing it costs a question to a peer.
+    fn keep(&self, certificate: Certificate) {
+        if let Some(db) = self.share.state.db() {
+            let mut batch = WriteBatch::new();
+            let bytes = borsh::to_vec(&certificate).expect("writing to memory does not fail");
+            batch.put(schema::certificate(certificate.header.height), bytes);
+            if let Err(error) = db.write(batch) {
+                self.alarm(format!("{}: a certificate could not be kept: {error}", self.group));
+            }
+        }
+        // Also an earlier one is news to whoever waits for it.
+        self.certified.send_modify(|latest| {
+            if latest.as_ref().is_none_or(|known| known.header.height < certificate.header.height) {
+                *latest = Some(certificate);
+            }
+        });
+    }
+}
+
+/// What a certificate of an earlier block is worth.
+pub(super) enum Late {
+    /// It certifies the block that this replica has.
+    Holds,
+    /// It certifies another one.
+    Contradicts,
+    /// Nothing.
+    Nothing,
+}
+
+pub(super) fn judge_late(share: &ReplicaShare, group: GroupId, certificate: &Certificate) -> Result<Late, ReadFault> {
+    let header = &certificate.header;
+    let own: Option<Header> = share.state.load(&schema::header(header.height))?;
+    let committee: Option<Committee> = share.state.load(&schema::committee(group, &header.committee_hash))?;
+    let (Some(own), Some(committee)) = (own, committee) else { return Ok(Late::Nothing) };
+    Ok(match certificate.verify(&committee) {
+        Ok(()) if own == *header => Late::Holds,
+        Ok(()) => Late::Contradicts,
+        Err(_) => Late::Nothing,
+    })
+}

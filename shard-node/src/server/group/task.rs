@@ -1,0 +1,343 @@
+//! The task of one group: feeds its driver, and tells clients what became of their transactions.
+//!
+//! One task owns the driver; everybody else sends it inputs. It never waits for consensus or for
+//! peers: proposals go through a task of their own, messages into bounded queues.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use consensus::port::RoleView;
+use consensus::raft::RaftGroup;
+use consensus::sequencer::Sequencer;
+use ledger::Certificate;
+use ledger::committee::Committee;
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, NodeId, TxId};
+use ledger::limits::{BLOCK_AHEAD_MS_MAX, CLOCK_SKEW_MS_MAX};
+use ledger::receipt::Receipt;
+use ledger::reject::Reject;
+use ledger::schema;
+use ledger::view::{ReadFault, View};
+use tokio::sync::{mpsc, watch};
+
+use crate::core::driver::{GroupDriver, Input, SystemView, committees};
+use crate::core::executor::RefusedTx;
+use crate::core::machine::CommandOutcome;
+use crate::core::records::{BlockRecord, ReceiptPlace};
+use crate::server::alarms::{Alarms, Cause};
+use crate::server::checks::Known;
+use crate::server::group::{HostContext, PIPELINE, system_view};
+use crate::server::ingest::Waiters;
+use crate::server::replica::{Committing, DbReader, ReplicaShare};
+
+/// Between two timer inputs.
+const TIMER: Duration = Duration::from_millis(25);
+/// Between two looks for people who wait no more.
+pub(super) const FORGET_EVERY: Duration = Duration::from_secs(10);
+
+/// The one owner of a group's driver.
+pub(super) struct GroupTask {
+    pub(super) context: HostContext,
+    pub(super) group: GroupId,
+    pub(super) share: ReplicaShare,
+    pub(super) waiters: Arc<Waiters>,
+    pub(super) alarms: Arc<Alarms>,
+    pub(super) lost_proposals: Arc<AtomicBool>,
+    pub(super) known: Known,
+    pub(super) certified: watch::Sender<Option<Certificate>>,
+    pub(super) attested: Arc<AtomicU64>,
+    pub(super) inputs: mpsc::WeakSender<Input>,
+    pub(super) proposals: mpsc::Sender<(u64, Bytes)>,
+    pub(super) driver: GroupDriver,
+    pub(super) leader: Option<NodeId>,
+    pub(super) leads: bool,
+    pub(super) members: Vec<NodeId>,
+    /// The guarded clock against the tick; none until a majority of the members has been asked.
+    pub(super) guarded_ms: Option<i64>,
+    pub(super) raft: Option<RaftGroup>,
+    pub(super) stepping_down: Option<tokio::task::JoinHandle<()>>,
+    /// Inputs of our own making that must not be lost; taken with the next timer.
+    pub(super) deferred: Vec<Input>,
+    /// When to look for people who wait no more.
+    pub(super) forget_at: std::time::Instant,
+}
+
+impl GroupTask {
+    pub(super) async fn run(
+        mut self,
+        system: SystemView,
+        mut inputs: mpsc::Receiver<Input>,
+        mut committing: mpsc::Receiver<Committing>,
+        raft: tokio::sync::oneshot::Receiver<RaftGroup>,
+    ) {
+        self.system(system);
+        let mut raft = Some(raft);
+        let mut roles: Option<watch::Receiver<RoleView>> = None;
+        let mut timer = tokio::time::interval(TIMER);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (stop, halt) = (self.context.stop.clone(), self.share.halt.clone());
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = halt.stopped() => break self.halted(),
+                Some(what) = committing.recv() => self.committing(what),
+                Some(input) = inputs.recv() => self.step(input),
+                started = async { raft.as_mut().expect("guarded").await }, if raft.is_some() => {
+                    raft = None;
+                    let Ok(started) = started else { break };
+                    roles = Some(started.role());
+                    self.proposals = self.proposer(started.clone());
+                    self.raft = Some(started.clone());
+                    let role = started.role().borrow().clone();
+                    self.role(&role);
+                }
+                changed = async { roles.as_mut().expect("guarded").changed().await }, if roles.is_some() => {
+                    if changed.is_err() {
+                        roles = None;
+                        continue;
+                    }
+                    let role = roles.as_mut().map(|roles| roles.borrow_and_update().clone()).unwrap_or_default();
+                    self.role(&role);
+                }
+                _ = timer.tick() => {
+                    for input in std::mem::take(&mut self.deferred) {
+                        self.step(input);
+                    }
+                    self.clock();
+                    self.step(Input::Timer);
+                    self.forget_silent();
+                }
+            }
+        }
+        self.waiters.leadership_lost(None);
+        // The commit loop may still be announcing blocks while the engine shuts down.
+        committing.close();
+    }
+
+    /// Proposals go to the engine in order, from a task of their own; their fates come back as
+    /// inputs. The pipeline bounds both.
+    fn proposer(&self, raft: RaftGroup) -> mpsc::Sender<(u64, Bytes)> {
+        let (sender, mut proposals) = mpsc::channel::<(u64, Bytes)>(PIPELINE * 4);
+        let inputs = self.inputs.clone();
+        let tasks = self.context.tasks.clone();
+        self.context.tasks.spawn(async move {
+            while let Some((id, entry)) = proposals.recv().await {
+                let submitted = raft.submit(entry).await;
+                let inputs = inputs.clone();
+                tasks.spawn(async move {
+                    let accepted = match submitted {
+                        Ok(proposal) => proposal.await.is_ok(),
+                        Err(_) => false,
+                    };
+                    if let Some(inputs) = inputs.upgrade() {
+                        let _ = inputs.send(Input::Proposed { id, accepted }).await;
+                    }
+                });
+            }
+        });
+        sender
+    }
+
+    /// The group has stopped here: from now on nobody is answered, and the engine ends, so that it
+    /// neither leads nor votes with a state that is not to be trusted.
+    fn halted(&mut self) {
+        let reason = self.share.halt.reason().unwrap_or_default();
+        self.alarms.last(Cause::Stopped, format!("{} stopped on this node: {reason}", self.group));
+        self.context.changed.notify_one();
+        if let Some(raft) = self.raft.take() {
+            self.context.tasks.spawn(async move { raft.shutdown().await });
+        }
+    }
+
+    fn role(&mut self, role: &RoleView) {
+        // Without a guarded clock there is no stamp, so this replica proposes nothing yet.
+        let leads = role.leads && self.guarded_ms.is_some();
+        let lost = self.leads && !leads;
+        let moved = self.leads != leads || self.leader != role.leader;
+        self.leads = leads;
+        self.leader = role.leader;
+        if let Some(reason) = &role.stopped {
+            self.share.halt.stop(reason);
+        }
+        if moved {
+            // A new leadership starts behind everything that was in the log.
+            self.lost_proposals.store(false, Ordering::Release);
+            self.context.changed.notify_one();
+            self.step(Input::Role { leads, leader: role.leader });
+        }
+        if lost {
+            self.waiters.leadership_lost(self.leader);
+        }
+    }
+
+    fn clock(&mut self) {
+        let readings = self.context.readings.borrow().clone();
+        let read = readings.and_then(|readings| readings.guarded_ms(self.context.node, &self.members));
+        // Without news the last one goes on: only the monotonic clock has moved it since.
+        let Some(guarded_ms) = read.or(self.guarded_ms) else { return };
+        let first = self.guarded_ms.replace(guarded_ms).is_none();
+        if self.context.clock.wall_offset_ms().abs_diff(guarded_ms) > CLOCK_SKEW_MS_MAX {
+            self.alarm(format!(
+                "this node's clock is more than {CLOCK_SKEW_MS_MAX} ms from the median of {}'s nodes; set it right",
+                self.group
+            ));
+            self.give_up_leadership();
+        }
+        self.step(Input::ClockOffset(guarded_ms));
+        if first && let Some(raft) = self.raft.clone() {
+            let role = raft.role().borrow().clone();
+            self.role(&role);
+        }
+    }
+
+    /// Nobody can refuse a block for its time once it is committed; that it was stamped ahead of the
+    /// clocks of most nodes must at least not go unseen.
+    fn check_time(&self, header: &Header) {
+        let Some(guarded_ms) = self.guarded_ms else { return };
+        let now = i64::try_from(self.context.clock.tick().0).unwrap_or(i64::MAX).saturating_add(guarded_ms);
+        let ahead = header.time_ms.0.saturating_sub(u64::try_from(now).unwrap_or(0));
+        if ahead > BLOCK_AHEAD_MS_MAX {
+            self.alarm(format!(
+                "a block of {} is more than {BLOCK_AHEAD_MS_MAX} ms ahead of the clocks of its nodes; whoever led it \
+                 has no guarded clock",
+                self.group
+            ));
+        }
+    }
+
+    /// A leader whose clock nobody shares hands over; asked again while it goes on leading.
+    fn give_up_leadership(&mut self) {
+        let Some(raft) = self.raft.clone().filter(|_| self.leads) else { return };
+        if self.stepping_down.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let group = self.group;
+        self.stepping_down = Some(self.context.tasks.spawn(async move {
+            if let Err(error) = raft.step_down().await {
+                tracing::warn!(%group, %error, "nobody takes the leadership over");
+            }
+        }));
+    }
+
+    /// Looks now and then for people who wait no more.
+    fn forget_silent(&mut self) {
+        let now = std::time::Instant::now();
+        if now >= self.forget_at {
+            self.forget_at = now + FORGET_EVERY;
+            self.waiters.forget_silent(now);
+        }
+    }
+
+    pub(super) fn alarm(&self, text: String) {
+        self.alarms.pass(text);
+    }
+
+    fn committing(&mut self, what: Committing) {
+        match what {
+            Committing::Block { block, receipts, refused, votes, system_changed } => {
+                self.check_time(&block.header);
+                let outcomes = block.outcomes.clone();
+                let height = block.header.height;
+                for (txid, decision) in votes {
+                    self.waiters.vote(&txid, decision, Some(height));
+                }
+                for receipt in &receipts {
+                    self.waiters.receipt(receipt);
+                }
+                for RefusedTx { txid, bytes, reject } in refused {
+                    self.waiters.refuse(&txid, &bytes, reject, self.leader);
+                }
+                // Repetitions come in crowds, and those of one crowd stand in a few blocks.
+                let mut blocks = BTreeMap::new();
+                for outcome in outcomes {
+                    match outcome {
+                        CommandOutcome::Known(txid, place) => self.known(txid, place, &mut blocks),
+                        CommandOutcome::Acked(dest, upto) => self.waiters.taken(dest, upto),
+                        CommandOutcome::Voted(txid, decision) => {
+                            self.waiters.vote(&txid, decision, None);
+                        }
+                        CommandOutcome::Waits(txid) => self.waiters.waits(&txid),
+                        CommandOutcome::Receipt(..)
+                        | CommandOutcome::Refused(..)
+                        | CommandOutcome::Delivered(..)
+                        | CommandOutcome::Checkpointed(_)
+                        | CommandOutcome::Registered
+                        | CommandOutcome::Ignored(_) => {}
+                    }
+                }
+                self.step(Input::Committed(block));
+                if self.group == GroupId::BEACON {
+                    self.context.changed.notify_one();
+                }
+                if system_changed {
+                    self.reread_committees();
+                }
+            }
+            Committing::Refused(text) => self.alarms.last(Cause::Snapshot, text),
+            Committing::Installed => match system_view(&self.share, self.group, &self.context) {
+                Ok(system) => {
+                    self.alarms.end(Cause::Snapshot);
+                    self.system(system);
+                }
+                Err(error) => self.share.halt.stop(format!("after a snapshot: {error}")),
+            },
+        }
+    }
+
+    /// The driver starts from a state, and whoever asks about its old transactions must hear that
+    /// credits which were acknowledged long ago have been applied.
+    fn system(&mut self, system: SystemView) {
+        self.members = members(&system.committees, self.group);
+        for line in &system.outbox {
+            self.waiters.taken(line.leaf.peer, line.acked);
+        }
+        self.step(Input::System(system));
+    }
+
+    fn reread_committees(&mut self) {
+        let Some(db) = self.share.state.db() else { return };
+        let reader = DbReader(&*db);
+        let all = committees(&mut View::new(&reader), &self.context.genesis);
+        self.members = members(&all, self.group);
+        self.context.changed.notify_one();
+        self.step(Input::Committees(all));
+    }
+
+    /// A transaction that had its receipt already. `blocks` keeps the receipts of blocks that were
+    /// read: decoding a block for each of its transactions would cost its square.
+    fn known(&self, txid: TxId, place: ReceiptPlace, blocks: &mut BTreeMap<Height, Vec<Receipt>>) {
+        let receipts = match blocks.entry(place.height) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => match receipts_of(&self.share, place.height) {
+                Ok(receipts) => unread.insert(receipts),
+                Err(error) => {
+                    self.alarm(format!("{}: {error}", self.group));
+                    self.waiters.refuse_all(&txid, Reject::Storage, self.leader);
+                    return;
+                }
+            },
+        };
+        match receipts.get(place.index as usize) {
+            Some(receipt) => self.waiters.receipt(receipt),
+            None => self.waiters.refuse_all(&txid, Reject::OutcomePruned, self.leader),
+        }
+    }
+}
+
+fn members(committees: &[Committee], group: GroupId) -> Vec<NodeId> {
+    committees
+        .iter()
+        .find(|committee| committee.group == group)
+        .map(|committee| committee.members.iter().map(|member| member.node).collect())
+        .unwrap_or_default()
+}
+
+/// The receipts of a block; none where the block is gone.
+fn receipts_of(share: &ReplicaShare, height: Height) -> Result<Vec<Receipt>, ReadFault> {
+    let record: Option<BlockRecord> = share.state.load(&schema::block(height))?;
+    Ok(record.map(|record| record.receipts).unwrap_or_default())
+}
