@@ -38,7 +38,8 @@ pub enum BeaconCommand {
         /// `sha256` of the new certificate's subject public key info.
         tls_key_hash: Hash32,
     },
-    /// Changes a node's weight in later assignments; zero gives it no more seats.
+    /// Changes a node's weight in assignments. Zero takes its seats: each goes to another node as soon
+    /// as that one has the state.
     SetNodeCapacity {
         /// The node.
         node: NodeId,
@@ -55,6 +56,38 @@ pub enum BeaconCommand {
         /// The new key.
         key: PublicKey,
     },
+    /// Proposes a new group, or approves that very proposal. It is founded once every member has
+    /// sent it.
+    FoundGroup(Founding),
+}
+
+/// A group that organisations want to found.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Founding {
+    /// What it is.
+    pub kind: FoundedKind,
+    /// What its own machine starts from, at most `CHARTER_BYTES_MAX`; opaque here.
+    pub charter: Vec<u8>,
+    /// Its members, ascending; the signer is one of them.
+    pub members: Vec<OrgId>,
+    /// Replicas, on nodes of the members alone.
+    pub replicas: u16,
+    /// What orders its entries.
+    pub consensus: Engine,
+}
+
+/// Kinds of group that can be founded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum FoundedKind {
+    /// A ledger of its members.
+    Channel,
+}
+
+/// Engines that a founded group can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Engine {
+    /// Raft: outlives a minority of replicas that stop.
+    Raft,
 }
 
 /// A command under the signature of an organisation's admin.

@@ -37,6 +37,9 @@ pub enum Message {
     LayoutUpdate(Layout),
     /// A voter group's vote; emitted when its registers are written.
     Vote(Vote),
+    /// The beacon names the committee that a group is being prepared for, to that group alone. The one
+    /// in force cancels the plan.
+    CommitteePlan(Committee),
 }
 
 impl Message {

@@ -23,6 +23,7 @@ fn every_message() -> Vec<Message> {
         Message::LayoutUpdate(Layout::even(3)),
         vote(Decision::Yes),
         vote(Decision::No(Reject::Conflict)),
+        Message::CommitteePlan(Group::new(0).committee),
     ]
 }
 
@@ -41,6 +42,7 @@ fn name_of(message: &Message) -> &'static str {
         Message::Credit(_) => "message/credit",
         Message::AssetUpdate(_) => "message/asset update",
         Message::CommitteeUpdate(_) => "message/committee update",
+        Message::CommitteePlan(_) => "message/committee plan",
         Message::LayoutUpdate(_) => "message/layout update",
         Message::Vote(Vote { decision: Decision::Yes, .. }) => "message/vote yes",
         Message::Vote(Vote { decision: Decision::No(_), .. }) => "message/vote no",

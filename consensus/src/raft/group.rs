@@ -82,6 +82,17 @@ impl HandleError {
     }
 }
 
+/// A replica as the engine lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Its raft id.
+    pub id: u64,
+    /// Its node.
+    pub node: NodeId,
+    /// Whether it votes; a learner does not.
+    pub votes: bool,
+}
+
 /// One replica of one group, on openraft. Clones are the same replica.
 #[derive(Clone)]
 pub struct RaftGroup {
@@ -162,6 +173,19 @@ impl RaftGroup {
     #[must_use]
     pub fn raft_id(&self) -> u64 {
         self.inner.config.raft_id
+    }
+
+    /// The replicas of the group as this one knows it: their raft ids, nodes, and whether they vote.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<Replica> {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let node = |id: &u64| membership.get_node(id).copied();
+        let learners = membership.learner_ids().filter(|id| !voters.contains(id));
+        let all = voters.iter().copied().map(|id| (id, true)).chain(learners.map(|id| (id, false)));
+        let replica = |(id, votes)| Some(Replica { id, node: node(&id)?, votes });
+        all.filter_map(replica).collect()
     }
 
     /// Answers a request that the replica on node `from` sent through its [`RaftTransport`]. The

@@ -32,7 +32,7 @@ mod tests;
 
 pub use config::{RaftGroupConfig, StartError};
 pub use fetch::FetchError;
-pub use group::{HandleError, RaftGroup};
+pub use group::{HandleError, RaftGroup, Replica};
 pub use network::{RaftTransport, TransportError};
 pub use prepare::Prepared;
 pub use wire::CALL_BYTES_MAX;

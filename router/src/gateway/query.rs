@@ -55,7 +55,13 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
         return Err(EdgeError::Number { field: "consistency", found });
     }
     let group = match request.query.as_mut().ok_or(EdgeError::Missing { field: "query" })? {
-        Query::Account(account) => view.layout.locate(&edge::address("address", &account.address)?),
+        Query::Account(account) => {
+            let address = edge::address("address", &account.address)?;
+            match account.group {
+                0 => view.layout.locate(&address),
+                group => edge::group("group", group)?,
+            }
+        }
         Query::History(history) => {
             history.limit = history.limit.clamp(1, HISTORY_LIMIT_MAX);
             view.layout.locate(&edge::address("address", &history.address)?)

@@ -21,6 +21,8 @@ pub enum Command {
     Checkpoint(Vec<u8>),
     /// A change of the beacon's registry: borsh of its signed command.
     Registry(Vec<u8>),
+    /// A prepared committee can take over: borsh of `beacon::Readiness`.
+    Ready(Vec<u8>),
 }
 
 impl Command {
@@ -31,7 +33,8 @@ impl Command {
         | Self::Deliver(bytes)
         | Self::Ack(bytes)
         | Self::Checkpoint(bytes)
-        | Self::Registry(bytes)) = self;
+        | Self::Registry(bytes)
+        | Self::Ready(bytes)) = self;
         bytes.len() + 5
     }
 
@@ -44,6 +47,7 @@ impl Command {
             Self::Ack(bytes) => (2, bytes),
             Self::Checkpoint(bytes) => (3, bytes),
             Self::Registry(bytes) => (4, bytes),
+            Self::Ready(bytes) => (5, bytes),
         };
         tagged(b"seamark/entry/v1", &[&[kind], bytes])
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::proof::{Claim, ProofFile, StateEntry};
+use client::proof::{Claim, Handover, ProofFile, StateEntry};
 use consensus::port::SequencerError;
 use consensus::sequencer::Sequencer;
 use ledger::account::{AccountRecord, Balance};
@@ -26,6 +26,7 @@ use v1::query_request::Query;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::gather;
 use crate::server::group::GroupHandle;
+use crate::server::membership;
 use crate::server::replica::DbReader;
 
 /// How long a proof waits for the certificate of its block.
@@ -338,14 +339,26 @@ fn committee(handle: &GroupHandle, hash: Hash32) -> Result<Committee, Failure> {
     committee.ok_or_else(|| Failure::Fault(ReadFault("the committee of a header is missing".into())))
 }
 
-fn proved(
+/// The steps from the group's first committee to the one that certified this height.
+async fn chain(handle: &GroupHandle, upto: Height) -> Result<Vec<Handover>, Failure> {
+    let mut steps = Vec::new();
+    for height in membership::handovers(handle)?.into_iter().filter(|height| *height < upto) {
+        let certificate = certificate(handle, height).await?;
+        let committee = committee(handle, certificate.header.committee_hash)?;
+        steps.push(Handover { committee, certificate });
+    }
+    Ok(steps)
+}
+
+async fn proved(
     handle: &GroupHandle,
     certificate: Certificate,
     claim: Claim,
     value: Option<Bytes>,
 ) -> Result<v1::QueryReply, Failure> {
     let committee = committee(handle, certificate.header.committee_hash)?;
-    let file = ProofFile::new(certificate.header.cluster, claim, certificate, committee);
+    let handovers = chain(handle, certificate.header.height).await?;
+    let file = ProofFile { handovers, ..ProofFile::new(certificate.header.cluster, claim, certificate, committee) };
     Ok(v1::QueryReply {
         group: handle.group.0,
         height: file.certificate.header.height.0,
@@ -382,7 +395,7 @@ async fn prove_account(handle: &GroupHandle, address: Address) -> Result<v1::Que
         }
     };
     let certificate = certificate(handle, height).await?;
-    proved(handle, certificate, claim, record)
+    proved(handle, certificate, claim, record).await
 }
 
 async fn prove_receipt(handle: &GroupHandle, txid: TxId) -> Result<v1::QueryReply, Failure> {
@@ -395,5 +408,5 @@ async fn prove_receipt(handle: &GroupHandle, txid: TxId) -> Result<v1::QueryRepl
     let path = merkle::prove(&leaves, receipt.index as usize)
         .ok_or_else(|| Failure::Fault(ReadFault("a receipt is not in its block".into())))?;
     let bytes = encoded(&receipt);
-    proved(handle, certificate, Claim::Receipt { receipt: bytes.to_vec(), path }, Some(bytes))
+    proved(handle, certificate, Claim::Receipt { receipt: bytes.to_vec(), path }, Some(bytes)).await
 }

@@ -57,8 +57,14 @@ impl Service {
 
     /// Whether a node has a seat in a group: nobody else takes part in its consensus.
     fn is_member(&self, group: GroupId, node: NodeId) -> bool {
-        let view = self.view.borrow();
-        view.committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
+        if self.view.borrow().takes_part(group, node) {
+            return true;
+        }
+        // One that is about to leave takes part until the engine goes on without it.
+        self.hosted.group(group.0).is_some_and(|handle| {
+            let role = handle.role();
+            role.voters.contains(&node) || role.learners.contains(&node)
+        })
     }
 
     /// A node, or a router of one of the cluster's organisations.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::driver::book::Committees;
 use crate::core::driver::testing::{block, config};
 use crate::core::peer::HeadProof;
 use crate::core::support::{
@@ -7,8 +8,8 @@ use crate::core::support::{
 use ledger::header::Header;
 use ledger::view::View;
 
-fn known() -> BTreeMap<GroupId, Committee> {
-    committees().into_iter().map(|committee| (committee.group, committee)).collect()
+fn known() -> Book {
+    Committees::from(committees()).into()
 }
 
 /// A mailroom of [`SHARD`] that has these messages for [`PEER`].
