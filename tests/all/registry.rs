@@ -9,6 +9,7 @@ use ledger::{GroupId, NodeId, TimeMs};
 use crate::support::bank::{Bank, now_ms, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
 use crate::support::eventually;
+use crate::support::shell::Shell;
 
 const CHANGED: NodeId = NodeId(4);
 
@@ -88,4 +89,45 @@ async fn a_refused_command_says_why_and_is_not_sequenced() {
     let foreign = SignedCommand::sign(&cluster.genesis.cluster_id(), &command, other.id, [3; 16], until, &key);
     assert_eq!(refusals(foreign).await, "not_authorised");
     assert_eq!(cluster.wait_settled().await[&GroupId::BEACON], before, "nothing of it is in the beacon's chain");
+}
+
+#[test]
+fn the_registry_is_changed_and_shown_from_the_command_line() {
+    let shell = Shell::start(&["--nodes", "4", "--shards", "1"]);
+    let shown = |node: u64| {
+        let said = shell.told("beacon show");
+        said["nodes"].as_array().unwrap().iter().find(|line| line["node"] == node).unwrap().clone()
+    };
+    let changed = shell.told("node capacity 2 7");
+    assert_eq!((&changed["in_force"], changed["command"].as_str().unwrap().len()), (&true.into(), 64));
+    assert_eq!(shown(2)["capacity"], 7);
+    // Nodes reach it where they did: nobody may lead from where the others look in vain.
+    let peer = shown(2)["peer_addr"].as_str().unwrap().to_owned();
+    shell.told(&format!("node address 2 --peer {peer} --client 127.0.0.1:2"));
+    assert_eq!((shown(2)["peer_addr"].clone(), shown(2)["client_addr"].clone()), (peer.into(), "127.0.0.1:2".into()));
+
+    // Several organisations: whose command it is has to be said where no node says it.
+    shell.write("new.key", &"17".repeat(32));
+    assert_eq!(shell.refused("beacon rotate-key new.key")["error"]["code"], "org");
+    assert_eq!(shell.told("beacon rotate-key new.key --as org-b")["in_force"], true);
+    let node_of_b =
+        shell.told("beacon show")["nodes"].as_array().unwrap().iter().find(|line| line["org"] == 2).unwrap()["node"]
+            .clone();
+    let line = format!("node capacity {node_of_b} 3");
+    assert_eq!(shell.refused(&line)["error"]["code"], "bad_signature", "the old key signs nothing any more");
+    assert_eq!(shell.told(&format!("{line} --key-file new.key"))["in_force"], true);
+
+    let ca = shell.dir().join("ca/org-a/ca.pem");
+    let join = |org: &str| {
+        format!(
+            "beacon org register org-d --id 4 --ca {} --admin-key {} --as {org}",
+            ca.display(),
+            ledger::SecretKey::derive(b"org-d", b"").public()
+        )
+    };
+    let first = shell.told(&join("org-a"));
+    assert_eq!((&first["in_force"], &first["approvals"], &first["needed"]), (&false.into(), &1.into(), &2.into()));
+    assert_eq!(shell.told(&join("org-c"))["in_force"], true);
+    assert_eq!(shell.refused(&join("org-a"))["error"]["code"], "registry", "it has joined");
+    assert_eq!(shell.refused("node capacity 99 1")["error"]["code"], "not_found");
 }

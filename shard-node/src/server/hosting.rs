@@ -165,6 +165,10 @@ impl Hosting {
         }
         // From the renaming on, the folder is never taken for a replica again.
         let (folder, left) = (self.folder(group), self.data_dir.join(format!("{LEFT}{group}")));
+        if let Err(error) = seat::leave(&folder) {
+            tracing::warn!(%group, %error, "the folder of a group that was left stays");
+            return;
+        }
         if let Err(error) = std::fs::rename(&folder, &left) {
             tracing::warn!(%group, path = %folder.display(), %error, "the folder of a group that was left stays");
             return;

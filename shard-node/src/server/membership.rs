@@ -207,6 +207,11 @@ async fn act(handle: &GroupHandle, step: Step) -> Result<(), SequencerError> {
         }
         Step::AddLearner(id, node) => {
             tracing::info!(%group, %node, "a node joins, as a learner first");
+            // The kept snapshot may be older than the certificate of a hand-over that it contains; without
+            // that certificate nobody takes it.
+            if handovers(handle).is_ok_and(|blocks| !blocks.is_empty()) {
+                handle.raft.snapshot_now().await?;
+            }
             handle.raft.add_learner(id, node).await
         }
         Step::RemoveLearners(ids) => handle.raft.remove_learners(ids).await,

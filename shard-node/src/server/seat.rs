@@ -80,14 +80,37 @@ pub fn seat(view: &ClusterView, group: GroupId, node: NodeId, folder: &Path) -> 
         return Ok(Seat { founded, join });
     }
     let begun = view.committees.get(&group).is_none_or(|committee| committee.epoch.0 == 0);
+    // Whoever has left has no log of that join any more, whatever an old registry says.
+    let fresh = begun && !gone_file(folder).exists();
     let join = match coming_join(view, group, node) {
         Some(join) => join,
         // Written before there was such a file, or at the beginning.
-        None if folder.join("state").exists() || begun => FIRST_JOIN,
+        None if folder.join("state").exists() || fresh => FIRST_JOIN,
         None => return Err(SeatError::Lost(group)),
     };
     write(folder, group, join)?;
     Ok(Seat { founded, join })
+}
+
+/// The file beside the folder of a group that says that this node has left the group: its votes went
+/// with its log, so that it must never take part under the same join again.
+fn gone_file(folder: &Path) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(".gone");
+    folder.with_file_name(name)
+}
+
+/// Notes, durably, that this node leaves a group. Comes before anything of it is removed.
+///
+/// # Errors
+/// [`SeatError::File`].
+pub fn leave(folder: &Path) -> Result<(), SeatError> {
+    let path = gone_file(folder);
+    let write = || -> std::io::Result<()> {
+        File::create(&path)?.sync_all()?;
+        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    };
+    write().map_err(|error| SeatError::File { path: path.clone(), cause: error.to_string() })
 }
 
 /// The join in the folder of a group.
@@ -126,6 +149,21 @@ fn write(folder: &Path, group: GroupId, join: u16) -> Result<(), SeatError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_has_left_does_not_begin_again_under_the_same_join() {
+        let root = tempfile::tempdir().expect("a folder");
+        let genesis = crate::server::testing::lone_genesis(ledger::genesis::VerifyMode::Ingest);
+        let view = ClusterView::of_genesis(&genesis);
+        let (group, node) = (crate::core::support::SHARD, genesis.committees[0].members[0].node);
+        let folder = root.path().join("shard");
+        let first = seat(&view, group, node, &folder).expect("it is in the genesis");
+        assert_eq!(first.join, FIRST_JOIN);
+        leave(&folder).expect("noted");
+        fs::remove_dir_all(&folder).expect("removed");
+        // An old registry, as after the loss of the kept one, still gives it the seat.
+        assert_eq!(seat(&view, group, node, &folder).map_err(|error| error.code()).err(), Some("seat_lost"));
+    }
 
     #[test]
     fn a_join_is_kept_and_a_foreign_file_is_refused() {
