@@ -34,11 +34,11 @@ format:
 
 lint: setup
 	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --test all -- -D warnings
 
-# Unit, property, vector and simulator tests, then purity, layering and process tests, in one run. One test at a
-# time: several clusters at once would starve each other on two cores.
-unit: build
-	RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --no-fail-fast
+# Unit, property, vector and simulator tests, purity, layering and process tests.
+unit: setup
+	scripts/tests $(CARGO) $(CARGO_FLAGS)
 
 sim: build ## Run 200 seeds of the simulator
 	$(TARGET)/seamark sim --seeds 200
@@ -54,10 +54,15 @@ replay: build ## Replay DATA with OPENING on 1, 4 and 16 shards and compare with
 soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator seeds, the benchmarks, and with DATA a replay
 	SEAMARK_SOAK=1 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test commit_model
 	$(TARGET)/seamark sim --seeds 10000
-	$(TARGET)/seamark bench --shards 1 --seconds 30
-	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30
-	$(TARGET)/seamark bench --shards 1 --verify every --seconds 30
+	$(TARGET)/seamark bench --shards 1 --seconds 30 --at-least 0.15
+	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30 --at-least 0.09
+	$(TARGET)/seamark bench --shards 1 --verify every --seconds 30 --at-least 0.25
+	$(TARGET)/seamark bench --shards 2 --voters 2 --seconds 30 --at-least 0.04
+	scripts/flat-cost $(TARGET)/seamark
+	SEAMARK_TIER2_SEEDS=200 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- tier2:: --nocapture
 	SEAMARK_LEADER_KILLS=20 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- failover:: --nocapture
+	SEAMARK_BANK_ROUNDS=20 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- bank:: --nocapture
+	SEAMARK_TEST_NETWORK=proxies RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- bank:: cuts:: --nocapture
 
 fix: ## Format the code
 	$(CARGO) fmt --all

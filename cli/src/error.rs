@@ -78,6 +78,9 @@ impl CliError {
     /// An input or output error of a file.
     #[must_use]
     pub fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
+        if storage::error::is_open_files(error) {
+            return storage::StorageError::io(path, error).into();
+        }
         let cause = format!("{} cannot be read or written: {error}", path.display());
         Self::new("file", cause, "check the path, its permissions and the free space")
     }
@@ -215,10 +218,27 @@ impl From<shard_node::server::config::ConfigError> for CliError {
 
 impl From<storage::StorageError> for CliError {
     fn from(error: storage::StorageError) -> Self {
-        let text = error.to_string();
-        match text.split_once(". ") {
-            Some((cause, fix)) => Self::new(error.code(), cause, fix),
-            None => Self::from_message(error.code(), text),
+        Self::new(error.code(), format!("{}: {}", error.path().display(), error.cause()), error.fix())
+    }
+}
+
+impl From<shard_node::server::NodeError> for CliError {
+    fn from(error: shard_node::server::NodeError) -> Self {
+        match error {
+            shard_node::server::NodeError::Storage(error) => error.into(),
+            shard_node::server::NodeError::Net(error) => error.into(),
+            other => Self::from_message(other.code(), other),
+        }
+    }
+}
+
+impl From<shard_node::server::rebuild::RebuildError> for CliError {
+    fn from(error: shard_node::server::rebuild::RebuildError) -> Self {
+        use shard_node::server::rebuild::RebuildError;
+        match error {
+            RebuildError::Node(error) => error.into(),
+            RebuildError::Log(error) => Self::from(error).context("the votes of the replica cannot be read"),
+            other => Self::from_message(other.code(), other),
         }
     }
 }
@@ -243,6 +263,23 @@ mod tests {
         assert_eq!(plain.cause, "no remedy here");
         assert!(!plain.fix.is_empty());
         assert_eq!(plain.exit, EXIT_FAILED);
+    }
+
+    #[test]
+    fn cause_and_fix_of_a_storage_error_are_its_own() {
+        let cut = storage::StorageError::Truncated { path: "/d/7.log".into(), found: 2, acknowledged: 3 };
+        let error = CliError::from(shard_node::server::NodeError::Storage(cut.clone()));
+        assert_eq!(error.code, "storage_truncated");
+        assert_eq!((error.cause, error.fix), (format!("/d/7.log: {}", cut.cause()), cut.fix().to_owned()));
+        assert!(cut.fix().starts_with("Bring the log's folder back"), "{}", cut.fix());
+    }
+
+    #[test]
+    fn too_many_open_files_have_a_code_of_their_own() {
+        let full = std::io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        let error = CliError::file(std::path::Path::new("/d/f"), &full);
+        assert_eq!(error.code, "storage_open_files");
+        assert!(error.fix.contains("ulimit -n"), "{}", error.fix);
     }
 
     #[test]

@@ -121,6 +121,29 @@ pub fn problems(status: &v1::StatusReply, committees: &[Committee]) -> Vec<Strin
     problems
 }
 
+/// Replicas that were ahead of who leads their group now: `earlier` was asked before `now`, so a leader
+/// that has all that is committed has long come as far. It has not when replicas lost their log and
+/// elected one that does not have it either.
+#[must_use]
+pub fn ahead(earlier: &v1::StatusReply, now: &v1::StatusReply, committees: &[Committee]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (before, line) in groups(earlier, committees).iter().zip(groups(now, committees)) {
+        let leads = |replica: &&ReplicaLine| Some(replica.node) == line.leader;
+        let Some(leader) = line.replicas.iter().find(leads) else { continue };
+        let at = leader.height.unwrap_or(0);
+        for replica in before.replicas.iter().filter(|replica| replica.stopped.is_empty()) {
+            let height = replica.height.unwrap_or(0);
+            if height > at {
+                found.push(format!(
+                    "{} on node {} had block {height} before its leader, node {}, which is at {at}: a replica has lost its log, and with it payments that were final; stop the nodes of this group and keep their data folders",
+                    line.group, replica.node, leader.node
+                ));
+            }
+        }
+    }
+    found
+}
+
 fn group_problems(status: &v1::StatusReply, line: &GroupLine, committee: &Committee, problems: &mut Vec<String>) {
     // That a node is silent has been said once; it need not be said again for each of its groups.
     let silent = |node: u32| status.unreachable.iter().any(|gone| gone.node == node);
@@ -276,6 +299,18 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn a_replica_ahead_of_its_leader_is_a_problem_unless_the_leader_was_only_asked_too_early() {
+        let lost = status(vec![node(1, 6, true, 2), node(2, 6, false, 2), node(3, 7, false, 1)]);
+        let found = ahead(&lost, &lost, &[committee()]);
+        assert_eq!(found.len(), 1);
+        for part in ["shard-0 on node 3 had block 7", "node 1, which is at 6"] {
+            assert!(found[0].contains(part), "{found:?}");
+        }
+        let later = status(vec![node(1, 9, true, 3), node(2, 9, false, 3), node(3, 10, false, 4)]);
+        assert_eq!(ahead(&lost, &later, &[committee()]), Vec::<String>::new());
     }
 
     #[test]

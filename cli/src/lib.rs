@@ -32,6 +32,7 @@ use clap::Parser;
 use args::Cli;
 use error::CliError;
 use output::Output;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Runs the command of this process's arguments. Usage errors end with 2, refusals and failures
 /// with 1.
@@ -43,6 +44,7 @@ pub fn run() -> ExitCode {
     };
     let output = Output::new(cli.json);
     match start(cli, output) {
+        Ok(()) if output::unwritten() => ExitCode::from(error::EXIT_FAILED),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output.failure(&error);
@@ -59,14 +61,31 @@ fn usage(error: &clap::Error) -> ExitCode {
     let exit = u8::try_from(error.exit_code()).unwrap_or(error::EXIT_USAGE);
     if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         let text = error.to_string();
-        let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let error = CliError::usage("usage", cause, "see 'seamark help' and the command's --help");
+        // The first paragraph names what is missing or wrong; what follows is the usage.
+        let lines: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let cause = lines.join(" ");
+        let error = CliError::usage(
+            "usage",
+            cause.trim_start_matches("error: "),
+            "see 'seamark help' and the command's --help",
+        );
         Output::new(true).failure_for_programs(&error);
     }
     ExitCode::from(exit)
 }
 
+/// Lets this process have as many files open as its user may: every database and every connection takes
+/// some, and the usual soft limit is meant for programs that cannot count so far.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // What the system refuses stays as it is; whoever runs out of files says so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+}
+
 fn start(cli: Cli, output: Output) -> Result<(), CliError> {
+    raise_open_files();
     logging::start(cli.log.as_deref(), &cli.command)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

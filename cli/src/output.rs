@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -107,8 +108,39 @@ fn target() -> ProgressDrawTarget {
     if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() }
 }
 
+/// Set once something of a result could not be written.
+static UNWRITTEN: AtomicBool = AtomicBool::new(false);
+
 fn print_line(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // Whoever closed the pipe has read enough.
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            UNWRITTEN.store(true, Ordering::Relaxed);
+            eprintln!("error[output]: the result could not be written: {error}\n  fix: make room where it goes");
+        }
+    }
+}
+
+/// Whether something of a result could not be written. The command then has failed, whatever it did.
+#[must_use]
+pub fn unwritten() -> bool {
+    UNWRITTEN.load(Ordering::Relaxed)
+}
+
+/// Text that somebody else wrote, as it may stand on a terminal where people decide what to sign: what
+/// would move the cursor, change the direction of writing or begin a new line is shown as an escape.
+#[must_use]
+pub fn foreign(text: &str) -> String {
+    let unseen = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
+    };
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if unseen(c) { plain.extend(c.escape_unicode()) } else { plain.push(c) }
+    }
+    plain
 }
 
 /// A table for people.
@@ -189,5 +221,12 @@ mod tests {
         assert_eq!(facts([("a", "1".to_owned()), ("bcd", "2".to_owned())]), "  a    1\n  bcd  2");
         let text = table(["a", "b"], [["1".to_owned(), "two".to_owned()]]);
         assert!(text.contains("two") && text.contains('a'));
+    }
+
+    #[test]
+    fn foreign_text_moves_no_cursor_and_turns_no_line_around() {
+        assert_eq!(foreign("für Ü 漢字 \u{1f600}"), "für Ü 漢字 \u{1f600}");
+        assert_eq!(foreign("rent\n\u{1b}[2K2. nothing"), "rent\\u{a}\\u{1b}[2K2. nothing");
+        assert_eq!(foreign("a\u{202e}b\u{9b}c\u{200f}\u{feff}"), "a\\u{202e}b\\u{9b}c\\u{200f}\\u{feff}");
     }
 }

@@ -81,6 +81,7 @@ pub mod profile;
 pub mod proof;
 mod routers;
 pub mod sdk;
+pub mod sockets;
 pub mod submit;
 pub mod traffic;
 
@@ -91,5 +92,6 @@ pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};
 pub use profile::{Profile, ProfileError, RouterEndpoint};
 pub use proof::{ProofError, ProofFile, VerifiedClaim};
 pub use sdk::{Answer, Client, CommandFate, Consistency, Settled, Wait};
+pub use sockets::{Sockets, SystemSockets};
 pub use submit::{GroupVote, PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream};
 pub use traffic::{Counted, Traffic};

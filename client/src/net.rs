@@ -20,13 +20,13 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::net::TcpStream;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Server, ServerTlsConfig};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 use zeroize::Zeroizing;
 
+use crate::sockets::{Sockets, Wire};
 use crate::traffic::{Counted, Traffic};
 
 /// Flow-control window of one stream. A submit stream carries megabytes ahead of its answers, and
@@ -224,18 +224,36 @@ pub fn node_server_name(node: NodeId) -> String {
 /// # Errors
 /// [`NetError`] when address, identity or roots are unusable; failures to connect show up in calls.
 pub fn connect(addr: &str, identity: &Identity, roots: &TrustRoots, server_name: &str) -> Result<Channel, NetError> {
+    Ok(endpoint_for(addr, identity, roots, server_name)?.connect_lazy())
+}
+
+/// As [`connect`], over these sockets.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_over(
+    addr: &str,
+    identity: &Identity,
+    roots: &TrustRoots,
+    server_name: &str,
+    sockets: &Arc<dyn Sockets>,
+) -> Result<Channel, NetError> {
+    let connector = Connector { sockets: Arc::clone(sockets), traffic: Arc::default() };
+    Ok(endpoint_for(addr, identity, roots, server_name)?.connect_with_connector_lazy(connector))
+}
+
+fn endpoint_for(addr: &str, identity: &Identity, roots: &TrustRoots, server_name: &str) -> Result<Endpoint, NetError> {
     roots.store()?;
     let config = ClientTlsConfig::new()
         .identity(identity.tonic())
         .ca_certificates(roots.ca_pems.iter().map(Certificate::from_pem))
         .domain_name(server_name);
-    let endpoint = endpoint(addr)?.tls_config(config).map_err(|error| identity_error("the identity", &error))?;
-    Ok(endpoint.connect_lazy())
+    endpoint(addr)?.tls_config(config).map_err(|error| identity_error("the identity", &error))
 }
 
 /// As [`connect`], and the peer's key must be the one the registry binds the node to. A certificate
 /// authority of one organisation can then not make itself a node of another. What goes through the
-/// channel's sockets is added to `traffic`.
+/// channel's sockets, which come from `sockets`, is added to `traffic`.
 ///
 /// # Errors
 /// As [`connect`].
@@ -245,6 +263,7 @@ pub fn connect_pinned(
     roots: &TrustRoots,
     server_name: &str,
     key_hash: Hash32,
+    sockets: &Arc<dyn Sockets>,
     traffic: &Arc<Traffic>,
 ) -> Result<Channel, NetError> {
     let endpoint = endpoint(addr)?;
@@ -255,17 +274,18 @@ pub fn connect_pinned(
     let endpoint = endpoint
         .tls_config_with_verifier(config, Arc::new(PinnedKey { inner, key_hash }))
         .map_err(|error| identity_error("the identity", &error))?;
-    Ok(endpoint.connect_with_connector_lazy(Connector { traffic: Arc::clone(traffic) }))
+    Ok(endpoint.connect_with_connector_lazy(Connector { sockets: Arc::clone(sockets), traffic: Arc::clone(traffic) }))
 }
 
-/// Opens sockets whose bytes are counted, with the settings that tonic gives its own.
+/// Opens sockets whose bytes are counted.
 #[derive(Clone)]
 struct Connector {
+    sockets: Arc<dyn Sockets>,
     traffic: Arc<Traffic>,
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<Counted<TcpStream>>;
+    type Response = TokioIo<Counted<Box<dyn Wire>>>;
     type Error = std::io::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
@@ -274,13 +294,12 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let traffic = Arc::clone(&self.traffic);
+        let (sockets, traffic) = (Arc::clone(&self.sockets), Arc::clone(&self.traffic));
         Box::pin(async move {
             let missing = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "an address without host or port");
             let host = uri.host().ok_or_else(missing)?.trim_matches(['[', ']']).to_owned();
             let port = uri.port_u16().ok_or_else(missing)?;
-            let stream = TcpStream::connect((host, port)).await?;
-            stream.set_nodelay(true)?;
+            let stream = sockets.connect(host, port).await?;
             Ok(TokioIo::new(Counted::new(stream, traffic)))
         })
     }

@@ -1,14 +1,17 @@
 //! The routers of a profile: one channel each, one in use, and the next when it is lost.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::error::ClientError;
 use crate::net::{self, Identity, TrustRoots};
 use crate::profile::RouterEndpoint;
+use crate::sockets::Sockets;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
@@ -24,11 +27,16 @@ impl Routers {
         endpoints: &[RouterEndpoint],
         identity: &Identity,
         roots: &TrustRoots,
+        sockets: Option<&Arc<dyn Sockets>>,
     ) -> Result<Self, ClientError> {
         let all = endpoints
             .iter()
             .map(|router| {
-                let channel = net::connect(&router.addr, identity, roots, &router.server_name)?;
+                let (addr, name) = (&router.addr, &router.server_name);
+                let channel = match sockets {
+                    Some(sockets) => net::connect_over(addr, identity, roots, name, sockets)?,
+                    None => net::connect(addr, identity, roots, name)?,
+                };
                 Ok((router.clone(), channel))
             })
             .collect::<Result<Vec<_>, ClientError>>()?;

@@ -80,6 +80,10 @@ impl World {
                 self.enter(Phase::Grace);
             }
             Phase::Grace => {
+                // One of them may never have reached a group, and must not begin now.
+                let old = self.operations.iter().filter(|operation| operation.late);
+                let until = old.map(|operation| operation.valid_until.0).max();
+                self.leap_to(until);
                 self.enter(Phase::Late);
                 if let Some(gone) = self.gone {
                     self.restart(gone);

@@ -5,7 +5,7 @@
 
 use cross_shard::bundle::{AckProof, Bundle};
 use cross_shard::commit::{self, Decision};
-use cross_shard::stream::{self, StreamLeaf};
+use cross_shard::stream;
 use cross_shard::{Message, Vote};
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
@@ -54,7 +54,7 @@ pub(crate) fn alter(rng: &mut ChaCha8Rng, bundle: &mut Bundle) {
             bundle.messages.pop();
         }
         3 => bundle.first_seq += 1,
-        4 => bundle.tail.clear(),
+        4 => bundle.proof.clear(),
         _ => {
             if let Some((_, signature)) = bundle.certificate.signatures.first_mut() {
                 signature.0[0] ^= 1;
@@ -85,18 +85,19 @@ impl Ghost {
     }
 
     /// The message as the next one of the stream, as if it had been sent.
-    fn bundle(&self, cursor: stream::InCursor, dest: GroupId, message: &Message) -> Option<Bundle> {
+    fn bundle(&self, mut cursor: stream::InCursor, dest: GroupId, message: &Message) -> Option<Bundle> {
         let bytes = message.encode();
-        let chain = stream::extend(&cursor.chain, cursor.next_seq, &stream::message_hash(&bytes));
-        let leaf = StreamLeaf { peer: dest, next_seq: cursor.next_seq + 1, chain };
+        let first_seq = cursor.next_seq;
+        cursor.push(&bytes);
+        let leaf = cursor.leaf(dest);
         let certificate = self.certify(|header| header.outbox_root = stream::root(&[leaf]));
         Some(Bundle {
-            version: 1,
+            version: 2,
             source: self.committee.group,
             dest,
-            first_seq: cursor.next_seq,
+            first_seq,
             messages: vec![bytes],
-            tail: Vec::new(),
+            proof: Vec::new(),
             leaf,
             path: merkle::prove(&[leaf.hash()], 0)?,
             certificate,
@@ -105,7 +106,7 @@ impl Ghost {
 
     /// A proof that everything has been taken which the receiver ever sent.
     fn ack(&self, dest: GroupId, sent: stream::OutStream) -> Option<AckProof> {
-        let leaf = StreamLeaf { peer: dest, next_seq: sent.next_seq, chain: sent.chain };
+        let leaf = sent.leaf(dest);
         let certificate = self.certify(|header| header.inbox_cursors_root = stream::root(&[leaf]));
         Some(AckProof { version: 1, leaf, path: merkle::prove(&[leaf.hash()], 0)?, certificate })
     }

@@ -7,12 +7,13 @@
 //! event loop; [`node`], [`replica`] and [`host`] mirror the host's duties; [`schedule`] makes the
 //! faults, `trouble` and `forgery` carry them out; [`workload`] makes the transactions and [`client`]
 //! hands them over; [`checkers`] say what must never happen; `ending` ends a run; [`eventlog`] keeps
-//! what happened.
+//! what happened; [`chain`] lets the checkers judge the logs that another host leaves.
 //!
 //! A run has a safety phase with faults and a liveness phase without them, in which every
 //! transaction must get its fate, all mail must drain, nothing may stay undecided and every register
 //! must go. `docs/simulator.md` is the guide.
 
+pub mod chain;
 pub mod checkers;
 pub mod client;
 pub mod cluster;

@@ -3,6 +3,7 @@
 use cross_shard::commit::Decision;
 use ledger::receipt::Outcome;
 use ledger::reject::Reject;
+use ledger::rules::HistoryKind;
 use serde::{Deserialize, Serialize};
 
 use crate::checkers::BlockSeen;
@@ -82,6 +83,16 @@ coverage! {
     overdrafts;
     /// Credits that went into suspense.
     suspended;
+    /// Hash-locks that were made.
+    locked;
+    /// Hash-locks that were claimed.
+    claimed;
+    /// Hash-locks that were refunded.
+    refunded;
+    /// Hashes that were recorded.
+    recorded;
+    /// Grants and revocations.
+    granted;
     /// Times a client was refused because the deadline was past.
     expired;
     /// Certificates gathered, counted on each replica.
@@ -111,8 +122,18 @@ impl Coverage {
             }
         }
         self.dropped_registers += block.registers.iter().filter(|write| write.value.is_none()).count() as u64;
-        let suspended = |line: &&ledger::rules::HistoryLine| line.kind == ledger::rules::HistoryKind::Suspended;
-        self.suspended += block.lines.iter().filter(suspended).count() as u64;
+        for line in &block.lines {
+            let counted = match line.kind {
+                HistoryKind::Suspended => &mut self.suspended,
+                HistoryKind::Locked => &mut self.locked,
+                HistoryKind::Claimed => &mut self.claimed,
+                HistoryKind::Refunded => &mut self.refunded,
+                HistoryKind::Recorded => &mut self.recorded,
+                HistoryKind::Granted | HistoryKind::Revoked => &mut self.granted,
+                _ => continue,
+            };
+            *counted += 1;
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use cross_shard::bundle::Bundle;
 use cross_shard::commit::{self, CommitContext, Decision, Prepared, Received, Stamp};
 use cross_shard::{Message, Vote, stream};
 use ledger::ids::{GroupId, LedgerId, TimeMs, TxId};
+use ledger::lock::Lock;
 use ledger::machine::{BlockContext, Machine};
 use ledger::reject::Reject;
 use ledger::rules::{self, RuleContext};
@@ -67,6 +68,10 @@ sabotages! {
     AppliedOnVote;
     /// A router tells its client that a transaction commits when the first group has agreed.
     HastyRouter;
+    /// A hash-lock is claimed after its deadline.
+    LateClaim;
+    /// A hash-lock that is claimed stays open.
+    LockStaysOpen;
 }
 
 /// A vote that has not come after this long counts as NO: [`Sabotage::AbsenceIsNo`].
@@ -120,6 +125,26 @@ fn apply(
             let dropped = forget(view, at, bytes, |record| record.dropped.is_some());
             let time_ms = dropped.map_or(at.time_ms, |record| record.valid_until_ms);
             work.apply(view, BlockContext { time_ms, ..at }, command)
+        }
+        (Sabotage::LateClaim, Command::Tx(bytes)) => {
+            let before = locks_of(view, at, bytes);
+            for (key, lock) in &before {
+                view.store(key.clone(), &Lock { deadline_ms: TimeMs(u64::MAX), ..*lock });
+            }
+            let outcome = work.apply(view, at, command);
+            for (key, lock) in before {
+                let state = view.load::<Lock>(&key).map_or(lock.state, |settled| settled.state);
+                view.store(key, &Lock { state, ..lock });
+            }
+            outcome
+        }
+        (Sabotage::LockStaysOpen, Command::Tx(bytes)) => {
+            let before = locks_of(view, at, bytes);
+            let outcome = work.apply(view, at, command);
+            for (key, lock) in before {
+                view.store(key, &lock);
+            }
+            outcome
         }
         (Sabotage::NoVoteOnMail, Command::Deliver(bytes)) => wait_for_router(work, view, at, bytes),
         (Sabotage::TakeDeadMail, Command::Deliver(bytes)) => {
@@ -228,6 +253,16 @@ fn forget(view: &mut View<'_>, at: BlockContext, bytes: &[u8], when: impl Fn(&Pr
     view.delete(schema::prepared(&tx.txid));
     view.delete(schema::receipt(&tx.txid));
     Some(record)
+}
+
+/// The locks that a transaction claims, as they are.
+fn locks_of(view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> Vec<(Vec<u8>, Lock)> {
+    let Ok(tx) = ParsedTx::decode(&at.cluster, bytes) else { return Vec::new() };
+    let claimed = tx.visible().filter_map(|(_, _, mv)| match mv {
+        Move::Claim { from, lock, .. } => Some(schema::lock(from, lock)),
+        _ => None,
+    });
+    claimed.collect::<Vec<_>>().into_iter().filter_map(|key| Some((key.clone(), view.load(&key)?))).collect()
 }
 
 /// Takes every vote that is missing for a NO, where `when` holds, given the record and when this

@@ -125,6 +125,9 @@ fn mail(bytes: &[u8]) -> String {
     match borsh::from_slice::<Message>(bytes) {
         Ok(Message::Vote(vote)) => format!("vote {:?} on {}", vote.decision, vote.txid),
         Ok(Message::Credit(credit)) => format!("credit {}.{} of {}", credit.txid, credit.move_index, credit.amount),
+        Ok(Message::Transfer(transfer)) => {
+            format!("transfer {}.{} of {}", transfer.txid, transfer.move_index, transfer.amount)
+        }
         Ok(Message::AssetUpdate(def)) => format!("asset {}", def.id),
         Ok(Message::CommitteeUpdate(committee)) => format!("committee of {}", committee.group),
         Ok(Message::CommitteePlan(committee)) => format!("plan for {}", committee.group),

@@ -1,26 +1,27 @@
 //! Bundles of mail and acknowledgements, each under a certificate of the group it comes from.
 //!
 //! The certified header commits to the whole stream by its head, so any later certificate proves
-//! all earlier mail. A bundle that ends before the head carries the hashes of the rest.
+//! all earlier mail. A bundle that ends before the head carries a proof that the head continues it; its
+//! length is logarithmic, so no stream is too long for its mail to be proved.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
 use ledger::ids::GroupId;
-use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX, MAIL_WINDOW_MESSAGES};
+use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX, BUNDLE_PROOF_MAX};
 use ledger::merkle::MerklePath;
 use ledger::reject::Reject;
 use ledger::schema;
 use ledger::view::View;
 
 use crate::message::Message;
-use crate::stream::{InCursor, OutStream, StreamLeaf, extend, in_cursor, message_hash, out_stream};
+use crate::stream::{InCursor, OutStream, StreamLeaf, in_cursor, out_stream};
 
-/// Contiguous messages of one stream and the proof that the source's chain contains them.
+/// Contiguous messages of one stream and the proof that the source has sent them.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Bundle {
-    /// Format version, 1.
+    /// Format version, 2.
     pub version: u8,
     /// Who sends.
     pub source: GroupId,
@@ -30,8 +31,9 @@ pub struct Bundle {
     pub first_seq: u64,
     /// The messages, encoded.
     pub messages: Vec<Vec<u8>>,
-    /// Hashes of the messages between the last one here and the certified head.
-    pub tail: Vec<Hash32>,
+    /// What leads from the last message here to the certified head: the roots of the largest complete
+    /// subtrees in between.
+    pub proof: Vec<Hash32>,
     /// Certified head of the stream.
     pub leaf: StreamLeaf,
     /// From the leaf to the header's `outbox_root`.
@@ -80,23 +82,21 @@ fn alive(view: &mut View<'_>, certificate: &Certificate) -> Result<(), Reject> {
 }
 
 impl Bundle {
-    /// Checks size, certificate and path against committees that the receiver knows. The chain is
-    /// checked on delivery, from the cursor.
+    /// Checks size, certificate and path against committees that the receiver knows. That the messages
+    /// lead to the head is checked on delivery, from the cursor.
     ///
     /// # Errors
     /// [`Reject::CommitteeUnknown`] when the bundle has to be parked, [`Reject::MailForged`] when it
     /// proves nothing.
     pub fn check(&self, committees: CommitteeSource<'_>) -> Result<(), Reject> {
         let bytes: usize = self.messages.iter().map(Vec::len).sum();
-        let within = self.version == 1
+        let within = self.version == 2
             && (1..=BUNDLE_MESSAGES_MAX).contains(&self.messages.len())
             && bytes <= BUNDLE_BYTES_MAX
-            && self.tail.len() as u64 <= 2 * MAIL_WINDOW_MESSAGES;
-        let ends = self
-            .first_seq
-            .checked_add(self.messages.len() as u64)
-            .and_then(|seq| seq.checked_add(self.tail.len() as u64));
-        if !within || ends != Some(self.leaf.next_seq) || self.leaf.peer != self.dest {
+            && self.proof.len() <= BUNDLE_PROOF_MAX;
+        let end = self.first_seq.checked_add(self.messages.len() as u64);
+        let ends = end.is_some_and(|end| end <= self.leaf.next_seq);
+        if !within || !ends || self.leaf.peer != self.dest {
             return Err(Reject::MailForged);
         }
         judge(&self.certificate, self.source, committees)?;
@@ -107,46 +107,47 @@ impl Bundle {
     }
 
     /// Takes what lies at and beyond the cursor, in order: trims what overlaps, refuses a gap,
-    /// checks that the chain from the cursor leads to the certified head, and moves the cursor.
+    /// checks that they lead from the cursor to the certified head, and moves the cursor.
     /// Returns the decoded messages; nothing when all of them were taken before.
     ///
     /// # Errors
-    /// [`Reject::MailGap`] beyond the cursor, [`Reject::MailForged`] when the chain or a message
+    /// [`Reject::MailGap`] beyond the cursor, [`Reject::MailForged`] when the proof or a message
     /// does not hold, and what [`Bundle::check`] returns. The view is then unchanged.
     pub fn deliver(&self, view: &mut View<'_>, me: GroupId) -> Result<Vec<(u64, Message)>, Reject> {
         if self.dest != me {
             return Err(Reject::MailForged);
         }
         let cursor = in_cursor(view, self.source);
-        if self.first_seq > cursor.next_seq {
+        let Some(known) = cursor.next_seq.checked_sub(self.first_seq) else {
             return Err(Reject::MailGap);
-        }
-        let known = usize::try_from(cursor.next_seq - self.first_seq).unwrap_or(usize::MAX);
-        if known >= self.messages.len() {
+        };
+        if known >= self.messages.len() as u64 {
             return Ok(Vec::new());
         }
         self.check(&mut |group, hash| committee_in(view, group, hash))?;
         alive(view, &self.certificate)?;
-        let (taken, after) = self.fold(cursor, known)?;
+        let (taken, after) = self.follow(cursor)?;
         view.store(schema::inbox(self.source), &after);
         Ok(taken)
     }
 
-    fn fold(&self, cursor: InCursor, known: usize) -> Result<(Vec<(u64, Message)>, InCursor), Reject> {
-        let mut taken = Vec::with_capacity(self.messages.len() - known);
-        let (mut seq, mut chain) = (cursor.next_seq, cursor.chain);
-        for bytes in &self.messages[known..] {
+    /// Follows the messages from a cursor that is not before the first one, and the proof from there to
+    /// the head. Returns the messages at and beyond the cursor, and the cursor behind them.
+    ///
+    /// # Errors
+    /// [`Reject::MailForged`] when a message does not decode or all of it leads elsewhere,
+    /// [`Reject::MailGap`] for a cursor before the first message.
+    pub fn follow(&self, from: InCursor) -> Result<(Vec<(u64, Message)>, InCursor), Reject> {
+        let known = from.next_seq.checked_sub(self.first_seq).ok_or(Reject::MailGap)?;
+        let new = self.messages.get(usize::try_from(known).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let mut taken = Vec::with_capacity(new.len());
+        let mut after = from;
+        for bytes in new {
             let message: Message = borsh::from_slice(bytes).map_err(|_| Reject::MailForged)?;
-            chain = extend(&chain, seq, &message_hash(bytes));
-            taken.push((seq, message));
-            seq += 1;
+            taken.push((after.next_seq, message));
+            after.push(bytes);
         }
-        let after = InCursor { next_seq: seq, chain };
-        for hash in &self.tail {
-            chain = extend(&chain, seq, hash);
-            seq += 1;
-        }
-        if chain != self.leaf.chain {
+        if !after.leads_to(&self.proof, &self.leaf) {
             return Err(Reject::MailForged);
         }
         Ok((taken, after))

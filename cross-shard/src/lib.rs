@@ -8,6 +8,7 @@
 pub mod bundle;
 pub mod commit;
 pub mod message;
+pub mod range;
 pub mod stream;
 
 pub use bundle::{AckProof, Bundle, CommitteeSource};

@@ -1,27 +1,43 @@
 //! Streams: per pair of groups, contiguous sequence numbers, kept until acknowledged on one side, a
-//! cursor on the other. Both sides fold the same hash chain, which headers commit to.
+//! cursor on the other. Both sides hash the messages into the same range, whose head headers commit to.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use ledger::hash::{Hash32, sha256, tagged};
+use ledger::hash::{Hash32, tagged};
 use ledger::ids::GroupId;
 use ledger::limits::MAIL_WINDOW_MESSAGES;
 use ledger::merkle;
 use ledger::schema;
 use ledger::view::View;
 
+use crate::range;
+
 /// Head of an outgoing stream, in state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct OutStream {
     /// Sequence number of the next message; the first message has 0.
     pub next_seq: u64,
     /// Everything below has been acknowledged and dropped.
     pub acked: u64,
-    /// Chain over all messages so far.
-    pub chain: Hash32,
+    /// Peaks of the range over all messages so far.
+    pub peaks: Vec<Hash32>,
 }
 
 impl OutStream {
+    /// Counts one more message and returns its sequence number.
+    pub fn push(&mut self, message: &[u8]) -> u64 {
+        let seq = self.next_seq;
+        range::push(&mut self.peaks, seq, 0, message_hash(message));
+        self.next_seq += 1;
+        seq
+    }
+
+    /// The stream as a header commits to it.
+    #[must_use]
+    pub fn leaf(&self, peer: GroupId) -> StreamLeaf {
+        StreamLeaf { peer, next_seq: self.next_seq, head: range::head(self.next_seq, &self.peaks) }
+    }
+
     /// Messages that wait for acknowledgement.
     #[must_use]
     pub fn pending(&self) -> u64 {
@@ -37,12 +53,39 @@ impl OutStream {
 }
 
 /// Cursor into an incoming stream, in state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct InCursor {
     /// Sequence number of the next message to take.
     pub next_seq: u64,
-    /// Chain over all messages taken.
-    pub chain: Hash32,
+    /// Peaks of the range over all messages taken.
+    pub peaks: Vec<Hash32>,
+}
+
+impl InCursor {
+    /// Moves behind one more message.
+    pub fn push(&mut self, message: &[u8]) {
+        range::push(&mut self.peaks, self.next_seq, 0, message_hash(message));
+        self.next_seq += 1;
+    }
+
+    /// The cursor as a header commits to it.
+    #[must_use]
+    pub fn leaf(&self, peer: GroupId) -> StreamLeaf {
+        StreamLeaf { peer, next_seq: self.next_seq, head: range::head(self.next_seq, &self.peaks) }
+    }
+
+    /// Whether these hashes lead from here to a head: they are the roots of the largest complete
+    /// subtrees between the two, in order, and no more.
+    #[must_use]
+    pub fn leads_to(&self, proof: &[Hash32], to: &StreamLeaf) -> bool {
+        let mut peaks = self.peaks.clone();
+        let mut steps = range::steps(self.next_seq, to.next_seq);
+        for hash in proof {
+            let Some((at, level)) = steps.next() else { return false };
+            range::push(&mut peaks, at, level, *hash);
+        }
+        steps.next().is_none() && self.next_seq <= to.next_seq && range::head(to.next_seq, &peaks) == to.head
+    }
 }
 
 /// A stream as `outbox_root` and `inbox_cursors_root` commit to it.
@@ -52,8 +95,8 @@ pub struct StreamLeaf {
     pub peer: GroupId,
     /// Next sequence number.
     pub next_seq: u64,
-    /// Chain over everything before it.
-    pub chain: Hash32,
+    /// Head of the range over everything before it.
+    pub head: Hash32,
 }
 
 impl StreamLeaf {
@@ -71,25 +114,17 @@ pub fn root(leaves: &[StreamLeaf]) -> Hash32 {
     merkle::root(&hashes)
 }
 
-/// Hash of one message as the chain takes it.
+/// Hash of one message as the range takes it. Its place in the range binds its sequence number.
 #[must_use]
 pub fn message_hash(message: &[u8]) -> Hash32 {
-    sha256(message)
-}
-
-/// The chain after one more message. The sequence number is bound, so no two positions agree.
-#[must_use]
-pub fn extend(chain: &Hash32, seq: u64, message_hash: &Hash32) -> Hash32 {
-    tagged(b"seamark/mail/v1", &[&chain.0, &seq.to_be_bytes(), &message_hash.0])
+    tagged(b"seamark/mail/v2", &[message])
 }
 
 /// Appends a message to the stream to `dest` and returns its sequence number.
 pub fn emit(view: &mut View<'_>, dest: GroupId, message: Vec<u8>) -> u64 {
     let key = schema::outbox(dest);
     let mut stream: OutStream = view.load(&key).unwrap_or_default();
-    let seq = stream.next_seq;
-    stream.chain = extend(&stream.chain, seq, &message_hash(&message));
-    stream.next_seq += 1;
+    let seq = stream.push(&message);
     view.store(key, &stream);
     view.put(schema::mail(dest, seq), Bytes::from(message));
     seq
@@ -119,13 +154,13 @@ pub fn outbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
             // An entry that does not decode is a fault of the view and stops the group.
             let stream: OutStream = view.load(key)?;
             let peer = peer_of(key, schema::OUTBOX_PREFIX)?;
-            Some(StreamLeaf { peer, next_seq: stream.next_seq, chain: stream.chain })
+            Some(stream.leaf(peer))
         })
         .collect()
 }
 
 /// All incoming cursors, sorted by source.
-pub fn inbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
+pub fn inbox_cursors(view: &mut View<'_>) -> Vec<(GroupId, InCursor)> {
     let entries = view.scan_prefix(schema::INBOX_PREFIX);
     entries
         .iter()
@@ -133,7 +168,12 @@ pub fn inbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
             // An entry that does not decode is a fault of the view and stops the group.
             let cursor: InCursor = view.load(key)?;
             let peer = peer_of(key, schema::INBOX_PREFIX)?;
-            Some(StreamLeaf { peer, next_seq: cursor.next_seq, chain: cursor.chain })
+            Some((peer, cursor))
         })
         .collect()
+}
+
+/// All incoming cursors as a header commits to them, sorted by source.
+pub fn inbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
+    inbox_cursors(view).iter().map(|(peer, cursor)| cursor.leaf(*peer)).collect()
 }

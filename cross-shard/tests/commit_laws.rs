@@ -11,9 +11,10 @@ use cross_shard::commit::{self, CommitContext, Decision, Handed, Prepared, Progr
 use cross_shard::stream::{self, OutStream};
 use cross_shard::{Message, Vote};
 use ledger::hash::{Hash32, sha256};
-use ledger::ids::{Address, AssetId, ClusterId, GroupId, Height, LedgerId, TimeMs, TxId};
+use ledger::ids::{Address, AssetId, ClusterId, GroupId, Height, LedgerId, LockId, TimeMs, TxId};
 use ledger::layout::Layout;
 use ledger::limits::REGISTER_GRACE_MS;
+use ledger::lock::{LockTerms, Secret, hash_of};
 use ledger::rules::{self, Credit, RuleContext};
 use ledger::tx::{AccountWrite, Condition, Move, Opening, ParsedTx, SignedTx, Slot, Submission, TxBody};
 use ledger::{AccountRecord, Authorisation, Reject, SecretKey, schema};
@@ -525,6 +526,46 @@ fn a_vote_that_does_not_fit_is_refused_and_moves_nothing() {
 }
 
 #[test]
+fn a_slot_for_a_group_that_does_not_exist_is_refused_without_a_trace() {
+    let (mut world, made, [a, _]) = swap();
+    let mut body = TxBody::decode(&made.signed.body).expect("a body");
+    for nowhere in [GroupId::shard(9), GroupId(77)] {
+        let hidden = Slot::Hidden { ledger: LedgerId::MAIN, group: nowhere, hash: Hash32::ZERO };
+        body.slots.truncate(2);
+        body.slots.push(hidden);
+        let signed = SignedTx::sign(&body, &[&key(world.number((0, 0))), &key(world.number((1, 1)))]);
+        let before = world.shards[&a].state.clone();
+        assert_eq!(world.hand_over(a, &signed.encode()), Err(Reject::UnknownGroup), "{nowhere}");
+        assert_eq!(world.shards[&a].state, before);
+    }
+}
+
+/// Any party may hand its transaction over, to whom and as often as it likes, also after the outcome:
+/// the first time counts, and every answer is the same.
+#[test]
+fn hand_overs_by_any_party_at_any_time_are_harmless() {
+    let (mut world, made, [a, b]) = swap();
+    for _ in 0..3 {
+        assert_eq!(world.hand_over(a, &made.bytes(a, true)), Ok(Handed::Voted(Decision::Yes)));
+    }
+    assert_eq!(world.sum().1, 30, "held once");
+    assert!(world.deliver(a, b, true));
+    for group in [b, a, b] {
+        assert_eq!(world.hand_over(group, &made.bytes(group, true)), Ok(Handed::Voted(Decision::Yes)));
+    }
+    world.settle();
+    let settled = world.sum();
+    world.now_ms += 10 * REGISTER_GRACE_MS;
+    for group in [a, b, a, b] {
+        world.hand_over(group, &made.bytes(group, true)).expect("history answers");
+        world.settle();
+    }
+    assert_eq!((settled, world.sum()), ((4 * FUNDS, 0), (4 * FUNDS, 0)));
+    let outcomes = [a, b].map(|group| (world.shards[&group].posted.len(), world.shards[&group].released.len()));
+    assert_eq!(outcomes, [(1, 0), (1, 0)]);
+}
+
+#[test]
 fn hidden_legs_wait_for_their_opening_and_say_no_when_it_does_not_come() {
     let mut world = World::new(2);
     let legs = [Leg::Pay { from: (0, 0), to: (0, 1), amount: 30 }, Leg::Pay { from: (1, 0), to: (1, 1), amount: 40 }];
@@ -550,6 +591,38 @@ fn hidden_legs_wait_for_their_opening_and_say_no_when_it_does_not_come() {
 }
 
 #[test]
+fn hidden_legs_that_nobody_authorised_are_a_no_once_they_are_opened() {
+    let mut world = World::new(2);
+    let legs = [Leg::Pay { from: (0, 0), to: (0, 1), amount: 30 }, Leg::Pay { from: (1, 0), to: (1, 1), amount: 40 }];
+    let [a, b] = [world.group(0), world.group(1)];
+    let mut made = world.make(&legs, 10_000, 0b10, false).expect("two voters");
+    let whole = made.signed.clone();
+    let body = ledger::TxBody::decode(&whole.body).expect("a body");
+    made.signed.witnesses = SignedTx::sign(&body, &[&key(world.number((0, 0)))]).witnesses;
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Err(Reject::NotAuthorised), "no party has shown itself");
+    world.hand_over(a, &made.bytes(a, true)).expect("a vote");
+    assert!(world.deliver(a, b, true), "b waits for the opening");
+    let no = Handed::Voted(Decision::No(Reject::NotAuthorised));
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(no.clone()), "and not until the deadline");
+    assert!(world.deliver(b, a, true));
+    assert_eq!(world.sum(), (4 * FUNDS, 0), "what a held is free again");
+    made.signed = whole;
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(no), "a vote is written once");
+
+    // Whoever brings the signatures along is in time for them.
+    let mut late = world.make(&legs, 10_000, 0b10, false).expect("two voters");
+    let whole = std::mem::take(&mut late.signed.witnesses);
+    let body = ledger::TxBody::decode(&late.signed.body).expect("a body");
+    late.signed.witnesses = SignedTx::sign(&body, &[&key(world.number((0, 0)))]).witnesses;
+    world.hand_over(a, &late.bytes(a, true)).expect("a vote");
+    assert!(world.deliver(a, b, true));
+    late.signed.witnesses = whole;
+    assert_eq!(world.hand_over(b, &late.bytes(b, true)), Ok(Handed::Voted(Decision::Yes)));
+    world.settle();
+    assert_eq!(world.sum(), (4 * FUNDS, 0));
+}
+
+#[test]
 fn a_group_that_only_receives_votes_when_a_party_has_shown() {
     let mut world = World::new(2);
     let legs = [Leg::Sync { from: (0, 0), to: (1, 0), amount: 30 }];
@@ -561,4 +634,75 @@ fn a_group_that_only_receives_votes_when_a_party_has_shown() {
     assert!(world.deliver(a, b, true) && world.deliver(b, a, true));
     assert_eq!(world.sum(), (4 * FUNDS, 0), "no credit is in flight: it was posted with the outcome");
     assert!(!world.deliver(a, b, true));
+}
+
+/// An account locks 30 for one of another shard, behind the hash of a secret; returns the claim.
+fn locked(world: &mut World, from: (usize, usize), to: (usize, usize), secret: Secret) -> Move {
+    let (payer, terms) = (world.account(from), LockTerms { to: world.account(to), asset: ASSET, amount: 30 });
+    let deadline_ms = TimeMs(world.now_ms + 60_000);
+    let LockTerms { to, asset, amount } = terms;
+    let lock = Move::Lock { from: payer, to, asset, amount, hash: hash_of(&secret), deadline_ms };
+    let signed = signed(world, vec![lock], &[world.number(from)]);
+    let tx = ParsedTx::decode(&CLUSTER, &signed.encode()).expect("the form is right");
+    let group = world.layout.locate(&payer);
+    world.apply(group, |view, ctx, _| rules::execute(view, &ctx.rules, &tx)).expect("it locks");
+    Move::Claim { from: payer, lock: LockId::derive(&tx.txid, 0), terms, secret }
+}
+
+fn signed(world: &mut World, moves: Vec<Move>, signers: &[usize]) -> SignedTx {
+    world.salt += 1;
+    let mut salt = [7; 16];
+    salt[..8].copy_from_slice(&world.salt.to_le_bytes());
+    let body = TxBody {
+        version: 1,
+        cluster: CLUSTER,
+        valid_until_ms: TimeMs(world.now_ms + 10_000),
+        salt,
+        slots: moves.into_iter().map(|mv| Slot::Clear { ledger: LedgerId::MAIN, mv }).collect(),
+        memo: Vec::new(),
+    };
+    let keys: Vec<SecretKey> = signers.iter().map(|number| key(*number)).collect();
+    SignedTx::sign(&body, &keys.iter().collect::<Vec<_>>())
+}
+
+#[test]
+fn a_secret_makes_a_group_vote_as_a_signature_does_and_a_wrong_one_leaves_no_trace() {
+    let mut world = World::new(2);
+    let [a, b] = [world.group(0), world.group(1)];
+    let claim = locked(&mut world, (0, 0), (1, 0), [1; 32]);
+    let pay = Move::Pay { from: world.account((1, 1)), to: world.account((0, 1)), asset: ASSET, amount: 40 };
+    let Move::Claim { from, lock, terms, .. } = claim else { unreachable!("it is one") };
+    let payer = world.number((1, 1));
+    let wrong = Move::Claim { from, lock, terms, secret: [2; 32] };
+    let unknown = Move::Claim { from, lock: LockId(Hash32::ZERO), terms, secret: [1; 32] };
+    for (mv, reason) in [(wrong, Reject::WrongSecret), (unknown, Reject::LockUnknown)] {
+        let tx = signed(&mut world, vec![mv, pay.clone()], &[payer]);
+        assert_eq!(world.hand_over(a, &tx.encode()), Err(reason), "without a trace");
+        assert_eq!(world.leaves(schema::KIND_REGISTER), 0);
+        // Whoever signs the rest can have it decided: by mail it is a NO.
+        assert_eq!(world.hand_over(b, &tx.encode()), Ok(Handed::Voted(Decision::Yes)));
+        assert!(world.deliver(b, a, true) && world.deliver(a, b, true));
+        assert_eq!(world.shards[&b].released[&tx.txid(&CLUSTER)], (a, reason));
+        world.settle();
+        assert_eq!(world.sum(), (4 * FUNDS, 30), "the lock is what it was");
+    }
+    let claim = locked(&mut world, (0, 0), (1, 0), [1; 32]);
+    let tx = signed(&mut world, vec![claim, pay], &[payer]);
+    assert_eq!(world.hand_over(a, &tx.encode()), Ok(Handed::Voted(Decision::Yes)));
+    world.settle();
+    world.check_atomic();
+    assert!(world.shards.values().all(|shard| shard.posted.contains(&tx.txid(&CLUSTER))));
+    assert_eq!(world.sum(), (4 * FUNDS, 30), "the first lock is still there, the second is paid");
+}
+
+#[test]
+fn two_locks_in_two_groups_are_claimed_together_without_any_signature() {
+    let mut world = World::new(2);
+    let claims = vec![locked(&mut world, (0, 0), (1, 0), [1; 32]), locked(&mut world, (1, 1), (0, 1), [2; 32])];
+    let tx = signed(&mut world, claims, &[]);
+    assert_eq!(ParsedTx::decode(&CLUSTER, &tx.encode()).map(|tx| tx.verify_signatures()), Ok(Ok(())));
+    assert_eq!(world.hand_over(world.group(0), &tx.encode()), Ok(Handed::Voted(Decision::Yes)));
+    world.settle();
+    assert!(world.shards.values().all(|shard| shard.posted.contains(&tx.txid(&CLUSTER))));
+    assert_eq!(world.sum(), (4 * FUNDS, 0));
 }

@@ -3,11 +3,12 @@
 mod support;
 
 use cross_shard::commit::{Cast, Decision, Prepared, Received, Register, Resolved, Stamp};
-use cross_shard::stream::{extend, message_hash, root};
+use cross_shard::stream::{message_hash, root};
 use cross_shard::{AckProof, Bundle, InCursor, Message, OutStream, StreamLeaf, Vote};
 use ledger::hash::Hash32;
-use ledger::ids::{Address, GroupId, Height, TimeMs, TxId};
+use ledger::ids::{Address, AssetId, GroupId, Height, LedgerId, TimeMs, TxId};
 use ledger::layout::Layout;
+use ledger::pair::Transfer;
 use ledger::{AssetDef, AssetSpec, Reject, merkle};
 use support::vectors::Vectors;
 use support::{Group, ack, bundle, credit};
@@ -23,6 +24,15 @@ fn every_message() -> Vec<Message> {
         Message::LayoutUpdate(Layout::even(3)),
         vote(Decision::Yes),
         vote(Decision::No(Reject::Conflict)),
+        Message::Transfer(Transfer {
+            txid: TxId(Hash32([1; 32])),
+            move_index: 2,
+            from: LedgerId::MAIN,
+            to: LedgerId::of_channel(GroupId::channel(5)),
+            account: Address([2; 20]),
+            asset: AssetId([3; 16]),
+            amount: 7,
+        }),
         Message::CommitteePlan(Group::new(0).committee),
     ]
 }
@@ -46,6 +56,7 @@ fn name_of(message: &Message) -> &'static str {
         Message::LayoutUpdate(_) => "message/layout update",
         Message::Vote(Vote { decision: Decision::Yes, .. }) => "message/vote yes",
         Message::Vote(Vote { decision: Decision::No(_), .. }) => "message/vote no",
+        Message::Transfer(_) => "message/transfer",
     }
 }
 
@@ -99,13 +110,17 @@ fn registers_and_what_a_group_knows_of_a_transaction() {
 #[test]
 fn streams() {
     let mut vectors = Vectors::open("streams.json");
-    let chain = extend(&Hash32::ZERO, 0, &message_hash(&credit(0).encode()));
-    vectors.pin("chain after the first message", &credit(0).encode(), &chain.to_string());
-    let second = extend(&chain, 1, &message_hash(&credit(1).encode()));
-    vectors.pin("chain after the second message", &credit(1).encode(), &second.to_string());
-    vectors.format("outgoing", &OutStream { next_seq: 2, acked: 1, chain: second }, "");
-    vectors.format("incoming", &InCursor { next_seq: 1, chain }, "");
-    let leaf = |peer, next_seq| StreamLeaf { peer: GroupId::shard(peer), next_seq, chain: second };
+    let mut cursor = InCursor::default();
+    for number in 0..7 {
+        let message = credit(number).encode();
+        cursor.push(&message);
+        let head = cursor.leaf(DEST).head;
+        vectors.pin(&format!("head after message {number}"), &message, &head.to_string());
+    }
+    vectors.format("outgoing", &OutStream { next_seq: 7, acked: 1, peaks: cursor.peaks.clone() }, "");
+    vectors.format("incoming", &cursor, "");
+    let head = cursor.leaf(DEST).head;
+    let leaf = |peer, next_seq| StreamLeaf { peer: GroupId::shard(peer), next_seq, head };
     vectors.format("leaf", &leaf(1, 2), &leaf(1, 2).hash().to_string());
     let leaves = [leaf(1, 2), leaf(2, 3), leaf(3, 4)];
     let bytes = borsh::to_vec(&leaves).expect("writing to memory does not fail");

@@ -24,8 +24,8 @@ enum Tamper {
     Swap,
     Foreign,
     Undecodable,
-    Tail,
-    Chain,
+    Proof,
+    Head,
     NextSeq,
     Peer,
     Path,
@@ -48,8 +48,8 @@ const TAMPERS: [Tamper; 21] = [
     Tamper::Swap,
     Tamper::Foreign,
     Tamper::Undecodable,
-    Tamper::Tail,
-    Tamper::Chain,
+    Tamper::Proof,
+    Tamper::Head,
     Tamper::NextSeq,
     Tamper::Peer,
     Tamper::Path,
@@ -84,8 +84,8 @@ fn tamper(original: &Bundle, how: Tamper, known: usize, index: Index) -> Option<
         }
         Tamper::Foreign => b.messages[at] = credit(1 << 40).encode(),
         Tamper::Undecodable => b.messages[at].push(0),
-        Tamper::Tail => b.tail.first_mut()?.0[0] ^= 1,
-        Tamper::Chain => b.leaf.chain.0[31] ^= 1,
+        Tamper::Proof => b.proof.first_mut()?.0[0] ^= 1,
+        Tamper::Head => b.leaf.head.0[31] ^= 1,
         Tamper::NextSeq => b.leaf.next_seq += 1,
         Tamper::Peer => b.leaf.peer = GroupId::shard(2),
         Tamper::Path => b.path.siblings.first_mut()?.0[0] ^= 1,
@@ -95,16 +95,16 @@ fn tamper(original: &Bundle, how: Tamper, known: usize, index: Index) -> Option<
         Tamper::Signature => b.certificate.signatures[0].1.0[0] ^= 1,
         Tamper::TooFew => b.certificate.signatures.truncate(1),
         Tamper::Signer => b.certificate.signatures[1].0 = NodeId(9),
-        Tamper::Version => b.version = 2,
+        Tamper::Version => b.version = 1,
         Tamper::CertificateVersion => b.certificate.version = 2,
         Tamper::Source => b.source = GroupId::shard(2),
         Tamper::Dest => b.dest = GroupId::shard(2),
     }
-    // With the length kept right, only the chain can tell.
+    // With as many hashes as there should be, only where they lead can tell.
     if index.index(2) == 1 {
         match how {
-            Tamper::Drop => b.tail.push(Hash32::ZERO),
-            Tamper::Repeat => b.tail.truncate(b.tail.len().saturating_sub(1)),
+            Tamper::Drop => b.proof.insert(0, Hash32::ZERO),
+            Tamper::Repeat => b.proof.truncate(b.proof.len().saturating_sub(1)),
             _ => {}
         }
     }
@@ -380,7 +380,7 @@ fn an_unknown_committee_parks_the_bundle_and_its_arrival_frees_it() {
 fn a_cursor_beyond_the_stream_is_refused() {
     let (mut source, mut dest) = (Group::new(0), Group::new(1));
     source.learn(&dest.committee);
-    let beyond = cross_shard::InCursor { next_seq: 5, chain: Hash32::ZERO };
+    let beyond = cross_shard::InCursor { next_seq: 5, peaks: vec![Hash32::ZERO; 2] };
     with_view(&mut dest.state, |view| view.store(schema::inbox(SOURCE), &beyond));
     let proof = ack(&dest.certify(), SOURCE).expect("a cursor is there");
     assert_eq!(source.acknowledge(&proof), (Err(Reject::MailForged), false));

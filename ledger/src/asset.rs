@@ -31,7 +31,8 @@ impl AssetSpec {
     pub fn well_formed(&self) -> bool {
         let symbol_ok = (1..=SYMBOL_BYTES_MAX).contains(&self.symbol.len())
             && self.symbol.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-        symbol_ok && self.name.len() <= NAME_BYTES_MAX && self.decimals <= DECIMALS_MAX
+        let name_ok = self.name.len() <= NAME_BYTES_MAX && !self.name.chars().any(char::is_control);
+        symbol_ok && name_ok && self.decimals <= DECIMALS_MAX
     }
 }
 
@@ -46,4 +47,23 @@ pub struct AssetDef {
     pub spec: AssetSpec,
     /// No new debit of this asset is accepted while set.
     pub frozen: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_hold_nothing_that_moves_a_cursor() {
+        let spec = |name: &str| AssetSpec {
+            issuer: crate::ids::Address([1; 20]),
+            symbol: "EUR".to_owned(),
+            name: name.to_owned(),
+            decimals: 2,
+        };
+        assert!(spec("Euro, für alle").well_formed());
+        for name in ["a\u{1b}[2J", "a\nb", "\u{9b}2J", "\0"] {
+            assert!(!spec(name).well_formed(), "{name:?}");
+        }
+    }
 }

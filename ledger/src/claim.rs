@@ -6,7 +6,9 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::ids::{AssetId, TxId};
+use crate::hash::Hash32;
+use crate::ids::{AssetId, LockId, TxId};
+use crate::record::Grantee;
 
 /// What one undecided transaction relies on.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -65,6 +67,12 @@ pub enum Item {
     Frozen,
     /// Whether the issuer froze the holdings of an asset.
     Restriction(AssetId),
+    /// A hash-lock, by its claim or its refund.
+    Lock(LockId),
+    /// The record with this hash.
+    Record(Hash32),
+    /// What a party may do with the record with this hash.
+    Grant(Hash32, Grantee),
 }
 
 impl Item {
@@ -72,8 +80,8 @@ impl Item {
     #[must_use]
     pub fn is_owners(&self) -> bool {
         match self {
-            Self::Auth | Self::Data(_) | Self::Limit(_) | Self::Frozen => true,
-            Self::Restriction(_) => false,
+            Self::Auth | Self::Data(_) | Self::Limit(_) | Self::Frozen | Self::Record(_) | Self::Grant(..) => true,
+            Self::Restriction(_) | Self::Lock(_) => false,
         }
     }
 }

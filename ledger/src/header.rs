@@ -34,9 +34,9 @@ pub struct Header {
     pub receipts_root: Hash32,
     /// Root of the state tree.
     pub state_root: Hash32,
-    /// Merkle root over the outgoing streams: destination, next sequence number, hash chain.
+    /// Merkle root over the outgoing streams: destination, next sequence number, head.
     pub outbox_root: Hash32,
-    /// Merkle root over the incoming streams: source, next sequence number, hash chain.
+    /// Merkle root over the incoming streams: source, next sequence number, head.
     pub inbox_cursors_root: Hash32,
     /// Lines for the assets that this block touched, sorted by asset.
     pub value_flow: Vec<FlowLine>,

@@ -113,6 +113,18 @@ impl GroupId {
         }
     }
 
+    /// The account space that the group serves, all of it or a part; `None` for a number that no
+    /// group can have.
+    #[must_use]
+    pub const fn ledger(self) -> Option<LedgerId> {
+        match self.kind() {
+            Some(GroupKind::Beacon) => Some(LedgerId::BEACON),
+            Some(GroupKind::Shard) => Some(LedgerId::MAIN),
+            Some(GroupKind::Channel) => Some(LedgerId::of_channel(self)),
+            None => None,
+        }
+    }
+
     /// The number within its kind.
     #[must_use]
     pub const fn ordinal(self) -> u32 {
@@ -221,6 +233,10 @@ hash_id!(
 hash_id!(
     /// `sha256("seamark/tx/v1" ‖ cluster ‖ body)`: the idempotency key of a transaction.
     TxId
+);
+hash_id!(
+    /// Names a hash-lock, see [`crate::lock`].
+    LockId
 );
 
 /// Twenty bytes that name an account: `sha256("seamark/addr/v1" ‖ initial authorisation)[..20]`.

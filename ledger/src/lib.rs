@@ -20,10 +20,15 @@ pub mod header;
 pub mod ids;
 pub mod layout;
 pub mod limits;
+pub mod lock;
 pub mod machine;
 pub mod merkle;
+pub mod moves;
+pub mod pair;
 pub mod receipt;
+pub mod record;
 pub mod reject;
+mod rejections;
 pub mod rules;
 pub mod schema;
 pub mod tree;
@@ -40,8 +45,8 @@ pub use foundation::Foundation;
 pub use hash::Hash32;
 pub use header::Header;
 pub use ids::{
-    Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, LayoutVersion, LedgerId, NodeId,
-    OrgId, Tick, TimeMs, TxId,
+    Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, LayoutVersion, LedgerId, LockId,
+    NodeId, OrgId, Tick, TimeMs, TxId,
 };
 pub use layout::{BitPrefix, Layout, ShardRange};
 pub use receipt::{Outcome, Receipt};

@@ -20,6 +20,18 @@ pub const SUBMISSION_BYTES_MAX: usize = 2 * SIGNED_TX_BYTES_MAX;
 pub const DATA_KEY_BYTES_MAX: usize = 64;
 /// Value of an entry of an account's data.
 pub const DATA_VALUE_BYTES_MAX: usize = 1024;
+/// What the owner of a record says about it.
+pub const RECORD_METADATA_BYTES_MAX: usize = 1024;
+/// Records of one account.
+pub const RECORDS_MAX: u32 = 65_536;
+/// Parties that one record is ever granted to.
+pub const GRANTEES_MAX: u32 = 1024;
+/// Changes of what one party may do with one record, kept for ever; the last can only revoke.
+pub const GRANT_CHANGES_MAX: usize = 64;
+/// A grant's scope.
+pub const SCOPE_BYTES_MAX: usize = 64;
+/// How far ahead the deadline of a hash-lock may lie: a slip of units must not lock funds for ever.
+pub const LOCK_FOR_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 /// Claims of undecided transactions on one account, other than holds.
 pub const CLAIMS_MAX: usize = 256;
 /// Supply of one asset: half of what an amount can be, see [`SYNC_DEBITS_MAX`].
@@ -52,6 +64,9 @@ pub const MAIL_WINDOW_MESSAGES: u64 = 65_536;
 pub const BUNDLE_MESSAGES_MAX: usize = 4096;
 /// Encoded messages of one bundle.
 pub const BUNDLE_BYTES_MAX: usize = 1024 * 1024;
+/// Hashes that lead from the end of a bundle to the head of its stream, however long the stream is: the
+/// subtrees between two numbers of 64 bits grow to the largest one and shrink again.
+pub const BUNDLE_PROOF_MAX: usize = 126;
 /// One gRPC message.
 pub const GRPC_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Members of one committee.
@@ -68,6 +83,16 @@ pub const INLINE_BALANCES_MAX: usize = 8;
 pub const BALANCES_SHOWN_MAX: usize = 32_768;
 /// Assets of one account whose balances, restrictions or limits are shown beside its record.
 pub const ACCOUNT_LINES_MAX: usize = 4096;
+/// Entries of one kind beside an account's record that are counted, to say how many are not shown.
+pub const LINES_COUNTED_MAX: usize = 32_768;
+/// Accounts in one question.
+pub const ACCOUNTS_ASKED_MAX: usize = 8192;
+/// Lines in one page of an account's history.
+pub const HISTORY_LINES_MAX: usize = 1000;
+/// One line of an account's history in an answer.
+pub const HISTORY_LINE_BYTES_MAX: usize = 128;
+/// Values and proof of one answer to a read; the rest of a message is for what carries them.
+pub const ANSWER_BYTES_MAX: usize = GRPC_BYTES_MAX - 64 * 1024;
 /// Entries of an account's data in one answer.
 pub const DATA_PAGE_ENTRIES_MAX: usize = 1024;
 /// Characters of an asset symbol.
@@ -106,14 +131,27 @@ const _: () =
     assert!(SIGNED_TX_BYTES_MAX < BUNDLE_BYTES_MAX, "a vote, which carries the transaction, fits into a bundle");
 const _: () =
     assert!(REGISTER_GRACE_MS < RECEIPT_KEPT_MS, "a register is dropped while its receipt is certain to be kept");
+const _: () = assert!(VALID_FOR_MS_MAX < LOCK_FOR_MS_MAX, "a lock can outlive the transaction that claims it");
+const _: () = assert!(
+    GRANT_CHANGES_MAX * (SCOPE_BYTES_MAX + 64) < GRPC_BYTES_MAX / 64,
+    "all that a party was ever granted is a small leaf"
+);
 const _: () = assert!(BATCH_BYTES_MAX < GRPC_BYTES_MAX, "any entry fits into a message");
 const _: () =
     assert!(BALANCES_SHOWN_MAX * (48 + 57) < GRPC_BYTES_MAX / 2, "balances and their proof fit into a message");
-const _: () = assert!(BUNDLE_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a bundle and its proofs fit into a batch");
 const _: () = assert!(
-    DATA_PAGE_ENTRIES_MAX * (DATA_KEY_BYTES_MAX + DATA_VALUE_BYTES_MAX + 8) + ACCOUNT_LINES_MAX * 128 < GRPC_BYTES_MAX,
+    BUNDLE_BYTES_MAX + BUNDLE_MESSAGES_MAX * 4 + BUNDLE_PROOF_MAX * 32 < BATCH_BYTES_MAX / 2,
+    "a bundle fits into a batch, and so much again is left for its certificate"
+);
+const _: () = assert!(
+    DATA_PAGE_ENTRIES_MAX * (DATA_KEY_BYTES_MAX + DATA_VALUE_BYTES_MAX + 8) + ACCOUNT_LINES_MAX * 128
+        < ANSWER_BYTES_MAX,
     "an account with a page of its data fits into a message"
 );
+const _: () = assert!(ACCOUNT_LINES_MAX < LINES_COUNTED_MAX, "what is not shown can be counted");
+const _: () =
+    assert!(HISTORY_LINES_MAX * HISTORY_LINE_BYTES_MAX < ANSWER_BYTES_MAX, "a page of history fits into a message");
+const _: () = assert!(ACCOUNTS_ASKED_MAX * 24 < GRPC_BYTES_MAX, "a question for accounts fits into a message");
 const _: () = assert!((BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES, "a bundle fits into the window");
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
 const _: () = assert!(1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64, "a path reaches every item of a block");

@@ -1,140 +1,143 @@
 //! Rejections: data, replicated, with a stable code, a cause and a fix for people.
 
-use std::fmt;
-
-use borsh::{BorshDeserialize, BorshSerialize};
-
-macro_rules! rejects {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $code:literal, $cause:literal, $fix:literal;)*) => {
-        /// Why a transaction or another input was refused. Numbers and codes never change meaning.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u16)]
-        pub enum Reject { $($(#[$doc])* $name = $number,)* }
-
-        impl Reject {
-            /// All of them, for tables in docs and tests.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The stable code that programs match on.
-            #[must_use]
-            pub fn code(self) -> &'static str { match self { $(Self::$name => $code,)* } }
-            /// What happened.
-            #[must_use]
-            pub fn cause(self) -> &'static str { match self { $(Self::$name => $cause,)* } }
-            /// What to do about it.
-            #[must_use]
-            pub fn fix(self) -> &'static str { match self { $(Self::$name => $fix,)* } }
-            /// The number on the wire and in receipts.
-            #[must_use]
-            pub fn number(self) -> u16 { self as u16 }
-            /// The rejection with this number.
-            #[must_use]
-            pub fn from_number(number: u16) -> Option<Self> {
-                match number { $($number => Some(Self::$name),)* _ => None }
-            }
-        }
-    };
-}
-
-rejects! {
-    /// Undecodable bytes.
-    Malformed = 1, "malformed", "the bytes are no canonical transaction: wrong version, truncated, trailing bytes or a value out of range", "build and sign it with the client library";
-    /// Body too large.
-    BodyTooLarge = 2, "body_too_large", "the transaction body is over 64 KiB", "split it into several transactions";
-    /// Memo too large.
-    MemoTooLarge = 3, "memo_too_large", "the memo is over 256 bytes", "shorten it, or notarise the document's hash instead";
-    /// No move, or too many.
-    MoveCount = 4, "move_count", "a transaction needs 1 to 64 moves", "split it into several transactions";
-    /// Signed for another cluster.
-    WrongCluster = 5, "wrong_cluster", "the transaction is for another cluster", "use the profile of this cluster and sign again";
-    /// Past its deadline.
-    Expired = 6, "expired", "valid_until has passed and the transaction was not executed", "sign it again with a later valid_until; the old one can never execute";
-    /// Deadline too far ahead.
-    ValidTooLong = 7, "valid_too_long", "valid_until lies more than 24 hours ahead", "use a nearer valid_until and check this machine's clock";
-    /// A signature is wrong.
-    BadSignature = 8, "bad_signature", "a signature is malformed, has a high S, or is not over this transaction by the named key", "sign again with the account's key";
-    /// A debited account did not authorise.
-    NotAuthorised = 9, "not_authorised", "a debited account has not authorised the transaction with the keys it has now", "add the missing signature; after a key rotation, sign with the new key";
-    /// Zero amount.
-    ZeroAmount = 10, "zero_amount", "an amount is zero", "leave the move out or give it an amount";
-    /// Arithmetic limit.
-    Overflow = 11, "overflow", "the supply of the asset, or its undecided synchronous payments, would exceed 127 bits", "use smaller amounts, or send it again when earlier synchronous payments are decided";
-    /// Not enough available.
-    InsufficientFunds = 12, "insufficient_funds", "the account's available balance does not cover the debit", "fund the account, or pay less";
-    /// Asset not known here.
-    UnknownAsset = 13, "unknown_asset", "no asset with this id is known to this group", "check the id; a new asset reaches every shard within moments of its issue";
-    /// Only the issuer may.
-    NotIssuer = 14, "not_issuer", "only the account that issued the asset may mint or burn it", "let the issuer sign";
-    /// Debits are frozen.
-    Frozen = 15, "frozen", "the account or the asset is frozen", "ask its issuer or administrator to thaw it";
-    /// Wrong group for a leg.
-    WrongShard = 16, "wrong_shard", "this group does not own the account", "refresh the layout and send it again with the same txid";
-    /// Several voter groups.
-    TooManyVoters = 17, "too_many_voter_groups", "accounts that must agree lie in more voter groups than allowed", "use fewer payers in one transaction";
-    /// An asset's issue together with other moves.
-    MultiVoter = 18, "multi_voter_unsupported", "the issue of an asset cannot be combined with moves of other groups", "issue the asset in a transaction of its own";
-    /// Asset exists.
-    AssetExists = 19, "asset_exists", "the issuer has already issued an asset under this symbol", "choose another symbol";
-    /// Bad asset definition.
-    AssetForm = 20, "asset_form", "symbol, name or decimals are outside the limits", "use 1-16 letters, digits, '-' or '.' for the symbol, at most 64 bytes of name and 36 decimals";
-    /// Bad authorisation.
-    AuthForm = 21, "auth_form", "an authorisation is not canonical: threshold, number or order of keys", "sort the keys, at most 16, threshold from 1 to their number";
-    /// Hidden slot without opening.
-    HiddenSlot = 22, "hidden_slot", "the transaction hides a move that this group needs to see", "send the opening to this group";
-    /// Queue full.
-    Busy = 23, "busy", "the group's queue is full", "retry after the hinted delay with the same txid";
-    /// Mail stream full.
-    PeerBusy = 24, "peer_busy", "mail to the payee's group waits for acknowledgement and its window is full", "retry after the hinted delay with the same txid";
-    /// Not the leader.
-    NotLeader = 25, "not_leader", "this node does not lead the group", "retry; the router follows the leader";
-    /// Group stopped.
-    GroupStopped = 26, "group_stopped", "the group stopped on this node after a failure", "see the node's log and 'seamark status'";
-    /// Certificate of caller not known.
-    AccessDenied = 27, "access_denied", "the caller's certificate does not allow this", "use a certificate issued for this cluster and role";
-    /// Unknown group.
-    UnknownGroup = 28, "unknown_group", "there is no such group on this node", "see the groups with 'seamark status'; a program refreshes its layout";
-    /// Bundle out of order.
-    MailGap = 29, "mail_gap", "the bundle starts beyond the cursor", "send mail from the cursor on";
-    /// Bundle whose certificate fails.
-    MailForged = 30, "mail_forged", "the bundle's certificate, path or chain does not verify", "none; it is dropped and counted";
-    /// Committee unknown.
-    CommitteeUnknown = 31, "committee_unknown", "the committee that certified this is not known here yet", "none; it is parked until the beacon's update arrives";
-    /// Receipt gone.
-    OutcomePruned = 32, "outcome_pruned", "the transaction is so old that its outcome may have been pruned", "look it up in an archive; it can not execute again";
-    /// Multi-leg conflict.
-    TooLate = 33, "timeout", "the outcome was not known in time; the transaction may still execute", "send it again with the same txid";
-    /// Not found.
-    NotFound = 34, "not_found", "there is no such thing here", "check the id and the group";
-    /// Replica not caught up.
-    Behind = 35, "behind", "the replica has not reached the asked height", "retry, or ask another node";
-    /// Storage failed.
-    Storage = 36, "storage", "the node could not read or write its disk", "see the node's log";
-    /// Contradictory moves.
-    DuplicateMove = 37, "duplicate_move", "a move stands there twice, changes what another one changes, or checks what cannot hold together with another check", "merge the moves, or leave one out";
-    /// Something undecided is in the way.
-    Conflict = 39, "conflict", "another transaction, which is not decided yet, holds what this one needs", "sign it again with a new salt once the other one is decided";
-    /// A condition does not hold.
-    CheckFailed = 40, "check_failed", "a condition of the transaction does not hold, or not for every outcome of what is undecided", "look at the account, and sign a transaction that fits it";
-    /// Another voter group said no.
-    Aborted = 41, "aborted", "another group of the transaction voted no; nothing changed anywhere", "'seamark tx explain' names the group and its reason";
-    /// Account limit.
-    LimitExceeded = 42, "limit_exceeded", "the debits exceed the limit that the account has set for one transaction", "pay less, or raise the limit first";
-    /// Opening does not fit.
-    OpeningMismatch = 43, "opening_mismatch", "an opening does not belong to a hidden slot of the transaction, or not to its hash", "send the salt and the move that were hashed when the body was built";
-    /// Mail of a group that was rebuilt since.
-    DeadIncarnation = 44, "dead_incarnation", "the mail is certified by an incarnation of its group that has ended", "none; the group's present incarnation sends again what still counts";
-    /// Bad write.
-    WriteForm = 45, "write_form", "a key or value of account data is outside the limits", "use 1-64 bytes of key and at most 1024 bytes of value";
-    /// Undecided.
-    Undecided = 46, "undecided", "the transaction is prepared here and waits for votes of other groups", "wait; its outcome follows from their votes, without anybody's help";
-    /// Registration refused.
-    Registry = 38, "registry", "the registry refuses the change: it names an unknown or existing organisation, node or group", "check the ids with 'seamark status'";
-    /// Nodes do not suffice.
-    Seats = 61, "seats", "the nodes that may take part cannot take the seats of the group", "ask for fewer replicas, or let the members register nodes, or give them capacity";
-    /// A group would come to stand on too few.
-    Quorum = 62, "quorum_at_risk", "a seat would have to move and no node can take it, so that a group would be left without a quorum, or one failure away from it", "register another node that can take the seat, or give one capacity, and try again";
-    /// Too much for one message.
-    AnswerTooLarge = 60, "answer_too_large", "the answer does not fit into one message", "ask for fewer things at once";
+crate::rejections! {
+    /// Why a transaction or another input was refused. Numbers and codes never change meaning.
+    pub enum Reject {
+        /// Undecodable bytes.
+        Malformed = 1, "malformed", "the bytes are no canonical transaction: wrong version, truncated, trailing bytes or a value out of range", "build and sign it with the client library";
+        /// Body too large.
+        BodyTooLarge = 2, "body_too_large", "the transaction body is over 64 KiB", "split it into several transactions";
+        /// Memo too large.
+        MemoTooLarge = 3, "memo_too_large", "the memo is over 256 bytes", "shorten it, or notarise the document's hash instead";
+        /// No move, or too many.
+        MoveCount = 4, "move_count", "a transaction needs 1 to 64 moves", "split it into several transactions";
+        /// Signed for another cluster.
+        WrongCluster = 5, "wrong_cluster", "the transaction is for another cluster", "use the profile of this cluster and sign again";
+        /// Past its deadline.
+        Expired = 6, "expired", "valid_until has passed and the transaction was not executed", "sign it again with a later valid_until; the old one can never execute";
+        /// Deadline too far ahead.
+        ValidTooLong = 7, "valid_too_long", "valid_until lies more than 24 hours ahead", "use a nearer valid_until and check this machine's clock";
+        /// A signature is wrong.
+        BadSignature = 8, "bad_signature", "a signature is malformed, has a high S, or is not over this transaction by the named key", "sign again with the account's key";
+        /// A debited account did not authorise.
+        NotAuthorised = 9, "not_authorised", "a debited account has not authorised the transaction with the keys it has now", "add the missing signature; after a key rotation, sign with the new key";
+        /// Zero amount.
+        ZeroAmount = 10, "zero_amount", "an amount is zero", "leave the move out or give it an amount";
+        /// Arithmetic limit.
+        Overflow = 11, "overflow", "the supply of the asset, or its undecided synchronous payments, would exceed 127 bits", "use smaller amounts, or send it again when earlier synchronous payments are decided";
+        /// Not enough available.
+        InsufficientFunds = 12, "insufficient_funds", "the account's available balance does not cover the debit", "fund the account, or pay less";
+        /// Asset not known here.
+        UnknownAsset = 13, "unknown_asset", "no asset with this id is known to this group", "check the id; a new asset reaches every shard within moments of its issue";
+        /// Only the issuer may.
+        NotIssuer = 14, "not_issuer", "only the account that issued the asset may mint or burn it", "let the issuer sign";
+        /// Debits are frozen.
+        Frozen = 15, "frozen", "the account or the asset is frozen", "ask its issuer or administrator to thaw it";
+        /// Wrong group for a leg.
+        WrongShard = 16, "wrong_shard", "this group does not own the account", "refresh the layout and send it again with the same txid";
+        /// Several voter groups.
+        TooManyVoters = 17, "too_many_voter_groups", "accounts that must agree lie in more voter groups than allowed", "use fewer payers in one transaction";
+        /// An asset's issue together with other moves.
+        MultiVoter = 18, "multi_voter_unsupported", "the issue of an asset cannot be combined with moves of other groups", "issue the asset in a transaction of its own";
+        /// Asset exists.
+        AssetExists = 19, "asset_exists", "the issuer has already issued an asset under this symbol", "choose another symbol";
+        /// Bad asset definition.
+        AssetForm = 20, "asset_form", "symbol, name or decimals are outside the limits", "use 1-16 letters, digits, '-' or '.' for the symbol, at most 64 bytes of name and 36 decimals";
+        /// Bad authorisation.
+        AuthForm = 21, "auth_form", "an authorisation is not canonical: threshold, number or order of keys", "sort the keys, at most 16, threshold from 1 to their number";
+        /// Hidden slot without opening.
+        HiddenSlot = 22, "hidden_slot", "the transaction hides a move that this group needs to see", "send the opening to this group";
+        /// Queue full.
+        Busy = 23, "busy", "the group's queue is full", "retry after the hinted delay with the same txid";
+        /// Mail stream full.
+        PeerBusy = 24, "peer_busy", "mail to the payee's group waits for acknowledgement and its window is full", "retry after the hinted delay with the same txid";
+        /// Not the leader.
+        NotLeader = 25, "not_leader", "this node does not lead the group", "retry; the router follows the leader";
+        /// Group stopped.
+        GroupStopped = 26, "group_stopped", "the group stopped on this node after a failure", "see the node's log and 'seamark status'";
+        /// Certificate of caller not known.
+        AccessDenied = 27, "access_denied", "the caller's certificate does not allow this", "use a certificate issued for this cluster and role";
+        /// Unknown group.
+        UnknownGroup = 28, "unknown_group", "there is no such group on this node", "see the groups with 'seamark status'; a program refreshes its layout";
+        /// Bundle out of order.
+        MailGap = 29, "mail_gap", "the bundle starts beyond the cursor", "send mail from the cursor on";
+        /// Bundle whose certificate fails.
+        MailForged = 30, "mail_forged", "the bundle's certificate, path or chain does not verify", "none; it is dropped and counted";
+        /// Committee unknown.
+        CommitteeUnknown = 31, "committee_unknown", "the committee that certified this is not known here yet", "none; it is parked until the beacon's update arrives";
+        /// Receipt gone.
+        OutcomePruned = 32, "outcome_pruned", "the transaction is so old that its outcome may have been pruned", "look it up in an archive; it can not execute again";
+        /// Multi-leg conflict.
+        TooLate = 33, "timeout", "the outcome was not known in time; the transaction may still execute", "send it again with the same txid";
+        /// Not found.
+        NotFound = 34, "not_found", "there is no such thing here", "check the id and the group";
+        /// Replica not caught up.
+        Behind = 35, "behind", "the replica has not reached the asked height", "retry, or ask another node";
+        /// Storage failed.
+        Storage = 36, "storage", "the node could not read or write its disk", "see the node's log";
+        /// Contradictory moves.
+        DuplicateMove = 37, "duplicate_move", "a move stands there twice, changes what another one changes, or checks what cannot hold together with another check", "merge the moves, or leave one out";
+        /// Something undecided is in the way.
+        Conflict = 39, "conflict", "another transaction, which is not decided yet, holds what this one needs", "sign it again with a new salt once the other one is decided";
+        /// A condition does not hold.
+        CheckFailed = 40, "check_failed", "a condition of the transaction does not hold, or not for every outcome of what is undecided", "look at the account, and sign a transaction that fits it";
+        /// Another voter group said no.
+        Aborted = 41, "aborted", "another group of the transaction voted no; nothing changed anywhere", "'seamark tx explain' names the group and its reason";
+        /// Account limit.
+        LimitExceeded = 42, "limit_exceeded", "the debits exceed the limit that the account has set for one transaction", "pay less, or raise the limit first";
+        /// Opening does not fit.
+        OpeningMismatch = 43, "opening_mismatch", "an opening does not belong to a hidden slot of the transaction, or not to its hash", "send the salt and the move that were hashed when the body was built";
+        /// Mail of a group that was rebuilt since.
+        DeadIncarnation = 44, "dead_incarnation", "the mail is certified by an incarnation of its group that has ended", "none; the group's present incarnation sends again what still counts";
+        /// Bad write.
+        WriteForm = 45, "write_form", "a key or value of account data is outside the limits", "use 1-64 bytes of key and at most 1024 bytes of value";
+        /// Undecided.
+        Undecided = 46, "undecided", "the transaction is prepared here and waits for votes of other groups", "wait; its outcome follows from their votes, without anybody's help";
+        /// Registration refused.
+        Registry = 38, "registry", "the registry refuses the change: it names an unknown or existing organisation, node or group", "check the ids with 'seamark status'";
+        /// Too much for one message.
+        AnswerTooLarge = 60, "answer_too_large", "the answer does not fit into one message", "ask for fewer things at once";
+        /// Nodes do not suffice.
+        Seats = 61, "seats", "the nodes that may take part cannot take the seats of the group", "ask for fewer replicas, or let the members register nodes, or give them capacity";
+        /// A group would come to stand on too few.
+        Quorum = 62, "quorum_at_risk", "a seat would have to move and no node can take it, so that a group would be left without a quorum, or one failure away from it", "register another node that can take the seat, or give one capacity, and try again";
+        /// A lock that pays its own account.
+        LockForm = 70, "lock_form", "the lock would pay the account that it holds the amount of", "name another payee";
+        /// Bad deadline of a lock.
+        LockDeadline = 71, "lock_deadline", "the deadline of the lock is not ahead of the block's time, or more than 366 days ahead", "use a deadline in milliseconds since 1970, later than now and within 366 days";
+        /// No such lock.
+        LockUnknown = 72, "lock_unknown", "the account has no lock with this id, or not yet", "check payer and lock id; wait until the transaction that locks is applied";
+        /// Other terms.
+        LockTerms = 73, "lock_terms", "the lock has another payee, asset or amount than the move says", "write the move with the terms that the lock has";
+        /// Not the secret.
+        WrongSecret = 74, "wrong_secret", "the secret's SHA-256 is not the hash of the lock", "use the 32 bytes that were hashed when the lock was agreed on";
+        /// Claimed or refunded already.
+        LockSettled = 75, "lock_settled", "the lock was claimed or refunded before", "none; it is settled once, and the lock tells how";
+        /// A claim that comes too late.
+        LockExpired = 76, "lock_expired", "the deadline of the lock has passed, so it can only be refunded", "none for the payee; the payer can take the amount back with a refund";
+        /// A refund that comes too early.
+        LockEarly = 77, "lock_early", "the deadline of the lock has not passed, so it cannot be refunded yet", "send it again when the block's time has reached the deadline";
+        /// Bad record or grant.
+        RecordForm = 78, "record_form", "the metadata of a record or the scope of a grant is outside the limits, or the grant is to the owner", "use at most 1024 bytes of metadata, 1-64 lower-case letters, digits or '-.:/_' of scope, and another grantee";
+        /// Recorded before.
+        RecordExists = 79, "record_exists", "the account has recorded this hash before", "none; the record tells when";
+        /// No such record.
+        RecordUnknown = 80, "record_unknown", "the account has no record of this hash", "check owner and hash; only the owner of a record can grant it";
+        /// Nothing to revoke.
+        GrantUnknown = 81, "grant_unknown", "the record is not granted to this party, so nothing can be revoked", "check the party with an account's address or an organisation's number";
+        /// Too many records, grantees or changes.
+        RecordFull = 82, "record_full", "the account has 65536 records, the record was granted to 1024 parties, or the party's access was changed 63 times", "use another account, or record the hash under another one";
+        /// A grant without time.
+        GrantExpired = 83, "grant_expired", "the grant would end before it begins", "use an end later than now";
+        /// Not between an asset's home and another ledger.
+        TransferLedger = 84, "transfer_ledger", "an asset moves between its home ledger and another one, and this transfer is within one ledger or between two others", "pay within a ledger; take an asset home before it goes on";
+        /// Supply away from home.
+        ForeignAsset = 85, "foreign_asset", "supply of an asset is made and destroyed in its home ledger alone", "mint or burn it there";
+        /// More than came.
+        PairExceeded = 86, "pair_exceeded", "the transfer would take more of the asset to its home ledger than came from there", "transfer less";
+        /// A read without an answer.
+        Unanswered = 87, "unanswered", "no replica of the group answered the read in time; it may have no leader, for want of a majority", "see 'seamark status' for the group; ask again, or ask for a stale answer";
+    }
 }
 
 impl Reject {
@@ -150,11 +153,25 @@ impl Reject {
                 | Self::NotIssuer
                 | Self::Frozen
                 | Self::AssetExists
-                | Self::DuplicateMove
                 | Self::Conflict
                 | Self::CheckFailed
                 | Self::LimitExceeded
+                | Self::LockSettled
+                | Self::LockExpired
+                | Self::RecordExists
+                | Self::RecordFull
+                | Self::GrantExpired
+                | Self::TransferLedger
+                | Self::ForeignAsset
+                | Self::PairExceeded
         )
+    }
+
+    /// Whether the transaction was not shown to be that of the accounts it is about: by a signature,
+    /// or, of a claim of a hash-lock, by the secret. A group then neither votes nor leaves a trace.
+    #[must_use]
+    pub fn precedes_authorisation(self) -> bool {
+        matches!(self, Self::NotAuthorised | Self::LockUnknown | Self::LockTerms | Self::WrongSecret)
     }
 
     /// Whether sending the same transaction again may succeed.
@@ -167,32 +184,10 @@ impl Reject {
                 | Self::NotLeader
                 | Self::WrongShard
                 | Self::TooLate
+                | Self::Unanswered
                 | Self::Behind
                 | Self::GroupStopped
         )
-    }
-}
-
-impl fmt::Display for Reject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.code(), self.cause(), self.fix())
-    }
-}
-
-impl std::error::Error for Reject {}
-
-impl BorshSerialize for Reject {
-    fn serialize<W: borsh::io::Write>(&self, writer: &mut W) -> borsh::io::Result<()> {
-        self.number().serialize(writer)
-    }
-}
-
-impl BorshDeserialize for Reject {
-    fn deserialize_reader<R: borsh::io::Read>(reader: &mut R) -> borsh::io::Result<Self> {
-        let number = u16::deserialize_reader(reader)?;
-        Self::from_number(number).ok_or_else(|| {
-            borsh::io::Error::new(borsh::io::ErrorKind::InvalidData, format!("no rejection has number {number}"))
-        })
     }
 }
 

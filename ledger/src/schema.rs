@@ -6,7 +6,9 @@
 //! from the beacon's mail alone.
 
 use crate::hash::{Hash32, sha256};
-use crate::ids::{Address, AssetId, GroupId, Height, TimeMs, TxId};
+use crate::ids::{Address, AssetId, GroupId, Height, LedgerId, LockId, TimeMs, TxId};
+use crate::pair;
+use crate::record::Grantee;
 use crate::tree::BitPrefix;
 
 /// Leaves of the state tree.
@@ -55,6 +57,14 @@ pub const KIND_RESTRICTION: u8 = 6;
 pub const KIND_DATA: u8 = 7;
 /// Kind byte of a spending limit.
 pub const KIND_LIMIT: u8 = 8;
+/// Kind byte of a hash-lock.
+pub const KIND_LOCK: u8 = 9;
+/// Kind byte of a record, and without its hash of the number of records.
+pub const KIND_RECORD: u8 = 10;
+/// Kind byte of what a party was granted of a record.
+pub const KIND_GRANT: u8 = 11;
+/// Kind byte of a pair account.
+pub const KIND_PAIR: u8 = 12;
 
 fn join(space: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
@@ -132,6 +142,40 @@ pub fn data_prefix(account: &Address) -> Vec<u8> {
 #[must_use]
 pub fn limit(account: &Address, asset: &AssetId) -> Vec<u8> {
     join(STATE, &[&account.partition().0, &[KIND_LIMIT], &asset.0])
+}
+
+/// Key of a hash-lock of an account.
+#[must_use]
+pub fn lock(account: &Address, id: &LockId) -> Vec<u8> {
+    join(STATE, &[&account.partition().0, &[KIND_LOCK], &id.0.0])
+}
+
+/// Key of the number of records of an account.
+#[must_use]
+pub fn record_count(owner: &Address) -> Vec<u8> {
+    join(STATE, &[&owner.partition().0, &[KIND_RECORD]])
+}
+
+/// Key of a record of an account.
+#[must_use]
+pub fn record(owner: &Address, hash: &Hash32) -> Vec<u8> {
+    join(STATE, &[&owner.partition().0, &[KIND_RECORD], &hash.0])
+}
+
+/// Key of what a party was granted of a record of an account.
+#[must_use]
+pub fn grant(owner: &Address, record: &Hash32, who: &Grantee) -> Vec<u8> {
+    let (kind, name) = match who {
+        Grantee::Account(address) => (0, address.0.to_vec()),
+        Grantee::Org(org) => (1, org.0.to_be_bytes().to_vec()),
+    };
+    join(STATE, &[&owner.partition().0, &[KIND_GRANT], &record.0, &[kind], &name])
+}
+
+/// Key of the pair account with a peer ledger.
+#[must_use]
+pub fn pair(peer: LedgerId, asset: &AssetId) -> Vec<u8> {
+    join(STATE, &[&pair::address(peer, asset).partition().0, &[KIND_PAIR]])
 }
 
 /// Position of a `STATE` key in the state tree: `partition[..16] ‖ sha256(key)[..16]`, or `None`

@@ -5,7 +5,10 @@ mod support;
 
 use ledger::claim::{Claim, ClaimList, Claimed, Item, Restriction};
 use ledger::hash::{Hash32, sha256};
-use ledger::ids::{GroupId, Height, LedgerId, TxId};
+use ledger::ids::{GroupId, Height, LedgerId, LockId, OrgId, TimeMs, TxId};
+use ledger::lock::{Lock, LockState, LockTerms, hash_of};
+use ledger::pair::{self, Pair, Transfer};
+use ledger::record::{GrantChange, GrantLog, GrantTerms, Grantee, Record};
 use ledger::rules::{Credit, HistoryKind, HistoryLine};
 use ledger::tx::{AccountWrite, Condition, Move, Opening, SignedTx, Slot, Submission, TxBody};
 use ledger::{AccountRecord, Authorisation, Balance, Outcome, Receipt, Reject, schema};
@@ -18,6 +21,12 @@ fn check(condition: Condition) -> Move {
 
 fn write(write: AccountWrite) -> Move {
     Move::Write { account: single(1).address(), write }
+}
+
+const LOCK: LockId = LockId(Hash32([6; 32]));
+
+fn lock_terms() -> LockTerms {
+    LockTerms { to: single(2).address(), asset: asset_def(single(1).address(), "EUR").id, amount: 7 }
 }
 
 fn every_move() -> Vec<Move> {
@@ -42,6 +51,31 @@ fn every_move() -> Vec<Move> {
         Move::Freeze { issuer: issuer.address(), account: other.address(), asset: def.id, frozen: true },
         Move::Release { account: issuer.address(), asset: def.id, amount: 7 },
         Move::Return { by: issuer.address(), account: other.address(), to: issuer.address(), asset: def.id, amount: 7 },
+        Move::Lock {
+            from: issuer.address(),
+            to: other.address(),
+            asset: def.id,
+            amount: 7,
+            hash: hash_of(&[5; 32]),
+            deadline_ms: TimeMs(8),
+        },
+        Move::Claim { from: issuer.address(), lock: LOCK, terms: lock_terms(), secret: [5; 32] },
+        Move::Refund { from: issuer.address(), lock: LOCK, terms: lock_terms() },
+        Move::Record { owner: issuer.address(), hash: Hash32([8; 32]), metadata: b"invoice 42".to_vec() },
+        Move::Grant {
+            owner: issuer.address(),
+            record: Hash32([8; 32]),
+            to: Grantee::Account(other.address()),
+            terms: GrantTerms { scope: "read".to_owned(), until_ms: Some(TimeMs(9)) },
+        },
+        Move::Revoke { owner: issuer.address(), record: Hash32([8; 32]), from: Grantee::Org(OrgId(3)) },
+        Move::Transfer {
+            from: issuer.address(),
+            to: other.address(),
+            asset: def.id,
+            amount: 7,
+            ledger: LedgerId::of_channel(GroupId::channel(5)),
+        },
     ]
 }
 
@@ -70,6 +104,13 @@ fn name_of(mv: &Move) -> &'static str {
         Move::Freeze { .. } => "freeze",
         Move::Release { .. } => "release",
         Move::Return { .. } => "return",
+        Move::Lock { .. } => "lock",
+        Move::Claim { .. } => "claim",
+        Move::Refund { .. } => "refund",
+        Move::Record { .. } => "record",
+        Move::Grant { .. } => "grant",
+        Move::Revoke { .. } => "revoke",
+        Move::Transfer { .. } => "transfer",
     }
 }
 
@@ -179,6 +220,11 @@ fn accounts_assets_and_history() {
     claims.extend(items.into_iter().map(Claim::Change));
     let claims = claims.into_iter().map(|claim| Claimed { txid, claim }).collect();
     vectors.format("claims", &ClaimList { version: 1, claims }, "");
+    let [hash, who] = [Hash32([8; 32]), Hash32([6; 32])];
+    let claimed = |item| Claimed { txid, claim: Claim::Change(item) };
+    let items = [Item::Lock(LockId(who)), Item::Record(hash), Item::Grant(hash, Grantee::Org(OrgId(3)))];
+    let claims = items.into_iter().map(claimed).collect();
+    vectors.format("claims/locks and records", &ClaimList { version: 1, claims }, "");
     vectors.format("restriction", &Restriction { version: 1, frozen: true, suspense: 6 }, "");
     let credit =
         Credit { txid: TxId(Hash32([1; 32])), move_index: 2, account: single(1).address(), asset: def.id, amount: 3 };
@@ -195,6 +241,14 @@ fn accounts_assets_and_history() {
         HistoryKind::Frozen,
         HistoryKind::Thawed,
         HistoryKind::Written,
+        HistoryKind::Locked,
+        HistoryKind::Claimed,
+        HistoryKind::Refunded,
+        HistoryKind::Recorded,
+        HistoryKind::Granted,
+        HistoryKind::Revoked,
+        HistoryKind::Departed,
+        HistoryKind::Arrived,
     ] {
         let line = HistoryLine {
             account: single(1).address(),
@@ -206,6 +260,39 @@ fn accounts_assets_and_history() {
         };
         vectors.format(&format!("history/{kind:?}"), &line, "");
     }
+    vectors.finish();
+}
+
+#[test]
+fn locks_records_and_pairs() {
+    let mut vectors = Vectors::open("promises.json");
+    let txid = TxId(Hash32([1; 32]));
+    vectors.format("lock id", &LockId::derive(&txid, 2), "");
+    let settled = [
+        ("open", LockState::Open),
+        ("claimed", LockState::Claimed { secret: [5; 32], txid, at_ms: TimeMs(7) }),
+        ("refunded", LockState::Refunded { txid, at_ms: TimeMs(8) }),
+    ];
+    for (name, state) in settled {
+        let lock = Lock { version: 1, terms: lock_terms(), hash: hash_of(&[5; 32]), deadline_ms: TimeMs(8), state };
+        vectors.format(&format!("lock/{name}"), &lock, &lock.hash.to_string());
+    }
+    let record = Record { version: 1, metadata: b"invoice 42".to_vec(), at_ms: TimeMs(7), txid, grantees: 2 };
+    vectors.format("record", &record, "");
+    for who in [Grantee::Account(single(2).address()), Grantee::Org(OrgId(3))] {
+        vectors.format(&format!("grantee/{who:?}"), &who, "");
+    }
+    let terms = GrantTerms { scope: "read".to_owned(), until_ms: Some(TimeMs(9)) };
+    let for_ever = GrantTerms { until_ms: None, ..terms.clone() };
+    let change = |at, terms| GrantChange { at_ms: TimeMs(at), txid, terms };
+    let changes = vec![change(7, Some(terms)), change(8, Some(for_ever)), change(9, None)];
+    vectors.format("grants", &GrantLog { version: 1, changes }, "");
+    let (peer, asset) = (LedgerId::of_channel(GroupId::channel(5)), lock_terms().asset);
+    let pair = Pair { amount: Balance { posted: 9, held: 2 }, refused: 4, ..Pair::new(peer, asset) };
+    vectors.format("pair", &pair, &pair::address(peer, &asset).to_string());
+    let account = single(2).address();
+    let transfer = Transfer { txid, move_index: 2, from: LedgerId::MAIN, to: peer, account, asset, amount: 7 };
+    vectors.format("transfer", &transfer, "");
     vectors.finish();
 }
 
@@ -244,6 +331,12 @@ fn keys_of_the_database() {
         ("prepared", schema::prepared(&txid)),
         ("deadline", schema::deadline(support::NOW, &txid)),
         ("swept", schema::swept()),
+        ("lock", schema::lock(&address, &LOCK)),
+        ("record_count", schema::record_count(&address)),
+        ("record", schema::record(&address, &Hash32([8; 32]))),
+        ("grant/account", schema::grant(&address, &Hash32([8; 32]), &Grantee::Account(single(2).address()))),
+        ("grant/org", schema::grant(&address, &Hash32([8; 32]), &Grantee::Org(OrgId(3)))),
+        ("pair", schema::pair(LedgerId::of_channel(GroupId::channel(5)), &asset)),
         ("coming_committee", schema::coming_committee()),
         ("handover", schema::handover(height)),
     ];

@@ -372,3 +372,36 @@ fn an_opening_has_to_be_of_its_slot_and_its_hash() {
     }
     assert_eq!(with(vec![opening.clone(), opening]).err(), Some(Reject::OpeningMismatch));
 }
+
+#[test]
+fn a_hidden_slot_whose_account_another_group_owns_is_refused_by_the_group_that_it_names() {
+    let bank = Bank::new();
+    let layout = Layout::even(2);
+    let owned = |group| (1..=200).find(|seed| layout.locate(&single(*seed).address()) == group);
+    let there = owned(GroupId::shard(1)).expect("one of 200 accounts");
+    let here = owned(HERE).expect("one of 200 accounts");
+    for (owner, expected) in [(there, Err(Reject::WrongShard)), (here, Ok(1))] {
+        let opening = Opening { slot: 0, salt: Hash32([7; 32]), mv: bank.pay(owner, 2, 3) };
+        let mut body = body(Vec::new());
+        body.slots.push(Slot::Hidden { ledger: LedgerId::MAIN, group: HERE, hash: opening.hash() });
+        let signed = sign(&body, &[&single(owner)]).encode();
+        let submission = ledger::Submission::encode(signed, vec![opening]);
+        let tx = ParsedTx::decode(&cluster(), &submission).expect("the form is right");
+        assert_eq!(ctx(&layout).own_legs(&tx).map(|legs| legs.len()), expected);
+    }
+}
+
+#[test]
+fn moves_that_repeat_or_contradict_each_other_are_found_behind_openings_too() {
+    let bank = Bank::new();
+    let submit = |clear: Move, hidden: Move| {
+        let opening = Opening { slot: 1, salt: Hash32([7; 32]), mv: hidden };
+        let mut body = body(vec![clear]);
+        body.slots.push(Slot::Hidden { ledger: LedgerId::MAIN, group: HERE, hash: opening.hash() });
+        let signed = sign(&body, &[&single(1)]).encode();
+        ParsedTx::decode(&cluster(), &ledger::Submission::encode(signed, vec![opening])).err()
+    };
+    assert_eq!(submit(bank.pay(1, 2, 5), bank.pay(1, 2, 5)), Some(Reject::DuplicateMove));
+    assert_eq!(submit(bank.at_least(1, 10), bank.at_most(1, 9)), Some(Reject::DuplicateMove));
+    assert_eq!(submit(bank.pay(1, 2, 5), bank.pay(1, 2, 6)), None);
+}

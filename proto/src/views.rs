@@ -1,5 +1,9 @@
 //! What reads answer with, in its canonical encoding: the values of a `QueryReply`.
 
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::claim::Claimed;
 use ledger::{AccountRecord, Address, AssetId, Certificate, GroupId, Header, Height, Receipt, Reject, TimeMs, TxId};
@@ -33,6 +37,9 @@ pub struct AccountView {
     pub limits: Vec<(AssetId, u128)>,
     /// What undecided transactions rely on, other than held amounts, in the order they came.
     pub claims: Vec<Claimed>,
+    /// Entries of balances, restrictions and limits that are not shown: of each kind those beyond
+    /// [`ledger::limits::ACCOUNT_LINES_MAX`], counted up to [`ledger::limits::LINES_COUNTED_MAX`].
+    pub more_lines: u32,
     /// Entries of the account's data by key: a page, from after the key that was asked for.
     pub data: Vec<(Vec<u8>, Vec<u8>)>,
     /// Further entries follow the last one here.
@@ -177,8 +184,33 @@ pub struct HistoryPage {
     pub version: u8,
     /// The entries.
     pub lines: Vec<HistoryLine>,
-    /// Where the next page starts: pass it as `before_height`. `None` when this is the last one.
-    pub before_height: Option<Height>,
+    /// Where the next page starts: the place of the last line. `None` when nothing is older.
+    pub before: Option<HistoryPlace>,
+}
+
+/// A place in an account's history: a line has one, and pages are asked for before one. Written as
+/// `height:index`; a height alone is the beginning of its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
+pub struct HistoryPlace {
+    /// Block of the account's group.
+    pub height: Height,
+    /// Position in it.
+    pub index: u32,
+}
+
+impl fmt::Display for HistoryPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.height.0, self.index)
+    }
+}
+
+impl FromStr for HistoryPlace {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (height, index) = text.split_once(':').unwrap_or((text, "0"));
+        Ok(Self { height: Height(height.parse()?), index: index.parse()? })
+    }
 }
 
 /// One thing that happened to an account.
@@ -219,8 +251,15 @@ pub enum HistoryChange {
     },
     /// The account's authorisation was replaced.
     Rotated,
-    /// The account issued an asset.
-    Issued(AssetId),
+    /// The account, an issuer, created supply.
+    Minted {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// For whom.
+        to: Option<Address>,
+    },
     /// The account was credited while it was frozen; the amount waits in suspense.
     Suspended {
         /// What.
@@ -252,4 +291,53 @@ pub enum HistoryChange {
     Thawed(Option<AssetId>),
     /// The owner changed the account's data or limits.
     Written,
+    /// An amount was set aside in a hash-lock.
+    Locked {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// Whom a claim pays.
+        to: Option<Address>,
+    },
+    /// A hash-lock of the account was claimed.
+    Claimed {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// Who was paid.
+        to: Option<Address>,
+    },
+    /// A hash-lock of the account was refunded.
+    Refunded {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+    },
+    /// The account recorded a hash.
+    Recorded,
+    /// The account granted access to a record: to whom, unless it is an organisation.
+    Granted(Option<Address>),
+    /// The account revoked access to a record: whose, unless it is an organisation's.
+    Revoked(Option<Address>),
+    /// An amount left for another ledger.
+    Departed {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// The payee, or, of a pair account, the payer where that is known.
+        other: Option<Address>,
+    },
+    /// An amount came from another ledger; told of pair accounts alone.
+    Arrived {
+        /// What.
+        asset: AssetId,
+        /// How much.
+        amount: u128,
+        /// The payee.
+        to: Option<Address>,
+    },
 }

@@ -363,6 +363,38 @@ async fn a_wrong_shard_is_planned_again_by_the_new_layout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn accounts_that_do_not_fit_into_one_answer_are_refused_by_name_and_asked_for_in_parts() {
+    let cluster = Cluster::start().await;
+    let router = cluster.router(GatewayLimits::default()).await;
+    let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
+    cluster.world.lead(GroupId::shard(0), 2);
+    cluster.world.lead(GroupId::shard(1), 3);
+    // A megabyte each: six of one shard fit into its answer, those of both into none.
+    *cluster.world.balances.lock() = 20_000;
+    let home = |address: &Address| cluster.genesis.layout.locate(address);
+    let addresses: Vec<Address> = [GroupId::shard(0), GroupId::shard(1)]
+        .into_iter()
+        .flat_map(|group| (0..=255).map(|byte| Address([byte; 20])).filter(move |a| home(a) == group).take(6))
+        .collect();
+    let identity = cluster.ca.identity("client", "client");
+    let channel = net::connect(&router.addr, &identity, &cluster.ca.roots(), "router-1.seamark").unwrap();
+    let mut gateway = net::router_client(channel);
+    let mut ask = async |addresses: Vec<Bytes>| {
+        let query = v1::query_request::Query::Accounts(v1::AccountsQuery { addresses });
+        let request = v1::QueryRequest { query: Some(query), ..v1::QueryRequest::default() };
+        gateway.query(request).await.unwrap().into_inner()
+    };
+    let raw: Vec<Bytes> = addresses.iter().map(|address| Bytes::copy_from_slice(&address.0)).collect();
+    assert_eq!(ask(raw[..6].to_vec()).await.values.len(), 6);
+    assert_eq!(ask(raw).await.refusal.unwrap().reject(), Some(Reject::AnswerTooLarge));
+    let too_many = vec![Bytes::copy_from_slice(&[1; 20]); ledger::limits::ACCOUNTS_ASKED_MAX + 1];
+    assert_eq!(ask(too_many).await.refusal.unwrap().reject(), Some(Reject::AnswerTooLarge));
+    let records = soon(client.accounts(&addresses, Consistency::Linearizable)).await.unwrap();
+    let found: Vec<_> = records.into_iter().map(|record| record.unwrap().sequence).collect();
+    assert_eq!(found, addresses.iter().map(|address| u64::from(address.0[0])).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn reads_go_where_the_answer_is() {
     let cluster = Cluster::start().await;
     let router = cluster.router(GatewayLimits::default()).await;
@@ -468,7 +500,10 @@ async fn a_node_with_another_key_is_not_believed() {
     let (roots, name) = (cluster.ca.roots(), net::node_server_name(NodeId(1)));
     let ask = |channel| async { net::node_client(channel).node_status(v1::StatusRequest {}).await };
     let traffic = Arc::default();
-    let pinned = |key| net::connect_pinned(&info.peer_addr, &identity, &roots, &name, key, &traffic).unwrap();
+    let pinned = |key| {
+        net::connect_pinned(&info.peer_addr, &identity, &roots, &name, key, &client::SystemSockets::shared(), &traffic)
+            .unwrap()
+    };
     assert!(ask(pinned(info.tls_key_hash)).await.is_ok());
     assert!(ask(pinned(cluster.genesis.nodes[1].tls_key_hash)).await.is_err());
     let other_name = net::connect(&info.peer_addr, &identity, &roots, "node-2.seamark").unwrap();

@@ -151,7 +151,7 @@ fn records() {
     vectors.format("applied/later", &later, "");
     vectors.format("receipt place", &ReceiptPlace { height: Height(7), index: 2 }, "");
     vectors.format("block/empty", &BlockRecord::default(), "");
-    let leaf = |peer, next_seq| StreamLeaf { peer, next_seq, chain: Hash32([6; 32]) };
+    let leaf = |peer, next_seq| StreamLeaf { peer, next_seq, head: Hash32([6; 32]) };
     let record = BlockRecord {
         receipts: vec![
             receipt(0, Outcome::Committed { mail: vec![(PEER, 5)] }),

@@ -10,6 +10,7 @@
 //! - [`kv`], [`mem`], [`faulty`]: the port, its memory implementation, and the one that fails on demand.
 //! - [`cipher`], [`frame`], [`sealed`]: values encrypted or check-summed on their way to the disk.
 //! - [`log`]: the log port, its memory implementation, and (feature `rocksdb`) the shared engine.
+//! - `started` (feature `rocksdb`): that a node has run, said outside its data folder.
 //! - `rocks` (feature `rocksdb`): state databases, identity of a folder, snapshots, offline check.
 //!
 //! Architecture invariant: without the feature `rocksdb` this crate is deterministic and starts no
@@ -25,6 +26,8 @@ pub mod mem;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 pub mod sealed;
+#[cfg(feature = "rocksdb")]
+pub mod started;
 
 pub use cipher::{ChaChaCipher, CounterNonces, Damaged, FrameCipher, NonceSource, PlainCipher, ValueCipher};
 pub use error::StorageError;
@@ -37,3 +40,5 @@ pub use mem::MemKv;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{ResourceLimits, SharedResources, StagedState, StateDb, StateIdentity, VerifyReport};
 pub use sealed::SealedKv;
+#[cfg(feature = "rocksdb")]
+pub use started::StartedMark;

@@ -3,8 +3,9 @@
 use borsh::BorshDeserialize;
 use bytes::Bytes;
 use client::net;
-use client::{ClientError, Wait};
+use client::{ClientError, Consistency, Wait};
 use ledger::limits::{MOVES_MAX, SIGNED_TX_BYTES_MAX};
+use ledger::tx::{Condition, Opening};
 use ledger::{
     AssetId, AssetSpec, Authorisation, ClusterId, GroupId, Hash32, LedgerId, Move, NodeId, Reject, SignedTx, Slot,
     TimeMs, TxBody,
@@ -15,7 +16,7 @@ use proto::v1::submit_event::Event;
 use crate::support::audit::audit;
 use crate::support::bank::{Bank, Wallet, body, now_ms, reason, wallet, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
-use crate::support::in_time;
+use crate::support::{eventually, in_time};
 
 /// Order of secp256k1, big endian.
 const ORDER: [u8; 32] = [
@@ -86,6 +87,7 @@ async fn every_bad_transaction_gets_its_own_code() {
     times_and_places(&mut counter).await;
     amounts(&mut counter).await;
     shapes(&mut counter).await;
+    across_groups(&mut counter, &homes).await;
     // Nothing of all this changed anything.
     assert_eq!(bank.total(homes.iter().flatten()).await, 4_000);
     bank.client.pay(&alice.key, bob.address, bank.asset, 1, Wait::Applied).await.unwrap();
@@ -176,6 +178,78 @@ async fn amounts(counter: &mut Counter) {
     let both = counter.body(moves);
     counter.refused(&both, &[&alice], Reject::InsufficientFunds).await;
     assert_eq!(counter.bank.balance(alice.address).await, 1_000);
+}
+
+/// What several groups would have to vote on: refused, or decided with NO, and nothing is held after.
+async fn across_groups(counter: &mut Counter, homes: &[Vec<Wallet>]) {
+    let (alice, carol) = (&homes[0][0], &homes[1][0]);
+    let there_and_back = |counter: &Counter, amount: u128| {
+        let bank = &counter.bank;
+        [bank.pay(alice, carol.address, amount), bank.pay(carol, alice.address, amount)]
+    };
+    // Duplicate and contradictory moves.
+    let [to, back] = there_and_back(counter, 1);
+    let twice = counter.body(vec![to.clone(), back.clone(), to.clone()]);
+    counter.refused(&twice, &[alice, carol], Reject::DuplicateMove).await;
+    let asset = counter.bank.asset;
+    let check = |condition| Move::Check { account: alice.address, condition };
+    let contradiction = vec![
+        check(Condition::AtLeast { asset, amount: 10 }),
+        check(Condition::AtMost { asset, amount: 9 }),
+        back.clone(),
+    ];
+    let contradiction = counter.body(contradiction);
+    counter.refused(&contradiction, &[alice, carol], Reject::DuplicateMove).await;
+
+    // A co-signature is missing: the party that signed votes, the other group says no for both.
+    for signer in [alice, carol] {
+        let [to, back] = there_and_back(counter, 7);
+        let tx = SignedTx::sign(&counter.body(vec![to, back]), &[&signer.key]);
+        let settled = in_time("an outcome", counter.bank.client.submit(tx.encode())).await.unwrap();
+        assert_eq!(settled.no().map(|(_, reject)| reject), Some(Reject::NotAuthorised));
+    }
+    // Neither party has signed, but somebody has.
+    let [to, back] = there_and_back(counter, 8);
+    let strangers = counter.body(vec![to, back]);
+    let stranger = wallet("stranger", 0);
+    counter.refused(&strangers, &[&stranger], Reject::NotAuthorised).await;
+
+    // A slot for a group that does not exist, or that does not own the account, and an opening that is
+    // not the one that was signed.
+    let hide = |counter: &mut Counter, group: GroupId, opening: &Opening| {
+        let [to, _] = there_and_back(counter, 3);
+        let mut body = counter.body(vec![to]);
+        body.slots.push(Slot::Hidden { ledger: LedgerId::MAIN, group, hash: opening.hash() });
+        SignedTx::sign(&body, &[&alice.key, &carol.key])
+    };
+    let [_, back] = there_and_back(counter, 4);
+    let opening = Opening { slot: 1, salt: Hash32([5; 32]), mv: back };
+    let nowhere = hide(counter, GroupId::shard(9), &opening);
+    counter.refused_tx(&nowhere, Reject::UnknownGroup).await;
+    let elsewhere = hide(counter, GroupId::shard(0), &opening);
+    let fitting = hide(counter, GroupId::shard(1), &opening);
+    let other = Opening { salt: Hash32([6; 32]), ..opening.clone() };
+    for (tx, opening, expected) in
+        [(&elsewhere, &opening, Reject::WrongShard), (&fitting, &other, Reject::OpeningMismatch)]
+    {
+        let sent = counter.bank.client.submit_tx(tx.encode(), vec![opening.clone()], Wait::Applied);
+        let error = in_time("a refusal", sent).await.unwrap_err();
+        assert_eq!(reason(&error), Some(expected), "{error}");
+    }
+    // Nothing is held for any of it: everything can be spent.
+    for owner in [alice, carol] {
+        eventually("nothing is held", async || {
+            let view = counter.bank.client.account_view(owner.address, Consistency::Linearizable, None).await;
+            let view = view.map_err(|error| error.to_string())?.value.ok_or("no account")?;
+            let balance = view.record.balances[0].1;
+            if (balance.posted, balance.held) == (1_000, 0) && view.claims.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{balance:?}"))
+            }
+        })
+        .await;
+    }
 }
 
 async fn shapes(counter: &mut Counter) {

@@ -176,12 +176,12 @@ fn set_format(root: &Path, change: impl FnOnce(u32) -> u32) {
     let live = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
     let file = live.join("SEAMARK");
     let mut bytes = std::fs::read(&file).unwrap();
-    // docs/formats.md: the format version and a checksum of everything before it come last.
-    let at = bytes.len() - 8;
+    // docs/formats.md: the format version, the node, and a checksum of everything before it come last.
+    let (at, sum_at) = (bytes.len() - 12, bytes.len() - 4);
     let format = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
     bytes[at..at + 4].copy_from_slice(&change(format).to_be_bytes());
-    let checksum = crc32fast::hash(&bytes[..at + 4]).to_be_bytes();
-    bytes[at + 4..].copy_from_slice(&checksum);
+    let checksum = crc32fast::hash(&bytes[..sum_at]).to_be_bytes();
+    bytes[sum_at..].copy_from_slice(&checksum);
     std::fs::write(&file, bytes).unwrap();
 }
 

@@ -10,7 +10,7 @@ use storage::LogStore;
 
 use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
-use crate::support::eventually;
+use crate::support::{eventually, in_time};
 
 const VICTIM: NodeId = NodeId(2);
 const HURT: GroupId = GroupId::shard(0);
@@ -256,7 +256,7 @@ async fn a_replica_with_nothing_left_but_its_log_is_rebuilt_from_the_others() {
     cluster.stop_node(VICTIM).await;
     let log_of_victim = |cluster: &TestCluster| {
         let resources = storage::SharedResources::new(storage::ResourceLimits::default()).unwrap();
-        let identity = storage::LogIdentity { cluster: cluster.genesis.cluster_id().0.0 };
+        let identity = storage::LogIdentity { cluster: cluster.genesis.cluster_id().0.0, node: VICTIM.0 };
         let folder = cluster.dir.node_dir(VICTIM).join("data").join("log");
         let engine = storage::LogEngine::open(&folder, &resources, identity).unwrap();
         let log = engine.group(HURT.0, std::sync::Arc::new(storage::PlainCipher)).unwrap();
@@ -297,6 +297,10 @@ async fn a_replica_with_nothing_left_but_its_log_is_rebuilt_from_the_others() {
     scene.cluster.stop_node(NodeId(1)).await;
     pay(500).await;
     assert_eq!(bank.total(&wallets).await, 3_000);
+    // And it signs: without its signature there would be no certificate, and so no proof.
+    let asked = bank.client.account(wallets[0].address, Consistency::Linearizable, true);
+    let proof = in_time("a proof", asked).await.unwrap().proof.unwrap();
+    client::proof::verify(&proof, &scene.cluster.genesis).unwrap();
     scene.cluster.start_node(NodeId(1)).await;
     scene.cluster.stop_node(VICTIM).await;
     scene.cluster.start_node(VICTIM).await;
@@ -330,4 +334,128 @@ async fn a_log_that_lost_what_was_acknowledged_is_not_started_from() {
     }
     scene.cluster.start_node(VICTIM).await;
     scene.cluster.wait_settled().await;
+}
+
+/// Three members, and payment after payment that only the second and third have: then these two stop.
+async fn second_and_third_alone() -> (TestCluster, Bank, Vec<Wallet>) {
+    let mut cluster = TestCluster::start(Wanted { shards: 1, ..Wanted::default() }).await;
+    let bank = Bank::open(&cluster.client()).await;
+    let wallets = wallets_in_each_shard(&cluster.genesis.layout, "home", 2).remove(0);
+    bank.fund(&wallets, 1_000).await;
+    cluster.wait_settled().await;
+    cluster.stop_node(NodeId(1)).await;
+    let paid = bank.client.pay(&wallets[0].key, wallets[1].address, bank.asset, 250, Wait::Receipt).await.unwrap();
+    assert!(paid.height.0 > 0);
+    cluster.stop_node(NodeId(2)).await;
+    cluster.stop_node(NodeId(3)).await;
+    (cluster, bank, wallets)
+}
+
+/// A data folder that is not there, as when its disk is not mounted, is not that of a new node: the
+/// node would vote for a member without the payment, and the payment would be gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_its_data_does_not_come_back_as_a_new_one() {
+    let (mut cluster, bank, wallets) = second_and_third_alone().await;
+    let folder = cluster.dir.node_dir(VICTIM);
+    let (data, away) = (folder.join("data"), folder.join("not-mounted"));
+    std::fs::rename(&data, &away).unwrap();
+    for made in [false, true] {
+        if made {
+            // As a mount point is there without what is mounted.
+            std::fs::create_dir(&data).unwrap();
+        }
+        let error = cluster.try_start(VICTIM).await.unwrap_err();
+        assert_eq!(error.code(), "storage_log_missing", "{error}");
+        assert!(error.to_string().contains("signing.key.started"), "{error}");
+        assert!(!data.exists() || files(&data, "").is_empty(), "nothing is made");
+    }
+    std::fs::remove_dir(&data).unwrap();
+
+    // The log alone is gone, and so is the mark: the states say that there has been one.
+    std::fs::rename(&away, &data).unwrap();
+    let (log, mark) = (data.join("log"), folder.join("signing.key.started"));
+    std::fs::rename(&log, folder.join("log-away")).unwrap();
+    std::fs::rename(&mark, folder.join("mark-away")).unwrap();
+    let error = cluster.try_start(VICTIM).await.unwrap_err();
+    assert_eq!(error.code(), "storage_log_missing", "{error}");
+    assert!(error.to_string().contains("state"), "{error}");
+    assert!(!log.exists());
+
+    // With everything back, the node does its part, and the payment is there.
+    std::fs::rename(folder.join("log-away"), &log).unwrap();
+    std::fs::rename(folder.join("mark-away"), &mark).unwrap();
+    cluster.start_all().await;
+    cluster.wait_settled().await;
+    assert_eq!(bank.balances(&[wallets[0].address, wallets[1].address]).await, [750, 1_250]);
+}
+
+/// A node that has nothing but its keys cannot know that it has run. The others do, and it takes no part.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_nothing_but_its_keys_does_not_vote_where_it_has_promised() {
+    let (mut cluster, bank, wallets) = second_and_third_alone().await;
+    let folder = cluster.dir.node_dir(VICTIM);
+    let (data, mark) = (folder.join("data"), folder.join("signing.key.started"));
+    std::fs::rename(&data, folder.join("data-away")).unwrap();
+    std::fs::remove_file(&mark).unwrap();
+    cluster.start_node(NodeId(1)).await;
+    cluster.start_node(VICTIM).await;
+    let lost = async |cluster: &TestCluster, group: GroupId| {
+        eventually("the loss is found", async || {
+            let stopped = cluster.replica(VICTIM, group).await.stopped;
+            if stopped.contains("replica_log_lost") { Ok(()) } else { Err(stopped) }
+        })
+        .await;
+    };
+    for group in cluster.groups() {
+        lost(&cluster, group).await;
+        let first = cluster.replica(NodeId(1), group).await;
+        assert!(!first.leads, "a member without the payment was elected");
+    }
+    // The member that has the payment makes a majority with the first one.
+    cluster.start_node(NodeId(3)).await;
+    cluster.wait_ready().await;
+    assert_eq!(bank.balances(&[wallets[0].address, wallets[1].address]).await, [750, 1_250]);
+    lost(&cluster, HURT).await;
+
+    // With its data back it is a member again.
+    cluster.stop_node(VICTIM).await;
+    std::fs::rename(&data, folder.join("data-of-nobody")).unwrap();
+    std::fs::rename(folder.join("data-away"), &data).unwrap();
+    cluster.start_node(VICTIM).await;
+    cluster.wait_settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_folders_that_were_swapped_between_nodes_are_refused() {
+    let mut cluster = TestCluster::start(Wanted { shards: 1, ..Wanted::default() }).await;
+    cluster.wait_settled().await;
+    cluster.stop_all().await;
+    let swap = |one: &Path, other: &Path| {
+        let aside = one.with_file_name("aside");
+        std::fs::rename(one, &aside).unwrap();
+        std::fs::rename(other, one).unwrap();
+        std::fs::rename(&aside, other).unwrap();
+    };
+    let data = |node: u32| cluster.dir.node_dir(NodeId(node)).join("data");
+    let (first, second) = (data(1), data(2));
+    swap(&first, &second);
+    for node in [1, 2] {
+        let error = cluster.try_start(NodeId(node)).await.unwrap_err();
+        assert_eq!(error.code(), "storage_wrong_node", "{error}");
+    }
+    swap(&first, &second);
+    let state = |node: u32| cluster.data(NodeId(node), HURT).join("state");
+    let (first, second) = (state(1), state(2));
+    swap(&first, &second);
+    cluster.start_node(VICTIM).await;
+    let stopped = eventually("the foreign state is found", async || {
+        let stopped = cluster.replica(VICTIM, HURT).await.stopped;
+        if stopped.is_empty() { Err("it runs") } else { Ok(stopped) }
+    })
+    .await;
+    assert!(stopped.contains("storage_wrong_node"), "{stopped}");
+    cluster.stop_node(VICTIM).await;
+    swap(&first, &second);
+    cluster.start_all().await;
+    cluster.wait_settled().await;
 }

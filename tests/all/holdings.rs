@@ -90,6 +90,7 @@ async fn a_proof_covers_every_balance_of_an_account_with_many_assets() {
     let (root, shown) = (cluster.dir.root().to_owned(), given.len());
     let account = seamark(&root, &["account", &address, "--proof", path]);
     assert_eq!(account["balances"].as_array().unwrap().len(), shown, "{account}");
+    assert_eq!((&account["more_lines"], &account["more_lines_uncounted"]), (&Value::from(0), &Value::from(false)));
     let report = seamark(&root, &["verify", path]);
     assert_eq!((&report["valid"], &report["fact"]["complete"]), (&Value::from(true), &Value::from(true)), "{report}");
     let proved: Vec<_> =
@@ -100,4 +101,29 @@ async fn a_proof_covers_every_balance_of_an_account_with_many_assets() {
     *entries.last_mut().unwrap().value.first_mut().unwrap() ^= 1;
     std::fs::write(&file, altered.to_file()).unwrap();
     assert_eq!(seamark(&root, &["verify", path])["error"]["code"], "proof_root_mismatch");
+
+    // What happened, page by page: all of it, whether a page ends with a block or within one.
+    for (account, kind) in [(address, "received"), (issuer.address.to_string(), "minted")] {
+        let mut amounts = history(&root, &account, kind);
+        amounts.sort_unstable();
+        assert_eq!(amounts, (1..=ASSETS).collect::<Vec<_>>(), "what was {kind}");
+    }
+}
+
+/// The amounts of every line of this kind, asked for five lines at a time.
+fn history(root: &Path, account: &str, kind: &str) -> Vec<u128> {
+    let (mut amounts, mut older) = (Vec::new(), None::<String>);
+    loop {
+        let mut args = vec!["account", account, "--history", "--limit", "5"];
+        args.extend(older.iter().flat_map(|place| ["--before", place.as_str()]));
+        let page = seamark(root, &args);
+        let lines = page["history"].as_array().unwrap();
+        assert!(lines.len() <= 5, "{page}");
+        let of_kind = lines.iter().filter(|line| line["change"] == kind);
+        amounts.extend(of_kind.map(|line| line["amount"].as_str().unwrap().parse::<u128>().unwrap()));
+        match page["older"].as_str() {
+            Some(place) => older = Some(place.to_owned()),
+            None => return amounts,
+        }
+    }
 }

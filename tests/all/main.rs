@@ -1,19 +1,23 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], [`failover`], [`routers`] and [`full_disk`], the real program and `kill -9`.
+//! [`processes`], [`failover`], [`routers`], [`full_disk`], [`cuts`] and [`bank`], the real program and
+//! `kill -9`.
 //!
-//! [`support`] starts clusters, makes payments and waits for events; the other files are one topic
-//! each. What a test waits for always has a deadline and is never a fixed time.
+//! [`support`] starts clusters, makes payments and waits for events; [`history`] judges what clients
+//! saw; the other files are one topic each. What a test waits for always has a deadline and is never a fixed time.
 
 #![allow(clippy::unwrap_used)]
 
 mod bad_transactions;
+mod bank;
 mod clocks;
 mod commit;
 mod configuration;
+mod cuts;
 mod damage;
 mod failover;
 mod front_door;
 mod full_disk;
+mod history;
 mod holdings;
 mod open_fate;
 mod payments;
@@ -28,5 +32,6 @@ mod runtime_groups;
 mod spoiling;
 mod standard_services;
 mod support;
+mod tier2;
 mod transactions;
 mod up;

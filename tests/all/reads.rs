@@ -54,8 +54,9 @@ async fn history_tells_everything_newest_first_in_pages() {
         let (mut before, mut found) = (None, Vec::<TxId>::new());
         loop {
             let page = bank.client.history(account.address, before, 7).await.unwrap().value;
+            assert!(page.lines.len() == 7 || page.before.is_none(), "a page is full, or it is the last");
             found.extend(page.lines.iter().map(|line| line.txid));
-            before = page.before_height;
+            before = page.before;
             if before.is_none() {
                 break;
             }

@@ -168,3 +168,34 @@ async fn a_killed_node_that_missed_more_than_the_log_keeps_catches_up_by_snapsho
     assert_eq!(bank.total(&wallets).await, FUNDS * 3);
     process.assert_runs();
 }
+
+/// A group takes its first step when every member is there, so that a member that comes later with an
+/// empty log can only be one that has lost it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_group_begins_when_all_its_members_are_there() {
+    let mut cluster = TestCluster::prepare(&Wanted { shards: 1, ..Wanted::default() });
+    let shard = GroupId::shard(0);
+    cluster.start_node(NodeId(1)).await;
+    cluster.start_node(NodeId(2)).await;
+    let waits = async |cluster: &TestCluster, node: NodeId| {
+        eventually("it says whom it waits for", async || {
+            let stopped = cluster.replica(node, shard).await.stopped;
+            if stopped.contains("group_founding") && stopped.contains("node 3") { Ok(()) } else { Err(stopped) }
+        })
+        .await;
+    };
+    waits(&cluster, NodeId(1)).await;
+    waits(&cluster, NodeId(2)).await;
+    // One that stops meanwhile does no harm.
+    cluster.stop_node(NodeId(1)).await;
+    cluster.start_node(NodeId(1)).await;
+    waits(&cluster, NodeId(1)).await;
+    cluster.start_all().await;
+    let (mut cluster, bank, wallets) = funded_on(cluster).await;
+    // From then on a majority is enough.
+    cluster.stop_all().await;
+    cluster.start_node(NodeId(3)).await;
+    cluster.start_node(NodeId(1)).await;
+    cluster.wait_ready().await;
+    bank.client.pay(&wallets[0].key, wallets[1].address, bank.asset, 1, Wait::Applied).await.unwrap();
+}

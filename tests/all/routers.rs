@@ -1,8 +1,5 @@
 //! Stand-alone routers: the same front door as the one in every node, in a process of its own.
 
-use std::process::Command;
-
-use client::profile::RouterEndpoint;
 use client::{Client, Wait};
 use ledger::SignedTx;
 
@@ -10,33 +7,16 @@ use crate::support::audit::{audit, end_and_reconcile};
 use crate::support::bank::{Bank, Wallet, body, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted, base_port};
 use crate::support::load::Load;
-use crate::support::program::{Process, program};
+use crate::support::router::Router;
 
 const FUNDS: u128 = 100_000;
-
-/// A `seamark router` and where it listens.
-struct Router {
-    process: Process,
-    endpoint: RouterEndpoint,
-}
-
-impl Router {
-    async fn start(cluster: &TestCluster, port: u16) -> Self {
-        let addr = format!("127.0.0.1:{port}");
-        let mut command = Command::new(program());
-        command.args(["router", "--listen", &addr, "--dir"]).arg(cluster.dir.root());
-        let mut process = Process::start(command, &cluster.dir.root().join(format!("router-{port}.log")));
-        process.says("router answers clients").await;
-        let endpoint = RouterEndpoint { node: None, addr, server_name: format!("router-{port}.seamark") };
-        Self { process, endpoint }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payments_over_stand_alone_routers_survive_the_loss_of_one() {
     let cluster = TestCluster::start(Wanted::default()).await;
     let port = base_port(1);
-    let mut routers = [Router::start(&cluster, port).await, Router::start(&cluster, port + 1).await];
+    let mut routers =
+        [Router::start(cluster.dir.root(), port).await, Router::start(cluster.dir.root(), port + 1).await];
     // This client knows no node: whatever it does goes over these two.
     let mut profile = cluster.profile();
     profile.routers = routers.iter().map(|router| router.endpoint.clone()).collect();
@@ -62,7 +42,7 @@ async fn payments_over_stand_alone_routers_survive_the_loss_of_one() {
     assert_eq!(client.router(), &routers[1].endpoint);
     assert_eq!(client.submit_and_wait(tx, Wait::Applied).await.unwrap(), receipt, "one fate, whoever is asked");
     // The first one comes back where it was, and the second one is asked to stop, in the middle of it.
-    routers[0] = Router::start(&cluster, port).await;
+    routers[0] = Router::start(cluster.dir.root(), port).await;
     let stopped = routers[1].process.terminate();
     assert!(stopped.success(), "{stopped}: {}", routers[1].process.said());
     load.next(300).await;

@@ -167,14 +167,120 @@ async fn a_node_that_was_down_when_a_channel_was_founded_starts_it_later() {
     assert!(cluster.node(late).hosted().group(channel.0).is_some());
 }
 
-/// Takes all capacity from a node, in the name of its organisation.
-async fn drain(cluster: &TestCluster, node: NodeId) {
+/// Gives a node this capacity, in the name of its organisation.
+async fn capacity(cluster: &TestCluster, node: NodeId, capacity: u16) {
     let info = cluster.info(node);
     let name = &cluster.genesis.orgs.iter().find(|known| known.id == info.org).unwrap().name;
     let admin = cluster.dir.admin_key(name).unwrap();
-    let (command, until) = (BeaconCommand::SetNodeCapacity { node, capacity: 0 }, TimeMs(now_ms() + 60_000));
+    let (command, until) = (BeaconCommand::SetNodeCapacity { node, capacity }, TimeMs(now_ms() + 60_000));
     let signed = SignedCommand::sign(&cluster.genesis.cluster_id(), &command, info.org, [9; 16], until, &admin);
     assert_eq!(cluster.client().command(signed.encode()).await.unwrap().pending, None);
+}
+
+/// Takes all capacity from a node.
+async fn drain(cluster: &TestCluster, node: NodeId) {
+    capacity(cluster, node, 0).await;
+}
+
+/// Starts a node that has nothing left but its keys: neither its data nor the mark that it has run.
+async fn start_with_keys_alone(cluster: &mut TestCluster, node: NodeId) {
+    cluster.stop_node(node).await;
+    let folder = cluster.dir.node_dir(node);
+    std::fs::remove_dir_all(folder.join("data")).unwrap();
+    std::fs::remove_file(folder.join("signing.key.started")).unwrap();
+    cluster.start_node(node).await;
+}
+
+/// Waits until the node's replica of a group has found out that its log was lost, from the others or, where
+/// nothing is left that a committee in force would have made, from the registry.
+async fn knows_its_loss(cluster: &TestCluster, node: NodeId, group: GroupId) {
+    eventually("the loss is found", async || {
+        let stopped = cluster.replica(node, group).await.stopped;
+        if ["replica_log_lost", "seat_lost"].iter().any(|code| stopped.starts_with(code)) {
+            Ok(())
+        } else {
+            Err(stopped)
+        }
+    })
+    .await;
+}
+
+/// Waits until a committee after this one is in force that has, or has not, this node, and runs.
+async fn seated(cluster: &TestCluster, group: GroupId, after: &Committee, node: NodeId, seated: bool) -> Committee {
+    eventually("the seat has moved", async || {
+        let known = committee(cluster, group).await;
+        match known.epoch > after.epoch && known.index_of(node).is_some() == seated {
+            true => Ok(()),
+            false => Err(format!("{group} has {known:?}")),
+        }
+    })
+    .await;
+    runs(cluster, group).await
+}
+
+/// A member that lost its log takes part no more under its old id, in groups of the genesis and in founded
+/// ones. Drained, it makes room for another one; with capacity again, it joins with an empty log under a
+/// new id. What it loses then is lost again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_lost_its_log_is_replaced_and_joins_anew() {
+    let mut cluster = TestCluster::start(Wanted { nodes: 4, shards: 1, ..Wanted::default() }).await;
+    let bank = Bank::open(&cluster.client()).await;
+    let wallets = wallets_in_each_shard(&cluster.genesis.layout, "home", 2).remove(0);
+    bank.fund(&wallets, 1_000).await;
+    let channel = found(&cluster, 0, &[1, 2, 3], 3).await;
+    let shard = cluster.genesis.layout.shards[0].group;
+    let groups = [shard, channel];
+    let mut committees = Vec::new();
+    for group in groups {
+        committees.push(runs(&cluster, group).await);
+    }
+    let in_both: Vec<NodeId> = cluster
+        .node_ids()
+        .into_iter()
+        .filter(|node| committees.iter().all(|one| one.index_of(*node).is_some()))
+        .collect();
+    let (victim, other) = (in_both[0], in_both[1]);
+
+    start_with_keys_alone(&mut cluster, victim).await;
+    for group in groups {
+        knows_its_loss(&cluster, victim, group).await;
+    }
+    let pay = async |amount: u128| {
+        bank.client.pay(&wallets[0].key, wallets[1].address, bank.asset, amount, Wait::Applied).await.unwrap();
+    };
+    pay(100).await;
+
+    drain(&cluster, victim).await;
+    for (at, group) in groups.into_iter().enumerate() {
+        committees[at] = seated(&cluster, group, &committees[at], victim, false).await;
+        eventually("the old folder is gone", async || {
+            if cluster.data(victim, group).exists() { Err("it is there") } else { Ok(()) }
+        })
+        .await;
+    }
+    pay(20).await;
+
+    capacity(&cluster, victim, 1).await;
+    drain(&cluster, other).await;
+    for (at, group) in groups.into_iter().enumerate() {
+        committees[at] = seated(&cluster, group, &committees[at], victim, true).await;
+        let seat = std::fs::read_to_string(cluster.data(victim, group).join("seat.json")).unwrap();
+        let join = format!("\"join\":{}", committees[at].epoch.0 + 1);
+        assert!(seat.contains(&join), "{seat}");
+    }
+    pay(3).await;
+    cluster.stop_all().await;
+    cluster.start_all().await;
+    for (at, group) in groups.into_iter().enumerate() {
+        assert_eq!(runs(&cluster, group).await, committees[at]);
+    }
+
+    start_with_keys_alone(&mut cluster, victim).await;
+    for group in groups {
+        knows_its_loss(&cluster, victim, group).await;
+    }
+    pay(1).await;
+    assert_eq!(bank.balances(&[wallets[0].address, wallets[1].address]).await, [876, 1_124]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

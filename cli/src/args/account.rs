@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use proto::views::HistoryPlace;
 
 use super::{Freshness, Target};
 
@@ -11,7 +12,7 @@ use super::{Freshness, Target};
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Example:\n  seamark account alice --history\n  seamark account sm1... --proof alice.proof && seamark verify alice.proof\n  seamark account data set alice iban DE02...\n\nA key whose name is that of a subcommand is shown by its address."
+    after_help = "Example:\n  seamark account alice --history\n  seamark account alice --history --before 1200 --limit 20\n  seamark account sm1... --proof alice.proof && seamark verify alice.proof\n  seamark account data set alice iban DE02...\n\nA key whose name is that of a subcommand is shown by its address."
 )]
 pub struct Account {
     /// Which cluster.
@@ -26,6 +27,9 @@ pub struct Account {
     /// How many lines of history
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub limit: u32,
+    /// Only what is older: lines before this block, or before this line of it
+    #[arg(long, value_name = "HEIGHT[:INDEX]", requires = "history")]
+    pub before: Option<HistoryPlace>,
     /// Write a proof of the account and all its balances to this file
     #[arg(long, value_name = "FILE")]
     pub proof: Option<PathBuf>,

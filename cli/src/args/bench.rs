@@ -48,6 +48,10 @@ pub struct Bench {
     /// Transactions in flight at most; 1 measures the latency without load
     #[arg(long, value_name = "N", default_value_t = 16_384)]
     pub in_flight: usize,
+    /// Fail when the rate is less than this part of the verify bound
+    #[arg(long, value_name = "RATIO")]
+    pub at_least: Option<f64>,
+
     /// How long transactions are sent
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,

@@ -114,7 +114,7 @@ fn spawn(program: &Path, id: NodeId, config: &Path) -> Result<Child, CliError> {
 }
 
 /// Waits until one of those that run has ended.
-pub(super) async fn one_ended(children: &mut [Child]) -> CliError {
+pub(super) async fn one_ended(children: &mut [Child]) -> (NodeId, CliError) {
     let waiting: Vec<_> = children
         .iter_mut()
         .enumerate()
@@ -126,7 +126,7 @@ pub(super) async fn one_ended(children: &mut [Child]) -> CliError {
     }
     let ((at, status), _, rest) = futures::future::select_all(waiting).await;
     drop(rest);
-    children[at].ended(status)
+    (children[at].id, children[at].ended(status))
 }
 
 /// Asks all to stop, waits, and kills what does not.

@@ -2,21 +2,22 @@
 //!
 //! Owns the nodes it started, as tasks of this process ([`Mode::InProcess`]) or as children of it
 //! ([`Mode::Children`]); both run the same code on real sockets with real databases. It restarts
-//! nothing: what dies stays dead and is reported. The folder belongs to [`crate::setup`].
+//! nothing: what dies stays dead and is reported, and so is what does not start. The folder belongs to [`crate::setup`].
 
 mod children;
 mod ready;
 mod shape;
 
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client::{Client, Profile};
-use ledger::NodeId;
 use ledger::genesis::Genesis;
+use ledger::{Committee, NodeId};
 use serde::Serialize;
 use shard_node::server::{Node, NodeConfig, NodeError};
-use storage::{ResourceLimits, SharedResources};
+use storage::{ResourceLimits, SharedResources, StorageError};
 use tempfile::TempDir;
 
 use crate::error::CliError;
@@ -63,6 +64,12 @@ pub struct NodeLine {
     pub client_addr: String,
 }
 
+/// A node that ended or did not start, and why.
+struct Ended {
+    id: NodeId,
+    error: CliError,
+}
+
 enum Running {
     InProcess(Vec<Node>),
     Children(Vec<Child>),
@@ -74,6 +81,12 @@ pub struct LocalCluster {
     genesis: Genesis,
     profile: Profile,
     running: Running,
+    /// Whether it was there before: its groups have been founded, unless it was stopped too early.
+    resumed: bool,
+    /// Nodes that do not run.
+    down: BTreeSet<NodeId>,
+    /// Of these, those that nobody has been told of.
+    untold: VecDeque<Ended>,
     _lock: ClusterLock,
     // Last, so that it is removed when everything that is in it has stopped.
     temp: Option<TempDir>,
@@ -129,45 +142,67 @@ impl Prepared {
         &self.genesis
     }
 
-    /// Starts every node.
+    /// Starts every node. [`LocalCluster::ready`] judges whether those that start are enough, and
+    /// [`LocalCluster::node_ended`] tells of the others.
     ///
     /// # Errors
-    /// What the first node that did not start says; those that did are stopped again.
+    /// What the first node that did not start says, when none did.
     pub async fn start(self, mode: Mode) -> Result<LocalCluster, CliError> {
-        let Self { dir, genesis, lock, temp, .. } = self;
+        let Self { dir, genesis, lock, temp, resumed } = self;
         let profile = Profile::load(&dir.profile_path())?;
         let configs = dir.node_configs(&genesis);
-        let running = match mode {
-            Mode::InProcess => Running::InProcess(start_in_process(&configs).await?),
-            Mode::Children => Running::Children(children::start(&configs).await?),
+        let (running, failed) = match mode {
+            Mode::InProcess => {
+                let (nodes, failed) = start_in_process(&configs).await?;
+                (Running::InProcess(nodes), failed)
+            }
+            Mode::Children => (Running::Children(children::start(&configs).await?), Vec::new()),
         };
-        let cluster = LocalCluster { dir, genesis, profile, running, _lock: lock, temp };
+        let (down, untold) = (BTreeSet::new(), VecDeque::from(failed));
+        let cluster = LocalCluster { dir, genesis, profile, running, resumed, down, untold, _lock: lock, temp };
         cluster.write_run_file()?;
         Ok(cluster)
     }
 }
 
-async fn start_in_process(configs: &[(NodeId, PathBuf)]) -> Result<Vec<Node>, CliError> {
-    let loaded = configs.iter().map(|(_, file)| NodeConfig::load(file)).collect::<Result<Vec<_>, _>>()?;
+async fn start_in_process(configs: &[(NodeId, PathBuf)]) -> Result<(Vec<Node>, Vec<Ended>), CliError> {
     // All at once: a node that waits for its peers must not keep them from starting.
     let resources = SharedResources::new(ResourceLimits::default())?;
-    let starting = loaded.into_iter().map(|config| tokio::spawn(Box::pin(Node::start_with(config, resources.clone()))));
-    let mut nodes = Vec::new();
-    let mut failed = None;
+    let starting = configs.iter().map(|(id, file)| {
+        let (id, file, resources) = (*id, file.clone(), resources.clone());
+        tokio::spawn(Box::pin(async move {
+            let config = NodeConfig::load(&file).map_err(|error| not_running(id, error.into()))?;
+            Node::start_with(config, resources).await.map_err(|error| node_error(id, error))
+        }))
+    });
+    let (mut nodes, mut failed) = (Vec::new(), Vec::new());
     for ((id, _), started) in configs.iter().zip(futures::future::join_all(starting).await) {
         match started {
             Ok(Ok(node)) => nodes.push(node),
-            Ok(Err(error)) => failed = failed.or(Some(node_error(*id, &error))),
-            Err(error) => failed = failed.or(Some(crashed(*id, &error.to_string()))),
+            Ok(Err(error)) => failed.push(Ended { id: *id, error }),
+            Err(error) => failed.push(Ended { id: *id, error: crashed(*id, &error.to_string()) }),
         }
     }
-    match failed {
-        None => Ok(nodes),
-        Some(error) => {
-            stop_in_process(nodes).await;
-            Err(error)
-        }
+    if nodes.is_empty() && !failed.is_empty() {
+        return Err(failed.swap_remove(0).error);
     }
+    if let Some(error) = out_of_files(&nodes) {
+        stop_in_process(nodes).await;
+        return Err(error);
+    }
+    Ok((nodes, failed))
+}
+
+/// A group that could not be opened because this process has too many files open. All nodes share the
+/// limit, so none of them is well, and no client could ask.
+fn out_of_files(nodes: &[Node]) -> Option<CliError> {
+    let code = StorageError::OpenFiles { path: PathBuf::new(), detail: String::new() }.code();
+    nodes.iter().find_map(|node| {
+        let failed = node.hosted().failed.read();
+        let reason = failed.values().find(|reason| reason.starts_with(code))?;
+        let fix = "raise the limit with 'ulimit -n' (65536 or more), or make the cluster with fewer shards";
+        Some(CliError::new(code, format!("node {}: {reason}", node.id()), fix))
+    })
 }
 
 async fn stop_in_process(nodes: Vec<Node>) {
@@ -176,8 +211,12 @@ async fn stop_in_process(nodes: Vec<Node>) {
 
 /// The error of a node that did not start.
 #[must_use]
-pub fn node_error(id: NodeId, error: &NodeError) -> CliError {
-    CliError::from_message(error.code(), error).context(format!("node {id}"))
+pub fn node_error(id: NodeId, error: NodeError) -> CliError {
+    not_running(id, error.into())
+}
+
+fn not_running(id: NodeId, error: CliError) -> CliError {
+    error.context(format!("node {id} does not run"))
 }
 
 fn crashed(id: NodeId, cause: &str) -> CliError {
@@ -229,24 +268,75 @@ impl LocalCluster {
         self.genesis.nodes.iter().map(line).collect()
     }
 
-    /// Waits until every group has a leader.
+    /// Waits until every group has a leader. Nodes that end meanwhile, or did not start, are told of by
+    /// [`LocalCluster::node_ended`] as long as every group keeps its quorum.
     ///
     /// # Errors
-    /// `cluster_not_ready` with what is missing, or what the first node that ended said.
+    /// `cluster_not_ready` with what is missing, or what the node said without which a group has no quorum.
     pub async fn ready(&mut self) -> Result<Client, CliError> {
         let client = Client::lazy(&self.profile)?;
-        let genesis = self.genesis.clone();
-        tokio::select! {
-            ready = wait_ready(&client, &genesis, READY_WITHIN) => ready?,
-            ended = self.node_ended() => return Err(ended),
+        let (waiting, genesis) = (client.clone(), self.genesis.clone());
+        let mut ready = std::pin::pin!(wait_ready(&waiting, &genesis, READY_WITHIN));
+        let mut told = VecDeque::new();
+        loop {
+            let ended = tokio::select! {
+                biased;
+                ended = self.next_ended() => ended,
+                ready = &mut ready => {
+                    ready?;
+                    self.untold = told;
+                    return Ok(client);
+                }
+            };
+            if let Some(why) = self.cannot_go_on() {
+                self.untold = told;
+                return Err(CliError { cause: format!("{}; {why}", ended.error.cause), ..ended.error });
+            }
+            told.push_back(ended);
         }
-        Ok(client)
     }
 
-    /// Resolves when a node ends by itself, each time with one that was not reported before.
+    /// What the nodes that are down keep from working, in words.
+    fn cannot_go_on(&self) -> Option<String> {
+        let committees = &self.genesis.committees;
+        if !self.resumed {
+            let of_down = |committee: &&Committee| self.down.iter().any(|node| committee.index_of(*node).is_some());
+            let group = committees.iter().find(of_down)?.group;
+            return Some(format!("{group} takes its first step only when all of its nodes run"));
+        }
+        let lost = committees.iter().find(|committee| {
+            let up = committee.members.iter().filter(|member| !self.down.contains(&member.node)).count();
+            up < usize::from(committee.threshold)
+        });
+        lost.map(|committee| format!("{} has no quorum without it", committee.group))
+    }
+
+    /// The nodes that ended and that nobody has been told of, each with its reason.
+    pub fn take_untold(&mut self) -> Vec<CliError> {
+        self.untold.drain(..).map(|ended| ended.error).collect()
+    }
+
+    /// Resolves when a node ends by itself, each time with one that was not reported before; at first with
+    /// those that did not start.
     pub async fn node_ended(&mut self) -> CliError {
+        self.next_ended().await.error
+    }
+
+    async fn next_ended(&mut self) -> Ended {
+        let ended = match self.untold.pop_front() {
+            Some(ended) => ended,
+            None => self.one_ended().await,
+        };
+        self.down.insert(ended.id);
+        ended
+    }
+
+    async fn one_ended(&mut self) -> Ended {
         match &mut self.running {
-            Running::Children(children) => children::one_ended(children).await,
+            Running::Children(children) => {
+                let (id, error) = children::one_ended(children).await;
+                Ended { id, error }
+            }
             Running::InProcess(nodes) => {
                 let waiting = nodes.iter().map(|node| {
                     Box::pin(async move {
@@ -261,7 +351,7 @@ impl LocalCluster {
                 let (id, _, rest) = futures::future::select_all(waiting).await;
                 drop(rest);
                 nodes.retain(|node| node.id() != id);
-                crashed(id, "it cannot go on")
+                Ended { id, error: crashed(id, "it cannot go on") }
             }
         }
     }

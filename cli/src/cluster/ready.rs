@@ -29,7 +29,7 @@ pub async fn wait_ready(client: &Client, genesis: &Genesis, within: Duration) ->
                 if without.is_empty() {
                     return Ok(());
                 }
-                missing = format!("without a leader: {}", names(&without));
+                missing = format!("without a leader: {}{}", names(&without), reasons(&status, &without));
             }
             Err(error) if error.retryable() => missing = error.to_string(),
             Err(error) => return Err(error.into()),
@@ -50,6 +50,18 @@ fn without_leader(status: &v1::StatusReply, genesis: &Genesis) -> Vec<GroupId> {
     let led: BTreeSet<u64> =
         replicas.filter(|replica| replica.leads && replica.stopped.is_empty()).map(|replica| replica.group).collect();
     genesis.committees.iter().map(|committee| committee.group).filter(|group| !led.contains(&group.0)).collect()
+}
+
+/// Why replicas of these groups do not run, one for each group.
+fn reasons(status: &v1::StatusReply, groups: &[GroupId]) -> String {
+    let of = |group: &GroupId| {
+        status.nodes.iter().find_map(|node| {
+            let stopped = |replica: &&v1::ReplicaStatus| replica.group == group.0 && !replica.stopped.is_empty();
+            let replica = node.replicas.iter().find(stopped)?;
+            Some(format!("\n  {group} on node {}: {}", node.node, replica.stopped))
+        })
+    };
+    groups.iter().filter_map(of).collect()
 }
 
 fn names(groups: &[GroupId]) -> String {
@@ -80,6 +92,7 @@ mod tests {
         assert_eq!(without_leader(&status(vec![]), &genesis), [GroupId::BEACON, shard]);
         let one = status(vec![replica(GroupId::BEACON, ""), replica(shard, "disk full")]);
         assert_eq!(without_leader(&one, &genesis), [shard]);
+        assert_eq!(reasons(&one, &[GroupId::BEACON, shard]), "\n  shard-0 on node 0: disk full");
         let both = status(vec![replica(GroupId::BEACON, ""), replica(shard, "")]);
         assert!(without_leader(&both, &genesis).is_empty());
         assert_eq!(names(&[GroupId::BEACON, shard]), "beacon, shard-0");

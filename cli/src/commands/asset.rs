@@ -11,7 +11,7 @@ use super::show::ReceiptLine;
 use crate::args::{Asset, FreezeAsset};
 use crate::error::CliError;
 use crate::load::stage::wait_known;
-use crate::output::{Output, with_decimals};
+use crate::output::{Output, foreign, with_decimals};
 
 #[derive(Serialize)]
 struct Line {
@@ -29,7 +29,7 @@ struct Line {
 
 impl Line {
     fn text(&self) -> String {
-        let name = if self.name.is_empty() { String::new() } else { format!(" ({})", self.name) };
+        let name = if self.name.is_empty() { String::new() } else { format!(" ({})", foreign(&self.name)) };
         let mut text = format!(
             "asset {}{name}\n  id        {}\n  issuer    {}\n  decimals  {}\n  frozen    {}",
             self.symbol,

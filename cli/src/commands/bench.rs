@@ -38,7 +38,20 @@ pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
         }
         None => Box::pin(on_own_cluster(&args, output)).await?,
     };
-    output.result(&report, || text(&report))
+    output.result(&report, || text(&report))?;
+    judged(report.bound_ratio, args.at_least)
+}
+
+/// Whether the rate is what was asked for, for runs that nobody watches.
+fn judged(ratio: f64, at_least: Option<f64>) -> Result<(), CliError> {
+    match at_least {
+        Some(floor) if ratio.is_nan() || ratio < floor => {
+            let cause = format!("the rate is {ratio} of the verify bound, and at least {floor} was asked for");
+            let fix = "run it again on a machine that does nothing else; docs/performance.md tells what to expect";
+            Err(CliError::new("bench_floor", cause, fix).after_report())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// As many as the voters of a transaction need, unless said otherwise.

@@ -196,7 +196,10 @@ pub(super) fn assets_of<'a>(moves: impl Iterator<Item = &'a Move>) -> Vec<AssetI
             | Move::Burn { asset, .. }
             | Move::Freeze { asset, .. }
             | Move::Release { asset, .. }
-            | Move::Return { asset, .. } => Some(*asset),
+            | Move::Return { asset, .. }
+            | Move::Lock { asset, .. }
+            | Move::Transfer { asset, .. } => Some(*asset),
+            Move::Claim { terms, .. } | Move::Refund { terms, .. } => Some(terms.asset),
             Move::Check { condition, .. } => match condition {
                 Condition::AtLeast { asset, .. } | Condition::AtMost { asset, .. } | Condition::NotFrozen(asset) => {
                     Some(*asset)
@@ -204,7 +207,12 @@ pub(super) fn assets_of<'a>(moves: impl Iterator<Item = &'a Move>) -> Vec<AssetI
                 Condition::Version(_) | Condition::Consent => None,
             },
             Move::Write { write: AccountWrite::Limit { asset, .. }, .. } => Some(*asset),
-            Move::Write { .. } | Move::Issue(_) | Move::Rotate { .. } => None,
+            Move::Write { .. }
+            | Move::Issue(_)
+            | Move::Rotate { .. }
+            | Move::Record { .. }
+            | Move::Grant { .. }
+            | Move::Revoke { .. } => None,
         })
         .collect();
     assets.sort_unstable();

@@ -51,7 +51,7 @@ async fn serve(file: &Path, with_parent: bool, output: Output) -> Result<(), Cli
         listen_peer: config.listen_peer.to_string(),
         listen_client: config.listen_client.to_string(),
     };
-    let node = Box::pin(Host::start(config)).await.map_err(|error| node_error(id, &error))?;
+    let node = Box::pin(Host::start(config)).await.map_err(|error| node_error(id, error))?;
     output.result(&started, || {
         format!("node {} runs: nodes at {}, clients at {}", started.node, started.listen_peer, started.listen_client)
     })?;
@@ -105,8 +105,7 @@ struct Moved {
 fn rebuild(file: &Path, group: &str, output: Output) -> Result<(), CliError> {
     let config = NodeConfig::load(file)?;
     let group: GroupId = id("group", group)?;
-    let done = tokio::task::block_in_place(|| set_aside(&config, group))
-        .map_err(|error| CliError::from_message(error.code(), error))?;
+    let done = tokio::task::block_in_place(|| set_aside(&config, group))?;
     let moved =
         |(from, to): &(PathBuf, PathBuf)| Moved { from: from.display().to_string(), to: to.display().to_string() };
     let result = Rebuilding {
@@ -251,12 +250,17 @@ fn text(result: &Checked) -> String {
             "intact".to_owned(),
         ],
         (None, error) => {
-            let cause = error.as_ref().map_or("", |error| error.cause.as_str());
-            [database.folder.clone(), String::new(), String::new(), String::new(), format!("DAMAGED: {cause}")]
+            let code = error.as_ref().map_or("", |error| error.code.as_str());
+            [database.folder.clone(), String::new(), String::new(), String::new(), format!("DAMAGED: {code}")]
         }
     });
+    let mut text = table(["folder", "holds", "entries", "bytes", "result"], rows);
+    // Below the table: a cell is no place for sentences.
+    for error in result.databases.iter().filter_map(|database| database.error.as_ref()) {
+        text.push_str(&format!("\n{}: {}\n  fix: {}", error.code, error.cause, error.fix));
+    }
     let verdict = if result.intact { "everything is intact" } else { "not everything is intact" };
-    format!("{}\n{verdict}", table(["folder", "holds", "entries", "bytes", "result"], rows))
+    format!("{text}\n{verdict}")
 }
 
 /// Every database folder at or below this one, by name.
@@ -314,6 +318,18 @@ mod tests {
         assert_eq!(names, ["shard-0", "log"]);
         assert_eq!(databases(&folder.path().join("data/log")).unwrap().len(), 1);
         assert_eq!(databases(&folder.path().join("none")).unwrap_err().code, "file");
+    }
+
+    #[test]
+    fn the_table_names_the_damage_and_the_sentences_stand_below_it() {
+        let error = StorageError::Truncated { path: "/d/7.log".into(), found: 2, acknowledged: 3 };
+        let CliError { code, cause, fix, .. } = error.into();
+        let damage = Damage { code, cause: cause.clone(), fix: fix.clone() };
+        let database = Database { folder: "/d".into(), intact: false, found: None, error: Some(damage) };
+        let text = text(&Checked { folder: "/d".into(), intact: false, databases: vec![database] });
+        let below = format!("storage_truncated: {cause}\n  fix: {fix}\nnot everything is intact");
+        let table = text.strip_suffix(&below).unwrap_or_else(|| panic!("{text}"));
+        assert!(table.contains("DAMAGED: storage_truncated") && !table.contains("acknowledged"), "{table}");
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
         format!("router answers clients of cluster {} at {}", started.cluster_id, started.listen)
     })?;
     let end = CancellationToken::new();
-    let serving = serve(server, listener, end.clone().cancelled_owned(), Arc::default());
+    let serving = serve(server, Box::new(listener), end.clone().cancelled_owned(), Arc::default());
     tokio::pin!(serving);
     let served = tokio::select! {
         early = &mut serving => early,

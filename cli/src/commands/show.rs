@@ -92,7 +92,7 @@ impl ReceiptLine {
         let fate = match self.reject {
             Some(code) => format!("rejected: {code}"),
             None if self.mail_to.is_empty() => self.outcome.to_owned(),
-            None => format!("{}, credited in {}", self.outcome, self.mail_to.join(", ")),
+            None => format!("{}; its credits go to {}", self.outcome, self.mail_to.join(", ")),
         };
         format!("transaction {}\n  {fate}\n{}", self.txid, self.place())
     }

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::show::groups_table;
 use crate::args::Status;
 use crate::error::CliError;
-use crate::health::{GroupLine, groups, problems};
+use crate::health::{GroupLine, ahead, groups, problems};
 use crate::load::agree::committees;
 use crate::output::{Output, rounded, table};
 
@@ -60,7 +60,8 @@ pub(super) async fn run(args: Status, output: Output) -> Result<(), CliError> {
         Group { tps: rounded(executed as f64 / seconds.max(0.001)), line }
     });
     let lines: Vec<Group> = lines.collect();
-    let problems = problems(&status, &committees);
+    let mut problems = problems(&status, &committees);
+    problems.extend(ahead(&first, &status, &committees));
     let report = Report {
         cluster: client.cluster_id().to_string(),
         healthy: problems.is_empty(),

@@ -45,7 +45,10 @@ pub(super) async fn run(args: Up, output: Output) -> Result<(), CliError> {
     let result = match ready {
         Ok(true) => serve(&mut cluster, &mut stop, resumed, output).await,
         Ok(false) => Err(interrupted()),
-        Err(error) => Err(error),
+        Err(error) => {
+            cluster.take_untold().iter().for_each(|earlier| output.remark(earlier.to_string()));
+            Err(error)
+        }
     };
     output.remark("stopping");
     cluster.stop().await;
@@ -63,6 +66,7 @@ async fn serve(cluster: &mut LocalCluster, stop: &mut Stop, resumed: bool, outpu
                 if !cluster.any_running() {
                     return Err(ended.after_report());
                 }
+                output.remark("the other nodes go on; 'seamark status' shows each group");
             }
         }
     }
@@ -86,13 +90,12 @@ fn describe(cluster: &LocalCluster, resumed: bool) -> Ready {
 fn text(ready: &Ready) -> String {
     let row = |node: &NodeLine| [format!("node-{}", node.id), node.client_addr.clone(), node.peer_addr.clone()];
     let [a, b, c] = ["node", "for clients", "for nodes"];
-    let pids: Option<Vec<String>> = ready.nodes.iter().map(|node| Some(node.pid?.to_string())).collect();
-    let nodes = match pids {
-        None => table([a, b, c], ready.nodes.iter().map(row)),
-        Some(pids) => {
-            let rows = ready.nodes.iter().map(row).zip(pids).map(|([a, b, c], pid)| [a, b, c, pid]);
-            table([a, b, c, "process"], rows)
-        }
+    let nodes = if ready.nodes.iter().any(|node| node.pid.is_some()) {
+        let pid = |node: &NodeLine| node.pid.map_or("none".to_owned(), |pid| pid.to_string());
+        let rows = ready.nodes.iter().map(|node| (row(node), pid(node))).map(|([a, b, c], pid)| [a, b, c, pid]);
+        table([a, b, c, "process"], rows)
+    } else {
+        table([a, b, c], ready.nodes.iter().map(row))
     };
     let made = if ready.resumed { "resumed" } else { "made" };
     format!(

@@ -4,6 +4,7 @@
 //! stands in the file. Unknown keys are refused. Every error names the line. docs/transactions.md
 //! is the manual.
 
+mod beyond;
 mod moves;
 mod value;
 
@@ -15,8 +16,9 @@ use toml::Spanned;
 
 use super::Names;
 use crate::error::{CliError, EXIT_FAILED};
-use moves::{Burn, Check, Freeze, Mint, Pay, Release, Return, Rotate, ToMove, Write};
-use value::{Amount, Period};
+use beyond::{Claim, Grant, Lock, Record, Refund, Revoke, Transfer};
+use moves::{Burn, Check, Freeze, Mint, Pay, Release, Return, Rotate, Table, ToMove, Write};
+use value::{Amount, Moment, Period};
 
 /// How long a transaction may execute when the form does not say.
 const VALID_FOR_MS: u64 = 5 * 60 * 1000;
@@ -52,6 +54,20 @@ struct Form {
     mint: Vec<Spanned<Mint>>,
     #[serde(default)]
     burn: Vec<Spanned<Burn>>,
+    #[serde(default)]
+    lock: Vec<Spanned<Lock>>,
+    #[serde(default)]
+    claim: Vec<Spanned<Claim>>,
+    #[serde(default)]
+    refund: Vec<Spanned<Refund>>,
+    #[serde(default)]
+    record: Vec<Spanned<Record>>,
+    #[serde(default)]
+    grant: Vec<Spanned<Grant>>,
+    #[serde(default)]
+    revoke: Vec<Spanned<Revoke>>,
+    #[serde(default)]
+    transfer: Vec<Spanned<Transfer>>,
 }
 
 /// An account of several keys, named for use in this form.
@@ -129,6 +145,13 @@ pub fn read(text: &str, names: &dyn Names) -> Result<Reading, CliError> {
     reader.gather(&form.give_back, &mut legs)?;
     reader.gather(&form.mint, &mut legs)?;
     reader.gather(&form.burn, &mut legs)?;
+    reader.gather(&form.lock, &mut legs)?;
+    reader.gather(&form.claim, &mut legs)?;
+    reader.gather(&form.refund, &mut legs)?;
+    reader.gather(&form.record, &mut legs)?;
+    reader.gather(&form.grant, &mut legs)?;
+    reader.gather(&form.revoke, &mut legs)?;
+    reader.gather(&form.transfer, &mut legs)?;
     legs.sort_by_key(|(position, _)| *position);
     if legs.is_empty() {
         return Err(wrong("the form has no move", "add at least one, such as [[pay]]; see 'seamark tx build --help'"));

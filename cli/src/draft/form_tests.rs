@@ -1,6 +1,8 @@
 use hashbrown::HashMap;
+use ledger::lock::LockTerms;
+use ledger::record::{GrantTerms, Grantee};
 use ledger::tx::{AccountWrite, Condition};
-use ledger::{AssetId, SecretKey};
+use ledger::{AssetId, GroupId, Hash32, LedgerId, LockId, OrgId, SecretKey, TimeMs};
 
 use super::*;
 
@@ -40,6 +42,9 @@ fn of(name: &str) -> Address {
 }
 
 const EUR: AssetId = AssetId([1; 16]);
+const LOCK: LockId = LockId(Hash32([2; 32]));
+/// 2026-01-31 12:00:00 UTC.
+const AT: TimeMs = TimeMs(1_769_860_800_000);
 
 fn moves(text: &str) -> Vec<Move> {
     read(text, &book()).unwrap().legs.into_iter().map(|leg| leg.mv).collect()
@@ -122,6 +127,51 @@ fn every_move_has_its_table() {
         issuer = "issuer"
         asset = "EUR"
         amount = 4
+        [[lock]]
+        from = "alice"
+        to = "bob"
+        asset = "EUR"
+        amount = 5
+        hash = "0101010101010101010101010101010101010101010101010101010101010101"
+        deadline = "2026-01-31T12:00:00Z"
+        [[claim]]
+        from = "alice"
+        lock = "0202020202020202020202020202020202020202020202020202020202020202"
+        to = "bob"
+        asset = "EUR"
+        amount = 5
+        secret = "0303030303030303030303030303030303030303030303030303030303030303"
+        [[refund]]
+        from = "bob"
+        lock = "0202020202020202020202020202020202020202020202020202020202020202"
+        to = "alice"
+        asset = "EUR"
+        amount = 6
+        [[record]]
+        owner = "alice"
+        hash = "0404040404040404040404040404040404040404040404040404040404040404"
+        metadata = "contract 7"
+        [[grant]]
+        owner = "alice"
+        record = "0404040404040404040404040404040404040404040404040404040404040404"
+        account = "bob"
+        scope = "read"
+        until = 1769860800000
+        [[grant]]
+        owner = "alice"
+        record = "0404040404040404040404040404040404040404040404040404040404040404"
+        org = 3
+        scope = "audit"
+        [[revoke]]
+        owner = "alice"
+        record = "0404040404040404040404040404040404040404040404040404040404040404"
+        account = "carol"
+        [[transfer]]
+        from = "alice"
+        to = "bob"
+        asset = "EUR"
+        amount = 7
+        ledger = "channel-3"
     "#;
     let reading = read(text, &book()).unwrap();
     assert_eq!((reading.valid_for_ms, reading.memo.as_str()), (600_000, "all of them"));
@@ -130,6 +180,11 @@ fn every_move_has_its_table() {
     let write = |write| Move::Write { account: alice, write };
     let data = |key: &str, value: Option<&[u8]>| {
         write(AccountWrite::Data { key: key.into(), value: value.map(<[u8]>::to_vec) })
+    };
+    let terms = |to, amount| LockTerms { to, asset: EUR, amount };
+    let grant = |to, scope: &str, until_ms| {
+        let terms = GrantTerms { scope: scope.to_owned(), until_ms };
+        Move::Grant { owner: alice, record: Hash32([4; 32]), to, terms }
     };
     let expected = [
         Move::Pay { from: alice, to: bob, asset: EUR, amount: 5 },
@@ -151,6 +206,20 @@ fn every_move_has_its_table() {
         Move::Return { by: issuer, account: alice, to: bob, asset: EUR, amount: 2 },
         Move::Mint { issuer, to: alice, asset: EUR, amount: 3 },
         Move::Burn { issuer, asset: EUR, amount: 4 },
+        Move::Lock { from: alice, to: bob, asset: EUR, amount: 5, hash: Hash32([1; 32]), deadline_ms: AT },
+        Move::Claim { from: alice, lock: LOCK, terms: terms(bob, 5), secret: [3; 32] },
+        Move::Refund { from: bob, lock: LOCK, terms: terms(alice, 6) },
+        Move::Record { owner: alice, hash: Hash32([4; 32]), metadata: b"contract 7".to_vec() },
+        grant(Grantee::Account(bob), "read", Some(AT)),
+        grant(Grantee::Org(OrgId(3)), "audit", None),
+        Move::Revoke { owner: alice, record: Hash32([4; 32]), from: Grantee::Account(of("carol")) },
+        Move::Transfer {
+            from: alice,
+            to: bob,
+            asset: EUR,
+            amount: 7,
+            ledger: LedgerId::of_channel(GroupId::channel(3)),
+        },
     ];
     let found: Vec<Move> = reading.legs.iter().map(|leg| leg.mv.clone()).collect();
     assert_eq!(found, expected);
@@ -184,7 +253,29 @@ fn accounts_of_several_keys_are_named_in_the_form() {
 #[test]
 fn every_mistake_is_refused_with_its_line() {
     let pay = "[[pay]]\nfrom = 'alice'\nto = 'bob'\nasset = 'EUR'\namount = 1\n";
+    let hash = "04".repeat(32);
+    let lock =
+        format!("[[lock]]\nfrom = 'alice'\nto = 'bob'\nasset = 'EUR'\namount = 1\nhash = '{hash}'\ndeadline = 9\n");
+    let claim = format!(
+        "[[claim]]\nfrom = 'alice'\nto = 'bob'\nasset = 'EUR'\namount = 1\nlock = '{hash}'\nsecret = '{hash}'\n"
+    );
+    let grant = format!("[[grant]]\nowner = 'alice'\nrecord = '{hash}'\nscope = 'read'\n");
+    let record = format!("[[record]]\nowner = 'alice'\nhash = '{hash}'\nmetadata = 'x'\n");
+    let transfer = "[[transfer]]\nfrom = 'alice'\nto = 'bob'\nasset = 'EUR'\namount = 1\nledger = 'channel-1'\n";
     for (text, line, code, part) in [
+        (&*lock.replace("'bob'", "'alice'"), 1, "lock_form", "holds the amount"),
+        (&*lock.replace("= 1", "= 0"), 5, "zero_amount", "zero"),
+        (&*lock.replace("0404", "04"), 6, "form", "32 bytes"),
+        (&*lock.replace("= 9", "= 'tomorrow'"), 7, "form", "no moment"),
+        (&*lock.replace("= 9", "= -1"), 7, "form", "before 1970"),
+        (&*claim.replace(&format!("secret = '{hash}'"), "secret = '0404'"), 7, "form", "32 bytes"),
+        (&*claim.replace(&format!("lock = '{hash}'"), "lock = 'x'"), 6, "form", "id of a lock"),
+        (&*record.replace("'x'", &format!("'{}'", "x".repeat(1025))), 4, "record_form", "metadata"),
+        (&*grant, 1, "form", "one party"),
+        (&*format!("{grant}account = 'bob'\norg = 1\n"), 1, "form", "one party"),
+        (&*format!("{grant}account = 'alice'\n"), 1, "record_form", "owner"),
+        (&*format!("{}org = 1\n", grant.replace("'read'", "'Read'")), 4, "record_form", "scope"),
+        (&*transfer.replace("channel-1", "shard-1"), 6, "form", "no ledger"),
         ("", 0, "form", "no move"),
         ("[[pay]]\nfrom = \"alice\"\n", 1, "form", "missing field"),
         (&format!("{pay}colour = 'red'\n"), 6, "form", "unknown field `colour`"),

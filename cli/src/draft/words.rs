@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use hashbrown::HashMap;
+use ledger::record::Grantee;
 use ledger::tx::{AccountWrite, Condition};
-use ledger::{Address, AssetId, Authorisation, GroupId, Layout, LedgerId, Move, PublicKey, Slot};
+use ledger::{Address, AssetId, Authorisation, GroupId, Layout, LedgerId, LockId, Move, PublicKey, Slot};
 use serde::Serialize;
 
 use super::file::TxFile;
-use crate::output::{moment, with_decimals};
+use crate::output::{foreign, moment, with_decimals};
 
 /// What people call accounts, assets and keys. What has no name is shown whole: a part of an
 /// address could be that of somebody else.
@@ -102,6 +103,49 @@ impl Labels {
                 name(account),
                 name(to)
             ),
+            Move::Lock { from, to, asset, amount, hash, deadline_ms } => format!(
+                "{} sets {} aside for {}, for whoever shows the secret behind {hash} before {}",
+                name(from),
+                self.amount(*amount, asset),
+                name(to),
+                moment(deadline_ms.0)
+            ),
+            Move::Claim { from, lock, terms, .. } => format!(
+                "{} gets {} out of the lock {lock} of {}, by its secret",
+                name(&terms.to),
+                self.amount(terms.amount, &terms.asset),
+                name(from)
+            ),
+            Move::Refund { from, lock, terms } => format!(
+                "{} takes {} back out of the lock {lock} for {}",
+                name(from),
+                self.amount(terms.amount, &terms.asset),
+                name(&terms.to)
+            ),
+            Move::Record { owner, hash, metadata } => {
+                let note = if metadata.is_empty() { String::new() } else { format!(", {}", quoted(metadata)) };
+                format!("{} records {hash}{note}", name(owner))
+            }
+            Move::Grant { owner, record, to, terms } => {
+                let until = terms.until_ms.map_or_else(String::new, |until| format!(" until {}", moment(until.0)));
+                let (owner, to) = (name(owner), self.grantee(to));
+                format!("{owner} grants {to} \"{}\" on the record {record}{until}", terms.scope)
+            }
+            Move::Revoke { owner, record, from } => {
+                format!("{} revokes what {} was granted on the record {record}", name(owner), self.grantee(from))
+            }
+            Move::Transfer { from, to, asset, amount, ledger } => {
+                format!("{} pays {} {} in {}", name(from), name(to), self.amount(*amount, asset), ledger_name(*ledger))
+            }
+        }
+    }
+
+    /// Whom a record is granted to.
+    #[must_use]
+    pub fn grantee(&self, who: &Grantee) -> String {
+        match who {
+            Grantee::Account(account) => self.account(account),
+            Grantee::Org(org) => format!("organisation {org}"),
         }
     }
 
@@ -137,11 +181,17 @@ impl Labels {
     }
 }
 
+/// A ledger for people, as forms name it, too.
+#[must_use]
+pub fn ledger_name(ledger: LedgerId) -> String {
+    if ledger == LedgerId::MAIN { "the main ledger".to_owned() } else { GroupId(ledger.0).to_string() }
+}
+
 /// Bytes of account data for people: as text in quotes where it is text, else in hex.
 #[must_use]
 pub fn quoted(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => format!("\"{text}\""),
+        Ok(text) if foreign(text) == text => format!("\"{text}\""),
         _ => format!("0x{}", hex::encode(bytes)),
     }
 }
@@ -178,6 +228,9 @@ pub struct MoveLine {
     pub credited: Option<String>,
     /// Only its hash stands in the body.
     pub hidden: bool,
+    /// The id of the hash-lock that it makes, by which it is claimed or refunded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
 }
 
 /// A signer of a plan.
@@ -203,10 +256,13 @@ impl Plan {
         let mut groups: Vec<GroupId> = Vec::new();
         let moves = file
             .moves()
-            .map(|(slot, mv)| {
+            .zip(0u16..)
+            .map(|((slot, mv), index)| {
                 let voters = voters(slot, layout);
                 groups.extend(&voters);
-                line(slot, mv, &voters, layout, labels)
+                let locks = matches!(mv, Some(Move::Lock { .. }));
+                let lock = locks.then(|| LockId::derive(&file.txid(), index).to_string());
+                MoveLine { lock, ..line(slot, mv, &voters, layout, labels) }
             })
             .collect();
         groups.sort_unstable();
@@ -229,7 +285,7 @@ impl Plan {
         let mut text = format!("transaction {}", self.txid);
         let _ = write!(text, "\n  valid until {}", moment(self.valid_until_ms));
         if !self.memo.is_empty() {
-            let _ = write!(text, "\n  memo: {}", self.memo);
+            let _ = write!(text, "\n  memo: {}", foreign(&self.memo));
         }
         text.push_str("\nwhat it does");
         for (mv, number) in self.moves.iter().zip(1..) {
@@ -259,6 +315,9 @@ impl MoveLine {
         }
         if self.hidden {
             text.push_str("; hidden from all other groups");
+        }
+        if let Some(lock) = &self.lock {
+            let _ = write!(text, "; the lock's id is {lock}");
         }
         text
     }
@@ -314,6 +373,7 @@ fn line(slot: &Slot, mv: Option<&Move>, voters: &[GroupId], layout: &Layout, lab
         voters: voters.iter().map(ToString::to_string).collect(),
         credited: credited.map(|group| group.to_string()),
         hidden,
+        lock: None,
     }
 }
 

@@ -1,7 +1,9 @@
 use super::*;
 use crate::draft::file::Frame;
 use crate::draft::form::Leg;
-use ledger::{ClusterId, Hash32, SecretKey, TimeMs};
+use ledger::lock::LockTerms;
+use ledger::record::GrantTerms;
+use ledger::{ClusterId, Hash32, OrgId, SecretKey, TimeMs};
 
 fn key(name: &str) -> SecretKey {
     SecretKey::derive(b"words", name.as_bytes())
@@ -22,12 +24,17 @@ fn labels() -> Labels {
 }
 
 const EUR: AssetId = AssetId([1; 16]);
+const LOCK: LockId = LockId(Hash32([6; 32]));
+const HASH: Hash32 = Hash32([8; 32]);
 
 #[test]
 fn every_move_has_a_sentence() {
     let (alice, bob) = (of("alice"), of("bob"));
     let write = |write| Move::Write { account: alice, write };
     let check = |condition| Move::Check { account: bob, condition };
+    let terms = LockTerms { to: bob, asset: EUR, amount: 1 };
+    let read = GrantTerms { scope: "read".to_owned(), until_ms: Some(TimeMs(0)) };
+    let transfer = |ledger| Move::Transfer { from: alice, to: bob, asset: EUR, amount: 1, ledger };
     let joint = Authorisation::Multi { threshold: 2, keys: vec![key("alice").public(), key("bob").public()] };
     for (mv, text) in [
         (Move::Pay { from: alice, to: bob, asset: EUR, amount: 1250 }, "alice pays bob 1,250 EUR"),
@@ -58,6 +65,35 @@ fn every_move_has_a_sentence() {
             Move::Return { by: alice, account: bob, to: alice, asset: EUR, amount: 1 },
             "alice sends 1 EUR from the suspense of bob to alice",
         ),
+        (
+            Move::Lock { from: alice, to: bob, asset: EUR, amount: 1, hash: Hash32([1; 32]), deadline_ms: TimeMs(0) },
+            &format!(
+                "alice sets 1 EUR aside for bob, for whoever shows the secret behind {} before 1970-01-01 00:00:00.000 UTC",
+                Hash32([1; 32])
+            ),
+        ),
+        (
+            Move::Claim { from: alice, lock: LOCK, terms, secret: [3; 32] },
+            &format!("bob gets 1 EUR out of the lock {LOCK} of alice, by its secret"),
+        ),
+        (
+            Move::Refund { from: alice, lock: LOCK, terms },
+            &format!("alice takes 1 EUR back out of the lock {LOCK} for bob"),
+        ),
+        (
+            Move::Record { owner: alice, hash: HASH, metadata: b"contract 7".to_vec() },
+            &format!("alice records {HASH}, \"contract 7\""),
+        ),
+        (
+            Move::Grant { owner: alice, record: HASH, to: Grantee::Account(bob), terms: read },
+            &format!("alice grants bob \"read\" on the record {HASH} until 1970-01-01 00:00:00.000 UTC"),
+        ),
+        (
+            Move::Revoke { owner: alice, record: HASH, from: Grantee::Org(OrgId(3)) },
+            &format!("alice revokes what organisation 3 was granted on the record {HASH}"),
+        ),
+        (transfer(LedgerId::of_channel(GroupId::channel(3))), "alice pays bob 1 EUR in channel-3"),
+        (transfer(LedgerId::MAIN), "alice pays bob 1 EUR in the main ledger"),
     ] {
         assert_eq!(labels().sentence(&mv), text);
     }
@@ -122,4 +158,5 @@ fn lists_and_moments_for_people() {
     assert_eq!(quoted("für".as_bytes()), "\"für\"");
     assert_eq!(quoted(&[0xff, 0]), "0xff00");
     assert_eq!(quoted(b"a\nb"), "0x610a62");
+    assert_eq!(quoted("a\u{202e}b".as_bytes()), "0x61e280ae62");
 }

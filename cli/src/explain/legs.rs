@@ -18,7 +18,11 @@ pub(super) fn hold(tx: &ParsedTx, leg: u16, labels: &Labels) -> Option<(String, 
 fn reserved(mv: &Move, second: bool, labels: &Labels) -> Option<String> {
     let name = |account: &ledger::Address| labels.account(account);
     match mv {
-        Move::Pay { from, asset, amount, .. } => Some(format!("{} of {}", labels.amount(*amount, asset), name(from))),
+        Move::Pay { from, asset, amount, .. }
+        | Move::Lock { from, asset, amount, .. }
+        | Move::Transfer { from, asset, amount, .. } => {
+            Some(format!("{} of {}", labels.amount(*amount, asset), name(from)))
+        }
         Move::PaySync { from, asset, amount, .. } if !second => {
             Some(format!("{} of {}", labels.amount(*amount, asset), name(from)))
         }
@@ -51,6 +55,13 @@ fn reserved(mv: &Move, second: bool, labels: &Labels) -> Option<String> {
         }
         Move::Return { account, asset, amount, .. } if second => {
             Some(format!("{} in the suspense of {}", labels.amount(*amount, asset), name(account)))
+        }
+        Move::Claim { from, lock, .. } | Move::Refund { from, lock, .. } => {
+            Some(format!("the lock {lock} of {}", name(from)))
+        }
+        Move::Record { owner, hash, .. } => Some(format!("the record {hash} of {}", name(owner))),
+        Move::Grant { owner, record, to: who, .. } | Move::Revoke { owner, record, from: who } => {
+            Some(format!("the access of {} to the record {record} of {}", labels.grantee(who), name(owner)))
         }
         Move::Freeze { .. } | Move::Return { .. } | Move::Issue(_) => None,
     }

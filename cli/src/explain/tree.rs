@@ -3,7 +3,7 @@
 use super::group::{Event, GroupStory};
 use super::{Fate, Story};
 use crate::draft::words::and;
-use crate::output::moment;
+use crate::output::{foreign, moment};
 
 /// A line of the tree before its columns are aligned.
 struct Line {
@@ -41,7 +41,7 @@ impl Story {
             text.push_str(&format!("\n  {number}. {mv}"));
         }
         if !self.memo.is_empty() {
-            text.push_str(&format!("\n  memo: {}", self.memo));
+            text.push_str(&format!("\n  memo: {}", foreign(&self.memo)));
         }
         if let Some(until) = self.valid_until_ms.filter(|_| self.fate == Fate::Undecided) {
             text.push_str(&format!("\n  valid until {}", moment(until)));

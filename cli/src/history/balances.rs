@@ -3,14 +3,16 @@
 //! This is the expectation a cluster is held to; it shares no code with the
 //! ledger on purpose.
 
+use ledger::limits::SUPPLY_MAX;
+
 use super::{AccountIx, History};
 
-/// The balances add up to more than the ledger's 128 bits.
+/// The balances add up to more than a supply may be, `SUPPLY_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the balances add up to more than {}", u128::MAX)]
+#[error("the balances add up to more than {SUPPLY_MAX}, the largest supply of an asset")]
 pub struct SupplyTooLarge;
 
-/// One balance an account. The sum fits in 128 bits, hence so does everything
+/// One balance an account. The sum is a supply that an asset may have, hence so does everything
 /// that payments between these accounts can make of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Balances {
@@ -25,7 +27,8 @@ impl Balances {
     /// When the sum does not fit.
     pub fn new(by_account: Vec<u128>) -> Result<Self, SupplyTooLarge> {
         let total = by_account.iter().try_fold(0u128, |sum, balance| sum.checked_add(*balance));
-        Ok(Self { by_account, total: total.ok_or(SupplyTooLarge)? })
+        let total = total.filter(|total| *total <= SUPPLY_MAX).ok_or(SupplyTooLarge)?;
+        Ok(Self { by_account, total })
     }
 
     /// The balance of one account.
@@ -91,7 +94,8 @@ mod tests {
 
     #[test]
     fn the_largest_supply_is_accepted_and_one_more_is_not() {
-        assert_eq!(Balances::new(vec![u128::MAX, 0]).unwrap().total(), u128::MAX);
+        assert_eq!(Balances::new(vec![SUPPLY_MAX, 0]).unwrap().total(), SUPPLY_MAX);
+        assert_eq!(Balances::new(vec![SUPPLY_MAX, 1]), Err(SupplyTooLarge));
         assert_eq!(Balances::new(vec![u128::MAX, 1]), Err(SupplyTooLarge));
     }
 
@@ -117,9 +121,9 @@ mod tests {
 
     #[test]
     fn the_whole_supply_can_move() {
-        let history = History { transfers: vec![transfer(0, 1, u128::MAX)], ..History::default() };
-        let end = execute(&history, &Balances::new(vec![u128::MAX]).unwrap());
-        assert_eq!(end.balances.get(AccountIx(1)), u128::MAX);
+        let history = History { transfers: vec![transfer(0, 1, SUPPLY_MAX)], ..History::default() };
+        let end = execute(&history, &Balances::new(vec![SUPPLY_MAX]).unwrap());
+        assert_eq!(end.balances.get(AccountIx(1)), SUPPLY_MAX);
         assert!(end.rejected.is_empty());
     }
 }

@@ -19,7 +19,7 @@ use super::{
 /// never overdraw.
 ///
 /// # Errors
-/// When these add up to more than 128 bits.
+/// When these add up to more than the largest supply.
 pub fn auto(history: &History) -> Result<Balances, SupplyTooLarge> {
     let mut opening = vec![0u128; history.accounts.len()];
     let mut now = vec![0u128; history.accounts.len()];
@@ -158,7 +158,7 @@ mod tests {
             ("a,5\n\"b,6\n".to_owned(), "OPENING_MALFORMED", "line 2: a quote"),
             ("a,5\nb,1\na,5\n".to_owned(), "OPENING_ACCOUNT_TWICE", "line 3: `a`"),
             (format!("a,{max}0\n"), "OPENING_MALFORMED", "line 1: the amount is larger"),
-            (format!("a,{max}\nb,1\n"), "OPENING_SUPPLY_TOO_LARGE", "add up to more"),
+            (format!("a,{}\nb,1\n", ledger::limits::SUPPLY_MAX), "OPENING_SUPPLY_TOO_LARGE", "add up to more"),
             ("balance,account,balance\n".to_owned(), "HISTORY_COLUMN_TWICE", "`balance`"),
         ];
         for (text, code, part) in table {
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn auto_needs_the_supply_to_fit() {
-        let max = u128::MAX;
+        let max = ledger::limits::SUPPLY_MAX;
         let text = format!("from,to,amount\na,b,{max}\nb,a,{max}\na,a,{max}\n");
         let mut reader = HistoryReader::default();
         reader.add("h", text.as_bytes()).unwrap();

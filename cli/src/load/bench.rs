@@ -164,8 +164,9 @@ pub async fn bench(
     phases.end("fund accounts");
 
     let sample = sign(&stage, &parties, &mut workload, SAMPLE.min(plan.transactions_max.unwrap_or(SAMPLE)), output);
-    let bound = tokio::task::block_in_place(|| bound(&client.cluster_id(), &sample, plan))?;
+    let bound = tokio::task::block_in_place(|| measure(&client.cluster_id(), &sample, plan))?;
     phases.end("measure the verify bound");
+    let again = sample.clone();
 
     let bar = output.spinner("warming up");
     let warm = drive(client, sample, plan.in_flight, Some(WARM_UP_FOR), &bar).await?;
@@ -185,6 +186,10 @@ pub async fn bench(
     let used = Usage::now(&plan.processes).since(&usage);
     let counted = counters(&client.status().await?).since(&before);
     phases.end("pay");
+
+    // What else ran beside the first measurement must not make the bound low and the ratio high.
+    let bound = tokio::task::block_in_place(|| measure(&client.cluster_id(), &again, plan))?.higher(bound);
+    phases.end("measure the verify bound again");
 
     let crossing_pct = workload.crossing_pct();
     Ok(report(plan, &stage, driven, seconds, crossing_pct, bound, used, counted, phases.finish()))
@@ -261,9 +266,15 @@ struct Bound {
     bound_tps: f64,
 }
 
+impl Bound {
+    fn higher(self, other: Self) -> Self {
+        if other.verify_all_cores > self.verify_all_cores { other } else { self }
+    }
+}
+
 /// Measures how many signatures a second all cores together check, by the function that the path of
 /// a payment calls, and how many of these transactions that allows.
-fn bound(cluster: &ClusterId, sample: &[PreparedTx], plan: &Plan) -> Result<Bound, CliError> {
+fn measure(cluster: &ClusterId, sample: &[PreparedTx], plan: &Plan) -> Result<Bound, CliError> {
     let signatures: Vec<usize> = sample.par_iter().filter_map(|tx| verified(cluster, tx)).collect();
     if signatures.len() != sample.len() {
         return Err(CliError::new(
@@ -467,7 +478,7 @@ mod tests {
         let pay = |index| signer.pay(&Payment { index, from: &parties[0], to: parties[1].address, amount: 1 });
         let mut sample: Vec<PreparedTx> = (0..8).map(pay).collect();
         let plan = plan(VerifyMode::Every);
-        let measured = bound(&cluster, &sample, &plan).unwrap();
+        let measured = measure(&cluster, &sample, &plan).unwrap();
         assert!(measured.bound_tps > 0.0);
         assert_eq!(measured.verifies_per_tx, 3.0);
         assert_eq!(measured.bound_tps, measured.verify_all_cores / 3.0);
@@ -475,7 +486,7 @@ mod tests {
         let last = broken.len() - 1;
         broken[last] ^= 1;
         sample[0].bytes = broken.into();
-        assert_eq!(bound(&cluster, &sample, &plan).err().map(|error| error.code).as_deref(), Some("bench_signature"));
+        assert_eq!(measure(&cluster, &sample, &plan).err().map(|error| error.code).as_deref(), Some("bench_signature"));
         assert!(accounts(0).is_err());
     }
 }

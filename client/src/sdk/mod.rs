@@ -20,6 +20,7 @@ use crate::error::ClientError;
 use crate::net;
 use crate::profile::{Profile, RouterEndpoint};
 use crate::routers::{Backoff, Routers, connection_lost, error_of};
+use crate::sockets::Sockets;
 
 pub use command::CommandFate;
 pub use pay::{Settled, Wait};
@@ -59,9 +60,21 @@ impl Client {
     /// # Errors
     /// [`ClientError::Profile`] or [`ClientError::Net`].
     pub fn lazy(profile: &Profile) -> Result<Self, ClientError> {
+        Self::build(profile, None)
+    }
+
+    /// As [`Client::lazy`], over another network than the system's.
+    ///
+    /// # Errors
+    /// As [`Client::lazy`].
+    pub fn lazy_over(profile: &Profile, sockets: &Arc<dyn Sockets>) -> Result<Self, ClientError> {
+        Self::build(profile, Some(sockets))
+    }
+
+    fn build(profile: &Profile, sockets: Option<&Arc<dyn Sockets>>) -> Result<Self, ClientError> {
         let genesis = profile.genesis()?;
         let (identity, roots) = (profile.identity()?, profile.roots()?);
-        let routers = Arc::new(Routers::new(&profile.routers, &identity, &roots)?);
+        let routers = Arc::new(Routers::new(&profile.routers, &identity, &roots, sockets)?);
         let shared = Shared { cluster: genesis.cluster_id(), genesis, routers };
         Ok(Self { shared: Arc::new(shared), patience: PATIENCE })
     }
@@ -100,6 +113,7 @@ impl Client {
         Err(ClientError::OtherCluster { addr: self.router().addr.clone() })
     }
 
+    /// Genesis, layout, committees and nodes, as the router knows them.
     ///
     /// # Errors
     /// [`ClientError`].

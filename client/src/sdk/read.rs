@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use borsh::BorshDeserialize;
 use bytes::Bytes;
-use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, LedgerId, Receipt, TxId};
+use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, LedgerId, Receipt, Reject, TxId};
 use proto::v1::query_request::Query;
-use proto::views::{AccountView, BlockView, Explain, HistoryPage};
+use proto::views::{AccountView, BlockView, Explain, HistoryPage, HistoryPlace};
 use proto::{edge, v1};
 
 use crate::error::ClientError;
@@ -16,7 +16,7 @@ use crate::proof::{self, Fact, ProofFile};
 use crate::routers::Backoff;
 use crate::sdk::Client;
 
-/// Accounts in one query.
+/// Accounts in one query, at first.
 const ACCOUNTS_PER_QUERY: usize = 4096;
 
 /// How fresh an answer must be.
@@ -97,7 +97,8 @@ impl Client {
         self.answer(reply, view, None)
     }
 
-    /// The records of many accounts, in the order asked for.
+    /// The records of many accounts, in the order asked for. Those of one question are of one moment
+    /// of their group; where their records are too large for one answer, they are asked for in parts.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -107,11 +108,19 @@ impl Client {
         consistency: Consistency,
     ) -> Result<Vec<Option<AccountRecord>>, ClientError> {
         let mut records = Vec::with_capacity(addresses.len());
-        for part in addresses.chunks(ACCOUNTS_PER_QUERY) {
+        let mut parts: Vec<&[Address]> = addresses.chunks(ACCOUNTS_PER_QUERY).rev().collect();
+        while let Some(part) = parts.pop() {
             let query = v1::AccountsQuery {
                 addresses: part.iter().map(|address| Bytes::copy_from_slice(&address.0)).collect(),
             };
-            let reply = self.query(consistency, false, Query::Accounts(query)).await?;
+            let reply = match self.query(consistency, false, Query::Accounts(query)).await {
+                Err(ClientError::Refused { reject: Some(Reject::AnswerTooLarge), .. }) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                    continue;
+                }
+                answer => answer?,
+            };
             if reply.values.len() != part.len() {
                 return Err(ClientError::Protocol(format!(
                     "{} records for {} accounts",
@@ -126,27 +135,27 @@ impl Client {
         Ok(records)
     }
 
-    /// A part of an account's history, newest first, from before a height on.
+    /// A page of an account's history, newest first: lines before a place, or the newest ones. The next
+    /// page is before [`HistoryPage::before`].
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn history(
         &self,
         address: Address,
-        before: Option<Height>,
+        before: Option<HistoryPlace>,
         limit: u32,
     ) -> Result<Answer<HistoryPage>, ClientError> {
+        let before = before.unwrap_or(HistoryPlace { height: Height(u64::MAX), index: 0 });
         let query = v1::HistoryQuery {
             address: Bytes::copy_from_slice(&address.0),
-            before_height: before.map_or(u64::MAX, |height| height.0),
+            before_height: before.height.0,
+            before_index: before.index,
             limit,
         };
         let reply = self.query(Consistency::Linearizable, false, Query::History(query)).await?;
-        let page = found_value("history", &reply)?.unwrap_or(HistoryPage {
-            version: 1,
-            lines: Vec::new(),
-            before_height: None,
-        });
+        let page =
+            found_value("history", &reply)?.unwrap_or(HistoryPage { version: 1, lines: Vec::new(), before: None });
         self.answer(reply, page, None)
     }
 
@@ -206,8 +215,6 @@ impl Client {
         let definition = found_value("asset", &reply)?;
         self.answer(reply, definition, None)
     }
-
-    /// Genesis, layout, committees and nodes, as the router knows them.
 
     /// Sends one read, retried until it is answered or refused for good.
     async fn query(&self, consistency: Consistency, prove: bool, query: Query) -> Result<v1::QueryReply, ClientError> {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -14,6 +14,7 @@ use ledger::{GroupId, Height, Receipt, Reject, TxId};
 use proto::v1::submit_event::Event;
 use proto::{EdgeError, edge, v1};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::net;
@@ -302,11 +303,8 @@ impl Pump {
 
     /// What is to be sent again now.
     fn due(&mut self) -> VecDeque<v1::SubmitBatch> {
-        let now = Instant::now();
-        let later = self.retries.split_off(&now);
-        let ready = std::mem::replace(&mut self.retries, later);
         let mut again = Vec::new();
-        for txid in ready.into_values().flatten() {
+        for txid in take_due(&mut self.retries, Instant::now()) {
             if let Some(pending) = self.pending.get_mut(&txid) {
                 pending.waiting = false;
                 again.push(pending.bytes.clone());
@@ -355,9 +353,34 @@ fn leaves_open(reject: Reject) -> bool {
     matches!(reject, Reject::NotLeader | Reject::GroupStopped | Reject::TooLate | Reject::Storage)
 }
 
+/// Takes what is due, that of this very moment included: the alarm that rings for it would ring on.
+fn take_due(retries: &mut BTreeMap<Instant, Vec<TxId>>, now: Instant) -> Vec<TxId> {
+    let mut due = Vec::new();
+    while let Some(first) = retries.first_entry().filter(|first| *first.key() <= now) {
+        due.extend(first.remove());
+    }
+    due
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::Hash32;
+
+    #[test]
+    fn what_is_due_now_is_due() {
+        let (now, moment) = (Instant::now(), Duration::from_nanos(1));
+        let tx = |number| TxId(Hash32([number; 32]));
+        let mut retries =
+            BTreeMap::from([(now - moment, vec![tx(1), tx(2)]), (now, vec![tx(3)]), (now + moment, vec![tx(4)])]);
+        assert_eq!(take_due(&mut retries, now), [tx(1), tx(2), tx(3)]);
+        assert_eq!(retries.into_values().collect::<Vec<_>>(), [[tx(4)]]);
     }
 }

@@ -2,6 +2,8 @@
 //! what was minted less what was burned, and the value flow of every block balances, by itself and
 //! across groups.
 //!
+//! What a hash-lock holds stays in the payer's balance, and so it is counted there.
+//!
 //! A synchronous credit is posted by two groups, each when it learns the outcome: between the two
 //! its amount is there twice, or not at all. Which of them have posted is known from receipts.
 
@@ -173,9 +175,12 @@ fn in_flight(
         let cursor = cursors.iter().find(|(peer, _)| *peer == source.group).map_or(0, |(_, cursor)| cursor.next_seq);
         for seq in cursor..stream.next_seq {
             let message: Message = state::load(source.kv, &schema::mail(dest, seq))?;
-            if let Message::Credit(credit) = message {
-                *held.entry(credit.asset).or_insert(0) += credit.amount;
-            }
+            let (asset, amount) = match message {
+                Message::Credit(credit) => (credit.asset, credit.amount),
+                Message::Transfer(transfer) => (transfer.asset, transfer.amount),
+                _ => continue,
+            };
+            *held.entry(asset).or_insert(0) += amount;
         }
     }
     Ok(())

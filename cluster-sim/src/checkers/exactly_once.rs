@@ -54,7 +54,17 @@ fn apply(model: &mut Model, mv: &Move) {
             change(account, asset, -signed(*amount));
             change(to, asset, signed(*amount));
         }
+        Move::Claim { from, terms, .. } => {
+            change(from, &terms.asset, -signed(terms.amount));
+            change(&terms.to, &terms.asset, signed(terms.amount));
+        }
+        Move::Transfer { from, asset, amount, .. } => change(from, asset, -signed(*amount)),
         Move::Issue(_)
+        | Move::Lock { .. }
+        | Move::Refund { .. }
+        | Move::Record { .. }
+        | Move::Grant { .. }
+        | Move::Revoke { .. }
         | Move::Rotate { .. }
         | Move::Check { .. }
         | Move::Write { .. }

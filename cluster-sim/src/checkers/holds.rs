@@ -1,5 +1,5 @@
 //! Holds and claims: at any time, on every disk, what is reserved is what undecided transactions
-//! with a YES need, no more and no less, and never more than there is. Undecided is what has a
+//! with a YES need, and what open hash-locks hold, no more and no less, and never more than there is. Undecided is what has a
 //! register and no receipt; what it needs follows from the load.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use ledger::schema;
 use ledger::tx::{Condition, Move};
 
 use super::own::{self, Leg};
-use super::{Checker, Facts, Moment, RawReplica, Seen};
+use super::{Checker, Facts, Moment, RawReplica, Seen, locks};
 use crate::state;
 
 /// Needs no books: the disks say it all.
@@ -52,7 +52,13 @@ fn claims_of(mv: &Move, leg: &Leg) -> &'static [Kind] {
     match mv {
         Move::PaySync { .. } if !leg.signs => &[Kind::Incoming],
         Move::Mint { .. } => &[Kind::Mint],
-        Move::Rotate { .. } | Move::Write { .. } => &[Kind::Change],
+        Move::Rotate { .. }
+        | Move::Write { .. }
+        | Move::Claim { .. }
+        | Move::Refund { .. }
+        | Move::Record { .. }
+        | Move::Grant { .. }
+        | Move::Revoke { .. } => &[Kind::Change],
         Move::Check { condition, .. } => match condition {
             Condition::AtLeast { .. } => &[Kind::AtLeast],
             Condition::AtMost { .. } => &[Kind::AtMost],
@@ -63,6 +69,8 @@ fn claims_of(mv: &Move, leg: &Leg) -> &'static [Kind] {
         Move::Return { .. } if !leg.signs => &[Kind::Suspense],
         Move::Release { .. } => &[Kind::Suspense, Kind::Incoming],
         Move::Pay { .. }
+        | Move::Lock { .. }
+        | Move::Transfer { .. }
         | Move::PaySync { .. }
         | Move::Burn { .. }
         | Move::Issue(_)
@@ -105,9 +113,12 @@ fn txid_of(key: &[u8]) -> Option<TxId> {
     Some(TxId(Hash32(key.get(34..)?.try_into().ok()?)))
 }
 
-/// What the undecided transactions of a replica need.
+/// What the undecided transactions of a replica need, and its open hash-locks.
 fn needed(facts: &Facts, replica: &RawReplica<'_>) -> Reserved {
     let mut needed = Reserved::default();
+    for lock in locks::open(facts, replica) {
+        needed.hold(own::partition(&lock.from), lock.terms.asset, lock.terms.amount);
+    }
     for txid in undecided(replica) {
         let Some((tx, operation)) = facts.tx(&txid) else { continue };
         for leg in tx.legs.iter().filter(|leg| leg.group == replica.group) {

@@ -12,6 +12,7 @@ pub mod durability;
 pub mod equal_roots;
 pub mod exactly_once;
 pub mod holds;
+pub mod locks;
 pub mod monotone;
 pub mod order;
 pub mod own;
@@ -148,6 +149,7 @@ impl Checkers {
             Box::new(atomicity::Atomicity::default()),
             Box::new(registers::Registers::default()),
             Box::new(holds::Holds),
+            Box::new(locks::Locks::default()),
             Box::new(exactly_once::ExactlyOnce::default()),
             Box::new(order::Order::default()),
             Box::new(conservation::Conservation::default()),

@@ -71,7 +71,12 @@ impl Order {
                 }
                 return;
             }
+            Move::Record { .. } | Move::Grant { .. } | Move::Revoke { .. } => {}
             Move::Pay { .. }
+            | Move::Lock { .. }
+            | Move::Claim { .. }
+            | Move::Refund { .. }
+            | Move::Transfer { .. }
             | Move::PaySync { .. }
             | Move::Mint { .. }
             | Move::Burn { .. }

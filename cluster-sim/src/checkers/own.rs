@@ -3,7 +3,8 @@
 //! genesis and SHA-256.
 
 use ledger::genesis::Genesis;
-use ledger::ids::{Address, AssetId, GroupId};
+use ledger::hash::Hash32;
+use ledger::ids::{Address, AssetId, GroupId, LockId, TxId};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::rules::HistoryKind;
 use ledger::tx::{AccountWrite, Move};
@@ -50,7 +51,16 @@ pub fn legs(genesis: &Genesis, moves: &[Move]) -> Vec<Leg> {
     let mut legs = Vec::new();
     for (slot, mv) in moves.iter().enumerate() {
         let (first, second) = match mv {
-            Move::Pay { from, .. } => (*from, None),
+            Move::Pay { from, .. }
+            | Move::Lock { from, .. }
+            | Move::Refund { from, .. }
+            | Move::Transfer { from, .. } => (*from, None),
+            Move::Record { owner, .. } | Move::Grant { owner, .. } | Move::Revoke { owner, .. } => (*owner, None),
+            // The secret speaks for it.
+            Move::Claim { from, .. } => {
+                legs.push(Leg { slot, account: *from, group: home(genesis, from), signs: false });
+                continue;
+            }
             Move::PaySync { from, to, .. } => (*from, Some(*to)),
             Move::Mint { issuer, .. } | Move::Burn { issuer, .. } => (*issuer, None),
             Move::Freeze { issuer, account, .. } => (*issuer, Some(*account)),
@@ -89,7 +99,10 @@ pub fn committed(receipt: &Receipt) -> bool {
 #[must_use]
 pub fn debit(mv: &Move, leg: &Leg) -> Option<(AssetId, u128)> {
     match mv {
-        Move::Pay { asset, amount, .. } | Move::Burn { asset, amount, .. } => Some((*asset, *amount)),
+        Move::Pay { asset, amount, .. }
+        | Move::Burn { asset, amount, .. }
+        | Move::Lock { asset, amount, .. }
+        | Move::Transfer { asset, amount, .. } => Some((*asset, *amount)),
         Move::PaySync { asset, amount, .. } if leg.signs => Some((*asset, *amount)),
         Move::PaySync { .. }
         | Move::Mint { .. }
@@ -99,8 +112,23 @@ pub fn debit(mv: &Move, leg: &Leg) -> Option<(AssetId, u128)> {
         | Move::Write { .. }
         | Move::Freeze { .. }
         | Move::Release { .. }
-        | Move::Return { .. } => None,
+        | Move::Return { .. }
+        | Move::Claim { .. }
+        | Move::Refund { .. }
+        | Move::Record { .. }
+        | Move::Grant { .. }
+        | Move::Revoke { .. } => None,
     }
+}
+
+/// `sha256("seamark/lock/v1" ‖ txid ‖ slot)`, the name of the lock that a move makes.
+#[must_use]
+pub fn lock_id(txid: &TxId, slot: usize) -> LockId {
+    let mut hasher = Sha256::new();
+    hasher.update(b"seamark/lock/v1");
+    hasher.update(txid.0.0);
+    hasher.update(u16::try_from(slot).unwrap_or(u16::MAX).to_be_bytes());
+    LockId(Hash32(hasher.finalize().into()))
 }
 
 /// A trace that a committed move has to leave in the history of an account: exactly once.
@@ -130,6 +158,14 @@ pub enum Kind {
     Frozen,
     Thawed,
     Written,
+    Locked,
+    Claimed,
+    Refunded,
+    Recorded,
+    Granted,
+    Revoked,
+    Departed,
+    Arrived,
 }
 
 impl Kind {
@@ -147,6 +183,14 @@ impl Kind {
             HistoryKind::Frozen => Self::Frozen,
             HistoryKind::Thawed => Self::Thawed,
             HistoryKind::Written => Self::Written,
+            HistoryKind::Locked => Self::Locked,
+            HistoryKind::Claimed => Self::Claimed,
+            HistoryKind::Refunded => Self::Refunded,
+            HistoryKind::Recorded => Self::Recorded,
+            HistoryKind::Granted => Self::Granted,
+            HistoryKind::Revoked => Self::Revoked,
+            HistoryKind::Departed => Self::Departed,
+            HistoryKind::Arrived => Self::Arrived,
         }
     }
 }
@@ -189,6 +233,18 @@ pub fn traces(operation: &Operation) -> Vec<Trace> {
                 all.push(trace(account, Kind::Returned, *asset, *amount));
                 all.push(trace(to, Kind::Credited, *asset, *amount));
             }
+            Move::Lock { from, asset, amount, .. } => all.push(trace(from, Kind::Locked, *asset, *amount)),
+            Move::Claim { from, terms, .. } => {
+                all.push(trace(from, Kind::Claimed, terms.asset, terms.amount));
+                all.push(trace(&terms.to, Kind::Credited, terms.asset, terms.amount));
+            }
+            Move::Refund { from, terms, .. } => {
+                all.push(trace(from, Kind::Refunded, terms.asset, terms.amount));
+            }
+            Move::Record { owner, .. } => all.push(trace(owner, Kind::Recorded, none, 0)),
+            Move::Grant { owner, .. } => all.push(trace(owner, Kind::Granted, none, 0)),
+            Move::Revoke { owner, .. } => all.push(trace(owner, Kind::Revoked, none, 0)),
+            Move::Transfer { from, asset, amount, .. } => all.push(trace(from, Kind::Departed, *asset, *amount)),
             Move::Issue(_) | Move::Check { .. } => {}
         }
     }

@@ -166,7 +166,7 @@ fn answers(
 }
 
 /// A block as the checkers see it: from its writes, not from what the machine says about them.
-fn seen(
+pub(crate) fn seen(
     node: NodeId,
     group: GroupId,
     position: Position,
@@ -214,6 +214,7 @@ fn committed_block(block: ExecutedBlock) -> CommittedBlock {
         mail: block.mail,
         outbox: block.outbox,
         inbox: block.inbox,
+        cursors: block.cursors,
         to_verify: Arc::new(block.to_verify),
         next_deadline: block.next_deadline,
     }

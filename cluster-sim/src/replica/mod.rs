@@ -8,7 +8,7 @@
 //! by [`crate::world`]. No replica touches another one.
 
 mod carry;
-mod commit;
+pub(crate) mod commit;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -160,6 +160,7 @@ impl Replica {
             key: node_key(self.node).clone(),
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY,
+            verify: self.genesis.verify,
         };
         out.push(Effect::Saw(Seen::Started { node: self.node, group: self.group, height: applied.height }));
         let mut waiters = Waiters::default();

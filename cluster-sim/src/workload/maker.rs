@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ledger::asset::AssetSpec;
 use ledger::auth::{Authorisation, Witness};
-use ledger::crypto::SecretKey;
+use ledger::crypto::{PublicKey, SecretKey};
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
-use ledger::ids::{Address, AssetId, ClusterId, GroupId, LedgerId, TimeMs};
+use ledger::ids::{Address, AssetId, ClusterId, GroupId, LedgerId, TimeMs, TxId};
 use ledger::tx::{Move, Opening, SignedTx, Slot, TxBody};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -123,8 +123,18 @@ impl<'a> Maker<'a> {
     }
 
     pub(super) fn bursts(&mut self) -> Vec<u64> {
+        self.moments(BURSTS)
+    }
+
+    /// So many times within the phase with faults.
+    pub(super) fn moments(&mut self, count: usize) -> Vec<u64> {
         let end = self.shape.safety_ms.max(1_001);
-        (0..BURSTS).map(|_| self.rng.random_range(1_000..end)).collect()
+        (0..count).map(|_| self.rng.random_range(1_000..end)).collect()
+    }
+
+    /// The id of an operation's transaction.
+    pub(super) fn txid(&self, operation: u32) -> TxId {
+        self.operations[operation as usize].txid
     }
 
     /// Whether something happens that does so in so many of a hundred cases.
@@ -280,6 +290,16 @@ impl<'a> Maker<'a> {
 
     pub(super) fn home_of(&self, address: &Address) -> Option<GroupId> {
         self.accounts.iter().find(|account| account.address == *address).map(|account| account.home)
+    }
+
+    /// A key that nobody signs with: an account that has it cannot be signed for by a witness of another
+    /// account, nor by the outsider, both of which count as no signature.
+    pub(super) fn unused_key(&mut self) -> &'static SecretKey {
+        let drawn = self.rng.random_range(0..account_keys().len());
+        let owned = self.accounts.iter().flat_map(|account| &account.keys);
+        let signing: Vec<PublicKey> = owned.chain([&self.outsider]).map(|key| key.public()).collect();
+        let unused: Vec<&SecretKey> = account_keys().iter().filter(|key| !signing.contains(&key.public())).collect();
+        unused[drawn % unused.len()]
     }
 
     /// Breaks a signature, or replaces it by a good one of a key that has no right to the account,

@@ -3,10 +3,12 @@
 //! Assets are issued at the beacon and minted to accounts in all shards. `simple` makes what one
 //! group decides: payments within and between shards, overdrafts, burns, expired and forged ones.
 //! `several` makes what several groups vote on: several payers, swaps, checks, writes, freezes and
-//! suspense, with hidden moves, missing signatures and withheld openings. [`Handing`] says how a
+//! suspense, with hidden moves, missing signatures and withheld openings. `promised` makes hash-locks
+//! and records. [`Handing`] says how a
 //! transaction reaches its groups: by a router that lives, by one that dies, or by a stranger.
 
 mod maker;
+mod promised;
 mod several;
 mod simple;
 
@@ -113,5 +115,6 @@ pub fn make(genesis: &Genesis, shape: &Shape, rng: &mut ChaCha8Rng) -> Vec<Opera
     maker.rotation();
     maker.again(shape.transactions / 8);
     maker.late(8);
+    maker.promised(shape.transactions / 10);
     maker.finish()
 }

@@ -10,7 +10,6 @@ use rand::seq::SliceRandom;
 
 use super::maker::{ASSETS, HOT_PAYEE, HOT_PAYER, Maker, Terms};
 use super::{Handing, Purpose};
-use crate::cluster::account_keys;
 
 /// Groups that vote on one transaction at most.
 const GROUPS_MAX: usize = 8;
@@ -174,9 +173,7 @@ impl Maker<'_> {
 
     fn rotated(&mut self) -> Vec<Move> {
         let parties = self.one_in_each(3);
-        let keys = account_keys();
-        let fresh = &keys[self.rng.random_range(0..keys.len())];
-        let auth = Authorisation::Single(fresh.public());
+        let auth = Authorisation::Single(self.unused_key().public());
         let (payee, amount) = (self.any_account(), self.small());
         vec![Move::Rotate { account: self.address(parties[0]), auth }, self.pay(parties[1], payee, amount)]
     }
@@ -224,7 +221,7 @@ impl Maker<'_> {
     }
 
     /// A transaction without variations, by a router that lives.
-    fn alone(&mut self, moves: Vec<Move>, at_ms: u64, after: Option<u32>) -> u32 {
+    pub(super) fn alone(&mut self, moves: Vec<Move>, at_ms: u64, after: Option<u32>) -> u32 {
         let terms = self.terms(Purpose::Several, at_ms, after);
         self.add(moves, terms)
     }

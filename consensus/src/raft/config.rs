@@ -57,6 +57,14 @@ pub enum StartError {
         /// Index of the last entry that was purged.
         purged: u64,
     },
+    /// There is a state, or a snapshot of it, and no log that it can have come from.
+    #[error(
+        "{group}: the state of this replica is here, and nothing of its log and its votes: the log was lost, and the replica would vote against what it promised. Bring the node's data folder back as it was when it ran last, or drain the node, so that another one takes its seat"
+    )]
+    LogLost {
+        /// The group.
+        group: GroupId,
+    },
     /// The log, the state or the snapshots could not be read or brought up to date.
     #[error("{group}: {detail}")]
     Storage {
@@ -74,6 +82,7 @@ impl StartError {
         match self {
             Self::Config { .. } => "raft_config",
             Self::StateMissing { .. } => "state_missing",
+            Self::LogLost { .. } => "replica_log_lost",
             Self::Storage { .. } => "raft_storage",
         }
     }

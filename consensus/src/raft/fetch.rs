@@ -24,7 +24,7 @@ use super::receive::{Transfer, check, discard_others};
 use super::snapshot::{self, Folder, Snapshots, blocking};
 use super::types::{log_id, position};
 use super::wire::{self, Ask, AskReply, Manifest, Part, ReadReply};
-use crate::port::Position;
+use crate::port::{Position, any_replica};
 
 /// Why no snapshot was fetched: what each of the others said.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,19 +84,19 @@ impl Lender {
     }
 }
 
-/// Fetches a snapshot that reaches at least `needed`, from the first of these replicas that lends
-/// one, and installs it.
+/// Fetches a snapshot that reaches at least `needed`, from the first of these nodes that lends one, and
+/// installs it. Any replica of theirs will do: what it has applied is committed.
 pub(crate) async fn fetch(
     sender: &Arc<Sender>,
     snapshots: &Arc<Snapshots>,
     applier: &Arc<ApplierCell>,
     log: &Log,
     needed: Position,
-    others: &[(u64, NodeId)],
+    others: &[NodeId],
 ) -> Result<(), FetchError> {
     let mut answers = Vec::new();
-    for (id, node) in others {
-        let peer = Peer::to(sender.clone(), *id, *node);
+    for node in others {
+        let peer = Peer::to(sender.clone(), any_replica(*node), *node);
         let borrower = Borrower { peer, node: *node, snapshots, applier, log, needed };
         match borrower.fetch().await {
             Ok(()) => return Ok(()),
@@ -182,6 +182,8 @@ impl Borrower<'_> {
         let applied = transfer.applied();
         let at = applied.position.ok_or("it contains no position")?;
         let (path, node) = (transfer.path.clone(), self.node);
+        // Whatever becomes of it, the files are not needed any more after this.
+        let folder = Folder::new(transfer.path, applied.clone(), false);
         let checked = self.applier.run(move |applier| Ok(applier.prepare(&path, Some(node)))).await.map_err(text)?;
         if checked.map_err(text)?.position != applied.position {
             return Err("its files contain another position than it said".to_owned());
@@ -191,7 +193,7 @@ impl Borrower<'_> {
             let kept = at.index.checked_sub(1);
             self.log.truncate_behind(kept).await.map_err(text)?;
         }
-        let (snapshots, folder) = (self.snapshots.clone(), Folder::new(transfer.path, applied, false));
+        let snapshots = self.snapshots.clone();
         self.applier.run(move |applier| snapshots.install(applier, &folder)).await.map_err(text)
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::config::{RaftGroupConfig, StartError};
 use super::failure::Failure;
 use super::fetch::Lender;
+use super::found::Standing;
 use super::log::Log;
 use super::machine::{ApplierCell, Machine};
 use super::network::{Factory, RaftTransport};
@@ -30,7 +31,7 @@ use super::role;
 use super::streams::Streams;
 use super::types::{Batch, Raft, TypeConfig, log_id};
 use super::wire;
-use crate::port::{Applier, RoleView, SequencerError, node_of};
+use crate::port::{Applier, RoleView, SequencerError, any_replica, join_of, node_of};
 use crate::sequencer::{Proposal, Sequencer};
 
 /// Why an arriving request got no reply. The transport hands it to the caller as
@@ -62,6 +63,9 @@ pub enum HandleError {
     /// The snapshot could not be written or read.
     #[error("snapshot transfer: {0}")]
     Snapshot(String),
+    /// The replica does not take part before it knows that it has not done so before.
+    #[error("this replica does not take part yet: its log is empty, and it asks the others first")]
+    Founding,
     /// The replica has stopped.
     #[error("the group stopped on this node: {0}")]
     Stopped(String),
@@ -77,6 +81,7 @@ impl HandleError {
             Self::WrongSender { .. } => "raft_wrong_sender",
             Self::OutOfOrder => "raft_out_of_order",
             Self::Snapshot(_) => "raft_snapshot",
+            Self::Founding => "raft_founding",
             Self::Stopped(_) => "raft_stopped",
         }
     }
@@ -198,7 +203,8 @@ impl RaftGroup {
         let raft = &inner.raft;
         let malformed = |error: super::codec::CodecError| HandleError::Malformed(error.to_string());
         let request = wire::open_request(payload).map_err(malformed)?;
-        if request.to != inner.config.raft_id {
+        let any = wire::asks_any(kind) && request.to == any_replica(inner.config.node);
+        if request.to != inner.config.raft_id && !any {
             return Err(HandleError::WrongReplica { own: inner.config.raft_id, to: request.to });
         }
         // The head names the sender, and so does every vote in a body.
@@ -232,6 +238,11 @@ impl RaftGroup {
                 speaks_for(done.vote.leader())?;
                 wire::reply(&inner.receiver.done(raft, from, done).await?)
             }
+            wire::STANDING => wire::reply(&Standing::Begun),
+            wire::LATEST_JOIN => {
+                let latest = self.latest_join().await;
+                wire::reply(&latest.map_err(|error| HandleError::Stopped(error.to_string()))?)
+            }
             wire::SNAPSHOT_ASK => wire::reply(&inner.lender.ask(wire::body(body).map_err(malformed)?).await?),
             wire::SNAPSHOT_READ => wire::reply(&inner.lender.read(wire::body(body).map_err(malformed)?).await?),
             wire::TRANSFER => {
@@ -244,6 +255,17 @@ impl RaftGroup {
             }
             kind => return Err(HandleError::Malformed(format!("unknown kind {kind}"))),
         })
+    }
+
+    /// The latest join among this replica and the voters that its log names, be they committed or not.
+    async fn latest_join(&self) -> Result<u16, Fatal<TypeConfig>> {
+        let own = join_of(self.raft_id());
+        // Not what the metrics show, which come a little later than what was acknowledged.
+        let latest = self.inner.raft.with_raft_state(|state| {
+            let voters = state.membership_state.effective().membership().voter_ids();
+            voters.map(join_of).max()
+        });
+        Ok(latest.await?.unwrap_or_default().max(own))
     }
 
     fn stopped(&self, fatal: &Fatal<TypeConfig>) -> SequencerError {

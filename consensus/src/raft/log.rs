@@ -63,6 +63,24 @@ impl Log {
         self.store()?.purged().map_err(|error| self.failed(&error))
     }
 
+    /// Whether there is no entry, and none was purged.
+    pub(crate) fn is_empty(&self) -> io::Result<bool> {
+        let store = self.store()?;
+        let last = store.last().map_err(|error| self.failed(&error))?;
+        Ok(last.is_none() && store.purged_index().map_err(|error| self.failed(&error))?.is_none())
+    }
+
+    /// The vote that stands in the log.
+    pub(crate) fn vote(&self) -> io::Result<Option<Vote>> {
+        let vote = self.store()?.read_vote().map_err(|error| self.failed(&error))?;
+        Ok(vote.map(|vote| codec::decode_vote(&vote)).transpose()?)
+    }
+
+    /// Replaces the vote, durably.
+    pub(crate) async fn save_vote_durably(&self, vote: bytes::Bytes) -> io::Result<()> {
+        self.durable(|store, done| store.save_vote(vote, done)).await
+    }
+
     /// The id of the entry at an index, if it is there.
     pub(crate) fn entry_id(&self, index: u64) -> io::Result<Option<LogId>> {
         let found = self.store()?.read(index..index.saturating_add(1), 1).map_err(|error| self.failed(&error))?;
@@ -137,8 +155,7 @@ impl RaftLogReader<TypeConfig> for Log {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        let vote = self.store()?.read_vote().map_err(|error| self.failed(&error))?;
-        Ok(vote.map(|vote| codec::decode_vote(&vote)).transpose()?)
+        self.vote()
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
@@ -166,8 +183,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let vote = codec::encode_vote(vote);
-        self.durable(|store, done| store.save_vote(vote, done)).await
+        self.save_vote_durably(codec::encode_vote(vote)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {

@@ -8,13 +8,15 @@
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
 //! (what is sent), `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
-//! lost its state), `failure` (why it stopped), `config`, `prepare`, `group` and `role` (the handle).
+//! lost its state), `found` (what a replica with an empty log does first), `failure` (why it stopped), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
 
 mod codec;
 mod config;
 mod failure;
 mod fetch;
+mod found;
 mod group;
+mod inspect;
 mod log;
 mod machine;
 mod network;
@@ -32,7 +34,9 @@ mod tests;
 
 pub use config::{RaftGroupConfig, StartError};
 pub use fetch::FetchError;
+pub use found::{FoundError, Founding, Standing};
 pub use group::{HandleError, RaftGroup, Replica};
+pub use inspect::read_log;
 pub use network::{RaftTransport, TransportError};
 pub use prepare::Prepared;
 pub use wire::CALL_BYTES_MAX;

@@ -10,6 +10,7 @@ use storage::LogStore;
 use super::config::{RaftGroupConfig, StartError, openraft_config, sender};
 use super::failure::Failure;
 use super::fetch::{self, FetchError};
+use super::found::{self, FoundError, Founding, Standing};
 use super::group::RaftGroup;
 use super::log::Log;
 use super::machine::ApplierCell;
@@ -27,6 +28,7 @@ pub struct Prepared {
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) sender: Arc<Sender>,
     missing: Option<Position>,
+    founding: Founding,
 }
 
 impl Prepared {
@@ -53,8 +55,41 @@ impl Prepared {
         let log = Log::new(log, failure.clone());
         let missing =
             fetch::missing(&log, applied, snapshots.kept()).map_err(|error| storage_error(error.to_string()))?;
+        let standing = found::standing(&log).map_err(|error| storage_error(error.to_string()))?;
+        // A vote is durable before anything is applied, so a state without one is not of this log.
+        if standing != Standing::Begun && (applied.is_some() || snapshots.kept().is_some()) {
+            applier.close().await;
+            log.close();
+            return Err(StartError::LogLost { group });
+        }
+        let founding = Founding::new(config.raft_id, standing);
         let sender = Arc::new(sender(&config, transport));
-        Ok(Self { config, settings, log, applier, failure, snapshots, sender, missing })
+        Ok(Self { config, settings, log, applier, failure, snapshots, sender, missing, founding })
+    }
+
+    /// Answers others while this replica does not take part yet, and says where it stands. A host does not
+    /// start a replica before [`Prepared::found`] or [`Prepared::join`] has let it.
+    #[must_use]
+    pub fn founding(&self) -> Founding {
+        self.founding.clone()
+    }
+
+    /// Asks the other members (raft id and node) of a group whether this replica may begin; one that has
+    /// begun may. To be called again while it says [`FoundError::Waiting`].
+    ///
+    /// # Errors
+    /// [`FoundError`] says what each of them answered, or that this replica has lost its log.
+    pub async fn found(&self, others: &[(u64, NodeId)]) -> Result<(), FoundError> {
+        found::found(&self.founding, &self.sender, &self.log, others).await
+    }
+
+    /// Asks the voters of the committee before the one that this replica comes with whether it may begin;
+    /// one that has begun may. To be called again while it says [`FoundError::Joining`].
+    ///
+    /// # Errors
+    /// [`FoundError`] says what each of them answered, or that this replica has lost its log.
+    pub async fn join(&self, voters: &[NodeId]) -> Result<(), FoundError> {
+        found::join(&self.founding, &self.sender, &self.log, voters).await
     }
 
     /// The log index that a snapshot of another replica has to reach before this one can start;
@@ -64,12 +99,12 @@ impl Prepared {
         self.missing.map(|position| position.index)
     }
 
-    /// Fetches what is missing from the first of these replicas (raft id and node) that lends it. To
-    /// be called again when none does.
+    /// Fetches what is missing from the first of these nodes that lends it. To be called again when none
+    /// does.
     ///
     /// # Errors
     /// [`FetchError`] says what each of them answered.
-    pub async fn fetch(&mut self, others: &[(u64, NodeId)]) -> Result<(), FetchError> {
+    pub async fn fetch(&mut self, others: &[NodeId]) -> Result<(), FetchError> {
         if let Some(needed) = self.missing {
             fetch::fetch(&self.sender, &self.snapshots, &self.applier, &self.log, needed, others).await?;
             self.missing = None;

@@ -225,17 +225,21 @@ impl Transfer {
         Ok(end + part.data.len() as u64)
     }
 
-    /// Makes the files durable; names what does not verify and removes it.
+    /// Makes the files durable; names all that do not verify, and removes those that are wrong, so that
+    /// one more transfer brings all of them.
     pub(crate) fn verify(&self) -> io::Result<Option<String>> {
+        let mut bad = Vec::new();
         for info in &self.manifest.files {
             let path = self.path.join(&info.path);
             let (length, sha256) = snapshot::hash_file(&path)?;
             if length < info.length_bytes {
-                return Ok(Some(format!("{} is not complete", info.path)));
+                bad.push(format!("{} is not complete", info.path));
+                continue;
             }
             if length != info.length_bytes || sha256 != info.sha256 {
                 fs::remove_file(&path)?;
-                return Ok(Some(format!("{} did not verify", info.path)));
+                bad.push(format!("{} did not verify", info.path));
+                continue;
             }
             fs::File::open(&path)?.sync_all()?;
             if let Some(parent) = path.parent() {
@@ -243,6 +247,6 @@ impl Transfer {
             }
         }
         snapshot::sync_dir(&self.path)?;
-        Ok(None)
+        Ok((!bad.is_empty()).then(|| bad.join(", ")))
     }
 }

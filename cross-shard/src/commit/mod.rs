@@ -67,7 +67,7 @@ pub enum Handed {
     /// This group has voted; here is its vote.
     Voted(Decision),
     /// This group votes when another group's vote arrives, since none of its own accounts has to
-    /// authorise: whoever hands it over has not shown to be a party.
+    /// authorise and no secret opens a lock here: whoever hands it over has not shown to be a party.
     Waits,
 }
 
@@ -99,7 +99,7 @@ pub fn hand_over(
         }
     }
     let legs = ctx.rules.own_legs(tx)?;
-    if !legs.iter().any(|leg| leg.voter.authorises) {
+    if !legs.iter().any(OwnLeg::shows_party) {
         return Ok(Handed::Waits);
     }
     let decision = decide(view, ctx, tx, &legs)?;
@@ -122,7 +122,8 @@ fn hand_over_again(
         return Err(Reject::Expired);
     }
     let legs = ctx.rules.own_legs(tx)?;
-    let decision = decide(view, ctx, tx, &legs)?;
+    let decision =
+        decide(view, ctx, tx, &legs).or_else(|reason| decide_as_mailed(view, ctx, tx, &record).ok_or(reason))?;
     record.handed_over = true;
     record.openings = own_openings(ctx, tx);
     view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
@@ -139,9 +140,23 @@ fn decide(
 ) -> Result<Decision, Reject> {
     match rules::reserve(view, &ctx.rules, tx, legs, Signatures::Checked) {
         Ok(()) => Ok(Decision::Yes),
-        Err(Reject::NotAuthorised) => Err(Reject::NotAuthorised),
+        Err(reason) if reason.precedes_authorisation() => Err(reason),
         Err(reason) => Ok(Decision::No(reason)),
     }
+}
+
+/// The vote of a group that waits, on the transaction as mail brought it, now that its legs can be seen. A party
+/// has shown itself in another group, so an authorisation that is missing here is a NO, as it is where nothing is
+/// hidden; whoever opens the legs has been given their salts by a party.
+fn decide_as_mailed(
+    view: &mut View<'_>,
+    ctx: &CommitContext<'_>,
+    handed: &ParsedTx,
+    record: &Prepared,
+) -> Option<Decision> {
+    let mut mailed = ParsedTx::decode(&ctx.cluster, &record.tx).ok()?;
+    mailed.open(handed.openings.clone()).ok()?;
+    vote_on_mail(view, ctx, &mailed, Decision::Yes)
 }
 
 /// Takes another group's vote, which certified mail brought. In the same apply, a group that has

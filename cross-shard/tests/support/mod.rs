@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use cross_shard::range::Nodes;
 use cross_shard::stream::{self, StreamLeaf, inbox_leaves, outbox_leaves};
 use cross_shard::{AckProof, Bundle, Message};
 use ledger::hash::{Hash32, sha256};
@@ -65,11 +66,17 @@ pub struct Group {
 
 impl Group {
     pub fn new(ordinal: u32) -> Self {
+        Self::of_incarnation(ordinal, 0)
+    }
+
+    /// The group in one of its lives, each with replicas of its own.
+    pub fn of_incarnation(ordinal: u32, incarnation: u32) -> Self {
         let id = GroupId::shard(ordinal);
-        let keys: Vec<_> = (0..3u8).map(|node| SecretKey::derive(&[node], &ordinal.to_le_bytes())).collect();
+        let life = (ordinal + 1_000 * incarnation).to_le_bytes();
+        let keys: Vec<_> = (0..3u8).map(|node| SecretKey::derive(&[node], &life)).collect();
         let members =
             (1..).zip(&keys).map(|(node, key)| Member { node: NodeId(node), org: OrgId(0), key: key.public() });
-        let committee = Committee::majority(id, Incarnation(0), Epoch(0), members.collect());
+        let committee = Committee::majority(id, Incarnation(incarnation), Epoch(0), members.collect());
         Self { id, state: State::new(), committee, keys, height: 0 }
     }
 
@@ -91,7 +98,7 @@ impl Group {
             version: 1,
             cluster: ClusterId(Hash32([9; 32])),
             group: self.id,
-            incarnation: Incarnation(0),
+            incarnation: self.committee.incarnation,
             height: Height(self.height),
             parents: vec![Hash32::ZERO],
             time_ms: TimeMs(self.height),
@@ -140,13 +147,15 @@ pub fn bundle(at: &Certified, sent: &[Vec<u8>], dest: GroupId, first: usize, end
     let (leaf, path) = leaf_of(&at.outbox, dest).expect("the stream exists");
     let head = usize::try_from(leaf.next_seq).expect("small");
     let end = end.min(head);
+    let mut nodes = Nodes::starting_at(0);
+    sent.iter().for_each(|message| nodes.push(stream::message_hash(message)));
     Bundle {
-        version: 1,
+        version: 2,
         source: at.certificate.header.group,
         dest,
         first_seq: first as u64,
         messages: sent[first.min(end)..end].to_vec(),
-        tail: sent[end..head].iter().map(|message| stream::message_hash(message)).collect(),
+        proof: nodes.proof(end as u64, leaf.next_seq).expect("all of it is kept"),
         leaf,
         path,
         certificate: at.certificate.clone(),

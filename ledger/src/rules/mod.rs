@@ -8,6 +8,9 @@
 //! and decides what to do with a vote.
 
 mod entry;
+mod lock;
+mod record;
+mod transfer;
 mod work;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -16,6 +19,7 @@ use crate::account::AccountRecord;
 use crate::ids::{Address, AssetId, GroupId, GroupKind, LedgerId, TimeMs, TxId};
 use crate::layout::Layout;
 use crate::limits::{RECEIPT_KEPT_MS, VALID_FOR_MS_MAX, VOTER_GROUPS_MAX};
+use crate::pair::Transfer;
 use crate::reject::Reject;
 use crate::schema;
 use crate::tx::{Move, ParsedTx, Slot, TxBody, Voter};
@@ -77,6 +81,15 @@ pub struct OwnLeg<'a> {
     pub mv: &'a Move,
     /// The account of this group.
     pub voter: Voter,
+}
+
+impl OwnLeg<'_> {
+    /// Whether whoever sends the transaction shows, by a signature or a secret, to be a party to this
+    /// leg.
+    #[must_use]
+    pub fn shows_party(&self) -> bool {
+        self.voter.authorises || self.mv.opens_lock()
+    }
 }
 
 /// The groups that vote on a transaction, sorted.
@@ -198,6 +211,8 @@ pub struct Effects {
     pub exported: Vec<(GroupId, AssetId, u128)>,
     /// Synchronous credits that accounts here got from debits in other groups.
     pub imported: Vec<(GroupId, AssetId, u128)>,
+    /// Value for other ledgers, and the group that it goes to next, in move order.
+    pub transfers: Vec<(GroupId, Transfer)>,
     /// Lines for the history of this group's accounts, in move order.
     pub lines: Vec<HistoryLine>,
 }
@@ -227,6 +242,23 @@ pub enum HistoryKind {
     Thawed,
     /// The owner changed data or limits of the account.
     Written,
+    /// An amount was set aside in a hash-lock.
+    Locked,
+    /// A hash-lock was claimed: the account paid.
+    Claimed,
+    /// A hash-lock was refunded: the amount is the account's own again.
+    Refunded,
+    /// The account recorded a hash.
+    Recorded,
+    /// The account granted access to a record.
+    Granted,
+    /// The account revoked access to a record.
+    Revoked,
+    /// An amount left for another ledger: told to the payer, and to the pair account.
+    Departed,
+    /// An amount came from another ledger: told to the pair account; the payee is told as of any
+    /// credit.
+    Arrived,
 }
 
 /// One line of an account's history.
@@ -292,6 +324,7 @@ fn vote_all(
     for leg in legs.iter().filter(|leg| leg.voter.authorises) {
         work.authorise(&leg.voter.account, &tx.witnesses, signatures)?;
     }
+    legs.iter().try_for_each(|leg| work.open(leg.mv))?;
     legs.iter().try_for_each(|leg| work.vote(ctx, leg))
 }
 
@@ -355,6 +388,15 @@ pub fn apply_credit(view: &mut View<'_>, credit: &Credit) -> HistoryLine {
         other: None,
     }
 }
+
+/// The group that value on its way to another ledger goes to, seen from a group of that ledger or of
+/// the one it came from: where the layout puts the pair account.
+#[must_use]
+pub fn next_of(ctx: &RuleContext<'_>, transfer: &Transfer) -> GroupId {
+    ctx.home(ctx.ledger, &transfer.pair(ctx.ledger))
+}
+
+pub use transfer::{arrive, depart};
 
 /// Reads an account with its inline balances. Those beyond
 /// [`crate::limits::INLINE_BALANCES_MAX`] have entries of their own under

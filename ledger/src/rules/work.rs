@@ -6,12 +6,16 @@
 //! state until the outcome is known. Both follow the same rules, so that it does not matter to a
 //! client how accounts are spread over shards.
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use crate::account::{FLAG_FROZEN, FLAG_LIMITED};
 use crate::asset::AssetDef;
 use crate::auth::Witness;
 use crate::claim::{Claim, Item};
 use crate::ids::{Address, AssetId, TxId};
 use crate::limits::{SUPPLY_MAX, SYNC_DEBITS_MAX};
+use crate::lock::LockTerms;
+use crate::pair;
 use crate::reject::Reject;
 use crate::schema;
 use crate::tx::{AccountWrite, Condition, Move};
@@ -21,17 +25,18 @@ use super::entry::Entry;
 use super::{Credit, Effects, HistoryKind, HistoryLine, OwnLeg, RuleContext, Signatures};
 
 pub(super) struct Work<'v, 'b> {
-    view: &'v mut View<'b>,
-    txid: TxId,
-    accounts: Vec<Entry>,
+    pub(super) view: &'v mut View<'b>,
+    pub(super) txid: TxId,
+    pub(super) accounts: Vec<Entry>,
     supplies: Vec<(Address, AssetId, u128)>,
     /// Undecided synchronous debits of this group: asset, as they were, as they are.
     sync_debits: Vec<(AssetId, u128, u128)>,
+    /// Entries of their own, the last one of a key counts.
     writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     /// Credits for accounts of this group: posted after all debits, so that no debit can depend on
     /// a credit of its own transaction, wherever the accounts lie.
     local: Vec<(Address, Address, AssetId, u128)>,
-    effects: Effects,
+    pub(super) effects: Effects,
 }
 
 impl<'v, 'b> Work<'v, 'b> {
@@ -48,7 +53,7 @@ impl<'v, 'b> Work<'v, 'b> {
         }
     }
 
-    fn entry(&mut self, address: &Address) -> usize {
+    pub(super) fn entry(&mut self, address: &Address) -> usize {
         if let Some(at) = self.accounts.iter().position(|entry| entry.address == *address) {
             return at;
         }
@@ -95,8 +100,12 @@ impl<'v, 'b> Work<'v, 'b> {
                 Ok(())
             }
             Move::PaySync { asset, amount, .. } => self.expect_credit(&account, *asset, *amount),
-            Move::Mint { asset, amount, .. } => self.reserve_supply(ctx, &account, *asset, *amount),
+            Move::Mint { asset, amount, .. } => {
+                at_home(ctx, asset)?;
+                self.reserve_supply(ctx, &account, *asset, *amount)
+            }
             Move::Burn { asset, amount, .. } => {
+                at_home(ctx, asset)?;
                 self.issued_by(asset, &account)?;
                 self.debit(&account, *asset, *amount)
             }
@@ -118,19 +127,47 @@ impl<'v, 'b> Work<'v, 'b> {
                 }
             }
             Move::Return { asset, amount, .. } => self.reserve_suspense(&account, *asset, *amount),
+            Move::Lock { asset, amount, deadline_ms, .. } => {
+                self.vote_lock(ctx, &account, *asset, *amount, *deadline_ms)
+            }
+            Move::Claim { lock, .. } => self.vote_claim(ctx, &account, *lock),
+            Move::Refund { lock, terms, .. } => self.vote_refund(ctx, &account, *lock, terms),
+            Move::Record { hash, .. } => self.vote_record(&account, *hash),
+            Move::Grant { record, to, terms, .. } => self.vote_grant(ctx, &account, *record, *to, terms),
+            Move::Revoke { record, from, .. } => self.vote_revoke(&account, *record, *from),
+            Move::Transfer { asset, amount, ledger, .. } => self.vote_transfer(ctx, &account, *asset, *amount, *ledger),
         }
     }
 
-    fn debit(&mut self, account: &Address, asset: AssetId, amount: u128) -> Result<(), Reject> {
+    /// The decoded value of an entry as this work leaves it.
+    pub(super) fn read<T: BorshDeserialize>(&mut self, key: &[u8]) -> Option<T> {
+        match self.writes.iter().rev().find(|(written, _)| written == key) {
+            Some((_, value)) => {
+                value.as_deref().map(|bytes| borsh::from_slice(bytes).expect("it was encoded when it was written"))
+            }
+            None => self.view.load(key),
+        }
+    }
+
+    pub(super) fn put<T: BorshSerialize>(&mut self, key: Vec<u8>, value: &T) {
+        let bytes = borsh::to_vec(value).expect("writing to memory does not fail");
+        self.writes.push((key, Some(bytes)));
+    }
+
+    pub(super) fn debit(&mut self, account: &Address, asset: AssetId, amount: u128) -> Result<(), Reject> {
         // An asset whose definition has not arrived yet can still be spent: a balance of it exists
         // only because a certified credit brought it.
-        let frozen = self.view.load::<AssetDef>(&schema::asset(&asset)).is_some_and(|def| def.frozen);
+        let known = self.view.load::<AssetDef>(&schema::asset(&asset));
         let at = self.entry(account);
         let entry = &mut self.accounts[at];
-        if frozen || entry.frozen(self.view, asset) {
+        if known.as_ref().is_some_and(|def| def.frozen) || entry.frozen(self.view, asset) {
             return Err(Reject::Frozen);
         }
-        entry.hold(self.view, self.txid, asset, amount)
+        entry.hold(self.view, self.txid, asset, amount).map_err(|reject| match reject {
+            // Nobody can fund an account with what does not exist.
+            Reject::InsufficientFunds if known.is_none() => Reject::UnknownAsset,
+            other => other,
+        })
     }
 
     fn expect_credit(&mut self, account: &Address, asset: AssetId, amount: u128) -> Result<(), Reject> {
@@ -206,7 +243,7 @@ impl<'v, 'b> Work<'v, 'b> {
         entry.claim(self.view, txid, Claim::Suspense { asset, amount })
     }
 
-    fn change(&mut self, account: &Address, item: Item) -> Result<(), Reject> {
+    pub(super) fn change(&mut self, account: &Address, item: Item) -> Result<(), Reject> {
         let (at, txid) = (self.entry(account), self.txid);
         let entry = &mut self.accounts[at];
         let taken = entry.claims(self.view, Some(txid)).any(|claim| match claim {
@@ -363,6 +400,18 @@ impl<'v, 'b> Work<'v, 'b> {
                     self.give(ctx, leg, (of, to), *asset, *amount);
                 }
             }
+            Move::Lock { to, asset, amount, hash, deadline_ms, .. } => {
+                let terms = LockTerms { to: *to, asset: *asset, amount: *amount };
+                self.post_lock(leg, terms, *hash, *deadline_ms);
+            }
+            Move::Claim { lock, secret, .. } => self.post_claim(ctx, leg, *lock, *secret),
+            Move::Refund { lock, .. } => self.post_refund(ctx, leg, *lock),
+            Move::Record { hash, metadata, .. } => self.post_record(ctx, at, *hash, metadata),
+            Move::Grant { record, to, terms, .. } => {
+                self.post_grant(ctx, at, *record, *to, Some(terms.clone()));
+            }
+            Move::Revoke { record, from, .. } => self.post_grant(ctx, at, *record, *from, None),
+            Move::Transfer { .. } => self.post_transfer(ctx, leg),
         }
     }
 
@@ -392,18 +441,27 @@ impl<'v, 'b> Work<'v, 'b> {
         self.owner_changed(at, kind);
     }
 
-    fn owner_changed(&mut self, at: usize, kind: HistoryKind) {
-        let entry = &mut self.accounts[at];
-        entry.record.sequence += 1;
-        entry.dirty = true;
-        let address = entry.address;
+    pub(super) fn owner_changed(&mut self, at: usize, kind: HistoryKind) {
+        self.count_change(at);
+        let address = self.accounts[at].address;
         self.line(address, kind, AssetId::default(), 0, None);
+    }
+
+    pub(super) fn count_change(&mut self, at: usize) {
+        self.accounts[at].record.sequence += 1;
+        self.accounts[at].dirty = true;
     }
 
     /// Sets free what a vote for this leg has held; claims go with [`Work::drop_claims`].
     pub(super) fn release(&mut self, leg: &OwnLeg<'_>) {
         let (asset, amount) = match leg.mv {
-            Move::Pay { asset, amount, .. } | Move::Burn { asset, amount, .. } => (*asset, *amount),
+            Move::Pay { asset, amount, .. } | Move::Burn { asset, amount, .. } | Move::Lock { asset, amount, .. } => {
+                (*asset, *amount)
+            }
+            Move::Transfer { asset, amount, ledger, .. } => {
+                self.release_pair(*ledger, *asset, *amount);
+                (*asset, *amount)
+            }
             Move::PaySync { asset, amount, .. } if leg.voter.authorises => {
                 *self.sync_debits(asset) -= *amount;
                 (*asset, *amount)
@@ -416,7 +474,12 @@ impl<'v, 'b> Work<'v, 'b> {
             | Move::Write { .. }
             | Move::Freeze { .. }
             | Move::Release { .. }
-            | Move::Return { .. } => return,
+            | Move::Return { .. }
+            | Move::Claim { .. }
+            | Move::Refund { .. }
+            | Move::Record { .. }
+            | Move::Grant { .. }
+            | Move::Revoke { .. } => return,
         };
         let at = self.entry(&leg.voter.account);
         self.accounts[at].release_hold(self.view, asset, amount);
@@ -428,11 +491,18 @@ impl<'v, 'b> Work<'v, 'b> {
         self.accounts[at].drop_claims(self.view, txid);
     }
 
-    fn line(&mut self, account: Address, kind: HistoryKind, asset: AssetId, amount: u128, other: Option<Address>) {
+    pub(super) fn line(
+        &mut self,
+        account: Address,
+        kind: HistoryKind,
+        asset: AssetId,
+        amount: u128,
+        other: Option<Address>,
+    ) {
         self.effects.lines.push(HistoryLine { account, kind, txid: self.txid, asset, amount, other });
     }
 
-    fn give(
+    pub(super) fn give(
         &mut self,
         ctx: &RuleContext<'_>,
         leg: &OwnLeg<'_>,
@@ -479,6 +549,11 @@ impl<'v, 'b> Work<'v, 'b> {
         }
         self.effects
     }
+}
+
+/// Supply is made and destroyed in an asset's home ledger alone.
+fn at_home(ctx: &RuleContext<'_>, asset: &AssetId) -> Result<(), Reject> {
+    if pair::home_of(asset) == ctx.ledger { Ok(()) } else { Err(Reject::ForeignAsset) }
 }
 
 fn item_of(write: &AccountWrite) -> Item {

@@ -12,6 +12,7 @@ use ledger::tx::{Move, ParsedTx, SignedTx, Slot, TxBody, txid};
 use ledger::view::View;
 use ledger::{AssetDef, AssetSpec, Authorisation, SecretKey, Witness};
 
+pub mod bank;
 pub mod vectors;
 
 /// Time of the block in all tests.

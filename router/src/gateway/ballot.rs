@@ -5,11 +5,10 @@
 //! group has, its vote goes to the others by mail, and they vote, too, whatever they answered to the
 //! hand-over.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use ledger::{GroupId, NodeId, Outcome, Receipt, Reject};
 use proto::v1;
+use tokio::time::Instant;
 
 use super::flight::HandOver;
 use crate::plan::Part;

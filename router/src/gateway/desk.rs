@@ -3,7 +3,7 @@
 //! Decoding and planning happen here, outside of the lock, once for each transaction.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ledger::limits::BATCH_TXS_MAX;
@@ -12,6 +12,7 @@ use ledger::{NodeId, Reject, SignedTx, Submission};
 use parking_lot::Mutex;
 use proto::{edge, v1};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::GatewayLimits;

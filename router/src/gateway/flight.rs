@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use bytes::Bytes;
 use ledger::tx::ParsedTx;
 use ledger::{GroupId, NodeId, Submission, TxId};
 use proto::{edge, v1};
+use tokio::time::Instant;
 
 use super::ballot::{Ballot, Voter};
 use super::outbox::Outbox;

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -18,6 +18,7 @@ use ledger::tx::ParsedTx;
 use ledger::{GroupId, NodeId, Receipt, Reject, TxId};
 use proto::v1::submit_event::Event;
 use proto::{edge, v1};
+use tokio::time::Instant;
 
 use super::GatewayLimits;
 use super::backend::{Backend, IngestError};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use client::Traffic;
 use client::net::{self, Identity, TrustRoots};
+use client::{Sockets, SystemSockets, Traffic};
 use hashbrown::HashMap;
 use ledger::{Hash32, NodeId};
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ pub struct Peers {
     identity: Identity,
     roots: TrustRoots,
     view: watch::Receiver<Arc<ClusterView>>,
+    sockets: Arc<dyn Sockets>,
     channels: Mutex<HashMap<NodeId, Peer>>,
     traffic: Arc<Traffic>,
 }
@@ -33,7 +34,18 @@ impl Peers {
     /// Channels for the nodes of `view`, made with this identity when first asked for.
     #[must_use]
     pub fn new(identity: Identity, roots: TrustRoots, view: watch::Receiver<Arc<ClusterView>>) -> Self {
-        Self { identity, roots, view, channels: Mutex::new(HashMap::new()), traffic: Arc::default() }
+        Self::over(SystemSockets::shared(), identity, roots, view)
+    }
+
+    /// As [`Peers::new`], over another network than the system's.
+    #[must_use]
+    pub fn over(
+        sockets: Arc<dyn Sockets>,
+        identity: Identity,
+        roots: TrustRoots,
+        view: watch::Receiver<Arc<ClusterView>>,
+    ) -> Self {
+        Self { identity, roots, view, sockets, channels: Mutex::new(HashMap::new()), traffic: Arc::default() }
     }
 
     /// What goes through the sockets of all channels.
@@ -67,7 +79,8 @@ impl Peers {
             return Ok(peer.channel.clone());
         }
         let name = net::node_server_name(node);
-        let channel = net::connect_pinned(&addr, &self.identity, &self.roots, &name, key_hash, &self.traffic)
+        let (identity, roots) = (&self.identity, &self.roots);
+        let channel = net::connect_pinned(&addr, identity, roots, &name, key_hash, &self.sockets, &self.traffic)
             .map_err(|error| Status::internal(error.to_string()))?;
         channels.insert(node, Peer { addr, key_hash, channel: channel.clone() });
         Ok(channel)

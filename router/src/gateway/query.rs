@@ -1,15 +1,17 @@
 //! Reads: which group, which replica, and what to do when that one cannot answer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use ledger::genesis::NodeInfo;
+use ledger::limits::{ACCOUNTS_ASKED_MAX, ANSWER_BYTES_MAX};
 use ledger::{GroupId, Height, NodeId, Reject, TimeMs};
 use proto::v1::query_request::Query;
 use proto::views::{Explain, Unanswered};
 use proto::{EdgeError, edge, v1};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::desk::Desk;
@@ -17,11 +19,10 @@ use super::view::ClusterView;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// What one value costs in a message beside its bytes, at most.
+const VALUE_BYTES: usize = 8;
 /// Groups or nodes asked at the same time for one question.
 const PARALLEL_MAX: usize = 32;
-/// Accounts in one question: their records fit into one message.
-const ACCOUNTS_MAX: usize = 8192;
-const HISTORY_LIMIT_MAX: u32 = 1000;
 
 /// Where a question goes.
 enum Target {
@@ -62,10 +63,7 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
                 group => edge::group("group", group)?,
             }
         }
-        Query::History(history) => {
-            history.limit = history.limit.clamp(1, HISTORY_LIMIT_MAX);
-            view.layout.locate(&edge::address("address", &history.address)?)
-        }
+        Query::History(history) => view.layout.locate(&edge::address("address", &history.address)?),
         Query::Transaction(transaction) => {
             edge::txid("txid", &transaction.txid)?;
             if transaction.group == 0 {
@@ -84,9 +82,6 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
             if asset.group == 0 { GroupId::BEACON } else { edge::group("group", asset.group)? }
         }
         Query::Accounts(accounts) => {
-            if accounts.addresses.len() > ACCOUNTS_MAX {
-                return Err(EdgeError::Number { field: "number of accounts", found: accounts.addresses.len() as u64 });
-            }
             let accounts = std::mem::take(accounts);
             return Ok(Target::Accounts(request, accounts));
         }
@@ -126,7 +121,12 @@ async fn ask_within(desk: &Desk, group: GroupId, request: v1::QueryRequest, with
                 }
             },
             Err(status) => match passing(&status) {
-                true => last = refused(Reject::TooLate, format!("node {node} did not answer: {}", status.message())),
+                true => {
+                    last = refused(
+                        Reject::Unanswered,
+                        format!("node {node} of {group} did not answer: {}", status.message()),
+                    )
+                }
                 false => {
                     return refused(Reject::AccessDenied, format!("node {node}: {}", status.message()));
                 }
@@ -265,6 +265,9 @@ async fn ask_accounts(
     accounts: v1::AccountsQuery,
 ) -> v1::QueryReply {
     let count = accounts.addresses.len();
+    if count > ACCOUNTS_ASKED_MAX {
+        return refused(Reject::AnswerTooLarge, format!("at most {ACCOUNTS_ASKED_MAX} accounts are read at once"));
+    }
     let mut parts: std::collections::BTreeMap<GroupId, (Vec<usize>, Vec<Bytes>)> = std::collections::BTreeMap::new();
     for (at, bytes) in accounts.addresses.into_iter().enumerate() {
         match edge::address("address", &bytes) {
@@ -283,6 +286,8 @@ async fn ask_accounts(
     });
     let mut answers = stream::iter(asked).buffer_unordered(PARALLEL_MAX);
     let mut values = vec![Bytes::new(); count];
+    // What fits into the answer of each shard need not fit into one.
+    let mut room = ANSWER_BYTES_MAX.saturating_sub(count * VALUE_BYTES);
     while let Some((places, reply)) = answers.next().await {
         if reply.refusal.is_some() {
             return reply;
@@ -291,6 +296,10 @@ async fn ask_accounts(
             return refused(Reject::Storage, "a shard answered with another number of accounts");
         }
         for (place, value) in places.into_iter().zip(reply.values) {
+            let Some(left) = room.checked_sub(value.len()) else {
+                return refused(Reject::AnswerTooLarge, "the records of these accounts do not fit into one message");
+            };
+            room = left;
             values[place] = value;
         }
     }

@@ -1,8 +1,9 @@
 //! Where the transactions of one group go: its probable leader, and what to do when that is wrong.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ledger::{GroupId, NodeId, TxId};
+use tokio::time::Instant;
 
 use super::view::ClusterView;
 

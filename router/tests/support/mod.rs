@@ -117,6 +117,8 @@ pub struct World {
     /// What each group says, one after the other; the last one again and again. Nothing is silence.
     pub answers: Mutex<BTreeMap<GroupId, Vec<Answer>>>,
     pub handed: Mutex<Vec<Handed>>,
+    /// Balances that every account has.
+    pub balances: Mutex<u32>,
     streams: Mutex<Vec<(NodeId, mpsc::WeakSender<Result<v1::SubmitEvents, Status>>)>>,
     /// Nodes that show this registry to whoever follows them, whatever the view says.
     pub lies: Mutex<BTreeMap<NodeId, Bytes>>,
@@ -303,6 +305,13 @@ impl FakeNode {
         receipt.clone()
     }
 
+    fn record_of(&self, address: &[u8]) -> Bytes {
+        let asset = |number: u32| AssetId([number.to_be_bytes(); 4].concat().try_into().unwrap());
+        let balances = (0..*self.world.balances.lock()).map(|number| (asset(number), Balance::default())).collect();
+        let record = AccountRecord { sequence: u64::from(address[0]), balances, ..AccountRecord::default() };
+        borsh::to_vec(&record).unwrap().into()
+    }
+
     fn answer(&self, request: v1::ReadRequest) -> v1::QueryReply {
         let group = GroupId(request.group);
         self.world.reads.lock().push((self.id, group));
@@ -314,9 +323,9 @@ impl FakeNode {
         let mut reply = v1::QueryReply { group: group.0, height: 7, found: true, ..Default::default() };
         match query.query.unwrap() {
             // The record's sequence number tells which account was asked for.
-            Query::Account(account) => reply.values.push(record_of(&account.address)),
+            Query::Account(account) => reply.values.push(self.record_of(&account.address)),
             Query::Accounts(accounts) => {
-                reply.values = accounts.addresses.iter().map(|address| record_of(address)).collect();
+                reply.values = accounts.addresses.iter().map(|address| self.record_of(address)).collect();
             }
             Query::Transaction(transaction) => {
                 let txid = edge::txid("txid", &transaction.txid).unwrap();
@@ -371,11 +380,6 @@ fn explained(receipt: Receipt) -> Explain {
         credits: Vec::new(),
         unanswered: None,
     }
-}
-
-fn record_of(address: &[u8]) -> Bytes {
-    let record = AccountRecord { sequence: u64::from(address[0]), ..AccountRecord::default() };
-    borsh::to_vec(&record).unwrap().into()
 }
 
 type EventStream = Pin<Box<dyn Stream<Item = Result<v1::SubmitEvents, Status>> + Send>>;

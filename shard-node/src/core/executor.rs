@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use consensus::port::AppliedState;
+use cross_shard::InCursor;
 use cross_shard::commit::{self, Decision};
 use cross_shard::stream::{self, OutStream, StreamLeaf};
 use ledger::committee::Committee;
@@ -85,6 +86,8 @@ pub struct ExecutedBlock {
     pub outbox: Vec<StreamLeaf>,
     /// Cursors of incoming streams after the block.
     pub inbox: Vec<StreamLeaf>,
+    /// The same cursors with all that mail is followed by.
+    pub cursors: Vec<(GroupId, InCursor)>,
     /// Transactions whose signatures a replica has to check before it attests; empty in `ingest`.
     pub to_verify: Vec<ParsedTx>,
     /// Committees or the layout changed.
@@ -155,7 +158,8 @@ pub fn execute_by(
     let value_flow = flows.close(&mut view);
     let next_deadline = commit::next_deadline(&mut view);
 
-    let (outbox, inbox) = (stream::outbox_leaves(&mut view), stream::inbox_leaves(&mut view));
+    let (outbox, cursors) = (stream::outbox_leaves(&mut view), stream::inbox_cursors(&mut view));
+    let inbox: Vec<StreamLeaf> = cursors.iter().map(|(peer, cursor)| cursor.leaf(*peer)).collect();
     let congestion = congestion(&mut view, &outbox);
     let next_committee: Committee =
         view.load(&schema::current_committee(constants.group)).ok_or(ExecuteError::Missing("committee"))?;
@@ -207,6 +211,7 @@ pub fn execute_by(
         mail,
         outbox,
         inbox,
+        cursors,
         to_verify: parsed,
         system_changed,
     })

@@ -179,6 +179,27 @@ fn value_moves_between_shards_and_every_header_balances() {
 }
 
 #[test]
+fn mail_of_an_ended_incarnation_moves_nothing() {
+    let genesis = genesis();
+    let mut shard = Group::new(&genesis, SHARD);
+    let mut peer = Group::new(&genesis, PEER);
+    let sent = shard.block(vec![deliver(&announcement(&genesis, SHARD)), command(&mint_both(&genesis))]);
+    let mail = deliver(&first_mail(&sent, PEER));
+    let committee = genesis.committee(SHARD).expect("the genesis names the group");
+    let incarnation = ledger::ids::Incarnation(committee.incarnation.0 + 1);
+    let reborn = Committee { incarnation, ..committee.clone() };
+    peer.state.insert(schema::current_committee(SHARD), borsh_of(&reborn).into());
+    let before = peer.applied.state_root;
+    let refused = peer.block(vec![mail.clone()]);
+    assert_eq!(refused.outcomes, [CommandOutcome::Ignored(Reject::DeadIncarnation)]);
+    assert!(refused.inbox.is_empty() && refused.header.value_flow.is_empty());
+    assert_eq!(refused.header.state_root, before);
+    // It was nothing else that was wrong with it.
+    peer.state.insert(schema::current_committee(SHARD), borsh_of(committee).into());
+    assert_eq!(peer.block(vec![mail]).outcomes, [CommandOutcome::Delivered(SHARD, 1)]);
+}
+
+#[test]
 fn a_transaction_is_executed_once() {
     let genesis = genesis();
     let mut shard = Group::new(&genesis, SHARD);

@@ -48,6 +48,14 @@ impl FlowBook {
         *sum = sum.checked_add(amount).expect(FITS);
     }
 
+    /// Whether so much more of an asset can come in and all that this group has still be counted.
+    pub fn has_room(&self, view: &mut View<'_>, asset: &AssetId, amount: u128) -> bool {
+        let total: u128 = view.load(&schema::total(asset)).unwrap_or(0);
+        let Some(sums) = self.assets.get(asset) else { return total.checked_add(amount).is_some() };
+        let incoming = sums.imported.values().chain([&sums.minted, &amount]);
+        incoming.copied().try_fold(total, u128::checked_add).is_some()
+    }
+
     /// A credit that left by mail.
     pub fn exported(&mut self, asset: AssetId, dest: GroupId, amount: u128) {
         let sum = self.assets.entry(asset).or_default().exported.entry(dest).or_default();

@@ -12,14 +12,15 @@ use cross_shard::stream;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
-use ledger::ids::{GroupId, GroupKind, LedgerId, TxId};
+use ledger::ids::{GroupId, LedgerId, TxId};
 use ledger::layout::Layout;
 use ledger::machine::{BlockContext, Machine, ReadSet};
+use ledger::pair::{self, Transfer};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
 use ledger::rules::{self, Credit, Effects, HistoryLine, RuleContext};
 use ledger::schema;
-use ledger::tx::ParsedTx;
+use ledger::tx::{Move, ParsedTx};
 use ledger::view::View;
 
 use crate::core::entry::Command;
@@ -88,11 +89,7 @@ impl BlockWork {
     }
 
     fn ledger(&self) -> LedgerId {
-        match self.group.kind() {
-            Some(GroupKind::Channel) => LedgerId::of_channel(self.group),
-            Some(GroupKind::Beacon) => LedgerId::BEACON,
-            Some(GroupKind::Shard) | None => LedgerId::MAIN,
-        }
+        self.group.ledger().unwrap_or(LedgerId::MAIN)
     }
 
     /// Runs account rules or the commit protocol with what they go by.
@@ -214,7 +211,17 @@ impl BlockWork {
         for line in &effects.lines {
             self.write_line(view, at, line);
         }
-        effects.credits.into_iter().map(|(dest, credit)| self.send_credit(view, dest, credit)).collect()
+        let mut mail: Vec<_> =
+            effects.credits.into_iter().map(|(dest, credit)| self.send_credit(view, dest, credit)).collect();
+        for (dest, transfer) in effects.transfers {
+            mail.push(self.send_transfer(view, dest, transfer));
+        }
+        mail
+    }
+
+    fn send_transfer(&mut self, view: &mut View<'_>, dest: GroupId, transfer: Transfer) -> (GroupId, u64) {
+        self.flows.exported(transfer.asset, dest, transfer.amount);
+        (dest, stream::emit(view, dest, Message::Transfer(transfer).encode()))
     }
 
     fn send_credit(&mut self, view: &mut View<'_>, dest: GroupId, credit: Credit) -> (GroupId, u64) {
@@ -228,7 +235,12 @@ impl BlockWork {
             if ledger == LedgerId::MAIN { self.layout.locate(account) } else { GroupId(ledger.0) }
         };
         let payees = tx.visible().filter_map(|(_, ledger, mv)| Some(home(ledger, &mv.follower()?)));
-        for peer in payees.chain(voters.iter().copied()) {
+        // If the pair account lies here, the amount leaves from here.
+        let abroad = tx.visible().filter_map(|(_, here, mv)| match mv {
+            Move::Transfer { asset, ledger, .. } => Some(home(*ledger, &pair::address(here, asset))),
+            _ => None,
+        });
+        for peer in payees.chain(abroad).chain(voters.iter().copied()) {
             if peer != self.group && stream::out_stream(view, peer).full() {
                 return Err(Reject::PeerBusy);
             }
@@ -293,17 +305,15 @@ impl BlockWork {
     #[doc(hidden)]
     pub fn receive(&mut self, view: &mut View<'_>, at: BlockContext, source: GroupId, message: Message) {
         match message {
-            Message::Credit(credit) => {
+            // A credit stands for a debit in the same ledger. What another ledger says it sends is
+            // measured by what it was sent: see `transfer`.
+            Message::Credit(credit) if source.ledger() == Some(self.ledger()) => {
                 self.flows.imported(credit.asset, source, credit.amount);
-                let owner = self.with_rules(at, |ctx| ctx.rules.home(self.ledger(), &credit.account));
-                if owner != self.group {
-                    // The sender knows another layout. What was certified is never lost: it goes on.
-                    self.send_credit(view, owner, credit);
-                    return;
-                }
-                let line = rules::apply_credit(view, &credit);
-                self.write_line(view, at, &line);
+                // The sender may know another layout. What was certified is never lost: it goes on.
+                self.credit(view, at, credit);
             }
+            Message::Credit(_) => {}
+            Message::Transfer(transfer) => self.transfer(view, at, source, transfer),
             Message::Vote(vote) => {
                 let mut progress = Vec::new();
                 // A vote that is refused says nothing about a transaction of this group: only a
@@ -363,6 +373,44 @@ impl BlockWork {
             view.store(schema::coming_committee(), coming);
         }
         self.system_changed = true;
+    }
+
+    /// Value on its way to another ledger: it leaves this one, or has come from another one. Groups of
+    /// this ledger follow the rules that this one does, or nothing holds; a group of another ledger
+    /// speaks for that ledger only.
+    fn transfer(&mut self, view: &mut View<'_>, at: BlockContext, source: GroupId, transfer: Transfer) {
+        let (here, there) = (self.ledger(), source.ledger());
+        let leaves = transfer.from == here && there == Some(here);
+        let arrives =
+            transfer.to == here && transfer.from != here && (there == Some(here) || there == Some(transfer.from));
+        // No amount that another ledger's committee makes up may bring this group down.
+        if !(leaves || arrives && self.flows.has_room(view, &transfer.asset, transfer.amount)) {
+            return;
+        }
+        let counts = self.with_rules(at, |ctx| rules::next_of(&ctx.rules, &transfer));
+        if counts != self.group {
+            self.flows.imported(transfer.asset, source, transfer.amount);
+            self.send_transfer(view, counts, transfer);
+        } else if leaves {
+            self.flows.imported(transfer.asset, source, transfer.amount);
+            let (next, line) = self.with_rules(at, |ctx| rules::depart(view, &ctx.rules, &transfer));
+            self.write_line(view, at, &line);
+            self.send_transfer(view, next, transfer);
+        } else if let Ok((credit, line)) = self.with_rules(at, |ctx| rules::arrive(view, &ctx.rules, &transfer)) {
+            self.flows.imported(transfer.asset, source, transfer.amount);
+            self.write_line(view, at, &line);
+            self.credit(view, at, credit);
+        }
+    }
+
+    fn credit(&mut self, view: &mut View<'_>, at: BlockContext, credit: Credit) {
+        let owner = self.with_rules(at, |ctx| ctx.rules.home(self.ledger(), &credit.account));
+        if owner != self.group {
+            self.send_credit(view, owner, credit);
+            return;
+        }
+        let line = rules::apply_credit(view, &credit);
+        self.write_line(view, at, &line);
     }
 
     fn acknowledge(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {

@@ -6,10 +6,11 @@
 //! until the process ends. Never does: decide anything.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ledger::ids::GroupId;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::core::driver;
 

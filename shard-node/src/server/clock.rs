@@ -9,13 +9,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client::net;
 use ledger::ids::{NodeId, Tick};
 use proto::v1;
 use router::gateway::Peers;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Between two rounds of questions.
@@ -32,18 +33,43 @@ const READ_WITHIN_MS: i64 = 10;
 /// A peer that does not answer in this time is left out of the round.
 const PATIENCE: Duration = Duration::from_millis(400);
 
-/// This process's clocks: monotonic ticks, and the wall clock. Clones are the same clocks.
-#[derive(Clone, Debug)]
+/// A machine's wall clock, which anybody may set.
+pub trait WallClock: Send + Sync {
+    /// Milliseconds since 1970.
+    fn unix_ms(&self) -> i64;
+}
+
+/// The wall clock of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemWall;
+
+impl WallClock for SystemWall {
+    fn unix_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// This process's clocks: monotonic ticks, which are the runtime's, and the wall clock. Clones are the
+/// same clocks.
+#[derive(Clone)]
 pub struct Clock {
     start: Instant,
+    wall: Arc<dyn WallClock>,
     shift_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
-    /// A clock whose ticks start now.
+    /// A clock whose ticks start now, and the system's wall clock.
     #[must_use]
     pub fn start() -> Self {
-        Self { start: Instant::now(), shift_ms: Arc::default() }
+        Self::start_by(Arc::new(SystemWall))
+    }
+
+    /// As [`Clock::start`], by this wall clock.
+    #[must_use]
+    pub fn start_by(wall: Arc<dyn WallClock>) -> Self {
+        Self { start: Instant::now(), wall, shift_ms: Arc::default() }
     }
 
     /// Milliseconds since the start.
@@ -55,8 +81,7 @@ impl Clock {
     /// The wall clock in milliseconds since the epoch.
     #[must_use]
     pub fn wall_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_add(self.shift_ms.load(Ordering::Relaxed))
+        self.wall.unix_ms().saturating_add(self.shift_ms.load(Ordering::Relaxed))
     }
 
     /// The wall clock against the tick, now. Changes when something sets the wall clock.

@@ -1,5 +1,5 @@
 //! Answers that gather several records: what a group knows of a transaction, and an account with
-//! everything that lies beside its record. All records of one answer are of one block.
+//! everything that lies beside its record. All records of one answer are of one moment of the state.
 //!
 //! Shows what any member may see. Openings of hidden slots, and accounts that only they name, stay
 //! in the group.
@@ -11,7 +11,7 @@ use cross_shard::stream;
 use ledger::account::{AccountRecord, Balance, FLAG_CLAIMED, FLAG_LIMITED, FLAG_RESTRICTED};
 use ledger::claim::{ClaimList, Restriction};
 use ledger::ids::{Address, AssetId, GroupId, TxId};
-use ledger::limits::{ACCOUNT_LINES_MAX, DATA_PAGE_ENTRIES_MAX, INLINE_BALANCES_MAX};
+use ledger::limits::{ACCOUNT_LINES_MAX, DATA_PAGE_ENTRIES_MAX, INLINE_BALANCES_MAX, LINES_COUNTED_MAX};
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
 use ledger::schema;
@@ -19,43 +19,37 @@ use ledger::view::{ReadFault, StateReader, View};
 use ledger::{SignedTx, Submission, TxBody};
 use proto::views::{AccountView, BlockPoint, Explain, OwnVote, PreparedView, ReceivedVote, RestrictionLine, SentMail};
 
+use crate::core::applied::AppliedRecord;
 use crate::core::entry::{Command, Entry};
 use crate::core::records::{BlockRecord, ReceiptPlace};
-use crate::server::group::GroupHandle;
-use crate::server::replica::DbReader;
+use crate::server::replica::ViewReader;
 
 /// What this group knows of a transaction; `None` when that is nothing.
 ///
 /// # Errors
-/// [`ReadFault`] when the database fails or is closed.
-pub fn explain(handle: &GroupHandle, txid: &TxId) -> Result<Option<Explain>, ReadFault> {
-    let db = handle.share.state.db().ok_or_else(closed)?;
-    let reader = DbReader(&*db);
-    let (at, prepared, receipt, credits) = {
-        // While this is held, no block comes between one read and the next.
-        let stand = handle.share.stand.lock();
-        let at = BlockPoint { height: stand.applied.height, time_ms: stand.applied.time_ms };
-        let mut view = View::new(&reader);
-        let prepared = commit::prepared(&mut view, txid);
-        let receipt = receipt(&mut view, txid);
-        let credits = receipt.as_ref().map_or(Vec::new(), |receipt| credits(&mut view, receipt));
-        let shown = prepared.as_ref().map(|record| shown(&mut view, record));
-        sound(&view)?;
-        (at, shown.zip(prepared), receipt, credits)
-    };
-    if prepared.is_none() && receipt.is_none() {
-        return Ok(None);
-    }
-    let (prepared, tx) = match (prepared, &receipt) {
-        (Some((shown, record)), _) => (Some(with_transaction(&reader, shown, record)?), Vec::new()),
-        (None, Some(receipt)) => (None, executed_in(&reader, receipt)?),
-        (None, None) => (None, Vec::new()),
+/// [`ReadFault`] when the database fails.
+pub fn explain(
+    reader: &ViewReader<'_>,
+    group: GroupId,
+    applied: &AppliedRecord,
+    txid: &TxId,
+) -> Result<Option<Explain>, ReadFault> {
+    let mut view = View::new(reader);
+    let prepared = commit::prepared(&mut view, txid);
+    let receipt = receipt(&mut view, txid);
+    let credits = receipt.as_ref().map_or(Vec::new(), |receipt| credits(&mut view, receipt));
+    let shown = prepared.as_ref().map(|record| shown(&mut view, record));
+    sound(&view)?;
+    let (prepared, tx) = match (shown.zip(prepared), &receipt) {
+        (Some((shown, record)), _) => (Some(with_transaction(reader, shown, record)?), Vec::new()),
+        (None, Some(receipt)) => (None, executed_in(reader, receipt)?),
+        (None, None) => return Ok(None),
     };
     Ok(Some(Explain {
         version: 1,
-        group: handle.group,
-        height: at.height,
-        time_ms: at.time_ms,
+        group,
+        height: applied.height,
+        time_ms: applied.time_ms,
         stale: false,
         prepared,
         receipt,
@@ -63,10 +57,6 @@ pub fn explain(handle: &GroupHandle, txid: &TxId) -> Result<Option<Explain>, Rea
         credits,
         unanswered: None,
     }))
-}
-
-fn closed() -> ReadFault {
-    ReadFault("the state is closed".into())
 }
 
 fn sound(view: &View<'_>) -> Result<(), ReadFault> {
@@ -134,7 +124,7 @@ fn shown(view: &mut View<'_>, record: &Prepared) -> PreparedView {
 /// Adds the transaction, from the block that brought it when the register is gone, and leaves out
 /// accounts that it does not name in the clear.
 fn with_transaction(
-    reader: &DbReader<'_>,
+    reader: &ViewReader<'_>,
     mut shown: PreparedView,
     record: Prepared,
 ) -> Result<PreparedView, ReadFault> {
@@ -153,7 +143,7 @@ fn with_transaction(
 }
 
 /// The transaction of a receipt, from the block that executed it; nothing where that block is gone.
-fn executed_in(reader: &DbReader<'_>, receipt: &Receipt) -> Result<Vec<u8>, ReadFault> {
+fn executed_in(reader: &ViewReader<'_>, receipt: &Receipt) -> Result<Vec<u8>, ReadFault> {
     let entry = reader.get(&schema::entry(receipt.height))?;
     Ok(entry.and_then(|entry| brought_by(&Entry::decode(&entry), &receipt.txid)).unwrap_or_default())
 }
@@ -185,24 +175,23 @@ fn signed_of(bytes: &[u8], txid: &TxId) -> Option<Vec<u8>> {
 /// # Errors
 /// [`ReadFault`] when the database fails, is closed, or holds foreign bytes.
 pub fn account_view(
-    handle: &GroupHandle,
+    reader: &ViewReader<'_>,
     address: &Address,
     data_after: &[u8],
 ) -> Result<Option<AccountView>, ReadFault> {
-    let db = handle.share.state.db().ok_or_else(closed)?;
-    let reader = DbReader(&*db);
-    // While this is held, no block comes between one read and the next.
-    let _stand = handle.share.stand.lock();
-    let mut view = View::new(&reader);
+    let mut view = View::new(reader);
     let Some(mut record) = view.load::<AccountRecord>(&schema::account(address)) else {
         return sound(&view).map(|()| None);
     };
+    let mut more_lines = 0;
     if record.balances.len() >= INLINE_BALANCES_MAX {
-        record.balances.extend(by_asset::<Balance>(&reader, schema::extra_balance(address, &AssetId::default()))?);
+        let first = schema::extra_balance(address, &AssetId::default());
+        record.balances.extend(by_asset::<Balance>(reader, first, &mut more_lines)?);
     }
     let mut restrictions = Vec::new();
     if record.flags & FLAG_RESTRICTED != 0 {
-        let lines = by_asset::<Restriction>(&reader, schema::restriction(address, &AssetId::default()))?;
+        let first = schema::restriction(address, &AssetId::default());
+        let lines = by_asset::<Restriction>(reader, first, &mut more_lines)?;
         restrictions.extend(lines.into_iter().map(|(asset, Restriction { frozen, suspense, .. })| RestrictionLine {
             asset,
             frozen,
@@ -211,32 +200,40 @@ pub fn account_view(
     }
     let mut limits = Vec::new();
     if record.flags & FLAG_LIMITED != 0 {
-        limits = by_asset::<u128>(&reader, schema::limit(address, &AssetId::default()))?;
+        limits = by_asset::<u128>(reader, schema::limit(address, &AssetId::default()), &mut more_lines)?;
     }
     let mut claims = Vec::new();
     if record.flags & FLAG_CLAIMED != 0 {
         claims = view.load::<ClaimList>(&schema::claims(address)).unwrap_or_default().claims;
     }
     sound(&view)?;
-    let (data, more_data) = data_page(&reader, address, data_after)?;
-    Ok(Some(AccountView { version: 1, record, restrictions, limits, claims, data, more_data }))
+    let (data, more_data) = data_page(reader, address, data_after)?;
+    Ok(Some(AccountView { version: 1, record, restrictions, limits, claims, more_lines, data, more_data }))
 }
 
-/// The values of an account that have a key for each asset; `first` is the key of the first asset
-/// there can be.
-fn by_asset<T: borsh::BorshDeserialize>(reader: &DbReader<'_>, first: Vec<u8>) -> Result<Vec<(AssetId, T)>, ReadFault> {
+/// The values of an account that have a key for each asset, and how many are left out; `first` is the
+/// key of the first asset there can be.
+fn by_asset<T: borsh::BorshDeserialize>(
+    reader: &ViewReader<'_>,
+    first: Vec<u8>,
+    left_out: &mut u32,
+) -> Result<Vec<(AssetId, T)>, ReadFault> {
     let prefix = &first[..first.len() - AssetId::default().0.len()];
     let decode = |(key, value): (bytes::Bytes, bytes::Bytes)| {
         let id = key[prefix.len()..].try_into().map_err(|_| ReadFault("an account has a foreign key".into()))?;
         let value = borsh::from_slice(&value).map_err(|error| ReadFault(error.to_string()))?;
         Ok((AssetId(id), value))
     };
-    reader.scan_from(prefix, prefix, ACCOUNT_LINES_MAX)?.into_iter().map(decode).collect()
+    let mut found = reader.scan_from(prefix, prefix, LINES_COUNTED_MAX)?;
+    let more = found.len().saturating_sub(ACCOUNT_LINES_MAX);
+    *left_out += u32::try_from(more).expect("counted to a bound");
+    found.truncate(ACCOUNT_LINES_MAX);
+    found.into_iter().map(decode).collect()
 }
 
 type DataPage = (Vec<(Vec<u8>, Vec<u8>)>, bool);
 
-fn data_page(reader: &DbReader<'_>, address: &Address, after: &[u8]) -> Result<DataPage, ReadFault> {
+fn data_page(reader: &ViewReader<'_>, address: &Address, after: &[u8]) -> Result<DataPage, ReadFault> {
     let prefix = schema::data_prefix(address);
     let mut from = schema::data(address, after);
     if !after.is_empty() {

@@ -1,13 +1,17 @@
 //! Which groups run on this node: those in which the registry gives it a seat, as that changes.
 //!
 //! Starts a group when the view names this node for it, stops one that this node has left, and removes
-//! what is left of it on the disk. What a group does while it runs is [`super::group`]'s.
+//! what is left of it on the disk. A replica whose state is missing, or whose log is empty, is held back
+//! here until the others have given it what it needs. What a group does while it runs is
+//! [`super::group`]'s.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use consensus::raft::Standing;
 use consensus::sequencer::Sequencer;
 use ledger::ids::{GroupId, NodeId};
 use parking_lot::Mutex;
@@ -15,15 +19,18 @@ use router::gateway::{ClusterView, Peers};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, open_cipher};
+use crate::server::group::{AdmitError, HostContext, OpenGroup, open_cipher};
 use crate::server::intake::check_arrivals;
 use crate::server::leaving;
 use crate::server::local::Hosted;
 use crate::server::membership;
+use crate::server::rebuild::PARTS as STATE_PARTS;
 use crate::server::seat;
 
 /// Between two rounds of asking all members for a snapshot.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Between two rounds of asking the members of a group whether this replica may take part.
+const ADMIT_AGAIN: Duration = Duration::from_millis(100);
 /// Between two looks at groups that this node is about to leave.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Folders of groups that were left, and are being removed.
@@ -34,8 +41,9 @@ pub struct Hosting {
     hosted: Arc<Hosted>,
     data_dir: PathBuf,
     peers: Arc<Peers>,
-    /// Groups whose files are in use here, whether or not they run: each is opened once.
-    opened: Mutex<BTreeSet<GroupId>>,
+    /// Groups whose files are in use here, whether or not they run, and what ends them: each is opened
+    /// once.
+    opened: Mutex<BTreeMap<GroupId, HostContext>>,
 }
 
 impl Hosting {
@@ -89,13 +97,13 @@ impl Hosting {
             if self.joins_anew(view, *group) {
                 self.leave(*group).await;
             }
-            let fresh = !self.opened.lock().contains(group);
+            let fresh = !self.opened.lock().contains_key(group);
             if fresh {
                 self.start(view, *group).await;
             }
         }
         let mut waits = false;
-        let opened: Vec<GroupId> = self.opened.lock().difference(&wanted).copied().collect();
+        let opened: Vec<GroupId> = self.opened.lock().keys().filter(|group| !wanted.contains(group)).copied().collect();
         for group in opened {
             // What the registry does not know at all is not left: this view may be an old one.
             if !view.committees.contains_key(&group) {
@@ -118,16 +126,29 @@ impl Hosting {
     }
 
     async fn start(&self, view: &ClusterView, group: GroupId) {
-        if !self.opened.lock().insert(group) {
-            return;
-        }
         let context = group_context(&self.hosted.context);
-        match self.open(&context, view, group).await {
-            Ok(open) if open.missing().is_some() => {
-                self.hosted.context.tasks.spawn(rebuild(Arc::clone(&self.hosted), context, group, open));
+        match self.opened.lock().entry(group) {
+            Entry::Vacant(place) => drop(place.insert(context.clone())),
+            Entry::Occupied(_) => return context.stop.cancel(),
+        }
+        let open = match self.open(&context, view, group).await {
+            Ok(open) => open,
+            Err((code, text)) => return self.hosted.does_not_run(group, code, text),
+        };
+        let starting = Starting { hosted: Arc::clone(&self.hosted), context, group, view: self.peers.view() };
+        let tasks = starting.context.tasks.clone();
+        if open.missing().is_some() {
+            tasks.spawn(starting.rebuild(open));
+        } else if open.founding().standing() == Standing::Begun {
+            starting.run(open).await;
+        } else {
+            self.hosted.founding.write().insert(group, open.founding());
+            if open.is_alone() {
+                // Nobody has to be heard, and nobody else could tell.
+                starting.admit(open).await;
+            } else {
+                tasks.spawn(starting.admit(open));
             }
-            Ok(open) => run_group(&self.hosted, context, group, open.start().await),
-            Err((code, text)) => self.hosted.does_not_run(group, code, text),
         }
     }
 
@@ -150,10 +171,46 @@ impl Hosting {
 
     /// Stops a group and removes it from the disk: its state, its snapshots, its log.
     async fn leave(&self, group: GroupId) {
-        let handle = self.hosted.groups.write().remove(&group);
+        let Some(context) = self.opened.lock().get(&group).cloned() else { return };
+        self.stop(group, &context).await;
+        // From the renaming on, the folder is never taken for a replica again.
+        let (folder, left) = (self.folder(group), self.data_dir.join(format!("{LEFT}{group}")));
+        if let Err(error) = seat::leave(&folder) {
+            tracing::warn!(%group, %error, "the folder of a group that was left stays");
+            return;
+        }
+        // What an earlier removal has left there, of which the log is gone.
+        let renamed = remove_folder(&left).and_then(|()| std::fs::rename(&folder, &left));
+        if let Err(error) = renamed {
+            tracing::warn!(%group, path = %folder.display(), %error, "the folder of a group that was left stays");
+            return;
+        }
+        // While there is a log of the former replica, no other one is opened here.
+        if self.remove(group, &left) {
+            self.opened.lock().remove(&group);
+            tracing::info!(%group, "this node has left the group; its data is removed");
+        }
+    }
+
+    /// Ends a group here, whether it runs, starts or waits, and lets go of its files.
+    async fn stop(&self, group: GroupId, context: &HostContext) {
+        context.stop.cancel();
+        let running = || self.hosted.groups.write().remove(&group);
+        let mut handles = Vec::from_iter(running());
+        if let Some(handle) = handles.first() {
+            handle.raft.shutdown().await;
+        }
+        context.tasks.close();
+        context.tasks.wait().await;
+        // One that was just starting may run by now.
+        if let Some(handle) = running() {
+            handle.raft.shutdown().await;
+            context.tasks.wait().await;
+            handles.push(handle);
+        }
         self.hosted.failed.write().remove(&group);
-        if let Some(handle) = handle {
-            stop_group(&handle).await;
+        self.hosted.founding.write().remove(&group);
+        for handle in handles {
             let state = handle.share.state.db();
             handle.share.state.close();
             if let Some(state) = state {
@@ -163,37 +220,33 @@ impl Hosting {
                 }
             }
         }
-        // From the renaming on, the folder is never taken for a replica again.
-        let (folder, left) = (self.folder(group), self.data_dir.join(format!("{LEFT}{group}")));
-        if let Err(error) = seat::leave(&folder) {
-            tracing::warn!(%group, %error, "the folder of a group that was left stays");
-            return;
-        }
-        if let Err(error) = std::fs::rename(&folder, &left) {
-            tracing::warn!(%group, path = %folder.display(), %error, "the folder of a group that was left stays");
-            return;
-        }
-        self.remove(group, &left);
-        self.opened.lock().remove(&group);
-        tracing::info!(%group, "this node has left the group; its data is removed");
     }
 
-    fn remove(&self, group: GroupId, left: &Path) {
+    /// Removes the log and the folder of a group that was left. Says whether the log is gone.
+    fn remove(&self, group: GroupId, left: &Path) -> bool {
         let dropped = match self.hosted.log.read().as_ref() {
             Some(engine) => engine.drop_group(group.0).map_err(|error| error.to_string()),
             None => Err("the log is closed".to_owned()),
         };
-        let removed = dropped.and_then(|()| std::fs::remove_dir_all(left).map_err(|error| error.to_string()));
-        if let Err(error) = removed {
+        if let Err(error) = dropped {
+            tracing::warn!(%group, %error, "the log of a group that was left is removed at the next start");
+            return false;
+        }
+        if let Err(error) = remove_folder(left) {
             tracing::warn!(%group, %error, "what is left of a group is removed at the next start");
         }
+        true
     }
 
     /// Ends what a crash has interrupted.
     fn remove_left(&self) {
         for (name, folder) in folders(&self.data_dir) {
-            if let Some(group) = name.strip_prefix(LEFT).and_then(|name| name.parse().ok()) {
+            let Some(group) = name.strip_prefix(LEFT).and_then(|name| name.parse().ok()) else { continue };
+            if !self.folder(group).exists() {
                 self.remove(group, &folder);
+            } else if let Err(error) = remove_folder(&folder) {
+                // The node has joined again, for which the former log had to be gone.
+                tracing::warn!(%group, %error, "what is left of a group is removed at the next start");
             }
         }
     }
@@ -223,67 +276,119 @@ fn group_context(node: &HostContext) -> HostContext {
     HostContext { stop, tasks, ..node.clone() }
 }
 
-/// Ends a group's engine and tasks.
-async fn stop_group(handle: &GroupHandle) {
-    handle.stop.cancel();
-    handle.raft.shutdown().await;
-    handle.tasks.close();
-    handle.tasks.wait().await;
-}
-
-/// Runs a group that has started, or notes why it has not.
-fn run_group(
-    hosted: &Arc<Hosted>,
+/// A group whose files are open, on its way to run.
+struct Starting {
+    hosted: Arc<Hosted>,
     context: HostContext,
     group: GroupId,
-    started: Result<Arc<GroupHandle>, GroupError>,
-) {
-    let handle = match started {
-        Ok(handle) => handle,
-        Err(error) => {
-            context.stop.cancel();
-            return hosted.does_not_run(group, error.code(), error.to_string());
-        }
-    };
-    let (checking, stop, tasks) = (Arc::clone(&handle), context.stop.clone(), context.tasks.clone());
-    tasks.spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = check_arrivals(context, checking) => {}
-        }
-    });
-    let (driven, stop) = (Arc::clone(&handle), handle.stop.clone());
-    let node = hosted.context.node;
-    handle.tasks.spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = membership::drive(node, driven) => {}
-        }
-    });
-    let mut failed = hosted.failed.write();
-    hosted.groups.write().insert(group, handle);
-    failed.remove(&group);
-    hosted.context.changed.notify_one();
+    view: watch::Receiver<Arc<ClusterView>>,
 }
 
-/// A replica that has lost its state, and whose log does not go back to the beginning, fetches a
-/// snapshot from another member and then starts. Until then `status` says what it waits for.
-async fn rebuild(hosted: Arc<Hosted>, context: HostContext, group: GroupId, mut open: OpenGroup) {
-    let waits = |why: &str| {
-        let text = format!("this replica's state is not here; it fetches a snapshot of another replica: {why}");
-        hosted.does_not_run(group, "state_missing", text);
-    };
-    waits("asking the others");
-    let fetching = async {
-        while let Err(error) = open.fetch().await {
-            waits(&error.to_string());
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-    };
-    tokio::select! {
-        () = context.stop.cancelled() => return,
-        () = fetching => {}
+impl Starting {
+    fn view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.view.borrow())
     }
-    tracing::info!(%group, "a snapshot was fetched");
-    run_group(&hosted, context, group, open.start().await);
+
+    /// Runs the group, or notes why it does not.
+    async fn run(self, open: OpenGroup) {
+        let Self { hosted, context, group, .. } = self;
+        let handle = match open.start().await {
+            Ok(handle) => handle,
+            Err(error) => {
+                context.stop.cancel();
+                return hosted.does_not_run(group, error.code(), error.to_string());
+            }
+        };
+        let (checking, stop, tasks) = (Arc::clone(&handle), context.stop.clone(), context.tasks.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = check_arrivals(context, checking) => {}
+            }
+        });
+        let (driven, stop) = (Arc::clone(&handle), handle.stop.clone());
+        let node = hosted.context.node;
+        handle.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = membership::drive(node, driven) => {}
+            }
+        });
+        let mut failed = hosted.failed.write();
+        hosted.groups.write().insert(group, handle);
+        failed.remove(&group);
+        hosted.context.changed.notify_one();
+    }
+
+    /// A replica that has lost its state, and whose log does not go back to the beginning, fetches a
+    /// snapshot from another member and then starts. Until then `status` says what it waits for.
+    async fn rebuild(self, mut open: OpenGroup) {
+        let waits = |why: &str| {
+            let text = format!("this replica's state is not here; it fetches a snapshot of another replica: {why}");
+            self.hosted.does_not_run(self.group, "state_missing", text);
+        };
+        waits("asking the others");
+        let fetching = async {
+            while let Err(error) = open.fetch(&self.view()).await {
+                waits(&error.to_string());
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = self.context.stop.cancelled() => return,
+            () = fetching => {}
+        }
+        tracing::info!(group = %self.group, "a snapshot was fetched");
+        self.run(open).await;
+    }
+
+    /// A replica whose log is empty takes part when those whom it has to ask were heard. Until then
+    /// `status` says whom it waits for. One that has lost its log never takes part.
+    async fn admit(self, open: OpenGroup) {
+        let asking = async {
+            loop {
+                match open.admit(&self.view()).await {
+                    Ok(()) => return true,
+                    Err(error) if error.passes() => self.waits(&error),
+                    Err(error) => {
+                        self.hosted.does_not_run(self.group, error.code(), error.to_string());
+                        return false;
+                    }
+                }
+                tokio::time::sleep(ADMIT_AGAIN).await;
+            }
+        };
+        let admitted = tokio::select! {
+            () = self.context.stop.cancelled() => return,
+            admitted = asking => admitted,
+        };
+        let (hosted, group) = (Arc::clone(&self.hosted), self.group);
+        if admitted {
+            self.run(open).await;
+        }
+        hosted.founding.write().remove(&group);
+    }
+
+    fn waits(&self, error: &AdmitError) {
+        let reason = format!("{}: {error}", error.code());
+        let before = self.hosted.failed.write().insert(self.group, reason.clone());
+        if before.as_ref() != Some(&reason) {
+            tracing::info!(group = %self.group, "{error}");
+        }
+    }
+}
+
+/// A file or folder that only a node that has run leaves in its data folder, and that is made after its log.
+pub(super) fn traces(data_dir: &Path) -> Option<PathBuf> {
+    let groups = folders(data_dir).into_iter().filter(|(name, _)| name.parse::<GroupId>().is_ok());
+    let mut parts = groups.flat_map(|(_, folder)| STATE_PARTS.map(|part| folder.join(part)));
+    parts.find(|part| part.exists())
+}
+
+/// Removes a folder, if it is there.
+fn remove_folder(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

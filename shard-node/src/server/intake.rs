@@ -18,6 +18,7 @@ use ledger::asset::AssetDef;
 use ledger::genesis::VerifyMode;
 use ledger::ids::{Address, GroupId, Height, NodeId, TimeMs};
 use ledger::limits::WAITING_BYTES_MAX;
+use ledger::lock::{Lock, hash_of};
 use ledger::machine::{BlockContext, Machine};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -94,6 +95,12 @@ impl Applied {
         for (_, _, mv) in tx.visible() {
             for account in mv.voters().filter(|voter| voter.authorises).map(|voter| voter.account) {
                 if !self.authorised(tx, &account)? {
+                    return Ok(Finding::Doubtful);
+                }
+            }
+            if let Move::Claim { from, lock, terms, secret } = mv {
+                let found: Option<Lock> = state.load(&schema::lock(from, lock))?;
+                if found.is_none_or(|lock| lock.terms != *terms || lock.hash != hash_of(secret)) {
                     return Ok(Finding::Doubtful);
                 }
             }
@@ -309,7 +316,9 @@ fn rehearse(handle: &GroupHandle, tx: &bytes::Bytes) -> Result<Option<Reject>, R
         return Err(fault.clone());
     }
     match outcome {
-        CommandOutcome::Refused(_, reject @ (Reject::NotAuthorised | Reject::UnknownAsset)) => Ok(Some(reject)),
+        CommandOutcome::Refused(_, reject) if reject.precedes_authorisation() || reject == Reject::UnknownAsset => {
+            Ok(Some(reject))
+        }
         _ => Ok(None),
     }
 }

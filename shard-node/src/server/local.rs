@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use consensus::raft::Founding;
 use ledger::ids::{GroupId, NodeId};
 use ledger::reject::Reject;
 use parking_lot::RwLock;
@@ -28,6 +29,8 @@ pub struct Hosted {
     pub groups: RwLock<BTreeMap<GroupId, Arc<GroupHandle>>>,
     /// Groups that did not start or have stopped, with the reason.
     pub failed: RwLock<BTreeMap<GroupId, String>>,
+    /// Groups that do not run here yet because they are being founded.
+    pub founding: RwLock<BTreeMap<GroupId, Founding>>,
     /// The shared log; gone once the node has stopped.
     pub log: RwLock<Option<storage::LogEngine>>,
 }

@@ -36,4 +36,4 @@ pub mod status;
 mod testing;
 
 pub use config::NodeConfig;
-pub use node::{Node, NodeError};
+pub use node::{Machine, Node, NodeError};

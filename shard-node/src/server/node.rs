@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::net::{self, Identity, NetError, TrustRoots};
+use client::sockets::{Listener, Sockets, SystemSockets};
 use consensus::port::Timing;
 use consensus::sequencer::Sequencer;
 use ledger::SecretKey;
@@ -15,16 +16,15 @@ use parking_lot::RwLock;
 use router::gateway::{
     ClusterView, GatewayLimits, Health, NodeBackend, Peers, gateway_service, with_standard_services,
 };
-use storage::{LogEngine, LogIdentity, LogStats, ResourceLimits, SharedResources, StorageError};
-use tokio::net::TcpListener;
+use storage::{LogEngine, LogIdentity, LogStats, ResourceLimits, SharedResources, StartedMark, StorageError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::clock::{Clock, exchange};
+use crate::server::clock::{Clock, SystemWall, WallClock, exchange};
 use crate::server::config::NodeConfig;
 use crate::server::group::{GroupHandle, HostContext};
-use crate::server::hosting::Hosting;
+use crate::server::hosting::{self, Hosting};
 use crate::server::kept::{self, Kept};
 use crate::server::links::Links;
 use crate::server::links::NodeTraffic;
@@ -86,6 +86,25 @@ impl NodeError {
     }
 }
 
+/// What a node finds on its machine: everything it uses besides its files.
+#[derive(Clone)]
+pub struct Machine {
+    /// Shared caches and threads of all databases.
+    pub resources: SharedResources,
+    /// The network.
+    pub sockets: Arc<dyn Sockets>,
+    /// The wall clock. The monotonic one is that of the tokio runtime.
+    pub wall: Arc<dyn WallClock>,
+}
+
+impl Machine {
+    /// The one this process runs on.
+    #[must_use]
+    pub fn this(resources: SharedResources) -> Self {
+        Self { resources, sockets: SystemSockets::shared(), wall: Arc::new(SystemWall) }
+    }
+}
+
 /// A running node.
 pub struct Node {
     id: NodeId,
@@ -125,7 +144,10 @@ struct Files {
 }
 
 fn read(path: &Path) -> Result<String, NodeError> {
-    std::fs::read_to_string(path).map_err(|error| NodeError::File { path: path.to_owned(), cause: error.to_string() })
+    std::fs::read_to_string(path).map_err(|error| match storage::error::is_open_files(&error) {
+        true => StorageError::io(path, &error).into(),
+        false => NodeError::File { path: path.to_owned(), cause: error.to_string() },
+    })
 }
 
 /// Reads and checks a genesis file.
@@ -176,8 +198,30 @@ fn read_files(config: &NodeConfig) -> Result<Files, NodeError> {
     Ok(Files { genesis: Arc::new(genesis), kept, key, identity, roots })
 }
 
-async fn listen(addr: SocketAddr) -> Result<TcpListener, NodeError> {
-    TcpListener::bind(addr).await.map_err(|error| NodeError::Listen { addr, cause: error.to_string() })
+/// Opens the log, and makes it at the first start. One that has to be there and is not is never made: the
+/// replicas would have forgotten what they promised.
+fn open_log(config: &NodeConfig, genesis: &Genesis, resources: &SharedResources) -> Result<LogEngine, StorageError> {
+    let (root, cluster) = (config.data_dir.join("log"), genesis.cluster_id().0.0);
+    let mark = StartedMark::beside(&config.signing_key, cluster, config.node.0);
+    let started = mark.is_set()?;
+    if !LogEngine::is_there(&root)? {
+        let witness = if started { Some(mark.path().to_owned()) } else { hosting::traces(&config.data_dir) };
+        if let Some(witness) = witness {
+            return Err(StorageError::LogMissing { path: root, witness });
+        }
+    }
+    let log = LogEngine::open(&root, resources, LogIdentity { cluster, node: config.node.0 })?;
+    if !started {
+        mark.set()?;
+    }
+    Ok(log)
+}
+
+async fn listen(sockets: &dyn Sockets, addr: SocketAddr) -> Result<Box<dyn Listener>, NodeError> {
+    sockets.listen(addr).await.map_err(|error| match storage::error::is_open_files(&error) {
+        true => StorageError::io(addr.to_string(), &error).into(),
+        false => NodeError::Listen { addr, cause: error.to_string() },
+    })
 }
 
 impl Node {
@@ -196,12 +240,21 @@ impl Node {
     /// # Errors
     /// As [`Node::start`].
     pub async fn start_with(config: NodeConfig, resources: SharedResources) -> Result<Self, NodeError> {
+        Self::start_on(config, Machine::this(resources)).await
+    }
+
+    /// As [`Node::start`], on this machine.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_on(config: NodeConfig, machine: Machine) -> Result<Self, NodeError> {
+        let Machine { resources, sockets, wall } = machine;
         let files = read_files(&config)?;
         // Everything that can be refused comes before anything is opened: nothing would close it.
         let mut peer_server = net::server(&files.identity, &files.roots)?;
         let mut client_server = net::server(&files.identity, &files.roots)?;
-        let peer_socket = listen(config.listen_peer).await?;
-        let client_socket = listen(config.listen_client).await?;
+        let peer_socket = listen(&*sockets, config.listen_peer).await?;
+        let client_socket = listen(&*sockets, config.listen_client).await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
 
@@ -211,17 +264,13 @@ impl Node {
             first.proof = kept.proof.into();
         }
         let (view_out, view) = watch::channel(Arc::new(first));
-        let peers = Arc::new(Peers::new(files.identity.clone(), files.roots.clone(), view.clone()));
+        let peers = Arc::new(Peers::over(sockets, files.identity.clone(), files.roots.clone(), view.clone()));
         let (readings_out, readings) = watch::channel(None);
-        let clock = Clock::start();
+        let clock = Clock::start_by(wall);
         let links = Links::new(Arc::clone(&peers), stop.clone());
         let calls = Arc::clone(peers.traffic());
         let traffic = NodeTraffic { calls, peers: Arc::default(), clients: Arc::default() };
-        let log = LogEngine::open(
-            &config.data_dir.join("log"),
-            &resources,
-            LogIdentity { cluster: files.genesis.cluster_id().0.0 },
-        )?;
+        let log = open_log(&config, &files.genesis, &resources)?;
         let context = HostContext {
             genesis: Arc::clone(&files.genesis),
             node: config.node,
@@ -246,6 +295,7 @@ impl Node {
             context,
             groups: RwLock::new(BTreeMap::new()),
             failed: RwLock::new(BTreeMap::new()),
+            founding: RwLock::new(BTreeMap::new()),
             log: RwLock::new(Some(log)),
         });
         let hosting = Hosting::new(Arc::clone(&hosted), config.data_dir.clone(), Arc::clone(&peers));

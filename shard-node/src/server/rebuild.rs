@@ -17,7 +17,7 @@ use crate::server::kept;
 use crate::server::node::{NodeError, load_genesis};
 
 /// What of a group's folder makes up a replica's state.
-const PARTS: [&str; 2] = ["state", "snapshots"];
+pub(super) const PARTS: [&str; 2] = ["state", "snapshots"];
 /// Start of the names of folders that hold what was set aside.
 pub const ASIDE: &str = "aside-";
 
@@ -110,7 +110,8 @@ pub fn set_aside(config: &NodeConfig, group: GroupId) -> Result<SetAside, Rebuil
         hosted,
     })?;
     // Held open until the end, so that the node cannot start in between.
-    let log = open_log(&config.data_dir.join("log"), genesis.cluster_id().0.0)?;
+    let log =
+        open_log(&config.data_dir.join("log"), LogIdentity { cluster: genesis.cluster_id().0.0, node: config.node.0 })?;
     let purged = {
         let log = log.group(group.0, open_cipher()).map_err(RebuildError::Log)?;
         // Unreadable votes are found now, not after the move.
@@ -124,13 +125,13 @@ pub fn set_aside(config: &NodeConfig, group: GroupId) -> Result<SetAside, Rebuil
     Ok(SetAside { node: config.node, group, moved, purged })
 }
 
-fn open_log(folder: &Path, cluster: [u8; 32]) -> Result<LogEngine, RebuildError> {
+fn open_log(folder: &Path, identity: LogIdentity) -> Result<LogEngine, RebuildError> {
     // Opening would make an empty one.
-    if !folder.is_dir() {
+    if !LogEngine::is_there(folder).map_err(RebuildError::Log)? {
         return Err(RebuildError::NoLog(folder.to_owned()));
     }
     let resources = SharedResources::new(ResourceLimits::default()).map_err(RebuildError::Log)?;
-    match LogEngine::open(folder, &resources, LogIdentity { cluster }) {
+    match LogEngine::open(folder, &resources, identity) {
         Err(StorageError::InUse { .. }) => Err(RebuildError::Running(folder.to_owned())),
         opened => opened.map_err(RebuildError::Log),
     }
@@ -186,13 +187,14 @@ mod tests {
     fn a_missing_log_is_not_made() {
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("log");
-        assert_eq!(open_log(&log, [1; 32]).err().map(|error| error.code()), Some("rebuild_no_log"));
+        let identity = |cluster: u8| LogIdentity { cluster: [cluster; 32], node: 1 };
+        assert_eq!(open_log(&log, identity(1)).err().map(|error| error.code()), Some("rebuild_no_log"));
         assert!(!log.exists());
         let resources = SharedResources::new(ResourceLimits::default()).expect("resources");
-        let running = LogEngine::open(&log, &resources, LogIdentity { cluster: [1; 32] }).expect("a log");
-        assert_eq!(open_log(&log, [1; 32]).err().map(|error| error.code()), Some("rebuild_running"));
+        let running = LogEngine::open(&log, &resources, identity(1)).expect("a log");
+        assert_eq!(open_log(&log, identity(1)).err().map(|error| error.code()), Some("rebuild_running"));
         drop(running);
-        assert_eq!(open_log(&log, [2; 32]).err().map(|error| error.code()), Some("storage_wrong_cluster"));
-        assert!(open_log(&log, [1; 32]).is_ok());
+        assert_eq!(open_log(&log, identity(2)).err().map(|error| error.code()), Some("storage_wrong_cluster"));
+        assert!(open_log(&log, identity(1)).is_ok());
     }
 }

@@ -238,7 +238,7 @@ impl OpenError {
 }
 
 impl Replica {
-    /// Opens the state of `group` under `root`, writing block 0 into a new one, and rebuilds the
+    /// Opens the state that a node has of `group` under `root`, writing block 0 into a new one, and rebuilds the
     /// tree, which must match the recorded root.
     ///
     /// # Errors
@@ -248,12 +248,13 @@ impl Replica {
         resources: &SharedResources,
         genesis: &Genesis,
         founded: Founded<'_>,
-        group: GroupId,
+        (node, group): (NodeId, GroupId),
         verify: VerifyMode,
         effects: mpsc::Sender<Committing>,
     ) -> Result<(Self, ReplicaShare), OpenError> {
         let cluster = genesis.cluster_id();
-        let identity = StateIdentity { cluster: cluster.0.0, group: group.0, format_version: STATE_FORMAT };
+        let (node, format_version) = (node.0, STATE_FORMAT);
+        let identity = StateIdentity { cluster: cluster.0.0, node, group: group.0, format_version };
         let db = StateDb::open(root, resources, identity, Arc::new(PlainCipher))?;
         let reader = DbReader(&db);
         if reader.get(&schema::applied())?.is_none() {
@@ -351,6 +352,7 @@ impl Replica {
                 mail: block.mail,
                 outbox: block.outbox,
                 inbox: block.inbox,
+                cursors: block.cursors,
                 to_verify: Arc::new(block.to_verify),
                 next_deadline: block.next_deadline,
             },
@@ -477,7 +479,8 @@ impl Applier for Replica {
             Err(error) => {
                 if let (Some(node), SnapshotError::Refused(reason)) = (from, &error) {
                     let text = format!(
-                        "{}: a snapshot that node {node} sent is refused: {reason}; this replica keeps the state it has",
+                        "snapshot_refused: {}: a snapshot that node {node} sent does not hold: {reason}; this replica keeps the state \
+                         it has, and takes the next one or that of another leader",
                         self.constants.group
                     );
                     self.tell(Committing::Refused(text)).map_err(|fatal| SnapshotError::Failed(fatal.0))?;

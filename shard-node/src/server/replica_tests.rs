@@ -41,7 +41,7 @@ impl Bench {
         let replica = Replica {
             root: PathBuf::new(),
             resources: crate::server::testing::resources(),
-            identity: StateIdentity { cluster: cluster.0.0, group: SHARD.0, format_version: STATE_FORMAT },
+            identity: StateIdentity { cluster: cluster.0.0, node: 1, group: SHARD.0, format_version: STATE_FORMAT },
             constants: GroupConstants { cluster, group: SHARD, verify: VerifyMode::Ingest },
             state: share.state.clone(),
             stand: Arc::clone(&share.stand),
@@ -97,7 +97,7 @@ impl Disk {
         let (sender, effects) = mpsc::channel(64);
         let genesis = lone_genesis(VerifyMode::Ingest);
         let root = folder.path().join("state");
-        let opened = Replica::open(&root, &resources(), &genesis, None, SHARD, VerifyMode::Ingest, sender);
+        let opened = Replica::open(&root, &resources(), &genesis, None, (NodeId(1), SHARD), VerifyMode::Ingest, sender);
         let (replica, share) = opened.expect("an empty folder");
         write_asset(&share.state);
         Self { replica, share, folder, effects }
@@ -182,7 +182,10 @@ fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
         }),
         ("does not continue", |leader| leader.delete(schema::header(Height(3)))),
         ("its mail is not", |leader| {
-            leader.put(schema::inbox(GroupId::BEACON), &cross_shard::InCursor { next_seq: 3, chain: Hash32([1; 32]) });
+            leader.put(
+                schema::inbox(GroupId::BEACON),
+                &cross_shard::InCursor { next_seq: 3, peaks: vec![Hash32([1; 32]); 2] },
+            );
         }),
         ("does not decode", |leader| leader.put(schema::certificate(Height(3)), &1u8)),
         ("last header does not name its state", |leader| {
@@ -196,7 +199,11 @@ fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
         let error = replica.replica.prepare(dir, Some(NodeId(7))).expect_err(why);
         assert!(matches!(&error, SnapshotError::Refused(reason) if reason.contains(why)), "{why}: {error}");
         let told = std::iter::from_fn(|| replica.effects.try_recv().ok()).last();
-        assert!(matches!(&told, Some(Committing::Refused(text)) if text.contains("node 7") && text.contains(why)));
+        assert!(
+            matches!(&told, Some(Committing::Refused(text))
+                if text.starts_with("snapshot_refused: ") && text.contains("node 7") && text.contains(why)),
+            "{why}"
+        );
         assert!(replica.replica.install(dir).is_err(), "{why}: not by another way either");
         assert_eq!((replica.share.stand.lock().applied.clone(), replica.files()), (before.clone(), 2), "{why}");
         assert!(replica.load::<Header>(schema::header(Height(2))).is_some(), "{why}: it is still served");
@@ -213,4 +220,36 @@ fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
     let dir = leader.snapshot();
     crate::server::snapshot::label::write(&dir, &leader.replica.constants, &AppliedState::default()).expect("a label");
     refuses(&dir, "another position");
+    // With damaged files: cut, and with other bytes in them.
+    type Spoil = fn(&mut Vec<u8>);
+    let spoils: [Spoil; 3] = [
+        |bytes| bytes.truncate(bytes.len() / 2),
+        |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x55),
+        |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        },
+    ];
+    for spoil in spoils {
+        let mut leader = Disk::with(1..=5);
+        let dir = leader.snapshot();
+        let files = std::fs::read_dir(&dir).expect("the snapshot").map(|entry| entry.expect("a file").path());
+        let tables: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "sst")).collect();
+        assert!(!tables.is_empty());
+        for table in tables {
+            let mut bytes = std::fs::read(&table).expect("a table");
+            spoil(&mut bytes);
+            std::fs::write(&table, bytes).expect("a write");
+        }
+        refuses(&dir, "");
+    }
+    // After all that the replica runs, and a good one is taken.
+    assert_eq!(replica.share.halt.reason(), None);
+    let (_, tx) = mint(&lone_genesis(VerifyMode::Ingest), 3, Address([3; 20]), 5);
+    replica.replica.apply(vec![committed(3, [tx])]).expect("a block");
+    let mut leader = Disk::with(1..=5);
+    let dir = leader.snapshot();
+    replica.replica.prepare(&dir, Some(NodeId(7))).expect("it holds");
+    replica.replica.install(&dir).expect("it is taken");
+    assert_eq!(replica.height(), 5);
 }

@@ -96,12 +96,15 @@ impl NodeService for Service {
         if !self.is_member(GroupId(request.group), from) {
             return Err(denied("the calling node has no seat in the group"));
         }
-        let handle = self
-            .hosted
-            .group(request.group)
-            .ok_or_else(|| Status::not_found(ledger::Reject::UnknownGroup.to_string()))?;
         let kind = u8::try_from(request.kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
-        match handle.raft.handle(from, kind, request.payload).await {
+        // A group is put among those that run before it is taken from those that are being founded.
+        let founding = self.hosted.founding.read().get(&GroupId(request.group)).cloned();
+        let answer = match (self.hosted.group(request.group), founding) {
+            (Some(handle), _) => handle.raft.handle(from, kind, request.payload).await,
+            (None, Some(founding)) => founding.handle(from, kind, request.payload),
+            (None, None) => return Err(Status::not_found(ledger::Reject::UnknownGroup.to_string())),
+        };
+        match answer {
             Ok(payload) => Ok(Response::new(v1::RaftReply { payload })),
             Err(error) => Err(Status::failed_precondition(format!("{}: {error}", error.code()))),
         }

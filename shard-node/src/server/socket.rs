@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use client::sockets::{Accepted, Listener, Wire};
 use client::{Counted, Traffic};
 use futures::TryStreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, Router, TcpConnectInfo};
 
@@ -27,13 +26,14 @@ const GRACE: Duration = Duration::from_millis(100);
 /// When the server cannot go on by itself.
 pub async fn serve(
     server: Router,
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     stop: impl Future<Output = ()>,
     traffic: Arc<Traffic>,
 ) -> Result<(), tonic::transport::Error> {
     let (cut, stopping) = (CancellationToken::new(), CancellationToken::new());
     let _cut_at_end = cut.clone().drop_guard();
-    let incoming = TcpListenerStream::new(listener).map_ok(move |stream| Socket::new(stream, &cut, &traffic));
+    let callers = futures::stream::unfold(listener, |open| async move { Some((open.accept().await, open)) });
+    let incoming = callers.map_ok(move |accepted| Socket::new(accepted, &cut, &traffic));
     let serving = server.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let grace = async {
         stop.await;
@@ -48,18 +48,19 @@ pub async fn serve(
 
 /// A connection that breaks off once its token is cancelled.
 pub struct Socket {
-    stream: Counted<TcpStream>,
+    stream: Counted<Box<dyn Wire>>,
+    info: TcpConnectInfo,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Socket {
     /// Takes over an accepted connection until `cut`, and counts what goes through it.
     #[must_use]
-    pub fn new(stream: TcpStream, cut: &CancellationToken, traffic: &Arc<Traffic>) -> Self {
-        // Small answers must not wait for more; without it the connection works all the same.
-        let _ = stream.set_nodelay(true);
-        let stream = Counted::new(stream, Arc::clone(traffic));
-        Self { stream, cut: Box::pin(cut.clone().cancelled_owned()) }
+    pub fn new(accepted: Accepted, cut: &CancellationToken, traffic: &Arc<Traffic>) -> Self {
+        let Accepted { wire, local, remote } = accepted;
+        let info = TcpConnectInfo { local_addr: local, remote_addr: remote };
+        let stream = Counted::new(wire, Arc::clone(traffic));
+        Self { stream, info, cut: Box::pin(cut.clone().cancelled_owned()) }
     }
 
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
@@ -74,7 +75,7 @@ impl Connected for Socket {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.get_ref().connect_info()
+        self.info.clone()
     }
 }
 

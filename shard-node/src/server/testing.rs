@@ -182,6 +182,6 @@ impl Lone {
 }
 
 fn open_log(folder: &Path, resources: &SharedResources, genesis: &Genesis) -> LogEngine {
-    let identity = LogIdentity { cluster: genesis.cluster_id().0.0 };
+    let identity = LogIdentity { cluster: genesis.cluster_id().0.0, node: NODE.0 };
     LogEngine::open(&folder.join("log"), resources, identity).expect("the log opens")
 }

@@ -3,8 +3,9 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+use cross_shard::range::Nodes;
 use cross_shard::stream::{self, StreamLeaf};
-use cross_shard::{AckProof, Bundle, Message};
+use cross_shard::{AckProof, Bundle, InCursor, Message};
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256};
 use ledger::header::HEADER_VERSION;
@@ -137,10 +138,14 @@ pub fn credits(count: u64) -> Vec<Vec<u8>> {
 
 /// The head of a stream of these messages.
 pub fn stream_head(peer: GroupId, messages: &[Vec<u8>]) -> StreamLeaf {
-    let chain = (0..)
-        .zip(messages)
-        .fold(Hash32::ZERO, |chain, (seq, message)| stream::extend(&chain, seq, &stream::message_hash(message)));
-    StreamLeaf { peer, next_seq: messages.len() as u64, chain }
+    cursor_behind(messages).leaf(peer)
+}
+
+/// The cursor behind these messages.
+pub fn cursor_behind(messages: &[Vec<u8>]) -> InCursor {
+    let mut cursor = InCursor::default();
+    messages.iter().for_each(|message| cursor.push(message));
+    cursor
 }
 
 pub fn path_to(leaves: &[StreamLeaf], peer: GroupId) -> (StreamLeaf, MerklePath) {
@@ -159,13 +164,15 @@ pub fn bundle(
     end: usize,
 ) -> Bundle {
     let (leaf, path) = path_to(outbox, dest);
+    let mut nodes = Nodes::starting_at(0);
+    sent.iter().for_each(|message| nodes.push(stream::message_hash(message)));
     Bundle {
-        version: 1,
+        version: 2,
         source: certificate.header.group,
         dest,
         first_seq: first as u64,
         messages: sent[first..end].to_vec(),
-        tail: sent[end..].iter().map(|message| stream::message_hash(message)).collect(),
+        proof: nodes.proof(end as u64, leaf.next_seq).expect("all of it is kept"),
         leaf,
         path,
         certificate,

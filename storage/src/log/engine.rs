@@ -21,7 +21,7 @@ use super::queue::{Change, Queue};
 use super::writer::{self, Sink};
 use crate::StorageError;
 use crate::cipher::ValueCipher;
-use crate::rocks::{Identity, Kind, Profile, SharedResources, map_error, open_or_create};
+use crate::rocks::{Identity, Kind, Profile, SharedResources, is_there, map_error, open_or_create};
 
 /// Newest format of the log that this program reads and writes.
 pub(super) const LOG_FORMAT_VERSION: u32 = 1;
@@ -31,6 +31,8 @@ pub(super) const LOG_FORMAT_VERSION: u32 = 1;
 pub struct LogIdentity {
     /// The cluster's id.
     pub cluster: [u8; 32],
+    /// The node, from 1.
+    pub node: u32,
 }
 
 /// Bounds of the engine's memory.
@@ -129,6 +131,12 @@ pub struct LogEngine {
 }
 
 impl LogEngine {
+    /// Whether there is a log under `root`, or has been one that lost its pointer. Whoever knows that
+    /// there has been one asks before it opens, since that makes an empty one.
+    pub fn is_there(root: &Path) -> Result<bool, StorageError> {
+        is_there(root)
+    }
+
     /// Opens the log under `root`, creating an empty one if there is none.
     pub fn open(root: &Path, resources: &SharedResources, identity: LogIdentity) -> Result<Self, StorageError> {
         Self::open_with(root, resources, identity, LogOptions::default())
@@ -152,8 +160,9 @@ impl LogEngine {
         options: LogOptions,
         wrap: impl FnOnce(Sink) -> Sink,
     ) -> Result<Self, StorageError> {
+        let LogIdentity { cluster, node } = identity;
         let identity =
-            Identity { kind: Kind::Log, cluster: identity.cluster, group: 0, format_version: LOG_FORMAT_VERSION };
+            Identity { kind: Kind::Log, cluster, group: 0, format_version: LOG_FORMAT_VERSION, node: Some(node) };
         let ((db, settings), folder, _) = open_or_create(root, &identity, |folder, create| {
             let mut settings = resources.options(Profile::Log, create).map_err(|error| map_error(folder, &error))?;
             settings.enable_statistics();
@@ -235,6 +244,13 @@ impl LogEngine {
         receiver.recv().unwrap_or_else(|_| Err(self.shared.closed("the log engine was shut down")))
     }
 
+    /// Waits until everything that was asked for is done and told, or the log is closed. For tools that
+    /// stop the time of their caller while the disk works; nobody else needs it, and a completion must not
+    /// call it.
+    pub fn wait_idle(&self) {
+        self.shared.queue.wait_idle();
+    }
+
     /// Why nothing is written any more, once a write has failed.
     pub fn failure(&self) -> Option<StorageError> {
         self.shared.poison()
@@ -274,7 +290,7 @@ mod tests {
     use super::*;
     use crate::{LogStore, PlainCipher, ResourceLimits};
 
-    const IDENTITY: LogIdentity = LogIdentity { cluster: [1; 32] };
+    const IDENTITY: LogIdentity = LogIdentity { cluster: [1; 32], node: 1 };
 
     fn resources() -> SharedResources {
         SharedResources::new(ResourceLimits::default()).expect("resources")

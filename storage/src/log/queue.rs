@@ -54,6 +54,8 @@ struct Waiting {
     drained: Drained,
     bytes: usize,
     writer: Option<ThreadId>,
+    /// The writer has taken work and has not come back for more.
+    writing: bool,
 }
 
 /// Many producers, one consumer.
@@ -61,12 +63,14 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     work: Condvar,
     room: Condvar,
+    idle: Condvar,
     bytes_max: usize,
 }
 
 impl Queue {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { waiting: Mutex::default(), work: Condvar::new(), room: Condvar::new(), bytes_max }
+        let (work, room, idle) = (Condvar::new(), Condvar::new(), Condvar::new());
+        Self { waiting: Mutex::default(), work, room, idle, bytes_max }
     }
 
     /// Waits until there is room. Called before a group's lock is taken, so that a full queue never
@@ -108,15 +112,28 @@ impl Queue {
         self.waiting.lock().drained.closed = true;
         self.work.notify_all();
         self.room.notify_all();
+        self.idle.notify_all();
+    }
+
+    /// Waits until no command is queued and every one that was has been completed, or the queue is
+    /// closed. Not from a completion, which would wait for itself.
+    pub(super) fn wait_idle(&self) {
+        let mut waiting = self.waiting.lock();
+        while (waiting.writing || !waiting.drained.commands.is_empty()) && !waiting.drained.closed {
+            self.idle.wait(&mut waiting);
+        }
     }
 
     /// For the writer: waits for work (or the close) and takes all of it.
     pub(super) fn drain(&self) -> Drained {
         let mut waiting = self.waiting.lock();
         waiting.writer = Some(std::thread::current().id());
+        waiting.writing = false;
         while waiting.drained.commands.is_empty() && !waiting.drained.closed {
+            self.idle.notify_all();
             self.work.wait(&mut waiting);
         }
+        waiting.writing = true;
         let closed = waiting.drained.closed;
         waiting.bytes = 0;
         self.room.notify_all();

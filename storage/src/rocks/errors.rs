@@ -15,6 +15,8 @@ pub(crate) fn map_error(folder: &Path, error: &rocksdb::Error) -> StorageError {
         _ if detail.contains("No space left on device") || detail.contains("Disk quota exceeded") => {
             StorageError::DiskFull { path: path(), detail }
         }
+        // Before the lock: a lock file that cannot be opened for that reason is nobody's.
+        _ if detail.contains("Too many open files") => StorageError::OpenFiles { path: path(), detail },
         ErrorKind::IOError if detail.contains("lock") && detail.contains("LOCK") => {
             StorageError::InUse { path: folder.to_path_buf(), detail }
         }

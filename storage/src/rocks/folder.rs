@@ -125,6 +125,15 @@ fn remove_leftovers(root: &Path, live: u64) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// Whether a root has a database, or has had one: a pointer that is lost is not nothing.
+pub(crate) fn is_there(root: &Path) -> Result<bool, StorageError> {
+    match read_live(root)? {
+        Some(generation) => Ok(generation != 0),
+        None if root.is_dir() => Ok(!generations(root)?.is_empty()),
+        None => Ok(false),
+    }
+}
+
 /// The live database folder of a root that must already have one.
 pub(crate) fn live_folder(root: &Path) -> Result<PathBuf, StorageError> {
     match read_live(root)? {
@@ -148,6 +157,7 @@ pub(crate) fn open_or_create<T>(
         let found = identity.expect_in(&folder)?;
         let database = open(&folder, false)?;
         remove_leftovers(root, live)?;
+        let found = identity.adopt(&folder, found)?;
         return Ok((database, folder, found));
     }
     remove_leftovers(root, 0)?;

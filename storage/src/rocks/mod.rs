@@ -8,7 +8,7 @@
 //! ```text
 //! ROOT/LIVE                 which database folder is live: magic, version, generation, checksum
 //! ROOT/ACKED                of the log alone: how far it was acknowledged
-//! ROOT/db-0000000000000001/ SEAMARK  whose it is: magic, version, kind, cluster, group, format, checksum
+//! ROOT/db-0000000000000001/ SEAMARK  whose it is: magic, version, kind, cluster, group, format, node, checksum
 //!                           CURRENT, MANIFEST-…, *.sst, *.log   RocksDB's own
 //! ```
 
@@ -20,7 +20,7 @@ mod state;
 mod verify;
 
 pub(crate) use errors::map_error;
-pub(crate) use folder::{live_folder, open_or_create, read_file, sync_folder};
+pub(crate) use folder::{is_there, live_folder, open_or_create, read_file, sync_folder, write_durably};
 pub(crate) use identity::{Identity, Kind};
 pub(crate) use shared::Profile;
 pub(crate) use verify::{check_all, verify_root};

@@ -27,6 +27,8 @@ use crate::sealed::open_value;
 pub struct StateIdentity {
     /// The cluster's id.
     pub cluster: [u8; 32],
+    /// The node, from 1.
+    pub node: u32,
     /// The group's id.
     pub group: u64,
     /// Newest format of keys and values that the caller reads; a new folder is written in it.
@@ -35,8 +37,8 @@ pub struct StateIdentity {
 
 impl StateIdentity {
     fn to_file(self) -> Identity {
-        let Self { cluster, group, format_version } = self;
-        Identity { kind: Kind::State, cluster, group, format_version }
+        let Self { cluster, node, group, format_version } = self;
+        Identity { kind: Kind::State, cluster, group, format_version, node: Some(node) }
     }
 }
 
@@ -116,10 +118,13 @@ impl StateDb {
         identity: StateIdentity,
         cipher: Arc<dyn ValueCipher>,
     ) -> Result<StagedState, StorageError> {
-        let found = identity.to_file().expect_in(received)?;
+        let own = identity.to_file();
+        let found = own.expect_copy(received)?;
         let check = |copy: &Path| check_all(copy, shared, Profile::State, &mut |_, _| Ok(())).map(drop);
         let (folder, generation) = stage(received, root, check)?;
-        let db = Self::of(open_database(&folder, shared, false)?, folder, found, cipher);
+        let staged = open_database(&folder, shared, false).and_then(|db| Ok((db, own.adopt(&folder, found)?)));
+        let (db, found) = staged?;
+        let db = Self::of(db, folder, found, cipher);
         Ok(StagedState { db: Some(db), root: root.to_path_buf(), generation })
     }
 

@@ -17,6 +17,8 @@ pub struct VerifyReport {
     pub folder: PathBuf,
     /// Cluster id in the identity file.
     pub cluster: [u8; 32],
+    /// Node in the identity file; none in one that an earlier program wrote.
+    pub node: Option<u32>,
     /// Group id in the identity file (0 for the shared log).
     pub group: u64,
     /// Format version in the identity file.
@@ -76,7 +78,7 @@ pub(crate) fn verify_root(
     visit: &mut dyn FnMut(&Path, &[u8], &[u8]) -> Result<(), StorageError>,
 ) -> Result<VerifyReport, StorageError> {
     let folder = live_folder(root)?;
-    let Identity { kind: found, cluster, group, format_version } = Identity::load(&folder)?;
+    let Identity { kind: found, cluster, group, format_version, node } = Identity::load(&folder)?;
     if found != kind {
         let (found, expected) = (format!("{found:?}"), format!("{kind:?}"));
         return Err(StorageError::WrongGroup { path: folder, found, expected });
@@ -85,7 +87,7 @@ pub(crate) fn verify_root(
     let shared = SharedResources::new(limits)?;
     let checked = check_all(&folder, &shared, profile, &mut |key, value| visit(&folder, key, value))?;
     let Checked { pairs, bytes, files, sequence } = checked;
-    Ok(VerifyReport { folder, cluster, group, format_version, pairs, bytes, files, sequence })
+    Ok(VerifyReport { folder, cluster, node, group, format_version, pairs, bytes, files, sequence })
 }
 
 /// Checks a state folder that no process has open: pointer, identity, manifest, and every block.

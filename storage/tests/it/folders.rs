@@ -26,6 +26,8 @@ fn folders_of_others_are_refused() {
     let wrong_group = refusal(open_as(&folder, StateIdentity { group: 8, format_version: 2, ..STATE }));
     assert_eq!(wrong_group.code(), "storage_wrong_group");
     assert!(wrong_group.to_string().contains("group 7"), "{wrong_group}");
+    let wrong_node = refusal(open_as(&folder, StateIdentity { node: 2, format_version: 2, ..STATE }));
+    assert_eq!(wrong_node.code(), "storage_wrong_node");
     let newer = refusal(open_as(&folder, STATE));
     assert_eq!(newer.code(), "storage_newer_version");
     assert!(newer.to_string().contains("format 2"), "{newer}");
@@ -35,8 +37,12 @@ fn folders_of_others_are_refused() {
 
     let folder = Folder::new();
     drop(folder.engine());
-    let other = LogIdentity { cluster: [0; 32] };
+    let other = LogIdentity { cluster: [0; 32], ..LOG };
     assert_eq!(refusal(LogEngine::open(&folder.root(), shared(), other)).code(), "storage_wrong_cluster");
+    let other = LogIdentity { node: 2, ..LOG };
+    let wrong_node = refusal(LogEngine::open(&folder.root(), shared(), other));
+    assert_eq!(wrong_node.code(), "storage_wrong_node");
+    assert!(wrong_node.to_string().contains("belongs to node 1, and this is node 2"), "{wrong_node}");
     assert_eq!(refusal(folder.try_state()).code(), "storage_wrong_group", "a log is not state");
     drop(LogEngine::open(&folder.root(), shared(), LOG).expect("its own"));
 }

@@ -9,8 +9,8 @@ use storage::{
 };
 
 pub const CLUSTER: [u8; 32] = [0xc1; 32];
-pub const STATE: StateIdentity = StateIdentity { cluster: CLUSTER, group: 7, format_version: 1 };
-pub const LOG: LogIdentity = LogIdentity { cluster: CLUSTER };
+pub const STATE: StateIdentity = StateIdentity { cluster: CLUSTER, node: 1, group: 7, format_version: 1 };
+pub const LOG: LogIdentity = LogIdentity { cluster: CLUSTER, node: 1 };
 
 /// One set of shared resources for the test process, as in a node.
 pub fn shared() -> &'static SharedResources {

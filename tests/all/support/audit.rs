@@ -32,11 +32,23 @@ pub async fn audit(cluster: &TestCluster) -> BTreeMap<AssetId, Supply> {
     audit_chains(&cluster.client(), &heights).await
 }
 
+/// Every receipt of some transactions, by the transaction, in order of group and block.
+pub type Receipts = BTreeMap<TxId, Vec<Receipt>>;
+
+/// Audits the chains up to these heights: see [`audit_receipts`].
+pub async fn audit_chains(client: &Client, heights: &BTreeMap<GroupId, u64>) -> BTreeMap<AssetId, Supply> {
+    audit_receipts(client, heights).await.0
+}
+
 /// Reads every block of every group up to these heights. Each must follow from the one before, be
 /// certified by its committee, and balance; what one group sent another must have received. Returns
-/// the supply of each asset.
-pub async fn audit_chains(client: &Client, heights: &BTreeMap<GroupId, u64>) -> BTreeMap<AssetId, Supply> {
+/// the supply of each asset, and every receipt that stands in a block.
+pub async fn audit_receipts(
+    client: &Client,
+    heights: &BTreeMap<GroupId, u64>,
+) -> (BTreeMap<AssetId, Supply>, Receipts) {
     let mut books = Books::default();
+    let mut receipts = Receipts::new();
     for (group, height) in heights {
         let ask = |height| async move { (height, client.block(*group, Height(height)).await.unwrap().value) };
         let mut blocks = futures::stream::iter(1..=*height).map(ask).buffered(QUESTIONS_MAX);
@@ -46,9 +58,13 @@ pub async fn audit_chains(client: &Client, heights: &BTreeMap<GroupId, u64>) -> 
             check_chain(client.genesis(), *group, height, &block, parent);
             books.add(*group, &block);
             parent = Some(block.header.hash());
+            for receipt in block.receipts {
+                assert_eq!((receipt.group, receipt.height), (*group, Height(height)));
+                receipts.entry(receipt.txid).or_default().push(receipt);
+            }
         }
     }
-    books.close()
+    (books.close(), receipts)
 }
 
 fn check_chain(genesis: &Genesis, group: GroupId, height: u64, block: &BlockView, parent: Option<Hash32>) {

@@ -281,6 +281,42 @@ pub fn leader_of(status: &v1::StatusReply, group: GroupId) -> Option<NodeId> {
     leaders.max_by_key(|(_, replica)| replica.term).map(|(node, _)| node)
 }
 
+/// Waits until every node answers, every group is led, and every replica has reached the height that
+/// its group had when this was called: the next loss of any one node is survived. `still_run` fails the
+/// test when something has ended by itself.
+pub async fn whole(client: &Client, groups: &[GroupId], mut still_run: impl FnMut()) {
+    let mut targets: Option<BTreeMap<GroupId, u64>> = None;
+    eventually("the cluster is whole", async || {
+        still_run();
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        if let Some(gone) = status.unreachable.first() {
+            return Err(format!("node {} does not answer: {}", gone.node, gone.error));
+        }
+        let heights = |group: GroupId| replicas_of(&status, group).map(|(_, replica)| replica.height);
+        let targets = targets.get_or_insert_with(|| {
+            groups.iter().map(|group| (*group, heights(*group).max().unwrap_or_default())).collect()
+        });
+        for group in groups {
+            leader_of(&status, *group).ok_or_else(|| format!("{group} has no leader"))?;
+            if let Some(behind) = heights(*group).find(|height| *height < targets[group]) {
+                return Err(format!("a replica of {group} is at {behind} of {}", targets[group]));
+            }
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// Waits until all mail has been taken and all replicas stand at the same block, certified; returns the
+/// height of each group.
+pub async fn settled(client: &Client, groups: &[GroupId]) -> BTreeMap<GroupId, u64> {
+    eventually("all replicas agree", async || {
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        groups.iter().map(|group| Ok::<_, String>((*group, agreed(&status, *group)?))).collect::<Result<_, _>>()
+    })
+    .await
+}
+
 /// The height at which all replicas of a group stand, if they do, with nothing left to do.
 pub fn agreed(status: &v1::StatusReply, group: GroupId) -> Result<u64, String> {
     let mut first: Option<&v1::ReplicaStatus> = None;

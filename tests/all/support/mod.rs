@@ -1,15 +1,20 @@
 //! What every test of a whole cluster stands on.
 //!
 //! [`cluster`] starts and stops nodes in this process, [`program`] the real program, [`up`] a cluster
-//! of processes, [`shell`] runs commands beside one; [`bank`] makes accounts and money, [`load`] pays
-//! without end, [`audit`] reads the chains and judges them without asking production code for its
-//! opinion; [`small_disk`] is a disk that can be filled.
+//! of processes, [`machines`] one whose nodes have a network and disks that fail, [`router`] routers
+//! beside nodes, [`shell`] runs commands beside a cluster; [`bank`] makes accounts and money, [`load`]
+//! pays without end, [`audit`] reads the chains and judges them without asking production code for its
+//! opinion; [`network`] can be cut, [`small_disk`] filled; [`random`] repeats itself.
 
 pub mod audit;
 pub mod bank;
 pub mod cluster;
 pub mod load;
+pub mod machines;
+pub mod network;
 pub mod program;
+pub mod random;
+pub mod router;
 pub mod shell;
 pub mod small_disk;
 pub mod up;

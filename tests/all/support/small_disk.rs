@@ -51,6 +51,13 @@ impl SmallDisk {
         Self { holder, own_users, at: at.to_owned() }
     }
 
+    /// This command, where the disk is mounted.
+    pub fn command_of(&self, command: Command) -> Command {
+        let mut here = self.command(command.get_program());
+        here.args(command.get_args());
+        here
+    }
+
     /// A command that runs where the disk is mounted.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");

@@ -9,7 +9,7 @@ use ledger::{GroupId, NodeId};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-use super::cluster::{agreed, base_port, leader_of};
+use super::cluster::{base_port, settled, whole};
 use super::eventually;
 use super::program::{Process, node_command, program};
 
@@ -88,46 +88,22 @@ impl Up {
         assert!(self.nodes.insert(node, Runs::Again(process)).is_none(), "node {node} runs already");
     }
 
-    /// Waits until every node answers, every group is led, and every replica has reached the height
-    /// that its group had when this was called: the next loss of any one node is survived.
+    /// Waits until every node answers, every group is led, and every replica has caught up: see [`whole`].
     pub async fn whole(&mut self, client: &Client, groups: &[GroupId]) {
-        let mut targets: Option<BTreeMap<GroupId, u64>> = None;
-        eventually("the cluster is whole", async || {
+        let still_run = || {
             for runs in self.nodes.values_mut() {
                 if let Runs::Again(process) = runs {
                     process.assert_runs();
                 }
             }
-            let status = client.status().await.map_err(|error| error.to_string())?;
-            if let Some(gone) = status.unreachable.first() {
-                return Err(format!("node {} does not answer: {}", gone.node, gone.error));
-            }
-            let heights = |group: GroupId| {
-                let all = status.nodes.iter().flat_map(|node| &node.replicas);
-                all.filter(move |replica| replica.group == group.0).map(|replica| replica.height)
-            };
-            let targets = targets.get_or_insert_with(|| {
-                groups.iter().map(|group| (*group, heights(*group).max().unwrap_or_default())).collect()
-            });
-            for group in groups {
-                leader_of(&status, *group).ok_or_else(|| format!("{group} has no leader"))?;
-                if let Some(behind) = heights(*group).find(|height| *height < targets[group]) {
-                    return Err(format!("a replica of {group} is at {behind} of {}", targets[group]));
-                }
-            }
-            Ok(())
-        })
-        .await;
+        };
+        whole(client, groups, still_run).await;
     }
 
     /// Waits until all mail has been taken and all replicas stand at the same block, certified;
     /// returns the height of each group.
     pub async fn settled(&mut self, client: &Client, groups: &[GroupId]) -> BTreeMap<GroupId, u64> {
         self.whole(client, groups).await;
-        eventually("all replicas agree", async || {
-            let status = client.status().await.map_err(|error| error.to_string())?;
-            groups.iter().map(|group| Ok::<_, String>((*group, agreed(&status, *group)?))).collect::<Result<_, _>>()
-        })
-        .await
+        settled(client, groups).await
     }
 }

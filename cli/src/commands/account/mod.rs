@@ -6,8 +6,9 @@ mod change;
 use client::{Client, Consistency};
 use ledger::account::FLAG_FROZEN;
 use ledger::claim::{Claim, Item};
+use ledger::limits::{ACCOUNT_LINES_MAX, LINES_COUNTED_MAX};
 use ledger::{AccountRecord, Address, AssetId, Authorisation};
-use proto::views::{AccountView, HistoryChange, HistoryLine};
+use proto::views::{AccountView, HistoryChange, HistoryLine, HistoryPlace};
 use serde::Serialize;
 
 use super::context::Context;
@@ -34,8 +35,15 @@ struct Report {
     data: Vec<DataLine>,
     /// There are more entries than are shown here.
     more_data: bool,
+    /// Lines of balances, restrictions and limits that are not shown; at least so many where they were not counted.
+    more_lines: u32,
+    /// They were not counted to the end.
+    more_lines_uncounted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<Vec<Change>>,
+    /// What `--before` has to be for older lines of history; none when there are no older ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    older: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<String>,
 }
@@ -99,7 +107,15 @@ impl Change {
             HistoryChange::Frozen(asset) => ("frozen", asset.as_ref(), None, None),
             HistoryChange::Thawed(asset) => ("thawed", asset.as_ref(), None, None),
             HistoryChange::Written => ("written", None, None, None),
-            HistoryChange::Issued(asset) => ("issued", Some(asset), None, None),
+            HistoryChange::Locked { asset, amount, to } => ("locked", Some(asset), Some(amount), text(to)),
+            HistoryChange::Claimed { asset, amount, to } => ("lock_claimed", Some(asset), Some(amount), text(to)),
+            HistoryChange::Refunded { asset, amount } => ("lock_refunded", Some(asset), Some(amount), None),
+            HistoryChange::Recorded => ("recorded", None, None, None),
+            HistoryChange::Granted(to) => ("granted", None, None, text(to)),
+            HistoryChange::Revoked(from) => ("revoked", None, None, text(from)),
+            HistoryChange::Departed { asset, amount, other } => ("departed", Some(asset), Some(amount), text(other)),
+            HistoryChange::Arrived { asset, amount, to } => ("arrived", Some(asset), Some(amount), text(to)),
+            HistoryChange::Minted { asset, amount, to } => ("minted", Some(asset), Some(amount), text(to)),
         };
         Self {
             height: line.height.0,
@@ -136,7 +152,12 @@ async fn show(args: Account, output: Output) -> Result<(), CliError> {
         }
     }
     let answer = client.account_view(address, consistency, None).await?;
-    let history = if args.history { Some(history(&client, address, args.limit).await?) } else { None };
+    let (history, older) = if args.history {
+        let (lines, older) = history(&client, address, args.before, args.limit).await?;
+        (Some(lines), older.map(|place| place.to_string()))
+    } else {
+        (None, None)
+    };
     let exists = answer.value.is_some();
     let view = answer.value.unwrap_or_else(nothing);
     let mut labels = context.labels();
@@ -161,7 +182,10 @@ async fn show(args: Account, output: Output) -> Result<(), CliError> {
             .collect(),
         data: view.data.iter().map(|(key, value)| DataLine { key: quoted(key), value: quoted(value) }).collect(),
         more_data: view.more_data,
+        more_lines: view.more_lines,
+        more_lines_uncounted: uncounted(view.more_lines),
         history,
+        older,
         proof: args.proof.as_ref().map(|path| path.display().to_string()),
     };
     output.result(&report, || text(&report, &labels))
@@ -174,9 +198,15 @@ fn nothing() -> AccountView {
         restrictions: Vec::new(),
         limits: Vec::new(),
         claims: Vec::new(),
+        more_lines: 0,
         data: Vec::new(),
         more_data: false,
     }
+}
+
+/// Whether of some kind as many lines are left out as are counted at all.
+fn uncounted(more_lines: u32) -> bool {
+    usize::try_from(more_lines).is_ok_and(|more| more >= LINES_COUNTED_MAX - ACCOUNT_LINES_MAX)
 }
 
 /// Every asset that has a line, by id.
@@ -189,21 +219,25 @@ fn assets(view: &AccountView) -> Vec<AssetId> {
     assets
 }
 
-async fn history(client: &Client, address: Address, limit: u32) -> Result<Vec<Change>, CliError> {
+/// Lines of history before a place, and the place before which there are older ones.
+async fn history(
+    client: &Client,
+    address: Address,
+    mut before: Option<HistoryPlace>,
+    limit: u32,
+) -> Result<(Vec<Change>, Option<HistoryPlace>), CliError> {
     let mut changes = Vec::new();
-    let mut before = None;
     let limit_lines = usize::try_from(limit).unwrap_or(usize::MAX);
     while changes.len() < limit_lines {
         let left = u32::try_from(limit_lines - changes.len()).unwrap_or(u32::MAX);
         let page = client.history(address, before, left.min(PAGE)).await?.value;
         changes.extend(page.lines.iter().map(Change::of));
-        before = page.before_height;
+        before = page.before;
         if before.is_none() {
             break;
         }
     }
-    changes.truncate(limit_lines);
-    Ok(changes)
+    Ok((changes, before))
 }
 
 pub(super) fn authorisation(record: &AccountRecord) -> String {
@@ -248,6 +282,11 @@ fn claim(claim: &Claim, labels: &Labels) -> String {
             Item::Limit(asset) => format!("the limit of {} will change", labels.asset(asset)),
             Item::Frozen => "it will be frozen or thawed".to_owned(),
             Item::Restriction(asset) => format!("{} will be frozen or thawed by the issuer", labels.asset(asset)),
+            Item::Lock(lock) => format!("the lock {lock} will be claimed or refunded"),
+            Item::Record(hash) => format!("the hash {hash} will be recorded"),
+            Item::Grant(record, who) => {
+                format!("what {} may do with the record {record} will change", labels.grantee(who))
+            }
         },
         Claim::Mint { asset, amount } => format!("{} will be created", labels.amount(*amount, asset)),
         Claim::Suspense { asset, amount } => format!("{} will leave its suspense", labels.amount(*amount, asset)),
@@ -285,6 +324,10 @@ fn text(report: &Report, labels: &Labels) -> String {
         } else {
             text.push_str(&format!("\n{}", table(header, rows)));
         }
+        if report.more_lines > 0 {
+            let least = if report.more_lines_uncounted { "at least " } else { "" };
+            text.push_str(&format!("\n… and {least}{} more", report.more_lines));
+        }
     }
     if !report.undecided.is_empty() {
         let rows = report.undecided.iter().map(|line| [line.claim.clone(), line.txid.clone()]);
@@ -313,9 +356,51 @@ fn text(report: &Report, labels: &Labels) -> String {
             ]
         });
         text.push_str(&format!("\n{}", table(["block", "time", "what", "amount", "with", "transaction"], rows)));
+        if let Some(older) = &report.older {
+            text.push_str(&format!("\n… and older lines: add --before {older}"));
+        }
     }
     if let Some(proof) = &report.proof {
         text.push_str(&format!("\nproof written to {proof}; check it offline with: seamark verify {proof}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(more_lines: u32, older: Option<&str>) -> Report {
+        Report {
+            address: "sm1".to_owned(),
+            exists: true,
+            group: "shard-0".to_owned(),
+            height: 1,
+            sequence: 0,
+            frozen: false,
+            authorisation: String::new(),
+            balances: Vec::new(),
+            undecided: Vec::new(),
+            data: Vec::new(),
+            more_data: false,
+            more_lines,
+            more_lines_uncounted: uncounted(more_lines),
+            history: Some(Vec::new()),
+            older: older.map(ToOwned::to_owned),
+            proof: None,
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_said() {
+        let all = text(&report(0, None), &Labels::default());
+        assert!(!all.contains('…'), "{all}");
+        let some = text(&report(12, Some("7:3")), &Labels::default());
+        assert!(some.contains("… and 12 more") && some.contains("--before 7:3"), "{some}");
+        let most = u32::try_from(LINES_COUNTED_MAX - ACCOUNT_LINES_MAX).unwrap();
+        let very_many = text(&report(most, None), &Labels::default());
+        assert!(very_many.contains(&format!("… and at least {most} more")), "{very_many}");
+        let json = serde_json::to_value(report(12, Some("7:3"))).unwrap();
+        assert_eq!((&json["more_lines"], &json["older"]), (&12.into(), &"7:3".into()));
+    }
 }

@@ -59,6 +59,9 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
     if let Some(file) = &args.replay {
         return replay::run(file, output);
     }
+    if args.seeds == Some(0) {
+        return Err(CliError::usage("sim_seeds", "no seed is to be run", "ask for at least one: --seeds 1"));
+    }
     let seeds: Vec<u64> = match (args.seed, args.seeds) {
         (Some(seed), _) => vec![seed],
         (None, count) => (args.from..args.from.saturating_add(count.unwrap_or(SEEDS))).collect(),

@@ -80,7 +80,7 @@ async fn credits(client: &Client, txid: TxId, moves: &[&Move]) -> Result<Vec<Arr
                 let (height, time_ms) = (line.height, line.time_ms);
                 arrivals.push(Arrival { group: answer.group, account, asset, amount, suspended, height, time_ms });
             }
-            before = answer.value.before_height;
+            before = answer.value.before;
             if before.is_none() || arrivals.iter().any(|arrival| arrival.account == account) {
                 break;
             }

@@ -21,6 +21,7 @@ pub(super) trait Table {
     fn hidden(&self) -> bool;
 }
 
+/// Declares the tables of moves: their keys, and `hidden`, which all of them have.
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $kind:ty,)* })*) => {
         $($(#[$doc])*
@@ -39,6 +40,8 @@ macro_rules! tables {
         })*
     };
 }
+
+pub(super) use tables;
 
 tables! {
     /// `[[pay]]`

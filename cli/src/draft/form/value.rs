@@ -3,6 +3,8 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::draft::form::VALID_FOR_MS_MAX;
 
@@ -48,6 +50,37 @@ impl Visitor<'_> for AmountVisitor {
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AmountVisitor)
+    }
+}
+
+/// A moment: milliseconds since 1970 as a number, or a text as RFC 3339 has it, such as
+/// `"2026-01-31T12:00:00Z"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(pub(super) u64);
+
+struct MomentVisitor;
+
+impl Visitor<'_> for MomentVisitor {
+    type Value = Moment;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a moment such as \"2026-01-31T12:00:00Z\", or milliseconds since 1970")
+    }
+
+    fn visit_i64<E: Error>(self, ms: i64) -> Result<Moment, E> {
+        u64::try_from(ms).map(Moment).map_err(|_| E::custom(format!("{ms} ms are before 1970")))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Moment, E> {
+        let parsed = OffsetDateTime::parse(text, &Rfc3339).ok();
+        let ms = parsed.and_then(|moment| u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).ok());
+        ms.map(Moment).ok_or_else(|| E::custom(format!("'{text}' is no moment: write it as \"2026-01-31T12:00:00Z\"")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MomentVisitor)
     }
 }
 

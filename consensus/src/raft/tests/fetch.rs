@@ -45,8 +45,8 @@ fn log_of(cluster: &Cluster, node: u32) -> GroupLog {
     engine.group(GROUP.0, Arc::new(PlainCipher)).unwrap()
 }
 
-fn others() -> Vec<(u64, NodeId)> {
-    [1, 2].map(|node| (raft_id(node), NodeId(node))).to_vec()
+fn others() -> Vec<NodeId> {
+    [1, 2].map(NodeId).to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -85,6 +85,42 @@ async fn a_replica_without_a_state_fetches_one_and_takes_part_again() {
     cluster.stop(1).await;
     let last = propose(&cluster, cluster.leader(&[2, 3]).await, "two of three").await;
     cluster.applied(&[2, 3], last).await;
+}
+
+/// Folders of snapshots that were received and are still there.
+fn received(cluster: &Cluster) -> usize {
+    let dir = cluster.nodes[&3].dir.path().join(format!("snapshots-{GROUP}"));
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("recv-")).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_stream_and_a_refused_snapshot_are_discarded_and_the_next_member_is_asked() {
+    let mut cluster = bereft().await;
+    let mut prepared = cluster.prepare(3).await;
+    let only = |node: u32| vec![NodeId(node)];
+    // Damaged on the way: the file does not verify.
+    cluster.net.alter_reads_of.store(1, Ordering::Relaxed);
+    let error = prepared.fetch(&only(1)).await.unwrap_err();
+    assert!(error.to_string().contains("applied did not verify, deep/batches did not verify"), "{error}");
+    assert_eq!((cluster.state(3).prepared, cluster.state(3).installed), (0, 0), "nobody looks into such files");
+    // Whole, but with a content that does not hold: nothing of it stays.
+    cluster.net.alter_reads_of.store(0, Ordering::Relaxed);
+    cluster.nodes[&3].applier.0.lock().distrusts = Some(NodeId(1));
+    for _ in 0..2 {
+        let error = prepared.fetch(&only(1)).await.unwrap_err();
+        assert!(error.to_string().contains("trusts nobody"), "{error}");
+        assert_eq!(received(&cluster), 0);
+    }
+    assert_eq!(cluster.state(3).installed, 0);
+    // The next member is asked at once, and the replica runs.
+    prepared.fetch(&others()).await.unwrap();
+    assert_eq!((cluster.state(3).sender, cluster.state(3).installed), (Some(NodeId(2)), 1));
+    assert_eq!(received(&cluster), 0);
+    cluster.run(3, prepared).await;
+    let last = propose(&cluster, cluster.leader(&[1, 2, 3]).await, "after").await;
+    cluster.applied(&[1, 2, 3], last).await;
+    assert_eq!(cluster.state(3).batches, cluster.state(1).batches);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

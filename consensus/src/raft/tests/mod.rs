@@ -3,6 +3,7 @@
 mod cluster;
 mod fetch;
 mod formats;
+mod found;
 mod snapshots;
 mod suite;
 mod support;

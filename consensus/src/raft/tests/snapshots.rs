@@ -139,6 +139,12 @@ async fn a_snapshot_that_is_refused_leaves_the_replica_running_and_is_not_sent_a
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), refused).await.unwrap();
     let sent = cluster.net.parts.load(Ordering::Relaxed);
+    let gone = async {
+        while folders(&cluster, 2).iter().any(|name| name.starts_with("recv-")) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.expect("what was refused is discarded");
     // The next one is another snapshot: it is received and passes.
     cluster.nodes[&2].applier.0.lock().distrust = false;
     let last = propose(&cluster, 1, "more").await;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::port::{
     AppliedState, Applier, Committed, Fatal, Payload, RoleView, SnapshotDir, SnapshotError, Timing, replica_id,
 };
-use crate::raft::{Prepared, RaftGroup, RaftGroupConfig, RaftTransport, TransportError};
+use crate::raft::{Founding, Prepared, RaftGroup, RaftGroupConfig, RaftTransport, StartError, TransportError};
 use crate::sequencer::Sequencer;
 
 pub(super) const GROUP: GroupId = GroupId::shard(7);
@@ -30,8 +30,9 @@ pub(super) struct State {
     pub(super) batches: Vec<Vec<u8>>,
     pub(super) fail: bool,
     pub(super) installed: usize,
-    /// Refuses every snapshot.
+    /// Refuses every snapshot, or those of one node.
     pub(super) distrust: bool,
+    pub(super) distrusts: Option<NodeId>,
     /// Snapshots that were checked, and the node that sent the last one.
     pub(super) prepared: usize,
     pub(super) sender: Option<NodeId>,
@@ -84,7 +85,7 @@ impl Applier for TestApplier {
         let mut state = self.0.lock();
         state.prepared += 1;
         state.sender = from;
-        if state.distrust {
+        if state.distrust || state.distrusts.is_some_and(|node| from == Some(node)) {
             return Err(SnapshotError::Refused("this test trusts nobody".into()));
         }
         drop(state);
@@ -114,16 +115,29 @@ pub(super) struct Net {
     /// The part that is lost, and the one that is altered on the way.
     pub(super) lose_part: AtomicU64,
     pub(super) alter_part: AtomicU64,
+    /// The node whose snapshot is altered on the way to those who read it.
+    pub(super) alter_reads_of: AtomicU64,
     calls: AtomicU64,
     /// Somebody who hears every call: who sent it, to whom, its kind and its bytes.
     pub(super) heard: Mutex<Option<std::sync::mpsc::Sender<(NodeId, NodeId, u8, Bytes)>>>,
     groups: Mutex<BTreeMap<(NodeId, GroupId), RaftGroup>>,
+    /// Replicas that do not take part yet.
+    pub(super) founding: Mutex<BTreeMap<NodeId, Founding>>,
     cut: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Net {
     pub(super) fn cut(&self, node: NodeId) {
         self.cut.lock().insert(node);
+    }
+
+    /// Calls to this replica of [`GROUP`] reach it from now on.
+    pub(super) fn run(&self, node: u32, group: RaftGroup) {
+        self.groups.lock().insert((NodeId(node), GROUP), group);
+    }
+
+    pub(super) fn leave(&self, node: u32) {
+        self.groups.lock().remove(&(NodeId(node), GROUP));
     }
 
     pub(super) fn join(&self, node: NodeId) {
@@ -179,17 +193,28 @@ impl RaftTransport for Link {
             let _ = heard.send((self.own, to, kind, payload.clone()));
         }
         let target = self.net.groups.lock().get(&(to, group)).cloned();
-        let target = target.ok_or_else(|| TransportError::Unreachable("not there".into()))?;
-        let reply = target.handle(self.own, kind, payload).await;
+        let founding = self.net.founding.lock().get(&to).cloned();
+        let reply = match (target, founding) {
+            (Some(target), _) => target.handle(self.own, kind, payload).await,
+            (None, Some(founding)) => founding.handle(self.own, kind, payload),
+            (None, None) => return Err(TransportError::Unreachable("not there".into())),
+        };
         self.net.open(self.own, to)?;
-        reply.map_err(|error| TransportError::Refused(error.to_string()))
+        let reply = reply.map_err(|error| TransportError::Refused(error.to_string()))?;
+        let altered = kind == crate::raft::wire::SNAPSHOT_READ
+            && u64::from(to.0) == self.net.alter_reads_of.load(Ordering::Relaxed);
+        let mut bytes = reply.to_vec();
+        if let Some(last) = bytes.last_mut().filter(|_| altered) {
+            *last ^= 1;
+        }
+        Ok(bytes.into())
     }
 }
 
 pub(super) fn open_engine(dir: &Path) -> LogEngine {
     let limits = ResourceLimits { block_cache_bytes: 8 << 20, ..ResourceLimits::default() };
     let resources = SharedResources::new(limits).unwrap();
-    LogEngine::open(&dir.join("log"), &resources, LogIdentity { cluster: [7; 32] }).unwrap()
+    LogEngine::open(&dir.join("log"), &resources, LogIdentity { cluster: [7; 32], node: 1 }).unwrap()
 }
 
 /// One node with one replica.
@@ -209,7 +234,7 @@ pub(super) fn raft_id(node: u32) -> u64 {
     replica_id(NodeId(node), 1)
 }
 
-async fn prepare_group(
+pub(super) async fn prepare_group(
     net: &Arc<Net>,
     node: u32,
     group: GroupId,
@@ -217,9 +242,32 @@ async fn prepare_group(
     engine: &LogEngine,
     applier: TestApplier,
 ) -> Prepared {
+    try_prepare_group(net, node, group, dir, engine, applier).await.unwrap()
+}
+
+pub(super) async fn try_prepare_group(
+    net: &Arc<Net>,
+    node: u32,
+    group: GroupId,
+    dir: &Path,
+    engine: &LogEngine,
+    applier: TestApplier,
+) -> Result<Prepared, StartError> {
+    try_prepare_replica(net, (node, 1), group, dir, engine, applier).await
+}
+
+/// As [`try_prepare_group`], for a later join of a node.
+pub(super) async fn try_prepare_replica(
+    net: &Arc<Net>,
+    (node, join): (u32, u16),
+    group: GroupId,
+    dir: &Path,
+    engine: &LogEngine,
+    applier: TestApplier,
+) -> Result<Prepared, StartError> {
     let config = RaftGroupConfig {
         group,
-        raft_id: raft_id(node),
+        raft_id: replica_id(NodeId(node), join),
         node: NodeId(node),
         timing: Timing { heartbeat_ms: 60, election_min_ms: 300, election_max_ms: 600 },
         snapshot_dir: dir.join(format!("snapshots-{group}")),
@@ -228,7 +276,7 @@ async fn prepare_group(
     };
     let log = Arc::new(engine.group(group.0, Arc::new(PlainCipher)).unwrap());
     let link = Arc::new(Link { own: NodeId(node), net: net.clone() });
-    Prepared::open(config, log, Box::new(applier), link).await.unwrap()
+    Prepared::open(config, log, Box::new(applier), link).await
 }
 
 pub(super) async fn start_group(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use beacon::limits::CHECKPOINT_BYTES_MAX;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
+use ledger::genesis::VerifyMode;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 use ledger::tx::ParsedTx;
 
@@ -72,21 +73,54 @@ impl GroupDriver {
         });
     }
 
+    /// The first block that this replica may sign; `None` while there is none.
+    ///
+    /// What it has executed from a state of its own it may sign. The block of a snapshot and those
+    /// before it others have executed: it signs them when the committee has certified that block or a
+    /// later one. Until then, in `ingest`, where the members trust each other with what is executed, it
+    /// signs what it computes itself on top of the snapshot, if it knows a certified header (or block 0)
+    /// that the snapshot's headers lead on from, not far below: so of three members two suffice, one of
+    /// which was rebuilt. In `every` no member is taken at its word, and it waits.
+    fn attestable_from(&self) -> Option<Height> {
+        match self.unproved {
+            None => Some(Height(0)),
+            Some(installed) => self.may_sign_behind(installed).then(|| installed.next()),
+        }
+    }
+
     pub(super) fn attest_ready(&mut self, now: Tick, out: &mut Vec<Output>) {
-        if self.rechecking.is_some() || self.unproved.is_some() {
+        if self.rechecking.is_some() {
             return;
         }
+        let Some(from) = self.attestable_from() else { return };
         let mut passed = None;
-        while let Some(next) = self.unattested.first_entry().filter(|next| *next.get()) {
-            let height = *next.key();
-            next.remove();
+        while let Some((height, _)) = self.unattested.range(from..).next().filter(|(_, checked)| **checked) {
+            let height = *height;
+            self.unattested.remove(&height);
             if self.distrusts.is_none_or(|forged| height < forged) {
-                self.attested = height;
+                self.attested = self.attested.max(height);
                 passed = Some(height);
                 self.attest(now, height, out);
             }
         }
         out.extend(passed.map(Output::Checked));
+    }
+
+    /// A member cannot sign our last block, since its state came from another one at that block. It can
+    /// sign the next one, so a leader makes one, if need be an empty one. Not so far beyond the last
+    /// certificate that the member could not sign that either.
+    pub(super) fn call_for_block(&mut self, height: Height) {
+        let open = self.certifier.last() == height && self.certifier.certificate(height).is_none();
+        if self.leads && open && self.may_sign_behind(height) {
+            self.batcher.deadline_due();
+        }
+    }
+
+    /// Whether a member whose state came from another one at this block may sign later ones: see
+    /// [`GroupDriver::attestable_from`].
+    fn may_sign_behind(&self, installed: Height) -> bool {
+        let known = self.certifier.latest().map_or(0, |latest| latest.certificate.header.height.0);
+        self.config.verify == VerifyMode::Ingest && known.saturating_add(certify::WINDOW) >= installed.0
     }
 
     fn attest(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
@@ -134,8 +168,8 @@ impl GroupDriver {
     pub(super) fn certified(&mut self, now: Tick, certificate: Certificate, out: &mut Vec<Output>) {
         let height = certificate.header.height;
         self.wanted.remove(&height);
-        if self.unproved.is_some_and(|unproved| unproved <= height) {
-            self.unproved = None;
+        if let Some(installed) = self.unproved {
+            self.unproved = (height < installed).then_some(installed);
             self.attest_ready(now, out);
         }
         let newest = self.certifier.latest().is_some_and(|latest| latest.certificate.header.height == height);
@@ -184,7 +218,9 @@ impl GroupDriver {
         if self.asked.is_some_and(|at| now.0 < at.0 + certify::ANNOUNCE_AGAIN_MS) {
             return;
         }
-        let unproved = self.unproved.map(|_| self.certifier.last());
+        let last = self.certifier.last();
+        let unsigned = self.attestable_from().is_none_or(|from| last < from);
+        let unproved = self.unproved.filter(|_| unsigned).map(|_| last);
         let heights: Vec<Height> = self.wanted.keys().copied().chain(unproved).collect();
         if heights.is_empty() {
             return;

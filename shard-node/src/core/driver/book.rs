@@ -39,16 +39,20 @@ pub(super) struct Book {
 impl From<Committees> for Book {
     fn from(committees: Committees) -> Self {
         let mut book = Self { coming: committees.coming, ..Self::default() };
+        for committee in committees.current {
+            book.by_hash.insert((committee.group, committee.hash()), committee.clone());
+            book.current.insert(committee.group, committee);
+        }
         for committee in committees.former {
+            // An incarnation that has ended says nothing any more.
+            if book.current.get(&committee.group).is_some_and(|current| current.incarnation != committee.incarnation) {
+                continue;
+            }
             let last = book.before.get(&committee.group).is_none_or(|last| last.epoch < committee.epoch);
             if last {
                 book.before.insert(committee.group, committee.clone());
             }
             book.by_hash.insert((committee.group, committee.hash()), committee);
-        }
-        for committee in committees.current {
-            book.by_hash.insert((committee.group, committee.hash()), committee.clone());
-            book.current.insert(committee.group, committee);
         }
         book
     }

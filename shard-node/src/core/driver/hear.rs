@@ -35,6 +35,7 @@ impl GroupDriver {
                 let own = self.config.group;
                 if self.is_member(own, from) || self.committees.joins(own, from) {
                     self.give_certificate(height, from, out);
+                    self.call_for_block(height);
                 }
             }
             PeerMessage::Certified(certificate) => {

@@ -11,8 +11,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use cross_shard::stream::{StreamLeaf, extend, message_hash};
-use cross_shard::{AckProof, Bundle, InCursor, Message};
+use cross_shard::range::Nodes;
+use cross_shard::stream::{StreamLeaf, message_hash};
+use cross_shard::{AckProof, Bundle, InCursor};
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId, Tick};
@@ -36,6 +37,9 @@ const PROBE_EVERY_MS: u64 = 900;
 const DELIVER_WITHIN_MS: u64 = 600;
 /// A subscription that is not repeated ends after this.
 const SUBSCRIPTION_MS: u64 = 1_500;
+/// Bundles sent in answer to one pull or one new certificate. The rest of a long stream follows with the
+/// next of either, so that neither this replica nor the way there is taken by one destination.
+const SERVED_BUNDLES_MAX: usize = 16;
 
 struct Subscriber {
     node: NodeId,
@@ -43,20 +47,26 @@ struct Subscriber {
     since: Tick,
 }
 
-/// Our stream to one destination. Unacknowledged messages are kept in memory; the window bounds them.
+/// Our stream to one destination. Unacknowledged messages are kept in memory. The window bounds what
+/// clients cause of them; mail that a delivery causes comes on top.
 #[derive(Default)]
 struct Outgoing {
     next_seq: u64,
     first_kept: u64,
-    kept: VecDeque<(Bytes, Hash32)>,
+    kept: VecDeque<Bytes>,
+    nodes: Nodes,
     taken: u64,
     subscriber: Option<Subscriber>,
 }
 
 impl Outgoing {
+    fn starting_at(seq: u64) -> Self {
+        Self { next_seq: seq, first_kept: seq, taken: seq, nodes: Nodes::starting_at(seq), ..Self::default() }
+    }
+
     fn push(&mut self, message: Bytes) {
-        let hash = cross_shard::stream::message_hash(&message);
-        self.kept.push_back((message, hash));
+        self.nodes.push(message_hash(&message));
+        self.kept.push_back(message);
         self.next_seq += 1;
     }
 
@@ -64,6 +74,7 @@ impl Outgoing {
         while self.first_kept < seq && self.kept.pop_front().is_some() {
             self.first_kept += 1;
         }
+        self.nodes.drop_below(self.first_kept);
     }
 }
 
@@ -182,50 +193,27 @@ fn path_of(leaves: &[StreamLeaf], peer: GroupId) -> Option<(StreamLeaf, MerklePa
     Some((leaves[index], merkle::prove(&hashes, index)?))
 }
 
-fn cursor_at(leaf: &StreamLeaf) -> InCursor {
-    InCursor { next_seq: leaf.next_seq, chain: leaf.chain }
-}
-
-/// The cursor behind a bundle that continues `from`, if its messages are what the source's chain
-/// contains there. The certificate speaks for the head of the stream only; that these messages lead
-/// to it shows in the chain, as on delivery.
-fn behind(bundle: &Bundle, from: InCursor) -> Option<InCursor> {
-    let known = usize::try_from(from.next_seq.checked_sub(bundle.first_seq)?).ok()?;
-    let InCursor { next_seq: mut seq, mut chain } = from;
-    for message in bundle.messages.get(known..)? {
-        borsh::from_slice::<Message>(message).ok()?;
-        chain = extend(&chain, seq, &message_hash(message));
-        seq += 1;
-    }
-    let after = InCursor { next_seq: seq, chain };
-    for hash in &bundle.tail {
-        chain = extend(&chain, seq, hash);
-        seq += 1;
-    }
-    (chain == bundle.leaf.chain).then_some(after)
-}
-
 impl Mailroom {
-    pub(super) fn reset(&mut self, outbox: &[OutboxView], inbox: &[StreamLeaf]) {
+    pub(super) fn reset(&mut self, outbox: &[OutboxView], inbox: &[(GroupId, InCursor)]) {
         self.outgoing.clear();
         for view in outbox {
-            let mut stream = Outgoing { next_seq: view.acked, first_kept: view.acked, ..Outgoing::default() };
-            stream.taken = view.acked;
+            let mut stream = Outgoing::starting_at(view.acked);
             for message in &view.messages {
                 stream.push(message.clone());
             }
             self.outgoing.insert(view.leaf.peer, stream);
         }
-        for leaf in inbox {
-            let stream = self.incoming.entry(leaf.peer).or_default();
-            stream.cursor = cursor_at(leaf);
-            stream.expected = stream.cursor;
+        for (source, cursor) in inbox {
+            let stream = self.incoming.entry(*source).or_default();
+            stream.cursor = cursor.clone();
+            stream.expected = cursor.clone();
         }
     }
 
     pub(super) fn leadership_changed(&mut self) {
         for stream in self.incoming.values_mut() {
-            *stream = Incoming { cursor: stream.cursor, expected: stream.cursor, ..Incoming::default() };
+            let cursor = std::mem::take(&mut stream.cursor);
+            *stream = Incoming { expected: cursor.clone(), cursor, ..Incoming::default() };
         }
         self.acks_lost();
     }
@@ -240,7 +228,7 @@ impl Mailroom {
     /// Something proposed did not get into the log: ask again from the cursor on.
     pub(super) fn proposals_lost(&mut self) {
         for stream in self.incoming.values_mut() {
-            stream.expected = stream.cursor;
+            stream.expected = stream.cursor.clone();
         }
         self.acks_lost();
     }
@@ -252,12 +240,12 @@ impl Mailroom {
                 stream.push(mail.message.clone());
             }
         }
-        for leaf in &block.inbox {
-            let stream = self.incoming.entry(leaf.peer).or_default();
-            stream.cursor = cursor_at(leaf);
-            if stream.expected.next_seq < leaf.next_seq {
-                stream.expected = stream.cursor;
+        for (source, cursor) in &block.cursors {
+            let stream = self.incoming.entry(*source).or_default();
+            if stream.expected.next_seq < cursor.next_seq {
+                stream.expected = cursor.clone();
             }
+            stream.cursor = cursor.clone();
         }
         for outcome in &block.outcomes {
             match outcome {
@@ -401,11 +389,15 @@ impl Mailroom {
         let mut lookup = |group: GroupId, hash: Hash32| committees.named(group, &hash).cloned();
         match bundle.check(&mut lookup) {
             Ok(()) => {
-                stream.expected = behind(&bundle, stream.expected)?;
+                (_, stream.expected) = bundle.follow(stream.expected.clone()).ok()?;
                 Some(bundle)
             }
             Err(Reject::CommitteeUnknown) => {
-                stream.parked = Some(bundle);
+                // What an ended incarnation certified is refused for ever.
+                let current = committees.current(bundle.source).map(|committee| committee.incarnation);
+                if current.is_none_or(|current| bundle.certificate.header.incarnation >= current) {
+                    stream.parked = Some(bundle);
+                }
                 None
             }
             Err(_) => None,
@@ -466,7 +458,10 @@ fn serve(config: &DriverConfig, dest: GroupId, stream: &mut Outgoing, latest: &C
     if leaf.next_seq > stream.next_seq {
         return;
     }
-    while subscriber.next_seq < leaf.next_seq && subscriber.next_seq >= stream.first_kept {
+    for _ in 0..SERVED_BUNDLES_MAX {
+        if subscriber.next_seq >= leaf.next_seq || subscriber.next_seq < stream.first_kept {
+            return;
+        }
         let from = usize::try_from(subscriber.next_seq - stream.first_kept).unwrap_or(usize::MAX);
         let until = usize::try_from(leaf.next_seq - stream.first_kept).unwrap_or(usize::MAX);
         let mut size = 0;
@@ -474,25 +469,26 @@ fn serve(config: &DriverConfig, dest: GroupId, stream: &mut Outgoing, latest: &C
             .kept
             .range(from..until)
             .take(BUNDLE_MESSAGES_MAX)
-            .take_while(|(message, _)| {
+            .take_while(|message| {
                 size += message.len();
                 size <= BUNDLE_BYTES_MAX
             })
-            .map(|(message, _)| message.to_vec())
+            .map(|message| message.to_vec())
             .collect();
         if messages.is_empty() {
             return;
         }
-        let tail = stream.kept.range(from + messages.len()..until).map(|(_, hash)| *hash).collect();
         let first_seq = subscriber.next_seq;
-        subscriber.next_seq += messages.len() as u64;
+        let end = first_seq + messages.len() as u64;
+        let Some(proof) = stream.nodes.proof(end, leaf.next_seq) else { return };
+        subscriber.next_seq = end;
         let bundle = Bundle {
-            version: 1,
+            version: 2,
             source: config.group,
             dest,
             first_seq,
             messages,
-            tail,
+            proof,
             leaf,
             path: path.clone(),
             certificate: latest.certificate.clone(),

@@ -1,9 +1,11 @@
 use super::*;
 use crate::core::driver::book::Committees;
 use crate::core::driver::testing::{block, config};
+use crate::core::executor::EmittedMail;
 use crate::core::peer::HeadProof;
 use crate::core::support::{
-    PEER, SHARD, ack_from_peer, bundle_from_peer, certify, committee, committees, credits, header, stream_head,
+    PEER, SHARD, ack_from_peer, bundle_from_peer, certify, committee, committees, credits, cursor_behind, header,
+    stream_head,
 };
 use ledger::header::Header;
 use ledger::view::View;
@@ -23,7 +25,7 @@ fn sending(sent: &[Vec<u8>]) -> Mailroom {
 /// A mailroom of [`SHARD`] that has taken these messages of [`PEER`].
 fn receiving(taken: &[Vec<u8>]) -> Mailroom {
     let mut mailroom = Mailroom::default();
-    mailroom.reset(&[], &[stream_head(PEER, taken)]);
+    mailroom.reset(&[], &[(PEER, cursor_behind(taken))]);
     mailroom
 }
 
@@ -120,7 +122,7 @@ fn mail_for_another_group_or_with_a_false_proof_is_ignored() {
     let mut taken = |bundle: &Bundle| mailroom.accept(bundle.clone(), &config(1), &known()).is_some();
     assert!(!taken(&Bundle { dest: GroupId::shard(2), ..good.clone() }));
     assert!(!taken(&Bundle { source: GroupId::shard(2), ..good.clone() }));
-    assert!(!taken(&Bundle { tail: vec![Hash32::ZERO], ..good.clone() }));
+    assert!(!taken(&Bundle { proof: vec![Hash32::ZERO], ..good.clone() }));
     let mut weak = good.clone();
     weak.certificate.signatures.truncate(1);
     assert!(!taken(&weak));
@@ -128,8 +130,8 @@ fn mail_for_another_group_or_with_a_false_proof_is_ignored() {
 }
 
 #[test]
-fn a_bundle_off_the_chain_does_not_keep_the_genuine_one_out() {
-    let sent = credits(5);
+fn a_bundle_off_the_stream_does_not_keep_the_genuine_one_out() {
+    let sent = credits(6);
     let mut mailroom = receiving(&sent[..1]);
     let good = bundle_from_peer(&committee(PEER, 0), &sent, 1, 3);
     // Certificate, path and counts are genuine in all of these; what they carry is not.
@@ -138,15 +140,17 @@ fn a_bundle_off_the_chain_does_not_keep_the_genuine_one_out() {
         Bundle { messages: vec![sent[2].clone(), sent[1].clone()], ..good.clone() },
         Bundle { messages: vec![sent[1].clone(), sent[4].clone()], ..good.clone() },
         Bundle { messages: vec![sent[1].clone(), b"no message".to_vec()], ..good.clone() },
-        Bundle { tail: vec![other; good.tail.len()], ..good.clone() },
-        Bundle { tail: good.tail.iter().rev().copied().collect(), ..good.clone() },
+        Bundle { proof: vec![other; good.proof.len()], ..good.clone() },
+        Bundle { proof: good.proof.iter().rev().copied().collect(), ..good.clone() },
+        Bundle { proof: good.proof[1..].to_vec(), ..good.clone() },
+        Bundle { proof: [&good.proof[..], &[other]].concat(), ..good.clone() },
     ];
     for (number, forged) in forgeries.into_iter().enumerate() {
         assert_eq!(forged.check(&mut |group, _| Some(committee(group, 0))), Ok(()), "forgery {number}");
         assert!(mailroom.accept(forged, &config(1), &known()).is_none(), "forgery {number}");
     }
     assert!(mailroom.accept(good, &config(1), &known()).is_some());
-    assert!(accept(&mut mailroom, &sent, 3, 5), "and what comes after it continues it");
+    assert!(accept(&mut mailroom, &sent, 3, 6), "and what comes after it continues it");
 }
 
 #[test]
@@ -155,8 +159,8 @@ fn what_is_expected_continues_the_state_again_when_a_block_went_further() {
     let mut mailroom = receiving(&sent[..1]);
     assert!(accept(&mut mailroom, &sent, 1, 2));
     // Another leader's entry brought more than we had proposed.
-    let inbox = vec![stream_head(PEER, &sent[..4])];
-    mailroom.committed(&CommittedBlock { inbox, ..block(header(SHARD, 1)) });
+    let cursors = vec![(PEER, cursor_behind(&sent[..4]))];
+    mailroom.committed(&CommittedBlock { cursors, ..block(header(SHARD, 1)) });
     assert!(accept(&mut mailroom, &sent, 4, 6));
 }
 
@@ -300,14 +304,23 @@ fn a_probe_is_answered_with_what_is_certified_and_new() {
     assert!(proof.path.leads_to(&proof.leaf.hash(), &proof.certificate.header.outbox_root));
 }
 
-/// Takes bundles as the machine of [`PEER`] does and returns how many messages there were.
-fn deliver_all(bundles: &[&Bundle]) -> u64 {
-    let mut state: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
+/// The state of [`PEER`], as far as mail of [`SHARD`] needs it.
+fn receiver() -> BTreeMap<Vec<u8>, Bytes> {
     let shard = committee(SHARD, 0);
     let bytes = borsh::to_vec(&shard).expect("writing to memory does not fail");
-    state.insert(ledger::schema::committee(SHARD, &shard.hash()), bytes.into());
-    let mut view = View::new(&state);
-    bundles.iter().map(|bundle| bundle.deliver(&mut view, PEER).expect("the chain holds").len() as u64).sum()
+    BTreeMap::from([(ledger::schema::committee(SHARD, &shard.hash()), bytes.into())])
+}
+
+/// Takes bundles as the machine of [`PEER`] does and returns how many messages were new.
+fn deliver_all(state: &mut BTreeMap<Vec<u8>, Bytes>, bundles: &[&Bundle]) -> u64 {
+    let mut view = View::new(&*state);
+    let mut taken = 0;
+    for bundle in bundles {
+        taken += bundle.deliver(&mut view, PEER).expect("it leads to the head").len() as u64;
+    }
+    let writes = view.into_writes().expect("a map does not fail");
+    state.extend(writes.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    taken
 }
 
 #[test]
@@ -317,14 +330,67 @@ fn long_streams_are_cut_into_bundles_that_the_receiver_takes() {
     let mut mailroom = sending(&sent);
     let out = subscribe(&mut mailroom, 0, Some(&certified(&sent)));
     let bundles = bundles(&out);
-    let shape: Vec<_> = bundles.iter().map(|bundle| (bundle.messages.len(), bundle.tail.len())).collect();
+    let shape: Vec<_> = bundles.iter().map(|bundle| (bundle.messages.len(), bundle.proof.len())).collect();
     let max = BUNDLE_MESSAGES_MAX;
-    assert_eq!(shape, [(max, max + 100), (max, 100), (100, 0)]);
+    // Between 4,096 and 8,292 lie the trees of 4,096, 64, 32 and 4 messages.
+    assert_eq!(shape, [(max, 4), (max, 3), (100, 0)]);
     for bundle in &bundles {
         assert_eq!(bundle.check(&mut |group, _| Some(committee(group, 0))), Ok(()));
     }
-    assert_eq!(bundles[1].tail[0], cross_shard::stream::message_hash(&sent[2 * max]));
-    assert_eq!(deliver_all(&bundles), count as u64);
+    assert_eq!(deliver_all(&mut receiver(), &bundles), count as u64);
+}
+
+/// Mail that deliveries cause is not gated, and the destination may be away for long: of a stream far
+/// beyond the window, under one late certificate, everything can be proved and is taken.
+#[test]
+fn a_stream_far_beyond_the_window_drains_under_one_certificate() {
+    let count = 200_000;
+    assert!(count > 3 * ledger::limits::MAIL_WINDOW_MESSAGES);
+    let sent = credits(count);
+    let latest = certified(&sent);
+    // Part of it came after the start, and part was acknowledged in the middle of a bundle.
+    let known = 70_000;
+    let mut mailroom = sending(&sent[..known]);
+    let mail = sent[known..].iter().zip(known as u64..).map(|(message, seq)| EmittedMail {
+        dest: PEER,
+        seq,
+        message: message.clone().into(),
+    });
+    mailroom.committed(&CommittedBlock { mail: mail.collect(), ..block(header(SHARD, 9)) });
+    let (mut state, mut next) = (receiver(), 0);
+    let mut pulls = 0;
+    while next < count {
+        let out = subscribe(&mut mailroom, next, Some(&latest));
+        let bundles = bundles(&out);
+        assert!(bundles.len() <= SERVED_BUNDLES_MAX, "nobody is flooded");
+        for bundle in &bundles {
+            assert!(bundle.proof.len() <= ledger::limits::BUNDLE_PROOF_MAX);
+            assert!(borsh::object_length(*bundle).expect("it encodes") < ledger::limits::BATCH_BYTES_MAX / 2);
+        }
+        // The last bundle is lost on the way, but for the last pull.
+        let arrived = bundles.len() - usize::from(pulls < 2);
+        let taken = deliver_all(&mut state, &bundles[..arrived]);
+        assert!(taken > 0, "nothing comes beyond {next}");
+        next += taken;
+        pulls += 1;
+        // What was taken is acknowledged, at no boundary of bundles.
+        let acked = CommandOutcome::Acked(PEER, next - 1_000);
+        mailroom.committed(&CommittedBlock { outcomes: vec![acked], ..block(header(SHARD, 9 + pulls)) });
+    }
+    assert_eq!(next, count);
+    let head = ledger::schema::inbox(SHARD);
+    let cursor: InCursor = borsh::from_slice(&state[&head]).expect("a cursor");
+    assert_eq!(cursor.leaf(PEER), latest.outbox[0]);
+}
+
+/// A receiver comes back at a point that lies far behind, under a committee and a head of today.
+#[test]
+fn a_leader_that_was_away_for_long_accepts_what_it_missed() {
+    let sent = credits(100_000);
+    let mut mailroom = receiving(&sent[..10]);
+    let whole = bundle_from_peer(&committee(PEER, 0), &sent, 10, 10 + BUNDLE_MESSAGES_MAX);
+    assert!(mailroom.accept(whole, &config(1), &known()).is_some());
+    assert_eq!(mailroom.incoming[&PEER].expected.next_seq, 10 + BUNDLE_MESSAGES_MAX as u64);
 }
 
 #[test]
@@ -334,8 +400,9 @@ fn large_messages_are_cut_by_size() {
     let out = subscribe(&mut mailroom, 1, Some(&certified(&sent)));
     let bundles = bundles(&out);
     let shape: Vec<_> =
-        bundles.iter().map(|bundle| (bundle.first_seq, bundle.messages.len(), bundle.tail.len())).collect();
-    assert_eq!(shape, [(1, 3, 3), (4, 3, 0)]);
+        bundles.iter().map(|bundle| (bundle.first_seq, bundle.messages.len(), bundle.proof.len())).collect();
+    // Between 4 and 7 lie the trees of two messages and of one.
+    assert_eq!(shape, [(1, 3, 2), (4, 3, 0)]);
     for bundle in bundles {
         assert_eq!(bundle.check(&mut |group, _| Some(committee(group, 0))), Ok(()));
     }
@@ -369,4 +436,46 @@ fn a_subscription_ends_when_it_is_not_repeated() {
     };
     assert_eq!(served(SUBSCRIPTION_MS), 1);
     assert_eq!(served(SUBSCRIPTION_MS + 1), 0);
+}
+
+/// The committees after [`PEER`] was rebuilt under a new incarnation: that of the dead one is still in state.
+fn reborn() -> (Committee, Book) {
+    let old = committee(PEER, 0);
+    let new = Committee { incarnation: ledger::ids::Incarnation(1), ..old.clone() };
+    let mut current: Vec<Committee> = known().all().map(|(_, committee)| committee.clone()).collect();
+    current.retain(|committee| committee.group != PEER);
+    current.push(new.clone());
+    (new, Committees { current, former: vec![old], coming: None }.into())
+}
+
+#[test]
+fn mail_of_a_dead_incarnation_is_neither_taken_nor_kept_and_the_living_one_is_not_hindered() {
+    let sent = credits(3);
+    let (alive, known) = reborn();
+    let living = || {
+        let mut bundle = bundle_from_peer(&alive, &sent, 0, 3);
+        let header = Header { incarnation: alive.incarnation, ..bundle.certificate.header.clone() };
+        bundle.certificate = certify(header);
+        bundle
+    };
+    let dead = bundle_from_peer(&committee(PEER, 0), &sent, 0, 3);
+    let mut mailroom = receiving(&[]);
+    assert!(mailroom.accept(dead.clone(), &config(1), &known).is_none());
+    assert!(mailroom.unpark().is_empty(), "nothing brings its committee back");
+    // Relabelled, so that it claims to be of the living one.
+    let mut relabelled = dead.clone();
+    relabelled.certificate.header.incarnation = alive.incarnation;
+    relabelled.certificate.header.committee_hash = alive.hash();
+    assert!(mailroom.accept(relabelled, &config(1), &known).is_none());
+    // One that waits for a newer committee is not pushed out by it.
+    let mut newer = bundle_from_peer(&committee(PEER, 7), &sent, 0, 3);
+    newer.certificate.header.incarnation = alive.incarnation;
+    assert!(mailroom.accept(newer, &config(1), &known).is_none());
+    assert!(mailroom.accept(dead, &config(1), &known).is_none());
+    assert_eq!(mailroom.unpark().len(), 1);
+    assert!(mailroom.accept(living(), &config(1), &known).is_some());
+
+    let mut mailroom = sending(&sent);
+    assert!(!mailroom.judge_ack(&ack_from_peer(&sent), &config(1), &known), "nor are its acknowledgements");
+    assert!(mailroom.judge_ack(&ack_from_peer(&sent), &config(1), &super::tests::known()));
 }

@@ -64,8 +64,8 @@ pub struct GroupDriver {
     distrusts: Option<Height>,
     /// Blocks up to here are being checked again; nothing is attested before that is done.
     rechecking: Option<Height>,
-    /// The state came from another node at this height; nothing is attested before the committee has
-    /// certified that block or a later one, which says the same of it.
+    /// The state came from another node at this height, and the committee has certified neither that
+    /// block nor a later one, which says the same of it. See [`GroupDriver::attestable_from`].
     unproved: Option<Height>,
     /// Certificates that the host wants, since when, and who has answered.
     wanted: BTreeMap<Height, (Tick, BTreeSet<NodeId>)>,
@@ -193,6 +193,9 @@ impl GroupDriver {
             self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);
         }
         self.mailroom.expire(now);
+        if let Some(installed) = self.unproved {
+            self.call_for_block(installed);
+        }
         if self.leads && self.next_deadline.is_some_and(|deadline| self.stamp(now) > deadline) {
             self.batcher.deadline_due();
         }

@@ -5,9 +5,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cross_shard::InCursor;
 use cross_shard::stream::StreamLeaf;
 use ledger::certificate::Certificate;
 use ledger::crypto::SecretKey;
+use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, TimeMs};
@@ -33,6 +35,8 @@ pub struct DriverConfig {
     pub pipeline: usize,
     /// Blocks between two checkpoints in the beacon.
     pub checkpoint_every: u64,
+    /// How far replicas check what others did.
+    pub verify: VerifyMode,
 }
 
 /// A block after it was persisted.
@@ -48,8 +52,10 @@ pub struct CommittedBlock {
     pub mail: Vec<EmittedMail>,
     /// Heads of its outgoing streams.
     pub outbox: Vec<StreamLeaf>,
-    /// Cursors of its incoming streams.
+    /// Cursors of its incoming streams, as its header commits to them.
     pub inbox: Vec<StreamLeaf>,
+    /// The same cursors with all that mail is followed by.
+    pub cursors: Vec<(GroupId, InCursor)>,
     /// Signatures to check before it is attested.
     pub to_verify: Arc<Vec<ParsedTx>>,
     /// The earliest deadline in state.

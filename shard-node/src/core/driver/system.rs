@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cross_shard::commit;
 use cross_shard::stream::{self, OutStream, StreamLeaf};
+use cross_shard::{InCursor, commit};
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
@@ -30,7 +30,7 @@ pub struct SystemView {
     /// Outgoing streams.
     pub outbox: Vec<OutboxView>,
     /// Cursors of incoming streams.
-    pub inbox: Vec<StreamLeaf>,
+    pub inbox: Vec<(GroupId, InCursor)>,
     /// Recent blocks, oldest first: the last one, and those before it that have no certificate here.
     pub recent: Vec<RecentBlock>,
     /// The highest certificate that is kept here.
@@ -98,7 +98,7 @@ impl SystemView {
     fn of(view: &mut View<'_>, group: GroupId, verify: VerifyMode) -> Result<Self, ReadFault> {
         let applied: AppliedRecord = view.load(&schema::applied()).ok_or_else(|| missing("applied position"))?;
         let outbox = outbox(view)?;
-        let inbox = stream::inbox_leaves(view);
+        let inbox = stream::inbox_cursors(view);
         let committees = committees(view);
         let (recent, certified) = recent(view, group, &applied)?;
         let marks = Marks::read(view);

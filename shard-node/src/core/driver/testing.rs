@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ledger::genesis::VerifyMode;
 use ledger::header::Header;
 use ledger::ids::NodeId;
 
@@ -9,7 +10,14 @@ use crate::core::driver::{CommittedBlock, DriverConfig};
 use crate::core::support::{SHARD, node_key};
 
 pub(super) fn config(node: u32) -> DriverConfig {
-    DriverConfig { group: SHARD, node: NodeId(node), key: node_key(node), pipeline: 1, checkpoint_every: 10 }
+    DriverConfig {
+        group: SHARD,
+        node: NodeId(node),
+        key: node_key(node),
+        pipeline: 1,
+        checkpoint_every: 10,
+        verify: VerifyMode::Ingest,
+    }
 }
 
 /// A block that did nothing.
@@ -21,6 +29,7 @@ pub(super) fn block(header: Header) -> CommittedBlock {
         mail: Vec::new(),
         outbox: Vec::new(),
         inbox: Vec::new(),
+        cursors: Vec::new(),
         to_verify: Arc::default(),
         next_deadline: None,
     }

@@ -1,4 +1,6 @@
 use super::attest::WANTED_MS;
+use std::collections::VecDeque;
+
 use super::*;
 use crate::core::driver::testing::{block, config};
 use crate::core::entry::{Command, Entry};
@@ -8,6 +10,7 @@ use crate::core::support::{
 };
 use beacon::limits::CHECKPOINT_BYTES_MAX;
 use bytes::Bytes;
+use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{Address, AssetId, LedgerId};
@@ -367,9 +370,9 @@ fn a_forged_block_is_not_forgotten_at_the_next_start() {
 }
 
 #[test]
-fn nothing_is_attested_on_a_snapshot_that_the_committee_has_not_certified() {
+fn where_replicas_check_each_other_nothing_is_attested_on_a_snapshot_that_is_not_certified() {
     let start = |certified| {
-        let mut driver = GroupDriver::new(config(1));
+        let mut driver = GroupDriver::new(DriverConfig { verify: VerifyMode::Every, ..config(1) });
         let mut out = Vec::new();
         let view = SystemView { installed: Some(Height(5)), certified, ..system(5) };
         driver.step(Tick(0), Input::System(view), &mut out);
@@ -392,6 +395,96 @@ fn nothing_is_attested_on_a_snapshot_that_the_committee_has_not_certified() {
     let other = Header { state_root: Hash32([7; 32]), ..header(SHARD, 5) };
     let out = bench.peer(3, PeerMessage::Certified(support::certify(other)));
     assert!(matches!(&out[..], [Output::Stop(_)]), "it was another state: {out:?}");
+}
+
+/// Two of three replicas: node 1 leads and has executed everything, but its last block is not certified,
+/// and node 2 has node 1's snapshot of just that block. Whatever they propose is committed.
+struct Pair {
+    replicas: BTreeMap<u32, Bench>,
+    certified: BTreeMap<u32, BTreeSet<u64>>,
+    signed_by_rebuilt: Vec<u64>,
+    last: u64,
+}
+
+impl Pair {
+    fn new(last: u64, verify: VerifyMode, leader_has: Option<u64>, rebuilt_has: Option<u64>) -> Self {
+        let mut replicas = BTreeMap::new();
+        for (node, has, installed) in [(1, leader_has, None), (2, rebuilt_has, Some(Height(last)))] {
+            let mut bench = Bench { driver: GroupDriver::new(DriverConfig { verify, ..config(node) }), now: Tick(0) };
+            let recent = (last - 2..=last).map(|height| recent(SHARD, height)).collect();
+            bench.step(Input::System(SystemView { recent, certified: has.map(certified), installed, ..system(last) }));
+            bench.role(node == 1, Some(NodeId(1)));
+            replicas.insert(node, bench);
+        }
+        Self { replicas, certified: BTreeMap::new(), signed_by_rebuilt: Vec::new(), last }
+    }
+
+    /// Lets time pass.
+    fn run(&mut self, rounds: u64) {
+        for _ in 0..rounds {
+            let mut open = VecDeque::new();
+            for (node, bench) in &mut self.replicas {
+                bench.now.0 += 25;
+                open.extend(bench.step(Input::Timer).into_iter().map(|output| (*node, output)));
+            }
+            while let Some((from, output)) = open.pop_front() {
+                let mut give = |node: u32, input: Input| {
+                    let Some(bench) = self.replicas.get_mut(&node) else { return };
+                    open.extend(bench.step(input).into_iter().map(|output| (node, output)));
+                };
+                match output {
+                    Output::Send { node, group: SHARD, message } => {
+                        if let (2, PeerMessage::Attest { attestation, .. }) = (from, &message) {
+                            self.signed_by_rebuilt.push(attestation.height.0);
+                        }
+                        give(node.0, Input::Peer { from: NodeId(from), message: Box::new(message) });
+                    }
+                    Output::Propose { id, .. } => {
+                        self.last += 1;
+                        give(from, Input::Proposed { id, accepted: true });
+                        for node in [1, 2] {
+                            give(node, Input::Committed(block(header(SHARD, self.last))));
+                        }
+                    }
+                    Output::Certified(certificate) => {
+                        self.certified.entry(from).or_default().insert(certificate.header.height.0);
+                    }
+                    Output::Alarm { .. } | Output::Stop(_) => panic!("{output:?}"),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn two_of_three_go_on_of_which_one_was_rebuilt_at_a_block_without_a_certificate() {
+    // However the rebuilt one hears of the last certificate, and also where there was none yet.
+    let cases = [(1_000, Some(999), Some(999)), (1_000, Some(999), None), (5, None, None)];
+    for (last, leader_has, rebuilt_has) in cases {
+        let mut pair = Pair::new(last, VerifyMode::Ingest, leader_has, rebuilt_has);
+        pair.run(40);
+        assert_eq!(pair.last, last + 1, "one block is made, since the last one could not be certified");
+        assert_eq!(pair.signed_by_rebuilt.first(), Some(&(last + 1)), "what it computed itself comes first");
+        for node in [1, 2] {
+            assert!(pair.certified[&node].is_superset(&[last, last + 1].into()), "{node}: {:?}", pair.certified);
+        }
+        pair.run(400);
+        assert_eq!(pair.last, last + 1, "and then they rest");
+    }
+}
+
+#[test]
+fn nobody_signs_on_a_snapshot_that_nothing_certified_leads_to() {
+    // The last certificate is missing, too far back, or members do not take each other at their word.
+    let far = 1_000 - certify::WINDOW - 1;
+    for (verify, has) in [(VerifyMode::Ingest, None), (VerifyMode::Ingest, Some(far)), (VerifyMode::Every, Some(999))] {
+        let mut pair = Pair::new(1_000, verify, has, has);
+        pair.run(400);
+        assert!(pair.certified.is_empty(), "{verify:?}: {:?}", pair.certified);
+        assert!(pair.signed_by_rebuilt.is_empty());
+        assert_eq!(pair.last, 1_000, "blocks that would be of no use are not made");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! carries out what the driver asks. A handle never touches the driver: it sends inputs, and they are lost
 //! where the task's queue is full.
 
+mod admit;
 mod open;
 mod outputs;
 mod task;
@@ -34,6 +35,7 @@ use crate::server::ingest::{Arrivals, Checked, Waiters};
 use crate::server::links::{Links, NodeTraffic};
 use crate::server::replica::{DbReader, OpenError, ReplicaShare, ViewReader};
 
+pub use admit::{AdmitError, Way};
 pub use open::{FIRST_JOIN, OpenGroup, Seat, first_raft_id};
 
 /// Proposals in flight per group.

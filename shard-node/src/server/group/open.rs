@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use consensus::port::replica_id;
-use consensus::raft::{FetchError, Prepared, RaftGroupConfig};
+use consensus::raft::{FetchError, Founding, Prepared, RaftGroupConfig, Standing};
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
+use router::gateway::ClusterView;
 use storage::LogStore;
 use tokio::sync::{mpsc, watch};
 
 use crate::core::driver::{DriverConfig, GroupDriver};
 use crate::server::alarms::Alarms;
 use crate::server::checks::Known;
+use crate::server::group::admit::{self, AdmitError, Way};
 use crate::server::group::task::{FORGET_EVERY, GroupTask};
 use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, system_view};
 use crate::server::ingest::{Arrivals, Waiters};
@@ -86,10 +88,10 @@ impl OpenGroup {
         let (effects, committing) = mpsc::channel(BLOCKS_MAX);
         let opened = {
             let (root, resources) = (folder.join("state"), context.resources.clone());
-            let (genesis, verify) = (Arc::clone(&context.genesis), context.verify);
+            let (genesis, node, verify) = (Arc::clone(&context.genesis), context.node, context.verify);
             let founded = seat.founded.clone();
             tokio::task::spawn_blocking(move || {
-                Replica::open(&root, &resources, &genesis, founded.as_deref(), group, verify, effects)
+                Replica::open(&root, &resources, &genesis, founded.as_deref(), (node, group), verify, effects)
             })
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
@@ -116,20 +118,53 @@ impl OpenGroup {
         self.prepared.missing()
     }
 
-    /// Fetches the snapshot that is missing from whichever member lends one.
+    /// Fetches the snapshot that is missing from whichever of the members in this view lends one.
     ///
     /// # Errors
     /// [`FetchError`] says what each of them answered.
-    pub async fn fetch(&mut self) -> Result<(), FetchError> {
+    pub async fn fetch(&mut self, view: &ClusterView) -> Result<(), FetchError> {
         let own = self.context.node;
-        let others: Vec<_> = self.first.iter().copied().filter(|(_, node)| *node != own).collect();
+        let others: Vec<NodeId> = view.members(self.group).into_iter().filter(|node| *node != own).collect();
         let fetched = self.prepared.fetch(&others).await;
         // Nobody reads yet, and the start looks at the state itself; what was refused is in the error.
         while self.committing.try_recv().is_ok() {}
         fetched
     }
 
-    /// Starts the group.
+    /// Answers other members until the group runs here.
+    #[must_use]
+    pub fn founding(&self) -> Founding {
+        self.prepared.founding()
+    }
+
+    /// Asks others once whether this replica may take part; one that has taken part may. Who they are
+    /// follows from how it comes to its seat, and from the registry.
+    ///
+    /// # Errors
+    /// [`AdmitError`] says whom it waits for, or that it has lost its log.
+    pub async fn admit(&self, view: &ClusterView) -> Result<(), AdmitError> {
+        if self.prepared.founding().standing() == Standing::Begun {
+            return Ok(());
+        }
+        match admit::way(view, self.group, self.context.node, self.join) {
+            Way::Found => {
+                let own = self.context.node;
+                let others: Vec<_> = self.first.iter().copied().filter(|(_, node)| *node != own).collect();
+                Ok(self.prepared.found(&others).await?)
+            }
+            Way::Join(voters) => Ok(self.prepared.join(&voters).await?),
+            Way::Lost(epoch) => Err(AdmitError::Lost(epoch)),
+            Way::Wait => Err(AdmitError::Unplanned),
+        }
+    }
+
+    /// Whether nobody else can be asked: it is the only one that the group begins with.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.join == FIRST_JOIN && self.first.len() == 1
+    }
+
+    /// Starts the group. One that was not admitted must not be: see [`OpenGroup::admit`].
     ///
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
@@ -163,6 +198,7 @@ impl OpenGroup {
                 key: context.key.clone(),
                 pipeline: PIPELINE,
                 checkpoint_every: CHECKPOINT_EVERY,
+                verify: context.verify,
             }),
             leader: None,
             leads: false,
@@ -171,7 +207,7 @@ impl OpenGroup {
             raft: None,
             stepping_down: None,
             deferred: Vec::new(),
-            forget_at: std::time::Instant::now() + FORGET_EVERY,
+            forget_at: tokio::time::Instant::now() + FORGET_EVERY,
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, raft_in));

@@ -63,7 +63,7 @@ pub(super) struct GroupTask {
     /// Inputs of our own making that must not be lost; taken with the next timer.
     pub(super) deferred: Vec<Input>,
     /// When to look for people who wait no more.
-    pub(super) forget_at: std::time::Instant,
+    pub(super) forget_at: tokio::time::Instant,
 }
 
 impl GroupTask {
@@ -225,7 +225,7 @@ impl GroupTask {
 
     /// Looks now and then for people who wait no more.
     fn forget_silent(&mut self) {
-        let now = std::time::Instant::now();
+        let now = tokio::time::Instant::now();
         if now >= self.forget_at {
             self.forget_at = now + FORGET_EVERY;
             self.waiters.forget_silent(now);

@@ -1,6 +1,6 @@
 //! Transactions that several groups vote on, at the way in of one of them.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, TimeMs};

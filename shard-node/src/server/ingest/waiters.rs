@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cross_shard::commit::Decision;
@@ -17,6 +17,7 @@ use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
 use parking_lot::Mutex;
 use proto::v1;
+use tokio::time::Instant;
 
 use crate::server::ingest::{Checked, decision_reason, id_bytes, refused};
 use crate::server::replies::ReplyQueue;

@@ -1,11 +1,8 @@
 //! Transactions. The signed bytes are the bytes that are stored, hashed and forwarded, never
 //! re-encoded.
 //!
-//! Owns the form of bodies, of signed transactions and of submissions with openings; `moves` is what they
-//! consist of, `form` what of it is refused without looking at state. No account is read here.
-
-mod form;
-mod moves;
+//! Owns the form of bodies, of signed transactions and of submissions with openings; [`crate::moves`] is what they
+//! consist of, and what of it is refused without looking at state. No account is read here.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -16,11 +13,10 @@ use crate::ids::{ClusterId, GroupId, LedgerId, TimeMs, TxId};
 use crate::limits::{
     BODY_BYTES_MAX, MEMO_BYTES_MAX, MOVES_MAX, SIGNED_TX_BYTES_MAX, SUBMISSION_BYTES_MAX, WITNESSES_MAX,
 };
+use crate::moves::{check_move, check_together};
 use crate::reject::Reject;
 
-use form::{check_move, check_together};
-
-pub use moves::{AccountWrite, Condition, Move, Voter};
+pub use crate::moves::{AccountWrite, Condition, Move, Voter};
 
 /// Version written into new bodies.
 pub const BODY_VERSION: u8 = 1;
@@ -308,9 +304,16 @@ impl ParsedTx {
     /// Verifies every signature. The number of checks is the number of signatures.
     ///
     /// # Errors
-    /// [`Reject::BadSignature`] if one does not hold.
+    /// [`Reject::BadSignature`] if one does not hold, or there is none where one is needed.
     pub fn verify_signatures(&self) -> Result<(), Reject> {
         let all = self.witnesses.iter().all(|witness| witness.verifies(&self.txid.0));
-        if all && !self.witnesses.is_empty() { Ok(()) } else { Err(Reject::BadSignature) }
+        let enough = !self.witnesses.is_empty() || self.needs_no_signature();
+        if all && enough { Ok(()) } else { Err(Reject::BadSignature) }
+    }
+
+    /// Whether every move is seen to be authorised by a secret.
+    fn needs_no_signature(&self) -> bool {
+        let opened = self.visible().filter(|(_, _, mv)| mv.opens_lock()).count();
+        opened == self.body.slots.len()
     }
 }

@@ -1,0 +1,178 @@
+//! Who may do what in a channel, judged by the channel's own state.
+//!
+//! The state in the view is that of the height at which is judged: a host asks its newest applied
+//! state, also when somebody wants to read an older height, so that whoever was excluded gets nothing
+//! from the block of the exclusion on, whatever connection or certificate they still have.
+
+use ledger::hash::Hash32;
+use ledger::ids::{Address, AssetId, Height, NodeId, OrgId, TimeMs};
+use ledger::view::View;
+
+use crate::change::{AuditGrant, Scope};
+use crate::lifecycle::Deed;
+use crate::policy::Role;
+use crate::reject::ChannelReject;
+use crate::state::{self, MemberRecord};
+
+/// Who asks, as the transport has authenticated it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller<'a> {
+    /// The organisation whose CA vouches for the certificate.
+    pub org: OrgId,
+    /// Roles that the certificate names. One that names the auditor is an auditor's, whatever else
+    /// it names.
+    pub roles: &'a [Role],
+    /// What names the certificate, `sha256` of its subject public key info, or the key, see
+    /// [`state::credential_of`].
+    pub credential: Hash32,
+}
+
+/// What an auditor wants to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditTarget {
+    /// All of the channel.
+    Everything,
+    /// One account.
+    Account(Address),
+    /// One asset.
+    Asset(AssetId),
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read the ledger as a member.
+    Read,
+    /// Submit a transaction.
+    Write,
+    /// Propose a change.
+    Propose,
+    /// Approve or reject a proposal.
+    Approve,
+    /// Change what is the organisation's own: keys, certificates, nodes, membership.
+    OwnAct,
+    /// Accept or decline an invitation.
+    Join,
+    /// Read as an auditor.
+    AuditRead(AuditTarget),
+    /// Receive the chain as this node: log, snapshots and votes.
+    Replicate(NodeId),
+    /// Carry mail of the channel as this node.
+    Anchor(NodeId),
+}
+
+/// Where in time is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Height of the state in the view.
+    pub height: Height,
+    /// Time of that block; ends of grants are judged by it.
+    pub time_ms: TimeMs,
+}
+
+/// Whether a caller may do something.
+///
+/// # Errors
+/// [`ChannelReject`] says why not. Nothing else about the channel can be learned from it than that
+/// the caller's organisation is, was or is not a member.
+pub fn may(view: &mut View<'_>, caller: &Caller<'_>, action: Action, at: At) -> Result<(), ChannelReject> {
+    let channel = state::channel(view).ok_or(ChannelReject::Unknown)?;
+    let member = state::member(view, caller.org);
+    if state::revocation(view, caller.org, &caller.credential).is_some() {
+        return Err(ChannelReject::CredentialRevoked);
+    }
+    let auditor = caller.roles.contains(&Role::Auditor);
+    let verdict = match (&member, action) {
+        (_, Action::Join) => join(view, caller, at),
+        (Some(member), _) => as_member(member, caller, action),
+        // Whoever is no member may only be an auditor.
+        (None, Action::AuditRead(target)) if auditor => return audit(view, caller, target, at),
+        (None, _) => Err(absent(view, caller.org)),
+    };
+    verdict?;
+    channel.phase.allows(deed(action))
+}
+
+fn as_member(member: &MemberRecord, caller: &Caller<'_>, action: Action) -> Result<(), ChannelReject> {
+    let has = |role| caller.roles.contains(&role);
+    let reads = matches!(action, Action::Read | Action::AuditRead(_));
+    if has(Role::Auditor) {
+        // An auditor of a member sees what the member sees.
+        return if reads { Ok(()) } else { Err(ChannelReject::AuditorReads) };
+    }
+    let allowed = match action {
+        Action::Read | Action::AuditRead(_) => has(Role::Admin) || has(Role::Member) || has(Role::Node),
+        Action::Write => has(Role::Admin) || has(Role::Member),
+        Action::Propose | Action::OwnAct => has(Role::Admin),
+        // Judged by the invitation.
+        Action::Join => false,
+        Action::Approve => has(Role::Admin) || has(Role::Member) || has(Role::Node),
+        Action::Replicate(node) => {
+            if has(Role::Node) && !member.hosts(node) {
+                return Err(ChannelReject::NotReplica);
+            }
+            has(Role::Node)
+        }
+        Action::Anchor(node) => {
+            if has(Role::Node) && !member.anchors.contains(&node) {
+                return Err(ChannelReject::NotAnchor);
+            }
+            has(Role::Node)
+        }
+    };
+    if allowed { Ok(()) } else { Err(ChannelReject::Role) }
+}
+
+/// An invitation lets an admin answer it, and do nothing else.
+fn join(view: &mut View<'_>, caller: &Caller<'_>, at: At) -> Result<(), ChannelReject> {
+    let open = state::invitation(view, caller.org).is_some_and(|invitation| invitation.until_ms >= at.time_ms);
+    match (open, caller.roles.contains(&Role::Admin), caller.roles.contains(&Role::Auditor)) {
+        (false, ..) => Err(ChannelReject::NotInvited),
+        (true, _, true) => Err(ChannelReject::AuditorReads),
+        (true, true, false) => Ok(()),
+        (true, false, false) => Err(ChannelReject::Role),
+    }
+}
+
+/// Why an organisation that is no member gets nothing.
+fn absent(view: &mut View<'_>, org: OrgId) -> ChannelReject {
+    if state::exclusions(view, org).is_empty() { ChannelReject::NotMember } else { ChannelReject::Removed }
+}
+
+fn audit(view: &mut View<'_>, caller: &Caller<'_>, target: AuditTarget, at: At) -> Result<(), ChannelReject> {
+    let covering: Vec<AuditGrant> = state::grants_of(view, caller.org)
+        .into_iter()
+        .map(|record| record.grant)
+        .filter(|grant| grant.credential.is_none_or(|only| only == caller.credential) && covers(&grant.scope, target))
+        .collect();
+    if covering.is_empty() {
+        return Err(match absent(view, caller.org) {
+            ChannelReject::Removed => ChannelReject::Removed,
+            _ => ChannelReject::NoGrant,
+        });
+    }
+    let in_force =
+        |grant: &AuditGrant| at.time_ms <= grant.until_ms && grant.until_height.is_none_or(|until| at.height <= until);
+    if covering.iter().any(in_force) { Ok(()) } else { Err(ChannelReject::GrantExpired) }
+}
+
+fn covers(scope: &Scope, target: AuditTarget) -> bool {
+    match (scope, target) {
+        (Scope::Everything, _) => true,
+        (Scope::Accounts(accounts), AuditTarget::Account(account)) => accounts.binary_search(&account).is_ok(),
+        (Scope::Assets(assets), AuditTarget::Asset(asset)) => assets.binary_search(&asset).is_ok(),
+        (Scope::Accounts(_) | Scope::Assets(_), _) => false,
+    }
+}
+
+/// What the phase has to allow for an action.
+fn deed(action: Action) -> Deed {
+    match action {
+        Action::Read | Action::AuditRead(_) => Deed::Read,
+        Action::Write => Deed::Write,
+        Action::Propose | Action::Approve | Action::Join => Deed::Govern,
+        Action::OwnAct => Deed::OwnAct,
+        Action::Replicate(_) => Deed::Replicate,
+        Action::Anchor(_) => Deed::Anchor,
+    }
+}

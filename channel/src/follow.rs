@@ -1,0 +1,43 @@
+//! What a channel takes over from the cluster's registry, at the block that delivers the beacon's
+//! mail. The beacon has decided; nothing here can be refused.
+
+use ledger::crypto::PublicKey;
+use ledger::hash::Hash32;
+use ledger::ids::OrgId;
+use ledger::machine::BlockContext;
+use ledger::view::View;
+
+use crate::policy::Role;
+use crate::state::{self, Revocation, RoleKey};
+
+/// A key or certificate of an organisation was revoked in the registry. A key that the organisation
+/// holds in the channel goes with it, even the last one of its admins: the registry's new admin key
+/// comes by [`apply_admin_key`].
+pub fn apply_revocation(view: &mut View<'_>, at: &BlockContext, org: OrgId, credential: &Hash32) {
+    if state::channel(view).is_none() {
+        return;
+    }
+    if state::revocation(view, org, credential).is_none() {
+        let revocation = Revocation { version: 1, height: at.height, time_ms: at.time_ms };
+        view.store(state::revocation_key(org, credential), &revocation);
+    }
+    let Some(mut member) = state::member(view, org) else { return };
+    let before = member.keys.len();
+    member.keys.retain(|found| state::credential_of(&found.key) != *credential);
+    if member.keys.len() != before {
+        view.store(state::member_key(org), &member);
+    }
+}
+
+/// An organisation has a new admin key in the registry. It becomes one in the channel, beside those
+/// that are there; what it replaces is revoked by itself. A key that was revoked does not come back.
+pub fn apply_admin_key(view: &mut View<'_>, org: OrgId, key: &PublicKey) {
+    let Some(mut member) = state::member(view, org) else { return };
+    let known = member.keys.iter().any(|found| found.key == *key);
+    if known || state::revocation(view, org, &state::credential_of(key)).is_some() {
+        return;
+    }
+    member.keys.push(RoleKey { key: *key, role: Role::Admin });
+    member.keys.sort_by_key(|found| found.key);
+    view.store(state::member_key(org), &member);
+}

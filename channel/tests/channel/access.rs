@@ -1,0 +1,205 @@
+//! Who may do what: every role with every action, and what excludes everybody.
+
+use channel::{
+    Action, At, AuditGrant, AuditTarget, Caller, Change, ChannelReject as R, Command, Role, Scope, follow, may,
+};
+use ledger::hash::Hash32;
+use ledger::ids::{Address, AssetId, Height, NodeId, OrgId, TimeMs};
+
+use crate::support::{DAY, World, anyone};
+
+const CERTIFICATE: Hash32 = Hash32([0xCE; 32]);
+
+fn ask(world: &World, org: u16, roles: &[Role], action: Action) -> Result<(), R> {
+    let at = At { height: Height(world.height), time_ms: TimeMs(world.now) };
+    world.read(|view| may(view, &Caller { org: OrgId(org), roles, credential: CERTIFICATE }, action, at))
+}
+
+fn actions(org: u32) -> [Action; 8] {
+    [
+        Action::Read,
+        Action::Write,
+        Action::Propose,
+        Action::Approve,
+        Action::AuditRead(AuditTarget::Everything),
+        Action::Replicate(NodeId(org * 10)),
+        Action::Anchor(NodeId(org * 10)),
+        Action::OwnAct,
+    ]
+}
+
+#[test]
+fn every_role_with_every_action() {
+    let world = World::five();
+    let row = |roles: &[Role]| actions(1).map(|action| ask(&world, 1, roles, action));
+    let no = Err(R::Role);
+    let reads = Err(R::AuditorReads);
+    assert_eq!(row(&[Role::Admin]), [Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), no, no, Ok(())]);
+    assert_eq!(row(&[Role::Member]), [Ok(()), Ok(()), no, Ok(()), Ok(()), no, no, no]);
+    assert_eq!(row(&[Role::Node]), [Ok(()), no, no, Ok(()), Ok(()), Ok(()), Ok(()), no]);
+    assert_eq!(row(&[Role::Auditor]), [Ok(()), reads, reads, reads, Ok(()), reads, reads, reads]);
+    assert_eq!(row(&[]), [no; 8]);
+    let all = Role::ALL;
+    assert_eq!(row(&all), row(&[Role::Auditor]), "whoever is an auditor is nothing else");
+}
+
+#[test]
+fn outsiders_get_nothing_in_any_role() {
+    let world = World::five();
+    for roles in [&[][..], &[Role::Admin], &[Role::Member], &[Role::Node]] {
+        for action in actions(6) {
+            assert_eq!(ask(&world, 6, roles, action), Err(R::NotMember));
+        }
+    }
+    assert_eq!(ask(&world, 6, &[Role::Auditor], Action::Read), Err(R::NotMember));
+    assert_eq!(ask(&world, 6, &[Role::Auditor], Action::AuditRead(AuditTarget::Everything)), Err(R::NoGrant));
+    let mut no_channel = World::five();
+    no_channel.state.clear();
+    assert_eq!(ask(&no_channel, 1, &[Role::Admin], Action::Read), Err(R::Unknown));
+}
+
+#[test]
+fn an_invitation_gives_nothing_before_it_is_accepted() {
+    let mut world = World::with(&[1; 5], &anyone());
+    world.enact(Change::Invite { org: OrgId(6), until_ms: TimeMs(world.now + DAY) });
+    for action in actions(6) {
+        assert_eq!(ask(&world, 6, &[Role::Admin], action), Err(R::NotMember));
+    }
+    assert_eq!(ask(&world, 6, &[Role::Node], Action::Replicate(NodeId(60))), Err(R::NotMember));
+    assert_eq!(ask(&world, 6, &[Role::Admin], Action::Join), Ok(()));
+    assert_eq!(ask(&world, 6, &[Role::Member], Action::Join), Err(R::Role));
+    assert_eq!(ask(&world, 6, &[Role::Admin, Role::Auditor], Action::Join), Err(R::AuditorReads));
+    assert_eq!(ask(&world, 7, &[Role::Admin], Action::Join), Err(R::NotInvited));
+    world.run(6, &Command::Join { nodes: vec![NodeId(60)] }).unwrap();
+    assert_eq!(ask(&world, 6, &[Role::Node], Action::Replicate(NodeId(60))), Ok(()));
+    assert_eq!(ask(&world, 6, &[Role::Node], Action::Anchor(NodeId(60))), Err(R::NotAnchor));
+    assert_eq!(ask(&world, 6, &[Role::Admin], Action::Join), Err(R::NotInvited), "it has been used");
+    world.enact(Change::Invite { org: OrgId(7), until_ms: TimeMs(world.now + DAY) });
+    world.now += DAY + 1;
+    assert_eq!(ask(&world, 7, &[Role::Admin], Action::Join), Err(R::NotInvited), "it has ended");
+}
+
+#[test]
+fn the_machine_takes_no_command_that_access_denies() {
+    let mut world = World::with(&[1; 5], &anyone());
+    world.enact(Change::Close);
+    let leave = Command::Leave;
+    assert_eq!(ask(&world, 1, &[Role::Admin], leave.action()), Ok(()), "closing, one may still leave");
+    let freeze = Command::Propose { change: Change::Freeze, until_ms: TimeMs(world.now + DAY) };
+    assert_eq!(ask(&world, 1, &[Role::Admin], freeze.action()), Err(R::Closing));
+    assert_eq!(world.refused(1, &freeze), R::Closing);
+    assert_eq!(ask(&world, 1, &[Role::Admin], Command::FinishClose.action()), Ok(()));
+    assert!(world.run(5, &leave).is_ok());
+    assert_eq!(ask(&world, 5, &[Role::Admin], leave.action()), Err(R::Removed));
+    assert_eq!(world.refused(5, &leave), R::Removed);
+}
+
+#[test]
+fn from_its_exclusion_on_an_organisation_gets_nothing() {
+    for remove in [true, false] {
+        let mut world = World::with(&[1; 5], &anyone());
+        let grant = AuditGrant {
+            org: OrgId(5),
+            credential: None,
+            scope: Scope::Everything,
+            until_ms: TimeMs(world.now + DAY),
+            until_height: None,
+        };
+        world.enact(Change::GrantAudit(grant));
+        assert_eq!(ask(&world, 5, &[Role::Admin], Action::Read), Ok(()));
+        if remove {
+            world.enact(Change::Remove { org: OrgId(5) });
+        } else {
+            world.run(5, &Command::Leave).unwrap();
+        }
+        for roles in [&[Role::Admin][..], &[Role::Member], &[Role::Node], &[Role::Auditor]] {
+            for action in actions(5) {
+                assert_eq!(ask(&world, 5, roles, action), Err(R::Removed), "{roles:?} {action:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_named_nodes_replicate_and_carry_mail() {
+    let mut world = World::with(&[2, 1, 1], &anyone());
+    let node = |world: &World, org, action| ask(world, org, &[Role::Node], action);
+    assert_eq!(node(&world, 1, Action::Replicate(NodeId(11))), Ok(()));
+    assert_eq!(node(&world, 1, Action::Replicate(NodeId(12))), Err(R::NotReplica));
+    assert_eq!(node(&world, 1, Action::Replicate(NodeId(20))), Err(R::NotReplica), "another member's node");
+    assert_eq!(node(&world, 1, Action::Anchor(NodeId(11))), Err(R::NotAnchor));
+    world.enact(Change::Anchors { org: OrgId(1), nodes: vec![NodeId(11)] });
+    assert_eq!(node(&world, 1, Action::Anchor(NodeId(11))), Ok(()));
+    assert_eq!(node(&world, 1, Action::Anchor(NodeId(10))), Err(R::NotAnchor));
+}
+
+#[test]
+fn a_grant_covers_its_scope_its_certificate_and_its_time() {
+    let mut world = World::with(&[1; 5], &anyone());
+    let account = |n| AuditTarget::Account(Address([n; 20]));
+    let asset = |n| AuditTarget::Asset(AssetId([n; 16]));
+    let end = TimeMs(world.now + DAY);
+    let grant =
+        |scope, credential, until_height| AuditGrant { org: OrgId(9), credential, scope, until_ms: end, until_height };
+    let audit = |world: &World, target| ask(world, 9, &[Role::Auditor], Action::AuditRead(target));
+    let accounts = Scope::Accounts(vec![Address([1; 20]), Address([3; 20])]);
+    world.enact(Change::GrantAudit(grant(accounts, None, None)));
+    assert_eq!(audit(&world, account(1)), Ok(()));
+    assert_eq!(audit(&world, account(3)), Ok(()));
+    for target in [account(2), asset(1), AuditTarget::Everything] {
+        assert_eq!(audit(&world, target), Err(R::NoGrant));
+    }
+    for roles in [&[Role::Member][..], &[Role::Admin], &[Role::Node]] {
+        assert_eq!(ask(&world, 9, roles, Action::AuditRead(account(1))), Err(R::NotMember), "not an auditor");
+    }
+    for action in [Action::Read, Action::Write, Action::Propose, Action::Replicate(NodeId(90))] {
+        assert_eq!(ask(&world, 9, &[Role::Auditor], action), Err(R::NotMember));
+    }
+    world.enact(Change::GrantAudit(grant(Scope::Assets(vec![AssetId([1; 16])]), Some(Hash32([1; 32])), None)));
+    assert_eq!(audit(&world, asset(1)), Err(R::NoGrant), "for another certificate");
+    let last = Height(world.height + 5);
+    world.enact(Change::GrantAudit(grant(Scope::Everything, Some(CERTIFICATE), Some(last))));
+    world.height = last.0;
+    assert_eq!(audit(&world, AuditTarget::Everything), Ok(()));
+    world.height += 1;
+    assert_eq!(audit(&world, AuditTarget::Everything), Err(R::GrantExpired));
+    assert_eq!(audit(&world, account(1)), Ok(()));
+    world.now = end.0;
+    assert_eq!(audit(&world, account(1)), Ok(()));
+    world.now += 1;
+    assert_eq!(audit(&world, account(1)), Err(R::GrantExpired));
+}
+
+#[test]
+fn a_revoked_certificate_gets_nothing() {
+    let mut world = World::five();
+    world.run(1, &Command::RevokeCertificate { credential: CERTIFICATE }).unwrap();
+    for action in actions(1) {
+        assert_eq!(ask(&world, 1, &[Role::Admin], action), Err(R::CredentialRevoked));
+    }
+    assert_eq!(ask(&world, 2, &[Role::Admin], Action::Read), Ok(()), "another organisation's certificate");
+    world.follow(|view, at| follow::apply_revocation(view, at, OrgId(2), &CERTIFICATE));
+    assert_eq!(ask(&world, 2, &[Role::Admin], Action::Read), Err(R::CredentialRevoked));
+}
+
+#[test]
+fn the_phase_has_a_say() {
+    let mut world = World::with(&[1; 5], &anyone());
+    let row = |world: &World| {
+        let roles = [[Role::Admin], [Role::Node]];
+        [
+            ask(world, 1, &roles[0], Action::Read),
+            ask(world, 1, &roles[0], Action::Write),
+            ask(world, 1, &roles[0], Action::Propose),
+            ask(world, 1, &roles[1], Action::Replicate(NodeId(10))),
+            ask(world, 1, &roles[1], Action::Anchor(NodeId(10))),
+        ]
+    };
+    assert_eq!(row(&world), [Ok(()); 5]);
+    world.enact(Change::Freeze);
+    assert_eq!(row(&world), [Ok(()), Err(R::Frozen), Ok(()), Ok(()), Ok(())]);
+    world.enact(Change::Close);
+    assert_eq!(row(&world), [Ok(()), Err(R::Closing), Err(R::Closing), Ok(()), Ok(())]);
+    world.run(1, &Command::FinishClose).unwrap();
+    assert_eq!(row(&world), [Ok(()), Err(R::Closed), Err(R::Closed), Ok(()), Err(R::Closed)]);
+}

@@ -1,0 +1,290 @@
+//! Answers to reads at one replica: linearizable behind a read barrier of the leader, at a height,
+//! or as it stands; with a proof where one is asked for.
+//!
+//! Owns what a read may cost and how large its answer may be. Every answer is of one moment of the state:
+//! a block that is applied meanwhile shows in all of it or in nothing. Nothing is written here.
+
+mod history;
+mod prove;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::proof::StateEntry;
+use consensus::port::SequencerError;
+use consensus::sequencer::Sequencer;
+use ledger::account::{AccountRecord, Balance};
+use ledger::asset::AssetDef;
+use ledger::header::Header;
+use ledger::ids::{Address, AssetId, GroupId, Height, TxId};
+use ledger::limits::{ACCOUNTS_ASKED_MAX, ANSWER_BYTES_MAX, BALANCES_SHOWN_MAX, INLINE_BALANCES_MAX};
+use ledger::receipt::Receipt;
+use ledger::reject::Reject;
+use ledger::view::{ReadFault, StateReader, View};
+use ledger::{Certificate, schema};
+use proto::views::{BlockView, HistoryPlace};
+use proto::{edge, v1};
+use storage::{KeyRange, Kv};
+use v1::query_request::Query;
+
+use crate::core::applied::AppliedRecord;
+use crate::core::records::{BlockRecord, ReceiptPlace};
+use crate::server::gather;
+use crate::server::group::GroupHandle;
+use crate::server::replica::ViewReader;
+
+/// How long a read at a height waits for the replica to reach it. Short, so that a router that asks
+/// one replica after the other still says `behind` before its client gives the router up.
+const HEIGHT_WITHIN: Duration = Duration::from_secs(1);
+/// What one value costs in a message beside its bytes, at most.
+const VALUE_BYTES: usize = 8;
+
+/// Why a read is not answered.
+enum Failure {
+    Refused(Reject, String, Option<u32>),
+    Fault(ReadFault),
+}
+
+impl From<ReadFault> for Failure {
+    fn from(fault: ReadFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<storage::StorageError> for Failure {
+    fn from(error: storage::StorageError) -> Self {
+        Self::Fault(ReadFault(error.to_string()))
+    }
+}
+
+impl From<proto::EdgeError> for Failure {
+    fn from(error: proto::EdgeError) -> Self {
+        Self::Refused(Reject::Malformed, error.to_string(), None)
+    }
+}
+
+fn refuse(reject: Reject) -> Failure {
+    Failure::Refused(reject, String::new(), None)
+}
+
+/// Answers one read.
+pub async fn answer(handle: &GroupHandle, request: v1::QueryRequest) -> v1::QueryReply {
+    match try_answer(handle, request).await {
+        Ok(reply) => reply,
+        Err(Failure::Refused(reject, detail, leader)) => {
+            let mut refusal = v1::Refusal::of(reject);
+            if !detail.is_empty() {
+                refusal = refusal.detail(detail);
+            }
+            refusal.leader_node = leader.unwrap_or(0);
+            v1::QueryReply { group: handle.group.0, ..v1::QueryReply::refused(refusal) }
+        }
+        Err(Failure::Fault(fault)) => {
+            tracing::warn!(group = %handle.group, %fault, "a read failed");
+            let refusal = v1::Refusal::of(Reject::Storage).detail(fault.to_string());
+            v1::QueryReply { group: handle.group.0, ..v1::QueryReply::refused(refusal) }
+        }
+    }
+}
+
+/// Nothing is read of a group that has stopped here: its state may be wrong, or behind its tree.
+fn runs(handle: &GroupHandle) -> Result<(), Failure> {
+    match handle.stopped() {
+        Some(reason) => Err(Failure::Refused(Reject::GroupStopped, reason, None)),
+        None => Ok(()),
+    }
+}
+
+async fn try_answer(handle: &GroupHandle, request: v1::QueryRequest) -> Result<v1::QueryReply, Failure> {
+    reach(handle, &request).await?;
+    runs(handle)?;
+    let query = request.query.ok_or_else(|| refuse(Reject::Malformed))?;
+    let reply = match query {
+        Query::Account(query) if request.prove => {
+            prove::account(handle, edge::address("address", &query.address)?).await?
+        }
+        Query::Transaction(query) if request.prove => prove::receipt(handle, edge::txid("txid", &query.txid)?).await?,
+        query => {
+            let (state, group) = (handle.share.state.clone(), handle.group);
+            aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query)).await?
+        }
+    };
+    // Each kind of answer has a bound of its own; none that was overlooked breaks the connection.
+    if bytes_of(&reply) > ANSWER_BYTES_MAX {
+        return Err(refuse(Reject::AnswerTooLarge));
+    }
+    Ok(reply)
+}
+
+/// Reads on a thread of its own: disks are waited for, and long answers put together, where nobody else
+/// waits.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|error| Err(Failure::Fault(ReadFault(format!("the read did not end: {error}")))))
+}
+
+fn closed() -> Failure {
+    Failure::Fault(ReadFault("the state is closed".into()))
+}
+
+/// What an answer takes in a message, with what its fields cost there.
+fn bytes_of(reply: &v1::QueryReply) -> usize {
+    reply.values.iter().map(|value| value.len() + VALUE_BYTES).sum::<usize>() + reply.proof.len()
+}
+
+/// Answers a question from one moment of the state.
+fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply, Failure> {
+    let reader = ViewReader::of(db);
+    let applied = load::<AppliedRecord>(&reader, &schema::applied())?;
+    let applied = applied.ok_or_else(|| ReadFault("the state holds no applied position".into()))?;
+    let mut reply = v1::QueryReply { group: group.0, height: applied.height.0, ..v1::QueryReply::default() };
+    match query {
+        Query::Account(query) => found(&mut reply, account(&reader, &edge::address("address", &query.address)?)?),
+        Query::Accounts(query) => {
+            reply.values = accounts(&reader, &query.addresses)?;
+            reply.found = true;
+        }
+        Query::History(query) => {
+            let address = edge::address("address", &query.address)?;
+            let asked = HistoryPlace { height: Height(query.before_height), index: query.before_index };
+            let before = asked.min(HistoryPlace { height: applied.height.next(), index: 0 });
+            found(&mut reply, Some(history::page(&reader, &address, before, query.limit)?));
+        }
+        Query::Transaction(query) => {
+            found(&mut reply, receipt(&reader, &edge::txid("txid", &query.txid)?)?.map(|(receipt, _)| receipt));
+        }
+        Query::Explain(query) => {
+            let txid = edge::txid("txid", &query.txid)?;
+            found(&mut reply, gather::explain(&reader, group, &applied, &txid)?);
+        }
+        Query::AccountView(query) => {
+            let address = edge::address("address", &query.address)?;
+            found(&mut reply, gather::account_view(&reader, &address, &query.data_after)?);
+        }
+        Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
+        Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
+    }
+    Ok(reply)
+}
+
+fn load<T: borsh::BorshDeserialize>(reader: &ViewReader<'_>, key: &[u8]) -> Result<Option<T>, ReadFault> {
+    reader.get(key)?.map(|bytes| decoded(&bytes)).transpose()
+}
+
+fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
+    Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
+}
+
+fn found<T: borsh::BorshSerialize>(reply: &mut v1::QueryReply, value: Option<T>) {
+    reply.found = value.is_some();
+    reply.values.extend(value.map(|value| encoded(&value)));
+}
+
+/// Waits until the replica may answer at the consistency that was asked for.
+async fn reach(handle: &GroupHandle, request: &v1::QueryRequest) -> Result<(), Failure> {
+    match request.consistency() {
+        v1::Consistency::Stale => Ok(()),
+        v1::Consistency::Linearizable => match handle.raft.read_barrier().await {
+            Ok(_) => Ok(()),
+            Err(SequencerError::NotLeader(leader)) => {
+                Err(Failure::Refused(Reject::NotLeader, String::new(), leader.map(|node| node.0)))
+            }
+            Err(SequencerError::Stopped(detail)) => Err(Failure::Refused(Reject::GroupStopped, detail, None)),
+            Err(error @ (SequencerError::Unknown(_) | SequencerError::Refused(_))) => {
+                Err(Failure::Refused(Reject::NotLeader, error.to_string(), None))
+            }
+        },
+        v1::Consistency::AtLeast => {
+            let mut role = handle.raft.role();
+            let there = async {
+                while handle.share.stand.lock().applied.height.0 < request.height {
+                    if role.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            match tokio::time::timeout(HEIGHT_WITHIN, there).await {
+                Ok(()) => Ok(()),
+                Err(_) => Err(refuse(Reject::Behind)),
+            }
+        }
+    }
+}
+
+/// Record and further balances of an account.
+fn account(reader: &ViewReader<'_>, address: &Address) -> Result<Option<AccountRecord>, Failure> {
+    let Some(mut record) = load::<AccountRecord>(reader, &schema::account(address))? else {
+        return Ok(None);
+    };
+    if record.balances.len() >= INLINE_BALANCES_MAX {
+        add_extra_balances(&mut record, &entries(reader, address, &[schema::KIND_BALANCE])?)?;
+    }
+    Ok(Some(record))
+}
+
+/// Several accounts in the order asked for, with nothing for one that does not exist. Nothing is read any
+/// more once the answer is too large.
+fn accounts(reader: &ViewReader<'_>, addresses: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
+    if addresses.len() > ACCOUNTS_ASKED_MAX {
+        let detail = format!("at most {ACCOUNTS_ASKED_MAX} accounts are read at once");
+        return Err(Failure::Refused(Reject::AnswerTooLarge, detail, None));
+    }
+    let mut values = Vec::with_capacity(addresses.len());
+    let mut room = ANSWER_BYTES_MAX;
+    for bytes in addresses {
+        let record = account(reader, &edge::address("address", bytes)?)?;
+        let value = record.map(|record| encoded(&record)).unwrap_or_default();
+        room = room.checked_sub(value.len() + VALUE_BYTES).ok_or_else(|| refuse(Reject::AnswerTooLarge))?;
+        values.push(value);
+    }
+    Ok(values)
+}
+
+/// The entries of an account whose keys go on like this, in order.
+fn entries(reader: &ViewReader<'_>, address: &Address, kind: &[u8]) -> Result<Vec<StateEntry>, Failure> {
+    let of_account = schema::of_account(address);
+    let found = reader.0.scan(KeyRange::prefix(&[&of_account[..], kind].concat()), BALANCES_SHOWN_MAX + 1)?;
+    if found.len() > BALANCES_SHOWN_MAX {
+        return Err(refuse(Reject::AnswerTooLarge));
+    }
+    let entry =
+        |(key, value): (Bytes, Bytes)| StateEntry { key: key[of_account.len()..].to_vec(), value: value.to_vec() };
+    Ok(found.into_iter().map(entry).collect())
+}
+
+/// Puts the balances that have entries of their own behind those in the record.
+fn add_extra_balances(record: &mut AccountRecord, entries: &[StateEntry]) -> Result<(), ReadFault> {
+    for StateEntry { key, value } in entries {
+        let Some((&schema::KIND_BALANCE, asset)) = key.split_first() else { continue };
+        let asset: [u8; 16] = asset.try_into().map_err(|_| ReadFault("a balance has a foreign key".into()))?;
+        record.balances.push((AssetId(asset), decoded::<Balance>(value)?));
+    }
+    Ok(())
+}
+
+fn decoded<T: borsh::BorshDeserialize>(bytes: &[u8]) -> Result<T, ReadFault> {
+    borsh::from_slice(bytes).map_err(|error| ReadFault(error.to_string()))
+}
+
+fn asset(reader: &ViewReader<'_>, group: GroupId, id: &AssetId) -> Result<Option<AssetDef>, Failure> {
+    if group == GroupId::BEACON {
+        return Ok(beacon::registry::asset(&mut View::new(reader), id));
+    }
+    Ok(load(reader, &schema::asset(id))?)
+}
+
+fn receipt(reader: &ViewReader<'_>, txid: &TxId) -> Result<Option<(Receipt, BlockRecord)>, Failure> {
+    let Some(place) = load::<ReceiptPlace>(reader, &schema::receipt(txid))? else { return Ok(None) };
+    let record: Option<BlockRecord> = load(reader, &schema::block(place.height))?;
+    Ok(record.and_then(|record| Some((record.receipts.get(place.index as usize)?.clone(), record))))
+}
+
+fn block(reader: &ViewReader<'_>, height: Height) -> Result<Option<BlockView>, Failure> {
+    let Some(header) = load::<Header>(reader, &schema::header(height))? else { return Ok(None) };
+    let record: BlockRecord = load(reader, &schema::block(height))?.unwrap_or_default();
+    let certificate = load::<Certificate>(reader, &schema::certificate(height))?;
+    Ok(Some(BlockView { version: 1, header, certificate, receipts: record.receipts }))
+}
+
+#[cfg(test)]
+mod tests;

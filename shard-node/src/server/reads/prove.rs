@@ -1,0 +1,154 @@
+//! Answers with a proof: what was read, the path from it to a root, and a certificate of the header with
+//! that root.
+//!
+//! Owns that these are of one block: entries and path are those of one height, and it is the certificate of
+//! that height which is waited for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::proof::{Claim, Handover, ProofFile};
+use ledger::account::AccountRecord;
+use ledger::ids::{Address, Height, TxId};
+use ledger::receipt::Receipt;
+use ledger::reject::Reject;
+use ledger::view::{ReadFault, StateReader};
+use ledger::{Certificate, Committee, Hash32, merkle, schema};
+use parking_lot::Mutex;
+use proto::v1;
+use storage::Kv;
+
+use super::{Failure, add_extra_balances, aside, closed, decoded, encoded, entries, refuse};
+use crate::server::group::GroupHandle;
+use crate::server::halt::Halt;
+use crate::server::membership;
+use crate::server::replica::{Stand, ViewReader};
+
+/// How long a proof waits for the certificate of its block.
+const CERTIFICATE_WITHIN: Duration = Duration::from_secs(3);
+
+/// The certificate of a block: kept already, or completed within moments.
+async fn certificate(handle: &GroupHandle, height: Height) -> Result<Certificate, Failure> {
+    let mut certified = handle.certified.clone();
+    let mut asked = false;
+    let wait = async {
+        loop {
+            let latest = certified.borrow_and_update().as_ref().map(|latest| latest.header.height);
+            let kept: Option<Certificate> = handle.share.state.load(&schema::certificate(height))?;
+            if let Some(certificate) = kept {
+                return Ok(certificate);
+            }
+            // Later blocks are certified here: this certificate was missed, and comes when asked for.
+            if !asked && latest.is_some_and(|latest| latest > height) {
+                asked = true;
+                handle.want_certificate(height);
+            }
+            if certified.changed().await.is_err() {
+                return Err(refuse(Reject::GroupStopped));
+            }
+        }
+    };
+    tokio::time::timeout(CERTIFICATE_WITHIN, wait).await.unwrap_or_else(|_| Err(refuse(Reject::Behind)))
+}
+
+fn committee(handle: &GroupHandle, hash: Hash32) -> Result<Committee, Failure> {
+    let committee = handle.share.state.load(&schema::committee(handle.group, &hash))?;
+    committee.ok_or_else(|| Failure::Fault(ReadFault("the committee of a header is missing".into())))
+}
+
+/// The steps from the group's first committee to the one that certified this height.
+async fn chain(handle: &GroupHandle, upto: Height) -> Result<Vec<Handover>, Failure> {
+    let mut steps = Vec::new();
+    for height in membership::handovers(handle)?.into_iter().filter(|height| *height < upto) {
+        let certificate = certificate(handle, height).await?;
+        let committee = committee(handle, certificate.header.committee_hash)?;
+        steps.push(Handover { committee, certificate });
+    }
+    Ok(steps)
+}
+
+async fn proved(
+    handle: &GroupHandle,
+    certificate: Certificate,
+    claim: Claim,
+    value: Option<Bytes>,
+) -> Result<v1::QueryReply, Failure> {
+    let committee = committee(handle, certificate.header.committee_hash)?;
+    let handovers = chain(handle, certificate.header.height).await?;
+    let file = ProofFile { handovers, ..ProofFile::new(certificate.header.cluster, claim, certificate, committee) };
+    Ok(v1::QueryReply {
+        group: handle.group.0,
+        height: file.certificate.header.height.0,
+        found: value.is_some(),
+        values: value.into_iter().collect(),
+        proof: encoded(&file),
+        refusal: None,
+    })
+}
+
+/// An account as of one block, and what proves it once the header of that block is certified.
+pub(super) struct Standing {
+    pub(super) height: Height,
+    /// The encoded record with all balances; none where there is no such account.
+    pub(super) record: Option<Bytes>,
+    pub(super) claim: Claim,
+}
+
+/// Reads an account with its path. Tree and database are caught at one block, while no other can be
+/// applied; the entries are read afterwards, from what was caught.
+pub(super) fn standing(db: &dyn Kv, stand: &Mutex<Stand>, halt: &Halt, address: Address) -> Result<Standing, Failure> {
+    let key = schema::account(&address);
+    let position = schema::tree_position(&key).ok_or_else(|| refuse(Reject::Malformed))?;
+    let (reader, height, proof, rest) = {
+        let mut stand = stand.lock();
+        // After a failed write the tree may be ahead of the database.
+        if let Some(reason) = halt.reason() {
+            return Err(Failure::Refused(Reject::GroupStopped, reason, None));
+        }
+        let proof = stand.tree.prove(&position).map_err(|_| refuse(Reject::WrongShard))?;
+        let rest = proof.down_to(stand.tree.prefix(), &schema::subtree_of(&address));
+        (ViewReader::of(db), stand.applied.height, proof, rest)
+    };
+    let (record, claim) = match (reader.get(&key)?, rest) {
+        // Not the only entry of the account: all of them are proved together.
+        (Some(bytes), Some(proof)) => {
+            let entries = entries(&reader, &address, &[])?;
+            let mut record: AccountRecord = decoded(&bytes)?;
+            add_extra_balances(&mut record, &entries)?;
+            (Some(encoded(&record)), Claim::Holdings { address, entries, proof })
+        }
+        (record, _) => {
+            let bytes = record.as_ref().map(|bytes| bytes.to_vec());
+            (record, Claim::Account { address, record: bytes, proof })
+        }
+    };
+    Ok(Standing { height, record, claim })
+}
+
+/// An account, or that there is none, with a proof.
+pub(super) async fn account(handle: &GroupHandle, address: Address) -> Result<v1::QueryReply, Failure> {
+    let share = handle.share.clone();
+    let read = move || standing(&*share.state.db().ok_or_else(closed)?, &share.stand, &share.halt, address);
+    let Standing { height, record, claim } = aside(read).await?;
+    let certificate = certificate(handle, height).await?;
+    proved(handle, certificate, claim, record).await
+}
+
+/// A receipt with a proof. That a group has none is not proved.
+pub(super) async fn receipt(handle: &GroupHandle, txid: TxId) -> Result<v1::QueryReply, Failure> {
+    let state = handle.share.state.clone();
+    let read = move || {
+        let db = state.db().ok_or_else(closed)?;
+        super::receipt(&ViewReader::of(&*db), &txid)
+    };
+    let Some((receipt, record)) = aside(read).await? else {
+        let height = handle.share.stand.lock().applied.height;
+        return Ok(v1::QueryReply { group: handle.group.0, height: height.0, ..v1::QueryReply::default() });
+    };
+    let certificate = certificate(handle, receipt.height).await?;
+    let leaves: Vec<Hash32> = record.receipts.iter().map(Receipt::leaf).collect();
+    let path = merkle::prove(&leaves, receipt.index as usize)
+        .ok_or_else(|| Failure::Fault(ReadFault("a receipt is not in its block".into())))?;
+    let bytes = encoded(&receipt);
+    proved(handle, certificate, Claim::Receipt { receipt: bytes.to_vec(), path }, Some(bytes)).await
+}
