@@ -61,7 +61,7 @@ fn the_variants_of_commands() {
             "76f2cb2553af062b",
             "aa595d6fc2cc33ec",
             "d06081375167abf3",
-            "0bdb08e249db2ca0"
+            "26b4454e687ee728"
         ]
     );
 }

@@ -180,17 +180,22 @@ impl RaftGroup {
         self.inner.config.raft_id
     }
 
-    /// The replicas of the group as this one knows it: their raft ids, nodes, and whether they vote.
+    /// The replicas of the group: their raft ids, nodes, and whether they vote. None before the last
+    /// change of them is applied here: a state that is read afterwards is not older than the one that
+    /// somebody decided that change by.
     #[must_use]
-    pub fn replicas(&self) -> Vec<Replica> {
+    pub fn replicas(&self) -> Option<Vec<Replica>> {
         let metrics = self.metrics();
+        if metrics.last_applied < *metrics.membership_config.log_id() {
+            return None;
+        }
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let node = |id: &u64| membership.get_node(id).copied();
         let learners = membership.learner_ids().filter(|id| !voters.contains(id));
         let all = voters.iter().copied().map(|id| (id, true)).chain(learners.map(|id| (id, false)));
         let replica = |(id, votes)| Some(Replica { id, node: node(&id)?, votes });
-        all.filter_map(replica).collect()
+        Some(all.filter_map(replica).collect())
     }
 
     /// Answers a request that the replica on node `from` sent through its [`RaftTransport`]. The

@@ -3,7 +3,8 @@
 //! The state says who signs; the engine has to follow: whoever is about to join becomes a learner, and
 //! once its committee is in force the voters become that committee, in one joint change. One task per
 //! group does that on whichever replica leads, one step at a time, and looks again after each: nothing is
-//! remembered, so that another leader goes on where one has died.
+//! remembered, so that another leader goes on where one has died. A leader whose state is older than the
+//! voters that it finds waits until it is not.
 //!
 //! Voters change only behind the certificate of the block that hands over: the ones that leave may be
 //! needed for it. They change only when the new voters have the log, one more of them than a majority
@@ -158,6 +159,7 @@ pub async fn drive(node: NodeId, handle: Arc<GroupHandle>) {
 }
 
 fn look(node: NodeId, handle: &GroupHandle, role: &RoleView) -> Result<Step, ReadFault> {
+    let Some(replicas) = handle.raft.replicas() else { return Ok(Step::Nothing) };
     let state = &handle.share.state;
     let current: Option<Committee> = state.load(&schema::current_committee(handle.group))?;
     let coming: Option<Committee> = state.load(&schema::coming_committee())?;
@@ -167,7 +169,7 @@ fn look(node: NodeId, handle: &GroupHandle, role: &RoleView) -> Result<Step, Rea
         current: &current,
         coming: coming.as_ref(),
         uncertified: uncertified_handover(handle)?,
-        replicas: &handle.raft.replicas(),
+        replicas: &replicas,
         role,
     };
     Ok(facts.next())
