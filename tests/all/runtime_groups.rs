@@ -91,6 +91,20 @@ impl Ledger<'_> {
         client.execute(vec![(self.id, mv)], b"", &[&by.key], Wait::Applied).await.unwrap();
     }
 
+    /// Mints in the asset's home ledger, and has the amount cross to this one.
+    async fn bring(&self, to: &Wallet, amount: u128) {
+        let before = self.balance(to.address).await;
+        self.bank.fund([to], amount).await;
+        let cross =
+            Move::Transfer { from: to.address, to: to.address, asset: self.bank.asset, amount, ledger: self.id };
+        self.bank.execute(vec![cross], &[&to.key]).await.unwrap();
+        eventually("the transfer arrives", async || match self.balance(to.address).await {
+            now if now == before + amount => Ok(()),
+            now => Err(format!("{now}, after {before}")),
+        })
+        .await;
+    }
+
     async fn balance(&self, address: Address) -> u128 {
         let answer = self.bank.client.account_of(self.id, address, Consistency::Linearizable, false).await.unwrap();
         let balances = answer.value.map(|record| record.balances).unwrap_or_default();
@@ -113,10 +127,10 @@ async fn a_founded_channel_runs_on_its_members_nodes_and_comes_back_after_a_rest
 
     let ledger = Ledger { bank: &bank, id: LedgerId::of_channel(channel) };
     let (alice, bob) = (wallet("alice", 0), wallet("bob", 0));
-    ledger.execute(bank.mint(alice.address, 100), &bank.issuer).await;
+    ledger.bring(&alice, 100).await;
     ledger.execute(bank.pay(&alice, bob.address, 30), &alice).await;
     assert_eq!((ledger.balance(alice.address).await, ledger.balance(bob.address).await), (70, 30));
-    assert_eq!(bank.balances(&[alice.address, bob.address]).await, [0, 0], "the main ledger knows nothing of it");
+    assert_eq!(bank.balances(&[alice.address, bob.address]).await, [0, 0], "the main ledger has none of it");
 
     // An asset that is issued later reaches the channels too.
     let spec = AssetSpec { issuer: bank.issuer.address, symbol: "USD".into(), name: "Dollar".into(), decimals: 2 };
@@ -126,7 +140,7 @@ async fn a_founded_channel_runs_on_its_members_nodes_and_comes_back_after_a_rest
         .await
         .unwrap();
     let dollars = Ledger { bank: &later, id: LedgerId::of_channel(pair) };
-    dollars.execute(later.mint(bob.address, 5), &bank.issuer).await;
+    dollars.bring(&bob, 5).await;
     assert_eq!(dollars.balance(bob.address).await, 5);
 
     let block = bank.client.block(channel, ledger::Height(1)).await.unwrap().value.unwrap();
@@ -147,6 +161,16 @@ async fn a_founded_channel_runs_on_its_members_nodes_and_comes_back_after_a_rest
     }
     ledger.execute(bank.pay(&bob, alice.address, 10), &bob).await;
     assert_eq!((ledger.balance(alice.address).await, ledger.balance(bob.address).await), (80, 20));
+
+    let home =
+        Move::Transfer { from: bob.address, to: alice.address, asset: bank.asset, amount: 15, ledger: LedgerId::MAIN };
+    ledger.execute(home, &bob).await;
+    eventually("what goes home arrives", async || match bank.balance(alice.address).await {
+        15 => Ok(()),
+        other => Err(format!("{other}")),
+    })
+    .await;
+    assert_eq!((ledger.balance(alice.address).await, ledger.balance(bob.address).await), (80, 5));
 }
 
 #[tokio::test(flavor = "multi_thread")]

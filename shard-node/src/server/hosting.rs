@@ -118,11 +118,14 @@ impl Hosting {
         waits
     }
 
-    /// Whether a plan asks for another replica than the one here, which an earlier plan had begun.
+    /// Whether a plan asks for another replica than the one here: one that an earlier plan had begun, or
+    /// one that was lost.
     fn joins_anew(&self, view: &ClusterView, group: GroupId) -> bool {
-        let asked = seat::coming_join(view, group, self.node());
-        let here = seat::read(&self.folder(group), group).ok().flatten();
-        matches!((asked, here), (Some(asked), Some(here)) if asked != here)
+        let Some(asked) = seat::coming_join(view, group, self.node()) else { return false };
+        match seat::read(&self.folder(group), group).ok().flatten() {
+            Some(here) => here != asked,
+            None => self.opened.lock().contains_key(&group),
+        }
     }
 
     async fn start(&self, view: &ClusterView, group: GroupId) {
@@ -171,8 +174,10 @@ impl Hosting {
 
     /// Stops a group and removes it from the disk: its state, its snapshots, its log.
     async fn leave(&self, group: GroupId) {
-        let Some(context) = self.opened.lock().get(&group).cloned() else { return };
-        self.stop(group, &context).await;
+        let opened = self.opened.lock().get(&group).cloned();
+        if let Some(context) = opened {
+            self.stop(group, &context).await;
+        }
         // From the renaming on, the folder is never taken for a replica again.
         let (folder, left) = (self.folder(group), self.data_dir.join(format!("{LEFT}{group}")));
         if let Err(error) = seat::leave(&folder) {
@@ -180,7 +185,7 @@ impl Hosting {
             return;
         }
         // What an earlier removal has left there, of which the log is gone.
-        let renamed = remove_folder(&left).and_then(|()| std::fs::rename(&folder, &left));
+        let renamed = remove_folder(&left).and_then(|()| if_there(std::fs::rename(&folder, &left)));
         if let Err(error) = renamed {
             tracing::warn!(%group, path = %folder.display(), %error, "the folder of a group that was left stays");
             return;
@@ -387,7 +392,12 @@ pub(super) fn traces(data_dir: &Path) -> Option<PathBuf> {
 
 /// Removes a folder, if it is there.
 fn remove_folder(folder: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(folder) {
+    if_there(std::fs::remove_dir_all(folder))
+}
+
+/// What is not there need not be dealt with.
+fn if_there(done: std::io::Result<()>) -> std::io::Result<()> {
+    match done {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

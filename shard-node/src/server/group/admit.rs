@@ -13,6 +13,8 @@ use crate::server::seat::coming_join;
 /// How a replica with an empty log may come to take part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
+    /// It begins: it has not lost what it wrote, and the others do not wait for it.
+    Begin,
     /// It founds the group, together with all others that the group begins with.
     Found,
     /// It joins these voters.
@@ -59,10 +61,15 @@ impl AdmitError {
     }
 }
 
-/// The way of the replica that `node` has of a group since this join, by a registry.
+/// The way of the replica that `node` has of a group since this join, by a registry. `sure` is one that has
+/// noted in its log that it has promised nothing.
 #[must_use]
-pub fn way(view: &ClusterView, group: GroupId, node: NodeId, join: u16) -> Way {
+pub fn way(view: &ClusterView, group: GroupId, node: NodeId, join: u16, sure: bool) -> Way {
     let current = view.committees.get(&group);
+    let begun = current.is_some_and(|current| current.epoch.0 > 0);
+    if sure && (begun || join != FIRST_JOIN) {
+        return Way::Begin;
+    }
     if join == FIRST_JOIN {
         // The first committee has certified a header before another one comes into force.
         return match current {
@@ -100,11 +107,25 @@ mod tests {
     }
 
     fn of(current: Option<Committee>, coming: Option<Committee>, node: u32, join: u16) -> Way {
+        by(current, coming, node, join, false)
+    }
+
+    fn by(current: Option<Committee>, coming: Option<Committee>, node: u32, join: u16, sure: bool) -> Way {
         let genesis = crate::server::testing::lone_genesis(ledger::genesis::VerifyMode::Ingest);
         let mut view = ClusterView::of_genesis(&genesis);
         view.committees.extend(current.map(|committee| (GROUP, committee)));
         view.coming.extend(coming.map(|committee| (GROUP, committee)));
-        way(&view, GROUP, NodeId(node), join)
+        way(&view, GROUP, NodeId(node), join, sure)
+    }
+
+    #[test]
+    fn whoever_has_its_log_is_not_taken_for_one_that_lost_it() {
+        let (first, second) = (committee(0, &[1, 2, 3]), committee(4, &[1, 2, 5]));
+        assert_eq!(by(Some(first.clone()), None, 1, FIRST_JOIN, true), Way::Found, "the others may wait for it");
+        assert_eq!(by(Some(second.clone()), None, 1, FIRST_JOIN, true), Way::Begin);
+        assert_eq!(by(Some(first), Some(second.clone()), 5, 5, true), Way::Begin);
+        assert_eq!(by(Some(second), None, 5, 5, true), Way::Begin);
+        assert_eq!(by(None, None, 5, 5, true), Way::Begin);
     }
 
     #[test]

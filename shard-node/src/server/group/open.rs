@@ -143,10 +143,14 @@ impl OpenGroup {
     /// # Errors
     /// [`AdmitError`] says whom it waits for, or that it has lost its log.
     pub async fn admit(&self, view: &ClusterView) -> Result<(), AdmitError> {
-        if self.prepared.founding().standing() == Standing::Begun {
-            return Ok(());
-        }
-        match admit::way(view, self.group, self.context.node, self.join) {
+        let sure = match self.prepared.founding().standing() {
+            Standing::Begun => return Ok(()),
+            Standing::Sure => true,
+            Standing::Unsure => false,
+        };
+        match admit::way(view, self.group, self.context.node, self.join, sure) {
+            // One that is sure asks nobody.
+            Way::Begin => Ok(self.prepared.join(&[]).await?),
             Way::Found => {
                 let own = self.context.node;
                 let others: Vec<_> = self.first.iter().copied().filter(|(_, node)| *node != own).collect();
