@@ -160,7 +160,7 @@ async fn amounts(counter: &mut Counter) {
         (counter.pay(0), &alice, Reject::ZeroAmount),
         (counter.pay(1_001), &alice, Reject::InsufficientFunds),
         (counter.pay(u128::MAX), &alice, Reject::InsufficientFunds),
-        (Move::Pay { from: alice.address, to: bob, asset: unknown, amount: 1 }, &alice, Reject::InsufficientFunds),
+        (Move::Pay { from: alice.address, to: bob, asset: unknown, amount: 1 }, &alice, Reject::UnknownAsset),
         (Move::Mint { issuer: alice.address, to: bob, asset: unknown, amount: 1 }, &alice, Reject::UnknownAsset),
         (Move::Burn { issuer: alice.address, asset: unknown, amount: 1 }, &alice, Reject::UnknownAsset),
         (Move::Mint { issuer: alice.address, to: bob, asset, amount: 1 }, &alice, Reject::NotIssuer),
