@@ -13,15 +13,17 @@ use crate::limits::COMMAND_BYTES_MAX;
 /// Version written into new envelopes.
 pub const COMMAND_VERSION: u8 = 1;
 
-/// One change of the registry. The first byte of its encoding is the variant and so the version:
+/// One change of the registry. The first byte of its encoding is the variant's number and so the version:
 /// variants are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
 pub enum BeaconCommand {
     /// Proposes a new organisation, or approves that very proposal. It joins once more than half
     /// of the organisations have sent it.
-    RegisterOrg(OrgInfo),
+    RegisterOrg(OrgInfo) = 0,
     /// Adds a node of the signing organisation. It gets seats with a later assignment.
-    RegisterNode(NodeInfo),
+    RegisterNode(NodeInfo) = 1,
     /// Changes where a node of the signing organisation is reached.
     UpdateNodeAddrs {
         /// The node.
@@ -30,31 +32,65 @@ pub enum BeaconCommand {
         peer_addr: String,
         /// `host:port` for clients.
         client_addr: String,
-    },
+    } = 2,
     /// Announces a new TLS key for a node of the signing organisation.
     UpdateNodeTls {
         /// The node.
         node: NodeId,
         /// `sha256` of the new certificate's subject public key info.
         tls_key_hash: Hash32,
-    },
-    /// Changes a node's weight in later assignments; zero gives it no more seats.
+    } = 3,
+    /// Changes a node's weight in assignments. Zero takes its seats: each goes to another node as soon
+    /// as that one has the state.
     SetNodeCapacity {
         /// The node.
         node: NodeId,
         /// The new weight.
         capacity: u16,
-    },
+    } = 4,
     /// Replaces the signing organisation's CA certificate.
     UpdateOrgCa {
         /// The new certificate in PEM.
         ca_pem: String,
-    },
+    } = 5,
     /// Replaces the signing organisation's admin key.
     RotateAdminKey {
         /// The new key.
         key: PublicKey,
-    },
+    } = 6,
+    // 7 is kept for the revocation of credentials.
+    /// Proposes a new group, or approves that very proposal. It is founded once every member has
+    /// sent it.
+    FoundGroup(Founding) = 8,
+}
+
+/// A group that organisations want to found.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Founding {
+    /// What it is.
+    pub kind: FoundedKind,
+    /// What its own machine starts from, at most `CHARTER_BYTES_MAX`; opaque here.
+    pub charter: Vec<u8>,
+    /// Its members, ascending; the signer is one of them.
+    pub members: Vec<OrgId>,
+    /// Replicas, on nodes of the members alone.
+    pub replicas: u16,
+    /// What orders its entries.
+    pub consensus: Engine,
+}
+
+/// Kinds of group that can be founded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum FoundedKind {
+    /// A ledger of its members.
+    Channel,
+}
+
+/// Engines that a founded group can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Engine {
+    /// Raft: outlives a minority of replicas that stop.
+    Raft,
 }
 
 /// A command under the signature of an organisation's admin.

@@ -8,16 +8,19 @@
 
 pub mod assign;
 pub mod command;
+mod founding;
 pub mod genesis;
 pub mod limits;
 pub mod machine;
 pub mod proof;
 pub mod registry;
+pub mod seats;
 pub mod view;
 
 pub use assign::{AssignError, Constraints, FaultModel, GroupSeats, assign};
-pub use command::{BeaconCommand, SignedCommand};
-pub use machine::CommandOutcome;
+pub use command::{BeaconCommand, Engine, FoundedKind, Founding, SignedCommand};
+pub use machine::{CommandOutcome, Executed};
 pub use proof::{RegistryProof, RegistryProofError};
 pub use registry::{AuditHead, Checkpoint, Divergence, RegistryHead};
+pub use seats::Readiness;
 pub use view::ClusterView;

@@ -5,6 +5,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::message::Message;
+use cross_shard::stream;
 use ledger::asset::{AssetDef, AssetSpec};
 use ledger::certificate::Certificate;
 use ledger::genesis::OrgInfo;
@@ -17,14 +18,16 @@ use ledger::tx::{Move, ParsedTx, Slot};
 use ledger::view::View;
 
 use crate::command::{BeaconCommand, SignedCommand};
+use crate::founding::found;
 use crate::genesis::{node_form, org_form, usable_addr, usable_ca, usable_key};
 use crate::limits::{
     CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX, ORGS_MAX, PROPOSALS_MAX,
 };
 use crate::registry::{self, Checkpoint, Divergence};
+use crate::seats::change_capacity;
 
 /// Executes a transaction that only issues assets. Signatures have been verified before. Returns
-/// the update for every shard, in the order to be sent.
+/// the update for every shard and channel, in the order to be sent.
 ///
 /// An issuer is judged by the authorisation its address commits to: the beacon holds no accounts
 /// and so does not know of later rotations.
@@ -48,13 +51,26 @@ pub fn execute_issue(view: &mut View<'_>, at: &BlockContext, tx: &ParsedTx) -> R
         }
         defs.push(AssetDef { version: 1, id, spec: spec.clone(), frozen: false });
     }
-    let shards = registry::layout(view).ok_or(Reject::UnknownGroup)?.shards;
-    let mut mail = Vec::with_capacity(defs.len() * shards.len());
+    let groups = ledgers(view).ok_or(Reject::UnknownGroup)?;
+    let mut mail = Vec::with_capacity(defs.len() * groups.len());
     for def in defs {
         registry::put(view, registry::asset_key(&def.id), &def);
-        mail.extend(shards.iter().map(|shard| (shard.group, Message::AssetUpdate(def.clone()))));
+        mail.extend(groups.iter().map(|group| (*group, Message::AssetUpdate(def.clone()))));
     }
     Ok(mail)
+}
+
+/// Refuses what writes to other groups while one of them does not take its mail.
+pub(crate) fn refuse_full(view: &mut View<'_>) -> Result<(), Reject> {
+    let full = stream::outbox_leaves(view).iter().any(|leaf| stream::out_stream(view, leaf.peer).full());
+    if full { Err(Reject::PeerBusy) } else { Ok(()) }
+}
+
+/// Every group that keeps accounts: the shards of the layout, then the channels.
+pub(crate) fn ledgers(view: &mut View<'_>) -> Option<Vec<GroupId>> {
+    let mut groups: Vec<GroupId> = registry::layout(view)?.shards.iter().map(|shard| shard.group).collect();
+    groups.extend(registry::foundations(view).iter().map(|foundation| foundation.group));
+    Some(groups)
 }
 
 /// The specs of a transaction whose slots all issue assets on the beacon's ledger.
@@ -106,11 +122,28 @@ struct Proposal {
 const DONE: &[u8] = b"done/";
 const PROPOSAL: &[u8] = b"proposal/";
 
+/// What executing a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// For whoever sent it.
+    pub outcome: CommandOutcome,
+    /// What other groups are to be told, in the order to be sent.
+    pub mail: Vec<(GroupId, Message)>,
+    /// Committees that come into force, for the beacon's own look-ups: other groups have them by mail.
+    pub committees: Vec<ledger::Committee>,
+}
+
+impl From<CommandOutcome> for Executed {
+    fn from(outcome: CommandOutcome) -> Self {
+        Self { outcome, mail: Vec::new(), committees: Vec::new() }
+    }
+}
+
 /// Executes a signed command. Sent again it returns the first outcome and changes nothing.
 ///
 /// # Errors
 /// [`Reject`] when it is refused; the view is then unchanged.
-pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> Result<CommandOutcome, Reject> {
+pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> Result<Executed, Reject> {
     let signed = SignedCommand::decode(bytes)?;
     let command = signed.parse()?;
     if at.time_ms > signed.valid_until_ms {
@@ -121,21 +154,30 @@ pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> 
     }
     let signer = registry::org(view, signed.org).ok_or(Reject::Registry)?;
     let name = signed.digest(&at.cluster);
-    // The deadline leads, so that what can be forgotten stands first.
-    let done_key = registry::key(DONE, &[&signed.valid_until_ms.0.to_be_bytes(), &name.0]);
+    let done_key = done_key(&signed, &name);
     // A known digest was signed when it was first executed, also if the key has rotated since.
     if let Some(done) = view.load::<Done>(&done_key) {
-        return Ok(done.outcome);
+        return Ok(done.outcome.into());
     }
     signed.verify(&at.cluster, &signer.admin_key)?;
     let (expired, open) = remembered(view, at.time_ms);
     if open >= COMMANDS_OPEN_MAX {
         return Err(Reject::Busy);
     }
-    let outcome = apply(view, at, &signer, command, signed.valid_until_ms)?;
+    let executed = apply(view, at, &signer, command, signed.valid_until_ms)?;
     expired.into_iter().for_each(|key| registry::remove(view, key));
-    registry::put(view, done_key, &Done { outcome });
-    Ok(outcome)
+    registry::put(view, done_key, &Done { outcome: executed.outcome });
+    Ok(executed)
+}
+
+/// What a command that was executed has come to, as long as it is remembered.
+pub fn outcome_of(view: &mut View<'_>, signed: &SignedCommand, digest: &Hash32) -> Option<CommandOutcome> {
+    view.load::<Done>(&done_key(signed, digest)).map(|done| done.outcome)
+}
+
+/// The deadline leads, so that what can be forgotten stands first.
+fn done_key(signed: &SignedCommand, digest: &Hash32) -> Vec<u8> {
+    registry::key(DONE, &[&signed.valid_until_ms.0.to_be_bytes(), &digest.0])
 }
 
 /// Keys of remembered commands past their deadline, and how many are not.
@@ -157,9 +199,10 @@ fn apply(
     signer: &OrgInfo,
     command: BeaconCommand,
     until_ms: TimeMs,
-) -> Result<CommandOutcome, Reject> {
+) -> Result<Executed, Reject> {
     match command {
-        BeaconCommand::RegisterOrg(org) => return register_org(view, at, signer, org, until_ms),
+        BeaconCommand::RegisterOrg(org) => return register_org(view, at, signer, org, until_ms).map(Executed::from),
+        BeaconCommand::FoundGroup(founding) => return found(view, at, signer.id, founding, until_ms),
         BeaconCommand::RegisterNode(node) => {
             let nodes = registry::nodes(view);
             let clash = nodes
@@ -189,7 +232,14 @@ fn apply(
             if capacity > CAPACITY_MAX {
                 return Err(Reject::Registry);
             }
-            change_node(view, signer, node, |info| info.capacity = capacity)?;
+            let known = registry::node(view, node).ok_or(Reject::Registry)?;
+            if known.org != signer.id {
+                return Err(Reject::NotAuthorised);
+            }
+            refuse_full(view)?;
+            let mail = change_capacity(view, ledger::genesis::NodeInfo { capacity, ..known })?;
+            registry::bump_revision(view);
+            return Ok(Executed { mail, ..CommandOutcome::Applied.into() });
         }
         BeaconCommand::UpdateOrgCa { ca_pem } => {
             if !usable_ca(&ca_pem) {
@@ -205,7 +255,7 @@ fn apply(
         }
     }
     registry::bump_revision(view);
-    Ok(CommandOutcome::Applied)
+    Ok(CommandOutcome::Applied.into())
 }
 
 fn change_node(

@@ -91,7 +91,7 @@ pub use keystore::{KeyInfo, KeyList, Keystore, KeystoreError};
 pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};
 pub use profile::{Profile, ProfileError, RouterEndpoint};
 pub use proof::{ProofError, ProofFile, VerifiedClaim};
-pub use sdk::{Answer, Client, Consistency, Settled, Wait};
+pub use sdk::{Answer, Client, CommandFate, Consistency, Settled, Wait};
 pub use sockets::{Sockets, SystemSockets};
 pub use submit::{GroupVote, PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream};
 pub use traffic::{Counted, Traffic};

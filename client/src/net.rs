@@ -204,6 +204,14 @@ fn key_hash_of(der: &[u8]) -> Result<Hash32, NetError> {
     Ok(sha256(cert.public_key().raw))
 }
 
+/// `sha256` of the subject public key info of the first certificate of a PEM text.
+///
+/// # Errors
+/// [`NetError::Identity`] when there is none.
+pub fn certificate_key_hash(pem: &str) -> Result<Hash32, NetError> {
+    key_hash_of(&first_certificate("the certificate", pem)?)
+}
+
 /// The name a node's certificate carries and its peers insist on.
 #[must_use]
 pub fn node_server_name(node: NodeId) -> String {

@@ -24,23 +24,28 @@ pub struct Vote {
     pub decision: Decision,
 }
 
-/// One message. The first byte of its encoding is the variant and so the version: variants are
+/// One message. The first byte of its encoding is the variant's number and so the version: variants are
 /// added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
 pub enum Message {
     /// A payment's credit; emitted by the debit's group.
-    Credit(Credit),
+    Credit(Credit) = 0,
     /// The beacon defines or changes an asset.
-    AssetUpdate(AssetDef),
+    AssetUpdate(AssetDef) = 1,
     /// The beacon announces the committee of a group.
-    CommitteeUpdate(Committee),
+    CommitteeUpdate(Committee) = 2,
     /// The beacon announces a layout.
-    LayoutUpdate(Layout),
+    LayoutUpdate(Layout) = 3,
     /// A voter group's vote; emitted when its registers are written.
-    Vote(Vote),
+    Vote(Vote) = 4,
     /// Value on its way to another ledger; emitted by the debit's group, and by the group of the
     /// sending ledger's pair account.
-    Transfer(Transfer),
+    Transfer(Transfer) = 5,
+    /// The beacon names the committee that a group is being prepared for, to that group alone. The one
+    /// in force cancels the plan.
+    CommitteePlan(Committee) = 6,
 }
 
 impl Message {

@@ -97,6 +97,10 @@ crate::rejections! {
         Registry = 38, "registry", "the registry refuses the change: it names an unknown or existing organisation, node or group", "check the ids with 'seamark status'";
         /// Too much for one message.
         AnswerTooLarge = 60, "answer_too_large", "the answer does not fit into one message", "ask for fewer things at once";
+        /// Nodes do not suffice.
+        Seats = 61, "seats", "the nodes that may take part cannot take the seats of the group", "ask for fewer replicas, or let the members register nodes, or give them capacity";
+        /// A group would come to stand on too few.
+        Quorum = 62, "quorum_at_risk", "a seat would have to move and no node can take it, so that a group would be left without a quorum, or one failure away from it", "register another node that can take the seat, or give one capacity, and try again";
         /// A lock that pays its own account.
         LockForm = 70, "lock_form", "the lock would pay the account that it holds the amount of", "name another payee";
         /// Bad deadline of a lock.

@@ -437,7 +437,7 @@ async fn malformed_questions_are_refused() {
     let channel = net::connect(&router.addr, &identity, &cluster.ca.roots(), "router-1.seamark").unwrap();
     let mut client = net::router_client(channel);
     let account = |bytes: &'static [u8]| {
-        let query = v1::AccountQuery { address: Bytes::from_static(bytes) };
+        let query = v1::AccountQuery { address: Bytes::from_static(bytes), group: 0 };
         Some(v1::query_request::Query::Account(query))
     };
     let questions = [

@@ -418,6 +418,6 @@ async fn bytes_that_are_no_transaction_are_refused_by_the_router_itself() {
 }
 
 fn account_query(address: Vec<u8>) -> v1::QueryRequest {
-    let query = v1::query_request::Query::Account(v1::AccountQuery { address: address.into() });
+    let query = v1::query_request::Query::Account(v1::AccountQuery { address: address.into(), group: 0 });
     v1::QueryRequest { query: Some(query), ..Default::default() }
 }

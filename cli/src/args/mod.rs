@@ -7,11 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::history::Order;
 
 mod account;
+mod beacon;
 mod bench;
 mod ca;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
+pub use beacon::{Admin, Beacon, NodeChange, OrgChange};
 pub use bench::Bench;
 pub use ca::{Ca, RoleArg};
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
@@ -93,6 +95,12 @@ pub enum Command {
     Node(Node),
     /// Run a stand-alone router
     Router(Router),
+    /// Show the registry, and change it in the name of an organisation
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark beacon show\n  seamark beacon rotate-key --as org-a new.key\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa"
+    )]
+    Beacon(Beacon),
     /// Show every group: leader, height, root, lag, rate, and what is wrong
     Status(Status),
     /// Make and show keys
@@ -177,7 +185,7 @@ pub struct Init {
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Example:\n  seamark node --config net/nodes/node-1/node.toml\n  seamark node check net/nodes/node-1/data\n  seamark node rebuild --config net/nodes/node-1/node.toml shard-0"
+    after_help = "Example:\n  seamark node --config net/nodes/node-1/node.toml\n  seamark node check net/nodes/node-1/data\n  seamark node rebuild --config net/nodes/node-1/node.toml shard-0\n  seamark node capacity 4 2"
 )]
 pub struct Node {
     /// The node's configuration
@@ -191,7 +199,7 @@ pub struct Node {
     pub command: Option<NodeCommand>,
 }
 
-/// `node check` and `node rebuild`.
+/// `node check`, `node rebuild`, and changes of a node's entry in the registry.
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// Verify the data folder of a stopped node: every file, checksum and log entry
@@ -213,6 +221,9 @@ pub enum NodeCommand {
         #[arg(value_name = "GROUP")]
         group: String,
     },
+    /// Change a node's entry in the registry of a running cluster.
+    #[command(flatten)]
+    Change(NodeChange),
 }
 
 /// `router`.

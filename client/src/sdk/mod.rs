@@ -4,6 +4,7 @@
 //! Submitting is idempotent: the same signed bytes may be sent any number of times, over any router, and
 //! have one fate. It keeps nothing on disk.
 
+mod command;
 mod pay;
 mod read;
 
@@ -21,6 +22,7 @@ use crate::profile::{Profile, RouterEndpoint};
 use crate::routers::{Backoff, Routers, certificate_refused, connection_lost, error_of};
 use crate::sockets::Sockets;
 
+pub use command::CommandFate;
 pub use pay::{Settled, Wait};
 pub use read::{Answer, Consistency};
 

@@ -53,7 +53,7 @@ impl EqualRoots {
         }
         let before = match self.headers.get(&(group, Height(height.0 - 1))) {
             Some(before) => Some(*before),
-            None if height.0 == 1 => shard_node::core::genesis::genesis_state(&facts.genesis, group)
+            None if height.0 == 1 => shard_node::core::genesis::genesis_state(&facts.genesis, None, group)
                 .ok()
                 .map(|first| (header_hash(&first.header), first.header.time_ms.0)),
             None => None,

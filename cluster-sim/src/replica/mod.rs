@@ -106,7 +106,7 @@ impl Replica {
         genesis: &Rc<Genesis>,
         sabotage: Option<Sabotage>,
     ) -> Result<Self, String> {
-        let first = genesis_state(genesis, group).map_err(|error| error.to_string())?;
+        let first = genesis_state(genesis, None, group).map_err(|error| error.to_string())?;
         let kv = MemKv::new();
         let mut batch = WriteBatch::with_capacity(first.writes.len());
         first.writes.into_iter().for_each(|(key, value)| batch.put(key, value));
@@ -152,8 +152,8 @@ impl Replica {
             seed,
         };
         let reader = KvState { kv: &self.kv, hide_receipts: false };
-        let view = SystemView::read(&reader, &self.genesis, self.group, self.genesis.verify);
-        let view = SystemView { committees: self.committees(), ..view.map_err(|error| error.to_string())? };
+        let view = SystemView::read(&reader, self.group, self.genesis.verify);
+        let view = SystemView { committees: self.committees().into(), ..view.map_err(|error| error.to_string())? };
         let config = DriverConfig {
             group: self.group,
             node: self.node,

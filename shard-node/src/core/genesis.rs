@@ -1,9 +1,13 @@
-//! The first state of a group: block 0, whose header every replica computes from the genesis.
+//! The first state of a group: block 0, whose header every replica computes from the genesis, and for
+//! a group that was founded at run time from its foundation, too.
 
+use ledger::committee::Committee;
+use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
 use ledger::hash::{Hash32, sha256};
 use ledger::header::{HEADER_VERSION, Header};
-use ledger::ids::{GroupId, Height, Incarnation};
+use ledger::ids::{GroupId, Height, Incarnation, TimeMs};
+use ledger::layout::Layout;
 use ledger::merkle;
 use ledger::schema;
 use ledger::tree::PLACEHOLDER;
@@ -21,21 +25,57 @@ pub struct GenesisState {
     pub applied: AppliedRecord,
 }
 
-/// A group that the genesis does not name.
+/// A group that nothing is known of: neither the genesis nor a foundation names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the genesis names no committee for {0}")]
+#[error("neither the genesis nor the registry says how {0} began")]
 pub struct NoSuchGroup(pub GroupId);
+
+/// How a group began, beside the genesis: groups of the genesis have no foundation.
+pub type Founded<'a> = Option<&'a Foundation>;
 
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory does not fail")
 }
 
-/// Computes block 0 of a group.
+/// Where a group begins.
+struct Beginning<'a> {
+    committee: &'a Committee,
+    /// Committees that the group knows from the start, its own among them.
+    committees: Vec<&'a Committee>,
+    parent: Hash32,
+    time_ms: TimeMs,
+    layout: &'a Layout,
+}
+
+impl<'a> Beginning<'a> {
+    fn of(genesis: &'a Genesis, founded: Founded<'a>, group: GroupId) -> Result<Self, NoSuchGroup> {
+        if let Some(committee) = genesis.committee(group) {
+            return Ok(Self {
+                committee,
+                committees: genesis.committees.iter().collect(),
+                parent: Hash32::ZERO,
+                time_ms: genesis.created_ms,
+                layout: &genesis.layout,
+            });
+        }
+        let founded = founded.filter(|founded| founded.group == group).ok_or(NoSuchGroup(group))?;
+        Ok(Self {
+            committee: &founded.committee,
+            committees: vec![&founded.beacon_committee, &founded.committee],
+            parent: founded.hash(),
+            time_ms: founded.founded_ms,
+            layout: &founded.layout,
+        })
+    }
+}
+
+/// Computes block 0 of a group: of one that the genesis names from the genesis alone, of any other
+/// from its foundation, which its header names as the parent.
 ///
 /// # Errors
-/// [`NoSuchGroup`] when the genesis has no committee for it.
-pub fn genesis_state(genesis: &Genesis, group: GroupId) -> Result<GenesisState, NoSuchGroup> {
-    let committee = genesis.committee(group).ok_or(NoSuchGroup(group))?;
+/// [`NoSuchGroup`] when neither names it.
+pub fn genesis_state(genesis: &Genesis, founded: Founded<'_>, group: GroupId) -> Result<GenesisState, NoSuchGroup> {
+    let Beginning { committee, committees, parent, time_ms, layout } = Beginning::of(genesis, founded, group)?;
     let committee_hash = committee.hash();
     let header = Header {
         version: HEADER_VERSION,
@@ -43,9 +83,9 @@ pub fn genesis_state(genesis: &Genesis, group: GroupId) -> Result<GenesisState, 
         group,
         incarnation: Incarnation(0),
         height: Height(0),
-        parents: vec![Hash32::ZERO],
-        time_ms: genesis.created_ms,
-        layout_version: genesis.layout.version,
+        parents: vec![parent],
+        time_ms,
+        layout_version: layout.version,
         batch_root: merkle::root(&[]),
         receipts_root: merkle::root(&[]),
         state_root: Hash32(PLACEHOLDER),
@@ -62,16 +102,16 @@ pub fn genesis_state(genesis: &Genesis, group: GroupId) -> Result<GenesisState, 
         consensus: consensus::port::AppliedState::default(),
         height: Height(0),
         header_hash: header.hash(),
-        time_ms: genesis.created_ms,
+        time_ms,
         state_root: header.state_root,
     };
     let mut writes = vec![
-        (schema::layout(), encoded(&genesis.layout)),
+        (schema::layout(), encoded(layout)),
         (schema::header(Height(0)), encoded(&header)),
         (schema::block(Height(0)), encoded(&BlockRecord::default())),
         (schema::applied(), encoded(&applied)),
     ];
-    for committee in &genesis.committees {
+    for committee in committees {
         writes.push((schema::committee(committee.group, &committee.hash()), encoded(committee)));
         writes.push((schema::current_committee(committee.group), encoded(committee)));
     }

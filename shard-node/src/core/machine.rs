@@ -10,6 +10,7 @@ use cross_shard::commit::{self, CommitContext, Decision, Handed, Progress};
 use cross_shard::message::Message;
 use cross_shard::stream;
 use ledger::certificate::Certificate;
+use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
 use ledger::ids::{GroupId, LedgerId, TxId};
 use ledger::layout::Layout;
@@ -45,7 +46,7 @@ pub enum CommandOutcome {
     Acked(GroupId, u64),
     /// The beacon took a checkpoint, or had it already.
     Checkpointed(GroupId),
-    /// The registry changed.
+    /// The registry took a command.
     Registered,
     /// The command had no effect.
     Ignored(Reject),
@@ -325,9 +326,7 @@ impl BlockWork {
                 view.store(schema::asset(&def.id), &def);
             }
             Message::CommitteeUpdate(committee) if source == GroupId::BEACON && committee.well_formed() => {
-                view.store(schema::committee(committee.group, &committee.hash()), &committee);
-                view.store(schema::current_committee(committee.group), &committee);
-                self.system_changed = true;
+                self.adopt_committee(view, at, &committee);
             }
             Message::LayoutUpdate(layout) if source == GroupId::BEACON => {
                 if layout.version > self.layout.version && layout.well_formed() {
@@ -336,8 +335,44 @@ impl BlockWork {
                     self.system_changed = true;
                 }
             }
-            Message::AssetUpdate(_) | Message::CommitteeUpdate(_) | Message::LayoutUpdate(_) => {}
+            Message::CommitteePlan(committee) if source == GroupId::BEACON => self.plan(view, &committee),
+            Message::AssetUpdate(_)
+            | Message::CommitteeUpdate(_)
+            | Message::LayoutUpdate(_)
+            | Message::CommitteePlan(_) => {}
         }
+    }
+
+    /// Notes the committee in force of a group. Earlier ones stay, so that what they certified can be
+    /// judged.
+    fn adopt_committee(&mut self, view: &mut View<'_>, at: BlockContext, committee: &Committee) {
+        if committee.group == self.group {
+            let current: Option<Committee> = view.load(&schema::current_committee(self.group));
+            if current.is_some_and(|current| current != *committee) {
+                view.store(schema::handover(at.height), &committee.hash());
+            }
+            let coming: Option<Committee> = view.load(&schema::coming_committee());
+            if coming.is_some_and(|coming| coming.epoch <= committee.epoch) {
+                view.delete(schema::coming_committee());
+            }
+        }
+        view.store(schema::committee(committee.group, &committee.hash()), committee);
+        view.store(schema::current_committee(committee.group), committee);
+        self.system_changed = true;
+    }
+
+    /// Notes for which committee this group is being prepared.
+    fn plan(&mut self, view: &mut View<'_>, coming: &Committee) {
+        if coming.group != self.group || !coming.well_formed() {
+            return;
+        }
+        let current: Option<Committee> = view.load(&schema::current_committee(self.group));
+        if current.is_some_and(|current| current == *coming) {
+            view.delete(schema::coming_committee());
+        } else {
+            view.store(schema::coming_committee(), coming);
+        }
+        self.system_changed = true;
     }
 
     /// Value on its way to another ledger: it leaves this one, or has come from another one. Groups of
@@ -406,12 +441,41 @@ impl BlockWork {
 }
 
 impl BlockWork {
-    fn registry(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+    fn registry(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
         if self.group != GroupId::BEACON {
             return CommandOutcome::Ignored(Reject::UnknownGroup);
         }
-        match beacon::machine::execute_command(view, &at, bytes) {
-            Ok(_) => CommandOutcome::Registered,
+        let executed = beacon::machine::execute_command(view, &at, bytes);
+        self.take_executed(view, at, executed)
+    }
+
+    fn ready(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+        if self.group != GroupId::BEACON {
+            return CommandOutcome::Ignored(Reject::UnknownGroup);
+        }
+        let Ok(ready) = borsh::from_slice(bytes) else {
+            return CommandOutcome::Ignored(Reject::Malformed);
+        };
+        let executed = beacon::seats::apply_ready(view, &at, &ready);
+        self.take_executed(view, at, executed)
+    }
+
+    fn take_executed(
+        &mut self,
+        view: &mut View<'_>,
+        at: BlockContext,
+        executed: Result<beacon::Executed, Reject>,
+    ) -> CommandOutcome {
+        match executed {
+            Ok(executed) => {
+                for committee in executed.committees {
+                    self.adopt_committee(view, at, &committee);
+                }
+                for (dest, message) in executed.mail {
+                    stream::emit(view, dest, message.encode());
+                }
+                CommandOutcome::Registered
+            }
             Err(reject) => CommandOutcome::Ignored(reject),
         }
     }
@@ -444,6 +508,7 @@ impl Machine for BlockWork {
             Command::Ack(bytes) => self.acknowledge(view, at, bytes),
             Command::Checkpoint(bytes) => self.checkpoint(view, at, bytes),
             Command::Registry(bytes) => self.registry(view, at, bytes),
+            Command::Ready(bytes) => self.ready(view, at, bytes),
         }
     }
 }

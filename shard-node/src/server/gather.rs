@@ -159,7 +159,7 @@ fn brought_by(entry: &Entry, txid: &TxId) -> Option<Vec<u8>> {
                 _ => None,
             })
         }
-        Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) => None,
+        Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) | Command::Ready(_) => None,
     })
 }
 
