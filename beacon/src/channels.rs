@@ -2,7 +2,7 @@
 //! channel shows of itself.
 //!
 //! Keeps [`channel::Founding`]s, carries out what organisations say about them, and hands the charter
-//! of one that is decided to [`found`], the one place in which a group comes into being. Never learns
+//! of one that is decided to [`settle`], the one place in which a group comes into being. Never learns
 //! what happens in a channel: the directory has what a [`ChannelUpdate`] brings, and nothing else.
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use channel::{
 use cross_shard::message::Message;
 use cross_shard::notice::{ChannelStatus, ChannelUpdate, NOTICE_VERSION};
 use ledger::committee::Committee;
+use ledger::foundation::{FOUNDATION_VERSION, Foundation};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId, TimeMs};
 use ledger::limits::COMMITTEE_MAX;
@@ -25,10 +26,10 @@ use crate::extract;
 use crate::limits::{CHANNELS_MAX, FOUNDINGS_PER_ORG_MAX, ORGS_MAX};
 use crate::machine::{CommandOutcome, Executed, Refused, refuse_full};
 use crate::registry;
+use crate::seats;
 
 const FOUNDING: &[u8] = b"channel-founding/";
 const CHANNEL: &[u8] = b"channel/";
-const CHARTER: &[u8] = b"charter/";
 
 /// A channel's entry in the directory.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -57,12 +58,6 @@ pub fn channel_key(group: GroupId) -> Vec<u8> {
     registry::key(CHANNEL, &[&group.0.to_be_bytes()])
 }
 
-/// Key of the [`Charter`] that a channel started from.
-#[must_use]
-pub fn charter_key(group: GroupId) -> Vec<u8> {
-    registry::key(CHARTER, &[&group.0.to_be_bytes()])
-}
-
 /// The foundings that are kept: open ones, and decided ones until their deadline.
 pub fn foundings(view: &mut View<'_>) -> Vec<Founding> {
     registry::family(view, &registry::key(FOUNDING, &[])).into_iter().map(|(_, founding)| founding).collect()
@@ -75,7 +70,8 @@ pub fn directory(view: &mut View<'_>) -> Vec<ChannelEntry> {
 
 /// The charter that a channel started from.
 pub fn charter(view: &mut View<'_>, group: GroupId) -> Option<Charter> {
-    view.load(&charter_key(group))
+    let foundation: Foundation = view.load(&registry::foundation_key(group))?;
+    borsh::from_slice(&foundation.charter).ok()
 }
 
 /// Organisations and nodes as foundings look them up.
@@ -164,20 +160,33 @@ fn conclude(view: &mut View<'_>, at: &BlockContext, founding: Founding, known: &
         registry::put(view, founding_key(&id), &founding);
         return Ok(CommandOutcome::Founding { id, phase: founding.phase }.into());
     }
-    let ordinal: u32 = view.load(&channels_key()).unwrap_or(0);
+    let ordinal = registry::channels(view);
     if ordinal as usize >= CHANNELS_MAX {
         return Err(Reject::Busy.into());
     }
     refuse_full(view)?;
     let group = GroupId::channel(ordinal);
     let (founding, charter) = founding.start(&at.cluster, group, known, at.time_ms)?;
-    let committee = charter.committee();
+    let foundation = Foundation {
+        version: FOUNDATION_VERSION,
+        group,
+        charter: borsh::to_vec(&charter).expect("writing to memory does not fail"),
+        members: charter.members.iter().map(|member| member.org).collect(),
+        committee: charter.committee(),
+        beacon_committee: registry::committee(view, GroupId::BEACON).ok_or(Reject::Registry)?,
+        layout: registry::layout(view).ok_or(Reject::Registry)?,
+        founded_ms: at.time_ms,
+        beacon_height: at.height,
+    };
+    if !foundation.well_formed() {
+        return Err(Refusal::because(ChannelReject::FoundingForm, "the charter").into());
+    }
+    let committees = vec![foundation.committee.clone()];
     registry::put(view, founding_key(&id), &founding);
-    registry::put(view, charter_key(group), &charter);
     registry::put(view, channel_key(group), &entry_of(&charter));
-    let mail = found(view, &committee);
+    let mail = settle(view, &foundation);
     registry::bump_revision(view);
-    Ok(Executed { outcome: CommandOutcome::Founded { id, group }, mail, committees: vec![committee] })
+    Ok(Executed { outcome: CommandOutcome::Founded { id, group }, mail, committees })
 }
 
 /// What the directory says of a channel that starts.
@@ -202,24 +211,18 @@ fn entry_of(charter: &Charter) -> ChannelEntry {
     }
 }
 
-/// Key of how many channels were ever founded: the ordinal of the next one.
-fn channels_key() -> Vec<u8> {
-    registry::key(b"channels", &[])
-}
-
-/// A new group comes into being with this committee: everybody hears of it, and it hears of all
-/// committees in force, the layout, every asset and the registry, which is its first mail. All that a
-/// channel needs beyond any other new group is the last of these, and its charter, from which its own
-/// nodes compute block 0.
-fn found(view: &mut View<'_>, committee: &Committee) -> Vec<(GroupId, Message)> {
-    let group = committee.group;
-    let others = registry::committees(view);
-    let hash = committee.hash();
-    registry::put(view, channels_key(), &(group.ordinal() + 1));
-    registry::put(view, registry::committee_key(group, &hash), committee);
-    registry::put(view, registry::current_key(group), &hash);
+/// Writes the group into the registry. Everybody hears of its committee; the group itself hears of all
+/// committees in force, the layout, every asset and the registry, which is its first mail.
+fn settle(view: &mut View<'_>, foundation: &Foundation) -> Vec<(GroupId, Message)> {
+    let (group, committee) = (foundation.group, &foundation.committee);
+    let others: Vec<Committee> = registry::committees(view);
     let told = others.iter().filter(|known| known.group != GroupId::BEACON);
     let mut mail: Vec<_> = told.map(|known| (known.group, Message::CommitteeUpdate(committee.clone()))).collect();
+    let hash = committee.hash();
+    registry::put(view, registry::channels_key(), &(group.ordinal() + 1));
+    registry::put(view, registry::committee_key(group, &hash), committee);
+    registry::put(view, registry::current_key(group), &hash);
+    registry::put(view, registry::foundation_key(group), foundation);
     mail.extend(others.into_iter().map(|known| (group, Message::CommitteeUpdate(known))));
     mail.push((group, Message::CommitteeUpdate(committee.clone())));
     mail.extend(registry::layout(view).map(|layout| (group, Message::LayoutUpdate(layout))));
@@ -234,13 +237,23 @@ pub(crate) fn groups(view: &mut View<'_>) -> Vec<GroupId> {
     committees.filter(|group| group.kind() == Some(GroupKind::Channel)).collect()
 }
 
-/// Takes what a channel shows of itself. A channel speaks for itself only; whatever else it sends is
-/// not taken, since only a committee that breaks the rules sends it.
-pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) {
-    let Some(entry) = view.load::<ChannelEntry>(&channel_key(source)) else { return };
-    if shown.well_formed(ORGS_MAX, COMMITTEE_MAX) && shown != entry.shown {
-        registry::put(view, channel_key(source), &ChannelEntry { shown, ..entry });
+/// Takes what a channel shows of itself, and prepares its committee for the nodes that it names. A channel
+/// speaks for itself only; whatever else it sends is not taken, since only a committee that breaks the
+/// rules sends it. Returns what is to be mailed.
+pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) -> Vec<(GroupId, Message)> {
+    let Some(entry) = view.load::<ChannelEntry>(&channel_key(source)) else { return Vec::new() };
+    if !shown.well_formed(ORGS_MAX, COMMITTEE_MAX) || shown == entry.shown {
+        return Vec::new();
     }
+    registry::put(view, channel_key(source), &ChannelEntry { shown, ..entry });
+    let mail = seats::follow_hosts(view);
+    registry::bump_revision(view);
+    mail
+}
+
+/// The nodes that a channel wants to run on, ascending.
+pub(crate) fn hosts(view: &mut View<'_>, group: GroupId) -> Vec<NodeId> {
+    view.load::<ChannelEntry>(&channel_key(group)).map(|entry| entry.shown.nodes).unwrap_or_default()
 }
 
 /// What the registry holds of a channel from its founding on, beside its committee; for a cluster that
@@ -249,8 +262,7 @@ pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) 
 pub fn genesis_writes(charter: &Charter) -> Vec<(Vec<u8>, Vec<u8>)> {
     let encode = |bytes: borsh::io::Result<Vec<u8>>| bytes.expect("writing to memory does not fail");
     vec![
-        (charter_key(charter.group), encode(borsh::to_vec(charter))),
         (channel_key(charter.group), encode(borsh::to_vec(&entry_of(charter)))),
-        (channels_key(), encode(borsh::to_vec(&(charter.group.ordinal() + 1)))),
+        (registry::channels_key(), encode(borsh::to_vec(&(charter.group.ordinal() + 1)))),
     ]
 }

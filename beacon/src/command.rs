@@ -14,15 +14,17 @@ use crate::limits::COMMAND_BYTES_MAX;
 /// Version written into new envelopes.
 pub const COMMAND_VERSION: u8 = 1;
 
-/// One change of the registry. The first byte of its encoding is the variant and so the version:
+/// One change of the registry. The first byte of its encoding is the variant's number and so the version:
 /// variants are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
 pub enum BeaconCommand {
     /// Proposes a new organisation, or approves that very proposal. It joins once more than half
     /// of the organisations have sent it.
-    RegisterOrg(OrgInfo),
+    RegisterOrg(OrgInfo) = 0,
     /// Adds a node of the signing organisation. It gets seats with a later assignment.
-    RegisterNode(NodeInfo),
+    RegisterNode(NodeInfo) = 1,
     /// Changes where a node of the signing organisation is reached.
     UpdateNodeAddrs {
         /// The node.
@@ -31,36 +33,37 @@ pub enum BeaconCommand {
         peer_addr: String,
         /// `host:port` for clients.
         client_addr: String,
-    },
+    } = 2,
     /// Announces a new TLS key for a node of the signing organisation.
     UpdateNodeTls {
         /// The node.
         node: NodeId,
         /// `sha256` of the new certificate's subject public key info.
         tls_key_hash: Hash32,
-    },
-    /// Changes a node's weight in later assignments; zero gives it no more seats.
+    } = 3,
+    /// Changes a node's weight in assignments. Zero takes its seats: each goes to another node as soon
+    /// as that one has the state.
     SetNodeCapacity {
         /// The node.
         node: NodeId,
         /// The new weight.
         capacity: u16,
-    },
+    } = 4,
     /// Replaces the signing organisation's CA certificate.
     UpdateOrgCa {
         /// The new certificate in PEM.
         ca_pem: String,
-    },
+    } = 5,
     /// Replaces the signing organisation's admin key. The old one is revoked.
     RotateAdminKey {
         /// The new key.
         key: PublicKey,
-    },
+    } = 6,
     /// Revokes a key or a certificate of the signing organisation for good, wherever it counts.
     RevokeCredential {
         /// `sha256` of the key, or of the certificate's subject public key info.
         credential: Hash32,
-    },
+    } = 7,
     /// Proposes a channel. The proposer's approval and its nodes come with it.
     ProposeChannel {
         /// What it states.
@@ -69,14 +72,14 @@ pub enum BeaconCommand {
         hosting: Hosting,
         /// Last block time at which it can be approved.
         until_ms: TimeMs,
-    },
+    } = 8,
     /// Approves, rejects or takes back a channel that was proposed. The approval that decides founds it.
     ActOnChannel {
         /// The id of the founding.
         founding: Hash32,
         /// The signing organisation's word.
         act: FoundingAct,
-    },
+    } = 9,
 }
 
 /// A command under the signature of an organisation's admin.

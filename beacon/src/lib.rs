@@ -15,6 +15,7 @@ pub mod limits;
 pub mod machine;
 pub mod proof;
 pub mod registry;
+pub mod seats;
 pub mod view;
 
 pub use assign::{AssignError, Constraints, FaultModel, GroupSeats, assign};
@@ -23,4 +24,5 @@ pub use command::{BeaconCommand, SignedCommand};
 pub use machine::{CommandOutcome, Executed, Refused};
 pub use proof::{RegistryProof, RegistryProofError};
 pub use registry::{AuditHead, Checkpoint, Divergence, RegistryHead};
+pub use seats::Readiness;
 pub use view::ClusterView;

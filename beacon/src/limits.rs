@@ -1,11 +1,16 @@
 //! Limits of the registry. Those that other crates share stand in `ledger::limits`.
 
-use ledger::limits::{BATCH_BYTES_MAX, BUNDLE_BYTES_MAX, COMMITTEE_MAX, GRPC_BYTES_MAX};
+use ledger::limits::{
+    BATCH_BYTES_MAX, BUNDLE_BYTES_MAX, CHARTER_BYTES_MAX, COMMITTEE_MAX, FOUNDERS_MAX, GRPC_BYTES_MAX, PEERS_MAX,
+};
 
 /// One encoded node: its texts at their limits, keys and numbers.
 const NODE_BYTES_MAX: usize = 1024;
 /// One encoded committee: for each member node, organisation and key, and a head.
 const COMMITTEE_BYTES_MAX: usize = COMMITTEE_MAX * (4 + 2 + 33) + 64;
+/// One encoded foundation: its charter, its members, two committees and a layout.
+const FOUNDATION_BYTES_MAX: usize =
+    CHARTER_BYTES_MAX + FOUNDERS_MAX * 2 + 2 * COMMITTEE_BYTES_MAX + SHARDS_MAX * 17 + 256;
 /// What proves a registry: a path in the state tree, a header, and signatures of the beacon.
 const PROOF_BYTES_MAX: usize = 1024 * 1024;
 
@@ -15,6 +20,9 @@ pub const ORGS_MAX: usize = 64;
 pub const NODES_MAX: usize = 1024;
 /// Shards of a cluster.
 pub const SHARDS_MAX: usize = 1024;
+/// Channels that are founded in the life of a cluster. Everybody is shown all foundations, so that a
+/// node can start any group from its registry alone.
+pub const CHANNELS_MAX: usize = 64;
 /// Weight of one node in assignment.
 pub const CAPACITY_MAX: u16 = 1000;
 /// Bytes of the name of a cluster, an organisation or a zone.
@@ -34,8 +42,6 @@ pub const REVOCATIONS_PER_ORG_MAX: usize = 128;
 /// Foundings of channels that one organisation has proposed and that are kept: those that wait for a
 /// decision, and the others until their deadline.
 pub const FOUNDINGS_PER_ORG_MAX: usize = 8;
-/// Channels that are founded in the life of a cluster.
-pub const CHANNELS_MAX: usize = 64;
 /// Proposals that wait for approval.
 pub const PROPOSALS_MAX: usize = 64;
 /// Divergences kept for one group; the first ones are the evidence, more add nothing.
@@ -46,11 +52,14 @@ pub const CHECKPOINT_BYTES_MAX: usize = 256 * 1024;
 const _: () = assert!(CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX, "a CA certificate fits into a command");
 const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
 const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several checkpoints fit into a batch");
+const _: () = assert!(FOUNDERS_MAX >= ORGS_MAX, "all organisations may found a group together");
+const _: () = assert!(1 + SHARDS_MAX + CHANNELS_MAX <= PEERS_MAX, "every group may write to every other one");
 const _: () = assert!(COMMITTEE_MAX <= NODES_MAX, "the largest committee can be seated");
 const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
         + NODES_MAX * NODE_BYTES_MAX
         + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
+        + CHANNELS_MAX * (COMMITTEE_BYTES_MAX + FOUNDATION_BYTES_MAX)
         + PROOF_BYTES_MAX
         < GRPC_BYTES_MAX,
     "a registry with its layout, its committees and its proof fits into one message"

@@ -26,9 +26,10 @@ use crate::limits::{
     CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX, ORGS_MAX, PROPOSALS_MAX,
 };
 use crate::registry::{self, Checkpoint, Divergence};
+use crate::seats::change_capacity;
 
 /// Executes a transaction that only issues assets. Signatures have been verified before. Returns
-/// the update for every shard, in the order to be sent.
+/// the update for every shard and channel, in the order to be sent.
 ///
 /// An issuer is judged by the authorisation its address commits to: the beacon holds no accounts
 /// and so does not know of later rotations.
@@ -190,8 +191,7 @@ pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> 
     }
     let signer = registry::org(view, signed.org).ok_or(Reject::Registry)?;
     let name = signed.digest(&at.cluster);
-    // The deadline leads, so that what can be forgotten stands first.
-    let done_key = registry::key(DONE, &[&signed.valid_until_ms.0.to_be_bytes(), &name.0]);
+    let done_key = done_key(&signed, &name);
     // A known digest was signed when it was first executed, also if the key has rotated since.
     if let Some(done) = view.load::<Done>(&done_key) {
         return Ok(done.outcome.into());
@@ -212,6 +212,16 @@ pub fn execute_command(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> 
     expired.into_iter().for_each(|key| registry::remove(view, key));
     registry::put(view, done_key, &Done { outcome: executed.outcome });
     Ok(executed)
+}
+
+/// What a command that was executed has come to, as long as it is remembered.
+pub fn outcome_of(view: &mut View<'_>, signed: &SignedCommand, digest: &Hash32) -> Option<CommandOutcome> {
+    view.load::<Done>(&done_key(signed, digest)).map(|done| done.outcome)
+}
+
+/// The deadline leads, so that what can be forgotten stands first.
+fn done_key(signed: &SignedCommand, digest: &Hash32) -> Vec<u8> {
+    registry::key(DONE, &[&signed.valid_until_ms.0.to_be_bytes(), &digest.0])
 }
 
 /// Keys of remembered commands past their deadline, and how many are not.
@@ -274,7 +284,14 @@ fn apply(
             if capacity > CAPACITY_MAX {
                 return Err(Reject::Registry.into());
             }
-            change_node(view, signer, node, |info| info.capacity = capacity)?;
+            let known = registry::node(view, node).ok_or(Reject::Registry)?;
+            if known.org != signer.id {
+                return Err(Reject::NotAuthorised.into());
+            }
+            refuse_full(view)?;
+            let mail = change_capacity(view, ledger::genesis::NodeInfo { capacity, ..known })?;
+            registry::bump_revision(view);
+            return Ok(Executed { mail, ..CommandOutcome::Applied.into() });
         }
         BeaconCommand::UpdateOrgCa { ca_pem } => {
             if !usable_ca(&ca_pem) {

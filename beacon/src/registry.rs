@@ -11,9 +11,10 @@ use bytes::Bytes;
 use ledger::asset::AssetDef;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
+use ledger::foundation::Foundation;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256, tagged};
-use ledger::ids::{AssetId, ClusterId, GroupId, Height, NodeId, OrgId, TimeMs};
+use ledger::ids::{AssetId, ClusterId, Epoch, GroupId, Height, NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
 use ledger::schema::{REGISTRY, STATE};
 use ledger::view::View;
@@ -100,6 +101,9 @@ const CHECKPOINT: &[u8] = b"checkpoint/";
 const PROOF: &[u8] = b"proof/";
 const DIVERGENCE: &[u8] = b"divergence/";
 const ASSET: &[u8] = b"asset/";
+const COMING: &[u8] = b"coming/";
+const EPOCH: &[u8] = b"epoch/";
+const FOUNDATION: &[u8] = b"foundation/";
 
 /// Joins a key of the registry.
 pub(crate) fn key(family: &[u8], parts: &[&[u8]]) -> Vec<u8> {
@@ -159,6 +163,18 @@ pub fn current_key(group: GroupId) -> Vec<u8> {
     key(CURRENT, &[&group.0.to_be_bytes()])
 }
 
+/// Key of the committee that a group is being prepared for.
+#[must_use]
+pub fn coming_key(group: GroupId) -> Vec<u8> {
+    key(COMING, &[&group.0.to_be_bytes()])
+}
+
+/// Key of the latest epoch for which a committee of a group was ever prepared.
+#[must_use]
+pub fn epoch_key(group: GroupId) -> Vec<u8> {
+    key(EPOCH, &[&group.0.to_be_bytes()])
+}
+
 /// Key of a group's last [`Checkpoint`].
 #[must_use]
 pub fn checkpoint_key(group: GroupId) -> Vec<u8> {
@@ -187,6 +203,18 @@ pub fn divergence_prefix(group: GroupId) -> Vec<u8> {
 #[must_use]
 pub fn asset_key(asset: &AssetId) -> Vec<u8> {
     key(ASSET, &[&asset.0])
+}
+
+/// Key of a founded group's [`Foundation`].
+#[must_use]
+pub fn foundation_key(group: GroupId) -> Vec<u8> {
+    key(FOUNDATION, &[&group.0.to_be_bytes()])
+}
+
+/// Key of how many channels were ever founded: the ordinal of the next one.
+#[must_use]
+pub fn channels_key() -> Vec<u8> {
+    key(b"channels", &[])
 }
 
 /// Key of the [`AuditHead`]: a leaf of the state tree, in a partition that no account has.
@@ -341,6 +369,23 @@ pub fn committee(view: &mut View<'_>, group: GroupId) -> Option<Committee> {
     view.load(&committee_key(group, &hash))
 }
 
+/// The committees that are being prepared, by group.
+pub fn coming(view: &mut View<'_>) -> Vec<Committee> {
+    values(view, COMING)
+}
+
+/// The committee that a group is being prepared for.
+pub fn coming_of(view: &mut View<'_>, group: GroupId) -> Option<Committee> {
+    view.load(&coming_key(group))
+}
+
+/// The latest epoch that was given in a group, whether or not its committee came into force: none is
+/// given twice, since the raft ids of those who join are made of it.
+pub fn epoch_of(view: &mut View<'_>, current: &Committee) -> Epoch {
+    let given: Option<Epoch> = view.load(&epoch_key(current.group));
+    given.unwrap_or_default().max(current.epoch)
+}
+
 /// A committee of any epoch.
 pub fn committee_by_hash(view: &mut View<'_>, group: GroupId, hash: &Hash32) -> Option<Committee> {
     view.load(&committee_key(group, hash))
@@ -359,6 +404,16 @@ pub fn checkpoint(view: &mut View<'_>, group: GroupId) -> Option<Checkpoint> {
 /// The certificate behind a group's last checkpoint.
 pub fn checkpoint_proof(view: &mut View<'_>, group: GroupId) -> Option<Certificate> {
     view.load(&proof_key(group))
+}
+
+/// The foundations of all groups that were founded at run time, by group.
+pub fn foundations(view: &mut View<'_>) -> Vec<Foundation> {
+    values(view, FOUNDATION)
+}
+
+/// How many channels were ever founded.
+pub fn channels(view: &mut View<'_>) -> u32 {
+    view.load(&channels_key()).unwrap_or(0)
 }
 
 /// Every alarm about a group that certified two chains.

@@ -2,6 +2,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::Committee;
+use ledger::foundation::Foundation;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::{Address, ClusterId, GroupId, NodeId, OrgId};
@@ -11,10 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::registry;
 
+/// Version written into new views. Version 1 had neither foundations nor committees
+/// that are being prepared.
+pub const CLUSTER_VIEW_VERSION: u8 = 2;
+
 /// The cluster as of one revision of the registry.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct ClusterView {
-    /// Format version, 1.
+    /// Format version, [`CLUSTER_VIEW_VERSION`].
     pub version: u8,
     /// The cluster.
     pub cluster: ClusterId,
@@ -28,10 +33,14 @@ pub struct ClusterView {
     pub layout: Layout,
     /// The committees in force, by group.
     pub committees: Vec<Committee>,
+    /// Committees that are being prepared, by group: their new members are to fetch the state.
+    pub coming: Vec<Committee>,
     /// All nodes, by id.
     pub nodes: Vec<NodeInfo>,
     /// All organisations, by id; their CAs are those that callers may come from.
     pub orgs: Vec<OrgInfo>,
+    /// How every group began that the genesis does not name, by group.
+    pub foundations: Vec<Foundation>,
 }
 
 impl ClusterView {
@@ -70,27 +79,33 @@ impl ClusterView {
         fn ascending<T, K: Ord>(list: &[T], key: impl Fn(&T) -> K) -> bool {
             list.windows(2).all(|pair| key(&pair[0]) < key(&pair[1]))
         }
-        self.version == 1
+        self.version == CLUSTER_VIEW_VERSION
             && !self.layout.shards.is_empty()
             && self.layout.well_formed()
             && self.committees.iter().all(Committee::well_formed)
             && ascending(&self.committees, |committee| committee.group)
+            && self.coming.iter().all(Committee::well_formed)
+            && ascending(&self.coming, |committee| committee.group)
             && ascending(&self.nodes, |node| node.id)
             && ascending(&self.orgs, |org| org.id)
+            && ascending(&self.foundations, |foundation| foundation.group)
+            && self.foundations.iter().all(Foundation::well_formed)
     }
 
     pub(crate) fn collect(view: &mut View<'_>) -> Option<Self> {
         let meta = registry::meta(view)?;
         Some(Self {
-            version: 1,
+            version: CLUSTER_VIEW_VERSION,
             cluster: meta.cluster,
             name: meta.name,
             verify: meta.verify,
             revision: registry::revision(view),
             layout: registry::layout(view)?,
             committees: registry::committees(view),
+            coming: registry::coming(view),
             nodes: registry::nodes(view),
             orgs: registry::orgs(view),
+            foundations: registry::foundations(view),
         })
     }
 
@@ -104,15 +119,17 @@ impl ClusterView {
         let mut orgs = genesis.orgs.clone();
         orgs.sort_by_key(|org| org.id);
         Self {
-            version: 1,
+            version: CLUSTER_VIEW_VERSION,
             cluster: genesis.cluster_id(),
             name: genesis.name.clone(),
             verify: genesis.verify,
             revision: 1,
             layout: genesis.layout.clone(),
             committees,
+            coming: Vec::new(),
             nodes,
             orgs,
+            foundations: Vec::new(),
         }
     }
 
@@ -141,6 +158,13 @@ impl ClusterView {
     pub fn org(&self, id: OrgId) -> Option<&OrgInfo> {
         let at = self.orgs.binary_search_by_key(&id, |org| org.id).ok()?;
         Some(&self.orgs[at])
+    }
+
+    /// How a group began that the genesis does not name.
+    #[must_use]
+    pub fn foundation(&self, group: GroupId) -> Option<&Foundation> {
+        let at = self.foundations.binary_search_by_key(&group, |foundation| foundation.group).ok()?;
+        Some(&self.foundations[at])
     }
 
     /// The shard that owns an account.

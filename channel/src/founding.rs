@@ -15,7 +15,7 @@ use ledger::limits::COMMITTEE_MAX;
 
 use crate::change::Subject;
 use crate::lifecycle::{Phase, Step};
-use crate::limits::{MEMBERS_MAX, NAME_BYTES_MAX, PROPOSAL_MS_MAX};
+use crate::limits::{MEMBERS_MAX, NAME_BYTES_MAX, PROPOSAL_MS_MAX, TERMS_BYTES_MAX};
 use crate::policy::{Elector, Policy, Residual, Role, Roster};
 use crate::quorum::Engine;
 use crate::reject::{ChannelReject, Refusal};
@@ -93,6 +93,12 @@ impl Terms {
         let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !(1..=NAME_BYTES_MAX).contains(&self.name.len()) || !self.name.chars().all(letters) {
             return Err(Refusal::because(ChannelReject::FoundingForm, "the name"));
+        }
+        if borsh::object_length(self).map_or(true, |bytes| bytes > TERMS_BYTES_MAX) {
+            return Err(Refusal::because(
+                ChannelReject::FoundingForm,
+                format!("the terms are over {TERMS_BYTES_MAX} bytes"),
+            ));
         }
         if self.invited.contains(&proposer) {
             return Err(ChannelReject::InviteSelf.into());

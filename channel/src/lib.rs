@@ -39,7 +39,7 @@ pub use exclusion::{Exclusion, ExclusionReceipt, ExclusionReceiptError};
 pub use explain::{Explanation, explain, list};
 pub use founding::{Founding, FoundingAct, Hosting, Terms};
 pub use lifecycle::Phase;
-pub use machine::{Outcome, execute, execute_checked, read_set};
+pub use machine::{Outcome, execute, execute_checked, outcome_of, read_set};
 pub use policy::{Elector, Policy, Quorum, Residual, Role, Roster};
 pub use proposal::{Proposal, ProposalState};
 pub use quorum::{Engine, QuorumLoss, Seats};

@@ -12,6 +12,8 @@ pub const KEYS_PER_MEMBER_MAX: usize = 16;
 pub const REVOCATIONS_PER_MEMBER_MAX: usize = 256;
 /// Bytes of a channel's name.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Encoded terms of a founding: with its members, at their limits, they make a charter that the registry can keep.
+pub const TERMS_BYTES_MAX: usize = 4096;
 /// Encoded signed command.
 pub const COMMAND_BYTES_MAX: usize = 16 * 1024;
 /// How far in the future a command's deadline may lie.

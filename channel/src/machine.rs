@@ -110,6 +110,13 @@ pub fn execute_checked(
     Ok(outcome)
 }
 
+/// What a command that was executed has come to, as long as it is remembered.
+pub fn outcome_of(view: &mut View<'_>, checked: &CheckedCommand) -> Option<Outcome> {
+    let signed = checked.signed();
+    let key = state::done_key(signed.org, signed.valid_until_ms, &checked.digest());
+    view.load::<DoneRecord>(&key).map(|done| done.outcome)
+}
+
 /// Keys that a command will probably read.
 #[must_use]
 pub fn read_set(checked: &CheckedCommand) -> ReadSet {

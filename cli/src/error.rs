@@ -168,6 +168,12 @@ impl From<client::KeptError> for CliError {
     }
 }
 
+impl From<crate::setup::PkiError> for CliError {
+    fn from(error: crate::setup::PkiError) -> Self {
+        Self::from_message(error.code(), error)
+    }
+}
+
 impl From<client::NetError> for CliError {
     fn from(error: client::NetError) -> Self {
         Self::from_message(error.code(), error)

@@ -70,6 +70,15 @@ pub struct KeyInfo {
     pub path: PathBuf,
 }
 
+/// What is in a keystore.
+#[derive(Debug, Default)]
+pub struct KeyList {
+    /// The keys, by name.
+    pub keys: Vec<KeyInfo>,
+    /// Key files that cannot be read, each with its path and the reason.
+    pub unreadable: Vec<KeystoreError>,
+}
+
 /// Why a key cannot be stored or used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeystoreError {
@@ -207,26 +216,30 @@ impl Keystore {
         Ok(info(header, path))
     }
 
-    /// All keys, by name. A file that cannot be read is an error, not left out.
+    /// All keys, by name, and the files that cannot be read.
     ///
     /// # Errors
-    /// [`KeystoreError`].
-    pub fn list(&self) -> Result<Vec<KeyInfo>, KeystoreError> {
+    /// [`KeystoreError`] when the folder itself cannot be read.
+    pub fn list(&self) -> Result<KeyList, KeystoreError> {
         let entries = match std::fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(KeyList::default()),
             Err(error) => return Err(io(&self.dir, &error)),
         };
-        let mut keys = Vec::new();
+        let mut list = KeyList::default();
         for entry in entries {
             let path = entry.map_err(|error| io(&self.dir, &error))?.path();
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
             if !hidden && path.extension().is_some_and(|extension| extension == EXTENSION) {
-                keys.push(info(open(&path)?.header, path));
+                match open(&path) {
+                    Ok(sealed) => list.keys.push(info(sealed.header, path)),
+                    Err(error) => list.unreadable.push(error),
+                }
             }
         }
-        keys.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(keys)
+        list.keys.sort_by(|a, b| a.name.cmp(&b.name));
+        list.unreadable.sort_by_key(ToString::to_string);
+        Ok(list)
     }
 
     /// The public part of one key.
@@ -368,7 +381,7 @@ mod tests {
     fn a_key_comes_back_only_with_its_passphrase() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir);
-        assert_eq!(store.list().unwrap(), []);
+        assert_eq!(store.list().unwrap().keys, []);
         let made = store.generate("alice", "open sesame").unwrap();
         let key = store.unlock("alice", "open sesame").unwrap();
         assert_eq!(key.public(), made.public);
@@ -391,8 +404,12 @@ mod tests {
         }
         assert_eq!(store.unlock("b", "x").unwrap_err().code(), "key_not_found");
         store.generate("B-2", "x").unwrap();
-        let names: Vec<_> = store.list().unwrap().into_iter().map(|key| key.name).collect();
+        let names: Vec<_> = store.list().unwrap().keys.into_iter().map(|key| key.name).collect();
         assert_eq!(names, ["B-2", "a"]);
+        std::fs::write(made.path.with_file_name("c.key"), "not a key").unwrap();
+        let list = store.list().unwrap();
+        assert_eq!(list.keys.len(), 2, "the others are there all the same");
+        assert_eq!(list.unreadable.iter().map(KeystoreError::code).collect::<Vec<_>>(), ["key_damaged"]);
     }
 
     #[test]

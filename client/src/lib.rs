@@ -87,11 +87,11 @@ pub mod traffic;
 
 pub use error::ClientError;
 pub use kept::{KeptError, KeptTxs};
-pub use keystore::{KeyInfo, Keystore, KeystoreError};
+pub use keystore::{KeyInfo, KeyList, Keystore, KeystoreError};
 pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};
 pub use profile::{Profile, ProfileError, RouterEndpoint};
 pub use proof::{ProofError, ProofFile, VerifiedClaim};
-pub use sdk::{Answer, Client, Consistency, Settled, Wait};
+pub use sdk::{Answer, ChannelFate, Client, CommandFate, Consistency, FoundingFate, Settled, Wait};
 pub use sockets::{Sockets, SystemSockets};
 pub use submit::{GroupVote, PreparedTx, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender, SubmitStream};
 pub use traffic::{Counted, Traffic};

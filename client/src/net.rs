@@ -204,6 +204,14 @@ fn key_hash_of(der: &[u8]) -> Result<Hash32, NetError> {
     Ok(sha256(cert.public_key().raw))
 }
 
+/// `sha256` of the subject public key info of the first certificate of a PEM text.
+///
+/// # Errors
+/// [`NetError::Identity`] when there is none.
+pub fn certificate_key_hash(pem: &str) -> Result<Hash32, NetError> {
+    key_hash_of(&first_certificate("the certificate", pem)?)
+}
+
 /// The name a node's certificate carries and its peers insist on.
 #[must_use]
 pub fn node_server_name(node: NodeId) -> String {
@@ -385,9 +393,14 @@ pub enum Role {
     Client,
     /// An administrator of its organisation.
     Admin,
+    /// Reads what it was granted, and changes nothing.
+    Auditor,
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Node, Self::Router, Self::Client, Self::Admin, Self::Auditor];
+
     /// As written in certificates.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -396,13 +409,14 @@ impl Role {
             Self::Router => "router",
             Self::Client => "client",
             Self::Admin => "admin",
+            Self::Auditor => "auditor",
         }
     }
 
     /// From the text in a certificate.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Node, Self::Router, Self::Client, Self::Admin].into_iter().find(|role| role.as_str() == text)
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 }
 
@@ -433,7 +447,7 @@ impl PeerIdentity {
             org: first_text(subject, Field::Org),
             common_name: first_text(subject, Field::Name).ok_or_else(|| peer("it has no CN"))?,
             key_hash: sha256(cert.public_key().raw),
-            role: Role::parse(&role).ok_or_else(|| peer("its OU is none of node, router, client, admin"))?,
+            role: Role::parse(&role).ok_or_else(|| peer("its OU is none of node, router, client, admin, auditor"))?,
         })
     }
 
@@ -459,6 +473,52 @@ fn first_text(name: &X509Name<'_>, field: Field) -> Option<String> {
         Field::Name => name.iter_common_name().next()?.as_str(),
     };
     text.ok().map(str::to_owned)
+}
+
+/// A certificate as people look at one: whose it is, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateInfo {
+    /// Who it names; `None` for one that is no process's, such as an authority's.
+    pub peer: Option<PeerIdentity>,
+    /// Subject, as text.
+    pub subject: String,
+    /// Issuer, as text.
+    pub issuer: String,
+    /// It may sign others.
+    pub authority: bool,
+    /// Valid from, seconds since 1970.
+    pub from_secs: i64,
+    /// Valid until, seconds since 1970.
+    pub until_secs: i64,
+}
+
+impl CertificateInfo {
+    /// Reads the first certificate of a PEM text.
+    ///
+    /// # Errors
+    /// [`NetError::Identity`].
+    pub fn from_pem(pem: &str) -> Result<Self, NetError> {
+        let der = first_certificate("the certificate", pem)?;
+        let (_, cert) = X509Certificate::from_der(&der).map_err(|error| identity("the certificate", error))?;
+        Ok(Self {
+            peer: PeerIdentity::from_der(&der).ok(),
+            subject: cert.subject().to_string(),
+            issuer: cert.issuer().to_string(),
+            authority: cert.is_ca(),
+            from_secs: cert.validity().not_before.timestamp(),
+            until_secs: cert.validity().not_after.timestamp(),
+        })
+    }
+
+    /// The organisation that an authority's certificate names; `None` of one that is no authority's.
+    ///
+    /// # Errors
+    /// [`NetError::Identity`].
+    pub fn org_of_authority(pem: &str) -> Result<Option<String>, NetError> {
+        let der = first_certificate("the certificate", pem)?;
+        let (_, cert) = X509Certificate::from_der(&der).map_err(|error| identity("the certificate", error))?;
+        Ok(first_text(cert.subject(), Field::Org).filter(|_| cert.is_ca()))
+    }
 }
 
 /// The leaf certificate of the caller, in DER. `None` without TLS.

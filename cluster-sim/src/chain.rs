@@ -38,7 +38,7 @@ impl Chain {
     /// # Errors
     /// A text when the genesis has no such group.
     pub fn new(genesis: &Genesis, group: GroupId) -> Result<Self, String> {
-        let first = genesis_state(genesis, group).map_err(|error| error.to_string())?;
+        let first = genesis_state(genesis, None, group).map_err(|error| error.to_string())?;
         let kv = MemKv::new();
         let mut batch = WriteBatch::with_capacity(first.writes.len());
         first.writes.into_iter().for_each(|(key, value)| batch.put(key, value));

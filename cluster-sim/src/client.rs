@@ -358,10 +358,25 @@ impl Clients {
                 acts.push(Act::Tell(Seen::Decided { operation: operation.index, committed }));
             }
         }
+        let progress = &self.progress[operation.index as usize];
         let applied = progress.groups.values().all(|standing| standing.state == State::Applied);
         let waits = operation.handing.wants_applied && progress.fate == Some(Fate::Committed) && !applied;
         if progress.fate.is_some() && !waits {
             self.finish(now_ms, operation.index, acts);
+        } else if waits {
+            self.ask_those_who_refused(operation.index, acts);
+        }
+    }
+
+    /// A group that refused stopped telling; since then it has voted by mail.
+    fn ask_those_who_refused(&mut self, index: u32, acts: &mut Vec<Act>) {
+        let groups = &self.progress[index as usize].groups;
+        let refused = |standing: &Standing| matches!(standing.state, State::Refused(_));
+        let asked: Vec<GroupId> =
+            groups.iter().filter_map(|(group, standing)| refused(standing).then_some(*group)).collect();
+        for group in asked {
+            self.set(index, group, State::Open);
+            self.back_off(index, group, acts);
         }
     }
 

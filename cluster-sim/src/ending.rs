@@ -27,6 +27,9 @@ const UNDECIDED_MS_MAX: u64 = 5_000;
 /// How long after the deadline a register is kept.
 const GRACE_MS: u64 = 60_000;
 
+/// More than two clocks differ at the end.
+const CLOCKS_DIFFER_MS: u64 = 1_000;
+
 /// What part a run is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -83,7 +86,8 @@ impl World {
                 // One of them may never have reached a group, and must not begin now.
                 let old = self.operations.iter().filter(|operation| operation.late);
                 let until = old.map(|operation| operation.valid_until.0).max();
-                self.leap_to(until);
+                // Some group's clock may be behind by as much as clocks differ.
+                self.leap_to(until.map(|until| until + CLOCKS_DIFFER_MS));
                 self.enter(Phase::Late);
                 if let Some(gone) = self.gone {
                     self.restart(gone);

@@ -130,6 +130,7 @@ fn mail(bytes: &[u8]) -> String {
         }
         Ok(Message::AssetUpdate(def)) => format!("asset {}", def.id),
         Ok(Message::CommitteeUpdate(committee)) => format!("committee of {}", committee.group),
+        Ok(Message::CommitteePlan(committee)) => format!("plan for {}", committee.group),
         Ok(Message::LayoutUpdate(layout)) => format!("layout {}", layout.version),
         Ok(Message::RegistryUpdate(update)) => {
             format!("registry of {} organisations and {} nodes", update.orgs.len(), update.nodes.len())
@@ -165,6 +166,7 @@ fn peer(message: &PeerMessage) -> String {
             format!("bundle of {} from {}: {}", bundle.source, bundle.first_seq, messages.join(", "))
         }
         PeerMessage::Ack(proof) => format!("proof of cursor {}", proof.leaf.next_seq),
+        PeerMessage::Ready(ready) => format!("ready {}", ready.group()),
         PeerMessage::Checkpoint(certificate) => {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
         }

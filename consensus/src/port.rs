@@ -29,6 +29,18 @@ pub const fn replica_id(node: NodeId, join: u16) -> u64 {
     ((node.0 as u64) << 16) | join as u64
 }
 
+/// Names whatever replica a node has of its group, for questions that any of them may answer.
+#[must_use]
+pub const fn any_replica(node: NodeId) -> u64 {
+    (node.0 as u64) << 16
+}
+
+/// How often the node of a replica's id had joined the group with it: what [`replica_id`] was given.
+#[must_use]
+pub const fn join_of(replica: u64) -> u16 {
+    (replica & 0xFFFF) as u16
+}
+
 /// The node of a replica's id; `None` for a number that [`replica_id`] does not give.
 #[must_use]
 pub fn node_of(replica: u64) -> Option<NodeId> {

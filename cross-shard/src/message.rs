@@ -44,6 +44,9 @@ pub enum Message {
     /// Value on its way to another ledger; emitted by the debit's group, and by the group of the
     /// sending ledger's pair account.
     Transfer(Transfer) = 5,
+    /// The beacon names the committee that a group is being prepared for, to that group alone. The one
+    /// in force cancels the plan.
+    CommitteePlan(Committee) = 6,
     // 6 is kept for the committee that a group is being prepared for.
     /// The beacon tells a channel who belongs to the cluster.
     RegistryUpdate(RegistryUpdate) = 7,

@@ -36,6 +36,7 @@ fn every_message() -> Vec<Message> {
             asset: AssetId([3; 16]),
             amount: 7,
         }),
+        Message::CommitteePlan(Group::new(0).committee),
         Message::RegistryUpdate(RegistryUpdate {
             version: 1,
             orgs: vec![OrgEntry {
@@ -72,6 +73,7 @@ fn name_of(message: &Message) -> &'static str {
         Message::Credit(_) => "message/credit",
         Message::AssetUpdate(_) => "message/asset update",
         Message::CommitteeUpdate(_) => "message/committee update",
+        Message::CommitteePlan(_) => "message/committee plan",
         Message::LayoutUpdate(_) => "message/layout update",
         Message::Vote(Vote { decision: Decision::Yes, .. }) => "message/vote yes",
         Message::Vote(Vote { decision: Decision::No(_), .. }) => "message/vote no",

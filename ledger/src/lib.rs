@@ -13,6 +13,7 @@ pub mod claim;
 pub mod committee;
 pub mod crypto;
 pub mod flow;
+pub mod foundation;
 pub mod genesis;
 pub mod hash;
 pub mod header;
@@ -40,6 +41,7 @@ pub use auth::{Authorisation, Witness};
 pub use certificate::{Attestation, Certificate};
 pub use committee::{Committee, Member};
 pub use crypto::{PublicKey, SecretKey, Signature};
+pub use foundation::Foundation;
 pub use hash::Hash32;
 pub use header::Header;
 pub use ids::{

@@ -71,6 +71,10 @@ pub const BUNDLE_PROOF_MAX: usize = 126;
 pub const GRPC_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Members of one committee.
 pub const COMMITTEE_MAX: usize = 64;
+/// Organisations that found one group.
+pub const FOUNDERS_MAX: usize = 64;
+/// What a founded group's own machine starts from.
+pub const CHARTER_BYTES_MAX: usize = 16 * 1024;
 /// Groups that one group may exchange mail with.
 pub const PEERS_MAX: usize = 4096;
 /// Assets whose balance stands inside the account record; further ones have entries of their own.

@@ -107,6 +107,10 @@ crate::rejections! {
         ChannelRefused = 94, "channel_refused", "the rules of channels refuse the command; the detail says which", "see the detail's code in docs/errors.md";
         /// Too much for one message.
         AnswerTooLarge = 60, "answer_too_large", "the answer does not fit into one message", "ask for fewer things at once";
+        /// Nodes do not suffice.
+        Seats = 61, "seats", "the nodes that may take part cannot take the seats of the group", "ask for fewer replicas, or let the members register nodes, or give them capacity";
+        /// A group would come to stand on too few.
+        Quorum = 62, "quorum_at_risk", "a seat would have to move and no node can take it, so that a group would be left without a quorum, or one failure away from it", "register another node that can take the seat, or give one capacity, and try again";
         /// A lock that pays its own account.
         LockForm = 70, "lock_form", "the lock would pay the account that it holds the amount of", "name another payee";
         /// Bad deadline of a lock.
@@ -143,6 +147,8 @@ crate::rejections! {
         PairExceeded = 86, "pair_exceeded", "the transfer would take more of the asset to its home ledger than came from there", "transfer less";
         /// A read without an answer.
         Unanswered = 87, "unanswered", "no replica of the group answered the read in time; it may have no leader, for want of a majority", "see 'seamark status' for the group; ask again, or ask for a stale answer";
+        /// Nothing there of what nobody knows.
+        NoSuchAsset = 88, "no_such_asset", "the account has nothing of this asset, and no asset with this id is known to this group", "check the asset's id";
     }
 }
 
@@ -155,6 +161,7 @@ impl Reject {
         matches!(
             self,
             Self::InsufficientFunds
+                | Self::NoSuchAsset
                 | Self::Overflow
                 | Self::NotIssuer
                 | Self::Frozen
@@ -174,7 +181,8 @@ impl Reject {
     }
 
     /// Whether the transaction was not shown to be that of the accounts it is about: by a signature,
-    /// or, of a claim of a hash-lock, by the secret. A group then neither votes nor leaves a trace.
+    /// or, of a claim of a hash-lock, by the secret. A group then neither votes
+    /// nor leaves a trace, unless mail has brought the transaction, or a hand-over opens what mail brought.
     #[must_use]
     pub fn precedes_authorisation(self) -> bool {
         matches!(self, Self::NotAuthorised | Self::LockUnknown | Self::LockTerms | Self::WrongSecret)

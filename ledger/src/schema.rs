@@ -203,10 +203,31 @@ pub fn committee(group: GroupId, hash: &Hash32) -> Vec<u8> {
     join(SYSTEM, &[b"committee/", &group.0.to_be_bytes(), &hash.0])
 }
 
+/// Prefix of the committees in force, of every group that is known.
+pub const CURRENT_COMMITTEES_PREFIX: &[u8] = b"Ycurrent/";
+/// Prefix of all committees that are known, in force or not.
+pub const COMMITTEES_PREFIX: &[u8] = b"Ycommittee/";
+
 /// Key of a group's committee in force.
 #[must_use]
 pub fn current_committee(group: GroupId) -> Vec<u8> {
     join(SYSTEM, &[b"current/", &group.0.to_be_bytes()])
+}
+
+/// Key of the committee that the group itself is being prepared for.
+#[must_use]
+pub fn coming_committee() -> Vec<u8> {
+    join(SYSTEM, &[b"coming"])
+}
+
+/// Prefix of the blocks after which another committee signs, in order: see [`handover`].
+pub const HANDOVER_PREFIX: &[u8] = b"Xhandover/";
+
+/// Key of a block whose header names another committee for the next one; the last that the committee
+/// before certifies.
+#[must_use]
+pub fn handover(height: Height) -> Vec<u8> {
+    join(META, &[b"handover/", &height.0.to_be_bytes()])
 }
 
 /// Key of the layout in force.

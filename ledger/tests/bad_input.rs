@@ -235,7 +235,7 @@ fn what_the_state_forbids() {
         (pay(from, to, asset, 91), &payer, Reject::InsufficientFunds),
         (pay(from, to, asset, u128::MAX), &payer, Reject::InsufficientFunds),
         (pay(from, from, asset, 91), &payer, Reject::InsufficientFunds),
-        (pay(from, to, unknown, 1), &payer, Reject::UnknownAsset),
+        (pay(from, to, unknown, 1), &payer, Reject::NoSuchAsset),
         (pay(from, to, asset, 1), &stranger, Reject::NotAuthorised),
         (pay(to, from, asset, 1), &stranger, Reject::InsufficientFunds),
         (mint(issuer.address(), unknown, 1), &issuer, Reject::UnknownAsset),

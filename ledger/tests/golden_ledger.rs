@@ -341,6 +341,8 @@ fn keys_of_the_database() {
         ("sealed_flow", schema::sealed_flow(height)),
         ("flow_salt", schema::flow_salt()),
         ("pair", schema::pair(LedgerId::of_channel(GroupId::channel(5)), &asset)),
+        ("coming_committee", schema::coming_committee()),
+        ("handover", schema::handover(height)),
     ];
     for (name, key) in &keys {
         // The hash of a state key is its position in the state tree; others have none.
@@ -351,6 +353,9 @@ fn keys_of_the_database() {
     assert!(keys.iter().all(|(_, key)| keys.iter().filter(|(_, other)| other == key).count() == 1));
     assert!(schema::outbox(group).starts_with(schema::OUTBOX_PREFIX));
     assert!(schema::inbox(group).starts_with(schema::INBOX_PREFIX));
+    assert!(schema::committee(group, &Hash32([5; 32])).starts_with(schema::COMMITTEES_PREFIX));
+    assert!(schema::current_committee(group).starts_with(schema::CURRENT_COMMITTEES_PREFIX));
+    assert!(schema::handover(height).starts_with(schema::HANDOVER_PREFIX));
     assert!(schema::history(&address, height, 7).starts_with(&schema::history_prefix(&address)));
     vectors.finish();
 }

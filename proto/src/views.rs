@@ -35,9 +35,12 @@ pub struct AccountView {
     pub restrictions: Vec<RestrictionLine>,
     /// What one transaction may debit at most, where the owner has set a limit, by asset.
     pub limits: Vec<(AssetId, u128)>,
+    /// What the account, an issuer, has created and not destroyed again, by asset. What lies in other ledgers
+    /// is part of it.
+    pub supplies: Vec<(AssetId, u128)>,
     /// What undecided transactions rely on, other than held amounts, in the order they came.
     pub claims: Vec<Claimed>,
-    /// Entries of balances, restrictions and limits that are not shown: of each kind those beyond
+    /// Entries of balances, restrictions, limits and supplies that are not shown: of each kind those beyond
     /// [`ledger::limits::ACCOUNT_LINES_MAX`], counted up to [`ledger::limits::LINES_COUNTED_MAX`].
     pub more_lines: u32,
     /// Entries of the account's data by key: a page, from after the key that was asked for.

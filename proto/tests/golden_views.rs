@@ -53,6 +53,7 @@ fn account_views() {
         },
         restrictions: vec![RestrictionLine { asset: ASSET, frozen: true, suspense: 11 }],
         limits: vec![(OTHER, 12)],
+        supplies: vec![(ASSET, 15)],
         claims: vec![
             Claimed { txid: TXID, claim: Claim::AtLeast { asset: ASSET, amount: 13 } },
             Claimed { txid: TXID, claim: Claim::Change(Item::Auth) },
@@ -67,6 +68,7 @@ fn account_views() {
         record: AccountRecord { version: 1, auth: None, flags: 0, sequence: 0, balances: Vec::new() },
         restrictions: Vec::new(),
         limits: Vec::new(),
+        supplies: Vec::new(),
         claims: Vec::new(),
         more_lines: 0,
         data: Vec::new(),

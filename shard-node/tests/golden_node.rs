@@ -28,6 +28,7 @@ fn every_command() -> Vec<Command> {
         Command::Checkpoint(Vec::new()),
         Command::Registry(vec![7; 8]),
         Command::Channel(vec![8, 9]),
+        Command::Ready(vec![8; 8]),
     ]
 }
 
@@ -40,6 +41,7 @@ fn name_of_command(command: &Command) -> &'static str {
         Command::Checkpoint(_) => "command/checkpoint",
         Command::Registry(_) => "command/registry",
         Command::Channel(_) => "command/channel",
+        Command::Ready(_) => "command/ready",
     }
 }
 
@@ -82,6 +84,12 @@ fn every_peer_message() -> Vec<PeerMessage> {
     vec![
         PeerMessage::Attest { attestation: support::attestation(1, &header), wants_certificate: true },
         PeerMessage::Certified(support::certify(header.clone())),
+        PeerMessage::Ready(beacon::Readiness {
+            version: beacon::seats::READINESS_VERSION,
+            coming: Hash32([9; 32]),
+            certificate: support::certify(header.clone()),
+            signatures: vec![(NodeId(1), support::attestation(1, &header).signature)],
+        }),
         pull(None),
         pull(Some(ack.clone())),
         PeerMessage::Serving { source: PEER },
@@ -108,6 +116,7 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::Probe { .. } => "probe",
         PeerMessage::Head(_) => "head",
         PeerMessage::Want { .. } => "want",
+        PeerMessage::Ready(_) => "ready",
     }
 }
 
@@ -163,7 +172,7 @@ fn block_zero() {
     let genesis = support::genesis();
     vectors.pin("cluster", &borsh::to_vec(&genesis).expect("it encodes"), &genesis.cluster_id().to_string());
     for group in GROUPS {
-        let state = genesis_state(&genesis, group).expect("the genesis names the group");
+        let state = genesis_state(&genesis, None, group).expect("the genesis names the group");
         assert_eq!(state.applied.header_hash, state.header.hash());
         assert!(state.writes.windows(2).all(|pair| pair[0].0 < pair[1].0), "sorted, each key once");
         vectors.format(&format!("{group}/header"), &state.header, &state.header.hash().to_string());
@@ -171,6 +180,6 @@ fn block_zero() {
         let keys: Vec<u8> = state.writes.iter().flat_map(|(key, _)| key.clone()).collect();
         vectors.pin(&format!("{group}/keys and hash of all writes"), &keys, &writes_hash(&state.writes).to_string());
     }
-    assert!(genesis_state(&genesis, GroupId::shard(2)).is_err(), "a group that the genesis does not name");
+    assert!(genesis_state(&genesis, None, GroupId::shard(2)).is_err(), "a group that the genesis does not name");
     vectors.finish();
 }

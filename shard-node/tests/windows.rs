@@ -41,7 +41,7 @@ struct Group {
 
 impl Group {
     fn new(genesis: &Genesis, group: GroupId) -> Self {
-        let start = genesis_state(genesis, group).unwrap();
+        let start = genesis_state(genesis, None, group).unwrap();
         let prefix = ledger::BitPrefix::in_tree(genesis.layout.prefix_of(group).unwrap());
         let mut group = Self {
             constants: GroupConstants { cluster: genesis.cluster_id(), group, verify: genesis.verify },

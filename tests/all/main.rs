@@ -28,6 +28,7 @@ mod reads;
 mod registry;
 mod restarts;
 mod routers;
+mod runtime_groups;
 mod spoiling;
 mod standard_services;
 mod support;

@@ -50,14 +50,28 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("storage", &["ledger"]),
     ("consensus", &["ledger", "storage"]),
     ("proto", &["ledger"]),
-    ("client", &["ledger", "proto"]),
+    ("client", &["channel", "ledger", "proto"]),
     ("router", &["beacon", "client", "ledger", "proto"]),
     (
         "shard-node",
         &["beacon", "channel", "client", "consensus", "cross-shard", "ledger", "proto", "router", "storage"],
     ),
     ("cluster-sim", &["beacon", "channel", "consensus", "cross-shard", "ledger", "router", "shard-node", "storage"]),
-    ("cli", &["beacon", "client", "cluster-sim", "cross-shard", "ledger", "proto", "router", "shard-node", "storage"]),
+    (
+        "cli",
+        &[
+            "beacon",
+            "channel",
+            "client",
+            "cluster-sim",
+            "cross-shard",
+            "ledger",
+            "proto",
+            "router",
+            "shard-node",
+            "storage",
+        ],
+    ),
 ];
 
 fn cargo() -> Command {

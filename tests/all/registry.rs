@@ -2,33 +2,33 @@
 //! that host no replica of the beacon, and is found again after a restart.
 
 use beacon::{BeaconCommand, SignedCommand};
-use bytes::Bytes;
 use client::Wait;
-use consensus::sequencer::Sequencer;
 use ledger::genesis::NodeInfo;
 use ledger::{GroupId, NodeId, TimeMs};
-use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 
 use crate::support::bank::{Bank, now_ms, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
 use crate::support::eventually;
+use crate::support::shell::Shell;
 
 const CHANGED: NodeId = NodeId(4);
 
-/// Sequences a command in the beacon, signed by the admin of the changed node's organisation. No
-/// call takes such commands in yet, so it goes to the engine of the replica that leads.
-async fn change(cluster: &TestCluster, capacity: u16) {
+/// Hands a command to the router of one node, signed by the admin of the changed node's organisation.
+async fn change(cluster: &TestCluster, at: NodeId, capacity: u16) {
+    let signed = signed(cluster, capacity, capacity as u8).encode();
+    let client = cluster.client_of(at);
+    let fate = client.command(signed.clone()).await.unwrap();
+    assert_eq!(fate.pending, None);
+    let again = cluster.client().command(signed).await.unwrap();
+    assert_eq!((again.digest, again.pending), (fate.digest, None), "sent again, it has its outcome");
+}
+
+fn signed(cluster: &TestCluster, capacity: u16, salt: u8) -> SignedCommand {
     let org = cluster.info(CHANGED).org;
     let name = &cluster.genesis.orgs.iter().find(|known| known.id == org).unwrap().name;
     let admin = cluster.dir.admin_key(name).unwrap();
     let command = BeaconCommand::SetNodeCapacity { node: CHANGED, capacity };
-    let (salt, until) = ([capacity as u8; 16], TimeMs(now_ms() + 60_000));
-    let signed = SignedCommand::sign(&cluster.genesis.cluster_id(), &command, org, salt, until, &admin);
-    let commands = vec![Command::Registry(signed.encode())];
-    let entry = Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(now_ms()), commands };
-    let leader = cluster.leader(GroupId::BEACON).await;
-    let beacon = cluster.node(leader).hosted().group(GroupId::BEACON.0).unwrap();
-    beacon.raft.submit(Bytes::from(entry.encode())).await.unwrap().await.unwrap();
+    SignedCommand::sign(&cluster.genesis.cluster_id(), &command, org, [salt; 16], TimeMs(now_ms() + 60_000), &admin)
 }
 
 /// Waits until every node's router knows this capacity of the changed node.
@@ -50,9 +50,10 @@ async fn a_certified_change_reaches_every_node_and_outlives_a_restart() {
     let mut cluster = TestCluster::start(Wanted { nodes: 5, ..Wanted::default() }).await;
     let beacon = cluster.genesis.committee(GroupId::BEACON).unwrap();
     assert!(cluster.node_ids().iter().any(|node| beacon.index_of(*node).is_none()), "some node has to follow");
-    change(&cluster, 77).await;
+    let outside = *cluster.node_ids().iter().find(|node| beacon.index_of(**node).is_none()).unwrap();
+    change(&cluster, outside, 77).await;
     known_everywhere(&cluster, 77).await;
-    change(&cluster, 78).await;
+    change(&cluster, beacon.members[0].node, 78).await;
     known_everywhere(&cluster, 78).await;
 
     cluster.wait_settled().await;
@@ -67,4 +68,66 @@ async fn a_certified_change_reaches_every_node_and_outlives_a_restart() {
     let (alice, bob) = (&homes[0][0], &homes[1][0]);
     bank.client.pay(&alice.key, bob.address, bank.asset, 1, Wait::Applied).await.unwrap();
     assert_eq!(bank.balances(&[alice.address, bob.address]).await, [9, 11]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_command_says_why_and_is_not_sequenced() {
+    let cluster = TestCluster::start(Wanted { nodes: 5, ..Wanted::default() }).await;
+    let before = cluster.wait_settled().await[&GroupId::BEACON];
+    let refusals = async |signed: SignedCommand| match cluster.client().command(signed.encode()).await {
+        Err(error) => error.code().to_owned(),
+        Ok(fate) => panic!("it was taken: {fate:?}"),
+    };
+    let good = signed(&cluster, 3, 1);
+    assert_eq!(refusals(SignedCommand { salt: [9; 16], ..good.clone() }).await, "bad_signature");
+    assert_eq!(refusals(SignedCommand { version: 7, ..good.clone() }).await, "malformed");
+    assert_eq!(refusals(signed(&cluster, u16::MAX, 2)).await, "registry");
+    let other = cluster.genesis.orgs.iter().find(|org| org.id != good.org).unwrap();
+    let key = cluster.dir.admin_key(&other.name).unwrap();
+    let command = BeaconCommand::SetNodeCapacity { node: CHANGED, capacity: 3 };
+    let until = TimeMs(now_ms() + 60_000);
+    let foreign = SignedCommand::sign(&cluster.genesis.cluster_id(), &command, other.id, [3; 16], until, &key);
+    assert_eq!(refusals(foreign).await, "not_authorised");
+    assert_eq!(cluster.wait_settled().await[&GroupId::BEACON], before, "nothing of it is in the beacon's chain");
+}
+
+#[test]
+fn the_registry_is_changed_and_shown_from_the_command_line() {
+    let shell = Shell::start(&["--nodes", "4", "--shards", "1"]);
+    let shown = |node: u64| {
+        let said = shell.told("beacon show");
+        said["nodes"].as_array().unwrap().iter().find(|line| line["node"] == node).unwrap().clone()
+    };
+    let changed = shell.told("node capacity 2 7");
+    assert_eq!((&changed["in_force"], changed["command"].as_str().unwrap().len()), (&true.into(), 64));
+    assert_eq!(shown(2)["capacity"], 7);
+    // Nodes reach it where they did: nobody may lead from where the others look in vain.
+    let peer = shown(2)["peer_addr"].as_str().unwrap().to_owned();
+    shell.told(&format!("node address 2 --peer {peer} --client 127.0.0.1:2"));
+    assert_eq!((shown(2)["peer_addr"].clone(), shown(2)["client_addr"].clone()), (peer.into(), "127.0.0.1:2".into()));
+
+    // Several organisations: whose command it is has to be said where no node says it.
+    shell.write("new.key", &"17".repeat(32));
+    assert_eq!(shell.refused("beacon rotate-key new.key")["error"]["code"], "org");
+    assert_eq!(shell.told("beacon rotate-key new.key --as org-b")["in_force"], true);
+    let node_of_b =
+        shell.told("beacon show")["nodes"].as_array().unwrap().iter().find(|line| line["org"] == 2).unwrap()["node"]
+            .clone();
+    let line = format!("node capacity {node_of_b} 3");
+    assert_eq!(shell.refused(&line)["error"]["code"], "bad_signature", "the old key signs nothing any more");
+    assert_eq!(shell.told(&format!("{line} --key-file new.key"))["in_force"], true);
+
+    let ca = shell.dir().join("ca/org-a/ca.pem");
+    let join = |org: &str| {
+        format!(
+            "beacon org register org-d --id 4 --ca {} --admin-key {} --as {org}",
+            ca.display(),
+            ledger::SecretKey::derive(b"org-d", b"").public()
+        )
+    };
+    let first = shell.told(&join("org-a"));
+    assert_eq!((&first["in_force"], &first["approvals"], &first["needed"]), (&false.into(), &1.into(), &2.into()));
+    assert_eq!(shell.told(&join("org-c"))["in_force"], true);
+    assert_eq!(shell.refused(&join("org-a"))["error"]["code"], "registry", "it has joined");
+    assert_eq!(shell.refused("node capacity 99 1")["error"]["code"], "not_found");
 }

@@ -3,13 +3,14 @@
 use beacon::channels::{self, channel_key, founding_key};
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::machine::{CommandOutcome, Executed, Refused, execute_command};
+use beacon::{ClusterView, RegistryHead, registry};
 use channel::{ChannelReject, Engine, Founding, FoundingAct, Hosting, Phase, Policy, Quorum, Role, Subject, Terms};
 use cross_shard::message::Message;
 use cross_shard::notice::{ChannelStatus, ChannelUpdate};
 use ledger::crypto::SecretKey;
 use ledger::genesis::Genesis;
 use ledger::hash::{Hash32, sha256};
-use ledger::ids::{GroupId, NodeId, OrgId, TimeMs};
+use ledger::ids::{Epoch, GroupId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 use ledger::view::View;
 
@@ -223,17 +224,62 @@ fn a_channel_speaks_for_itself_and_in_order() {
     let (group, _) = beacon.found("steel");
     let entry = beacon.read(channels::directory).remove(0);
     let shown = ChannelUpdate { status: ChannelStatus::Frozen, ..entry.shown.clone() };
-    beacon.state = settle(&beacon.state, |view| channels::apply_update(view, group, shown.clone()));
+    beacon.state = settle(&beacon.state, |view| {
+        assert_eq!(channels::apply_update(view, group, shown.clone()), []);
+    });
     assert_eq!(beacon.read(channels::directory)[0].shown, shown);
     let disordered = ChannelUpdate { members: vec![OrgId(2), OrgId(1)], ..shown.clone() };
     let stranger = ChannelUpdate { anchors: vec![NodeId(99)], ..shown.clone() };
     for (source, update) in
         [(group, disordered), (group, stranger), (GroupId::channel(5), shown.clone()), (GroupId::shard(0), shown)]
     {
-        let next = settle(&beacon.state, |view| channels::apply_update(view, source, update));
+        let next = settle(&beacon.state, |view| {
+            assert_eq!(channels::apply_update(view, source, update), []);
+        });
         assert_eq!(next, beacon.state, "nothing of {source} is taken");
     }
     assert!(beacon.state.contains_key(&channel_key(group)));
+}
+
+/// Whoever joins or leaves, and whoever changes its nodes: the channel says so, and the beacon prepares the
+/// committee for it, one step at a time.
+#[test]
+fn a_channels_committee_follows_the_nodes_that_it_names() {
+    let mut beacon = Beacon::new();
+    let (group, _) = beacon.found("steel");
+    let first = beacon.read(|view| registry::committee(view, group)).expect("it is in force");
+    let entry = beacon.read(channels::directory).remove(0);
+    let plan = |beacon: &Beacon| {
+        let coming = beacon.read(|view| registry::coming_of(view, group));
+        coming.map(|coming| (coming.epoch, coming.members.iter().map(|member| member.node.0).collect::<Vec<_>>()))
+    };
+    for (named, expected) in [
+        (&[1, 2, 3, 4, 5][..], Some((Epoch(1), vec![1, 2, 3, 4]))),
+        // Node 4, which may have begun to fetch the state, is wanted still.
+        (&[2, 4], Some((Epoch(1), vec![1, 2, 3, 4]))),
+        (&[1, 2, 3], None),
+        (&[1, 2], Some((Epoch(2), vec![1, 2]))),
+        (&[2, 5], Some((Epoch(2), vec![1, 2]))),
+    ] {
+        let nodes: Vec<NodeId> = named.iter().map(|node| NodeId(*node)).collect();
+        let shown = ChannelUpdate { anchors: nodes[..1].to_vec(), nodes, ..entry.shown.clone() };
+        let (before, mut mail) = (plan(&beacon), Vec::new());
+        beacon.state = settle(&beacon.state, |view| mail = channels::apply_update(view, group, shown.clone()));
+        assert_eq!(plan(&beacon), expected, "{named:?}");
+        let coming = beacon.read(|view| registry::coming_of(view, group));
+        let told = match before == expected {
+            true => vec![],
+            // The committee in force in the place of a plan cancels it.
+            false => vec![(group, Message::CommitteePlan(coming.unwrap_or_else(|| first.clone())))],
+        };
+        assert_eq!(mail, told, "{named:?}");
+        let picture = ClusterView::read(&beacon.state).unwrap();
+        let head: Option<RegistryHead> = beacon.read(|view| view.load(&registry::head_key()));
+        assert_eq!(head, Some(RegistryHead::of(picture.revision, &picture.encode())), "what is followed is proved");
+    }
+    // A node of a channel is not drained: where the channel goes, its members say.
+    let drain = BeaconCommand::SetNodeCapacity { node: NodeId(2), capacity: 0 };
+    assert_eq!(beacon.run(2, &drain), Err(Reject::Quorum.into()));
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn records() {
     let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
     assert_eq!(
         hex::encode(borsh::to_vec(&head).unwrap()),
-        "010200000000000000588b761ae26020f0f6e1a23e916aa0d0fae6571dca36e864d24e44755146a78e"
+        "01020000000000000050d2bfd0250902a32955ff8c816a313d8c6c5c3e913f401665107cee08dcbcd2"
     );
     assert_eq!(
         hex::encode(registry::head_key()),

@@ -6,5 +6,6 @@ mod channels;
 mod commands;
 mod golden;
 mod proof;
+mod seats;
 mod state;
 mod support;

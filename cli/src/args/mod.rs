@@ -7,11 +7,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::history::Order;
 
 mod account;
+mod beacon;
 mod bench;
+mod ca;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
+pub use beacon::{Admin, Beacon, NodeChange, OrgChange};
 pub use bench::Bench;
+pub use ca::{Ca, RoleArg};
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
 
 /// Seamark: a sharded ledger cluster for consortia.
@@ -91,11 +95,23 @@ pub enum Command {
     Node(Node),
     /// Run a stand-alone router
     Router(Router),
+    /// Show the registry, and change it in the name of an organisation
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark beacon show\n  seamark beacon rotate-key --as org-a new.key\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa"
+    )]
+    Beacon(Beacon),
     /// Show every group: leader, height, root, lag, rate, and what is wrong
     Status(Status),
     /// Make and show keys
     #[command(subcommand, after_help = "Example:\n  seamark key new alice\n  seamark key list")]
     Key(Key),
+    /// Make certificate authorities and certificates, and show them
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark ca new acme --out acme-ca\n  seamark ca issue client shop --ca acme-ca --out shop\n  seamark ca show shop/shop.pem"
+    )]
+    Ca(Ca),
     /// Issue and show assets
     #[command(
         subcommand,
@@ -169,7 +185,7 @@ pub struct Init {
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Example:\n  seamark node --config net/nodes/node-1/node.toml\n  seamark node check net/nodes/node-1/data\n  seamark node rebuild --config net/nodes/node-1/node.toml shard-0"
+    after_help = "Example:\n  seamark node --config net/nodes/node-1/node.toml\n  seamark node check net/nodes/node-1/data\n  seamark node rebuild --config net/nodes/node-1/node.toml shard-0\n  seamark node capacity 4 2"
 )]
 pub struct Node {
     /// The node's configuration
@@ -183,7 +199,7 @@ pub struct Node {
     pub command: Option<NodeCommand>,
 }
 
-/// `node check` and `node rebuild`.
+/// `node check`, `node rebuild`, and changes of a node's entry in the registry.
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// Verify the data folder of a stopped node: every file, checksum and log entry
@@ -205,6 +221,9 @@ pub enum NodeCommand {
         #[arg(value_name = "GROUP")]
         group: String,
     },
+    /// Change a node's entry in the registry of a running cluster.
+    #[command(flatten)]
+    Change(NodeChange),
 }
 
 /// `router`.
@@ -415,7 +434,7 @@ pub struct Sending {
     #[arg(long, value_enum, default_value_t = OrderArg::Causal)]
     pub order: OrderArg,
     /// Payments a second at most [default: as fast as they are taken]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
     /// Payments in flight at most
     #[arg(long, value_name = "N", default_value_t = 8192)]

@@ -1,7 +1,8 @@
 //! `asset`: defining assets and their first supply, and looking them up.
 
-use client::Wait;
-use ledger::{AssetSpec, LedgerId, Move};
+use client::{Consistency, Wait};
+use ledger::{AssetId, AssetSpec, LedgerId, Move};
+use proto::views::AccountView;
 use serde::Serialize;
 
 use super::context::{Context, amount, unknown_asset};
@@ -23,6 +24,7 @@ struct Line {
     frozen: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<ReceiptLine>,
+    /// What the issuer has created and not destroyed, in the smallest unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     supply: Option<String>,
 }
@@ -39,7 +41,7 @@ impl Line {
             if self.frozen { "yes" } else { "no" }
         );
         if let Some(supply) = self.supply.as_deref().and_then(|supply| supply.parse().ok()) {
-            text.push_str(&format!("\n  created   {} {}", with_decimals(supply, self.decimals), self.symbol));
+            text.push_str(&format!("\n  supply    {} {}", with_decimals(supply, self.decimals), self.symbol));
         }
         text
     }
@@ -91,6 +93,11 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
             let Some(found) = client.asset(id, None).await?.value else {
                 return Err(unknown_asset(&asset, &id));
             };
+            // The issuer's account keeps the count; it has one from its first mint on.
+            let view = client.account_view(found.spec.issuer, Consistency::Linearizable, None).await;
+            let view = view.inspect_err(|error| tracing::warn!(%error, "the supply cannot be read")).ok();
+            let view = view.map(|answer| answer.value);
+            let supply = view.and_then(|view| supply_in(view.as_ref(), &id));
             let line = Line {
                 id: found.id.to_string(),
                 symbol: found.spec.symbol,
@@ -99,13 +106,20 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
                 issuer: found.spec.issuer.to_string(),
                 frozen: found.frozen,
                 receipt: None,
-                supply: None,
+                supply: supply.map(|supply| supply.to_string()),
             };
             output.result(&line, || line.text())
         }
         Asset::Freeze(args) => freeze(&args, true, output).await,
         Asset::Thaw(args) => freeze(&args, false, output).await,
     }
+}
+
+/// The supply as the issuer's account tells it; `None` when it has more lines than are shown.
+fn supply_in(view: Option<&AccountView>, asset: &AssetId) -> Option<u128> {
+    let Some(view) = view else { return Some(0) };
+    let created = view.supplies.iter().find(|(of, _)| of == asset).map(|(_, amount)| *amount);
+    created.or_else(|| (view.more_lines == 0).then_some(0))
 }
 
 async fn freeze(args: &FreezeAsset, frozen: bool, output: Output) -> Result<(), CliError> {

@@ -12,7 +12,7 @@ use crate::draft::Names;
 use crate::draft::words::Labels;
 use crate::error::CliError;
 use crate::load::sign::Party;
-use crate::setup::ClusterDir;
+use crate::setup::{ClusterDir, KEYS_DIR, TRANSACTIONS_DIR};
 
 /// The passphrase of keys, for programs that cannot be asked.
 const PASSPHRASE_VARIABLE: &str = "SEAMARK_PASSPHRASE";
@@ -48,11 +48,11 @@ impl Context {
 
     /// The signed transactions whose fate is open.
     pub(super) fn kept(&self, client: &Client) -> KeptTxs {
-        KeptTxs::new(self.dir.join("transactions"), client.cluster_id())
+        KeptTxs::new(self.dir.join(TRANSACTIONS_DIR), client.cluster_id())
     }
 
     pub(super) fn keystore(&self) -> Keystore {
-        Keystore::new(self.dir.join("keys"))
+        Keystore::new(self.dir.join(KEYS_DIR))
     }
 
     /// The account that signs: a key of the keystore, or the operator of a cluster whose folder
@@ -62,11 +62,16 @@ impl Context {
             // The name is looked up before the passphrase is asked for.
             Some(name) => match self.keystore().show(name) {
                 Ok(_) => Ok(Party::of(self.keystore().unlock(name, &passphrase(name)?)?)),
-                Err(KeystoreError::NotFound(_)) if name == OPERATOR => operator(&self.dir),
+                Err(KeystoreError::NotFound(_)) if name == OPERATOR => self.operator(),
                 Err(error) => Err(error.into()),
             },
-            None => operator(&self.dir),
+            None => self.operator(),
         }
+    }
+
+    /// The operator of this cluster. Without any cluster here, that is what is said.
+    fn operator(&self) -> Result<Party, CliError> {
+        operator(&self.dir).or_else(|error| self.profile().and(Err(error)))
     }
 
     /// The key of this name, without its secret.
@@ -74,7 +79,7 @@ impl Context {
         match self.keystore().show(name) {
             Ok(info) => Ok(Some((info.address, info.public))),
             Err(KeystoreError::NotFound(_)) if name == OPERATOR => {
-                let operator = operator(&self.dir)?;
+                let operator = self.operator()?;
                 Ok(Some((operator.address, operator.key.public())))
             }
             Err(KeystoreError::NotFound(_) | KeystoreError::Name(_)) => Ok(None),
@@ -105,7 +110,7 @@ impl Context {
             labels.keys.insert(operator.key.public(), OPERATOR.to_owned());
         }
         // Names are a convenience here: a damaged key file must not keep anybody from looking.
-        for info in self.keystore().list().unwrap_or_default() {
+        for info in self.keystore().list().map(|list| list.keys).unwrap_or_default() {
             labels.accounts.insert(info.address, info.name.clone());
             labels.keys.insert(info.public, info.name);
         }
@@ -138,13 +143,14 @@ impl Context {
         }
         match text.split_once('/') {
             Some((issuer, symbol)) => Ok(AssetId::derive(&self.address(issuer)?, symbol)),
-            None => match operator(&self.dir) {
+            None => match self.operator() {
                 Ok(operator) => Ok(AssetId::derive(&operator.address, text)),
-                Err(_) => Err(CliError::new(
+                Err(error) if error.code == "no_operator" => Err(CliError::new(
                     "asset",
                     format!("'{text}' is no asset id, and without an operator's key it cannot be a symbol of theirs"),
                     "use the asset's id, or ISSUER/SYMBOL",
                 )),
+                Err(error) => Err(error),
             },
         }
     }
@@ -236,7 +242,7 @@ pub(super) fn operator(dir: &Path) -> Result<Party, CliError> {
 }
 
 /// The passphrase of a key that exists.
-fn passphrase(name: &str) -> Result<String, CliError> {
+pub(super) fn passphrase(name: &str) -> Result<String, CliError> {
     match from_environment() {
         Some(passphrase) => Ok(passphrase),
         None => ask(&format!("Passphrase of key '{name}': ")),
@@ -341,8 +347,8 @@ mod tests {
         assert_eq!(context.asset("alice/EUR"), Ok(asset));
         assert_eq!(context.asset(&format!("{}/EUR", info.address)), Ok(asset));
         assert_eq!(context.asset(&asset.to_string()), Ok(asset));
-        assert_eq!(context.asset("EUR").unwrap_err().code, "asset");
-        assert_eq!(context.party(None).unwrap_err().code, "no_operator");
+        assert_eq!(context.asset("EUR").unwrap_err().code, "profile_missing", "there is no cluster at all");
+        assert_eq!(context.party(None).unwrap_err().code, "profile_missing");
         assert_eq!(context.party(Some("bob")).unwrap_err().code, "key_not_found");
     }
 }

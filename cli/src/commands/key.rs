@@ -37,6 +37,9 @@ impl Line {
 #[derive(Serialize)]
 struct List {
     keys: Vec<Line>,
+    /// Key files that cannot be read, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<String>,
 }
 
 pub(super) fn run(command: Key, output: Output) -> Result<(), CliError> {
@@ -57,14 +60,17 @@ pub(super) fn run(command: Key, output: Output) -> Result<(), CliError> {
             output.result(&line, || line.text())
         }
         Key::List { target } => {
-            let keys = Context::new(&target)?.keystore().list()?;
-            let list = List { keys: keys.iter().map(Line::of).collect() };
+            let found = Context::new(&target)?.keystore().list()?;
+            let unreadable = found.unreadable.iter().map(ToString::to_string).collect();
+            let list = List { keys: found.keys.iter().map(Line::of).collect(), unreadable };
             output.result(&list, || {
-                if list.keys.is_empty() {
+                if list.keys.is_empty() && list.unreadable.is_empty() {
                     return "no keys; 'seamark key new NAME' makes one".to_owned();
                 }
                 table(["name", "address"], list.keys.iter().map(|line| [line.name.clone(), line.address.clone()]))
-            })
+            })?;
+            // Those that can be read are of use without it; the exit code still says that something is wrong.
+            found.unreadable.into_iter().next().map_or(Ok(()), |error| Err(CliError::from(error).after_report()))
         }
     }
 }

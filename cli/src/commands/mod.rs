@@ -4,8 +4,10 @@
 mod account;
 mod amounts;
 mod asset;
+mod beacon;
 mod bench;
 mod block;
+mod ca;
 mod context;
 mod demo;
 mod done;
@@ -36,8 +38,10 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Up(args) => Box::pin(up::run(args, output)).await,
         Command::Init(args) => init::run(&args, output),
         Command::Node(args) => Box::pin(node::run(args, output)).await,
+        Command::Beacon(args) => Box::pin(beacon::run(args, output)).await,
         Command::Router(args) => Box::pin(router::run(args, output)).await,
         Command::Status(args) => Box::pin(status::run(args, output)).await,
+        Command::Ca(args) => ca::run(&args, output),
         Command::Key(args) => key::run(args, output),
         Command::Asset(args) => Box::pin(asset::run(args, output)).await,
         Command::Pay(args) => Box::pin(pay::run(args, output)).await,

@@ -1,5 +1,5 @@
 //! `node`: one node until it is stopped; the offline check of its data, and the first step of
-//! rebuilding a replica.
+//! rebuilding a replica. What changes a node's entry in the registry stands in `beacon`.
 
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,7 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), CliError> {
     match (args.command, args.config) {
         (Some(NodeCommand::Check { folder }), _) => check(&folder, output),
         (Some(NodeCommand::Rebuild { config, group }), _) => rebuild(&config, &group, output),
+        (Some(NodeCommand::Change(change)), _) => super::beacon::change_node(change, output).await,
         (None, Some(config)) => serve(&config, args.with_parent, output).await,
         (None, None) => {
             Err(CliError::usage("node_config", "no configuration is named", "run: seamark node --config node.toml"))

@@ -12,7 +12,7 @@ use super::settle;
 use super::show::ReceiptLine;
 use crate::args::Pay;
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Output, moment};
 
 /// How long the asset's definition is waited for.
 const ASSET_WITHIN: Duration = Duration::from_secs(2);
@@ -57,7 +57,12 @@ pub(super) async fn run(args: Pay, output: Output) -> Result<(), CliError> {
     };
     output.result(&paid, || {
         let credited = if paid.applied { "credited" } else { "final; the credit is on its way" };
-        format!("paid {} to {}: {credited}\n{}", assets.amount(&asset, amount), paid.to, paid.receipt.text())
+        let (txid, at) = (&paid.receipt.txid, moment(paid.receipt.time_ms));
+        let amount = assets.amount(&asset, amount);
+        format!(
+            "paid {amount} to {}: {credited}\n  transaction {txid}\n  at {at}; more with: seamark tx {txid}",
+            paid.to
+        )
     })
 }
 

@@ -47,9 +47,18 @@ pub(super) async fn run(args: Replay, output: Output) -> Result<(), CliError> {
         }
         None => Box::pin(on_own_cluster(&args.shape, args.processes, &plan, output, phases)).await?,
     };
-    output.result(&report, || report::text(&title, &report))?;
+    let checked = oracle.map(|oracle| oracle.check(&report));
+    let right = checked.as_ref().is_some_and(Result::is_ok);
+    output.result(&report, || {
+        let text = report::text(&title, &report);
+        if right {
+            format!("{text}\nTransfers, accounts, supply and final state are those of the oracle.")
+        } else {
+            text
+        }
+    })?;
     report.check()?;
-    oracle.map_or(Ok(()), |oracle| oracle.check(&report).map_err(CliError::after_report))
+    checked.unwrap_or(Ok(())).map_err(CliError::after_report)
 }
 
 /// The right result, if one is named. Read before anything is sent.
@@ -74,8 +83,7 @@ fn seed(asked: Option<&str>, throw_away: bool) -> Result<Vec<u8>, CliError> {
         Some(text) => Ok(text.as_bytes().to_vec()),
         None if throw_away => Ok(THROW_AWAY_SEED.as_bytes().to_vec()),
         None => {
-            let secret: [u8; 32] =
-                crate::setup::pki::random().map_err(|error| CliError::from_message(error.code(), error))?;
+            let secret: [u8; 32] = crate::setup::pki::random()?;
             Ok(secret.to_vec())
         }
     }

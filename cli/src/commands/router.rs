@@ -146,10 +146,9 @@ fn made_for(context: &Context, listen: &str) -> Result<PathBuf, CliError> {
         let path = dir.ca_dir(&org.name).join(name);
         std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))
     };
-    let pki = |error: crate::setup::PkiError| CliError::from_message(error.code(), error);
-    let authority = Authority::from_pem(&read("ca.pem")?, &read("ca.key")?).map_err(pki)?;
+    let authority = Authority::from_pem(&read("ca.pem")?, &read("ca.key")?)?;
     let name = format!("router-{}", addr.port());
-    let leaf = authority.issue(&Subject::router(&name, &org.name, vec![addr.ip().to_string()])).map_err(pki)?;
+    let leaf = authority.issue(&Subject::router(&name, &org.name, vec![addr.ip().to_string()]))?;
     make_private(&folder)?;
     write(&folder.join("router.pem"), &leaf.cert_pem)?;
     write(&folder.join("router.key"), &leaf.key_pem)?;

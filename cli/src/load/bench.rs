@@ -209,7 +209,7 @@ fn accounts(count: u32) -> Result<Vec<Party>, CliError> {
     if count == 0 {
         return Err(CliError::usage("bench_accounts", "--accounts is 0", "use at least 1"));
     }
-    let seed: [u8; 32] = crate::setup::pki::random().map_err(|error| CliError::from_message(error.code(), error))?;
+    let seed: [u8; 32] = crate::setup::pki::random()?;
     let names: Vec<String> = (0..count).map(|number| number.to_string()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     Ok(parties(&seed, &names))

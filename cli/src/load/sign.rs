@@ -79,7 +79,7 @@ impl Signer {
             .duration_since(UNIX_EPOCH)
             .map_err(|_| CliError::new("clock", "this machine's clock is before 1970", "set it"))?;
         let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        let run = random().map_err(|error| CliError::from_message(error.code(), error))?;
+        let run = random()?;
         Ok(Self { cluster, asset, valid_until_ms: TimeMs(now_ms.saturating_add(VALID_FOR_MS)), run })
     }
 

@@ -36,7 +36,7 @@ pub struct Stage {
 /// # Errors
 /// When the system gives no randomness.
 pub fn fresh_symbol(prefix: &str) -> Result<String, CliError> {
-    let bytes: [u8; 4] = random().map_err(|error| CliError::from_message(error.code(), error))?;
+    let bytes: [u8; 4] = random()?;
     Ok(format!("{prefix}-{}", hex::encode_upper(bytes)))
 }
 

@@ -32,6 +32,10 @@ use shard_node::server::config::NodeConfig;
 use super::error::{SetupError, io_error};
 use super::genesis::{MadeCluster, MadeNode};
 
+/// Folder of a user's keys.
+pub const KEYS_DIR: &str = "keys";
+/// Folder of signed transactions whose fate is open.
+pub const TRANSACTIONS_DIR: &str = "transactions";
 const LOCK_FILE: &str = "cluster.lock";
 const GENESIS_FILE: &str = "genesis.json";
 const ID_FILE: &str = "cluster-id";
@@ -186,7 +190,7 @@ impl ClusterLock {
 ///
 /// # Errors
 /// [`SetupError::Exists`] for a folder with a cluster, [`SetupError::NotEmpty`] for one with
-/// anything else, and what the system says.
+/// anything else but a user's keys and transactions, and what the system says.
 pub fn write_cluster(dir: &ClusterDir, _lock: &ClusterLock, made: &MadeCluster) -> Result<(), SetupError> {
     prepare(dir)?;
     write_orgs(dir, made)?;
@@ -206,7 +210,8 @@ fn prepare(dir: &ClusterDir) -> Result<(), SetupError> {
         return Err(SetupError::Exists { path: dir.root.clone() });
     }
     let making = dir.root.join(MAKING_FILE);
-    let ours = [LOCK_FILE, MAKING_FILE];
+    // Keys and kept transactions are the user's, and may be there before the cluster is.
+    let ours = [LOCK_FILE, MAKING_FILE, KEYS_DIR, TRANSACTIONS_DIR];
     let parts = ["ca", "admin", "nodes", "client", PROFILE_FILE, ID_FILE];
     let interrupted = making.is_file();
     for entry in fs::read_dir(&dir.root).map_err(io_error(&dir.root))? {

@@ -114,7 +114,9 @@ pub enum SpecError {
     #[error("the cluster's name must have 1 to {NAME_BYTES_MAX} bytes and no control characters")]
     Name,
     /// Ports run past the last one.
-    #[error("{nodes} nodes need {needed} ports from {base_port} on, and ports end at 65535; lower the base port")]
+    #[error(
+        "{nodes} nodes need {needed} ports from {base_port} on, and ports go from 1 to 65535; choose a base port that leaves room"
+    )]
     Ports {
         /// First port.
         base_port: u16,

@@ -1,4 +1,4 @@
-//! Certificates of organisations, nodes, routers, clients and admins: ECDSA over P-256, one
+//! Certificates of organisations, nodes, routers, clients, admins and auditors: ECDSA over P-256, one
 //! authority for each organisation, one level deep.
 //!
 //! Never writes a file and never checks a peer: `client::net` does that.
@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use client::{Identity, NetError, Role};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::NodeId;
+use pkcs8::{EncryptedPrivateKeyInfo, LineEnding, PrivateKeyInfo, SecretDocument, pkcs5};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use rcgen::{
@@ -16,11 +17,14 @@ use rcgen::{
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
 
 /// How long an organisation's authority is valid.
 pub const CA_VALID_DAYS: i64 = 3653;
 /// How long every other certificate is valid: the longest that TLS stacks accept everywhere.
 pub const LEAF_VALID_DAYS: i64 = 397;
+/// What a PEM file with an encrypted key begins with (RFC 7468).
+const SEALED_LABEL: &str = "ENCRYPTED PRIVATE KEY";
 /// How far validity reaches back, for machines whose clocks run behind.
 const BACKDATED: Duration = Duration::hours(1);
 
@@ -41,6 +45,17 @@ pub enum PkiError {
     /// A CA certificate or key is not usable.
     #[error("the certificate authority cannot be used: {0}; restore ca.pem and ca.key from a backup")]
     Authority(rcgen::Error),
+    /// The passphrase of a CA key is wrong, or the file is damaged: the cipher cannot tell.
+    #[error(
+        "the key of the certificate authority does not open; check the passphrase, or restore ca.key from a backup"
+    )]
+    Locked,
+    /// Certificate and key are of two authorities.
+    #[error("ca.pem and ca.key do not belong together; restore both from the same backup")]
+    Mismatch,
+    /// The cipher refused to close a CA key.
+    #[error("the key of the certificate authority cannot be encrypted: {0}; report it")]
+    Seal(String),
     /// A certificate cannot be read back.
     #[error(transparent)]
     Read(#[from] NetError),
@@ -54,6 +69,9 @@ impl PkiError {
             Self::Make { .. } => "pki_make",
             Self::Random(_) => "pki_random",
             Self::Authority(_) => "pki_authority",
+            Self::Locked => "pki_locked",
+            Self::Mismatch => "pki_mismatch",
+            Self::Seal(_) => "pki_seal",
             Self::Read(error) => error.code(),
         }
     }
@@ -98,10 +116,16 @@ impl Subject {
         Self { common_name: name.to_owned(), org: org.to_owned(), role: Role::Admin, hosts: Vec::new() }
     }
 
+    /// An auditor.
+    #[must_use]
+    pub fn auditor(name: &str, org: &str) -> Self {
+        Self { common_name: name.to_owned(), org: org.to_owned(), role: Role::Auditor, hosts: Vec::new() }
+    }
+
     fn is_server(&self) -> bool {
         match self.role {
             Role::Node | Role::Router => true,
-            Role::Client | Role::Admin => false,
+            Role::Client | Role::Admin | Role::Auditor => false,
         }
     }
 }
@@ -169,9 +193,49 @@ impl Authority {
     /// # Errors
     /// [`PkiError::Authority`].
     pub fn from_pem(cert_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
-        let key = KeyPair::from_pem(key_pem).map_err(PkiError::Authority)?;
+        Self::of(cert_pem, KeyPair::from_pem(key_pem).map_err(PkiError::Authority)?)
+    }
+
+    fn of(cert_pem: &str, key: KeyPair) -> Result<Self, PkiError> {
+        let key_hash = sha256(&key.subject_public_key_info());
         let issuer = Issuer::from_ca_cert_pem(cert_pem, key).map_err(PkiError::Authority)?;
+        if Identity::new(cert_pem, "").key_hash()? != key_hash {
+            return Err(PkiError::Mismatch);
+        }
         Ok(Self { cert_pem: cert_pem.to_owned(), issuer })
+    }
+
+    /// Takes up an authority whose key is under a passphrase.
+    ///
+    /// # Errors
+    /// [`PkiError::Locked`] or [`PkiError::Authority`].
+    pub fn from_sealed_pem(cert_pem: &str, key_pem: &str, passphrase: &str) -> Result<Self, PkiError> {
+        let (_, sealed) = SecretDocument::from_pem(key_pem).map_err(|_| PkiError::Locked)?;
+        let open = EncryptedPrivateKeyInfo::try_from(sealed.as_bytes()).map_err(|_| PkiError::Locked)?;
+        let key = open.decrypt(passphrase).map_err(|_| PkiError::Locked)?;
+        Self::of(cert_pem, KeyPair::try_from(key.as_bytes()).map_err(PkiError::Authority)?)
+    }
+
+    /// Whether a key file is under a passphrase.
+    #[must_use]
+    pub fn is_sealed(key_pem: &str) -> bool {
+        key_pem.contains(SEALED_LABEL)
+    }
+
+    /// The private key under a passphrase: PKCS #8 in PEM with scrypt and AES-256 (RFC 8018), as OpenSSL reads it.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn sealed_key_pem(&self, passphrase: &str) -> Result<Zeroizing<String>, PkiError> {
+        let seal = |error: pkcs8::Error| PkiError::Seal(error.to_string());
+        let (salt, iv) = (random::<16>()?, random::<16>()?);
+        let cost = scrypt_cost().map_err(|error| PkiError::Seal(error.to_string()))?;
+        let params = pkcs5::pbes2::Parameters::scrypt_aes256cbc(cost, &salt, &iv)
+            .map_err(|error| PkiError::Seal(error.to_string()))?;
+        let der = Zeroizing::new(self.issuer.key().serialize_der());
+        let key = PrivateKeyInfo::try_from(der.as_slice()).map_err(seal)?;
+        let sealed = key.encrypt_with_params(params, passphrase).map_err(seal)?;
+        sealed.to_pem(SEALED_LABEL, LineEnding::LF).map_err(|error| PkiError::Seal(error.to_string()))
     }
 
     /// The certificate, in PEM.
@@ -191,9 +255,17 @@ impl Authority {
     /// # Errors
     /// [`PkiError`].
     pub fn issue(&self, subject: &Subject) -> Result<Leaf, PkiError> {
+        self.issue_for(subject, LEAF_VALID_DAYS)
+    }
+
+    /// As [`Authority::issue`], valid for so many days.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn issue_for(&self, subject: &Subject, days: i64) -> Result<Leaf, PkiError> {
         let make = |cause| PkiError::Make { subject: subject.common_name.clone(), cause };
         let key = KeyPair::generate().map_err(make)?;
-        let mut params = dated(LEAF_VALID_DAYS);
+        let mut params = dated(days);
         params.serial_number = Some(positive(random::<16>()?));
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, subject.common_name.as_str());
@@ -237,6 +309,11 @@ fn dated(days: i64) -> CertificateParams {
     params.not_before = now - BACKDATED;
     params.not_after = now - BACKDATED + Duration::days(days);
     params
+}
+
+/// What each try of a passphrase costs: 16 MiB, five times over, which is as much memory as OpenSSL allows.
+fn scrypt_cost() -> Result<pkcs5::scrypt::Params, pkcs5::scrypt::errors::InvalidParams> {
+    pkcs5::scrypt::Params::new(14, 8, 5, 32)
 }
 
 /// A serial number: positive and never zero, as RFC 5280 asks.

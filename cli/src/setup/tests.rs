@@ -139,6 +139,12 @@ fn a_folder_is_never_overwritten() {
     drop(first);
     assert!(ClusterLock::acquire(&dir).is_ok());
 
+    let own_key_first = tempfile::tempdir().unwrap();
+    fs::create_dir(own_key_first.path().join(KEYS_DIR)).unwrap();
+    fs::write(own_key_first.path().join(KEYS_DIR).join("alice.key"), "hers").unwrap();
+    write_into(own_key_first.path(), &made).unwrap();
+    assert_eq!(fs::read(own_key_first.path().join(KEYS_DIR).join("alice.key")).unwrap(), b"hers");
+
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("thesis.tex"), "years of work").unwrap();
     let error = write_into(other.path(), &made).unwrap_err();
@@ -228,4 +234,28 @@ fn several_machines() {
 fn organisations_are_named_like_columns() {
     let names: Vec<String> = [0, 25, 26, 27, 63].map(org_name).to_vec();
     assert_eq!(names, ["org-a", "org-z", "org-aa", "org-ab", "org-bl"]);
+}
+
+#[test]
+fn an_authority_under_a_passphrase() {
+    let made = Authority::make("acme").unwrap();
+    let sealed = made.sealed_key_pem("correct").unwrap();
+    assert!(Authority::is_sealed(&sealed) && !Authority::is_sealed(&made.key_pem()));
+    let opened = Authority::from_sealed_pem(made.cert_pem(), &sealed, "correct").unwrap();
+    assert_eq!(opened.key_pem(), made.key_pem());
+    let wrong = |pem: &str, passphrase: &str| Authority::from_sealed_pem(made.cert_pem(), pem, passphrase).unwrap_err();
+    assert_eq!(wrong(&sealed, "wrong").code(), "pki_locked");
+    let bytes = sealed.as_bytes();
+    for at in [30, 60, 120, bytes.len() - 40] {
+        let mut damaged = bytes.to_vec();
+        damaged[at] = if damaged[at] == b'A' { b'B' } else { b'A' };
+        let damaged = String::from_utf8(damaged).unwrap();
+        assert!(matches!(wrong(&damaged, "correct").code(), "pki_locked" | "pki_authority"), "byte {at}");
+    }
+    assert_eq!(wrong(made.cert_pem(), "correct").code(), "pki_locked", "that is no key");
+    let other = Authority::make("acme").unwrap();
+    assert_eq!(Authority::from_pem(other.cert_pem(), &made.key_pem()).unwrap_err().code(), "pki_mismatch");
+    let leaf = opened.issue_for(&Subject::auditor("eve", "acme"), 1).unwrap();
+    let peer = PeerIdentity::from_der(&der(&leaf.cert_pem)).unwrap();
+    assert_eq!((peer.role, peer.org.as_deref()), (Role::Auditor, Some("acme")));
 }

@@ -4,6 +4,7 @@
 //! Submitting is idempotent: the same signed bytes may be sent any number of times, over any router, and
 //! have one fate. It keeps nothing on disk.
 
+mod command;
 mod pay;
 mod read;
 
@@ -18,9 +19,10 @@ use tonic::Status;
 use crate::error::ClientError;
 use crate::net;
 use crate::profile::{Profile, RouterEndpoint};
-use crate::routers::{Backoff, Routers, connection_lost, error_of};
+use crate::routers::{Backoff, Routers, certificate_refused, connection_lost, error_of};
 use crate::sockets::Sockets;
 
+pub use command::{ChannelFate, CommandFate, FoundingFate};
 pub use pay::{Settled, Wait};
 pub use read::{Answer, Consistency};
 
@@ -135,7 +137,7 @@ impl Client {
     {
         let routers = &self.shared.routers;
         let mut backoff = Backoff::new(self.patience);
-        let mut tried = 0usize;
+        let (mut tried, mut refused) = (0usize, 0usize);
         loop {
             let (turn, _, channel) = routers.current();
             let attempt = request(net::router_client(channel));
@@ -150,6 +152,11 @@ impl Client {
             }
             routers.lost(turn);
             tried += 1;
+            refused = if certificate_refused(&status) { refused + 1 } else { 0 };
+            // No router takes this certificate.
+            if refused >= routers.len() {
+                return Err(error_of(&status));
+            }
             if tried.is_multiple_of(routers.len()) || backoff.left().is_zero() {
                 match backoff.delay(Duration::ZERO) {
                     Some(delay) => tokio::time::sleep(delay).await,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use borsh::BorshDeserialize;
 use bytes::Bytes;
-use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, Receipt, Reject, TxId};
+use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, LedgerId, Receipt, Reject, TxId};
 use proto::v1::query_request::Query;
 use proto::views::{AccountView, BlockView, Explain, HistoryPage, HistoryPlace};
 use proto::{edge, v1};
@@ -55,7 +55,22 @@ impl Client {
         consistency: Consistency,
         prove: bool,
     ) -> Result<Answer<Option<AccountRecord>>, ClientError> {
-        let query = v1::AccountQuery { address: Bytes::copy_from_slice(&address.0) };
+        self.account_of(LedgerId::MAIN, address, consistency, prove).await
+    }
+
+    /// As [`Client::account`], of the main ledger or of a channel's.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn account_of(
+        &self,
+        ledger: LedgerId,
+        address: Address,
+        consistency: Consistency,
+        prove: bool,
+    ) -> Result<Answer<Option<AccountRecord>>, ClientError> {
+        // The main ledger is 0, and a channel's ledger has the number of its group.
+        let query = v1::AccountQuery { address: Bytes::copy_from_slice(&address.0), group: ledger.0 };
         let reply = self.query(consistency, prove, Query::Account(query)).await?;
         let record = found_value::<AccountRecord>("account", &reply)?;
         let expected = Fact::Account { address, record: record.clone() };

@@ -86,7 +86,7 @@ impl Replica {
         let system_changed = block.system_changed;
         jobs.push_back(Job::Driver(driver::Input::Committed(committed_block(block))));
         if system_changed {
-            jobs.push_back(Job::Driver(driver::Input::Committees(self.committees())));
+            jobs.push_back(Job::Driver(driver::Input::Committees(self.committees().into())));
         }
         jobs.extend(proposal.map(|(id, _)| Job::Driver(driver::Input::Proposed { id, accepted: true })));
         self.answer(answers, out);

@@ -152,8 +152,8 @@ impl Replica {
             seed,
         };
         let reader = KvState { kv: &self.kv, hide_receipts: false };
-        let view = SystemView::read(&reader, &self.genesis, self.group, self.genesis.verify);
-        let view = SystemView { committees: self.committees(), ..view.map_err(|error| error.to_string())? };
+        let view = SystemView::read(&reader, self.group, self.genesis.verify);
+        let view = SystemView { committees: self.committees().into(), ..view.map_err(|error| error.to_string())? };
         let config = DriverConfig {
             group: self.group,
             node: self.node,
@@ -352,7 +352,7 @@ impl Replica {
 
 /// Block 0 of a group, channels included, which begin as if they had been founded.
 pub(crate) fn first_state(genesis: &Genesis, group: GroupId) -> Result<GenesisState, String> {
-    let mut first = genesis_state(genesis, group).map_err(|error| error.to_string())?;
+    let mut first = genesis_state(genesis, None, group).map_err(|error| error.to_string())?;
     if group.kind() == Some(GroupKind::Channel) {
         first = with_charter(first, &charter(genesis, group)).map_err(|error| error.to_string())?;
         first.writes.push((schema::registry_extract(), encoded(&extract(genesis)).to_vec()));

@@ -59,7 +59,7 @@ pub enum StartError {
     },
     /// There is a state, or a snapshot of it, and no log that it can have come from.
     #[error(
-        "{group}: the state of this replica is here, and nothing of its log and its votes: the log was lost, and the replica would vote against what it promised. Bring the node's data folder back as it was when it ran last; if it is lost, so is this replica, and the node has to stay away while the group goes on with the others"
+        "{group}: the state of this replica is here, and nothing of its log and its votes: the log was lost, and the replica would vote against what it promised. Bring the node's data folder back as it was when it ran last, or drain the node, so that another one takes its seat"
     )]
     LogLost {
         /// The group.

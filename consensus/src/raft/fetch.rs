@@ -24,7 +24,7 @@ use super::receive::{Transfer, check, discard_others};
 use super::snapshot::{self, Folder, Snapshots, blocking};
 use super::types::{log_id, position};
 use super::wire::{self, Ask, AskReply, Manifest, Part, ReadReply};
-use crate::port::Position;
+use crate::port::{Position, any_replica};
 
 /// Why no snapshot was fetched: what each of the others said.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,19 +84,19 @@ impl Lender {
     }
 }
 
-/// Fetches a snapshot that reaches at least `needed`, from the first of these replicas that lends
-/// one, and installs it.
+/// Fetches a snapshot that reaches at least `needed`, from the first of these nodes that lends one, and
+/// installs it. Any replica of theirs will do: what it has applied is committed.
 pub(crate) async fn fetch(
     sender: &Arc<Sender>,
     snapshots: &Arc<Snapshots>,
     applier: &Arc<ApplierCell>,
     log: &Log,
     needed: Position,
-    others: &[(u64, NodeId)],
+    others: &[NodeId],
 ) -> Result<(), FetchError> {
     let mut answers = Vec::new();
-    for (id, node) in others {
-        let peer = Peer::to(sender.clone(), *id, *node);
+    for node in others {
+        let peer = Peer::to(sender.clone(), any_replica(*node), *node);
         let borrower = Borrower { peer, node: *node, snapshots, applier, log, needed };
         match borrower.fetch().await {
             Ok(()) => return Ok(()),

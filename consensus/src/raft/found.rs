@@ -1,4 +1,4 @@
-//! Founding: what a replica whose log is empty does before it takes part.
+//! Founding and joining: what a replica whose log is empty does before it takes part.
 //!
 //! Such a replica cannot tell whether it is new or has lost what it promised. It takes part only when it
 //! knows that nobody can rely on a promise of its former self, which takes two steps:
@@ -12,7 +12,12 @@
 //! So when one has begun, every one was sure: a replica that is unsure and hears of one that has begun
 //! has lost its log, and stays away. No majority is asked, because a majority without the one that holds
 //! a committed entry would not do, and because whoever is left out of a founding could never be told from
-//! one that has lost its log. See docs/adr/0017.
+//! one that has lost its log.
+//!
+//! A replica that *joins* a group later is another case: nobody counts on it before the voters have become
+//! ones that name it. The voters of before commit that, so a majority of them knows, and it is enough to ask
+//! one. Joins are counted, so that the question can be put without names: is there a voter that has joined
+//! with this replica or after it? See docs/adr/0017.
 
 use std::sync::Arc;
 
@@ -28,7 +33,7 @@ use super::log::Log;
 use super::network::{Peer, Sender};
 use super::types::{LeaderId, Vote};
 use super::wire;
-use crate::port::node_of;
+use crate::port::{any_replica, join_of, node_of};
 
 /// Where a replica stands in the founding of its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
@@ -49,9 +54,22 @@ pub enum FoundError {
     Waiting(Vec<(NodeId, String)>),
     /// The others have begun, and this replica was among them.
     #[error(
-        "this replica's log is empty, and node {0} says that the group has begun, which it did not without this replica: its log was lost, and it would vote against what it promised. Bring the node's data folder back as it was when it ran last; if it is lost, so is this replica, and the node has to stay away while the group goes on with the others"
+        "this replica's log is empty, and node {0} says that the group has begun, which it did not without this replica: its log was lost, and it would vote against what it promised. Bring the node's data folder back as it was when it ran last, or drain the node, so that another one takes its seat"
     )]
     Lost(NodeId),
+    /// A majority of the voters has to be heard first.
+    #[error("a replica joins when a majority of the {} voters has said that it is new: {}", .of, said(.answers))]
+    Joining {
+        /// How many voters there are.
+        of: usize,
+        /// Those that have not said so, and what they said.
+        answers: Vec<(NodeId, String)>,
+    },
+    /// The group has gone on with a committee that this replica came with, or a later one.
+    #[error(
+        "this replica's log is empty, and node {0} says that the group's voters are those it came with, or later ones: its log was lost, and it would vote against what it promised. Bring the node's data folder back as it was when it ran last, or drain the node, so that another one takes its seat"
+    )]
+    Overtaken(NodeId),
     /// What it knows cannot be written.
     #[error("{0}")]
     Log(String),
@@ -63,7 +81,8 @@ impl FoundError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Waiting(_) => "group_founding",
-            Self::Lost(_) => "replica_log_lost",
+            Self::Joining { .. } => "group_joining",
+            Self::Lost(_) | Self::Overtaken(_) => "replica_log_lost",
             Self::Log(_) => "raft_storage",
         }
     }
@@ -133,6 +152,14 @@ pub(crate) fn standing(log: &Log) -> std::io::Result<Standing> {
     }
 }
 
+/// Writes down that this replica has promised nothing so far.
+async fn be_sure(founding: &Founding, log: &Log) -> Result<(), FoundError> {
+    let vote = codec::encode_vote(&no_vote(founding.own_id));
+    log.save_vote_durably(vote).await.map_err(|error| FoundError::Log(error.to_string()))?;
+    founding.rise(Standing::Sure);
+    Ok(())
+}
+
 /// One round of asking all others; to be called again while it says [`FoundError::Waiting`].
 pub(crate) async fn found(
     founding: &Founding,
@@ -162,15 +189,49 @@ pub(crate) async fn found(
         if !unheard.is_empty() {
             return Err(FoundError::Waiting(unheard));
         }
-        let vote = codec::encode_vote(&no_vote(founding.own_id));
-        log.save_vote_durably(vote).await.map_err(|error| FoundError::Log(error.to_string()))?;
-        founding.rise(Standing::Sure);
+        be_sure(founding, log).await?;
     }
     let unsure = answers.iter().filter(|(_, answer)| *answer == Ok(Standing::Unsure));
     let mut missing = unheard;
     missing.extend(unsure.map(|(node, _)| (*node, "has not heard all others".to_owned())));
     if begun.is_none() && !missing.is_empty() {
         return Err(FoundError::Waiting(missing));
+    }
+    founding.rise(Standing::Begun);
+    Ok(())
+}
+
+/// One round of asking the voters that a replica is about to join; to be called again while it says
+/// [`FoundError::Joining`].
+///
+/// `voters` are the nodes of the committee before the one that the replica comes with. Whatever replica
+/// of such a node answers, it has joined with or after the one that asks, or it is a voter that helps to
+/// commit what comes after; so the answer does not depend on its id.
+pub(crate) async fn join(
+    founding: &Founding,
+    sender: &Arc<Sender>,
+    log: &Log,
+    voters: &[NodeId],
+) -> Result<(), FoundError> {
+    if founding.standing() == Standing::Unsure {
+        let asking = voters.iter().map(|node| async move {
+            let peer = Peer::to(sender.clone(), any_replica(*node), *node);
+            let request = peer.request(&());
+            (*node, peer.call::<u16>(wire::LATEST_JOIN, request, peer.call_timeout()).await)
+        });
+        let answers = join_all(asking).await;
+        let own = join_of(founding.own_id);
+        if let Some((node, _)) = answers.iter().find(|(_, answer)| answer.as_ref().is_ok_and(|latest| *latest >= own)) {
+            return Err(FoundError::Overtaken(*node));
+        }
+        let unheard: Vec<_> = answers
+            .into_iter()
+            .filter_map(|(node, answer)| answer.err().map(|error| (node, format!("has not been heard: {error}"))))
+            .collect();
+        if voters.len() - unheard.len() <= voters.len() / 2 {
+            return Err(FoundError::Joining { of: voters.len(), answers: unheard });
+        }
+        be_sure(founding, log).await?;
     }
     founding.rise(Standing::Begun);
     Ok(())

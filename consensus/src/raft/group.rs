@@ -31,7 +31,7 @@ use super::role;
 use super::streams::Streams;
 use super::types::{Batch, Raft, TypeConfig, log_id};
 use super::wire;
-use crate::port::{Applier, RoleView, SequencerError, node_of};
+use crate::port::{Applier, RoleView, SequencerError, any_replica, join_of, node_of};
 use crate::sequencer::{Proposal, Sequencer};
 
 /// Why an arriving request got no reply. The transport hands it to the caller as
@@ -63,8 +63,8 @@ pub enum HandleError {
     /// The snapshot could not be written or read.
     #[error("snapshot transfer: {0}")]
     Snapshot(String),
-    /// The replica does not take part before its group is founded.
-    #[error("this replica does not take part yet: its group is being founded")]
+    /// The replica does not take part before it knows that it has not done so before.
+    #[error("this replica does not take part yet: its log is empty, and it asks the others first")]
     Founding,
     /// The replica has stopped.
     #[error("the group stopped on this node: {0}")]
@@ -85,6 +85,17 @@ impl HandleError {
             Self::Stopped(_) => "raft_stopped",
         }
     }
+}
+
+/// A replica as the engine lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replica {
+    /// Its raft id.
+    pub id: u64,
+    /// Its node.
+    pub node: NodeId,
+    /// Whether it votes; a learner does not.
+    pub votes: bool,
 }
 
 /// One replica of one group, on openraft. Clones are the same replica.
@@ -169,6 +180,24 @@ impl RaftGroup {
         self.inner.config.raft_id
     }
 
+    /// The replicas of the group: their raft ids, nodes, and whether they vote. None before the last
+    /// change of them is applied here: a state that is read afterwards is not older than the one that
+    /// somebody decided that change by.
+    #[must_use]
+    pub fn replicas(&self) -> Option<Vec<Replica>> {
+        let metrics = self.metrics();
+        if metrics.last_applied < *metrics.membership_config.log_id() {
+            return None;
+        }
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let node = |id: &u64| membership.get_node(id).copied();
+        let learners = membership.learner_ids().filter(|id| !voters.contains(id));
+        let all = voters.iter().copied().map(|id| (id, true)).chain(learners.map(|id| (id, false)));
+        let replica = |(id, votes)| Some(Replica { id, node: node(&id)?, votes });
+        Some(all.filter_map(replica).collect())
+    }
+
     /// Answers a request that the replica on node `from` sent through its [`RaftTransport`]. The
     /// transport answers for `from`; that node may speak for no other replica.
     ///
@@ -179,7 +208,8 @@ impl RaftGroup {
         let raft = &inner.raft;
         let malformed = |error: super::codec::CodecError| HandleError::Malformed(error.to_string());
         let request = wire::open_request(payload).map_err(malformed)?;
-        if request.to != inner.config.raft_id {
+        let any = wire::asks_any(kind) && request.to == any_replica(inner.config.node);
+        if request.to != inner.config.raft_id && !any {
             return Err(HandleError::WrongReplica { own: inner.config.raft_id, to: request.to });
         }
         // The head names the sender, and so does every vote in a body.
@@ -214,6 +244,10 @@ impl RaftGroup {
                 wire::reply(&inner.receiver.done(raft, from, done).await?)
             }
             wire::STANDING => wire::reply(&Standing::Begun),
+            wire::LATEST_JOIN => {
+                let latest = self.latest_join().await;
+                wire::reply(&latest.map_err(|error| HandleError::Stopped(error.to_string()))?)
+            }
             wire::SNAPSHOT_ASK => wire::reply(&inner.lender.ask(wire::body(body).map_err(malformed)?).await?),
             wire::SNAPSHOT_READ => wire::reply(&inner.lender.read(wire::body(body).map_err(malformed)?).await?),
             wire::TRANSFER => {
@@ -226,6 +260,17 @@ impl RaftGroup {
             }
             kind => return Err(HandleError::Malformed(format!("unknown kind {kind}"))),
         })
+    }
+
+    /// The latest join among this replica and the voters that its log names, be they committed or not.
+    async fn latest_join(&self) -> Result<u16, Fatal<TypeConfig>> {
+        let own = join_of(self.raft_id());
+        // Not what the metrics show, which come a little later than what was acknowledged.
+        let latest = self.inner.raft.with_raft_state(|state| {
+            let voters = state.membership_state.effective().membership().voter_ids();
+            voters.map(join_of).max()
+        });
+        Ok(latest.await?.unwrap_or_default().max(own))
     }
 
     fn stopped(&self, fatal: &Fatal<TypeConfig>) -> SequencerError {

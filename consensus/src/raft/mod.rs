@@ -35,7 +35,7 @@ mod tests;
 pub use config::{RaftGroupConfig, StartError};
 pub use fetch::FetchError;
 pub use found::{FoundError, Founding, Standing};
-pub use group::{HandleError, RaftGroup};
+pub use group::{HandleError, RaftGroup, Replica};
 pub use inspect::read_log;
 pub use network::{RaftTransport, TransportError};
 pub use prepare::Prepared;

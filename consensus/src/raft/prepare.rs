@@ -68,7 +68,7 @@ impl Prepared {
     }
 
     /// Answers others while this replica does not take part yet, and says where it stands. A host does not
-    /// start a replica before [`Prepared::found`] has let it.
+    /// start a replica before [`Prepared::found`] or [`Prepared::join`] has let it.
     #[must_use]
     pub fn founding(&self) -> Founding {
         self.founding.clone()
@@ -83,6 +83,15 @@ impl Prepared {
         found::found(&self.founding, &self.sender, &self.log, others).await
     }
 
+    /// Asks the voters of the committee before the one that this replica comes with whether it may begin;
+    /// one that has begun may. To be called again while it says [`FoundError::Joining`].
+    ///
+    /// # Errors
+    /// [`FoundError`] says what each of them answered, or that this replica has lost its log.
+    pub async fn join(&self, voters: &[NodeId]) -> Result<(), FoundError> {
+        found::join(&self.founding, &self.sender, &self.log, voters).await
+    }
+
     /// The log index that a snapshot of another replica has to reach before this one can start;
     /// `None` when what is here is enough.
     #[must_use]
@@ -90,12 +99,12 @@ impl Prepared {
         self.missing.map(|position| position.index)
     }
 
-    /// Fetches what is missing from the first of these replicas (raft id and node) that lends it. To
-    /// be called again when none does.
+    /// Fetches what is missing from the first of these nodes that lends it. To be called again when none
+    /// does.
     ///
     /// # Errors
     /// [`FetchError`] says what each of them answered.
-    pub async fn fetch(&mut self, others: &[(u64, NodeId)]) -> Result<(), FetchError> {
+    pub async fn fetch(&mut self, others: &[NodeId]) -> Result<(), FetchError> {
         if let Some(needed) = self.missing {
             fetch::fetch(&self.sender, &self.snapshots, &self.applier, &self.log, needed, others).await?;
             self.missing = None;

@@ -29,6 +29,14 @@ pub(crate) const SNAPSHOT_ASK: u8 = 8;
 pub(crate) const SNAPSHOT_READ: u8 = 9;
 /// Where the replica stands in the founding of its group; an empty body.
 pub(crate) const STANDING: u8 = 10;
+/// The latest join that the replica knows of; an empty body.
+pub(crate) const LATEST_JOIN: u8 = 11;
+
+/// Whether a request means whatever replica there is on the node, and not one of a certain id: it asks
+/// for what is committed, and nothing that the sender does follows from who answers.
+pub(crate) fn asks_any(kind: u8) -> bool {
+    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN)
+}
 
 /// Entries in one append.
 pub(crate) const APPEND_BYTES_MAX: usize = BATCH_BYTES_MAX;

@@ -133,8 +133,10 @@ fn hand_over_again(
     }
     ctx.admits()?;
     let legs = ctx.rules.own_legs(tx)?;
-    let decision =
-        decide(view, ctx, tx, &legs).or_else(|reason| decide_as_mailed(view, ctx, tx, &record).ok_or(reason))?;
+    let decision = match decide(view, ctx, tx, &legs) {
+        Err(Reject::NotAuthorised) => decide_as_mailed(view, ctx, tx, &record)?,
+        decided => decided?,
+    };
     record.handed_over = true;
     record.openings = own_openings(ctx, tx);
     view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
@@ -164,10 +166,11 @@ fn decide_as_mailed(
     ctx: &CommitContext<'_>,
     handed: &ParsedTx,
     record: &Prepared,
-) -> Option<Decision> {
-    let mut mailed = ParsedTx::decode(&ctx.cluster, &record.tx).ok()?;
-    mailed.open(handed.openings.clone()).ok()?;
-    vote_on_mail(view, ctx, &mailed, Decision::Yes)
+) -> Result<Decision, Reject> {
+    let mut mailed = ParsedTx::decode(&ctx.cluster, &record.tx)?;
+    mailed.open(handed.openings.clone())?;
+    // The legs have been seen, so none is hidden any more.
+    vote_on_mail(view, ctx, &mailed, Decision::Yes).ok_or(Reject::HiddenSlot)
 }
 
 /// Takes another group's vote, which certified mail brought. In the same apply, a group that has

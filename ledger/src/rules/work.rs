@@ -180,9 +180,10 @@ impl<'v, 'b> Work<'v, 'b> {
         if known.as_ref().is_some_and(|def| def.frozen) || entry.frozen(self.view, asset) {
             return Err(Reject::Frozen);
         }
+        let nothing = known.is_none() && entry.balance(self.view, asset).posted == 0;
         entry.hold(self.view, self.txid, asset, amount).map_err(|reject| match reject {
-            // Nobody can fund an account with what does not exist.
-            Reject::InsufficientFunds if known.is_none() => Reject::UnknownAsset,
+            // The advice to fund the account would be wrong.
+            Reject::InsufficientFunds if nothing => Reject::NoSuchAsset,
             other => other,
         })
     }

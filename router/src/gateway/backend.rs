@@ -41,6 +41,12 @@ pub trait Backend: Send + Sync + 'static {
     /// The status of a failed call.
     async fn read(&self, node: NodeId, request: v1::ReadRequest) -> Result<v1::QueryReply, Status>;
 
+    /// Hands a command for the beacon to a node.
+    ///
+    /// # Errors
+    /// The status of a failed call.
+    async fn command(&self, node: NodeId, request: v1::CommandRequest) -> Result<v1::CommandReply, Status>;
+
     /// Asks a node how it is doing.
     ///
     /// # Errors
@@ -72,6 +78,12 @@ pub trait LocalNode: Send + Sync + 'static {
     /// # Errors
     /// As that call.
     async fn read(&self, request: v1::ReadRequest) -> Result<v1::QueryReply, Status>;
+
+    /// Takes a command for the beacon, as the `Command` call would.
+    ///
+    /// # Errors
+    /// As that call.
+    async fn command(&self, request: v1::CommandRequest) -> Result<v1::CommandReply, Status>;
 
     /// How this node is doing.
     ///

@@ -8,6 +8,7 @@
 
 mod backend;
 mod ballot;
+mod command;
 mod desk;
 mod flight;
 mod flights;
@@ -73,6 +74,8 @@ pub struct GatewayLimits {
     pub read_within: Duration,
     /// Reads at a time.
     pub reads_max: usize,
+    /// How long a command to the beacon is sent again until it is reported as `timeout`.
+    pub command_within: Duration,
     /// How long `status` waits for a node.
     pub status_within: Duration,
 }
@@ -89,6 +92,7 @@ impl Default for GatewayLimits {
             resend_after: Duration::from_secs(5),
             read_within: Duration::from_secs(5),
             reads_max: 1024,
+            command_within: Duration::from_secs(5),
             status_within: Duration::from_secs(2),
         }
     }
@@ -153,5 +157,13 @@ impl Router for Gateway {
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
         Ok(Response::new(query::status(&self.desk).await))
+    }
+
+    async fn command(&self, request: Request<v1::CommandRequest>) -> Result<Response<v1::CommandReply>, Status> {
+        let Ok(_turn) = self.reads.try_acquire() else {
+            let refusal = v1::Refusal::of(ledger::Reject::Busy).retry_after_ms(self.desk.limits.busy_retry_ms);
+            return Ok(Response::new(v1::CommandReply { refusal: Some(refusal), ..v1::CommandReply::default() }));
+        };
+        Ok(Response::new(command::execute(&self.desk, request.into_inner()).await))
     }
 }

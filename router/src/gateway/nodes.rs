@@ -19,6 +19,8 @@ use super::peers::Peers;
 use super::view::ClusterView;
 
 const READ_TIMEOUT: Duration = Duration::from_secs(3);
+/// A command is sequenced before it is answered.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reaches nodes over mutual TLS, and the one in this process directly.
 pub struct NodeBackend {
@@ -90,6 +92,14 @@ impl Backend for NodeBackend {
         }
         let mut client = net::node_client(self.peers.channel(node)?);
         within(READ_TIMEOUT, client.read(request)).await
+    }
+
+    async fn command(&self, node: NodeId, request: v1::CommandRequest) -> Result<v1::CommandReply, Status> {
+        if let Some(local) = self.local(node) {
+            return local.command(request).await;
+        }
+        let mut client = net::node_client(self.peers.channel(node)?);
+        within(COMMAND_TIMEOUT, client.command(request)).await
     }
 
     async fn node_status(&self, node: NodeId) -> Result<v1::NodeStatusReply, Status> {

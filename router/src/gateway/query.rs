@@ -56,7 +56,13 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
         return Err(EdgeError::Number { field: "consistency", found });
     }
     let group = match request.query.as_mut().ok_or(EdgeError::Missing { field: "query" })? {
-        Query::Account(account) => view.layout.locate(&edge::address("address", &account.address)?),
+        Query::Account(account) => {
+            let address = edge::address("address", &account.address)?;
+            match account.group {
+                0 => view.layout.locate(&address),
+                group => edge::group("group", group)?,
+            }
+        }
         Query::History(history) => view.layout.locate(&edge::address("address", &history.address)?),
         Query::Transaction(transaction) => {
             edge::txid("txid", &transaction.txid)?;
@@ -155,7 +161,7 @@ fn retry_at(reply: &v1::QueryReply, asked: NodeId) -> Option<Option<NodeId>> {
     elsewhere.then_some(hint)
 }
 
-fn passing(status: &Status) -> bool {
+pub(super) fn passing(status: &Status) -> bool {
     use tonic::Code;
     !matches!(
         status.code(),

@@ -257,6 +257,8 @@ mod tests {
             genesis: bytes::Bytes::new(),
             layout: std::sync::Arc::new(ledger::Layout::even(1)),
             committees: std::collections::BTreeMap::new(),
+            coming: std::collections::BTreeMap::new(),
+            foundations: std::collections::BTreeMap::new(),
             nodes: std::collections::BTreeMap::new(),
             leaders: std::collections::BTreeMap::new(),
             revision: 1,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ledger::foundation::Foundation;
 use ledger::genesis::{Genesis, NodeInfo};
 use ledger::tx::ParsedTx;
 use ledger::{ClusterId, Committee, GroupId, Height, Layout, NodeId, Reject};
@@ -26,6 +27,10 @@ pub struct ClusterView {
     pub layout: Arc<Layout>,
     /// The committee in force of every group.
     pub committees: BTreeMap<GroupId, Committee>,
+    /// Committees that are being prepared: their new members take part already.
+    pub coming: BTreeMap<GroupId, Committee>,
+    /// How every group began that the genesis does not name.
+    pub foundations: BTreeMap<GroupId, Arc<Foundation>>,
     /// Every node.
     pub nodes: BTreeMap<NodeId, NodeInfo>,
     /// Who leads which group, as far as somebody said.
@@ -49,6 +54,8 @@ impl ClusterView {
             genesis: encoded.into(),
             layout: Arc::new(genesis.layout.clone()),
             committees: genesis.committees.iter().map(|committee| (committee.group, committee.clone())).collect(),
+            coming: BTreeMap::new(),
+            foundations: BTreeMap::new(),
             nodes: genesis.nodes.iter().map(|node| (node.id, node.clone())).collect(),
             leaders: BTreeMap::new(),
             revision: 1,
@@ -70,6 +77,10 @@ impl ClusterView {
             if self.committees.contains_key(&committee.group) {
                 self.adopt_committee(committee);
             }
+        }
+        self.coming = registry.coming.iter().map(|c| (c.group, c.clone())).collect();
+        for foundation in &registry.foundations {
+            self.foundations.entry(foundation.group).or_insert_with(|| Arc::new(foundation.clone()));
         }
         self.adopt_layout(&registry.layout);
         self.nodes = registry.nodes.iter().map(|node| (node.id, node.clone())).collect();
@@ -96,6 +107,15 @@ impl ClusterView {
             self.layout = Arc::new(layout.clone());
         }
         later
+    }
+
+    /// Whether a node takes part in a group, now or as soon as it has the state.
+    #[must_use]
+    pub fn takes_part(&self, group: GroupId, node: NodeId) -> bool {
+        let named = |committees: &BTreeMap<GroupId, Committee>| {
+            committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
+        };
+        named(&self.committees) || named(&self.coming)
     }
 
     /// As clients are told.

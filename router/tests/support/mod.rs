@@ -432,6 +432,10 @@ impl Node for FakeNode {
         }))))
     }
 
+    async fn command(&self, _: Request<v1::CommandRequest>) -> Result<Response<v1::CommandReply>, Status> {
+        Err(Status::unimplemented("not part of this test"))
+    }
+
     async fn node_status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
         Ok(Response::new(v1::NodeStatusReply { node: self.id.0, ..Default::default() }))
     }
@@ -463,6 +467,10 @@ impl LocalNode for FakeNode {
 
     async fn read(&self, request: v1::ReadRequest) -> Result<v1::QueryReply, Status> {
         Ok(self.answer(request))
+    }
+
+    async fn command(&self, _: v1::CommandRequest) -> Result<v1::CommandReply, Status> {
+        Err(Status::unimplemented("not part of this test"))
     }
 
     async fn node_status(&self) -> Result<v1::NodeStatusReply, Status> {

@@ -24,7 +24,7 @@ use ledger::{
 use crate::core::applied::AppliedRecord;
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::executor::{ExecutedBlock, GroupConstants, execute};
-use crate::core::genesis::{ChannelStart, GenesisState, genesis_state, genesis_state_of_channel};
+use crate::core::genesis::{GenesisState, genesis_state};
 use crate::core::machine::CommandOutcome;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 
@@ -235,7 +235,7 @@ impl Consortium {
             let group = committee.group;
             let prefix = genesis.layout.prefix_of(group).map_or(BitPrefix::ROOT, ledger::BitPrefix::in_tree);
             let constants = GroupConstants { cluster, group, verify: genesis.verify };
-            let start = genesis_state(&genesis, group).expect("the genesis names it");
+            let start = genesis_state(&genesis, None, group).expect("the genesis names it");
             (group, Chain::new(constants, prefix, start, committee.clone()))
         });
         let chains = chains.collect();
@@ -312,19 +312,11 @@ impl Consortium {
         let beacon = self.chain(GroupId::BEACON);
         let entry = beacon.read(beacon::channels::directory).into_iter().find(|entry| entry.name == name);
         let group = entry.expect("it is founded").group;
-        let charter = beacon.read(|view| beacon::channels::charter(view, group)).expect("it has a charter");
-        let beacon_committee = beacon.committee.clone();
-        let start = ChannelStart {
-            cluster: self.cluster,
-            parent: charter.hash(),
-            time_ms: charter.started_ms,
-            committee: &charter.committee(),
-            beacon_committee: &beacon_committee,
-            layout: &self.genesis.layout,
-        };
+        let foundations = beacon.read(beacon::registry::foundations);
+        let foundation = foundations.into_iter().find(|found| found.group == group).expect("it is how it began");
         let constants = GroupConstants { cluster: self.cluster, group, verify: VerifyMode::Ingest };
-        let state = genesis_state_of_channel(&start, &charter).expect("a charter makes a state");
-        self.chains.insert(group, Chain::new(constants, BitPrefix::ROOT, state, charter.committee()));
+        let state = genesis_state(&self.genesis, Some(&foundation), group).expect("a charter makes a state");
+        self.chains.insert(group, Chain::new(constants, BitPrefix::ROOT, state, foundation.committee));
         group
     }
 

@@ -10,19 +10,23 @@ pub const ENTRY_VERSION: u8 = 1;
 
 /// One command of an entry. Variants are added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
 pub enum Command {
     /// A client's signed transaction, as received.
-    Tx(Vec<u8>),
+    Tx(Vec<u8>) = 0,
     /// A bundle of mail from another group: borsh of `cross_shard::Bundle`.
-    Deliver(Vec<u8>),
+    Deliver(Vec<u8>) = 1,
     /// A proof of a peer's cursor: borsh of `cross_shard::AckProof`.
-    Ack(Vec<u8>),
+    Ack(Vec<u8>) = 2,
     /// A group's checkpoint for the beacon: borsh of `ledger::Certificate`.
-    Checkpoint(Vec<u8>),
+    Checkpoint(Vec<u8>) = 3,
     /// A change of the beacon's registry: borsh of its signed command.
-    Registry(Vec<u8>),
+    Registry(Vec<u8>) = 4,
     /// An act of a channel's governance: borsh of `channel::SignedCommand`.
-    Channel(Vec<u8>),
+    Channel(Vec<u8>) = 5,
+    /// A prepared committee can take over: borsh of `beacon::Readiness`.
+    Ready(Vec<u8>) = 6,
 }
 
 impl Command {
@@ -34,7 +38,8 @@ impl Command {
         | Self::Ack(bytes)
         | Self::Checkpoint(bytes)
         | Self::Registry(bytes)
-        | Self::Channel(bytes)) = self;
+        | Self::Channel(bytes)
+        | Self::Ready(bytes)) = self;
         bytes.len() + 5
     }
 
@@ -48,6 +53,7 @@ impl Command {
             Self::Checkpoint(bytes) => (3, bytes),
             Self::Registry(bytes) => (4, bytes),
             Self::Channel(bytes) => (5, bytes),
+            Self::Ready(bytes) => (6, bytes),
         };
         tagged(b"seamark/entry/v1", &[&[kind], bytes])
     }

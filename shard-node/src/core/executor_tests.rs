@@ -24,7 +24,7 @@ struct Group {
 
 impl Group {
     fn new(genesis: &Genesis, group: GroupId) -> Self {
-        let start = genesis_state(genesis, group).expect("the genesis names the group");
+        let start = genesis_state(genesis, None, group).expect("the genesis names the group");
         let prefix = genesis.layout.prefix_of(group).map_or(BitPrefix::ROOT, ledger::BitPrefix::in_tree);
         Self {
             constants: GroupConstants { cluster: genesis.cluster_id(), group, verify: genesis.verify },

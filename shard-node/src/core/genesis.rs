@@ -1,11 +1,13 @@
-//! The first state of a group: block 0, whose header every replica computes from the genesis.
+//! The first state of a group: block 0, whose header every replica computes from the genesis, and for
+//! a group that was founded at run time from its foundation, too.
 
 use channel::Charter;
 use ledger::committee::Committee;
+use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
 use ledger::hash::{Hash32, sha256};
 use ledger::header::{HEADER_VERSION, Header};
-use ledger::ids::{ClusterId, GroupId, Height, Incarnation, TimeMs};
+use ledger::ids::{GroupId, Height, Incarnation, TimeMs};
 use ledger::layout::Layout;
 use ledger::merkle;
 use ledger::schema;
@@ -24,10 +26,24 @@ pub struct GenesisState {
     pub applied: AppliedRecord,
 }
 
-/// A group that the genesis does not name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the genesis names no committee for {0}")]
-pub struct NoSuchGroup(pub GroupId);
+/// Why a group has no block 0.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GenesisError {
+    /// Neither the genesis nor a foundation names it.
+    #[error("neither the genesis nor the registry says how {0} began")]
+    NoSuchGroup(GroupId),
+    /// The charter of its foundation is none, or is one of something else.
+    #[error("the charter that {group} was founded with cannot be used: {cause}")]
+    Charter {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        cause: String,
+    },
+}
+
+/// How a group began, beside the genesis: groups of the genesis have no foundation.
+pub type Founded<'a> = Option<&'a Foundation>;
 
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory does not fail")
@@ -35,26 +51,53 @@ fn encoded<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
 
 /// Where a group begins.
 struct Beginning<'a> {
-    cluster: ClusterId,
-    parent: Hash32,
-    time_ms: TimeMs,
     committee: &'a Committee,
     /// Committees that the group knows from the start, its own among them.
-    known: Vec<&'a Committee>,
+    committees: Vec<&'a Committee>,
+    parent: Hash32,
+    time_ms: TimeMs,
     layout: &'a Layout,
 }
 
-fn block_zero(beginning: &Beginning<'_>) -> GenesisState {
-    let Beginning { cluster, parent, time_ms, committee, known, layout } = beginning;
+impl<'a> Beginning<'a> {
+    fn of(genesis: &'a Genesis, founded: Founded<'a>, group: GroupId) -> Result<Self, GenesisError> {
+        if let Some(committee) = genesis.committee(group) {
+            return Ok(Self {
+                committee,
+                committees: genesis.committees.iter().collect(),
+                parent: Hash32::ZERO,
+                time_ms: genesis.created_ms,
+                layout: &genesis.layout,
+            });
+        }
+        let founded = founded.filter(|founded| founded.group == group).ok_or(GenesisError::NoSuchGroup(group))?;
+        Ok(Self {
+            committee: &founded.committee,
+            committees: vec![&founded.beacon_committee, &founded.committee],
+            parent: founded.hash(),
+            time_ms: founded.founded_ms,
+            layout: &founded.layout,
+        })
+    }
+}
+
+/// Computes block 0 of a group: of one that the genesis names from the genesis alone, of any other
+/// from its foundation, which its header names as the parent. That of a founded channel commits to what
+/// its charter says.
+///
+/// # Errors
+/// [`GenesisError`] when neither names it, or its charter is of no use.
+pub fn genesis_state(genesis: &Genesis, founded: Founded<'_>, group: GroupId) -> Result<GenesisState, GenesisError> {
+    let Beginning { committee, committees, parent, time_ms, layout } = Beginning::of(genesis, founded, group)?;
     let committee_hash = committee.hash();
     let header = Header {
         version: HEADER_VERSION,
-        cluster: *cluster,
-        group: committee.group,
+        cluster: genesis.cluster_id(),
+        group,
         incarnation: Incarnation(0),
         height: Height(0),
-        parents: vec![*parent],
-        time_ms: *time_ms,
+        parents: vec![parent],
+        time_ms,
         layout_version: layout.version,
         batch_root: merkle::root(&[]),
         receipts_root: merkle::root(&[]),
@@ -72,73 +115,31 @@ fn block_zero(beginning: &Beginning<'_>) -> GenesisState {
         consensus: consensus::port::AppliedState::default(),
         height: Height(0),
         header_hash: header.hash(),
-        time_ms: *time_ms,
+        time_ms,
         state_root: header.state_root,
     };
     let mut writes = vec![
-        (schema::layout(), encoded(*layout)),
+        (schema::layout(), encoded(layout)),
         (schema::header(Height(0)), encoded(&header)),
         (schema::block(Height(0)), encoded(&BlockRecord::default())),
         (schema::applied(), encoded(&applied)),
     ];
-    for committee in known {
-        writes.push((schema::committee(committee.group, &committee.hash()), encoded(*committee)));
-        writes.push((schema::current_committee(committee.group), encoded(*committee)));
+    for committee in committees {
+        writes.push((schema::committee(committee.group, &committee.hash()), encoded(committee)));
+        writes.push((schema::current_committee(committee.group), encoded(committee)));
     }
-    GenesisState { writes, header, applied }
-}
-
-/// Computes block 0 of a group.
-///
-/// # Errors
-/// [`NoSuchGroup`] when the genesis has no committee for it.
-pub fn genesis_state(genesis: &Genesis, group: GroupId) -> Result<GenesisState, NoSuchGroup> {
-    let mut state = block_zero(&Beginning {
-        cluster: genesis.cluster_id(),
-        parent: Hash32::ZERO,
-        time_ms: genesis.created_ms,
-        committee: genesis.committee(group).ok_or(NoSuchGroup(group))?,
-        known: genesis.committees.iter().collect(),
-        layout: &genesis.layout,
-    });
     if group == GroupId::BEACON {
-        state.writes.extend(beacon::registry::genesis_writes(genesis));
+        writes.extend(beacon::registry::genesis_writes(genesis));
     }
-    state.writes.sort();
-    Ok(state)
-}
-
-/// What block 0 of a channel follows from, beside its charter: all of it stands in the record of its
-/// founding.
-pub struct ChannelStart<'a> {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// What the header of block 0 names as its parent.
-    pub parent: Hash32,
-    /// Time of block 0: that of the beacon's block that founded the channel.
-    pub time_ms: TimeMs,
-    /// The channel's own committee.
-    pub committee: &'a Committee,
-    /// The beacon's, by which the channel judges its first mail.
-    pub beacon_committee: &'a Committee,
-    /// The layout in force.
-    pub layout: &'a Layout,
-}
-
-/// Computes block 0 of a channel.
-///
-/// # Errors
-/// As [`with_charter`].
-pub fn genesis_state_of_channel(start: &ChannelStart<'_>, charter: &Charter) -> Result<GenesisState, TreeError> {
-    let base = block_zero(&Beginning {
-        cluster: start.cluster,
-        parent: start.parent,
-        time_ms: start.time_ms,
-        committee: start.committee,
-        known: vec![start.beacon_committee, start.committee],
-        layout: start.layout,
-    });
-    with_charter(base, charter)
+    writes.sort();
+    let base = GenesisState { writes, header, applied };
+    let Some(founded) = founded.filter(|_| genesis.committee(group).is_none()) else { return Ok(base) };
+    let useless = |cause: String| GenesisError::Charter { group, cause };
+    let charter: Charter = borsh::from_slice(&founded.charter).map_err(|error| useless(error.to_string()))?;
+    if charter.group != group {
+        return Err(useless(format!("it is that of {}", charter.group)));
+    }
+    with_charter(base, &charter).map_err(|error| useless(error.to_string()))
 }
 
 /// Puts what a charter says of members, policies and invitations into a block 0 that has no leaves

@@ -36,13 +36,13 @@ impl Registry for Followed {
 }
 
 /// What became of a command: what names it, and the channel's verdict.
-pub(super) type Verdict = (Hash32, Result<channel::Outcome, Refusal>);
+pub(crate) type Verdict = (Hash32, Result<channel::Outcome, Refusal>);
 
 /// Executes a command on the governance of this channel.
 ///
 /// # Errors
 /// [`Reject`] when the bytes name no command, or nothing that a channel could judge is there.
-pub(super) fn execute(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> Result<Verdict, Reject> {
+pub(crate) fn execute(view: &mut View<'_>, at: &BlockContext, bytes: &[u8]) -> Result<Verdict, Reject> {
     let command = match CheckedCommand::check(bytes, &at.cluster, at.group) {
         Ok(command) => command,
         Err(ChannelReject::TooLarge) => return Err(Reject::BodyTooLarge),

@@ -48,7 +48,7 @@ pub enum CommandOutcome {
     Acked(GroupId, u64),
     /// The beacon took a checkpoint, or had it already.
     Checkpointed(GroupId),
-    /// The registry changed.
+    /// The registry took a command.
     Registered,
     /// A channel judged an act of its governance.
     Governed {
@@ -350,7 +350,7 @@ impl BlockWork {
                 view.store(schema::asset(&def.id), &def);
             }
             Message::CommitteeUpdate(committee) if source == GroupId::BEACON && committee.well_formed() => {
-                self.adopt_committee(view, &committee);
+                self.adopt_committee(view, at, &committee);
             }
             Message::LayoutUpdate(layout) if source == GroupId::BEACON => {
                 if layout.version > self.layout.version && layout.well_formed() {
@@ -359,17 +359,21 @@ impl BlockWork {
                     self.system_changed = true;
                 }
             }
+            Message::CommitteePlan(committee) if source == GroupId::BEACON => self.plan(view, &committee),
             Message::RegistryUpdate(update)
                 if source == GroupId::BEACON && self.is_channel() && update.well_formed() =>
             {
                 governance::and_tell(view, |view| governance::follow(view, &at, update));
             }
             Message::ChannelUpdate(shown) if self.group == GroupId::BEACON => {
-                beacon::channels::apply_update(view, source, shown);
+                for (dest, message) in beacon::channels::apply_update(view, source, shown) {
+                    stream::emit(view, dest, message.encode());
+                }
             }
             Message::AssetUpdate(_)
             | Message::CommitteeUpdate(_)
             | Message::LayoutUpdate(_)
+            | Message::CommitteePlan(_)
             | Message::RegistryUpdate(_)
             | Message::ChannelUpdate(_) => {}
         }
@@ -377,9 +381,33 @@ impl BlockWork {
 
     /// Notes the committee in force of a group. Earlier ones stay, so that what they certified can be
     /// judged.
-    fn adopt_committee(&mut self, view: &mut View<'_>, committee: &Committee) {
+    fn adopt_committee(&mut self, view: &mut View<'_>, at: BlockContext, committee: &Committee) {
+        if committee.group == self.group {
+            let current: Option<Committee> = view.load(&schema::current_committee(self.group));
+            if current.is_some_and(|current| current != *committee) {
+                view.store(schema::handover(at.height), &committee.hash());
+            }
+            let coming: Option<Committee> = view.load(&schema::coming_committee());
+            if coming.is_some_and(|coming| coming.epoch <= committee.epoch) {
+                view.delete(schema::coming_committee());
+            }
+        }
         view.store(schema::committee(committee.group, &committee.hash()), committee);
         view.store(schema::current_committee(committee.group), committee);
+        self.system_changed = true;
+    }
+
+    /// Notes for which committee this group is being prepared.
+    fn plan(&mut self, view: &mut View<'_>, coming: &Committee) {
+        if coming.group != self.group || !coming.well_formed() {
+            return;
+        }
+        let current: Option<Committee> = view.load(&schema::current_committee(self.group));
+        if current.is_some_and(|current| current == *coming) {
+            view.delete(schema::coming_committee());
+        } else {
+            view.store(schema::coming_committee(), coming);
+        }
         self.system_changed = true;
     }
 
@@ -453,10 +481,31 @@ impl BlockWork {
         if self.group != GroupId::BEACON {
             return CommandOutcome::Ignored(Reject::UnknownGroup);
         }
-        match beacon::machine::execute_command(view, &at, bytes) {
+        let executed = beacon::machine::execute_command(view, &at, bytes);
+        self.take_executed(view, at, executed)
+    }
+
+    fn ready(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+        if self.group != GroupId::BEACON {
+            return CommandOutcome::Ignored(Reject::UnknownGroup);
+        }
+        let Ok(ready) = borsh::from_slice(bytes) else {
+            return CommandOutcome::Ignored(Reject::Malformed);
+        };
+        let executed = beacon::seats::apply_ready(view, &at, &ready).map_err(beacon::Refused::from);
+        self.take_executed(view, at, executed)
+    }
+
+    fn take_executed(
+        &mut self,
+        view: &mut View<'_>,
+        at: BlockContext,
+        executed: Result<beacon::Executed, beacon::Refused>,
+    ) -> CommandOutcome {
+        match executed {
             Ok(executed) => {
-                for committee in &executed.committees {
-                    self.adopt_committee(view, committee);
+                for committee in executed.committees {
+                    self.adopt_committee(view, at, &committee);
                 }
                 for (dest, message) in executed.mail {
                     stream::emit(view, dest, message.encode());
@@ -509,6 +558,7 @@ impl Machine for BlockWork {
             Command::Checkpoint(bytes) => self.checkpoint(view, at, bytes),
             Command::Registry(bytes) => self.registry(view, at, bytes),
             Command::Channel(bytes) => self.govern(view, at, bytes),
+            Command::Ready(bytes) => self.ready(view, at, bytes),
         }
     }
 }

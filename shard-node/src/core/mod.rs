@@ -11,7 +11,7 @@ pub mod entry;
 pub mod executor;
 pub mod flows;
 pub mod genesis;
-mod governance;
+pub(crate) mod governance;
 pub mod machine;
 pub mod marks;
 pub mod peer;

@@ -1,6 +1,7 @@
 //! What replicas tell each other outside consensus: attestations, certificates, pulls, bundles,
 //! proofs of cursors and stream heads, checkpoints. Every message may be lost, repeated or late.
 
+use beacon::Readiness;
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::{AckProof, Bundle, StreamLeaf};
 use ledger::certificate::{Attestation, Certificate};
@@ -58,6 +59,8 @@ pub enum PeerMessage {
         /// The height.
         height: Height,
     },
+    /// A group's proof for the beacon that its prepared committee can take over.
+    Ready(Readiness),
 }
 
 /// Proof that a group has certified mail for another one up to `leaf.next_seq`.

@@ -159,7 +159,9 @@ fn brought_by(entry: &Entry, txid: &TxId) -> Option<Vec<u8>> {
                 _ => None,
             })
         }
-        Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) | Command::Channel(_) => None,
+        Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) | Command::Channel(_) | Command::Ready(_) => {
+            None
+        }
     })
 }
 
@@ -202,13 +204,14 @@ pub fn account_view(
     if record.flags & FLAG_LIMITED != 0 {
         limits = by_asset::<u128>(reader, schema::limit(address, &AssetId::default()), &mut more_lines)?;
     }
+    let supplies = by_asset::<u128>(reader, schema::supply(address, &AssetId::default()), &mut more_lines)?;
     let mut claims = Vec::new();
     if record.flags & FLAG_CLAIMED != 0 {
         claims = view.load::<ClaimList>(&schema::claims(address)).unwrap_or_default().claims;
     }
     sound(&view)?;
     let (data, more_data) = data_page(reader, address, data_after)?;
-    Ok(Some(AccountView { version: 1, record, restrictions, limits, claims, more_lines, data, more_data }))
+    Ok(Some(AccountView { version: 1, record, restrictions, limits, supplies, claims, more_lines, data, more_data }))
 }
 
 /// The values of an account that have a key for each asset, and how many are left out; `first` is the

@@ -14,6 +14,7 @@ use router::gateway::LocalNode;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use crate::server::command;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::ingest::{self, Arrived, refused};
 use crate::server::reads;
@@ -124,6 +125,10 @@ impl LocalNode for LocalHost {
 
     async fn read(&self, request: v1::ReadRequest) -> Result<v1::QueryReply, Status> {
         Ok(self.hosted.read_here(request).await)
+    }
+
+    async fn command(&self, request: v1::CommandRequest) -> Result<v1::CommandReply, Status> {
+        Ok(command::execute(&self.hosted, request).await)
     }
 
     async fn node_status(&self) -> Result<v1::NodeStatusReply, Status> {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use client::net::{self, Identity, NetError, TrustRoots};
 use client::sockets::{Listener, Sockets, SystemSockets};
 use consensus::port::Timing;
-use consensus::raft::{FoundError, Standing};
 use consensus::sequencer::Sequencer;
 use ledger::SecretKey;
 use ledger::genesis::Genesis;
@@ -24,21 +23,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::server::clock::{Clock, SystemWall, WallClock, exchange};
 use crate::server::config::NodeConfig;
-use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, open_cipher};
-use crate::server::intake::check_arrivals;
+use crate::server::group::{GroupHandle, HostContext};
+use crate::server::hosting::{self, Hosting};
+use crate::server::kept::{self, Kept};
 use crate::server::links::Links;
 use crate::server::links::NodeTraffic;
 use crate::server::local::{Hosted, LocalHost};
-use crate::server::rebuild::PARTS as STATE_PARTS;
 use crate::server::registry::publish;
 use crate::server::service::Service;
 use crate::server::socket;
-
-/// Between two rounds of asking all members for a snapshot.
-const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
-
-/// Between two rounds of asking all members of a group that is being founded.
-const FOUND_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Why a node cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +52,8 @@ pub enum NodeError {
         /// What is wrong.
         cause: String,
     },
-    /// The genesis does not know this node, or with another key.
-    #[error("the genesis does not fit this node: {0}; check node, cert and signing_key in node.toml")]
+    /// The genesis, or a later registry, knows this node with another key.
+    #[error("the registry does not fit this node: {0}; check node, cert and signing_key in node.toml")]
     Identity(String),
     /// TLS files.
     #[error(transparent)]
@@ -122,7 +115,7 @@ pub struct Node {
 }
 
 impl Hosted {
-    fn does_not_run(&self, group: GroupId, code: &str, text: String) {
+    pub(super) fn does_not_run(&self, group: GroupId, code: &str, text: String) {
         tracing::error!(%group, code, "{text}");
         self.failed.write().insert(group, format!("{code}: {text}"));
     }
@@ -143,6 +136,8 @@ impl Hosted {
 /// What a node reads before it opens anything.
 struct Files {
     genesis: Arc<Genesis>,
+    /// What the beacon has proved to this node before.
+    kept: Option<Kept>,
     key: SecretKey,
     identity: Identity,
     roots: TrustRoots,
@@ -182,16 +177,25 @@ fn read_files(config: &NodeConfig) -> Result<Files, NodeError> {
         .map_err(|_| identity_error("the signing key is not 64 hex digits"))?;
     let key = SecretKey::from_bytes(&secret).map_err(|error| identity_error(&error.to_string()))?;
     let identity = Identity::load(&config.cert, &config.key)?;
-    let info =
-        genesis.node(config.node).ok_or_else(|| NodeError::Identity(format!("it has no node {}", config.node)))?;
-    if info.key != key.public() {
-        return Err(identity_error("the signing key is another one than the genesis names"));
+    let kept = kept::load(&config.data_dir, &genesis);
+    let known = match &kept {
+        Some(kept) => kept.registry.node(config.node),
+        None => genesis.node(config.node),
+    };
+    match known {
+        None => {
+            tracing::warn!(node = %config.node, "the registry does not name this node yet; it gets no group before")
+        }
+        Some(info) if info.key != key.public() => {
+            return Err(identity_error("the signing key is another one than the registry names"));
+        }
+        Some(info) if info.tls_key_hash != identity.key_hash()? => {
+            return Err(identity_error("the TLS certificate has another key than the registry names"));
+        }
+        Some(_) => {}
     }
-    if info.tls_key_hash != identity.key_hash()? {
-        return Err(identity_error("the TLS certificate has another key than the genesis names"));
-    }
-    let roots = TrustRoots::of_orgs(&genesis.orgs);
-    Ok(Files { genesis: Arc::new(genesis), key, identity, roots })
+    let roots = TrustRoots::of_orgs(kept.as_ref().map_or(&genesis.orgs, |kept| &kept.registry.orgs));
+    Ok(Files { genesis: Arc::new(genesis), kept, key, identity, roots })
 }
 
 /// Opens the log, and makes it at the first start. One that has to be there and is not is never made: the
@@ -201,12 +205,7 @@ fn open_log(config: &NodeConfig, genesis: &Genesis, resources: &SharedResources)
     let mark = StartedMark::beside(&config.signing_key, cluster, config.node.0);
     let started = mark.is_set()?;
     if !LogEngine::is_there(&root)? {
-        let parts = genesis.committees.iter().flat_map(|committee| {
-            let folder = config.data_dir.join(committee.group.to_string());
-            STATE_PARTS.map(|part| folder.join(part))
-        });
-        // The log is made before anything of a group is.
-        let witness = if started { Some(mark.path().to_owned()) } else { parts.into_iter().find(|part| part.exists()) };
+        let witness = if started { Some(mark.path().to_owned()) } else { hosting::traces(&config.data_dir) };
         if let Some(witness) = witness {
             return Err(StorageError::LogMissing { path: root, witness });
         }
@@ -259,7 +258,12 @@ impl Node {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
 
-        let (view_out, view) = watch::channel(Arc::new(ClusterView::of_genesis(&files.genesis)));
+        let mut first = ClusterView::of_genesis(&files.genesis);
+        if let Some(kept) = files.kept {
+            first.adopt(&kept.registry, kept.height);
+            first.proof = kept.proof.into();
+        }
+        let (view_out, view) = watch::channel(Arc::new(first));
         let peers = Arc::new(Peers::over(sockets, files.identity.clone(), files.roots.clone(), view.clone()));
         let (readings_out, readings) = watch::channel(None);
         let clock = Clock::start_by(wall);
@@ -294,11 +298,15 @@ impl Node {
             founding: RwLock::new(BTreeMap::new()),
             log: RwLock::new(Some(log)),
         });
-        start_groups(&hosted, &config.data_dir).await;
+        let hosting = Hosting::new(Arc::clone(&hosted), config.data_dir.clone(), Arc::clone(&peers));
+        let first = Arc::clone(&view.borrow());
+        hosting.start_all(&first).await;
         tasks.spawn(exchange(Arc::clone(&peers), config.node, clock, readings_out, stop.clone()));
         let view_out = Arc::new(view_out);
         tasks.spawn(publish(Arc::clone(&hosted), Arc::clone(&view_out), stop.clone()));
         tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));
+        tasks.spawn(kept::keep(config.data_dir, view.clone(), stop.clone()));
+        tasks.spawn(hosting.follow(view.clone()));
 
         let service = Service::new(Arc::clone(&hosted), view).into_service();
         let peer_server = peer_server.add_service(service);
@@ -382,116 +390,6 @@ impl Node {
             tracing::error!("closing the databases failed");
         }
     }
-}
-
-/// Starts every group whose first committee this node is in.
-async fn start_groups(hosted: &Arc<Hosted>, data_dir: &Path) {
-    let genesis = Arc::clone(&hosted.context.genesis);
-    for committee in &genesis.committees {
-        let group = committee.group;
-        if committee.index_of(hosted.context.node).is_none() {
-            continue;
-        }
-        match open_group(hosted, group, &data_dir.join(group.to_string())).await {
-            Ok(open) if open.missing().is_some() => {
-                hosted.context.tasks.spawn(rebuild(Arc::clone(hosted), group, open));
-            }
-            Ok(open) if open.founding().standing() != Standing::Begun => {
-                hosted.founding.write().insert(group, open.founding());
-                if committee.members.len() == 1 {
-                    // Nobody has to be heard, and nobody else could tell.
-                    found(Arc::clone(hosted), group, open).await;
-                } else {
-                    hosted.context.tasks.spawn(found(Arc::clone(hosted), group, open));
-                }
-            }
-            Ok(open) => run_group(hosted, group, open.start().await),
-            Err((code, text)) => hosted.does_not_run(group, code, text),
-        }
-    }
-}
-
-async fn open_group(hosted: &Arc<Hosted>, group: GroupId, folder: &Path) -> Result<OpenGroup, (&'static str, String)> {
-    let log = {
-        let engine = hosted.log.read();
-        let engine = engine.as_ref().ok_or(("storage_closed", "the log is closed".to_owned()))?;
-        engine.group(group.0, open_cipher()).map_err(|error| (error.code(), error.to_string()))?
-    };
-    let open = OpenGroup::open(&hosted.context, group, folder, Arc::new(log)).await;
-    open.map_err(|error| (error.code(), error.to_string()))
-}
-
-/// Runs a group that has started, or notes why it has not.
-fn run_group(hosted: &Arc<Hosted>, group: GroupId, started: Result<Arc<GroupHandle>, GroupError>) {
-    let handle = match started {
-        Ok(handle) => handle,
-        Err(error) => return hosted.does_not_run(group, error.code(), error.to_string()),
-    };
-    let (checking, stop) = (Arc::clone(&handle), hosted.context.stop.clone());
-    let context = hosted.context.clone();
-    hosted.context.tasks.spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = check_arrivals(context, checking) => {}
-        }
-    });
-    let mut failed = hosted.failed.write();
-    hosted.groups.write().insert(group, handle);
-    failed.remove(&group);
-}
-
-/// A replica that has lost its state, and whose log does not go back to the beginning, fetches a
-/// snapshot from another member and then starts. Until then `status` says what it waits for.
-async fn rebuild(hosted: Arc<Hosted>, group: GroupId, mut open: OpenGroup) {
-    let waits = |why: &str| {
-        let text = format!("this replica's state is not here; it fetches a snapshot of another replica: {why}");
-        hosted.does_not_run(group, "state_missing", text);
-    };
-    waits("asking the others");
-    let fetching = async {
-        while let Err(error) = open.fetch().await {
-            waits(&error.to_string());
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-    };
-    tokio::select! {
-        () = hosted.context.stop.cancelled() => return,
-        () = fetching => {}
-    }
-    tracing::info!(%group, "a snapshot was fetched");
-    run_group(&hosted, group, open.start().await);
-}
-
-/// A replica whose log is empty takes part when every other member has been heard. Until then `status`
-/// says whom it waits for. One that has lost its log never takes part.
-async fn found(hosted: Arc<Hosted>, group: GroupId, open: OpenGroup) {
-    let founding = async {
-        loop {
-            match open.found().await {
-                Ok(()) => return true,
-                Err(error @ FoundError::Waiting(_)) => {
-                    let reason = format!("{}: {error}", error.code());
-                    let before = hosted.failed.write().insert(group, reason.clone());
-                    if before.as_ref() != Some(&reason) {
-                        tracing::info!(%group, "{error}");
-                    }
-                }
-                Err(error) => {
-                    hosted.does_not_run(group, error.code(), error.to_string());
-                    return false;
-                }
-            }
-            tokio::time::sleep(FOUND_AGAIN).await;
-        }
-    };
-    let founded = tokio::select! {
-        () = hosted.context.stop.cancelled() => return,
-        founded = founding => founded,
-    };
-    if founded {
-        run_group(&hosted, group, open.start().await);
-    }
-    hosted.founding.write().remove(&group);
 }
 
 async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, stop: CancellationToken) {

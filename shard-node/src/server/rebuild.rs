@@ -13,6 +13,7 @@ use storage::{LogEngine, LogIdentity, LogStore, ResourceLimits, SharedResources,
 
 use crate::server::config::NodeConfig;
 use crate::server::group::open_cipher;
+use crate::server::kept;
 use crate::server::node::{NodeError, load_genesis};
 
 /// What of a group's folder makes up a replica's state.
@@ -99,7 +100,9 @@ impl RebuildError {
 /// refuses. What was moved before an error stays moved; running it again goes on.
 pub fn set_aside(config: &NodeConfig, group: GroupId) -> Result<SetAside, RebuildError> {
     let genesis = load_genesis(&config.genesis)?;
-    let of_node = genesis.committees.iter().filter(|committee| committee.index_of(config.node).is_some());
+    let kept = kept::load(&config.data_dir, &genesis);
+    let committees = kept.as_ref().map_or(&genesis.committees, |kept| &kept.registry.committees);
+    let of_node = committees.iter().filter(|committee| committee.index_of(config.node).is_some());
     let hosted: Vec<String> = of_node.clone().map(|committee| committee.group.to_string()).collect();
     let committee = of_node.into_iter().find(|committee| committee.group == group).ok_or(RebuildError::NotHosted {
         node: config.node,

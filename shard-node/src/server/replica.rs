@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::core::applied::AppliedRecord;
 use crate::core::driver::CommittedBlock;
 use crate::core::executor::{self, ExecutedBlock, GroupConstants, RefusedTx};
-use crate::core::genesis::genesis_state;
+use crate::core::genesis::{Founded, genesis_state};
 use crate::core::marks;
 use crate::server::halt::Halt;
 use crate::server::snapshot::{self, Staged, label};
@@ -148,7 +148,6 @@ pub struct Replica {
     resources: SharedResources,
     identity: StateIdentity,
     constants: GroupConstants,
-    genesis: Arc<Genesis>,
     state: StateHandle,
     stand: Arc<Mutex<Stand>>,
     effects: mpsc::Sender<Committing>,
@@ -185,9 +184,9 @@ pub enum OpenError {
     /// The content cannot be read.
     #[error(transparent)]
     Read(#[from] ReadFault),
-    /// The genesis does not know the group.
+    /// Nothing is known of how the group began.
     #[error(transparent)]
-    Genesis(#[from] crate::core::genesis::NoSuchGroup),
+    Genesis(#[from] crate::core::genesis::GenesisError),
     /// The leaves do not add up to the root that was recorded with the last block.
     #[error(
         "the state in {path} does not match its recorded root: it is damaged; stop the node, and set it aside with 'seamark node rebuild'"
@@ -248,6 +247,7 @@ impl Replica {
         root: &Path,
         resources: &SharedResources,
         genesis: &Genesis,
+        founded: Founded<'_>,
         (node, group): (NodeId, GroupId),
         verify: VerifyMode,
         effects: mpsc::Sender<Committing>,
@@ -258,7 +258,7 @@ impl Replica {
         let db = StateDb::open(root, resources, identity, Arc::new(PlainCipher))?;
         let reader = DbReader(&db);
         if reader.get(&schema::applied())?.is_none() {
-            write_genesis(&db, genesis, group)?;
+            write_genesis(&db, genesis, founded, group)?;
         }
         if let Some(reason) = reader.get(&marks::wrong())? {
             let reason = borsh::from_slice(&reason).map_err(|error| ReadFault(error.to_string()))?;
@@ -277,7 +277,6 @@ impl Replica {
             resources: resources.clone(),
             identity,
             constants: GroupConstants { cluster, group, verify },
-            genesis: Arc::new(genesis.clone()),
             state: share.state.clone(),
             stand: Arc::clone(&share.stand),
             effects,
@@ -369,8 +368,8 @@ fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
     Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
 }
 
-fn write_genesis(db: &dyn Kv, genesis: &Genesis, group: GroupId) -> Result<(), OpenError> {
-    let first = genesis_state(genesis, group)?;
+fn write_genesis(db: &dyn Kv, genesis: &Genesis, founded: Founded<'_>, group: GroupId) -> Result<(), OpenError> {
+    let first = genesis_state(genesis, founded, group)?;
     let mut batch = WriteBatch::new();
     for (key, value) in first.writes {
         batch.put(key, value);
@@ -468,7 +467,6 @@ impl Applier for Replica {
                 resources: &self.resources,
                 identity: self.identity,
                 constants: &self.constants,
-                genesis: &self.genesis,
             };
             snapshot::stage(dir, from, &target, &*db)
         });

@@ -26,7 +26,7 @@ impl Bench {
             _ => Fault::None,
         };
         let db: Arc<dyn Kv> = Arc::new(FaultyKv::new(MemKv::new(), plan, "memory"));
-        write_genesis(&*db, &genesis, SHARD).expect("block 0");
+        write_genesis(&*db, &genesis, None, SHARD).expect("block 0");
         let stand = rebuild(&*db, "memory", SHARD).expect("a tree");
         let (effects, received) = mpsc::channel(8);
         let share = ReplicaShare {
@@ -43,7 +43,6 @@ impl Bench {
             resources: crate::server::testing::resources(),
             identity: StateIdentity { cluster: cluster.0.0, node: 1, group: SHARD.0, format_version: STATE_FORMAT },
             constants: GroupConstants { cluster, group: SHARD, verify: VerifyMode::Ingest },
-            genesis: Arc::new(genesis.clone()),
             state: share.state.clone(),
             stand: Arc::clone(&share.stand),
             effects,
@@ -98,7 +97,7 @@ impl Disk {
         let (sender, effects) = mpsc::channel(64);
         let genesis = lone_genesis(VerifyMode::Ingest);
         let root = folder.path().join("state");
-        let opened = Replica::open(&root, &resources(), &genesis, (NodeId(1), SHARD), VerifyMode::Ingest, sender);
+        let opened = Replica::open(&root, &resources(), &genesis, None, (NodeId(1), SHARD), VerifyMode::Ingest, sender);
         let (replica, share) = opened.expect("an empty folder");
         write_asset(&share.state);
         Self { replica, share, folder, effects }

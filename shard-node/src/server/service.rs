@@ -16,6 +16,7 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::peer::PeerMessage;
+use crate::server::command;
 use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
 use crate::server::status;
@@ -56,8 +57,14 @@ impl Service {
 
     /// Whether a node has a seat in a group: nobody else takes part in its consensus.
     fn is_member(&self, group: GroupId, node: NodeId) -> bool {
-        let view = self.view.borrow();
-        view.committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
+        if self.view.borrow().takes_part(group, node) {
+            return true;
+        }
+        // One that is about to leave takes part until the engine goes on without it.
+        self.hosted.group(group.0).is_some_and(|handle| {
+            let role = handle.role();
+            role.voters.contains(&node) || role.learners.contains(&node)
+        })
     }
 
     /// A node, or a router of one of the cluster's organisations.
@@ -176,5 +183,10 @@ impl NodeService for Service {
     async fn node_status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
         self.node_or_router(&request)?;
         Ok(Response::new(status::of_node(&self.hosted)))
+    }
+
+    async fn command(&self, request: Request<v1::CommandRequest>) -> Result<Response<v1::CommandReply>, Status> {
+        self.node_or_router(&request)?;
+        Ok(Response::new(command::execute(&self.hosted, request.into_inner()).await))
     }
 }

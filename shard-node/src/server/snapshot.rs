@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use consensus::port::SnapshotError;
 use cross_shard::stream;
-use ledger::genesis::{Genesis, VerifyMode};
+use ledger::genesis::VerifyMode;
 use ledger::header::Header;
 use ledger::ids::{Height, NodeId};
 use ledger::schema;
@@ -52,8 +52,6 @@ pub struct Target<'a> {
     pub identity: StateIdentity,
     /// The group.
     pub constants: &'a GroupConstants,
-    /// The genesis.
-    pub genesis: &'a Genesis,
 }
 
 fn refused(reason: impl ToString) -> SnapshotError {
@@ -88,7 +86,7 @@ pub fn stage(dir: &Path, from: Option<NodeId>, target: &Target<'_>, own: &dyn Kv
     check(state.db(), own, target.constants, &stand.applied)?;
     // Whatever the driver is going to read must be there.
     let reader = DbReader(state.db());
-    SystemView::read(&reader, target.genesis, target.constants.group, VerifyMode::Every).map_err(refused)?;
+    SystemView::read(&reader, target.constants.group, VerifyMode::Every).map_err(refused)?;
     write_marks(state.db(), own, from, stand.applied.height)?;
     Ok(Staged { dir: dir.to_path_buf(), state, stand })
 }

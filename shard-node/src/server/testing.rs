@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{self, NOW, SHARD, client_of, genesis_named, node_key};
 use crate::server::clock::{Clock, Readings};
-use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, open_cipher};
+use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, Seat, open_cipher};
 use crate::server::links::{Links, NodeTraffic};
 use crate::server::replica::StateHandle;
 
@@ -140,7 +140,8 @@ impl Lone {
         };
         let log = open_log(folder.path(), &resources, &genesis);
         let group_log = Arc::new(log.group(SHARD.0, open_cipher()).expect("the group's log"));
-        let opened = OpenGroup::open(&context, SHARD, &folder.path().join("shard"), group_log).await;
+        let opened =
+            OpenGroup::open(&context, SHARD, &Seat::of_genesis(), &folder.path().join("shard"), group_log).await;
         let started = match opened {
             Ok(group) => group.start().await,
             Err(error) => Err(error),

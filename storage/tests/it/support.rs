@@ -131,21 +131,37 @@ pub fn cut(path: &Path, len: u64) {
     std::fs::OpenOptions::new().write(true).open(path).expect("file").set_len(len).expect("cut");
 }
 
-/// What a power loss would leave: a copy of the files while the database is open.
+/// What a power loss would leave: a copy of the files while the database is open. A power loss takes one
+/// moment, so when the database made or removed a file in the meantime, the copy is made anew.
 pub fn copy_of(folder: &Folder) -> Folder {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir(to).expect("create");
-        for entry in std::fs::read_dir(from).expect("folder") {
-            let path = entry.expect("entry").path();
-            let target = to.join(path.file_name().expect("name"));
-            if path.is_dir() {
-                copy(&path, &target);
-            } else {
-                std::fs::copy(&path, &target).expect("copy");
+    fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            match path.is_dir() {
+                true => files(&path, found),
+                false => found.push(path),
             }
         }
     }
-    let copied = Folder::new();
-    copy(&folder.root(), &copied.root());
-    copied
+    let listed = || {
+        let mut found = Vec::new();
+        files(&folder.root(), &mut found);
+        found.sort();
+        found
+    };
+    loop {
+        let (copied, before) = (Folder::new(), listed());
+        let copy = |path: &PathBuf| {
+            let target = copied.root().join(path.strip_prefix(folder.root()).expect("a file of it"));
+            std::fs::create_dir_all(target.parent().expect("a folder")).and_then(|()| std::fs::copy(path, target))
+        };
+        let there = |done: std::io::Result<u64>| match done {
+            Ok(_) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => panic!("copy: {error}"),
+        };
+        if before.iter().map(copy).all(there) && listed() == before {
+            return copied;
+        }
+    }
 }

@@ -162,6 +162,11 @@ impl TestCluster {
         &self.running[&node]
     }
 
+    /// Whether a node runs.
+    pub fn runs(&self, node: NodeId) -> bool {
+        self.running.contains_key(&node)
+    }
+
     /// Starts every node that does not run, and waits until every group has a leader.
     pub async fn start_all(&mut self) {
         for node in self.node_ids() {

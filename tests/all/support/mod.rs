@@ -2,13 +2,14 @@
 //!
 //! [`cluster`] starts and stops nodes in this process, [`program`] the real program, [`up`] a cluster
 //! of processes, [`machines`] one whose nodes have a network and disks that fail, [`router`] routers
-//! beside nodes, [`shell`] runs commands beside a cluster; [`bank`] makes accounts and money, [`load`]
+//! beside nodes, [`shell`] runs commands beside a cluster; [`consortium`] founds channels and governs them; [`bank`] makes accounts and money, [`load`]
 //! pays without end, [`audit`] reads the chains and judges them without asking production code for its
 //! opinion; [`network`] can be cut, [`small_disk`] filled; [`random`] repeats itself.
 
 pub mod audit;
 pub mod bank;
 pub mod cluster;
+pub mod consortium;
 pub mod load;
 pub mod machines;
 pub mod network;

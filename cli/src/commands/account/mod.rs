@@ -197,6 +197,7 @@ fn nothing() -> AccountView {
         record: AccountRecord::default(),
         restrictions: Vec::new(),
         limits: Vec::new(),
+        supplies: Vec::new(),
         claims: Vec::new(),
         more_lines: 0,
         data: Vec::new(),

@@ -74,13 +74,12 @@ impl Desk {
             self.labels.accounts.insert(*address, name.clone());
         }
         let known = self.known_rules(&reading).await?;
-        let randomness = |error: crate::setup::PkiError| CliError::from_message(error.code(), error);
         let frame = Frame {
             cluster: self.cluster,
             layout: &self.layout,
             valid_until_ms: TimeMs(now_ms()?.saturating_add(reading.valid_for_ms)),
-            salt: random().map_err(randomness)?,
-            slot_secret: Hash32(random().map_err(randomness)?),
+            salt: random()?,
+            slot_secret: Hash32(random()?),
             memo: &reading.memo,
         };
         let rule = |account: &Address| known.iter().find(|(known, _)| known == account).map(|(_, rule)| rule.clone());

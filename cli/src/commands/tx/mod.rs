@@ -63,6 +63,10 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Reason>,
     waits_for: Vec<String>,
+    /// Its moves in words, as far as they can be seen.
+    moves: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    memo: String,
     voters: Vec<String>,
     /// Of every group that voted and has applied the outcome.
     receipts: Vec<ReceiptLine>,
@@ -99,6 +103,8 @@ async fn show(
         applied: story.applied,
         reason: story.reason.clone(),
         waits_for: story.waits_for.clone(),
+        moves: story.moves.clone(),
+        memo: story.memo.clone(),
         voters: story.voters.clone(),
         receipts: receipts.iter().map(|receipt| ReceiptLine::of(receipt)).collect(),
         proof: proof.map(|path| path.display().to_string()),

@@ -45,8 +45,8 @@ fn log_of(cluster: &Cluster, node: u32) -> GroupLog {
     engine.group(GROUP.0, Arc::new(PlainCipher)).unwrap()
 }
 
-fn others() -> Vec<(u64, NodeId)> {
-    [1, 2].map(|node| (raft_id(node), NodeId(node))).to_vec()
+fn others() -> Vec<NodeId> {
+    [1, 2].map(NodeId).to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,7 +98,7 @@ fn received(cluster: &Cluster) -> usize {
 async fn a_damaged_stream_and_a_refused_snapshot_are_discarded_and_the_next_member_is_asked() {
     let mut cluster = bereft().await;
     let mut prepared = cluster.prepare(3).await;
-    let only = |node: u32| vec![(raft_id(node), NodeId(node))];
+    let only = |node: u32| vec![NodeId(node)];
     // Damaged on the way: the file does not verify.
     cluster.net.alter_reads_of.store(1, Ordering::Relaxed);
     let error = prepared.fetch(&only(1)).await.unwrap_err();

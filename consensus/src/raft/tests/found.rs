@@ -8,6 +8,7 @@ use storage::LogEngine;
 use tempfile::TempDir;
 
 use super::support::*;
+use crate::port::replica_id;
 use crate::raft::{FoundError, Prepared, RaftGroup, Standing, StartError};
 use crate::sequencer::Sequencer;
 
@@ -150,4 +151,135 @@ async fn a_state_beside_an_empty_log_is_refused() {
     let applier = TestApplier(Arc::new(parking_lot::Mutex::new(state)));
     let opened = try_prepare_group(&cluster.net, 1, GROUP, folder.path(), &engine, applier).await;
     assert_eq!(opened.err(), Some(StartError::LogLost { group: GROUP }));
+}
+
+/// A replica of a later join that does not take part yet, in a folder of its own.
+struct Joiner {
+    folder: TempDir,
+    engine: LogEngine,
+    applier: TestApplier,
+    prepared: Prepared,
+}
+
+impl Joiner {
+    /// The replica of a node's join with a folder that holds nothing, as a new one or one that lost all has it.
+    async fn empty(net: &Arc<Net>, node: u32, join: u16) -> Self {
+        Self::open(net, node, join, TempDir::new().unwrap()).await
+    }
+
+    async fn open(net: &Arc<Net>, node: u32, join: u16, folder: TempDir) -> Self {
+        let (engine, applier) = (open_engine(folder.path()), TestApplier::default());
+        let opened = try_prepare_replica(net, (node, join), GROUP, folder.path(), &engine, applier.clone()).await;
+        Self { prepared: opened.unwrap(), folder, engine, applier }
+    }
+
+    /// One round of asking those who vote before it comes.
+    async fn ask(&self, voters: &[u32]) -> Result<(), FoundError> {
+        let voters: Vec<NodeId> = voters.iter().copied().map(NodeId).collect();
+        self.prepared.join(&voters).await
+    }
+
+    /// What it has written stays, and it stops.
+    fn close(self) -> TempDir {
+        let Self { folder, engine, applier, prepared } = self;
+        drop((engine, applier, prepared));
+        folder
+    }
+
+    /// Takes part in a cluster.
+    async fn begin(self, cluster: &mut Cluster, node: u32) {
+        let Self { folder: dir, engine, applier, prepared } = self;
+        let group = prepared.start().await.unwrap();
+        cluster.net.run(node, group.clone());
+        cluster.nodes.insert(node, Node { dir, engine: Some(engine), applier, group });
+    }
+}
+
+/// Makes these the voters, through whoever leads among them and the old ones.
+async fn change(cluster: &Cluster, leader: u32, joins: (u32, u16), voters: &[(u32, u16)]) {
+    let group = cluster.group(leader);
+    let id = |(node, join): (u32, u16)| replica_id(NodeId(node), join);
+    group.add_learner(id(joins), NodeId(joins.0)).await.unwrap();
+    let last = propose(cluster, leader, "for the learner").await;
+    cluster.applied(&[joins.0], last).await;
+    group.change_voters(voters.iter().copied().map(id).collect()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joiner_asks_a_majority_and_begins_again_only_with_what_it_wrote() {
+    let mut cluster = Cluster::new(3).await;
+    let net = cluster.net.clone();
+    cluster.leader(&[1, 2, 3]).await;
+    let joiner = Joiner::empty(&net, 4, 2).await;
+    net.cut(NodeId(1));
+    net.cut(NodeId(2));
+    let waits = joiner.ask(&[1, 2, 3]).await;
+    assert!(matches!(&waits, Err(FoundError::Joining { of: 3, answers }) if answers.len() == 2), "{waits:?}");
+    assert_eq!(waits.unwrap_err().code(), "group_joining");
+    assert_eq!(joiner.prepared.founding().standing(), Standing::Unsure);
+    net.join(NodeId(2));
+    joiner.ask(&[1, 2, 3]).await.unwrap();
+
+    // It is sure, and that stays: it asks nobody when it comes back.
+    let folder = joiner.close();
+    net.cut(NodeId(2));
+    net.cut(NodeId(3));
+    let joiner = Joiner::open(&net, 4, 2, folder).await;
+    assert_eq!(joiner.prepared.founding().standing(), Standing::Sure);
+    joiner.ask(&[1, 2, 3]).await.unwrap();
+    [1, 2, 3].into_iter().for_each(|node| net.join(NodeId(node)));
+    joiner.begin(&mut cluster, 4).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    change(&cluster, leader, (4, 2), &[(1, 1), (2, 1), (3, 1), (4, 2)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_joiner_that_lost_its_log_is_found_out_by_every_majority_of_those_before_it() {
+    let mut cluster = Cluster::new(3).await;
+    let net = cluster.net.clone();
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    // Another one than the leader goes.
+    let goes = (1..=3).find(|node| *node != leader).unwrap();
+    let stay: Vec<u32> = (1..=3).filter(|node| *node != goes).collect();
+    let joiner = Joiner::empty(&net, 4, 2).await;
+    joiner.ask(&[1, 2, 3]).await.unwrap();
+    joiner.begin(&mut cluster, 4).await;
+
+    // As a learner nobody counts on it, and so it may begin anew.
+    cluster.group(leader).add_learner(replica_id(NodeId(4), 2), NodeId(4)).await.unwrap();
+    let anew = Joiner::empty(&net, 4, 2).await;
+    anew.ask(&[1, 2, 3]).await.unwrap();
+    drop(anew.close());
+
+    // One of those who vote has not heard of the change when it is done.
+    net.cut(NodeId(goes));
+    change(&cluster, leader, (4, 2), &[(stay[0], 1), (stay[1], 1), (4, 2)]).await;
+    cluster.stop(4).await;
+    let lost = Joiner::empty(&net, 4, 2).await;
+    assert_eq!(lost.prepared.founding().standing(), Standing::Unsure);
+    net.join(NodeId(goes));
+    for away in 1..=3 {
+        net.cut(NodeId(away));
+        let found = lost.ask(&[1, 2, 3]).await;
+        assert!(matches!(&found, Err(FoundError::Overtaken(node)) if *node != NodeId(away)), "{found:?}");
+        assert_eq!(found.unwrap_err().code(), "replica_log_lost");
+        net.join(NodeId(away));
+    }
+    assert_eq!(lost.prepared.founding().standing(), Standing::Unsure);
+    drop(lost.close());
+
+    // Its seat went to another one, and its id is dead: there is none that knows it and does not say so.
+    let next = Joiner::empty(&net, 5, 3).await;
+    next.ask(&[stay[0], stay[1], 4]).await.unwrap();
+    next.begin(&mut cluster, 5).await;
+    change(&cluster, leader, (5, 3), &[(stay[0], 1), (stay[1], 1), (5, 3)]).await;
+    let late = Joiner::empty(&net, 4, 2).await;
+    assert!(matches!(late.ask(&stay).await, Err(FoundError::Overtaken(_))));
+    // A node that has left and joined again, and has nothing yet, speaks by its own join.
+    let again = Joiner::empty(&net, goes, 4).await;
+    again.ask(&[stay[0], stay[1], 5]).await.unwrap();
+    cluster.stop(goes).await;
+    again.begin(&mut cluster, goes).await;
+    stay.iter().for_each(|node| net.cut(NodeId(*node)));
+    assert_eq!(late.ask(&[goes]).await, Err(FoundError::Overtaken(NodeId(goes))));
 }

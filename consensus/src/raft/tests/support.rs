@@ -253,9 +253,21 @@ pub(super) async fn try_prepare_group(
     engine: &LogEngine,
     applier: TestApplier,
 ) -> Result<Prepared, StartError> {
+    try_prepare_replica(net, (node, 1), group, dir, engine, applier).await
+}
+
+/// As [`try_prepare_group`], for a later join of a node.
+pub(super) async fn try_prepare_replica(
+    net: &Arc<Net>,
+    (node, join): (u32, u16),
+    group: GroupId,
+    dir: &Path,
+    engine: &LogEngine,
+    applier: TestApplier,
+) -> Result<Prepared, StartError> {
     let config = RaftGroupConfig {
         group,
-        raft_id: raft_id(node),
+        raft_id: replica_id(NodeId(node), join),
         node: NodeId(node),
         timing: Timing { heartbeat_ms: 60, election_min_ms: 300, election_max_ms: 600 },
         snapshot_dir: dir.join(format!("snapshots-{group}")),

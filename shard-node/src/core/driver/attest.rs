@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use beacon::limits::CHECKPOINT_BYTES_MAX;
 use ledger::certificate::Certificate;
+use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 use ledger::tx::ParsedTx;
@@ -123,23 +124,35 @@ impl GroupDriver {
     }
 
     fn attest(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
-        let Some(committee) = self.committees.get(&self.config.group) else { return };
-        if committee.index_of(self.config.node).is_none() {
+        let Some(committee) = self.committee_at(height) else { return };
+        let seated = committee.index_of(self.config.node).is_some();
+        if !seated && !self.committees.joins(self.config.group, self.config.node) {
             return;
         }
+        let others: Vec<NodeId> =
+            committee.members.iter().map(|member| member.node).filter(|node| *node != self.config.node).collect();
         let Some(attestation) = self.certifier.attest(height, &self.config) else { return };
-        for member in &committee.members {
-            if member.node != self.config.node {
-                let message = PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false };
-                out.push(Output::Send { node: member.node, group: self.config.group, message });
-            }
+        for node in others {
+            let message = PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false };
+            out.push(Output::Send { node, group: self.config.group, message });
         }
-        self.gather(now, attestation, out);
+        // The signature of one that is about to join is for the others to count, and not for a certificate.
+        if seated {
+            self.gather(now, attestation, out);
+        }
+    }
+
+    /// The committee that judges a block: the one that its header names, while it is at hand, else the
+    /// one in force.
+    pub(super) fn committee_at(&self, height: Height) -> Option<&Committee> {
+        let header = self.certifier.header(height);
+        let named = header.and_then(|(header, _)| self.committees.named(self.config.group, &header.committee_hash));
+        named.or_else(|| self.own_committee())
     }
 
     pub(super) fn gather(&mut self, now: Tick, attestation: ledger::Attestation, out: &mut Vec<Output>) {
-        let Some(committee) = self.committees.get(&self.config.group) else { return };
-        match self.certifier.gather(attestation, committee) {
+        let Some(committee) = self.committee_at(attestation.height).cloned() else { return };
+        match self.certifier.gather(attestation, &committee) {
             certify::Gathered::Nothing => {}
             certify::Gathered::Divergence(node, height) => out.push(Output::Alarm {
                 cause: Cause::Divergence(node),
@@ -177,6 +190,7 @@ impl GroupDriver {
             }
         }
         out.push(Output::Certified(certificate));
+        self.prove_readiness(now, height, out);
     }
 
     /// Answers a replica that misses a certificate: with that one, at once or as soon as the host has

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use beacon::Readiness;
 use bytes::Bytes;
 use cross_shard::{AckProof, Bundle};
 use ledger::certificate::Certificate;
@@ -39,6 +40,8 @@ pub(super) struct Batcher {
     acks: BTreeMap<GroupId, AckProof>,
     acks_since: Option<Tick>,
     checkpoints: Vec<Certificate>,
+    /// The latest proof of each group that a prepared committee can take over.
+    ready: BTreeMap<GroupId, Readiness>,
     /// The highest checkpoint of each group that waits or was proposed since this replica leads.
     checkpointed: BTreeMap<GroupId, (Height, Vec<Hash32>)>,
     /// A deadline in state is due: an empty entry serves.
@@ -56,6 +59,7 @@ impl Batcher {
             acks: BTreeMap::new(),
             acks_since: None,
             checkpoints: Vec::new(),
+            ready: BTreeMap::new(),
             checkpointed: BTreeMap::new(),
             deadline: false,
         }
@@ -113,6 +117,11 @@ impl Batcher {
         self.checkpoints.push(certificate);
     }
 
+    /// Takes a proof that was judged.
+    pub(super) fn push_ready(&mut self, ready: Readiness) {
+        self.ready.insert(ready.group(), ready);
+    }
+
     /// A proposal left the pipeline. When it was lost, returns its transactions: a leader that may
     /// not write for a moment goes on leading, so nobody else would tell their senders.
     pub(super) fn proposed(&mut self, id: u64, accepted: bool) -> Option<Vec<Bytes>> {
@@ -125,6 +134,7 @@ impl Batcher {
         self.acks.clear();
         self.acks_since = None;
         self.checkpoints.clear();
+        self.ready.clear();
         self.checkpointed.clear();
         self.in_flight.clear();
         self.deadline = false;
@@ -149,7 +159,12 @@ impl Batcher {
         if !self.in_flight.is_empty() && self.txs.len() < WORTH_TXS && self.bundles.len() < WORTH_BUNDLES {
             return false;
         }
-        if !self.txs.is_empty() || !self.bundles.is_empty() || !self.checkpoints.is_empty() || self.deadline {
+        if !self.txs.is_empty()
+            || !self.bundles.is_empty()
+            || !self.checkpoints.is_empty()
+            || !self.ready.is_empty()
+            || self.deadline
+        {
             return true;
         }
         if self.acks.is_empty() {
@@ -196,6 +211,15 @@ impl Batcher {
                 self.checkpoints.push(certificate);
             }
         }
+        for (group, ready) in std::mem::take(&mut self.ready) {
+            let command = Command::Ready(encoded(&ready));
+            if command.size() <= room {
+                room -= command.size();
+                commands.push(command);
+            } else {
+                self.ready.insert(group, ready);
+            }
+        }
         for _ in 0..BATCH_TXS_MAX {
             match self.txs.front() {
                 Some(tx) if tx.len() + 5 <= room => {
@@ -213,9 +237,12 @@ impl Batcher {
 fn transaction(command: &Command) -> Option<Bytes> {
     match command {
         Command::Tx(bytes) => Some(Bytes::from(bytes.clone())),
-        Command::Deliver(_) | Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) | Command::Channel(_) => {
-            None
-        }
+        Command::Deliver(_)
+        | Command::Ack(_)
+        | Command::Checkpoint(_)
+        | Command::Registry(_)
+        | Command::Channel(_)
+        | Command::Ready(_) => None,
     }
 }
 

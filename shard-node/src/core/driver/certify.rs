@@ -218,6 +218,12 @@ impl Certifier {
         self.heights.get(&height)?.certificate.as_ref()
     }
 
+    /// The header of a block that is at hand, and its hash.
+    pub(super) fn header(&self, height: Height) -> Option<(&Header, Hash32)> {
+        let block = self.heights.get(&height)?.block.as_ref()?;
+        Some((&block.header, block.hash))
+    }
+
     /// Our signature of a block that is still at hand.
     pub(super) fn own(&self, height: Height) -> Option<&Attestation> {
         self.heights.get(&height)?.own.as_ref()

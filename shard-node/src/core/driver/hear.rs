@@ -16,17 +16,24 @@ impl GroupDriver {
         match message {
             PeerMessage::Attest { attestation, wants_certificate } => {
                 let own = self.config.group;
-                if attestation.node != from || attestation.group != own || !self.is_member(own, from) {
+                if attestation.node != from || attestation.group != own {
                     return;
                 }
                 let height = attestation.height;
-                self.gather(now, attestation, out);
+                if self.committees.joins(own, from) {
+                    self.joiner_signed(now, attestation, out);
+                } else if self.is_member(own, from) {
+                    self.gather(now, attestation, out);
+                } else {
+                    return;
+                }
                 if wants_certificate {
                     self.give_certificate(height, from, out);
                 }
             }
             PeerMessage::Want { height } => {
-                if self.is_member(self.config.group, from) {
+                let own = self.config.group;
+                if self.is_member(own, from) || self.committees.joins(own, from) {
                     self.give_certificate(height, from, out);
                     self.call_for_block(height);
                 }
@@ -41,8 +48,8 @@ impl GroupDriver {
                     }
                     return;
                 }
-                let Some(committee) = self.committees.get(&self.config.group) else { return };
-                match self.certifier.adopt(&certificate, committee) {
+                let Some(committee) = self.committee_at(height).cloned() else { return };
+                match self.certifier.adopt(&certificate, &committee) {
                     certify::Adopted::Nothing => {}
                     certify::Adopted::News => self.certified(now, certificate, out),
                     certify::Adopted::Contradiction => {
@@ -80,6 +87,7 @@ impl GroupDriver {
             PeerMessage::Serving { source } => self.mailroom.serving(source, from, &self.committees),
             PeerMessage::Ack(proof) => self.take_ack(proof, out),
             PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate),
+            PeerMessage::Ready(ready) => self.take_ready(from, ready),
         }
         self.flush(now, out);
     }
@@ -92,7 +100,8 @@ impl GroupDriver {
         if !self.leads || self.config.group != GroupId::BEACON || !fits_checkpoint(&certificate) {
             return;
         }
-        let Some(committee) = self.committees.get(&header.group).filter(|known| known.index_of(from).is_some()) else {
+        let Some(committee) = self.committees.current(header.group).filter(|known| known.index_of(from).is_some())
+        else {
             return;
         };
         if self.batcher.misses_checkpoint(header) && certificate.verify(committee).is_ok() {
@@ -100,8 +109,8 @@ impl GroupDriver {
         }
     }
 
-    fn is_member(&self, group: GroupId, node: NodeId) -> bool {
-        self.committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
+    pub(super) fn is_member(&self, group: GroupId, node: NodeId) -> bool {
+        self.committees.speaks_for(group, node)
     }
 
     pub(super) fn bundle(&mut self, bundle: cross_shard::Bundle) {

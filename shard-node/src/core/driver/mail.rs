@@ -21,6 +21,7 @@ use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX};
 use ledger::merkle::{self, MerklePath};
 use ledger::reject::Reject;
 
+use crate::core::driver::book::Book;
 use crate::core::driver::certify::Certified;
 use crate::core::driver::{CommittedBlock, DriverConfig, OutboxView, Output};
 use crate::core::machine::CommandOutcome;
@@ -275,7 +276,7 @@ impl Mailroom {
         leads: bool,
         now: Tick,
         latest: &Certified,
-        committees: &BTreeMap<GroupId, Committee>,
+        committees: &Book,
         out: &mut Vec<Output>,
     ) {
         for (dest, stream) in &mut self.outgoing {
@@ -283,7 +284,7 @@ impl Mailroom {
         }
         if leads {
             for leaf in &latest.inbox {
-                let Some(committee) = committees.get(&leaf.peer).filter(|committee| !committee.members.is_empty())
+                let Some(committee) = committees.current(leaf.peer).filter(|committee| !committee.members.is_empty())
                 else {
                     continue;
                 };
@@ -339,8 +340,8 @@ impl Mailroom {
     }
 
     /// A source answered a pull. Only the replica that was asked can say that.
-    pub(super) fn serving(&mut self, source: GroupId, from: NodeId, committees: &BTreeMap<GroupId, Committee>) {
-        let Some(committee) = committees.get(&source).filter(|committee| !committee.members.is_empty()) else {
+    pub(super) fn serving(&mut self, source: GroupId, from: NodeId, committees: &Book) {
+        let Some(committee) = committees.current(source).filter(|committee| !committee.members.is_empty()) else {
             return;
         };
         if let Some(stream) = self.incoming.get_mut(&source).filter(|stream| stream.source(committee) == from) {
@@ -356,10 +357,10 @@ impl Mailroom {
         now: Tick,
         from: NodeId,
         proof: &HeadProof,
-        committees: &BTreeMap<GroupId, Committee>,
+        committees: &Book,
     ) {
         let header = &proof.certificate.header;
-        let Some(committee) = committees.get(&header.group) else { return };
+        let Some(committee) = committees.named(header.group, &header.committee_hash) else { return };
         let Some(stream) = self.incoming.get_mut(&header.group) else { return };
         let pending = stream.claim.as_ref().is_some_and(|claim| claim.head > stream.expected.next_seq);
         if pending || proof.leaf.next_seq <= stream.expected.next_seq {
@@ -379,20 +380,14 @@ impl Mailroom {
     /// it is delivered; it is then counted as expected. Anything less must not move what is expected:
     /// it would keep the genuine mail out. One whose committee is not known yet is parked until the
     /// beacon's mail brings it.
-    pub(super) fn accept(
-        &mut self,
-        bundle: Bundle,
-        config: &DriverConfig,
-        committees: &BTreeMap<GroupId, Committee>,
-    ) -> Option<Bundle> {
+    pub(super) fn accept(&mut self, bundle: Bundle, config: &DriverConfig, committees: &Book) -> Option<Bundle> {
         let stream = self.incoming.get_mut(&bundle.source)?;
         let end = bundle.first_seq.saturating_add(bundle.messages.len() as u64);
         let expected = stream.expected.next_seq;
         if bundle.dest != config.group || bundle.first_seq > expected || end <= expected {
             return None;
         }
-        let mut lookup =
-            |group: GroupId, hash: Hash32| committees.get(&group).filter(|committee| committee.hash() == hash).cloned();
+        let mut lookup = |group: GroupId, hash: Hash32| committees.named(group, &hash).cloned();
         match bundle.check(&mut lookup) {
             Ok(()) => {
                 (_, stream.expected) = bundle.follow(stream.expected.clone()).ok()?;
@@ -400,7 +395,7 @@ impl Mailroom {
             }
             Err(Reject::CommitteeUnknown) => {
                 // What an ended incarnation certified is refused for ever.
-                let current = committees.get(&bundle.source).map(|committee| committee.incarnation);
+                let current = committees.current(bundle.source).map(|committee| committee.incarnation);
                 if current.is_none_or(|current| bundle.certificate.header.incarnation >= current) {
                     stream.parked = Some(bundle);
                 }
@@ -416,18 +411,12 @@ impl Mailroom {
     }
 
     /// Whether a proof of a peer's cursor holds and says something new.
-    pub(super) fn judge_ack(
-        &mut self,
-        proof: &AckProof,
-        config: &DriverConfig,
-        committees: &BTreeMap<GroupId, Committee>,
-    ) -> bool {
+    pub(super) fn judge_ack(&mut self, proof: &AckProof, config: &DriverConfig, committees: &Book) -> bool {
         let Some(stream) = self.outgoing.get_mut(&proof.certificate.header.group) else { return false };
         if proof.leaf.next_seq <= stream.taken || proof.leaf.next_seq > stream.next_seq {
             return false;
         }
-        let mut lookup =
-            |group: GroupId, hash: Hash32| committees.get(&group).filter(|committee| committee.hash() == hash).cloned();
+        let mut lookup = |group: GroupId, hash: Hash32| committees.named(group, &hash).cloned();
         if proof.check(config.group, &mut lookup).is_err() {
             return false;
         }
@@ -443,11 +432,11 @@ impl Mailroom {
         now: Tick,
         has_room: bool,
         latest: Option<&Certified>,
-        committees: &BTreeMap<GroupId, Committee>,
+        committees: &Book,
         out: &mut Vec<Output>,
     ) {
         let writes = |source: GroupId| config.group != GroupId::BEACON || source.kind() == Some(GroupKind::Channel);
-        for (source, committee) in committees {
+        for (source, committee) in committees.all() {
             if *source == config.group || committee.members.is_empty() || !writes(*source) {
                 continue;
             }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::driver::book::Committees;
 use crate::core::driver::testing::{block, config};
 use crate::core::executor::EmittedMail;
 use crate::core::peer::HeadProof;
@@ -9,8 +10,8 @@ use crate::core::support::{
 use ledger::header::Header;
 use ledger::view::View;
 
-fn known() -> BTreeMap<GroupId, Committee> {
-    committees().into_iter().map(|committee| (committee.group, committee)).collect()
+fn known() -> Book {
+    Committees::from(committees()).into()
 }
 
 /// A mailroom of [`SHARD`] that has these messages for [`PEER`].
@@ -437,23 +438,23 @@ fn a_subscription_ends_when_it_is_not_repeated() {
     assert_eq!(served(SUBSCRIPTION_MS + 1), 0);
 }
 
-/// The committee of [`PEER`] after it was rebuilt under a new incarnation.
-fn reborn() -> BTreeMap<GroupId, Committee> {
-    let mut known = known();
-    let old = &known[&PEER];
-    let committee = Committee { incarnation: ledger::ids::Incarnation(1), ..old.clone() };
-    known.insert(PEER, committee);
-    known
+/// The committees after [`PEER`] was rebuilt under a new incarnation: that of the dead one is still in state.
+fn reborn() -> (Committee, Book) {
+    let old = committee(PEER, 0);
+    let new = Committee { incarnation: ledger::ids::Incarnation(1), ..old.clone() };
+    let mut current: Vec<Committee> = known().all().map(|(_, committee)| committee.clone()).collect();
+    current.retain(|committee| committee.group != PEER);
+    current.push(new.clone());
+    (new, Committees { current, former: vec![old], coming: None }.into())
 }
 
 #[test]
 fn mail_of_a_dead_incarnation_is_neither_taken_nor_kept_and_the_living_one_is_not_hindered() {
     let sent = credits(3);
-    let known = reborn();
+    let (alive, known) = reborn();
     let living = || {
-        let committee = &known[&PEER];
-        let mut bundle = bundle_from_peer(committee, &sent, 0, 3);
-        let header = Header { incarnation: committee.incarnation, ..bundle.certificate.header.clone() };
+        let mut bundle = bundle_from_peer(&alive, &sent, 0, 3);
+        let header = Header { incarnation: alive.incarnation, ..bundle.certificate.header.clone() };
         bundle.certificate = certify(header);
         bundle
     };
@@ -463,12 +464,12 @@ fn mail_of_a_dead_incarnation_is_neither_taken_nor_kept_and_the_living_one_is_no
     assert!(mailroom.unpark().is_empty(), "nothing brings its committee back");
     // Relabelled, so that it claims to be of the living one.
     let mut relabelled = dead.clone();
-    relabelled.certificate.header.incarnation = known[&PEER].incarnation;
-    relabelled.certificate.header.committee_hash = known[&PEER].hash();
+    relabelled.certificate.header.incarnation = alive.incarnation;
+    relabelled.certificate.header.committee_hash = alive.hash();
     assert!(mailroom.accept(relabelled, &config(1), &known).is_none());
     // One that waits for a newer committee is not pushed out by it.
     let mut newer = bundle_from_peer(&committee(PEER, 7), &sent, 0, 3);
-    newer.certificate.header.incarnation = known[&PEER].incarnation;
+    newer.certificate.header.incarnation = alive.incarnation;
     assert!(mailroom.accept(newer, &config(1), &known).is_none());
     assert!(mailroom.accept(dead, &config(1), &known).is_none());
     assert_eq!(mailroom.unpark().len(), 1);

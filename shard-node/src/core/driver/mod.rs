@@ -8,10 +8,12 @@
 
 mod attest;
 mod batch;
+mod book;
 mod certify;
 mod hear;
 mod mail;
 mod port;
+mod ready;
 mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,9 +28,12 @@ use ledger::reject::Reject;
 use crate::core::peer::PeerMessage;
 
 use batch::Batcher;
+use book::Book;
 use certify::Certifier;
 use mail::Mailroom;
+use ready::Ready;
 
+pub use book::Committees;
 pub use hear::contradiction;
 pub use port::{Cause, CommittedBlock, DriverConfig, Input, Output};
 pub use system::{CertifiedBlock, OutboxView, RecentBlock, SystemView, committees};
@@ -42,7 +47,7 @@ pub struct GroupDriver {
     leads: bool,
     leader: Option<NodeId>,
     clock_offset_ms: i64,
-    committees: BTreeMap<GroupId, Committee>,
+    committees: Book,
     batcher: Batcher,
     certifier: Certifier,
     mailroom: Mailroom,
@@ -65,6 +70,8 @@ pub struct GroupDriver {
     /// Certificates that the host wants, since when, and who has answered.
     wanted: BTreeMap<Height, (Tick, BTreeSet<NodeId>)>,
     asked: Option<Tick>,
+    /// What shows that the committee which is being prepared can take over.
+    ready: Ready,
 }
 
 impl GroupDriver {
@@ -78,7 +85,7 @@ impl GroupDriver {
             leads: false,
             leader: None,
             clock_offset_ms: 0,
-            committees: BTreeMap::new(),
+            committees: Book::default(),
             last_checkpoint: Height(0),
             next_deadline: None,
             unattested: BTreeMap::new(),
@@ -88,6 +95,7 @@ impl GroupDriver {
             unproved: None,
             wanted: BTreeMap::new(),
             asked: None,
+            ready: Ready::default(),
             config,
         }
     }
@@ -111,7 +119,7 @@ impl GroupDriver {
     }
 
     fn own_committee(&self) -> Option<&Committee> {
-        self.committees.get(&self.config.group)
+        self.committees.current(self.config.group)
     }
 
     fn stamp(&self, now: Tick) -> TimeMs {
@@ -122,7 +130,7 @@ impl GroupDriver {
     /// Nodes that may answer for a group, its likely leader first.
     fn nodes_of(&self, group: GroupId) -> Vec<NodeId> {
         self.committees
-            .get(&group)
+            .current(group)
             .map(|committee| committee.members.iter().map(|member| member.node).collect())
             .unwrap_or_default()
     }
@@ -146,8 +154,9 @@ impl GroupDriver {
         self.attest_ready(now, out);
     }
 
-    fn committees(&mut self, committees: Vec<Committee>) {
-        self.committees = committees.into_iter().map(|committee| (committee.group, committee)).collect();
+    fn committees(&mut self, committees: Committees) {
+        self.committees = committees.into();
+        self.ready.keep_for(self.committees.coming());
     }
 
     fn committed(&mut self, now: Tick, block: CommittedBlock, out: &mut Vec<Output>) {
@@ -178,6 +187,7 @@ impl GroupDriver {
             }
         }
         self.ask_for_certificates(now, out);
+        self.repeat_readiness(now, out);
         if self.leads {
             let has_room = self.batcher.has_room_for_bundle();
             self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);

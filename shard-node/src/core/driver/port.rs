@@ -8,7 +8,6 @@ use bytes::Bytes;
 use cross_shard::InCursor;
 use cross_shard::stream::StreamLeaf;
 use ledger::certificate::Certificate;
-use ledger::committee::Committee;
 use ledger::crypto::SecretKey;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
@@ -18,6 +17,7 @@ use ledger::reject::Reject;
 use ledger::tx::ParsedTx;
 
 use crate::core::driver::SystemView;
+use crate::core::driver::book::Committees;
 use crate::core::executor::EmittedMail;
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
@@ -68,8 +68,8 @@ pub struct CommittedBlock {
 pub enum Input {
     /// State as read by the host, at the start and after a snapshot.
     System(SystemView),
-    /// The committees in force changed.
-    Committees(Vec<Committee>),
+    /// The committees that the group knows changed.
+    Committees(Committees),
     /// This replica leads, or another does.
     Role {
         /// Whether it may propose.

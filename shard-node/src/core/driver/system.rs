@@ -7,7 +7,7 @@ use cross_shard::stream::{self, OutStream, StreamLeaf};
 use cross_shard::{InCursor, commit};
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
-use ledger::genesis::{Genesis, VerifyMode};
+use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, TimeMs};
@@ -15,6 +15,7 @@ use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 
 use crate::core::applied::AppliedRecord;
+use crate::core::driver::book::Committees;
 use crate::core::driver::certify::WINDOW;
 use crate::core::marks::Marks;
 use crate::core::records::BlockRecord;
@@ -23,7 +24,7 @@ use crate::core::records::BlockRecord;
 #[derive(Clone, Debug)]
 pub struct SystemView {
     /// All committees in force, of every group.
-    pub committees: Vec<Committee>,
+    pub committees: Committees,
     /// The last block.
     pub height: Height,
     /// Outgoing streams.
@@ -84,14 +85,9 @@ impl SystemView {
     ///
     /// # Errors
     /// [`ReadFault`] when the database fails, or lacks what every state has.
-    pub fn read(
-        reader: &dyn StateReader,
-        genesis: &Genesis,
-        group: GroupId,
-        verify: VerifyMode,
-    ) -> Result<Self, ReadFault> {
+    pub fn read(reader: &dyn StateReader, group: GroupId, verify: VerifyMode) -> Result<Self, ReadFault> {
         let mut view = View::new(reader);
-        let read = Self::of(&mut view, genesis, group, verify);
+        let read = Self::of(&mut view, group, verify);
         // A fault makes everything absent; it says more than what was found missing because of it.
         match view.fault() {
             Some(fault) => Err(fault.clone()),
@@ -99,11 +95,11 @@ impl SystemView {
         }
     }
 
-    fn of(view: &mut View<'_>, genesis: &Genesis, group: GroupId, verify: VerifyMode) -> Result<Self, ReadFault> {
+    fn of(view: &mut View<'_>, group: GroupId, verify: VerifyMode) -> Result<Self, ReadFault> {
         let applied: AppliedRecord = view.load(&schema::applied()).ok_or_else(|| missing("applied position"))?;
         let outbox = outbox(view)?;
         let inbox = stream::inbox_cursors(view);
-        let committees = committees(view, genesis);
+        let committees = committees(view);
         let (recent, certified) = recent(view, group, &applied)?;
         let marks = Marks::read(view);
         let quorum = certified.as_ref().map(|certified| certified.certificate.header.height);
@@ -122,11 +118,18 @@ fn missing(what: &str) -> ReadFault {
     ReadFault(format!("the state holds no {what}"))
 }
 
-/// The committees in force, of every group of the genesis.
+/// The committees that this group knows.
 #[must_use]
-pub fn committees(view: &mut View<'_>, genesis: &Genesis) -> Vec<Committee> {
-    let first = genesis.committees.iter();
-    first.map(|first| view.load(&schema::current_committee(first.group)).unwrap_or_else(|| first.clone())).collect()
+pub fn committees(view: &mut View<'_>) -> Committees {
+    // A record that does not decode is a fault of the view and stops the group.
+    let mut all = |prefix: &[u8]| -> Vec<Committee> {
+        let keys = view.scan_prefix(prefix);
+        keys.into_iter().filter_map(|(key, _)| view.load(&key)).collect()
+    };
+    let current = all(schema::CURRENT_COMMITTEES_PREFIX);
+    let mut former = all(schema::COMMITTEES_PREFIX);
+    former.retain(|known| !current.contains(known));
+    Committees { current, former, coming: view.load(&schema::coming_committee()) }
 }
 
 fn outbox(view: &mut View<'_>) -> Result<Vec<OutboxView>, ReadFault> {

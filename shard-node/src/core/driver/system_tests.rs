@@ -16,7 +16,7 @@ type State = BTreeMap<Vec<u8>, Bytes>;
 /// A state of [`SHARD`] with this many empty blocks.
 fn state(blocks: u64) -> State {
     let genesis = genesis();
-    let first = genesis_state(&genesis, SHARD).expect("the genesis names the group");
+    let first = genesis_state(&genesis, None, SHARD).expect("the genesis names the group");
     let mut state: State = first.writes.into_iter().map(|(key, value)| (key, value.into())).collect();
     let prefix = genesis.layout.prefix_of(SHARD).map_or(BitPrefix::ROOT, ledger::BitPrefix::in_tree);
     let (mut tree, mut applied) = (StateTree::new(prefix), first.applied);
@@ -45,7 +45,7 @@ fn keep_certificate(state: &mut State, height: u64, signatures: usize) {
 }
 
 fn read(state: &State, verify: VerifyMode) -> Result<SystemView, ReadFault> {
-    SystemView::read(state, &genesis(), SHARD, verify)
+    SystemView::read(state, SHARD, verify)
 }
 
 fn heights(view: &SystemView) -> (Vec<u64>, Option<u64>) {

@@ -70,7 +70,7 @@ fn certified(height: u64) -> CertifiedBlock {
 fn system(height: u64) -> SystemView {
     let sent = credits(3);
     SystemView {
-        committees: committees(),
+        committees: committees().into(),
         height: Height(height),
         recent: vec![recent(SHARD, height)],
         certified: None,
@@ -227,14 +227,14 @@ fn pulls_and_bundles_of_strangers_are_ignored() {
 fn a_bundle_waits_for_its_committee() {
     let mut bench = Bench::leading();
     assert!(bench.peer(4, bundle(1)).is_empty());
-    assert!(bench.step(Input::Committees(committees())).is_empty(), "still unknown: it waits on");
+    assert!(bench.step(Input::Committees(committees().into())).is_empty(), "still unknown: it waits on");
     let mut changed = committees();
     changed[2] = committee(PEER, 1);
-    let commands = proposed(&bench.step(Input::Committees(changed.clone())));
+    let commands = proposed(&bench.step(Input::Committees(changed.clone().into())));
     let PeerMessage::Bundle(expected) = bundle(1) else { panic!() };
     let expected = borsh::to_vec(&expected).expect("writing to memory does not fail");
     assert_eq!(commands, [Command::Deliver(expected)]);
-    assert!(bench.step(Input::Committees(changed)).is_empty(), "it is taken once");
+    assert!(bench.step(Input::Committees(changed.into())).is_empty(), "it is taken once");
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn the_beacon_pulls_from_channels_alone() {
     assert!(pulls(Input::Role { leads: true, leader: Some(NodeId(7)) }).is_empty(), "shards write nothing to it");
     let mut with_channel = committees();
     with_channel.push(Committee { group: channel, ..committee(PEER, 0) });
-    let mut pulled = pulls(Input::Committees(with_channel));
+    let mut pulled = pulls(Input::Committees(with_channel.into()));
     pulled.extend(pulls(Input::Timer));
     assert_eq!(pulled, [channel]);
 }

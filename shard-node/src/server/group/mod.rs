@@ -5,6 +5,7 @@
 //! carries out what the driver asks. A handle never touches the driver: it sends inputs, and they are lost
 //! where the task's queue is full.
 
+mod admit;
 mod open;
 mod outputs;
 mod task;
@@ -34,7 +35,8 @@ use crate::server::ingest::{Arrivals, Checked, Waiters};
 use crate::server::links::{Links, NodeTraffic};
 use crate::server::replica::{DbReader, OpenError, ReplicaShare, ViewReader};
 
-pub use open::{OpenGroup, first_raft_id};
+pub use admit::{AdmitError, Way};
+pub use open::{FIRST_JOIN, OpenGroup, Seat, first_raft_id};
 
 /// Proposals in flight per group.
 pub const PIPELINE: usize = 3;
@@ -66,9 +68,9 @@ pub struct HostContext {
     pub traffic: NodeTraffic,
     /// Rings when a group's leader or the beacon's registry may have changed.
     pub changed: Arc<tokio::sync::Notify>,
-    /// Ends everything.
+    /// Ends everything; in the context of one group, that group.
     pub stop: CancellationToken,
-    /// Waits for everything.
+    /// Waits for everything; in the context of one group, for that group's tasks.
     pub tasks: TaskTracker,
 }
 
@@ -97,6 +99,10 @@ pub struct GroupHandle {
     inputs: mpsc::Sender<Input>,
     verify: VerifyMode,
     known: Known,
+    /// Ends the group's tasks, and no other group's.
+    pub(super) stop: CancellationToken,
+    /// The group's tasks.
+    pub(super) tasks: TaskTracker,
 }
 
 /// Why a group cannot start.
@@ -180,7 +186,7 @@ impl GroupHandle {
 /// Reads what a driver starts from, as one moment of the state shows it.
 fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> Result<SystemView, ReadFault> {
     let db = share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
-    SystemView::read(&ViewReader::of(&*db), &context.genesis, group, context.verify)
+    SystemView::read(&ViewReader::of(&*db), group, context.verify)
 }
 
 /// The cipher of groups whose data need no encryption at rest: shards and the beacon.

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use consensus::port::replica_id;
-use consensus::raft::{FetchError, FoundError, Founding, Prepared, RaftGroupConfig};
+use consensus::raft::{FetchError, Founding, Prepared, RaftGroupConfig, Standing};
+use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
+use router::gateway::ClusterView;
 use storage::LogStore;
 use tokio::sync::{mpsc, watch};
 
 use crate::core::driver::{DriverConfig, GroupDriver};
 use crate::server::alarms::Alarms;
 use crate::server::checks::Known;
+use crate::server::group::admit::{self, AdmitError, Way};
 use crate::server::group::task::{FORGET_EVERY, GroupTask};
 use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, system_view};
 use crate::server::ingest::{Arrivals, Waiters};
@@ -29,11 +32,32 @@ const BLOCKS_MAX: usize = 64;
 /// Blocks between two checkpoints in the beacon.
 const CHECKPOINT_EVERY: u64 = 64;
 
-/// The engine's id of a node that is in a group since the genesis. Later joins count up, so that no
-/// id is ever used again.
+/// The engine's id of a node that is in a group since its beginning. Later joins have higher numbers,
+/// so that no id is ever used again.
 #[must_use]
 pub fn first_raft_id(node: NodeId) -> u64 {
-    replica_id(node, 1)
+    replica_id(node, FIRST_JOIN)
+}
+
+/// The join of those that are in a group since its beginning.
+pub const FIRST_JOIN: u16 = 1;
+
+/// How this node comes to have a replica of a group.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// How the group began; none for the groups of the genesis.
+    pub founded: Option<Arc<Foundation>>,
+    /// Makes the replica's raft id unique: [`FIRST_JOIN`], or one more than the epoch with which this
+    /// node joined (ADR 16).
+    pub join: u16,
+}
+
+impl Seat {
+    /// The seat of a node in a group of the genesis.
+    #[must_use]
+    pub fn of_genesis() -> Self {
+        Self { founded: None, join: FIRST_JOIN }
+    }
 }
 
 /// A group whose files are open and that does not run yet.
@@ -43,6 +67,9 @@ pub struct OpenGroup {
     share: ReplicaShare,
     committing: mpsc::Receiver<Committing>,
     prepared: Prepared,
+    /// The members that the group began with, by their raft ids.
+    first: Vec<(u64, NodeId)>,
+    join: u16,
 }
 
 impl OpenGroup {
@@ -53,15 +80,18 @@ impl OpenGroup {
     pub async fn open(
         context: &HostContext,
         group: GroupId,
+        seat: &Seat,
         folder: &Path,
         log: Arc<dyn LogStore>,
     ) -> Result<Self, GroupError> {
+        let first = first_members(&context.genesis, seat, group);
         let (effects, committing) = mpsc::channel(BLOCKS_MAX);
         let opened = {
             let (root, resources) = (folder.join("state"), context.resources.clone());
             let (genesis, node, verify) = (Arc::clone(&context.genesis), context.node, context.verify);
+            let founded = seat.founded.clone();
             tokio::task::spawn_blocking(move || {
-                Replica::open(&root, &resources, &genesis, (node, group), verify, effects)
+                Replica::open(&root, &resources, &genesis, founded.as_deref(), (node, group), verify, effects)
             })
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
@@ -69,7 +99,7 @@ impl OpenGroup {
         let (replica, share) = opened.map_err(|error| GroupError::Open(group, error))?;
         let config = RaftGroupConfig {
             group,
-            raft_id: first_raft_id(context.node),
+            raft_id: replica_id(context.node, seat.join),
             node: context.node,
             timing: context.timing,
             snapshot_dir: folder.join("snapshots"),
@@ -78,7 +108,7 @@ impl OpenGroup {
         };
         let transport = Arc::new(Transport(Arc::clone(&context.links)));
         let prepared = Prepared::open(config, log, Box::new(replica), transport).await?;
-        Ok(Self { context: context.clone(), group, share, committing, prepared })
+        Ok(Self { context: context.clone(), group, share, committing, prepared, first, join: seat.join })
     }
 
     /// The log index that a snapshot of another replica has to reach before this one can run: its own
@@ -88,12 +118,13 @@ impl OpenGroup {
         self.prepared.missing()
     }
 
-    /// Fetches the snapshot that is missing from whichever member lends one.
+    /// Fetches the snapshot that is missing from whichever of the members in this view lends one.
     ///
     /// # Errors
     /// [`FetchError`] says what each of them answered.
-    pub async fn fetch(&mut self) -> Result<(), FetchError> {
-        let others = self.others();
+    pub async fn fetch(&mut self, view: &ClusterView) -> Result<(), FetchError> {
+        let own = self.context.node;
+        let others: Vec<NodeId> = view.members(self.group).into_iter().filter(|node| *node != own).collect();
         let fetched = self.prepared.fetch(&others).await;
         // Nobody reads yet, and the start looks at the state itself; what was refused is in the error.
         while self.committing.try_recv().is_ok() {}
@@ -106,26 +137,43 @@ impl OpenGroup {
         self.prepared.founding()
     }
 
-    /// Asks the other members once whether this replica may take part; one that has taken part may.
+    /// Asks others once whether this replica may take part; one that has taken part may. Who they are
+    /// follows from how it comes to its seat, and from the registry.
     ///
     /// # Errors
-    /// [`FoundError`] says what each of them answered, or that this replica has lost its log.
-    pub async fn found(&self) -> Result<(), FoundError> {
-        self.prepared.found(&self.others()).await
+    /// [`AdmitError`] says whom it waits for, or that it has lost its log.
+    pub async fn admit(&self, view: &ClusterView) -> Result<(), AdmitError> {
+        let sure = match self.prepared.founding().standing() {
+            Standing::Begun => return Ok(()),
+            Standing::Sure => true,
+            Standing::Unsure => false,
+        };
+        match admit::way(view, self.group, self.context.node, self.join, sure) {
+            // One that is sure asks nobody.
+            Way::Begin => Ok(self.prepared.join(&[]).await?),
+            Way::Found => {
+                let own = self.context.node;
+                let others: Vec<_> = self.first.iter().copied().filter(|(_, node)| *node != own).collect();
+                Ok(self.prepared.found(&others).await?)
+            }
+            Way::Join(voters) => Ok(self.prepared.join(&voters).await?),
+            Way::Lost(epoch) => Err(AdmitError::Lost(epoch)),
+            Way::Wait => Err(AdmitError::Unplanned),
+        }
     }
 
-    fn others(&self) -> Vec<(u64, NodeId)> {
-        let own = self.context.node;
-        let members = first_members(&self.context.genesis, self.group);
-        members.into_iter().filter(|(_, node)| *node != own).collect()
+    /// Whether nobody else can be asked: it is the only one that the group begins with.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.join == FIRST_JOIN && self.first.len() == 1
     }
 
-    /// Starts the group. One that was not founded must not be: see [`OpenGroup::found`].
+    /// Starts the group. One that was not admitted must not be: see [`OpenGroup::admit`].
     ///
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
     pub async fn start(self) -> Result<Arc<GroupHandle>, GroupError> {
-        let Self { context, group, share, committing, prepared } = self;
+        let Self { context, group, share, committing, prepared, first, join } = self;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
         let (certified_out, certified) =
@@ -168,8 +216,10 @@ impl OpenGroup {
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, raft_in));
         let raft = prepared.start().await?;
-        let bootstrapped = raft.bootstrap(first_members(&context.genesis, group)).await;
-        bootstrapped.map_err(|error| GroupError::Bootstrap(group, error))?;
+        // Who joins later has an empty log until the leader writes to it.
+        if join == FIRST_JOIN {
+            raft.bootstrap(first).await.map_err(|error| GroupError::Bootstrap(group, error))?;
+        }
         let _ = raft_out.send(raft.clone());
         let arrivals = Arrivals::default();
         Ok(Arc::new(GroupHandle {
@@ -186,13 +236,16 @@ impl OpenGroup {
             inputs,
             verify: context.verify,
             known,
+            stop: context.stop,
+            tasks: context.tasks,
         }))
     }
 }
 
-/// The members that a group begins with, by their raft ids.
-fn first_members(genesis: &Genesis, group: GroupId) -> Vec<(u64, NodeId)> {
-    let committee = genesis.committee(group);
+/// The members that a group began with, by their raft ids.
+fn first_members(genesis: &Genesis, seat: &Seat, group: GroupId) -> Vec<(u64, NodeId)> {
+    let founded = seat.founded.as_deref().filter(|founded| founded.group == group);
+    let committee = genesis.committee(group).or(founded.map(|founded| &founded.committee));
     let members = committee.into_iter().flat_map(|committee| &committee.members);
     members.map(|member| (first_raft_id(member.node), member.node)).collect()
 }

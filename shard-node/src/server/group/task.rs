@@ -292,7 +292,7 @@ impl GroupTask {
     /// The driver starts from a state, and whoever asks about its old transactions must hear that
     /// credits which were acknowledged long ago have been applied.
     fn system(&mut self, system: SystemView) {
-        self.members = members(&system.committees, self.group);
+        self.members = members(&system.committees.current, self.group);
         for line in &system.outbox {
             self.waiters.taken(line.leaf.peer, line.acked);
         }
@@ -302,8 +302,8 @@ impl GroupTask {
     fn reread_committees(&mut self) {
         let Some(db) = self.share.state.db() else { return };
         let reader = DbReader(&*db);
-        let all = committees(&mut View::new(&reader), &self.context.genesis);
-        self.members = members(&all, self.group);
+        let all = committees(&mut View::new(&reader));
+        self.members = members(&all.current, self.group);
         self.context.changed.notify_one();
         self.step(Input::Committees(all));
     }

@@ -16,7 +16,7 @@ use proto::v1;
 use storage::WriteBatch;
 
 fn account(prove: bool, consistency: v1::Consistency) -> v1::QueryRequest {
-    let query = v1::AccountQuery { address: Bytes::copy_from_slice(&[3; 20]) };
+    let query = v1::AccountQuery { address: Bytes::copy_from_slice(&[3; 20]), group: 0 };
     v1::QueryRequest {
         consistency: consistency.into(),
         prove,
@@ -58,7 +58,7 @@ async fn a_stopped_group_answers_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_learns_that_its_state_is_wrong_stops() {
     let lone = Lone::start(VerifyMode::Ingest).await;
-    let first = genesis_state(&lone.genesis, SHARD).expect("the genesis names the group").header;
+    let first = genesis_state(&lone.genesis, None, SHARD).expect("the genesis names the group").header;
     let other = Header { state_root: Hash32([7; 32]), ..first };
     lone.handle.peer(NODE, PeerMessage::Certified(certify(other)));
     lone.until("it stops", |handle| handle.stopped().is_some()).await;

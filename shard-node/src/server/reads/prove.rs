@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::proof::{Claim, ProofFile};
+use client::proof::{Claim, Handover, ProofFile};
 use ledger::account::AccountRecord;
 use ledger::ids::{Address, Height, TxId};
 use ledger::receipt::Receipt;
@@ -21,6 +21,7 @@ use storage::Kv;
 use super::{Failure, add_extra_balances, aside, closed, decoded, encoded, entries, refuse};
 use crate::server::group::GroupHandle;
 use crate::server::halt::Halt;
+use crate::server::membership;
 use crate::server::replica::{Stand, ViewReader};
 
 /// How long a proof waits for the certificate of its block.
@@ -55,14 +56,26 @@ fn committee(handle: &GroupHandle, hash: Hash32) -> Result<Committee, Failure> {
     committee.ok_or_else(|| Failure::Fault(ReadFault("the committee of a header is missing".into())))
 }
 
-fn proved(
+/// The steps from the group's first committee to the one that certified this height.
+async fn chain(handle: &GroupHandle, upto: Height) -> Result<Vec<Handover>, Failure> {
+    let mut steps = Vec::new();
+    for height in membership::handovers(handle)?.into_iter().filter(|height| *height < upto) {
+        let certificate = certificate(handle, height).await?;
+        let committee = committee(handle, certificate.header.committee_hash)?;
+        steps.push(Handover { committee, certificate });
+    }
+    Ok(steps)
+}
+
+async fn proved(
     handle: &GroupHandle,
     certificate: Certificate,
     claim: Claim,
     value: Option<Bytes>,
 ) -> Result<v1::QueryReply, Failure> {
     let committee = committee(handle, certificate.header.committee_hash)?;
-    let file = ProofFile::new(certificate.header.cluster, claim, certificate, committee);
+    let handovers = chain(handle, certificate.header.height).await?;
+    let file = ProofFile { handovers, ..ProofFile::new(certificate.header.cluster, claim, certificate, committee) };
     Ok(v1::QueryReply {
         group: handle.group.0,
         height: file.certificate.header.height.0,
@@ -118,7 +131,7 @@ pub(super) async fn account(handle: &GroupHandle, address: Address) -> Result<v1
     let read = move || standing(&*share.state.db().ok_or_else(closed)?, &share.stand, &share.halt, address);
     let Standing { height, record, claim } = aside(read).await?;
     let certificate = certificate(handle, height).await?;
-    proved(handle, certificate, claim, record)
+    proved(handle, certificate, claim, record).await
 }
 
 /// A receipt with a proof. That a group has none is not proved.
@@ -137,5 +150,5 @@ pub(super) async fn receipt(handle: &GroupHandle, txid: TxId) -> Result<v1::Quer
     let path = merkle::prove(&leaves, receipt.index as usize)
         .ok_or_else(|| Failure::Fault(ReadFault("a receipt is not in its block".into())))?;
     let bytes = encoded(&receipt);
-    proved(handle, certificate, Claim::Receipt { receipt: bytes.to_vec(), path }, Some(bytes))
+    proved(handle, certificate, Claim::Receipt { receipt: bytes.to_vec(), path }, Some(bytes)).await
 }

@@ -128,7 +128,7 @@ fn all_are(record: &AccountRecord, height: u64) -> bool {
 fn an_answer_is_of_one_moment_and_says_which() {
     let one = Bytes::copy_from_slice(&address(1).0);
     let questions = [
-        Query::Account(v1::AccountQuery { address: one.clone() }),
+        Query::Account(v1::AccountQuery { address: one.clone(), group: 0 }),
         Query::Accounts(v1::AccountsQuery { addresses: raw([1, 2]) }),
         Query::AccountView(v1::AccountViewQuery { address: one, data_after: Bytes::new() }),
     ];

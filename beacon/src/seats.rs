@@ -1,0 +1,311 @@
+//! Changes of committees: which seats move, and when a prepared committee comes into force.
+//!
+//! Two steps. A committee is first prepared: the group is told of it by mail, its new members fetch the
+//! state, and sign headers as its members will. It comes into force once the beacon holds a header that
+//! the committee in force has certified and that every new member has signed, too: then no member of the
+//! new committee lacks the state. At most as many seats as the committee tolerates faults change in one
+//! step, and nobody moves without need.
+//!
+//! Who has a seat in a shard is decided here. Who has one in a channel, its members decide; here it is
+//! only carried out.
+
+use std::collections::BTreeMap;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use cross_shard::message::Message;
+use ledger::certificate::Certificate;
+use ledger::committee::{Committee, Member};
+use ledger::crypto::{self, Signature};
+use ledger::genesis::NodeInfo;
+use ledger::hash::{Hash32, tagged};
+use ledger::ids::{Epoch, GroupId, GroupKind, NodeId};
+use ledger::machine::BlockContext;
+use ledger::reject::Reject;
+use ledger::view::View;
+
+use crate::assign::FaultModel;
+use crate::channels;
+use crate::machine::{CommandOutcome, Executed};
+use crate::registry;
+
+/// Version written into new [`Readiness`].
+pub const READINESS_VERSION: u8 = 1;
+/// Epochs end below this: a replica's raft id has two bytes for the epoch it joined with.
+const EPOCHS_MAX: u64 = u16::MAX as u64 - 1;
+
+/// Proof that a prepared committee can take over.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Readiness {
+    /// Format version, [`READINESS_VERSION`].
+    pub version: u8,
+    /// Hash of the prepared committee.
+    pub coming: Hash32,
+    /// A header that the committee in force has certified.
+    pub certificate: Certificate,
+    /// Signatures of the new members over the same header, ascending by node.
+    pub signatures: Vec<(NodeId, Signature)>,
+}
+
+impl Readiness {
+    /// The group it is about.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.certificate.header.group
+    }
+
+    /// Whether it shows that `coming` can follow `current`.
+    #[must_use]
+    pub fn holds(&self, current: &Committee, coming: &Committee) -> bool {
+        let signed = |(node, signature): &(NodeId, Signature)| {
+            let digest = self.certificate.header.hash();
+            coming.index_of(*node).is_some_and(|at| crypto::verify(&coming.members[at].key, &digest, signature).is_ok())
+        };
+        let new = joining(current, coming);
+        let nodes: Vec<NodeId> = self.signatures.iter().map(|(node, _)| *node).collect();
+        self.version == READINESS_VERSION
+            && self.coming == coming.hash()
+            && self.certificate.verify(current).is_ok()
+            && nodes == new
+            && self.signatures.iter().all(signed)
+    }
+}
+
+/// The members of `coming` that are not in `current`, ascending.
+#[must_use]
+pub fn joining(current: &Committee, coming: &Committee) -> Vec<NodeId> {
+    let members = coming.members.iter().map(|member| member.node);
+    members.filter(|node| current.index_of(*node).is_none()).collect()
+}
+
+/// What decides about the seats of one group.
+pub struct Wanted<'a> {
+    /// Breaks ties.
+    pub seed: &'a Hash32,
+    /// All nodes.
+    pub nodes: &'a [NodeInfo],
+    /// Seats that each node has, in all groups.
+    pub held: &'a BTreeMap<NodeId, u32>,
+}
+
+impl Wanted<'_> {
+    fn allows(&self, node: &NodeInfo) -> bool {
+        node.capacity > 0
+    }
+}
+
+/// The next members of a channel's committee, one step towards the nodes that it names. `None` when it has
+/// them, or when nobody would be left.
+#[must_use]
+pub fn next_hosts(current: &Committee, hosts: &[NodeId], nodes: &[NodeInfo]) -> Option<Vec<Member>> {
+    let hosts: Vec<&NodeInfo> = nodes.iter().filter(|node| hosts.contains(&node.id)).collect();
+    let named = |node: NodeId| hosts.iter().any(|host| host.id == node);
+    let step = FaultModel::Crash.tolerated(current.members.len()).max(1);
+    let leaving: Vec<NodeId> =
+        current.members.iter().map(|member| member.node).filter(|node| !named(*node)).take(step).collect();
+    let mut members: Vec<Member> =
+        current.members.iter().filter(|member| !leaving.contains(&member.node)).cloned().collect();
+    let new = hosts.iter().filter(|host| current.index_of(host.id).is_none()).take(step);
+    members.extend(new.map(|host| Member { node: host.id, org: host.org, key: host.key }));
+    members.sort_by_key(|member| member.node);
+    (!members.is_empty() && members != current.members).then_some(members)
+}
+
+/// The next members of a committee, as one step away from what it is: seats of nodes that have no
+/// capacity go to others. `None` when nothing has to change.
+///
+/// # Errors
+/// [`Reject::Quorum`] when there is nobody to take a seat that has to move: with fewer members the group
+/// would tolerate fewer failures.
+pub fn next_members(current: &Committee, wanted: &Wanted<'_>) -> Result<Option<Vec<Member>>, Reject> {
+    let known: BTreeMap<NodeId, &NodeInfo> = wanted.nodes.iter().map(|node| (node.id, node)).collect();
+    let stays = |member: &&Member| known.get(&member.node).is_some_and(|node| wanted.allows(node));
+    let step = FaultModel::Crash.tolerated(current.members.len()).max(1);
+    let leaving: Vec<NodeId> =
+        current.members.iter().filter(|member| !stays(member)).map(|member| member.node).take(step).collect();
+    if leaving.is_empty() {
+        return Ok(None);
+    }
+    // Also a first step that somebody could take is none when it cannot be gone on with.
+    if wanted.nodes.iter().filter(|node| wanted.allows(node)).count() < current.members.len() {
+        return Err(Reject::Quorum);
+    }
+    let mut members: Vec<Member> =
+        current.members.iter().filter(|member| !leaving.contains(&member.node)).cloned().collect();
+    for _ in &leaving {
+        let free = wanted.nodes.iter().filter(|node| wanted.allows(node) && current.index_of(node.id).is_none());
+        let free = free.filter(|node| members.iter().all(|member| member.node != node.id));
+        let best = free.min_by_key(|node| rank(node, &members, &known, current.group, wanted));
+        let node = best.ok_or(Reject::Quorum)?;
+        members.push(Member { node: node.id, org: node.org, key: node.key });
+    }
+    members.sort_by_key(|member| member.node);
+    Ok(Some(members))
+}
+
+/// Who takes a seat first: the organisation, then the zone, with the fewest seats in the committee, then
+/// the node with the least load for its capacity; chance breaks ties.
+fn rank(
+    node: &NodeInfo,
+    members: &[Member],
+    known: &BTreeMap<NodeId, &NodeInfo>,
+    group: GroupId,
+    wanted: &Wanted<'_>,
+) -> (usize, usize, u64, Hash32) {
+    let of_org = members.iter().filter(|member| member.org == node.org).count();
+    let zone = |member: &&Member| known.get(&member.node).is_some_and(|other| other.zone == node.zone);
+    let of_zone = members.iter().filter(zone).count();
+    let held = u64::from(wanted.held.get(&node.id).copied().unwrap_or(0));
+    // Millionths of a seat for a unit of capacity.
+    let load = (held + 1) * 1_000_000 / u64::from(node.capacity);
+    let parts: [&[u8]; 3] = [&wanted.seed.0, &group.0.to_be_bytes(), &node.id.0.to_be_bytes()];
+    (of_org, of_zone, load, tagged(b"seamark/assign/v1", &parts))
+}
+
+/// What preparing one group comes to.
+enum Step {
+    /// A new committee is prepared.
+    Prepare(Committee),
+    /// What was being prepared is not needed any more.
+    Cancel(Committee),
+}
+
+/// Decides the next step of every group that keeps accounts, for a list of nodes that is about to hold.
+///
+/// A group that nobody can be found for stays as it is, unless the node `about` has a seat there.
+fn steps(
+    view: &mut View<'_>,
+    nodes: &[NodeInfo],
+    committees: &[Committee],
+    about: Option<NodeId>,
+) -> Result<Vec<Step>, Reject> {
+    let seed = registry::seed(view).ok_or(Reject::Registry)?;
+    let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for member in committees.iter().flat_map(|committee| &committee.members) {
+        *held.entry(member.node).or_default() += 1;
+    }
+    let mut steps = Vec::new();
+    let founded: Vec<GroupId> = registry::foundations(view).into_iter().map(|foundation| foundation.group).collect();
+    let changes = |group: GroupId| match group.kind() {
+        Some(GroupKind::Channel) => founded.contains(&group),
+        _ => group != GroupId::BEACON,
+    };
+    for current in committees.iter().filter(|committee| changes(committee.group)) {
+        let hosts = match current.group.kind() {
+            Some(GroupKind::Channel) => Some(channels::hosts(view, current.group)),
+            _ => None,
+        };
+        let next = match &hosts {
+            Some(hosts) => {
+                let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
+                if about.is_some_and(|node| hosts.contains(&node) && drained(&node)) {
+                    return Err(Reject::Quorum);
+                }
+                next_hosts(current, hosts, nodes)
+            }
+            None => match next_members(current, &Wanted { seed: &seed, nodes, held: &held }) {
+                Ok(next) => next,
+                Err(reject) if about.is_some_and(|node| current.index_of(node).is_some()) => return Err(reject),
+                Err(_) => continue,
+            },
+        };
+        let usable = |id: NodeId| match &hosts {
+            Some(hosts) => hosts.contains(&id),
+            None => nodes.iter().any(|node| node.id == id && node.capacity > 0),
+        };
+        let prepared = registry::coming_of(view, current.group);
+        match (next, prepared) {
+            (None, None) => {}
+            (None, Some(_)) => steps.push(Step::Cancel(current.clone())),
+            // Nobody who has begun to fetch the state is sent away for another one as good.
+            (Some(_), Some(prepared)) if still_good(current, &prepared, usable) => {}
+            (Some(members), _) => {
+                let epoch = Epoch(registry::epoch_of(view, current).0 + 1);
+                if epoch.0 > EPOCHS_MAX {
+                    return Err(Reject::Quorum);
+                }
+                for member in members.iter().filter(|member| current.index_of(member.node).is_none()) {
+                    *held.entry(member.node).or_default() += 1;
+                }
+                steps.push(Step::Prepare(Committee::majority(current.group, current.incarnation, epoch, members)));
+            }
+        }
+    }
+    Ok(steps)
+}
+
+/// Whether a prepared committee still takes a step in the right direction.
+fn still_good(current: &Committee, prepared: &Committee, usable: impl Fn(NodeId) -> bool) -> bool {
+    let mut leaving = current.members.iter().filter(|member| prepared.index_of(member.node).is_none());
+    joining(current, prepared).into_iter().all(&usable) && leaving.all(|member| !usable(member.node))
+}
+
+fn take(view: &mut View<'_>, steps: Vec<Step>) -> Vec<(GroupId, Message)> {
+    let mut mail = Vec::with_capacity(steps.len());
+    for step in steps {
+        match step {
+            Step::Prepare(committee) => {
+                registry::put(view, registry::epoch_key(committee.group), &committee.epoch);
+                registry::put(view, registry::coming_key(committee.group), &committee);
+                mail.push((committee.group, Message::CommitteePlan(committee)));
+            }
+            // The committee in force in the place of a plan: there is none.
+            Step::Cancel(current) => {
+                registry::remove(view, registry::coming_key(current.group));
+                mail.push((current.group, Message::CommitteePlan(current)));
+            }
+        }
+    }
+    mail
+}
+
+/// Changes a node, and prepares every group whose seats have to move because of it.
+///
+/// # Errors
+/// [`Reject::Quorum`] when a seat would have to move and nobody can take it. The view is then unchanged.
+pub(crate) fn change_capacity(view: &mut View<'_>, changed: NodeInfo) -> Result<Vec<(GroupId, Message)>, Reject> {
+    let mut nodes = registry::nodes(view);
+    if let Some(node) = nodes.iter_mut().find(|node| node.id == changed.id) {
+        *node = changed.clone();
+    }
+    let committees = registry::committees(view);
+    let steps = steps(view, &nodes, &committees, Some(changed.id))?;
+    registry::put(view, registry::node_key(changed.id), &changed);
+    Ok(take(view, steps))
+}
+
+/// Prepares the committees of channels for the nodes that they name by now. Those that stand in the
+/// genesis keep the committee that they began with.
+pub(crate) fn follow_hosts(view: &mut View<'_>) -> Vec<(GroupId, Message)> {
+    let (nodes, committees) = (registry::nodes(view), registry::committees(view));
+    steps(view, &nodes, &committees, None).map(|steps| take(view, steps)).unwrap_or_default()
+}
+
+/// Puts a prepared committee into force.
+///
+/// # Errors
+/// [`Reject::CommitteeUnknown`] when no such committee is being prepared, [`Reject::WrongCluster`], and
+/// [`Reject::MailForged`] when the proof does not hold. The view is then unchanged.
+pub fn apply_ready(view: &mut View<'_>, at: &BlockContext, ready: &Readiness) -> Result<Executed, Reject> {
+    let group = ready.group();
+    if ready.certificate.header.cluster != at.cluster {
+        return Err(Reject::WrongCluster);
+    }
+    let current = registry::committee(view, group).ok_or(Reject::CommitteeUnknown)?;
+    let coming = registry::coming_of(view, group).ok_or(Reject::CommitteeUnknown)?;
+    if !ready.holds(&current, &coming) {
+        return Err(Reject::MailForged);
+    }
+    let hash = coming.hash();
+    registry::remove(view, registry::coming_key(group));
+    registry::put(view, registry::committee_key(group, &hash), &coming);
+    registry::put(view, registry::current_key(group), &hash);
+    let told = crate::machine::ledgers(view).unwrap_or_default();
+    let mut mail: Vec<_> = told.into_iter().map(|other| (other, Message::CommitteeUpdate(coming.clone()))).collect();
+    // The next step, if this was not the last one. What nobody can take now waits for another node.
+    let (nodes, committees) = (registry::nodes(view), registry::committees(view));
+    if let Ok(steps) = steps(view, &nodes, &committees, None) {
+        mail.extend(take(view, steps));
+    }
+    registry::bump_revision(view);
+    Ok(Executed { outcome: CommandOutcome::Applied, mail, committees: vec![coming] })
+}

@@ -1,0 +1,297 @@
+//! `beacon`, and what `node` changes in the registry: a command signed in the name of an organisation,
+//! handed to any router, and what it came to.
+
+use std::path::Path;
+
+use beacon::{BeaconCommand, SignedCommand};
+use client::net::certificate_key_hash;
+use client::{Client, Identity};
+use ledger::genesis::{NodeInfo, OrgInfo};
+use ledger::{Committee, NodeId, OrgId, PublicKey, SecretKey, TimeMs};
+use serde::Serialize;
+use shard_node::server::NodeConfig;
+
+use super::context::Context;
+use crate::args::{Admin, Beacon, NodeChange, OrgChange};
+use crate::error::CliError;
+use crate::output::{Output, table};
+use crate::setup::ClusterDir;
+use crate::setup::files::read_signing_key;
+use crate::setup::pki::random;
+
+/// How long a command may wait for its turn, minutes.
+const WITHIN_MINUTES: u64 = 5;
+
+pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
+    match args {
+        Beacon::Show { target } => show(&Context::new(&target)?, output).await,
+        Beacon::RotateKey { admin, new } => {
+            let key = read_signing_key(&new)?.public();
+            Signer::of(&admin)?.send(None, BeaconCommand::RotateAdminKey { key }, WITHIN_MINUTES, output).await
+        }
+        Beacon::Org(OrgChange::Ca { admin, ca }) => {
+            let ca_pem = read(&ca)?;
+            Signer::of(&admin)?.send(None, BeaconCommand::UpdateOrgCa { ca_pem }, WITHIN_MINUTES, output).await
+        }
+        Beacon::Org(OrgChange::Register { admin, name, id, ca, admin_key, within }) => {
+            let info = OrgInfo { id: OrgId(id), name, ca_pem: read(&ca)?, admin_key: public_key(&admin_key)? };
+            Signer::of(&admin)?.send(None, BeaconCommand::RegisterOrg(info), within, output).await
+        }
+    }
+}
+
+/// Changes a node's entry.
+pub(super) async fn change_node(change: NodeChange, output: Output) -> Result<(), CliError> {
+    let (admin, node, command) = match change {
+        NodeChange::Register { admin, config, peer, client, zone, capacity } => {
+            let signer = Signer::of(&admin)?;
+            let config = NodeConfig::load(&config)?;
+            let identity = Identity::load(&config.cert, &config.key)?;
+            let org = signer.org(None).await?;
+            let info = NodeInfo {
+                id: config.node,
+                org: org.id,
+                zone,
+                capacity,
+                key: read_signing_key(&config.signing_key)?.public(),
+                tls_key_hash: identity.key_hash()?,
+                peer_addr: peer,
+                client_addr: client,
+            };
+            return signer.send(None, BeaconCommand::RegisterNode(info), WITHIN_MINUTES, output).await;
+        }
+        NodeChange::Capacity { admin, node, capacity } => {
+            (admin, node, BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity })
+        }
+        NodeChange::Drain { admin, node } => {
+            (admin, node, BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity: 0 })
+        }
+        NodeChange::Address { admin, node, peer, client } => {
+            let command = BeaconCommand::UpdateNodeAddrs { node: NodeId(node), peer_addr: peer, client_addr: client };
+            (admin, node, command)
+        }
+        NodeChange::Tls { admin, node, cert } => {
+            let tls_key_hash = certificate_key_hash(&read(&cert)?)?;
+            (admin, node, BeaconCommand::UpdateNodeTls { node: NodeId(node), tls_key_hash })
+        }
+    };
+    Signer::of(&admin)?.send(Some(NodeId(node)), command, WITHIN_MINUTES, output).await
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(path).map_err(|error| CliError::file(path, &error))
+}
+
+fn public_key(text: &str) -> Result<PublicKey, CliError> {
+    let mut key = [0; 33];
+    hex::decode_to_slice(text, &mut key).map_err(|_| {
+        let fix = "give the compressed public key as 66 hex digits";
+        CliError::usage("public_key", format!("'{text}' is no public key"), fix)
+    })?;
+    Ok(PublicKey(key))
+}
+
+/// An organisation that signs.
+struct Signing {
+    id: OrgId,
+    name: String,
+    key: SecretKey,
+}
+
+/// Signs in the name of an organisation of a cluster.
+struct Signer<'a> {
+    admin: &'a Admin,
+    context: Context,
+}
+
+/// What a command came to.
+#[derive(Serialize)]
+struct Report {
+    command: String,
+    org: String,
+    in_force: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approvals: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needed: Option<u32>,
+    beacon_height: u64,
+}
+
+impl<'a> Signer<'a> {
+    fn of(admin: &'a Admin) -> Result<Self, CliError> {
+        Ok(Self { admin, context: Context::new(&admin.target)? })
+    }
+
+    /// The organisation that was named, else that of the node, else the only one whose key is here.
+    async fn org(&self, node: Option<&Registry>) -> Result<Signing, CliError> {
+        let genesis = self.context.profile()?.genesis()?;
+        let dir = ClusterDir::at(self.context.dir());
+        let named = |name: &str| genesis.orgs.iter().find(|org| org.name == name).map(|org| (org.id, org.name.clone()));
+        let (id, name) = match (&self.admin.org, node) {
+            // One that joined later is not in the genesis; its number will do.
+            (Some(name), _) => {
+                named(name).or_else(|| name.parse().ok().map(|id| (OrgId(id), name.clone()))).ok_or_else(|| {
+                    let fix = "use a name of the genesis, or the organisation's number";
+                    CliError::usage("org", format!("there is no organisation '{name}'"), fix)
+                })?
+            }
+            (None, Some(registry)) => {
+                let org = registry.org_of_node;
+                let known = genesis.orgs.iter().find(|known| known.id == org);
+                (org, known.map_or_else(|| org.to_string(), |known| known.name.clone()))
+            }
+            (None, None) => {
+                let mut here = genesis.orgs.iter().filter(|org| dir.admin_dir(&org.name).exists());
+                match (here.next(), here.next()) {
+                    (Some(org), None) => (org.id, org.name.clone()),
+                    _ => {
+                        let cause = "it is not clear in whose name this is to be signed";
+                        return Err(CliError::usage("org", cause, "name the organisation with --as"));
+                    }
+                }
+            }
+        };
+        let key = match &self.admin.key_file {
+            Some(file) => read_signing_key(file)?,
+            None => dir.admin_key(&name)?,
+        };
+        Ok(Signing { id, name, key })
+    }
+
+    async fn send(
+        &self,
+        node: Option<NodeId>,
+        command: BeaconCommand,
+        within_minutes: u64,
+        output: Output,
+    ) -> Result<(), CliError> {
+        let client = self.context.client().await?;
+        let registry = match node {
+            Some(node) => Some(Registry::of_node(&client, node).await?),
+            None => None,
+        };
+        let org = self.org(registry.as_ref()).await?;
+        let until = TimeMs(now_ms() + within_minutes * 60_000);
+        let salt = random::<16>().map_err(|error| CliError::from_message("randomness", error))?;
+        let signed = SignedCommand::sign(&client.cluster_id(), &command, org.id, salt, until, &org.key);
+        let fate = client.command(signed.encode()).await?;
+        let report = Report {
+            command: fate.digest.to_string(),
+            org: org.name,
+            in_force: fate.pending.is_none(),
+            approvals: fate.pending.map(|(approvals, _)| approvals),
+            needed: fate.pending.map(|(_, needed)| needed),
+            beacon_height: fate.height.0,
+        };
+        output.result(&report, || match fate.pending {
+            None => format!("the registry has changed\n  command {}, signed by {}", report.command, report.org),
+            Some((approvals, needed)) => format!(
+                "{approvals} of {needed} organisations have approved; the others send the same command\n  command {}, signed by {}",
+                report.command, report.org
+            ),
+        })
+    }
+}
+
+/// What the registry says of a node.
+struct Registry {
+    org_of_node: OrgId,
+}
+
+impl Registry {
+    async fn of_node(client: &Client, node: NodeId) -> Result<Self, CliError> {
+        let nodes = nodes(client).await?;
+        let info = nodes.iter().find(|info| info.id == node).ok_or_else(|| {
+            CliError::new(
+                "not_found",
+                format!("the registry has no node {node}"),
+                "see them with 'seamark beacon show'",
+            )
+        })?;
+        Ok(Self { org_of_node: info.org })
+    }
+}
+
+async fn nodes(client: &Client) -> Result<Vec<NodeInfo>, CliError> {
+    let reply = client.cluster().await?;
+    Ok(reply.nodes.iter().map(|bytes| proto::edge::value("node", bytes)).collect::<Result<_, _>>()?)
+}
+
+#[derive(Serialize)]
+struct Shown {
+    beacon_height: u64,
+    nodes: Vec<ShownNode>,
+    groups: Vec<ShownGroup>,
+}
+
+#[derive(Serialize)]
+struct ShownNode {
+    node: u32,
+    org: u16,
+    zone: String,
+    capacity: u16,
+    seats: usize,
+    peer_addr: String,
+    client_addr: String,
+}
+
+#[derive(Serialize)]
+struct ShownGroup {
+    group: String,
+    epoch: u64,
+    members: Vec<u32>,
+    threshold: u16,
+}
+
+async fn show(context: &Context, output: Output) -> Result<(), CliError> {
+    let client = context.client().await?;
+    let reply = client.cluster().await?;
+    let decoded = reply.committees.iter().map(|bytes| proto::edge::value("committee", bytes));
+    let committees: Vec<Committee> = decoded.collect::<Result<_, _>>()?;
+    let seats = |node: NodeId| committees.iter().filter(|committee| committee.index_of(node).is_some()).count();
+    let nodes = nodes(&client).await?.into_iter().map(|info| ShownNode {
+        node: info.id.0,
+        org: info.org.0,
+        seats: seats(info.id),
+        zone: info.zone,
+        capacity: info.capacity,
+        peer_addr: info.peer_addr,
+        client_addr: info.client_addr,
+    });
+    let groups = committees.iter().map(|committee| ShownGroup {
+        group: committee.group.to_string(),
+        epoch: committee.epoch.0,
+        members: committee.members.iter().map(|member| member.node.0).collect(),
+        threshold: committee.threshold,
+    });
+    let shown = Shown { beacon_height: reply.beacon_height, nodes: nodes.collect(), groups: groups.collect() };
+    output.result(&shown, || text(&shown))
+}
+
+fn text(shown: &Shown) -> String {
+    let nodes = shown.nodes.iter().map(|node| {
+        [
+            node.node.to_string(),
+            node.org.to_string(),
+            node.zone.clone(),
+            node.capacity.to_string(),
+            node.seats.to_string(),
+            node.peer_addr.clone(),
+            node.client_addr.clone(),
+        ]
+    });
+    let groups = shown.groups.iter().map(|group| {
+        let members: Vec<String> = group.members.iter().map(ToString::to_string).collect();
+        [group.group.clone(), group.epoch.to_string(), members.join(" "), group.threshold.to_string()]
+    });
+    format!(
+        "{}\n{}",
+        table(["node", "org", "zone", "capacity", "seats", "nodes reach it at", "clients reach it at"], nodes),
+        table(["group", "epoch", "nodes", "signatures needed"], groups)
+    )
+}
+
+fn now_ms() -> u64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,94 @@
+//! The committees that a driver judges by: those in force, those before them, and the one that its own
+//! group is being prepared for.
+//!
+//! A header names its committee by hash, and that committee judges it, whichever is in force by now.
+
+use std::collections::BTreeMap;
+
+use ledger::committee::Committee;
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, NodeId};
+
+/// Committees as a group's state has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committees {
+    /// In force, one of each group.
+    pub current: Vec<Committee>,
+    /// Not in force any more, in any order.
+    pub former: Vec<Committee>,
+    /// The one that the group itself is being prepared for.
+    pub coming: Option<Committee>,
+}
+
+impl From<Vec<Committee>> for Committees {
+    fn from(current: Vec<Committee>) -> Self {
+        Self { current, ..Self::default() }
+    }
+}
+
+/// Committees by what is known of them.
+#[derive(Default)]
+pub(super) struct Book {
+    current: BTreeMap<GroupId, Committee>,
+    /// The last one before the one in force.
+    before: BTreeMap<GroupId, Committee>,
+    by_hash: BTreeMap<(GroupId, Hash32), Committee>,
+    coming: Option<Committee>,
+}
+
+impl From<Committees> for Book {
+    fn from(committees: Committees) -> Self {
+        let mut book = Self { coming: committees.coming, ..Self::default() };
+        for committee in committees.current {
+            book.by_hash.insert((committee.group, committee.hash()), committee.clone());
+            book.current.insert(committee.group, committee);
+        }
+        for committee in committees.former {
+            // An incarnation that has ended says nothing any more.
+            if book.current.get(&committee.group).is_some_and(|current| current.incarnation != committee.incarnation) {
+                continue;
+            }
+            let last = book.before.get(&committee.group).is_none_or(|last| last.epoch < committee.epoch);
+            if last {
+                book.before.insert(committee.group, committee.clone());
+            }
+            book.by_hash.insert((committee.group, committee.hash()), committee);
+        }
+        book
+    }
+}
+
+impl Book {
+    /// The committee in force of a group.
+    pub(super) fn current(&self, group: GroupId) -> Option<&Committee> {
+        self.current.get(&group)
+    }
+
+    /// The committees in force, by group.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&GroupId, &Committee)> {
+        self.current.iter()
+    }
+
+    /// The committee that a header names.
+    pub(super) fn named(&self, group: GroupId, hash: &Hash32) -> Option<&Committee> {
+        self.by_hash.get(&(group, *hash))
+    }
+
+    /// The committee that the group itself is being prepared for.
+    pub(super) fn coming(&self) -> Option<&Committee> {
+        self.coming.as_ref()
+    }
+
+    /// Whether a node may speak for a group: it has a seat, or had one until the last change, which
+    /// the group itself may not have taken yet.
+    pub(super) fn speaks_for(&self, group: GroupId, node: NodeId) -> bool {
+        let seated = |committee: Option<&Committee>| committee.is_some_and(|known| known.index_of(node).is_some());
+        seated(self.current.get(&group)) || seated(self.before.get(&group))
+    }
+
+    /// Whether a node is about to join the group itself.
+    pub(super) fn joins(&self, group: GroupId, node: NodeId) -> bool {
+        let coming = self.coming.as_ref().is_some_and(|coming| coming.index_of(node).is_some());
+        coming && self.current.get(&group).is_none_or(|current| current.index_of(node).is_none())
+    }
+}

@@ -1,0 +1,127 @@
+//! The proof that a prepared committee can take over: signatures of those who join, over a header that
+//! the committee in force has certified.
+//!
+//! Whoever joins signs as a member will, as soon as it has the state; the leader gathers that and sends
+//! the proof to the beacon, again and again until the committee is in force. All of it may be lost.
+
+use std::collections::BTreeMap;
+
+use beacon::Readiness;
+use beacon::seats::{READINESS_VERSION, joining};
+use ledger::certificate::Attestation;
+use ledger::committee::Committee;
+use ledger::crypto::{self, Signature};
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, Height, NodeId, Tick};
+
+use crate::core::driver::{GroupDriver, Output};
+use crate::core::peer::PeerMessage;
+
+/// Between two announcements of the same.
+const AGAIN_MS: u64 = 500;
+/// Heights that signatures of those who join are kept for, the highest.
+const HEIGHTS_MAX: usize = 64;
+
+/// Signatures of those who join, and what was sent.
+#[derive(Default)]
+pub(super) struct Ready {
+    coming: Option<Hash32>,
+    signatures: BTreeMap<Height, BTreeMap<NodeId, Signature>>,
+    proof: Option<Readiness>,
+    announced: Option<Tick>,
+}
+
+impl Ready {
+    /// Forgets what belongs to another plan.
+    pub(super) fn keep_for(&mut self, coming: Option<&Committee>) {
+        let hash = coming.map(Committee::hash);
+        if self.coming != hash {
+            *self = Self { coming: hash, ..Self::default() };
+        }
+    }
+}
+
+impl GroupDriver {
+    /// A node that is about to join has signed a header.
+    pub(super) fn joiner_signed(&mut self, now: Tick, attestation: Attestation, out: &mut Vec<Output>) {
+        let Attestation { node, height, header_hash, signature, .. } = attestation;
+        let key = self.committees.coming().and_then(|coming| Some(coming.members[coming.index_of(node)?].key));
+        let own = self.certifier.header(height).map(|(_, hash)| hash);
+        let (Some(key), Some(own)) = (key, own) else { return };
+        if own != header_hash || crypto::verify(&key, &own, &signature).is_err() {
+            return;
+        }
+        self.ready.signatures.entry(height).or_default().insert(node, signature);
+        while self.ready.signatures.len() > HEIGHTS_MAX {
+            self.ready.signatures.pop_first();
+        }
+        self.prove_readiness(now, height, out);
+    }
+
+    /// Makes the proof when a certified header has the signatures of all who join.
+    pub(super) fn prove_readiness(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
+        if !self.leads || self.ready.proof.is_some() {
+            return;
+        }
+        let (Some(current), Some(coming)) = (self.own_committee(), self.committees.coming()) else { return };
+        let joining = joining(current, coming);
+        let signed = self.ready.signatures.get(&height);
+        let signatures: Option<Vec<(NodeId, Signature)>> =
+            joining.iter().map(|node| Some((*node, *signed?.get(node)?))).collect();
+        let certificate = self.certifier.certificate(height);
+        let certificate = certificate.filter(|found| found.header.committee_hash == current.hash());
+        let (Some(signatures), Some(certificate)) = (signatures, certificate) else { return };
+        let proof = Readiness {
+            version: READINESS_VERSION,
+            coming: coming.hash(),
+            certificate: certificate.clone(),
+            signatures,
+        };
+        self.ready.proof = Some(proof);
+        self.ready.announced = None;
+        self.repeat_readiness(now, out);
+    }
+
+    /// Sends again what may have been lost: a leader its proof, one that joins its last signature.
+    pub(super) fn repeat_readiness(&mut self, now: Tick, out: &mut Vec<Output>) {
+        if self.committees.coming().is_none() || self.ready.announced.is_some_and(|at| now.0 < at.0 + AGAIN_MS) {
+            return;
+        }
+        let (own, node) = (self.config.group, self.config.node);
+        if self.committees.joins(own, node) {
+            // What it passed before it knew of the plan, it has not signed yet.
+            let height = self.attested();
+            let signed = self.certifier.own(height).cloned();
+            let Some(attestation) = signed.or_else(|| self.certifier.attest(height, &self.config)) else { return };
+            let members = self.nodes_of(own);
+            out.extend(members.into_iter().map(|member| Output::Send {
+                node: member,
+                group: own,
+                message: PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false },
+            }));
+            self.ready.announced = Some(now);
+        } else if self.leads
+            && let Some(proof) = self.ready.proof.clone()
+        {
+            out.extend(self.nodes_of(GroupId::BEACON).into_iter().map(|node| Output::Send {
+                node,
+                group: GroupId::BEACON,
+                message: PeerMessage::Ready(proof.clone()),
+            }));
+            self.ready.announced = Some(now);
+        }
+    }
+
+    /// Takes a group's proof into the beacon's next entry. It is judged when it is executed; here only
+    /// what costs nothing to see is asked for: who sends it, and by which committee it is certified.
+    pub(super) fn take_ready(&mut self, from: NodeId, ready: Readiness) {
+        let header = &ready.certificate.header;
+        if !self.leads || self.config.group != GroupId::BEACON || !self.is_member(header.group, from) {
+            return;
+        }
+        let current = self.committees.current(header.group);
+        if current.is_some_and(|current| ready.certificate.verify(current).is_ok()) {
+            self.batcher.push_ready(ready);
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Which groups run on this node: those in which the registry gives it a seat, as that changes.
+//!
+//! Starts a group when the view names this node for it, stops one that this node has left, and removes
+//! what is left of it on the disk. A replica whose state is missing, or whose log is empty, is held back
+//! here until the others have given it what it needs. What a group does while it runs is
+//! [`super::group`]'s.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use consensus::raft::Standing;
+use consensus::sequencer::Sequencer;
+use ledger::ids::{GroupId, NodeId};
+use parking_lot::Mutex;
+use router::gateway::{ClusterView, Peers};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::server::group::{AdmitError, HostContext, OpenGroup, open_cipher};
+use crate::server::intake::check_arrivals;
+use crate::server::leaving;
+use crate::server::local::Hosted;
+use crate::server::membership;
+use crate::server::rebuild::PARTS as STATE_PARTS;
+use crate::server::seat;
+
+/// Between two rounds of asking all members for a snapshot.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Between two rounds of asking the members of a group whether this replica may take part.
+const ADMIT_AGAIN: Duration = Duration::from_millis(100);
+/// Between two looks at groups that this node is about to leave.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Folders of groups that were left, and are being removed.
+const LEFT: &str = "left-";
+
+/// Starts and stops the groups of a node.
+pub struct Hosting {
+    hosted: Arc<Hosted>,
+    data_dir: PathBuf,
+    peers: Arc<Peers>,
+    /// Groups whose files are in use here, whether or not they run, and what ends them: each is opened
+    /// once.
+    opened: Mutex<BTreeMap<GroupId, HostContext>>,
+}
+
+impl Hosting {
+    /// The groups below a data folder.
+    #[must_use]
+    pub fn new(hosted: Arc<Hosted>, data_dir: PathBuf, peers: Arc<Peers>) -> Self {
+        Self { hosted, data_dir, peers, opened: Mutex::default() }
+    }
+
+    fn node(&self) -> NodeId {
+        self.hosted.context.node
+    }
+
+    fn folder(&self, group: GroupId) -> PathBuf {
+        self.data_dir.join(group.to_string())
+    }
+
+    /// Starts every group that this node has a seat in, and those of which it still has the files: it
+    /// may not have left them yet.
+    pub async fn start_all(&self, view: &ClusterView) {
+        self.remove_left();
+        let mut groups = seats_of(view, self.node());
+        groups.extend(folders(&self.data_dir).into_iter().filter_map(|(name, folder)| {
+            let group: GroupId = name.parse().ok()?;
+            folder.join("state").exists().then_some(group)
+        }));
+        for group in groups {
+            self.start(view, group).await;
+        }
+    }
+
+    /// Follows the view until the node stops.
+    pub async fn follow(self, mut view: watch::Receiver<Arc<ClusterView>>) {
+        let stop = self.hosted.context.stop.clone();
+        loop {
+            let current = Arc::clone(&view.borrow_and_update());
+            let leaving = self.adapt(&current).await;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = view.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LOOK_AGAIN), if leaving => {}
+            }
+        }
+    }
+
+    /// Starts what is new and stops what was left. Returns whether there is something to leave that
+    /// could not be left yet.
+    async fn adapt(&self, view: &ClusterView) -> bool {
+        let wanted = seats_of(view, self.node());
+        for group in &wanted {
+            if self.joins_anew(view, *group) {
+                self.leave(*group).await;
+            }
+            let fresh = !self.opened.lock().contains_key(group);
+            if fresh {
+                self.start(view, *group).await;
+            }
+        }
+        let mut waits = false;
+        let opened: Vec<GroupId> = self.opened.lock().keys().filter(|group| !wanted.contains(group)).copied().collect();
+        for group in opened {
+            // What the registry does not know at all is not left: this view may be an old one.
+            if !view.committees.contains_key(&group) {
+                continue;
+            }
+            if leaving::may_leave(&self.peers, view, group, self.node()).await {
+                self.leave(group).await;
+            } else {
+                waits = true;
+            }
+        }
+        waits
+    }
+
+    /// Whether a plan asks for another replica than the one here: one that an earlier plan had begun, or
+    /// one that was lost.
+    fn joins_anew(&self, view: &ClusterView, group: GroupId) -> bool {
+        let Some(asked) = seat::coming_join(view, group, self.node()) else { return false };
+        match seat::read(&self.folder(group), group).ok().flatten() {
+            Some(here) => here != asked,
+            None => self.opened.lock().contains_key(&group),
+        }
+    }
+
+    async fn start(&self, view: &ClusterView, group: GroupId) {
+        let context = group_context(&self.hosted.context);
+        match self.opened.lock().entry(group) {
+            Entry::Vacant(place) => drop(place.insert(context.clone())),
+            Entry::Occupied(_) => return context.stop.cancel(),
+        }
+        let open = match self.open(&context, view, group).await {
+            Ok(open) => open,
+            Err((code, text)) => return self.hosted.does_not_run(group, code, text),
+        };
+        let starting = Starting { hosted: Arc::clone(&self.hosted), context, group, view: self.peers.view() };
+        let tasks = starting.context.tasks.clone();
+        if open.missing().is_some() {
+            tasks.spawn(starting.rebuild(open));
+        } else if open.founding().standing() == Standing::Begun {
+            starting.run(open).await;
+        } else {
+            self.hosted.founding.write().insert(group, open.founding());
+            if open.is_alone() {
+                // Nobody has to be heard, and nobody else could tell.
+                starting.admit(open).await;
+            } else {
+                tasks.spawn(starting.admit(open));
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        context: &HostContext,
+        view: &ClusterView,
+        group: GroupId,
+    ) -> Result<OpenGroup, (&'static str, String)> {
+        let folder = self.folder(group);
+        let seat = seat::seat(view, group, self.node(), &folder).map_err(|error| (error.code(), error.to_string()))?;
+        let log = {
+            let engine = self.hosted.log.read();
+            let engine = engine.as_ref().ok_or(("storage_closed", "the log is closed".to_owned()))?;
+            engine.group(group.0, open_cipher()).map_err(|error| (error.code(), error.to_string()))?
+        };
+        let open = OpenGroup::open(context, group, &seat, &folder, Arc::new(log)).await;
+        open.map_err(|error| (error.code(), error.to_string()))
+    }
+
+    /// Stops a group and removes it from the disk: its state, its snapshots, its log.
+    async fn leave(&self, group: GroupId) {
+        let opened = self.opened.lock().get(&group).cloned();
+        if let Some(context) = opened {
+            self.stop(group, &context).await;
+        }
+        // From the renaming on, the folder is never taken for a replica again.
+        let (folder, left) = (self.folder(group), self.data_dir.join(format!("{LEFT}{group}")));
+        if let Err(error) = seat::leave(&folder) {
+            tracing::warn!(%group, %error, "the folder of a group that was left stays");
+            return;
+        }
+        // What an earlier removal has left there, of which the log is gone.
+        let renamed = remove_folder(&left).and_then(|()| if_there(std::fs::rename(&folder, &left)));
+        if let Err(error) = renamed {
+            tracing::warn!(%group, path = %folder.display(), %error, "the folder of a group that was left stays");
+            return;
+        }
+        // While there is a log of the former replica, no other one is opened here.
+        if self.remove(group, &left) {
+            self.opened.lock().remove(&group);
+            tracing::info!(%group, "this node has left the group; its data is removed");
+        }
+    }
+
+    /// Ends a group here, whether it runs, starts or waits, and lets go of its files.
+    async fn stop(&self, group: GroupId, context: &HostContext) {
+        context.stop.cancel();
+        let running = || self.hosted.groups.write().remove(&group);
+        let mut handles = Vec::from_iter(running());
+        if let Some(handle) = handles.first() {
+            handle.raft.shutdown().await;
+        }
+        context.tasks.close();
+        context.tasks.wait().await;
+        // One that was just starting may run by now.
+        if let Some(handle) = running() {
+            handle.raft.shutdown().await;
+            context.tasks.wait().await;
+            handles.push(handle);
+        }
+        self.hosted.failed.write().remove(&group);
+        self.hosted.founding.write().remove(&group);
+        for handle in handles {
+            let state = handle.share.state.db();
+            handle.share.state.close();
+            if let Some(state) = state {
+                // Readers hold it for one question at a time, and nobody can get it any more.
+                while Arc::strong_count(&state) > 1 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+    }
+
+    /// Removes the log and the folder of a group that was left. Says whether the log is gone.
+    fn remove(&self, group: GroupId, left: &Path) -> bool {
+        let dropped = match self.hosted.log.read().as_ref() {
+            Some(engine) => engine.drop_group(group.0).map_err(|error| error.to_string()),
+            None => Err("the log is closed".to_owned()),
+        };
+        if let Err(error) = dropped {
+            tracing::warn!(%group, %error, "the log of a group that was left is removed at the next start");
+            return false;
+        }
+        if let Err(error) = remove_folder(left) {
+            tracing::warn!(%group, %error, "what is left of a group is removed at the next start");
+        }
+        true
+    }
+
+    /// Ends what a crash has interrupted.
+    fn remove_left(&self) {
+        for (name, folder) in folders(&self.data_dir) {
+            let Some(group) = name.strip_prefix(LEFT).and_then(|name| name.parse().ok()) else { continue };
+            if !self.folder(group).exists() {
+                self.remove(group, &folder);
+            } else if let Err(error) = remove_folder(&folder) {
+                // The node has joined again, for which the former log had to be gone.
+                tracing::warn!(%group, %error, "what is left of a group is removed at the next start");
+            }
+        }
+    }
+}
+
+/// The folders below one, by name.
+fn folders(root: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())).collect()
+}
+
+/// The groups that a node has a seat in, now or as soon as it has the state.
+fn seats_of(view: &ClusterView, node: NodeId) -> BTreeSet<GroupId> {
+    let known = view.committees.keys().chain(view.coming.keys()).copied();
+    known.filter(|group| view.takes_part(*group, node)).collect()
+}
+
+/// A context whose tasks end with the group, or with the node.
+fn group_context(node: &HostContext) -> HostContext {
+    let (stop, tasks) = (node.stop.child_token(), TaskTracker::new());
+    let (stopped, ending) = (stop.clone(), tasks.clone());
+    node.tasks.spawn(async move {
+        stopped.cancelled().await;
+        ending.close();
+        ending.wait().await;
+    });
+    HostContext { stop, tasks, ..node.clone() }
+}
+
+/// A group whose files are open, on its way to run.
+struct Starting {
+    hosted: Arc<Hosted>,
+    context: HostContext,
+    group: GroupId,
+    view: watch::Receiver<Arc<ClusterView>>,
+}
+
+impl Starting {
+    fn view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// Runs the group, or notes why it does not.
+    async fn run(self, open: OpenGroup) {
+        let Self { hosted, context, group, .. } = self;
+        let handle = match open.start().await {
+            Ok(handle) => handle,
+            Err(error) => {
+                context.stop.cancel();
+                return hosted.does_not_run(group, error.code(), error.to_string());
+            }
+        };
+        let (checking, stop, tasks) = (Arc::clone(&handle), context.stop.clone(), context.tasks.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = check_arrivals(context, checking) => {}
+            }
+        });
+        let (driven, stop) = (Arc::clone(&handle), handle.stop.clone());
+        let node = hosted.context.node;
+        handle.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = membership::drive(node, driven) => {}
+            }
+        });
+        let mut failed = hosted.failed.write();
+        hosted.groups.write().insert(group, handle);
+        failed.remove(&group);
+        hosted.context.changed.notify_one();
+    }
+
+    /// A replica that has lost its state, and whose log does not go back to the beginning, fetches a
+    /// snapshot from another member and then starts. Until then `status` says what it waits for.
+    async fn rebuild(self, mut open: OpenGroup) {
+        let waits = |why: &str| {
+            let text = format!("this replica's state is not here; it fetches a snapshot of another replica: {why}");
+            self.hosted.does_not_run(self.group, "state_missing", text);
+        };
+        waits("asking the others");
+        let fetching = async {
+            while let Err(error) = open.fetch(&self.view()).await {
+                waits(&error.to_string());
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = self.context.stop.cancelled() => return,
+            () = fetching => {}
+        }
+        tracing::info!(group = %self.group, "a snapshot was fetched");
+        self.run(open).await;
+    }
+
+    /// A replica whose log is empty takes part when those whom it has to ask were heard. Until then
+    /// `status` says whom it waits for. One that has lost its log never takes part.
+    async fn admit(self, open: OpenGroup) {
+        let asking = async {
+            loop {
+                match open.admit(&self.view()).await {
+                    Ok(()) => return true,
+                    Err(error) if error.passes() => self.waits(&error),
+                    Err(error) => {
+                        self.hosted.does_not_run(self.group, error.code(), error.to_string());
+                        return false;
+                    }
+                }
+                tokio::time::sleep(ADMIT_AGAIN).await;
+            }
+        };
+        let admitted = tokio::select! {
+            () = self.context.stop.cancelled() => return,
+            admitted = asking => admitted,
+        };
+        let (hosted, group) = (Arc::clone(&self.hosted), self.group);
+        if admitted {
+            self.run(open).await;
+        }
+        hosted.founding.write().remove(&group);
+    }
+
+    fn waits(&self, error: &AdmitError) {
+        let reason = format!("{}: {error}", error.code());
+        let before = self.hosted.failed.write().insert(self.group, reason.clone());
+        if before.as_ref() != Some(&reason) {
+            tracing::info!(group = %self.group, "{error}");
+        }
+    }
+}
+
+/// A file or folder that only a node that has run leaves in its data folder, and that is made after its log.
+pub(super) fn traces(data_dir: &Path) -> Option<PathBuf> {
+    let groups = folders(data_dir).into_iter().filter(|(name, _)| name.parse::<GroupId>().is_ok());
+    let mut parts = groups.flat_map(|(_, folder)| STATE_PARTS.map(|part| folder.join(part)));
+    parts.find(|part| part.exists())
+}
+
+/// Removes a folder, if it is there.
+fn remove_folder(folder: &Path) -> std::io::Result<()> {
+    if_there(std::fs::remove_dir_all(folder))
+}
+
+/// What is not there need not be dealt with.
+fn if_there(done: std::io::Result<()>) -> std::io::Result<()> {
+    match done {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,180 @@
+//! What a node remembers of its seat in a group, beside the group's state: the number of its join, of
+//! which the replica's raft id is made and which must outlive everything that can be built anew.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ledger::Committee;
+use ledger::ids::{GroupId, NodeId};
+use router::gateway::ClusterView;
+use serde::{Deserialize, Serialize};
+
+use crate::server::group::{FIRST_JOIN, Seat};
+
+/// The file in the folder of a group.
+const FILE: &str = "seat.json";
+
+/// What stands in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u8,
+    group: String,
+    join: u16,
+}
+
+/// Why a node does not know its own seat.
+#[derive(Debug, thiserror::Error)]
+pub enum SeatError {
+    /// The file cannot be used.
+    #[error("{path}: {cause}; restore it, or drain the node and let it join anew")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The node is a member that has lost its replica with its votes.
+    #[error("the replica of {0} is gone from this node, and its votes with it; drain the node and let it join anew")]
+    Lost(GroupId),
+}
+
+impl SeatError {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "seat_file",
+            Self::Lost(_) => "seat_lost",
+        }
+    }
+}
+
+/// The join with which a member that is being prepared takes part; none for one that has its seat.
+#[must_use]
+pub fn coming_join(view: &ClusterView, group: GroupId, node: NodeId) -> Option<u16> {
+    let seated = |committee: &&Committee| committee.index_of(node).is_some();
+    let coming = view.coming.get(&group).filter(seated)?;
+    match view.committees.get(&group).filter(seated) {
+        Some(_) => None,
+        None => join_at(coming),
+    }
+}
+
+/// The join of those who come with a committee: one more than its epoch, so that it is above
+/// [`FIRST_JOIN`] and never given twice. The beacon gives no epoch for which there is none.
+#[must_use]
+pub fn join_at(committee: &Committee) -> Option<u16> {
+    u16::try_from(committee.epoch.0).ok()?.checked_add(1)
+}
+
+/// The seat of this node in a group, from the file in the group's folder, which is written when the
+/// seat is new.
+///
+/// # Errors
+/// [`SeatError`].
+pub fn seat(view: &ClusterView, group: GroupId, node: NodeId, folder: &Path) -> Result<Seat, SeatError> {
+    let founded = view.foundations.get(&group).cloned();
+    if let Some(join) = read(folder, group)? {
+        return Ok(Seat { founded, join });
+    }
+    let begun = view.committees.get(&group).is_none_or(|committee| committee.epoch.0 == 0);
+    // Whoever has left has no log of that join any more, whatever an old registry says.
+    let fresh = begun && !gone_file(folder).exists();
+    let join = match coming_join(view, group, node) {
+        Some(join) => join,
+        // Written before there was such a file, or at the beginning.
+        None if folder.join("state").exists() || fresh => FIRST_JOIN,
+        None => return Err(SeatError::Lost(group)),
+    };
+    write(folder, group, join)?;
+    Ok(Seat { founded, join })
+}
+
+/// The file beside the folder of a group that says that this node has left the group: its votes went
+/// with its log, so that it must never take part under the same join again.
+fn gone_file(folder: &Path) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(".gone");
+    folder.with_file_name(name)
+}
+
+/// Notes, durably, that this node leaves a group. Comes before anything of it is removed.
+///
+/// # Errors
+/// [`SeatError::File`].
+pub fn leave(folder: &Path) -> Result<(), SeatError> {
+    let path = gone_file(folder);
+    let write = || -> std::io::Result<()> {
+        File::create(&path)?.sync_all()?;
+        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    };
+    write().map_err(|error| SeatError::File { path: path.clone(), cause: error.to_string() })
+}
+
+/// The join in the folder of a group.
+///
+/// # Errors
+/// [`SeatError::File`].
+pub fn read(folder: &Path, group: GroupId) -> Result<Option<u16>, SeatError> {
+    let path = folder.join(FILE);
+    let bad = |cause: String| SeatError::File { path: path.clone(), cause };
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(bad(error.to_string())),
+    };
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+    if record.version != 1 || record.group != group.to_string() || record.join == 0 {
+        return Err(bad("it is of another group or version".to_owned()));
+    }
+    Ok(Some(record.join))
+}
+
+fn write(folder: &Path, group: GroupId, join: u16) -> Result<(), SeatError> {
+    let path = folder.join(FILE);
+    let write = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let fresh = folder.join("seat.json.new");
+        let mut file = File::create(&fresh)?;
+        file.write_all(&serde_json::to_vec(&Record { version: 1, group: group.to_string(), join })?)?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|error| SeatError::File { path: path.clone(), cause: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_left_does_not_begin_again_under_the_same_join() {
+        let root = tempfile::tempdir().expect("a folder");
+        let genesis = crate::server::testing::lone_genesis(ledger::genesis::VerifyMode::Ingest);
+        let view = ClusterView::of_genesis(&genesis);
+        let (group, node) = (crate::core::support::SHARD, genesis.committees[0].members[0].node);
+        let folder = root.path().join("shard");
+        let first = seat(&view, group, node, &folder).expect("it is in the genesis");
+        assert_eq!(first.join, FIRST_JOIN);
+        leave(&folder).expect("noted");
+        fs::remove_dir_all(&folder).expect("removed");
+        // An old registry, as after the loss of the kept one, still gives it the seat.
+        assert_eq!(seat(&view, group, node, &folder).map_err(|error| error.code()).err(), Some("seat_lost"));
+    }
+
+    #[test]
+    fn a_join_is_kept_and_a_foreign_file_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let group = GroupId::channel(3);
+        assert_eq!(read(folder.path(), group).expect("nothing there"), None);
+        write(folder.path(), group, 7).expect("written");
+        assert_eq!(read(folder.path(), group).expect("readable"), Some(7));
+        let other = read(folder.path(), GroupId::channel(4)).map_err(|error| error.code());
+        assert_eq!(other, Err("seat_file"));
+        fs::write(folder.path().join(FILE), b"{}").expect("damaged");
+        assert_eq!(read(folder.path(), group).map_err(|error| error.code()), Err("seat_file"));
+    }
+}

@@ -1,0 +1,101 @@
+//! Organisations that found channels and govern them: what their admins would send, over routers of their own.
+
+use beacon::{BeaconCommand, SignedCommand};
+use channel::{Change, Command, FoundingAct, Hosting, Outcome, Policy, Quorum, Role, Subject, Terms};
+use client::{ClientError, CommandFate, FoundingFate};
+use ledger::{AssetId, GroupId, Hash32, NodeId, OrgId, SecretKey, TimeMs};
+
+use super::bank::now_ms;
+use super::cluster::TestCluster;
+
+/// How long what is signed may wait for its turn.
+const WITHIN_MS: u64 = 60_000;
+
+/// The organisations of a cluster, as their admins act.
+pub struct Consortium<'a> {
+    cluster: &'a TestCluster,
+    number: std::cell::Cell<u8>,
+}
+
+impl<'a> Consortium<'a> {
+    pub fn of(cluster: &'a TestCluster) -> Self {
+        Self { cluster, number: std::cell::Cell::new(0) }
+    }
+
+    pub fn key(&self, org: OrgId) -> SecretKey {
+        let name = &self.cluster.genesis.orgs.iter().find(|known| known.id == org).unwrap().name;
+        self.cluster.dir.admin_key(name).unwrap()
+    }
+
+    /// A router on a node of the organisation.
+    pub fn client(&self, org: OrgId) -> client::Client {
+        let own = |node: &&ledger::genesis::NodeInfo| node.org == org && self.cluster.runs(node.id);
+        let node = self.cluster.genesis.nodes.iter().find(own).expect("a node of it runs");
+        self.cluster.client_of(node.id)
+    }
+
+    fn salt(&self) -> [u8; 16] {
+        self.number.set(self.number.get() + 1);
+        [self.number.get(); 16]
+    }
+
+    /// Has the beacon execute an organisation's command.
+    pub async fn beacon(&self, org: OrgId, command: &BeaconCommand) -> Result<CommandFate, ClientError> {
+        let (id, until) = (self.cluster.genesis.cluster_id(), TimeMs(now_ms() + WITHIN_MS));
+        let signed = SignedCommand::sign(&id, command, org, self.salt(), until, &self.key(org));
+        self.client(org).command(signed.encode()).await
+    }
+
+    /// Has a channel execute an organisation's command.
+    pub async fn act(&self, channel: GroupId, org: OrgId, command: &Command) -> Result<Outcome, ClientError> {
+        let (id, until) = (self.cluster.genesis.cluster_id(), TimeMs(now_ms() + WITHIN_MS));
+        let signed = channel::SignedCommand::sign(&id, channel, org, command, self.salt(), until, &self.key(org));
+        Ok(self.client(org).channel_command(channel, signed.encode()).await?.outcome)
+    }
+
+    /// Founds a channel that these organisations host on these nodes. Everything in it takes a majority.
+    pub async fn found(&self, name: &str, hosts: &[(OrgId, &[NodeId])]) -> GroupId {
+        let hosting = |nodes: &[NodeId]| Hosting { nodes: nodes.to_vec(), anchors: nodes[..1].to_vec() };
+        let majority = Policy::members(Quorum::Majority, Role::Admin);
+        let terms = Terms {
+            name: name.to_owned(),
+            invited: hosts[1..].iter().map(|(org, _)| *org).collect(),
+            engine: channel::Engine::Raft,
+            founding: Policy::members(Quorum::All, Role::Admin),
+            policies: Subject::ALL.map(|subject| (subject, majority.clone())).to_vec(),
+        };
+        let (proposer, nodes) = hosts[0];
+        let until_ms = TimeMs(now_ms() + 10 * WITHIN_MS);
+        let propose = BeaconCommand::ProposeChannel { terms, hosting: hosting(nodes), until_ms };
+        let mut last = self.beacon(proposer, &propose).await.unwrap().founding.unwrap();
+        for (org, nodes) in &hosts[1..] {
+            assert_eq!(last.channel, None, "it is founded once all have approved");
+            let act = FoundingAct::Approve(hosting(nodes));
+            let command = BeaconCommand::ActOnChannel { founding: last.id, act };
+            last = self.beacon(*org, &command).await.unwrap().founding.unwrap();
+        }
+        let FoundingFate { channel, abandoned: false, .. } = last else { panic!("{last:?}") };
+        channel.expect("the last approval founds it")
+    }
+
+    /// Proposes a change; these organisations approve it, the last one so that it is in force.
+    pub async fn decide(&self, channel: GroupId, change: Change, orgs: &[OrgId]) -> Hash32 {
+        let until_ms = TimeMs(now_ms() + 10 * WITHIN_MS);
+        let proposed = self.act(channel, orgs[0], &Command::Propose { change, until_ms }).await.unwrap();
+        let Outcome::Proposal { id, mut state } = proposed else { panic!("{proposed:?}") };
+        for org in &orgs[1..] {
+            assert_eq!(state, channel::ProposalState::Open);
+            match self.act(channel, *org, &Command::Approve { proposal: id }).await.unwrap() {
+                Outcome::Proposal { id: same, state: next } if same == id => state = next,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(state, channel::ProposalState::Applied);
+        id
+    }
+
+    /// Permits an asset in a channel.
+    pub async fn permit(&self, channel: GroupId, asset: AssetId, orgs: &[OrgId]) {
+        self.decide(channel, Change::PermitAsset { asset }, orgs).await;
+    }
+}
