@@ -59,7 +59,7 @@ const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
         + NODES_MAX * NODE_BYTES_MAX
         + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
-        + CHANNELS_MAX * (COMMITTEE_BYTES_MAX + FOUNDATION_BYTES_MAX)
+        + CHANNELS_MAX * (COMMITTEE_BYTES_MAX + FOUNDATION_BYTES_MAX + ORGS_MAX * 2 + 12)
         + PROOF_BYTES_MAX
         < GRPC_BYTES_MAX,
     "a registry with its layout, its committees and its proof fits into one message"

@@ -10,6 +10,7 @@ use ledger::layout::Layout;
 use ledger::view::{ReadFault, StateReader, View};
 use serde::{Deserialize, Serialize};
 
+use crate::channels;
 use crate::registry;
 
 /// Version written into new views. Version 1 had neither foundations nor committees
@@ -41,6 +42,8 @@ pub struct ClusterView {
     pub orgs: Vec<OrgInfo>,
     /// How every group began that the genesis does not name, by group.
     pub foundations: Vec<Foundation>,
+    /// The members of every channel as it shows them, by group.
+    pub channels: Vec<(GroupId, Vec<OrgId>)>,
 }
 
 impl ClusterView {
@@ -90,6 +93,7 @@ impl ClusterView {
             && ascending(&self.orgs, |org| org.id)
             && ascending(&self.foundations, |foundation| foundation.group)
             && self.foundations.iter().all(Foundation::well_formed)
+            && ascending(&self.channels, |(group, _)| *group)
     }
 
     pub(crate) fn collect(view: &mut View<'_>) -> Option<Self> {
@@ -106,6 +110,7 @@ impl ClusterView {
             nodes: registry::nodes(view),
             orgs: registry::orgs(view),
             foundations: registry::foundations(view),
+            channels: channels::directory(view).into_iter().map(|entry| (entry.group, entry.shown.members)).collect(),
         })
     }
 
@@ -129,6 +134,7 @@ impl ClusterView {
             coming: Vec::new(),
             nodes,
             orgs,
+            channels: Vec::new(),
             foundations: Vec::new(),
         }
     }

@@ -64,6 +64,18 @@ impl Routers {
     }
 }
 
+impl Routers {
+    /// Moves on to the next router, unless all have had their turn in a round that counts in `tried`.
+    pub(crate) fn others(&self, tried: &mut usize) -> bool {
+        *tried += 1;
+        let left = *tried < self.all.len();
+        if left {
+            self.lost(self.current().0);
+        }
+        left
+    }
+}
+
 /// Delays between attempts: they start again from the first after success.
 pub(crate) struct Backoff {
     next: Duration,

@@ -87,6 +87,19 @@ pub enum ChannelStatus {
     Closed,
 }
 
+impl ChannelStatus {
+    /// For people and programs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Frozen => "frozen",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// What a channel shows of itself.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ChannelUpdate {

@@ -6,7 +6,10 @@ use std::str::FromStr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::claim::Claimed;
-use ledger::{AccountRecord, Address, AssetId, Certificate, GroupId, Header, Height, Receipt, Reject, TimeMs, TxId};
+use ledger::{
+    AccountRecord, Address, AssetId, Certificate, GroupId, Hash32, Header, Height, NodeId, OrgId, Receipt, Reject,
+    TimeMs, TxId,
+};
 
 /// A block as a reader sees it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -343,4 +346,25 @@ pub enum HistoryChange {
         /// The payee.
         to: Option<Address>,
     },
+}
+
+/// What the beacon shows of a channel, to everybody in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ChannelLine {
+    /// Format version, 1.
+    pub version: u8,
+    /// The channel's group.
+    pub group: GroupId,
+    /// Name for people.
+    pub name: String,
+    /// The founding that it began with.
+    pub founding: Hash32,
+    /// Its members, ascending.
+    pub members: Vec<OrgId>,
+    /// The nodes that it is to run on, ascending.
+    pub nodes: Vec<NodeId>,
+    /// Those of them that carry its mail.
+    pub anchors: Vec<NodeId>,
+    /// `running`, `frozen`, `closing` or `closed`.
+    pub status: String,
 }

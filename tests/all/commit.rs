@@ -398,7 +398,7 @@ async fn hand_over(cluster: &TestCluster, group: GroupId, tx: Bytes) -> tonic::S
     let info = cluster.info(leader);
     let name = net::node_server_name(NodeId(leader.0));
     let channel = net::connect(&info.peer_addr, &router, &cluster.roots(), &name).unwrap();
-    let batch = v1::IngestBatch { group: group.0, txs: vec![tx], notify_applied: true };
+    let batch = v1::IngestBatch { group: group.0, txs: vec![tx], notify_applied: true, caller: None };
     // The stream stays open: closing it would end the answers.
     let batches = futures::StreamExt::chain(tokio_stream::iter([batch]), futures::stream::pending());
     in_time("a hand-over", net::node_client(channel).ingest(batches)).await.unwrap().into_inner()

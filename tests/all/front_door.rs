@@ -1,6 +1,6 @@
 //! Who is let in, and what happens to those who shout at the door.
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use client::Wait;
 use client::net::{self, Identity};
 use ledger::NodeId;
@@ -10,76 +10,15 @@ use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair}
 use seamark_cli::setup::{Authority, Subject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
 use crate::support::bank::{Bank, Wallet, wallet};
 use crate::support::cluster::{TestCluster, Wanted};
 use crate::support::in_time;
+use crate::support::rpc::{call, methods, short};
 
 const NODE: NodeId = NodeId(1);
-
-/// Bytes as they are, so that any method can be called with anything.
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-}
-
-/// Calls a method, whatever its kind, with one message, and returns the first answer.
-async fn call(channel: &Channel, method: &str, message: Bytes) -> Result<Option<Bytes>, Status> {
-    let mut grpc = tonic::client::Grpc::new(channel.clone());
-    let called = async {
-        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let request = Request::new(tokio_stream::iter([message]));
-        let mut answers = grpc.streaming(request, method.parse().unwrap(), Raw).await?.into_inner();
-        answers.message().await
-    };
-    in_time(method, called).await
-}
-
-/// Every method of a service, from the descriptors, so that none can be forgotten.
-fn methods(service: &str) -> Vec<String> {
-    let set = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();
-    let services = set.file.iter().flat_map(|file| {
-        let package = file.package();
-        file.service.iter().map(move |service| (package, service))
-    });
-    let (package, found) = services.into_iter().find(|(_, found)| found.name() == service).unwrap();
-    found.method.iter().map(|method| format!("/{package}.{service}/{}", method.name())).collect()
-}
-
-fn short(method: &str) -> &str {
-    method.rsplit('/').next().unwrap()
-}
 
 struct Door {
     cluster: TestCluster,

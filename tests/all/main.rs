@@ -19,6 +19,7 @@ mod front_door;
 mod full_disk;
 mod history;
 mod holdings;
+mod isolation;
 mod open_fate;
 mod payments;
 mod processes;

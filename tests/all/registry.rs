@@ -8,6 +8,7 @@ use ledger::{GroupId, NodeId, TimeMs};
 
 use crate::support::bank::{Bank, now_ms, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::consortium::Consortium;
 use crate::support::eventually;
 use crate::support::shell::Shell;
 
@@ -16,10 +17,11 @@ const CHANGED: NodeId = NodeId(4);
 /// Hands a command to the router of one node, signed by the admin of the changed node's organisation.
 async fn change(cluster: &TestCluster, at: NodeId, capacity: u16) {
     let signed = signed(cluster, capacity, capacity as u8).encode();
-    let client = cluster.client_of(at);
+    let (consortium, org) = (Consortium::of(cluster), cluster.info(CHANGED).org);
+    let client = consortium.client_over(org, |node| node == at);
     let fate = client.command(signed.clone()).await.unwrap();
     assert_eq!(fate.pending, None);
-    let again = cluster.client().command(signed).await.unwrap();
+    let again = consortium.client(org).command(signed).await.unwrap();
     assert_eq!((again.digest, again.pending), (fate.digest, None), "sent again, it has its outcome");
 }
 
@@ -74,12 +76,15 @@ async fn a_certified_change_reaches_every_node_and_outlives_a_restart() {
 async fn a_refused_command_says_why_and_is_not_sequenced() {
     let cluster = TestCluster::start(Wanted { nodes: 5, ..Wanted::default() }).await;
     let before = cluster.wait_settled().await[&GroupId::BEACON];
-    let refusals = async |signed: SignedCommand| match cluster.client().command(signed.encode()).await {
+    let admin = Consortium::of(&cluster).client(cluster.info(CHANGED).org);
+    let refusals = async |signed: SignedCommand| match admin.command(signed.encode()).await {
         Err(error) => error.code().to_owned(),
         Ok(fate) => panic!("it was taken: {fate:?}"),
     };
     let good = signed(&cluster, 3, 1);
     assert_eq!(refusals(SignedCommand { salt: [9; 16], ..good.clone() }).await, "bad_signature");
+    let client = cluster.client().command(good.encode()).await.unwrap_err();
+    assert_eq!(client.code(), "access_denied", "a client's certificate commands nothing");
     assert_eq!(refusals(SignedCommand { version: 7, ..good.clone() }).await, "malformed");
     assert_eq!(refusals(signed(&cluster, u16::MAX, 2)).await, "registry");
     let other = cluster.genesis.orgs.iter().find(|org| org.id != good.org).unwrap();

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use beacon::{BeaconCommand, SignedCommand};
+use beacon::BeaconCommand;
 use channel::{Change, Command};
 use client::{Consistency, Wait};
-use ledger::{Address, AssetSpec, Committee, GroupId, LedgerId, Move, NodeId, OrgId, TimeMs};
+use ledger::{Address, AssetSpec, Committee, GroupId, LedgerId, Move, NodeId, OrgId};
 use shard_node::core::marks;
 
 use crate::support::audit::end_and_reconcile;
-use crate::support::bank::{Bank, Wallet, now_ms, wallet, wallets_in_each_shard};
+use crate::support::bank::{Bank, Wallet, wallet, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted, agreed, leader_of};
 use crate::support::consortium::Consortium;
 use crate::support::eventually;
@@ -180,12 +180,9 @@ async fn a_node_that_was_down_when_a_channel_was_founded_starts_it_later() {
 
 /// Gives a node this capacity, in the name of its organisation.
 async fn capacity(cluster: &TestCluster, node: NodeId, capacity: u16) {
-    let info = cluster.info(node);
-    let name = &cluster.genesis.orgs.iter().find(|known| known.id == info.org).unwrap().name;
-    let admin = cluster.dir.admin_key(name).unwrap();
-    let (command, until) = (BeaconCommand::SetNodeCapacity { node, capacity }, TimeMs(now_ms() + 60_000));
-    let signed = SignedCommand::sign(&cluster.genesis.cluster_id(), &command, info.org, [9; 16], until, &admin);
-    assert_eq!(cluster.client().command(signed.encode()).await.unwrap().pending, None);
+    let command = BeaconCommand::SetNodeCapacity { node, capacity };
+    let fate = Consortium::of(cluster).beacon(cluster.info(node).org, &command).await.unwrap();
+    assert_eq!(fate.pending, None);
 }
 
 /// Takes all capacity from a node.

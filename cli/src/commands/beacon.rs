@@ -174,7 +174,7 @@ impl<'a> Signer<'a> {
         let until = TimeMs(now_ms() + within_minutes * 60_000);
         let salt = random::<16>().map_err(|error| CliError::from_message("randomness", error))?;
         let signed = SignedCommand::sign(&client.cluster_id(), &command, org.id, salt, until, &org.key);
-        let fate = client.command(signed.encode()).await?;
+        let fate = self.context.admin_client(&org.name).await?.command(signed.encode()).await?;
         let report = Report {
             command: fate.digest.to_string(),
             org: org.name,

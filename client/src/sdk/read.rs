@@ -8,7 +8,7 @@ use borsh::BorshDeserialize;
 use bytes::Bytes;
 use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, LedgerId, Receipt, Reject, TxId};
 use proto::v1::query_request::Query;
-use proto::views::{AccountView, BlockView, Explain, HistoryPage, HistoryPlace};
+use proto::views::{AccountView, BlockView, ChannelLine, Explain, HistoryPage, HistoryPlace};
 use proto::{edge, v1};
 
 use crate::error::ClientError;
@@ -216,6 +216,39 @@ impl Client {
         self.answer(reply, definition, None)
     }
 
+    /// The channels of the cluster, as the beacon shows them to everybody.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn channels(&self) -> Result<Vec<ChannelLine>, ClientError> {
+        self.listed("channel", false).await
+    }
+
+    /// The foundings of channels that the beacon keeps: those that wait for approvals, and the others until
+    /// their deadline.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn foundings(&self) -> Result<Vec<channel::Founding>, ClientError> {
+        self.listed("founding", true).await
+    }
+
+    async fn listed<T: BorshDeserialize>(&self, what: &'static str, foundings: bool) -> Result<Vec<T>, ClientError> {
+        let query = Query::Channels(v1::ChannelsQuery { foundings });
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        Ok(reply.values.iter().map(|value| edge::value(what, value)).collect::<Result<_, _>>()?)
+    }
+
+    /// A channel's members, policies and proposals; for its members, and auditors of everything.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the detail of `channel_refused` says which rule of the channel refuses.
+    pub async fn governance(&self, channel: GroupId) -> Result<channel::Governance, ClientError> {
+        let query = Query::Governance(v1::GovernanceQuery { group: channel.0 });
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        found_value("governance", &reply)?.ok_or_else(|| ClientError::Protocol(format!("{channel} has no governance")))
+    }
+
     /// Sends one read, retried until it is answered or refused for good.
     async fn query(&self, consistency: Consistency, prove: bool, query: Query) -> Result<v1::QueryReply, ClientError> {
         let (consistency, height) = match consistency {
@@ -223,8 +256,10 @@ impl Client {
             Consistency::AtLeast(height) => (v1::Consistency::AtLeast, height.0),
             Consistency::Stale => (v1::Consistency::Stale, 0),
         };
-        let request = v1::QueryRequest { consistency: consistency.into(), height, prove, query: Some(query) };
+        let request =
+            v1::QueryRequest { consistency: consistency.into(), height, prove, query: Some(query), caller: None };
         let mut backoff = Backoff::new(self.patience);
+        let mut denied = 0usize;
         loop {
             let request = request.clone();
             let reply = self
@@ -237,6 +272,10 @@ impl Client {
                 return Ok(reply);
             };
             let error = ClientError::refused(refusal).by(known_group(reply.group));
+            // Routers of organisations that take no part in a channel are not told of it.
+            if refusal.reject() == Some(Reject::AccessDenied) && self.shared.routers.others(&mut denied) {
+                continue;
+            }
             let least = Duration::from_millis(u64::from(refusal.retry_after_ms));
             match backoff.delay(least) {
                 Some(delay) if error.retryable() => tokio::time::sleep(delay).await,

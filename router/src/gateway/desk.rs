@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ledger::limits::BATCH_TXS_MAX;
 use ledger::tx::ParsedTx;
-use ledger::{NodeId, Reject, SignedTx, Submission};
+use ledger::{GroupKind, NodeId, Reject, SignedTx, Submission};
 use parking_lot::Mutex;
 use proto::{edge, v1};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use tonic::{Status, Streaming};
 
 use super::GatewayLimits;
 use super::backend::{Backend, EventSink};
+use super::caller::Caller;
 use super::flight::Planned;
 use super::flights::{Flights, Step};
 use super::outbox::Outbox;
@@ -56,13 +57,22 @@ impl Desk {
     }
 
     /// Decodes and plans a chunk, and sends what can be sent.
-    fn accept(&self, outbox: &Arc<Outbox>, txs: Vec<Bytes>, notify_applied: bool) {
+    fn accept(&self, caller: &Caller, outbox: &Arc<Outbox>, txs: Vec<Bytes>, notify_applied: bool) {
         let view = self.view();
-        let mut planned = Vec::with_capacity(txs.len());
+        let (wire, mut planned) = (caller.to_wire().map(Arc::new), Vec::with_capacity(txs.len()));
         for bytes in txs {
             let parsed = ParsedTx::decode(&view.cluster, &bytes);
-            match parsed.and_then(|tx| view.plan(&tx).map(|plan| (tx.txid, plan))) {
-                Ok((txid, plan)) => planned.push(Planned { txid, plan, bytes }),
+            let planned_tx = parsed.and_then(|tx| view.plan(&tx).map(|plan| (tx.txid, plan)));
+            let allowed = planned_tx.and_then(|(txid, plan)| {
+                let writes = plan.groups().all(|group| caller.writes_to(&view, group));
+                if writes { Ok((txid, plan)) } else { Err(Reject::AccessDenied) }
+            });
+            match allowed {
+                Ok((txid, plan)) => {
+                    let to_channel = plan.groups().any(|group| group.kind() == Some(GroupKind::Channel));
+                    let caller = wire.clone().filter(|_| to_channel);
+                    planned.push(Planned { txid, plan, bytes, caller });
+                }
                 Err(reject) => outbox.push_uncounted(refusal_of(&view, &bytes, reject)),
             }
         }
@@ -97,7 +107,12 @@ impl EventSink for Desk {
 }
 
 /// Serves the incoming half of one client stream.
-pub(super) async fn serve_stream(desk: Arc<Desk>, mut incoming: Streaming<v1::SubmitBatch>, outbox: Arc<Outbox>) {
+pub(super) async fn serve_stream(
+    desk: Arc<Desk>,
+    caller: Caller,
+    mut incoming: Streaming<v1::SubmitBatch>,
+    outbox: Arc<Outbox>,
+) {
     while !outbox.closed() {
         outbox.room(UNREAD_EVENTS_MAX).await;
         match incoming.message().await {
@@ -111,10 +126,10 @@ pub(super) async fn serve_stream(desk: Arc<Desk>, mut incoming: Streaming<v1::Su
             Ok(Some(mut batch)) => {
                 while batch.txs.len() > CHUNK_TXS {
                     let rest = batch.txs.split_off(CHUNK_TXS);
-                    desk.accept(&outbox, std::mem::replace(&mut batch.txs, rest), batch.notify_applied);
+                    desk.accept(&caller, &outbox, std::mem::replace(&mut batch.txs, rest), batch.notify_applied);
                     tokio::task::yield_now().await;
                 }
-                desk.accept(&outbox, batch.txs, batch.notify_applied);
+                desk.accept(&caller, &outbox, batch.txs, batch.notify_applied);
             }
             Ok(None) => return outbox.finish_input(),
             // The client is gone, or sent what is no message; both end the stream.

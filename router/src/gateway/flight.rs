@@ -62,6 +62,8 @@ pub(super) struct Planned {
     pub(super) txid: TxId,
     pub(super) plan: Plan,
     pub(super) bytes: Bytes,
+    /// Who sends it, if it goes to a channel.
+    pub(super) caller: Option<Arc<v1::Caller>>,
 }
 
 pub(super) struct Waiter {
@@ -121,6 +123,8 @@ impl Course {
 pub(super) struct Flight {
     /// As it came, with all openings that came.
     tx: HeldTx,
+    /// Who sent it first, if it goes to a channel.
+    pub(super) caller: Option<Arc<v1::Caller>>,
     pub(super) course: Course,
     pub(super) deadline: Instant,
     pub(super) notify_applied: bool,
@@ -144,6 +148,7 @@ impl Flight {
     pub(super) fn new(held: &Held, tx: Planned, waiter: Waiter, now: Instant, deadline: Instant) -> Self {
         Self {
             tx: held.hold(&tx.bytes),
+            caller: tx.caller,
             course: Course::of(tx.plan, now),
             deadline,
             notify_applied: waiter.applied,

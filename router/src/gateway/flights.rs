@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX};
 use ledger::tx::ParsedTx;
-use ledger::{GroupId, NodeId, Receipt, Reject, TxId};
+use ledger::{GroupId, GroupKind, NodeId, Receipt, Reject, TxId};
 use proto::v1::submit_event::Event;
 use proto::{edge, v1};
 use tokio::time::Instant;
@@ -556,6 +556,13 @@ fn send(
         let Some(bytes) = flight.sent(group, node, step.now) else {
             continue;
         };
+        // Of a channel, each client's stand in batches of its own, which the link puts together.
+        if group.kind() == Some(GroupKind::Channel) {
+            let caller = flight.caller.as_deref().cloned();
+            let notify_applied = flight.notify_applied;
+            step.backend.ingest(node, v1::IngestBatch { group: group.0, txs: vec![bytes], notify_applied, caller })?;
+            continue;
+        }
         let kind = usize::from(flight.notify_applied);
         if batches[kind].len() == BATCH_TXS_MAX || sizes[kind] + bytes.len() > BATCH_BYTES_MAX {
             flush(step, group, node, kind, &mut batches)?;
@@ -579,7 +586,7 @@ fn flush(
     if txs.is_empty() {
         return Ok(());
     }
-    step.backend.ingest(node, v1::IngestBatch { group: group.0, txs, notify_applied: kind == 1 })
+    step.backend.ingest(node, v1::IngestBatch { group: group.0, txs, notify_applied: kind == 1, caller: None })
 }
 
 impl GatewayLimits {

@@ -64,6 +64,7 @@ impl LinkQueue {
             Some(back)
                 if back.group == batch.group
                     && back.notify_applied == batch.notify_applied
+                    && back.caller == batch.caller
                     && back.txs.len() + batch.txs.len() <= BATCH_TXS_MAX
                     && joined <= BATCH_BYTES_MAX =>
             {
@@ -230,7 +231,7 @@ mod tests {
     use bytes::Bytes;
 
     fn batch(group: u64, txs: usize) -> v1::IngestBatch {
-        v1::IngestBatch { group, txs: vec![Bytes::from_static(b"tx"); txs], notify_applied: false }
+        v1::IngestBatch { group, txs: vec![Bytes::from_static(b"tx"); txs], notify_applied: false, caller: None }
     }
 
     #[tokio::test]
@@ -256,6 +257,7 @@ mod tests {
             group: 1,
             txs: vec![Bytes::from(vec![7; BATCH_BYTES_MAX / 4]); 4],
             notify_applied: false,
+            caller: None,
         };
         for _ in 0..QUEUE_BYTES_MAX / BATCH_BYTES_MAX {
             queue.push(large()).unwrap();

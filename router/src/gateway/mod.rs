@@ -8,6 +8,7 @@
 
 mod backend;
 mod ballot;
+mod caller;
 mod command;
 mod desk;
 mod flight;
@@ -40,6 +41,8 @@ pub use peers::Peers;
 pub use standard::{Health, with_standard_services};
 pub use view::ClusterView;
 
+use caller::Caller;
+use client::net::Role;
 use desk::Desk;
 use outbox::{Outbox, OutboxStream};
 
@@ -137,8 +140,10 @@ impl Router for Gateway {
         &self,
         request: Request<Streaming<v1::SubmitBatch>>,
     ) -> Result<Response<Self::SubmitStream>, Status> {
+        caller::role(&request, &[Role::Client, Role::Admin])?;
+        let caller = Caller::of(&self.desk.view(), &request)?;
         let outbox = Outbox::new();
-        tokio::spawn(desk::serve_stream(self.desk.clone(), request.into_inner(), outbox.clone()));
+        tokio::spawn(desk::serve_stream(self.desk.clone(), caller, request.into_inner(), outbox.clone()));
         Ok(Response::new(Box::pin(OutboxStream::new(outbox))))
     }
 
@@ -148,7 +153,12 @@ impl Router for Gateway {
             let refusal = refusal.detail("the router answers as many reads as it can");
             return Ok(Response::new(v1::QueryReply::refused(refusal)));
         };
-        Ok(Response::new(query::answer(&self.desk, request.into_inner()).await))
+        let caller = match caller::asks_channel(request.get_ref()) {
+            true => Caller::of(&self.desk.view(), &request)?.to_wire(),
+            false => None,
+        };
+        let request = v1::QueryRequest { caller, ..request.into_inner() };
+        Ok(Response::new(query::answer(&self.desk, request).await))
     }
 
     async fn cluster(&self, _: Request<v1::ClusterRequest>) -> Result<Response<v1::ClusterReply>, Status> {
@@ -164,6 +174,9 @@ impl Router for Gateway {
             let refusal = v1::Refusal::of(ledger::Reject::Busy).retry_after_ms(self.desk.limits.busy_retry_ms);
             return Ok(Response::new(v1::CommandReply { refusal: Some(refusal), ..v1::CommandReply::default() }));
         };
-        Ok(Response::new(command::execute(&self.desk, request.into_inner()).await))
+        caller::role(&request, &[Role::Admin])?;
+        let caller = Caller::of(&self.desk.view(), &request)?.to_wire();
+        let request = v1::CommandRequest { caller, ..request.into_inner() };
+        Ok(Response::new(command::execute(&self.desk, request).await))
     }
 }

@@ -260,6 +260,8 @@ mod tests {
             coming: std::collections::BTreeMap::new(),
             foundations: std::collections::BTreeMap::new(),
             nodes: std::collections::BTreeMap::new(),
+            orgs: std::sync::Arc::default(),
+            channels: std::collections::BTreeMap::new(),
             leaders: std::collections::BTreeMap::new(),
             revision: 1,
             beacon_height: 0,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger::foundation::Foundation;
-use ledger::genesis::{Genesis, NodeInfo};
+use ledger::genesis::{Genesis, NodeInfo, OrgInfo};
 use ledger::tx::ParsedTx;
-use ledger::{ClusterId, Committee, GroupId, Height, Layout, NodeId, Reject};
+use ledger::{ClusterId, Committee, GroupId, Height, Layout, NodeId, OrgId, Reject};
 use proto::v1;
 
 use crate::plan::Plan;
@@ -33,6 +33,10 @@ pub struct ClusterView {
     pub foundations: BTreeMap<GroupId, Arc<Foundation>>,
     /// Every node.
     pub nodes: BTreeMap<NodeId, NodeInfo>,
+    /// Every organisation.
+    pub orgs: Arc<Vec<OrgInfo>>,
+    /// The members of every channel, as it shows them.
+    pub channels: BTreeMap<GroupId, Vec<OrgId>>,
     /// Who leads which group, as far as somebody said.
     pub leaders: BTreeMap<GroupId, NodeId>,
     /// Revision of the registry this stands at; that of the genesis is 1.
@@ -57,6 +61,8 @@ impl ClusterView {
             coming: BTreeMap::new(),
             foundations: BTreeMap::new(),
             nodes: genesis.nodes.iter().map(|node| (node.id, node.clone())).collect(),
+            orgs: Arc::new(genesis.orgs.clone()),
+            channels: BTreeMap::new(),
             leaders: BTreeMap::new(),
             revision: 1,
             beacon_height: 0,
@@ -84,6 +90,8 @@ impl ClusterView {
         }
         self.adopt_layout(&registry.layout);
         self.nodes = registry.nodes.iter().map(|node| (node.id, node.clone())).collect();
+        self.orgs = Arc::new(registry.orgs.clone());
+        self.channels = registry.channels.iter().cloned().collect();
         self.revision = registry.revision;
         self.beacon_height = height.0;
         true

@@ -340,7 +340,12 @@ impl FakeNode {
                 reply.found = receipt.is_some();
                 reply.values.extend(receipt.map(|receipt| Bytes::from(borsh::to_vec(&explained(receipt)).unwrap())));
             }
-            Query::History(_) | Query::Block(_) | Query::Asset(_) | Query::AccountView(_) => reply.found = false,
+            Query::History(_)
+            | Query::Block(_)
+            | Query::Asset(_)
+            | Query::AccountView(_)
+            | Query::Channels(_)
+            | Query::Governance(_) => reply.found = false,
         }
         reply
     }

@@ -12,7 +12,7 @@ use beacon::machine::{self, CommandOutcome};
 use bytes::Bytes;
 use consensus::port::SequencerError;
 use consensus::sequencer::Sequencer;
-use ledger::ids::{GroupId, GroupKind, TimeMs};
+use ledger::ids::{GroupId, GroupKind, OrgId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::schema;
@@ -22,6 +22,7 @@ use proto::v1;
 
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::governance;
+use crate::server::admission::{self, Denial};
 use crate::server::group::{GroupHandle, guarded_now};
 use crate::server::local::Hosted;
 use crate::server::replica::ViewReader;
@@ -34,6 +35,8 @@ enum Failure {
     Refused(Reject),
     /// By the rules of channels.
     Channel(channel::Refusal),
+    /// Whoever sends it may not.
+    Denied(Denial),
     NotLeader(u32),
     Fault(ReadFault),
 }
@@ -60,12 +63,13 @@ impl From<SequencerError> for Failure {
     }
 }
 
-/// Has a command executed, or says why not.
-pub async fn execute(hosted: &Hosted, request: v1::CommandRequest) -> v1::CommandReply {
-    let refusal = match try_execute(hosted, &request).await {
+/// Has a command executed that a router of `org` hands over, or says why not.
+pub async fn execute(hosted: &Hosted, org: Option<OrgId>, request: v1::CommandRequest) -> v1::CommandReply {
+    let refusal = match try_execute(hosted, org, &request).await {
         Ok(reply) => return reply,
         Err(Failure::Refused(reject)) => v1::Refusal::of(reject),
         Err(Failure::Channel(refusal)) => v1::Refusal::of(Reject::ChannelRefused).detail(refusal.to_string()),
+        Err(Failure::Denied(denial)) => denial.refusal(),
         Err(Failure::NotLeader(leader)) => v1::Refusal { leader_node: leader, ..v1::Refusal::of(Reject::NotLeader) },
         Err(Failure::Fault(fault)) => v1::Refusal::of(Reject::Storage).detail(fault.to_string()),
     };
@@ -158,7 +162,11 @@ fn reply_of(outcome: CommandOutcome, digest: &Hash32) -> v1::CommandReply {
     }
 }
 
-async fn try_execute(hosted: &Hosted, request: &v1::CommandRequest) -> Result<v1::CommandReply, Failure> {
+async fn try_execute(
+    hosted: &Hosted,
+    org: Option<OrgId>,
+    request: &v1::CommandRequest,
+) -> Result<v1::CommandReply, Failure> {
     let group = GroupId(if request.group == 0 { GroupId::BEACON.0 } else { request.group });
     if !matches!(group.kind(), Some(GroupKind::Beacon | GroupKind::Channel)) {
         return Err(Failure::Refused(Reject::UnknownGroup));
@@ -166,6 +174,10 @@ async fn try_execute(hosted: &Hosted, request: &v1::CommandRequest) -> Result<v1
     let bytes = &request.command;
     let group = hosted.group(group.0).ok_or(Failure::Refused(Reject::UnknownGroup))?;
     let order = Order::read(&group, bytes)?;
+    if let Order::Channel(checked) = &order {
+        let action = checked.command().action();
+        admission::judge(&group, org, request.caller.as_ref(), action).map_err(Failure::Denied)?;
+    }
     // Behind this, whoever led before is no ground to refuse anything.
     group.raft.read_barrier().await?;
     if let Some(reply) = order.known(&group)? {

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use channel::access::Action;
 use consensus::raft::Founding;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, NodeId, OrgId};
 use ledger::reject::Reject;
 use parking_lot::RwLock;
 use proto::v1;
-use router::gateway::LocalNode;
-use tokio::sync::mpsc;
+use router::gateway::{ClusterView, LocalNode};
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
+use crate::server::admission;
 use crate::server::command;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::ingest::{self, Arrived, refused};
@@ -42,8 +44,8 @@ impl Hosted {
         self.groups.read().get(&GroupId(group)).cloned()
     }
 
-    /// Takes transactions for a group; their fates go to `reply`, at once or later.
-    pub fn take(&self, batch: v1::IngestBatch, reply: &Arc<ReplyQueue>) {
+    /// Takes transactions for a group from a router of `org`; their fates go to `reply`, at once or later.
+    pub fn take(&self, org: Option<OrgId>, batch: v1::IngestBatch, reply: &Arc<ReplyQueue>) {
         let Some(handle) = self.group(batch.group) else {
             let reject = if self.failed.read().contains_key(&GroupId(batch.group)) {
                 Reject::GroupStopped
@@ -52,6 +54,10 @@ impl Hosted {
             };
             return self.refuse_all(&batch, reject, None, reply);
         };
+        if let Err(denial) = admission::judge(&handle, org, batch.caller.as_ref(), Action::Write) {
+            let reject = denial.refusal().reject().unwrap_or(Reject::AccessDenied);
+            return self.refuse_all(&batch, reject, None, reply);
+        }
         let role = handle.role();
         if handle.stopped().is_some() {
             return self.refuse_all(&batch, Reject::GroupStopped, role.leader, reply);
@@ -59,10 +65,10 @@ impl Hosted {
         if !role.leads {
             return self.refuse_all(&batch, Reject::NotLeader, role.leader, reply);
         }
-        let v1::IngestBatch { group, txs, notify_applied } = batch;
+        let v1::IngestBatch { group, txs, notify_applied, .. } = batch;
         let arrived = Arrived { txs, reply: Arc::clone(reply), wants_applied: notify_applied };
         if let Err(Arrived { txs, .. }) = handle.arrivals.push(arrived) {
-            let batch = v1::IngestBatch { group, txs, notify_applied };
+            let batch = v1::IngestBatch { group, txs, notify_applied, caller: None };
             self.refuse_all(&batch, Reject::Busy, role.leader, reply);
         }
     }
@@ -73,13 +79,13 @@ impl Hosted {
         reply.extend(ids.map(|txid| refused(&txid, None, reject, leader).by(GroupId(batch.group))).collect());
     }
 
-    /// Reads at this node's replica.
-    pub async fn read_here(&self, request: v1::ReadRequest) -> v1::QueryReply {
+    /// Reads at this node's replica, for a router of `org`.
+    pub async fn read_here(&self, org: Option<OrgId>, request: v1::ReadRequest) -> v1::QueryReply {
         let Some(handle) = self.group(request.group) else {
             return v1::QueryReply::refused(v1::Refusal::of(Reject::UnknownGroup));
         };
         match request.query {
-            Some(query) => reads::answer(&handle, query).await,
+            Some(query) => reads::answer(&handle, org, query).await,
             None => v1::QueryReply::refused(v1::Refusal::of(Reject::Malformed)),
         }
     }
@@ -88,14 +94,20 @@ impl Hosted {
 /// The short cut of the embedded router.
 pub struct LocalHost {
     hosted: Arc<Hosted>,
+    view: watch::Receiver<Arc<ClusterView>>,
     replies: parking_lot::Mutex<Option<(mpsc::Sender<v1::SubmitEvents>, Arc<ReplyQueue>)>>,
 }
 
 impl LocalHost {
     /// A short cut to these groups.
     #[must_use]
-    pub fn new(hosted: Arc<Hosted>) -> Self {
-        Self { hosted, replies: parking_lot::Mutex::new(None) }
+    pub fn new(hosted: Arc<Hosted>, view: watch::Receiver<Arc<ClusterView>>) -> Self {
+        Self { hosted, view, replies: parking_lot::Mutex::new(None) }
+    }
+
+    /// The organisation of this node, for which its router speaks.
+    fn org(&self) -> Option<OrgId> {
+        self.view.borrow().nodes.get(&self.hosted.context.node).map(|node| node.org)
     }
 
     fn queue(&self, reply: &mpsc::Sender<v1::SubmitEvents>) -> Arc<ReplyQueue> {
@@ -120,15 +132,15 @@ impl LocalNode for LocalHost {
 
     async fn ingest(&self, batch: v1::IngestBatch, reply: mpsc::Sender<v1::SubmitEvents>) {
         let queue = self.queue(&reply);
-        self.hosted.take(batch, &queue);
+        self.hosted.take(self.org(), batch, &queue);
     }
 
     async fn read(&self, request: v1::ReadRequest) -> Result<v1::QueryReply, Status> {
-        Ok(self.hosted.read_here(request).await)
+        Ok(self.hosted.read_here(self.org(), request).await)
     }
 
     async fn command(&self, request: v1::CommandRequest) -> Result<v1::CommandReply, Status> {
-        Ok(command::execute(&self.hosted, request).await)
+        Ok(command::execute(&self.hosted, self.org(), request).await)
     }
 
     async fn node_status(&self) -> Result<v1::NodeStatusReply, Status> {

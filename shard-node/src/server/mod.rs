@@ -5,6 +5,7 @@
 //! [`ingest`] the way in for transactions, [`links`] the way to other nodes, [`service`] the gRPC surface. It
 //! decides nothing about money: that happened in `core`.
 
+pub mod admission;
 pub mod alarms;
 pub mod checks;
 pub mod clock;

@@ -308,9 +308,9 @@ impl Node {
         tasks.spawn(kept::keep(config.data_dir, view.clone(), stop.clone()));
         tasks.spawn(hosting.follow(view.clone()));
 
-        let service = Service::new(Arc::clone(&hosted), view).into_service();
+        let service = Service::new(Arc::clone(&hosted), view.clone()).into_service();
         let peer_server = peer_server.add_service(service);
-        let local = Arc::new(LocalHost::new(Arc::clone(&hosted)));
+        let local = Arc::new(LocalHost::new(Arc::clone(&hosted), view));
         let backend = NodeBackend::new(peers, Some(local));
         let gateway = gateway_service(backend, GatewayLimits::default());
         let (client_server, health) = with_standard_services(client_server.add_service(gateway)).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use client::net::{self, Role};
 use futures::{Stream, StreamExt};
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, NodeId, OrgId};
 use ledger::limits::GRPC_BYTES_MAX;
 use proto::v1;
 use proto::v1::node_server::{Node as NodeService, NodeServer};
@@ -67,13 +67,17 @@ impl Service {
         })
     }
 
-    /// A node, or a router of one of the cluster's organisations.
-    fn node_or_router<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        if self.caller(request).is_some() {
-            return Ok(());
+    /// A node, or a router of one of the cluster's organisations. Returns which organisation's, if the
+    /// registry knows it.
+    fn node_or_router<T>(&self, request: &Request<T>) -> Result<Option<OrgId>, Status> {
+        if let Some(node) = self.caller(request) {
+            return Ok(self.view.borrow().nodes.get(&node).map(|node| node.org));
         }
         match net::peer_identity(request) {
-            Ok(peer) if peer.role == Role::Router => Ok(()),
+            Ok(peer) if peer.role == Role::Router => {
+                let view = self.view.borrow();
+                Ok(net::peer_leaf(request).and_then(|leaf| net::issuing_org(&leaf, &view.orgs)))
+            }
             _ => Err(denied("the caller's certificate is neither a node's nor a router's")),
         }
     }
@@ -139,7 +143,7 @@ impl NodeService for Service {
         &self,
         request: Request<Streaming<v1::IngestBatch>>,
     ) -> Result<Response<Self::IngestStream>, Status> {
-        self.node_or_router(&request)?;
+        let org = self.node_or_router(&request)?;
         let mut batches = request.into_inner();
         let (sink, events) = mpsc::channel(REPLIES_MAX);
         let reply = ReplyQueue::new(sink);
@@ -152,7 +156,7 @@ impl NodeService for Service {
                     // Who does not read any more is not read either.
                     () = reply.closed() => return,
                     batch = batches.message() => match batch {
-                        Ok(Some(batch)) => hosted.take(batch, &reply),
+                        Ok(Some(batch)) => hosted.take(org, batch, &reply),
                         Ok(None) | Err(_) => return,
                     }
                 }
@@ -163,8 +167,8 @@ impl NodeService for Service {
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::QueryReply>, Status> {
-        self.node_or_router(&request)?;
-        Ok(Response::new(self.hosted.read_here(request.into_inner()).await))
+        let org = self.node_or_router(&request)?;
+        Ok(Response::new(self.hosted.read_here(org, request.into_inner()).await))
     }
 
     async fn clock(&self, request: Request<v1::ClockRequest>) -> Result<Response<v1::ClockReply>, Status> {
@@ -186,7 +190,7 @@ impl NodeService for Service {
     }
 
     async fn command(&self, request: Request<v1::CommandRequest>) -> Result<Response<v1::CommandReply>, Status> {
-        self.node_or_router(&request)?;
-        Ok(Response::new(command::execute(&self.hosted, request.into_inner()).await))
+        let org = self.node_or_router(&request)?;
+        Ok(Response::new(command::execute(&self.hosted, org, request.into_inner()).await))
     }
 }

@@ -2,7 +2,7 @@
 
 use beacon::{BeaconCommand, SignedCommand};
 use channel::{Change, Command, FoundingAct, Hosting, Outcome, Policy, Quorum, Role, Subject, Terms};
-use client::{ClientError, CommandFate, FoundingFate};
+use client::{Client, ClientError, CommandFate, FoundingFate};
 use ledger::{AssetId, GroupId, Hash32, NodeId, OrgId, SecretKey, TimeMs};
 
 use super::bank::now_ms;
@@ -23,15 +23,25 @@ impl<'a> Consortium<'a> {
     }
 
     pub fn key(&self, org: OrgId) -> SecretKey {
-        let name = &self.cluster.genesis.orgs.iter().find(|known| known.id == org).unwrap().name;
-        self.cluster.dir.admin_key(name).unwrap()
+        self.cluster.dir.admin_key(self.name(org)).unwrap()
     }
 
-    /// A router on a node of the organisation.
-    pub fn client(&self, org: OrgId) -> client::Client {
-        let own = |node: &&ledger::genesis::NodeInfo| node.org == org && self.cluster.runs(node.id);
-        let node = self.cluster.genesis.nodes.iter().find(own).expect("a node of it runs");
-        self.cluster.client_of(node.id)
+    fn name(&self, org: OrgId) -> &str {
+        &self.cluster.genesis.orgs.iter().find(|known| known.id == org).unwrap().name
+    }
+
+    /// The organisation's admin, over the routers of its own nodes.
+    pub fn client(&self, org: OrgId) -> Client {
+        self.client_over(org, |node| self.cluster.info(node).org == org && self.cluster.runs(node))
+    }
+
+    /// The organisation's admin, over the routers of these nodes.
+    pub fn client_over(&self, org: OrgId, nodes: impl Fn(NodeId) -> bool) -> Client {
+        let mut profile = self.cluster.profile();
+        profile.routers.retain(|router| router.node.is_some_and(&nodes));
+        let folder = self.cluster.dir.admin_dir(self.name(org));
+        (profile.cert, profile.key) = (folder.join("admin.pem"), folder.join("admin.key"));
+        Client::lazy(&profile).unwrap()
     }
 
     fn salt(&self) -> [u8; 16] {

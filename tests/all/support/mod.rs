@@ -4,7 +4,7 @@
 //! of processes, [`machines`] one whose nodes have a network and disks that fail, [`router`] routers
 //! beside nodes, [`shell`] runs commands beside a cluster; [`consortium`] founds channels and governs them; [`bank`] makes accounts and money, [`load`]
 //! pays without end, [`audit`] reads the chains and judges them without asking production code for its
-//! opinion; [`network`] can be cut, [`small_disk`] filled; [`random`] repeats itself.
+//! opinion; [`network`] can be cut, [`small_disk`] filled; [`random`] repeats itself; [`rpc`] calls any method with any bytes.
 
 pub mod audit;
 pub mod bank;
@@ -16,6 +16,7 @@ pub mod network;
 pub mod program;
 pub mod random;
 pub mod router;
+pub mod rpc;
 pub mod shell;
 pub mod small_disk;
 pub mod up;

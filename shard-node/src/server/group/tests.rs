@@ -26,7 +26,7 @@ fn account(prove: bool, consistency: v1::Consistency) -> v1::QueryRequest {
 }
 
 async fn refusal(handle: &GroupHandle, request: v1::QueryRequest) -> Option<v1::Refusal> {
-    reads::answer(handle, request).await.refusal
+    reads::answer(handle, None, request).await.refusal
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

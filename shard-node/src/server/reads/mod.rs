@@ -9,26 +9,29 @@ mod prove;
 
 use std::time::Duration;
 
+use beacon::ChannelEntry;
 use bytes::Bytes;
+use channel::Governance;
 use client::proof::StateEntry;
 use consensus::port::SequencerError;
 use consensus::sequencer::Sequencer;
 use ledger::account::{AccountRecord, Balance};
 use ledger::asset::AssetDef;
 use ledger::header::Header;
-use ledger::ids::{Address, AssetId, GroupId, Height, TxId};
+use ledger::ids::{Address, AssetId, GroupId, Height, OrgId, TxId};
 use ledger::limits::{ACCOUNTS_ASKED_MAX, ANSWER_BYTES_MAX, BALANCES_SHOWN_MAX, INLINE_BALANCES_MAX};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::view::{ReadFault, StateReader, View};
 use ledger::{Certificate, schema};
-use proto::views::{BlockView, HistoryPlace};
+use proto::views::{BlockView, ChannelLine, HistoryPlace};
 use proto::{edge, v1};
 use storage::{KeyRange, Kv};
 use v1::query_request::Query;
 
 use crate::core::applied::AppliedRecord;
 use crate::core::records::{BlockRecord, ReceiptPlace};
+use crate::server::admission::{self, Denial};
 use crate::server::gather;
 use crate::server::group::GroupHandle;
 use crate::server::replica::ViewReader;
@@ -42,6 +45,8 @@ const VALUE_BYTES: usize = 8;
 /// Why a read is not answered.
 enum Failure {
     Refused(Reject, String, Option<u32>),
+    /// Whoever asks may not.
+    Denied(Denial),
     Fault(ReadFault),
 }
 
@@ -67,9 +72,9 @@ fn refuse(reject: Reject) -> Failure {
     Failure::Refused(reject, String::new(), None)
 }
 
-/// Answers one read.
-pub async fn answer(handle: &GroupHandle, request: v1::QueryRequest) -> v1::QueryReply {
-    match try_answer(handle, request).await {
+/// Answers one read that a router of `org` hands over.
+pub async fn answer(handle: &GroupHandle, org: Option<OrgId>, request: v1::QueryRequest) -> v1::QueryReply {
+    match try_answer(handle, org, request).await {
         Ok(reply) => reply,
         Err(Failure::Refused(reject, detail, leader)) => {
             let mut refusal = v1::Refusal::of(reject);
@@ -78,6 +83,9 @@ pub async fn answer(handle: &GroupHandle, request: v1::QueryRequest) -> v1::Quer
             }
             refusal.leader_node = leader.unwrap_or(0);
             v1::QueryReply { group: handle.group.0, ..v1::QueryReply::refused(refusal) }
+        }
+        Err(Failure::Denied(denial)) => {
+            v1::QueryReply { group: handle.group.0, ..v1::QueryReply::refused(denial.refusal()) }
         }
         Err(Failure::Fault(fault)) => {
             tracing::warn!(group = %handle.group, %fault, "a read failed");
@@ -95,7 +103,14 @@ fn runs(handle: &GroupHandle) -> Result<(), Failure> {
     }
 }
 
-async fn try_answer(handle: &GroupHandle, request: v1::QueryRequest) -> Result<v1::QueryReply, Failure> {
+async fn try_answer(
+    handle: &GroupHandle,
+    org: Option<OrgId>,
+    request: v1::QueryRequest,
+) -> Result<v1::QueryReply, Failure> {
+    let (caller, action) = (request.caller.clone(), admission::action_of(&request));
+    let judge = || admission::judge(handle, org, caller.as_ref(), action).map_err(Failure::Denied);
+    judge()?;
     reach(handle, &request).await?;
     runs(handle)?;
     let query = request.query.ok_or_else(|| refuse(Reject::Malformed))?;
@@ -109,6 +124,8 @@ async fn try_answer(handle: &GroupHandle, request: v1::QueryRequest) -> Result<v
             aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query)).await?
         }
     };
+    // Who may still ask after the answer was read could do so at every block that is in it.
+    judge()?;
     // Each kind of answer has a bound of its own; none that was overlooked breaks the connection.
     if bytes_of(&reply) > ANSWER_BYTES_MAX {
         return Err(refuse(Reject::AnswerTooLarge));
@@ -161,10 +178,43 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
             let address = edge::address("address", &query.address)?;
             found(&mut reply, gather::account_view(&reader, &address, &query.data_after)?);
         }
+        Query::Channels(query) => {
+            reply.found = true;
+            reply.values = channels(&reader, query.foundings)?;
+        }
+        Query::Governance(_) => {
+            let governance = viewed(&reader, |view| Governance::read(view, applied.height, applied.time_ms))?;
+            found(&mut reply, governance);
+        }
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
     }
     Ok(reply)
+}
+
+/// The beacon's directory of channels, or the foundings that it keeps; nothing in another group.
+fn channels(reader: &ViewReader<'_>, foundings: bool) -> Result<Vec<Bytes>, ReadFault> {
+    if foundings {
+        return Ok(viewed(reader, beacon::channels::foundings)?.iter().map(encoded).collect());
+    }
+    let line = |entry: ChannelEntry| ChannelLine {
+        version: 1,
+        group: entry.group,
+        name: entry.name,
+        founding: entry.founding,
+        members: entry.shown.members,
+        nodes: entry.shown.nodes,
+        anchors: entry.shown.anchors,
+        status: entry.shown.status.word().to_owned(),
+    };
+    Ok(viewed(reader, beacon::channels::directory)?.into_iter().map(|entry| encoded(&line(entry))).collect())
+}
+
+/// What a machine's own reading finds.
+fn viewed<T>(reader: &ViewReader<'_>, read: impl FnOnce(&mut View<'_>) -> T) -> Result<T, ReadFault> {
+    let mut view = View::new(reader);
+    let found = read(&mut view);
+    view.fault().cloned().map_or(Ok(found), Err)
 }
 
 fn load<T: borsh::BorshDeserialize>(reader: &ViewReader<'_>, key: &[u8]) -> Result<Option<T>, ReadFault> {

@@ -238,7 +238,7 @@ async fn history_tells_how_much_was_minted_and_burned() {
         ..v1::HistoryQuery::default()
     };
     let request = v1::QueryRequest { query: Some(Query::History(query)), ..v1::QueryRequest::default() };
-    let reply = answer(&lone.handle, request).await;
+    let reply = answer(&lone.handle, None, request).await;
     let page: HistoryPage = decoded(&reply.values[0]).expect("a page");
     let changes: Vec<HistoryChange> = page.lines.into_iter().map(|line| line.change).collect();
     let minted = |amount, to| HistoryChange::Minted { asset: asset.id, amount, to: Some(to) };

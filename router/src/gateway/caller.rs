@@ -1,0 +1,79 @@
+//! Who calls: the certificate that a client shows, as far as the registry knows whose it is.
+
+use bytes::Bytes;
+use client::net::{self, Role};
+use ledger::{GroupId, GroupKind, Hash32, OrgId};
+use proto::v1;
+use proto::v1::query_request::Query;
+use tonic::{Request, Status};
+
+use super::view::ClusterView;
+
+/// A client, by its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The organisation whose authority signed it; `None` of one that the registry does not know.
+    pub(super) org: Option<OrgId>,
+    pub(super) role: Role,
+    credential: Hash32,
+}
+
+impl Caller {
+    /// Reads the certificate of a call.
+    ///
+    /// # Errors
+    /// `permission_denied` when it names no role.
+    pub(super) fn of<T>(view: &ClusterView, request: &Request<T>) -> Result<Self, Status> {
+        let identity = net::peer_identity(request).map_err(|error| denied(&error.to_string()))?;
+        let org = net::peer_leaf(request).and_then(|leaf| net::issuing_org(&leaf, &view.orgs));
+        Ok(Self { org, role: identity.role, credential: identity.key_hash })
+    }
+
+    /// As nodes are told; nothing of one whose organisation is not known.
+    pub(super) fn to_wire(&self) -> Option<v1::Caller> {
+        Some(v1::Caller {
+            org: self.org?.0.into(),
+            role: self.role.as_str().to_owned(),
+            credential: Bytes::copy_from_slice(&self.credential.0),
+        })
+    }
+
+    /// Whether it may hand in transactions for a group.
+    pub(super) fn writes_to(&self, view: &ClusterView, group: GroupId) -> bool {
+        if group.kind() != Some(GroupKind::Channel) {
+            return true;
+        }
+        let members = view.channels.get(&group);
+        self.org.is_some_and(|org| members.is_some_and(|members| members.contains(&org)))
+    }
+}
+
+/// The role of a caller, if it is one of these.
+///
+/// # Errors
+/// `permission_denied`.
+pub(super) fn role<T>(request: &Request<T>, allowed: &[Role]) -> Result<Role, Status> {
+    let role = net::peer_identity(request).map_err(|error| denied(&error.to_string()))?.role;
+    match allowed.contains(&role) {
+        true => Ok(role),
+        false => Err(denied(&format!("a certificate with the role '{}' may not do this", role.as_str()))),
+    }
+}
+
+fn denied(why: &str) -> Status {
+    tracing::warn!("a call was denied: {why}");
+    Status::permission_denied(format!("{}: {why}", ledger::Reject::AccessDenied))
+}
+
+/// Whether a question is about what one channel holds.
+pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
+    let group = match &request.query {
+        Some(Query::Account(query)) => query.group,
+        Some(Query::Transaction(query)) => query.group,
+        Some(Query::Block(query)) => query.group,
+        Some(Query::Asset(query)) => query.group,
+        Some(Query::Governance(query)) => query.group,
+        _ => 0,
+    };
+    GroupId(group).kind() == Some(GroupKind::Channel)
+}

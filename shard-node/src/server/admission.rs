@@ -1,0 +1,135 @@
+//! Who may ask a channel what, judged by the channel's own newest state on the node that serves the call.
+//!
+//! A call comes from a router that names the client it acts for. The router is known by its certificate,
+//! and its word about the client counts only as far as its organisation could learn the answer anyhow: a
+//! member's routers may speak for any member, those of an outsider for their own organisation alone, which
+//! then gets what an outsider gets. Groups that are no channels are open to every caller that was let in.
+//!
+//! Owns no rule of channels: those are in `channel::access`.
+
+use channel::access::{Action, At, AuditTarget, Caller};
+use channel::{ChannelReject, Role, state};
+use ledger::ids::{GroupKind, OrgId};
+use ledger::reject::Reject;
+use ledger::view::{ReadFault, View};
+use proto::v1::query_request::Query;
+use proto::{edge, v1};
+
+use crate::server::group::GroupHandle;
+use crate::server::replica::ViewReader;
+
+/// Why a call is not answered.
+#[derive(Debug)]
+pub enum Denial {
+    /// The router's organisation takes no part in the channel, and does not act for itself.
+    Outside,
+    /// The router did not say for whom it asks, or nothing that could be.
+    Nobody,
+    /// The channel's rules say no.
+    Channel(ChannelReject),
+    /// The state could not be read.
+    Fault(ReadFault),
+}
+
+impl Denial {
+    /// What the caller is told.
+    #[must_use]
+    pub fn refusal(&self) -> v1::Refusal {
+        let denied = |detail: &str| v1::Refusal::of(Reject::AccessDenied).detail(detail);
+        match self {
+            Self::Outside => denied("the router's organisation takes no part in the channel; use a member's router"),
+            Self::Nobody => denied("the router does not know whose the client's certificate is"),
+            Self::Channel(reject) => v1::Refusal::of(Reject::ChannelRefused).detail(reject.to_string()),
+            Self::Fault(fault) => v1::Refusal::of(Reject::Storage).detail(fault.to_string()),
+        }
+    }
+}
+
+impl From<ReadFault> for Denial {
+    fn from(fault: ReadFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What a question asks to be allowed. An auditor asks as one.
+#[must_use]
+pub fn action_of(query: &v1::QueryRequest) -> Action {
+    let auditor = query.caller.as_ref().is_some_and(|caller| caller.role == client::net::Role::Auditor.as_str());
+    if !auditor {
+        return Action::Read;
+    }
+    let account = |bytes: &[u8]| edge::address("address", bytes).map_or(AuditTarget::Everything, AuditTarget::Account);
+    Action::AuditRead(match &query.query {
+        Some(Query::Account(query)) => account(&query.address),
+        Some(Query::AccountView(query)) => account(&query.address),
+        Some(Query::History(query)) => account(&query.address),
+        Some(Query::Asset(query)) => {
+            edge::asset("asset", &query.asset).map_or(AuditTarget::Everything, AuditTarget::Asset)
+        }
+        _ => AuditTarget::Everything,
+    })
+}
+
+/// Judges a call that a router of `forwarder` hands over for `caller`.
+///
+/// # Errors
+/// [`Denial`], which is also noted in the log.
+pub fn judge(
+    handle: &GroupHandle,
+    forwarder: Option<OrgId>,
+    caller: Option<&v1::Caller>,
+    action: Action,
+) -> Result<(), Denial> {
+    if handle.group.kind() != Some(GroupKind::Channel) {
+        return Ok(());
+    }
+    let judged = try_judge(handle, forwarder, caller, action);
+    if let Err(denial) = &judged {
+        let (router, org) = (forwarder.map(|org| org.0), caller.map(|caller| caller.org));
+        tracing::warn!(group = %handle.group, ?router, ?org, ?action, ?denial, "a call to a channel was denied");
+    }
+    judged
+}
+
+fn try_judge(
+    handle: &GroupHandle,
+    forwarder: Option<OrgId>,
+    caller: Option<&v1::Caller>,
+    action: Action,
+) -> Result<(), Denial> {
+    let caller = caller.ok_or(Denial::Nobody)?;
+    let org = OrgId(u16::try_from(caller.org).map_err(|_| Denial::Nobody)?);
+    let credential = edge::hash("credential", &caller.credential).map_err(|_| Denial::Nobody)?;
+    let roles = roles_of(&caller.role).ok_or(Denial::Nobody)?;
+    let forwarder = forwarder.ok_or(Denial::Outside)?;
+    let (height, time_ms) = {
+        let stand = handle.share.stand.lock();
+        (stand.applied.height, stand.applied.time_ms)
+    };
+    read(handle, |view| {
+        if forwarder != org && state::member(view, forwarder).is_none() {
+            return Err(Denial::Outside);
+        }
+        let caller = Caller { org, roles, credential };
+        channel::access::may(view, &caller, action, At { height, time_ms }).map_err(Denial::Channel)
+    })?
+}
+
+/// What a certificate's role may be in a channel.
+fn roles_of(role: &str) -> Option<&'static [Role]> {
+    use client::net::Role as Certified;
+    Some(match Certified::parse(role)? {
+        Certified::Client => &[Role::Member],
+        Certified::Admin => &[Role::Admin],
+        Certified::Node | Certified::Router => &[Role::Node],
+        Certified::Auditor => &[Role::Auditor],
+    })
+}
+
+fn read<T>(handle: &GroupHandle, work: impl FnOnce(&mut View<'_>) -> T) -> Result<T, ReadFault> {
+    let db = handle.share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
+    let reader = ViewReader::of(&*db);
+    let mut view = View::new(&reader);
+    let result = work(&mut view);
+    view.fault().cloned().map_or(Ok(result), Err)
+}

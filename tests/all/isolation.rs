@@ -1,0 +1,397 @@
+//! What happens in a channel is its members' alone: whoever else asks, over whatever port, with whatever
+//! certificate of the cluster, gets nothing of it. The calls are those of the service descriptors, so that a
+//! new one has to be put here.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use channel::{Change, Command};
+use client::net::{self, Identity};
+use client::{Client, Consistency, Wait};
+use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
+use prost::Message;
+use proto::v1;
+use proto::v1::query_request::Query;
+use seamark_cli::setup::Subject;
+use shard_node::core::peer::PeerMessage;
+use tonic::transport::Channel;
+
+use crate::support::bank::{Bank, Wallet, body, now_ms, wallet};
+use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::consortium::Consortium;
+use crate::support::eventually;
+use crate::support::rpc::{call, methods, questions, short};
+
+const A: OrgId = OrgId(1);
+const B: OrgId = OrgId(2);
+const C: OrgId = OrgId(3);
+/// Organisation C's only node.
+const OUTSIDE: NodeId = NodeId(3);
+/// A node of A that hosts the channel.
+const INSIDE: NodeId = NodeId(1);
+/// Stands in a transaction of the channel, and nowhere else.
+const MEMO: &[u8] = b"two tonnes of cold-rolled steel";
+
+/// A channel with something in it that nobody outside may see.
+struct Scene {
+    cluster: TestCluster,
+    bank: Bank,
+    channel: GroupId,
+    payer: Wallet,
+    /// Was paid in the channel, and has never been heard of outside.
+    payee: Wallet,
+    txid: TxId,
+    height: Height,
+}
+
+impl Scene {
+    async fn set(hosts: &[(OrgId, &[NodeId])], voters: &[OrgId]) -> Self {
+        let cluster = TestCluster::start(Wanted { nodes: 5, shards: 1, ..Wanted::default() }).await;
+        let bank = Bank::open(&cluster.client()).await;
+        let (payer, payee) = (wallet("payer", 0), wallet("payee", 0));
+        let consortium = Consortium::of(&cluster);
+        let channel = consortium.found("steel", hosts).await;
+        consortium.permit(channel, bank.asset, voters).await;
+        bank.fund([&payer], 1_000).await;
+        let ledger = LedgerId::of_channel(channel);
+        let (asset, amount) = (bank.asset, 1_000);
+        let bring = Move::Transfer { from: payer.address, to: payer.address, asset, amount, ledger };
+        bank.execute(vec![bring], &[&payer.key]).await.unwrap();
+        let member = Self::member(&cluster);
+        eventually("the money is in the channel", async || {
+            let answer = member.account_of(ledger, payer.address, Consistency::Linearizable, false).await;
+            let found = answer.map_err(|error| error.to_string())?.value;
+            found.map(drop).ok_or_else(|| "no account yet".to_owned())
+        })
+        .await;
+        let pay = bank.pay(&payer, payee.address, 77);
+        let settled = member.execute(vec![(ledger, pay)], MEMO, &[&payer.key], Wait::Receipt).await.unwrap();
+        let client::Settled::Receipt(receipt) = settled else { panic!("{settled:?}") };
+        let (txid, height) = (receipt.txid, receipt.height);
+        Self { cluster, bank, channel, payer, payee, txid, height }
+    }
+
+    /// A client of organisation A.
+    fn member(cluster: &TestCluster) -> Client {
+        cluster.client_of(INSIDE)
+    }
+
+    fn issue(&self, org: &str, subject: impl Fn(&str, &str) -> Subject) -> Identity {
+        self.cluster.authority(org).issue(&subject("somebody", org)).unwrap().identity()
+    }
+
+    /// The client port of a node.
+    fn door(&self, node: NodeId, identity: &Identity) -> Channel {
+        let addr = &self.cluster.info(node).client_addr;
+        net::connect(addr, identity, &self.cluster.roots(), &net::node_server_name(node)).unwrap()
+    }
+
+    /// The port between nodes.
+    fn back_door(&self, node: NodeId, identity: &Identity) -> Channel {
+        let addr = &self.cluster.info(node).peer_addr;
+        net::connect(addr, identity, &self.cluster.roots(), &net::node_server_name(node)).unwrap()
+    }
+
+    /// One question of each kind about what is in the channel.
+    fn question(&self, kind: &str) -> v1::QueryRequest {
+        let (channel, account) = (self.channel.0, Bytes::copy_from_slice(&self.payee.address.0));
+        let txid = Bytes::copy_from_slice(&self.txid.0.0);
+        let query = match kind {
+            "account" => Query::Account(v1::AccountQuery { address: account, group: channel }),
+            "accounts" => Query::Accounts(v1::AccountsQuery { addresses: vec![account] }),
+            "account_view" => Query::AccountView(v1::AccountViewQuery { address: account, data_after: Bytes::new() }),
+            "history" => {
+                Query::History(v1::HistoryQuery { address: account, before_height: 0, limit: 100, before_index: 0 })
+            }
+            "transaction" => Query::Transaction(v1::TransactionQuery { txid, group: channel }),
+            "explain" => Query::Explain(v1::ExplainQuery { txid }),
+            "block" => Query::Block(v1::BlockQuery { group: channel, height: self.height.0 }),
+            "asset" => {
+                Query::Asset(v1::AssetQuery { asset: Bytes::copy_from_slice(&self.bank.asset.0), group: channel })
+            }
+            "channels" => Query::Channels(v1::ChannelsQuery { foundings: true }),
+            "governance" => Query::Governance(v1::GovernanceQuery { group: channel }),
+            other => panic!("the question '{other}' is new: ask it here about a channel"),
+        };
+        // A client that says who it is, is not believed.
+        v1::QueryRequest { query: Some(query), caller: Some(self.pretence()), ..v1::QueryRequest::default() }
+    }
+
+    /// What the admin of a member would be.
+    fn pretence(&self) -> v1::Caller {
+        v1::Caller { org: 1, role: "admin".to_owned(), credential: Bytes::copy_from_slice(&[7; 32]) }
+    }
+
+    /// Everything in these bytes is for everybody.
+    fn is_clean(&self, what: &str, bytes: &[u8]) {
+        let has = |secret: &[u8]| bytes.windows(secret.len()).any(|part| part == secret);
+        assert!(!has(&self.payee.address.0), "{what} shows an account of the channel");
+        assert!(!has(MEMO), "{what} shows a memo of the channel");
+        assert!(!has(&self.txid.0.0), "{what} shows a transaction of the channel");
+    }
+
+    fn transaction(&self) -> SignedTx {
+        let moves = [self.bank.pay(&self.payer, self.payee.address, 5)];
+        let mut body = body(self.cluster.genesis.cluster_id(), 9, moves);
+        for slot in &mut body.slots {
+            if let ledger::Slot::Clear { ledger, .. } = slot {
+                *ledger = LedgerId::of_channel(self.channel);
+            }
+        }
+        SignedTx::sign(&body, &[&self.payer.key])
+    }
+
+    /// A command to the channel that its member B has really signed.
+    fn command(&self) -> Bytes {
+        let until = TimeMs(now_ms() + 60_000);
+        let change = Change::Freeze;
+        let command = Command::Propose { change, until_ms: until };
+        let id = self.cluster.genesis.cluster_id();
+        let key = Consortium::of(&self.cluster).key(B);
+        channel::SignedCommand::sign(&id, self.channel, B, &command, [3; 16], until, &key).encode().into()
+    }
+
+    /// Every call of a router, about the channel; each must be denied, or be of what everybody may know.
+    async fn knocks(&self, who: &str, door: &Channel) {
+        for method in methods("Router") {
+            let messages: Vec<(String, Bytes)> = match short(&method) {
+                "Query" => questions()
+                    .into_iter()
+                    .map(|kind| (format!("{who} asks for {kind}"), self.question(&kind).encode_to_vec().into()))
+                    .collect(),
+                "Submit" => {
+                    let txs = vec![Bytes::from(self.transaction().encode())];
+                    let batch = v1::SubmitBatch { txs, ..v1::SubmitBatch::default() };
+                    vec![(format!("{who} submits"), batch.encode_to_vec().into())]
+                }
+                "Command" => {
+                    let (command, group) = (self.command(), self.channel.0);
+                    let request = v1::CommandRequest { command, group, caller: Some(self.pretence()) };
+                    vec![(format!("{who} commands"), request.encode_to_vec().into())]
+                }
+                "Cluster" | "Status" => vec![(format!("{who} looks at {method}"), Bytes::new())],
+                other => panic!("{other} is new: call it here about a channel"),
+            };
+            for (what, message) in messages {
+                let answer = call(door, &method, message).await;
+                let Ok(Some(bytes)) = answer else {
+                    let denied = matches!(&answer, Err(status) if status.code() == tonic::Code::PermissionDenied);
+                    assert!(denied || short(&method) == "Submit", "{what}: {answer:?}");
+                    continue;
+                };
+                // The id of what somebody sends is its own; what it learns must not be more.
+                if short(&method) != "Submit" {
+                    self.is_clean(&what, &bytes);
+                }
+                self.is_denied(&what, short(&method), bytes);
+            }
+        }
+    }
+
+    /// What is about the channel alone says that it was refused.
+    fn is_denied(&self, what: &str, method: &str, bytes: Bytes) {
+        match method {
+            "Query" => {
+                let reply = v1::QueryReply::decode(bytes).unwrap();
+                let public = ["channels", "accounts", "account_view", "history", "explain"];
+                if !public.iter().any(|kind| what.ends_with(kind)) {
+                    let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
+                    assert!(
+                        ["access_denied", "channel_refused"].contains(&refusal.code.as_str()),
+                        "{what}: {refusal:?}"
+                    );
+                    assert!(reply.values.is_empty() && reply.proof.is_empty());
+                }
+            }
+            "Command" => {
+                let refusal = v1::CommandReply::decode(bytes).unwrap().refusal.expect(what);
+                assert!(["access_denied", "channel_refused"].contains(&refusal.code.as_str()), "{what}: {refusal:?}");
+            }
+            "Submit" => {
+                let events = v1::SubmitEvents::decode(bytes).unwrap().events;
+                for event in events {
+                    let Some(v1::submit_event::Event::Refusal(refusal)) = event.event else {
+                        panic!("{what}: {event:?}")
+                    };
+                    assert!(
+                        ["access_denied", "channel_refused"].contains(&refusal.code.as_str()),
+                        "{what}: {refusal:?}"
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Every call between nodes, about the channel, by a node that has no part in it.
+    async fn breaks_in(&self, who: &str, door: &Channel) {
+        let group = self.channel.0;
+        for method in methods("Node") {
+            let messages: Vec<(String, Bytes)> = match short(&method) {
+                "Raft" => (0..=12)
+                    .map(|kind| {
+                        let request = v1::RaftRequest { group, kind, payload: Bytes::from_static(&[1, 0, 0, 0]) };
+                        (format!("{who}, raft {kind}"), request.encode_to_vec().into())
+                    })
+                    .collect(),
+                "Link" => {
+                    let want = PeerMessage::Want { height: self.height };
+                    let pull = PeerMessage::Pull { dest: self.channel, node: OUTSIDE, next_seq: 0, ack: None };
+                    let frame = |message: &PeerMessage| v1::LinkFrame {
+                        group,
+                        payload: borsh::to_vec(message).unwrap().into(),
+                    };
+                    let batch = v1::LinkBatch { frames: vec![frame(&want), frame(&pull)] };
+                    vec![(format!("{who}, link"), batch.encode_to_vec().into())]
+                }
+                "Ingest" => {
+                    let txs = vec![Bytes::from(self.transaction().encode())];
+                    let batch = v1::IngestBatch { group, txs, notify_applied: true, caller: Some(self.pretence()) };
+                    vec![(format!("{who}, ingest"), batch.encode_to_vec().into())]
+                }
+                "Read" => questions()
+                    .into_iter()
+                    .map(|kind| {
+                        let request = v1::ReadRequest { group, query: Some(self.question(&kind)) };
+                        (format!("{who} reads {kind}"), request.encode_to_vec().into())
+                    })
+                    .collect(),
+                "Command" => {
+                    let request = v1::CommandRequest { command: self.command(), group, caller: Some(self.pretence()) };
+                    vec![(format!("{who}, command"), request.encode_to_vec().into())]
+                }
+                "Clock" | "Follow" | "NodeStatus" => vec![(format!("{who}, {method}"), Bytes::new())],
+                other => panic!("{other} is new: call it here about a channel"),
+            };
+            for (what, message) in messages {
+                let answer = call(door, &method, message).await;
+                let Ok(Some(bytes)) = answer else { continue };
+                match short(&method) {
+                    "Read" => {
+                        self.is_clean(&what, &bytes);
+                        let refusal = v1::QueryReply::decode(bytes).unwrap().refusal;
+                        let refusal = refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
+                        let denied = ["access_denied", "channel_refused"].contains(&refusal.code.as_str());
+                        assert!(denied, "{what}: {refusal:?}");
+                    }
+                    "Ingest" => self.is_denied(&what, "Submit", bytes),
+                    "Command" => self.is_denied(&what, "Command", bytes),
+                    "Raft" => panic!("{what} was answered"),
+                    _ => self.is_clean(&what, &bytes),
+                }
+            }
+        }
+    }
+}
+
+/// Whether any file below a folder has these bytes.
+fn found_in(folder: &Path, secret: &[u8]) -> bool {
+    std::fs::read_dir(folder).unwrap().flatten().any(|entry| {
+        let path = entry.path();
+        match path.is_dir() {
+            true => found_in(&path, secret),
+            false => std::fs::read(&path).unwrap_or_default().windows(secret.len()).any(|part| part == secret),
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outsiders_get_nothing_of_a_channel() {
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    // The search finds what is there: a member is shown all of it, over any member's router.
+    let member = scene.issue("org-b", Subject::client);
+    for node in [INSIDE, NodeId(2)] {
+        let ask = scene.question("block").encode_to_vec();
+        let seen = call(&scene.door(node, &member), "/seamark.v1.Router/Query", ask.into()).await.unwrap().unwrap();
+        assert!(seen.windows(32).any(|part| part == scene.txid.0.0), "a member reads the block");
+    }
+    let as_node = scene.cluster.node_identity(OUTSIDE);
+    for (who, identity) in [
+        ("a client outside", scene.issue("org-c", Subject::client)),
+        ("an admin outside", scene.issue("org-c", Subject::admin)),
+        ("an auditor outside", scene.issue("org-c", Subject::auditor)),
+        ("a node outside, as a client,", as_node.clone()),
+    ] {
+        for node in [INSIDE, NodeId(2), OUTSIDE] {
+            scene.knocks(&format!("{who} at node {node}"), &scene.door(node, &identity)).await;
+        }
+    }
+    for node in [INSIDE, NodeId(2), NodeId(4)] {
+        scene.breaks_in(&format!("a node outside at node {node}"), &scene.back_door(node, &as_node)).await;
+        let hosts = vec!["127.0.0.1".to_owned()];
+        let router = scene.cluster.authority("org-c").issue(&Subject::router("r", "org-c", hosts)).unwrap().identity();
+        scene.breaks_in(&format!("a router outside at node {node}"), &scene.back_door(node, &router)).await;
+    }
+    // Nothing of it has ever been on the disk of a node outside.
+    scene.cluster.wait_settled().await;
+    let (outside, inside) = (scene.cluster.dir.node_dir(OUTSIDE), scene.cluster.dir.node_dir(INSIDE));
+    for secret in [MEMO, &scene.payee.address.0] {
+        assert!(found_in(&inside, secret) && !found_in(&outside, secret));
+    }
+    assert!(!scene.cluster.data(OUTSIDE, scene.channel).exists());
+    assert_eq!(balance(&Scene::member(&scene.cluster), &scene, scene.payee.address).await, 77);
+}
+
+async fn balance(client: &Client, scene: &Scene, address: Address) -> u128 {
+    let ledger = LedgerId::of_channel(scene.channel);
+    let answer = client.account_of(ledger, address, Consistency::Linearizable, false).await.unwrap();
+    let balances = answer.value.map(|record| record.balances).unwrap_or_default();
+    balances.iter().find(|line| line.0 == scene.bank.asset).map_or(0, |line| line.1.posted)
+}
+
+/// An auditor of a member reads and does nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn auditors_read_and_do_nothing_else() {
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    let auditor = scene.door(INSIDE, &scene.issue("org-a", Subject::auditor));
+    let ask = scene.question("block").encode_to_vec();
+    let seen = call(&auditor, "/seamark.v1.Router/Query", ask.into()).await.unwrap().unwrap();
+    assert!(seen.windows(32).any(|part| part == scene.txid.0.0));
+    for (method, message) in [
+        ("Submit", {
+            let txs = vec![Bytes::from(scene.transaction().encode())];
+            v1::SubmitBatch { txs, ..v1::SubmitBatch::default() }.encode_to_vec()
+        }),
+        ("Command", {
+            let (command, group) = (scene.command(), scene.channel.0);
+            v1::CommandRequest { command, group, caller: None }.encode_to_vec()
+        }),
+    ] {
+        let denied = call(&auditor, &format!("/seamark.v1.Router/{method}"), message.into()).await.unwrap_err();
+        assert_eq!(denied.code(), tonic::Code::PermissionDenied, "{method}");
+    }
+}
+
+/// A removed member gets nothing any more: not over the connections it has, not with its certificates, not
+/// with its node, whose copy of the channel is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_member_gets_nothing_any_more() {
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)]), (C, &[OUTSIDE])], &[A, B]).await;
+    let identity = scene.issue("org-c", Subject::client);
+    let doors = [INSIDE, NodeId(2), OUTSIDE].map(|node| scene.door(node, &identity));
+    for door in &doors {
+        let ask = scene.question("block").encode_to_vec();
+        let seen = call(door, "/seamark.v1.Router/Query", ask.into()).await.unwrap().unwrap();
+        assert!(seen.windows(32).any(|part| part == scene.txid.0.0), "a member reads the block");
+    }
+    assert!(scene.cluster.data(OUTSIDE, scene.channel).exists());
+    Consortium::of(&scene.cluster).decide(scene.channel, Change::Remove { org: C }, &[A, B]).await;
+    // From the block on that removed it, whoever is asked.
+    for (door, node) in doors.iter().zip([INSIDE, NodeId(2), OUTSIDE]) {
+        scene.knocks(&format!("a removed member at node {node}"), door).await;
+    }
+    eventually("its copy is gone", async || {
+        if scene.cluster.data(OUTSIDE, scene.channel).exists() { Err("it is there") } else { Ok(()) }
+    })
+    .await;
+    let as_node = scene.cluster.node_identity(OUTSIDE);
+    for node in [INSIDE, NodeId(2)] {
+        scene.breaks_in(&format!("a removed member's node at node {node}"), &scene.back_door(node, &as_node)).await;
+    }
+    // The others go on.
+    let ledger = LedgerId::of_channel(scene.channel);
+    let pay = scene.bank.pay(&scene.payer, scene.payee.address, 3);
+    let member = Scene::member(&scene.cluster);
+    member.execute(vec![(ledger, pay)], b"", &[&scene.payer.key], Wait::Receipt).await.unwrap();
+    assert_eq!(balance(&member, &scene, scene.payee.address).await, 80);
+}
