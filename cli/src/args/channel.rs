@@ -186,7 +186,9 @@ pub enum Channel {
         invited: String,
     },
     /// Accept an invitation
-    #[command(after_help = "Example:\n  seamark channel join steel --as org-d\n  seamark channel join steel --as org-d --nodes 4,8")]
+    #[command(
+        after_help = "Example:\n  seamark channel join steel --as org-d\n  seamark channel join steel --as org-d --nodes 4,8"
+    )]
     Join {
         /// Where.
         #[command(flatten)]

@@ -106,8 +106,7 @@ impl Standing {
         let open: BTreeSet<Elector> = roster.electors.difference(&rejected).copied().collect();
         let subject = proposal.change.subject();
         let policy = governance.policies.iter().find(|(of, _)| *of == subject).map(|(_, policy)| policy);
-        let residual =
-            policy.map_or(Residual::Impossible, |policy| policy.residual(&roster.members, &approved, &open));
+        let residual = policy.map_or(Residual::Impossible, |policy| policy.residual(&roster.members, &approved, &open));
         let asks = |one: &&Elector| policy.is_some_and(|policy| policy.names(&roster.members, one));
         Self::of(&residual, roster.electors.iter().filter(asks).count(), &approved, &rejected, orgs)
     }
@@ -182,7 +181,7 @@ pub(super) fn phase_word(phase: Phase) -> &'static str {
 }
 
 /// Nodes as a list.
-pub(super) fn list(nodes: &[NodeId]) -> String {
+fn list(nodes: &[NodeId]) -> String {
     if nodes.is_empty() {
         return "none".to_owned();
     }
@@ -220,7 +219,7 @@ pub(super) fn audit(grant: &AuditGrant, orgs: &Orgs) -> String {
 }
 
 /// What may be read.
-pub(super) fn scope(scope: &Scope) -> String {
+fn scope(scope: &Scope) -> String {
     fn joined<T: ToString>(what: &str, items: &[T]) -> String {
         format!("the {what} {}", and(&items.iter().map(ToString::to_string).collect::<Vec<_>>()))
     }
@@ -255,15 +254,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_in_a_sentence() {
-        for (text, approved, rejected, sentence, missing) in [
-            ("all(members.admin)", &[1, 2][..], &[][..], "2 of 3 have approved; org-c is missing", &["org-c"][..]),
-            (
-                "all(members.admin)",
-                &[1],
-                &[],
-                "1 of 3 has approved; org-b and org-c are missing",
-                &["org-b", "org-c"],
-            ),
+        let cases: [(&str, &[u16], &[u16], &str, &[&str]); 8] = [
+            ("all(members.admin)", &[1, 2], &[], "2 of 3 have approved; org-c is missing", &["org-c"]),
+            ("all(members.admin)", &[1], &[], "1 of 3 has approved; org-b and org-c are missing", &["org-b", "org-c"]),
             (
                 "majority(members.admin)",
                 &[1],
@@ -280,13 +273,7 @@ mod tests {
             ),
             ("majority(members.admin)", &[1], &[2], "1 of 3 has approved; org-c is missing", &["org-c"]),
             ("majority(members.admin)", &[1, 3], &[], "2 of 3 have approved; nobody is missing", &[]),
-            (
-                "all(members.admin)",
-                &[1],
-                &[2],
-                "1 of 3 has approved; the policy cannot be satisfied any more",
-                &[],
-            ),
+            ("all(members.admin)", &[1], &[2], "1 of 3 has approved; the policy cannot be satisfied any more", &[]),
             (
                 "any(org-b.admin, all(org-a.admin, org-c.admin))",
                 &[],
@@ -294,9 +281,11 @@ mod tests {
                 "0 of 3 have approved; it still needs any(org-b.admin, all(org-a.admin, org-c.admin))",
                 &["org-a", "org-b", "org-c"],
             ),
-        ] {
+        ];
+        for (text, approved, rejected, sentence, missing) in cases {
             let (found, names) = said(text, approved, rejected);
-            assert_eq!((found.as_str(), names), (sentence, missing.iter().map(|name| (*name).to_owned()).collect()));
+            assert_eq!(found, sentence, "{text}");
+            assert_eq!(names, missing, "{text}");
         }
     }
 
