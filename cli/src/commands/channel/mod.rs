@@ -27,6 +27,10 @@ pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
     match args {
         Channel::Create(args) => found::create(args, output).await,
         Channel::Approve { proposed, own, anchors } => {
+            if proposed.proposal.is_some() && !(own.nodes.is_empty() && anchors.is_empty()) {
+                let cause = "nodes and anchors come with the approval of a founding, not of a proposal";
+                return Err(CliError::usage("channel_nodes", cause, "leave out --nodes and --anchors"));
+            }
             let founding = found::Word::Approve { nodes: own.nodes, anchors };
             speak(&proposed, founding, govern::Word::Approve, output).await
         }
