@@ -78,7 +78,7 @@ pub enum KeyRole {
 /// `channel create`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark channel create steel --as org-a --members org-a,org-b,org-c\n  seamark channel create coal --as org-a --members org-b --policy 'all(members.admin)' --policy-for 'freeze=any(members.admin)' --nodes 1,4 --anchors 1\n\nThe others approve with 'seamark channel approve steel --as org-b'. A policy is written as in\ndocs/channels.md; any, all and majority alone are meant over the admins of the members."
+    after_help = "Example:\n  seamark channel create steel --as org-a --members org-a,org-b,org-c\n  seamark channel create coal --as org-a --members org-b --policy-for close=all --nodes 1,4\n\nThe others approve it by its name, with nodes of their own. A policy is written as in\ndocs/channels.md; any, all and majority alone are meant over the admins of the members."
 )]
 pub struct CreateChannel {
     /// Who proposes.
