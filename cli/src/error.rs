@@ -121,6 +121,11 @@ impl From<ClientError> for CliError {
             }
             other => other,
         };
+        if let ClientError::Refused { reject: Some(ledger::Reject::ChannelRefused), detail, .. } = &error
+            && let Some(rule) = rule_of_channels(detail)
+        {
+            return rule;
+        }
         let code = error.code().to_owned();
         match &error {
             ClientError::Rejected { group, reject, settled } => {
@@ -148,6 +153,16 @@ impl From<ClientError> for CliError {
             _ => Self::from_message(code, error),
         }
     }
+}
+
+/// The rule of channels that refused: the detail of `channel_refused` is what [`channel::Refusal`] writes,
+/// its code first and its fix last.
+fn rule_of_channels(detail: &str) -> Option<CliError> {
+    let (_, own) = detail.split_once(ledger::Reject::ChannelRefused.fix())?;
+    let (code, told) = own.trim().strip_prefix('(')?.strip_suffix(')')?.split_once(": ")?;
+    let rule = channel::ChannelReject::ALL.iter().find(|rule| rule.code() == code)?;
+    let cause = told.strip_suffix(rule.fix()).map_or(told, |cause| cause.trim_end_matches("; "));
+    Some(CliError::new(code, cause, rule.fix()))
 }
 
 impl From<client::ProfileError> for CliError {
@@ -295,6 +310,14 @@ mod tests {
         assert_eq!(error.code, "busy");
         assert_eq!(error.cause, format!("{} (the queue holds 65536)", Reject::Busy.cause()));
         assert_eq!(error.fix, Reject::Busy.fix());
+        let rule = channel::Refusal::because(channel::ChannelReject::PolicyUnsatisfiable, "that of freeze; all of it");
+        let refusal = proto::v1::Refusal::of(Reject::ChannelRefused).detail(rule.to_string());
+        let error = CliError::from(ClientError::refused(&refusal));
+        assert_eq!(error.code, "policy_unsatisfiable", "the rule says more than that some rule refused");
+        assert_eq!(error.cause, format!("{} (that of freeze; all of it)", rule.reject.cause()));
+        assert_eq!(error.fix, rule.reject.fix());
+        let unknown = proto::v1::Refusal::of(Reject::ChannelRefused).detail("later_rule: not known here; none");
+        assert_eq!(CliError::from(ClientError::refused(&unknown)).code, "channel_refused");
         let bare = CliError::from(ClientError::refused(&proto::v1::Refusal::of(Reject::Expired)));
         assert_eq!(bare.cause, Reject::Expired.cause());
     }

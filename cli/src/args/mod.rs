@@ -10,12 +10,16 @@ mod account;
 mod beacon;
 mod bench;
 mod ca;
+mod channel;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
 pub use beacon::{Admin, Beacon, NodeChange, OrgChange};
 pub use bench::Bench;
 pub use ca::{Ca, RoleArg};
+pub use channel::{
+    Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,
+};
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
 
 /// Seamark: a sharded ledger cluster for consortia.
@@ -101,6 +105,12 @@ pub enum Command {
         after_help = "Example:\n  seamark beacon show\n  seamark beacon rotate-key --as org-a new.key\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa"
     )]
     Beacon(Beacon),
+    /// Found channels, govern them, and show how they are doing
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark channel create steel --as org-a --members org-a,org-b,org-c\n  seamark channel approve steel --as org-b\n  seamark channel ls\n  seamark channel freeze steel --as org-a"
+    )]
+    Channel(Channel),
     /// Show every group: leader, height, root, lag, rate, and what is wrong
     Status(Status),
     /// Make and show keys

@@ -3,39 +3,35 @@
 
 use std::path::Path;
 
-use beacon::{BeaconCommand, SignedCommand};
+use beacon::BeaconCommand;
 use client::net::certificate_key_hash;
 use client::{Client, Identity};
 use ledger::genesis::{NodeInfo, OrgInfo};
-use ledger::{Committee, NodeId, OrgId, PublicKey, SecretKey, TimeMs};
+use ledger::{Committee, NodeId, OrgId, PublicKey};
 use serde::Serialize;
 use shard_node::server::NodeConfig;
 
 use super::context::Context;
-use crate::args::{Admin, Beacon, NodeChange, OrgChange};
+use super::signer::{Signer, WITHIN_MINUTES, salt};
+use crate::args::{Beacon, NodeChange, OrgChange};
 use crate::error::CliError;
 use crate::output::{Output, table};
-use crate::setup::ClusterDir;
 use crate::setup::files::read_signing_key;
-use crate::setup::pki::random;
-
-/// How long a command may wait for its turn, minutes.
-const WITHIN_MINUTES: u64 = 5;
 
 pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
     match args {
         Beacon::Show { target } => show(&Context::new(&target)?, output).await,
         Beacon::RotateKey { admin, new } => {
             let key = read_signing_key(&new)?.public();
-            Signer::of(&admin)?.send(None, BeaconCommand::RotateAdminKey { key }, WITHIN_MINUTES, output).await
+            send(&Signer::of(&admin)?, None, BeaconCommand::RotateAdminKey { key }, WITHIN_MINUTES, output).await
         }
         Beacon::Org(OrgChange::Ca { admin, ca }) => {
             let ca_pem = read(&ca)?;
-            Signer::of(&admin)?.send(None, BeaconCommand::UpdateOrgCa { ca_pem }, WITHIN_MINUTES, output).await
+            send(&Signer::of(&admin)?, None, BeaconCommand::UpdateOrgCa { ca_pem }, WITHIN_MINUTES, output).await
         }
         Beacon::Org(OrgChange::Register { admin, name, id, ca, admin_key, within }) => {
             let info = OrgInfo { id: OrgId(id), name, ca_pem: read(&ca)?, admin_key: public_key(&admin_key)? };
-            Signer::of(&admin)?.send(None, BeaconCommand::RegisterOrg(info), within, output).await
+            send(&Signer::of(&admin)?, None, BeaconCommand::RegisterOrg(info), within, output).await
         }
     }
 }
@@ -47,7 +43,7 @@ pub(super) async fn change_node(change: NodeChange, output: Output) -> Result<()
             let signer = Signer::of(&admin)?;
             let config = NodeConfig::load(&config)?;
             let identity = Identity::load(&config.cert, &config.key)?;
-            let org = signer.org(None).await?;
+            let org = signer.org(None)?;
             let info = NodeInfo {
                 id: config.node,
                 org: org.id,
@@ -58,7 +54,7 @@ pub(super) async fn change_node(change: NodeChange, output: Output) -> Result<()
                 peer_addr: peer,
                 client_addr: client,
             };
-            return signer.send(None, BeaconCommand::RegisterNode(info), WITHIN_MINUTES, output).await;
+            return send(&signer, None, BeaconCommand::RegisterNode(info), WITHIN_MINUTES, output).await;
         }
         NodeChange::Capacity { admin, node, capacity } => {
             (admin, node, BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity })
@@ -75,7 +71,7 @@ pub(super) async fn change_node(change: NodeChange, output: Output) -> Result<()
             (admin, node, BeaconCommand::UpdateNodeTls { node: NodeId(node), tls_key_hash })
         }
     };
-    Signer::of(&admin)?.send(Some(NodeId(node)), command, WITHIN_MINUTES, output).await
+    send(&Signer::of(&admin)?, Some(NodeId(node)), command, WITHIN_MINUTES, output).await
 }
 
 fn read(path: &Path) -> Result<String, CliError> {
@@ -91,19 +87,6 @@ fn public_key(text: &str) -> Result<PublicKey, CliError> {
     Ok(PublicKey(key))
 }
 
-/// An organisation that signs.
-struct Signing {
-    id: OrgId,
-    name: String,
-    key: SecretKey,
-}
-
-/// Signs in the name of an organisation of a cluster.
-struct Signer<'a> {
-    admin: &'a Admin,
-    context: Context,
-}
-
 /// What a command came to.
 #[derive(Serialize)]
 struct Report {
@@ -117,102 +100,52 @@ struct Report {
     beacon_height: u64,
 }
 
-impl<'a> Signer<'a> {
-    fn of(admin: &'a Admin) -> Result<Self, CliError> {
-        Ok(Self { admin, context: Context::new(&admin.target)? })
-    }
-
-    /// The organisation that was named, else that of the node, else the only one whose key is here.
-    async fn org(&self, node: Option<&Registry>) -> Result<Signing, CliError> {
-        let genesis = self.context.profile()?.genesis()?;
-        let dir = ClusterDir::at(self.context.dir());
-        let named = |name: &str| genesis.orgs.iter().find(|org| org.name == name).map(|org| (org.id, org.name.clone()));
-        let (id, name) = match (&self.admin.org, node) {
-            // One that joined later is not in the genesis; its number will do.
-            (Some(name), _) => {
-                named(name).or_else(|| name.parse().ok().map(|id| (OrgId(id), name.clone()))).ok_or_else(|| {
-                    let fix = "use a name of the genesis, or the organisation's number";
-                    CliError::usage("org", format!("there is no organisation '{name}'"), fix)
-                })?
-            }
-            (None, Some(registry)) => {
-                let org = registry.org_of_node;
-                let known = genesis.orgs.iter().find(|known| known.id == org);
-                (org, known.map_or_else(|| org.to_string(), |known| known.name.clone()))
-            }
-            (None, None) => {
-                let mut here = genesis.orgs.iter().filter(|org| dir.admin_dir(&org.name).exists());
-                match (here.next(), here.next()) {
-                    (Some(org), None) => (org.id, org.name.clone()),
-                    _ => {
-                        let cause = "it is not clear in whose name this is to be signed";
-                        return Err(CliError::usage("org", cause, "name the organisation with --as"));
-                    }
-                }
-            }
-        };
-        let key = match &self.admin.key_file {
-            Some(file) => read_signing_key(file)?,
-            None => dir.admin_key(&name)?,
-        };
-        Ok(Signing { id, name, key })
-    }
-
-    async fn send(
-        &self,
-        node: Option<NodeId>,
-        command: BeaconCommand,
-        within_minutes: u64,
-        output: Output,
-    ) -> Result<(), CliError> {
-        let client = self.context.client().await?;
-        let registry = match node {
-            Some(node) => Some(Registry::of_node(&client, node).await?),
-            None => None,
-        };
-        let org = self.org(registry.as_ref()).await?;
-        let until = TimeMs(now_ms() + within_minutes * 60_000);
-        let salt = random::<16>().map_err(|error| CliError::from_message("randomness", error))?;
-        let signed = SignedCommand::sign(&client.cluster_id(), &command, org.id, salt, until, &org.key);
-        let fate = self.context.admin_client(&org.name).await?.command(signed.encode()).await?;
-        let report = Report {
-            command: fate.digest.to_string(),
-            org: org.name,
-            in_force: fate.pending.is_none(),
-            approvals: fate.pending.map(|(approvals, _)| approvals),
-            needed: fate.pending.map(|(_, needed)| needed),
-            beacon_height: fate.height.0,
-        };
-        output.result(&report, || match fate.pending {
-            None => format!("the registry has changed\n  command {}, signed by {}", report.command, report.org),
-            Some((approvals, needed)) => format!(
-                "{approvals} of {needed} organisations have approved; the others send the same command\n  command {}, signed by {}",
-                report.command, report.org
-            ),
-        })
-    }
+/// Has the registry execute a command, in the name of an organisation that was named, of that of the
+/// node, or of the only one whose key is here; and prints what it came to.
+async fn send(
+    signer: &Signer<'_>,
+    node: Option<NodeId>,
+    command: BeaconCommand,
+    within_minutes: u64,
+    output: Output,
+) -> Result<(), CliError> {
+    let client = signer.context().client().await?;
+    let of_node = match node {
+        Some(node) => Some(org_of(&client, node).await?),
+        None => None,
+    };
+    let org = signer.org(of_node)?;
+    // Commands are taken from admins alone.
+    let client = signer.client_of(&org.name).await?;
+    let fate = signer.command(&client, &org, &command, salt()?, within_minutes).await?;
+    let report = Report {
+        command: fate.digest.to_string(),
+        org: org.name,
+        in_force: fate.pending.is_none(),
+        approvals: fate.pending.map(|(approvals, _)| approvals),
+        needed: fate.pending.map(|(_, needed)| needed),
+        beacon_height: fate.height.0,
+    };
+    output.result(&report, || match fate.pending {
+        None => format!("the registry has changed\n  command {}, signed by {}", report.command, report.org),
+        Some((approvals, needed)) => format!(
+            "{approvals} of {needed} organisations have approved; the others send the same command\n  command {}, signed by {}",
+            report.command, report.org
+        ),
+    })
 }
 
-/// What the registry says of a node.
-struct Registry {
-    org_of_node: OrgId,
+/// Whose node it is, as the registry says.
+async fn org_of(client: &Client, node: NodeId) -> Result<OrgId, CliError> {
+    let nodes = nodes(client).await?;
+    nodes.iter().find(|info| info.id == node).map(|info| info.org).ok_or_else(|| {
+        let fix = "see them with 'seamark beacon show'";
+        CliError::new("not_found", format!("the registry has no node {node}"), fix)
+    })
 }
 
-impl Registry {
-    async fn of_node(client: &Client, node: NodeId) -> Result<Self, CliError> {
-        let nodes = nodes(client).await?;
-        let info = nodes.iter().find(|info| info.id == node).ok_or_else(|| {
-            CliError::new(
-                "not_found",
-                format!("the registry has no node {node}"),
-                "see them with 'seamark beacon show'",
-            )
-        })?;
-        Ok(Self { org_of_node: info.org })
-    }
-}
-
-async fn nodes(client: &Client) -> Result<Vec<NodeInfo>, CliError> {
+/// Every node as the registry has it.
+pub(super) async fn nodes(client: &Client) -> Result<Vec<NodeInfo>, CliError> {
     let reply = client.cluster().await?;
     Ok(reply.nodes.iter().map(|bytes| proto::edge::value("node", bytes)).collect::<Result<_, _>>()?)
 }
@@ -289,9 +222,4 @@ fn text(shown: &Shown) -> String {
         table(["node", "org", "zone", "capacity", "seats", "nodes reach it at", "clients reach it at"], nodes),
         table(["group", "epoch", "nodes", "signatures needed"], groups)
     )
-}
-
-fn now_ms() -> u64 {
-    use std::time::{SystemTime, UNIX_EPOCH};
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

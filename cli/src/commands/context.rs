@@ -46,18 +46,6 @@ impl Context {
         Ok(Client::connect(&self.profile()?).await?)
     }
 
-    /// As [`Self::client`], with the certificate of an organisation's admin, if it is in this folder: commands
-    /// are taken from admins alone.
-    pub(super) async fn admin_client(&self, org: &str) -> Result<Client, CliError> {
-        let mut profile = self.profile()?;
-        let folder = ClusterDir::at(&self.dir).admin_dir(org);
-        let (cert, key) = (folder.join("admin.pem"), folder.join("admin.key"));
-        if cert.exists() {
-            (profile.cert, profile.key) = (cert, key);
-        }
-        Ok(Client::connect(&profile).await?)
-    }
-
     /// The signed transactions whose fate is open.
     pub(super) fn kept(&self, client: &Client) -> KeptTxs {
         KeptTxs::new(self.dir.join(TRANSACTIONS_DIR), client.cluster_id())

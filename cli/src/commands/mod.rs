@@ -8,6 +8,7 @@ mod beacon;
 mod bench;
 mod block;
 mod ca;
+mod channel;
 mod context;
 mod demo;
 mod done;
@@ -20,6 +21,7 @@ mod report;
 mod router;
 mod settle;
 mod show;
+mod signer;
 mod sim;
 mod status;
 mod stop;
@@ -39,6 +41,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Init(args) => init::run(&args, output),
         Command::Node(args) => Box::pin(node::run(args, output)).await,
         Command::Beacon(args) => Box::pin(beacon::run(args, output)).await,
+        Command::Channel(args) => Box::pin(channel::run(args, output)).await,
         Command::Router(args) => Box::pin(router::run(args, output)).await,
         Command::Status(args) => Box::pin(status::run(args, output)).await,
         Command::Ca(args) => ca::run(&args, output),

@@ -1,0 +1,165 @@
+//! `channel`: founding channels, governing them, and looking at them.
+//!
+//! Code map: `found` talks to the beacon about channels that do not run yet, `govern` to a channel that
+//! does, `look` reads; `names` finds what a command line calls things, `words` says it back.
+
+mod found;
+mod govern;
+mod look;
+mod names;
+mod words;
+
+use std::path::Path;
+
+use channel::{AuditGrant, Change, Command, Scope};
+use client::net::certificate_key_hash;
+use ledger::Hash32;
+
+use super::context::{Context, id};
+use super::signer::ahead;
+use crate::args::{Channel, ChannelKey, Proposed};
+use crate::draft::Names;
+use crate::error::CliError;
+use crate::output::Output;
+use govern::{Desk, plain, propose};
+
+pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
+    match args {
+        Channel::Create(args) => found::create(args, output).await,
+        Channel::Approve { proposed, own, anchors } => {
+            if proposed.proposal.is_some() && !(own.nodes.is_empty() && anchors.is_empty()) {
+                let cause = "nodes and anchors come with the approval of a founding, not of a proposal";
+                return Err(CliError::usage("channel_nodes", cause, "leave out --nodes and --anchors"));
+            }
+            let founding = found::Word::Approve { nodes: own.nodes, anchors };
+            speak(&proposed, founding, govern::Word::Approve, output).await
+        }
+        Channel::Reject(proposed) => speak(&proposed, found::Word::Reject, govern::Word::Reject, output).await,
+        Channel::Withdraw(proposed) => speak(&proposed, found::Word::Withdraw, govern::Word::Withdraw, output).await,
+        Channel::Settle { on, proposal } => {
+            govern::speak(&on.admin, &on.channel, &proposal, govern::Word::Settle, output).await
+        }
+        Channel::Ls { target } => look::ls(&Context::new(&target)?, output).await,
+        Channel::Show(on) => look::show(&on, output).await,
+        Channel::Status { target, channel } => look::status(&Context::new(&target)?, &channel, output).await,
+        Channel::Proposals(on) => look::proposals(&on, output).await,
+        Channel::Join { on, own } => {
+            let desk = Desk::at(&on).await?;
+            let nodes = names::own_nodes(&desk.client, desk.org.id, &own.nodes).await?;
+            desk.act(&Command::Join { nodes }, output).await
+        }
+        Channel::Decline(on) => plain(&on, Command::Decline, output).await,
+        Channel::Leave(on) => plain(&on, Command::Leave, output).await,
+        Channel::Nodes { on, set } => plain(&on, Command::SetNodes { nodes: names::in_order(&set) }, output).await,
+        Channel::FinishClose(on) => plain(&on, Command::FinishClose, output).await,
+        Channel::Key(change) => keys(change, output).await,
+        Channel::Invite { proposing, invited } => {
+            let desk = Desk::at(&proposing.on).await?;
+            let until_ms = ahead(proposing.within);
+            let change = Change::Invite { org: desk.orgs.id(&invited)?, until_ms };
+            desk.propose_until(change, until_ms, output).await
+        }
+        Channel::Remove { proposing, removed } => {
+            let desk = Desk::at(&proposing.on).await?;
+            let change = Change::Remove { org: desk.orgs.id(&removed)? };
+            desk.propose(change, proposing.within, output).await
+        }
+        // Without --set there is --none.
+        Channel::Anchors { proposing, set, none: _ } => {
+            let desk = Desk::at(&proposing.on).await?;
+            let change = Change::Anchors { org: desk.org.id, nodes: names::in_order(&set) };
+            desk.propose(change, proposing.within, output).await
+        }
+        Channel::Policy { proposing, subject, text } => {
+            let subject = names::subject(&subject)?;
+            let desk = Desk::at(&proposing.on).await?;
+            let change = Change::Policy { subject, policy: names::policy(&text, &desk.orgs)? };
+            desk.propose(change, proposing.within, output).await
+        }
+        Channel::Freeze(proposing) => propose(&proposing, Change::Freeze, output).await,
+        Channel::Thaw(proposing) => propose(&proposing, Change::Thaw, output).await,
+        Channel::Close(proposing) => propose(&proposing, Change::Close, output).await,
+        Channel::Permit { proposing, asset } => {
+            let desk = Desk::at(&proposing.on).await?;
+            let change = Change::PermitAsset { asset: desk.context().asset(&asset)? };
+            desk.propose(change, proposing.within, output).await
+        }
+        Channel::AuditGrant { proposing, auditor, accounts, assets, until, certificate } => {
+            let desk = Desk::at(&proposing.on).await?;
+            let grant = AuditGrant {
+                org: desk.orgs.id(&auditor)?,
+                credential: certificate.as_deref().map(credential).transpose()?,
+                scope: scope(desk.context(), &accounts, &assets)?,
+                until_ms: ahead(until),
+                until_height: None,
+            };
+            desk.propose(Change::GrantAudit(grant), proposing.within, output).await
+        }
+        Channel::AuditRevoke { proposing, auditor, grant } => {
+            let grant: Hash32 = id("grant_id", &grant)?;
+            let desk = Desk::at(&proposing.on).await?;
+            let change = Change::RevokeAudit { org: desk.orgs.id(&auditor)?, grant };
+            desk.propose(change, proposing.within, output).await
+        }
+    }
+}
+
+/// Approves, rejects or withdraws: a proposal where one is named, else a founding.
+async fn speak(proposed: &Proposed, founding: found::Word, word: govern::Word, output: Output) -> Result<(), CliError> {
+    match &proposed.proposal {
+        Some(proposal) => govern::speak(&proposed.admin, &proposed.place, proposal, word, output).await,
+        None => found::act(&proposed.admin, &proposed.place, founding, output).await,
+    }
+}
+
+/// `channel key`.
+async fn keys(change: ChannelKey, output: Output) -> Result<(), CliError> {
+    match change {
+        ChannelKey::Add { on, public, role } => {
+            let desk = Desk::at(&on).await?;
+            let command = Command::AddKey { key: desk.context().key(&public)?, role: govern::role(role) };
+            desk.act(&command, output).await
+        }
+        ChannelKey::Rotate { on, old, new } => {
+            let desk = Desk::at(&on).await?;
+            let command = Command::RotateKey { old: desk.context().key(&old)?, new: desk.context().key(&new)? };
+            desk.act(&command, output).await
+        }
+        ChannelKey::Revoke { proposing, public, of } => {
+            let desk = Desk::at(&proposing.on).await?;
+            let key = desk.context().key(&public)?;
+            let of = of.as_deref().map(|text| desk.orgs.id(text)).transpose()?;
+            match of.filter(|org| *org != desk.org.id) {
+                Some(org) => desk.propose(Change::RevokeKey { org, key }, proposing.within, output).await,
+                None => desk.act(&Command::RevokeKey { key }, output).await,
+            }
+        }
+        ChannelKey::RevokeCertificate { on, certificate } => {
+            let credential = credential(&certificate)?;
+            plain(&on, Command::RevokeCertificate { credential }, output).await
+        }
+    }
+}
+
+/// What names a certificate.
+fn credential(path: &Path) -> Result<Hash32, CliError> {
+    let pem = std::fs::read_to_string(path).map_err(|error| CliError::file(path, &error))?;
+    Ok(certificate_key_hash(&pem)?)
+}
+
+/// What an auditor may read; the lists of channels have each entry once, in order.
+fn scope(context: &Context, accounts: &[String], assets: &[String]) -> Result<Scope, CliError> {
+    if !accounts.is_empty() {
+        let mut accounts = accounts.iter().map(|text| context.address(text)).collect::<Result<Vec<_>, CliError>>()?;
+        accounts.sort_unstable();
+        accounts.dedup();
+        return Ok(Scope::Accounts(accounts));
+    }
+    if !assets.is_empty() {
+        let mut assets = assets.iter().map(|text| context.asset(text)).collect::<Result<Vec<_>, CliError>>()?;
+        assets.sort_unstable();
+        assets.dedup();
+        return Ok(Scope::Assets(assets));
+    }
+    Ok(Scope::Everything)
+}

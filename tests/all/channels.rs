@@ -1,0 +1,238 @@
+//! Channels by command: what `docs/channels.md` walks through, as three organisations run it beside one
+//! cluster, and what is refused with which code.
+
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::shell::Shell;
+
+/// Asks until the answer is as wanted. Commands return when they are executed; what is told to others by
+/// mail, such as the directory, follows.
+fn wait_for(shell: &Shell, what: &str, line: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(eventually(what, async || {
+        let said = shell.seamark(&format!("{line} --json"));
+        if !said.success {
+            return Err(said.stdout);
+        }
+        let told = said.json();
+        if wanted(&told) { Ok(told) } else { Err(told.to_string()) }
+    }))
+}
+
+/// The code that a command is refused with.
+fn code(shell: &Shell, line: &str) -> String {
+    shell.refused(line)["error"]["code"].as_str().unwrap().to_owned()
+}
+
+/// The id of the proposal that a command made, and where it stands.
+fn proposed(shell: &Shell, line: &str) -> (String, String) {
+    let told = shell.told(line);
+    (told["proposal"].as_str().unwrap().to_owned(), told["state"].as_str().unwrap().to_owned())
+}
+
+/// Where a proposal stands after what an organisation says about it.
+fn said(shell: &Shell, word: &str, id: &str, org: &str) -> Value {
+    let told = shell.told(&format!("channel {word} steel {id} --as {org}"));
+    assert_eq!(told["proposal"].as_str().unwrap().get(..id.len()), Some(id));
+    told["state"].clone()
+}
+
+/// Waits until the directory has the channel in this phase.
+fn directory_says(shell: &Shell, status: &str) {
+    wait_for(shell, "the directory has heard of it", "channel ls", |told| told["channels"][0]["status"] == status);
+}
+
+/// A channel of all three organisations that runs.
+fn found(shell: &Shell) {
+    let created = shell.told("channel create steel --as org-a --members org-a,org-b,org-c");
+    assert_eq!((&created["state"], &created["name"]), (&json!("open"), &json!("steel")));
+    let listed = wait_for(shell, "it is listed", "channel ls", |told| !told["foundings"][0].is_null());
+    let founding = &listed["foundings"][0];
+    assert_eq!(founding["founding"], created["founding"]);
+    assert_eq!(founding["missing"], json!(["org-b", "org-c"]));
+    assert_eq!(founding["needs"], "1 of 3 has approved; org-b and org-c are missing");
+    assert_eq!(code(shell, "channel create steel --as org-b --members org-c"), "founding_form", "the name is taken");
+
+    assert_eq!(shell.told("channel approve steel --as org-b --nodes 2,5 --anchors 5")["state"], "open");
+    let one = |told: &Value| told["foundings"][0]["missing"] == json!(["org-c"]);
+    wait_for(shell, "one is missing", "channel ls", one);
+    let text = shell.seamark("channel ls").stdout;
+    assert!(text.contains("2 of 3 have approved; org-c is missing"), "{text}");
+    assert_eq!(code(shell, "channel approve steel --as org-b"), "proposal_acted", "nobody speaks twice");
+    assert_eq!(code(shell, "channel withdraw steel --as org-b"), "proposal_not_proposer");
+    assert_eq!(code(shell, "channel approve steel --as org-c --nodes 1"), "channel_node_unknown", "it is another's");
+    assert_eq!(code(shell, "channel status steel"), "channel_unknown", "it is not there before all have approved");
+
+    let id = created["founding"].as_str().unwrap();
+    let founded = shell.told(&format!("channel approve {} --as org-c", &id[..12]));
+    assert_eq!((&founded["state"], &founded["channel"]), (&json!("founded"), &json!("channel-0")));
+    let runs = |told: &Value| told["healthy"] == true && told["group"]["height"].as_u64() > Some(0);
+    let status = wait_for(shell, "it runs", "channel status steel", runs);
+    assert_eq!(status["members"], json!(["org-a", "org-b", "org-c"]));
+    assert_eq!((&status["nodes"], &status["anchors"]), (&json!([1, 2, 3, 5]), &json!([1, 3, 5])));
+    assert_eq!((&status["threshold"], &status["committee"][3]), (&json!(3), &json!({ "node": 5, "org": "org-b" })));
+    assert!(status["group"]["leader"].is_u64(), "{status}");
+    assert_eq!(shell.told("channel ls")["foundings"], json!([]));
+}
+
+#[test]
+fn three_organisations_found_a_channel_and_govern_it() {
+    let shell = Shell::start(&["--nodes", "5", "--shards", "1"]);
+    shell.told("asset issue EUR --decimals 2");
+    found(&shell);
+
+    // A proposal takes two of three; each organisation speaks once.
+    let (permit, state) = proposed(&shell, "channel permit steel EUR --as org-a");
+    assert_eq!(state, "open");
+    let listed = wait_for(&shell, "it is listed", "channel proposals steel --as org-c", |told| {
+        told["proposals"][0]["proposal"] == permit.as_str()
+    });
+    assert_eq!(listed["proposals"][0]["needs"], "1 of 3 has approved; one of org-b, org-c has to approve");
+    assert_eq!(listed["proposals"][0]["missing"], json!(["org-b", "org-c"]));
+    assert_eq!(code(&shell, &format!("channel approve steel {permit} --as org-a")), "proposal_acted");
+    assert_eq!(said(&shell, "approve", &permit[..12], "org-b"), "applied");
+    assert_eq!(code(&shell, &format!("channel approve steel {permit} --as org-c")), "proposal_applied");
+    assert_eq!(code(&shell, "channel permit steel EUR --as org-b"), "channel_asset_permitted");
+
+    // Only who proposed takes it back; two rejections of three end it.
+    let (freeze, _) = proposed(&shell, "channel freeze steel --as org-a");
+    assert_eq!(code(&shell, &format!("channel withdraw steel {freeze} --as org-b")), "proposal_not_proposer");
+    assert_eq!(said(&shell, "withdraw", &freeze, "org-a"), "withdrawn");
+    assert_eq!(code(&shell, &format!("channel approve steel {freeze} --as org-b")), "proposal_withdrawn");
+    let (freeze, _) = proposed(&shell, "channel freeze steel --as org-b");
+    assert_eq!(said(&shell, "reject", &freeze, "org-a"), "open");
+    assert_eq!(said(&shell, "reject", &freeze, "org-c"), "rejected");
+
+    let (freeze, _) = proposed(&shell, "channel freeze steel --as org-a");
+    assert_eq!(said(&shell, "approve", &freeze, "org-c"), "applied");
+    directory_says(&shell, "frozen");
+    let (thaw, _) = proposed(&shell, "channel thaw steel --as org-c");
+    assert_eq!(said(&shell, "approve", &thaw, "org-b"), "applied");
+    directory_says(&shell, "running");
+
+    // Under another policy, one of them is enough.
+    let (policy, _) = proposed(&shell, "channel policy steel freeze any(members.admin) --as org-a");
+    assert_eq!(said(&shell, "approve", &policy, "org-b"), "applied");
+    assert_eq!(proposed(&shell, "channel freeze channel-0 --as org-b").1, "applied");
+    directory_says(&shell, "frozen");
+    assert_eq!(proposed(&shell, "channel thaw channel-0 --as org-c").1, "applied");
+    directory_says(&shell, "running");
+
+    let key = ledger::SecretKey::derive(b"clerk", b"").public();
+    shell.told(&format!("channel key add steel {key} --role member --as org-b"));
+    let has = |told: &Value| told["members"][1]["keys"].as_array().is_some_and(|keys| keys.len() == 2);
+    let shown = wait_for(&shell, "members see the key", "channel show steel --as org-c", has);
+    assert!(shown["members"][1]["keys"].as_array().unwrap().contains(&json!({ "key": key, "role": "member" })));
+    let policy = |subject: &str| {
+        let mut lines = shown["policies"].as_array().unwrap().iter();
+        lines.find(|line| line["subject"] == subject).unwrap()["policy"].clone()
+    };
+    assert_eq!((policy("freeze"), policy("close")), (json!("any(members.admin)"), json!("majority(members.admin)")));
+}
+
+#[test]
+fn an_organisation_is_invited_and_declines() {
+    let shell = Shell::start(&["--nodes", "5", "--shards", "1"]);
+    let secret = ledger::SecretKey::derive(b"org-d", b"");
+    let digits: String = secret.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    shell.write("d.key", &digits);
+    let ca = shell.dir().join("ca/org-a/ca.pem");
+    for org in ["org-a", "org-b"] {
+        let register =
+            format!("beacon org register org-d --id 4 --ca {} --admin-key {}", ca.display(), secret.public());
+        shell.told(&format!("{register} --as {org}"));
+    }
+    shell.told("asset issue EUR");
+    found(&shell);
+    assert_eq!(code(&shell, "channel join steel --as 4 --key-file d.key --nodes 1"), "channel_not_invited");
+    assert_eq!(code(&shell, "channel invite steel 77 --as org-a"), "channel_org_unknown");
+
+    // The channel hears of the registry by mail.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let invite = runtime.block_on(eventually("the channel knows the organisation", async || {
+        let said = shell.seamark("channel invite steel 4 --as org-a --json");
+        let told = said.json();
+        if said.success {
+            return Ok(told["proposal"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(told["error"]["code"], "channel_org_unknown", "{said:?}");
+        Err(said.stdout)
+    }));
+    assert_eq!(said(&shell, "withdraw", &invite, "org-a"), "withdrawn");
+    let (invite, _) = proposed(&shell, "channel invite steel 4 --within 60 --as org-b");
+    assert_eq!(said(&shell, "approve", &invite, "org-c"), "applied");
+    let invited = |told: &Value| told["invitations"][0]["org"] == "4";
+    wait_for(&shell, "members see the invitation", "channel show steel --as org-a", invited);
+    assert_eq!(code(&shell, "channel invite steel 4 --as org-a"), "channel_already_invited");
+    shell.told("channel decline steel --as 4 --key-file d.key");
+    let gone = |told: &Value| told["invitations"] == json!([]);
+    wait_for(&shell, "members see that it declined", "channel show steel --as org-a", gone);
+
+    let (grant, _) = proposed(&shell, "channel audit-grant steel 4 --assets EUR --as org-a");
+    assert_eq!(said(&shell, "approve", &grant, "org-b"), "applied");
+    let granted = |told: &Value| told["grants"][0]["grant"] == grant.as_str();
+    let shown = wait_for(&shell, "members see the grant", "channel show steel --as org-b", granted);
+    assert!(shown["grants"][0]["what"].as_str().unwrap().starts_with("auditors of 4 read the assets "), "{shown}");
+    let revoke = format!("channel audit-revoke steel 4 {grant} --as org-c");
+    let (revoke, _) = proposed(&shell, &revoke);
+    assert_eq!(said(&shell, "approve", &revoke, "org-a"), "applied");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_code() {
+    let shell = Shell::start(&["--nodes", "5", "--shards", "1"]);
+    for (line, expected) in [
+        ("channel status steel", "channel_unknown"),
+        ("channel freeze channel-7 --as org-a", "channel_unknown"),
+        ("channel approve steel --as org-b", "founding_unknown"),
+        ("channel create steel --members org-b,org-c", "org"),
+        ("channel create steel --as org-x --members org-b", "org"),
+        ("channel create steel --as org-a --members org-b,org-x", "org"),
+        ("channel create steel --as org-a --members org-b,77", "channel_org_unknown"),
+        ("channel create st/eel --as org-a --members org-b", "founding_form"),
+        ("channel create steel --as org-a --members org-b --consensus bft", "channel_consensus"),
+        ("channel create steel --as org-a --members org-b --policy any(", "policy_text"),
+        ("channel create steel --as org-a --members org-b --policy org-x.admin", "policy_org"),
+        ("channel create steel --as org-a --members org-b --policy org-c.admin", "policy_unsatisfiable"),
+        ("channel create steel --as org-a --members org-b --policy-for frost=any", "channel_subject"),
+        ("channel create steel --as org-a --members org-b --nodes 2", "channel_node_unknown"),
+        ("channel create steel --as org-a --members org-b --nodes 1 --anchors 4", "channel_anchors_form"),
+    ] {
+        assert_eq!(code(&shell, line), expected, "{line}");
+    }
+    assert_eq!(shell.told("channel ls"), json!({ "channels": [], "foundings": [] }), "nothing came of it");
+
+    // Two organisations only: the third has no part in it.
+    shell.told("channel create pair --as org-a --members org-b");
+    wait_for(&shell, "it is listed", "channel ls", |told| !told["foundings"][0].is_null());
+    assert_eq!(code(&shell, "channel approve pair --as org-c"), "channel_not_invited");
+    assert_eq!(shell.told("channel reject pair --as org-b")["state"], "abandoned", "all are needed");
+    shell.told("channel create pair --as org-a --members org-b");
+    wait_for(&shell, "it is listed again", "channel ls", |told| !told["foundings"][0].is_null());
+    assert_eq!(shell.told("channel withdraw pair --as org-a")["state"], "abandoned");
+    wait_for(&shell, "nothing waits", "channel ls", |told| told["foundings"] == json!([]));
+
+    found(&shell);
+    for (line, expected) in [
+        ("channel policy steel freeze any( --as org-a", "policy_text"),
+        ("channel policy steel frost any --as org-a", "channel_subject"),
+        ("channel policy steel freeze k-of(4,members.admin) --as org-a", "policy_unsatisfiable"),
+        ("channel policy steel freeze majority --as org-a", "channel_no_change"),
+        ("channel invite steel org-x --as org-a", "org"),
+        ("channel invite steel org-b --as org-a", "channel_already_member"),
+        ("channel invite steel org-a --as org-a", "channel_invite_self"),
+        ("channel remove steel org-a --as org-a", "channel_remove_self"),
+        ("channel remove steel org-b --as org-a", "channel_quorum_lost"),
+        ("channel leave steel --as org-b", "channel_quorum_lost"),
+        ("channel anchors steel --set 4 --as org-a", "channel_anchors_form"),
+        ("channel nodes steel --set 2 --as org-a", "channel_node_unknown"),
+        ("channel finish-close steel --as org-a", "channel_transition"),
+        ("channel thaw steel --as org-a", "channel_transition"),
+        ("channel approve steel 0000 --as org-a", "proposal_unknown"),
+        ("channel approve steel 0000 --nodes 1 --as org-a", "channel_nodes"),
+        ("channel key revoke steel 02aa --as org-a", "public_key"),
+    ] {
+        assert_eq!(code(&shell, line), expected, "{line}");
+    }
+}
