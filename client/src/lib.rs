@@ -72,6 +72,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod door;
 mod error;
 mod files;
 pub mod kept;
@@ -85,6 +86,7 @@ pub mod sockets;
 pub mod submit;
 pub mod traffic;
 
+pub use door::Door;
 pub use error::ClientError;
 pub use kept::{KeptError, KeptTxs};
 pub use keystore::{KeyInfo, KeyList, Keystore, KeystoreError};

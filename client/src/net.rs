@@ -26,6 +26,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Server, 
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 use zeroize::Zeroizing;
 
+use crate::door::ran_out;
 use crate::sockets::{Sockets, Wire};
 use crate::traffic::{Counted, Traffic};
 
@@ -39,7 +40,8 @@ const FRAME_BYTES: u32 = 256 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a caller may take for its handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
 
 /// Why a connection cannot even be attempted.
@@ -173,7 +175,7 @@ impl TrustRoots {
 
     /// Every certificate, parsed. An authority that does not parse is an error here, where rustls
     /// would leave it out and refuse its organisation later without a reason.
-    fn store(&self) -> Result<rustls::RootCertStore, NetError> {
+    pub(crate) fn store(&self) -> Result<rustls::RootCertStore, NetError> {
         let mut store = rustls::RootCertStore::empty();
         for der in CertificateDer::pem_slice_iter(self.joined().as_bytes()) {
             let der = der.map_err(|error| identity("a CA certificate", error))?;
@@ -195,11 +197,15 @@ fn identity(what: &str, cause: impl fmt::Display) -> NetError {
     NetError::Identity { what: what.to_owned(), cause: cause.to_string() }
 }
 
+pub(crate) fn identity_error(what: &str, cause: &dyn fmt::Display) -> NetError {
+    identity(what, cause)
+}
+
 fn first_certificate(what: &str, pem: &str) -> Result<CertificateDer<'static>, NetError> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| identity(what, error))
 }
 
-fn key_hash_of(der: &[u8]) -> Result<Hash32, NetError> {
+pub(crate) fn key_hash_of(der: &[u8]) -> Result<Hash32, NetError> {
     let (_, cert) = X509Certificate::from_der(der).map_err(|error| NetError::Peer(error.to_string()))?;
     Ok(sha256(cert.public_key().raw))
 }
@@ -210,6 +216,13 @@ fn key_hash_of(der: &[u8]) -> Result<Hash32, NetError> {
 /// [`NetError::Identity`] when there is none.
 pub fn certificate_key_hash(pem: &str) -> Result<Hash32, NetError> {
     key_hash_of(&first_certificate("the certificate", pem)?)
+}
+
+/// The last moment at which a certificate is valid.
+pub(crate) fn valid_at(der: &[u8]) -> Option<UnixTime> {
+    let (_, cert) = X509Certificate::from_der(der).ok()?;
+    let secs = u64::try_from(cert.validity().not_after.timestamp()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(secs)))
 }
 
 /// The name a node's certificate carries and its peers insist on.
@@ -248,7 +261,7 @@ fn endpoint_for(addr: &str, identity: &Identity, roots: &TrustRoots, server_name
         .identity(identity.tonic())
         .ca_certificates(roots.ca_pems.iter().map(Certificate::from_pem))
         .domain_name(server_name);
-    endpoint(addr)?.tls_config(config).map_err(|error| identity_error("the identity", &error))
+    endpoint(addr)?.tls_config(config).map_err(|error| tonic_error("the identity", &error))
 }
 
 /// As [`connect`], and the peer's key must be the one the registry binds the node to. A certificate
@@ -273,7 +286,7 @@ pub fn connect_pinned(
     let config = ClientTlsConfig::new().identity(identity.tonic()).domain_name(server_name);
     let endpoint = endpoint
         .tls_config_with_verifier(config, Arc::new(PinnedKey { inner, key_hash }))
-        .map_err(|error| identity_error("the identity", &error))?;
+        .map_err(|error| tonic_error("the identity", &error))?;
     Ok(endpoint.connect_with_connector_lazy(Connector { sockets: Arc::clone(sockets), traffic: Arc::clone(traffic) }))
 }
 
@@ -305,7 +318,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-fn identity_error(what: &str, error: &dyn std::error::Error) -> NetError {
+fn tonic_error(what: &str, error: &dyn std::error::Error) -> NetError {
     let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
     identity(what, cause)
 }
@@ -350,20 +363,21 @@ pub fn server_tls(identity: &Identity, roots: &TrustRoots) -> Result<ServerTlsCo
 /// # Errors
 /// As [`server_tls`].
 pub fn server(identity: &Identity, roots: &TrustRoots) -> Result<Server, NetError> {
+    server_behind_door().tls_config(server_tls(identity, roots)?).map_err(|error| tonic_error("the identity", &error))
+}
+
+/// As [`server`], for connections whose TLS a [`crate::Door`] has ended.
+#[must_use]
+pub fn server_behind_door() -> Server {
     Server::builder()
-        .tls_config(server_tls(identity, roots)?)
-        .map_err(|error| identity_error("the identity", &error))
-        .map(|server| {
-            server
-                .tcp_nodelay(true)
-                .tcp_keepalive(Some(Duration::from_secs(20)))
-                .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-                .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-                .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-                .initial_stream_window_size(STREAM_WINDOW_BYTES)
-                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .max_frame_size(FRAME_BYTES)
-        })
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(Duration::from_secs(20)))
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
 }
 
 /// A client of the `Router` service with the cluster's message limits.
@@ -573,7 +587,13 @@ impl ServerCertVerifier for PinnedKey {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let check = |now| self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let verified = match (check(now), valid_at(end_entity)) {
+            // The key vouches for the node: what the registry binds it to holds without a renewal. Everything
+            // but the end is checked as of a time at which the certificate was valid.
+            (Err(error), Some(then)) if ran_out(&error) => check(then)?,
+            (judged, _) => judged?,
+        };
         match key_hash_of(end_entity) {
             Ok(found) if found == self.key_hash => Ok(verified),
             Ok(_) => Err(rustls::Error::General("the server's key is not the one in the registry".to_owned())),

@@ -176,6 +176,47 @@ async fn the_service_between_nodes_answers_nodes_alone() {
     door.still_works().await;
 }
 
+/// The certificate of a node with the key that it has, valid until yesterday.
+fn expired_certificate(door: &Door, node: NodeId) -> String {
+    let org = &door.cluster.genesis.orgs.iter().find(|org| org.id == door.cluster.info(node).org).unwrap().name;
+    let authority = door.cluster.authority(org);
+    let key = KeyPair::from_pem(&authority.key_pem()).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(authority.cert_pem(), key).unwrap();
+    let own = door.cluster.node_identity(node);
+    let names = [net::node_server_name(node), "127.0.0.1".to_owned()];
+    let mut params = CertificateParams::new(names).unwrap();
+    let (day, now) = (time::Duration::days(1), time::OffsetDateTime::now_utc());
+    (params.not_before, params.not_after) = (now - day * 2, now - day);
+    params.distinguished_name.push(DnType::CommonName, format!("node-{node}"));
+    params.distinguished_name.push(DnType::OrganizationName, org);
+    params.distinguished_name.push(DnType::OrganizationalUnitName, "node");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    params.signed_by(&KeyPair::from_pem(&own.key_pem).unwrap(), &issuer).unwrap().pem()
+}
+
+/// A node whose certificate has run out is alarmed about it, and takes part as before: its key is what the
+/// registry knows it by.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_does_not_stop_consensus() {
+    let mut door = Door::open().await;
+    let late = NodeId(2);
+    let pem = expired_certificate(&door, late);
+    door.cluster.stop_node(late).await;
+    std::fs::write(door.cluster.dir.node_dir(late).join("node.pem"), pem).unwrap();
+    door.cluster.start_node(late).await;
+    // Of three replicas, two have to agree: without the other one, this one is needed.
+    door.cluster.stop_node(NodeId(3)).await;
+    let to = wallet("bob", 0).address;
+    let paid = door.bank.client.pay(&door.alice.key, to, door.bank.asset, 1, Wait::Applied);
+    in_time("a payment with two replicas of three", paid).await.unwrap();
+    let status = door.cluster.client_of(NODE).status().await.unwrap();
+    let alarms = &status.nodes.iter().find(|node| node.node == late.0).unwrap().alarms;
+    assert!(alarms.iter().any(|alarm| alarm.starts_with("certificate_expired")), "{alarms:?}");
+    // Nobody else gets in by it: a client with a certificate that has run out is refused as before.
+    let error = call(&door.client_port(&door.expired()), "/seamark.v1.Router/Cluster", Bytes::new()).await.unwrap_err();
+    assert!(connection_refused(&error), "{error:?}");
+}
+
 /// Bytes that follow from a number: the same garbage in every run.
 fn garbage(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

@@ -10,6 +10,7 @@ use router::gateway::{
     ClusterView, GatewayLimits, NodeBackend, Peers, follow, gateway_service, with_standard_services,
 };
 use serde::{Deserialize, Serialize};
+use shard_node::server::doorkeeper;
 use shard_node::server::socket::serve;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -94,10 +95,13 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
         )
     })?;
     let (view_out, view) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
-    let peers = Arc::new(Peers::new(identity.clone(), roots.clone(), view));
+    net::server_tls(&identity, &roots)?;
+    let (end, door) = (CancellationToken::new(), doorkeeper::open(identity.clone(), &view)?);
+    let keeping = tokio::spawn(doorkeeper::keep(Arc::clone(&door), view.clone(), end.clone()));
+    let peers = Arc::new(Peers::new(identity, roots, view));
     let following = tokio::spawn(follow(Arc::clone(&peers), Arc::new(view_out)));
     let gateway = gateway_service(NodeBackend::new(peers, None), GatewayLimits::default());
-    let (server, health) = with_standard_services(net::server(&identity, &roots)?.add_service(gateway)).await;
+    let (server, health) = with_standard_services(net::server_behind_door().add_service(gateway)).await;
     let started = Started {
         listen: config.listen.to_string(),
         pid: std::process::id(),
@@ -107,8 +111,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
     output.result(&started, || {
         format!("router answers clients of cluster {} at {}", started.cluster_id, started.listen)
     })?;
-    let end = CancellationToken::new();
-    let serving = serve(server, Box::new(listener), end.clone().cancelled_owned(), Arc::default());
+    let serving = serve(server, Box::new(listener), door, end.clone().cancelled_owned(), Arc::default());
     tokio::pin!(serving);
     let served = tokio::select! {
         early = &mut serving => early,
@@ -119,6 +122,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
         }
     };
     following.abort();
+    keeping.abort();
     served.map_err(|error| CliError::new("router_server", error, "see its log, and start it again"))
 }
 

@@ -66,10 +66,10 @@ impl Peers {
     /// `not_found` when there is no such node, `internal` when its address or our identity is
     /// unusable.
     pub fn channel(&self, node: NodeId) -> Result<Channel, Status> {
-        let (addr, key_hash) = {
+        let (addr, key_hash, orgs) = {
             let view = self.view.borrow();
             let info = view.nodes.get(&node).ok_or_else(|| Status::not_found(format!("there is no node {node}")))?;
-            (info.peer_addr.clone(), info.tls_key_hash)
+            (info.peer_addr.clone(), info.tls_key_hash, Arc::clone(&view.orgs))
         };
         let mut channels = self.channels.lock();
         if let Some(peer) = channels.get(&node)
@@ -79,7 +79,10 @@ impl Peers {
             return Ok(peer.channel.clone());
         }
         let name = net::node_server_name(node);
-        let (identity, roots) = (&self.identity, &self.roots);
+        // Organisations that joined later have authorities of their own.
+        let mut roots = self.roots.clone();
+        roots.ca_pems.extend(orgs.iter().map(|org| org.ca_pem.clone()));
+        let (identity, roots) = (&self.identity, &roots);
         let channel = net::connect_pinned(&addr, identity, roots, &name, key_hash, &self.sockets, &self.traffic)
             .map_err(|error| Status::internal(error.to_string()))?;
         channels.insert(node, Peer { addr, key_hash, channel: channel.clone() });

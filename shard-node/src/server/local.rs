@@ -33,6 +33,8 @@ pub struct Hosted {
     pub failed: RwLock<BTreeMap<GroupId, String>>,
     /// Groups that do not run here yet because they are being founded.
     pub founding: RwLock<BTreeMap<GroupId, Founding>>,
+    /// When this node's certificate runs out, milliseconds since 1970.
+    pub certificate_until_ms: i64,
     /// The shared log; gone once the node has stopped.
     pub log: RwLock<Option<storage::LogEngine>>,
 }

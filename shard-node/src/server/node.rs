@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::server::clock::{Clock, SystemWall, WallClock, exchange};
 use crate::server::config::NodeConfig;
+use crate::server::doorkeeper;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::hosting::{self, Hosting};
 use crate::server::kept::{self, Kept};
@@ -251,8 +252,10 @@ impl Node {
         let Machine { resources, sockets, wall } = machine;
         let files = read_files(&config)?;
         // Everything that can be refused comes before anything is opened: nothing would close it.
-        let mut peer_server = net::server(&files.identity, &files.roots)?;
-        let mut client_server = net::server(&files.identity, &files.roots)?;
+        net::server_tls(&files.identity, &files.roots)?;
+        let certificate = net::CertificateInfo::from_pem(&files.identity.cert_pem)?;
+        let certificate_until_ms = certificate.until_secs.saturating_mul(1_000);
+        let (mut peer_server, mut client_server) = (net::server_behind_door(), net::server_behind_door());
         let peer_socket = listen(&*sockets, config.listen_peer).await?;
         let client_socket = listen(&*sockets, config.listen_client).await?;
         let stop = CancellationToken::new();
@@ -264,6 +267,7 @@ impl Node {
             first.proof = kept.proof.into();
         }
         let (view_out, view) = watch::channel(Arc::new(first));
+        let door = doorkeeper::open(files.identity.clone(), &view)?;
         let peers = Arc::new(Peers::over(sockets, files.identity.clone(), files.roots.clone(), view.clone()));
         let (readings_out, readings) = watch::channel(None);
         let clock = Clock::start_by(wall);
@@ -296,6 +300,7 @@ impl Node {
             groups: RwLock::new(BTreeMap::new()),
             failed: RwLock::new(BTreeMap::new()),
             founding: RwLock::new(BTreeMap::new()),
+            certificate_until_ms,
             log: RwLock::new(Some(log)),
         });
         let hosting = Hosting::new(Arc::clone(&hosted), config.data_dir.clone(), Arc::clone(&peers));
@@ -305,6 +310,7 @@ impl Node {
         let view_out = Arc::new(view_out);
         tasks.spawn(publish(Arc::clone(&hosted), Arc::clone(&view_out), stop.clone()));
         tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));
+        tasks.spawn(doorkeeper::keep(Arc::clone(&door), view.clone(), stop.clone()));
         tasks.spawn(kept::keep(config.data_dir, view.clone(), stop.clone()));
         tasks.spawn(hosting.follow(view.clone()));
 
@@ -318,9 +324,9 @@ impl Node {
         for (server, listener, counter) in
             [(peer_server, peer_socket, of_peers), (client_server, client_socket, of_clients)]
         {
-            let stop = stop.clone();
+            let (stop, door) = (stop.clone(), Arc::clone(&door));
             tasks.spawn(async move {
-                if let Err(error) = socket::serve(server, listener, stop.cancelled_owned(), counter).await {
+                if let Err(error) = socket::serve(server, listener, door, stop.cancelled_owned(), counter).await {
                     tracing::error!(%error, "a server ended");
                 }
             });

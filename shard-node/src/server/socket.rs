@@ -9,31 +9,41 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use client::net::HANDSHAKE_TIMEOUT;
 use client::sockets::{Accepted, Listener, Wire};
-use client::{Counted, Traffic};
-use futures::TryStreamExt;
+use client::{Counted, Door, Traffic};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, Router, TcpConnectInfo};
 
 /// How long open calls may go on once a server is asked to stop.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`; callers then have a moment to read their last answers, and connections that
-/// are still open are cut. What goes through them is counted.
+/// Handshakes that are made at the same time; further callers wait for their turn.
+const HANDSHAKES_MAX: usize = 1024;
+
+/// Serves those whom `door` lets in, until `stop`; callers then have a moment to read their last answers, and
+/// connections that are still open are cut. What goes through them is counted.
 ///
 /// # Errors
 /// When the server cannot go on by itself.
 pub async fn serve(
     server: Router,
     listener: Box<dyn Listener>,
+    door: Arc<Door>,
     stop: impl Future<Output = ()>,
     traffic: Arc<Traffic>,
 ) -> Result<(), tonic::transport::Error> {
     let (cut, stopping) = (CancellationToken::new(), CancellationToken::new());
     let _cut_at_end = cut.clone().drop_guard();
-    let callers = futures::stream::unfold(listener, |open| async move { Some((open.accept().await, open)) });
-    let incoming = callers.map_ok(move |accepted| Socket::new(accepted, &cut, &traffic));
+    let sockets = accepted(listener, cut, traffic);
+    let handshakes = sockets.map(move |socket| shake_hands(Arc::clone(&door), socket).boxed());
+    let incoming =
+        handshakes.buffer_unordered(HANDSHAKES_MAX).filter_map(|shaken| std::future::ready(shaken.transpose()));
     let serving = server.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let grace = async {
         stop.await;
@@ -43,6 +53,33 @@ pub async fn serve(
     tokio::select! {
         result = serving => result,
         () = grace => Ok(()),
+    }
+}
+
+/// The connections that come in.
+fn accepted(
+    listener: Box<dyn Listener>,
+    cut: CancellationToken,
+    traffic: Arc<Traffic>,
+) -> BoxStream<'static, io::Result<Socket>> {
+    let callers = futures::stream::unfold(listener, |open| async move { Some((open.accept().await, open)) });
+    callers.map_ok(move |accepted| Socket::new(accepted, &cut, &traffic)).boxed()
+}
+
+/// The TLS of one connection; `None` when it comes to nothing, which concerns its caller alone.
+async fn shake_hands(door: Arc<Door>, socket: io::Result<Socket>) -> io::Result<Option<TlsStream<Socket>>> {
+    let socket = socket?;
+    let accepted = TlsAcceptor::from(door.config()).accept(socket);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepted).await {
+        Ok(Ok(stream)) => Ok(Some(stream)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a caller was not let in");
+            Ok(None)
+        }
+        Err(_) => {
+            tracing::debug!("a caller did not end its handshake in time");
+            Ok(None)
+        }
     }
 }
 

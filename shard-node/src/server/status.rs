@@ -12,6 +12,9 @@ use crate::server::group::{GroupHandle, HostContext};
 use crate::server::local::Hosted;
 use crate::server::replica::DbReader;
 
+/// Days before the end of its certificate from which on a node raises an alarm.
+const CERTIFICATE_ALARM_DAYS: i64 = 28;
+
 /// Everything an operator sees of a node.
 #[must_use]
 pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
@@ -21,6 +24,7 @@ pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
     let log = hosted.log_stats();
     let mut alarms: Vec<String> = groups.values().flat_map(|handle| handle.alarms.current()).collect();
     alarms.extend(hosted.failed.read().iter().map(|(group, reason)| format!("{group} does not run here: {reason}")));
+    alarms.extend(certificate_alarm(hosted.certificate_until_ms, context.clock.wall_ms()));
     alarms.extend(hosted.log_failure().map(|error| format!("{}: {error}", error.code())));
     let mut replicas: Vec<v1::ReplicaStatus> = groups.values().map(|handle| of_replica(handle)).collect();
     replicas.extend(hosted.failed.read().iter().map(|(group, reason)| v1::ReplicaStatus {
@@ -41,6 +45,20 @@ pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
         client_bytes_received: context.traffic.clients.received_bytes(),
         state_bytes_written: groups.values().map(|handle| handle.share.written_bytes.load(Ordering::Relaxed)).sum(),
         alarms,
+    }
+}
+
+/// A certificate that runs out is told of while there is time to renew it. Consensus goes on without: the
+/// registry's key vouches for the node. Clients do not let themselves be served by it.
+fn certificate_alarm(until_ms: i64, now_ms: i64) -> Option<String> {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let left = until_ms - now_ms;
+    let renew =
+        "issue another one with 'seamark ca issue node', announce it with 'seamark node tls', and restart the node";
+    match left {
+        _ if left > CERTIFICATE_ALARM_DAYS * DAY_MS => None,
+        _ if left < 0 => Some(format!("certificate_expired: this node's certificate has run out; {renew}")),
+        _ => Some(format!("certificate_expires: this node's certificate runs out in {} days; {renew}", left / DAY_MS)),
     }
 }
 
@@ -87,4 +105,19 @@ fn mail_pending(handle: &GroupHandle) -> u64 {
             head.pending()
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::certificate_alarm;
+
+    #[test]
+    fn a_certificate_is_told_of_weeks_before_it_runs_out() {
+        const DAY: i64 = 24 * 60 * 60 * 1000;
+        let now = 1_800_000_000_000;
+        assert_eq!(certificate_alarm(now + 29 * DAY, now), None);
+        let soon = certificate_alarm(now + 27 * DAY + 1, now).unwrap();
+        assert!(soon.starts_with("certificate_expires") && soon.contains("in 27 days"), "{soon}");
+        assert!(certificate_alarm(now - 1, now).unwrap().starts_with("certificate_expired"));
+    }
 }
