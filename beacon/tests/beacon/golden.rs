@@ -117,7 +117,7 @@ fn records() {
     let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
     assert_eq!(
         hex::encode(borsh::to_vec(&head).unwrap()),
-        "01020000000000000050d2bfd0250902a32955ff8c816a313d8c6c5c3e913f401665107cee08dcbcd2"
+        "010200000000000000445bafdbdd564398553eb0c6aecbd5f98c06f7d57ea48feafc02c2011157b698"
     );
     assert_eq!(
         hex::encode(registry::head_key()),
