@@ -119,7 +119,9 @@ pub(crate) fn propose(
     let Proposed { terms, hosting, until_ms, salt } = proposed;
     let (past, kept): (Vec<Founding>, Vec<Founding>) =
         foundings(view).into_iter().partition(|founding| founding.until_ms < at.time_ms);
-    if kept.iter().filter(|founding| founding.proposer == signer).count() >= FOUNDINGS_PER_ORG_MAX {
+    // Those that founded a channel are as many as there are channels.
+    let counts = |founding: &&Founding| founding.proposer == signer && founding.phase != Phase::Running;
+    if kept.iter().filter(counts).count() >= FOUNDINGS_PER_ORG_MAX {
         return Err(Refusal::from(ChannelReject::ProposalsFull).into());
     }
     let open = kept.iter().filter(|founding| founding.phase_at(at.time_ms) == Phase::Proposed);

@@ -39,8 +39,8 @@ pub const COMMAND_VALID_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 pub const COMMANDS_OPEN_MAX: usize = 4096;
 /// Keys and certificates that one organisation may have revoked.
 pub const REVOCATIONS_PER_ORG_MAX: usize = 128;
-/// Foundings of channels that one organisation has proposed and that are kept: those that wait for a
-/// decision, and the others until their deadline.
+/// Foundings of channels that one organisation has proposed and that are kept, but for those that founded one:
+/// those that wait for a decision, and those that came to nothing until their deadline.
 pub const FOUNDINGS_PER_ORG_MAX: usize = 8;
 /// Proposals that wait for approval.
 pub const PROPOSALS_MAX: usize = 64;

@@ -65,12 +65,20 @@ impl Beacon {
     }
 
     fn propose(&mut self, org: u16, name: &str, invited: &[u16]) -> Result<Executed, Refused> {
-        let until_ms = TimeMs(NOW + DAY);
+        self.propose_by(NOW + DAY, org, name, invited)
+    }
+
+    fn propose_by(&mut self, until_ms: u64, org: u16, name: &str, invited: &[u16]) -> Result<Executed, Refused> {
+        let until_ms = TimeMs(until_ms);
         self.run(org, &BeaconCommand::ProposeChannel { terms: terms(name, invited), hosting: hosting(org), until_ms })
     }
 
     fn proposed(&mut self, org: u16, name: &str, invited: &[u16]) -> Hash32 {
-        match self.propose(org, name, invited).expect("it is proposed").outcome {
+        self.proposed_by(NOW + DAY, org, name, invited)
+    }
+
+    fn proposed_by(&mut self, until_ms: u64, org: u16, name: &str, invited: &[u16]) -> Hash32 {
+        match self.propose_by(until_ms, org, name, invited).expect("it is proposed").outcome {
             CommandOutcome::Founding { id, phase: Phase::Proposed } => id,
             other => panic!("{other:?}"),
         }
@@ -82,7 +90,12 @@ impl Beacon {
 
     /// Organisations 1 to 3 found a channel; what the last approval executes.
     fn found(&mut self, name: &str) -> (GroupId, Executed) {
-        let id = self.proposed(1, name, &[2, 3]);
+        self.found_by(NOW + DAY, name)
+    }
+
+    /// The same, with this deadline.
+    fn found_by(&mut self, until_ms: u64, name: &str) -> (GroupId, Executed) {
+        let id = self.proposed_by(until_ms, 1, name, &[2, 3]);
         self.act(2, id, FoundingAct::Approve(hosting(2))).expect("it is approved");
         let last = self.act(3, id, FoundingAct::Approve(hosting(3))).expect("it is founded");
         match last.outcome {
@@ -166,6 +179,7 @@ fn a_founding_is_rejected_withdrawn_or_ends() {
 #[test]
 fn foundings_are_bounded_and_forgotten_after_their_deadline() {
     let mut beacon = Beacon::new();
+    beacon.found("founded");
     for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         beacon.proposed(1, name, &[2]);
     }
@@ -178,6 +192,10 @@ fn foundings_are_bounded_and_forgotten_after_their_deadline() {
     assert!(beacon.run(2, &BeaconCommand::ProposeChannel { terms, hosting: hosting(2), until_ms }).is_ok());
     assert!(beacon.read(|view| view.load::<Founding>(&founding_key(&first))).is_none());
     assert_eq!(beacon.read(channels::foundings).len(), 1);
+    // However many an organisation has founded, the next is not refused for it.
+    for at in 0..9 {
+        beacon.found_by(NOW + 2 * DAY, &format!("more-{at}"));
+    }
 }
 
 #[test]
