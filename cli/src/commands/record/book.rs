@@ -1,6 +1,8 @@
 //! The records and grants of one account, as its past tells them. Pure; the answer to who may do what is
 //! the ledger's own, over the leaves that the same moves made there.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use ledger::record::{Access, GrantChange, GrantLog, GrantTerms, Grantee, Record, access};
 use ledger::view::{ReadFault, StateReader, View};
@@ -28,8 +30,12 @@ struct Gap {
 #[derive(Debug)]
 pub(super) struct Book {
     owner: Address,
-    /// Oldest first.
-    entries: Vec<Entry>,
+    /// By record; oldest first.
+    entries: BTreeMap<Hash32, Vec<Entry>>,
+    /// The hashes that were recorded, oldest first.
+    recorded: Vec<Hash32>,
+    /// Time of the last entry.
+    latest: TimeMs,
     gaps: Vec<Gap>,
 }
 
@@ -56,10 +62,11 @@ impl Book {
     /// From the account's past, newest first.
     pub(super) fn of(owner: Address, steps: &[Step]) -> Self {
         let own = |mv: &Move| record_of(mv, &owner).is_some();
-        let mut book = Self { owner, entries: Vec::new(), gaps: Vec::new() };
+        let mut book = Self::empty(owner);
         for step in steps.iter().rev() {
-            let entry = |(_, mv): (u16, &Move)| Entry { at_ms: step.time_ms, txid: step.txid, mv: mv.clone() };
-            book.entries.extend(step.moves(own).map(entry));
+            for (_, mv) in step.moves(own) {
+                book.add(Entry { at_ms: step.time_ms, txid: step.txid, mv: mv.clone() });
+            }
             if step.hides(own) {
                 book.gaps.push(Gap { txid: step.txid, changes: step.changes().to_vec() });
             }
@@ -67,23 +74,34 @@ impl Book {
         book
     }
 
+    fn empty(owner: Address) -> Self {
+        let (entries, recorded, gaps) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { owner, entries, recorded, latest: TimeMs::default(), gaps }
+    }
+
+    /// Adds what came after all that is there.
+    fn add(&mut self, entry: Entry) {
+        let Some(record) = record_of(&entry.mv, &self.owner) else { return };
+        if matches!(entry.mv, Move::Record { .. }) {
+            self.recorded.push(record);
+        }
+        self.latest = self.latest.max(entry.at_ms);
+        self.entries.entry(record).or_default().push(entry);
+    }
+
     /// The hashes that were recorded, oldest first.
-    pub(super) fn records(&self) -> Vec<Hash32> {
-        let made = |entry: &Entry| match &entry.mv {
-            Move::Record { hash, .. } => Some(*hash),
-            _ => None,
-        };
-        self.entries.iter().filter_map(made).collect()
+    pub(super) fn records(&self) -> &[Hash32] {
+        &self.recorded
     }
 
     /// All that happened to a record, oldest first.
-    pub(super) fn about(&self, record: &Hash32) -> Vec<&Entry> {
-        self.entries.iter().filter(|entry| record_of(&entry.mv, &self.owner) == Some(*record)).collect()
+    pub(super) fn about(&self, record: &Hash32) -> &[Entry] {
+        self.entries.get(record).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Everybody whom a record was ever granted to, in order.
     pub(super) fn parties(&self, record: &Hash32) -> Vec<Grantee> {
-        let granted = |entry: &&Entry| match &entry.mv {
+        let granted = |entry: &Entry| match &entry.mv {
             Move::Grant { to, .. } => Some(*to),
             _ => None,
         };
@@ -95,17 +113,17 @@ impl Book {
 
     /// The record, if the account made it.
     pub(super) fn record(&self, record: &Hash32) -> Option<Record> {
-        self.view().load(&schema::record(&self.owner, record))
+        self.view(record).load(&schema::record(&self.owner, record))
     }
 
     /// What a party may do with a record at a time.
     pub(super) fn access(&self, record: &Hash32, who: &Grantee, at: TimeMs) -> Access {
-        access(&mut self.view(), &self.owner, record, who, at)
+        access(&mut self.view(record), &self.owner, record, who, at)
     }
 
     /// The time of the last entry.
     pub(super) fn latest(&self) -> TimeMs {
-        self.entries.iter().map(|entry| entry.at_ms).max().unwrap_or_default()
+        self.latest
     }
 
     /// Transactions that may have made a record and cannot be seen.
@@ -135,10 +153,10 @@ impl Book {
         self.gaps.iter().filter(|gap| gap.changes.iter().any(&matters)).map(|gap| gap.txid).collect()
     }
 
-    /// The leaves that these moves made in the ledger.
-    fn view(&self) -> View<'static> {
+    /// The leaves that the moves about a record made in the ledger.
+    fn view(&self, record: &Hash32) -> View<'static> {
         let mut view = View::new(&Nothing);
-        for Entry { at_ms, txid, mv } in &self.entries {
+        for Entry { at_ms, txid, mv } in self.about(record) {
             let change = |terms: Option<GrantTerms>| GrantChange { at_ms: *at_ms, txid: *txid, terms };
             match mv {
                 Move::Record { hash, metadata, .. } => {
@@ -215,8 +233,9 @@ mod tests {
             entry(50, Move::Revoke { owner: OWNER, record: HASH, from: bob }),
         ];
         let txid = TxId(Hash32([8; 32]));
-        let gaps = vec![Gap { txid, changes: vec![HistoryChange::Granted(Some(Address([3; 20])))] }];
-        let book = Book { owner: OWNER, entries, gaps };
+        let mut book = Book::empty(OWNER);
+        entries.into_iter().for_each(|entry| book.add(entry));
+        book.gaps.push(Gap { txid, changes: vec![HistoryChange::Granted(Some(Address([3; 20])))] });
         let allowed = |at| book.access(&HASH, &bob, TimeMs(at)).allowed();
         let at = [(9, false), (10, false), (20, true), (30, false), (40, true), (49, true), (50, false)];
         for (at, expected) in at {
@@ -226,6 +245,7 @@ mod tests {
         assert_eq!(book.access(&HASH, &Grantee::Account(OWNER), TimeMs(10)), Access::Owner);
         assert_eq!(book.record(&HASH).map(|record| (record.at_ms, record.grantees)), Some((TimeMs(10), 1)));
         assert_eq!((book.parties(&HASH), book.latest()), (vec![bob], TimeMs(50)));
+        assert_eq!((book.records(), book.about(&HASH).len()), (&[HASH][..], 4));
         // What cannot be seen matters to whom it names.
         assert_eq!(book.may_have_changed(&Grantee::Account(Address([3; 20]))), [txid]);
         assert!(book.may_have_changed(&bob).is_empty() && book.may_have_recorded().is_empty());

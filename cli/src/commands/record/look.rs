@@ -161,7 +161,7 @@ pub(super) async fn show(of: &RecordsOf, what: Option<&str>, output: Output) -> 
     let one = what.map(hash_of).transpose()?;
     let shelf = Shelf::open(of, one.as_ref()).await?;
     let at = shelf.now();
-    let hashes = one.map_or_else(|| shelf.book.records(), |hash| vec![hash]);
+    let hashes = one.map_or_else(|| shelf.book.records().to_vec(), |hash| vec![hash]);
     let mut records = Vec::new();
     for hash in &hashes {
         let parties = shelf.book.parties(hash);
@@ -303,7 +303,7 @@ pub(super) async fn history(of: &RecordsOf, what: &str, output: Output) -> Resul
     let past = Past {
         record: hash.to_string(),
         owner: shelf.owner.to_string(),
-        events: shelf.book.about(&hash).into_iter().map(EventLine::of).collect(),
+        events: shelf.book.about(&hash).iter().map(EventLine::of).collect(),
         unseen: shelf.book.unseen().iter().map(ToString::to_string).collect(),
     };
     output.result(&past, || {
