@@ -27,6 +27,7 @@ mod processes;
 mod purity;
 mod readme;
 mod reads;
+mod records;
 mod registry;
 mod restarts;
 mod routers;

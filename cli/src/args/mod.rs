@@ -11,6 +11,8 @@ mod beacon;
 mod bench;
 mod ca;
 mod channel;
+mod lock;
+mod record;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
@@ -20,6 +22,8 @@ pub use ca::{Ca, RoleArg};
 pub use channel::{
     Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,
 };
+pub use lock::{Claim, Lock, LockCommand, Refund};
+pub use record::{PartyArg, Record, RecordOwner, RecordsOf};
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
 
 /// Seamark: a sharded ledger cluster for consortia.
@@ -130,6 +134,18 @@ pub enum Command {
     Asset(Asset),
     /// Pay from an account to another
     Pay(Pay),
+    /// Set an amount aside until a secret is shown, or a deadline has passed
+    Lock(Lock),
+    /// Pay a lock to its payee, by its secret
+    Claim(Claim),
+    /// Take back what a lock holds, after its deadline
+    Refund(Refund),
+    /// Record hashes of files, grant and revoke access to them, and look them up
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark record put contract.pdf --metadata contract-7\n  seamark record verify contract.pdf\n  seamark record grant contract.pdf --account bob --scope read\n  seamark record access contract.pdf --account bob"
+    )]
+    Record(Record),
     /// Show an account, or change it
     Account(Account),
     /// Show what became of a transaction; build, sign and submit transactions of many moves
@@ -388,6 +404,18 @@ pub struct Pay {
     /// When the command is done
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = WaitFor::Applied)]
     pub wait: WaitFor,
+}
+
+/// Takes a moment of the command line: as RFC 3339 has it, or milliseconds since 1970.
+pub(crate) fn moment_ms(text: &str) -> Result<u64, String> {
+    use time::OffsetDateTime;
+    use time::format_description::well_known::Rfc3339;
+    if let Ok(ms) = text.parse() {
+        return Ok(ms);
+    }
+    let parsed = OffsetDateTime::parse(text, &Rfc3339).ok();
+    let ms = parsed.and_then(|moment| u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).ok());
+    ms.ok_or_else(|| format!("'{text}' is no moment: write it as 2026-01-31T12:00:00Z"))
 }
 
 /// When a payment counts as done.

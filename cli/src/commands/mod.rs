@@ -14,8 +14,11 @@ mod demo;
 mod done;
 mod init;
 mod key;
+mod lock;
 mod node;
+mod past;
 mod pay;
+mod record;
 mod replay;
 mod report;
 mod router;
@@ -48,6 +51,10 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Key(args) => key::run(args, output),
         Command::Asset(args) => Box::pin(asset::run(args, output)).await,
         Command::Pay(args) => Box::pin(pay::run(args, output)).await,
+        Command::Lock(args) => Box::pin(lock::run(args, output)).await,
+        Command::Claim(args) => Box::pin(lock::claim(args, output)).await,
+        Command::Refund(args) => Box::pin(lock::refund(args, output)).await,
+        Command::Record(args) => Box::pin(record::run(args, output)).await,
         Command::Account(args) => Box::pin(account::run(args, output)).await,
         Command::Tx(args) => Box::pin(tx::run(args, output)).await,
         Command::Block(args) => Box::pin(block::run(args, output)).await,

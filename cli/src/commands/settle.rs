@@ -2,7 +2,7 @@
 //! the cluster's folder before they are sent, and as long as their fate is open.
 
 use client::{Client, ClientError, PreparedTx, Settled, Wait};
-use ledger::{LedgerId, Move, SecretKey, SignedTx};
+use ledger::{LedgerId, Move, ParsedTx, SecretKey, SignedTx};
 
 use super::context::Context;
 use super::stop::{Stop, interrupted};
@@ -31,6 +31,8 @@ pub(super) async fn execute(
     wait: Wait,
 ) -> Result<Settled, CliError> {
     let tx = SignedTx::sign(&client.body(moves, memo)?, keys).encode();
+    // What needs no state to be refused is neither kept nor sent.
+    ParsedTx::decode(&client.cluster_id(), &tx).map_err(ClientError::BadTransaction)?;
     let tx = PreparedTx::from_bytes(&client.cluster_id(), tx.into()).map_err(ClientError::BadTransaction)?;
     settle(context, client, tx, wait).await
 }

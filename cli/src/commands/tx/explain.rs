@@ -56,7 +56,7 @@ pub(super) async fn look(
 }
 
 /// The transaction as the first group has it that still has it.
-fn transaction(client: &Client, answers: &[Explain]) -> Option<ParsedTx> {
+pub(in crate::commands) fn transaction(client: &Client, answers: &[Explain]) -> Option<ParsedTx> {
     let bytes = answers.iter().map(|answer| answer.prepared.as_ref().map_or(&answer.tx, |prepared| &prepared.tx));
     bytes.filter(|bytes| !bytes.is_empty()).find_map(|bytes| ParsedTx::decode(&client.cluster_id(), bytes).ok())
 }

@@ -20,6 +20,7 @@ use crate::error::CliError;
 use crate::explain::{Fate, Reason, Story};
 use crate::output::Output;
 use explain::look;
+pub(super) use explain::transaction;
 
 /// Between two looks at a transaction that is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

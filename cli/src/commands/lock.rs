@@ -1,0 +1,355 @@
+//! `lock`, `claim` and `refund`: hash-locks, for swaps with other systems.
+//!
+//! Claim and refund name the terms of the lock, which are read from the transaction that locked. What the
+//! payer's past says of them is not proved and need not be: the ledger refuses other terms than the lock has.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use client::{Client, Wait};
+use ledger::lock::{LockTerms, Secret, hash_of};
+use ledger::{Address, AssetId, Hash32, LedgerId, LockId, Move, Reject, SecretKey, TimeMs, TxId};
+use proto::views::HistoryChange;
+use serde::Serialize;
+
+use super::context::{Context, amount, id};
+use super::past::{Step, steps, unreadable};
+use super::settle;
+use super::show::ReceiptLine;
+use super::signer::ahead;
+use crate::args::{Claim, Lock, LockCommand, Refund, Target, WaitFor};
+use crate::draft::words::Labels;
+use crate::error::CliError;
+use crate::output::{Output, facts, moment};
+use crate::setup::pki::random;
+
+pub(super) async fn run(args: Lock, output: Output) -> Result<(), CliError> {
+    match args.command {
+        None => Box::pin(lock(args, output)).await,
+        Some(LockCommand::NewSecret { file }) => new_secret(&file, output),
+        Some(LockCommand::Show { target, lock, from }) => Box::pin(show(&target, &lock, &from, output)).await,
+    }
+}
+
+/// 32 bytes in hex, of a text or a file.
+fn digits(code: &str, text: &str, what: &str) -> Result<Hash32, CliError> {
+    text.trim().parse().map_err(|_| {
+        let cause = format!("{what} is not 32 bytes in hex");
+        CliError::usage(code, cause, "give 64 hex digits, such as 'seamark lock new-secret' makes")
+    })
+}
+
+fn secret_in(file: &Path) -> Result<Secret, CliError> {
+    let text = std::fs::read_to_string(file).map_err(|error| CliError::file(file, &error))?;
+    Ok(digits("secret_form", &text, &format!("the secret in {}", file.display()))?.0)
+}
+
+/// The secret that a command line gives; the grammar demands one of the two.
+fn secret_of(text: Option<&str>, file: Option<&Path>) -> Result<Secret, CliError> {
+    match (text, file) {
+        (Some(text), _) => Ok(digits("secret_form", text, "the secret")?.0),
+        (None, Some(file)) => secret_in(file),
+        (None, None) => Err(CliError::usage("usage", "no secret is given", "use --secret or --secret-file")),
+    }
+}
+
+#[derive(Serialize)]
+struct NewSecret {
+    file: String,
+    hash: String,
+}
+
+/// `lock new-secret`.
+fn new_secret(file: &Path, output: Output) -> Result<(), CliError> {
+    let secret: Secret = random::<32>()?;
+    let write = || {
+        let mut made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+        made.write_all(format!("{}\n", hex::encode(secret)).as_bytes())?;
+        made.sync_all()
+    };
+    write().map_err(|error: std::io::Error| CliError::file(file, &error))?;
+    let made = NewSecret { file: file.display().to_string(), hash: hash_of(&secret).to_string() };
+    output.result(&made, || format!("the hash is {}\n  the secret is in {}; keep it to yourself", made.hash, made.file))
+}
+
+/// What a lock holds for whom, for programs.
+#[derive(Serialize)]
+struct TermsLine {
+    lock: String,
+    from: String,
+    to: String,
+    asset: String,
+    amount: String,
+    hash: String,
+    deadline_ms: u64,
+}
+
+/// A lock as its payer's past has it.
+struct Found {
+    id: LockId,
+    from: Address,
+    terms: LockTerms,
+    hash: Hash32,
+    deadline_ms: TimeMs,
+}
+
+impl Found {
+    fn line(&self) -> TermsLine {
+        TermsLine {
+            lock: self.id.to_string(),
+            from: self.from.to_string(),
+            to: self.terms.to.to_string(),
+            asset: self.terms.asset.to_string(),
+            amount: self.terms.amount.to_string(),
+            hash: self.hash.to_string(),
+            deadline_ms: self.deadline_ms.0,
+        }
+    }
+
+    /// The lock, if this move makes it.
+    fn made_by(id: LockId, txid: &TxId, slot: u16, mv: &Move) -> Option<Self> {
+        match mv {
+            Move::Lock { from, to, asset, amount, hash, deadline_ms } if LockId::derive(txid, slot) == id => {
+                let terms = LockTerms { to: *to, asset: *asset, amount: *amount };
+                Some(Self { id, from: *from, terms, hash: *hash, deadline_ms: *deadline_ms })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What was done, for programs.
+#[derive(Serialize)]
+struct Done {
+    #[serde(flatten)]
+    terms: TermsLine,
+    txid: String,
+    /// Whether the payee of a claim has been credited already.
+    applied: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<ReceiptLine>,
+}
+
+impl Done {
+    fn text(&self, sentence: &str) -> String {
+        let applied = if self.applied { "" } else { "; final, and the credit is on its way" };
+        let at = self.receipt.as_ref().map_or_else(String::new, |receipt| format!(" at {}", moment(receipt.time_ms)));
+        format!("{sentence}{applied}\n  lock {}\n  transaction {}{at}", self.terms.lock, self.txid)
+    }
+}
+
+/// Signs one move of a lock, settles it and prints what happened. The lock is that of the move's own
+/// transaction where it makes one.
+async fn finish(
+    context: &Context,
+    client: &Client,
+    found: Option<&Found>,
+    mv: Move,
+    memo: &[u8],
+    keys: &[&SecretKey],
+    wait: WaitFor,
+    output: Output,
+) -> Result<(), CliError> {
+    let labels = labels(context, client, &mv).await;
+    let sentence = labels.sentence(&mv);
+    let moves = vec![(LedgerId::MAIN, mv.clone())];
+    let settled = settle::execute(context, client, moves, memo, keys, Wait::from(wait)).await?;
+    let txid = settled.txid();
+    let made = Found::made_by(LockId::derive(&txid, 0), &txid, 0, &mv);
+    let Some(lock) = made.as_ref().or(found) else {
+        return Err(client::ClientError::Protocol("the move has no lock".to_owned()).into());
+    };
+    let receipt = settled.receipt().map(ReceiptLine::of);
+    let credited = receipt.as_ref().is_some_and(|receipt| receipt.mail_to.is_empty());
+    let applied = wait == WaitFor::Applied || credited;
+    let done = Done { terms: lock.line(), txid: txid.to_string(), applied, receipt };
+    output.result(&done, || done.text(&sentence))
+}
+
+async fn labels(context: &Context, client: &Client, mv: &Move) -> Labels {
+    let mut labels = context.labels();
+    context.label_assets(client, super::context::assets_of(std::iter::once(mv)), &mut labels).await;
+    labels
+}
+
+/// `lock`.
+async fn lock(args: Lock, output: Output) -> Result<(), CliError> {
+    let context = Context::new(&args.target)?;
+    // The grammar demands all of these where there is no subcommand.
+    let amount = amount(args.amount.as_deref().unwrap_or_default())?;
+    let to = context.address(args.to.as_deref().unwrap_or_default())?;
+    let asset: AssetId = context.asset(args.asset.as_deref().unwrap_or_default())?;
+    let hash = match &args.hash {
+        Some(text) => digits("lock_hash", text, "the hash")?,
+        None => hash_of(&secret_of(None, args.secret_file.as_deref())?),
+    };
+    let deadline_ms = ahead(args.until.unwrap_or_default());
+    let payer = context.party(args.key.as_deref())?;
+    let client = context.client().await?;
+    let mv = Move::Lock { from: payer.address, to, asset, amount, hash, deadline_ms };
+    let keys = [&payer.key];
+    finish(&context, &client, None, mv, args.memo.as_bytes(), &keys, args.wait, output).await
+}
+
+/// `claim`.
+pub(super) async fn claim(args: Claim, output: Output) -> Result<(), CliError> {
+    let context = Context::new(&args.target)?;
+    let lock: LockId = id("lock_id", &args.lock)?;
+    let from = context.address(&args.from)?;
+    let secret = secret_of(args.secret.as_deref(), args.secret_file.as_deref())?;
+    let client = context.client().await?;
+    let found = find(&client, from, lock).await?;
+    // A secret of something else must not become known by a claim that is refused.
+    if hash_of(&secret) != found.hash {
+        let reject = Reject::WrongSecret;
+        return Err(CliError::new(reject.code(), format!("{}; nothing was sent", reject.cause()), reject.fix()));
+    }
+    let mv = Move::Claim { from, lock, terms: found.terms, secret };
+    finish(&context, &client, Some(&found), mv, b"", &[], args.wait, output).await
+}
+
+/// `refund`.
+pub(super) async fn refund(args: Refund, output: Output) -> Result<(), CliError> {
+    let context = Context::new(&args.target)?;
+    let lock: LockId = id("lock_id", &args.lock)?;
+    let payer = context.party(args.key.as_deref())?;
+    let client = context.client().await?;
+    let found = find(&client, payer.address, lock).await?;
+    let mv = Move::Refund { from: payer.address, lock, terms: found.terms };
+    let keys = [&payer.key];
+    finish(&context, &client, Some(&found), mv, b"", &keys, args.wait, output).await
+}
+
+/// The lock that a transaction of the payer's made.
+fn made_in(step: &Step, from: &Address, id: LockId) -> Option<Found> {
+    let own = |mv: &Move| matches!(mv, Move::Lock { from: payer, .. } if payer == from);
+    step.moves(own).find_map(|(slot, mv)| Found::made_by(id, &step.txid, slot, mv))
+}
+
+fn locks(change: &HistoryChange) -> bool {
+    matches!(change, HistoryChange::Locked { .. })
+}
+
+async fn find(client: &Client, from: Address, id: LockId) -> Result<Found, CliError> {
+    let past = steps(client, from, locks, |step| made_in(step, &from, id).is_some()).await?;
+    let own = |mv: &Move| matches!(mv, Move::Lock { from: payer, .. } if *payer == from);
+    past.iter().find_map(|step| made_in(step, &from, id)).ok_or_else(|| unknown(&hidden(&past, own), &from, id))
+}
+
+/// The transactions that history tells more of than such moves.
+fn hidden(past: &[Step], of: impl Fn(&Move) -> bool + Copy) -> Vec<TxId> {
+    past.iter().filter(|step| step.hides(of)).map(|step| step.txid).collect()
+}
+
+/// Why there is no such lock to be seen.
+fn unknown(hidden: &[TxId], from: &Address, id: LockId) -> CliError {
+    if !hidden.is_empty() {
+        return unreadable(hidden, &format!("whether {from} has the lock {id}"));
+    }
+    let reject = Reject::LockUnknown;
+    CliError::new(reject.code(), format!("{from} has no lock {id}"), reject.fix())
+}
+
+/// A lock and what became of it, for programs.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    terms: TermsLine,
+    /// `open`, `claimed` or `refunded`.
+    state: &'static str,
+    /// What opened it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    /// When it was settled, and by which transaction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled_by: Option<String>,
+}
+
+/// What became of a lock, if one of these transactions settled it: `claimed` with the secret, or `refunded`.
+fn settled_in(step: &Step, id: LockId) -> Option<(&'static str, Option<String>)> {
+    let settles = |mv: &Move| matches!(mv, Move::Claim { lock, .. } | Move::Refund { lock, .. } if *lock == id);
+    step.moves(settles).next().map(|(_, mv)| match mv {
+        Move::Claim { secret, .. } => ("claimed", Some(hex::encode(secret))),
+        _ => ("refunded", None),
+    })
+}
+
+/// `lock show`.
+async fn show(target: &Target, lock: &str, from: &str, output: Output) -> Result<(), CliError> {
+    let context = Context::new(target)?;
+    let lock: LockId = id("lock_id", lock)?;
+    let from = context.address(from)?;
+    let client = context.client().await?;
+    let about = |change: &HistoryChange| {
+        locks(change) || matches!(change, HistoryChange::Claimed { .. } | HistoryChange::Refunded { .. })
+    };
+    // What settles a lock comes after what makes it.
+    let past = steps(&client, from, about, |step| made_in(step, &from, lock).is_some()).await?;
+    let own = |mv: &Move| match mv {
+        Move::Lock { from: payer, .. } | Move::Claim { from: payer, .. } | Move::Refund { from: payer, .. } => {
+            *payer == from
+        }
+        _ => false,
+    };
+    let hidden = hidden(&past, own);
+    let made = past.iter().find_map(|step| made_in(step, &from, lock));
+    let found = made.ok_or_else(|| unknown(&hidden, &from, lock))?;
+    let settled = past.iter().find_map(|step| Some((step, settled_in(step, lock)?)));
+    if settled.is_none() && !hidden.is_empty() {
+        return Err(unreadable(&hidden, &format!("what became of the lock {lock}")));
+    }
+    let (state, secret) = settled.as_ref().map_or(("open", None), |(_, (state, secret))| (*state, secret.clone()));
+    let shown = Shown {
+        terms: found.line(),
+        state,
+        secret,
+        settled_ms: settled.as_ref().map(|(step, _)| step.time_ms.0),
+        settled_by: settled.as_ref().map(|(step, _)| step.txid.to_string()),
+    };
+    let mut labels = context.labels();
+    context.label_assets(&client, [found.terms.asset], &mut labels).await;
+    output.result(&shown, || {
+        let mut text = format!(
+            "lock {}: {}\n{}",
+            shown.terms.lock,
+            shown.state,
+            facts([
+                ("from", labels.account(&found.from)),
+                ("to", labels.account(&found.terms.to)),
+                ("amount", labels.amount(found.terms.amount, &found.terms.asset)),
+                ("hash", shown.terms.hash.clone()),
+                ("deadline", moment(shown.terms.deadline_ms)),
+            ])
+        );
+        if let Some(secret) = &shown.secret {
+            text.push_str(&format!("\n  secret    {secret}"));
+        }
+        if let (Some(at), Some(txid)) = (shown.settled_ms, &shown.settled_by) {
+            text.push_str(&format!("\n  settled   {}, by transaction {txid}", moment(at)));
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_made_once_and_read_back_as_they_are_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("swap.secret");
+        new_secret(&file, Output::new(true)).unwrap();
+        let secret = secret_in(&file).unwrap();
+        assert_ne!(secret, [0; 32]);
+        assert_eq!(secret_of(Some(&hex::encode(secret)), None), Ok(secret));
+        assert_eq!(new_secret(&file, Output::new(true)).unwrap_err().code, "file", "no secret is overwritten");
+        assert_eq!(secret_in(&file), Ok(secret));
+        std::fs::write(&file, "00ff").unwrap();
+        assert_eq!(secret_in(&file).unwrap_err().code, "secret_form");
+        assert_eq!(digits("lock_hash", "no hash", "the hash").unwrap_err().code, "lock_hash");
+    }
+}
