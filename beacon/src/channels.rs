@@ -253,9 +253,11 @@ pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) 
     mail
 }
 
-/// The nodes that a channel wants to run on, ascending.
+/// The nodes that a channel wants to run on, ascending: those of its members, whatever it says.
 pub(crate) fn hosts(view: &mut View<'_>, group: GroupId) -> Vec<NodeId> {
-    view.load::<ChannelEntry>(&channel_key(group)).map(|entry| entry.shown.nodes).unwrap_or_default()
+    let Some(ChannelEntry { shown, .. }) = view.load(&channel_key(group)) else { return Vec::new() };
+    let of_member = |node: &NodeId| registry::node(view, *node).is_some_and(|info| shown.members.contains(&info.org));
+    shown.nodes.iter().copied().filter(of_member).collect()
 }
 
 /// What the registry holds of a channel from its founding on, beside its committee; for a cluster that

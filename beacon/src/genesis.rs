@@ -187,6 +187,8 @@ pub(crate) fn usable_ca(pem: &str) -> bool {
     pem.len() <= CA_PEM_BYTES_MAX
         && text.starts_with("-----BEGIN CERTIFICATE-----")
         && text.ends_with("-----END CERTIFICATE-----")
+        // One that brought another organisation's along would pass for that one, too.
+        && text.matches("-----BEGIN ").count() == 1
 }
 
 /// Whether a text is `host:port` with a port above zero.

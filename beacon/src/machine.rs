@@ -294,7 +294,8 @@ fn apply(
             return Ok(Executed { mail, ..CommandOutcome::Applied.into() });
         }
         BeaconCommand::UpdateOrgCa { ca_pem } => {
-            if !usable_ca(&ca_pem) {
+            let taken = registry::orgs(view).iter().any(|org| org.id != signer.id && same_text(&org.ca_pem, &ca_pem));
+            if taken || !usable_ca(&ca_pem) {
                 return Err(Reject::Registry.into());
             }
             registry::put(view, registry::org_key(signer.id), &OrgInfo { ca_pem, ..signer.clone() });
@@ -426,4 +427,9 @@ fn record_divergence(view: &mut View<'_>, now: TimeMs, second: &Certificate, has
         return;
     };
     registry::put(view, key, &Divergence { version: 1, first, second: second.clone(), seen_ms: now });
+}
+
+/// Whether two certificates are the same, but for line breaks.
+fn same_text(one: &str, other: &str) -> bool {
+    one.split_whitespace().eq(other.split_whitespace())
 }

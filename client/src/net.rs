@@ -156,6 +156,16 @@ impl TrustRoots {
         Self { ca_pems: orgs.iter().map(|org| org.ca_pem.clone()).collect() }
     }
 
+    /// The roots of those organisations whose authority can be used, and the others: a registry takes the
+    /// frame of a certificate, and what is wrong inside concerns its own organisation alone.
+    #[must_use]
+    pub fn usable_of_orgs(orgs: &[OrgInfo]) -> (Self, Vec<OrgId>) {
+        let usable = |org: &&OrgInfo| Self { ca_pems: vec![org.ca_pem.clone()] }.store().is_ok();
+        let (good, bad): (Vec<&OrgInfo>, Vec<&OrgInfo>) = orgs.iter().partition(usable);
+        let roots = Self { ca_pems: good.into_iter().map(|org| org.ca_pem.clone()).collect() };
+        (roots, bad.into_iter().map(|org| org.id).collect())
+    }
+
     /// Reads one PEM file.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use critical_section as _;
 use k256::ecdsa::signature::hazmat::{PrehashSigner, PrehashVerifier};
 
 use crate::hash::Hash32;
+use crate::memo;
 
 /// A compressed SEC1 point: 33 bytes. Whether it lies on the curve is checked by [`verify`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
@@ -118,6 +119,10 @@ impl SecretKey {
     /// Signs a digest: deterministic (RFC 6979), low S.
     #[must_use]
     pub fn sign(&self, digest: &Hash32) -> Signature {
+        memo::signature(|| (self.public(), *digest), || self.sign_anew(digest))
+    }
+
+    fn sign_anew(&self, digest: &Hash32) -> Signature {
         let signature: k256::ecdsa::Signature =
             self.0.sign_prehash(&digest.0).expect("a 32-byte digest is always signable");
         Signature(signature.normalize_s().to_bytes().into())
@@ -130,6 +135,10 @@ impl SecretKey {
 /// [`CryptoError::PublicKey`] when the key is no point of the curve, [`CryptoError::Signature`]
 /// when the signature is malformed, has a high S, or does not match.
 pub fn verify(key: &PublicKey, digest: &Hash32, signature: &Signature) -> Result<(), CryptoError> {
+    memo::verdict(|| (*key, *digest, *signature), || verify_anew(key, digest, signature))
+}
+
+fn verify_anew(key: &PublicKey, digest: &Hash32, signature: &Signature) -> Result<(), CryptoError> {
     #[cfg(feature = "libsecp256k1")]
     return verify_libsecp256k1(key, digest, signature);
     #[cfg(not(feature = "libsecp256k1"))]

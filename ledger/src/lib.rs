@@ -22,6 +22,7 @@ pub mod layout;
 pub mod limits;
 pub mod lock;
 pub mod machine;
+pub mod memo;
 pub mod merkle;
 pub mod moves;
 pub mod pair;

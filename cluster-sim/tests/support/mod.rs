@@ -21,7 +21,7 @@ pub fn on_all_cores<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync
                 }
             }
         };
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(move || ledger::memo::remembering(worker))).collect();
         workers.into_iter().flat_map(|worker| worker.join().expect("a run panics only where it is caught")).collect()
     });
     done.sort_by_key(|(at, _)| *at);

@@ -76,6 +76,7 @@ pub(super) struct Waiter {
 /// signature first.
 pub(super) struct Rival {
     tx: HeldTx,
+    caller: Option<Arc<v1::Caller>>,
     plan: Plan,
     pub(super) waiters: Vec<Waiter>,
 }
@@ -271,15 +272,23 @@ impl Flight {
             return Joined::Told;
         }
         let opens = self.open_more(view, &tx);
-        if opens.is_some() || self.tx.bytes == tx.bytes {
+        // What a channel says to one client is not for another one, also when they send the same bytes.
+        if self.caller == tx.caller && (opens.is_some() || self.tx.bytes == tx.bytes) {
             let resend = waiter.applied && !std::mem::replace(&mut self.notify_applied, true);
             self.waiters.push(waiter);
             return opens.filter(|_| !resend).map_or(Joined::Waits { resend }, Joined::Opens);
         }
-        if let Some(rival) = self.rivals.iter_mut().find(|rival| rival.tx.bytes == tx.bytes) {
+        if let Some(rival) =
+            self.rivals.iter_mut().find(|rival| rival.tx.bytes == tx.bytes && rival.caller == tx.caller)
+        {
             rival.waiters.push(waiter);
         } else if self.rivals.len() < RIVALS_MAX && !heavy {
-            self.rivals.push(Rival { tx: held.hold(&tx.bytes), plan: tx.plan, waiters: vec![waiter] });
+            self.rivals.push(Rival {
+                tx: held.hold(&tx.bytes),
+                caller: tx.caller,
+                plan: tx.plan,
+                waiters: vec![waiter],
+            });
         } else {
             return Joined::Crowded(tx.txid);
         }
@@ -320,6 +329,7 @@ impl Flight {
         let next = self.rivals.remove(0);
         let open: Vec<GroupId> = self.hand_overs().filter(|one| one.open).map(|one| one.group).collect();
         self.tx = next.tx;
+        self.caller = next.caller;
         self.course = Course::of(next.plan, now);
         // The txid is the same: what was open about it stays open.
         self.hand_overs().for_each(|one| one.open = open.contains(&one.group));

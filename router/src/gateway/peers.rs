@@ -5,6 +5,7 @@ use std::sync::Arc;
 use client::net::{self, Identity, TrustRoots};
 use client::{Sockets, SystemSockets, Traffic};
 use hashbrown::HashMap;
+use ledger::genesis::OrgInfo;
 use ledger::{Hash32, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ pub struct Peers {
 struct Peer {
     addr: String,
     key_hash: Hash32,
+    orgs: Arc<Vec<OrgInfo>>,
     channel: Channel,
 }
 
@@ -75,17 +77,23 @@ impl Peers {
         if let Some(peer) = channels.get(&node)
             && peer.addr == addr
             && peer.key_hash == key_hash
+            && same_authorities(&peer.orgs, &orgs)
         {
             return Ok(peer.channel.clone());
         }
         let name = net::node_server_name(node);
         // Organisations that joined later have authorities of their own.
         let mut roots = self.roots.clone();
-        roots.ca_pems.extend(orgs.iter().map(|org| org.ca_pem.clone()));
+        roots.ca_pems.extend(TrustRoots::usable_of_orgs(&orgs).0.ca_pems);
         let (identity, roots) = (&self.identity, &roots);
         let channel = net::connect_pinned(&addr, identity, roots, &name, key_hash, &self.sockets, &self.traffic)
             .map_err(|error| Status::internal(error.to_string()))?;
-        channels.insert(node, Peer { addr, key_hash, channel: channel.clone() });
+        channels.insert(node, Peer { addr, key_hash, orgs, channel: channel.clone() });
         Ok(channel)
     }
+}
+
+/// Whether a channel that was made with one list of authorities is as good with the other.
+fn same_authorities(one: &Arc<Vec<OrgInfo>>, other: &Arc<Vec<OrgInfo>>) -> bool {
+    Arc::ptr_eq(one, other) || one.iter().map(|org| &org.ca_pem).eq(other.iter().map(|org| &org.ca_pem))
 }

@@ -174,12 +174,12 @@ async fn try_execute(
     let bytes = &request.command;
     let group = hosted.group(group.0).ok_or(Failure::Refused(Reject::UnknownGroup))?;
     let order = Order::read(&group, bytes)?;
+    // Behind this, whoever led before is no ground to refuse anything.
+    group.raft.read_barrier().await?;
     if let Order::Channel(checked) = &order {
         let action = checked.command().action();
         admission::judge(&group, org, request.caller.as_ref(), action).map_err(Failure::Denied)?;
     }
-    // Behind this, whoever led before is no ground to refuse anything.
-    group.raft.read_barrier().await?;
     if let Some(reply) = order.known(&group)? {
         return Ok(reply);
     }

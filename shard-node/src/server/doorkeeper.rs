@@ -11,7 +11,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 fn let_in(view: &ClusterView) -> (TrustRoots, BTreeSet<Hash32>) {
-    (TrustRoots::of_orgs(&view.orgs), view.nodes.values().map(|node| node.tls_key_hash).collect())
+    let (roots, unusable) = TrustRoots::usable_of_orgs(&view.orgs);
+    for org in unusable {
+        tracing::warn!(%org, "the authority of an organisation cannot be used; whoever it vouches for is not let in");
+    }
+    (roots, view.nodes.values().map(|node| node.tls_key_hash).collect())
 }
 
 /// A door for whom the registry names.
@@ -43,7 +47,6 @@ pub async fn keep(door: Arc<Door>, mut view: watch::Receiver<Arc<ClusterView>>, 
 
 fn change(door: &Door, (roots, nodes): &(TrustRoots, BTreeSet<Hash32>)) {
     if let Err(error) = door.change(roots, nodes.clone()) {
-        // The beacon takes no authority that does not parse.
         tracing::error!(%error, "the registry's authorities cannot be used; those before stay");
     }
 }

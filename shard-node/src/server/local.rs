@@ -56,16 +56,16 @@ impl Hosted {
             };
             return self.refuse_all(&batch, reject, None, reply);
         };
-        if let Err(denial) = admission::judge(&handle, org, batch.caller.as_ref(), Action::Write) {
-            let reject = denial.refusal().reject().unwrap_or(Reject::AccessDenied);
-            return self.refuse_all(&batch, reject, None, reply);
-        }
         let role = handle.role();
         if handle.stopped().is_some() {
             return self.refuse_all(&batch, Reject::GroupStopped, role.leader, reply);
         }
         if !role.leads {
             return self.refuse_all(&batch, Reject::NotLeader, role.leader, reply);
+        }
+        if let Err(denial) = admission::judge(&handle, org, batch.caller.as_ref(), Action::Write) {
+            let reject = denial.refusal().reject().unwrap_or(Reject::AccessDenied);
+            return self.refuse_all(&batch, reject, None, reply);
         }
         let v1::IngestBatch { group, txs, notify_applied, .. } = batch;
         let arrived = Arrived { txs, reply: Arc::clone(reply), wants_applied: notify_applied };

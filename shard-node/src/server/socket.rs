@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::{Connected, Router, TcpConnectInfo};
 
 /// How long open calls may go on once a server is asked to stop.
@@ -41,7 +42,11 @@ pub async fn serve(
     let (cut, stopping) = (CancellationToken::new(), CancellationToken::new());
     let _cut_at_end = cut.clone().drop_guard();
     let sockets = accepted(listener, cut, traffic);
-    let handshakes = sockets.map(move |socket| shake_hands(Arc::clone(&door), socket).boxed());
+    // Each is a task of its own: the checks of one caller do not hold up the others'.
+    let handshakes = sockets.map(move |socket| {
+        let shaking = AbortOnDropHandle::new(tokio::spawn(shake_hands(Arc::clone(&door), socket)));
+        async move { shaking.await.unwrap_or(Ok(None)) }.boxed()
+    });
     let incoming =
         handshakes.buffer_unordered(HANDSHAKES_MAX).filter_map(|shaken| std::future::ready(shaken.transpose()));
     let serving = server.serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());

@@ -110,9 +110,10 @@ async fn try_answer(
 ) -> Result<v1::QueryReply, Failure> {
     let (caller, action) = (request.caller.clone(), admission::action_of(&request));
     let judge = || admission::judge(handle, org, caller.as_ref(), action).map_err(Failure::Denied);
-    judge()?;
+    // First: what a replica that is behind would say of a new member is not final.
     reach(handle, &request).await?;
     runs(handle)?;
+    judge()?;
     let query = request.query.ok_or_else(|| refuse(Reject::Malformed))?;
     let reply = match query {
         Query::Account(query) if request.prove => {
