@@ -3,10 +3,11 @@
 use beacon::{BeaconCommand, SignedCommand};
 use channel::{Change, Command, FoundingAct, Hosting, Outcome, Policy, Quorum, Role, Subject, Terms};
 use client::{Client, ClientError, CommandFate, FoundingFate};
-use ledger::{AssetId, GroupId, Hash32, NodeId, OrgId, SecretKey, TimeMs};
+use ledger::{AssetId, Committee, GroupId, Hash32, NodeId, OrgId, SecretKey, TimeMs};
 
 use super::bank::now_ms;
 use super::cluster::TestCluster;
+use super::eventually;
 
 /// How long what is signed may wait for its turn.
 const WITHIN_MS: u64 = 60_000;
@@ -85,7 +86,18 @@ impl<'a> Consortium<'a> {
             last = self.beacon(*org, &command).await.unwrap().founding.unwrap();
         }
         let FoundingFate { channel, abandoned: false, .. } = last else { panic!("{last:?}") };
-        channel.expect("the last approval founds it")
+        let channel = channel.expect("the last approval founds it");
+        // Routers hear of it from the beacon, each in its own time.
+        for (org, _) in hosts {
+            let client = self.client(*org);
+            eventually("the members' routers know the channel", async || {
+                let reply = client.cluster().await.map_err(|error| error.to_string())?;
+                let all = reply.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());
+                all.into_iter().find(|known| known.group == channel).map(drop).ok_or("not yet".to_owned())
+            })
+            .await;
+        }
+        channel
     }
 
     /// Proposes a change; these organisations approve it, the last one so that it is in force.
