@@ -272,8 +272,9 @@ impl Flight {
             return Joined::Told;
         }
         let opens = self.open_more(view, &tx);
-        // What a channel says to one client is not for another one, also when they send the same bytes.
-        if self.caller == tx.caller && (opens.is_some() || self.tx.bytes == tx.bytes) {
+        // What a channel says to one client is not for another one, also when they send the same bytes. Who brings
+        // an opening is another party of the same transaction, and both go on together.
+        if opens.is_some() || (self.caller == tx.caller && self.tx.bytes == tx.bytes) {
             let resend = waiter.applied && !std::mem::replace(&mut self.notify_applied, true);
             self.waiters.push(waiter);
             return opens.filter(|_| !resend).map_or(Joined::Waits { resend }, Joined::Opens);
