@@ -208,12 +208,14 @@ impl Ballot {
     }
 
     /// The refusal to tell, when there are several: one that knows nothing of the transaction leaves
-    /// more open than all others, and one that stays is worth more than one that passes.
+    /// more open than all others, one that its transaction can never get over ends it, whatever the others
+    /// lack, and one that stays is worth more than one that passes.
     fn refusal(&self) -> Option<(GroupId, v1::Refusal)> {
         let rank = |refusal: &v1::Refusal| match refusal.reject() {
             Some(Reject::Busy) => 0,
-            Some(reject) if reject.retryable() => 2,
-            Some(_) | None => 1,
+            Some(Reject::Expired) => 1,
+            Some(reject) if reject.retryable() => 3,
+            Some(_) | None => 2,
         };
         let refusals = self.refusals();
         refusals.min_by_key(|(_, refusal)| rank(refusal)).map(|(group, refusal)| (group, refusal.clone()))

@@ -141,6 +141,9 @@ fn the_refusal_that_is_told_leaves_nothing_open() {
     // One that stays stays, whatever becomes of one that passes.
     assert_eq!(told([Reject::PeerBusy, Reject::Expired]), (GROUPS[1], Reject::Expired));
     assert_eq!(told([Reject::NotAuthorised, Reject::HiddenSlot]), (GROUPS[0], Reject::NotAuthorised));
+    // An opening, or a signature, that could still come does not help a transaction that is too late elsewhere.
+    assert_eq!(told([Reject::HiddenSlot, Reject::Expired]), (GROUPS[1], Reject::Expired));
+    assert_eq!(told([Reject::NotAuthorised, Reject::Expired]), (GROUPS[1], Reject::Expired));
     // A full queue has not looked at the transaction, so its group may know better.
     assert_eq!(told([Reject::NotAuthorised, Reject::Busy]), (GROUPS[1], Reject::Busy));
 }
