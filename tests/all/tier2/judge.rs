@@ -118,7 +118,10 @@ pub fn judge(genesis: &Genesis, load: &Load, copies: &[Copied], history: &Histor
         let chain = &chains[&copied.group];
         if state::digest(chain.kv()) != state::digest(&copied.kv) {
             let place = format!("node {} of {}", copied.node, copied.group);
-            checkers.violations.push(format!("chain: the state on {place} is not what the log executes to"));
+            let (here, end) = (applied(&copied.kv), applied(chain.kv()));
+            checkers.violations.push(format!(
+                "chain: the state on {place} is not what the log executes to (it stands at entry {here}, the log at {end})"
+            ));
         }
         for (_, bytes) in state::scan(&copied.kv, &[schema::CERTIFICATE]) {
             let certificate = Box::new(borsh::from_slice(&bytes).unwrap());

@@ -409,8 +409,25 @@ impl World {
             if status.nodes.len() != world.summary.nodes {
                 return Err(format!("{} of {} nodes run", status.nodes.len(), world.summary.nodes));
             }
-            world.genesis.committees.iter().try_for_each(|committee| agreed(&status, committee.group).map(drop))
+            world.genesis.committees.iter().try_for_each(|committee| agreed(&status, committee.group).map(drop))?;
+            world.same_place()
         });
+    }
+
+    /// Whether all replicas of each group have applied the same entries: one that makes no block, as the first of a
+    /// new leader, moves no height, and is in the state all the same.
+    fn same_place(&self) -> Result<(), String> {
+        let mut places = BTreeMap::new();
+        for hosted in self.hosted() {
+            for (group, handle) in hosted.groups.read().iter() {
+                let here = handle.share.stand.lock().applied.consensus.position;
+                let first = *places.entry(*group).or_insert(here);
+                if first != here {
+                    return Err(format!("replicas of {group} stand at {first:?} and at {here:?}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn none_left(&mut self, what: &str, left: impl Fn(&Copied) -> usize) {
