@@ -93,6 +93,26 @@ pub enum SnapshotError {
     Failed(String),
 }
 
+/// What another replica needs to read this one's snapshots, and what never lies beside them: the key that their values
+/// are sealed under. Empty where nothing is sealed. Travels between members only, over connections that hide it.
+#[derive(Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SnapshotSecret(pub Vec<u8>);
+
+impl std::fmt::Debug for SnapshotSecret {
+    fn fmt(&self, form: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        form.write_str("SnapshotSecret(hidden)")
+    }
+}
+
+/// Where a snapshot comes from that another replica has sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Who sent it.
+    pub node: NodeId,
+    /// What came with it.
+    pub secret: SnapshotSecret,
+}
+
 /// A snapshot on disk: a folder with the files of a database checkpoint, whose applied state was
 /// read from inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,13 +148,18 @@ pub trait Applier: Send + 'static {
     /// [`Fatal`] when it is of another cluster or group, or damaged.
     fn inspect(&self, dir: &Path) -> Result<AppliedState, Fatal>;
 
+    /// What others need to read the snapshots of this replica.
+    fn secret(&self) -> SnapshotSecret {
+        SnapshotSecret::default()
+    }
+
     /// Copies and checks the snapshot in `dir` completely, so that [`Applier::install`] has only to
-    /// switch to it. `from` is the node that sent it; `None` for a snapshot of this replica's own. The
+    /// switch to it. `from` is where it comes from; `None` for a snapshot of this replica's own. The
     /// state does not change, and the folder stays as it is.
     ///
     /// # Errors
     /// [`SnapshotError`] when it must not become the state.
-    fn prepare(&mut self, dir: &Path, from: Option<NodeId>) -> Result<AppliedState, SnapshotError>;
+    fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<AppliedState, SnapshotError>;
 
     /// Replaces the state by the snapshot in `dir`, atomically. One that was not prepared is checked
     /// first, as the replica's own. The folder is not needed any more afterwards.

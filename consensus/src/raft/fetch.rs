@@ -24,7 +24,7 @@ use super::receive::{Transfer, check, discard_others};
 use super::snapshot::{self, Folder, Snapshots, blocking};
 use super::types::{log_id, position};
 use super::wire::{self, Ask, AskReply, Manifest, Part, ReadReply};
-use crate::port::{Position, any_replica};
+use crate::port::{Origin, Position, any_replica};
 
 /// Why no snapshot was fetched: what each of the others said.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,8 +63,9 @@ impl Lender {
         let hashing = folder.clone();
         let manifest = blocking(move || hashing.manifest()).await.map_err(failed)?;
         let name = snapshot::snapshot_name(&manifest).map_err(failed)?;
+        let secret = folder.secret.clone();
         *self.lent.lock().await = Some((name, folder, manifest.clone()));
-        Ok(AskReply::Lent((*manifest).clone()))
+        Ok(AskReply::Lent((*manifest).clone(), secret))
     }
 
     /// Reads a piece of what was lent.
@@ -144,12 +145,12 @@ impl Borrower<'_> {
         let ask = self.peer.request(&Ask { at_least: self.needed.index });
         match self.peer.call(wire::SNAPSHOT_ASK, ask, patience).await.map_err(text)? {
             AskReply::Behind => Err("it is behind this replica's log".to_owned()),
-            AskReply::Lent(manifest) => {
-                check(&manifest).map_err(text)?;
+            AskReply::Lent(manifest, secret) => {
+                check(&manifest, &secret).map_err(text)?;
                 if manifest.position.is_none_or(|position| position.index < self.needed.index) {
                     return Err("it lends a snapshot that does not reach far enough".to_owned());
                 }
-                Transfer::new(manifest, self.snapshots.dir()).map_err(text)
+                Transfer::new(manifest, secret, self.snapshots.dir()).map_err(text)
             }
         }
     }
@@ -181,10 +182,11 @@ impl Borrower<'_> {
     async fn install(&self, transfer: Transfer) -> Result<(), String> {
         let applied = transfer.applied();
         let at = applied.position.ok_or("it contains no position")?;
-        let (path, node) = (transfer.path.clone(), self.node);
+        let (path, secret) = (transfer.path.clone(), transfer.secret);
         // Whatever becomes of it, the files are not needed any more after this.
-        let folder = Folder::new(transfer.path, applied.clone(), false);
-        let checked = self.applier.run(move |applier| Ok(applier.prepare(&path, Some(node)))).await.map_err(text)?;
+        let folder = Folder::new(transfer.path, applied.clone(), secret.clone(), false);
+        let origin = Origin { node: self.node, secret };
+        let checked = self.applier.run(move |applier| Ok(applier.prepare(&path, Some(origin)))).await.map_err(text)?;
         if checked.map_err(text)?.position != applied.position {
             return Err("its files contain another position than it said".to_owned());
         }

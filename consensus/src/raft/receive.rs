@@ -20,8 +20,9 @@ use super::snapshot::{self, Folder, RECEIVING, Snapshots, blocking};
 use super::types::{LogId, Raft, Vote, log_id};
 use super::wire::{
     Done, DoneReply, Manifest, Offer, OfferReply, Part, PartReply, SNAPSHOT_FILES_MAX, SNAPSHOT_PATH_BYTES_MAX,
+    SNAPSHOT_SECRET_BYTES_MAX,
 };
-use crate::port::{AppliedState, SnapshotError};
+use crate::port::{AppliedState, Origin, SnapshotError, SnapshotSecret};
 
 const DEPTH_MAX: usize = 4;
 
@@ -39,6 +40,8 @@ pub(crate) struct Receiver {
 pub(crate) struct Transfer {
     pub(crate) name: [u8; 32],
     pub(crate) manifest: Arc<Manifest>,
+    /// What reads the files; never on this disk.
+    pub(crate) secret: SnapshotSecret,
     pub(crate) path: PathBuf,
 }
 
@@ -56,9 +59,9 @@ impl Receiver {
         if applied >= offer.manifest.position.as_ref().map(log_id) {
             return Ok(OfferReply::NotNeeded((&own).into()));
         }
-        check(&offer.manifest)?;
+        check(&offer.manifest, &offer.secret)?;
         let mut transfer = self.transfer.lock().await;
-        let next = Transfer::new(offer.manifest, self.snapshots.dir()).map_err(failed)?;
+        let next = Transfer::new(offer.manifest, offer.secret, self.snapshots.dir()).map_err(failed)?;
         if let Some((_, reason)) = self.refused.lock().as_ref().filter(|(refused, _)| *refused == next.name) {
             return Err(HandleError::Snapshot(reason.clone()));
         }
@@ -98,9 +101,10 @@ impl Receiver {
             return Ok(DoneReply::Again(bad));
         }
         let applied = current.applied();
-        let folder = Arc::new(Folder::new(current.path.clone(), applied.clone(), false));
-        let prepared = folder.clone();
-        let checked = self.applier.run(move |applier| Ok(applier.prepare(&prepared.path, Some(from)))).await;
+        let secret = current.secret.clone();
+        let folder = Arc::new(Folder::new(current.path.clone(), applied.clone(), secret.clone(), false));
+        let (prepared, origin) = (folder.clone(), Origin { node: from, secret });
+        let checked = self.applier.run(move |applier| Ok(applier.prepare(&prepared.path, Some(origin)))).await;
         let refused = match checked.map_err(|error| HandleError::Stopped(error.to_string()))? {
             Ok(checked) if checked.position == applied.position => None,
             Ok(checked) => Some(format!("the files contain {:?}", checked.position)),
@@ -136,8 +140,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Refuses names that lead out of the folder, and a membership that is none.
-pub(crate) fn check(manifest: &Manifest) -> Result<(), HandleError> {
+/// Refuses names that lead out of the folder, a membership that is none, and a secret that is no key.
+pub(crate) fn check(manifest: &Manifest, secret: &SnapshotSecret) -> Result<(), HandleError> {
+    if secret.0.len() > SNAPSHOT_SECRET_BYTES_MAX {
+        return Err(HandleError::Malformed(format!("a snapshot with a secret of {} bytes", secret.0.len())));
+    }
     if manifest.files.len() > SNAPSHOT_FILES_MAX {
         return Err(HandleError::Malformed(format!("a snapshot of {} files", manifest.files.len())));
     }
@@ -169,10 +176,10 @@ pub(crate) fn discard_others(dir: &Path, keep: &str) -> io::Result<()> {
 }
 
 impl Transfer {
-    pub(crate) fn new(manifest: Manifest, dir: &Path) -> io::Result<Self> {
+    pub(crate) fn new(manifest: Manifest, secret: SnapshotSecret, dir: &Path) -> io::Result<Self> {
         let name = snapshot::snapshot_name(&manifest)?;
         let path = dir.join(folder_name(&name));
-        Ok(Self { name, manifest: Arc::new(manifest), path })
+        Ok(Self { name, manifest: Arc::new(manifest), secret, path })
     }
 
     /// Name of its folder.

@@ -20,7 +20,7 @@ use super::codec;
 use super::network::Peer;
 use super::types::{LeaderId, SnapshotMeta, TypeConfig, Vote, log_id};
 use super::wire::{self, FileInfo, Manifest};
-use crate::port::{AppliedState, Applier, Fatal, Position};
+use crate::port::{AppliedState, Applier, Fatal, Position, SnapshotSecret};
 
 const FINISHED: &str = "at-";
 const UNFINISHED: &str = "tmp-";
@@ -34,13 +34,15 @@ const HASH_BUFFER_BYTES: usize = 256 << 10;
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
     pub(crate) applied: AppliedState,
+    /// What others need to read it.
+    pub(crate) secret: SnapshotSecret,
     keep: AtomicBool,
     manifest: Mutex<Option<Arc<Manifest>>>,
 }
 
 impl Folder {
-    pub(crate) fn new(path: PathBuf, applied: AppliedState, keep: bool) -> Self {
-        Self { path, applied, keep: AtomicBool::new(keep), manifest: Mutex::new(None) }
+    pub(crate) fn new(path: PathBuf, applied: AppliedState, secret: SnapshotSecret, keep: bool) -> Self {
+        Self { path, applied, secret, keep: AtomicBool::new(keep), manifest: Mutex::new(None) }
     }
 
     /// Whether the folder outlives its holders.
@@ -134,6 +136,8 @@ pub(crate) fn snapshot_name(manifest: &Manifest) -> io::Result<[u8; 32]> {
 /// The group's snapshots.
 pub(crate) struct Snapshots {
     dir: PathBuf,
+    /// What others need to read them.
+    secret: SnapshotSecret,
     current: Mutex<Option<Arc<Folder>>>,
     /// Set by an install, which uses up the folder: the next reader gets a fresh checkpoint.
     rebuild: AtomicBool,
@@ -163,15 +167,18 @@ impl Snapshots {
             }
         }
         finished.sort();
-        let mut current = None;
+        let (mut current, secret) = (None, applier.secret());
         while let Some((_, position, path)) = finished.pop() {
             let usable = applier.inspect(&path).ok().filter(|applied| applied.position == Some(position));
             match usable {
-                Some(applied) if current.is_none() => current = Some(Arc::new(Folder::new(path, applied, true))),
+                Some(applied) if current.is_none() => {
+                    current = Some(Arc::new(Folder::new(path, applied, secret.clone(), true)));
+                }
                 _ => remove(&path),
             }
         }
-        Ok(Self { dir: dir.to_path_buf(), current: Mutex::new(current), rebuild: AtomicBool::new(false) })
+        let dir = dir.to_path_buf();
+        Ok(Self { dir, secret, current: Mutex::new(current), rebuild: AtomicBool::new(false) })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -196,7 +203,7 @@ impl Snapshots {
         fs::rename(&unfinished, &path)
             .and_then(|()| sync_dir(&self.dir))
             .map_err(|error| Fatal(format!("{}: the snapshot could not be put in place: {error}", path.display())))?;
-        let folder = Arc::new(Folder::new(path, snapshot.applied, true));
+        let folder = Arc::new(Folder::new(path, snapshot.applied, self.secret.clone(), true));
         self.replace(Some(folder.clone()));
         Ok(folder)
     }
@@ -283,7 +290,7 @@ pub(crate) async fn send(peer: &Peer, vote: &Vote, folder: &Arc<Folder>) -> Send
     let hashing = folder.clone();
     let manifest = blocking(move || hashing.manifest()).await.map_err(network)?;
     let name = snapshot_name(&manifest).map_err(network)?;
-    let offer = wire::Offer { vote: vote.into(), manifest: (*manifest).clone() };
+    let offer = wire::Offer { vote: vote.into(), manifest: (*manifest).clone(), secret: folder.secret.clone() };
     let have = match call(peer, wire::SNAPSHOT_OFFER, peer.request(&offer)).await? {
         wire::OfferReply::NotNeeded(vote) | wire::OfferReply::HigherVote(vote) => {
             return Ok(vote.into());

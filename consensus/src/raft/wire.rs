@@ -13,7 +13,7 @@ use openraft::raft::{AppendEntriesRequest, TransferLeaderError, TransferLeaderRe
 use super::codec::{self, CodecError, VoteBytes};
 use super::config::APPEND_ENTRIES_MAX;
 use super::types::{LogId, TypeConfig, log_id, position};
-use crate::port::Position;
+use crate::port::{Position, SnapshotSecret};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 17;
@@ -44,6 +44,8 @@ pub(crate) const APPEND_BYTES_MAX: usize = BATCH_BYTES_MAX;
 pub(crate) const PART_BYTES_MAX: usize = 1 << 20;
 /// Files of one snapshot. At 32 MiB a table that is a terabyte of state.
 pub(crate) const SNAPSHOT_FILES_MAX: usize = 32_768;
+/// Bytes of what comes with a snapshot: a key.
+pub(crate) const SNAPSHOT_SECRET_BYTES_MAX: usize = 64;
 /// Bytes of the path of a file in a snapshot, which RocksDB and the host name.
 pub(crate) const SNAPSHOT_PATH_BYTES_MAX: usize = 64;
 /// What stands around the entries of an append, the data of a part or the files of an offer: heads,
@@ -371,6 +373,8 @@ pub(crate) struct Manifest {
 pub(crate) struct Offer {
     pub(crate) vote: VoteBytes,
     pub(crate) manifest: Manifest,
+    /// What the receiver needs to read the files.
+    pub(crate) secret: SnapshotSecret,
 }
 
 /// How much of each file of an offered snapshot is there already.
@@ -411,8 +415,8 @@ pub(crate) struct Ask {
 /// Answer to an [`Ask`].
 #[derive(BorshSerialize, BorshDeserialize)]
 pub(crate) enum AskReply {
-    /// It may be read now.
-    Lent(Manifest),
+    /// It may be read now, with this.
+    Lent(Manifest, SnapshotSecret),
     /// This replica has not got so far itself.
     Behind,
 }

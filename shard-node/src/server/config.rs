@@ -108,6 +108,10 @@ fn default_log() -> String {
     "info,openraft=error".to_owned()
 }
 
+fn default_storage_key() -> PathBuf {
+    "storage.key".into()
+}
+
 fn default_snapshot_every() -> u64 {
     20_000
 }
@@ -134,6 +138,9 @@ pub struct NodeConfig {
     pub ca: PathBuf,
     /// Key that signs headers: 64 hex digits.
     pub signing_key: PathBuf,
+    /// Key under which the local keys of channels are sealed: 64 hex digits. Made at the first start.
+    #[serde(default = "default_storage_key")]
+    pub storage_key: PathBuf,
     /// Checks client signatures otherwise than the genesis says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyMode>,
@@ -163,6 +170,7 @@ impl NodeConfig {
             key: "node.key".into(),
             ca: "roots.pem".into(),
             signing_key: "signing.key".into(),
+            storage_key: default_storage_key(),
             verify: None,
             snapshot_every: default_snapshot_every(),
             log: default_log(),
@@ -196,6 +204,7 @@ impl NodeConfig {
             &mut config.key,
             &mut config.ca,
             &mut config.signing_key,
+            &mut config.storage_key,
         ] {
             *path = folder.join(&*path);
         }
@@ -272,11 +281,14 @@ impl NodeConfig {
             ("key", &self.key, true),
             ("ca", &self.ca, false),
             ("signing_key", &self.signing_key, true),
+            ("storage_key", &self.storage_key, true),
         ] {
             let bad = |cause: String, fix| {
                 Err(ConfigError::Path { file: file.to_owned(), key, path: path.clone(), cause, fix })
             };
             match std::fs::metadata(path) {
+                // The host makes it where nothing needs it yet.
+                Err(error) if key == "storage_key" && error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => return bad(format!("cannot be read: {error}"), copy),
                 Ok(found) if !found.is_file() => return bad("is no file".to_owned(), copy),
                 Ok(found) if secret && readable_by_others(&found) => {

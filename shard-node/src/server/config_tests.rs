@@ -24,6 +24,7 @@ fn defaults_and_paths() {
     let config = parsed(MINIMAL).unwrap();
     assert_eq!(config.data_dir, Path::new("/etc/seamark/data"));
     assert_eq!(config.signing_key, Path::new("/secure/signing.key"), "an absolute path stays");
+    assert_eq!(config.storage_key, Path::new("/etc/seamark/storage.key"));
     assert_eq!(
         (config.raft, config.snapshot_every, config.log.as_str()),
         (RaftTiming::default(), 20_000, "info,openraft=error")

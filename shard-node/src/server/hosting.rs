@@ -19,13 +19,13 @@ use router::gateway::{ClusterView, Peers};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::server::group::{AdmitError, HostContext, OpenGroup, open_cipher};
+use crate::server::group::{AdmitError, HostContext, OpenGroup};
 use crate::server::intake::check_arrivals;
 use crate::server::leaving;
 use crate::server::local::Hosted;
 use crate::server::membership;
 use crate::server::rebuild::PARTS as STATE_PARTS;
-use crate::server::seat;
+use crate::server::{seat, vault};
 
 /// Between two rounds of asking all members for a snapshot.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -162,21 +162,28 @@ impl Hosting {
         group: GroupId,
     ) -> Result<OpenGroup, (&'static str, String)> {
         let folder = self.folder(group);
+        // Before the seat is noted: a replica that has begun has its key.
+        let seal = context.vault.seal_of(group, &folder).map_err(|error| (error.code(), error.to_string()))?;
         let seat = seat::seat(view, group, self.node(), &folder).map_err(|error| (error.code(), error.to_string()))?;
         let log = {
             let engine = self.hosted.log.read();
             let engine = engine.as_ref().ok_or(("storage_closed", "the log is closed".to_owned()))?;
-            engine.group(group.0, open_cipher()).map_err(|error| (error.code(), error.to_string()))?
+            engine.group(group.0, seal.cipher()).map_err(|error| (error.code(), error.to_string()))?
         };
-        let open = OpenGroup::open(context, group, &seat, &folder, Arc::new(log)).await;
+        let open = OpenGroup::open(context, group, &seat, (&folder, seal), Arc::new(log)).await;
         open.map_err(|error| (error.code(), error.to_string()))
     }
 
-    /// Stops a group and removes it from the disk: its state, its snapshots, its log.
+    /// Stops a group and removes it from the disk: its local key first, so that nothing of the rest can be read any
+    /// more, then its state, its snapshots, its log.
     async fn leave(&self, group: GroupId) {
         let opened = self.opened.lock().get(&group).cloned();
         if let Some(context) = opened {
             self.stop(group, &context).await;
+        }
+        if let Err(error) = vault::destroy(&self.folder(group)) {
+            tracing::warn!(%group, %error, "the local key of a channel that was left stays");
+            return;
         }
         // From the renaming on, the folder is never taken for a replica again.
         let (folder, left) = (self.folder(group), self.data_dir.join(format!("{LEFT}{group}")));

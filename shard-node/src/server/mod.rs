@@ -36,6 +36,7 @@ pub mod socket;
 pub mod status;
 #[cfg(test)]
 mod testing;
+pub mod vault;
 
 pub use config::NodeConfig;
 pub use node::{Machine, Node, NodeError};

@@ -33,6 +33,7 @@ use crate::server::local::{Hosted, LocalHost};
 use crate::server::registry::publish;
 use crate::server::service::Service;
 use crate::server::socket;
+use crate::server::vault::{Vault, VaultError};
 
 /// Why a node cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,9 @@ pub enum NodeError {
     /// The log or the shared resources.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The storage key.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
 }
 
 impl NodeError {
@@ -83,6 +87,7 @@ impl NodeError {
             Self::Net(error) => error.code(),
             Self::Listen { .. } => "listen",
             Self::Storage(error) => error.code(),
+            Self::Vault(error) => error.code(),
         }
     }
 }
@@ -275,6 +280,8 @@ impl Node {
         let calls = Arc::clone(peers.traffic());
         let traffic = NodeTraffic { calls, peers: Arc::default(), clients: Arc::default() };
         let log = open_log(&config, &files.genesis, &resources)?;
+        let cluster = files.genesis.cluster_id();
+        let vault = Vault::open(&config.storage_key, &config.data_dir, cluster, config.node)?;
         let context = HostContext {
             genesis: Arc::clone(&files.genesis),
             node: config.node,
@@ -287,6 +294,7 @@ impl Node {
             },
             snapshot_every_entries: config.snapshot_every,
             resources,
+            vault: Arc::new(vault),
             links,
             clock: clock.clone(),
             readings,

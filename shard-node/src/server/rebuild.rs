@@ -8,13 +8,13 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, GroupKind, NodeId};
 use storage::{LogEngine, LogIdentity, LogStore, ResourceLimits, SharedResources, StorageError};
 
 use crate::server::config::NodeConfig;
-use crate::server::group::open_cipher;
 use crate::server::kept;
 use crate::server::node::{NodeError, load_genesis};
+use crate::server::vault::{LocalSeal, Vault, VaultError};
 
 /// What of a group's folder makes up a replica's state.
 pub(super) const PARTS: [&str; 2] = ["state", "snapshots"];
@@ -40,6 +40,9 @@ pub enum RebuildError {
     /// The configuration or the genesis.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// The keys of what it keeps of channels.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The node has no replica of the group.
     #[error("node {node} has no replica of {group}; name one of: {}", hosted.join(", "))]
     NotHosted {
@@ -83,6 +86,7 @@ impl RebuildError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Node(error) => error.code(),
+            Self::Vault(error) => error.code(),
             Self::NotHosted { .. } => "rebuild_group",
             Self::Running(_) => "rebuild_running",
             Self::NoLog(_) => "rebuild_no_log",
@@ -112,8 +116,16 @@ pub fn set_aside(config: &NodeConfig, group: GroupId) -> Result<SetAside, Rebuil
     // Held open until the end, so that the node cannot start in between.
     let log =
         open_log(&config.data_dir.join("log"), LogIdentity { cluster: genesis.cluster_id().0.0, node: config.node.0 })?;
+    let folder = config.data_dir.join(group.to_string());
+    let seal = match group.kind() {
+        Some(GroupKind::Channel) => {
+            let vault = Vault::open(&config.storage_key, &config.data_dir, genesis.cluster_id(), config.node)?;
+            vault.seal_of(group, &folder)?
+        }
+        _ => LocalSeal::open(),
+    };
     let purged = {
-        let log = log.group(group.0, open_cipher()).map_err(RebuildError::Log)?;
+        let log = log.group(group.0, seal.cipher()).map_err(RebuildError::Log)?;
         // Unreadable votes are found now, not after the move.
         log.read_vote().map_err(RebuildError::Log)?;
         log.purged_index().map_err(RebuildError::Log)?
@@ -121,7 +133,7 @@ pub fn set_aside(config: &NodeConfig, group: GroupId) -> Result<SetAside, Rebuil
     if purged.is_some() && committee.members.len() == 1 {
         return Err(RebuildError::Alone(group));
     }
-    let moved = move_parts(&config.data_dir.join(group.to_string()))?;
+    let moved = move_parts(&folder)?;
     Ok(SetAside { node: config.node, group, moved, purged })
 }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use consensus::port::{AppliedState, Applier, Committed, Fatal, Payload, SnapshotDir, SnapshotError};
+use consensus::port::{
+    AppliedState, Applier, Committed, Fatal, Origin, Payload, SnapshotDir, SnapshotError, SnapshotSecret,
+};
 use cross_shard::commit::Decision;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
@@ -19,7 +21,7 @@ use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
 use ledger::view::{ReadFault, StateReader};
 use parking_lot::{Mutex, RwLock};
-use storage::{KeyRange, Kv, KvView, PlainCipher, SharedResources, StateDb, StateIdentity, WriteBatch};
+use storage::{KeyRange, Kv, KvView, SharedResources, StateDb, StateIdentity, WriteBatch};
 use tokio::sync::mpsc;
 
 use crate::core::applied::AppliedRecord;
@@ -29,6 +31,7 @@ use crate::core::genesis::{Founded, genesis_state};
 use crate::core::marks;
 use crate::server::halt::Halt;
 use crate::server::snapshot::{self, Staged, label};
+use crate::server::vault::LocalSeal;
 
 /// Newest format of the state database that this program reads and writes.
 pub const STATE_FORMAT: u32 = 1;
@@ -142,10 +145,21 @@ pub struct Stand {
     pub applied: AppliedRecord,
 }
 
+/// Where a replica's state lies, and how.
+pub struct Files<'a> {
+    /// The folder.
+    pub root: &'a Path,
+    /// What databases share.
+    pub resources: &'a SharedResources,
+    /// How its values are sealed.
+    pub seal: LocalSeal,
+}
+
 /// One replica's state and the way it moves.
 pub struct Replica {
     root: PathBuf,
     resources: SharedResources,
+    seal: LocalSeal,
     identity: StateIdentity,
     constants: GroupConstants,
     state: StateHandle,
@@ -238,14 +252,13 @@ impl OpenError {
 }
 
 impl Replica {
-    /// Opens the state that a node has of `group` under `root`, writing block 0 into a new one, and rebuilds the
-    /// tree, which must match the recorded root.
+    /// Opens the state that a node has of `group`, writing block 0 into a new one, and rebuilds the tree, which must
+    /// match the recorded root.
     ///
     /// # Errors
     /// [`OpenError`] says what is wrong with the folder.
     pub fn open(
-        root: &Path,
-        resources: &SharedResources,
+        files: Files<'_>,
         genesis: &Genesis,
         founded: Founded<'_>,
         (node, group): (NodeId, GroupId),
@@ -255,7 +268,8 @@ impl Replica {
         let cluster = genesis.cluster_id();
         let (node, format_version) = (node.0, STATE_FORMAT);
         let identity = StateIdentity { cluster: cluster.0.0, node, group: group.0, format_version };
-        let db = StateDb::open(root, resources, identity, Arc::new(PlainCipher))?;
+        let Files { root, resources, seal } = files;
+        let db = StateDb::open(root, resources, identity, seal.cipher())?;
         let reader = DbReader(&db);
         if reader.get(&schema::applied())?.is_none() {
             write_genesis(&db, genesis, founded, group)?;
@@ -275,6 +289,7 @@ impl Replica {
         let replica = Self {
             root: root.to_path_buf(),
             resources: resources.clone(),
+            seal,
             identity,
             constants: GroupConstants { cluster, group, verify },
             state: share.state.clone(),
@@ -459,7 +474,11 @@ impl Applier for Replica {
         label::read(dir, &self.constants).map_err(|cause| Fatal(format!("snapshot {}: {cause}", dir.display())))
     }
 
-    fn prepare(&mut self, dir: &Path, from: Option<NodeId>) -> Result<AppliedState, SnapshotError> {
+    fn secret(&self) -> SnapshotSecret {
+        self.seal.secret()
+    }
+
+    fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<AppliedState, SnapshotError> {
         self.staged = None;
         let checked = self.db().map_err(|fatal| SnapshotError::Failed(fatal.0)).and_then(|db| {
             let target = snapshot::Target {
@@ -467,8 +486,9 @@ impl Applier for Replica {
                 resources: &self.resources,
                 identity: self.identity,
                 constants: &self.constants,
+                seal: &self.seal,
             };
-            snapshot::stage(dir, from, &target, &*db)
+            snapshot::stage(dir, from.as_ref(), &target, &*db)
         });
         match checked {
             Ok(staged) => {
@@ -477,7 +497,7 @@ impl Applier for Replica {
                 Ok(applied)
             }
             Err(error) => {
-                if let (Some(node), SnapshotError::Refused(reason)) = (from, &error) {
+                if let (Some(Origin { node, .. }), SnapshotError::Refused(reason)) = (from, &error) {
                     let text = format!(
                         "snapshot_refused: {}: a snapshot that node {node} sent does not hold: {reason}; this replica keeps the state \
                          it has, and takes the next one or that of another leader",

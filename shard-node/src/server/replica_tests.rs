@@ -3,10 +3,16 @@ use std::sync::atomic::AtomicBool;
 use super::*;
 use crate::core::support::{SHARD, address};
 use crate::server::testing::{certify, committed, issuer, lone_genesis, mint, resources, write_asset};
+use crate::server::vault::Vault;
 use ledger::Header;
-use ledger::ids::{Address, Height};
+use ledger::ids::{Address, ClusterId, Height};
 use storage::{Fault, FaultyKv, MemKv, Operation};
 use tempfile::TempDir;
+
+/// Another node, which seals nothing.
+fn sender() -> Origin {
+    Origin { node: NodeId(7), secret: SnapshotSecret::default() }
+}
 
 /// A replica in memory whose writes fail once `failing` is set.
 struct Bench {
@@ -41,6 +47,7 @@ impl Bench {
         let replica = Replica {
             root: PathBuf::new(),
             resources: crate::server::testing::resources(),
+            seal: LocalSeal::open(),
             identity: StateIdentity { cluster: cluster.0.0, node: 1, group: SHARD.0, format_version: STATE_FORMAT },
             constants: GroupConstants { cluster, group: SHARD, verify: VerifyMode::Ingest },
             state: share.state.clone(),
@@ -93,11 +100,16 @@ struct Disk {
 
 impl Disk {
     fn new() -> Self {
+        Self::sealed_by(LocalSeal::open())
+    }
+
+    fn sealed_by(seal: LocalSeal) -> Self {
         let folder = TempDir::new().expect("a folder");
         let (sender, effects) = mpsc::channel(64);
         let genesis = lone_genesis(VerifyMode::Ingest);
         let root = folder.path().join("state");
-        let opened = Replica::open(&root, &resources(), &genesis, None, (NodeId(1), SHARD), VerifyMode::Ingest, sender);
+        let files = Files { root: &root, resources: &resources(), seal };
+        let opened = Replica::open(files, &genesis, None, (NodeId(1), SHARD), VerifyMode::Ingest, sender);
         let (replica, share) = opened.expect("an empty folder");
         write_asset(&share.state);
         Self { replica, share, folder, effects }
@@ -105,12 +117,15 @@ impl Disk {
 
     /// Blocks with the mints of these numbers.
     fn with(mints: impl IntoIterator<Item = u8>) -> Self {
-        let mut disk = Self::new();
+        Self::new().and(mints)
+    }
+
+    fn and(mut self, mints: impl IntoIterator<Item = u8>) -> Self {
         for (index, salt) in (1..).zip(mints) {
             let (_, tx) = mint(&lone_genesis(VerifyMode::Ingest), salt, Address([3; 20]), 5);
-            disk.replica.apply(vec![committed(index, [tx])]).expect("a block");
+            self.replica.apply(vec![committed(index, [tx])]).expect("a block");
         }
-        disk
+        self
     }
 
     fn put<T: borsh::BorshSerialize>(&self, key: Vec<u8>, value: &T) {
@@ -155,7 +170,7 @@ fn a_good_snapshot_is_checked_first_and_switched_to_after() {
     let dir = leader.snapshot();
     let mut replica = Disk::with(1..=2);
     replica.put(marks::checked(), &Height(2));
-    let prepared = replica.replica.prepare(&dir, Some(NodeId(7))).expect("it holds");
+    let prepared = replica.replica.prepare(&dir, Some(sender())).expect("it holds");
     assert_eq!(replica.height(), 2, "nothing has changed yet");
     assert_eq!(replica.replica.install(&dir), Ok(prepared));
     assert_eq!((replica.height(), replica.files()), (5, 2), "LIVE and one database");
@@ -196,7 +211,7 @@ fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
     let mut replica = Disk::with(1..=2);
     let before = replica.share.stand.lock().applied.clone();
     let mut refuses = |dir: &Path, why: &str| {
-        let error = replica.replica.prepare(dir, Some(NodeId(7))).expect_err(why);
+        let error = replica.replica.prepare(dir, Some(sender())).expect_err(why);
         assert!(matches!(&error, SnapshotError::Refused(reason) if reason.contains(why)), "{why}: {error}");
         let told = std::iter::from_fn(|| replica.effects.try_recv().ok()).last();
         assert!(
@@ -249,7 +264,59 @@ fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
     replica.replica.apply(vec![committed(3, [tx])]).expect("a block");
     let mut leader = Disk::with(1..=5);
     let dir = leader.snapshot();
-    replica.replica.prepare(&dir, Some(NodeId(7))).expect("it holds");
+    replica.replica.prepare(&dir, Some(sender())).expect("it holds");
     replica.replica.install(&dir).expect("it is taken");
     assert_eq!(replica.height(), 5);
+}
+
+/// The seal of a node of its own.
+fn local_seal() -> LocalSeal {
+    let (folder, channel) = (TempDir::new().expect("a folder"), GroupId::channel(1));
+    let vault = Vault::open(&folder.path().join("storage.key"), folder.path(), ClusterId(Hash32([1; 32])), NodeId(1));
+    vault.expect("a vault").seal_of(channel, &folder.path().join("channel-1")).expect("a key")
+}
+
+/// Whether any file of a folder holds these bytes.
+fn somewhere(folder: &Path, bytes: &[u8]) -> bool {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.into_iter().any(|path| match path.is_dir() {
+        true => somewhere(&path, bytes),
+        false => std::fs::read(&path).expect("a file").windows(bytes.len()).any(|window| window == bytes),
+    })
+}
+
+#[test]
+fn a_sealed_snapshot_needs_its_senders_key_and_is_sealed_anew_under_the_receivers() {
+    let (ours, theirs) = (local_seal(), local_seal());
+    let mut leader = Disk::sealed_by(theirs.clone()).and(1..=5);
+    let dir = leader.snapshot();
+    let mut replica = Disk::sealed_by(ours.clone());
+    let from = |secret| Some(Origin { node: NodeId(7), secret });
+    for secret in [SnapshotSecret::default(), ours.secret(), SnapshotSecret(vec![1; 7])] {
+        let refused = replica.replica.prepare(&dir, from(secret)).expect_err("it is not the sender's");
+        assert!(matches!(refused, SnapshotError::Refused(_)), "{refused}");
+        assert_eq!((replica.height(), replica.files()), (0, 2));
+    }
+    let prepared = replica.replica.prepare(&dir, from(leader.replica.secret())).expect("it holds");
+    assert_eq!(replica.replica.install(&dir), Ok(prepared));
+    assert_eq!((replica.height(), replica.files()), (5, 2));
+    assert_eq!(replica.share.stand.lock().applied, leader.share.stand.lock().applied);
+
+    // What is on the disk now is read with this node's key and no other one.
+    let header: Header = leader.load(schema::header(Height(5))).expect("a header");
+    let Disk { replica: stopped, share, folder, .. } = replica;
+    let (identity, root) = (stopped.identity, stopped.root.clone());
+    share.state.close();
+    drop(stopped);
+    let read = |seal: &LocalSeal| {
+        let db = StateDb::open(&root, &resources(), identity, seal.cipher()).expect("a database");
+        db.get(&schema::header(Height(5)))
+    };
+    assert_eq!(read(&ours), Ok(Some(encoded(&header))));
+    assert_eq!(read(&theirs).expect_err("sealed under another key").code(), "storage_corrupt");
+    let root = header.state_root.0;
+    assert!(!somewhere(folder.path(), &root) && !somewhere(&dir, &root), "no value lies there in the clear");
+    assert!(!somewhere(folder.path(), &theirs.secret().0) && !somewhere(&dir, &theirs.secret().0));
+    let mut open = Disk::with(1..=5);
+    assert!(somewhere(&open.snapshot(), &root), "where nothing is sealed, it does");
 }

@@ -113,6 +113,12 @@ pub fn leave(folder: &Path) -> Result<(), SeatError> {
     write().map_err(|error| SeatError::File { path: path.clone(), cause: error.to_string() })
 }
 
+/// Whether a folder holds anything of a replica: its seat, or its state.
+#[must_use]
+pub fn has_begun(folder: &Path) -> bool {
+    folder.join(FILE).exists() || folder.join("state").exists()
+}
+
 /// The join in the folder of a group.
 ///
 /// # Errors

@@ -9,25 +9,23 @@
 //! younger than the snapshot: where it is missing, the driver attests nothing before it has come.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use consensus::port::SnapshotError;
+use consensus::port::{Origin, SnapshotError};
 use cross_shard::stream;
 use ledger::genesis::VerifyMode;
 use ledger::header::Header;
-use ledger::ids::{Height, NodeId};
+use ledger::ids::Height;
 use ledger::schema;
 use ledger::view::{ReadFault, View};
 use ledger::{Certificate, Committee};
-use storage::{
-    KeyRange, Kv, PlainCipher, SharedResources, StagedState, StateDb, StateIdentity, StorageError, WriteBatch,
-};
+use storage::{KeyRange, Kv, SharedResources, StagedState, StateDb, StateIdentity, StorageError, WriteBatch};
 
 use crate::core::applied::AppliedRecord;
 use crate::core::driver::SystemView;
 use crate::core::executor::GroupConstants;
 use crate::core::marks::{self, Marks};
 use crate::server::replica::{DbReader, Stand, rebuild};
+use crate::server::vault::LocalSeal;
 
 /// Headers read at once.
 const HEADERS_CHUNK: usize = 1024;
@@ -52,6 +50,8 @@ pub struct Target<'a> {
     pub identity: StateIdentity,
     /// The group.
     pub constants: &'a GroupConstants,
+    /// How it is sealed.
+    pub seal: &'a LocalSeal,
 }
 
 fn refused(reason: impl ToString) -> SnapshotError {
@@ -70,13 +70,18 @@ fn storage(error: StorageError) -> SnapshotError {
     }
 }
 
-/// Copies a snapshot beside the state `own` and judges it. `from` is who sent it.
+/// Copies a snapshot beside the state `own` and judges it. `from` is where it comes from.
 ///
 /// # Errors
 /// [`SnapshotError`]; nothing is left of the copy then.
-pub fn stage(dir: &Path, from: Option<NodeId>, target: &Target<'_>, own: &dyn Kv) -> Result<Staged, SnapshotError> {
+pub fn stage(dir: &Path, from: Option<&Origin>, target: &Target<'_>, own: &dyn Kv) -> Result<Staged, SnapshotError> {
     let labelled = label::read(dir, target.constants).map_err(refused)?;
-    let state = StateDb::stage(dir, target.root, target.resources, target.identity, Arc::new(PlainCipher));
+    let Target { root, resources, identity, seal, .. } = *target;
+    let sender = from.map_or(Ok(None), |origin| seal.of_sender(&origin.secret)).map_err(refused)?;
+    let state = match sender {
+        Some(sender) => StateDb::stage_resealed(dir, root, resources, identity, (&sender, seal.cipher())),
+        None => StateDb::stage(dir, root, resources, identity, seal.cipher()),
+    };
     let state = state.map_err(storage)?;
     let stand = rebuild(state.db(), &dir.display().to_string(), target.constants.group)
         .map_err(|error| refused(format!("{}: {error}", error.code())))?;
@@ -87,7 +92,7 @@ pub fn stage(dir: &Path, from: Option<NodeId>, target: &Target<'_>, own: &dyn Kv
     // Whatever the driver is going to read must be there.
     let reader = DbReader(state.db());
     SystemView::read(&reader, target.constants.group, VerifyMode::Every).map_err(refused)?;
-    write_marks(state.db(), own, from, stand.applied.height)?;
+    write_marks(state.db(), own, from.is_some(), stand.applied.height)?;
     Ok(Staged { dir: dir.to_path_buf(), state, stand })
 }
 
@@ -170,7 +175,7 @@ fn handed_over(new: &dyn Kv, own: &dyn Kv, header: &Header) -> Result<(), Snapsh
 
 /// What this node has found out by itself goes over to the new state; what another node claims to have
 /// found out does not.
-fn write_marks(new: &dyn Kv, own: &dyn Kv, from: Option<NodeId>, height: Height) -> Result<(), SnapshotError> {
+fn write_marks(new: &dyn Kv, own: &dyn Kv, received: bool, height: Height) -> Result<(), SnapshotError> {
     let read = |db: &dyn Kv| -> Result<Marks, ReadFault> {
         let reader = DbReader(db);
         let mut view = View::new(&reader);
@@ -178,13 +183,12 @@ fn write_marks(new: &dyn Kv, own: &dyn Kv, from: Option<NodeId>, height: Height)
         view.fault().cloned().map_or(Ok(marks), Err)
     };
     let mine = read(own).map_err(|fault| SnapshotError::Failed(fault.0))?;
-    let marks = match from {
-        Some(_) => Marks { installed: Some(height), ..mine },
-        None => {
-            let kept = read(new).map_err(refused)?;
-            let forged = [mine.forged, kept.forged].into_iter().flatten().min();
-            Marks { checked: mine.checked.max(kept.checked), forged, installed: mine.installed.max(kept.installed) }
-        }
+    let marks = if received {
+        Marks { installed: Some(height), ..mine }
+    } else {
+        let kept = read(new).map_err(refused)?;
+        let forged = [mine.forged, kept.forged].into_iter().flatten().min();
+        Marks { checked: mine.checked.max(kept.checked), forged, installed: mine.installed.max(kept.installed) }
     };
     let mut batch = WriteBatch::new();
     let values =

@@ -24,9 +24,10 @@ use tokio_util::task::TaskTracker;
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{self, NOW, SHARD, client_of, genesis_named, node_key};
 use crate::server::clock::{Clock, Readings};
-use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, Seat, open_cipher};
+use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, Seat};
 use crate::server::links::{Links, NodeTraffic};
 use crate::server::replica::StateHandle;
+use crate::server::vault::{LocalSeal, Vault};
 
 /// The one node of these groups.
 pub(crate) const NODE: NodeId = NodeId(1);
@@ -121,6 +122,8 @@ impl Lone {
         let (_, view) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
         let peers = Arc::new(Peers::new(Identity::new("", ""), TrustRoots::default(), view));
         let clock = Clock::start();
+        let vault = Vault::open(&folder.path().join("storage.key"), folder.path(), genesis.cluster_id(), NODE);
+        let vault = vault.expect("a storage key");
         let readings = Readings { own_ms: clock.wall_offset_ms(), ..Readings::default() };
         let context = HostContext {
             genesis: Arc::clone(&genesis),
@@ -130,6 +133,7 @@ impl Lone {
             timing: Timing { heartbeat_ms: 40, election_min_ms: 100, election_max_ms: 200 },
             snapshot_every_entries: 0,
             resources: resources.clone(),
+            vault: Arc::new(vault),
             links: Links::new(peers, stop.clone()),
             clock,
             readings: watch::channel(Some(readings)).1,
@@ -139,9 +143,9 @@ impl Lone {
             tasks: TaskTracker::new(),
         };
         let log = open_log(folder.path(), &resources, &genesis);
-        let group_log = Arc::new(log.group(SHARD.0, open_cipher()).expect("the group's log"));
-        let opened =
-            OpenGroup::open(&context, SHARD, &Seat::of_genesis(), &folder.path().join("shard"), group_log).await;
+        let (shard, seal) = (folder.path().join("shard"), LocalSeal::open());
+        let group_log = Arc::new(log.group(SHARD.0, seal.cipher()).expect("the group's log"));
+        let opened = OpenGroup::open(&context, SHARD, &Seat::of_genesis(), (&shard, seal), group_log).await;
         let started = match opened {
             Ok(group) => group.start().await,
             Err(error) => Err(error),

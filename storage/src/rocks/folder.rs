@@ -181,12 +181,20 @@ pub(crate) fn stage(
     root: &Path,
     check: impl FnOnce(&Path) -> Result<(), StorageError>,
 ) -> Result<(PathBuf, u64), StorageError> {
+    stage_by(root, |folder| copy_folder(received, folder).and_then(|()| check(folder)))
+}
+
+/// Has `fill(folder)` make a database in an empty folder beside the live one of `root`, without making
+/// it live. Returns the folder and its generation; nothing is left when `fill` fails.
+pub(crate) fn stage_by(
+    root: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), StorageError>,
+) -> Result<(PathBuf, u64), StorageError> {
     let live = prepare(root)?;
     remove_leftovers(root, live)?;
     let folder = database_folder(root, live + 1);
     io(&folder, fs::create_dir(&folder))?;
-    let copied = copy_folder(received, &folder).and_then(|()| check(&folder));
-    if let Err(error) = copied {
+    if let Err(error) = fill(&folder) {
         io(&folder, fs::remove_dir_all(&folder))?;
         return Err(error);
     }

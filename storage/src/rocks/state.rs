@@ -12,15 +12,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, Snapshot, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, Options,
+    ReadOptions, Snapshot, SstFileWriter, WriteOptions,
 };
 
 use crate::StorageError;
 use crate::cipher::ValueCipher;
 use crate::kv::{KeyRange, Kv, KvView, WriteBatch, WriteOp};
-use crate::rocks::folder::{remove_old, stage, switch, sync_folder};
+use crate::rocks::folder::{remove_old, stage, stage_by, switch, sync_folder};
 use crate::rocks::{Identity, Kind, Profile, SharedResources, check_all, map_error, open_or_create};
 use crate::sealed::open_value;
+
+/// Bytes after which a table file that is written for a database ends.
+const TABLE_BYTES: u64 = 32 << 20;
 
 /// Whose state a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +94,74 @@ fn open_database(folder: &Path, shared: &SharedResources, create: bool) -> Resul
     DB::open_cf_descriptors(&options, folder, [family]).map_err(|error| map_error(folder, &error))
 }
 
+/// Makes a database in `folder` of all pairs in `received`, their values sealed under another cipher.
+/// Table files are written in the order of their keys and taken over as they are: nothing is sorted or
+/// compacted again.
+fn reseal(
+    received: &Path,
+    folder: &Path,
+    shared: &SharedResources,
+    sender: &dyn ValueCipher,
+    cipher: &dyn ValueCipher,
+) -> Result<(), StorageError> {
+    let database = open_database(folder, shared, true)?;
+    let parts = folder.join("resealed");
+    std::fs::create_dir(&parts).map_err(|error| StorageError::io(&parts, &error))?;
+    let options = shared.options(Profile::State, true).map_err(|error| map_error(folder, &error))?;
+    let mut tables = Tables { options: &options, parts, paths: Vec::new(), open: None };
+    check_all(received, shared, Profile::State, &mut |key, sealed| {
+        let value = open_value(sender, received, key, Bytes::copy_from_slice(sealed))?;
+        tables.put(key, &cipher.seal(key, &value))
+    })?;
+    tables.finish()?;
+    let Tables { paths, parts, .. } = tables;
+    if !paths.is_empty() {
+        let mut ingest = IngestExternalFileOptions::default();
+        ingest.set_move_files(true);
+        database.ingest_external_file_opts(&ingest, paths).map_err(|error| map_error(folder, &error))?;
+    }
+    drop(database);
+    std::fs::remove_dir_all(&parts).map_err(|error| StorageError::io(&parts, &error))
+}
+
+/// Table files on their way into a database.
+struct Tables<'a> {
+    options: &'a Options,
+    parts: PathBuf,
+    paths: Vec<PathBuf>,
+    open: Option<SstFileWriter<'a>>,
+}
+
+impl Tables<'_> {
+    /// Adds a pair whose key is behind all before.
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
+        let mut table = match self.open.take() {
+            Some(table) => table,
+            None => {
+                let path = self.parts.join(format!("{:08}.sst", self.paths.len()));
+                let table = SstFileWriter::create(self.options);
+                table.open(&path).map_err(|error| self.error(&error))?;
+                self.paths.push(path);
+                table
+            }
+        };
+        table.put(key, value).map_err(|error| self.error(&error))?;
+        let full = table.file_size() >= TABLE_BYTES;
+        self.open = Some(table);
+        if full { self.finish() } else { Ok(()) }
+    }
+
+    /// Ends the last table.
+    fn finish(&mut self) -> Result<(), StorageError> {
+        let ended = self.open.take().map(|mut table| table.finish());
+        ended.unwrap_or(Ok(())).map_err(|error| self.error(&error))
+    }
+
+    fn error(&self, error: &rocksdb::Error) -> StorageError {
+        map_error(&self.parts, error)
+    }
+}
+
 impl StateDb {
     /// Opens the state under `root`, creating an empty one if there is none.
     pub fn open(
@@ -125,6 +197,26 @@ impl StateDb {
         let staged = open_database(&folder, shared, false).and_then(|db| Ok((db, own.adopt(&folder, found)?)));
         let (db, found) = staged?;
         let db = Self::of(db, folder, found, cipher);
+        Ok(StagedState { db: Some(db), root: root.to_path_buf(), generation })
+    }
+
+    /// As [`StateDb::stage`], of a checkpoint whose values `sender` opens: each is sealed anew under
+    /// `cipher` on its way, so that nothing of the copy can be read with the sender's key.
+    pub fn stage_resealed(
+        received: &Path,
+        root: &Path,
+        shared: &SharedResources,
+        identity: StateIdentity,
+        (sender, cipher): (&dyn ValueCipher, Arc<dyn ValueCipher>),
+    ) -> Result<StagedState, StorageError> {
+        let own = identity.to_file();
+        let found = Identity { node: own.node, ..own.expect_copy(received)? };
+        let fill = |folder: &Path| {
+            reseal(received, folder, shared, sender, &*cipher)?;
+            found.store(folder)
+        };
+        let (folder, generation) = stage_by(root, fill)?;
+        let db = Self::of(open_database(&folder, shared, false)?, folder, found, cipher);
         Ok(StagedState { db: Some(db), root: root.to_path_buf(), generation })
     }
 

@@ -98,3 +98,74 @@ fn log_entries_votes_and_marks_are_unreadable_on_disk() {
         }
     }
 }
+
+/// Values that fill more than one table file, with some that are gone and some that were written twice.
+fn fill(db: &StateDb) {
+    for part in 0..40_u32 {
+        let mut batch = WriteBatch::new();
+        for at in 0..50 {
+            // Ciphertext does not compress, so what a cipher makes of this takes its whole length on the disk.
+            batch.put(format!("{:08}", part * 50 + at), [SECRET, &vec![7; 20_000]].concat());
+        }
+        batch.delete(format!("{:08}", part * 50 + 7));
+        batch.put(format!("{:08}", part * 50 + 8), "again");
+        db.write(batch).expect("write");
+    }
+    db.flush().expect("flush");
+}
+
+#[test]
+fn a_snapshot_of_another_replica_is_sealed_anew_under_the_own_key() {
+    let (ours, theirs) = (Folder::new(), Folder::new());
+    let source = StateDb::open(&theirs.root(), shared(), STATE, cipher(1, 1)).expect("open");
+    fill(&source);
+    let received = theirs.path().join("received");
+    source.checkpoint(&received).expect("checkpoint");
+
+    let root = ours.root();
+    let live = StateDb::open(&root, shared(), STATE, cipher(2, 2)).expect("open");
+    let stage = |sender: u8, received: &Path| {
+        let sender = cipher(sender, 9);
+        StateDb::stage_resealed(received, &root, shared(), STATE, (&*sender, cipher(2, 3)))
+    };
+    let folders = || std::fs::read_dir(&root).expect("folder").count();
+    assert_eq!(stage(3, &received).err().expect("not the sender's key").code(), "storage_corrupt");
+    assert_eq!(folders(), 2, "nothing is left of it");
+
+    let staged = stage(1, &received).expect("staged");
+    let all = |db: &StateDb| db.scan(storage::KeyRange::all(), usize::MAX).expect("scan");
+    assert_eq!(all(staged.db()), all(&source));
+    assert!(std::fs::read_dir(staged.db().folder()).expect("folder").flatten().all(|entry| entry.path().is_file()));
+    drop(live);
+    let next = staged.switch().expect("switch");
+    next.remove_old().expect("remove");
+    let mut batch = WriteBatch::new();
+    batch.put("00000003", "later");
+    next.write(batch).expect("it is written to as any other");
+    next.flush().expect("flush");
+    drop(next);
+
+    let reopened = StateDb::open(&root, shared(), STATE, cipher(2, 4)).expect("open");
+    assert_eq!(reopened.get(b"00000003").expect("get").expect("present"), "later");
+    assert_eq!(reopened.get(b"00000007").expect("get"), None);
+    assert_eq!(all(&reopened).len(), all(&source).len());
+    drop(reopened);
+    let with_theirs = StateDb::open(&root, shared(), STATE, cipher(1, 5)).expect("open");
+    assert!(with_theirs.get(b"00000000").is_err(), "the sender's key opens nothing here");
+    assert!(!leaks(&root) && !leaks(&received));
+
+    let other = storage::StateIdentity { group: 8, ..STATE };
+    let refused = StateDb::stage_resealed(&received, &root, shared(), other, (&*cipher(1, 1), cipher(2, 6)));
+    assert_eq!(refused.err().expect("another group's").code(), "storage_wrong_group");
+}
+
+#[test]
+fn a_snapshot_without_a_pair_is_taken_too() {
+    let (ours, theirs) = (Folder::new(), Folder::new());
+    let source = StateDb::open(&theirs.root(), shared(), STATE, cipher(1, 1)).expect("open");
+    let received = theirs.path().join("received");
+    source.checkpoint(&received).expect("checkpoint");
+    let sender = cipher(1, 2);
+    let staged = StateDb::stage_resealed(&received, &ours.root(), shared(), STATE, (&*sender, cipher(2, 2)));
+    assert_eq!(staged.expect("staged").db().scan(storage::KeyRange::all(), 9).expect("scan"), []);
+}

@@ -6,7 +6,7 @@ use openraft::entry::RaftEntry;
 use openraft::raft::AppendEntriesRequest;
 use proptest::prelude::*;
 
-use crate::port::Position;
+use crate::port::{Position, SnapshotSecret};
 use crate::raft::codec;
 use crate::raft::types::{Batch, Entry, EntryPayload, LeaderId, Membership, Vote, log_id};
 use crate::raft::wire;
@@ -133,8 +133,9 @@ fn the_largest_calls_are_within_the_limit_of_calls() {
         membership: Vec::new(),
         files: vec![file; wire::SNAPSHOT_FILES_MAX],
     };
+    let secret = SnapshotSecret(vec![7; wire::SNAPSHOT_SECRET_BYTES_MAX]);
     let vote = Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true };
-    let offer = wire::request(1, 2, &wire::Offer { vote: (&vote).into(), manifest });
+    let offer = wire::request(1, 2, &wire::Offer { vote: (&vote).into(), manifest, secret });
     assert!(offer.len() <= wire::CALL_BYTES_MAX, "{}", offer.len());
     // The group and the kind that the node's service puts around a call, and its gRPC frame.
     const { assert!(wire::CALL_BYTES_MAX + 64 <= GRPC_BYTES_MAX) };

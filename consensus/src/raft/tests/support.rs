@@ -15,7 +15,8 @@ use storage::{LogEngine, LogIdentity, PlainCipher, ResourceLimits, SharedResourc
 use tempfile::TempDir;
 
 use crate::port::{
-    AppliedState, Applier, Committed, Fatal, Payload, RoleView, SnapshotDir, SnapshotError, Timing, replica_id,
+    AppliedState, Applier, Committed, Fatal, Origin, Payload, RoleView, SnapshotDir, SnapshotError, SnapshotSecret,
+    Timing, replica_id,
 };
 use crate::raft::{Founding, Prepared, RaftGroup, RaftGroupConfig, RaftTransport, StartError, TransportError};
 use crate::sequencer::Sequencer;
@@ -81,11 +82,19 @@ impl Applier for TestApplier {
         borsh::from_slice(&std::fs::read(dir.join("applied")).map_err(fatal)?).map_err(fatal)
     }
 
-    fn prepare(&mut self, dir: &Path, from: Option<NodeId>) -> Result<AppliedState, SnapshotError> {
+    fn secret(&self) -> SnapshotSecret {
+        SnapshotSecret(b"what reads snapshots".to_vec())
+    }
+
+    fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<AppliedState, SnapshotError> {
         let mut state = self.0.lock();
         state.prepared += 1;
-        state.sender = from;
-        if state.distrust || state.distrusts.is_some_and(|node| from == Some(node)) {
+        let foreign = from.as_ref().is_some_and(|origin| origin.secret != self.secret());
+        state.sender = from.map(|origin| origin.node);
+        if foreign {
+            return Err(SnapshotError::Refused("it cannot be read without its secret".into()));
+        }
+        if state.distrust || state.distrusts.is_some_and(|node| state.sender == Some(node)) {
             return Err(SnapshotError::Refused("this test trusts nobody".into()));
         }
         drop(state);

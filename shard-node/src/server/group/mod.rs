@@ -21,7 +21,7 @@ use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs};
 use ledger::view::{ReadFault, StateReader};
-use storage::{PlainCipher, SharedResources};
+use storage::SharedResources;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +34,7 @@ use crate::server::clock::{Clock, Readings};
 use crate::server::ingest::{Arrivals, Checked, Waiters};
 use crate::server::links::{Links, NodeTraffic};
 use crate::server::replica::{DbReader, OpenError, ReplicaShare, ViewReader};
+use crate::server::vault::Vault;
 
 pub use admit::{AdmitError, Way};
 pub use open::{FIRST_JOIN, OpenGroup, Seat, first_raft_id};
@@ -58,6 +59,8 @@ pub struct HostContext {
     pub snapshot_every_entries: u64,
     /// Shared caches and threads of all databases.
     pub resources: SharedResources,
+    /// Seals what is kept of channels.
+    pub vault: Arc<Vault>,
     /// Ways to other nodes.
     pub links: Arc<Links>,
     /// The process's clocks.
@@ -187,12 +190,6 @@ impl GroupHandle {
 fn system_view(share: &ReplicaShare, group: GroupId, context: &HostContext) -> Result<SystemView, ReadFault> {
     let db = share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
     SystemView::read(&ViewReader::of(&*db), group, context.verify)
-}
-
-/// The cipher of groups whose data need no encryption at rest: shards and the beacon.
-#[must_use]
-pub fn open_cipher() -> Arc<PlainCipher> {
-    Arc::new(PlainCipher)
 }
 
 /// The guarded clock as ingest uses it; none before the first exchange.

@@ -23,7 +23,8 @@ use crate::server::group::task::{FORGET_EVERY, GroupTask};
 use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, system_view};
 use crate::server::ingest::{Arrivals, Waiters};
 use crate::server::links::Transport;
-use crate::server::replica::{Committing, Replica, ReplicaShare};
+use crate::server::replica::{Committing, Files, Replica, ReplicaShare};
+use crate::server::vault::LocalSeal;
 
 /// Inputs that wait for a group's task.
 const INPUTS_MAX: usize = 4096;
@@ -73,7 +74,7 @@ pub struct OpenGroup {
 }
 
 impl OpenGroup {
-    /// Opens the files of a group.
+    /// Opens the files of a group: those in its folder, which are sealed like this, and its log.
     ///
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
@@ -81,7 +82,7 @@ impl OpenGroup {
         context: &HostContext,
         group: GroupId,
         seat: &Seat,
-        folder: &Path,
+        (folder, seal): (&Path, LocalSeal),
         log: Arc<dyn LogStore>,
     ) -> Result<Self, GroupError> {
         let first = first_members(&context.genesis, seat, group);
@@ -91,7 +92,8 @@ impl OpenGroup {
             let (genesis, node, verify) = (Arc::clone(&context.genesis), context.node, context.verify);
             let founded = seat.founded.clone();
             tokio::task::spawn_blocking(move || {
-                Replica::open(&root, &resources, &genesis, founded.as_deref(), (node, group), verify, effects)
+                let files = Files { root: &root, resources: &resources, seal };
+                Replica::open(files, &genesis, founded.as_deref(), (node, group), verify, effects)
             })
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
