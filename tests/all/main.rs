@@ -36,5 +36,6 @@ mod spoiling;
 mod standard_services;
 mod support;
 mod tier2;
+mod tour;
 mod transactions;
 mod up;

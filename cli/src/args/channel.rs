@@ -317,6 +317,11 @@ pub enum Channel {
         after_help = "Example:\n  seamark channel key add steel 02aa... --role member --as org-a\n  seamark channel key rotate steel 02aa... 03bb... --as org-a\n  seamark channel key revoke steel 03bb... --as org-a"
     )]
     Key(ChannelKey),
+    /// Play the story of two channels on a cluster of its own, and show what each organisation is answered
+    #[command(
+        after_help = "Example:\n  seamark channel tour\n  seamark channel tour --json\n\nThree organisations found two channels, trade between them in one transaction, take in a member from\na snapshot, and let one go. After each of these, everybody is asked the same questions over its own\nrouter. It takes less than a minute; the cluster is in a temporary folder that is removed.\n\nThe JSON object has: channels, asked, steps, trade, too_early, join, leave, views, problems, phases;\ndocs/channels.md describes them. The command ends with 1 when anybody is shown what is not its own."
+    )]
+    Tour,
 }
 
 /// `channel key`.

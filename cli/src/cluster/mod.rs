@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use client::{Client, Profile};
 use ledger::genesis::Genesis;
-use ledger::{Committee, NodeId};
+use ledger::{Committee, GroupId, Height, NodeId};
 use serde::Serialize;
+use shard_node::core::marks;
 use shard_node::server::{Node, NodeConfig, NodeError};
 use storage::{ResourceLimits, SharedResources, StorageError};
 use tempfile::TempDir;
@@ -30,6 +31,10 @@ pub use shape::{check_resumed, replicas_of, spec, verify_name};
 
 /// Says which processes belong to a running cluster.
 const RUN_FILE: &str = "up.json";
+/// Folder of a node's groups, as `setup` configures it.
+const DATA_DIR: &str = "data";
+/// What the folder of a group begins with that a node has left and is removing.
+const LEFT: &str = "left-";
 /// How long a new cluster may take until every group has a leader.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -140,6 +145,23 @@ impl Prepared {
     #[must_use]
     pub fn genesis(&self) -> &Genesis {
         &self.genesis
+    }
+
+    /// Has all nodes make a snapshot of each group after so many entries of its log.
+    ///
+    /// # Errors
+    /// When a configuration cannot be read or written.
+    pub fn snapshot_every(&self, entries: u64) -> Result<(), CliError> {
+        for (_, file) in self.dir.node_configs(&self.genesis) {
+            let text = std::fs::read_to_string(&file).map_err(|error| CliError::file(&file, &error))?;
+            // As it stands there, with paths that start from its folder.
+            let config: NodeConfig = toml::from_str(&text).map_err(|error| {
+                CliError::new("config_form", format!("{}: {error}", file.display()), "report it: it was just made")
+            })?;
+            let text = NodeConfig { snapshot_every: entries, ..config }.to_toml()?;
+            std::fs::write(&file, text).map_err(|error| CliError::file(&file, &error))?;
+        }
+        Ok(())
     }
 
     /// Starts every node. [`LocalCluster::ready`] judges whether those that start are enough, and
@@ -266,6 +288,29 @@ impl LocalCluster {
             client_addr: node.client_addr.clone(),
         };
         self.genesis.nodes.iter().map(line).collect()
+    }
+
+    /// The block of the last snapshot that a node's replica of a group took from another node. `None` when it
+    /// took none, does not run, or runs in a process of its own.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
+    pub fn installed(&self, node: NodeId, group: GroupId) -> Result<Option<Height>, CliError> {
+        let Running::InProcess(nodes) = &self.running else { return Ok(None) };
+        let host = nodes.iter().find(|host| host.id() == node);
+        let Some(replica) = host.and_then(|host| host.hosted().group(group.0)) else { return Ok(None) };
+        replica.share.state.load(&marks::installed()).map_err(|fault| {
+            CliError::new("storage", format!("{group} on node {node}: {fault}"), "see the node's log with --log info")
+        })
+    }
+
+    /// Whether a node has anything of a group in its folder, be it only to remove it.
+    #[must_use]
+    pub fn keeps(&self, node: NodeId, group: GroupId) -> bool {
+        let name = group.to_string();
+        let of_group = |found: &str| found == name || found.strip_prefix(LEFT).is_some_and(|left| left == name);
+        let entries = std::fs::read_dir(self.dir.node_dir(node).join(DATA_DIR)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).any(|found| of_group(&found.to_string_lossy()))
     }
 
     /// Waits until every group has a leader. Nodes that end meanwhile, or did not start, are told of by

@@ -16,7 +16,7 @@ use crate::setup::pki::random;
 /// How long a command may wait for its turn, minutes.
 pub(super) const WITHIN_MINUTES: u64 = 5;
 /// The certificate of an organisation's admin in its folder, and the key of it.
-const ADMIN_FILES: [&str; 2] = ["admin.pem", "admin.key"];
+pub(super) const ADMIN_FILES: [&str; 2] = ["admin.pem", "admin.key"];
 
 /// An organisation that signs.
 pub(super) struct Signing {

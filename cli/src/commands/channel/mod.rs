@@ -1,12 +1,14 @@
 //! `channel`: founding channels, governing them, and looking at them.
 //!
 //! Code map: `found` talks to the beacon about channels that do not run yet, `govern` to a channel that
-//! does, `look` reads; `names` finds what a command line calls things, `words` says it back.
+//! does, `look` reads; `names` finds what a command line calls things, `words` says it back. `tour` plays all
+//! of it on a cluster of its own.
 
 mod found;
 mod govern;
 mod look;
 mod names;
+mod tour;
 mod words;
 
 use std::path::Path;
@@ -53,6 +55,8 @@ pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
         Channel::Nodes { on, set } => plain(&on, Command::SetNodes { nodes: names::in_order(&set) }, output).await,
         Channel::FinishClose(on) => plain(&on, Command::FinishClose, output).await,
         Channel::Key(change) => keys(change, output).await,
+        // Boxed: it holds a whole cluster.
+        Channel::Tour => Box::pin(tour::run(output)).await,
         Channel::Invite { proposing, invited } => {
             let desk = Desk::at(&proposing.on).await?;
             let until_ms = ahead(proposing.within);
