@@ -271,6 +271,7 @@ fn file(path: &Path, error: &io::Error) -> VaultError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 mod tests {
     use ledger::Hash32;
 
