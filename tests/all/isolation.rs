@@ -32,6 +32,9 @@ const INSIDE: NodeId = NodeId(1);
 /// Stands in a transaction of the channel, and nowhere else.
 const MEMO: &[u8] = b"two tonnes of cold-rolled steel";
 
+/// Stands in a transaction of the main ledger.
+const OPEN_MEMO: &[u8] = b"three crates of mountain apples";
+
 /// A channel with something in it that nobody outside may see.
 struct Scene {
     cluster: TestCluster,
@@ -341,12 +344,21 @@ async fn outsiders_get_nothing_of_a_channel() {
     for what in ["ingest", "command"] {
         assert!(denied.iter().any(|known| known == what), "the leader denies {what}");
     }
-    // Nothing of it has ever been on the disk of a node outside.
+    // Nothing of it has ever been on the disk of a node outside, and on that of a member values, log entries and
+    // snapshots are sealed. The search finds what is not: the keys of pairs, and what a shard keeps.
+    let pay = scene.bank.pay(&scene.payer, scene.payee.address, 1);
+    let main = vec![(LedgerId::MAIN, pay)];
+    scene.bank.fund([&scene.payer], 1).await;
+    let client = scene.cluster.client();
+    client.execute(main, OPEN_MEMO, &[&scene.payer.key], Wait::Applied).await.unwrap();
     scene.cluster.wait_settled().await;
-    let (outside, inside) = (scene.cluster.dir.node_dir(OUTSIDE), scene.cluster.dir.node_dir(INSIDE));
-    for secret in [MEMO, &scene.payee.address.0] {
-        assert!(found_in(&inside, secret) && !found_in(&outside, secret));
+    let folders = [INSIDE, NodeId(2), NodeId(4), OUTSIDE].map(|node| scene.cluster.dir.node_dir(node));
+    assert!(folders.iter().any(|folder| found_in(folder, OPEN_MEMO)));
+    for folder in &folders {
+        assert!(!found_in(folder, MEMO), "{}", folder.display());
     }
+    let of_channel = |node| scene.cluster.data(node, scene.channel);
+    assert!(found_in(&of_channel(INSIDE), &scene.payee.address.0) && of_channel(INSIDE).join("local.key").exists());
     assert!(!scene.cluster.data(OUTSIDE, scene.channel).exists());
     assert_eq!(balance(&Scene::member(&scene.cluster), &scene, scene.payee.address).await, 77);
 }
