@@ -142,6 +142,21 @@ impl Prepared {
         &self.genesis
     }
 
+    /// Has every node make a snapshot of a group whenever its log has grown by so many entries.
+    ///
+    /// # Errors
+    /// When a node's configuration cannot be read or written.
+    pub fn snapshots_every(&self, entries: u64) -> Result<(), CliError> {
+        for (_, file) in self.dir.node_configs(&self.genesis) {
+            // Paths in the configuration are resolved when it is read, and written down so.
+            let file = std::path::absolute(&file).map_err(|error| CliError::file(&file, &error))?;
+            let text = std::fs::read_to_string(&file).map_err(|error| CliError::file(&file, &error))?;
+            let config = NodeConfig { snapshot_every: entries, ..NodeConfig::parse(&text, &file)? };
+            std::fs::write(&file, config.to_toml()?).map_err(|error| CliError::file(&file, &error))?;
+        }
+        Ok(())
+    }
+
     /// Starts every node. [`LocalCluster::ready`] judges whether those that start are enough, and
     /// [`LocalCluster::node_ended`] tells of the others.
     ///

@@ -371,3 +371,39 @@ fn report(plan: &JoinPlan, fill_tps: f64, joined: &Joined, heard: Heard, leave: 
         phases: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_executes_half_of_the_past_itself_has_not_joined_from_a_snapshot() {
+        let plan = JoinPlan {
+            accounts: 10,
+            past: 1_000,
+            rate: 100,
+            before: Duration::from_secs(1),
+            in_flight: 16,
+            snapshot_every: 100,
+            verify: VerifyMode::Every,
+        };
+        let leave = Leave {
+            exclusion_height: 9,
+            told_height: 9,
+            last_shown_height: 8,
+            blocks_shown_after: 0,
+            refusals: BTreeMap::from([("read", "channel_removed".to_owned())]),
+            gone_seconds: 1.0,
+        };
+        let joined =
+            |replayed| Joined { seconds: 2.0, state_seconds: 1.5, told_height: Height(5), replayed, past: 1_100 };
+        let mut heard = Heard::default();
+        heard.decided[1].record(3_000);
+        let made = report(&plan, 400.0, &joined(550), Heard::default(), leave.clone());
+        assert!(!made.from_snapshot);
+        let made = report(&plan, 400.0, &joined(549), heard, leave);
+        assert!(made.from_snapshot);
+        assert_eq!((made.payments_before, made.payments_during, made.before_ms.p50), (0, 1, 0.0));
+        assert_eq!((made.past_transactions, made.verify_mode), (1_100, "every"));
+    }
+}
