@@ -157,7 +157,8 @@ pub fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
 
 /// Facts for people, one a line, with their values aligned.
 #[must_use]
-pub fn facts<const N: usize>(rows: [(&str, String); N]) -> String {
+pub fn facts<'a>(rows: impl AsRef<[(&'a str, String)]>) -> String {
+    let rows = rows.as_ref();
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let line = |(name, value): &(&str, String)| format!("  {name:<width$}  {value}");
     rows.iter().map(line).collect::<Vec<_>>().join("\n")

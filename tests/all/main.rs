@@ -9,6 +9,7 @@
 
 mod bad_transactions;
 mod bank;
+mod benchmarks;
 mod channels;
 mod clocks;
 mod commit;

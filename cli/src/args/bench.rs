@@ -9,15 +9,15 @@ use super::Verify;
 /// `bench`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
+    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
 )]
 pub struct Bench {
     /// Shards of the cluster of its own [default: 1, or as many as there are voters]
     #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
-    /// Nodes of the cluster of its own
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub nodes: u32,
+    /// Nodes of the cluster of its own [default: 3; with --join 4]
+    #[arg(long, value_name = "N")]
+    pub nodes: Option<u32>,
     /// Replicas of each shard
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub replicas: u16,
@@ -36,12 +36,12 @@ pub struct Bench {
     /// Transactions of a hundred that also write the same entry of one account's data, so that they are in each other's way
     #[arg(long, value_name = "PCT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub conflict: u8,
-    /// Where client signatures are checked
-    #[arg(long, value_name = "MODE", value_enum, default_value_t = Verify::Ingest)]
-    pub verify: Verify,
-    /// Accounts that pay each other
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub accounts: u32,
+    /// Where client signatures are checked [default: ingest; every in channels, whose members need not trust each other]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub verify: Option<Verify>,
+    /// Accounts that pay each other [default: 1000; with --join 100000]
+    #[arg(long, value_name = "N")]
+    pub accounts: Option<u32>,
     /// Skew of the payers: exponent of a Zipf distribution [default: all alike]
     #[arg(long, value_name = "S")]
     pub zipf: Option<f64>,
@@ -52,7 +52,7 @@ pub struct Bench {
     #[arg(long, value_name = "RATIO")]
     pub at_least: Option<f64>,
 
-    /// How long transactions are sent
+    /// How long transactions are sent; with --join, how long before the organisation joins
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
     /// Transactions to sign beforehand at most [default: enough for the time at the rate of the warm-up]
@@ -64,4 +64,49 @@ pub struct Bench {
     /// One process for each node of the cluster of its own
     #[arg(long)]
     pub processes: bool,
+    /// What is measured in channels.
+    #[command(flatten)]
+    pub inside: BenchChannels,
+    /// What is measured of a member that joins.
+    #[command(flatten)]
+    pub joining: BenchJoin,
+}
+
+/// Of `bench`: payments inside channels.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "In channels")]
+pub struct BenchChannels {
+    /// Pay inside this many channels that three organisations found; compares with one of them, and swaps between two
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64),
+        conflicts_with_all = ["cross", "voters", "conflict", "hot_payer", "hot_payee", "dir"])]
+    pub channels: Option<u32>,
+    /// Fail when all channels together take less than this many times what one takes alone
+    #[arg(long, value_name = "RATIO", requires = "channels")]
+    pub together_at_least: Option<f64>,
+    /// Fail when a swap between two channels takes more than this many times what a payment inside one takes
+    #[arg(long, value_name = "RATIO", requires = "channels")]
+    pub swap_at_most: Option<f64>,
+}
+
+/// Of `bench`: an organisation that joins a channel in use.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Joining a channel")]
+pub struct BenchJoin {
+    /// Fill a channel of three organisations, have a fourth one join it while payments go on, and leave it again
+    #[arg(long,
+        conflicts_with_all = ["channels", "cross", "voters", "conflict", "hot_payer", "hot_payee", "zipf", "dir", "transactions", "at_least"])]
+    pub join: bool,
+    /// Transactions in the channel before the organisation joins
+    #[arg(long, value_name = "N", requires = "join", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub past: u64,
+    /// Payments a second meanwhile
+    #[arg(long, value_name = "N", requires = "join", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rate: u32,
+    /// Log entries of a group between two snapshots, as in node.toml; smaller than there, since a channel that is
+    /// filled has large entries, and few of them
+    #[arg(long, value_name = "N", requires = "join", default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=100_000_000))]
+    pub snapshot_every: u64,
+    /// Fail when joining takes more than this many seconds, is not from a snapshot, or keeps payments from being executed
+    #[arg(long, value_name = "S", requires = "join")]
+    pub join_at_most: Option<f64>,
 }

@@ -17,7 +17,7 @@ mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
 pub use beacon::{Admin, Beacon, NodeChange, OrgChange};
-pub use bench::Bench;
+pub use bench::{Bench, BenchChannels, BenchJoin};
 pub use ca::{Ca, RoleArg};
 pub use channel::{
     Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,
@@ -641,6 +641,11 @@ mod tests {
             "sim --seed 1 --seeds 2",
             "replay f --dir d --shards 2",
             "bench --cross 101",
+            "bench --channels 2 --voters 2",
+            "bench --channels 65",
+            "bench --swap-at-most 2.5",
+            "bench --join --channels 2",
+            "bench --past 5",
             "node",
             "node --config x check y",
             "pay bob",

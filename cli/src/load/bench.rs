@@ -6,24 +6,26 @@
 //! they have to be in the time. Nothing is switched off for it: signatures, mutual TLS, consensus and
 //! fsync are those of every other run, and the client runs on the same machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use client::{Client, PreparedTx};
 use ledger::ClusterId;
 use ledger::genesis::VerifyMode;
 use ledger::tx::ParsedTx;
-use proto::v1;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::beside::Beside;
 use super::checked::all_checked;
+use super::counted::{Counted, counters};
 use super::drive::{Driven, drive};
 use super::latency::Percentiles;
 use super::machine::{Usage, Used};
-use super::sign::{Party, parties};
+use super::sign::Party;
+use super::source::{Source, accounts};
 use super::stage::{Stage, fresh_symbol};
-use super::workload::{Job, Shape, Workload};
+use super::workload::Shape;
 use super::{Phase, Phases};
 use crate::cluster::verify_name;
 use crate::error::CliError;
@@ -38,7 +40,7 @@ const WARM_UP_FOR: Duration = Duration::from_secs(2);
 /// Payments are signed for this many times the rate of the warm-up, which starts slowly.
 const HEADROOM: f64 = 2.0;
 /// What each account starts with: more than any run spends.
-const OPENING: u128 = 1_000_000_000_000_000;
+pub(super) const OPENING: u128 = 1_000_000_000_000_000;
 
 /// What is measured.
 pub struct Plan {
@@ -136,6 +138,9 @@ pub struct Report {
     pub hot_payer: bool,
     /// One account received every payment.
     pub hot_payee: bool,
+    /// What channels do beside one another, where payments were made in channels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Beside>,
     /// Where the time went.
     pub phases: Vec<Phase>,
 }
@@ -145,7 +150,7 @@ fn whole<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::E
     if value.fract() == 0.0 { serializer.serialize_u64(*value as u64) } else { serializer.serialize_f64(*value) }
 }
 
-/// Runs the benchmark on a cluster that is ready.
+/// Runs the benchmark on a cluster that is ready, in its main ledger.
 ///
 /// # Errors
 /// What the cluster refuses or does not answer.
@@ -154,45 +159,118 @@ pub async fn bench(
     issuer: Party,
     plan: &Plan,
     output: Output,
-    mut phases: Phases,
+    phases: Phases,
 ) -> Result<Report, CliError> {
     let stage = Stage::set(client, issuer, &fresh_symbol("BENCH")?).await?;
     let parties = tokio::task::block_in_place(|| accounts(plan.accounts))?;
-    let mut workload = Workload::new(&parties, &stage.layout, plan.shape)?;
     let portions: Vec<_> = parties.iter().map(|party| (party.address, OPENING)).collect();
+    let placed = parties.into_iter().map(|party| {
+        let home = stage.home(&party.address);
+        (party, home)
+    });
+    let mut source = Source::new(client.cluster_id(), stage.asset, placed, plan.shape)?;
     stage.mint(&portions, output).await?;
-    phases.end("fund accounts");
 
-    let sample = sign(&stage, &parties, &mut workload, SAMPLE.min(plan.transactions_max.unwrap_or(SAMPLE)), output);
-    let bound = tokio::task::block_in_place(|| measure(&client.cluster_id(), &sample, plan))?;
-    phases.end("measure the verify bound");
-    let again = sample.clone();
+    let mut run = Run { client, plan, output, phases };
+    run.phases.end("fund accounts");
+    let warm = run.warm_up(&mut source).await?;
+    let paid = run.pay(&mut source, warm.wanted).await?;
+    run.phases.end("pay");
+    let bound = run.bound_again(warm)?;
+    let mut report = run.report(paid, bound, stage.layout.shards.len() as u64, source.crossing_pct());
+    report.phases = run.phases.finish();
+    Ok(report)
+}
 
-    let bar = output.spinner("warming up");
-    let warm = drive(client, sample, plan.in_flight, Some(WARM_UP_FOR), &bar).await?;
-    all_checks_made(client, plan).await?;
-    bar.finish_and_clear();
-    phases.end("warm up");
+/// A benchmark on its way.
+pub(super) struct Run<'a> {
+    pub(super) client: &'a Client,
+    pub(super) plan: &'a Plan,
+    pub(super) output: Output,
+    pub(super) phases: Phases,
+}
 
-    let wanted = transactions_for(plan, rate(&warm), bound.bound_tps);
-    let txs = sign(&stage, &parties, &mut workload, wanted, output);
-    phases.end("sign");
+/// What is known once it is warm.
+pub(super) struct Warm {
+    sample: Vec<PreparedTx>,
+    bound: Bound,
+    /// How many transactions are enough for the time, at the rate of the warm-up.
+    pub(super) wanted: usize,
+}
 
-    let (before, usage) = (counters(&client.status().await?), Usage::now(&plan.processes));
-    let bar = output.bar(wanted as u64, "paying");
-    let driven = drive(client, txs, plan.in_flight, Some(plan.send_for), &bar).await?;
-    bar.finish_and_clear();
-    let seconds = driven.seconds + all_checks_made(client, plan).await?;
-    let used = Usage::now(&plan.processes).since(&usage);
-    let counted = counters(&client.status().await?).since(&before);
-    phases.end("pay");
+/// What was paid, and what that took.
+pub(super) struct Paid {
+    driven: Driven,
+    seconds: f64,
+    used: Used,
+    counted: Counted,
+}
 
-    // What else ran beside the first measurement must not make the bound low and the ratio high.
-    let bound = tokio::task::block_in_place(|| measure(&client.cluster_id(), &again, plan))?.higher(bound);
-    phases.end("measure the verify bound again");
+impl Paid {
+    /// Transactions executed, and the time until all checks were made.
+    pub(super) fn committed(&self) -> (u64, f64) {
+        (self.driven.committed, self.seconds)
+    }
 
-    let crossing_pct = workload.crossing_pct();
-    Ok(report(plan, &stage, driven, seconds, crossing_pct, bound, used, counted, phases.finish()))
+    #[cfg(test)]
+    pub(super) fn of(committed: u64, seconds: f64) -> Self {
+        let driven = Driven { committed, ..Driven::default() };
+        Self { driven, seconds, used: Used::default(), counted: Counted::default() }
+    }
+}
+
+impl Run<'_> {
+    /// Measures the verify bound, and pays for a while to find out the rate.
+    ///
+    /// # Errors
+    /// What the cluster refuses or does not answer.
+    pub(super) async fn warm_up(&mut self, source: &mut Source) -> Result<Warm, CliError> {
+        let (client, plan) = (self.client, self.plan);
+        let sample = source.sign(SAMPLE.min(plan.transactions_max.unwrap_or(SAMPLE)), self.output);
+        let bound = tokio::task::block_in_place(|| measure(&client.cluster_id(), &sample, plan))?;
+        self.phases.end("measure the verify bound");
+        let bar = self.output.spinner("warming up");
+        let driven = drive(client, sample.clone(), plan.in_flight, Some(WARM_UP_FOR), &bar).await?;
+        all_checks_made(client, plan).await?;
+        bar.finish_and_clear();
+        self.phases.end("warm up");
+        let wanted = transactions_for(plan, rate(&driven), bound.bound_tps);
+        Ok(Warm { sample, bound, wanted })
+    }
+
+    /// Signs so many transactions and sends them, for as long as the plan says.
+    ///
+    /// # Errors
+    /// What the cluster does not answer.
+    pub(super) async fn pay(&mut self, source: &mut Source, count: usize) -> Result<Paid, CliError> {
+        let (client, plan) = (self.client, self.plan);
+        let txs = source.sign(count, self.output);
+        self.phases.end("sign");
+        let (before, usage) = (counters(&client.status().await?), Usage::now(&plan.processes));
+        let bar = self.output.bar(count as u64, "paying");
+        let driven = drive(client, txs, plan.in_flight, Some(plan.send_for), &bar).await?;
+        bar.finish_and_clear();
+        let seconds = driven.seconds + all_checks_made(client, plan).await?;
+        let used = Usage::now(&plan.processes).since(&usage);
+        let counted = counters(&client.status().await?).since(&before);
+        Ok(Paid { driven, seconds, used, counted })
+    }
+
+    /// Measures the verify bound again and takes the higher one: what else ran beside the first
+    /// measurement must not make the bound low and the ratio high.
+    ///
+    /// # Errors
+    /// `bench_signature`.
+    pub(super) fn bound_again(&mut self, warm: Warm) -> Result<Bound, CliError> {
+        let again = tokio::task::block_in_place(|| measure(&self.client.cluster_id(), &warm.sample, self.plan))?;
+        self.phases.end("measure the verify bound again");
+        Ok(again.higher(warm.bound))
+    }
+
+    /// The report, but for the phases.
+    pub(super) fn report(&self, paid: Paid, bound: Bound, shards: u64, crossing_pct: f64) -> Report {
+        report(self.plan, shards, paid, crossing_pct, bound)
+    }
 }
 
 /// Waits for the checks that are made off the path, where there are any. Returns how long.
@@ -203,16 +281,6 @@ async fn all_checks_made(client: &Client, plan: &Plan) -> Result<f64, CliError> 
         return Ok(start.elapsed().as_secs_f64());
     }
     Ok(0.0)
-}
-
-fn accounts(count: u32) -> Result<Vec<Party>, CliError> {
-    if count == 0 {
-        return Err(CliError::usage("bench_accounts", "--accounts is 0", "use at least 1"));
-    }
-    let seed: [u8; 32] = crate::setup::pki::random()?;
-    let names: Vec<String> = (0..count).map(|number| number.to_string()).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    Ok(parties(&seed, &names))
 }
 
 /// How many checks a transaction of so many signatures needs. Every group that votes takes it in and
@@ -238,29 +306,7 @@ fn transactions_for(plan: &Plan, warm_rate: f64, bound_tps: f64) -> usize {
     (wanted.ceil() as usize).min(plan.transactions_max.unwrap_or(usize::MAX)).max(1)
 }
 
-/// Signs that many transactions on all cores.
-fn sign(stage: &Stage, parties: &[Party], workload: &mut Workload, count: usize, output: Output) -> Vec<PreparedTx> {
-    const CHUNK: usize = 8192;
-    let bar = output.bar(count as u64, "signing");
-    let mut txs = Vec::with_capacity(count);
-    while txs.len() < count {
-        let chunk: Vec<Job> = (0..CHUNK.min(count - txs.len())).map(|_| workload.next()).collect();
-        let signed: Vec<PreparedTx> = tokio::task::block_in_place(|| {
-            let sign = |job: &Job| {
-                let payments: Vec<_> =
-                    job.payments.iter().map(|(from, to)| (&parties[*from], parties[*to].address)).collect();
-                stage.signer.together(job.index, &payments, job.writes.map(|at| &parties[at]))
-            };
-            chunk.par_iter().map(sign).collect()
-        });
-        txs.extend(signed);
-        bar.set_position(txs.len() as u64);
-    }
-    bar.finish_and_clear();
-    txs
-}
-
-struct Bound {
+pub(super) struct Bound {
     verify_all_cores: f64,
     verifies_per_tx: f64,
     bound_tps: f64,
@@ -301,76 +347,8 @@ fn verified(cluster: &ClusterId, tx: &PreparedTx) -> Option<usize> {
     Some(parsed.witnesses.iter().map(|witness| witness.signatures.len()).sum())
 }
 
-/// What the nodes count.
-#[derive(Clone, Debug, Default)]
-struct Counted {
-    sent_bytes: u64,
-    written_bytes: u64,
-    /// Times that each node's log was made durable.
-    fsyncs: BTreeMap<u32, u64>,
-    /// Height of each replica, by group and node.
-    heights: BTreeMap<(u64, u32), u64>,
-}
-
-impl Counted {
-    fn since(self, earlier: &Self) -> Self {
-        fn less<K: Ord>(now: BTreeMap<K, u64>, then: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
-            let before = |key: &K| then.get(key).copied().unwrap_or(0);
-            now.into_iter()
-                .map(|(key, count)| {
-                    let before = before(&key);
-                    (key, count.saturating_sub(before))
-                })
-                .collect()
-        }
-        Self {
-            sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
-            written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
-            fsyncs: less(self.fsyncs, &earlier.fsyncs),
-            heights: less(self.heights, &earlier.heights),
-        }
-    }
-
-    /// Whether the nodes' fsyncs can have made every block durable on a majority before it was
-    /// acknowledged. Each block is an entry of its own, and a leader has no more than so many entries
-    /// in flight; an fsync of a node therefore covers at most that many of a group's blocks, and each
-    /// block needs one on a majority of the replicas.
-    fn durable(&self, entries_in_flight: u64) -> bool {
-        let groups: BTreeSet<u64> = self.heights.keys().map(|(group, _)| *group).collect();
-        groups.into_iter().all(|group| {
-            let replicas = || self.heights.iter().filter(move |((of, _), _)| *of == group);
-            let blocks = replicas().map(|(_, blocks)| *blocks).max().unwrap_or(0);
-            let majority = replicas().count() as u64 / 2 + 1;
-            let counted: u64 = replicas().map(|((_, node), _)| self.fsyncs.get(node).copied().unwrap_or(0)).sum();
-            // What was in flight when the counting began may have been made durable before.
-            counted >= majority * (blocks.saturating_sub(entries_in_flight) / entries_in_flight)
-        })
-    }
-}
-
-fn counters(status: &v1::StatusReply) -> Counted {
-    let sum = |of: fn(&v1::NodeStatusReply) -> u64| status.nodes.iter().map(of).fold(0u64, u64::saturating_add);
-    let replicas = status.nodes.iter().flat_map(|node| node.replicas.iter().map(|replica| (node.node, replica)));
-    Counted {
-        sent_bytes: sum(|node| node.bytes_sent.saturating_add(node.client_bytes_received)),
-        written_bytes: sum(|node| node.log_bytes.saturating_add(node.state_bytes_written)),
-        fsyncs: status.nodes.iter().map(|node| (node.node, node.log_fsyncs)).collect(),
-        heights: replicas.map(|(node, replica)| ((replica.group, node), replica.height)).collect(),
-    }
-}
-
-#[allow(clippy::too_many_arguments)]
-fn report(
-    plan: &Plan,
-    stage: &Stage,
-    driven: Driven,
-    seconds: f64,
-    crossing_pct: f64,
-    bound: Bound,
-    used: Used,
-    counted: Counted,
-    phases: Vec<Phase>,
-) -> Report {
+fn report(plan: &Plan, shards: u64, paid: Paid, crossing_pct: f64, bound: Bound) -> Report {
+    let Paid { driven, seconds, used, counted } = paid;
     let tps = if seconds > 0.0 { driven.committed as f64 / seconds } else { 0.0 };
     let per_tx = |value: f64| rounded(if driven.committed > 0 { value / driven.committed as f64 } else { 0.0 });
     // Votes do not say where the credits go; with several payers, the plan does.
@@ -387,7 +365,7 @@ fn report(
         seconds: rounded(seconds),
         seconds_to_last_credit: rounded(driven.seconds),
         latency_ms: driven.decided.percentiles(),
-        shards: stage.layout.shards.len() as u64,
+        shards,
         replicas: plan.replicas,
         cross_shard_pct,
         verify_mode: verify_name(plan.verify),
@@ -415,7 +393,8 @@ fn report(
         hot_payee: plan.shape.hot_payee,
         rejections: driven.rejected,
         abort_reasons: driven.aborted,
-        phases,
+        channels: None,
+        phases: Vec::new(),
     }
 }
 
@@ -455,22 +434,6 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_no_fsync_can_have_covered_are_not_durable() {
-        // Two groups of three replicas on three nodes, 300 and 30 blocks, three entries in flight.
-        let run = |fsyncs: [u64; 3]| Counted {
-            fsyncs: (1..).zip(fsyncs).collect(),
-            heights: (1..=3).flat_map(|node| [((7, node), 300), ((8, node), 30)]).collect(),
-            ..Counted::default()
-        };
-        assert!(run([100, 100, 0]).durable(3), "a majority, as few as can be");
-        assert!(run([300, 300, 300]).durable(3));
-        assert!(!run([99, 98, 0]).durable(3));
-        assert!(!run([1, 1, 1]).durable(3), "that there were some says nothing");
-        let later = run([150, 150, 50]);
-        assert!(!later.since(&run([100, 100, 0])).heights.values().any(|blocks| *blocks > 0));
-    }
-
-    #[test]
     fn the_verify_bound_is_of_transactions_that_hold() {
         let cluster = ClusterId(ledger::hash::sha256(b"c"));
         let signer = Signer::new(cluster, ledger::AssetId([1; 16])).unwrap();
@@ -487,6 +450,5 @@ mod tests {
         broken[last] ^= 1;
         sample[0].bytes = broken.into();
         assert_eq!(measure(&cluster, &sample, &plan).err().map(|error| error.code).as_deref(), Some("bench_signature"));
-        assert!(accounts(0).is_err());
     }
 }

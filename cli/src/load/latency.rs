@@ -31,6 +31,17 @@ impl Latencies {
         self.0.saturating_record(micros.max(1));
     }
 
+    /// Takes all of another one's.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("both have the same bounds");
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// The percentiles so far; zero without any.
     #[must_use]
     pub fn percentiles(&self) -> Percentiles {
@@ -53,6 +64,12 @@ mod tests {
         (1..=100).for_each(|n| latencies.record(n * 1000));
         let Percentiles { p50, p99 } = latencies.percentiles();
         assert!((49.9..51.0).contains(&p50) && (98.9..100.1).contains(&p99), "{p50} {p99}");
+        let mut slower = Latencies::default();
+        (1..=100).for_each(|_| slower.record(200_000));
+        slower.extend(&latencies);
+        assert_eq!(slower.count(), 200);
+        let Percentiles { p50, p99 } = slower.percentiles();
+        assert!((99.9..200.5).contains(&p50) && (199.0..201.0).contains(&p99), "{p50} {p99}");
         latencies.record(u64::MAX);
     }
 }

@@ -2,18 +2,26 @@
 //!
 //! Owns keys for account strings, the asset of a run and its first distribution ([`stage`]),
 //! signing ahead ([`sign`]), sending by a schedule ([`replay`]), the benchmark ([`bench`]) and its
-//! transactions ([`workload`]), and what they measure. It starts no cluster and prints nothing but progress.
+//! transactions ([`workload`]), the founding of channels ([`channels`]), the benchmark inside them ([`beside`])
+//! and of joining one ([`join`]), and what they measure. It starts no cluster and prints nothing but progress.
 
 pub mod agree;
 pub mod bench;
+pub mod beside;
+pub mod channels;
 mod checked;
+mod counted;
 mod drive;
+pub mod join;
 pub mod latency;
 pub mod machine;
 pub mod oracle;
 pub mod replay;
 pub mod sign;
+mod source;
 pub mod stage;
+mod steady;
+mod wait;
 pub mod workload;
 
 /// Wall-clock time of one part of a run, in the order they happened.

@@ -5,8 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use client::PreparedTx;
 use ledger::auth::Authorisation;
+use ledger::hash::sha256;
 use ledger::tx::BODY_VERSION;
-use ledger::{AccountWrite, Address, AssetId, ClusterId, LedgerId, Move, SecretKey, SignedTx, Slot, TimeMs, TxBody};
+use ledger::{
+    AccountWrite, Address, AssetId, ClusterId, GroupId, LedgerId, Move, Opening, SecretKey, SignedTx, Slot, Submission,
+    TimeMs, TxBody,
+};
 use rayon::prelude::*;
 
 use crate::error::CliError;
@@ -59,6 +63,23 @@ pub struct Payment<'a> {
     pub amount: u128,
 }
 
+/// One of several payments in a transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Leg<'a> {
+    /// The group that holds the payer's account: of the main ledger, or a channel.
+    pub home: GroupId,
+    /// Who pays.
+    pub from: &'a Party,
+    /// Who is paid, in the same ledger.
+    pub to: Address,
+}
+
+impl Leg<'_> {
+    fn ledger(&self) -> LedgerId {
+        self.home.ledger().unwrap_or(LedgerId::MAIN)
+    }
+}
+
 /// Signs the transactions of one run.
 #[derive(Clone, Debug)]
 pub struct Signer {
@@ -83,31 +104,39 @@ impl Signer {
         Ok(Self { cluster, asset, valid_until_ms: TimeMs(now_ms.saturating_add(VALID_FOR_MS)), run })
     }
 
-    /// Signs one payment.
+    /// Signs one payment in the main ledger.
     #[must_use]
     pub fn pay(&self, payment: &Payment<'_>) -> PreparedTx {
         let Payment { index, from, to, amount } = *payment;
         let mv = Move::Pay { from: from.address, to, asset: self.asset, amount };
-        self.moves(index, vec![mv], &[&from.key])
+        self.clear(index, vec![(LedgerId::MAIN, mv)], &[&from.key])
     }
 
     /// Signs several payments of 1 in one transaction, with every payer's key; and, where asked for,
-    /// a change of the one entry of an account's data that all such transactions change.
+    /// a change of the one entry of an account's data that all such transactions change, which lies in
+    /// the main ledger. Of payments in several ledgers each ledger is shown its own alone: that is how
+    /// members of channels trade.
     #[must_use]
-    pub fn together(&self, index: u64, payments: &[(&Party, Address)], writes: Option<&Party>) -> PreparedTx {
-        let pay =
-            |(from, to): &(&Party, Address)| Move::Pay { from: from.address, to: *to, asset: self.asset, amount: 1 };
-        let mut moves: Vec<Move> = payments.iter().map(pay).collect();
-        let mut signers: Vec<&Party> = payments.iter().map(|(from, _)| *from).collect();
+    pub fn together(&self, index: u64, legs: &[Leg<'_>], writes: Option<&Party>) -> PreparedTx {
+        let pay = |leg: &Leg<'_>| {
+            let mv = Move::Pay { from: leg.from.address, to: leg.to, asset: self.asset, amount: 1 };
+            (leg.ledger(), mv)
+        };
+        let mut moves: Vec<(LedgerId, Move)> = legs.iter().map(pay).collect();
+        let mut signers: Vec<&Party> = legs.iter().map(|leg| leg.from).collect();
         if let Some(party) = writes {
             let write = AccountWrite::Data { key: b"bench".to_vec(), value: Some(index.to_be_bytes().to_vec()) };
-            moves.push(Move::Write { account: party.address, write });
+            moves.push((LedgerId::MAIN, Move::Write { account: party.address, write }));
             if !signers.iter().any(|signer| signer.address == party.address) {
                 signers.push(party);
             }
         }
         let keys: Vec<&SecretKey> = signers.iter().map(|signer| &signer.key).collect();
-        self.moves(index, moves, &keys)
+        let several = moves.iter().any(|(ledger, _)| *ledger != moves[0].0);
+        if several && writes.is_none() {
+            return self.hidden(index, legs.iter().map(|leg| leg.home).zip(moves), &keys);
+        }
+        self.clear(index, moves, &keys)
     }
 
     /// Signs a transaction that creates supply, at most 64 portions of it.
@@ -119,10 +148,41 @@ impl Signer {
             asset: self.asset,
             amount: *amount,
         };
-        self.moves(index, portions.iter().map(mint).collect(), &[&issuer.key])
+        self.clear(index, portions.iter().map(|portion| (LedgerId::MAIN, mint(portion))).collect(), &[&issuer.key])
     }
 
-    fn moves(&self, index: u64, moves: Vec<Move>, keys: &[&SecretKey]) -> PreparedTx {
+    /// Signs a transaction in a ledger by which one account pays several, at most 64 of them.
+    #[must_use]
+    pub fn deal(&self, index: u64, ledger: LedgerId, from: &Party, portions: &[(Address, u128)]) -> PreparedTx {
+        let pay = |(to, amount): &(Address, u128)| {
+            (ledger, Move::Pay { from: from.address, to: *to, asset: self.asset, amount: *amount })
+        };
+        self.clear(index, portions.iter().map(pay).collect(), &[&from.key])
+    }
+
+    fn clear(&self, index: u64, moves: Vec<(LedgerId, Move)>, keys: &[&SecretKey]) -> PreparedTx {
+        let slots = moves.into_iter().map(|(ledger, mv)| Slot::Clear { ledger, mv }).collect();
+        self.sign(index, slots, Vec::new(), keys)
+    }
+
+    /// Moves that only the groups which vote on them are shown.
+    fn hidden(
+        &self,
+        index: u64,
+        moves: impl Iterator<Item = (GroupId, (LedgerId, Move))>,
+        keys: &[&SecretKey],
+    ) -> PreparedTx {
+        let (mut slots, mut openings) = (Vec::new(), Vec::new());
+        for (slot, (group, (ledger, mv))) in (0u16..).zip(moves) {
+            let secret: [&[u8]; 3] = [&self.run, &index.to_be_bytes(), &slot.to_be_bytes()];
+            let opening = Opening { slot, salt: sha256(&secret.concat()), mv };
+            slots.push(Slot::Hidden { ledger, group, hash: opening.hash() });
+            openings.push(opening);
+        }
+        self.sign(index, slots, openings, keys)
+    }
+
+    fn sign(&self, index: u64, slots: Vec<Slot>, openings: Vec<Opening>, keys: &[&SecretKey]) -> PreparedTx {
         let mut salt = [0; 16];
         salt[..8].copy_from_slice(&self.run);
         salt[8..].copy_from_slice(&index.to_be_bytes());
@@ -131,11 +191,12 @@ impl Signer {
             cluster: self.cluster,
             valid_until_ms: self.valid_until_ms,
             salt,
-            slots: moves.into_iter().map(|mv| Slot::Clear { ledger: LedgerId::MAIN, mv }).collect(),
+            slots,
             memo: Vec::new(),
         };
         let signed = SignedTx::sign(&body, keys);
-        PreparedTx { txid: signed.txid(&self.cluster), bytes: Bytes::from(signed.encode()) }
+        let txid = signed.txid(&self.cluster);
+        PreparedTx { txid, bytes: Bytes::from(Submission::encode(signed.encode(), openings)) }
     }
 }
 
@@ -154,11 +215,30 @@ mod tests {
         let pay = |index| signer.pay(&Payment { index, from: &parties[0], to: parties[1].address, amount: 5 });
         assert_ne!(pay(0).txid, pay(1).txid);
         let minted = signer.mint(2, &parties[0], &[(parties[1].address, 1), (parties[0].address, 2)]);
-        let both = [(&parties[0], parties[1].address), (&parties[1], parties[0].address)];
-        let together = signer.together(3, &both, Some(&parties[1]));
+        let both = |homes: [GroupId; 2]| {
+            let leg = |at: usize| Leg { home: homes[at], from: &parties[at], to: parties[1 - at].address };
+            [leg(0), leg(1)]
+        };
+        let together = signer.together(3, &both([GroupId::shard(0), GroupId::shard(1)]), Some(&parties[1]));
         let parsed = ParsedTx::decode(&cluster, &together.bytes).unwrap();
         assert_eq!((parsed.body.slots.len(), parsed.witnesses.len()), (3, 2), "each signs once");
-        for tx in [pay(0), minted, together] {
+        assert_eq!(parsed.body.moves().count(), 3, "one ledger: all of it is in the clear");
+        let inside = signer.together(4, &both([GroupId::channel(1); 2]), None);
+        let parsed = ParsedTx::decode(&cluster, &inside.bytes).unwrap();
+        let ledger = LedgerId::of_channel(GroupId::channel(1));
+        assert!(parsed.body.moves().all(|(found, _)| found == ledger) && parsed.openings.is_empty());
+
+        // A swap between channels: each is shown its own payment, and nobody the other's.
+        let homes = [GroupId::channel(1), GroupId::channel(2)];
+        let swap = signer.together(5, &both(homes), None);
+        let parsed = ParsedTx::decode(&cluster, &swap.bytes).unwrap();
+        assert_eq!((parsed.body.moves().count(), parsed.openings.len(), parsed.witnesses.len()), (0, 2, 2));
+        assert_ne!(parsed.openings[0].salt, parsed.openings[1].salt);
+        let plan = router::plan(&ledger::Layout::even(1), &parsed).unwrap();
+        assert_eq!(plan.groups().collect::<Vec<_>>(), homes);
+
+        let dealt = signer.deal(6, ledger, &parties[0], &[(parties[1].address, 3)]);
+        for tx in [pay(0), minted, together, inside, swap, dealt] {
             let parsed = ParsedTx::decode(&cluster, &tx.bytes).unwrap();
             assert_eq!(parsed.txid, tx.txid);
             assert_eq!(parsed.verify_signatures(), Ok(()));

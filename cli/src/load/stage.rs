@@ -1,14 +1,16 @@
-//! Sets the stage for a load: an asset of its own, known to every shard, and opening balances.
+//! Sets the stage for a load: an asset of its own, known to every shard, and opening balances, in the main
+//! ledger and in channels.
 
 use std::time::{Duration, Instant};
 
-use client::{Client, Wait};
+use client::{Client, Consistency, PreparedTx, Wait};
 use ledger::limits::MOVES_MAX;
 use ledger::{AccountRecord, Address, AssetId, AssetSpec, GroupId, Layout, LedgerId, Move};
 use proto::edge;
 
 use super::drive::drive;
 use super::sign::{Party, Signer};
+use super::wait::until;
 use crate::error::CliError;
 use crate::output::Output;
 use crate::setup::pki::random;
@@ -68,6 +70,10 @@ impl Stage {
         let first = u64::MAX / 2;
         let chunks = (first..).zip(portions.chunks(MOVES_MAX));
         let txs: Vec<_> = chunks.map(|(index, chunk)| self.signer.mint(index, &self.issuer, chunk)).collect();
+        self.fund(txs, output).await
+    }
+
+    async fn fund(&self, txs: Vec<PreparedTx>, output: Output) -> Result<(), CliError> {
         let bar = output.bar(txs.len() as u64, "funding accounts");
         let driven = drive(&self.client, txs, MINTS_IN_FLIGHT, None, &bar).await?;
         bar.finish_and_clear();
@@ -81,17 +87,37 @@ impl Stage {
         }
     }
 
+    /// Gives accounts of a channel this much: supply is made in the main ledger and crosses to one account,
+    /// which pays the others. The channel has to have permitted the asset. Returns when all of it has been
+    /// credited.
+    ///
+    /// # Errors
+    /// As [`Stage::mint`]; `not_in_time` when what crosses does not arrive.
+    pub async fn endow(&self, channel: GroupId, portions: &[(Address, u128)], output: Output) -> Result<(), CliError> {
+        wait_known(&self.client, self.asset, channel).await?;
+        let total: u128 = portions.iter().map(|(_, amount)| *amount).sum();
+        let (ledger, treasury) = (LedgerId::of_channel(channel), Party::derive(&random::<32>()?, "treasury"));
+        self.mint(&[(treasury.address, total)], output).await?;
+        let (from, asset) = (treasury.address, self.asset);
+        let cross = Move::Transfer { from, to: from, asset, amount: total, ledger };
+        self.client.execute(vec![(LedgerId::MAIN, cross)], b"", &[&treasury.key], Wait::Applied).await?;
+        until("the money has come to the channel", KNOWN_WITHIN, async || {
+            let answer = self.client.account_of(ledger, from, Consistency::Linearizable, false).await?;
+            Ok(answer.value.filter(|record| posted(record, asset) == total).map(drop))
+        })
+        .await?;
+        let chunks = (0..).zip(portions.chunks(MOVES_MAX));
+        let txs = chunks.map(|(index, chunk)| self.signer.deal(index, ledger, &treasury, chunk)).collect();
+        self.fund(txs, output).await
+    }
+
     /// The balances of these accounts as the ledger has them, in their order.
     ///
     /// # Errors
     /// When the cluster does not answer.
     pub async fn balances(&self, accounts: &[Address]) -> Result<Vec<u128>, CliError> {
-        let records = self.client.accounts(accounts, client::Consistency::Linearizable).await?;
-        let balance = |record: &Option<AccountRecord>| {
-            let lines = record.as_ref().map_or(&[][..], |record| &record.balances);
-            let found = lines.iter().find(|(asset, _)| *asset == self.asset).map(|(_, balance)| balance.posted);
-            found.unwrap_or(0)
-        };
+        let records = self.client.accounts(accounts, Consistency::Linearizable).await?;
+        let balance = |record: &Option<AccountRecord>| record.as_ref().map_or(0, |record| posted(record, self.asset));
         Ok(records.iter().map(balance).collect())
     }
 
@@ -100,6 +126,12 @@ impl Stage {
     pub fn home(&self, account: &Address) -> GroupId {
         self.layout.locate(account)
     }
+}
+
+/// What an account has of an asset.
+fn posted(record: &AccountRecord, asset: AssetId) -> u128 {
+    let line = record.balances.iter().find(|(known, _)| *known == asset);
+    line.map_or(0, |(_, balance)| balance.posted)
 }
 
 /// Waits until a group knows an asset.

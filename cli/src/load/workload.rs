@@ -1,16 +1,16 @@
-//! Who pays whom in a benchmark: payers alike, skewed, or one for all; payees in the payer's shard
-//! or in another, or one for all; one payer to a transaction, or several in different shards; and
-//! some transactions that are in each other's way.
+//! Who pays whom in a benchmark: payers alike, skewed, or one for all; payees in the payer's group
+//! or in another, or one for all; one payer to a transaction, or several in different groups; and
+//! some transactions that are in each other's way. The groups are shards of the main ledger, between
+//! which payments may cross, or channels, between which only transactions of several payers do.
 
 use std::collections::BTreeMap;
 
-use ledger::{GroupId, Layout};
+use ledger::GroupId;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Zipf};
 
-use super::sign::Party;
 use crate::error::CliError;
 
 /// The same transactions in every run, so that runs compare.
@@ -69,12 +69,11 @@ pub(super) struct Workload {
 }
 
 impl Workload {
-    /// Over these accounts.
+    /// Over accounts in these groups.
     ///
     /// # Errors
-    /// When there are too few shards with accounts for what is asked, or the skew is no number.
-    pub(super) fn new(parties: &[Party], layout: &Layout, shape: Shape) -> Result<Self, CliError> {
-        let homes: Vec<GroupId> = parties.iter().map(|party| layout.locate(&party.address)).collect();
+    /// When there are too few groups with accounts for what is asked, or the skew is no number.
+    pub(super) fn new(homes: Vec<GroupId>, shape: Shape) -> Result<Self, CliError> {
         let mut by_home: BTreeMap<GroupId, Home> = BTreeMap::new();
         for (at, home) in homes.iter().enumerate() {
             by_home.entry(*home).or_insert(Home { accounts: Vec::new(), zipf: None }).accounts.push(at);
@@ -101,7 +100,7 @@ impl Workload {
         for home in by_home.values_mut() {
             home.zipf = skewed(home.accounts.len())?;
         }
-        let zipf = skewed(parties.len())?;
+        let zipf = skewed(homes.len())?;
         let random = ChaCha8Rng::seed_from_u64(SEED);
         Ok(Self { random, shape, homes, by_home, zipf, next: 0, payments: 0, crossing: 0 })
     }
@@ -212,16 +211,18 @@ fn share(index: u64, pct: u8) -> bool {
 mod tests {
     use super::*;
     use crate::load::sign::parties;
+    use ledger::Layout;
 
-    fn some(count: usize) -> Vec<Party> {
-        let names: Vec<String> = (0..count).map(|n| n.to_string()).collect();
-        parties(b"pairs", &names.iter().map(String::as_str).collect::<Vec<_>>())
+    fn homes(accounts: usize, shards: u32) -> Vec<GroupId> {
+        let names: Vec<String> = (0..accounts).map(|n| n.to_string()).collect();
+        let parties = parties(b"pairs", &names.iter().map(String::as_str).collect::<Vec<_>>());
+        let layout = Layout::even(shards);
+        parties.iter().map(|party| layout.locate(&party.address)).collect()
     }
 
     fn workload(accounts: usize, shards: u32, shape: Shape) -> (Workload, Vec<GroupId>) {
-        let (parties, layout) = (some(accounts), Layout::even(shards));
-        let homes = parties.iter().map(|party| layout.locate(&party.address)).collect();
-        (Workload::new(&parties, &layout, shape).unwrap(), homes)
+        let homes = homes(accounts, shards);
+        (Workload::new(homes.clone(), shape).unwrap(), homes)
     }
 
     #[test]
@@ -278,7 +279,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused() {
         let refused = |shards, shape| {
-            let error = Workload::new(&some(10), &Layout::even(shards), shape).err().unwrap();
+            let error = Workload::new(homes(10, shards), shape).err().unwrap();
             (error.code, error.exit)
         };
         let plain = Shape::default();

@@ -1,0 +1,89 @@
+//! What the nodes of a cluster count: bytes that they sent and wrote, and how often they made their logs
+//! durable, which tells whether their blocks can have been.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::v1;
+
+/// What the nodes count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counted {
+    /// Bytes that went through sockets.
+    pub(super) sent_bytes: u64,
+    /// Bytes that went to logs and databases.
+    pub(super) written_bytes: u64,
+    /// Times that each node's log was made durable.
+    pub(super) fsyncs: BTreeMap<u32, u64>,
+    /// Height of each replica, by group and node.
+    heights: BTreeMap<(u64, u32), u64>,
+}
+
+impl Counted {
+    /// What was counted since an earlier moment.
+    pub(super) fn since(self, earlier: &Self) -> Self {
+        fn less<K: Ord>(now: BTreeMap<K, u64>, then: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+            let before = |key: &K| then.get(key).copied().unwrap_or(0);
+            now.into_iter()
+                .map(|(key, count)| {
+                    let before = before(&key);
+                    (key, count.saturating_sub(before))
+                })
+                .collect()
+        }
+        Self {
+            sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
+            written_bytes: self.written_bytes.saturating_sub(earlier.written_bytes),
+            fsyncs: less(self.fsyncs, &earlier.fsyncs),
+            heights: less(self.heights, &earlier.heights),
+        }
+    }
+
+    /// Whether the nodes' fsyncs can have made every block durable on a majority before it was
+    /// acknowledged. Each block is an entry of its own, and a leader has no more than so many entries
+    /// in flight; an fsync of a node therefore covers at most that many of a group's blocks, and each
+    /// block needs one on a majority of the replicas.
+    pub(super) fn durable(&self, entries_in_flight: u64) -> bool {
+        let groups: BTreeSet<u64> = self.heights.keys().map(|(group, _)| *group).collect();
+        groups.into_iter().all(|group| {
+            let replicas = || self.heights.iter().filter(move |((of, _), _)| *of == group);
+            let blocks = replicas().map(|(_, blocks)| *blocks).max().unwrap_or(0);
+            let majority = replicas().count() as u64 / 2 + 1;
+            let counted: u64 = replicas().map(|((_, node), _)| self.fsyncs.get(node).copied().unwrap_or(0)).sum();
+            // What was in flight when the counting began may have been made durable before.
+            counted >= majority * (blocks.saturating_sub(entries_in_flight) / entries_in_flight)
+        })
+    }
+}
+
+/// Reads the counters of all nodes.
+pub(super) fn counters(status: &v1::StatusReply) -> Counted {
+    let sum = |of: fn(&v1::NodeStatusReply) -> u64| status.nodes.iter().map(of).fold(0u64, u64::saturating_add);
+    let replicas = status.nodes.iter().flat_map(|node| node.replicas.iter().map(|replica| (node.node, replica)));
+    Counted {
+        sent_bytes: sum(|node| node.bytes_sent.saturating_add(node.client_bytes_received)),
+        written_bytes: sum(|node| node.log_bytes.saturating_add(node.state_bytes_written)),
+        fsyncs: status.nodes.iter().map(|node| (node.node, node.log_fsyncs)).collect(),
+        heights: replicas.map(|(node, replica)| ((replica.group, node), replica.height)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_no_fsync_can_have_covered_are_not_durable() {
+        // Two groups of three replicas on three nodes, 300 and 30 blocks, three entries in flight.
+        let run = |fsyncs: [u64; 3]| Counted {
+            fsyncs: (1..).zip(fsyncs).collect(),
+            heights: (1..=3).flat_map(|node| [((7, node), 300), ((8, node), 30)]).collect(),
+            ..Counted::default()
+        };
+        assert!(run([100, 100, 0]).durable(3), "a majority, as few as can be");
+        assert!(run([300, 300, 300]).durable(3));
+        assert!(!run([99, 98, 0]).durable(3));
+        assert!(!run([1, 1, 1]).durable(3), "that there were some says nothing");
+        let later = run([150, 150, 50]);
+        assert!(!later.since(&run([100, 100, 0])).heights.values().any(|blocks| *blocks > 0));
+    }
+}

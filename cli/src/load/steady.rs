@@ -1,0 +1,173 @@
+//! Payments at an even rate, beside something else that is measured: each one is sent when it is due, whatever
+//! became of those before it, and its latency counts from then. Who waits for answers before paying again would
+//! not notice that nobody was served for a while.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use client::submit::no_of;
+use client::{Client, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender};
+use hashbrown::HashMap;
+use ledger::TxId;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::drive::{GIVE_UP_AFTER, micros, unknown_fate};
+use super::latency::Latencies;
+use super::source::Source;
+use crate::error::CliError;
+
+/// Parts of the time that payments are told apart by.
+pub(super) const STRETCHES: usize = 2;
+
+/// Somebody who pays, until this is stopped or dropped.
+pub(super) struct Steady {
+    stretch: Arc<AtomicUsize>,
+    stop: DropGuard,
+    sending: JoinHandle<Result<Source, CliError>>,
+    hearing: JoinHandle<Result<Heard, CliError>>,
+}
+
+/// What became of the payments.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// From when a payment was due to its receipt, by the stretch in which it was due.
+    pub(super) decided: [Latencies; STRETCHES],
+    /// Payments that were not executed, by code.
+    pub(super) refused: BTreeMap<String, u64>,
+}
+
+/// A payment that is on its way.
+struct Sent {
+    txid: TxId,
+    due: Instant,
+    stretch: usize,
+}
+
+impl Steady {
+    /// Begins to pay so many times a second.
+    pub(super) fn start(client: &Client, source: Source, rate: u32) -> Self {
+        let options = SubmitOptions { give_up_after: GIVE_UP_AFTER, ..SubmitOptions::default() };
+        let (sender, events) = client.submit_stream(options).split();
+        let (note, noted) = mpsc::unbounded_channel();
+        let (stretch, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let every = Duration::from_secs(1) / rate.max(1);
+        let sending = tokio::spawn(send(source, sender, note, every, stretch.clone(), stop.clone()));
+        let hearing = tokio::spawn(hear(events, noted));
+        Self { stretch, stop: stop.drop_guard(), sending, hearing }
+    }
+
+    /// What is due from now on counts in the next stretch.
+    pub(super) fn next_stretch(&self) {
+        self.stretch.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends it, and waits for the fate of every payment.
+    ///
+    /// # Errors
+    /// When a fate stays unknown.
+    pub(super) async fn stop(self) -> Result<(Heard, Source), CliError> {
+        drop(self.stop);
+        let crashed = |error| CliError::new("sender", error, "report this with the command that was run");
+        // Why nobody heard any more is the cause of why nobody could send.
+        let heard = self.hearing.await.map_err(crashed)??;
+        let source = self.sending.await.map_err(crashed)??;
+        Ok((heard, source))
+    }
+}
+
+async fn send(
+    mut source: Source,
+    sender: SubmitSender,
+    note: mpsc::UnboundedSender<Sent>,
+    every: Duration,
+    stretch: Arc<AtomicUsize>,
+    stop: CancellationToken,
+) -> Result<Source, CliError> {
+    // One that comes late is made up for, so that the rate holds.
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        let due = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(source),
+            due = ticks.tick() => due,
+        };
+        let tx = source.next();
+        let sent = Sent { txid: tx.txid, due, stretch: stretch.load(Ordering::Relaxed) };
+        // Noted first, so that its fate is never news. Nobody notes any more when nobody hears, and then this
+        // fails, too.
+        let _ = note.send(sent);
+        sender.send_prepared(vec![tx]).await?;
+    }
+}
+
+async fn hear(mut events: SubmitEvents, mut noted: mpsc::UnboundedReceiver<Sent>) -> Result<Heard, CliError> {
+    let mut open: HashMap<TxId, Sent> = HashMap::new();
+    let mut heard = Heard::default();
+    while let Some(batch) = events.next_events().await {
+        let now = Instant::now();
+        while let Ok(sent) = noted.try_recv() {
+            open.insert(sent.txid, sent);
+        }
+        for event in batch {
+            let sent = open.remove(&event.txid());
+            let decided = sent.map(|sent| (sent.stretch.min(STRETCHES - 1), now.duration_since(sent.due)));
+            take(event, decided, &mut heard)?;
+        }
+    }
+    Ok(heard)
+}
+
+/// Counts one event; `decided` is in which stretch the payment was due, and how long ago.
+fn take(event: SubmitEvent, decided: Option<(usize, Duration)>, heard: &mut Heard) -> Result<(), CliError> {
+    let code = match event {
+        SubmitEvent::Receipt(receipt) => receipt.reason().map(|reason| reason.code().to_owned()),
+        SubmitEvent::Decided { votes, .. } => no_of(&votes).map(|(_, reason)| reason.code().to_owned()),
+        SubmitEvent::Applied(_) => return Ok(()),
+        SubmitEvent::Refused { txid, reject: Some(ledger::Reject::TooLate), detail, .. } => {
+            return Err(unknown_fate(txid, &detail));
+        }
+        SubmitEvent::Refused { code, .. } => Some(code),
+    };
+    match (code, decided) {
+        (Some(code), _) => *heard.refused.entry(code).or_default() += 1,
+        (None, Some((stretch, after))) => heard.decided[stretch].record(micros(after)),
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::{GroupId, Hash32, Height, Outcome, Receipt, Reject, TimeMs};
+
+    #[test]
+    fn each_payment_counts_where_it_was_due() {
+        let txid = TxId(Hash32([1; 32]));
+        let receipt = |outcome| {
+            let (group, height) = (GroupId::channel(0), Height(5));
+            SubmitEvent::Receipt(Receipt { version: 1, txid, group, height, index: 0, time_ms: TimeMs(9), outcome })
+        };
+        let mut heard = Heard::default();
+        let long = Duration::from_millis(7);
+        take(receipt(Outcome::Committed { mail: Vec::new() }), Some((1, long)), &mut heard).unwrap();
+        take(receipt(Outcome::Rejected(Reject::InsufficientFunds)), Some((0, long)), &mut heard).unwrap();
+        assert_eq!([heard.decided[0].count(), heard.decided[1].count()], [0, 1]);
+        assert_eq!(heard.refused, BTreeMap::from([(Reject::InsufficientFunds.code().to_owned(), 1)]));
+        let refused = |reject: Reject| SubmitEvent::Refused {
+            txid,
+            reject: Some(reject),
+            group: None,
+            code: reject.code().to_owned(),
+            detail: String::new(),
+        };
+        take(refused(Reject::Busy), Some((0, long)), &mut heard).unwrap();
+        assert_eq!(heard.refused.len(), 2);
+        assert_eq!(take(refused(Reject::TooLate), None, &mut heard).unwrap_err().code, "timeout");
+    }
+}
