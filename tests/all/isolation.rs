@@ -345,7 +345,7 @@ async fn outsiders_get_nothing_of_a_channel() {
         assert!(denied.iter().any(|known| known == what), "the leader denies {what}");
     }
     // Nothing of it has ever been on the disk of a node outside, and on that of a member values, log entries and
-    // snapshots are sealed. The search finds what is not: the keys of pairs, and what a shard keeps.
+    // snapshots are sealed. The search finds what is not: what a shard keeps.
     let pay = scene.bank.pay(&scene.payer, scene.payee.address, 1);
     let main = vec![(LedgerId::MAIN, pay)];
     scene.bank.fund([&scene.payer], 1).await;
@@ -357,8 +357,7 @@ async fn outsiders_get_nothing_of_a_channel() {
     for folder in &folders {
         assert!(!found_in(folder, MEMO), "{}", folder.display());
     }
-    let of_channel = |node| scene.cluster.data(node, scene.channel);
-    assert!(found_in(&of_channel(INSIDE), &scene.payee.address.0) && of_channel(INSIDE).join("local.key").exists());
+    assert!(scene.cluster.data(INSIDE, scene.channel).join("local.key").exists());
     assert!(!scene.cluster.data(OUTSIDE, scene.channel).exists());
     assert_eq!(balance(&Scene::member(&scene.cluster), &scene, scene.payee.address).await, 77);
 }
