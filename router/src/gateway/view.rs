@@ -4,14 +4,14 @@
 //! registry that the beacon certified, or from the state of a group that this node hosts itself. An
 //! old view costs a redirect, and a wrong leader too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger::foundation::Foundation;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo};
 use ledger::tx::ParsedTx;
-use ledger::{ClusterId, Committee, GroupId, Height, Layout, NodeId, OrgId, Reject};
+use ledger::{ClusterId, Committee, GroupId, Hash32, Height, Layout, NodeId, OrgId, Reject};
 use proto::v1;
 
 use crate::plan::Plan;
@@ -37,6 +37,9 @@ pub struct ClusterView {
     pub orgs: Arc<Vec<OrgInfo>>,
     /// The members of every channel, as it shows them.
     pub channels: BTreeMap<GroupId, Vec<OrgId>>,
+    /// Keys and certificates that were revoked: whose, and `sha256` of the key or of the certificate's subject
+    /// public key info.
+    pub revoked: Arc<BTreeSet<(OrgId, Hash32)>>,
     /// Who leads which group, as far as somebody said.
     pub leaders: BTreeMap<GroupId, NodeId>,
     /// Revision of the registry this stands at; that of the genesis is 1.
@@ -63,6 +66,7 @@ impl ClusterView {
             nodes: genesis.nodes.iter().map(|node| (node.id, node.clone())).collect(),
             orgs: Arc::new(genesis.orgs.clone()),
             channels: BTreeMap::new(),
+            revoked: Arc::default(),
             leaders: BTreeMap::new(),
             revision: 1,
             beacon_height: 0,
@@ -92,6 +96,7 @@ impl ClusterView {
         self.nodes = registry.nodes.iter().map(|node| (node.id, node.clone())).collect();
         self.orgs = Arc::new(registry.orgs.clone());
         self.channels = registry.channels.iter().cloned().collect();
+        self.revoked = Arc::new(registry.revoked.iter().copied().collect());
         self.revision = registry.revision;
         self.beacon_height = height.0;
         true
