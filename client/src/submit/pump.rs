@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::net;
-use crate::routers::{Routers, cause_of, connection_lost};
+use crate::routers::{Routers, cause_of, certificate_refused, connection_lost};
 use crate::submit::{BATCH_TXS_MAX, GroupVote, MESSAGES_QUEUED_MAX, PreparedTx, SubmitEvent, SubmitOptions, no_of};
 
 /// Bytes of transactions in one message.
@@ -42,8 +42,19 @@ struct Pending {
 enum Turn {
     /// Nothing is left to do.
     Done,
-    /// The connection was lost; something had been received on it before.
-    Lost { answered: bool, cause: String },
+    /// The connection was lost.
+    Lost(Loss),
+}
+
+/// How a connection was lost.
+struct Loss {
+    /// It had been opened, so that transactions may have been sent.
+    opened: bool,
+    /// Something had been received on it.
+    answered: bool,
+    /// The router does not let us in.
+    refused: bool,
+    cause: String,
 }
 
 /// One task that owns the state of a stream.
@@ -80,17 +91,29 @@ impl Pump {
 
     pub(super) async fn run(mut self) {
         let mut delay = RECONNECT_FIRST;
-        let mut tried = 0usize;
+        let (mut tried, mut refused) = (0usize, 0usize);
         loop {
             match self.connected().await {
                 Turn::Done => return,
-                Turn::Lost { answered, cause } => {
-                    if answered {
+                Turn::Lost(loss) => {
+                    if loss.answered {
                         (delay, tried) = (RECONNECT_FIRST, 0);
                     }
+                    refused = match loss.opened {
+                        true => 0,
+                        false => refused + usize::from(loss.refused),
+                    };
+                    let cause = loss.cause;
                     tracing::debug!(%cause, in_flight = self.pending.len(), "submit stream lost");
-                    self.pending.values_mut().for_each(|pending| pending.open = true);
+                    if loss.opened {
+                        self.pending.values_mut().for_each(|pending| pending.open = true);
+                    }
+                    // What waits to be sent has its time, too.
+                    self.take_queued();
                     self.give_up(&cause);
+                    if refused >= self.routers.len() {
+                        self.refuse_all(&cause);
+                    }
                     tried += 1;
                     // The other routers first, and a pause only when all have been tried.
                     if tried.is_multiple_of(self.routers.len()) {
@@ -117,9 +140,9 @@ impl Pump {
         let opening = client.submit(ReceiverStream::new(messages));
         let mut incoming = match tokio::time::timeout(self.options.give_up_after, opening).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return self.lost(turn, false, &status),
+            Ok(Err(status)) => return self.not_opened(turn, &status),
             Err(_) => {
-                return self.lost(turn, false, &tonic::Status::deadline_exceeded("no answer to the call"));
+                return self.not_opened(turn, &tonic::Status::deadline_exceeded("no answer to the call"));
             }
         };
         let mut unsent = self.everything();
@@ -158,7 +181,29 @@ impl Pump {
     fn lost(&self, turn: usize, answered: bool, status: &tonic::Status) -> Turn {
         self.routers.lost(turn);
         debug_assert!(connection_lost(status) || !status.message().is_empty());
-        Turn::Lost { answered, cause: cause_of(status) }
+        Turn::Lost(Loss { opened: true, answered, refused: false, cause: cause_of(status) })
+    }
+
+    fn not_opened(&self, turn: usize, status: &tonic::Status) -> Turn {
+        self.routers.lost(turn);
+        let refused = certificate_refused(status) || status.code() == tonic::Code::PermissionDenied;
+        Turn::Lost(Loss { opened: false, answered: false, refused, cause: cause_of(status) })
+    }
+
+    /// Takes what waits to be sent, while there is nobody to send it to.
+    fn take_queued(&mut self) {
+        loop {
+            match self.queued.try_recv() {
+                Ok(txs) => {
+                    self.accept(txs);
+                }
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.input_open = false;
+                    return;
+                }
+            }
+        }
     }
 
     /// Everything that has no fate yet, to be sent over a new connection.
@@ -311,6 +356,26 @@ impl Pump {
             }
         }
         self.batches(again)
+    }
+
+    /// Ends everything: no router lets us in, and asking again does not mend that.
+    fn refuse_all(&mut self, cause: &str) {
+        let all: Vec<(TxId, bool)> = self.pending.iter().map(|(txid, pending)| (*txid, pending.open)).collect();
+        let news = all
+            .into_iter()
+            .filter_map(|(txid, open)| {
+                let (reject, detail) = match open {
+                    true => (
+                        Reject::TooLate,
+                        format!("an earlier attempt may have executed; no router lets us in: {cause}"),
+                    ),
+                    false => (Reject::AccessDenied, format!("no router lets us in: {cause}")),
+                };
+                let code = reject.code().to_owned();
+                self.end(SubmitEvent::Refused { txid, reject: Some(reject), group: None, code, detail })
+            })
+            .collect();
+        self.tell(news);
     }
 
     /// Ends what has been tried for long enough.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use client::net::HANDSHAKE_TIMEOUT;
 use client::sockets::{Accepted, Listener, Wire};
-use client::{Counted, Door, Traffic};
+use client::{Counted, Traffic};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,21 +21,23 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::{Connected, Router, TcpConnectInfo};
 
+use crate::server::doorkeeper::{Entrance, Pass};
+
 /// How long open calls may go on once a server is asked to stop.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Handshakes that are made at the same time; further callers wait for their turn.
 const HANDSHAKES_MAX: usize = 1024;
 
-/// Serves those whom `door` lets in, until `stop`; callers then have a moment to read their last answers, and
-/// connections that are still open are cut. What goes through them is counted.
+/// Serves those whom `entrance` lets in, until `stop`; callers then have a moment to read their last answers,
+/// and connections that are still open are cut. What goes through them is counted.
 ///
 /// # Errors
 /// When the server cannot go on by itself.
 pub async fn serve(
     server: Router,
     listener: Box<dyn Listener>,
-    door: Arc<Door>,
+    entrance: Arc<Entrance>,
     stop: impl Future<Output = ()>,
     traffic: Arc<Traffic>,
 ) -> Result<(), tonic::transport::Error> {
@@ -44,7 +46,7 @@ pub async fn serve(
     let sockets = accepted(listener, cut, traffic);
     // Each is a task of its own: the checks of one caller do not hold up the others'.
     let handshakes = sockets.map(move |socket| {
-        let shaking = AbortOnDropHandle::new(tokio::spawn(shake_hands(Arc::clone(&door), socket)));
+        let shaking = AbortOnDropHandle::new(tokio::spawn(shake_hands(Arc::clone(&entrance), socket)));
         async move { shaking.await.unwrap_or(Ok(None)) }.boxed()
     });
     let incoming =
@@ -72,42 +74,55 @@ fn accepted(
 }
 
 /// The TLS of one connection; `None` when it comes to nothing, which concerns its caller alone.
-async fn shake_hands(door: Arc<Door>, socket: io::Result<Socket>) -> io::Result<Option<TlsStream<Socket>>> {
+async fn shake_hands(entrance: Arc<Entrance>, socket: io::Result<Socket>) -> io::Result<Option<TlsStream<Socket>>> {
     let socket = socket?;
-    let accepted = TlsAcceptor::from(door.config()).accept(socket);
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepted).await {
-        Ok(Ok(stream)) => Ok(Some(stream)),
+    let (config, cut) = (entrance.config(), socket.cut.clone());
+    let accepted = TlsAcceptor::from(Arc::clone(&config)).accept(socket);
+    let mut stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepted).await {
+        Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, "a caller was not let in");
-            Ok(None)
+            return Ok(None);
         }
         Err(_) => {
             tracing::debug!("a caller did not end its handshake in time");
-            Ok(None)
+            return Ok(None);
         }
-    }
+    };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+    let Some(pass) = entrance.admit(&config, certificates, cut) else {
+        tracing::debug!("a caller is not let in any more");
+        return Ok(None);
+    };
+    stream.get_mut().0.pass = Some(pass);
+    Ok(Some(stream))
 }
 
-/// A connection that breaks off once its token is cancelled.
+/// A connection that breaks off once its token, or that of its server, is cancelled.
 pub struct Socket {
     stream: Counted<Box<dyn Wire>>,
     info: TcpConnectInfo,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    cut: CancellationToken,
+    cutting: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Once its caller was let in.
+    pass: Option<Pass>,
 }
 
 impl Socket {
-    /// Takes over an accepted connection until `cut`, and counts what goes through it.
+    /// Takes over an accepted connection until `server` ends, and counts what goes through it.
     #[must_use]
-    pub fn new(accepted: Accepted, cut: &CancellationToken, traffic: &Arc<Traffic>) -> Self {
+    pub fn new(accepted: Accepted, server: &CancellationToken, traffic: &Arc<Traffic>) -> Self {
         let Accepted { wire, local, remote } = accepted;
         let info = TcpConnectInfo { local_addr: local, remote_addr: remote };
         let stream = Counted::new(wire, Arc::clone(traffic));
-        Self { stream, info, cut: Box::pin(cut.clone().cancelled_owned()) }
+        let cut = server.child_token();
+        let cutting = Box::pin(cut.clone().cancelled_owned());
+        Self { stream, info, cut, cutting, pass: None }
     }
 
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.cut.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the node has stopped")),
+        match self.cutting.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was cut")),
             Poll::Pending => Ok(()),
         }
     }
