@@ -381,6 +381,38 @@ async fn auditors_read_and_do_nothing_else() {
     }
 }
 
+/// A member's client is served whichever router of its profile comes first; those of outsiders hand nothing over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_pays_over_the_next_router_when_the_first_is_an_outsiders() {
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    let ledger = LedgerId::of_channel(scene.channel);
+    let pay = |amount| vec![(ledger, scene.bank.pay(&scene.payer, scene.payee.address, amount))];
+    let mut profile = scene.cluster.profile();
+    profile.routers.retain(|router| [Some(OUTSIDE), Some(INSIDE)].contains(&router.node));
+    profile.routers.sort_by_key(|router| router.node != Some(OUTSIDE));
+    let client = Client::lazy(&profile).unwrap();
+    profile.routers.truncate(1);
+    let outside_alone = Client::lazy(&profile).unwrap();
+    eventually("the router outside has heard of the channel", async || {
+        let reply = outside_alone.cluster().await.map_err(|error| error.to_string())?;
+        let all = reply.committees.iter().map(|bytes| borsh::from_slice::<ledger::Committee>(bytes).unwrap());
+        all.into_iter().find(|known| known.group == scene.channel).map(drop).ok_or("not yet".to_owned())
+    })
+    .await;
+
+    assert_eq!(client.router().node, Some(OUTSIDE));
+    let settled = client.execute(pay(3), b"", &[&scene.payer.key], Wait::Receipt).await.unwrap();
+    assert!(settled.committed(), "{settled:?}");
+    assert_eq!(client.router().node, Some(INSIDE));
+    assert_eq!(balance(&client, &scene, scene.payee.address).await, 80);
+
+    // Where there is no other, it is refused, and is told why.
+    let error = outside_alone.execute(pay(5), b"", &[&scene.payer.key], Wait::Receipt).await.unwrap_err();
+    assert_eq!(error.code(), "access_denied", "{error}");
+    assert!(error.to_string().contains("use a member's router"), "{error}");
+    assert_eq!(balance(&client, &scene, scene.payee.address).await, 80);
+}
+
 /// A removed member gets nothing any more: not over the connections it has, not with its certificates, not
 /// with its node, whose copy of the channel is gone.
 #[tokio::test(flavor = "multi_thread")]

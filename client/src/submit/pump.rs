@@ -36,12 +36,18 @@ struct Pending {
     open: bool,
     /// Waits in `retries`.
     waiting: bool,
+    /// How many routers could not hand it over because of whose they are.
+    denied: usize,
+    /// The router in use is one of them, so it is not under way there.
+    turned_away: bool,
 }
 
 /// Why a connection's turn ended.
 enum Turn {
     /// Nothing is left to do.
     Done,
+    /// Something has to go over another router.
+    Elsewhere,
     /// The connection was lost.
     Lost(Loss),
 }
@@ -66,6 +72,8 @@ pub(super) struct Pump {
     report: mpsc::UnboundedSender<Vec<SubmitEvent>>,
     queued: mpsc::Receiver<Vec<PreparedTx>>,
     input_open: bool,
+    /// Something was turned away because of whose router is in use.
+    elsewhere: bool,
     room: Arc<Semaphore>,
 }
 
@@ -85,6 +93,7 @@ impl Pump {
             report,
             queued,
             input_open: true,
+            elsewhere: false,
             room,
         }
     }
@@ -95,6 +104,12 @@ impl Pump {
         loop {
             match self.connected().await {
                 Turn::Done => return,
+                Turn::Elsewhere => {
+                    // What was turned away has its answer. That of everything else is lost with the connection.
+                    for pending in self.pending.values_mut() {
+                        pending.open |= !std::mem::take(&mut pending.turned_away);
+                    }
+                }
                 Turn::Lost(loss) => {
                     if loss.answered {
                         (delay, tried) = (RECONNECT_FIRST, 0);
@@ -156,7 +171,14 @@ impl Pump {
             tokio::select! {
                 biased;
                 events = incoming.message() => match events {
-                    Ok(Some(events)) => { answered = true; self.take(events.events); }
+                    Ok(Some(events)) => {
+                        answered = true;
+                        self.take(events.events);
+                        if std::mem::take(&mut self.elsewhere) {
+                            self.routers.lost(turn);
+                            return Turn::Elsewhere;
+                        }
+                    }
                     Ok(None) => return self.lost(turn, answered, &tonic::Status::unavailable("the router closed the stream")),
                     Err(status) => return self.lost(turn, answered, &status),
                 },
@@ -251,7 +273,16 @@ impl Pump {
                 continue;
             }
             fresh.push(bytes.clone());
-            self.pending.insert(txid, Pending { bytes, give_up, fate_seen: false, open: false, waiting: false });
+            let pending = Pending {
+                bytes,
+                give_up,
+                fate_seen: false,
+                open: false,
+                waiting: false,
+                denied: 0,
+                turned_away: false,
+            };
+            self.pending.insert(txid, pending);
         }
         self.batches(fresh)
     }
@@ -316,7 +347,18 @@ impl Pump {
     /// A refusal that passes is not a fate yet.
     fn refusal(&mut self, txid: TxId, group: u64, refusal: v1::Refusal) -> Option<SubmitEvent> {
         let reject = refusal.reject();
+        let group = Some(GroupId(group)).filter(|group| group.kind().is_some());
         let pending = self.pending.get_mut(&txid)?;
+        // By a group, it is about the router, whose organisation takes no part in the channel. Another one's may.
+        let turned_away = reject == Some(Reject::AccessDenied) && group.is_some();
+        if turned_away && !pending.fate_seen && Instant::now() < pending.give_up {
+            pending.denied += 1;
+            if pending.denied < self.routers.len() {
+                pending.turned_away = true;
+                self.elsewhere = true;
+                return None;
+            }
+        }
         let passes = reject.is_some_and(Reject::retryable) || pending.fate_seen;
         pending.open |= reject.is_some_and(leaves_open);
         let at = Instant::now() + Duration::from_millis(u64::from(refusal.retry_after_ms)).max(RETRY_LEAST);
@@ -327,12 +369,12 @@ impl Pump {
             return None;
         }
         // The last answer speaks for the last attempt alone, unless it is a verdict.
-        if pending.open && (passes || reject == Some(Reject::Storage)) && reject != Some(Reject::TooLate) {
+        let no_verdict = passes || turned_away || reject == Some(Reject::Storage);
+        if pending.open && no_verdict && reject != Some(Reject::TooLate) {
             let detail = format!("an earlier attempt may have executed; the last answer was {}", refusal.code);
             let (reject, code) = (Reject::TooLate, Reject::TooLate.code().to_owned());
             return self.end(SubmitEvent::Refused { txid, reject: Some(reject), group: None, code, detail });
         }
-        let group = Some(GroupId(group)).filter(|group| group.kind().is_some());
         self.end(SubmitEvent::Refused { txid, reject, group, code: refusal.code, detail: refusal.detail })
     }
 
