@@ -6,6 +6,7 @@
 //! leave in batches. There is no task, channel or call for a single transaction. One that several
 //! groups vote on goes to all of them at once, and `ballot` tells when it is decided.
 
+mod ask;
 mod backend;
 mod ballot;
 mod caller;
@@ -81,6 +82,8 @@ pub struct GatewayLimits {
     pub command_within: Duration,
     /// How long `status` waits for a node.
     pub status_within: Duration,
+    /// How long a channel is waited for that the router has not heard of: it may just have been founded.
+    pub heard_within: Duration,
 }
 
 impl Default for GatewayLimits {
@@ -97,6 +100,7 @@ impl Default for GatewayLimits {
             reads_max: 1024,
             command_within: Duration::from_secs(5),
             status_within: Duration::from_secs(2),
+            heard_within: Duration::from_secs(2),
         }
     }
 }

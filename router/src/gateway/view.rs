@@ -14,6 +14,7 @@ use ledger::tx::ParsedTx;
 use ledger::{ClusterId, Committee, GroupId, Hash32, Height, Layout, NodeId, OrgId, Reject};
 use proto::v1;
 
+use super::ask::may_come;
 use crate::plan::Plan;
 
 /// One state of the cluster's registry.
@@ -155,6 +156,13 @@ impl ClusterView {
         let plan = crate::plan(&self.layout, tx)?;
         let exist = plan.groups().all(|group| self.committees.contains_key(&group));
         if exist { Ok(plan) } else { Err(Reject::UnknownGroup) }
+    }
+
+    /// The channels of a transaction that may exist and that this view does not have.
+    #[must_use]
+    pub fn not_heard_of(&self, tx: &ParsedTx) -> Vec<GroupId> {
+        let Ok(plan) = crate::plan(&self.layout, tx) else { return Vec::new() };
+        plan.groups().filter(|group| may_come(*group) && !self.committees.contains_key(group)).collect()
     }
 
     /// As nodes and routers that follow are told.
