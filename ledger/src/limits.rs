@@ -60,6 +60,12 @@ pub const BATCH_TXS_MAX: usize = 8192;
 pub const BLOCK_AHEAD_MS_MAX: u64 = 500;
 /// Messages of one mail stream that wait for acknowledgement before new transactions are refused.
 pub const MAIL_WINDOW_MESSAGES: u64 = 65_536;
+/// Messages of one group that wait for acknowledgement before that is told as a problem.
+pub const MAIL_WAITS_MAX: u64 = MAIL_WINDOW_MESSAGES / 2;
+/// Blocks that a replica may be behind before that is told as a problem.
+pub const LAG_BLOCKS_MAX: u64 = 64;
+/// Blocks without a certificate before that is told as a problem.
+pub const UNCERTIFIED_BLOCKS_MAX: u64 = 64;
 /// Messages in one bundle.
 pub const BUNDLE_MESSAGES_MAX: usize = 4096;
 /// Encoded messages of one bundle.

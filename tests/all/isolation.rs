@@ -381,6 +381,48 @@ async fn auditors_read_and_do_nothing_else() {
     }
 }
 
+/// Everybody sees that a channel is there, who leads it, and whether it is well. How far it has come and how much
+/// happens in it is for those whom it admits.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_shows_a_channel_to_those_whom_it_admits() {
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    let seen = async |node: NodeId, identity: Identity| {
+        // What a client says of itself is not believed here either.
+        let request = v1::StatusRequest { caller: Some(scene.pretence()) }.encode_to_vec();
+        let answer = call(&scene.door(node, &identity), "/seamark.v1.Router/Status", request.into()).await;
+        let status = v1::StatusReply::decode(answer.unwrap().unwrap()).unwrap();
+        let all = status.nodes.into_iter().flat_map(|node| node.replicas);
+        let replicas: Vec<v1::ReplicaStatus> = all.filter(|replica| replica.group == scene.channel.0).collect();
+        assert_eq!(replicas.len(), 3, "it is known where it runs");
+        replicas
+    };
+    for identity in [scene.issue("org-b", Subject::client), scene.issue("org-a", Subject::auditor)] {
+        for replica in seen(INSIDE, identity).await {
+            assert!(!replica.hidden && replica.height > 0 && !replica.state_root.is_empty(), "{replica:?}");
+        }
+    }
+    for (node, identity) in [
+        (INSIDE, scene.issue("org-c", Subject::client)),
+        (INSIDE, scene.issue("org-c", Subject::auditor)),
+        (OUTSIDE, scene.issue("org-c", Subject::admin)),
+        // An outsider's router would see it, too.
+        (OUTSIDE, scene.issue("org-b", Subject::client)),
+    ] {
+        for replica in seen(node, identity).await {
+            let public = v1::ReplicaStatus {
+                group: scene.channel.0,
+                leads: replica.leads,
+                leader_node: replica.leader_node,
+                voters: vec![1, 2, 4],
+                hidden: true,
+                unwell: replica.unwell,
+                ..v1::ReplicaStatus::default()
+            };
+            assert_eq!(replica, public);
+        }
+    }
+}
+
 /// A member's client is served whichever router of its profile comes first; those of outsiders hand nothing over.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_pays_over_the_next_router_when_the_first_is_an_outsiders() {

@@ -52,7 +52,7 @@ impl Backend for Nodes {
         Ok(v1::CommandReply { height: 7, refusal: self.refusal(node), ..v1::CommandReply::default() })
     }
 
-    async fn node_status(&self, _: NodeId) -> Result<v1::NodeStatusReply, Status> {
+    async fn node_status(&self, _: NodeId, _: v1::StatusRequest) -> Result<v1::NodeStatusReply, Status> {
         Err(Status::unimplemented("nobody asks"))
     }
 }

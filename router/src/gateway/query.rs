@@ -256,9 +256,9 @@ async fn ask_accounts(
 }
 
 /// Asks every node how it is doing.
-pub(super) async fn status(desk: &Desk) -> v1::StatusReply {
+pub(super) async fn status(desk: &Desk, request: v1::StatusRequest) -> v1::StatusReply {
     let nodes: Vec<NodeInfo> = desk.view().nodes.values().cloned().collect();
-    let asked = nodes.into_iter().map(|info| node_status(desk, info));
+    let asked = nodes.into_iter().map(|info| node_status(desk, info, request.clone()));
     let mut reply = v1::StatusReply::default();
     let mut answers = stream::iter(asked).buffer_unordered(PARALLEL_MAX);
     while let Some(answer) = answers.next().await {
@@ -272,9 +272,13 @@ pub(super) async fn status(desk: &Desk) -> v1::StatusReply {
     reply
 }
 
-async fn node_status(desk: &Desk, info: NodeInfo) -> Result<v1::NodeStatusReply, v1::UnreachableNode> {
+async fn node_status(
+    desk: &Desk,
+    info: NodeInfo,
+    request: v1::StatusRequest,
+) -> Result<v1::NodeStatusReply, v1::UnreachableNode> {
     let limit = desk.limits.status_within;
-    let answer = match tokio::time::timeout(limit, desk.backend.node_status(info.id)).await {
+    let answer = match tokio::time::timeout(limit, desk.backend.node_status(info.id, request)).await {
         Ok(answer) => answer,
         Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))),
     };

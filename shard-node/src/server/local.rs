@@ -21,7 +21,7 @@ use crate::server::group::{GroupHandle, HostContext};
 use crate::server::ingest::{self, Arrived, refused};
 use crate::server::reads;
 use crate::server::replies::ReplyQueue;
-use crate::server::status;
+use crate::server::status::{self, Asker};
 
 /// The groups a node runs.
 pub struct Hosted {
@@ -151,7 +151,8 @@ impl LocalNode for LocalHost {
         Ok(command::execute(&self.hosted, self.org(), request).await)
     }
 
-    async fn node_status(&self) -> Result<v1::NodeStatusReply, Status> {
-        Ok(status::of_node(&self.hosted))
+    async fn node_status(&self, request: v1::StatusRequest) -> Result<v1::NodeStatusReply, Status> {
+        let own = self.org();
+        Ok(status::of_node(&self.hosted, &Asker { own, router: own, caller: request.caller }))
     }
 }
