@@ -8,12 +8,14 @@ use bytes::Bytes;
 use channel::{Change, Command};
 use client::net::{self, Identity};
 use client::{Client, Consistency, Wait};
+use consensus::port::{any_replica, replica_id};
 use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
 use prost::Message;
 use proto::v1;
 use proto::v1::query_request::Query;
 use seamark_cli::setup::Subject;
 use shard_node::core::peer::PeerMessage;
+use shard_node::server::group::FIRST_JOIN;
 use tonic::transport::Channel;
 
 use crate::support::bank::{Bank, Wallet, body, now_ms, wallet};
@@ -223,15 +225,18 @@ impl Scene {
         }
     }
 
-    /// Every call between nodes, about the channel, by a node that has no part in it. Returns what was denied by
-    /// whoever leads: a follower sends transactions and commands to the leader without looking at them.
-    async fn breaks_in(&self, who: &str, door: &Channel) -> Vec<String> {
-        let (group, mut denied) = (self.channel.0, Vec::new());
+    /// Every call between nodes, about the channel, to the node `at` by somebody who has no part in it: by a node
+    /// with a certificate as good as any, or by a router. All of them are what a member's node would send. Returns
+    /// what was denied by whoever leads: a follower sends transactions and commands to the leader without looking
+    /// at them.
+    async fn breaks_in(&self, by: Burglar, at: NodeId, door: &Channel) -> Vec<String> {
+        let (who, group, mut denied) = (format!("a {by:?} outside at node {at}"), self.channel.0, Vec::new());
         for method in methods("Node") {
             let messages: Vec<(String, Bytes)> = match short(&method) {
-                "Raft" => (0..=12)
-                    .map(|kind| {
-                        let request = v1::RaftRequest { group, kind, payload: Bytes::from_static(&[1, 0, 0, 0]) };
+                "Raft" => raft_calls(OUTSIDE, at)
+                    .into_iter()
+                    .map(|(kind, payload)| {
+                        let request = v1::RaftRequest { group, kind, payload };
                         (format!("{who}, raft {kind}"), request.encode_to_vec().into())
                     })
                     .collect(),
@@ -264,35 +269,104 @@ impl Scene {
                     let request = v1::CommandRequest { command: self.command(), group, caller: Some(self.pretence()) };
                     vec![(format!("{who}, command"), request.encode_to_vec().into())]
                 }
-                "Clock" | "Follow" | "NodeStatus" => vec![(format!("{who}, {method}"), Bytes::new())],
+                "NodeStatus" => {
+                    let request = v1::StatusRequest { caller: Some(self.pretence()) };
+                    vec![(format!("{who}, {method}"), request.encode_to_vec().into())]
+                }
+                "Clock" | "Follow" => vec![(format!("{who}, {method}"), Bytes::new())],
                 other => panic!("{other} is new: call it here about a channel"),
             };
             for (what, message) in messages {
                 let answer = call(door, &method, message).await;
-                let Ok(Some(bytes)) = answer else { continue };
+                let at_the_door = match short(&method) {
+                    "Raft" => true,
+                    // Between nodes, whatever it is about; what a node may say of a group, its driver judges.
+                    "Link" | "Clock" => by == Burglar::Router,
+                    _ => false,
+                };
+                if at_the_door {
+                    is_denied_at_the_door(&what, answer);
+                    continue;
+                }
+                let bytes = answer.unwrap_or_else(|status| panic!("{what}: {status:?}")).expect(&what);
                 match short(&method) {
                     "Read" => {
                         self.is_clean(&what, &bytes);
-                        let refusal = v1::QueryReply::decode(bytes).unwrap().refusal;
-                        let refusal = refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
-                        let denied = ["access_denied", "channel_refused"].contains(&refusal.code.as_str());
-                        assert!(denied, "{what}: {refusal:?}");
+                        let reply = v1::QueryReply::decode(bytes).unwrap();
+                        let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
+                        // What it says of its caller is not looked at any further: it may speak for nobody here.
+                        assert_eq!(refusal.code, "access_denied", "{what}: {refusal:?}");
+                        assert!(reply.values.is_empty() && reply.proof.is_empty(), "{what}");
                     }
                     "Ingest" | "Command" if bytes.windows(10).any(|part| part == b"not_leader") => {}
                     "Ingest" => {
-                        self.is_denied(&what, "Submit", bytes);
+                        let event = v1::SubmitEvents::decode(bytes).unwrap().events.remove(0).event;
+                        let Some(v1::submit_event::Event::Refusal(refusal)) = event else {
+                            panic!("{what}: {event:?}")
+                        };
+                        assert_eq!(refusal.code, "access_denied", "{what}: {refusal:?}");
                         denied.push("ingest".to_owned());
                     }
                     "Command" => {
-                        self.is_denied(&what, "Command", bytes);
+                        let refusal = v1::CommandReply::decode(bytes).unwrap().refusal.expect(&what);
+                        assert_eq!(refusal.code, "access_denied", "{what}: {refusal:?}");
                         denied.push("command".to_owned());
                     }
-                    "Raft" => panic!("{what} was answered"),
                     _ => self.is_clean(&what, &bytes),
                 }
             }
         }
         denied
+    }
+}
+
+/// Who comes to the port between nodes, with a certificate of an organisation that has no part in the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Burglar {
+    Node,
+    Router,
+}
+
+/// The call was not let through to any group.
+fn is_denied_at_the_door(what: &str, answer: Result<Option<Bytes>, tonic::Status>) {
+    let status = answer.expect_err(what);
+    let denied = (tonic::Code::PermissionDenied, ledger::Reject::AccessDenied.to_string());
+    assert_eq!((status.code(), status.message().to_owned()), denied, "{what}");
+}
+
+/// A call of each kind as the replica on `from` would make it to the one on `to`; the formats are in
+/// `consensus/src/raft/wire.rs`. The questions, from 8 on, change nothing wherever they are answered.
+fn raft_calls(from: NodeId, to: NodeId) -> Vec<(u32, Bytes)> {
+    fn encoded<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
+        borsh::to_vec(value).unwrap()
+    }
+    let (sender, receiver, any) = (replica_id(from, FIRST_JOIN), replica_id(to, FIRST_JOIN), any_replica(to));
+    let call = |to: u64, body: Vec<u8>| Bytes::from([encoded(&(1u8, to, sender)), body].concat());
+    // Term, leader, whether it is committed; and no position.
+    let (vote, nowhere, hash) = ((9u64, sender, false), None::<u64>, [7u8; 32]);
+    let no_files = (nowhere, nowhere, Vec::<u8>::new(), Vec::<u8>::new());
+    vec![
+        (1, call(receiver, encoded(&(0u64, 0u64, vote, nowhere, nowhere, 0u32)))),
+        (2, call(receiver, encoded(&(vote, nowhere, false)))),
+        (3, call(receiver, encoded(&(vote, nowhere, false)))),
+        (4, call(receiver, encoded(&(vote, no_files)))),
+        (5, call(receiver, encoded(&(hash, 0u32, 0u64, b"data".to_vec())))),
+        (6, call(receiver, encoded(&(vote, hash)))),
+        (7, call(receiver, encoded(&(vote, receiver, nowhere)))),
+        (8, call(any, encoded(&u64::MAX))),
+        (9, call(any, encoded(&(hash, 0u32, 0u64)))),
+        (10, call(receiver, Vec::new())),
+        (11, call(any, Vec::new())),
+    ]
+}
+
+/// The calls of [`raft_calls`] are what replicas say to each other: where the node has a seat, they are answered.
+async fn a_member_answers(cluster: &TestCluster, door: &Channel, group: GroupId, at: NodeId) {
+    assert!(cluster.genesis.committee(group).unwrap().index_of(OUTSIDE).is_some(), "it has a seat in {group}");
+    for (kind, payload) in raft_calls(OUTSIDE, at).into_iter().filter(|(kind, _)| *kind >= 8) {
+        let request = v1::RaftRequest { group: group.0, kind, payload }.encode_to_vec();
+        let answer = call(door, "/seamark.v1.Node/Raft", request.into()).await;
+        assert!(matches!(answer, Ok(Some(_))), "raft {kind}: {answer:?}");
     }
 }
 
@@ -330,14 +404,15 @@ async fn outsiders_get_nothing_of_a_channel() {
     }
     let mut denied = Vec::new();
     for node in [INSIDE, NodeId(2), NodeId(4)] {
-        denied
-            .extend(scene.breaks_in(&format!("a node outside at node {node}"), &scene.back_door(node, &as_node)).await);
+        denied.extend(scene.breaks_in(Burglar::Node, node, &scene.back_door(node, &as_node)).await);
         let hosts = vec!["127.0.0.1".to_owned()];
         let router = scene.cluster.authority("org-c").issue(&Subject::router("r", "org-c", hosts)).unwrap().identity();
-        denied.extend(
-            scene.breaks_in(&format!("a router outside at node {node}"), &scene.back_door(node, &router)).await,
-        );
+        denied.extend(scene.breaks_in(Burglar::Router, node, &scene.back_door(node, &router)).await);
     }
+    // It is about the group, and not about the calls.
+    let shard = scene.cluster.genesis.committee(GroupId::shard(0)).unwrap();
+    let neighbour = shard.members.iter().map(|member| member.node).find(|node| *node != OUTSIDE).unwrap();
+    a_member_answers(&scene.cluster, &scene.back_door(neighbour, &as_node), shard.group, neighbour).await;
     for what in ["ingest", "command"] {
         assert!(denied.iter().any(|known| known == what), "the leader denies {what}");
     }
@@ -479,7 +554,18 @@ async fn a_removed_member_gets_nothing_any_more() {
     .await;
     let as_node = scene.cluster.node_identity(OUTSIDE);
     for node in [INSIDE, NodeId(2)] {
-        scene.breaks_in(&format!("a removed member's node at node {node}"), &scene.back_door(node, &as_node)).await;
+        let door = scene.back_door(node, &as_node);
+        // It takes part in consensus until the beacon's next committee is in force there.
+        eventually("its seat is gone", async || {
+            let (kind, payload) = raft_calls(OUTSIDE, node).swap_remove(9);
+            let request = v1::RaftRequest { group: scene.channel.0, kind, payload }.encode_to_vec();
+            match call(&door, "/seamark.v1.Node/Raft", request.into()).await {
+                Err(status) if status.code() == tonic::Code::PermissionDenied => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        scene.breaks_in(Burglar::Node, node, &door).await;
     }
     // The others go on.
     let ledger = LedgerId::of_channel(scene.channel);
