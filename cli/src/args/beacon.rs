@@ -50,7 +50,7 @@ pub enum Beacon {
     },
     /// Revoke a certificate or a key of an organisation, for good and everywhere
     #[command(
-        after_help = "Example:\n  seamark beacon revoke --as org-a client-7.pem\n\nNodes, routers and channels refuse it from then on, also on connections that stand. The certificate of\na node is replaced first, with 'node tls'."
+        after_help = "Example:\n  seamark beacon revoke --as org-a client-7.pem\n\nNodes, routers and channels refuse it from then on, also on connections that stand. The\ncertificate of a node is replaced first, with 'node tls'."
     )]
     Revoke {
         /// Who signs.
