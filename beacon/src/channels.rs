@@ -253,7 +253,8 @@ pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) 
     mail
 }
 
-/// The nodes that a channel wants to run on, ascending: those of its members, whatever it says.
+/// The nodes that a channel wants to run on, ascending: those of its members, whatever it says. In a channel an
+/// organisation alone names its nodes, when it approves the founding, when it joins, and later.
 pub(crate) fn hosts(view: &mut View<'_>, group: GroupId) -> Vec<NodeId> {
     let Some(ChannelEntry { shown, .. }) = view.load(&channel_key(group)) else { return Vec::new() };
     let of_member = |node: &NodeId| registry::node(view, *node).is_some_and(|info| shown.members.contains(&info.org));

@@ -59,7 +59,8 @@ pub enum BeaconCommand {
         /// The new key.
         key: PublicKey,
     } = 6,
-    /// Revokes a key or a certificate of the signing organisation for good, wherever it counts.
+    /// Revokes a key or a certificate of the signing organisation for good, wherever it counts. That of a node
+    /// is replaced first.
     RevokeCredential {
         /// `sha256` of the key, or of the certificate's subject public key info.
         credential: Hash32,

@@ -60,6 +60,7 @@ const _: () = assert!(
         + NODES_MAX * NODE_BYTES_MAX
         + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
         + CHANNELS_MAX * (COMMITTEE_BYTES_MAX + FOUNDATION_BYTES_MAX + ORGS_MAX * 2 + 12)
+        + ORGS_MAX * REVOCATIONS_PER_ORG_MAX * 34
         + PROOF_BYTES_MAX
         < GRPC_BYTES_MAX,
     "a registry with its layout, its committees and its proof fits into one message"

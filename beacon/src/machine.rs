@@ -260,7 +260,8 @@ fn apply(
             let clash = nodes
                 .iter()
                 .any(|known| known.id == node.id || known.key == node.key || known.tls_key_hash == node.tls_key_hash);
-            if node.org != signer.id || clash || nodes.len() >= NODES_MAX || !node_form(&node) {
+            let revoked = extract::is_revoked(view, signer.id, &node.tls_key_hash);
+            if node.org != signer.id || clash || revoked || nodes.len() >= NODES_MAX || !node_form(&node) {
                 return Err(Reject::Registry.into());
             }
             registry::put(view, registry::node_key(node.id), &node);
@@ -275,7 +276,8 @@ fn apply(
             })?;
         }
         BeaconCommand::UpdateNodeTls { node, tls_key_hash } => {
-            if registry::nodes(view).iter().any(|known| known.tls_key_hash == tls_key_hash) {
+            let taken = registry::nodes(view).iter().any(|known| known.tls_key_hash == tls_key_hash);
+            if taken || extract::is_revoked(view, signer.id, &tls_key_hash) {
                 return Err(Reject::Registry.into());
             }
             change_node(view, signer, node, |info| info.tls_key_hash = tls_key_hash)?;
@@ -310,9 +312,12 @@ fn apply(
             registry::put(view, registry::org_key(signer.id), &OrgInfo { admin_key: key, ..signer.clone() });
         }
         BeaconCommand::RevokeCredential { credential } => {
-            // The admin key is replaced, not left out: the organisation could never sign again.
-            let own = credential == sha256(&signer.admin_key.0);
-            if own || extract::is_revoked(view, signer.id, &credential) || !extract::has_room(view, signer.id) {
+            // The admin key is replaced, not left out: the organisation could never sign again. So is a
+            // node's: without one, no other node would let it in, not even to hear of its next one.
+            let nodes = registry::nodes(view);
+            let of_node = nodes.iter().any(|node| node.org == signer.id && node.tls_key_hash == credential);
+            let in_use = of_node || credential == sha256(&signer.admin_key.0);
+            if in_use || extract::is_revoked(view, signer.id, &credential) || !extract::has_room(view, signer.id) {
                 return Err(Reject::Registry.into());
             }
             extract::revoke(view, signer.id, &credential);

@@ -11,11 +11,12 @@ use ledger::view::{ReadFault, StateReader, View};
 use serde::{Deserialize, Serialize};
 
 use crate::channels;
+use crate::extract;
 use crate::registry;
 
 /// Version written into new views. Version 1 had neither foundations nor committees
-/// that are being prepared.
-pub const CLUSTER_VIEW_VERSION: u8 = 2;
+/// that are being prepared; version 2 did not say what was revoked.
+pub const CLUSTER_VIEW_VERSION: u8 = 3;
 
 /// The cluster as of one revision of the registry.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
@@ -44,6 +45,9 @@ pub struct ClusterView {
     pub foundations: Vec<Foundation>,
     /// The members of every channel as it shows them, by group.
     pub channels: Vec<(GroupId, Vec<OrgId>)>,
+    /// Keys and certificates that were revoked, ascending: whose, and `sha256` of the key or of the
+    /// certificate's subject public key info. They count for that organisation's alone.
+    pub revoked: Vec<(OrgId, Hash32)>,
 }
 
 impl ClusterView {
@@ -94,6 +98,7 @@ impl ClusterView {
             && ascending(&self.foundations, |foundation| foundation.group)
             && self.foundations.iter().all(Foundation::well_formed)
             && ascending(&self.channels, |(group, _)| *group)
+            && ascending(&self.revoked, |line| *line)
     }
 
     pub(crate) fn collect(view: &mut View<'_>) -> Option<Self> {
@@ -111,6 +116,7 @@ impl ClusterView {
             orgs: registry::orgs(view),
             foundations: registry::foundations(view),
             channels: channels::directory(view).into_iter().map(|entry| (entry.group, entry.shown.members)).collect(),
+            revoked: extract::revoked(view),
         })
     }
 
@@ -136,6 +142,7 @@ impl ClusterView {
             orgs,
             channels: Vec::new(),
             foundations: Vec::new(),
+            revoked: Vec::new(),
         }
     }
 

@@ -3,26 +3,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ledger::limits::{LAG_BLOCKS_MAX, MAIL_WAITS_MAX, UNCERTIFIED_BLOCKS_MAX};
 use ledger::{Committee, GroupId};
 use proto::v1;
 use serde::Serialize;
-
-/// Blocks a replica may be behind before that is a problem.
-const LAG_MAX: u64 = 64;
-/// Blocks without certificate before that is a problem.
-const UNCERTIFIED_MAX: u64 = 64;
-/// Mail that waits before that is a problem: half of a stream's window.
-const MAIL_MAX: u64 = ledger::limits::MAIL_WINDOW_MESSAGES / 2;
 
 /// A replica of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReplicaLine {
     /// The node.
     pub node: u32,
-    /// Its height; `None` when the node did not answer or does not host the group.
+    /// The node answered, and hosts the group.
+    pub answers: bool,
+    /// Its height; `None` when it does not answer, or what it has is not shown.
     pub height: Option<u64>,
-    /// Blocks behind the highest replica.
+    /// Blocks behind the highest replica; `None` where the height is.
     pub lag: Option<u64>,
+    /// Something is wrong with it that is not shown.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unwell: bool,
     /// Why it stopped, if it did.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stopped: String,
@@ -33,6 +32,9 @@ pub struct ReplicaLine {
 pub struct GroupLine {
     /// `beacon`, `shard-0` and so on.
     pub group: String,
+    /// Whether it shows itself to whoever asks. Of a channel that does not, only leader and replicas are told; term,
+    /// heights, roots and counts are zero or empty.
+    pub shown: bool,
     /// The node that leads it.
     pub leader: Option<u32>,
     /// Term of the leader.
@@ -68,7 +70,10 @@ fn group(status: &v1::StatusReply, committee: &Committee) -> GroupLine {
     let of = |node: u32| replica_of(status, node, committee.group);
     let nodes: Vec<u32> = committee.members.iter().map(|member| member.node.0).collect();
     let known: Vec<&v1::ReplicaStatus> = nodes.iter().filter_map(|node| of(*node)).collect();
-    let highest = known.iter().max_by_key(|replica| replica.height);
+    // One that shows itself is enough: others may not know yet that whoever asks is admitted.
+    let visible = || known.iter().filter(|replica| !replica.hidden);
+    let shown = known.is_empty() || visible().next().is_some();
+    let highest = visible().max_by_key(|replica| replica.height);
     let height = highest.map_or(0, |replica| replica.height);
     // A deposed leader may not know it yet: the latest term counts.
     let leading = nodes.iter().filter_map(|node| of(*node).map(|replica| (*node, replica)));
@@ -76,15 +81,19 @@ fn group(status: &v1::StatusReply, committee: &Committee) -> GroupLine {
     let leader = leading.max_by_key(|(_, replica)| replica.term);
     let replicas = nodes.iter().map(|node| {
         let replica = of(*node);
+        let seen = replica.filter(|replica| !replica.hidden);
         ReplicaLine {
             node: *node,
-            height: replica.map(|replica| replica.height),
-            lag: replica.map(|replica| height - replica.height),
+            answers: replica.is_some(),
+            height: seen.map(|replica| replica.height),
+            lag: seen.map(|replica| height - replica.height),
+            unwell: replica.is_some_and(|replica| replica.hidden && replica.unwell),
             stopped: replica.map(|replica| replica.stopped.clone()).unwrap_or_default(),
         }
     });
     GroupLine {
         group: committee.group.to_string(),
+        shown,
         leader: leader.map(|(node, _)| node),
         term: leader.map_or(0, |(_, replica)| replica.term),
         height,
@@ -130,7 +139,8 @@ pub fn ahead(earlier: &v1::StatusReply, now: &v1::StatusReply, committees: &[Com
     for (before, line) in groups(earlier, committees).iter().zip(groups(now, committees)) {
         let leads = |replica: &&ReplicaLine| Some(replica.node) == line.leader;
         let Some(leader) = line.replicas.iter().find(leads) else { continue };
-        let at = leader.height.unwrap_or(0);
+        // One that is not shown is neither ahead nor behind.
+        let Some(at) = leader.height else { continue };
         for replica in before.replicas.iter().filter(|replica| replica.stopped.is_empty()) {
             let height = replica.height.unwrap_or(0);
             if height > at {
@@ -148,8 +158,7 @@ fn group_problems(status: &v1::StatusReply, line: &GroupLine, committee: &Commit
     // That a node is silent has been said once; it need not be said again for each of its groups.
     let silent = |node: u32| status.unreachable.iter().any(|gone| gone.node == node);
     let group = &line.group;
-    let answering =
-        line.replicas.iter().filter(|replica| replica.height.is_some() && replica.stopped.is_empty()).count();
+    let answering = line.replicas.iter().filter(|replica| replica.answers && replica.stopped.is_empty()).count();
     let needed = usize::from(committee.threshold);
     if answering < needed {
         problems.push(format!(
@@ -161,23 +170,28 @@ fn group_problems(status: &v1::StatusReply, line: &GroupLine, committee: &Commit
     }
     for replica in &line.replicas {
         let node = replica.node;
-        match (replica.height, replica.lag) {
+        match (replica.answers, replica.lag) {
             _ if !replica.stopped.is_empty() => {
                 problems.push(format!("{group} has stopped on node {node}: {}", replica.stopped))
             }
-            (None, _) if silent(node) => {}
-            (None, _) => problems.push(format!("{group} does not run on node {node}")),
-            (_, Some(lag)) if lag > LAG_MAX => problems.push(format!("{group} on node {node} is {lag} blocks behind")),
+            (false, _) if silent(node) => {}
+            (false, _) => problems.push(format!("{group} does not run on node {node}")),
+            (true, Some(lag)) if lag > LAG_BLOCKS_MAX => {
+                problems.push(format!("{group} on node {node} is {lag} blocks behind"))
+            }
+            _ if replica.unwell => {
+                problems.push(format!("{group} is not well on node {node}; why is shown to its members"))
+            }
             _ => {}
         }
     }
     let uncertified = line.height.saturating_sub(line.certified_height);
-    if uncertified > UNCERTIFIED_MAX {
+    if uncertified > UNCERTIFIED_BLOCKS_MAX {
         problems.push(format!(
             "{group} has {uncertified} blocks without certificate, so other groups cannot take its mail"
         ));
     }
-    if line.mail_pending > MAIL_MAX {
+    if line.mail_pending > MAIL_WAITS_MAX {
         problems.push(format!("{group} has {} messages that other groups have not taken", line.mail_pending));
     }
 }
@@ -299,6 +313,28 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn of_a_channel_that_is_not_shown_there_is_its_health_and_nothing_else() {
+        let hidden = |node: u32, leads: bool, unwell: bool| {
+            let replica =
+                v1::ReplicaStatus { group: SHARD.0, leads, hidden: true, unwell, ..v1::ReplicaStatus::default() };
+            v1::NodeStatusReply { node, replicas: vec![replica], ..v1::NodeStatusReply::default() }
+        };
+        let well = status(vec![hidden(1, true, false), hidden(2, false, false), hidden(3, false, false)]);
+        let line = groups(&well, &[committee()]).remove(0);
+        assert_eq!((line.shown, line.leader, line.height, line.replicas[1].height), (false, Some(1), 0, None));
+        assert_eq!(problems(&well, &[committee()]), Vec::<String>::new());
+        assert_eq!(ahead(&well, &well, &[committee()]), Vec::<String>::new());
+        let ill = status(vec![hidden(1, true, false), hidden(2, false, true)]);
+        let text = problems(&ill, &[committee()]).join("\n");
+        assert!(text.contains("shard-0 is not well on node 2") && text.contains("does not run on node 3"), "{text}");
+        // A node that has not heard yet that whoever asks is admitted does not hide what the others show.
+        let mixed = status(vec![hidden(1, true, false), node(2, 7, false, 1), node(3, 6, false, 2)]);
+        let line = groups(&mixed, &[committee()]).remove(0);
+        assert_eq!((line.shown, line.height, line.leader), (true, 7, Some(1)));
+        assert_eq!(ahead(&mixed, &mixed, &[committee()]), Vec::<String>::new());
     }
 
     #[test]

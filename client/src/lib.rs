@@ -86,7 +86,7 @@ pub mod sockets;
 pub mod submit;
 pub mod traffic;
 
-pub use door::Door;
+pub use door::{Door, LetIn};
 pub use error::ClientError;
 pub use kept::{KeptError, KeptTxs};
 pub use keystore::{KeyInfo, KeyList, Keystore, KeystoreError};

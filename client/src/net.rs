@@ -635,11 +635,11 @@ impl ServerCertVerifier for PinnedKey {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-    fn authority(name: &str) -> (String, Issuer<'static, KeyPair>) {
+    pub(crate) fn authority(name: &str) -> (String, Issuer<'static, KeyPair>) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -648,7 +648,7 @@ mod tests {
         (pem, Issuer::new(params, key))
     }
 
-    fn leaf(issuer: &Issuer<'_, KeyPair>, org: &str, role: &str) -> Identity {
+    pub(crate) fn leaf(issuer: &Issuer<'_, KeyPair>, org: &str, role: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["node-3.seamark".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "node-3");

@@ -60,6 +60,12 @@ pub const BATCH_TXS_MAX: usize = 8192;
 pub const BLOCK_AHEAD_MS_MAX: u64 = 500;
 /// Messages of one mail stream that wait for acknowledgement before new transactions are refused.
 pub const MAIL_WINDOW_MESSAGES: u64 = 65_536;
+/// Messages of one group that wait for acknowledgement before that is told as a problem.
+pub const MAIL_WAITS_MAX: u64 = MAIL_WINDOW_MESSAGES / 2;
+/// Blocks that a replica may be behind before that is told as a problem.
+pub const LAG_BLOCKS_MAX: u64 = 64;
+/// Blocks without a certificate before that is told as a problem.
+pub const UNCERTIFIED_BLOCKS_MAX: u64 = 64;
 /// Messages in one bundle.
 pub const BUNDLE_MESSAGES_MAX: usize = 4096;
 /// Encoded messages of one bundle.
@@ -115,6 +121,10 @@ pub const ARRIVALS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of transactions that one group's leader has taken and that have no fate yet: they wait for a
 /// place in an entry, or are in one.
 pub const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// TLS handshakes that one port makes at the same time; further callers wait for their turn.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// Those of them with callers from one source; further ones are hung up on.
+pub const HANDSHAKES_PER_SOURCE_MAX: usize = 128;
 /// Bytes of answers that wait for one caller. Beyond it the caller is cut off: it does not read, and
 /// finds its fates by sending the same bytes again.
 pub const REPLIES_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -156,5 +166,7 @@ const _: () = assert!((BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES, "a bu
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
 const _: () = assert!(1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64, "a path reaches every item of a block");
 const _: () = assert!(ARRIVALS_BYTES_MAX <= WAITING_BYTES_MAX, "what has arrived can be taken");
+const _: () =
+    assert!(HANDSHAKES_PER_SOURCE_MAX * 4 <= HANDSHAKES_MAX, "a few sources that are silent leave turns for others");
 const _: () = assert!(ARRIVALS_BYTES_MAX / INGEST_QUEUE_TXS >= 1024, "of usual transactions the number is the bound");
 const _: () = assert!(REPLY_EVENTS_MAX * REPLY_EVENT_BYTES_MAX < GRPC_BYTES_MAX, "a message of answers fits");

@@ -498,7 +498,7 @@ async fn a_node_with_another_key_is_not_believed() {
     let info = &cluster.genesis.nodes[0];
     let identity = cluster.ca.identity("router-1", "router");
     let (roots, name) = (cluster.ca.roots(), net::node_server_name(NodeId(1)));
-    let ask = |channel| async { net::node_client(channel).node_status(v1::StatusRequest {}).await };
+    let ask = |channel| async { net::node_client(channel).node_status(v1::StatusRequest::default()).await };
     let traffic = Arc::default();
     let pinned = |key| {
         net::connect_pinned(&info.peer_addr, &identity, &roots, &name, key, &client::SystemSockets::shared(), &traffic)

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use channel::{Change, Command};
 use client::net::{self, Identity};
 use client::{Client, Consistency, Wait};
+use consensus::port::{any_replica, replica_id};
 use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
 use prost::Message;
 use proto::v1;
 use proto::v1::query_request::Query;
 use seamark_cli::setup::Subject;
 use shard_node::core::peer::PeerMessage;
+use shard_node::server::group::FIRST_JOIN;
 use tonic::transport::Channel;
 
 use crate::support::bank::{Bank, Wallet, body, now_ms, wallet};
@@ -226,15 +228,18 @@ impl Scene {
         }
     }
 
-    /// Every call between nodes, about the channel, by a node that has no part in it. Returns what was denied by
-    /// whoever leads: a follower sends transactions and commands to the leader without looking at them.
-    async fn breaks_in(&self, who: &str, door: &Channel) -> Vec<String> {
-        let (group, mut denied) = (self.channel.0, Vec::new());
+    /// Every call between nodes, about the channel, to the node `at` by somebody who has no part in it: by a node
+    /// with a certificate as good as any, or by a router. All of them are what a member's node would send. Returns
+    /// what was denied by whoever leads: a follower sends transactions and commands to the leader without looking
+    /// at them.
+    async fn breaks_in(&self, by: Burglar, at: NodeId, door: &Channel) -> Vec<String> {
+        let (who, group, mut denied) = (format!("a {by:?} outside at node {at}"), self.channel.0, Vec::new());
         for method in methods("Node") {
             let messages: Vec<(String, Bytes)> = match short(&method) {
-                "Raft" => (0..=12)
-                    .map(|kind| {
-                        let request = v1::RaftRequest { group, kind, payload: Bytes::from_static(&[1, 0, 0, 0]) };
+                "Raft" => raft_calls(OUTSIDE, at)
+                    .into_iter()
+                    .map(|(kind, payload)| {
+                        let request = v1::RaftRequest { group, kind, payload };
                         (format!("{who}, raft {kind}"), request.encode_to_vec().into())
                     })
                     .collect(),
@@ -267,35 +272,104 @@ impl Scene {
                     let request = v1::CommandRequest { command: self.command(), group, caller: Some(self.pretence()) };
                     vec![(format!("{who}, command"), request.encode_to_vec().into())]
                 }
-                "Clock" | "Follow" | "NodeStatus" => vec![(format!("{who}, {method}"), Bytes::new())],
+                "NodeStatus" => {
+                    let request = v1::StatusRequest { caller: Some(self.pretence()) };
+                    vec![(format!("{who}, {method}"), request.encode_to_vec().into())]
+                }
+                "Clock" | "Follow" => vec![(format!("{who}, {method}"), Bytes::new())],
                 other => panic!("{other} is new: call it here about a channel"),
             };
             for (what, message) in messages {
                 let answer = call(door, &method, message).await;
-                let Ok(Some(bytes)) = answer else { continue };
+                let at_the_door = match short(&method) {
+                    "Raft" => true,
+                    // Between nodes, whatever it is about; what a node may say of a group, its driver judges.
+                    "Link" | "Clock" => by == Burglar::Router,
+                    _ => false,
+                };
+                if at_the_door {
+                    is_denied_at_the_door(&what, answer);
+                    continue;
+                }
+                let bytes = answer.unwrap_or_else(|status| panic!("{what}: {status:?}")).expect(&what);
                 match short(&method) {
                     "Read" => {
                         self.is_clean(&what, &bytes);
-                        let refusal = v1::QueryReply::decode(bytes).unwrap().refusal;
-                        let refusal = refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
-                        let denied = ["access_denied", "channel_refused"].contains(&refusal.code.as_str());
-                        assert!(denied, "{what}: {refusal:?}");
+                        let reply = v1::QueryReply::decode(bytes).unwrap();
+                        let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
+                        // What it says of its caller is not looked at any further: it may speak for nobody here.
+                        assert_eq!(refusal.code, "access_denied", "{what}: {refusal:?}");
+                        assert!(reply.values.is_empty() && reply.proof.is_empty(), "{what}");
                     }
                     "Ingest" | "Command" if bytes.windows(10).any(|part| part == b"not_leader") => {}
                     "Ingest" => {
-                        self.is_denied(&what, "Submit", bytes);
+                        let event = v1::SubmitEvents::decode(bytes).unwrap().events.remove(0).event;
+                        let Some(v1::submit_event::Event::Refusal(refusal)) = event else {
+                            panic!("{what}: {event:?}")
+                        };
+                        assert_eq!(refusal.code, "access_denied", "{what}: {refusal:?}");
                         denied.push("ingest".to_owned());
                     }
                     "Command" => {
-                        self.is_denied(&what, "Command", bytes);
+                        let refusal = v1::CommandReply::decode(bytes).unwrap().refusal.expect(&what);
+                        assert_eq!(refusal.code, "access_denied", "{what}: {refusal:?}");
                         denied.push("command".to_owned());
                     }
-                    "Raft" => panic!("{what} was answered"),
                     _ => self.is_clean(&what, &bytes),
                 }
             }
         }
         denied
+    }
+}
+
+/// Who comes to the port between nodes, with a certificate of an organisation that has no part in the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Burglar {
+    Node,
+    Router,
+}
+
+/// The call was not let through to any group.
+fn is_denied_at_the_door(what: &str, answer: Result<Option<Bytes>, tonic::Status>) {
+    let status = answer.expect_err(what);
+    let denied = (tonic::Code::PermissionDenied, ledger::Reject::AccessDenied.to_string());
+    assert_eq!((status.code(), status.message().to_owned()), denied, "{what}");
+}
+
+/// A call of each kind as the replica on `from` would make it to the one on `to`; the formats are in
+/// `consensus/src/raft/wire.rs`. The questions, from 8 on, change nothing wherever they are answered.
+fn raft_calls(from: NodeId, to: NodeId) -> Vec<(u32, Bytes)> {
+    fn encoded<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
+        borsh::to_vec(value).unwrap()
+    }
+    let (sender, receiver, any) = (replica_id(from, FIRST_JOIN), replica_id(to, FIRST_JOIN), any_replica(to));
+    let call = |to: u64, body: Vec<u8>| Bytes::from([encoded(&(1u8, to, sender)), body].concat());
+    // Term, leader, whether it is committed; and no position.
+    let (vote, nowhere, hash) = ((9u64, sender, false), None::<u64>, [7u8; 32]);
+    let no_files = (nowhere, nowhere, Vec::<u8>::new(), Vec::<u8>::new());
+    vec![
+        (1, call(receiver, encoded(&(0u64, 0u64, vote, nowhere, nowhere, 0u32)))),
+        (2, call(receiver, encoded(&(vote, nowhere, false)))),
+        (3, call(receiver, encoded(&(vote, nowhere, false)))),
+        (4, call(receiver, encoded(&(vote, no_files)))),
+        (5, call(receiver, encoded(&(hash, 0u32, 0u64, b"data".to_vec())))),
+        (6, call(receiver, encoded(&(vote, hash)))),
+        (7, call(receiver, encoded(&(vote, receiver, nowhere)))),
+        (8, call(any, encoded(&u64::MAX))),
+        (9, call(any, encoded(&(hash, 0u32, 0u64)))),
+        (10, call(receiver, Vec::new())),
+        (11, call(any, Vec::new())),
+    ]
+}
+
+/// The calls of [`raft_calls`] are what replicas say to each other: where the node has a seat, they are answered.
+async fn a_member_answers(cluster: &TestCluster, door: &Channel, group: GroupId, at: NodeId) {
+    assert!(cluster.genesis.committee(group).unwrap().index_of(OUTSIDE).is_some(), "it has a seat in {group}");
+    for (kind, payload) in raft_calls(OUTSIDE, at).into_iter().filter(|(kind, _)| *kind >= 8) {
+        let request = v1::RaftRequest { group: group.0, kind, payload }.encode_to_vec();
+        let answer = call(door, "/seamark.v1.Node/Raft", request.into()).await;
+        assert!(matches!(answer, Ok(Some(_))), "raft {kind}: {answer:?}");
     }
 }
 
@@ -333,14 +407,15 @@ async fn outsiders_get_nothing_of_a_channel() {
     }
     let mut denied = Vec::new();
     for node in [INSIDE, NodeId(2), NodeId(4)] {
-        denied
-            .extend(scene.breaks_in(&format!("a node outside at node {node}"), &scene.back_door(node, &as_node)).await);
+        denied.extend(scene.breaks_in(Burglar::Node, node, &scene.back_door(node, &as_node)).await);
         let hosts = vec!["127.0.0.1".to_owned()];
         let router = scene.cluster.authority("org-c").issue(&Subject::router("r", "org-c", hosts)).unwrap().identity();
-        denied.extend(
-            scene.breaks_in(&format!("a router outside at node {node}"), &scene.back_door(node, &router)).await,
-        );
+        denied.extend(scene.breaks_in(Burglar::Router, node, &scene.back_door(node, &router)).await);
     }
+    // It is about the group, and not about the calls.
+    let shard = scene.cluster.genesis.committee(GroupId::shard(0)).unwrap();
+    let neighbour = shard.members.iter().map(|member| member.node).find(|node| *node != OUTSIDE).unwrap();
+    a_member_answers(&scene.cluster, &scene.back_door(neighbour, &as_node), shard.group, neighbour).await;
     for what in ["ingest", "command"] {
         assert!(denied.iter().any(|known| known == what), "the leader denies {what}");
     }
@@ -392,6 +467,80 @@ async fn auditors_read_and_do_nothing_else() {
     }
 }
 
+/// Everybody sees that a channel is there, who leads it, and whether it is well. How far it has come and how much
+/// happens in it is for those whom it admits.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_shows_a_channel_to_those_whom_it_admits() {
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    let seen = async |node: NodeId, identity: Identity| {
+        // What a client says of itself is not believed here either.
+        let request = v1::StatusRequest { caller: Some(scene.pretence()) }.encode_to_vec();
+        let answer = call(&scene.door(node, &identity), "/seamark.v1.Router/Status", request.into()).await;
+        let status = v1::StatusReply::decode(answer.unwrap().unwrap()).unwrap();
+        let all = status.nodes.into_iter().flat_map(|node| node.replicas);
+        let replicas: Vec<v1::ReplicaStatus> = all.filter(|replica| replica.group == scene.channel.0).collect();
+        assert_eq!(replicas.len(), 3, "it is known where it runs");
+        replicas
+    };
+    for identity in [scene.issue("org-b", Subject::client), scene.issue("org-a", Subject::auditor)] {
+        for replica in seen(INSIDE, identity).await {
+            assert!(!replica.hidden && replica.height > 0 && !replica.state_root.is_empty(), "{replica:?}");
+        }
+    }
+    for (node, identity) in [
+        (INSIDE, scene.issue("org-c", Subject::client)),
+        (INSIDE, scene.issue("org-c", Subject::auditor)),
+        (OUTSIDE, scene.issue("org-c", Subject::admin)),
+        // An outsider's router would see it, too.
+        (OUTSIDE, scene.issue("org-b", Subject::client)),
+    ] {
+        for replica in seen(node, identity).await {
+            let public = v1::ReplicaStatus {
+                group: scene.channel.0,
+                leads: replica.leads,
+                leader_node: replica.leader_node,
+                voters: vec![1, 2, 4],
+                hidden: true,
+                unwell: replica.unwell,
+                ..v1::ReplicaStatus::default()
+            };
+            assert_eq!(replica, public);
+        }
+    }
+}
+
+/// A member's client is served whichever router of its profile comes first; those of outsiders hand nothing over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_pays_over_the_next_router_when_the_first_is_an_outsiders() {
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    let ledger = LedgerId::of_channel(scene.channel);
+    let pay = |amount| vec![(ledger, scene.bank.pay(&scene.payer, scene.payee.address, amount))];
+    let mut profile = scene.cluster.profile();
+    profile.routers.retain(|router| [Some(OUTSIDE), Some(INSIDE)].contains(&router.node));
+    profile.routers.sort_by_key(|router| router.node != Some(OUTSIDE));
+    let client = Client::lazy(&profile).unwrap();
+    profile.routers.truncate(1);
+    let outside_alone = Client::lazy(&profile).unwrap();
+    eventually("the router outside has heard of the channel", async || {
+        let reply = outside_alone.cluster().await.map_err(|error| error.to_string())?;
+        let all = reply.committees.iter().map(|bytes| borsh::from_slice::<ledger::Committee>(bytes).unwrap());
+        all.into_iter().find(|known| known.group == scene.channel).map(drop).ok_or("not yet".to_owned())
+    })
+    .await;
+
+    assert_eq!(client.router().node, Some(OUTSIDE));
+    let settled = client.execute(pay(3), b"", &[&scene.payer.key], Wait::Receipt).await.unwrap();
+    assert!(settled.committed(), "{settled:?}");
+    assert_eq!(client.router().node, Some(INSIDE));
+    assert_eq!(balance(&client, &scene, scene.payee.address).await, 80);
+
+    // Where there is no other, it is refused, and is told why.
+    let error = outside_alone.execute(pay(5), b"", &[&scene.payer.key], Wait::Receipt).await.unwrap_err();
+    assert_eq!(error.code(), "access_denied", "{error}");
+    assert!(error.to_string().contains("use a member's router"), "{error}");
+    assert_eq!(balance(&client, &scene, scene.payee.address).await, 80);
+}
+
 /// A removed member gets nothing any more: not over the connections it has, not with its certificates, not
 /// with its node, whose copy of the channel is gone.
 #[tokio::test(flavor = "multi_thread")]
@@ -416,7 +565,18 @@ async fn a_removed_member_gets_nothing_any_more() {
     .await;
     let as_node = scene.cluster.node_identity(OUTSIDE);
     for node in [INSIDE, NodeId(2)] {
-        scene.breaks_in(&format!("a removed member's node at node {node}"), &scene.back_door(node, &as_node)).await;
+        let door = scene.back_door(node, &as_node);
+        // It takes part in consensus until the beacon's next committee is in force there.
+        eventually("its seat is gone", async || {
+            let (kind, payload) = raft_calls(OUTSIDE, node).swap_remove(9);
+            let request = v1::RaftRequest { group: scene.channel.0, kind, payload }.encode_to_vec();
+            match call(&door, "/seamark.v1.Node/Raft", request.into()).await {
+                Err(status) if status.code() == tonic::Code::PermissionDenied => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        scene.breaks_in(Burglar::Node, node, &door).await;
     }
     // The others go on.
     let ledger = LedgerId::of_channel(scene.channel);

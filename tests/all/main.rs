@@ -31,6 +31,7 @@ mod reads;
 mod records;
 mod registry;
 mod restarts;
+mod revoked;
 mod routers;
 mod runtime_groups;
 mod spoiling;

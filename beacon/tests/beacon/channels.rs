@@ -214,6 +214,11 @@ fn channels_are_told_of_what_they_go_by_and_of_nothing_else() {
     let Some((_, Message::RegistryUpdate(update))) = executed.mail.first() else { panic!("{executed:?}") };
     assert_eq!(update.revoked, [(OrgId(2), Hash32([7; 32]))]);
     assert_eq!(beacon.run(2, &revoke), Err(Reject::Registry.into()), "it is revoked already");
+    // Nodes and routers follow it as well: it is in what the state's head proves.
+    let shown = ClusterView::read(&beacon.state).unwrap();
+    assert_eq!(shown.revoked, [(OrgId(2), Hash32([7; 32]))]);
+    let head = borsh::to_vec(&RegistryHead::of(shown.revision, &shown.encode())).unwrap();
+    assert_eq!(beacon.state[&registry::head_key()], head);
 }
 
 #[test]

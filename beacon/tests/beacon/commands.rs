@@ -182,6 +182,25 @@ fn an_admin_key_rotates() {
 }
 
 #[test]
+fn a_nodes_certificate_is_replaced_before_it_is_revoked_and_does_not_come_back() {
+    let genesis = genesis();
+    let mut state = state_of(&genesis);
+    let (old, next) = (genesis.nodes[0].tls_key_hash, Hash32([9; 32]));
+    assert_eq!(genesis.nodes[0].org, OrgId(1));
+    let revoke = BeaconCommand::RevokeCredential { credential: old };
+    assert_eq!(run(&mut state, &genesis, &signed(&genesis, &revoke, 1, 1)), Err(Reject::Registry), "it is in use");
+    // Another organisation may say what it likes; it counts for its own certificates alone.
+    assert_eq!(run(&mut state, &genesis, &signed(&genesis, &revoke, 2, 2)), Ok(CommandOutcome::Applied));
+    let tls = |tls_key_hash| BeaconCommand::UpdateNodeTls { node: NodeId(1), tls_key_hash };
+    assert_eq!(run(&mut state, &genesis, &signed(&genesis, &tls(next), 1, 3)), Ok(CommandOutcome::Applied));
+    assert_eq!(run(&mut state, &genesis, &signed(&genesis, &revoke, 1, 4)), Ok(CommandOutcome::Applied));
+    assert_eq!(run(&mut state, &genesis, &signed(&genesis, &tls(old), 1, 5)), Err(Reject::Registry));
+    let join = BeaconCommand::RegisterNode(ledger::genesis::NodeInfo { tls_key_hash: old, ..node(6, 1, "zone-1") });
+    assert_eq!(run(&mut state, &genesis, &signed(&genesis, &join, 1, 6)), Err(Reject::Registry));
+    assert_eq!(ClusterView::read(&state).unwrap().revoked, [(OrgId(1), old), (OrgId(2), old)]);
+}
+
+#[test]
 fn every_change_moves_the_audit_head() {
     let genesis = genesis();
     let mut state = state_of(&genesis);

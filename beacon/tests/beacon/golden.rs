@@ -117,7 +117,7 @@ fn records() {
     let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
     assert_eq!(
         hex::encode(borsh::to_vec(&head).unwrap()),
-        "010200000000000000445bafdbdd564398553eb0c6aecbd5f98c06f7d57ea48feafc02c2011157b698"
+        "0102000000000000007f7594f8abd3715e83c4d6cb5a3b7e6d8f08fa5def0d672d0c743f4f5c811953"
     );
     assert_eq!(
         hex::encode(registry::head_key()),

@@ -48,6 +48,18 @@ pub enum Beacon {
         #[arg(value_name = "FILE")]
         new: PathBuf,
     },
+    /// Revoke a certificate or a key of an organisation, for good and everywhere
+    #[command(
+        after_help = "Example:\n  seamark beacon revoke --as org-a client-7.pem\n\nNodes, routers and channels refuse it from then on, also on connections that stand. The\ncertificate of a node is replaced first, with 'node tls'."
+    )]
+    Revoke {
+        /// Who signs.
+        #[command(flatten)]
+        admin: Admin,
+        /// The certificate in PEM, or the SHA-256 of its public key info, or of a key, as 64 hex digits
+        #[arg(value_name = "FILE|HASH")]
+        what: String,
+    },
 }
 
 /// `beacon org`.

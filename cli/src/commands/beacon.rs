@@ -7,7 +7,7 @@ use beacon::BeaconCommand;
 use client::net::certificate_key_hash;
 use client::{Client, Identity};
 use ledger::genesis::{NodeInfo, OrgInfo};
-use ledger::{Committee, NodeId, OrgId, PublicKey};
+use ledger::{Committee, Hash32, NodeId, OrgId, PublicKey};
 use serde::Serialize;
 use shard_node::server::NodeConfig;
 
@@ -24,6 +24,14 @@ pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
         Beacon::RotateKey { admin, new } => {
             let key = read_signing_key(&new)?.public();
             send(&Signer::of(&admin)?, None, BeaconCommand::RotateAdminKey { key }, WITHIN_MINUTES, output).await
+        }
+        Beacon::Revoke { admin, what } => {
+            let credential = match what.parse::<Hash32>() {
+                Ok(credential) => credential,
+                Err(_) => certificate_key_hash(&read(Path::new(&what))?)?,
+            };
+            let command = BeaconCommand::RevokeCredential { credential };
+            send(&Signer::of(&admin)?, None, command, WITHIN_MINUTES, output).await
         }
         Beacon::Org(OrgChange::Ca { admin, ca }) => {
             let ca_pem = read(&ca)?;

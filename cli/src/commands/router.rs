@@ -96,8 +96,8 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
     })?;
     let (view_out, view) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
     net::server_tls(&identity, &roots)?;
-    let (end, door) = (CancellationToken::new(), doorkeeper::open(identity.clone(), &view)?);
-    let keeping = tokio::spawn(doorkeeper::keep(Arc::clone(&door), view.clone(), end.clone()));
+    let (end, entrance) = (CancellationToken::new(), doorkeeper::open(identity.clone(), &view)?);
+    let keeping = tokio::spawn(doorkeeper::keep(Arc::clone(&entrance), view.clone(), end.clone()));
     let peers = Arc::new(Peers::new(identity, roots, view));
     let following = tokio::spawn(follow(Arc::clone(&peers), Arc::new(view_out)));
     let gateway = gateway_service(NodeBackend::new(peers, None), GatewayLimits::default());
@@ -111,7 +111,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
     output.result(&started, || {
         format!("router answers clients of cluster {} at {}", started.cluster_id, started.listen)
     })?;
-    let serving = serve(server, Box::new(listener), door, end.clone().cancelled_owned(), Arc::default());
+    let serving = serve(server, Box::new(listener), entrance, end.clone().cancelled_owned(), Arc::default());
     tokio::pin!(serving);
     let served = tokio::select! {
         early = &mut serving => early,

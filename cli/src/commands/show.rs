@@ -8,11 +8,17 @@ use crate::output::{grouped, moment, table};
 
 /// Characters of a hash that people are shown.
 const HASH_CHARS: usize = 12;
+/// Of a channel that does not admit whoever asks.
+const NOT_SHOWN: &str = "not shown to you";
 
 /// Groups as a table; with a rate each where there is one.
 pub(super) fn groups_table(groups: &[&GroupLine], tps: Option<&[f64]>) -> String {
     let row = |group: &GroupLine| {
         let leader = group.leader.map_or_else(|| "NONE".to_owned(), |node| format!("node-{node}"));
+        if !group.shown {
+            let hidden = || NOT_SHOWN.to_owned();
+            return [group.group.clone(), leader, hidden(), hidden(), replicas(group), hidden()];
+        }
         [
             group.group.clone(),
             leader,
@@ -25,7 +31,10 @@ pub(super) fn groups_table(groups: &[&GroupLine], tps: Option<&[f64]>) -> String
     let rows = groups.iter().map(|group| row(group));
     let [a, b, c, d, e, f] = ["group", "leader", "height", "state root", "replicas (lag)", "transactions"];
     let Some(tps) = tps else { return table([a, b, c, d, e, f], rows) };
-    let rated = rows.zip(tps).map(|([a, b, c, d, e, f], tps)| [a, b, c, d, e, f, format!("{tps:.0}")]);
+    let rated = rows.zip(groups).zip(tps).map(|(([a, b, c, d, e, f], group), tps)| {
+        let rate = if group.shown { format!("{tps:.0}") } else { NOT_SHOWN.to_owned() };
+        [a, b, c, d, e, f, rate]
+    });
     table([a, b, c, d, e, f, "tx/s"], rated)
 }
 
@@ -38,10 +47,12 @@ fn root(hex_root: &str) -> String {
 }
 
 fn replicas(group: &GroupLine) -> String {
-    let one = |replica: &crate::health::ReplicaLine| match (replica.lag, replica.stopped.is_empty()) {
-        (_, false) => format!("{}(STOPPED)", replica.node),
+    let one = |replica: &crate::health::ReplicaLine| match (replica.lag, replica.answers) {
+        _ if !replica.stopped.is_empty() => format!("{}(STOPPED)", replica.node),
         (Some(lag), _) => format!("{}({lag})", replica.node),
-        (None, _) => format!("{}(GONE)", replica.node),
+        (None, false) => format!("{}(GONE)", replica.node),
+        (None, true) if replica.unwell => format!("{}(UNWELL)", replica.node),
+        (None, true) => replica.node.to_string(),
     };
     group.replicas.iter().map(one).collect::<Vec<_>>().join(" ")
 }

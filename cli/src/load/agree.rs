@@ -55,7 +55,10 @@ pub async fn agree(client: &Client) -> Result<Agreed, CliError> {
         let from = from.get_or_insert_with(|| {
             committees.iter().zip(&lines).map(|(committee, line)| (committee.group, line.height)).collect()
         });
-        let missing = agreement.missing(&committees, from);
+        // Channels that are not shown to whoever asks cannot be compared.
+        let shown = committees.iter().zip(&lines).filter(|(_, line)| line.shown);
+        let shown: Vec<Committee> = shown.map(|(committee, _)| committee.clone()).collect();
+        let missing = agreement.missing(&shown, from);
         let mut problems = agreement.conflicts();
         let late = Instant::now() >= until;
         if missing.is_empty() || !problems.is_empty() || late {

@@ -126,7 +126,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn status(&self) -> Result<v1::StatusReply, ClientError> {
-        self.call(|mut router| async move { router.status(v1::StatusRequest {}).await }).await
+        self.call(|mut router| async move { router.status(v1::StatusRequest::default()).await }).await
     }
 
     /// Calls the router in use; when it is lost, the next, until patience ends.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::net;
-use crate::routers::{Routers, cause_of, connection_lost};
+use crate::routers::{Routers, cause_of, certificate_refused, connection_lost};
 use crate::submit::{BATCH_TXS_MAX, GroupVote, MESSAGES_QUEUED_MAX, PreparedTx, SubmitEvent, SubmitOptions, no_of};
 
 /// Bytes of transactions in one message.
@@ -36,14 +36,31 @@ struct Pending {
     open: bool,
     /// Waits in `retries`.
     waiting: bool,
+    /// How many routers could not hand it over because of whose they are.
+    denied: usize,
+    /// The router in use is one of them, so it is not under way there.
+    turned_away: bool,
 }
 
 /// Why a connection's turn ended.
 enum Turn {
     /// Nothing is left to do.
     Done,
-    /// The connection was lost; something had been received on it before.
-    Lost { answered: bool, cause: String },
+    /// Something has to go over another router.
+    Elsewhere,
+    /// The connection was lost.
+    Lost(Loss),
+}
+
+/// How a connection was lost.
+struct Loss {
+    /// It had been opened, so that transactions may have been sent.
+    opened: bool,
+    /// Something had been received on it.
+    answered: bool,
+    /// The router does not let us in.
+    refused: bool,
+    cause: String,
 }
 
 /// One task that owns the state of a stream.
@@ -55,6 +72,8 @@ pub(super) struct Pump {
     report: mpsc::UnboundedSender<Vec<SubmitEvent>>,
     queued: mpsc::Receiver<Vec<PreparedTx>>,
     input_open: bool,
+    /// Something was turned away because of whose router is in use.
+    elsewhere: bool,
     room: Arc<Semaphore>,
 }
 
@@ -74,23 +93,42 @@ impl Pump {
             report,
             queued,
             input_open: true,
+            elsewhere: false,
             room,
         }
     }
 
     pub(super) async fn run(mut self) {
         let mut delay = RECONNECT_FIRST;
-        let mut tried = 0usize;
+        let (mut tried, mut refused) = (0usize, 0usize);
         loop {
             match self.connected().await {
                 Turn::Done => return,
-                Turn::Lost { answered, cause } => {
-                    if answered {
+                Turn::Elsewhere => {
+                    // What was turned away has its answer. That of everything else is lost with the connection.
+                    for pending in self.pending.values_mut() {
+                        pending.open |= !std::mem::take(&mut pending.turned_away);
+                    }
+                }
+                Turn::Lost(loss) => {
+                    if loss.answered {
                         (delay, tried) = (RECONNECT_FIRST, 0);
                     }
+                    refused = match loss.opened {
+                        true => 0,
+                        false => refused + usize::from(loss.refused),
+                    };
+                    let cause = loss.cause;
                     tracing::debug!(%cause, in_flight = self.pending.len(), "submit stream lost");
-                    self.pending.values_mut().for_each(|pending| pending.open = true);
+                    if loss.opened {
+                        self.pending.values_mut().for_each(|pending| pending.open = true);
+                    }
+                    // What waits to be sent has its time, too.
+                    self.take_queued();
                     self.give_up(&cause);
+                    if refused >= self.routers.len() {
+                        self.refuse_all(&cause);
+                    }
                     tried += 1;
                     // The other routers first, and a pause only when all have been tried.
                     if tried.is_multiple_of(self.routers.len()) {
@@ -117,9 +155,9 @@ impl Pump {
         let opening = client.submit(ReceiverStream::new(messages));
         let mut incoming = match tokio::time::timeout(self.options.give_up_after, opening).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return self.lost(turn, false, &status),
+            Ok(Err(status)) => return self.not_opened(turn, &status),
             Err(_) => {
-                return self.lost(turn, false, &tonic::Status::deadline_exceeded("no answer to the call"));
+                return self.not_opened(turn, &tonic::Status::deadline_exceeded("no answer to the call"));
             }
         };
         let mut unsent = self.everything();
@@ -133,7 +171,14 @@ impl Pump {
             tokio::select! {
                 biased;
                 events = incoming.message() => match events {
-                    Ok(Some(events)) => { answered = true; self.take(events.events); }
+                    Ok(Some(events)) => {
+                        answered = true;
+                        self.take(events.events);
+                        if std::mem::take(&mut self.elsewhere) {
+                            self.routers.lost(turn);
+                            return Turn::Elsewhere;
+                        }
+                    }
                     Ok(None) => return self.lost(turn, answered, &tonic::Status::unavailable("the router closed the stream")),
                     Err(status) => return self.lost(turn, answered, &status),
                 },
@@ -158,7 +203,29 @@ impl Pump {
     fn lost(&self, turn: usize, answered: bool, status: &tonic::Status) -> Turn {
         self.routers.lost(turn);
         debug_assert!(connection_lost(status) || !status.message().is_empty());
-        Turn::Lost { answered, cause: cause_of(status) }
+        Turn::Lost(Loss { opened: true, answered, refused: false, cause: cause_of(status) })
+    }
+
+    fn not_opened(&self, turn: usize, status: &tonic::Status) -> Turn {
+        self.routers.lost(turn);
+        let refused = certificate_refused(status) || status.code() == tonic::Code::PermissionDenied;
+        Turn::Lost(Loss { opened: false, answered: false, refused, cause: cause_of(status) })
+    }
+
+    /// Takes what waits to be sent, while there is nobody to send it to.
+    fn take_queued(&mut self) {
+        loop {
+            match self.queued.try_recv() {
+                Ok(txs) => {
+                    self.accept(txs);
+                }
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.input_open = false;
+                    return;
+                }
+            }
+        }
     }
 
     /// Everything that has no fate yet, to be sent over a new connection.
@@ -206,7 +273,16 @@ impl Pump {
                 continue;
             }
             fresh.push(bytes.clone());
-            self.pending.insert(txid, Pending { bytes, give_up, fate_seen: false, open: false, waiting: false });
+            let pending = Pending {
+                bytes,
+                give_up,
+                fate_seen: false,
+                open: false,
+                waiting: false,
+                denied: 0,
+                turned_away: false,
+            };
+            self.pending.insert(txid, pending);
         }
         self.batches(fresh)
     }
@@ -271,7 +347,18 @@ impl Pump {
     /// A refusal that passes is not a fate yet.
     fn refusal(&mut self, txid: TxId, group: u64, refusal: v1::Refusal) -> Option<SubmitEvent> {
         let reject = refusal.reject();
+        let group = Some(GroupId(group)).filter(|group| group.kind().is_some());
         let pending = self.pending.get_mut(&txid)?;
+        // By a group, it is about the router, whose organisation takes no part in the channel. Another one's may.
+        let turned_away = reject == Some(Reject::AccessDenied) && group.is_some();
+        if turned_away && !pending.fate_seen && Instant::now() < pending.give_up {
+            pending.denied += 1;
+            if pending.denied < self.routers.len() {
+                pending.turned_away = true;
+                self.elsewhere = true;
+                return None;
+            }
+        }
         let passes = reject.is_some_and(Reject::retryable) || pending.fate_seen;
         pending.open |= reject.is_some_and(leaves_open);
         let at = Instant::now() + Duration::from_millis(u64::from(refusal.retry_after_ms)).max(RETRY_LEAST);
@@ -282,12 +369,12 @@ impl Pump {
             return None;
         }
         // The last answer speaks for the last attempt alone, unless it is a verdict.
-        if pending.open && (passes || reject == Some(Reject::Storage)) && reject != Some(Reject::TooLate) {
+        let no_verdict = passes || turned_away || reject == Some(Reject::Storage);
+        if pending.open && no_verdict && reject != Some(Reject::TooLate) {
             let detail = format!("an earlier attempt may have executed; the last answer was {}", refusal.code);
             let (reject, code) = (Reject::TooLate, Reject::TooLate.code().to_owned());
             return self.end(SubmitEvent::Refused { txid, reject: Some(reject), group: None, code, detail });
         }
-        let group = Some(GroupId(group)).filter(|group| group.kind().is_some());
         self.end(SubmitEvent::Refused { txid, reject, group, code: refusal.code, detail: refusal.detail })
     }
 
@@ -311,6 +398,26 @@ impl Pump {
             }
         }
         self.batches(again)
+    }
+
+    /// Ends everything: no router lets us in, and asking again does not mend that.
+    fn refuse_all(&mut self, cause: &str) {
+        let all: Vec<(TxId, bool)> = self.pending.iter().map(|(txid, pending)| (*txid, pending.open)).collect();
+        let news = all
+            .into_iter()
+            .filter_map(|(txid, open)| {
+                let (reject, detail) = match open {
+                    true => (
+                        Reject::TooLate,
+                        format!("an earlier attempt may have executed; no router lets us in: {cause}"),
+                    ),
+                    false => (Reject::AccessDenied, format!("no router lets us in: {cause}")),
+                };
+                let code = reject.code().to_owned();
+                self.end(SubmitEvent::Refused { txid, reject: Some(reject), group: None, code, detail })
+            })
+            .collect();
+        self.tell(news);
     }
 
     /// Ends what has been tried for long enough.

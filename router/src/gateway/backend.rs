@@ -51,7 +51,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// The status of a failed call.
-    async fn node_status(&self, node: NodeId) -> Result<v1::NodeStatusReply, Status>;
+    async fn node_status(&self, node: NodeId, request: v1::StatusRequest) -> Result<v1::NodeStatusReply, Status>;
 }
 
 /// What nodes tell the gateway.
@@ -89,5 +89,5 @@ pub trait LocalNode: Send + Sync + 'static {
     ///
     /// # Errors
     /// As the `NodeStatus` call.
-    async fn node_status(&self) -> Result<v1::NodeStatusReply, Status>;
+    async fn node_status(&self, request: v1::StatusRequest) -> Result<v1::NodeStatusReply, Status>;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ledger::limits::BATCH_TXS_MAX;
 use ledger::tx::ParsedTx;
-use ledger::{GroupKind, NodeId, Reject, SignedTx, Submission};
+use ledger::{GroupId, GroupKind, NodeId, Reject, SignedTx, Submission};
 use parking_lot::Mutex;
 use proto::{edge, v1};
 use tokio::sync::watch;
@@ -28,6 +28,13 @@ const CHUNK_TXS: usize = 512;
 /// Unread events at which a client is not read any further.
 const UNREAD_EVENTS_MAX: usize = 16_384;
 const TICK: Duration = Duration::from_millis(10);
+
+/// Transactions for channels that the router has not heard of.
+#[derive(Default)]
+struct Early {
+    channels: Vec<GroupId>,
+    txs: Vec<Bytes>,
+}
 
 pub(super) struct Desk {
     pub(super) backend: Arc<dyn Backend>,
@@ -49,6 +56,14 @@ impl Desk {
         self.view.borrow().clone()
     }
 
+    /// Waits until the router has heard of all of these groups, for a moment at most.
+    pub(super) async fn hear_of(&self, groups: &[GroupId], within: Duration) {
+        let mut view = self.view.clone();
+        let heard = view.wait_for(|view| groups.iter().all(|group| view.committees.contains_key(group)));
+        // Whoever asked looks at the view again.
+        let _ = tokio::time::timeout(within.min(self.limits.heard_within), heard).await;
+    }
+
     fn step<R>(&self, act: impl FnOnce(&mut Flights, &Step<'_>) -> R) -> R {
         let view = self.view();
         let mut flights = self.flights.lock();
@@ -56,13 +71,43 @@ impl Desk {
         act(&mut flights, &step)
     }
 
-    /// Decodes and plans a chunk, and sends what can be sent.
-    fn accept(&self, caller: &Caller, outbox: &Arc<Outbox>, txs: Vec<Bytes>, notify_applied: bool) {
+    /// Takes a chunk: sends what can be sent at once, and what is for a channel that the router has not heard of
+    /// when it has, or refuses it after a moment. The stream is not read any further meanwhile.
+    async fn take(&self, caller: &Caller, outbox: &Arc<Outbox>, txs: Vec<Bytes>, notify_applied: bool) {
+        let mut early = Early::default();
+        self.accept(caller, outbox, txs, notify_applied, Some(&mut early));
+        if !early.txs.is_empty() {
+            self.hear_of(&early.channels, self.limits.heard_within).await;
+            self.accept(caller, outbox, early.txs, notify_applied, None);
+        }
+    }
+
+    /// Decodes and plans a chunk, and sends what can be sent. What is `early` is put there, if it may be.
+    fn accept(
+        &self,
+        caller: &Caller,
+        outbox: &Arc<Outbox>,
+        txs: Vec<Bytes>,
+        notify_applied: bool,
+        mut early: Option<&mut Early>,
+    ) {
         let view = self.view();
         let (wire, mut planned) = (caller.to_wire().map(Arc::new), Vec::with_capacity(txs.len()));
         for bytes in txs {
             let parsed = ParsedTx::decode(&view.cluster, &bytes);
-            let planned_tx = parsed.and_then(|tx| view.plan(&tx).map(|plan| (tx.txid, plan)));
+            let plan = parsed.as_ref().map_err(|reject| *reject).and_then(|tx| view.plan(tx));
+            let missing = match (&plan, &parsed) {
+                (Err(Reject::UnknownGroup), Ok(tx)) => view.not_heard_of(tx),
+                _ => Vec::new(),
+            };
+            if let Some(early) = &mut early
+                && !missing.is_empty()
+            {
+                early.channels.extend(missing);
+                early.txs.push(bytes);
+                continue;
+            }
+            let planned_tx = parsed.and_then(|tx| plan.map(|plan| (tx.txid, plan)));
             let allowed = planned_tx.and_then(|(txid, plan)| {
                 let writes = plan.groups().all(|group| caller.writes_to(&view, group));
                 if writes { Ok((txid, plan)) } else { Err(Reject::AccessDenied) }
@@ -126,10 +171,11 @@ pub(super) async fn serve_stream(
             Ok(Some(mut batch)) => {
                 while batch.txs.len() > CHUNK_TXS {
                     let rest = batch.txs.split_off(CHUNK_TXS);
-                    desk.accept(&caller, &outbox, std::mem::replace(&mut batch.txs, rest), batch.notify_applied);
+                    let chunk = std::mem::replace(&mut batch.txs, rest);
+                    desk.take(&caller, &outbox, chunk, batch.notify_applied).await;
                     tokio::task::yield_now().await;
                 }
-                desk.accept(&caller, &outbox, batch.txs, batch.notify_applied);
+                desk.take(&caller, &outbox, batch.txs, batch.notify_applied).await;
             }
             Ok(None) => return outbox.finish_input(),
             // The client is gone, or sent what is no message; both end the stream.

@@ -6,6 +6,7 @@
 //! leave in batches. There is no task, channel or call for a single transaction. One that several
 //! groups vote on goes to all of them at once, and `ballot` tells when it is decided.
 
+mod ask;
 mod backend;
 mod ballot;
 mod caller;
@@ -81,6 +82,8 @@ pub struct GatewayLimits {
     pub command_within: Duration,
     /// How long `status` waits for a node.
     pub status_within: Duration,
+    /// How long a channel is waited for that the router has not heard of: it may just have been founded.
+    pub heard_within: Duration,
 }
 
 impl Default for GatewayLimits {
@@ -97,6 +100,7 @@ impl Default for GatewayLimits {
             reads_max: 1024,
             command_within: Duration::from_secs(5),
             status_within: Duration::from_secs(2),
+            heard_within: Duration::from_secs(2),
         }
     }
 }
@@ -165,8 +169,10 @@ impl Router for Gateway {
         Ok(Response::new(self.desk.view().to_reply()))
     }
 
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        Ok(Response::new(query::status(&self.desk).await))
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        // Whatever a client says of itself is not looked at.
+        let caller = Caller::of(&self.desk.view(), &request)?.to_wire();
+        Ok(Response::new(query::status(&self.desk, v1::StatusRequest { caller }).await))
     }
 
     async fn command(&self, request: Request<v1::CommandRequest>) -> Result<Response<v1::CommandReply>, Status> {

@@ -102,12 +102,12 @@ impl Backend for NodeBackend {
         within(COMMAND_TIMEOUT, client.command(request)).await
     }
 
-    async fn node_status(&self, node: NodeId) -> Result<v1::NodeStatusReply, Status> {
+    async fn node_status(&self, node: NodeId, request: v1::StatusRequest) -> Result<v1::NodeStatusReply, Status> {
         if let Some(local) = self.local(node) {
-            return local.node_status().await;
+            return local.node_status(request).await;
         }
         let mut client = net::node_client(self.peers.channel(node)?);
-        within(READ_TIMEOUT, client.node_status(v1::StatusRequest {})).await
+        within(READ_TIMEOUT, client.node_status(request)).await
     }
 }
 

@@ -11,14 +11,15 @@ use ledger::{GroupId, Height, NodeId, Reject, TimeMs};
 use proto::v1::query_request::Query;
 use proto::views::{Explain, Unanswered};
 use proto::{EdgeError, edge, v1};
-use tokio::time::Instant;
 use tonic::Status;
 
+use super::ask::{Said, in_turn, passing, said};
 use super::desk::Desk;
 use super::view::ClusterView;
 
-const BACKOFF_FIRST: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Refusals after which another replica may answer.
+const ELSEWHERE: [Reject; 5] =
+    [Reject::NotLeader, Reject::GroupStopped, Reject::UnknownGroup, Reject::Behind, Reject::Storage];
 /// What one value costs in a message beside its bytes, at most.
 const VALUE_BYTES: usize = 8;
 /// Groups or nodes asked at the same time for one question.
@@ -97,78 +98,24 @@ async fn ask_group(desk: &Desk, group: GroupId, request: v1::QueryRequest) -> v1
 }
 
 async fn ask_within(desk: &Desk, group: GroupId, request: v1::QueryRequest, within: Duration) -> v1::QueryReply {
-    let linearizable = request.consistency == i32::from(v1::Consistency::Linearizable);
-    let until = Instant::now() + within;
-    let (mut backoff, mut hint, mut turn) = (BACKOFF_FIRST, None, 0usize);
-    let mut last: v1::QueryReply;
-    loop {
-        let members = desk.view().members(group);
-        if members.is_empty() {
-            return refused(Reject::UnknownGroup, format!("no group {group} is known to the router"));
+    let read = v1::ReadRequest { group: group.0, query: Some(request) };
+    let ask = |node| read_at(desk, node, group, read.clone());
+    let answer = in_turn(desk, group, within, ask).await;
+    answer.unwrap_or_else(|| refused(Reject::UnknownGroup, format!("no group {group} is known to the router")))
+}
+
+async fn read_at(desk: &Desk, node: NodeId, group: GroupId, read: v1::ReadRequest) -> Said<v1::QueryReply> {
+    match desk.backend.read(node, read).await {
+        Ok(reply) => {
+            let refusal = reply.refusal.clone();
+            said(reply, refusal.as_ref(), node, &ELSEWHERE)
         }
-        let node = match hint.take().filter(|hint| members.contains(hint)) {
-            Some(hint) => hint,
-            None => {
-                turn += 1;
-                members[(turn - 1) % members.len()]
-            }
-        };
-        let read = v1::ReadRequest { group: group.0, query: Some(request.clone()) };
-        match desk.backend.read(node, read).await {
-            Ok(reply) => match retry_at(&reply, node) {
-                None => return reply,
-                Some(leader) => {
-                    hint = leader;
-                    last = reply;
-                }
-            },
-            Err(status) => match passing(&status) {
-                true => {
-                    last = refused(
-                        Reject::Unanswered,
-                        format!("node {node} of {group} did not answer: {}", status.message()),
-                    )
-                }
-                false => {
-                    return refused(Reject::AccessDenied, format!("node {node}: {}", status.message()));
-                }
-            },
+        Err(status) if passing(&status) => {
+            let detail = format!("node {node} of {group} did not answer: {}", status.message());
+            Said::Elsewhere(refused(Reject::Unanswered, detail), None)
         }
-        // A pause when nobody is left who could know better right away.
-        let exhausted = turn > 0 && turn.is_multiple_of(members.len());
-        let pause = if linearizable && hint.is_some() {
-            Duration::from_millis(1)
-        } else if exhausted {
-            let pause = backoff;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-            pause
-        } else {
-            Duration::ZERO
-        };
-        if Instant::now() + pause >= until {
-            return last;
-        }
-        tokio::time::sleep(pause).await;
+        Err(status) => Said::Final(refused(Reject::AccessDenied, format!("node {node}: {}", status.message()))),
     }
-}
-
-/// Whether another replica may answer, and which one was named.
-fn retry_at(reply: &v1::QueryReply, asked: NodeId) -> Option<Option<NodeId>> {
-    let refusal = reply.refusal.as_ref()?;
-    let elsewhere = matches!(
-        refusal.reject()?,
-        Reject::NotLeader | Reject::GroupStopped | Reject::UnknownGroup | Reject::Behind | Reject::Storage
-    );
-    let hint = Some(NodeId(refusal.leader_node)).filter(|node| node.0 != 0 && *node != asked);
-    elsewhere.then_some(hint)
-}
-
-pub(super) fn passing(status: &Status) -> bool {
-    use tonic::Code;
-    !matches!(
-        status.code(),
-        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented
-    )
 }
 
 /// Asks every group; the first that has it answers. "Not found" needs all of them.
@@ -309,9 +256,9 @@ async fn ask_accounts(
 }
 
 /// Asks every node how it is doing.
-pub(super) async fn status(desk: &Desk) -> v1::StatusReply {
+pub(super) async fn status(desk: &Desk, request: v1::StatusRequest) -> v1::StatusReply {
     let nodes: Vec<NodeInfo> = desk.view().nodes.values().cloned().collect();
-    let asked = nodes.into_iter().map(|info| node_status(desk, info));
+    let asked = nodes.into_iter().map(|info| node_status(desk, info, request.clone()));
     let mut reply = v1::StatusReply::default();
     let mut answers = stream::iter(asked).buffer_unordered(PARALLEL_MAX);
     while let Some(answer) = answers.next().await {
@@ -325,9 +272,13 @@ pub(super) async fn status(desk: &Desk) -> v1::StatusReply {
     reply
 }
 
-async fn node_status(desk: &Desk, info: NodeInfo) -> Result<v1::NodeStatusReply, v1::UnreachableNode> {
+async fn node_status(
+    desk: &Desk,
+    info: NodeInfo,
+    request: v1::StatusRequest,
+) -> Result<v1::NodeStatusReply, v1::UnreachableNode> {
     let limit = desk.limits.status_within;
-    let answer = match tokio::time::timeout(limit, desk.backend.node_status(info.id)).await {
+    let answer = match tokio::time::timeout(limit, desk.backend.node_status(info.id, request)).await {
         Ok(answer) => answer,
         Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))),
     };

@@ -262,6 +262,7 @@ mod tests {
             nodes: std::collections::BTreeMap::new(),
             orgs: std::sync::Arc::default(),
             channels: std::collections::BTreeMap::new(),
+            revoked: std::sync::Arc::default(),
             leaders: std::collections::BTreeMap::new(),
             revision: 1,
             beacon_height: 0,

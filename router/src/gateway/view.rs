@@ -4,16 +4,17 @@
 //! registry that the beacon certified, or from the state of a group that this node hosts itself. An
 //! old view costs a redirect, and a wrong leader too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger::foundation::Foundation;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo};
 use ledger::tx::ParsedTx;
-use ledger::{ClusterId, Committee, GroupId, Height, Layout, NodeId, OrgId, Reject};
+use ledger::{ClusterId, Committee, GroupId, Hash32, Height, Layout, NodeId, OrgId, Reject};
 use proto::v1;
 
+use super::ask::may_come;
 use crate::plan::Plan;
 
 /// One state of the cluster's registry.
@@ -37,6 +38,9 @@ pub struct ClusterView {
     pub orgs: Arc<Vec<OrgInfo>>,
     /// The members of every channel, as it shows them.
     pub channels: BTreeMap<GroupId, Vec<OrgId>>,
+    /// Keys and certificates that were revoked: whose, and `sha256` of the key or of the certificate's subject
+    /// public key info.
+    pub revoked: Arc<BTreeSet<(OrgId, Hash32)>>,
     /// Who leads which group, as far as somebody said.
     pub leaders: BTreeMap<GroupId, NodeId>,
     /// Revision of the registry this stands at; that of the genesis is 1.
@@ -63,6 +67,7 @@ impl ClusterView {
             nodes: genesis.nodes.iter().map(|node| (node.id, node.clone())).collect(),
             orgs: Arc::new(genesis.orgs.clone()),
             channels: BTreeMap::new(),
+            revoked: Arc::default(),
             leaders: BTreeMap::new(),
             revision: 1,
             beacon_height: 0,
@@ -92,6 +97,7 @@ impl ClusterView {
         self.nodes = registry.nodes.iter().map(|node| (node.id, node.clone())).collect();
         self.orgs = Arc::new(registry.orgs.clone());
         self.channels = registry.channels.iter().cloned().collect();
+        self.revoked = Arc::new(registry.revoked.iter().copied().collect());
         self.revision = registry.revision;
         self.beacon_height = height.0;
         true
@@ -150,6 +156,13 @@ impl ClusterView {
         let plan = crate::plan(&self.layout, tx)?;
         let exist = plan.groups().all(|group| self.committees.contains_key(&group));
         if exist { Ok(plan) } else { Err(Reject::UnknownGroup) }
+    }
+
+    /// The channels of a transaction that may exist and that this view does not have.
+    #[must_use]
+    pub fn not_heard_of(&self, tx: &ParsedTx) -> Vec<GroupId> {
+        let Ok(plan) = crate::plan(&self.layout, tx) else { return Vec::new() };
+        plan.groups().filter(|group| may_come(*group) && !self.committees.contains_key(group)).collect()
     }
 
     /// As nodes and routers that follow are told.

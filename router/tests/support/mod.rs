@@ -478,7 +478,7 @@ impl LocalNode for FakeNode {
         Err(Status::unimplemented("not part of this test"))
     }
 
-    async fn node_status(&self) -> Result<v1::NodeStatusReply, Status> {
+    async fn node_status(&self, _: v1::StatusRequest) -> Result<v1::NodeStatusReply, Status> {
         Ok(v1::NodeStatusReply { node: self.id.0, ..Default::default() })
     }
 }

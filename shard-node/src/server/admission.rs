@@ -54,8 +54,7 @@ impl From<ReadFault> for Denial {
 /// What a question asks to be allowed. An auditor asks as one.
 #[must_use]
 pub fn action_of(query: &v1::QueryRequest) -> Action {
-    let auditor = query.caller.as_ref().is_some_and(|caller| caller.role == client::net::Role::Auditor.as_str());
-    if !auditor {
+    if !is_auditor(query.caller.as_ref()) {
         return Action::Read;
     }
     let account = |bytes: &[u8]| edge::address("address", bytes).map_or(AuditTarget::Everything, AuditTarget::Account);
@@ -68,6 +67,21 @@ pub fn action_of(query: &v1::QueryRequest) -> Action {
         }
         _ => AuditTarget::Everything,
     })
+}
+
+fn is_auditor(caller: Option<&v1::Caller>) -> bool {
+    caller.is_some_and(|caller| caller.role == client::net::Role::Auditor.as_str())
+}
+
+/// Whether a group may show its height, roots and counts to whom a router of `forwarder` asks for. Nobody has
+/// asked for anything else by that, so it is not noted.
+#[must_use]
+pub fn shows(handle: &GroupHandle, forwarder: Option<OrgId>, caller: Option<&v1::Caller>) -> bool {
+    let action = match is_auditor(caller) {
+        true => Action::AuditRead(AuditTarget::Everything),
+        false => Action::Read,
+    };
+    handle.group.kind() != Some(GroupKind::Channel) || try_judge(handle, forwarder, caller, action).is_ok()
 }
 
 /// Judges a call that a router of `forwarder` hands over for `caller`.

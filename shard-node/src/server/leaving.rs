@@ -25,7 +25,7 @@ pub async fn may_leave(peers: &Peers, view: &ClusterView, group: GroupId, node: 
 async fn goes_on_without(peers: &Peers, member: NodeId, group: GroupId, node: NodeId) -> bool {
     let Ok(channel) = peers.channel(member) else { return false };
     let mut client = net::node_client(channel);
-    let asked = client.node_status(v1::StatusRequest {});
+    let asked = client.node_status(v1::StatusRequest::default());
     let Ok(Ok(reply)) = tokio::time::timeout(ANSWER_WITHIN, asked).await else { return false };
     let replicas = reply.into_inner().replicas;
     replicas.iter().any(|replica| {

@@ -10,7 +10,7 @@ use consensus::raft::Founding;
 use ledger::ids::{GroupId, NodeId, OrgId};
 use ledger::reject::Reject;
 use parking_lot::RwLock;
-use proto::v1;
+use proto::{edge, v1};
 use router::gateway::{ClusterView, LocalNode};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
@@ -21,7 +21,7 @@ use crate::server::group::{GroupHandle, HostContext};
 use crate::server::ingest::{self, Arrived, refused};
 use crate::server::reads;
 use crate::server::replies::ReplyQueue;
-use crate::server::status;
+use crate::server::status::{self, Asker};
 
 /// The groups a node runs.
 pub struct Hosted {
@@ -64,8 +64,7 @@ impl Hosted {
             return self.refuse_all(&batch, Reject::NotLeader, role.leader, reply);
         }
         if let Err(denial) = admission::judge(&handle, org, batch.caller.as_ref(), Action::Write) {
-            let reject = denial.refusal().reject().unwrap_or(Reject::AccessDenied);
-            return self.refuse_all(&batch, reject, None, reply);
+            return self.deny_all(&batch, &denial.refusal(), reply);
         }
         let v1::IngestBatch { group, txs, notify_applied, .. } = batch;
         let arrived = Arrived { txs, reply: Arc::clone(reply), wants_applied: notify_applied };
@@ -79,6 +78,13 @@ impl Hosted {
         let cluster = self.context.genesis.cluster_id();
         let ids = batch.txs.iter().filter_map(|bytes| ingest::id_of(&cluster, bytes));
         reply.extend(ids.map(|txid| refused(&txid, None, reject, leader).by(GroupId(batch.group))).collect());
+    }
+
+    fn deny_all(&self, batch: &v1::IngestBatch, refusal: &v1::Refusal, reply: &Arc<ReplyQueue>) {
+        let cluster = self.context.genesis.cluster_id();
+        let ids = batch.txs.iter().filter_map(|bytes| ingest::id_of(&cluster, bytes));
+        let denied = |txid| v1::SubmitEvent::refused(edge::bytes_of(&txid), refusal.clone()).by(GroupId(batch.group));
+        reply.extend(ids.map(denied).collect());
     }
 
     /// Reads at this node's replica, for a router of `org`.
@@ -145,7 +151,8 @@ impl LocalNode for LocalHost {
         Ok(command::execute(&self.hosted, self.org(), request).await)
     }
 
-    async fn node_status(&self) -> Result<v1::NodeStatusReply, Status> {
-        Ok(status::of_node(&self.hosted))
+    async fn node_status(&self, request: v1::StatusRequest) -> Result<v1::NodeStatusReply, Status> {
+        let own = self.org();
+        Ok(status::of_node(&self.hosted, &Asker { own, router: own, caller: request.caller }))
     }
 }

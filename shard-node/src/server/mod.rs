@@ -11,6 +11,7 @@ pub mod checks;
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod crowd;
 pub mod doorkeeper;
 pub mod gather;
 pub mod group;

@@ -272,7 +272,7 @@ impl Node {
             first.proof = kept.proof.into();
         }
         let (view_out, view) = watch::channel(Arc::new(first));
-        let door = doorkeeper::open(files.identity.clone(), &view)?;
+        let entrance = doorkeeper::open(files.identity.clone(), &view)?;
         let peers = Arc::new(Peers::over(sockets, files.identity.clone(), files.roots.clone(), view.clone()));
         let (readings_out, readings) = watch::channel(None);
         let clock = Clock::start_by(wall);
@@ -318,7 +318,7 @@ impl Node {
         let view_out = Arc::new(view_out);
         tasks.spawn(publish(Arc::clone(&hosted), Arc::clone(&view_out), stop.clone()));
         tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));
-        tasks.spawn(doorkeeper::keep(Arc::clone(&door), view.clone(), stop.clone()));
+        tasks.spawn(doorkeeper::keep(Arc::clone(&entrance), view.clone(), stop.clone()));
         tasks.spawn(kept::keep(config.data_dir, view.clone(), stop.clone()));
         tasks.spawn(hosting.follow(view.clone()));
 
@@ -332,9 +332,9 @@ impl Node {
         for (server, listener, counter) in
             [(peer_server, peer_socket, of_peers), (client_server, client_socket, of_clients)]
         {
-            let (stop, door) = (stop.clone(), Arc::clone(&door));
+            let (stop, entrance) = (stop.clone(), Arc::clone(&entrance));
             tasks.spawn(async move {
-                if let Err(error) = socket::serve(server, listener, door, stop.cancelled_owned(), counter).await {
+                if let Err(error) = socket::serve(server, listener, entrance, stop.cancelled_owned(), counter).await {
                     tracing::error!(%error, "a server ended");
                 }
             });

@@ -19,7 +19,7 @@ use crate::core::peer::PeerMessage;
 use crate::server::command;
 use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
-use crate::server::status;
+use crate::server::status::{self, Asker};
 
 /// Messages of answers between a caller's queue and its connection.
 const REPLIES_MAX: usize = 4;
@@ -185,8 +185,10 @@ impl NodeService for Service {
     }
 
     async fn node_status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::NodeStatusReply>, Status> {
-        self.node_or_router(&request)?;
-        Ok(Response::new(status::of_node(&self.hosted)))
+        let router = self.node_or_router(&request)?;
+        let own = self.view.borrow().nodes.get(&self.hosted.context.node).map(|node| node.org);
+        let asker = Asker { own, router, caller: request.into_inner().caller };
+        Ok(Response::new(status::of_node(&self.hosted, &asker)))
     }
 
     async fn command(&self, request: Request<v1::CommandRequest>) -> Result<Response<v1::CommandReply>, Status> {

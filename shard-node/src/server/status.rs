@@ -1,13 +1,19 @@
-//! What a node says about itself and its replicas.
+//! What a node says about itself and its replicas, and to whom.
+//!
+//! A channel's height, roots and counts tell how busy its members are with each other, so they are shown to
+//! those whom the channel itself admits. Everybody else sees that it is there, who leads it, and whether it is
+//! well. Whoever runs the node may know why something of it does not run.
 
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cross_shard::stream::{self, OutStream};
-use ledger::ids::NodeId;
+use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
+use ledger::limits::{LAG_BLOCKS_MAX, MAIL_WAITS_MAX, UNCERTIFIED_BLOCKS_MAX};
 use ledger::view::View;
 use proto::v1;
 
+use crate::server::admission;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::local::Hosted;
 use crate::server::replica::DbReader;
@@ -15,23 +21,78 @@ use crate::server::replica::DbReader;
 /// Days before the end of its certificate from which on a node raises an alarm.
 const CERTIFICATE_ALARM_DAYS: i64 = 28;
 
-/// Everything an operator sees of a node.
+/// In the place of a reason that has no code.
+const NOT_SHOWN: &str = "why is not shown to you";
+
+/// Who wants to know.
+pub struct Asker {
+    /// The node's own organisation.
+    pub own: Option<OrgId>,
+    /// The organisation of the router that asks, if the registry knows it.
+    pub router: Option<OrgId>,
+    /// For whom it asks.
+    pub caller: Option<v1::Caller>,
+}
+
+impl Asker {
+    /// Whether it is the node's own organisation, by a router of its own.
+    fn runs_the_node(&self) -> bool {
+        let org = self.caller.as_ref().and_then(|caller| u16::try_from(caller.org).ok()).map(OrgId);
+        org.is_some() && org == self.own && self.router == self.own
+    }
+
+    fn is_shown(&self, handle: &GroupHandle) -> bool {
+        admission::shows(handle, self.router, self.caller.as_ref())
+    }
+
+    /// Why a group that has no state to judge by does not run here, as far as the asker may know.
+    fn reason<'a>(&self, group: GroupId, reason: &'a str) -> &'a str {
+        match group.kind() == Some(GroupKind::Channel) && !self.runs_the_node() {
+            true => code_of(reason),
+            false => reason,
+        }
+    }
+}
+
+/// The code at the beginning of a reason.
+fn code_of(reason: &str) -> &str {
+    let code = reason.split_once(':').map_or("", |(code, _)| code);
+    let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if is_code { code } else { NOT_SHOWN }
+}
+
+/// Everything that an asker may see of a node.
 #[must_use]
-pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
+pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
     let context = &hosted.context;
     let groups = hosted.groups.read().clone();
     let all: Vec<_> = context.genesis.nodes.iter().map(|node| node.id).collect();
     let log = hosted.log_stats();
-    let mut alarms: Vec<String> = groups.values().flat_map(|handle| handle.alarms.current()).collect();
-    alarms.extend(hosted.failed.read().iter().map(|(group, reason)| format!("{group} does not run here: {reason}")));
+    let (mut alarms, mut replicas, mut state_bytes_written) = (Vec::new(), Vec::new(), 0u64);
+    for handle in groups.values() {
+        let replica = of_replica(handle);
+        if asker.is_shown(handle) {
+            alarms.extend(handle.alarms.current());
+            state_bytes_written += handle.share.written_bytes.load(Ordering::Relaxed);
+            replicas.push(replica);
+            continue;
+        }
+        let raised = handle.alarms.current();
+        replicas.push(hidden(replica, !raised.is_empty(), asker));
+        if asker.runs_the_node() {
+            alarms.extend(raised);
+        }
+    }
+    for (group, reason) in hosted.failed.read().iter() {
+        let reason = asker.reason(*group, reason);
+        alarms.push(format!("{group} does not run here: {reason}"));
+        // There is nothing here to judge by; the channel's other replicas may show it.
+        let hidden = group.kind() == Some(GroupKind::Channel);
+        let (group, stopped) = (group.0, reason.to_owned());
+        replicas.push(v1::ReplicaStatus { group, stopped, hidden, unwell: hidden, ..v1::ReplicaStatus::default() });
+    }
     alarms.extend(certificate_alarm(hosted.certificate_until_ms, context.clock.wall_ms()));
     alarms.extend(hosted.log_failure().map(|error| format!("{}: {error}", error.code())));
-    let mut replicas: Vec<v1::ReplicaStatus> = groups.values().map(|handle| of_replica(handle)).collect();
-    replicas.extend(hosted.failed.read().iter().map(|(group, reason)| v1::ReplicaStatus {
-        group: group.0,
-        stopped: reason.clone(),
-        ..v1::ReplicaStatus::default()
-    }));
     v1::NodeStatusReply {
         node: context.node.0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -43,8 +104,29 @@ pub fn of_node(hosted: &Hosted) -> v1::NodeStatusReply {
         log_bytes: log.bytes,
         bytes_sent: context.traffic.sent_bytes(),
         client_bytes_received: context.traffic.clients.received_bytes(),
-        state_bytes_written: groups.values().map(|handle| handle.share.written_bytes.load(Ordering::Relaxed)).sum(),
+        state_bytes_written,
         alarms,
+    }
+}
+
+/// What everybody may know of a channel's replica.
+fn hidden(replica: v1::ReplicaStatus, has_alarm: bool, asker: &Asker) -> v1::ReplicaStatus {
+    let unwell = has_alarm
+        || !replica.stopped.is_empty()
+        || replica.log_last.saturating_sub(replica.log_applied) > LAG_BLOCKS_MAX
+        || replica.height.saturating_sub(replica.certified_height) > UNCERTIFIED_BLOCKS_MAX
+        || replica.mail_pending > MAIL_WAITS_MAX;
+    let stopped = asker.reason(GroupId(replica.group), &replica.stopped).to_owned();
+    v1::ReplicaStatus {
+        group: replica.group,
+        leads: replica.leads,
+        leader_node: replica.leader_node,
+        stopped: if replica.stopped.is_empty() { String::new() } else { stopped },
+        voters: replica.voters,
+        learners: replica.learners,
+        hidden: true,
+        unwell,
+        ..v1::ReplicaStatus::default()
     }
 }
 
@@ -90,6 +172,8 @@ fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
         voters: role.voters.iter().map(|node| node.0).collect(),
         learners: role.learners.iter().map(|node| node.0).collect(),
         attested_height: handle.attested.load(Ordering::Relaxed),
+        hidden: false,
+        unwell: false,
     }
 }
 
@@ -109,7 +193,64 @@ fn mail_pending(handle: &GroupHandle) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::certificate_alarm;
+    use super::*;
+
+    fn replica() -> v1::ReplicaStatus {
+        v1::ReplicaStatus {
+            group: GroupId::channel(0).0,
+            leads: true,
+            leader_node: 1,
+            term: 3,
+            height: 70,
+            certified_height: 70,
+            state_root: vec![1; 32].into(),
+            header_hash: vec![2; 32].into(),
+            log_last: 90,
+            log_applied: 90,
+            transactions: 5,
+            mail_pending: 4,
+            attested_height: 70,
+            voters: vec![1, 2],
+            ..v1::ReplicaStatus::default()
+        }
+    }
+
+    fn asker(own: u16, router: u16, caller: u16) -> Asker {
+        let caller = v1::Caller { org: caller.into(), role: "client".to_owned(), credential: Bytes::new() };
+        Asker { own: Some(OrgId(own)), router: Some(OrgId(router)), caller: Some(caller) }
+    }
+
+    #[test]
+    fn of_a_channel_others_see_leader_voters_and_health() {
+        let outsider = asker(1, 2, 2);
+        let expected = v1::ReplicaStatus {
+            group: GroupId::channel(0).0,
+            leads: true,
+            leader_node: 1,
+            voters: vec![1, 2],
+            hidden: true,
+            ..v1::ReplicaStatus::default()
+        };
+        assert_eq!(hidden(replica(), false, &outsider), expected);
+        let ill = v1::ReplicaStatus { unwell: true, ..expected.clone() };
+        assert_eq!(hidden(replica(), true, &outsider), ill, "an alarm");
+        let uncertified = v1::ReplicaStatus { certified_height: 5, ..replica() };
+        let late = v1::ReplicaStatus { log_applied: 25, ..replica() };
+        let full = v1::ReplicaStatus { mail_pending: MAIL_WAITS_MAX + 1, ..replica() };
+        for bad in [uncertified, late, full] {
+            assert_eq!(hidden(bad, false, &outsider), ill);
+        }
+        // Why it has stopped is for those who run the node, by a router of their own.
+        let stopped = |text: &str| v1::ReplicaStatus { stopped: text.to_owned(), ..replica() };
+        let why = |asker: &Asker, text: &str| hidden(stopped(text), false, asker).stopped;
+        let text = "storage_io: block 71 cannot be written";
+        assert_eq!(why(&asker(1, 1, 1), text), text);
+        for asker in [outsider, asker(1, 2, 1), asker(1, 1, 2)] {
+            assert_eq!(why(&asker, text), "storage_io");
+            assert_eq!(why(&asker, "a majority certified another header at height 71: its state is wrong"), NOT_SHOWN);
+            assert_eq!(why(&asker, "Height 71 is wrong"), NOT_SHOWN);
+        }
+    }
 
     #[test]
     fn a_certificate_is_told_of_weeks_before_it_runs_out() {

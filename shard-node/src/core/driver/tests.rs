@@ -205,6 +205,25 @@ fn who_misses_a_certificate_is_given_it() {
 }
 
 #[test]
+fn who_is_no_member_is_given_no_certificate() {
+    let mut bench = Bench::new();
+    bench.committed(1, Vec::new());
+    let attest = |node| PeerMessage::Attest {
+        attestation: support::attestation(node, &header(SHARD, 1)),
+        wants_certificate: true,
+    };
+    assert!(!bench.peer(2, attest(2)).is_empty(), "it is certified now");
+    let want = PeerMessage::Want { height: Height(1) };
+    // Node 4 has a seat in another group, and nobody knows node 99.
+    for stranger in [4, 99] {
+        assert!(bench.peer(stranger, attest(stranger)).is_empty(), "node {stranger}");
+        assert!(bench.peer(stranger, want.clone()).is_empty(), "node {stranger}");
+    }
+    let out = bench.peer(2, want);
+    assert!(matches!(&out[..], [Output::Send { node: NodeId(2), message: PeerMessage::Certified(_), .. }]), "{out:?}");
+}
+
+#[test]
 fn pulls_and_bundles_of_strangers_are_ignored() {
     let mut bench = Bench::leading();
     for stranger in [2, 7, 99] {

@@ -1,0 +1,105 @@
+//! Asking the members of a group in turn until one of them answers for it: the one loop behind reads and
+//! commands.
+//!
+//! Owns whom to ask next and for how long. What an answer means, its caller says.
+
+use std::time::Duration;
+
+use beacon::limits::CHANNELS_MAX;
+use ledger::{GroupId, GroupKind, NodeId, Reject};
+use proto::v1;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::desk::Desk;
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Before a node that another one named is asked. Two that name each other must not keep the router busy.
+const HINT_PAUSE: Duration = Duration::from_millis(1);
+
+/// What one member said.
+pub(super) enum Said<T> {
+    /// Nobody else would say otherwise.
+    Final(T),
+    /// Somebody else may, perhaps the one that was named. It is the answer when nobody does.
+    Elsewhere(T, Option<NodeId>),
+}
+
+/// Asks the members of a group, its probable leader first and then whom they name, until one answers for it or
+/// the time is over. `None` of a group that the router does not know.
+pub(super) async fn in_turn<T, Asked>(
+    desk: &Desk,
+    group: GroupId,
+    within: Duration,
+    ask: impl Fn(NodeId) -> Asked,
+) -> Option<T>
+where
+    Asked: Future<Output = Said<T>>,
+{
+    let until = Instant::now() + within;
+    if may_come(group) {
+        desk.hear_of(&[group], within).await;
+    }
+    let (mut backoff, mut hint, mut turn) = (BACKOFF_FIRST, None, 0usize);
+    loop {
+        let members = desk.view().members(group);
+        if members.is_empty() {
+            return None;
+        }
+        let node = hint.take().filter(|hint| members.contains(hint)).unwrap_or_else(|| {
+            turn += 1;
+            members[(turn - 1) % members.len()]
+        });
+        let last = match ask(node).await {
+            Said::Final(answer) => return Some(answer),
+            Said::Elsewhere(answer, named) => {
+                hint = named;
+                answer
+            }
+        };
+        // A pause when nobody is left who could know better right away.
+        let pause = if hint.is_some() {
+            HINT_PAUSE
+        } else if turn.is_multiple_of(members.len()) {
+            let pause = backoff;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            pause
+        } else {
+            Duration::ZERO
+        };
+        if Instant::now() + pause >= until {
+            return Some(last);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Whether a group that the router has not heard of may just have been founded.
+pub(super) fn may_come(group: GroupId) -> bool {
+    group.kind() == Some(GroupKind::Channel) && (group.ordinal() as usize) < CHANNELS_MAX
+}
+
+/// What a refusal of `asked` comes to: whether it is about that node alone, for the reasons in `elsewhere`.
+pub(super) fn said<T>(answer: T, refusal: Option<&v1::Refusal>, asked: NodeId, elsewhere: &[Reject]) -> Said<T> {
+    let Some(refusal) = refusal else { return Said::Final(answer) };
+    match refusal.reject() {
+        Some(reject) if elsewhere.contains(&reject) => {
+            let named = Some(NodeId(refusal.leader_node)).filter(|node| node.0 != 0 && *node != asked);
+            Said::Elsewhere(answer, named)
+        }
+        _ => Said::Final(answer),
+    }
+}
+
+/// Whether another node may take a call that this one did not.
+pub(super) fn passing(status: &Status) -> bool {
+    !matches!(
+        status.code(),
+        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented
+    )
+}
+
+#[cfg(test)]
+#[path = "ask_tests.rs"]
+mod tests;
