@@ -72,6 +72,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod descent;
 mod door;
 mod error;
 mod files;
@@ -86,6 +87,7 @@ pub mod sockets;
 pub mod submit;
 pub mod traffic;
 
+pub use descent::{FoundedProof, Handover};
 pub use door::Door;
 pub use error::ClientError;
 pub use kept::{KeptError, KeptTxs};

@@ -7,7 +7,9 @@ mod vectors;
 use client::ProofFile;
 use client::proof::{Handover, verify};
 use ledger::Header;
-use support::{GROUP, account_proof, certify, committee, genesis, header, holdings_proof, receipt_proof};
+use support::{
+    GROUP, account_proof, certify, channel_proof, committee, genesis, header, holdings_proof, receipt_proof,
+};
 use vectors::{Vectors, refuses_other_lengths};
 
 #[test]
@@ -27,6 +29,7 @@ fn proof_files() {
         ("receipt", receipt_proof(&genesis)),
         ("account/after a handover", later),
         ("holdings", holdings_proof(&genesis, 10)),
+        ("channel", channel_proof(&genesis)),
     ];
     for (name, proof) in proofs {
         let header_hash = proof.certificate.header.hash().to_string();

@@ -5,11 +5,12 @@
 mod support;
 
 use client::proof::{Claim, Fact, Handover, PROOF_MAGIC, StateEntry, verify};
-use client::{ProofFile, VerifiedClaim};
+use client::{FoundedProof, ProofFile, VerifiedClaim};
 use ledger::genesis::Genesis;
 use ledger::*;
 use support::{
-    GROUP, account_proof, addresses, certify, committee, genesis, header, holdings_proof, receipt_proof, record_proof,
+    CHANNEL, GROUP, account_proof, addresses, certify, channel_proof, committee, founded, genesis, header,
+    holdings_proof, receipt_proof, record_proof,
 };
 
 fn code(proof: &ProofFile, genesis: &Genesis) -> &'static str {
@@ -163,6 +164,44 @@ fn a_later_committee_needs_its_chain() {
 }
 
 #[test]
+fn what_a_channel_certified_needs_its_founding() {
+    let genesis = genesis();
+    let good = channel_proof(&genesis);
+    assert_eq!((good.version, code(&good, &genesis)), (3, "holds"));
+    assert_eq!(ProofFile::decode(&good.encode()).as_ref(), Ok(&good));
+    let bare = ProofFile { version: 1, founded: None, ..good.clone() };
+    assert_eq!(ProofFile::decode(&bare.encode()).as_ref(), Ok(&bare), "as nodes of the channel send it");
+    assert_eq!(code(&bare, &genesis), "proof_committee");
+    assert_eq!(code(&ProofFile { version: 1, ..good.clone() }, &genesis), "proof_version");
+    assert_eq!(code(&ProofFile { founded: None, ..good.clone() }, &genesis), "proof_version");
+
+    let founding = founded(&genesis);
+    let with = |change: fn(&mut FoundedProof)| {
+        let mut founded = founding.clone();
+        change(&mut founded);
+        code(&good.clone().with_founded(founded), &genesis)
+    };
+    assert_eq!(with(|_| ()), "holds");
+    // A committee of the forger's, another channel, another state of the beacon, and who else may sign it.
+    assert_eq!(with(|founded| founded.leaf.committee = Hash32([7; 32])), "proof_committee");
+    assert_eq!(with(|founded| founded.leaf.foundation = Hash32([7; 32])), "proof_committee");
+    assert_eq!(with(|founded| founded.leaf.group = GroupId::channel(5)), "proof_committee");
+    assert_eq!(with(|founded| founded.certificate.header.state_root = Hash32::ZERO), "proof_certificate");
+    assert_eq!(with(|founded| founded.certificate.signatures.truncate(1)), "proof_certificate");
+    assert_eq!(with(|founded| founded.certificate.header.group = CHANNEL), "proof_committee");
+    assert_eq!(with(|founded| founded.committee = committee(GroupId::BEACON, 1)), "proof_committee");
+
+    // The committee that was founded, and no other one, signs until it hands over.
+    let mut usurped = good.clone();
+    usurped.committee = committee(CHANNEL, 1);
+    usurped.certificate.header.committee_hash = usurped.committee.hash();
+    usurped.certificate = certify(usurped.certificate.header.clone(), 1, &[1, 2]);
+    assert_eq!(code(&usurped, &genesis), "proof_committee");
+    let of_a_shard = account_proof(&genesis, true).with_founded(founding);
+    assert_eq!(code(&of_a_shard, &genesis), "proof_committee", "the genesis says how it began");
+}
+
+#[test]
 fn no_cut_and_no_flipped_bit_holds() {
     let genesis = genesis();
     let proofs = [
@@ -170,6 +209,7 @@ fn no_cut_and_no_flipped_bit_holds() {
         account_proof(&genesis, false),
         receipt_proof(&genesis),
         holdings_proof(&genesis, 10),
+        channel_proof(&genesis),
     ];
     for good in proofs {
         let bytes = good.to_file();

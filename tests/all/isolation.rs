@@ -111,6 +111,7 @@ impl Scene {
             }
             "channels" => Query::Channels(v1::ChannelsQuery { foundings: true }),
             "governance" => Query::Governance(v1::GovernanceQuery { group: channel }),
+            "founded" => Query::Founded(v1::FoundedQuery { group: channel }),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.
@@ -193,7 +194,7 @@ impl Scene {
         match method {
             "Query" => {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
-                let public = ["channels", "accounts", "account_view", "history", "explain"];
+                let public = ["channels", "accounts", "account_view", "history", "explain", "founded"];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
                     assert!(

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
-use client::ProofFile;
 use client::proof::{Claim, StateEntry, tree_prefix};
+use client::{FoundedProof, ProofFile};
 use ledger::committee::Member;
 use ledger::genesis::{Genesis, OrgInfo, VerifyMode};
 use ledger::header::HEADER_VERSION;
@@ -12,6 +12,8 @@ use ledger::tree::{StateTree, value_hash};
 use ledger::*;
 
 pub const GROUP: GroupId = GroupId::shard(1);
+/// Founded later: the genesis does not name it.
+pub const CHANNEL: GroupId = GroupId::channel(4);
 
 pub fn node_key(epoch: u64, node: u32) -> SecretKey {
     SecretKey::derive(&epoch.to_le_bytes(), &node.to_le_bytes())
@@ -38,10 +40,14 @@ pub fn genesis() -> Genesis {
 }
 
 pub fn header(genesis: &Genesis, height: u64, epoch: u64) -> Header {
+    header_of(genesis, GROUP, height, epoch)
+}
+
+pub fn header_of(genesis: &Genesis, group: GroupId, height: u64, epoch: u64) -> Header {
     Header {
         version: HEADER_VERSION,
         cluster: genesis.cluster_id(),
-        group: GROUP,
+        group,
         incarnation: Incarnation(0),
         height: Height(height),
         parents: vec![Hash32::ZERO],
@@ -54,8 +60,8 @@ pub fn header(genesis: &Genesis, height: u64, epoch: u64) -> Header {
         inbox_cursors_root: Hash32::ZERO,
         value_flow: Vec::new(),
         congestion: Vec::new(),
-        committee_hash: committee(GROUP, epoch).hash(),
-        next_committee_hash: committee(GROUP, epoch).hash(),
+        committee_hash: committee(group, epoch).hash(),
+        next_committee_hash: committee(group, epoch).hash(),
         flags: 0,
     }
 }
@@ -92,6 +98,33 @@ pub fn account_proof(genesis: &Genesis, present: bool) -> ProofFile {
         Claim::Account { address, record: present.then(|| record(7)), proof: tree.prove(&position(&address)).unwrap() };
     let header = Header { state_root: Hash32(tree.root()), ..header(genesis, 8, 0) };
     ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(GROUP, 0))
+}
+
+/// The beacon's word that it founded the channel with the committee of epoch 0.
+pub fn founded(genesis: &Genesis) -> FoundedProof {
+    let (committee_of_channel, beacon) = (committee(CHANNEL, 0), committee(GroupId::BEACON, 0));
+    let committee = committee_of_channel.hash();
+    let leaf = FoundedGroup { version: 1, group: CHANNEL, committee, foundation: Hash32([8; 32]) };
+    let position = schema::tree_position(&schema::founded(CHANNEL)).unwrap();
+    let mut tree = StateTree::new(ledger::tree::BitPrefix::ROOT);
+    let others = (1..=5u8).map(|byte| ([byte; 32], Some(value_hash(&[byte]))));
+    tree.apply(others.chain([(position, Some(value_hash(&borsh::to_vec(&leaf).unwrap())))])).unwrap();
+    let path = tree.prove(&position).unwrap();
+    let header = Header { state_root: Hash32(tree.root()), ..header_of(genesis, GroupId::BEACON, 6, 0) };
+    FoundedProof { leaf, path, certificate: certify(header, 0, &[1, 2]), committee: beacon, handovers: Vec::new() }
+}
+
+/// An account of the channel.
+pub fn channel_proof(genesis: &Genesis) -> ProofFile {
+    let address = Address([3; 20]);
+    let position = schema::tree_position(&schema::account(&address)).unwrap();
+    let record = borsh::to_vec(&AccountRecord { sequence: 3, ..AccountRecord::default() }).unwrap();
+    let mut tree = StateTree::new(ledger::tree::BitPrefix::ROOT);
+    tree.apply([(position, Some(value_hash(&record))), ([9; 32], Some(value_hash(b"another")))]).unwrap();
+    let claim = Claim::Account { address, record: Some(record), proof: tree.prove(&position).unwrap() };
+    let header = Header { state_root: Hash32(tree.root()), ..header_of(genesis, CHANNEL, 8, 0) };
+    ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(CHANNEL, 0))
+        .with_founded(founded(genesis))
 }
 
 /// An account with this many assets among others: those that fill its record, and entries for more.

@@ -76,7 +76,7 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
             edge::txid("txid", &explain.txid)?;
             return Ok(Target::Explain(request));
         }
-        Query::Channels(_) => GroupId::BEACON,
+        Query::Channels(_) | Query::Founded(_) => GroupId::BEACON,
         Query::Governance(governance) => edge::group("group", governance.group)?,
         Query::Block(block) => edge::group("group", block.group)?,
         Query::Asset(asset) => {

@@ -120,6 +120,7 @@ async fn try_answer(
             prove::account(handle, edge::address("address", &query.address)?).await?
         }
         Query::Transaction(query) if request.prove => prove::receipt(handle, edge::txid("txid", &query.txid)?).await?,
+        Query::Founded(query) => prove::founded(handle, edge::group("group", query.group)?).await?,
         query => {
             let (state, group) = (handle.share.state.clone(), handle.group);
             aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query)).await?
@@ -189,6 +190,8 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
         }
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
+        // What is always proved is answered before.
+        Query::Founded(_) => return Err(refuse(Reject::Malformed)),
     }
     Ok(reply)
 }
