@@ -75,6 +75,7 @@
 pub mod descent;
 mod door;
 mod error;
+pub mod exclusion;
 mod files;
 pub mod kept;
 pub mod keystore;
@@ -90,6 +91,7 @@ pub mod traffic;
 pub use descent::{FoundedProof, Handover};
 pub use door::Door;
 pub use error::ClientError;
+pub use exclusion::{ExclusionFile, ExclusionFileError, VerifiedExclusion};
 pub use kept::{KeptError, KeptTxs};
 pub use keystore::{KeyInfo, KeyList, Keystore, KeystoreError};
 pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};

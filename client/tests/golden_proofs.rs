@@ -4,8 +4,8 @@ mod support;
 #[path = "../../ledger/tests/support/vectors.rs"]
 mod vectors;
 
-use client::ProofFile;
 use client::proof::{Handover, verify};
+use client::{ExclusionFile, ProofFile};
 use ledger::Header;
 use support::{
     GROUP, account_proof, certify, channel_proof, committee, genesis, header, holdings_proof, receipt_proof,
@@ -40,5 +40,19 @@ fn proof_files() {
         assert_eq!(ProofFile::from_file(&file).as_ref(), Ok(&proof), "{name}");
         refuses_other_lengths(name, &file, |bytes| ProofFile::from_file(bytes).is_ok());
     }
+    vectors.finish();
+}
+
+#[test]
+fn exclusion_receipts() {
+    let mut vectors = Vectors::open("exclusions.json");
+    let (genesis, file) = (genesis(), exclusion_file(&genesis()));
+    let header_hash = file.receipt.certificate.header.hash().to_string();
+    assert!(client::exclusion::verify(&file, &genesis).is_ok());
+    vectors.format("receipt", &file.receipt, &header_hash);
+    vectors.format("file without its magic", &file, &header_hash);
+    let bytes = vectors.pin("file", &file.to_file(), &header_hash);
+    assert_eq!(ExclusionFile::from_file(&bytes).as_ref(), Ok(&file));
+    refuses_other_lengths("file", &bytes, |bytes| ExclusionFile::from_file(bytes).is_ok());
     vectors.finish();
 }

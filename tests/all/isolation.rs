@@ -112,6 +112,8 @@ impl Scene {
             "channels" => Query::Channels(v1::ChannelsQuery { foundings: true }),
             "governance" => Query::Governance(v1::GovernanceQuery { group: channel }),
             "founded" => Query::Founded(v1::FoundedQuery { group: channel }),
+            // Of a member: whether there is one is nobody's business either.
+            "exclusion" => Query::Exclusion(v1::ExclusionQuery { group: channel, org: B.0.into() }),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.

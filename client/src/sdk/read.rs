@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use borsh::BorshDeserialize;
 use bytes::Bytes;
-use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, LedgerId, Receipt, Reject, TxId};
+use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, LedgerId, OrgId, Receipt, Reject, TxId};
 use proto::v1::query_request::Query;
 use proto::views::{AccountView, BlockView, ChannelLine, Explain, HistoryPage, HistoryPlace};
 use proto::{edge, v1};
 
 use crate::descent::FoundedProof;
 use crate::error::ClientError;
+use crate::exclusion::{self, ExclusionFile};
 use crate::proof::{self, Fact, ProofFile};
 use crate::routers::Backoff;
 use crate::sdk::Client;
@@ -282,6 +283,25 @@ impl Client {
                 Some(delay) if error.retryable() => tokio::time::sleep(delay).await,
                 _ => return Err(error),
             }
+        }
+    }
+
+    /// The newest exclusion of an organisation from a channel, as a receipt that has been checked against the
+    /// genesis; `None` when it never left. For the channel's members, and for the organisation itself.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the detail of `channel_refused` says which rule of the channel refuses.
+    pub async fn exclusion(&self, channel: GroupId, org: OrgId) -> Result<Option<ExclusionFile>, ClientError> {
+        let query = Query::Exclusion(v1::ExclusionQuery { group: channel.0, org: org.0.into() });
+        let reply = self.query(Consistency::Linearizable, true, query).await?;
+        let Some(mut file) = found_value::<ExclusionFile>("exclusion", &reply)? else { return Ok(None) };
+        if self.shared.genesis.committee(channel).is_none() {
+            file.founded = Box::pin(self.founded(channel)).await?;
+        }
+        let verified = exclusion::verify(&file, &self.shared.genesis)?;
+        match (verified.exclusion.group, verified.exclusion.org) == (channel, org) {
+            true => Ok(Some(file)),
+            false => Err(ClientError::Protocol("the receipt is of somebody else".to_owned())),
         }
     }
 

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)]
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+use channel::exclusion::{Departure, Exclusion, ExclusionReceipt};
 use client::proof::{Claim, StateEntry, tree_prefix};
-use client::{FoundedProof, ProofFile};
+use client::{ExclusionFile, FoundedProof, ProofFile};
 use ledger::committee::Member;
 use ledger::genesis::{Genesis, OrgInfo, VerifyMode};
 use ledger::header::HEADER_VERSION;
@@ -125,6 +126,29 @@ pub fn channel_proof(genesis: &Genesis) -> ProofFile {
     let header = Header { state_root: Hash32(tree.root()), ..header_of(genesis, CHANNEL, 8, 0) };
     ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(CHANNEL, 0))
         .with_founded(founded(genesis))
+}
+
+/// The receipt of an organisation that left the channel.
+pub fn exclusion_file(genesis: &Genesis) -> ExclusionFile {
+    let exclusion = Exclusion {
+        version: 1,
+        group: CHANNEL,
+        org: OrgId(3),
+        joined: Height(0),
+        height: Height(7),
+        time_ms: TimeMs(4),
+        how: Departure::Left,
+    };
+    let key = channel::state::exclusion_key(exclusion.org, exclusion.height);
+    let position = schema::tree_position(&key).unwrap();
+    let mut tree = StateTree::new(ledger::tree::BitPrefix::ROOT);
+    let others = (1..=5u8).map(|byte| ([byte; 32], Some(value_hash(&[byte]))));
+    tree.apply(others.chain([(position, Some(value_hash(&borsh::to_vec(&exclusion).unwrap())))])).unwrap();
+    let path = tree.prove(&position).unwrap();
+    let header = Header { state_root: Hash32(tree.root()), ..header_of(genesis, CHANNEL, 8, 0) };
+    let receipt = ExclusionReceipt::new(exclusion, path, certify(header, 0, &[1, 3]));
+    let file = ExclusionFile::new(receipt, committee(CHANNEL, 0), Vec::new());
+    ExclusionFile { founded: Some(founded(genesis)), ..file }
 }
 
 /// An account with this many assets among others: those that fill its record, and entries for more.

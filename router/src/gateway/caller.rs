@@ -73,6 +73,7 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
         Some(Query::Block(query)) => query.group,
         Some(Query::Asset(query)) => query.group,
         Some(Query::Governance(query)) => query.group,
+        Some(Query::Exclusion(query)) => query.group,
         _ => 0,
     };
     GroupId(group).kind() == Some(GroupKind::Channel)

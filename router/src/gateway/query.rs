@@ -78,6 +78,7 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
         }
         Query::Channels(_) | Query::Founded(_) => GroupId::BEACON,
         Query::Governance(governance) => edge::group("group", governance.group)?,
+        Query::Exclusion(exclusion) => edge::group("group", exclusion.group)?,
         Query::Block(block) => edge::group("group", block.group)?,
         Query::Asset(asset) => {
             edge::asset("asset", &asset.asset)?;

@@ -346,6 +346,7 @@ impl FakeNode {
             | Query::AccountView(_)
             | Query::Channels(_)
             | Query::Founded(_)
+            | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }
         reply

@@ -121,6 +121,10 @@ async fn try_answer(
         }
         Query::Transaction(query) if request.prove => prove::receipt(handle, edge::txid("txid", &query.txid)?).await?,
         Query::Founded(query) => prove::founded(handle, edge::group("group", query.group)?).await?,
+        Query::Exclusion(query) => {
+            let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
+            prove::exclusion(handle, OrgId(org)).await?
+        }
         query => {
             let (state, group) = (handle.share.state.clone(), handle.group);
             aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query)).await?
@@ -191,7 +195,7 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
         // What is always proved is answered before.
-        Query::Founded(_) => return Err(refuse(Reject::Malformed)),
+        Query::Founded(_) | Query::Exclusion(_) => return Err(refuse(Reject::Malformed)),
     }
     Ok(reply)
 }

@@ -7,10 +7,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use channel::ExclusionReceipt;
+use client::ExclusionFile;
 use client::descent::{FoundedProof, Handover};
 use client::proof::{Claim, ProofFile};
 use ledger::account::AccountRecord;
-use ledger::ids::{Address, GroupId, Height, TxId};
+use ledger::ids::{Address, GroupId, Height, OrgId, TxId};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::tree::{BitPrefix, TreeProof};
@@ -20,7 +22,7 @@ use parking_lot::Mutex;
 use proto::v1;
 use storage::Kv;
 
-use super::{Failure, add_extra_balances, aside, closed, decoded, encoded, entries, load, refuse};
+use super::{Failure, add_extra_balances, aside, closed, decoded, encoded, entries, load, refuse, viewed};
 use crate::server::group::GroupHandle;
 use crate::server::halt::Halt;
 use crate::server::membership;
@@ -158,7 +160,7 @@ pub(super) async fn account(handle: &GroupHandle, address: Address) -> Result<v1
 /// With which committee a group began that this beacon founded. That it founded none is not proved.
 pub(super) async fn founded(handle: &GroupHandle, group: GroupId) -> Result<v1::QueryReply, Failure> {
     let share = handle.share.clone();
-    let read = move || {
+    let read = move || -> Result<_, Failure> {
         let (db, key) = (share.state.db().ok_or_else(closed)?, schema::founded(group));
         let Caught { reader, height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
         let leaf: Option<FoundedGroup> = load(&reader, &key)?;
@@ -170,6 +172,26 @@ pub(super) async fn founded(handle: &GroupHandle, group: GroupId) -> Result<v1::
     let handovers = chain(handle, height).await?;
     let proof = FoundedProof { leaf, path, certificate, committee, handovers };
     Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&proof)], ..nothing(handle) })
+}
+
+/// The newest exclusion of an organisation, as its receipt. That there is none is not proved.
+pub(super) async fn exclusion(handle: &GroupHandle, org: OrgId) -> Result<v1::QueryReply, Failure> {
+    let share = handle.share.clone();
+    let read = move || -> Result<_, Failure> {
+        let db = share.state.db().ok_or_else(closed)?;
+        // None is ever removed, so the path can be caught afterwards.
+        let known = viewed(&ViewReader::of(&*db), |view| channel::state::exclusions(view, org))?;
+        let Some(newest) = known.last().copied() else { return Ok(None) };
+        let key = channel::state::exclusion_key(org, newest.height);
+        let Caught { height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
+        Ok(Some((newest, height, path)))
+    };
+    let Some((newest, height, path)) = aside(read).await? else { return Ok(nothing(handle)) };
+    let certificate = certificate(handle, height).await?;
+    let committee = committee(handle, certificate.header.committee_hash)?;
+    let handovers = chain(handle, height).await?;
+    let file = ExclusionFile::new(ExclusionReceipt::new(newest, path, certificate), committee, handovers);
+    Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&file)], ..nothing(handle) })
 }
 
 /// A receipt with a proof. That a group has none is not proved.
