@@ -12,6 +12,7 @@ mod channel;
 mod context;
 mod demo;
 mod done;
+mod exclusion;
 mod init;
 mod key;
 mod lock;

@@ -1,13 +1,16 @@
-//! `verify`: a proof file against a genesis, with no network.
+//! `verify`: a proof file or an exclusion receipt against a genesis, with no network.
 
+use client::exclusion::{self, EXCLUSION_MAGIC};
 use client::profile::read_genesis;
 use client::proof::{self, Fact, PROOF_BYTES_MAX, PROOF_MAGIC};
-use client::{ProofError, ProofFile, VerifiedClaim};
+use client::{ExclusionFile, ProofError, ProofFile, VerifiedClaim, VerifiedExclusion};
 use serde::Serialize;
 
 use super::account::authorisation;
 use super::context::Context;
+use super::exclusion::ExclusionLine;
 use super::show::ReceiptLine;
+use super::signer::Orgs;
 use crate::args::VerifyFile;
 use crate::error::CliError;
 use crate::output::{Output, grouped, moment};
@@ -29,6 +32,35 @@ struct Report {
 enum FactLine {
     Account { address: String, exists: bool, authorisation: String, balances: Vec<(String, String)>, complete: bool },
     Receipt { receipt: ReceiptLine },
+    Exclusion(ExclusionLine),
+}
+
+impl Report {
+    fn of_claim(claim: &VerifiedClaim) -> Self {
+        Self {
+            valid: true,
+            cluster: claim.cluster.to_string(),
+            group: claim.group.to_string(),
+            height: claim.height.0,
+            time_ms: claim.time_ms.0,
+            header_hash: claim.header_hash.to_string(),
+            signers: claim.signers.iter().map(|node| node.0).collect(),
+            fact: fact(claim),
+        }
+    }
+
+    fn of_exclusion(verified: &VerifiedExclusion, orgs: &Orgs) -> Self {
+        Self {
+            valid: true,
+            cluster: verified.cluster.to_string(),
+            group: verified.exclusion.group.to_string(),
+            height: verified.height.0,
+            time_ms: verified.time_ms.0,
+            header_hash: verified.header_hash.to_string(),
+            signers: verified.signers.iter().map(|node| node.0).collect(),
+            fact: FactLine::Exclusion(ExclusionLine::of(&verified.exclusion, orgs)),
+        }
+    }
 }
 
 pub(super) fn run(args: &VerifyFile, output: Output) -> Result<(), CliError> {
@@ -42,16 +74,12 @@ pub(super) fn run(args: &VerifyFile, output: Output) -> Result<(), CliError> {
         return Err(ProofError::Malformed("it is too large".to_owned()).into());
     }
     let bytes = std::fs::read(&args.file).map_err(|error| CliError::file(&args.file, &error))?;
-    let claim = proof::verify(&ProofFile::from_file(&bytes)?, &genesis)?;
-    let report = Report {
-        valid: true,
-        cluster: claim.cluster.to_string(),
-        group: claim.group.to_string(),
-        height: claim.height.0,
-        time_ms: claim.time_ms.0,
-        header_hash: claim.header_hash.to_string(),
-        signers: claim.signers.iter().map(|node| node.0).collect(),
-        fact: fact(&claim),
+    let report = match bytes.starts_with(EXCLUSION_MAGIC) {
+        true => {
+            let verified = exclusion::verify(&ExclusionFile::from_file(&bytes)?, &genesis)?;
+            Report::of_exclusion(&verified, &Orgs::of(&genesis))
+        }
+        false => Report::of_claim(&proof::verify(&ProofFile::from_file(&bytes)?, &genesis)?),
     };
     output.result(&report, || text(&report))
 }
@@ -99,6 +127,7 @@ fn text(report: &Report) -> String {
             format!("account {address} held{held}{rest}")
         }
         FactLine::Receipt { receipt } => receipt.text(),
+        FactLine::Exclusion(line) => line.text(),
     };
     format!(
         "the proof holds\n{fact}\nproved by block {} of {} at {}, certified by {}\ntrusted: the genesis of cluster {} and nothing else",

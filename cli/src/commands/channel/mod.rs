@@ -1,12 +1,14 @@
 //! `channel`: founding channels, governing them, and looking at them.
 //!
 //! Code map: `found` talks to the beacon about channels that do not run yet, `govern` to a channel that
-//! does, `look` reads; `names` finds what a command line calls things, `words` says it back.
+//! does, `look` reads, `receipt` leaves and fetches what proves it; `names` finds what a command line calls
+//! things, `words` says it back.
 
 mod found;
 mod govern;
 mod look;
 mod names;
+mod receipt;
 mod words;
 
 use std::path::Path;
@@ -49,7 +51,8 @@ pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
             desk.act(&Command::Join { nodes }, output).await
         }
         Channel::Decline(on) => plain(&on, Command::Decline, output).await,
-        Channel::Leave(on) => plain(&on, Command::Leave, output).await,
+        Channel::Leave { on, out } => Box::pin(receipt::leave(&on, out.as_deref(), output)).await,
+        Channel::Receipt { on, excluded, out } => Box::pin(receipt::show(&on, &excluded, out.as_deref(), output)).await,
         Channel::Nodes { on, set } => plain(&on, Command::SetNodes { nodes: names::in_order(&set) }, output).await,
         Channel::FinishClose(on) => plain(&on, Command::FinishClose, output).await,
         Channel::Key(change) => keys(change, output).await,
