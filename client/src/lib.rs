@@ -74,6 +74,7 @@
 
 pub mod descent;
 mod door;
+pub mod entry;
 mod error;
 pub mod exclusion;
 mod files;
@@ -90,6 +91,7 @@ pub mod traffic;
 
 pub use descent::{FoundedProof, Handover};
 pub use door::Door;
+pub use entry::{Entry, EntryName};
 pub use error::ClientError;
 pub use exclusion::{ExclusionFile, ExclusionFileError, VerifiedExclusion};
 pub use kept::{KeptError, KeptTxs};

@@ -19,11 +19,13 @@ use ledger::{
 
 use crate::descent::Descent;
 pub use crate::descent::{FoundedProof, Handover};
+use crate::entry::{Entry, EntryName};
 
 /// First bytes of a proof file.
 pub const PROOF_MAGIC: &[u8; 8] = b"SEAMPROF";
 /// Newest version of a proof. A proof has the oldest one that knows what is in it: 1 for the record of an
-/// account and for receipts, 2 for [`Claim::Holdings`], 3 for whatever a channel has certified.
+/// account and for receipts, 2 for [`Claim::Holdings`], 3 for [`Claim::Entry`] and whatever a channel has
+/// certified.
 pub const PROOF_FORMAT: u8 = 3;
 /// The first version in which a founding may stand.
 const FOUNDED_SINCE: u8 = 3;
@@ -59,6 +61,17 @@ pub enum Claim {
         /// The path to the subtree that is the account's.
         proof: SubtreeProof,
     },
+    /// An account had this under one name, or nothing, after a block.
+    Entry {
+        /// The account.
+        address: Address,
+        /// The name, see [`EntryName::key`].
+        key: Vec<u8>,
+        /// The encoded value; `None` claims that there is none.
+        value: Option<Vec<u8>>,
+        /// The path in the state tree of its group.
+        proof: TreeProof,
+    },
 }
 
 /// One entry of an account.
@@ -78,6 +91,7 @@ impl Claim {
         match self {
             Self::Account { .. } | Self::Receipt { .. } => 1,
             Self::Holdings { .. } => 2,
+            Self::Entry { .. } => 3,
         }
     }
 }
@@ -167,6 +181,13 @@ pub enum Fact {
     },
     /// The block holds this receipt.
     Receipt(Receipt),
+    /// What the account had under a name after the block.
+    Entry {
+        /// The account.
+        address: Address,
+        /// Name and value.
+        entry: Entry,
+    },
 }
 
 /// Why a proof proves nothing.
@@ -310,6 +331,9 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
         Claim::Holdings { address, entries, proof: path } => {
             (holdings_fact(proof, genesis, address, entries, path)?, true)
         }
+        Claim::Entry { address, key, value, proof: path } => {
+            (entry_fact(proof, genesis, address, key, value.as_deref(), path)?, true)
+        }
     };
     Ok(VerifiedClaim {
         cluster: expected,
@@ -385,6 +409,27 @@ fn holdings_fact(
     let mut record = record.ok_or_else(|| ProofError::Malformed("it holds no account record".to_owned()))?;
     record.balances.extend(extra);
     Ok(Fact::Account { address: *address, record: Some(record) })
+}
+
+fn entry_fact(
+    proof: &ProofFile,
+    genesis: &Genesis,
+    address: &Address,
+    key: &[u8],
+    value: Option<&[u8]>,
+    path: &TreeProof,
+) -> Result<Fact, ProofError> {
+    let header = &proof.certificate.header;
+    let prefix = owned_prefix(header.group, header.layout_version, genesis)?;
+    let name = EntryName::of_key(key).ok_or_else(|| ProofError::Malformed("no entry has such a name".to_owned()))?;
+    let position = schema::tree_position(&name.state_key(address)).expect("it is a state key");
+    let root = &header.state_root.0;
+    match value {
+        Some(bytes) => path.verify_inclusion(root, &prefix, &position, &value_hash(bytes))?,
+        None => path.verify_exclusion(root, &prefix, &position)?,
+    }
+    let entry = Entry::decode(name, value).map_err(|error| ProofError::Malformed(error.to_string()))?;
+    Ok(Fact::Entry { address: *address, entry })
 }
 
 fn decoded<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, ProofError> {

@@ -5,12 +5,13 @@
 mod support;
 
 use client::proof::{Claim, Fact, Handover, PROOF_MAGIC, StateEntry, verify};
-use client::{FoundedProof, ProofFile, VerifiedClaim};
+use client::{Entry, EntryName, FoundedProof, ProofFile, VerifiedClaim};
 use ledger::genesis::Genesis;
+use ledger::record::Grantee;
 use ledger::*;
 use support::{
-    CHANNEL, GROUP, account_proof, addresses, certify, channel_proof, committee, founded, genesis, header,
-    holdings_proof, receipt_proof, record_proof,
+    CHANNEL, GROUP, account_proof, addresses, certify, channel_proof, committee, entry_proof, founded, genesis, header,
+    holdings_proof, receipt_proof, record_entry, record_proof,
 };
 
 fn code(proof: &ProofFile, genesis: &Genesis) -> &'static str {
@@ -164,6 +165,44 @@ fn a_later_committee_needs_its_chain() {
 }
 
 #[test]
+fn entries_and_their_absence_are_proved_by_name() {
+    let genesis = genesis();
+    let (name, value) = record_entry();
+    let good = entry_proof(&genesis, name, Some(value.clone()));
+    assert_eq!(good.version, 3);
+    let verified = verify(&ProofFile::from_file(&good.to_file()).unwrap(), &genesis).unwrap();
+    let Fact::Entry { entry: Entry::Record(hash, Some(record)), .. } = verified.fact else { panic!() };
+    assert_eq!((EntryName::Record(hash), borsh::to_vec(&record).unwrap()), (name, value.clone()));
+    let bob = EntryName::Grants(Hash32([5; 32]), Grantee::Account(Address([2; 20])));
+    for absent in [name, bob, EntryName::Lock(LockId(Hash32([5; 32])))] {
+        let proof = entry_proof(&genesis, absent, None);
+        let Fact::Entry { entry, .. } = verify(&proof, &genesis).unwrap().fact else { panic!() };
+        assert_eq!(entry, Entry::decode(absent, None).unwrap());
+        // There being nothing of one name says nothing about another one that is there.
+        let mut swapped = good.clone();
+        swapped.claim = proof.claim;
+        assert_ne!(code(&swapped, &genesis), "holds", "{absent:?}");
+    }
+
+    let changed = |change: fn(&mut Vec<u8>, &mut Option<Vec<u8>>)| {
+        let mut proof = good.clone();
+        let Claim::Entry { key, value, .. } = &mut proof.claim else { panic!() };
+        change(key, value);
+        code(&proof, &genesis)
+    };
+    assert_eq!(changed(|_, _| ()), "holds");
+    assert_eq!(changed(|_, value| *value = None), "proof_position_present");
+    assert_eq!(changed(|_, value| value.as_mut().unwrap().push(0)), "proof_leaf_mismatch");
+    assert_eq!(changed(|key, _| key[1] ^= 1), "proof_leaf_mismatch");
+    assert_eq!(changed(|key, _| key[0] = schema::KIND_LOCK), "proof_leaf_mismatch");
+    assert_eq!(changed(|key, _| *key = vec![schema::KIND_ACCOUNT]), "proof_malformed");
+    assert_eq!(code(&ProofFile { version: 2, ..good.clone() }, &genesis), "proof_version");
+    // A lock's bytes are no record, whatever the state holds.
+    let foreign = entry_proof(&genesis, name, Some(vec![1, 2, 3]));
+    assert_eq!(code(&foreign, &genesis), "proof_malformed");
+}
+
+#[test]
 fn what_a_channel_certified_needs_its_founding() {
     let genesis = genesis();
     let good = channel_proof(&genesis);
@@ -210,6 +249,7 @@ fn no_cut_and_no_flipped_bit_holds() {
         receipt_proof(&genesis),
         holdings_proof(&genesis, 10),
         channel_proof(&genesis),
+        entry_proof(&genesis, record_entry().0, Some(record_entry().1)),
     ];
     for good in proofs {
         let bytes = good.to_file();

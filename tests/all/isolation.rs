@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use channel::{Change, Command};
 use client::net::{self, Identity};
-use client::{Client, Consistency, Wait};
+use client::{Client, Consistency, EntryName, Wait};
 use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
 use prost::Message;
 use proto::v1;
@@ -99,6 +99,10 @@ impl Scene {
         let query = match kind {
             "account" => Query::Account(v1::AccountQuery { address: account, group: channel }),
             "accounts" => Query::Accounts(v1::AccountsQuery { addresses: vec![account] }),
+            "entry" => {
+                let key = Bytes::from(EntryName::Record(ledger::Hash32([7; 32])).key());
+                Query::Entry(v1::EntryQuery { address: account, group: channel, key })
+            }
             "account_view" => Query::AccountView(v1::AccountViewQuery { address: account, data_after: Bytes::new() }),
             "history" => {
                 Query::History(v1::HistoryQuery { address: account, before_height: 0, limit: 100, before_index: 0 })

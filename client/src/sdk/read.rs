@@ -6,12 +6,17 @@ use std::time::Duration;
 
 use borsh::BorshDeserialize;
 use bytes::Bytes;
-use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, LedgerId, OrgId, Receipt, Reject, TxId};
+use ledger::lock::Lock;
+use ledger::record::{GrantLog, Grantee, Record};
+use ledger::{
+    AccountRecord, Address, AssetDef, AssetId, GroupId, Hash32, Height, LedgerId, LockId, OrgId, Receipt, Reject, TxId,
+};
 use proto::v1::query_request::Query;
 use proto::views::{AccountView, BlockView, ChannelLine, Explain, HistoryPage, HistoryPlace};
 use proto::{edge, v1};
 
 use crate::descent::FoundedProof;
+use crate::entry::{Entry, EntryName};
 use crate::error::ClientError;
 use crate::exclusion::{self, ExclusionFile};
 use crate::proof::{self, Fact, ProofFile};
@@ -135,6 +140,66 @@ impl Client {
             }
         }
         Ok(records)
+    }
+
+    /// A record of an account, by its hash, proved; `None` when it is proved that there is none.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn record(
+        &self,
+        ledger: LedgerId,
+        owner: Address,
+        record: Hash32,
+    ) -> Result<Answer<Option<Record>>, ClientError> {
+        self.entry(ledger, owner, EntryName::Record(record)).await
+    }
+
+    /// All that a party was ever granted of a record, proved; `None` when it is proved to be nothing.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn grants(
+        &self,
+        ledger: LedgerId,
+        owner: Address,
+        record: Hash32,
+        who: Grantee,
+    ) -> Result<Answer<Option<GrantLog>>, ClientError> {
+        self.entry(ledger, owner, EntryName::Grants(record, who)).await
+    }
+
+    /// A hash-lock of a payer, by its id, proved; `None` when it is proved that there is none.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn lock(
+        &self,
+        ledger: LedgerId,
+        payer: Address,
+        lock: LockId,
+    ) -> Result<Answer<Option<Lock>>, ClientError> {
+        self.entry(ledger, payer, EntryName::Lock(lock)).await
+    }
+
+    /// What stands under a name, as what the name is for.
+    async fn entry<T: BorshDeserialize>(
+        &self,
+        ledger: LedgerId,
+        address: Address,
+        name: EntryName,
+    ) -> Result<Answer<Option<T>>, ClientError> {
+        let query = v1::EntryQuery {
+            address: Bytes::copy_from_slice(&address.0),
+            group: ledger.0,
+            key: Bytes::from(name.key()),
+        };
+        let reply = self.query(Consistency::Linearizable, true, Query::Entry(query)).await?;
+        let value = found_value::<T>("entry", &reply)?;
+        let bytes = reply.values.first().filter(|_| reply.found);
+        let entry = Entry::decode(name, bytes.map(|bytes| &bytes[..]));
+        let entry = entry.map_err(|error| ClientError::Protocol(error.to_string()))?;
+        self.answer(reply, value, Some(Fact::Entry { address, entry })).await
     }
 
     /// A page of an account's history, newest first: lines before a place, or the newest ones. The next

@@ -5,7 +5,7 @@
 
 use channel::exclusion::{Departure, Exclusion, ExclusionReceipt};
 use client::proof::{Claim, StateEntry, tree_prefix};
-use client::{ExclusionFile, FoundedProof, ProofFile};
+use client::{EntryName, ExclusionFile, FoundedProof, ProofFile};
 use ledger::committee::Member;
 use ledger::genesis::{Genesis, OrgInfo, VerifyMode};
 use ledger::header::HEADER_VERSION;
@@ -99,6 +99,32 @@ pub fn account_proof(genesis: &Genesis, present: bool) -> ProofFile {
         Claim::Account { address, record: present.then(|| record(7)), proof: tree.prove(&position(&address)).unwrap() };
     let header = Header { state_root: Hash32(tree.root()), ..header(genesis, 8, 0) };
     ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(GROUP, 0))
+}
+
+/// What an account of the shard has under a name: this, or nothing.
+pub fn entry_proof(genesis: &Genesis, name: EntryName, value: Option<Vec<u8>>) -> ProofFile {
+    let mut tree = StateTree::new(tree_prefix(genesis.layout.prefix_of(GROUP).unwrap()).unwrap());
+    let address = addresses().nth(7).unwrap();
+    let position = |key: Vec<u8>| schema::tree_position(&key).unwrap();
+    let others = addresses().take(20).map(|other| (position(schema::account(&other)), Some(value_hash(&other.0))));
+    let own = value.as_ref().map(|value| (position(name.state_key(&address)), Some(value_hash(value))));
+    tree.apply(others.chain(own)).unwrap();
+    let proof = tree.prove(&position(name.state_key(&address))).unwrap();
+    let header = Header { state_root: Hash32(tree.root()), ..header(genesis, 8, 0) };
+    let claim = Claim::Entry { address, key: name.key(), value, proof };
+    ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(GROUP, 0))
+}
+
+/// A record with its name.
+pub fn record_entry() -> (EntryName, Vec<u8>) {
+    let record = ledger::record::Record {
+        version: 1,
+        metadata: b"contract 7".to_vec(),
+        at_ms: TimeMs(5),
+        txid: TxId(Hash32([6; 32])),
+        grantees: 2,
+    };
+    (EntryName::Record(Hash32([5; 32])), borsh::to_vec(&record).unwrap())
 }
 
 /// The beacon's word that it founded the channel with the committee of epoch 0.

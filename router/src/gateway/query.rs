@@ -63,6 +63,13 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
                 group => edge::group("group", group)?,
             }
         }
+        Query::Entry(entry) => {
+            let address = edge::address("address", &entry.address)?;
+            match entry.group {
+                0 => view.layout.locate(&address),
+                group => edge::group("group", group)?,
+            }
+        }
         Query::History(history) => view.layout.locate(&edge::address("address", &history.address)?),
         Query::Transaction(transaction) => {
             edge::txid("txid", &transaction.txid)?;

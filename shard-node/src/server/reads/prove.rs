@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use channel::ExclusionReceipt;
-use client::ExclusionFile;
 use client::descent::{FoundedProof, Handover};
 use client::proof::{Claim, ProofFile};
+use client::{EntryName, ExclusionFile};
 use ledger::account::AccountRecord;
 use ledger::ids::{Address, GroupId, Height, OrgId, TxId};
 use ledger::receipt::Receipt;
@@ -155,6 +155,21 @@ pub(super) async fn account(handle: &GroupHandle, address: Address) -> Result<v1
     let Standing { height, record, claim } = aside(read).await?;
     let certificate = certificate(handle, height).await?;
     proved(handle, certificate, claim, record).await
+}
+
+/// What an account has under a name, or that it has nothing, with a proof.
+pub(super) async fn entry(handle: &GroupHandle, address: Address, name: EntryName) -> Result<v1::QueryReply, Failure> {
+    let share = handle.share.clone();
+    let read = move || -> Result<_, Failure> {
+        let (db, key) = (share.state.db().ok_or_else(closed)?, name.state_key(&address));
+        let Caught { reader, height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
+        let value = reader.get(&key)?;
+        Ok((value, height, path))
+    };
+    let (value, height, proof) = aside(read).await?;
+    let certificate = certificate(handle, height).await?;
+    let bytes = value.as_ref().map(|bytes| bytes.to_vec());
+    proved(handle, certificate, Claim::Entry { address, key: name.key(), value: bytes, proof }, value).await
 }
 
 /// With which committee a group began that this beacon founded. That it founded none is not proved.
