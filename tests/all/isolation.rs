@@ -5,9 +5,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use channel::exclusion::Departure;
 use channel::{Change, Command};
 use client::net::{self, Identity};
-use client::{Client, Consistency, EntryName, Wait};
+use client::{Client, Consistency, EntryName, ExclusionFile, Wait};
 use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
 use prost::Message;
 use proto::v1;
@@ -414,6 +415,28 @@ async fn a_removed_member_gets_nothing_any_more() {
     for node in [INSIDE, NodeId(2)] {
         scene.breaks_in(&format!("a removed member's node at node {node}"), &scene.back_door(node, &as_node)).await;
     }
+    // Of all that the channel holds, it gets what proves that it was removed; from its own router, too, which
+    // has nothing of the channel any more.
+    let consortium = Consortium::of(&scene.cluster);
+    let genesis = &scene.cluster.genesis;
+    for node in [INSIDE, OUTSIDE] {
+        let removed = consortium.client_over(C, |own| own == node);
+        let receipt = removed.exclusion(scene.channel, C).await.unwrap().expect("it was removed");
+        let file = ExclusionFile::from_file(&receipt.to_file()).unwrap();
+        let verified = client::exclusion::verify(&file, genesis).unwrap();
+        assert_eq!((verified.exclusion.org, verified.exclusion.group), (C, scene.channel));
+        assert!(matches!(verified.exclusion.how, Departure::Removed(_)));
+        for of in [A, B] {
+            let error = removed.exclusion(scene.channel, of).await.unwrap_err();
+            assert!(error.to_string().contains("channel_removed"), "{error}");
+        }
+    }
+    // Members are given it as well, and are told that nobody else went. Nobody else may fetch it for them.
+    let member = consortium.client(A);
+    assert!(member.exclusion(scene.channel, C).await.unwrap().is_some());
+    assert_eq!(member.exclusion(scene.channel, B).await.unwrap(), None);
+    let past_its_router = consortium.client_over(A, |own| own == OUTSIDE);
+    assert_eq!(past_its_router.exclusion(scene.channel, C).await.unwrap_err().code(), "access_denied");
     // The others go on.
     let ledger = LedgerId::of_channel(scene.channel);
     let pay = scene.bank.pay(&scene.payer, scene.payee.address, 3);

@@ -9,6 +9,8 @@
 
 mod bad_transactions;
 mod bank;
+mod channel_life;
+mod channel_swaps;
 mod channels;
 mod clocks;
 mod commit;
