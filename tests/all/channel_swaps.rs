@@ -7,7 +7,7 @@ use channel::{Change, Command, Outcome, Phase};
 use client::{Client, Consistency, Settled, Wait};
 use ledger::hash::sha256;
 use ledger::{Address, Committee, GroupId, LedgerId, Move, NodeId, Opening, OrgId, Reject, SignedTx, Slot, schema};
-use storage::{KeyRange, Kv};
+use storage::KeyRange;
 
 use crate::support::bank::{Bank, Wallet, body, wallet};
 use crate::support::cluster::{TestCluster, Wanted};
