@@ -20,6 +20,7 @@ use ledger::ids::{GroupId, GroupKind, NodeId, OrgId, TimeMs};
 use ledger::limits::COMMITTEE_MAX;
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
+use ledger::schema;
 use ledger::view::View;
 
 use crate::extract;
@@ -225,6 +226,8 @@ fn settle(view: &mut View<'_>, foundation: &Foundation) -> Vec<(GroupId, Message
     registry::put(view, registry::committee_key(group, &hash), committee);
     registry::put(view, registry::current_key(group), &hash);
     registry::put(view, registry::foundation_key(group), foundation);
+    // Whoever verifies what the group certifies finds its first committee here, under the beacon's headers.
+    view.store(schema::founded(group), &foundation.leaf());
     mail.extend(others.into_iter().map(|known| (group, Message::CommitteeUpdate(known))));
     mail.push((group, Message::CommitteeUpdate(committee.clone())));
     mail.extend(registry::layout(view).map(|layout| (group, Message::LayoutUpdate(layout))));

@@ -55,6 +55,8 @@ pub enum Action {
     Join,
     /// Read as an auditor.
     AuditRead(AuditTarget),
+    /// Have the exclusion receipt of this organisation: its members' to read, and its own.
+    Receipt(OrgId),
     /// Receive the chain as this node: log, snapshots and votes.
     Replicate(NodeId),
     /// Carry mail of the channel as this node.
@@ -87,6 +89,7 @@ pub fn may(view: &mut View<'_>, caller: &Caller<'_>, action: Action, at: At) -> 
         (Some(member), _) => as_member(member, caller, action),
         // Whoever is no member may only be an auditor.
         (None, Action::AuditRead(target)) if auditor => return audit(view, caller, target, at),
+        (None, Action::Receipt(org)) => receipt(view, caller, org, at),
         (None, _) => Err(absent(view, caller.org)),
     };
     verdict?;
@@ -95,13 +98,15 @@ pub fn may(view: &mut View<'_>, caller: &Caller<'_>, action: Action, at: At) -> 
 
 fn as_member(member: &MemberRecord, caller: &Caller<'_>, action: Action) -> Result<(), ChannelReject> {
     let has = |role| caller.roles.contains(&role);
-    let reads = matches!(action, Action::Read | Action::AuditRead(_));
+    let reads = matches!(action, Action::Read | Action::AuditRead(_) | Action::Receipt(_));
     if has(Role::Auditor) {
         // An auditor of a member sees what the member sees.
         return if reads { Ok(()) } else { Err(ChannelReject::AuditorReads) };
     }
     let allowed = match action {
-        Action::Read | Action::AuditRead(_) => has(Role::Admin) || has(Role::Member) || has(Role::Node),
+        Action::Read | Action::AuditRead(_) | Action::Receipt(_) => {
+            has(Role::Admin) || has(Role::Member) || has(Role::Node)
+        }
         Action::Write => has(Role::Admin) || has(Role::Member),
         Action::Propose | Action::OwnAct => has(Role::Admin),
         // Judged by the invitation.
@@ -131,6 +136,16 @@ fn join(view: &mut View<'_>, caller: &Caller<'_>, at: At) -> Result<(), ChannelR
         (true, _, true) => Err(ChannelReject::AuditorReads),
         (true, true, false) => Ok(()),
         (true, false, false) => Err(ChannelReject::Role),
+    }
+}
+
+/// Whoever was excluded may have what proves that it was, and no more: not even whether there is a receipt of
+/// somebody else. An auditor of everything reads it as it reads everything.
+fn receipt(view: &mut View<'_>, caller: &Caller<'_>, org: OrgId, at: At) -> Result<(), ChannelReject> {
+    match absent(view, caller.org) {
+        ChannelReject::Removed if org == caller.org && !caller.roles.is_empty() => Ok(()),
+        _ if caller.roles.contains(&Role::Auditor) => audit(view, caller, AuditTarget::Everything, at),
+        reject => Err(reject),
     }
 }
 
@@ -168,7 +183,7 @@ fn covers(scope: &Scope, target: AuditTarget) -> bool {
 /// What the phase has to allow for an action.
 fn deed(action: Action) -> Deed {
     match action {
-        Action::Read | Action::AuditRead(_) => Deed::Read,
+        Action::Read | Action::AuditRead(_) | Action::Receipt(_) => Deed::Read,
         Action::Write => Deed::Write,
         Action::Propose | Action::Approve | Action::Join => Deed::Govern,
         Action::OwnAct => Deed::OwnAct,

@@ -207,6 +207,13 @@ impl From<client::ProofError> for CliError {
     }
 }
 
+impl From<client::ExclusionFileError> for CliError {
+    fn from(error: client::ExclusionFileError) -> Self {
+        let fix = "do not rely on it; fetch it again with 'seamark channel receipt', and check that the genesis is the right one";
+        Self::new(error.code(), error, fix)
+    }
+}
+
 impl From<HistoryError> for CliError {
     fn from(error: HistoryError) -> Self {
         // Its codes are upper case; on the command line all codes look alike.

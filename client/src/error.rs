@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ledger::{GroupId, Reject, TxId};
 use proto::{EdgeError, v1};
 
+use crate::exclusion::ExclusionFileError;
 use crate::keystore::KeystoreError;
 use crate::net::NetError;
 use crate::profile::ProfileError;
@@ -91,6 +92,9 @@ pub enum ClientError {
     /// An answer whose proof does not hold.
     #[error("the answer is not proved: {0}; do not rely on it")]
     Proof(#[from] ProofError),
+    /// An exclusion receipt that does not hold.
+    #[error("the exclusion receipt does not hold: {0}; do not rely on it")]
+    Exclusion(#[from] ExclusionFileError),
     /// The stream was closed.
     #[error("the submit stream is closed; open another one")]
     Closed,
@@ -116,6 +120,7 @@ impl ClientError {
             Self::Rejected { reject, .. } | Self::BadTransaction(reject) => reject.code(),
             Self::Protocol(_) => "protocol",
             Self::Proof(error) => error.code(),
+            Self::Exclusion(error) => error.code(),
             Self::Closed => "closed",
             Self::Randomness(_) => "randomness",
         }

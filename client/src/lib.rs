@@ -72,8 +72,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod descent;
 mod door;
+pub mod entry;
 mod error;
+pub mod exclusion;
 mod files;
 pub mod kept;
 pub mod keystore;
@@ -86,8 +89,11 @@ pub mod sockets;
 pub mod submit;
 pub mod traffic;
 
+pub use descent::{FoundedProof, Handover};
 pub use door::{Door, LetIn};
+pub use entry::{Entry, EntryName};
 pub use error::ClientError;
+pub use exclusion::{ExclusionFile, ExclusionFileError, VerifiedExclusion};
 pub use kept::{KeptError, KeptTxs};
 pub use keystore::{KeyInfo, KeyList, Keystore, KeystoreError};
 pub use net::{Identity, NetError, PeerIdentity, Role, TrustRoots};

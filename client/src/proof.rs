@@ -1,10 +1,10 @@
 //! Proof files: a claim about the ledger with everything needed to check it offline.
 //!
 //! Owns the format and the one function that judges it. Pure: what a verifier has to trust is the
-//! cluster's genesis and nothing else. A committee is trusted because the genesis names it, or
-//! because a chain of headers leads from the genesis to it, each certified by the committee before
-//! and naming the next.
+//! cluster's genesis and nothing else. How the committee that signed follows from it is for
+//! [`crate::descent`] to say.
 
+use borsh::io::{Read, Result as IoResult, Write};
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::certificate::CertificateError;
 use ledger::genesis::Genesis;
@@ -17,11 +17,18 @@ use ledger::{
     NodeId, Receipt, TimeMs, schema,
 };
 
+use crate::descent::Descent;
+pub use crate::descent::{FoundedProof, Handover};
+use crate::entry::{Entry, EntryName};
+
 /// First bytes of a proof file.
 pub const PROOF_MAGIC: &[u8; 8] = b"SEAMPROF";
-/// Newest version of a proof. A proof has the oldest one that knows its claim: 1 for a single record
-/// and for receipts, 2 for [`Claim::Holdings`].
-pub const PROOF_FORMAT: u8 = 2;
+/// Newest version of a proof. A proof has the oldest one that knows what is in it: 1 for the record of an
+/// account and for receipts, 2 for [`Claim::Holdings`], 3 for [`Claim::Entry`] and whatever a channel has
+/// certified.
+pub const PROOF_FORMAT: u8 = 3;
+/// The first version in which a founding may stand.
+const FOUNDED_SINCE: u8 = 3;
 /// Largest proof that is looked at.
 pub const PROOF_BYTES_MAX: usize = ledger::limits::GRPC_BYTES_MAX;
 
@@ -54,6 +61,17 @@ pub enum Claim {
         /// The path to the subtree that is the account's.
         proof: SubtreeProof,
     },
+    /// An account had this under one name, or nothing, after a block.
+    Entry {
+        /// The account.
+        address: Address,
+        /// The name, see [`EntryName::key`].
+        key: Vec<u8>,
+        /// The encoded value; `None` claims that there is none.
+        value: Option<Vec<u8>>,
+        /// The path in the state tree of its group.
+        proof: TreeProof,
+    },
 }
 
 /// One entry of an account.
@@ -73,23 +91,15 @@ impl Claim {
         match self {
             Self::Account { .. } | Self::Receipt { .. } => 1,
             Self::Holdings { .. } => 2,
+            Self::Entry { .. } => 3,
         }
     }
 }
 
-/// A step from one committee of a group to the next.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Handover {
-    /// The committee that signed `certificate`.
-    pub committee: Committee,
-    /// Its last header, which names the next committee.
-    pub certificate: Certificate,
-}
-
 /// A claim and all that proves it.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProofFile {
-    /// Format version: that of the claim.
+    /// Format version: the oldest one that knows what is in it.
     pub version: u8,
     /// The cluster.
     pub cluster: ClusterId,
@@ -102,6 +112,39 @@ pub struct ProofFile {
     /// From the group's first committee to the last one before `committee`; empty when `committee`
     /// is the first.
     pub handovers: Vec<Handover>,
+    /// What proves the group's first committee, where the genesis does not name it.
+    pub founded: Option<FoundedProof>,
+}
+
+impl BorshSerialize for ProofFile {
+    fn serialize<W: Write>(&self, writer: &mut W) -> IoResult<()> {
+        let Self { version, cluster, claim, certificate, committee, handovers, founded } = self;
+        version.serialize(writer)?;
+        cluster.serialize(writer)?;
+        claim.serialize(writer)?;
+        certificate.serialize(writer)?;
+        committee.serialize(writer)?;
+        handovers.serialize(writer)?;
+        if *version >= FOUNDED_SINCE { founded.serialize(writer) } else { Ok(()) }
+    }
+}
+
+impl BorshDeserialize for ProofFile {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> IoResult<Self> {
+        let version = u8::deserialize_reader(reader)?;
+        Ok(Self {
+            version,
+            cluster: ClusterId::deserialize_reader(reader)?,
+            claim: Claim::deserialize_reader(reader)?,
+            certificate: Certificate::deserialize_reader(reader)?,
+            committee: Committee::deserialize_reader(reader)?,
+            handovers: Vec::deserialize_reader(reader)?,
+            founded: match version >= FOUNDED_SINCE {
+                true => Option::deserialize_reader(reader)?,
+                false => None,
+            },
+        })
+    }
 }
 
 /// What a proof has shown.
@@ -138,6 +181,13 @@ pub enum Fact {
     },
     /// The block holds this receipt.
     Receipt(Receipt),
+    /// What the account had under a name after the block.
+    Entry {
+        /// The account.
+        address: Address,
+        /// Name and value.
+        entry: Entry,
+    },
 }
 
 /// Why a proof proves nothing.
@@ -166,7 +216,7 @@ pub enum ProofError {
     #[error("the certificate does not hold: {0}")]
     Certificate(#[from] CertificateError),
     /// The state tree's path does not hold.
-    #[error("the account is not proved by the block's state: {0}")]
+    #[error("it is not proved by the block's state: {0}")]
     Tree(#[from] ledger::tree::ProofError),
     /// The receipt is not in the block.
     #[error("the receipt is not proved by the block: {0}")]
@@ -197,7 +247,15 @@ impl ProofFile {
     /// A proof whose committee is the group's first.
     #[must_use]
     pub fn new(cluster: ClusterId, claim: Claim, certificate: Certificate, committee: Committee) -> Self {
-        Self { version: claim.version(), cluster, claim, certificate, committee, handovers: Vec::new() }
+        let (handovers, founded) = (Vec::new(), None);
+        Self { version: claim.version(), cluster, claim, certificate, committee, handovers, founded }
+    }
+
+    /// With what proves the first committee of a group that the genesis does not name.
+    #[must_use]
+    pub fn with_founded(self, founded: FoundedProof) -> Self {
+        let founded = Some(founded);
+        Self { version: version_of(&self.claim, founded.as_ref()), founded, ..self }
     }
 
     /// Encodes for the wire.
@@ -242,12 +300,17 @@ impl ProofFile {
     }
 }
 
+/// The oldest version that knows a claim, and a founding if there is one.
+fn version_of(claim: &Claim, founded: Option<&FoundedProof>) -> u8 {
+    if founded.is_some() { claim.version().max(FOUNDED_SINCE) } else { claim.version() }
+}
+
 /// Judges a proof by a genesis that the caller trusts.
 ///
 /// # Errors
 /// [`ProofError`] names the first thing that does not hold.
 pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, ProofError> {
-    if proof.version != proof.claim.version() {
+    if proof.version != version_of(&proof.claim, proof.founded.as_ref()) {
         return Err(ProofError::Version(proof.version));
     }
     let header = &proof.certificate.header;
@@ -257,8 +320,9 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
             return Err(ProofError::OtherCluster { found, expected });
         }
     }
-    check_committees(proof, genesis)?;
-    proof.certificate.verify(&proof.committee)?;
+    let ProofFile { committee, handovers, founded, .. } = proof;
+    Descent { committee, handovers, founded: founded.as_ref() }.check(header, genesis)?;
+    proof.certificate.verify(committee)?;
     let (fact, complete) = match &proof.claim {
         Claim::Account { address, record, proof: path } => {
             account_fact(proof, genesis, address, record.as_deref(), path)?
@@ -266,6 +330,9 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
         Claim::Receipt { receipt, path } => (receipt_fact(&proof.certificate, receipt, path)?, true),
         Claim::Holdings { address, entries, proof: path } => {
             (holdings_fact(proof, genesis, address, entries, path)?, true)
+        }
+        Claim::Entry { address, key, value, proof: path } => {
+            (entry_fact(proof, genesis, address, key, value.as_deref(), path)?, true)
         }
     };
     Ok(VerifiedClaim {
@@ -278,34 +345,6 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
         fact,
         complete,
     })
-}
-
-/// Follows the committees from the genesis to the one that signed.
-fn check_committees(proof: &ProofFile, genesis: &Genesis) -> Result<(), ProofError> {
-    let group = proof.certificate.header.group;
-    let first = genesis.committee(group).ok_or(ProofError::Committee("the genesis has no such group"))?;
-    let (mut trusted, mut after) = (first.hash(), None);
-    for step in &proof.handovers {
-        let header = &step.certificate.header;
-        if header.cluster != proof.cluster || header.group != group {
-            return Err(ProofError::Committee("a step is of another chain"));
-        }
-        if step.committee.hash() != trusted || !step.committee.well_formed() {
-            return Err(ProofError::Committee("a step is signed by a committee that nobody named"));
-        }
-        if after.is_some_and(|height| header.height <= height) {
-            return Err(ProofError::Committee("the steps are out of order"));
-        }
-        step.certificate.verify(&step.committee)?;
-        (trusted, after) = (header.next_committee_hash, Some(header.height));
-    }
-    if after.is_some_and(|height| proof.certificate.header.height <= height) {
-        return Err(ProofError::Committee("the steps go beyond the proof"));
-    }
-    if proof.committee.hash() != trusted || !proof.committee.well_formed() {
-        return Err(ProofError::Committee("it is not the one that the genesis or the last step names"));
-    }
-    Ok(())
 }
 
 fn account_fact(
@@ -370,6 +409,27 @@ fn holdings_fact(
     let mut record = record.ok_or_else(|| ProofError::Malformed("it holds no account record".to_owned()))?;
     record.balances.extend(extra);
     Ok(Fact::Account { address: *address, record: Some(record) })
+}
+
+fn entry_fact(
+    proof: &ProofFile,
+    genesis: &Genesis,
+    address: &Address,
+    key: &[u8],
+    value: Option<&[u8]>,
+    path: &TreeProof,
+) -> Result<Fact, ProofError> {
+    let header = &proof.certificate.header;
+    let prefix = owned_prefix(header.group, header.layout_version, genesis)?;
+    let name = EntryName::of_key(key).ok_or_else(|| ProofError::Malformed("no entry has such a name".to_owned()))?;
+    let position = schema::tree_position(&name.state_key(address)).expect("it is a state key");
+    let root = &header.state_root.0;
+    match value {
+        Some(bytes) => path.verify_inclusion(root, &prefix, &position, &value_hash(bytes))?,
+        None => path.verify_exclusion(root, &prefix, &position)?,
+    }
+    let entry = Entry::decode(name, value).map_err(|error| ProofError::Malformed(error.to_string()))?;
+    Ok(Fact::Entry { address: *address, entry })
 }
 
 fn decoded<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, ProofError> {

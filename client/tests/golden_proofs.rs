@@ -4,10 +4,13 @@ mod support;
 #[path = "../../ledger/tests/support/vectors.rs"]
 mod vectors;
 
-use client::ProofFile;
 use client::proof::{Handover, verify};
+use client::{ExclusionFile, ProofFile};
 use ledger::Header;
-use support::{GROUP, account_proof, certify, committee, genesis, header, holdings_proof, receipt_proof};
+use support::{
+    GROUP, account_proof, certify, channel_proof, committee, entry_proof, exclusion_file, genesis, header,
+    holdings_proof, receipt_proof, record_entry,
+};
 use vectors::{Vectors, refuses_other_lengths};
 
 #[test]
@@ -27,6 +30,9 @@ fn proof_files() {
         ("receipt", receipt_proof(&genesis)),
         ("account/after a handover", later),
         ("holdings", holdings_proof(&genesis, 10)),
+        ("channel", channel_proof(&genesis)),
+        ("entry", entry_proof(&genesis, record_entry().0, Some(record_entry().1))),
+        ("entry/absent", entry_proof(&genesis, record_entry().0, None)),
     ];
     for (name, proof) in proofs {
         let header_hash = proof.certificate.header.hash().to_string();
@@ -37,5 +43,19 @@ fn proof_files() {
         assert_eq!(ProofFile::from_file(&file).as_ref(), Ok(&proof), "{name}");
         refuses_other_lengths(name, &file, |bytes| ProofFile::from_file(bytes).is_ok());
     }
+    vectors.finish();
+}
+
+#[test]
+fn exclusion_receipts() {
+    let mut vectors = Vectors::open("exclusions.json");
+    let (genesis, file) = (genesis(), exclusion_file(&genesis()));
+    let header_hash = file.receipt.certificate.header.hash().to_string();
+    assert!(client::exclusion::verify(&file, &genesis).is_ok());
+    vectors.format("receipt", &file.receipt, &header_hash);
+    vectors.format("file without its magic", &file, &header_hash);
+    let bytes = vectors.pin("file", &file.to_file(), &header_hash);
+    assert_eq!(ExclusionFile::from_file(&bytes).as_ref(), Ok(&file));
+    refuses_other_lengths("file", &bytes, |bytes| ExclusionFile::from_file(bytes).is_ok());
     vectors.finish();
 }

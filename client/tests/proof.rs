@@ -5,11 +5,13 @@
 mod support;
 
 use client::proof::{Claim, Fact, Handover, PROOF_MAGIC, StateEntry, verify};
-use client::{ProofFile, VerifiedClaim};
+use client::{Entry, EntryName, FoundedProof, ProofFile, VerifiedClaim};
 use ledger::genesis::Genesis;
+use ledger::record::Grantee;
 use ledger::*;
 use support::{
-    GROUP, account_proof, addresses, certify, committee, genesis, header, holdings_proof, receipt_proof, record_proof,
+    CHANNEL, GROUP, account_proof, addresses, certify, channel_proof, committee, entry_proof, founded, genesis, header,
+    holdings_proof, receipt_proof, record_entry, record_proof,
 };
 
 fn code(proof: &ProofFile, genesis: &Genesis) -> &'static str {
@@ -163,6 +165,82 @@ fn a_later_committee_needs_its_chain() {
 }
 
 #[test]
+fn entries_and_their_absence_are_proved_by_name() {
+    let genesis = genesis();
+    let (name, value) = record_entry();
+    let good = entry_proof(&genesis, name, Some(value.clone()));
+    assert_eq!(good.version, 3);
+    let verified = verify(&ProofFile::from_file(&good.to_file()).unwrap(), &genesis).unwrap();
+    let Fact::Entry { entry: Entry::Record(hash, Some(record)), .. } = verified.fact else { panic!() };
+    assert_eq!((EntryName::Record(hash), borsh::to_vec(&record).unwrap()), (name, value.clone()));
+    let bob = EntryName::Grants(Hash32([5; 32]), Grantee::Account(Address([2; 20])));
+    for absent in [name, bob, EntryName::Lock(LockId(Hash32([5; 32])))] {
+        let proof = entry_proof(&genesis, absent, None);
+        let Fact::Entry { entry, .. } = verify(&proof, &genesis).unwrap().fact else { panic!() };
+        assert_eq!(entry, Entry::decode(absent, None).unwrap());
+        // There being nothing of one name says nothing about another one that is there.
+        let mut swapped = good.clone();
+        swapped.claim = proof.claim;
+        assert_ne!(code(&swapped, &genesis), "holds", "{absent:?}");
+    }
+
+    let changed = |change: fn(&mut Vec<u8>, &mut Option<Vec<u8>>)| {
+        let mut proof = good.clone();
+        let Claim::Entry { key, value, .. } = &mut proof.claim else { panic!() };
+        change(key, value);
+        code(&proof, &genesis)
+    };
+    assert_eq!(changed(|_, _| ()), "holds");
+    assert_eq!(changed(|_, value| *value = None), "proof_position_present");
+    assert_eq!(changed(|_, value| value.as_mut().unwrap().push(0)), "proof_leaf_mismatch");
+    assert_eq!(changed(|key, _| key[1] ^= 1), "proof_leaf_mismatch");
+    assert_eq!(changed(|key, _| key[0] = schema::KIND_LOCK), "proof_leaf_mismatch");
+    assert_eq!(changed(|key, _| *key = vec![schema::KIND_ACCOUNT]), "proof_malformed");
+    assert_eq!(code(&ProofFile { version: 2, ..good.clone() }, &genesis), "proof_version");
+    // A lock's bytes are no record, whatever the state holds.
+    let foreign = entry_proof(&genesis, name, Some(vec![1, 2, 3]));
+    assert_eq!(code(&foreign, &genesis), "proof_malformed");
+}
+
+#[test]
+fn what_a_channel_certified_needs_its_founding() {
+    let genesis = genesis();
+    let good = channel_proof(&genesis);
+    assert_eq!((good.version, code(&good, &genesis)), (3, "holds"));
+    assert_eq!(ProofFile::decode(&good.encode()).as_ref(), Ok(&good));
+    let bare = ProofFile { version: 1, founded: None, ..good.clone() };
+    assert_eq!(ProofFile::decode(&bare.encode()).as_ref(), Ok(&bare), "as nodes of the channel send it");
+    assert_eq!(code(&bare, &genesis), "proof_committee");
+    assert_eq!(code(&ProofFile { version: 1, ..good.clone() }, &genesis), "proof_version");
+    assert_eq!(code(&ProofFile { founded: None, ..good.clone() }, &genesis), "proof_version");
+
+    let founding = founded(&genesis);
+    let with = |change: fn(&mut FoundedProof)| {
+        let mut founded = founding.clone();
+        change(&mut founded);
+        code(&good.clone().with_founded(founded), &genesis)
+    };
+    assert_eq!(with(|_| ()), "holds");
+    // A committee of the forger's, another channel, another state of the beacon, and who else may sign it.
+    assert_eq!(with(|founded| founded.leaf.committee = Hash32([7; 32])), "proof_committee");
+    assert_eq!(with(|founded| founded.leaf.foundation = Hash32([7; 32])), "proof_committee");
+    assert_eq!(with(|founded| founded.leaf.group = GroupId::channel(5)), "proof_committee");
+    assert_eq!(with(|founded| founded.certificate.header.state_root = Hash32::ZERO), "proof_certificate");
+    assert_eq!(with(|founded| founded.certificate.signatures.truncate(1)), "proof_certificate");
+    assert_eq!(with(|founded| founded.certificate.header.group = CHANNEL), "proof_committee");
+    assert_eq!(with(|founded| founded.committee = committee(GroupId::BEACON, 1)), "proof_committee");
+
+    // The committee that was founded, and no other one, signs until it hands over.
+    let mut usurped = good.clone();
+    usurped.committee = committee(CHANNEL, 1);
+    usurped.certificate.header.committee_hash = usurped.committee.hash();
+    usurped.certificate = certify(usurped.certificate.header.clone(), 1, &[1, 2]);
+    assert_eq!(code(&usurped, &genesis), "proof_committee");
+    let of_a_shard = account_proof(&genesis, true).with_founded(founding);
+    assert_eq!(code(&of_a_shard, &genesis), "proof_committee", "the genesis says how it began");
+}
+
+#[test]
 fn no_cut_and_no_flipped_bit_holds() {
     let genesis = genesis();
     let proofs = [
@@ -170,6 +248,8 @@ fn no_cut_and_no_flipped_bit_holds() {
         account_proof(&genesis, false),
         receipt_proof(&genesis),
         holdings_proof(&genesis, 10),
+        channel_proof(&genesis),
+        entry_proof(&genesis, record_entry().0, Some(record_entry().1)),
     ];
     for good in proofs {
         let bytes = good.to_file();

@@ -36,7 +36,27 @@ pub struct Foundation {
     pub beacon_height: Height,
 }
 
+/// What the beacon's certified state says for good of a group that it founded: enough to trust the
+/// group's first committee without anything else of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct FoundedGroup {
+    /// Format version, 1.
+    pub version: u8,
+    /// The group.
+    pub group: GroupId,
+    /// Hash of its first committee.
+    pub committee: Hash32,
+    /// [`Foundation::hash`], the parent that its block 0 names.
+    pub foundation: Hash32,
+}
+
 impl Foundation {
+    /// What the beacon's state tree holds of it, under [`crate::schema::founded`].
+    #[must_use]
+    pub fn leaf(&self) -> FoundedGroup {
+        FoundedGroup { version: 1, group: self.group, committee: self.committee.hash(), foundation: self.hash() }
+    }
+
     /// `sha256("seamark/foundation/v1" ‖ borsh)`: the parent that block 0 of the group names.
     #[must_use]
     pub fn hash(&self) -> Hash32 {

@@ -42,7 +42,7 @@ pub use auth::{Authorisation, Witness};
 pub use certificate::{Attestation, Certificate};
 pub use committee::{Committee, Member};
 pub use crypto::{PublicKey, SecretKey, Signature};
-pub use foundation::Foundation;
+pub use foundation::{Foundation, FoundedGroup};
 pub use hash::Hash32;
 pub use header::Header;
 pub use ids::{

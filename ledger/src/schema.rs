@@ -261,6 +261,13 @@ pub fn flow_salt() -> Vec<u8> {
     join(META, &[b"flow-salt"])
 }
 
+/// Key of what the beacon's state says of a group that it founded ([`crate::FoundedGroup`]): a leaf of the
+/// state tree, in a partition that no account has. Written once and never removed.
+#[must_use]
+pub fn founded(group: GroupId) -> Vec<u8> {
+    join(STATE, &[&tagged(b"seamark/founded/v1", &[]).0, &[KIND_FOUNDED], &group.0.to_be_bytes()])
+}
+
 /// Key of one outgoing message.
 #[must_use]
 pub fn mail(dest: GroupId, seq: u64) -> Vec<u8> {
@@ -380,6 +387,8 @@ pub fn entry(height: Height) -> Vec<u8> {
 pub const FLOW: u8 = b'F';
 /// Kind byte of the head of sealed value flows.
 pub const KIND_FLOW_HEAD: u8 = 0xD0;
+/// Kind byte of a group that the beacon founded.
+pub const KIND_FOUNDED: u8 = 0xF2;
 
 /// Name space of the sequenced bytes of each block.
 pub const ENTRY: u8 = b'E';

@@ -9,7 +9,7 @@ use ledger::genesis::{NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{Epoch, GroupId, Height, Incarnation, LayoutVersion, NodeId, OrgId};
 use ledger::layout::{Layout, Lineage};
-use ledger::{Certificate, Committee, Header, Member, merkle};
+use ledger::{Certificate, Committee, FoundedGroup, Header, Member, merkle};
 use support::vectors::Vectors;
 use support::{asset_def, cluster, key, single};
 
@@ -101,6 +101,9 @@ fn headers_and_certificates() {
     };
     vectors.format("attestation", &attestation, "");
     vectors.format("committee", &committee(), &committee().hash().to_string());
+    let (committee, foundation) = (Hash32([7; 32]), Hash32([8; 32]));
+    let founded = FoundedGroup { version: 1, group: GroupId::channel(5), committee, foundation };
+    vectors.format("founded group", &founded, "");
     vectors.finish();
 }
 

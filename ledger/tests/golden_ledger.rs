@@ -343,6 +343,7 @@ fn keys_of_the_database() {
         ("pair", schema::pair(LedgerId::of_channel(GroupId::channel(5)), &asset)),
         ("coming_committee", schema::coming_committee()),
         ("handover", schema::handover(height)),
+        ("founded", schema::founded(GroupId::channel(5))),
     ];
     for (name, key) in &keys {
         // The hash of a state key is its position in the state tree; others have none.

@@ -8,7 +8,7 @@ use crate::support::shell::Shell;
 
 /// Asks until the answer is as wanted. Commands return when they are executed; what is told to others by
 /// mail, such as the directory, follows.
-fn wait_for(shell: &Shell, what: &str, line: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub fn wait_for(shell: &Shell, what: &str, line: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(eventually(what, async || {
         let said = shell.seamark(&format!("{line} --json"));
@@ -21,12 +21,12 @@ fn wait_for(shell: &Shell, what: &str, line: &str, wanted: impl Fn(&Value) -> bo
 }
 
 /// The code that a command is refused with.
-fn code(shell: &Shell, line: &str) -> String {
+pub fn code(shell: &Shell, line: &str) -> String {
     shell.refused(line)["error"]["code"].as_str().unwrap().to_owned()
 }
 
 /// The id of the proposal that a command made, and where it stands.
-fn proposed(shell: &Shell, line: &str) -> (String, String) {
+pub fn proposed(shell: &Shell, line: &str) -> (String, String) {
     let told = shell.told(line);
     (told["proposal"].as_str().unwrap().to_owned(), told["state"].as_str().unwrap().to_owned())
 }

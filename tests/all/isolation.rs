@@ -5,9 +5,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use channel::exclusion::Departure;
 use channel::{Change, Command};
 use client::net::{self, Identity};
-use client::{Client, Consistency, Wait};
+use client::{Client, Consistency, EntryName, ExclusionFile, Wait};
 use consensus::port::{any_replica, replica_id};
 use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
 use prost::Message;
@@ -104,6 +105,10 @@ impl Scene {
         let query = match kind {
             "account" => Query::Account(v1::AccountQuery { address: account, group: channel }),
             "accounts" => Query::Accounts(v1::AccountsQuery { addresses: vec![account] }),
+            "entry" => {
+                let key = Bytes::from(EntryName::Record(ledger::Hash32([7; 32])).key());
+                Query::Entry(v1::EntryQuery { address: account, group: channel, key })
+            }
             "account_view" => Query::AccountView(v1::AccountViewQuery { address: account, data_after: Bytes::new() }),
             "history" => {
                 Query::History(v1::HistoryQuery { address: account, before_height: 0, limit: 100, before_index: 0 })
@@ -116,6 +121,9 @@ impl Scene {
             }
             "channels" => Query::Channels(v1::ChannelsQuery { foundings: true }),
             "governance" => Query::Governance(v1::GovernanceQuery { group: channel }),
+            "founded" => Query::Founded(v1::FoundedQuery { group: channel }),
+            // Of a member: whether there is one is nobody's business either.
+            "exclusion" => Query::Exclusion(v1::ExclusionQuery { group: channel, org: B.0.into() }),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.
@@ -198,7 +206,7 @@ impl Scene {
         match method {
             "Query" => {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
-                let public = ["channels", "accounts", "account_view", "history", "explain"];
+                let public = ["channels", "accounts", "account_view", "history", "explain", "founded"];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
                     assert!(
@@ -578,6 +586,28 @@ async fn a_removed_member_gets_nothing_any_more() {
         .await;
         scene.breaks_in(Burglar::Node, node, &door).await;
     }
+    // Of all that the channel holds, it gets what proves that it was removed; from its own router, too, which
+    // has nothing of the channel any more.
+    let consortium = Consortium::of(&scene.cluster);
+    let genesis = &scene.cluster.genesis;
+    for node in [INSIDE, OUTSIDE] {
+        let removed = consortium.client_over(C, |own| own == node);
+        let receipt = removed.exclusion(scene.channel, C).await.unwrap().expect("it was removed");
+        let file = ExclusionFile::from_file(&receipt.to_file()).unwrap();
+        let verified = client::exclusion::verify(&file, genesis).unwrap();
+        assert_eq!((verified.exclusion.org, verified.exclusion.group), (C, scene.channel));
+        assert!(matches!(verified.exclusion.how, Departure::Removed(_)));
+        for of in [A, B] {
+            let error = removed.exclusion(scene.channel, of).await.unwrap_err();
+            assert!(error.to_string().contains("channel_removed"), "{error}");
+        }
+    }
+    // Members are given it as well, and are told that nobody else went. Nobody else may fetch it for them.
+    let member = consortium.client(A);
+    assert!(member.exclusion(scene.channel, C).await.unwrap().is_some());
+    assert_eq!(member.exclusion(scene.channel, B).await.unwrap(), None);
+    let past_its_router = consortium.client_over(A, |own| own == OUTSIDE);
+    assert_eq!(past_its_router.exclusion(scene.channel, C).await.unwrap_err().code(), "access_denied");
     // The others go on.
     let ledger = LedgerId::of_channel(scene.channel);
     let pay = scene.bank.pay(&scene.payer, scene.payee.address, 3);

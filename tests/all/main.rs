@@ -10,6 +10,8 @@
 mod bad_transactions;
 mod bank;
 mod benchmarks;
+mod channel_life;
+mod channel_swaps;
 mod channels;
 mod clocks;
 mod commit;

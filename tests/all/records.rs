@@ -1,5 +1,5 @@
 //! Records, grants and hash-locks by command: what is found of a file and of an altered one, who has
-//! access when, and what a lock pays whom.
+//! access when, what a lock pays whom, and that all of it is proved.
 
 use serde_json::{Value, json};
 
@@ -86,12 +86,29 @@ fn what_was_recorded_is_found_and_granted_and_nothing_else_is() {
     let text = shell.seamark("record show contract.txt --owner alice").stdout;
     assert!(text.contains("contract-7") && text.contains("bob: nothing any more: revoked"), "{text}");
 
-    // A move that is hidden cannot be told, and no answer is made up.
+    // What is asked for by name is proved, and anybody can judge the proof later.
+    let kept = shell.told("record verify contract.txt --owner alice --proof contract.proof");
+    assert_eq!((&kept["proof"], &kept["height"].is_u64()), (&json!("contract.proof"), &true));
+    let judged = shell.told("verify contract.proof");
+    assert_eq!((&judged["valid"], &judged["fact"]["kind"]), (&json!(true), &json!("record")));
+    assert_eq!((&judged["fact"]["record"], &judged["fact"]["at_ms"]), (&json!(hash), &json!(recorded_ms)));
+    shell.told("record access contract.txt --owner alice --account bob --proof bob.proof");
+    let changes = shell.told("verify bob.proof")["fact"]["changes"].clone();
+    assert_eq!((&changes[0]["scope"], &changes[1]["at_ms"]), (&json!("read"), &json!(revoked_ms)));
+    assert_eq!((changes.as_array().unwrap().len(), &changes[1]["scope"]), (2, &Value::Null));
+    shell.told("record access contract.txt --owner alice --account carol --proof carol.proof");
+    assert_eq!(shell.told("verify carol.proof")["fact"]["changes"], json!([]), "that there is nothing is proved, too");
+    let mut altered = std::fs::read(shell.dir().join("../bob.proof")).unwrap();
+    *altered.last_mut().unwrap() ^= 1;
+    std::fs::write(shell.dir().join("../altered.proof"), altered).unwrap();
+    assert!(code(&shell, "verify altered.proof").starts_with("proof_"));
+
+    // A move that is hidden is in no list; who knows what it recorded is told.
     let secret = ledger::hash::sha256(b"secret");
     shell.write("hidden.toml", &format!("[[record]]\nowner = 'alice'\nhash = '{secret}'\nhidden = true\n"));
     shell.told("tx submit hidden.toml --key alice");
-    assert_eq!(code(&shell, &format!("record verify {secret} --owner alice")), "past_unreadable");
-    assert_eq!(code(&shell, "record verify altered.txt --owner alice"), "past_unreadable");
+    assert_eq!(shell.told(&format!("record verify {secret} --owner alice"))["record"], json!(secret.to_string()));
+    assert_eq!(code(&shell, "record verify altered.txt --owner alice"), "record_unknown");
     assert_eq!(shell.told("record verify contract.txt --owner alice")["record"], json!(hash));
     assert_eq!(shell.told("record show --owner alice")["unseen"].as_array().unwrap().len(), 1);
 }
@@ -135,6 +152,10 @@ fn a_lock_is_claimed_by_its_secret_alone_and_refunded_only_after_its_deadline() 
     let secret = shown["secret"].as_str().unwrap();
     assert_eq!((&shown["state"], &shown["settled_by"]), (&json!("claimed"), &claimed["txid"]));
     assert_eq!(std::fs::read_to_string(shell.dir().join("../swap.secret")).unwrap().trim(), secret);
+    let line = format!("lock show {lock} --from alice --proof swap.proof");
+    assert_eq!(shell.told(&line)["proof"], "swap.proof");
+    let fact = shell.told("verify swap.proof")["fact"].clone();
+    assert_eq!((&fact["kind"], &fact["state"], &fact["secret"]), (&json!("lock"), &json!("claimed"), &json!(secret)));
     assert_eq!(code(&shell, &claim(&format!("--secret {secret}"))), "lock_settled");
     assert_eq!(balance(&shell, "bob", "EUR"), amounts(250, 250), "once");
 

@@ -115,6 +115,13 @@ async fn a_founded_channel_runs_on_its_members_nodes_and_comes_back_after_a_rest
     ledger.execute(bank.pay(&alice, bob.address, 30), &alice).await;
     assert_eq!((ledger.balance(alice.address).await, ledger.balance(bob.address).await), (70, 30));
     assert_eq!(bank.balances(&[alice.address, bob.address]).await, [0, 0], "the main ledger has none of it");
+    // It is proved from the genesis alone, by way of the beacon that founded the channel.
+    let proved = bank.client.account_of(ledger.id, bob.address, Consistency::Linearizable, true).await.unwrap();
+    let file = client::ProofFile::from_file(&proved.proof.unwrap().to_file()).unwrap();
+    let verified = client::proof::verify(&file, &cluster.genesis).unwrap();
+    assert_eq!((verified.group, verified.height), (channel, proved.height));
+    let unfounded = client::ProofFile { version: file.claim.version(), founded: None, ..file };
+    assert_eq!(client::proof::verify(&unfounded, &cluster.genesis).unwrap_err().code(), "proof_committee");
 
     // An asset that is issued later reaches the channels too.
     let spec = AssetSpec { issuer: bank.issuer.address, symbol: "USD".into(), name: "Dollar".into(), decimals: 2 };

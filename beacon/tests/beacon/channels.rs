@@ -13,6 +13,7 @@ use ledger::hash::{Hash32, sha256};
 use ledger::ids::{Epoch, GroupId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 use ledger::view::View;
+use ledger::{FoundedGroup, schema};
 
 use crate::support::{NOW, State, admin, at, genesis, node, settle, state_of};
 
@@ -148,6 +149,11 @@ fn the_approval_that_decides_founds_the_channel_and_tells_everybody() {
     assert!(update.well_formed());
     let charter = beacon.read(|view| channels::charter(view, group)).expect("it is kept");
     assert_eq!(charter.committee(), *committee);
+    // Its first committee can be proved by a certified header of the beacon.
+    let leaf: FoundedGroup = beacon.read(|view| view.load(&schema::founded(group))).expect("it is kept");
+    let foundation = beacon.read(registry::foundations).remove(0);
+    assert_eq!((leaf.group, leaf.committee, leaf.foundation), (group, committee.hash(), foundation.hash()));
+    assert!(schema::tree_position(&schema::founded(group)).is_some(), "it is a leaf of the state tree");
     let [entry] = &beacon.read(channels::directory)[..] else { panic!("one channel") };
     assert_eq!((entry.name.as_str(), entry.shown.status), ("steel", ChannelStatus::Running));
     assert_eq!(entry.shown.members, [1, 2, 3].map(OrgId));

@@ -15,7 +15,8 @@ fn ask(world: &World, org: u16, roles: &[Role], action: Action) -> Result<(), R>
     world.read(|view| may(view, &Caller { org: OrgId(org), roles, credential: CERTIFICATE }, action, at))
 }
 
-fn actions(org: u32) -> [Action; 8] {
+/// Everything that can be asked for; of receipts, that of another organisation.
+fn actions(org: u32) -> [Action; 9] {
     [
         Action::Read,
         Action::Write,
@@ -25,6 +26,7 @@ fn actions(org: u32) -> [Action; 8] {
         Action::Replicate(NodeId(org * 10)),
         Action::Anchor(NodeId(org * 10)),
         Action::OwnAct,
+        Action::Receipt(OrgId(4)),
     ]
 }
 
@@ -34,11 +36,11 @@ fn every_role_with_every_action() {
     let row = |roles: &[Role]| actions(1).map(|action| ask(&world, 1, roles, action));
     let no = Err(R::Role);
     let reads = Err(R::AuditorReads);
-    assert_eq!(row(&[Role::Admin]), [Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), no, no, Ok(())]);
-    assert_eq!(row(&[Role::Member]), [Ok(()), Ok(()), no, Ok(()), Ok(()), no, no, no]);
-    assert_eq!(row(&[Role::Node]), [Ok(()), no, no, Ok(()), Ok(()), Ok(()), Ok(()), no]);
-    assert_eq!(row(&[Role::Auditor]), [Ok(()), reads, reads, reads, Ok(()), reads, reads, reads]);
-    assert_eq!(row(&[]), [no; 8]);
+    assert_eq!(row(&[Role::Admin]), [Ok(()), Ok(()), Ok(()), Ok(()), Ok(()), no, no, Ok(()), Ok(())]);
+    assert_eq!(row(&[Role::Member]), [Ok(()), Ok(()), no, Ok(()), Ok(()), no, no, no, Ok(())]);
+    assert_eq!(row(&[Role::Node]), [Ok(()), no, no, Ok(()), Ok(()), Ok(()), Ok(()), no, Ok(())]);
+    assert_eq!(row(&[Role::Auditor]), [Ok(()), reads, reads, reads, Ok(()), reads, reads, reads, Ok(())]);
+    assert_eq!(row(&[]), [no; 9]);
     let all = Role::ALL;
     assert_eq!(row(&all), row(&[Role::Auditor]), "whoever is an auditor is nothing else");
 }
@@ -118,6 +120,48 @@ fn from_its_exclusion_on_an_organisation_gets_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn a_receipt_is_for_members_and_for_whom_it_is_about() {
+    let mut world = World::with(&[1; 6], &anyone());
+    let receipt = |world: &World, org, roles: &[Role], of| ask(world, org, roles, Action::Receipt(OrgId(of)));
+    let roles = [&[Role::Admin][..], &[Role::Member], &[Role::Node], &[Role::Auditor]];
+    world.run(5, &Command::Leave).unwrap();
+    world.enact(Change::Remove { org: OrgId(6) });
+    for role in roles {
+        for of in [1, 4, 5, 6, 7] {
+            assert_eq!(receipt(&world, 1, role, of), Ok(()), "{role:?} of {of}");
+        }
+        // Of itself alone; of others not even whether there is one.
+        for (org, other) in [(5, 6), (6, 5)] {
+            assert_eq!(receipt(&world, org, role, org), Ok(()), "{role:?} of {org}");
+            for of in [other, 1, 7] {
+                assert_eq!(receipt(&world, org, role, of), Err(R::Removed), "{role:?} of {of}");
+            }
+        }
+        let outside = if role == [Role::Auditor] { R::NoGrant } else { R::NotMember };
+        for of in [1, 5, 6, 7] {
+            assert_eq!(receipt(&world, 7, role, of), Err(outside), "{role:?} of {of}");
+        }
+    }
+    for org in [1, 5] {
+        assert!(receipt(&world, org, &[], 5).is_err(), "a certificate without a role gets nothing");
+    }
+    // Who may read everything may read this.
+    let until_ms = TimeMs(world.now + DAY);
+    let grant = |scope| AuditGrant { org: OrgId(7), credential: None, scope, until_ms, until_height: None };
+    world.enact(Change::GrantAudit(grant(Scope::Accounts(vec![Address([1; 20])]))));
+    assert_eq!(receipt(&world, 7, &[Role::Auditor], 5), Err(R::NoGrant));
+    world.enact(Change::GrantAudit(grant(Scope::Everything)));
+    assert_eq!(receipt(&world, 7, &[Role::Auditor], 5), Ok(()));
+    assert_eq!(receipt(&world, 7, &[Role::Admin], 5), Err(R::NotMember));
+    // Also when the channel is closed, but not with a certificate that was revoked.
+    world.enact(Change::Close);
+    world.run(1, &Command::FinishClose).unwrap();
+    assert_eq!(receipt(&world, 5, &[Role::Admin], 5), Ok(()));
+    world.follow(|view, at| follow::apply_revocation(view, at, OrgId(5), &CERTIFICATE));
+    assert_eq!(receipt(&world, 5, &[Role::Admin], 5), Err(R::CredentialRevoked));
 }
 
 #[test]

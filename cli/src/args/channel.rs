@@ -200,9 +200,33 @@ pub enum Channel {
     /// Decline an invitation
     #[command(after_help = "Example:\n  seamark channel decline steel --as org-d")]
     Decline(InChannel),
-    /// End the own membership
-    #[command(after_help = "Example:\n  seamark channel leave steel --as org-c")]
-    Leave(InChannel),
+    /// End the own membership, and keep the receipt of it
+    #[command(
+        after_help = "Example:\n  seamark channel leave steel --as org-c\n  seamark channel leave steel --as org-c --out steel.receipt"
+    )]
+    Leave {
+        /// Where.
+        #[command(flatten)]
+        on: InChannel,
+        /// The file that the receipt is written to [default: exclusion-CHANNEL-org-N-at-BLOCK.receipt]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Fetch what proves that an organisation left or was removed: for members, and for that organisation
+    #[command(
+        after_help = "Example:\n  seamark channel receipt steel org-c --as org-a\n  seamark channel receipt steel org-c --out steel.receipt --as org-c\n  seamark verify steel.receipt\n\nOf several exclusions it is the newest. Anybody who has the genesis can verify the file, offline."
+    )]
+    Receipt {
+        /// Where, and who asks.
+        #[command(flatten)]
+        on: InChannel,
+        /// Whose exclusion, by name or number
+        #[arg(value_name = "ORG")]
+        excluded: String,
+        /// The file that it is written to [default: exclusion-CHANNEL-org-N-at-BLOCK.receipt]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Propose to remove a member
     #[command(after_help = "Example:\n  seamark channel remove steel org-c --as org-a")]
     Remove {

@@ -65,7 +65,9 @@ pub enum LockCommand {
         file: PathBuf,
     },
     /// Show a lock: its terms, and what became of it; of a claimed one the secret
-    #[command(after_help = "Example:\n  seamark lock show 6f1e... --from alice")]
+    #[command(
+        after_help = "Example:\n  seamark lock show 6f1e... --from alice\n  seamark lock show 6f1e... --from alice --proof swap.proof\n\nThe answer is proved."
+    )]
     Show {
         /// Which cluster.
         #[command(flatten)]
@@ -75,6 +77,9 @@ pub enum LockCommand {
         /// The payer: an address or a key's name
         #[arg(long, value_name = "ACCOUNT", default_value = "operator")]
         from: String,
+        /// Write the proof to this file, for 'seamark verify'
+        #[arg(long, value_name = "FILE")]
+        proof: Option<PathBuf>,
     },
 }
 

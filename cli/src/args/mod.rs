@@ -452,13 +452,13 @@ pub struct Block {
 /// `verify`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark verify alice.proof --genesis genesis.json\n\nNeeds no network: proof, header, certificate and committee are followed to the genesis."
+    after_help = "Example:\n  seamark verify alice.proof --genesis genesis.json\n  seamark verify steel.receipt\n\nNeeds no network: proof, header, certificate and committee are followed to the genesis."
 )]
 pub struct VerifyFile {
     /// Whose genesis is trusted when none is named.
     #[command(flatten)]
     pub target: Target,
-    /// The proof file
+    /// The proof file, or the exclusion receipt
     pub file: PathBuf,
     /// The genesis that is trusted [default: the one in the cluster's folder]
     #[arg(long, value_name = "FILE")]

@@ -1,5 +1,7 @@
 //! The grammar of `record`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::{Target, WaitFor, moment_ms};
@@ -72,7 +74,7 @@ pub enum Record {
     },
     /// Tell whether an account has recorded a file as it is here, since when, and as what
     #[command(
-        after_help = "Example:\n  seamark record verify contract.pdf --owner alice\n\nEnds with 1 where there is no such record."
+        after_help = "Example:\n  seamark record verify contract.pdf --owner alice\n  seamark record verify contract.pdf --owner alice --proof contract.proof\n\nThe answer is proved. Ends with 1 where there is no such record."
     )]
     Verify {
         /// Whose.
@@ -81,6 +83,9 @@ pub enum Record {
         /// The file, or its hash
         #[arg(value_name = "FILE|HASH")]
         what: String,
+        /// Write the proof to this file, for 'seamark verify'
+        #[arg(long, value_name = "FILE")]
+        proof: Option<PathBuf>,
     },
     /// Grant a party access to a record, in place of what it was granted before
     #[command(
@@ -136,6 +141,9 @@ pub enum Record {
         /// End with 1 when there is no access
         #[arg(long)]
         check: bool,
+        /// Write the proof of all that the party was ever granted to this file, for 'seamark verify'
+        #[arg(long, value_name = "FILE")]
+        proof: Option<PathBuf>,
     },
     /// Show all that was ever recorded, granted and revoked of a record, oldest first
     #[command(after_help = "Example:\n  seamark record history contract.pdf --owner alice")]

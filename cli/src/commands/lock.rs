@@ -1,20 +1,18 @@
 //! `lock`, `claim` and `refund`: hash-locks, for swaps with other systems.
 //!
-//! Claim and refund name the terms of the lock, which are read from the transaction that locked. What the
-//! payer's past says of them is not proved and need not be: the ledger refuses other terms than the lock has.
+//! Claim and refund name the terms of the lock, which are read from the lock itself, under a proof.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use client::{Client, Wait};
-use ledger::lock::{LockTerms, Secret, hash_of};
+use client::{Answer, Client, Wait};
+use ledger::lock::{Lock as Locked, LockState, LockTerms, Secret, hash_of};
 use ledger::{Address, AssetId, Hash32, LedgerId, LockId, Move, Reject, SecretKey, TimeMs, TxId};
-use proto::views::HistoryChange;
 use serde::Serialize;
 
 use super::context::{Context, amount, id};
-use super::past::{Step, steps, unreadable};
+use super::proved::Proved;
 use super::settle;
 use super::show::ReceiptLine;
 use super::signer::ahead;
@@ -28,7 +26,9 @@ pub(super) async fn run(args: Lock, output: Output) -> Result<(), CliError> {
     match args.command {
         None => Box::pin(lock(args, output)).await,
         Some(LockCommand::NewSecret { file }) => new_secret(&file, output),
-        Some(LockCommand::Show { target, lock, from }) => Box::pin(show(&target, &lock, &from, output)).await,
+        Some(LockCommand::Show { target, lock, from, proof }) => {
+            Box::pin(show(&target, &lock, &from, proof.as_deref(), output)).await
+        }
     }
 }
 
@@ -85,7 +85,7 @@ struct TermsLine {
     deadline_ms: u64,
 }
 
-/// A lock as its payer's past has it.
+/// What a lock is for.
 struct Found {
     id: LockId,
     from: Address,
@@ -105,6 +105,11 @@ impl Found {
             hash: self.hash.to_string(),
             deadline_ms: self.deadline_ms.0,
         }
+    }
+
+    /// A lock as the ledger has it.
+    fn of(id: LockId, from: Address, lock: &Locked) -> Self {
+        Self { id, from, terms: lock.terms, hash: lock.hash, deadline_ms: lock.deadline_ms }
     }
 
     /// The lock, if this move makes it.
@@ -199,7 +204,7 @@ pub(super) async fn claim(args: Claim, output: Output) -> Result<(), CliError> {
     let from = context.address(&args.from)?;
     let secret = secret_of(args.secret.as_deref(), args.secret_file.as_deref())?;
     let client = context.client().await?;
-    let found = find(&client, from, lock).await?;
+    let found = Found::of(lock, from, &find(&client, from, lock).await?.0);
     // A secret of something else must not become known by a claim that is refused.
     if hash_of(&secret) != found.hash {
         let reject = Reject::WrongSecret;
@@ -215,40 +220,22 @@ pub(super) async fn refund(args: Refund, output: Output) -> Result<(), CliError>
     let lock: LockId = id("lock_id", &args.lock)?;
     let payer = context.party(args.key.as_deref())?;
     let client = context.client().await?;
-    let found = find(&client, payer.address, lock).await?;
+    let found = Found::of(lock, payer.address, &find(&client, payer.address, lock).await?.0);
     let mv = Move::Refund { from: payer.address, lock, terms: found.terms };
     let keys = [&payer.key];
     finish(&context, &client, Some(&found), mv, b"", &keys, args.wait, output).await
 }
 
-/// The lock that a transaction of the payer's made.
-fn made_in(step: &Step, from: &Address, id: LockId) -> Option<Found> {
-    let own = |mv: &Move| matches!(mv, Move::Lock { from: payer, .. } if payer == from);
-    step.moves(own).find_map(|(slot, mv)| Found::made_by(id, &step.txid, slot, mv))
-}
-
-fn locks(change: &HistoryChange) -> bool {
-    matches!(change, HistoryChange::Locked { .. })
-}
-
-async fn find(client: &Client, from: Address, id: LockId) -> Result<Found, CliError> {
-    let past = steps(client, from, locks, |step| made_in(step, &from, id).is_some()).await?;
-    let own = |mv: &Move| matches!(mv, Move::Lock { from: payer, .. } if *payer == from);
-    past.iter().find_map(|step| made_in(step, &from, id)).ok_or_else(|| unknown(&hidden(&past, own), &from, id))
-}
-
-/// The transactions that history tells more of than such moves.
-fn hidden(past: &[Step], of: impl Fn(&Move) -> bool + Copy) -> Vec<TxId> {
-    past.iter().filter(|step| step.hides(of)).map(|step| step.txid).collect()
-}
-
-/// Why there is no such lock to be seen.
-fn unknown(hidden: &[TxId], from: &Address, id: LockId) -> CliError {
-    if !hidden.is_empty() {
-        return unreadable(hidden, &format!("whether {from} has the lock {id}"));
+/// The lock, proved to be there; or that it is not, which is proved, too.
+async fn find(client: &Client, from: Address, id: LockId) -> Result<(Locked, Answer<Option<Locked>>), CliError> {
+    let answer = client.lock(LedgerId::MAIN, from, id).await?;
+    match answer.value {
+        Some(lock) => Ok((lock, answer)),
+        None => {
+            let reject = Reject::LockUnknown;
+            Err(CliError::new(reject.code(), format!("{from} has no lock {id}"), reject.fix()))
+        }
     }
-    let reject = Reject::LockUnknown;
-    CliError::new(reject.code(), format!("{from} has no lock {id}"), reject.fix())
 }
 
 /// A lock and what became of it, for programs.
@@ -266,48 +253,35 @@ struct Shown {
     settled_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     settled_by: Option<String>,
+    #[serde(flatten)]
+    proved: Proved,
 }
 
-/// What became of a lock, if one of these transactions settled it: `claimed` with the secret, or `refunded`.
-fn settled_in(step: &Step, id: LockId) -> Option<(&'static str, Option<String>)> {
-    let settles = |mv: &Move| matches!(mv, Move::Claim { lock, .. } | Move::Refund { lock, .. } if *lock == id);
-    step.moves(settles).next().map(|(_, mv)| match mv {
-        Move::Claim { secret, .. } => ("claimed", Some(hex::encode(secret))),
-        _ => ("refunded", None),
-    })
+/// What became of a lock: a word, the secret of one that was claimed, and when and by what it was settled.
+pub(super) fn became(state: &LockState) -> (&'static str, Option<String>, Option<(TimeMs, TxId)>) {
+    match state {
+        LockState::Open => ("open", None, None),
+        LockState::Claimed { secret, txid, at_ms } => ("claimed", Some(hex::encode(secret)), Some((*at_ms, *txid))),
+        LockState::Refunded { txid, at_ms } => ("refunded", None, Some((*at_ms, *txid))),
+    }
 }
 
 /// `lock show`.
-async fn show(target: &Target, lock: &str, from: &str, output: Output) -> Result<(), CliError> {
+async fn show(target: &Target, lock: &str, from: &str, proof: Option<&Path>, output: Output) -> Result<(), CliError> {
     let context = Context::new(target)?;
     let lock: LockId = id("lock_id", lock)?;
     let from = context.address(from)?;
     let client = context.client().await?;
-    let about = |change: &HistoryChange| {
-        locks(change) || matches!(change, HistoryChange::Claimed { .. } | HistoryChange::Refunded { .. })
-    };
-    // What settles a lock comes after what makes it.
-    let past = steps(&client, from, about, |step| made_in(step, &from, lock).is_some()).await?;
-    let own = |mv: &Move| match mv {
-        Move::Lock { from: payer, .. } | Move::Claim { from: payer, .. } | Move::Refund { from: payer, .. } => {
-            *payer == from
-        }
-        _ => false,
-    };
-    let hidden = hidden(&past, own);
-    let made = past.iter().find_map(|step| made_in(step, &from, lock));
-    let found = made.ok_or_else(|| unknown(&hidden, &from, lock))?;
-    let settled = past.iter().find_map(|step| Some((step, settled_in(step, lock)?)));
-    if settled.is_none() && !hidden.is_empty() {
-        return Err(unreadable(&hidden, &format!("what became of the lock {lock}")));
-    }
-    let (state, secret) = settled.as_ref().map_or(("open", None), |(_, (state, secret))| (*state, secret.clone()));
+    let (locked, answer) = find(&client, from, lock).await?;
+    let found = Found::of(lock, from, &locked);
+    let (state, secret, settled) = became(&locked.state);
     let shown = Shown {
         terms: found.line(),
         state,
         secret,
-        settled_ms: settled.as_ref().map(|(step, _)| step.time_ms.0),
-        settled_by: settled.as_ref().map(|(step, _)| step.txid.to_string()),
+        settled_ms: settled.map(|(at, _)| at.0),
+        settled_by: settled.map(|(_, txid)| txid.to_string()),
+        proved: Proved::keep(&answer, proof)?,
     };
     let mut labels = context.labels();
     context.label_assets(&client, [found.terms.asset], &mut labels).await;
@@ -330,6 +304,7 @@ async fn show(target: &Target, lock: &str, from: &str, output: Output) -> Result
         if let (Some(at), Some(txid)) = (shown.settled_ms, &shown.settled_by) {
             text.push_str(&format!("\n  settled   {}, by transaction {txid}", moment(at)));
         }
+        text.push_str(&format!("\n{}", shown.proved.text()));
         text
     })
 }

@@ -1,6 +1,6 @@
-//! What an account's history and the transactions behind it tell. Nodes answer no question about a record
-//! or a lock by its id, so it is read from the moves that made it, which groups keep as long as they keep
-//! the blocks. None of it is proved.
+//! What an account's history and the transactions behind it tell. Nodes list no records and no parties, so
+//! they are read from the moves that made them, which groups keep as long as they keep the blocks. None of it is
+//! proved; what is asked for by name is.
 
 use client::Client;
 use ledger::{Address, LedgerId, Move, ParsedTx, TimeMs, TxId};
@@ -36,11 +36,6 @@ impl Step {
     /// is gone.
     pub(super) fn hides(&self, of: impl Fn(&Move) -> bool) -> bool {
         self.moves(of).count() < self.changes.len()
-    }
-
-    /// What was asked for of what it did to the account.
-    pub(super) fn changes(&self) -> &[HistoryChange] {
-        &self.changes
     }
 }
 
@@ -102,12 +97,4 @@ fn silent(answer: &Explain) -> Option<CliError> {
     let silent = answer.unanswered.as_ref()?;
     let cause = format!("{} did not answer: {}", answer.group, silent.detail);
     Some(CliError::new(silent.code.clone(), cause, "see 'seamark status' for the group, and ask again"))
-}
-
-/// Part of the account's past that would matter cannot be seen.
-pub(super) fn unreadable(txids: &[TxId], what: &str) -> CliError {
-    let shown: Vec<String> = txids.iter().take(3).map(ToString::to_string).collect();
-    let more = if txids.len() > shown.len() { " and others" } else { "" };
-    let cause = format!("{what} cannot be told: transaction {}{more} is hidden or gone", shown.join(", "));
-    CliError::new("past_unreadable", cause, "ask a party that keeps the transaction file, or an archive of the blocks")
 }

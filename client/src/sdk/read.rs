@@ -6,12 +6,19 @@ use std::time::Duration;
 
 use borsh::BorshDeserialize;
 use bytes::Bytes;
-use ledger::{AccountRecord, Address, AssetDef, AssetId, GroupId, Height, LedgerId, Receipt, Reject, TxId};
+use ledger::lock::Lock;
+use ledger::record::{GrantLog, Grantee, Record};
+use ledger::{
+    AccountRecord, Address, AssetDef, AssetId, GroupId, Hash32, Height, LedgerId, LockId, OrgId, Receipt, Reject, TxId,
+};
 use proto::v1::query_request::Query;
 use proto::views::{AccountView, BlockView, ChannelLine, Explain, HistoryPage, HistoryPlace};
 use proto::{edge, v1};
 
+use crate::descent::FoundedProof;
+use crate::entry::{Entry, EntryName};
 use crate::error::ClientError;
+use crate::exclusion::{self, ExclusionFile};
 use crate::proof::{self, Fact, ProofFile};
 use crate::routers::Backoff;
 use crate::sdk::Client;
@@ -74,7 +81,7 @@ impl Client {
         let reply = self.query(consistency, prove, Query::Account(query)).await?;
         let record = found_value::<AccountRecord>("account", &reply)?;
         let expected = Fact::Account { address, record: record.clone() };
-        self.answer(reply, record, prove.then_some(expected))
+        self.answer(reply, record, prove.then_some(expected)).await
     }
 
     /// An account with what lies beside its record: restrictions with suspense, limits, claims, and a
@@ -94,7 +101,7 @@ impl Client {
         };
         let reply = self.query(consistency, false, Query::AccountView(query)).await?;
         let view = found_value("account", &reply)?;
-        self.answer(reply, view, None)
+        self.answer(reply, view, None).await
     }
 
     /// The records of many accounts, in the order asked for. Those of one question are of one moment
@@ -135,6 +142,66 @@ impl Client {
         Ok(records)
     }
 
+    /// A record of an account, by its hash, proved; `None` when it is proved that there is none.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn record(
+        &self,
+        ledger: LedgerId,
+        owner: Address,
+        record: Hash32,
+    ) -> Result<Answer<Option<Record>>, ClientError> {
+        self.entry(ledger, owner, EntryName::Record(record)).await
+    }
+
+    /// All that a party was ever granted of a record, proved; `None` when it is proved to be nothing.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn grants(
+        &self,
+        ledger: LedgerId,
+        owner: Address,
+        record: Hash32,
+        who: Grantee,
+    ) -> Result<Answer<Option<GrantLog>>, ClientError> {
+        self.entry(ledger, owner, EntryName::Grants(record, who)).await
+    }
+
+    /// A hash-lock of a payer, by its id, proved; `None` when it is proved that there is none.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn lock(
+        &self,
+        ledger: LedgerId,
+        payer: Address,
+        lock: LockId,
+    ) -> Result<Answer<Option<Lock>>, ClientError> {
+        self.entry(ledger, payer, EntryName::Lock(lock)).await
+    }
+
+    /// What stands under a name, as what the name is for.
+    async fn entry<T: BorshDeserialize>(
+        &self,
+        ledger: LedgerId,
+        address: Address,
+        name: EntryName,
+    ) -> Result<Answer<Option<T>>, ClientError> {
+        let query = v1::EntryQuery {
+            address: Bytes::copy_from_slice(&address.0),
+            group: ledger.0,
+            key: Bytes::from(name.key()),
+        };
+        let reply = self.query(Consistency::Linearizable, true, Query::Entry(query)).await?;
+        let value = found_value::<T>("entry", &reply)?;
+        let bytes = reply.values.first().filter(|_| reply.found);
+        let entry = Entry::decode(name, bytes.map(|bytes| &bytes[..]));
+        let entry = entry.map_err(|error| ClientError::Protocol(error.to_string()))?;
+        self.answer(reply, value, Some(Fact::Entry { address, entry })).await
+    }
+
     /// A page of an account's history, newest first: lines before a place, or the newest ones. The next
     /// page is before [`HistoryPage::before`].
     ///
@@ -156,7 +223,7 @@ impl Client {
         let reply = self.query(Consistency::Linearizable, false, Query::History(query)).await?;
         let page =
             found_value("history", &reply)?.unwrap_or(HistoryPage { version: 1, lines: Vec::new(), before: None });
-        self.answer(reply, page, None)
+        self.answer(reply, page, None).await
     }
 
     /// The receipt of a transaction; `None` when no group has one. With a group the question goes
@@ -178,7 +245,7 @@ impl Client {
         }
         // Only presence can be proved: that no group has a receipt is nothing one group can certify.
         let expected = receipt.clone().filter(|_| prove).map(Fact::Receipt);
-        self.answer(reply, receipt, expected)
+        self.answer(reply, receipt, expected).await
     }
 
     /// What every group knows of a transaction, by group: each one that knows it, and each one that
@@ -201,7 +268,7 @@ impl Client {
         let query = v1::BlockQuery { group: group.0, height: height.0 };
         let reply = self.query(Consistency::Linearizable, false, Query::Block(query)).await?;
         let block = found_value("block", &reply)?;
-        self.answer(reply, block, None)
+        self.answer(reply, block, None).await
     }
 
     /// The definition of an asset, as the beacon or another group knows it.
@@ -213,7 +280,7 @@ impl Client {
             v1::AssetQuery { asset: Bytes::copy_from_slice(&asset.0), group: group.unwrap_or(GroupId::BEACON).0 };
         let reply = self.query(Consistency::Linearizable, false, Query::Asset(query)).await?;
         let definition = found_value("asset", &reply)?;
-        self.answer(reply, definition, None)
+        self.answer(reply, definition, None).await
     }
 
     /// The channels of the cluster, as the beacon shows them to everybody.
@@ -284,17 +351,60 @@ impl Client {
         }
     }
 
+    /// The newest exclusion of an organisation from a channel, as a receipt that has been checked against the
+    /// genesis; `None` when it never left. For the channel's members, and for the organisation itself.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the detail of `channel_refused` says which rule of the channel refuses.
+    pub async fn exclusion(&self, channel: GroupId, org: OrgId) -> Result<Option<ExclusionFile>, ClientError> {
+        let query = Query::Exclusion(v1::ExclusionQuery { group: channel.0, org: org.0.into() });
+        let reply = self.query(Consistency::Linearizable, true, query).await?;
+        let Some(mut file) = found_value::<ExclusionFile>("exclusion", &reply)? else { return Ok(None) };
+        if self.shared.genesis.committee(channel).is_none() {
+            file.founded = Box::pin(self.founded(channel)).await?;
+        }
+        let verified = exclusion::verify(&file, &self.shared.genesis)?;
+        match (verified.exclusion.group, verified.exclusion.org) == (channel, org) {
+            true => Ok(Some(file)),
+            false => Err(ClientError::Protocol("the receipt is of somebody else".to_owned())),
+        }
+    }
+
+    /// With which committee a channel began, and what proves it: the beacon's word, which follows from the
+    /// genesis. `None` when the beacon has founded no such channel. Judged together with what it is needed for.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn founded(&self, channel: GroupId) -> Result<Option<FoundedProof>, ClientError> {
+        let query = Query::Founded(v1::FoundedQuery { group: channel.0 });
+        let reply = self.query(Consistency::Linearizable, true, query).await?;
+        found_value("founding", &reply)
+    }
+
     /// Builds an answer; what was to be proved is checked against the genesis.
-    fn answer<T>(&self, reply: v1::QueryReply, value: T, expected: Option<Fact>) -> Result<Answer<T>, ClientError> {
+    async fn answer<T>(
+        &self,
+        reply: v1::QueryReply,
+        value: T,
+        expected: Option<Fact>,
+    ) -> Result<Answer<T>, ClientError> {
         let proof = match expected {
             None => None,
-            Some(expected) => Some(self.check_proof(&reply, &expected)?),
+            Some(expected) => Some(self.check_proof(&reply, &expected).await?),
         };
         Ok(Answer { group: edge::group("group", reply.group)?, height: Height(reply.height), value, proof })
     }
 
-    fn check_proof(&self, reply: &v1::QueryReply, expected: &Fact) -> Result<ProofFile, ClientError> {
-        let file = ProofFile::decode(&reply.proof)?;
+    async fn check_proof(&self, reply: &v1::QueryReply, expected: &Fact) -> Result<ProofFile, ClientError> {
+        let mut file = ProofFile::decode(&reply.proof)?;
+        let group = file.certificate.header.group;
+        // The nodes of a channel prove what is in it, and the beacon whose word counts there. Few reads need
+        // that, so it takes no room in all of them.
+        if self.shared.genesis.committee(group).is_none()
+            && let Some(founded) = Box::pin(self.founded(group)).await?
+        {
+            file = file.with_founded(founded);
+        }
         let verified = proof::verify(&file, &self.shared.genesis)?;
         if verified.fact != *expected {
             return Err(ClientError::Protocol("the proof is of something else than the answer".to_owned()));

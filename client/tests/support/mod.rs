@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)]
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
-use client::ProofFile;
+use channel::exclusion::{Departure, Exclusion, ExclusionReceipt};
 use client::proof::{Claim, StateEntry, tree_prefix};
+use client::{EntryName, ExclusionFile, FoundedProof, ProofFile};
 use ledger::committee::Member;
 use ledger::genesis::{Genesis, OrgInfo, VerifyMode};
 use ledger::header::HEADER_VERSION;
@@ -12,6 +13,8 @@ use ledger::tree::{StateTree, value_hash};
 use ledger::*;
 
 pub const GROUP: GroupId = GroupId::shard(1);
+/// Founded later: the genesis does not name it.
+pub const CHANNEL: GroupId = GroupId::channel(4);
 
 pub fn node_key(epoch: u64, node: u32) -> SecretKey {
     SecretKey::derive(&epoch.to_le_bytes(), &node.to_le_bytes())
@@ -38,10 +41,14 @@ pub fn genesis() -> Genesis {
 }
 
 pub fn header(genesis: &Genesis, height: u64, epoch: u64) -> Header {
+    header_of(genesis, GROUP, height, epoch)
+}
+
+pub fn header_of(genesis: &Genesis, group: GroupId, height: u64, epoch: u64) -> Header {
     Header {
         version: HEADER_VERSION,
         cluster: genesis.cluster_id(),
-        group: GROUP,
+        group,
         incarnation: Incarnation(0),
         height: Height(height),
         parents: vec![Hash32::ZERO],
@@ -54,8 +61,8 @@ pub fn header(genesis: &Genesis, height: u64, epoch: u64) -> Header {
         inbox_cursors_root: Hash32::ZERO,
         value_flow: Vec::new(),
         congestion: Vec::new(),
-        committee_hash: committee(GROUP, epoch).hash(),
-        next_committee_hash: committee(GROUP, epoch).hash(),
+        committee_hash: committee(group, epoch).hash(),
+        next_committee_hash: committee(group, epoch).hash(),
         flags: 0,
     }
 }
@@ -92,6 +99,82 @@ pub fn account_proof(genesis: &Genesis, present: bool) -> ProofFile {
         Claim::Account { address, record: present.then(|| record(7)), proof: tree.prove(&position(&address)).unwrap() };
     let header = Header { state_root: Hash32(tree.root()), ..header(genesis, 8, 0) };
     ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(GROUP, 0))
+}
+
+/// What an account of the shard has under a name: this, or nothing.
+pub fn entry_proof(genesis: &Genesis, name: EntryName, value: Option<Vec<u8>>) -> ProofFile {
+    let mut tree = StateTree::new(tree_prefix(genesis.layout.prefix_of(GROUP).unwrap()).unwrap());
+    let address = addresses().nth(7).unwrap();
+    let position = |key: Vec<u8>| schema::tree_position(&key).unwrap();
+    let others = addresses().take(20).map(|other| (position(schema::account(&other)), Some(value_hash(&other.0))));
+    let own = value.as_ref().map(|value| (position(name.state_key(&address)), Some(value_hash(value))));
+    tree.apply(others.chain(own)).unwrap();
+    let proof = tree.prove(&position(name.state_key(&address))).unwrap();
+    let header = Header { state_root: Hash32(tree.root()), ..header(genesis, 8, 0) };
+    let claim = Claim::Entry { address, key: name.key(), value, proof };
+    ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(GROUP, 0))
+}
+
+/// A record with its name.
+pub fn record_entry() -> (EntryName, Vec<u8>) {
+    let record = ledger::record::Record {
+        version: 1,
+        metadata: b"contract 7".to_vec(),
+        at_ms: TimeMs(5),
+        txid: TxId(Hash32([6; 32])),
+        grantees: 2,
+    };
+    (EntryName::Record(Hash32([5; 32])), borsh::to_vec(&record).unwrap())
+}
+
+/// The beacon's word that it founded the channel with the committee of epoch 0.
+pub fn founded(genesis: &Genesis) -> FoundedProof {
+    let (committee_of_channel, beacon) = (committee(CHANNEL, 0), committee(GroupId::BEACON, 0));
+    let committee = committee_of_channel.hash();
+    let leaf = FoundedGroup { version: 1, group: CHANNEL, committee, foundation: Hash32([8; 32]) };
+    let position = schema::tree_position(&schema::founded(CHANNEL)).unwrap();
+    let mut tree = StateTree::new(ledger::tree::BitPrefix::ROOT);
+    let others = (1..=5u8).map(|byte| ([byte; 32], Some(value_hash(&[byte]))));
+    tree.apply(others.chain([(position, Some(value_hash(&borsh::to_vec(&leaf).unwrap())))])).unwrap();
+    let path = tree.prove(&position).unwrap();
+    let header = Header { state_root: Hash32(tree.root()), ..header_of(genesis, GroupId::BEACON, 6, 0) };
+    FoundedProof { leaf, path, certificate: certify(header, 0, &[1, 2]), committee: beacon, handovers: Vec::new() }
+}
+
+/// An account of the channel.
+pub fn channel_proof(genesis: &Genesis) -> ProofFile {
+    let address = Address([3; 20]);
+    let position = schema::tree_position(&schema::account(&address)).unwrap();
+    let record = borsh::to_vec(&AccountRecord { sequence: 3, ..AccountRecord::default() }).unwrap();
+    let mut tree = StateTree::new(ledger::tree::BitPrefix::ROOT);
+    tree.apply([(position, Some(value_hash(&record))), ([9; 32], Some(value_hash(b"another")))]).unwrap();
+    let claim = Claim::Account { address, record: Some(record), proof: tree.prove(&position).unwrap() };
+    let header = Header { state_root: Hash32(tree.root()), ..header_of(genesis, CHANNEL, 8, 0) };
+    ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(CHANNEL, 0))
+        .with_founded(founded(genesis))
+}
+
+/// The receipt of an organisation that left the channel.
+pub fn exclusion_file(genesis: &Genesis) -> ExclusionFile {
+    let exclusion = Exclusion {
+        version: 1,
+        group: CHANNEL,
+        org: OrgId(3),
+        joined: Height(0),
+        height: Height(7),
+        time_ms: TimeMs(4),
+        how: Departure::Left,
+    };
+    let key = channel::state::exclusion_key(exclusion.org, exclusion.height);
+    let position = schema::tree_position(&key).unwrap();
+    let mut tree = StateTree::new(ledger::tree::BitPrefix::ROOT);
+    let others = (1..=5u8).map(|byte| ([byte; 32], Some(value_hash(&[byte]))));
+    tree.apply(others.chain([(position, Some(value_hash(&borsh::to_vec(&exclusion).unwrap())))])).unwrap();
+    let path = tree.prove(&position).unwrap();
+    let header = Header { state_root: Hash32(tree.root()), ..header_of(genesis, CHANNEL, 8, 0) };
+    let receipt = ExclusionReceipt::new(exclusion, path, certify(header, 0, &[1, 3]));
+    let file = ExclusionFile::new(receipt, committee(CHANNEL, 0), Vec::new());
+    ExclusionFile { founded: Some(founded(genesis)), ..file }
 }
 
 /// An account with this many assets among others: those that fill its record, and entries for more.

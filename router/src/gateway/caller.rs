@@ -69,10 +69,12 @@ fn denied(why: &str) -> Status {
 pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
     let group = match &request.query {
         Some(Query::Account(query)) => query.group,
+        Some(Query::Entry(query)) => query.group,
         Some(Query::Transaction(query)) => query.group,
         Some(Query::Block(query)) => query.group,
         Some(Query::Asset(query)) => query.group,
         Some(Query::Governance(query)) => query.group,
+        Some(Query::Exclusion(query)) => query.group,
         _ => 0,
     };
     GroupId(group).kind() == Some(GroupKind::Channel)

@@ -64,6 +64,13 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
                 group => edge::group("group", group)?,
             }
         }
+        Query::Entry(entry) => {
+            let address = edge::address("address", &entry.address)?;
+            match entry.group {
+                0 => view.layout.locate(&address),
+                group => edge::group("group", group)?,
+            }
+        }
         Query::History(history) => view.layout.locate(&edge::address("address", &history.address)?),
         Query::Transaction(transaction) => {
             edge::txid("txid", &transaction.txid)?;
@@ -77,8 +84,9 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
             edge::txid("txid", &explain.txid)?;
             return Ok(Target::Explain(request));
         }
-        Query::Channels(_) => GroupId::BEACON,
+        Query::Channels(_) | Query::Founded(_) => GroupId::BEACON,
         Query::Governance(governance) => edge::group("group", governance.group)?,
+        Query::Exclusion(exclusion) => edge::group("group", exclusion.group)?,
         Query::Block(block) => edge::group("group", block.group)?,
         Query::Asset(asset) => {
             edge::asset("asset", &asset.asset)?;

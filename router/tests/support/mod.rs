@@ -345,6 +345,9 @@ impl FakeNode {
             | Query::Asset(_)
             | Query::AccountView(_)
             | Query::Channels(_)
+            | Query::Entry(_)
+            | Query::Founded(_)
+            | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }
         reply

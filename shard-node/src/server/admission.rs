@@ -54,12 +54,18 @@ impl From<ReadFault> for Denial {
 /// What a question asks to be allowed. An auditor asks as one.
 #[must_use]
 pub fn action_of(query: &v1::QueryRequest) -> Action {
+    if let Some(Query::Exclusion(asked)) = &query.query
+        && let Ok(org) = u16::try_from(asked.org)
+    {
+        return Action::Receipt(OrgId(org));
+    }
     if !is_auditor(query.caller.as_ref()) {
         return Action::Read;
     }
     let account = |bytes: &[u8]| edge::address("address", bytes).map_or(AuditTarget::Everything, AuditTarget::Account);
     Action::AuditRead(match &query.query {
         Some(Query::Account(query)) => account(&query.address),
+        Some(Query::Entry(query)) => account(&query.address),
         Some(Query::AccountView(query)) => account(&query.address),
         Some(Query::History(query)) => account(&query.address),
         Some(Query::Asset(query)) => {
@@ -146,4 +152,41 @@ fn read<T>(handle: &GroupHandle, work: impl FnOnce(&mut View<'_>) -> T) -> Resul
     let mut view = View::new(&reader);
     let result = work(&mut view);
     view.fault().cloned().map_or(Ok(result), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use ledger::ids::{Address, AssetId};
+
+    fn asked(role: &str, query: Query) -> Action {
+        let caller = v1::Caller { role: role.to_owned(), ..v1::Caller::default() };
+        action_of(&v1::QueryRequest { query: Some(query), caller: Some(caller), ..v1::QueryRequest::default() })
+    }
+
+    #[test]
+    fn an_auditor_asks_for_what_a_question_is_about_and_receipts_are_an_action_of_their_own() {
+        let address = Bytes::copy_from_slice(&[3; 20]);
+        let entry = Query::Entry(v1::EntryQuery { address: address.clone(), group: 0, key: Bytes::new() });
+        let account = Query::Account(v1::AccountQuery { address, group: 0 });
+        let asset = Query::Asset(v1::AssetQuery { asset: Bytes::copy_from_slice(&[4; 16]), group: 0 });
+        let block = Query::Block(v1::BlockQuery { group: 0, height: 7 });
+        let of = |target| Action::AuditRead(target);
+        for (query, action) in [
+            (entry, of(AuditTarget::Account(Address([3; 20])))),
+            (account, of(AuditTarget::Account(Address([3; 20])))),
+            (asset, of(AuditTarget::Asset(AssetId([4; 16])))),
+            (block, of(AuditTarget::Everything)),
+        ] {
+            assert_eq!(asked("client", query.clone()), Action::Read);
+            assert_eq!(asked("auditor", query), action);
+        }
+        let receipt = |org| Query::Exclusion(v1::ExclusionQuery { group: 0, org });
+        for role in ["client", "admin", "node", "auditor"] {
+            assert_eq!(asked(role, receipt(5)), Action::Receipt(OrgId(5)), "{role}");
+        }
+        // No organisation has such a number: whoever asks for it must be allowed to read at all.
+        assert_eq!(asked("client", receipt(70_000)), Action::Read);
+    }
 }

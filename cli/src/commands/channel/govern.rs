@@ -2,7 +2,7 @@
 
 use channel::{Change, Command, Governance, Outcome, Proposal, ProposalState, Role, SignedCommand};
 use client::{ChannelFate, Client};
-use ledger::{Hash32, TimeMs};
+use ledger::{GroupId, Hash32, TimeMs};
 use proto::views::ChannelLine;
 use serde::Serialize;
 
@@ -69,6 +69,9 @@ struct Report {
     /// All that members are shown of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<ProposalLine>,
+    /// The file with what proves it, where that is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<String>,
 }
 
 impl<'a> Desk<'a> {
@@ -89,7 +92,13 @@ impl<'a> Desk<'a> {
         self.signer.context()
     }
 
-    async fn send(&self, command: &Command) -> Result<ChannelFate, CliError> {
+    /// The channel.
+    pub(super) fn channel(&self) -> GroupId {
+        self.line.group
+    }
+
+    /// Has the channel execute a command.
+    pub(super) async fn send(&self, command: &Command) -> Result<ChannelFate, CliError> {
         let (cluster, group, until) = (self.client.cluster_id(), self.line.group, ahead(WITHIN_MINUTES));
         let signed = SignedCommand::sign(&cluster, group, self.org.id, command, salt()?, until, &self.org.key);
         Ok(self.client.channel_command(group, signed.encode()).await?)
@@ -98,8 +107,18 @@ impl<'a> Desk<'a> {
     /// Has the channel execute a command, and prints what it came to.
     pub(super) async fn act(&self, command: &Command, output: Output) -> Result<(), CliError> {
         let fate = self.send(command).await?;
+        self.tell(&fate, None, output).await
+    }
+
+    /// Prints what a command came to, and where what proves it is kept.
+    pub(super) async fn tell(
+        &self,
+        fate: &ChannelFate,
+        receipt: Option<String>,
+        output: Output,
+    ) -> Result<(), CliError> {
         let details = match fate.outcome {
-            Outcome::Proposal { id, .. } => self.details(&id, &fate).await,
+            Outcome::Proposal { id, .. } => self.details(&id, fate).await,
             Outcome::Done | Outcome::Joined { .. } | Outcome::Left { .. } | Outcome::Phase(_) => None,
         };
         let (proposal, state) = match fate.outcome {
@@ -116,6 +135,7 @@ impl<'a> Desk<'a> {
             proposal,
             state,
             details,
+            receipt,
         };
         output.result(&report, || text(&report))
     }
@@ -176,6 +196,9 @@ fn text(report: &Report) -> String {
         }
     }
     lines.push(format!("  command {}, signed by {}", report.command, report.org));
+    if let Some(file) = &report.receipt {
+        lines.push(format!("  what proves it is in {file}; 'seamark verify' judges it offline"));
+    }
     lines.join("\n")
 }
 

@@ -1,13 +1,14 @@
 //! `channel`: founding channels, governing them, and looking at them.
 //!
 //! Code map: `found` talks to the beacon about channels that do not run yet, `govern` to a channel that
-//! does, `look` reads; `names` finds what a command line calls things, `words` says it back. `tour` plays all
-//! of it on a cluster of its own.
+//! does, `look` reads, `receipt` leaves and fetches what proves it; `names` finds what a command line calls
+//! things, `words` says it back. `tour` plays all of it on a cluster of its own.
 
 mod found;
 mod govern;
 mod look;
 mod names;
+mod receipt;
 mod tour;
 mod words;
 
@@ -51,7 +52,8 @@ pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
             desk.act(&Command::Join { nodes }, output).await
         }
         Channel::Decline(on) => plain(&on, Command::Decline, output).await,
-        Channel::Leave(on) => plain(&on, Command::Leave, output).await,
+        Channel::Leave { on, out } => Box::pin(receipt::leave(&on, out.as_deref(), output)).await,
+        Channel::Receipt { on, excluded, out } => Box::pin(receipt::show(&on, &excluded, out.as_deref(), output)).await,
         Channel::Nodes { on, set } => plain(&on, Command::SetNodes { nodes: names::in_order(&set) }, output).await,
         Channel::FinishClose(on) => plain(&on, Command::FinishClose, output).await,
         Channel::Key(change) => keys(change, output).await,

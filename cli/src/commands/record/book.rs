@@ -19,13 +19,6 @@ pub(super) struct Entry {
     pub(super) mv: Move,
 }
 
-/// A transaction that changed the account's records in a way that cannot be seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Gap {
-    txid: TxId,
-    changes: Vec<HistoryChange>,
-}
-
 /// What is known of an account's records.
 #[derive(Debug)]
 pub(super) struct Book {
@@ -36,7 +29,8 @@ pub(super) struct Book {
     recorded: Vec<Hash32>,
     /// Time of the last entry.
     latest: TimeMs,
-    gaps: Vec<Gap>,
+    /// Transactions that changed the account's records in a way that cannot be seen.
+    unseen: Vec<TxId>,
 }
 
 /// Whether a line of history is about records.
@@ -68,15 +62,15 @@ impl Book {
                 book.add(Entry { at_ms: step.time_ms, txid: step.txid, mv: mv.clone() });
             }
             if step.hides(own) {
-                book.gaps.push(Gap { txid: step.txid, changes: step.changes().to_vec() });
+                book.unseen.push(step.txid);
             }
         }
         book
     }
 
     fn empty(owner: Address) -> Self {
-        let (entries, recorded, gaps) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { owner, entries, recorded, latest: TimeMs::default(), gaps }
+        let (entries, recorded, unseen) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { owner, entries, recorded, latest: TimeMs::default(), unseen }
     }
 
     /// Adds what came after all that is there.
@@ -116,9 +110,12 @@ impl Book {
         self.view(record).load(&schema::record(&self.owner, record))
     }
 
-    /// What a party may do with a record at a time.
-    pub(super) fn access(&self, record: &Hash32, who: &Grantee, at: TimeMs) -> Access {
-        access(&mut self.view(record), &self.owner, record, who, at)
+    /// What a party may do with a record at a time, as far as can be seen. The record itself may be one that
+    /// cannot be seen here.
+    pub(super) fn access(&self, hash: &Hash32, record: &Record, who: &Grantee, at: TimeMs) -> Access {
+        let mut view = self.view(hash);
+        view.store(schema::record(&self.owner, hash), record);
+        access(&mut view, &self.owner, hash, who, at)
     }
 
     /// The time of the last entry.
@@ -126,31 +123,9 @@ impl Book {
         self.latest
     }
 
-    /// Transactions that may have made a record and cannot be seen.
-    pub(super) fn may_have_recorded(&self) -> Vec<TxId> {
-        self.gaps_with(|change| matches!(change, HistoryChange::Recorded))
-    }
-
-    /// Transactions that may have changed what a party may do, and cannot be seen. History names an account
-    /// that was granted something, and leaves out organisations.
-    pub(super) fn may_have_changed(&self, who: &Grantee) -> Vec<TxId> {
-        let named = match who {
-            Grantee::Account(account) => Some(*account),
-            Grantee::Org(_) => None,
-        };
-        self.gaps_with(|change| match change {
-            HistoryChange::Granted(to) | HistoryChange::Revoked(to) => *to == named,
-            _ => false,
-        })
-    }
-
-    /// All transactions that cannot be seen.
-    pub(super) fn unseen(&self) -> Vec<TxId> {
-        self.gaps_with(|_| true)
-    }
-
-    fn gaps_with(&self, matters: impl Fn(&HistoryChange) -> bool) -> Vec<TxId> {
-        self.gaps.iter().filter(|gap| gap.changes.iter().any(&matters)).map(|gap| gap.txid).collect()
+    /// Transactions that cannot be seen.
+    pub(super) fn unseen(&self) -> &[TxId] {
+        &self.unseen
     }
 
     /// The leaves that the moves about a record made in the ledger.
@@ -188,6 +163,21 @@ impl Book {
         log.changes.push(change);
         view.store(key, &log);
     }
+}
+
+/// What a party may do with a record at a time, by the two leaves that answer that.
+pub(super) fn access_by(
+    owner: &Address,
+    (hash, record): (&Hash32, &Record),
+    (who, log): (&Grantee, Option<&GrantLog>),
+    at: TimeMs,
+) -> Access {
+    let mut view = View::new(&Nothing);
+    view.store(schema::record(owner, hash), record);
+    if let Some(log) = log {
+        view.store(schema::grant(owner, hash, who), log);
+    }
+    access(&mut view, owner, hash, who, at)
 }
 
 /// A state without anything.
@@ -232,22 +222,32 @@ mod tests {
             entry(40, granted(bob, None)),
             entry(50, Move::Revoke { owner: OWNER, record: HASH, from: bob }),
         ];
-        let txid = TxId(Hash32([8; 32]));
         let mut book = Book::empty(OWNER);
         entries.into_iter().for_each(|entry| book.add(entry));
-        book.gaps.push(Gap { txid, changes: vec![HistoryChange::Granted(Some(Address([3; 20])))] });
-        let allowed = |at| book.access(&HASH, &bob, TimeMs(at)).allowed();
+        let record = book.record(&HASH).unwrap();
+        let allowed = |at| book.access(&HASH, &record, &bob, TimeMs(at)).allowed();
         let at = [(9, false), (10, false), (20, true), (30, false), (40, true), (49, true), (50, false)];
         for (at, expected) in at {
             assert_eq!(allowed(at), expected, "{at}");
         }
-        assert_eq!(book.access(&HASH, &Grantee::Account(OWNER), TimeMs(9)), Access::NoRecord);
-        assert_eq!(book.access(&HASH, &Grantee::Account(OWNER), TimeMs(10)), Access::Owner);
-        assert_eq!(book.record(&HASH).map(|record| (record.at_ms, record.grantees)), Some((TimeMs(10), 1)));
+        let owner = Grantee::Account(OWNER);
+        assert_eq!(book.access(&HASH, &record, &owner, TimeMs(9)), Access::NoRecord);
+        assert_eq!(book.access(&HASH, &record, &owner, TimeMs(10)), Access::Owner);
+        assert_eq!((record.at_ms, record.grantees), (TimeMs(10), 1));
         assert_eq!((book.parties(&HASH), book.latest()), (vec![bob], TimeMs(50)));
         assert_eq!((book.records(), book.about(&HASH).len()), (&[HASH][..], 4));
-        // What cannot be seen matters to whom it names.
-        assert_eq!(book.may_have_changed(&Grantee::Account(Address([3; 20]))), [txid]);
-        assert!(book.may_have_changed(&bob).is_empty() && book.may_have_recorded().is_empty());
+        // The leaves that the ledger keeps say the same.
+        let txid = TxId(Hash32([7; 32]));
+        let change = |at, terms| GrantChange { at_ms: TimeMs(at), txid, terms };
+        let read = |until| Some(GrantTerms { scope: "read".to_owned(), until_ms: until });
+        let log = GrantLog {
+            version: 1,
+            changes: vec![change(20, read(Some(TimeMs(30)))), change(40, read(None)), change(50, None)],
+        };
+        for (at, expected) in at {
+            let access = access_by(&OWNER, (&HASH, &record), (&bob, Some(&log)), TimeMs(at));
+            assert_eq!(access.allowed(), expected, "{at}");
+        }
+        assert_eq!(access_by(&OWNER, (&HASH, &record), (&bob, None), TimeMs(40)), Access::Never);
     }
 }

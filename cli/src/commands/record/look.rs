@@ -1,64 +1,70 @@
-//! `record show`, `verify`, `access` and `history`: from what the owner's past tells, without a proof.
+//! `record verify` and `access`, which are proved; `show` and `history`, which list what the owner's past tells.
 
-use ledger::record::{Access, Grantee};
-use ledger::{Address, Hash32, Move, Reject, TimeMs};
+use std::path::Path;
+
+use client::{Answer, Client};
+use ledger::record::{Access, GrantLog, Grantee, Record};
+use ledger::{Address, Hash32, LedgerId, Move, Reject, TimeMs};
 use serde::Serialize;
 
 use super::super::context::Context;
-use super::super::past::{steps, unreadable};
+use super::super::past::steps;
+use super::super::proved::Proved;
 use super::super::signer::now;
-use super::book::{Book, Entry, about_records, makes};
+use super::book::{Book, Entry, about_records, access_by, makes};
 use super::{PartyLine, grantee, hash_of};
 use crate::args::{PartyArg, RecordsOf};
 use crate::draft::words::{Labels, quoted};
 use crate::error::CliError;
 use crate::output::{Output, moment, table};
 
-/// The records of one account.
+/// An account whose records are looked at.
 struct Shelf {
     context: Context,
+    client: Client,
     owner: Address,
     labels: Labels,
-    book: Book,
 }
 
 impl Shelf {
-    /// Reads the owner's past: back to where this record was made, or all of it.
-    async fn open(of: &RecordsOf, record: Option<&Hash32>) -> Result<Self, CliError> {
+    async fn of(of: &RecordsOf) -> Result<Self, CliError> {
         let context = Context::new(&of.target)?;
         let owner = context.address(&of.owner)?;
         let client = context.client().await?;
-        let found = steps(&client, owner, about_records, |step| {
+        Ok(Self { labels: context.labels(), context, client, owner })
+    }
+
+    /// The record, proved to be there; or that it is not, which is proved, too.
+    async fn record(&self, hash: &Hash32) -> Result<(Record, Answer<Option<Record>>), CliError> {
+        let answer = self.client.record(LedgerId::MAIN, self.owner, *hash).await?;
+        match answer.value.clone() {
+            Some(record) => Ok((record, answer)),
+            None => {
+                let owner = self.labels.account(&self.owner);
+                let fix = "check the owner, and that the file is unaltered: any change gives it another hash";
+                Err(CliError::new(Reject::RecordUnknown.code(), format!("{owner} has no record of {hash}"), fix))
+            }
+        }
+    }
+
+    /// The owner's past: back to where this record was made, or all of it.
+    async fn past(&self, record: Option<&Hash32>) -> Result<Book, CliError> {
+        let owner = self.owner;
+        let found = steps(&self.client, owner, about_records, |step| {
             record.is_some_and(|record| step.moves(|mv| makes(mv, &owner, record)).next().is_some())
         });
-        let book = Book::of(owner, &found.await?);
-        Ok(Self { labels: context.labels(), context, owner, book })
+        Ok(Book::of(owner, &found.await?))
     }
 
-    /// The record, or why there is none.
-    fn line(&self, record: &Hash32) -> Result<RecordLine, CliError> {
-        let owner = self.labels.account(&self.owner);
-        let Some(found) = self.book.record(record) else {
-            let hidden = self.book.may_have_recorded();
-            if !hidden.is_empty() {
-                return Err(unreadable(&hidden, &format!("whether {owner} has recorded {record}")));
-            }
-            let fix = "check the owner, and that the file is unaltered: any change gives it another hash";
-            return Err(CliError::new(Reject::RecordUnknown.code(), format!("{owner} has no record of {record}"), fix));
-        };
-        Ok(RecordLine {
-            record: record.to_string(),
+    fn line(&self, hash: &Hash32, record: &Record) -> RecordLine {
+        RecordLine {
+            record: hash.to_string(),
             owner: self.owner.to_string(),
-            at_ms: found.at_ms.0,
-            txid: found.txid.to_string(),
-            metadata: String::from_utf8_lossy(&found.metadata).into_owned(),
-            metadata_hex: hex::encode(&found.metadata),
-        })
-    }
-
-    /// Now, by this machine's clock or the newest block that was seen, whichever is later.
-    fn now(&self) -> TimeMs {
-        now().max(self.book.latest())
+            at_ms: record.at_ms.0,
+            txid: record.txid.to_string(),
+            metadata: String::from_utf8_lossy(&record.metadata).into_owned(),
+            metadata_hex: hex::encode(&record.metadata),
+        }
     }
 }
 
@@ -159,16 +165,24 @@ struct ShownRecord {
 /// `record show`.
 pub(super) async fn show(of: &RecordsOf, what: Option<&str>, output: Output) -> Result<(), CliError> {
     let one = what.map(hash_of).transpose()?;
-    let shelf = Shelf::open(of, one.as_ref()).await?;
-    let at = shelf.now();
-    let hashes = one.map_or_else(|| shelf.book.records().to_vec(), |hash| vec![hash]);
-    let mut records = Vec::new();
-    for hash in &hashes {
-        let parties = shelf.book.parties(hash);
-        let line = |who: &Grantee| AccessLine::of(who, &shelf.book.access(hash, who, at));
-        records.push(ShownRecord { line: shelf.line(hash)?, parties: parties.iter().map(line).collect() });
-    }
-    let unseen = shelf.book.unseen().iter().map(ToString::to_string).collect();
+    let shelf = Shelf::of(of).await?;
+    let proved = match &one {
+        Some(hash) => Some((*hash, shelf.record(hash).await?.0)),
+        None => None,
+    };
+    let book = shelf.past(one.as_ref()).await?;
+    let at = now().max(book.latest());
+    let found: Vec<(Hash32, Record)> = match proved {
+        Some(found) => vec![found],
+        None => book.records().iter().filter_map(|hash| Some((*hash, book.record(hash)?))).collect(),
+    };
+    let records = found.iter().map(|(hash, record)| {
+        let parties = book.parties(hash);
+        let line = |who: &Grantee| AccessLine::of(who, &book.access(hash, record, who, at));
+        ShownRecord { line: shelf.line(hash, record), parties: parties.iter().map(line).collect() }
+    });
+    let records = records.collect();
+    let unseen = book.unseen().iter().map(ToString::to_string).collect();
     let shown = Shown { owner: shelf.owner.to_string(), records, unseen };
     output.result(&shown, || shown_text(&shown, &shelf.labels))
 }
@@ -200,12 +214,21 @@ fn party_name(party: &PartyLine, labels: &Labels) -> String {
     }
 }
 
+#[derive(Serialize)]
+struct Verified {
+    #[serde(flatten)]
+    line: RecordLine,
+    #[serde(flatten)]
+    proved: Proved,
+}
+
 /// `record verify`.
-pub(super) async fn verify(of: &RecordsOf, what: &str, output: Output) -> Result<(), CliError> {
+pub(super) async fn verify(of: &RecordsOf, what: &str, proof: Option<&Path>, output: Output) -> Result<(), CliError> {
     let hash = hash_of(what)?;
-    let shelf = Shelf::open(of, Some(&hash)).await?;
-    let line = shelf.line(&hash)?;
-    output.result(&line, || line.text(&shelf.labels))
+    let shelf = Shelf::of(of).await?;
+    let (record, answer) = shelf.record(&hash).await?;
+    let verified = Verified { line: shelf.line(&hash, &record), proved: Proved::keep(&answer, proof)? };
+    output.result(&verified, || format!("{}\n{}", verified.line.text(&shelf.labels), verified.proved.text()))
 }
 
 #[derive(Serialize)]
@@ -216,6 +239,9 @@ struct AccessReport {
     at_ms: u64,
     #[serde(flatten)]
     line: AccessLine,
+    /// Of all that the party was ever granted.
+    #[serde(flatten)]
+    proved: Proved,
 }
 
 /// `record access`.
@@ -225,27 +251,32 @@ pub(super) async fn access(
     party: &PartyArg,
     at: Option<u64>,
     check: bool,
+    proof: Option<&Path>,
     output: Output,
 ) -> Result<(), CliError> {
     let hash = hash_of(what)?;
-    let shelf = Shelf::open(of, Some(&hash)).await?;
+    let shelf = Shelf::of(of).await?;
     let who = grantee(&shelf.context, party)?;
-    shelf.line(&hash)?;
-    // A grant or revocation that cannot be seen could turn the answer around.
-    let hidden = shelf.book.may_have_changed(&who);
-    if !hidden.is_empty() {
-        let what = format!("what {} may do with {hash}", shelf.labels.grantee(&who));
-        return Err(unreadable(&hidden, &what));
-    }
-    let at = at.map_or_else(|| shelf.now(), TimeMs);
+    let (record, _) = shelf.record(&hash).await?;
+    // Nothing is ever taken away from either, so the second may be of a later block than the first.
+    let granted: Answer<Option<GrantLog>> = shelf.client.grants(LedgerId::MAIN, shelf.owner, hash, who).await?;
+    let log = granted.value.as_ref();
+    // Now, by this machine's clock or the newest change, whichever is later.
+    let latest = log.and_then(|log| log.changes.last()).map_or(record.at_ms, |change| change.at_ms);
+    let at = at.map_or_else(|| now().max(latest), TimeMs);
+    let access = access_by(&shelf.owner, (&hash, &record), (&who, log), at);
     let report = AccessReport {
         record: hash.to_string(),
         owner: shelf.owner.to_string(),
         at_ms: at.0,
-        line: AccessLine::of(&who, &shelf.book.access(&hash, &who, at)),
+        line: AccessLine::of(&who, &access),
+        proved: Proved::keep(&granted, proof)?,
     };
     let name = shelf.labels.grantee(&who);
-    output.result(&report, || format!("{name}: {}\n  at {}", report.line.words(), moment(report.at_ms)))?;
+    output.result(&report, || {
+        let proved = report.proved.text();
+        format!("{name}: {}\n  at {}\n{proved}", report.line.words(), moment(report.at_ms))
+    })?;
     if check && !report.line.allowed {
         let cause = format!("{name} has no access: {}", report.line.words());
         return Err(CliError::new("no_access", cause, "ask the owner of the record for a grant").after_report());
@@ -298,13 +329,14 @@ impl EventLine {
 /// `record history`.
 pub(super) async fn history(of: &RecordsOf, what: &str, output: Output) -> Result<(), CliError> {
     let hash = hash_of(what)?;
-    let shelf = Shelf::open(of, Some(&hash)).await?;
-    shelf.line(&hash)?;
+    let shelf = Shelf::of(of).await?;
+    shelf.record(&hash).await?;
+    let book = shelf.past(Some(&hash)).await?;
     let past = Past {
         record: hash.to_string(),
         owner: shelf.owner.to_string(),
-        events: shelf.book.about(&hash).iter().map(EventLine::of).collect(),
-        unseen: shelf.book.unseen().iter().map(ToString::to_string).collect(),
+        events: book.about(&hash).iter().map(EventLine::of).collect(),
+        unseen: book.unseen().iter().map(ToString::to_string).collect(),
     };
     output.result(&past, || {
         let rows = past.events.iter().map(|line| {

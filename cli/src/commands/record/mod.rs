@@ -1,6 +1,7 @@
 //! `record`: notarised hashes, and who may do what with what they stand for.
 //!
-//! Code map: `change` records, grants and revokes; `look` reads, from a `book` of what the owner's past tells.
+//! Code map: `change` records, grants and revokes; `look` reads, what is asked for by name with a proof, and what
+//! is listed from a `book` of what the owner's past tells.
 
 mod book;
 mod change;
@@ -31,8 +32,10 @@ pub(super) async fn run(command: Record, output: Output) -> Result<(), CliError>
         }
         Record::Revoke { owner, what, party } => change::revoke(&owner, &what, &party, output).await,
         Record::Show { of, what } => look::show(&of, what.as_deref(), output).await,
-        Record::Verify { of, what } => look::verify(&of, &what, output).await,
-        Record::Access { of, what, party, at, check } => look::access(&of, &what, &party, at, check, output).await,
+        Record::Verify { of, what, proof } => look::verify(&of, &what, proof.as_deref(), output).await,
+        Record::Access { of, what, party, at, check, proof } => {
+            look::access(&of, &what, &party, at, check, proof.as_deref(), output).await
+        }
         Record::History { of, what } => look::history(&of, &what, output).await,
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use beacon::ChannelEntry;
 use bytes::Bytes;
 use channel::Governance;
+use client::EntryName;
 use client::proof::StateEntry;
 use consensus::port::SequencerError;
 use consensus::sequencer::Sequencer;
@@ -119,7 +120,16 @@ async fn try_answer(
         Query::Account(query) if request.prove => {
             prove::account(handle, edge::address("address", &query.address)?).await?
         }
+        Query::Entry(query) if request.prove => {
+            let (address, name) = named(&query)?;
+            prove::entry(handle, address, name).await?
+        }
         Query::Transaction(query) if request.prove => prove::receipt(handle, edge::txid("txid", &query.txid)?).await?,
+        Query::Founded(query) => prove::founded(handle, edge::group("group", query.group)?).await?,
+        Query::Exclusion(query) => {
+            let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
+            prove::exclusion(handle, OrgId(org)).await?
+        }
         query => {
             let (state, group) = (handle.share.state.clone(), handle.group);
             aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query)).await?
@@ -158,6 +168,11 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
     let mut reply = v1::QueryReply { group: group.0, height: applied.height.0, ..v1::QueryReply::default() };
     match query {
         Query::Account(query) => found(&mut reply, account(&reader, &edge::address("address", &query.address)?)?),
+        Query::Entry(query) => {
+            let (address, name) = named(query)?;
+            reply.values.extend(reader.get(&name.state_key(&address))?);
+            reply.found = !reply.values.is_empty();
+        }
         Query::Accounts(query) => {
             reply.values = accounts(&reader, &query.addresses)?;
             reply.found = true;
@@ -189,8 +204,17 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
         }
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
+        // What is always proved is answered before.
+        Query::Founded(_) | Query::Exclusion(_) => return Err(refuse(Reject::Malformed)),
     }
     Ok(reply)
+}
+
+/// The account and the name that a question is about. What has no name of its own is not told by its key.
+fn named(query: &v1::EntryQuery) -> Result<(Address, EntryName), Failure> {
+    let address = edge::address("address", &query.address)?;
+    let unknown = || Failure::Refused(Reject::Malformed, "no entry is asked for by such a key".into(), None);
+    Ok((address, EntryName::of_key(&query.key).ok_or_else(unknown)?))
 }
 
 /// The beacon's directory of channels, or the foundings that it keeps; nothing in another group.

@@ -7,18 +7,22 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::proof::{Claim, Handover, ProofFile};
+use channel::ExclusionReceipt;
+use client::descent::{FoundedProof, Handover};
+use client::proof::{Claim, ProofFile};
+use client::{EntryName, ExclusionFile};
 use ledger::account::AccountRecord;
-use ledger::ids::{Address, Height, TxId};
+use ledger::ids::{Address, GroupId, Height, OrgId, TxId};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
+use ledger::tree::{BitPrefix, TreeProof};
 use ledger::view::{ReadFault, StateReader};
-use ledger::{Certificate, Committee, Hash32, merkle, schema};
+use ledger::{Certificate, Committee, FoundedGroup, Hash32, merkle, schema};
 use parking_lot::Mutex;
 use proto::v1;
 use storage::Kv;
 
-use super::{Failure, add_extra_balances, aside, closed, decoded, encoded, entries, refuse};
+use super::{Failure, add_extra_balances, aside, closed, decoded, encoded, entries, load, refuse, viewed};
 use crate::server::group::GroupHandle;
 use crate::server::halt::Halt;
 use crate::server::membership;
@@ -86,6 +90,35 @@ async fn proved(
     })
 }
 
+/// An entry of the state with its path, both of one block.
+struct Caught<'a> {
+    /// What the state holds as of that block.
+    reader: ViewReader<'a>,
+    height: Height,
+    path: TreeProof,
+    /// What the tree's root stands for.
+    prefix: BitPrefix,
+}
+
+/// Catches tree and database at one block, while no other can be applied. What is read afterwards comes from
+/// what was caught.
+fn catch<'a>(db: &'a dyn Kv, stand: &Mutex<Stand>, halt: &Halt, key: &[u8]) -> Result<Caught<'a>, Failure> {
+    let position = schema::tree_position(key).ok_or_else(|| refuse(Reject::Malformed))?;
+    let mut stand = stand.lock();
+    // After a failed write the tree may be ahead of the database.
+    if let Some(reason) = halt.reason() {
+        return Err(Failure::Refused(Reject::GroupStopped, reason, None));
+    }
+    let path = stand.tree.prove(&position).map_err(|_| refuse(Reject::WrongShard))?;
+    Ok(Caught { reader: ViewReader::of(db), height: stand.applied.height, path, prefix: *stand.tree.prefix() })
+}
+
+/// That there is nothing of what was asked for, as the group stands now; not proved.
+fn nothing(handle: &GroupHandle) -> v1::QueryReply {
+    let height = handle.share.stand.lock().applied.height;
+    v1::QueryReply { group: handle.group.0, height: height.0, ..v1::QueryReply::default() }
+}
+
 /// An account as of one block, and what proves it once the header of that block is certified.
 pub(super) struct Standing {
     pub(super) height: Height,
@@ -94,21 +127,11 @@ pub(super) struct Standing {
     pub(super) claim: Claim,
 }
 
-/// Reads an account with its path. Tree and database are caught at one block, while no other can be
-/// applied; the entries are read afterwards, from what was caught.
+/// Reads an account with its path.
 pub(super) fn standing(db: &dyn Kv, stand: &Mutex<Stand>, halt: &Halt, address: Address) -> Result<Standing, Failure> {
     let key = schema::account(&address);
-    let position = schema::tree_position(&key).ok_or_else(|| refuse(Reject::Malformed))?;
-    let (reader, height, proof, rest) = {
-        let mut stand = stand.lock();
-        // After a failed write the tree may be ahead of the database.
-        if let Some(reason) = halt.reason() {
-            return Err(Failure::Refused(Reject::GroupStopped, reason, None));
-        }
-        let proof = stand.tree.prove(&position).map_err(|_| refuse(Reject::WrongShard))?;
-        let rest = proof.down_to(stand.tree.prefix(), &schema::subtree_of(&address));
-        (ViewReader::of(db), stand.applied.height, proof, rest)
-    };
+    let Caught { reader, height, path: proof, prefix } = catch(db, stand, halt, &key)?;
+    let rest = proof.down_to(&prefix, &schema::subtree_of(&address));
     let (record, claim) = match (reader.get(&key)?, rest) {
         // Not the only entry of the account: all of them are proved together.
         (Some(bytes), Some(proof)) => {
@@ -134,6 +157,58 @@ pub(super) async fn account(handle: &GroupHandle, address: Address) -> Result<v1
     proved(handle, certificate, claim, record).await
 }
 
+/// What an account has under a name, or that it has nothing, with a proof.
+pub(super) async fn entry(handle: &GroupHandle, address: Address, name: EntryName) -> Result<v1::QueryReply, Failure> {
+    let share = handle.share.clone();
+    let read = move || -> Result<_, Failure> {
+        let (db, key) = (share.state.db().ok_or_else(closed)?, name.state_key(&address));
+        let Caught { reader, height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
+        let value = reader.get(&key)?;
+        Ok((value, height, path))
+    };
+    let (value, height, proof) = aside(read).await?;
+    let certificate = certificate(handle, height).await?;
+    let bytes = value.as_ref().map(|bytes| bytes.to_vec());
+    proved(handle, certificate, Claim::Entry { address, key: name.key(), value: bytes, proof }, value).await
+}
+
+/// With which committee a group began that this beacon founded. That it founded none is not proved.
+pub(super) async fn founded(handle: &GroupHandle, group: GroupId) -> Result<v1::QueryReply, Failure> {
+    let share = handle.share.clone();
+    let read = move || -> Result<_, Failure> {
+        let (db, key) = (share.state.db().ok_or_else(closed)?, schema::founded(group));
+        let Caught { reader, height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
+        let leaf: Option<FoundedGroup> = load(&reader, &key)?;
+        Ok(leaf.map(|leaf| (leaf, height, path)))
+    };
+    let Some((leaf, height, path)) = aside(read).await? else { return Ok(nothing(handle)) };
+    let certificate = certificate(handle, height).await?;
+    let committee = committee(handle, certificate.header.committee_hash)?;
+    let handovers = chain(handle, height).await?;
+    let proof = FoundedProof { leaf, path, certificate, committee, handovers };
+    Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&proof)], ..nothing(handle) })
+}
+
+/// The newest exclusion of an organisation, as its receipt. That there is none is not proved.
+pub(super) async fn exclusion(handle: &GroupHandle, org: OrgId) -> Result<v1::QueryReply, Failure> {
+    let share = handle.share.clone();
+    let read = move || -> Result<_, Failure> {
+        let db = share.state.db().ok_or_else(closed)?;
+        // None is ever removed, so the path can be caught afterwards.
+        let known = viewed(&ViewReader::of(&*db), |view| channel::state::exclusions(view, org))?;
+        let Some(newest) = known.last().copied() else { return Ok(None) };
+        let key = channel::state::exclusion_key(org, newest.height);
+        let Caught { height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
+        Ok(Some((newest, height, path)))
+    };
+    let Some((newest, height, path)) = aside(read).await? else { return Ok(nothing(handle)) };
+    let certificate = certificate(handle, height).await?;
+    let committee = committee(handle, certificate.header.committee_hash)?;
+    let handovers = chain(handle, height).await?;
+    let file = ExclusionFile::new(ExclusionReceipt::new(newest, path, certificate), committee, handovers);
+    Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&file)], ..nothing(handle) })
+}
+
 /// A receipt with a proof. That a group has none is not proved.
 pub(super) async fn receipt(handle: &GroupHandle, txid: TxId) -> Result<v1::QueryReply, Failure> {
     let state = handle.share.state.clone();
@@ -141,10 +216,7 @@ pub(super) async fn receipt(handle: &GroupHandle, txid: TxId) -> Result<v1::Quer
         let db = state.db().ok_or_else(closed)?;
         super::receipt(&ViewReader::of(&*db), &txid)
     };
-    let Some((receipt, record)) = aside(read).await? else {
-        let height = handle.share.stand.lock().applied.height;
-        return Ok(v1::QueryReply { group: handle.group.0, height: height.0, ..v1::QueryReply::default() });
-    };
+    let Some((receipt, record)) = aside(read).await? else { return Ok(nothing(handle)) };
     let certificate = certificate(handle, receipt.height).await?;
     let leaves: Vec<Hash32> = record.receipts.iter().map(Receipt::leaf).collect();
     let path = merkle::prove(&leaves, receipt.index as usize)
