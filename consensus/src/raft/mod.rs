@@ -40,4 +40,4 @@ pub use group::{HandleError, RaftGroup, Replica};
 pub use inspect::read_log;
 pub use network::{RaftTransport, TransportError};
 pub use prepare::Prepared;
-pub use wire::CALL_BYTES_MAX;
+pub use wire::{CALL_BYTES_MAX, carries_snapshot};

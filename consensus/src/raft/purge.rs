@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Entries that are kept for a receiver in any case.
 const NEEDED_MIN: u64 = 1_000;
 /// Snapshots that are made while another one is sent, and whose entries are kept for its receiver. One that takes longer is
-/// sent the next snapshot: a slow receiver must not fill the disk.
+/// sent the next snapshot: a slow receiver must not keep the log for ever.
 const BEHIND_MAX: u64 = 8;
 
 /// Snapshots that are on their way to other replicas.
