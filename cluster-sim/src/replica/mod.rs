@@ -157,6 +157,8 @@ impl Replica {
         let config = DriverConfig {
             group: self.group,
             node: self.node,
+            // All its groups are those of the genesis, whose committees stay.
+            join: 1,
             key: node_key(self.node).clone(),
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY,
