@@ -13,6 +13,9 @@ endif
 TARGET = $(or $(CARGO_TARGET_DIR),target)/release
 export SEAMARK_BIN = $(abspath $(TARGET))/seamark
 
+# What computes for minutes: the simulator and the model.
+LONG_TESTS = --test smoke --test harness --test regressions --test commit_model
+
 .PHONY: help setup build demo test format lint unit sim replay soak fix
 
 help: ## Show this list
@@ -34,11 +37,11 @@ format:
 
 lint: setup
 	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
-	$(CARGO) clippy $(CARGO_FLAGS) --test all -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --test all $(LONG_TESTS) -- -D warnings
 
 # Unit, property, vector and simulator tests, purity, layering and process tests.
 unit: setup
-	scripts/tests $(CARGO) $(CARGO_FLAGS)
+	LONG_TESTS="$(LONG_TESTS)" scripts/tests $(CARGO) $(CARGO_FLAGS)
 
 sim: build ## Run 200 seeds of the simulator
 	$(TARGET)/seamark sim --seeds 200
