@@ -155,7 +155,7 @@ fn check_groups(genesis: &Genesis) -> Result<(), GenesisFault> {
 }
 
 fn committee_form(committee: &Committee, genesis: &Genesis) -> bool {
-    committee.version == 1
+    committee.version == ledger::committee::COMMITTEE_VERSION
         && committee.well_formed()
         && committee.members.iter().all(|member| {
             genesis.node(member.node).is_some_and(|node| node.org == member.org && node.key == member.key)

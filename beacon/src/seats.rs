@@ -240,7 +240,13 @@ fn steps(
                 for member in members.iter().filter(|member| current.index_of(member.node).is_none()) {
                     *held.entry(member.node).or_default() += 1;
                 }
-                steps.push(Step::Prepare(Committee::majority(current.group, current.incarnation, epoch, members)));
+                steps.push(Step::Prepare(Committee::of(
+                    current.engine,
+                    current.group,
+                    current.incarnation,
+                    epoch,
+                    members,
+                )));
             }
         }
     }

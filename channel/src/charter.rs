@@ -11,10 +11,10 @@ use crate::founding::Founding;
 use crate::lifecycle::{Phase, Step};
 use crate::limits::PROPOSAL_MS_MAX;
 use crate::policy::{Policy, Role};
-use crate::quorum::Engine;
 use crate::reject::{ChannelReject, Refusal};
 use crate::state::{self, Batch, ChannelRecord, Invitation, MemberRecord, RoleKey};
 use crate::surroundings::{Registry, nodes_of};
+use ledger::Engine;
 
 /// What a channel starts from.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -106,9 +106,7 @@ impl Charter {
         let seats = self.members.iter().flat_map(|member| {
             member.nodes.iter().map(|node| Member { node: node.node, org: member.org, key: node.key })
         });
-        let mut committee = Committee::majority(self.group, Incarnation(0), Epoch(0), seats.collect());
-        committee.threshold = u16::try_from(self.engine.threshold(committee.members.len())).unwrap_or(u16::MAX);
-        committee
+        Committee::of(self.engine, self.group, Incarnation(0), Epoch(0), seats.collect())
     }
 
     /// The governance's first state, sorted by key. The group's committee and layout are not among it.

@@ -17,9 +17,9 @@ use crate::change::Subject;
 use crate::lifecycle::{Phase, Step};
 use crate::limits::{MEMBERS_MAX, NAME_BYTES_MAX, PROPOSAL_MS_MAX, TERMS_BYTES_MAX};
 use crate::policy::{Elector, Policy, Residual, Role, Roster};
-use crate::quorum::Engine;
 use crate::reject::{ChannelReject, Refusal};
 use crate::surroundings::{Registry, ascending, nodes_of};
+use ledger::Engine;
 
 /// What a founding states.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

@@ -6,31 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use borsh::{BorshDeserialize, BorshSerialize};
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::ids::OrgId;
 
 use crate::reject::{ChannelReject, Refusal};
-
-/// Which engine orders a channel, and so how many seats decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
-pub enum Engine {
-    /// A majority decides; replicas may stop.
-    Raft,
-    /// More than two thirds decide; replicas may lie.
-    Bft,
-}
-
-impl Engine {
-    /// Seats that decide among `seats`.
-    #[must_use]
-    pub fn threshold(self, seats: usize) -> usize {
-        match self {
-            Self::Raft => seats / 2 + 1,
-            Self::Bft => seats - seats.saturating_sub(1) / 3,
-        }
-    }
-}
 
 /// How many seats each organisation has, and how many decide.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::exclusion::Exclusion;
 use crate::lifecycle::Phase;
 use crate::policy::{Elector, Policy, Role, Roster};
 use crate::proposal::{Proposal, Voice};
-use crate::quorum::Engine;
+use ledger::Engine;
 
 /// The channel itself.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
+use ledger::Committee;
 use ledger::ids::{NodeId, TimeMs};
 
 /// Where an entry stands in the engine's log. Opaque to the ledger: no header field depends on it.
@@ -66,6 +67,9 @@ pub struct Committed {
     pub position: Position,
     /// What it is.
     pub payload: Payload,
+    /// What the engine has to find again beside the position, for an engine whose members follow from the
+    /// state: kept in the place of a membership.
+    pub note: Option<Bytes>,
 }
 
 /// What the applier has made part of its state, read back at start and after a snapshot.
@@ -73,7 +77,7 @@ pub struct Committed {
 pub struct AppliedState {
     /// Position of the last applied entry.
     pub position: Option<Position>,
-    /// Position and engine encoding of the last applied membership.
+    /// Position and engine encoding of the last applied membership, or of the last entry's note.
     pub membership: Option<(Option<Position>, Vec<u8>)>,
 }
 
@@ -147,6 +151,14 @@ pub trait Applier: Send + 'static {
     /// # Errors
     /// [`Fatal`] when it is of another cluster or group, or damaged.
     fn inspect(&self, dir: &Path) -> Result<AppliedState, Fatal>;
+
+    /// The committee that the state has in force: the members of an engine that has no membership of its own.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the state cannot be read.
+    fn committee(&self) -> Result<Option<Committee>, Fatal> {
+        Ok(None)
+    }
 
     /// What others need to read the snapshots of this replica.
     fn secret(&self) -> SnapshotSecret {

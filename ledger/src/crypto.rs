@@ -46,7 +46,7 @@ impl<'de> serde::Deserialize<'de> for PublicKey {
 }
 
 /// `r ‖ s`, 64 bytes, S in the lower half of the order (BIP-146); a high S is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub struct Signature(pub [u8; 64]);
 
 impl fmt::Debug for Signature {

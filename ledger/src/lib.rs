@@ -8,6 +8,7 @@
 pub mod account;
 pub mod asset;
 pub mod auth;
+pub mod ballot;
 pub mod certificate;
 pub mod claim;
 pub mod committee;
@@ -39,8 +40,9 @@ pub mod view;
 pub use account::{AccountRecord, Balance};
 pub use asset::{AssetDef, AssetSpec};
 pub use auth::{Authorisation, Witness};
+pub use ballot::{Ballot, BallotKind, Equivocation, SignedBallot};
 pub use certificate::{Attestation, Certificate};
-pub use committee::{Committee, Member};
+pub use committee::{Committee, Engine, Member};
 pub use crypto::{PublicKey, SecretKey, Signature};
 pub use foundation::{Foundation, FoundedGroup};
 pub use hash::Hash32;

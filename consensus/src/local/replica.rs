@@ -436,7 +436,7 @@ impl LocalReplica {
             };
             let position = Position { term: entry.term, leader: u64::from(entry.leader.0), index };
             let payload = entry.batch.clone().map_or(Payload::Blank, Payload::Batch);
-            out.push(Output::Committed(Committed { position, payload }));
+            out.push(Output::Committed(Committed { position, payload, note: None }));
             self.applied = index;
         }
     }

@@ -19,7 +19,7 @@ pub fn read_log(store: &dyn LogStore, range: Range<u64>) -> io::Result<Vec<Commi
     let entries = found.iter().map(|(index, bytes)| {
         let entry = codec::decode_entry(*index, bytes)?;
         let id = openraft::entry::RaftEntry::log_id(&entry);
-        Ok(Committed { position: position(&id), payload: codec::payload(&entry) })
+        Ok(Committed { position: position(&id), payload: codec::payload(&entry), note: None })
     });
     entries.collect()
 }

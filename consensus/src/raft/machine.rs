@@ -101,7 +101,7 @@ where
         if let EntryPayload::Normal(batch) = &entry.payload {
             bytes += batch.0.len();
         }
-        entries.push(Committed { position: position(&entry.log_id()), payload: codec::payload(&entry) });
+        entries.push(Committed { position: position(&entry.log_id()), payload: codec::payload(&entry), note: None });
         responders.extend(responder);
         if entries.len() == APPLY_ENTRIES_MAX || bytes >= APPLY_BYTES_MAX {
             break;

@@ -13,6 +13,7 @@ use consensus::port::{
     AppliedState, Applier, Committed, Fatal, Origin, Payload, SnapshotDir, SnapshotError, SnapshotSecret,
 };
 use cross_shard::commit::Decision;
+use ledger::Committee;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId};
@@ -433,6 +434,9 @@ impl Replica {
         for entry in entries {
             let mut consensus = self.stand.lock().applied.consensus.clone();
             consensus.position = Some(entry.position);
+            if let Some(note) = entry.note {
+                consensus.membership = Some((Some(entry.position), note.to_vec()));
+            }
             match entry.payload {
                 Payload::Blank => self.note(&*db, consensus)?,
                 Payload::Membership(members) => {
@@ -449,6 +453,14 @@ impl Replica {
 impl Applier for Replica {
     fn applied(&self) -> AppliedState {
         self.stand.lock().applied.consensus.clone()
+    }
+
+    fn committee(&self) -> Result<Option<Committee>, Fatal> {
+        let db = self.db()?;
+        let key = schema::current_committee(self.constants.group);
+        let found = DbReader(&*db).get(&key).map_err(|fault| Fatal(fault.0))?;
+        let committee = found.map(|bytes| borsh::from_slice(&bytes)).transpose();
+        committee.map_err(|error| Fatal(format!("the committee in force does not decode: {error}")))
     }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), Fatal> {

@@ -90,7 +90,7 @@ pub(crate) fn committed(index: u64, txs: impl IntoIterator<Item = Bytes>) -> Com
     let commands = txs.into_iter().map(|tx| Command::Tx(tx.to_vec())).collect();
     let entry = Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(NOW.0 + index), commands };
     let position = Position { term: 1, leader: 1, index };
-    Committed { position, payload: Payload::Batch(entry.encode().into()) }
+    Committed { position, payload: Payload::Batch(entry.encode().into()), note: None }
 }
 
 pub(crate) fn resources() -> SharedResources {

@@ -1,0 +1,23 @@
+//! The Byzantine engine: Tendermint, as `arc-malachitebft-core-consensus` implements it, for one group.
+//!
+//! Owns: values and turns, the translation between the library's inputs and effects and the [`Machine`] of a
+//! member, what a member writes down before it sends, and how a value travels in parts. Never does, in this
+//! part: IO, clocks, tasks. No type of the library leaves this module. The shell that connects a machine with
+//! a log, a transport, timers and an applier is `group`, behind the feature `bft`; the simulator drives the
+//! same machine by itself.
+//!
+//! Index and height: an entry's index in the group's log is Tendermint's height. A block's height is another
+//! number, which the engine does not know.
+//!
+//! Code map: `value` (what is voted on, and how values follow each other), `turn` (who proposes), `message`
+//! (what is sent and written down), `api` (inputs and outputs).
+
+mod api;
+mod message;
+mod turn;
+mod value;
+
+pub use api::{Begin, BftTiming, Fate, Input, Output, Settings, Standing};
+pub use message::{Event, Message, PART_BYTES_MAX, Part, Quorum, Record};
+pub use turn::{Missed, SKIPS_MAX, TURN_ENTRIES, Turn};
+pub use value::{Body, Chain, Decided, DecidedError, VALUE_VERSION, Value};
