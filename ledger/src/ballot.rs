@@ -230,4 +230,5 @@ impl Equivocation {
 
 #[cfg(test)]
 #[path = "ballot_tests.rs"]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -117,7 +117,7 @@ fn records() {
     let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
     assert_eq!(
         hex::encode(borsh::to_vec(&head).unwrap()),
-        "0102000000000000007f7594f8abd3715e83c4d6cb5a3b7e6d8f08fa5def0d672d0c743f4f5c811953"
+        "0102000000000000000d0e4e4d6115b8e52e9645569932797345078ac74dc77510c5dfe3673863ac50"
     );
     assert_eq!(
         hex::encode(registry::head_key()),
@@ -130,7 +130,7 @@ fn the_registry_of_a_fixed_genesis() {
     let genesis = genesis();
     let bytes =
         borsh::to_vec(&state_of(&genesis).into_iter().map(|(k, v)| (k, v.to_vec())).collect::<Vec<_>>()).unwrap();
-    assert_eq!(genesis.cluster_id().to_string(), "c917d0b6f9896f481feb4be1c9045181c00cb0ffc4072a3f3fea1a629834de42");
+    assert_eq!(genesis.cluster_id().to_string(), "5af306c59405b70037b69b7c9f7eb4bd41e44d076899fbab89ca05f3041b469c");
     assert_eq!(sha256(&bytes).to_string(), "dacdcd64c4841fbec0c65098a3f64293ed594b386611c0dc502dfe1566618a85");
 }
 
