@@ -1,7 +1,7 @@
 //! What a replica is started with, and what openraft makes of it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
@@ -131,5 +131,6 @@ pub(super) fn sender(config: &RaftGroupConfig, transport: Arc<dyn RaftTransport>
         call_timeout: Duration::from_millis(2 * config.timing.election_max_ms),
         vote_timeout: Duration::from_millis(config.timing.election_min_ms),
         streams: AtomicU64::new(since_epoch.as_nanos() as u64),
+        metrics: OnceLock::new(),
     }
 }
