@@ -1,8 +1,8 @@
 //! What a replica is started with, and what openraft makes of it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use ledger::ids::{GroupId, NodeId};

@@ -4,8 +4,8 @@
 //! with its place in the stream, and the receiver restores the order (see `streams`).
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
