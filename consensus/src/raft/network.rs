@@ -93,7 +93,8 @@ impl Sender {
 /// Whether a leader of this term has applied whatever was committed when the entries that it may send were
 /// written. It proposes when an entry of its own is applied, and with that everything before. Until then it has
 /// entries of earlier leaders to send: whoever took one was told with it what was committed when it was written,
-/// so that is in the state once all is that is known to be committed.
+/// so that is in the state once all is that is known to be committed. (One that lost its power between writing the
+/// entry and noting what came with it knows less; the note follows the entry in the same log, at once.)
 fn caught_up(metrics: &RaftMetrics<TypeConfig>, term: u64) -> bool {
     metrics.last_applied.is_some_and(|applied| applied.leader_id.term >= term)
         || metrics.last_applied >= metrics.local_committed
