@@ -11,7 +11,6 @@ use crate::exclusion::Departure;
 use crate::lifecycle::Step;
 use crate::limits::{KEYS_PER_MEMBER_MAX, MEMBERS_MAX};
 use crate::policy::Role;
-use crate::quorum::Seats;
 use crate::reject::{ChannelReject, Refusal};
 use crate::scene::Scene;
 use crate::state::{self, Batch, Invitation, MemberRecord, RoleKey};
@@ -152,7 +151,7 @@ impl Scene<'_, '_> {
         }
         let seated = self.around.committee.members.iter().filter(|seat| seat.org == org);
         let lost = seated.filter(|seat| !nodes.contains(&seat.node)).count();
-        Seats::of(self.around.committee).may_lose(org, lost, self.channel.engine)?;
+        self.seats().may_lose(org, lost, self.channel.engine)?;
         member.nodes = found;
         let mut batch = Batch::default();
         batch.put(state::member_key(org), &member);

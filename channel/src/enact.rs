@@ -14,7 +14,6 @@ use crate::lifecycle::Step;
 use crate::limits::{ASSETS_MAX, GRANT_MS_MAX, GRANTS_MAX, MEMBERS_MAX, PROPOSAL_MS_MAX, REVOCATIONS_PER_MEMBER_MAX};
 use crate::policy::{Policy, Role};
 use crate::proposal::Proposal;
-use crate::quorum::Seats;
 use crate::reject::{ChannelReject, Refusal};
 use crate::scene::Scene;
 use crate::state::{self, Batch, GrantRecord, Invitation, MemberRecord, Revocation};
@@ -111,7 +110,7 @@ impl Scene<'_, '_> {
         if others.is_empty() {
             return Err(ChannelReject::LastMember.into());
         }
-        Seats::of(self.around.committee).may_lose_org(org, self.channel.engine)?;
+        self.seats().may_lose_org(org, self.channel.engine)?;
         self.stays_governable(&others)?;
         let exclusion = Exclusion {
             version: EXCLUSION_VERSION,

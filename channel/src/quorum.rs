@@ -71,6 +71,14 @@ impl Seats {
         Self { by_org, threshold: usize::from(committee.threshold) }
     }
 
+    /// Without the seats of organisations that are members no more: they have them until the next committee is in
+    /// force, and nothing that the channel decides is sent to them any more, so that they decide nothing.
+    #[must_use]
+    pub fn of_members(mut self, is_member: impl Fn(OrgId) -> bool) -> Self {
+        self.by_org.retain(|org, _| is_member(*org));
+        self
+    }
+
     /// All seats.
     #[must_use]
     pub fn total(&self) -> usize {
@@ -154,5 +162,19 @@ mod tests {
         assert_eq!(seats(&[1, 1], Engine::Raft).may_lose_org(OrgId(9), Engine::Raft), Ok(()), "has no seat");
         assert_eq!(seats(&[3, 1, 1], Engine::Raft).may_lose(OrgId(0), 2, Engine::Raft), Ok(()));
         assert_eq!(seats(&[3, 1], Engine::Raft).tolerance(), 1);
+    }
+
+    #[test]
+    fn who_has_gone_already_does_not_count() {
+        // Seven seats, of which four decide until there are fewer.
+        let five_and_two = || seats(&[2, 2, 1, 1, 1], Engine::Raft);
+        assert_eq!(five_and_two().may_lose_org(OrgId(4), Engine::Raft), Ok(()));
+        let after_one = five_and_two().of_members(|org| org != OrgId(0));
+        assert_eq!((after_one.total(), after_one.threshold), (5, 4));
+        assert_eq!(after_one.may_lose_org(OrgId(4), Engine::Raft), Ok(()));
+        let after_two = after_one.of_members(|org| org != OrgId(4));
+        let lost = QuorumLoss::Now { left: 3, of: 4, needed: 4 };
+        assert_eq!(after_two.may_lose_org(OrgId(3), Engine::Raft), Err(lost));
+        assert_eq!(after_two.may_lose(OrgId(1), 1, Engine::Raft), Err(lost));
     }
 }

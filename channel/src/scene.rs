@@ -12,6 +12,7 @@ use ledger::view::View;
 use crate::change::{Subject, Target};
 use crate::policy::{Elector, Policy, Residual, Roster};
 use crate::proposal::{Proposal, ProposalEvent, ProposalState};
+use crate::quorum::Seats;
 use crate::reject::{ChannelReject, Refusal};
 use crate::state::{self, Batch, ChannelRecord, MemberRecord};
 use crate::surroundings::Surroundings;
@@ -45,6 +46,11 @@ impl<'s, 'v> Scene<'s, 'v> {
             None if state::exclusions(self.view, org).is_empty() => Err(ChannelReject::NotMember),
             None => Err(ChannelReject::Removed),
         }
+    }
+
+    /// The seats of the committee in force that decide.
+    pub fn seats(&self) -> Seats {
+        Seats::of(self.around.committee).of_members(|org| self.member(org).is_some())
     }
 
     pub fn policy(&mut self, subject: Subject) -> Result<Policy, ChannelReject> {

@@ -18,6 +18,7 @@ mod commit;
 mod configuration;
 mod cuts;
 mod damage;
+mod excluded_voter;
 mod failover;
 mod front_door;
 mod full_disk;

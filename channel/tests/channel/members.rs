@@ -115,6 +115,18 @@ fn nobody_goes_where_the_quorum_would_go_too() {
     assert!(loss.is_ok(), "three seats are left: {loss:?}");
 }
 
+/// Until the next committee is in force, whoever has gone has its seats and decides nothing by them.
+#[test]
+fn those_who_have_gone_do_not_make_up_the_quorum() {
+    let mut world = World::with(&[1; 5], &anyone());
+    world.enact(Change::Remove { org: OrgId(5) });
+    assert!(world.run(4, &Command::Leave).is_ok(), "three of five are left, and three decide");
+    let refusal = world.run(3, &Command::Leave).unwrap_err();
+    assert_eq!(refusal.reject, R::QuorumLostNow);
+    assert!(refusal.to_string().contains("2 seats would be left of 3, and 3 decide"), "{refusal}");
+    assert_eq!(world.proposal_refused(1, Change::Remove { org: OrgId(2) }), R::QuorumLostNow);
+}
+
 #[test]
 fn nobody_goes_whom_a_policy_cannot_do_without() {
     let mut world = World::five();

@@ -1,8 +1,8 @@
 //! What a replica is started with, and what openraft makes of it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use ledger::ids::{GroupId, NodeId};
@@ -131,5 +131,6 @@ pub(super) fn sender(config: &RaftGroupConfig, transport: Arc<dyn RaftTransport>
         call_timeout: Duration::from_millis(2 * config.timing.election_max_ms),
         vote_timeout: Duration::from_millis(config.timing.election_min_ms),
         streams: AtomicU64::new(since_epoch.as_nanos() as u64),
+        metrics: OnceLock::new(),
     }
 }

@@ -137,7 +137,7 @@ impl RaftGroup {
         let group = config.group;
         let storage_error = |detail: String| StartError::Storage { group, detail };
         let machine = Machine { applier: applier.clone(), snapshots: snapshots.clone() };
-        let (sending, network) = (sender.sending.clone(), Factory(sender));
+        let (sending, network) = (sender.sending.clone(), Factory(sender.clone()));
         let started = Raft::new(config.raft_id, settings, network, log.clone(), machine).await;
         let raft = match started {
             Ok(raft) => raft,
@@ -147,6 +147,8 @@ impl RaftGroup {
                 return Err(storage_error(failure.get().unwrap_or_else(|| fatal.to_string())));
             }
         };
+        // Set once; a receiver alone, since the engine holds the sender.
+        let _ = sender.metrics.set(raft.metrics());
         await_first_metrics(&raft, &applier).await.map_err(|error| storage_error(error.to_string()))?;
         let role = role::follow(&raft, failure.clone(), config.timing);
         let keep = Keep { entries: config.snapshot_keep_entries, every: config.snapshot_every_entries };

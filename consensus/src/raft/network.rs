@@ -4,8 +4,8 @@
 //! with its place in the stream, and the receiver restores the order (see `streams`).
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, Stream, StreamExt};
 use ledger::ids::{GroupId, NodeId};
-use openraft::OptionalSend;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
@@ -22,6 +22,8 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
+use openraft::type_config::alias::WatchReceiverOf;
+use openraft::{OptionalSend, RaftMetrics};
 
 use super::codec::CodecError;
 use super::purge::Sending;
@@ -54,6 +56,17 @@ pub trait RaftTransport: Send + Sync + 'static {
     /// [`super::RaftGroup::handle`] with the same `kind` and the node that it knows for certain to
     /// have sent it, and returns its reply.
     async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError>;
+
+    /// Whether entries of the log may go to a node now; asked before each append that carries any. One that
+    /// gets none counts as a node that cannot be reached, and is offered them again and again; heartbeats and
+    /// votes, which carry nothing, go on.
+    ///
+    /// `caught_up` says that this replica's state has in it whatever was committed when the entries that it may
+    /// send were written. While it does not, a leader is new, applies what it knows to be committed, and waits for
+    /// nobody to do so: to wait for it costs a moment, and never the group's progress.
+    fn gives_entries(&self, _to: NodeId, _group: GroupId, _caught_up: bool) -> bool {
+        true
+    }
 }
 
 /// What all senders of a group share.
@@ -66,6 +79,25 @@ pub(crate) struct Sender {
     pub(crate) vote_timeout: Duration,
     /// Names of append streams; starts at the time so that a restarted node does not repeat them.
     pub(crate) streams: AtomicU64,
+    /// What the replica has, once it runs.
+    pub(crate) metrics: OnceLock<WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>>,
+}
+
+impl Sender {
+    /// As [`RaftTransport::gives_entries`] asks of a leader of this term.
+    fn caught_up(&self, term: u64) -> bool {
+        self.metrics.get().is_some_and(|metrics| caught_up(&metrics.borrow_watched(), term))
+    }
+}
+
+/// Whether a leader of this term has applied whatever was committed when the entries that it may send were
+/// written. It proposes when an entry of its own is applied, and with that everything before. Until then it has
+/// entries of earlier leaders to send: whoever took one was told with it what was committed when it was written,
+/// so that is in the state once all is that is known to be committed. (One that lost its power between writing the
+/// entry and noting what came with it knows less; the note follows the entry in the same log, at once.)
+fn caught_up(metrics: &RaftMetrics<TypeConfig>, term: u64) -> bool {
+    metrics.last_applied.is_some_and(|applied| applied.leader_id.term >= term)
+        || metrics.last_applied >= metrics.local_committed
 }
 
 /// Makes a [`Peer`] for each replica that openraft wants to reach.
@@ -136,7 +168,13 @@ impl Peer {
         self.sender.call_timeout
     }
 
+    /// Everything that brings entries to another replica passes here.
     async fn append(self, append: wire::Append) -> Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>> {
+        let (sender, request) = (&self.sender, &append.request);
+        let gives = |caught_up| sender.transport.gives_entries(self.node, sender.group, caught_up);
+        if !request.entries.is_empty() && !gives(sender.caught_up(request.vote.leader_id.term)) {
+            return Err(TransportError::Refused("this node's host keeps the entries from it".to_owned()).into());
+        }
         let payload = wire::append(self.id, self.sender.own_id, &append);
         let reply = self.call(wire::APPEND, payload, self.sender.call_timeout).await?;
         Ok(match reply {
@@ -246,5 +284,28 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let payload = self.request(&wire::TransferCall::from(&request));
         let reply: wire::TransferReply = self.call(wire::TRANSFER, payload, self.sender.vote_timeout).await?;
         Ok(reply.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::Position;
+
+    fn at(term: u64, index: u64) -> Option<super::super::types::LogId> {
+        Some(log_id(&Position { term, leader: 7, index }))
+    }
+
+    #[test]
+    fn a_new_leader_has_caught_up_when_it_has_applied_what_it_knew_or_an_entry_of_its_own() {
+        let mut metrics = RaftMetrics::<TypeConfig>::new_initial(7);
+        assert!(caught_up(&metrics, 1), "nothing is committed yet");
+        (metrics.last_applied, metrics.local_committed) = (at(3, 20), at(3, 22));
+        assert!(!caught_up(&metrics, 4));
+        metrics.last_applied = at(3, 22);
+        assert!(caught_up(&metrics, 4), "its own first entry needs others, who need what it has");
+        // From then on what is committed runs ahead of what is applied, and nothing waits for it.
+        (metrics.last_applied, metrics.local_committed) = (at(4, 23), at(4, 30));
+        assert!(caught_up(&metrics, 4));
     }
 }

@@ -82,4 +82,23 @@ impl PeerMessage {
     pub fn encode(&self) -> Vec<u8> {
         borsh::to_vec(self).expect("writing to memory does not fail")
     }
+
+    /// The block of the receiver's own group that the message is about; `None` where it is about another group, or
+    /// about no block.
+    #[must_use]
+    pub fn tells_of(&self) -> Option<Height> {
+        match self {
+            Self::Attest { attestation, .. } => Some(attestation.height),
+            Self::Certified(certificate) => Some(certificate.header.height),
+            Self::Want { height } => Some(*height),
+            Self::Pull { .. }
+            | Self::Serving { .. }
+            | Self::Bundle(_)
+            | Self::Ack(_)
+            | Self::Checkpoint(_)
+            | Self::Probe { .. }
+            | Self::Head(_)
+            | Self::Ready(_) => None,
+        }
+    }
 }

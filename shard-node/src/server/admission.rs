@@ -9,7 +9,7 @@
 
 use channel::access::{Action, At, AuditTarget, Caller};
 use channel::{ChannelReject, Role, state};
-use ledger::ids::{GroupKind, OrgId};
+use ledger::ids::{GroupKind, Height, OrgId};
 use ledger::reject::Reject;
 use ledger::view::{ReadFault, View};
 use proto::v1::query_request::Query;
@@ -141,13 +141,25 @@ fn try_judge(
     })?
 }
 
-/// Whether a channel has excluded an organisation, by the newest state of a replica.
+/// Whether a channel has excluded an organisation, by the newest state of a replica. See [`excluded_since`].
 #[must_use]
 pub fn has_excluded(share: &ReplicaShare, org: OrgId) -> bool {
-    let Some(db) = share.state.db() else { return false };
+    excluded_since(share, org).is_some()
+}
+
+/// The block in which a channel has excluded an organisation, by the newest state of a replica; `None` of one that is a
+/// member or never was. A state that cannot be read might say it of anybody, so it counts as if it did, from block 0 on.
+#[must_use]
+pub fn excluded_since(share: &ReplicaShare, org: OrgId) -> Option<Height> {
+    const UNREADABLE: Option<Height> = Some(Height(0));
+    let Some(db) = share.state.db() else { return UNREADABLE };
     let reader = ViewReader::of(&*db);
     let mut view = View::new(&reader);
-    state::member(&mut view, org).is_none() && !state::exclusions(&mut view, org).is_empty()
+    let since = match state::member(&mut view, org) {
+        Some(_) => None,
+        None => state::exclusions(&mut view, org).last().map(|exclusion| exclusion.height),
+    };
+    if view.fault().is_some() { UNREADABLE } else { since }
 }
 
 /// What a certificate's role may be in a channel.
@@ -172,8 +184,13 @@ fn read<T>(handle: &GroupHandle, work: impl FnOnce(&mut View<'_>) -> T) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::testing::Lone;
     use bytes::Bytes;
-    use ledger::ids::{Address, AssetId};
+    use channel::exclusion::{Departure, EXCLUSION_VERSION, Exclusion};
+    use channel::state::MemberRecord;
+    use ledger::genesis::VerifyMode;
+    use ledger::ids::{Address, AssetId, GroupId, TimeMs};
+    use storage::WriteBatch;
 
     fn asked(role: &str, query: Query) -> Action {
         let caller = v1::Caller { role: role.to_owned(), ..v1::Caller::default() };
@@ -203,5 +220,60 @@ mod tests {
         }
         // No organisation has such a number: whoever asks for it must be allowed to read at all.
         assert_eq!(asked("client", receipt(70_000)), Action::Read);
+    }
+
+    fn write(share: &ReplicaShare, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let mut batch = WriteBatch::new();
+        match value {
+            Some(value) => batch.put(key, value),
+            None => batch.delete(key),
+        }
+        share.state.db().expect("the state is open").write(batch).expect("a write");
+    }
+
+    fn encoded<T: borsh::BorshSerialize>(value: &T) -> Option<Vec<u8>> {
+        Some(borsh::to_vec(value).expect("writing to memory does not fail"))
+    }
+
+    fn member(org: OrgId) -> MemberRecord {
+        let (name, joined) = ("a member".to_owned(), Height(0));
+        MemberRecord { version: 1, org, name, joined, keys: Vec::new(), nodes: Vec::new(), anchors: Vec::new() }
+    }
+
+    fn exclusion(org: OrgId, height: u64) -> Exclusion {
+        let (group, joined, time_ms) = (GroupId::channel(0), Height(0), TimeMs(height));
+        let (height, how) = (Height(height), Departure::Left);
+        Exclusion { version: EXCLUSION_VERSION, group, org, joined, height, time_ms, how }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_was_excluded_stays_so_until_it_joins_again_and_an_unreadable_state_excludes_everybody() {
+        let lone = Lone::start(VerifyMode::Ingest).await;
+        let share = lone.handle.share.clone();
+        let (gone, other) = (OrgId(5), OrgId(6));
+        let key = state::member_key(gone);
+        assert_eq!(excluded_since(&share, gone), None, "it never was a member");
+        write(&share, key.clone(), encoded(&member(gone)));
+        assert_eq!(excluded_since(&share, gone), None, "it is one");
+        write(&share, key.clone(), None);
+        write(&share, state::exclusion_key(gone, Height(7)), encoded(&exclusion(gone, 7)));
+        assert_eq!(excluded_since(&share, gone), Some(Height(7)));
+        assert!(has_excluded(&share, gone) && !has_excluded(&share, other));
+        write(&share, key.clone(), encoded(&member(gone)));
+        assert!(!has_excluded(&share, gone), "it was invited, and has joined again");
+        write(&share, key.clone(), None);
+        write(&share, state::exclusion_key(gone, Height(9)), encoded(&exclusion(gone, 9)));
+        assert_eq!(excluded_since(&share, gone), Some(Height(9)), "the last time counts");
+
+        // What stands there is no record: nobody can say whether it is a member, or was excluded.
+        write(&share, key, Some(vec![0xFF]));
+        assert_eq!(excluded_since(&share, gone), Some(Height(0)));
+        write(&share, state::exclusion_key(other, Height(3)), Some(vec![0xFF]));
+        assert_eq!(excluded_since(&share, other), Some(Height(0)));
+        let open = OrgId(7);
+        assert!(!has_excluded(&share, open));
+        share.state.close();
+        assert!(has_excluded(&share, open), "nobody is given anything of a state that is closed");
+        lone.stop().await;
     }
 }

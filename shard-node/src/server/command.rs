@@ -4,21 +4,28 @@
 //! A command that the state as it stands refuses is not sequenced: what is sequenced costs every replica of
 //! the group. Whether one was executed shows in the state itself, which remembers commands by their digest;
 //! nothing is kept here, and a command that is sent again has its outcome.
+//!
+//! A channel's command is alone in flight, see [`super::group::Turns`]. One that ends a membership is sequenced while the
+//! engine's voters are the committee by which the channel has judged that the rest can decide: from its block on,
+//! those who go get nothing, and so count for nothing.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use beacon::command::SignedCommand;
 use beacon::machine::{self, CommandOutcome};
 use bytes::Bytes;
+use channel::{ChannelReject, state};
 use consensus::port::SequencerError;
 use consensus::sequencer::Sequencer;
-use ledger::ids::{GroupId, GroupKind, OrgId, TimeMs};
+use ledger::ids::{GroupId, GroupKind, NodeId, OrgId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::schema;
 use ledger::view::{ReadFault, View};
 use ledger::{Committee, Hash32};
 use proto::v1;
+use tokio::time::Instant;
 
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::governance;
@@ -29,6 +36,8 @@ use crate::server::replica::ViewReader;
 
 /// How long an entry may take to be committed and executed.
 const EXECUTED_WITHIN: Duration = Duration::from_secs(4);
+/// How long the engine's voters may take to follow the committee, until a member that goes has to ask again.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Why a command has no outcome here.
 enum Failure {
@@ -93,15 +102,17 @@ impl Order {
         checked.map(|checked| Self::Channel(Box::new(checked))).map_err(|reject| Failure::Channel(reject.into()))
     }
 
-    fn entry(&self, bytes: &Bytes) -> Command {
-        match self {
+    /// The entry that executes it.
+    fn entry(&self, stamp_ms: TimeMs, bytes: &Bytes) -> Bytes {
+        let command = match self {
             Self::Registry(..) => Command::Registry(bytes.to_vec()),
             Self::Channel(_) => Command::Channel(bytes.to_vec()),
-        }
+        };
+        Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms, commands: vec![command] }.encode())
     }
 
-    /// Runs the command on a view that is thrown away.
-    fn judge(&self, group: &GroupHandle, stamp_ms: TimeMs, bytes: &Bytes) -> Result<(), Failure> {
+    /// Runs the command on a view that is thrown away. Says whether it ends somebody's membership in a channel.
+    fn judge(&self, group: &GroupHandle, stamp_ms: TimeMs, bytes: &Bytes) -> Result<bool, Failure> {
         let (height, before_ms) = {
             let stand = group.share.stand.lock();
             (stand.applied.height, stand.applied.time_ms)
@@ -111,14 +122,19 @@ impl Order {
         match self {
             Self::Registry(..) => {
                 let judged = read(group, |view| machine::execute_command(view, &at, bytes))?;
-                judged.map(drop).map_err(|refused| match refused.channel {
+                judged.map(|_| false).map_err(|refused| match refused.channel {
                     Some(refusal) => Failure::Channel(refusal),
                     None => Failure::Refused(refused.reject),
                 })
             }
             Self::Channel(_) => {
-                let (_, verdict) = read(group, |view| governance::execute(view, &at, bytes))??;
-                verdict.map(drop).map_err(Failure::Channel)
+                let (before, (_, verdict), after) = read(group, |view| {
+                    let before = state::members(view).len();
+                    let executed = governance::execute(view, &at, bytes)?;
+                    // One command changes one membership at most.
+                    Ok::<_, Reject>((before, executed, state::members(view).len()))
+                })??;
+                verdict.map(|_| after < before).map_err(Failure::Channel)
             }
         }
     }
@@ -183,14 +199,10 @@ async fn try_execute(
     if let Some(reply) = order.known(&group)? {
         return Ok(reply);
     }
-    let stamp_ms = now(hosted, &group)?;
-    order.judge(&group, stamp_ms, bytes)?;
-    let entry = Entry { version: ENTRY_VERSION, stamp_ms, commands: vec![order.entry(bytes)] };
-    let executed = async { group.raft.submit(Bytes::from(entry.encode())).await?.await };
-    match tokio::time::timeout(EXECUTED_WITHIN, executed).await {
-        Ok(index) => index?,
+    match tokio::time::timeout(EXECUTED_WITHIN, sequenced(hosted, &group, &order, bytes)).await {
+        Ok(executed) => executed?,
         Err(_) => return Err(Failure::Refused(Reject::TooLate)),
-    };
+    }
     match order.known(&group)? {
         Some(reply) => Ok(reply),
         None => {
@@ -199,6 +211,66 @@ async fn try_execute(
             Err(Failure::Refused(Reject::TooLate))
         }
     }
+}
+
+/// Judges a command and puts it into the log; returns when it is executed.
+async fn sequenced(hosted: &Hosted, group: &GroupHandle, order: &Order, bytes: &Bytes) -> Result<(), Failure> {
+    if let Order::Registry(..) = order {
+        let stamp_ms = now(hosted, group)?;
+        order.judge(group, stamp_ms, bytes)?;
+        group.raft.submit(order.entry(stamp_ms, bytes)).await?.await?;
+        return Ok(());
+    }
+    let (mut role, until) = (group.raft.role(), Instant::now() + FOLLOWED_WITHIN);
+    loop {
+        role.mark_unchanged();
+        if may_go(hosted, group, order, bytes)?.is_some() {
+            let turn = group.turns.alone().await;
+            // What was in flight is in the state by now, and nothing comes in between any more.
+            if let Some(stamp_ms) = may_go(hosted, group, order, bytes)? {
+                let proposal = group.raft.submit(order.entry(stamp_ms, bytes)).await?;
+                // Whoever waits may give up. The turn is over when the entry has its fate, and not before.
+                let executing = group.tasks.spawn(async move {
+                    let executed = proposal.await;
+                    drop(turn);
+                    executed
+                });
+                let executed = executing.await.map_err(|_| Failure::Refused(Reject::TooLate))?;
+                return executed.map(drop).map_err(Failure::from);
+            }
+        }
+        match tokio::time::timeout_at(until, role.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Failure::Refused(Reject::GroupStopped)),
+            Err(_) => {
+                let detail = "the voters are just following the last change of the committee; send it again";
+                return Err(Failure::Channel(channel::Refusal::because(ChannelReject::QuorumLostNow, detail)));
+            }
+        }
+    }
+}
+
+/// The stamp with which a channel's command may be sequenced now; `None` when it ends a membership and the voters are
+/// others than the committee that it is judged by.
+fn may_go(hosted: &Hosted, group: &GroupHandle, order: &Order, bytes: &Bytes) -> Result<Option<TimeMs>, Failure> {
+    let context = &hosted.context;
+    if context.links.excluded_since(&group.share, group.group, context.node).is_some() {
+        // It hands over.
+        return Err(Failure::NotLeader(0));
+    }
+    let stamp_ms = now(hosted, group)?;
+    let ends_membership = order.judge(group, stamp_ms, bytes)?;
+    Ok((!ends_membership || voters_are_seated(group)?).then_some(stamp_ms))
+}
+
+/// Whether the engine's voters are the committee in force.
+fn voters_are_seated(group: &GroupHandle) -> Result<bool, ReadFault> {
+    let Some(replicas) = group.raft.replicas() else { return Ok(false) };
+    let committee: Option<Committee> = group.share.state.load(&schema::current_committee(group.group))?;
+    let seats: BTreeSet<NodeId> =
+        committee.into_iter().flat_map(|committee| committee.members).map(|member| member.node).collect();
+    let voters: BTreeSet<NodeId> = replicas.iter().filter(|one| one.votes).map(|one| one.node).collect();
+    Ok(voters == seats)
 }
 
 /// The time that an entry is stamped with. Without a guarded clock nobody here leads.

@@ -1,5 +1,10 @@
 //! The ways to other nodes: consensus calls and the one-way stream of driver messages, all groups
 //! over one mTLS connection per pair of nodes.
+//!
+//! Owns what of a channel goes to nobody whom it has excluded: from the block of the exclusion on, no snapshot, no
+//! entry of the log ([`Transport`]), and no message about a later block ([`Links::withholds`]). Heartbeats and votes
+//! go on: they say how many entries there are, and nothing of what is in them. Mail is not meant here: it goes to
+//! another group, whoever leads that one.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,13 +16,14 @@ use bytes::Bytes;
 use client::{Traffic, net};
 use consensus::raft::{RaftTransport, TransportError, carries_snapshot};
 use hashbrown::HashMap;
-use ledger::ids::{GroupId, GroupKind, NodeId};
+use ledger::ids::{GroupId, GroupKind, Height, NodeId};
 use parking_lot::Mutex;
 use proto::v1;
 use router::gateway::Peers;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::core::peer::PeerMessage;
 use crate::server::admission;
 use crate::server::replica::ReplicaShare;
 
@@ -113,6 +119,25 @@ impl Links {
         }
     }
 
+    /// The block in which a channel has excluded a node's organisation, by the newest state of this replica; see
+    /// [`admission::excluded_since`]. Of a node that nobody knows it counts as if it had.
+    #[must_use]
+    pub fn excluded_since(&self, share: &ReplicaShare, group: GroupId, node: NodeId) -> Option<Height> {
+        if group.kind() != Some(GroupKind::Channel) {
+            return None;
+        }
+        let org = self.peers.view().borrow().nodes.get(&node).map(|node| node.org);
+        org.map_or(Some(Height(0)), |org| admission::excluded_since(share, org))
+    }
+
+    /// Whether a message of a replica to another one of its own group is kept back: it is for a node whose
+    /// organisation was excluded before the block that it tells of.
+    #[must_use]
+    pub fn withholds(&self, share: &ReplicaShare, group: GroupId, node: NodeId, message: &PeerMessage) -> bool {
+        let since = self.excluded_since(share, group, node);
+        since.is_some_and(|since| message.tells_of().is_none_or(|height| height > since))
+    }
+
     fn queue(self: &Arc<Self>, node: NodeId) -> Arc<Queue> {
         let mut queues = self.queues.lock();
         if let Some(queue) = queues.get(&node) {
@@ -159,12 +184,12 @@ pub struct Transport {
 impl Transport {
     /// Whether this replica may hand its state to a node: a channel's goes to nobody whom it has excluded, also
     /// while consensus still counts that node.
+    ///
+    /// An organisation that was excluded and has joined again is a member by the block in which it did. A replica that
+    /// has not applied that block refuses it until it has. A leader has soon: it leads only once everything before is
+    /// applied. Of others a replica only asks for snapshots, and it asks all of them in turn.
     fn gives(&self, to: NodeId, group: GroupId) -> bool {
-        if group.kind() != Some(GroupKind::Channel) {
-            return true;
-        }
-        let org = self.links.peers.view().borrow().nodes.get(&to).map(|node| node.org);
-        org.is_some_and(|org| !admission::has_excluded(&self.share, org))
+        self.links.excluded_since(&self.share, group, to).is_none()
     }
 }
 
@@ -187,5 +212,16 @@ impl RaftTransport for Transport {
                 _ => TransportError::Refused(status.message().to_owned()),
             }),
         }
+    }
+
+    /// The others commit without a node that is excluded: a channel lets nobody go whose seats the rest needs to
+    /// decide (`channel::quorum`), and that is asked for while the voters are the committee in force
+    /// (`server::command`).
+    ///
+    /// No entry is behind that of an exclusion unless its leader had applied that one: acts of governance are alone in
+    /// flight ([`super::group::Turns`]). With that, the state here excludes by whatever comes before an entry that
+    /// goes out, if it has caught up. What an append carries beyond was proposed before.
+    fn gives_entries(&self, to: NodeId, group: GroupId, caught_up: bool) -> bool {
+        group.kind() != Some(GroupKind::Channel) || (caught_up && self.gives(to, group))
     }
 }

@@ -63,6 +63,10 @@ impl Hosted {
         if !role.leads {
             return self.refuse_all(&batch, Reject::NotLeader, role.leader, reply);
         }
+        // It hands over, and what the channel does from now on is not for it: whoever sends goes to another member.
+        if self.context.links.excluded_since(&handle.share, handle.group, self.context.node).is_some() {
+            return self.refuse_all(&batch, Reject::NotLeader, None, reply);
+        }
         if let Err(denial) = admission::judge(&handle, org, batch.caller.as_ref(), Action::Write) {
             return self.deny_all(&batch, &denial.refusal(), reply);
         }

@@ -90,3 +90,14 @@ fn learners_of_a_plan_that_was_given_up_go() {
     let again = committee(2, &[1, 2, 5]);
     assert_eq!(step(&current, Some(&again), &replicas, &full, None), gone);
 }
+
+#[test]
+fn an_excluded_leader_hands_over_to_the_one_with_the_longest_log_that_stays() {
+    let voters = [1, 2, 3, 4, 5].map(NodeId).to_vec();
+    let replicated = [(2, 990), (3, 1000), (4, 998)].map(|(node, upto)| (NodeId(node), upto)).to_vec();
+    let role = RoleView { leads: true, voters, replicated, ..RoleView::default() };
+    // Nodes 1, which leads, and 3 are of the organisation that has to go; nothing is known of 5.
+    assert_eq!(heir(&role, |node| ![1, 3].contains(&node.0)), Some(NodeId(4)));
+    assert_eq!(heir(&role, |node| node == NodeId(5)), Some(NodeId(5)), "there is nobody else");
+    assert_eq!(heir(&role, |_| false), None);
+}

@@ -69,7 +69,7 @@ impl Service {
     }
 
     /// Whether the newest state here of a channel excludes a node's organisation. Consensus counts the node until the next
-    /// committee is in force; a snapshot it gets no more.
+    /// committee is in force; a snapshot it gets no more. What else is kept from it, `links` says: here it only asks.
     fn has_excluded(&self, group: GroupId, node: NodeId) -> bool {
         let org = self.view.borrow().nodes.get(&node).map(|node| node.org);
         let handle = self.hosted.group(group.0).filter(|_| group.kind() == Some(GroupKind::Channel));

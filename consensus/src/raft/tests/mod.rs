@@ -7,3 +7,4 @@ mod found;
 mod snapshots;
 mod suite;
 mod support;
+mod withheld;

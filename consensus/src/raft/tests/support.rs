@@ -22,7 +22,7 @@ use crate::raft::{Founding, Prepared, RaftGroup, RaftGroupConfig, RaftTransport,
 use crate::sequencer::Sequencer;
 
 pub(super) const GROUP: GroupId = GroupId::shard(7);
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The state of a [`TestApplier`]; outlives it as a database would.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,6 +135,8 @@ pub(super) struct Net {
     /// Replicas that do not take part yet.
     pub(super) founding: Mutex<BTreeMap<NodeId, Founding>>,
     cut: Mutex<BTreeSet<NodeId>>,
+    /// Nodes that nobody gives entries to.
+    withheld: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Net {
@@ -153,6 +155,15 @@ impl Net {
 
     pub(super) fn join(&self, node: NodeId) {
         self.cut.lock().remove(&node);
+    }
+
+    /// Every host keeps entries from this node from now on.
+    pub(super) fn withhold(&self, node: NodeId) {
+        self.withheld.lock().insert(node);
+    }
+
+    pub(super) fn give_again(&self, node: NodeId) {
+        self.withheld.lock().remove(&node);
     }
 
     /// Spoils what a test wants spoiled.
@@ -220,6 +231,10 @@ impl RaftTransport for Link {
             *last ^= 1;
         }
         Ok(bytes.into())
+    }
+
+    fn gives_entries(&self, to: NodeId, _group: GroupId, _caught_up: bool) -> bool {
+        !self.net.withheld.lock().contains(&to)
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Owns what the groups of a node share ([`HostContext`]) and what a running group is reached by
 //! ([`GroupHandle`]). `open` opens and starts a group, `task` is the task that owns its driver, `outputs`
-//! carries out what the driver asks. A handle never touches the driver: it sends inputs, and they are lost
-//! where the task's queue is full.
+//! carries out what the driver asks, `turns` says what may be proposed beside what. A handle never touches the
+//! driver: it sends inputs, and they are lost where the task's queue is full.
 
 mod admit;
 mod open;
 mod outputs;
 mod task;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -38,6 +39,7 @@ use crate::server::vault::Vault;
 
 pub use admit::{AdmitError, Way};
 pub use open::{FIRST_JOIN, OpenGroup, Seat, first_raft_id};
+pub use turns::Turns;
 
 /// Proposals in flight per group.
 pub const PIPELINE: usize = 3;
@@ -99,6 +101,8 @@ pub struct GroupHandle {
     pub cluster: ClusterId,
     /// Proposals of this leadership were lost, so the log may hold transactions that nobody waits for.
     pub lost_proposals: Arc<AtomicBool>,
+    /// Who may propose beside whom.
+    pub turns: Turns,
     inputs: mpsc::Sender<Input>,
     verify: VerifyMode,
     known: Known,

@@ -20,7 +20,7 @@ use crate::server::alarms::Alarms;
 use crate::server::checks::Known;
 use crate::server::group::admit::{self, AdmitError, Way};
 use crate::server::group::task::{FORGET_EVERY, GroupTask};
-use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, system_view};
+use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, Turns, system_view};
 use crate::server::ingest::{Arrivals, Waiters};
 use crate::server::links::Transport;
 use crate::server::replica::{Committing, Files, Replica, ReplicaShare};
@@ -185,6 +185,7 @@ impl OpenGroup {
         let alarms = Arc::new(Alarms::new(group));
         let lost_proposals = Arc::new(AtomicBool::new(false));
         let known = Known::default();
+        let turns = Turns::default();
         let (raft_out, raft_in) = tokio::sync::oneshot::channel();
         let task = GroupTask {
             context: context.clone(),
@@ -193,6 +194,7 @@ impl OpenGroup {
             waiters: Arc::clone(&waiters),
             alarms: Arc::clone(&alarms),
             lost_proposals: Arc::clone(&lost_proposals),
+            turns: turns.clone(),
             known: known.clone(),
             certified: certified_out,
             attested: Arc::clone(&attested),
@@ -209,6 +211,7 @@ impl OpenGroup {
             }),
             leader: None,
             leads: false,
+            excluded: false,
             members: Vec::new(),
             guarded_ms: None,
             raft: None,
@@ -236,6 +239,7 @@ impl OpenGroup {
             alarms,
             cluster: context.genesis.cluster_id(),
             lost_proposals,
+            turns,
             inputs,
             verify: context.verify,
             known,

@@ -51,6 +51,8 @@ impl GroupTask {
             Output::Send { node, group, message } => {
                 if node == self.context.node && group == self.group {
                     self.feed(Input::Peer { from: node, message: Box::new(message) });
+                } else if group == self.group {
+                    self.send_to_member(node, &message);
                 } else {
                     self.context.links.send(node, group, Bytes::from(message.encode()));
                 }
@@ -79,6 +81,14 @@ impl GroupTask {
             }
             Output::Alarm { cause, text } => self.alarms.last(Cause::Driver(cause), text),
             Output::Stop(reason) => self.wrong(reason),
+        }
+    }
+
+    /// Sends a message to another replica of this group, unless its node is not to have it any more.
+    fn send_to_member(&self, node: NodeId, message: &PeerMessage) {
+        let links = &self.context.links;
+        if !links.withholds(&self.share, self.group, node, message) {
+            links.send(node, self.group, Bytes::from(message.encode()));
         }
     }
 
@@ -160,10 +170,7 @@ impl GroupTask {
     /// Sends a kept certificate to a replica that misses it.
     fn lookup(&self, height: Height, node: NodeId) {
         match self.share.state.load::<Certificate>(&schema::certificate(height)) {
-            Ok(Some(certificate)) => {
-                let message = PeerMessage::Certified(certificate);
-                self.context.links.send(node, self.group, Bytes::from(message.encode()));
-            }
+            Ok(Some(certificate)) => self.send_to_member(node, &PeerMessage::Certified(certificate)),
             Ok(None) => {}
             Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
         }

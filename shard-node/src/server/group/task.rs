@@ -30,8 +30,9 @@ use crate::core::machine::CommandOutcome;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::alarms::{Alarms, Cause};
 use crate::server::checks::Known;
-use crate::server::group::{HostContext, PIPELINE, system_view};
+use crate::server::group::{HostContext, PIPELINE, Turns, system_view};
 use crate::server::ingest::Waiters;
+use crate::server::membership::heir;
 use crate::server::replica::{Committing, DbReader, ReplicaShare};
 
 /// Between two timer inputs.
@@ -47,6 +48,7 @@ pub(super) struct GroupTask {
     pub(super) waiters: Arc<Waiters>,
     pub(super) alarms: Arc<Alarms>,
     pub(super) lost_proposals: Arc<AtomicBool>,
+    pub(super) turns: Turns,
     pub(super) known: Known,
     pub(super) certified: watch::Sender<Option<Certificate>>,
     pub(super) attested: Arc<AtomicU64>,
@@ -55,6 +57,8 @@ pub(super) struct GroupTask {
     pub(super) driver: GroupDriver,
     pub(super) leader: Option<NodeId>,
     pub(super) leads: bool,
+    /// The channel has excluded this node's own organisation, which then proposes nothing.
+    pub(super) excluded: bool,
     pub(super) members: Vec<NodeId>,
     /// The guarded clock against the tick; none until a majority of the members has been asked.
     pub(super) guarded_ms: Option<i64>,
@@ -109,6 +113,7 @@ impl GroupTask {
                     }
                     self.clock();
                     self.step(Input::Timer);
+                    self.hand_over_if_excluded();
                     self.forget_silent();
                 }
             }
@@ -119,20 +124,26 @@ impl GroupTask {
     }
 
     /// Proposals go to the engine in order, from a task of their own; their fates come back as
-    /// inputs. The pipeline bounds both.
+    /// inputs. The pipeline bounds both. Behind an exclusion of this node's organisation none goes.
     fn proposer(&self, raft: RaftGroup) -> mpsc::Sender<(u64, Bytes)> {
         let (sender, mut proposals) = mpsc::channel::<(u64, Bytes)>(PIPELINE * 4);
         let inputs = self.inputs.clone();
-        let tasks = self.context.tasks.clone();
+        let (tasks, turns, share) = (self.context.tasks.clone(), self.turns.clone(), self.share.clone());
+        let (links, group, node) = (Arc::clone(&self.context.links), self.group, self.context.node);
         self.context.tasks.spawn(async move {
             while let Some((id, entry)) = proposals.recv().await {
-                let submitted = raft.submit(entry).await;
+                let turn = turns.beside_others().await;
+                let submitted = match links.excluded_since(&share, group, node) {
+                    Some(_) => None,
+                    None => raft.submit(entry).await.ok(),
+                };
                 let inputs = inputs.clone();
                 tasks.spawn(async move {
                     let accepted = match submitted {
-                        Ok(proposal) => proposal.await.is_ok(),
-                        Err(_) => false,
+                        Some(proposal) => proposal.await.is_ok(),
+                        None => false,
                     };
+                    drop(turn);
                     if let Some(inputs) = inputs.upgrade() {
                         let _ = inputs.send(Input::Proposed { id, accepted }).await;
                     }
@@ -154,8 +165,9 @@ impl GroupTask {
     }
 
     fn role(&mut self, role: &RoleView) {
+        self.excluded = self.excludes(self.context.node);
         // Without a guarded clock there is no stamp, so this replica proposes nothing yet.
-        let leads = role.leads && self.guarded_ms.is_some();
+        let leads = role.leads && self.guarded_ms.is_some() && !self.excluded;
         let lost = self.leads && !leads;
         let moved = self.leads != leads || self.leader != role.leader;
         self.leads = leads;
@@ -188,10 +200,22 @@ impl GroupTask {
             self.give_up_leadership();
         }
         self.step(Input::ClockOffset(guarded_ms));
-        if first && let Some(raft) = self.raft.clone() {
+        if first {
+            self.same_role();
+        }
+    }
+
+    /// What the engine says is as it was, and may mean something else by now.
+    fn same_role(&mut self) {
+        if let Some(raft) = self.raft.clone() {
             let role = raft.role().borrow().clone();
             self.role(&role);
         }
+    }
+
+    /// Whether the newest state here excludes a node's organisation from the channel.
+    fn excludes(&self, node: NodeId) -> bool {
+        self.context.links.excluded_since(&self.share, self.group, node).is_some()
     }
 
     /// Nobody can refuse a block for its time once it is committed; that it was stamped ahead of the
@@ -223,6 +247,24 @@ impl GroupTask {
         }));
     }
 
+    /// The node of an excluded organisation does not go on leading the channel: it hands over to one that stays; asked
+    /// again while it leads. Whoever stays has the log: of those whom the exclusion needed to be committed, some do.
+    fn hand_over_if_excluded(&mut self) {
+        let Some(raft) = self.raft.clone().filter(|_| self.excluded) else { return };
+        let role = raft.role().borrow().clone();
+        if !role.leads || self.stepping_down.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let Some(heir) = heir(&role, |node| !self.excludes(node)) else { return };
+        let group = self.group;
+        tracing::info!(%group, node = %heir, "the channel has excluded this node's organisation; it hands over");
+        self.stepping_down = Some(self.context.tasks.spawn(async move {
+            if let Err(error) = raft.transfer_leader(heir).await {
+                tracing::warn!(%group, %error, "nobody takes the leadership over");
+            }
+        }));
+    }
+
     /// Looks now and then for people who wait no more.
     fn forget_silent(&mut self) {
         let now = tokio::time::Instant::now();
@@ -242,6 +284,7 @@ impl GroupTask {
                 self.check_time(&block.header);
                 let outcomes = block.outcomes.clone();
                 let height = block.header.height;
+                let governed = outcomes.iter().any(|outcome| matches!(outcome, CommandOutcome::Governed { .. }));
                 for (txid, decision) in votes {
                     self.waiters.vote(&txid, decision, Some(height));
                 }
@@ -270,6 +313,11 @@ impl GroupTask {
                         | CommandOutcome::Ignored(_) => {}
                     }
                 }
+                if governed {
+                    // Before anything is proposed behind it.
+                    self.same_role();
+                    self.hand_over_if_excluded();
+                }
                 self.step(Input::Committed(block));
                 if self.group == GroupId::BEACON {
                     self.context.changed.notify_one();
@@ -283,6 +331,7 @@ impl GroupTask {
                 Ok(system) => {
                     self.alarms.end(Cause::Snapshot);
                     self.system(system);
+                    self.same_role();
                 }
                 Err(error) => self.share.halt.stop(format!("after a snapshot: {error}")),
             },

@@ -1,0 +1,202 @@
+//! A member is removed, and its node stays a voter because nobody can decide on another committee: it gets nothing of
+//! what the channel does from then on, and the others go on.
+
+use std::sync::Arc;
+
+use channel::Change;
+use client::{Client, Consistency, Wait};
+use consensus::port::RoleView;
+use consensus::sequencer::Sequencer;
+use ledger::{GroupId, Height, LedgerId, Move, NodeId, OrgId};
+use shard_node::server::admission;
+use shard_node::server::group::GroupHandle;
+use shard_node::server::replica::ReplicaShare;
+use tokio::sync::watch;
+
+use crate::support::bank::{Bank, Wallet, wallet};
+use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::consortium::Consortium;
+use crate::support::eventually;
+
+const A: OrgId = OrgId(1);
+const B: OrgId = OrgId(2);
+const C: OrgId = OrgId(3);
+/// Payments after the removal.
+const PAYMENTS: u128 = 20;
+
+/// A channel of four nodes, none of which has a seat in the beacon.
+struct Scene {
+    cluster: TestCluster,
+    bank: Bank,
+    channel: GroupId,
+    /// Nodes that stay.
+    stay: Vec<NodeId>,
+    /// The node of C.
+    goes: NodeId,
+    /// Two of the three nodes of the beacon.
+    beacon: Vec<NodeId>,
+    payer: Wallet,
+    payee: Wallet,
+}
+
+/// What the node of C has of the channel, also when it does not host it any more.
+struct Has {
+    role: watch::Receiver<RoleView>,
+    share: ReplicaShare,
+}
+
+impl Has {
+    fn last_entry(&self) -> u64 {
+        self.role.borrow().last_log_index
+    }
+
+    fn last_block(&self) -> Height {
+        self.share.stand.lock().applied.height
+    }
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let cluster = TestCluster::start(Wanted { nodes: 7, shards: 1, ..Wanted::default() }).await;
+        let seated: Vec<NodeId> = {
+            let beacon = cluster.genesis.committee(GroupId::BEACON).unwrap();
+            beacon.members.iter().map(|member| member.node).collect()
+        };
+        let of = |org: OrgId, in_beacon: bool| -> Vec<NodeId> {
+            let all = cluster.node_ids().into_iter().filter(|node| cluster.info(*node).org == org);
+            all.filter(|node| seated.contains(node) == in_beacon).collect()
+        };
+        let (of_a, of_b, of_c) = (of(A, false), of(B, false), of(C, false));
+        assert!(of_a.len() >= 2 && !of_b.is_empty() && !of_c.is_empty(), "the beacon has one node of each");
+        let beacon = [of(A, true), of(B, true)].concat();
+        assert_eq!((seated.len(), beacon.len()), (3, 2));
+
+        let bank = Bank::open(&cluster.client()).await;
+        let (payer, payee) = (wallet("payer", 0), wallet("payee", 0));
+        let (stay, goes) = ([&of_a[..2], &of_b[..1]].concat(), of_c[0]);
+        let consortium = Consortium::of(&cluster);
+        let hosts: [(OrgId, &[NodeId]); 3] = [(A, &of_a[..2]), (B, &of_b[..1]), (C, &of_c[..1])];
+        let channel = consortium.found("steel", &hosts).await;
+        consortium.permit(channel, bank.asset, &[A, B]).await;
+        bank.fund([&payer], 1_000).await;
+        let (asset, amount, ledger) = (bank.asset, 1_000, LedgerId::of_channel(channel));
+        let bring = Move::Transfer { from: payer.address, to: payer.address, asset, amount, ledger };
+        bank.execute(vec![bring], &[&payer.key]).await.unwrap();
+        let scene = Self { cluster, bank, channel, stay, goes, beacon, payer, payee };
+        eventually("the money is in the channel", async || {
+            let answer = scene.member().account_of(ledger, scene.payer.address, Consistency::Linearizable, false).await;
+            let found = answer.map_err(|error| error.to_string())?.value;
+            found.map(drop).ok_or_else(|| "no account yet".to_owned())
+        })
+        .await;
+        scene
+    }
+
+    fn member(&self) -> Client {
+        self.cluster.client_of(self.stay[0])
+    }
+
+    fn replica(&self, node: NodeId) -> Arc<GroupHandle> {
+        self.cluster.node(node).hosted().group(self.channel.0).expect("the node hosts the channel")
+    }
+
+    /// Has a node lead the channel.
+    async fn led_by(&self, wanted: NodeId) {
+        eventually("the node leads", async || {
+            for node in self.stay.iter().copied().chain([self.goes]) {
+                let replica = self.replica(node);
+                if replica.role().leads {
+                    if node == wanted {
+                        return Ok(());
+                    }
+                    replica.raft.transfer_leader(wanted).await.map_err(|error| error.to_string())?;
+                }
+            }
+            Err("not yet".to_owned())
+        })
+        .await;
+    }
+
+    /// Pays in the channel, and waits until it is final.
+    async fn pay(&self, times: u128) {
+        let (client, ledger) = (self.member(), LedgerId::of_channel(self.channel));
+        for _ in 0..times {
+            let pay = self.bank.pay(&self.payer, self.payee.address, 1);
+            let settled = client.execute(vec![(ledger, pay)], b"", &[&self.payer.key], Wait::Receipt).await.unwrap();
+            assert!(settled.committed(), "{settled:?}");
+        }
+    }
+
+    async fn paid(&self) -> u128 {
+        let ledger = LedgerId::of_channel(self.channel);
+        let client = self.member();
+        let answer = client.account_of(ledger, self.payee.address, Consistency::Linearizable, false).await.unwrap();
+        let balances = answer.value.map(|record| record.balances).unwrap_or_default();
+        balances.iter().find(|line| line.0 == self.bank.asset).map_or(0, |line| line.1.posted)
+    }
+
+    /// The last entry that one of those who stay has applied.
+    fn last_entry(&self) -> u64 {
+        let applied = |node: &NodeId| self.replica(*node).share.stand.lock().applied.consensus.position;
+        self.stay.iter().filter_map(applied).map(|position| position.index).max().unwrap()
+    }
+
+    fn voters(&self) -> Vec<NodeId> {
+        self.replica(self.stay[0]).raft.role().borrow().voters.clone()
+    }
+}
+
+/// Removes C while `leader` leads and the beacon cannot decide, and looks at what C's node has at the end.
+async fn removed_while_led_by(pick: impl Fn(&Scene) -> NodeId) {
+    let mut scene = Scene::set().await;
+    scene.pay(1).await;
+    scene.led_by(pick(&scene)).await;
+    for node in scene.beacon.clone() {
+        scene.cluster.stop_node(node).await;
+    }
+    let has = {
+        let replica = scene.replica(scene.goes);
+        Has { role: replica.raft.role(), share: replica.share.clone() }
+    };
+    Consortium::of(&scene.cluster).decide(scene.channel, Change::Remove { org: C }, &[A, B]).await;
+    let since = eventually("those who stay know", async || {
+        let states = scene.stay.iter().map(|node| admission::excluded_since(&scene.replica(*node).share, C));
+        states.collect::<Option<Vec<Height>>>().and_then(|all| all.first().copied()).ok_or("not yet")
+    })
+    .await;
+    // Whatever is behind this in the log was proposed later.
+    let until_then = scene.last_entry();
+
+    // The committee stands, and three of its four are enough.
+    scene.pay(PAYMENTS).await;
+    assert_eq!(scene.paid().await, 1 + PAYMENTS);
+    assert!(scene.voters().contains(&scene.goes), "it is a voter still");
+    let leader = scene.stay.iter().find(|node| scene.replica(**node).role().leads);
+    assert!(leader.is_some(), "one of those who stay leads");
+    let height = scene.replica(scene.stay[0]).share.stand.lock().applied.height;
+    assert!(height > since && scene.last_entry() > until_then);
+    assert!(has.last_block() <= since && has.last_entry() <= until_then, "{} of {until_then}", has.last_entry());
+
+    // The beacon decides again: the voters follow, and its copy goes. It has got nothing in all that time.
+    for node in scene.beacon.clone() {
+        scene.cluster.start_node(node).await;
+    }
+    eventually("its seat and its copy are gone", async || {
+        let (voters, copy) = (scene.voters(), scene.cluster.data(scene.goes, scene.channel).exists());
+        if voters.contains(&scene.goes) || copy { Err(format!("{voters:?}, copy: {copy}")) } else { Ok(()) }
+    })
+    .await;
+    scene.pay(1).await;
+    assert_eq!(scene.paid().await, 2 + PAYMENTS);
+    assert!(has.last_block() <= since && has.last_entry() <= until_then, "{} of {until_then}", has.last_entry());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_member_gets_no_entry_although_its_node_is_a_voter_still() {
+    removed_while_led_by(|scene| scene.stay[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_member_that_leads_hands_over_and_gets_no_entry_of_its_heir() {
+    removed_while_led_by(|scene| scene.goes).await;
+}
