@@ -83,14 +83,14 @@ struct Derived {
 
 /// Opens and seals the keys of one owner under one passphrase.
 ///
-/// What it seals has the salt of what it opened or sealed before, and only a nonce of its own, so that all keys of a
-/// node cost one derivation at its start.
+/// What it seals has the salt of what it opened or sealed before, and only a nonce of its own, so that keys that were made
+/// together cost one derivation: at the start of a node, all of them.
 pub struct Keyring {
     named: Option<PathBuf>,
     /// Whether a passphrase is looked for when the first sealed file is met.
     looks: bool,
     passphrase: Option<Passphrase>,
-    derived: Option<Derived>,
+    derived: Vec<Derived>,
 }
 
 impl fmt::Debug for Keyring {
@@ -104,19 +104,19 @@ impl Keyring {
     /// none is, from the first key on.
     #[must_use]
     pub fn finding(named: Option<PathBuf>) -> Self {
-        Self { named, looks: true, passphrase: None, derived: None }
+        Self { named, looks: true, passphrase: None, derived: Vec::new() }
     }
 
     /// Has this passphrase.
     #[must_use]
     pub fn holding(passphrase: Passphrase) -> Self {
-        Self { named: None, looks: false, passphrase: Some(passphrase), derived: None }
+        Self { named: None, looks: false, passphrase: Some(passphrase), derived: Vec::new() }
     }
 
     /// Has none, and looks for none: it reads what is in the clear.
     #[must_use]
     pub fn empty() -> Self {
-        Self { named: None, looks: false, passphrase: None, derived: None }
+        Self { named: None, looks: false, passphrase: None, derived: Vec::new() }
     }
 
     /// The passphrase, which is looked for beside this key if none is named.
@@ -195,16 +195,20 @@ impl Keyring {
         })
     }
 
-    /// What the passphrase becomes under a salt, from memory where it was the last one.
+    /// What the passphrase becomes under a salt, which is worked out once.
     fn derived(&mut self, path: &Path, cost: KdfCost, salt: [u8; SALT_BYTES]) -> Result<&Key, SecretError> {
-        let known = self.derived.as_ref().is_some_and(|known| known.cost == cost && known.salt == salt);
-        if !known {
-            let missing = || SecretError::NoPassphrase { path: path.display().to_string() };
-            let passphrase = self.passphrase(path)?.ok_or_else(missing)?;
-            let key = keyfile::derive(cost, &salt, passphrase.text()).map_err(|fault| of(path, fault))?;
-            self.derived = Some(Derived { cost, salt, key });
-        }
-        Ok(&self.derived.as_ref().expect("it was known, or is now").key)
+        let known = self.derived.iter().position(|known| known.cost == cost && known.salt == salt);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let missing = || SecretError::NoPassphrase { path: path.display().to_string() };
+                let passphrase = self.passphrase(path)?.ok_or_else(missing)?;
+                let key = keyfile::derive(cost, &salt, passphrase.text()).map_err(|fault| of(path, fault))?;
+                self.derived.push(Derived { cost, salt, key });
+                self.derived.len() - 1
+            }
+        };
+        Ok(&self.derived[at].key)
     }
 
     /// The bytes of a file that holds a key. `path` is where it will lie.
@@ -214,9 +218,9 @@ impl Keyring {
     pub fn seal(&mut self, path: &Path, kind: SecretKind, secret: &[u8]) -> Result<Vec<u8>, SecretError> {
         let missing = || SecretError::NoPassphrase { path: path.display().to_string() };
         let cost = self.passphrase(path)?.ok_or_else(missing)?.cost();
-        let salt = match &self.derived {
-            Some(known) if known.cost == cost => known.salt,
-            _ => keyfile::random().map_err(|fault| of(path, fault))?,
+        let salt = match self.derived.iter().find(|known| known.cost == cost) {
+            Some(known) => known.salt,
+            None => keyfile::random().map_err(|fault| of(path, fault))?,
         };
         let nonce = keyfile::random().map_err(|fault| of(path, fault))?;
         let header = Header { kind, cost, salt, nonce };
