@@ -177,6 +177,12 @@ impl From<client::KeystoreError> for CliError {
     }
 }
 
+impl From<client::SecretError> for CliError {
+    fn from(error: client::SecretError) -> Self {
+        Self::from_message(error.code(), error)
+    }
+}
+
 impl From<client::KeptError> for CliError {
     fn from(error: client::KeptError) -> Self {
         Self::from_message(error.code(), error)

@@ -1,61 +1,24 @@
-//! The keystore: secp256k1 keys, each in a file of its own, encrypted under a passphrase.
+//! The keystore: secp256k1 keys of accounts, each in a file of its own, encrypted under a passphrase.
 //!
-//! Owns the file format and the folder. It never asks for a passphrase and never prints a key.
-//!
-//! A file is `magic ‖ version ‖ length ‖ public part ‖ ciphertext ‖ sha256 of all before`. The
-//! public part (name, address, public key, parameters) is in the clear and bound to the ciphertext
-//! as associated data. The checksum carries no security: it tells a damaged file from a wrong
-//! passphrase, which the cipher alone cannot.
+//! Owns the folder and what a file says of its key: name, address and public key are in the clear. The frame of a file
+//! is that of `keyfile`. It never asks for a passphrase and never prints a key.
 
 use std::path::{Path, PathBuf};
 
-use argon2::{Algorithm, Argon2, Params, Version};
 use borsh::{BorshDeserialize, BorshSerialize};
-use chacha20poly1305::aead::{Aead, Payload};
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use ledger::auth::Authorisation;
-use ledger::hash::sha256;
 use ledger::{Address, PublicKey, SecretKey};
-use rand::TryRngCore;
 use zeroize::Zeroizing;
 
-use crate::files;
+pub use crate::keyfile::KdfCost;
+use crate::keyfile::{self, Fault, NONCE_BYTES, Parts, SALT_BYTES};
+use crate::{files, secrets};
 
-const MAGIC: &[u8; 8] = b"SEAMKEYS";
 const FORMAT_VERSION: u8 = 1;
 const EXTENSION: &str = "key";
 const NAME_BYTES_MAX: usize = 64;
 /// Larger files are no keys of ours.
 const FILE_BYTES_MAX: u64 = 4096;
-const CHECKSUM_BYTES: usize = 32;
-/// Bytes before the public part: magic, version, its length.
-const PREFIX_BYTES: usize = 8 + 1 + 2;
-
-/// How expensive it is to try a passphrase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct KdfCost {
-    /// Memory, KiB.
-    pub memory_kib: u32,
-    /// Passes over it.
-    pub passes: u32,
-    /// Lanes.
-    pub lanes: u32,
-}
-
-impl Default for KdfCost {
-    fn default() -> Self {
-        Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 }
-    }
-}
-
-impl KdfCost {
-    /// Whether a file may ask for it: a forged file must not be able to take all memory.
-    fn bounded(&self) -> bool {
-        (8..=1024 * 1024).contains(&self.memory_kib)
-            && (1..=64).contains(&self.passes)
-            && (1..=16).contains(&self.lanes)
-    }
-}
 
 /// What everybody may know about a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,15 +110,13 @@ struct Header {
     address: Address,
     public: PublicKey,
     cost: KdfCost,
-    salt: [u8; 16],
-    nonce: [u8; 24],
+    salt: [u8; SALT_BYTES],
+    nonce: [u8; NONCE_BYTES],
 }
 
 struct Sealed {
     header: Header,
-    /// Everything before the ciphertext: the associated data.
-    clear: Vec<u8>,
-    ciphertext: Vec<u8>,
+    parts: Parts,
 }
 
 /// A folder of keys.
@@ -185,7 +146,7 @@ impl Keystore {
     /// [`KeystoreError`].
     pub fn generate(&self, name: &str, passphrase: &str) -> Result<KeyInfo, KeystoreError> {
         loop {
-            let secret: Zeroizing<[u8; 32]> = Zeroizing::new(random()?);
+            let secret: Zeroizing<[u8; 32]> = Zeroizing::new(keyfile::random().map_err(|fault| of(&self.dir, fault))?);
             // Practically always a key on the first draw.
             if let Ok(key) = SecretKey::from_bytes(&secret) {
                 return self.create(name, &key, passphrase);
@@ -205,10 +166,13 @@ impl Keystore {
             address: Authorisation::Single(key.public()).address(),
             public: key.public(),
             cost: self.cost,
-            salt: random()?,
-            nonce: random()?,
+            salt: keyfile::random().map_err(|fault| of(&path, fault))?,
+            nonce: keyfile::random().map_err(|fault| of(&path, fault))?,
         };
-        let bytes = seal(&header, key, passphrase)?;
+        let secret = Zeroizing::new(key.to_bytes());
+        let bytes = keyfile::derive(header.cost, &header.salt, passphrase)
+            .and_then(|key| keyfile::seal(FORMAT_VERSION, &header, &key, header.nonce, secret.as_slice()))
+            .map_err(|fault| of(&path, fault))?;
         files::create(&path, &bytes, 0o600).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => KeystoreError::Exists(name.to_owned()),
             _ => io(&path, &error),
@@ -257,12 +221,9 @@ impl Keystore {
     /// [`KeystoreError`]; [`KeystoreError::WrongPassphrase`] when the file is whole but does not open.
     pub fn unlock(&self, name: &str, passphrase: &str) -> Result<SecretKey, KeystoreError> {
         let (sealed, path) = self.open_named(name)?;
-        let cipher = cipher(&sealed.header, passphrase)?;
-        let payload = Payload { msg: &sealed.ciphertext, aad: &sealed.clear };
-        let secret = cipher
-            .decrypt(&XNonce::from(sealed.header.nonce), payload)
-            .map(Zeroizing::new)
-            .map_err(|_| KeystoreError::WrongPassphrase(name.to_owned()))?;
+        let Sealed { header, parts } = &sealed;
+        let key = keyfile::derive(header.cost, &header.salt, passphrase).map_err(|fault| of(&path, fault))?;
+        let secret = parts.open(&key, header.nonce).ok_or_else(|| KeystoreError::WrongPassphrase(name.to_owned()))?;
         let bytes: Zeroizing<[u8; 32]> =
             Zeroizing::new(secret.as_slice().try_into().map_err(|_| damaged(&path, "the secret has another length"))?);
         let key = SecretKey::from_bytes(&bytes).map_err(|error| damaged(&path, error))?;
@@ -305,40 +266,13 @@ fn damaged(path: &Path, cause: impl ToString) -> KeystoreError {
     KeystoreError::Damaged { path: path.display().to_string(), cause: cause.to_string() }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], KeystoreError> {
-    let mut bytes = [0; N];
-    rand::rngs::OsRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|error| KeystoreError::Crypto(format!("no randomness: {error}")))?;
-    Ok(bytes)
-}
-
-fn cipher(header: &Header, passphrase: &str) -> Result<XChaCha20Poly1305, KeystoreError> {
-    let crypto = |error: argon2::Error| KeystoreError::Crypto(error.to_string());
-    let cost = header.cost;
-    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(crypto)?;
-    let mut key = Zeroizing::new([0; 32]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(passphrase.as_bytes(), &header.salt, key.as_mut_slice())
-        .map_err(crypto)?;
-    XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(|error| KeystoreError::Crypto(error.to_string()))
-}
-
-fn seal(header: &Header, key: &SecretKey, passphrase: &str) -> Result<Vec<u8>, KeystoreError> {
-    let public = borsh::to_vec(header).expect("writing to memory does not fail");
-    let length = u16::try_from(public.len()).expect("a name has at most 64 bytes, and the rest is fixed");
-    let mut bytes = MAGIC.to_vec();
-    bytes.push(FORMAT_VERSION);
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&public);
-    let secret = Zeroizing::new(key.to_bytes());
-    let payload = Payload { msg: secret.as_slice(), aad: &bytes };
-    let ciphertext = cipher(header, passphrase)?
-        .encrypt(&XNonce::from(header.nonce), payload)
-        .map_err(|error| KeystoreError::Crypto(error.to_string()))?;
-    bytes.extend_from_slice(&ciphertext);
-    bytes.extend_from_slice(&sha256(&bytes).0);
-    Ok(bytes)
+fn of(path: &Path, fault: Fault) -> KeystoreError {
+    match fault {
+        Fault::Damaged(cause) => damaged(path, cause),
+        Fault::Version(secrets::FORMAT_VERSION) => damaged(path, "it holds a key of a process or an organisation"),
+        Fault::Version(found) => KeystoreError::UnknownVersion { path: path.display().to_string(), found },
+        Fault::Crypto(cause) => KeystoreError::Crypto(cause),
+    }
 }
 
 fn open(path: &Path) -> Result<Sealed, KeystoreError> {
@@ -347,29 +281,19 @@ fn open(path: &Path) -> Result<Sealed, KeystoreError> {
         return Err(damaged(path, "it is too large for a key"));
     }
     let bytes = std::fs::read(path).map_err(|error| io(path, &error))?;
-    if bytes.len() < PREFIX_BYTES + CHECKSUM_BYTES || !bytes.starts_with(MAGIC) {
-        return Err(damaged(path, "it does not start as a key file does"));
-    }
-    if bytes[8] != FORMAT_VERSION {
-        return Err(KeystoreError::UnknownVersion { path: path.display().to_string(), found: bytes[8] });
-    }
-    let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM_BYTES);
-    if sha256(content).0 != checksum {
-        return Err(damaged(path, "its checksum does not match"));
-    }
-    let length = usize::from(u16::from_le_bytes([content[9], content[10]]));
-    let public = content.get(PREFIX_BYTES..PREFIX_BYTES + length).ok_or_else(|| damaged(path, "it is truncated"))?;
-    let header: Header = borsh::from_slice(public).map_err(|error| damaged(path, error))?;
+    let parts = Parts::of(&bytes, FORMAT_VERSION).map_err(|fault| of(path, fault))?;
+    let header: Header = borsh::from_slice(parts.public()).map_err(|error| damaged(path, error))?;
     if !header.cost.bounded() {
         return Err(damaged(path, "its parameters are out of range"));
     }
-    let (clear, ciphertext) = content.split_at(PREFIX_BYTES + length);
-    Ok(Sealed { header, clear: clear.to_vec(), ciphertext: ciphertext.to_vec() })
+    Ok(Sealed { header, parts })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyfile::{CHECKSUM_BYTES, PREFIX_BYTES};
+    use ledger::hash::sha256;
     use std::os::unix::fs::PermissionsExt;
 
     fn store(dir: &tempfile::TempDir) -> Keystore {

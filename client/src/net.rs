@@ -27,6 +27,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 use zeroize::Zeroizing;
 
 use crate::door::ran_out;
+use crate::secrets::{Keyring, SecretError};
 use crate::sockets::{Sockets, Wire};
 use crate::traffic::{Counted, Traffic};
 
@@ -74,6 +75,9 @@ pub enum NetError {
     /// The peer's certificate cannot be parsed or lacks what names it.
     #[error("the peer's certificate does not say who it is: {0}")]
     Peer(String),
+    /// The private key does not open.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }
 
 impl NetError {
@@ -85,6 +89,7 @@ impl NetError {
             Self::File { .. } => "tls_file",
             Self::Address { .. } => "address_form",
             Self::Peer(_) => "tls_peer",
+            Self::Secret(error) => error.code(),
         }
     }
 }
@@ -120,12 +125,26 @@ impl Identity {
         Self { cert_pem: cert_pem.into(), key_pem: Zeroizing::new(key_pem.into()) }
     }
 
-    /// Reads both PEM files.
+    /// Reads a certificate in PEM and its key, sealed or in PEM. The passphrase is found by the rule of
+    /// [`Passphrase::find`](crate::secrets::Passphrase::find).
     ///
     /// # Errors
-    /// [`NetError::File`].
+    /// [`NetError::File`] or [`NetError::Secret`].
     pub fn load(cert: &Path, key: &Path) -> Result<Self, NetError> {
-        Ok(Self { cert_pem: read(cert)?, key_pem: Zeroizing::new(read(key)?) })
+        Self::load_with(cert, key, &mut Keyring::finding(None))
+    }
+
+    /// As [`Identity::load`], with a passphrase that is known or named.
+    ///
+    /// # Errors
+    /// As [`Identity::load`].
+    pub fn load_with(cert: &Path, key: &Path, keyring: &mut Keyring) -> Result<Self, NetError> {
+        let cert_pem = read(cert)?;
+        let key_pem = keyring.pem(key).map_err(|error| match error {
+            SecretError::Io { path, cause, .. } => NetError::File { path, cause },
+            other => NetError::Secret(other),
+        })?;
+        Ok(Self { cert_pem, key_pem })
     }
 
     /// `sha256` of the subject public key info of the leaf: what the registry binds a node to.

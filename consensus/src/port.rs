@@ -98,9 +98,16 @@ pub enum SnapshotError {
 }
 
 /// What another replica needs to read this one's snapshots, and what never lies beside them: the key that their values
-/// are sealed under. Empty where nothing is sealed. Travels between members only, over connections that hide it.
+/// are sealed under. Empty where nothing is sealed. Travels between members only, over connections that hide it. Wiped when
+/// it is dropped; the messages that carry it are not.
 #[derive(Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct SnapshotSecret(pub Vec<u8>);
+
+impl Drop for SnapshotSecret {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
 
 impl std::fmt::Debug for SnapshotSecret {
     fn fmt(&self, form: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -143,7 +143,7 @@ fn an_organisation_is_invited_and_declines() {
     let ca = shell.dir().join("../d-ca/ca.pem");
     let folder = shell.dir().join("admin/4");
     std::fs::create_dir(&folder).unwrap();
-    for (from, to) in [("dora.pem", "admin.pem"), ("dora.key", "admin.key")] {
+    for (from, to) in [("dora.pem", "admin.pem"), ("dora.key", "admin.key"), ("passphrase", "passphrase")] {
         std::fs::copy(shell.dir().join("../d").join(from), folder.join(to)).unwrap();
     }
     for org in ["org-a", "org-b"] {

@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use client::{Client, Profile, Wait};
+use client::{Client, Keyring, Profile, SecretKind, Wait};
 use ledger::{GroupId, NodeId};
 use shard_node::server::NodeConfig;
 
@@ -86,6 +86,19 @@ async fn a_profile_is_refused_for_unknown_keys_and_another_genesis() {
     }
 }
 
+/// What a file of a node holds; keys in the clear, as other programs make them and as a node reads them, too.
+fn content(path: &Path) -> Vec<u8> {
+    let mut keyring = Keyring::finding(None);
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("node.key") => keyring.pem(path).unwrap().as_bytes().to_vec(),
+        Some("signing.key") => {
+            let key = keyring.key(path, SecretKind::Signing).unwrap();
+            key.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+        }
+        _ => std::fs::read(path).unwrap(),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_does_not_fit_its_cluster_does_not_start() {
     let (mut cluster, other) = (one_node(), one_node());
@@ -101,7 +114,7 @@ async fn a_node_that_does_not_fit_its_cluster_does_not_start() {
         let kept: Vec<(PathBuf, Vec<u8>)> =
             names.iter().map(|name| (folder.join(name), std::fs::read(folder.join(name)).unwrap())).collect();
         for name in names {
-            std::fs::write(folder.join(name), std::fs::read(theirs.join(name)).unwrap()).unwrap();
+            std::fs::write(folder.join(name), content(&theirs.join(name))).unwrap();
         }
         let error = cluster.try_start(NODE).await.unwrap_err();
         assert_eq!(error.code(), code, "{names:?}: {error}");
@@ -109,6 +122,12 @@ async fn a_node_that_does_not_fit_its_cluster_does_not_start() {
             std::fs::write(path, bytes).unwrap();
         }
     }
+    // As it lies there, another node's key does not even open.
+    let own = std::fs::read(folder.join("signing.key")).unwrap();
+    std::fs::copy(theirs.join("signing.key"), folder.join("signing.key")).unwrap();
+    let error = cluster.try_start(NODE).await.unwrap_err();
+    assert_eq!(error.code(), "wrong_passphrase", "{error}");
+    std::fs::write(folder.join("signing.key"), own).unwrap();
     let genesis = folder.join("genesis.json");
     let text = std::fs::read_to_string(&genesis).unwrap();
     for bad in [&text[..text.len() / 2], "", "{}", &text.replacen("\"threshold\": 1", "\"threshold\": 0", 1)] {

@@ -25,6 +25,7 @@ mod full_disk;
 mod history;
 mod holdings;
 mod isolation;
+mod keys;
 mod open_fate;
 mod payments;
 mod processes;

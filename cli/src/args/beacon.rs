@@ -15,7 +15,7 @@ pub struct Admin {
     /// The organisation by its name [default: the node's, or the only one whose key is in the folder]
     #[arg(long = "as", value_name = "ORG")]
     pub org: Option<String>,
-    /// Its admin's signing key, 64 hex digits [default: admin/ORG/signing.key in the cluster's folder]
+    /// Its admin's signing key, sealed or 64 hex digits [default: admin/ORG/signing.key in the cluster's folder]
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 }
@@ -38,7 +38,7 @@ pub enum Beacon {
     Org(OrgChange),
     /// Replace an organisation's admin key; the old one signs this, and nothing after it
     #[command(
-        after_help = "Example:\n  seamark beacon rotate-key --as org-a new.key\n\nThe file holds the new signing key, 64 hex digits. Put it in the place of the old one afterwards."
+        after_help = "Example:\n  seamark beacon rotate-key --as org-a new.key\n\nThe file holds the new signing key, 64 hex digits, or sealed by 'key seal'. Put it in the place of\nthe old one afterwards."
     )]
     RotateKey {
         /// Who signs.

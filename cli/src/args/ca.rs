@@ -54,6 +54,13 @@ pub enum Ca {
         /// Folder for NAME.pem and NAME.key
         #[arg(long, value_name = "FOLDER")]
         out: PathBuf,
+        /// File of a passphrase to seal the key under [default: the file 'passphrase' in the folder, which is made if
+        /// it is not there]
+        #[arg(long, value_name = "FILE", conflicts_with = "plain")]
+        passphrase_file: Option<PathBuf>,
+        /// Leave the key in the clear, for a program that cannot open a sealed one
+        #[arg(long)]
+        plain: bool,
     },
     /// Show a certificate: whose, by whom, and how long it is valid
     #[command(after_help = "Example:\n  seamark ca show node-7/node-7.pem")]

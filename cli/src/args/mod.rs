@@ -117,8 +117,11 @@ pub enum Command {
     Channel(Channel),
     /// Show every group: leader, height, root, lag, rate, and what is wrong
     Status(Status),
-    /// Make and show keys
-    #[command(subcommand, after_help = "Example:\n  seamark key new alice\n  seamark key list")]
+    /// Make and show keys of accounts; seal the private keys of nodes and organisations
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark key new alice\n  seamark key list\n  seamark key seal net/nodes/node-1"
+    )]
     Key(Key),
     /// Make certificate authorities and certificates, and show them
     #[command(
@@ -203,6 +206,10 @@ pub struct Init {
     /// not copied. Organisations without one get a new authority
     #[arg(long, value_name = "ORG=FOLDER")]
     pub ca: Vec<String>,
+    /// File of a passphrase to seal all private keys under; it is not copied [default: a new one for each folder with
+    /// keys, in its file 'passphrase']
+    #[arg(long, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
     /// Name of the cluster, for people
     #[arg(long, default_value = "seamark")]
     pub name: String,
@@ -221,6 +228,9 @@ pub struct Node {
     /// The node's configuration
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// File of the passphrase of the node's keys, in the place of passphrase_file in its configuration
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub passphrase_file: Option<PathBuf>,
     /// Stop when stdin closes, as it does when the process that started this one ends
     #[arg(long, hide = true)]
     pub with_parent: bool,
@@ -250,6 +260,15 @@ pub enum NodeCommand {
         /// The group: beacon or shard-N
         #[arg(value_name = "GROUP")]
         group: String,
+    },
+    /// Replace the storage key of a stopped node; what it keeps of channels is sealed under the new one
+    #[command(
+        after_help = "Example:\n  seamark node storage-key --config ~/.seamark/dev/nodes/node-2/node.toml\n\nThe local keys of its channels are sealed anew and stay what they are. Whoever had the old storage\nkey and the folder of a channel has read the local key; a node that leaves a channel and joins anew\ngets another one."
+    )]
+    StorageKey {
+        /// The node's configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
     },
     /// Change a node's entry in the registry of a running cluster.
     #[command(flatten)]
@@ -315,6 +334,31 @@ pub enum Key {
         /// Which cluster's keystore.
         #[command(flatten)]
         target: Target,
+    },
+    /// Seal private keys of nodes, organisations and certificates where they lie
+    #[command(
+        after_help = "Example:\n  seamark key seal net/nodes/node-1\n  seamark key seal net\n  seamark key seal admin/org-a --passphrase-file /run/secrets/org-a\n\nIn a folder, everything that is a private key in the clear is sealed, in the folders below it, too.\nKeys that are sealed under another passphrase, which is found as always, are sealed under the one\nthat is named here. Doing it again changes nothing."
+    )]
+    Seal {
+        /// Key files, or folders with keys
+        #[arg(value_name = "PATH", required = true)]
+        paths: Vec<PathBuf>,
+        /// File of the passphrase [default: passphrase_file of node.toml, the file 'passphrase' beside the keys,
+        /// $SEAMARK_PASSPHRASE, a systemd credential, or a new one in 'passphrase' beside the keys]
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Print a sealed private key in the clear, for a program that cannot open it
+    #[command(
+        after_help = "Example:\n  seamark key reveal client/client.key\n  seamark key reveal nodes/node-1/node.key --passphrase-file /run/secrets/node-1\n\nA key of a certificate is printed in PEM, others as 64 hex digits."
+    )]
+    Reveal {
+        /// The key file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// File of the passphrase [default: as for 'key seal']
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
     },
 }
 

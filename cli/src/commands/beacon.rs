@@ -50,14 +50,15 @@ pub(super) async fn change_node(change: NodeChange, output: Output) -> Result<()
         NodeChange::Register { admin, config, peer, client, zone, capacity } => {
             let signer = Signer::of(&admin)?;
             let config = NodeConfig::load(&config)?;
-            let identity = Identity::load(&config.cert, &config.key)?;
+            let mut keyring = config.keyring();
+            let identity = Identity::load_with(&config.cert, &config.key, &mut keyring)?;
             let org = signer.org(None)?;
             let info = NodeInfo {
                 id: config.node,
                 org: org.id,
                 zone,
                 capacity,
-                key: read_signing_key(&config.signing_key)?.public(),
+                key: keyring.signing_key(&config.signing_key)?.public(),
                 tls_key_hash: identity.key_hash()?,
                 peer_addr: peer,
                 client_addr: client,

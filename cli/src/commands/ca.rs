@@ -1,7 +1,8 @@
 //! `ca`: authorities of organisations, and the certificates that they issue.
 //!
-//! The files are PEM that any other tool reads. Private keys of processes are in the clear, readable by their owner
-//! only, because nodes start without anybody there; the key of an authority is under a passphrase.
+//! Certificates are PEM that any other tool reads. Every private key is under a passphrase: that of an authority in a
+//! format that other tools open, that of a process sealed as all of a node's keys are, unless another program needs it in
+//! the clear.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use client::NetError;
 use client::net::CertificateInfo;
+use client::secrets::{Keyring, PASSPHRASE_FILE, Passphrase, SecretKind};
 use ledger::ids::NodeId;
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::context::{new_passphrase, passphrase};
 use crate::args::{Ca, RoleArg};
@@ -91,7 +94,12 @@ impl Line {
 pub(super) fn run(command: &Ca, output: Output) -> Result<(), CliError> {
     let line = match command {
         Ca::New { org, out } => new(org, out)?,
-        Ca::Issue { role, name, ca, hosts, days, out } => issue(*role, name, ca, hosts, *days, out)?,
+        Ca::Issue { role, name, ca, hosts, days, out, passphrase_file, plain } => {
+            let subject = named(*role, name, ca, hosts)?;
+            let files = [format!("{name}.pem"), format!("{name}.key")].map(|file| out.join(file));
+            let sealing = if *plain { Sealing::None } else { Sealing::Under(passphrase_file.as_deref()) };
+            issue(&subject, ca, *days, &files, sealing)?
+        }
         Ca::Show { file } => Line::of(file, None, &read(file)?)?,
     };
     output.result(&line, || line.text())
@@ -112,29 +120,73 @@ fn new(org: &str, out: &Path) -> Result<Line, CliError> {
     Line::of(&cert, Some(&key), authority.cert_pem())
 }
 
-fn issue(role: RoleArg, name: &str, ca: &Path, hosts: &[String], days: i64, out: &Path) -> Result<Line, CliError> {
+/// Whom a certificate is for.
+fn named(role: RoleArg, name: &str, ca: &Path, hosts: &[String]) -> Result<Subject, CliError> {
     checked_name(name)?;
     let org = org_of(&ca.join(CERT), &read(&ca.join(CERT))?)?;
-    let subject = subject(role, name, &org, hosts)?;
-    let (cert, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
-    for path in [&cert, &key] {
-        absent(path)?;
-    }
-    let leaf = open(ca, &org)?.issue_for(&subject, days)?;
-    write(&key, leaf.key_pem.as_bytes(), 0o600)?;
-    write(&cert, leaf.cert_pem.as_bytes(), 0o644)?;
-    Line::of(&cert, Some(&key), &leaf.cert_pem)
+    subject(role, name, &org, hosts)
 }
 
-/// Opens the authority of an organisation in a folder, asking for the passphrase where there is one: that of a cluster
-/// which `up` or `init` made has its key in the clear.
-pub(super) fn open(ca: &Path, org: &str) -> Result<Authority, CliError> {
-    let (cert_pem, key_pem) = (read(&ca.join(CERT))?, read(&ca.join(KEY))?);
-    if Authority::is_sealed(&key_pem) {
-        Ok(Authority::from_sealed_pem(&cert_pem, &key_pem, &passphrase(&format!("authority of {org}"))?)?)
-    } else {
-        Ok(Authority::from_pem(&cert_pem, &key_pem)?)
+/// How the key of a new certificate lies in its file.
+enum Sealing<'a> {
+    /// In the clear.
+    None,
+    /// Under the passphrase of this file, or that of its folder.
+    Under(Option<&'a Path>),
+}
+
+fn issue(subject: &Subject, ca: &Path, days: i64, files: &[PathBuf; 2], how: Sealing<'_>) -> Result<Line, CliError> {
+    let [cert, key] = files;
+    for path in files {
+        absent(path)?;
     }
+    let leaf = open(ca, &subject.org)?.issue_for(subject, days)?;
+    match how {
+        Sealing::None => write(key, leaf.key_pem.as_bytes(), 0o600)?,
+        Sealing::Under(passphrase) => {
+            let sealed = keyring_of(key, passphrase)?.seal(key, SecretKind::Tls, leaf.key_pem.as_bytes())?;
+            write(key, &sealed, 0o600)?;
+        }
+    }
+    write(cert, leaf.cert_pem.as_bytes(), 0o644)?;
+    Line::of(cert, Some(key), &leaf.cert_pem)
+}
+
+/// What seals the key of a new certificate: the passphrase of the file that is named, or else of the key's folder, which gets
+/// one if it has none. That of the authority, which the environment may give, is not for others.
+pub(super) fn keyring_of(key: &Path, named: Option<&Path>) -> Result<Keyring, CliError> {
+    let own = key.with_file_name(PASSPHRASE_FILE);
+    let passphrase = match named {
+        Some(file) => Passphrase::read(file)?,
+        None if own.exists() => Passphrase::read(&own)?,
+        None => make_passphrase(&own)?,
+    };
+    Ok(Keyring::holding(passphrase))
+}
+
+/// Makes a passphrase of 256 random bits in a file that is not there yet.
+pub(super) fn make_passphrase(file: &Path) -> Result<Passphrase, CliError> {
+    let made = Passphrase::generate()?;
+    let line = Zeroizing::new(format!("{}\n", made.text()));
+    write(file, line.as_bytes(), 0o600)?;
+    Ok(Passphrase::new(made.text(), file.display().to_string()))
+}
+
+/// Opens the authority of an organisation in a folder: with the passphrase that is found by the rule of all private keys,
+/// or else the one that is asked for. Builds before this one left the keys of clusters in the clear.
+pub(super) fn open(ca: &Path, org: &str) -> Result<Authority, CliError> {
+    let key = ca.join(KEY);
+    let (cert_pem, key_pem) = (read(&ca.join(CERT))?, Zeroizing::new(read(&key)?));
+    if !Authority::is_sealed(&key_pem) {
+        tracing::warn!(file = %key.display(), "the key of an authority lies in the clear; seal it with 'seamark key seal'");
+        return Ok(Authority::from_pem(&cert_pem, &key_pem)?);
+    }
+    let found = Passphrase::find(None, &key)?;
+    let text = match &found {
+        Some(found) => Zeroizing::new(found.text().to_owned()),
+        None => passphrase(&format!("authority of {org}"))?,
+    };
+    Ok(Authority::from_sealed_pem(&cert_pem, &key_pem, &text)?)
 }
 
 fn subject(role: RoleArg, name: &str, org: &str, hosts: &[String]) -> Result<Subject, CliError> {

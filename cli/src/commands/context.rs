@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use client::secrets::PASSPHRASE_VARIABLE;
 use client::{Client, KeptTxs, Keystore, KeystoreError, Profile};
 use ledger::{Address, AssetId, Move, PublicKey};
+use zeroize::Zeroizing;
 
 use super::amounts::definitions;
 use crate::args::Target;
@@ -14,8 +16,6 @@ use crate::error::CliError;
 use crate::load::sign::Party;
 use crate::setup::{ClusterDir, KEYS_DIR, TRANSACTIONS_DIR};
 
-/// The passphrase of keys, for programs that cannot be asked.
-const PASSPHRASE_VARIABLE: &str = "SEAMARK_PASSPHRASE";
 /// What the operator's key is called where a key's name is expected, unless the keystore has one of
 /// that name.
 const OPERATOR: &str = "operator";
@@ -242,7 +242,7 @@ pub(super) fn operator(dir: &Path) -> Result<Party, CliError> {
 }
 
 /// The passphrase of a key that exists.
-pub(super) fn passphrase(name: &str) -> Result<String, CliError> {
+pub(super) fn passphrase(name: &str) -> Result<Zeroizing<String>, CliError> {
     match from_environment() {
         Some(passphrase) => Ok(passphrase),
         None => ask(&format!("Passphrase of key '{name}': ")),
@@ -250,7 +250,7 @@ pub(super) fn passphrase(name: &str) -> Result<String, CliError> {
 }
 
 /// A passphrase for a new key, asked for twice.
-pub(super) fn new_passphrase(name: &str) -> Result<String, CliError> {
+pub(super) fn new_passphrase(name: &str) -> Result<Zeroizing<String>, CliError> {
     if let Some(passphrase) = from_environment() {
         return Ok(passphrase);
     }
@@ -268,12 +268,12 @@ pub(super) fn new_passphrase(name: &str) -> Result<String, CliError> {
     Ok(first)
 }
 
-fn from_environment() -> Option<String> {
-    std::env::var(PASSPHRASE_VARIABLE).ok().filter(|value| !value.is_empty())
+fn from_environment() -> Option<Zeroizing<String>> {
+    std::env::var(PASSPHRASE_VARIABLE).ok().map(Zeroizing::new).filter(|value| !value.is_empty())
 }
 
-fn ask(prompt: &str) -> Result<String, CliError> {
-    rpassword::prompt_password(prompt).map_err(|error| {
+fn ask(prompt: &str) -> Result<Zeroizing<String>, CliError> {
+    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
         let cause = format!("the passphrase cannot be asked for: {error}");
         CliError::new("passphrase_prompt", cause, format!("run it in a terminal, or set {PASSPHRASE_VARIABLE}"))
     })

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use client::secrets::{PASSPHRASE_FILE, PASSPHRASE_VARIABLE, Passphrase};
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::context::Context;
 use crate::args::{Init, Shape};
@@ -56,10 +56,10 @@ pub(super) fn run(args: &Init, output: Output) -> Result<(), CliError> {
         profile: dir.profile_path().display().to_string(),
         nodes: genesis.nodes.iter().map(node).collect(),
     };
-    output.result(&made, || text(&made))
+    output.result(&made, || text(&made, args.passphrase_file.is_some()))
 }
 
-fn text(made: &Made) -> String {
+fn text(made: &Made, given: bool) -> String {
     let rows = made.nodes.iter().map(|node| {
         [
             format!("node-{}", node.id),
@@ -69,8 +69,17 @@ fn text(made: &Made) -> String {
             node.config.clone(),
         ]
     });
+    let keys = if given {
+        format!(
+            "All private keys are sealed under the passphrase that was given: give it to each node, with --passphrase-file, in {PASSPHRASE_VARIABLE} or as a systemd credential."
+        )
+    } else {
+        format!(
+            "The private keys of each folder are sealed under the passphrase in its file '{PASSPHRASE_FILE}': move that to where no copy of the folder takes it along."
+        )
+    };
     format!(
-        "cluster {} made in {}\n{}\nCopy each node's folder to its machine, keep ca/ and admin/ safe, and run on each:\n  seamark node --config node.toml",
+        "cluster {} made in {}\n{}\n{keys}\nCopy each node's folder to its machine, keep ca/ and admin/ safe, and run on each:\n  seamark node --config node.toml",
         made.cluster_id,
         made.dir,
         table(["node", "organisation", "nodes", "clients", "configuration"], rows)
@@ -87,7 +96,8 @@ fn wanted(args: &Init) -> Result<ClusterSpec, CliError> {
         spec(&shape, Addresses::Hosts(nodes.addrs))
     };
     let authorities = authorities(&args.ca, spec.orgs)?;
-    Ok(ClusterSpec { name: args.name.clone(), authorities, ..spec })
+    let passphrase = args.passphrase_file.as_deref().map(Passphrase::read).transpose()?;
+    Ok(ClusterSpec { name: args.name.clone(), authorities, passphrase, ..spec })
 }
 
 /// `ORG=FOLDER` each, of organisations that there are.
@@ -101,7 +111,7 @@ fn authorities(texts: &[String], orgs: u16) -> Result<BTreeMap<String, KnownAuth
             return Err(wrong(format!("there is no organisation '{org}' in this cluster")));
         }
         let authority = super::ca::open(Path::new(folder), org)?;
-        let (cert_pem, key_pem) = (authority.cert_pem().to_owned(), Zeroizing::new(authority.key_pem()));
+        let (cert_pem, key_pem) = (authority.cert_pem().to_owned(), authority.key_pem());
         if known.insert(org.to_owned(), KnownAuthority { cert_pem, key_pem }).is_some() {
             return Err(wrong(format!("'{org}' is there twice")));
         }

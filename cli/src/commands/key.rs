@@ -1,9 +1,11 @@
-//! `key`: the encrypted keystore in the cluster's folder.
+//! `key`: the encrypted keystore in the cluster's folder. What it does with keys of nodes and organisations stands in
+//! `seal`.
 
 use client::KeyInfo;
 use serde::Serialize;
 
 use super::context::{Context, new_passphrase};
+use super::seal;
 use crate::args::Key;
 use crate::error::CliError;
 use crate::output::{Output, table};
@@ -55,6 +57,8 @@ pub(super) fn run(command: Key, output: Output) -> Result<(), CliError> {
             let line = Line::of(&store.generate(&name, &new_passphrase(&name)?)?);
             output.result(&line, || line.text())
         }
+        Key::Seal { paths, passphrase_file } => seal::run(&paths, passphrase_file.as_deref(), output),
+        Key::Reveal { file, passphrase_file } => seal::reveal(&file, passphrase_file, output),
         Key::Show { target, name } => {
             let line = Line::of(&Context::new(&target)?.keystore().show(&name)?);
             output.result(&line, || line.text())

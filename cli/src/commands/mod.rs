@@ -24,6 +24,7 @@ mod record;
 mod replay;
 mod report;
 mod router;
+mod seal;
 mod settle;
 mod show;
 mod signer;

@@ -1,12 +1,12 @@
-//! `node`: one node until it is stopped; the offline check of its data, and the first step of
-//! rebuilding a replica. What changes a node's entry in the registry stands in `beacon`.
+//! `node`: one node until it is stopped; the offline check of its data, the first step of rebuilding a
+//! replica, and another storage key. What changes a node's entry in the registry stands in `beacon`.
 
 use std::path::{Path, PathBuf};
 
 use ledger::GroupId;
 use serde::Serialize;
 use shard_node::server::rebuild::{ASIDE, set_aside};
-use shard_node::server::{Node as Host, NodeConfig};
+use shard_node::server::{Node as Host, NodeConfig, vault};
 use storage::{StorageError, VerifyReport};
 
 use super::context::id;
@@ -33,17 +33,26 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), CliError> {
     match (args.command, args.config) {
         (Some(NodeCommand::Check { folder }), _) => check(&folder, output),
         (Some(NodeCommand::Rebuild { config, group }), _) => rebuild(&config, &group, output),
+        (Some(NodeCommand::StorageKey { config }), _) => storage_key(&config, output),
         (Some(NodeCommand::Change(change)), _) => super::beacon::change_node(change, output).await,
-        (None, Some(config)) => serve(&config, args.with_parent, output).await,
+        (None, Some(config)) => serve(&config, args.passphrase_file, args.with_parent, output).await,
         (None, None) => {
             Err(CliError::usage("node_config", "no configuration is named", "run: seamark node --config node.toml"))
         }
     }
 }
 
-async fn serve(file: &Path, with_parent: bool, output: Output) -> Result<(), CliError> {
+async fn serve(
+    file: &Path,
+    passphrase_file: Option<PathBuf>,
+    with_parent: bool,
+    output: Output,
+) -> Result<(), CliError> {
     let mut stop = Stop::listen()?;
-    let config = NodeConfig::load(file)?;
+    let mut config = NodeConfig::load(file)?;
+    if passphrase_file.is_some() {
+        config.passphrase_file = passphrase_file;
+    }
     let id = config.node;
     let started = Started {
         node: id.0,
@@ -133,6 +142,27 @@ fn rebuild_text(result: &Rebuilding, file: &Path) -> String {
     text.push_str(&format!("\nthe votes and the log are untouched\nnext: seamark node --config {}", file.display()));
     text.push_str(&format!("\nthe replica then {how}; 'seamark status' shows when it has caught up"));
     text
+}
+
+#[derive(Serialize)]
+struct NewStorageKey {
+    node: u32,
+    storage_key: String,
+    /// Local keys of channels that are sealed under it.
+    local_keys: usize,
+}
+
+fn storage_key(file: &Path, output: Output) -> Result<(), CliError> {
+    let config = NodeConfig::load(file)?;
+    let local_keys = tokio::task::block_in_place(|| vault::rotate(&config))?;
+    let storage_key = config.storage_key.display().to_string();
+    let result = NewStorageKey { node: config.node.0, storage_key, local_keys };
+    output.result(&result, || {
+        format!(
+            "node {} has another storage key in {}\n  {} local keys of channels are sealed under it",
+            result.node, result.storage_key, result.local_keys
+        )
+    })
 }
 
 #[derive(Serialize)]

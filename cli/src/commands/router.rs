@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use client::net::{self, Identity, TrustRoots};
 use client::profile::read_genesis;
+use client::secrets::SecretKind;
 use router::gateway::{
     ClusterView, GatewayLimits, NodeBackend, Peers, follow, gateway_service, with_standard_services,
 };
@@ -21,7 +22,7 @@ use super::stop::Stop;
 use crate::args::{Router, Target};
 use crate::error::CliError;
 use crate::output::Output;
-use crate::setup::{Authority, ClusterDir, Subject};
+use crate::setup::{ClusterDir, Subject};
 
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -35,7 +36,7 @@ struct RouterConfig {
     genesis: PathBuf,
     /// TLS certificate of a router, in PEM.
     cert: PathBuf,
-    /// Its key, in PEM.
+    /// Its key, sealed or in PEM.
     key: PathBuf,
     /// Certificates of all organisations' authorities, in PEM.
     ca: PathBuf,
@@ -146,16 +147,13 @@ fn made_for(context: &Context, listen: &str) -> Result<PathBuf, CliError> {
         .orgs
         .first()
         .ok_or_else(|| CliError::new("genesis_form", "the genesis has no organisation", "restore it"))?;
-    let read = |name: &str| {
-        let path = dir.ca_dir(&org.name).join(name);
-        std::fs::read_to_string(&path).map_err(|error| CliError::file(&path, &error))
-    };
-    let authority = Authority::from_pem(&read("ca.pem")?, &read("ca.key")?)?;
+    let authority = super::ca::open(&dir.ca_dir(&org.name), &org.name)?;
     let name = format!("router-{}", addr.port());
     let leaf = authority.issue(&Subject::router(&name, &org.name, vec![addr.ip().to_string()]))?;
     make_private(&folder)?;
     write(&folder.join("router.pem"), &leaf.cert_pem)?;
-    write(&folder.join("router.key"), &leaf.key_pem)?;
+    let key = folder.join("router.key");
+    super::ca::keyring_of(&key, None)?.write(&key, SecretKind::Tls, leaf.key_pem.as_bytes())?;
     let config = RouterConfig {
         listen: addr,
         genesis: Path::new("../../genesis.json").to_owned(),

@@ -3,9 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use client::ProfileError;
+use client::{ProfileError, SecretError};
 use ledger::ids::{ClusterId, NodeId};
 use shard_node::server::config::ConfigError;
+
+use super::pki::PkiError;
 
 /// Why a cluster's folder cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +68,12 @@ pub enum SetupError {
         /// What is wrong.
         cause: beacon::genesis::GenesisFault,
     },
-    /// A key file does not hold a key.
-    #[error("{path} holds no signing key: expected 64 hex digits; restore it from a backup")]
-    Key {
-        /// The file.
-        path: PathBuf,
-    },
+    /// A private key, or its passphrase, cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The key of an authority cannot be sealed.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
     /// The address of a node cannot be listened on.
     #[error("node {node} cannot listen on '{addr}': expected host:port with a port above zero")]
     Listen {
@@ -100,7 +102,8 @@ impl SetupError {
             Self::NoCluster { .. } => "setup_no_cluster",
             Self::Altered { .. } => "setup_altered",
             Self::Genesis { cause, .. } => cause.code(),
-            Self::Key { .. } => "setup_key",
+            Self::Secret(error) => error.code(),
+            Self::Pki(error) => error.code(),
             Self::Listen { .. } => "setup_listen",
             Self::Profile(error) => error.code(),
             Self::Config(error) => error.code(),

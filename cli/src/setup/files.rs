@@ -13,7 +13,9 @@
 //! ```
 //!
 //! Each file is written in one step. A folder with anything else in it is refused, one that a
-//! crash left half made is made again. Private keys are readable by their owner alone.
+//! crash left half made is made again. Private keys are sealed. Unless a passphrase is given, each
+//! folder that has some gets one of its own, in the file `passphrase` beside them, so that a new
+//! cluster starts without questions; whoever runs it moves that file to where the data are not.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -22,12 +24,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use client::profile::{PROFILE_FILE, Profile, RouterEndpoint, read_genesis};
+use client::secrets::{Keyring, PASSPHRASE_FILE, Passphrase, SecretKind};
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, NodeInfo};
 use ledger::ids::NodeId;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use shard_node::server::config::NodeConfig;
+use zeroize::Zeroizing;
 
 use super::error::{SetupError, io_error};
 use super::genesis::{MadeCluster, MadeNode};
@@ -138,23 +142,18 @@ impl ClusterDir {
     /// The key that signs an organisation's commands to the beacon.
     ///
     /// # Errors
-    /// [`SetupError::Io`] or [`SetupError::Key`].
+    /// As [`read_signing_key`].
     pub fn admin_key(&self, org: &str) -> Result<SecretKey, SetupError> {
         read_signing_key(&self.admin_dir(org).join("signing.key"))
     }
 }
 
-/// Reads a signing key: 64 hex digits.
+/// Reads a signing key: sealed, or 64 hex digits. The passphrase is found by the rule of [`Passphrase::find`].
 ///
 /// # Errors
-/// [`SetupError::Io`] or [`SetupError::Key`].
+/// [`SetupError::Secret`].
 pub fn read_signing_key(path: &Path) -> Result<SecretKey, SetupError> {
-    let text = fs::read_to_string(path).map_err(io_error(path))?;
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(text.trim(), &mut bytes)
-        .ok()
-        .and_then(|()| SecretKey::from_bytes(&bytes).ok())
-        .ok_or_else(|| SetupError::Key { path: path.to_owned() })
+    Ok(Keyring::finding(None).signing_key(path)?)
 }
 
 /// Held by whoever makes or runs the cluster of a folder. The system releases it with the process.
@@ -242,19 +241,37 @@ fn roots_pem(made: &MadeCluster) -> String {
     made.orgs.iter().map(|org| org.authority.cert_pem()).collect()
 }
 
+/// What the keys of a folder are sealed under: the passphrase that was given, else one of the folder's own, which is
+/// left there.
+fn passphrase_of(folder: &Path, made: &MadeCluster) -> Result<Passphrase, SetupError> {
+    if let Some(given) = &made.passphrase {
+        return Ok(given.clone());
+    }
+    let own = Passphrase::generate()?;
+    let line = Zeroizing::new(format!("{}\n", own.text()));
+    write(&folder.join(PASSPHRASE_FILE), line.as_bytes(), SECRET)?;
+    Ok(own)
+}
+
+fn write_sealed(path: &Path, kind: SecretKind, secret: &[u8], keyring: &mut Keyring) -> Result<(), SetupError> {
+    write(path, &keyring.seal(path, kind, secret)?, SECRET)
+}
+
 fn write_orgs(dir: &ClusterDir, made: &MadeCluster) -> Result<(), SetupError> {
     for org in &made.orgs {
         let ca = dir.ca_dir(&org.name);
         make_dir(&ca)?;
         write(&ca.join("ca.pem"), org.authority.cert_pem().as_bytes(), PUBLIC)?;
         if !org.had_authority {
-            write(&ca.join("ca.key"), org.authority.key_pem().as_bytes(), SECRET)?;
+            let sealed = org.authority.sealed_key_pem(passphrase_of(&ca, made)?.text())?;
+            write(&ca.join("ca.key"), sealed.as_bytes(), SECRET)?;
         }
         let admin = dir.admin_dir(&org.name);
         make_dir(&admin)?;
+        let mut keyring = Keyring::holding(passphrase_of(&admin, made)?);
         write(&admin.join("admin.pem"), org.admin.cert_pem.as_bytes(), PUBLIC)?;
-        write(&admin.join("admin.key"), org.admin.key_pem.as_bytes(), SECRET)?;
-        write_signing_key(&admin.join("signing.key"), &org.admin_key)?;
+        write_sealed(&admin.join("admin.key"), SecretKind::Tls, org.admin.key_pem.as_bytes(), &mut keyring)?;
+        write_signing_key(&admin.join("signing.key"), &org.admin_key, &mut keyring)?;
     }
     write(&dir.root.join("ca").join("roots.pem"), roots_pem(made).as_bytes(), PUBLIC)
 }
@@ -263,12 +280,16 @@ fn write_node(dir: &ClusterDir, made: &MadeCluster, node: &MadeNode) -> Result<(
     let folder = dir.node_dir(node.id);
     make_dir(&folder.join("data"))?;
     let info = made.genesis.node(node.id).ok_or_else(|| SetupError::NoCluster { path: folder.clone() })?;
-    let config = node_config(info)?;
+    // Named, so that the node says which file is gone instead of looking for a passphrase elsewhere. A passphrase that
+    // was given is given to the nodes, too, by whoever gave it.
+    let passphrase_file = made.passphrase.is_none().then(|| PathBuf::from(PASSPHRASE_FILE));
+    let config = NodeConfig { passphrase_file, ..node_config(info)? };
+    let mut keyring = Keyring::holding(passphrase_of(&folder, made)?);
     write(&folder.join(&config.genesis), &genesis_json(&made.genesis)?, PUBLIC)?;
     write(&folder.join(&config.ca), roots_pem(made).as_bytes(), PUBLIC)?;
     write(&folder.join(&config.cert), node.tls.cert_pem.as_bytes(), PUBLIC)?;
-    write(&folder.join(&config.key), node.tls.key_pem.as_bytes(), SECRET)?;
-    write_signing_key(&folder.join(&config.signing_key), &node.signing_key)?;
+    write_sealed(&folder.join(&config.key), SecretKind::Tls, node.tls.key_pem.as_bytes(), &mut keyring)?;
+    write_signing_key(&folder.join(&config.signing_key), &node.signing_key, &mut keyring)?;
     write(&dir.node_config(node.id), config.to_toml()?.as_bytes(), PUBLIC)
 }
 
@@ -290,7 +311,8 @@ fn write_client(dir: &ClusterDir, made: &MadeCluster) -> Result<(), SetupError> 
     let folder = dir.root.join("client");
     make_dir(&folder)?;
     write(&folder.join("client.pem"), made.client.cert_pem.as_bytes(), PUBLIC)?;
-    write(&folder.join("client.key"), made.client.key_pem.as_bytes(), SECRET)?;
+    let mut keyring = Keyring::holding(passphrase_of(&folder, made)?);
+    write_sealed(&folder.join("client.key"), SecretKind::Tls, made.client.key_pem.as_bytes(), &mut keyring)?;
     profile(&made.genesis).save(&dir.profile_path())?;
     Ok(())
 }
@@ -317,8 +339,8 @@ fn profile(genesis: &Genesis) -> Profile {
     }
 }
 
-fn write_signing_key(path: &Path, key: &SecretKey) -> Result<(), SetupError> {
-    write(path, format!("{}\n", hex::encode(key.to_bytes())).as_bytes(), SECRET)
+fn write_signing_key(path: &Path, key: &SecretKey, keyring: &mut Keyring) -> Result<(), SetupError> {
+    write_sealed(path, SecretKind::Signing, Zeroizing::new(key.to_bytes()).as_slice(), keyring)
 }
 
 /// Makes a folder and those above it, private to its owner where it is new.

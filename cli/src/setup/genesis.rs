@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use beacon::assign::{AssignError, Constraints};
 use beacon::genesis::{GenesisFault, check, first_committees};
 use beacon::limits::{NAME_BYTES_MAX, NODES_MAX, ORGS_MAX, SHARDS_MAX};
+use client::secrets::Passphrase;
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::Hash32;
@@ -81,6 +82,8 @@ pub struct ClusterSpec {
     pub addresses: Addresses,
     /// Authorities of organisations that have one, by the organisation's name. The others get new ones.
     pub authorities: BTreeMap<String, KnownAuthority>,
+    /// What all private keys are sealed under; `None` makes a passphrase for each folder that has some.
+    pub passphrase: Option<Passphrase>,
 }
 
 impl Default for ClusterSpec {
@@ -95,6 +98,7 @@ impl Default for ClusterSpec {
             verify: None,
             addresses: Addresses::Loopback { base_port: 7600 },
             authorities: BTreeMap::new(),
+            passphrase: None,
         }
     }
 }
@@ -224,6 +228,8 @@ pub struct MadeCluster {
     pub nodes: Vec<MadeNode>,
     /// A client of the first organisation.
     pub client: Leaf,
+    /// What all private keys are sealed under, where it was given.
+    pub passphrase: Option<Passphrase>,
     /// What an operator should know, in words.
     pub warnings: Vec<String>,
 }
@@ -261,7 +267,7 @@ pub fn make_cluster(spec: &ClusterSpec) -> Result<MadeCluster, SpecError> {
     check(&genesis)?;
     let client = orgs[0].authority.issue(&Subject::client("client", &orgs[0].name))?;
     let warnings = warnings(spec, &genesis);
-    Ok(MadeCluster { genesis, orgs, nodes, client, warnings })
+    Ok(MadeCluster { genesis, orgs, nodes, client, passphrase: spec.passphrase.clone(), warnings })
 }
 
 /// `org-a` to `org-z`, then `org-aa` and so on.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use client::secrets::is_random;
 use client::{Identity, NetError, Role};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::NodeId;
@@ -135,8 +136,8 @@ impl Subject {
 pub struct Leaf {
     /// The certificate.
     pub cert_pem: String,
-    /// The key, PKCS #8.
-    pub key_pem: String,
+    /// The key, PKCS #8. Wiped when dropped.
+    pub key_pem: Zeroizing<String>,
     /// `sha256` of the subject public key info: what the registry binds a node to.
     pub key_hash: Hash32,
 }
@@ -151,7 +152,7 @@ impl Leaf {
     /// As the TLS layer takes it.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        Identity::new(self.cert_pem.clone(), self.key_pem.clone())
+        Identity { cert_pem: self.cert_pem.clone(), key_pem: self.key_pem.clone() }
     }
 }
 
@@ -229,7 +230,7 @@ impl Authority {
     pub fn sealed_key_pem(&self, passphrase: &str) -> Result<Zeroizing<String>, PkiError> {
         let seal = |error: pkcs8::Error| PkiError::Seal(error.to_string());
         let (salt, iv) = (random::<16>()?, random::<16>()?);
-        let cost = scrypt_cost().map_err(|error| PkiError::Seal(error.to_string()))?;
+        let cost = scrypt_cost(passphrase).map_err(|error| PkiError::Seal(error.to_string()))?;
         let params = pkcs5::pbes2::Parameters::scrypt_aes256cbc(cost, &salt, &iv)
             .map_err(|error| PkiError::Seal(error.to_string()))?;
         let der = Zeroizing::new(self.issuer.key().serialize_der());
@@ -246,8 +247,8 @@ impl Authority {
 
     /// The private key, in PEM. Whoever has it can make members of the organisation.
     #[must_use]
-    pub fn key_pem(&self) -> String {
-        self.issuer.key().serialize_pem()
+    pub fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
     }
 
     /// Makes a certificate with a new key. Nodes and routers may serve and call, others only call.
@@ -281,7 +282,7 @@ impl Authority {
         }
         let cert_pem = params.signed_by(&key, &self.issuer).map_err(make)?.pem();
         let key_hash = sha256(&key.subject_public_key_info());
-        Ok(Leaf { cert_pem, key_pem: key.serialize_pem(), key_hash })
+        Ok(Leaf { cert_pem, key_pem: Zeroizing::new(key.serialize_pem()), key_hash })
     }
 }
 
@@ -311,9 +312,11 @@ fn dated(days: i64) -> CertificateParams {
     params
 }
 
-/// What each try of a passphrase costs: 16 MiB, five times over, which is as much memory as OpenSSL allows.
-fn scrypt_cost() -> Result<pkcs5::scrypt::Params, pkcs5::scrypt::errors::InvalidParams> {
-    pkcs5::scrypt::Params::new(14, 8, 5, 32)
+/// What each try of a passphrase costs: 16 MiB, five times over, which is as much memory as OpenSSL allows. Next to
+/// nothing for 256 random bits, which nobody tries.
+fn scrypt_cost(passphrase: &str) -> Result<pkcs5::scrypt::Params, pkcs5::scrypt::errors::InvalidParams> {
+    let (log_n, passes) = if is_random(passphrase) { (4, 1) } else { (14, 5) };
+    pkcs5::scrypt::Params::new(log_n, 8, passes, 32)
 }
 
 /// A serial number: positive and never zero, as RFC 5280 asks.

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use beacon::assign::Constraints;
 use beacon::genesis::first_committees;
+use client::secrets::{Holds, Keyring, PASSPHRASE_FILE, Passphrase, holds};
 use client::{PeerIdentity, Profile, Role, TrustRoots};
 use ledger::genesis::VerifyMode;
 use ledger::ids::{GroupId, NodeId, OrgId};
@@ -94,7 +95,7 @@ fn an_authority_survives_its_files() {
 #[test]
 fn an_organisation_brings_its_own_authority_and_keeps_its_key() {
     let own = Authority::make("Acme Ltd").unwrap();
-    let known = KnownAuthority { cert_pem: own.cert_pem().to_owned(), key_pem: own.key_pem().into() };
+    let known = KnownAuthority { cert_pem: own.cert_pem().to_owned(), key_pem: own.key_pem() };
     let spec = ClusterSpec { authorities: [("org-b".to_owned(), known)].into(), ..small() };
     let made = make_cluster(&spec).unwrap();
     let orgs = &made.genesis.orgs;
@@ -133,19 +134,45 @@ fn a_folder_reads_back() {
     assert_eq!(profile.identity().unwrap().cert_pem, made.client.cert_pem);
     assert!(client::net::server_tls(&made.client.identity(), &profile.roots().unwrap()).is_ok());
     assert_eq!(dir.admin_key("org-b").unwrap().public(), genesis.orgs[1].admin_key);
-    check_modes(&root);
+    let keys = private_files(&root);
+    // Of each organisation's authority and admin, of three nodes and of a client; and the passphrase of each folder.
+    assert_eq!(keys.len(), 3 * (2 + 3) + 3 * 3 + 2, "{keys:?}");
+    for path in keys {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        let sealed = matches!(holds(&path).unwrap(), Holds::Sealed(_)) || path.ends_with("ca.key");
+        assert!(sealed || path.ends_with(PASSPHRASE_FILE), "{}", path.display());
+    }
     assert!(!root.join("cluster.making").exists());
 }
 
-fn check_modes(folder: &Path) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            check_modes(&path);
-        } else if path.extension().is_some_and(|kind| kind == "key") {
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
-        }
-    }
+/// Private keys and passphrases below a folder.
+fn private_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let below = entries.map(|path| match path.is_dir() {
+        true => private_files(&path),
+        false if path.extension().is_some_and(|kind| kind == "key") || path.ends_with(PASSPHRASE_FILE) => vec![path],
+        false => Vec::new(),
+    });
+    below.flatten().collect()
+}
+
+#[test]
+fn keys_lie_under_a_passphrase_that_was_given_and_that_is_written_nowhere() {
+    let temp = tempfile::tempdir().unwrap();
+    let given = Passphrase::generate().unwrap();
+    let made = make_cluster(&ClusterSpec { passphrase: Some(given.clone()), ..small() }).unwrap();
+    let dir = write_into(temp.path(), &made).unwrap();
+    assert!(private_files(temp.path()).iter().all(|path| !path.ends_with(PASSPHRASE_FILE)));
+    let config = NodeConfig::load(&dir.node_config(NodeId(1))).unwrap();
+    assert_eq!(config.passphrase_file, None);
+    let mut keyring = Keyring::holding(given.clone());
+    assert_eq!(keyring.signing_key(&config.signing_key).unwrap().public(), made.genesis.nodes[0].key);
+    assert_eq!(keyring.pem(&config.key).unwrap(), made.nodes[0].tls.key_pem);
+    let ca = |name: &str| fs::read_to_string(dir.ca_dir("org-a").join(name)).unwrap();
+    let key = ca("ca.key");
+    assert!(Authority::is_sealed(&key));
+    assert!(Authority::from_sealed_pem(&ca("ca.pem"), &key, given.text()).is_ok());
+    assert_eq!(Authority::from_sealed_pem(&ca("ca.pem"), &key, "another").unwrap_err().code(), "pki_locked");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use client::secrets::Keyring;
 use ledger::genesis::VerifyMode;
 use ledger::ids::NodeId;
 use serde::{Deserialize, Serialize};
@@ -132,15 +133,19 @@ pub struct NodeConfig {
     pub listen_client: SocketAddr,
     /// TLS certificate, in PEM.
     pub cert: PathBuf,
-    /// Its key, in PEM.
+    /// Its key, sealed or in PEM.
     pub key: PathBuf,
     /// Certificates of all organisations' authorities, in PEM.
     pub ca: PathBuf,
-    /// Key that signs headers: 64 hex digits.
+    /// Key that signs headers, sealed or as 64 hex digits.
     pub signing_key: PathBuf,
-    /// Key under which the local keys of channels are sealed: 64 hex digits. Made at the first start.
+    /// Key under which the local keys of channels are sealed, itself sealed or as 64 hex digits. Made at the first start.
     #[serde(default = "default_storage_key")]
     pub storage_key: PathBuf,
+    /// File of the passphrase that these keys are sealed under. Without it, a passphrase is looked for by the rule of
+    /// [`Passphrase::find`](client::secrets::Passphrase::find).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase_file: Option<PathBuf>,
     /// Checks client signatures otherwise than the genesis says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyMode>,
@@ -171,6 +176,7 @@ impl NodeConfig {
             ca: "roots.pem".into(),
             signing_key: "signing.key".into(),
             storage_key: default_storage_key(),
+            passphrase_file: None,
             verify: None,
             snapshot_every: default_snapshot_every(),
             log: default_log(),
@@ -205,10 +211,19 @@ impl NodeConfig {
             &mut config.ca,
             &mut config.signing_key,
             &mut config.storage_key,
-        ] {
+        ]
+        .into_iter()
+        .chain(&mut config.passphrase_file)
+        {
             *path = folder.join(&*path);
         }
         Ok(config)
+    }
+
+    /// What opens and seals the keys of this node.
+    #[must_use]
+    pub fn keyring(&self) -> Keyring {
+        Keyring::finding(self.passphrase_file.clone())
     }
 
     /// The text of the file, to be written by whoever sets up a node.

@@ -29,7 +29,10 @@ fn defaults_and_paths() {
         (config.raft, config.snapshot_every, config.log.as_str()),
         (RaftTiming::default(), 20_000, "info,openraft=error")
     );
-    assert_eq!(config.verify, None);
+    assert_eq!((config.verify, config.passphrase_file), (None, None));
+    let named = |value: &str| parsed(&format!("passphrase_file = \"{value}\"\n{MINIMAL}")).unwrap().passphrase_file;
+    assert_eq!(named("passphrase").as_deref(), Some(Path::new("/etc/seamark/passphrase")));
+    assert_eq!(named("/run/secrets/node-3").as_deref(), Some(Path::new("/run/secrets/node-3")));
     let fast = parsed(&format!("verify = \"every\"\n{MINIMAL}\n[raft]\nheartbeat_ms = 50")).unwrap();
     assert_eq!((fast.verify, fast.raft.heartbeat_ms, fast.raft.election_min_ms), (Some(VerifyMode::Every), 50, 400));
 }
@@ -38,7 +41,8 @@ fn defaults_and_paths() {
 fn what_is_written_reads_back() {
     let peer = "10.0.0.1:7600".parse().unwrap();
     let client = "10.0.0.1:7601".parse().unwrap();
-    let config = NodeConfig { verify: Some(VerifyMode::Ingest), ..NodeConfig::in_folder(NodeId(7), peer, client) };
+    let named = NodeConfig { passphrase_file: Some("p".into()), ..NodeConfig::in_folder(NodeId(7), peer, client) };
+    let config = NodeConfig { verify: Some(VerifyMode::Ingest), ..named };
     let text = config.to_toml().unwrap();
     assert_eq!(NodeConfig::parse(&text, Path::new("node.toml")).unwrap(), config);
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use client::net::{self, Identity, NetError, TrustRoots};
+use client::secrets::{Keyring, SecretError};
 use client::sockets::{Listener, Sockets, SystemSockets};
 use consensus::port::Timing;
 use consensus::sequencer::Sequencer;
@@ -74,6 +75,9 @@ pub enum NodeError {
     /// The storage key.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The signing key, or the passphrase.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }
 
 impl NodeError {
@@ -88,6 +92,7 @@ impl NodeError {
             Self::Listen { .. } => "listen",
             Self::Storage(error) => error.code(),
             Self::Vault(error) => error.code(),
+            Self::Secret(error) => error.code(),
         }
     }
 }
@@ -174,15 +179,22 @@ pub fn load_genesis(path: &Path) -> Result<Genesis, NodeError> {
     Ok(genesis)
 }
 
-fn read_files(config: &NodeConfig) -> Result<Files, NodeError> {
+/// Several nodes of one process share its limit of open files, which has an error of its own.
+fn secret_error(error: SecretError) -> NodeError {
+    if let SecretError::Io { path, os: Some(number), .. } = &error {
+        let system = std::io::Error::from_raw_os_error(*number);
+        if storage::error::is_open_files(&system) {
+            return StorageError::io(path, &system).into();
+        }
+    }
+    error.into()
+}
+
+fn read_files(config: &NodeConfig, keyring: &mut Keyring) -> Result<Files, NodeError> {
     let genesis = load_genesis(&config.genesis)?;
-    let hex_key = read(&config.signing_key)?;
-    let mut secret = [0; 32];
     let identity_error = |cause: &str| NodeError::Identity(cause.to_owned());
-    hex::decode_to_slice(hex_key.trim(), &mut secret)
-        .map_err(|_| identity_error("the signing key is not 64 hex digits"))?;
-    let key = SecretKey::from_bytes(&secret).map_err(|error| identity_error(&error.to_string()))?;
-    let identity = Identity::load(&config.cert, &config.key)?;
+    let key = keyring.signing_key(&config.signing_key).map_err(secret_error)?;
+    let identity = Identity::load_with(&config.cert, &config.key, keyring)?;
     let kept = kept::load(&config.data_dir, &genesis);
     let known = match &kept {
         Some(kept) => kept.registry.node(config.node),
@@ -255,7 +267,8 @@ impl Node {
     /// As [`Node::start`].
     pub async fn start_on(config: NodeConfig, machine: Machine) -> Result<Self, NodeError> {
         let Machine { resources, sockets, wall } = machine;
-        let files = read_files(&config)?;
+        let mut keyring = config.keyring();
+        let files = read_files(&config, &mut keyring)?;
         // Everything that can be refused comes before anything is opened: nothing would close it.
         net::server_tls(&files.identity, &files.roots)?;
         let certificate = net::CertificateInfo::from_pem(&files.identity.cert_pem)?;
@@ -281,7 +294,9 @@ impl Node {
         let traffic = NodeTraffic { calls, peers: Arc::default(), clients: Arc::default() };
         let log = open_log(&config, &files.genesis, &resources)?;
         let cluster = files.genesis.cluster_id();
-        let vault = Vault::open(&config.storage_key, &config.data_dir, cluster, config.node)?;
+        let vault = Vault::open(&config.storage_key, &config.data_dir, cluster, config.node, &mut keyring)?;
+        // The passphrase has done its work.
+        drop(keyring);
         let context = HostContext {
             genesis: Arc::clone(&files.genesis),
             node: config.node,

@@ -119,7 +119,8 @@ pub fn set_aside(config: &NodeConfig, group: GroupId) -> Result<SetAside, Rebuil
     let folder = config.data_dir.join(group.to_string());
     let seal = match group.kind() {
         Some(GroupKind::Channel) => {
-            let vault = Vault::open(&config.storage_key, &config.data_dir, genesis.cluster_id(), config.node)?;
+            let (cluster, mut keyring) = (genesis.cluster_id(), config.keyring());
+            let vault = Vault::open(&config.storage_key, &config.data_dir, cluster, config.node, &mut keyring)?;
             vault.seal_of(group, &folder)?
         }
         _ => LocalSeal::open(),

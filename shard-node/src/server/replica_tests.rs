@@ -272,7 +272,10 @@ fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
 /// The seal of a node of its own.
 fn local_seal() -> LocalSeal {
     let (folder, channel) = (TempDir::new().expect("a folder"), GroupId::channel(1));
-    let vault = Vault::open(&folder.path().join("storage.key"), folder.path(), ClusterId(Hash32([1; 32])), NodeId(1));
+    let vault = {
+        let (key, mut keyring) = (folder.path().join("storage.key"), client::Keyring::empty());
+        Vault::open(&key, folder.path(), ClusterId(Hash32([1; 32])), NodeId(1), &mut keyring)
+    };
     vault.expect("a vault").seal_of(channel, &folder.path().join("channel-1")).expect("a key")
 }
 

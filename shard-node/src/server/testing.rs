@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use client::net::{Identity, TrustRoots};
+use client::secrets::Keyring;
 use consensus::port::{Committed, Payload, Position, Timing};
 use consensus::sequencer::Sequencer;
 use ledger::genesis::{Genesis, VerifyMode};
@@ -122,7 +123,8 @@ impl Lone {
         let (_, view) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
         let peers = Arc::new(Peers::new(Identity::new("", ""), TrustRoots::default(), view));
         let clock = Clock::start();
-        let vault = Vault::open(&folder.path().join("storage.key"), folder.path(), genesis.cluster_id(), NODE);
+        let (key, mut keyring) = (folder.path().join("storage.key"), Keyring::empty());
+        let vault = Vault::open(&key, folder.path(), genesis.cluster_id(), NODE, &mut keyring);
         let vault = vault.expect("a storage key");
         let readings = Readings { own_ms: clock.wall_offset_ms(), ..Readings::default() };
         let context = HostContext {

@@ -4,8 +4,11 @@
 //! in node.toml) and seals nothing but the second kind: a local key for each channel, in the channel's folder, made
 //! when the node takes its seat there and destroyed when it leaves. No other node has it. What a node sends to
 //! another member is read with it there and sealed anew under that member's own.
+//! The storage key itself lies under the passphrase of the node's other keys, where it has one ([`client::secrets`]).
 //! Never does: seal shards or the beacon, which all members of the cluster may read; or replace a key that is gone,
 //! since what it sealed is gone with it.
+
+mod rotation;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,19 +17,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use client::secrets::{Keyring, SecretError, SecretKind};
 use consensus::port::SnapshotSecret;
 use ledger::ids::{ClusterId, GroupId, GroupKind, NodeId};
 use rand::TryRngCore;
 use storage::cipher::SEAL_OVERHEAD_BYTES;
 use storage::{ChaChaCipher, CounterNonces, PlainCipher, ValueCipher};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::server::seat;
 
-/// The local key, in the folder of a channel: [`MAGIC`] and the key, sealed under the node's storage key.
+pub use rotation::rotate;
+
+/// The local key, in the folder of a channel: [`MAGIC`] and the key, sealed under the node's storage key; while that is
+/// being replaced, under both.
 const FILE: &str = "local.key";
 const MAGIC: &[u8; 8] = b"SEAMLKEY";
 const KEY_BYTES: usize = 32;
+const COPY_BYTES: usize = KEY_BYTES + SEAL_OVERHEAD_BYTES;
 /// Readable by the owner alone.
 const SECRET: u32 = 0o600;
 
@@ -43,9 +51,9 @@ pub enum VaultError {
         /// What the system said.
         cause: String,
     },
-    /// The storage key is not 64 hex digits.
-    #[error("{0} is no storage key: it has to hold 64 hex digits; restore it from a backup")]
-    StorageKey(PathBuf),
+    /// The storage key cannot be read.
+    #[error(transparent)]
+    StorageKey(#[from] SecretError),
     /// The storage key is gone, and something is sealed under it.
     #[error("the storage key {path} is gone, and {sealed} is sealed under it; restore it from a backup")]
     StorageKeyMissing {
@@ -85,7 +93,7 @@ impl VaultError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::File { .. } => "key_file",
-            Self::StorageKey(_) => "storage_key",
+            Self::StorageKey(error) => error.code(),
             Self::StorageKeyMissing { .. } => "storage_key_missing",
             Self::KeyMissing { .. } => "channel_key_missing",
             Self::KeyWrong { .. } => "channel_key_wrong",
@@ -153,27 +161,29 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError`].
-    pub fn open(path: &Path, data_dir: &Path, cluster: ClusterId, node: NodeId) -> Result<Self, VaultError> {
-        let key = match fs::read_to_string(path).map(Zeroizing::new) {
-            Ok(text) => {
-                let mut key = Key::default();
-                hex::decode_to_slice(text.trim(), key.as_mut_slice())
-                    .map_err(|_| VaultError::StorageKey(path.to_owned()))?;
-                key
+    pub fn open(
+        path: &Path,
+        data_dir: &Path,
+        cluster: ClusterId,
+        node: NodeId,
+        keyring: &mut Keyring,
+    ) -> Result<Self, VaultError> {
+        let key = if path.try_exists().map_err(|error| file(path, &error))? {
+            keyring.key(path, SecretKind::Storage)?
+        } else {
+            if let Some(sealed) = first_sealed(data_dir) {
+                return Err(VaultError::StorageKeyMissing { path: path.to_owned(), sealed });
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(sealed) = first_sealed(data_dir) {
-                    return Err(VaultError::StorageKeyMissing { path: path.to_owned(), sealed });
-                }
-                let key = random::<KEY_BYTES>()?;
-                let text = Zeroizing::new(format!("{}\n", hex::encode(*key)));
-                write_new(path, text.as_bytes()).map_err(|error| file(path, &error))?;
-                key
-            }
-            Err(error) => return Err(file(path, &error)),
+            let key = random::<KEY_BYTES>()?;
+            write_storage_key(path, &key, keyring)?;
+            key
         };
+        Self::under(&key, cluster, node)
+    }
+
+    fn under(key: &Key, cluster: ClusterId, node: NodeId) -> Result<Self, VaultError> {
         let nonces = CounterNonces::new(*random::<16>()?);
-        Ok(Self { cluster, node, cipher: ChaChaCipher::new(&key, Box::new(nonces)) })
+        Ok(Self { cluster, node, cipher: ChaChaCipher::new(key, Box::new(nonces)) })
     }
 
     /// How a replica in this folder is sealed. The local key of a channel is made when the node has no seat there yet.
@@ -186,15 +196,23 @@ impl Vault {
         }
         let path = folder.join(FILE);
         match fs::read(&path) {
-            Ok(bytes) => LocalSeal::under(&self.opened(group, &path, bytes)?),
+            Ok(bytes) => {
+                let copies = bytes.len() > MAGIC.len() + COPY_BYTES;
+                let key = self.opened(group, &path, bytes)?;
+                if copies {
+                    // The storage key was being replaced, and that did not come to its end. Whichever one it is now, the
+                    // other copy is of no use.
+                    write(&path, &self.sealed(group, &key)).map_err(|error| file(&path, &error))?;
+                }
+                LocalSeal::under(&key)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if seat::has_begun(folder) {
                     return Err(VaultError::KeyMissing { group, path });
                 }
                 let key = random::<KEY_BYTES>()?;
-                let sealed = self.cipher.seal(&self.context(group), &*key);
                 fs::create_dir_all(folder)
-                    .and_then(|()| write_new(&path, &[&MAGIC[..], &sealed].concat()))
+                    .and_then(|()| write(&path, &self.sealed(group, &key)))
                     .map_err(|error| file(&path, &error))?;
                 LocalSeal::under(&key)
             }
@@ -202,16 +220,34 @@ impl Vault {
         }
     }
 
+    /// The bytes of the file of a local key.
+    fn sealed(&self, group: GroupId, key: &Key) -> Vec<u8> {
+        [&MAGIC[..], &self.cipher.seal(&self.context(group), &**key)].concat()
+    }
+
+    /// The local key in the bytes of its file, by whichever copy opens.
     fn opened(&self, group: GroupId, path: &Path, bytes: Vec<u8>) -> Result<Key, VaultError> {
         let wrong = |cause: &str| VaultError::KeyWrong { path: path.to_owned(), cause: cause.to_owned() };
-        if bytes.len() != MAGIC.len() + KEY_BYTES + SEAL_OVERHEAD_BYTES || !bytes.starts_with(MAGIC) {
+        let copies = bytes.len().saturating_sub(MAGIC.len()) / COPY_BYTES;
+        if bytes.len() != MAGIC.len() + copies * COPY_BYTES || !(1..=2).contains(&copies) || !bytes.starts_with(MAGIC) {
             return Err(wrong("it is no local key"));
         }
-        let sealed = Bytes::from(bytes).slice(MAGIC.len()..);
-        let key = self.cipher.open(&self.context(group), sealed).map_err(|damaged| wrong(&damaged.0))?;
-        let mut opened = Key::default();
-        opened.copy_from_slice(&key);
-        Ok(opened)
+        let bytes = Bytes::from(bytes);
+        let mut refused = String::new();
+        for at in (MAGIC.len()..bytes.len()).step_by(COPY_BYTES) {
+            match self.cipher.open(&self.context(group), bytes.slice(at..at + COPY_BYTES)) {
+                Ok(plain) => {
+                    let mut key = Key::default();
+                    key.copy_from_slice(&plain);
+                    if let Ok(mut plain) = plain.try_into_mut() {
+                        plain.zeroize();
+                    }
+                    return Ok(key);
+                }
+                Err(damaged) => refused = damaged.0,
+            }
+        }
+        Err(wrong(&refused))
     }
 
     /// A key sealed here is that of this channel on this node, and nothing else.
@@ -234,7 +270,7 @@ pub fn destroy(folder: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     // A file system that writes elsewhere keeps the old block for a while, sealed under the storage key.
-    key.write_all(&[0; MAGIC.len() + KEY_BYTES + SEAL_OVERHEAD_BYTES])?;
+    key.write_all(&[0; MAGIC.len() + 2 * COPY_BYTES])?;
     key.sync_all()?;
     fs::remove_file(&path)?;
     File::open(folder)?.sync_all()
@@ -254,8 +290,21 @@ fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, VaultError> {
     Ok(bytes)
 }
 
-/// Writes a secret that was not there, in one step: a crash leaves all of it or nothing.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes the storage key, sealed where the node has a passphrase. Its other keys lie in the clear where it has none, so
+/// this one is no worse there.
+fn write_storage_key(path: &Path, key: &Key, keyring: &mut Keyring) -> Result<(), VaultError> {
+    let has_passphrase = keyring.passphrase(path)?.is_some();
+    let bytes = if has_passphrase {
+        Zeroizing::new(keyring.seal(path, SecretKind::Storage, key.as_slice())?)
+    } else {
+        tracing::warn!(file = %path.display(), "the storage key is written in the clear; seal it with 'seamark key seal'");
+        Zeroizing::new(format!("{}\n", hex::encode(key.as_slice())).into_bytes())
+    };
+    write(path, &bytes).map_err(|error| file(path, &error))
+}
+
+/// Writes a secret in one step: a crash leaves what was there before, or all of it.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = PathBuf::from(name);
@@ -271,108 +320,4 @@ fn file(path: &Path, error: &io::Error) -> VaultError {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
-mod tests {
-    use ledger::Hash32;
-
-    use super::*;
-
-    const GROUP: GroupId = GroupId::channel(3);
-
-    fn open(folder: &Path, node: u32) -> Result<Vault, VaultError> {
-        Vault::open(&folder.join("storage.key"), &folder.join("data"), ClusterId(Hash32([7; 32])), NodeId(node))
-    }
-
-    /// A node's folder, with a local key for the channel; and the channel's folder.
-    fn node() -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let group = folder.path().join("data").join(GROUP.to_string());
-        open(folder.path(), 1).expect("a vault").seal_of(GROUP, &group).expect("a key");
-        (folder, group)
-    }
-
-    fn code<T>(result: Result<T, VaultError>) -> &'static str {
-        result.err().expect("it is refused").code()
-    }
-
-    #[test]
-    fn what_is_sealed_is_read_after_a_restart_and_by_who_has_the_secret_only() {
-        let (folder, group) = node();
-        let seal = open(folder.path(), 1).unwrap().seal_of(GROUP, &group).unwrap();
-        let sealed = Bytes::from(seal.cipher().seal(b"k", b"hush").into_owned());
-        let later = open(folder.path(), 1).unwrap().seal_of(GROUP, &group).unwrap();
-        assert_eq!(later.cipher().open(b"k", sealed.clone()).unwrap(), "hush");
-        assert_ne!(later.cipher().seal(b"k", b"hush"), seal.cipher().seal(b"k", b"hush"), "no nonce comes twice");
-
-        let (elsewhere, other_group) = node();
-        let other = open(elsewhere.path(), 1).unwrap().seal_of(GROUP, &other_group).unwrap();
-        assert!(other.cipher().open(b"k", sealed.clone()).is_err(), "each node has a key of its own");
-        let sender = other.of_sender(&seal.secret()).unwrap().expect("it is sealed");
-        assert_eq!(sender.open(b"k", sealed).unwrap(), "hush");
-        assert_eq!(format!("{:?}", seal.secret()), "SnapshotSecret(hidden)");
-    }
-
-    #[test]
-    fn shards_and_the_beacon_are_not_sealed() {
-        let (folder, _) = node();
-        let vault = open(folder.path(), 1).unwrap();
-        for group in [GroupId::BEACON, GroupId::shard(0)] {
-            let seal = vault.seal_of(group, &folder.path().join("data/none")).unwrap();
-            assert_eq!(seal.cipher().seal(b"k", b"v"), &b"v"[..]);
-            assert!(seal.of_sender(&SnapshotSecret::default()).unwrap().is_none());
-            assert!(seal.of_sender(&SnapshotSecret(vec![1; KEY_BYTES])).is_err());
-        }
-        assert!(!folder.path().join("data/none").exists());
-        let sealed = vault.seal_of(GROUP, &folder.path().join("data").join(GROUP.to_string())).unwrap();
-        assert!(sealed.of_sender(&SnapshotSecret::default()).is_err(), "a member's snapshot is sealed");
-        assert!(sealed.of_sender(&SnapshotSecret(vec![1; KEY_BYTES - 1])).is_err());
-    }
-
-    #[test]
-    fn a_key_that_is_gone_or_wrong_is_said_and_never_made_anew() {
-        let (folder, group) = node();
-        let key = group.join(FILE);
-        let bytes = fs::read(&key).unwrap();
-
-        // Another storage key, another node, another channel.
-        let storage = folder.path().join("storage.key");
-        let text = fs::read(&storage).unwrap();
-        fs::write(&storage, format!("{}\n", "ab".repeat(32))).unwrap();
-        assert_eq!(code(open(folder.path(), 1).unwrap().seal_of(GROUP, &group)), "channel_key_wrong");
-        fs::write(&storage, "short").unwrap();
-        assert_eq!(code(open(folder.path(), 1)), "storage_key");
-        fs::remove_file(&storage).unwrap();
-        assert_eq!(code(open(folder.path(), 1)), "storage_key_missing");
-        assert!(!storage.exists());
-        fs::write(&storage, text).unwrap();
-        assert_eq!(code(open(folder.path(), 2).unwrap().seal_of(GROUP, &group)), "channel_key_wrong");
-        assert_eq!(code(open(folder.path(), 1).unwrap().seal_of(GroupId::channel(4), &group)), "channel_key_wrong");
-
-        let vault = open(folder.path(), 1).unwrap();
-        for at in 0..bytes.len() {
-            let mut altered = bytes.clone();
-            altered[at] ^= 1;
-            fs::write(&key, altered).unwrap();
-            assert_eq!(code(vault.seal_of(GROUP, &group)), "channel_key_wrong", "byte {at}");
-        }
-        fs::write(&key, &bytes[1..]).unwrap();
-        assert_eq!(code(vault.seal_of(GROUP, &group)), "channel_key_wrong");
-
-        fs::remove_file(&key).unwrap();
-        fs::create_dir(group.join("state")).unwrap();
-        assert_eq!(code(vault.seal_of(GROUP, &group)), "channel_key_missing");
-        assert!(!key.exists());
-    }
-
-    #[test]
-    fn a_destroyed_key_opens_nothing() {
-        let (folder, group) = node();
-        let copy = group.join("copy");
-        fs::hard_link(group.join(FILE), &copy).unwrap();
-        destroy(&group).unwrap();
-        destroy(&group).unwrap();
-        assert!(!group.join(FILE).exists());
-        assert!(fs::read(copy).unwrap().iter().all(|byte| *byte == 0), "the bytes themselves are gone");
-        assert!(open(folder.path(), 1).is_ok());
-    }
-}
+mod tests;

@@ -4,6 +4,9 @@
 //! XChaCha20 is ChaCha20 under a subkey that HChaCha20 makes of the key and the first 16 bytes of the nonce, with the other
 //! 8 behind four zeros as its nonce (draft-irtf-cfrg-xchacha, section 2.3). Nonces here count behind a prefix that is drawn
 //! once ([`super::CounterNonces`]), so there are few subkeys, and they are kept.
+//!
+//! The key is wiped when the cipher is dropped, and a subkey as soon as ring has it. ring wipes none of its keys and lets
+//! nobody else do it: those stay in memory until it is used for something else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::sync::Arc;
 use chacha20::{R20, hchacha};
 use parking_lot::RwLock;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::{NONCE_BYTES, TAG_BYTES};
 
@@ -20,13 +24,13 @@ const SUBKEYS_MAX: usize = 1_024;
 
 /// A cipher under one key.
 pub(super) struct Aead24 {
-    key: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
     subkeys: RwLock<HashMap<[u8; PREFIX_BYTES], Arc<LessSafeKey>>>,
 }
 
 impl Aead24 {
     pub(super) fn new(key: &[u8; 32]) -> Self {
-        Self { key: *key, subkeys: RwLock::default() }
+        Self { key: Zeroizing::new(*key), subkeys: RwLock::default() }
     }
 
     /// The subkey for a nonce, and what is left of the nonce.
@@ -38,9 +42,12 @@ impl Aead24 {
         if let Some(known) = self.subkeys.read().get(&prefix) {
             return (Arc::clone(known), rest);
         }
-        let subkey = hchacha::<R20>(&self.key.into(), &prefix.into());
-        let subkey = UnboundKey::new(&CHACHA20_POLY1305, &subkey).expect("a subkey has the length of a key");
-        let subkey = Arc::new(LessSafeKey::new(subkey));
+        let mut key = chacha20::Key::from(*self.key);
+        let mut subkey = hchacha::<R20>(&key, &prefix.into());
+        key.as_mut_slice().zeroize();
+        let unbound = UnboundKey::new(&CHACHA20_POLY1305, &subkey).expect("a subkey has the length of a key");
+        subkey.as_mut_slice().zeroize();
+        let subkey = Arc::new(LessSafeKey::new(unbound));
         let mut subkeys = self.subkeys.write();
         if subkeys.len() >= SUBKEYS_MAX {
             subkeys.clear();

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use client::{Client, Identity, Profile, TrustRoots};
+use client::{Client, Identity, Passphrase, Profile, TrustRoots};
 use ledger::genesis::{Genesis, NodeInfo, VerifyMode};
 use ledger::{GroupId, NodeId};
 use proto::v1;
@@ -223,7 +223,8 @@ impl TestCluster {
     pub fn authority(&self, org: &str) -> Authority {
         let folder = self.dir.ca_dir(org);
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-        Authority::from_pem(&read("ca.pem"), &read("ca.key")).unwrap()
+        let passphrase = Passphrase::read(&folder.join("passphrase")).unwrap();
+        Authority::from_sealed_pem(&read("ca.pem"), &read("ca.key"), passphrase.text()).unwrap()
     }
 
     /// The certificates of all authorities.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use beacon::{BeaconCommand, SignedCommand};
 use channel::{Command, Hosting};
+use client::secrets::SecretKind;
 use client::{ChannelFate, Client, CommandFate, RouterEndpoint, Settled, Wait};
 use ledger::genesis::OrgInfo;
 use ledger::{GroupId, LedgerId, Move, NodeId, OrgId, SecretKey};
@@ -12,11 +13,12 @@ use serde::Serialize;
 
 use super::stage::astray;
 use crate::cluster::LocalCluster;
+use crate::commands::ca;
 use crate::commands::signer::{ADMIN_FILES, Orgs, WITHIN_MINUTES, ahead, salt};
 use crate::error::CliError;
 use crate::load::sign::Party;
 use crate::output::Output;
-use crate::setup::{Authority, Subject};
+use crate::setup::Subject;
 
 /// Keys of accounts; the cluster is thrown away with them.
 pub(super) const SEED: &[u8] = b"seamark channel tour";
@@ -96,14 +98,11 @@ fn client_of(cluster: &LocalCluster, org: OrgId, cert: &Path, key: &Path) -> Res
 
 /// An auditor of an organisation: a certificate of its authority that reads and does nothing else.
 fn auditor_of(cluster: &LocalCluster, org: &OrgInfo) -> Result<Client, CliError> {
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| CliError::file(path, &error));
-    let ca = cluster.dir().ca_dir(&org.name);
-    let authority = Authority::from_pem(&read(&ca.join("ca.pem"))?, &read(&ca.join("ca.key"))?)?;
+    let authority = ca::open(&cluster.dir().ca_dir(&org.name), &org.name)?;
     let leaf = authority.issue(&Subject::auditor(AUDITOR, &org.name))?;
     let [cert, key] = AUDITOR_FILES.map(|name| cluster.dir().root().join(name));
-    for (path, pem) in [(&cert, &leaf.cert_pem), (&key, &leaf.key_pem)] {
-        std::fs::write(path, pem).map_err(|error| CliError::file(path, &error))?;
-    }
+    ca::keyring_of(&key, None)?.write(&key, SecretKind::Tls, leaf.key_pem.as_bytes())?;
+    std::fs::write(&cert, &leaf.cert_pem).map_err(|error| CliError::file(&cert, &error))?;
     client_of(cluster, org.id, &cert, &key)
 }
 
