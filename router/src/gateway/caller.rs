@@ -70,6 +70,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
     let group = match &request.query {
         Some(Query::Account(query)) => query.group,
         Some(Query::Entry(query)) => query.group,
+        Some(Query::AccountView(query)) => query.group,
+        Some(Query::History(query)) => query.group,
         Some(Query::Transaction(query)) => query.group,
         Some(Query::Block(query)) => query.group,
         Some(Query::Asset(query)) => query.group,
@@ -77,7 +79,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
         Some(Query::Exclusion(query)) => query.group,
         // It goes to the channels of whoever asks.
         Some(Query::Explain(_)) => return true,
-        _ => 0,
+        // Of shards and of the beacon alone.
+        Some(Query::Accounts(_) | Query::Channels(_) | Query::Founded(_)) | None => return false,
     };
     GroupId(group).kind() == Some(GroupKind::Channel)
 }

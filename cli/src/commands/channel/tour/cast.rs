@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::stage::astray;
 use crate::cluster::LocalCluster;
-use crate::commands::signer::{ADMIN_FILES, Orgs, WITHIN_MINUTES, ahead, salt};
+use crate::commands::context::ADMIN_FILES;
+use crate::commands::signer::{Orgs, WITHIN_MINUTES, ahead, salt};
 use crate::error::CliError;
 use crate::load::sign::Party;
 use crate::output::Output;
