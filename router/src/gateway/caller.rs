@@ -25,8 +25,7 @@ impl Caller {
     /// `permission_denied` when it names no role.
     pub(super) fn of<T>(view: &ClusterView, request: &Request<T>) -> Result<Self, Status> {
         let identity = net::peer_identity(request).map_err(|error| denied(&error.to_string()))?;
-        let org = net::peer_leaf(request).and_then(|leaf| net::issuing_org(&leaf, &view.orgs));
-        Ok(Self { org, role: identity.role, credential: identity.key_hash })
+        Ok(Self { org: net::peer_org(request, &view.orgs), role: identity.role, credential: identity.key_hash })
     }
 
     /// As nodes are told; nothing of one whose organisation is not known.
