@@ -356,11 +356,11 @@ impl Client {
         let request =
             v1::QueryRequest { consistency: consistency.into(), height, prove, query: Some(query), caller: None };
         let mut backoff = Backoff::new(self.patience);
-        let mut denied = 0usize;
+        let mut refusing = Vec::new();
         loop {
             let request = request.clone();
-            let reply = self
-                .call(|mut router| {
+            let (turn, reply) = self
+                .call_in_turn(|mut router| {
                     let request = request.clone();
                     async move { router.query(request).await }
                 })
@@ -370,7 +370,8 @@ impl Client {
             };
             let error = ClientError::refused(refusal).by(known_group(reply.group));
             // Routers of organisations that take no part in a channel are not told of it.
-            if refusal.reject() == Some(Reject::AccessDenied) && self.shared.routers.others(&mut denied) {
+            if refusal.reject() == Some(Reject::AccessDenied) && self.elsewhere(turn, &mut refusing, &mut backoff).await
+            {
                 continue;
             }
             let least = Duration::from_millis(u64::from(refusal.retry_after_ms));

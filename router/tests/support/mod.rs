@@ -638,7 +638,15 @@ impl Cluster {
     }
 
     pub async fn router_in(&self, limits: GatewayLimits, local: Option<FakeNode>) -> RunningRouter {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.run(TcpListener::bind("127.0.0.1:0").await.unwrap(), limits, local)
+    }
+
+    /// A router where somebody has listened so far.
+    pub fn router_on(&self, listener: TcpListener, limits: GatewayLimits) -> RunningRouter {
+        self.run(listener, limits, None)
+    }
+
+    fn run(&self, listener: TcpListener, limits: GatewayLimits, local: Option<FakeNode>) -> RunningRouter {
         let addr = listener.local_addr().unwrap().to_string();
         let local = local.map(|node| Arc::new(node) as Arc<dyn LocalNode>);
         let backend = NodeBackend::new(self.peers(), local);
