@@ -21,7 +21,7 @@ pub const COMMAND_VERSION: u8 = 1;
 #[repr(u8)]
 pub enum BeaconCommand {
     /// Proposes a new organisation, or approves that very proposal. It joins once more than half
-    /// of the organisations have sent it.
+    /// of the organisations have sent it. Nobody gets the number of one that is gone.
     RegisterOrg(OrgInfo) = 0,
     /// Adds a node of the signing organisation. It gets seats with a later assignment.
     RegisterNode(NodeInfo) = 1,
@@ -81,6 +81,13 @@ pub enum BeaconCommand {
         /// The signing organisation's word.
         act: FoundingAct,
     } = 9,
+    /// Proposes that an organisation goes, or approves that very proposal. It is gone, with its nodes, once more
+    /// than half of the organisations have sent it, of which it is one itself. It has no seat by then, and is in
+    /// no channel.
+    RemoveOrg {
+        /// The organisation.
+        org: OrgId,
+    } = 10,
 }
 
 /// A command under the signature of an organisation's admin.

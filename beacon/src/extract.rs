@@ -84,3 +84,9 @@ pub(crate) fn has_room(view: &mut View<'_>, org: OrgId) -> bool {
 pub(crate) fn revoke(view: &mut View<'_>, org: OrgId, credential: &Hash32) {
     registry::put(view, revoked_key(org, credential), &());
 }
+
+/// Forgets what an organisation has revoked that is gone: nobody vouches for any of it.
+pub(crate) fn forget(view: &mut View<'_>, org: OrgId) {
+    let lines = view.scan_prefix(&registry::key(REVOKED, &[&org.0.to_be_bytes()]));
+    lines.into_iter().for_each(|(key, _)| registry::remove(view, key));
+}

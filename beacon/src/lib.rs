@@ -13,6 +13,7 @@ pub mod extract;
 pub mod genesis;
 pub mod limits;
 pub mod machine;
+pub mod orgs;
 pub mod proof;
 pub mod registry;
 pub mod seats;

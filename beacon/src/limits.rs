@@ -16,6 +16,8 @@ const PROOF_BYTES_MAX: usize = 1024 * 1024;
 
 /// Organisations of a cluster.
 pub const ORGS_MAX: usize = 64;
+/// Organisations that were removed in the life of a cluster. Each leaves its number and a revoked key.
+pub const REMOVED_ORGS_MAX: usize = 1024;
 /// Nodes of a cluster.
 pub const NODES_MAX: usize = 1024;
 /// Shards of a cluster.
@@ -60,13 +62,16 @@ const _: () = assert!(
         + NODES_MAX * NODE_BYTES_MAX
         + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
         + CHANNELS_MAX * (COMMITTEE_BYTES_MAX + FOUNDATION_BYTES_MAX + ORGS_MAX * 2 + 12)
-        + ORGS_MAX * REVOCATIONS_PER_ORG_MAX * 34
+        + (ORGS_MAX * REVOCATIONS_PER_ORG_MAX + REMOVED_ORGS_MAX) * 34
         + PROOF_BYTES_MAX
         < GRPC_BYTES_MAX,
     "a registry with its layout, its committees and its proof fits into one message"
 );
 const _: () = assert!(
-    ORGS_MAX * (NAME_BYTES_MAX + 128) + NODES_MAX * 64 + ORGS_MAX * REVOCATIONS_PER_ORG_MAX * 34 + 1024
+    ORGS_MAX * (NAME_BYTES_MAX + 128)
+        + NODES_MAX * 64
+        + (ORGS_MAX * REVOCATIONS_PER_ORG_MAX + REMOVED_ORGS_MAX) * 34
+        + 1024
         < BUNDLE_BYTES_MAX,
     "what a channel is told of the registry is one message"
 );

@@ -10,8 +10,8 @@ use cross_shard::stream;
 use ledger::asset::{AssetDef, AssetSpec};
 use ledger::certificate::Certificate;
 use ledger::genesis::OrgInfo;
-use ledger::hash::{Hash32, sha256, tagged};
-use ledger::ids::{GroupId, LedgerId, NodeId, OrgId, TimeMs};
+use ledger::hash::{Hash32, sha256};
+use ledger::ids::{GroupId, LedgerId, NodeId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::rules;
@@ -21,10 +21,9 @@ use ledger::view::View;
 use crate::channels::{self, Proposed};
 use crate::command::{BeaconCommand, SignedCommand};
 use crate::extract;
-use crate::genesis::{node_form, org_form, usable_addr, usable_ca, usable_key};
-use crate::limits::{
-    CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX, ORGS_MAX, PROPOSALS_MAX,
-};
+use crate::genesis::{node_form, usable_addr, usable_ca, usable_key};
+use crate::limits::{CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX};
+use crate::orgs;
 use crate::registry::{self, Checkpoint, Divergence};
 use crate::seats::change_capacity;
 
@@ -165,16 +164,7 @@ struct Done {
     outcome: CommandOutcome,
 }
 
-/// A proposal and who has approved it.
-#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
-struct Proposal {
-    org: OrgInfo,
-    until_ms: TimeMs,
-    approvals: Vec<OrgId>,
-}
-
 const DONE: &[u8] = b"done/";
-const PROPOSAL: &[u8] = b"proposal/";
 
 /// Executes a signed command. Sent again it returns the first outcome and changes nothing.
 ///
@@ -246,7 +236,10 @@ fn apply(
 ) -> Result<Executed, Refused> {
     match command {
         BeaconCommand::RegisterOrg(org) => {
-            return Ok(register_org(view, at, signer, org, signed.valid_until_ms)?.into());
+            return Ok(orgs::register(view, at, signer, org, signed.valid_until_ms)?.into());
+        }
+        BeaconCommand::RemoveOrg { org } => {
+            return Ok(orgs::remove(view, at, signer, org, signed.valid_until_ms)?.into());
         }
         BeaconCommand::ProposeChannel { terms, hosting, until_ms } => {
             let proposed = Proposed { terms, hosting, until_ms, salt: signed.salt };
@@ -261,7 +254,8 @@ fn apply(
                 .iter()
                 .any(|known| known.id == node.id || known.key == node.key || known.tls_key_hash == node.tls_key_hash);
             let revoked = extract::is_revoked(view, signer.id, &node.tls_key_hash);
-            if node.org != signer.id || clash || revoked || nodes.len() >= NODES_MAX || !node_form(&node) {
+            let gone = orgs::was_removed(view, node.id);
+            if node.org != signer.id || clash || revoked || gone || nodes.len() >= NODES_MAX || !node_form(&node) {
                 return Err(Reject::Registry.into());
             }
             registry::put(view, registry::node_key(node.id), &node);
@@ -340,45 +334,6 @@ fn change_node(
     change(&mut node);
     registry::put(view, registry::node_key(id), &node);
     Ok(())
-}
-
-/// Counts the signer's approval of a new organisation; the one that makes a majority admits it.
-fn register_org(
-    view: &mut View<'_>,
-    at: &BlockContext,
-    signer: &OrgInfo,
-    org: OrgInfo,
-    until_ms: TimeMs,
-) -> Result<CommandOutcome, Reject> {
-    let orgs = registry::orgs(view);
-    let clash = orgs.iter().any(|known| known.id == org.id || known.name == org.name);
-    if clash || orgs.len() >= ORGS_MAX || !org_form(&org) {
-        return Err(Reject::Registry);
-    }
-    let encoded = borsh::to_vec(&org).expect("writing to memory does not fail");
-    let name: Hash32 = tagged(b"seamark/proposal/v1", &[&encoded]);
-    let key = registry::key(PROPOSAL, &[&name.0]);
-    let open: Vec<(Vec<u8>, Proposal)> = registry::family(view, &registry::key(PROPOSAL, &[]));
-    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
-    let known = open.iter().find(|(found, _)| *found == key).map(|(_, proposal)| proposal.clone());
-    if known.is_none() && open.len() >= PROPOSALS_MAX {
-        return Err(Reject::Busy);
-    }
-    stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
-    let mut proposal = known.unwrap_or(Proposal { org, until_ms, approvals: Vec::new() });
-    if let Err(place) = proposal.approvals.binary_search(&signer.id) {
-        proposal.approvals.insert(place, signer.id);
-    }
-    let needed = orgs.len() / 2 + 1;
-    if proposal.approvals.len() >= needed {
-        registry::remove(view, key);
-        registry::put(view, registry::org_key(proposal.org.id), &proposal.org);
-        registry::bump_revision(view);
-        return Ok(CommandOutcome::Applied);
-    }
-    registry::put(view, key, &proposal);
-    let count = |n: usize| u16::try_from(n).expect("organisations are limited to 64");
-    Ok(CommandOutcome::Pending { approvals: count(proposal.approvals.len()), needed: count(needed) })
 }
 
 /// Takes a certified header of a group. Returns whether the group's last checkpoint moved: `false`

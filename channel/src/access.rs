@@ -5,7 +5,9 @@
 //! from the block of the exclusion on, whatever connection or certificate they still have.
 
 use ledger::hash::Hash32;
-use ledger::ids::{Address, AssetId, Height, NodeId, OrgId, TimeMs};
+use ledger::ids::{Address, AssetId, Height, LockId, NodeId, OrgId, TimeMs};
+use ledger::lock::Lock;
+use ledger::schema;
 use ledger::view::View;
 
 use crate::change::{AuditGrant, Scope};
@@ -36,6 +38,8 @@ pub enum AuditTarget {
     Account(Address),
     /// One asset.
     Asset(AssetId),
+    /// A hash-lock of this payer: it belongs to the payer's account, and to the asset that it holds.
+    Lock(Address, LockId),
 }
 
 /// What is asked for.
@@ -155,10 +159,12 @@ fn absent(view: &mut View<'_>, org: OrgId) -> ChannelReject {
 }
 
 fn audit(view: &mut View<'_>, caller: &Caller<'_>, target: AuditTarget, at: At) -> Result<(), ChannelReject> {
+    let asset = asset_of(view, target);
     let covering: Vec<AuditGrant> = state::grants_of(view, caller.org)
         .into_iter()
         .map(|record| record.grant)
-        .filter(|grant| grant.credential.is_none_or(|only| only == caller.credential) && covers(&grant.scope, target))
+        .filter(|grant| grant.credential.is_none_or(|only| only == caller.credential))
+        .filter(|grant| covers(&grant.scope, target, asset))
         .collect();
     if covering.is_empty() {
         return Err(match absent(view, caller.org) {
@@ -171,12 +177,29 @@ fn audit(view: &mut View<'_>, caller: &Caller<'_>, target: AuditTarget, at: At) 
     if covering.iter().any(in_force) { Ok(()) } else { Err(ChannelReject::GrantExpired) }
 }
 
-fn covers(scope: &Scope, target: AuditTarget) -> bool {
+/// The asset that a target is of. That of a lock never changes, and one that is not there is of none: whoever may
+/// not read a lock is not told whether there is one.
+fn asset_of(view: &mut View<'_>, target: AuditTarget) -> Option<AssetId> {
+    match target {
+        AuditTarget::Asset(asset) => Some(asset),
+        AuditTarget::Lock(payer, lock) => {
+            view.load::<Lock>(&schema::lock(&payer, &lock)).map(|found| found.terms.asset)
+        }
+        AuditTarget::Everything | AuditTarget::Account(_) => None,
+    }
+}
+
+fn covers(scope: &Scope, target: AuditTarget, asset: Option<AssetId>) -> bool {
     match (scope, target) {
         (Scope::Everything, _) => true,
-        (Scope::Accounts(accounts), AuditTarget::Account(account)) => accounts.binary_search(&account).is_ok(),
-        (Scope::Assets(assets), AuditTarget::Asset(asset)) => assets.binary_search(&asset).is_ok(),
-        (Scope::Accounts(_) | Scope::Assets(_), _) => false,
+        (Scope::Accounts(accounts), AuditTarget::Account(account) | AuditTarget::Lock(account, _)) => {
+            accounts.binary_search(&account).is_ok()
+        }
+        (Scope::Assets(assets), AuditTarget::Asset(_) | AuditTarget::Lock(..)) => {
+            asset.is_some_and(|asset| assets.binary_search(&asset).is_ok())
+        }
+        (Scope::Accounts(_), AuditTarget::Everything | AuditTarget::Asset(_))
+        | (Scope::Assets(_), AuditTarget::Everything | AuditTarget::Account(_)) => false,
     }
 }
 

@@ -39,17 +39,18 @@ pub struct LetIn {
 }
 
 impl LetIn {
-    /// Whether whoever vouches for a certificate has revoked its key. What one organisation revokes says
-    /// nothing of the certificates of another.
-    fn has_revoked(&self, leaf: &CertificateDer<'_>) -> bool {
-        let Ok(key) = key_hash_of(leaf) else { return false };
+    /// Whether whoever vouches for a certificate, the first of these, has revoked its key, or that of an authority
+    /// between them. What one organisation revokes says nothing of the certificates of another.
+    fn has_revoked(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let keys: Vec<Hash32> = chain.iter().filter_map(|shown| key_hash_of(shown).ok()).collect();
         let by: Vec<OrgId> =
-            self.revoked.iter().filter(|(_, credential)| *credential == key).map(|(org, _)| *org).collect();
+            self.revoked.iter().filter(|(_, credential)| keys.contains(credential)).map(|(org, _)| *org).collect();
         if by.is_empty() {
             return false;
         }
-        let vouching = [self.nodes.get(&key).copied(), issuing_org(leaf, &self.orgs)];
-        // Behind an intermediate authority it is not seen whose the certificate is; then any word counts.
+        let node = chain.first().and_then(|leaf| self.nodes.get(&key_hash_of(leaf).ok()?).copied());
+        let vouching = [node, issuing_org(chain, &self.orgs)];
+        // Where it is not seen whose the certificate is, any word counts.
         vouching.iter().all(Option::is_none) || vouching.into_iter().flatten().any(|org| by.contains(&org))
     }
 }
@@ -138,7 +139,7 @@ impl Callers {
     fn keep(&self, certificates: &[CertificateDer<'_>], since: UnixTime) -> bool {
         let Some((leaf, intermediates)) = certificates.split_first() else { return false };
         match self.is_node(leaf) {
-            true => !self.let_in.has_revoked(leaf),
+            true => !self.let_in.has_revoked(certificates),
             false => self.verify_client_cert(leaf, intermediates, since).is_ok(),
         }
     }
@@ -163,7 +164,8 @@ impl ClientCertVerifier for Callers {
             }
             _ => judged,
         };
-        if judged.is_ok() && self.let_in.has_revoked(end_entity) {
+        let chain = [std::slice::from_ref(end_entity), intermediates].concat();
+        if judged.is_ok() && self.let_in.has_revoked(&chain) {
             tracing::warn!("a certificate that was revoked was shown, and refused");
             return Err(rustls::Error::InvalidCertificate(CertificateError::Revoked));
         }
@@ -204,7 +206,8 @@ pub(crate) fn ran_out(error: &rustls::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::tests::{authority, leaf};
+    use crate::net::certificate_key_hash;
+    use crate::net::tests::{authority, intermediate, leaf};
 
     const A: OrgId = OrgId(1);
     const B: OrgId = OrgId(2);
@@ -219,7 +222,8 @@ mod tests {
         let certificates: Vec<_> =
             CertificateDer::pem_slice_iter(who.cert_pem.as_bytes()).collect::<Result<_, _>>().unwrap();
         let (now, callers) = (UnixTime::now(), Arc::clone(&door.inside.read().callers));
-        [callers.verify_client_cert(&certificates[0], &[], now).is_ok(), door.keeps(&certificates, now)]
+        let next = callers.verify_client_cert(&certificates[0], &certificates[1..], now);
+        [next.is_ok(), door.keeps(&certificates, now)]
     }
 
     #[test]
@@ -238,6 +242,26 @@ mod tests {
         assert_eq!(judged(&door(&[(A, key)]), &stolen), [false; 2]);
         assert_eq!(judged(&door(&[(A, key), (B, key)]), &stolen), [false; 2]);
         assert_eq!(judged(&door(&[(A, key)]), &other), [true; 2]);
+    }
+
+    #[test]
+    fn behind_an_intermediate_authority_its_organisations_word_counts_and_nobody_elses() {
+        let (pem_a, ca_a) = authority("ca a");
+        let (pem_b, _) = authority("ca b");
+        let (between, issuer) = intermediate(&ca_a, "issuing ca of a", true);
+        let own = leaf(&issuer, "a", "client");
+        let shown = Identity::new(format!("{}{between}", own.cert_pem), "");
+        let door = |revoked: &[(OrgId, Hash32)]| {
+            let revoked = Arc::new(revoked.iter().copied().collect());
+            let orgs = vec![org(A, &pem_a), org(B, &pem_b)];
+            Door::open(leaf(&ca_a, "a", "node"), LetIn { orgs, revoked, ..LetIn::default() }).unwrap()
+        };
+        let [key, authority_key] = [&own.cert_pem, &between].map(|pem| certificate_key_hash(pem).unwrap());
+        assert_eq!(judged(&door(&[]), &shown), [true; 2]);
+        assert_eq!(judged(&door(&[(B, key), (B, authority_key)]), &shown), [true; 2], "B has no say about it");
+        assert_eq!(judged(&door(&[(A, key)]), &shown), [false; 2]);
+        assert_eq!(judged(&door(&[(A, authority_key)]), &shown), [false; 2], "and all that it has issued");
+        assert_eq!(judged(&door(&[(A, authority_key)]), &leaf(&ca_a, "a", "client")), [true; 2]);
     }
 
     #[test]

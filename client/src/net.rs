@@ -18,6 +18,7 @@ use ledger::limits::GRPC_BYTES_MAX;
 use ledger::{Hash32, NodeId, OrgId};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tonic::codegen::Service;
@@ -44,6 +45,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a caller may take for its handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+/// Intermediate authorities between a certificate and its organisation's that are looked at. Certificates that are
+/// shown behind them count for nothing.
+const INTERMEDIATES_MAX: usize = 4;
 
 /// Why a connection cannot even be attempted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -564,10 +568,11 @@ impl CertificateInfo {
     }
 }
 
-/// The leaf certificate of the caller, in DER. `None` without TLS.
+/// The organisation that vouches for the caller, by the certificates that it has shown. `None` without TLS, and of
+/// one that the registry does not know.
 #[must_use]
-pub fn peer_leaf<T>(request: &tonic::Request<T>) -> Option<Vec<u8>> {
-    request.peer_certs()?.first().map(|leaf| leaf.to_vec())
+pub fn peer_org<T>(request: &tonic::Request<T>, orgs: &[OrgInfo]) -> Option<OrgId> {
+    issuing_org(&request.peer_certs()?, orgs)
 }
 
 /// `sha256` of the subject public key info of the caller's leaf certificate.
@@ -586,18 +591,42 @@ pub fn peer_identity<T>(request: &tonic::Request<T>) -> Result<PeerIdentity, Net
     PeerIdentity::from_der(leaf)
 }
 
-/// The organisation whose authority signed this leaf itself. What the certificate claims in O does
-/// not count: any organisation could write any name there.
+/// The organisation whose authority signed the first of these certificates: itself, or over intermediate authorities,
+/// which follow in the order in which each has signed the one before it. Of several the nearest counts, since an
+/// organisation's authority may be below that of another one. What the certificate claims in O does not count: any
+/// organisation could write any name there.
 #[must_use]
-pub fn issuing_org(leaf_der: &[u8], orgs: &[OrgInfo]) -> Option<OrgId> {
-    let (_, leaf) = X509Certificate::from_der(leaf_der).ok()?;
-    orgs.iter().find(|org| signed_by(&leaf, &org.ca_pem)).map(|org| org.id)
+pub fn issuing_org(chain: &[CertificateDer<'_>], orgs: &[OrgInfo]) -> Option<OrgId> {
+    let (leaf, intermediates) = chain.split_first()?;
+    let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+    if let Some(org) = orgs.iter().find(|org| signed_by(&parsed, &org.ca_pem)) {
+        return Some(org.id);
+    }
+    let mut between = (1..=intermediates.len().min(INTERMEDIATES_MAX)).map(|count| &intermediates[..count]);
+    between.find_map(|between| orgs.iter().find(|org| vouches(&org.ca_pem, leaf, between)).map(|org| org.id))
 }
 
 fn signed_by(leaf: &X509Certificate<'_>, ca_pem: &str) -> bool {
     CertificateDer::pem_slice_iter(ca_pem.as_bytes()).flatten().any(|der| {
         X509Certificate::from_der(&der).is_ok_and(|(_, ca)| leaf.verify_signature(Some(ca.public_key())).is_ok())
     })
+}
+
+/// Whether a path leads from a certificate over these intermediate authorities to this one. It is checked as for a
+/// handshake, since that may have taken another path, to the authority of somebody else: what is between must be
+/// allowed to sign, and be valid still.
+fn vouches(ca_pem: &str, leaf: &CertificateDer<'_>, between: &[CertificateDer<'_>]) -> bool {
+    install_tls_provider();
+    let roots = TrustRoots { ca_pems: vec![ca_pem.to_owned()] }.store();
+    let Some(verifier) = roots.ok().and_then(|roots| WebPkiClientVerifier::builder(Arc::new(roots)).build().ok())
+    else {
+        return false;
+    };
+    match (verifier.verify_client_cert(leaf, between, UnixTime::now()), valid_at(leaf)) {
+        // The end of a certificate does not end a connection.
+        (Err(error), Some(then)) if ran_out(&error) => verifier.verify_client_cert(leaf, between, then).is_ok(),
+        (judged, _) => judged.is_ok(),
+    }
 }
 
 /// The usual checks of a server certificate, and then its key.
@@ -667,6 +696,25 @@ pub(crate) mod tests {
         (pem, Issuer::new(params, key))
     }
 
+    /// An authority below another one.
+    pub(crate) fn intermediate(
+        above: &Issuer<'_, KeyPair>,
+        name: &str,
+        may_sign: bool,
+    ) -> (String, Issuer<'static, KeyPair>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = if may_sign { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
+        params.distinguished_name.push(DnType::CommonName, name);
+        let pem = params.signed_by(&key, above).unwrap().pem();
+        (pem, Issuer::new(params, key))
+    }
+
+    /// The certificates of PEM texts, one after the other.
+    pub(crate) fn chain(pems: &[&str]) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(pems.concat().as_bytes()).collect::<Result<_, _>>().unwrap()
+    }
+
     pub(crate) fn leaf(issuer: &Issuer<'_, KeyPair>, org: &str, role: &str) -> Identity {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["node-3.seamark".to_owned()]).unwrap();
@@ -695,15 +743,58 @@ pub(crate) mod tests {
         assert_eq!(peer.role, Role::Node);
         assert_eq!(peer.node(), Some(NodeId(3)));
         assert_eq!(peer.key_hash, honest.key_hash().unwrap());
-        assert_eq!(issuing_org(&der, &orgs), Some(OrgId(1)));
+        assert_eq!(issuing_org(&[der], &orgs), Some(OrgId(1)));
 
-        let liar = first_certificate("x", &leaf(&ca_b, "a", "node").cert_pem).unwrap();
+        let liar = chain(&[&leaf(&ca_b, "a", "node").cert_pem]);
         assert_eq!(issuing_org(&liar, &orgs), Some(OrgId(2)));
         let (_, stranger) = authority("ca c");
-        let stranger = first_certificate("x", &leaf(&stranger, "a", "node").cert_pem).unwrap();
+        let stranger = chain(&[&leaf(&stranger, "a", "node").cert_pem]);
         assert_eq!(issuing_org(&stranger, &orgs), None);
+        assert_eq!(issuing_org(&[], &orgs), None);
         let odd = first_certificate("x", &leaf(&ca_a, "a", "king").cert_pem).unwrap();
         assert_eq!(PeerIdentity::from_der(&odd).unwrap_err().code(), "tls_peer");
+    }
+
+    #[test]
+    fn an_authority_vouches_over_intermediate_ones_and_over_nobody_else() {
+        let (pem_a, ca_a) = authority("root of a");
+        let (pem_b, ca_b) = authority("root of b");
+        let admin_key = ledger::SecretKey::derive(b"admin", b"").public();
+        let org = |id, ca_pem: &str| OrgInfo {
+            id: OrgId(id),
+            name: format!("org-{id}"),
+            ca_pem: ca_pem.to_owned(),
+            admin_key,
+        };
+        let orgs = [org(1, &pem_a), org(2, &pem_b)];
+        let (issuing, issuer) = intermediate(&ca_a, "issuing ca of a", true);
+        let client = leaf(&issuer, "a", "client").cert_pem;
+        assert_eq!(issuing_org(&chain(&[&client, &issuing]), &orgs), Some(OrgId(1)));
+        assert_eq!(issuing_org(&chain(&[&client, &issuing, &pem_a]), &orgs), Some(OrgId(1)), "the root may come along");
+        assert_eq!(issuing_org(&chain(&[&client]), &orgs), None, "it has to be shown");
+        assert_eq!(issuing_org(&chain(&[&client, &issuing]), &orgs[1..]), None);
+        let (lower, lower_issuer) = intermediate(&issuer, "lower ca of a", true);
+        let deep = leaf(&lower_issuer, "b", "client").cert_pem;
+        assert_eq!(issuing_org(&chain(&[&deep, &lower, &issuing]), &orgs), Some(OrgId(1)));
+        assert_eq!(issuing_org(&chain(&[&deep, &lower]), &orgs), None);
+
+        // What is no authority vouches for nobody, whoever has its key: here a client of a's.
+        let (person, person_key) = intermediate(&ca_a, "a client of a", false);
+        let forged = leaf(&person_key, "a", "client").cert_pem;
+        assert_eq!(issuing_org(&chain(&[&forged, &person]), &orgs), None);
+        // Also when b makes the same key an authority of its own: then it is b's.
+        let below_b = {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.distinguished_name.push(DnType::CommonName, "a client of a");
+            params.signed_by(person_key.key(), &ca_b).unwrap().pem()
+        };
+        assert_eq!(issuing_org(&chain(&[&forged, &person, &below_b]), &orgs), Some(OrgId(2)));
+        assert_eq!(issuing_org(&chain(&[&forged, &below_b, &person]), &orgs), Some(OrgId(2)));
+        // Whose own authority is below that of another one is not taken for the other.
+        let below = [org(1, &pem_a), org(3, &issuing)];
+        assert_eq!(issuing_org(&chain(&[&client, &issuing]), &below), Some(OrgId(3)));
+        assert_eq!(issuing_org(&chain(&[&deep, &lower, &issuing]), &below), Some(OrgId(3)));
     }
 
     #[tokio::test]

@@ -64,15 +64,36 @@ impl Routers {
     }
 }
 
+/// Who is left when a router has refused because of whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Routers that have not been asked.
+    Others,
+    /// Routers that have not answered: the one that has refused before was asked again.
+    Unreachable,
+    /// Nobody: every router has refused.
+    Nobody,
+}
+
 impl Routers {
-    /// Moves on to the next router, unless all have had their turn in a round that counts in `tried`.
-    pub(crate) fn others(&self, tried: &mut usize) -> bool {
-        *tried += 1;
-        let left = *tried < self.all.len();
-        if left {
-            self.lost(self.current().0);
+    /// Which router of the profile it is that was chosen in `turn`.
+    pub(crate) fn place(&self, turn: usize) -> usize {
+        turn % self.all.len()
+    }
+
+    /// Notes that the router chosen in `turn` has refused, and moves on from it. One that cannot be reached has
+    /// refused nothing.
+    pub(crate) fn refused(&self, turn: usize, refusing: &mut Vec<usize>) -> Left {
+        let place = self.place(turn);
+        let known = refusing.contains(&place);
+        if !known {
+            refusing.push(place);
         }
-        left
+        if refusing.len() == self.all.len() {
+            return Left::Nobody;
+        }
+        self.lost(turn);
+        if known { Left::Unreachable } else { Left::Others }
     }
 }
 

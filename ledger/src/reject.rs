@@ -111,6 +111,10 @@ crate::rejections! {
         Seats = 61, "seats", "the nodes that may take part cannot take the seats of the group", "ask for fewer replicas, or let the members register nodes, or give them capacity";
         /// A group would come to stand on too few.
         Quorum = 62, "quorum_at_risk", "a seat would have to move and no node can take it, so that a group would be left without a quorum, or one failure away from it", "register another node that can take the seat, or give one capacity, and try again";
+        /// An organisation that is to go has seats.
+        OrgSeated = 63, "org_seated", "a node of the organisation has a seat in a group, or is about to get one", "drain its nodes, and wait until 'seamark beacon show' has no seats of theirs; a seat in the beacon stays";
+        /// An organisation that is to go is in channels.
+        OrgInChannels = 64, "org_in_channels", "the organisation is a member of a channel", "let it leave its channels first, or let their members remove it";
         /// A lock that pays its own account.
         LockForm = 70, "lock_form", "the lock would pay the account that it holds the amount of", "name another payee";
         /// Bad deadline of a lock.

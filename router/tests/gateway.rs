@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod refusals;
 mod support;
 mod votes;
 
@@ -16,8 +17,11 @@ use ledger::{Address, GroupId, LayoutVersion, NodeId, Reject, TxId};
 use proto::v1;
 use proto::v1::submit_event::Event;
 use router::gateway::{ClusterView, GatewayLimits, follow};
-use support::{Authority, Cluster, Mood, SOON};
+use support::{Authority, Cluster, Mood, SOON, calm, persistent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// The patience of a client that is to lose it, after it has had an answer at least.
+const HASTE: Duration = Duration::from_secs(2);
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, what).await.expect("this takes too long")
@@ -48,7 +52,7 @@ fn one_receipt(events: &[SubmitEvent]) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn payments_find_their_shard_and_each_has_one_fate() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     let fates = pay_all(&client, cluster.payments(0..5000), true).await;
     assert_eq!(fates.len(), 5000);
@@ -67,7 +71,7 @@ async fn payments_find_their_shard_and_each_has_one_fate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn submit_is_idempotent_and_shared_between_streams() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     let tx = cluster.payment(1).encode();
     let (a, b) = tokio::join!(client.submit(tx.clone()), client.submit_and_wait(tx.clone(), Wait::Applied));
@@ -79,7 +83,7 @@ async fn submit_is_idempotent_and_shared_between_streams() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_leader_costs_a_redirect() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     for (hints, leader, numbers) in [(true, 3, 0..200), (false, 2, 200..400), (true, 1, 400..600)] {
         *cluster.world.give_hints.lock() = hints;
@@ -94,7 +98,7 @@ async fn a_wrong_leader_costs_a_redirect() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_leader_is_replaced_and_nothing_happens_twice() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.set(Mood::DropAfter);
     let txs = cluster.payments(0..300);
@@ -116,7 +120,7 @@ async fn a_lost_leader_is_replaced_and_nothing_happens_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_election_is_waited_out_with_probes() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     // Both leaders have answered once, so both are trusted.
     assert_eq!(pay_all(&client, cluster.payments(0..50), false).await.len(), 50);
@@ -149,7 +153,7 @@ async fn an_election_is_waited_out_with_probes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn applied_comes_from_the_next_leader() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.set(Mood::NoApplied);
     let options = SubmitOptions { notify_applied: true, ..SubmitOptions::default() };
@@ -168,20 +172,21 @@ async fn applied_comes_from_the_next_leader() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_leader_is_asked_again_and_the_deadline_is_kept() {
     let cluster = Cluster::start().await;
-    let limits = GatewayLimits {
-        receipt_within: Duration::from_millis(600),
-        resend_after: Duration::from_millis(100),
-        ..GatewayLimits::default()
-    };
-    let router = cluster.router(limits).await;
-    let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
     cluster.world.set(Mood::Silent);
+    // One router never asks again, and gives up.
+    let hasty = GatewayLimits { receipt_within: Duration::from_millis(100), ..calm() };
+    let router = cluster.router(hasty).await;
+    let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
     txs.send(cluster.payments(0..1)).await.unwrap();
     let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
     let Some(Event::Refusal(refusal)) = event.event else { panic!("{event:?}") };
     assert_eq!(refusal.reject(), Some(Reject::TooLate));
-    assert!(cluster.world.batches.lock().len() >= 3);
+    // Another one asks again and again, and never gives up.
+    let router = cluster.router(persistent()).await;
+    let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
+    cluster.world.batches.lock().clear();
     txs.send(cluster.payments(1..2)).await.unwrap();
+    cluster.world.until("more questions", |world| world.batches.lock().len() >= 3).await;
     cluster.world.set(Mood::Work);
     let event = soon(events.message()).await.unwrap().unwrap().events.remove(0);
     assert!(matches!(event.event, Some(Event::Receipt(_))));
@@ -208,11 +213,7 @@ async fn raw_stream(cluster: &Cluster, addr: &str, queued: usize) -> (tonic::Str
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_router_says_busy_at_once() {
     let cluster = Cluster::start().await;
-    let limits = GatewayLimits {
-        stream_in_flight_max: 10,
-        resend_after: Duration::from_millis(100),
-        ..GatewayLimits::default()
-    };
+    let limits = GatewayLimits { stream_in_flight_max: 10, ..persistent() };
     let router = cluster.router(limits).await;
     let (mut events, txs) = raw_stream(&cluster, &router.addr, 4).await;
     cluster.world.set(Mood::Silent);
@@ -241,11 +242,7 @@ async fn a_full_router_says_busy_at_once() {
 async fn a_router_that_holds_enough_bytes_says_busy() {
     let cluster = Cluster::start().await;
     let one = cluster.payment(0).encode().len();
-    let limits = GatewayLimits {
-        in_flight_bytes_max: 10 * one + one / 2,
-        resend_after: Duration::from_millis(100),
-        ..GatewayLimits::default()
-    };
+    let limits = GatewayLimits { in_flight_bytes_max: 10 * one + one / 2, ..persistent() };
     let router = cluster.router(limits).await;
     let (mut events, txs) = raw_stream(&cluster, &router.addr, 4).await;
     for round in 0..2 {
@@ -274,7 +271,7 @@ async fn a_router_that_holds_enough_bytes_says_busy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_waits_out_a_busy_leader() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.set(Mood::Busy);
     let tx = cluster.payment(1).encode();
@@ -289,7 +286,7 @@ async fn the_client_waits_out_a_busy_leader() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_window_reaches_the_client_as_a_refusal_that_passes() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     cluster.world.set(Mood::PeerBusy);
     let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
     txs.send(cluster.payments(0..1)).await.unwrap();
@@ -299,7 +296,7 @@ async fn a_full_window_reaches_the_client_as_a_refusal_that_passes() {
     assert!(refusal.retry_after_ms > 0);
 
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
-    let hasty = client.clone().with_patience(Duration::from_millis(200));
+    let hasty = client.clone().with_patience(HASTE);
     let tx: Bytes = cluster.payment(1).encode().into();
     let error = soon(hasty.settle(tx.clone(), Wait::Receipt)).await.unwrap_err();
     assert_eq!(error.code(), "peer_busy");
@@ -314,8 +311,7 @@ async fn a_full_window_reaches_the_client_as_a_refusal_that_passes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_signature_cannot_spoil_a_good_one() {
     let cluster = Cluster::start().await;
-    let limits = GatewayLimits { resend_after: Duration::from_millis(100), ..GatewayLimits::default() };
-    let router = cluster.router(limits).await;
+    let router = cluster.router(persistent()).await;
     let good = cluster.payment(1);
     let mut bad = good.clone();
     bad.witnesses[0].signatures[0].1.0[40] ^= 1;
@@ -340,7 +336,7 @@ async fn a_bad_signature_cannot_spoil_a_good_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_shard_is_planned_again_by_the_new_layout() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.set(Mood::WrongShard);
     let tx = cluster.payment(1).encode();
@@ -365,7 +361,7 @@ async fn a_wrong_shard_is_planned_again_by_the_new_layout() {
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_that_do_not_fit_into_one_answer_are_refused_by_name_and_asked_for_in_parts() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.lead(GroupId::shard(0), 2);
     cluster.world.lead(GroupId::shard(1), 3);
@@ -397,7 +393,7 @@ async fn accounts_that_do_not_fit_into_one_answer_are_refused_by_name_and_asked_
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_go_where_the_answer_is() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.world.lead(GroupId::shard(0), 2);
     cluster.world.lead(GroupId::shard(1), 3);
@@ -432,7 +428,7 @@ async fn reads_go_where_the_answer_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_questions_are_refused() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let identity = cluster.ca.identity("client", "client");
     let channel = net::connect(&router.addr, &identity, &cluster.ca.roots(), "router-1.seamark").unwrap();
     let mut client = net::router_client(channel);
@@ -454,7 +450,7 @@ async fn malformed_questions_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn status_names_the_node_that_does_not_answer() {
     let mut cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     cluster.stop_node(3);
     let status = client.status().await.unwrap();
@@ -466,7 +462,7 @@ async fn status_names_the_node_that_does_not_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_and_garbage_get_nothing_and_hurt_nobody() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let stranger = Authority::new("another ca").identity("client", "client");
     let refused = Client::lazy(&cluster.profile_of(&stranger, &[&router.addr]))
         .unwrap()
@@ -513,8 +509,8 @@ async fn a_node_with_another_key_is_not_believed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_router_costs_a_reconnect() {
     let cluster = Cluster::start().await;
-    let first = cluster.router(GatewayLimits::default()).await;
-    let second = cluster.router(GatewayLimits::default()).await;
+    let first = cluster.router(persistent()).await;
+    let second = cluster.router(persistent()).await;
     let client = Client::connect(&cluster.profile(&[&first.addr, &second.addr])).await.unwrap();
     cluster.world.set(Mood::Silent);
     let (sender, mut events) = client.submit_stream(SubmitOptions::default()).split();
@@ -543,7 +539,7 @@ async fn an_embedded_router_reaches_its_node_without_a_socket() {
     let mut cluster = Cluster::start().await;
     let local = cluster.nodes[0].clone();
     cluster.stop_node(1);
-    let router = cluster.router_in(GatewayLimits::default(), Some(local)).await;
+    let router = cluster.router_in(calm(), Some(local)).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     let fates = pay_all(&client, cluster.payments(0..1000), true).await;
     assert_eq!(fates.len(), 1000);
@@ -599,7 +595,7 @@ async fn one_member_of_the_beacon_cannot_make_a_key_a_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_cluster_is_noticed() {
     let (here, there) = (Cluster::start().await, Cluster::start().await);
-    let router = here.router(GatewayLimits::default()).await;
+    let router = here.router(calm()).await;
     let mut profile = there.profile(&[&router.addr]);
     // Let in by the authority of the one cluster, with the genesis of the other.
     let mine = here.profile(&[&router.addr]);
@@ -615,7 +611,7 @@ async fn another_cluster_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_without_an_answer_is_a_timeout_whatever_comes_later() {
     let cluster = Cluster::start().await;
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     // The leader executes it and is cut off before it answers; then it is busy for good.
     cluster.world.set(Mood::DropAfter);
     let (mut events, txs) = raw_stream(&cluster, &router.addr, 1).await;
@@ -638,10 +634,10 @@ async fn an_attempt_without_an_answer_is_a_timeout_whatever_comes_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_keeps_in_mind_what_a_dead_router_was_given() {
     let cluster = Cluster::start().await;
-    let first = cluster.router(GatewayLimits::default()).await;
-    let second = cluster.router(GatewayLimits::default()).await;
+    let first = cluster.router(calm()).await;
+    let second = cluster.router(calm()).await;
     let profile = cluster.profile(&[&first.addr, &second.addr]);
-    let client = Client::connect(&profile).await.unwrap().with_patience(Duration::from_secs(2));
+    let client = Client::connect(&profile).await.unwrap().with_patience(HASTE);
     let tx: Bytes = cluster.payment(1).encode().into();
     cluster.world.set(Mood::DropAfter);
     let paying = tokio::spawn({
@@ -665,10 +661,10 @@ async fn a_client_keeps_in_mind_what_a_dead_router_was_given() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_made_here_comes_back_with_its_bytes_when_it_has_no_receipt() {
     let cluster = Cluster::start().await;
-    let limits = GatewayLimits { applied_within: Duration::from_millis(200), ..GatewayLimits::default() };
+    let limits = GatewayLimits { applied_within: Duration::from_millis(200), ..calm() };
     let router = cluster.router(limits).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
-    let client = client.with_patience(Duration::from_millis(400));
+    let client = client.with_patience(HASTE);
     let key = ledger::SecretKey::derive(b"payer", b"1");
     let pay = |wait| client.pay(&key, Address([9; 20]), ledger::AssetId([1; 16]), 1, wait);
 

@@ -14,7 +14,8 @@ use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, 
 use prost::Message;
 use proto::v1;
 use proto::v1::query_request::Query;
-use seamark_cli::setup::Subject;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use seamark_cli::setup::{Authority, Subject};
 use shard_node::core::peer::PeerMessage;
 use shard_node::server::group::FIRST_JOIN;
 use tonic::transport::Channel;
@@ -86,6 +87,20 @@ impl Scene {
         self.cluster.authority(org).issue(&subject("somebody", org)).unwrap().identity()
     }
 
+    /// As an organisation's issuing authority makes it, below the one that the registry has; with that one's
+    /// certificate behind its own.
+    fn issue_below(&self, org: &str, subject: &Subject) -> Identity {
+        let above = self.cluster.authority(org);
+        let above = Issuer::from_ca_cert_pem(above.cert_pem(), KeyPair::from_pem(&above.key_pem()).unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.distinguished_name.push(DnType::CommonName, format!("issuing ca of {org}"));
+        let cert = params.signed_by(&key, &above).unwrap().pem();
+        let leaf = Authority::from_pem(&cert, &key.serialize_pem()).unwrap().issue(subject).unwrap();
+        Identity::new(format!("{}{cert}", leaf.cert_pem), leaf.key_pem.clone())
+    }
+
     /// The client port of a node.
     fn door(&self, node: NodeId, identity: &Identity) -> Channel {
         let addr = &self.cluster.info(node).client_addr;
@@ -109,10 +124,18 @@ impl Scene {
                 let key = Bytes::from(EntryName::Record(ledger::Hash32([7; 32])).key());
                 Query::Entry(v1::EntryQuery { address: account, group: channel, key })
             }
-            "account_view" => Query::AccountView(v1::AccountViewQuery { address: account, data_after: Bytes::new() }),
-            "history" => {
-                Query::History(v1::HistoryQuery { address: account, before_height: 0, limit: 100, before_index: 0 })
-            }
+            "account_view" => Query::AccountView(v1::AccountViewQuery {
+                address: account,
+                group: channel,
+                ..v1::AccountViewQuery::default()
+            }),
+            "history" => Query::History(v1::HistoryQuery {
+                address: account,
+                before_height: u64::MAX,
+                limit: 100,
+                group: channel,
+                ..v1::HistoryQuery::default()
+            }),
             "transaction" => Query::Transaction(v1::TransactionQuery { txid, group: channel }),
             "explain" => Query::Explain(v1::ExplainQuery { txid }),
             "block" => Query::Block(v1::BlockQuery { group: channel, height: self.height.0 }),
@@ -206,7 +229,7 @@ impl Scene {
         match method {
             "Query" => {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
-                let public = ["channels", "accounts", "account_view", "history", "explain", "founded"];
+                let public = ["channels", "accounts", "explain", "founded"];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
                     assert!(
@@ -469,6 +492,35 @@ async fn balance(client: &Client, scene: &Scene, address: Address) -> u128 {
     let answer = client.account_of(ledger, address, Consistency::Linearizable, false).await.unwrap();
     let balances = answer.value.map(|record| record.balances).unwrap_or_default();
     balances.iter().find(|line| line.0 == scene.bank.asset).map_or(0, |line| line.1.posted)
+}
+
+/// Certificates of an authority below the one that the registry has are their organisation's like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_an_intermediate_authority_a_certificate_is_its_organisations() {
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    let member = scene.issue_below("org-b", &Subject::client("till", "org-b"));
+    let outsider = scene.issue_below("org-c", &Subject::client("till", "org-b"));
+    for node in [INSIDE, NodeId(2)] {
+        let ask = scene.question("block").encode_to_vec();
+        let seen = call(&scene.door(node, &member), "/seamark.v1.Router/Query", ask.into()).await.unwrap().unwrap();
+        assert!(seen.windows(32).any(|part| part == scene.txid.0.0), "a member reads the block");
+        scene.knocks(&format!("a client of another's at node {node}"), &scene.door(node, &outsider)).await;
+    }
+    // A router of a member asks for any member.
+    let subject = Subject::router("r", "org-b", vec!["127.0.0.1".to_owned()]);
+    let router = scene.back_door(INSIDE, &scene.issue_below("org-b", &subject));
+    let credential = Bytes::copy_from_slice(&[7; 32]);
+    let caller = v1::Caller { org: B.0.into(), role: "client".to_owned(), credential };
+    let consistency = v1::Consistency::Stale.into();
+    let query = v1::QueryRequest { consistency, caller: Some(caller), ..scene.question("block") };
+    let read = v1::ReadRequest { group: scene.channel.0, query: Some(query) }.encode_to_vec();
+    eventually("its replica has the block", async || {
+        let seen = call(&router, "/seamark.v1.Node/Read", read.clone().into()).await.unwrap().unwrap();
+        let reply = v1::QueryReply::decode(seen).unwrap();
+        assert_eq!(reply.refusal, None);
+        if reply.found { Ok(()) } else { Err("not yet") }
+    })
+    .await;
 }
 
 /// An auditor of a member reads and does nothing else.

@@ -1,9 +1,18 @@
 //! Records, grants and hash-locks by command: what is found of a file and of an altered one, who has
-//! access when, what a lock pays whom, and that all of it is proved.
+//! access when, what a lock pays whom, and that all of it is proved; on the main ledger, and in a channel, where
+//! nobody but its members is told.
 
+use client::{Client, Keystore, Profile, Wait};
+use ledger::{Authorisation, GroupId, LedgerId, LockId, Move, TimeMs};
 use serde_json::{Value, json};
 
+use crate::channels::{proposed, wait_for};
+use crate::support::bank::now_ms;
+use crate::support::eventually;
 use crate::support::shell::Shell;
+
+/// How far ahead the deadline of a lock lies that is to be refunded: long enough to be locked by then.
+const REFUND_AFTER_MS: u64 = 6_000;
 
 /// The code that a command is refused with.
 fn code(shell: &Shell, line: &str) -> String {
@@ -165,4 +174,148 @@ fn a_lock_is_claimed_by_its_secret_alone_and_refunded_only_after_its_deadline() 
     let text = shell.seamark(&format!("lock show {lock} --from alice")).stdout;
     assert!(text.contains(": open") && text.contains("0.50 EUR"), "{text}");
     assert_eq!(balance(&shell, "alice", "EUR"), amounts(750, 700));
+}
+
+/// A channel of org-a and org-b that runs, with money of alice's in it; org-c is outside.
+fn channel_with_money(shell: &Shell) {
+    shell.told("asset issue EUR --decimals 2 --supply 1000 --to alice");
+    shell.told("channel create coal --as org-a --members org-b --nodes 1,4");
+    wait_for(shell, "it is listed", "channel ls", |told| !told["foundings"][0].is_null());
+    assert_eq!(shell.told("channel approve coal --as org-b --nodes 2,5")["state"], "founded");
+    let runs = |told: &Value| told["healthy"] == true && told["group"]["height"].as_u64() > Some(0);
+    wait_for(shell, "it runs", "channel status coal", runs);
+    let (permit, _) = proposed(shell, "channel permit coal EUR --as org-a");
+    assert_eq!(shell.told(&format!("channel approve coal {permit} --as org-b"))["state"], "applied");
+    let form = "from = 'alice'\nto = 'alice'\nasset = 'EUR'\namount = 600\nledger = 'channel-0'\n";
+    shell.write("bring.toml", &format!("[[transfer]]\n{form}"));
+    shell.told("tx submit bring.toml --key alice");
+    wait_for(shell, "the money is there", "account alice --channel coal", |told| {
+        told["balances"][0]["posted"] == "600"
+    });
+}
+
+/// What is posted and what is available in the channel, as org-b is told.
+fn in_channel(shell: &Shell, account: &str) -> (String, String) {
+    let told = shell.told(&format!("account {account} --channel coal --as org-b"));
+    let text = |key: &str| told["balances"][0][key].as_str().unwrap_or("0").to_owned();
+    (text("posted"), text("available"))
+}
+
+#[test]
+fn records_live_in_a_channel_too_and_only_its_members_are_told() {
+    let shell = Shell::start(&["--nodes", "5", "--shards", "1"]);
+    for key in ["alice", "bob"] {
+        shell.told(&format!("key new {key}"));
+    }
+    channel_with_money(&shell);
+    shell.write("contract.txt", "Alice sells Bob a horse.\n");
+    let put = shell.told("record put contract.txt --metadata contract-7 --key alice --channel coal");
+    let hash = put["records"][0]["record"].as_str().unwrap().to_owned();
+    assert_eq!(put["receipt"]["group"], "channel-0");
+    shell.told("record grant contract.txt --account bob --scope read --key alice --channel coal --as org-b");
+
+    // The other member finds it, and keeps what proves it to anybody who has the genesis.
+    let verify = "record verify contract.txt --owner alice";
+    let found = shell.told(&format!("{verify} --channel coal --as org-b --proof contract.proof"));
+    assert_eq!((&found["record"], &found["metadata"]), (&json!(hash), &json!("contract-7")));
+    assert_eq!((&found["group"], &found["txid"]), (&json!("channel-0"), &put["txid"]));
+    let judged = shell.told("verify contract.proof");
+    assert_eq!((&judged["valid"], &judged["group"]), (&json!(true), &json!("channel-0")));
+    assert_eq!((&judged["fact"]["kind"], &judged["fact"]["record"]), (&json!("record"), &json!(hash)));
+    let access = "record access contract.txt --owner alice --account bob --channel coal";
+    assert_eq!(shell.told(&format!("{access} --as org-b --check"))["scope"], "read");
+    let history = shell.told("record history contract.txt --owner alice --channel coal --as org-b");
+    let events: Vec<&Value> = history["events"].as_array().unwrap().iter().map(|line| &line["event"]).collect();
+    assert_eq!((events, &history["unseen"]), (vec![&json!("recorded"), &json!("granted")], &json!([])));
+    let shown = shell.told("record show --owner alice --channel coal --as org-a");
+    assert_eq!(shown["records"][0]["parties"][0]["access"], "granted");
+    shell.told("record revoke contract.txt --account bob --key alice --channel coal");
+    assert_eq!(shell.told(&format!("{access} --as org-b"))["access"], "revoked");
+
+    // It is nowhere else, and nobody else is told or writes there.
+    assert_eq!(code(&shell, verify), "record_unknown", "it is in the channel");
+    assert_eq!(shell.told("record show --owner alice")["records"], json!([]));
+    for line in [
+        verify,
+        "record show --owner alice",
+        "record show contract.txt --owner alice",
+        "record history contract.txt --owner alice",
+        "record access contract.txt --owner alice --account bob",
+        "account alice",
+        "account alice --history",
+    ] {
+        assert_eq!(code(&shell, &format!("{line} --channel coal --as org-c")), "channel_not_member", "{line}");
+    }
+    shell.write("other.txt", "Carol sells nothing.\n");
+    assert_eq!(code(&shell, "record put other.txt --key alice --channel coal --as org-c"), "access_denied");
+    assert_eq!(code(&shell, "record verify other.txt --owner alice --channel coal"), "record_unknown");
+    assert_eq!(code(&shell, "record show --owner alice --channel steel"), "channel_unknown");
+}
+
+#[test]
+fn a_lock_in_a_channel_is_claimed_and_refunded_there() {
+    let shell = Shell::start(&["--nodes", "5", "--shards", "1"]);
+    for key in ["alice", "bob"] {
+        shell.told(&format!("key new {key}"));
+    }
+    channel_with_money(&shell);
+    shell.told("lock new-secret swap.secret");
+    let locked = shell.told("lock bob 250 --asset EUR --secret-file swap.secret --until 60 --key alice --channel coal");
+    let lock = locked["lock"].as_str().unwrap().to_owned();
+    assert_eq!(locked["receipt"]["group"], "channel-0");
+    assert_eq!((in_channel(&shell, "alice"), in_channel(&shell, "bob")), (amounts(600, 350), amounts(0, 0)));
+    let show = format!("lock show {lock} --from alice");
+    assert_eq!(code(&shell, &show), "lock_unknown", "it is in the channel");
+    assert_eq!(code(&shell, &format!("{show} --channel coal --as org-c")), "channel_not_member");
+    assert_eq!(code(&shell, &format!("refund {lock} --key alice --channel coal")), "lock_early");
+
+    // A member that is not the payer's claims it for bob.
+    let claim = format!("claim {lock} --from alice --secret-file swap.secret --channel coal");
+    assert_eq!(code(&shell, &format!("{claim} --as org-c")), "channel_not_member");
+    assert_eq!(shell.told(&format!("{claim} --as org-b"))["applied"], true);
+    assert_eq!((in_channel(&shell, "alice"), in_channel(&shell, "bob")), (amounts(350, 350), amounts(250, 250)));
+    let shown = shell.told(&format!("{show} --channel coal --as org-b --proof swap.proof"));
+    assert_eq!(shown["state"], "claimed");
+    let judged = shell.told("verify swap.proof");
+    assert_eq!((&judged["group"], &judged["fact"]["secret"]), (&json!("channel-0"), &shown["secret"]));
+
+    // One that nobody claims goes back once its deadline has passed.
+    let lock = about_to_end(&shell);
+    assert_eq!(in_channel(&shell, "alice"), amounts(350, 300));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let refunded = runtime.block_on(eventually("the deadline has passed", async || {
+        let said = shell.seamark(&format!("refund {lock} --key alice --channel coal --as org-b --json"));
+        let told = said.json();
+        if said.success {
+            return Ok(told);
+        }
+        assert_eq!(told["error"]["code"], "lock_early", "{said:?}");
+        Err(said.stdout)
+    }));
+    assert_eq!(refunded["receipt"]["group"], "channel-0");
+    assert_eq!(in_channel(&shell, "alice"), amounts(350, 350));
+    assert_eq!(shell.told(&format!("lock show {lock} --from alice --channel coal"))["state"], "refunded");
+    assert_eq!(balance(&shell, "alice", "EUR"), amounts(400, 400), "the main ledger has nothing to do with it");
+}
+
+/// Locks 50 of alice's in the channel until a moment that is near, which no command line does.
+fn about_to_end(shell: &Shell) -> LockId {
+    let key = Keystore::new(shell.dir().join("keys")).unlock("alice", "correct-horse").unwrap();
+    let account = |name: &str| shell.told(&format!("key show {name}"))["address"].as_str().unwrap().parse().unwrap();
+    let asset = shell.told("asset show EUR")["id"].as_str().unwrap().parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(&Profile::load_dir(&shell.dir()).unwrap()).await.unwrap();
+        let lock = Move::Lock {
+            from: Authorisation::Single(key.public()).address(),
+            to: account("bob"),
+            asset,
+            amount: 50,
+            hash: ledger::hash::sha256(b"a secret that is never told"),
+            deadline_ms: TimeMs(now_ms() + REFUND_AFTER_MS),
+        };
+        let ledger = LedgerId::of_channel(GroupId::channel(0));
+        let settled = client.execute(vec![(ledger, lock)], b"", &[&key], Wait::Applied).await.unwrap();
+        LockId::derive(&settled.txid(), 0)
+    })
 }

@@ -136,3 +136,56 @@ fn the_registry_is_changed_and_shown_from_the_command_line() {
     assert_eq!(shell.refused(&join("org-a"))["error"]["code"], "registry", "it has joined");
     assert_eq!(shell.refused("node capacity 99 1")["error"]["code"], "not_found");
 }
+
+/// It comes with an authority of its own and goes again; from then on its certificates open nothing. Who has a seat
+/// stays.
+#[test]
+fn an_organisation_goes_when_more_than_half_have_said_so() {
+    let shell = Shell::start(&["--nodes", "5", "--shards", "1"]);
+    let secret = ledger::SecretKey::derive(b"org-d", b"");
+    let digits: String = secret.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    shell.write("d.key", &digits);
+    shell.told("ca new org-d --out d-ca");
+    shell.told("ca issue admin dora --ca d-ca --out d");
+    let folder = shell.dir().join("admin/4");
+    std::fs::create_dir(&folder).unwrap();
+    for (from, to) in [("dora.pem", "admin.pem"), ("dora.key", "admin.key")] {
+        std::fs::copy(shell.dir().join("../d").join(from), folder.join(to)).unwrap();
+    }
+    let register = |id: u16, by: &str| {
+        let ca = shell.dir().join("../d-ca/ca.pem");
+        let key = secret.public();
+        format!("beacon org register org-d --id {id} --ca {} --admin-key {key} --as {by}", ca.display())
+    };
+    let code = |line: &str| shell.refused(line)["error"]["code"].as_str().unwrap().to_owned();
+    assert_eq!(code("beacon org remove 4 --as org-a"), "registry", "there is none");
+    shell.told(&register(4, "org-a"));
+    assert_eq!(shell.told(&register(4, "org-b"))["in_force"], true);
+
+    for (line, expected) in [
+        ("beacon org remove org-c --as org-a", "org_seated"),
+        ("beacon org remove org-a --as org-a", "org_seated"),
+        ("beacon org remove org-x --as org-a", "org"),
+        ("beacon org remove 77 --as org-a", "registry"),
+    ] {
+        assert_eq!(code(line), expected, "{line}");
+    }
+    // Once its admin is let in, it approves like any other.
+    let own = "beacon org remove 4 --as 4 --key-file d.key";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let first = runtime.block_on(eventually("nodes let in whom the registry has let in", async || {
+        let said = shell.seamark(&format!("{own} --json"));
+        if said.success { Ok(said.json()) } else { Err(said.stdout) }
+    }));
+    assert_eq!((&first["in_force"], &first["approvals"], &first["needed"]), (&false.into(), &1.into(), &3.into()));
+    assert_eq!(shell.told("beacon org remove 4 --as org-a")["approvals"], 2);
+    assert_eq!(shell.told("beacon org remove 4 --as org-b")["in_force"], true);
+
+    // Its certificates open no door any more, as soon as every node has heard.
+    runtime.block_on(eventually("nobody lets it in", async || match code(own) {
+        code if code == "access_denied" => Ok(()),
+        code => Err(code),
+    }));
+    assert_eq!(code(&register(4, "org-a")), "registry", "its number is not given again");
+    assert_eq!(shell.told(&register(5, "org-a"))["approvals"], 1, "it may come back as another one");
+}

@@ -319,3 +319,39 @@ fn a_founder_whose_node_is_not_its_own_is_refused() {
     assert_eq!(refused_by(beacon.act(2, id, FoundingAct::Approve(foreign))), ChannelReject::NodeUnknown);
     assert!(beacon.act(2, id, FoundingAct::Approve(hosting(2))).is_ok());
 }
+
+#[test]
+fn an_organisation_that_is_in_a_channel_stays() {
+    let mut beacon = Beacon::new();
+    let join = BeaconCommand::RegisterOrg(crate::support::org(4));
+    for by in [1, 2] {
+        beacon.run(by, &join).expect("it is approved");
+    }
+    let (group, _) = beacon.found("steel");
+    let shown = beacon.read(channels::directory).remove(0).shown;
+    let with = |beacon: &mut Beacon, members: &[u16]| {
+        let update = ChannelUpdate { members: members.iter().copied().map(OrgId).collect(), ..shown.clone() };
+        beacon.state = settle(&beacon.state, |view| drop(channels::apply_update(view, group, update)));
+    };
+    with(&mut beacon, &[1, 2, 3, 4]);
+    let remove = BeaconCommand::RemoveOrg { org: OrgId(4) };
+    for by in 1..=4 {
+        let refused = beacon.run(by, &remove).expect_err("it is a member");
+        assert_eq!(refused.reject, Reject::OrgInChannels);
+    }
+    with(&mut beacon, &[1, 2, 3]);
+    for by in [1, 2] {
+        assert_eq!(told(&beacon.run(by, &remove).expect("it is approved")), [], "nothing has changed yet");
+    }
+    // Channels hear of it, and that its key counts no more, should one have taken it in meanwhile.
+    let last = beacon.run(3, &remove).expect("it is gone");
+    assert_eq!((last.outcome, told(&last)), (CommandOutcome::Applied, vec![group]));
+    let updates = last.mail.iter().filter_map(|(_, message)| match message {
+        Message::RegistryUpdate(update) => Some(update),
+        _ => None,
+    });
+    for update in updates {
+        assert!(update.org(OrgId(4)).is_none());
+        assert_eq!(update.revoked, [(OrgId(4), sha256(&admin(4).public().0))]);
+    }
+}

@@ -53,6 +53,7 @@ fn the_variants_of_commands() {
             founding: Hash32([4; 32]),
             act: channel::FoundingAct::Approve(crate::channels::hosting(2)),
         },
+        BeaconCommand::RemoveOrg { org: OrgId(4) },
     ]
     .map(|command| hash(&command));
     assert_eq!(
@@ -67,7 +68,8 @@ fn the_variants_of_commands() {
             "d06081375167abf3",
             "a579855a8cd18dd6",
             "e404b2d1c681fda1",
-            "04983c9d62e392fa"
+            "04983c9d62e392fa",
+            "ad6878882a6750ba"
         ]
     );
 }

@@ -5,6 +5,7 @@ mod assignment;
 mod channels;
 mod commands;
 mod golden;
+mod orgs;
 mod proof;
 mod seats;
 mod state;

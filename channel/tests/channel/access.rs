@@ -4,7 +4,9 @@ use channel::{
     Action, At, AuditGrant, AuditTarget, Caller, Change, ChannelReject as R, Command, Role, Scope, follow, may,
 };
 use ledger::hash::Hash32;
-use ledger::ids::{Address, AssetId, Height, NodeId, OrgId, TimeMs};
+use ledger::ids::{Address, AssetId, Height, LockId, NodeId, OrgId, TimeMs};
+use ledger::lock::{Lock, LockState, LockTerms};
+use ledger::schema;
 
 use crate::support::{DAY, World, anyone};
 
@@ -212,6 +214,40 @@ fn a_grant_covers_its_scope_its_certificate_and_its_time() {
     assert_eq!(audit(&world, account(1)), Ok(()));
     world.now += 1;
     assert_eq!(audit(&world, account(1)), Err(R::GrantExpired));
+}
+
+/// A hash-lock is read by whose grant covers the payer or the asset, and its absence by the former alone: who may
+/// not read a lock is not told whether there is one.
+#[test]
+fn a_lock_is_read_with_its_payer_or_with_its_asset() {
+    let mut world = World::with(&[1; 5], &anyone());
+    let (payer, asset) = (Address([1; 20]), AssetId([1; 16]));
+    let [lock, other, missing] = [1, 2, 3].map(|byte| LockId(Hash32([byte; 32])));
+    let locked = |asset| Lock {
+        version: 1,
+        terms: LockTerms { to: Address([2; 20]), asset, amount: 5 },
+        hash: Hash32([4; 32]),
+        deadline_ms: TimeMs(9),
+        state: LockState::Open,
+    };
+    world.follow(|view, _| {
+        view.store(schema::lock(&payer, &lock), &locked(asset));
+        view.store(schema::lock(&payer, &other), &locked(AssetId([2; 16])));
+    });
+    let until_ms = TimeMs(world.now + DAY);
+    let grant = |org, scope| {
+        Change::GrantAudit(AuditGrant { org: OrgId(org), credential: None, scope, until_ms, until_height: None })
+    };
+    world.enact(grant(7, Scope::Accounts(vec![payer])));
+    world.enact(grant(8, Scope::Assets(vec![asset])));
+    world.enact(grant(9, Scope::Accounts(vec![Address([2; 20])])));
+    let read = |org, payer, lock| ask(&world, org, &[Role::Auditor], Action::AuditRead(AuditTarget::Lock(payer, lock)));
+    let no = Err(R::NoGrant);
+    for (org, answers) in [(7, [Ok(()), Ok(()), Ok(())]), (8, [Ok(()), no, no]), (9, [no; 3]), (6, [no; 3])] {
+        assert_eq!([lock, other, missing].map(|lock| read(org, payer, lock)), answers, "organisation {org}");
+    }
+    assert_eq!(read(8, Address([2; 20]), lock), no, "it is the payer's");
+    assert_eq!(read(1, payer, missing), Ok(()), "an auditor of a member sees what the member sees");
 }
 
 #[test]

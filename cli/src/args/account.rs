@@ -5,19 +5,19 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use proto::views::HistoryPlace;
 
-use super::{Freshness, Target};
+use super::{Freshness, InLedger, Target};
 
 /// `account`.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Example:\n  seamark account alice --history\n  seamark account alice --history --before 1200 --limit 20\n  seamark account sm1... --proof alice.proof && seamark verify alice.proof\n  seamark account data set alice iban DE02...\n\nA key whose name is that of a subcommand is shown by its address."
+    after_help = "Example:\n  seamark account alice --history\n  seamark account alice --history --before 1200 --limit 20\n  seamark account sm1... --proof alice.proof && seamark verify alice.proof\n  seamark account alice --channel steel --as org-b\n  seamark account data set alice iban DE02...\n\nA key whose name is that of a subcommand is shown by its address."
 )]
 pub struct Account {
-    /// Which cluster.
+    /// Where.
     #[command(flatten)]
-    pub target: Target,
+    pub on: InLedger,
     /// An address or a key's name
     #[arg(required = true)]
     pub address: Option<String>,

@@ -30,10 +30,10 @@ pub enum Beacon {
         #[command(flatten)]
         target: Target,
     },
-    /// Admit an organisation, or change one's own entry
+    /// Admit an organisation, let one go, or change one's own entry
     #[command(
         subcommand,
-        after_help = "Example:\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa\n  seamark beacon org ca --as org-a new-ca.pem"
+        after_help = "Example:\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa\n  seamark beacon org remove org-d --as org-a\n  seamark beacon org ca --as org-a new-ca.pem"
     )]
     Org(OrgChange),
     /// Replace an organisation's admin key; the old one signs this, and nothing after it
@@ -84,6 +84,21 @@ pub enum OrgChange {
         /// Its admin's public key, 66 hex digits
         #[arg(long, value_name = "HEX")]
         admin_key: String,
+        /// How long the others may take to approve, minutes
+        #[arg(long, value_name = "MINUTES", default_value_t = 1440, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        within: u64,
+    },
+    /// Propose that an organisation leaves the cluster, or approve the same proposal of another one
+    #[command(
+        after_help = "Example:\n  seamark beacon org remove org-c --as org-a\n\nIt is gone once more than half of the organisations have sent this, of which it is one itself. By\nthen it has left its channels, and its nodes have no seats: see 'node drain'. They are struck off,\nand nobody who has a certificate of its authority is let in. Its number is not given again."
+    )]
+    Remove {
+        /// Who signs.
+        #[command(flatten)]
+        admin: Admin,
+        /// The organisation, by name or number
+        #[arg(value_name = "ORG")]
+        removed: String,
         /// How long the others may take to approve, minutes
         #[arg(long, value_name = "MINUTES", default_value_t = 1440, value_parser = clap::value_parser!(u64).range(1..=1440))]
         within: u64,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Target, WaitFor};
+use super::{InLedger, WaitFor};
 
 /// How far ahead a deadline may lie, minutes: 366 days, as the ledger has it.
 const FOR_MINUTES_MAX: u64 = ledger::limits::LOCK_FOR_MS_MAX / 60_000;
@@ -14,12 +14,12 @@ const FOR_MINUTES_MAX: u64 = ledger::limits::LOCK_FOR_MS_MAX / 60_000;
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Example:\n  seamark lock new-secret swap.secret\n  seamark lock bob 250 --asset EUR --secret-file swap.secret --until 120 --key alice\n  seamark lock bob 250 --asset EUR --hash 9f86... --until 60\n  seamark lock show 6f1e... --from alice\n\nWhoever has the secret answers the other side's lock with a longer deadline than that one has."
+    after_help = "Example:\n  seamark lock new-secret swap.secret\n  seamark lock bob 250 --asset EUR --secret-file swap.secret --until 120 --key alice\n  seamark lock bob 250 --asset EUR --hash 9f86... --until 60\n  seamark lock show 6f1e... --from alice\n  seamark lock bob 250 --asset EUR --hash 9f86... --until 60 --channel steel\n\nWhoever has the secret answers the other side's lock with a longer deadline than that one has."
 )]
 pub struct Lock {
-    /// Which cluster.
+    /// Where.
     #[command(flatten)]
-    pub target: Target,
+    pub on: InLedger,
     /// Whom a claim pays: an address or a key's name
     #[arg(value_name = "PAYEE", required = true)]
     pub to: Option<String>,
@@ -69,9 +69,9 @@ pub enum LockCommand {
         after_help = "Example:\n  seamark lock show 6f1e... --from alice\n  seamark lock show 6f1e... --from alice --proof swap.proof\n\nThe answer is proved."
     )]
     Show {
-        /// Which cluster.
+        /// Where.
         #[command(flatten)]
-        target: Target,
+        on: InLedger,
         /// Id of the lock: 64 hex digits
         lock: String,
         /// The payer: an address or a key's name
@@ -86,12 +86,12 @@ pub enum LockCommand {
 /// `claim`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark claim 6f1e... --from alice --secret-file swap.secret\n  seamark claim 6f1e... --from alice --secret 2c26...\n\nNo key is needed: the secret authorises, and a claim pays nobody but the payee. On the command line\na secret may be seen by other users of this machine before it is sent."
+    after_help = "Example:\n  seamark claim 6f1e... --from alice --secret-file swap.secret\n  seamark claim 6f1e... --from alice --secret 2c26...\n  seamark claim 6f1e... --from alice --secret-file swap.secret --channel steel --as org-b\n\nNo key is needed: the secret authorises, and a claim pays nobody but the payee. On the command line\na secret may be seen by other users of this machine before it is sent."
 )]
 pub struct Claim {
-    /// Which cluster.
+    /// Where.
     #[command(flatten)]
-    pub target: Target,
+    pub on: InLedger,
     /// Id of the lock: 64 hex digits
     pub lock: String,
     /// The payer: an address or a key's name
@@ -114,9 +114,9 @@ pub struct Claim {
     after_help = "Example:\n  seamark refund 6f1e... --key alice\n\nAt or after the deadline, by the payer alone."
 )]
 pub struct Refund {
-    /// Which cluster.
+    /// Where.
     #[command(flatten)]
-    pub target: Target,
+    pub on: InLedger,
     /// Id of the lock: 64 hex digits
     pub lock: String,
     /// The payer's key [default: the cluster's operator, in a folder made by up]

@@ -54,6 +54,20 @@ pub struct Target {
     pub dir: Option<PathBuf>,
 }
 
+/// The ledger that a command is about, and who asks there.
+#[derive(Clone, Debug, Default, Args)]
+pub struct InLedger {
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+    /// Inside a channel: a name of 'seamark channel ls', or channel-N [default: on the main ledger]
+    #[arg(long, value_name = "CHANNEL")]
+    pub channel: Option<String>,
+    /// The organisation that asks in the channel, by its admin's certificate in the cluster's folder [default: whose certificate the profile has]
+    #[arg(long = "as", value_name = "ORG", requires = "channel")]
+    pub asking: Option<String>,
+}
+
 /// Where client signatures are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Verify {
@@ -429,12 +443,12 @@ pub struct FreezeAsset {
 /// `pay`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark pay bob 250 --asset EUR --key alice\n  seamark pay sm1... 250 --asset EUR --wait receipt\n\nAmounts are whole numbers of the asset's smallest unit."
+    after_help = "Example:\n  seamark pay bob 250 --asset EUR --key alice\n  seamark pay sm1... 250 --asset EUR --wait receipt\n  seamark pay bob 250 --asset EUR --key alice --channel steel --as org-b\n\nAmounts are whole numbers of the asset's smallest unit."
 )]
 pub struct Pay {
-    /// Which cluster.
+    /// Where.
     #[command(flatten)]
-    pub target: Target,
+    pub on: InLedger,
     /// Who is paid: an address or a key's name
     pub to: String,
     /// How much, in the smallest unit
@@ -698,6 +712,8 @@ mod tests {
             "node --config x check y",
             "pay bob",
             "replay",
+            "pay bob 1 --asset EUR --as org-b",
+            "record show --as org-b",
         ] {
             let args = std::iter::once("seamark").chain(wrong.split_whitespace());
             let parsed = Cli::try_parse_from(args);

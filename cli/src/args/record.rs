@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Target, WaitFor, moment_ms};
+use super::{InLedger, WaitFor, moment_ms};
 
 /// Whose records are changed, and when that counts as done.
 #[derive(Clone, Debug, Args)]
 pub struct RecordOwner {
-    /// Which cluster.
+    /// Where.
     #[command(flatten)]
-    pub target: Target,
+    pub on: InLedger,
     /// The owner's key [default: the cluster's operator, in a folder made by up]
     #[arg(long, value_name = "NAME")]
     pub key: Option<String>,
@@ -23,9 +23,9 @@ pub struct RecordOwner {
 /// Whose records are looked at.
 #[derive(Clone, Debug, Args)]
 pub struct RecordsOf {
-    /// Which cluster.
+    /// Where.
     #[command(flatten)]
-    pub target: Target,
+    pub on: InLedger,
     /// Whose records: an address or a key's name
     #[arg(long, value_name = "ACCOUNT", default_value = "operator")]
     pub owner: String,
@@ -47,7 +47,7 @@ pub struct PartyArg {
 pub enum Record {
     /// Record the SHA-256 of files under an account: all of them in one transaction, or none
     #[command(
-        after_help = "Example:\n  seamark record put contract.pdf --metadata contract-7 --key alice\n  seamark record put a.pdf b.pdf\n\nThe files stay here; only their hashes are sent. A file whose name is 64 hex digits is named with\nits folder, such as ./NAME."
+        after_help = "Example:\n  seamark record put contract.pdf --metadata contract-7 --key alice\n  seamark record put a.pdf b.pdf\n  seamark record put contract.pdf --key alice --channel steel --as org-b\n\nThe files stay here; only their hashes are sent. A file whose name is 64 hex digits is named with\nits folder, such as ./NAME."
     )]
     Put {
         /// Whose record it becomes.
@@ -74,7 +74,7 @@ pub enum Record {
     },
     /// Tell whether an account has recorded a file as it is here, since when, and as what
     #[command(
-        after_help = "Example:\n  seamark record verify contract.pdf --owner alice\n  seamark record verify contract.pdf --owner alice --proof contract.proof\n\nThe answer is proved. Ends with 1 where there is no such record."
+        after_help = "Example:\n  seamark record verify contract.pdf --owner alice\n  seamark record verify contract.pdf --owner alice --proof contract.proof\n  seamark record verify contract.pdf --owner alice --channel steel --as org-b\n\nThe answer is proved. Ends with 1 where there is no such record."
     )]
     Verify {
         /// Whose.

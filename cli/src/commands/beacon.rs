@@ -37,6 +37,11 @@ pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
             let ca_pem = read(&ca)?;
             send(&Signer::of(&admin)?, None, BeaconCommand::UpdateOrgCa { ca_pem }, WITHIN_MINUTES, output).await
         }
+        Beacon::Org(OrgChange::Remove { admin, removed, within }) => {
+            let signer = Signer::of(&admin)?;
+            let command = BeaconCommand::RemoveOrg { org: signer.orgs().id(&removed)? };
+            send(&signer, None, command, within, output).await
+        }
         Beacon::Org(OrgChange::Register { admin, name, id, ca, admin_key, within }) => {
             let info = OrgInfo { id: OrgId(id), name, ca_pem: read(&ca)?, admin_key: public_key(&admin_key)? };
             send(&Signer::of(&admin)?, None, BeaconCommand::RegisterOrg(info), within, output).await

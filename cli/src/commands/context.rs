@@ -19,6 +19,8 @@ use crate::setup::{ClusterDir, KEYS_DIR, TRANSACTIONS_DIR};
 /// What the operator's key is called where a key's name is expected, unless the keystore has one of
 /// that name.
 const OPERATOR: &str = "operator";
+/// The certificate of an organisation's admin in its folder, and the key of it.
+pub(super) const ADMIN_FILES: [&str; 2] = ["admin.pem", "admin.key"];
 
 /// The cluster that a command talks to.
 pub(super) struct Context {
@@ -44,6 +46,20 @@ impl Context {
 
     pub(super) async fn client(&self) -> Result<Client, CliError> {
         Ok(Client::connect(&self.profile()?).await?)
+    }
+
+    /// A client that is let in as an organisation's admin, where the folder has that certificate, and
+    /// else as the profile says: what a channel shows depends on whose certificate asks.
+    pub(super) async fn client_of(&self, org: &str) -> Result<Client, CliError> {
+        let mut profile = self.profile()?;
+        let folder = ClusterDir::at(&self.dir).admin_dir(org);
+        let [cert, key] = ADMIN_FILES.map(|name| folder.join(name));
+        if cert.exists() && key.exists() {
+            // A profile's own paths start from its folder, these from where the command was called.
+            profile.cert = std::path::absolute(&cert).map_err(|error| CliError::file(&cert, &error))?;
+            profile.key = std::path::absolute(&key).map_err(|error| CliError::file(&key, &error))?;
+        }
+        Ok(Client::connect(&profile).await?)
     }
 
     /// The signed transactions whose fate is open.

@@ -8,15 +8,16 @@ use std::path::Path;
 
 use client::{Answer, Client, Wait};
 use ledger::lock::{Lock as Locked, LockState, LockTerms, Secret, hash_of};
-use ledger::{Address, AssetId, Hash32, LedgerId, LockId, Move, Reject, SecretKey, TimeMs, TxId};
+use ledger::{Address, AssetId, Hash32, LockId, Move, Reject, SecretKey, TimeMs, TxId};
 use serde::Serialize;
 
 use super::context::{Context, amount, id};
+use super::place::Place;
 use super::proved::Proved;
 use super::settle;
 use super::show::ReceiptLine;
 use super::signer::ahead;
-use crate::args::{Claim, Lock, LockCommand, Refund, Target, WaitFor};
+use crate::args::{Claim, InLedger, Lock, LockCommand, Refund, WaitFor};
 use crate::draft::words::Labels;
 use crate::error::CliError;
 use crate::output::{Output, facts, moment};
@@ -26,8 +27,8 @@ pub(super) async fn run(args: Lock, output: Output) -> Result<(), CliError> {
     match args.command {
         None => Box::pin(lock(args, output)).await,
         Some(LockCommand::NewSecret { file }) => new_secret(&file, output),
-        Some(LockCommand::Show { target, lock, from, proof }) => {
-            Box::pin(show(&target, &lock, &from, proof.as_deref(), output)).await
+        Some(LockCommand::Show { on, lock, from, proof }) => {
+            Box::pin(show(&on, &lock, &from, proof.as_deref(), output)).await
         }
     }
 }
@@ -147,8 +148,7 @@ impl Done {
 /// Signs one move of a lock, settles it and prints what happened. The lock is that of the move's own
 /// transaction where it makes one.
 async fn finish(
-    context: &Context,
-    client: &Client,
+    place: &Place,
     found: Option<&Found>,
     mv: Move,
     memo: &[u8],
@@ -156,9 +156,10 @@ async fn finish(
     wait: WaitFor,
     output: Output,
 ) -> Result<(), CliError> {
+    let Place { context, client, ledger } = place;
     let labels = labels(context, client, &mv).await;
     let sentence = labels.sentence(&mv);
-    let moves = vec![(LedgerId::MAIN, mv.clone())];
+    let moves = vec![(*ledger, mv.clone())];
     let settled = settle::execute(context, client, moves, memo, keys, Wait::from(wait)).await?;
     let txid = settled.txid();
     let made = Found::made_by(LockId::derive(&txid, 0), &txid, 0, &mv);
@@ -180,7 +181,7 @@ async fn labels(context: &Context, client: &Client, mv: &Move) -> Labels {
 
 /// `lock`.
 async fn lock(args: Lock, output: Output) -> Result<(), CliError> {
-    let context = Context::new(&args.target)?;
+    let context = Context::new(&args.on.target)?;
     // The grammar demands all of these where there is no subcommand.
     let amount = amount(args.amount.as_deref().unwrap_or_default())?;
     let to = context.address(args.to.as_deref().unwrap_or_default())?;
@@ -191,44 +192,44 @@ async fn lock(args: Lock, output: Output) -> Result<(), CliError> {
     };
     let deadline_ms = ahead(args.until.unwrap_or_default());
     let payer = context.party(args.key.as_deref())?;
-    let client = context.client().await?;
+    let place = Place::enter(context, &args.on).await?;
     let mv = Move::Lock { from: payer.address, to, asset, amount, hash, deadline_ms };
     let keys = [&payer.key];
-    finish(&context, &client, None, mv, args.memo.as_bytes(), &keys, args.wait, output).await
+    finish(&place, None, mv, args.memo.as_bytes(), &keys, args.wait, output).await
 }
 
 /// `claim`.
 pub(super) async fn claim(args: Claim, output: Output) -> Result<(), CliError> {
-    let context = Context::new(&args.target)?;
+    let context = Context::new(&args.on.target)?;
     let lock: LockId = id("lock_id", &args.lock)?;
     let from = context.address(&args.from)?;
     let secret = secret_of(args.secret.as_deref(), args.secret_file.as_deref())?;
-    let client = context.client().await?;
-    let found = Found::of(lock, from, &find(&client, from, lock).await?.0);
+    let place = Place::enter(context, &args.on).await?;
+    let found = Found::of(lock, from, &find(&place, from, lock).await?.0);
     // A secret of something else must not become known by a claim that is refused.
     if hash_of(&secret) != found.hash {
         let reject = Reject::WrongSecret;
         return Err(CliError::new(reject.code(), format!("{}; nothing was sent", reject.cause()), reject.fix()));
     }
     let mv = Move::Claim { from, lock, terms: found.terms, secret };
-    finish(&context, &client, Some(&found), mv, b"", &[], args.wait, output).await
+    finish(&place, Some(&found), mv, b"", &[], args.wait, output).await
 }
 
 /// `refund`.
 pub(super) async fn refund(args: Refund, output: Output) -> Result<(), CliError> {
-    let context = Context::new(&args.target)?;
+    let context = Context::new(&args.on.target)?;
     let lock: LockId = id("lock_id", &args.lock)?;
     let payer = context.party(args.key.as_deref())?;
-    let client = context.client().await?;
-    let found = Found::of(lock, payer.address, &find(&client, payer.address, lock).await?.0);
+    let place = Place::enter(context, &args.on).await?;
+    let found = Found::of(lock, payer.address, &find(&place, payer.address, lock).await?.0);
     let mv = Move::Refund { from: payer.address, lock, terms: found.terms };
     let keys = [&payer.key];
-    finish(&context, &client, Some(&found), mv, b"", &keys, args.wait, output).await
+    finish(&place, Some(&found), mv, b"", &keys, args.wait, output).await
 }
 
 /// The lock, proved to be there; or that it is not, which is proved, too.
-async fn find(client: &Client, from: Address, id: LockId) -> Result<(Locked, Answer<Option<Locked>>), CliError> {
-    let answer = client.lock(LedgerId::MAIN, from, id).await?;
+async fn find(place: &Place, from: Address, id: LockId) -> Result<(Locked, Answer<Option<Locked>>), CliError> {
+    let answer = place.client.lock(place.ledger, from, id).await?;
     match answer.value {
         Some(lock) => Ok((lock, answer)),
         None => {
@@ -267,12 +268,12 @@ pub(super) fn became(state: &LockState) -> (&'static str, Option<String>, Option
 }
 
 /// `lock show`.
-async fn show(target: &Target, lock: &str, from: &str, proof: Option<&Path>, output: Output) -> Result<(), CliError> {
-    let context = Context::new(target)?;
+async fn show(on: &InLedger, lock: &str, from: &str, proof: Option<&Path>, output: Output) -> Result<(), CliError> {
+    let context = Context::new(&on.target)?;
     let lock: LockId = id("lock_id", lock)?;
     let from = context.address(from)?;
-    let client = context.client().await?;
-    let (locked, answer) = find(&client, from, lock).await?;
+    let place = Place::enter(context, on).await?;
+    let (locked, answer) = find(&place, from, lock).await?;
     let found = Found::of(lock, from, &locked);
     let (state, secret, settled) = became(&locked.state);
     let shown = Shown {
@@ -283,8 +284,8 @@ async fn show(target: &Target, lock: &str, from: &str, proof: Option<&Path>, out
         settled_by: settled.map(|(_, txid)| txid.to_string()),
         proved: Proved::keep(&answer, proof)?,
     };
-    let mut labels = context.labels();
-    context.label_assets(&client, [found.terms.asset], &mut labels).await;
+    let mut labels = place.context.labels();
+    place.context.label_assets(&place.client, [found.terms.asset], &mut labels).await;
     output.result(&shown, || {
         let mut text = format!(
             "lock {}: {}\n{}",

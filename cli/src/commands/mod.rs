@@ -19,6 +19,7 @@ mod lock;
 mod node;
 mod past;
 mod pay;
+mod place;
 mod proved;
 mod record;
 mod replay;

@@ -17,6 +17,8 @@ const AT_ONCE: usize = 16;
 /// A transaction in the past of an account.
 pub(super) struct Step {
     pub(super) txid: TxId,
+    /// Where the account is.
+    ledger: LedgerId,
     /// Time of the block that applied it at the account.
     pub(super) time_ms: TimeMs,
     /// What was asked for of what it did to the account.
@@ -26,10 +28,10 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Moves of the main ledger that can be seen and are `of` interest, each with its slot.
+    /// Moves of the account's ledger that can be seen and are `of` interest, each with its slot.
     pub(super) fn moves<'a>(&'a self, of: impl Fn(&Move) -> bool + 'a) -> impl Iterator<Item = (u16, &'a Move)> {
         let seen = self.tx.iter().flat_map(ParsedTx::visible);
-        seen.filter(move |(_, ledger, mv)| *ledger == LedgerId::MAIN && of(mv)).map(|(slot, _, mv)| (slot, mv))
+        seen.filter(move |(_, ledger, mv)| *ledger == self.ledger && of(mv)).map(|(slot, _, mv)| (slot, mv))
     }
 
     /// Whether the account's history tells of more than can be seen: moves were hidden, or the transaction
@@ -46,14 +48,14 @@ impl Step {
 /// What the cluster says; `unanswered` and the like when a group that may have a transaction is silent.
 pub(super) async fn steps(
     client: &Client,
-    account: Address,
+    (ledger, account): (LedgerId, Address),
     wanted: impl Fn(&HistoryChange) -> bool,
     enough: impl Fn(&Step) -> bool,
 ) -> Result<Vec<Step>, CliError> {
     let mut steps: Vec<Step> = Vec::new();
     let mut before = None;
     loop {
-        let page = client.history(account, before, PAGE).await?.value;
+        let page = client.history_of(ledger, account, before, PAGE).await?.value;
         let mut known = steps.len();
         for line in page.lines.into_iter().filter(|line| wanted(&line.change)) {
             match steps.last_mut().filter(|last| last.txid == line.txid) {
@@ -61,7 +63,7 @@ pub(super) async fn steps(
                 Some(last) => last.changes.push(line.change),
                 None => {
                     let (txid, time_ms) = (line.txid, line.time_ms);
-                    steps.push(Step { txid, time_ms, changes: vec![line.change], tx: None });
+                    steps.push(Step { txid, ledger, time_ms, changes: vec![line.change], tx: None });
                 }
             }
         }

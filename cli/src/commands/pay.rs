@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use client::Wait;
-use ledger::{LedgerId, Move};
+use ledger::Move;
 use serde::Serialize;
 
 use super::amounts::Assets;
 use super::context::{Context, amount, unknown_asset};
+use super::place::Place;
 use super::settle;
 use super::show::ReceiptLine;
 use crate::args::Pay;
@@ -29,11 +30,11 @@ struct Paid {
 }
 
 pub(super) async fn run(args: Pay, output: Output) -> Result<(), CliError> {
-    let context = Context::new(&args.target)?;
+    let context = Context::new(&args.on.target)?;
     let amount = amount(&args.amount)?;
     let (to, asset) = (context.address(&args.to)?, context.asset(&args.asset)?);
     let payer = context.party(args.key.as_deref())?;
-    let client = context.client().await?;
+    let Place { context, client, ledger } = Place::enter(context, &args.on).await?;
     // A payment of what nobody has issued would only find an empty balance. Without the beacon's answer
     // it goes on: payments do not need it.
     let mut assets = Assets::default();
@@ -44,7 +45,7 @@ pub(super) async fn run(args: Pay, output: Output) -> Result<(), CliError> {
     }
     let mv = Move::Pay { from: payer.address, to, asset, amount };
     let wait = Wait::from(args.wait);
-    let moves = vec![(LedgerId::MAIN, mv)];
+    let moves = vec![(ledger, mv)];
     let settled = settle::execute(&context, &client, moves, args.memo.as_bytes(), &[&payer.key], wait).await?;
     let receipt = settled.receipt().map(ReceiptLine::of).ok_or_else(no_receipt)?;
     let paid = Paid {

@@ -15,8 +15,6 @@ use crate::setup::pki::random;
 
 /// How long a command may wait for its turn, minutes.
 pub(super) const WITHIN_MINUTES: u64 = 5;
-/// The certificate of an organisation's admin in its folder, and the key of it.
-pub(super) const ADMIN_FILES: [&str; 2] = ["admin.pem", "admin.key"];
 
 /// An organisation that signs.
 pub(super) struct Signing {
@@ -118,18 +116,9 @@ impl<'a> Signer<'a> {
         Ok(Signing { id, name, key })
     }
 
-    /// A client that is let in as the organisation's admin, where the folder has that certificate, and
-    /// else as the profile says: what a channel shows depends on whose certificate asks.
+    /// As [`Context::client_of`].
     pub(super) async fn client_of(&self, org: &str) -> Result<Client, CliError> {
-        let mut profile = self.context.profile()?;
-        let folder = self.dir().admin_dir(org);
-        let [cert, key] = ADMIN_FILES.map(|name| folder.join(name));
-        if cert.exists() && key.exists() {
-            // A profile's own paths start from its folder, these from where the command was called.
-            profile.cert = std::path::absolute(&cert).map_err(|error| CliError::file(&cert, &error))?;
-            profile.key = std::path::absolute(&key).map_err(|error| CliError::file(&key, &error))?;
-        }
-        Ok(Client::connect(&profile).await?)
+        self.context.client_of(org).await
     }
 
     /// A client for reading: of the organisation that was named, else that of the profile.

@@ -30,9 +30,9 @@ fn write_into(root: &Path, made: &MadeCluster) -> Result<ClusterDir, SetupError>
 }
 
 /// The first certificate of a PEM text, in DER.
-fn der(pem: &str) -> Vec<u8> {
+fn der(pem: &str) -> rustls_pki_types::CertificateDer<'static> {
     use rustls_pki_types::pem::PemObject;
-    rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
+    rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn certificates_say_who_they_are_and_their_issuer_says_whose() {
     let peer = PeerIdentity::from_der(&node).unwrap();
     assert_eq!((peer.common_name.as_str(), peer.org.as_deref(), peer.role), ("node-2", Some("org-b"), Role::Node));
     assert_eq!(peer.node(), Some(NodeId(2)));
-    assert_eq!(client::net::issuing_org(&node, orgs), Some(OrgId(2)));
+    assert_eq!(client::net::issuing_org(&[node], orgs), Some(OrgId(2)));
     let admin = der(&made.orgs[2].admin.cert_pem);
     assert_eq!(PeerIdentity::from_der(&admin).unwrap().role, Role::Admin);
-    assert_eq!(client::net::issuing_org(&admin, orgs), Some(OrgId(3)));
+    assert_eq!(client::net::issuing_org(&[admin], orgs), Some(OrgId(3)));
     let router = made.orgs[0].authority.issue(&Subject::router("router-1", "org-a", vec!["r.example".into()])).unwrap();
     assert_eq!(PeerIdentity::from_der(&der(&router.cert_pem)).unwrap().role, Role::Router);
     let roots = TrustRoots::of_orgs(orgs);
@@ -86,7 +86,7 @@ fn an_authority_survives_its_files() {
         ca_pem: authority.cert_pem().into(),
         admin_key: ledger::SecretKey::derive(b"admin", b"").public(),
     };
-    assert_eq!(client::net::issuing_org(&der(&leaf.cert_pem), &[org]), Some(OrgId(1)));
+    assert_eq!(client::net::issuing_org(&[der(&leaf.cert_pem)], &[org]), Some(OrgId(1)));
     assert_eq!(Authority::from_pem("no pem", &authority.key_pem()).unwrap_err().code(), "pki_authority");
     let other = Authority::make("org-a").unwrap();
     assert_ne!(authority.cert_pem(), other.cert_pem());
@@ -100,10 +100,10 @@ fn an_organisation_brings_its_own_authority_and_keeps_its_key() {
     let made = make_cluster(&spec).unwrap();
     let orgs = &made.genesis.orgs;
     assert_eq!(orgs[1].ca_pem, own.cert_pem());
-    assert_eq!(client::net::issuing_org(&der(&made.nodes[1].tls.cert_pem), orgs), Some(OrgId(2)));
+    assert_eq!(client::net::issuing_org(&[der(&made.nodes[1].tls.cert_pem)], orgs), Some(OrgId(2)));
     // What it issues later, with its own tools, is a member's.
     let client = own.issue(&Subject::client("till", "Acme Ltd")).unwrap();
-    assert_eq!(client::net::issuing_org(&der(&client.cert_pem), orgs), Some(OrgId(2)));
+    assert_eq!(client::net::issuing_org(&[der(&client.cert_pem)], orgs), Some(OrgId(2)));
 
     let temp = tempfile::tempdir().unwrap();
     let dir = write_into(&temp.path().join("cluster"), &made).unwrap();

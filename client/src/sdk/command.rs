@@ -92,10 +92,10 @@ impl Client {
         let request =
             v1::CommandRequest { command, group: if group == GroupId::BEACON { 0 } else { group.0 }, caller: None };
         let mut backoff = Backoff::new(self.patience);
-        let mut denied = 0usize;
+        let mut refusing = Vec::new();
         loop {
-            let reply = self
-                .call(|mut router| {
+            let (turn, reply) = self
+                .call_in_turn(|mut router| {
                     let request = request.clone();
                     async move { router.command(request).await }
                 })
@@ -103,7 +103,8 @@ impl Client {
             let Some(refusal) = &reply.refusal else { return Ok(reply) };
             let error = ClientError::refused(refusal).by(Some(group));
             // Routers of organisations that take no part in a channel may hand nothing to it.
-            if refusal.reject() == Some(Reject::AccessDenied) && self.shared.routers.others(&mut denied) {
+            if refusal.reject() == Some(Reject::AccessDenied) && self.elsewhere(turn, &mut refusing, &mut backoff).await
+            {
                 continue;
             }
             match backoff.delay(Duration::from_millis(u64::from(refusal.retry_after_ms))) {

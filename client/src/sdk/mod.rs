@@ -19,7 +19,7 @@ use tonic::Status;
 use crate::error::ClientError;
 use crate::net;
 use crate::profile::{Profile, RouterEndpoint};
-use crate::routers::{Backoff, Routers, certificate_refused, connection_lost, error_of};
+use crate::routers::{Backoff, Left, Routers, certificate_refused, connection_lost, error_of};
 use crate::sockets::Sockets;
 
 pub use command::{ChannelFate, CommandFate, FoundingFate};
@@ -135,6 +135,32 @@ impl Client {
         F: Fn(proto::v1::router_client::RouterClient<tonic::transport::Channel>) -> Fut,
         Fut: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        self.call_in_turn(request).await.map(|(_, answer)| answer)
+    }
+
+    /// After the router chosen in `turn` has refused because of whose it is: moves on to the others, at once to
+    /// those that have not been asked, and after a pause where only those are left that cannot be reached. Returns
+    /// whether it is worth asking again.
+    pub(super) async fn elsewhere(&self, turn: usize, refusing: &mut Vec<usize>, backoff: &mut Backoff) -> bool {
+        match self.shared.routers.refused(turn, refusing) {
+            Left::Others => true,
+            Left::Nobody => false,
+            Left::Unreachable => match backoff.delay(Duration::ZERO) {
+                Some(delay) => {
+                    tokio::time::sleep(delay).await;
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+
+    /// As [`Self::call`], and says in which turn the router was chosen that answered.
+    pub(super) async fn call_in_turn<T, F, Fut>(&self, request: F) -> Result<(usize, T), ClientError>
+    where
+        F: Fn(proto::v1::router_client::RouterClient<tonic::transport::Channel>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let routers = &self.shared.routers;
         let mut backoff = Backoff::new(self.patience);
         let (mut tried, mut refused) = (0usize, 0usize);
@@ -143,7 +169,7 @@ impl Client {
             let attempt = request(net::router_client(channel));
             let within = ATTEMPT.min(backoff.left());
             let status = match tokio::time::timeout(within, attempt).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Ok(response)) => return Ok((turn, response.into_inner())),
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };

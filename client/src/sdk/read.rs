@@ -95,9 +95,24 @@ impl Client {
         consistency: Consistency,
         data_after: Option<&[u8]>,
     ) -> Result<Answer<Option<AccountView>>, ClientError> {
+        self.account_view_of(LedgerId::MAIN, address, consistency, data_after).await
+    }
+
+    /// As [`Client::account_view`], of the main ledger or of a channel's.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn account_view_of(
+        &self,
+        ledger: LedgerId,
+        address: Address,
+        consistency: Consistency,
+        data_after: Option<&[u8]>,
+    ) -> Result<Answer<Option<AccountView>>, ClientError> {
         let query = v1::AccountViewQuery {
             address: Bytes::copy_from_slice(&address.0),
             data_after: Bytes::copy_from_slice(data_after.unwrap_or_default()),
+            group: ledger.0,
         };
         let reply = self.query(consistency, false, Query::AccountView(query)).await?;
         let view = found_value("account", &reply)?;
@@ -213,12 +228,27 @@ impl Client {
         before: Option<HistoryPlace>,
         limit: u32,
     ) -> Result<Answer<HistoryPage>, ClientError> {
+        self.history_of(LedgerId::MAIN, address, before, limit).await
+    }
+
+    /// As [`Client::history`], of the main ledger or of a channel's.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn history_of(
+        &self,
+        ledger: LedgerId,
+        address: Address,
+        before: Option<HistoryPlace>,
+        limit: u32,
+    ) -> Result<Answer<HistoryPage>, ClientError> {
         let before = before.unwrap_or(HistoryPlace { height: Height(u64::MAX), index: 0 });
         let query = v1::HistoryQuery {
             address: Bytes::copy_from_slice(&address.0),
             before_height: before.height.0,
             before_index: before.index,
             limit,
+            group: ledger.0,
         };
         let reply = self.query(Consistency::Linearizable, false, Query::History(query)).await?;
         let page =
@@ -326,11 +356,11 @@ impl Client {
         let request =
             v1::QueryRequest { consistency: consistency.into(), height, prove, query: Some(query), caller: None };
         let mut backoff = Backoff::new(self.patience);
-        let mut denied = 0usize;
+        let mut refusing = Vec::new();
         loop {
             let request = request.clone();
-            let reply = self
-                .call(|mut router| {
+            let (turn, reply) = self
+                .call_in_turn(|mut router| {
                     let request = request.clone();
                     async move { router.query(request).await }
                 })
@@ -340,7 +370,8 @@ impl Client {
             };
             let error = ClientError::refused(refusal).by(known_group(reply.group));
             // Routers of organisations that take no part in a channel are not told of it.
-            if refusal.reject() == Some(Reject::AccessDenied) && self.shared.routers.others(&mut denied) {
+            if refusal.reject() == Some(Reject::AccessDenied) && self.elsewhere(turn, &mut refusing, &mut backoff).await
+            {
                 continue;
             }
             let least = Duration::from_millis(u64::from(refusal.retry_after_ms));

@@ -26,6 +26,9 @@ const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_millis(500);
 const RETRY_LEAST: Duration = Duration::from_millis(10);
+/// How long what the router in use is known to refuse waits there until the others are tried again: each try costs
+/// everything else on the stream its answers.
+const HELD_FOR: Duration = RECONNECT_MAX;
 
 struct Pending {
     bytes: Bytes,
@@ -36,8 +39,8 @@ struct Pending {
     open: bool,
     /// Waits in `retries`.
     waiting: bool,
-    /// How many routers could not hand it over because of whose they are.
-    denied: usize,
+    /// Routers that could not hand it over because of whose they are, by their places.
+    refusing: Vec<usize>,
     /// The router in use is one of them, so it is not under way there.
     turned_away: bool,
 }
@@ -74,6 +77,10 @@ pub(super) struct Pump {
     input_open: bool,
     /// Something was turned away because of whose router is in use.
     elsewhere: bool,
+    /// The place of the router in use.
+    at: usize,
+    /// Places of the routers that do not let us in, since one did.
+    shut: Vec<usize>,
     room: Arc<Semaphore>,
 }
 
@@ -94,41 +101,35 @@ impl Pump {
             queued,
             input_open: true,
             elsewhere: false,
+            at: 0,
+            shut: Vec::new(),
             room,
         }
     }
 
     pub(super) async fn run(mut self) {
         let mut delay = RECONNECT_FIRST;
-        let (mut tried, mut refused) = (0usize, 0usize);
+        let mut tried = 0usize;
         loop {
             match self.connected().await {
                 Turn::Done => return,
-                Turn::Elsewhere => {
-                    // What was turned away has its answer. That of everything else is lost with the connection.
-                    for pending in self.pending.values_mut() {
-                        pending.open |= !std::mem::take(&mut pending.turned_away);
-                    }
-                }
+                Turn::Elsewhere => self.leave(),
                 Turn::Lost(loss) => {
                     if loss.answered {
                         (delay, tried) = (RECONNECT_FIRST, 0);
                     }
-                    refused = match loss.opened {
-                        true => 0,
-                        false => refused + usize::from(loss.refused),
-                    };
+                    if loss.refused && !self.shut.contains(&self.at) {
+                        self.shut.push(self.at);
+                    }
                     let cause = loss.cause;
                     tracing::debug!(%cause, in_flight = self.pending.len(), "submit stream lost");
                     if loss.opened {
-                        self.pending.values_mut().for_each(|pending| pending.open = true);
+                        self.leave();
                     }
                     // What waits to be sent has its time, too.
                     self.take_queued();
                     self.give_up(&cause);
-                    if refused >= self.routers.len() {
-                        self.refuse_all(&cause);
-                    }
+                    self.refuse_hopeless(&cause);
                     tried += 1;
                     // The other routers first, and a pause only when all have been tried.
                     if tried.is_multiple_of(self.routers.len()) {
@@ -143,6 +144,13 @@ impl Pump {
         }
     }
 
+    /// A connection has ended. What was turned away there has its answer; that of everything else is lost with it.
+    fn leave(&mut self) {
+        for pending in self.pending.values_mut() {
+            pending.open |= !std::mem::take(&mut pending.turned_away);
+        }
+    }
+
     fn finished(&self) -> bool {
         self.report.is_closed() || (!self.input_open && self.pending.is_empty())
     }
@@ -150,6 +158,7 @@ impl Pump {
     /// Runs over one connection until it is lost or all is done.
     async fn connected(&mut self) -> Turn {
         let (turn, _, channel) = self.routers.current();
+        self.at = self.routers.place(turn);
         let (outgoing, messages) = mpsc::channel(MESSAGES_QUEUED_MAX);
         let mut client = net::router_client(channel);
         let opening = client.submit(ReceiverStream::new(messages));
@@ -160,11 +169,16 @@ impl Pump {
                 return self.not_opened(turn, &tonic::Status::deadline_exceeded("no answer to the call"));
             }
         };
+        self.shut.clear();
         let mut unsent = self.everything();
         let mut answered = false;
         loop {
             if self.finished() {
                 return Turn::Done;
+            }
+            if std::mem::take(&mut self.elsewhere) {
+                self.routers.lost(turn);
+                return Turn::Elsewhere;
             }
             let wake = self.retries.keys().next().copied();
             let room = self.queued_room(&unsent);
@@ -174,10 +188,6 @@ impl Pump {
                     Ok(Some(events)) => {
                         answered = true;
                         self.take(events.events);
-                        if std::mem::take(&mut self.elsewhere) {
-                            self.routers.lost(turn);
-                            return Turn::Elsewhere;
-                        }
                     }
                     Ok(None) => return self.lost(turn, answered, &tonic::Status::unavailable("the router closed the stream")),
                     Err(status) => return self.lost(turn, answered, &status),
@@ -228,17 +238,22 @@ impl Pump {
         }
     }
 
-    /// Everything that has no fate yet, to be sent over a new connection.
+    /// Everything that has no fate yet, to be sent over a new connection. What the router there is known to refuse
+    /// waits for a while, until the others are tried again.
     fn everything(&mut self) -> VecDeque<v1::SubmitBatch> {
         self.retries.clear();
-        let all: Vec<Bytes> = self
-            .pending
-            .values_mut()
-            .map(|pending| {
-                pending.waiting = false;
-                pending.bytes.clone()
-            })
-            .collect();
+        let (mut all, mut held) = (Vec::with_capacity(self.pending.len()), Vec::new());
+        for (txid, pending) in &mut self.pending {
+            pending.turned_away = pending.refusing.contains(&self.at);
+            pending.waiting = pending.turned_away;
+            match pending.turned_away {
+                true => held.push(*txid),
+                false => all.push(pending.bytes.clone()),
+            }
+        }
+        if !held.is_empty() {
+            self.retries.insert(Instant::now() + HELD_FOR, held);
+        }
         self.batches(all)
     }
 
@@ -279,7 +294,7 @@ impl Pump {
                 fate_seen: false,
                 open: false,
                 waiting: false,
-                denied: 0,
+                refusing: Vec::new(),
                 turned_away: false,
             };
             self.pending.insert(txid, pending);
@@ -352,8 +367,10 @@ impl Pump {
         // By a group, it is about the router, whose organisation takes no part in the channel. Another one's may.
         let turned_away = reject == Some(Reject::AccessDenied) && group.is_some();
         if turned_away && !pending.fate_seen && Instant::now() < pending.give_up {
-            pending.denied += 1;
-            if pending.denied < self.routers.len() {
+            if !pending.refusing.contains(&self.at) {
+                pending.refusing.push(self.at);
+            }
+            if !hopeless(&pending.refusing, &self.shut, self.routers.len()) {
                 pending.turned_away = true;
                 self.elsewhere = true;
                 return None;
@@ -392,26 +409,33 @@ impl Pump {
     fn due(&mut self) -> VecDeque<v1::SubmitBatch> {
         let mut again = Vec::new();
         for txid in take_due(&mut self.retries, Instant::now()) {
-            if let Some(pending) = self.pending.get_mut(&txid) {
-                pending.waiting = false;
-                again.push(pending.bytes.clone());
+            match self.pending.get_mut(&txid) {
+                Some(pending) if pending.turned_away => self.elsewhere = true,
+                Some(pending) => {
+                    pending.waiting = false;
+                    again.push(pending.bytes.clone());
+                }
+                None => {}
             }
         }
         self.batches(again)
     }
 
-    /// Ends everything: no router lets us in, and asking again does not mend that.
-    fn refuse_all(&mut self, cause: &str) {
-        let all: Vec<(TxId, bool)> = self.pending.iter().map(|(txid, pending)| (*txid, pending.open)).collect();
-        let news = all
+    /// Ends what every router refuses, by letting us not in or by not handing it over: asking again does not mend
+    /// that.
+    fn refuse_hopeless(&mut self, cause: &str) {
+        let routers = self.routers.len();
+        let refused = self.pending.iter().filter(|(_, pending)| hopeless(&pending.refusing, &self.shut, routers));
+        let refused: Vec<(TxId, bool)> = refused.map(|(txid, pending)| (*txid, pending.open)).collect();
+        let news = refused
             .into_iter()
             .filter_map(|(txid, open)| {
                 let (reject, detail) = match open {
                     true => (
                         Reject::TooLate,
-                        format!("an earlier attempt may have executed; no router lets us in: {cause}"),
+                        format!("an earlier attempt may have executed; no router takes it from us: {cause}"),
                     ),
-                    false => (Reject::AccessDenied, format!("no router lets us in: {cause}")),
+                    false => (Reject::AccessDenied, format!("no router takes it from us: {cause}")),
                 };
                 let code = reject.code().to_owned();
                 self.end(SubmitEvent::Refused { txid, reject: Some(reject), group: None, code, detail })
@@ -435,6 +459,12 @@ impl Pump {
             .collect();
         self.tell(news);
     }
+}
+
+/// Whether every router is among those that refuse a transaction or those that do not let us in. One that cannot be
+/// reached is among neither.
+fn hopeless(refusing: &[usize], shut: &[usize], routers: usize) -> bool {
+    (0..routers).all(|place| refusing.contains(&place) || shut.contains(&place))
 }
 
 /// The votes of a decision: at least one, and no group twice.
@@ -480,6 +510,15 @@ async fn sleep_until(at: Option<Instant>) {
 mod tests {
     use super::*;
     use ledger::Hash32;
+
+    #[test]
+    fn only_what_every_router_refuses_is_hopeless() {
+        assert!(hopeless(&[0, 1, 2], &[], 3));
+        assert!(hopeless(&[], &[2, 0, 1], 3), "nobody lets us in");
+        assert!(hopeless(&[1], &[0], 2));
+        assert!(!hopeless(&[0, 2], &[2], 3), "one is down");
+        assert!(!hopeless(&[], &[], 1));
+    }
 
     #[test]
     fn what_is_due_now_is_due() {

@@ -25,8 +25,7 @@ impl Caller {
     /// `permission_denied` when it names no role.
     pub(super) fn of<T>(view: &ClusterView, request: &Request<T>) -> Result<Self, Status> {
         let identity = net::peer_identity(request).map_err(|error| denied(&error.to_string()))?;
-        let org = net::peer_leaf(request).and_then(|leaf| net::issuing_org(&leaf, &view.orgs));
-        Ok(Self { org, role: identity.role, credential: identity.key_hash })
+        Ok(Self { org: net::peer_org(request, &view.orgs), role: identity.role, credential: identity.key_hash })
     }
 
     /// As nodes are told; nothing of one whose organisation is not known.
@@ -70,6 +69,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
     let group = match &request.query {
         Some(Query::Account(query)) => query.group,
         Some(Query::Entry(query)) => query.group,
+        Some(Query::AccountView(query)) => query.group,
+        Some(Query::History(query)) => query.group,
         Some(Query::Transaction(query)) => query.group,
         Some(Query::Block(query)) => query.group,
         Some(Query::Asset(query)) => query.group,
@@ -77,7 +78,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
         Some(Query::Exclusion(query)) => query.group,
         // It goes to the channels of whoever asks.
         Some(Query::Explain(_)) => return true,
-        _ => 0,
+        // Of shards and of the beacon alone.
+        Some(Query::Accounts(_) | Query::Channels(_) | Query::Founded(_)) | None => return false,
     };
     GroupId(group).kind() == Some(GroupKind::Channel)
 }

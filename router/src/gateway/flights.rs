@@ -595,3 +595,7 @@ impl GatewayLimits {
         (self.resend_after / 2).min(self.receipt_within / 2).max(Duration::from_millis(10))
     }
 }
+
+#[cfg(test)]
+#[path = "flights_tests.rs"]
+mod tests;

@@ -57,21 +57,9 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
         return Err(EdgeError::Number { field: "consistency", found });
     }
     let group = match request.query.as_mut().ok_or(EdgeError::Missing { field: "query" })? {
-        Query::Account(account) => {
-            let address = edge::address("address", &account.address)?;
-            match account.group {
-                0 => view.layout.locate(&address),
-                group => edge::group("group", group)?,
-            }
-        }
-        Query::Entry(entry) => {
-            let address = edge::address("address", &entry.address)?;
-            match entry.group {
-                0 => view.layout.locate(&address),
-                group => edge::group("group", group)?,
-            }
-        }
-        Query::History(history) => view.layout.locate(&edge::address("address", &history.address)?),
+        Query::Account(account) => home(view, &account.address, account.group)?,
+        Query::Entry(entry) => home(view, &entry.address, entry.group)?,
+        Query::History(history) => home(view, &history.address, history.group)?,
         Query::Transaction(transaction) => {
             edge::txid("txid", &transaction.txid)?;
             if transaction.group == 0 {
@@ -79,7 +67,7 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
             }
             edge::group("group", transaction.group)?
         }
-        Query::AccountView(account) => view.layout.locate(&edge::address("address", &account.address)?),
+        Query::AccountView(account) => home(view, &account.address, account.group)?,
         Query::Explain(explain) => {
             edge::txid("txid", &explain.txid)?;
             return Ok(Target::Explain(request));
@@ -98,6 +86,15 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
         }
     };
     Ok(Target::One(group, request))
+}
+
+/// The group that an account lies in: the shard of the main ledger that owns its address, unless a channel is named.
+fn home(view: &ClusterView, address: &[u8], group: u64) -> Result<GroupId, EdgeError> {
+    let address = edge::address("address", address)?;
+    match group {
+        0 => Ok(view.layout.locate(&address)),
+        group => edge::group("group", group),
+    }
 }
 
 /// Asks the leader for a linearizable answer and any replica for others, until one answers.

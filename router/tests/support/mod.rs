@@ -28,7 +28,31 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longest time anything here may take; only a failing test waits so long.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
+/// Further away than any test waits.
+pub const NEVER: Duration = Duration::from_secs(3600);
+/// Messages of a node that may wait for its router.
+const MESSAGES_MAX: usize = 1024;
+
+/// A router that gives nothing up and asks nobody again for want of an answer: however slow the machine is, what
+/// happens follows from what the nodes say. How limits are kept is tested where time is said, in
+/// `router/src/gateway/flights_tests.rs`.
+pub fn calm() -> GatewayLimits {
+    GatewayLimits {
+        receipt_within: NEVER,
+        applied_within: NEVER,
+        resend_after: NEVER,
+        read_within: NEVER,
+        command_within: NEVER,
+        status_within: SOON,
+        ..GatewayLimits::default()
+    }
+}
+
+/// As [`calm`], and who is silent is soon asked again.
+pub fn persistent() -> GatewayLimits {
+    GatewayLimits { resend_after: Duration::from_millis(50), ..calm() }
+}
 
 pub struct Authority {
     pub pem: String,
@@ -117,6 +141,8 @@ pub struct World {
     /// What each group says, one after the other; the last one again and again. Nothing is silence.
     pub answers: Mutex<BTreeMap<GroupId, Vec<Answer>>>,
     pub handed: Mutex<Vec<Handed>>,
+    /// To how many of these, by group, what is said is on its way.
+    answered: Mutex<BTreeMap<GroupId, usize>>,
     /// Balances that every account has.
     pub balances: Mutex<u32>,
     streams: Mutex<Vec<(NodeId, mpsc::WeakSender<Result<v1::SubmitEvents, Status>>)>>,
@@ -183,14 +209,22 @@ impl World {
         }
     }
 
+    /// Notes that what a leader says to so many hand-overs is on its way.
+    fn note_answers(&self, group: u64, answers: usize) {
+        *self.answered.lock().entry(GroupId(group)).or_default() += answers;
+        self.seen.notify_waiters();
+    }
+
     /// How often a group was handed a transaction.
     pub fn handed_to(&self, group: GroupId) -> usize {
         self.handed.lock().iter().filter(|handed| handed.group == group).count()
     }
 
-    /// Waits until each of these groups has been handed this many transactions in all.
+    /// Waits until each of these groups has been handed this many transactions in all, and what its leader says to
+    /// them is on its way: whatever a test lets the leader say next comes after that.
     pub async fn until_handed(&self, groups: &[GroupId], times: usize) {
-        self.until("hand-overs", |world| groups.iter().all(|group| world.handed_to(*group) >= times)).await;
+        let answered = |world: &Self, group: &GroupId| world.answered.lock().get(group).copied().unwrap_or(0);
+        self.until("hand-overs", |world| groups.iter().all(|group| answered(world, group) >= times)).await;
     }
 
     fn not_leader(&self, node: NodeId, group: GroupId) -> Option<v1::Refusal> {
@@ -212,11 +246,11 @@ pub struct FakeNode {
 }
 
 impl FakeNode {
-    /// The events of one batch; `None` drops the stream.
-    fn ingest_batch(&self, batch: &v1::IngestBatch) -> Option<Vec<v1::SubmitEvent>> {
+    /// The events of one batch, `None` if it drops the stream; and how many hand-overs they answer.
+    fn ingest_batch(&self, batch: &v1::IngestBatch) -> (Option<Vec<v1::SubmitEvent>>, usize) {
         let group = GroupId(batch.group);
         self.world.batches.lock().push((self.id, group, batch.txs.len()));
-        let mut events = Vec::new();
+        let (mut events, mut answers) = (Vec::new(), 0);
         let mut keep = true;
         for bytes in &batch.txs {
             let tx = self.take(bytes);
@@ -229,6 +263,7 @@ impl FakeNode {
             if tx.several {
                 let (event, stays) = self.vote(group, &tx.parsed, bytes, batch.notify_applied);
                 events.extend(event);
+                answers += 1;
                 keep &= stays;
                 continue;
             }
@@ -265,7 +300,7 @@ impl FakeNode {
             }
         }
         self.world.seen.notify_waiters();
-        keep.then_some(events)
+        (keep.then_some(events), answers)
     }
 
     fn take(&self, bytes: &Bytes) -> Taken {
@@ -400,7 +435,7 @@ impl Node for FakeNode {
     async fn ingest(&self, request: Request<Streaming<v1::IngestBatch>>) -> Result<Response<EventStream>, Status> {
         assert_eq!(net::peer_identity(&request).unwrap().role, net::Role::Router);
         let mut batches = request.into_inner();
-        let (events, ready) = mpsc::channel(16);
+        let (events, ready) = mpsc::channel(MESSAGES_MAX);
         let node = self.clone();
         self.world.streams.lock().push((self.id, events.downgrade()));
         let mut cuts = self.world.cuts.subscribe();
@@ -411,10 +446,13 @@ impl Node for FakeNode {
                     _ = cuts.changed() => return,
                 };
                 let Ok(Some(batch)) = batch else { return };
-                let Some(all) = node.ingest_batch(&batch) else {
-                    return;
+                let (all, answers) = node.ingest_batch(&batch);
+                let sent = match all {
+                    Some(all) => events.send(Ok(v1::SubmitEvents { events: all })).await.is_ok(),
+                    None => false,
                 };
-                if events.send(Ok(v1::SubmitEvents { events: all })).await.is_err() {
+                node.world.note_answers(batch.group, answers);
+                if !sent {
                     return;
                 }
             }
@@ -468,9 +506,11 @@ impl LocalNode for FakeNode {
     }
 
     async fn ingest(&self, batch: v1::IngestBatch, reply: mpsc::Sender<v1::SubmitEvents>) {
-        if let Some(events) = self.ingest_batch(&batch) {
+        let (events, answers) = self.ingest_batch(&batch);
+        if let Some(events) = events {
             let _ = reply.send(v1::SubmitEvents { events }).await;
         }
+        self.world.note_answers(batch.group, answers);
     }
 
     async fn read(&self, request: v1::ReadRequest) -> Result<v1::QueryReply, Status> {
@@ -598,7 +638,15 @@ impl Cluster {
     }
 
     pub async fn router_in(&self, limits: GatewayLimits, local: Option<FakeNode>) -> RunningRouter {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.run(TcpListener::bind("127.0.0.1:0").await.unwrap(), limits, local)
+    }
+
+    /// A router where somebody has listened so far.
+    pub fn router_on(&self, listener: TcpListener, limits: GatewayLimits) -> RunningRouter {
+        self.run(listener, limits, None)
+    }
+
+    fn run(&self, listener: TcpListener, limits: GatewayLimits, local: Option<FakeNode>) -> RunningRouter {
         let addr = listener.local_addr().unwrap().to_string();
         let local = local.map(|node| Arc::new(node) as Arc<dyn LocalNode>);
         let backend = NodeBackend::new(self.peers(), local);

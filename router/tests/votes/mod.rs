@@ -14,22 +14,12 @@ use proto::v1;
 use proto::v1::submit_event::Event;
 use router::gateway::GatewayLimits;
 
-use super::support::{self, Answer, Cluster, RunningRouter};
+use super::support::{self, Answer, Cluster, RunningRouter, calm, persistent};
 use super::{RawSender, raw_stream, soon};
 
 const ZERO: GroupId = GroupId::shard(0);
 const ONE: GroupId = GroupId::shard(1);
 const BOTH: [GroupId; 2] = [ZERO, ONE];
-
-/// A router whose deadlines a test can wait for.
-fn impatient() -> GatewayLimits {
-    GatewayLimits {
-        receipt_within: Duration::from_millis(1500),
-        applied_within: Duration::from_millis(1500),
-        resend_after: Duration::from_millis(200),
-        ..GatewayLimits::default()
-    }
-}
 
 /// A cluster, its router, and one stream of a client without the SDK's own retries.
 struct Scene {
@@ -104,7 +94,7 @@ fn vote(group: GroupId, no: Option<Reject>, height: u64) -> v1::Vote {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_groups_are_asked_at_once_and_a_yes_from_each_decides() {
-    let mut scene = Scene::start(GatewayLimits::default()).await;
+    let mut scene = Scene::start(calm()).await;
     scene.send(false).await;
     // Neither has answered, and both have it.
     scene.cluster.world.until_handed(&BOTH, 1).await;
@@ -119,7 +109,7 @@ async fn all_groups_are_asked_at_once_and_a_yes_from_each_decides() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_no_decides_whatever_the_others_say_later() {
-    let mut scene = Scene::start(GatewayLimits::default()).await;
+    let mut scene = Scene::start(calm()).await;
     scene.cluster.world.answer(ONE, &[Answer::No(Reject::InsufficientFunds)]);
     scene.send(true).await;
     assert_eq!(scene.decided().await, [vote(ONE, Some(Reject::InsufficientFunds), 5)]);
@@ -131,7 +121,7 @@ async fn one_no_decides_whatever_the_others_say_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_group_that_can_be_reached_is_enough() {
-    let mut scene = Scene::start(impatient()).await;
+    let mut scene = Scene::start(calm()).await;
     // Nobody answers for the other one: its leader is gone, and nobody follows it.
     scene.cluster.stop_node(2);
     scene.cluster.world.answer(ZERO, &[Answer::Yes]);
@@ -146,7 +136,7 @@ async fn one_group_that_can_be_reached_is_enough() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abort_is_heard_from_any_group_that_was_reached() {
-    let mut scene = Scene::start(impatient()).await;
+    let mut scene = Scene::start(calm()).await;
     scene.cluster.stop_node(2);
     scene.cluster.world.answer(ZERO, &[Answer::Yes]);
     scene.send(false).await;
@@ -160,7 +150,7 @@ async fn an_abort_is_heard_from_any_group_that_was_reached() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_leader_is_asked_for_the_vote_that_the_old_one_owes() {
-    let mut scene = Scene::start(GatewayLimits::default()).await;
+    let mut scene = Scene::start(calm()).await;
     scene.cluster.world.answer(ZERO, &[Answer::Yes]);
     scene.cluster.world.answer(ONE, &[Answer::Silent, Answer::Yes]);
     scene.send(false).await;
@@ -178,7 +168,7 @@ async fn a_new_leader_is_asked_for_the_vote_that_the_old_one_owes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_dies_with_the_transaction_is_replaced() {
-    let mut scene = Scene::start(GatewayLimits::default()).await;
+    let mut scene = Scene::start(calm()).await;
     scene.cluster.world.answer(ZERO, &[Answer::Drop, Answer::Yes]);
     scene.cluster.world.answer(ONE, &[Answer::Drop, Answer::Drop, Answer::No(Reject::Frozen)]);
     scene.send(false).await;
@@ -197,7 +187,7 @@ async fn a_refusal_by_all_is_the_fate_and_names_the_group() {
         ([Answer::Waits, Answer::Refuse(Reject::NotAuthorised)], ONE, Reject::NotAuthorised),
         ([Answer::Refuse(Reject::NotAuthorised), Answer::Refuse(Reject::Busy)], ONE, Reject::Busy),
     ] {
-        let mut scene = Scene::start(GatewayLimits::default()).await;
+        let mut scene = Scene::start(calm()).await;
         // One node leads both: whom it speaks for is what it says, not where it is.
         scene.cluster.world.lead(ONE, 1);
         for (group, answer) in BOTH.into_iter().zip(answers) {
@@ -214,7 +204,7 @@ async fn a_refusal_by_all_is_the_fate_and_names_the_group() {
 async fn a_refusal_is_no_fate_once_another_group_has_voted() {
     for reject in [Reject::NotAuthorised, Reject::HiddenSlot, Reject::UnknownGroup, Reject::PeerBusy, Reject::Expired] {
         for refusal_first in [true, false] {
-            let mut scene = Scene::start(GatewayLimits::default()).await;
+            let mut scene = Scene::start(calm()).await;
             let (first, second) = if refusal_first { (ONE, ZERO) } else { (ZERO, ONE) };
             scene.send(false).await;
             scene.cluster.world.until_handed(&BOTH, 1).await;
@@ -239,29 +229,8 @@ async fn a_refusal_is_no_fate_once_another_group_has_voted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_outcome_is_reported_as_open() {
-    // A group that never answers may have voted, so the refusal of the other one is not the fate; and
-    // a YES without the other vote is none either.
-    for (answer, words) in [
-        (Answer::Refuse(Reject::HiddenSlot), "shard-0 refused: hidden_slot; shard-1 has not answered"),
-        (Answer::Yes, "shard-0 has voted yes; shard-1 has not answered"),
-        (Answer::Waits, "shard-0 waits for another vote; shard-1 has not answered"),
-    ] {
-        let mut scene = Scene::start(impatient()).await;
-        scene.cluster.world.answer(ZERO, &[answer]);
-        scene.send(false).await;
-        let (group, reject, detail) = scene.refused().await;
-        assert_eq!((group, reject), (GroupId(0), Reject::TooLate));
-        assert!(detail.starts_with(words) && detail.contains("seamark tx"), "{detail}");
-        let handed = (scene.cluster.world.handed_to(ZERO), scene.cluster.world.handed_to(ONE));
-        assert!(handed.0 > 2 && handed.1 > 2, "both were asked again: {handed:?}");
-        scene.ends().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_refused_is_asked_again_and_may_vote_then() {
-    let mut scene = Scene::start(impatient()).await;
+    let mut scene = Scene::start(persistent()).await;
     scene.cluster.world.answer(ZERO, &[Answer::Yes]);
     scene.cluster.world.answer(ONE, &[Answer::Refuse(Reject::PeerBusy), Answer::Yes]);
     scene.send(false).await;
@@ -271,7 +240,7 @@ async fn a_group_that_refused_is_asked_again_and_may_vote_then() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_hand_over_is_answered_by_the_receipt() {
-    let mut scene = Scene::start(GatewayLimits::default()).await;
+    let mut scene = Scene::start(calm()).await;
     scene.cluster.world.answer(ZERO, &[Answer::Known(Reject::InsufficientFunds)]);
     scene.send(false).await;
     assert_eq!(scene.decided().await, [vote(ZERO, Some(Reject::InsufficientFunds), 6)]);
@@ -280,7 +249,7 @@ async fn a_late_hand_over_is_answered_by_the_receipt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applied_comes_when_every_group_has_applied() {
-    let mut scene = Scene::start(impatient()).await;
+    let mut scene = Scene::start(persistent()).await;
     scene.cluster.world.answer(ZERO, &[Answer::Yes]);
     scene.cluster.world.answer(ONE, &[Answer::Yes]);
     scene.send(true).await;
@@ -307,7 +276,9 @@ async fn applied_comes_when_every_group_has_applied() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credits_that_are_not_confirmed_in_time_leave_the_decision_as_it_is() {
-    let mut scene = Scene::start(impatient()).await;
+    // Their time begins with the decision.
+    let limits = GatewayLimits { applied_within: Duration::from_millis(100), ..persistent() };
+    let mut scene = Scene::start(limits).await;
     scene.cluster.world.answer(ZERO, &[Answer::Yes]);
     scene.cluster.world.answer(ONE, &[Answer::Yes]);
     scene.send(true).await;
@@ -320,7 +291,7 @@ async fn credits_that_are_not_confirmed_in_time_leave_the_decision_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_shard_is_planned_again_and_the_others_keep_their_votes() {
-    let mut scene = Scene::start(GatewayLimits::default()).await;
+    let mut scene = Scene::start(calm()).await;
     scene.cluster.world.answer(ZERO, &[Answer::Yes]);
     scene.cluster.world.answer(ONE, &[Answer::Refuse(Reject::WrongShard)]);
     scene.send(false).await;
@@ -366,7 +337,7 @@ async fn each_group_is_given_its_own_openings_alone() {
     let cluster = Cluster::start().await;
     cluster.world.answer(ZERO, &[Answer::Yes]);
     cluster.world.answer(ONE, &[Answer::Yes]);
-    let router = cluster.router(GatewayLimits::default()).await;
+    let router = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     let (tx, txid, openings) = hidden_swap(&cluster);
     let settled = soon(client.submit_tx(tx.clone(), openings.to_vec(), Wait::Receipt)).await.unwrap();
@@ -381,7 +352,7 @@ async fn each_group_is_given_its_own_openings_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parties_may_bring_their_openings_one_by_one() {
-    let scene = Scene::start(GatewayLimits::default()).await;
+    let scene = Scene::start(calm()).await;
     let (tx, txid, openings) = hidden_swap(&scene.cluster);
     scene.cluster.world.answer(ONE, &[Answer::Refuse(Reject::HiddenSlot), Answer::Yes]);
     let with = |opening: &Opening| Bytes::from(Submission::encode(tx.to_vec(), vec![opening.clone()]));
@@ -405,7 +376,7 @@ async fn parties_may_bring_their_openings_one_by_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_group_could_decide_is_refused_by_the_router() {
     // Of a channel that is not there nobody will ever hear.
-    let short = GatewayLimits { heard_within: Duration::from_millis(1), ..GatewayLimits::default() };
+    let short = GatewayLimits { heard_within: Duration::from_millis(1), ..calm() };
     let mut scene = Scene::start(short).await;
     let (key, from) = scene.cluster.payer(0, 1);
     let pay = |ledger: LedgerId| {
@@ -434,7 +405,7 @@ async fn what_no_group_could_decide_is_refused_by_the_router() {
 #[tokio::test(flavor = "multi_thread")]
 async fn explain_asks_every_group_and_names_those_that_do_not_answer() {
     let cluster = Cluster::start().await;
-    let limits = GatewayLimits { read_within: Duration::from_millis(600), ..GatewayLimits::default() };
+    let limits = GatewayLimits { read_within: Duration::from_millis(600), ..calm() };
     let router = cluster.router(limits).await;
     let client = Client::connect(&cluster.profile(&[&router.addr])).await.unwrap();
     let receipt = client.submit(cluster.payment(1).encode()).await.unwrap().receipt().unwrap().clone();
@@ -466,8 +437,8 @@ async fn explain_asks_every_group_and_names_those_that_do_not_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sdk_tells_who_said_no_and_survives_its_router() {
     let cluster = Cluster::start().await;
-    let first = cluster.router(GatewayLimits::default()).await;
-    let second = cluster.router(GatewayLimits::default()).await;
+    let first = cluster.router(calm()).await;
+    let second = cluster.router(calm()).await;
     let client = Client::connect(&cluster.profile(&[&first.addr, &second.addr])).await.unwrap();
     let (one, two) = (cluster.payer(0, 4), cluster.payer(1, 4));
     let pay = |from, to| (LedgerId::MAIN, Move::Pay { from, to, asset: AssetId([1; 16]), amount: 1 });

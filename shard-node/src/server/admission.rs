@@ -9,6 +9,7 @@
 
 use channel::access::{Action, At, AuditTarget, Caller};
 use channel::{ChannelReject, Role, state};
+use client::EntryName;
 use ledger::ids::{GroupKind, Height, OrgId};
 use ledger::reject::Reject;
 use ledger::view::{ReadFault, View};
@@ -65,7 +66,10 @@ pub fn action_of(query: &v1::QueryRequest) -> Action {
     let account = |bytes: &[u8]| edge::address("address", bytes).map_or(AuditTarget::Everything, AuditTarget::Account);
     Action::AuditRead(match &query.query {
         Some(Query::Account(query)) => account(&query.address),
-        Some(Query::Entry(query)) => account(&query.address),
+        Some(Query::Entry(query)) => match (account(&query.address), EntryName::of_key(&query.key)) {
+            (AuditTarget::Account(payer), Some(EntryName::Lock(lock))) => AuditTarget::Lock(payer, lock),
+            (target, _) => target,
+        },
         Some(Query::AccountView(query)) => account(&query.address),
         Some(Query::History(query)) => account(&query.address),
         Some(Query::Asset(query)) => {
@@ -189,7 +193,8 @@ mod tests {
     use channel::exclusion::{Departure, EXCLUSION_VERSION, Exclusion};
     use channel::state::MemberRecord;
     use ledger::genesis::VerifyMode;
-    use ledger::ids::{Address, AssetId, GroupId, TimeMs};
+    use ledger::hash::Hash32;
+    use ledger::ids::{Address, AssetId, GroupId, LockId, TimeMs};
     use storage::WriteBatch;
 
     fn asked(role: &str, query: Query) -> Action {
@@ -200,13 +205,24 @@ mod tests {
     #[test]
     fn an_auditor_asks_for_what_a_question_is_about_and_receipts_are_an_action_of_their_own() {
         let address = Bytes::copy_from_slice(&[3; 20]);
+        let named = |name: EntryName| {
+            Query::Entry(v1::EntryQuery { address: address.clone(), group: 0, key: Bytes::from(name.key()) })
+        };
         let entry = Query::Entry(v1::EntryQuery { address: address.clone(), group: 0, key: Bytes::new() });
-        let account = Query::Account(v1::AccountQuery { address, group: 0 });
+        let (record, id) = (named(EntryName::Record(Hash32([5; 32]))), LockId(Hash32([6; 32])));
+        let lock = named(EntryName::Lock(id));
+        let history = Query::History(v1::HistoryQuery { address: address.clone(), ..v1::HistoryQuery::default() });
+        let view = v1::AccountViewQuery { address: address.clone(), ..v1::AccountViewQuery::default() };
+        let account = Query::Account(v1::AccountQuery { address: address.clone(), group: 0 });
         let asset = Query::Asset(v1::AssetQuery { asset: Bytes::copy_from_slice(&[4; 16]), group: 0 });
         let block = Query::Block(v1::BlockQuery { group: 0, height: 7 });
         let of = |target| Action::AuditRead(target);
         for (query, action) in [
             (entry, of(AuditTarget::Account(Address([3; 20])))),
+            (record, of(AuditTarget::Account(Address([3; 20])))),
+            (lock, of(AuditTarget::Lock(Address([3; 20]), id))),
+            (history, of(AuditTarget::Account(Address([3; 20])))),
+            (Query::AccountView(view), of(AuditTarget::Account(Address([3; 20])))),
             (account, of(AuditTarget::Account(Address([3; 20])))),
             (asset, of(AuditTarget::Asset(AssetId([4; 16])))),
             (block, of(AuditTarget::Everything)),

@@ -83,10 +83,7 @@ impl Service {
             return Ok(self.view.borrow().nodes.get(&node).map(|node| node.org));
         }
         match net::peer_identity(request) {
-            Ok(peer) if peer.role == Role::Router => {
-                let view = self.view.borrow();
-                Ok(net::peer_leaf(request).and_then(|leaf| net::issuing_org(&leaf, &view.orgs)))
-            }
+            Ok(peer) if peer.role == Role::Router => Ok(net::peer_org(request, &self.view.borrow().orgs)),
             _ => Err(denied("the caller's certificate is neither a node's nor a router's")),
         }
     }

@@ -7,11 +7,12 @@ use client::{Client, Consistency};
 use ledger::account::FLAG_FROZEN;
 use ledger::claim::{Claim, Item};
 use ledger::limits::{ACCOUNT_LINES_MAX, LINES_COUNTED_MAX};
-use ledger::{AccountRecord, Address, AssetId, Authorisation};
+use ledger::{AccountRecord, Address, AssetId, Authorisation, LedgerId};
 use proto::views::{AccountView, HistoryChange, HistoryLine, HistoryPlace};
 use serde::Serialize;
 
 use super::context::Context;
+use super::place::Place;
 use crate::args::{Account, Freshness};
 use crate::draft::words::{Labels, quoted};
 use crate::error::CliError;
@@ -138,22 +139,22 @@ pub(super) async fn run(args: Account, output: Output) -> Result<(), CliError> {
 }
 
 async fn show(args: Account, output: Output) -> Result<(), CliError> {
-    let context = Context::new(&args.target)?;
+    let context = Context::new(&args.on.target)?;
     let address = context.address(args.address.as_deref().unwrap_or_default())?;
-    let client = context.client().await?;
+    let Place { context, client, ledger } = Place::enter(context, &args.on).await?;
     let consistency = match args.consistency {
         Freshness::Linearizable => Consistency::Linearizable,
         Freshness::Stale => Consistency::Stale,
     };
     if let Some(path) = &args.proof {
-        let answer = client.account(address, consistency, true).await?;
+        let answer = client.account_of(ledger, address, consistency, true).await?;
         if let Some(proof) = &answer.proof {
             std::fs::write(path, proof.to_file()).map_err(|error| CliError::file(path, &error))?;
         }
     }
-    let answer = client.account_view(address, consistency, None).await?;
+    let answer = client.account_view_of(ledger, address, consistency, None).await?;
     let (history, older) = if args.history {
-        let (lines, older) = history(&client, address, args.before, args.limit).await?;
+        let (lines, older) = history(&client, (ledger, address), args.before, args.limit).await?;
         (Some(lines), older.map(|place| place.to_string()))
     } else {
         (None, None)
@@ -223,7 +224,7 @@ fn assets(view: &AccountView) -> Vec<AssetId> {
 /// Lines of history before a place, and the place before which there are older ones.
 async fn history(
     client: &Client,
-    address: Address,
+    (ledger, address): (LedgerId, Address),
     mut before: Option<HistoryPlace>,
     limit: u32,
 ) -> Result<(Vec<Change>, Option<HistoryPlace>), CliError> {
@@ -231,7 +232,7 @@ async fn history(
     let limit_lines = usize::try_from(limit).unwrap_or(usize::MAX);
     while changes.len() < limit_lines {
         let left = u32::try_from(limit_lines - changes.len()).unwrap_or(u32::MAX);
-        let page = client.history(address, before, left.min(PAGE)).await?.value;
+        let page = client.history_of(ledger, address, before, left.min(PAGE)).await?.value;
         changes.extend(page.lines.iter().map(Change::of));
         before = page.before;
         if before.is_none() {

@@ -7,7 +7,7 @@
 mod found;
 mod govern;
 mod look;
-mod names;
+pub(super) mod names;
 mod receipt;
 mod tour;
 mod words;

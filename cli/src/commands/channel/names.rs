@@ -25,7 +25,7 @@ fn begins(id: &Hash32, text: &str) -> bool {
 }
 
 /// A channel of the directory, by `channel-N` or by its name.
-pub(super) async fn channel(client: &Client, text: &str) -> Result<ChannelLine, CliError> {
+pub(in crate::commands) async fn channel(client: &Client, text: &str) -> Result<ChannelLine, CliError> {
     pick(client.channels().await?, text)
 }
 

@@ -2,10 +2,11 @@
 
 use client::Wait;
 use ledger::record::{GrantTerms, Grantee};
-use ledger::{Hash32, LedgerId, Move, TimeMs};
+use ledger::{Hash32, Move, TimeMs};
 use serde::Serialize;
 
 use super::super::context::Context;
+use super::super::place::Place;
 use super::super::settle;
 use super::super::show::ReceiptLine;
 use super::{PartyLine, grantee, hash_of};
@@ -22,17 +23,17 @@ struct Desk {
 
 impl Desk {
     fn of(owner: &RecordOwner) -> Result<Self, CliError> {
-        let context = Context::new(&owner.target)?;
+        let context = Context::new(&owner.on.target)?;
         let party = context.party(owner.key.as_deref())?;
         Ok(Self { context, party })
     }
 
     /// Signs the moves as one transaction and settles it.
-    async fn execute(&self, owner: &RecordOwner, moves: Vec<Move>) -> Result<Sent, CliError> {
-        let client = self.context.client().await?;
-        let moves = moves.into_iter().map(|mv| (LedgerId::MAIN, mv)).collect();
+    async fn execute(self, owner: &RecordOwner, moves: Vec<Move>) -> Result<Sent, CliError> {
+        let Place { context, client, ledger } = Place::enter(self.context, &owner.on).await?;
+        let moves = moves.into_iter().map(|mv| (ledger, mv)).collect();
         let keys = [&self.party.key];
-        let settled = settle::execute(&self.context, &client, moves, b"", &keys, Wait::from(owner.wait)).await?;
+        let settled = settle::execute(&context, &client, moves, b"", &keys, Wait::from(owner.wait)).await?;
         Ok(Sent { txid: settled.txid().to_string(), receipt: settled.receipt().map(ReceiptLine::of) })
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::super::context::Context;
 use super::super::past::steps;
+use super::super::place::Place;
 use super::super::proved::Proved;
 use super::super::signer::now;
 use super::book::{Book, Entry, about_records, access_by, makes};
@@ -22,21 +23,22 @@ use crate::output::{Output, moment, table};
 struct Shelf {
     context: Context,
     client: Client,
+    ledger: LedgerId,
     owner: Address,
     labels: Labels,
 }
 
 impl Shelf {
     async fn of(of: &RecordsOf) -> Result<Self, CliError> {
-        let context = Context::new(&of.target)?;
+        let context = Context::new(&of.on.target)?;
         let owner = context.address(&of.owner)?;
-        let client = context.client().await?;
-        Ok(Self { labels: context.labels(), context, client, owner })
+        let Place { context, client, ledger } = Place::enter(context, &of.on).await?;
+        Ok(Self { labels: context.labels(), context, client, ledger, owner })
     }
 
     /// The record, proved to be there; or that it is not, which is proved, too.
     async fn record(&self, hash: &Hash32) -> Result<(Record, Answer<Option<Record>>), CliError> {
-        let answer = self.client.record(LedgerId::MAIN, self.owner, *hash).await?;
+        let answer = self.client.record(self.ledger, self.owner, *hash).await?;
         match answer.value.clone() {
             Some(record) => Ok((record, answer)),
             None => {
@@ -50,7 +52,7 @@ impl Shelf {
     /// The owner's past: back to where this record was made, or all of it.
     async fn past(&self, record: Option<&Hash32>) -> Result<Book, CliError> {
         let owner = self.owner;
-        let found = steps(&self.client, owner, about_records, |step| {
+        let found = steps(&self.client, (self.ledger, owner), about_records, |step| {
             record.is_some_and(|record| step.moves(|mv| makes(mv, &owner, record)).next().is_some())
         });
         Ok(Book::of(owner, &found.await?))
@@ -259,7 +261,7 @@ pub(super) async fn access(
     let who = grantee(&shelf.context, party)?;
     let (record, _) = shelf.record(&hash).await?;
     // Nothing is ever taken away from either, so the second may be of a later block than the first.
-    let granted: Answer<Option<GrantLog>> = shelf.client.grants(LedgerId::MAIN, shelf.owner, hash, who).await?;
+    let granted: Answer<Option<GrantLog>> = shelf.client.grants(shelf.ledger, shelf.owner, hash, who).await?;
     let log = granted.value.as_ref();
     // Now, by this machine's clock or the newest change, whichever is later.
     let latest = log.and_then(|log| log.changes.last()).map_or(record.at_ms, |change| change.at_ms);

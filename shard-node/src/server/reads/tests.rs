@@ -130,7 +130,7 @@ fn an_answer_is_of_one_moment_and_says_which() {
     let questions = [
         Query::Account(v1::AccountQuery { address: one.clone(), group: 0 }),
         Query::Accounts(v1::AccountsQuery { addresses: raw([1, 2]) }),
-        Query::AccountView(v1::AccountViewQuery { address: one, data_after: Bytes::new() }),
+        Query::AccountView(v1::AccountViewQuery { address: one, ..v1::AccountViewQuery::default() }),
     ];
     for question in questions {
         let db = Busy::new();
@@ -352,8 +352,13 @@ fn a_place_is_before_the_lines_that_follow_it_only() {
     let db = MemKv::new();
     write_history(&db, &[(4, 3), (5, 3)]);
     let ask = |height, index| {
-        let query =
-            v1::HistoryQuery { address: raw([1]).remove(0), before_height: height, before_index: index, limit: 1 };
+        let query = v1::HistoryQuery {
+            address: raw([1]).remove(0),
+            before_height: height,
+            before_index: index,
+            limit: 1,
+            group: 0,
+        };
         let reply = look_up(&db, SHARD, &Query::History(query)).ok().expect("an answer");
         let page: HistoryPage = decoded(&reply.values[0]).expect("a page");
         page.lines.first().map(|line| (line.height.0, line.index))
@@ -375,7 +380,7 @@ fn an_account_with_more_lines_than_are_shown_says_how_many() {
     rich(&mut batch, &address(2), shown, 1);
     db.write(batch).expect("a write");
     for (number, more) in [(1, 7), (2, 0)] {
-        let query = v1::AccountViewQuery { address: raw([number]).remove(0), data_after: Bytes::new() };
+        let query = v1::AccountViewQuery { address: raw([number]).remove(0), ..v1::AccountViewQuery::default() };
         let reply = look_up(&db, SHARD, &Query::AccountView(query)).ok().expect("an answer");
         let view: proto::views::AccountView = decoded(&reply.values[0]).expect("a view");
         assert_eq!((view.more_lines, view.record.balances.len()), (more, INLINE_BALANCES_MAX + shown as usize));

@@ -1,0 +1,188 @@
+//! Organisations that join the cluster and that leave it: proposals which more than half of the organisations have
+//! to send.
+//!
+//! Owns whose approval counts, what may hang on an organisation that is to go, and what is left of it: its number
+//! and those of its nodes, which nobody gets again. Moves no seat: whoever goes has none.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::committee::Committee;
+use ledger::genesis::{NodeInfo, OrgInfo};
+use ledger::hash::{Hash32, sha256, tagged};
+use ledger::ids::{NodeId, OrgId, TimeMs};
+use ledger::machine::BlockContext;
+use ledger::reject::Reject;
+use ledger::view::View;
+
+use crate::channels;
+use crate::extract;
+use crate::genesis::org_form;
+use crate::limits::{ORGS_MAX, PROPOSALS_MAX, REMOVED_ORGS_MAX};
+use crate::machine::CommandOutcome;
+use crate::registry;
+
+/// A proposal that an organisation joins, and who has approved it.
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
+struct Proposal {
+    org: OrgInfo,
+    until_ms: TimeMs,
+    approvals: Vec<OrgId>,
+}
+
+/// A proposal that an organisation goes, and who has approved it.
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
+struct Removal {
+    until_ms: TimeMs,
+    approvals: Vec<OrgId>,
+}
+
+/// What is left of an organisation that is gone.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Removed {
+    /// Format version, 1.
+    pub version: u8,
+    /// What it was called.
+    pub name: String,
+    /// The nodes that it had, ascending.
+    pub nodes: Vec<NodeId>,
+    /// Time of the block that removed it.
+    pub removed_ms: TimeMs,
+}
+
+const PROPOSAL: &[u8] = b"proposal/";
+const REMOVAL: &[u8] = b"removal/";
+const REMOVED: &[u8] = b"gone/";
+
+/// Key of a [`Removed`].
+#[must_use]
+pub fn removed_key(org: OrgId) -> Vec<u8> {
+    registry::key(REMOVED, &[&org.0.to_be_bytes()])
+}
+
+/// An organisation that is gone.
+pub fn removed(view: &mut View<'_>, org: OrgId) -> Option<Removed> {
+    view.load(&removed_key(org))
+}
+
+fn all_removed(view: &mut View<'_>) -> Vec<(Vec<u8>, Removed)> {
+    registry::family(view, &registry::key(REMOVED, &[]))
+}
+
+/// Whether a node was one of an organisation that is gone.
+pub(crate) fn was_removed(view: &mut View<'_>, node: NodeId) -> bool {
+    all_removed(view).iter().any(|(_, removed)| removed.nodes.binary_search(&node).is_ok())
+}
+
+/// Counts an approval. Those of organisations that are gone do not count any more. `None` once more than half of the
+/// organisations have approved.
+fn approve(approvals: &mut Vec<OrgId>, signer: OrgId, orgs: &[OrgInfo]) -> Option<CommandOutcome> {
+    approvals.retain(|org| orgs.iter().any(|known| known.id == *org));
+    if let Err(place) = approvals.binary_search(&signer) {
+        approvals.insert(place, signer);
+    }
+    let needed = orgs.len() / 2 + 1;
+    let count = |n: usize| u16::try_from(n).expect("organisations are limited to 64");
+    let pending = CommandOutcome::Pending { approvals: count(approvals.len()), needed: count(needed) };
+    (approvals.len() < needed).then_some(pending)
+}
+
+/// Counts the signer's approval of a new organisation; the one that makes a majority admits it.
+///
+/// # Errors
+/// [`Reject::Registry`] when its number or name is taken, or was, or something in it cannot be used;
+/// [`Reject::Busy`] when too many proposals wait.
+pub(crate) fn register(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    signer: &OrgInfo,
+    org: OrgInfo,
+    until_ms: TimeMs,
+) -> Result<CommandOutcome, Reject> {
+    let orgs = registry::orgs(view);
+    let clash = orgs.iter().any(|known| known.id == org.id || known.name == org.name);
+    if clash || removed(view, org.id).is_some() || orgs.len() >= ORGS_MAX || !org_form(&org) {
+        return Err(Reject::Registry);
+    }
+    let encoded = borsh::to_vec(&org).expect("writing to memory does not fail");
+    let name: Hash32 = tagged(b"seamark/proposal/v1", &[&encoded]);
+    let key = registry::key(PROPOSAL, &[&name.0]);
+    let open: Vec<(Vec<u8>, Proposal)> = registry::family(view, &registry::key(PROPOSAL, &[]));
+    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
+    let known = open.iter().find(|(found, _)| *found == key).map(|(_, proposal)| proposal.clone());
+    if known.is_none() && open.len() >= PROPOSALS_MAX {
+        return Err(Reject::Busy);
+    }
+    stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
+    let mut proposal = known.unwrap_or(Proposal { org, until_ms, approvals: Vec::new() });
+    if let Some(pending) = approve(&mut proposal.approvals, signer.id, &orgs) {
+        registry::put(view, key, &proposal);
+        return Ok(pending);
+    }
+    registry::remove(view, key);
+    registry::put(view, registry::org_key(proposal.org.id), &proposal.org);
+    registry::bump_revision(view);
+    Ok(CommandOutcome::Applied)
+}
+
+/// Counts the signer's approval that an organisation goes; the one that makes a majority takes it out, with all its
+/// nodes. The organisation is one of those that are counted, and may approve like any other.
+///
+/// # Errors
+/// [`Reject::Registry`] when there is no such organisation or no other one, or too many are gone already;
+/// [`Reject::OrgInChannels`] and [`Reject::OrgSeated`] while something hangs on it.
+pub(crate) fn remove(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    signer: &OrgInfo,
+    id: OrgId,
+    until_ms: TimeMs,
+) -> Result<CommandOutcome, Reject> {
+    let orgs = registry::orgs(view);
+    let org = orgs.iter().find(|org| org.id == id).filter(|_| orgs.len() > 1).ok_or(Reject::Registry)?;
+    if all_removed(view).len() >= REMOVED_ORGS_MAX {
+        return Err(Reject::Registry);
+    }
+    may_go(view, id)?;
+    let key = registry::key(REMOVAL, &[&id.0.to_be_bytes()]);
+    let known: Option<Removal> = view.load(&key).filter(|known: &Removal| known.until_ms >= at.time_ms);
+    let mut removal = known.unwrap_or(Removal { until_ms, approvals: Vec::new() });
+    if let Some(pending) = approve(&mut removal.approvals, signer.id, &orgs) {
+        registry::put(view, key, &removal);
+        return Ok(pending);
+    }
+    registry::remove(view, key);
+    take_out(view, at, org);
+    Ok(CommandOutcome::Applied)
+}
+
+/// Whether nothing hangs on an organisation. A group in which it has no seat loses nothing with it, neither now nor
+/// with one failure more; taking its seats is draining it, which is refused where a group would.
+fn may_go(view: &mut View<'_>, id: OrgId) -> Result<(), Reject> {
+    if channels::directory(view).iter().any(|entry| entry.shown.members.contains(&id)) {
+        return Err(Reject::OrgInChannels);
+    }
+    let seated = |committee: &Committee| committee.members.iter().any(|member| member.org == id);
+    let in_force = registry::committees(view).iter().any(seated);
+    if in_force || registry::coming(view).iter().any(seated) {
+        return Err(Reject::OrgSeated);
+    }
+    Ok(())
+}
+
+/// Takes an organisation out of the registry, with its nodes. From this block on nobody vouches for its certificates,
+/// and no door that follows the registry lets them in. Its admin key is revoked besides, for a channel that had taken
+/// it in and that the beacon has not heard of yet.
+fn take_out(view: &mut View<'_>, at: &BlockContext, org: &OrgInfo) {
+    let nodes: Vec<NodeInfo> = registry::nodes(view).into_iter().filter(|node| node.org == org.id).collect();
+    nodes.iter().for_each(|node| registry::remove(view, registry::node_key(node.id)));
+    registry::remove(view, registry::org_key(org.id));
+    extract::forget(view, org.id);
+    extract::revoke(view, org.id, &sha256(&org.admin_key.0));
+    let removed = Removed {
+        version: 1,
+        name: org.name.clone(),
+        nodes: nodes.iter().map(|node| node.id).collect(),
+        removed_ms: at.time_ms,
+    };
+    registry::put(view, removed_key(org.id), &removed);
+    registry::bump_revision(view);
+}
