@@ -98,7 +98,7 @@ impl Scene {
         params.distinguished_name.push(DnType::CommonName, format!("issuing ca of {org}"));
         let cert = params.signed_by(&key, &above).unwrap().pem();
         let leaf = Authority::from_pem(&cert, &key.serialize_pem()).unwrap().issue(subject).unwrap();
-        Identity::new(format!("{}{cert}", leaf.cert_pem), leaf.key_pem.clone())
+        Identity::new(format!("{}{cert}", leaf.cert_pem), leaf.key_pem.as_str())
     }
 
     /// The client port of a node.

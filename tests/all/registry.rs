@@ -149,7 +149,7 @@ fn an_organisation_goes_when_more_than_half_have_said_so() {
     shell.told("ca issue admin dora --ca d-ca --out d");
     let folder = shell.dir().join("admin/4");
     std::fs::create_dir(&folder).unwrap();
-    for (from, to) in [("dora.pem", "admin.pem"), ("dora.key", "admin.key")] {
+    for (from, to) in [("dora.pem", "admin.pem"), ("dora.key", "admin.key"), ("passphrase", "passphrase")] {
         std::fs::copy(shell.dir().join("../d").join(from), folder.join(to)).unwrap();
     }
     let register = |id: u16, by: &str| {

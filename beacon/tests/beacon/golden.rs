@@ -133,7 +133,7 @@ fn the_registry_of_a_fixed_genesis() {
     let bytes =
         borsh::to_vec(&state_of(&genesis).into_iter().map(|(k, v)| (k, v.to_vec())).collect::<Vec<_>>()).unwrap();
     assert_eq!(genesis.cluster_id().to_string(), "5af306c59405b70037b69b7c9f7eb4bd41e44d076899fbab89ca05f3041b469c");
-    assert_eq!(sha256(&bytes).to_string(), "dacdcd64c4841fbec0c65098a3f64293ed594b386611c0dc502dfe1566618a85");
+    assert_eq!(sha256(&bytes).to_string(), "196c36a6d45ff184243d7bc7096cdfe2b6488fa02e60ddfd44bcb882099a76fc");
 }
 
 #[test]

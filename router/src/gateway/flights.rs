@@ -590,9 +590,10 @@ fn flush(
 }
 
 impl GatewayLimits {
-    /// How often a flight is looked at: often enough for its deadline and for sending it again.
+    /// How often a flight is looked at: often enough for its deadlines and for sending it again.
     fn check_every(&self) -> Duration {
-        (self.resend_after / 2).min(self.receipt_within / 2).max(Duration::from_millis(10))
+        let soonest = self.resend_after.min(self.receipt_within).min(self.applied_within);
+        (soonest / 2).max(Duration::from_millis(10))
     }
 }
 
