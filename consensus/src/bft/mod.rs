@@ -15,6 +15,8 @@
 mod api;
 mod machine;
 mod message;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod value;
 
