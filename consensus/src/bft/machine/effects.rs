@@ -1,57 +1,32 @@
 //! What the library asks for, done at once.
 //!
-//! Owns: everything of a member that the library's effects touch: signatures, the timers, what is written
-//! down, what is sent, and the evidence. The library runs inside [`super::Machine`] and cannot be reached from
-//! here; what needs it (a value to propose, a decision) is left on the desk and picked up afterwards.
+//! Owns: everything of a member that the library's effects touch: the timers, what is written down and what is
+//! sent; ballots are in `ballots`. The library runs inside [`super::Machine`] and cannot be reached from here;
+//! what needs it (a value to propose, a decision) is left on the desk and picked up afterwards.
 //!
 //! Lines "L.." are those of algorithm 1 in *The latest gossip on BFT consensus*.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ledger::ballot::{Ballot, Equivocation, SignedBallot};
+use ledger::ballot::SignedBallot;
 use ledger::committee::Committee;
-use ledger::crypto::Signature;
 use ledger::hash::{Hash32, tagged};
 use ledger::ids::{NodeId, Tick};
-use malachite::{
-    ConsensusMsg, Effect, Input, LivenessMsg, MisbehaviorEvidence, Resumable, Resume, SignedConsensusMsg,
-    ThresholdParams, VoteExtensionError,
-};
-use malachite_types::{
-    CertificateError, CommitCertificate, PolkaCertificate, RoundCertificate, RoundCertificateType, SignedMessage,
-    Timeout, TimeoutKind, VoteType,
-};
+use malachite::{ConsensusMsg, Effect, Input, LivenessMsg, Resumable, Resume, SignedConsensusMsg, VoteExtensionError};
+use malachite_types::{CommitCertificate, SignedMessage, Timeout, TimeoutKind};
 
 use super::super::api::{Output, Settings};
 use super::super::message::{Event, Message, Quorum};
 use super::super::value::Chain;
-use super::context::{Address, Bft, Frame, Id, Vote};
+use super::ballots::Seen;
+use super::context::{Bft, Frame};
 use super::outbox::Outbox;
 use super::parts::{Shelf, split};
 use super::submit::Queue;
 
 /// Time-outs grow with each round up to this, in milliseconds.
 const TIMEOUT_MS_MAX: u64 = 60_000;
-/// Verified ballots of one index that are remembered.
-const VERIFIED_MAX: usize = 16_384;
-/// Pairs of one index that are reported: a liar makes as many as it likes, and one is enough.
-const REPORTED_MAX: usize = 256;
-/// Proposals of one round that are looked at; the second one already proves that their signer lies.
-const PROPOSALS_MAX: usize = 2;
-/// Rounds of one index whose proposals are remembered.
-const ROUNDS_MAX: usize = 64;
-
-/// How far a proposal has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Verified; its value is not here yet.
-    Waits,
-    /// The library has it.
-    Taken,
-    /// Its value was made for another round: nobody votes for it.
-    Refused,
-}
 
 /// Everything of a member but the library.
 pub struct Desk {
@@ -88,8 +63,10 @@ pub struct Desk {
     pub strikes: BTreeMap<NodeId, u32>,
     /// Why the machine cannot go on.
     pub fault: Option<String>,
-    verified: BTreeSet<SignedBallot>,
-    reported: BTreeSet<Hash32>,
+    /// Ballots of this index that verify.
+    pub verified: BTreeSet<SignedBallot>,
+    /// Names of the pairs of this index that were reported.
+    pub reported: BTreeSet<Hash32>,
 }
 
 impl Desk {
@@ -181,82 +158,6 @@ impl Desk {
                 Some(node) => self.outbox.send(node, message),
                 None => self.broadcast(&message),
             }
-        }
-    }
-
-    /// Verifies a ballot of the committee, once.
-    pub fn verify(&mut self, signed: &SignedBallot) -> bool {
-        if self.verified.contains(signed) {
-            return true;
-        }
-        let seat = self.committee.index_of(signed.ballot.node);
-        let verified = seat.is_some_and(|seat| signed.verify_key(&self.committee.members[seat].key).is_ok());
-        if verified {
-            self.remember(*signed);
-        } else if let Some(sender) = self.sender {
-            *self.strikes.entry(sender).or_default() += 1;
-        }
-        verified
-    }
-
-    fn remember(&mut self, signed: SignedBallot) {
-        if self.verified.len() < VERIFIED_MAX {
-            self.verified.insert(signed);
-        }
-    }
-
-    fn sign(&mut self, ballot: Ballot) -> Signature {
-        if !self.votes || ballot.node != self.node() {
-            self.fail("a ballot was to be signed that this member may not cast");
-            return Signature([0; 64]);
-        }
-        let signed = ballot.sign(&self.settings.key);
-        self.remember(signed);
-        signed.signature
-    }
-
-    /// Notes a proposal that verifies. Returns whether it is one to look at: new, and not the third of its round.
-    pub fn note_proposal(&mut self, signed: SignedBallot, seen: Seen) -> bool {
-        let round = self.proposals.entry(signed.ballot.round).or_default();
-        if let Some((_, known)) = round.iter_mut().find(|(other, _)| other.ballot == signed.ballot) {
-            if seen == Seen::Taken {
-                *known = seen;
-            }
-            return false;
-        }
-        let others: Vec<SignedBallot> = round.iter().map(|(other, _)| *other).collect();
-        let kept = others.len() < PROPOSALS_MAX || seen == Seen::Taken;
-        if kept {
-            round.push((signed, seen));
-        }
-        others.into_iter().for_each(|other| self.report(other, signed));
-        if self.proposals.len() > ROUNDS_MAX {
-            self.proposals.pop_first();
-        }
-        kept
-    }
-
-    /// Whether the library has a proposal of a value.
-    pub fn proposed(&self, id: Hash32) -> bool {
-        let mut all = self.proposals.values().flatten();
-        all.any(|(signed, seen)| *seen == Seen::Taken && signed.ballot.value == Some(id))
-    }
-
-    /// Two ballots of one member that verify: evidence, when they exclude each other.
-    fn report(&mut self, one: SignedBallot, other: SignedBallot) {
-        let Some(pair) = Equivocation::of(one, other) else { return };
-        if self.reported.len() < REPORTED_MAX && self.reported.insert(pair.id()) {
-            self.out.push(Output::Evidence(Box::new(pair)));
-        }
-    }
-
-    /// What the library has found of members that have signed twice.
-    pub fn evidence(&mut self, found: MisbehaviorEvidence<Bft>) {
-        for (one, other) in found.votes.into_iter().flat_map(|(_, pairs)| pairs) {
-            self.report(self.frame.of_signed_vote(&one), self.frame.of_signed_vote(&other));
-        }
-        for (one, other) in found.proposals.into_iter().flat_map(|(_, pairs)| pairs) {
-            self.report(self.frame.of_signed_proposal(&one), self.frame.of_signed_proposal(&other));
         }
     }
 
@@ -418,7 +319,10 @@ impl Desk {
             }
             Input::ProposedValue(proposed, _) => {
                 let Some(whole) = self.shelf.get(&proposed.value.0) else {
-                    return self.fail("a value is to be written down that is not here");
+                    if self.replaying.is_empty() {
+                        self.fail("a value is to be written down that is not here");
+                    }
+                    return;
                 };
                 let round = proposed.round.as_u32().unwrap_or(0);
                 Event::Value { encoded: whole.encoded.clone(), round, valid: proposed.validity.is_valid() }
@@ -441,73 +345,6 @@ impl Desk {
         let known = !self.replaying.is_empty() && self.replaying.contains(&name(&event));
         if self.votes && !known {
             self.outbox.record(self.index(), event);
-        }
-    }
-
-    fn round_message(&self, certificate: &RoundCertificate<Bft>) -> Message {
-        let quorum = match certificate.cert_type {
-            RoundCertificateType::Precommit => Quorum::Precommits,
-            RoundCertificateType::Skip => Quorum::Skip,
-        };
-        Message::Ballots(quorum, certificate.votes(&Bft).map(|vote| self.frame.of_signed_vote(&vote)).collect())
-    }
-
-    fn polka(&self, certificate: &PolkaCertificate<Bft>) -> Vec<SignedBallot> {
-        certificate.votes(&Bft).map(|vote| self.frame.of_signed_vote(&vote)).collect()
-    }
-
-    fn commit(&self, certificate: &CommitCertificate<Bft>) -> Vec<SignedBallot> {
-        let (height, round) = (certificate.height, certificate.round);
-        let value = malachite_types::NilOrVal::<Id>::Val(certificate.value_id);
-        let signed = certificate.commit_signatures.iter().map(|by| {
-            let vote = Vote { height, round, kind: VoteType::Precommit, value, address: by.address };
-            SignedBallot { ballot: self.frame.of_vote(&vote), signature: by.signature }
-        });
-        signed.collect()
-    }
-
-    fn judge_round(
-        &mut self,
-        certificate: &RoundCertificate<Bft>,
-        thresholds: ThresholdParams,
-    ) -> Result<(), CertificateError<Bft>> {
-        let precommits = certificate.cert_type == RoundCertificateType::Precommit;
-        let stray = certificate.round_signatures.iter().find(|by| precommits && by.vote_type != VoteType::Precommit);
-        if let Some(by) = stray {
-            return Err(CertificateError::InvalidVoteType(by.address));
-        }
-        let votes = certificate.votes(&Bft).map(|vote| self.frame.of_signed_vote(&vote));
-        let ballots: Vec<SignedBallot> = votes.collect();
-        self.judge(&ballots, thresholds, precommits)
-    }
-
-    /// Whether ballots are by enough members, each of which has one: more than two thirds, or one honest one.
-    fn judge(
-        &mut self,
-        ballots: &[SignedBallot],
-        thresholds: ThresholdParams,
-        quorum: bool,
-    ) -> Result<(), CertificateError<Bft>> {
-        let mut signers = BTreeSet::new();
-        for signed in ballots {
-            let node = signed.ballot.node;
-            if self.committee.index_of(node).is_none() {
-                return Err(CertificateError::UnknownValidator(Address(node)));
-            }
-            if !signers.insert(node) {
-                return Err(CertificateError::DuplicateVote(Address(node)));
-            }
-        }
-        let (total, signed) = (self.committee.members.len() as u64, signers.len() as u64);
-        let threshold = if quorum { thresholds.quorum } else { thresholds.honest };
-        let expected = threshold.min_expected(total);
-        if signed < expected {
-            return Err(CertificateError::NotEnoughVotingPower { signed, total, expected });
-        }
-        if ballots.iter().all(|ballot| self.verify(ballot)) {
-            Ok(())
-        } else {
-            Err(CertificateError::VerificationError(None))
         }
     }
 }

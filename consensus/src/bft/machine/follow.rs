@@ -62,6 +62,11 @@ fn size(decided: &Decided) -> usize {
 }
 
 impl Follow {
+    /// Nothing was heard yet; these values are behind the state in this node's own log.
+    pub fn new(own: Vec<Decided>) -> Self {
+        Self { own: own.into(), ..Self::default() }
+    }
+
     /// A member works on an entry.
     pub fn hear(&mut self, from: NodeId, index: u64) {
         let heard = self.heard.entry(from).or_default();

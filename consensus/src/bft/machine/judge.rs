@@ -19,8 +19,9 @@ use super::super::api::Output;
 use super::super::message::Part;
 use super::super::value::{Body, VALUE_VERSION, Value};
 use super::Machine;
+use super::ballots::Seen;
 use super::context::{Address, Height, Id, Said, said};
-use super::effects::{Desk, Seen};
+use super::effects::Desk;
 use super::parts::Whole;
 
 /// How far ahead of the running round a proposal is kept; as far as the library keeps votes.

@@ -14,10 +14,11 @@
 //! signed. One that may not (it has lost its records, ADR 17) follows, until a committee without its key was in
 //! force and a later one names it: under that one it cannot have signed before.
 //!
-//! Code map: `context` (the library's types), `effects` (what the library asks for), `outbox` (nothing is said
-//! before it is durable), `judge` (what may be voted for), `parts` (values' bytes), `submit` (the host's wishes),
+//! Code map: `context` (the library's types), `effects` (what the library asks for), `ballots` (signed, verified,
+//! counted), `outbox` (nothing is said before it is durable), `judge` (what may be voted for), `parts` (values' bytes), `submit` (the host's wishes),
 //! `peer` (what members send), `follow` (members that are ahead), `replay` (coming back).
 
+mod ballots;
 mod context;
 mod effects;
 mod follow;
@@ -103,7 +104,7 @@ impl Machine {
         let mut machine = Self {
             library,
             desk: Desk::new(settings, Arc::clone(&committee), chain, outbox, now),
-            follow: Follow { own: decided.into(), ..Follow::default() },
+            follow: Follow::new(decided),
             committing: None,
             past: past.into(),
             forgotten: 0,
@@ -232,7 +233,7 @@ impl Machine {
         let encoded = value.encode();
         let id = Value::id_of(&encoded);
         if let Some(ticket) = ticket {
-            desk.queue.proposed(ticket, index, id);
+            desk.queue.proposed(ticket, index, id, &mut desk.out);
         }
         let whole = Whole::new(value, encoded);
         desk.shelf.keep(id, Whole { valid: Some(true), told: Some(true), kept: true, ..whole });

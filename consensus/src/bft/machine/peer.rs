@@ -14,8 +14,8 @@ use malachite::Input;
 use super::super::api::Output;
 use super::super::message::{Message, Quorum};
 use super::Machine;
+use super::ballots::Seen;
 use super::context::{Said, said};
-use super::effects::Seen;
 use super::follow::EARLY_INDEXES;
 use super::replay::certificate;
 

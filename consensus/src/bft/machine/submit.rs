@@ -69,8 +69,10 @@ impl Queue {
         Some((ticket, body))
     }
 
-    /// A submission was made a value of this index.
-    pub fn proposed(&mut self, ticket: u64, index: u64, value: Hash32) {
+    /// A submission was made a value of this index. One that was proposed in an earlier round, and that no
+    /// round of another member came behind, is given up: two thirds may have it or not.
+    pub fn proposed(&mut self, ticket: u64, index: u64, value: Hash32, out: &mut Vec<Output>) {
+        self.unknown(out);
         self.flight = Some(Flight { ticket, index, value, decided: false });
     }
 
