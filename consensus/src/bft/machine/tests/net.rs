@@ -47,8 +47,8 @@ pub struct Disk {
     synced: usize,
     first: u64,
     pub records: Vec<Record>,
-    /// Records up to the number are not needed when so many entries are durable.
-    forget: Vec<(usize, u64)>,
+    /// Records up to these numbers are not needed when the log is durable.
+    forget: Vec<u64>,
 }
 
 pub struct Node {
@@ -239,10 +239,7 @@ impl Net {
                     self.tasks.push(Task::Judged(at, value, valid));
                 }
                 Output::Commit { decided, note } => self.tasks.push(Task::Apply(at, decided, note)),
-                Output::Forget(last) => {
-                    let disk = &mut self.nodes[at].disk;
-                    disk.forget.push((disk.log.len(), last));
-                }
+                Output::Forget(last) => self.nodes[at].disk.forget.push(last),
                 Output::Fetch { node, index } => {
                     self.fetched += 1;
                     self.tasks.push(Task::Decided(at, node, index));
@@ -316,7 +313,7 @@ impl Net {
                 let disk = &mut self.nodes[at].disk;
                 disk.synced = disk.log.len();
                 let durable = disk.first + disk.records.len() as u64;
-                for (_, last) in disk.forget.drain(..) {
+                for last in disk.forget.drain(..) {
                     let gone = (last + 1).min(durable).saturating_sub(disk.first);
                     disk.records.drain(..gone as usize);
                     disk.first += gone;
