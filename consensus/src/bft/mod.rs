@@ -10,14 +10,18 @@
 //! number, which the engine does not know.
 //!
 //! Code map: `value` (what is voted on, and how values follow each other), `turn` (who proposes), `message`
-//! (what is sent and written down), `api` (inputs and outputs).
+//! (what is sent and written down), `api` (inputs and outputs), `machine` (a member).
 
 mod api;
+mod machine;
 mod message;
+#[cfg(test)]
+mod tests;
 mod turn;
 mod value;
 
 pub use api::{Begin, BftTiming, Fate, Input, Output, Settings, Standing};
+pub use machine::Machine;
 pub use message::{Event, Message, PART_BYTES_MAX, Part, Quorum, Record};
 pub use turn::{Missed, SKIPS_MAX, TURN_ENTRIES, Turn};
 pub use value::{Body, Chain, Decided, DecidedError, VALUE_VERSION, Value};

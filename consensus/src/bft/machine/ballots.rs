@@ -1,0 +1,189 @@
+//! Ballots on the desk: signed, verified, noted, and counted into certificates.
+//!
+//! Owns: that a ballot is verified once, which proposals of an index were seen, and the proof when somebody has
+//! signed two that exclude each other. Never decides what is signed or what a certificate is good for.
+
+use std::collections::BTreeSet;
+
+use ledger::ballot::{Ballot, Equivocation, SignedBallot};
+use ledger::crypto::Signature;
+use ledger::hash::Hash32;
+use malachite::{MisbehaviorEvidence, ThresholdParams};
+use malachite_types::{
+    CertificateError, CommitCertificate, NilOrVal, PolkaCertificate, RoundCertificate, RoundCertificateType, VoteType,
+};
+
+use super::super::api::Output;
+use super::super::message::{Message, Quorum};
+use super::context::{Address, Bft, Vote};
+use super::effects::Desk;
+
+/// Verified ballots of one index that are remembered.
+const VERIFIED_MAX: usize = 16_384;
+/// Pairs of one index that are reported: a liar makes as many as it likes, and one is enough.
+const REPORTED_MAX: usize = 256;
+/// Proposals of one round that are looked at; the second one already proves that their signer lies.
+const PROPOSALS_MAX: usize = 2;
+/// Rounds of one index whose proposals are remembered.
+const ROUNDS_MAX: usize = 64;
+
+/// How far a proposal has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Verified; its value is not here yet.
+    Waits,
+    /// The library has it.
+    Taken,
+    /// Its value was made for another round: nobody votes for it.
+    Refused,
+}
+
+impl Desk {
+    /// Verifies a ballot of the committee, once.
+    pub fn verify(&mut self, signed: &SignedBallot) -> bool {
+        if self.verified.contains(signed) {
+            return true;
+        }
+        let seat = self.committee.index_of(signed.ballot.node);
+        let verified = seat.is_some_and(|seat| signed.verify_key(&self.committee.members[seat].key).is_ok());
+        if verified {
+            self.remember(*signed);
+        } else if let Some(sender) = self.sender {
+            *self.strikes.entry(sender).or_default() += 1;
+        }
+        verified
+    }
+
+    fn remember(&mut self, signed: SignedBallot) {
+        if self.verified.len() < VERIFIED_MAX {
+            self.verified.insert(signed);
+        }
+    }
+
+    /// Signs a ballot of this member's own.
+    pub fn sign(&mut self, ballot: Ballot) -> Signature {
+        if !self.votes || ballot.node != self.node() {
+            self.fail("a ballot was to be signed that this member may not cast");
+            return Signature([0; 64]);
+        }
+        let signed = ballot.sign(&self.settings.key);
+        self.remember(signed);
+        signed.signature
+    }
+
+    /// Notes a proposal that verifies. Returns whether it is one to look at: new, and not the third of its round.
+    pub fn note_proposal(&mut self, signed: SignedBallot, seen: Seen) -> bool {
+        let round = self.proposals.entry(signed.ballot.round).or_default();
+        if let Some((_, known)) = round.iter_mut().find(|(other, _)| other.ballot == signed.ballot) {
+            if seen == Seen::Taken {
+                *known = seen;
+            }
+            return false;
+        }
+        let others: Vec<SignedBallot> = round.iter().map(|(other, _)| *other).collect();
+        let kept = others.len() < PROPOSALS_MAX || seen == Seen::Taken;
+        if kept {
+            round.push((signed, seen));
+        }
+        others.into_iter().for_each(|other| self.report(other, signed));
+        if self.proposals.len() > ROUNDS_MAX {
+            self.proposals.pop_first();
+        }
+        kept
+    }
+
+    /// Whether the library has a proposal of a value.
+    pub fn proposed(&self, id: Hash32) -> bool {
+        let mut all = self.proposals.values().flatten();
+        all.any(|(signed, seen)| *seen == Seen::Taken && signed.ballot.value == Some(id))
+    }
+
+    /// Two ballots of one member that verify: evidence, when they exclude each other.
+    fn report(&mut self, one: SignedBallot, other: SignedBallot) {
+        let Some(pair) = Equivocation::of(one, other) else { return };
+        if self.reported.len() < REPORTED_MAX && self.reported.insert(pair.id()) {
+            self.out.push(Output::Evidence(Box::new(pair)));
+        }
+    }
+
+    /// What the library has found of members that have signed twice.
+    pub fn evidence(&mut self, found: MisbehaviorEvidence<Bft>) {
+        for (one, other) in found.votes.into_iter().flat_map(|(_, pairs)| pairs) {
+            self.report(self.frame.of_signed_vote(&one), self.frame.of_signed_vote(&other));
+        }
+        for (one, other) in found.proposals.into_iter().flat_map(|(_, pairs)| pairs) {
+            self.report(self.frame.of_signed_proposal(&one), self.frame.of_signed_proposal(&other));
+        }
+    }
+
+    /// The message of a certificate that lets a round be entered.
+    pub fn round_message(&self, certificate: &RoundCertificate<Bft>) -> Message {
+        let quorum = match certificate.cert_type {
+            RoundCertificateType::Precommit => Quorum::Precommits,
+            RoundCertificateType::Skip => Quorum::Skip,
+        };
+        Message::Ballots(quorum, certificate.votes(&Bft).map(|vote| self.frame.of_signed_vote(&vote)).collect())
+    }
+
+    /// The prevotes of a certificate.
+    pub fn polka(&self, certificate: &PolkaCertificate<Bft>) -> Vec<SignedBallot> {
+        certificate.votes(&Bft).map(|vote| self.frame.of_signed_vote(&vote)).collect()
+    }
+
+    /// The precommits of a certificate.
+    pub fn commit(&self, certificate: &CommitCertificate<Bft>) -> Vec<SignedBallot> {
+        let (height, round) = (certificate.height, certificate.round);
+        let value = NilOrVal::Val(certificate.value_id);
+        let signed = certificate.commit_signatures.iter().map(|by| {
+            let vote = Vote { height, round, kind: VoteType::Precommit, value, address: by.address };
+            SignedBallot { ballot: self.frame.of_vote(&vote), signature: by.signature }
+        });
+        signed.collect()
+    }
+
+    /// Whether a certificate lets a round be entered.
+    pub fn judge_round(
+        &mut self,
+        certificate: &RoundCertificate<Bft>,
+        thresholds: ThresholdParams,
+    ) -> Result<(), CertificateError<Bft>> {
+        let precommits = certificate.cert_type == RoundCertificateType::Precommit;
+        let stray = certificate.round_signatures.iter().find(|by| precommits && by.vote_type != VoteType::Precommit);
+        if let Some(by) = stray {
+            return Err(CertificateError::InvalidVoteType(by.address));
+        }
+        let votes = certificate.votes(&Bft).map(|vote| self.frame.of_signed_vote(&vote));
+        let ballots: Vec<SignedBallot> = votes.collect();
+        self.judge(&ballots, thresholds, precommits)
+    }
+
+    /// Whether ballots are by enough members, each of which has one: more than two thirds, or one honest one.
+    pub fn judge(
+        &mut self,
+        ballots: &[SignedBallot],
+        thresholds: ThresholdParams,
+        quorum: bool,
+    ) -> Result<(), CertificateError<Bft>> {
+        let mut signers = BTreeSet::new();
+        for signed in ballots {
+            let node = signed.ballot.node;
+            if self.committee.index_of(node).is_none() {
+                return Err(CertificateError::UnknownValidator(Address(node)));
+            }
+            if !signers.insert(node) {
+                return Err(CertificateError::DuplicateVote(Address(node)));
+            }
+        }
+        let (total, signed) = (self.committee.members.len() as u64, signers.len() as u64);
+        let threshold = if quorum { thresholds.quorum } else { thresholds.honest };
+        let expected = threshold.min_expected(total);
+        if signed < expected {
+            return Err(CertificateError::NotEnoughVotingPower { signed, total, expected });
+        }
+        if ballots.iter().all(|ballot| self.verify(ballot)) {
+            Ok(())
+        } else {
+            Err(CertificateError::VerificationError(None))
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Floods: what is kept of what peers send has a bound, whatever they send.
+
+use ledger::ballot::BallotKind;
+use ledger::hash::Hash32;
+use ledger::ids::NodeId;
+
+use super::super::follow::{AHEAD_MAX, EARLY_MAX};
+use super::super::parts::{BUILDING_MAX, VALUE_BYTES_MAX, WHOLE_MAX, split};
+use super::super::peer::{ROUND_MAX, STRIKES_MAX};
+use super::net::{Net, batch, committee};
+use crate::bft::{Body, Decided, Input, Message, PART_BYTES_MAX, Part, Quorum};
+
+/// One member that runs, and three that send what they like.
+fn alone() -> Net {
+    Net::of(committee(1..=4, 0), [4], 1)
+}
+
+fn send(net: &mut Net, from: u32, message: Message) {
+    net.step(0, Input::Peer { from: NodeId(from), message });
+}
+
+#[test]
+fn votes_of_far_rounds_and_repeated_ones_take_no_room() {
+    let mut net = alone();
+    for round in 0..400 {
+        let round = if round < 200 { round } else { u32::MAX - round };
+        for kind in [BallotKind::Prevote, BallotKind::Precommit] {
+            let signed = net.ballot(1, 1, round, kind, Some(Hash32([1; 32])));
+            send(&mut net, 1, Message::Ballot(signed));
+            send(&mut net, 1, Message::Ballot(signed));
+        }
+    }
+    let far = net.ballot(1, 1, ROUND_MAX, BallotKind::Prevote, None);
+    let far_too = net.ballot(2, 1, ROUND_MAX, BallotKind::Prevote, None);
+    send(&mut net, 1, Message::Ballots(Quorum::Skip, vec![far, far_too]));
+    let machine = net.machine(4);
+    assert_eq!(machine.standing().round, 0, "one liar moves nobody");
+    assert_eq!(machine.library.driver.votes().rounds(), 11);
+    assert!(net.nodes[0].stopped.is_none());
+}
+
+#[test]
+fn who_sends_what_does_not_verify_is_not_heard_until_the_next_entry() {
+    let mut net = alone();
+    for byte in 0..=255 {
+        let mut signed = net.ballot(1, 1, 0, BallotKind::Prevote, None);
+        signed.signature.0[0] ^= byte | 1;
+        send(&mut net, 1, Message::Ballot(signed));
+    }
+    assert_eq!(net.machine(4).desk.strikes[&NodeId(1)], STRIKES_MAX);
+    let good = net.ballot(1, 1, 0, BallotKind::Prevote, None);
+    send(&mut net, 1, Message::Ballot(good));
+    assert_eq!(net.machine(4).library.driver.votes().rounds(), 0);
+    send(&mut net, 2, Message::Ballot(good));
+    assert_eq!(net.machine(4).library.driver.votes().rounds(), 1, "passed on by another");
+}
+
+#[test]
+fn what_comes_early_is_kept_within_bounds_and_who_has_no_seat_is_not_heard() {
+    let mut net = alone();
+    for index in 1..500 {
+        let signed = net.ballot(1, index, 0, BallotKind::Prevote, None);
+        for _ in 0..2 {
+            send(&mut net, 1, Message::Ballot(signed));
+        }
+        send(&mut net, 9, Message::Ballot(signed));
+        let part = Part { index, value: Hash32::ZERO, total_bytes: 1, part: 0, data: vec![1].into() };
+        send(&mut net, 9, Message::Part(part));
+    }
+    let near = net.ballot(1, 2, 0, BallotKind::Prevote, None);
+    let data = bytes::Bytes::from(vec![0; PART_BYTES_MAX]);
+    for number in 0..500 {
+        send(&mut net, 1, Message::Ballot(near));
+        let total_bytes = 4 * PART_BYTES_MAX as u32;
+        send(
+            &mut net,
+            2,
+            Message::Part(Part { index: 2, value: Hash32::ZERO, total_bytes, part: number, data: data.clone() }),
+        );
+    }
+    let machine = net.machine(4);
+    assert_eq!(machine.follow.held().0, EARLY_MAX + VALUE_BYTES_MAX / PART_BYTES_MAX);
+    assert_eq!(machine.standing().heard.len(), 3);
+    assert!(!machine.follow.heard.contains_key(&NodeId(9)));
+}
+
+#[test]
+fn parts_and_proposals_are_kept_within_bounds() {
+    let mut net = alone();
+    // The proposer of the round begins many values, and names as many.
+    for number in 0..100_u32 {
+        let body = Body::Batch(vec![number as u8; PART_BYTES_MAX + number as usize].into());
+        let value = net.value(4, 0, body);
+        let (id, encoded) = (value.id(), value.encode());
+        let part = split(1, id, &encoded)[0].clone();
+        send(&mut net, 1, Message::Part(part.clone()));
+        // It is not the third member's turn.
+        send(&mut net, 3, Message::Part(part));
+        let signed = net.ballot(1, 1, 0, BallotKind::Proposal { valid_round: None }, Some(id));
+        send(&mut net, 1, Message::Ballot(signed));
+    }
+    let desk = &net.machine(4).desk;
+    let (bytes, building) = desk.shelf.held();
+    assert!(building <= 2 * BUILDING_MAX && bytes <= building * 2 * PART_BYTES_MAX);
+    assert_eq!(desk.proposals.values().map(Vec::len).sum::<usize>(), 2);
+    // Whole values that nobody has named.
+    for number in 0..100 {
+        let value = net.value(4, 0, batch(&format!("whole {number}")));
+        for part in split(1, value.id(), &value.encode()) {
+            send(&mut net, 1, Message::Part(part));
+        }
+    }
+    assert_eq!(net.machine(4).desk.shelf.all().count(), WHOLE_MAX);
+    assert_eq!(net.asked.len(), 1, "one of them was judged before it was proposed");
+}
+
+#[test]
+fn decided_values_that_come_early_are_kept_within_bounds() {
+    let mut net = alone();
+    for index in 2..100 {
+        for text in ["one", "two"] {
+            let mut value = net.value(4, 0, batch(text));
+            value.index = index;
+            let decided = Box::new(Decided { value, round: 0, signatures: Vec::new() });
+            net.step(0, Input::Decided { from: NodeId(1), decided });
+        }
+    }
+    assert_eq!(net.machine(4).follow.held().1, AHEAD_MAX);
+}

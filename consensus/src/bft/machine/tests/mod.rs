@@ -1,0 +1,8 @@
+//! Machines in a group: what they decide, what liars cannot do, what comes back after a crash, and how little
+//! a flood takes.
+
+mod bounds;
+mod liars;
+mod net;
+mod order;
+mod restart;

@@ -1,0 +1,353 @@
+//! Bytes, turns, and how values follow each other.
+
+use bytes::Bytes;
+use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind, SignedBallot};
+use ledger::committee::{Committee, Engine, Member};
+use ledger::crypto::{SecretKey, Signature};
+use ledger::hash::Hash32;
+use ledger::ids::{ClusterId, Epoch, GroupId, Incarnation, NodeId, OrgId};
+use proptest::prelude::*;
+
+use super::*;
+
+const CLUSTER: ClusterId = ClusterId(Hash32([7; 32]));
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn value(body: Body) -> Value {
+    Value {
+        version: VALUE_VERSION,
+        index: 5,
+        previous: Hash32([1; 32]),
+        proposer: NodeId(2),
+        round: 3,
+        heir: matches!(body, Body::Batch(_)).then_some(NodeId(4)),
+        body,
+    }
+}
+
+fn ballot(kind: BallotKind, value: Option<Hash32>) -> SignedBallot {
+    let ballot = Ballot {
+        version: BALLOT_VERSION,
+        cluster: CLUSTER,
+        group: GroupId(0x0100_0001),
+        incarnation: Incarnation(2),
+        committee: Hash32([6; 32]),
+        index: 5,
+        round: 3,
+        kind,
+        value,
+        node: NodeId(2),
+    };
+    SignedBallot { ballot, signature: Signature([8; 64]) }
+}
+
+fn proposal() -> SignedBallot {
+    ballot(BallotKind::Proposal { valid_round: Some(1) }, Some(Hash32([5; 32])))
+}
+
+fn prevote() -> SignedBallot {
+    ballot(BallotKind::Prevote, None)
+}
+
+fn decided() -> Decided {
+    Decided {
+        value: value(Body::Batch(Bytes::from_static(b"batch"))),
+        round: 6,
+        signatures: vec![(NodeId(7), Signature([8; 64]))],
+    }
+}
+
+fn records() -> [Record; 4] {
+    let events = [
+        Event::Value { encoded: Bytes::from_static(b"bytes"), round: 3, valid: true },
+        Event::Ballot(prevote()),
+        Event::Polka(vec![prevote()]),
+        Event::Timeout { step: 2, round: 9 },
+    ];
+    events.map(|event| Record { index: 5, event })
+}
+
+fn messages() -> [Message; 4] {
+    let (value, data) = (Hash32([5; 32]), Bytes::from_static(b"data"));
+    [
+        Message::Ballot(proposal()),
+        Message::Ballots(Quorum::Skip, vec![prevote()]),
+        Message::Part(Part { index: 5, value, total_bytes: 300_000, part: 1, data }),
+        Message::Want { index: 5, value },
+    ]
+}
+
+fn chain() -> Chain {
+    let missed = vec![Missed { node: NodeId(3), skips: 1, next: 2 }];
+    let turn = Turn { leader: NodeId(2), until: 1029, missed };
+    Chain { version: 1, index: 5, value: Hash32([1; 32]), turn }
+}
+
+#[test]
+fn formats_do_not_change() {
+    let bytes = |encoded: std::io::Result<Vec<u8>>| hex(&encoded.unwrap());
+    let batch = value(Body::Batch(Bytes::from_static(b"batch")));
+    let rows = [
+        (
+            "a value",
+            bytes(borsh::to_vec(&batch)),
+            concat!(
+                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
+                "0003000000010400000001050000006261746368",
+            ),
+        ),
+        (
+            "a blank",
+            bytes(borsh::to_vec(&value(Body::Blank))),
+            concat!(
+                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
+                "00030000000000",
+            ),
+        ),
+        (
+            "a decided value",
+            bytes(borsh::to_vec(&decided())),
+            concat!(
+                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
+                "0003000000010400000001050000006261746368060000000100000007000000080808080808080808080808",
+                "0808080808080808080808080808080808080808080808080808080808080808080808080808080808080808",
+                "0808080808080808",
+            ),
+        ),
+        (
+            "a chain",
+            hex(&chain().encode()),
+            concat!(
+                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
+                "000504000000000000010000000300000001000200",
+            ),
+        ),
+        ("a value's record", bytes(borsh::to_vec(&records()[0])), "0500000000000000000500000062797465730300000001"),
+        (
+            "a ballot's record",
+            bytes(borsh::to_vec(&records()[1])),
+            concat!(
+                "0500000000000000010107070707070707070707070707070707070707070707070707070707070707070100",
+                "0001000000000200000006060606060606060606060606060606060606060606060606060606060606060500",
+                "0000000000000300000001000200000008080808080808080808080808080808080808080808080808080808",
+                "080808080808080808080808080808080808080808080808080808080808080808080808",
+            ),
+        ),
+        (
+            "a polka's record",
+            bytes(borsh::to_vec(&records()[2])),
+            concat!(
+                "0500000000000000020100000001070707070707070707070707070707070707070707070707070707070707",
+                "0707010000010000000002000000060606060606060606060606060606060606060606060606060606060606",
+                "0606050000000000000003000000010002000000080808080808080808080808080808080808080808080808",
+                "08080808080808080808080808080808080808080808080808080808080808080808080808080808",
+            ),
+        ),
+        ("a time-out's record", bytes(borsh::to_vec(&records()[3])), "0500000000000000030209000000"),
+        (
+            "a ballot",
+            bytes(borsh::to_vec(&messages()[0])),
+            concat!(
+                "0001070707070707070707070707070707070707070707070707070707070707070701000001000000000200",
+                "0000060606060606060606060606060606060606060606060606060606060606060605000000000000000300",
+                "0000000101000000010505050505050505050505050505050505050505050505050505050505050505020000",
+                "0008080808080808080808080808080808080808080808080808080808080808080808080808080808080808",
+                "080808080808080808080808080808080808080808",
+            ),
+        ),
+        (
+            "ballots",
+            bytes(borsh::to_vec(&messages()[1])),
+            concat!(
+                "0102010000000107070707070707070707070707070707070707070707070707070707070707070100000100",
+                "0000000200000006060606060606060606060606060606060606060606060606060606060606060500000000",
+                "0000000300000001000200000008080808080808080808080808080808080808080808080808080808080808",
+                "080808080808080808080808080808080808080808080808080808080808080808",
+            ),
+        ),
+        (
+            "a part",
+            bytes(borsh::to_vec(&messages()[2])),
+            concat!(
+                "0205000000000000000505050505050505050505050505050505050505050505050505050505050505e09304",
+                "0001000400000064617461",
+            ),
+        ),
+        (
+            "a question",
+            bytes(borsh::to_vec(&messages()[3])),
+            "0305000000000000000505050505050505050505050505050505050505050505050505050505050505",
+        ),
+    ];
+    for (what, encoded, golden) in rows {
+        assert_eq!(encoded, golden, "{what}");
+    }
+    assert_eq!(batch.id().to_string(), "494f34e098ad7c14ddc7228e3b190ca5b087575a965bea3d56a9b1dad640e035");
+    assert_eq!(Value::id_of(&batch.encode()), batch.id());
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0..200_usize) {
+        let _ = borsh::from_slice::<Value>(&bytes);
+        let _ = borsh::from_slice::<Decided>(&bytes);
+        let _ = borsh::from_slice::<Chain>(&bytes);
+        let _ = borsh::from_slice::<Record>(&bytes);
+        let _ = borsh::from_slice::<Message>(&bytes);
+        for message in messages() {
+            let whole = borsh::to_vec(&message).unwrap();
+            prop_assert_eq!(borsh::from_slice::<Message>(&whole).unwrap(), message);
+            let cut = cut.min(whole.len() - 1);
+            prop_assert!(borsh::from_slice::<Message>(&whole[..cut]).is_err());
+        }
+        for record in records() {
+            let whole = borsh::to_vec(&record).unwrap();
+            prop_assert_eq!(borsh::from_slice::<Record>(&whole).unwrap(), record);
+        }
+    }
+}
+
+fn key(node: u32) -> SecretKey {
+    SecretKey::derive(&node.to_le_bytes(), b"a member's key")
+}
+
+fn committee(nodes: std::ops::RangeInclusive<u32>) -> Committee {
+    let member = |node: u32| Member { node: NodeId(node), org: OrgId(1), key: key(node).public() };
+    let members = nodes.map(member).collect();
+    Committee::of(Engine::Bft, GroupId(0x0100_0001), Incarnation(0), Epoch(0), members)
+}
+
+/// A value of a round, by who proposes in it.
+fn made(chain: &Chain, committee: &Committee, round: u32) -> Value {
+    let proposer = chain.turn.proposer(committee, round);
+    let (index, previous) = (chain.index + 1, chain.value);
+    Value { version: VALUE_VERSION, index, previous, proposer, round, heir: None, body: Body::Blank }
+}
+
+fn after(chain: &Chain, committee: &Committee, round: u32) -> Chain {
+    let value = made(chain, committee, round);
+    chain.after(&value, value.id(), committee)
+}
+
+#[test]
+fn the_leader_of_an_order_follows_from_where_it_begins_and_the_next_rounds_are_the_others() {
+    let committee = committee(1..=4);
+    for (index, leader) in [(0, 1), (1, 2), (7, 4), (8, 1)] {
+        let turn = Turn::first(index, &committee);
+        assert_eq!((turn.leader, turn.until), (NodeId(leader), index + TURN_ENTRIES));
+    }
+    let turn = Turn::first(2, &committee);
+    let rounds: Vec<u32> = (0..6).map(|round| turn.proposer(&committee, round).0).collect();
+    assert_eq!(rounds, [3, 4, 1, 2, 3, 4]);
+    assert!(turn.proposer(&committee, u32::MAX).0 <= 4);
+}
+
+#[test]
+fn a_leader_stays_for_its_turn_and_then_the_next_one_leads() {
+    let committee = committee(1..=4);
+    let mut chain = Chain::start(0, Hash32::ZERO, &committee);
+    for entry in 1..=4 * TURN_ENTRIES {
+        let leader = 1 + (entry - 1) / TURN_ENTRIES;
+        assert_eq!(chain.turn.leader, NodeId(leader as u32), "entry {entry}");
+        chain = after(&chain, &committee, 0);
+        assert_eq!(chain.index, entry);
+    }
+    assert_eq!(chain.turn.leader, NodeId(1));
+    assert!(chain.turn.missed.is_empty());
+}
+
+#[test]
+fn who_misses_its_turn_is_left_out_of_more_and_more_and_forgiven_when_it_leads_again() {
+    let committee = committee(1..=4);
+    let mut chain = Chain::start(0, Hash32::ZERO, &committee);
+    chain = after(&chain, &committee, 2);
+    assert_eq!(chain.turn.leader, NodeId(3), "who made the value leads");
+    let missed = |node, skips, next| Missed { node: NodeId(node), skips, next };
+    assert_eq!(chain.turn.missed, [missed(1, 1, 2), missed(2, 1, 2)]);
+    let turn = |mut chain: Chain| {
+        for _ in 0..TURN_ENTRIES {
+            chain = after(&chain, &committee, 0);
+        }
+        chain
+    };
+    let mut leaders = Vec::new();
+    for _ in 0..5 {
+        chain = turn(chain);
+        leaders.push(chain.turn.leader.0);
+    }
+    assert_eq!(leaders, [4, 3, 4, 1, 2], "each is left out once");
+    chain = after(&chain, &committee, 1);
+    assert_eq!(chain.turn.missed.iter().find(|missed| missed.node == NodeId(2)), Some(&missed(2, 2, 4)));
+    assert!(!chain.turn.missed.iter().any(|missed| missed.node == NodeId(1)), "it has led a whole turn");
+    let mut again = Turn { leader: NodeId(1), until: u64::MAX, missed: Vec::new() };
+    for _ in 0..20 {
+        let mut value = made(&chain, &committee, 1);
+        value.proposer = NodeId(2);
+        again = Turn { leader: NodeId(1), ..again.after(&value, &committee) };
+    }
+    assert_eq!(again.missed, [missed(1, SKIPS_MAX, SKIPS_MAX)]);
+}
+
+#[test]
+fn an_heir_leads_next_when_it_is_a_member_and_who_is_none_any_more_is_forgotten() {
+    let committee = committee(1..=4);
+    let chain = Chain::start(0, Hash32::ZERO, &committee);
+    let mut value = made(&chain, &committee, 1);
+    value.heir = Some(NodeId(4));
+    let next = chain.turn.after(&value, &committee);
+    assert_eq!((next.leader, next.until), (NodeId(4), 1 + TURN_ENTRIES));
+    value.heir = Some(NodeId(9));
+    assert_eq!(chain.turn.after(&value, &committee).leader, NodeId(2));
+    let smaller = self::committee(2..=4);
+    let value = made(&Chain { turn: next.clone(), ..chain }, &smaller, 0);
+    assert!(next.after(&value, &smaller).missed.is_empty());
+}
+
+fn certified(value: &Value, round: u32, committee: &Committee, by: &[u32]) -> Decided {
+    let ballot = Ballot {
+        version: BALLOT_VERSION,
+        cluster: CLUSTER,
+        group: committee.group,
+        incarnation: committee.incarnation,
+        committee: committee.hash(),
+        index: value.index,
+        round,
+        kind: BallotKind::Precommit,
+        value: Some(value.id()),
+        node: NodeId(0),
+    };
+    let signed =
+        by.iter().map(|node| (NodeId(*node), Ballot { node: NodeId(*node), ..ballot }.sign(&key(*node)).signature));
+    Decided { value: value.clone(), round, signatures: signed.collect() }
+}
+
+#[test]
+fn a_decided_value_is_what_two_thirds_have_precommitted_in_one_round() {
+    let committee = committee(1..=4);
+    let value = made(&Chain::start(0, Hash32::ZERO, &committee), &committee, 0);
+    let judged = |decided: &Decided| decided.verify(CLUSTER, &committee);
+    for by in [&[1, 2, 3][..], &[1, 2, 4], &[1, 2, 3, 4]] {
+        assert_eq!(judged(&certified(&value, 2, &committee, by)), Ok(()));
+    }
+    let good = certified(&value, 2, &committee, &[1, 2, 3]);
+    let rows = [
+        ("two", certified(&value, 2, &committee, &[1, 2]), DecidedError::TooFew),
+        ("one twice", certified(&value, 2, &committee, &[1, 2, 2]), DecidedError::Signer),
+        ("out of order", certified(&value, 2, &committee, &[2, 1, 3]), DecidedError::Signer),
+        ("no seat", certified(&value, 2, &committee, &[1, 2, 5]), DecidedError::Signer),
+        ("another round", Decided { round: 3, ..good.clone() }, DecidedError::Signature),
+        (
+            "another value",
+            Decided { value: Value { round: 1, ..value.clone() }, ..good.clone() },
+            DecidedError::Signature,
+        ),
+        ("another committee", certified(&value, 2, &self::committee(1..=5), &[1, 2, 3]), DecidedError::Signature),
+    ];
+    for (what, decided, error) in rows {
+        assert_eq!(judged(&decided), Err(error), "{what}");
+    }
+    assert_eq!(good.verify(ClusterId(Hash32([8; 32])), &committee), Err(DecidedError::Signature));
+}
