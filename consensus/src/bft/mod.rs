@@ -13,9 +13,16 @@
 //! (what is sent and written down), `api` (inputs and outputs).
 
 mod api;
+#[cfg(feature = "bft")]
+mod group;
 mod message;
 mod turn;
 mod value;
+
+#[cfg(feature = "bft")]
+pub use group::{BftGroup, BftParts, Judge, Traffic};
+#[cfg(feature = "bft")]
+pub(crate) use group::{Ground, chain_of};
 
 pub use api::{Begin, BftTiming, Fate, Input, Output, Settings, Standing};
 pub use message::{Event, Message, PART_BYTES_MAX, Part, Quorum, Record};
