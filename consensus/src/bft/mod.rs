@@ -10,7 +10,7 @@
 //! number, which the engine does not know.
 //!
 //! Code map: `value` (what is voted on, and how values follow each other), `turn` (who proposes), `message`
-//! (what is sent and written down), `api` (inputs and outputs).
+//! (what is sent and written down), `api` (inputs and outputs), `group` (the shell).
 
 mod api;
 #[cfg(feature = "bft")]

@@ -5,7 +5,7 @@ use ledger::hash::Hash32;
 
 use super::decided;
 use super::task::{Event, Task, Ticket};
-use crate::bft::{Chain, Decided, Fate, Message, Output, Record};
+use crate::bft::{Chain, Decided, Fate, Output, Record};
 use crate::port::{Committed, SequencerError};
 
 /// So many records are forgotten at a time: forgetting costs a write.
@@ -25,11 +25,7 @@ impl Task {
     fn carry(&mut self, output: Output) {
         match output {
             Output::Persist { first, records } => self.persist(first, &records),
-            Output::Send { to, message } => {
-                if self.may_send(&message) {
-                    self.outbox.push(to, message);
-                }
-            }
+            Output::Send { to, message } => self.outbox.push(to, message),
             Output::Judge { value, batch, agreed } => self.judge(value, batch, agreed),
             Output::Commit { decided, note } if self.installing => self.held = Some((decided, note)),
             Output::Commit { decided, note } => self.commit(*decided, note),
@@ -56,21 +52,13 @@ impl Task {
         }
     }
 
-    /// A replica that does not vote has no ballots of its own; passing others' on does no harm.
-    fn may_send(&self, message: &Message) -> bool {
-        let own = self.ground.config.node;
-        self.votes || !matches!(message, Message::Ballot(signed) if signed.ballot.node == own)
-    }
-
     fn persist(&mut self, first: u64, records: &[Record]) {
-        let (life, events) = (self.life, self.shared.events.clone());
         let last = (first + records.len() as u64).saturating_sub(1);
         if !self.votes {
             // What does not vote has nothing to remember; and without a mark, records would be nobody's.
-            drop(events.send(Event::Persisted { life, last }));
-            return;
+            return self.ground.failure.note("a replica that does not vote wanted to write down votes");
         }
-        let failure = self.ground.failure.clone();
+        let (life, events, failure) = (self.life, self.shared.events.clone(), self.ground.failure.clone());
         self.wal.append(first, records, move |result| {
             let event = match result {
                 Ok(()) => Event::Persisted { life, last },

@@ -59,12 +59,18 @@ use crate::raft::{Founding, HandleError, RaftGroupConfig, Replica, Standing, Sta
 
 pub use self::outbox::Traffic;
 
-/// Submissions that may wait for their fate; whoever submits more waits for room.
-const SUBMISSIONS_MAX: usize = 64;
+/// Room for submissions that wait for their fate, in units; whoever submits more waits. Each takes one, and one more
+/// for every [`ROOM_UNIT_BYTES`] of its batch. Less than the machine takes, so that it has room for readers' blanks.
+const ROOM: usize = 48;
+const ROOM_UNIT_BYTES: usize = 256 * 1024;
+/// Commands that wait to be taken up.
+const COMMANDS_MAX: usize = 64;
 /// Calls with messages that may wait for the machine. A member has one on the way, so this bounds them all.
 const ARRIVALS_MAX: usize = 64;
 /// Proofs of two votes that wait for whoever keeps them.
 const EVIDENCE_MAX: usize = 64;
+const _: () = assert!(1 + ledger::limits::BATCH_BYTES_MAX / ROOM_UNIT_BYTES <= ROOM, "the largest batch has room");
+
 /// Around the messages of a call.
 const FRAMING_BYTES_MAX: usize = 64;
 
@@ -151,7 +157,7 @@ impl BftGroup {
             votes: AtomicBool::new(ready.votes),
         });
         let counters = Arc::<Counters>::default();
-        let (commands, received) = mpsc::channel(SUBMISSIONS_MAX);
+        let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
         let (events, happened) = mpsc::unbounded_channel();
         let (stop, stopping) = watch::channel(false);
@@ -180,7 +186,7 @@ impl BftGroup {
             role,
             commands,
             arrivals,
-            room: Arc::new(Semaphore::new(SUBMISSIONS_MAX)),
+            room: Arc::new(Semaphore::new(ROOM)),
             evidence,
             seen: Mutex::default(),
             stop,

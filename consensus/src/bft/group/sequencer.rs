@@ -8,8 +8,8 @@ use ledger::ids::NodeId;
 use ledger::limits::BATCH_BYTES_MAX;
 use tokio::sync::{oneshot, watch};
 
-use super::BftGroup;
 use super::task::{Command, Outcome};
+use super::{BftGroup, ROOM_UNIT_BYTES};
 use crate::port::{RoleView, SequencerError};
 use crate::sequencer::{Proposal, Sequencer};
 
@@ -39,7 +39,8 @@ impl Sequencer for BftGroup {
             let found = batch.len();
             return Err(SequencerError::Refused(format!("a batch of {found} bytes; the limit is {BATCH_BYTES_MAX}")));
         }
-        let room = self.inner.room.clone().acquire_owned().await.map_err(|_| self.stopped())?;
+        let units = u32::try_from(1 + batch.len() / ROOM_UNIT_BYTES).unwrap_or(u32::MAX);
+        let room = self.inner.room.clone().acquire_many_owned(units).await.map_err(|_| self.stopped())?;
         let (answer, wait) = oneshot::channel();
         self.command(Command::Submit { batch, answer, room }).await?;
         Ok(Proposal::new(self.clone().outcome(wait)))

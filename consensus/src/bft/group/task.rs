@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ledger::ballot::Equivocation;
 use ledger::committee::Committee;
+use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{NodeId, Tick};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
@@ -147,8 +148,11 @@ pub(super) struct Task {
     snapshotting: bool,
 }
 
-fn settings(ground: &Ground, parts: &BftParts) -> Settings {
-    Settings { cluster: parts.cluster, node: ground.config.node, key: parts.key.clone(), timing: parts.timing }
+/// A machine that may not vote does not have the key: it gets one that no committee knows, so it can sign nothing
+/// that counts, whatever committees come into force.
+fn settings(ground: &Ground, parts: &BftParts, votes: bool) -> Settings {
+    let key = if votes { parts.key.clone() } else { SecretKey::derive(&parts.key.to_bytes(), b"seamark/no-vote") };
+    Settings { cluster: parts.cluster, node: ground.config.node, key, timing: parts.timing }
 }
 
 impl Task {
@@ -163,7 +167,7 @@ impl Task {
         let forgotten = records.0.saturating_sub(1);
         let mut out = Vec::new();
         let begin = Begin { chain: chain.clone(), committee: committee.clone(), decided: Vec::new(), records, votes };
-        let machine = Machine::new(settings(&ground, &parts), begin, Tick(0), &mut out);
+        let machine = Machine::new(settings(&ground, &parts, votes), begin, Tick(0), &mut out);
         let (role, following) = watch::channel(RoleView::default());
         let snapshot = ground.snapshots.kept().map_or(parts.start.index, |kept| kept.index);
         let task = Self {
@@ -519,7 +523,7 @@ impl Task {
             votes: true,
         };
         let now = Tick(self.started.elapsed().as_millis() as u64);
-        self.machine = Machine::new(settings(&self.ground, &self.parts), begin, now, &mut self.out);
+        self.machine = Machine::new(settings(&self.ground, &self.parts, true), begin, now, &mut self.out);
         self.standing = self.machine.standing().clone();
         let lost = std::mem::take(&mut self.tickets);
         self.blank = false;
