@@ -1,10 +1,10 @@
 //! When a replica may vote that may have forgotten what it promised.
 //!
-//! Such a replica has lost the records of its votes, or comes with an empty log to a group that has begun
-//! (docs/adr/0017-an-empty-log-is-not-a-new-member.md). It follows without a vote, and asks the members how far they are. When as many as decide, all
-//! of them voting and none of them itself, have said so, let `reached` be the highest of what they said and of what
-//! is applied here. From entry `reached + 3` on it votes, if the committee has not changed until then; if it has, it
-//! asks anew.
+//! Such a replica has lost the records of its votes, or comes with an empty log to a group that has begun (see
+//! docs/adr/0017-an-empty-log-is-not-a-new-member.md). It follows without a vote, and asks the members how far they
+//! are. When as many as decide, all of them voting and none of them itself, have said so, let `reached` be the
+//! highest of what they said and of what is applied here. From entry `reached + 3` on it votes, if the committee has
+//! not changed until then; if it has, it asks anew.
 //!
 //! Why that is safe: let its former self have cast a vote at entry `v`. It did so when `v - 1` was decided, so more
 //! than two thirds had precommitted `v - 1`, and each honest one of them had applied `v - 2` before. Were `v` above

@@ -46,7 +46,7 @@ impl Task {
                 let group = self.ground.config.group;
                 tracing::warn!(%group, node = %proof.node(), "a member has signed two ballots that exclude each other");
                 // Nobody may be listening.
-                drop(self.shared.evidence.send(*proof));
+                let _ = self.shared.evidence.send(*proof);
             }
             Output::Stop(reason) => self.ground.failure.note(&reason),
         }

@@ -1,7 +1,7 @@
 //! The task that owns the machine of a replica: what happens becomes an input, and what the machine wants is
 //! carried out (see `carry`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -136,8 +136,8 @@ pub(super) struct Task {
     turn: usize,
     /// Values that were answered and are not given to the machine yet.
     arrived: VecDeque<(NodeId, Decided)>,
-    /// Somebody whose log begins behind what is missing here.
-    beyond: Option<NodeId>,
+    /// Members who have said that their logs begin behind what is missing here.
+    beyond: BTreeSet<NodeId>,
     admission: Admission,
     admitting: bool,
     /// The number of the first record of one that votes from now on.
@@ -198,7 +198,7 @@ impl Task {
             asking: false,
             turn: 0,
             arrived: VecDeque::new(),
-            beyond: None,
+            beyond: BTreeSet::new(),
             admitting: false,
             admitted: None,
             snapshot,
@@ -218,7 +218,7 @@ impl Task {
             if self.failed() {
                 break;
             }
-            let wake = self.machine.deadline().map(|tick| self.started + Duration::from_millis(tick.0));
+            let wake = self.machine.deadline().and_then(|at| self.started.checked_add(Duration::from_millis(at.0)));
             tokio::select! {
                 biased;
                 _ = inputs.stop.changed() => break,
@@ -290,7 +290,7 @@ impl Task {
             Command::Purge(index, done) => {
                 self.purge(index.min(self.snapshot));
                 // Whoever does not wait any more does not care.
-                drop(done.send(()));
+                let _ = done.send(());
             }
         }
     }
@@ -304,7 +304,12 @@ impl Task {
 
     /// What follows from where things stand, whatever has happened.
     fn settle(&mut self) {
-        while self.work.try_join_next().is_some() {}
+        while let Some(ended) = self.work.try_join_next() {
+            // Somebody waits for what it would have said.
+            if let Err(error) = ended {
+                self.ground.failure.note(&format!("a task of the replica ended early: {error}"));
+            }
+        }
         self.admit();
         self.feed();
         self.install();
@@ -334,6 +339,7 @@ impl Task {
         self.committee = Arc::new(committee);
         self.shared.progress.reached(self.chain.index);
         self.admission.in_force(&self.committee);
+        self.beyond.clear();
     }
 
     /// Gives the machine what was answered, each value when the one before is applied: only then is it known who
@@ -364,7 +370,7 @@ impl Task {
 
     /// One that has no vote asks the members in turn, all the time.
     fn follow(&mut self) {
-        if self.asking || self.installing || self.beyond.is_some() || !self.arrived.is_empty() || !self.follows() {
+        if self.asking || self.installing || !self.arrived.is_empty() || !self.follows() {
             return;
         }
         let own = self.ground.config.node;
@@ -406,26 +412,30 @@ impl Task {
                 }
                 match answer.found {
                     Found::Values(values) => self.arrived = values.into_iter().map(|one| (from, one)).collect(),
-                    Found::Purged => self.beyond = Some(from),
+                    Found::Purged if self.committee.index_of(from).is_some() => {
+                        self.beyond.insert(from);
+                    }
+                    Found::Purged => {}
                 }
             }
         }
     }
 
-    /// Fetches a snapshot when what is missing here is in nobody's log, or not in that of whoever was asked.
-    /// Nothing is applied until it is the state, or has failed.
+    /// Fetches a snapshot when an honest member has said that what is missing here is not in its log. Nothing is
+    /// applied until it is the state, or has failed.
     fn install(&mut self) {
-        if !self.idle() {
+        let tolerated = self.committee.engine.tolerated(self.committee.members.len());
+        if !self.idle() || self.beyond.len() <= tolerated {
             return;
         }
-        let Some(from) = self.beyond.take() else { return };
+        let first = std::mem::take(&mut self.beyond);
         self.installing = true;
         self.arrived.clear();
         let needed = start::position(&self.parts.start, self.chain.index + 1);
         let own = self.ground.config.node;
         let others = self.committee.members.iter().map(|member| member.node);
-        let lenders: Vec<NodeId> =
-            std::iter::once(from).chain(others.filter(|node| *node != from && *node != own)).collect();
+        let others = others.filter(|node| *node != own && !first.contains(node));
+        let lenders: Vec<NodeId> = first.iter().copied().chain(others).collect();
         let (sender, snapshots) = (self.ground.sender.clone(), self.ground.snapshots.clone());
         let (applier, log) = (self.ground.applier.clone(), self.ground.log.clone());
         let events = self.shared.events.clone();

