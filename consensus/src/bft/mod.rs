@@ -10,15 +10,22 @@
 //! number, which the engine does not know.
 //!
 //! Code map: `value` (what is voted on, and how values follow each other), `turn` (who proposes), `message`
-//! (what is sent and written down), `api` (inputs and outputs), `machine` (a member).
+//! (what is sent and written down), `api` (inputs and outputs), `machine` (a member), `group` (the shell).
 
 mod api;
+#[cfg(feature = "bft")]
+mod group;
 mod machine;
 mod message;
 #[cfg(test)]
 mod tests;
 mod turn;
 mod value;
+
+#[cfg(feature = "bft")]
+pub use group::{BftGroup, BftParts, Judge, Traffic};
+#[cfg(feature = "bft")]
+pub(crate) use group::{Ground, chain_of};
 
 pub use api::{Begin, BftTiming, Fate, Input, Output, Settings, Standing};
 pub use machine::Machine;

@@ -18,6 +18,11 @@ const ENTRY_HEAD_BYTES: usize = 18;
 const TAG_BLANK: u8 = 0;
 const TAG_BATCH: u8 = 1;
 const TAG_MEMBERSHIP: u8 = 2;
+/// An entry whose engine keeps a proof with it: the seal, behind its length, stands before the batch.
+const TAG_SEALED_BLANK: u8 = 3;
+const TAG_SEALED_BATCH: u8 = 4;
+/// A vote with a [`Stint`].
+const VERSION_STINT: u8 = 2;
 
 /// Bytes that are not what this program writes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,14 +82,46 @@ fn opened<T: BorshDeserialize>(what: &str, bytes: &[u8]) -> Result<T, CodecError
     }
 }
 
+/// Where a replica stands with an engine that takes turns with raft in one log, noted beside the vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Stint {
+    /// The entry that the engine began behind.
+    pub(crate) start: u64,
+    /// Whether the replica votes; one that does not may have forgotten what it promised.
+    pub(crate) votes: bool,
+}
+
 /// A vote for the log.
 pub(crate) fn encode_vote(vote: &Vote) -> Bytes {
     sealed(&VoteBytes::from(vote))
 }
 
-/// Reverse of [`encode_vote`].
+/// Reverse of [`encode_vote`]; a stint beside the vote is passed over.
 pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
-    opened::<VoteBytes>("vote", bytes).map(Vote::from)
+    match bytes.split_first() {
+        Some((&VERSION_STINT, rest)) => stint(rest).map(|(vote, _)| vote.into()),
+        _ => opened::<VoteBytes>("vote", bytes).map(Vote::from),
+    }
+}
+
+/// A vote for the log, with the stint of another engine.
+#[cfg(feature = "bft")]
+pub(crate) fn encode_stint(vote: &Vote, stint: Stint) -> Bytes {
+    let mut out = vec![VERSION_STINT];
+    borsh::to_writer(&mut out, &(VoteBytes::from(vote), stint)).expect("writing to memory does not fail");
+    out.into()
+}
+
+/// The stint beside a vote.
+pub(crate) fn decode_stint(bytes: &[u8]) -> Result<Option<Stint>, CodecError> {
+    match bytes.split_first() {
+        Some((&VERSION_STINT, rest)) => stint(rest).map(|(_, stint)| Some(stint)),
+        _ => Ok(None),
+    }
+}
+
+fn stint(bytes: &[u8]) -> Result<(VoteBytes, Stint), CodecError> {
+    <(VoteBytes, Stint)>::try_from_slice(bytes).map_err(|error| CodecError(format!("stint: {error}")))
 }
 
 /// A log id for the log's markers; nothing is a position too.
@@ -193,7 +230,55 @@ pub(crate) fn decode_entry(index: u64, bytes: &Bytes) -> Result<Entry, CodecErro
         TAG_BLANK if bytes.len() == ENTRY_HEAD_BYTES => EntryPayload::Blank,
         TAG_BATCH => EntryPayload::Normal(Batch(bytes.slice(ENTRY_HEAD_BYTES..))),
         TAG_MEMBERSHIP => EntryPayload::Membership(decode_membership(&bytes[ENTRY_HEAD_BYTES..])?),
+        TAG_SEALED_BLANK | TAG_SEALED_BATCH => match open_sealed(index, bytes)?.1 {
+            None => EntryPayload::Blank,
+            Some(batch) => EntryPayload::Normal(Batch(batch)),
+        },
         tag => return Err(CodecError(format!("entry {index}: unknown kind {tag}"))),
     };
     Ok(Entry::new(id, payload))
+}
+
+/// An entry of an engine that keeps a proof with each. Read as any other, it is its batch alone.
+#[cfg(feature = "bft")]
+pub(crate) fn encode_sealed(at: &Position, seal: &[u8], batch: Option<&[u8]>) -> Bytes {
+    let room = ENTRY_HEAD_BYTES + SEAL_LENGTH_BYTES + seal.len() + batch.map_or(0, <[u8]>::len);
+    let mut out = BytesMut::with_capacity(room);
+    out.put_u8(VERSION);
+    out.put_u64_le(at.term);
+    out.put_u64_le(at.leader);
+    out.put_u8(if batch.is_some() { TAG_SEALED_BATCH } else { TAG_SEALED_BLANK });
+    out.put_u32_le(seal.len() as u32);
+    out.put_slice(seal);
+    out.put_slice(batch.unwrap_or_default());
+    out.freeze()
+}
+
+/// The seal of an entry and its batch; none for an entry without a seal.
+#[cfg(feature = "bft")]
+pub(crate) fn decode_sealed(index: u64, bytes: &Bytes) -> Result<Option<(Bytes, Option<Bytes>)>, CodecError> {
+    decode_entry_id(index, bytes)?;
+    match bytes[ENTRY_HEAD_BYTES - 1] {
+        TAG_SEALED_BLANK | TAG_SEALED_BATCH => open_sealed(index, bytes).map(Some),
+        _ => Ok(None),
+    }
+}
+
+const SEAL_LENGTH_BYTES: usize = 4;
+
+/// Takes apart an entry with a seal, whose head has been looked at.
+fn open_sealed(index: u64, bytes: &Bytes) -> Result<(Bytes, Option<Bytes>), CodecError> {
+    let cut = || CodecError(format!("entry {index}: the seal is cut off"));
+    let rest = bytes.slice(ENTRY_HEAD_BYTES..);
+    let length = rest.first_chunk::<SEAL_LENGTH_BYTES>().ok_or_else(cut)?;
+    let end = SEAL_LENGTH_BYTES.saturating_add(u32::from_le_bytes(*length) as usize);
+    if rest.len() < end {
+        return Err(cut());
+    }
+    let (seal, batch) = (rest.slice(SEAL_LENGTH_BYTES..end), rest.slice(end..));
+    match bytes[ENTRY_HEAD_BYTES - 1] {
+        TAG_SEALED_BATCH => Ok((seal, Some(batch))),
+        _ if batch.is_empty() => Ok((seal, None)),
+        _ => Err(CodecError(format!("entry {index}: bytes behind a blank entry"))),
+    }
 }

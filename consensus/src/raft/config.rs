@@ -65,6 +65,16 @@ pub enum StartError {
         /// The group.
         group: GroupId,
     },
+    /// What the replica wrote down before it voted is not its own, or not what it wrote.
+    #[error(
+        "{group}: the records of this replica's votes are not usable: {detail}. Bring the node's data folder back as it was when it ran last, or drain the node, so that another one takes its seat"
+    )]
+    Wal {
+        /// The group.
+        group: GroupId,
+        /// Which record, and what is wrong.
+        detail: String,
+    },
     /// The log, the state or the snapshots could not be read or brought up to date.
     #[error("{group}: {detail}")]
     Storage {
@@ -83,6 +93,7 @@ impl StartError {
             Self::Config { .. } => "raft_config",
             Self::StateMissing { .. } => "state_missing",
             Self::LogLost { .. } => "replica_log_lost",
+            Self::Wal { .. } => "bft_wal",
             Self::Storage { .. } => "raft_storage",
         }
     }

@@ -20,6 +20,7 @@ use super::group::HandleError;
 use super::log::Log;
 use super::machine::ApplierCell;
 use super::network::{Peer, Sender};
+use super::purge::Sending;
 use super::receive::{Transfer, check, discard_others};
 use super::snapshot::{self, Folder, Snapshots, blocking};
 use super::types::{log_id, position};
@@ -43,13 +44,22 @@ fn said(answers: &[(NodeId, String)]) -> String {
 pub(crate) struct Lender {
     snapshots: Arc<Snapshots>,
     applier: Arc<ApplierCell>,
+    /// What is being read, so that the log behind it stays.
+    sending: Arc<Sending>,
     /// What was lent last, so that it stays while it is read although a newer one supersedes it.
     lent: Mutex<Option<([u8; 32], Arc<Folder>, Arc<Manifest>)>>,
 }
 
 impl Lender {
-    pub(crate) fn new(snapshots: Arc<Snapshots>, applier: Arc<ApplierCell>) -> Self {
-        Self { snapshots, applier, lent: Mutex::new(None) }
+    pub(crate) fn new(snapshots: Arc<Snapshots>, applier: Arc<ApplierCell>, sending: Arc<Sending>) -> Self {
+        Self { snapshots, applier, sending, lent: Mutex::new(None) }
+    }
+
+    /// Whoever reads needs what comes behind the snapshot next, and that counts a little longer than the read.
+    fn needed(&self, folder: &Folder) {
+        if let Some(position) = folder.applied.position {
+            drop(self.sending.begin(position.index));
+        }
     }
 
     /// Lends a snapshot that reaches at least so far, made now if there is none.
@@ -64,6 +74,7 @@ impl Lender {
         let manifest = blocking(move || hashing.manifest()).await.map_err(failed)?;
         let name = snapshot::snapshot_name(&manifest).map_err(failed)?;
         let secret = folder.secret.clone();
+        self.needed(&folder);
         *self.lent.lock().await = Some((name, folder, manifest.clone()));
         Ok(AskReply::Lent((*manifest).clone(), secret))
     }
@@ -75,6 +86,7 @@ impl Lender {
             let current = lent.as_ref().filter(|(name, ..)| *name == read.snapshot);
             let Some((_, folder, manifest)) = current else { return Ok(ReadReply::Unknown) };
             let Some(info) = manifest.files.get(read.file as usize) else { return Ok(ReadReply::Unknown) };
+            self.needed(folder);
             (folder.path.join(&info.path), info.length_bytes)
         };
         if read.offset_bytes >= length {

@@ -136,12 +136,16 @@ impl Founding {
 }
 
 /// The vote of a replica that has not voted, as openraft starts from when it finds none.
-fn no_vote(own_id: u64) -> Vote {
+pub(crate) fn no_vote(own_id: u64) -> Vote {
     Vote { leader_id: LeaderId { term: 0, node_id: own_id }, committed: false }
 }
 
 /// Where a replica with this log stands.
 pub(crate) fn standing(log: &Log) -> std::io::Result<Standing> {
+    // One that only follows has entries, and does not know what it promised.
+    if let Some(stint) = log.stint()? {
+        return Ok(if stint.votes { Standing::Begun } else { Standing::Unsure });
+    }
     if !log.is_empty()? {
         return Ok(Standing::Begun);
     }
@@ -152,8 +156,13 @@ pub(crate) fn standing(log: &Log) -> std::io::Result<Standing> {
     }
 }
 
-/// Writes down that this replica has promised nothing so far.
+/// Writes down that this replica has promised nothing so far. One that only follows until now goes on to say
+/// so: its engine knows when it may vote.
 async fn be_sure(founding: &Founding, log: &Log) -> Result<(), FoundError> {
+    if log.stint().map_err(|error| FoundError::Log(error.to_string()))?.is_some() {
+        founding.rise(Standing::Sure);
+        return Ok(());
+    }
     let vote = codec::encode_vote(&no_vote(founding.own_id));
     log.save_vote_durably(vote).await.map_err(|error| FoundError::Log(error.to_string()))?;
     founding.rise(Standing::Sure);

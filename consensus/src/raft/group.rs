@@ -29,10 +29,11 @@ use super::prepare::Prepared;
 use super::purge::{self, Keep};
 use super::receive::Receiver;
 use super::role;
+use super::serve::{self, malformed};
 use super::streams::Streams;
 use super::types::{Batch, Raft, TypeConfig, log_id};
 use super::wire;
-use crate::port::{Applier, RoleView, SequencerError, any_replica, join_of, node_of};
+use crate::port::{Applier, RoleView, SequencerError, join_of};
 use crate::sequencer::{Proposal, Sequencer};
 
 /// Why an arriving request got no reply. The transport hands it to the caller as
@@ -152,8 +153,8 @@ impl RaftGroup {
         await_first_metrics(&raft, &applier).await.map_err(|error| storage_error(error.to_string()))?;
         let role = role::follow(&raft, failure.clone(), config.timing);
         let keep = Keep { entries: config.snapshot_keep_entries, every: config.snapshot_every_entries };
-        purge::drive(&raft, sending, keep);
-        let lender = Lender::new(snapshots.clone(), applier.clone());
+        purge::drive(&raft, sending.clone(), keep);
+        let lender = Lender::new(snapshots.clone(), applier.clone(), sending);
         let receiver = Receiver::new(snapshots, applier.clone());
         let inner = Inner { config, raft, log, applier, failure, receiver, lender, streams: Streams::default(), role };
         Ok(Self { inner: Arc::new(inner) })
@@ -211,18 +212,11 @@ impl RaftGroup {
     pub async fn handle(&self, from: NodeId, kind: u8, payload: Bytes) -> Result<Bytes, HandleError> {
         let inner = &self.inner;
         let raft = &inner.raft;
-        let malformed = |error: super::codec::CodecError| HandleError::Malformed(error.to_string());
-        let request = wire::open_request(payload).map_err(malformed)?;
-        let any = wire::asks_any(kind) && request.to == any_replica(inner.config.node);
-        if request.to != inner.config.raft_id && !any {
-            return Err(HandleError::WrongReplica { own: inner.config.raft_id, to: request.to });
-        }
+        let request = serve::open((inner.config.raft_id, inner.config.node), from, kind, payload)?;
         // The head names the sender, and so does every vote in a body.
-        let speaks_for = |claimed: u64| match node_of(claimed) {
-            Some(node) if node == from && claimed == request.from => Ok(()),
-            _ => Err(HandleError::WrongSender { node: from, claimed }),
+        let speaks_for = |claimed: u64| {
+            if claimed == request.from { Ok(()) } else { Err(HandleError::WrongSender { node: from, claimed }) }
         };
-        speaks_for(request.from)?;
         let body = &request.body;
         Ok(match kind {
             wire::APPEND => {
@@ -253,8 +247,7 @@ impl RaftGroup {
                 let latest = self.latest_join().await;
                 wire::reply(&latest.map_err(|error| HandleError::Stopped(error.to_string()))?)
             }
-            wire::SNAPSHOT_ASK => wire::reply(&inner.lender.ask(wire::body(body).map_err(malformed)?).await?),
-            wire::SNAPSHOT_READ => wire::reply(&inner.lender.read(wire::body(body).map_err(malformed)?).await?),
+            wire::SNAPSHOT_ASK | wire::SNAPSHOT_READ => serve::lend(&inner.lender, kind, body).await?,
             wire::TRANSFER => {
                 let call = wire::body::<wire::TransferCall>(body).map_err(malformed)?;
                 speaks_for(call.leader())?;

@@ -8,6 +8,8 @@ use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
+#[cfg(feature = "bft")]
+use bytes::Bytes;
 use futures::stream::{self, Stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -16,7 +18,7 @@ use parking_lot::RwLock;
 use storage::{Completion, LogStore, StorageError};
 use tokio::sync::oneshot;
 
-use super::codec;
+use super::codec::{self, Stint};
 use super::failure::Failure;
 use super::types::{Entry, LogId, TypeConfig, Vote};
 use super::wire::APPEND_BYTES_MAX;
@@ -76,6 +78,12 @@ impl Log {
         Ok(vote.map(|vote| codec::decode_vote(&vote)).transpose()?)
     }
 
+    /// The stint of another engine that stands beside the vote.
+    pub(crate) fn stint(&self) -> io::Result<Option<Stint>> {
+        let vote = self.store()?.read_vote().map_err(|error| self.failed(&error))?;
+        Ok(vote.map(|vote| codec::decode_stint(&vote)).transpose()?.flatten())
+    }
+
     /// Replaces the vote, durably.
     pub(crate) async fn save_vote_durably(&self, vote: bytes::Bytes) -> io::Result<()> {
         self.durable(|store, done| store.save_vote(vote, done)).await
@@ -90,6 +98,21 @@ impl Log {
     /// Takes off all entries behind `last_kept`, durably.
     pub(crate) async fn truncate_behind(&self, last_kept: Option<u64>) -> io::Result<()> {
         self.durable(|store, done| store.truncate_after(last_kept, done)).await
+    }
+
+    /// Forgets all entries up to this one, some time later.
+    pub(crate) fn purge_upto(&self, at: &LogId) -> io::Result<()> {
+        let (index, marker) = (at.index, codec::encode_log_id(Some(at)));
+        self.store()?.purge_upto(
+            index,
+            marker,
+            Box::new(move |result| {
+                if let Err(error) = result {
+                    tracing::error!(%error, index, "the log could not be purged");
+                }
+            }),
+        );
+        Ok(())
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
@@ -107,6 +130,39 @@ impl Log {
             Ok(result) => result.map_err(|error| self.failed(&error)),
             Err(_) => Err(io::Error::other("the log was closed before the change was durable")),
         }
+    }
+}
+
+/// What an engine needs that frames its entries itself.
+#[cfg(feature = "bft")]
+impl Log {
+    /// The first and the last index: entries from the first up to the last are there. The last one may be purged.
+    pub(crate) fn extent(&self) -> io::Result<(Option<u64>, Option<u64>)> {
+        let store = self.store()?;
+        let first = store.first_index().map_err(|error| self.failed(&error))?;
+        let last = store.last().map_err(|error| self.failed(&error))?.map(|(index, _)| index);
+        let purged = store.purged_index().map_err(|error| self.failed(&error))?;
+        Ok((first, last.or(purged)))
+    }
+
+    /// Entries as they are stored.
+    pub(crate) fn read_stored(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>> {
+        self.store()?.read(range, bytes_max).map_err(|error| self.failed(&error))
+    }
+
+    /// Appends an entry; `done` runs when it is durable, or can no longer become so.
+    pub(crate) fn append_stored(
+        &self,
+        index: u64,
+        entry: Bytes,
+        done: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) -> io::Result<()> {
+        let failure = self.failure.clone();
+        let done = Box::new(move |result: Result<(), StorageError>| {
+            done(result.map_err(|error| io_error(&failure, &error)));
+        });
+        self.store()?.append(vec![(index, entry)], done);
+        Ok(())
     }
 }
 
@@ -214,16 +270,6 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        let marker = codec::encode_log_id(Some(&log_id));
-        self.store()?.purge_upto(
-            log_id.index,
-            marker,
-            Box::new(move |result| {
-                if let Err(error) = result {
-                    tracing::error!(%error, index = log_id.index, "the raft log could not be purged");
-                }
-            }),
-        );
-        Ok(())
+        self.purge_upto(&log_id)
     }
 }

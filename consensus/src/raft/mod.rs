@@ -3,31 +3,33 @@
 //! Owns: what openraft needs around it (log, state machine, snapshots on disk, messages) and the
 //! translation of its types. No openraft type leaves this module. Never does: connections (the host
 //! gives a [`RaftTransport`]), fsync policy (the storage crate's log engine), or the meaning of a
-//! batch (the [`crate::port::Applier`]).
+//! batch (the [`crate::port::Applier`]). What no engine does differently is here too, for both: log, snapshots,
+//! founding, transport.
 //!
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
-//! (what is sent), `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
+//! (what is sent), `serve`, `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
 //! lost its state), `found` (what a replica with an empty log does first), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
 
-mod codec;
+pub(crate) mod codec;
 mod config;
-mod failure;
-mod fetch;
-mod found;
+pub(crate) mod failure;
+pub(crate) mod fetch;
+pub(crate) mod found;
 mod group;
 mod inspect;
-mod log;
-mod machine;
-mod network;
+pub(crate) mod log;
+pub(crate) mod machine;
+pub(crate) mod network;
 mod prepare;
-mod purge;
+pub(crate) mod purge;
 mod receive;
 mod role;
-mod snapshot;
+pub(crate) mod serve;
+pub(crate) mod snapshot;
 mod streams;
-mod types;
-mod wire;
+pub(crate) mod types;
+pub(crate) mod wire;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

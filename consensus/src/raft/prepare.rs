@@ -57,7 +57,9 @@ impl Prepared {
             fetch::missing(&log, applied, snapshots.kept()).map_err(|error| storage_error(error.to_string()))?;
         let standing = found::standing(&log).map_err(|error| storage_error(error.to_string()))?;
         // A vote is durable before anything is applied, so a state without one is not of this log.
-        if standing != Standing::Begun && (applied.is_some() || snapshots.kept().is_some()) {
+        // One that follows without a vote says so in the place of the vote.
+        let follows = log.stint().map_err(|error| storage_error(error.to_string()))?.is_some();
+        if standing != Standing::Begun && !follows && (applied.is_some() || snapshots.kept().is_some()) {
             applier.close().await;
             log.close();
             return Err(StartError::LogLost { group });
@@ -126,5 +128,27 @@ impl Prepared {
             }
             None => RaftGroup::run(self).await,
         }
+    }
+
+    /// As [`Prepared::start`], with the Byzantine engine. A replica that was not let by [`Prepared::found`] is
+    /// started as well: it follows, and votes as soon as nobody can count on what it may have forgotten.
+    ///
+    /// # Errors
+    /// [`StartError::StateMissing`] while something is missing; others when the log, the records of its votes,
+    /// the state or a snapshot are not usable.
+    #[cfg(feature = "bft")]
+    pub async fn start_bft(self, parts: crate::bft::BftParts) -> Result<crate::bft::BftGroup, StartError> {
+        let Self { config, log, applier, failure, snapshots, sender, missing, founding, .. } = self;
+        let (group, closing) = (config.group, (applier.clone(), log.clone()));
+        let ground = crate::bft::Ground { config, log, applier, failure, snapshots, sender, founding };
+        let started = match missing {
+            Some(position) => Err(StartError::StateMissing { group, purged: position.index }),
+            None => crate::bft::BftGroup::run(ground, parts).await,
+        };
+        if started.is_err() {
+            closing.0.close().await;
+            closing.1.close();
+        }
+        started
     }
 }

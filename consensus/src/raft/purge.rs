@@ -34,10 +34,18 @@ struct Sent {
     snapshots: BTreeMap<u64, (u64, Option<Instant>)>,
 }
 
+impl Sent {
+    /// Forgets those that do not count any more.
+    fn prune(&mut self, now: Instant) {
+        self.snapshots.retain(|_, (_, over)| over.is_none_or(|over| now < over + GRACE));
+    }
+}
+
 impl Sending {
     /// Notes a snapshot up to this index until what is returned is dropped, and a little longer.
     pub(crate) fn begin(self: &Arc<Self>, index: u64) -> Pin {
         let mut sent = self.0.lock();
+        sent.prune(Instant::now());
         let number = sent.next;
         sent.next += 1;
         sent.snapshots.insert(number, (index, None));
@@ -45,9 +53,9 @@ impl Sending {
     }
 
     /// The earliest one that still counts.
-    fn first(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn first(&self, now: Instant) -> Option<u64> {
         let mut sent = self.0.lock();
-        sent.snapshots.retain(|_, (_, over)| over.is_none_or(|over| now < over + GRACE));
+        sent.prune(now);
         sent.snapshots.values().map(|(index, _)| *index).min()
     }
 }
@@ -78,7 +86,7 @@ pub(crate) struct Keep {
 
 impl Keep {
     /// Index up to which the log goes, given the last snapshot and the first one that is being sent.
-    fn upto(self, snapshot: u64, sending: Option<u64>) -> Option<u64> {
+    pub(crate) fn upto(self, snapshot: u64, sending: Option<u64>) -> Option<u64> {
         let furthest = snapshot.checked_sub(self.entries)?;
         let most = self.every.saturating_mul(BEHIND_MAX).max(NEEDED_MIN);
         let needed = sending.filter(|sent| snapshot.saturating_sub(*sent) <= most);

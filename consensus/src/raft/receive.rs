@@ -141,6 +141,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What an engine keeps with the state: raft its members, the Byzantine engine the place in its order.
+fn known(note: &[u8]) -> Result<(), codec::CodecError> {
+    #[cfg(feature = "bft")]
+    if crate::bft::chain_of(note).is_some() {
+        return Ok(());
+    }
+    codec::decode_membership(note).map(drop)
+}
+
 /// Refuses names that lead out of the folder, a membership that is none, and a secret that is no key.
 pub(crate) fn check(manifest: &Manifest, secret: &SnapshotSecret) -> Result<(), HandleError> {
     if secret.0.len() > SNAPSHOT_SECRET_BYTES_MAX {
@@ -159,7 +168,7 @@ pub(crate) fn check(manifest: &Manifest, secret: &SnapshotSecret) -> Result<(), 
         }
     }
     if !manifest.membership.is_empty() {
-        codec::decode_membership(&manifest.membership).map_err(|error| HandleError::Malformed(error.to_string()))?;
+        known(&manifest.membership).map_err(|error| HandleError::Malformed(error.to_string()))?;
     }
     Ok(())
 }

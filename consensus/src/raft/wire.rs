@@ -31,15 +31,22 @@ pub(crate) const SNAPSHOT_READ: u8 = 9;
 pub(crate) const STANDING: u8 = 10;
 /// The latest join that the replica knows of; an empty body.
 pub(crate) const LATEST_JOIN: u8 = 11;
+/// Messages of a Byzantine group, in order; the reply is empty.
+pub(crate) const BFT_MESSAGES: u8 = 12;
+/// Values that a Byzantine group has decided, from an index on.
+pub(crate) const BFT_DECIDED: u8 = 13;
 
 /// Whether a request means whatever replica there is on the node, and not one of a certain id: it asks
-/// for what is committed, and nothing that the sender does follows from who answers.
+/// for what is committed, and nothing that the sender does follows from who answers. The messages of a
+/// Byzantine group are of this kind too: what counts in them is signed, by a member of a committee that they
+/// name, and the committee knows nodes and not replicas.
 pub(crate) fn asks_any(kind: u8) -> bool {
-    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN)
+    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED)
 }
 
 /// Whether a call asks for a snapshot, or brings one: what a host may refuse to a replica that is on its way out without
-/// any harm to consensus.
+/// any harm to consensus. What a group has decided of late is not among it, as raft's appends are not: a
+/// member gets it until the next committee.
 #[must_use]
 pub fn carries_snapshot(kind: u8) -> bool {
     matches!(kind, SNAPSHOT_OFFER | SNAPSHOT_PART | SNAPSHOT_DONE | SNAPSHOT_ASK | SNAPSHOT_READ)

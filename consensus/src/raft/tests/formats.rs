@@ -51,6 +51,29 @@ fn formats_do_not_change() {
     assert_eq!(codec::decode_membership(&codec::encode_membership(&membership())), Ok(membership()));
 }
 
+#[cfg(feature = "bft")]
+#[test]
+fn entries_with_a_seal_and_votes_with_a_stint_do_not_change() {
+    let position = Position { term: 3, leader: 9, index: 6 };
+    let batch = codec::encode_sealed(&position, b"seal", Some(b"batch"));
+    assert_eq!(hex(&batch), "010300000000000000090000000000000004040000007365616c6261746368");
+    let blank = codec::encode_sealed(&position, b"seal", None);
+    assert_eq!(codec::decode_entry(6, &batch), Ok(Entry::new(at(6), EntryPayload::Normal(Batch("batch".into())))));
+    assert_eq!(codec::decode_entry(6, &blank), Ok(Entry::new(at(6), EntryPayload::Blank)));
+    let both = Some(("seal".into(), Some("batch".into())));
+    assert_eq!(codec::decode_sealed(6, &batch), Ok(both));
+    assert_eq!(codec::decode_sealed(6, &codec::encode_entry(&entries()[1])), Ok(None));
+    for cut in 18..22 {
+        assert!(codec::decode_entry(6, &batch.slice(..cut)).is_err(), "{cut}");
+    }
+    let vote = Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true };
+    let stint = codec::Stint { start: 5, votes: true };
+    let noted = codec::encode_stint(&vote, stint);
+    assert_eq!(hex(&noted), "020300000000000000090000000000000001050000000000000001");
+    assert_eq!((codec::decode_vote(&noted), codec::decode_stint(&noted)), (Ok(vote), Ok(Some(stint))));
+    assert_eq!(codec::decode_stint(&codec::encode_vote(&vote)), Ok(None));
+}
+
 fn append() -> Bytes {
     let request = AppendEntriesRequest {
         vote: Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true },

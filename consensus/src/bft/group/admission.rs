@@ -1,0 +1,113 @@
+//! When a replica may vote that may have forgotten what it promised.
+//!
+//! Such a replica has lost the records of its votes, or comes with an empty log to a group that has begun (see
+//! docs/adr/0017-an-empty-log-is-not-a-new-member.md). It follows without a vote, and asks the members how far they
+//! are. When as many as decide, all of them voting and none of them itself, have said so, let `reached` be the
+//! highest of what they said and of what is applied here. From entry `reached + 3` on it votes, if the committee has
+//! not changed until then; if it has, it asks anew.
+//!
+//! Why that is safe: let its former self have cast a vote at entry `v`. It did so when `v - 1` was decided, so more
+//! than two thirds had precommitted `v - 1`, and each honest one of them had applied `v - 2` before. Were `v` above
+//! `reached + 2`, then `reached + 2` was decided as well, and those who precommitted it had applied `reached + 1`.
+//! They were a quorum of the same committee, which shares an honest member with those who were asked later; that
+//! one has said more than `reached`, which is the highest that anyone has said. What a member says that started
+//! anew counts the records of its votes, so it does not go back.
+//!
+//! The price is that a group in which too many have forgotten does not go on by itself: with `n` members, as many as
+//! decide have to be left besides this one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ledger::committee::Committee;
+use ledger::ids::NodeId;
+
+/// What members have said to a replica that does not vote.
+pub(super) struct Admission {
+    own: NodeId,
+    committee: Arc<Committee>,
+    reached: BTreeMap<NodeId, u64>,
+    from: Option<u64>,
+}
+
+impl Admission {
+    pub(super) fn new(own: NodeId, committee: Arc<Committee>) -> Self {
+        Self { own, committee, reached: BTreeMap::new(), from: None }
+    }
+
+    /// A voting replica has said how far it is; `applied` is how far this one is.
+    pub(super) fn heard(&mut self, node: NodeId, reached: u64, applied: u64) {
+        if node == self.own || self.committee.index_of(node).is_none() || self.from.is_some() {
+            return;
+        }
+        self.reached.insert(node, reached);
+        if self.reached.len() >= usize::from(self.committee.threshold) {
+            let highest = self.reached.values().copied().max().unwrap_or(0).max(applied);
+            self.from = Some(highest.saturating_add(3));
+        }
+    }
+
+    /// This committee is in force now.
+    pub(super) fn in_force(&mut self, committee: &Arc<Committee>) {
+        if self.committee != *committee {
+            *self = Self::new(self.own, committee.clone());
+        }
+    }
+
+    /// Whether it may vote on the entry behind the one that is applied.
+    pub(super) fn may_vote(&self, applied: u64) -> bool {
+        self.from.is_some_and(|from| applied.saturating_add(1) >= from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::committee::{Engine, Member};
+    use ledger::crypto::SecretKey;
+    use ledger::ids::{Epoch, GroupId, Incarnation, OrgId};
+
+    use super::*;
+
+    fn committee(epoch: u64, nodes: u32) -> Arc<Committee> {
+        let member = |node: u32| {
+            let key = SecretKey::derive(&node.to_le_bytes(), b"test").public();
+            Member { node: NodeId(node), org: OrgId::default(), key }
+        };
+        let members = (1..=nodes).map(member).collect();
+        Arc::new(Committee::of(Engine::Bft, GroupId::shard(7), Incarnation::default(), Epoch(epoch), members))
+    }
+
+    #[test]
+    fn a_quorum_of_others_has_to_speak_and_to_move_on() {
+        let mut admission = Admission::new(NodeId(4), committee(0, 4));
+        admission.heard(NodeId(1), 10, 8);
+        admission.heard(NodeId(1), 12, 8);
+        admission.heard(NodeId(4), 12, 8);
+        admission.heard(NodeId(9), 12, 8);
+        admission.heard(NodeId(2), 11, 8);
+        assert!(!admission.may_vote(1_000), "two of the three others have spoken");
+        admission.heard(NodeId(3), 9, 8);
+        assert!(!admission.may_vote(13));
+        assert!(admission.may_vote(14), "from entry 15 on, three behind the highest");
+    }
+
+    #[test]
+    fn what_is_applied_here_counts_as_well() {
+        let mut admission = Admission::new(NodeId(4), committee(0, 4));
+        [1, 2, 3].into_iter().for_each(|node| admission.heard(NodeId(node), 0, 20));
+        assert!(!admission.may_vote(21));
+        assert!(admission.may_vote(22));
+    }
+
+    #[test]
+    fn another_committee_is_asked_anew() {
+        let mut admission = Admission::new(NodeId(4), committee(0, 4));
+        [1, 2, 3].into_iter().for_each(|node| admission.heard(NodeId(node), 5, 5));
+        admission.in_force(&committee(0, 4));
+        assert!(admission.may_vote(7));
+        admission.in_force(&committee(1, 4));
+        assert!(!admission.may_vote(7));
+        [1, 2, 3].into_iter().for_each(|node| admission.heard(NodeId(node), 8, 8));
+        assert!(admission.may_vote(10));
+    }
+}

@@ -1,0 +1,284 @@
+//! The shell of a member: one replica of one Byzantine group, with its log, its transport, its timers and its
+//! applier.
+//!
+//! One task owns the [`super::Machine`]: it turns what happens into inputs, and carries out what the machine wants,
+//! in order. It never waits for a disk, a peer or the applier; their answers come back to it as events. A write that
+//! fails stops the replica, and nothing leaves it any more.
+//!
+//! Two stores: the group's log has what was decided, as any engine's log has it, with the proof beside each entry;
+//! `wal` has what the member wrote down before it voted. A replica votes only with the records of its votes: see
+//! `start` and `admission`.
+//!
+//! Code map: `start` (before the machine runs), `task` (the loop), `carry` (what the machine wants done), `wal` and
+//! `decided` (bytes on disk), `outbox` (what leaves), `catchup` and `admission` (a member that is behind, or has
+//! forgotten), `sequencer` (what the host asks for).
+
+mod admission;
+mod carry;
+mod catchup;
+mod decided;
+mod outbox;
+mod sequencer;
+mod start;
+mod task;
+mod wal;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use borsh::BorshDeserialize;
+use bytes::Bytes;
+use ledger::ballot::Equivocation;
+use ledger::crypto::SecretKey;
+use ledger::hash::Hash32;
+use ledger::ids::{ClusterId, GroupId, NodeId};
+use parking_lot::Mutex;
+use storage::LogStore;
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use self::catchup::Progress;
+use self::outbox::{CALL_MESSAGES_BYTES_MAX, Counters, Outbox};
+use self::task::{Command, Inputs, Task};
+use super::api::BftTiming;
+use super::{Chain, Message};
+use crate::port::{Position, RoleView, join_of};
+use crate::raft::failure::Failure;
+use crate::raft::fetch::Lender;
+use crate::raft::log::Log;
+use crate::raft::machine::ApplierCell;
+use crate::raft::network::Sender;
+use crate::raft::snapshot::Snapshots;
+use crate::raft::{Founding, HandleError, RaftGroupConfig, Replica, Standing, StartError, serve, wire};
+
+pub use self::outbox::Traffic;
+
+/// Room for submissions that wait for their fate, in units; whoever submits more waits. Each takes one, and one more
+/// for every [`ROOM_UNIT_BYTES`] of its batch. Less than the machine takes, so that it has room for readers' blanks.
+const ROOM: usize = 48;
+const ROOM_UNIT_BYTES: usize = 256 * 1024;
+/// Commands that wait to be taken up.
+const COMMANDS_MAX: usize = 64;
+/// Calls with messages that may wait for the machine. A member has one on the way, so this bounds them all.
+const ARRIVALS_MAX: usize = 64;
+/// Proofs of two votes that wait for whoever keeps them.
+const EVIDENCE_MAX: usize = 64;
+const _: () = assert!(1 + ledger::limits::BATCH_BYTES_MAX / ROOM_UNIT_BYTES <= ROOM, "the largest batch has room");
+
+/// Around the messages of a call.
+const FRAMING_BYTES_MAX: usize = 64;
+
+/// The host's checks of a batch before this replica votes for it: form, limits, signatures and the time stamp.
+#[async_trait]
+pub trait Judge: Send + Sync + 'static {
+    /// Judges a batch. `agreed` says that more than two thirds of the members have found its time good already, so
+    /// that it need not be near this node's clock. The error is for people.
+    async fn judge(&self, batch: Bytes, agreed: bool) -> Result<(), String>;
+}
+
+/// What a replica of a Byzantine group needs beside what any replica does.
+pub struct BftParts {
+    /// The cluster, which ballots name.
+    pub cluster: ClusterId,
+    /// The key that this node signs ballots with.
+    pub key: SecretKey,
+    /// Times.
+    pub timing: BftTiming,
+    /// The records of this replica's votes. No other replica's, and no other use.
+    pub wal: Arc<dyn LogStore>,
+    /// The host's checks before a vote.
+    pub judge: Arc<dyn Judge>,
+    /// What the first value of this engine follows, the same for all members: the hash of the header that it begins
+    /// behind.
+    pub anchor: Hash32,
+    /// The last entry before the engine; index 0 at the very beginning.
+    pub start: Position,
+}
+
+/// What was opened before the engine starts.
+pub(crate) struct Ground {
+    pub(crate) config: RaftGroupConfig,
+    pub(crate) log: Log,
+    pub(crate) applier: Arc<ApplierCell>,
+    pub(crate) failure: Failure,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) sender: Arc<Sender>,
+    pub(crate) founding: Founding,
+}
+
+/// The place in the order that an entry's note tells; `None` for bytes that are no such note.
+pub(crate) fn chain_of(note: &[u8]) -> Option<Chain> {
+    Chain::try_from_slice(note).ok().filter(|chain| chain.version == 1)
+}
+
+/// One replica of one Byzantine group. Clones are the same replica; it stops when the last one is dropped.
+#[derive(Clone)]
+pub struct BftGroup {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: RaftGroupConfig,
+    timing: BftTiming,
+    log: Log,
+    applier: Arc<ApplierCell>,
+    snapshots: Arc<Snapshots>,
+    failure: Failure,
+    lender: Lender,
+    progress: Arc<Progress>,
+    counters: Arc<Counters>,
+    role: watch::Receiver<RoleView>,
+    commands: mpsc::Sender<Command>,
+    arrivals: mpsc::Sender<(NodeId, Vec<Message>)>,
+    room: Arc<Semaphore>,
+    evidence: broadcast::Sender<Equivocation>,
+    /// Replicas that have sent messages, by node.
+    seen: Mutex<BTreeMap<NodeId, u64>>,
+    stop: watch::Sender<bool>,
+    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl BftGroup {
+    /// Starts what was prepared: brings the state up to the log, then takes part.
+    pub(crate) async fn run(ground: Ground, parts: BftParts) -> Result<Self, StartError> {
+        let ready = start::ready(&ground, &parts).await?;
+        let unusable =
+            |error: std::io::Error| StartError::Storage { group: ground.config.group, detail: error.to_string() };
+        let (_, last) = ground.log.extent().map_err(unusable)?;
+        let progress = Arc::new(Progress {
+            tail: watch::Sender::new(last.unwrap_or(0)),
+            reached: AtomicU64::new(ready.reached()),
+            votes: AtomicBool::new(ready.votes),
+        });
+        let counters = Arc::<Counters>::default();
+        let (commands, received) = mpsc::channel(COMMANDS_MAX);
+        let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
+        let (events, happened) = mpsc::unbounded_channel();
+        let (stop, stopping) = watch::channel(false);
+        let (evidence, _) = broadcast::channel(EVIDENCE_MAX);
+        let (lender, timing) = (
+            Lender::new(ground.snapshots.clone(), ground.applier.clone(), ground.sender.sending.clone()),
+            parts.timing,
+        );
+        let (config, log, applier) = (ground.config.clone(), ground.log.clone(), ground.applier.clone());
+        let (snapshots, failure) = (ground.snapshots.clone(), ground.failure.clone());
+        let outbox = Outbox::new(ground.sender.clone(), failure.clone(), counters.clone());
+        let shared = task::Shared { progress: progress.clone(), evidence: evidence.clone(), events };
+        let (task, role) = Task::new(ground, parts, ready, outbox, shared);
+        let inputs = Inputs { events: happened, commands: received, arrivals: arrived, stop: stopping };
+        let running = tokio::spawn(task.run(inputs));
+        let inner = Inner {
+            config,
+            timing,
+            log,
+            applier,
+            snapshots,
+            failure,
+            lender,
+            progress,
+            counters,
+            role,
+            commands,
+            arrivals,
+            room: Arc::new(Semaphore::new(ROOM)),
+            evidence,
+            seen: Mutex::default(),
+            stop,
+            task: tokio::sync::Mutex::new(Some(running)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.inner.config.group
+    }
+
+    /// This replica's id, by [`crate::port::replica_id`].
+    #[must_use]
+    pub fn replica_id(&self) -> u64 {
+        self.inner.config.raft_id
+    }
+
+    /// Whether this replica may vote where a committee names it. One that may not follows: see
+    /// [`crate::raft::Prepared::start_bft`].
+    #[must_use]
+    pub fn votes(&self) -> bool {
+        self.inner.progress.votes.load(Ordering::Acquire)
+    }
+
+    /// Messages to other members so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.inner.counters.read()
+    }
+
+    /// Proofs that a member has signed two ballots that exclude each other, from now on. Whoever keeps them reads
+    /// them; the engine does not keep any.
+    #[must_use]
+    pub fn evidence(&self) -> broadcast::Receiver<Equivocation> {
+        self.inner.evidence.subscribe()
+    }
+
+    /// The replicas of the group that vote. The committee tells their nodes, and their messages which replica of the
+    /// node it is; none before all were heard.
+    #[must_use]
+    pub fn replicas(&self) -> Option<Vec<Replica>> {
+        let voters = self.inner.role.borrow().voters.clone();
+        let seen = self.inner.seen.lock();
+        let id = |node: NodeId| {
+            if node == self.inner.config.node { Some(self.replica_id()) } else { seen.get(&node).copied() }
+        };
+        voters.into_iter().map(|node| Some(Replica { id: id(node)?, node, votes: true })).collect()
+    }
+
+    /// Answers a request that the replica on node `from` sent through its [`crate::raft::RaftTransport`]. The
+    /// transport answers for `from`; that node may speak for no other replica.
+    ///
+    /// # Errors
+    /// [`HandleError`]; the caller tries again in its own time.
+    pub async fn handle(&self, from: NodeId, kind: u8, payload: Bytes) -> Result<Bytes, HandleError> {
+        let inner = &self.inner;
+        let request = serve::open((inner.config.raft_id, inner.config.node), from, kind, payload)?;
+        let body = &request.body;
+        match kind {
+            wire::BFT_MESSAGES => {
+                if body.len() > CALL_MESSAGES_BYTES_MAX + FRAMING_BYTES_MAX {
+                    return Err(HandleError::Malformed(format!("messages of {} bytes", body.len())));
+                }
+                let messages = wire::body::<Vec<Message>>(body).map_err(serve::malformed)?;
+                inner.seen.lock().insert(from, request.from);
+                let taken = inner.arrivals.send((from, messages)).await;
+                taken.map_err(|_| HandleError::Stopped(self.reason()))?;
+                Ok(wire::reply(&()))
+            }
+            wire::BFT_DECIDED => {
+                let ask = wire::body(body).map_err(serve::malformed)?;
+                Ok(wire::reply(&catchup::answer(&inner.log, &inner.progress, ask).await?))
+            }
+            // One that may have forgotten what it promised says nothing that others could rely on.
+            wire::STANDING => Ok(wire::reply(&if self.votes() { Standing::Begun } else { Standing::Unsure })),
+            wire::LATEST_JOIN => Ok(wire::reply(&self.latest_join())),
+            kind => serve::lend(&inner.lender, kind, body).await,
+        }
+    }
+
+    /// The latest join among this replica and those that it has heard.
+    fn latest_join(&self) -> u16 {
+        let own = join_of(self.replica_id());
+        let seen = self.inner.seen.lock();
+        seen.values().map(|id| join_of(*id)).fold(own, u16::max)
+    }
+
+    /// Why the replica has stopped.
+    fn reason(&self) -> String {
+        self.inner.failure.get().unwrap_or_else(|| "the replica was shut down".to_owned())
+    }
+}

@@ -1,0 +1,618 @@
+//! The task that owns the machine of a replica: what happens becomes an input, and what the machine wants is
+//! carried out (see `carry`).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ledger::ballot::Equivocation;
+use ledger::committee::Committee;
+use ledger::crypto::SecretKey;
+use ledger::hash::Hash32;
+use ledger::ids::{NodeId, Tick};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::admission::Admission;
+use super::catchup::{self, Answer, Found, Progress};
+use super::outbox::Outbox;
+use super::start::{self, Ready};
+use super::wal::Wal;
+use super::{BftParts, Ground, chain_of};
+use crate::bft::{Begin, Body, Chain, Decided, Fate, Input, Machine, Message, Output, Settings, Standing};
+use crate::port::{AppliedState, Position, RoleView, SequencerError};
+use crate::raft::codec::Stint;
+use crate::raft::fetch;
+use crate::raft::purge::Keep;
+use crate::raft::types::log_id;
+
+/// Something that the task has waited for.
+pub(super) enum Event {
+    /// Records are durable up to this number, of this life of the machine.
+    Persisted { life: u64, last: u64 },
+    /// The host has judged a value.
+    Judged { life: u64, value: Hash32, valid: bool },
+    /// The log is durable up to this entry.
+    Logged(u64),
+    /// An entry is applied; the order behind it, and the committee in force.
+    Applied(Chain, Option<Committee>),
+    /// A member has answered a question for decided values, or has not.
+    Answered { from: NodeId, answer: Result<Answer, String> },
+    /// A snapshot was fetched and has become the state, or not.
+    Installed(Result<(AppliedState, Option<Committee>), String>),
+    /// A snapshot of the own state was made that reaches this entry.
+    Snapshot(u64),
+    /// It is noted that this replica votes; the number of its next record.
+    Admitted(u64),
+    /// Something failed that the replica cannot do without.
+    Failed(String),
+}
+
+/// What the host asks for.
+pub(super) enum Command {
+    /// Order a batch.
+    Submit { batch: Bytes, answer: oneshot::Sender<Outcome>, room: OwnedSemaphorePermit },
+    /// Wait for everything that was acknowledged.
+    Barrier(oneshot::Sender<Outcome>),
+    /// Let another member lead.
+    HandOver(NodeId),
+    /// A snapshot was made that reaches this entry.
+    Snapshot(u64),
+    /// Forget the log up to this entry, as far as a snapshot reaches.
+    Purge(u64, oneshot::Sender<()>),
+}
+
+/// What becomes of a submission.
+pub(super) type Outcome = Result<u64, SequencerError>;
+
+/// Who waits for the fate of a submission.
+pub(super) enum Ticket {
+    /// A proposal, and the room that it takes.
+    Proposal(oneshot::Sender<Outcome>, OwnedSemaphorePermit),
+    /// Readers that share a blank.
+    Barrier(Vec<oneshot::Sender<Outcome>>),
+}
+
+/// Where inputs come from.
+pub(super) struct Inputs {
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) arrivals: mpsc::Receiver<(NodeId, Vec<Message>)>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// What the task shares with the handle.
+pub(super) struct Shared {
+    pub(super) progress: Arc<Progress>,
+    pub(super) evidence: broadcast::Sender<Equivocation>,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+}
+
+/// The owner of a replica's machine.
+pub(super) struct Task {
+    pub(super) ground: Ground,
+    pub(super) parts: BftParts,
+    pub(super) wal: Wal,
+    pub(super) outbox: Outbox,
+    pub(super) shared: Shared,
+    pub(super) role: watch::Sender<RoleView>,
+    /// Everything that was begun; ends with the task.
+    pub(super) work: JoinSet<()>,
+    started: Instant,
+    machine: Machine,
+    /// Counts the machines: what was begun for an earlier one is not told to a later one.
+    pub(super) life: u64,
+    pub(super) out: Vec<Output>,
+    pub(super) standing: Standing,
+    pub(super) votes: bool,
+
+    /// The order behind what is applied, and the committee that decides what comes next.
+    pub(super) chain: Chain,
+    pub(super) committee: Arc<Committee>,
+    /// Last entry of the log.
+    pub(super) last_index: u64,
+    /// An entry is being applied.
+    pub(super) applying: bool,
+    /// A snapshot is on its way into the state; what is decided meanwhile waits.
+    pub(super) installing: bool,
+    pub(super) held: Option<(Box<Decided>, Chain)>,
+
+    /// Records that may be forgotten when the log is durable up to an entry.
+    pub(super) forgets: VecDeque<(u64, u64)>,
+    pub(super) forgotten: u64,
+
+    pub(super) tickets: BTreeMap<u64, Ticket>,
+    next_ticket: u64,
+    /// Readers that wait for the next blank, and whether one is on its way.
+    waiting: Vec<oneshot::Sender<Outcome>>,
+    pub(super) blank: bool,
+
+    /// A question is on its way.
+    asking: bool,
+    /// Which member is asked next by one that follows.
+    turn: usize,
+    /// Values that were answered and are not given to the machine yet.
+    arrived: VecDeque<(NodeId, Decided)>,
+    /// Members who have said that their logs begin behind what is missing here.
+    beyond: BTreeSet<NodeId>,
+    admission: Admission,
+    admitting: bool,
+    /// The number of the first record of one that votes from now on.
+    admitted: Option<u64>,
+
+    /// Where the last snapshot stands, and whether one is being made.
+    snapshot: u64,
+    snapshotting: bool,
+}
+
+/// A machine that may not vote does not have the key: it gets one that no committee knows, so it can sign nothing
+/// that counts, whatever committees come into force.
+fn settings(ground: &Ground, parts: &BftParts, votes: bool) -> Settings {
+    let key = if votes { parts.key.clone() } else { SecretKey::derive(&parts.key.to_bytes(), b"seamark/no-vote") };
+    Settings { cluster: parts.cluster, node: ground.config.node, key, timing: parts.timing }
+}
+
+impl Task {
+    pub(super) fn new(
+        ground: Ground,
+        parts: BftParts,
+        ready: Ready,
+        outbox: Outbox,
+        shared: Shared,
+    ) -> (Self, watch::Receiver<RoleView>) {
+        let Ready { chain, committee, records, votes, wal } = ready;
+        let forgotten = records.0.saturating_sub(1);
+        let mut out = Vec::new();
+        let begin = Begin { chain: chain.clone(), committee: committee.clone(), decided: Vec::new(), records, votes };
+        let machine = Machine::new(settings(&ground, &parts, votes), begin, Tick(0), &mut out);
+        let (role, following) = watch::channel(RoleView::default());
+        let snapshot = ground.snapshots.kept().map_or(parts.start.index, |kept| kept.index);
+        let task = Self {
+            admission: Admission::new(ground.config.node, committee.clone()),
+            started: Instant::now(),
+            life: 0,
+            standing: machine.standing().clone(),
+            machine,
+            out,
+            last_index: chain.index,
+            chain,
+            committee,
+            votes,
+            wal,
+            outbox,
+            shared,
+            role,
+            work: JoinSet::new(),
+            applying: false,
+            installing: false,
+            held: None,
+            forgets: VecDeque::new(),
+            forgotten,
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            waiting: Vec::new(),
+            blank: false,
+            asking: false,
+            turn: 0,
+            arrived: VecDeque::new(),
+            beyond: BTreeSet::new(),
+            admitting: false,
+            admitted: None,
+            snapshot,
+            snapshotting: false,
+            ground,
+            parts,
+        };
+        task.publish();
+        (task, following)
+    }
+
+    /// Runs until the replica is stopped or fails.
+    pub(super) async fn run(mut self, mut inputs: Inputs) {
+        self.carry_out();
+        loop {
+            self.settle();
+            if self.failed() {
+                break;
+            }
+            let wake = self.machine.deadline().and_then(|at| self.started.checked_add(Duration::from_millis(at.0)));
+            tokio::select! {
+                biased;
+                _ = inputs.stop.changed() => break,
+                Some(event) = inputs.events.recv() => self.event(event),
+                () = tokio::time::sleep_until(wake.unwrap_or(self.started)), if wake.is_some() => {
+                    self.step(Input::Tick);
+                }
+                Some(command) = inputs.commands.recv() => self.command(command),
+                Some((from, messages)) = inputs.arrivals.recv() => {
+                    for message in messages {
+                        self.step(Input::Peer { from, message });
+                    }
+                }
+            }
+        }
+        self.outbox.close();
+        self.work.shutdown().await;
+        let stopped = self.ground.failure.get();
+        if let Some(reason) = &stopped {
+            tracing::error!(group = %self.ground.config.group, %reason, "the replica has stopped");
+        }
+        self.role.send_modify(|role| {
+            role.leads = false;
+            role.leader = None;
+            role.stopped = stopped;
+        });
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        self.ground.failure.get().is_some()
+    }
+
+    pub(super) fn step(&mut self, input: Input) {
+        if self.failed() {
+            return;
+        }
+        let now = Tick(self.started.elapsed().as_millis() as u64);
+        self.machine.step(now, input, &mut self.out);
+        self.carry_out();
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Persisted { life, last } if life == self.life => self.step(Input::Persisted(last)),
+            Event::Judged { life, value, valid } if life == self.life => self.step(Input::Judged { value, valid }),
+            Event::Persisted { .. } | Event::Judged { .. } => {}
+            Event::Logged(index) => self.forget(index),
+            Event::Applied(chain, committee) => self.applied(chain, committee),
+            Event::Answered { from, answer } => self.answered(from, answer),
+            Event::Installed(result) => self.installed(result),
+            Event::Snapshot(index) => {
+                self.snapshotting = false;
+                self.purge_behind(index);
+            }
+            Event::Admitted(first) => self.admitted = Some(first),
+            Event::Failed(cause) => self.ground.failure.note(&cause),
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Submit { batch, answer, room } => {
+                let ticket = self.ticket(Ticket::Proposal(answer, room));
+                self.step(Input::Submit { ticket, body: Body::Batch(batch) });
+            }
+            Command::Barrier(answer) => self.waiting.push(answer),
+            Command::HandOver(node) => self.step(Input::HandOver(node)),
+            Command::Snapshot(index) => self.purge_behind(index),
+            Command::Purge(index, done) => {
+                self.purge(index.min(self.snapshot));
+                // Whoever does not wait any more does not care.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn ticket(&mut self, waits: Ticket) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, waits);
+        ticket
+    }
+
+    /// What follows from where things stand, whatever has happened.
+    fn settle(&mut self) {
+        while let Some(ended) = self.work.try_join_next() {
+            // Somebody waits for what it would have said.
+            if let Err(error) = ended {
+                self.ground.failure.note(&format!("a task of the replica ended early: {error}"));
+            }
+        }
+        self.admit();
+        self.feed();
+        self.install();
+        self.follow();
+        self.read();
+        self.make_snapshot();
+        self.publish();
+    }
+
+    /// Nothing is on its way into the state.
+    fn idle(&self) -> bool {
+        !self.applying && !self.installing && self.held.is_none()
+    }
+
+    fn applied(&mut self, chain: Chain, committee: Option<Committee>) {
+        self.applying = false;
+        let Some(committee) = committee else {
+            return self.ground.failure.note("the state has no committee");
+        };
+        self.moved(chain, committee);
+        self.step(Input::Applied { index: self.chain.index, committee: self.committee.clone() });
+    }
+
+    /// The state stands here now.
+    fn moved(&mut self, chain: Chain, committee: Committee) {
+        self.chain = chain;
+        self.committee = Arc::new(committee);
+        self.shared.progress.reached(self.chain.index);
+        self.admission.in_force(&self.committee);
+        self.beyond.clear();
+    }
+
+    /// Gives the machine what was answered, each value when the one before is applied: only then is it known who
+    /// decides it.
+    fn feed(&mut self) {
+        while self.idle() && !self.failed() {
+            let Some((from, decided)) = self.arrived.pop_front() else { return };
+            let index = decided.value.index;
+            if index <= self.chain.index {
+                continue;
+            }
+            if index == self.chain.index + 1 {
+                self.step(Input::Decided { from, decided: Box::new(decided) });
+            }
+            if self.idle() {
+                tracing::debug!(%from, index, "a value was not taken");
+                self.arrived.clear();
+            }
+        }
+    }
+
+    /// Whether this replica only follows.
+    fn follows(&self) -> bool {
+        let seat = self.committee.index_of(self.ground.config.node);
+        let public = self.parts.key.public();
+        !self.votes || seat.is_none_or(|seat| self.committee.members[seat].key != public)
+    }
+
+    /// One that has no vote asks the members in turn, all the time.
+    fn follow(&mut self) {
+        if self.asking || self.installing || !self.arrived.is_empty() || !self.follows() {
+            return;
+        }
+        let own = self.ground.config.node;
+        let others: Vec<NodeId> =
+            self.committee.members.iter().map(|member| member.node).filter(|node| *node != own).collect();
+        if others.is_empty() {
+            return;
+        }
+        self.turn = (self.turn + 1) % others.len();
+        self.ask(others[self.turn], self.last_index.max(self.chain.index) + 1);
+    }
+
+    /// Asks a member for decided values, one question at a time.
+    pub(super) fn ask(&mut self, node: NodeId, index: u64) {
+        if self.asking || self.installing {
+            return;
+        }
+        self.asking = true;
+        let (sender, events) = (self.ground.sender.clone(), self.shared.events.clone());
+        let pause = Duration::from_millis(self.parts.timing.step_ms);
+        self.work.spawn(async move {
+            let answer = catchup::ask(sender, node, index).await;
+            if answer.is_err() {
+                // A node that is away answers at once that it is.
+                tokio::time::sleep(pause).await;
+            }
+            // The task is gone with everything that waits for it.
+            drop(events.send(Event::Answered { from: node, answer }));
+        });
+    }
+
+    fn answered(&mut self, from: NodeId, answer: Result<Answer, String>) {
+        self.asking = false;
+        match answer {
+            Err(error) => tracing::debug!(%from, %error, "no decided values"),
+            Ok(answer) => {
+                if answer.votes && !self.votes {
+                    self.admission.heard(from, answer.reached, self.chain.index);
+                }
+                match answer.found {
+                    Found::Values(values) => self.arrived = values.into_iter().map(|one| (from, one)).collect(),
+                    Found::Purged if self.committee.index_of(from).is_some() => {
+                        self.beyond.insert(from);
+                    }
+                    Found::Purged => {}
+                }
+            }
+        }
+    }
+
+    /// Fetches a snapshot when an honest member has said that what is missing here is not in its log. Nothing is
+    /// applied until it is the state, or has failed.
+    fn install(&mut self) {
+        let tolerated = self.committee.engine.tolerated(self.committee.members.len());
+        if !self.idle() || self.beyond.len() <= tolerated {
+            return;
+        }
+        let first = std::mem::take(&mut self.beyond);
+        self.installing = true;
+        self.arrived.clear();
+        let needed = start::position(&self.parts.start, self.chain.index + 1);
+        let own = self.ground.config.node;
+        let others = self.committee.members.iter().map(|member| member.node);
+        let others = others.filter(|node| *node != own && !first.contains(node));
+        let lenders: Vec<NodeId> = first.iter().copied().chain(others).collect();
+        let (sender, snapshots) = (self.ground.sender.clone(), self.ground.snapshots.clone());
+        let (applier, log) = (self.ground.applier.clone(), self.ground.log.clone());
+        let events = self.shared.events.clone();
+        let pause = Duration::from_millis(self.parts.timing.step_ms);
+        self.work.spawn(async move {
+            let fetched = fetch::fetch(&sender, &snapshots, &applier, &log, needed, &lenders).await;
+            let state = match fetched {
+                Ok(()) => start::state(&applier).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if state.is_err() {
+                tokio::time::sleep(pause).await;
+            }
+            drop(events.send(Event::Installed(state)));
+        });
+    }
+
+    fn installed(&mut self, result: Result<(AppliedState, Option<Committee>), String>) {
+        self.installing = false;
+        let (applied, committee) = match result {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::warn!(group = %self.ground.config.group, %error, "no snapshot");
+                if let Some((decided, note)) = self.held.take() {
+                    self.commit(*decided, note);
+                }
+                return;
+            }
+        };
+        self.held = None;
+        let Some(at) = applied.position else { return self.ground.failure.note("the snapshot has no position") };
+        let note = applied.membership.as_ref().and_then(|(_, note)| chain_of(note));
+        let (Some(chain), Some(committee)) = (note.filter(|chain| chain.index == at.index), committee) else {
+            return self.ground.failure.note("the snapshot does not say where it stands in the order");
+        };
+        // The log begins anew behind it: what the state has was decided.
+        if let Err(error) = self.ground.log.purge_upto(&log_id(&at)) {
+            return self.ground.failure.note(&error.to_string());
+        }
+        self.logged(at.index);
+        self.moved(chain, committee);
+        let (chain, committee) = (Box::new(self.chain.clone()), self.committee.clone());
+        self.step(Input::Installed { chain, committee });
+    }
+
+    /// The log ends with this entry now.
+    pub(super) fn logged(&mut self, index: u64) {
+        self.last_index = index;
+        self.shared.progress.tail.send_replace(index);
+    }
+
+    /// Lets this replica vote when nobody can rely on what it may have forgotten.
+    fn admit(&mut self) {
+        if self.votes || !self.idle() {
+            return;
+        }
+        if let Some(first) = self.admitted {
+            return self.begin_to_vote(first);
+        }
+        if self.admitting || !self.admission.may_vote(self.chain.index) {
+            return;
+        }
+        self.admitting = true;
+        let (wal, start) = (self.wal.clone(), self.parts.start.index);
+        let (log, own_id) = (self.ground.log.clone(), self.ground.config.raft_id);
+        let events = self.shared.events.clone();
+        self.work.spawn(async move {
+            // In this order: a replica that has noted that it votes has had its mark.
+            let admitted = match wal.begin(start).await {
+                Ok(first) => {
+                    let noted = start::note(&log, own_id, Stint { start, votes: true }).await;
+                    noted.map(|()| first).map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            drop(events.send(admitted.map_or_else(Event::Failed, Event::Admitted)));
+        });
+    }
+
+    /// A machine that votes takes the place of the one that did not, which has promised nothing. Nobody waits for
+    /// anything of it: it did not lead.
+    fn begin_to_vote(&mut self, first: u64) {
+        let (group, index) = (self.ground.config.group, self.chain.index + 1);
+        tracing::info!(%group, index, "this replica votes from now on");
+        self.votes = true;
+        self.shared.progress.votes.store(true, Ordering::Release);
+        self.life += 1;
+        self.forgotten = first.saturating_sub(1);
+        self.forgets.clear();
+        let begin = Begin {
+            chain: self.chain.clone(),
+            committee: self.committee.clone(),
+            decided: Vec::new(),
+            records: (first, Vec::new()),
+            votes: true,
+        };
+        let now = Tick(self.started.elapsed().as_millis() as u64);
+        self.machine = Machine::new(settings(&self.ground, &self.parts, true), begin, now, &mut self.out);
+        self.standing = self.machine.standing().clone();
+        let lost = std::mem::take(&mut self.tickets);
+        self.blank = false;
+        for (_, ticket) in lost {
+            self.answer(ticket, Fate::NotLeader(self.standing.leader));
+        }
+        self.carry_out();
+    }
+
+    /// Submits a blank for the readers that wait, when none is on its way: one that is may stand before what they
+    /// have to see.
+    fn read(&mut self) {
+        if self.blank || self.waiting.is_empty() {
+            return;
+        }
+        self.blank = true;
+        let readers = std::mem::take(&mut self.waiting);
+        let ticket = self.ticket(Ticket::Barrier(readers));
+        self.step(Input::Submit { ticket, body: Body::Blank });
+    }
+
+    fn make_snapshot(&mut self) {
+        let every = self.ground.config.snapshot_every_entries;
+        if every == 0 || self.snapshotting || self.installing || self.chain.index < self.snapshot + every {
+            return;
+        }
+        self.snapshotting = true;
+        let (applier, snapshots) = (self.ground.applier.clone(), self.ground.snapshots.clone());
+        let events = self.shared.events.clone();
+        self.work.spawn(async move {
+            let built = applier.run(move |applier| snapshots.build(applier)).await;
+            let reached = built.map(|folder| folder.applied.position.map_or(0, |position| position.index));
+            let event = reached.map_or_else(|error| Event::Failed(error.to_string()), Event::Snapshot);
+            drop(events.send(event));
+        });
+    }
+
+    /// A snapshot reaches this entry: what others do not need any more goes.
+    fn purge_behind(&mut self, snapshot: u64) {
+        self.snapshot = self.snapshot.max(snapshot);
+        let config = &self.ground.config;
+        let keep = Keep { entries: config.snapshot_keep_entries, every: config.snapshot_every_entries };
+        let sending = self.ground.sender.sending.first(Instant::now());
+        if let Some(upto) = keep.upto(self.snapshot, sending) {
+            self.purge(upto);
+        }
+    }
+
+    fn purge(&mut self, upto: u64) {
+        let log = &self.ground.log;
+        // An entry that is not there any more was purged before.
+        let purged = log.entry_id(upto).and_then(|id| id.map_or(Ok(()), |id| log.purge_upto(&id)));
+        if let Err(error) = purged {
+            self.ground.failure.note(&error.to_string());
+        }
+    }
+
+    fn publish(&self) {
+        let leads = self.standing.leads && !self.installing && self.votes;
+        let next = RoleView {
+            leads,
+            leader: self.standing.leader,
+            term: start::position(&self.parts.start, 0).term,
+            last_log_index: self.last_index.max(self.chain.index),
+            applied_index: self.chain.index,
+            voters: self.committee.members.iter().map(|member| member.node).collect(),
+            learners: Vec::new(),
+            replicated: if leads { self.standing.heard.clone() } else { Vec::new() },
+            stopped: None,
+        };
+        self.role.send_if_modified(|last| {
+            let changed = *last != next;
+            *last = next;
+            changed
+        });
+    }
+
+    /// Where an entry of this engine stands.
+    pub(super) fn position(&self, index: u64) -> Position {
+        start::position(&self.parts.start, index)
+    }
+}

@@ -1,0 +1,6 @@
+//! Whole groups in one process: order, loss of nodes and files, catching up, and what is refused.
+
+mod order;
+mod records;
+mod returning;
+mod support;
