@@ -18,7 +18,7 @@ pub mod registry;
 pub mod seats;
 pub mod view;
 
-pub use assign::{AssignError, Constraints, FaultModel, GroupSeats, assign};
+pub use assign::{AssignError, Constraints, GroupSeats, assign};
 pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};
 pub use machine::{CommandOutcome, Executed, Refused};

@@ -3,8 +3,8 @@
 //! Two steps. A committee is first prepared: the group is told of it by mail, its new members fetch the
 //! state, and sign headers as its members will. It comes into force once the beacon holds a header that
 //! the committee in force has certified and that every new member has signed, too: then no member of the
-//! new committee lacks the state. At most as many seats as the committee tolerates faults change in one
-//! step, and nobody moves without need.
+//! new committee lacks the state. At most as many seats as the committee tolerates faults, by its engine, change
+//! in one step, and nobody moves without need.
 //!
 //! Who has a seat in a shard is decided here. Who has one in a channel, its members decide; here it is
 //! only carried out.
@@ -23,7 +23,6 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
-use crate::assign::FaultModel;
 use crate::channels;
 use crate::machine::{CommandOutcome, Executed};
 use crate::registry;
@@ -101,7 +100,7 @@ impl Wanted<'_> {
 }
 
 /// The next members of a channel's committee, one step towards the nodes that it names. `None` when it has
-/// them, or when nobody would be left.
+/// them, or when fewer would be left than its engine needs.
 #[must_use]
 pub fn next_hosts(current: &Committee, hosts: &[NodeId], nodes: &[NodeInfo]) -> Option<Vec<Member>> {
     let hosts: Vec<&NodeInfo> = nodes.iter().filter(|node| hosts.contains(&node.id)).collect();
@@ -109,7 +108,7 @@ pub fn next_hosts(current: &Committee, hosts: &[NodeId], nodes: &[NodeInfo]) -> 
         return None;
     }
     let named = |node: NodeId| hosts.iter().any(|host| host.id == node);
-    let step = FaultModel::Crash.tolerated(current.members.len()).max(1);
+    let step = current.engine.tolerated(current.members.len()).max(1);
     let leaving: Vec<NodeId> =
         current.members.iter().map(|member| member.node).filter(|node| !named(*node)).take(step).collect();
     let mut members: Vec<Member> =
@@ -117,7 +116,7 @@ pub fn next_hosts(current: &Committee, hosts: &[NodeId], nodes: &[NodeInfo]) -> 
     let new = hosts.iter().filter(|host| current.index_of(host.id).is_none()).take(step);
     members.extend(new.map(|host| Member { node: host.id, org: host.org, key: host.key }));
     members.sort_by_key(|member| member.node);
-    (!members.is_empty() && members != current.members).then_some(members)
+    (members.len() >= current.engine.least_members() && members != current.members).then_some(members)
 }
 
 /// The next members of a committee, as one step away from what it is: seats of nodes that have no
@@ -129,7 +128,7 @@ pub fn next_hosts(current: &Committee, hosts: &[NodeId], nodes: &[NodeInfo]) -> 
 pub fn next_members(current: &Committee, wanted: &Wanted<'_>) -> Result<Option<Vec<Member>>, Reject> {
     let known: BTreeMap<NodeId, &NodeInfo> = wanted.nodes.iter().map(|node| (node.id, node)).collect();
     let stays = |member: &&Member| known.get(&member.node).is_some_and(|node| wanted.allows(node));
-    let step = FaultModel::Crash.tolerated(current.members.len()).max(1);
+    let step = current.engine.tolerated(current.members.len()).max(1);
     let leaving: Vec<NodeId> =
         current.members.iter().filter(|member| !stays(member)).map(|member| member.node).take(step).collect();
     if leaving.is_empty() {

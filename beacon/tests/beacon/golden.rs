@@ -136,8 +136,12 @@ fn the_registry_of_a_fixed_genesis() {
 
 #[test]
 fn the_assignment_of_a_fixed_seed() {
-    let mut groups = vec![GroupSeats { group: GroupId::BEACON, seats: 3 }];
-    groups.extend((0..4).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats: 3 }));
+    let mut groups = vec![GroupSeats { group: GroupId::BEACON, seats: 3, engine: ledger::Engine::Raft }];
+    groups.extend((0..4).map(|ordinal| GroupSeats {
+        group: GroupId::shard(ordinal),
+        seats: 3,
+        engine: ledger::Engine::Raft,
+    }));
     let seated = assign(&Hash32([0x5e; 32]), &dealt(7, 3), &groups, &Constraints::default()).unwrap();
     let text: Vec<String> = seated
         .iter()
