@@ -251,7 +251,7 @@ pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) 
         return Vec::new();
     }
     registry::put(view, channel_key(source), &ChannelEntry { shown, ..entry });
-    let mail = seats::follow_hosts(view);
+    let mail = seats::go_on(view);
     registry::bump_revision(view);
     mail
 }

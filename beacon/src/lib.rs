@@ -6,6 +6,7 @@
 //! [`machine`] into the beacon group; nodes and routers follow what comes out as a
 //! [`view::ClusterView`] under a [`proof::RegistryProof`].
 
+pub mod accused;
 pub mod assign;
 pub mod channels;
 pub mod command;
@@ -18,6 +19,7 @@ pub mod registry;
 pub mod seats;
 pub mod view;
 
+pub use accused::{Accusation, Removal};
 pub use assign::{AssignError, Constraints, GroupSeats, assign};
 pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};

@@ -18,6 +18,7 @@ use ledger::rules;
 use ledger::tx::{Move, ParsedTx, Slot};
 use ledger::view::View;
 
+use crate::accused;
 use crate::channels::{self, Proposed};
 use crate::command::{BeaconCommand, SignedCommand};
 use crate::extract;
@@ -26,7 +27,7 @@ use crate::limits::{
     CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX, ORGS_MAX, PROPOSALS_MAX,
 };
 use crate::registry::{self, Checkpoint, Divergence};
-use crate::seats::change_capacity;
+use crate::seats::{self, change_capacity};
 
 /// Executes a transaction that only issues assets. Signatures have been verified before. Returns
 /// the update for every shard and channel, in the order to be sent.
@@ -264,7 +265,17 @@ fn apply(
             if node.org != signer.id || clash || revoked || nodes.len() >= NODES_MAX || !node_form(&node) {
                 return Err(Reject::Registry.into());
             }
+            // Seats that nobody could take before wait for it.
+            let waited_for = !accused::nodes(view).is_empty();
+            if waited_for {
+                refuse_full(view)?;
+            }
             registry::put(view, registry::node_key(node.id), &node);
+            if waited_for {
+                let mail = seats::go_on(view);
+                registry::bump_revision(view);
+                return Ok(Executed { mail, ..CommandOutcome::Applied.into() });
+            }
         }
         BeaconCommand::UpdateNodeAddrs { node, peer_addr, client_addr } => {
             if !usable_addr(&peer_addr) || !usable_addr(&client_addr) {

@@ -23,6 +23,7 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
+use crate::accused;
 use crate::channels;
 use crate::machine::{CommandOutcome, Executed};
 use crate::registry;
@@ -170,6 +171,23 @@ fn rank(
     (of_org, of_zone, load, tagged(b"seamark/assign/v1", &parts))
 }
 
+/// The nodes, as far as they may have seats: one that is accused has no capacity.
+fn seatable(nodes: &[NodeInfo], accused: &[NodeId]) -> Vec<NodeInfo> {
+    let mut nodes = nodes.to_vec();
+    nodes.iter_mut().filter(|node| accused.contains(&node.id)).for_each(|node| node.capacity = 0);
+    nodes
+}
+
+/// The nodes that a channel names without those that are accused, as long as the others outlive a failure. Until then
+/// all of them stay: a channel that stands still would help nobody.
+fn honest(current: &Committee, mut hosts: Vec<NodeId>, accused: &[NodeId]) -> Vec<NodeId> {
+    let others = hosts.iter().filter(|host| !accused.contains(host)).count();
+    if others >= current.engine.least_members() && current.engine.tolerated(others) >= 1 {
+        hosts.retain(|host| !accused.contains(host));
+    }
+    hosts
+}
+
 /// What preparing one group comes to.
 enum Step {
     /// A new committee is prepared.
@@ -188,6 +206,8 @@ fn steps(
     about: Option<NodeId>,
 ) -> Result<Vec<Step>, Reject> {
     let seed = registry::seed(view).ok_or(Reject::Registry)?;
+    let accused = accused::nodes(view);
+    let nodes = &seatable(nodes, &accused);
     let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
     for member in committees.iter().flat_map(|committee| &committee.members) {
         *held.entry(member.node).or_default() += 1;
@@ -200,9 +220,10 @@ fn steps(
     };
     for current in committees.iter().filter(|committee| changes(committee.group)) {
         let hosts = match current.group.kind() {
-            Some(GroupKind::Channel) => Some(channels::hosts(view, current.group)),
+            Some(GroupKind::Channel) => Some(honest(current, channels::hosts(view, current.group), &accused)),
             _ => None,
         };
+        let mut stuck = false;
         let next = match &hosts {
             Some(hosts) => {
                 let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
@@ -213,8 +234,14 @@ fn steps(
             }
             None => match next_members(current, &Wanted { seed: &seed, nodes, held: &held }) {
                 Ok(next) => next,
-                Err(reject) if about.is_some_and(|node| current.index_of(node).is_some()) => return Err(reject),
-                Err(_) => continue,
+                Err(reject) => match accused::without_one(current, &accused) {
+                    Some(fewer) => Some(fewer),
+                    None if about.is_some_and(|node| current.index_of(node).is_some()) => return Err(reject),
+                    None => {
+                        stuck = true;
+                        None
+                    }
+                },
             },
         };
         let usable = |id: NodeId| match &hosts {
@@ -224,6 +251,8 @@ fn steps(
         let prepared = registry::coming_of(view, current.group);
         match (next, prepared) {
             (None, None) => {}
+            // What was begun while somebody could be found goes on, if it is still good.
+            (None, Some(prepared)) if stuck && still_good(current, &prepared, usable) => {}
             (None, Some(_)) => steps.push(Step::Cancel(current.clone())),
             // Nobody who has begun to fetch the state is sent away for another one as good.
             (Some(_), Some(prepared)) if still_good(current, &prepared, usable) => {}
@@ -292,9 +321,9 @@ pub(crate) fn change_capacity(view: &mut View<'_>, changed: NodeInfo) -> Result<
     Ok(take(view, steps))
 }
 
-/// Prepares the committees of channels for the nodes that they name by now. Those that stand in the
-/// genesis keep the committee that they began with.
-pub(crate) fn follow_hosts(view: &mut View<'_>) -> Vec<(GroupId, Message)> {
+/// Prepares what there is to prepare: the committees of channels for the nodes that they name by now, seats of nodes
+/// that may keep none. Channels that stand in the genesis keep the committee that they began with.
+pub(crate) fn go_on(view: &mut View<'_>) -> Vec<(GroupId, Message)> {
     let (nodes, committees) = (registry::nodes(view), registry::committees(view));
     steps(view, &nodes, &committees, None).map(|steps| take(view, steps)).unwrap_or_default()
 }

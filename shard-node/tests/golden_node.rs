@@ -29,6 +29,7 @@ fn every_command() -> Vec<Command> {
         Command::Registry(vec![7; 8]),
         Command::Channel(vec![8, 9]),
         Command::Ready(vec![8; 8]),
+        Command::Evidence(vec![9; 4]),
     ]
 }
 
@@ -42,6 +43,7 @@ fn name_of_command(command: &Command) -> &'static str {
         Command::Registry(_) => "command/registry",
         Command::Channel(_) => "command/channel",
         Command::Ready(_) => "command/ready",
+        Command::Evidence(_) => "command/evidence",
     }
 }
 
@@ -66,8 +68,16 @@ fn entries() {
 #[test]
 fn equal_bytes_in_different_commands_have_different_hashes() {
     let bytes = vec![1, 2, 3];
-    let commands =
-        [Command::Tx, Command::Deliver, Command::Ack, Command::Checkpoint, Command::Registry, Command::Channel];
+    let commands = [
+        Command::Tx,
+        Command::Deliver,
+        Command::Ack,
+        Command::Checkpoint,
+        Command::Registry,
+        Command::Channel,
+        Command::Ready,
+        Command::Evidence,
+    ];
     let mut hashes: Vec<Hash32> = commands.iter().map(|command| command(bytes.clone()).hash()).collect();
     hashes.sort();
     hashes.dedup();
@@ -99,6 +109,7 @@ fn every_peer_message() -> Vec<PeerMessage> {
         PeerMessage::Probe { dest: PEER, next_seq: 3 },
         PeerMessage::Head(head),
         PeerMessage::Want { height: ledger::Height(7) },
+        PeerMessage::Evidence(support::twice(1)),
     ]
 }
 
@@ -117,6 +128,7 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::Head(_) => "head",
         PeerMessage::Want { .. } => "want",
         PeerMessage::Ready(_) => "ready",
+        PeerMessage::Evidence(_) => "evidence",
     }
 }
 

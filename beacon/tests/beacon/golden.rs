@@ -1,6 +1,7 @@
 //! Golden vectors: these bytes are signed, hashed, stored or recomputed by others. A change here is
 //! a new format version, never an edit.
 
+use beacon::accused::{ACCUSATION_VERSION, Accusation};
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
 use beacon::{ChannelEntry, ClusterView, CommandOutcome, Constraints, GroupSeats, assign, registry};
@@ -81,6 +82,17 @@ fn records() {
     assert_eq!(encoded(borsh::to_vec(&checkpoint).unwrap()), expected);
     let head = AuditHead { changes: 3, chain: Hash32([4; 32]) };
     assert_eq!(encoded(borsh::to_vec(&head).unwrap()), format!("0300000000000000{}", "04".repeat(32)));
+    let accusation = Accusation {
+        version: ACCUSATION_VERSION,
+        node: NodeId(3),
+        org: OrgId(2),
+        group: GroupId::shard(1),
+        evidence: Hash32([5; 32]),
+        height: Height(7),
+        time_ms: TimeMs(8),
+    };
+    let expected = format!("01030000000200{}{}0700000000000000 0800000000000000", "0100000000000002", "05".repeat(32));
+    assert_eq!(encoded(borsh::to_vec(&accusation).unwrap()), expected.replace(' ', ""));
     let pending = CommandOutcome::Pending { approvals: 1, needed: 2 };
     assert_eq!(encoded(borsh::to_vec(&pending).unwrap()), "0101000200");
     let id = Hash32([6; 32]);

@@ -1,6 +1,7 @@
 //! Tests of the beacon's machine: assignment laws, execution, and the bytes it signs and stores.
 #![allow(clippy::unwrap_used)] // a test that meets an error has failed
 
+mod accused;
 mod assignment;
 mod channels;
 mod commands;

@@ -4,12 +4,13 @@
 //! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
 //! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
 //! signed, `certify` gathers signatures, `hear` takes what peers say, `mail` serves and pulls streams,
-//! `batch` fills entries.
+//! `evidence` brings proofs of double votes into state and to the beacon, `batch` fills entries.
 
 mod attest;
 mod batch;
 mod book;
 mod certify;
+mod evidence;
 mod hear;
 mod mail;
 mod port;
@@ -30,6 +31,7 @@ use crate::core::peer::PeerMessage;
 use batch::Batcher;
 use book::Book;
 use certify::Certifier;
+use evidence::Witness;
 use mail::Mailroom;
 use ready::Ready;
 
@@ -72,6 +74,8 @@ pub struct GroupDriver {
     asked: Option<Tick>,
     /// What shows that the committee which is being prepared can take over.
     ready: Ready,
+    /// Proofs that members have voted twice.
+    witness: Witness,
 }
 
 impl GroupDriver {
@@ -96,6 +100,7 @@ impl GroupDriver {
             wanted: BTreeMap::new(),
             asked: None,
             ready: Ready::default(),
+            witness: Witness::default(),
             config,
         }
     }
@@ -140,6 +145,7 @@ impl GroupDriver {
         self.next_deadline = view.next_deadline;
         self.committees(view.committees);
         self.mailroom.reset(&view.outbox, &view.inbox);
+        self.witness.reset(view.evidence);
         self.unattested.extend(view.recent.iter().map(|block| (block.header.height, true)));
         let certified = view.certified.as_ref().map(|block| block.certificate.header.height);
         self.certifier.reset(view.height, view.recent, view.certified);
@@ -162,6 +168,7 @@ impl GroupDriver {
     fn committed(&mut self, now: Tick, block: CommittedBlock, out: &mut Vec<Output>) {
         self.next_deadline = block.next_deadline;
         self.mailroom.committed(&block);
+        self.witnessed(&block);
         let (height, to_verify) = (block.header.height, Arc::clone(&block.to_verify));
         self.certifier.committed(block);
         self.attest_checked(now, height, to_verify, out);
@@ -188,6 +195,7 @@ impl GroupDriver {
         }
         self.ask_for_certificates(now, out);
         self.repeat_readiness(now, out);
+        self.pass_evidence(now, out);
         if self.leads {
             let has_room = self.batcher.has_room_for_bundle();
             self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);
@@ -209,6 +217,7 @@ impl GroupDriver {
         }
         self.leads = leads;
         self.mailroom.leadership_changed();
+        self.witness.leadership_changed();
         let stranded = self.batcher.clear();
         if !leads && !stranded.is_empty() {
             out.push(Output::Refuse { txs: stranded, reject: Reject::NotLeader });
@@ -262,6 +271,11 @@ impl Driver for GroupDriver {
                 }
             }
             Input::Peer { from, message } => self.peer(now, from, *message, out),
+            Input::Evidence(proof) => {
+                self.take_evidence(*proof);
+                self.pass_evidence(now, out);
+                self.flush(now, out);
+            }
             Input::Timer => self.timer(now, out),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cross_shard::InCursor;
 use cross_shard::stream::StreamLeaf;
+use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::crypto::SecretKey;
 use ledger::genesis::VerifyMode;
@@ -115,6 +116,8 @@ pub enum Input {
         /// The message.
         message: Box<PeerMessage>,
     },
+    /// The engine has two ballots of one member that exclude each other.
+    Evidence(Box<Equivocation>),
     /// Time has passed.
     Timer,
 }

@@ -266,6 +266,7 @@ impl GroupTask {
                         | CommandOutcome::Delivered(..)
                         | CommandOutcome::Checkpointed(_)
                         | CommandOutcome::Registered
+                        | CommandOutcome::Evidence(_)
                         | CommandOutcome::Governed { .. }
                         | CommandOutcome::Ignored(_) => {}
                     }
