@@ -21,6 +21,7 @@ use ledger::view::View;
 use crate::accused;
 use crate::channels::{self, Proposed};
 use crate::command::{BeaconCommand, SignedCommand};
+use crate::engine;
 use crate::extract;
 use crate::genesis::{node_form, org_form, usable_addr, usable_ca, usable_key};
 use crate::limits::{
@@ -255,6 +256,9 @@ fn apply(
         }
         BeaconCommand::ActOnChannel { founding, act } => {
             return channels::act(view, at, signer.id, &founding, &act);
+        }
+        BeaconCommand::SwitchEngine { group, engine } => {
+            return Ok(engine::switch(view, at, signer.id, (group, engine), signed.valid_until_ms)?);
         }
         BeaconCommand::RegisterNode(node) => {
             let nodes = registry::nodes(view);

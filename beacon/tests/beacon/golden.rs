@@ -54,6 +54,7 @@ fn the_variants_of_commands() {
             founding: Hash32([4; 32]),
             act: channel::FoundingAct::Approve(crate::channels::hosting(2)),
         },
+        BeaconCommand::SwitchEngine { group: GroupId::shard(1), engine: ledger::Engine::Bft },
     ]
     .map(|command| hash(&command));
     assert_eq!(
@@ -68,7 +69,8 @@ fn the_variants_of_commands() {
             "d06081375167abf3",
             "a579855a8cd18dd6",
             "e404b2d1c681fda1",
-            "04983c9d62e392fa"
+            "04983c9d62e392fa",
+            "073b10af01107d49"
         ]
     );
 }
@@ -106,17 +108,18 @@ fn records() {
         name: "steel".to_owned(),
         founding: id,
         shown: ChannelUpdate {
-            version: 1,
+            version: 2,
             members: vec![OrgId(1), OrgId(2)],
             nodes: vec![NodeId(3), NodeId(4)],
             anchors: vec![NodeId(4)],
             status: ChannelStatus::Closing,
+            engine: ledger::Engine::Bft,
         },
     };
     assert_eq!(
         encoded(borsh::to_vec(&entry).unwrap()),
         format!(
-            "01010000000000000305000000737465656c{}0102000000010002000200000003000000040000000100000004000000 02",
+            "01010000000000000305000000737465656c{}0202000000010002000200000003000000040000000100000004000000 02 01",
             "06".repeat(32)
         )
         .replace(' ', "")

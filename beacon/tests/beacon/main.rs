@@ -5,6 +5,7 @@ mod accused;
 mod assignment;
 mod channels;
 mod commands;
+mod engine;
 mod golden;
 mod proof;
 mod seats;
