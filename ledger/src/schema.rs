@@ -389,6 +389,12 @@ pub fn applied() -> Vec<u8> {
     join(META, &[b"applied"])
 }
 
+/// Key of where the engine in force took over from another one; absent while there was none before it.
+#[must_use]
+pub fn engine_start() -> Vec<u8> {
+    join(META, &[b"engine"])
+}
+
 /// Key of a group's total of an asset.
 #[must_use]
 pub fn total(asset: &AssetId) -> Vec<u8> {

@@ -378,6 +378,7 @@ fn keys_of_the_database() {
         ("coming_committee", schema::coming_committee()),
         ("handover", schema::handover(height)),
         ("founded", schema::founded(GroupId::channel(5))),
+        ("engine_start", schema::engine_start()),
         ("evidence", schema::evidence(ledger::BitPrefix::ALL)),
         ("evidence of a shard", schema::evidence(ledger::BitPrefix::ALL.child(true).child(false))),
         (

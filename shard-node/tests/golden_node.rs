@@ -12,7 +12,7 @@ use cross_shard::{Bundle, StreamLeaf};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{GroupId, Height, NodeId, TimeMs, TxId};
 use ledger::{Outcome, Receipt, Reject};
-use shard_node::core::applied::AppliedRecord;
+use shard_node::core::applied::{AppliedRecord, ENGINE_START_VERSION, EngineStart};
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::genesis::{genesis_state, writes_hash};
 use shard_node::core::peer::{HeadProof, PeerMessage};
@@ -163,6 +163,14 @@ fn records() {
     let consensus = AppliedState { position: Some(position), membership: Some((Some(position), vec![5, 6])) };
     let later = AppliedRecord { consensus, height: Height(8), time_ms: TimeMs(NOW.0 + 1), ..fresh };
     vectors.format("applied/later", &later, "");
+    let start = EngineStart {
+        version: ENGINE_START_VERSION,
+        engine: ledger::Engine::Bft,
+        after: position,
+        height: Height(8),
+        anchor: Hash32([3; 32]),
+    };
+    vectors.format("engine start", &start, "");
     vectors.format("receipt place", &ReceiptPlace { height: Height(7), index: 2 }, "");
     vectors.format("block/empty", &BlockRecord::default(), "");
     let leaf = |peer, next_seq| StreamLeaf { peer, next_seq, head: Hash32([6; 32]) };

@@ -142,6 +142,12 @@ impl Batcher {
         self.in_flight.remove(&id).filter(|_| !accepted)
     }
 
+    /// Forgets the proposals without an answer, and returns their transactions. Whatever else was in them comes again:
+    /// mail is pulled, proofs are repeated.
+    pub(super) fn lose_in_flight(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.in_flight).into_values().flatten().collect()
+    }
+
     /// Drops everything; returns the transactions, whose senders must hear of it.
     pub(super) fn clear(&mut self) -> Vec<Bytes> {
         self.bundles.clear();

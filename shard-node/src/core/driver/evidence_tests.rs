@@ -1,13 +1,11 @@
-use std::sync::Arc;
-
 use ledger::Committee;
 use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind};
-use ledger::ids::{Epoch, Height, NodeId};
+use ledger::ids::{Epoch, NodeId};
 use ledger::machine::Driver;
 
 use super::*;
-use crate::core::driver::testing::{block, config};
-use crate::core::driver::{DriverConfig, Input, RecentBlock, SystemView};
+use crate::core::driver::testing::{at_zero, block, config};
+use crate::core::driver::{DriverConfig, Input};
 use crate::core::entry::{Command, Entry};
 use crate::core::support::{self, PEER, SHARD, genesis, header, liars, node_key};
 
@@ -39,25 +37,7 @@ impl Bench {
     fn new(group: GroupId, node: u32, leader: u32) -> Self {
         let mut bench = Self { driver: GroupDriver::new(DriverConfig { group, ..config(node) }), now: Tick(0) };
         let known = vec![support::committee(GroupId::BEACON, 0), liars(), support::committee(PEER, 0)];
-        let zero = header(group, 0);
-        bench.step(Input::System(SystemView {
-            committees: known.into(),
-            height: Height(0),
-            recent: vec![RecentBlock {
-                hash: zero.hash(),
-                header: Arc::new(zero),
-                outbox: Vec::new(),
-                inbox: Vec::new(),
-            }],
-            certified: None,
-            checked: Height(0),
-            forged: None,
-            installed: None,
-            outbox: Vec::new(),
-            inbox: Vec::new(),
-            next_deadline: None,
-            evidence: Vec::new(),
-        }));
+        bench.step(Input::System(at_zero(group, known)));
         bench.step(Input::Role { leads: node == leader, leader: Some(NodeId(leader)) });
         bench
     }

@@ -47,6 +47,8 @@ const WANTED_MAX: usize = 256;
 pub struct GroupDriver {
     config: DriverConfig,
     leads: bool,
+    /// Another engine is to begin here: nothing is proposed until it says who leads.
+    paused: bool,
     leader: Option<NodeId>,
     clock_offset_ms: i64,
     committees: Book,
@@ -87,6 +89,7 @@ impl GroupDriver {
             certifier: Certifier::default(),
             mailroom: Mailroom::default(),
             leads: false,
+            paused: false,
             leader: None,
             clock_offset_ms: 0,
             committees: Book::default(),
@@ -143,7 +146,7 @@ impl GroupDriver {
     fn system(&mut self, now: Tick, view: SystemView, out: &mut Vec<Output>) {
         self.unattested.clear();
         self.next_deadline = view.next_deadline;
-        self.committees(view.committees);
+        self.committees(view.committees, out);
         self.mailroom.reset(&view.outbox, &view.inbox);
         self.witness.reset(view.evidence);
         self.unattested.extend(view.recent.iter().map(|block| (block.header.height, true)));
@@ -160,9 +163,28 @@ impl GroupDriver {
         self.attest_ready(now, out);
     }
 
-    fn committees(&mut self, committees: Committees) {
+    fn committees(&mut self, committees: Committees, out: &mut Vec<Output>) {
+        let before = self.own_committee().map(|committee| committee.engine);
         self.committees = committees.into();
         self.ready.keep_for(self.committees.coming());
+        let engine = self.own_committee().map(|committee| committee.engine);
+        if before.zip(engine).is_some_and(|(before, now)| before != now) {
+            self.engine_changed(out);
+        }
+    }
+
+    /// The committee that came into force is ordered by another engine. What was given to the one before and stands
+    /// behind the last block is void, so it is told as lost, as any proposal that did not get into the log; a
+    /// transaction of it that was executed after all is found to have been. What waits goes to the engine that begins,
+    /// if this replica leads there, and back to its senders if it does not.
+    fn engine_changed(&mut self, out: &mut Vec<Output>) {
+        self.paused = self.leads;
+        self.mailroom.proposals_lost();
+        self.witness.leadership_changed();
+        let txs = self.batcher.lose_in_flight();
+        if !txs.is_empty() {
+            out.push(Output::Refuse { txs, reject: Reject::NotLeader });
+        }
     }
 
     fn committed(&mut self, now: Tick, block: CommittedBlock, out: &mut Vec<Output>) {
@@ -176,7 +198,7 @@ impl GroupDriver {
     }
 
     fn flush(&mut self, now: Tick, out: &mut Vec<Output>) {
-        if self.leads {
+        if self.leads && !self.paused {
             let stamp = self.stamp(now);
             self.batcher.propose(now, stamp, out);
         }
@@ -212,7 +234,11 @@ impl GroupDriver {
 
     fn role(&mut self, now: Tick, leads: bool, leader: Option<NodeId>, out: &mut Vec<Output>) {
         self.leader = leader;
+        let resumes = std::mem::take(&mut self.paused);
         if self.leads == leads {
+            if resumes {
+                self.timer(now, out);
+            }
             return;
         }
         self.leads = leads;
@@ -234,7 +260,7 @@ impl Driver for GroupDriver {
         match input {
             Input::System(view) => self.system(now, view, out),
             Input::Committees(committees) => {
-                self.committees(committees);
+                self.committees(committees, out);
                 for bundle in self.mailroom.unpark() {
                     self.bundle(bundle);
                 }
@@ -281,6 +307,8 @@ impl Driver for GroupDriver {
     }
 }
 
+#[cfg(test)]
+mod switch_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

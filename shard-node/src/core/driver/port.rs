@@ -73,7 +73,8 @@ pub enum Input {
     System(SystemView),
     /// The committees that the group knows changed.
     Committees(Committees),
-    /// This replica leads, or another does.
+    /// This replica leads, or another does. Also given when an engine has begun in the place of another one: until
+    /// then nothing is proposed.
     Role {
         /// Whether it may propose.
         leads: bool,
