@@ -3,7 +3,8 @@
 //! A pure function of a seed, the registry and the wanted seats, so that anyone can recompute it.
 //! Random sampling alone is unsafe at consortium size (DESIGN §9), so committees are stratified: an
 //! organisation, and a zone, gets no more seats than the committee tolerates faults: a minority under
-//! Raft, less than a third where a Byzantine engine orders. Within that, seats follow capacity and load. Chance comes only from
+//! Raft, less than a third where a Byzantine engine orders. Within that, seats follow capacity and load.
+//! Chance comes only from
 //! `sha256("seamark/assign/v1" ‖ seed ‖ group ‖ node)` and breaks ties.
 //!
 //! Each group first takes its least loaded nodes within the caps. Chains of swaps then move seats

@@ -2,6 +2,7 @@
 
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::engine::{self, Side, Standing, preflight};
+use beacon::genesis::first_committees;
 use beacon::machine::{CommandOutcome, Executed, execute_command};
 use beacon::seats::apply_ready;
 use beacon::{ClusterView, Constraints, channels, registry};
@@ -13,6 +14,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{Epoch, GroupId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 use ledger::view::View;
+use proptest::prelude::*;
 
 use crate::channels::Beacon;
 use crate::seats::{readiness, run};
@@ -45,12 +47,15 @@ fn arrive(state: &mut State, genesis: &Genesis, group: GroupId, height: u64) -> 
     run(state, |view| apply_ready(view, &at(genesis, NOW), &ready)).unwrap()
 }
 
-/// A cluster with this many nodes of three organisations, whose groups have three members under Raft.
+/// A cluster with this many nodes of three organisations, whose shards have so many members under Raft.
+fn seated(count: u32, replicas: u16, seed: Hash32) -> Genesis {
+    let nodes = dealt(count, 3);
+    let committees = first_committees(&seed, &nodes, 4, replicas, 1, &Constraints::default()).unwrap();
+    Genesis { seed, nodes, committees, ..genesis() }
+}
+
 fn of_nodes(count: u32) -> Genesis {
-    let (first, nodes) = (genesis(), dealt(count, 3));
-    let seed = first.seed;
-    let committees = beacon::genesis::first_committees(&seed, &nodes, 4, 3, 3, &Constraints::default()).unwrap();
-    Genesis { nodes, committees, ..first }
+    seated(count, 3, Hash32([7; 32]))
 }
 
 #[test]
@@ -231,4 +236,43 @@ fn resign(ready: &mut beacon::Readiness, now: &Committee, next: &Committee) {
     let sign = |node: NodeId| (node, crate::support::node_key(node.0).sign(&digest));
     ready.certificate.signatures = now.members.iter().map(|member| sign(member.node)).collect();
     ready.signatures = beacon::seats::joining(now, next).into_iter().map(sign).collect();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever the nodes and the shard's size: what the preflight refuses is refused, and what it announces happens, by
+    /// steps of which none moves seats and engine together, and none takes a seat away.
+    #[test]
+    fn the_beacon_does_what_the_preflight_says(nodes in 1..12u32, replicas in 1..8u16, seed: [u8; 32]) {
+        prop_assume!(u32::from(replicas) <= nodes);
+        let genesis = seated(nodes, replicas, Hash32(seed));
+        let mut state = state_of(&genesis);
+        let first = current(&state, SHARD);
+        let standing = Standing::read(&mut View::new(&state)).unwrap();
+        let said = preflight(&standing, SHARD, Engine::Bft).unwrap();
+        let refused = by(&mut state, &genesis, 1, 1, &switch(SHARD, Engine::Bft)).err();
+        prop_assert_eq!(refused, said.refusal);
+        prop_assert_eq!(refused.is_some(), nodes < 4);
+        if refused.is_some() {
+            return Ok(());
+        }
+        by(&mut state, &genesis, 2, 2, &switch(SHARD, Engine::Bft)).unwrap();
+        let mut steps = 0;
+        while coming(&state, SHARD).is_some() {
+            let before = current(&state, SHARD);
+            steps += 1;
+            prop_assert!(steps <= said.steps);
+            arrive(&mut state, &genesis, SHARD, 4 + steps as u64);
+            let after = current(&state, SHARD);
+            prop_assert!(before.members.iter().all(|member| after.index_of(member.node).is_some()));
+            prop_assert!(before.engine == after.engine || before.members == after.members);
+        }
+        let last = current(&state, SHARD);
+        let new = last.members.iter().map(|member| member.node).filter(|node| first.index_of(*node).is_none());
+        prop_assert_eq!((steps, new.collect::<Vec<_>>()), (said.steps, said.joining));
+        prop_assert_eq!(Side::of(last.engine, last.members.len()), said.then);
+        prop_assert_eq!(usize::from(last.threshold), said.then.threshold);
+        prop_assert!(said.then.tolerated >= 1);
+    }
 }

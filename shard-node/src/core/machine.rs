@@ -502,7 +502,7 @@ impl BlockWork {
 
     /// A proof counts for what it shows, whoever brings it. A group keeps what its own members have signed, the beacon
     /// that of any group, and decides there what follows for the node.
-    fn evidence(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+    fn evidence(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
         let Ok(proof) = borsh::from_slice::<Equivocation>(bytes) else {
             return CommandOutcome::Ignored(Reject::Malformed);
         };

@@ -17,9 +17,9 @@ use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
 
 /// Between two times that the same is proposed, or given to the one that leads.
-pub(super) const AGAIN_MS: u64 = 1_000;
+const AGAIN_MS: u64 = 1_000;
 /// Between two times that the beacon is told the same.
-pub(super) const BEACON_EVERY_MS: u64 = 10_000;
+const BEACON_EVERY_MS: u64 = 10_000;
 /// Proofs that may wait for their place in state. The first ones say enough.
 const OPEN_MAX: usize = 64;
 /// Proofs in state that are remembered here.
