@@ -71,6 +71,11 @@ pub fn wanted(view: &mut View<'_>, current: &Committee) -> Engine {
     other.unwrap_or(current.engine)
 }
 
+/// Whether a shard is on its way to another engine, and may wait for a node.
+pub(crate) fn under_way(view: &mut View<'_>) -> bool {
+    !view.scan_prefix(&registry::key(WANTED, &[])).is_empty()
+}
+
 /// Switches that wait for approvals, by group.
 pub fn proposals(view: &mut View<'_>) -> Vec<SwitchProposal> {
     registry::family(view, &registry::key(SWITCH, &[])).into_iter().map(|(_, proposal)| proposal).collect()

@@ -270,7 +270,7 @@ fn apply(
                 return Err(Reject::Registry.into());
             }
             // Seats that nobody could take before wait for it.
-            let waited_for = !accused::nodes(view).is_empty();
+            let waited_for = !accused::nodes(view).is_empty() || engine::under_way(view);
             if waited_for {
                 refuse_full(view)?;
             }

@@ -18,7 +18,7 @@ use proptest::prelude::*;
 
 use crate::channels::Beacon;
 use crate::seats::{readiness, run};
-use crate::support::{NOW, State, admin, at, dealt, genesis, settle, state_of};
+use crate::support::{NOW, State, admin, at, dealt, genesis, node, settle, state_of};
 
 const SHARD: GroupId = GroupId::shard(0);
 
@@ -116,6 +116,27 @@ fn a_switch_is_taken_back_until_it_is_in_force() {
     assert_eq!(executed.mail, [(SHARD, Message::CommitteePlan(current(&state, SHARD)))]);
     assert_eq!(coming(&state, SHARD), None);
     assert_eq!(by(&mut state, &genesis, 1, 3, &switch(SHARD, Engine::Raft)), Err(Reject::EngineSame));
+}
+
+#[test]
+fn a_switch_that_lacks_a_node_waits_for_the_next_one() {
+    let genesis = of_nodes(4);
+    let mut state = state_of(&genesis);
+    for org in [1, 2] {
+        by(&mut state, &genesis, org, 1, &switch(SHARD, Engine::Bft)).unwrap();
+    }
+    // The fourth node, of organisation 1 as the only one that has two, is drained before it has a seat.
+    let (three, four) = (current(&state, SHARD), coming(&state, SHARD).unwrap());
+    let joins = four.members.iter().find(|member| three.index_of(member.node).is_none()).unwrap();
+    assert_eq!(joins.org, OrgId(1));
+    by(&mut state, &genesis, 1, 2, &BeaconCommand::SetNodeCapacity { node: joins.node, capacity: 0 }).unwrap();
+    assert_eq!(coming(&state, SHARD), None);
+    let again = by(&mut state, &genesis, 3, 3, &switch(SHARD, Engine::Bft)).unwrap();
+    assert_eq!((again.outcome, again.mail), (CommandOutcome::Applied, vec![]), "it is under way");
+    by(&mut state, &genesis, 2, 4, &BeaconCommand::RegisterNode(node(5, 2, "zone-2"))).unwrap();
+    let four = coming(&state, SHARD).unwrap();
+    assert_eq!((four.engine, four.members.len()), (Engine::Raft, 4));
+    assert!(four.index_of(NodeId(5)).is_some());
 }
 
 #[test]
