@@ -2,8 +2,9 @@
 //!
 //! A pure function of a seed, the registry and the wanted seats, so that anyone can recompute it.
 //! Random sampling alone is unsafe at consortium size (DESIGN §9), so committees are stratified: an
-//! organisation, and a zone, gets no more seats than the committee tolerates faults. Within that,
-//! seats follow capacity and load. Chance comes only from
+//! organisation, and a zone, gets no more seats than the committee tolerates faults: a minority under
+//! Raft, less than a third where a Byzantine engine orders. Within that, seats follow capacity and load.
+//! Chance comes only from
 //! `sha256("seamark/assign/v1" ‖ seed ‖ group ‖ node)` and breaks ties.
 //!
 //! Each group first takes its least loaded nodes within the caps. Chains of swaps then move seats
@@ -14,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::committee::Engine;
 use ledger::genesis::NodeInfo;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId};
@@ -25,41 +27,20 @@ mod pool;
 
 use pool::{Caps, Pool};
 
-/// A group and how many seats its committee has.
+/// A group, how many seats its committee has, and what orders it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct GroupSeats {
     /// The group.
     pub group: GroupId,
     /// Replicas wanted, from 1 to the limit of committees.
     pub seats: u16,
-}
-
-/// Which faults a committee outlives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FaultModel {
-    /// Replicas stop: a minority of a Raft group.
-    #[default]
-    Crash,
-    /// Replicas lie: less than a third of a BFT group.
-    Byzantine,
-}
-
-impl FaultModel {
-    /// Faults that a committee of `seats` tolerates.
-    #[must_use]
-    pub fn tolerated(self, seats: usize) -> usize {
-        match self {
-            Self::Crash => seats.saturating_sub(1) / 2,
-            Self::Byzantine => seats.saturating_sub(1) / 3,
-        }
-    }
+    /// Which faults the committee is to outlive, and so how many seats an organisation and a zone may have.
+    pub engine: Engine,
 }
 
 /// What an assignment has to respect besides the seats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Constraints {
-    /// Decides how many seats an organisation and a zone may have.
-    pub faults: FaultModel,
     /// Refuse, instead of spreading as evenly as possible, when there are too few organisations.
     pub strict: bool,
     /// Seats that nodes hold in groups that are not part of this assignment.
@@ -88,6 +69,19 @@ pub enum AssignError {
         group: GroupId,
         /// Seats asked for.
         seats: usize,
+    },
+    /// Fewer seats than the engine makes sense with.
+    #[error(
+        "{group} asks for {seats} replicas and for {engine}, which needs at least {}: of 3f + 1 replicas f may lie; ask for more replicas, or for raft",
+        .engine.least_members()
+    )]
+    Engine {
+        /// The group.
+        group: GroupId,
+        /// Seats asked for.
+        seats: usize,
+        /// The engine.
+        engine: Engine,
     },
     /// A node is listed twice.
     #[error("node {0} is listed twice")]
@@ -128,6 +122,7 @@ impl AssignError {
         match self {
             Self::TooFewNodes { .. } => "assign_too_few_nodes",
             Self::Seats { .. } => "assign_seats",
+            Self::Engine { .. } => "assign_engine",
             Self::DuplicateNode(_) => "assign_duplicate_node",
             Self::DuplicateGroup(_) => "assign_duplicate_group",
             Self::TooMany { .. } => "assign_too_many",
@@ -158,12 +153,13 @@ pub fn assign(
     }
     let mut load = pool.held.clone();
     let mut tables = Vec::with_capacity(groups.len());
-    let mut known: BTreeMap<u16, Caps> = BTreeMap::new();
+    let mut known: BTreeMap<(u16, Engine), Caps> = BTreeMap::new();
     for wanted in &groups {
-        // Caps depend on the number of seats alone.
-        let caps = match known.get(&wanted.seats) {
+        // Caps depend on the number of seats and on the engine alone.
+        let kind = (wanted.seats, wanted.engine);
+        let caps = match known.get(&kind) {
             Some(caps) => *caps,
-            None => *known.entry(wanted.seats).or_insert(pool.caps(wanted, constraints)?),
+            None => *known.entry(kind).or_insert(pool.caps(wanted, constraints)?),
         };
         let order = pool.ranked(seed, wanted.group);
         tables.push(pool.seat(caps, &order, &mut load));

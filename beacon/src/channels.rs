@@ -12,8 +12,8 @@ use channel::{
     ChannelReject, Charter, Founding, FoundingAct, Hosting, Phase, Refusal, Registry, RegistryNode, RegistryOrg, Terms,
 };
 use cross_shard::message::Message;
-use cross_shard::notice::{ChannelStatus, ChannelUpdate, NOTICE_VERSION};
-use ledger::committee::Committee;
+use cross_shard::notice::{CHANNEL_UPDATE_VERSION, ChannelStatus, ChannelUpdate};
+use ledger::committee::{Committee, Engine};
 use ledger::foundation::{FOUNDATION_VERSION, Foundation};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId, TimeMs};
@@ -205,11 +205,12 @@ fn entry_of(charter: &Charter) -> ChannelEntry {
         name: charter.name.clone(),
         founding: charter.founding,
         shown: ChannelUpdate {
-            version: NOTICE_VERSION,
+            version: CHANNEL_UPDATE_VERSION,
             members: charter.members.iter().map(|member| member.org).collect(),
             nodes,
             anchors,
             status: ChannelStatus::Running,
+            engine: charter.engine,
         },
     }
 }
@@ -242,7 +243,7 @@ pub(crate) fn groups(view: &mut View<'_>) -> Vec<GroupId> {
     committees.filter(|group| group.kind() == Some(GroupKind::Channel)).collect()
 }
 
-/// Takes what a channel shows of itself, and prepares its committee for the nodes that it names. A channel
+/// Takes what a channel shows of itself, and prepares its committee for the nodes and the engine that it names. A channel
 /// speaks for itself only; whatever else it sends is not taken, since only a committee that breaks the
 /// rules sends it. Returns what is to be mailed.
 pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) -> Vec<(GroupId, Message)> {
@@ -251,9 +252,14 @@ pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) 
         return Vec::new();
     }
     registry::put(view, channel_key(source), &ChannelEntry { shown, ..entry });
-    let mail = seats::follow_hosts(view);
+    let mail = seats::go_on(view);
     registry::bump_revision(view);
     mail
+}
+
+/// The engine that a channel wants to have, in force or not: its members decide.
+pub(crate) fn engine(view: &mut View<'_>, group: GroupId) -> Option<Engine> {
+    view.load::<ChannelEntry>(&channel_key(group)).map(|entry| entry.shown.engine)
 }
 
 /// The nodes that a channel wants to run on, ascending: those of its members, whatever it says. In a channel an

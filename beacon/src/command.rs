@@ -3,10 +3,11 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use channel::{FoundingAct, Hosting, Terms};
+use ledger::committee::Engine;
 use ledger::crypto::{self, PublicKey, SecretKey, Signature};
 use ledger::genesis::{NodeInfo, OrgInfo};
 use ledger::hash::{Hash32, tagged};
-use ledger::ids::{ClusterId, NodeId, OrgId, TimeMs};
+use ledger::ids::{ClusterId, GroupId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 
 use crate::limits::COMMAND_BYTES_MAX;
@@ -88,6 +89,14 @@ pub enum BeaconCommand {
         /// The organisation.
         org: OrgId,
     } = 10,
+    /// Proposes that a shard goes on under another engine, or approves that very proposal. It is prepared once more
+    /// than half of the organisations have sent it. The engine in force takes back a switch that is not there yet.
+    SwitchEngine {
+        /// The shard.
+        group: GroupId,
+        /// The engine.
+        engine: Engine,
+    } = 11,
 }
 
 /// A command under the signature of an organisation's admin.

@@ -1,6 +1,8 @@
 //! The first state of a cluster: its committees by assignment, and whether a genesis is sound.
 
-use ledger::committee::{Committee, Member};
+use std::collections::BTreeMap;
+
+use ledger::committee::{Committee, Engine, Member};
 use ledger::crypto::{self, CryptoError, PublicKey, Signature};
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo};
 use ledger::hash::Hash32;
@@ -42,6 +44,19 @@ pub enum GenesisFault {
     /// A committee is missing, repeated, out of form, or names a node otherwise than the node list.
     #[error("the committee of {0} is missing, listed twice, out of form, or does not agree with the list of nodes")]
     Committee(GroupId),
+    /// A committee is too small for its engine.
+    #[error(
+        "the committee of {group} has {members} members and is ordered by {engine}, which needs at least {}; give the group more replicas, or raft",
+        .engine.least_members()
+    )]
+    Engine {
+        /// The group.
+        group: GroupId,
+        /// Its members.
+        members: usize,
+        /// Its engine.
+        engine: Engine,
+    },
 }
 
 impl GenesisFault {
@@ -56,12 +71,51 @@ impl GenesisFault {
             Self::Node(_) => "genesis_node",
             Self::Layout => "genesis_layout",
             Self::Committee(_) => "genesis_committee",
+            Self::Engine { .. } => "genesis_engine",
         }
     }
 }
 
-/// The first committees: the beacon's, then the shards', each certifying by majority. Anyone with
-/// the genesis can recompute them.
+/// The groups of a genesis, the beacon first, each under the engine that `engine` names for it.
+#[must_use]
+pub fn first_groups(
+    shards: u32,
+    replicas: u16,
+    beacon_replicas: u16,
+    engine: impl Fn(GroupId) -> Engine,
+) -> Vec<GroupSeats> {
+    let beacon = std::iter::once((GroupId::BEACON, beacon_replicas));
+    let shards = (0..shards).map(|ordinal| (GroupId::shard(ordinal), replicas));
+    beacon.chain(shards).map(|(group, seats)| GroupSeats { group, seats, engine: engine(group) }).collect()
+}
+
+/// The first committees of groups, each with the threshold of its engine. Anyone with the genesis can
+/// recompute them.
+///
+/// # Errors
+/// [`AssignError`] when the nodes cannot take the seats, or the seats are too few for an engine.
+pub fn committees_of(
+    seed: &Hash32,
+    nodes: &[NodeInfo],
+    groups: &[GroupSeats],
+    constraints: &Constraints,
+) -> Result<Vec<Committee>, AssignError> {
+    let engines: BTreeMap<GroupId, Engine> = groups.iter().map(|wanted| (wanted.group, wanted.engine)).collect();
+    let seated = assign(seed, nodes, groups, constraints)?;
+    Ok(seated
+        .into_iter()
+        .map(|(group, members)| {
+            let members = members.into_iter().filter_map(|id| {
+                let node = nodes.iter().find(|node| node.id == id)?;
+                Some(Member { node: node.id, org: node.org, key: node.key })
+            });
+            let engine = engines.get(&group).copied().unwrap_or_default();
+            Committee::of(engine, group, Incarnation(0), Epoch(0), members.collect())
+        })
+        .collect())
+}
+
+/// The first committees of a cluster whose groups are all ordered by Raft: the beacon's, then the shards'.
 ///
 /// # Errors
 /// [`AssignError`] when the nodes cannot take the seats.
@@ -73,19 +127,7 @@ pub fn first_committees(
     beacon_replicas: u16,
     constraints: &Constraints,
 ) -> Result<Vec<Committee>, AssignError> {
-    let mut groups = vec![GroupSeats { group: GroupId::BEACON, seats: beacon_replicas }];
-    groups.extend((0..shards).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats: replicas }));
-    let seated = assign(seed, nodes, &groups, constraints)?;
-    Ok(seated
-        .into_iter()
-        .map(|(group, members)| {
-            let members = members.into_iter().filter_map(|id| {
-                let node = nodes.iter().find(|node| node.id == id)?;
-                Some(Member { node: node.id, org: node.org, key: node.key })
-            });
-            Committee::majority(group, Incarnation(0), Epoch(0), members.collect())
-        })
-        .collect())
+    committees_of(seed, nodes, &first_groups(shards, replicas, beacon_replicas, |_| Engine::Raft), constraints)
 }
 
 /// Checks that a genesis can start a cluster: counts, forms, a complete layout, and a committee of
@@ -144,7 +186,12 @@ fn check_groups(genesis: &Genesis) -> Result<(), GenesisFault> {
     for group in std::iter::once(GroupId::BEACON).chain(groups.iter().copied()) {
         let mut found = genesis.committees.iter().filter(|committee| committee.group == group);
         match (found.next(), found.next()) {
-            (Some(committee), None) if committee_form(committee, genesis) => {}
+            (Some(committee), None) if committee_form(committee, genesis) => {
+                let (engine, members) = (committee.engine, committee.members.len());
+                if members < engine.least_members() {
+                    return Err(GenesisFault::Engine { group, members, engine });
+                }
+            }
             _ => return Err(GenesisFault::Committee(group)),
         }
     }

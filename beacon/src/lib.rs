@@ -6,9 +6,11 @@
 //! [`machine`] into the beacon group; nodes and routers follow what comes out as a
 //! [`view::ClusterView`] under a [`proof::RegistryProof`].
 
+pub mod accused;
 pub mod assign;
 pub mod channels;
 pub mod command;
+pub mod engine;
 pub mod extract;
 pub mod genesis;
 pub mod limits;
@@ -19,9 +21,11 @@ pub mod registry;
 pub mod seats;
 pub mod view;
 
-pub use assign::{AssignError, Constraints, FaultModel, GroupSeats, assign};
+pub use accused::{Accusation, Removal};
+pub use assign::{AssignError, Constraints, GroupSeats, assign};
 pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};
+pub use engine::{Preflight, Standing, preflight};
 pub use machine::{CommandOutcome, Executed, Refused};
 pub use proof::{RegistryProof, RegistryProofError};
 pub use registry::{AuditHead, Checkpoint, Divergence, RegistryHead};

@@ -18,14 +18,16 @@ use ledger::rules;
 use ledger::tx::{Move, ParsedTx, Slot};
 use ledger::view::View;
 
+use crate::accused;
 use crate::channels::{self, Proposed};
 use crate::command::{BeaconCommand, SignedCommand};
+use crate::engine;
 use crate::extract;
 use crate::genesis::{node_form, usable_addr, usable_ca, usable_key};
 use crate::limits::{CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX};
 use crate::orgs;
 use crate::registry::{self, Checkpoint, Divergence};
-use crate::seats::change_capacity;
+use crate::seats::{self, change_capacity};
 
 /// Executes a transaction that only issues assets. Signatures have been verified before. Returns
 /// the update for every shard and channel, in the order to be sent.
@@ -248,6 +250,9 @@ fn apply(
         BeaconCommand::ActOnChannel { founding, act } => {
             return channels::act(view, at, signer.id, &founding, &act);
         }
+        BeaconCommand::SwitchEngine { group, engine } => {
+            return Ok(engine::switch(view, at, signer.id, (group, engine), signed.valid_until_ms)?);
+        }
         BeaconCommand::RegisterNode(node) => {
             let nodes = registry::nodes(view);
             let clash = nodes
@@ -258,7 +263,17 @@ fn apply(
             if node.org != signer.id || clash || revoked || gone || nodes.len() >= NODES_MAX || !node_form(&node) {
                 return Err(Reject::Registry.into());
             }
+            // Seats that nobody could take before wait for it.
+            let waited_for = !accused::nodes(view).is_empty() || engine::under_way(view);
+            if waited_for {
+                refuse_full(view)?;
+            }
             registry::put(view, registry::node_key(node.id), &node);
+            if waited_for {
+                let mail = seats::go_on(view);
+                registry::bump_revision(view);
+                return Ok(Executed { mail, ..CommandOutcome::Applied.into() });
+            }
         }
         BeaconCommand::UpdateNodeAddrs { node, peer_addr, client_addr } => {
             if !usable_addr(&peer_addr) || !usable_addr(&client_addr) {

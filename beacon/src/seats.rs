@@ -3,8 +3,8 @@
 //! Two steps. A committee is first prepared: the group is told of it by mail, its new members fetch the
 //! state, and sign headers as its members will. It comes into force once the beacon holds a header that
 //! the committee in force has certified and that every new member has signed, too: then no member of the
-//! new committee lacks the state. At most as many seats as the committee tolerates faults change in one
-//! step, and nobody moves without need.
+//! new committee lacks the state. At most as many seats as the committee tolerates faults, by its engine, change
+//! in one step, and nobody moves without need.
 //!
 //! Who has a seat in a shard is decided here. Who has one in a channel, its members decide; here it is
 //! only carried out.
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::message::Message;
 use ledger::certificate::Certificate;
-use ledger::committee::{Committee, Member};
+use ledger::committee::{Committee, Engine, Member};
 use ledger::crypto::{self, Signature};
 use ledger::genesis::NodeInfo;
 use ledger::hash::{Hash32, tagged};
@@ -23,8 +23,9 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
-use crate::assign::FaultModel;
+use crate::accused;
 use crate::channels;
+use crate::engine;
 use crate::machine::{CommandOutcome, Executed};
 use crate::registry;
 
@@ -100,8 +101,13 @@ impl Wanted<'_> {
     }
 }
 
+/// Seats that change in one step.
+pub(crate) fn step(current: &Committee) -> usize {
+    current.engine.tolerated(current.members.len()).max(1)
+}
+
 /// The next members of a channel's committee, one step towards the nodes that it names. `None` when it has
-/// them, or when nobody would be left.
+/// them, or when fewer would be left than its engine needs.
 #[must_use]
 pub fn next_hosts(current: &Committee, hosts: &[NodeId], nodes: &[NodeInfo]) -> Option<Vec<Member>> {
     let hosts: Vec<&NodeInfo> = nodes.iter().filter(|node| hosts.contains(&node.id)).collect();
@@ -109,7 +115,7 @@ pub fn next_hosts(current: &Committee, hosts: &[NodeId], nodes: &[NodeInfo]) -> 
         return None;
     }
     let named = |node: NodeId| hosts.iter().any(|host| host.id == node);
-    let step = FaultModel::Crash.tolerated(current.members.len()).max(1);
+    let step = step(current);
     let leaving: Vec<NodeId> =
         current.members.iter().map(|member| member.node).filter(|node| !named(*node)).take(step).collect();
     let mut members: Vec<Member> =
@@ -117,7 +123,7 @@ pub fn next_hosts(current: &Committee, hosts: &[NodeId], nodes: &[NodeInfo]) -> 
     let new = hosts.iter().filter(|host| current.index_of(host.id).is_none()).take(step);
     members.extend(new.map(|host| Member { node: host.id, org: host.org, key: host.key }));
     members.sort_by_key(|member| member.node);
-    (!members.is_empty() && members != current.members).then_some(members)
+    (members.len() >= current.engine.least_members() && members != current.members).then_some(members)
 }
 
 /// The next members of a committee, as one step away from what it is: seats of nodes that have no
@@ -129,7 +135,7 @@ pub fn next_hosts(current: &Committee, hosts: &[NodeId], nodes: &[NodeInfo]) -> 
 pub fn next_members(current: &Committee, wanted: &Wanted<'_>) -> Result<Option<Vec<Member>>, Reject> {
     let known: BTreeMap<NodeId, &NodeInfo> = wanted.nodes.iter().map(|node| (node.id, node)).collect();
     let stays = |member: &&Member| known.get(&member.node).is_some_and(|node| wanted.allows(node));
-    let step = FaultModel::Crash.tolerated(current.members.len()).max(1);
+    let step = step(current);
     let leaving: Vec<NodeId> =
         current.members.iter().filter(|member| !stays(member)).map(|member| member.node).take(step).collect();
     if leaving.is_empty() {
@@ -141,15 +147,30 @@ pub fn next_members(current: &Committee, wanted: &Wanted<'_>) -> Result<Option<V
     }
     let mut members: Vec<Member> =
         current.members.iter().filter(|member| !leaving.contains(&member.node)).cloned().collect();
-    for _ in &leaving {
+    take_seats(&mut members, leaving.len(), current, wanted)?;
+    members.sort_by_key(|member| member.node);
+    Ok(Some(members))
+}
+
+/// Gives seats to so many nodes that have none in the committee in force, the best first.
+///
+/// # Errors
+/// [`Reject::Quorum`] when there are not as many.
+pub(crate) fn take_seats(
+    members: &mut Vec<Member>,
+    count: usize,
+    current: &Committee,
+    wanted: &Wanted<'_>,
+) -> Result<(), Reject> {
+    let known: BTreeMap<NodeId, &NodeInfo> = wanted.nodes.iter().map(|node| (node.id, node)).collect();
+    for _ in 0..count {
         let free = wanted.nodes.iter().filter(|node| wanted.allows(node) && current.index_of(node.id).is_none());
         let free = free.filter(|node| members.iter().all(|member| member.node != node.id));
-        let best = free.min_by_key(|node| rank(node, &members, &known, current.group, wanted));
+        let best = free.min_by_key(|node| rank(node, members, &known, current.group, wanted));
         let node = best.ok_or(Reject::Quorum)?;
         members.push(Member { node: node.id, org: node.org, key: node.key });
     }
-    members.sort_by_key(|member| member.node);
-    Ok(Some(members))
+    Ok(())
 }
 
 /// Who takes a seat first: the organisation, then the zone, with the fewest seats in the committee, then
@@ -171,6 +192,23 @@ fn rank(
     (of_org, of_zone, load, tagged(b"seamark/assign/v1", &parts))
 }
 
+/// The nodes, as far as they may have seats: one that is accused has no capacity.
+fn seatable(nodes: &[NodeInfo], accused: &[NodeId]) -> Vec<NodeInfo> {
+    let mut nodes = nodes.to_vec();
+    nodes.iter_mut().filter(|node| accused.contains(&node.id)).for_each(|node| node.capacity = 0);
+    nodes
+}
+
+/// The nodes that a channel names without those that are accused, as long as the others outlive a failure. Until then
+/// all of them stay: a channel that stands still would help nobody.
+fn honest(current: &Committee, mut hosts: Vec<NodeId>, accused: &[NodeId]) -> Vec<NodeId> {
+    let others = hosts.iter().filter(|host| !accused.contains(host)).count();
+    if others >= current.engine.least_members() && current.engine.tolerated(others) >= 1 {
+        hosts.retain(|host| !accused.contains(host));
+    }
+    hosts
+}
+
 /// What preparing one group comes to.
 enum Step {
     /// A new committee is prepared.
@@ -189,6 +227,8 @@ fn steps(
     about: Option<NodeId>,
 ) -> Result<Vec<Step>, Reject> {
     let seed = registry::seed(view).ok_or(Reject::Registry)?;
+    let accused = accused::nodes(view);
+    let nodes = &seatable(nodes, &accused);
     let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
     for member in committees.iter().flat_map(|committee| &committee.members) {
         *held.entry(member.node).or_default() += 1;
@@ -201,10 +241,12 @@ fn steps(
     };
     for current in committees.iter().filter(|committee| changes(committee.group)) {
         let hosts = match current.group.kind() {
-            Some(GroupKind::Channel) => Some(channels::hosts(view, current.group)),
+            Some(GroupKind::Channel) => Some(honest(current, channels::hosts(view, current.group), &accused)),
             _ => None,
         };
-        let next = match &hosts {
+        let to = engine::wanted(view, current);
+        let mut stuck = false;
+        let seats = match &hosts {
             Some(hosts) => {
                 let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
                 if about.is_some_and(|node| hosts.contains(&node) && drained(&node)) {
@@ -214,9 +256,24 @@ fn steps(
             }
             None => match next_members(current, &Wanted { seed: &seed, nodes, held: &held }) {
                 Ok(next) => next,
-                Err(reject) if about.is_some_and(|node| current.index_of(node).is_some()) => return Err(reject),
-                Err(_) => continue,
+                Err(reject) => match accused::without_one(current, &accused) {
+                    Some(fewer) => Some(fewer),
+                    None if about.is_some_and(|node| current.index_of(node).is_some()) => return Err(reject),
+                    None => {
+                        stuck = true;
+                        None
+                    }
+                },
             },
+        };
+        // Seats move first, under the engine in force; a switch moves none.
+        let next = match seats {
+            Some(members) => Some((members, current.engine)),
+            None if to == current.engine => None,
+            None => {
+                let wanted = Wanted { seed: &seed, nodes, held: &held };
+                engine::next(current, to, hosts.is_none().then_some(&wanted))
+            }
         };
         let usable = |id: NodeId| match &hosts {
             Some(hosts) => hosts.contains(&id),
@@ -225,10 +282,12 @@ fn steps(
         let prepared = registry::coming_of(view, current.group);
         match (next, prepared) {
             (None, None) => {}
+            // What was begun while somebody could be found goes on, if it is still good.
+            (None, Some(prepared)) if stuck && still_good(current, &prepared, to, usable) => {}
             (None, Some(_)) => steps.push(Step::Cancel(current.clone())),
             // Nobody who has begun to fetch the state is sent away for another one as good.
-            (Some(_), Some(prepared)) if still_good(current, &prepared, usable) => {}
-            (Some(members), _) => {
+            (Some(_), Some(prepared)) if still_good(current, &prepared, to, usable) => {}
+            (Some((members, engine)), _) => {
                 let epoch = Epoch(registry::epoch_of(view, current).0 + 1);
                 // A group that has changed that often stays as it is, and keeps nobody else from changing.
                 if epoch.0 > EPOCHS_MAX {
@@ -240,23 +299,18 @@ fn steps(
                 for member in members.iter().filter(|member| current.index_of(member.node).is_none()) {
                     *held.entry(member.node).or_default() += 1;
                 }
-                steps.push(Step::Prepare(Committee::of(
-                    current.engine,
-                    current.group,
-                    current.incarnation,
-                    epoch,
-                    members,
-                )));
+                steps.push(Step::Prepare(Committee::of(engine, current.group, current.incarnation, epoch, members)));
             }
         }
     }
     Ok(steps)
 }
 
-/// Whether a prepared committee still takes a step in the right direction.
-fn still_good(current: &Committee, prepared: &Committee, usable: impl Fn(NodeId) -> bool) -> bool {
+/// Whether a prepared committee still takes a step in the right direction; `to` is the engine that the group is to have.
+fn still_good(current: &Committee, prepared: &Committee, to: Engine, usable: impl Fn(NodeId) -> bool) -> bool {
+    let engine = prepared.engine == current.engine || prepared.engine == to;
     let mut leaving = current.members.iter().filter(|member| prepared.index_of(member.node).is_none());
-    joining(current, prepared).into_iter().all(&usable) && leaving.all(|member| !usable(member.node))
+    engine && joining(current, prepared).into_iter().all(&usable) && leaving.all(|member| !usable(member.node))
 }
 
 fn take(view: &mut View<'_>, steps: Vec<Step>) -> Vec<(GroupId, Message)> {
@@ -293,9 +347,9 @@ pub(crate) fn change_capacity(view: &mut View<'_>, changed: NodeInfo) -> Result<
     Ok(take(view, steps))
 }
 
-/// Prepares the committees of channels for the nodes that they name by now. Those that stand in the
-/// genesis keep the committee that they began with.
-pub(crate) fn follow_hosts(view: &mut View<'_>) -> Vec<(GroupId, Message)> {
+/// Prepares what there is to prepare: the committees of channels for the nodes that they name by now, seats of nodes
+/// that may keep none. Channels that stand in the genesis keep the committee that they began with.
+pub(crate) fn go_on(view: &mut View<'_>) -> Vec<(GroupId, Message)> {
     let (nodes, committees) = (registry::nodes(view), registry::committees(view));
     steps(view, &nodes, &committees, None).map(|steps| take(view, steps)).unwrap_or_default()
 }
@@ -319,6 +373,7 @@ pub fn apply_ready(view: &mut View<'_>, at: &BlockContext, ready: &Readiness) ->
     registry::remove(view, registry::coming_key(group));
     registry::put(view, registry::committee_key(group, &hash), &coming);
     registry::put(view, registry::current_key(group), &hash);
+    engine::arrived(view, &coming);
     let told = crate::machine::ledgers(view).unwrap_or_default();
     let mut mail: Vec<_> = told.into_iter().map(|other| (other, Message::CommitteeUpdate(coming.clone()))).collect();
     // The next step, if this was not the last one. What nobody can take now waits for another node.

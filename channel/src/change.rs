@@ -1,6 +1,7 @@
 //! What members can propose to change, and which policy decides on it.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::committee::Engine;
 use ledger::crypto::PublicKey;
 use ledger::hash::Hash32;
 use ledger::ids::{Address, AssetId, Height, NodeId, OrgId, TimeMs};
@@ -11,7 +12,7 @@ use crate::policy::Policy;
 /// What a policy is about. A channel has one policy for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub enum Subject {
-    /// Invitations, removals, and revoking another organisation's key.
+    /// Invitations, removals, revoking another organisation's key, and the engine: who has a say in the order.
     Membership,
     /// The policies themselves.
     Policy,
@@ -151,6 +152,11 @@ pub enum Change {
         /// Which.
         key: PublicKey,
     },
+    /// Has another engine order the channel: the beacon prepares its committee for it.
+    Engine {
+        /// Which.
+        engine: Engine,
+    },
 }
 
 /// What a change is a change of. Each has a revision; a proposal names the one it was made for.
@@ -170,6 +176,8 @@ pub enum Target {
     Asset(AssetId),
     /// The audit grants of an organisation.
     Audit(OrgId),
+    /// The engine.
+    Engine,
 }
 
 impl Change {
@@ -177,7 +185,9 @@ impl Change {
     #[must_use]
     pub fn subject(&self) -> Subject {
         match self {
-            Self::Invite { .. } | Self::Remove { .. } | Self::RevokeKey { .. } => Subject::Membership,
+            Self::Invite { .. } | Self::Remove { .. } | Self::RevokeKey { .. } | Self::Engine { .. } => {
+                Subject::Membership
+            }
             Self::Anchors { .. } => Subject::Anchors,
             Self::Policy { .. } => Subject::Policy,
             Self::Freeze | Self::Thaw => Subject::Freeze,
@@ -199,6 +209,7 @@ impl Change {
             Self::GrantAudit(grant) => Target::Audit(grant.org),
             Self::RevokeAudit { org, .. } => Target::Audit(*org),
             Self::RevokeKey { org, .. } => Target::Keys(*org),
+            Self::Engine { .. } => Target::Engine,
         }
     }
 }

@@ -3,6 +3,9 @@
 //! The same checks run when a change is proposed, so that what cannot be is refused before anybody
 //! is asked, and again when it is approved, because members, seats and policies move meanwhile.
 
+use std::collections::BTreeSet;
+
+use ledger::committee::Engine;
 use ledger::crypto::PublicKey;
 use ledger::hash::Hash32;
 use ledger::ids::{NodeId, OrgId, TimeMs};
@@ -16,7 +19,7 @@ use crate::policy::{Policy, Role};
 use crate::proposal::Proposal;
 use crate::reject::{ChannelReject, Refusal};
 use crate::scene::Scene;
-use crate::state::{self, Batch, GrantRecord, Invitation, MemberRecord, Revocation};
+use crate::state::{self, Batch, ChannelRecord, GrantRecord, Invitation, MemberRecord, Revocation};
 use crate::surroundings::ascending;
 
 impl Scene<'_, '_> {
@@ -58,6 +61,7 @@ impl Scene<'_, '_> {
                 }
                 batch.delete(state::grant_key(*org, grant));
             }
+            Change::Engine { engine } => self.switch(&mut batch, *engine)?,
             Change::RevokeKey { org, key } => {
                 let member = self.expect_member(*org)?;
                 self.revoke_key(&mut batch, member, key)?;
@@ -171,6 +175,34 @@ impl Scene<'_, '_> {
         let mut channel = self.channel.clone();
         channel.phase = channel.phase.after(step)?;
         batch.put(state::channel_key(), &channel);
+        Ok(())
+    }
+
+    /// Says which engine the channel is to have. The committee that has it comes from the beacon, which hears of this by
+    /// mail; until then a change back takes it back. It begins on a committee that consists of the members' nodes, so
+    /// that it is judged by the nodes that go on under it.
+    fn switch(&mut self, batch: &mut Batch, engine: Engine) -> Result<(), Refusal> {
+        if engine == self.channel.engine {
+            return Err(ChannelReject::NoChange.into());
+        }
+        let committee = self.around.committee;
+        if engine != committee.engine {
+            let named: BTreeSet<NodeId> =
+                self.members.iter().flat_map(|member| member.nodes.iter().map(|node| node.node)).collect();
+            if !named.iter().copied().eq(committee.members.iter().map(|member| member.node)) {
+                return Err(Refusal::because(ChannelReject::EngineChanging, "seats are moving"));
+            }
+            let (nodes, least) = (named.len(), engine.least_members());
+            if nodes < least {
+                let detail = format!("{nodes} nodes, and {engine} needs {least}");
+                return Err(Refusal::because(ChannelReject::EngineNodes, detail));
+            }
+            if engine.tolerated(nodes) == 0 {
+                let detail = format!("{nodes} nodes under {engine}, of which none may fail");
+                return Err(Refusal::because(ChannelReject::QuorumLostNext, detail));
+            }
+        }
+        batch.put(state::channel_key(), &ChannelRecord { engine, ..self.channel.clone() });
         Ok(())
     }
 

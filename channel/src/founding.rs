@@ -3,8 +3,8 @@
 //! A founding is a value: the beacon keeps it in its registry, calls [`Founding::act`] for each
 //! signed command, and stores what comes back. Each organisation names its own nodes and anchors when
 //! it approves. Once the stated policy holds over those who have approved, and they could satisfy
-//! every policy of the channel by themselves, the founding is approved: they are the founders, and
-//! whoever has not approved by then is invited.
+//! every policy of the channel by themselves and have brought as many nodes as its engine needs, the founding is
+//! approved: they are the founders, and whoever has not approved by then is invited.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -214,6 +214,12 @@ impl Founding {
                 next.check_hosting(org, hosting, registry)?;
                 next.approvals.push((org, hosting.clone()));
                 next.approvals.sort_by_key(|(known, _)| *known);
+                // Nobody brings nodes twice, so whoever speaks last has to bring those that are missing.
+                if !next.enough_nodes() && !next.awaits_anybody() {
+                    let (engine, nodes) = (next.terms.engine, next.nodes());
+                    let detail = format!("{nodes} nodes in all, and {engine} needs {}", engine.least_members());
+                    return Err(Refusal::because(ChannelReject::EngineNodes, detail));
+                }
                 if next.decided() {
                     next.phase = next.phase.after(Step::Approve)?;
                 }
@@ -266,11 +272,32 @@ impl Founding {
 
     /// Whether it could not be approved even if everybody who has not rejected approved.
     fn hopeless(&self) -> bool {
-        self.residual() == Residual::Impossible || !self.founders_can_govern(true)
+        let few = !self.enough_nodes() && !self.awaits_anybody();
+        few || self.residual() == Residual::Impossible || !self.founders_can_govern(true)
     }
 
     fn decided(&self) -> bool {
-        self.residual() == Residual::Met && self.founders_can_govern(false)
+        self.enough_nodes() && self.residual() == Residual::Met && self.founders_can_govern(false)
+    }
+
+    /// Nodes that those who have approved bring.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.seats().values().sum()
+    }
+
+    /// Whether those who have approved bring as many nodes as the engine needs. An approval under the founding policy
+    /// decides only once they do.
+    #[must_use]
+    pub fn enough_nodes(&self) -> bool {
+        self.nodes() >= self.terms.engine.least_members()
+    }
+
+    /// Whether somebody who is named has not spoken.
+    fn awaits_anybody(&self) -> bool {
+        let spoken =
+            |org: &OrgId| self.rejections.contains(org) || self.approvals.iter().any(|(known, _)| known == org);
+        self.named().iter().any(|org| !spoken(org))
     }
 
     /// Subjects whose policy those who have approved so far could not satisfy by themselves. An

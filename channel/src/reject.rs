@@ -137,6 +137,10 @@ ledger::rejections! {
         NotAnchor = 65, "channel_not_anchor", "the node is none of its organisation's anchors in the channel", "set the organisation's anchors first";
         /// Restated without change.
         NoChange = 66, "channel_no_change", "everything is already as the command asks", "none";
+        /// Too few nodes for the engine.
+        EngineNodes = 67, "channel_engine_nodes", "the channel would have fewer nodes than its engine needs", "let members bring more nodes, 4 or more in all for bft, or choose raft";
+        /// Another engine is about to come into force.
+        EngineChanging = 68, "channel_engine_changing", "the channel is on its way to another engine, or its committee is being changed", "wait until the change is in force: see it with 'seamark channel status'";
     }
 }
 

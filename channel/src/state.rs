@@ -29,7 +29,7 @@ pub struct ChannelRecord {
     pub group: GroupId,
     /// Name for people.
     pub name: String,
-    /// What orders it.
+    /// What its members want it to be ordered by. What orders it stands in its committee, and follows.
     pub engine: Engine,
     /// How far it has come.
     pub phase: Phase,

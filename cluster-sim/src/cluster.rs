@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use beacon::assign::{Constraints, FaultModel, GroupSeats, assign};
+use beacon::assign::{Constraints, GroupSeats, assign};
 use beacon::genesis::check;
 use channel::state::{MemberNode, MemberRecord, RoleKey};
 use channel::{Charter, Engine, Policy, Quorum, Role, Subject};
@@ -118,13 +118,13 @@ pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
     }
     let seed_hash: Hash32 = tagged(b"simulated genesis", &[&seed.to_be_bytes()]);
     let nodes: Vec<NodeInfo> = (0..shape.nodes).map(node).collect();
-    let constraints = Constraints { faults: FaultModel::default(), strict: false, held: Default::default() };
-    let mut seats = vec![GroupSeats { group: GroupId::BEACON, seats: shape.beacon_replicas }];
-    seats.extend(
-        (0..)
-            .zip(&shape.shard_replicas)
-            .map(|(ordinal, seats)| GroupSeats { group: GroupId::shard(ordinal), seats: *seats }),
-    );
+    let constraints = Constraints::default();
+    let mut seats = vec![GroupSeats { group: GroupId::BEACON, seats: shape.beacon_replicas, engine: Engine::Raft }];
+    seats.extend((0..).zip(&shape.shard_replicas).map(|(ordinal, seats)| GroupSeats {
+        group: GroupId::shard(ordinal),
+        seats: *seats,
+        engine: Engine::Raft,
+    }));
     let seated = assign(&seed_hash, &nodes, &seats, &constraints).map_err(|error| error.to_string())?;
     let committees = seated
         .into_iter()

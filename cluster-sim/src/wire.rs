@@ -167,6 +167,9 @@ fn peer(message: &PeerMessage) -> String {
         }
         PeerMessage::Ack(proof) => format!("proof of cursor {}", proof.leaf.next_seq),
         PeerMessage::Ready(ready) => format!("ready {}", ready.group()),
+        PeerMessage::Evidence(proof) => {
+            format!("evidence against node {} of {}", proof.node(), proof.first.ballot.group)
+        }
         PeerMessage::Checkpoint(certificate) => {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
         }

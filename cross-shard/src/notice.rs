@@ -4,12 +4,15 @@
 //! beacon ever learns of it by mail: nothing of what happens inside.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::committee::Engine;
 use ledger::crypto::PublicKey;
 use ledger::hash::Hash32;
 use ledger::ids::{NodeId, OrgId};
 
-/// Version written into new notices.
+/// Version written into new notices about the registry.
 pub const NOTICE_VERSION: u8 = 1;
+/// Version written into new notices of channels. Version 1 had no engine.
+pub const CHANNEL_UPDATE_VERSION: u8 = 2;
 
 /// An organisation, as far as channels go by it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -103,7 +106,7 @@ impl ChannelStatus {
 /// What a channel shows of itself.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ChannelUpdate {
-    /// Format version, [`NOTICE_VERSION`].
+    /// Format version, [`CHANNEL_UPDATE_VERSION`].
     pub version: u8,
     /// Its members, ascending.
     pub members: Vec<OrgId>,
@@ -113,6 +116,8 @@ pub struct ChannelUpdate {
     pub anchors: Vec<NodeId>,
     /// How far it has come.
     pub status: ChannelStatus,
+    /// What its committee is to be ordered by.
+    pub engine: Engine,
 }
 
 impl ChannelUpdate {
@@ -122,7 +127,7 @@ impl ChannelUpdate {
         fn ascending<T: Ord>(list: &[T]) -> bool {
             list.windows(2).all(|pair| pair[0] < pair[1])
         }
-        self.version == NOTICE_VERSION
+        self.version == CHANNEL_UPDATE_VERSION
             && self.members.len() <= orgs
             && self.nodes.len() <= nodes
             && ascending(&self.members)

@@ -49,11 +49,12 @@ fn every_message() -> Vec<Message> {
             revoked: vec![(OrgId(2), Hash32([5; 32]))],
         }),
         Message::ChannelUpdate(ChannelUpdate {
-            version: 1,
+            version: 2,
             members: vec![OrgId(1), OrgId(2)],
             nodes: vec![NodeId(1), NodeId(3)],
             anchors: vec![NodeId(3)],
             status: ChannelStatus::Frozen,
+            engine: ledger::Engine::Bft,
         }),
     ]
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::PublicKey;
 use crate::hash::{Hash32, tagged};
 use crate::ids::{Epoch, GroupId, Incarnation, NodeId, OrgId};
-use crate::limits::COMMITTEE_MAX;
+use crate::limits::{BFT_MEMBERS_MIN, COMMITTEE_MAX};
 
 /// Version of the committees that this program makes and takes. Version 1 had no engine.
 pub const COMMITTEE_VERSION: u8 = 2;
@@ -65,6 +65,16 @@ impl Engine {
         match self {
             Self::Raft => members.saturating_sub(1) / 2,
             Self::Bft => members.saturating_sub(1) / 3,
+        }
+    }
+
+    /// Members that a committee which the beacon makes has at least: with fewer the engine would not do what it is
+    /// chosen for. Raft orders also on one node.
+    #[must_use]
+    pub const fn least_members(self) -> usize {
+        match self {
+            Self::Raft => 1,
+            Self::Bft => BFT_MEMBERS_MIN,
         }
     }
 
@@ -164,6 +174,9 @@ mod tests {
             [(1, 0), (2, 0), (2, 1), (3, 1), (3, 2), (4, 2), (4, 3), (5, 3), (5, 4), (6, 4)]
         );
         assert_eq!(rows(Engine::Bft), [(1, 0), (2, 0), (3, 0), (3, 1), (4, 1), (5, 1), (5, 2), (6, 2), (7, 2), (7, 3)]);
+        // Whoever is made outlives one liar, and no smaller committee would.
+        let least = Engine::Bft.least_members();
+        assert_eq!((Engine::Bft.tolerated(least), Engine::Bft.tolerated(least - 1)), (1, 0));
         // Two quorums of liars' engine share an honest member; two majorities share a member.
         for n in 1..=64 {
             let (quorum, f) = (Engine::Bft.threshold(n), Engine::Bft.tolerated(n));

@@ -52,6 +52,11 @@ pub const WITNESS_BYTES_MAX: usize = 16 + AUTH_KEYS_MAX * (33 + 65);
 pub const VALID_FOR_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// How long after `valid_until` a receipt is certain to be kept.
 pub const RECEIPT_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// Members of a committee that a Byzantine engine orders for, at least. With 3f + 1 members f may lie; with fewer than
+/// four none may, and the group would pay for more messages than Raft's and be protected against nothing.
+pub const BFT_MEMBERS_MIN: usize = 4;
+/// Proofs that one member of one committee has voted twice, as they are kept; more add nothing.
+pub const EVIDENCE_PER_MEMBER_MAX: usize = 3;
 /// One sequenced entry.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Transactions in one sequenced entry.

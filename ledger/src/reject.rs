@@ -115,6 +115,18 @@ crate::rejections! {
         OrgSeated = 63, "org_seated", "a node of the organisation has a seat in a group, or is about to get one", "drain its nodes, and wait until 'seamark beacon show' has no seats of theirs; a seat in the beacon stays";
         /// An organisation that is to go is in channels.
         OrgInChannels = 64, "org_in_channels", "the organisation is a member of a channel", "let it leave its channels first, or let their members remove it";
+        /// Two ballots that prove nothing.
+        EvidenceUnproved = 69, "evidence_unproved", "the two ballots do not prove that a member has voted twice: they do not exclude each other, are not signed by a member, or not of a committee that votes", "none; only what a committee can judge is kept";
+        /// The engine is in force.
+        EngineSame = 89, "engine_same", "the group is ordered by this engine already", "none";
+        /// The committee is being changed.
+        EngineChanging = 65, "engine_changing", "a change of the group's committee is under way", "wait until it is in force: 'seamark status' shows it";
+        /// Too few nodes for the engine.
+        EngineNodes = 66, "engine_nodes", "too few nodes have capacity for the members that the engine needs", "register nodes, or give some capacity: bft needs 4 members";
+        /// The group would outlive no failure.
+        EngineRisk = 67, "engine_at_risk", "behind the switch the group could not bear one failed member", "add nodes first, so that the committee of the new engine tolerates one";
+        /// Not to be changed from here.
+        EngineFixed = 68, "engine_fixed", "the beacon's engine stands in the genesis, and that of a channel is its members' to change", "propose it in the channel, by its policy of membership; choose the beacon's with the genesis";
         /// A lock that pays its own account.
         LockForm = 70, "lock_form", "the lock would pay the account that it holds the amount of", "name another payee";
         /// Bad deadline of a lock.

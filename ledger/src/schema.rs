@@ -6,7 +6,7 @@
 //! from the beacon's mail alone.
 
 use crate::hash::{Hash32, sha256, tagged};
-use crate::ids::{Address, AssetId, GroupId, Height, LedgerId, LockId, TimeMs, TxId};
+use crate::ids::{Address, AssetId, GroupId, Height, LedgerId, LockId, NodeId, TimeMs, TxId};
 use crate::pair;
 use crate::record::Grantee;
 use crate::tree::BitPrefix;
@@ -268,6 +268,30 @@ pub fn founded(group: GroupId) -> Vec<u8> {
     join(STATE, &[&tagged(b"seamark/founded/v1", &[]).0, &[KIND_FOUNDED], &group.0.to_be_bytes()])
 }
 
+/// Prefix of the evidence that a group keeps: leaves of the state tree, in a partition that no account has, under the
+/// prefix of the tree that the group owns ([`crate::layout::BitPrefix::ALL`] where it is not a shard).
+#[must_use]
+pub fn evidence(owned: crate::layout::BitPrefix) -> Vec<u8> {
+    let mut partition = tagged(b"seamark/evidence/v1", &[]).0;
+    let mut head = [0; 8];
+    head.copy_from_slice(&partition[..8]);
+    let mask = u64::MAX.checked_shl(64u32.saturating_sub(u32::from(owned.length))).unwrap_or(0);
+    let head = (u64::from_be_bytes(head) & !mask) | (owned.bits & mask);
+    partition[..8].copy_from_slice(&head.to_be_bytes());
+    join(STATE, &[&partition, &[KIND_EVIDENCE]])
+}
+
+/// Prefix of the evidence against a member of a committee; the name of the proof
+/// ([`crate::Equivocation::id`]) follows.
+#[must_use]
+pub fn evidence_of(owned: crate::layout::BitPrefix, group: GroupId, committee: &Hash32, node: NodeId) -> Vec<u8> {
+    let mut key = evidence(owned);
+    key.extend_from_slice(&group.0.to_be_bytes());
+    key.extend_from_slice(&committee.0);
+    key.extend_from_slice(&node.0.to_be_bytes());
+    key
+}
+
 /// Key of one outgoing message.
 #[must_use]
 pub fn mail(dest: GroupId, seq: u64) -> Vec<u8> {
@@ -365,6 +389,12 @@ pub fn applied() -> Vec<u8> {
     join(META, &[b"applied"])
 }
 
+/// Key of where the engine in force took over from another one; absent while there was none before it.
+#[must_use]
+pub fn engine_start() -> Vec<u8> {
+    join(META, &[b"engine"])
+}
+
 /// Key of a group's total of an asset.
 #[must_use]
 pub fn total(asset: &AssetId) -> Vec<u8> {
@@ -387,6 +417,8 @@ pub fn entry(height: Height) -> Vec<u8> {
 pub const FLOW: u8 = b'F';
 /// Kind byte of the head of sealed value flows.
 pub const KIND_FLOW_HEAD: u8 = 0xD0;
+/// Kind byte of a proof that a member of a committee has voted twice.
+pub const KIND_EVIDENCE: u8 = 0xD1;
 /// Kind byte of a group that the beacon founded.
 pub const KIND_FOUNDED: u8 = 0xF2;
 

@@ -3,15 +3,17 @@
 
 mod support;
 
+use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind, Equivocation};
 use ledger::claim::{Claim, ClaimList, Claimed, Item, Restriction};
+use ledger::evidence::{EVIDENCE_VERSION, Evidence};
 use ledger::hash::{Hash32, sha256};
-use ledger::ids::{GroupId, Height, LedgerId, LockId, OrgId, TimeMs, TxId};
+use ledger::ids::{GroupId, Height, Incarnation, LedgerId, LockId, NodeId, OrgId, TimeMs, TxId};
 use ledger::lock::{Lock, LockState, LockTerms, hash_of};
 use ledger::pair::{self, Pair, Transfer};
 use ledger::record::{GrantChange, GrantLog, GrantTerms, Grantee, Record};
 use ledger::rules::{Credit, HistoryKind, HistoryLine};
 use ledger::tx::{AccountWrite, Condition, Move, Opening, SignedTx, Slot, Submission, TxBody};
-use ledger::{AccountRecord, Authorisation, Balance, Outcome, Receipt, Reject, schema};
+use ledger::{AccountRecord, Authorisation, Balance, Outcome, Receipt, Reject, SecretKey, schema};
 use support::vectors::Vectors;
 use support::{asset_def, body, cluster, multi, pay, sign, single};
 
@@ -297,6 +299,38 @@ fn locks_records_and_pairs() {
 }
 
 #[test]
+fn ballots_and_evidence() {
+    let mut vectors = Vectors::open("evidence.json");
+    let key = SecretKey::derive(b"member", &[3]);
+    let ballot = |kind, value: Option<u8>| Ballot {
+        version: BALLOT_VERSION,
+        cluster: cluster(),
+        group: GroupId::shard(1),
+        incarnation: Incarnation(0),
+        committee: Hash32([5; 32]),
+        index: 9,
+        round: 2,
+        kind,
+        value: value.map(|byte| Hash32([byte; 32])),
+        node: NodeId(3),
+    };
+    for (name, ballot) in [
+        ("ballot/proposal", ballot(BallotKind::Proposal { valid_round: None }, Some(1))),
+        ("ballot/proposal again", ballot(BallotKind::Proposal { valid_round: Some(1) }, Some(1))),
+        ("ballot/prevote", ballot(BallotKind::Prevote, Some(1))),
+        ("ballot/precommit of nothing", ballot(BallotKind::Precommit, None)),
+    ] {
+        vectors.format(name, &ballot.sign(&key), &ballot.digest().to_string());
+    }
+    let [one, other] = [1, 2].map(|value| ballot(BallotKind::Prevote, Some(value)).sign(&key));
+    let proof = Equivocation::of(one, other).expect("they exclude each other");
+    vectors.format("equivocation", &proof, &proof.id().to_string());
+    let kept = Evidence { version: EVIDENCE_VERSION, height: Height(7), time_ms: TimeMs(8), proof };
+    vectors.format("evidence", &kept, "");
+    vectors.finish();
+}
+
+#[test]
 fn keys_of_the_database() {
     let mut vectors = Vectors::open("schema.json");
     let (address, asset) = (single(1).address(), asset_def(single(1).address(), "EUR").id);
@@ -344,6 +378,13 @@ fn keys_of_the_database() {
         ("coming_committee", schema::coming_committee()),
         ("handover", schema::handover(height)),
         ("founded", schema::founded(GroupId::channel(5))),
+        ("engine_start", schema::engine_start()),
+        ("evidence", schema::evidence(ledger::BitPrefix::ALL)),
+        ("evidence of a shard", schema::evidence(ledger::BitPrefix::ALL.child(true).child(false))),
+        (
+            "evidence of a member",
+            schema::evidence_of(ledger::BitPrefix::ALL, GroupId::shard(1), &Hash32([5; 32]), NodeId(3)),
+        ),
     ];
     for (name, key) in &keys {
         // The hash of a state key is its position in the state tree; others have none.

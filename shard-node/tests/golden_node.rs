@@ -12,7 +12,7 @@ use cross_shard::{Bundle, StreamLeaf};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{GroupId, Height, NodeId, TimeMs, TxId};
 use ledger::{Outcome, Receipt, Reject};
-use shard_node::core::applied::AppliedRecord;
+use shard_node::core::applied::{AppliedRecord, ENGINE_START_VERSION, EngineStart};
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::genesis::{genesis_state, writes_hash};
 use shard_node::core::peer::{HeadProof, PeerMessage};
@@ -29,6 +29,7 @@ fn every_command() -> Vec<Command> {
         Command::Registry(vec![7; 8]),
         Command::Channel(vec![8, 9]),
         Command::Ready(vec![8; 8]),
+        Command::Evidence(vec![9; 4]),
     ]
 }
 
@@ -42,6 +43,7 @@ fn name_of_command(command: &Command) -> &'static str {
         Command::Registry(_) => "command/registry",
         Command::Channel(_) => "command/channel",
         Command::Ready(_) => "command/ready",
+        Command::Evidence(_) => "command/evidence",
     }
 }
 
@@ -66,8 +68,16 @@ fn entries() {
 #[test]
 fn equal_bytes_in_different_commands_have_different_hashes() {
     let bytes = vec![1, 2, 3];
-    let commands =
-        [Command::Tx, Command::Deliver, Command::Ack, Command::Checkpoint, Command::Registry, Command::Channel];
+    let commands = [
+        Command::Tx,
+        Command::Deliver,
+        Command::Ack,
+        Command::Checkpoint,
+        Command::Registry,
+        Command::Channel,
+        Command::Ready,
+        Command::Evidence,
+    ];
     let mut hashes: Vec<Hash32> = commands.iter().map(|command| command(bytes.clone()).hash()).collect();
     hashes.sort();
     hashes.dedup();
@@ -99,6 +109,7 @@ fn every_peer_message() -> Vec<PeerMessage> {
         PeerMessage::Probe { dest: PEER, next_seq: 3 },
         PeerMessage::Head(head),
         PeerMessage::Want { height: ledger::Height(7) },
+        PeerMessage::Evidence(support::twice(1)),
     ]
 }
 
@@ -117,6 +128,7 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::Head(_) => "head",
         PeerMessage::Want { .. } => "want",
         PeerMessage::Ready(_) => "ready",
+        PeerMessage::Evidence(_) => "evidence",
     }
 }
 
@@ -151,6 +163,14 @@ fn records() {
     let consensus = AppliedState { position: Some(position), membership: Some((Some(position), vec![5, 6])) };
     let later = AppliedRecord { consensus, height: Height(8), time_ms: TimeMs(NOW.0 + 1), ..fresh };
     vectors.format("applied/later", &later, "");
+    let start = EngineStart {
+        version: ENGINE_START_VERSION,
+        engine: ledger::Engine::Bft,
+        after: position,
+        height: Height(8),
+        anchor: Hash32([3; 32]),
+    };
+    vectors.format("engine start", &start, "");
     vectors.format("receipt place", &ReceiptPlace { height: Height(7), index: 2 }, "");
     vectors.format("block/empty", &BlockRecord::default(), "");
     let leaf = |peer, next_seq| StreamLeaf { peer, next_seq, head: Hash32([6; 32]) };

@@ -102,10 +102,13 @@ impl Pool {
         if !(1..=COMMITTEE_MAX).contains(&seats) {
             return Err(AssignError::Seats { group, seats });
         }
+        if seats < wanted.engine.least_members() {
+            return Err(AssignError::Engine { group, seats, engine: wanted.engine });
+        }
         if nodes < seats {
             return Err(AssignError::TooFewNodes { group, seats, nodes });
         }
-        let tolerated = constraints.faults.tolerated(seats);
+        let tolerated = wanted.engine.tolerated(seats);
         let least = tolerated.max(1);
         let fits = |org: usize, zone: usize| self.fillable(&Table::new(self, Caps { seats, org, zone }));
         // A cap of `seats` is none at all, so the search always ends there.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use beacon::{AssignError, Constraints, FaultModel, GroupSeats, assign};
+use beacon::genesis::{committees_of, first_groups};
+use beacon::{AssignError, Constraints, GroupSeats, assign};
+use ledger::Engine;
 use ledger::genesis::NodeInfo;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId, OrgId};
@@ -11,9 +13,7 @@ use proptest::prelude::*;
 use crate::support::{dealt, node};
 
 fn groups(shards: u32, seats: u16) -> Vec<GroupSeats> {
-    let mut groups = vec![GroupSeats { group: GroupId::BEACON, seats }];
-    groups.extend((0..shards).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats }));
-    groups
+    first_groups(shards, seats, seats, |_| Engine::Raft)
 }
 
 fn loads(nodes: &[NodeInfo], seated: &[(GroupId, Vec<NodeId>)]) -> BTreeMap<NodeId, usize> {
@@ -124,7 +124,7 @@ fn capacity_and_held_seats_count() {
     nodes[0].capacity = 3;
     nodes[3].capacity = 0;
     let wanted: Vec<GroupSeats> =
-        (0..10).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats: 1 }).collect();
+        (0..10).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats: 1, engine: Engine::Raft }).collect();
     let found = loads(&nodes, &assign(&Hash32([1; 32]), &nodes, &wanted, &Constraints::default()).unwrap());
     assert_eq!(found.into_values().collect::<Vec<_>>(), [6, 2, 2, 0]);
 
@@ -139,7 +139,7 @@ fn capacity_and_held_seats_count() {
 fn what_cannot_be_seated_is_refused() {
     let seed = Hash32([0; 32]);
     let plain = Constraints::default();
-    let one = |seats| vec![GroupSeats { group: GroupId::shard(0), seats }];
+    let one = |seats| vec![GroupSeats { group: GroupId::shard(0), seats, engine: Engine::Raft }];
     let code = |result: Result<_, AssignError>| result.map(|_: Vec<(GroupId, Vec<NodeId>)>| ()).unwrap_err().code();
     assert_eq!(code(assign(&seed, &dealt(2, 2), &one(3), &plain)), "assign_too_few_nodes");
     assert_eq!(code(assign(&seed, &dealt(2, 2), &one(0), &plain)), "assign_seats");
@@ -152,9 +152,38 @@ fn what_cannot_be_seated_is_refused() {
     let strict = Constraints { strict: true, ..Constraints::default() };
     assert!(assign(&seed, &dealt(5, 3), &one(3), &strict).is_ok());
     assert_eq!(code(assign(&seed, &dealt(5, 2), &one(3), &strict)), "assign_stratification");
-    let lying = Constraints { faults: FaultModel::Byzantine, strict: true, ..Constraints::default() };
-    assert_eq!(code(assign(&seed, &dealt(6, 3), &one(4), &lying)), "assign_stratification");
-    assert!(assign(&seed, &dealt(4, 4), &one(4), &lying).is_ok());
+    let lying = |seats| vec![GroupSeats { group: GroupId::shard(0), seats, engine: Engine::Bft }];
+    assert_eq!(code(assign(&seed, &dealt(6, 3), &lying(4), &strict)), "assign_stratification");
+    assert!(assign(&seed, &dealt(4, 4), &lying(4), &strict).is_ok());
+    for seats in 1..4 {
+        let refused = assign(&seed, &dealt(6, 6), &lying(seats), &plain).unwrap_err();
+        assert_eq!(refused.code(), "assign_engine");
+        assert!(refused.to_string().contains("needs at least 4"), "it says what is needed: {refused}");
+    }
+}
+
+/// Seats follow the engine of each group: a third may lie where another group's minority may stop.
+#[test]
+fn groups_of_both_engines_are_seated_together() {
+    let nodes = dealt(12, 3);
+    let engine = |group: GroupId| if group == GroupId::BEACON { Engine::Raft } else { Engine::Bft };
+    let wanted = first_groups(3, 7, 5, engine);
+    let made = committees_of(&Hash32([4; 32]), &nodes, &wanted, &Constraints::default()).unwrap();
+    for committee in &made {
+        let members: Vec<NodeId> = committee.members.iter().map(|member| member.node).collect();
+        let most = per(&nodes, &members, |node| node.org);
+        assert!(committee.well_formed());
+        assert_eq!(committee.engine, engine(committee.group), "{}", committee.group);
+        let (seats, threshold, cap) = if committee.group == GroupId::BEACON { (5, 3, 2) } else { (7, 5, 3) };
+        assert_eq!((members.len(), usize::from(committee.threshold)), (seats, threshold), "{}", committee.group);
+        // Seven seats of three organisations: the cap of two is raised by one, no more.
+        assert_eq!(most, cap, "{}", committee.group);
+    }
+    let wide = dealt(12, 6);
+    for committee in committees_of(&Hash32([4; 32]), &wide, &wanted, &Constraints::default()).unwrap() {
+        let members: Vec<NodeId> = committee.members.iter().map(|member| member.node).collect();
+        assert!(per(&wide, &members, |node| node.org) <= committee.engine.tolerated(members.len()));
+    }
 }
 
 fn consortium() -> impl Strategy<Value = Vec<NodeInfo>> {
@@ -173,7 +202,7 @@ proptest! {
         let seated = assign(&Hash32(seed), &nodes, &groups(shards, seats), &Constraints::default()).unwrap();
         prop_assert_eq!(seated.len(), shards as usize + 1);
         let seats = usize::from(seats);
-        let cap = FaultModel::Crash.tolerated(seats).max(least_org_cap(&nodes, seats));
+        let cap = Engine::Raft.tolerated(seats).max(least_org_cap(&nodes, seats));
         for (_, members) in &seated {
             prop_assert_eq!(members.len(), seats);
             prop_assert!(members.windows(2).all(|pair| pair[0] < pair[1]));
@@ -215,7 +244,7 @@ proptest! {
         prop_assume!(usize::from(seats) <= nodes.len());
         let seated = assign(&Hash32(seed), &nodes, &groups(shards, seats), &Constraints::default()).unwrap();
         let loads = loads(&nodes, &seated);
-        let cap = FaultModel::Crash.tolerated(usize::from(seats)).max(least_org_cap(&nodes, usize::from(seats)));
+        let cap = Engine::Raft.tolerated(usize::from(seats)).max(least_org_cap(&nodes, usize::from(seats)));
         let org = |id: &NodeId| nodes.iter().find(|node| node.id == *id).unwrap().org;
         for (_, members) in &seated {
             for from in members {

@@ -35,15 +35,15 @@ pub fn hosting(org: u16) -> Hosting {
     Hosting { nodes: vec![NodeId(org.into())], anchors: vec![NodeId(org.into())] }
 }
 
-struct Beacon {
-    genesis: Genesis,
-    state: State,
+pub struct Beacon {
+    pub genesis: Genesis,
+    pub state: State,
     now: u64,
     salt: u8,
 }
 
 impl Beacon {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let genesis = genesis();
         Self { state: state_of(&genesis), genesis, now: NOW, salt: 0 }
     }
@@ -90,7 +90,7 @@ impl Beacon {
     }
 
     /// Organisations 1 to 3 found a channel; what the last approval executes.
-    fn found(&mut self, name: &str) -> (GroupId, Executed) {
+    pub fn found(&mut self, name: &str) -> (GroupId, Executed) {
         self.found_by(NOW + DAY, name)
     }
 
@@ -105,7 +105,7 @@ impl Beacon {
         }
     }
 
-    fn read<T>(&self, read: impl FnOnce(&mut View<'_>) -> T) -> T {
+    pub fn read<T>(&self, read: impl FnOnce(&mut View<'_>) -> T) -> T {
         let mut view = View::new(&self.state);
         let found = read(&mut view);
         assert_eq!(view.fault(), None);

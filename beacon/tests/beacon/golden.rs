@@ -1,6 +1,7 @@
 //! Golden vectors: these bytes are signed, hashed, stored or recomputed by others. A change here is
 //! a new format version, never an edit.
 
+use beacon::accused::{ACCUSATION_VERSION, Accusation};
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
 use beacon::{ChannelEntry, ClusterView, CommandOutcome, Constraints, GroupSeats, assign, registry};
@@ -54,6 +55,7 @@ fn the_variants_of_commands() {
             act: channel::FoundingAct::Approve(crate::channels::hosting(2)),
         },
         BeaconCommand::RemoveOrg { org: OrgId(4) },
+        BeaconCommand::SwitchEngine { group: GroupId::shard(1), engine: ledger::Engine::Bft },
     ]
     .map(|command| hash(&command));
     assert_eq!(
@@ -69,7 +71,8 @@ fn the_variants_of_commands() {
             "a579855a8cd18dd6",
             "e404b2d1c681fda1",
             "04983c9d62e392fa",
-            "ad6878882a6750ba"
+            "ad6878882a6750ba",
+            "073b10af01107d49"
         ]
     );
 }
@@ -83,6 +86,17 @@ fn records() {
     assert_eq!(encoded(borsh::to_vec(&checkpoint).unwrap()), expected);
     let head = AuditHead { changes: 3, chain: Hash32([4; 32]) };
     assert_eq!(encoded(borsh::to_vec(&head).unwrap()), format!("0300000000000000{}", "04".repeat(32)));
+    let accusation = Accusation {
+        version: ACCUSATION_VERSION,
+        node: NodeId(3),
+        org: OrgId(2),
+        group: GroupId::shard(1),
+        evidence: Hash32([5; 32]),
+        height: Height(7),
+        time_ms: TimeMs(8),
+    };
+    let expected = format!("01030000000200{}{}0700000000000000 0800000000000000", "0100000000000002", "05".repeat(32));
+    assert_eq!(encoded(borsh::to_vec(&accusation).unwrap()), expected.replace(' ', ""));
     let pending = CommandOutcome::Pending { approvals: 1, needed: 2 };
     assert_eq!(encoded(borsh::to_vec(&pending).unwrap()), "0101000200");
     let id = Hash32([6; 32]);
@@ -96,17 +110,18 @@ fn records() {
         name: "steel".to_owned(),
         founding: id,
         shown: ChannelUpdate {
-            version: 1,
+            version: 2,
             members: vec![OrgId(1), OrgId(2)],
             nodes: vec![NodeId(3), NodeId(4)],
             anchors: vec![NodeId(4)],
             status: ChannelStatus::Closing,
+            engine: ledger::Engine::Bft,
         },
     };
     assert_eq!(
         encoded(borsh::to_vec(&entry).unwrap()),
         format!(
-            "01010000000000000305000000737465656c{}0102000000010002000200000003000000040000000100000004000000 02",
+            "01010000000000000305000000737465656c{}0202000000010002000200000003000000040000000100000004000000 02 01",
             "06".repeat(32)
         )
         .replace(' ', "")
@@ -138,8 +153,12 @@ fn the_registry_of_a_fixed_genesis() {
 
 #[test]
 fn the_assignment_of_a_fixed_seed() {
-    let mut groups = vec![GroupSeats { group: GroupId::BEACON, seats: 3 }];
-    groups.extend((0..4).map(|ordinal| GroupSeats { group: GroupId::shard(ordinal), seats: 3 }));
+    let mut groups = vec![GroupSeats { group: GroupId::BEACON, seats: 3, engine: ledger::Engine::Raft }];
+    groups.extend((0..4).map(|ordinal| GroupSeats {
+        group: GroupId::shard(ordinal),
+        seats: 3,
+        engine: ledger::Engine::Raft,
+    }));
     let seated = assign(&Hash32([0x5e; 32]), &dealt(7, 3), &groups, &Constraints::default()).unwrap();
     let text: Vec<String> = seated
         .iter()

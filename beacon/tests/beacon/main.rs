@@ -1,9 +1,11 @@
 //! Tests of the beacon's machine: assignment laws, execution, and the bytes it signs and stores.
 #![allow(clippy::unwrap_used)] // a test that meets an error has failed
 
+mod accused;
 mod assignment;
 mod channels;
 mod commands;
+mod engine;
 mod golden;
 mod orgs;
 mod proof;

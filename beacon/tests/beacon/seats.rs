@@ -70,7 +70,7 @@ fn capacity(state: &mut State, genesis: &Genesis, node: u32, capacity: u16, salt
     run(state, |view| execute_command(view, &at(genesis, NOW), &signed.encode()).map_err(|refused| refused.reject))
 }
 
-fn run(
+pub fn run(
     state: &mut State,
     work: impl FnOnce(&mut ledger::view::View<'_>) -> Result<Executed, Reject>,
 ) -> Result<Executed, Reject> {
@@ -84,7 +84,7 @@ fn run(
 }
 
 /// A header certified by all of a committee, with the signatures of those who join.
-fn readiness(genesis: &Genesis, current: &Committee, coming: &Committee, height: u64) -> Readiness {
+pub fn readiness(genesis: &Genesis, current: &Committee, coming: &Committee, height: u64) -> Readiness {
     let Certificate { mut header, .. } = certified(genesis, current.group, height, 1);
     (header.committee_hash, header.next_committee_hash) = (current.hash(), current.hash());
     let digest = header.hash();

@@ -5,6 +5,7 @@ use beacon::{ClusterView, genesis as first_state, registry};
 use cross_shard::message::Message;
 use ledger::asset::AssetSpec;
 use ledger::auth::Authorisation;
+use ledger::committee::{Committee, Engine};
 use ledger::crypto::SecretKey;
 use ledger::genesis::Genesis;
 use ledger::ids::{Address, AssetId, GroupId, Height, LedgerId, NodeId, TimeMs};
@@ -78,7 +79,7 @@ fn a_record_that_does_not_decode_is_a_fault() {
 #[test]
 fn a_genesis_out_of_form_is_refused() {
     type Spoil = fn(&mut Genesis);
-    let table: [(&str, Spoil); 12] = [
+    let table: [(&str, Spoil); 13] = [
         ("genesis_version", |g| g.version = 2),
         ("genesis_name", |g| g.name.clear()),
         ("genesis_count", |g| g.orgs.clear()),
@@ -91,6 +92,10 @@ fn a_genesis_out_of_form_is_refused() {
         ("genesis_committee", |g| drop(g.committees.remove(0))),
         ("genesis_committee", |g| g.committees[1].threshold = 1),
         ("genesis_committee", |g| g.committees[1].members[0].key = g.committees[1].members[1].key),
+        ("genesis_engine", |g| {
+            let Committee { engine, threshold, .. } = &mut g.committees[1];
+            (*engine, *threshold) = (Engine::Bft, 3);
+        }),
     ];
     for (code, spoil) in table {
         let mut spoiled = genesis();

@@ -142,6 +142,30 @@ fn founders_must_be_able_to_govern() {
     assert_eq!(act(&two, 3, &FoundingAct::Reject).unwrap().phase, Phase::Abandoned);
 }
 
+/// With fewer than four nodes none may lie, so a Byzantine channel is not founded on them.
+#[test]
+fn an_engine_gets_the_nodes_that_it_needs() {
+    let bft = |invited: &[u16], founding: Policy| Terms { engine: Engine::Bft, founding, ..terms(invited, &anyone()) };
+    let bring =
+        |founding: &Founding, org: u16, nodes: u32| act(founding, org, &FoundingAct::Approve(hosting(org, nodes)));
+    // Whoever speaks last is told what is missing, and can bring it.
+    let two = bring(&propose(bft(&[2, 3], everyone())).unwrap(), 2, 1).unwrap();
+    assert_eq!(bring(&two, 3, 1), Err(R::EngineNodes));
+    let whole = bring(&two, 3, 2).unwrap();
+    assert_eq!((whole.phase, whole.nodes()), (Phase::Approved, 4));
+    let committee = whole.start(&CLUSTER, GROUP, &Directory, TimeMs(NOW)).unwrap().1.committee();
+    assert_eq!((committee.engine, committee.members.len(), committee.threshold), (Engine::Bft, 4, 3));
+    assert!(committee.well_formed());
+    // A policy that holds already waits for nodes while somebody could bring them.
+    let open = bring(&propose(bft(&[2, 3], anyone())).unwrap(), 2, 1).unwrap();
+    assert_eq!((open.phase, open.residual(), open.enough_nodes()), (Phase::Proposed, Residual::Met, false));
+    assert_eq!(bring(&open, 3, 2).unwrap().phase, Phase::Approved);
+    assert_eq!(act(&open, 3, &FoundingAct::Reject).unwrap().phase, Phase::Abandoned, "nobody is left to bring them");
+    // One organisation alone brings all of them, or is refused at once.
+    assert_eq!(propose(bft(&[], anyone())).unwrap_err().reject, R::EngineNodes);
+    assert_eq!(propose(terms(&[], &anyone())).unwrap().phase, Phase::Approved, "raft orders on one node, too");
+}
+
 #[test]
 fn it_starts_with_what_the_registry_has_then_under_an_id_of_a_channel() {
     struct Emptied;

@@ -46,6 +46,7 @@ fn changes() -> Vec<Change> {
         Change::GrantAudit(grant(Scope::Assets(vec![AssetId([1; 16])]))),
         Change::RevokeAudit { org, grant: H },
         Change::RevokeKey { org, key: admin(2).public() },
+        Change::Engine { engine: Engine::Bft },
     ]
 }
 
@@ -67,6 +68,7 @@ fn name_of(change: &Change) -> &'static str {
         },
         Change::RevokeAudit { .. } => "revoke audit",
         Change::RevokeKey { .. } => "revoke key",
+        Change::Engine { .. } => "engine",
     }
 }
 
@@ -201,6 +203,7 @@ fn keys() {
         ("revision of the phase", state::revision_key(Target::Phase)),
         ("revision of an asset", state::revision_key(Target::Asset(AssetId([3; 16])))),
         ("revision of audits", state::revision_key(Target::Audit(org))),
+        ("revision of the engine", state::revision_key(Target::Engine)),
         ("proposal", state::proposal_key(&H)),
         ("invitation", state::invitation_key(org)),
         ("grant", state::grant_key(org, &H)),

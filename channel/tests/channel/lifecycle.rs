@@ -1,12 +1,12 @@
 //! Freezing, thawing, closing, and what a channel permits.
 
 use channel::{
-    AuditGrant, Change, ChannelReject as R, Command, Outcome, Phase, ProposalState as S, Scope, UnderWay, state,
+    AuditGrant, Change, ChannelReject as R, Command, Engine, Outcome, Phase, ProposalState as S, Scope, UnderWay, state,
 };
 use ledger::hash::Hash32;
 use ledger::ids::{Address, AssetId, Height, OrgId, TimeMs};
 
-use crate::support::{DAY, World, anyone, key};
+use crate::support::{DAY, World, anyone, key, majority};
 
 fn phase(world: &World) -> Phase {
     world.read(state::channel).unwrap().phase
@@ -80,4 +80,28 @@ fn audits_are_granted_within_bounds_and_revoked() {
     world.approve(3, other);
     assert_eq!(world.approve(4, other), S::Applied);
     assert_eq!(world.read(state::grants), []);
+}
+
+/// The engine is what the members want it to be; the committee that has it follows from the beacon.
+#[test]
+fn the_engine_is_changed_for_the_nodes_that_there_are() {
+    let to = |engine| Change::Engine { engine };
+    let mut small = World::with(&[1; 3], &majority());
+    assert_eq!(small.proposal_refused(1, to(Engine::Raft)), R::NoChange);
+    assert_eq!(small.proposal_refused(1, to(Engine::Bft)), R::EngineNodes, "three nodes");
+
+    let mut world = World::with(&[2, 1, 1], &majority());
+    let engine = |world: &World| world.read(state::channel).unwrap().engine;
+    let (id, standing) = world.propose(1, to(Engine::Bft));
+    let (other, _) = world.propose(2, to(Engine::Bft));
+    assert_eq!((standing, world.approve(2, id)), (S::Open, S::Applied), "two of three");
+    assert_eq!((engine(&world), world.committee.engine), (Engine::Bft, Engine::Raft));
+    assert_eq!(world.refused(3, &Command::Approve { proposal: other }), R::ProposalStale);
+    // Whoever leaves is judged by the engine that comes: with three nodes none may lie.
+    assert_eq!(world.refused(3, &Command::Leave), R::QuorumLostNext);
+    world.enact(to(Engine::Raft));
+    assert_eq!(engine(&world), Engine::Raft, "taken back before it was in force");
+    // A committee without a node that a member has named.
+    world.committee.members.pop();
+    assert_eq!(world.proposal_refused(1, to(Engine::Bft)), R::EngineChanging);
 }

@@ -163,6 +163,7 @@ fn answers(
             | CommandOutcome::Delivered(..)
             | CommandOutcome::Checkpointed(_)
             | CommandOutcome::Registered
+            | CommandOutcome::Evidence(_)
             | CommandOutcome::Governed { .. }
             | CommandOutcome::Ignored(_) => {}
         }

@@ -27,6 +27,8 @@ pub enum Command {
     Channel(Vec<u8>) = 5,
     /// A prepared committee can take over: borsh of `beacon::Readiness`.
     Ready(Vec<u8>) = 6,
+    /// A proof that a member of a committee has voted twice: borsh of `ledger::Equivocation`.
+    Evidence(Vec<u8>) = 7,
 }
 
 impl Command {
@@ -39,7 +41,8 @@ impl Command {
         | Self::Checkpoint(bytes)
         | Self::Registry(bytes)
         | Self::Channel(bytes)
-        | Self::Ready(bytes)) = self;
+        | Self::Ready(bytes)
+        | Self::Evidence(bytes)) = self;
         bytes.len() + 5
     }
 
@@ -54,6 +57,7 @@ impl Command {
             Self::Registry(bytes) => (4, bytes),
             Self::Channel(bytes) => (5, bytes),
             Self::Ready(bytes) => (6, bytes),
+            Self::Evidence(bytes) => (7, bytes),
         };
         tagged(b"seamark/entry/v1", &[&[kind], bytes])
     }

@@ -22,7 +22,7 @@ use ledger::tree::{StateTree, TreeError, value_hash};
 use ledger::tx::ParsedTx;
 use ledger::view::{ReadFault, StateReader, View};
 
-use crate::core::applied::AppliedRecord;
+use crate::core::applied::{AppliedRecord, ENGINE_START_VERSION, EngineStart};
 use crate::core::entry::{Command, Entry};
 use crate::core::machine::{BlockWork, CommandOutcome};
 use crate::core::records::BlockRecord;
@@ -193,6 +193,16 @@ pub fn execute_by(
         flags: 0,
     };
     let header_hash = header.hash();
+    if next_committee.engine != committee.engine {
+        let start = EngineStart {
+            version: ENGINE_START_VERSION,
+            engine: next_committee.engine,
+            after: consensus.position.unwrap_or_default(),
+            height: at.height,
+            anchor: header_hash,
+        };
+        writes.push((schema::engine_start(), Some(encoded(&start))));
+    }
     let applied =
         AppliedRecord { version: 1, consensus, height: at.height, header_hash, time_ms: at.time_ms, state_root };
     let record = BlockRecord { receipts, outbox, inbox };

@@ -5,9 +5,11 @@ use crate::core::entry::{Command, ENTRY_VERSION};
 use crate::core::genesis::genesis_state;
 use crate::core::records::ReceiptPlace;
 use crate::core::support::{
-    self, GROUPS, NOW, PEER, SHARD, address, bundle, certify, client_of, genesis, genesis_named, path_to, transaction,
+    self, GROUPS, NOW, PEER, SHARD, address, bundle, certify, client_of, genesis, genesis_named, liars, path_to,
+    transaction, twice,
 };
 use cross_shard::{AckProof, Bundle};
+use ledger::evidence;
 use ledger::genesis::Genesis;
 use ledger::ids::{AssetId, Height, LedgerId};
 use ledger::reject::Reject;
@@ -259,4 +261,41 @@ fn replicas_that_check_signatures_are_given_the_new_transactions() {
         assert_eq!(block.to_verify.len(), count, "{verify:?}");
         assert!(block.to_verify.iter().all(|tx| tx.verify_signatures().is_ok()));
     }
+}
+
+/// A proof is an outcome and a leaf of the state, once; the beacon draws the consequence by itself.
+#[test]
+fn evidence_is_kept_under_the_state_root_and_costs_the_node_its_seats() {
+    let (genesis, proof) = (genesis(), twice(2));
+    let taken = CommandOutcome::Evidence(Box::new(proof));
+    let command = || Command::Evidence(borsh_of(&proof));
+    for group in [SHARD, GroupId::BEACON] {
+        let mut chain = Group::new(&genesis, group);
+        let unknown = chain.block(vec![command(), Command::Evidence(vec![1])]);
+        let ignored = [Reject::CommitteeUnknown, Reject::Malformed].map(CommandOutcome::Ignored);
+        assert_eq!(unknown.outcomes, ignored, "a refusal is no fault");
+        chain.state.insert(schema::committee(SHARD, &liars().hash()), borsh_of(&liars()).into());
+        let block = chain.block(vec![command(), command()]);
+        assert_eq!(block.outcomes, [taken.clone(), taken.clone()]);
+        assert_ne!(block.header.state_root, unknown.header.state_root);
+        let mut view = View::new(&chain.state);
+        let owned = evidence::owned(&mut view, group);
+        let [kept] = &evidence::kept(&mut view, owned)[..] else { panic!("one proof") };
+        assert_eq!((kept.proof, kept.height), (proof, Height(2)));
+        let later = chain.block(vec![command()]);
+        assert_eq!((later.outcomes, later.header.state_root), (vec![taken.clone()], block.header.state_root));
+        if group == GroupId::BEACON {
+            let mut view = View::new(&chain.state);
+            let accused: Vec<_> = beacon::accused::accusations(&mut view).iter().map(|found| found.node.0).collect();
+            assert_eq!(accused, [2]);
+            let coming = beacon::registry::coming_of(&mut view, SHARD).expect("another node takes the seat");
+            assert!(coming.index_of(proof.node()).is_none());
+            assert_eq!(block.mail.iter().map(|mail| mail.dest).collect::<Vec<_>>(), [SHARD]);
+        } else {
+            assert!(block.mail.is_empty());
+        }
+    }
+    let mut elsewhere = Group::new(&genesis, PEER);
+    let ignored = [CommandOutcome::Ignored(Reject::UnknownGroup)];
+    assert_eq!(elsewhere.block(vec![command()]).outcomes, ignored, "a shard keeps what its own members have signed");
 }

@@ -9,7 +9,7 @@ use channel::state::{self, MemberRecord};
 use channel::{
     ChannelReject, CheckedCommand, Phase, Refusal, Registry, RegistryNode, RegistryOrg, Surroundings, UnderWay, follow,
 };
-use cross_shard::notice::{ChannelStatus, ChannelUpdate, NOTICE_VERSION, RegistryUpdate};
+use cross_shard::notice::{CHANNEL_UPDATE_VERSION, ChannelStatus, ChannelUpdate, RegistryUpdate};
 use cross_shard::stream;
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
@@ -110,8 +110,8 @@ pub(super) fn follow(view: &mut View<'_>, at: &BlockContext, update: RegistryUpd
 
 /// What the channel shows of itself to the beacon; nothing in a group that is no channel.
 pub(super) fn shown(view: &mut View<'_>) -> Option<ChannelUpdate> {
-    let phase = state::channel(view)?.phase;
-    let status = match phase {
+    let channel = state::channel(view)?;
+    let status = match channel.phase {
         Phase::Running => ChannelStatus::Running,
         Phase::Frozen => ChannelStatus::Frozen,
         Phase::Closing => ChannelStatus::Closing,
@@ -126,11 +126,12 @@ pub(super) fn shown(view: &mut View<'_>) -> Option<ChannelUpdate> {
         nodes
     };
     Some(ChannelUpdate {
-        version: NOTICE_VERSION,
+        version: CHANNEL_UPDATE_VERSION,
         members: members.iter().map(|member| member.org).collect(),
         nodes: sorted(&|member| member.nodes.iter().map(|node| node.node).collect()),
         anchors: sorted(&|member| member.anchors.clone()),
         status,
+        engine: channel.engine,
     })
 }
 

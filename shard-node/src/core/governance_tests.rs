@@ -1,5 +1,5 @@
 use beacon::command::BeaconCommand;
-use channel::{Change, ChannelReject, Command as Act, Outcome as Said, Phase, Subject};
+use channel::{Change, ChannelReject, Command as Act, Engine, Outcome as Said, Phase, Subject};
 use cross_shard::notice::ChannelStatus;
 use ledger::ids::{AssetId, Height, LedgerId};
 use ledger::{Move, Outcome, SecretKey, SignedTx, TimeMs};
@@ -125,6 +125,26 @@ fn members_join_and_go_and_the_directory_follows() {
     assert_eq!(world.govern(group, 4, &Act::Decline), Err(ChannelReject::NotInvited));
     assert_eq!(world.govern(group, 4, &Act::Leave), Err(ChannelReject::Removed));
     assert_eq!(world.govern(group, 3, &Act::Leave), Err(ChannelReject::QuorumLostNext));
+}
+
+#[test]
+fn a_channel_that_wants_another_engine_is_prepared_for_it() {
+    let mut world = Consortium::new();
+    let group = world.found("iron", &[1, 2, 3, 4]);
+    world.settle();
+    let (change, until_ms) = (Change::Engine { engine: Engine::Bft }, TimeMs(world.now + HOUR));
+    let made = world.govern(group, 1, &Act::Propose { change, until_ms });
+    let Ok(Said::Proposal { id, .. }) = made else { panic!("{made:?}") };
+    for org in [2, 3] {
+        world.govern(group, org, &Act::Approve { proposal: id }).expect("it counts");
+    }
+    world.settle();
+    assert_eq!(shown(&world, group).engine, Engine::Bft);
+    let chain = world.chain(group);
+    let current: Committee = chain.read(|view| view.load(&schema::current_committee(group))).expect("it has one");
+    let coming: Committee = chain.read(|view| view.load(&schema::coming_committee())).expect("it came by mail");
+    assert_eq!((current.engine, current.members.len()), (Engine::Raft, 4), "nothing is in force yet");
+    assert_eq!((coming.engine, coming.threshold, coming.members), (Engine::Bft, 3, current.members));
 }
 
 #[test]

@@ -9,12 +9,14 @@ use cross_shard::bundle::{AckProof, Bundle};
 use cross_shard::commit::{self, CommitContext, Decision, Handed, Progress};
 use cross_shard::message::Message;
 use cross_shard::stream;
+use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
+use ledger::evidence::{self, Keeping};
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, LedgerId, TxId};
-use ledger::layout::Layout;
+use ledger::layout::{BitPrefix, Layout};
 use ledger::machine::{BlockContext, Machine, ReadSet};
 use ledger::pair::{self, Transfer};
 use ledger::receipt::{Outcome, Receipt};
@@ -50,6 +52,8 @@ pub enum CommandOutcome {
     Checkpointed(GroupId),
     /// The registry took a command.
     Registered,
+    /// The proof holds: it is kept, or as many are as say anything.
+    Evidence(Box<Equivocation>),
     /// A channel judged an act of its governance.
     Governed {
         /// What names the command.
@@ -496,6 +500,29 @@ impl BlockWork {
         self.take_executed(view, at, executed)
     }
 
+    /// A proof counts for what it shows, whoever brings it. A group keeps what its own members have signed, the beacon
+    /// that of any group, and decides there what follows for the node.
+    fn evidence(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+        let Ok(proof) = borsh::from_slice::<Equivocation>(bytes) else {
+            return CommandOutcome::Ignored(Reject::Malformed);
+        };
+        if self.group != GroupId::BEACON && proof.first.ballot.group != self.group {
+            return CommandOutcome::Ignored(Reject::UnknownGroup);
+        }
+        let owned = self.layout.prefix_of(self.group).unwrap_or(BitPrefix::ALL);
+        match evidence::keep(view, &at, owned, &proof) {
+            Ok(keeping) => {
+                if keeping == Keeping::New && self.group == GroupId::BEACON {
+                    for (dest, message) in beacon::accused::accuse(view, &at, &proof) {
+                        stream::emit(view, dest, message.encode());
+                    }
+                }
+                CommandOutcome::Evidence(Box::new(proof))
+            }
+            Err(reject) => CommandOutcome::Ignored(reject),
+        }
+    }
+
     fn take_executed(
         &mut self,
         view: &mut View<'_>,
@@ -559,6 +586,7 @@ impl Machine for BlockWork {
             Command::Registry(bytes) => self.registry(view, at, bytes),
             Command::Channel(bytes) => self.govern(view, at, bytes),
             Command::Ready(bytes) => self.ready(view, at, bytes),
+            Command::Evidence(bytes) => self.evidence(view, at, bytes),
         }
     }
 }

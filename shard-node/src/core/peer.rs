@@ -1,9 +1,10 @@
 //! What replicas tell each other outside consensus: attestations, certificates, pulls, bundles,
-//! proofs of cursors and stream heads, checkpoints. Every message may be lost, repeated or late.
+//! proofs of cursors and stream heads, checkpoints, evidence. Every message may be lost, repeated or late.
 
 use beacon::Readiness;
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::{AckProof, Bundle, StreamLeaf};
+use ledger::ballot::Equivocation;
 use ledger::certificate::{Attestation, Certificate};
 use ledger::ids::{GroupId, Height, NodeId};
 use ledger::merkle::MerklePath;
@@ -61,6 +62,9 @@ pub enum PeerMessage {
     },
     /// A group's proof for the beacon that its prepared committee can take over.
     Ready(Readiness),
+    /// A member of a group passes on a proof that another one has voted twice: to the one that leads, and to the
+    /// beacon.
+    Evidence(Equivocation),
 }
 
 /// Proof that a group has certified mail for another one up to `leaf.next_seq`.

@@ -159,9 +159,12 @@ fn brought_by(entry: &Entry, txid: &TxId) -> Option<Vec<u8>> {
                 _ => None,
             })
         }
-        Command::Ack(_) | Command::Checkpoint(_) | Command::Registry(_) | Command::Channel(_) | Command::Ready(_) => {
-            None
-        }
+        Command::Ack(_)
+        | Command::Checkpoint(_)
+        | Command::Registry(_)
+        | Command::Channel(_)
+        | Command::Ready(_)
+        | Command::Evidence(_) => None,
     })
 }
 

@@ -6,6 +6,7 @@
 use cross_shard::range::Nodes;
 use cross_shard::stream::{self, StreamLeaf};
 use cross_shard::{AckProof, Bundle, InCursor, Message};
+use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind, Equivocation};
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256};
 use ledger::header::HEADER_VERSION;
@@ -16,7 +17,8 @@ use ledger::ids::{
 use ledger::merkle::{self, MerklePath};
 use ledger::rules::Credit;
 use ledger::{
-    Attestation, Authorisation, Certificate, Committee, Header, Layout, Member, Move, SecretKey, SignedTx, Slot, TxBody,
+    Attestation, Authorisation, Certificate, Committee, Engine, Header, Layout, Member, Move, SecretKey, SignedTx,
+    Slot, TxBody,
 };
 
 /// Time of the genesis; blocks come after it.
@@ -122,6 +124,31 @@ pub fn certify(header: Header) -> Certificate {
     let signers = &nodes(header.group)[..2];
     let signatures = signers.iter().map(|node| (NodeId(*node), node_key(*node).sign(&digest))).collect();
     Certificate { version: 1, header, signatures }
+}
+
+/// Nodes 1 to 4 as members of [`SHARD`] under the Byzantine engine.
+pub fn liars() -> Committee {
+    let member = |node| Member { node: NodeId(node), org: OrgId(0), key: node_key(node).public() };
+    Committee::of(Engine::Bft, SHARD, Incarnation(0), Epoch(0), (1..=4).map(member).collect())
+}
+
+/// A proof that a node has voted twice in [`liars`].
+pub fn twice(node: u32) -> Equivocation {
+    let committee = liars();
+    let ballot = |value: u8| Ballot {
+        version: BALLOT_VERSION,
+        cluster: genesis().cluster_id(),
+        group: SHARD,
+        incarnation: committee.incarnation,
+        committee: committee.hash(),
+        index: 5,
+        round: 0,
+        kind: BallotKind::Prevote,
+        value: Some(Hash32([value; 32])),
+        node: NodeId(node),
+    };
+    let [one, other] = [1, 2].map(|value| ballot(value).sign(&node_key(node)));
+    Equivocation::of(one, other).expect("they exclude each other")
 }
 
 /// Encoded credits with different contents.

@@ -206,6 +206,7 @@ pub(super) fn change(change: &Change, orgs: &Orgs) -> String {
         Change::GrantAudit(grant) => format!("let {}", audit(grant, orgs)),
         Change::RevokeAudit { org, grant } => format!("end the audit grant {grant} of {}", orgs.name(*org)),
         Change::RevokeKey { org, key } => format!("revoke the key {key} of {}", orgs.name(*org)),
+        Change::Engine { engine } => format!("go on under {engine}"),
     }
 }
 

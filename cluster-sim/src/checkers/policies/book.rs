@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use channel::{Change, Command, Outcome, Phase, Policy, ProposalState, Quorum, Role, SignedCommand, Subject, Target};
 use cross_shard::RegistryUpdate;
+use ledger::committee::Engine;
 use ledger::crypto::{self, PublicKey};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId, OrgId, TimeMs};
@@ -34,6 +35,8 @@ pub(super) struct Book {
     pub members: BTreeMap<OrgId, Member>,
     pub policies: BTreeMap<Subject, Policy>,
     pub phase: Phase,
+    /// What it is to be ordered by.
+    pub engine: Engine,
     /// Keys and certificates that count no more.
     pub revoked: BTreeSet<(OrgId, Hash32)>,
     invited: BTreeSet<OrgId>,
@@ -67,6 +70,7 @@ impl Book {
             members: genesis.orgs.iter().map(member).collect(),
             policies: Subject::ALL.into_iter().map(|subject| (subject, policy.clone())).collect(),
             phase: Phase::Running,
+            engine: genesis.committee(group).map_or(Engine::Raft, |committee| committee.engine),
             revoked: BTreeSet::new(),
             invited: BTreeSet::new(),
             proposals: BTreeMap::new(),
@@ -165,6 +169,7 @@ impl Book {
                 member.anchors = nodes.iter().copied().collect();
             }
             Change::RevokeKey { org, key } => self.revoke(*org, credential(key)),
+            Change::Engine { engine } => self.engine = *engine,
             Change::PermitAsset { .. } | Change::GrantAudit(_) | Change::RevokeAudit { .. } => {}
         }
         self.supersede(&[change.target()]);

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use beacon::channels::{ChannelEntry, channel_key};
 use channel::state;
 use channel::{Phase, state::MemberRecord};
+use cross_shard::notice::CHANNEL_UPDATE_VERSION;
 use cross_shard::{ChannelStatus, ChannelUpdate};
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
 use ledger::schema;
@@ -89,7 +90,7 @@ impl Policies {
             book.members.values().flat_map(of).copied().collect::<BTreeSet<_>>().into_iter().collect()
         };
         ChannelUpdate {
-            version: 1,
+            version: CHANNEL_UPDATE_VERSION,
             members: book.members.keys().copied().collect(),
             nodes: all(&|member| &member.nodes),
             anchors: all(&|member| &member.anchors),
@@ -99,6 +100,7 @@ impl Policies {
                 Phase::Closed => ChannelStatus::Closed,
                 Phase::Proposed | Phase::Approved | Phase::Running | Phase::Abandoned => ChannelStatus::Running,
             },
+            engine: book.engine,
         }
     }
 

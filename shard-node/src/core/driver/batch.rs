@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use beacon::Readiness;
 use bytes::Bytes;
 use cross_shard::{AckProof, Bundle};
+use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::hash::Hash32;
 use ledger::header::Header;
@@ -42,6 +43,8 @@ pub(super) struct Batcher {
     checkpoints: Vec<Certificate>,
     /// The latest proof of each group that a prepared committee can take over.
     ready: BTreeMap<GroupId, Readiness>,
+    /// Proofs that a member has voted twice, by name.
+    evidence: BTreeMap<Hash32, Equivocation>,
     /// The highest checkpoint of each group that waits or was proposed since this replica leads.
     checkpointed: BTreeMap<GroupId, (Height, Vec<Hash32>)>,
     /// A deadline in state is due: an empty entry serves.
@@ -60,6 +63,7 @@ impl Batcher {
             acks_since: None,
             checkpoints: Vec::new(),
             ready: BTreeMap::new(),
+            evidence: BTreeMap::new(),
             checkpointed: BTreeMap::new(),
             deadline: false,
         }
@@ -122,10 +126,26 @@ impl Batcher {
         self.ready.insert(ready.group(), ready);
     }
 
+    /// Takes a proof that was judged.
+    pub(super) fn push_evidence(&mut self, proof: Equivocation) {
+        self.evidence.insert(proof.id(), proof);
+    }
+
+    /// A proof that waits is in state.
+    pub(super) fn drop_evidence(&mut self, id: &Hash32) {
+        self.evidence.remove(id);
+    }
+
     /// A proposal left the pipeline. When it was lost, returns its transactions: a leader that may
     /// not write for a moment goes on leading, so nobody else would tell their senders.
     pub(super) fn proposed(&mut self, id: u64, accepted: bool) -> Option<Vec<Bytes>> {
         self.in_flight.remove(&id).filter(|_| !accepted)
+    }
+
+    /// Forgets the proposals without an answer, and returns their transactions. Whatever else was in them comes again:
+    /// mail is pulled, proofs are repeated.
+    pub(super) fn lose_in_flight(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.in_flight).into_values().flatten().collect()
     }
 
     /// Drops everything; returns the transactions, whose senders must hear of it.
@@ -135,6 +155,7 @@ impl Batcher {
         self.acks_since = None;
         self.checkpoints.clear();
         self.ready.clear();
+        self.evidence.clear();
         self.checkpointed.clear();
         self.in_flight.clear();
         self.deadline = false;
@@ -163,6 +184,7 @@ impl Batcher {
             || !self.bundles.is_empty()
             || !self.checkpoints.is_empty()
             || !self.ready.is_empty()
+            || !self.evidence.is_empty()
             || self.deadline
         {
             return true;
@@ -220,6 +242,15 @@ impl Batcher {
                 self.ready.insert(group, ready);
             }
         }
+        for (id, proof) in std::mem::take(&mut self.evidence) {
+            let command = Command::Evidence(encoded(&proof));
+            if command.size() <= room {
+                room -= command.size();
+                commands.push(command);
+            } else {
+                self.evidence.insert(id, proof);
+            }
+        }
         for _ in 0..BATCH_TXS_MAX {
             match self.txs.front() {
                 Some(tx) if tx.len() + 5 <= room => {
@@ -242,7 +273,8 @@ fn transaction(command: &Command) -> Option<Bytes> {
         | Command::Checkpoint(_)
         | Command::Registry(_)
         | Command::Channel(_)
-        | Command::Ready(_) => None,
+        | Command::Ready(_)
+        | Command::Evidence(_) => None,
     }
 }
 

@@ -88,6 +88,13 @@ impl GroupDriver {
             PeerMessage::Ack(proof) => self.take_ack(proof, out),
             PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate),
             PeerMessage::Ready(ready) => self.take_ready(from, ready),
+            PeerMessage::Evidence(proof) => {
+                let members = [proof.first.ballot.group, self.config.group];
+                if members.into_iter().any(|group| self.is_member(group, from)) {
+                    self.take_evidence(proof);
+                    self.pass_evidence(now, out);
+                }
+            }
         }
         self.flush(now, out);
     }

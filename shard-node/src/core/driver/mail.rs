@@ -264,6 +264,7 @@ impl Mailroom {
                 | CommandOutcome::Delivered(..)
                 | CommandOutcome::Checkpointed(_)
                 | CommandOutcome::Registered
+                | CommandOutcome::Evidence(_)
                 | CommandOutcome::Governed { .. } => {}
             }
         }

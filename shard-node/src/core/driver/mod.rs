@@ -4,12 +4,13 @@
 //! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
 //! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
 //! signed, `certify` gathers signatures, `hear` takes what peers say, `mail` serves and pulls streams,
-//! `batch` fills entries.
+//! `evidence` brings proofs of double votes into state and to the beacon, `batch` fills entries.
 
 mod attest;
 mod batch;
 mod book;
 mod certify;
+mod evidence;
 mod hear;
 mod mail;
 mod port;
@@ -30,6 +31,7 @@ use crate::core::peer::PeerMessage;
 use batch::Batcher;
 use book::Book;
 use certify::Certifier;
+use evidence::Witness;
 use mail::Mailroom;
 use ready::Ready;
 
@@ -45,6 +47,8 @@ const WANTED_MAX: usize = 256;
 pub struct GroupDriver {
     config: DriverConfig,
     leads: bool,
+    /// Another engine is to begin here: nothing is proposed until it says who leads.
+    paused: bool,
     leader: Option<NodeId>,
     clock_offset_ms: i64,
     committees: Book,
@@ -72,6 +76,8 @@ pub struct GroupDriver {
     asked: Option<Tick>,
     /// What shows that the committee which is being prepared can take over.
     ready: Ready,
+    /// Proofs that members have voted twice.
+    witness: Witness,
 }
 
 impl GroupDriver {
@@ -83,6 +89,7 @@ impl GroupDriver {
             certifier: Certifier::default(),
             mailroom: Mailroom::default(),
             leads: false,
+            paused: false,
             leader: None,
             clock_offset_ms: 0,
             committees: Book::default(),
@@ -96,6 +103,7 @@ impl GroupDriver {
             wanted: BTreeMap::new(),
             asked: None,
             ready: Ready::default(),
+            witness: Witness::default(),
             config,
         }
     }
@@ -138,8 +146,9 @@ impl GroupDriver {
     fn system(&mut self, now: Tick, view: SystemView, out: &mut Vec<Output>) {
         self.unattested.clear();
         self.next_deadline = view.next_deadline;
-        self.committees(view.committees);
+        self.committees(view.committees, out);
         self.mailroom.reset(&view.outbox, &view.inbox);
+        self.witness.reset(view.evidence);
         self.unattested.extend(view.recent.iter().map(|block| (block.header.height, true)));
         let certified = view.certified.as_ref().map(|block| block.certificate.header.height);
         self.certifier.reset(view.height, view.recent, view.certified);
@@ -154,14 +163,34 @@ impl GroupDriver {
         self.attest_ready(now, out);
     }
 
-    fn committees(&mut self, committees: Committees) {
+    fn committees(&mut self, committees: Committees, out: &mut Vec<Output>) {
+        let before = self.own_committee().map(|committee| committee.engine);
         self.committees = committees.into();
         self.ready.keep_for(self.committees.coming());
+        let engine = self.own_committee().map(|committee| committee.engine);
+        if before.zip(engine).is_some_and(|(before, now)| before != now) {
+            self.engine_changed(out);
+        }
+    }
+
+    /// The committee that came into force is ordered by another engine. What was given to the one before and stands
+    /// behind the last block is void, so it is told as lost, as any proposal that did not get into the log; a
+    /// transaction of it that was executed after all is found to have been. What waits goes to the engine that begins,
+    /// if this replica leads there, and back to its senders if it does not.
+    fn engine_changed(&mut self, out: &mut Vec<Output>) {
+        self.paused = self.leads;
+        self.mailroom.proposals_lost();
+        self.witness.leadership_changed();
+        let txs = self.batcher.lose_in_flight();
+        if !txs.is_empty() {
+            out.push(Output::Refuse { txs, reject: Reject::NotLeader });
+        }
     }
 
     fn committed(&mut self, now: Tick, block: CommittedBlock, out: &mut Vec<Output>) {
         self.next_deadline = block.next_deadline;
         self.mailroom.committed(&block);
+        self.witnessed(&block);
         let (height, to_verify) = (block.header.height, Arc::clone(&block.to_verify));
         self.certifier.committed(block);
         self.attest_checked(now, height, to_verify, out);
@@ -169,7 +198,7 @@ impl GroupDriver {
     }
 
     fn flush(&mut self, now: Tick, out: &mut Vec<Output>) {
-        if self.leads {
+        if self.leads && !self.paused {
             let stamp = self.stamp(now);
             self.batcher.propose(now, stamp, out);
         }
@@ -188,6 +217,7 @@ impl GroupDriver {
         }
         self.ask_for_certificates(now, out);
         self.repeat_readiness(now, out);
+        self.pass_evidence(now, out);
         if self.leads {
             let has_room = self.batcher.has_room_for_bundle();
             self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);
@@ -204,11 +234,16 @@ impl GroupDriver {
 
     fn role(&mut self, now: Tick, leads: bool, leader: Option<NodeId>, out: &mut Vec<Output>) {
         self.leader = leader;
+        let resumes = std::mem::take(&mut self.paused);
         if self.leads == leads {
+            if resumes {
+                self.timer(now, out);
+            }
             return;
         }
         self.leads = leads;
         self.mailroom.leadership_changed();
+        self.witness.leadership_changed();
         let stranded = self.batcher.clear();
         if !leads && !stranded.is_empty() {
             out.push(Output::Refuse { txs: stranded, reject: Reject::NotLeader });
@@ -225,7 +260,7 @@ impl Driver for GroupDriver {
         match input {
             Input::System(view) => self.system(now, view, out),
             Input::Committees(committees) => {
-                self.committees(committees);
+                self.committees(committees, out);
                 for bundle in self.mailroom.unpark() {
                     self.bundle(bundle);
                 }
@@ -262,11 +297,18 @@ impl Driver for GroupDriver {
                 }
             }
             Input::Peer { from, message } => self.peer(now, from, *message, out),
+            Input::Evidence(proof) => {
+                self.take_evidence(*proof);
+                self.pass_evidence(now, out);
+                self.flush(now, out);
+            }
             Input::Timer => self.timer(now, out),
         }
     }
 }
 
+#[cfg(test)]
+mod switch_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cross_shard::InCursor;
 use cross_shard::stream::StreamLeaf;
+use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::crypto::SecretKey;
 use ledger::genesis::VerifyMode;
@@ -72,7 +73,8 @@ pub enum Input {
     System(SystemView),
     /// The committees that the group knows changed.
     Committees(Committees),
-    /// This replica leads, or another does.
+    /// This replica leads, or another does. Also given when an engine has begun in the place of another one: until
+    /// then nothing is proposed.
     Role {
         /// Whether it may propose.
         leads: bool,
@@ -115,6 +117,8 @@ pub enum Input {
         /// The message.
         message: Box<PeerMessage>,
     },
+    /// The engine has two ballots of one member that exclude each other.
+    Evidence(Box<Equivocation>),
     /// Time has passed.
     Timer,
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cross_shard::stream::{self, OutStream, StreamLeaf};
 use cross_shard::{InCursor, commit};
+use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
+use ledger::evidence;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::Header;
@@ -43,6 +45,8 @@ pub struct SystemView {
     pub installed: Option<Height>,
     /// The earliest deadline in state.
     pub next_deadline: Option<TimeMs>,
+    /// Proofs that members have voted twice, as the state keeps them.
+    pub evidence: Vec<Equivocation>,
 }
 
 /// An outgoing stream as read from state.
@@ -109,8 +113,22 @@ impl SystemView {
         };
         let Marks { forged, installed, .. } = marks;
         let next_deadline = commit::next_deadline(view);
+        let owned = evidence::owned(view, group);
+        let evidence = evidence::kept(view, owned).into_iter().map(|kept| kept.proof).collect();
         let height = applied.height;
-        Ok(Self { committees, height, outbox, inbox, recent, certified, checked, forged, installed, next_deadline })
+        Ok(Self {
+            committees,
+            height,
+            outbox,
+            inbox,
+            recent,
+            certified,
+            checked,
+            forged,
+            installed,
+            next_deadline,
+            evidence,
+        })
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use ledger::Committee;
 use ledger::genesis::VerifyMode;
 use ledger::header::Header;
-use ledger::ids::NodeId;
+use ledger::ids::{GroupId, Height, NodeId};
 
-use crate::core::driver::{CommittedBlock, DriverConfig};
-use crate::core::support::{SHARD, node_key};
+use crate::core::driver::{CommittedBlock, DriverConfig, RecentBlock, SystemView};
+use crate::core::support::{self, SHARD, node_key};
 
 pub(super) fn config(node: u32) -> DriverConfig {
     DriverConfig {
@@ -33,5 +34,23 @@ pub(super) fn block(header: Header) -> CommittedBlock {
         cursors: Vec::new(),
         to_verify: Arc::default(),
         next_deadline: None,
+    }
+}
+
+/// The state of a group at block 0, with these committees.
+pub(super) fn at_zero(group: GroupId, committees: Vec<Committee>) -> SystemView {
+    let zero = support::header(group, 0);
+    SystemView {
+        committees: committees.into(),
+        height: Height(0),
+        recent: vec![RecentBlock { hash: zero.hash(), header: Arc::new(zero), outbox: Vec::new(), inbox: Vec::new() }],
+        certified: None,
+        checked: Height(0),
+        forged: None,
+        installed: None,
+        outbox: Vec::new(),
+        inbox: Vec::new(),
+        next_deadline: None,
+        evidence: Vec::new(),
     }
 }

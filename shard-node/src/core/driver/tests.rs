@@ -85,6 +85,7 @@ fn system(height: u64) -> SystemView {
         }],
         inbox: Vec::new(),
         next_deadline: None,
+        evidence: Vec::new(),
     }
 }
 

@@ -309,6 +309,7 @@ impl GroupTask {
                         | CommandOutcome::Delivered(..)
                         | CommandOutcome::Checkpointed(_)
                         | CommandOutcome::Registered
+                        | CommandOutcome::Evidence(_)
                         | CommandOutcome::Governed { .. }
                         | CommandOutcome::Ignored(_) => {}
                     }

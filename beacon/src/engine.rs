@@ -1,0 +1,399 @@
+//! Switching the engine of a group while it runs: who has to approve, what it takes, and how it is carried out.
+//!
+//! The engine is a property of the committee, so a switch is a change of committee and takes its road ([`crate::seats`]):
+//! prepared, shown to be ready, put into force by mail. A switch moves no seat. Where the engine needs more members they
+//! come first, one change at a time and still under the engine in force; then the same members go on under the other
+//! one. So whoever orders behind a switch has the state and has followed the log before it.
+//!
+//! Of a shard, more than half of the organisations approve; of a channel, its members by its policy. What is wanted is
+//! kept until it is in force. Asking for the engine in force takes a switch back that is not there yet.
+
+use std::collections::BTreeMap;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::committee::{Committee, Engine, Member};
+use ledger::genesis::NodeInfo;
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, GroupKind, NodeId, OrgId, TimeMs};
+use ledger::machine::BlockContext;
+use ledger::reject::Reject;
+use ledger::view::View;
+
+use crate::accused;
+use crate::channels;
+use crate::limits::PROPOSALS_MAX;
+use crate::machine::{CommandOutcome, Executed, refuse_full};
+use crate::registry;
+use crate::seats::{self, Wanted};
+use crate::view::ClusterView;
+
+/// Version written into new [`SwitchProposal`]s.
+pub const SWITCH_VERSION: u8 = 1;
+
+/// A switch that waits for approvals.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct SwitchProposal {
+    /// Format version, [`SWITCH_VERSION`].
+    pub version: u8,
+    /// The group.
+    pub group: GroupId,
+    /// The engine that is asked for.
+    pub engine: Engine,
+    /// Hash of the committee in force when it was proposed: what was approved is a switch of that one.
+    pub committee: Hash32,
+    /// Last block time at which it can be approved.
+    pub until_ms: TimeMs,
+    /// Who has approved, ascending.
+    pub approvals: Vec<OrgId>,
+}
+
+const WANTED: &[u8] = b"engine/";
+const SWITCH: &[u8] = b"switch/";
+
+/// Key of the engine that a shard is on its way to.
+#[must_use]
+pub fn wanted_key(group: GroupId) -> Vec<u8> {
+    registry::key(WANTED, &[&group.0.to_be_bytes()])
+}
+
+/// Key of a [`SwitchProposal`].
+#[must_use]
+pub fn switch_key(group: GroupId, engine: Engine) -> Vec<u8> {
+    registry::key(SWITCH, &[&group.0.to_be_bytes(), engine.name().as_bytes()])
+}
+
+/// The engine that a group is to have: that of its committee in force, unless it is on its way to another one.
+pub fn wanted(view: &mut View<'_>, current: &Committee) -> Engine {
+    let other = match current.group.kind() {
+        Some(GroupKind::Channel) => channels::engine(view, current.group),
+        _ => view.load(&wanted_key(current.group)),
+    };
+    other.unwrap_or(current.engine)
+}
+
+/// Whether a shard is on its way to another engine, and may wait for a node.
+pub(crate) fn under_way(view: &mut View<'_>) -> bool {
+    !view.scan_prefix(&registry::key(WANTED, &[])).is_empty()
+}
+
+/// Switches that wait for approvals, by group.
+pub fn proposals(view: &mut View<'_>) -> Vec<SwitchProposal> {
+    registry::family(view, &registry::key(SWITCH, &[])).into_iter().map(|(_, proposal)| proposal).collect()
+}
+
+/// A committee that comes into force: what it was wanted for is done.
+pub(crate) fn arrived(view: &mut View<'_>, committee: &Committee) {
+    let key = wanted_key(committee.group);
+    if view.load::<Engine>(&key) == Some(committee.engine) {
+        registry::remove(view, key);
+    }
+}
+
+/// The next step of a group to the engine that it is to have, when no seat has to move: its members under that engine,
+/// or, where they are too few for it, a committee with more of them under the engine in force. `nodes` decide about seats
+/// where the beacon does; the members of a channel bring theirs. `None` when nobody can be found.
+#[must_use]
+pub(crate) fn next(current: &Committee, to: Engine, nodes: Option<&Wanted<'_>>) -> Option<(Vec<Member>, Engine)> {
+    let missing = to.least_members().saturating_sub(current.members.len());
+    if missing == 0 {
+        return Some((current.members.clone(), to));
+    }
+    let mut members = current.members.clone();
+    seats::take_seats(&mut members, missing.min(seats::step(current)), current, nodes?).ok()?;
+    members.sort_by_key(|member| member.node);
+    Some((members, current.engine))
+}
+
+/// Takes an organisation's approval of a switch; the one that makes a majority has it prepared. A switch that is under
+/// way is not begun again, and asking for it changes nothing.
+///
+/// # Errors
+/// [`Reject`] as [`preflight`] has it, and when mail or proposals are full. The view is then unchanged.
+pub(crate) fn switch(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    signer: OrgId,
+    (group, engine): (GroupId, Engine),
+    until_ms: TimeMs,
+) -> Result<Executed, Reject> {
+    if matches!(group.kind(), Some(GroupKind::Channel | GroupKind::Beacon)) {
+        return Err(Reject::EngineFixed);
+    }
+    let current = registry::committee(view, group).ok_or(Reject::UnknownGroup)?;
+    if current.engine != engine && wanted(view, &current) == engine {
+        return Ok(CommandOutcome::Applied.into());
+    }
+    let standing = Standing::read(view).ok_or(Reject::Registry)?;
+    preflight(&standing, group, engine)?.refusal.map_or(Ok(()), Err)?;
+    let open: Vec<(Vec<u8>, SwitchProposal)> = registry::family(view, &registry::key(SWITCH, &[]));
+    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
+    let key = switch_key(group, engine);
+    let fits = |found: &SwitchProposal| found.committee == current.hash();
+    let known = open.iter().find(|(found, proposal)| *found == key && fits(proposal)).map(|(_, known)| known.clone());
+    if known.is_none() && open.len() >= PROPOSALS_MAX {
+        return Err(Reject::Busy);
+    }
+    let mut proposal = known.unwrap_or(SwitchProposal {
+        version: SWITCH_VERSION,
+        group,
+        engine,
+        committee: current.hash(),
+        until_ms,
+        approvals: Vec::new(),
+    });
+    if let Err(place) = proposal.approvals.binary_search(&signer) {
+        proposal.approvals.insert(place, signer);
+    }
+    let needed = registry::orgs(view).len() / 2 + 1;
+    if proposal.approvals.len() < needed {
+        stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
+        registry::put(view, key, &proposal);
+        let count = |n: usize| u16::try_from(n).expect("organisations are limited to 64");
+        let (approvals, needed) = (count(proposal.approvals.len()), count(needed));
+        return Ok(CommandOutcome::Pending { approvals, needed }.into());
+    }
+    refuse_full(view)?;
+    stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
+    // What was approved for the other direction was about another state.
+    let decided = open.into_iter().filter(|(_, found)| found.group == group);
+    decided.for_each(|(key, _)| registry::remove(view, key));
+    if engine == current.engine {
+        registry::remove(view, wanted_key(group));
+    } else {
+        registry::put(view, wanted_key(group), &engine);
+    }
+    let mail = seats::go_on(view);
+    registry::bump_revision(view);
+    Ok(Executed { mail, ..CommandOutcome::Applied.into() })
+}
+
+/// What a switch is judged by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Breaks ties between nodes.
+    pub seed: Hash32,
+    /// All nodes, by id.
+    pub nodes: Vec<NodeInfo>,
+    /// The committees in force.
+    pub committees: Vec<Committee>,
+    /// Those that are being prepared.
+    pub coming: Vec<Committee>,
+    /// Engines that groups are on their way to.
+    pub switching: Vec<(GroupId, Engine)>,
+    /// Nodes that are accused, ascending.
+    pub accused: Vec<NodeId>,
+}
+
+impl Standing {
+    /// As the beacon's state has it.
+    pub fn read(view: &mut View<'_>) -> Option<Self> {
+        let committees = registry::committees(view);
+        let mut switching = Vec::new();
+        for current in &committees {
+            let to = wanted(view, current);
+            switching.extend((to != current.engine).then_some((current.group, to)));
+        }
+        Some(Self {
+            seed: registry::seed(view)?,
+            nodes: registry::nodes(view),
+            coming: registry::coming(view),
+            accused: accused::nodes(view),
+            committees,
+            switching,
+        })
+    }
+
+    /// As a follower of the registry sees it, who is not shown who is accused, nor what is wanted and not prepared yet:
+    /// the beacon judges again.
+    #[must_use]
+    pub fn of(cluster: &ClusterView, seed: Hash32) -> Self {
+        let engine = |group| cluster.committee(group).map(|current| current.engine);
+        let switching = cluster.coming.iter().filter(|coming| engine(coming.group) != Some(coming.engine));
+        Self {
+            seed,
+            nodes: cluster.nodes.clone(),
+            committees: cluster.committees.clone(),
+            coming: cluster.coming.clone(),
+            switching: switching.map(|coming| (coming.group, coming.engine)).collect(),
+            accused: Vec::new(),
+        }
+    }
+
+    /// Whether a node may have a seat.
+    fn sound(&self, id: NodeId) -> bool {
+        let capacity = self.nodes.iter().any(|node| node.id == id && node.capacity > 0);
+        capacity && self.accused.binary_search(&id).is_err()
+    }
+}
+
+/// A committee before or behind a switch, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// The engine.
+    pub engine: Engine,
+    /// Members.
+    pub members: usize,
+    /// Members that decide, and whose signatures make a certificate.
+    pub threshold: usize,
+    /// Members that may fail: stop under Raft, do whatever they like under the Byzantine engine.
+    pub tolerated: usize,
+    /// Messages among the members for one entry, with those that carry signatures of headers, when nothing is lost.
+    pub messages: usize,
+    /// Signatures that all of them together make for one entry: of ballots and of headers.
+    pub signatures: usize,
+}
+
+impl Side {
+    /// A committee of so many members.
+    #[must_use]
+    pub const fn of(engine: Engine, members: usize) -> Self {
+        let others = members.saturating_sub(1);
+        // Each tells all others what it has signed.
+        let headers = members * others;
+        let (order, ballots) = match engine {
+            // The leader sends it to each of the others, who answer.
+            Engine::Raft => (2 * others, 0),
+            // One proposal to all others, and two votes of each to all others.
+            Engine::Bft => (others + 2 * members * others, 1 + 2 * members),
+        };
+        Self {
+            engine,
+            members,
+            threshold: engine.threshold(members),
+            tolerated: engine.tolerated(members),
+            messages: order + headers,
+            signatures: ballots + members,
+        }
+    }
+}
+
+/// What a switch would change, and why it cannot be, if so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preflight {
+    /// The group.
+    pub group: GroupId,
+    /// As it is.
+    pub now: Side,
+    /// As it would be.
+    pub then: Side,
+    /// Nodes that take seats first, ascending. Of a channel the members bring them.
+    pub joining: Vec<NodeId>,
+    /// Committees that come into force one after the other, the one with the engine last. None for taking a switch back.
+    pub steps: usize,
+    /// The organisation with most seats behind the switch, and how many.
+    pub most: Option<(OrgId, usize)>,
+    /// What to expect of rate and latency.
+    pub rate: &'static str,
+    /// What to think of, for people.
+    pub notes: Vec<String>,
+    /// Why it is refused.
+    pub refusal: Option<Reject>,
+}
+
+/// What is to be expected of a switch.
+const fn rate(from: Engine, to: Engine) -> &'static str {
+    match (from, to) {
+        (Engine::Raft, Engine::Bft) => {
+            "lower: every member checks every client's signature and votes twice before an entry is decided, so the group \
+             is as fast as one member checks; at low load a payment takes up to four times as long"
+        }
+        (Engine::Bft, Engine::Raft) => {
+            "higher: the leader's log decides after one answer of a majority; members check signatures as the cluster's \
+             'verify' says"
+        }
+        (Engine::Raft, Engine::Raft) | (Engine::Bft, Engine::Bft) => "as before",
+    }
+}
+
+/// Says what a switch of a group to an engine would change. Pure, and the same wherever it is computed from the same
+/// standing: the beacon refuses what this refuses.
+///
+/// Refused are the engine in force ([`Reject::EngineSame`]), the beacon ([`Reject::EngineFixed`]), any change that is
+/// under way ([`Reject::EngineChanging`]), too few nodes ([`Reject::EngineNodes`]), and a committee that could not bear
+/// one more failure than it has already ([`Reject::EngineRisk`]).
+///
+/// # Errors
+/// [`Reject::UnknownGroup`] when there is no such group.
+pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<Preflight, Reject> {
+    let current = standing.committees.iter().find(|known| known.group == group).ok_or(Reject::UnknownGroup)?;
+    let under_way = standing.switching.iter().find(|(switching, _)| *switching == group).map(|(_, to)| *to);
+    let back = engine == current.engine && under_way.is_some();
+    let (joining, steps, found) = joiners(standing, current, engine);
+    let members: Vec<NodeId> =
+        current.members.iter().map(|member| member.node).chain(joining.iter().copied()).collect();
+    let (now, then) = (Side::of(current.engine, current.members.len()), Side::of(engine, members.len()));
+    let sound = members.iter().filter(|node| standing.sound(**node)).count();
+    let changing = standing.coming.iter().any(|coming| coming.group == group) || under_way.is_some();
+    let refusal = if group == GroupId::BEACON {
+        Some(Reject::EngineFixed)
+    } else if back {
+        None
+    } else if engine == current.engine {
+        Some(Reject::EngineSame)
+    } else if changing {
+        Some(Reject::EngineChanging)
+    } else if !found {
+        Some(Reject::EngineNodes)
+    } else if sound <= then.threshold {
+        Some(Reject::EngineRisk)
+    } else {
+        None
+    };
+    let most = most(standing, current, &joining);
+    let mut notes = Vec::new();
+    if let Some((org, seats)) = most
+        && engine == Engine::Bft
+        && seats > then.tolerated
+    {
+        notes.push(format!(
+            "organisation {org} would have {seats} of {} seats: together they are more than the {} that may lie",
+            then.members, then.tolerated
+        ));
+    }
+    if then.tolerated < now.tolerated {
+        notes.push(format!("{} members may fail now, and {} behind the switch", now.tolerated, then.tolerated));
+    }
+    Ok(Preflight {
+        group,
+        now,
+        then,
+        joining,
+        steps: if back { 0 } else { steps },
+        most,
+        rate: rate(current.engine, engine),
+        notes,
+        refusal,
+    })
+}
+
+/// Who takes seats before a switch, in how many changes of committee with the switch itself, and whether they are enough.
+fn joiners(standing: &Standing, current: &Committee, engine: Engine) -> (Vec<NodeId>, usize, bool) {
+    let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for member in standing.committees.iter().flat_map(|committee| &committee.members) {
+        *held.entry(member.node).or_default() += 1;
+    }
+    let nodes: Vec<NodeInfo> = standing.nodes.iter().filter(|node| standing.sound(node.id)).cloned().collect();
+    let wanted = Wanted { seed: &standing.seed, nodes: &nodes, held: &held };
+    let seated = current.group.kind() != Some(GroupKind::Channel);
+    let (mut grown, mut steps) = (current.clone(), 1);
+    let found = loop {
+        match next(&grown, engine, seated.then_some(&wanted)) {
+            None => break false,
+            Some((_, then)) if then == engine && grown.members.len() >= engine.least_members() => break true,
+            Some((members, _)) => {
+                grown.members = members;
+                steps += 1;
+            }
+        }
+    };
+    let new = grown.members.iter().map(|member| member.node).filter(|node| current.index_of(*node).is_none());
+    (new.collect(), steps, found)
+}
+
+/// The organisation with most seats in a committee with these nodes added; of several, the first.
+fn most(standing: &Standing, current: &Committee, joining: &[NodeId]) -> Option<(OrgId, usize)> {
+    let new = standing.nodes.iter().filter(|node| joining.contains(&node.id)).map(|node| node.org);
+    let mut seats: BTreeMap<OrgId, usize> = BTreeMap::new();
+    current.members.iter().map(|member| member.org).chain(new).for_each(|org| *seats.entry(org).or_default() += 1);
+    seats.into_iter().max_by_key(|(org, count)| (*count, std::cmp::Reverse(*org)))
+}

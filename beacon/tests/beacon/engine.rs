@@ -1,0 +1,299 @@
+//! Switching engines: what is refused, what is shown before, and the road from one committee to the other.
+
+use beacon::command::{BeaconCommand, SignedCommand};
+use beacon::engine::{self, Side, Standing, preflight};
+use beacon::genesis::first_committees;
+use beacon::machine::{CommandOutcome, Executed, execute_command};
+use beacon::seats::apply_ready;
+use beacon::{ClusterView, Constraints, channels, registry};
+use cross_shard::message::Message;
+use cross_shard::notice::ChannelUpdate;
+use ledger::committee::{Committee, Engine};
+use ledger::genesis::Genesis;
+use ledger::hash::Hash32;
+use ledger::ids::{Epoch, GroupId, NodeId, OrgId, TimeMs};
+use ledger::reject::Reject;
+use ledger::view::View;
+use proptest::prelude::*;
+
+use crate::channels::Beacon;
+use crate::seats::{readiness, run};
+use crate::support::{NOW, State, admin, at, dealt, genesis, node, settle, state_of};
+
+const SHARD: GroupId = GroupId::shard(0);
+
+fn by(state: &mut State, genesis: &Genesis, org: u16, salt: u8, command: &BeaconCommand) -> Result<Executed, Reject> {
+    let until = TimeMs(NOW + 60_000);
+    let signed = SignedCommand::sign(&genesis.cluster_id(), command, OrgId(org), [salt; 16], until, &admin(org));
+    run(state, |view| execute_command(view, &at(genesis, NOW), &signed.encode()).map_err(|refused| refused.reject))
+}
+
+fn switch(group: GroupId, engine: Engine) -> BeaconCommand {
+    BeaconCommand::SwitchEngine { group, engine }
+}
+
+fn coming(state: &State, group: GroupId) -> Option<Committee> {
+    registry::coming_of(&mut View::new(state), group)
+}
+
+fn current(state: &State, group: GroupId) -> Committee {
+    registry::committee(&mut View::new(state), group).unwrap()
+}
+
+/// Puts the prepared committee of a group into force; the mail that follows.
+fn arrive(state: &mut State, genesis: &Genesis, group: GroupId, height: u64) -> Executed {
+    let (now, next) = (current(state, group), coming(state, group).unwrap());
+    let ready = readiness(genesis, &now, &next, height);
+    run(state, |view| apply_ready(view, &at(genesis, NOW), &ready)).unwrap()
+}
+
+/// A cluster with this many nodes of three organisations, whose shards have so many members under Raft.
+fn seated(count: u32, replicas: u16, seed: Hash32) -> Genesis {
+    let nodes = dealt(count, 3);
+    let committees = first_committees(&seed, &nodes, 4, replicas, 1, &Constraints::default()).unwrap();
+    Genesis { seed, nodes, committees, ..genesis() }
+}
+
+fn of_nodes(count: u32) -> Genesis {
+    seated(count, 3, Hash32([7; 32]))
+}
+
+#[test]
+fn a_shard_of_three_goes_on_under_the_other_engine_with_four_and_comes_back() {
+    let genesis = of_nodes(5);
+    let mut state = state_of(&genesis);
+    let pending = CommandOutcome::Pending { approvals: 1, needed: 2 };
+    let bft = switch(SHARD, Engine::Bft);
+    assert_eq!(by(&mut state, &genesis, 1, 1, &bft).unwrap().outcome, pending);
+    assert_eq!(by(&mut state, &genesis, 1, 2, &bft).unwrap().outcome, pending, "nobody counts twice");
+    assert_eq!(coming(&state, SHARD), None);
+    let decided = by(&mut state, &genesis, 2, 3, &bft).unwrap();
+    assert_eq!(decided.outcome, CommandOutcome::Applied);
+
+    // First the seat that is missing, under the engine in force.
+    let (three, four) = (current(&state, SHARD), coming(&state, SHARD).unwrap());
+    assert_eq!((four.engine, four.members.len(), four.epoch), (Engine::Raft, 4, Epoch(1)));
+    assert!(three.members.iter().all(|member| four.index_of(member.node).is_some()));
+    assert_eq!(decided.mail, [(SHARD, Message::CommitteePlan(four.clone()))]);
+    assert_eq!(by(&mut state, &genesis, 3, 4, &bft).unwrap().mail, [], "it is under way already");
+    arrive(&mut state, &genesis, SHARD, 5);
+
+    // Then the engine, with the same members and nobody who joins.
+    let lying = coming(&state, SHARD).unwrap();
+    assert_eq!((lying.engine, lying.threshold, lying.epoch), (Engine::Bft, 3, Epoch(2)));
+    assert_eq!(lying.members, four.members);
+    let executed = arrive(&mut state, &genesis, SHARD, 6);
+    assert_eq!(executed.committees, [lying.clone()]);
+    assert_eq!((current(&state, SHARD), coming(&state, SHARD)), (lying.clone(), None));
+    assert!(!state.contains_key(&engine::wanted_key(SHARD)), "what was wanted is there");
+    assert_eq!(by(&mut state, &genesis, 1, 5, &bft), Err(Reject::EngineSame));
+
+    // And back: with four members, one step.
+    for (org, salt) in [(2, 6), (3, 7)] {
+        by(&mut state, &genesis, org, salt, &switch(SHARD, Engine::Raft)).unwrap();
+    }
+    arrive(&mut state, &genesis, SHARD, 7);
+    let last = current(&state, SHARD);
+    assert_eq!((last.engine, last.threshold, last.members), (Engine::Raft, 3, lying.members));
+    assert!(ClusterView::read(&state).unwrap().well_formed());
+    settle(&state, |view| assert!(engine::proposals(view).is_empty()));
+}
+
+#[test]
+fn a_switch_is_taken_back_until_it_is_in_force() {
+    let genesis = of_nodes(5);
+    let mut state = state_of(&genesis);
+    for org in [1, 2] {
+        by(&mut state, &genesis, org, 1, &switch(SHARD, Engine::Bft)).unwrap();
+    }
+    assert!(coming(&state, SHARD).is_some());
+    assert_eq!(
+        by(&mut state, &genesis, 1, 2, &switch(SHARD, Engine::Raft)).unwrap().outcome,
+        CommandOutcome::Pending { approvals: 1, needed: 2 },
+        "it takes as many as the switch took"
+    );
+    let executed = by(&mut state, &genesis, 3, 2, &switch(SHARD, Engine::Raft)).unwrap();
+    assert_eq!(executed.mail, [(SHARD, Message::CommitteePlan(current(&state, SHARD)))]);
+    assert_eq!(coming(&state, SHARD), None);
+    assert_eq!(by(&mut state, &genesis, 1, 3, &switch(SHARD, Engine::Raft)), Err(Reject::EngineSame));
+}
+
+#[test]
+fn a_switch_that_lacks_a_node_waits_for_the_next_one() {
+    let genesis = of_nodes(4);
+    let mut state = state_of(&genesis);
+    for org in [1, 2] {
+        by(&mut state, &genesis, org, 1, &switch(SHARD, Engine::Bft)).unwrap();
+    }
+    // The fourth node, of organisation 1 as the only one that has two, is drained before it has a seat.
+    let (three, four) = (current(&state, SHARD), coming(&state, SHARD).unwrap());
+    let joins = four.members.iter().find(|member| three.index_of(member.node).is_none()).unwrap();
+    assert_eq!(joins.org, OrgId(1));
+    by(&mut state, &genesis, 1, 2, &BeaconCommand::SetNodeCapacity { node: joins.node, capacity: 0 }).unwrap();
+    assert_eq!(coming(&state, SHARD), None);
+    let again = by(&mut state, &genesis, 3, 3, &switch(SHARD, Engine::Bft)).unwrap();
+    assert_eq!((again.outcome, again.mail), (CommandOutcome::Applied, vec![]), "it is under way");
+    by(&mut state, &genesis, 2, 4, &BeaconCommand::RegisterNode(node(5, 2, "zone-2"))).unwrap();
+    let four = coming(&state, SHARD).unwrap();
+    assert_eq!((four.engine, four.members.len()), (Engine::Raft, 4));
+    assert!(four.index_of(NodeId(5)).is_some());
+}
+
+#[test]
+fn what_cannot_hold_is_refused_before_anybody_is_asked() {
+    let refused = |nodes: u32, before: &[BeaconCommand], command: &BeaconCommand| {
+        let genesis = of_nodes(nodes);
+        let mut state = state_of(&genesis);
+        for (salt, command) in (10u8..).zip(before) {
+            // Node n is of organisation (n - 1) % 3 + 1.
+            let BeaconCommand::SetNodeCapacity { node, .. } = command else { panic!("a change of a node") };
+            let org = u16::try_from((node.0 - 1) % 3 + 1).unwrap();
+            by(&mut state, &genesis, org, salt, command).unwrap();
+        }
+        by(&mut state, &genesis, 1, 1, command).err()
+    };
+    let drain = |node: u32| BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity: 0 };
+    for (what, nodes, before, command, expected) in [
+        ("in force", 5, vec![], switch(SHARD, Engine::Raft), Some(Reject::EngineSame)),
+        (
+            "the beacon's stands in the genesis",
+            5,
+            vec![],
+            switch(GroupId::BEACON, Engine::Bft),
+            Some(Reject::EngineFixed),
+        ),
+        ("members decide", 5, vec![], switch(GroupId::channel(0), Engine::Bft), Some(Reject::EngineFixed)),
+        ("no such shard", 5, vec![], switch(GroupId::shard(9), Engine::Bft), Some(Reject::UnknownGroup)),
+        ("three nodes", 3, vec![], switch(SHARD, Engine::Bft), Some(Reject::EngineNodes)),
+        // Every committee has node 3, the only one of its organisation.
+        ("seats are moving", 5, vec![drain(3)], switch(SHARD, Engine::Bft), Some(Reject::EngineChanging)),
+        ("five nodes", 5, vec![], switch(SHARD, Engine::Bft), None),
+    ] {
+        assert_eq!(refused(nodes, &before, &command), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_preflight_says_what_would_change() {
+    let genesis = of_nodes(5);
+    let state = state_of(&genesis);
+    let standing = Standing::read(&mut View::new(&state)).unwrap();
+    let found = preflight(&standing, SHARD, Engine::Bft).unwrap();
+    assert_eq!(found.refusal, None);
+    assert_eq!((found.joining.len(), found.steps), (1, 2));
+    // Raft: 2 + 2 and 3 × 2 of headers. The other: 3 proposals, two votes of four to three others, 4 × 3 of headers.
+    let now = Side { engine: Engine::Raft, members: 3, threshold: 2, tolerated: 1, messages: 10, signatures: 3 };
+    let then = Side { engine: Engine::Bft, members: 4, threshold: 3, tolerated: 1, messages: 39, signatures: 13 };
+    assert_eq!((found.now, found.then), (now, then));
+    assert_eq!(found.most.map(|(_, seats)| seats), Some(2), "four seats of three organisations");
+    assert!(found.notes[0].contains("2 of 4 seats"), "{:?}", found.notes);
+    assert!(found.rate.starts_with("lower"));
+    // A follower computes the same from what it is shown.
+    let followed = Standing::of(&ClusterView::read(&state).unwrap(), genesis.seed);
+    assert_eq!(preflight(&followed, SHARD, Engine::Bft), Ok(found));
+    assert_eq!(preflight(&standing, GroupId::shard(9), Engine::Bft), Err(Reject::UnknownGroup));
+
+    // With one member that is to go already, the new committee could not bear another one failing.
+    let mut whole = standing;
+    let committee = whole.committees.iter_mut().find(|committee| committee.group == SHARD).unwrap();
+    *committee = Committee::of(Engine::Raft, SHARD, committee.incarnation, committee.epoch, {
+        let info = |node: &ledger::genesis::NodeInfo| ledger::Member { node: node.id, org: node.org, key: node.key };
+        genesis.nodes[..4].iter().map(info).collect()
+    });
+    whole.accused = vec![NodeId(1)];
+    assert_eq!(preflight(&whole, SHARD, Engine::Bft).unwrap().refusal, Some(Reject::EngineRisk));
+    whole.accused.clear();
+    assert_eq!(preflight(&whole, SHARD, Engine::Bft).unwrap().refusal, None);
+    // Fewer tolerated failures are said, not refused.
+    let mut seven = Standing { nodes: dealt(7, 7), ..whole };
+    seven.committees = vec![Committee::of(Engine::Raft, SHARD, ledger::Incarnation(0), Epoch(0), {
+        let info = |node: &ledger::genesis::NodeInfo| ledger::Member { node: node.id, org: node.org, key: node.key };
+        seven.nodes.iter().map(info).collect()
+    })];
+    let found = preflight(&seven, SHARD, Engine::Bft).unwrap();
+    assert_eq!((found.refusal, found.steps, found.now.tolerated, found.then.tolerated), (None, 1, 3, 2));
+    assert_eq!(found.notes.len(), 1, "{:?}", found.notes);
+}
+
+/// A channel says which engine it wants, and its committee follows as it follows its nodes.
+#[test]
+fn a_channels_committee_follows_the_engine_that_it_names() {
+    let mut beacon = Beacon::new();
+    let (group, _) = beacon.found("steel");
+    let entry = beacon.read(channels::directory).remove(0);
+    let nodes: Vec<NodeId> = (1..=4).map(NodeId).collect();
+    let few = ChannelUpdate { engine: Engine::Bft, ..entry.shown.clone() };
+    beacon.state = settle(&beacon.state, |view| assert_eq!(channels::apply_update(view, group, few), []));
+    let shown = ChannelUpdate { nodes, engine: Engine::Bft, ..entry.shown };
+    beacon.state = settle(&beacon.state, |view| drop(channels::apply_update(view, group, shown.clone())));
+    let genesis = beacon.genesis.clone();
+    let seats = coming(&beacon.state, group).unwrap();
+    assert_eq!((seats.engine, seats.members.len()), (Engine::Raft, 4));
+    for (height, engine) in [(5, Engine::Raft), (6, Engine::Bft)] {
+        let (now, next) = (current(&beacon.state, group), coming(&beacon.state, group).unwrap());
+        assert_eq!((next.engine, next.members.len()), (engine, 4));
+        let mut ready = readiness(&genesis_with(&genesis, &now), &now, &next, height);
+        ready.certificate.header.cluster = genesis.cluster_id();
+        resign(&mut ready, &now, &next);
+        run(&mut beacon.state, |view| apply_ready(view, &at(&genesis, NOW), &ready)).unwrap();
+    }
+    assert_eq!((current(&beacon.state, group).engine, coming(&beacon.state, group)), (Engine::Bft, None));
+    // Back again, while nobody has asked for anything else.
+    let back = ChannelUpdate { engine: Engine::Raft, ..shown };
+    beacon.state = settle(&beacon.state, |view| drop(channels::apply_update(view, group, back)));
+    assert_eq!(coming(&beacon.state, group).map(|next| next.engine), Some(Engine::Raft));
+}
+
+/// A genesis that names a channel's committee, which headers are made from here.
+fn genesis_with(genesis: &Genesis, committee: &Committee) -> Genesis {
+    let mut genesis = genesis.clone();
+    genesis.committees.push(committee.clone());
+    genesis
+}
+
+/// Signs a proof again whose header was changed.
+fn resign(ready: &mut beacon::Readiness, now: &Committee, next: &Committee) {
+    let digest: Hash32 = ready.certificate.header.hash();
+    let sign = |node: NodeId| (node, crate::support::node_key(node.0).sign(&digest));
+    ready.certificate.signatures = now.members.iter().map(|member| sign(member.node)).collect();
+    ready.signatures = beacon::seats::joining(now, next).into_iter().map(sign).collect();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever the nodes and the shard's size: what the preflight refuses is refused, and what it announces happens, by
+    /// steps of which none moves seats and engine together, and none takes a seat away.
+    #[test]
+    fn the_beacon_does_what_the_preflight_says(nodes in 1..12u32, replicas in 1..8u16, seed: [u8; 32]) {
+        prop_assume!(u32::from(replicas) <= nodes);
+        let genesis = seated(nodes, replicas, Hash32(seed));
+        let mut state = state_of(&genesis);
+        let first = current(&state, SHARD);
+        let standing = Standing::read(&mut View::new(&state)).unwrap();
+        let said = preflight(&standing, SHARD, Engine::Bft).unwrap();
+        let refused = by(&mut state, &genesis, 1, 1, &switch(SHARD, Engine::Bft)).err();
+        prop_assert_eq!(refused, said.refusal);
+        prop_assert_eq!(refused.is_some(), nodes < 4);
+        if refused.is_some() {
+            return Ok(());
+        }
+        by(&mut state, &genesis, 2, 2, &switch(SHARD, Engine::Bft)).unwrap();
+        let mut steps = 0;
+        while coming(&state, SHARD).is_some() {
+            let before = current(&state, SHARD);
+            steps += 1;
+            prop_assert!(steps <= said.steps);
+            arrive(&mut state, &genesis, SHARD, 4 + steps as u64);
+            let after = current(&state, SHARD);
+            prop_assert!(before.members.iter().all(|member| after.index_of(member.node).is_some()));
+            prop_assert!(before.engine == after.engine || before.members == after.members);
+        }
+        let last = current(&state, SHARD);
+        let new = last.members.iter().map(|member| member.node).filter(|node| first.index_of(*node).is_none());
+        prop_assert_eq!((steps, new.collect::<Vec<_>>()), (said.steps, said.joining));
+        prop_assert_eq!(Side::of(last.engine, last.members.len()), said.then);
+        prop_assert_eq!(usize::from(last.threshold), said.then.threshold);
+        prop_assert!(said.then.tolerated >= 1);
+    }
+}
