@@ -175,7 +175,7 @@ async fn try_execute(
     let group = hosted.group(group.0).ok_or(Failure::Refused(Reject::UnknownGroup))?;
     let order = Order::read(&group, bytes)?;
     // Behind this, whoever led before is no ground to refuse anything.
-    group.raft.read_barrier().await?;
+    group.engine.read_barrier().await?;
     if let Order::Channel(checked) = &order {
         let action = checked.command().action();
         admission::judge(&group, org, request.caller.as_ref(), action).map_err(Failure::Denied)?;
@@ -186,7 +186,7 @@ async fn try_execute(
     let stamp_ms = now(hosted, &group)?;
     order.judge(&group, stamp_ms, bytes)?;
     let entry = Entry { version: ENTRY_VERSION, stamp_ms, commands: vec![order.entry(bytes)] };
-    let executed = async { group.raft.submit(Bytes::from(entry.encode())).await?.await };
+    let executed = async { group.engine.submit(Bytes::from(entry.encode())).await?.await };
     match tokio::time::timeout(EXECUTED_WITHIN, executed).await {
         Ok(index) => index?,
         Err(_) => return Err(Failure::Refused(Reject::TooLate)),

@@ -116,7 +116,7 @@ impl NodeService for Service {
         // A group is put among those that run before it is taken from those that are being founded.
         let founding = self.hosted.founding.read().get(&GroupId(request.group)).cloned();
         let answer = match (self.hosted.group(request.group), founding) {
-            (Some(handle), _) => handle.raft.handle(from, kind, request.payload).await,
+            (Some(handle), _) => handle.engine.handle(from, kind, request.payload).await,
             (None, Some(founding)) => founding.handle(from, kind, request.payload),
             (None, None) => return Err(Status::not_found(ledger::Reject::UnknownGroup.to_string())),
         };

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use consensus::engine::Group;
 use consensus::port::RoleView;
-use consensus::raft::RaftGroup;
 use consensus::sequencer::Sequencer;
 use ledger::Certificate;
 use ledger::committee::Committee;
@@ -58,7 +58,7 @@ pub(super) struct GroupTask {
     pub(super) members: Vec<NodeId>,
     /// The guarded clock against the tick; none until a majority of the members has been asked.
     pub(super) guarded_ms: Option<i64>,
-    pub(super) raft: Option<RaftGroup>,
+    pub(super) engine: Option<Group>,
     pub(super) stepping_down: Option<tokio::task::JoinHandle<()>>,
     /// Inputs of our own making that must not be lost; taken with the next timer.
     pub(super) deferred: Vec<Input>,
@@ -72,10 +72,10 @@ impl GroupTask {
         system: SystemView,
         mut inputs: mpsc::Receiver<Input>,
         mut committing: mpsc::Receiver<Committing>,
-        raft: tokio::sync::oneshot::Receiver<RaftGroup>,
+        engine: tokio::sync::oneshot::Receiver<Group>,
     ) {
         self.system(system);
-        let mut raft = Some(raft);
+        let mut engine = Some(engine);
         let mut roles: Option<watch::Receiver<RoleView>> = None;
         let mut timer = tokio::time::interval(TIMER);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -86,12 +86,12 @@ impl GroupTask {
                 () = halt.stopped() => break self.halted(),
                 Some(what) = committing.recv() => self.committing(what),
                 Some(input) = inputs.recv() => self.step(input),
-                started = async { raft.as_mut().expect("guarded").await }, if raft.is_some() => {
-                    raft = None;
+                started = async { engine.as_mut().expect("guarded").await }, if engine.is_some() => {
+                    engine = None;
                     let Ok(started) = started else { break };
                     roles = Some(started.role());
                     self.proposals = self.proposer(started.clone());
-                    self.raft = Some(started.clone());
+                    self.engine = Some(started.clone());
                     let role = started.role().borrow().clone();
                     self.role(&role);
                 }
@@ -120,13 +120,13 @@ impl GroupTask {
 
     /// Proposals go to the engine in order, from a task of their own; their fates come back as
     /// inputs. The pipeline bounds both.
-    fn proposer(&self, raft: RaftGroup) -> mpsc::Sender<(u64, Bytes)> {
+    fn proposer(&self, engine: Group) -> mpsc::Sender<(u64, Bytes)> {
         let (sender, mut proposals) = mpsc::channel::<(u64, Bytes)>(PIPELINE * 4);
         let inputs = self.inputs.clone();
         let tasks = self.context.tasks.clone();
         self.context.tasks.spawn(async move {
             while let Some((id, entry)) = proposals.recv().await {
-                let submitted = raft.submit(entry).await;
+                let submitted = engine.submit(entry).await;
                 let inputs = inputs.clone();
                 tasks.spawn(async move {
                     let accepted = match submitted {
@@ -148,8 +148,8 @@ impl GroupTask {
         let reason = self.share.halt.reason().unwrap_or_default();
         self.alarms.last(Cause::Stopped, format!("{} stopped on this node: {reason}", self.group));
         self.context.changed.notify_one();
-        if let Some(raft) = self.raft.take() {
-            self.context.tasks.spawn(async move { raft.shutdown().await });
+        if let Some(engine) = self.engine.take() {
+            self.context.tasks.spawn(async move { engine.shutdown().await });
         }
     }
 
@@ -188,8 +188,8 @@ impl GroupTask {
             self.give_up_leadership();
         }
         self.step(Input::ClockOffset(guarded_ms));
-        if first && let Some(raft) = self.raft.clone() {
-            let role = raft.role().borrow().clone();
+        if first && let Some(engine) = self.engine.clone() {
+            let role = engine.role().borrow().clone();
             self.role(&role);
         }
     }
@@ -211,13 +211,13 @@ impl GroupTask {
 
     /// A leader whose clock nobody shares hands over; asked again while it goes on leading.
     fn give_up_leadership(&mut self) {
-        let Some(raft) = self.raft.clone().filter(|_| self.leads) else { return };
+        let Some(engine) = self.engine.clone().filter(|_| self.leads) else { return };
         if self.stepping_down.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let group = self.group;
         self.stepping_down = Some(self.context.tasks.spawn(async move {
-            if let Err(error) = raft.step_down().await {
+            if let Err(error) = engine.step_down().await {
                 tracing::warn!(%group, %error, "nobody takes the leadership over");
             }
         }));

@@ -266,7 +266,7 @@ fn found<T: borsh::BorshSerialize>(reply: &mut v1::QueryReply, value: Option<T>)
 async fn reach(handle: &GroupHandle, request: &v1::QueryRequest) -> Result<(), Failure> {
     match request.consistency() {
         v1::Consistency::Stale => Ok(()),
-        v1::Consistency::Linearizable => match handle.raft.read_barrier().await {
+        v1::Consistency::Linearizable => match handle.engine.read_barrier().await {
             Ok(_) => Ok(()),
             Err(SequencerError::NotLeader(leader)) => {
                 Err(Failure::Refused(Reject::NotLeader, String::new(), leader.map(|node| node.0)))
@@ -277,7 +277,7 @@ async fn reach(handle: &GroupHandle, request: &v1::QueryRequest) -> Result<(), F
             }
         },
         v1::Consistency::AtLeast => {
-            let mut role = handle.raft.role();
+            let mut role = handle.engine.role();
             let there = async {
                 while handle.share.stand.lock().applied.height.0 < request.height {
                     if role.changed().await.is_err() {
