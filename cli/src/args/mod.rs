@@ -75,21 +75,27 @@ impl From<Verify> for ledger::genesis::VerifyMode {
 /// The shape of a new cluster.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Shape {
-    /// Nodes [default: 5]
+    /// Nodes [default: 5; with --consensus bft 4]
     #[arg(long, value_name = "N")]
     pub nodes: Option<u32>,
     /// Shards of the main ledger [default: 4]
     #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
-    /// Replicas of each shard [default: 3]
+    /// Replicas of each shard [default: 3; with --consensus bft 4]
     #[arg(long, value_name = "N")]
     pub replicas: Option<u16>,
-    /// Organisations that own the nodes [default: 3]
+    /// Organisations that own the nodes [default: 3; with --consensus bft 4]
     #[arg(long, value_name = "N")]
     pub orgs: Option<u16>,
     /// Where client signatures are checked [default: every with several organisations, else ingest]
     #[arg(long, value_name = "MODE")]
     pub verify: Option<Verify>,
+    /// What orders the shards: raft, where nodes may stop, or bft, where some of them may lie [default: raft]
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    pub consensus: Option<ConsensusArg>,
+    /// What orders the beacon [default: as the shards]
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    pub beacon_consensus: Option<ConsensusArg>,
 }
 
 /// Every command.
@@ -167,7 +173,7 @@ pub enum Command {
 /// `up`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark up --nodes 5 --shards 4\n  seamark up --dir /tmp/two --processes --base-port 7800\n\nThe cluster stays in its folder; the same command resumes it. Ctrl-C stops it."
+    after_help = "Example:\n  seamark up --nodes 5 --shards 4\n  seamark up --dir /tmp/two --processes --base-port 7800\n  seamark up --consensus bft\n\nThe cluster stays in its folder; the same command resumes it. Ctrl-C stops it."
 )]
 pub struct Up {
     /// Where the cluster is.
