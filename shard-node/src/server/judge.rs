@@ -139,15 +139,8 @@ fn transactions(cluster: &ClusterId, entry: &Entry) -> Result<(Vec<usize>, Vec<P
 }
 
 fn transaction((place, command): (usize, &Command)) -> Option<(usize, &[u8])> {
-    match command {
-        Command::Tx(bytes) => Some((place, bytes.as_slice())),
-        Command::Deliver(_)
-        | Command::Ack(_)
-        | Command::Checkpoint(_)
-        | Command::Registry(_)
-        | Command::Channel(_)
-        | Command::Ready(_) => None,
-    }
+    let Command::Tx(bytes) = command else { return None };
+    Some((place, bytes.as_slice()))
 }
 
 fn check_stamp(stamp: TimeMs, now: TimeMs) -> Result<(), Unfit> {
