@@ -1,7 +1,8 @@
 //! What a Byzantine engine has caught a member at: two ballots of its that exclude each other.
 //!
-//! Takes it from the engine and tells the operator. Judges nothing: the engine has checked both signatures,
-//! and whoever else is shown the proof checks them again.
+//! Takes it from the engine, tells the operator, and gives it to the driver, which brings it into the state and to
+//! the beacon. Judges nothing: the engine has checked both signatures, and whoever else is shown the proof checks
+//! them again.
 
 use std::sync::Arc;
 
@@ -9,13 +10,18 @@ use ledger::ballot::Equivocation;
 use tokio::sync::mpsc;
 
 use super::HostContext;
+use crate::core::driver::Input;
 use crate::server::alarms::{Alarms, Cause};
 
 /// Proofs that wait to be taken; the engine drops what comes on top, and a member that goes on is caught again.
 const WAITING_MAX: usize = 64;
 
 /// Takes proofs until the group ends. The engine is given the sender.
-pub(super) fn follow(context: &HostContext, alarms: &Arc<Alarms>) -> mpsc::Sender<Equivocation> {
+pub(super) fn follow(
+    context: &HostContext,
+    alarms: &Arc<Alarms>,
+    inputs: mpsc::WeakSender<Input>,
+) -> mpsc::Sender<Equivocation> {
     let (sender, mut caught) = mpsc::channel(WAITING_MAX);
     let (alarms, stop) = (Arc::clone(alarms), context.stop.clone());
     context.tasks.spawn(async move {
@@ -28,6 +34,11 @@ pub(super) fn follow(context: &HostContext, alarms: &Arc<Alarms>) -> mpsc::Sende
                 },
             };
             alarms.last(Cause::Equivocation(proof.node()), text(&proof));
+            let Some(inputs) = inputs.upgrade() else { return };
+            // It is not lost where the task is busy: whoever lied may not do so again.
+            if inputs.send(Input::Evidence(Box::new(proof))).await.is_err() {
+                return;
+            }
         }
     });
     sender

@@ -256,7 +256,7 @@ impl OpenGroup {
         let engine = match engine_in_force(&share, group)? {
             Engine::Raft => Group::Raft(start_raft(prepared, group, first, join).await?),
             Engine::Bft => {
-                let caught = evidence::follow(&context, &alarms);
+                let caught = evidence::follow(&context, &alarms, inputs.downgrade());
                 let parts = bft_parts(&context, &share, group, (ballots, known.clone()), caught);
                 Group::Bft(prepared.start_bft(parts).await?)
             }
