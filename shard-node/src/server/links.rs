@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::{Traffic, net};
-use consensus::raft::{RaftTransport, TransportError, carries_snapshot};
+use consensus::raft::{RaftTransport, TransportError, brings_values, carries_snapshot};
 use hashbrown::HashMap;
 use ledger::ids::{GroupId, GroupKind, NodeId};
 use parking_lot::Mutex;
@@ -157,8 +157,8 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Whether this replica may hand its state to a node: a channel's goes to nobody whom it has excluded, also
-    /// while consensus still counts that node.
+    /// Whether this replica may hand its state, or what a Byzantine group is voting on, to a node: a channel's goes
+    /// to nobody whom it has excluded, also while consensus still counts that node.
     fn gives(&self, to: NodeId, group: GroupId) -> bool {
         if group.kind() != Some(GroupKind::Channel) {
             return true;
@@ -171,7 +171,7 @@ impl Transport {
 #[async_trait]
 impl RaftTransport for Transport {
     async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
-        if carries_snapshot(kind) && !self.gives(to, group) {
+        if (carries_snapshot(kind) || brings_values(kind)) && !self.gives(to, group) {
             return Err(TransportError::Refused("the channel has excluded the node's organisation".to_owned()));
         }
         let unreachable = |status: tonic::Status| TransportError::Unreachable(status.message().to_owned());

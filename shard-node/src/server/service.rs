@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use client::net::{self, Role};
-use consensus::raft::carries_snapshot;
+use consensus::raft::{asks_for_values, carries_snapshot};
 use futures::{Stream, StreamExt};
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
 use ledger::limits::GRPC_BYTES_MAX;
@@ -69,7 +69,7 @@ impl Service {
     }
 
     /// Whether the newest state here of a channel excludes a node's organisation. Consensus counts the node until the next
-    /// committee is in force; a snapshot it gets no more.
+    /// committee is in force; a snapshot it gets no more, nor what a Byzantine group has decided. Its votes are taken.
     fn has_excluded(&self, group: GroupId, node: NodeId) -> bool {
         let org = self.view.borrow().nodes.get(&node).map(|node| node.org);
         let handle = self.hosted.group(group.0).filter(|_| group.kind() == Some(GroupKind::Channel));
@@ -110,7 +110,7 @@ impl NodeService for Service {
             return Err(denied("the calling node has no seat in the group"));
         }
         let kind = u8::try_from(request.kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
-        if carries_snapshot(kind) && self.has_excluded(GroupId(request.group), from) {
+        if (carries_snapshot(kind) || asks_for_values(kind)) && self.has_excluded(GroupId(request.group), from) {
             return Err(denied("the channel has excluded the calling node's organisation"));
         }
         // A group is put among those that run before it is taken from those that are being founded.
