@@ -11,6 +11,7 @@ mod beacon;
 mod bench;
 mod ca;
 mod channel;
+mod evidence;
 mod lock;
 mod record;
 mod tx;
@@ -22,6 +23,7 @@ pub use ca::{Ca, RoleArg};
 pub use channel::{
     Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,
 };
+pub use evidence::Evidence;
 pub use lock::{Claim, Lock, LockCommand, Refund};
 pub use record::{PartyArg, Record, RecordOwner, RecordsOf};
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
@@ -160,6 +162,12 @@ pub enum Command {
     Block(Block),
     /// Check a proof file offline
     Verify(VerifyFile),
+    /// Show what proves that members of Byzantine groups have lied
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark evidence ls\n  seamark evidence show 4f0c19 --out node-3.evidence\n  seamark evidence verify node-3.evidence"
+    )]
+    Evidence(Evidence),
     /// Send real history through the router and check the final state
     Replay(Replay),
     /// Start a cluster, settle a real block of transactions on it, and report
@@ -468,7 +476,7 @@ pub struct VerifyFile {
     /// Whose genesis is trusted when none is named.
     #[command(flatten)]
     pub target: Target,
-    /// The proof file, or the exclusion receipt
+    /// The proof file, the exclusion receipt, or the evidence
     pub file: PathBuf,
     /// The genesis that is trusted [default: the one in the cluster's folder]
     #[arg(long, value_name = "FILE")]

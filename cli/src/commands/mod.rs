@@ -12,6 +12,7 @@ mod channel;
 mod context;
 mod demo;
 mod done;
+mod evidence;
 mod exclusion;
 mod init;
 mod key;
@@ -61,6 +62,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Tx(args) => Box::pin(tx::run(args, output)).await,
         Command::Block(args) => Box::pin(block::run(args, output)).await,
         Command::Verify(args) => verify::run(&args, output),
+        Command::Evidence(args) => Box::pin(evidence::run(args, output)).await,
         Command::Replay(args) => Box::pin(replay::run(args, output)).await,
         Command::Demo(args) => Box::pin(demo::run(args, output)).await,
         Command::Bench(args) => Box::pin(bench::run(args, output)).await,

@@ -18,6 +18,7 @@ use consensus::port::SequencerError;
 use consensus::sequencer::Sequencer;
 use ledger::account::{AccountRecord, Balance};
 use ledger::asset::AssetDef;
+use ledger::evidence;
 use ledger::header::Header;
 use ledger::ids::{Address, AssetId, GroupId, Height, OrgId, TxId};
 use ledger::limits::{ACCOUNTS_ASKED_MAX, ANSWER_BYTES_MAX, BALANCES_SHOWN_MAX, INLINE_BALANCES_MAX};
@@ -137,6 +138,7 @@ async fn try_answer(
             let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
             prove::exclusion(handle, OrgId(org)).await?
         }
+        Query::Evidence(query) if !query.id.is_empty() => prove::evidence(handle, edge::hash("id", &query.id)?).await?,
         query => {
             let (state, group) = (handle.share.state.clone(), handle.group);
             aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query)).await?
@@ -208,6 +210,14 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
         Query::Governance(_) => {
             let governance = viewed(&reader, |view| Governance::read(view, applied.height, applied.time_ms))?;
             found(&mut reply, governance);
+        }
+        Query::Evidence(_) => {
+            reply.found = true;
+            let kept = viewed(&reader, |view| {
+                let owned = evidence::owned(view, group);
+                evidence::kept(view, owned)
+            })?;
+            reply.values = kept.iter().map(encoded).collect();
         }
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
