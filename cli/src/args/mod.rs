@@ -12,6 +12,7 @@ mod bench;
 mod ca;
 mod channel;
 mod evidence;
+mod group;
 mod lock;
 mod record;
 mod tx;
@@ -24,6 +25,7 @@ pub use channel::{
     Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,
 };
 pub use evidence::Evidence;
+pub use group::Group;
 pub use lock::{Claim, Lock, LockCommand, Refund};
 pub use record::{PartyArg, Record, RecordOwner, RecordsOf};
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
@@ -123,6 +125,12 @@ pub enum Command {
         after_help = "Example:\n  seamark channel create steel --as org-a --members org-a,org-b,org-c\n  seamark channel approve steel --as org-b\n  seamark channel ls\n  seamark channel freeze steel --as org-a"
     )]
     Channel(Channel),
+    /// Change what orders a group that runs
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark group consensus shard-0 bft --dry-run\n  seamark group consensus shard-0 bft --as org-a"
+    )]
+    Group(Group),
     /// Show every group: leader, height, root, lag, rate, and what is wrong
     Status(Status),
     /// Make and show keys

@@ -14,6 +14,7 @@ mod demo;
 mod done;
 mod evidence;
 mod exclusion;
+mod group;
 mod init;
 mod key;
 mod lock;
@@ -49,6 +50,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Beacon(args) => Box::pin(beacon::run(args, output)).await,
         Command::Channel(args) => Box::pin(channel::run(args, output)).await,
         Command::Router(args) => Box::pin(router::run(args, output)).await,
+        Command::Group(args) => Box::pin(group::run(args, output)).await,
         Command::Status(args) => Box::pin(status::run(args, output)).await,
         Command::Ca(args) => ca::run(&args, output),
         Command::Key(args) => key::run(args, output),
