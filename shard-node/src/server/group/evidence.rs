@@ -7,30 +7,30 @@
 use std::sync::Arc;
 
 use ledger::ballot::Equivocation;
-use tokio::sync::mpsc;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
 
 use super::HostContext;
 use crate::core::driver::Input;
 use crate::server::alarms::{Alarms, Cause};
 
-/// Proofs that wait to be taken; the engine drops what comes on top, and a member that goes on is caught again.
-const WAITING_MAX: usize = 64;
-
-/// Takes proofs until the group ends. The engine is given the sender.
+/// Takes what the engine finds until the group ends.
 pub(super) fn follow(
     context: &HostContext,
     alarms: &Arc<Alarms>,
     inputs: mpsc::WeakSender<Input>,
-) -> mpsc::Sender<Equivocation> {
-    let (sender, mut caught) = mpsc::channel(WAITING_MAX);
+    mut caught: broadcast::Receiver<Equivocation>,
+) {
     let (alarms, stop) = (Arc::clone(alarms), context.stop.clone());
     context.tasks.spawn(async move {
         loop {
-            let proof: Equivocation = tokio::select! {
+            let proof = tokio::select! {
                 () = stop.cancelled() => return,
                 proof = caught.recv() => match proof {
-                    Some(proof) => proof,
-                    None => return,
+                    Ok(proof) => proof,
+                    // Too many at once: a few of one member say as much as all.
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
                 },
             };
             alarms.last(Cause::Equivocation(proof.node()), text(&proof));
@@ -41,7 +41,6 @@ pub(super) fn follow(
             }
         }
     });
-    sender
 }
 
 fn text(proof: &Equivocation) -> String {

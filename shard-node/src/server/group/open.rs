@@ -11,11 +11,11 @@ use consensus::engine::Group;
 use consensus::port::{Position, replica_id};
 use consensus::raft::{FetchError, Founding, Prepared, RaftGroup, RaftGroupConfig, Standing};
 use ledger::Committee;
-use ledger::ballot::Equivocation;
 use ledger::committee::Engine;
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, NodeId};
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, NodeId};
 use ledger::schema;
 use ledger::view::ReadFault;
 use router::gateway::ClusterView;
@@ -23,6 +23,7 @@ use storage::{LogEngine, LogStore, StorageError, ValueCipher};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::driver::{DriverConfig, GroupDriver};
+use crate::core::marks::{self, EngineStart};
 use crate::server::alarms::Alarms;
 use crate::server::checks::Known;
 use crate::server::group::admit::{self, AdmitError, Way};
@@ -256,9 +257,10 @@ impl OpenGroup {
         let engine = match engine_in_force(&share, group)? {
             Engine::Raft => Group::Raft(start_raft(prepared, group, first, join).await?),
             Engine::Bft => {
-                let caught = evidence::follow(&context, &alarms, inputs.downgrade());
-                let parts = bft_parts(&context, &share, group, (ballots, known.clone()), caught);
-                Group::Bft(prepared.start_bft(parts).await?)
+                let parts = bft_parts(&context, &share, group, (ballots, known.clone()))?;
+                let bft = prepared.start_bft(parts).await?;
+                evidence::follow(&context, &alarms, inputs.downgrade(), bft.evidence());
+                Group::Bft(bft)
             }
         };
         let _ = engine_out.send(engine.clone());
@@ -305,27 +307,33 @@ async fn start_raft(
     Ok(raft)
 }
 
-/// What a member of a Byzantine group starts with. Where the state has no note of that engine yet, the order
-/// begins behind the entry and the block that the state ends with, which is the same on all members: block 0,
-/// or the block that put the engine in force.
+/// What a member of a Byzantine group starts with. Where its order begins is the same on all members and at each
+/// start: behind block 0, or behind the block that put the engine in force.
 fn bft_parts(
     context: &HostContext,
     share: &ReplicaShare,
     group: GroupId,
     (wal, known): (Arc<dyn LogStore>, Known),
-    evidence: mpsc::Sender<Equivocation>,
-) -> BftParts {
-    let applied = share.stand.lock().applied.clone();
-    BftParts {
+) -> Result<BftParts, GroupError> {
+    let failed = |fault| GroupError::Read(group, fault);
+    let begins: Option<EngineStart> = share.state.load(&marks::engine_start()).map_err(failed)?;
+    let begins = match begins {
+        Some(begins) => begins,
+        None => {
+            let first: Option<Header> = share.state.load(&schema::header(Height(0))).map_err(failed)?;
+            let first = first.ok_or_else(|| failed(ReadFault("the state holds no header of block 0".into())))?;
+            EngineStart { position: BEGINNING, anchor: first.hash() }
+        }
+    };
+    Ok(BftParts {
         cluster: context.genesis.cluster_id(),
         key: context.key.clone(),
         timing: context.bft,
         wal,
         judge: Arc::new(HostJudge::new(context, share, group, known)),
-        anchor: applied.header_hash,
-        start: applied.consensus.position.unwrap_or(BEGINNING),
-        evidence,
-    }
+        anchor: begins.anchor,
+        start: begins.position,
+    })
 }
 
 /// The members that a group began with, by their raft ids.
