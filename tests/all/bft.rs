@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use client::{Client, Consistency, Wait};
 use ledger::genesis::VerifyMode;
 use ledger::{Address, Engine, GroupId, LedgerId, Move, NodeId, OrgId};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::audit::{audit, audit_chains, end_and_reconcile};
 use crate::support::bank::{Bank, Wallet, wallet, wallets_in_each_shard};
@@ -15,6 +15,7 @@ use crate::support::consortium::Consortium;
 use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::program::program;
+use crate::support::shell::Shell;
 use crate::support::up::Up;
 
 const NODES: u32 = 4;
@@ -36,6 +37,29 @@ fn real_data_has_the_state_that_every_other_cluster_has() {
     assert_eq!((&report["conserved"], &report["replicas_agree"]), (&Value::from(true), &Value::from(true)));
     // As in `readme`, where Raft orders.
     assert_eq!(report["state_sha256"], "3b87f6f57c8c1bcb0ade37206b440ab351a4497e657ccc198741f53976abe715");
+}
+
+/// What an operator is shown and told of a Byzantine cluster.
+#[test]
+fn engine_tolerance_and_evidence_are_shown_and_a_switch_is_looked_at_before_it_is_sent() {
+    let shell = Shell::start(&["--consensus", "bft", "--beacon-consensus", "raft", "--shards", "1"]);
+    let status = shell.told("status");
+    let group = |name: &str| status["groups"].as_array().unwrap().iter().find(|line| line["group"] == name).unwrap();
+    assert_eq!((&group("shard-0")["engine"], &group("shard-0")["tolerates"]), (&json!("bft"), &json!(1)));
+    assert_eq!((&group("beacon")["engine"], &group("beacon")["round"]), (&json!("raft"), &Value::Null));
+    assert!(group("shard-0")["round"].is_u64(), "{status}");
+    for keeper in ["", "shard-0"] {
+        let listed = shell.told(&format!("evidence ls {keeper}"));
+        assert_eq!(listed["evidence"], json!([]), "nobody has lied");
+    }
+    assert_eq!(shell.refused("evidence show 4f0c19")["error"]["code"], "evidence_unknown");
+
+    let looked = shell.told("group consensus shard-0 raft --dry-run");
+    assert_eq!((&looked["state"], &looked["now"]["engine"]), (&json!("dry_run"), &json!("bft")));
+    assert_eq!((&looked["then"]["engine"], &looked["then"]["tolerated"]), (&json!("raft"), &json!(1)));
+    let refused = shell.refused("group consensus shard-0 bft --dry-run");
+    assert_eq!((&refused["state"], &refused["refusal"]), (&json!("refused"), &json!("engine_same")));
+    assert_eq!(shell.refused("group consensus beacon bft --dry-run")["refusal"], "engine_fixed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
