@@ -551,7 +551,7 @@ pub struct Replay {
     #[arg(long, value_name = "TEXT")]
     pub key_seed: Option<String>,
     /// Use the running cluster of this folder instead of one of its own
-    #[arg(long, value_name = "D", conflicts_with_all = ["nodes", "shards", "replicas", "orgs", "verify", "processes"])]
+    #[arg(long, value_name = "D", conflicts_with_all = ["nodes", "shards", "replicas", "orgs", "verify", "consensus", "beacon_consensus", "processes"])]
     pub dir: Option<PathBuf>,
     /// What the cluster of its own is like.
     #[command(flatten)]
