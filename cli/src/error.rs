@@ -220,6 +220,13 @@ impl From<client::ExclusionFileError> for CliError {
     }
 }
 
+impl From<client::EvidenceFileError> for CliError {
+    fn from(error: client::EvidenceFileError) -> Self {
+        let fix = "do not rely on it; fetch it again with 'seamark evidence show', and check that the genesis is the right one";
+        Self::new(error.code(), error, fix)
+    }
+}
+
 impl From<HistoryError> for CliError {
     fn from(error: HistoryError) -> Self {
         // Its codes are upper case; on the command line all codes look alike.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::limits::{LAG_BLOCKS_MAX, MAIL_WAITS_MAX, UNCERTIFIED_BLOCKS_MAX};
-use ledger::{Committee, GroupId};
+use ledger::{Committee, Engine, GroupId};
 use proto::v1;
 use serde::Serialize;
 
@@ -35,6 +35,13 @@ pub struct GroupLine {
     /// Whether it shows itself to whoever asks. Of a channel that does not, only leader and replicas are told; term,
     /// heights, roots and counts are zero or empty.
     pub shown: bool,
+    /// What orders it, by the committee in force: `raft` or `bft`.
+    pub engine: &'static str,
+    /// Of its replicas so many may fail: stop where it is raft, lie where it is bft.
+    pub tolerates: usize,
+    /// With bft, the attempt at the next entry that its leader is in, from 0; more where proposers have failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round: Option<u32>,
     /// The node that leads it.
     pub leader: Option<u32>,
     /// Term of the leader.
@@ -75,10 +82,10 @@ fn group(status: &v1::StatusReply, committee: &Committee) -> GroupLine {
     let shown = known.is_empty() || visible().next().is_some();
     let highest = visible().max_by_key(|replica| replica.height);
     let height = highest.map_or(0, |replica| replica.height);
-    // A deposed leader may not know it yet: the latest term counts.
+    // A deposed leader may not know it yet: the latest term counts, and in one term the latest entry.
     let leading = nodes.iter().filter_map(|node| of(*node).map(|replica| (*node, replica)));
     let leading = leading.filter(|(_, replica)| replica.leads && replica.stopped.is_empty());
-    let leader = leading.max_by_key(|(_, replica)| replica.term);
+    let leader = leading.max_by_key(|(_, replica)| (replica.term, replica.log_last, replica.round));
     let replicas = nodes.iter().map(|node| {
         let replica = of(*node);
         let seen = replica.filter(|replica| !replica.hidden);
@@ -94,6 +101,9 @@ fn group(status: &v1::StatusReply, committee: &Committee) -> GroupLine {
     GroupLine {
         group: committee.group.to_string(),
         shown,
+        engine: committee.engine.name(),
+        tolerates: committee.engine.tolerated(committee.members.len()),
+        round: leader.filter(|(_, replica)| replica.engine == Engine::Bft.name()).map(|(_, replica)| replica.round),
         leader: leader.map(|(node, _)| node),
         term: leader.map_or(0, |(_, replica)| replica.term),
         height,
@@ -286,6 +296,25 @@ mod tests {
         assert_eq!((lines[0].leader, lines[0].height, lines[0].term), (Some(1), 7, 2));
         assert_eq!(lines[0].replicas[2].lag, Some(1));
         assert_eq!(problems(&status, &[committee()]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn of_a_byzantine_group_tolerance_and_round_are_told_and_the_latest_entry_has_the_leader() {
+        let members =
+            (1..=4).map(|node: u8| Member { node: NodeId(node.into()), org: OrgId(1), key: PublicKey([node; 33]) });
+        let committee = Committee::of(Engine::Bft, SHARD, Incarnation(0), Epoch(0), members.collect());
+        let of = |id: u32, leads: bool, log_last: u64, round: u32| {
+            let mut reply = node(id, 7, leads, 1);
+            let replica = &mut reply.replicas[0];
+            (replica.engine, replica.log_last, replica.round) = ("bft".to_owned(), log_last, round);
+            reply
+        };
+        // Node 1 was cut off when it led, and does not know better.
+        let status = status(vec![of(1, true, 8, 0), of(2, true, 12, 1), of(3, false, 12, 1), of(4, false, 12, 1)]);
+        let line = groups(&status, &[committee]).remove(0);
+        assert_eq!((line.engine, line.tolerates, line.leader, line.round), ("bft", 1, Some(2), Some(1)));
+        let raft = groups(&self::status(vec![node(1, 7, true, 1)]), &[self::committee()]).remove(0);
+        assert_eq!((raft.engine, raft.tolerates, raft.round), ("raft", 1, None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::args::{Channel, Command};
 use crate::error::CliError;
 
 /// What is logged when nobody says: warnings and worse. The consensus engine also warns of what is
-/// everyday business, such as a peer that is being stopped.
+/// everyday business, such as a peer that is being stopped. The Byzantine one tells of each vote, below that.
 const DEFAULT_FILTER: &str = "warn,openraft=error";
 /// As that, without the denials that the tour of channels provokes, and shows as its result.
 const TOUR_FILTER: &str = "warn,openraft=error,shard_node::server::admission=error";

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use ledger::{GroupId, Reject, TxId};
 use proto::{EdgeError, v1};
 
+use crate::evidence::EvidenceFileError;
 use crate::exclusion::ExclusionFileError;
 use crate::keystore::KeystoreError;
 use crate::net::NetError;
@@ -95,6 +96,9 @@ pub enum ClientError {
     /// An exclusion receipt that does not hold.
     #[error("the exclusion receipt does not hold: {0}; do not rely on it")]
     Exclusion(#[from] ExclusionFileError),
+    /// Evidence that does not hold.
+    #[error("the evidence does not hold: {0}; do not rely on it")]
+    Evidence(#[from] EvidenceFileError),
     /// The stream was closed.
     #[error("the submit stream is closed; open another one")]
     Closed,
@@ -121,6 +125,7 @@ impl ClientError {
             Self::Protocol(_) => "protocol",
             Self::Proof(error) => error.code(),
             Self::Exclusion(error) => error.code(),
+            Self::Evidence(error) => error.code(),
             Self::Closed => "closed",
             Self::Randomness(_) => "randomness",
         }

@@ -63,6 +63,10 @@ pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const BATCH_TXS_MAX: usize = 8192;
 /// How far a block's time may lie ahead of a replica's clock.
 pub const BLOCK_AHEAD_MS_MAX: u64 = 500;
+/// How old the stamp of an entry may be when a member of a Byzantine group is to vote for it. A leader's entries
+/// wait for those before them, and for rounds that end without a value; what is older than this was kept back,
+/// or is of a leader whose clock is wrong.
+pub const STAMP_AGE_MS_MAX: u64 = 5_000;
 /// Messages of one mail stream that wait for acknowledgement before new transactions are refused.
 pub const MAIL_WINDOW_MESSAGES: u64 = 65_536;
 /// Messages of one group that wait for acknowledgement before that is told as a problem.
@@ -152,6 +156,8 @@ const _: () = assert!(
     "all that a party was ever granted is a small leaf"
 );
 const _: () = assert!(BATCH_BYTES_MAX < GRPC_BYTES_MAX, "any entry fits into a message");
+const _: () =
+    assert!(2 * CLOCK_SKEW_MS_MAX < STAMP_AGE_MS_MAX, "two clocks that are both good enough find one stamp good");
 const _: () =
     assert!(BALANCES_SHOWN_MAX * (48 + 57) < GRPC_BYTES_MAX / 2, "balances and their proof fit into a message");
 const _: () = assert!(

@@ -204,7 +204,6 @@ fn what_cannot_be_is_refused_with_a_code() {
         ("channel create steel --as org-a --members org-b,org-x", "org"),
         ("channel create steel --as org-a --members org-b,77", "channel_org_unknown"),
         ("channel create st/eel --as org-a --members org-b", "founding_form"),
-        ("channel create steel --as org-a --members org-b --consensus bft", "channel_consensus"),
         ("channel create steel --as org-a --members org-b --policy any(", "policy_text"),
         ("channel create steel --as org-a --members org-b --policy org-x.admin", "policy_org"),
         ("channel create steel --as org-a --members org-b --policy org-c.admin", "policy_unsatisfiable"),

@@ -112,7 +112,7 @@ async fn a_block_ahead_of_the_clocks_does_not_go_unseen() {
     let propose = async |ahead_ms: u64| {
         eventually("a leader takes the entry", async || {
             let leader = cluster.leader(shard).await;
-            let raft = cluster.node(leader).hosted().group(shard.0).unwrap().raft.clone();
+            let raft = cluster.node(leader).hosted().group(shard.0).unwrap().engine.clone();
             let entry = Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(now_ms() + ahead_ms), commands: Vec::new() };
             let submitted = raft.submit(Bytes::from(entry.encode())).await.map_err(|error| error.to_string())?;
             submitted.await.map_err(|error| format!("{error:?}"))

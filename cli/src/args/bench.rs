@@ -4,23 +4,26 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Verify;
+use super::{ConsensusArg, Verify};
 
 /// `bench`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
+    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
 )]
 pub struct Bench {
     /// Shards of the cluster of its own [default: 1, or as many as there are voters]
     #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
-    /// Nodes of the cluster of its own [default: 3; with --join 4]
+    /// Nodes of the cluster of its own [default: 3; with --join or --consensus bft 4]
     #[arg(long, value_name = "N")]
     pub nodes: Option<u32>,
-    /// Replicas of each shard
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub replicas: u16,
+    /// Replicas of each shard [default: 3; with --consensus bft 4]
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<u16>,
+    /// What orders the shards and the beacon of the cluster of its own [default: raft]
+    #[arg(long, value_name = "ENGINE", value_enum, conflicts_with_all = ["channels", "join"])]
+    pub consensus: Option<ConsensusArg>,
     /// Payments of a hundred that cross between two shards [default: 0; with several voters 100]
     #[arg(long, value_name = "PCT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub cross: Option<u8>,
@@ -59,7 +62,7 @@ pub struct Bench {
     #[arg(long, value_name = "N")]
     pub transactions: Option<usize>,
     /// Use the running cluster of this folder instead of one of its own
-    #[arg(long, value_name = "D", conflicts_with_all = ["shards", "nodes", "replicas", "verify", "processes"])]
+    #[arg(long, value_name = "D", conflicts_with_all = ["shards", "nodes", "replicas", "consensus", "verify", "processes"])]
     pub dir: Option<PathBuf>,
     /// One process for each node of the cluster of its own
     #[arg(long)]

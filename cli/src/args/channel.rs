@@ -57,13 +57,22 @@ pub struct Proposed {
     pub proposal: Option<String>,
 }
 
-/// What orders a channel.
+/// What orders the entries of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ConsensusArg {
     /// A majority decides; nodes may stop
     Raft,
     /// More than two thirds decide; nodes may lie
     Bft,
+}
+
+impl From<ConsensusArg> for ledger::Engine {
+    fn from(engine: ConsensusArg) -> Self {
+        match engine {
+            ConsensusArg::Raft => Self::Raft,
+            ConsensusArg::Bft => Self::Bft,
+        }
+    }
 }
 
 /// What a key of a channel is for.
@@ -104,7 +113,7 @@ pub struct CreateChannel {
     /// Those of the nodes that carry mail [default: the first]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub anchors: Vec<u32>,
-    /// What orders the channel
+    /// What orders the channel; bft needs 4 nodes in all
     #[arg(long, value_name = "ENGINE", value_enum, default_value_t = ConsensusArg::Raft)]
     pub consensus: ConsensusArg,
     /// How long the others may take to approve, minutes

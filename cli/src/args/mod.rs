@@ -11,6 +11,8 @@ mod beacon;
 mod bench;
 mod ca;
 mod channel;
+mod evidence;
+mod group;
 mod lock;
 mod record;
 mod tx;
@@ -22,6 +24,8 @@ pub use ca::{Ca, RoleArg};
 pub use channel::{
     Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,
 };
+pub use evidence::Evidence;
+pub use group::Group;
 pub use lock::{Claim, Lock, LockCommand, Refund};
 pub use record::{PartyArg, Record, RecordOwner, RecordsOf};
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
@@ -89,21 +93,27 @@ impl From<Verify> for ledger::genesis::VerifyMode {
 /// The shape of a new cluster.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Shape {
-    /// Nodes [default: 5]
+    /// Nodes [default: 5; with --consensus bft 4]
     #[arg(long, value_name = "N")]
     pub nodes: Option<u32>,
     /// Shards of the main ledger [default: 4]
     #[arg(long, value_name = "N")]
     pub shards: Option<u32>,
-    /// Replicas of each shard [default: 3]
+    /// Replicas of each shard [default: 3; with --consensus bft 4]
     #[arg(long, value_name = "N")]
     pub replicas: Option<u16>,
-    /// Organisations that own the nodes [default: 3]
+    /// Organisations that own the nodes [default: 3; with --consensus bft 4]
     #[arg(long, value_name = "N")]
     pub orgs: Option<u16>,
     /// Where client signatures are checked [default: every with several organisations, else ingest]
     #[arg(long, value_name = "MODE")]
     pub verify: Option<Verify>,
+    /// What orders the shards: raft, where nodes may stop, or bft, where some of them may lie [default: raft]
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    pub consensus: Option<ConsensusArg>,
+    /// What orders the beacon [default: as the shards]
+    #[arg(long, value_name = "ENGINE", value_enum)]
+    pub beacon_consensus: Option<ConsensusArg>,
 }
 
 /// Every command.
@@ -129,6 +139,12 @@ pub enum Command {
         after_help = "Example:\n  seamark channel create steel --as org-a --members org-a,org-b,org-c\n  seamark channel approve steel --as org-b\n  seamark channel ls\n  seamark channel freeze steel --as org-a"
     )]
     Channel(Channel),
+    /// Change what orders a group that runs
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark group consensus shard-0 bft --dry-run\n  seamark group consensus shard-0 bft --as org-a"
+    )]
+    Group(Group),
     /// Show every group: leader, height, root, lag, rate, and what is wrong
     Status(Status),
     /// Make and show keys of accounts; seal the private keys of nodes and organisations
@@ -171,6 +187,12 @@ pub enum Command {
     Block(Block),
     /// Check a proof file offline
     Verify(VerifyFile),
+    /// Show what proves that members of Byzantine groups have lied
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark evidence ls\n  seamark evidence show 4f0c19 --out node-3.evidence\n  seamark evidence verify node-3.evidence"
+    )]
+    Evidence(Evidence),
     /// Send real history through the router and check the final state
     Replay(Replay),
     /// Start a cluster, settle a real block of transactions on it, and report
@@ -184,7 +206,7 @@ pub enum Command {
 /// `up`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark up --nodes 5 --shards 4\n  seamark up --dir /tmp/two --processes --base-port 7800\n\nThe cluster stays in its folder; the same command resumes it. Ctrl-C stops it."
+    after_help = "Example:\n  seamark up --nodes 5 --shards 4\n  seamark up --dir /tmp/two --processes --base-port 7800\n  seamark up --consensus bft\n\nThe cluster stays in its folder; the same command resumes it. Ctrl-C stops it."
 )]
 pub struct Up {
     /// Where the cluster is.
@@ -520,7 +542,7 @@ pub struct VerifyFile {
     /// Whose genesis is trusted when none is named.
     #[command(flatten)]
     pub target: Target,
-    /// The proof file, or the exclusion receipt
+    /// The proof file, the exclusion receipt, or the evidence
     pub file: PathBuf,
     /// The genesis that is trusted [default: the one in the cluster's folder]
     #[arg(long, value_name = "FILE")]
@@ -587,7 +609,7 @@ pub struct Replay {
     #[arg(long, value_name = "TEXT")]
     pub key_seed: Option<String>,
     /// Use the running cluster of this folder instead of one of its own
-    #[arg(long, value_name = "D", conflicts_with_all = ["nodes", "shards", "replicas", "orgs", "verify", "processes"])]
+    #[arg(long, value_name = "D", conflicts_with_all = ["nodes", "shards", "replicas", "orgs", "verify", "consensus", "beacon_consensus", "processes"])]
     pub dir: Option<PathBuf>,
     /// What the cluster of its own is like.
     #[command(flatten)]

@@ -27,7 +27,7 @@ use crate::setup::{ClusterDir, ClusterLock, ClusterSpec, make_cluster, write_clu
 use children::Child;
 
 pub use ready::wait_ready;
-pub use shape::{check_resumed, replicas_of, spec, verify_name};
+pub use shape::{check_resumed, engine_of, replicas_of, spec, verify_name};
 
 /// Says which processes belong to a running cluster.
 const RUN_FILE: &str = "up.json";

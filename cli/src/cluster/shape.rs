@@ -1,6 +1,8 @@
 //! From the options of a new cluster to its specification.
 
+use ledger::Engine;
 use ledger::genesis::Genesis;
+use ledger::ids::GroupId;
 
 use crate::args::Shape;
 use crate::error::CliError;
@@ -10,18 +12,30 @@ const NODES: u32 = 5;
 const SHARDS: u32 = 4;
 const REPLICAS: u16 = 3;
 const ORGS: u16 = 3;
+/// Nodes, organisations and replicas of a cluster that is to outlive one member that lies.
+const OF_BFT: u16 = 4;
 
 /// The specification of a new cluster. Without a number for them, there are never more replicas or
 /// organisations than nodes.
 #[must_use]
 pub fn spec(shape: &Shape, addresses: Addresses) -> ClusterSpec {
-    let nodes = shape.nodes.unwrap_or(NODES);
+    let engine: Engine = shape.consensus.map_or(Engine::Raft, Into::into);
+    let of_engine = |raft: u16| match engine {
+        Engine::Raft => raft,
+        Engine::Bft => OF_BFT,
+    };
+    let nodes = shape.nodes.unwrap_or(match engine {
+        Engine::Raft => NODES,
+        Engine::Bft => OF_BFT.into(),
+    });
     let at_most_nodes = |number: u16| u16::try_from(nodes).map_or(number, |nodes| number.min(nodes.max(1)));
     ClusterSpec {
         nodes,
-        orgs: shape.orgs.unwrap_or_else(|| at_most_nodes(ORGS)),
+        orgs: shape.orgs.unwrap_or_else(|| at_most_nodes(of_engine(ORGS))),
         shards: shape.shards.unwrap_or(SHARDS),
-        replicas: shape.replicas.unwrap_or_else(|| at_most_nodes(REPLICAS)),
+        replicas: shape.replicas.unwrap_or_else(|| at_most_nodes(of_engine(REPLICAS))),
+        engine,
+        beacon_engine: shape.beacon_consensus.map(Into::into),
         verify: shape.verify.map(Into::into),
         addresses,
         ..ClusterSpec::default()
@@ -54,12 +68,31 @@ pub fn check_resumed(shape: &Shape, genesis: &Genesis) -> Result<(), CliError> {
             return differs(option, asked.to_string(), found.to_string());
         }
     }
+    let engines = [
+        ("consensus", shape.consensus, engine_of(genesis)),
+        ("beacon-consensus", shape.beacon_consensus, engine_of_group(genesis, GroupId::BEACON)),
+    ];
+    for (option, asked, found) in engines {
+        if let Some(asked) = asked.map(Engine::from).filter(|asked| *asked != found) {
+            return differs(option, asked.to_string(), found.to_string());
+        }
+    }
     match shape.verify.map(ledger::genesis::VerifyMode::from) {
         Some(asked) if asked != genesis.verify => {
             differs("verify", verify_name(asked).to_owned(), verify_name(genesis.verify).to_owned())
         }
         _ => Ok(()),
     }
+}
+
+/// What ordered the shards when the cluster was made.
+#[must_use]
+pub fn engine_of(genesis: &Genesis) -> Engine {
+    genesis.layout.shards.first().map_or(Engine::Raft, |shard| engine_of_group(genesis, shard.group))
+}
+
+fn engine_of_group(genesis: &Genesis, group: GroupId) -> Engine {
+    genesis.committee(group).map_or(Engine::Raft, |committee| committee.engine)
 }
 
 /// Replicas of the smallest shard.
@@ -83,6 +116,7 @@ pub fn verify_name(mode: ledger::genesis::VerifyMode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::ConsensusArg;
     use crate::setup::make_cluster;
 
     #[test]
@@ -93,6 +127,13 @@ mod tests {
         assert_eq!((one.nodes, one.replicas, one.orgs), (1, 1, 1));
         let asked = spec(&Shape { nodes: Some(2), replicas: Some(3), ..Shape::default() }, Addresses::Free);
         assert_eq!(asked.replicas, 3, "what is asked for is refused later, not changed");
+        let bft = Shape { consensus: Some(ConsensusArg::Bft), ..Shape::default() };
+        let spec_of = |shape: Shape| spec(&shape, Addresses::Free);
+        let four = spec_of(bft.clone());
+        assert_eq!((four.nodes, four.shards, four.replicas, four.orgs), (4, 4, 4, 4));
+        assert_eq!((four.engine, four.beacon_engine), (Engine::Bft, None));
+        let few = spec_of(Shape { nodes: Some(3), ..bft });
+        assert_eq!(make_cluster(&few).unwrap_err().code(), "spec_engine", "never silently of the other engine");
     }
 
     #[test]
@@ -108,5 +149,11 @@ mod tests {
         assert_eq!(replicas_of(&made.genesis), 3);
         let other = Shape { verify: Some(crate::args::Verify::Ingest), ..Shape::default() };
         assert!(check_resumed(&other, &made.genesis).is_err());
+        let same = Shape { consensus: Some(ConsensusArg::Raft), ..Shape::default() };
+        assert!(check_resumed(&same, &made.genesis).is_ok());
+        for (consensus, beacon_consensus) in [(Some(ConsensusArg::Bft), None), (None, Some(ConsensusArg::Bft))] {
+            let error = check_resumed(&Shape { consensus, beacon_consensus, ..Shape::default() }, &made.genesis);
+            assert_eq!(error.unwrap_err().code, "cluster_shape");
+        }
     }
 }

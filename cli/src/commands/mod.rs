@@ -12,7 +12,9 @@ mod channel;
 mod context;
 mod demo;
 mod done;
+mod evidence;
 mod exclusion;
+mod group;
 mod init;
 mod key;
 mod lock;
@@ -50,6 +52,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Beacon(args) => Box::pin(beacon::run(args, output)).await,
         Command::Channel(args) => Box::pin(channel::run(args, output)).await,
         Command::Router(args) => Box::pin(router::run(args, output)).await,
+        Command::Group(args) => Box::pin(group::run(args, output)).await,
         Command::Status(args) => Box::pin(status::run(args, output)).await,
         Command::Ca(args) => ca::run(&args, output),
         Command::Key(args) => key::run(args, output),
@@ -63,6 +66,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Tx(args) => Box::pin(tx::run(args, output)).await,
         Command::Block(args) => Box::pin(block::run(args, output)).await,
         Command::Verify(args) => verify::run(&args, output),
+        Command::Evidence(args) => Box::pin(evidence::run(args, output)).await,
         Command::Replay(args) => Box::pin(replay::run(args, output)).await,
         Command::Demo(args) => Box::pin(demo::run(args, output)).await,
         Command::Bench(args) => Box::pin(bench::run(args, output)).await,

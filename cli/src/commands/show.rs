@@ -17,10 +17,11 @@ pub(super) fn groups_table(groups: &[&GroupLine], tps: Option<&[f64]>) -> String
         let leader = group.leader.map_or_else(|| "NONE".to_owned(), |node| format!("node-{node}"));
         if !group.shown {
             let hidden = || NOT_SHOWN.to_owned();
-            return [group.group.clone(), leader, hidden(), hidden(), replicas(group), hidden()];
+            return [group.group.clone(), engine(group), leader, hidden(), hidden(), replicas(group), hidden()];
         }
         [
             group.group.clone(),
+            engine(group),
             leader,
             grouped(group.height.into()),
             root(&group.state_root),
@@ -29,13 +30,22 @@ pub(super) fn groups_table(groups: &[&GroupLine], tps: Option<&[f64]>) -> String
         ]
     };
     let rows = groups.iter().map(|group| row(group));
-    let [a, b, c, d, e, f] = ["group", "leader", "height", "state root", "replicas (lag)", "transactions"];
-    let Some(tps) = tps else { return table([a, b, c, d, e, f], rows) };
-    let rated = rows.zip(groups).zip(tps).map(|(([a, b, c, d, e, f], group), tps)| {
+    let heads = ["group", "engine", "leader", "height", "state root", "replicas (lag)", "transactions"];
+    let Some(tps) = tps else { return table(heads, rows) };
+    let rated = rows.zip(groups).zip(tps).map(|(([a, b, c, d, e, f, g], group), tps)| {
         let rate = if group.shown { format!("{tps:.0}") } else { NOT_SHOWN.to_owned() };
-        [a, b, c, d, e, f, rate]
+        [a, b, c, d, e, f, g, rate]
     });
-    table([a, b, c, d, e, f, "tx/s"], rated)
+    let [a, b, c, d, e, f, g] = heads;
+    table([a, b, c, d, e, f, g, "tx/s"], rated)
+}
+
+/// What orders a group, how many of its replicas may fail, and how often proposers just did.
+fn engine(group: &GroupLine) -> String {
+    match group.round {
+        Some(round) if round > 0 => format!("{} ({} may fail), round {round}", group.engine, group.tolerates),
+        _ => format!("{} ({} may fail)", group.engine, group.tolerates),
+    }
 }
 
 /// The beginning of a root; an empty state has a constant for one.

@@ -1,9 +1,12 @@
-//! `verify`: a proof file or an exclusion receipt against a genesis, with no network.
+//! `verify`: a proof file, an exclusion receipt or evidence against a genesis, with no network.
 
+use client::evidence::{self, EVIDENCE_MAGIC};
 use client::exclusion::{self, EXCLUSION_MAGIC};
 use client::profile::read_genesis;
 use client::proof::{self, Fact, PROOF_BYTES_MAX, PROOF_MAGIC};
-use client::{Entry, ExclusionFile, ProofError, ProofFile, VerifiedClaim, VerifiedExclusion};
+use client::{
+    Entry, EvidenceFile, ExclusionFile, ProofError, ProofFile, VerifiedClaim, VerifiedEvidence, VerifiedExclusion,
+};
 use ledger::Address;
 use ledger::lock::Lock;
 use ledger::record::{GrantChange, Grantee};
@@ -11,6 +14,7 @@ use serde::Serialize;
 
 use super::account::authorisation;
 use super::context::Context;
+use super::evidence::EvidenceLine;
 use super::exclusion::ExclusionLine;
 use super::lock::became;
 use super::show::ReceiptLine;
@@ -46,6 +50,7 @@ enum FactLine {
         receipt: ReceiptLine,
     },
     Exclusion(ExclusionLine),
+    Evidence(EvidenceLine),
     Record {
         owner: String,
         record: String,
@@ -187,6 +192,19 @@ impl Report {
         }
     }
 
+    fn of_evidence(verified: &VerifiedEvidence) -> Self {
+        Self {
+            valid: true,
+            cluster: verified.cluster.to_string(),
+            group: verified.kept_by.to_string(),
+            height: verified.height.0,
+            time_ms: verified.time_ms.0,
+            header_hash: verified.header_hash.to_string(),
+            signers: verified.signers.iter().map(|node| node.0).collect(),
+            fact: FactLine::Evidence(EvidenceLine::of(&verified.evidence)),
+        }
+    }
+
     fn of_exclusion(verified: &VerifiedExclusion, orgs: &Orgs) -> Self {
         Self {
             valid: true,
@@ -212,12 +230,13 @@ pub(super) fn run(args: &VerifyFile, output: Output) -> Result<(), CliError> {
         return Err(ProofError::Malformed("it is too large".to_owned()).into());
     }
     let bytes = std::fs::read(&args.file).map_err(|error| CliError::file(&args.file, &error))?;
-    let report = match bytes.starts_with(EXCLUSION_MAGIC) {
-        true => {
-            let verified = exclusion::verify(&ExclusionFile::from_file(&bytes)?, &genesis)?;
-            Report::of_exclusion(&verified, &Orgs::of(&genesis))
-        }
-        false => Report::of_claim(&proof::verify(&ProofFile::from_file(&bytes)?, &genesis)?),
+    let report = if bytes.starts_with(EXCLUSION_MAGIC) {
+        let verified = exclusion::verify(&ExclusionFile::from_file(&bytes)?, &genesis)?;
+        Report::of_exclusion(&verified, &Orgs::of(&genesis))
+    } else if bytes.starts_with(EVIDENCE_MAGIC) {
+        Report::of_evidence(&evidence::verify(&EvidenceFile::from_file(&bytes)?, &genesis)?)
+    } else {
+        Report::of_claim(&proof::verify(&ProofFile::from_file(&bytes)?, &genesis)?)
     };
     output.result(&report, || text(&report))
 }
@@ -267,6 +286,7 @@ fn text(report: &Report) -> String {
         }
         FactLine::Receipt { receipt } => receipt.text(),
         FactLine::Exclusion(line) => line.text(),
+        FactLine::Evidence(line) => line.text(),
         FactLine::Record { owner, record, at_ms: Some(at), metadata_hex: Some(metadata), .. } => {
             let metadata = hex::decode(metadata).map_or_else(|_| metadata.clone(), |bytes| quoted(&bytes));
             format!("account {owner} had recorded {record}\n  since {}, with {metadata}", moment(*at))

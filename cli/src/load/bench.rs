@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use client::{Client, PreparedTx};
-use ledger::ClusterId;
 use ledger::genesis::VerifyMode;
 use ledger::tx::ParsedTx;
+use ledger::{ClusterId, Engine};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -58,6 +58,8 @@ pub struct Plan {
     pub verify: VerifyMode,
     /// Replicas of a shard.
     pub replicas: u64,
+    /// What orders the shards.
+    pub engine: Engine,
     /// Other processes of the cluster on this machine.
     pub processes: Vec<u32>,
 }
@@ -80,12 +82,14 @@ pub struct Report {
     pub shards: u64,
     /// Replicas of a shard.
     pub replicas: u64,
+    /// What orders the shards: `raft` or `bft`.
+    pub consensus: &'static str,
     /// Payments of a hundred between two shards, as they were.
     pub cross_shard_pct: f64,
     /// `ingest` or `every`.
     pub verify_mode: &'static str,
     /// Signature checks that a transaction needs in this mode: each voter group checks all of its
-    /// signatures where it enters, and with `every` at each replica.
+    /// signatures where it enters, and with `every` or with `bft` at each replica.
     #[serde(serialize_with = "whole")]
     pub verifies_per_tx: f64,
     /// Signatures a second that all cores check, parsing their transactions.
@@ -285,11 +289,12 @@ async fn all_checks_made(client: &Client, plan: &Plan) -> Result<f64, CliError> 
 
 /// How many checks a transaction of so many signatures needs. Every group that votes takes it in and
 /// checks all of its signatures, also those of other groups' accounts; in mode `every` each of its
-/// replicas does, the leader's check at ingest being its own.
+/// replicas does, the leader's check at ingest being its own. A Byzantine member does before it votes, in
+/// either mode, and what it has checked then it does not check again.
 fn checks(plan: &Plan, signatures: usize) -> u64 {
-    let replicas = match plan.verify {
-        VerifyMode::Ingest => 1,
-        VerifyMode::Every => plan.replicas.max(1),
+    let replicas = match (plan.engine, plan.verify) {
+        (Engine::Raft, VerifyMode::Ingest) => 1,
+        (Engine::Bft, _) | (_, VerifyMode::Every) => plan.replicas.max(1),
     };
     u64::from(plan.shape.voters) * replicas * signatures as u64
 }
@@ -367,6 +372,7 @@ fn report(plan: &Plan, shards: u64, paid: Paid, crossing_pct: f64, bound: Bound)
         latency_ms: driven.decided.percentiles(),
         shards,
         replicas: plan.replicas,
+        consensus: plan.engine.name(),
         cross_shard_pct,
         verify_mode: verify_name(plan.verify),
         verifies_per_tx: rounded(bound.verifies_per_tx),
@@ -412,6 +418,7 @@ mod tests {
             transactions_max: None,
             verify,
             replicas: 3,
+            engine: Engine::Raft,
             processes: Vec::new(),
         }
     }
@@ -423,6 +430,9 @@ mod tests {
         let swap = |verify| Plan { shape: Shape { voters: 2, ..Shape::default() }, ..plan(verify) };
         assert_eq!(checks(&swap(VerifyMode::Ingest), 2), 4, "both groups check both signatures");
         assert_eq!(checks(&swap(VerifyMode::Every), 2), 12);
+        let bft = |verify| Plan { engine: Engine::Bft, replicas: 4, ..plan(verify) };
+        assert_eq!(checks(&bft(VerifyMode::Ingest), 1), 4, "whoever votes has checked");
+        assert_eq!(checks(&bft(VerifyMode::Every), 1), 4, "and does not check twice");
     }
 
     #[test]

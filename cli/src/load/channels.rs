@@ -205,12 +205,13 @@ pub fn replica(status: &v1::StatusReply, node: NodeId, group: GroupId) -> Option
     reply.replicas.iter().find(|replica| replica.group == group.0)
 }
 
-/// What the replica that leads a group says. One that was deposed may not know it yet: the latest term counts.
+/// What the replica that leads a group says. One that was deposed may not know it yet: the latest term counts,
+/// and in one term, as a Byzantine engine has it, the latest entry.
 #[must_use]
 pub fn leader(status: &v1::StatusReply, group: GroupId) -> Option<&v1::ReplicaStatus> {
     let replicas = status.nodes.iter().flat_map(|node| &node.replicas);
     let leading = replicas.filter(|one| one.group == group.0 && one.leads && one.stopped.is_empty());
-    leading.max_by_key(|one| one.term)
+    leading.max_by_key(|one| (one.term, one.log_last, one.round))
 }
 
 #[cfg(test)]

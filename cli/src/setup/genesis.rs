@@ -8,18 +8,22 @@ use std::net::TcpListener;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use beacon::assign::{AssignError, Constraints};
-use beacon::genesis::{GenesisFault, check, first_committees};
+use beacon::genesis::{GenesisFault, check, committees_of, first_groups};
 use beacon::limits::{NAME_BYTES_MAX, NODES_MAX, ORGS_MAX, SHARDS_MAX};
 use client::secrets::Passphrase;
+use ledger::committee::Engine;
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::Hash32;
-use ledger::ids::{NodeId, OrgId, TimeMs};
+use ledger::ids::{GroupId, NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
 use ledger::limits::COMMITTEE_MAX;
 use zeroize::Zeroizing;
 
 use super::pki::{Authority, Leaf, PkiError, Subject, random};
+
+/// Replicas of a beacon that outlives one member that lies.
+const BFT_BEACON: u16 = 4;
 
 /// Where a node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +77,13 @@ pub struct ClusterSpec {
     pub shards: u32,
     /// Replicas of each shard.
     pub replicas: u16,
-    /// Replicas of the beacon; `None` takes three, or one when there are fewer nodes.
+    /// Replicas of the beacon; `None` takes as many as its engine needs to outlive one fault, or one where
+    /// that is Raft and there are fewer nodes.
     pub beacon_replicas: Option<u16>,
+    /// What orders the shards.
+    pub engine: Engine,
+    /// What orders the beacon; `None` takes what orders the shards.
+    pub beacon_engine: Option<Engine>,
     /// Checking of client signatures; `None` takes what trust asks for: `every` with several
     /// organisations, else `ingest`.
     pub verify: Option<VerifyMode>,
@@ -95,6 +104,8 @@ impl Default for ClusterSpec {
             shards: 4,
             replicas: 3,
             beacon_replicas: None,
+            engine: Engine::Raft,
+            beacon_engine: None,
             verify: None,
             addresses: Addresses::Loopback { base_port: 7600 },
             authorities: BTreeMap::new(),
@@ -125,6 +136,18 @@ pub enum SpecError {
         value: u16,
         /// Nodes there are.
         nodes: u32,
+    },
+    /// Fewer replicas than a Byzantine engine makes sense with.
+    #[error(
+        "--{option} is {value}, and bft needs at least {}: of 3f + 1 replicas f may lie; use {} or more --nodes with as many replicas, or raft",
+        Engine::Bft.least_members(),
+        Engine::Bft.least_members()
+    )]
+    Engine {
+        /// The option.
+        option: &'static str,
+        /// How many there would be.
+        value: u16,
     },
     /// More organisations than nodes.
     #[error("{orgs} organisations share {nodes} nodes, so some would have none; raise --nodes or lower --orgs")]
@@ -176,6 +199,7 @@ impl SpecError {
         match self {
             Self::Range { .. } => "spec_range",
             Self::TooManyReplicas { .. } => "spec_too_many_replicas",
+            Self::Engine { .. } => "spec_engine",
             Self::OrgsWithoutNodes { .. } => "spec_orgs_without_nodes",
             Self::Name => "spec_name",
             Self::Ports { .. } => "spec_ports",
@@ -250,8 +274,9 @@ pub fn make_cluster(spec: &ClusterSpec) -> Result<MadeCluster, SpecError> {
         infos.push(info);
     }
     let seed = Hash32(random()?);
-    let committees =
-        first_committees(&seed, &infos, spec.shards, spec.replicas, beacon_replicas(spec), &Constraints::default())?;
+    let engine = |group: GroupId| if group == GroupId::BEACON { beacon_engine(spec) } else { spec.engine };
+    let groups = first_groups(spec.shards, spec.replicas, beacon_replicas(spec), engine);
+    let committees = committees_of(&seed, &infos, &groups, &Constraints::default())?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| SpecError::Clock)?;
     let genesis = Genesis {
         version: 1,
@@ -284,8 +309,17 @@ fn trusted_verify(orgs: u16) -> VerifyMode {
     if orgs > 1 { VerifyMode::Every } else { VerifyMode::Ingest }
 }
 
+fn beacon_engine(spec: &ClusterSpec) -> Engine {
+    spec.beacon_engine.unwrap_or(spec.engine)
+}
+
 fn beacon_replicas(spec: &ClusterSpec) -> u16 {
-    spec.beacon_replicas.unwrap_or(if spec.nodes >= 3 { 3 } else { 1 })
+    spec.beacon_replicas.unwrap_or(match beacon_engine(spec) {
+        Engine::Raft if spec.nodes >= 3 => 3,
+        Engine::Raft => 1,
+        // With fewer nodes it is refused, and says so.
+        Engine::Bft => u16::try_from(spec.nodes).unwrap_or(u16::MAX).clamp(1, BFT_BEACON),
+    })
 }
 
 fn check_spec(spec: &ClusterSpec) -> Result<(), SpecError> {
@@ -306,9 +340,14 @@ fn check_spec(spec: &ClusterSpec) -> Result<(), SpecError> {
             return Err(SpecError::Range { option, value, max });
         }
     }
-    for (option, value) in [("replicas", spec.replicas), ("beacon-replicas", beacon)] {
+    for (option, value, engine) in
+        [("replicas", spec.replicas, spec.engine), ("beacon-replicas", beacon, beacon_engine(spec))]
+    {
         if u32::from(value) > spec.nodes {
             return Err(SpecError::TooManyReplicas { option, value, nodes: spec.nodes });
+        }
+        if usize::from(value) < engine.least_members() {
+            return Err(SpecError::Engine { option, value });
         }
     }
     if u32::from(spec.orgs) > spec.nodes {
@@ -415,13 +454,16 @@ fn new_key() -> Result<SecretKey, PkiError> {
 
 fn warnings(spec: &ClusterSpec, genesis: &Genesis) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (what, n) in [("replicas", spec.replicas), ("beacon replicas", beacon_replicas(spec))] {
-        let tolerated = (n - 1) / 2;
-        if n % 2 == 0 {
-            warnings.push(format!(
-                "{n} {what} tolerate {tolerated} failures, no more than {} do; use an odd number",
-                n - 1
-            ));
+    let groups =
+        [("replicas", spec.replicas, spec.engine), ("beacon replicas", beacon_replicas(spec), beacon_engine(spec))];
+    for (what, n, engine) in groups {
+        let tolerated = engine.tolerated(n.into());
+        if n > 1 && engine.tolerated(usize::from(n) - 1) == tolerated {
+            let (failures, better) = match engine {
+                Engine::Raft => ("failures", "use an odd number"),
+                Engine::Bft => ("that lie", "use 4, 7 or 10"),
+            };
+            warnings.push(format!("{n} {what} tolerate {tolerated} {failures}, no more than {} do; {better}", n - 1));
         } else if n == 1 {
             warnings.push(format!("1 {what}: a group stops with its one node, and a lost disk is lost data"));
         }
@@ -429,7 +471,7 @@ fn warnings(spec: &ClusterSpec, genesis: &Genesis) -> Vec<String> {
     let exposed = genesis.committees.iter().filter(|committee| {
         let n = committee.members.len();
         let most = genesis.orgs.iter().map(|org| committee.members.iter().filter(|m| m.org == org.id).count()).max();
-        n > 1 && most.unwrap_or(0) > (n - 1) / 2
+        n > 1 && most.unwrap_or(0) > committee.engine.tolerated(n)
     });
     let exposed = exposed.count();
     if exposed > 0 && spec.orgs > 1 {

@@ -9,6 +9,7 @@ use beacon::assign::Constraints;
 use beacon::genesis::first_committees;
 use client::secrets::{Holds, Keyring, PASSPHRASE_FILE, Passphrase, holds};
 use client::{PeerIdentity, Profile, Role, TrustRoots};
+use ledger::committee::Engine;
 use ledger::genesis::VerifyMode;
 use ledger::ids::{GroupId, NodeId, OrgId};
 use shard_node::server::config::NodeConfig;
@@ -239,6 +240,8 @@ fn impossible_clusters_are_refused_by_code() {
         (ClusterSpec { beacon_replicas: Some(0), ..base() }, "spec_range"),
         (ClusterSpec { replicas: 7, ..base() }, "spec_too_many_replicas"),
         (ClusterSpec { beacon_replicas: Some(7), ..base() }, "spec_too_many_replicas"),
+        (ClusterSpec { engine: Engine::Bft, ..base() }, "spec_engine"),
+        (ClusterSpec { beacon_engine: Some(Engine::Bft), beacon_replicas: Some(3), ..base() }, "spec_engine"),
         (ClusterSpec { orgs: 6, ..base() }, "spec_orgs_without_nodes"),
         (ClusterSpec { name: String::new(), ..base() }, "spec_name"),
         (ClusterSpec { addresses: Addresses::Loopback { base_port: 65_530 }, ..base() }, "spec_ports"),
@@ -258,12 +261,34 @@ fn operators_are_warned() {
     };
     let base = ClusterSpec::default;
     warned(ClusterSpec { replicas: 4, ..base() }, "odd number");
+    warned(ClusterSpec { engine: Engine::Bft, replicas: 5, ..base() }, "5 replicas tolerate 1 that lie");
     warned(ClusterSpec { nodes: 1, orgs: 1, replicas: 1, ..base() }, "one node");
     warned(ClusterSpec { orgs: 2, ..base() }, "stops without it");
     warned(ClusterSpec { verify: Some(VerifyMode::Ingest), ..base() }, "trusts");
     let single = make_cluster(&ClusterSpec { nodes: 1, orgs: 1, replicas: 1, ..base() }).unwrap();
     assert_eq!(single.genesis.verify, VerifyMode::Ingest);
     assert_eq!(single.genesis.committee(GroupId::BEACON).unwrap().members.len(), 1);
+}
+
+#[test]
+fn shards_and_beacon_may_be_ordered_by_different_engines() {
+    let engines = |spec: ClusterSpec| {
+        let made = make_cluster(&ClusterSpec { addresses: Addresses::Free, ..spec }).unwrap();
+        let of = |group: GroupId| {
+            let committee = made.genesis.committee(group).unwrap();
+            (committee.engine, committee.members.len(), committee.threshold)
+        };
+        (of(GroupId::shard(0)), of(GroupId::BEACON))
+    };
+    let four = || ClusterSpec { nodes: 4, orgs: 4, replicas: 4, engine: Engine::Bft, ..ClusterSpec::default() };
+    assert_eq!(engines(four()), ((Engine::Bft, 4, 3), (Engine::Bft, 4, 3)));
+    let beacon_engine = Some(Engine::Raft);
+    assert_eq!(engines(ClusterSpec { beacon_engine, ..four() }), ((Engine::Bft, 4, 3), (Engine::Raft, 3, 2)));
+    let beacon_engine = Some(Engine::Bft);
+    assert_eq!(
+        engines(ClusterSpec { beacon_engine, ..ClusterSpec::default() }),
+        ((Engine::Raft, 3, 2), (Engine::Bft, 4, 3))
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use ledger::lock::Lock;
 use ledger::record::{GrantLog, Grantee, Record};
 use ledger::{
-    AccountRecord, Address, AssetDef, AssetId, GroupId, Hash32, Height, LedgerId, LockId, OrgId, Receipt, Reject, TxId,
+    AccountRecord, Address, AssetDef, AssetId, Evidence, GroupId, Hash32, Height, LedgerId, LockId, OrgId, Receipt,
+    Reject, TxId,
 };
 use proto::v1::query_request::Query;
 use proto::views::{AccountView, BlockView, ChannelLine, Explain, HistoryPage, HistoryPlace};
@@ -18,6 +19,7 @@ use proto::{edge, v1};
 use crate::descent::FoundedProof;
 use crate::entry::{Entry, EntryName};
 use crate::error::ClientError;
+use crate::evidence::{self, EvidenceFile};
 use crate::exclusion::{self, ExclusionFile};
 use crate::proof::{self, Fact, ProofFile};
 use crate::routers::Backoff;
@@ -398,6 +400,36 @@ impl Client {
         match (verified.exclusion.group, verified.exclusion.org) == (channel, org) {
             true => Ok(Some(file)),
             false => Err(ClientError::Protocol("the receipt is of somebody else".to_owned())),
+        }
+    }
+
+    /// What a group keeps of members that have voted twice, unproved; the beacon keeps that of every group.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn evidence(&self, group: GroupId) -> Result<Vec<Evidence>, ClientError> {
+        let query = Query::Evidence(v1::EvidenceQuery { group: group.0, id: Bytes::new() });
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        Ok(reply.values.iter().map(|value| edge::value("evidence", value)).collect::<Result<_, _>>()?)
+    }
+
+    /// One of it by its name, as a file that has been checked against the genesis; `None` when the group does not
+    /// keep it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn evidence_file(&self, group: GroupId, id: Hash32) -> Result<Option<EvidenceFile>, ClientError> {
+        let query = Query::Evidence(v1::EvidenceQuery { group: group.0, id: Bytes::copy_from_slice(&id.0) });
+        let reply = self.query(Consistency::Linearizable, true, query).await?;
+        let Some(mut file) = found_value::<EvidenceFile>("evidence", &reply)? else { return Ok(None) };
+        let kept_by = file.certificate.header.group;
+        if self.shared.genesis.committee(kept_by).is_none() {
+            file.founded = Box::pin(self.founded(kept_by)).await?;
+        }
+        let verified = evidence::verify(&file, &self.shared.genesis)?;
+        match verified.evidence.proof.id() == id && verified.kept_by == group {
+            true => Ok(Some(file)),
+            false => Err(ClientError::Protocol("the evidence is another one than was asked for".to_owned())),
         }
     }
 

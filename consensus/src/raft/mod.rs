@@ -42,4 +42,4 @@ pub use group::{HandleError, RaftGroup, Replica};
 pub use inspect::read_log;
 pub use network::{RaftTransport, TransportError};
 pub use prepare::Prepared;
-pub use wire::{CALL_BYTES_MAX, carries_snapshot};
+pub use wire::{CALL_BYTES_MAX, asks_for_values, brings_values, carries_snapshot};

@@ -45,11 +45,22 @@ pub(crate) fn asks_any(kind: u8) -> bool {
 }
 
 /// Whether a call asks for a snapshot, or brings one: what a host may refuse to a replica that is on its way out without
-/// any harm to consensus. What a group has decided of late is not among it, as raft's appends are not: a
-/// member gets it until the next committee.
+/// any harm to consensus.
 #[must_use]
 pub fn carries_snapshot(kind: u8) -> bool {
     matches!(kind, SNAPSHOT_OFFER | SNAPSHOT_PART | SNAPSHOT_DONE | SNAPSHOT_ASK | SNAPSHOT_READ)
+}
+
+/// Whether a call asks for values that a Byzantine group has decided.
+#[must_use]
+pub fn asks_for_values(kind: u8) -> bool {
+    kind == BFT_DECIDED
+}
+
+/// Whether a call brings what a Byzantine group votes on, and the votes.
+#[must_use]
+pub fn brings_values(kind: u8) -> bool {
+    kind == BFT_MESSAGES
 }
 
 /// Entries in one append.

@@ -76,6 +76,7 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
         Some(Query::Asset(query)) => query.group,
         Some(Query::Governance(query)) => query.group,
         Some(Query::Exclusion(query)) => query.group,
+        Some(Query::Evidence(query)) => query.group,
         // It goes to the channels of whoever asks.
         Some(Query::Explain(_)) => return true,
         // Of shards and of the beacon alone.

@@ -75,6 +75,8 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
         Query::Channels(_) | Query::Founded(_) => GroupId::BEACON,
         Query::Governance(governance) => edge::group("group", governance.group)?,
         Query::Exclusion(exclusion) => edge::group("group", exclusion.group)?,
+        Query::Evidence(evidence) if evidence.group == 0 => GroupId::BEACON,
+        Query::Evidence(evidence) => edge::group("group", evidence.group)?,
         Query::Block(block) => edge::group("group", block.group)?,
         Query::Asset(asset) => {
             edge::asset("asset", &asset.asset)?;

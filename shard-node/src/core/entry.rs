@@ -81,20 +81,21 @@ impl Entry {
         borsh::to_vec(self).expect("writing to memory does not fail")
     }
 
+    /// Decodes what must be an entry: in this version, within its limits, and with nothing behind it.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() > BATCH_BYTES_MAX {
+            return None;
+        }
+        let entry: Self = borsh::from_slice(bytes).ok()?;
+        (entry.version == ENTRY_VERSION && entry.commands.len() <= 2 * BATCH_TXS_MAX).then_some(entry)
+    }
+
     /// Decodes what stands in the log. A committed entry that is not decodable is an empty one on
     /// every replica alike: a leader that proposes garbage gets an empty block.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Self {
-        match borsh::from_slice::<Self>(bytes) {
-            Ok(entry)
-                if entry.version == ENTRY_VERSION
-                    && bytes.len() <= BATCH_BYTES_MAX
-                    && entry.commands.len() <= 2 * BATCH_TXS_MAX =>
-            {
-                entry
-            }
-            _ => Self { version: ENTRY_VERSION, stamp_ms: TimeMs(0), commands: Vec::new() },
-        }
+        Self::read(bytes).unwrap_or(Self { version: ENTRY_VERSION, stamp_ms: TimeMs(0), commands: Vec::new() })
     }
 }
 
@@ -114,5 +115,6 @@ mod tests {
         let mut longer = entry.encode();
         longer.push(0);
         assert!(Entry::decode(&longer).commands.is_empty());
+        assert_eq!((Entry::read(&longer), Entry::read(&entry.encode())), (None, Some(entry)));
     }
 }

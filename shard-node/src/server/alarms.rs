@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger::ids::GroupId;
+use ledger::ids::{GroupId, NodeId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -26,6 +26,8 @@ pub enum Cause {
     Stopped,
     /// A snapshot that a node sent did not pass its checks.
     Snapshot,
+    /// A member has signed two ballots that exclude each other.
+    Equivocation(NodeId),
     /// The driver's.
     Driver(driver::Cause),
 }
@@ -96,7 +98,6 @@ impl Alarms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::ids::NodeId;
 
     const FORGED: Cause = Cause::Driver(driver::Cause::ForgedBlock);
 

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
 use ledger::hash::Hash32;
 use ledger::ids::Height;
 use ledger::tx::ParsedTx;
@@ -20,7 +19,7 @@ use crate::server::halt::Halt;
 use crate::server::ingest::verification_mark;
 use crate::server::replica::{DbReader, StateHandle};
 
-/// Transactions that this node has checked itself and does not check again before it attests.
+/// Transactions that this node has checked itself and does not check again before it votes or attests.
 const KNOWN_MAX: usize = 65_536;
 
 /// What this node has verified already, by [`verification_mark`].
@@ -46,13 +45,31 @@ impl Known {
     /// Whether every signature of these transactions holds.
     #[must_use]
     pub fn all_hold(&self, txs: &[ParsedTx]) -> bool {
-        let marks: Vec<Hash32> = txs.par_iter().map(verification_mark).collect();
-        let known: HashSet<Hash32> = {
-            let known = self.0.lock();
-            marks.iter().filter(|mark| known.contains(*mark)).copied().collect()
-        };
-        txs.par_iter().zip(&marks).all(|(tx, mark)| known.contains(mark) || tx.verify_signatures().is_ok())
+        self.unknown(&marks(txs)).into_par_iter().all(|at| txs[at].verify_signatures().is_ok())
     }
+
+    /// The place of the first of these transactions with a signature that does not hold. Where there is none,
+    /// all of them are remembered.
+    #[must_use]
+    pub fn first_forged(&self, txs: &[ParsedTx]) -> Option<usize> {
+        let marks = marks(txs);
+        let unknown = self.unknown(&marks);
+        let forged = unknown.par_iter().copied().find_first(|at| txs[*at].verify_signatures().is_err());
+        if forged.is_none() {
+            self.extend(unknown.iter().map(|at| marks[*at]));
+        }
+        forged
+    }
+
+    /// The places of those that this node has not verified.
+    fn unknown(&self, marks: &[Hash32]) -> Vec<usize> {
+        let known = self.0.lock();
+        (0..marks.len()).filter(|at| !known.contains(&marks[*at])).collect()
+    }
+}
+
+fn marks(txs: &[ParsedTx]) -> Vec<Hash32> {
+    txs.par_iter().map(verification_mark).collect()
 }
 
 /// Checks the blocks of the database from one height to another, in order. Returns the lowest that
@@ -93,7 +110,28 @@ pub async fn finished<T>(halt: &Halt, what: &str, task: JoinHandle<T>) -> Option
 
 #[cfg(test)]
 mod tests {
+    use ledger::genesis::VerifyMode;
+    use ledger::ids::Address;
+
     use super::*;
+    use crate::server::testing::{forged, lone_genesis, mint};
+
+    #[test]
+    fn what_was_verified_once_is_not_verified_again_and_a_forgery_is_found_by_its_place() {
+        let genesis = lone_genesis(VerifyMode::Every);
+        let parse = |bytes: &[u8]| ParsedTx::decode(&genesis.cluster_id(), bytes).expect("a transaction");
+        let good: Vec<ParsedTx> = (1..4).map(|salt| parse(&mint(&genesis, salt, Address([4; 20]), 1_000).1)).collect();
+        let bad = parse(&forged(&genesis, 2));
+        let known = Known::default();
+        let mixed = [good[0].clone(), bad.clone(), good[2].clone(), bad];
+        assert_eq!((known.first_forged(&mixed), known.all_hold(&mixed)), (Some(1), false));
+        assert_eq!(known.unknown(&marks(&mixed)), [0, 1, 2, 3], "of a refused batch nothing is remembered");
+        assert_eq!(known.first_forged(&good), None);
+        assert!(known.unknown(&marks(&good)).is_empty() && known.all_hold(&good));
+        // The same body with other witnesses is not what was verified.
+        assert_eq!(known.unknown(&marks(&mixed)), [1, 3]);
+        assert_eq!(known.first_forged(&mixed), Some(1));
+    }
 
     #[tokio::test]
     async fn a_check_that_fails_is_no_verdict() {

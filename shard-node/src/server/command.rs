@@ -191,7 +191,7 @@ async fn try_execute(
     let group = hosted.group(group.0).ok_or(Failure::Refused(Reject::UnknownGroup))?;
     let order = Order::read(&group, bytes)?;
     // Behind this, whoever led before is no ground to refuse anything.
-    group.raft.read_barrier().await?;
+    group.engine.read_barrier().await?;
     if let Order::Channel(checked) = &order {
         let action = checked.command().action();
         admission::judge(&group, org, request.caller.as_ref(), action).map_err(Failure::Denied)?;
@@ -218,17 +218,17 @@ async fn sequenced(hosted: &Hosted, group: &GroupHandle, order: &Order, bytes: &
     if let Order::Registry(..) = order {
         let stamp_ms = now(hosted, group)?;
         order.judge(group, stamp_ms, bytes)?;
-        group.raft.submit(order.entry(stamp_ms, bytes)).await?.await?;
+        group.engine.submit(order.entry(stamp_ms, bytes)).await?.await?;
         return Ok(());
     }
-    let (mut role, until) = (group.raft.role(), Instant::now() + FOLLOWED_WITHIN);
+    let (mut role, until) = (group.engine.role(), Instant::now() + FOLLOWED_WITHIN);
     loop {
         role.mark_unchanged();
         if may_go(hosted, group, order, bytes)?.is_some() {
             let turn = group.turns.alone().await;
             // What was in flight is in the state by now, and nothing comes in between any more.
             if let Some(stamp_ms) = may_go(hosted, group, order, bytes)? {
-                let proposal = group.raft.submit(order.entry(stamp_ms, bytes)).await?;
+                let proposal = group.engine.submit(order.entry(stamp_ms, bytes)).await?;
                 // Whoever waits may give up. The turn is over when the entry has its fate, and not before.
                 let executing = group.tasks.spawn(async move {
                     let executed = proposal.await;
@@ -265,7 +265,7 @@ fn may_go(hosted: &Hosted, group: &GroupHandle, order: &Order, bytes: &Bytes) ->
 
 /// Whether the engine's voters are the committee in force.
 fn voters_are_seated(group: &GroupHandle) -> Result<bool, ReadFault> {
-    let Some(replicas) = group.raft.replicas() else { return Ok(false) };
+    let Some(replicas) = group.engine.replicas() else { return Ok(false) };
     let committee: Option<Committee> = group.share.state.load(&schema::current_committee(group.group))?;
     let seats: BTreeSet<NodeId> =
         committee.into_iter().flat_map(|committee| committee.members).map(|member| member.node).collect();

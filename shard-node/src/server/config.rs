@@ -105,8 +105,9 @@ impl Default for RaftTiming {
 }
 
 fn default_log() -> String {
-    // What the consensus engine tells of its everyday business would bury the rest.
-    "info,openraft=error".to_owned()
+    // What the consensus engines tell of their everyday business, such as each vote, would bury the rest. A
+    // target stands for all that begin with it.
+    "info,openraft=error,arc_malachitebft=warn".to_owned()
 }
 
 fn default_storage_key() -> PathBuf {

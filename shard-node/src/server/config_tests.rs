@@ -27,7 +27,7 @@ fn defaults_and_paths() {
     assert_eq!(config.storage_key, Path::new("/etc/seamark/storage.key"));
     assert_eq!(
         (config.raft, config.snapshot_every, config.log.as_str()),
-        (RaftTiming::default(), 20_000, "info,openraft=error")
+        (RaftTiming::default(), 20_000, "info,openraft=error,arc_malachitebft=warn")
     );
     assert_eq!((config.verify, config.passphrase_file), (None, None));
     let named = |value: &str| parsed(&format!("passphrase_file = \"{value}\"\n{MINIMAL}")).unwrap().passphrase_file;

@@ -19,7 +19,7 @@ use router::gateway::{ClusterView, Peers};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::server::group::{AdmitError, HostContext, OpenGroup};
+use crate::server::group::{AdmitError, HostContext, Logs, OpenGroup};
 use crate::server::intake::check_arrivals;
 use crate::server::leaving;
 use crate::server::local::Hosted;
@@ -164,12 +164,12 @@ impl Hosting {
         // Before the seat is noted: a replica that has begun has its key.
         let seal = context.vault.seal_of(group, &folder).map_err(|error| (error.code(), error.to_string()))?;
         let seat = seat::seat(view, group, self.node(), &folder).map_err(|error| (error.code(), error.to_string()))?;
-        let log = {
+        let logs = {
             let engine = self.hosted.log.read();
             let engine = engine.as_ref().ok_or(("storage_closed", "the log is closed".to_owned()))?;
-            engine.group(group.0, seal.cipher()).map_err(|error| (error.code(), error.to_string()))?
+            Logs::open(engine, group, &seal.cipher()).map_err(|error| (error.code(), error.to_string()))?
         };
-        let open = OpenGroup::open(context, group, &seat, (&folder, seal), Arc::new(log)).await;
+        let open = OpenGroup::open(context, group, &seat, (&folder, seal), logs).await;
         open.map_err(|error| (error.code(), error.to_string()))
     }
 
@@ -212,13 +212,13 @@ impl Hosting {
         let running = || self.hosted.groups.write().remove(&group);
         let mut handles = Vec::from_iter(running());
         if let Some(handle) = handles.first() {
-            handle.raft.shutdown().await;
+            handle.engine.shutdown().await;
         }
         context.tasks.close();
         context.tasks.wait().await;
         // One that was just starting may run by now.
         if let Some(handle) = running() {
-            handle.raft.shutdown().await;
+            handle.engine.shutdown().await;
             context.tasks.wait().await;
             handles.push(handle);
         }

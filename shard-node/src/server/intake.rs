@@ -284,7 +284,7 @@ async fn verdicts(handle: &Arc<GroupHandle>, txs: Vec<bytes::Bytes>) -> Vec<Opti
     if handle.lost_proposals.load(Ordering::Acquire) {
         return undecided;
     }
-    match tokio::time::timeout(BARRIER_WITHIN, handle.raft.read_barrier()).await {
+    match tokio::time::timeout(BARRIER_WITHIN, handle.engine.read_barrier()).await {
         Ok(Ok(_)) => {}
         Ok(Err(_)) | Err(_) => return undecided,
     }

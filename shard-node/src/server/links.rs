@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::{Traffic, net};
-use consensus::raft::{RaftTransport, TransportError, carries_snapshot};
+use consensus::raft::{RaftTransport, TransportError, brings_values, carries_snapshot};
 use hashbrown::HashMap;
 use ledger::ids::{GroupId, GroupKind, Height, NodeId};
 use parking_lot::Mutex;
@@ -182,8 +182,8 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Whether this replica may hand its state to a node: a channel's goes to nobody whom it has excluded, also
-    /// while consensus still counts that node.
+    /// Whether this replica may hand its state, or what a Byzantine group is voting on, to a node: a channel's goes to
+    /// nobody whom it has excluded, also while consensus still counts that node.
     ///
     /// An organisation that was excluded and has joined again is a member by the block in which it did. A replica that
     /// has not applied that block refuses it until it has. A leader has soon: it leads only once everything before is
@@ -196,7 +196,7 @@ impl Transport {
 #[async_trait]
 impl RaftTransport for Transport {
     async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
-        if carries_snapshot(kind) && !self.gives(to, group) {
+        if (carries_snapshot(kind) || brings_values(kind)) && !self.gives(to, group) {
             return Err(TransportError::Refused("the channel has excluded the node's organisation".to_owned()));
         }
         let unreachable = |status: tonic::Status| TransportError::Unreachable(status.message().to_owned());

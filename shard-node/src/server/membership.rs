@@ -10,6 +10,10 @@
 //! needed for it. They change only when the new voters have the log, one more of them than a majority
 //! needs, so that the change takes no quorum, also after one more failure. A leader that has no seat any
 //! more hands over first.
+//!
+//! A Byzantine engine has no membership of its own: its members are the committee, from the next entry on, and
+//! whoever joins takes what is decided by itself. There, every replica only sees to it that it has the certificates of
+//! blocks that hand over, since any of them may lend its state to one that joins.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use consensus::raft::Replica;
 use consensus::sequencer::Sequencer;
 use ledger::Committee;
 use ledger::certificate::Certificate;
+use ledger::committee::Engine;
 use ledger::ids::{Height, NodeId};
 use ledger::schema;
 use ledger::view::ReadFault;
@@ -149,7 +154,7 @@ pub async fn drive(node: NodeId, handle: Arc<GroupHandle>) {
     loop {
         ticks.tick().await;
         let role = handle.role();
-        if !role.leads {
+        if !role.leads && handle.engine.engine() == Engine::Raft {
             continue;
         }
         let step = match look(node, &handle, &role) {
@@ -166,7 +171,10 @@ pub async fn drive(node: NodeId, handle: Arc<GroupHandle>) {
 }
 
 fn look(node: NodeId, handle: &GroupHandle, role: &RoleView) -> Result<Step, ReadFault> {
-    let Some(replicas) = handle.raft.replicas() else { return Ok(Step::Nothing) };
+    if handle.engine.engine() == Engine::Bft {
+        return Ok(uncertified_handover(handle)?.map_or(Step::Nothing, Step::Certificate));
+    }
+    let Some(replicas) = handle.engine.replicas() else { return Ok(Step::Nothing) };
     let state = &handle.share.state;
     let current: Option<Committee> = state.load(&schema::current_committee(handle.group))?;
     let coming: Option<Committee> = state.load(&schema::coming_committee())?;
@@ -219,18 +227,18 @@ async fn act(handle: &GroupHandle, step: Step) -> Result<(), SequencerError> {
             // The kept snapshot may be older than the certificate of a hand-over that it contains; without
             // that certificate nobody takes it.
             if handovers(handle).is_ok_and(|blocks| !blocks.is_empty()) {
-                handle.raft.snapshot_now().await?;
+                handle.engine.snapshot_now().await?;
             }
-            handle.raft.add_learner(id, node).await
+            handle.engine.add_learner(id, node).await
         }
-        Step::RemoveLearners(ids) => handle.raft.remove_learners(ids).await,
+        Step::RemoveLearners(ids) => handle.engine.remove_learners(ids).await,
         Step::HandOver(node) => {
             tracing::info!(%group, %node, "this node has no seat any more and hands over");
-            handle.raft.transfer_leader(node).await
+            handle.engine.transfer_leader(node).await
         }
         Step::ChangeVoters(ids) => {
             tracing::info!(%group, "the voters follow the committee");
-            handle.raft.change_voters(ids).await
+            handle.engine.change_voters(ids).await
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod halt;
 pub mod hosting;
 pub mod ingest;
 pub mod intake;
+pub mod judge;
 pub mod kept;
 pub mod leaving;
 pub mod links;

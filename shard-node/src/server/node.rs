@@ -8,6 +8,7 @@ use std::sync::Arc;
 use client::net::{self, Identity, NetError, TrustRoots};
 use client::secrets::{Keyring, SecretError};
 use client::sockets::{Listener, Sockets, SystemSockets};
+use consensus::bft::BftTiming;
 use consensus::port::Timing;
 use consensus::sequencer::Sequencer;
 use ledger::SecretKey;
@@ -307,6 +308,7 @@ impl Node {
                 election_min_ms: config.raft.election_min_ms,
                 election_max_ms: config.raft.election_max_ms,
             },
+            bft: BftTiming::DEFAULT,
             snapshot_every_entries: config.snapshot_every,
             resources,
             vault: Arc::new(vault),
@@ -384,12 +386,12 @@ impl Node {
         let leave = groups.iter().filter(|handle| handle.role().leads).map(|handle| async move {
             // Only a courtesy to clients: when nobody can take over, the group elects later.
             let patience = std::time::Duration::from_millis(500);
-            let _ = tokio::time::timeout(patience, handle.raft.step_down()).await;
+            let _ = tokio::time::timeout(patience, handle.engine.step_down()).await;
         });
         futures::future::join_all(leave).await;
         self.stop.cancel();
         for handle in &groups {
-            handle.raft.shutdown().await;
+            handle.engine.shutdown().await;
         }
         self.tasks.close();
         let patience = std::time::Duration::from_secs(5);
@@ -399,7 +401,7 @@ impl Node {
         // One that had to be rebuilt may have started meanwhile.
         let late: Vec<Arc<GroupHandle>> = std::mem::take(&mut *self.hosted.groups.write()).into_values().collect();
         for handle in &late {
-            handle.raft.shutdown().await;
+            handle.engine.shutdown().await;
         }
         groups.extend(late);
         let hosted = Arc::clone(&self.hosted);

@@ -126,9 +126,11 @@ pub fn set_aside(config: &NodeConfig, group: GroupId) -> Result<SetAside, Rebuil
         _ => LocalSeal::open(),
     };
     let purged = {
+        let ballots = log.beside(group.0, seal.cipher()).map_err(RebuildError::Log)?;
         let log = log.group(group.0, seal.cipher()).map_err(RebuildError::Log)?;
         // Unreadable votes are found now, not after the move.
         log.read_vote().map_err(RebuildError::Log)?;
+        ballots.last().map_err(RebuildError::Log)?;
         log.purged_index().map_err(RebuildError::Log)?
     };
     if purged.is_some() && committee.members.len() == 1 {

@@ -29,7 +29,7 @@ use crate::core::applied::AppliedRecord;
 use crate::core::driver::CommittedBlock;
 use crate::core::executor::{self, ExecutedBlock, GroupConstants, RefusedTx};
 use crate::core::genesis::{Founded, genesis_state};
-use crate::core::marks;
+use crate::core::marks::{self, EngineStart};
 use crate::server::halt::Halt;
 use crate::server::snapshot::{self, Staged, label};
 use crate::server::vault::LocalSeal;
@@ -342,6 +342,7 @@ impl Replica {
         let executed =
             executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload);
         let mut block = executed.map_err(|error| Fatal(error.to_string()))?;
+        let begins = self.engine_begins(db, &block)?;
         let mut batch = WriteBatch::with_capacity(block.writes.len());
         for (key, value) in std::mem::take(&mut block.writes) {
             match value {
@@ -349,9 +350,31 @@ impl Replica {
                 None => batch.delete(key),
             }
         }
+        if let Some(begins) = begins {
+            batch.put(marks::engine_start(), encoded(&begins));
+        }
         self.write(db, batch)?;
         stand.applied = block.applied.clone();
         Ok(block)
+    }
+
+    /// Where another engine begins, when a block puts one in force that is not written yet.
+    fn engine_begins(&self, db: &dyn Kv, block: &ExecutedBlock) -> Result<Option<EngineStart>, Fatal> {
+        if block.header.committee_hash == block.header.next_committee_hash {
+            return Ok(None);
+        }
+        let key = schema::current_committee(self.constants.group);
+        let decoded = |bytes: &Bytes| -> Result<Committee, Fatal> {
+            borsh::from_slice(bytes).map_err(|error| Fatal(format!("a committee does not decode: {error}")))
+        };
+        let before = DbReader(db).get(&key).map_err(|fault| Fatal(fault.0))?;
+        let before = before.as_ref().map(decoded).transpose()?;
+        let written = block.writes.iter().find(|(written, _)| *written == key).and_then(|(_, value)| value.as_ref());
+        let after = written.map(decoded).transpose()?;
+        let engines = (before.map(|committee| committee.engine), after.map(|committee| committee.engine));
+        let (Some(before), Some(after)) = engines else { return Ok(None) };
+        let Some(position) = block.applied.consensus.position.filter(|_| before != after) else { return Ok(None) };
+        Ok(Some(EngineStart { position, anchor: block.header_hash }))
     }
 
     fn block(&self, db: &dyn Kv, consensus: AppliedState, payload: &Bytes) -> Result<(), Fatal> {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use client::net::{self, Role};
-use consensus::raft::carries_snapshot;
+use consensus::raft::{asks_for_values, carries_snapshot};
 use futures::{Stream, StreamExt};
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
 use ledger::limits::GRPC_BYTES_MAX;
@@ -69,7 +69,8 @@ impl Service {
     }
 
     /// Whether the newest state here of a channel excludes a node's organisation. Consensus counts the node until the next
-    /// committee is in force; a snapshot it gets no more. What else is kept from it, `links` says: here it only asks.
+    /// committee is in force; a snapshot it gets no more, nor what a Byzantine group has decided. What else is kept from
+    /// it, `links` says: here it only asks. Its votes are taken.
     fn has_excluded(&self, group: GroupId, node: NodeId) -> bool {
         let org = self.view.borrow().nodes.get(&node).map(|node| node.org);
         let handle = self.hosted.group(group.0).filter(|_| group.kind() == Some(GroupKind::Channel));
@@ -107,13 +108,13 @@ impl NodeService for Service {
             return Err(denied("the calling node has no seat in the group"));
         }
         let kind = u8::try_from(request.kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
-        if carries_snapshot(kind) && self.has_excluded(GroupId(request.group), from) {
+        if (carries_snapshot(kind) || asks_for_values(kind)) && self.has_excluded(GroupId(request.group), from) {
             return Err(denied("the channel has excluded the calling node's organisation"));
         }
         // A group is put among those that run before it is taken from those that are being founded.
         let founding = self.hosted.founding.read().get(&GroupId(request.group)).cloned();
         let answer = match (self.hosted.group(request.group), founding) {
-            (Some(handle), _) => handle.raft.handle(from, kind, request.payload).await,
+            (Some(handle), _) => handle.engine.handle(from, kind, request.payload).await,
             (None, Some(founding)) => founding.handle(from, kind, request.payload),
             (None, None) => return Err(Status::not_found(ledger::Reject::UnknownGroup.to_string())),
         };

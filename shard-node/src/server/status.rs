@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use consensus::engine::Group;
 use cross_shard::stream::{self, OutStream};
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
 use ledger::limits::{LAG_BLOCKS_MAX, MAIL_WAITS_MAX, UNCERTIFIED_BLOCKS_MAX};
@@ -174,6 +175,11 @@ fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
         attested_height: handle.attested.load(Ordering::Relaxed),
         hidden: false,
         unwell: false,
+        engine: handle.engine.engine().name().to_owned(),
+        round: match &handle.engine {
+            Group::Raft(_) => 0,
+            Group::Bft(bft) => bft.round(),
+        },
     }
 }
 
@@ -211,6 +217,8 @@ mod tests {
             mail_pending: 4,
             attested_height: 70,
             voters: vec![1, 2],
+            engine: "bft".to_owned(),
+            round: 2,
             ..v1::ReplicaStatus::default()
         }
     }

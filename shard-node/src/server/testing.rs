@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::net::{Identity, TrustRoots};
 use client::secrets::Keyring;
+use consensus::bft::BftTiming;
 use consensus::port::{Committed, Payload, Position, Timing};
 use consensus::sequencer::Sequencer;
 use ledger::genesis::{Genesis, VerifyMode};
@@ -25,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{self, NOW, SHARD, client_of, genesis_named, node_key};
 use crate::server::clock::{Clock, Readings};
-use crate::server::group::{GroupError, GroupHandle, HostContext, OpenGroup, Seat};
+use crate::server::group::{GroupError, GroupHandle, HostContext, Logs, OpenGroup, Seat};
 use crate::server::links::{Links, NodeTraffic};
 use crate::server::replica::StateHandle;
 use crate::server::vault::{LocalSeal, Vault};
@@ -133,6 +134,7 @@ impl Lone {
             key: node_key(NODE.0),
             verify,
             timing: Timing { heartbeat_ms: 40, election_min_ms: 100, election_max_ms: 200 },
+            bft: BftTiming::DEFAULT,
             snapshot_every_entries: 0,
             resources: resources.clone(),
             vault: Arc::new(vault),
@@ -146,8 +148,8 @@ impl Lone {
         };
         let log = open_log(folder.path(), &resources, &genesis);
         let (shard, seal) = (folder.path().join("shard"), LocalSeal::open());
-        let group_log = Arc::new(log.group(SHARD.0, seal.cipher()).expect("the group's log"));
-        let opened = OpenGroup::open(&context, SHARD, &Seat::of_genesis(), (&shard, seal), group_log).await;
+        let logs = Logs::open(&log, SHARD, &seal.cipher()).expect("the group's logs");
+        let opened = OpenGroup::open(&context, SHARD, &Seat::of_genesis(), (&shard, seal), logs).await;
         let started = match opened {
             Ok(group) => group.start().await,
             Err(error) => Err(error),
@@ -175,7 +177,7 @@ impl Lone {
     /// Stops it as a node does, and gives its folder back.
     pub(crate) async fn stop(mut self) -> TempDir {
         self.context.stop.cancel();
-        self.handle.raft.shutdown().await;
+        self.handle.engine.shutdown().await;
         self.context.tasks.close();
         tokio::time::timeout(PATIENCE, self.context.tasks.wait()).await.expect("all tasks end");
         if let Some(db) = self.handle.share.state.db() {

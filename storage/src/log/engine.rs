@@ -223,9 +223,23 @@ impl LogEngine {
         Ok(GroupLog::new(self.shared.clone(), state))
     }
 
-    /// Removes everything of a group, durably. Waits for the writer, so not from a completion.
-    /// Handles of the group that are still around get `storage_closed`.
+    /// A handle on the log that a group keeps beside its entries: what a member writes down before it signs.
+    /// As [`LogEngine::group`] otherwise.
+    pub fn beside(&self, group: u64, cipher: Arc<dyn ValueCipher>) -> Result<GroupLog, StorageError> {
+        self.group(keys::beside(group), cipher)
+    }
+
+    /// Removes everything of a group, durably, with what it keeps beside its entries. Waits for the writer, so
+    /// not from a completion. Handles of the group that are still around get `storage_closed`.
     pub fn drop_group(&self, group: u64) -> Result<(), StorageError> {
+        let beside = keys::beside(group);
+        if beside != group {
+            self.drop_log(beside)?;
+        }
+        self.drop_log(group)
+    }
+
+    fn drop_log(&self, group: u64) -> Result<(), StorageError> {
         let mut groups = self.shared.groups.lock();
         let db = self.shared.db()?;
         let state = match groups.remove(&group) {

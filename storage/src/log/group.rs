@@ -52,7 +52,7 @@ impl GroupState {
         if let (Some((purged, _)), Some((first, _))) = (&purged, &first)
             && *first != purged + 1
         {
-            let detail = format!("group {id}: entry {} is missing behind the purged part", purged + 1);
+            let detail = format!("{}: entry {} is missing behind the purged part", keys::name(id), purged + 1);
             return Err(StorageError::corrupt(folder, detail));
         }
         let first = first.map_or(0, |(index, _)| index);
@@ -82,7 +82,7 @@ impl GroupState {
 
     fn decode(&self, folder: &Path, key: &[u8], framed: Bytes) -> Result<Bytes, StorageError> {
         frame::open(key, framed).and_then(|sealed| self.cipher.open(key, sealed)).map_err(|damaged| {
-            StorageError::corrupt(folder, format!("group {}, key {}: {damaged}", self.id, describe(key)))
+            StorageError::corrupt(folder, format!("{}, key {}: {damaged}", keys::name(self.id), describe(key)))
         })
     }
 
@@ -139,13 +139,13 @@ impl GroupLog {
 
     fn usable(&self) -> Result<Arc<DB>, StorageError> {
         if self.group.dropped.load(Ordering::Acquire) {
-            return Err(self.shared.closed(&format!("group {} was dropped", self.group.id)));
+            return Err(self.shared.closed(&format!("{} was dropped", keys::name(self.group.id))));
         }
         self.shared.db()
     }
 
     fn refused(&self, detail: String) -> StorageError {
-        let detail = format!("group {}: {detail}", self.group.id);
+        let detail = format!("{}: {detail}", keys::name(self.group.id));
         StorageError::Refused { path: self.shared.root.clone(), detail }
     }
 
@@ -165,7 +165,7 @@ impl GroupLog {
         // Checked again under the lock: nothing may be queued behind a removal of the group.
         if self.group.dropped.load(Ordering::Acquire) {
             drop(tail);
-            return done(Err(self.shared.closed(&format!("group {} was dropped", self.group.id))));
+            return done(Err(self.shared.closed(&format!("{} was dropped", keys::name(self.group.id)))));
         }
         let sequence = tail.issue();
         match change(&mut tail, sequence) {
@@ -224,7 +224,7 @@ impl GroupLog {
     }
 
     fn missing(&self, index: u64) -> StorageError {
-        let detail = format!("group {}: entry {index} is missing", self.group.id);
+        let detail = format!("{}: entry {index} is missing", keys::name(self.group.id));
         StorageError::corrupt(&self.shared.folder, detail)
     }
 
@@ -266,7 +266,7 @@ impl LogStore for GroupLog {
         let value = self.group.encode(&key, &committed);
         let mut tail = self.group.tail.lock();
         if self.group.dropped.load(Ordering::Acquire) {
-            return Err(self.shared.closed(&format!("group {} was dropped", self.group.id)));
+            return Err(self.shared.closed(&format!("{} was dropped", keys::name(self.group.id))));
         }
         tail.committed = Some(committed);
         match self.shared.queue.mark(key, value) {

@@ -1,6 +1,7 @@
 //! Keys of the shared log: `group(8, big endian) ‖ kind(1) ‖ index(8, big endian)`.
 //!
-//! Owns: the layout, so that a group is one range and its entries are in index order.
+//! Owns: the layout, so that a group is one range and its entries are in index order. What a group keeps
+//! beside its entries has the group's number with the highest bit set, which no group's own number has.
 
 /// Length of every key.
 pub(super) const KEY_BYTES: usize = 17;
@@ -28,6 +29,22 @@ impl Record {
             Self::Purged => 2,
             Self::Entry => 3,
         }
+    }
+}
+
+/// Set in the number of the log beside a group's entries.
+const BESIDE: u64 = 1 << 63;
+
+/// The number of the log that a group keeps beside its entries; that of such a log is itself.
+pub(super) const fn beside(group: u64) -> u64 {
+    group | BESIDE
+}
+
+/// A log for people.
+pub(super) fn name(group: u64) -> String {
+    match group & BESIDE {
+        0 => format!("group {group}"),
+        _ => format!("what group {} keeps beside its entries", group & !BESIDE),
     }
 }
 

@@ -20,13 +20,13 @@ pub fn verify_offline(root: &Path) -> Result<VerifyReport, StorageError> {
             return Err(corrupt(format!("unknown key {key:02x?}")));
         };
         frame::open(key, Bytes::copy_from_slice(value))
-            .map_err(|damaged| corrupt(format!("group {group}, key {}: {damaged}", describe(key))))?;
+            .map_err(|damaged| corrupt(format!("{}, key {}: {damaged}", keys::name(group), describe(key))))?;
         if record == Record::Entry {
             if let Some((of, before)) = previous
                 && of == group
                 && before.checked_add(1) != Some(index)
             {
-                return Err(corrupt(format!("group {group}: entry {} is missing", before.saturating_add(1))));
+                return Err(corrupt(format!("{}: entry {} is missing", keys::name(group), before.saturating_add(1))));
             }
             previous = Some((group, index));
         }

@@ -133,6 +133,29 @@ fn a_dropped_group_is_gone_and_its_neighbours_stay() {
 }
 
 #[test]
+fn what_a_group_keeps_beside_its_entries_is_apart_from_them_and_goes_with_the_group() {
+    let folder = Folder::new();
+    let engine = folder.engine();
+    let beside = |group| engine.beside(group, plain()).expect("group");
+    for group in [6, 7] {
+        wait(|done| engine.group(group, plain()).expect("group").append(entries(0..5, "e"), done)).expect("append");
+        wait(|done| beside(group).append(entries(100..103, "b"), done)).expect("append");
+    }
+    assert_eq!(all(&engine.group(7, plain()).expect("group")), entries(0..5, "e"));
+    assert_eq!(all(&beside(7)), entries(100..103, "b"));
+    let old = beside(7);
+    engine.drop_group(7).expect("drop");
+    assert_eq!(old.last().expect_err("dropped").code(), "storage_closed");
+    assert!(all(&beside(7)).is_empty(), "a new life has promised nothing");
+    assert_eq!(all(&beside(6)), entries(100..103, "b"));
+    drop((old, engine));
+    verify_offline(&folder.root()).expect("both logs are whole");
+    let engine = folder.engine();
+    assert!(all(&engine.beside(7, plain()).expect("group")).is_empty());
+    assert_eq!(all(&engine.beside(6, plain()).expect("group")), entries(100..103, "b"));
+}
+
+#[test]
 fn readers_beside_a_writer_never_see_a_mixture() {
     let folder = Folder::new();
     let options = storage::LogOptions { cache_bytes_max: 64, ..Default::default() };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use client::{Client, Identity, Passphrase, Profile, TrustRoots};
 use ledger::genesis::{Genesis, NodeInfo, VerifyMode};
-use ledger::{GroupId, NodeId};
+use ledger::{Engine, GroupId, NodeId};
 use proto::v1;
 use seamark_cli::setup::{Addresses, Authority, ClusterDir, ClusterLock, ClusterSpec, make_cluster, write_cluster};
 use shard_node::server::{Node, NodeConfig, NodeError};
@@ -25,16 +25,31 @@ const PORTS: std::ops::Range<u32> = 12_000..32_000;
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub nodes: u32,
+    /// `None`: three, or as many as there are nodes.
+    pub orgs: Option<u16>,
     pub shards: u32,
     pub replicas: u16,
     pub verify: VerifyMode,
+    /// What orders the shards.
+    pub engine: Engine,
+    /// What orders the beacon.
+    pub beacon_engine: Engine,
     /// Log entries between two snapshots; `None` is the default of a node.
     pub snapshot_every: Option<u64>,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { nodes: 3, shards: 2, replicas: 3, verify: VerifyMode::Ingest, snapshot_every: None }
+        Self {
+            nodes: 3,
+            orgs: None,
+            shards: 2,
+            replicas: 3,
+            verify: VerifyMode::Ingest,
+            engine: Engine::Raft,
+            beacon_engine: Engine::Raft,
+            snapshot_every: None,
+        }
     }
 }
 
@@ -84,10 +99,12 @@ impl TestCluster {
         let lock = ClusterLock::acquire(&dir).unwrap();
         let spec = ClusterSpec {
             nodes: wanted.nodes,
-            orgs: u16::try_from(wanted.nodes.min(3)).unwrap(),
+            orgs: wanted.orgs.unwrap_or(u16::try_from(wanted.nodes.min(3)).unwrap()),
             shards: wanted.shards,
             replicas: wanted.replicas,
             verify: Some(wanted.verify),
+            engine: wanted.engine,
+            beacon_engine: Some(wanted.beacon_engine),
             addresses: Addresses::Loopback { base_port: base_port(wanted.nodes) },
             ..ClusterSpec::default()
         };
@@ -281,10 +298,10 @@ fn replicas_of(status: &v1::StatusReply, group: GroupId) -> impl Iterator<Item =
 }
 
 /// The node that leads a group and runs. One that was deposed may not know it yet: the latest term
-/// counts.
+/// counts, and in one term, as a Byzantine engine has it, the latest entry.
 pub fn leader_of(status: &v1::StatusReply, group: GroupId) -> Option<NodeId> {
     let leaders = replicas_of(status, group).filter(|(_, replica)| replica.leads && replica.stopped.is_empty());
-    leaders.max_by_key(|(_, replica)| replica.term).map(|(node, _)| node)
+    leaders.max_by_key(|(_, replica)| (replica.term, replica.log_last, replica.round)).map(|(node, _)| node)
 }
 
 /// Waits until every node answers, every group is led, and every replica has reached the height that

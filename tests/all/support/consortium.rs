@@ -3,7 +3,7 @@
 use beacon::{BeaconCommand, SignedCommand};
 use channel::{Change, Command, FoundingAct, Hosting, Outcome, Policy, Quorum, Role, Subject, Terms};
 use client::{Client, ClientError, CommandFate, FoundingFate};
-use ledger::{AssetId, Committee, GroupId, Hash32, NodeId, OrgId, SecretKey, TimeMs};
+use ledger::{AssetId, Committee, Engine, GroupId, Hash32, NodeId, OrgId, SecretKey, TimeMs};
 
 use super::bank::now_ms;
 use super::cluster::TestCluster;
@@ -66,12 +66,17 @@ impl<'a> Consortium<'a> {
 
     /// Founds a channel that these organisations host on these nodes. Everything in it takes a majority.
     pub async fn found(&self, name: &str, hosts: &[(OrgId, &[NodeId])]) -> GroupId {
+        self.found_by(Engine::Raft, name, hosts).await
+    }
+
+    /// As [`Consortium::found`], ordered by this engine.
+    pub async fn found_by(&self, engine: Engine, name: &str, hosts: &[(OrgId, &[NodeId])]) -> GroupId {
         let hosting = |nodes: &[NodeId]| Hosting { nodes: nodes.to_vec(), anchors: nodes[..1].to_vec() };
         let majority = Policy::members(Quorum::Majority, Role::Admin);
         let terms = Terms {
             name: name.to_owned(),
             invited: hosts[1..].iter().map(|(org, _)| *org).collect(),
-            engine: channel::Engine::Raft,
+            engine,
             founding: Policy::members(Quorum::All, Role::Admin),
             policies: Subject::ALL.map(|subject| (subject, majority.clone())).to_vec(),
         };

@@ -33,11 +33,17 @@ pub struct Up {
 impl Up {
     /// Starts a cluster. Returns when every group has a leader.
     pub async fn start(nodes: u32, shards: u32) -> Self {
+        Self::start_with(nodes, shards, &[]).await
+    }
+
+    /// As [`Up::start`], with further options of `up`.
+    pub async fn start_with(nodes: u32, shards: u32, options: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("seamark-test-").tempdir().unwrap();
         let dir = folder.path().join("cluster");
         let mut command = Command::new(program());
         command
             .args(["up", "--processes", "--json", "--nodes", &nodes.to_string(), "--shards", &shards.to_string()])
+            .args(options)
             .args(["--base-port", &base_port(nodes).to_string(), "--dir"])
             .arg(&dir);
         let mut up = Process::start(command, &folder.path().join("up.log"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use client::Client;
 
-use super::{Floor, on_own_cluster};
+use super::{Floor, REPLICAS, on_own_cluster};
 use crate::args::{Bench, Verify};
 use crate::cluster::LocalCluster;
 use crate::commands::context::operator;
@@ -36,7 +36,7 @@ fn own_spec(args: &Bench) -> ClusterSpec {
         nodes: args.nodes.unwrap_or(orgs as u32),
         orgs: orgs as u16,
         shards: args.shards.unwrap_or(1),
-        replicas: args.replicas,
+        replicas: args.replicas.unwrap_or(REPLICAS),
         verify: Some(args.verify.unwrap_or(Verify::Every).into()),
         addresses: Addresses::Free,
         ..ClusterSpec::default()

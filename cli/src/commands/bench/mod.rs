@@ -6,13 +6,14 @@ mod join;
 use std::time::Duration;
 
 use client::{Client, Profile};
+use ledger::Engine;
 use ledger::genesis::{Genesis, VerifyMode};
 
 use super::context::operator;
 use super::report::phases as phases_table;
 use super::stop::{Stop, interrupted};
 use crate::args::{Bench, Verify};
-use crate::cluster::{LocalCluster, Mode, Prepared, processes_of, replicas_of, verify_name};
+use crate::cluster::{LocalCluster, Mode, Prepared, engine_of, processes_of, replicas_of, verify_name};
 use crate::error::CliError;
 use crate::load::Phases;
 use crate::load::bench::{Plan, Report, bench};
@@ -25,6 +26,10 @@ use crate::setup::{Addresses, ClusterSpec};
 
 /// Accounts that pay each other, unless said otherwise.
 const ACCOUNTS: u32 = 1000;
+/// Replicas of a shard, unless said otherwise.
+const REPLICAS: u16 = 3;
+/// Nodes and replicas of a shard where one of them may lie.
+const OF_BFT: u16 = 4;
 /// Accounts that each channel needs: who is alone pays itself.
 const ACCOUNTS_OF_CHANNEL_MIN: u32 = 2;
 
@@ -143,6 +148,7 @@ fn plan(args: &Bench, genesis: &Genesis, processes: Vec<u32>) -> Plan {
         transactions_max: args.transactions,
         verify: genesis.verify,
         replicas: if args.inside.channels.is_some() { MEMBERS as u64 } else { replicas_of(genesis) },
+        engine: if args.inside.channels.is_some() { Engine::Raft } else { engine_of(genesis) },
         processes,
     }
 }
@@ -150,19 +156,25 @@ fn plan(args: &Bench, genesis: &Genesis, processes: Vec<u32>) -> Plan {
 /// Signatures are checked once when one organisation runs it all, so that is what it is made of. A channel takes
 /// as many organisations as it has members.
 fn own_spec(args: &Bench) -> ClusterSpec {
-    let nodes = args.nodes.unwrap_or(MEMBERS as u32);
+    let engine: Engine = args.consensus.map_or(Engine::Raft, Into::into);
+    let (members, replicas) = match engine {
+        Engine::Raft => (MEMBERS as u16, REPLICAS),
+        Engine::Bft => (OF_BFT, OF_BFT),
+    };
+    let nodes = args.nodes.unwrap_or(members.into());
     let verify = args.verify.unwrap_or(if args.inside.channels.is_some() { Verify::Every } else { Verify::Ingest });
     let orgs = match (args.inside.channels, verify) {
         (Some(_), _) => MEMBERS as u16,
         (None, Verify::Ingest) => 1,
-        (None, Verify::Every) => u16::try_from(nodes).unwrap_or(u16::MAX).clamp(1, 3),
+        (None, Verify::Every) => u16::try_from(nodes).unwrap_or(u16::MAX).clamp(1, members),
     };
     ClusterSpec {
         name: "bench".to_owned(),
         nodes,
         orgs,
         shards: shards(args),
-        replicas: args.replicas,
+        replicas: args.replicas.unwrap_or(replicas),
+        engine,
         verify: Some(verify.into()),
         addresses: Addresses::Free,
         ..ClusterSpec::default()
@@ -225,7 +237,8 @@ fn processes(cluster: &LocalCluster) -> Vec<u32> {
 
 /// Where replicas check off the path, the time runs until they are done.
 fn verify_line(report: &Report) -> String {
-    let line = format!("{}: {} signature checks each", report.verify_mode, report.verifies_per_tx);
+    let by = if report.consensus == Engine::Bft.name() { ", by every member before it votes" } else { "" };
+    let line = format!("{}: {} signature checks each{by}", report.verify_mode, report.verifies_per_tx);
     if report.verify_mode != verify_name(VerifyMode::Every) {
         return line;
     }
@@ -256,8 +269,8 @@ fn text(report: &Report) -> String {
         (
             "shards",
             format!(
-                "{} with {} replicas each, {:.0} % of payments cross",
-                report.shards, report.replicas, report.cross_shard_pct
+                "{} with {} replicas each, ordered by {}, {:.0} % of payments cross",
+                report.shards, report.replicas, report.consensus, report.cross_shard_pct
             ),
         ),
         ("verify", verify_line(report)),
@@ -363,6 +376,7 @@ mod tests {
             latency_ms: Percentiles { p50: 1.0, p99: 2.0 },
             shards: 1,
             replicas: 3,
+            consensus: "raft",
             cross_shard_pct: 0.0,
             verify_mode: "ingest",
             verifies_per_tx: 1.0,
@@ -460,6 +474,8 @@ mod tests {
         assert_eq!((spec.orgs, spec.nodes, spec.verify), (3, 3, Some(VerifyMode::Every)));
         let spec = own_spec(&parsed("bench"));
         assert_eq!((spec.orgs, spec.nodes, spec.verify), (1, 3, Some(VerifyMode::Ingest)));
+        let spec = own_spec(&parsed("bench --consensus bft --verify every"));
+        assert_eq!((spec.orgs, spec.nodes, spec.replicas, spec.engine), (4, 4, 4, Engine::Bft));
     }
 
     #[test]
@@ -473,6 +489,7 @@ mod tests {
             "latency_ms",
             "shards",
             "replicas",
+            "consensus",
             "cross_shard_pct",
             "verify_mode",
             "verifies_per_tx",

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::BeaconCommand;
-use channel::{Engine, FoundingAct, Policy, Subject, Terms};
+use channel::{FoundingAct, Policy, Subject, Terms};
 use client::{Client, CommandFate};
 use ledger::{Hash32, OrgId};
 use serde::Serialize;
 
 use super::names;
 use super::words::Standing;
-use crate::args::{Admin, ConsensusArg, CreateChannel};
+use crate::args::{Admin, CreateChannel};
 use crate::commands::signer::{Orgs, Signer, Signing, WITHIN_MINUTES, ahead, now, salt};
 use crate::error::CliError;
 use crate::output::Output;
@@ -45,10 +45,6 @@ struct Report {
 
 /// `channel create`.
 pub(super) async fn create(args: CreateChannel, output: Output) -> Result<(), CliError> {
-    if args.consensus == ConsensusArg::Bft {
-        let cause = "this version orders channels with raft only";
-        return Err(CliError::usage("channel_consensus", cause, "leave --consensus out, or use --consensus raft"));
-    }
     let signer = Signer::of(&args.admin)?;
     let orgs = signer.orgs();
     let policies = policies(&args.policy, &args.policy_for, &orgs)?;
@@ -58,7 +54,7 @@ pub(super) async fn create(args: CreateChannel, output: Output) -> Result<(), Cl
     let client = signer.client_of(&org.name).await?;
     let hosting = names::hosting(&client, org.id, &args.own.nodes, &args.anchors).await?;
     let invited = named.into_iter().filter(|other| *other != org.id).collect();
-    let terms = Terms { name: args.name.clone(), invited, engine: Engine::Raft, founding, policies };
+    let terms = Terms { name: args.name.clone(), invited, engine: args.consensus.into(), founding, policies };
     let command = BeaconCommand::ProposeChannel { terms, hosting, until_ms: ahead(args.within) };
     let fate = signer.command(&client, &org, &command, salt()?, WITHIN_MINUTES).await?;
     report(&client, &org, &args.name, &fate, &orgs, output).await

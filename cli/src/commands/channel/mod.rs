@@ -15,16 +15,33 @@ mod words;
 use std::path::Path;
 
 use channel::{AuditGrant, Change, Command, Scope};
+use client::Client;
 use client::net::certificate_key_hash;
-use ledger::Hash32;
+use ledger::{Engine, GroupId, Hash32};
 
 use super::context::{Context, id};
 use super::signer::ahead;
-use crate::args::{Channel, ChannelKey, Proposed};
+use crate::args::{Admin, Channel, ChannelKey, Proposed};
 use crate::draft::Names;
 use crate::error::CliError;
 use crate::output::Output;
 use govern::{Desk, plain, propose};
+
+/// The channel that a text names.
+pub(super) async fn named(client: &Client, text: &str) -> Result<GroupId, CliError> {
+    Ok(names::channel(client, text).await?.group)
+}
+
+/// Proposes that another engine orders a channel.
+pub(super) async fn propose_engine(
+    admin: &Admin,
+    channel: &str,
+    engine: Engine,
+    within: u64,
+    output: Output,
+) -> Result<(), CliError> {
+    Desk::open(admin, channel).await?.propose(Change::Engine { engine }, within, output).await
+}
 
 pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
     match args {

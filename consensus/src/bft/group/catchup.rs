@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -60,6 +60,8 @@ pub(super) struct Progress {
     pub(super) reached: AtomicU64,
     /// Whether it votes.
     pub(super) votes: AtomicBool,
+    /// The running round.
+    pub(super) round: AtomicU32,
 }
 
 impl Progress {

@@ -29,7 +29,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use borsh::BorshDeserialize;
@@ -155,6 +155,7 @@ impl BftGroup {
             tail: watch::Sender::new(last.unwrap_or(0)),
             reached: AtomicU64::new(ready.reached()),
             votes: AtomicBool::new(ready.votes),
+            round: AtomicU32::new(0),
         });
         let counters = Arc::<Counters>::default();
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
@@ -212,6 +213,12 @@ impl BftGroup {
     #[must_use]
     pub fn votes(&self) -> bool {
         self.inner.progress.votes.load(Ordering::Acquire)
+    }
+
+    /// The running round of the entry that is being decided: 0 unless attempts have failed.
+    #[must_use]
+    pub fn round(&self) -> u32 {
+        self.inner.progress.round.load(Ordering::Acquire)
     }
 
     /// Messages to other members so far.

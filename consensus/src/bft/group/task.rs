@@ -592,6 +592,7 @@ impl Task {
     }
 
     fn publish(&self) {
+        self.shared.progress.round.store(self.standing.round, Ordering::Release);
         let leads = self.standing.leads && !self.installing && self.votes;
         let next = RoleView {
             leads,

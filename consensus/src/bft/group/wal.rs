@@ -29,7 +29,7 @@ pub(super) enum WalError {
     #[error("{0} is not what was written: {1}")]
     Damaged(String, String),
     /// The store has failed.
-    #[error("{}: {0}", .0.code())]
+    #[error("{code}: {0}", code = .0.code())]
     Storage(StorageError),
 }
 

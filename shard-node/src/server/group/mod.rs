@@ -2,10 +2,12 @@
 //!
 //! Owns what the groups of a node share ([`HostContext`]) and what a running group is reached by
 //! ([`GroupHandle`]). `open` opens and starts a group, `task` is the task that owns its driver, `outputs`
-//! carries out what the driver asks, `turns` says what may be proposed beside what. A handle never touches the
-//! driver: it sends inputs, and they are lost where the task's queue is full.
+//! carries out what the driver asks, `turns` says what may be proposed beside what, `evidence` takes what the
+//! engine has caught a member at. A handle never touches the driver: it sends inputs, and they are lost where the
+//! task's queue is full.
 
 mod admit;
+mod evidence;
 mod open;
 mod outputs;
 mod task;
@@ -14,10 +16,12 @@ mod turns;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use consensus::bft::BftTiming;
+use consensus::engine::Group;
 use consensus::port::{RoleView, SequencerError, Timing};
-use consensus::raft::RaftGroup;
 use consensus::sequencer::Sequencer;
 use ledger::Certificate;
+use ledger::committee::Engine;
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs};
@@ -38,7 +42,7 @@ use crate::server::replica::{DbReader, OpenError, ReplicaShare, ViewReader};
 use crate::server::vault::Vault;
 
 pub use admit::{AdmitError, Way};
-pub use open::{FIRST_JOIN, OpenGroup, Seat, first_raft_id};
+pub use open::{FIRST_JOIN, Logs, OpenGroup, Seat, first_raft_id};
 pub use turns::Turns;
 
 /// Proposals in flight per group.
@@ -55,8 +59,10 @@ pub struct HostContext {
     pub key: SecretKey,
     /// How far client signatures are checked.
     pub verify: VerifyMode,
-    /// Engine times.
+    /// Times of Raft.
     pub timing: Timing,
+    /// Times of the Byzantine engine.
+    pub bft: BftTiming,
     /// Log entries between two snapshots.
     pub snapshot_every_entries: u64,
     /// Shared caches and threads of all databases.
@@ -83,8 +89,8 @@ pub struct HostContext {
 pub struct GroupHandle {
     /// The group.
     pub group: GroupId,
-    /// Consensus.
-    pub raft: RaftGroup,
+    /// Consensus, by whichever engine the committee names.
+    pub engine: Group,
     /// State and tree.
     pub share: ReplicaShare,
     /// Who waits for what.
@@ -155,7 +161,8 @@ impl GroupHandle {
         if txs.is_empty() {
             return Ok(());
         }
-        if self.verify == VerifyMode::Every {
+        // Before it is attested in `every`; before it is voted for by a Byzantine member.
+        if self.verify == VerifyMode::Every || self.engine.engine() == Engine::Bft {
             self.known.extend(txs.iter().map(|tx| tx.mark));
         }
         let bytes = txs.iter().map(|tx| tx.bytes.clone()).collect();
@@ -176,13 +183,13 @@ impl GroupHandle {
     /// Why the group has stopped on this node, if it has.
     #[must_use]
     pub fn stopped(&self) -> Option<String> {
-        self.share.halt.reason().or_else(|| self.raft.role().borrow().stopped.clone())
+        self.share.halt.reason().or_else(|| self.engine.role().borrow().stopped.clone())
     }
 
     /// The engine's view of this replica. One that has stopped leads nobody.
     #[must_use]
     pub fn role(&self) -> RoleView {
-        let role = self.raft.role().borrow().clone();
+        let role = self.engine.role().borrow().clone();
         match self.share.halt.reason() {
             Some(reason) => RoleView { leads: false, leader: None, stopped: Some(reason), ..role },
             None => role,

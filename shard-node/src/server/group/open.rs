@@ -6,22 +6,31 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use consensus::port::replica_id;
-use consensus::raft::{FetchError, Founding, Prepared, RaftGroupConfig, Standing};
+use consensus::bft::BftParts;
+use consensus::engine::Group;
+use consensus::port::{Position, replica_id};
+use consensus::raft::{FetchError, Founding, Prepared, RaftGroup, RaftGroupConfig, Standing};
+use ledger::Committee;
+use ledger::committee::Engine;
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, NodeId};
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, NodeId};
+use ledger::schema;
+use ledger::view::ReadFault;
 use router::gateway::ClusterView;
-use storage::LogStore;
+use storage::{LogEngine, LogStore, StorageError, ValueCipher};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::driver::{DriverConfig, GroupDriver};
+use crate::core::marks::{self, EngineStart};
 use crate::server::alarms::Alarms;
 use crate::server::checks::Known;
 use crate::server::group::admit::{self, AdmitError, Way};
 use crate::server::group::task::{FORGET_EVERY, GroupTask};
-use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, Turns, system_view};
+use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, Turns, evidence, system_view};
 use crate::server::ingest::{Arrivals, Waiters};
+use crate::server::judge::HostJudge;
 use crate::server::links::Transport;
 use crate::server::replica::{Committing, Files, Replica, ReplicaShare};
 use crate::server::vault::LocalSeal;
@@ -32,6 +41,9 @@ const INPUTS_MAX: usize = 4096;
 const BLOCKS_MAX: usize = 64;
 /// Blocks between two checkpoints in the beacon.
 const CHECKPOINT_EVERY: u64 = 64;
+
+/// Where the order of a group stands that a Byzantine engine begins.
+const BEGINNING: Position = Position { term: 1, leader: 0, index: 0 };
 
 /// The engine's id of a node that is in a group since its beginning. Later joins have higher numbers,
 /// so that no id is ever used again.
@@ -61,6 +73,28 @@ impl Seat {
     }
 }
 
+/// The logs of a group in the node's log engine.
+#[derive(Clone)]
+pub struct Logs {
+    /// Of its entries.
+    pub entries: Arc<dyn LogStore>,
+    /// Of what a member of a Byzantine group writes down before it signs; empty where another engine runs.
+    pub ballots: Arc<dyn LogStore>,
+}
+
+impl Logs {
+    /// Opens both, sealed alike.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn open(engine: &LogEngine, group: GroupId, cipher: &Arc<dyn ValueCipher>) -> Result<Self, StorageError> {
+        Ok(Self {
+            entries: Arc::new(engine.group(group.0, Arc::clone(cipher))?),
+            ballots: Arc::new(engine.beside(group.0, Arc::clone(cipher))?),
+        })
+    }
+}
+
 /// A group whose files are open and that does not run yet.
 pub struct OpenGroup {
     context: HostContext,
@@ -68,13 +102,14 @@ pub struct OpenGroup {
     share: ReplicaShare,
     committing: mpsc::Receiver<Committing>,
     prepared: Prepared,
+    ballots: Arc<dyn LogStore>,
     /// The members that the group began with, by their raft ids.
     first: Vec<(u64, NodeId)>,
     join: u16,
 }
 
 impl OpenGroup {
-    /// Opens the files of a group: those in its folder, which are sealed like this, and its log.
+    /// Opens the files of a group: those in its folder, which are sealed like this, and its logs.
     ///
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
@@ -83,7 +118,7 @@ impl OpenGroup {
         group: GroupId,
         seat: &Seat,
         (folder, seal): (&Path, LocalSeal),
-        log: Arc<dyn LogStore>,
+        logs: Logs,
     ) -> Result<Self, GroupError> {
         let first = first_members(&context.genesis, seat, group);
         let (effects, committing) = mpsc::channel(BLOCKS_MAX);
@@ -109,8 +144,9 @@ impl OpenGroup {
             snapshot_keep_entries: context.snapshot_every_entries / 4,
         };
         let transport = Arc::new(Transport { links: Arc::clone(&context.links), share: share.clone() });
-        let prepared = Prepared::open(config, log, Box::new(replica), transport).await?;
-        Ok(Self { context: context.clone(), group, share, committing, prepared, first, join: seat.join })
+        let Logs { entries, ballots } = logs;
+        let prepared = Prepared::open(config, entries, Box::new(replica), transport).await?;
+        Ok(Self { context: context.clone(), group, share, committing, prepared, ballots, first, join: seat.join })
     }
 
     /// The log index that a snapshot of another replica has to reach before this one can run: its own
@@ -175,7 +211,7 @@ impl OpenGroup {
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
     pub async fn start(self) -> Result<Arc<GroupHandle>, GroupError> {
-        let Self { context, group, share, committing, prepared, first, join } = self;
+        let Self { context, group, share, committing, prepared, ballots, first, join } = self;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
         let (certified_out, certified) =
@@ -186,7 +222,7 @@ impl OpenGroup {
         let lost_proposals = Arc::new(AtomicBool::new(false));
         let known = Known::default();
         let turns = Turns::default();
-        let (raft_out, raft_in) = tokio::sync::oneshot::channel();
+        let (engine_out, engine_in) = tokio::sync::oneshot::channel();
         let task = GroupTask {
             context: context.clone(),
             group,
@@ -214,23 +250,27 @@ impl OpenGroup {
             excluded: false,
             members: Vec::new(),
             guarded_ms: None,
-            raft: None,
+            engine: None,
             stepping_down: None,
             deferred: Vec::new(),
             forget_at: tokio::time::Instant::now() + FORGET_EVERY,
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
-        context.tasks.spawn(task.run(system, received, committing, raft_in));
-        let raft = prepared.start().await?;
-        // Who joins later has an empty log until the leader writes to it.
-        if join == FIRST_JOIN {
-            raft.bootstrap(first).await.map_err(|error| GroupError::Bootstrap(group, error))?;
-        }
-        let _ = raft_out.send(raft.clone());
+        context.tasks.spawn(task.run(system, received, committing, engine_in));
+        let engine = match engine_in_force(&share, group)? {
+            Engine::Raft => Group::Raft(start_raft(prepared, group, first, join).await?),
+            Engine::Bft => {
+                let parts = bft_parts(&context, &share, group, (ballots, known.clone()))?;
+                let bft = prepared.start_bft(parts).await?;
+                evidence::follow(&context, &alarms, inputs.downgrade(), bft.evidence());
+                Group::Bft(bft)
+            }
+        };
+        let _ = engine_out.send(engine.clone());
         let arrivals = Arrivals::default();
         Ok(Arc::new(GroupHandle {
             group,
-            raft,
+            engine,
             share,
             waiters,
             arrivals,
@@ -247,6 +287,57 @@ impl OpenGroup {
             tasks: context.tasks,
         }))
     }
+}
+
+/// What orders the entries of a group, by the committee that this replica's state has in force.
+fn engine_in_force(share: &ReplicaShare, group: GroupId) -> Result<Engine, GroupError> {
+    let failed = |fault| GroupError::Read(group, fault);
+    let committee: Option<Committee> = share.state.load(&schema::current_committee(group)).map_err(failed)?;
+    let committee = committee.ok_or_else(|| failed(ReadFault("the state holds no committee of its group".into())))?;
+    Ok(committee.engine)
+}
+
+async fn start_raft(
+    prepared: Prepared,
+    group: GroupId,
+    first: Vec<(u64, NodeId)>,
+    join: u16,
+) -> Result<RaftGroup, GroupError> {
+    let raft = prepared.start().await?;
+    // Who joins later has an empty log until the leader writes to it.
+    if join == FIRST_JOIN {
+        raft.bootstrap(first).await.map_err(|error| GroupError::Bootstrap(group, error))?;
+    }
+    Ok(raft)
+}
+
+/// What a member of a Byzantine group starts with. Where its order begins is the same on all members and at each
+/// start: behind block 0, or behind the block that put the engine in force.
+fn bft_parts(
+    context: &HostContext,
+    share: &ReplicaShare,
+    group: GroupId,
+    (wal, known): (Arc<dyn LogStore>, Known),
+) -> Result<BftParts, GroupError> {
+    let failed = |fault| GroupError::Read(group, fault);
+    let begins: Option<EngineStart> = share.state.load(&marks::engine_start()).map_err(failed)?;
+    let begins = match begins {
+        Some(begins) => begins,
+        None => {
+            let first: Option<Header> = share.state.load(&schema::header(Height(0))).map_err(failed)?;
+            let first = first.ok_or_else(|| failed(ReadFault("the state holds no header of block 0".into())))?;
+            EngineStart { position: BEGINNING, anchor: first.hash() }
+        }
+    };
+    Ok(BftParts {
+        cluster: context.genesis.cluster_id(),
+        key: context.key.clone(),
+        timing: context.bft,
+        wal,
+        judge: Arc::new(HostJudge::new(context, share, group, known)),
+        anchor: begins.anchor,
+        start: begins.position,
+    })
 }
 
 /// The members that a group began with, by their raft ids.

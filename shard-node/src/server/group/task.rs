@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use consensus::engine::Group;
 use consensus::port::RoleView;
-use consensus::raft::RaftGroup;
 use consensus::sequencer::Sequencer;
 use ledger::Certificate;
 use ledger::committee::Committee;
@@ -62,7 +62,7 @@ pub(super) struct GroupTask {
     pub(super) members: Vec<NodeId>,
     /// The guarded clock against the tick; none until a majority of the members has been asked.
     pub(super) guarded_ms: Option<i64>,
-    pub(super) raft: Option<RaftGroup>,
+    pub(super) engine: Option<Group>,
     pub(super) stepping_down: Option<tokio::task::JoinHandle<()>>,
     /// Inputs of our own making that must not be lost; taken with the next timer.
     pub(super) deferred: Vec<Input>,
@@ -76,10 +76,10 @@ impl GroupTask {
         system: SystemView,
         mut inputs: mpsc::Receiver<Input>,
         mut committing: mpsc::Receiver<Committing>,
-        raft: tokio::sync::oneshot::Receiver<RaftGroup>,
+        engine: tokio::sync::oneshot::Receiver<Group>,
     ) {
         self.system(system);
-        let mut raft = Some(raft);
+        let mut engine = Some(engine);
         let mut roles: Option<watch::Receiver<RoleView>> = None;
         let mut timer = tokio::time::interval(TIMER);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -90,12 +90,12 @@ impl GroupTask {
                 () = halt.stopped() => break self.halted(),
                 Some(what) = committing.recv() => self.committing(what),
                 Some(input) = inputs.recv() => self.step(input),
-                started = async { raft.as_mut().expect("guarded").await }, if raft.is_some() => {
-                    raft = None;
+                started = async { engine.as_mut().expect("guarded").await }, if engine.is_some() => {
+                    engine = None;
                     let Ok(started) = started else { break };
                     roles = Some(started.role());
                     self.proposals = self.proposer(started.clone());
-                    self.raft = Some(started.clone());
+                    self.engine = Some(started.clone());
                     let role = started.role().borrow().clone();
                     self.role(&role);
                 }
@@ -125,7 +125,7 @@ impl GroupTask {
 
     /// Proposals go to the engine in order, from a task of their own; their fates come back as
     /// inputs. The pipeline bounds both. Behind an exclusion of this node's organisation none goes.
-    fn proposer(&self, raft: RaftGroup) -> mpsc::Sender<(u64, Bytes)> {
+    fn proposer(&self, engine: Group) -> mpsc::Sender<(u64, Bytes)> {
         let (sender, mut proposals) = mpsc::channel::<(u64, Bytes)>(PIPELINE * 4);
         let inputs = self.inputs.clone();
         let (tasks, turns, share) = (self.context.tasks.clone(), self.turns.clone(), self.share.clone());
@@ -135,7 +135,7 @@ impl GroupTask {
                 let turn = turns.beside_others().await;
                 let submitted = match links.excluded_since(&share, group, node) {
                     Some(_) => None,
-                    None => raft.submit(entry).await.ok(),
+                    None => engine.submit(entry).await.ok(),
                 };
                 let inputs = inputs.clone();
                 tasks.spawn(async move {
@@ -159,8 +159,8 @@ impl GroupTask {
         let reason = self.share.halt.reason().unwrap_or_default();
         self.alarms.last(Cause::Stopped, format!("{} stopped on this node: {reason}", self.group));
         self.context.changed.notify_one();
-        if let Some(raft) = self.raft.take() {
-            self.context.tasks.spawn(async move { raft.shutdown().await });
+        if let Some(engine) = self.engine.take() {
+            self.context.tasks.spawn(async move { engine.shutdown().await });
         }
     }
 
@@ -207,8 +207,8 @@ impl GroupTask {
 
     /// What the engine says is as it was, and may mean something else by now.
     fn same_role(&mut self) {
-        if let Some(raft) = self.raft.clone() {
-            let role = raft.role().borrow().clone();
+        if let Some(engine) = self.engine.clone() {
+            let role = engine.role().borrow().clone();
             self.role(&role);
         }
     }
@@ -235,13 +235,13 @@ impl GroupTask {
 
     /// A leader whose clock nobody shares hands over; asked again while it goes on leading.
     fn give_up_leadership(&mut self) {
-        let Some(raft) = self.raft.clone().filter(|_| self.leads) else { return };
+        let Some(engine) = self.engine.clone().filter(|_| self.leads) else { return };
         if self.stepping_down.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
         let group = self.group;
         self.stepping_down = Some(self.context.tasks.spawn(async move {
-            if let Err(error) = raft.step_down().await {
+            if let Err(error) = engine.step_down().await {
                 tracing::warn!(%group, %error, "nobody takes the leadership over");
             }
         }));
@@ -250,7 +250,7 @@ impl GroupTask {
     /// The node of an excluded organisation does not go on leading the channel: it hands over to one that stays; asked
     /// again while it leads. Whoever stays has the log: of those whom the exclusion needed to be committed, some do.
     fn hand_over_if_excluded(&mut self) {
-        let Some(raft) = self.raft.clone().filter(|_| self.excluded) else { return };
+        let Some(raft) = self.engine.clone().filter(|_| self.excluded) else { return };
         let role = raft.role().borrow().clone();
         if !role.leads || self.stepping_down.as_ref().is_some_and(|task| !task.is_finished()) {
             return;

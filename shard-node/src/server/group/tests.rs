@@ -45,7 +45,7 @@ async fn a_stopped_group_answers_nobody() {
         assert_eq!(refused.code, Reject::GroupStopped.code(), "{refused:?}");
     }
     lone.until("its task and its engine have ended", |handle| {
-        handle.inputs.is_closed() && handle.raft.role().has_changed().is_err()
+        handle.inputs.is_closed() && handle.engine.role().has_changed().is_err()
     })
     .await;
     let role = handle.role();
@@ -83,7 +83,7 @@ async fn a_replica_that_learns_that_its_state_is_wrong_stops() {
 async fn propose(lone: &Lone, tx: Bytes) {
     let commands = vec![Command::Tx(tx.to_vec())];
     let entry = Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(0), commands };
-    lone.handle.raft.propose(entry.encode().into()).await.expect("it is committed");
+    lone.handle.engine.propose(entry.encode().into()).await.expect("it is committed");
 }
 
 fn certified(handle: &GroupHandle) -> u64 {

@@ -18,6 +18,7 @@ use consensus::port::SequencerError;
 use consensus::sequencer::Sequencer;
 use ledger::account::{AccountRecord, Balance};
 use ledger::asset::AssetDef;
+use ledger::evidence;
 use ledger::header::Header;
 use ledger::ids::{Address, AssetId, GroupId, Height, OrgId, TxId};
 use ledger::limits::{ACCOUNTS_ASKED_MAX, ANSWER_BYTES_MAX, BALANCES_SHOWN_MAX, INLINE_BALANCES_MAX};
@@ -137,6 +138,7 @@ async fn try_answer(
             let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
             prove::exclusion(handle, OrgId(org)).await?
         }
+        Query::Evidence(query) if !query.id.is_empty() => prove::evidence(handle, edge::hash("id", &query.id)?).await?,
         query => {
             let (state, group) = (handle.share.state.clone(), handle.group);
             aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query)).await?
@@ -209,6 +211,14 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
             let governance = viewed(&reader, |view| Governance::read(view, applied.height, applied.time_ms))?;
             found(&mut reply, governance);
         }
+        Query::Evidence(_) => {
+            reply.found = true;
+            let kept = viewed(&reader, |view| {
+                let owned = evidence::owned(view, group);
+                evidence::kept(view, owned)
+            })?;
+            reply.values = kept.iter().map(encoded).collect();
+        }
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
         // What is always proved is answered before.
@@ -266,7 +276,7 @@ fn found<T: borsh::BorshSerialize>(reply: &mut v1::QueryReply, value: Option<T>)
 async fn reach(handle: &GroupHandle, request: &v1::QueryRequest) -> Result<(), Failure> {
     match request.consistency() {
         v1::Consistency::Stale => Ok(()),
-        v1::Consistency::Linearizable => match handle.raft.read_barrier().await {
+        v1::Consistency::Linearizable => match handle.engine.read_barrier().await {
             Ok(_) => Ok(()),
             Err(SequencerError::NotLeader(leader)) => {
                 Err(Failure::Refused(Reject::NotLeader, String::new(), leader.map(|node| node.0)))
@@ -277,7 +287,7 @@ async fn reach(handle: &GroupHandle, request: &v1::QueryRequest) -> Result<(), F
             }
         },
         v1::Consistency::AtLeast => {
-            let mut role = handle.raft.role();
+            let mut role = handle.engine.role();
             let there = async {
                 while handle.share.stand.lock().applied.height.0 < request.height {
                     if role.changed().await.is_err() {

@@ -9,9 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use channel::ExclusionReceipt;
 use client::descent::{FoundedProof, Handover};
+use client::evidence::EVIDENCE_FORMAT;
 use client::proof::{Claim, ProofFile};
-use client::{EntryName, ExclusionFile};
+use client::{EntryName, EvidenceFile, ExclusionFile};
 use ledger::account::AccountRecord;
+use ledger::evidence;
 use ledger::ids::{Address, GroupId, Height, OrgId, TxId};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -206,6 +208,34 @@ pub(super) async fn exclusion(handle: &GroupHandle, org: OrgId) -> Result<v1::Qu
     let committee = committee(handle, certificate.header.committee_hash)?;
     let handovers = chain(handle, height).await?;
     let file = ExclusionFile::new(ExclusionReceipt::new(newest, path, certificate), committee, handovers);
+    Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&file)], ..nothing(handle) })
+}
+
+/// A proof that a member has voted twice, by its name, as a file. That there is none is not proved.
+pub(super) async fn evidence(handle: &GroupHandle, id: Hash32) -> Result<v1::QueryReply, Failure> {
+    let (share, group) = (handle.share.clone(), handle.group);
+    let read = move || -> Result<_, Failure> {
+        let db = share.state.db().ok_or_else(closed)?;
+        let reader = ViewReader::of(&*db);
+        // None is ever removed, so the path can be caught afterwards.
+        let (owned, kept) = viewed(&reader, |view| {
+            let owned = evidence::owned(view, group);
+            (owned, evidence::kept(view, owned))
+        })?;
+        let Some(found) = kept.into_iter().find(|kept| kept.proof.id() == id) else { return Ok(None) };
+        let ballot = &found.proof.first.ballot;
+        let accused: Option<Committee> = load(&reader, &schema::committee(ballot.group, &ballot.committee))?;
+        let accused = accused.ok_or_else(|| ReadFault("the committee of kept evidence is missing".into()))?;
+        let key = client::evidence::state_key(owned, &found);
+        let Caught { height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
+        Ok(Some((found, accused, height, path)))
+    };
+    let Some((evidence, accused, height, path)) = aside(read).await? else { return Ok(nothing(handle)) };
+    let certificate = certificate(handle, height).await?;
+    let committee = committee(handle, certificate.header.committee_hash)?;
+    let handovers = chain(handle, height).await?;
+    let version = EVIDENCE_FORMAT;
+    let file = EvidenceFile { version, evidence, accused, path, certificate, committee, handovers, founded: None };
     Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&file)], ..nothing(handle) })
 }
 

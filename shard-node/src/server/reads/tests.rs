@@ -186,7 +186,7 @@ impl Kv for Guarded<'_> {
 async fn propose(lone: &Lone, tx: Bytes) {
     let commands = vec![Command::Tx(tx.to_vec())];
     let entry = Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(0), commands };
-    lone.handle.raft.propose(entry.encode().into()).await.expect("it is committed");
+    lone.handle.engine.propose(entry.encode().into()).await.expect("it is committed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
