@@ -102,7 +102,8 @@ impl PeerMessage {
             | Self::Checkpoint(_)
             | Self::Probe { .. }
             | Self::Head(_)
-            | Self::Ready(_) => None,
+            | Self::Ready(_)
+            | Self::Evidence(_) => None,
         }
     }
 }
