@@ -18,6 +18,7 @@ mod group;
 mod machine;
 mod message;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 mod turn;
 mod value;

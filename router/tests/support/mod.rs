@@ -382,6 +382,7 @@ impl FakeNode {
             | Query::Channels(_)
             | Query::Entry(_)
             | Query::Founded(_)
+            | Query::Evidence(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }

@@ -69,7 +69,7 @@ const COMMANDS_MAX: usize = 64;
 const ARRIVALS_MAX: usize = 64;
 /// Proofs of two votes that wait for whoever keeps them.
 const EVIDENCE_MAX: usize = 64;
-const _: () = assert!(1 + ledger::limits::BATCH_BYTES_MAX / ROOM_UNIT_BYTES <= ROOM, "the largest batch has room");
+const _: () = assert!(ledger::limits::BATCH_BYTES_MAX / ROOM_UNIT_BYTES < ROOM, "the largest batch has room");
 
 /// Around the messages of a call.
 const FRAMING_BYTES_MAX: usize = 64;

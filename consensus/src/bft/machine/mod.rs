@@ -29,6 +29,7 @@ mod peer;
 mod replay;
 mod submit;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -168,6 +168,7 @@ pub fn split(index: u64, value: Hash32, encoded: &Bytes) -> Vec<Part> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::super::value::{Body, VALUE_VERSION};
     use super::*;
