@@ -109,7 +109,7 @@ impl Scene {
                     if node == wanted {
                         return Ok(());
                     }
-                    replica.raft.transfer_leader(wanted).await.map_err(|error| error.to_string())?;
+                    replica.engine.transfer_leader(wanted).await.map_err(|error| error.to_string())?;
                 }
             }
             Err("not yet".to_owned())
@@ -142,7 +142,7 @@ impl Scene {
     }
 
     fn voters(&self) -> Vec<NodeId> {
-        self.replica(self.stay[0]).raft.role().borrow().voters.clone()
+        self.replica(self.stay[0]).engine.role().borrow().voters.clone()
     }
 }
 
@@ -156,7 +156,7 @@ async fn removed_while_led_by(pick: impl Fn(&Scene) -> NodeId) {
     }
     let has = {
         let replica = scene.replica(scene.goes);
-        Has { role: replica.raft.role(), share: replica.share.clone() }
+        Has { role: replica.engine.role(), share: replica.share.clone() }
     };
     Consortium::of(&scene.cluster).decide(scene.channel, Change::Remove { org: C }, &[A, B]).await;
     let since = eventually("those who stay know", async || {

@@ -44,7 +44,7 @@ pub struct Follow {
     asked: BTreeMap<NodeId, Tick>,
     early: BTreeMap<NodeId, Early>,
     ahead: Vec<Decided>,
-    answered: BTreeMap<(NodeId, Hash32), Tick>,
+    given: BTreeMap<(NodeId, Hash32), Tick>,
 }
 
 fn bytes_of(message: &Message) -> usize {
@@ -79,7 +79,8 @@ impl Follow {
         self.at = Some(self.at.map_or(at, |other| other.min(at)));
     }
 
-    /// Whom to ask: of these, the one that was asked the longest time ago. Nobody is asked twice within `ms`.
+    /// Whom to ask: of these, the one that was asked the longest time ago. Nobody is asked twice within `ms` without having
+    /// answered.
     pub fn ask(&mut self, among: impl Iterator<Item = NodeId>, now: Tick, ms: u64) -> Option<NodeId> {
         let asked = |node: &NodeId| self.asked.get(node).map_or(0, |at| at.0 + 1);
         let free = |node: &NodeId| self.asked.get(node).is_none_or(|at| at.0.saturating_add(ms) <= now.0);
@@ -87,6 +88,12 @@ impl Follow {
         self.asked.insert(node, now);
         self.rest = Tick(now.0.saturating_add(ms));
         Some(node)
+    }
+
+    /// A question was answered with what was missing: the next one need not wait.
+    pub fn answered(&mut self, by: NodeId) {
+        self.asked.remove(&by);
+        self.rest = Tick(0);
     }
 
     /// Keeps a message for later, as far as there is room for its sender.
@@ -138,17 +145,17 @@ impl Follow {
 
     /// Whether a peer may be given a value now: once within `ms`.
     pub fn may_answer(&mut self, peer: NodeId, value: Hash32, now: Tick, ms: u64) -> bool {
-        let last = self.answered.get(&(peer, value));
+        let last = self.given.get(&(peer, value));
         let may = last.is_none_or(|at| at.0.saturating_add(ms) <= now.0);
         if may {
-            self.answered.insert((peer, value), now);
+            self.given.insert((peer, value), now);
         }
         may
     }
 
     /// Another index begins.
     pub fn clear(&mut self) {
-        self.answered.clear();
+        self.given.clear();
         self.at = None;
     }
 
@@ -179,7 +186,9 @@ impl Machine {
             self.follow.hear(from, at);
         }
         if at == index && self.committing.is_none() {
-            self.take_decided(decided);
+            if self.take_decided(decided) {
+                self.follow.answered(from);
+            }
         } else if at > index && at - index <= AHEAD_MAX as u64 {
             self.follow.keep_ahead(decided);
         }

@@ -44,8 +44,7 @@ impl Machine {
         self.follow.hear(from, at);
         let index = self.desk.index();
         if at > index {
-            let near = at - index <= if matches!(message, Message::Part(_)) { 1 } else { EARLY_INDEXES };
-            if near {
+            if at - index <= EARLY_INDEXES {
                 self.follow.keep_early(from, at, message);
             }
             return self.look_ahead();
