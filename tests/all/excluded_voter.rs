@@ -104,7 +104,8 @@ impl Scene {
     async fn led_by(&self, wanted: NodeId) {
         eventually("the node leads", async || {
             for node in self.stay.iter().copied().chain([self.goes]) {
-                let replica = self.replica(node);
+                let replica = self.cluster.node(node).hosted().group(self.channel.0);
+                let replica = replica.ok_or_else(|| format!("{node} does not host it yet"))?;
                 if replica.role().leads {
                     if node == wanted {
                         return Ok(());

@@ -147,6 +147,7 @@ impl Scene {
             "founded" => Query::Founded(v1::FoundedQuery { group: channel }),
             // Of a member: whether there is one is nobody's business either.
             "exclusion" => Query::Exclusion(v1::ExclusionQuery { group: channel, org: B.0.into() }),
+            "evidence" => Query::Evidence(v1::EvidenceQuery { group: channel, ..v1::EvidenceQuery::default() }),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.
