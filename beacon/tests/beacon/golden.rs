@@ -72,7 +72,7 @@ fn the_variants_of_commands() {
             "e404b2d1c681fda1",
             "04983c9d62e392fa",
             "ad6878882a6750ba",
-            "073b10af01107d49"
+            "4a6490173d3aaa6a"
         ]
     );
 }
