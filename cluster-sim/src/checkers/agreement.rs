@@ -15,13 +15,15 @@ use ledger::crypto;
 use ledger::evidence::Evidence;
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, Height, NodeId};
+use ledger::ids::{ClusterId, GroupId, Height, NodeId};
 use ledger::schema;
 use sha2::{Digest, Sha256};
 
 use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
 use crate::state;
 
+/// Entries in which a proof has to get into state, by leaders that it is not about.
+const SETTLED_ENTRIES: u64 = 40;
 /// How far a block's time may be ahead of the true time: clocks are off by a few seconds at most.
 const AHEAD_MS: u64 = 10_000;
 
@@ -122,8 +124,9 @@ pub struct Agreement {
     cast: BTreeMap<Question, Ballot>,
     /// Proofs that were judged.
     proved: BTreeSet<Hash32>,
-    /// Who knows of whose double vote and has been up since, if the state has to come to know it.
-    open: BTreeMap<(NodeId, GroupId), BTreeSet<NodeId>>,
+    /// Whose double vote is known, to whom that has been up since, and how many entries others have proposed since.
+    open: BTreeMap<(NodeId, GroupId), (BTreeSet<NodeId>, u64)>,
+    cluster: Option<ClusterId>,
     /// Signatures that hold.
     good: BTreeSet<(NodeId, Hash32, [u8; 64])>,
     clock_ms: Option<u64>,
@@ -183,10 +186,13 @@ impl Agreement {
             Some(_) => {}
             None => {
                 let before = self.values.get(&(group, index.saturating_sub(1)));
-                if index > 1 && before.map(|before| before.0) != Some(decided.value.previous) {
+                if before.is_some_and(|before| before.0 != decided.value.previous) {
                     found.push(format!("entry {index} of {group} does not follow the one before it"));
                 }
                 self.values.insert((group, index), (value, node));
+                for ((accused, of), (_, entries)) in &mut self.open {
+                    *entries += u64::from(*of == group && *accused != decided.value.proposer);
+                }
             }
         }
         found.extend(self.proof(facts, group, value, decided).err());
@@ -197,6 +203,7 @@ impl Agreement {
         let index = decided.value.index;
         let Some(committee) = committee(&facts.genesis, group) else { return Err(format!("{group} has no committee")) };
         let hash = tagged(b"seamark/committee/v1", &[&borsh::to_vec(committee).unwrap_or_default()]);
+        let cluster = *self.cluster.get_or_insert_with(|| facts.genesis.cluster_id());
         let mut signers = BTreeSet::new();
         for (node, signature) in &decided.signatures {
             let Some(member) = committee.members.iter().find(|member| member.node == *node) else {
@@ -204,7 +211,7 @@ impl Agreement {
             };
             let ballot = Ballot {
                 version: 1,
-                cluster: facts.genesis.cluster_id(),
+                cluster,
                 group,
                 incarnation: committee.incarnation,
                 committee: hash,
@@ -257,7 +264,7 @@ impl Agreement {
         {
             found.push(format!("the evidence of node {node} against node {accused} of {group} does not hold: {why}"));
         }
-        self.open.entry((accused, group)).or_default().insert(node);
+        self.open.entry((accused, group)).or_default().0.insert(node);
     }
 
     fn block(&self, facts: &Facts, block: &BlockSeen, found: &mut Vec<String>) {
@@ -272,13 +279,13 @@ impl Agreement {
 
     /// What honest members knew of double votes has come into state.
     fn settled(&self, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
-        for ((accused, group), witnesses) in &self.open {
+        for ((accused, group), (witnesses, entries)) in &self.open {
             for replica in replicas.iter().filter(|replica| replica.group == *group) {
                 let held = state::scan(replica.kv, &[schema::STATE]).into_iter().any(|(_, value)| {
                     borsh::from_slice::<Evidence>(&value)
                         .is_ok_and(|evidence| evidence.version == 1 && evidence.proof.first.ballot.node == *accused)
                 });
-                if !held && !witnesses.is_empty() {
+                if !held && !witnesses.is_empty() && *entries >= SETTLED_ENTRIES {
                     found.push(format!(
                         "{witnesses:?} know that node {accused} of {group} voted twice; the state on node {} does not",
                         replica.node
@@ -323,7 +330,7 @@ impl Checker for Agreement {
             Seen::Block(block) if first => self.block(facts, block, found),
             Seen::Started { node, group, .. } => {
                 // What it knew of and nobody had put into state yet is gone.
-                for ((_, of), witnesses) in &mut self.open {
+                for ((_, of), (witnesses, _)) in &mut self.open {
                     if of == group {
                         witnesses.remove(node);
                     }

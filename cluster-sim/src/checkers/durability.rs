@@ -114,7 +114,7 @@ impl Durability {
             let enough = match facts.engine(group) {
                 Engine::Raft => 2 * holding > all,
                 // More than two thirds have voted for it, a third of all at most without telling the truth.
-                Engine::Bft => holding > (all - 1) / 3,
+                Engine::Bft => holding > all.saturating_sub(1) / 3,
             };
             if !enough {
                 found

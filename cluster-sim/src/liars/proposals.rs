@@ -136,8 +136,8 @@ impl Liar {
 /// Other values that may be voted for as well.
 fn others(scene: &Scene<'_>, value: &Value) -> impl Iterator<Item = Value> {
     let heirs = scene.committee.members.iter().map(|member| Some(member.node));
-    let blanks = std::iter::once(None).chain(heirs).map(|heir| Value { heir, body: Body::Blank, ..value.clone() });
-    blanks.filter(|other| other != value)
+    let blanks = std::iter::once(None).chain(heirs).map(move |heir| Value { heir, body: Body::Blank, ..value.clone() });
+    blanks.filter(move |other| other != value)
 }
 
 /// A value in parts.

@@ -27,7 +27,10 @@ impl Liar {
     ) {
         let both = self.draw(4) == 0;
         match &message {
-            Message::Ballot(signed) if vote(scene, signed) && (both || scene.odd(to)) => {
+            // Of some entries only: it is not to be found out by every one of its ballots.
+            Message::Ballot(signed)
+                if vote(scene, signed) && signed.ballot.index.is_multiple_of(3) && (both || scene.odd(to)) =>
+            {
                 self.lies += 1;
                 let value = match signed.ballot.value {
                     Some(_) => None,

@@ -105,6 +105,8 @@ pub(super) enum Event {
     Carry(Vec<Output>),
     /// Time has passed.
     Tick,
+    /// The machine has done what there was to do at this time.
+    Rest,
 }
 
 /// What a log keeps of a decided value.
@@ -231,27 +233,28 @@ impl Replica {
         jobs: &mut VecDeque<Job>,
         out: &mut Vec<Effect>,
     ) -> Result<(), String> {
-        let outputs = match event {
-            Event::Carry(outputs) => outputs,
+        let mut outputs = Vec::new();
+        match event {
+            Event::Carry(wanted) => outputs = wanted,
             Event::Input(input) => {
-                let mut outputs = Vec::new();
                 for input in self.spoil_input(input) {
                     let Some(member) = self.member_mut() else { return Ok(()) };
                     member.machine.step(now, input, &mut outputs);
                 }
-                outputs
             }
             Event::Tick => {
                 let Some(member) = self.member_mut() else { return Ok(()) };
-                let mut outputs = Vec::new();
                 if member.machine.deadline().is_some_and(|deadline| deadline <= now) {
                     member.machine.step(now, Input::Tick, &mut outputs);
                 }
+                // Behind what the machine wants: another one may take its place.
+                jobs.push_back(Job::Bft(Event::Rest));
+            }
+            Event::Rest => {
                 self.follow(now, jobs, out);
                 self.liar_ticks(now, out);
-                outputs
             }
-        };
+        }
         for output in outputs {
             self.bft_output(now, output, jobs, out)?;
         }
@@ -320,6 +323,9 @@ impl Replica {
     ) -> Result<(), String> {
         let index = decided.value.index;
         let Some(member) = self.member_mut() else { return Ok(()) };
+        if index != member.chain.index + 1 {
+            return Err(format!("entry {index} was decided behind entry {}", member.chain.index));
+        }
         // What is behind the state in the log is committed once more after a restart.
         let new = index > member.last_index;
         member.last_index = index.max(member.last_index);
