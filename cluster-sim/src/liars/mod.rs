@@ -165,7 +165,9 @@ pub struct Liar {
     fellows: BTreeSet<NodeId>,
     /// How often it has lied.
     pub(crate) lies: u64,
-    /// Values that its machine has made, and others in their places.
+    /// The entry that its machine has made values for.
+    index: u64,
+    /// These values, and others in their places.
     instead: BTreeMap<Hash32, Instead>,
     /// Values that were proposed for a round.
     proposed: BTreeMap<(u64, u32), BTreeSet<Hash32>>,
@@ -183,6 +185,7 @@ impl Liar {
             rng: ChaCha8Rng::seed_from_u64(seed),
             fellows,
             lies: 0,
+            index: 0,
             instead: BTreeMap::new(),
             proposed: BTreeMap::new(),
             held: VecDeque::new(),

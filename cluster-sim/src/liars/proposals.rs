@@ -16,8 +16,6 @@ use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use super::{Instead, Liar, Lie, Scene};
 use crate::wire::Wire;
 
-/// Values that are remembered.
-const KEPT: usize = 8;
 /// How far ahead a stamp is that is wrong.
 const AHEAD_MS: u64 = 3_600_000;
 
@@ -83,12 +81,13 @@ impl Liar {
         }
         let other = match self.lie {
             Lie::BadProposer => Some(self.bad(scene, &value)),
-            Lie::Conspirator => others(scene, &value).find(|other| other.id() > part.value),
-            _ => others(scene, &value).next(),
+            Lie::Conspirator => others(scene, &value, emptied(&value.body)).find(|other| other.id() > part.value),
+            _ => others(scene, &value, Body::Blank).next(),
         };
         let Some(encoded) = other.map(|other| other.encode()) else { return };
-        while self.instead.len() >= KEPT {
-            self.instead.pop_first();
+        if self.index != value.index {
+            self.index = value.index;
+            self.instead.clear();
         }
         self.instead.insert(part.value, Instead { id: Value::id_of(&encoded), encoded });
     }
@@ -133,11 +132,22 @@ impl Liar {
     }
 }
 
-/// Other values that may be voted for as well.
-fn others(scene: &Scene<'_>, value: &Value) -> impl Iterator<Item = Value> {
+/// Other values that may be voted for as well, with this body.
+fn others(scene: &Scene<'_>, value: &Value, body: Body) -> impl Iterator<Item = Value> {
     let heirs = scene.committee.members.iter().map(|member| Some(member.node));
-    let blanks = std::iter::once(None).chain(heirs).map(move |heir| Value { heir, body: Body::Blank, ..value.clone() });
-    blanks.filter(move |other| other != value)
+    let all = std::iter::once(None).chain(heirs).map(move |heir| Value { heir, body: body.clone(), ..value.clone() });
+    all.filter(move |other| other != value)
+}
+
+/// The block of a value without what is in it.
+fn emptied(body: &Body) -> Body {
+    match body {
+        Body::Blank => Body::Blank,
+        Body::Batch(batch) => {
+            let entry = Entry { commands: Vec::new(), ..Entry::decode(batch) };
+            Body::Batch(Bytes::from(entry.encode()))
+        }
+    }
 }
 
 /// A value in parts.
