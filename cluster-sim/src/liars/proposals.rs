@@ -68,15 +68,15 @@ impl Liar {
         said.extend(parts.into_iter().map(|part| (from, scene.wire(part))));
     }
 
-    /// Makes another value where the part is a whole one that this node has made for the running round.
+    /// Makes another value where the part is a whole one that this node has made.
     fn make_instead(&mut self, scene: &Scene<'_>, part: &Part) {
         if self.instead.contains_key(&part.value) || part.data.len() != part.total_bytes as usize {
             return;
         }
         let Ok(value) = borsh::from_slice::<Value>(&part.data) else { return };
-        // One that was made in an earlier round stays what it is, and one time in four this member is honest.
+        // One time in four this member is honest.
         let honest = self.lie == Lie::BadProposer && self.draw(4) == 0;
-        if honest || value.proposer != scene.node || value.round != scene.round {
+        if honest || value.proposer != scene.node {
             return;
         }
         let other = match self.lie {

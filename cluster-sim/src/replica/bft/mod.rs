@@ -164,7 +164,7 @@ impl Replica {
     /// A member that starts from what the disks hold, and what it wants done first.
     pub(super) fn member(&mut self, now: Tick, applied: &AppliedRecord) -> Result<(Member, Vec<Output>), String> {
         let committee = self.in_force()?;
-        let chain = match &applied.consensus.membership {
+        let chain: Chain = match &applied.consensus.membership {
             Some((_, note)) => borsh::from_slice(note).map_err(|error| format!("no note of the order: {error}"))?,
             None => Chain::start(0, applied.header_hash, &committee),
         };

@@ -23,7 +23,7 @@ pub(super) struct Count {
 
 impl Count {
     /// Counts a vote. Returns who else has to be counted for a quorum, when only one is missing.
-    fn take(&mut self, member: &Member, ballot: &Ballot) -> Option<NodeId> {
+    fn take(&mut self, member: &Member, own: NodeId, ballot: &Ballot) -> Option<NodeId> {
         let question = Ballot { node: NodeId(0), ..*ballot };
         if self.of != Some(question) {
             (self.of, self.by) = (Some(question), Vec::new());
@@ -33,7 +33,7 @@ impl Count {
         }
         let enough = self.by.len() + 1 == usize::from(member.committee.threshold);
         let mut others = member.committee.members.iter().map(|member| member.node);
-        others.find(|node| enough && !self.by.contains(node))
+        others.find(|node| enough && *node != own && !self.by.contains(node))
     }
 }
 
@@ -61,7 +61,7 @@ impl Replica {
             return None;
         }
         let live = self.live.as_ref()?;
-        let missing = self.beside.count.take(live.engine.member()?, &ballot)?;
+        let missing = self.beside.count.take(live.engine.member()?, self.node, &ballot)?;
         Some(Ballot { node: missing, ..ballot }.sign(node_key(missing)))
     }
 
