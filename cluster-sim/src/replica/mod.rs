@@ -91,7 +91,7 @@ enum Job {
 
 /// What orders the entries of a group.
 enum Engine {
-    Local(LocalReplica),
+    Local(Box<LocalReplica>),
     Bft(Box<bft::Member>),
 }
 
@@ -227,7 +227,8 @@ impl Replica {
             let (member, wanted) = self.member(now, &applied)?;
             (Engine::Bft(Box::new(member)), wanted)
         } else {
-            (Engine::Local(LocalReplica::new(settings, self.disk.durable().clone(), index)), Vec::new())
+            let replica = LocalReplica::new(settings, self.disk.durable().clone(), index);
+            (Engine::Local(Box::new(replica)), Vec::new())
         };
         self.live = Some(Live {
             engine,
@@ -257,7 +258,7 @@ impl Replica {
         self.live = None;
         let lost = (self.disk.pending().saturating_sub(log_keep), self.kv.unflushed().saturating_sub(state_keep));
         // Log and records are written side by side, so one may be further than the other.
-        let kept = if torn % 2 == 0 { log_keep } else { self.beside.wal.pending().saturating_sub(log_keep) };
+        let kept = if torn.is_multiple_of(2) { log_keep } else { self.beside.wal.pending().saturating_sub(log_keep) };
         self.beside.crash(kept, torn, self.sabotage);
         self.disk.crash_torn(log_keep, torn);
         self.kv.crash(state_keep);

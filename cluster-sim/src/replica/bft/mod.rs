@@ -98,6 +98,7 @@ pub(super) struct Member {
 }
 
 /// Something that happens to the machine or its shell.
+#[allow(clippy::large_enum_variant, reason = "as for the driver's inputs")]
 pub(super) enum Event {
     /// For the machine.
     Input(Input),
