@@ -120,10 +120,11 @@ pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
     let nodes: Vec<NodeInfo> = (0..shape.nodes).map(node).collect();
     let constraints = Constraints::default();
     let mut seats = vec![GroupSeats { group: GroupId::BEACON, seats: shape.beacon_replicas, engine: Engine::Raft }];
+    let engine = |ordinal: u32| if shape.byzantine.contains(&ordinal) { Engine::Bft } else { Engine::Raft };
     seats.extend((0..).zip(&shape.shard_replicas).map(|(ordinal, seats)| GroupSeats {
         group: GroupId::shard(ordinal),
         seats: *seats,
-        engine: Engine::Raft,
+        engine: engine(ordinal),
     }));
     let seated = assign(&seed_hash, &nodes, &seats, &constraints).map_err(|error| error.to_string())?;
     let committees = seated
@@ -134,7 +135,9 @@ pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
                 Some(Member { node: node.id, org: node.org, key: node.key })
             });
             let incarnation = Incarnation(u32::from(group != GroupId::BEACON));
-            Committee::majority(group, incarnation, Epoch(0), members.collect())
+            let wanted = seats.iter().find(|wanted| wanted.group == group);
+            let engine = wanted.map_or(Engine::Raft, |wanted| wanted.engine);
+            Committee::of(engine, group, incarnation, Epoch(0), members.collect())
         })
         .collect();
     let shards = u32::try_from(shape.shard_replicas.len()).unwrap_or(u32::MAX);

@@ -1,8 +1,10 @@
 //! What a simulation is asked to do, besides its seed, and the shape that a seed gives to the rest.
 
+use ledger::committee::Engine;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::liars::Lie;
 use crate::sabotage::Sabotage;
 use crate::schedule::Scenario;
 
@@ -21,6 +23,13 @@ pub struct SimConfig {
     pub transactions: Option<usize>,
     /// Length of the phase with faults, in virtual milliseconds.
     pub safety_ms: Option<u64>,
+    /// Whether shards are Byzantine: all, or none. By itself one or two are in every fifth run.
+    pub consensus: Option<Engine>,
+    /// The way in which members of Byzantine groups lie.
+    pub lie: Option<Lie>,
+    /// More members lie, and together, than a Byzantine group outlives. The run goes on whatever is found, and its
+    /// violations are what was found.
+    pub too_many: bool,
     /// A bug to put into the shell.
     pub sabotage: Option<Sabotage>,
 }
@@ -47,6 +56,8 @@ pub struct Shape {
     pub beacon_replicas: u16,
     /// Replicas of each shard.
     pub shard_replicas: Vec<u16>,
+    /// Which of them are Byzantine, by number.
+    pub byzantine: Vec<u32>,
     /// Channels, from 0 to [`CHANNELS_MAX`].
     pub channels: u32,
     /// Transactions of the load.
@@ -71,21 +82,46 @@ impl SimConfig {
             self.replicas.unwrap_or(usual)
         };
         let beacon_replicas = replicas();
-        let shard_replicas: Vec<u16> = (0..SHARDS_MAX).map(|_| replicas()).take(count as usize).collect();
-        let widest = u32::from(shard_replicas.iter().copied().max().unwrap_or(3).max(beacon_replicas));
+        let mut shard_replicas: Vec<u16> = (0..SHARDS_MAX).map(|_| replicas()).take(count as usize).collect();
         let spare = rng.random_range(0..4);
         let transactions = rng.random_range(60..120);
         let safety_ms = rng.random_range(3_000..6_000);
         let channels = rng.random_range(0..=CHANNELS_MAX);
+        let (shards, wide) = (self.byzantine_shards(rng, count), rng.random_range(0..6) == 0);
+        let byzantine = if self.holds_byzantine() { shards } else { Vec::new() };
+        for shard in &byzantine {
+            let drawn = if wide && *shard == 0 && self.nodes.is_none_or(|nodes| nodes >= 7) { 7 } else { 4 };
+            shard_replicas[*shard as usize] = self.replicas.unwrap_or(drawn);
+        }
+        let widest = u32::from(shard_replicas.iter().copied().max().unwrap_or(3).max(beacon_replicas));
         Shape {
             scenario: self.scenario.unwrap_or(drawn),
             nodes: self.nodes.unwrap_or((widest + spare).max(5)),
             beacon_replicas,
             shard_replicas,
+            byzantine,
             channels,
             transactions: self.transactions.unwrap_or(transactions),
             safety_ms: self.safety_ms.unwrap_or(safety_ms),
         }
+    }
+
+    /// Which shards are Byzantine. Everything is drawn, whether it is used or not.
+    fn byzantine_shards(&self, rng: &mut ChaCha8Rng, count: u32) -> Vec<u32> {
+        let (some, both) = (rng.random_range(0..5) == 0, rng.random_range(0..3) == 0);
+        match self.consensus {
+            Some(Engine::Raft) => Vec::new(),
+            Some(Engine::Bft) => (0..count).collect(),
+            None if some => (0..count).take(if both { 2 } else { 1 }).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Whether what is fixed leaves a Byzantine group the members that it needs.
+    fn holds_byzantine(&self) -> bool {
+        let least = Engine::Bft.least_members();
+        self.replicas.is_none_or(|replicas| usize::from(replicas) >= least)
+            && self.nodes.is_none_or(|nodes| nodes as usize >= least)
     }
 
     /// The flags of `seamark sim` that give this configuration.
@@ -94,6 +130,12 @@ impl SimConfig {
         let mut flags = String::new();
         if let Some(scenario) = self.scenario {
             flags.push_str(&format!(" --scenario {scenario}"));
+        }
+        if let Some(engine) = self.consensus {
+            flags.push_str(&format!(" --consensus {engine}"));
+        }
+        if let Some(lie) = self.lie {
+            flags.push_str(&format!(" --lie {lie}"));
         }
         for (flag, value) in [
             ("--shards", self.shards.map(u64::from)),
@@ -128,6 +170,8 @@ impl SimConfig {
             match flag {
                 "--seed" => seed = Some(value.parse().map_err(|_| wrong())?),
                 "--scenario" => config.scenario = Some(value.parse().map_err(|_| wrong())?),
+                "--consensus" => config.consensus = Some(engine(value).ok_or_else(wrong)?),
+                "--lie" => config.lie = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
                 "--nodes" => config.nodes = Some(value.parse().map_err(|_| wrong())?),
@@ -138,6 +182,11 @@ impl SimConfig {
         }
         Ok((seed.ok_or("a run needs a --seed")?, config))
     }
+}
+
+/// The engine of a name.
+fn engine(name: &str) -> Option<Engine> {
+    [Engine::Raft, Engine::Bft].into_iter().find(|engine| engine.name() == name)
 }
 
 #[cfg(test)]
@@ -154,6 +203,9 @@ mod tests {
             nodes: Some(7),
             transactions: Some(10),
             safety_ms: Some(2_000),
+            consensus: Some(Engine::Bft),
+            lie: Some(Lie::Twins),
+            too_many: false,
             sabotage: None,
         };
         assert_eq!(SimConfig::parse(&config.command(17)), Ok((17, config)));

@@ -123,10 +123,7 @@ impl World {
                 }
             }
         }
-        newest
-            .into_iter()
-            .map(|(group, (node, replica))| RawReplica { node, group, kv: &replica.kv, log: replica.disk.durable() })
-            .collect()
+        newest.into_iter().map(|(group, (node, replica))| replica.raw(node, group)).collect()
     }
 
     /// Nothing may stay undecided for long once its deadline is past and majorities are up.
@@ -269,7 +266,12 @@ impl World {
         self.count();
         let committed = self.outcomes.values().filter(|committed| **committed).count() as u64;
         let mut violations = std::mem::take(&mut self.checkers.violations);
-        violations.truncate(VIOLATIONS_MAX);
+        if self.config.too_many {
+            violations.sort();
+            violations.dedup();
+        } else {
+            violations.truncate(VIOLATIONS_MAX);
+        }
         let reproduce = (!violations.is_empty()).then(|| self.config.command(self.seed));
         let report = SimReport {
             seed: self.seed,

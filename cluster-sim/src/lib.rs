@@ -2,11 +2,11 @@
 //! that judge them.
 //!
 //! What runs is the production code: the machine and driver of `shard-node::core`, mail, commit,
-//! beacon and the `local` engine. Simulated are network, disks, clocks, crashes, hosts, routers and
+//! beacon, the `local` engine, and in Byzantine groups the machine of `consensus::bft`. Simulated are network, disks, clocks, crashes, hosts, routers and
 //! clients. One seed decides everything, so a run is repeated by its seed alone. [`world`] is the
 //! event loop; [`node`], [`replica`] and [`host`] mirror the host's duties; `council` governs channels;
 //! [`schedule`] makes the faults, `trouble` and `forgery` carry them out; [`workload`] makes the transactions and [`client`]
-//! hands them over; [`checkers`] say what must never happen; `ending` ends a run; [`eventlog`] keeps
+//! hands them over; [`liars`] are members of Byzantine groups that lie; [`checkers`] say what must never happen; `ending` ends a run; [`eventlog`] keeps
 //! what happened; [`chain`] lets the checkers judge the logs that another host leaves.
 //!
 //! A run has a safety phase with faults and a liveness phase without them, in which every
@@ -24,6 +24,7 @@ mod event;
 pub mod eventlog;
 mod forgery;
 pub mod host;
+pub mod liars;
 pub mod network;
 pub mod node;
 pub mod replica;
@@ -39,6 +40,7 @@ pub mod world;
 
 pub use config::SimConfig;
 pub use eventlog::EventLog;
+pub use liars::Lie;
 pub use report::{Coverage, SimReport};
 pub use sabotage::Sabotage;
 pub use scenario::Scenario;

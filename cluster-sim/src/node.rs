@@ -108,7 +108,7 @@ impl Node {
         self.up = false;
         let mut lost = (0, 0);
         for replica in self.replicas.values_mut() {
-            let log_keep = rng.random_range(0..=replica.disk.pending());
+            let log_keep = rng.random_range(0..=replica.pending());
             let torn = rng.random_range(0..4);
             let state_keep = rng.random_range(0..=replica.kv.unflushed());
             let (log, state) = replica.crash(log_keep, torn, state_keep);
@@ -167,6 +167,9 @@ impl Node {
             (Wire::Engine { group, message }, Some(from)) => {
                 self.with(now_ms, group, out, |replica, now, out| replica.engine(now, from, message, out));
             }
+            (Wire::Bft { group, message }, Some(from)) => {
+                self.with(now_ms, group, out, |replica, now, out| replica.bft(now, from, message, out));
+            }
             (Wire::Peer { group, message }, Some(from)) => {
                 self.with(now_ms, group, out, |replica, now, out| replica.peer(now, from, message, out));
             }
@@ -184,7 +187,7 @@ impl Node {
                     out.push(Effect::Answer(request, group, Reply::Refused(ledger::Reject::UnknownGroup)));
                 }
             }
-            (Wire::Engine { .. } | Wire::Peer { .. } | Wire::Clock { .. }, None)
+            (Wire::Engine { .. } | Wire::Bft { .. } | Wire::Peer { .. } | Wire::Clock { .. }, None)
             | (Wire::Submit { .. }, Some(_))
             | (Wire::Answer { .. }, _) => {}
         }

@@ -113,6 +113,14 @@ coverage! {
     stolen_refused;
     /// Approvals of what was not decided that ceased to count when the channel heard that their key was revoked.
     voices_lost;
+    /// Entries that Byzantine groups decided, each counted once.
+    decided;
+    /// Of these, those that it took more than one round to decide.
+    later_rounds;
+    /// Times that a member of a Byzantine group lied.
+    lies;
+    /// Proofs of a double vote that honest members found.
+    evidence;
     /// Votes against, because the channel was frozen.
     barred_votes;
     /// Amounts that arrived from another ledger.

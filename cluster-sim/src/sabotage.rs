@@ -95,6 +95,40 @@ sabotages! {
     LapsedVoice;
     /// The registry takes an organisation's command under the admin key of another one.
     AnyAdmin;
+    /// A member of a Byzantine group tells its vote before it is durable.
+    VoteBeforePersist;
+    /// A member of a Byzantine group takes one precommit too few for a quorum.
+    QuorumOffByOne;
+    /// A member of a Byzantine group that is behind takes the proof of another entry for a proof of this one.
+    ForeignCertificate;
+    /// A member of a Byzantine group votes for a batch of whatever time.
+    TimeUnchecked;
+    /// A member of a Byzantine group that comes back executes the last entry of its log once more.
+    RunAgain;
+    /// What shows that a member of a Byzantine group has voted twice is dropped.
+    EvidenceDropped;
+    /// A member of a Byzantine group votes for a batch without looking at its signatures.
+    JudgeSkipsSignatures;
+    /// A member of a Byzantine group that comes back has lost its records and votes on.
+    LockForgotten;
+}
+
+impl Sabotage {
+    /// Whether it is a bug of the Byzantine engine or its shell, which only a run with such groups can meet.
+    #[must_use]
+    pub const fn byzantine(self) -> bool {
+        matches!(
+            self,
+            Self::VoteBeforePersist
+                | Self::QuorumOffByOne
+                | Self::ForeignCertificate
+                | Self::TimeUnchecked
+                | Self::RunAgain
+                | Self::EvidenceDropped
+                | Self::JudgeSkipsSignatures
+                | Self::LockForgotten
+        )
+    }
 }
 
 /// A vote that has not come after this long counts as NO: [`Sabotage::AbsenceIsNo`].

@@ -69,7 +69,7 @@ impl World {
     pub(crate) fn ambush(&self, fault: &Fault, tries: u32) -> bool {
         let Fault::CrashWriting(victim, _) = fault else { return false };
         let Some(node) = self.nodes.get(&self.resolve(*victim)) else { return false };
-        let writing = node.replicas.values().any(|replica| replica.disk.pending() > 0);
+        let writing = node.replicas.values().any(|replica| replica.pending() > 0);
         !writing && tries < AMBUSH_MS_MAX
     }
 

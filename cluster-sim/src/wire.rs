@@ -1,6 +1,8 @@
 //! What travels over the simulated network. Everything is encoded when it is sent and decoded when
 //! it arrives, as between processes.
 
+pub mod bft;
+
 use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -55,6 +57,13 @@ pub enum Wire {
         /// The message.
         message: local::Msg,
     },
+    /// Between replicas of a Byzantine group.
+    Bft {
+        /// The group.
+        group: GroupId,
+        /// The message.
+        message: bft::BftWire,
+    },
     /// Between drivers.
     Peer {
         /// The receiving group.
@@ -101,6 +110,7 @@ impl Wire {
     pub fn describe(&self) -> String {
         match self {
             Self::Engine { group, message } => format!("{group} {}", engine(message)),
+            Self::Bft { group, message } => format!("{group} {}", message.describe()),
             Self::Peer { group, message } => format!("{group} {}", peer(message)),
             Self::Clock { wall_ms } => format!("clock {wall_ms}"),
             Self::Submit { request, group, .. } => format!("{group} submit #{request}"),

@@ -8,26 +8,28 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use ledger::committee::Engine;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId, TxId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use crate::checkers::{Checkers, Facts, Moment, RawReplica, Seen, own};
+use crate::checkers::{BftSeen, Checkers, Facts, Moment, RawReplica, Seen, own};
 use crate::client::{Act, Clients};
-use crate::cluster;
+use crate::cluster::{self, CREATED_MS};
 use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
 use crate::council::Council;
 use crate::ending::Phase;
 use crate::event::{Due, Event};
 use crate::eventlog::{EventLog, FORMAT, LogHead, LogLine};
+use crate::liars::{self, Cast, Liar};
 use crate::network::Network;
 use crate::node::Node;
 use crate::replica::Effect;
 use crate::report::{Coverage, SimReport};
 use crate::sabotage::Sabotage;
-use crate::schedule::{AnchorFault, Schedule};
+use crate::schedule::{AnchorFault, Scenario, Schedule};
 use crate::wire::{Endpoint, Wire};
 use crate::workload::{self, Operation};
 
@@ -37,6 +39,8 @@ const AUDIT_MS: u64 = 500;
 pub(crate) const FLUSH_MS_MIN: u64 = 40;
 pub(crate) const FLUSH_MS_MAX: u64 = 1_500;
 const CHECK_MS_MAX: u64 = 8;
+/// How long a run with too many liars goes on after its faults.
+const TOO_MANY_MS: u64 = 4_000;
 
 /// A run under way.
 pub(crate) struct World {
@@ -68,6 +72,12 @@ pub(crate) struct World {
     pub(crate) terms: BTreeSet<(GroupId, u64)>,
     pub(crate) tops: BTreeMap<(NodeId, GroupId), u64>,
     pub(crate) heights: BTreeMap<GroupId, u64>,
+    /// Whether some group is Byzantine.
+    pub(crate) byzantine: bool,
+    /// The highest entry that Byzantine groups have decided.
+    pub(crate) decided: BTreeMap<GroupId, u64>,
+    /// Who lies.
+    pub(crate) liars: Cast,
     /// What became of transactions, by the blocks.
     pub(crate) outcomes: BTreeMap<TxId, bool>,
     /// The admins of organisations.
@@ -96,13 +106,31 @@ impl World {
         let load = workload::make(&genesis, &shape, &mut stream(seed, 1));
         let operations = Rc::new(load.operations);
         let places = Rc::new(own::Places { genesis: Rc::clone(&genesis), channels: load.channels });
-        let schedule = Schedule::draw(&shape, &mut stream(seed, 2));
+        let mut schedule = Schedule::draw(&shape, &mut stream(seed, 2));
         let mut nodes = BTreeMap::new();
         for info in &genesis.nodes {
             nodes.insert(info.id, Node::new(info.id, &genesis, config.sabotage)?);
         }
         for (node, skew) in nodes.values_mut().zip(&schedule.skews_ms) {
             node.skew_ms = *skew;
+        }
+        let byzantine = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
+        let liars = if byzantine && shape.scenario != Scenario::Minority {
+            liars::cast(&genesis, config.lie, config.too_many, &mut stream(seed, 7))
+        } else {
+            Vec::new()
+        };
+        if !liars.is_empty() {
+            // Whoever lies is one of those that a group outlives, so nobody else is gone for good.
+            schedule.absent = None;
+        }
+        for ((node, group, lie), number) in liars.iter().zip(0..) {
+            let fellows = liars.iter().filter(|(other, of, _)| of == group && other != node);
+            let fellows = fellows.map(|(other, _, _)| *other).collect();
+            let liar = Liar::new(*lie, seed ^ (number << 32), fellows);
+            if let Some(replica) = nodes.get_mut(node).and_then(|node| node.replicas.get_mut(group)) {
+                replica.lie(liar);
+            }
         }
         let mut clients = Clients::new(stream(seed, 5), Rc::clone(&places), Rc::clone(&operations));
         clients.hasty = config.sabotage == Some(Sabotage::HastyRouter);
@@ -134,6 +162,9 @@ impl World {
             terms: BTreeSet::new(),
             tops: BTreeMap::new(),
             heights: BTreeMap::new(),
+            byzantine,
+            decided: BTreeMap::new(),
+            liars,
             outcomes: BTreeMap::new(),
             phase: Phase::Faults,
             phase_since_ms: 0,
@@ -161,6 +192,10 @@ impl World {
     }
 
     fn run(&mut self) {
+        for (node, group, lie) in self.liars.clone() {
+            self.note(|| format!("n{node} lies in {group}: {lie}"));
+            self.saw(&Seen::Bft(BftSeen::Liar { node, group, signs_twice: lie.signs_twice() }));
+        }
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for (node, phase) in ids.iter().zip(0..) {
             self.restart(*node);
@@ -175,7 +210,7 @@ impl World {
         let mut acts = Vec::new();
         self.clients.start(&mut acts);
         self.act(acts);
-        while self.phase != Phase::Done && self.checkers.violations.is_empty() {
+        while self.phase != Phase::Done && self.goes_on() {
             let Some(Reverse(due)) = self.queue.pop() else { return };
             self.now_ms = due.at_ms;
             self.happen(due.event);
@@ -183,6 +218,15 @@ impl World {
                 self.checkers.violations.push(format!("liveness: {} events, and no end", self.events));
             }
         }
+    }
+
+    /// Whether there is more to see. With too many liars everything is, for a while: what is found first need not be
+    /// what somebody without the simulator would find.
+    fn goes_on(&self) -> bool {
+        if self.config.too_many {
+            return self.now_ms < self.shape.safety_ms + TOO_MANY_MS;
+        }
+        self.checkers.violations.is_empty()
     }
 
     fn happen(&mut self, event: Event) {
@@ -352,6 +396,7 @@ impl World {
             }
             Seen::Applied { .. } => self.coverage.applied += 1,
             Seen::Refused { reject: ledger::Reject::Expired, .. } => self.coverage.expired += 1,
+            Seen::Bft(seen) => self.saw_bft(seen),
             Seen::Started { .. }
             | Seen::Flushed { .. }
             | Seen::PeerTook { .. }
@@ -359,7 +404,35 @@ impl World {
             | Seen::Told { .. }
             | Seen::Refused { .. } => {}
         }
+        if self.byzantine && matches!(seen, Seen::Block(_)) {
+            let now = CREATED_MS + self.clock_ms();
+            self.checkers.see(&Seen::Bft(BftSeen::Clock(now)));
+        }
         self.checkers.see(seen);
+    }
+
+    fn saw_bft(&mut self, seen: &BftSeen) {
+        match seen {
+            BftSeen::Decided { group, decided, .. } => {
+                let index = decided.value.index;
+                let highest = self.decided.entry(*group).or_insert(0);
+                if index > *highest {
+                    *highest = index;
+                    self.coverage.decided += 1;
+                    self.coverage.later_rounds += u64::from(decided.round > 0);
+                }
+            }
+            BftSeen::Lied { count, .. } => self.coverage.lies += count,
+            BftSeen::Evidence { .. } => self.coverage.evidence += 1,
+            BftSeen::Turn { node, group, leads, index, round } => {
+                self.note(|| format!("n{node} {group} leads: {leads}, entry {index}, round {round}"));
+            }
+            BftSeen::Admitted { node, group } => self.note(|| format!("n{node} {group} votes again")),
+            BftSeen::Installed { node, group, height, .. } => {
+                self.note(|| format!("n{node} {group} has the state of height {height}"));
+            }
+            BftSeen::Liar { .. } | BftSeen::Cast { .. } | BftSeen::Clock(_) => {}
+        }
     }
 
     fn synced(&mut self, node: NodeId, group: GroupId, boot: u64) {
@@ -367,7 +440,7 @@ impl World {
         let part = self.rng.random_range(1..=8);
         self.on_node(node, Some(boot), |node, now_ms, out| {
             node.with(now_ms, group, out, |replica, now, out| {
-                let count = if all { replica.disk.pending() } else { part };
+                let count = if all { replica.pending() } else { part };
                 replica.synced(now, count, out);
             });
         });
@@ -387,14 +460,7 @@ impl World {
         let replicas: Vec<RawReplica<'_>> = self
             .nodes
             .values()
-            .flat_map(|node| {
-                node.replicas.iter().map(|(group, replica)| RawReplica {
-                    node: node.id,
-                    group: *group,
-                    kv: &replica.kv,
-                    log: replica.disk.durable(),
-                })
-            })
+            .flat_map(|node| node.replicas.iter().map(|(group, replica)| replica.raw(node.id, *group)))
             .collect();
         self.checkers.audit(moment, &replicas);
     }

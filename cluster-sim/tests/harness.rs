@@ -5,17 +5,20 @@ mod support;
 
 use std::time::Instant;
 
-use cluster_sim::{Sabotage, SimConfig, run};
-use support::on_all_cores;
+use cluster_sim::{Lie, Sabotage, SimConfig, run};
+use ledger::committee::Engine;
+use support::{assert_passed, on_all_cores};
 
 const SEEDS: u64 = 200;
 
 /// The first seed that finds a bug, and what it says.
 fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
-    let config = SimConfig { sabotage: Some(sabotage), ..SimConfig::default() };
+    let usual = SimConfig { sabotage: Some(sabotage), ..SimConfig::default() };
+    let config =
+        if sabotage.byzantine() { SimConfig { consensus: Some(Engine::Bft), shards: Some(2), ..usual } } else { usual };
     (0..SEEDS).find_map(|seed| {
         let report = run(seed, &config);
-        let expected = (!report.passed()).then(|| format!("seamark sim --seed {seed}"));
+        let expected = (!report.passed()).then(|| config.command(seed));
         assert_eq!(report.reproduce, expected);
         (!report.passed()).then_some((seed, report.violations))
     })
@@ -31,4 +34,58 @@ fn every_bug_that_is_put_back_is_found() {
         let (seed, violations) = result.as_ref().unwrap_or_else(|| panic!("{SEEDS} seeds did not find {sabotage:?}"));
         println!("| {sabotage:?} | {} | {} | {took:.1?}", seed + 1, violations[0]);
     }
+}
+
+/// Every way to lie, often enough to meet each kind of trouble, also in groups of seven.
+#[test]
+fn no_liar_does_harm_in_groups_that_outlive_it() {
+    let usual = Lie::ALL.iter().filter(|lie| **lie != Lie::Conspirator);
+    let shapes = [(4, 5), (7, 8)];
+    let runs: Vec<(Lie, (u16, u32), u64)> = usual
+        .flat_map(|lie| shapes.map(|shape| (*lie, shape)))
+        .flat_map(|(lie, shape)| (0..4).map(move |_| (lie, shape)))
+        .zip(3_000..)
+        .map(|((lie, shape), seed)| (lie, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(lie, (replicas, nodes), seed)| {
+        let config = SimConfig {
+            consensus: Some(Engine::Bft),
+            lie: Some(*lie),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(30),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+}
+
+/// More liars than a group outlives, and together: they split it. What the simulator sees at once, the honest members
+/// see by themselves, whenever both halves have made a block: a certificate of the one contradicts the other.
+#[test]
+fn too_many_liars_split_a_group_and_are_found_out() {
+    let seeds: Vec<u64> = (4_000..4_060).collect();
+    let config = SimConfig {
+        consensus: Some(Engine::Bft),
+        shards: Some(1),
+        replicas: Some(4),
+        nodes: Some(5),
+        transactions: Some(30),
+        too_many: true,
+        ..SimConfig::default()
+    };
+    let reports = on_all_cores(&seeds, |seed| run(*seed, &config));
+    let count = |what: &str| {
+        let met = |found: &String| found.contains(what);
+        reports.iter().filter(|report| report.violations.iter().any(met)).count()
+    };
+    let (split, certified) = (count("have decided two values"), count("a majority certified another header"));
+    let proofs: u64 = reports.iter().map(|report| report.coverage.evidence).sum();
+    println!("{} runs: {split} split, {certified} noticed by a member, {proofs} proofs", reports.len());
+    assert!(split > 0, "the conspiracy is none");
+    assert!(certified > 0, "no honest member has noticed");
+    // What honest members find is about liars, whatever else is broken.
+    assert_eq!(count("which votes once"), 0);
 }

@@ -675,6 +675,12 @@ pub struct Sim {
     /// Virtual milliseconds with faults; otherwise the seed chooses
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub safety_ms: Option<u64>,
+    /// What orders the shards: all of them; otherwise the seed chooses, and one or two may be Byzantine
+    #[arg(long, value_name = "ENGINE")]
+    pub consensus: Option<ConsensusArg>,
+    /// How members of Byzantine shards lie; otherwise the seed chooses
+    #[arg(long, value_name = "NAME")]
+    pub lie: Option<cluster_sim::Lie>,
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::registry::{self, Checkpoint};
 use ledger::certificate::Certificate;
+use ledger::committee::Engine;
 use ledger::crypto;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId};
@@ -45,7 +46,12 @@ impl Certificates {
                 })?;
             }
         }
-        if 2 * signers.len() <= members.members.len() {
+        let (signed, all) = (signers.len(), members.members.len());
+        let enough = match members.engine {
+            Engine::Raft => 2 * signed > all,
+            Engine::Bft => 3 * signed > 2 * all,
+        };
+        if !enough {
             return Err(format!(
                 "height {height} of {group} is certified by {} of {}",
                 signers.len(),
@@ -92,7 +98,8 @@ impl Checker for Certificates {
             Seen::Certified { group, certificate, .. } => {
                 found.extend(self.judge(facts, *group, certificate).err());
             }
-            Seen::Started { .. }
+            Seen::Bft(_)
+            | Seen::Started { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }
             | Seen::PeerTook { .. }

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use consensus::bft::{Event, Value};
 use consensus::port::Position;
 use cross_shard::commit::Decision;
+use ledger::committee::Engine;
 use ledger::ids::{GroupId, TxId};
 use ledger::receipt::{Outcome, Receipt};
 
@@ -25,6 +27,18 @@ pub struct Durability {
     decided: BTreeMap<TxId, bool>,
     /// What a destination has taken of a source's stream: destination, source.
     taken: BTreeMap<(GroupId, GroupId), u64>,
+}
+
+/// Whether a replica has on its disk a value for an entry that it found good: what it votes by after a crash.
+fn voted_for(replica: &RawReplica<'_>, index: u64) -> bool {
+    replica.wal.is_some_and(|wal| {
+        wal.durable().any(|record| match &record.event {
+            Event::Value { encoded, valid: true, .. } if record.index == index => {
+                borsh::from_slice::<Value>(encoded).is_ok_and(|value| value.index == index)
+            }
+            _ => false,
+        })
+    })
 }
 
 impl Durability {
@@ -91,9 +105,18 @@ impl Durability {
             let holding = replicas
                 .iter()
                 .filter(|replica| replica.group == group)
-                .filter(|replica| replica.log.entries.get(index).is_some_and(|entry| entry.term == position.term))
+                .filter(|replica| {
+                    let in_log = replica.log.entries.get(index).is_some_and(|entry| entry.term == position.term);
+                    in_log || voted_for(replica, position.index)
+                })
                 .count();
-            if 2 * holding <= facts.replicas(group) {
+            let all = facts.replicas(group);
+            let enough = match facts.engine(group) {
+                Engine::Raft => 2 * holding > all,
+                // More than two thirds have voted for it, a third of all at most without telling the truth.
+                Engine::Bft => holding > all.saturating_sub(1) / 3,
+            };
+            if !enough {
                 found
                     .push(format!("a client knows the {what} of {txid}, whose entry is on {holding} disks of {group}"));
             }
@@ -160,6 +183,7 @@ impl Checker for Durability {
                 }
             }
             Seen::Block(_)
+            | Seen::Bft(_)
             | Seen::Started { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }

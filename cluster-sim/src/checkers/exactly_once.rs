@@ -210,6 +210,7 @@ impl Checker for ExactlyOnce {
                 }
             }
             Seen::Block(_)
+            | Seen::Bft(_)
             | Seen::Started { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }

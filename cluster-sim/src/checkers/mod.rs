@@ -5,6 +5,7 @@
 //! use its data types, its codecs and the signature primitive, and nothing else; what transactions
 //! mean they work out in [`own`]. A transaction without an answer is unknown, not absent.
 
+pub mod agreement;
 pub mod atomicity;
 pub mod certificates;
 pub mod conservation;
@@ -28,12 +29,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use consensus::local::LocalLog;
+use ledger::committee::Engine;
 use ledger::genesis::Genesis;
 use ledger::ids::{Address, GroupId, NodeId, TxId};
 use storage::mem::MemKv;
 
+use crate::replica::Wal;
 use crate::workload::Operation;
 
+pub use agreement::BftSeen;
 pub use seen::{BlockSeen, Governed, RegisterWrite, Seen};
 
 /// What a replica holds, as an auditor with the disks in hand sees it.
@@ -46,6 +50,8 @@ pub struct RawReplica<'a> {
     pub kv: &'a MemKv,
     /// The part of the log that no crash can take.
     pub log: &'a LocalLog,
+    /// The records of a member of a Byzantine group that no crash can take, where there is a disk with them.
+    pub wal: Option<&'a Wal>,
 }
 
 /// When the disks are looked at.
@@ -114,6 +120,13 @@ impl Facts {
         Some((facts, self.operation(facts.operation)?))
     }
 
+    /// What orders a group.
+    #[must_use]
+    pub fn engine(&self, group: GroupId) -> Engine {
+        let committee = self.genesis.committees.iter().find(|committee| committee.group == group);
+        committee.map_or(Engine::Raft, |committee| committee.engine)
+    }
+
     /// How many replicas a group has.
     #[must_use]
     pub fn replicas(&self, group: GroupId) -> usize {
@@ -165,6 +178,7 @@ impl Checkers {
             Box::new(pairs::Pairs::default()),
             Box::new(policies::Policies::default()),
             Box::new(revocations::Revocations::default()),
+            Box::new(agreement::Agreement::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

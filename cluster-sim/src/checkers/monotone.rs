@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use cross_shard::StreamLeaf;
 use ledger::ids::{GroupId, Height, NodeId};
 
-use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
+use super::{BftSeen, BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
 
 #[derive(Default)]
 struct Replica {
@@ -106,7 +106,16 @@ impl Checker for Monotone {
                     ));
                 }
             }
-            Seen::Certified { .. }
+            // A state of another replica stands for the blocks up to it.
+            Seen::Bft(BftSeen::Installed { node, group, height, index }) => {
+                let last = self.replicas.entry((*node, *group)).or_default();
+                if height.0 < last.height {
+                    found.push(format!("node {node} went from {} of {group} back to a state of {height}", last.height));
+                }
+                (last.height, last.flushed, last.index) = (height.0, height.0, *index);
+            }
+            Seen::Bft(_)
+            | Seen::Certified { .. }
             | Seen::Known { .. }
             | Seen::Acknowledged { .. }
             | Seen::Told { .. }

@@ -81,6 +81,8 @@ pub enum Seen {
     },
     /// A replica persisted a block.
     Block(Box<BlockSeen>),
+    /// Something that happens in Byzantine groups only.
+    Bft(BftSeen),
     /// A replica's role or term changed.
     Role {
         /// Where.

@@ -81,8 +81,11 @@ impl Replica {
                 if self.sabotage == Some(Sabotage::ReplyOnPropose) {
                     self.reply_early(&entry, out);
                 }
+                jobs.push_back(Self::bft_submit(id, entry.clone()));
                 jobs.push_back(Job::Engine(local::Input::Propose(entry)));
             }
+            // The beacon would move the seats of whoever is accused, and those of the genesis do not move here.
+            driver::Output::Send { group, message: PeerMessage::Evidence(_), .. } if group != self.group => {}
             driver::Output::Send { node, group, message } => {
                 out.push(Effect::Send(node, Wire::Peer { group, message: Box::new(message) }));
             }

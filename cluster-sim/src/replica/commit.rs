@@ -36,7 +36,10 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) -> Result<(), String> {
         let Some(live) = &mut self.live else { return Ok(()) };
-        let membership = live.applied.consensus.membership.clone();
+        let membership = match &committed.note {
+            Some(note) => Some((Some(committed.position), note.to_vec())),
+            None => live.applied.consensus.membership.clone(),
+        };
         let consensus = AppliedState { position: Some(committed.position), membership };
         let payload = match committed.payload {
             Payload::Batch(payload) => payload,

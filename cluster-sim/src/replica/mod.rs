@@ -3,10 +3,11 @@
 //! rest lives in [`Live`] and is gone with it.
 //!
 //! Owns what comes in from the world; `commit` persists blocks, `carry` does what engine and driver ask
-//! for. The order is production's: a block is persisted in one batch, and only then its effects go to the
-//! driver and its replies to clients. Everything that leaves a replica is an [`Effect`], carried out
+//! for, `bft` is the engine of Byzantine groups. The order is production's: a block is persisted in one batch, and
+//! only then its effects go to the driver and its replies to clients. Everything that leaves a replica is an [`Effect`], carried out
 //! by [`crate::world`]. No replica touches another one.
 
+mod bft;
 mod carry;
 pub(crate) mod commit;
 
@@ -31,12 +32,16 @@ use shard_node::core::peer::PeerMessage;
 use storage::kv::{Crash, Kv, WriteBatch};
 use storage::mem::MemKv;
 
-use crate::checkers::Seen;
+use crate::checkers::{RawReplica, Seen};
 use crate::cluster::{channels, charter, ended, extract, node_key};
 use crate::host::{Answer, Waiters};
+use crate::liars::Liar;
 use crate::sabotage::Sabotage;
 use crate::state::{self, KvState};
 use crate::wire::{Reply, Wire};
+
+pub use bft::Wal;
+pub(crate) use bft::decided as decided_of;
 
 /// Heartbeats and elections, quicker than in production so that a short run sees many of them.
 pub const TIMING: Timing = Timing { heartbeat_ms: 40, election_min_ms: 160, election_max_ms: 320 };
@@ -64,7 +69,7 @@ pub enum Effect {
 
 /// What is in memory while the node is up.
 struct Live {
-    engine: LocalReplica,
+    engine: Engine,
     driver: GroupDriver,
     tree: StateTree,
     applied: AppliedRecord,
@@ -77,8 +82,40 @@ struct Live {
 
 #[allow(clippy::large_enum_variant, reason = "as for the driver's inputs")]
 enum Job {
+    /// For the engine of a group that is not Byzantine; nothing where it is.
     Engine(local::Input),
+    /// For that of one that is; nothing where it is not.
+    Bft(bft::Event),
     Driver(driver::Input),
+}
+
+/// What orders the entries of a group.
+enum Engine {
+    Local(Box<LocalReplica>),
+    Bft(Box<bft::Member>),
+}
+
+impl Engine {
+    fn role(&self) -> RoleView {
+        match self {
+            Self::Local(replica) => replica.role(),
+            Self::Bft(member) => member.role(),
+        }
+    }
+
+    fn member(&self) -> Option<&bft::Member> {
+        match self {
+            Self::Local(_) => None,
+            Self::Bft(member) => Some(member),
+        }
+    }
+
+    fn member_mut(&mut self) -> Option<&mut bft::Member> {
+        match self {
+            Self::Local(_) => None,
+            Self::Bft(member) => Some(member),
+        }
+    }
 }
 
 /// A replica of a group on a node.
@@ -92,6 +129,8 @@ pub struct Replica {
     pub disk: LocalDisk,
     /// The state.
     pub kv: MemKv,
+    /// What a member of a Byzantine group has beside these.
+    pub(crate) beside: bft::Beside,
     live: Option<Live>,
 }
 
@@ -123,8 +162,20 @@ impl Replica {
             sabotage,
             disk: LocalDisk::default(),
             kv,
+            beside: bft::Beside::default(),
             live: None,
         })
+    }
+
+    /// Lets this replica lie.
+    pub(crate) fn lie(&mut self, liar: Liar) {
+        self.beside.liar = Some(Box::new(liar));
+    }
+
+    /// Log writes and records that are not durable.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.disk.pending().max(self.beside.wal.pending())
     }
 
     /// Starts from what the disks hold.
@@ -132,19 +183,21 @@ impl Replica {
     /// # Errors
     /// A text when the disks contradict each other.
     pub fn start(&mut self, now: Tick, clock_offset_ms: i64, seed: u64, out: &mut Vec<Effect>) -> Result<(), String> {
+        self.beside.offset_ms = clock_offset_ms;
         let applied: AppliedRecord = state::load(&self.kv, &schema::applied())?;
         let mut tree = state::rebuild_tree(&self.kv, &self.genesis, self.group)?;
         if tree.root() != applied.state_root.0 {
             return Err(format!("the rebuilt tree of height {} has another root", applied.height));
         }
         let mut index = applied.consensus.position.map_or(0, |position| position.index);
-        if index > self.disk.durable().entries.len() as u64 {
+        let committee = self.genesis.committee(self.group).ok_or("the genesis has no such committee")?;
+        let byzantine = committee.engine == ledger::committee::Engine::Bft;
+        if !byzantine && index > self.disk.durable().entries.len() as u64 {
             return Err(format!("state has applied entry {index}, which the log does not hold"));
         }
         if self.sabotage == Some(Sabotage::ApplyTwice) && index > 0 {
             index -= 1;
         }
-        let committee = self.genesis.committee(self.group).ok_or("the genesis has no such committee")?;
         let settings = LocalSettings {
             id: self.node,
             voters: committee.members.iter().map(|member| member.node).collect(),
@@ -170,8 +223,15 @@ impl Replica {
             // Nobody waits yet; what was acknowledged long ago has been applied.
             let _none = waiters.taken(line.leaf.peer, line.acked);
         }
+        let (engine, wanted) = if byzantine {
+            let (member, wanted) = self.member(now, &applied)?;
+            (Engine::Bft(Box::new(member)), wanted)
+        } else {
+            let replica = LocalReplica::new(settings, self.disk.durable().clone(), index);
+            (Engine::Local(Box::new(replica)), Vec::new())
+        };
         self.live = Some(Live {
-            engine: LocalReplica::new(settings, self.disk.durable().clone(), index),
+            engine,
             driver: GroupDriver::new(config),
             tree,
             applied,
@@ -182,7 +242,12 @@ impl Replica {
             sync_due: false,
         });
         let first = [driver::Input::ClockOffset(clock_offset_ms), driver::Input::System(view)];
-        self.work(now, first.into_iter().map(Job::Driver).collect(), out);
+        let mut jobs: VecDeque<Job> = first.into_iter().map(Job::Driver).collect();
+        if byzantine {
+            self.bft_started(now, &mut jobs, out);
+            jobs.push_back(Job::Bft(bft::Event::Carry(wanted)));
+        }
+        self.work(now, jobs, out);
         Ok(())
     }
 
@@ -192,9 +257,17 @@ impl Replica {
     pub fn crash(&mut self, log_keep: usize, torn: usize, state_keep: usize) -> (usize, usize) {
         self.live = None;
         let lost = (self.disk.pending().saturating_sub(log_keep), self.kv.unflushed().saturating_sub(state_keep));
+        // Log and records are written side by side, so one may be further than the other.
+        let kept = if torn.is_multiple_of(2) { log_keep } else { self.beside.wal.pending().saturating_sub(log_keep) };
+        self.beside.crash(kept, torn, self.sabotage);
         self.disk.crash_torn(log_keep, torn);
         self.kv.crash(state_keep);
         lost
+    }
+
+    /// What an auditor sees of it.
+    pub(crate) fn raw(&self, node: NodeId, group: GroupId) -> RawReplica<'_> {
+        RawReplica { node, group, kv: &self.kv, log: self.disk.durable(), wal: Some(&self.beside.wal) }
     }
 
     /// The height that is applied, if the replica runs.
@@ -235,18 +308,19 @@ impl Replica {
     /// The first `count` pending log writes are durable.
     pub fn synced(&mut self, now: Tick, count: usize, out: &mut Vec<Effect>) {
         let Some(live) = &mut self.live else { return };
-        live.sync_due = self.disk.pending() > count;
+        live.sync_due = self.disk.pending() > count || self.beside.wal.pending() > count;
         if live.sync_due {
             out.push(Effect::SyncLater(self.group));
         }
-        if let Some(last) = self.disk.sync(count) {
-            self.work(now, VecDeque::from([Job::Engine(local::Input::Synced(last))]), out);
-        }
+        let mut jobs = VecDeque::new();
+        jobs.extend(self.disk.sync(count).map(|last| Job::Engine(local::Input::Synced(last))));
+        jobs.extend(self.synced_records(count, out));
+        self.work(now, jobs, out);
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Tick, driver_too: bool, out: &mut Vec<Effect>) {
-        let mut jobs = VecDeque::from([Job::Engine(local::Input::Tick)]);
+        let mut jobs = VecDeque::from([Job::Engine(local::Input::Tick), Job::Bft(bft::Event::Tick)]);
         if driver_too {
             jobs.push_back(Job::Driver(driver::Input::Timer));
         }
@@ -255,6 +329,7 @@ impl Replica {
 
     /// The guarded clock moved against the tick.
     pub fn clock(&mut self, now: Tick, offset_ms: i64, out: &mut Vec<Effect>) {
+        self.beside.offset_ms = offset_ms;
         self.work(now, VecDeque::from([Job::Driver(driver::Input::ClockOffset(offset_ms))]), out);
     }
 
@@ -312,7 +387,9 @@ impl Replica {
     pub fn inject(&mut self, now: Tick, commands: Vec<Command>, out: &mut Vec<Effect>) {
         let Some(live) = self.live.as_ref().filter(|live| live.leads) else { return };
         let entry = Entry { version: ENTRY_VERSION, stamp_ms: live.applied.time_ms, commands };
-        self.work(now, VecDeque::from([Job::Engine(local::Input::Propose(Bytes::from(entry.encode())))]), out);
+        let entry = Bytes::from(entry.encode());
+        let jobs = [Self::bft_submit(bft::INJECTED, entry.clone()), Job::Engine(local::Input::Propose(entry))];
+        self.work(now, VecDeque::from(jobs), out);
     }
 
     /// The committees in force as the driver is told of them.
@@ -329,9 +406,19 @@ impl Replica {
         while let Some(job) = jobs.pop_front() {
             let Some(live) = &mut self.live else { return };
             match job {
+                Job::Bft(event) => {
+                    if let Err(why) = self.bft_event(now, event, &mut jobs, out) {
+                        if !self.lies() {
+                            out.push(Effect::Broken(format!("{} stopped on node {}: {why}", self.group, self.node)));
+                        }
+                        self.live = None;
+                        return;
+                    }
+                }
                 Job::Engine(input) => {
+                    let Engine::Local(engine) = &mut live.engine else { continue };
                     let mut outputs = Vec::new();
-                    live.engine.step(now, input, &mut outputs);
+                    engine.step(now, input, &mut outputs);
                     for output in outputs {
                         if let Err(why) = self.engine_output(output, &mut jobs, out) {
                             out.push(Effect::Broken(format!("{} stopped on node {}: {why}", self.group, self.node)));

@@ -62,7 +62,7 @@ pub struct Begin {
     /// What was written down, in order, and the number of the first record. Records of entries that were decided
     /// are passed over.
     pub records: (u64, Vec<Record>),
-    /// Whether this replica may vote and propose from the first entry on. One that may not, follows.
+    /// Whether this replica may vote and propose, where the committee names it. One that may not, follows.
     pub votes: bool,
 }
 

@@ -10,8 +10,10 @@
 //! number, which the engine does not know.
 //!
 //! Code map: `value` (what is voted on, and how values follow each other), `turn` (who proposes), `message`
-//! (what is sent and written down), `api` (inputs and outputs), `machine` (a member), `group` (the shell).
+//! (what is sent and written down), `admission` (when a member may vote that has forgotten what it promised), `api`
+//! (inputs and outputs), `machine` (a member), `group` (the shell).
 
+mod admission;
 mod api;
 #[cfg(feature = "bft")]
 mod group;
@@ -28,6 +30,7 @@ pub use group::{BftGroup, BftParts, Judge, Traffic};
 #[cfg(feature = "bft")]
 pub(crate) use group::{Ground, chain_of};
 
+pub use admission::Admission;
 pub use api::{Begin, BftTiming, Fate, Input, Output, Settings, Standing};
 pub use machine::Machine;
 pub use message::{Event, Message, PART_BYTES_MAX, Part, Quorum, Record};

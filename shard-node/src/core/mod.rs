@@ -9,6 +9,7 @@ pub mod applied;
 pub mod driver;
 pub mod entry;
 pub mod executor;
+pub mod fit;
 pub mod flows;
 pub mod genesis;
 pub(crate) mod governance;

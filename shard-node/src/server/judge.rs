@@ -15,46 +15,20 @@ use bytes::Bytes;
 use consensus::bft::Judge;
 use ledger::Committee;
 use ledger::ids::{ClusterId, GroupId, NodeId, TimeMs};
-use ledger::limits::{BATCH_TXS_MAX, CLOCK_SKEW_MS_MAX, STAMP_AGE_MS_MAX};
 use ledger::reject::Reject;
 use ledger::schema;
 use ledger::tx::ParsedTx;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
-use crate::core::entry::{Command, Entry};
+use crate::core::entry::Entry;
+use crate::core::fit;
 use crate::server::checks::{self, Known};
 use crate::server::group::HostContext;
 use crate::server::halt::Halt;
 use crate::server::replica::{ReplicaShare, StateHandle};
 
-/// Why a batch gets no vote of this node.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
-    /// Not an entry.
-    #[error("it is no entry of this version, or exceeds the limits of one")]
-    Form,
-    /// More transactions than an entry may have.
-    #[error("it has {0} transactions; the limit is {BATCH_TXS_MAX}")]
-    Transactions(usize),
-    /// A transaction that nobody may sequence.
-    #[error("its command {command} is a transaction that is refused without a look at the state: {reject}")]
-    Transaction {
-        /// Its place in the entry.
-        command: usize,
-        /// Why.
-        reject: Reject,
-    },
-    /// Stamped in the future.
-    #[error("its stamp is {0} ms ahead of this node's guarded clock; the limit is {CLOCK_SKEW_MS_MAX} ms")]
-    Ahead(u64),
-    /// Stamped long ago.
-    #[error("its stamp is {0} ms behind this node's guarded clock; the limit is {STAMP_AGE_MS_MAX} ms")]
-    Old(u64),
-    /// The clocks of the other members are not known yet.
-    #[error("this node has not heard the clocks of most members yet")]
-    NoClock,
-}
+pub use crate::core::fit::Unfit;
 
 /// Judges batches for one replica.
 pub struct HostJudge {
@@ -114,10 +88,7 @@ impl Judge for HostJudge {
 /// # Errors
 /// [`Unfit`].
 pub fn judge(cluster: &ClusterId, batch: &[u8], now: Option<TimeMs>, known: &Known) -> Result<(), Unfit> {
-    let entry = Entry::read(batch).ok_or(Unfit::Form)?;
-    if let Some(now) = now {
-        check_stamp(entry.stamp_ms, now)?;
-    }
+    let entry = fit::entry(batch, now)?;
     let (places, txs) = transactions(cluster, &entry)?;
     match known.first_forged(&txs) {
         Some(at) => Err(Unfit::Transaction { command: places[at], reject: Reject::BadSignature }),
@@ -127,37 +98,20 @@ pub fn judge(cluster: &ClusterId, batch: &[u8], now: Option<TimeMs>, known: &Kno
 
 /// The transactions of an entry, and where in it they stand.
 fn transactions(cluster: &ClusterId, entry: &Entry) -> Result<(Vec<usize>, Vec<ParsedTx>), Unfit> {
-    let found: Vec<(usize, &[u8])> = (0..).zip(&entry.commands).filter_map(transaction).collect();
-    if found.len() > BATCH_TXS_MAX {
-        return Err(Unfit::Transactions(found.len()));
-    }
-    let decode = |(command, bytes): &(usize, &[u8])| {
-        ParsedTx::decode(cluster, bytes).map_err(|reject| Unfit::Transaction { command: *command, reject })
-    };
+    let found = fit::transactions(entry)?;
+    let decode = |(command, bytes): &(usize, &[u8])| fit::decode(cluster, *command, bytes);
     let txs = found.par_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
     Ok((found.into_iter().map(|(command, _)| command).collect(), txs))
-}
-
-fn transaction((place, command): (usize, &Command)) -> Option<(usize, &[u8])> {
-    let Command::Tx(bytes) = command else { return None };
-    Some((place, bytes.as_slice()))
-}
-
-fn check_stamp(stamp: TimeMs, now: TimeMs) -> Result<(), Unfit> {
-    let (ahead, behind) = (stamp.0.saturating_sub(now.0), now.0.saturating_sub(stamp.0));
-    if ahead > CLOCK_SKEW_MS_MAX {
-        return Err(Unfit::Ahead(ahead));
-    }
-    if behind > STAMP_AGE_MS_MAX { Err(Unfit::Old(behind)) } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
     use ledger::genesis::{Genesis, VerifyMode};
     use ledger::ids::Address;
+    use ledger::limits::{BATCH_TXS_MAX, CLOCK_SKEW_MS_MAX, STAMP_AGE_MS_MAX};
 
     use super::*;
-    use crate::core::entry::ENTRY_VERSION;
+    use crate::core::entry::{Command, ENTRY_VERSION};
     use crate::core::support::NOW;
     use crate::server::testing::{Lone, forged, lone_genesis, mint};
 

@@ -37,7 +37,7 @@ pub struct Copied {
 
 impl Copied {
     pub fn raw(&self) -> RawReplica<'_> {
-        RawReplica { node: self.node, group: self.group, kv: &self.kv, log: &self.log }
+        RawReplica { node: self.node, group: self.group, kv: &self.kv, log: &self.log, wal: None }
     }
 
     /// The same once more, in memory of its own.

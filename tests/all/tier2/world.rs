@@ -214,6 +214,7 @@ impl World {
             nodes,
             beacon_replicas: 3,
             shard_replicas: vec![3; SHARDS as usize],
+            byzantine: Vec::new(),
             // No host starts one.
             channels: 0,
             transactions: rng.random_range(TRANSACTIONS),

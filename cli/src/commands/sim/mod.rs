@@ -108,6 +108,9 @@ fn config(args: &Sim) -> SimConfig {
         nodes: args.nodes,
         transactions: args.transactions,
         safety_ms: args.safety_ms,
+        consensus: args.consensus.map(Into::into),
+        lie: args.lie,
+        too_many: false,
         sabotage: None,
     }
 }

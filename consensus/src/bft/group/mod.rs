@@ -7,13 +7,12 @@
 //!
 //! Two stores: the group's log has what was decided, as any engine's log has it, with the proof beside each entry;
 //! `wal` has what the member wrote down before it voted. A replica votes only with the records of its votes: see
-//! `start` and `admission`.
+//! `start` and [`super::Admission`].
 //!
 //! Code map: `start` (before the machine runs), `task` (the loop), `carry` (what the machine wants done), `wal` and
-//! `decided` (bytes on disk), `outbox` (what leaves), `catchup` and `admission` (a member that is behind, or has
-//! forgotten), `sequencer` (what the host asks for).
+//! `decided` (bytes on disk), `outbox` (what leaves), `catchup` (a member that is behind), `sequencer` (what the host
+//! asks for).
 
-mod admission;
 mod carry;
 mod catchup;
 mod decided;

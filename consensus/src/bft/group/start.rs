@@ -83,7 +83,7 @@ pub(super) async fn state(applier: &Arc<ApplierCell>) -> io::Result<(AppliedStat
 ///
 /// It may when it did before and has its records, or when it is let to begin: by raft, whose log it has, or by the
 /// founding of the group. One that joins later is not counted on before it has followed for a while, so it begins
-/// as one that may have forgotten: see [`super::admission`].
+/// as one that may have forgotten: see [`crate::bft::Admission`].
 async fn standing(ground: &Ground, parts: &BftParts, wal: &Wal) -> Result<(bool, (u64, Vec<Record>)), StartError> {
     let group = ground.config.group;
     let unusable = |error: io::Error| StartError::Storage { group, detail: error.to_string() };

@@ -16,13 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::admission::Admission;
 use super::catchup::{self, Answer, Found, Progress};
 use super::outbox::Outbox;
 use super::start::{self, Ready};
 use super::wal::Wal;
 use super::{BftParts, Ground, chain_of};
-use crate::bft::{Begin, Body, Chain, Decided, Fate, Input, Machine, Message, Output, Settings, Standing};
+use crate::bft::{Admission, Begin, Body, Chain, Decided, Fate, Input, Machine, Message, Output, Settings, Standing};
 use crate::port::{AppliedState, Position, RoleView, SequencerError};
 use crate::raft::codec::Stint;
 use crate::raft::fetch;

@@ -11,8 +11,9 @@
 //! too far ahead, too large or too much is dropped, and comes again by itself when it was needed.
 //!
 //! When a member may vote: when its key has a seat, and [`Begin::votes`] said that it remembers what it has
-//! signed. One that may not (it has lost its records, ADR 17) follows, until a committee without its key was in
-//! force and a later one names it: under that one it cannot have signed before.
+//! signed. One that may not (it has lost its records, ADR 17) only follows, whatever committees come into force:
+//! which ballots it has cast under the one that names it again, it cannot know. When its promises cannot matter
+//! any more is [`super::Admission`]'s to say; then another machine takes its place.
 //!
 //! Code map: `context` (the library's types), `effects` (what the library asks for), `ballots` (signed, verified,
 //! counted), `outbox` (nothing is said before it is durable), `judge` (what may be voted for), `parts` (values' bytes), `submit` (the host's wishes),
@@ -76,8 +77,6 @@ pub struct Machine {
     forgotten: u64,
     /// Whether it may vote where its key has a seat.
     allowed: bool,
-    /// Whether a committee without its key was in force.
-    was_out: bool,
     /// When what may have been lost is sent and asked for again.
     repeat_at: Tick,
     repeats: usize,
@@ -110,7 +109,6 @@ impl Machine {
             past: past.into(),
             forgotten: 0,
             allowed: votes,
-            was_out: false,
             repeat_at,
             repeats: 0,
             standing: Standing::default(),
@@ -322,8 +320,6 @@ impl Machine {
         let key = desk.settings.key.public();
         let seat = committee.index_of(desk.settings.node);
         let named = seat.is_some_and(|seat| committee.members[seat].key == key);
-        self.allowed |= named && self.was_out;
-        self.was_out |= !named;
         desk.votes = named && self.allowed;
         if *desk.committee != *committee {
             self.follow.heard.retain(|node, _| committee.index_of(*node).is_some());

@@ -11,6 +11,7 @@ use ledger::ballot::Equivocation;
 use ledger::committee::Engine;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Tick};
+use ledger::limits::EVIDENCE_PER_MEMBER_MAX;
 
 use crate::core::driver::{CommittedBlock, GroupDriver, Output};
 use crate::core::machine::CommandOutcome;
@@ -54,6 +55,14 @@ impl Witness {
         self.open.contains_key(id) || self.kept.contains_key(id)
     }
 
+    /// Whether the state has as many proofs against a member of a committee as it keeps. A liar makes a new one with
+    /// every ballot, and the group is not to be busy with nothing else.
+    fn has_enough(&self, proof: &Equivocation) -> bool {
+        let about = |proof: &Equivocation| (proof.first.ballot.committee, proof.node());
+        let same = self.kept.values().filter(|kept| about(kept) == about(proof));
+        same.count() >= EVIDENCE_PER_MEMBER_MAX
+    }
+
     fn settle(&mut self, proof: Equivocation) {
         let id = proof.id();
         self.open.remove(&id);
@@ -77,7 +86,8 @@ impl GroupDriver {
         let ballot = &proof.first.ballot;
         let (own, id) = (self.config.group, proof.id());
         let foreign = ballot.group != own && own != GroupId::BEACON;
-        if foreign || self.witness.knows(&id) || self.witness.open.len() >= OPEN_MAX {
+        let known = self.witness.knows(&id) || self.witness.has_enough(&proof);
+        if foreign || known || self.witness.open.len() >= OPEN_MAX {
             return;
         }
         let cluster = self.certifier.header(self.certifier.last()).map(|(header, _)| header.cluster);

@@ -119,6 +119,17 @@ fn a_leader_proposes_a_proof_until_the_state_has_it_and_then_tells_the_beacon() 
 }
 
 #[test]
+fn of_a_liar_that_the_state_says_enough_of_nothing_more_is_proposed() {
+    let mut leader = Bench::new(SHARD, 1, 1);
+    for round in 0..EVIDENCE_PER_MEMBER_MAX as u32 {
+        leader.kept(u64::from(round) + 1, twice(&liars(), 2, round, 2));
+    }
+    assert_eq!(proposed(&leader.found(twice(&liars(), 2, 9, 2))), []);
+    let other = twice(&liars(), 3, 9, 3);
+    assert_eq!(proposed(&leader.found(other)), [(0, other)], "of another member");
+}
+
+#[test]
 fn others_give_it_to_the_leader_and_one_about_the_leader_to_the_beacon() {
     let mut follower = Bench::new(SHARD, 3, 1);
     assert_eq!(told(&follower.found(twice(&liars(), 2, 0, 2))), [(SHARD, 1)]);

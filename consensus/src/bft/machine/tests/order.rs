@@ -132,12 +132,22 @@ fn loss_and_disorder_delay_and_change_nothing() {
 fn a_node_that_a_later_committee_names_follows_and_votes_from_then_on() {
     let mut net = Net::new(4, 1);
     net.committees.insert(2, committee(1..=5, 1));
-    net.add(5, false, true);
+    net.add(5, true, true);
     net.until(12);
     let mut by_five: Vec<u64> = net.said.keys().filter(|(node, ..)| *node == NodeId(5)).map(|said| said.1).collect();
     by_five.sort_unstable();
     assert!(by_five.first().is_some_and(|first| *first > 2), "{by_five:?}");
     assert!(net.fetched > 0);
+}
+
+/// It may have been there before, and voted under that very committee.
+#[test]
+fn a_member_that_has_forgotten_signs_nothing_under_whatever_committee() {
+    let mut net = Net::new(4, 1);
+    net.committees.insert(2, committee(1..=5, 1));
+    net.add(5, false, true);
+    net.until(12);
+    assert!(net.said.keys().all(|(node, ..)| *node != NodeId(5)));
 }
 
 #[test]

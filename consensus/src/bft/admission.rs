@@ -23,7 +23,8 @@ use ledger::committee::Committee;
 use ledger::ids::NodeId;
 
 /// What members have said to a replica that does not vote.
-pub(super) struct Admission {
+#[derive(Clone, Debug)]
+pub struct Admission {
     own: NodeId,
     committee: Arc<Committee>,
     reached: BTreeMap<NodeId, u64>,
@@ -31,12 +32,14 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    pub(super) fn new(own: NodeId, committee: Arc<Committee>) -> Self {
+    /// Nothing was said yet to the replica of this node, under a committee.
+    #[must_use]
+    pub fn new(own: NodeId, committee: Arc<Committee>) -> Self {
         Self { own, committee, reached: BTreeMap::new(), from: None }
     }
 
     /// A voting replica has said how far it is; `applied` is how far this one is.
-    pub(super) fn heard(&mut self, node: NodeId, reached: u64, applied: u64) {
+    pub fn heard(&mut self, node: NodeId, reached: u64, applied: u64) {
         if node == self.own || self.committee.index_of(node).is_none() || self.from.is_some() {
             return;
         }
@@ -48,14 +51,15 @@ impl Admission {
     }
 
     /// This committee is in force now.
-    pub(super) fn in_force(&mut self, committee: &Arc<Committee>) {
+    pub fn in_force(&mut self, committee: &Arc<Committee>) {
         if self.committee != *committee {
             *self = Self::new(self.own, committee.clone());
         }
     }
 
     /// Whether it may vote on the entry behind the one that is applied.
-    pub(super) fn may_vote(&self, applied: u64) -> bool {
+    #[must_use]
+    pub fn may_vote(&self, applied: u64) -> bool {
         self.from.is_some_and(|from| applied.saturating_add(1) >= from)
     }
 }

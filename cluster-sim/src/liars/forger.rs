@@ -1,0 +1,118 @@
+//! A member that makes things up: ballots and quorums of others, decided values with a proof of something else,
+//! certificates of blocks that are none.
+
+use bytes::Bytes;
+use consensus::bft::{Body, Decided, Message, Quorum, VALUE_VERSION, Value};
+use ledger::ballot::{Ballot, BallotKind, SignedBallot};
+use ledger::certificate::Certificate;
+use ledger::crypto::Signature;
+use ledger::hash::Hash32;
+use ledger::header::{HEADER_VERSION, Header};
+use ledger::ids::{Height, LayoutVersion, NodeId};
+use rand::Rng;
+use shard_node::core::entry::{ENTRY_VERSION, Entry};
+use shard_node::core::peer::PeerMessage;
+
+use super::{Liar, Scene};
+use crate::cluster::node_key;
+use crate::wire::Wire;
+use crate::wire::bft::BftWire;
+
+impl Liar {
+    /// Makes something up and tells somebody.
+    pub(super) fn forge(&mut self, scene: &Scene<'_>, said: &mut Vec<(NodeId, Wire)>) {
+        let Some(to) = self.anybody(scene) else { return };
+        let (index, round) = (scene.chain.index + 1, scene.round);
+        self.lies += 1;
+        match self.draw(4) {
+            0 => self.forge_decided(scene, to, said),
+            1 => {
+                // A vote of everybody, none of which is theirs.
+                let kind = [BallotKind::Prevote, BallotKind::Precommit][self.draw(2) as usize];
+                let value = Some(Hash32(self.rng.random()));
+                let ballots = self.of_everybody(scene, scene.ballot(index, round, kind, value));
+                said.extend(ballots.into_iter().map(|signed| (to, scene.wire(Message::Ballot(signed)))));
+            }
+            2 => {
+                let (quorum, kind) = [
+                    (Quorum::Polka, BallotKind::Prevote),
+                    (Quorum::Precommits, BallotKind::Precommit),
+                    (Quorum::Skip, BallotKind::Prevote),
+                ][self.draw(3) as usize];
+                let value = Some(Hash32(self.rng.random()));
+                let ballots = self.of_everybody(scene, scene.ballot(index, round + 1, kind, value));
+                said.push((to, scene.wire(Message::Ballots(quorum, ballots))));
+            }
+            _ => {
+                let certificate = self.certificate(scene);
+                let (group, message) = (scene.committee.group, Box::new(PeerMessage::Certified(certificate)));
+                said.push((to, Wire::Peer { group, message }));
+            }
+        }
+    }
+
+    /// A ballot as if every member had cast it. The own signature stands for all.
+    fn of_everybody(&self, scene: &Scene<'_>, ballot: Ballot) -> Vec<SignedBallot> {
+        let own = scene.sign(ballot);
+        let nodes = scene.committee.members.iter().map(|member| member.node);
+        let theirs = |node: NodeId| SignedBallot { ballot: Ballot { node, ..ballot }, signature: own.signature };
+        nodes.map(|node| if node == scene.node { own } else { theirs(node) }).collect()
+    }
+
+    /// A value as if it were decided, with the proof of the last one that was; or with the own signature alone.
+    pub(super) fn forge_decided(&mut self, scene: &Scene<'_>, to: NodeId, said: &mut Vec<(NodeId, Wire)>) {
+        self.lies += 1;
+        let round = 0;
+        let batch = Entry { version: ENTRY_VERSION, stamp_ms: scene.time, commands: Vec::new() }.encode();
+        let value = Value {
+            version: VALUE_VERSION,
+            index: scene.chain.index + 1,
+            previous: scene.chain.value,
+            proposer: scene.chain.turn.proposer(scene.committee, round),
+            round,
+            heir: None,
+            body: Body::Batch(Bytes::from(batch)),
+        };
+        let last = scene.log.last().and_then(crate::replica::decided_of);
+        let signatures = match last.filter(|_| self.draw(4) > 0) {
+            Some(last) => last.signatures,
+            None => {
+                let own = scene.sign(scene.ballot(value.index, round, BallotKind::Precommit, Some(value.id())));
+                let nodes = scene.committee.members.iter().map(|member| member.node);
+                nodes.map(|node| (node, own.signature)).collect()
+            }
+        };
+        let reached = value.index + 1;
+        let values = Some(vec![Decided { value, round, signatures }]);
+        let message = BftWire::Answer { reached, votes: true, values };
+        said.push((to, Wire::Bft { group: scene.committee.group, message }));
+    }
+
+    /// A certificate of a block that is none: signed by this node, and by nobody else in the names of all.
+    fn certificate(&mut self, scene: &Scene<'_>) -> Certificate {
+        let header = Header {
+            version: HEADER_VERSION,
+            cluster: scene.cluster,
+            group: scene.committee.group,
+            incarnation: scene.committee.incarnation,
+            height: Height(1 + u64::from(self.draw(200))),
+            parents: vec![Hash32(self.rng.random())],
+            time_ms: scene.time,
+            layout_version: LayoutVersion(1),
+            batch_root: Hash32::default(),
+            receipts_root: Hash32::default(),
+            state_root: Hash32(self.rng.random()),
+            outbox_root: Hash32::default(),
+            inbox_cursors_root: Hash32::default(),
+            value_flow: Vec::new(),
+            congestion: Vec::new(),
+            committee_hash: scene.committee.hash(),
+            next_committee_hash: scene.committee.hash(),
+            flags: 0,
+        };
+        let own = node_key(scene.node).sign(&header.hash());
+        let signature = |node: NodeId| if node == scene.node { own } else { Signature([5; 64]) };
+        let nodes = scene.committee.members.iter().map(|member| member.node);
+        Certificate { version: 1, signatures: nodes.map(|node| (node, signature(node))).collect(), header }
+    }
+}

@@ -1,0 +1,220 @@
+//! A member that has missed what was decided: whom it asks, what it is given, and when one votes again that has
+//! forgotten what it promised. Mirrors production's `catchup` and `task`.
+//!
+//! Decided values are taken as the machine judges them. A state is asked for when more members than may lie have
+//! said that their logs begin too late, and taken when the committee has certified its last block. Of the checks in
+//! production's `server/snapshot.rs` it makes those of the tree, the last header and its certificate; no liar gives
+//! a false state.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use consensus::bft::{Begin, Chain, Decided, Input, Machine};
+use consensus::local::{LocalDisk, LocalLog};
+use ledger::certificate::Certificate;
+use ledger::committee::Committee;
+use ledger::header::Header;
+use ledger::ids::{NodeId, Tick};
+use ledger::schema;
+use shard_node::core::applied::AppliedRecord;
+use shard_node::core::driver::{self, SystemView};
+use shard_node::core::marks;
+use storage::kv::{Kv, WriteBatch};
+use storage::mem::MemKv;
+
+use super::{Event, decided, hole, settings};
+use crate::checkers::{BftSeen, Seen};
+use crate::replica::{Effect, Job, Replica, encoded};
+use crate::state::{self, KvState};
+use crate::wire::bft::BftWire;
+
+/// Decided values that one answer has.
+const VALUES_MAX: usize = 4;
+/// Entries that a log keeps for members that are behind, besides those of the last moments.
+const KEPT_ENTRIES: u64 = 24;
+/// Between two questions of a replica without a vote.
+const ASK_MS: u64 = 60;
+
+impl Replica {
+    /// One that has no vote asks the members in turn, and votes as soon as nobody can rely on what it has forgotten.
+    pub(super) fn follow(&mut self, now: Tick, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
+        let own = self.node;
+        let Some(member) = self.member_mut().filter(|member| !member.votes) else { return };
+        if member.admission.may_vote(member.chain.index) {
+            return self.begin_to_vote(now, jobs, out);
+        }
+        if now < member.ask_at {
+            return;
+        }
+        member.ask_at = Tick(now.0 + ASK_MS);
+        member.turn += 1;
+        let from = member.chain.index + 1;
+        let others = member.committee.members.iter().map(|member| member.node).filter(|node| *node != own);
+        let others: Vec<NodeId> = others.collect();
+        let asked = others.get(member.turn % others.len().max(1)).copied();
+        if let Some(node) = asked {
+            self.bft_send(node, BftWire::Ask { from }, out);
+        }
+    }
+
+    fn begin_to_vote(&mut self, now: Tick, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
+        let first = self.beside.wal.begin();
+        let settings = settings(self, true);
+        let (node, group) = (self.node, self.group);
+        let Some(member) = self.member_mut() else { return };
+        let begin = Begin {
+            chain: member.chain.clone(),
+            committee: Arc::clone(&member.committee),
+            decided: Vec::new(),
+            records: (first, Vec::new()),
+            votes: true,
+        };
+        let mut outputs = Vec::new();
+        member.machine = Machine::new(settings, begin, now, &mut outputs);
+        member.standing = member.machine.standing().clone();
+        member.forgets.clear();
+        member.votes = true;
+        out.push(Effect::Saw(Seen::Bft(BftSeen::Admitted { node, group })));
+        jobs.push_back(Job::Bft(Event::Carry(outputs)));
+    }
+
+    /// A member asks for what was decided from an entry on.
+    pub(super) fn asked(&mut self, now: Tick, to: NodeId, from: u64, out: &mut Vec<Effect>) {
+        let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return };
+        let log = &self.disk.durable().entries;
+        let last = log.len() as u64;
+        let values = if from > last {
+            Some(Vec::new())
+        } else if from + KEPT_ENTRIES < last || from == 0 {
+            None
+        } else {
+            let behind = log.iter().skip(usize::try_from(from - 1).unwrap_or(usize::MAX));
+            let values: Vec<Decided> = behind.map_while(decided).take(VALUES_MAX).collect();
+            (!values.is_empty()).then_some(values)
+        };
+        let answer = BftWire::Answer { reached: member.reached, votes: member.votes, values };
+        if self.lies() {
+            self.with_liar(now, out, |liar, scene, said| liar.answer(scene, to, answer, said));
+        } else {
+            self.bft_send(to, answer, out);
+        }
+    }
+
+    /// A member has answered: how far it is and whether it votes, and what it has.
+    pub(super) fn answered(
+        &mut self,
+        now: Tick,
+        from: NodeId,
+        (reached, votes): (u64, bool),
+        values: Option<Vec<Decided>>,
+        jobs: &mut VecDeque<Job>,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(values) = &values {
+            self.with_liar(now, out, |liar, scene, said| liar.told(scene, from, values, said));
+        }
+        let Some(member) = self.member_mut() else { return };
+        if votes && !member.votes {
+            member.admission.heard(from, reached, member.chain.index);
+        }
+        let Some(values) = values else {
+            let tolerated = member.committee.engine.tolerated(member.committee.members.len());
+            if member.committee.index_of(from).is_some() {
+                member.beyond.insert(from);
+            }
+            if member.beyond.len() > tolerated {
+                self.bft_send(from, BftWire::WantState, out);
+            }
+            return;
+        };
+        // Whoever has more is asked for more at once.
+        if values.len() == VALUES_MAX && !member.votes {
+            member.ask_at = now;
+        }
+        for decided in values {
+            jobs.push_back(Job::Bft(Event::Input(Input::Decided { from, decided: Box::new(decided) })));
+        }
+    }
+
+    /// Gives the state to a member, when its last block is certified.
+    pub(super) fn give_state(&self, to: NodeId, out: &mut Vec<Effect>) {
+        let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return };
+        let seated = member.committee.index_of(to).is_some();
+        if seated && self.height().is_some() && self.certified() == self.height() {
+            self.bft_send(to, BftWire::State(self.kv.export().to_vec()), out);
+        }
+    }
+
+    /// A state has come: judged, it takes the place of the one here if it is of a later entry.
+    pub(super) fn take_state(&mut self, exported: &[u8], jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
+        match self.install(exported, jobs, out) {
+            Ok(()) => {}
+            Err(why) => {
+                let (group, node) = (self.group, self.node);
+                out.push(Effect::Broken(format!("node {node} cannot use the state of {group} that it got: {why}")));
+            }
+        }
+    }
+
+    fn install(&mut self, exported: &[u8], jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) -> Result<(), String> {
+        let kv = MemKv::import(exported, Path::new("a fetched state")).map_err(|error| error.to_string())?;
+        let applied: AppliedRecord = state::load(&kv, &schema::applied())?;
+        let index = applied.consensus.position.map_or(0, |position| position.index);
+        let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return Ok(()) };
+        // What has come by values in the meantime may be more, and nobody needs a state that asks for none.
+        if index <= member.chain.index || member.beyond.is_empty() {
+            return Ok(());
+        }
+        let note = applied.consensus.membership.as_ref().ok_or("it does not say where it stands in the order")?;
+        let chain: Chain = borsh::from_slice(&note.1).map_err(|error| error.to_string())?;
+        let committee: Committee = state::load(&kv, &schema::current_committee(self.group))?;
+        let header: Header = state::load(&kv, &schema::header(applied.height))?;
+        let certificate: Certificate = state::load(&kv, &schema::certificate(applied.height))?;
+        let tree = state::rebuild_tree(&kv, &self.genesis, self.group)?;
+        certificate.verify(&member.committee).map_err(|error| error.to_string())?;
+        let own = header.group == self.group && header.cluster == self.constants.cluster;
+        if !own
+            || certificate.header != header
+            || header.hash() != applied.header_hash
+            || tree.root() != header.state_root.0
+            || chain.index != index
+        {
+            return Err("its last header is not of its content".to_owned());
+        }
+        let mut batch = WriteBatch::new();
+        for (key, _) in state::scan(&kv, &[schema::NODE]) {
+            batch.delete(key);
+        }
+        // What this node has found out by itself stays.
+        for (key, value) in state::scan(&self.kv, &[schema::NODE]) {
+            batch.put(key, value);
+        }
+        batch.put(marks::installed(), encoded(&applied.height));
+        kv.write(batch).and_then(|()| kv.flush()).map_err(|error| error.to_string())?;
+        // The log begins anew behind it.
+        let entries = (0..index).map(|_| hole()).collect();
+        self.disk = LocalDisk::new(LocalLog { entries, ..self.disk.durable().clone() });
+        self.kv = kv;
+        let (node, group, height) = (self.node, self.group, applied.height);
+        out.push(Effect::Saw(Seen::Bft(BftSeen::Installed { node, group, height, index })));
+        let reader = KvState { kv: &self.kv, hide_receipts: false };
+        let view = SystemView::read(&reader, self.group, self.genesis.verify).map_err(|error| error.to_string())?;
+        let view = SystemView { committees: self.committees().into(), ..view };
+        let committee = Arc::new(committee);
+        let Some(live) = &mut self.live else { return Ok(()) };
+        (live.tree, live.applied) = (tree, applied);
+        if let Some(member) = live.engine.member_mut() {
+            member.chain = chain.clone();
+            member.committee = Arc::clone(&committee);
+            (member.last_index, member.reached) = (index, member.reached.max(index));
+            member.admission.in_force(&committee);
+            member.beyond.clear();
+            member.forgets.clear();
+        }
+        jobs.push_back(Job::Driver(driver::Input::System(view)));
+        let chain = Box::new(chain);
+        jobs.push_back(Job::Bft(Event::Input(Input::Installed { chain, committee })));
+        Ok(())
+    }
+}
