@@ -1,5 +1,6 @@
 //! What checkers are told as it happens.
 
+use crate::checkers::BftSeen;
 use consensus::port::Position;
 use cross_shard::commit::{Decision, Register};
 use cross_shard::{Message, RegistryUpdate, StreamLeaf};
