@@ -16,12 +16,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use ledger::ballot::Equivocation;
 use ledger::ids::NodeId;
-use parking_lot::RwLock;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
-use super::{Means, Running};
+use super::{Means, Running, Shared};
 use crate::port::{Applier, Order, RoleView};
 use crate::raft::{Borrowed, Opening, Prepared, RaftGroup, StartError};
 use crate::sequencer::Sequencer;
@@ -42,7 +41,7 @@ pub(super) struct Keeper {
     opening: Opening,
     means: Means,
     stint: Stint,
-    shared: Arc<RwLock<Running>>,
+    shared: Arc<Shared>,
     role: watch::Sender<RoleView>,
     evidence: broadcast::Sender<Equivocation>,
     /// A snapshot of a member that has gone on, on its way here.
@@ -54,7 +53,7 @@ pub(super) struct Keeper {
 }
 
 /// What [`Keeper::start`] gives: the task's owner, what runs, and what the replica is.
-type Started = (Keeper, Arc<RwLock<Running>>, watch::Receiver<RoleView>);
+type Started = (Keeper, Arc<Shared>, watch::Receiver<RoleView>);
 
 impl Keeper {
     pub(super) async fn start(
@@ -64,12 +63,12 @@ impl Keeper {
     ) -> Result<Started, StartError> {
         let opening = prepared.opening();
         let stint = begin(prepared, &means, &evidence).await?;
-        let shared = Arc::new(RwLock::new(stint.running.clone()));
+        let shared = Arc::new(Shared::new(stint.running.clone()));
         let (role, following) = watch::channel(stint.role.borrow().clone());
         let look_at = Instant::now() + pause(&opening);
-        let running = shared.clone();
+        let handle = shared.clone();
         let keeper = Self { opening, means, stint, shared, role, evidence, borrowing: None, look_at, lost: false };
-        Ok((keeper, running, following))
+        Ok((keeper, handle, following))
     }
 
     /// Runs until the replica is stopped.
@@ -124,7 +123,7 @@ impl Keeper {
         let (group, reason) = (self.opening.group(), error.to_string());
         tracing::error!(%group, %reason, "the replica could not go over to another engine");
         let engine = self.stint.orders.borrow().map_or(self.stint.order.engine, |order| order.engine);
-        *self.shared.write() = Running::Ended(engine, reason.clone());
+        self.shared.set(Running::Ended(engine, reason.clone()));
         self.role.send_modify(|role| {
             role.leads = false;
             role.leader = None;
@@ -140,7 +139,7 @@ impl Keeper {
         let group = self.opening.group();
         let began = Instant::now();
         let engine = self.stint.orders.borrow().map_or(self.stint.order.engine, |order| order.engine);
-        *self.shared.write() = Running::Between(engine);
+        self.shared.set(Running::Between(engine));
         self.borrowing = None;
         self.lost = false;
         // One that may have forgotten what it promised does not take part by having run.
@@ -162,7 +161,7 @@ impl Keeper {
             tracing::warn!(%group, %error, "a snapshot of another replica does not become the state");
         }
         self.stint = begin(prepared, &self.means, &self.evidence).await?;
-        *self.shared.write() = self.stint.running.clone();
+        self.shared.set(self.stint.running.clone());
         self.publish();
         let (engine, took_ms) = (self.stint.order.engine.name(), began.elapsed().as_millis());
         tracing::info!(%group, engine, stint = self.stint.order.stint(), took_ms, "an engine runs");

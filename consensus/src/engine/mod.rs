@@ -10,6 +10,7 @@ mod keeper;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -102,11 +103,30 @@ pub struct Group {
 struct Inner {
     group: GroupId,
     raft_id: u64,
-    running: Arc<RwLock<Running>>,
+    shared: Arc<Shared>,
     role: watch::Receiver<RoleView>,
     evidence: broadcast::Sender<Equivocation>,
     stop: watch::Sender<bool>,
     keeper: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the handle and the keeper share.
+struct Shared {
+    running: RwLock<Running>,
+    /// How often what runs has changed.
+    changes: AtomicU64,
+}
+
+impl Shared {
+    fn new(running: Running) -> Self {
+        Self { running: RwLock::new(running), changes: AtomicU64::new(0) }
+    }
+
+    fn set(&self, running: Running) {
+        // Before the engine stops that was there: whoever is told that it has can see why.
+        *self.running.write() = running;
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// Calls the same function of whichever engine runs. Where none does, `$why` is the reason if there will be none any
@@ -134,6 +154,15 @@ impl Running {
     }
 }
 
+/// As `either`, for what a host asks of an engine.
+macro_rules! ask {
+    ($group:expr, $one:ident => $call:expr) => {{
+        let changes = $group.changes();
+        let result = either!($group, $one => $call, why => Err(absent(why)));
+        $group.told(changes, result)
+    }};
+}
+
 /// Why a request to the engine does not go through while none runs: as far as this replica knows, nobody leads.
 fn absent(why: Option<String>) -> SequencerError {
     why.map_or(SequencerError::NotLeader(None), SequencerError::Stopped)
@@ -148,19 +177,32 @@ impl Group {
         let (group, raft_id) = prepared.identity();
         let (evidence, _) = broadcast::channel(EVIDENCE_MAX);
         let (stop, stopping) = watch::channel(false);
-        let (keeper, running, role) = Keeper::start(prepared, means, evidence.clone()).await?;
+        let (keeper, shared, role) = Keeper::start(prepared, means, evidence.clone()).await?;
         let keeper = tokio::sync::Mutex::new(Some(tokio::spawn(keeper.run(stopping))));
-        Ok(Self { inner: Arc::new(Inner { group, raft_id, running, role, evidence, stop, keeper }) })
+        Ok(Self { inner: Arc::new(Inner { group, raft_id, shared, role, evidence, stop, keeper }) })
     }
 
     fn running(&self) -> Running {
-        self.inner.running.read().clone()
+        self.inner.shared.running.read().clone()
+    }
+
+    fn changes(&self) -> u64 {
+        self.inner.shared.changes.load(Ordering::Acquire)
+    }
+
+    /// What an engine has told that has run since so many changes. One that was stopped meanwhile to make room for
+    /// another one has not failed: only the fate of what it was asked is not known.
+    fn told<T>(&self, changes: u64, result: Result<T, SequencerError>) -> Result<T, SequencerError> {
+        match result {
+            Err(SequencerError::Stopped(why)) if self.changes() != changes => Err(SequencerError::Unknown(why)),
+            result => result,
+        }
     }
 
     /// Which engine it is.
     #[must_use]
     pub fn engine(&self) -> Engine {
-        match &*self.inner.running.read() {
+        match &*self.inner.shared.running.read() {
             Running::Raft(_) => Engine::Raft,
             Running::Bft(_) => Engine::Bft,
             Running::Between(engine) | Running::Ended(engine, _) => *engine,
@@ -182,7 +224,7 @@ impl Group {
     /// The running round of the entry that is being decided; 0 where attempts do not fail.
     #[must_use]
     pub fn round(&self) -> u32 {
-        match &*self.inner.running.read() {
+        match &*self.inner.shared.running.read() {
             Running::Bft(one) => one.round(),
             Running::Raft(_) | Running::Between(_) | Running::Ended(..) => 0,
         }
@@ -230,7 +272,7 @@ impl Group {
 #[async_trait]
 impl Sequencer for Group {
     async fn submit(&self, batch: Bytes) -> Result<Proposal, SequencerError> {
-        either!(self, one => one.submit(batch).await, why => Err(absent(why)))
+        ask!(self, one => one.submit(batch).await)
     }
 
     fn role(&self) -> watch::Receiver<RoleView> {
@@ -238,23 +280,23 @@ impl Sequencer for Group {
     }
 
     async fn read_barrier(&self) -> Result<u64, SequencerError> {
-        either!(self, one => one.read_barrier().await, why => Err(absent(why)))
+        ask!(self, one => one.read_barrier().await)
     }
 
     async fn add_learner(&self, replica: u64, node: NodeId) -> Result<(), SequencerError> {
-        either!(self, one => one.add_learner(replica, node).await, why => Err(absent(why)))
+        ask!(self, one => one.add_learner(replica, node).await)
     }
 
     async fn remove_learners(&self, replicas: Vec<u64>) -> Result<(), SequencerError> {
-        either!(self, one => one.remove_learners(replicas).await, why => Err(absent(why)))
+        ask!(self, one => one.remove_learners(replicas).await)
     }
 
     async fn change_voters(&self, replicas: Vec<u64>) -> Result<(), SequencerError> {
-        either!(self, one => one.change_voters(replicas).await, why => Err(absent(why)))
+        ask!(self, one => one.change_voters(replicas).await)
     }
 
     async fn transfer_leader(&self, to: NodeId) -> Result<(), SequencerError> {
-        either!(self, one => one.transfer_leader(to).await, why => Err(absent(why)))
+        ask!(self, one => one.transfer_leader(to).await)
     }
 
     async fn step_down(&self) -> Result<(), SequencerError> {
@@ -263,11 +305,11 @@ impl Sequencer for Group {
     }
 
     async fn snapshot_now(&self) -> Result<u64, SequencerError> {
-        either!(self, one => one.snapshot_now().await, why => Err(absent(why)))
+        ask!(self, one => one.snapshot_now().await)
     }
 
     async fn purge(&self, index: u64) -> Result<(), SequencerError> {
-        either!(self, one => one.purge(index).await, why => Err(absent(why)))
+        ask!(self, one => one.purge(index).await)
     }
 
     async fn shutdown(&self) {

@@ -35,7 +35,7 @@ use super::codec::{self, Stint};
 use super::log::Log;
 use super::machine::ApplierCell;
 use super::snapshot::Snapshots;
-use super::types::{LeaderId, Vote, log_id};
+use super::types::{LeaderId, LogId, Vote, log_id};
 #[cfg(doc)]
 use crate::port::Order;
 use crate::port::Position;
@@ -65,6 +65,16 @@ pub(crate) async fn cut(log: &Log, after: &Position) -> io::Result<()> {
     if last < Some(after.index) { log.purge_upto(&log_id(after)) } else { Ok(()) }
 }
 
+/// openraft's logs begin at index 0, or behind what was purged. One that another engine has begun begins at 1.
+fn count_from_zero(log: &Log) -> io::Result<()> {
+    let (Some(first), _) = log.extent()? else { return Ok(()) };
+    let (Some(before), None) = (first.checked_sub(1), log.purged()?) else { return Ok(()) };
+    match log.entry_id(first)? {
+        Some(id) => log.purge_upto(&LogId::new(id.leader_id, before)),
+        None => Ok(()),
+    }
+}
+
 /// Enters a stint of raft, or goes on with it. `begun` says that this replica takes part, or has taken part. Returns
 /// whether it may vote.
 pub(crate) async fn enter(
@@ -82,6 +92,7 @@ pub(crate) async fn enter(
         return Ok(false);
     }
     close(log, applier, snapshots, after).await?;
+    count_from_zero(log)?;
     // openraft must not take for committed here what an earlier stint has committed behind its end.
     log.note_committed(after)?;
     // It stands for election in a later term than that of any entry before.

@@ -60,6 +60,7 @@ async fn what_stands_behind_the_hand_over_goes_and_the_slot_names_the_stint() {
     replica.store.save_committed(codec::encode_log_id(Some(&log_id(&at(6, 5))))).unwrap();
     assert!(replica.enter(true, at(4, 3)).await);
     assert_eq!(replica.entries(), [1, 2, 3]);
+    assert_eq!(replica.store.purged_index().unwrap(), Some(0), "for openraft a log begins at 0");
     assert_eq!(replica.log.stint().unwrap(), Some(Stint { start: 3, votes: true }));
     let vote = replica.log.vote().unwrap().unwrap();
     assert_eq!((vote.leader_id, vote.committed), (LeaderId { term: 4, node_id: 9 }, false));
