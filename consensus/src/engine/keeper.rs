@@ -25,6 +25,9 @@ use crate::port::{Applier, Order, RoleView};
 use crate::raft::{Borrowed, Opening, Prepared, RaftGroup, StartError};
 use crate::sequencer::Sequencer;
 
+/// So long a leader of Raft goes on behind the entry that hands over.
+const FAREWELL_HEARTBEATS: u32 = 2;
+
 /// An engine that runs, and what is followed of it.
 struct Stint {
     running: Running,
@@ -138,6 +141,11 @@ impl Keeper {
     async fn change(&mut self, borrowed: Option<Borrowed>) -> Result<(), StartError> {
         let group = self.opening.group();
         let began = Instant::now();
+        if matches!(self.stint.running, Running::Raft(_)) && self.stint.role.borrow().leads {
+            // Followers hear from the leader that the last entry is committed. Whoever does not hear it finds out as
+            // one that was away does, which takes longer.
+            tokio::time::sleep(FAREWELL_HEARTBEATS * Duration::from_millis(self.opening.timing().heartbeat_ms)).await;
+        }
         let engine = self.stint.orders.borrow().map_or(self.stint.order.engine, |order| order.engine);
         self.shared.set(Running::Between(engine));
         self.borrowing = None;
