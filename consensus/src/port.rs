@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use ledger::Committee;
+use ledger::committee::Engine;
+use ledger::hash::Hash32;
 use ledger::ids::{NodeId, TimeMs};
 
 /// Where an entry stands in the engine's log. Opaque to the ledger: no header field depends on it.
@@ -81,6 +83,25 @@ pub struct AppliedState {
     pub membership: Option<(Option<Position>, Vec<u8>)>,
 }
 
+/// What orders the entries of a group, as its state has it. While an engine is in force is its *stint*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The engine in force.
+    pub engine: Engine,
+    /// The last entry that the engine before it has ordered; none while a group has its first one.
+    pub after: Option<Position>,
+    /// What the first entry of the engine builds on, the same on all replicas: the hash of a header.
+    pub anchor: Hash32,
+}
+
+impl Order {
+    /// The stint's name: the index that it begins behind, 0 for the first. It only grows.
+    #[must_use]
+    pub fn stint(&self) -> u64 {
+        self.after.map_or(0, |after| after.index)
+    }
+}
+
 /// The applier failed in a way that stops its group.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the group stopped: {0}")]
@@ -142,6 +163,9 @@ pub trait Applier: Send + 'static {
     /// Applies entries in order: one block and one atomic write for each batch. When this returns,
     /// reads show them; whether they are durable is the engine's log's business.
     ///
+    /// An entry that is not ordered by the engine in force is void: it leaves no trace, and the position stays before
+    /// it.
+    ///
     /// # Errors
     /// [`Fatal`] stops the group.
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), Fatal>;
@@ -166,6 +190,15 @@ pub trait Applier: Send + 'static {
     fn committee(&self) -> Result<Option<Committee>, Fatal> {
         Ok(None)
     }
+
+    /// What orders the entries by the state as it is now; `None` where the state does not know. Asked after every
+    /// call, so it is to cost nothing.
+    fn order(&self) -> Option<Order> {
+        None
+    }
+
+    /// The entries of [`Applier::apply`] are ordered by this engine from now on.
+    fn ordered_by(&mut self, _engine: Engine) {}
 
     /// What others need to read the snapshots of this replica.
     fn secret(&self) -> SnapshotSecret {
@@ -198,6 +231,8 @@ pub struct RoleView {
     pub leader: Option<NodeId>,
     /// The current term.
     pub term: u64,
+    /// The stint of the engine, by [`Order::stint`].
+    pub stint: u64,
     /// Index of the last log entry this replica has.
     pub last_log_index: u64,
     /// Index of the last applied entry.

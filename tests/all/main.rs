@@ -1,5 +1,5 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], [`bft`], [`failover`], [`routers`], [`full_disk`], [`cuts`] and [`bank`], the real program and
+//! [`processes`], [`bft`], [`bft_switch`], [`failover`], [`routers`], [`full_disk`], [`cuts`] and [`bank`], the real program and
 //! `kill -9`.
 //!
 //! [`support`] starts clusters, makes payments and waits for events; [`history`] judges what clients
@@ -11,6 +11,7 @@ mod bad_transactions;
 mod bank;
 mod benchmarks;
 mod bft;
+mod bft_switch;
 mod channel_life;
 mod channel_swaps;
 mod channels;

@@ -28,7 +28,7 @@ mod value;
 #[cfg(feature = "bft")]
 pub use group::{BftGroup, BftParts, Judge, Traffic};
 #[cfg(feature = "bft")]
-pub(crate) use group::{Ground, chain_of};
+pub(crate) use group::{Ground, chain_of, decided_before};
 
 pub use admission::Admission;
 pub use api::{Begin, BftTiming, Fate, Input, Output, Settings, Standing};

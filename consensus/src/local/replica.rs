@@ -128,6 +128,7 @@ impl LocalReplica {
             leads: self.leads(),
             leader: self.leader,
             term: self.log.term,
+            stint: 0,
             last_log_index: self.last_index(),
             applied_index: self.applied,
             voters: self.settings.voters.clone(),

@@ -11,7 +11,7 @@ use ledger::ids::NodeId;
 use openraft::entry::RaftEntry;
 
 use super::types::{Batch, Entry, EntryPayload, LeaderId, LogId, Membership, StoredMembership, Vote, log_id, position};
-use crate::port::{AppliedState, Payload, Position};
+use crate::port::{AppliedState, Payload, Position, SequencerError};
 
 const VERSION: u8 = 1;
 const ENTRY_HEAD_BYTES: usize = 18;
@@ -21,7 +21,7 @@ const TAG_MEMBERSHIP: u8 = 2;
 /// An entry whose engine keeps a proof with it: the seal, behind its length, stands before the batch.
 const TAG_SEALED_BLANK: u8 = 3;
 const TAG_SEALED_BATCH: u8 = 4;
-/// A vote with a [`Stint`].
+/// A vote with the [`Stint`] that it is of.
 const VERSION_STINT: u8 = 2;
 
 /// Bytes that are not what this program writes.
@@ -82,7 +82,8 @@ fn opened<T: BorshDeserialize>(what: &str, bytes: &[u8]) -> Result<T, CodecError
     }
 }
 
-/// Where a replica stands with an engine that takes turns with raft in one log, noted beside the vote.
+/// Which stint of an engine a replica is in, noted beside the vote that it has cast in it. A group that has never had
+/// another engine than raft has no stints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) struct Stint {
     /// The entry that the engine began behind.
@@ -104,8 +105,7 @@ pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, CodecError> {
     }
 }
 
-/// A vote for the log, with the stint of another engine.
-#[cfg(feature = "bft")]
+/// A vote for the log, with the stint that the replica is in.
 pub(crate) fn encode_stint(vote: &Vote, stint: Stint) -> Bytes {
     let mut out = vec![VERSION_STINT];
     borsh::to_writer(&mut out, &(VoteBytes::from(vote), stint)).expect("writing to memory does not fail");
@@ -153,11 +153,44 @@ pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, CodecError> 
     Membership::new(voter_sets, members).map_err(|error| CodecError(format!("membership: {error}")))
 }
 
-/// What the applier has, in openraft's terms.
+/// Whether a note beside the state is a place in the order of another engine.
+#[cfg(feature = "bft")]
+pub(crate) fn of_another_engine(note: &[u8]) -> bool {
+    crate::bft::chain_of(note).is_some()
+}
+
+/// Whether a note beside the state is a place in the order of another engine; there is none.
+#[cfg(not(feature = "bft"))]
+pub(crate) fn of_another_engine(_note: &[u8]) -> bool {
+    false
+}
+
+/// The members that raft begins with where it takes over, by replica id and node: the note beside the state at the entry
+/// that hands over to it.
+///
+/// # Errors
+/// [`SequencerError::Refused`] when nobody or somebody twice is among them.
+pub fn first_note(members: &[(u64, NodeId)]) -> Result<Vec<u8>, SequencerError> {
+    let voters: BTreeSet<u64> = members.iter().map(|(id, _)| *id).collect();
+    let nodes: BTreeMap<u64, NodeId> = members.iter().copied().collect();
+    if voters.is_empty() || voters.len() != members.len() {
+        return Err(SequencerError::Refused("a group needs members, each of them once".to_owned()));
+    }
+    let membership = Membership::new(vec![voters], nodes);
+    membership
+        .map(|membership| encode_membership(&membership).to_vec())
+        .map_err(|error| SequencerError::Refused(error.to_string()))
+}
+
 pub(crate) fn stored_membership(applied: &AppliedState) -> Result<StoredMembership, CodecError> {
     match &applied.membership {
         None => Ok(StoredMembership::default()),
-        Some((at, bytes)) => Ok(StoredMembership::new(at.as_ref().map(log_id), decode_membership(bytes)?)),
+        Some((at, bytes)) => match decode_membership(bytes) {
+            Ok(members) => Ok(StoredMembership::new(at.as_ref().map(log_id), members)),
+            // The state is in the stint of another engine, and raft is about to end here.
+            Err(_) if of_another_engine(bytes) => Ok(StoredMembership::default()),
+            Err(error) => Err(error),
+        },
     }
 }
 

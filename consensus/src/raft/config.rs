@@ -139,6 +139,7 @@ pub(super) fn sender(config: &RaftGroupConfig, transport: Arc<dyn RaftTransport>
         transport,
         group: config.group,
         own_id: config.raft_id,
+        stint: AtomicU64::new(0),
         call_timeout: Duration::from_millis(2 * config.timing.election_max_ms),
         vote_timeout: Duration::from_millis(config.timing.election_min_ms),
         streams: AtomicU64::new(since_epoch.as_nanos() as u64),

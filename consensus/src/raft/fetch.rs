@@ -97,6 +97,30 @@ impl Lender {
     }
 }
 
+/// A snapshot of another replica, whole on this disk, and not judged yet.
+pub(crate) struct Borrowed {
+    transfer: Transfer,
+    node: NodeId,
+}
+
+/// Brings a snapshot that reaches at least `needed` onto this disk, from the first of these nodes that lends one. The
+/// state stays as it is.
+pub(crate) async fn borrow(
+    sender: &Arc<Sender>,
+    snapshots: &Arc<Snapshots>,
+    needed: Position,
+    others: &[NodeId],
+) -> Result<Borrowed, FetchError> {
+    let mut answers = Vec::new();
+    for node in others {
+        match Borrower::at(sender, *node, snapshots, needed).borrow().await {
+            Ok(borrowed) => return Ok(borrowed),
+            Err(what) => answers.push((*node, what)),
+        }
+    }
+    Err(FetchError(answers))
+}
+
 /// Fetches a snapshot that reaches at least `needed`, from the first of these nodes that lends one, and
 /// installs it. Any replica of theirs will do: what it has applied is committed.
 pub(crate) async fn fetch(
@@ -109,9 +133,11 @@ pub(crate) async fn fetch(
 ) -> Result<(), FetchError> {
     let mut answers = Vec::new();
     for node in others {
-        let peer = Peer::to(sender.clone(), any_replica(*node), *node);
-        let borrower = Borrower { peer, node: *node, snapshots, applier, log, needed };
-        match borrower.fetch().await {
+        let fetched = match Borrower::at(sender, *node, snapshots, needed).borrow().await {
+            Ok(borrowed) => borrowed.install(snapshots, applier, log).await,
+            Err(what) => Err(what),
+        };
+        match fetched {
             Ok(()) => return Ok(()),
             Err(what) => answers.push((*node, what)),
         }
@@ -123,8 +149,6 @@ struct Borrower<'a> {
     peer: Peer,
     node: NodeId,
     snapshots: &'a Arc<Snapshots>,
-    applier: &'a Arc<ApplierCell>,
-    log: &'a Log,
     needed: Position,
 }
 
@@ -132,8 +156,12 @@ fn text(error: impl Display) -> String {
     error.to_string()
 }
 
-impl Borrower<'_> {
-    async fn fetch(&self) -> Result<(), String> {
+impl<'a> Borrower<'a> {
+    fn at(sender: &Arc<Sender>, node: NodeId, snapshots: &'a Arc<Snapshots>, needed: Position) -> Self {
+        Self { peer: Peer::to(sender.clone(), any_replica(node), node), node, snapshots, needed }
+    }
+
+    async fn borrow(&self) -> Result<Borrowed, String> {
         let transfer = self.ask().await?;
         let (dir, keep) = (self.snapshots.dir().to_path_buf(), transfer.folder_name());
         let preparing = transfer.clone();
@@ -148,7 +176,7 @@ impl Borrower<'_> {
         if let Some(bad) = blocking(move || verifying.verify()).await.map_err(text)? {
             return Err(bad);
         }
-        self.install(transfer).await
+        Ok(Borrowed { transfer, node: self.node })
     }
 
     async fn ask(&self) -> Result<Transfer, String> {
@@ -187,35 +215,47 @@ impl Borrower<'_> {
         }
         Ok(())
     }
+}
 
+impl Borrowed {
     /// Lets the applier check what is in the files, takes what contradicts them off the log, and
     /// installs them as another node's, which they would not be to a start that finds them. A crash in
     /// between leaves a log that is as good as before.
-    async fn install(&self, transfer: Transfer) -> Result<(), String> {
+    pub(crate) async fn install(
+        self,
+        snapshots: &Arc<Snapshots>,
+        applier: &Arc<ApplierCell>,
+        log: &Log,
+    ) -> Result<(), String> {
+        let transfer = self.transfer;
         let applied = transfer.applied();
         let at = applied.position.ok_or("it contains no position")?;
         let (path, secret) = (transfer.path.clone(), transfer.secret);
         // Whatever becomes of it, the files are not needed any more after this.
         let folder = Folder::new(transfer.path, applied.clone(), secret.clone(), false);
         let origin = Origin { node: self.node, secret };
-        let checked = self.applier.run(move |applier| Ok(applier.prepare(&path, Some(origin)))).await.map_err(text)?;
+        let checked = applier.run(move |applier| Ok(applier.prepare(&path, Some(origin)))).await.map_err(text)?;
         if checked.map_err(text)?.position != applied.position {
             return Err("its files contain another position than it said".to_owned());
         }
-        let conflicts = self.log.entry_id(at.index).map_err(text)?.is_some_and(|id| id != log_id(&at));
+        let conflicts = log.entry_id(at.index).map_err(text)?.is_some_and(|id| id != log_id(&at));
         if conflicts {
             let kept = at.index.checked_sub(1);
-            self.log.truncate_behind(kept).await.map_err(text)?;
+            log.truncate_behind(kept).await.map_err(text)?;
         }
-        let snapshots = self.snapshots.clone();
-        self.applier.run(move |applier| snapshots.install(applier, &folder)).await.map_err(text)
+        let snapshots = snapshots.clone();
+        applier.run(move |applier| snapshots.install(applier, &folder)).await.map_err(text)
     }
 }
 
-/// The position that a snapshot has to reach, when neither the state nor the kept snapshot does.
+/// The position that a snapshot has to reach, when neither the state nor the kept snapshot does: where the log begins,
+/// and where the stint began that this replica has promised something in. Entries of a stint before are not replayed
+/// by the engine of this one.
 pub(crate) fn missing(log: &Log, applied: Option<Position>, kept: Option<Position>) -> io::Result<Option<Position>> {
-    let Some(marker) = log.purged()? else { return Ok(None) };
-    let Some(purged) = codec::decode_log_id(&marker)?.as_ref().map(position) else { return Ok(None) };
+    let purged = log.purged()?.map(|marker| codec::decode_log_id(&marker)).transpose()?.flatten();
+    let stint = log.stint()?.filter(|stint| stint.start > 0);
+    let begun = stint.map(|stint| Position { index: stint.start, ..Position::default() });
+    let needed = purged.as_ref().map(position).into_iter().chain(begun).max_by_key(|position| position.index);
     let reached = applied.max(kept).map(|position| position.index);
-    Ok((reached < Some(purged.index)).then_some(purged))
+    Ok(needed.filter(|needed| reached < Some(needed.index)))
 }

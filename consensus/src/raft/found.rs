@@ -111,7 +111,7 @@ impl Founding {
         *self.standing.lock()
     }
 
-    fn rise(&self, to: Standing) {
+    pub(crate) fn rise(&self, to: Standing) {
         *self.standing.lock() = to;
     }
 

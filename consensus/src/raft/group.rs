@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::join_all;
 use ledger::ids::{GroupId, NodeId};
 use ledger::limits::BATCH_BYTES_MAX;
 use openraft::async_runtime::WatchReceiver;
@@ -20,20 +22,21 @@ use tokio::sync::watch;
 
 use super::config::{RaftGroupConfig, StartError};
 use super::failure::Failure;
-use super::fetch::Lender;
+use super::fetch::{self, Borrowed, FetchError, Lender};
 use super::found::Standing;
 use super::log::Log;
 use super::machine::{ApplierCell, Machine};
-use super::network::{Factory, RaftTransport};
+use super::network::{Factory, Peer, RaftTransport, Sender};
 use super::prepare::Prepared;
 use super::purge::{self, Keep};
 use super::receive::Receiver;
 use super::role;
 use super::serve::{self, malformed};
+use super::snapshot::Snapshots;
 use super::streams::Streams;
 use super::types::{Batch, Raft, TypeConfig, log_id};
 use super::wire;
-use crate::port::{Applier, RoleView, SequencerError, join_of};
+use crate::port::{Applier, Position, RoleView, SequencerError, any_replica, join_of};
 use crate::sequencer::{Proposal, Sequencer};
 
 /// Why an arriving request got no reply. The transport hands it to the caller as
@@ -65,6 +68,19 @@ pub enum HandleError {
     /// The snapshot could not be written or read.
     #[error("snapshot transfer: {0}")]
     Snapshot(String),
+    /// The request is of another stint of the group's engines than the one this replica is in.
+    #[error(
+        "the request is of the engine that began behind entry {of}, and this replica runs the one that began behind entry {own}"
+    )]
+    OtherStint {
+        /// The stint of this replica.
+        own: u64,
+        /// That of the request.
+        of: u64,
+    },
+    /// The replica is just going over to another engine.
+    #[error("this replica goes over to another engine")]
+    Changing,
     /// The replica does not take part before it knows that it has not done so before.
     #[error("this replica does not take part yet: its log is empty, and it asks the others first")]
     Founding,
@@ -83,6 +99,8 @@ impl HandleError {
             Self::WrongSender { .. } => "raft_wrong_sender",
             Self::OutOfOrder => "raft_out_of_order",
             Self::Snapshot(_) => "raft_snapshot",
+            Self::OtherStint { .. } => "engine_other_stint",
+            Self::Changing => "engine_changing",
             Self::Founding => "raft_founding",
             Self::Stopped(_) => "raft_stopped",
         }
@@ -116,6 +134,12 @@ struct Inner {
     lender: Lender,
     streams: Streams,
     role: watch::Receiver<RoleView>,
+    snapshots: Arc<Snapshots>,
+    sender: Arc<Sender>,
+    /// The stint that this replica is in.
+    stint: u64,
+    /// Who has last sent something of a later stint, and of which.
+    ahead: watch::Sender<Option<(NodeId, u64)>>,
 }
 
 impl RaftGroup {
@@ -151,12 +175,27 @@ impl RaftGroup {
         // Set once; a receiver alone, since the engine holds the sender.
         let _ = sender.metrics.set(raft.metrics());
         await_first_metrics(&raft, &applier).await.map_err(|error| storage_error(error.to_string()))?;
-        let role = role::follow(&raft, failure.clone(), config.timing);
+        let stint = sender.stint.load(Ordering::Relaxed);
+        let role = role::follow(&raft, failure.clone(), config.timing, stint);
         let keep = Keep { entries: config.snapshot_keep_entries, every: config.snapshot_every_entries };
         purge::drive(&raft, sending.clone(), keep);
         let lender = Lender::new(snapshots.clone(), applier.clone(), sending);
-        let receiver = Receiver::new(snapshots, applier.clone());
-        let inner = Inner { config, raft, log, applier, failure, receiver, lender, streams: Streams::default(), role };
+        let receiver = Receiver::new(snapshots.clone(), applier.clone());
+        let inner = Inner {
+            config,
+            raft,
+            log,
+            applier,
+            failure,
+            receiver,
+            lender,
+            streams: Streams::default(),
+            role,
+            snapshots,
+            sender,
+            stint,
+            ahead: watch::Sender::new(None),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -213,6 +252,11 @@ impl RaftGroup {
         let inner = &self.inner;
         let raft = &inner.raft;
         let request = serve::open((inner.config.raft_id, inner.config.node), from, kind, payload)?;
+        serve::of_stint(inner.stint, kind, &request).inspect_err(|_| {
+            if request.stint > inner.stint {
+                inner.ahead.send_replace(Some((from, request.stint)));
+            }
+        })?;
         // The head names the sender, and so does every vote in a body.
         let speaks_for = |claimed: u64| {
             if claimed == request.from { Ok(()) } else { Err(HandleError::WrongSender { node: from, claimed }) }
@@ -243,6 +287,9 @@ impl RaftGroup {
                 wire::reply(&inner.receiver.done(raft, from, done).await?)
             }
             wire::STANDING => wire::reply(&Standing::Begun),
+            wire::STINT => wire::reply(&inner.stint),
+            #[cfg(feature = "bft")]
+            wire::BFT_DECIDED => crate::bft::decided_before(&inner.log, inner.stint, body)?,
             wire::LATEST_JOIN => {
                 let latest = self.latest_join().await;
                 wire::reply(&latest.map_err(|error| HandleError::Stopped(error.to_string()))?)
@@ -258,6 +305,42 @@ impl RaftGroup {
             }
             kind => return Err(HandleError::Malformed(format!("unknown kind {kind}"))),
         })
+    }
+
+    /// Who has last sent something of a later stint than this replica's, and of which, as that changes.
+    pub(crate) fn ahead(&self) -> watch::Receiver<Option<(NodeId, u64)>> {
+        self.inner.ahead.subscribe()
+    }
+
+    /// The latest stint that any of these nodes is in, as they say.
+    pub(crate) async fn latest_stint(&self, nodes: &[NodeId]) -> Option<u64> {
+        let asking = nodes.iter().map(|node| async move {
+            let peer = Peer::to(self.inner.sender.clone(), any_replica(*node), *node);
+            peer.call::<u64>(wire::STINT, peer.request(&()), peer.call_timeout()).await.ok()
+        });
+        join_all(asking).await.into_iter().flatten().max()
+    }
+
+    /// Brings a snapshot that reaches this index onto this disk, from whichever of these nodes lends one.
+    pub(crate) async fn borrow_snapshot(&self, index: u64, nodes: &[NodeId]) -> Result<Borrowed, FetchError> {
+        let needed = Position { index, ..Position::default() };
+        fetch::borrow(&self.inner.sender, &self.inner.snapshots, needed, nodes).await
+    }
+
+    /// Stops, and gives the applier back for another engine; none when it was shut down before.
+    pub(crate) async fn retire(&self) -> Option<Box<dyn Applier>> {
+        self.end().await;
+        let applier = self.inner.applier.take().await;
+        self.inner.log.close();
+        applier
+    }
+
+    /// Ends openraft and what arrives for it.
+    async fn end(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::error!(group = %self.inner.config.group, %error, "the replica did not stop cleanly");
+        }
+        self.inner.streams.clear();
     }
 
     /// The latest join among this replica and the voters that its log names, be they committed or not.
@@ -467,10 +550,7 @@ impl Sequencer for RaftGroup {
     }
 
     async fn shutdown(&self) {
-        if let Err(error) = self.inner.raft.shutdown().await {
-            tracing::error!(group = %self.inner.config.group, %error, "the replica did not stop cleanly");
-        }
-        self.inner.streams.clear();
+        self.end().await;
         self.inner.applier.close().await;
         self.inner.log.close();
     }

@@ -20,8 +20,9 @@ use tokio::sync::oneshot;
 
 use super::codec::{self, Stint};
 use super::failure::Failure;
-use super::types::{Entry, LogId, TypeConfig, Vote};
+use super::types::{Entry, LogId, TypeConfig, Vote, log_id};
 use super::wire::APPEND_BYTES_MAX;
+use crate::port::Position;
 
 /// Read at a time when entries are applied.
 const READ_BYTES_MAX: usize = 8 << 20;
@@ -84,6 +85,21 @@ impl Log {
         Ok(vote.map(|vote| codec::decode_stint(&vote)).transpose()?.flatten())
     }
 
+    /// The first and the last index: entries from the first up to the last are there. The last one may be purged.
+    pub(crate) fn extent(&self) -> io::Result<(Option<u64>, Option<u64>)> {
+        let store = self.store()?;
+        let first = store.first_index().map_err(|error| self.failed(&error))?;
+        let last = store.last().map_err(|error| self.failed(&error))?.map(|(index, _)| index);
+        let purged = store.purged_index().map_err(|error| self.failed(&error))?;
+        Ok((first, last.or(purged)))
+    }
+
+    /// Notes that everything up to this entry is committed, and nothing else. Durable with the next change.
+    pub(crate) fn note_committed(&self, at: &Position) -> io::Result<()> {
+        let marker = codec::encode_log_id(Some(&log_id(at)));
+        self.store()?.save_committed(marker).map_err(|error| self.failed(&error))
+    }
+
     /// Replaces the vote, durably.
     pub(crate) async fn save_vote_durably(&self, vote: bytes::Bytes) -> io::Result<()> {
         self.durable(|store, done| store.save_vote(vote, done)).await
@@ -136,15 +152,6 @@ impl Log {
 /// What an engine needs that frames its entries itself.
 #[cfg(feature = "bft")]
 impl Log {
-    /// The first and the last index: entries from the first up to the last are there. The last one may be purged.
-    pub(crate) fn extent(&self) -> io::Result<(Option<u64>, Option<u64>)> {
-        let store = self.store()?;
-        let first = store.first_index().map_err(|error| self.failed(&error))?;
-        let last = store.last().map_err(|error| self.failed(&error))?.map(|(index, _)| index);
-        let purged = store.purged_index().map_err(|error| self.failed(&error))?;
-        Ok((first, last.or(purged)))
-    }
-
     /// Entries as they are stored.
     pub(crate) fn read_stored(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>> {
         self.store()?.read(range, bytes_max).map_err(|error| self.failed(&error))
@@ -239,7 +246,12 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.save_vote_durably(codec::encode_vote(vote)).await
+        // A vote is of the stint that it is cast in.
+        let slot = match self.stint()? {
+            Some(stint) => codec::encode_stint(vote, stint),
+            None => codec::encode_vote(vote),
+        };
+        self.save_vote_durably(slot).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {

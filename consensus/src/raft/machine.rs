@@ -13,12 +13,13 @@ use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::codec;
 use super::failure::Failure;
 use super::snapshot::{self, Folder, Snapshots};
 use super::types::{EntryPayload, LeaderId, LogId, SnapshotMeta, StoredMembership, TypeConfig, log_id, position};
-use crate::port::{Applier, Committed, Fatal};
+use crate::port::{Applier, Committed, Fatal, Order};
 
 /// Entries and batch bytes given to the applier in one call.
 const APPLY_ENTRIES_MAX: usize = 512;
@@ -28,11 +29,19 @@ const APPLY_BYTES_MAX: usize = 16 << 20;
 pub(crate) struct ApplierCell {
     applier: Mutex<Option<Box<dyn Applier>>>,
     failure: Failure,
+    /// What orders the entries, by the state.
+    order: watch::Sender<Option<Order>>,
 }
 
 impl ApplierCell {
     pub(crate) fn new(applier: Box<dyn Applier>, failure: Failure) -> Self {
-        Self { applier: Mutex::new(Some(applier)), failure }
+        let order = watch::Sender::new(applier.order());
+        Self { applier: Mutex::new(Some(applier)), failure, order }
+    }
+
+    /// Follows what orders the entries: what a receiver shows is in the state.
+    pub(crate) fn orders(&self) -> watch::Receiver<Option<Order>> {
+        self.order.subscribe()
     }
 
     /// Calls the applier on a blocking thread.
@@ -41,7 +50,14 @@ impl ApplierCell {
         work: impl FnOnce(&mut dyn Applier) -> Result<T, Fatal> + Send + 'static,
     ) -> io::Result<T> {
         let cell = self.clone();
-        let done = tokio::task::spawn_blocking(move || cell.applier.lock().as_deref_mut().map(work));
+        let done = tokio::task::spawn_blocking(move || {
+            let mut held = cell.applier.lock();
+            let applier = held.as_deref_mut()?;
+            let result = work(&mut *applier);
+            let now = applier.order();
+            cell.order.send_if_modified(|last| std::mem::replace(last, now) != now);
+            Some(result)
+        });
         let result = match done.await {
             Ok(Some(result)) => result,
             // Not a failure to be told: the group was asked to stop.
@@ -52,6 +68,13 @@ impl ApplierCell {
             self.failure.note(&fatal.0);
             io::Error::other(fatal)
         })
+    }
+
+    /// Takes the applier out, after any call that is running: what held this cell can do nothing with it any more.
+    pub(crate) async fn take(self: &Arc<Self>) -> Option<Box<dyn Applier>> {
+        let cell = self.clone();
+        let taken = tokio::task::spawn_blocking(move || cell.applier.lock().take());
+        taken.await.ok().flatten()
     }
 
     /// Drops the applier, after any call that is running.
@@ -87,8 +110,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     }
 }
 
+/// Who waits for entries, with their indexes.
+type Waiting = Vec<(u64, ApplyResponder<TypeConfig>)>;
+
 /// Takes what is ready, at least one entry.
-async fn next_entries<S>(stream: &mut S) -> io::Result<(Vec<Committed>, Vec<ApplyResponder<TypeConfig>>)>
+async fn next_entries<S>(stream: &mut S) -> io::Result<(Vec<Committed>, Waiting)>
 where
     S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin,
 {
@@ -102,7 +128,7 @@ where
             bytes += batch.0.len();
         }
         entries.push(Committed { position: position(&entry.log_id()), payload: codec::payload(&entry), note: None });
-        responders.extend(responder);
+        responders.extend(responder.map(|responder| (entry.index(), responder)));
         if entries.len() == APPLY_ENTRIES_MAX || bytes >= APPLY_BYTES_MAX {
             break;
         }
@@ -130,8 +156,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
             if entries.is_empty() {
                 return Ok(());
             }
-            self.applier.run(move |applier| applier.apply(entries)).await?;
-            for responder in responders {
+            let applied = self.applier.run(move |applier| {
+                applier.apply(entries)?;
+                Ok(applier.applied().position.map_or(0, |position| position.index))
+            });
+            let reached = applied.await?;
+            // Behind the entry that hands over to another engine all are void: whoever waits for one hears that it is
+            // lost, when its responder is dropped.
+            for (_, responder) in responders.into_iter().filter(|(index, _)| *index <= reached) {
                 responder.send(());
             }
         }

@@ -9,7 +9,7 @@
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
 //! (what is sent), `serve`, `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
-//! lost its state), `found` (what a replica with an empty log does first), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
+//! lost its state), `found` (what a replica with an empty log does first), `stint` (taking turns with another engine), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
 
 pub(crate) mod codec;
 mod config;
@@ -27,6 +27,7 @@ mod receive;
 mod role;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
+pub(crate) mod stint;
 mod streams;
 pub(crate) mod types;
 pub(crate) mod wire;
@@ -35,11 +36,14 @@ pub(crate) mod wire;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use codec::first_note;
 pub use config::{RaftGroupConfig, StartError};
+pub(crate) use fetch::Borrowed;
 pub use fetch::FetchError;
 pub use found::{FoundError, Founding, Standing};
 pub use group::{HandleError, RaftGroup, Replica};
 pub use inspect::read_log;
 pub use network::{RaftTransport, TransportError};
+pub(crate) use prepare::Opening;
 pub use prepare::Prepared;
 pub use wire::{CALL_BYTES_MAX, asks_for_values, brings_values, carries_snapshot};

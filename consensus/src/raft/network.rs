@@ -75,6 +75,8 @@ pub(crate) struct Sender {
     pub(crate) transport: Arc<dyn RaftTransport>,
     pub(crate) group: GroupId,
     pub(crate) own_id: u64,
+    /// The stint that the replica is in, from when it takes part.
+    pub(crate) stint: AtomicU64,
     pub(crate) call_timeout: Duration,
     pub(crate) vote_timeout: Duration,
     /// Names of append streams; starts at the time so that a restarted node does not repeat them.
@@ -161,7 +163,11 @@ impl Peer {
     }
 
     pub(crate) fn request<T: borsh::BorshSerialize>(&self, body: &T) -> Bytes {
-        wire::request(self.id, self.sender.own_id, body)
+        wire::request(self.head(), body)
+    }
+
+    fn head(&self) -> wire::Head {
+        wire::Head { to: self.id, from: self.sender.own_id, stint: self.sender.stint.load(Ordering::Relaxed) }
     }
 
     pub(crate) fn call_timeout(&self) -> Duration {
@@ -175,7 +181,7 @@ impl Peer {
         if !request.entries.is_empty() && !gives(sender.caught_up(request.vote.leader_id.term)) {
             return Err(TransportError::Refused("this node's host keeps the entries from it".to_owned()).into());
         }
-        let payload = wire::append(self.id, self.sender.own_id, &append);
+        let payload = wire::append(self.head(), &append);
         let reply = self.call(wire::APPEND, payload, self.sender.call_timeout).await?;
         Ok(match reply {
             wire::AppendReply::Matched(upto) => Ok(upto.as_ref().map(log_id)),

@@ -1,25 +1,56 @@
 //! What happens before a replica takes part: its files are looked at, and what its state lacks to go
 //! on is fetched.
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use ledger::ids::NodeId;
+use ledger::committee::Engine;
+use ledger::ids::{GroupId, NodeId};
 use openraft::Config;
 use storage::LogStore;
+use tokio::sync::watch;
 
+use super::codec;
 use super::config::{RaftGroupConfig, StartError, openraft_config, sender};
 use super::failure::Failure;
-use super::fetch::{self, FetchError};
+use super::fetch::{self, Borrowed, FetchError};
 use super::found::{self, FoundError, Founding, Standing};
 use super::group::RaftGroup;
 use super::log::Log;
 use super::machine::ApplierCell;
 use super::network::{RaftTransport, Sender};
 use super::snapshot::Snapshots;
-use crate::port::{Applier, Position};
+use super::stint;
+use super::types::{LeaderId, Vote};
+use crate::port::{Applier, Order, Position, Timing};
+
+/// What the files of a replica are opened with: again for each engine that it goes over to.
+#[derive(Clone)]
+pub(crate) struct Opening {
+    config: RaftGroupConfig,
+    store: Arc<dyn LogStore>,
+    transport: Arc<dyn RaftTransport>,
+}
+
+impl Opening {
+    pub(crate) fn group(&self) -> GroupId {
+        self.config.group
+    }
+
+    pub(crate) fn timing(&self) -> Timing {
+        self.config.timing
+    }
+
+    /// Opens them under this applier.
+    pub(crate) async fn open(&self, applier: Box<dyn Applier>) -> Result<Prepared, StartError> {
+        Prepared::open(self.config.clone(), self.store.clone(), applier, self.transport.clone()).await
+    }
+}
 
 /// A replica whose files are open and that does not take part yet.
 pub struct Prepared {
+    opening: Opening,
     pub(super) config: RaftGroupConfig,
     pub(super) settings: Arc<Config>,
     pub(super) log: Log,
@@ -43,9 +74,9 @@ impl Prepared {
         transport: Arc<dyn RaftTransport>,
     ) -> Result<Self, StartError> {
         let group = config.group;
+        let opening = Opening { config: config.clone(), store: log.clone(), transport: transport.clone() };
         let storage_error = |detail: String| StartError::Storage { group, detail };
         let settings = openraft_config(&config)?;
-        let applied = applier.applied().position;
         let failure = Failure::default();
         let applier = Arc::new(ApplierCell::new(applier, failure.clone()));
         let dir = config.snapshot_dir.clone();
@@ -53,6 +84,7 @@ impl Prepared {
         let snapshots =
             Arc::new(snapshots.map_err(|error| storage_error(format!("{}: {error}", config.snapshot_dir.display())))?);
         let log = Log::new(log, failure.clone());
+        let applied = own_state(&log, &applier, &snapshots).await.map_err(|error| storage_error(error.to_string()))?;
         let missing =
             fetch::missing(&log, applied, snapshots.kept()).map_err(|error| storage_error(error.to_string()))?;
         let standing = found::standing(&log).map_err(|error| storage_error(error.to_string()))?;
@@ -66,7 +98,7 @@ impl Prepared {
         }
         let founding = Founding::new(config.raft_id, standing);
         let sender = Arc::new(sender(&config, transport));
-        Ok(Self { config, settings, log, applier, failure, snapshots, sender, missing, founding })
+        Ok(Self { opening, config, settings, log, applier, failure, snapshots, sender, missing, founding })
     }
 
     /// Answers others while this replica does not take part yet, and says where it stands. A host does not
@@ -94,6 +126,45 @@ impl Prepared {
         found::join(&self.founding, &self.sender, &self.log, voters).await
     }
 
+    /// The group, and the id of this replica.
+    #[must_use]
+    pub fn identity(&self) -> (GroupId, u64) {
+        (self.config.group, self.config.raft_id)
+    }
+
+    /// What it was opened with.
+    pub(crate) fn opening(&self) -> Opening {
+        self.opening.clone()
+    }
+
+    /// What orders the group's entries, by the state that is here.
+    #[must_use]
+    pub fn order(&self) -> Option<Order> {
+        *self.orders().borrow()
+    }
+
+    /// As [`Prepared::order`], followed as it changes.
+    pub(crate) fn orders(&self) -> watch::Receiver<Option<Order>> {
+        self.applier.orders()
+    }
+
+    /// This replica takes part already, under another engine.
+    pub(crate) fn takes_part(&self) {
+        self.founding.rise(Standing::Begun);
+    }
+
+    /// Makes a snapshot of another replica the state. One that does not hold leaves it as it is, and is told.
+    pub(crate) async fn install(&self, borrowed: Borrowed) -> Result<(), String> {
+        let text = |error: io::Error| error.to_string();
+        // A state beside the log of a replica that has not begun would look like one whose log was lost.
+        let begins = self.founding.standing() == Standing::Begun;
+        if begins && found::standing(&self.log).map_err(text)? == Standing::Sure {
+            let vote = Vote { leader_id: LeaderId { term: 1, node_id: self.config.raft_id }, committed: false };
+            self.log.save_vote_durably(codec::encode_vote(&vote)).await.map_err(text)?;
+        }
+        borrowed.install(&self.snapshots, &self.applier, &self.log).await
+    }
+
     /// The log index that a snapshot of another replica has to reach before this one can start;
     /// `None` when what is here is enough.
     #[must_use]
@@ -117,17 +188,41 @@ impl Prepared {
     /// Brings the state up to what is known to be committed, then takes part.
     ///
     /// # Errors
-    /// [`StartError::StateMissing`] while something is missing; others when the log, the state or a
+    /// [`StartError::StateMissing`] while something is missing; [`StartError::LogLost`] when raft takes over from
+    /// another engine and this replica may have forgotten what it promised; others when the log, the state or a
     /// snapshot are not usable.
     pub async fn start(self) -> Result<RaftGroup, StartError> {
-        match self.missing {
-            Some(position) => {
-                self.applier.close().await;
-                self.log.close();
-                Err(StartError::StateMissing { group: self.config.group, purged: position.index })
-            }
-            None => RaftGroup::run(self).await,
+        if let Err(error) = self.enter().await {
+            self.applier.close().await;
+            self.log.close();
+            return Err(error);
         }
+        RaftGroup::run(self).await
+    }
+
+    /// Enters the stint of raft that the state is in.
+    async fn enter(&self) -> Result<(), StartError> {
+        let group = self.config.group;
+        if let Some(position) = self.missing {
+            return Err(StartError::StateMissing { group, purged: position.index });
+        }
+        let unusable = |error: io::Error| StartError::Storage { group, detail: error.to_string() };
+        self.takes_over(Engine::Raft).await.map_err(unusable)?;
+        let Some(after) = self.order().and_then(|order| order.after) else { return Ok(()) };
+        let me = (self.config.raft_id, self.founding.standing() == Standing::Begun);
+        let votes = stint::enter(&self.log, &self.applier, &self.snapshots, me, &after).await.map_err(unusable)?;
+        if votes { Ok(()) } else { Err(StartError::LogLost { group }) }
+    }
+
+    /// From now on this engine speaks and delivers, in the stint that the state is in.
+    async fn takes_over(&self, engine: Engine) -> io::Result<()> {
+        let stint = self.order().map_or(0, |order| order.stint());
+        self.sender.stint.store(stint, Ordering::Relaxed);
+        let told = self.applier.run(move |applier| {
+            applier.ordered_by(engine);
+            Ok(())
+        });
+        told.await
     }
 
     /// As [`Prepared::start`], with the Byzantine engine. A replica that was not let by [`Prepared::found`] is
@@ -138,12 +233,14 @@ impl Prepared {
     /// the state or a snapshot are not usable.
     #[cfg(feature = "bft")]
     pub async fn start_bft(self, parts: crate::bft::BftParts) -> Result<crate::bft::BftGroup, StartError> {
+        let told = self.takes_over(Engine::Bft).await;
         let Self { config, log, applier, failure, snapshots, sender, missing, founding, .. } = self;
         let (group, closing) = (config.group, (applier.clone(), log.clone()));
         let ground = crate::bft::Ground { config, log, applier, failure, snapshots, sender, founding };
-        let started = match missing {
-            Some(position) => Err(StartError::StateMissing { group, purged: position.index }),
-            None => crate::bft::BftGroup::run(ground, parts).await,
+        let started = match (missing, told) {
+            (Some(position), _) => Err(StartError::StateMissing { group, purged: position.index }),
+            (None, Err(error)) => Err(StartError::Storage { group, detail: error.to_string() }),
+            (None, Ok(())) => crate::bft::BftGroup::run(ground, parts).await,
         };
         if started.is_err() {
             closing.0.close().await;
@@ -151,4 +248,22 @@ impl Prepared {
         }
         started
     }
+}
+
+/// Where the state stands. One that is behind the stint which this replica has promised something in is replaced by the
+/// snapshot that it made when it entered, if that is still there.
+async fn own_state(log: &Log, applier: &Arc<ApplierCell>, snapshots: &Arc<Snapshots>) -> io::Result<Option<Position>> {
+    let stint = log.stint()?.map_or(0, |stint| stint.start);
+    let snapshots = snapshots.clone();
+    let applied = applier.run(move |applier| {
+        let reaches = |position: Option<Position>| position.map_or(0, |position| position.index) >= stint;
+        if !reaches(applier.applied().position)
+            && reaches(snapshots.kept())
+            && let Some(folder) = snapshots.current(applier)?
+        {
+            snapshots.install(applier, &folder)?;
+        }
+        Ok(applier.applied().position)
+    });
+    applied.await
 }

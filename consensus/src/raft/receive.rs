@@ -143,8 +143,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// What an engine keeps with the state: raft its members, the Byzantine engine the place in its order.
 fn known(note: &[u8]) -> Result<(), codec::CodecError> {
-    #[cfg(feature = "bft")]
-    if crate::bft::chain_of(note).is_some() {
+    if codec::of_another_engine(note) {
         return Ok(());
     }
     codec::decode_membership(note).map(drop)

@@ -14,7 +14,7 @@ use crate::port::{RoleView, Timing};
 /// A replica leads when its own first entry is applied: then everything that earlier leaders
 /// committed is in its state, and a batch built on that state is not built on an old one. A leader
 /// that no quorum has answered for long is one in name only: others have elected another by then.
-fn view(metrics: &RaftMetrics<TypeConfig>, failure: &Failure, quorum_patience: Duration) -> RoleView {
+fn view(metrics: &RaftMetrics<TypeConfig>, failure: &Failure, quorum_patience: Duration, stint: u64) -> RoleView {
     let membership = metrics.membership_config.membership();
     let node = |id: u64| membership.get_node(&id).copied();
     let vote = &metrics.vote;
@@ -33,6 +33,7 @@ fn view(metrics: &RaftMetrics<TypeConfig>, failure: &Failure, quorum_patience: D
         leads: elected && current && trusted,
         leader: metrics.current_leader.and_then(node).filter(|_| trusted),
         term: metrics.current_term,
+        stint,
         last_log_index: metrics.last_log_index.unwrap_or(0),
         applied_index: metrics.last_applied.map_or(0, |applied| applied.index),
         voters: nodes(membership.voter_ids().filter_map(node)),
@@ -53,17 +54,17 @@ fn nodes(found: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
 }
 
 /// Follows the metrics until openraft is gone. The channel closes then.
-pub(crate) fn follow(raft: &Raft, failure: Failure, timing: Timing) -> watch::Receiver<RoleView> {
+pub(crate) fn follow(raft: &Raft, failure: Failure, timing: Timing, stint: u64) -> watch::Receiver<RoleView> {
     let patience = Duration::from_millis(2 * timing.election_max_ms);
     // Without news nothing tells a leader that it is cut off but the time.
     let look_again = Duration::from_millis(timing.election_max_ms);
     let mut metrics = raft.metrics();
-    let first = view(&metrics.borrow_and_update(), &failure, patience);
+    let first = view(&metrics.borrow_and_update(), &failure, patience, stint);
     let (publish, role) = watch::channel(first);
     tokio::spawn(async move {
         loop {
             let over = matches!(tokio::time::timeout(look_again, metrics.changed()).await, Ok(Err(_)));
-            let mut next = view(&metrics.borrow_and_update(), &failure, patience);
+            let mut next = view(&metrics.borrow_and_update(), &failure, patience, stint);
             if over {
                 next.leads = false;
                 next.leader = None;

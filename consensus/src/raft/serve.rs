@@ -32,6 +32,15 @@ pub(crate) fn open(
     Ok(request)
 }
 
+/// Refuses what is of another stint than that of this replica. One that comes from a later stint knows that this
+/// replica has been left behind.
+pub(crate) fn of_stint(own: u64, kind: u8, request: &Incoming) -> Result<(), HandleError> {
+    if wire::of_any_stint(kind) || request.stint == own {
+        return Ok(());
+    }
+    Err(HandleError::OtherStint { own, of: request.stint })
+}
+
 /// Answers [`wire::SNAPSHOT_ASK`] and [`wire::SNAPSHOT_READ`].
 pub(crate) async fn lend(lender: &Lender, kind: u8, body: &[u8]) -> Result<Bytes, HandleError> {
     match kind {

@@ -1,5 +1,6 @@
 //! Messages between the replicas of a group, as bytes. Each request is
-//! `version, to, from, body`; each reply is `version, body`.
+//! `version, to, from, body`, and once the group has gone over to another engine `version, to, from, stint, body`;
+//! each reply is `version, body`.
 //!
 //! `to` and `from` are raft ids: a replica that was rebuilt under a new id never takes a message
 //! meant for its former self. Entries travel in the bytes of the log and are not copied on arrival.
@@ -16,7 +17,10 @@ use super::types::{LogId, TypeConfig, log_id, position};
 use crate::port::{Position, SnapshotSecret};
 
 const VERSION: u8 = 1;
+/// A request with the stint that it is of.
+const VERSION_STINT: u8 = 2;
 const HEAD_BYTES: usize = 17;
+const STINT_BYTES: usize = 8;
 
 pub(crate) const APPEND: u8 = 1;
 pub(crate) const VOTE: u8 = 2;
@@ -35,13 +39,21 @@ pub(crate) const LATEST_JOIN: u8 = 11;
 pub(crate) const BFT_MESSAGES: u8 = 12;
 /// Values that a Byzantine group has decided, from an index on.
 pub(crate) const BFT_DECIDED: u8 = 13;
+/// Which stint the replica is in; an empty body.
+pub(crate) const STINT: u8 = 14;
 
 /// Whether a request means whatever replica there is on the node, and not one of a certain id: it asks
 /// for what is committed, and nothing that the sender does follows from who answers. The messages of a
 /// Byzantine group are of this kind too: what counts in them is signed, by a member of a committee that they
 /// name, and the committee knows nodes and not replicas.
 pub(crate) fn asks_any(kind: u8) -> bool {
-    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED)
+    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED | STINT)
+}
+
+/// Whether a request means the same whatever stints its sender and its receiver are in: it asks for what is final, or
+/// where a replica stands. All others are of one run of one engine, and nothing to any other.
+pub(crate) fn of_any_stint(kind: u8) -> bool {
+    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | STANDING | LATEST_JOIN | BFT_DECIDED | STINT)
 }
 
 /// Whether a call asks for a snapshot, or brings one: what a host may refuse to a replica that is on its way out without
@@ -101,6 +113,8 @@ const FILE_FRAMING_BYTES: usize = 4 + 8 + 32;
 pub(crate) struct Incoming {
     pub(crate) to: u64,
     pub(crate) from: u64,
+    /// The stint that its sender is in.
+    pub(crate) stint: u64,
     pub(crate) body: Bytes,
 }
 
@@ -110,16 +124,34 @@ pub(crate) fn open_request(mut payload: Bytes) -> Result<Incoming, CodecError> {
         return Err(CodecError(format!("request of {} bytes", payload.len())));
     }
     match payload.get_u8() {
-        VERSION => Ok(Incoming { to: payload.get_u64_le(), from: payload.get_u64_le(), body: payload }),
+        VERSION => Ok(Incoming { to: payload.get_u64_le(), from: payload.get_u64_le(), stint: 0, body: payload }),
+        VERSION_STINT => {
+            let (to, from) = (payload.get_u64_le(), payload.get_u64_le());
+            if payload.len() < STINT_BYTES {
+                return Err(CodecError("the stint of a request is cut off".into()));
+            }
+            Ok(Incoming { to, from, stint: payload.get_u64_le(), body: payload })
+        }
         version => Err(CodecError(format!("request in version {version}; this node speaks {VERSION}"))),
     }
 }
 
-fn request_head(to: u64, from: u64, room: usize) -> BytesMut {
-    let mut out = BytesMut::with_capacity(HEAD_BYTES + room);
-    out.put_u8(VERSION);
-    out.put_u64_le(to);
-    out.put_u64_le(from);
+/// Who sends a request to whom, and in which stint.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) to: u64,
+    pub(crate) from: u64,
+    pub(crate) stint: u64,
+}
+
+fn request_head(head: Head, room: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + STINT_BYTES + room);
+    out.put_u8(if head.stint == 0 { VERSION } else { VERSION_STINT });
+    out.put_u64_le(head.to);
+    out.put_u64_le(head.from);
+    if head.stint != 0 {
+        out.put_u64_le(head.stint);
+    }
     out
 }
 
@@ -128,8 +160,8 @@ fn write<T: BorshSerialize>(value: &T, out: &mut BytesMut) {
 }
 
 /// A request with a borsh body.
-pub(crate) fn request<T: BorshSerialize>(to: u64, from: u64, body: &T) -> Bytes {
-    let mut out = request_head(to, from, 256);
+pub(crate) fn request<T: BorshSerialize>(head: Head, body: &T) -> Bytes {
+    let mut out = request_head(head, 256);
     write(body, &mut out);
     out.freeze()
 }
@@ -174,10 +206,10 @@ pub(crate) struct Append {
 }
 
 /// An append request.
-pub(crate) fn append(to: u64, from: u64, append: &Append) -> Bytes {
+pub(crate) fn append(head: Head, append: &Append) -> Bytes {
     let request = &append.request;
     let entries = request.entries.iter().map(|entry| codec::entry_bytes(entry) + 4).sum::<usize>();
-    let mut out = request_head(to, from, 128 + entries);
+    let mut out = request_head(head, 128 + entries);
     let head = AppendHead {
         stream: append.stream,
         sequence: append.sequence,

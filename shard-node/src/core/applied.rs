@@ -5,11 +5,13 @@
 //! last that the engine before it orders. What stands behind it in that engine's log is void: the rule is [`counts`],
 //! and every replica finds the same by its state alone.
 
+use beacon::seats::join_at;
 use borsh::{BorshDeserialize, BorshSerialize};
-use consensus::port::{AppliedState, Position};
+use consensus::port::{AppliedState, Order, Position, replica_id};
 use ledger::committee::{Committee, Engine};
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, Height, TimeMs};
+use ledger::header::Header;
+use ledger::ids::{GroupId, Height, NodeId, TimeMs};
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 
@@ -48,11 +50,18 @@ pub struct EngineStart {
     pub anchor: Hash32,
 }
 
-/// Whether an entry counts that the engine `by` delivers with this index, when `in_force` is the engine of the committee
-/// in force and `start` is where it took over.
+impl EngineStart {
+    /// The order that begins here.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        Order { engine: self.engine, after: Some(self.after), anchor: self.anchor }
+    }
+}
+
+/// Whether an entry counts that the engine `by` delivers with this index, when the state is in this order.
 ///
 /// One that does not is void. It makes no block, and leaves no trace at all: the position does not move either, since
-/// the engine in force begins at the index behind `start`, and this index is one of its own. So an entry is void when
+/// the engine in force begins at the index behind the hand-over, and this index is one of its own. So an entry is void when
 ///
 /// - another engine than that of the committee in force delivers it: it stands behind the entry that handed over, in the
 ///   log of the engine that has handed over; or
@@ -61,23 +70,52 @@ pub struct EngineStart {
 ///
 /// Entries that are delivered together are judged one by one, each by the state behind the one before.
 #[must_use]
-pub fn counts(in_force: Engine, start: Option<&EngineStart>, by: Engine, index: u64) -> bool {
-    by == in_force && start.is_none_or(|start| index > start.after.index)
+pub fn counts(order: &Order, by: Engine, index: u64) -> bool {
+    by == order.engine && order.after.is_none_or(|after| index > after.index)
 }
 
-/// [`counts`] by the state of a group.
+/// What orders the entries of a group, by its state.
 ///
 /// # Errors
-/// [`ReadFault`] when the state cannot be read, or holds no committee.
-pub fn counts_now(reader: &dyn StateReader, group: GroupId, by: Engine, index: u64) -> Result<bool, ReadFault> {
+/// [`ReadFault`] when the state cannot be read, or holds no committee or no block 0.
+pub fn order(reader: &dyn StateReader, group: GroupId) -> Result<Order, ReadFault> {
     let mut view = View::new(reader);
     let committee: Option<Committee> = view.load(&schema::current_committee(group));
     let start: Option<EngineStart> = view.load(&schema::engine_start());
+    let first: Option<Header> = view.load(&schema::header(Height(0)));
     if let Some(fault) = view.fault() {
         return Err(fault.clone());
     }
-    let committee = committee.ok_or_else(|| ReadFault("the state holds no committee".to_owned()))?;
-    Ok(counts(committee.engine, start.as_ref(), by, index))
+    let missing = |what: &str| ReadFault(format!("the state holds no {what}"));
+    let engine = committee.ok_or_else(|| missing("committee"))?.engine;
+    match start {
+        Some(start) => Ok(Order { engine, ..start.order() }),
+        None => Ok(Order { engine, after: None, anchor: first.ok_or_else(|| missing("header of block 0"))?.hash() }),
+    }
+}
+
+/// The replicas of a committee's members, by engine id and node: each has joined with the first committee since which
+/// its node has had a seat without a break. What an engine that keeps its own list of members begins with, when it takes
+/// over from one that has none.
+///
+/// # Errors
+/// [`ReadFault`] when the state cannot be read, or an epoch is too high to be a join.
+pub fn replicas(reader: &dyn StateReader, committee: &Committee) -> Result<Vec<(u64, NodeId)>, ReadFault> {
+    let prefix = [schema::COMMITTEES_PREFIX, &committee.group.0.to_be_bytes()].concat();
+    let mut earlier = Vec::new();
+    for (_, bytes) in reader.scan_prefix(&prefix)? {
+        let one: Committee = borsh::from_slice(&bytes).map_err(|error| ReadFault(error.to_string()))?;
+        if one.epoch < committee.epoch {
+            earlier.push(one);
+        }
+    }
+    earlier.sort_unstable_by_key(|one| std::cmp::Reverse(one.epoch));
+    let replica = |node: NodeId| -> Result<(u64, NodeId), ReadFault> {
+        let since = earlier.iter().take_while(|one| one.index_of(node).is_some()).last().unwrap_or(committee);
+        let join = join_at(since).ok_or_else(|| ReadFault(format!("epoch {} is too high", since.epoch)))?;
+        Ok((replica_id(node, join), node))
+    };
+    committee.members.iter().map(|member| replica(member.node)).collect()
 }
 
 #[cfg(test)]

@@ -33,8 +33,9 @@ fn an_entry_counts_for_the_engine_in_force_and_behind_the_hand_over() {
         ("behind it", Raft, Some(20), Bft, 21, false),
         ("the first of the second run", Raft, Some(20), Raft, 21, true),
     ] {
-        let start = handed.map(|index| start(in_force, index));
-        assert_eq!(counts(in_force, start.as_ref(), by, index), expected, "{what}");
+        let first = Order { engine: in_force, after: None, anchor: Hash32([1; 32]) };
+        let order = handed.map_or(first, |index| start(in_force, index).order());
+        assert_eq!(counts(&order, by, index), expected, "{what}");
     }
 }
 
@@ -56,7 +57,7 @@ impl Group {
 
     /// What the commit loop does with an entry. `None` for one that is void.
     fn deliver(&mut self, by: Engine, index: u64, commands: Vec<Command>) -> Option<ExecutedBlock> {
-        if !counts_now(&self.state, SHARD, by, index).expect("it reads") {
+        if !counts(&order(&self.state, SHARD).expect("it reads"), by, index) {
             return None;
         }
         let constants = GroupConstants { cluster: genesis().cluster_id(), group: SHARD, verify: VerifyMode::Ingest };
@@ -101,6 +102,8 @@ fn the_block_that_puts_another_engine_in_force_is_the_last_of_the_one_before() {
     let start: EngineStart = borsh::from_slice(&group.state[&schema::engine_start()]).expect("it decodes");
     assert_eq!((start.engine, start.after.index, start.height), (Engine::Bft, 2, Height(2)));
     assert_eq!(start.anchor, last.header_hash);
+    assert_eq!(last.handed_over, Some((start, bft.clone())));
+    assert_eq!(order(&group.state, SHARD), Ok(start.order()));
 
     // What stands behind it in the old log is void, whatever it is, and the position stays.
     let before = (group.state.clone(), group.applied.clone());
@@ -131,6 +134,34 @@ fn a_change_of_seats_leaves_the_engine_where_it_is() {
     let told = group.told(&next);
     let block = group.deliver(Engine::Raft, 1, vec![told]).expect("it counts");
     assert_eq!(block.header.next_committee_hash, next.hash());
-    assert!(!group.state.contains_key(&schema::engine_start()));
+    assert!(!group.state.contains_key(&schema::engine_start()) && block.handed_over.is_none());
     assert!(group.deliver(Engine::Raft, 2, Vec::new()).is_some());
+}
+
+#[test]
+fn a_replica_has_joined_with_the_committee_since_which_it_has_its_seat() {
+    let member = |node: u32| ledger::Member {
+        node: NodeId(node),
+        org: ledger::ids::OrgId(1),
+        key: ledger::SecretKey::derive(b"node", &node.to_be_bytes()).public(),
+    };
+    let of = |epoch: u64, nodes: &[u32]| {
+        let members = nodes.iter().copied().map(member).collect();
+        Committee::majority(SHARD, ledger::ids::Incarnation(0), Epoch(epoch), members)
+    };
+    // The second node leaves and comes back; the committees of epochs 3 and 5 were given up and were never in force.
+    let all = [of(0, &[1, 2, 3]), of(2, &[1, 3, 4]), of(4, &[1, 2, 4]), of(6, &[1, 2, 4])];
+    let known = all
+        .iter()
+        .map(|one| (schema::committee(SHARD, &one.hash()), Bytes::from(borsh::to_vec(one).expect("it encodes"))));
+    let state: BTreeMap<Vec<u8>, Bytes> = known.collect();
+    let joins = |committee: &Committee| {
+        let found = replicas(&state, committee).expect("it reads");
+        found.into_iter().map(|(id, node)| (node.0, consensus::port::join_of(id))).collect::<Vec<_>>()
+    };
+    assert_eq!(joins(&all[0]), [(1, 1), (2, 1), (3, 1)]);
+    assert_eq!(joins(&all[1]), [(1, 1), (3, 1), (4, 3)]);
+    assert_eq!(joins(&all[3]), [(1, 1), (2, 5), (4, 3)]);
+    // One that is about to come into force is not in the state yet.
+    assert_eq!(joins(&of(7, &[1, 2, 4, 9])), [(1, 1), (2, 5), (4, 3), (9, 8)]);
 }

@@ -93,6 +93,8 @@ pub struct ExecutedBlock {
     pub to_verify: Vec<ParsedTx>,
     /// Committees or the layout changed.
     pub system_changed: bool,
+    /// Where another engine begins, and with which committee, when the block has put one into force.
+    pub handed_over: Option<(EngineStart, Committee)>,
 }
 
 /// Why a block cannot be made. The group stops.
@@ -193,7 +195,7 @@ pub fn execute_by(
         flags: 0,
     };
     let header_hash = header.hash();
-    if next_committee.engine != committee.engine {
+    let handed_over = (next_committee.engine != committee.engine).then(|| {
         let start = EngineStart {
             version: ENGINE_START_VERSION,
             engine: next_committee.engine,
@@ -201,7 +203,10 @@ pub fn execute_by(
             height: at.height,
             anchor: header_hash,
         };
-        writes.push((schema::engine_start(), Some(encoded(&start))));
+        (start, next_committee)
+    });
+    if let Some((start, _)) = &handed_over {
+        writes.push((schema::engine_start(), Some(encoded(start))));
     }
     let applied =
         AppliedRecord { version: 1, consensus, height: at.height, header_hash, time_ms: at.time_ms, state_root };
@@ -228,6 +233,7 @@ pub fn execute_by(
         cursors,
         to_verify: parsed,
         system_changed,
+        handed_over,
     })
 }
 

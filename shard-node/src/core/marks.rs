@@ -3,13 +3,7 @@
 //! Like certificates these are node-local: no block depends on them, no other node is believed about
 //! them (an installed snapshot gets new ones), and losing one costs a check that is made again. But
 //! they must outlive a restart, or a replica would attest what it refused to attest before.
-//!
-//! One of them is the same on all replicas, and comes along with a snapshot: where the engine in force has begun. No
-//! block depends on it either, since no block knows of positions in the log.
 
-use borsh::{BorshDeserialize, BorshSerialize};
-use consensus::port::Position;
-use ledger::hash::Hash32;
 use ledger::ids::Height;
 use ledger::schema::NODE;
 use ledger::view::View;
@@ -40,21 +34,6 @@ pub fn installed() -> Vec<u8> {
 #[must_use]
 pub fn wrong() -> Vec<u8> {
     key(b"wrong")
-}
-
-/// Where an engine has begun that is not the first one of its group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct EngineStart {
-    /// The last entry of the engine before: the one whose block has put this engine in force.
-    pub position: Position,
-    /// Hash of that block's header.
-    pub anchor: Hash32,
-}
-
-/// Key of the [`EngineStart`] of the engine in force; nothing stands there while a group has its first one.
-#[must_use]
-pub fn engine_start() -> Vec<u8> {
-    key(b"engine")
 }
 
 /// The marks that a driver starts from.

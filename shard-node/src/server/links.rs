@@ -111,6 +111,13 @@ impl Links {
         Arc::new(Self { peers, queues: Mutex::new(HashMap::new()), stop, dropped: AtomicU64::new(0) })
     }
 
+    /// The nodes that have a seat in a group, by the newest registry.
+    #[must_use]
+    pub fn members(&self, group: GroupId) -> Vec<NodeId> {
+        let view = Arc::clone(&self.peers.view().borrow());
+        view.members(group)
+    }
+
     /// Queues a driver message. It may be lost; drivers repeat.
     pub fn send(self: &Arc<Self>, node: NodeId, group: GroupId, payload: Bytes) {
         let queue = self.queue(node);

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use consensus::engine::first_note;
 use consensus::port::{
-    AppliedState, Applier, Committed, Fatal, Origin, Payload, SnapshotDir, SnapshotError, SnapshotSecret,
+    AppliedState, Applier, Committed, Fatal, Order, Origin, Payload, SnapshotDir, SnapshotError, SnapshotSecret,
 };
 use cross_shard::commit::Decision;
 use ledger::Committee;
+use ledger::committee::Engine;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId};
@@ -25,11 +27,11 @@ use parking_lot::{Mutex, RwLock};
 use storage::{KeyRange, Kv, KvView, SharedResources, StateDb, StateIdentity, WriteBatch};
 use tokio::sync::mpsc;
 
-use crate::core::applied::AppliedRecord;
+use crate::core::applied::{self, AppliedRecord, EngineStart};
 use crate::core::driver::CommittedBlock;
 use crate::core::executor::{self, ExecutedBlock, GroupConstants, RefusedTx};
 use crate::core::genesis::{Founded, genesis_state};
-use crate::core::marks::{self, EngineStart};
+use crate::core::marks;
 use crate::server::halt::Halt;
 use crate::server::snapshot::{self, Staged, label};
 use crate::server::vault::LocalSeal;
@@ -144,6 +146,8 @@ pub struct Stand {
     pub tree: StateTree,
     /// What the database contains.
     pub applied: AppliedRecord,
+    /// What orders the entries by that.
+    pub order: Order,
 }
 
 /// Where a replica's state lies, and how.
@@ -168,6 +172,8 @@ pub struct Replica {
     effects: mpsc::Sender<Committing>,
     halt: Halt,
     staged: Option<Staged>,
+    /// The engine that delivers.
+    by: Engine,
     /// Bytes written into the state database.
     written_bytes: Arc<AtomicU64>,
     /// Transactions that got a receipt.
@@ -280,6 +286,7 @@ impl Replica {
             return Err(OpenError::Wrong { path: db.folder().display().to_string(), reason });
         }
         let stand = rebuild(&db, &db.folder().display().to_string(), group)?;
+        let by = stand.order.engine;
         let share = ReplicaShare {
             state: StateHandle { db: Arc::new(RwLock::new(Some(Arc::new(db)))) },
             stand: Arc::new(Mutex::new(stand)),
@@ -298,6 +305,7 @@ impl Replica {
             effects,
             halt: share.halt.clone(),
             staged: None,
+            by,
             written_bytes: Arc::clone(&share.written_bytes),
             transactions: Arc::clone(&share.transactions),
         };
@@ -342,7 +350,13 @@ impl Replica {
         let executed =
             executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload);
         let mut block = executed.map_err(|error| Fatal(error.to_string()))?;
-        let begins = self.engine_begins(db, &block)?;
+        if let Some((start, committee)) = &block.handed_over {
+            let note = engine_note(db, start, committee)?;
+            block.applied.consensus.membership = Some((Some(start.after), note));
+            let applied = encoded(&block.applied);
+            block.writes.retain(|(key, _)| *key != schema::applied());
+            block.writes.push((schema::applied(), Some(applied)));
+        }
         let mut batch = WriteBatch::with_capacity(block.writes.len());
         for (key, value) in std::mem::take(&mut block.writes) {
             match value {
@@ -350,31 +364,14 @@ impl Replica {
                 None => batch.delete(key),
             }
         }
-        if let Some(begins) = begins {
-            batch.put(marks::engine_start(), encoded(&begins));
-        }
         self.write(db, batch)?;
         stand.applied = block.applied.clone();
-        Ok(block)
-    }
-
-    /// Where another engine begins, when a block puts one in force that is not written yet.
-    fn engine_begins(&self, db: &dyn Kv, block: &ExecutedBlock) -> Result<Option<EngineStart>, Fatal> {
-        if block.header.committee_hash == block.header.next_committee_hash {
-            return Ok(None);
+        if let Some((start, _)) = &block.handed_over {
+            let (group, height) = (self.constants.group, start.height);
+            tracing::info!(%group, engine = start.engine.name(), %height, "the committee in force has another engine");
+            stand.order = start.order();
         }
-        let key = schema::current_committee(self.constants.group);
-        let decoded = |bytes: &Bytes| -> Result<Committee, Fatal> {
-            borsh::from_slice(bytes).map_err(|error| Fatal(format!("a committee does not decode: {error}")))
-        };
-        let before = DbReader(db).get(&key).map_err(|fault| Fatal(fault.0))?;
-        let before = before.as_ref().map(decoded).transpose()?;
-        let written = block.writes.iter().find(|(written, _)| *written == key).and_then(|(_, value)| value.as_ref());
-        let after = written.map(decoded).transpose()?;
-        let engines = (before.map(|committee| committee.engine), after.map(|committee| committee.engine));
-        let (Some(before), Some(after)) = engines else { return Ok(None) };
-        let Some(position) = block.applied.consensus.position.filter(|_| before != after) else { return Ok(None) };
-        Ok(Some(EngineStart { position, anchor: block.header_hash }))
+        Ok(block)
     }
 
     fn block(&self, db: &dyn Kv, consensus: AppliedState, payload: &Bytes) -> Result<(), Fatal> {
@@ -405,6 +402,12 @@ impl Replica {
 
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {
     Bytes::from(borsh::to_vec(value).expect("writing to memory does not fail"))
+}
+
+/// What the engine that begins finds beside the state at the entry that hands over to it.
+fn engine_note(db: &dyn Kv, start: &EngineStart, committee: &Committee) -> Result<Vec<u8>, Fatal> {
+    let members = applied::replicas(&DbReader(db), committee).map_err(|fault| Fatal(fault.0))?;
+    first_note(&start.order(), committee, &members).map_err(|error| Fatal(error.to_string()))
 }
 
 fn write_genesis(db: &dyn Kv, genesis: &Genesis, founded: Founded<'_>, group: GroupId) -> Result<(), OpenError> {
@@ -448,14 +451,21 @@ pub(crate) fn rebuild(db: &dyn Kv, path: &str, group: GroupId) -> Result<Stand, 
     if Hash32(tree.root()) != applied.state_root {
         return Err(OpenError::Root { path });
     }
-    Ok(Stand { tree, applied })
+    let order = applied::order(&reader, group)?;
+    Ok(Stand { tree, applied, order })
 }
 
 impl Replica {
     fn applied_all(&self, entries: Vec<Committed>) -> Result<(), Fatal> {
         let db = self.db()?;
         for entry in entries {
-            let mut consensus = self.stand.lock().applied.consensus.clone();
+            let (order, mut consensus) = {
+                let stand = self.stand.lock();
+                (stand.order, stand.applied.consensus.clone())
+            };
+            if !applied::counts(&order, self.by, entry.position.index) {
+                continue;
+            }
             consensus.position = Some(entry.position);
             if let Some(note) = entry.note {
                 consensus.membership = Some((Some(entry.position), note.to_vec()));
@@ -484,6 +494,14 @@ impl Applier for Replica {
         let found = DbReader(&*db).get(&key).map_err(|fault| Fatal(fault.0))?;
         let committee = found.map(|bytes| borsh::from_slice(&bytes)).transpose();
         committee.map_err(|error| Fatal(format!("the committee in force does not decode: {error}")))
+    }
+
+    fn order(&self) -> Option<Order> {
+        Some(self.stand.lock().order)
+    }
+
+    fn ordered_by(&mut self, engine: Engine) {
+        self.by = engine;
     }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), Fatal> {

@@ -1,11 +1,14 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::core::support::{SHARD, address};
+use crate::core::entry::{Command, ENTRY_VERSION, Entry};
+use crate::core::support::{self, NOW, SHARD, address, liars};
 use crate::server::testing::{certify, committed, issuer, lone_genesis, mint, resources, write_asset};
 use crate::server::vault::Vault;
+use consensus::port::Position;
+use cross_shard::{Message, stream};
 use ledger::Header;
-use ledger::ids::{Address, ClusterId, Height};
+use ledger::ids::{Address, ClusterId, Epoch, Height, TimeMs};
 use storage::{Fault, FaultyKv, MemKv, Operation};
 use tempfile::TempDir;
 
@@ -55,6 +58,7 @@ impl Bench {
             effects,
             halt: share.halt.clone(),
             staged: None,
+            by: Engine::Raft,
             written_bytes: Arc::clone(&share.written_bytes),
             transactions: Arc::clone(&share.transactions),
         };
@@ -88,6 +92,62 @@ fn a_failed_write_stops_the_group_before_anybody_sees_the_tree() {
     // Nothing is built on such a tree, also when the disk has room again.
     bench.failing.store(false, Ordering::Relaxed);
     assert_eq!(bench.mint(3), Err(fatal));
+}
+
+/// The entry by which the beacon's only mail puts a committee into force.
+fn puts_in_force(committee: &Committee, index: u64) -> Committed {
+    let genesis = lone_genesis(VerifyMode::Ingest);
+    let beacon = genesis.committee(GroupId::BEACON).expect("there is a beacon").hash();
+    let mail = [Message::CommitteeUpdate(committee.clone()).encode()];
+    let outbox = [support::stream_head(SHARD, &mail)];
+    let header = Header {
+        cluster: genesis.cluster_id(),
+        committee_hash: beacon,
+        next_committee_hash: beacon,
+        outbox_root: stream::root(&outbox),
+        ..support::header(GroupId::BEACON, 1)
+    };
+    let bundle = support::bundle(certify(header), &outbox, &mail, SHARD, 0, 1);
+    let commands = vec![Command::Deliver(encoded(&bundle).to_vec())];
+    let entry = Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(NOW.0 + index), commands };
+    let position = Position { term: 1, leader: 1, index };
+    Committed { position, payload: Payload::Batch(entry.encode().into()), note: None }
+}
+
+#[test]
+fn what_an_engine_delivers_behind_its_last_entry_leaves_no_trace() {
+    let mut bench = Bench::new();
+    bench.mint(1).expect("a block");
+    assert_eq!(bench.replica.order().map(|order| (order.engine, order.after)), Some((Engine::Raft, None)));
+    let bft = Committee { epoch: Epoch(1), ..liars() };
+    let (_, tx) = mint(&lone_genesis(VerifyMode::Ingest), 3, Address([3; 20]), 5);
+    let blank = Committed { payload: Payload::Blank, ..committed(4, []) };
+    bench.replica.apply(vec![puts_in_force(&bft, 2), committed(3, [tx]), blank]).expect("one of them is a block");
+
+    let applied = bench.share.stand.lock().applied.clone();
+    assert_eq!(applied.height, Height(2));
+    let order = bench.replica.order().expect("the state says it");
+    assert_eq!(
+        (order.engine, order.after, order.anchor),
+        (Engine::Bft, applied.consensus.position, applied.header_hash)
+    );
+    assert_eq!(order.stint(), 2);
+    // The engine that begins finds its beginning beside the state, also after another start.
+    let note = first_note(&order, &bft, &[]).expect("it follows from the committee");
+    assert_eq!(applied.consensus.membership, Some((order.after, note)));
+    assert_eq!(bench.replica.applied(), applied.consensus);
+    let kept: Option<AppliedRecord> = bench.share.state.load(&schema::applied()).expect("a read");
+    assert_eq!(kept, Some(applied.clone()));
+    assert_eq!(applied::order(&DbReader(&*bench.replica.db().expect("it is open")), SHARD), Ok(order));
+
+    // Whatever Raft still delivers, and what the other one would deliver again.
+    bench.mint(3).expect("it is void");
+    bench.replica.ordered_by(Engine::Bft);
+    bench.mint(2).expect("it is void");
+    assert_eq!(bench.share.stand.lock().applied, applied);
+    bench.mint(3).expect("a block");
+    let applied = bench.share.stand.lock().applied.clone();
+    assert_eq!((applied.height, applied.consensus.position.map(|at| at.index)), (Height(3), Some(3)));
 }
 
 /// A replica on disk that applies mints, one a block.

@@ -7,7 +7,6 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use consensus::engine::Group;
 use cross_shard::stream::{self, OutStream};
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
 use ledger::limits::{LAG_BLOCKS_MAX, MAIL_WAITS_MAX, UNCERTIFIED_BLOCKS_MAX};
@@ -176,10 +175,7 @@ fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
         hidden: false,
         unwell: false,
         engine: handle.engine.engine().name().to_owned(),
-        round: match &handle.engine {
-            Group::Raft(_) => 0,
-            Group::Bft(bft) => bft.round(),
-        },
+        round: handle.engine.round(),
     }
 }
 

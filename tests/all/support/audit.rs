@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use client::Client;
 use futures::StreamExt;
 use ledger::genesis::Genesis;
-use ledger::{Address, AssetId, GroupId, Hash32, Height, Receipt, TxId};
+use ledger::{Address, AssetId, Committee, GroupId, Header, Height, Receipt, TxId};
 use proto::views::BlockView;
 
 use super::bank::Bank;
@@ -41,7 +41,8 @@ pub async fn audit_chains(client: &Client, heights: &BTreeMap<GroupId, u64>) -> 
 }
 
 /// Reads every block of every group up to these heights. Each must follow from the one before, be
-/// certified by its committee, and balance; what one group sent another must have received. Returns
+/// certified by its committee (the first of the group, or the one in force now; others are named by the chain alone),
+/// and balance; what one group sent another must have received. Returns
 /// the supply of each asset, and every receipt that stands in a block.
 pub async fn audit_receipts(
     client: &Client,
@@ -49,15 +50,18 @@ pub async fn audit_receipts(
 ) -> (BTreeMap<AssetId, Supply>, Receipts) {
     let mut books = Books::default();
     let mut receipts = Receipts::new();
+    let now = eventually("the committees in force", async || client.cluster().await).await;
+    let now = now.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());
+    let committees: Vec<Committee> = client.genesis().committees.iter().cloned().chain(now).collect();
     for (group, height) in heights {
         let ask = |height| async move { (height, client.block(*group, Height(height)).await.unwrap().value) };
         let mut blocks = futures::stream::iter(1..=*height).map(ask).buffered(QUESTIONS_MAX);
-        let mut parent: Option<Hash32> = None;
+        let mut parent: Option<Header> = None;
         while let Some((height, block)) = blocks.next().await {
             let block = block.unwrap_or_else(|| panic!("{group} has no block {height}"));
-            check_chain(client.genesis(), *group, height, &block, parent);
+            check_chain((client.genesis(), &committees), *group, height, &block, parent.as_ref());
             books.add(*group, &block);
-            parent = Some(block.header.hash());
+            parent = Some(block.header.clone());
             for receipt in block.receipts {
                 assert_eq!((receipt.group, receipt.height), (*group, Height(height)));
                 receipts.entry(receipt.txid).or_default().push(receipt);
@@ -67,17 +71,28 @@ pub async fn audit_receipts(
     (books.close(), receipts)
 }
 
-fn check_chain(genesis: &Genesis, group: GroupId, height: u64, block: &BlockView, parent: Option<Hash32>) {
+fn check_chain(
+    (genesis, committees): (&Genesis, &[Committee]),
+    group: GroupId,
+    height: u64,
+    block: &BlockView,
+    parent: Option<&Header>,
+) {
     let header = &block.header;
     assert_eq!((header.group, header.height), (group, Height(height)));
     assert_eq!(header.cluster, genesis.cluster_id());
     if let Some(parent) = parent {
-        assert_eq!(header.parents, [parent], "{group} {height} follows from another block");
+        assert_eq!(header.parents, [parent.hash()], "{group} {height} follows from another block");
     }
+    let first = genesis.committee(group).unwrap().hash();
+    let named = parent.map_or(first, |parent| parent.next_committee_hash);
+    assert_eq!(header.committee_hash, named, "{group} {height} is by another committee");
     // Old certificates may be missing: any later one proves the chain. One that is there must hold.
     if let Some(certificate) = &block.certificate {
         assert_eq!(certificate.header, *header);
-        certificate.verify(genesis.committee(group).unwrap()).unwrap();
+        if let Some(committee) = committees.iter().find(|one| one.hash() == header.committee_hash) {
+            certificate.verify(committee).unwrap();
+        }
     }
 }
 

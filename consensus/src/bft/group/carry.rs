@@ -14,8 +14,8 @@ const FORGET_RECORDS: u64 = 64;
 impl Task {
     pub(super) fn carry_out(&mut self) {
         for output in std::mem::take(&mut self.out) {
-            // A replica that has failed does nothing more.
-            if self.failed() {
+            // A replica that has failed does nothing more, nor one whose engine has handed over.
+            if self.failed() || self.over() {
                 return;
             }
             self.carry(output);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
 use ledger::ids::NodeId;
 use ledger::limits::BATCH_BYTES_MAX;
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use crate::port::any_replica;
 use crate::raft::HandleError;
 use crate::raft::log::Log;
 use crate::raft::network::{Peer, Sender};
-use crate::raft::wire;
+use crate::raft::{serve, wire};
 
 /// So long a question waits for what is not decided yet.
 const WAIT: Duration = Duration::from_millis(500);
@@ -78,6 +79,14 @@ pub(super) async fn answer(log: &Log, progress: &Progress, ask: Ask) -> Result<A
     let found = find(log, ask.from).map_err(|error| HandleError::Stopped(error.to_string()))?;
     let (reached, votes) = (progress.reached.load(Ordering::Acquire), progress.votes.load(Ordering::Acquire));
     Ok(Answer { reached, votes, found })
+}
+
+/// Answers a question for a replica that runs another engine by now, in the stint that began behind `stint`: its log
+/// still has what this engine has decided before, and so helps those who have missed it. It votes for nobody here.
+pub(crate) fn decided_before(log: &Log, stint: u64, body: &[u8]) -> Result<Bytes, HandleError> {
+    let ask = wire::body::<Ask>(body).map_err(serve::malformed)?;
+    let found = find(log, ask.from).map_err(|error| HandleError::Stopped(error.to_string()))?;
+    Ok(wire::reply(&Answer { reached: stint, votes: false, found }))
 }
 
 fn find(log: &Log, from: u64) -> io::Result<Found> {

@@ -12,6 +12,9 @@
 //! Code map: `start` (before the machine runs), `task` (the loop), `carry` (what the machine wants done), `wal` and
 //! `decided` (bytes on disk), `outbox` (what leaves), `catchup` (a member that is behind), `sequencer` (what the host
 //! asks for).
+//!
+//! When the committee in force has another engine, the entry that brought it was the last: the task does nothing more
+//! (`task::Task::over`) and waits to be taken down by whoever starts the other engine.
 
 mod carry;
 mod catchup;
@@ -47,7 +50,7 @@ use self::outbox::{CALL_MESSAGES_BYTES_MAX, Counters, Outbox};
 use self::task::{Command, Inputs, Task};
 use super::api::BftTiming;
 use super::{Chain, Message};
-use crate::port::{Position, RoleView, join_of};
+use crate::port::{Applier, Position, RoleView, join_of};
 use crate::raft::failure::Failure;
 use crate::raft::fetch::Lender;
 use crate::raft::log::Log;
@@ -56,6 +59,7 @@ use crate::raft::network::Sender;
 use crate::raft::snapshot::Snapshots;
 use crate::raft::{Founding, HandleError, RaftGroupConfig, Replica, Standing, StartError, serve, wire};
 
+pub(crate) use self::catchup::decided_before;
 pub use self::outbox::Traffic;
 
 /// Room for submissions that wait for their fate, in units; whoever submits more waits. Each takes one, and one more
@@ -125,6 +129,8 @@ pub struct BftGroup {
 struct Inner {
     config: RaftGroupConfig,
     timing: BftTiming,
+    /// The stint that this replica is in.
+    stint: u64,
     log: Log,
     applier: Arc<ApplierCell>,
     snapshots: Arc<Snapshots>,
@@ -168,6 +174,7 @@ impl BftGroup {
         );
         let (config, log, applier) = (ground.config.clone(), ground.log.clone(), ground.applier.clone());
         let (snapshots, failure) = (ground.snapshots.clone(), ground.failure.clone());
+        let stint = ground.sender.stint.load(Ordering::Relaxed);
         let outbox = Outbox::new(ground.sender.clone(), failure.clone(), counters.clone());
         let shared = task::Shared { progress: progress.clone(), evidence: evidence.clone(), events };
         let (task, role) = Task::new(ground, parts, ready, outbox, shared);
@@ -176,6 +183,7 @@ impl BftGroup {
         let inner = Inner {
             config,
             timing,
+            stint,
             log,
             applier,
             snapshots,
@@ -253,6 +261,13 @@ impl BftGroup {
     pub async fn handle(&self, from: NodeId, kind: u8, payload: Bytes) -> Result<Bytes, HandleError> {
         let inner = &self.inner;
         let request = serve::open((inner.config.raft_id, inner.config.node), from, kind, payload)?;
+        let own = self.stint();
+        serve::of_stint(own, kind, &request).inspect_err(|_| {
+            if request.stint > own {
+                // It says so again when there is no room for it now.
+                let _ = inner.commands.try_send(Command::Ahead(from));
+            }
+        })?;
         let body = &request.body;
         match kind {
             wire::BFT_MESSAGES => {
@@ -272,7 +287,33 @@ impl BftGroup {
             // One that may have forgotten what it promised says nothing that others could rely on.
             wire::STANDING => Ok(wire::reply(&if self.votes() { Standing::Begun } else { Standing::Unsure })),
             wire::LATEST_JOIN => Ok(wire::reply(&self.latest_join())),
+            wire::STINT => Ok(wire::reply(&own)),
             kind => serve::lend(&inner.lender, kind, body).await,
+        }
+    }
+
+    /// The stint that this replica is in.
+    fn stint(&self) -> u64 {
+        self.inner.stint
+    }
+
+    /// Stops, and gives the applier back for another engine; none when it was shut down before.
+    pub(crate) async fn retire(&self) -> Option<Box<dyn Applier>> {
+        self.end().await;
+        let applier = self.inner.applier.take().await;
+        self.inner.log.close();
+        applier
+    }
+
+    /// Ends the task, and with it everything that it has begun.
+    async fn end(&self) {
+        self.inner.stop.send_replace(true);
+        // Whoever comes second waits here until the task has ended.
+        let mut task = self.inner.task.lock().await;
+        if let Some(running) = task.take()
+            && let Err(error) = running.await
+        {
+            tracing::error!(group = %self.inner.config.group, %error, "the replica did not stop cleanly");
         }
     }
 

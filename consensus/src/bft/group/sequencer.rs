@@ -130,15 +130,7 @@ impl Sequencer for BftGroup {
     }
 
     async fn shutdown(&self) {
-        self.inner.stop.send_replace(true);
-        // Whoever comes second waits here until the task has ended.
-        let mut task = self.inner.task.lock().await;
-        if let Some(running) = task.take()
-            && let Err(error) = running.await
-        {
-            tracing::error!(group = %self.inner.config.group, %error, "the replica did not stop cleanly");
-        }
-        drop(task);
+        self.end().await;
         self.inner.applier.close().await;
         self.inner.log.close();
     }

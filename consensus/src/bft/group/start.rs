@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::ids::ClusterId;
 
 use super::wal::{Wal, WalError};
@@ -22,6 +22,7 @@ use crate::raft::codec::{self, Stint};
 use crate::raft::found::no_vote;
 use crate::raft::log::Log;
 use crate::raft::machine::ApplierCell;
+use crate::raft::stint;
 use crate::raft::types::log_id;
 use crate::raft::{Standing, StartError};
 
@@ -69,8 +70,13 @@ pub(super) async fn ready(ground: &Ground, parts: &BftParts) -> Result<Ready, St
     install_kept(ground).await.map_err(unusable)?;
     let (applied, committee) = state(&ground.applier).await.map_err(unusable)?;
     let committee = committee.ok_or_else(|| unusable(io::Error::other("the state has no committee")))?;
-    let chain = chain(parts, &applied, &committee).map_err(|detail| StartError::Storage { group, detail })?;
-    let (chain, committee) = catch_up(ground, parts, chain, committee).await.map_err(unusable)?;
+    let (chain, committee) = if committee.engine == Engine::Bft {
+        let chain = chain(parts, &applied, &committee).map_err(|detail| StartError::Storage { group, detail })?;
+        catch_up(ground, parts, chain, committee).await.map_err(unusable)?
+    } else {
+        // The kept snapshot was the last of this engine: there is nothing to decide any more.
+        (Chain::start(parts.start.index, parts.anchor, &committee), committee)
+    };
     Ok(Ready { chain, committee: Arc::new(committee), records, votes, wal })
 }
 
@@ -89,7 +95,10 @@ async fn standing(ground: &Ground, parts: &BftParts, wal: &Wal) -> Result<(bool,
     let unusable = |error: io::Error| StartError::Storage { group, detail: error.to_string() };
     let foul = |error: WalError| StartError::Wal { group, detail: error.to_string() };
     let (start, own_id) = (parts.start.index, ground.config.raft_id);
-    let stint = ground.log.stint().map_err(unusable)?.filter(|stint| stint.start == start);
+    let noted = ground.log.stint().map_err(unusable)?;
+    let stint = noted.filter(|stint| stint.start == start);
+    // One that only followed in an earlier stint may have forgotten what it promised, in this one, too.
+    let forgetful = stint.is_none() && noted.is_some_and(|noted| !noted.votes);
     let kept = wal.open().map_err(foul)?;
     if stint.is_some_and(|stint| stint.votes) {
         return Ok(match kept.filter(|kept| kept.start == start) {
@@ -106,15 +115,12 @@ async fn standing(ground: &Ground, parts: &BftParts, wal: &Wal) -> Result<(bool,
     let begun = ground.founding.standing() == Standing::Begun;
     let empty = ground.log.is_empty().map_err(unusable)?;
     let first_join = join_of(own_id) == FIRST_JOIN;
+    if stint.is_none() && start > 0 {
+        // The engine before has handed over with this entry: see `raft::stint`.
+        stint::close(&ground.log, &ground.applier, &ground.snapshots, &parts.start).await.map_err(unusable)?;
+    }
     let admitted = if empty { first_join } else { stint.is_none() };
-    if begun && admitted {
-        if !empty && stint.is_none() && start > 0 {
-            // The entry that ends an engine is its last: what it had behind that one is void.
-            let (_, last) = ground.log.extent().map_err(unusable)?;
-            if last > Some(start) {
-                ground.log.truncate_behind(Some(start)).await.map_err(unusable)?;
-            }
-        }
+    if begun && admitted && !forgetful {
         // In this order: a replica that has noted that it votes has had its mark.
         let first = wal.begin(start).await.map_err(foul)?;
         note(&ground.log, own_id, Stint { start, votes: true }).await.map_err(unusable)?;
@@ -172,7 +178,7 @@ async fn catch_up(
     if last < chain.index && chain.index > parts.start.index {
         ground.log.purge_upto(&log_id(&position(&parts.start, chain.index)))?;
     }
-    while chain.index < last {
+    while chain.index < last && committee.engine == Engine::Bft {
         let stored = ground.log.read_stored(chain.index + 1..last + 1, REPLAY_BYTES_MAX)?;
         if stored.is_empty() {
             return Err(io::Error::other(format!("entry {} is missing in the log", chain.index + 1)));
@@ -205,6 +211,9 @@ fn replay(
         let (position, payload) = (position(&start, *index), value.body.payload());
         applier.apply(vec![Committed { position, payload, note: Some(chain.encode()) }])?;
         committee = applier.committee()?.ok_or_else(|| wrong("behind it the state has no committee"))?;
+        if committee.engine != Engine::Bft {
+            break;
+        }
     }
     Ok((chain, committee))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ledger::ballot::Equivocation;
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{NodeId, Tick};
@@ -62,6 +62,8 @@ pub(super) enum Command {
     Snapshot(u64),
     /// Forget the log up to this entry, as far as a snapshot reaches.
     Purge(u64, oneshot::Sender<()>),
+    /// A member runs the engine that follows this one.
+    Ahead(NodeId),
 }
 
 /// What becomes of a submission.
@@ -217,7 +219,8 @@ impl Task {
             if self.failed() {
                 break;
             }
-            let wake = self.machine.deadline().and_then(|at| self.started.checked_add(Duration::from_millis(at.0)));
+            let deadline = self.machine.deadline().filter(|_| !self.over());
+            let wake = deadline.and_then(|at| self.started.checked_add(Duration::from_millis(at.0)));
             tokio::select! {
                 biased;
                 _ = inputs.stop.changed() => break,
@@ -250,8 +253,13 @@ impl Task {
         self.ground.failure.get().is_some()
     }
 
+    /// Whether another engine orders what comes next: the machine has seen its last entry.
+    pub(super) fn over(&self) -> bool {
+        self.committee.engine != Engine::Bft
+    }
+
     pub(super) fn step(&mut self, input: Input) {
-        if self.failed() {
+        if self.failed() || self.over() {
             return;
         }
         let now = Tick(self.started.elapsed().as_millis() as u64);
@@ -291,6 +299,8 @@ impl Task {
                 // Whoever does not wait any more does not care.
                 let _ = done.send(());
             }
+            // It has what was decided last, or a snapshot with it.
+            Command::Ahead(node) => self.ask(node, self.last_index.max(self.chain.index) + 1),
         }
     }
 
@@ -308,6 +318,9 @@ impl Task {
             if let Err(error) = ended {
                 self.ground.failure.note(&format!("a task of the replica ended early: {error}"));
             }
+        }
+        if self.over() {
+            return;
         }
         self.admit();
         self.feed();
@@ -465,6 +478,10 @@ impl Task {
             }
         };
         self.held = None;
+        if let Some(next) = committee.as_ref().filter(|committee| committee.engine != Engine::Bft) {
+            self.committee = Arc::new(next.clone());
+            return;
+        }
         let Some(at) = applied.position else { return self.ground.failure.note("the snapshot has no position") };
         let note = applied.membership.as_ref().and_then(|(_, note)| chain_of(note));
         let (Some(chain), Some(committee)) = (note.filter(|chain| chain.index == at.index), committee) else {
@@ -597,6 +614,7 @@ impl Task {
             leads,
             leader: self.standing.leader,
             term: start::position(&self.parts.start, 0).term,
+            stint: self.ground.sender.stint.load(Ordering::Relaxed),
             last_log_index: self.last_index.max(self.chain.index),
             applied_index: self.chain.index,
             voters: self.committee.members.iter().map(|member| member.node).collect(),

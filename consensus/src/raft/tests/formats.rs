@@ -74,6 +74,25 @@ fn entries_with_a_seal_and_votes_with_a_stint_do_not_change() {
     assert_eq!(codec::decode_stint(&codec::encode_vote(&vote)), Ok(None));
 }
 
+const HEAD: wire::Head = wire::Head { to: 1, from: 2, stint: 0 };
+const IN_A_STINT: wire::Head = wire::Head { stint: 77, ..HEAD };
+
+/// A group that has never gone over to another engine sends what it always has.
+#[test]
+fn a_request_says_of_which_stint_it_is() {
+    let first = wire::request(HEAD, &7_u8);
+    assert_eq!(hex(&first), "010100000000000000020000000000000007");
+    let later = wire::request(IN_A_STINT, &7_u8);
+    assert_eq!(hex(&later), "02010000000000000002000000000000004d0000000000000007");
+    for (bytes, stint) in [(first, 0), (later.clone(), 77)] {
+        let request = wire::open_request(bytes).unwrap();
+        assert_eq!((request.to, request.from, request.stint, request.body.as_ref()), (1, 2, stint, &[7][..]));
+    }
+    for cut in 0..25 {
+        assert!(wire::open_request(later.slice(..cut)).is_err(), "{cut}");
+    }
+}
+
 fn append() -> Bytes {
     let request = AppendEntriesRequest {
         vote: Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true },
@@ -81,7 +100,7 @@ fn append() -> Bytes {
         entries: entries(),
         leader_commit: Some(at(2)),
     };
-    wire::append(1, 2, &wire::Append { stream: 7, sequence: 8, request })
+    wire::append(HEAD, &wire::Append { stream: 7, sequence: 8, request })
 }
 
 #[test]
@@ -142,7 +161,7 @@ fn the_largest_calls_are_within_the_limit_of_calls() {
             entries: (5..).zip(payloads).map(batch).collect(),
             leader_commit: Some(at(2)),
         };
-        wire::append(1, 2, &wire::Append { stream: 1, sequence: 0, request }).len()
+        wire::append(IN_A_STINT, &wire::Append { stream: 1, sequence: 0, request }).len()
     };
     let many = crate::raft::config::APPEND_ENTRIES_MAX as usize;
     for largest in [append(vec![BATCH_BYTES_MAX]), append(vec![wire::APPEND_BYTES_MAX / many; many])] {
@@ -158,7 +177,7 @@ fn the_largest_calls_are_within_the_limit_of_calls() {
     };
     let secret = SnapshotSecret(vec![7; wire::SNAPSHOT_SECRET_BYTES_MAX]);
     let vote = Vote { leader_id: LeaderId { term: 3, node_id: 9 }, committed: true };
-    let offer = wire::request(1, 2, &wire::Offer { vote: (&vote).into(), manifest, secret });
+    let offer = wire::request(IN_A_STINT, &wire::Offer { vote: (&vote).into(), manifest, secret });
     assert!(offer.len() <= wire::CALL_BYTES_MAX, "{}", offer.len());
     // The group and the kind that the node's service puts around a call, and its gRPC frame.
     const { assert!(wire::CALL_BYTES_MAX + 64 <= GRPC_BYTES_MAX) };

@@ -5,6 +5,7 @@ mod fetch;
 mod formats;
 mod found;
 mod snapshots;
+mod stints;
 mod suite;
 mod support;
 mod withheld;

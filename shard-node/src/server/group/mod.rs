@@ -89,7 +89,7 @@ pub struct HostContext {
 pub struct GroupHandle {
     /// The group.
     pub group: GroupId,
-    /// Consensus, by whichever engine the committee names.
+    /// Consensus, by whichever engine the committee in force names.
     pub engine: Group,
     /// State and tree.
     pub share: ReplicaShare,

@@ -6,24 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use consensus::bft::BftParts;
-use consensus::engine::Group;
-use consensus::port::{Position, replica_id};
-use consensus::raft::{FetchError, Founding, Prepared, RaftGroup, RaftGroupConfig, Standing};
-use ledger::Committee;
-use ledger::committee::Engine;
+use consensus::engine::{Group, Means};
+use consensus::port::replica_id;
+use consensus::raft::{FetchError, Founding, Prepared, RaftGroupConfig, Standing};
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
-use ledger::header::Header;
-use ledger::ids::{GroupId, Height, NodeId};
-use ledger::schema;
-use ledger::view::ReadFault;
+use ledger::ids::{GroupId, NodeId};
 use router::gateway::ClusterView;
 use storage::{LogEngine, LogStore, StorageError, ValueCipher};
 use tokio::sync::{mpsc, watch};
 
 use crate::core::driver::{DriverConfig, GroupDriver};
-use crate::core::marks::{self, EngineStart};
 use crate::server::alarms::Alarms;
 use crate::server::checks::Known;
 use crate::server::group::admit::{self, AdmitError, Way};
@@ -41,9 +34,6 @@ const INPUTS_MAX: usize = 4096;
 const BLOCKS_MAX: usize = 64;
 /// Blocks between two checkpoints in the beacon.
 const CHECKPOINT_EVERY: u64 = 64;
-
-/// Where the order of a group stands that a Byzantine engine begins.
-const BEGINNING: Position = Position { term: 1, leader: 0, index: 0 };
 
 /// The engine's id of a node that is in a group since its beginning. Later joins have higher numbers,
 /// so that no id is ever used again.
@@ -247,6 +237,7 @@ impl OpenGroup {
             }),
             leader: None,
             leads: false,
+            stint: 0,
             excluded: false,
             members: Vec::new(),
             guarded_ms: None,
@@ -257,15 +248,13 @@ impl OpenGroup {
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, engine_in));
-        let engine = match engine_in_force(&share, group)? {
-            Engine::Raft => Group::Raft(start_raft(prepared, group, first, join).await?),
-            Engine::Bft => {
-                let parts = bft_parts(&context, &share, group, (ballots, known.clone()))?;
-                let bft = prepared.start_bft(parts).await?;
-                evidence::follow(&context, &alarms, inputs.downgrade(), bft.evidence());
-                Group::Bft(bft)
-            }
-        };
+        let means = means(&context, &share, group, (ballots, known.clone()));
+        let engine = Group::start(prepared, means).await?;
+        evidence::follow(&context, &alarms, inputs.downgrade(), engine.evidence());
+        // Who joins later has an empty log until the leader writes to it.
+        if join == FIRST_JOIN {
+            engine.bootstrap(first).await.map_err(|error| GroupError::Bootstrap(group, error))?;
+        }
         let _ = engine_out.send(engine.clone());
         let arrivals = Arrivals::default();
         Ok(Arc::new(GroupHandle {
@@ -289,55 +278,22 @@ impl OpenGroup {
     }
 }
 
-/// What orders the entries of a group, by the committee that this replica's state has in force.
-fn engine_in_force(share: &ReplicaShare, group: GroupId) -> Result<Engine, GroupError> {
-    let failed = |fault| GroupError::Read(group, fault);
-    let committee: Option<Committee> = share.state.load(&schema::current_committee(group)).map_err(failed)?;
-    let committee = committee.ok_or_else(|| failed(ReadFault("the state holds no committee of its group".into())))?;
-    Ok(committee.engine)
-}
-
-async fn start_raft(
-    prepared: Prepared,
-    group: GroupId,
-    first: Vec<(u64, NodeId)>,
-    join: u16,
-) -> Result<RaftGroup, GroupError> {
-    let raft = prepared.start().await?;
-    // Who joins later has an empty log until the leader writes to it.
-    if join == FIRST_JOIN {
-        raft.bootstrap(first).await.map_err(|error| GroupError::Bootstrap(group, error))?;
-    }
-    Ok(raft)
-}
-
-/// What a member of a Byzantine group starts with. Where its order begins is the same on all members and at each
-/// start: behind block 0, or behind the block that put the engine in force.
-fn bft_parts(
+/// What a replica needs beside its files, for whichever engine it runs.
+fn means(
     context: &HostContext,
     share: &ReplicaShare,
     group: GroupId,
     (wal, known): (Arc<dyn LogStore>, Known),
-) -> Result<BftParts, GroupError> {
-    let failed = |fault| GroupError::Read(group, fault);
-    let begins: Option<EngineStart> = share.state.load(&marks::engine_start()).map_err(failed)?;
-    let begins = match begins {
-        Some(begins) => begins,
-        None => {
-            let first: Option<Header> = share.state.load(&schema::header(Height(0))).map_err(failed)?;
-            let first = first.ok_or_else(|| failed(ReadFault("the state holds no header of block 0".into())))?;
-            EngineStart { position: BEGINNING, anchor: first.hash() }
-        }
-    };
-    Ok(BftParts {
+) -> Means {
+    let (links, own) = (Arc::clone(&context.links), context.node);
+    Means {
         cluster: context.genesis.cluster_id(),
         key: context.key.clone(),
         timing: context.bft,
         wal,
         judge: Arc::new(HostJudge::new(context, share, group, known)),
-        anchor: begins.anchor,
-        start: begins.position,
-    })
+        others: Arc::new(move || links.members(group).into_iter().filter(|node| *node != own).collect()),
+    }
 }
 
 /// The members that a group began with, by their raft ids.

@@ -57,6 +57,8 @@ pub(super) struct GroupTask {
     pub(super) driver: GroupDriver,
     pub(super) leader: Option<NodeId>,
     pub(super) leads: bool,
+    /// The stint of the engine that the driver was last told of.
+    pub(super) stint: u64,
     /// The channel has excluded this node's own organisation, which then proposes nothing.
     pub(super) excluded: bool,
     pub(super) members: Vec<NodeId>,
@@ -97,7 +99,7 @@ impl GroupTask {
                     self.proposals = self.proposer(started.clone());
                     self.engine = Some(started.clone());
                     let role = started.role().borrow().clone();
-                    self.role(&role);
+                    self.engine_says(&role, &mut committing);
                 }
                 changed = async { roles.as_mut().expect("guarded").changed().await }, if roles.is_some() => {
                     if changed.is_err() {
@@ -105,7 +107,7 @@ impl GroupTask {
                         continue;
                     }
                     let role = roles.as_mut().map(|roles| roles.borrow_and_update().clone()).unwrap_or_default();
-                    self.role(&role);
+                    self.engine_says(&role, &mut committing);
                 }
                 _ = timer.tick() => {
                     for input in std::mem::take(&mut self.deferred) {
@@ -164,12 +166,24 @@ impl GroupTask {
         }
     }
 
+    /// An engine begins behind a block that was announced before, and the driver has to know that block first.
+    fn engine_says(&mut self, role: &RoleView, committing: &mut mpsc::Receiver<Committing>) {
+        if role.stint != self.stint {
+            while let Ok(what) = committing.try_recv() {
+                self.committing(what);
+            }
+        }
+        self.role(role);
+    }
+
     fn role(&mut self, role: &RoleView) {
         self.excluded = self.excludes(self.context.node);
         // Without a guarded clock there is no stamp, so this replica proposes nothing yet.
         let leads = role.leads && self.guarded_ms.is_some() && !self.excluded;
         let lost = self.leads && !leads;
-        let moved = self.leads != leads || self.leader != role.leader;
+        // Another engine tells who leads it, also where that is who led before: the driver waits to hear it.
+        let begins = std::mem::replace(&mut self.stint, role.stint) != role.stint;
+        let moved = begins || self.leads != leads || self.leader != role.leader;
         self.leads = leads;
         self.leader = role.leader;
         if let Some(reason) = &role.stopped {
@@ -209,7 +223,10 @@ impl GroupTask {
     fn same_role(&mut self) {
         if let Some(engine) = self.engine.clone() {
             let role = engine.role().borrow().clone();
-            self.role(&role);
+            // That of an engine that has just begun comes by itself, behind the block that it begins behind.
+            if role.stint == self.stint {
+                self.role(&role);
+            }
         }
     }
 

@@ -138,7 +138,7 @@ async fn a_member_speaks_for_no_other_and_garbage_is_refused() {
     let want = vec![Message::Want { index: 1, value: ledger::Hash32([5; 32]) }];
     let (own, other) = (replica_id(NodeId(leader), 1), 1 + leader % 4);
     let from = replica_id(NodeId(other), 1);
-    let call = |to: u64, from: u64| wire::request(to, from, &want);
+    let call = |to: u64, from: u64| wire::request(wire::Head { to, from, stint: 0 }, &want);
     let refused = async |sender: u32, kind: u8, payload: Bytes| {
         group.handle(NodeId(sender), kind, payload).await.unwrap_err().code()
     };
@@ -149,7 +149,7 @@ async fn a_member_speaks_for_no_other_and_garbage_is_refused() {
     assert_eq!(refused(other, wire::BFT_MESSAGES, Bytes::from_static(b"x")).await, "raft_malformed");
     let tail = Bytes::from([call(own, from).to_vec(), vec![0]].concat());
     assert_eq!(refused(other, wire::BFT_MESSAGES, tail).await, "raft_malformed");
-    let large = wire::request(own, from, &vec![0_u8; 2 << 20]);
+    let large = wire::request(wire::Head { to: own, from, stint: 0 }, &vec![0_u8; 2 << 20]);
     assert_eq!(refused(other, wire::BFT_MESSAGES, large).await, "raft_malformed");
     assert_eq!(refused(other, wire::APPEND, call(own, from)).await, "raft_malformed");
     for to in [own, any_replica(NodeId(leader))] {

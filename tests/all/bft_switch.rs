@@ -1,0 +1,118 @@
+//! A shard of three that a majority orders becomes one of four that bears a member that lies, and goes back, while
+//! customers pay. Nodes are processes, and whoever goes over first is killed at once.
+
+use std::process::{Command, Stdio};
+
+use client::Client;
+use ledger::{Engine, GroupId, NodeId};
+use seamark_cli::history::bitcoin_block;
+use serde_json::Value;
+
+use crate::support::audit::{audit_chains, end_and_reconcile};
+use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
+use crate::support::eventually;
+use crate::support::load::Load;
+use crate::support::program::program;
+use crate::support::up::Up;
+
+const NODES: u32 = 4;
+const SHARD: GroupId = GroupId::shard(0);
+const FUNDS: u128 = 100_000;
+
+/// Four nodes of four organisations. The fourth has no seat in the shard before the engine needs one more.
+async fn three_of_four() -> Up {
+    Up::start_with(NODES, 1, &["--replicas", "3", "--orgs", "4"]).await
+}
+
+/// Has more than half of the organisations ask for another engine. Returns when the last of them has.
+fn switch(up: &Up, engine: Engine) {
+    for org in ["org-a", "org-b", "org-c"] {
+        let output = Command::new(program())
+            .args(["group", "consensus", "shard-0", engine.name(), "--as", org, "--wait", "0", "--json"])
+            .env("SEAMARK_DIR", &up.dir)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{org}: {output:?}");
+    }
+}
+
+/// Waits until so many replicas of the shard run this engine, and none another one when it is to be `all`.
+async fn running(client: &Client, engine: Engine, least: usize, all: bool) -> Vec<NodeId> {
+    eventually("replicas run the engine", async || {
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        let replicas = status.nodes.iter().filter_map(|node| {
+            let replica = node.replicas.iter().find(|replica| replica.group == SHARD.0)?;
+            Some((NodeId(node.node), replica.engine == engine.name() && replica.stopped.is_empty()))
+        });
+        let replicas: Vec<(NodeId, bool)> = replicas.collect();
+        let found: Vec<NodeId> = replicas.iter().filter(|(_, runs)| *runs).map(|(node, _)| *node).collect();
+        let enough = found.len() >= least && (!all || found.len() == replicas.len());
+        if enough { Ok(found) } else { Err(format!("{engine} runs on {found:?}, and not on all of {replicas:?}")) }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_killed() {
+    let mut up = three_of_four().await;
+    let client = Client::connect(&up.profile()).await.unwrap();
+    let genesis = client.genesis().clone();
+    let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
+    assert_eq!(genesis.committee(SHARD).unwrap().members.len(), 3);
+    let bank = Bank::open(&client).await;
+    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
+    bank.fund(&wallets, FUNDS).await;
+
+    let mut load = Load::start(&bank, &wallets, &wallets, 64).await;
+    load.next(100).await;
+    for (engine, members) in [(Engine::Bft, 4), (Engine::Raft, 3)] {
+        switch(&up, engine);
+        let first = running(&client, engine, 1, false).await[0];
+        up.kill(first).await;
+        // Those who are left go over without it, and go on.
+        load.next(200).await;
+        up.restart(first);
+        running(&client, engine, members, true).await;
+        load.next(100).await;
+    }
+    let (committed, fates) = end_and_reconcile(load, &bank).await;
+    assert!(fates.open.is_empty(), "{:?}", fates.open);
+    assert!(committed >= 700, "{committed}");
+    let heights = up.settled(&client, &groups).await;
+    let supply = audit_chains(&client, &heights).await[&bank.asset];
+    assert_eq!(supply.held, FUNDS * wallets.len() as u128);
+    assert_eq!(bank.total(&wallets).await, supply.held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_meanwhile() {
+    let up = three_of_four().await;
+    let client = Client::connect(&up.profile()).await.unwrap();
+    // The transfers of `demo`, of which `readme` and `bft` have the state.
+    let history = bitcoin_block::mainnet_702861().unwrap();
+    let name = |account| history.accounts.name(account);
+    let rows = history.transfers.iter().map(|one| format!("{},{},{}\n", name(one.from), name(one.to), one.amount));
+    let file = up.dir.join("block-702861.csv");
+    std::fs::write(&file, format!("from,to,amount\n{}", rows.collect::<String>())).unwrap();
+
+    // Slow enough that both changes come while it runs.
+    let replay = Command::new(program())
+        .args(["replay", "--json", "--rate", "150", "--dir"])
+        .args([&up.dir, &file])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let replaying = tokio::task::spawn_blocking(move || replay.wait_with_output().unwrap());
+    switch(&up, Engine::Bft);
+    running(&client, Engine::Bft, 4, true).await;
+    switch(&up, Engine::Raft);
+    running(&client, Engine::Raft, 3, true).await;
+    assert!(!replaying.is_finished(), "the history has ended before the engines changed");
+    let output = replaying.await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["committed"], &report["rejected"]), (&Value::from(5992), &Value::from(0)));
+    assert_eq!((&report["conserved"], &report["replicas_agree"]), (&Value::from(true), &Value::from(true)));
+    assert_eq!(report["state_sha256"], "3b87f6f57c8c1bcb0ade37206b440ab351a4497e657ccc198741f53976abe715");
+}
