@@ -168,7 +168,7 @@ impl Node {
                 self.with(now_ms, group, out, |replica, now, out| replica.engine(now, from, message, out));
             }
             (Wire::Bft { group, message }, Some(from)) => {
-                self.with(now_ms, group, out, |replica, now, out| replica.bft(now, from, message, out));
+                self.with(now_ms, group, out, |replica, now, out| replica.bft(now, from, *message, out));
             }
             (Wire::Peer { group, message }, Some(from)) => {
                 self.with(now_ms, group, out, |replica, now, out| replica.peer(now, from, message, out));

@@ -62,7 +62,7 @@ pub enum Wire {
         /// The group.
         group: GroupId,
         /// The message.
-        message: bft::BftWire,
+        message: Box<bft::BftWire>,
     },
     /// Between drivers.
     Peer {

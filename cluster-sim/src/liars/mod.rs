@@ -147,7 +147,7 @@ impl Scene<'_> {
     }
 
     fn wire(&self, message: Message) -> Wire {
-        Wire::Bft { group: self.committee.group, message: BftWire::Machine(message) }
+        Wire::Bft { group: self.committee.group, message: Box::new(BftWire::Machine(message)) }
     }
 }
 
@@ -269,7 +269,7 @@ impl Liar {
         match lie {
             Lie::Silent => self.lies += 1,
             Lie::Forger if self.draw(2) == 0 => self.forge_decided(scene, to, said),
-            _ => said.push((to, Wire::Bft { group, message: answer })),
+            _ => said.push((to, Wire::Bft { group, message: Box::new(answer) })),
         }
     }
 

@@ -68,7 +68,7 @@ impl Twin {
                     }
                     Output::Fetch { node, index } => {
                         let message = BftWire::Ask { from: index };
-                        said.push((node, Wire::Bft { group: scene.committee.group, message }));
+                        said.push((node, Wire::Bft { group: scene.committee.group, message: Box::new(message) }));
                     }
                     Output::Forget(_)
                     | Output::Fate { .. }

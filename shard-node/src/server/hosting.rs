@@ -306,7 +306,7 @@ impl Starting {
     /// Runs the group, or notes why it does not.
     async fn run(self, open: OpenGroup) {
         let Self { hosted, context, group, .. } = self;
-        let handle = match open.start().await {
+        let handle = match Box::pin(open.start()).await {
             Ok(handle) => handle,
             Err(error) => {
                 context.stop.cancel();

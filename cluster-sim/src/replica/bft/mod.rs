@@ -418,7 +418,7 @@ impl Replica {
 
     pub(super) fn bft_send(&self, to: NodeId, message: BftWire, out: &mut Vec<Effect>) {
         let group = self.group;
-        out.push(Effect::Send(to, Wire::Bft { group, message }));
+        out.push(Effect::Send(to, Wire::Bft { group, message: Box::new(message) }));
     }
 
     /// The machine says something. Whoever lies says something else.

@@ -6,7 +6,6 @@ use ledger::ids::NodeId;
 
 use super::support::*;
 use crate::bft::Message;
-use crate::engine::Group;
 use crate::port::{Payload, SequencerError, any_replica, replica_id};
 use crate::raft::{Replica, read_log, wire};
 use crate::sequencer::Sequencer;
@@ -17,7 +16,7 @@ const ALL: [u32; 4] = [1, 2, 3, 4];
 async fn four_members_order_the_same_batches() {
     let cluster = Cluster::new(4, CALM).await;
     let leader = cluster.leader(&ALL).await;
-    let group = Group::Bft(cluster.group(leader));
+    let group = cluster.group(leader);
     let mut waiting = Vec::new();
     for number in 0..100 {
         waiting.push(group.submit(Bytes::from(number.to_string())).await.unwrap());
