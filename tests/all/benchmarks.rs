@@ -1,5 +1,5 @@
-//! `bench` inside channels, and of an organisation that joins one and leaves it, in a very small size: that it
-//! founds, pays, joins and is refused as it says. How fast anything is, is for `make soak`.
+//! `bench` inside channels, of an organisation that joins one and leaves it, and of one engine beside the other, in a
+//! very small size: that it founds, pays, joins, is refused and kills as it says. How fast anything is, is for `make soak`.
 
 use std::process::Command;
 
@@ -60,4 +60,27 @@ fn an_organisation_joins_a_channel_in_use_from_a_snapshot_and_is_out_at_once_whe
     // By the channel's node, or before that by a router that the beacon has told who is in it.
     let pay = leave["refusals"]["pay"].as_str().unwrap();
     assert!(["channel_removed", "access_denied"].contains(&pay), "{leave}");
+}
+
+#[test]
+fn the_engines_are_compared_and_the_byzantine_one_pays_on_without_its_leader() {
+    let told = bench(
+        "--engines --accounts 20 --transactions 400 --in-flight 64 --load 100 --rounds 0 --seconds 1 --at-least 0.00001 --latency-at-most 100000 --without-one-at-least 0.00001 --gap-at-most 600 --later-gap-at-most 600",
+    );
+    for engine in ["raft", "bft"] {
+        let of = &told[engine];
+        above_zero(of, &["alone"]);
+        above_zero(&of["alone_ms"], &["p50", "p99"]);
+        above_zero(&of["rate"], &["tps", "committed", "bound_tps", "bound_ratio"]);
+        // Each replica checks, whoever orders.
+        assert_eq!((&of["rate"]["verifies_per_tx"], &of["rate"]["durable"]), (&json!(4), &json!(true)), "{engine}");
+    }
+    above_zero(&told, &["latency_ratio", "without_one_ratio"]);
+    above_zero(&told["without_one"], &["tps", "committed"]);
+    assert_eq!((&told["members"], &told["verify_mode"]), (&json!(4), &json!("every")));
+    assert_eq!((&told["failed"], &told["refused"]), (&json!(0), &json!({})));
+
+    let outage = &told["outage"];
+    above_zero(outage, &["longest_gap_seconds", "later_gap_seconds", "payments_after", "watched_seconds"]);
+    assert!(!outage["leaders"].as_array().unwrap().contains(&outage["killed"]), "{outage}");
 }

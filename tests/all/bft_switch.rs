@@ -88,7 +88,7 @@ async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_k
 async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_meanwhile() {
     let up = three_of_four().await;
     let client = Client::connect(&up.profile()).await.unwrap();
-    // The transfers of `demo`, of which `readme` and `bft` have the state.
+    // The transfers of `demo`.
     let history = bitcoin_block::mainnet_702861().unwrap();
     let name = |account| history.accounts.name(account);
     let rows = history.transfers.iter().map(|one| format!("{},{},{}\n", name(one.from), name(one.to), one.amount));
@@ -114,5 +114,9 @@ async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_mea
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["committed"], &report["rejected"]), (&Value::from(5992), &Value::from(0)));
     assert_eq!((&report["conserved"], &report["replicas_agree"]), (&Value::from(true), &Value::from(true)));
-    assert_eq!(report["state_sha256"], "3b87f6f57c8c1bcb0ade37206b440ab351a4497e657ccc198741f53976abe715");
+    // As on a cluster of its own that never changes its engine, at full speed.
+    let alone = Command::new(program()).args(["replay", "--json"]).arg(&file).output().unwrap();
+    let plain: Value = serde_json::from_slice(&alone.stdout).unwrap();
+    assert_eq!(plain["committed"], 5992);
+    assert_eq!(report["state_sha256"], plain["state_sha256"]);
 }

@@ -9,7 +9,7 @@ use super::{ConsensusArg, Verify};
 /// `bench`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
+    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n  seamark bench --engines --latency-at-most 4\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
 )]
 pub struct Bench {
     /// Shards of the cluster of its own [default: 1, or as many as there are voters]
@@ -39,7 +39,7 @@ pub struct Bench {
     /// Transactions of a hundred that also write the same entry of one account's data, so that they are in each other's way
     #[arg(long, value_name = "PCT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub conflict: u8,
-    /// Where client signatures are checked [default: ingest; every in channels, whose members need not trust each other]
+    /// Where client signatures are checked [default: ingest; every in channels, whose members need not trust each other, and with --engines]
     #[arg(long, value_name = "MODE", value_enum)]
     pub verify: Option<Verify>,
     /// Accounts that pay each other [default: 1000; with --join 100000]
@@ -51,11 +51,11 @@ pub struct Bench {
     /// Transactions in flight at most; 1 measures the latency without load
     #[arg(long, value_name = "N", default_value_t = 16_384)]
     pub in_flight: usize,
-    /// Fail when the rate is less than this part of the verify bound
+    /// Fail when the rate is less than this part of the verify bound; with --engines, the rate of the Byzantine one
     #[arg(long, value_name = "RATIO")]
     pub at_least: Option<f64>,
 
-    /// How long transactions are sent; with --join, how long before the organisation joins
+    /// How long transactions are sent; with --join, how long before the organisation joins; with --engines, also how long before the kill and at least after it
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
     /// Transactions to sign beforehand at most [default: enough for the time at the rate of the warm-up]
@@ -73,6 +73,9 @@ pub struct Bench {
     /// What is measured of a member that joins.
     #[command(flatten)]
     pub joining: BenchJoin,
+    /// What is measured of one engine beside the other.
+    #[command(flatten)]
+    pub comparing: BenchEngines,
 }
 
 /// Of `bench`: payments inside channels.
@@ -112,4 +115,35 @@ pub struct BenchJoin {
     /// Fail when joining takes more than this many seconds, is not from a snapshot, or keeps payments from being executed
     #[arg(long, value_name = "S", requires = "join")]
     pub join_at_most: Option<f64>,
+}
+
+/// Of `bench`: Raft and the Byzantine engine in one run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Comparing the engines")]
+pub struct BenchEngines {
+    /// Pay on a cluster of each engine, with four nodes and one shard: rates, latencies in turns, and bft without a
+    /// leader that is killed for good. One process for each node
+    #[arg(long,
+        conflicts_with_all = ["channels", "join", "consensus", "shards", "nodes", "replicas", "cross", "voters", "conflict",
+            "hot_payer", "hot_payee", "zipf", "dir", "processes"])]
+    pub engines: bool,
+    /// Payments a second while the leader is killed
+    #[arg(long, value_name = "N", requires = "engines", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub load: u32,
+    /// How often leadership has to go round after that before the measurement ends: the turn of a dead member is left
+    /// out the first time
+    #[arg(long, value_name = "N", requires = "engines", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub rounds: u32,
+    /// Fail when half of the lone payments take more than this many times what they take with raft
+    #[arg(long, value_name = "RATIO", requires = "engines")]
+    pub latency_at_most: Option<f64>,
+    /// Fail when the rate without a member is less than this part of the full rate
+    #[arg(long, value_name = "RATIO", requires = "engines")]
+    pub without_one_at_least: Option<f64>,
+    /// Fail when nobody has a receipt for more than this many seconds after the kill, or a payment is not executed
+    #[arg(long, value_name = "S", requires = "engines")]
+    pub gap_at_most: Option<f64>,
+    /// Fail when that happens once more after the kill for more than this many seconds
+    #[arg(long, value_name = "S", requires = "engines")]
+    pub later_gap_at_most: Option<f64>,
 }

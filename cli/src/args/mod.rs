@@ -19,7 +19,7 @@ mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
 pub use beacon::{Admin, Beacon, NodeChange, OrgChange};
-pub use bench::{Bench, BenchChannels, BenchJoin};
+pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin};
 pub use ca::{Ca, RoleArg};
 pub use channel::{
     Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,

@@ -129,6 +129,22 @@ pub(super) async fn one_ended(children: &mut [Child]) -> (NodeId, CliError) {
     (children[at].id, children[at].ended(status))
 }
 
+/// Kills one at once and waits until it is gone. Returns whether it ran.
+pub(super) async fn kill(children: &mut [Child], id: NodeId) -> Result<bool, CliError> {
+    let Some(child) = children.iter_mut().find(|child| child.id == id && child.runs()) else {
+        return Ok(false);
+    };
+    child.process.kill().await.map_err(|error| {
+        CliError::new(
+            "node_kill",
+            format!("node {id} cannot be killed: {error}"),
+            "see its log, node.log in its folder",
+        )
+    })?;
+    child.ended = true;
+    Ok(true)
+}
+
 /// Asks all to stop, waits, and kills what does not.
 pub(super) async fn stop(mut children: Vec<Child>) {
     for child in &children {

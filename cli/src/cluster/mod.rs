@@ -401,6 +401,27 @@ impl LocalCluster {
         }
     }
 
+    /// Kills the process of a node as `kill -9` does, and returns when it is gone. Nobody is told of its end.
+    ///
+    /// # Errors
+    /// `node_kill` when it has no process of its own that runs, or the system refuses.
+    pub async fn kill(&mut self, node: NodeId) -> Result<(), CliError> {
+        let killed = match &mut self.running {
+            Running::InProcess(_) => false,
+            Running::Children(children) => children::kill(children, node).await?,
+        };
+        if !killed {
+            let cause = format!("node {node} has no process of its own that runs");
+            return Err(CliError::new(
+                "node_kill",
+                cause,
+                "see its log, node.log in its folder: it may have ended by itself",
+            ));
+        }
+        self.down.insert(node);
+        Ok(())
+    }
+
     /// Whether any node still runs.
     #[must_use]
     pub fn any_running(&self) -> bool {

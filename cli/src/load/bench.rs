@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use client::{Client, PreparedTx};
 use ledger::genesis::VerifyMode;
 use ledger::tx::ParsedTx;
-use ledger::{ClusterId, Engine};
+use ledger::{ClusterId, Engine, Layout, NodeId};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -60,6 +60,8 @@ pub struct Plan {
     pub replicas: u64,
     /// What orders the shards.
     pub engine: Engine,
+    /// A node that has gone for good: nobody waits for its checks.
+    pub gone: Option<NodeId>,
     /// Other processes of the cluster on this machine.
     pub processes: Vec<u32>,
 }
@@ -150,7 +152,7 @@ pub struct Report {
 }
 
 /// As an integer where it is one.
-fn whole<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn whole<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.fract() == 0.0 { serializer.serialize_u64(*value as u64) } else { serializer.serialize_f64(*value) }
 }
 
@@ -165,6 +167,28 @@ pub async fn bench(
     output: Output,
     phases: Phases,
 ) -> Result<Report, CliError> {
+    let (mut source, layout) = Box::pin(funded(client, issuer, plan, output)).await?;
+    let mut run = Run { client, plan, output, phases };
+    run.phases.end("fund accounts");
+    let warm = run.warm_up(&mut source).await?;
+    let paid = run.pay(&mut source, warm.wanted).await?;
+    run.phases.end("pay");
+    let bound = run.bound_again(warm)?;
+    let mut report = run.report(paid, bound, layout.shards.len() as u64, source.crossing_pct());
+    report.phases = run.phases.finish();
+    Ok(report)
+}
+
+/// Accounts of the main ledger with money of an asset of their own, and where they live.
+///
+/// # Errors
+/// What the cluster refuses or does not answer.
+pub(super) async fn funded(
+    client: &Client,
+    issuer: Party,
+    plan: &Plan,
+    output: Output,
+) -> Result<(Source, Layout), CliError> {
     let stage = Stage::set(client, issuer, &fresh_symbol("BENCH")?).await?;
     let parties = tokio::task::block_in_place(|| accounts(plan.accounts))?;
     let portions: Vec<_> = parties.iter().map(|party| (party.address, OPENING)).collect();
@@ -172,18 +196,9 @@ pub async fn bench(
         let home = stage.home(&party.address);
         (party, home)
     });
-    let mut source = Source::new(client.cluster_id(), stage.asset, placed, plan.shape)?;
+    let source = Source::new(client.cluster_id(), stage.asset, placed, plan.shape)?;
     stage.mint(&portions, output).await?;
-
-    let mut run = Run { client, plan, output, phases };
-    run.phases.end("fund accounts");
-    let warm = run.warm_up(&mut source).await?;
-    let paid = run.pay(&mut source, warm.wanted).await?;
-    run.phases.end("pay");
-    let bound = run.bound_again(warm)?;
-    let mut report = run.report(paid, bound, stage.layout.shards.len() as u64, source.crossing_pct());
-    report.phases = run.phases.finish();
-    Ok(report)
+    Ok((source, stage.layout))
 }
 
 /// A benchmark on its way.
@@ -281,7 +296,7 @@ impl Run<'_> {
 async fn all_checks_made(client: &Client, plan: &Plan) -> Result<f64, CliError> {
     let start = Instant::now();
     if plan.verify == VerifyMode::Every {
-        all_checked(client).await?;
+        all_checked(client, plan.gone).await?;
         return Ok(start.elapsed().as_secs_f64());
     }
     Ok(0.0)
@@ -419,6 +434,7 @@ mod tests {
             verify,
             replicas: 3,
             engine: Engine::Raft,
+            gone: None,
             processes: Vec::new(),
         }
     }

@@ -26,8 +26,8 @@ use crate::output::{Output, rounded};
 
 /// Organisations of each channel, each with one node.
 pub const MEMBERS: usize = 3;
-/// Turns that payments and swaps take.
-const TURNS: u32 = 4;
+/// Turns that payments and swaps take, or whatever else is compared.
+pub(super) const TURNS: u32 = 4;
 /// How long payments are made one at a time, at most, and swaps.
 const ALONE_FOR_MAX: Duration = Duration::from_secs(10);
 /// More than this many a second nobody makes one at a time.
@@ -151,21 +151,24 @@ struct Turns {
 
 /// Makes payments and swaps in turns, one at a time.
 async fn take_turns(run: &Run<'_>, mut payments: Source, mut swaps: Option<Source>) -> Result<Turns, CliError> {
-    let turn = run.plan.send_for.min(ALONE_FOR_MAX) / TURNS;
-    let most = (ALONE_RATE_MAX * turn.as_secs_f64()).ceil() as usize;
-    let most = most.min(run.plan.transactions_max.unwrap_or(usize::MAX)).max(1);
     let mut turns = Turns::default();
     for _ in 0..TURNS {
-        turns.payments.extend(&alone(run, &mut payments, most, turn).await?);
+        turns.payments.extend(&alone(run, &mut payments).await?);
         if let Some(swaps) = &mut swaps {
-            turns.swaps.extend(&alone(run, swaps, most, turn).await?);
+            turns.swaps.extend(&alone(run, swaps).await?);
         }
     }
     Ok(turns)
 }
 
-/// Sends one transaction after the other. All have to be executed, or their latencies say nothing.
-async fn alone(run: &Run<'_>, source: &mut Source, most: usize, turn: Duration) -> Result<Latencies, CliError> {
+/// Sends one transaction after the other for a turn. All have to be executed, or their latencies say nothing.
+///
+/// # Errors
+/// `bench_failed` when one is not; what the cluster does not answer.
+pub(super) async fn alone(run: &Run<'_>, source: &mut Source) -> Result<Latencies, CliError> {
+    let turn = run.plan.send_for.min(ALONE_FOR_MAX) / TURNS;
+    let most = (ALONE_RATE_MAX * turn.as_secs_f64()).ceil() as usize;
+    let most = most.min(run.plan.transactions_max.unwrap_or(usize::MAX)).max(1);
     let txs = source.sign(most, run.output);
     let bar = run.output.spinner("one at a time");
     let Driven { rejected, aborted, decided, .. } = drive(run.client, txs, 1, Some(turn), &bar).await?;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use client::Client;
-use ledger::{Committee, GroupId};
+use ledger::{Committee, GroupId, NodeId};
 use proto::v1;
 
 use super::agree::committees;
@@ -16,12 +16,15 @@ const POLL: Duration = Duration::from_millis(5);
 /// How far behind the checks may be when the last payment is done.
 const WITHIN: Duration = Duration::from_secs(120);
 
-/// Waits for the blocks that are there now.
+/// Waits for the blocks that are there now. Nobody waits for a node that is gone for good.
 ///
 /// # Errors
 /// `bench_unchecked` when a replica does not sign; otherwise what the router says.
-pub(super) async fn all_checked(client: &Client) -> Result<(), CliError> {
-    let committees = committees(client).await?;
+pub(super) async fn all_checked(client: &Client, gone: Option<NodeId>) -> Result<(), CliError> {
+    let mut committees = committees(client).await?;
+    for committee in &mut committees {
+        committee.members.retain(|member| Some(member.node) != gone);
+    }
     let until = Instant::now() + WITHIN;
     let wanted = heights(&client.status().await?);
     loop {
@@ -66,7 +69,7 @@ fn missing(status: &v1::StatusReply, committees: &[Committee], wanted: &BTreeMap
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::{Epoch, Incarnation, Member, NodeId, OrgId, SecretKey};
+    use ledger::{Epoch, Incarnation, Member, OrgId, SecretKey};
 
     fn status(replicas: &[(u32, u64, u64)]) -> v1::StatusReply {
         let node = |(node, height, attested_height): &(u32, u64, u64)| {

@@ -245,7 +245,7 @@ impl Scene<'_> {
             left -= count;
         }
         if plan.verify == VerifyMode::Every {
-            all_checked(self.client).await?;
+            all_checked(self.client, None).await?;
         }
         Ok(seconds)
     }

@@ -39,6 +39,14 @@ pub(super) struct Heard {
     pub(super) decided: [Latencies; STRETCHES],
     /// Payments that were not executed, by code.
     pub(super) refused: BTreeMap<String, u64>,
+    /// When there were receipts of executed payments, one moment for all that came at once.
+    pub(super) moments: Vec<Instant>,
+}
+
+impl Heard {
+    fn executed(&self) -> u64 {
+        self.decided.iter().map(Latencies::count).sum()
+    }
 }
 
 /// A payment that is on its way.
@@ -113,10 +121,14 @@ async fn hear(mut events: SubmitEvents, mut noted: mpsc::UnboundedReceiver<Sent>
         while let Ok(sent) = noted.try_recv() {
             open.insert(sent.txid, sent);
         }
+        let before = heard.executed();
         for event in batch {
             let sent = open.remove(&event.txid());
             let decided = sent.map(|sent| (sent.stretch.min(STRETCHES - 1), now.duration_since(sent.due)));
             take(event, decided, &mut heard)?;
+        }
+        if heard.executed() > before {
+            heard.moments.push(now);
         }
     }
     Ok(heard)

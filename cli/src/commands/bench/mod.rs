@@ -1,6 +1,7 @@
-//! `bench`: the sustained rate and its ratio to the verify bound, in the main ledger or inside channels; and
-//! how long a member takes to join a channel, see [`join`].
+//! `bench`: the sustained rate and its ratio to the verify bound, in the main ledger or inside channels;
+//! how long a member takes to join a channel, see [`join`]; and how the engines compare, see [`engines`].
 
+mod engines;
 mod join;
 
 use std::time::Duration;
@@ -36,6 +37,9 @@ const ACCOUNTS_OF_CHANNEL_MIN: u32 = 2;
 pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
     if args.joining.join {
         return Box::pin(join::run(&args, output)).await;
+    }
+    if args.comparing.engines {
+        return Box::pin(engines::run(&args, output)).await;
     }
     check(&args)?;
     let report = match args.dir.clone() {
@@ -149,6 +153,7 @@ fn plan(args: &Bench, genesis: &Genesis, processes: Vec<u32>) -> Plan {
         verify: genesis.verify,
         replicas: if args.inside.channels.is_some() { MEMBERS as u64 } else { replicas_of(genesis) },
         engine: if args.inside.channels.is_some() { Engine::Raft } else { engine_of(genesis) },
+        gone: None,
         processes,
     }
 }
