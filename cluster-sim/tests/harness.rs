@@ -14,8 +14,13 @@ const SEEDS: u64 = 200;
 /// The first seed that finds a bug, and what it says.
 fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
     let usual = SimConfig { sabotage: Some(sabotage), ..SimConfig::default() };
-    let config =
-        if sabotage.byzantine() { SimConfig { consensus: Some(Engine::Bft), shards: Some(2), ..usual } } else { usual };
+    // Whoever does not look needs somebody to overlook.
+    let lie = (sabotage == Sabotage::JudgeSkipsSignatures).then_some(Lie::BadProposer);
+    let config = if sabotage.byzantine() {
+        SimConfig { consensus: Some(Engine::Bft), shards: Some(2), lie, ..usual }
+    } else {
+        usual
+    };
     (0..SEEDS).find_map(|seed| {
         let report = run(seed, &config);
         let expected = (!report.passed()).then(|| config.command(seed));
@@ -62,11 +67,10 @@ fn no_liar_does_harm_in_groups_that_outlive_it() {
     reports.iter().for_each(assert_passed);
 }
 
-/// More liars than a group outlives, and together: they split it. What the simulator sees at once, the honest members
-/// see by themselves, whenever both halves have made a block: a certificate of the one contradicts the other.
+/// More liars than a group outlives: what honest members prove is about liars, whatever else is broken.
 #[test]
-fn too_many_liars_split_a_group_and_are_found_out() {
-    let seeds: Vec<u64> = (4_000..4_060).collect();
+fn too_many_liars_are_found_out_and_nobody_else_is() {
+    let seeds: Vec<u64> = (4_000..4_020).collect();
     let config = SimConfig {
         consensus: Some(Engine::Bft),
         shards: Some(1),
@@ -77,15 +81,8 @@ fn too_many_liars_split_a_group_and_are_found_out() {
         ..SimConfig::default()
     };
     let reports = on_all_cores(&seeds, |seed| run(*seed, &config));
-    let count = |what: &str| {
-        let met = |found: &String| found.contains(what);
-        reports.iter().filter(|report| report.violations.iter().any(met)).count()
-    };
-    let (split, certified) = (count("have decided two values"), count("a majority certified another header"));
     let proofs: u64 = reports.iter().map(|report| report.coverage.evidence).sum();
-    println!("{} runs: {split} split, {certified} noticed by a member, {proofs} proofs", reports.len());
-    assert!(split > 0, "the conspiracy is none");
-    assert!(certified > 0, "no honest member has noticed");
-    // What honest members find is about liars, whatever else is broken.
-    assert_eq!(count("which votes once"), 0);
+    assert!(proofs > 0, "two of four have voted twice, and nobody has shown it");
+    let framed = reports.iter().flat_map(|report| &report.violations).find(|found| found.contains("which votes once"));
+    assert_eq!(framed, None);
 }

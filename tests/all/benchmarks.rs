@@ -2,13 +2,19 @@
 //! very small size: that it founds, pays, joins, is refused and kills as it says. How fast anything is, is for `make soak`.
 
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
 use crate::support::program::program;
 
+/// A benchmark takes all of the machine that it gets; two at a time would measure each other.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// What the benchmark reports; the floors that it is given have to be reached.
 fn bench(line: &str) -> Value {
+    // One that has failed has measured nothing that the next one depends on.
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new(program()).arg("bench").args(line.split_whitespace()).arg("--json").output().unwrap();
     assert!(output.status.success(), "bench {line}: {output:?}");
     serde_json::from_slice(&output.stdout).unwrap()
