@@ -188,7 +188,8 @@ pub enum Output {
     },
     /// Records up to this number are not needed any more, as soon as the entries that were committed are durable.
     Forget(u64),
-    /// Entries from this index on are decided elsewhere: ask this node for them. May be lost; it is repeated.
+    /// Entries from this index on are decided elsewhere: ask this node for them. May be lost; it is repeated. A
+    /// question to one node never waits for another's answer: that one may be silent.
     Fetch {
         /// Whom.
         node: NodeId,

@@ -32,6 +32,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use borsh::BorshDeserialize;
@@ -44,6 +45,7 @@ use parking_lot::Mutex;
 use storage::LogStore;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use self::catchup::Progress;
 use self::outbox::{CALL_MESSAGES_BYTES_MAX, Counters, Outbox};
@@ -145,6 +147,8 @@ struct Inner {
     evidence: broadcast::Sender<Equivocation>,
     /// Replicas that have sent messages, by node.
     seen: Mutex<BTreeMap<NodeId, u64>>,
+    /// When each node was last taken at its word that it is in a later stint.
+    ahead: Mutex<BTreeMap<NodeId, Instant>>,
     stop: watch::Sender<bool>,
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -197,6 +201,7 @@ impl BftGroup {
             room: Arc::new(Semaphore::new(ROOM)),
             evidence,
             seen: Mutex::default(),
+            ahead: Mutex::default(),
             stop,
             task: tokio::sync::Mutex::new(Some(running)),
         };
@@ -264,8 +269,7 @@ impl BftGroup {
         let own = self.stint();
         serve::of_stint(own, kind, &request).inspect_err(|_| {
             if request.stint > own {
-                // It says so again when there is no room for it now.
-                let _ = inner.commands.try_send(Command::Ahead(from));
+                self.ahead(from);
             }
         })?;
         let body = &request.body;
@@ -289,6 +293,18 @@ impl BftGroup {
             wire::LATEST_JOIN => Ok(wire::reply(&self.latest_join())),
             wire::STINT => Ok(wire::reply(&own)),
             kind => serve::lend(&inner.lender, kind, body).await,
+        }
+    }
+
+    /// A node says that it is in a later stint, with every request, and whatever is true: it is asked for what was
+    /// decided before, once in the time that a question has. It says so again when there is no room for it now.
+    fn ahead(&self, from: NodeId) {
+        let inner = &self.inner;
+        let (now, rest) = (Instant::now(), Duration::from_millis(inner.timing.repeat_ms));
+        let mut ahead = inner.ahead.lock();
+        let due = ahead.get(&from).is_none_or(|last| now.duration_since(*last) >= rest);
+        if due && inner.commands.try_send(Command::Ahead(from)).is_ok() {
+            ahead.insert(from, now);
         }
     }
 

@@ -131,12 +131,12 @@ pub(super) struct Task {
     waiting: Vec<oneshot::Sender<Outcome>>,
     pub(super) blank: bool,
 
-    /// A question is on its way.
-    asking: bool,
+    /// Nodes that a question is on its way to: one for each, so that who is silent only keeps its own.
+    asking: BTreeSet<NodeId>,
     /// Which member is asked next by one that follows.
     turn: usize,
-    /// Values that were answered and are not given to the machine yet.
-    arrived: VecDeque<(NodeId, Decided)>,
+    /// Values that were answered and are not given to the machine yet, by who has answered.
+    arrived: BTreeMap<NodeId, VecDeque<Decided>>,
     /// Members who have said that their logs begin behind what is missing here.
     beyond: BTreeSet<NodeId>,
     admission: Admission,
@@ -196,9 +196,9 @@ impl Task {
             next_ticket: 0,
             waiting: Vec::new(),
             blank: false,
-            asking: false,
+            asking: BTreeSet::new(),
             turn: 0,
-            arrived: VecDeque::new(),
+            arrived: BTreeMap::new(),
             beyond: BTreeSet::new(),
             admitting: false,
             admitted: None,
@@ -358,19 +358,31 @@ impl Task {
     /// decides it.
     fn feed(&mut self) {
         while self.idle() && !self.failed() {
-            let Some((from, decided)) = self.arrived.pop_front() else { return };
+            let Some((from, decided)) = self.next_arrived() else { return };
             let index = decided.value.index;
-            if index <= self.chain.index {
-                continue;
-            }
-            if index == self.chain.index + 1 {
-                self.step(Input::Decided { from, decided: Box::new(decided) });
-            }
+            self.step(Input::Decided { from, decided: Box::new(decided) });
             if self.idle() {
                 tracing::debug!(%from, index, "a value was not taken");
-                self.arrived.clear();
+                // What others have answered may be good.
+                self.arrived.remove(&from);
             }
         }
+    }
+
+    /// Takes out a value for the entry behind the one that is applied. Answers that do not go on from there are
+    /// dropped.
+    fn next_arrived(&mut self) -> Option<(NodeId, Decided)> {
+        let next = self.chain.index + 1;
+        self.arrived.retain(|_, values| {
+            values.retain(|decided| decided.value.index >= next);
+            values.front().is_some_and(|first| first.value.index == next)
+        });
+        let mut answer = self.arrived.first_entry()?;
+        let (from, decided) = (*answer.key(), answer.get_mut().pop_front()?);
+        if answer.get().is_empty() {
+            answer.remove();
+        }
+        Some((from, decided))
     }
 
     /// Whether this replica only follows.
@@ -380,27 +392,31 @@ impl Task {
         !self.votes || seat.is_none_or(|seat| self.committee.members[seat].key != public)
     }
 
-    /// One that has no vote asks the members in turn, all the time.
+    /// One that has no vote asks the members in turn, all the time: as many at a time as have an honest one among
+    /// them.
     fn follow(&mut self) {
-        if self.asking || self.installing || !self.arrived.is_empty() || !self.follows() {
+        if self.installing || !self.arrived.is_empty() || !self.follows() {
             return;
         }
         let own = self.ground.config.node;
         let others: Vec<NodeId> =
             self.committee.members.iter().map(|member| member.node).filter(|node| *node != own).collect();
-        if others.is_empty() {
-            return;
+        let tolerated = self.committee.engine.tolerated(self.committee.members.len());
+        for _ in 0..others.len() {
+            if others.iter().filter(|node| self.asking.contains(*node)).count() > tolerated {
+                return;
+            }
+            self.turn = (self.turn + 1) % others.len();
+            self.ask(others[self.turn], self.last_index.max(self.chain.index) + 1);
         }
-        self.turn = (self.turn + 1) % others.len();
-        self.ask(others[self.turn], self.last_index.max(self.chain.index) + 1);
     }
 
-    /// Asks a member for decided values, one question at a time.
+    /// Asks a node for decided values, unless it is being asked already. Nothing is asked for while a snapshot is
+    /// on its way.
     pub(super) fn ask(&mut self, node: NodeId, index: u64) {
-        if self.asking || self.installing {
+        if self.installing || !self.asking.insert(node) {
             return;
         }
-        self.asking = true;
         let (sender, events) = (self.ground.sender.clone(), self.shared.events.clone());
         let pause = Duration::from_millis(self.parts.timing.step_ms);
         self.work.spawn(async move {
@@ -415,7 +431,7 @@ impl Task {
     }
 
     fn answered(&mut self, from: NodeId, answer: Result<Answer, String>) {
-        self.asking = false;
+        self.asking.remove(&from);
         match answer {
             Err(error) => tracing::debug!(%from, %error, "no decided values"),
             Ok(answer) => {
@@ -423,7 +439,9 @@ impl Task {
                     self.admission.heard(from, answer.reached, self.chain.index);
                 }
                 match answer.found {
-                    Found::Values(values) => self.arrived = values.into_iter().map(|one| (from, one)).collect(),
+                    Found::Values(values) => {
+                        self.arrived.insert(from, values.into());
+                    }
                     Found::Purged if self.committee.index_of(from).is_some() => {
                         self.beyond.insert(from);
                     }

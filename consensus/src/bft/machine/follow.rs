@@ -2,7 +2,8 @@
 //! here yet, and values that they have decided already.
 //!
 //! Owns: bounded buffers for what comes early, and when a member that is ahead is asked. Never believes
-//! anything: what is buffered is judged when its index comes.
+//! anything: what is buffered is judged when its index comes, and who claims to be ahead gets its turn among
+//! those who do, whatever it claims and however it answers.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -30,6 +31,15 @@ struct Early {
     bytes: usize,
 }
 
+/// The last question to a member.
+#[derive(Clone, Copy, Default)]
+struct Question {
+    /// Which one it was, counted from 1.
+    number: u64,
+    /// Until then it may be answered; zero when it was.
+    until: Tick,
+}
+
 /// What is known of members that are ahead.
 #[derive(Default)]
 pub struct Follow {
@@ -41,7 +51,9 @@ pub struct Follow {
     pub at: Option<Tick>,
     /// Nobody is asked before.
     rest: Tick,
-    asked: BTreeMap<NodeId, Tick>,
+    /// Questions so far.
+    questions: u64,
+    asked: BTreeMap<NodeId, Question>,
     early: BTreeMap<NodeId, Early>,
     ahead: Vec<Decided>,
     given: BTreeMap<(NodeId, Hash32), Tick>,
@@ -73,26 +85,42 @@ impl Follow {
         *heard = index.max(*heard);
     }
 
+    /// The highest entry that more than so many members were heard to work on: one of them is honest.
+    pub fn supported(&self, tolerated: usize) -> u64 {
+        let mut heard: Vec<u64> = self.heard.values().copied().collect();
+        heard.sort_unstable();
+        heard.into_iter().rev().nth(tolerated).unwrap_or(0)
+    }
+
     /// Somebody is to be asked, at this time or when the last question has had its time.
     pub fn ask_at(&mut self, at: Tick) {
         let at = at.max(self.rest);
         self.at = Some(self.at.map_or(at, |other| other.min(at)));
     }
 
-    /// Whom to ask: of these, the one that was asked the longest time ago. Nobody is asked twice within `ms` without having
-    /// answered.
+    /// Whom to ask: of these, the one that was asked the longest time ago, also when it is the only one that
+    /// answers. Nobody is asked twice within `ms` without having answered; when that leaves nobody, the first to
+    /// be free again is waited for.
     pub fn ask(&mut self, among: impl Iterator<Item = NodeId>, now: Tick, ms: u64) -> Option<NodeId> {
-        let asked = |node: &NodeId| self.asked.get(node).map_or(0, |at| at.0 + 1);
-        let free = |node: &NodeId| self.asked.get(node).is_none_or(|at| at.0.saturating_add(ms) <= now.0);
-        let node = among.filter(free).min_by_key(asked)?;
-        self.asked.insert(node, now);
+        let last = |node: &NodeId| self.asked.get(node).copied().unwrap_or_default();
+        let node = among.min_by_key(|node| (last(node).until > now, last(node).number))?;
+        let until = last(&node).until;
+        if until > now {
+            self.rest = until;
+            return None;
+        }
+        self.questions += 1;
         self.rest = Tick(now.0.saturating_add(ms));
+        self.asked.insert(node, Question { number: self.questions, until: self.rest });
         Some(node)
     }
 
-    /// A question was answered with what was missing: the next one need not wait.
+    /// A question was answered with what was missing: the next one need not wait. It goes to another member all
+    /// the same, so that one that answers with as little as it can holds nobody back.
     pub fn answered(&mut self, by: NodeId) {
-        self.asked.remove(&by);
+        if let Some(question) = self.asked.get_mut(&by) {
+            question.until = Tick(0);
+        }
         self.rest = Tick(0);
     }
 
@@ -199,12 +227,15 @@ impl Machine {
         self.desk.committee.index_of(self.desk.node()).is_none()
     }
 
-    /// Plans to ask for decided values when others are ahead. One entry ahead is how it always is for a moment.
+    /// Plans to ask for decided values when others are ahead. One entry ahead is how it always is for a moment,
+    /// and more than that is only believed of as many as have an honest one among them.
     pub(super) fn look_ahead(&mut self) {
         let desk = &self.desk;
         let here = desk.index() + u64::from(self.committing.is_some());
         let timing = desk.settings.timing;
-        let ahead = self.follow.heard.values().max().map_or(0, |heard| heard.saturating_sub(here));
+        let tolerated = desk.committee.engine.tolerated(desk.committee.members.len());
+        let claimed = self.follow.supported(0).saturating_sub(here).min(1);
+        let ahead = self.follow.supported(tolerated).saturating_sub(here).max(claimed);
         let wait = match ahead {
             0 if self.outside() || desk.finalized.is_some() => timing.repeat_ms,
             0 => return,
@@ -215,10 +246,15 @@ impl Machine {
         self.follow.ask_at(at);
     }
 
+    /// Asks whose turn it is. While an entry is being applied nobody is asked: the entries behind it may be here
+    /// already, in the same answer. The next one plans anew.
     pub(super) fn fetch(&mut self) {
         self.follow.at = None;
+        if self.committing.is_some() {
+            return;
+        }
         let desk = &self.desk;
-        let here = desk.index() + u64::from(self.committing.is_some());
+        let here = desk.index();
         let (now, ms, node) = (desk.now, desk.settings.timing.repeat_ms, desk.node());
         let blind = self.outside() || desk.finalized.is_some();
         let heard = self.follow.heard.clone();

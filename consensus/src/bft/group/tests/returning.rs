@@ -4,7 +4,9 @@ use ledger::ids::NodeId;
 use storage::{LogStore, MemLog};
 
 use super::support::*;
-use crate::raft::FoundError;
+use crate::bft::{BftTiming, Message};
+use crate::port::replica_id;
+use crate::raft::{FoundError, wire};
 use crate::sequencer::Sequencer;
 
 const ALL: [u32; 4] = [1, 2, 3, 4];
@@ -37,6 +39,38 @@ async fn a_member_that_was_away_catches_up_by_decided_values() {
     cluster.stop(other).await;
     let last = cluster.propose(leader, "with it again").await;
     cluster.applied(&[4], last).await;
+}
+
+/// The leader says to one that is behind that it is far ahead, and freezes: the others cannot go on without the one
+/// that is behind, and that one cannot without them. A question to the frozen one takes longer than two more need
+/// to become due.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_behind_catches_up_though_a_frozen_one_is_asked_first() {
+    let cluster = Cluster::new(4, BftTiming { repeat_ms: 700, ..QUICK }).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    let first = cluster.propose(leader, "with it").await;
+    cluster.applied(&ALL, first).await;
+    cluster.net.cut(4);
+    let mut last = first;
+    for number in 0..5 {
+        last = cluster.propose(leader, &number.to_string()).await;
+    }
+    cluster.applied(&[1, 2, 3], last).await;
+    cluster.net.freeze(leader);
+    for node in [1, 2, 3] {
+        let index = if node == leader { u64::MAX } else { last + 1 };
+        let says = vec![Message::Want { index, value: ledger::Hash32([5; 32]) }];
+        let (to, from) = (replica_id(NodeId(4), 1), replica_id(NodeId(node), 1));
+        let says = wire::request(wire::Head { to, from, stint: 0 }, &says);
+        cluster.group(4).handle(NodeId(node), wire::BFT_MESSAGES, says).await.unwrap();
+    }
+    cluster.net.stuck(4).await;
+    cluster.net.join(4);
+    cluster.applied(&[4], last).await;
+    // With it, the three that are left decide again.
+    let left: Vec<u32> = ALL.into_iter().filter(|node| *node != leader).collect();
+    let last = left.iter().map(|node| cluster.group(*node).role().borrow().applied_index).max().unwrap();
+    cluster.applied(&left, last + 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -177,7 +211,7 @@ async fn whoever_loses_everything_follows_and_does_not_pass_for_a_new_member() {
         cluster.net.join(node);
     }
     let (prepared, parts) = cluster.prepare(4, GROUP).await.unwrap();
-    let others: Vec<_> = [1, 2, 3].map(|node| (crate::port::replica_id(NodeId(node), 1), NodeId(node))).to_vec();
+    let others: Vec<_> = [1, 2, 3].map(|node| (replica_id(NodeId(node), 1), NodeId(node))).to_vec();
     assert!(matches!(prepared.found(&others).await, Err(FoundError::Lost(_))));
     cluster.begin(4, prepared, parts).await.unwrap();
     assert!(!cluster.group(4).votes());

@@ -19,6 +19,7 @@ use storage::{
     Completion, LogEngine, LogIdentity, LogStore, MemLog, PlainCipher, ResourceLimits, SharedResources, StorageError,
 };
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use crate::bft::{BftGroup, BftParts, BftTiming, Event, Judge, Message, Record};
 use crate::port::{
@@ -218,6 +219,9 @@ pub(super) struct Net {
     groups: Mutex<BTreeMap<NodeId, BftGroup>>,
     founding: Mutex<BTreeMap<NodeId, Founding>>,
     cut: Mutex<BTreeSet<NodeId>>,
+    frozen: Mutex<BTreeSet<NodeId>>,
+    /// Who has asked a frozen node for decided values.
+    stuck: watch::Sender<BTreeSet<NodeId>>,
     heard: Mutex<Vec<(NodeId, Bytes)>>,
     pub(super) snapshot_every: AtomicU64,
 }
@@ -229,6 +233,23 @@ impl Net {
 
     pub(super) fn join(&self, node: u32) {
         self.cut.lock().remove(&NodeId(node));
+    }
+
+    /// A node stands still, with its connections open: no call from it or to it ends.
+    pub(super) fn freeze(&self, node: u32) {
+        self.frozen.lock().insert(NodeId(node));
+    }
+
+    /// Waits until a node has asked a frozen one for decided values.
+    pub(super) async fn stuck(&self, node: u32) {
+        let mut stuck = self.stuck.subscribe();
+        let found = tokio::time::timeout(PATIENCE, stuck.wait_for(|stuck| stuck.contains(&NodeId(node)))).await;
+        assert!(matches!(found, Ok(Ok(_))), "node {node} has not asked");
+    }
+
+    fn is_frozen(&self, a: NodeId, b: NodeId) -> bool {
+        let frozen = self.frozen.lock();
+        frozen.contains(&a) || frozen.contains(&b)
     }
 
     fn open(&self, a: NodeId, b: NodeId) -> Result<(), TransportError> {
@@ -269,6 +290,14 @@ struct Link {
 #[async_trait]
 impl RaftTransport for Link {
     async fn call(&self, to: NodeId, _group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
+        if self.net.is_frozen(self.own, to) {
+            if kind == wire::BFT_DECIDED {
+                self.net.stuck.send_modify(|stuck| {
+                    stuck.insert(self.own);
+                });
+            }
+            return std::future::pending().await;
+        }
         self.net.open(self.own, to)?;
         if kind == wire::BFT_MESSAGES {
             self.net.heard.lock().push((self.own, payload.clone()));

@@ -2,9 +2,9 @@
 
 use ledger::ballot::BallotKind;
 use ledger::hash::Hash32;
-use ledger::ids::NodeId;
+use ledger::ids::{NodeId, Tick};
 
-use super::super::follow::{AHEAD_MAX, EARLY_MAX};
+use super::super::follow::{AHEAD_MAX, EARLY_MAX, Follow};
 use super::super::parts::{BUILDING_MAX, VALUE_BYTES_MAX, WHOLE_MAX, split};
 use super::super::peer::{ROUND_MAX, STRIKES_MAX};
 use super::net::{Net, batch, committee};
@@ -126,4 +126,17 @@ fn decided_values_that_come_early_are_kept_within_bounds() {
         }
     }
     assert_eq!(net.machine(4).follow.held().1, AHEAD_MAX);
+}
+
+#[test]
+fn who_is_asked_already_is_waited_for() {
+    let mut follow = Follow::new(Vec::new());
+    assert_eq!(follow.ask([NodeId(1)].into_iter(), Tick(10), 1000), Some(NodeId(1)));
+    assert_eq!(follow.ask([NodeId(2)].into_iter(), Tick(20), 1000), Some(NodeId(2)));
+    follow.answered(NodeId(2));
+    // The one that has answered is not ahead any more.
+    assert_eq!(follow.ask([NodeId(1)].into_iter(), Tick(30), 1000), None);
+    follow.ask_at(Tick(30));
+    assert_eq!(follow.at, Some(Tick(1010)), "not at once, again and again");
+    assert_eq!(follow.ask([NodeId(1)].into_iter(), Tick(1010), 1000), Some(NodeId(1)));
 }

@@ -2,12 +2,12 @@
 
 use ledger::ballot::{BallotKind, SignedBallot};
 use ledger::hash::Hash32;
-use ledger::ids::{Epoch, NodeId};
+use ledger::ids::{Epoch, NodeId, Tick};
 use ledger::limits::BATCH_BYTES_MAX;
 
 use super::super::parts::split;
 use super::net::{CLUSTER, Net, batch, committee};
-use crate::bft::{Body, Decided, Input, Message, Quorum, VALUE_VERSION, Value};
+use crate::bft::{BftTiming, Body, Decided, Input, Message, Quorum, VALUE_VERSION, Value};
 
 const PROPOSAL: BallotKind = BallotKind::Proposal { valid_round: None };
 
@@ -204,6 +204,43 @@ fn a_forged_decision_is_refused() {
     net.step(0, Input::Decided { from: NodeId(1), decided: Box::new(good) });
     net.settle(1000);
     assert_eq!(net.history[&1], value);
+}
+
+/// A member claims to work on an entry.
+fn claim(net: &mut Net, by: u32, index: u64) {
+    net.step(0, Input::Peer { from: NodeId(by), message: Message::Want { index, value: Hash32([1; 32]) } });
+}
+
+/// Time passes until so many questions were asked.
+fn asked(net: &mut Net, count: usize) {
+    for _ in 0..100 {
+        if net.fetched.len() >= count {
+            return;
+        }
+        net.pass();
+        net.settle(1000);
+    }
+    panic!("{:?}", net.fetched);
+}
+
+#[test]
+fn who_claims_to_be_far_ahead_and_answers_with_little_gets_its_turn_and_no_more() {
+    let mut net = Net::of(committee(1..=4, 0), [4], 1);
+    claim(&mut net, 1, u64::MAX);
+    let soon = Tick(net.now + BftTiming::DEFAULT.vote_ms);
+    assert_eq!(net.machine(4).follow.at, Some(soon), "one alone may be a liar");
+    claim(&mut net, 2, 9);
+    assert_eq!(net.machine(4).follow.at, Some(Tick(net.now)), "one of two is honest");
+    claim(&mut net, 3, 9);
+    asked(&mut net, 1);
+    // The liar gives what is next, and nothing else.
+    let value = net.value(4, 0, batch("good"));
+    let decided = Box::new(decided(&net, &value, 0, &[1, 2, 3]));
+    net.step(0, Input::Decided { from: NodeId(1), decided });
+    net.settle(1000);
+    assert_eq!(net.history[&1], value);
+    asked(&mut net, 5);
+    assert_eq!(net.fetched, [1, 2, 3, 1, 2].map(NodeId), "the others before it is asked again");
 }
 
 #[test]

@@ -97,7 +97,8 @@ pub struct Net {
     /// Every message that was sent.
     pub sent: Vec<(NodeId, Message)>,
     pub asked: Vec<(NodeId, Hash32, bool)>,
-    pub fetched: usize,
+    /// Who was asked for decided values, in order.
+    pub fetched: Vec<NodeId>,
     /// Members that answer with whatever they like.
     pub liars: BTreeSet<NodeId>,
 }
@@ -125,7 +126,7 @@ impl Net {
             said: BTreeMap::new(),
             sent: Vec::new(),
             asked: Vec::new(),
-            fetched: 0,
+            fetched: Vec::new(),
             liars: BTreeSet::new(),
         };
         for node in nodes {
@@ -241,7 +242,7 @@ impl Net {
                 Output::Commit { decided, note } => self.tasks.push(Task::Apply(at, decided, note)),
                 Output::Forget(last) => self.nodes[at].disk.forget.push(last),
                 Output::Fetch { node, index } => {
-                    self.fetched += 1;
+                    self.fetched.push(node);
                     self.tasks.push(Task::Decided(at, node, index));
                 }
                 Output::Fate { ticket, fate } => {
