@@ -1,6 +1,6 @@
 //! Stints: a group goes over from one engine to another, and back, and all of them keep their entries in one log.
 //!
-//! The entry that puts another engine in force is the last of the one before (see docs/adr/0021). The state says which
+//! The entry that puts another engine in force is the last of the one before (see docs/adr/0022). The state says which
 //! engine that is and behind which entry it began ([`Order`]). The slot of the vote says in which stint the replica has
 //! cast its vote, so that no promise of one is taken for one of another, and so do requests. A replica enters a stint
 //! once, in this order: its state is durable, the log ends with the entry that hands over, and the slot names the
