@@ -104,8 +104,8 @@ impl Chain {
         Self { version: 1, index: value.index, value: id, turn: self.turn.after(value, committee) }
     }
 
-    /// Whether this can be where an order stands: to be asked before anybody goes by what was stored or lent. Whether it
-    /// is where the group stands, shows when the next value follows it.
+    /// Whether this can be where an order stands: to be asked before anybody goes by what was stored or lent.
+    /// Whether it is where the group stands, shows when the next value follows it.
     #[must_use]
     pub fn well_formed(&self) -> bool {
         self.version == 1 && self.index <= INDEX_MAX && self.turn.well_formed(self.index)
