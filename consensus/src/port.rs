@@ -247,6 +247,20 @@ pub struct RoleView {
     pub stopped: Option<String>,
 }
 
+impl RoleView {
+    /// Who takes over from a leader that has to go: of the voters that may (`stays`), the one with the longest log; of
+    /// several, the first one behind the leader.
+    #[must_use]
+    pub fn heir(&self, stays: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let reached = |node: &NodeId| self.replicated.iter().find(|(other, _)| other == node).map(|(_, upto)| *upto);
+        let behind = self.voters.iter().position(|node| Some(*node) == self.leader).map_or(0, |leader| leader + 1);
+        let (first, last) = self.voters.split_at(behind);
+        let order = last.iter().chain(first).copied().filter(|node| stays(*node));
+        // Of several that are greatest, `max_by_key` names the last one.
+        order.rev().max_by_key(reached)
+    }
+}
+
 /// Why a proposal or another request to the engine did not go through.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SequencerError {

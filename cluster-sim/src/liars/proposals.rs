@@ -102,6 +102,7 @@ impl Liar {
             0 => Value { previous: Hash32([7; 32]), ..value.clone() },
             1 => Value { index: value.index + 1, ..value.clone() },
             2 => Value { round: value.round + 1, ..value.clone() },
+            3 if value.index.is_multiple_of(2) => Value { heir: Some(value.proposer), ..value.clone() },
             3 => Value { heir: Some(NodeId(u32::MAX)), ..value.clone() },
             4 => with(Body::Batch(Bytes::from_static(b"garbage"))),
             5 if self.draw(6) == 0 => with(Body::Batch(Bytes::from(vec![0; BATCH_BYTES_MAX + 1]))),
@@ -134,7 +135,10 @@ impl Liar {
 
 /// Other values that may be voted for as well, with this body.
 fn others(scene: &Scene<'_>, value: &Value, body: Body) -> impl Iterator<Item = Value> {
+    let proposer = value.proposer;
     let heirs = scene.committee.members.iter().map(|member| Some(member.node));
+    // Nobody hands over to itself.
+    let heirs = heirs.filter(move |heir| *heir != Some(proposer));
     let all = std::iter::once(None).chain(heirs).map(move |heir| Value { heir, body: body.clone(), ..value.clone() });
     all.filter(move |other| other != value)
 }

@@ -3,8 +3,11 @@
 //! Such a replica has lost the records of its votes, or comes with an empty log to a group that has begun (see
 //! docs/adr/0017-an-empty-log-is-not-a-new-member.md). It follows without a vote, and asks the members how far they
 //! are. When as many as decide, all of them voting and none of them itself, have said so, let `reached` be the
-//! highest of what they said and of what is applied here. From entry `reached + 3` on it votes, if the committee has
-//! not changed until then; if it has, it asks anew.
+//! highest of what they said and of what is applied here then. From entry `reached + 3` on it votes, if the committee
+//! has not changed until then; if it has, it asks anew. When more than that many have said so, those who said the least
+//! count, and of each member the least that it has said: what follows holds for any such set of them, and for anything
+//! that they have said since this replica began anew. So nobody keeps it out by a high number as long as enough others
+//! speak, and it does not run after members that go on.
 //!
 //! Why that is safe: let its former self have cast a vote at entry `v`. It did so when `v - 1` was decided, so more
 //! than two thirds had precommitted `v - 1`, and each honest one of them had applied `v - 2` before. Were `v` above
@@ -27,7 +30,10 @@ use ledger::ids::NodeId;
 pub struct Admission {
     own: NodeId,
     committee: Arc<Committee>,
+    /// The lowest that each has said.
     reached: BTreeMap<NodeId, u64>,
+    /// What was applied here when enough had spoken.
+    applied: Option<u64>,
     from: Option<u64>,
 }
 
@@ -35,18 +41,22 @@ impl Admission {
     /// Nothing was said yet to the replica of this node, under a committee.
     #[must_use]
     pub fn new(own: NodeId, committee: Arc<Committee>) -> Self {
-        Self { own, committee, reached: BTreeMap::new(), from: None }
+        Self { own, committee, reached: BTreeMap::new(), applied: None, from: None }
     }
 
     /// A voting replica has said how far it is; `applied` is how far this one is.
     pub fn heard(&mut self, node: NodeId, reached: u64, applied: u64) {
-        if node == self.own || self.committee.index_of(node).is_none() || self.from.is_some() {
+        if node == self.own || self.committee.index_of(node).is_none() {
             return;
         }
-        self.reached.insert(node, reached);
-        if self.reached.len() >= usize::from(self.committee.threshold) {
-            let highest = self.reached.values().copied().max().unwrap_or(0).max(applied);
-            self.from = Some(highest.saturating_add(3));
+        let said = self.reached.entry(node).or_insert(reached);
+        *said = reached.min(*said);
+        let mut all: Vec<u64> = self.reached.values().copied().collect();
+        all.sort_unstable();
+        let last = usize::from(self.committee.threshold).saturating_sub(1);
+        if let Some(highest) = all.get(last) {
+            let applied = *self.applied.get_or_insert(applied);
+            self.from = Some(applied.max(*highest).saturating_add(3));
         }
     }
 
@@ -91,8 +101,25 @@ mod tests {
         admission.heard(NodeId(2), 11, 8);
         assert!(!admission.may_vote(1_000), "two of the three others have spoken");
         admission.heard(NodeId(3), 9, 8);
-        assert!(!admission.may_vote(13));
-        assert!(admission.may_vote(14), "from entry 15 on, three behind the highest");
+        assert!(!admission.may_vote(12));
+        assert!(admission.may_vote(13), "from entry 14 on, three behind the highest of what each said first");
+        [1, 2, 3].into_iter().for_each(|node| admission.heard(NodeId(node), 40, 13));
+        assert!(admission.may_vote(13), "they go on, and it need not run after them");
+    }
+
+    #[test]
+    fn a_liar_keeps_nobody_out_when_enough_others_speak() {
+        let mut admission = Admission::new(NodeId(7), committee(0, 7));
+        admission.heard(NodeId(1), u64::MAX, 8);
+        [2, 3, 4, 5].into_iter().for_each(|node| admission.heard(NodeId(node), 10, 8));
+        assert!(!admission.may_vote(u64::MAX - 2), "five have spoken, and the liar is one of them");
+        admission.heard(NodeId(6), 11, 9);
+        assert!(!admission.may_vote(12));
+        assert!(admission.may_vote(13), "the five others are enough");
+        // A liar that says less than is true is one of those that are borne: an honest one of the five says enough.
+        admission.heard(NodeId(1), 0, 9);
+        assert!(!admission.may_vote(11));
+        assert!(admission.may_vote(12));
     }
 
     #[test]

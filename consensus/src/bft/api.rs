@@ -85,7 +85,8 @@ pub enum Input {
         /// What to order.
         body: Body,
     },
-    /// The host wants this member to lead from the next value on; only taken by the one that leads.
+    /// The host wants this member to lead behind the next value, for the rest of the turn; only taken by the one that
+    /// leads.
     HandOver(NodeId),
     /// All records up to this number are durable.
     Persisted(u64),
@@ -146,7 +147,7 @@ pub struct Standing {
     pub round: u32,
     /// The committee that decides it, by node.
     pub members: Vec<NodeId>,
-    /// The highest entry that each other member was heard to decide or work on.
+    /// The highest entry that each other member was heard to decide or work on, of those that are decided here.
     pub heard: Vec<(NodeId, u64)>,
 }
 

@@ -6,6 +6,7 @@ use ledger::committee::{Committee, Engine, Member};
 use ledger::crypto::{SecretKey, Signature};
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, Epoch, GroupId, Incarnation, NodeId, OrgId};
+use ledger::limits::COMMITTEE_MAX;
 use proptest::prelude::*;
 
 use super::*;
@@ -82,7 +83,7 @@ fn messages() -> [Message; 4] {
 
 fn chain() -> Chain {
     let missed = vec![Missed { node: NodeId(3), skips: 1, next: 2 }];
-    let turn = Turn { leader: NodeId(2), until: 1029, missed };
+    let turn = Turn { owner: NodeId(1), leader: NodeId(2), until: 1029, missed };
     Chain { version: 1, index: 5, value: Hash32([1; 32]), turn }
 }
 
@@ -121,8 +122,8 @@ fn formats_do_not_change() {
             "a chain",
             hex(&chain().encode()),
             concat!(
-                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
-                "000504000000000000010000000300000001000200",
+                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101010000",
+                "00020000000504000000000000010000000300000001000200",
             ),
         ),
         ("a value's record", bytes(borsh::to_vec(&records()[0])), "0500000000000000000500000062797465730300000001"),
@@ -237,7 +238,8 @@ fn the_leader_of_an_order_follows_from_where_it_begins_and_the_next_rounds_are_t
     let committee = committee(1..=4);
     for (index, leader) in [(0, 1), (1, 2), (7, 4), (8, 1)] {
         let turn = Turn::first(index, &committee);
-        assert_eq!((turn.leader, turn.until), (NodeId(leader), index + TURN_ENTRIES));
+        let expected = (NodeId(leader), NodeId(leader), index + TURN_ENTRIES);
+        assert_eq!((turn.owner, turn.leader, turn.until), expected);
     }
     let turn = Turn::first(2, &committee);
     let rounds: Vec<u32> = (0..6).map(|round| turn.proposer(&committee, round).0).collect();
@@ -264,25 +266,25 @@ fn who_misses_its_turn_is_left_out_of_more_and_more_and_forgiven_when_it_leads_a
     let committee = committee(1..=4);
     let mut chain = Chain::start(0, Hash32::ZERO, &committee);
     chain = after(&chain, &committee, 2);
-    assert_eq!(chain.turn.leader, NodeId(3), "who made the value leads");
+    let turn = &chain.turn;
+    assert_eq!((turn.owner, turn.leader, turn.until), (NodeId(1), NodeId(3), TURN_ENTRIES), "3 leads on in 1's turn");
     let missed = |node, skips, next| Missed { node: NodeId(node), skips, next };
-    assert_eq!(chain.turn.missed, [missed(1, 1, 2), missed(2, 1, 2)]);
-    let turn = |mut chain: Chain| {
-        for _ in 0..TURN_ENTRIES {
+    assert_eq!(chain.turn.missed, [missed(1, SKIPS_FIRST, 32), missed(2, SKIPS_FIRST, 32)]);
+    let mut owners = Vec::new();
+    for turns in 1..=36 {
+        while chain.index < turns * TURN_ENTRIES {
             chain = after(&chain, &committee, 0);
         }
-        chain
-    };
-    let mut leaders = Vec::new();
-    for _ in 0..5 {
-        chain = turn(chain);
-        leaders.push(chain.turn.leader.0);
+        assert_eq!(chain.turn.leader, chain.turn.owner);
+        owners.push(chain.turn.owner.0);
     }
-    assert_eq!(leaders, [4, 3, 4, 1, 2], "each is left out once");
+    let (between, then) = owners.split_at(2 * usize::from(SKIPS_FIRST));
+    assert!(between.chunks(2).all(|pair| pair == [3, 4]), "1 and 2 are left out of sixteen turns each");
+    assert_eq!(then, [2, 3, 4, 1]);
+    assert_eq!(chain.turn.missed, [missed(1, 0, 32)], "2 has led a whole turn");
     chain = after(&chain, &committee, 1);
-    assert_eq!(chain.turn.missed.iter().find(|missed| missed.node == NodeId(2)), Some(&missed(2, 2, 4)));
-    assert!(!chain.turn.missed.iter().any(|missed| missed.node == NodeId(1)), "it has led a whole turn");
-    let mut again = Turn { leader: NodeId(1), until: u64::MAX, missed: Vec::new() };
+    assert_eq!(chain.turn.missed, [missed(1, 32, 64)]);
+    let mut again = Turn { owner: NodeId(1), leader: NodeId(1), until: u64::MAX, missed: Vec::new() };
     for _ in 0..20 {
         let mut value = made(&chain, &committee, 1);
         value.proposer = NodeId(2);
@@ -292,18 +294,111 @@ fn who_misses_its_turn_is_left_out_of_more_and_more_and_forgiven_when_it_leads_a
 }
 
 #[test]
-fn an_heir_leads_next_when_it_is_a_member_and_who_is_none_any_more_is_forgotten() {
+fn an_heir_leads_in_the_rest_of_the_turn_when_it_is_a_member_and_who_is_none_any_more_is_forgotten() {
     let committee = committee(1..=4);
     let chain = Chain::start(0, Hash32::ZERO, &committee);
     let mut value = made(&chain, &committee, 1);
     value.heir = Some(NodeId(4));
     let next = chain.turn.after(&value, &committee);
-    assert_eq!((next.leader, next.until), (NodeId(4), 1 + TURN_ENTRIES));
+    assert_eq!((next.owner, next.leader, next.until), (NodeId(1), NodeId(4), TURN_ENTRIES));
+    let last = Value { index: TURN_ENTRIES, ..value.clone() };
+    let then = chain.turn.after(&last, &committee);
+    assert_eq!(
+        (then.owner, then.leader, then.until),
+        (NodeId(2), NodeId(2), 2 * TURN_ENTRIES),
+        "nothing is left of it"
+    );
     value.heir = Some(NodeId(9));
     assert_eq!(chain.turn.after(&value, &committee).leader, NodeId(2));
+    // The owner loses its seat: its turn ends when it would have, and goes to the one behind it.
     let smaller = self::committee(2..=4);
     let value = made(&Chain { turn: next.clone(), ..chain }, &smaller, 0);
-    assert!(next.after(&value, &smaller).missed.is_empty());
+    let next = next.after(&value, &smaller);
+    assert!(next.missed.is_empty() && next.well_formed(value.index));
+    assert_eq!((next.owner, next.leader, next.until), (NodeId(1), NodeId(4), TURN_ENTRIES));
+    let then = next.after(&Value { index: TURN_ENTRIES, ..value }, &smaller);
+    assert_eq!((then.owner, then.leader), (NodeId(2), NodeId(2)));
+}
+
+#[test]
+fn a_turn_that_nobody_can_have_is_not_well_formed_and_overflows_nothing() {
+    let good = chain();
+    assert!(good.well_formed());
+    let missed = |node, skips, next| Missed { node: NodeId(node), skips, next };
+    let with = |missed: &[Missed]| Turn { missed: missed.to_vec(), ..good.turn.clone() };
+    let many: Vec<Missed> = (0..=COMMITTEE_MAX as u32).map(|node| missed(node, 1, 2)).collect();
+    let rows = [
+        ("over", Turn { until: 5, ..good.turn.clone() }),
+        ("too long", Turn { until: 5 + TURN_ENTRIES + 1, ..good.turn.clone() }),
+        ("for ever", Turn { until: u64::MAX, ..good.turn.clone() }),
+        ("out of order", with(&[missed(3, 1, 2), missed(2, 1, 2)])),
+        ("twice", with(&[missed(3, 1, 2), missed(3, 1, 2)])),
+        ("left out for too long", with(&[missed(3, SKIPS_MAX + 1, 2)])),
+        ("too long the next time", with(&[missed(3, 1, SKIPS_MAX + 1)])),
+        ("not at all the next time", with(&[missed(3, 1, 0)])),
+        ("more than there are", with(&many)),
+    ];
+    for (what, turn) in rows {
+        assert!(!Chain { turn, ..good.clone() }.well_formed(), "{what}");
+    }
+    assert!(!Chain { version: 2, ..good.clone() }.well_formed());
+    let turn = Turn { until: u64::MAX, ..good.turn };
+    assert!(!Chain { index: u64::MAX - 1, turn, ..good }.well_formed(), "there is no room behind it");
+
+    let committee = committee(1..=4);
+    let value = Value { index: u64::MAX, round: u32::MAX, ..value(Body::Blank) };
+    let turn = Turn { missed: vec![missed(1, u16::MAX, u16::MAX)], ..Turn::first(u64::MAX, &committee) };
+    assert_eq!(turn.after(&value, &committee).until, u64::MAX);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// As many turns as there are members, with as many liars as are borne: they hand over to each other or to
+    /// anybody, or say nothing, as they like. Honest members are in time and keep their turns.
+    #[test]
+    fn whatever_liars_do_who_misses_nothing_leads_a_whole_turn(faults in 1..=3_u32, seed in any::<u64>()) {
+        let nodes = 3 * faults + 1;
+        let committee = committee(1..=nodes);
+        let mut state = seed;
+        let mut draw = |below: u32| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u32 % below
+        };
+        let mut liars: Vec<NodeId> = Vec::new();
+        while liars.len() < faults as usize {
+            let node = NodeId(1 + draw(nodes));
+            if !liars.contains(&node) {
+                liars.push(node);
+            }
+        }
+        let first = u64::from(draw(nodes));
+        let mut turn = Turn::first(first, &committee);
+        let mut led = std::collections::BTreeMap::<NodeId, u64>::new();
+        for index in first + 1..=first + u64::from(nodes) * TURN_ENTRIES {
+            let mut round = 0;
+            while liars.contains(&turn.proposer(&committee, round)) && draw(4) == 0 {
+                round += 1;
+            }
+            let proposer = turn.proposer(&committee, round);
+            let lies = liars.contains(&proposer);
+            let heir = match draw(4) {
+                1 if lies => Some(NodeId(1 + draw(nodes))),
+                2 | 3 if lies => Some(liars[draw(faults) as usize]),
+                _ => None,
+            };
+            if proposer == turn.owner {
+                *led.entry(proposer).or_default() += 1;
+            }
+            let heir = heir.filter(|heir| *heir != proposer);
+            turn = turn.after(&Value { index, proposer, round, heir, ..value(Body::Blank) }, &committee);
+            prop_assert!(turn.well_formed(index), "{:?}", turn);
+        }
+        for member in committee.members.iter().filter(|member| !liars.contains(&member.node)) {
+            let led = led.get(&member.node).copied().unwrap_or(0);
+            prop_assert!(led >= TURN_ENTRIES && led.is_multiple_of(TURN_ENTRIES), "{} has led {}", member.node, led);
+        }
+    }
 }
 
 fn certified(value: &Value, round: u32, committee: &Committee, by: &[u32]) -> Decided {

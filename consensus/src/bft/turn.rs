@@ -3,20 +3,32 @@
 //! One member proposes as long as it does so in time, as a leader of Raft does: whoever holds a client's
 //! transaction knows whom to give it to, and a member that is dead or silent costs its time-out once, not in
 //! every cycle. What keeps a leader honest is that its turn ends: after [`TURN_ENTRIES`] entries the next
-//! member leads, so that nobody can hold a transaction back for longer.
+//! member leads.
 //!
-//! A member whose turn passed without a value from it is left out of the next turns, of twice as many each
-//! time up to [`SKIPS_MAX`]; one that has led for a whole turn is forgiven. Everything here follows from
-//! decided values alone, so all members agree on it.
+//! A turn belongs to its owner, and its end is fixed when it begins. Within it others may lead: an heir, to whom
+//! the leader has handed over, or whoever made a value in a later round because the leader did not. They lead in the
+//! rest of the turn and do not extend it, nor do they begin one of their own; and the next owner is the one behind
+//! this owner, whoever has led last. So nothing that a value says and no round that passes changes whose turn comes
+//! next and when, but that a member missed its own: liars who hand each other the lead, or fall silent for each
+//! other, use up turns of theirs. Were a later round to begin a turn of its proposer, a liar could hand over to
+//! another one just in front of it, who falls silent, and so begin anew again and again.
+//!
+//! A member that was to lead and gave no value is left out of its next turns, of twice as many each time up to
+//! [`SKIPS_MAX`]; one whose turn ended with a value of its own, without a miss in it, is forgiven. Everything here
+//! follows from decided values alone, so all members agree on it.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::Committee;
 use ledger::ids::NodeId;
+use ledger::limits::COMMITTEE_MAX;
 
 use super::value::Value;
 
 /// Entries of one turn.
 pub const TURN_ENTRIES: u64 = 1024;
+/// Turns that a member is left out of when it misses one for the first time. A member that died costs its time-out
+/// once, and is asked again when it had time to be mended.
+pub const SKIPS_FIRST: u16 = 16;
 /// Turns that a member is left out of at most, in a row.
 pub const SKIPS_MAX: u16 = 64;
 
@@ -34,9 +46,11 @@ pub struct Missed {
 /// Who proposes next.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Turn {
-    /// Proposes in round 0.
+    /// Whose turn it is. The next one is that of a member behind it.
+    pub owner: NodeId,
+    /// Proposes in round 0: the owner, or who leads in the rest of its turn.
     pub leader: NodeId,
-    /// The entry that its turn ends with.
+    /// The entry that the turn ends with.
     pub until: u64,
     /// Members that have missed a turn, sorted by node.
     pub missed: Vec<Missed>,
@@ -49,7 +63,20 @@ impl Turn {
         let nodes = committee.members.len() as u64;
         let at = usize::try_from(index % nodes.max(1)).unwrap_or(0);
         let leader = committee.members.get(at).map_or(NodeId(0), |member| member.node);
-        Self { leader, until: index + TURN_ENTRIES, missed: Vec::new() }
+        Self { owner: leader, leader, until: index.saturating_add(TURN_ENTRIES), missed: Vec::new() }
+    }
+
+    /// Whether this can be the turn behind entry `index`: it ends, not too late, and what is kept of misses is in order
+    /// and within bounds. Owner and leader need not have a seat any more: that entry may have taken it, and then the
+    /// members behind them propose.
+    #[must_use]
+    pub fn well_formed(&self, index: u64) -> bool {
+        let bounded = |missed: &Missed| missed.skips <= SKIPS_MAX && (1..=SKIPS_MAX).contains(&missed.next);
+        self.until > index
+            && self.until - index <= TURN_ENTRIES
+            && self.missed.len() <= COMMITTEE_MAX
+            && self.missed.windows(2).all(|pair| pair[0].node < pair[1].node)
+            && self.missed.iter().all(bounded)
     }
 
     /// The proposer of a round: the leader, and then the members behind it, one after the other.
@@ -61,8 +88,8 @@ impl Turn {
         members.get(nth).map_or(self.leader, |member| member.node)
     }
 
-    /// The turn behind a value that was decided by `committee`. The leader is who made the value; the members
-    /// of the rounds before have missed their turn.
+    /// The turn behind a value that was decided by `committee`. Who made the value leads on, or the heir that it names;
+    /// the members of the rounds before have missed. The last value of a turn has no heir: the next owner leads.
     #[must_use]
     pub fn after(&self, value: &Value, committee: &Committee) -> Self {
         let mut next = self.clone();
@@ -70,18 +97,14 @@ impl Turn {
         for round in 0..value.round.min(committee.members.len() as u32) {
             next.miss(self.proposer(committee, round));
         }
-        if value.proposer != self.leader {
-            next.leader = value.proposer;
-            next.until = value.index + TURN_ENTRIES;
-        }
         let heir = value.heir.filter(|heir| committee.index_of(*heir).is_some());
-        if let Some(heir) = heir {
-            next.leader = heir;
-            next.until = value.index + TURN_ENTRIES;
-        } else if value.index >= next.until {
-            next.forgive(next.leader);
+        next.leader = heir.unwrap_or(value.proposer);
+        if value.index >= self.until {
+            if value.proposer == self.owner {
+                next.forgive(self.owner);
+            }
             next.rotate(committee);
-            next.until = value.index + TURN_ENTRIES;
+            next.until = value.index.saturating_add(TURN_ENTRIES);
         }
         next
     }
@@ -91,33 +114,36 @@ impl Turn {
             Ok(at) => {
                 let missed = &mut self.missed[at];
                 missed.skips = missed.next;
-                missed.next = (missed.next * 2).min(SKIPS_MAX);
+                missed.next = missed.next.saturating_mul(2).min(SKIPS_MAX);
             }
-            Err(at) => self.missed.insert(at, Missed { node, skips: 1, next: 2 }),
+            Err(at) => self.missed.insert(at, Missed { node, skips: SKIPS_FIRST, next: 2 * SKIPS_FIRST }),
         }
     }
 
+    /// Forgets what a member has missed, unless it has turns to be left out of: then it missed this one.
     fn forgive(&mut self, node: NodeId) {
-        self.missed.retain(|missed| missed.node != node);
+        self.missed.retain(|missed| missed.node != node || missed.skips > 0);
     }
 
-    /// The next member that is not left out; the next one when all are.
+    /// The turn goes to the next member behind its owner that is not left out; to the next one when all are.
     fn rotate(&mut self, committee: &Committee) {
         let members = &committee.members;
-        let behind = members.partition_point(|member| member.node <= self.leader);
+        let behind = members.partition_point(|member| member.node <= self.owner);
         let order = (0..members.len()).map(|step| members[(behind + step) % members.len()].node);
         let order: Vec<NodeId> = order.collect();
-        for node in &order {
-            match self.missed.iter_mut().find(|missed| missed.node == *node && missed.skips > 0) {
+        let mut owner = order.first().copied();
+        for node in order {
+            match self.missed.iter_mut().find(|missed| missed.node == node && missed.skips > 0) {
                 Some(missed) => missed.skips -= 1,
                 None => {
-                    self.leader = *node;
-                    return;
+                    owner = Some(node);
+                    break;
                 }
             }
         }
-        if let Some(node) = order.first() {
-            self.leader = *node;
+        if let Some(owner) = owner {
+            self.owner = owner;
+            self.leader = owner;
         }
     }
 }

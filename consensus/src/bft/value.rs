@@ -14,6 +14,9 @@ use crate::port::Payload;
 /// Version of the values that this program proposes and takes.
 pub const VALUE_VERSION: u8 = 1;
 
+/// Entries that a group can have. No group gets there; what is said of more is made up, and would not add up.
+const INDEX_MAX: u64 = u64::MAX >> 1;
+
 /// What a value has the group do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
 pub enum Body {
@@ -47,7 +50,7 @@ pub struct Value {
     pub proposer: NodeId,
     /// The round that it was made for.
     pub round: u32,
-    /// Who is to propose from here on, when its proposer wants to hand over.
+    /// Who is to propose in the rest of the turn, when its proposer wants to hand over: another member.
     pub heir: Option<NodeId>,
     /// What it does.
     pub body: Body,
@@ -99,6 +102,13 @@ impl Chain {
     #[must_use]
     pub fn after(&self, value: &Value, id: Hash32, committee: &Committee) -> Self {
         Self { version: 1, index: value.index, value: id, turn: self.turn.after(value, committee) }
+    }
+
+    /// Whether this can be where an order stands: to be asked before anybody goes by what was stored or lent.
+    /// Whether it is where the group stands, shows when the next value follows it.
+    #[must_use]
+    pub fn well_formed(&self) -> bool {
+        self.version == 1 && self.index <= INDEX_MAX && self.turn.well_formed(self.index)
     }
 
     /// The note of an entry.

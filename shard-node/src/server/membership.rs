@@ -140,13 +140,6 @@ impl Facts<'_> {
     }
 }
 
-/// Who takes over from a leader that has to go: of the voters that stay, the one with the longest log.
-#[must_use]
-pub fn heir(role: &RoleView, stays: impl Fn(NodeId) -> bool) -> Option<NodeId> {
-    let reached = |node: &NodeId| role.replicated.iter().find(|(other, _)| other == node).map(|one| one.1);
-    role.voters.iter().copied().filter(|node| stays(*node)).max_by_key(reached)
-}
-
 /// Looks and acts until the group stops.
 pub async fn drive(node: NodeId, handle: Arc<GroupHandle>) {
     let mut ticks = tokio::time::interval(LOOK_EVERY);

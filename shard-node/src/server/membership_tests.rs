@@ -97,7 +97,12 @@ fn an_excluded_leader_hands_over_to_the_one_with_the_longest_log_that_stays() {
     let replicated = [(2, 990), (3, 1000), (4, 998)].map(|(node, upto)| (NodeId(node), upto)).to_vec();
     let role = RoleView { leads: true, voters, replicated, ..RoleView::default() };
     // Nodes 1, which leads, and 3 are of the organisation that has to go; nothing is known of 5.
-    assert_eq!(heir(&role, |node| ![1, 3].contains(&node.0)), Some(NodeId(4)));
-    assert_eq!(heir(&role, |node| node == NodeId(5)), Some(NodeId(5)), "there is nobody else");
-    assert_eq!(heir(&role, |_| false), None);
+    assert_eq!(role.heir(|node| ![1, 3].contains(&node.0)), Some(NodeId(4)));
+    assert_eq!(role.heir(|node| node == NodeId(5)), Some(NodeId(5)), "there is nobody else");
+    assert_eq!(role.heir(|_| false), None);
+    // Of several that have as much, the first one behind the leader, and around the end.
+    let replicated = [(1, 1000), (2, 1000), (3, 1000), (5, 1000)].map(|(node, upto)| (NodeId(node), upto)).to_vec();
+    let role = RoleView { leader: Some(NodeId(4)), replicated, ..role };
+    assert_eq!(role.heir(|node| node != NodeId(4)), Some(NodeId(5)));
+    assert_eq!(role.heir(|node| ![4, 5].contains(&node.0)), Some(NodeId(1)));
 }

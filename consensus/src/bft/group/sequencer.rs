@@ -99,10 +99,8 @@ impl Sequencer for BftGroup {
         if !now.leads {
             return Ok(());
         }
-        let reached = |node: &NodeId| now.replicated.iter().find(|(other, _)| other == node).map(|(_, upto)| *upto);
-        let others = now.voters.iter().copied().filter(|node| *node != self.inner.config.node);
-        match others.max_by_key(|node| reached(node)) {
-            Some(best) => self.transfer_leader(best).await,
+        match now.heir(|node| node != self.inner.config.node) {
+            Some(heir) => self.transfer_leader(heir).await,
             None => Err(SequencerError::Refused("there is no other voter".into())),
         }
     }

@@ -162,7 +162,7 @@ fn chain(parts: &BftParts, applied: &AppliedState, committee: &Committee) -> Res
         return Ok(Chain::start(start, parts.anchor, committee));
     }
     let note = applied.membership.as_ref().and_then(|(_, note)| chain_of(note));
-    note.filter(|chain| chain.index == index)
+    note.filter(|chain| chain.index == index && chain.well_formed())
         .ok_or_else(|| format!("the state ends at entry {index} and does not say where that stands in the order"))
 }
 

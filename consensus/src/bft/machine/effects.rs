@@ -107,7 +107,7 @@ impl Desk {
 
     /// The entry that is being decided.
     pub fn index(&self) -> u64 {
-        self.chain.index + 1
+        self.chain.index.saturating_add(1)
     }
 
     /// Another index begins: what belongs to the one before is dropped.

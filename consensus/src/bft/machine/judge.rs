@@ -48,7 +48,7 @@ impl Desk {
             && value.index == self.index()
             && value.previous == self.chain.value
             && value.proposer == self.chain.turn.proposer(&self.committee, value.round)
-            && value.heir.is_none_or(|heir| self.committee.index_of(heir).is_some())
+            && value.heir.is_none_or(|heir| heir != value.proposer && self.committee.index_of(heir).is_some())
     }
 
     /// Whether somebody with a right to it has named a value.

@@ -115,6 +115,9 @@ impl Machine {
             stopped: false,
         };
         machine.follow.own.retain(|decided| decided.value.index > machine.desk.chain.index);
+        if !machine.desk.chain.well_formed() {
+            machine.desk.fail("the state does not say where it stands in the order");
+        }
         machine.take_committee(committee);
         machine.start();
         machine.settle();
@@ -265,9 +268,11 @@ impl Machine {
         self.take_evidence();
         let desk = &mut self.desk;
         let next = desk.chain.after(&decided.value, id, &desk.committee);
-        desk.queue.decided(desk.chain.index + 1, id, &mut desk.out);
+        let index = desk.index();
+        desk.queue.decided(index, id, &mut desk.out);
         desk.rest();
-        if decided.value.heir.is_some() {
+        // The last value of a turn hands over to nobody: when the next turn is its maker's own, it has to ask again.
+        if decided.value.heir.is_some() && next.turn.leader != desk.node() {
             desk.heir = None;
         }
         self.committing = Some(Committing { decided: Box::new(decided), next, gate, sent: false });
@@ -304,6 +309,9 @@ impl Machine {
         if chain.index <= self.desk.chain.index {
             return;
         }
+        if !chain.well_formed() {
+            return self.desk.fail("the snapshot does not say where it stands in the order");
+        }
         self.take_evidence();
         self.committing = None;
         self.desk.rest();
@@ -323,6 +331,8 @@ impl Machine {
         desk.votes = named && self.allowed;
         if *desk.committee != *committee {
             self.follow.heard.retain(|node, _| committee.index_of(*node).is_some());
+            // Nobody would vote for a value that names one who has no seat.
+            desk.heir = desk.heir.filter(|heir| committee.index_of(*heir).is_some());
             desk.frame = context::Frame::new(desk.settings.cluster, &committee);
             desk.committee = committee;
         }
@@ -403,7 +413,9 @@ impl Machine {
         let node = desk.node();
         let members: Vec<NodeId> = desk.committee.members.iter().map(|member| member.node).collect();
         let heard = members.iter().filter(|member| **member != node);
-        let heard = heard.map(|member| (*member, self.follow.heard.get(member).copied().unwrap_or(0)));
+        // More than what is decided here is only a claim, and nobody is to stand out by one.
+        let upto = |member: &NodeId| self.follow.heard.get(member).copied().unwrap_or(0).min(desk.chain.index);
+        let heard = heard.map(|member| (*member, upto(member)));
         Standing {
             leads: self.leads(),
             leader: members.contains(&self.leader()).then(|| self.leader()),

@@ -32,7 +32,6 @@ use crate::server::alarms::{Alarms, Cause};
 use crate::server::checks::Known;
 use crate::server::group::{HostContext, PIPELINE, Turns, system_view};
 use crate::server::ingest::Waiters;
-use crate::server::membership::heir;
 use crate::server::replica::{Committing, DbReader, ReplicaShare};
 
 /// Between two timer inputs.
@@ -272,7 +271,7 @@ impl GroupTask {
         if !role.leads || self.stepping_down.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let Some(heir) = heir(&role, |node| !self.excludes(node)) else { return };
+        let Some(heir) = role.heir(|node| !self.excludes(node)) else { return };
         let group = self.group;
         tracing::info!(%group, node = %heir, "the channel has excluded this node's organisation; it hands over");
         self.stepping_down = Some(self.context.tasks.spawn(async move {

@@ -80,7 +80,7 @@ fn two_votes_of_a_round_are_evidence() {
 
 #[test]
 fn a_value_that_does_not_say_what_is_true_gets_no_vote() {
-    let changes: [(&str, fn(&mut Value)); 9] = [
+    let changes: [(&str, fn(&mut Value)); 10] = [
         ("version", |value| value.version = VALUE_VERSION + 1),
         ("index", |value| value.index += 1),
         ("previous", |value| value.previous = Hash32([1; 32])),
@@ -88,6 +88,7 @@ fn a_value_that_does_not_say_what_is_true_gets_no_vote() {
         ("round", |value| value.round = 1),
         ("another's turn", |value| (value.round, value.proposer) = (1, NodeId(2))),
         ("heir", |value| value.heir = Some(NodeId(9))),
+        ("itself as heir", |value| value.heir = Some(value.proposer)),
         ("size", |value| value.body = Body::Batch(vec![0; BATCH_BYTES_MAX + 1].into())),
         ("batch", |value| value.body = batch("bad signature")),
     ];

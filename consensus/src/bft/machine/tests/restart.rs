@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::super::Machine;
 use super::net::{CLUSTER, Net, batch, committee, key};
-use crate::bft::{Begin, BftTiming, Event, Message, Output, Record, Settings};
+use crate::bft::{Begin, BftTiming, Chain, Event, Input, Message, Output, Record, Settings};
 
 /// Starts the second member anew, with these records and nothing else.
 fn come_back(net: &Net, records: &[Record]) -> Vec<Output> {
@@ -28,6 +28,26 @@ fn come_back(net: &Net, records: &[Record]) -> Vec<Output> {
 
 fn stops(out: &[Output]) -> bool {
     out.iter().any(|output| matches!(output, Output::Stop(_)))
+}
+
+#[test]
+fn a_place_in_the_order_that_cannot_be_stops_a_member_whether_it_starts_there_or_is_given_it() {
+    let mut net = Net::new(4, 1);
+    let start = net.nodes[net.at(2)].disk.chains[0].clone();
+    let mut turn = start.turn.clone();
+    turn.until = u64::MAX;
+    let foul = Chain { turn, ..start };
+    let settings = Settings { cluster: CLUSTER, node: NodeId(2), key: key(2), timing: BftTiming::DEFAULT };
+    for chain in [foul.clone(), Chain { index: u64::MAX, ..foul.clone() }] {
+        let committee = net.in_force(0);
+        let begin = Begin { chain, committee, decided: Vec::new(), records: (1, Vec::new()), votes: true };
+        let mut out = Vec::new();
+        Machine::new(settings.clone(), begin, Tick(5000), &mut out);
+        assert!(stops(&out) && out.len() == 1, "{out:?}");
+    }
+    let (chain, committee) = (Box::new(Chain { index: 9, ..foul }), net.in_force(0));
+    net.step(net.at(2), Input::Installed { chain, committee });
+    assert!(net.nodes[net.at(2)].stopped.is_some());
 }
 
 /// The second member's records of an entry that took two rounds: the leader of the first one is dead.
