@@ -9,6 +9,7 @@ use ledger::ids::{ClusterId, Epoch, GroupId, Incarnation, NodeId, OrgId};
 use ledger::limits::COMMITTEE_MAX;
 use proptest::prelude::*;
 
+use super::turn::SKIPS_FIRST;
 use super::*;
 
 const CLUSTER: ClusterId = ClusterId(Hash32([7; 32]));
