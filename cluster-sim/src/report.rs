@@ -107,6 +107,12 @@ coverage! {
     rekeyed;
     /// Keys and certificates revoked in the registry that a channel heard of.
     revoked;
+    /// Acts under a key that the registry had revoked, in a channel that had not heard of it yet: they count.
+    stolen_used;
+    /// Acts that a channel refused under a key that had counted there until it heard of its revocation.
+    stolen_refused;
+    /// Approvals of what was not decided that ceased to count when the channel heard that their key was revoked.
+    voices_lost;
     /// Votes against, because the channel was frozen.
     barred_votes;
     /// Amounts that arrived from another ledger.

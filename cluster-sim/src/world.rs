@@ -220,6 +220,8 @@ impl World {
                 self.push(AUDIT_MS, Event::Audit);
             }
             Event::Govern { group } => self.govern(group),
+            Event::Rob { group } => self.rob(group),
+            Event::Steal { group, org, key } => self.steal(group, org, key),
             Event::Die { node, down_ms } => self.die(node, down_ms),
             Event::Heal => self.heal(),
             Event::Poll => self.poll(),
@@ -333,6 +335,7 @@ impl World {
                 if height > *highest {
                     *highest = height;
                     self.coverage.of_block(block);
+                    self.council.lapses.see(block, &mut self.coverage);
                     self.outcomes.extend(block.receipts.iter().map(|line| (line.txid, own::committed(line))));
                 }
             }

@@ -20,6 +20,7 @@ pub mod own;
 pub mod pairs;
 pub mod policies;
 pub mod registers;
+pub mod revocations;
 pub mod secrecy;
 pub mod seen;
 
@@ -163,6 +164,7 @@ impl Checkers {
             Box::new(isolation::Isolation),
             Box::new(pairs::Pairs::default()),
             Box::new(policies::Policies::default()),
+            Box::new(revocations::Revocations::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

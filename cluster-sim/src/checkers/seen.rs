@@ -23,13 +23,15 @@ pub struct RegisterWrite {
     pub value: Option<Register>,
 }
 
-/// Something that the governance of a channel goes by.
+/// Something that the governance of a channel, or of the cluster, goes by.
 #[derive(Clone, Debug)]
 pub enum Governed {
     /// A command, and what it did if it was not refused.
     Act(Box<channel::SignedCommand>, Option<channel::Outcome>),
     /// The beacon's mail on the registry, with its place in the stream. Told again it means nothing.
     Told(u64, RegistryUpdate),
+    /// A command that the registry itself has carried out, or that was sent again.
+    Registered(Box<beacon::SignedCommand>),
 }
 
 /// A block that a replica has persisted.
@@ -57,7 +59,7 @@ pub struct BlockSeen {
     pub lines: Vec<HistoryLine>,
     /// Its value flow: of a channel, what it sealed.
     pub flow: Vec<FlowLine>,
-    /// What its entry has for the governance of a channel, in order.
+    /// What its entry has for governance, in order.
     pub governed: Vec<Governed>,
     /// Heads of its outgoing streams.
     pub outbox: Vec<StreamLeaf>,

@@ -3,10 +3,13 @@
 //!
 //! An admin looks at the state of whoever leads and signs what seems right then; when its command is
 //! executed, things may have changed. What it does is in `acts` for channels and in `registry` for the
-//! cluster's registry.
+//! cluster's registry; `thief` is about keys that are revoked while they are in use, `lapses` counts what
+//! became of them.
 
 mod acts;
+mod lapses;
 mod registry;
+mod thief;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,10 +35,14 @@ use crate::schedule::Scenario;
 use crate::state::KvState;
 use crate::world::World;
 
+use self::lapses::Lapses;
+
 /// Times at which somebody acts in a channel in the phase with faults, one organisation or several.
 const MOMENTS: usize = 20;
 /// Changes of the registry that are asked for.
 const REGISTRY_ACTS: usize = 8;
+/// Keys that are stolen in each channel.
+const ROBBERIES: usize = 2;
 /// How long a command is good for.
 const VALID_MS: u64 = 30_000;
 
@@ -52,6 +59,8 @@ pub(crate) struct Council {
     closing_ms: u64,
     /// The assets that the load issues.
     assets: Vec<AssetId>,
+    /// What became of keys that were revoked in use.
+    pub(crate) lapses: Lapses,
 }
 
 impl Council {
@@ -64,6 +73,7 @@ impl Council {
             closing: BTreeSet::new(),
             closing_ms: 0,
             assets: Vec::new(),
+            lapses: Lapses::default(),
         }
     }
 
@@ -90,6 +100,13 @@ impl Council {
             all.extend((0..REGISTRY_ACTS).map(|_| (self.rng.random_range(500..end), GroupId::BEACON)));
         }
         all
+    }
+
+    /// When a key in which channel is found to be stolen.
+    fn robberies(&mut self, channels: &[GroupId], safety_ms: u64) -> Vec<(u64, GroupId)> {
+        let end = safety_ms.max(1_001);
+        let all = channels.iter().flat_map(|channel| [*channel; ROBBERIES]);
+        all.map(|channel| (self.rng.random_range(900..end), channel)).collect()
     }
 
     /// A key that an organisation may come to.
@@ -140,8 +157,12 @@ impl World {
         let moves = self.operations.iter().flat_map(|operation| &operation.moves);
         let issued = moves.filter_map(|mv| if let Move::Issue(spec) = mv { Some(AssetSpec::id(spec)) } else { None });
         self.council.assets = issued.collect();
-        for (at_ms, group) in self.council.moments(&channels(&self.genesis), self.shape.safety_ms) {
+        let channels = channels(&self.genesis);
+        for (at_ms, group) in self.council.moments(&channels, self.shape.safety_ms) {
             self.push(at_ms, Event::Govern { group });
+        }
+        for (at_ms, group) in self.council.robberies(&channels, self.shape.safety_ms) {
+            self.push(at_ms, Event::Rob { group });
         }
     }
 
@@ -216,7 +237,7 @@ impl World {
 pub(crate) fn carried_out(block: &BlockSeen, kind: impl Fn(&Act, &Outcome) -> bool) -> u64 {
     let acts = block.governed.iter().filter_map(|governed| match governed {
         Governed::Act(signed, Some(outcome)) => Some((borsh::from_slice::<Act>(&signed.body).ok()?, *outcome)),
-        Governed::Act(_, None) | Governed::Told(..) => None,
+        Governed::Act(_, None) | Governed::Told(..) | Governed::Registered(_) => None,
     });
     acts.filter(|(act, outcome)| kind(act, outcome)).count() as u64
 }

@@ -218,9 +218,9 @@ pub(crate) fn seen(
     }
 }
 
-/// What the governance of a channel goes by, from the entry itself.
+/// What the governance of a channel goes by, or that of the cluster, from the entry itself.
 fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<Governed> {
-    if block.header.group.kind() != Some(GroupKind::Channel) {
+    if !matches!(block.header.group.kind(), Some(GroupKind::Channel | GroupKind::Beacon)) {
         return Vec::new();
     }
     let mut all = Vec::new();
@@ -229,6 +229,10 @@ fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<Governed> {
             (Command::Channel(bytes), CommandOutcome::Governed { verdict, .. }) => {
                 let Ok(signed) = borsh::from_slice(bytes) else { continue };
                 all.push(Governed::Act(Box::new(signed), verdict.as_ref().ok().copied()));
+            }
+            (Command::Registry(bytes), CommandOutcome::Registered) => {
+                let Ok(signed) = borsh::from_slice(bytes) else { continue };
+                all.push(Governed::Registered(Box::new(signed)));
             }
             (Command::Deliver(bytes), CommandOutcome::Delivered(GroupId::BEACON, _)) => {
                 let Ok(bundle) = borsh::from_slice::<Bundle>(bytes) else { continue };

@@ -43,7 +43,7 @@ impl Policies {
         for governed in &block.governed {
             match governed {
                 Governed::Told(seq, update) => book.told(*seq, update),
-                Governed::Act(_, None) => {}
+                Governed::Act(_, None) | Governed::Registered(_) => {}
                 Governed::Act(signed, Some(outcome)) => {
                     if let Err(why) = book.act(signed, *outcome, block.header.time_ms) {
                         let (group, height) = (block.group, block.header.height);
