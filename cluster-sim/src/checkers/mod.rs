@@ -21,6 +21,7 @@ pub mod pairs;
 pub mod policies;
 pub mod registers;
 pub mod revocations;
+pub mod seats;
 pub mod secrecy;
 pub mod seen;
 
@@ -165,6 +166,7 @@ impl Checkers {
             Box::new(pairs::Pairs::default()),
             Box::new(policies::Policies::default()),
             Box::new(revocations::Revocations::default()),
+            Box::new(seats::Seats::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

@@ -65,7 +65,8 @@ pub enum Input {
     /// The host wants these to vote. A leader takes it up if all earlier changes are committed and this
     /// one adds or removes one replica; otherwise nothing happens, and the host asks again.
     Voters(Vec<NodeId>),
-    /// The host wants these to get the log, beside those who vote. Kept until the next such input.
+    /// The host wants these to get the log, beside those who vote, while this replica leads. Kept until
+    /// the next such input.
     Learners(Vec<NodeId>),
     /// Everything up to the [`Persist`] with this number is durable.
     Synced(u64),

@@ -359,6 +359,8 @@ impl LocalReplica {
     }
 
     fn lead(&mut self, now: Tick, out: &mut Vec<Output>) {
+        // Whom the host named when this replica led before may have lost its right since.
+        self.learners.clear();
         self.role = Role::Leader { followers: BTreeMap::new() };
         self.list_followers();
         self.leader = Some(self.settings.id);
@@ -375,7 +377,8 @@ impl LocalReplica {
     }
 
     fn propose(&mut self, now: Tick, batch: Bytes, out: &mut Vec<Output>) {
-        if matches!(self.role, Role::Leader { .. }) {
+        // Behind the entry by which it takes itself out, a leader adds nothing.
+        if matches!(self.role, Role::Leader { .. }) && self.votes() {
             self.append_own(now, Some(batch), None, out);
         } else {
             out.push(Output::Rejected(batch));
