@@ -28,7 +28,7 @@ pub const CHANNEL_ACCOUNTS: usize = 4;
 /// Organisations of every simulated cluster.
 pub const ORGS: u16 = 3;
 /// Keys that each of them has as its admin, one after the other.
-pub const ADMIN_KEYS: usize = 8;
+pub const ADMIN_KEYS: usize = 12;
 
 const NODE_KEYS: usize = 32;
 /// Seats of a channel: with one less it still bears a failure, so that a member may go.

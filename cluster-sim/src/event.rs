@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use ledger::ids::{GroupId, Height, NodeId};
+use ledger::crypto::PublicKey;
+use ledger::ids::{GroupId, Height, NodeId, OrgId};
 use sha2::{Digest, Sha256};
 
 use crate::wire::Endpoint;
@@ -54,6 +55,25 @@ pub(crate) enum Event {
     Govern {
         group: GroupId,
     },
+    /// An organisation finds one of its keys in a channel stolen, and revokes it in the registry.
+    Rob {
+        group: GroupId,
+    },
+    /// Whoever has the key signs something in the channel.
+    Steal {
+        group: GroupId,
+        org: OrgId,
+        key: PublicKey,
+    },
+    /// An organisation takes the next step towards founding a channel.
+    Found {
+        group: GroupId,
+    },
+    /// A node that fetches a state, or gives one, loses power.
+    Cut {
+        node: NodeId,
+        down_ms: u64,
+    },
     /// A node that has an act under way loses power.
     Die {
         node: NodeId,
@@ -79,6 +99,10 @@ impl Event {
             | Self::Over { .. }
             | Self::Restart { .. }
             | Self::Govern { .. }
+            | Self::Rob { .. }
+            | Self::Steal { .. }
+            | Self::Found { .. }
+            | Self::Cut { .. }
             | Self::Die { .. }
             | Self::Audit
             | Self::Heal
@@ -114,6 +138,10 @@ impl Event {
             Self::Poll => put(11, &[], &[]),
             Self::Govern { group } => put(12, &[group.0], &[]),
             Self::Die { node, down_ms } => put(13, &[u64::from(node.0), *down_ms], &[]),
+            Self::Rob { group } => put(14, &[group.0], &[]),
+            Self::Steal { group, org, key } => put(15, &[group.0, u64::from(org.0)], &key.0),
+            Self::Found { group } => put(16, &[group.0], &[]),
+            Self::Cut { node, down_ms } => put(17, &[u64::from(node.0), *down_ms], &[]),
         }
     }
 }

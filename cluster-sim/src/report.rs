@@ -1,6 +1,7 @@
 //! What a run tells.
 
 use channel::{Command as Act, Outcome as Done};
+use cross_shard::Message;
 use cross_shard::commit::Decision;
 use ledger::receipt::Outcome;
 use ledger::reject::Reject;
@@ -107,6 +108,22 @@ coverage! {
     rekeyed;
     /// Keys and certificates revoked in the registry that a channel heard of.
     revoked;
+    /// Acts under a key that the registry had revoked, in a channel that had not heard of it yet: they count.
+    stolen_used;
+    /// Acts that a channel refused under a key that had counted there until it heard of its revocation.
+    stolen_refused;
+    /// Approvals of what was not decided that ceased to count when the channel heard that their key was revoked.
+    voices_lost;
+    /// Channels that were founded while the cluster ran.
+    founded;
+    /// Committees of such channels that came into force after the first.
+    seated;
+    /// States that replicas fetched from others.
+    fetched;
+    /// Fetches that were interrupted: by the power, or because the source was gone.
+    fetches_cut;
+    /// Replicas that nodes removed because their group went on without them.
+    departed;
     /// Votes against, because the channel was frozen.
     barred_votes;
     /// Amounts that arrived from another ledger.
@@ -130,6 +147,11 @@ impl Coverage {
         for governed in &block.governed {
             if let Governed::Told(_, update) = governed {
                 self.revoked += update.revoked.len() as u64;
+            }
+        }
+        for (dest, _, message) in &block.mail {
+            if let Message::CommitteeUpdate(committee) = message {
+                self.seated += u64::from(committee.group == *dest && committee.epoch.0 > 0);
             }
         }
         let arrived = block.lines.iter().filter(|line| line.kind == HistoryKind::Arrived);

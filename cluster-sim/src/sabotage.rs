@@ -4,11 +4,13 @@
 //! [`shard_node::core::executor::execute_by`].
 
 use bytes::Bytes;
+use channel::proposal::Voice;
 use channel::{Policy, Proposal, ProposalState, Quorum, Role, Subject};
 use cross_shard::bundle::Bundle;
 use cross_shard::commit::{self, CommitContext, Decision, Prepared, Received, Stamp};
 use cross_shard::{Message, Vote, stream};
 use ledger::asset::{AssetDef, AssetSpec};
+use ledger::genesis::OrgInfo;
 use ledger::ids::{Address, AssetId, GroupId, GroupKind, LedgerId, TimeMs, TxId};
 use ledger::lock::Lock;
 use ledger::machine::{BlockContext, Machine};
@@ -89,6 +91,14 @@ sabotages! {
     StaleWins;
     /// The beacon does not hear what channels show of themselves.
     DeafDirectory;
+    /// An approval goes on counting in a channel when the registry has revoked its key.
+    LapsedVoice;
+    /// The registry takes an organisation's command under the admin key of another one.
+    AnyAdmin;
+    /// A node that has left a channel keeps its replica.
+    KeepState;
+    /// A leader goes on sending a channel's log to those who have left it.
+    TellGone;
 }
 
 /// A vote that has not come after this long counts as NO: [`Sabotage::AbsenceIsNo`].
@@ -205,6 +215,40 @@ fn apply(
                 member.keys.extend(lost);
                 member.keys.sort_by_key(|key| key.key);
                 view.store(channel::state::member_key(old.org), &member);
+            }
+            outcome
+        }
+        (Sabotage::LapsedVoice, Command::Channel(_)) => {
+            let open = channel::state::proposals(view).into_iter().filter(|found| found.state == ProposalState::Open);
+            let voices: Vec<Voice> = open.flat_map(|found| found.approvals).collect();
+            let mut lapsed: Vec<(Vec<u8>, Bytes)> = Vec::new();
+            for voice in voices {
+                let credential = channel::state::credential_of(&voice.key);
+                let key = channel::state::revocation_key(voice.elector.org, &credential);
+                if let Some(revocation) = view.get(&key) {
+                    view.delete(key.clone());
+                    lapsed.push((key, revocation));
+                }
+            }
+            let outcome = work.apply(view, at, command);
+            for (key, revocation) in lapsed {
+                view.put(key, revocation);
+            }
+            outcome
+        }
+        (Sabotage::AnyAdmin, Command::Registry(bytes)) if at.group == GroupId::BEACON => {
+            let Ok(signed) = beacon::SignedCommand::decode(bytes) else { return work.apply(view, at, command) };
+            let orgs = beacon::registry::orgs(view);
+            let signer = orgs.iter().find(|org| signed.verify(&at.cluster, &org.admin_key).is_ok());
+            let own = orgs.iter().find(|org| org.id == signed.org);
+            let (Some(own), Some(signer)) = (own, signer) else { return work.apply(view, at, command) };
+            let (key, lent) =
+                (beacon::registry::org_key(own.id), OrgInfo { admin_key: signer.admin_key, ..own.clone() });
+            view.store(key.clone(), &lent);
+            let outcome = work.apply(view, at, command);
+            // What the command itself has set stays.
+            if view.load::<OrgInfo>(&key).as_ref() == Some(&lent) {
+                view.store(key, own);
             }
             outcome
         }

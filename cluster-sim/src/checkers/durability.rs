@@ -161,6 +161,10 @@ impl Checker for Durability {
             }
             Seen::Block(_)
             | Seen::Started { .. }
+            | Seen::Founded(_)
+            | Seen::Fetched { .. }
+            | Seen::Left { .. }
+            | Seen::Voters { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }
             | Seen::Certified { .. }

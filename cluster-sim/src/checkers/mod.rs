@@ -20,6 +20,8 @@ pub mod own;
 pub mod pairs;
 pub mod policies;
 pub mod registers;
+pub mod revocations;
+pub mod seats;
 pub mod secrecy;
 pub mod seen;
 
@@ -163,6 +165,8 @@ impl Checkers {
             Box::new(isolation::Isolation),
             Box::new(pairs::Pairs::default()),
             Box::new(policies::Policies::default()),
+            Box::new(revocations::Revocations::default()),
+            Box::new(seats::Seats::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

@@ -4,7 +4,9 @@ use consensus::port::Position;
 use cross_shard::commit::{Decision, Register};
 use cross_shard::{Message, RegistryUpdate, StreamLeaf};
 use ledger::certificate::Certificate;
+use ledger::committee::Committee;
 use ledger::flow::FlowLine;
+use ledger::foundation::Foundation;
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, TxId};
@@ -23,13 +25,20 @@ pub struct RegisterWrite {
     pub value: Option<Register>,
 }
 
-/// Something that the governance of a channel goes by.
+/// Something that the governance of a channel, or of the cluster, goes by.
 #[derive(Clone, Debug)]
 pub enum Governed {
     /// A command, and what it did if it was not refused.
     Act(Box<channel::SignedCommand>, Option<channel::Outcome>),
     /// The beacon's mail on the registry, with its place in the stream. Told again it means nothing.
     Told(u64, RegistryUpdate),
+    /// The beacon's mail on the committee that a channel is being prepared for, or on the one that it has if
+    /// it is not being prepared any more; with its place in the stream.
+    Planned(u64, Committee),
+    /// The beacon's mail on the channel's own committee in force, with its place in the stream.
+    Seated(u64, Committee),
+    /// A command that the registry itself has carried out, or that was sent again.
+    Registered(Box<beacon::SignedCommand>),
 }
 
 /// A block that a replica has persisted.
@@ -57,7 +66,7 @@ pub struct BlockSeen {
     pub lines: Vec<HistoryLine>,
     /// Its value flow: of a channel, what it sealed.
     pub flow: Vec<FlowLine>,
-    /// What its entry has for the governance of a channel, in order.
+    /// What its entry has for governance, in order.
     pub governed: Vec<Governed>,
     /// Heads of its outgoing streams.
     pub outbox: Vec<StreamLeaf>,
@@ -79,6 +88,41 @@ pub enum Seen {
     },
     /// A replica persisted a block.
     Block(Box<BlockSeen>),
+    /// A node starts a replica of a group that was founded while the cluster ran.
+    Founded(Box<Foundation>),
+    /// A replica has put the state of another one in the place of its own.
+    Fetched {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// Its height.
+        height: Height,
+        /// Up to where in the log.
+        index: u64,
+    },
+    /// A node has removed a replica, with its log and its state.
+    Left {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// The highest epoch of a committee of the group, in force or planned, that the node has heard of.
+        epoch: u64,
+        /// Whether it makes room for one that joins anew.
+        rejoins: bool,
+    },
+    /// A replica has applied an entry that says who votes from there on.
+    Voters {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// Where the entry stands in the log.
+        index: u64,
+        /// The nodes that vote.
+        voters: Vec<NodeId>,
+    },
     /// A replica's role or term changed.
     Role {
         /// Where.

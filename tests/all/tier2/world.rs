@@ -216,6 +216,7 @@ impl World {
             shard_replicas: vec![3; SHARDS as usize],
             // No host starts one.
             channels: 0,
+            founding: false,
             transactions: rng.random_range(TRANSACTIONS),
             safety_ms,
         };
