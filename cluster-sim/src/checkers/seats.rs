@@ -4,9 +4,11 @@
 //! A node has a replica only if a committee of the group, in force or planned, has ever named it; none any
 //! more once it has been told by the group's leader that it may go, unless a later plan names it; and in
 //! the end exactly those in the committee in force have one. A node applies a block only if it is in the
-//! committee in force before that block, or in the one that the group is being prepared for, or if it
-//! votes by the log before the block's entry: so whoever is out by all three gets nothing that comes
-//! later, also no state by another way. What a node that is on its way out got before, it got.
+//! committee in force before that block or before one that the group has made since, or in the one that the
+//! group is being prepared for there, or if it votes by the log before the block's entry: so whoever is out
+//! by all three gets nothing that comes later, also no state by another way. Whoever is to join gets all
+//! that there was before, be it as a state or as the log behind an older one. What a node that is on its
+//! way out got before, it got.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,8 +25,6 @@ struct Group {
     plan: Option<Committee>,
     /// What comes next in the beacon's stream.
     told: u64,
-    /// Who might apply each block, by what the chain says before it.
-    before: BTreeMap<u64, BTreeSet<NodeId>>,
     /// Who is in the committee or the plan behind it.
     after: BTreeMap<u64, BTreeSet<NodeId>>,
     /// Who votes behind an entry of the log, by its index.
@@ -53,7 +53,6 @@ impl Group {
             current: first.clone(),
             plan: None,
             told: 0,
-            before: BTreeMap::new(),
             after: BTreeMap::from([(0, nodes(first).collect())]),
             voters: BTreeMap::from([(0, nodes(first).collect())]),
             in_force: first.clone(),
@@ -71,8 +70,6 @@ impl Group {
 
     /// A block of which no replica has told before.
     fn first(&mut self, block: &BlockSeen) {
-        let height = block.header.height.0;
-        self.before.insert(height, self.entitled());
         for governed in &block.governed {
             let (Governed::Planned(seq, committee) | Governed::Seated(seq, committee)) = governed else { continue };
             if *seq < self.told {
@@ -86,7 +83,12 @@ impl Group {
                 self.plan = (*committee != self.current).then(|| committee.clone());
             }
         }
-        self.after.insert(height, self.entitled());
+        self.after.insert(block.header.height.0, self.entitled());
+    }
+
+    /// Whether a node is in the committee or the plan behind a block, or behind one that was made since.
+    fn entitles(&self, height: u64, node: NodeId) -> bool {
+        self.after.range(height..).any(|(_, nodes)| nodes.contains(&node))
     }
 }
 
@@ -125,18 +127,16 @@ impl Seats {
         if first {
             group.first(block);
         }
-        let entitled = group.before.get(&height).is_some_and(|nodes| nodes.contains(&node));
-        if !entitled && !group.votes_before(block.position.index, node) {
+        if !group.entitles(height - 1, node) && !group.votes_before(block.position.index, node) {
             found.push(format!("node {node} applied height {height} of {}, where it has nothing to say", block.group));
         }
     }
 
     fn fetched(&self, node: NodeId, group: GroupId, height: u64, index: u64, found: &mut Vec<String>) {
         let Some(known) = self.groups.get(&group) else { return };
-        let since = known.after.range(height..).any(|(_, nodes)| nodes.contains(&node));
         let votes = known.votes_before(index + 1, node)
             || known.voters.range(index + 1..).any(|(_, voters)| voters.contains(&node));
-        if !since && !votes {
+        if !known.entitles(height, node) && !votes {
             found.push(format!("node {node} got the state of {group} at height {height}, and had no right to it"));
         }
     }
