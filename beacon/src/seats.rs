@@ -77,6 +77,13 @@ pub fn joining(current: &Committee, coming: &Committee) -> Vec<NodeId> {
     members.filter(|node| current.index_of(*node).is_none()).collect()
 }
 
+/// The join of those who come with a committee: one more than its epoch, so that it is above that of the
+/// group's first members, which is 1, and never given twice. No epoch is given for which there is none.
+#[must_use]
+pub fn join_at(committee: &Committee) -> Option<u16> {
+    u16::try_from(committee.epoch.0).ok()?.checked_add(1)
+}
+
 /// What decides about the seats of one group.
 pub struct Wanted<'a> {
     /// Breaks ties.

@@ -16,7 +16,7 @@ use crate::checkers::Seen;
 use crate::node::Node;
 use crate::replica::{Effect, Replica};
 use crate::sabotage::Sabotage;
-use crate::seat::{join_at, join_of, node_of};
+use crate::seat::join_at;
 use crate::state::KvState;
 use crate::wire::Wire;
 
@@ -148,22 +148,6 @@ impl Node {
                 }
             }
         }
-    }
-
-    /// A leader sends to a later seat of this node than the one that it has here: it was taken in anew before
-    /// the group had let it go, and what is here is a replica that nobody counts on any more.
-    pub(crate) fn take_seat(&mut self, now_ms: u64, group: GroupId, to: NodeId, out: &mut Vec<Effect>) {
-        let join = join_of(to);
-        let outgrown = self.replicas.get(&group).is_some_and(|replica| replica.join() < join);
-        if !outgrown || node_of(to) != self.id {
-            return;
-        }
-        let Some(view) = self.registry.clone() else { return };
-        let Some(foundation) = view.foundation(group) else { return };
-        let standing = Standing::of(&view, foundation);
-        self.remove(group, standing.epoch(), true, out);
-        let replica = Replica::joiner(&Rc::new(foundation.clone()), join, self.id, &self.genesis, self.sabotage);
-        self.open(now_ms, group, replica, standing.members(), out);
     }
 
     fn open(&mut self, now_ms: u64, group: GroupId, mut replica: Replica, members: Vec<NodeId>, out: &mut Vec<Effect>) {

@@ -182,7 +182,6 @@ impl Node {
     pub fn receive(&mut self, now_ms: u64, from: Option<NodeId>, wire: Wire, out: &mut Vec<Effect>) {
         match (wire, from) {
             (Wire::Engine { group, from: sender, to, message }, Some(from)) if seat::node_of(sender) == from => {
-                self.take_seat(now_ms, group, to, out);
                 self.with(now_ms, group, out, |replica, now, out| replica.engine(now, sender, to, message, out));
             }
             (Wire::Fetch { group, height, part }, Some(from)) => {

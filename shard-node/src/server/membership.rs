@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use beacon::seats::join_at;
 use consensus::port::{RoleView, SequencerError, replica_id};
 use consensus::raft::Replica;
 use consensus::sequencer::Sequencer;
@@ -26,7 +27,6 @@ use ledger::view::ReadFault;
 use storage::KeyRange;
 
 use crate::server::group::GroupHandle;
-use crate::server::seat::join_at;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

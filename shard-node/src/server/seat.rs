@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use beacon::seats::join_at;
 use ledger::Committee;
 use ledger::ids::{GroupId, NodeId};
 use router::gateway::ClusterView;
@@ -60,13 +61,6 @@ pub fn coming_join(view: &ClusterView, group: GroupId, node: NodeId) -> Option<u
         Some(_) => None,
         None => join_at(coming),
     }
-}
-
-/// The join of those who come with a committee: one more than its epoch, so that it is above
-/// [`FIRST_JOIN`] and never given twice. The beacon gives no epoch for which there is none.
-#[must_use]
-pub fn join_at(committee: &Committee) -> Option<u16> {
-    u16::try_from(committee.epoch.0).ok()?.checked_add(1)
 }
 
 /// The seat of this node in a group, from the file in the group's folder, which is written when the

@@ -126,7 +126,7 @@ impl GroupDriver {
     fn attest(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
         let Some(committee) = self.committee_at(height) else { return };
         let seated = committee.index_of(self.config.node).is_some();
-        if !seated && !self.committees.joins(self.config.group, self.config.node) {
+        if !seated && !self.joins() {
             return;
         }
         let others: Vec<NodeId> =

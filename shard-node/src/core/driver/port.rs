@@ -29,6 +29,8 @@ pub struct DriverConfig {
     pub group: GroupId,
     /// This node.
     pub node: NodeId,
+    /// With which join this replica takes part ([`beacon::seats::join_at`]).
+    pub join: u16,
     /// The key headers are signed with.
     pub key: SecretKey,
     /// Proposals in flight at once.

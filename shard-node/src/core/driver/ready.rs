@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use beacon::Readiness;
-use beacon::seats::{READINESS_VERSION, joining};
+use beacon::seats::{READINESS_VERSION, join_at, joining};
 use ledger::certificate::Attestation;
 use ledger::committee::Committee;
 use ledger::crypto::{self, Signature};
@@ -42,6 +42,14 @@ impl Ready {
 }
 
 impl GroupDriver {
+    /// Whether this replica is about to join. One that its node has left over from an earlier time in the
+    /// group is not, though the plan names the node: the host removes that one and begins with another, and
+    /// on the old one's word a committee would come into force that lacks a member.
+    pub(super) fn joins(&self) -> bool {
+        let join = self.committees.coming().and_then(join_at);
+        join == Some(self.config.join) && self.committees.joins(self.config.group, self.config.node)
+    }
+
     /// A node that is about to join has signed a header.
     pub(super) fn joiner_signed(&mut self, now: Tick, attestation: Attestation, out: &mut Vec<Output>) {
         let Attestation { node, height, header_hash, signature, .. } = attestation;
@@ -56,6 +64,17 @@ impl GroupDriver {
             self.ready.signatures.pop_first();
         }
         self.prove_readiness(now, height, out);
+        self.go_on_behind_handover(height);
+    }
+
+    /// The block that hands over is certified by those who were there before, so it proves nothing to the
+    /// committee in force. Where nothing else comes, the leader makes another one that does.
+    fn go_on_behind_handover(&mut self, height: Height) {
+        let current = self.own_committee().map(Committee::hash);
+        let named = self.certifier.header(height).map(|(header, _)| header.committee_hash);
+        if self.leads && self.certifier.last() == height && named != current {
+            self.batcher.deadline_due();
+        }
     }
 
     /// Makes the proof when a certified header has the signatures of all who join.
@@ -87,8 +106,8 @@ impl GroupDriver {
         if self.committees.coming().is_none() || self.ready.announced.is_some_and(|at| now.0 < at.0 + AGAIN_MS) {
             return;
         }
-        let (own, node) = (self.config.group, self.config.node);
-        if self.committees.joins(own, node) {
+        let own = self.config.group;
+        if self.joins() {
             // What it passed before it knew of the plan, it has not signed yet.
             let height = self.attested();
             let signed = self.certifier.own(height).cloned();

@@ -13,6 +13,7 @@ pub(super) fn config(node: u32) -> DriverConfig {
     DriverConfig {
         group: SHARD,
         node: NodeId(node),
+        join: 1,
         key: node_key(node),
         pipeline: 1,
         checkpoint_every: 10,

@@ -6,7 +6,8 @@ use crate::core::driver::testing::{block, config};
 use crate::core::entry::{Command, Entry};
 use crate::core::executor::EmittedMail;
 use crate::core::support::{
-    self, PEER, SHARD, ack_from_peer, bundle_from_peer, client_key, committee, committees, credits, header, stream_head,
+    self, GROUPS, PEER, SHARD, ack_from_peer, bundle_from_peer, client_key, committee, committees, credits, header,
+    stream_head,
 };
 use beacon::limits::CHECKPOINT_BYTES_MAX;
 use bytes::Bytes;
@@ -617,6 +618,41 @@ fn a_gap_in_the_certificates_closes_by_itself() {
     }
     for node in [1, 2] {
         assert!([1, 2].iter().all(|height| certified[&node].contains(height)), "{certified:?}");
+    }
+}
+
+#[test]
+fn a_committee_that_is_prepared_right_behind_a_hand_over_does_not_wait_for_traffic() {
+    let mut coming = committee(SHARD, 2);
+    coming.members[2].node = NodeId(7);
+    coming.members[2].key = support::node_key(7).public();
+    // The block names the committee of epoch 0, whichever is in force behind it.
+    for (epoch, makes_another) in [(1, true), (0, false)] {
+        let mut bench = Bench::leading();
+        let current = GROUPS.map(|group| committee(group, if group == SHARD { epoch } else { 0 })).to_vec();
+        let former = if epoch > 0 { vec![committee(SHARD, 0)] } else { Vec::new() };
+        bench.step(Input::Committees(Committees { current, former, coming: Some(coming.clone()) }));
+        bench.committed(1, Vec::new());
+        let joiner =
+            PeerMessage::Attest { attestation: support::attestation(7, &header(SHARD, 1)), wants_certificate: false };
+        let out = bench.peer(7, joiner);
+        let made = out.iter().any(|output| matches!(output, Output::Propose { .. }));
+        assert_eq!(made, makes_another, "epoch {epoch}: {out:?}");
+    }
+}
+
+#[test]
+fn a_replica_left_from_an_earlier_time_in_the_group_does_not_sign_for_the_one_that_is_to_join() {
+    let mut coming = committee(SHARD, 4);
+    coming.members[2].node = NodeId(7);
+    coming.members[2].key = support::node_key(7).public();
+    for (join, signs) in [(5, true), (1, false), (4, false)] {
+        let mut bench = Bench { driver: GroupDriver::new(DriverConfig { join, ..config(7) }), now: Tick(0) };
+        let known = Committees { coming: Some(coming.clone()), ..committees().into() };
+        bench.step(Input::System(SystemView { committees: known, ..system(0) }));
+        assert_eq!(attested(&bench.committed(1, Vec::new())).contains(&1), signs, "join {join}");
+        bench.now = Tick(1_000);
+        assert_eq!(attested(&bench.step(Input::Timer)).contains(&1), signs, "join {join}, again");
     }
 }
 

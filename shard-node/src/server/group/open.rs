@@ -201,6 +201,7 @@ impl OpenGroup {
             driver: GroupDriver::new(DriverConfig {
                 group,
                 node: context.node,
+                join,
                 key: context.key.clone(),
                 pipeline: PIPELINE,
                 checkpoint_every: CHECKPOINT_EVERY,
