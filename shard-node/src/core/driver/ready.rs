@@ -64,7 +64,6 @@ impl GroupDriver {
             self.ready.signatures.pop_first();
         }
         self.prove_readiness(now, height, out);
-        self.go_on_behind_handover(height);
     }
 
     /// The block that hands over is certified by those who were there before, so it proves nothing to the
@@ -104,6 +103,13 @@ impl GroupDriver {
     /// Sends again what may have been lost: a leader its proof, one that joins its last signature.
     pub(super) fn repeat_readiness(&mut self, now: Tick, out: &mut Vec<Output>) {
         if self.committees.coming().is_none() || self.ready.announced.is_some_and(|at| now.0 < at.0 + AGAIN_MS) {
+            return;
+        }
+        if self.leads && self.ready.proof.is_none() {
+            // Whoever leads since a moment ago has seen no certificate come, and where nobody joins, no signature.
+            let last = self.certifier.last();
+            self.prove_readiness(now, last, out);
+            self.go_on_behind_handover(last);
             return;
         }
         let own = self.config.group;
