@@ -13,6 +13,9 @@ endif
 TARGET = $(or $(CARGO_TARGET_DIR),target)/release
 export SEAMARK_BIN = $(abspath $(TARGET))/seamark
 
+# What computes for minutes: the simulator and the model.
+LONG_TESTS = --test smoke --test harness --test regressions --test commit_model
+
 .PHONY: help setup build demo test format lint unit sim replay soak fix
 
 help: ## Show this list
@@ -34,11 +37,11 @@ format:
 
 lint: setup
 	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
-	$(CARGO) clippy $(CARGO_FLAGS) --test all -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --test all $(LONG_TESTS) -- -D warnings
 
 # Unit, property, vector and simulator tests, purity, layering and process tests.
 unit: setup
-	scripts/tests $(CARGO) $(CARGO_FLAGS)
+	LONG_TESTS="$(LONG_TESTS)" scripts/tests $(CARGO) $(CARGO_FLAGS)
 
 sim: build ## Run 200 seeds of the simulator
 	$(TARGET)/seamark sim --seeds 200
@@ -58,7 +61,7 @@ soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator
 	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30 --at-least 0.09
 	$(TARGET)/seamark bench --shards 1 --verify every --seconds 30 --at-least 0.25
 	$(TARGET)/seamark bench --shards 2 --voters 2 --seconds 30 --at-least 0.04
-	$(TARGET)/seamark bench --channels 8 --seconds 30 --together-at-least 1 --swap-at-most 2.5
+	$(TARGET)/seamark bench --channels 8 --seconds 30 --in-flight 60000 --together-at-least 0.95 --swap-at-most 2.5
 	$(TARGET)/seamark bench --join --join-at-most 30
 	scripts/flat-cost $(TARGET)/seamark
 	SEAMARK_TIER2_SEEDS=200 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- tier2:: --nocapture

@@ -169,10 +169,18 @@ async fn channels_and_the_main_ledger_settle_one_against_the_other_or_not_at_all
 
     // Two channels of different organisations, over one router of the organisation that is in both.
     let (tx, openings) = market.swap(1, coal, [30, 70]);
+    let txid = tx.txid(&market.cluster.genesis.cluster_id());
     let settled = market.settle((tx, openings.clone())).await;
     let Settled::Votes { votes, .. } = &settled else { panic!("{settled:?}") };
     assert_eq!(votes.iter().map(|vote| (vote.group, vote.no)).collect::<Vec<_>>(), [(steel, None), (coal, None)]);
     market.is_untouched([570, 530], [400, 400]).await;
+    // What became of it, each organisation is told by the channels that it is in, and by them alone.
+    let consortium = Consortium::of(&market.cluster);
+    for (org, told) in [(A, vec![steel]), (B, vec![steel, coal]), (C, vec![coal])] {
+        let known = consortium.client(org).explain(txid).await.unwrap();
+        assert!(known.iter().all(|known| known.unanswered.is_none()), "{known:?}");
+        assert_eq!(known.iter().map(|known| known.group).collect::<Vec<_>>(), told);
+    }
     market.has(steel, market.bob.address, 30).await;
     market.has(coal, market.dave.address, 70).await;
     market.is_kept_by(&openings[0], &[OF_A, BETWEEN]).await;

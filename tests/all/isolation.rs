@@ -20,7 +20,7 @@ use shard_node::server::group::FIRST_JOIN;
 use tonic::transport::Channel;
 
 use crate::support::bank::{Bank, Wallet, body, now_ms, wallet};
-use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::cluster::{TestCluster, Wanted, leader_of};
 use crate::support::consortium::Consortium;
 use crate::support::eventually;
 use crate::support::rpc::{call, methods, questions, short};
@@ -356,11 +356,12 @@ fn raft_calls(from: NodeId, to: NodeId) -> Vec<(u32, Bytes)> {
     // Term, leader, whether it is committed; and no position.
     let (vote, nowhere, hash) = ((9u64, sender, false), None::<u64>, [7u8; 32]);
     let no_files = (nowhere, nowhere, Vec::<u8>::new(), Vec::<u8>::new());
+    let no_secret = Vec::<u8>::new();
     vec![
         (1, call(receiver, encoded(&(0u64, 0u64, vote, nowhere, nowhere, 0u32)))),
         (2, call(receiver, encoded(&(vote, nowhere, false)))),
         (3, call(receiver, encoded(&(vote, nowhere, false)))),
-        (4, call(receiver, encoded(&(vote, no_files)))),
+        (4, call(receiver, encoded(&(vote, no_files, no_secret)))),
         (5, call(receiver, encoded(&(hash, 0u32, 0u64, b"data".to_vec())))),
         (6, call(receiver, encoded(&(vote, hash)))),
         (7, call(receiver, encoded(&(vote, receiver, nowhere)))),
@@ -413,6 +414,17 @@ async fn outsiders_get_nothing_of_a_channel() {
             scene.knocks(&format!("{who} at node {node}"), &scene.door(node, &identity)).await;
         }
     }
+    // How high the channel is, nobody finds out by asking for a height.
+    let client = scene.issue("org-c", Subject::client);
+    let mut told = Vec::new();
+    for height in [1, u64::MAX / 2] {
+        let consistency = v1::Consistency::AtLeast.into();
+        let ask = v1::QueryRequest { consistency, height, ..scene.question("block") }.encode_to_vec();
+        let answer = call(&scene.door(OUTSIDE, &client), "/seamark.v1.Router/Query", ask.into()).await.unwrap();
+        told.push(v1::QueryReply::decode(answer.unwrap()).unwrap());
+    }
+    assert!(told[0].refusal.is_some());
+    assert_eq!(told[0], told[1]);
     let mut denied = Vec::new();
     for node in [INSIDE, NodeId(2), NodeId(4)] {
         denied.extend(scene.breaks_in(Burglar::Node, node, &scene.back_door(node, &as_node)).await);
@@ -429,7 +441,7 @@ async fn outsiders_get_nothing_of_a_channel() {
     }
     // Nothing of it has ever been on the disk of a node outside, and on that of a member values, log entries and
     // snapshots are sealed. The search finds what is not: what a shard keeps.
-    let pay = scene.bank.pay(&scene.payer, scene.payee.address, 1);
+    let pay = scene.bank.pay(&scene.payer, scene.payer.address, 1);
     let main = vec![(LedgerId::MAIN, pay)];
     scene.bank.fund([&scene.payer], 1).await;
     let client = scene.cluster.client();
@@ -439,6 +451,13 @@ async fn outsiders_get_nothing_of_a_channel() {
     assert!(folders.iter().any(|folder| found_in(folder, OPEN_MEMO)));
     for folder in &folders {
         assert!(!found_in(folder, MEMO), "{}", folder.display());
+    }
+    let (address, txid) = (scene.payee.address, scene.txid);
+    for secret in [&address.0[..], &txid.0.0, address.to_string().as_bytes(), txid.to_string().as_bytes()] {
+        assert!(
+            !found_in(&folders[3], secret),
+            "a node outside has something of the channel on its disk or in its log"
+        );
     }
     assert!(scene.cluster.data(INSIDE, scene.channel).join("local.key").exists());
     assert!(!scene.cluster.data(OUTSIDE, scene.channel).exists());
@@ -563,6 +582,15 @@ async fn a_removed_member_gets_nothing_any_more() {
     }
     assert!(scene.cluster.data(OUTSIDE, scene.channel).exists());
     Consortium::of(&scene.cluster).decide(scene.channel, Change::Remove { org: C }, &[A, B]).await;
+    // Its node gets no snapshot any more of whoever knows, although consensus still counts it.
+    let as_node = scene.cluster.node_identity(OUTSIDE);
+    let leader = leader_of(&scene.cluster.status().await, scene.channel);
+    if let Some(leader) = leader.filter(|leader| *leader != OUTSIDE) {
+        let (kind, payload) = raft_calls(OUTSIDE, leader).swap_remove(7);
+        let request = v1::RaftRequest { group: scene.channel.0, kind, payload }.encode_to_vec();
+        let answer = call(&scene.back_door(leader, &as_node), "/seamark.v1.Node/Raft", request.into()).await;
+        assert_eq!(answer.unwrap_err().code(), tonic::Code::PermissionDenied);
+    }
     // From the block on that removed it, whoever is asked.
     for (door, node) in doors.iter().zip([INSIDE, NodeId(2), OUTSIDE]) {
         scene.knocks(&format!("a removed member at node {node}"), door).await;
@@ -571,7 +599,6 @@ async fn a_removed_member_gets_nothing_any_more() {
         if scene.cluster.data(OUTSIDE, scene.channel).exists() { Err("it is there") } else { Ok(()) }
     })
     .await;
-    let as_node = scene.cluster.node_identity(OUTSIDE);
     for node in [INSIDE, NodeId(2)] {
         let door = scene.back_door(node, &as_node);
         // It takes part in consensus until the beacon's next committee is in force there.

@@ -187,7 +187,7 @@ pub struct Up {
 /// `init`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark init --dir net --node 1=a.x:7600:7601,1 --node 2=b.x:7600:7601,2 --node 3=c.x:7600:7601,3\n\nCopy nodes/node-N to its machine and run there: seamark node --config node-N/node.toml"
+    after_help = "Example:\n  seamark init --dir net --node 1=a.x:7600:7601,1 --node 2=b.x:7600:7601,2 --node 3=c.x:7600:7601,3\n  seamark init --dir net --orgs 2 --ca org-a=/secure/acme-ca\n\nCopy nodes/node-N to its machine and run there: seamark node --config node-N/node.toml"
 )]
 pub struct Init {
     /// Where the files go.
@@ -199,6 +199,10 @@ pub struct Init {
     /// A node: ID=HOST:PEERPORT:CLIENTPORT,ORG with ids and organisations counted from 1
     #[arg(long = "node", value_name = "NODE", conflicts_with_all = ["nodes", "orgs"])]
     pub node: Vec<String>,
+    /// An organisation's own authority, ORG=FOLDER with ca.pem and ca.key; it issues the certificates, and its key is
+    /// not copied. Organisations without one get a new authority
+    #[arg(long, value_name = "ORG=FOLDER")]
+    pub ca: Vec<String>,
     /// Name of the cluster, for people
     #[arg(long, default_value = "seamark")]
     pub name: String,

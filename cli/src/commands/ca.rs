@@ -114,23 +114,27 @@ fn new(org: &str, out: &Path) -> Result<Line, CliError> {
 
 fn issue(role: RoleArg, name: &str, ca: &Path, hosts: &[String], days: i64, out: &Path) -> Result<Line, CliError> {
     checked_name(name)?;
-    let (cert_pem, key_pem) = (read(&ca.join(CERT))?, read(&ca.join(KEY))?);
-    let org = org_of(&ca.join(CERT), &cert_pem)?;
+    let org = org_of(&ca.join(CERT), &read(&ca.join(CERT))?)?;
     let subject = subject(role, name, &org, hosts)?;
     let (cert, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
     for path in [&cert, &key] {
         absent(path)?;
     }
-    // The authority of a cluster that `up` or `init` made has its key in the clear.
-    let authority = if Authority::is_sealed(&key_pem) {
-        Authority::from_sealed_pem(&cert_pem, &key_pem, &passphrase(&format!("authority of {org}"))?)?
-    } else {
-        Authority::from_pem(&cert_pem, &key_pem)?
-    };
-    let leaf = authority.issue_for(&subject, days)?;
+    let leaf = open(ca, &org)?.issue_for(&subject, days)?;
     write(&key, leaf.key_pem.as_bytes(), 0o600)?;
     write(&cert, leaf.cert_pem.as_bytes(), 0o644)?;
     Line::of(&cert, Some(&key), &leaf.cert_pem)
+}
+
+/// Opens the authority of an organisation in a folder, asking for the passphrase where there is one: that of a cluster
+/// which `up` or `init` made has its key in the clear.
+pub(super) fn open(ca: &Path, org: &str) -> Result<Authority, CliError> {
+    let (cert_pem, key_pem) = (read(&ca.join(CERT))?, read(&ca.join(KEY))?);
+    if Authority::is_sealed(&key_pem) {
+        Ok(Authority::from_sealed_pem(&cert_pem, &key_pem, &passphrase(&format!("authority of {org}"))?)?)
+    } else {
+        Ok(Authority::from_pem(&cert_pem, &key_pem)?)
+    }
 }
 
 fn subject(role: RoleArg, name: &str, org: &str, hosts: &[String]) -> Result<Subject, CliError> {

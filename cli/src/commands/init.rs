@@ -1,12 +1,17 @@
 //! `init`: the genesis and a folder for each node, for several machines.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 use super::context::Context;
 use crate::args::{Init, Shape};
 use crate::cluster::{Prepared, spec};
 use crate::error::CliError;
 use crate::output::{Output, table};
+use crate::setup::genesis::{KnownAuthority, org_name};
 use crate::setup::{Addresses, ClusterDir, ClusterSpec, NodeAddrs};
 
 #[derive(Serialize)]
@@ -81,7 +86,27 @@ fn wanted(args: &Init) -> Result<ClusterSpec, CliError> {
         let shape = Shape { nodes: Some(count), orgs: nodes.orgs, ..args.shape.clone() };
         spec(&shape, Addresses::Hosts(nodes.addrs))
     };
-    Ok(ClusterSpec { name: args.name.clone(), ..spec })
+    let authorities = authorities(&args.ca, spec.orgs)?;
+    Ok(ClusterSpec { name: args.name.clone(), authorities, ..spec })
+}
+
+/// `ORG=FOLDER` each, of organisations that there are.
+fn authorities(texts: &[String], orgs: u16) -> Result<BTreeMap<String, KnownAuthority>, CliError> {
+    let mut known = BTreeMap::new();
+    for text in texts {
+        let form = "name organisation and folder, such as --ca org-a=/secure/acme-ca, each organisation once";
+        let wrong = |cause: String| CliError::usage("init_ca", cause, form);
+        let (org, folder) = text.split_once('=').ok_or_else(|| wrong(format!("--ca '{text}' is not ORG=FOLDER")))?;
+        if !(0..orgs).any(|index| org_name(index) == org) {
+            return Err(wrong(format!("there is no organisation '{org}' in this cluster")));
+        }
+        let authority = super::ca::open(Path::new(folder), org)?;
+        let (cert_pem, key_pem) = (authority.cert_pem().to_owned(), Zeroizing::new(authority.key_pem()));
+        if known.insert(org.to_owned(), KnownAuthority { cert_pem, key_pem }).is_some() {
+            return Err(wrong(format!("'{org}' is there twice")));
+        }
+    }
+    Ok(known)
 }
 
 /// The nodes of the command line, by id.

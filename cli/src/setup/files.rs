@@ -247,7 +247,9 @@ fn write_orgs(dir: &ClusterDir, made: &MadeCluster) -> Result<(), SetupError> {
         let ca = dir.ca_dir(&org.name);
         make_dir(&ca)?;
         write(&ca.join("ca.pem"), org.authority.cert_pem().as_bytes(), PUBLIC)?;
-        write(&ca.join("ca.key"), org.authority.key_pem().as_bytes(), SECRET)?;
+        if !org.had_authority {
+            write(&ca.join("ca.key"), org.authority.key_pem().as_bytes(), SECRET)?;
+        }
         let admin = dir.admin_dir(&org.name);
         make_dir(&admin)?;
         write(&admin.join("admin.pem"), org.admin.cert_pem.as_bytes(), PUBLIC)?;

@@ -3,6 +3,7 @@
 //! Reads the clock and the system's random source once; what depends on neither is
 //! `beacon::genesis`. Writes nothing: [`super::files`] does.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
 use ledger::limits::COMMITTEE_MAX;
+use zeroize::Zeroizing;
 
 use super::pki::{Authority, Leaf, PkiError, Subject, random};
 
@@ -41,6 +43,21 @@ pub enum Addresses {
     Hosts(Vec<NodeAddrs>),
 }
 
+/// An authority that an organisation has already.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KnownAuthority {
+    /// Its certificate, in PEM.
+    pub cert_pem: String,
+    /// Its private key, in PEM; used to issue certificates, and written nowhere.
+    pub key_pem: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for KnownAuthority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KnownAuthority(…)")
+    }
+}
+
 /// What kind of cluster is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSpec {
@@ -62,6 +79,8 @@ pub struct ClusterSpec {
     pub verify: Option<VerifyMode>,
     /// Where the nodes are reached.
     pub addresses: Addresses,
+    /// Authorities of organisations that have one, by the organisation's name. The others get new ones.
+    pub authorities: BTreeMap<String, KnownAuthority>,
 }
 
 impl Default for ClusterSpec {
@@ -75,6 +94,7 @@ impl Default for ClusterSpec {
             beacon_replicas: None,
             verify: None,
             addresses: Addresses::Loopback { base_port: 7600 },
+            authorities: BTreeMap::new(),
         }
     }
 }
@@ -174,6 +194,8 @@ pub struct MadeOrg {
     pub name: String,
     /// Its certificate authority.
     pub authority: Authority,
+    /// Whether it has had that before, so that the key lies elsewhere.
+    pub had_authority: bool,
     /// Signs its commands to the beacon.
     pub admin_key: SecretKey,
     /// Its admin's TLS certificate.
@@ -213,7 +235,7 @@ pub struct MadeCluster {
 pub fn make_cluster(spec: &ClusterSpec) -> Result<MadeCluster, SpecError> {
     check_spec(spec)?;
     let addrs = addresses(spec)?;
-    let orgs = (0..spec.orgs).map(make_org).collect::<Result<Vec<_>, _>>()?;
+    let orgs = (0..spec.orgs).map(|index| make_org(index, spec)).collect::<Result<Vec<_>, _>>()?;
     let (mut nodes, mut infos) = (Vec::new(), Vec::new());
     for (id, addrs) in (1u32..).zip(addrs) {
         let org = &orgs[(id as usize - 1) % orgs.len()];
@@ -331,11 +353,16 @@ fn free_ports(nodes: u32) -> Result<Vec<NodeAddrs>, SpecError> {
     Ok(ports.chunks_exact(2).map(|pair| loopback(pair[0], pair[1])).collect())
 }
 
-fn make_org(index: u16) -> Result<MadeOrg, SpecError> {
+fn make_org(index: u16, spec: &ClusterSpec) -> Result<MadeOrg, SpecError> {
     let name = org_name(index);
-    let authority = Authority::make(&name)?;
+    let known = spec.authorities.get(&name);
+    let authority = match known {
+        Some(known) => Authority::from_pem(&known.cert_pem, &known.key_pem)?,
+        None => Authority::make(&name)?,
+    };
     let admin = authority.issue(&Subject::admin("admin", &name))?;
-    Ok(MadeOrg { id: OrgId(index + 1), name, authority, admin_key: new_key()?, admin })
+    let had_authority = known.is_some();
+    Ok(MadeOrg { id: OrgId(index + 1), name, authority, had_authority, admin_key: new_key()?, admin })
 }
 
 fn org_info(org: &MadeOrg) -> OrgInfo {

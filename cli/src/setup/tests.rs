@@ -13,6 +13,7 @@ use ledger::ids::{GroupId, NodeId, OrgId};
 use shard_node::server::config::NodeConfig;
 
 use super::files::read_signing_key;
+use super::genesis::KnownAuthority;
 use super::genesis::org_name;
 use super::*;
 
@@ -88,6 +89,25 @@ fn an_authority_survives_its_files() {
     assert_eq!(Authority::from_pem("no pem", &authority.key_pem()).unwrap_err().code(), "pki_authority");
     let other = Authority::make("org-a").unwrap();
     assert_ne!(authority.cert_pem(), other.cert_pem());
+}
+
+#[test]
+fn an_organisation_brings_its_own_authority_and_keeps_its_key() {
+    let own = Authority::make("Acme Ltd").unwrap();
+    let known = KnownAuthority { cert_pem: own.cert_pem().to_owned(), key_pem: own.key_pem().into() };
+    let spec = ClusterSpec { authorities: [("org-b".to_owned(), known)].into(), ..small() };
+    let made = make_cluster(&spec).unwrap();
+    let orgs = &made.genesis.orgs;
+    assert_eq!(orgs[1].ca_pem, own.cert_pem());
+    assert_eq!(client::net::issuing_org(&der(&made.nodes[1].tls.cert_pem), orgs), Some(OrgId(2)));
+    // What it issues later, with its own tools, is a member's.
+    let client = own.issue(&Subject::client("till", "Acme Ltd")).unwrap();
+    assert_eq!(client::net::issuing_org(&der(&client.cert_pem), orgs), Some(OrgId(2)));
+
+    let temp = tempfile::tempdir().unwrap();
+    let dir = write_into(&temp.path().join("cluster"), &made).unwrap();
+    assert!(dir.ca_dir("org-b").join("ca.pem").exists() && !dir.ca_dir("org-b").join("ca.key").exists());
+    assert!(dir.ca_dir("org-a").join("ca.key").exists());
 }
 
 #[test]

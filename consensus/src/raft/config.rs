@@ -110,7 +110,8 @@ pub(super) fn openraft_config(config: &RaftGroupConfig) -> Result<Arc<Config>, S
             0 => SnapshotPolicy::Never,
             entries => SnapshotPolicy::LogsSinceLast(entries),
         },
-        max_in_snapshot_log_to_keep: config.snapshot_keep_entries,
+        // Nothing is purged by openraft itself: see `purge`.
+        max_in_snapshot_log_to_keep: u64::MAX,
         replication_lag_threshold: config.snapshot_every_entries.saturating_add(config.snapshot_keep_entries).max(1000),
         backoff: "20ms 40ms 80ms ...500ms".into(),
         ..Config::default()
@@ -123,6 +124,7 @@ pub(super) fn sender(config: &RaftGroupConfig, transport: Arc<dyn RaftTransport>
     // Only makes names differ from those of an earlier run; a wrong clock does no harm.
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Sender {
+        sending: Arc::default(),
         transport,
         group: config.group,
         own_id: config.raft_id,

@@ -26,6 +26,7 @@ use super::log::Log;
 use super::machine::{ApplierCell, Machine};
 use super::network::{Factory, RaftTransport};
 use super::prepare::Prepared;
+use super::purge::{self, Keep};
 use super::receive::Receiver;
 use super::role;
 use super::streams::Streams;
@@ -136,7 +137,7 @@ impl RaftGroup {
         let group = config.group;
         let storage_error = |detail: String| StartError::Storage { group, detail };
         let machine = Machine { applier: applier.clone(), snapshots: snapshots.clone() };
-        let network = Factory(sender);
+        let (sending, network) = (sender.sending.clone(), Factory(sender));
         let started = Raft::new(config.raft_id, settings, network, log.clone(), machine).await;
         let raft = match started {
             Ok(raft) => raft,
@@ -148,6 +149,8 @@ impl RaftGroup {
         };
         await_first_metrics(&raft, &applier).await.map_err(|error| storage_error(error.to_string()))?;
         let role = role::follow(&raft, failure.clone(), config.timing);
+        let keep = Keep { entries: config.snapshot_keep_entries, every: config.snapshot_every_entries };
+        purge::drive(&raft, sending, keep);
         let lender = Lender::new(snapshots.clone(), applier.clone());
         let receiver = Receiver::new(snapshots, applier.clone());
         let inner = Inner { config, raft, log, applier, failure, receiver, lender, streams: Streams::default(), role };

@@ -8,7 +8,7 @@
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
 //! (what is sent), `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
-//! lost its state), `found` (what a replica with an empty log does first), `failure` (why it stopped), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
+//! lost its state), `found` (what a replica with an empty log does first), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
 
 mod codec;
 mod config;
@@ -21,6 +21,7 @@ mod log;
 mod machine;
 mod network;
 mod prepare;
+mod purge;
 mod receive;
 mod role;
 mod snapshot;
@@ -39,4 +40,4 @@ pub use group::{HandleError, RaftGroup, Replica};
 pub use inspect::read_log;
 pub use network::{RaftTransport, TransportError};
 pub use prepare::Prepared;
-pub use wire::CALL_BYTES_MAX;
+pub use wire::{CALL_BYTES_MAX, carries_snapshot};

@@ -24,6 +24,7 @@ use openraft::raft::{
 use openraft::storage::Snapshot;
 
 use super::codec::CodecError;
+use super::purge::Sending;
 use super::snapshot::Folder;
 use super::types::{TypeConfig, Vote, log_id};
 use super::wire;
@@ -57,6 +58,7 @@ pub trait RaftTransport: Send + Sync + 'static {
 
 /// What all senders of a group share.
 pub(crate) struct Sender {
+    pub(crate) sending: Arc<Sending>,
     pub(crate) transport: Arc<dyn RaftTransport>,
     pub(crate) group: GroupId,
     pub(crate) own_id: u64,
@@ -227,6 +229,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let index = snapshot.meta.last_log_id.map_or(0, |last| last.index);
+        let _needed = self.sender.sending.begin(index);
         let sending = super::snapshot::send(self, &vote, &snapshot.snapshot);
         tokio::select! {
             sent = sending => Ok(SnapshotResponse::new(sent?)),

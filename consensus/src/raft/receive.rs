@@ -31,8 +31,8 @@ pub(crate) struct Receiver {
     snapshots: Arc<Snapshots>,
     applier: Arc<ApplierCell>,
     transfer: Mutex<Option<Transfer>>,
-    /// The last snapshot that did not pass the checks, and why: it is not received again.
-    refused: parking_lot::Mutex<Option<([u8; 32], String)>>,
+    /// The last snapshot that did not pass the checks, what came with it, and why: it is not received again.
+    refused: parking_lot::Mutex<Option<([u8; 32], SnapshotSecret, String)>>,
 }
 
 /// A snapshot whose files grow below a folder of their own.
@@ -62,8 +62,9 @@ impl Receiver {
         check(&offer.manifest, &offer.secret)?;
         let mut transfer = self.transfer.lock().await;
         let next = Transfer::new(offer.manifest, offer.secret, self.snapshots.dir()).map_err(failed)?;
-        if let Some((_, reason)) = self.refused.lock().as_ref().filter(|(refused, _)| *refused == next.name) {
-            return Err(HandleError::Snapshot(reason.clone()));
+        let known = self.refused.lock().clone();
+        if let Some((_, _, reason)) = known.filter(|(name, secret, _)| *name == next.name && *secret == next.secret) {
+            return Err(HandleError::Snapshot(reason));
         }
         *transfer = None;
         let (dir, folder) = (self.snapshots.dir().to_path_buf(), next.folder_name());
@@ -112,7 +113,7 @@ impl Receiver {
             Err(SnapshotError::Failed(reason)) => return Err(HandleError::Snapshot(reason)),
         };
         if let Some(reason) = refused {
-            *self.refused.lock() = Some((current.name, reason.clone()));
+            *self.refused.lock() = Some((current.name, current.secret, reason.clone()));
             return Ok(DoneReply::Again(reason));
         }
         let snapshot = snapshot::snapshot(folder).map_err(failed)?;

@@ -38,6 +38,13 @@ pub(crate) fn asks_any(kind: u8) -> bool {
     matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN)
 }
 
+/// Whether a call asks for a snapshot, or brings one: what a host may refuse to a replica that is on its way out without
+/// any harm to consensus.
+#[must_use]
+pub fn carries_snapshot(kind: u8) -> bool {
+    matches!(kind, SNAPSHOT_OFFER | SNAPSHOT_PART | SNAPSHOT_DONE | SNAPSHOT_ASK | SNAPSHOT_READ)
+}
+
 /// Entries in one append.
 pub(crate) const APPEND_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// Part of a snapshot file in one request.

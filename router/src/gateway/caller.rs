@@ -65,7 +65,7 @@ fn denied(why: &str) -> Status {
     Status::permission_denied(format!("{}: {why}", ledger::Reject::AccessDenied))
 }
 
-/// Whether a question is about what one channel holds.
+/// Whether a question may be about what a channel holds.
 pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
     let group = match &request.query {
         Some(Query::Account(query)) => query.group,
@@ -75,6 +75,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
         Some(Query::Asset(query)) => query.group,
         Some(Query::Governance(query)) => query.group,
         Some(Query::Exclusion(query)) => query.group,
+        // It goes to the channels of whoever asks.
+        Some(Query::Explain(_)) => return true,
         _ => 0,
     };
     GroupId(group).kind() == Some(GroupKind::Channel)

@@ -11,7 +11,7 @@ use ledger::tx::ParsedTx;
 use ledger::{GroupId, GroupKind, NodeId, Reject, SignedTx, Submission};
 use parking_lot::Mutex;
 use proto::{edge, v1};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
@@ -36,17 +36,23 @@ struct Early {
     txs: Vec<Bytes>,
 }
 
+/// Calls that wait at a time for groups that nobody may ever found.
+const WAITING_MAX: usize = 64;
+
 pub(super) struct Desk {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) limits: GatewayLimits,
     view: watch::Receiver<Arc<ClusterView>>,
+    /// Who may wait for groups that the router has not heard of.
+    waiting: Semaphore,
     flights: Mutex<Flights>,
 }
 
 impl Desk {
     pub(super) fn new(backend: Arc<dyn Backend>, limits: GatewayLimits) -> Arc<Self> {
         let view = backend.cluster();
-        let desk = Arc::new(Self { backend, limits, view, flights: Mutex::default() });
+        let waiting = Semaphore::new(WAITING_MAX);
+        let desk = Arc::new(Self { backend, limits, view, waiting, flights: Mutex::default() });
         let sink: Arc<dyn EventSink> = desk.clone();
         desk.backend.attach(Arc::downgrade(&sink));
         desk
@@ -58,6 +64,8 @@ impl Desk {
 
     /// Waits until the router has heard of all of these groups, for a moment at most.
     pub(super) async fn hear_of(&self, groups: &[GroupId], within: Duration) {
+        // Numbers that nobody has given to a channel must not keep everybody else's questions waiting.
+        let Ok(_turn) = self.waiting.try_acquire() else { return };
         let mut view = self.view.clone();
         let heard = view.wait_for(|view| groups.iter().all(|group| view.committees.contains_key(group)));
         // Whoever asked looks at the view again.

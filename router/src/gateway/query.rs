@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::stream;
 use ledger::genesis::NodeInfo;
 use ledger::limits::{ACCOUNTS_ASKED_MAX, ANSWER_BYTES_MAX};
-use ledger::{GroupId, Height, NodeId, Reject, TimeMs};
+use ledger::{GroupId, Height, NodeId, OrgId, Reject, TimeMs};
 use proto::v1::query_request::Query;
 use proto::views::{Explain, Unanswered};
 use proto::{EdgeError, edge, v1};
@@ -150,10 +150,18 @@ fn every_group(view: &ClusterView) -> Vec<GroupId> {
     view.layout.shards.iter().map(|shard| shard.group).chain([GroupId::BEACON]).collect()
 }
 
-/// Asks every group what it knows of a transaction. One that cannot be asked is named, so that
-/// nobody takes its silence for ignorance.
+/// The channels that the beacon shows the client's organisation in.
+fn channels_of(view: &ClusterView, request: &v1::QueryRequest) -> Vec<GroupId> {
+    let org = request.caller.as_ref().and_then(|caller| u16::try_from(caller.org).ok()).map(OrgId);
+    let Some(org) = org else { return Vec::new() };
+    view.channels.iter().filter(|(_, members)| members.contains(&org)).map(|(group, _)| *group).collect()
+}
+
+/// Asks every group that tells the client what it knows of a transaction: those of the main ledger, the beacon, and
+/// its organisation's channels. One that cannot be asked is named, so that nobody takes its silence for ignorance.
 async fn explain(desk: &Desk, view: &ClusterView, request: v1::QueryRequest) -> v1::QueryReply {
-    let asked = every_group(view).into_iter().map(|group| explain_of(desk, group, request.clone()));
+    let groups = every_group(view).into_iter().chain(channels_of(view, &request));
+    let asked = groups.map(|group| explain_of(desk, group, request.clone()));
     let mut answers = stream::iter(asked).buffer_unordered(PARALLEL_MAX);
     let mut known: Vec<Explain> = Vec::new();
     while let Some(answer) = answers.next().await {

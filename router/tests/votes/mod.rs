@@ -404,7 +404,9 @@ async fn parties_may_bring_their_openings_one_by_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_group_could_decide_is_refused_by_the_router() {
-    let mut scene = Scene::start(GatewayLimits::default()).await;
+    // Of a channel that is not there nobody will ever hear.
+    let short = GatewayLimits { heard_within: Duration::from_millis(1), ..GatewayLimits::default() };
+    let mut scene = Scene::start(short).await;
     let (key, from) = scene.cluster.payer(0, 1);
     let pay = |ledger: LedgerId| {
         let amount = u128::from(ledger.0) + 1;

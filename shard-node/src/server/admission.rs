@@ -16,7 +16,7 @@ use proto::v1::query_request::Query;
 use proto::{edge, v1};
 
 use crate::server::group::GroupHandle;
-use crate::server::replica::ViewReader;
+use crate::server::replica::{ReplicaShare, ViewReader};
 
 /// Why a call is not answered.
 #[derive(Debug)]
@@ -87,6 +87,12 @@ pub fn shows(handle: &GroupHandle, forwarder: Option<OrgId>, caller: Option<&v1:
         true => Action::AuditRead(AuditTarget::Everything),
         false => Action::Read,
     };
+    allows(handle, forwarder, caller, action)
+}
+
+/// Whether [`judge`] would let a call in now; it is not noted if not.
+#[must_use]
+pub fn allows(handle: &GroupHandle, forwarder: Option<OrgId>, caller: Option<&v1::Caller>, action: Action) -> bool {
     handle.group.kind() != Some(GroupKind::Channel) || try_judge(handle, forwarder, caller, action).is_ok()
 }
 
@@ -133,6 +139,15 @@ fn try_judge(
         let caller = Caller { org, roles, credential };
         channel::access::may(view, &caller, action, At { height, time_ms }).map_err(Denial::Channel)
     })?
+}
+
+/// Whether a channel has excluded an organisation, by the newest state of a replica.
+#[must_use]
+pub fn has_excluded(share: &ReplicaShare, org: OrgId) -> bool {
+    let Some(db) = share.state.db() else { return false };
+    let reader = ViewReader::of(&*db);
+    let mut view = View::new(&reader);
+    state::member(&mut view, org).is_none() && !state::exclusions(&mut view, org).is_empty()
 }
 
 /// What a certificate's role may be in a channel.

@@ -93,25 +93,24 @@ impl Hosting {
     /// could not be left yet.
     async fn adapt(&self, view: &ClusterView) -> bool {
         let wanted = seats_of(view, self.node());
+        let mut waits = false;
         for group in &wanted {
-            if self.joins_anew(view, *group) {
-                self.leave(*group).await;
+            if self.joins_anew(view, *group) && !self.leave(*group).await {
+                waits = true;
+                continue;
             }
             let fresh = !self.opened.lock().contains_key(group);
             if fresh {
                 self.start(view, *group).await;
             }
         }
-        let mut waits = false;
         let opened: Vec<GroupId> = self.opened.lock().keys().filter(|group| !wanted.contains(group)).copied().collect();
         for group in opened {
             // What the registry does not know at all is not left: this view may be an old one.
             if !view.committees.contains_key(&group) {
                 continue;
             }
-            if leaving::may_leave(&self.peers, view, group, self.node()).await {
-                self.leave(group).await;
-            } else {
+            if !leaving::may_leave(&self.peers, view, group, self.node()).await || !self.leave(group).await {
                 waits = true;
             }
         }
@@ -174,34 +173,37 @@ impl Hosting {
         open.map_err(|error| (error.code(), error.to_string()))
     }
 
-    /// Stops a group and removes it from the disk: its local key first, so that nothing of the rest can be read any
-    /// more, then its state, its snapshots, its log.
-    async fn leave(&self, group: GroupId) {
+    /// Stops a group and removes it from the disk: its local key first, without which nothing of the rest
+    /// can be read, then its state, its snapshots, its log. Says whether it is gone; what could not be removed is tried again.
+    async fn leave(&self, group: GroupId) -> bool {
         let opened = self.opened.lock().get(&group).cloned();
         if let Some(context) = opened {
             self.stop(group, &context).await;
         }
         if let Err(error) = vault::destroy(&self.folder(group)) {
-            tracing::warn!(%group, %error, "the local key of a channel that was left stays");
-            return;
+            let text = format!("the node has left it, and its local key could not be removed: {error}");
+            self.hosted.does_not_run(group, "channel_key_stays", text);
+            return false;
         }
         // From the renaming on, the folder is never taken for a replica again.
         let (folder, left) = (self.folder(group), self.data_dir.join(format!("{LEFT}{group}")));
         if let Err(error) = seat::leave(&folder) {
             tracing::warn!(%group, %error, "the folder of a group that was left stays");
-            return;
+            return false;
         }
         // What an earlier removal has left there, of which the log is gone.
         let renamed = remove_folder(&left).and_then(|()| if_there(std::fs::rename(&folder, &left)));
         if let Err(error) = renamed {
             tracing::warn!(%group, path = %folder.display(), %error, "the folder of a group that was left stays");
-            return;
+            return false;
         }
         // While there is a log of the former replica, no other one is opened here.
-        if self.remove(group, &left) {
+        let gone = self.remove(group, &left);
+        if gone {
             self.opened.lock().remove(&group);
             tracing::info!(%group, "this node has left the group; its data is removed");
         }
+        gone
     }
 
     /// Ends a group here, whether it runs, starts or waits, and lets go of its files.

@@ -9,14 +9,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use client::{Traffic, net};
-use consensus::raft::{RaftTransport, TransportError};
+use consensus::raft::{RaftTransport, TransportError, carries_snapshot};
 use hashbrown::HashMap;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, GroupKind, NodeId};
 use parking_lot::Mutex;
 use proto::v1;
 use router::gateway::Peers;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use crate::server::admission;
+use crate::server::replica::ReplicaShare;
 
 /// Bytes of driver messages that wait for one peer; what comes on top is dropped, since the
 /// drivers repeat what matters.
@@ -145,14 +148,34 @@ impl Links {
     }
 }
 
-/// Consensus calls over the shared connections.
-pub struct Transport(pub Arc<Links>);
+/// Consensus calls of one group over the shared connections.
+pub struct Transport {
+    /// The connections.
+    pub links: Arc<Links>,
+    /// The replica that calls.
+    pub share: ReplicaShare,
+}
+
+impl Transport {
+    /// Whether this replica may hand its state to a node: a channel's goes to nobody whom it has excluded, also
+    /// while consensus still counts that node.
+    fn gives(&self, to: NodeId, group: GroupId) -> bool {
+        if group.kind() != Some(GroupKind::Channel) {
+            return true;
+        }
+        let org = self.links.peers.view().borrow().nodes.get(&to).map(|node| node.org);
+        org.is_some_and(|org| !admission::has_excluded(&self.share, org))
+    }
+}
 
 #[async_trait]
 impl RaftTransport for Transport {
     async fn call(&self, to: NodeId, group: GroupId, kind: u8, payload: Bytes) -> Result<Bytes, TransportError> {
+        if carries_snapshot(kind) && !self.gives(to, group) {
+            return Err(TransportError::Refused("the channel has excluded the node's organisation".to_owned()));
+        }
         let unreachable = |status: tonic::Status| TransportError::Unreachable(status.message().to_owned());
-        let channel = self.0.peers.channel(to).map_err(unreachable)?;
+        let channel = self.links.peers.channel(to).map_err(unreachable)?;
         let request = v1::RaftRequest { group: group.0, kind: u32::from(kind), payload };
         match net::node_client(channel).raft(request).await {
             Ok(reply) => Ok(reply.into_inner().payload),

@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use client::net::{self, Role};
+use consensus::raft::carries_snapshot;
 use futures::{Stream, StreamExt};
-use ledger::ids::{GroupId, NodeId, OrgId};
+use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
 use ledger::limits::GRPC_BYTES_MAX;
 use proto::v1;
 use proto::v1::node_server::{Node as NodeService, NodeServer};
@@ -16,10 +17,10 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::peer::PeerMessage;
-use crate::server::command;
 use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
 use crate::server::status::{self, Asker};
+use crate::server::{admission, command};
 
 /// Messages of answers between a caller's queue and its connection.
 const REPLIES_MAX: usize = 4;
@@ -67,6 +68,14 @@ impl Service {
         })
     }
 
+    /// Whether the newest state here of a channel excludes a node's organisation. Consensus counts the node until the next
+    /// committee is in force; a snapshot it gets no more.
+    fn has_excluded(&self, group: GroupId, node: NodeId) -> bool {
+        let org = self.view.borrow().nodes.get(&node).map(|node| node.org);
+        let handle = self.hosted.group(group.0).filter(|_| group.kind() == Some(GroupKind::Channel));
+        handle.is_some_and(|handle| org.is_none_or(|org| admission::has_excluded(&handle.share, org)))
+    }
+
     /// A node, or a router of one of the cluster's organisations. Returns which organisation's, if the
     /// registry knows it.
     fn node_or_router<T>(&self, request: &Request<T>) -> Result<Option<OrgId>, Status> {
@@ -101,6 +110,9 @@ impl NodeService for Service {
             return Err(denied("the calling node has no seat in the group"));
         }
         let kind = u8::try_from(request.kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
+        if carries_snapshot(kind) && self.has_excluded(GroupId(request.group), from) {
+            return Err(denied("the channel has excluded the calling node's organisation"));
+        }
         // A group is put among those that run before it is taken from those that are being founded.
         let founding = self.hosted.founding.read().get(&GroupId(request.group)).cloned();
         let answer = match (self.hosted.group(request.group), founding) {

@@ -221,8 +221,8 @@ impl Vault {
     }
 }
 
-/// Destroys the local key in the folder of a channel that is left: from here on nobody reads what is sealed under it,
-/// wherever a copy of it may be. Nothing happens where there is none.
+/// Destroys the local key in the folder of a channel that is left: without another copy of that file nobody reads what is
+/// sealed under it any more, also where blocks of removed files stay. Nothing happens where there is none.
 ///
 /// # Errors
 /// When the file cannot be overwritten or removed.
@@ -233,7 +233,7 @@ pub fn destroy(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    // A file system that writes elsewhere keeps the old blocks for a while. They are sealed under the storage key.
+    // A file system that writes elsewhere keeps the old block for a while, sealed under the storage key.
     key.write_all(&[0; MAGIC.len() + KEY_BYTES + SEAL_OVERHEAD_BYTES])?;
     key.sync_all()?;
     fs::remove_file(&path)?;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, Options,
-    ReadOptions, Snapshot, SstFileWriter, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions,
+    Options, ReadOptions, Snapshot, SstFileWriter, WriteOptions,
 };
 
 use crate::StorageError;
@@ -107,7 +107,9 @@ fn reseal(
     let database = open_database(folder, shared, true)?;
     let parts = folder.join("resealed");
     std::fs::create_dir(&parts).map_err(|error| StorageError::io(&parts, &error))?;
-    let options = shared.options(Profile::State, true).map_err(|error| map_error(folder, &error))?;
+    let mut options = shared.options(Profile::State, true).map_err(|error| map_error(folder, &error))?;
+    // What a cipher has made does not compress.
+    options.set_compression_type(DBCompressionType::None);
     let mut tables = Tables { options: &options, parts, paths: Vec::new(), open: None };
     check_all(received, shared, Profile::State, &mut |key, sealed| {
         let value = open_value(sender, received, key, Bytes::copy_from_slice(sealed))?;

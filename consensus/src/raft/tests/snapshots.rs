@@ -1,5 +1,6 @@
 //! Snapshots: built, sent, resumed, found again.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -105,6 +106,32 @@ async fn an_altered_transfer_is_not_installed() {
     assert_eq!(cluster.state(2).batches, cluster.state(1).batches);
     assert_eq!(cluster.state(2).installed, 1);
     assert!(cluster.net.parts.load(Ordering::Relaxed) > PARTS, "the damaged file is sent again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_behind_a_snapshot_is_kept_while_it_is_sent() {
+    let (cluster, upto) = purged().await;
+    let (leader, net) = (cluster.group(1), Arc::clone(&cluster.net));
+    let closed = net.gate.lock().await;
+    let adding = leader.clone();
+    let added = tokio::spawn(async move { adding.add_learner(raft_id(2), NodeId(2)).await });
+    let on_its_way = async {
+        while net.parts.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), on_its_way).await.unwrap();
+    // Much more than is kept for those who are a little behind.
+    for _ in 0..30 {
+        propose(&cluster, 1, "later").await;
+    }
+    leader.snapshot_now().await.unwrap();
+    let last = propose(&cluster, 1, "last").await;
+    drop(closed);
+    added.await.unwrap().unwrap();
+    cluster.applied(&[2], last.max(upto)).await;
+    assert_eq!(cluster.state(2).installed, 1, "one snapshot, and the log behind it");
+    assert_eq!(cluster.state(2).batches, cluster.state(1).batches);
 }
 
 /// Folders of snapshots on a node.

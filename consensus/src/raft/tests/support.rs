@@ -121,6 +121,8 @@ pub(super) struct Net {
     pub(super) snapshot_every: AtomicU64,
     /// Snapshot parts sent so far.
     pub(super) parts: AtomicU64,
+    /// No part arrives while somebody holds this.
+    pub(super) gate: tokio::sync::Mutex<()>,
     /// The part that is lost, and the one that is altered on the way.
     pub(super) lose_part: AtomicU64,
     pub(super) alter_part: AtomicU64,
@@ -165,6 +167,7 @@ impl Net {
             return Ok(payload);
         }
         let part = self.parts.fetch_add(1, Ordering::Relaxed) + 1;
+        drop(self.gate.lock().await);
         if part == self.lose_part.load(Ordering::Relaxed) {
             return Err(TransportError::Unreachable("lost".into()));
         }

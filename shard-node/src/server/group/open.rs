@@ -108,7 +108,7 @@ impl OpenGroup {
             snapshot_every_entries: context.snapshot_every_entries,
             snapshot_keep_entries: context.snapshot_every_entries / 4,
         };
-        let transport = Arc::new(Transport(Arc::clone(&context.links)));
+        let transport = Arc::new(Transport { links: Arc::clone(&context.links), share: share.clone() });
         let prepared = Prepared::open(config, log, Box::new(replica), transport).await?;
         Ok(Self { context: context.clone(), group, share, committing, prepared, first, join: seat.join })
     }

@@ -5,12 +5,19 @@
 //! [`NonceSource`] the host supplies. Applied by the state database to its values and by the log
 //! engine to votes and entries; keys of pairs stay in the clear because the databases order by them.
 
+#[cfg(feature = "rocksdb")]
+mod fast;
+#[cfg(any(test, not(feature = "rocksdb")))]
+mod reference;
+
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use chacha20poly1305::aead::{Aead, Payload};
-use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305, XNonce};
+#[cfg(feature = "rocksdb")]
+use fast::Aead24;
+#[cfg(not(feature = "rocksdb"))]
+use reference::Aead24;
 
 use crate::frame;
 
@@ -58,8 +65,9 @@ impl ValueCipher for FrameCipher {
 
 /// Bytes of a nonce.
 pub const NONCE_BYTES: usize = 24;
+const TAG_BYTES: usize = 16;
 /// Bytes that [`ChaChaCipher`] adds to a value: version, nonce, tag.
-pub const SEAL_OVERHEAD_BYTES: usize = 1 + NONCE_BYTES + 16;
+pub const SEAL_OVERHEAD_BYTES: usize = 1 + NONCE_BYTES + TAG_BYTES;
 const SEAL_VERSION: u8 = 1;
 
 /// Where nonces come from. Must never give the same one twice under one key.
@@ -97,14 +105,14 @@ impl NonceSource for CounterNonces {
 /// XChaCha20-Poly1305: `version(1) ‖ nonce(24) ‖ ciphertext ‖ tag(16)`, with the key context as
 /// associated data, so a sealed value cannot be moved under another key.
 pub struct ChaChaCipher {
-    aead: XChaCha20Poly1305,
+    aead: Aead24,
     nonces: Box<dyn NonceSource>,
 }
 
 impl ChaChaCipher {
     /// A cipher under a 256-bit key.
     pub fn new(key: &[u8; 32], nonces: Box<dyn NonceSource>) -> Self {
-        Self { aead: XChaCha20Poly1305::new(&(*key).into()), nonces }
+        Self { aead: Aead24::new(key), nonces }
     }
 }
 
@@ -121,11 +129,7 @@ impl ValueCipher for ChaChaCipher {
         sealed.push(SEAL_VERSION);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plain);
-        let body = &mut sealed[1 + NONCE_BYTES..];
-        let tag = self
-            .aead
-            .encrypt_inout_detached(&XNonce::from(nonce), key_context, body.into())
-            .expect("a value is far below the 256 GiB that this cipher takes");
+        let tag = self.aead.seal(&nonce, key_context, &mut sealed[1 + NONCE_BYTES..]);
         sealed.extend_from_slice(&tag);
         Cow::Owned(sealed)
     }
@@ -133,16 +137,17 @@ impl ValueCipher for ChaChaCipher {
     fn open(&self, key_context: &[u8], sealed: Bytes) -> Result<Bytes, Damaged> {
         let body = sealed
             .get(1 + NONCE_BYTES..)
-            .filter(|body| body.len() >= 16)
+            .filter(|body| body.len() >= TAG_BYTES)
             .ok_or_else(|| Damaged(format!("a sealed value of {} bytes is shorter than its envelope", sealed.len())))?;
         if sealed[0] != SEAL_VERSION {
             return Err(Damaged(format!("seal version {} is unknown (expected {SEAL_VERSION})", sealed[0])));
         }
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&sealed[1..=NONCE_BYTES]);
-        self.aead.decrypt(&XNonce::from(nonce), Payload { msg: body, aad: key_context }).map(Bytes::from).map_err(
-            |_| Damaged("a sealed value does not authenticate: it was altered, or the key is another one".into()),
-        )
+        let opened = self.aead.open(&nonce, key_context, body).map(Bytes::from);
+        opened.ok_or_else(|| {
+            Damaged("a sealed value does not authenticate: it was altered, or the key is another one".into())
+        })
     }
 }
 
