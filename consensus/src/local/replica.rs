@@ -108,9 +108,14 @@ impl LocalReplica {
 
     /// Looks up who votes by now.
     fn count_voters(&mut self) {
-        let last = self.changes.last().and_then(|index| self.log.entry(*index)?.voters.as_ref());
+        self.voters = self.voters_by(self.changes.last()).to_vec();
+    }
+
+    /// Who votes by the change with this index; by what is in front of the log, if there is none.
+    fn voters_by(&self, change: Option<&u64>) -> &[NodeId] {
+        let changed = change.and_then(|index| self.log.entry(*index)?.voters.as_deref());
         let before = if self.log.base.voters.is_empty() { &self.settings.voters } else { &self.log.base.voters };
-        self.voters = last.unwrap_or(before).clone();
+        changed.unwrap_or(before)
     }
 
     /// Takes one input. Outputs are appended to `out`.
@@ -181,6 +186,14 @@ impl LocalReplica {
 
     fn votes(&self) -> bool {
         self.voters.contains(&self.settings.id)
+    }
+
+    /// Whether this replica may ask to lead: it votes, or does not by a change that may not be committed.
+    /// With that change in its log it keeps its vote from those who lack it, and they may be all the others:
+    /// then nobody but this replica can end it (Ongaro's thesis, §4.2.2). Its own vote does not count.
+    fn stands(&self) -> bool {
+        let [before @ .., last] = &self.changes[..] else { return self.votes() };
+        self.votes() || (*last > self.commit && self.voters_by(before.last()).contains(&self.settings.id))
     }
 
     /// Whether a message counts. Who is not among the voters that this replica knows of may be one by now,
@@ -321,7 +334,7 @@ impl LocalReplica {
                 self.send_entries(follower, out);
             }
         } else if self.election_at.is_some_and(|at| now >= at) {
-            if self.votes() {
+            if self.stands() {
                 self.campaign(now, out);
             } else {
                 self.leader = None;

@@ -294,6 +294,24 @@ fn who_lacks_what_a_leader_dropped_takes_over_its_state() {
     assert_eq!(world.installed, 1);
 }
 
+/// Its log is newer than those of all others, who wait for it, and by its own it does not vote.
+#[test]
+fn who_takes_itself_out_and_is_alone_with_that_ends_it() {
+    let mut world = World::new(2, 5);
+    world.heal(5);
+    let leader = world.leader().expect("it is healed");
+    let left = vec![NodeId(1 - leader as u32)];
+    world.step(leader, Input::Voters(left.clone()));
+    world.sync(leader, usize::MAX);
+    world.network.clear();
+    let log = world.disks[leader].durable().clone();
+    assert_eq!(log.entries.last().and_then(|entry| entry.voters.as_ref()), Some(&left));
+    world.replicas[leader] = LocalReplica::new(settings(leader, 2, 5), log, world.applied[leader]);
+    world.heal(5);
+    let change = Payload::Membership(Bytes::from(borsh::to_vec(&left).unwrap()));
+    assert!(world.history.values().any(|committed| committed.payload == change));
+}
+
 /// Paper §5.4.2, figure 8: an entry of an earlier term is committed with one of the own term only.
 #[test]
 fn an_old_entry_on_a_majority_is_not_committed_alone() {
