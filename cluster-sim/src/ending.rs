@@ -274,12 +274,15 @@ impl World {
         let seated = hosts.iter().filter(|(node, _)| seats.contains(node));
         let last = seated.filter_map(|(_, replica)| Some(replica.role()?.last_log_index)).max();
         for node in seats.iter().filter(|seat| self.nodes.get(*seat).is_some_and(|node| node.up)) {
-            let done = hosts.iter().find(|(host, _)| host == node).is_some_and(|(_, replica)| {
+            let here = hosts.iter().find(|(host, _)| host == node).map(|(_, replica)| {
                 let applied = replica.role().map(|role| role.applied_index);
-                replica.height() == top && replica.certified() == top && applied == last
+                (replica.height(), replica.certified(), applied)
             });
-            if !done {
-                return Some(format!("node {node} is behind in {group}, whose height is {top:?}"));
+            let whole = (top, top, last);
+            if here != Some(whole) {
+                return Some(format!(
+                    "node {node} is behind in {group}: of height, certificate and log {whole:?} it has {here:?}"
+                ));
             }
         }
         // With a node gone, a committee that it joins or leaves may have to wait for it.

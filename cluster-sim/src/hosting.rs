@@ -61,16 +61,15 @@ impl<'a> Standing<'a> {
     fn step(&self, node: NodeId, here: Option<u16>, left: bool) -> Step {
         let seated = Self::seats(self.current, node);
         let joins = self.coming.filter(|coming| !seated && Self::seats(Some(*coming), node)).map(join_at);
+        // Also when the others have begun long ago: no disk loses a log here. In production they would not
+        // have begun without it, and a log that is missing by then is lost (ADR 17).
+        let founds = Self::seats(Some(&self.foundation.committee), node);
         match (here, joins) {
             (here, Some(join)) if here != Some(join) => Step::Join(join),
-            (None, None) if seated && !left && self.epoch_in_force() == 0 => Step::Found,
+            (None, None) if seated && !left && founds => Step::Found,
             (Some(_), None) if !seated => Step::Leave,
             _ => Step::Nothing,
         }
-    }
-
-    fn epoch_in_force(&self) -> u64 {
-        self.current.map_or(0, |committee| committee.epoch.0)
     }
 
     /// Whom to ask whether the group goes on.
