@@ -117,7 +117,13 @@ impl Replica {
             driver::Output::Certified(certificate) => {
                 let mut batch = WriteBatch::with_capacity(1);
                 batch.put(schema::certificate(certificate.header.height), encoded(&certificate));
-                if let Err(error) = self.kv.write(batch) {
+                // That of a block that hands over is durable at once: those who signed it may leave.
+                let hands_over = self.kv.get(&schema::handover(certificate.header.height));
+                let kept = self.kv.write(batch).and_then(|()| match hands_over? {
+                    Some(_) => self.kv.flush(),
+                    None => Ok(()),
+                });
+                if let Err(error) = kept {
                     out.push(Effect::Broken(error.to_string()));
                 }
                 let certificate = Box::new(certificate);

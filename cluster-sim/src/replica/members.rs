@@ -34,7 +34,7 @@ impl Replica {
         let seated = seat::seats(&self.kv, self.group);
         let wanted: BTreeSet<NodeId> = seated.iter().map(|(node, join)| seat(*node, *join)).collect();
         let mut learners: BTreeSet<NodeId> = wanted.difference(&voters).copied().collect();
-        let certified = self.handovers_certified();
+        let certified = self.uncertified_handover().is_none();
         if certified
             && voters == wanted
             && let Ok(Some(coming)) = state::find::<Committee>(&self.kv, &schema::coming_committee())
@@ -78,20 +78,29 @@ impl Replica {
         Some(voters.into_iter().collect())
     }
 
-    /// Whether this replica has the certificates of all blocks after which another committee signs.
-    fn handovers_certified(&self) -> bool {
-        state::scan(&self.kv, schema::HANDOVER_PREFIX).iter().all(|(key, _)| {
-            let height = key.strip_prefix(schema::HANDOVER_PREFIX).and_then(|rest| rest.try_into().ok());
-            let height = height.map(|bytes| Height(u64::from_be_bytes(bytes)));
-            height.is_some_and(|height| matches!(self.kv.get(&schema::certificate(height)), Ok(Some(_))))
-        })
+    /// The lowest block after which another committee signs and whose certificate this replica has not.
+    fn uncertified_handover(&self) -> Option<Height> {
+        let blocks = state::scan(&self.kv, schema::HANDOVER_PREFIX).into_iter();
+        let mut heights = blocks.filter_map(|(key, _)| {
+            let height = key.strip_prefix(schema::HANDOVER_PREFIX)?.try_into().ok()?;
+            Some(Height(u64::from_be_bytes(height)))
+        });
+        heights.find(|height| !matches!(self.kv.get(&schema::certificate(*height)), Ok(Some(_))))
     }
 
-    /// Whether this replica leads and the group goes on without a node: it neither votes nor gets the log.
+    /// What a leader asks for, so that its committee can change: the certificate of a block that hands over.
+    pub(super) fn wanted_certificate(&self) -> Option<Height> {
+        self.live.as_ref().filter(|live| live.leads && self.founded.is_some())?;
+        self.uncertified_handover()
+    }
+
+    /// Whether this replica leads and the group goes on without a node: it neither votes nor gets the log,
+    /// and its signature is not needed for a block that hands over.
     #[must_use]
     pub fn goes_on_without(&self, node: NodeId) -> bool {
         let Some(live) = self.live.as_ref().filter(|live| live.leads) else { return false };
         let role = live.engine.role();
-        role.voters.iter().chain(&role.learners).all(|other| seat::node_of(*other) != node)
+        let others = role.voters.iter().chain(&role.learners).all(|other| seat::node_of(*other) != node);
+        others && self.uncertified_handover().is_none()
     }
 }

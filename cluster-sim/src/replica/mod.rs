@@ -337,6 +337,7 @@ impl Replica {
         let mut jobs = VecDeque::from([Job::Engine(local::Input::Tick)]);
         if self.ticks.is_multiple_of(FOLLOW_EVERY_TICKS) {
             jobs.extend(self.follow_committee().into_iter().map(Job::Engine));
+            jobs.extend(self.wanted_certificate().map(|height| Job::Driver(driver::Input::Want(height))));
         }
         if driver_too {
             jobs.push_back(Job::Driver(driver::Input::Timer));

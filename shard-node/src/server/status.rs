@@ -16,6 +16,7 @@ use proto::v1;
 use crate::server::admission;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::local::Hosted;
+use crate::server::membership;
 use crate::server::replica::DbReader;
 
 /// Days before the end of its certificate from which on a node raises an alarm.
@@ -126,6 +127,7 @@ fn hidden(replica: v1::ReplicaStatus, has_alarm: bool, asker: &Asker) -> v1::Rep
         learners: replica.learners,
         hidden: true,
         unwell,
+        handovers_certified: replica.handovers_certified,
         ..v1::ReplicaStatus::default()
     }
 }
@@ -174,6 +176,7 @@ fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
         attested_height: handle.attested.load(Ordering::Relaxed),
         hidden: false,
         unwell: false,
+        handovers_certified: role.leads && matches!(membership::uncertified_handover(handle), Ok(None)),
     }
 }
 

@@ -640,6 +640,41 @@ fn a_committee_that_is_prepared_right_behind_a_hand_over_does_not_wait_for_traff
 }
 
 #[test]
+fn who_starts_again_behind_the_block_that_gave_it_its_seat_asks_for_its_certificate() {
+    let mut current = committee(SHARD, 1);
+    current.members[2].node = NodeId(7);
+    current.members[2].key = support::node_key(7).public();
+    let known = Committees { current: vec![current], former: vec![committee(SHARD, 0)], coming: None };
+    let mut bench = Bench { driver: GroupDriver::new(DriverConfig { join: 2, ..config(7) }), now: Tick(0) };
+    // Those before it have certified the block, to which nothing is added any more.
+    bench.step(Input::System(SystemView { committees: known, ..system(1) }));
+    for now in [0, certify::ANNOUNCE_AGAIN_MS] {
+        bench.now = Tick(now);
+        let out = bench.step(Input::Timer);
+        assert_eq!((wanted(&out), attested(&out)), (vec![1], vec![]), "at {now} ms");
+    }
+    let out = bench.peer(2, PeerMessage::Certified(support::certify(header(SHARD, 1))));
+    assert!(matches!(&out[..], [Output::Certified(_)]), "{out:?}");
+    bench.now = Tick(2 * certify::ANNOUNCE_AGAIN_MS);
+    assert!(wanted(&bench.step(Input::Timer)).is_empty());
+}
+
+#[test]
+fn the_certificate_of_a_hand_over_is_asked_of_those_who_signed_it_too() {
+    let mut current = committee(SHARD, 1);
+    current.members[2].node = NodeId(7);
+    let known = Committees { current: vec![current], former: vec![committee(SHARD, 0)], coming: None };
+    let mut bench = Bench { driver: GroupDriver::new(config(1)), now: Tick(0) };
+    bench.step(Input::System(SystemView { committees: known, ..system(1) }));
+    let out = bench.step(Input::Want(Height(1)));
+    let asked = out.iter().filter_map(|output| match output {
+        Output::Send { node, message: PeerMessage::Want { height: Height(1) }, .. } => Some(node.0),
+        _ => None,
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), [2, 3, 7]);
+}
+
+#[test]
 fn a_replica_left_from_an_earlier_time_in_the_group_does_not_sign_for_the_one_that_is_to_join() {
     let mut coming = committee(SHARD, 4);
     coming.members[2].node = NodeId(7);
