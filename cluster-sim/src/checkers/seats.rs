@@ -9,6 +9,9 @@
 //! by all three gets nothing that comes later, also no state by another way. Whoever is to join gets all
 //! that there was before, be it as a state or as the log behind an older one. What a node that is on its
 //! way out got before, it got.
+//!
+//! A committee comes into force only when each node that joins by it has got a state since it was planned:
+//! what it has left of an earlier time does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +26,8 @@ use super::{BlockSeen, Checker, Facts, Governed, Moment, RawReplica, Seen};
 struct Group {
     current: Committee,
     plan: Option<Committee>,
+    /// Who has got a state since that was planned.
+    fetched: BTreeSet<NodeId>,
     /// What comes next in the beacon's stream.
     told: u64,
     /// Who is in the committee or the plan behind it.
@@ -52,6 +57,7 @@ impl Group {
         Self {
             current: first.clone(),
             plan: None,
+            fetched: BTreeSet::new(),
             told: 0,
             after: BTreeMap::from([(0, nodes(first).collect())]),
             voters: BTreeMap::from([(0, nodes(first).collect())]),
@@ -69,7 +75,7 @@ impl Group {
     }
 
     /// A block of which no replica has told before.
-    fn first(&mut self, block: &BlockSeen) {
+    fn first(&mut self, block: &BlockSeen, found: &mut Vec<String>) {
         for governed in &block.governed {
             let (Governed::Planned(seq, committee) | Governed::Seated(seq, committee)) = governed else { continue };
             if *seq < self.told {
@@ -77,10 +83,16 @@ impl Group {
             }
             self.told = *seq + 1;
             if matches!(governed, Governed::Seated(..)) {
+                let lacks = |node: &NodeId| self.current.index_of(*node).is_none() && !self.fetched.contains(node);
+                for node in nodes(committee).filter(lacks) {
+                    let (epoch, group) = (committee.epoch, block.group);
+                    found.push(format!("epoch {epoch} of {group} is in force, and node {node} has not got its state"));
+                }
                 self.current = committee.clone();
                 self.plan = self.plan.take().filter(|plan| plan.epoch > committee.epoch);
             } else {
                 self.plan = (*committee != self.current).then(|| committee.clone());
+                self.fetched.clear();
             }
         }
         self.after.insert(block.header.height.0, self.entitled());
@@ -125,15 +137,16 @@ impl Seats {
         let (node, height) = (block.node, block.header.height.0);
         let Some(group) = self.groups.get_mut(&block.group) else { return };
         if first {
-            group.first(block);
+            group.first(block, found);
         }
         if !group.entitles(height - 1, node) && !group.votes_before(block.position.index, node) {
             found.push(format!("node {node} applied height {height} of {}, where it has nothing to say", block.group));
         }
     }
 
-    fn fetched(&self, node: NodeId, group: GroupId, height: u64, index: u64, found: &mut Vec<String>) {
-        let Some(known) = self.groups.get(&group) else { return };
+    fn fetched(&mut self, node: NodeId, group: GroupId, height: u64, index: u64, found: &mut Vec<String>) {
+        let Some(known) = self.groups.get_mut(&group) else { return };
+        known.fetched.insert(node);
         let votes = known.votes_before(index + 1, node)
             || known.voters.range(index + 1..).any(|(_, voters)| voters.contains(&node));
         if !known.entitles(height, node) && !votes {

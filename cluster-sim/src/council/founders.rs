@@ -2,6 +2,8 @@
 //! proposes it to the registry and the next one approves; the third one, which it invites, joins and leaves
 //! it, and all set the nodes that they host it on. The committee follows.
 
+use std::ops::Range;
+
 use beacon::{BeaconCommand, SignedCommand, channels, registry};
 use channel::policy::Item;
 use channel::{
@@ -31,6 +33,9 @@ const FOUNDERS: [OrgId; 2] = [OrgId(0), OrgId(1)];
 /// Nodes of an organisation that host it, if it has so many.
 const HOSTS_MAX: usize = 2;
 const NAME: &str = "founded";
+/// How long after it has given up a node an organisation wants it back, if it does: about as long as it takes
+/// until the committee without the node is in force.
+const REGRET_MS: Range<u64> = 40..300;
 
 /// The nodes that an organisation brings.
 fn hosting(view: &mut View<'_>, org: OrgId) -> Hosting {
@@ -91,7 +96,13 @@ impl Council {
             return Act::Approve { proposal };
         }
         match self.rng.random_range(0..4) {
-            0 => Act::SetNodes { nodes },
+            0 => {
+                let held = state::member(view, by).map_or_else(Vec::new, |member| member.nodes);
+                if held.len() > nodes.len() && self.rng.random() {
+                    self.regret = Some((by, held.iter().map(|node| node.node).collect()));
+                }
+                Act::SetNodes { nodes }
+            }
             _ if by == GUEST => Act::Leave,
             _ if inside => Act::Propose { change: Change::Remove { org: GUEST }, until_ms },
             _ => Act::Propose { change: Change::Invite { org: GUEST, until_ms }, until_ms },
@@ -100,6 +111,12 @@ impl Council {
 }
 
 impl World {
+    /// Somebody has just given up a node in a channel, and is going to want it back.
+    pub(super) fn regret(&mut self, group: GroupId) {
+        let delay_ms = self.council.rng.random_range(REGRET_MS);
+        self.push(delay_ms, Event::Govern { group });
+    }
+
     /// The next step towards the channel that is founded while the cluster runs.
     pub(crate) fn found(&mut self, group: GroupId) {
         if self.phase != Phase::Faults || self.foundations.contains(&group) {

@@ -56,6 +56,8 @@ pub(crate) struct Council {
     /// The channel that is founded while the cluster runs.
     founding: Option<GroupId>,
     sent: BTreeMap<GroupId, Vec<Vec<u8>>>,
+    /// Who wants which nodes back in the channel that is founded.
+    regret: Option<(OrgId, Vec<NodeId>)>,
     /// What a leader had that lost power with it: it is sent again before anything else.
     unsure: BTreeMap<GroupId, Vec<u8>>,
     /// Channels that somebody wants closed before the end.
@@ -76,6 +78,7 @@ impl Council {
             founding,
             sent: BTreeMap::new(),
             unsure: BTreeMap::new(),
+            regret: None,
             closing: BTreeSet::new(),
             closing_ms: 0,
             assets: Vec::new(),
@@ -144,9 +147,12 @@ impl Council {
 
     /// The next command in a channel.
     fn in_channel(&mut self, view: &mut View<'_>, channel: GroupId, now: TimeMs, clock_ms: u64) -> SignedCommand {
-        let by = OrgId(self.rng.random_range(0..ORGS));
+        let regret = self.regret.take_if(|_| self.founding == Some(channel));
+        let by = regret.as_ref().map_or_else(|| OrgId(self.rng.random_range(0..ORGS)), |(org, _)| *org);
         let may_close = self.closing.contains(&channel) && clock_ms >= self.closing_ms;
-        let act = if self.founding == Some(channel) && self.rng.random_range(0..3) > 0 {
+        let act = if let Some((_, nodes)) = regret {
+            Act::SetNodes { nodes }
+        } else if self.founding == Some(channel) && self.rng.random_range(0..3) > 0 {
             self.come_or_go(view, by, now)
         } else {
             self.act(view, by, now, may_close)
@@ -200,6 +206,9 @@ impl World {
             None => council.in_channel(&mut view, group, now, clock_ms).encode(),
         };
         self.submit(leader, group, bytes);
+        if self.council.regret.is_some() && self.council.founding == Some(group) {
+            self.regret(group);
+        }
     }
 
     /// Hands a command to a leader, which may lose power over it.
