@@ -155,8 +155,9 @@ impl GroupDriver {
     }
 
     fn committees(&mut self, committees: Committees) {
+        let known_at = self.certifier.last().max(committees.height);
         self.committees = committees.into();
-        self.ready.keep_for(self.committees.coming());
+        self.ready.keep_for(self.committees.coming(), known_at);
     }
 
     fn committed(&mut self, now: Tick, block: CommittedBlock, out: &mut Vec<Output>) {
