@@ -99,8 +99,6 @@ sabotages! {
     KeepState;
     /// A leader goes on sending a channel's log to those who have left it.
     TellGone;
-    /// What a node has left of an earlier time in a channel signs for the replica that is to join there.
-    OldSeatSigns;
 }
 
 /// A vote that has not come after this long counts as NO: [`Sabotage::AbsenceIsNo`].

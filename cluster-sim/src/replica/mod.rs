@@ -20,7 +20,7 @@ use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
 use consensus::port::{RoleView, Timing};
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
-use ledger::ids::{Epoch, GroupId, GroupKind, Height, NodeId, Tick};
+use ledger::ids::{GroupId, GroupKind, Height, NodeId, Tick};
 use ledger::machine::Driver;
 use ledger::schema;
 use ledger::tree::StateTree;
@@ -421,13 +421,6 @@ impl Replica {
         let mut committees = driver::committees(&mut View::new(&reader));
         if self.sabotage == Some(Sabotage::LoneSignature) {
             committees.current.iter_mut().for_each(|committee| committee.threshold = 1);
-        }
-        if self.sabotage == Some(Sabotage::OldSeatSigns)
-            && let Some(coming) = &mut committees.coming
-            && committees.current.iter().any(|own| own.group == self.group && own.index_of(self.node).is_none())
-        {
-            // The driver takes it for the plan that this very replica came with.
-            coming.epoch = Epoch(u64::from(self.join.saturating_sub(1)));
         }
         committees
     }
