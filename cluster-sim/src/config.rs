@@ -38,6 +38,8 @@ pub struct SimConfig {
 pub const SHARDS_MAX: u32 = 8;
 /// The most channels of a simulated cluster.
 pub const CHANNELS_MAX: u32 = 2;
+/// Nodes that it takes to found a channel.
+const FOUNDING_NODES_MIN: u32 = 5;
 /// A run with more events than this goes in circles.
 pub const EVENTS_MAX: u64 = 3_000_000;
 /// How long each part of the phase without faults may take, in virtual milliseconds.
@@ -60,6 +62,8 @@ pub struct Shape {
     pub byzantine: Vec<u32>,
     /// Channels, from 0 to [`CHANNELS_MAX`].
     pub channels: u32,
+    /// Whether one more is founded while the cluster runs, whose committee follows its members.
+    pub founding: bool,
     /// Transactions of the load.
     pub transactions: usize,
     /// Length of the phase with faults, in virtual milliseconds.
@@ -87,6 +91,7 @@ impl SimConfig {
         let transactions = rng.random_range(60..120);
         let safety_ms = rng.random_range(3_000..6_000);
         let channels = rng.random_range(0..=CHANNELS_MAX);
+        let founding = rng.random_range(0..3) > 0;
         let (shards, wide) = (self.byzantine_shards(rng, count), rng.random_range(0..6) == 0);
         let byzantine = if self.holds_byzantine() { shards } else { Vec::new() };
         for shard in &byzantine {
@@ -94,13 +99,16 @@ impl SimConfig {
             shard_replicas[*shard as usize] = self.replicas.unwrap_or(drawn);
         }
         let widest = u32::from(shard_replicas.iter().copied().max().unwrap_or(3).max(beacon_replicas));
+        let nodes = self.nodes.unwrap_or((widest + spare).max(5));
         Shape {
             scenario: self.scenario.unwrap_or(drawn),
-            nodes: self.nodes.unwrap_or((widest + spare).max(5)),
+            nodes,
             beacon_replicas,
             shard_replicas,
             byzantine,
             channels,
+            // With fewer nodes its two founders would have no seat to spare.
+            founding: founding && nodes >= FOUNDING_NODES_MIN,
             transactions: self.transactions.unwrap_or(transactions),
             safety_ms: self.safety_ms.unwrap_or(safety_ms),
         }

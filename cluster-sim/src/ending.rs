@@ -6,9 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use beacon::registry;
 use cross_shard::commit::Prepared;
+use ledger::committee::Committee;
 use ledger::ids::{GroupId, NodeId, TxId};
 use ledger::schema;
+use ledger::view::View;
 use sha2::Digest;
 
 use crate::checkers::holds::undecided;
@@ -18,7 +21,7 @@ use crate::config::LIVENESS_MS_MAX;
 use crate::eventlog::LogLine;
 use crate::replica::Replica;
 use crate::report::SimReport;
-use crate::state;
+use crate::state::{self, KvState};
 use crate::world::{POLL_MS, World};
 
 const VIOLATIONS_MAX: usize = 20;
@@ -116,7 +119,7 @@ impl World {
     fn newest(&self) -> Vec<RawReplica<'_>> {
         let mut newest: BTreeMap<GroupId, (NodeId, &Replica)> = BTreeMap::new();
         for node in self.nodes.values().filter(|node| node.up) {
-            for (group, replica) in &node.replicas {
+            for (group, replica) in node.replicas.iter().filter(|(_, replica)| !replica.vacant()) {
                 let better = newest.get(group).is_none_or(|(_, known)| known.height() < replica.height());
                 if better {
                     newest.insert(*group, (node.id, replica));
@@ -170,6 +173,7 @@ impl World {
             return Some(format!("operations {:?} have no fate", self.clients.stuck()));
         }
         let behind = self.genesis.committees.iter().find_map(|committee| self.group_unfinished(committee.group));
+        let behind = behind.or_else(|| self.founded_unfinished());
         if behind.is_some() {
             return behind;
         }
@@ -230,8 +234,67 @@ impl World {
             }
         }
         let (_, source) = replicas.first()?;
+        self.mail_unfinished(group, source)
+    }
+
+    /// The replica of a group that is up and has applied most.
+    fn newest_of(&self, group: GroupId) -> Option<&Replica> {
+        let up = self.nodes.values().filter(|node| node.up);
+        let running = up.filter_map(|node| node.replicas.get(&group)).filter(|replica| replica.height().is_some());
+        running.max_by_key(|replica| replica.height())
+    }
+
+    /// What is still to come to an end in channels that were founded meanwhile.
+    fn founded_unfinished(&self) -> Option<String> {
+        let beacon = self.newest_of(GroupId::BEACON)?;
+        let reader = KvState { kv: &beacon.kv, hide_receipts: false };
+        let mut view = View::new(&reader);
+        for foundation in registry::foundations(&mut view) {
+            let Some(committee) = registry::committee(&mut view, foundation.group) else { continue };
+            let changing = registry::coming_of(&mut view, foundation.group).is_some();
+            if let Some(why) = self.seats_unfinished(&committee, changing) {
+                return Some(why);
+            }
+        }
+        None
+    }
+
+    fn seats_unfinished(&self, committee: &Committee, changing: bool) -> Option<String> {
+        let group = committee.group;
+        let Some(newest) = self.newest_of(group) else { return Some(format!("nobody has the state of {group}")) };
+        let top = newest.height();
+        let seats: Vec<NodeId> = committee.members.iter().map(|member| member.node).collect();
+        let up = self.nodes.values().filter(|node| node.up);
+        let hosts: Vec<(NodeId, &Replica)> =
+            up.filter_map(|node| Some((node.id, node.replicas.get(&group)?))).collect();
+        // Whoever is on its way out may have entries that never come to anything.
+        let seated = hosts.iter().filter(|(node, _)| seats.contains(node));
+        let last = seated.filter_map(|(_, replica)| Some(replica.role()?.last_log_index)).max();
+        for node in seats.iter().filter(|seat| self.nodes.get(*seat).is_some_and(|node| node.up)) {
+            let here = hosts.iter().find(|(host, _)| host == node).map(|(_, replica)| {
+                let applied = replica.role().map(|role| role.applied_index);
+                (replica.height(), replica.certified(), applied)
+            });
+            let whole = (top, top, last);
+            if here != Some(whole) {
+                return Some(format!(
+                    "node {node} is behind in {group}: of height, certificate and log {whole:?} it has {here:?}"
+                ));
+            }
+        }
+        // With a node gone, a committee that it joins or leaves may have to wait for it.
+        if self.phase == Phase::Late {
+            let there: Vec<NodeId> = hosts.iter().map(|(node, _)| *node).collect();
+            if changing || there != seats {
+                return Some(format!("{there:?} have replicas of {group}, {seats:?} have seats, changing: {changing}"));
+            }
+        }
+        self.mail_unfinished(group, newest)
+    }
+
+    fn mail_unfinished(&self, group: GroupId, source: &Replica) -> Option<String> {
         for (dest, head) in state::out_streams(&source.kv) {
-            let there = self.nodes.values().filter(|node| node.up).find_map(|node| node.replicas.get(&dest))?;
+            let Some(there) = self.newest_of(dest) else { return Some(format!("nobody has the state of {dest}")) };
             let cursor =
                 state::in_cursors(&there.kv).iter().find(|(peer, _)| *peer == group).map_or(0, |(_, c)| c.next_seq);
             if cursor != head.next_seq || head.acked != head.next_seq {

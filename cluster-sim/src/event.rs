@@ -65,6 +65,15 @@ pub(crate) enum Event {
         org: OrgId,
         key: PublicKey,
     },
+    /// An organisation takes the next step towards founding a channel.
+    Found {
+        group: GroupId,
+    },
+    /// A node that fetches a state, or gives one, loses power.
+    Cut {
+        node: NodeId,
+        down_ms: u64,
+    },
     /// A node that has an act under way loses power.
     Die {
         node: NodeId,
@@ -92,6 +101,8 @@ impl Event {
             | Self::Govern { .. }
             | Self::Rob { .. }
             | Self::Steal { .. }
+            | Self::Found { .. }
+            | Self::Cut { .. }
             | Self::Die { .. }
             | Self::Audit
             | Self::Heal
@@ -129,6 +140,8 @@ impl Event {
             Self::Die { node, down_ms } => put(13, &[u64::from(node.0), *down_ms], &[]),
             Self::Rob { group } => put(14, &[group.0], &[]),
             Self::Steal { group, org, key } => put(15, &[group.0, u64::from(org.0)], &key.0),
+            Self::Found { group } => put(16, &[group.0], &[]),
+            Self::Cut { node, down_ms } => put(17, &[u64::from(node.0), *down_ms], &[]),
         }
     }
 }

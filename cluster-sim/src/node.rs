@@ -1,8 +1,10 @@
-//! A node: replicas of several groups, a clock, and the exchange of clocks.
+//! A node: replicas of several groups, a clock, and the exchange of clocks. Which groups it has replicas of
+//! is decided in `hosting`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use beacon::ClusterView;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId, Tick};
 use rand::Rng;
@@ -12,6 +14,7 @@ use storage::kv::Crash;
 use crate::cluster::CREATED_MS;
 use crate::replica::{Effect, Replica};
 use crate::sabotage::Sabotage;
+use crate::seat;
 use crate::wire::{Reply, Wire};
 
 /// Ticks between two steps of the driver's timer.
@@ -31,13 +34,21 @@ pub struct Node {
     pub skew_ms: i64,
     /// Its replicas.
     pub replicas: BTreeMap<GroupId, Replica>,
+    pub(crate) genesis: Rc<Genesis>,
+    pub(crate) sabotage: Option<Sabotage>,
+    /// Whether it follows the beacon's registry. Where nothing is founded there is nothing to follow.
+    pub(crate) follows: bool,
+    /// What it has heard of the registry.
+    pub(crate) registry: Option<Rc<ClusterView>>,
+    /// Groups that it has left before.
+    pub(crate) left: BTreeSet<GroupId>,
     peers: Vec<NodeId>,
-    members: BTreeMap<GroupId, Vec<NodeId>>,
+    pub(crate) members: BTreeMap<GroupId, Vec<NodeId>>,
     /// Offsets of the other nodes' clocks against our tick.
     readings: BTreeMap<NodeId, i64>,
     /// The monotonic clock starts anywhere, and anew after a crash.
     tick_base: u64,
-    ticks: u64,
+    pub(crate) ticks: u64,
 }
 
 impl Node {
@@ -61,6 +72,11 @@ impl Node {
             up: false,
             skew_ms: 0,
             replicas,
+            genesis: Rc::clone(genesis),
+            sabotage,
+            follows: false,
+            registry: None,
+            left: BTreeSet::new(),
             peers,
             members,
             readings: BTreeMap::new(),
@@ -69,7 +85,7 @@ impl Node {
         })
     }
 
-    fn tick_at(&self, now_ms: u64) -> Tick {
+    pub(crate) fn tick_at(&self, now_ms: u64) -> Tick {
         Tick(self.tick_base + now_ms)
     }
 
@@ -78,7 +94,7 @@ impl Node {
     }
 
     /// Median offset of the clocks of a group's nodes, as far as known, our own among them.
-    fn guarded_offset(&self, now_ms: u64, group: GroupId) -> i64 {
+    pub(crate) fn guarded_offset(&self, now_ms: u64, group: GroupId) -> i64 {
         let own = self.wall_ms(now_ms) - i64::try_from(self.tick_at(now_ms).0).unwrap_or(0);
         let members = self.members.get(&group).map_or(&[][..], Vec::as_slice);
         let others = members.iter().filter_map(|member| self.readings.get(member)).copied();
@@ -130,6 +146,7 @@ impl Node {
         for replica in self.replicas.values_mut() {
             replica.tick(now, driver_too, out);
         }
+        self.follow_registry(now_ms, out);
         if self.ticks.is_multiple_of(CLOCK_EVERY_TICKS) {
             self.send_clock(now_ms, out);
             self.adjust(now_ms, out);
@@ -164,12 +181,24 @@ impl Node {
     /// A message arrived.
     pub fn receive(&mut self, now_ms: u64, from: Option<NodeId>, wire: Wire, out: &mut Vec<Effect>) {
         match (wire, from) {
-            (Wire::Engine { group, message }, Some(from)) => {
-                self.with(now_ms, group, out, |replica, now, out| replica.engine(now, from, message, out));
+            (Wire::Engine { group, from: sender, to, message }, Some(from)) if seat::node_of(sender) == from => {
+                self.with(now_ms, group, out, |replica, now, out| replica.engine(now, sender, to, message, out));
             }
             (Wire::Bft { group, message }, Some(from)) => {
                 self.with(now_ms, group, out, |replica, now, out| replica.bft(now, from, *message, out));
             }
+            (Wire::Fetch { group, height, part }, Some(from)) => {
+                self.with(now_ms, group, out, |replica, _, out| replica.serve(from, height, part, out));
+            }
+            (Wire::Part { group, height, part, parts, bytes }, Some(from)) => {
+                self.with(now_ms, group, out, |replica, now, out| {
+                    replica.part(now, from, height, part, parts, bytes, out);
+                });
+            }
+            (Wire::Follow { revision }, Some(from)) => self.tell_registry(from, revision, out),
+            (Wire::Registry { view }, Some(_)) => self.hear_registry(now_ms, &view, out),
+            (Wire::Leaving { group }, Some(from)) => self.answer_leaving(from, group, out),
+            (Wire::MayLeave { group }, Some(_)) => self.leave(group, out),
             (Wire::Peer { group, message }, Some(from)) => {
                 self.with(now_ms, group, out, |replica, now, out| replica.peer(now, from, message, out));
             }
@@ -187,9 +216,7 @@ impl Node {
                     out.push(Effect::Answer(request, group, Reply::Refused(ledger::Reject::UnknownGroup)));
                 }
             }
-            (Wire::Engine { .. } | Wire::Bft { .. } | Wire::Peer { .. } | Wire::Clock { .. }, None)
-            | (Wire::Submit { .. }, Some(_))
-            | (Wire::Answer { .. }, _) => {}
+            (_, None) | (Wire::Engine { .. } | Wire::Submit { .. } | Wire::Answer { .. }, Some(_)) => {}
         }
     }
 }

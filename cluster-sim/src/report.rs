@@ -1,6 +1,7 @@
 //! What a run tells.
 
 use channel::{Command as Act, Outcome as Done};
+use cross_shard::Message;
 use cross_shard::commit::Decision;
 use ledger::receipt::Outcome;
 use ledger::reject::Reject;
@@ -121,6 +122,16 @@ coverage! {
     lies;
     /// Proofs of a double vote that honest members found.
     evidence;
+    /// Channels that were founded while the cluster ran.
+    founded;
+    /// Committees of such channels that came into force after the first.
+    seated;
+    /// States that replicas fetched from others.
+    fetched;
+    /// Fetches that were interrupted: by the power, or because the source was gone.
+    fetches_cut;
+    /// Replicas that nodes removed because their group went on without them.
+    departed;
     /// Votes against, because the channel was frozen.
     barred_votes;
     /// Amounts that arrived from another ledger.
@@ -144,6 +155,11 @@ impl Coverage {
         for governed in &block.governed {
             if let Governed::Told(_, update) = governed {
                 self.revoked += update.revoked.len() as u64;
+            }
+        }
+        for (dest, _, message) in &block.mail {
+            if let Message::CommitteeUpdate(committee) = message {
+                self.seated += u64::from(committee.group == *dest && committee.epoch.0 > 0);
             }
         }
         let arrived = block.lines.iter().filter(|line| line.kind == HistoryKind::Arrived);

@@ -95,6 +95,10 @@ sabotages! {
     LapsedVoice;
     /// The registry takes an organisation's command under the admin key of another one.
     AnyAdmin;
+    /// A node that has left a channel keeps its replica.
+    KeepState;
+    /// A leader goes on sending a channel's log to those who have left it.
+    TellGone;
     /// A member of a Byzantine group tells its vote before it is durable.
     VoteBeforePersist;
     /// A member of a Byzantine group takes one precommit too few for a quorum.

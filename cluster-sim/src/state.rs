@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use cross_shard::stream::{InCursor, OutStream};
-use ledger::committee::Committee;
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
 use ledger::ids::GroupId;
@@ -82,13 +81,6 @@ pub fn in_cursors(kv: &MemKv) -> Vec<(GroupId, InCursor)> {
         .iter()
         .filter_map(|(key, value)| Some((peer_of(key, schema::INBOX_PREFIX)?, borsh::from_slice(value).ok()?)))
         .collect()
-}
-
-/// The committees in force.
-#[must_use]
-pub fn committees(kv: &MemKv) -> Vec<Committee> {
-    let prefix = [&[schema::SYSTEM][..], b"current/"].concat();
-    scan(kv, &prefix).iter().filter_map(|(_, value)| borsh::from_slice(value).ok()).collect()
 }
 
 /// The receipt of a transaction, if it has one.

@@ -14,7 +14,7 @@ use crate::forgery;
 use crate::network::Cut;
 use crate::node::Node;
 use crate::replica::Replica;
-use crate::schedule::{AnchorFault, Direction, Fault, Victim};
+use crate::schedule::{AnchorFault, Direction, Fault, Scenario, Victim};
 use crate::wire::{Endpoint, Wire};
 use crate::world::{FLUSH_MS_MAX, FLUSH_MS_MIN, POLL_MS, World};
 
@@ -41,7 +41,9 @@ impl World {
 
     pub(crate) fn crash(&mut self, id: NodeId, down_ms: u64) {
         let Some(node) = self.nodes.get_mut(&id).filter(|node| node.up) else { return };
+        let cut = node.replicas.values().filter(|replica| replica.fetches()).count();
         let (log, state) = node.crash(&mut self.rng);
+        self.coverage.fetches_cut += cut as u64;
         self.stalled.remove(&id);
         self.coverage.crashes += 1;
         self.coverage.lost_log_writes += log as u64;
@@ -51,14 +53,36 @@ impl World {
         self.audit(Moment::Crash);
     }
 
+    /// A node has begun to fetch a state from another one: where power fails, it may fail one of them now.
+    pub(crate) fn endanger(&mut self, node: NodeId, source: NodeId) {
+        let deadly = matches!(
+            self.schedule.scenario,
+            Scenario::Crashes | Scenario::Leaders | Scenario::Disks | Scenario::Beacon | Scenario::Storm
+        );
+        if deadly && self.phase == Phase::Faults && self.rng.random_range(0..4) > 0 {
+            let victim = if self.rng.random() { node } else { source };
+            let (delay_ms, down_ms) = (self.rng.random_range(0..40), self.rng.random_range(60..700));
+            self.push(delay_ms, Event::Cut { node: victim, down_ms });
+        }
+    }
+
+    /// A node that fetches a state, or gives one, loses power.
+    pub(crate) fn cut(&mut self, node: NodeId, down_ms: u64) {
+        if self.phase == Phase::Faults && self.nodes.get(&node).is_some_and(|node| node.up) {
+            self.faults += 1;
+            self.crash(node, down_ms);
+        }
+    }
+
     pub(crate) fn resolve(&self, victim: Victim) -> NodeId {
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
         let at = |number: u32| nodes[number as usize % nodes.len()];
         match victim {
             Victim::Node(number) => at(number),
             Victim::LeaderOf(number) => {
-                let groups = &self.genesis.committees;
-                let group = groups[number as usize % groups.len()].group;
+                let groups = self.genesis.committees.iter().map(|committee| committee.group);
+                let groups: Vec<GroupId> = groups.chain(self.founding).collect();
+                let group = groups[number as usize % groups.len()];
                 let leads = |node: &&Node| node.replicas.get(&group).is_some_and(Replica::leads);
                 self.nodes.values().find(leads).map_or_else(|| at(number), |node| node.id)
             }

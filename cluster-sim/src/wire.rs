@@ -9,7 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use consensus::local;
 use cross_shard::Message;
 use cross_shard::commit::Decision;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, Height, NodeId};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use shard_node::core::peer::PeerMessage;
@@ -54,6 +54,10 @@ pub enum Wire {
     Engine {
         /// The group.
         group: GroupId,
+        /// The seat that sends it.
+        from: NodeId,
+        /// The seat that it is for.
+        to: NodeId,
         /// The message.
         message: local::Msg,
     },
@@ -63,6 +67,48 @@ pub enum Wire {
         group: GroupId,
         /// The message.
         message: Box<bft::BftWire>,
+    },
+    /// Asks for a part of a group's state.
+    Fetch {
+        /// The group.
+        group: GroupId,
+        /// The height of the state that is being fetched; of any, to begin with.
+        height: Option<Height>,
+        /// The part, counted from 0.
+        part: u32,
+    },
+    /// A part of a group's state.
+    Part {
+        /// The group.
+        group: GroupId,
+        /// The height of the state.
+        height: Height,
+        /// The part, counted from 0.
+        part: u32,
+        /// How many there are.
+        parts: u32,
+        /// What is in it.
+        bytes: Vec<u8>,
+    },
+    /// Asks for the beacon's registry.
+    Follow {
+        /// The revision that the sender knows.
+        revision: u64,
+    },
+    /// The beacon's registry.
+    Registry {
+        /// An encoded [`beacon::ClusterView`].
+        view: Vec<u8>,
+    },
+    /// Asks whether a group goes on without the sender.
+    Leaving {
+        /// The group.
+        group: GroupId,
+    },
+    /// It does.
+    MayLeave {
+        /// The group.
+        group: GroupId,
     },
     /// Between drivers.
     Peer {
@@ -109,8 +155,16 @@ impl Wire {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::Engine { group, message } => format!("{group} {}", engine(message)),
+            Self::Engine { group, message, .. } => format!("{group} {}", engine(message)),
             Self::Bft { group, message } => format!("{group} {}", message.describe()),
+            Self::Fetch { group, height, part } => format!("{group} asks for part {part} of the state {height:?}"),
+            Self::Part { group, height, part, parts, .. } => {
+                format!("{group} part {part} of {parts} of the state of height {height}")
+            }
+            Self::Follow { revision } => format!("asks for a registry after revision {revision}"),
+            Self::Registry { view } => format!("registry of {} bytes", view.len()),
+            Self::Leaving { group } => format!("asks whether {group} goes on without it"),
+            Self::MayLeave { group } => format!("{group} goes on without it"),
             Self::Peer { group, message } => format!("{group} {}", peer(message)),
             Self::Clock { wall_ms } => format!("clock {wall_ms}"),
             Self::Submit { request, group, .. } => format!("{group} submit #{request}"),

@@ -80,6 +80,10 @@ pub(crate) struct World {
     pub(crate) liars: Cast,
     /// What became of transactions, by the blocks.
     pub(crate) outcomes: BTreeMap<TxId, bool>,
+    /// Groups that were founded while the cluster ran.
+    pub(crate) foundations: BTreeSet<GroupId>,
+    /// The group of the channel that is founded while the cluster runs.
+    pub(crate) founding: Option<GroupId>,
     /// The admins of organisations.
     pub(crate) council: Council,
     pub(crate) phase: Phase,
@@ -113,7 +117,9 @@ impl World {
         }
         for (node, skew) in nodes.values_mut().zip(&schedule.skews_ms) {
             node.skew_ms = *skew;
+            node.follows = shape.founding;
         }
+        let founding = shape.founding.then(|| GroupId::channel(shape.channels));
         let byzantine = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
         let liars = if byzantine && shape.scenario != Scenario::Minority {
             liars::cast(&genesis, config.lie, config.too_many, &mut stream(seed, 7))
@@ -148,7 +154,7 @@ impl World {
             network: Network::new(stream(seed, 4), schedule.weather),
             clients,
             checkers: Checkers::new(Facts::new(places, Rc::clone(&operations))),
-            council: Council::new(stream(seed, 6), genesis.cluster_id()),
+            council: Council::new(stream(seed, 6), genesis.cluster_id(), founding),
             genesis,
             operations,
             schedule,
@@ -166,6 +172,8 @@ impl World {
             decided: BTreeMap::new(),
             liars,
             outcomes: BTreeMap::new(),
+            founding,
+            foundations: BTreeSet::new(),
             phase: Phase::Faults,
             phase_since_ms: 0,
             up_since_ms: 0,
@@ -266,6 +274,8 @@ impl World {
             Event::Govern { group } => self.govern(group),
             Event::Rob { group } => self.rob(group),
             Event::Steal { group, org, key } => self.steal(group, org, key),
+            Event::Found { group } => self.found(group),
+            Event::Cut { node, down_ms } => self.cut(node, down_ms),
             Event::Die { node, down_ms } => self.die(node, down_ms),
             Event::Heal => self.heal(),
             Event::Poll => self.poll(),
@@ -307,6 +317,12 @@ impl World {
                     self.push(delay, Event::Checked { node, group, boot, height, valid });
                 }
                 Effect::Saw(seen) => self.saw(&seen),
+                Effect::Opened(group) => {
+                    let delay = self.rng.random_range(FLUSH_MS_MIN..FLUSH_MS_MAX);
+                    self.push(delay, Event::Flush { node, group, boot });
+                }
+                Effect::Fetching(source) => self.endanger(node, source),
+                Effect::FetchCut => self.coverage.fetches_cut += 1,
                 Effect::Broken(why) => self.checkers.violations.push(format!("host: {why}")),
             }
         }
@@ -397,6 +413,23 @@ impl World {
             Seen::Applied { .. } => self.coverage.applied += 1,
             Seen::Refused { reject: ledger::Reject::Expired, .. } => self.coverage.expired += 1,
             Seen::Bft(seen) => self.saw_bft(seen),
+            Seen::Fetched { node, group, height, .. } => {
+                self.coverage.fetched += 1;
+                self.note(|| format!("n{node} {group} has the state of height {height}"));
+            }
+            Seen::Left { node, group, rejoins, .. } => {
+                self.coverage.departed += u64::from(!rejoins);
+                self.note(|| format!("n{node} leaves {group} (to join anew: {rejoins})"));
+                // What it has there next it has not had before.
+                self.tops.remove(&(*node, *group));
+            }
+            Seen::Voters { node, group, voters, .. } => {
+                self.note(|| format!("n{node} {group} is voted for by {voters:?}"))
+            }
+            Seen::Founded(foundation) => {
+                let first = self.foundations.insert(foundation.group);
+                self.coverage.founded += u64::from(first);
+            }
             Seen::Started { .. }
             | Seen::Flushed { .. }
             | Seen::PeerTook { .. }
@@ -450,7 +483,8 @@ impl World {
         self.on_node(node, Some(boot), |node, now_ms, out| {
             node.with(now_ms, group, out, |replica, _, out| replica.flush(out));
         });
-        if self.nodes.get(&node).is_some_and(|node| node.up && node.boot == boot) {
+        let here = |node: &Node| node.up && node.boot == boot && node.replicas.contains_key(&group);
+        if self.nodes.get(&node).is_some_and(here) {
             let delay = self.rng.random_range(FLUSH_MS_MIN..FLUSH_MS_MAX);
             self.push(delay, Event::Flush { node, group, boot });
         }
@@ -460,7 +494,10 @@ impl World {
         let replicas: Vec<RawReplica<'_>> = self
             .nodes
             .values()
-            .flat_map(|node| node.replicas.iter().map(|(group, replica)| replica.raw(node.id, *group)))
+            .flat_map(|node| {
+                let here = node.replicas.iter().filter(|(_, replica)| !replica.vacant());
+                here.map(|(group, replica)| replica.raw(node.id, *group))
+            })
             .collect();
         self.checkers.audit(moment, &replicas);
     }

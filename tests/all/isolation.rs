@@ -582,6 +582,8 @@ async fn status_shows_a_channel_to_those_whom_it_admits() {
                 voters: vec![1, 2, 4],
                 hidden: true,
                 unwell: replica.unwell,
+                // It has not handed over yet.
+                handovers_certified: replica.leads,
                 ..v1::ReplicaStatus::default()
             };
             assert_eq!(replica, public);

@@ -185,6 +185,10 @@ impl Checker for Durability {
             Seen::Block(_)
             | Seen::Bft(_)
             | Seen::Started { .. }
+            | Seen::Founded(_)
+            | Seen::Fetched { .. }
+            | Seen::Left { .. }
+            | Seen::Voters { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }
             | Seen::Certified { .. }

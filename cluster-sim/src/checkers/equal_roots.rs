@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use ledger::foundation::Foundation;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height};
 use sha2::{Digest, Sha256};
@@ -25,6 +26,17 @@ pub(super) fn header_hash(header: &ledger::Header) -> Hash32 {
 }
 
 impl EqualRoots {
+    /// A founded group begins with what its foundation makes.
+    fn founded(&mut self, facts: &Facts, foundation: &Foundation, found: &mut Vec<String>) {
+        match crate::replica::founded_state(&facts.genesis, foundation) {
+            Ok(first) => {
+                let line = (header_hash(&first.header), first.header.time_ms.0);
+                self.headers.entry((foundation.group, Height(0))).or_insert(line);
+            }
+            Err(why) => found.push(format!("the foundation of {} makes no state: {why}", foundation.group)),
+        }
+    }
+
     fn block(&mut self, facts: &Facts, block: &BlockSeen, found: &mut Vec<String>) {
         let (group, height) = (block.group, block.header.height);
         let hash = header_hash(&block.header);
@@ -77,8 +89,10 @@ impl Checker for EqualRoots {
     }
 
     fn see(&mut self, facts: &Facts, seen: &Seen, _: bool, found: &mut Vec<String>) {
-        if let Seen::Block(block) = seen {
-            self.block(facts, block, found);
+        match seen {
+            Seen::Block(block) => self.block(facts, block, found),
+            Seen::Founded(foundation) => self.founded(facts, foundation, found),
+            _ => {}
         }
     }
 

@@ -212,6 +212,10 @@ impl Checker for ExactlyOnce {
             Seen::Block(_)
             | Seen::Bft(_)
             | Seen::Started { .. }
+            | Seen::Founded(_)
+            | Seen::Fetched { .. }
+            | Seen::Left { .. }
+            | Seen::Voters { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }
             | Seen::Certified { .. }

@@ -22,6 +22,7 @@ pub mod pairs;
 pub mod policies;
 pub mod registers;
 pub mod revocations;
+pub mod seats;
 pub mod secrecy;
 pub mod seen;
 
@@ -179,6 +180,7 @@ impl Checkers {
             Box::new(policies::Policies::default()),
             Box::new(revocations::Revocations::default()),
             Box::new(agreement::Agreement::default()),
+            Box::new(seats::Seats::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

@@ -82,6 +82,16 @@ impl Checker for Monotone {
         match seen {
             Seen::Block(block) => self.block(block, found),
             Seen::Started { node, group, height } => self.started(*node, *group, *height, found),
+            Seen::Fetched { node, group, height, index } => {
+                let last = self.replicas.entry((*node, *group)).or_default();
+                if height.0 <= last.height {
+                    found.push(format!("node {node} went from {} of {group} back to a state of {height}", last.height));
+                }
+                (last.height, last.flushed, last.index) = (height.0, height.0, *index);
+            }
+            Seen::Left { node, group, .. } => {
+                self.replicas.remove(&(*node, *group));
+            }
             Seen::Flushed { node, group, height } => {
                 self.replicas.entry((*node, *group)).or_default().flushed = height.0;
             }
@@ -115,6 +125,8 @@ impl Checker for Monotone {
                 (last.height, last.flushed, last.index) = (height.0, height.0, *index);
             }
             Seen::Bft(_)
+            | Seen::Founded(_)
+            | Seen::Voters { .. }
             | Seen::Certified { .. }
             | Seen::Known { .. }
             | Seen::Acknowledged { .. }

@@ -108,7 +108,7 @@ impl Revocations {
                         ));
                     }
                 }
-                Governed::Act(_, None) => {}
+                Governed::Act(_, None) | Governed::Planned(..) | Governed::Seated(..) => {}
             }
         }
         if let Some(channel) = self.channels.get_mut(&group) {

@@ -5,7 +5,9 @@ use consensus::port::Position;
 use cross_shard::commit::{Decision, Register};
 use cross_shard::{Message, RegistryUpdate, StreamLeaf};
 use ledger::certificate::Certificate;
+use ledger::committee::Committee;
 use ledger::flow::FlowLine;
+use ledger::foundation::Foundation;
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, TxId};
@@ -31,6 +33,11 @@ pub enum Governed {
     Act(Box<channel::SignedCommand>, Option<channel::Outcome>),
     /// The beacon's mail on the registry, with its place in the stream. Told again it means nothing.
     Told(u64, RegistryUpdate),
+    /// The beacon's mail on the committee that a channel is being prepared for, or on the one that it has if
+    /// it is not being prepared any more; with its place in the stream.
+    Planned(u64, Committee),
+    /// The beacon's mail on the channel's own committee in force, with its place in the stream.
+    Seated(u64, Committee),
     /// A command that the registry itself has carried out, or that was sent again.
     Registered(Box<beacon::SignedCommand>),
 }
@@ -84,6 +91,41 @@ pub enum Seen {
     Block(Box<BlockSeen>),
     /// Something that happens in Byzantine groups only.
     Bft(BftSeen),
+    /// A node starts a replica of a group that was founded while the cluster ran.
+    Founded(Box<Foundation>),
+    /// A replica has put the state of another one in the place of its own.
+    Fetched {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// Its height.
+        height: Height,
+        /// Up to where in the log.
+        index: u64,
+    },
+    /// A node has removed a replica, with its log and its state.
+    Left {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// The highest epoch of a committee of the group, in force or planned, that the node has heard of.
+        epoch: u64,
+        /// Whether it makes room for one that joins anew.
+        rejoins: bool,
+    },
+    /// A replica has applied an entry that says who votes from there on.
+    Voters {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// Where the entry stands in the log.
+        index: u64,
+        /// The nodes that vote.
+        voters: Vec<NodeId>,
+    },
     /// A replica's role or term changed.
     Role {
         /// Where.

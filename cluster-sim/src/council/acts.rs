@@ -13,9 +13,9 @@ use super::Council;
 use crate::cluster::ORGS;
 
 /// How long a proposal is open.
-const OPEN_MS: u64 = 20_000;
+pub(super) const OPEN_MS: u64 = 20_000;
 /// The organisation that comes and goes. All others have two seats, which the quorum cannot spare.
-const GUEST: OrgId = OrgId(ORGS - 1);
+pub(super) const GUEST: OrgId = OrgId(ORGS - 1);
 
 impl Council {
     fn change(&mut self, view: &mut View<'_>, by: OrgId, now: TimeMs, may_close: bool) -> Change {

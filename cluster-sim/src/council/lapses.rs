@@ -49,7 +49,7 @@ impl Lapses {
             match governed {
                 Governed::Told(_, update) => channel.told(&update.revoked, coverage),
                 Governed::Act(signed, outcome) => channel.act(signed, *outcome, &self.revoked, coverage),
-                Governed::Registered(_) => {}
+                Governed::Planned(..) | Governed::Seated(..) | Governed::Registered(_) => {}
             }
         }
     }

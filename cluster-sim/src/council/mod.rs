@@ -3,10 +3,11 @@
 //!
 //! An admin looks at the state of whoever leads and signs what seems right then; when its command is
 //! executed, things may have changed. What it does is in `acts` for channels and in `registry` for the
-//! cluster's registry; `thief` is about keys that are revoked while they are in use, `lapses` counts what
+//! cluster's registry, `founders` founds a channel; `thief` is about keys that are revoked while they are in use, `lapses` counts what
 //! became of them.
 
 mod acts;
+mod founders;
 mod lapses;
 mod registry;
 mod thief;
@@ -43,6 +44,8 @@ const MOMENTS: usize = 20;
 const REGISTRY_ACTS: usize = 8;
 /// Keys that are stolen in each channel.
 const ROBBERIES: usize = 2;
+/// Times at which somebody acts in the channel that is founded meanwhile.
+const FOUNDED_MOMENTS: usize = 30;
 /// How long a command is good for.
 const VALID_MS: u64 = 30_000;
 
@@ -50,7 +53,11 @@ const VALID_MS: u64 = 30_000;
 pub(crate) struct Council {
     rng: ChaCha8Rng,
     cluster: ClusterId,
+    /// The channel that is founded while the cluster runs.
+    founding: Option<GroupId>,
     sent: BTreeMap<GroupId, Vec<Vec<u8>>>,
+    /// Who wants which nodes back in the channel that is founded.
+    regret: Option<(OrgId, Vec<NodeId>)>,
     /// What a leader had that lost power with it: it is sent again before anything else.
     unsure: BTreeMap<GroupId, Vec<u8>>,
     /// Channels that somebody wants closed before the end.
@@ -64,12 +71,14 @@ pub(crate) struct Council {
 }
 
 impl Council {
-    pub(crate) fn new(rng: ChaCha8Rng, cluster: ClusterId) -> Self {
+    pub(crate) fn new(rng: ChaCha8Rng, cluster: ClusterId, founding: Option<GroupId>) -> Self {
         Self {
             rng,
             cluster,
+            founding,
             sent: BTreeMap::new(),
             unsure: BTreeMap::new(),
+            regret: None,
             closing: BTreeSet::new(),
             closing_ms: 0,
             assets: Vec::new(),
@@ -99,13 +108,16 @@ impl Council {
         if !channels.is_empty() {
             all.extend((0..REGISTRY_ACTS).map(|_| (self.rng.random_range(500..end), GroupId::BEACON)));
         }
+        if let Some(founding) = self.founding {
+            all.extend((0..FOUNDED_MOMENTS).map(|_| (self.rng.random_range(1_000..end), founding)));
+        }
         all
     }
 
     /// When a key in which channel is found to be stolen.
     fn robberies(&mut self, channels: &[GroupId], safety_ms: u64) -> Vec<(u64, GroupId)> {
         let end = safety_ms.max(1_001);
-        let all = channels.iter().flat_map(|channel| [*channel; ROBBERIES]);
+        let all = channels.iter().copied().chain(self.founding).flat_map(|channel| [channel; ROBBERIES]);
         all.map(|channel| (self.rng.random_range(900..end), channel)).collect()
     }
 
@@ -135,9 +147,16 @@ impl Council {
 
     /// The next command in a channel.
     fn in_channel(&mut self, view: &mut View<'_>, channel: GroupId, now: TimeMs, clock_ms: u64) -> SignedCommand {
-        let by = OrgId(self.rng.random_range(0..ORGS));
+        let regret = self.regret.take_if(|_| self.founding == Some(channel));
+        let by = regret.as_ref().map_or_else(|| OrgId(self.rng.random_range(0..ORGS)), |(org, _)| *org);
         let may_close = self.closing.contains(&channel) && clock_ms >= self.closing_ms;
-        let act = self.act(view, by, now, may_close);
+        let act = if let Some((_, nodes)) = regret {
+            Act::SetNodes { nodes }
+        } else if self.founding == Some(channel) && self.rng.random_range(0..3) > 0 {
+            self.come_or_go(view, by, now)
+        } else {
+            self.act(view, by, now, may_close)
+        };
         // With the key of another organisation it is nobody's command.
         let signer = if self.rng.random_range(0..12) == 0 { OrgId((by.0 + 1) % ORGS) } else { by };
         let key = self.signing_key(view, signer);
@@ -164,6 +183,9 @@ impl World {
         for (at_ms, group) in self.council.robberies(&channels, self.shape.safety_ms) {
             self.push(at_ms, Event::Rob { group });
         }
+        if let Some(group) = self.founding {
+            self.push(founders::FOUND_MS, Event::Found { group });
+        }
     }
 
     /// An admin acts in the governance of a channel, or in the registry.
@@ -184,6 +206,9 @@ impl World {
             None => council.in_channel(&mut view, group, now, clock_ms).encode(),
         };
         self.submit(leader, group, bytes);
+        if self.council.regret.is_some() && self.council.founding == Some(group) {
+            self.regret(group);
+        }
     }
 
     /// Hands a command to a leader, which may lose power over it.
@@ -237,7 +262,11 @@ impl World {
 pub(crate) fn carried_out(block: &BlockSeen, kind: impl Fn(&Act, &Outcome) -> bool) -> u64 {
     let acts = block.governed.iter().filter_map(|governed| match governed {
         Governed::Act(signed, Some(outcome)) => Some((borsh::from_slice::<Act>(&signed.body).ok()?, *outcome)),
-        Governed::Act(_, None) | Governed::Told(..) | Governed::Registered(_) => None,
+        Governed::Act(_, None)
+        | Governed::Told(..)
+        | Governed::Planned(..)
+        | Governed::Seated(..)
+        | Governed::Registered(_) => None,
     });
     acts.filter(|(act, outcome)| kind(act, outcome)).count() as u64
 }

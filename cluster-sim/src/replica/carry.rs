@@ -22,6 +22,7 @@ use crate::checkers::Seen;
 use crate::host::Waiters;
 use crate::replica::{Effect, Job, Replica, encoded};
 use crate::sabotage::Sabotage;
+use crate::seat;
 use crate::state::{self, KvState};
 use crate::wire::Wire;
 
@@ -34,7 +35,10 @@ impl Replica {
     ) -> Result<(), String> {
         let Some(live) = &mut self.live else { return Ok(()) };
         match output {
-            local::Output::Send(to, message) => out.push(Effect::Send(to, Wire::Engine { group: self.group, message })),
+            local::Output::Send(to, message) => {
+                let wire = Wire::Engine { group: self.group, from: self.seat(), to, message };
+                out.push(Effect::Send(seat::node_of(to), wire));
+            }
             local::Output::Persist(write) => {
                 if self.sabotage == Some(Sabotage::EarlySync) {
                     jobs.push_back(Job::Engine(local::Input::Synced(write.sequence)));
@@ -48,12 +52,13 @@ impl Replica {
             local::Output::Committed(committed) => self.commit(committed, jobs, out)?,
             local::Output::Role(view) => {
                 let lost = live.leads && !view.leads;
+                let leader = view.leader.map(seat::node_of);
                 live.leads = view.leads;
-                live.leader = view.leader;
+                live.leader = leader;
                 if !view.leads {
                     live.proposals.clear();
                 }
-                let sent_away = if lost { live.waiters.leadership_lost(view.leader) } else { Vec::new() };
+                let sent_away = if lost { live.waiters.leadership_lost(leader) } else { Vec::new() };
                 self.answer(sent_away, out);
                 out.push(Effect::Saw(Seen::Role {
                     node: self.node,
@@ -61,8 +66,9 @@ impl Replica {
                     leads: view.leads,
                     term: view.term,
                 }));
-                jobs.push_back(Job::Driver(driver::Input::Role { leads: view.leads, leader: view.leader }));
+                jobs.push_back(Job::Driver(driver::Input::Role { leads: view.leads, leader }));
             }
+            local::Output::Lacking(leader) => self.lack(seat::node_of(leader), out),
             local::Output::Rejected(entry) => {
                 if let Some(at) = live.proposals.iter().position(|(_, proposed)| *proposed == entry) {
                     let lost = live.proposals.remove(at);
@@ -114,7 +120,13 @@ impl Replica {
             driver::Output::Certified(certificate) => {
                 let mut batch = WriteBatch::with_capacity(1);
                 batch.put(schema::certificate(certificate.header.height), encoded(&certificate));
-                if let Err(error) = self.kv.write(batch) {
+                // That of a block that hands over is durable at once: those who signed it may leave.
+                let hands_over = self.kv.get(&schema::handover(certificate.header.height));
+                let kept = self.kv.write(batch).and_then(|()| match hands_over? {
+                    Some(_) => self.kv.flush(),
+                    None => Ok(()),
+                });
+                if let Err(error) = kept {
                     out.push(Effect::Broken(error.to_string()));
                 }
                 let certificate = Box::new(certificate);

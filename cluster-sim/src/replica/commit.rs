@@ -9,6 +9,7 @@ use bytes::Bytes;
 use consensus::port::{AppliedState, Committed, Payload, Position};
 use cross_shard::Message;
 use cross_shard::bundle::Bundle;
+use ledger::committee::Committee;
 use ledger::flow::SealedFlow;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, TxId};
@@ -24,6 +25,7 @@ use crate::checkers::{BlockSeen, Governed, RegisterWrite, Seen};
 use crate::host::{Answer, Waiters};
 use crate::replica::{Effect, Job, Replica, encoded};
 use crate::sabotage::{self, Sabotage};
+use crate::seat;
 use crate::state::{self, KvState};
 use crate::wire::Reply;
 
@@ -40,10 +42,20 @@ impl Replica {
             Some(note) => Some((Some(committed.position), note.to_vec())),
             None => live.applied.consensus.membership.clone(),
         };
-        let consensus = AppliedState { position: Some(committed.position), membership };
+        let mut consensus = AppliedState { position: Some(committed.position), membership };
         let payload = match committed.payload {
             Payload::Batch(payload) => payload,
-            Payload::Blank | Payload::Membership(_) => {
+            other => {
+                if let Payload::Membership(voters) = other {
+                    let seats: Vec<NodeId> = borsh::from_slice(&voters).map_err(|error| error.to_string())?;
+                    out.push(Effect::Saw(Seen::Voters {
+                        node: self.node,
+                        group: self.group,
+                        index: committed.position.index,
+                        voters: seats.into_iter().map(seat::node_of).collect(),
+                    }));
+                    consensus.membership = Some((Some(committed.position), voters.to_vec()));
+                }
                 live.applied.consensus = consensus;
                 let mut batch = WriteBatch::with_capacity(1);
                 batch.put(schema::applied(), encoded(&live.applied));
@@ -89,7 +101,11 @@ impl Replica {
         let system_changed = block.system_changed;
         jobs.push_back(Job::Driver(driver::Input::Committed(committed_block(block))));
         if system_changed {
-            jobs.push_back(Job::Driver(driver::Input::Committees(self.committees().into())));
+            jobs.push_back(Job::Driver(driver::Input::Committees(self.committees())));
+            // Whoever has no right any more gets nothing that comes after this block.
+            for input in self.follow_committee().into_iter().rev() {
+                jobs.push_front(Job::Engine(input));
+            }
         }
         jobs.extend(proposal.map(|(id, _)| Job::Driver(driver::Input::Proposed { id, accepted: true })));
         self.answer(answers, out);
@@ -240,9 +256,14 @@ fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<Governed> {
             }
             (Command::Deliver(bytes), CommandOutcome::Delivered(GroupId::BEACON, _)) => {
                 let Ok(bundle) = borsh::from_slice::<Bundle>(bytes) else { continue };
+                let own = |committee: &Committee| committee.group == block.header.group;
                 let told = (bundle.first_seq..).zip(&bundle.messages).filter_map(|(seq, message)| {
-                    let Ok(Message::RegistryUpdate(update)) = borsh::from_slice(message) else { return None };
-                    Some(Governed::Told(seq, update))
+                    match borsh::from_slice(message) {
+                        Ok(Message::RegistryUpdate(update)) => Some(Governed::Told(seq, update)),
+                        Ok(Message::CommitteePlan(plan)) => Some(Governed::Planned(seq, plan)),
+                        Ok(Message::CommitteeUpdate(seated)) if own(&seated) => Some(Governed::Seated(seq, seated)),
+                        _ => None,
+                    }
                 });
                 all.extend(told);
             }

@@ -3,13 +3,16 @@
 //! rest lives in [`Live`] and is gone with it.
 //!
 //! Owns what comes in from the world; `commit` persists blocks, `carry` does what engine and driver ask
-//! for, `bft` is the engine of Byzantine groups. The order is production's: a block is persisted in one batch, and
-//! only then its effects go to the driver and its replies to clients. Everything that leaves a replica is an [`Effect`], carried out
+//! for, `members` lets voters follow the committee, `fetch` gets a state and gives it, `bft` is the engine of Byzantine
+//! groups. The order is production's: a block is persisted in one batch, and only then its effects go to the
+//! driver and its replies to clients. Everything that leaves a replica is an [`Effect`], carried out
 //! by [`crate::world`]. No replica touches another one.
 
 mod bft;
 mod carry;
 pub(crate) mod commit;
+mod fetch;
+mod members;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -17,14 +20,16 @@ use std::rc::Rc;
 use bytes::Bytes;
 use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
 use consensus::port::{RoleView, Timing};
+use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, GroupKind, Height, NodeId, Tick};
 use ledger::machine::Driver;
 use ledger::schema;
 use ledger::tree::StateTree;
 use ledger::tx::ParsedTx;
+use ledger::view::View;
 use shard_node::core::applied::AppliedRecord;
-use shard_node::core::driver::{self, DriverConfig, GroupDriver, SystemView};
+use shard_node::core::driver::{self, Committees, DriverConfig, GroupDriver, SystemView};
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::executor::GroupConstants;
 use shard_node::core::genesis::{GenesisState, genesis_state, with_charter};
@@ -36,7 +41,9 @@ use crate::checkers::{RawReplica, Seen};
 use crate::cluster::{channels, charter, ended, extract, node_key};
 use crate::host::{Answer, Waiters};
 use crate::liars::Liar;
+use crate::replica::fetch::{Fetch, Kept};
 use crate::sabotage::Sabotage;
+use crate::seat;
 use crate::state::{self, KvState};
 use crate::wire::{Reply, Wire};
 
@@ -49,6 +56,8 @@ pub const TIMING: Timing = Timing { heartbeat_ms: 40, election_min_ms: 160, elec
 const CHECKPOINT_EVERY: u64 = 6;
 /// Proposals in flight.
 const PIPELINE: usize = 2;
+/// Ticks between two looks at the committee that voters follow.
+const FOLLOW_EVERY_TICKS: u64 = 5;
 
 /// What a replica asks of the world.
 #[derive(Debug)]
@@ -63,6 +72,12 @@ pub enum Effect {
     CheckLater(GroupId, Height, bool),
     /// For the checkers.
     Saw(Seen),
+    /// A replica of the group was started while its node runs.
+    Opened(GroupId),
+    /// A replica begins to fetch the state of another one, on this node.
+    Fetching(NodeId),
+    /// It has given up.
+    FetchCut,
     /// The replica stopped, or something that no host should see happened.
     Broken(String),
 }
@@ -125,13 +140,24 @@ pub struct Replica {
     genesis: Rc<Genesis>,
     constants: GroupConstants,
     sabotage: Option<Sabotage>,
+    /// How the group began, unless that stands in the genesis.
+    founded: Option<Rc<Foundation>>,
+    /// With which join this replica takes part.
+    join: u16,
     /// The engine's disk.
     pub disk: LocalDisk,
-    /// The state.
+    /// The state; nothing while a replica that joins has not fetched it.
     pub kv: MemKv,
     /// What a member of a Byzantine group has beside these.
     pub(crate) beside: bft::Beside,
     live: Option<Live>,
+    ticks: u64,
+    /// What a state that is fetched is started with.
+    seed: u64,
+    /// The guarded clock against the tick, as it was last.
+    offset_ms: i64,
+    fetch: Option<Fetch>,
+    kept: Option<Kept>,
 }
 
 impl Replica {
@@ -145,26 +171,85 @@ impl Replica {
         genesis: &Rc<Genesis>,
         sabotage: Option<Sabotage>,
     ) -> Result<Self, String> {
-        let first = first_state(genesis, group)?;
-        let kv = MemKv::new();
-        let mut batch = WriteBatch::with_capacity(first.writes.len());
-        first.writes.into_iter().for_each(|(key, value)| batch.put(key, value));
+        let replica = Self::empty(group, node, genesis, sabotage);
+        let mut batch = writes_of(first_state(genesis, group)?);
         for committee in genesis.committees.iter().filter(|committee| committee.incarnation.0 > 0) {
             let ended = ended(committee);
             batch.put(schema::committee(ended.group, &ended.hash()), encoded(&ended));
         }
-        kv.write(batch).and_then(|()| kv.flush()).map_err(|error| error.to_string())?;
-        Ok(Self {
+        replica.begin(batch)?;
+        Ok(replica)
+    }
+
+    /// A replica of a founder of a group, with the state of block 0.
+    ///
+    /// # Errors
+    /// A text when the foundation makes no state.
+    pub fn founder(
+        foundation: &Rc<Foundation>,
+        node: NodeId,
+        genesis: &Rc<Genesis>,
+        sabotage: Option<Sabotage>,
+    ) -> Result<Self, String> {
+        let replica = Self::joiner(foundation, seat::join_at(&foundation.committee), node, genesis, sabotage);
+        replica.begin(writes_of(founded_state(genesis, foundation)?))?;
+        Ok(replica)
+    }
+
+    /// A replica that joins a group: it has nothing, and takes part once it has fetched the state.
+    #[must_use]
+    pub fn joiner(
+        foundation: &Rc<Foundation>,
+        join: u16,
+        node: NodeId,
+        genesis: &Rc<Genesis>,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
+        let founded = Some(Rc::clone(foundation));
+        Self { founded, join, ..Self::empty(foundation.group, node, genesis, sabotage) }
+    }
+
+    fn empty(group: GroupId, node: NodeId, genesis: &Rc<Genesis>, sabotage: Option<Sabotage>) -> Self {
+        Self {
             group,
             node,
             genesis: Rc::clone(genesis),
             constants: GroupConstants { cluster: genesis.cluster_id(), group, verify: genesis.verify },
             sabotage,
+            founded: None,
+            join: 0,
             disk: LocalDisk::default(),
-            kv,
+            kv: MemKv::new(),
             beside: bft::Beside::default(),
             live: None,
-        })
+            ticks: 0,
+            seed: 0,
+            offset_ms: 0,
+            fetch: None,
+            kept: None,
+        }
+    }
+
+    fn begin(&self, batch: WriteBatch) -> Result<(), String> {
+        self.kv.write(batch).and_then(|()| self.kv.flush()).map_err(|error| error.to_string())
+    }
+
+    /// The engine's name of this replica.
+    #[must_use]
+    pub fn seat(&self) -> NodeId {
+        seat::seat(self.node, self.join)
+    }
+
+    /// With which join this replica takes part; 0 in a group of the genesis.
+    #[must_use]
+    pub fn join(&self) -> u16 {
+        self.join
+    }
+
+    /// Whether there is no state here yet.
+    #[must_use]
+    pub fn vacant(&self) -> bool {
+        matches!(self.kv.get(&schema::applied()), Ok(None))
     }
 
     /// Lets this replica lie.
@@ -183,35 +268,38 @@ impl Replica {
     /// # Errors
     /// A text when the disks contradict each other.
     pub fn start(&mut self, now: Tick, clock_offset_ms: i64, seed: u64, out: &mut Vec<Effect>) -> Result<(), String> {
-        self.beside.offset_ms = clock_offset_ms;
+        (self.offset_ms, self.seed) = (clock_offset_ms, seed);
+        if self.founded.is_some() && self.vacant() {
+            // The leader's log tells when it may be fetched.
+            return Ok(());
+        }
         let applied: AppliedRecord = state::load(&self.kv, &schema::applied())?;
         let mut tree = state::rebuild_tree(&self.kv, &self.genesis, self.group)?;
         if tree.root() != applied.state_root.0 {
             return Err(format!("the rebuilt tree of height {} has another root", applied.height));
         }
         let mut index = applied.consensus.position.map_or(0, |position| position.index);
-        let committee = self.genesis.committee(self.group).ok_or("the genesis has no such committee")?;
+        let first = self.founded.as_ref().map(|founded| &founded.committee);
+        let committee = first.or_else(|| self.genesis.committee(self.group));
+        let committee = committee.ok_or("nothing says who was in the group at first")?;
         let byzantine = committee.engine == ledger::committee::Engine::Bft;
-        if !byzantine && index > self.disk.durable().entries.len() as u64 {
+        // A member of a Byzantine group goes on behind its state, whatever of its log is gone.
+        if !byzantine && index > self.disk.durable().last_index() {
             return Err(format!("state has applied entry {index}, which the log does not hold"));
         }
         if self.sabotage == Some(Sabotage::ApplyTwice) && index > 0 {
             index -= 1;
         }
-        let settings = LocalSettings {
-            id: self.node,
-            voters: committee.members.iter().map(|member| member.node).collect(),
-            timing: TIMING,
-            seed,
-        };
+        let join = if self.founded.is_some() { seat::join_at(committee) } else { 0 };
+        let voters = committee.members.iter().map(|member| seat::seat(member.node, join)).collect();
+        let settings = LocalSettings { id: self.seat(), voters, timing: TIMING, seed };
         let reader = KvState { kv: &self.kv, hide_receipts: false };
         let view = SystemView::read(&reader, self.group, self.genesis.verify);
-        let view = SystemView { committees: self.committees().into(), ..view.map_err(|error| error.to_string())? };
+        let view = SystemView { committees: self.committees(), ..view.map_err(|error| error.to_string())? };
         let config = DriverConfig {
             group: self.group,
             node: self.node,
-            // All its groups are those of the genesis, whose committees stay.
-            join: 1,
+            join: self.join,
             key: node_key(self.node).clone(),
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY,
@@ -255,7 +343,7 @@ impl Replica {
     /// survive, and of the write after them the first `torn` entries. Returns how many of each are
     /// gone.
     pub fn crash(&mut self, log_keep: usize, torn: usize, state_keep: usize) -> (usize, usize) {
-        self.live = None;
+        (self.live, self.fetch, self.kept) = (None, None, None);
         let lost = (self.disk.pending().saturating_sub(log_keep), self.kv.unflushed().saturating_sub(state_keep));
         // Log and records are written side by side, so one may be further than the other.
         let kept = if torn.is_multiple_of(2) { log_keep } else { self.beside.wal.pending().saturating_sub(log_keep) };
@@ -320,7 +408,13 @@ impl Replica {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Tick, driver_too: bool, out: &mut Vec<Effect>) {
+        self.ticks += 1;
+        self.await_part(out);
         let mut jobs = VecDeque::from([Job::Engine(local::Input::Tick), Job::Bft(bft::Event::Tick)]);
+        if self.ticks.is_multiple_of(FOLLOW_EVERY_TICKS) {
+            jobs.extend(self.follow_committee().into_iter().map(Job::Engine));
+            jobs.extend(self.wanted_certificate().map(|height| Job::Driver(driver::Input::Want(height))));
+        }
         if driver_too {
             jobs.push_back(Job::Driver(driver::Input::Timer));
         }
@@ -329,12 +423,19 @@ impl Replica {
 
     /// The guarded clock moved against the tick.
     pub fn clock(&mut self, now: Tick, offset_ms: i64, out: &mut Vec<Effect>) {
-        self.beside.offset_ms = offset_ms;
+        self.offset_ms = offset_ms;
         self.work(now, VecDeque::from([Job::Driver(driver::Input::ClockOffset(offset_ms))]), out);
     }
 
-    /// A message of the engine.
-    pub fn engine(&mut self, now: Tick, from: NodeId, message: local::Msg, out: &mut Vec<Effect>) {
+    /// A message of the engine, from one seat to another. What was meant for an earlier replica of this node
+    /// does not count; whoever has no state yet learns from it whom to ask for one.
+    pub fn engine(&mut self, now: Tick, from: NodeId, to: NodeId, message: local::Msg, out: &mut Vec<Effect>) {
+        if to != self.seat() {
+            return;
+        }
+        if self.live.is_none() && matches!(message, local::Msg::Append { .. }) {
+            return self.lack(seat::node_of(from), out);
+        }
         self.work(now, VecDeque::from([Job::Engine(local::Input::Message(from, message))]), out);
     }
 
@@ -392,11 +493,12 @@ impl Replica {
         self.work(now, VecDeque::from(jobs), out);
     }
 
-    /// The committees in force as the driver is told of them.
-    fn committees(&self) -> Vec<ledger::Committee> {
-        let mut committees = state::committees(&self.kv);
+    /// The committees as the driver is told of them.
+    fn committees(&self) -> Committees {
+        let reader = KvState { kv: &self.kv, hide_receipts: false };
+        let mut committees = driver::committees(&mut View::new(&reader));
         if self.sabotage == Some(Sabotage::LoneSignature) {
-            committees.iter_mut().for_each(|committee| committee.threshold = 1);
+            committees.current.iter_mut().for_each(|committee| committee.threshold = 1);
         }
         committees
     }
@@ -451,6 +553,17 @@ pub(crate) fn first_state(genesis: &Genesis, group: GroupId) -> Result<GenesisSt
         first.writes.extend(charters.flat_map(|charter| beacon::channels::genesis_writes(&charter)));
     }
     Ok(first)
+}
+
+/// Block 0 of a group that was founded while the cluster ran.
+pub(crate) fn founded_state(genesis: &Genesis, foundation: &Foundation) -> Result<GenesisState, String> {
+    genesis_state(genesis, Some(foundation), foundation.group).map_err(|error| error.to_string())
+}
+
+fn writes_of(first: GenesisState) -> WriteBatch {
+    let mut batch = WriteBatch::with_capacity(first.writes.len());
+    first.writes.into_iter().for_each(|(key, value)| batch.put(key, value));
+    batch
 }
 
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {

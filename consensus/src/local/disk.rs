@@ -15,15 +15,30 @@ pub struct LocalEntry {
     pub leader: NodeId,
     /// The batch; nothing for the entry with which a leader begins its term.
     pub batch: Option<Bytes>,
+    /// Who votes from this entry on, sorted; nothing for an entry that leaves it as it is.
+    pub voters: Option<Vec<NodeId>>,
 }
 
-/// A replica's persistent state. The entry with index `i` is `entries[i - 1]`.
+/// What stands in front of a log: the last entry that is not in it, and what is known of all before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Base {
+    /// Index of the last entry that is not in the log; 0 if the log has all.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Who votes behind it, sorted; empty where that is as in the beginning.
+    pub voters: Vec<NodeId>,
+}
+
+/// A replica's persistent state. The entry with index `i` is `entries[i - 1 - base.index]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct LocalLog {
     /// The last term seen.
     pub term: u64,
     /// Who got this replica's vote in it.
     pub voted_for: Option<NodeId>,
+    /// What is not in the log. The host's state contains it.
+    pub base: Base,
     /// The log.
     pub entries: Vec<LocalEntry>,
 }
@@ -38,9 +53,9 @@ pub enum Change {
         /// The vote given in it.
         voted_for: Option<NodeId>,
     },
-    /// Keeps the first `keep` entries and appends these.
+    /// Keeps the entries up to an index and appends these.
     Append {
-        /// How many entries stay.
+        /// The last index that stays.
         keep: u64,
         /// What follows them.
         entries: Vec<LocalEntry>,
@@ -65,10 +80,57 @@ impl LocalLog {
                 self.voted_for = *voted_for;
             }
             Change::Append { keep, entries } => {
-                self.entries.truncate(usize::try_from(*keep).unwrap_or(usize::MAX));
+                let keep = keep.saturating_sub(self.base.index);
+                self.entries.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
                 self.entries.extend(entries.iter().cloned());
             }
         }
+    }
+
+    /// Index of the last entry; that of the base if there is none behind it.
+    #[must_use]
+    pub fn last_index(&self) -> u64 {
+        self.base.index + self.entries.len() as u64
+    }
+
+    /// The entry with this index, if the log has it.
+    #[must_use]
+    pub fn entry(&self, index: u64) -> Option<&LocalEntry> {
+        self.entries.get(usize::try_from(index.checked_sub(self.base.index + 1)?).ok()?)
+    }
+
+    /// The term of the entry with this index; 0 for one that is neither here nor the base.
+    #[must_use]
+    pub fn term_at(&self, index: u64) -> u64 {
+        if index == self.base.index { self.base.term } else { self.entry(index).map_or(0, |entry| entry.term) }
+    }
+
+    /// The log of a replica whose host has taken over the state of another one up to `base`. What it has
+    /// promised it keeps: its vote, and the entries behind `base` if they follow that very entry.
+    #[must_use]
+    pub fn behind(&self, base: Base) -> Self {
+        let voted_for = if base.term > self.term { None } else { self.voted_for };
+        let follows = self.entry(base.index).is_some_and(|entry| entry.term == base.term);
+        let count =
+            if follows { usize::try_from(base.index - self.base.index).unwrap_or(usize::MAX) } else { usize::MAX };
+        let entries = self.entries.get(count..).map_or_else(Vec::new, <[LocalEntry]>::to_vec);
+        Self { term: self.term.max(base.term), voted_for, base, entries }
+    }
+
+    /// Drops the entries up to `index`, which the host's state contains. Does nothing for an index that
+    /// the log does not have.
+    pub fn purge(&mut self, index: u64) {
+        if self.entry(index).is_none() {
+            return;
+        }
+        let term = self.term_at(index);
+        let count = usize::try_from(index - self.base.index).unwrap_or(usize::MAX);
+        for entry in self.entries.drain(..count) {
+            if let Some(voters) = entry.voters {
+                self.base.voters = voters;
+            }
+        }
+        (self.base.index, self.base.term) = (index, term);
     }
 }
 

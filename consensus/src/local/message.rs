@@ -38,6 +38,8 @@ pub enum Msg {
         entries: Vec<LocalEntry>,
         /// The leader's commit index.
         commit: u64,
+        /// Index behind which the leader's log begins: it can send nothing before.
+        base: u64,
     },
     /// Answer to an append.
     AppendReply {
@@ -60,6 +62,12 @@ pub enum Input {
     Message(NodeId, Msg),
     /// The host proposes a batch.
     Propose(Bytes),
+    /// The host wants these to vote. A leader takes it up if all earlier changes are committed and this
+    /// one adds or removes one replica; otherwise nothing happens, and the host asks again.
+    Voters(Vec<NodeId>),
+    /// The host wants these to get the log, beside those who vote, while this replica leads. Kept until
+    /// the next such input.
+    Learners(Vec<NodeId>),
     /// Everything up to the [`Persist`] with this number is durable.
     Synced(u64),
 }
@@ -77,4 +85,7 @@ pub enum Output {
     Role(RoleView),
     /// A proposal was not accepted, since this replica does not lead.
     Rejected(Bytes),
+    /// This leader's log begins behind what this replica has: the host has to get the state of a replica,
+    /// and to create this one again on top of it.
+    Lacking(NodeId),
 }

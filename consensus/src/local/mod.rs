@@ -3,7 +3,9 @@
 //! Owns the core of raft (terms, votes, log matching, the commit rule of the current term) for the
 //! simulator, which delivers messages as it likes and decides what a disk has kept at a crash. Never
 //! reads a clock, draws randomness, starts a thread or does IO: time and a seed come in, effects go
-//! out. There are no snapshots and no membership changes here; a restarted replica has its whole log.
+//! out. Voters change one at a time, by entries of the log, each in force from where it stands. Snapshots
+//! are the host's: a log may begin behind a [`Base`] that the host's state contains, and whoever lacks
+//! more than a leader's log can give is told so by [`Output::Lacking`].
 //!
 //! The order of effects is the point: a [`LocalReplica`] emits [`Output::Persist`] and acknowledges
 //! nothing of it before [`Input::Synced`], so a simulator that loses an unsynced tail loses nothing
@@ -17,6 +19,6 @@ mod replica;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use disk::{Change, LocalDisk, LocalEntry, LocalLog, Persist};
+pub use disk::{Base, Change, LocalDisk, LocalEntry, LocalLog, Persist};
 pub use message::{Input, Msg, Output};
 pub use replica::{LocalReplica, LocalSettings};

@@ -17,7 +17,7 @@ const APPEND_ENTRIES_MAX: usize = 64;
 pub struct LocalSettings {
     /// This replica.
     pub id: NodeId,
-    /// All voters, this replica included.
+    /// Who votes until the log says otherwise; nobody for a replica that joins.
     pub voters: Vec<NodeId>,
     /// Heartbeats and elections, in the milliseconds of the [`Tick`]s given to `step`.
     pub timing: Timing,
@@ -51,6 +51,12 @@ enum Waiting {
 pub struct LocalReplica {
     settings: LocalSettings,
     log: LocalLog,
+    /// Who votes by the last entry that says so, committed or not.
+    voters: Vec<NodeId>,
+    /// Indices of the entries that change it.
+    changes: Vec<u64>,
+    /// Who gets the log beside them.
+    learners: BTreeSet<NodeId>,
     role: Role,
     leader: Option<NodeId>,
     /// Known to be committed.
@@ -69,16 +75,21 @@ pub struct LocalReplica {
 
 impl LocalReplica {
     /// A replica with what its disk holds and the index up to which its host has applied (which was
-    /// committed, so it is on the disk). Emits the entries after it again.
+    /// committed, so it is on the disk, or in front of what is there). Emits the entries after it again.
     #[must_use]
     pub fn new(mut settings: LocalSettings, persisted: LocalLog, applied: u64) -> Self {
         settings.voters.sort_unstable();
         settings.voters.dedup();
-        let durable = persisted.entries.len() as u64;
-        let applied = applied.min(durable);
-        Self {
+        let durable = persisted.last_index();
+        let applied = applied.clamp(persisted.base.index, durable);
+        let indices = (persisted.base.index + 1..).zip(&persisted.entries);
+        let changes = indices.filter(|(_, entry)| entry.voters.is_some()).map(|(index, _)| index).collect();
+        let mut replica = Self {
             settings,
             log: persisted,
+            voters: Vec::new(),
+            changes,
+            learners: BTreeSet::new(),
             role: Role::Follower,
             leader: None,
             commit: applied,
@@ -90,7 +101,21 @@ impl LocalReplica {
             synced: 0,
             waiting: VecDeque::new(),
             shown: None,
-        }
+        };
+        replica.count_voters();
+        replica
+    }
+
+    /// Looks up who votes by now.
+    fn count_voters(&mut self) {
+        self.voters = self.voters_by(self.changes.last()).to_vec();
+    }
+
+    /// Who votes by the change with this index; by what is in front of the log, if there is none.
+    fn voters_by(&self, change: Option<&u64>) -> &[NodeId] {
+        let changed = change.and_then(|index| self.log.entry(*index)?.voters.as_deref());
+        let before = if self.log.base.voters.is_empty() { &self.settings.voters } else { &self.log.base.voters };
+        changed.unwrap_or(before)
     }
 
     /// Takes one input. Outputs are appended to `out`.
@@ -100,11 +125,16 @@ impl LocalReplica {
         }
         match input {
             Input::Tick => self.tick(now, out),
-            Input::Message(from, message) if self.settings.voters.contains(&from) => {
+            Input::Message(from, message) if self.hears(from, &message) => {
                 self.message(now, from, message, out);
             }
             Input::Message(..) => {}
             Input::Propose(batch) => self.propose(now, batch, out),
+            Input::Voters(voters) => self.change_voters(now, voters, out),
+            Input::Learners(learners) => {
+                self.learners = learners.into_iter().collect();
+                self.list_followers();
+            }
             Input::Synced(upto) => self.sync(now, upto, out),
         }
         self.advance(out);
@@ -131,8 +161,8 @@ impl LocalReplica {
             stint: 0,
             last_log_index: self.last_index(),
             applied_index: self.applied,
-            voters: self.settings.voters.clone(),
-            learners: Vec::new(),
+            voters: self.voters.clone(),
+            learners: self.learners.iter().copied().filter(|learner| !self.voters.contains(learner)).collect(),
             replicated,
             stopped: None,
         }
@@ -144,23 +174,78 @@ impl LocalReplica {
     }
 
     fn last_index(&self) -> u64 {
-        self.log.entries.len() as u64
-    }
-
-    fn entry(&self, index: u64) -> Option<&LocalEntry> {
-        self.log.entries.get(usize::try_from(index.checked_sub(1)?).ok()?)
+        self.log.last_index()
     }
 
     fn term_at(&self, index: u64) -> u64 {
-        self.entry(index).map_or(0, |entry| entry.term)
+        self.log.term_at(index)
     }
 
     fn is_majority(&self, count: usize) -> bool {
-        count * 2 > self.settings.voters.len()
+        count * 2 > self.voters.len()
+    }
+
+    fn votes(&self) -> bool {
+        self.voters.contains(&self.settings.id)
+    }
+
+    /// Whether this replica may ask to lead: it votes, or does not by a change that may not be committed.
+    /// With that change in its log it keeps its vote from those who lack it, and they may be all the others:
+    /// then nobody but this replica can end it (Ongaro's thesis, §4.2.2). Its own vote does not count.
+    fn stands(&self) -> bool {
+        let [before @ .., last] = &self.changes[..] else { return self.votes() };
+        self.votes() || (*last > self.commit && self.voters_by(before.last()).contains(&self.settings.id))
+    }
+
+    /// Whether a message counts. Who is not among the voters that this replica knows of may be one by now,
+    /// or none any more: it is followed when it leads, and may get a vote once no leader is known. So
+    /// whoever was removed and does not know it disturbs nobody.
+    fn hears(&self, from: NodeId, message: &Msg) -> bool {
+        let known = self.voters.contains(&from);
+        match message {
+            Msg::Append { .. } => true,
+            Msg::VoteRequest { .. } => known || self.leader.is_none(),
+            Msg::VoteReply { .. } => known,
+            Msg::AppendReply { .. } => known || self.learners.contains(&from),
+        }
     }
 
     fn others(&self) -> Vec<NodeId> {
-        self.settings.voters.iter().copied().filter(|voter| *voter != self.settings.id).collect()
+        self.voters.iter().copied().filter(|voter| *voter != self.settings.id).collect()
+    }
+
+    /// To whom a leader sends.
+    fn followers(&self) -> Vec<NodeId> {
+        match &self.role {
+            Role::Leader { followers } => followers.keys().copied().collect(),
+            Role::Follower | Role::Candidate { .. } => Vec::new(),
+        }
+    }
+
+    /// Keeps what a leader knows of its followers in step with voters and learners.
+    fn list_followers(&mut self) {
+        let (next, own) = (self.last_index() + 1, self.settings.id);
+        let Role::Leader { followers } = &mut self.role else { return };
+        let listed: BTreeSet<NodeId> =
+            self.voters.iter().chain(&self.learners).copied().filter(|node| *node != own).collect();
+        followers.retain(|node, _| listed.contains(node));
+        for node in listed {
+            followers.entry(node).or_insert(Progress { next, matched: 0 });
+        }
+    }
+
+    /// Makes one voter more, or one less, the content of the next entry.
+    fn change_voters(&mut self, now: Tick, mut voters: Vec<NodeId>, out: &mut Vec<Output>) {
+        voters.sort_unstable();
+        voters.dedup();
+        let joining = voters.iter().filter(|voter| !self.voters.contains(voter)).count();
+        let leaving = self.voters.iter().filter(|voter| !voters.contains(voter)).count();
+        // Two changes at once, or one on top of what another leader may still take back, could make two
+        // majorities that have nobody in common.
+        let settled = self.changes.last().is_none_or(|index| *index <= self.commit);
+        if self.leads() && settled && joining + leaving == 1 && !voters.is_empty() {
+            self.append_own(now, None, Some(voters), out);
+        }
     }
 
     fn await_leader(&mut self, now: Tick) {
@@ -219,9 +304,19 @@ impl LocalReplica {
                 *upto = (*upto).min(keep);
             }
         }
+        let before = self.changes.len();
+        self.changes.retain(|index| *index <= keep);
+        let taken_back = self.changes.len() != before;
+        let indices = (keep + 1..).zip(&entries);
+        self.changes.extend(indices.filter(|(_, entry)| entry.voters.is_some()).map(|(index, _)| index));
+        let changed = taken_back || entries.iter().any(|entry| entry.voters.is_some());
         let change = Change::Append { keep, entries };
         self.log.apply(&change);
         self.persist(change, out);
+        if changed {
+            self.count_voters();
+            self.list_followers();
+        }
         let upto = self.last_index();
         self.when_durable(now, Waiting::Log { upto }, out);
     }
@@ -236,11 +331,16 @@ impl LocalReplica {
                 progress.next = progress.matched + 1;
             }
             self.heartbeat_at = Tick(now.0 + self.settings.timing.heartbeat_ms);
-            for follower in self.others() {
+            for follower in self.followers() {
                 self.send_entries(follower, out);
             }
         } else if self.election_at.is_some_and(|at| now >= at) {
-            self.campaign(now, out);
+            if self.stands() {
+                self.campaign(now, out);
+            } else {
+                self.leader = None;
+                self.await_leader(now);
+            }
         }
     }
 
@@ -262,6 +362,9 @@ impl LocalReplica {
         let Role::Candidate { votes } = &mut self.role else {
             return;
         };
+        if !self.voters.contains(&voter) {
+            return;
+        }
         votes.insert(voter);
         let count = votes.len();
         if self.is_majority(count) {
@@ -270,25 +373,27 @@ impl LocalReplica {
     }
 
     fn lead(&mut self, now: Tick, out: &mut Vec<Output>) {
-        let next = self.last_index() + 1;
-        let followers = self.others().into_iter().map(|node| (node, Progress { next, matched: 0 })).collect();
-        self.role = Role::Leader { followers };
+        // Whom the host named when this replica led before may have lost its right since.
+        self.learners.clear();
+        self.role = Role::Leader { followers: BTreeMap::new() };
+        self.list_followers();
         self.leader = Some(self.settings.id);
         self.heartbeat_at = Tick(now.0 + self.settings.timing.heartbeat_ms);
-        self.append_own(now, None, out);
+        self.append_own(now, None, None, out);
     }
 
-    fn append_own(&mut self, now: Tick, batch: Option<Bytes>, out: &mut Vec<Output>) {
-        let entry = LocalEntry { term: self.log.term, leader: self.settings.id, batch };
+    fn append_own(&mut self, now: Tick, batch: Option<Bytes>, voters: Option<Vec<NodeId>>, out: &mut Vec<Output>) {
+        let entry = LocalEntry { term: self.log.term, leader: self.settings.id, batch, voters };
         self.write_log(now, self.last_index(), vec![entry], out);
-        for follower in self.others() {
+        for follower in self.followers() {
             self.send_entries(follower, out);
         }
     }
 
     fn propose(&mut self, now: Tick, batch: Bytes, out: &mut Vec<Output>) {
-        if matches!(self.role, Role::Leader { .. }) {
-            self.append_own(now, Some(batch), out);
+        // Behind the entry by which it takes itself out, a leader adds nothing.
+        if matches!(self.role, Role::Leader { .. }) && self.votes() {
+            self.append_own(now, Some(batch), None, out);
         } else {
             out.push(Output::Rejected(batch));
         }
@@ -296,19 +401,20 @@ impl LocalReplica {
 
     /// Sends what a follower lacks as far as known, or a heartbeat.
     fn send_entries(&mut self, to: NodeId, out: &mut Vec<Output>) {
-        let last_index = self.last_index();
+        let (base, last_index) = (self.log.base.index, self.last_index());
         let Role::Leader { followers } = &mut self.role else {
             return;
         };
         let Some(progress) = followers.get_mut(&to) else {
             return;
         };
-        let previous_index = (progress.next - 1).min(last_index);
-        let from = previous_index as usize;
+        let previous_index = (progress.next - 1).clamp(base, last_index);
+        let from = (previous_index - base) as usize;
         let entries: Vec<_> = self.log.entries[from..].iter().take(APPEND_ENTRIES_MAX).cloned().collect();
         progress.next = previous_index + 1 + entries.len() as u64;
         let previous_term = self.term_at(previous_index);
-        let append = Msg::Append { term: self.log.term, previous_index, previous_term, entries, commit: self.commit };
+        let (term, commit) = (self.log.term, self.commit);
+        let append = Msg::Append { term, previous_index, previous_term, entries, commit, base };
         out.push(Output::Send(to, append));
     }
 
@@ -332,8 +438,8 @@ impl LocalReplica {
             }
             Msg::VoteReply { granted, .. } if current && granted => self.count_vote(now, from, out),
             Msg::VoteReply { .. } => {}
-            Msg::Append { previous_index, previous_term, entries, commit, .. } if current => {
-                self.follow(now, from, previous_index, previous_term, entries, commit, out);
+            Msg::Append { previous_index, previous_term, entries, commit, base, .. } if current => {
+                self.follow(now, from, previous_index, previous_term, entries, commit, base, out);
             }
             Msg::Append { .. } => {
                 let reply = Msg::AppendReply { term: self.log.term, matched: false, index: self.last_index() };
@@ -366,6 +472,7 @@ impl LocalReplica {
         previous_term: u64,
         entries: Vec<LocalEntry>,
         commit: u64,
+        base: u64,
         out: &mut Vec<Output>,
     ) {
         if matches!(self.role, Role::Leader { .. }) {
@@ -376,7 +483,18 @@ impl LocalReplica {
         self.leader = Some(leader);
         self.await_leader(now);
         let term = self.log.term;
-        if previous_index > self.last_index() || self.term_at(previous_index) != previous_term {
+        if previous_index < self.log.base.index {
+            // What is in front of our log is committed, so the leader has the same.
+            let reply = Msg::AppendReply { term, matched: true, index: self.log.base.index };
+            self.when_durable(now, Waiting::Send(leader, reply), out);
+            return;
+        }
+        let fits = previous_index <= self.last_index() && self.term_at(previous_index) == previous_term;
+        if !fits && previous_index == base {
+            out.push(Output::Lacking(leader));
+            return;
+        }
+        if !fits {
             let index = self.last_index().min(previous_index.saturating_sub(1)).max(self.commit);
             let reply = Msg::AppendReply { term, matched: false, index };
             self.when_durable(now, Waiting::Send(leader, reply), out);
@@ -422,8 +540,11 @@ impl LocalReplica {
     /// committed and on the own disk, so that the host's state is never ahead of the log.
     fn advance(&mut self, out: &mut Vec<Output>) {
         if let Role::Leader { followers } = &self.role {
-            let mut held: Vec<u64> = followers.values().map(|progress| progress.matched).collect();
-            held.push(self.durable);
+            let held = |voter: &NodeId| match followers.get(voter) {
+                None if *voter == self.settings.id => self.durable,
+                progress => progress.map_or(0, |progress| progress.matched),
+            };
+            let mut held: Vec<u64> = self.voters.iter().map(held).collect();
             held.sort_unstable_by(|a, b| b.cmp(a));
             let by_majority = held[held.len() / 2];
             if by_majority > self.commit && self.term_at(by_majority) == self.log.term {
@@ -432,13 +553,26 @@ impl LocalReplica {
         }
         while self.applied < self.commit.min(self.durable) {
             let index = self.applied + 1;
-            let Some(entry) = self.entry(index) else {
+            let Some(entry) = self.log.entry(index) else {
                 return;
             };
             let position = Position { term: entry.term, leader: u64::from(entry.leader.0), index };
-            let payload = entry.batch.clone().map_or(Payload::Blank, Payload::Batch);
+            let payload = match (&entry.voters, &entry.batch) {
+                (Some(voters), _) => {
+                    let bytes = borsh::to_vec(voters).expect("writing to memory does not fail");
+                    Payload::Membership(Bytes::from(bytes))
+                }
+                (None, Some(batch)) => Payload::Batch(batch.clone()),
+                (None, None) => Payload::Blank,
+            };
             out.push(Output::Committed(Committed { position, payload, note: None }));
             self.applied = index;
+        }
+        // Whoever has taken itself out leads until that is committed.
+        let out_for_good = !self.votes() && self.changes.last().is_none_or(|index| *index <= self.commit);
+        if out_for_good && matches!(self.role, Role::Leader { .. }) {
+            self.role = Role::Follower;
+            self.leader = None;
         }
     }
 

@@ -22,12 +22,20 @@ struct World {
     leaders: BTreeMap<u64, NodeId>,
     proposed: u64,
     rejected: u64,
+    /// How many vote from the beginning.
+    first: usize,
+    /// Who lacks more than a leader's log can give, and that leader.
+    lacking: Vec<(usize, usize)>,
+    /// States that were handed over.
+    installed: u64,
+    /// Whether a log may lose its front when its replica starts again.
+    purges: bool,
 }
 
-fn settings(id: usize, count: usize, seed: u64) -> LocalSettings {
+fn settings(id: usize, first: usize, seed: u64) -> LocalSettings {
     LocalSettings {
         id: NodeId(id as u32),
-        voters: (0..count as u32).map(NodeId).collect(),
+        voters: if id < first { (0..first as u32).map(NodeId).collect() } else { Vec::new() },
         timing: Timing { heartbeat_ms: 10, election_min_ms: 50, election_max_ms: 100 },
         seed,
     }
@@ -35,11 +43,16 @@ fn settings(id: usize, count: usize, seed: u64) -> LocalSettings {
 
 impl World {
     fn new(count: usize, seed: u64) -> Self {
+        Self::with(count, count, seed)
+    }
+
+    /// So many replicas, of which the first ones vote from the beginning.
+    fn with(count: usize, first: usize, seed: u64) -> Self {
         Self {
             random: seed,
             now: 0,
             replicas: (0..count)
-                .map(|id| LocalReplica::new(settings(id, count, seed), LocalLog::default(), 0))
+                .map(|id| LocalReplica::new(settings(id, first, seed), LocalLog::default(), 0))
                 .collect(),
             disks: vec![LocalDisk::default(); count],
             applied: vec![0; count],
@@ -48,6 +61,10 @@ impl World {
             leaders: BTreeMap::new(),
             proposed: 0,
             rejected: 0,
+            first,
+            lacking: Vec::new(),
+            installed: 0,
+            purges: false,
         }
     }
 
@@ -71,7 +88,7 @@ impl World {
                 Output::Committed(committed) => {
                     let index = committed.position.index;
                     assert_eq!(index, self.applied[at] + 1, "in order, without holes");
-                    assert!(self.disks[at].durable().entries.len() as u64 >= index, "applied but not durable");
+                    assert!(self.disks[at].durable().last_index() >= index, "applied but not durable");
                     self.applied[at] = index;
                     let known = self.history.entry(index).or_insert_with(|| committed.clone());
                     assert_eq!(*known, committed, "two histories at {index}");
@@ -83,6 +100,7 @@ impl World {
                     }
                 }
                 Output::Rejected(_) => self.rejected += 1,
+                Output::Lacking(leader) => self.lacking.push((at, leader.0 as usize)),
             }
         }
     }
@@ -95,11 +113,73 @@ impl World {
 
     fn crash(&mut self, at: usize, seed: u64) {
         let keep = self.draw(self.disks[at].pending() + 1);
-        let log = self.disks[at].crash(keep);
+        let mut log = self.disks[at].crash(keep);
         // The host's state lost a tail too; it gets it again.
-        self.applied[at] = self.draw(self.applied[at] as usize + 1) as u64;
-        let settings = settings(at, self.replicas.len(), seed);
-        self.replicas[at] = LocalReplica::new(settings, log, self.applied[at]);
+        let kept = self.draw(self.applied[at] as usize + 1) as u64;
+        self.applied[at] = kept.max(log.base.index);
+        if self.purges && self.draw(2) == 0 {
+            log.purge(self.applied[at]);
+            self.disks[at] = LocalDisk::new(log.clone());
+        }
+        self.replicas[at] = LocalReplica::new(settings(at, self.first, seed), log, self.applied[at]);
+    }
+
+    /// What stands behind an index that somebody has applied.
+    fn base_at(&self, index: u64) -> Base {
+        let before = self.history.range(..=index).rev();
+        let voters = before.map(|(_, committed)| &committed.payload).find_map(|payload| match payload {
+            Payload::Membership(voters) => Some(borsh::from_slice(voters).unwrap()),
+            Payload::Blank | Payload::Batch(_) => None,
+        });
+        let first = || (0..self.first as u32).map(NodeId).collect();
+        Base { index, term: self.history[&index].position.term, voters: voters.unwrap_or_else(first) }
+    }
+
+    /// Whoever lacks more than a leader can send gets the state of that leader.
+    fn hand_over(&mut self, seed: u64) {
+        for (at, from) in std::mem::take(&mut self.lacking) {
+            let index = self.applied[from];
+            if index <= self.applied[at] {
+                continue;
+            }
+            self.disks[at].sync(usize::MAX);
+            let log = self.disks[at].durable().behind(self.base_at(index));
+            self.disks[at] = LocalDisk::new(log.clone());
+            self.applied[at] = index;
+            self.replicas[at] = LocalReplica::new(settings(at, self.first, seed), log, index);
+            self.installed += 1;
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        self.replicas.iter().position(|replica| replica.role().leads)
+    }
+
+    /// A leader is asked to let somebody vote, or not to.
+    fn change_members(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let one = NodeId(self.draw(self.replicas.len()) as u32);
+        let mut voters = self.replicas[leader].role().voters;
+        if voters.contains(&one) && voters.len() > 1 {
+            voters.retain(|voter| *voter != one);
+        } else if !voters.contains(&one) {
+            voters.push(one);
+        }
+        self.step(leader, Input::Learners((0..self.replicas.len() as u32).map(NodeId).collect()));
+        self.step(leader, Input::Voters(voters));
+    }
+
+    /// A leader is asked to let everybody vote, one after the other.
+    fn admit_all(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let mut voters = self.replicas[leader].role().voters;
+        let all = (0..self.replicas.len() as u32).map(NodeId);
+        let missing = all.clone().find(|node| !voters.contains(node));
+        self.step(leader, Input::Learners(all.collect()));
+        if let Some(missing) = missing {
+            voters.push(missing);
+            self.step(leader, Input::Voters(voters));
+        }
     }
 
     fn deliver(&mut self, which: usize) {
@@ -144,7 +224,7 @@ impl World {
     }
 
     /// Everything works now: all replicas must reach one log with everything in it.
-    fn heal(&mut self) {
+    fn heal(&mut self, seed: u64) {
         let marker = Bytes::from_static(b"healed");
         for _ in 0..2000 {
             self.now += 5;
@@ -156,14 +236,17 @@ impl World {
                 self.step(to.0 as usize, Input::Message(from, message));
                 self.sync(to.0 as usize, usize::MAX);
             }
+            self.hand_over(seed);
+            self.admit_all();
             let last = self.history.values().last();
             let healed = last.is_some_and(|last| last.payload == Payload::Batch(marker.clone()));
             let length = self.history.len() as u64;
-            if healed && self.applied.iter().all(|applied| *applied == length) {
+            let everybody = |replica: &LocalReplica| replica.role().voters.len() == self.replicas.len();
+            let admitted = self.replicas.iter().all(everybody);
+            if healed && admitted && self.applied.iter().all(|applied| *applied == length) {
                 return;
             }
-            let leader = self.replicas.iter().position(|replica| replica.role().leads);
-            if let Some(leader) = leader.filter(|_| !healed) {
+            if let Some(leader) = self.leader().filter(|_| !healed) {
                 self.step(leader, Input::Propose(marker.clone()));
             }
         }
@@ -194,11 +277,47 @@ fn who_does_not_lead_rejects() {
     assert_eq!(world.rejected, 1);
 }
 
+/// A replica that joins has nothing, and the leader has nothing before the entries that it kept.
+#[test]
+fn who_lacks_what_a_leader_dropped_takes_over_its_state() {
+    let mut world = World::with(2, 1, 3);
+    world.heal(3);
+    assert_eq!(world.installed, 0, "the log had all");
+    let (mut log, applied) = (world.disks[0].durable().clone(), world.applied[0]);
+    log.purge(applied);
+    assert_eq!((log.base.index, log.base.voters.len()), (applied, 2));
+    world.disks[0] = LocalDisk::new(log.clone());
+    world.replicas[0] = LocalReplica::new(settings(0, 1, 3), log, applied);
+    (world.disks[1], world.applied[1]) = (LocalDisk::default(), 0);
+    world.replicas[1] = LocalReplica::new(settings(1, 1, 3), LocalLog::default(), 0);
+    world.heal(3);
+    assert_eq!(world.installed, 1);
+}
+
+/// Its log is newer than those of all others, who wait for it, and by its own it does not vote.
+#[test]
+fn who_takes_itself_out_and_is_alone_with_that_ends_it() {
+    let mut world = World::new(2, 5);
+    world.heal(5);
+    let leader = world.leader().expect("it is healed");
+    let left = vec![NodeId(1 - leader as u32)];
+    world.step(leader, Input::Voters(left.clone()));
+    world.sync(leader, usize::MAX);
+    world.network.clear();
+    let log = world.disks[leader].durable().clone();
+    assert_eq!(log.entries.last().and_then(|entry| entry.voters.as_ref()), Some(&left));
+    world.replicas[leader] = LocalReplica::new(settings(leader, 2, 5), log, world.applied[leader]);
+    world.heal(5);
+    let change = Payload::Membership(Bytes::from(borsh::to_vec(&left).unwrap()));
+    assert!(world.history.values().any(|committed| committed.payload == change));
+}
+
 /// Paper §5.4.2, figure 8: an entry of an earlier term is committed with one of the own term only.
 #[test]
 fn an_old_entry_on_a_majority_is_not_committed_alone() {
-    let entry = |term| LocalEntry { term, leader: NodeId(0), batch: Some(Bytes::from_static(b"old")) };
-    let log = LocalLog { term: 2, voted_for: Some(NodeId(1)), entries: vec![entry(1), entry(2)] };
+    let entry = |term| LocalEntry { term, leader: NodeId(0), batch: Some(Bytes::from_static(b"old")), voters: None };
+    let entries = vec![entry(1), entry(2)];
+    let log = LocalLog { term: 2, voted_for: Some(NodeId(1)), entries, ..LocalLog::default() };
     let mut replica = LocalReplica::new(settings(0, 3, 1), log, 0);
     let mut step = |now, input| {
         let mut out = Vec::new();
@@ -222,7 +341,7 @@ fn equal_seeds_give_equal_runs() {
     let run = |seed| {
         let mut world = World::new(3, seed);
         world.chaos(3000, true, seed);
-        world.heal();
+        world.heal(seed);
         (world.history, world.leaders)
     };
     assert_eq!(run(7), run(7));
@@ -236,8 +355,23 @@ proptest! {
         let mut world = World::new([2, 3, 5][size], seed);
         for _ in 0..3 {
             world.chaos(1500, crashes, seed);
-            world.heal();
+            world.heal(seed);
             prop_assert!(!world.history.is_empty());
+        }
+    }
+
+    #[test]
+    fn one_history_while_replicas_join_and_leave(seed in any::<u64>(), first in 1_usize..4) {
+        let mut world = World::with(5, first, seed);
+        world.purges = true;
+        for _ in 0..3 {
+            for _ in 0..40 {
+                world.chaos(50, true, seed);
+                world.change_members();
+                world.hand_over(seed);
+            }
+            world.heal(seed);
+            prop_assert!(world.replicas.iter().all(|replica| replica.role().voters.len() == 5));
         }
     }
 }

@@ -1,8 +1,9 @@
 //! When a node may stop a replica that the registry gives no seat any more.
 //!
 //! The registry says that it has to go; the group's engine may still count on it. So it goes once a
-//! member that leads the group says that its voters are others. That word costs, at worst, one replica
-//! that the group has given up anyway.
+//! member that leads the group says that its voters are others, and that it has the certificates of all
+//! blocks that hand over: the signatures of those who left go with them. That word costs, at worst, one
+//! replica that the group has given up anyway.
 
 use std::time::Duration;
 
@@ -21,19 +22,48 @@ pub async fn may_leave(peers: &Peers, view: &ClusterView, group: GroupId, node: 
     futures::future::join_all(asked).await.contains(&true)
 }
 
-/// Whether a member leads the group, and this node is neither voter nor learner there.
+/// Whether a member says so.
 async fn goes_on_without(peers: &Peers, member: NodeId, group: GroupId, node: NodeId) -> bool {
     let Ok(channel) = peers.channel(member) else { return false };
     let mut client = net::node_client(channel);
     let asked = client.node_status(v1::StatusRequest::default());
     let Ok(Ok(reply)) = tokio::time::timeout(ANSWER_WITHIN, asked).await else { return false };
-    let replicas = reply.into_inner().replicas;
-    replicas.iter().any(|replica| {
-        replica.group == group.0
-            && replica.leads
-            && replica.stopped.is_empty()
-            && !replica.voters.is_empty()
-            && !replica.voters.contains(&node.0)
-            && !replica.learners.contains(&node.0)
-    })
+    reply.into_inner().replicas.iter().any(|replica| replica.group == group.0 && is_without(replica, node))
+}
+
+/// Whether a replica leads its group, the node is neither voter nor learner there, and no certificate is
+/// missing that may need it.
+fn is_without(replica: &v1::ReplicaStatus, node: NodeId) -> bool {
+    replica.leads
+        && replica.stopped.is_empty()
+        && replica.handovers_certified
+        && !replica.voters.is_empty()
+        && !replica.voters.contains(&node.0)
+        && !replica.learners.contains(&node.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_leaves_when_a_leader_counts_on_it_for_nothing() {
+        let replica = |change: fn(&mut v1::ReplicaStatus)| {
+            let mut changed = v1::ReplicaStatus {
+                leads: true,
+                voters: vec![1, 2],
+                handovers_certified: true,
+                ..v1::ReplicaStatus::default()
+            };
+            change(&mut changed);
+            is_without(&changed, NodeId(3))
+        };
+        assert!(replica(|_| {}));
+        assert!(!replica(|replica| replica.leads = false));
+        assert!(!replica(|replica| replica.stopped = "storage_io".to_owned()));
+        assert!(!replica(|replica| replica.voters.push(3)));
+        assert!(!replica(|replica| replica.learners.push(3)));
+        assert!(!replica(|replica| replica.voters.clear()), "it does not know who votes");
+        assert!(!replica(|replica| replica.handovers_certified = false), "its signature may be needed");
+    }
 }

@@ -198,7 +198,11 @@ pub fn handovers(handle: &GroupHandle) -> Result<Vec<Height>, ReadFault> {
     Ok(found.iter().filter_map(|(key, _)| height(key)).collect())
 }
 
-fn uncertified_handover(handle: &GroupHandle) -> Result<Option<Height>, ReadFault> {
+/// The lowest block that hands over and whose certificate is missing here.
+///
+/// # Errors
+/// [`ReadFault`] when the database fails or is closed.
+pub fn uncertified_handover(handle: &GroupHandle) -> Result<Option<Height>, ReadFault> {
     for height in handovers(handle)? {
         if handle.share.state.load::<Certificate>(&schema::certificate(height))?.is_none() {
             return Ok(Some(height));

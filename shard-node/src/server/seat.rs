@@ -73,6 +73,8 @@ pub fn seat(view: &ClusterView, group: GroupId, node: NodeId, folder: &Path) -> 
     if let Some(join) = read(folder, group)? {
         return Ok(Seat { founded, join });
     }
+    // A group does not begin without any of its first members, and each of them has this file before it
+    // begins (`hosting`, ADR 17). So where a later committee is in force, none of them is merely late.
     let begun = view.committees.get(&group).is_none_or(|committee| committee.epoch.0 == 0);
     // Whoever has left has no log of that join any more, whatever an old registry says.
     let fresh = begun && !gone_file(folder).exists();
@@ -148,6 +150,8 @@ fn write(folder: &Path, group: GroupId, join: u16) -> Result<(), SeatError> {
 
 #[cfg(test)]
 mod tests {
+    use ledger::ids::Epoch;
+
     use super::*;
 
     #[test]
@@ -163,6 +167,24 @@ mod tests {
         fs::remove_dir_all(&folder).expect("removed");
         // An old registry, as after the loss of the kept one, still gives it the seat.
         assert_eq!(seat(&view, group, node, &folder).map_err(|error| error.code()).err(), Some("seat_lost"));
+    }
+
+    #[test]
+    fn a_first_member_without_its_seat_is_late_until_a_later_committee_is_in_force_and_then_lost() {
+        let root = tempfile::tempdir().expect("a folder");
+        let genesis = crate::server::testing::lone_genesis(ledger::genesis::VerifyMode::Ingest);
+        let mut view = ClusterView::of_genesis(&genesis);
+        let group = crate::core::support::SHARD;
+        let committee = view.committees.get_mut(&group).expect("it is in the genesis");
+        let node = committee.members[0].node;
+        committee.epoch = Epoch(1);
+        let folder = root.path().join("shard");
+        assert_eq!(seat(&view, group, node, &folder).map_err(|error| error.code()).err(), Some("seat_lost"));
+        assert!(!has_begun(&folder), "nothing is written for a seat that is lost");
+        view.committees.get_mut(&group).expect("it is in the genesis").epoch = Epoch(0);
+        assert_eq!(seat(&view, group, node, &folder).expect("it may not have begun").join, FIRST_JOIN);
+        view.committees.get_mut(&group).expect("it is in the genesis").epoch = Epoch(1);
+        assert_eq!(seat(&view, group, node, &folder).expect("it has its seat").join, FIRST_JOIN);
     }
 
     #[test]

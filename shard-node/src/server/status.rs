@@ -16,6 +16,7 @@ use proto::v1;
 use crate::server::admission;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::local::Hosted;
+use crate::server::membership;
 use crate::server::replica::DbReader;
 
 /// Days before the end of its certificate from which on a node raises an alarm.
@@ -126,6 +127,7 @@ fn hidden(replica: v1::ReplicaStatus, has_alarm: bool, asker: &Asker) -> v1::Rep
         learners: replica.learners,
         hidden: true,
         unwell,
+        handovers_certified: replica.handovers_certified,
         ..v1::ReplicaStatus::default()
     }
 }
@@ -176,6 +178,7 @@ fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
         unwell: false,
         engine: handle.engine.engine().name().to_owned(),
         round: handle.engine.round(),
+        handovers_certified: role.leads && matches!(membership::uncertified_handover(handle), Ok(None)),
     }
 }
 
@@ -215,6 +218,7 @@ mod tests {
             voters: vec![1, 2],
             engine: "bft".to_owned(),
             round: 2,
+            handovers_certified: true,
             ..v1::ReplicaStatus::default()
         }
     }
@@ -233,6 +237,7 @@ mod tests {
             leader_node: 1,
             voters: vec![1, 2],
             hidden: true,
+            handovers_certified: true,
             ..v1::ReplicaStatus::default()
         };
         assert_eq!(hidden(replica(), false, &outsider), expected);

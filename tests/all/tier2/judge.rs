@@ -83,8 +83,9 @@ pub fn copy(hosted: &Hosted, history: &History) -> Vec<Copied> {
             term: entry.position.term,
             leader: NodeId(0),
             batch: if let Payload::Batch(batch) = &entry.payload { Some(batch.clone()) } else { None },
+            voters: None,
         });
-        let log = LocalLog { term: 0, voted_for: None, entries: entries.collect() };
+        let log = LocalLog { entries: entries.collect(), ..LocalLog::default() };
         Some(Copied { node, group: *group, kv, log })
     });
     copies.collect()

@@ -217,6 +217,7 @@ impl World {
             byzantine: Vec::new(),
             // No host starts one.
             channels: 0,
+            founding: false,
             transactions: rng.random_range(TRANSACTIONS),
             safety_ms,
         };

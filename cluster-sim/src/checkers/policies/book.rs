@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use channel::{Change, Command, Outcome, Phase, Policy, ProposalState, Quorum, Role, SignedCommand, Subject, Target};
+use channel::state::MemberRecord;
+use channel::{
+    Change, Charter, Command, Outcome, Phase, Policy, ProposalState, Quorum, Role, SignedCommand, Subject, Target,
+};
 use cross_shard::RegistryUpdate;
 use ledger::committee::Engine;
 use ledger::crypto::{self, PublicKey};
@@ -80,6 +83,28 @@ impl Book {
         }
     }
 
+    /// The book of a channel that was founded while the cluster ran. What the registry says it hears later.
+    pub fn of(charter: &Charter) -> Self {
+        let member = |record: &MemberRecord| Member {
+            keys: record.keys.iter().map(|key| (key.key, key.role)).collect(),
+            nodes: record.nodes.iter().map(|node| node.node).collect(),
+            anchors: record.anchors.iter().copied().collect(),
+        };
+        Self {
+            height: 0,
+            members: charter.members.iter().map(|record| (record.org, member(record))).collect(),
+            policies: charter.policies.iter().cloned().collect(),
+            phase: Phase::Running,
+            engine: charter.engine,
+            revoked: BTreeSet::new(),
+            invited: charter.invited.iter().copied().collect(),
+            proposals: BTreeMap::new(),
+            done: BTreeMap::new(),
+            registry: BTreeMap::new(),
+            told: 0,
+        }
+    }
+
     /// How many of so many members a policy asks; only policies of the load are known.
     fn asks(policy: &Policy, members: usize) -> Option<usize> {
         let of = |quorum| *policy == Policy::members(quorum, Role::Admin);
@@ -130,7 +155,8 @@ impl Book {
         for entry in &update.orgs {
             let before = self.registry.insert(entry.org, entry.admin_key);
             let revoked = self.revoked.contains(&(entry.org, credential(&entry.admin_key)));
-            if before != Some(entry.admin_key)
+            // What is said first is not new.
+            if before.is_some_and(|before| before != entry.admin_key)
                 && !revoked
                 && let Some(member) = self.members.get_mut(&entry.org)
             {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::channels::{ChannelEntry, channel_key};
 use channel::state;
-use channel::{Phase, state::MemberRecord};
+use channel::{Charter, Phase, state::MemberRecord};
 use cross_shard::notice::CHANNEL_UPDATE_VERSION;
 use cross_shard::{ChannelStatus, ChannelUpdate};
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
@@ -44,7 +44,7 @@ impl Policies {
         for governed in &block.governed {
             match governed {
                 Governed::Told(seq, update) => book.told(*seq, update),
-                Governed::Act(_, None) | Governed::Registered(_) => {}
+                Governed::Act(_, None) | Governed::Planned(..) | Governed::Seated(..) | Governed::Registered(_) => {}
                 Governed::Act(signed, Some(outcome)) => {
                     if let Err(why) = book.act(signed, *outcome, block.header.time_ms) {
                         let (group, height) = (block.group, block.header.height);
@@ -122,10 +122,17 @@ impl Checker for Policies {
     }
 
     fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
-        if let (Seen::Block(block), true) = (seen, first)
-            && block.group.kind() == Some(GroupKind::Channel)
-        {
-            self.block(facts, block, found);
+        match seen {
+            Seen::Block(block) if first && block.group.kind() == Some(GroupKind::Channel) => {
+                self.block(facts, block, found);
+            }
+            Seen::Founded(foundation) => match borsh::from_slice::<Charter>(&foundation.charter) {
+                Ok(charter) => {
+                    self.books.entry(foundation.group).or_insert_with(|| Book::of(&charter));
+                }
+                Err(error) => found.push(format!("the charter of {} does not decode: {error}", foundation.group)),
+            },
+            _ => {}
         }
     }
 

@@ -200,7 +200,7 @@ impl Replica {
         out.push(Effect::Saw(Seen::Bft(BftSeen::Installed { node, group, height, index })));
         let reader = KvState { kv: &self.kv, hide_receipts: false };
         let view = SystemView::read(&reader, self.group, self.genesis.verify).map_err(|error| error.to_string())?;
-        let view = SystemView { committees: self.committees().into(), ..view };
+        let view = SystemView { committees: self.committees(), ..view };
         let committee = Arc::new(committee);
         let Some(live) = &mut self.live else { return Ok(()) };
         (live.tree, live.applied) = (tree, applied);

@@ -54,8 +54,6 @@ pub struct Beside {
     pub(crate) liar: Option<Box<Liar>>,
     /// What a quorum that is off by one has counted.
     count: spoil::Count,
-    /// The guarded clock against the tick, as it was last.
-    pub(super) offset_ms: i64,
 }
 
 impl Beside {
@@ -113,12 +111,12 @@ pub(super) enum Event {
 /// What a log keeps of a decided value.
 fn entry(decided: &Decided) -> LocalEntry {
     let batch = borsh::to_vec(decided).expect("writing to memory does not fail");
-    LocalEntry { term: TERM, leader: NodeId(0), batch: Some(Bytes::from(batch)) }
+    LocalEntry { term: TERM, leader: NodeId(0), batch: Some(Bytes::from(batch)), voters: None }
 }
 
 /// What stands in a log for an entry that is in state and whose value is gone.
 fn hole() -> LocalEntry {
-    LocalEntry { term: 0, leader: NodeId(0), batch: None }
+    LocalEntry { term: 0, leader: NodeId(0), batch: None, voters: None }
 }
 
 /// The decided value of an entry; none for a hole.

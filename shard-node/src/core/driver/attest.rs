@@ -5,6 +5,7 @@
 //! signature which does not hold, before earlier blocks are checked again, or on a state that another node
 //! gave and the committee has not certified.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use beacon::limits::CHECKPOINT_BYTES_MAX;
@@ -211,6 +212,17 @@ impl GroupDriver {
         }
     }
 
+    /// Whether this replica has its seat since a block that was the former committee's to certify, and that
+    /// it has neither signed nor seen certified: it has started since. Its signatures ask for nothing then,
+    /// and as a leader it would prove what it has taken by an older block, until there is another one.
+    fn was_handed_over_at(&self, height: Height) -> bool {
+        let seated = |committee: &Committee| committee.index_of(self.config.node).is_some();
+        self.own_committee().is_some_and(seated)
+            && self.committee_at(height).is_some_and(|judges| !seated(judges))
+            && self.certifier.own(height).is_none()
+            && self.certifier.certificate(height).is_none()
+    }
+
     /// Asks the other replicas for certificates that are missed here and that a signature of ours does
     /// not ask for already.
     pub(super) fn ask_for_certificates(&mut self, now: Tick, out: &mut Vec<Output>) {
@@ -221,17 +233,22 @@ impl GroupDriver {
         let last = self.certifier.last();
         let unsigned = self.attestable_from().is_none_or(|from| last < from);
         let unproved = self.unproved.filter(|_| unsigned).map(|_| last);
-        let heights: Vec<Height> = self.wanted.keys().copied().chain(unproved).collect();
+        let handed_over = self.was_handed_over_at(last).then_some(last);
+        let heights: Vec<Height> = self.wanted.keys().copied().chain(unproved.or(handed_over)).collect();
         if heights.is_empty() {
             return;
         }
         self.asked = Some(now);
-        let Some(committee) = self.own_committee() else { return };
-        for member in committee.members.iter().filter(|member| member.node != self.config.node) {
-            out.extend(heights.iter().map(|height| Output::Send {
-                node: member.node,
+        for height in heights {
+            // Of a block that hands over, those who signed it may be others than those in force.
+            let judges = self.own_committee().into_iter().chain(self.committee_at(height));
+            let mut nodes: BTreeSet<NodeId> =
+                judges.flat_map(|committee| &committee.members).map(|member| member.node).collect();
+            nodes.remove(&self.config.node);
+            out.extend(nodes.into_iter().map(|node| Output::Send {
+                node,
                 group: self.config.group,
-                message: PeerMessage::Want { height: *height },
+                message: PeerMessage::Want { height },
             }));
         }
     }

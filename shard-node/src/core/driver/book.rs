@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, Height, NodeId};
 
 /// Committees as a group's state has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Committees {
     pub former: Vec<Committee>,
     /// The one that the group itself is being prepared for.
     pub coming: Option<Committee>,
+    /// The last block of this state.
+    pub height: Height,
 }
 
 impl From<Vec<Committee>> for Committees {

@@ -445,7 +445,7 @@ fn reborn() -> (Committee, Book) {
     let mut current: Vec<Committee> = known().all().map(|(_, committee)| committee.clone()).collect();
     current.retain(|committee| committee.group != PEER);
     current.push(new.clone());
-    (new, Committees { current, former: vec![old], coming: None }.into())
+    (new, Committees { current, former: vec![old], ..Committees::default() }.into())
 }
 
 #[test]

@@ -165,8 +165,9 @@ impl GroupDriver {
 
     fn committees(&mut self, committees: Committees, out: &mut Vec<Output>) {
         let before = self.own_committee().map(|committee| committee.engine);
+        let known_at = self.certifier.last().max(committees.height);
         self.committees = committees.into();
-        self.ready.keep_for(self.committees.coming());
+        self.ready.keep_for(self.committees.coming(), known_at);
         let engine = self.own_committee().map(|committee| committee.engine);
         if before.zip(engine).is_some_and(|(before, now)| before != now) {
             self.engine_changed(out);

@@ -26,6 +26,9 @@ const HEIGHTS_MAX: usize = 64;
 #[derive(Default)]
 pub(super) struct Ready {
     coming: Option<Hash32>,
+    /// The last block when this replica heard of the plan. On blocks up to it, a replica that an earlier plan
+    /// had begun on the same node may have signed, without having heard of this one.
+    known_at: Height,
     signatures: BTreeMap<Height, BTreeMap<NodeId, Signature>>,
     proof: Option<Readiness>,
     announced: Option<Tick>,
@@ -33,10 +36,10 @@ pub(super) struct Ready {
 
 impl Ready {
     /// Forgets what belongs to another plan.
-    pub(super) fn keep_for(&mut self, coming: Option<&Committee>) {
+    pub(super) fn keep_for(&mut self, coming: Option<&Committee>, known_at: Height) {
         let hash = coming.map(Committee::hash);
         if self.coming != hash {
-            *self = Self { coming: hash, ..Self::default() };
+            *self = Self { coming: hash, known_at, ..Self::default() };
         }
     }
 }
@@ -56,7 +59,7 @@ impl GroupDriver {
         let key = self.committees.coming().and_then(|coming| Some(coming.members[coming.index_of(node)?].key));
         let own = self.certifier.header(height).map(|(_, hash)| hash);
         let (Some(key), Some(own)) = (key, own) else { return };
-        if own != header_hash || crypto::verify(&key, &own, &signature).is_err() {
+        if height <= self.ready.known_at || own != header_hash || crypto::verify(&key, &own, &signature).is_err() {
             return;
         }
         self.ready.signatures.entry(height).or_default().insert(node, signature);
@@ -67,11 +70,14 @@ impl GroupDriver {
     }
 
     /// The block that hands over is certified by those who were there before, so it proves nothing to the
-    /// committee in force. Where nothing else comes, the leader makes another one that does.
-    fn go_on_behind_handover(&mut self, height: Height) {
-        let current = self.own_committee().map(Committee::hash);
+    /// committee in force; and whoever joins proves nothing by its signature of the block that brought the plan.
+    /// Where nothing else comes, the leader makes another one that does.
+    fn go_on_behind_plan(&mut self, height: Height) {
+        let Some(current) = self.own_committee() else { return };
         let named = self.certifier.header(height).map(|(header, _)| header.committee_hash);
-        if self.leads && self.certifier.last() == height && named != current {
+        let joins = self.committees.coming().is_some_and(|coming| !joining(current, coming).is_empty());
+        let proves = named == Some(current.hash()) && (height > self.ready.known_at || !joins);
+        if self.leads && self.certifier.last() == height && !proves {
             self.batcher.deadline_due();
         }
     }
@@ -109,7 +115,7 @@ impl GroupDriver {
             // Whoever leads since a moment ago has seen no certificate come, and where nobody joins, no signature.
             let last = self.certifier.last();
             self.prove_readiness(now, last, out);
-            self.go_on_behind_handover(last);
+            self.go_on_behind_plan(last);
             return;
         }
         let own = self.config.group;

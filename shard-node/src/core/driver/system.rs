@@ -147,7 +147,9 @@ pub fn committees(view: &mut View<'_>) -> Committees {
     let current = all(schema::CURRENT_COMMITTEES_PREFIX);
     let mut former = all(schema::COMMITTEES_PREFIX);
     former.retain(|known| !current.contains(known));
-    Committees { current, former, coming: view.load(&schema::coming_committee()) }
+    let applied: Option<AppliedRecord> = view.load(&schema::applied());
+    let height = applied.map(|applied| applied.height).unwrap_or_default();
+    Committees { current, former, coming: view.load(&schema::coming_committee()), height }
 }
 
 fn outbox(view: &mut View<'_>) -> Result<Vec<OutboxView>, ReadFault> {

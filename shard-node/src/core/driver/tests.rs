@@ -632,11 +632,71 @@ fn a_committee_that_is_prepared_right_behind_a_hand_over_does_not_wait_for_traff
         let mut bench = Bench::leading();
         let current = GROUPS.map(|group| committee(group, if group == SHARD { epoch } else { 0 })).to_vec();
         let former = if epoch > 0 { vec![committee(SHARD, 0)] } else { Vec::new() };
-        bench.step(Input::Committees(Committees { current, former, coming: Some(coming.clone()) }));
+        bench.step(Input::Committees(Committees { current, former, coming: Some(coming.clone()), height: Height(0) }));
         bench.committed(1, Vec::new());
         let out = bench.step(Input::Timer);
         let made = out.iter().any(|output| matches!(output, Output::Propose { .. }));
         assert_eq!(made, makes_another, "epoch {epoch}: {out:?}");
+    }
+}
+
+#[test]
+fn who_starts_again_behind_the_block_that_gave_it_its_seat_asks_for_its_certificate() {
+    let mut current = committee(SHARD, 1);
+    current.members[2].node = NodeId(7);
+    current.members[2].key = support::node_key(7).public();
+    let known = Committees { current: vec![current], former: vec![committee(SHARD, 0)], ..Committees::default() };
+    let mut bench = Bench { driver: GroupDriver::new(DriverConfig { join: 2, ..config(7) }), now: Tick(0) };
+    // Those before it have certified the block, to which nothing is added any more.
+    bench.step(Input::System(SystemView { committees: known, ..system(1) }));
+    for now in [0, certify::ANNOUNCE_AGAIN_MS] {
+        bench.now = Tick(now);
+        let out = bench.step(Input::Timer);
+        assert_eq!((wanted(&out), attested(&out)), (vec![1], vec![]), "at {now} ms");
+    }
+    let out = bench.peer(2, PeerMessage::Certified(support::certify(header(SHARD, 1))));
+    assert!(matches!(&out[..], [Output::Certified(_)]), "{out:?}");
+    bench.now = Tick(2 * certify::ANNOUNCE_AGAIN_MS);
+    assert!(wanted(&bench.step(Input::Timer)).is_empty());
+}
+
+#[test]
+fn the_certificate_of_a_hand_over_is_asked_of_those_who_signed_it_too() {
+    let mut current = committee(SHARD, 1);
+    current.members[2].node = NodeId(7);
+    let known = Committees { current: vec![current], former: vec![committee(SHARD, 0)], ..Committees::default() };
+    let mut bench = Bench { driver: GroupDriver::new(config(1)), now: Tick(0) };
+    bench.step(Input::System(SystemView { committees: known, ..system(1) }));
+    let out = bench.step(Input::Want(Height(1)));
+    let asked = out.iter().filter_map(|output| match output {
+        Output::Send { node, message: PeerMessage::Want { height: Height(1) }, .. } => Some(node.0),
+        _ => None,
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), [2, 3, 7]);
+}
+
+/// The node has a replica since an earlier plan, which has not heard of this one yet and signs on.
+#[test]
+fn a_signature_of_a_block_from_before_a_plan_does_not_show_that_who_is_to_join_is_ready() {
+    let mut coming = committee(SHARD, 2);
+    coming.members[2].node = NodeId(14);
+    coming.members[2].key = support::node_key(14).public();
+    let mut bench = Bench::leading();
+    bench.committed(1, Vec::new());
+    bench.step(Input::Committees(Committees { coming: Some(coming), height: Height(2), ..committees().into() }));
+    let mut out = bench.step(Input::Timer);
+    assert!(out.iter().any(|output| matches!(output, Output::Propose { .. })), "a later block is called for: {out:?}");
+    let ready =
+        |out: &[Output]| out.iter().any(|output| matches!(output, Output::Send { message: PeerMessage::Ready(_), .. }));
+    for (height, proves) in [(1, false), (2, false), (3, true)] {
+        if height > 1 {
+            bench.committed(height, Vec::new());
+        }
+        for node in [2, 14] {
+            let attestation = support::attestation(node, &header(SHARD, height));
+            out.extend(bench.peer(node, PeerMessage::Attest { attestation, wants_certificate: false }));
+        }
+        assert_eq!(ready(&out), proves, "block {height}");
     }
 }
 

@@ -176,13 +176,19 @@ impl GroupTask {
         }
     }
 
-    /// Keeps a certificate beside the block. It is node-local: losing it costs a question to a peer.
+    /// Keeps a certificate beside the block. It is node-local: losing it costs a question to a peer. That of
+    /// a block that hands over is durable at once, because those who signed it may be gone next time.
     fn keep(&self, certificate: Certificate) {
         if let Some(db) = self.share.state.db() {
+            let height = certificate.header.height;
             let mut batch = WriteBatch::new();
             let bytes = borsh::to_vec(&certificate).expect("writing to memory does not fail");
-            batch.put(schema::certificate(certificate.header.height), bytes);
-            if let Err(error) = db.write(batch) {
+            batch.put(schema::certificate(height), bytes);
+            let kept = db.write(batch).and_then(|()| match db.get(&schema::handover(height))? {
+                Some(_) => db.flush(),
+                None => Ok(()),
+            });
+            if let Err(error) = kept {
                 self.alarm(format!("{}: a certificate could not be kept: {error}", self.group));
             }
         }

@@ -1,0 +1,106 @@
+//! Drives the engine's voters after the committee in the group's state, on whichever replica leads: whoever
+//! is about to join gets the log, and once its committee is in force the voters become that committee, one
+//! at a time.
+//!
+//! Mirrors production's `server/membership.rs`, where the change is a joint one. Nothing is remembered, so
+//! another leader goes on where one has died. Voters change only behind the certificates of all blocks that
+//! hand over: those who leave may be needed for them.
+
+use std::collections::BTreeSet;
+
+use consensus::local::Input;
+use consensus::port::RoleView;
+use ledger::committee::Committee;
+use ledger::ids::{Height, NodeId};
+use ledger::schema;
+use storage::kv::Kv;
+
+use crate::replica::Replica;
+use crate::sabotage::Sabotage;
+use crate::seat::{self, join_at, seat};
+use crate::state;
+
+/// Entries by which a replica may lag and still become a voter.
+const LAG_MAX: u64 = 8;
+
+impl Replica {
+    /// What the engine of a leader is to be told.
+    pub(super) fn follow_committee(&self) -> Vec<Input> {
+        let Some(live) = self.live.as_ref().filter(|live| live.leads && self.founded.is_some()) else {
+            return Vec::new();
+        };
+        let role = live.engine.role();
+        let voters: BTreeSet<NodeId> = role.voters.iter().copied().collect();
+        let seated = seat::seats(&self.kv, self.group);
+        let wanted: BTreeSet<NodeId> = seated.iter().map(|(node, join)| seat(*node, *join)).collect();
+        let mut learners: BTreeSet<NodeId> = wanted.difference(&voters).copied().collect();
+        let certified = self.uncertified_handover().is_none();
+        if certified
+            && voters == wanted
+            && let Ok(Some(coming)) = state::find::<Committee>(&self.kv, &schema::coming_committee())
+        {
+            let joining = coming.members.iter().filter(|member| !seated.contains_key(&member.node));
+            learners.extend(joining.map(|member| seat(member.node, join_at(&coming))));
+        }
+        if self.sabotage == Some(Sabotage::TellGone) {
+            learners.extend(seat::all_seats(&self.kv, self.group).difference(&voters));
+        }
+        let mut inputs = vec![Input::Learners(learners.into_iter().collect())];
+        if certified {
+            inputs.extend(self.next_voters(voters, &wanted, &role).map(Input::Voters));
+        }
+        inputs
+    }
+
+    /// The voters with one more who has a seat, or else with one less who has none.
+    fn next_voters(
+        &self,
+        mut voters: BTreeSet<NodeId>,
+        wanted: &BTreeSet<NodeId>,
+        role: &RoleView,
+    ) -> Option<Vec<NodeId>> {
+        let mut missing = wanted.difference(&voters).copied().peekable();
+        if missing.peek().is_some() {
+            let has_log = |one: &NodeId| {
+                role.replicated.iter().any(|(other, upto)| other == one && upto + LAG_MAX >= role.last_log_index)
+            };
+            let one = missing.find(has_log)?;
+            voters.insert(one);
+        } else {
+            let own = self.seat();
+            let mut leaving = voters.difference(wanted).copied();
+            // This replica goes last: it leads until then.
+            let one = leaving.find(|one| *one != own).or_else(|| (!wanted.contains(&own)).then_some(own))?;
+            if !voters.remove(&one) {
+                return None;
+            }
+        }
+        Some(voters.into_iter().collect())
+    }
+
+    /// The lowest block after which another committee signs and whose certificate this replica has not.
+    fn uncertified_handover(&self) -> Option<Height> {
+        let blocks = state::scan(&self.kv, schema::HANDOVER_PREFIX).into_iter();
+        let mut heights = blocks.filter_map(|(key, _)| {
+            let height = key.strip_prefix(schema::HANDOVER_PREFIX)?.try_into().ok()?;
+            Some(Height(u64::from_be_bytes(height)))
+        });
+        heights.find(|height| !matches!(self.kv.get(&schema::certificate(*height)), Ok(Some(_))))
+    }
+
+    /// What a leader asks for, so that its committee can change: the certificate of a block that hands over.
+    pub(super) fn wanted_certificate(&self) -> Option<Height> {
+        self.live.as_ref().filter(|live| live.leads && self.founded.is_some())?;
+        self.uncertified_handover()
+    }
+
+    /// Whether this replica leads and the group goes on without a node: it neither votes nor gets the log,
+    /// and its signature is not needed for a block that hands over.
+    #[must_use]
+    pub fn goes_on_without(&self, node: NodeId) -> bool {
+        let Some(live) = self.live.as_ref().filter(|live| live.leads) else { return false };
+        let role = live.engine.role();
+        let others = role.voters.iter().chain(&role.learners).all(|other| seat::node_of(*other) != node);
+        others && self.uncertified_handover().is_none()
+    }
+}
