@@ -148,7 +148,7 @@ impl Replica {
 
     /// A state has come: judged, it takes the place of the one here if it is of a later entry.
     pub(super) fn take_state(&mut self, exported: &[u8], jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
-        match self.install(exported, jobs, out) {
+        match self.install_decided(exported, jobs, out) {
             Ok(()) => {}
             Err(why) => {
                 let (group, node) = (self.group, self.node);
@@ -157,7 +157,12 @@ impl Replica {
         }
     }
 
-    fn install(&mut self, exported: &[u8], jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) -> Result<(), String> {
+    fn install_decided(
+        &mut self,
+        exported: &[u8],
+        jobs: &mut VecDeque<Job>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), String> {
         let kv = MemKv::import(exported, Path::new("a fetched state")).map_err(|error| error.to_string())?;
         let applied: AppliedRecord = state::load(&kv, &schema::applied())?;
         let index = applied.consensus.position.map_or(0, |position| position.index);

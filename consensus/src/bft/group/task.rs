@@ -502,7 +502,9 @@ impl Task {
         }
         let Some(at) = applied.position else { return self.ground.failure.note("the snapshot has no position") };
         let note = applied.membership.as_ref().and_then(|(_, note)| chain_of(note));
-        let (Some(chain), Some(committee)) = (note.filter(|chain| chain.index == at.index && chain.well_formed()), committee) else {
+        let (Some(chain), Some(committee)) =
+            (note.filter(|chain| chain.index == at.index && chain.well_formed()), committee)
+        else {
             return self.ground.failure.note("the snapshot does not say where it stands in the order");
         };
         // The log begins anew behind it: what the state has was decided.
