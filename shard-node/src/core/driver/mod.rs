@@ -167,6 +167,7 @@ impl GroupDriver {
         let before = self.own_committee().map(|committee| committee.engine);
         self.committees = committees.into();
         self.ready.keep_for(self.committees.coming());
+        self.mailroom.keep_subscribers(&self.committees);
         let engine = self.own_committee().map(|committee| committee.engine);
         if before.zip(engine).is_some_and(|(before, now)| before != now) {
             self.engine_changed(out);
