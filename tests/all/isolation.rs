@@ -422,6 +422,18 @@ pub fn found_in(folder: &Path, secret: &[u8]) -> bool {
 async fn outsiders_get_nothing_of_a_channel() {
     assert_eq!(services(), ["Router", "Node"], "a service is new: try its calls here");
     let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    // C has a channel of its own: it is clients and a node of another channel that come.
+    let other = Consortium::of(&scene.cluster).found("coal", &[(C, &[OUTSIDE]), (B, &[NodeId(5)])]).await;
+    let query = Some(Query::Governance(v1::GovernanceQuery { group: other.0 }));
+    let own = v1::QueryRequest { query, ..v1::QueryRequest::default() }.encode_to_vec();
+    let door = scene.door(OUTSIDE, &scene.issue("org-c", Subject::client));
+    eventually("it reads its own channel", async || {
+        let told = call(&door, "/seamark.v1.Router/Query", own.clone().into()).await;
+        let told = told.map_err(|status| status.to_string())?.ok_or_else(|| "no answer".to_owned())?;
+        let reply = v1::QueryReply::decode(told).unwrap();
+        if reply.found { Ok(()) } else { Err(format!("{reply:?}")) }
+    })
+    .await;
     // The search finds what is there: a member is shown all of it, over any member's router.
     let member = scene.issue("org-b", Subject::client);
     for node in [INSIDE, NodeId(2)] {
