@@ -136,6 +136,7 @@ async fn the_service_between_nodes_answers_nodes_alone() {
     let not_nodes = [
         ("a client", door.issue(&Subject::client("client-2", "org-a"))),
         ("an admin", door.issue(&Subject::admin("admin-2", "org-a"))),
+        ("an auditor", door.issue(&Subject::auditor("auditor-2", "org-a"))),
         ("a node's name with another key", door.issue(&Subject::node(NodeId(2), "org-a", hosts.clone()))),
     ];
     for (who, identity) in &not_nodes {

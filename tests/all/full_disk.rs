@@ -37,7 +37,7 @@ async fn a_full_disk_stops_the_groups_of_its_node_and_nothing_is_lost() {
     let mut cluster = TestCluster::prepare(&Wanted { snapshot_every: Some(200), ..Wanted::default() });
     let disk = SmallDisk::mount(&cluster.dir.node_dir(VICTIM).join("data"), DISK_BYTES).await;
     let mut process = start(&cluster, &disk);
-    cluster.set_elsewhere(1);
+    cluster.set_elsewhere(&[VICTIM]);
     for node in cluster.node_ids().into_iter().filter(|node| *node != VICTIM) {
         cluster.start_node(node).await;
     }

@@ -1,6 +1,6 @@
 //! What happens in a channel is its members' alone: whoever else asks, over whatever port, with whatever
 //! certificate of the cluster, gets nothing of it. The calls are those of the service descriptors, so that a
-//! new one has to be put here.
+//! new one has to be put here. What a link is answered comes back over another one: see [`crate::link_answers`].
 
 use std::path::Path;
 
@@ -24,15 +24,15 @@ use crate::support::bank::{Bank, Wallet, body, now_ms, wallet};
 use crate::support::cluster::{TestCluster, Wanted, leader_of};
 use crate::support::consortium::Consortium;
 use crate::support::eventually;
-use crate::support::rpc::{call, methods, questions, short};
+use crate::support::rpc::{call, methods, questions, services, short};
 
-const A: OrgId = OrgId(1);
-const B: OrgId = OrgId(2);
-const C: OrgId = OrgId(3);
+pub const A: OrgId = OrgId(1);
+pub const B: OrgId = OrgId(2);
+pub const C: OrgId = OrgId(3);
 /// Organisation C's only node.
-const OUTSIDE: NodeId = NodeId(3);
+pub const OUTSIDE: NodeId = NodeId(3);
 /// A node of A that hosts the channel.
-const INSIDE: NodeId = NodeId(1);
+pub const INSIDE: NodeId = NodeId(1);
 /// Stands in a transaction of the channel, and nowhere else.
 const MEMO: &[u8] = b"two tonnes of cold-rolled steel";
 
@@ -40,19 +40,20 @@ const MEMO: &[u8] = b"two tonnes of cold-rolled steel";
 const OPEN_MEMO: &[u8] = b"three crates of mountain apples";
 
 /// A channel with something in it that nobody outside may see.
-struct Scene {
-    cluster: TestCluster,
-    bank: Bank,
-    channel: GroupId,
-    payer: Wallet,
+pub struct Scene {
+    pub cluster: TestCluster,
+    pub bank: Bank,
+    pub channel: GroupId,
+    pub payer: Wallet,
     /// Was paid in the channel, and has never been heard of outside.
-    payee: Wallet,
+    pub payee: Wallet,
     txid: TxId,
-    height: Height,
+    /// The block of that payment.
+    pub height: Height,
 }
 
 impl Scene {
-    async fn set(hosts: &[(OrgId, &[NodeId])], voters: &[OrgId]) -> Self {
+    pub async fn set(hosts: &[(OrgId, &[NodeId])], voters: &[OrgId]) -> Self {
         let cluster = TestCluster::start(Wanted { nodes: 5, shards: 1, ..Wanted::default() }).await;
         let bank = Bank::open(&cluster.client()).await;
         let (payer, payee) = (wallet("payer", 0), wallet("payee", 0));
@@ -79,7 +80,7 @@ impl Scene {
     }
 
     /// A client of organisation A.
-    fn member(cluster: &TestCluster) -> Client {
+    pub fn member(cluster: &TestCluster) -> Client {
         cluster.client_of(INSIDE)
     }
 
@@ -108,7 +109,7 @@ impl Scene {
     }
 
     /// The port between nodes.
-    fn back_door(&self, node: NodeId, identity: &Identity) -> Channel {
+    pub fn back_door(&self, node: NodeId, identity: &Identity) -> Channel {
         let addr = &self.cluster.info(node).peer_addr;
         net::connect(addr, identity, &self.cluster.roots(), &net::node_server_name(node)).unwrap()
     }
@@ -160,7 +161,7 @@ impl Scene {
     }
 
     /// Everything in these bytes is for everybody.
-    fn is_clean(&self, what: &str, bytes: &[u8]) {
+    pub fn is_clean(&self, what: &str, bytes: &[u8]) {
         let has = |secret: &[u8]| bytes.windows(secret.len()).any(|part| part == secret);
         assert!(!has(&self.payee.address.0), "{what} shows an account of the channel");
         assert!(!has(MEMO), "{what} shows a memo of the channel");
@@ -407,7 +408,7 @@ async fn a_member_answers(cluster: &TestCluster, door: &Channel, group: GroupId,
 }
 
 /// Whether any file below a folder has these bytes.
-fn found_in(folder: &Path, secret: &[u8]) -> bool {
+pub fn found_in(folder: &Path, secret: &[u8]) -> bool {
     std::fs::read_dir(folder).unwrap().flatten().any(|entry| {
         let path = entry.path();
         match path.is_dir() {
@@ -419,7 +420,20 @@ fn found_in(folder: &Path, secret: &[u8]) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outsiders_get_nothing_of_a_channel() {
+    assert_eq!(services(), ["Router", "Node"], "a service is new: try its calls here");
     let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    // C has a channel of its own: it is clients and a node of another channel that come.
+    let other = Consortium::of(&scene.cluster).found("coal", &[(C, &[OUTSIDE]), (B, &[NodeId(5)])]).await;
+    let query = Some(Query::Governance(v1::GovernanceQuery { group: other.0 }));
+    let own = v1::QueryRequest { query, ..v1::QueryRequest::default() }.encode_to_vec();
+    let door = scene.door(OUTSIDE, &scene.issue("org-c", Subject::client));
+    eventually("it reads its own channel", async || {
+        let told = call(&door, "/seamark.v1.Router/Query", own.clone().into()).await;
+        let told = told.map_err(|status| status.to_string())?.ok_or_else(|| "no answer".to_owned())?;
+        let reply = v1::QueryReply::decode(told).unwrap();
+        if reply.found { Ok(()) } else { Err(format!("{reply:?}")) }
+    })
+    .await;
     // The search finds what is there: a member is shown all of it, over any member's router.
     let member = scene.issue("org-b", Subject::client);
     for node in [INSIDE, NodeId(2)] {

@@ -1,6 +1,6 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], [`bft`], [`bft_switch`], [`failover`], [`routers`], [`full_disk`], [`cuts`] and [`bank`], the real program and
-//! `kill -9`.
+//! [`processes`], [`bft`], [`bft_switch`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`] and [`bank`], the real
+//! program and `kill -9`.
 //!
 //! [`support`] starts clusters, makes payments and waits for events; [`history`] judges what clients
 //! saw; the other files are one topic each. What a test waits for always has a deadline and is never a fixed time.
@@ -28,6 +28,7 @@ mod history;
 mod holdings;
 mod isolation;
 mod keys;
+mod link_answers;
 mod open_fate;
 mod payments;
 mod processes;
@@ -47,3 +48,4 @@ mod tier2;
 mod tour;
 mod transactions;
 mod up;
+mod wires;

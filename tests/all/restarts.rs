@@ -129,7 +129,7 @@ async fn a_killed_node_that_missed_more_than_the_log_keeps_catches_up_by_snapsho
     // The one that falls behind is a process, so that it can be killed: nothing of it is flushed.
     let mut cluster = TestCluster::prepare(&wanted);
     let mut process = cluster.start_process(behind);
-    cluster.set_elsewhere(1);
+    cluster.set_elsewhere(&[behind]);
     for node in [NodeId(1), NodeId(2)] {
         cluster.start_node(node).await;
     }
@@ -142,7 +142,7 @@ async fn a_killed_node_that_missed_more_than_the_log_keeps_catches_up_by_snapsho
     };
     cluster.wait_settled().await;
     process.kill();
-    cluster.set_elsewhere(0);
+    cluster.set_elsewhere(&[]);
     let old = databases(&cluster);
 
     // One entry each: the others snapshot and purge several times.
@@ -151,7 +151,7 @@ async fn a_killed_node_that_missed_more_than_the_log_keeps_catches_up_by_snapsho
         bank.client.pay(&from.key, to.address, bank.asset, 1, Wait::Receipt).await.unwrap();
     }
     let mut process = cluster.start_process(behind);
-    cluster.set_elsewhere(1);
+    cluster.set_elsewhere(&[behind]);
     caught_up(&cluster, behind).await;
     let heights = cluster.wait_settled().await;
     assert!(heights[&shard] > 450);

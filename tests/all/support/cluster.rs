@@ -60,7 +60,7 @@ pub struct TestCluster {
     resources: SharedResources,
     running: BTreeMap<NodeId, Node>,
     /// Nodes that run in processes of their own.
-    elsewhere: usize,
+    elsewhere: Vec<NodeId>,
     // Last, so that it outlives everything that is in it.
     _folder: TempDir,
 }
@@ -120,7 +120,7 @@ impl TestCluster {
             }
         }
         let resources = SharedResources::new(ResourceLimits::default()).unwrap();
-        Self { dir, genesis, resources, running: BTreeMap::new(), elsewhere: 0, _folder: folder }
+        Self { dir, genesis, resources, running: BTreeMap::new(), elsewhere: Vec::new(), _folder: folder }
     }
 
     /// All node ids.
@@ -163,9 +163,9 @@ impl TestCluster {
         Process::start(node_command(&self.dir.node_config(node)), &self.dir.node_dir(node).join("node.log"))
     }
 
-    /// Says how many nodes run in processes of their own, so that they are waited for as well.
-    pub fn set_elsewhere(&mut self, nodes: usize) {
-        self.elsewhere = nodes;
+    /// Says which nodes run in processes of their own, so that they are waited for as well.
+    pub fn set_elsewhere(&mut self, nodes: &[NodeId]) {
+        self.elsewhere = nodes.to_vec();
     }
 
     /// Stops one node as a signal would.
@@ -181,7 +181,7 @@ impl TestCluster {
 
     /// Whether a node runs.
     pub fn runs(&self, node: NodeId) -> bool {
-        self.running.contains_key(&node)
+        self.running.contains_key(&node) || self.elsewhere.contains(&node)
     }
 
     /// Starts every node that does not run, and waits until every group has a leader.
@@ -267,7 +267,7 @@ impl TestCluster {
     /// same block, certified; returns the height of each group.
     pub async fn wait_settled(&self) -> BTreeMap<GroupId, u64> {
         let client = self.client();
-        let running = self.running.len() + self.elsewhere;
+        let running = self.running.len() + self.elsewhere.len();
         eventually("all replicas agree", async || {
             let status = client.status().await.map_err(|error| error.to_string())?;
             if status.nodes.len() != running {

@@ -4,12 +4,14 @@
 //! of processes, [`machines`] one whose nodes have a network and disks that fail, [`router`] routers
 //! beside nodes, [`shell`] runs commands beside a cluster; [`consortium`] founds channels and governs them; [`bank`] makes accounts and money, [`load`]
 //! pays without end, [`audit`] reads the chains and judges them without asking production code for its
-//! opinion; [`network`] can be cut, [`small_disk`] filled; [`random`] repeats itself; [`rpc`] calls any method with any bytes.
+//! opinion; [`network`] can be cut, [`small_disk`] filled; [`random`] repeats itself; [`rpc`] calls any method with any bytes,
+//! [`decoy`] listens in a node's place, and [`wire`] to all that goes over the network.
 
 pub mod audit;
 pub mod bank;
 pub mod cluster;
 pub mod consortium;
+pub mod decoy;
 pub mod load;
 pub mod machines;
 pub mod network;
@@ -20,6 +22,7 @@ pub mod rpc;
 pub mod shell;
 pub mod small_disk;
 pub mod up;
+pub mod wire;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

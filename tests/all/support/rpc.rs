@@ -55,6 +55,12 @@ pub async fn call(channel: &Channel, method: &str, message: Bytes) -> Result<Opt
     in_time(method, called).await
 }
 
+/// Every service, from the descriptors.
+pub fn services() -> Vec<String> {
+    let set = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();
+    set.file.iter().flat_map(|file| &file.service).map(|service| service.name().to_owned()).collect()
+}
+
 /// Every method of a service, from the descriptors, so that none can be forgotten.
 pub fn methods(service: &str) -> Vec<String> {
     let set = prost_types::FileDescriptorSet::decode(v1::FILE_DESCRIPTOR_SET).unwrap();

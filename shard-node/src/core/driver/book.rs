@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Member};
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, Height, NodeId};
+use ledger::ids::{GroupId, GroupKind, Height, NodeId};
 
 /// Committees as a group's state has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,8 +84,20 @@ impl Book {
     /// Whether a node may speak for a group: it has a seat, or had one until the last change, which
     /// the group itself may not have taken yet.
     pub(super) fn speaks_for(&self, group: GroupId, node: NodeId) -> bool {
-        let seated = |committee: Option<&Committee>| committee.is_some_and(|known| known.index_of(node).is_some());
-        seated(self.current.get(&group)) || seated(self.before.get(&group))
+        seat(self.current.get(&group), node).is_some() || seat(self.before.get(&group), node).is_some()
+    }
+
+    /// Whether a node is given what is mailed to a group: one that may speak for it. A channel's mail, however, goes to
+    /// no node of an organisation without a seat in it. Such a one has left or was removed, and what comes from other
+    /// channels names their transactions.
+    pub(super) fn gets_mail_of(&self, group: GroupId, node: NodeId) -> bool {
+        let current = self.current.get(&group);
+        if seat(current, node).is_some() {
+            return true;
+        }
+        let Some(had) = seat(self.before.get(&group), node) else { return false };
+        let stays = current.is_some_and(|current| current.members.iter().any(|member| member.org == had.org));
+        stays || group.kind() != Some(GroupKind::Channel)
     }
 
     /// Whether a node is about to join the group itself.
@@ -93,4 +105,9 @@ impl Book {
         let coming = self.coming.as_ref().is_some_and(|coming| coming.index_of(node).is_some());
         coming && self.current.get(&group).is_none_or(|current| current.index_of(node).is_none())
     }
+}
+
+fn seat(committee: Option<&Committee>, node: NodeId) -> Option<&Member> {
+    let committee = committee?;
+    Some(&committee.members[committee.index_of(node)?])
 }

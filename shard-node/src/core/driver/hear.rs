@@ -58,7 +58,7 @@ impl GroupDriver {
                 }
             }
             PeerMessage::Pull { dest, node, next_seq, ack } => {
-                if !self.is_member(dest, from) {
+                if !self.committees.gets_mail_of(dest, from) {
                     return;
                 }
                 if let Some(ack) = ack {
@@ -75,7 +75,7 @@ impl GroupDriver {
                 }
             }
             PeerMessage::Probe { dest, next_seq } => {
-                if self.is_member(dest, from) {
+                if self.committees.gets_mail_of(dest, from) {
                     Mailroom::probed(dest, from, next_seq, self.certifier.latest(), out);
                 }
             }

@@ -324,6 +324,13 @@ impl Mailroom {
         }
     }
 
+    /// Ends the subscriptions of nodes that are given the mail no more.
+    pub(super) fn keep_subscribers(&mut self, committees: &Book) {
+        for (dest, stream) in &mut self.outgoing {
+            stream.subscriber = stream.subscriber.take().filter(|known| committees.gets_mail_of(*dest, known.node));
+        }
+    }
+
     /// A group asks how far its mail is certified here.
     pub(super) fn probed(
         dest: GroupId,

@@ -438,6 +438,22 @@ fn a_subscription_ends_when_it_is_not_repeated() {
     assert_eq!(served(SUBSCRIPTION_MS + 1), 0);
 }
 
+#[test]
+fn a_subscription_ends_with_the_seat() {
+    let sent = credits(3);
+    let mut others = committee(PEER, 0);
+    others.members.retain(|member| member.node != NodeId(4));
+    let without: Book = Committees { current: vec![committee(SHARD, 0), others], former: vec![], coming: None }.into();
+    for (committees, served) in [(known(), 1), (without, 0)] {
+        let mut mailroom = sending(&sent);
+        subscribe(&mut mailroom, 0, None);
+        mailroom.keep_subscribers(&committees);
+        let mut out = Vec::new();
+        mailroom.certified(&config(1), false, Tick(1), &certified(&sent), &committees, &mut out);
+        assert_eq!(bundles(&out).len(), served);
+    }
+}
+
 /// The committees after [`PEER`] was rebuilt under a new incarnation: that of the dead one is still in state.
 fn reborn() -> (Committee, Book) {
     let old = committee(PEER, 0);

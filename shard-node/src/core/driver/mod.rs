@@ -168,6 +168,7 @@ impl GroupDriver {
         let known_at = self.certifier.last().max(committees.height);
         self.committees = committees.into();
         self.ready.keep_for(self.committees.coming(), known_at);
+        self.mailroom.keep_subscribers(&self.committees);
         let engine = self.own_committee().map(|committee| committee.engine);
         if before.zip(engine).is_some_and(|(before, now)| before != now) {
             self.engine_changed(out);

@@ -11,10 +11,11 @@ use crate::core::support::{
 };
 use beacon::limits::CHECKPOINT_BYTES_MAX;
 use bytes::Bytes;
+use ledger::committee::Member;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::Header;
-use ledger::ids::{Address, AssetId, LedgerId};
+use ledger::ids::{Address, AssetId, Epoch, Incarnation, LedgerId, OrgId};
 use ledger::tx::{Move, ParsedTx};
 
 /// A driver on node 1 of [`SHARD`] at block 0, with three messages for [`PEER`] and none from it.
@@ -242,6 +243,48 @@ fn pulls_and_bundles_of_strangers_are_ignored() {
         "{out:?}"
     );
     assert!(matches!(&proposed(&bench.peer(4, bundle(0)))[..], [Command::Deliver(_)]));
+}
+
+/// A driver of [`SHARD`] that has certified mail for a group whose node 5 made way for another one of its organisation
+/// and whose node 6 was the only one of its.
+fn with_mail_for(group: GroupId) -> Bench {
+    let seats = |epoch: u64, seats: [(u32, u16); 3]| {
+        let member =
+            |(node, org)| Member { node: NodeId(node), org: OrgId(org), key: support::node_key(node).public() };
+        Committee::majority(group, Incarnation(0), Epoch(epoch), seats.map(member).to_vec())
+    };
+    let (before, now) = (seats(0, [(4, 1), (5, 2), (6, 3)]), seats(1, [(4, 1), (7, 2), (8, 1)]));
+    let committees = Committees { current: vec![committee(SHARD, 0), now], former: vec![before], coming: None };
+    let sent = credits(3);
+    let leaf = stream_head(group, &sent);
+    let outbox = vec![leaf];
+    let header = Header { outbox_root: cross_shard::stream::root(&outbox), ..header(SHARD, 1) };
+    let certified = CertifiedBlock { certificate: support::certify(header), outbox, inbox: Vec::new() };
+    let messages = sent.into_iter().map(Bytes::from).collect();
+    let mut bench = Bench::new();
+    bench.step(Input::System(SystemView {
+        committees,
+        certified: Some(certified),
+        outbox: vec![OutboxView { leaf, acked: 0, messages }],
+        ..system(1)
+    }));
+    bench
+}
+
+#[test]
+fn a_channels_mail_goes_to_no_node_of_an_organisation_that_has_no_seat_in_it_any_more() {
+    for (group, served) in [(GroupId::channel(0), vec![4, 5, 7, 8]), (PEER, vec![4, 5, 6, 7, 8])] {
+        let mut bench = with_mail_for(group);
+        let mut given = |message: &dyn Fn(NodeId) -> PeerMessage, answer: fn(&PeerMessage) -> bool| -> Vec<u32> {
+            let mut asked = |node: u32| bench.peer(node, message(NodeId(node)));
+            let gives = |out: &Output| matches!(out, Output::Send { message, .. } if answer(message));
+            (1..=9).filter(|node| asked(*node).iter().any(gives)).collect()
+        };
+        let pull = |node| PeerMessage::Pull { dest: group, node, next_seq: 0, ack: None };
+        let probe = |_: NodeId| PeerMessage::Probe { dest: group, next_seq: 0 };
+        assert_eq!(given(&pull, |answer| matches!(answer, PeerMessage::Bundle(_))), served, "{group}");
+        assert_eq!(given(&probe, |answer| matches!(answer, PeerMessage::Head(_))), served, "{group}");
+    }
 }
 
 #[test]

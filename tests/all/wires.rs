@@ -1,0 +1,211 @@
+//! What somebody reads who listens to the network, or is given the logs: of a channel nothing. All that goes between
+//! nodes, and between clients and routers, is recorded while a channel is used, and is searched for what is in it. Every
+//! node is a process of its own, and none is reached but over the recorder.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use client::net;
+use client::{Consistency, Identity, Settled, Wait};
+use ledger::hash::sha256;
+use ledger::{AccountWrite, LedgerId, Move, NodeId};
+use prost::Message;
+use proto::v1;
+use proto::v1::query_request::Query;
+use seamark_cli::setup::Subject;
+use tonic::transport::Channel;
+
+use crate::isolation::{A, B, INSIDE, OUTSIDE, found_in};
+use crate::support::bank::{Bank, wallet};
+use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::consortium::Consortium;
+use crate::support::eventually;
+use crate::support::program::{Process, node_command};
+use crate::support::rpc::call;
+use crate::support::wire::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, Port, Wires};
+
+/// Nodes that host the channel.
+const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
+const FUNDS: u128 = 10_000_000_000_000_000;
+const AMOUNT: u128 = 7_340_912_655_018_243;
+const MEMO: &[u8] = b"two tonnes of cold-rolled steel";
+const METADATA: &[u8] = b"bill of lading 4711 of the Marie-Luise";
+const NAME: &[u8] = b"Harbour Steelworks and Sons";
+/// What a node logs of a client that a channel does not admit, and of a node that has no seat in it.
+const DENIALS: [&str; 2] =
+    ["a call to a channel was denied", "a call was denied: the calling node has no seat in the group"];
+
+/// Something that is in the channel, and nowhere else.
+struct Secret {
+    what: &'static str,
+    /// As it stands in what is sent.
+    raw: Vec<u8>,
+    /// As people would write it.
+    text: String,
+}
+
+impl Secret {
+    /// In all the ways in which it could be written.
+    fn forms(&self) -> [Vec<u8>; 3] {
+        let digits: String = self.raw.iter().map(|byte| format!("{byte:02x}")).collect();
+        [self.raw.clone(), self.text.clone().into_bytes(), digits.into_bytes()]
+    }
+
+    fn is_in(&self, bytes: &[u8]) -> bool {
+        self.forms().iter().any(|form| has(bytes, form))
+    }
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// How often the logs of these nodes say something.
+fn said(nodes: &BTreeMap<NodeId, Process>, text: &str) -> usize {
+    nodes.values().map(|node| node.said().matches(text).count()).sum()
+}
+
+/// Starts a node that logs what its configuration says.
+fn start(cluster: &TestCluster, node: NodeId) -> Process {
+    let mut command = node_command(&cluster.dir.node_config(node));
+    command.env_remove("RUST_LOG");
+    Process::start(command, &log_of(cluster, node))
+}
+
+fn log_of(cluster: &TestCluster, node: NodeId) -> PathBuf {
+    cluster.dir.node_dir(node).join("node.log")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
+    let mut cluster = TestCluster::prepare(&Wanted { nodes: 5, shards: 1, ..Wanted::default() });
+    let wires = Wires::before(&cluster).await;
+    let all = cluster.node_ids();
+    let mut nodes: BTreeMap<NodeId, Process> = all.iter().map(|node| (*node, start(&cluster, *node))).collect();
+    cluster.set_elsewhere(&all);
+    cluster.wait_ready().await;
+
+    // Money comes into a channel of A and B, and one transaction there has a bit of everything.
+    let bank = Bank::open(&cluster.client()).await;
+    let (payer, payee) = (wallet("payer", 0), wallet("payee", 0));
+    let consortium = Consortium::of(&cluster);
+    let channel = consortium.found("steel", &[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])]).await;
+    consortium.permit(channel, bank.asset, &[A, B]).await;
+    bank.fund([&payer], FUNDS).await;
+    let (from, asset, ledger) = (payer.address, bank.asset, LedgerId::of_channel(channel));
+    let bring = Move::Transfer { from, to: from, asset, amount: FUNDS, ledger };
+    bank.execute(vec![bring], &[&payer.key]).await.unwrap();
+    let member = cluster.client_of(INSIDE);
+    eventually("the money is in the channel", async || {
+        let answer = member.account_of(ledger, from, Consistency::Linearizable, false).await;
+        let found = answer.map_err(|error| error.to_string())?.value;
+        found.map(drop).ok_or_else(|| "no account yet".to_owned())
+    })
+    .await;
+    let hash = sha256(b"what is on the Marie-Luise");
+    let data = AccountWrite::Data { key: b"trades as".to_vec(), value: Some(NAME.to_vec()) };
+    let moves = vec![
+        (ledger, bank.pay(&payer, payee.address, AMOUNT)),
+        (ledger, Move::Record { owner: from, hash, metadata: METADATA.to_vec() }),
+        (ledger, Move::Write { account: from, write: data }),
+    ];
+    let settled = member.execute(moves, MEMO, &[&payer.key], Wait::Receipt).await.unwrap();
+    let Settled::Receipt(receipt) = settled else { panic!("{settled:?}") };
+    assert!(receipt.committed(), "{receipt:?}");
+    let utf8 = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let secrets = [
+        Secret { what: "a memo", raw: MEMO.to_vec(), text: utf8(MEMO) },
+        Secret { what: "the metadata of a record", raw: METADATA.to_vec(), text: utf8(METADATA) },
+        Secret { what: "the name of an account", raw: NAME.to_vec(), text: utf8(NAME) },
+        Secret { what: "an amount", raw: AMOUNT.to_le_bytes().to_vec(), text: AMOUNT.to_string() },
+        Secret { what: "an account", raw: payee.address.0.to_vec(), text: payee.address.to_string() },
+        Secret { what: "a transaction", raw: receipt.txid.0.0.to_vec(), text: receipt.txid.to_string() },
+        Secret { what: "a record", raw: hash.0.to_vec(), text: hash.to_string() },
+    ];
+
+    // The search finds what is there: all of it is in what a member is told, over any router of a member.
+    let roots = cluster.roots();
+    let door = |node: NodeId, identity: &Identity| -> Channel {
+        net::connect(&cluster.info(node).client_addr, identity, &roots, &net::node_server_name(node)).unwrap()
+    };
+    let issue = |org: &str| cluster.authority(org).issue(&Subject::client("somebody", org)).unwrap().identity();
+    let ask = |query: Query| v1::QueryRequest { query: Some(query), ..v1::QueryRequest::default() }.encode_to_vec();
+    let explain = ask(Query::Explain(v1::ExplainQuery { txid: Bytes::copy_from_slice(&receipt.txid.0.0) }));
+    let insider = issue("org-b");
+    for node in HOSTS {
+        let door = door(node, &insider);
+        eventually("a member is told of the transaction", async || {
+            let told = call(&door, "/seamark.v1.Router/Query", explain.clone().into()).await;
+            let told = told.map_err(|status| status.to_string())?.ok_or_else(|| "no answer".to_owned())?;
+            let lacks = secrets.iter().find(|secret| !has(&told, &secret.raw));
+            lacks.map_or(Ok(()), |secret| Err(format!("{} is not in it", secret.what)))
+        })
+        .await;
+    }
+
+    // Whoever is refused is noted in a log, at both ports.
+    let before = DENIALS.map(|denial| said(&nodes, denial));
+    let block = ask(Query::Block(v1::BlockQuery { group: channel.0, height: receipt.height.0 }));
+    let told = call(&door(INSIDE, &issue("org-c")), "/seamark.v1.Router/Query", block.into()).await.unwrap().unwrap();
+    let refusal = v1::QueryReply::decode(told).unwrap().refusal.expect("an outsider is refused");
+    assert_eq!(refusal.code, "channel_refused", "{refusal:?}");
+    let info = cluster.info(INSIDE);
+    let as_node = cluster.node_identity(OUTSIDE);
+    let back_door = net::connect(&info.peer_addr, &as_node, &roots, &net::node_server_name(INSIDE)).unwrap();
+    let request = v1::RaftRequest { group: channel.0, kind: 11, payload: Bytes::new() }.encode_to_vec();
+    let denied = call(&back_door, "/seamark.v1.Node/Raft", request.into()).await.unwrap_err();
+    assert_eq!(denied.code(), tonic::Code::PermissionDenied);
+    eventually("both denials are noted", async || {
+        let noted = DENIALS.map(|denial| said(&nodes, denial));
+        if noted.iter().zip(before).all(|(now, before)| *now > before) { Ok(()) } else { Err(format!("{noted:?}")) }
+    })
+    .await;
+    nodes.values_mut().for_each(Process::assert_runs);
+
+    // All that was sent is TLS: a handshake, and from the first application data on nothing else but alerts.
+    let ways = wires.record();
+    for way in ways.iter().filter(|way| !way.bytes.is_empty()) {
+        let place = format!("{:?} of node {}, to it: {}", way.port, way.node, way.to_node);
+        let types = way.record_types().unwrap_or_else(|error| panic!("{place}: {error}"));
+        let in_clear = types.iter().take_while(|kind| **kind != APPLICATION_DATA).count();
+        let (handshake, sealed) = types.split_at(in_clear);
+        assert!(handshake.first().is_none_or(|kind| *kind == HANDSHAKE), "{place}: {types:?}");
+        assert!(
+            handshake.iter().all(|kind| [HANDSHAKE, CHANGE_CIPHER_SPEC, ALERT].contains(kind)),
+            "{place}: {types:?}"
+        );
+        assert!(sealed.iter().all(|kind| [APPLICATION_DATA, ALERT].contains(kind)), "{place}");
+        for secret in &secrets {
+            assert!(!secret.is_in(&way.bytes), "{} goes over the wire: {place}", secret.what);
+        }
+    }
+    // It went over these wires, and the search finds what does go there in the clear: whom a handshake is for.
+    let called = |node: NodeId, port: Port| {
+        let name = net::node_server_name(node);
+        let mut there = ways.iter().filter(|way| (way.node, way.port, way.to_node) == (node, port, true));
+        there.any(|way| has(&way.bytes, name.as_bytes()))
+    };
+    assert!(all.iter().all(|node| called(*node, Port::Nodes)), "nodes call each other there");
+    assert!(HOSTS.iter().all(|node| called(*node, Port::Clients)), "clients call them there");
+    let (mut to_hosts, mut sent) = (0, 0);
+    for way in ways.iter().filter(|way| way.port == Port::Nodes && HOSTS.contains(&way.node)) {
+        to_hosts += usize::from(way.to_node && way.record_types().unwrap().contains(&APPLICATION_DATA));
+        sent += way.bytes.len();
+    }
+    assert!(to_hosts >= HOSTS.len() && sent > MEMO.len() * HOSTS.len(), "{to_hosts} ways, {sent} bytes");
+
+    // No log has any of it, and a node outside has nothing at all.
+    for node in &all {
+        let log = std::fs::read(log_of(&cluster, *node)).unwrap();
+        assert!(has(&log, format!("node {node} runs").as_bytes()), "node {node} logs there");
+        for secret in &secrets {
+            assert!(!secret.is_in(&log), "{} is in the log of node {node}", secret.what);
+        }
+    }
+    for secret in &secrets {
+        for form in secret.forms() {
+            assert!(!found_in(&cluster.dir.node_dir(OUTSIDE), &form), "a node outside has {}", secret.what);
+        }
+    }
+}
