@@ -51,7 +51,7 @@ use self::catchup::Progress;
 use self::outbox::{CALL_MESSAGES_BYTES_MAX, Counters, Outbox};
 use self::task::{Command, Inputs, Task};
 use super::api::BftTiming;
-use super::{Chain, Message};
+use super::{CHAIN_VERSION, Chain, Message};
 use crate::port::{Applier, Position, RoleView, join_of};
 use crate::raft::failure::Failure;
 use crate::raft::fetch::Lender;
@@ -119,7 +119,7 @@ pub(crate) struct Ground {
 
 /// The place in the order that an entry's note tells; `None` for bytes that are no such note.
 pub(crate) fn chain_of(note: &[u8]) -> Option<Chain> {
-    Chain::try_from_slice(note).ok().filter(|chain| chain.version == 1)
+    Chain::try_from_slice(note).ok().filter(|chain| chain.version == CHAIN_VERSION)
 }
 
 /// One replica of one Byzantine group. Clones are the same replica; it stops when the last one is dropped.
