@@ -84,6 +84,17 @@ pub const BUNDLE_BYTES_MAX: usize = 1024 * 1024;
 pub const BUNDLE_PROOF_MAX: usize = 126;
 /// One gRPC message.
 pub const GRPC_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Calls with messages of a Byzantine group that one of its nodes may have open at another one. It makes one at a time; one
+/// that it has given up may still be open.
+pub const PEER_MESSAGE_CALLS_MAX: usize = 4;
+/// Other calls of a Byzantine group that one of its nodes may have open at another one.
+pub const PEER_QUESTIONS_MAX: usize = 8;
+/// Snapshots of one group that a node lends at the same time. Any number of borrowers share one.
+pub const LENT_MAX: usize = 8;
+/// How fast a snapshot has to travel, in bytes a second. A group's blocks have to be far faster.
+pub const LENT_BYTES_PER_S_MIN: u64 = 1024 * 1024;
+/// How much longer than that a transfer may take, in milliseconds.
+pub const LENT_GRACE_MS: u64 = 30_000;
 /// Members of one committee.
 pub const COMMITTEE_MAX: usize = 64;
 /// Organisations that found one group.

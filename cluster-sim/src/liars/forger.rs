@@ -71,6 +71,7 @@ impl Liar {
             proposer: scene.chain.turn.proposer(scene.committee, round),
             round,
             heir: None,
+            lasted_ms: scene.chain.turn.lasted_ms,
             body: Body::Batch(Bytes::from(batch)),
         };
         let last = scene.log.last().and_then(crate::replica::decided_of);

@@ -9,7 +9,7 @@
 //! Index and height: an entry's index in the group's log is Tendermint's height. A block's height is another
 //! number, which the engine does not know.
 //!
-//! Code map: `value` (what is voted on, and how values follow each other), `turn` (who proposes), `message`
+//! Code map: `value` (what is voted on, and how values follow each other), `turn` (who proposes, and for how long), `message`
 //! (what is sent and written down), `admission` (when a member may vote that has forgotten what it promised), `api`
 //! (inputs and outputs), `machine` (a member), `group` (the shell).
 
@@ -34,5 +34,5 @@ pub use admission::Admission;
 pub use api::{Begin, BftTiming, Fate, Input, Output, Settings, Standing};
 pub use machine::Machine;
 pub use message::{Event, Message, PART_BYTES_MAX, Part, Quorum, Record};
-pub use turn::{Missed, SKIPS_MAX, TURN_ENTRIES, Turn};
-pub use value::{Body, Chain, Decided, DecidedError, VALUE_VERSION, Value};
+pub use turn::{Missed, SKIPS_MAX, TURN_ENTRIES, TURN_MS, TURN_SLACK_MS, Turn};
+pub use value::{Body, CHAIN_VERSION, Chain, Decided, DecidedError, VALUE_VERSION, Value};

@@ -5,11 +5,11 @@ use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind, SignedBallot};
 use ledger::committee::{Committee, Engine, Member};
 use ledger::crypto::{SecretKey, Signature};
 use ledger::hash::Hash32;
-use ledger::ids::{ClusterId, Epoch, GroupId, Incarnation, NodeId, OrgId};
+use ledger::ids::{ClusterId, Epoch, GroupId, Incarnation, NodeId, OrgId, Tick};
 use ledger::limits::COMMITTEE_MAX;
 use proptest::prelude::*;
 
-use super::turn::SKIPS_FIRST;
+use super::turn::{Age, SKIPS_FIRST};
 use super::*;
 
 const CLUSTER: ClusterId = ClusterId(Hash32([7; 32]));
@@ -26,6 +26,7 @@ fn value(body: Body) -> Value {
         proposer: NodeId(2),
         round: 3,
         heir: matches!(body, Body::Batch(_)).then_some(NodeId(4)),
+        lasted_ms: 700,
         body,
     }
 }
@@ -84,8 +85,8 @@ fn messages() -> [Message; 4] {
 
 fn chain() -> Chain {
     let missed = vec![Missed { node: NodeId(3), skips: 1, next: 2 }];
-    let turn = Turn { owner: NodeId(1), leader: NodeId(2), until: 1029, missed };
-    Chain { version: 1, index: 5, value: Hash32([1; 32]), turn }
+    let turn = Turn { owner: NodeId(1), leader: NodeId(2), until: 1029, lasted_ms: 900, missed };
+    Chain { version: CHAIN_VERSION, index: 5, value: Hash32([1; 32]), turn }
 }
 
 #[test]
@@ -97,34 +98,34 @@ fn formats_do_not_change() {
             "a value",
             bytes(borsh::to_vec(&batch)),
             concat!(
-                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
-                "0003000000010400000001050000006261746368",
+                "0205000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
+                "00030000000104000000bc0200000000000001050000006261746368",
             ),
         ),
         (
             "a blank",
             bytes(borsh::to_vec(&value(Body::Blank))),
             concat!(
-                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
-                "00030000000000",
+                "0205000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
+                "000300000000bc0200000000000000",
             ),
         ),
         (
             "a decided value",
             bytes(borsh::to_vec(&decided())),
             concat!(
-                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
-                "0003000000010400000001050000006261746368060000000100000007000000080808080808080808080808",
+                "0205000000000000000101010101010101010101010101010101010101010101010101010101010101020000",
+                "00030000000104000000bc020000000000000105000000626174636806000000010000000700000008080808",
                 "0808080808080808080808080808080808080808080808080808080808080808080808080808080808080808",
-                "0808080808080808",
+                "08080808080808080808080808080808",
             ),
         ),
         (
             "a chain",
             hex(&chain().encode()),
             concat!(
-                "0105000000000000000101010101010101010101010101010101010101010101010101010101010101010000",
-                "00020000000504000000000000010000000300000001000200",
+                "0205000000000000000101010101010101010101010101010101010101010101010101010101010101010000",
+                "000200000005040000000000008403000000000000010000000300000001000200",
             ),
         ),
         ("a value's record", bytes(borsh::to_vec(&records()[0])), "0500000000000000000500000062797465730300000001"),
@@ -187,7 +188,7 @@ fn formats_do_not_change() {
     for (what, encoded, golden) in rows {
         assert_eq!(encoded, golden, "{what}");
     }
-    assert_eq!(batch.id().to_string(), "494f34e098ad7c14ddc7228e3b190ca5b087575a965bea3d56a9b1dad640e035");
+    assert_eq!(batch.id().to_string(), "3d2da6aa9dfd51ebfc442f63dbc6a2cecb37a67e2ee8bd63592988e4066409c4");
     assert_eq!(Value::id_of(&batch.encode()), batch.id());
 }
 
@@ -226,7 +227,7 @@ fn committee(nodes: std::ops::RangeInclusive<u32>) -> Committee {
 fn made(chain: &Chain, committee: &Committee, round: u32) -> Value {
     let proposer = chain.turn.proposer(committee, round);
     let (index, previous) = (chain.index + 1, chain.value);
-    Value { version: VALUE_VERSION, index, previous, proposer, round, heir: None, body: Body::Blank }
+    Value { version: VALUE_VERSION, index, previous, proposer, round, heir: None, lasted_ms: 0, body: Body::Blank }
 }
 
 fn after(chain: &Chain, committee: &Committee, round: u32) -> Chain {
@@ -263,6 +264,42 @@ fn a_leader_stays_for_its_turn_and_then_the_next_one_leads() {
 }
 
 #[test]
+fn a_turn_ends_with_the_first_value_that_says_that_its_time_is_over() {
+    let committee = committee(1..=4);
+    let chain = Chain::start(0, Hash32::ZERO, &committee);
+    let at = |index: u64, lasted_ms: u64| Value { index, lasted_ms, ..made(&chain, &committee, 0) };
+    let turn = chain.turn.after(&at(1, TURN_MS - 1), &committee);
+    assert_eq!((turn.owner, turn.until, turn.lasted_ms), (NodeId(1), TURN_ENTRIES, TURN_MS - 1));
+    for lasted_ms in [TURN_MS, u64::MAX] {
+        let next = turn.after(&at(2, lasted_ms), &committee);
+        let expected = (NodeId(2), NodeId(2), 2 + TURN_ENTRIES, 0);
+        assert_eq!((next.owner, next.leader, next.until, next.lasted_ms), expected);
+        assert!(next.missed.is_empty() && next.well_formed(2));
+    }
+    // Its last value hands over to nobody.
+    let with_heir = Value { heir: Some(NodeId(4)), ..at(2, TURN_MS) };
+    assert_eq!(turn.after(&with_heir, &committee).leader, NodeId(2));
+}
+
+#[test]
+fn a_member_has_seen_a_turn_last_as_long_as_it_has_and_as_its_values_have_said() {
+    let committee = committee(1..=4);
+    let first = Turn::first(0, &committee);
+    let told = |lasted_ms: u64| Turn { lasted_ms, ..first.clone() };
+    let mut age = Age::new(&first, Tick(1_000));
+    assert_eq!(age.ms(Tick(2_400)), 1_400);
+    age.applied(&told(100), Tick(2_400));
+    assert_eq!(age.ms(Tick(2_400)), 1_400, "it has seen for itself that this is not true");
+    age.applied(&told(9_000), Tick(2_500));
+    assert_eq!((age.ms(Tick(2_500)), age.ms(Tick(2_600))), (9_000, 9_100), "it may have come later");
+    assert_eq!(age.ms(Tick(99_000)), 14_000, "what stands still is no slow leader");
+    assert_eq!(age.ms(Tick(0)), 9_000);
+    let next = Turn { until: 7 + TURN_ENTRIES, ..told(0) };
+    age.applied(&next, Tick(5_000));
+    assert_eq!(age, Age::new(&next, Tick(5_000)), "another turn");
+}
+
+#[test]
 fn who_misses_its_turn_is_left_out_of_more_and_more_and_forgiven_when_it_leads_again() {
     let committee = committee(1..=4);
     let mut chain = Chain::start(0, Hash32::ZERO, &committee);
@@ -285,7 +322,7 @@ fn who_misses_its_turn_is_left_out_of_more_and_more_and_forgiven_when_it_leads_a
     assert_eq!(chain.turn.missed, [missed(1, 0, 32)], "2 has led a whole turn");
     chain = after(&chain, &committee, 1);
     assert_eq!(chain.turn.missed, [missed(1, 32, 64)]);
-    let mut again = Turn { owner: NodeId(1), leader: NodeId(1), until: u64::MAX, missed: Vec::new() };
+    let mut again = Turn { owner: NodeId(1), leader: NodeId(1), until: u64::MAX, lasted_ms: 0, missed: Vec::new() };
     for _ in 0..20 {
         let mut value = made(&chain, &committee, 1);
         value.proposer = NodeId(2);
@@ -332,6 +369,7 @@ fn a_turn_that_nobody_can_have_is_not_well_formed_and_overflows_nothing() {
         ("over", Turn { until: 5, ..good.turn.clone() }),
         ("too long", Turn { until: 5 + TURN_ENTRIES + 1, ..good.turn.clone() }),
         ("for ever", Turn { until: u64::MAX, ..good.turn.clone() }),
+        ("over by the time", Turn { lasted_ms: TURN_MS, ..good.turn.clone() }),
         ("out of order", with(&[missed(3, 1, 2), missed(2, 1, 2)])),
         ("twice", with(&[missed(3, 1, 2), missed(3, 1, 2)])),
         ("left out for too long", with(&[missed(3, SKIPS_MAX + 1, 2)])),
@@ -342,7 +380,7 @@ fn a_turn_that_nobody_can_have_is_not_well_formed_and_overflows_nothing() {
     for (what, turn) in rows {
         assert!(!Chain { turn, ..good.clone() }.well_formed(), "{what}");
     }
-    assert!(!Chain { version: 2, ..good.clone() }.well_formed());
+    assert!(!Chain { version: CHAIN_VERSION + 1, ..good.clone() }.well_formed());
     let turn = Turn { until: u64::MAX, ..good.turn };
     assert!(!Chain { index: u64::MAX - 1, turn, ..good }.well_formed(), "there is no room behind it");
 

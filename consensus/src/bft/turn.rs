@@ -2,8 +2,16 @@
 //!
 //! One member proposes as long as it does so in time, as a leader of Raft does: whoever holds a client's
 //! transaction knows whom to give it to, and a member that is dead or silent costs its time-out once, not in
-//! every cycle. What keeps a leader honest is that its turn ends: after [`TURN_ENTRIES`] entries the next
-//! member leads.
+//! every cycle. What keeps a leader honest is that its turn ends: after [`TURN_ENTRIES`] entries, or when it has lasted
+//! for [`TURN_MS`], the next member leads.
+//!
+//! How long a turn has lasted, each value says of itself ([`Value::lasted_ms`]), so that all agree on it and a blank
+//! counts like any other. A leader may be wrong, and may lie. It gains nothing by saying too much: its own turn
+//! ends the sooner. For a value that says too little by more than [`TURN_SLACK_MS`], members do not vote: each goes by
+//! how long it has seen the turn last itself ([`Age`]). So whoever proposes just before every time-out leads for a
+//! little more than [`TURN_MS`], and not for as many time-outs as a turn has entries. In later rounds members vote whatever
+//! a value says of this, and also when more than two thirds have prevoted it: their clocks do not keep them from
+//! coming to an end. Other clocks than that which ticks in a process are not asked, and none is compared with another's.
 //!
 //! A turn belongs to its owner, and its end is fixed when it begins. Within it others may lead: an heir, to whom
 //! the leader has handed over, or whoever made a value in a later round because the leader did not. They lead in the
@@ -19,13 +27,21 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::Committee;
-use ledger::ids::NodeId;
+use ledger::ids::{NodeId, Tick};
 use ledger::limits::COMMITTEE_MAX;
 
 use super::value::Value;
 
 /// Entries of one turn.
 pub const TURN_ENTRIES: u64 = 1024;
+/// How long one turn may last, in milliseconds: it ends with the first value that says so much.
+pub const TURN_MS: u64 = 60_000;
+/// By so much a value may say less than a member that is to vote for it has seen the turn last, in milliseconds: members
+/// see it begin when they have applied the entry before it, each in its own time.
+pub const TURN_SLACK_MS: u64 = 10_000;
+/// More than this no entry adds to what a member has seen the turn last, in milliseconds. A leader that takes so long for
+/// one is long replaced; what takes longer is a group that stands still, and nobody leads in that time.
+const ENTRY_MS_MAX: u64 = 5_000;
 /// Turns that a member is left out of when it misses one for the first time. A member that died costs its time-out
 /// once, and is asked again when it had time to be mended.
 pub const SKIPS_FIRST: u16 = 16;
@@ -50,8 +66,10 @@ pub struct Turn {
     pub owner: NodeId,
     /// Proposes in round 0: the owner, or who leads in the rest of its turn.
     pub leader: NodeId,
-    /// The entry that the turn ends with.
+    /// The entry that the turn ends with, if its time is not over before.
     pub until: u64,
+    /// How long it has lasted, in milliseconds, as its last value says.
+    pub lasted_ms: u64,
     /// Members that have missed a turn, sorted by node.
     pub missed: Vec<Missed>,
 }
@@ -63,7 +81,8 @@ impl Turn {
         let nodes = committee.members.len() as u64;
         let at = usize::try_from(index % nodes.max(1)).unwrap_or(0);
         let leader = committee.members.get(at).map_or(NodeId(0), |member| member.node);
-        Self { owner: leader, leader, until: index.saturating_add(TURN_ENTRIES), missed: Vec::new() }
+        let until = index.saturating_add(TURN_ENTRIES);
+        Self { owner: leader, leader, until, lasted_ms: 0, missed: Vec::new() }
     }
 
     /// Whether this can be the turn behind entry `index`: it ends, not too late, and what is kept of misses is in order
@@ -74,6 +93,7 @@ impl Turn {
         let bounded = |missed: &Missed| missed.skips <= SKIPS_MAX && (1..=SKIPS_MAX).contains(&missed.next);
         self.until > index
             && self.until - index <= TURN_ENTRIES
+            && self.lasted_ms < TURN_MS
             && self.missed.len() <= COMMITTEE_MAX
             && self.missed.windows(2).all(|pair| pair[0].node < pair[1].node)
             && self.missed.iter().all(bounded)
@@ -99,12 +119,14 @@ impl Turn {
         }
         let heir = value.heir.filter(|heir| committee.index_of(*heir).is_some());
         next.leader = heir.unwrap_or(value.proposer);
-        if value.index >= self.until {
+        next.lasted_ms = value.lasted_ms;
+        if value.index >= self.until || value.lasted_ms >= TURN_MS {
             if value.proposer == self.owner {
                 next.forgive(self.owner);
             }
             next.rotate(committee);
             next.until = value.index.saturating_add(TURN_ENTRIES);
+            next.lasted_ms = 0;
         }
         next
     }
@@ -145,5 +167,36 @@ impl Turn {
             self.owner = owner;
             self.leader = owner;
         }
+    }
+}
+
+/// How long a member has seen a turn last: by its own clock, and never less than the turn's values have said. One that
+/// has seen the beginning of a turn is not told otherwise; one that comes in between goes by what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    /// The end of the turn, which no other turn has.
+    until: u64,
+    /// How long it had lasted in milliseconds, and when.
+    ms: u64,
+    at: Tick,
+}
+
+impl Age {
+    /// Of a turn about which nothing is known but what its values have said.
+    #[must_use]
+    pub const fn new(turn: &Turn, now: Tick) -> Self {
+        Self { until: turn.until, ms: turn.lasted_ms, at: now }
+    }
+
+    /// In milliseconds.
+    #[must_use]
+    pub fn ms(&self, now: Tick) -> u64 {
+        self.ms.saturating_add(now.0.saturating_sub(self.at.0).min(ENTRY_MS_MAX))
+    }
+
+    /// An entry is applied, and this is the turn behind it.
+    pub fn applied(&mut self, turn: &Turn, now: Tick) {
+        let seen = if self.until == turn.until { self.ms(now) } else { 0 };
+        *self = Self { ms: seen.max(turn.lasted_ms), ..Self::new(turn, now) };
     }
 }

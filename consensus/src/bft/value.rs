@@ -12,7 +12,9 @@ use super::turn::Turn;
 use crate::port::Payload;
 
 /// Version of the values that this program proposes and takes.
-pub const VALUE_VERSION: u8 = 1;
+pub const VALUE_VERSION: u8 = 2;
+/// Version of the notes beside entries that this program writes and takes.
+pub const CHAIN_VERSION: u8 = 2;
 
 /// Entries that a group can have. No group gets there; what is said of more is made up, and would not add up.
 const INDEX_MAX: u64 = u64::MAX >> 1;
@@ -52,6 +54,9 @@ pub struct Value {
     pub round: u32,
     /// Who is to propose in the rest of the turn, when its proposer wants to hand over: another member.
     pub heir: Option<NodeId>,
+    /// How long the turn had lasted when it was made, in milliseconds, as its proposer says. Never less than the value
+    /// before it has said in the same turn.
+    pub lasted_ms: u64,
     /// What it does.
     pub body: Body,
 }
@@ -80,7 +85,7 @@ impl Value {
 /// the state, entry by entry, as the note of [`crate::port::Committed`].
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Chain {
-    /// Format version, 1.
+    /// Format version, [`CHAIN_VERSION`].
     pub version: u8,
     /// Index of the last entry; 0 before the first.
     pub index: u64,
@@ -95,20 +100,20 @@ impl Chain {
     /// members, such as the hash of the header that the engine begins behind.
     #[must_use]
     pub fn start(index: u64, anchor: Hash32, committee: &Committee) -> Self {
-        Self { version: 1, index, value: anchor, turn: Turn::first(index, committee) }
+        Self { version: CHAIN_VERSION, index, value: anchor, turn: Turn::first(index, committee) }
     }
 
     /// The order behind a value that was decided.
     #[must_use]
     pub fn after(&self, value: &Value, id: Hash32, committee: &Committee) -> Self {
-        Self { version: 1, index: value.index, value: id, turn: self.turn.after(value, committee) }
+        Self { version: CHAIN_VERSION, index: value.index, value: id, turn: self.turn.after(value, committee) }
     }
 
     /// Whether this can be where an order stands: to be asked before anybody goes by what was stored or lent.
     /// Whether it is where the group stands, shows when the next value follows it.
     #[must_use]
     pub fn well_formed(&self) -> bool {
-        self.version == 1 && self.index <= INDEX_MAX && self.turn.well_formed(self.index)
+        self.version == CHAIN_VERSION && self.index <= INDEX_MAX && self.turn.well_formed(self.index)
     }
 
     /// The note of an entry.

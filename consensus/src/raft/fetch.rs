@@ -11,12 +11,16 @@
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ledger::ids::NodeId;
-use tokio::sync::Mutex;
+use ledger::limits::LENT_MAX;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
 
 use super::codec;
 use super::group::HandleError;
+use super::loans::{self, Loans};
 use super::log::Log;
 use super::machine::ApplierCell;
 use super::network::{Peer, Sender};
@@ -40,19 +44,57 @@ fn said(answers: &[(NodeId, String)]) -> String {
     answers.join("; ")
 }
 
-/// Gives this replica's snapshot to others that ask for it.
+/// No snapshot is made for those who ask in so many times the time that the last one took, so that nobody has a lender do
+/// that all the time.
+const REST_FACTOR: u32 = 9;
+/// Nor in this time.
+const REST_MIN: Duration = Duration::from_secs(2);
+
+/// What is lent: a snapshot, under the name that its reader knows it by.
+struct Lent {
+    name: [u8; 32],
+    folder: Arc<Folder>,
+    manifest: Arc<Manifest>,
+}
+
+impl PartialEq for Lent {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// Gives this replica's snapshots to others that ask for them. Whoever asks shares what is there already; one is made only
+/// for an entry that none reaches, and after a rest.
 pub(crate) struct Lender {
     snapshots: Arc<Snapshots>,
     applier: Arc<ApplierCell>,
     /// What is being read, so that the log behind it stays.
     sending: Arc<Sending>,
-    /// What was lent last, so that it stays while it is read although a newer one supersedes it.
-    lent: Mutex<Option<([u8; 32], Arc<Folder>, Arc<Manifest>)>>,
+    /// What each borrower reads, which stays while it does although a newer one supersedes it.
+    loans: parking_lot::Mutex<Loans<Lent>>,
+    /// When the next one may be made. Held while one is, so that all who need it then get the same.
+    making: Arc<Mutex<Option<Instant>>>,
+}
+
+/// A snapshot that is being made for somebody who asks. The rest behind it begins when the work is done, also when nobody
+/// waits for it any more.
+struct Making {
+    next: OwnedMutexGuard<Option<Instant>>,
+    begun: Instant,
+    made: bool,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if self.made {
+            *self.next = Some(Instant::now() + REST_MIN.max(self.begun.elapsed() * REST_FACTOR));
+        }
+    }
 }
 
 impl Lender {
     pub(crate) fn new(snapshots: Arc<Snapshots>, applier: Arc<ApplierCell>, sending: Arc<Sending>) -> Self {
-        Self { snapshots, applier, sending, lent: Mutex::new(None) }
+        Self { snapshots, applier, sending, loans: parking_lot::Mutex::default(), making: Arc::default() }
     }
 
     /// Whoever reads needs what comes behind the snapshot next, and that counts a little longer than the read.
@@ -62,39 +104,104 @@ impl Lender {
         }
     }
 
-    /// Lends a snapshot that reaches at least so far, made now if there is none.
-    pub(crate) async fn ask(&self, ask: Ask) -> Result<AskReply, HandleError> {
-        let failed = |error: io::Error| HandleError::Snapshot(error.to_string());
-        let snapshots = self.snapshots.clone();
-        let found = self.applier.run(move |applier| snapshots.reaching(applier, ask.at_least)).await;
-        let Some(folder) = found.map_err(|error| HandleError::Stopped(error.to_string()))? else {
-            return Ok(AskReply::Behind);
+    /// Lends a snapshot that reaches at least so far, made now if there is none and it is not too soon.
+    pub(crate) async fn ask(&self, from: NodeId, ask: Ask) -> Result<AskReply, HandleError> {
+        let folder = match self.there(from, ask.at_least) {
+            Some(folder) => folder,
+            None => match self.make(from, ask.at_least).await? {
+                Some(folder) => folder,
+                None => return Ok(AskReply::Behind),
+            },
         };
         let hashing = folder.clone();
         let manifest = blocking(move || hashing.manifest()).await.map_err(failed)?;
         let name = snapshot::snapshot_name(&manifest).map_err(failed)?;
         let secret = folder.secret.clone();
         self.needed(&folder);
-        *self.lent.lock().await = Some((name, folder, manifest.clone()));
+        let bytes = manifest.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.length_bytes));
+        let lent = Lent { name, folder, manifest: manifest.clone() };
+        self.loans.lock().give(from, lent, bytes, Instant::now());
         Ok(AskReply::Lent((*manifest).clone(), secret))
     }
 
-    /// Reads a piece of what was lent.
-    pub(crate) async fn read(&self, read: wire::Read) -> Result<ReadReply, HandleError> {
-        let (path, length) = {
-            let lent = self.lent.lock().await;
-            let current = lent.as_ref().filter(|(name, ..)| *name == read.snapshot);
-            let Some((_, folder, manifest)) = current else { return Ok(ReadReply::Unknown) };
+    /// A snapshot that is there and reaches so far: the one that this node reads already, the last one, or what another
+    /// one reads.
+    fn there(&self, from: NodeId, at_least: u64) -> Option<Arc<Folder>> {
+        let mut loans = self.loans.lock();
+        let now = Instant::now();
+        let own = loans.read(from, now).map(|lent| lent.folder.clone()).filter(|folder| folder.reaches(at_least));
+        let kept = own.or_else(|| self.snapshots.kept_reaching(at_least));
+        kept.or_else(|| {
+            loans.others(from, now).map(|lent| &lent.folder).find(|folder| folder.reaches(at_least)).cloned()
+        })
+    }
+
+    /// Makes a snapshot that reaches so far; `None` when the state does not.
+    async fn make(&self, from: NodeId, at_least: u64) -> Result<Option<Arc<Folder>>, HandleError> {
+        let next = self.making.clone().lock_owned().await;
+        let mut making = Making { next, begun: Instant::now(), made: false };
+        if let Some(folder) = self.there(from, at_least) {
+            return Ok(Some(folder));
+        }
+        if making.next.is_some_and(|next| making.begun < next) {
+            return Err(HandleError::LendsNone("one was made a moment ago"));
+        }
+        if self.lent_to_others(from) >= LENT_MAX {
+            return Err(HandleError::LendsNone("as many others are being read as may be"));
+        }
+        let snapshots = self.snapshots.clone();
+        let built = self.applier.run(move |applier| {
+            let folder = snapshots.reaching(applier, at_least)?;
+            making.made = folder.is_some();
+            Ok((folder, making))
+        });
+        let (folder, making) = built.await.map_err(|error| HandleError::Stopped(error.to_string()))?;
+        let Some(folder) = folder else { return Ok(None) };
+        // Hashing is the larger part of the work.
+        let hashing = folder.clone();
+        let hashed = blocking(move || {
+            let manifest = hashing.manifest();
+            drop(making);
+            manifest
+        });
+        hashed.await.map_err(failed)?;
+        Ok(Some(folder))
+    }
+
+    /// How many snapshots others than this node read.
+    fn lent_to_others(&self, from: NodeId) -> usize {
+        let mut loans = self.loans.lock();
+        let mut names: Vec<[u8; 32]> = loans.others(from, Instant::now()).map(|lent| lent.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.len()
+    }
+
+    /// Reads a piece of what was lent to this node.
+    pub(crate) async fn read(&self, from: NodeId, read: wire::Read) -> Result<ReadReply, HandleError> {
+        let (folder, path, length) = {
+            let mut loans = self.loans.lock();
+            let current = loans.read(from, Instant::now()).filter(|lent| lent.name == read.snapshot);
+            let Some(Lent { folder, manifest, .. }) = current else { return Ok(ReadReply::Unknown) };
             let Some(info) = manifest.files.get(read.file as usize) else { return Ok(ReadReply::Unknown) };
-            self.needed(folder);
-            (folder.path.join(&info.path), info.length_bytes)
+            (folder.clone(), folder.path.join(&info.path), info.length_bytes)
         };
         if read.offset_bytes >= length {
             return Err(HandleError::Malformed("a read behind the end of a file".into()));
         }
-        let data = blocking(move || snapshot::read_part(&path, read.offset_bytes)).await;
-        data.map(ReadReply::Data).map_err(|error| HandleError::Snapshot(error.to_string()))
+        self.needed(&folder);
+        let data = blocking(move || {
+            let data = snapshot::read_part(&path, read.offset_bytes);
+            // It is there until it was read, whoever borrows what meanwhile.
+            drop(folder);
+            data
+        });
+        data.await.map(ReadReply::Data).map_err(failed)
     }
+}
+
+fn failed(error: io::Error) -> HandleError {
+    HandleError::Snapshot(error.to_string())
 }
 
 /// A snapshot of another replica, whole on this disk, and not judged yet.
@@ -145,6 +252,25 @@ pub(crate) async fn fetch(
     Err(FetchError(answers))
 }
 
+/// How fast a lender is, by the time that it was waited for.
+#[derive(Default)]
+struct Pace {
+    bytes: u64,
+    waited: Duration,
+}
+
+impl Pace {
+    /// Counts an answer; an error when the lender has taken longer than it may for what it has brought so far.
+    fn count(&mut self, bytes: usize, waited: Duration) -> Result<(), String> {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.waited += waited;
+        if self.waited > loans::allowed(self.bytes) {
+            return Err(format!("it is too slow: {} bytes in {} s", self.bytes, self.waited.as_secs()));
+        }
+        Ok(())
+    }
+}
+
 struct Borrower<'a> {
     peer: Peer,
     node: NodeId,
@@ -169,8 +295,9 @@ impl<'a> Borrower<'a> {
             discard_others(&dir, &keep)?;
             preparing.prepare()
         });
+        let mut pace = Pace::default();
         for (file, have) in have.await.map_err(text)?.into_iter().enumerate() {
-            self.read(&transfer, file, have).await?;
+            self.read(&transfer, file, have, &mut pace).await?;
         }
         let verifying = transfer.clone();
         if let Some(bad) = blocking(move || verifying.verify()).await.map_err(text)? {
@@ -195,17 +322,25 @@ impl<'a> Borrower<'a> {
         }
     }
 
-    async fn read(&self, transfer: &Transfer, file: usize, have: u64) -> Result<(), String> {
+    /// Reads a file from where it ends here. Every piece has to be as long as there is room for in one, and all together
+    /// have to come in time: a lender that trickles is left for the next one.
+    async fn read(&self, transfer: &Transfer, file: usize, have: u64, pace: &mut Pace) -> Result<(), String> {
         let (snapshot, length) = (transfer.name, transfer.manifest.files[file].length_bytes);
         let file = u32::try_from(file).map_err(text)?;
         let mut offset = have;
         while offset < length {
             let read = self.peer.request(&wire::Read { snapshot, file, offset_bytes: offset });
+            let asked = Instant::now();
             let reply = self.peer.call(wire::SNAPSHOT_READ, read, self.peer.call_timeout()).await;
             let data = match reply.map_err(text)? {
                 ReadReply::Data(data) => data,
                 ReadReply::Unknown => return Err("it does not lend this snapshot any more".to_owned()),
             };
+            let wanted = (length - offset).min(wire::PART_BYTES_MAX as u64);
+            if data.len() as u64 != wanted {
+                return Err(format!("it sent {} bytes where {wanted} were asked for", data.len()));
+            }
+            pace.count(data.len(), asked.elapsed())?;
             let (writing, part) = (transfer.clone(), Part { snapshot, file, offset_bytes: offset, data });
             let end = blocking(move || writing.write(&part)).await.map_err(text)?;
             if end <= offset {

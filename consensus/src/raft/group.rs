@@ -78,6 +78,12 @@ pub enum HandleError {
         /// That of the request.
         of: u64,
     },
+    /// The node that sends the request has as many open here as it may have.
+    #[error("node {0} has too many calls open here already")]
+    Busy(NodeId),
+    /// A snapshot that reaches as far as is asked for would have to be made, and cannot be now.
+    #[error("no snapshot is made for another replica now: {0}")]
+    LendsNone(&'static str),
     /// The replica is just going over to another engine.
     #[error("this replica goes over to another engine")]
     Changing,
@@ -100,6 +106,8 @@ impl HandleError {
             Self::OutOfOrder => "raft_out_of_order",
             Self::Snapshot(_) => "raft_snapshot",
             Self::OtherStint { .. } => "engine_other_stint",
+            Self::Busy(_) => "peer_busy",
+            Self::LendsNone(_) => "snapshot_busy",
             Self::Changing => "engine_changing",
             Self::Founding => "raft_founding",
             Self::Stopped(_) => "raft_stopped",
@@ -294,7 +302,7 @@ impl RaftGroup {
                 let latest = self.latest_join().await;
                 wire::reply(&latest.map_err(|error| HandleError::Stopped(error.to_string()))?)
             }
-            wire::SNAPSHOT_ASK | wire::SNAPSHOT_READ => serve::lend(&inner.lender, kind, body).await?,
+            wire::SNAPSHOT_ASK | wire::SNAPSHOT_READ => serve::lend(&inner.lender, from, kind, body).await?,
             wire::TRANSFER => {
                 let call = wire::body::<wire::TransferCall>(body).map_err(malformed)?;
                 speaks_for(call.leader())?;

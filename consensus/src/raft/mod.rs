@@ -9,7 +9,7 @@
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
 //! (what is sent), `serve`, `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
-//! lost its state), `found` (what a replica with an empty log does first), `stint` (taking turns with another engine), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
+//! lost its state) and `loans` (for how long), `found` (what a replica with an empty log does first), `stint` (taking turns with another engine), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
 
 pub(crate) mod codec;
 mod config;
@@ -18,6 +18,7 @@ pub(crate) mod fetch;
 pub(crate) mod found;
 mod group;
 mod inspect;
+mod loans;
 pub(crate) mod log;
 pub(crate) mod machine;
 pub(crate) mod network;

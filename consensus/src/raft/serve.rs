@@ -42,10 +42,10 @@ pub(crate) fn of_stint(own: u64, kind: u8, request: &Incoming) -> Result<(), Han
 }
 
 /// Answers [`wire::SNAPSHOT_ASK`] and [`wire::SNAPSHOT_READ`].
-pub(crate) async fn lend(lender: &Lender, kind: u8, body: &[u8]) -> Result<Bytes, HandleError> {
+pub(crate) async fn lend(lender: &Lender, from: NodeId, kind: u8, body: &[u8]) -> Result<Bytes, HandleError> {
     match kind {
-        wire::SNAPSHOT_ASK => Ok(wire::reply(&lender.ask(wire::body(body).map_err(malformed)?).await?)),
-        wire::SNAPSHOT_READ => Ok(wire::reply(&lender.read(wire::body(body).map_err(malformed)?).await?)),
+        wire::SNAPSHOT_ASK => Ok(wire::reply(&lender.ask(from, wire::body(body).map_err(malformed)?).await?)),
+        wire::SNAPSHOT_READ => Ok(wire::reply(&lender.read(from, wire::body(body).map_err(malformed)?).await?)),
         kind => Err(HandleError::Malformed(format!("unknown kind {kind}"))),
     }
 }

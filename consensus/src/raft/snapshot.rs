@@ -45,6 +45,11 @@ impl Folder {
         Self { path, applied, secret, keep: AtomicBool::new(keep), manifest: Mutex::new(None) }
     }
 
+    /// Whether it has the entry of this index.
+    pub(crate) fn reaches(&self, index: u64) -> bool {
+        self.applied.position.is_some_and(|position| position.index >= index)
+    }
+
     /// Whether the folder outlives its holders.
     pub(crate) fn keep(&self, keep: bool) {
         self.keep.store(keep, Ordering::Relaxed);
@@ -236,6 +241,11 @@ impl Snapshots {
     /// Where the current snapshot stands.
     pub(crate) fn kept(&self) -> Option<Position> {
         self.current.lock().as_ref().and_then(|folder| folder.applied.position)
+    }
+
+    /// The current snapshot, where it reaches this index at least.
+    pub(crate) fn kept_reaching(&self, index: u64) -> Option<Arc<Folder>> {
+        self.current.lock().clone().filter(|folder| folder.reaches(index))
     }
 
     /// A snapshot that reaches this index at least, made now if need be; `None` when the state itself

@@ -19,6 +19,7 @@ struct Seal {
     proposer: NodeId,
     made_in: u32,
     heir: Option<NodeId>,
+    lasted_ms: u64,
     decided_in: u32,
     signatures: Vec<(NodeId, Signature)>,
 }
@@ -32,6 +33,7 @@ pub(super) fn encode(at: &Position, decided: &Decided) -> Bytes {
         proposer: value.proposer,
         made_in: value.round,
         heir: value.heir,
+        lasted_ms: value.lasted_ms,
         decided_in: decided.round,
         signatures: decided.signatures.clone(),
     };
@@ -54,6 +56,7 @@ pub(super) fn decode(index: u64, entry: &Bytes) -> Result<Option<Decided>, Codec
         proposer: seal.proposer,
         round: seal.made_in,
         heir: seal.heir,
+        lasted_ms: seal.lasted_ms,
         body: batch.map_or(Body::Blank, Body::Batch),
     };
     Ok(Some(Decided { value, round: seal.decided_in, signatures: seal.signatures }))
@@ -65,17 +68,19 @@ mod tests {
     use storage::{LogStore, MemLog};
 
     use super::*;
+    use crate::bft::VALUE_VERSION;
     use crate::port::Payload;
     use crate::raft::read_log;
 
     fn decided(index: u64, body: Body) -> Decided {
         let value = Value {
-            version: 1,
+            version: VALUE_VERSION,
             index,
             previous: Hash32([3; 32]),
             proposer: NodeId(2),
             round: 4,
             heir: Some(NodeId(1)),
+            lasted_ms: 700,
             body,
         };
         Decided { value, round: 5, signatures: vec![(NodeId(1), Signature([7; 64])), (NodeId(2), Signature([8; 64]))] }

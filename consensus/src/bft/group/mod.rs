@@ -10,12 +10,13 @@
 //! `start` and [`super::Admission`].
 //!
 //! Code map: `start` (before the machine runs), `task` (the loop), `carry` (what the machine wants done), `wal` and
-//! `decided` (bytes on disk), `outbox` (what leaves), `catchup` (a member that is behind), `sequencer` (what the host
+//! `decided` (bytes on disk), `arrivals` (what comes), `outbox` (what leaves), `catchup` (a member that is behind), `sequencer` (what the host
 //! asks for).
 //!
 //! When the committee in force has another engine, the entry that brought it was the last: the task does nothing more
 //! (`task::Task::over`) and waits to be taken down by whoever starts the other engine.
 
+mod arrivals;
 mod carry;
 mod catchup;
 mod decided;
@@ -41,17 +42,19 @@ use ledger::ballot::Equivocation;
 use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, NodeId};
+use ledger::limits::{PEER_MESSAGE_CALLS_MAX, PEER_QUESTIONS_MAX};
 use parking_lot::Mutex;
 use storage::LogStore;
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::arrivals::{Arrivals, Calls};
 use self::catchup::Progress;
 use self::outbox::{CALL_MESSAGES_BYTES_MAX, Counters, Outbox};
 use self::task::{Command, Inputs, Task};
 use super::api::BftTiming;
-use super::{Chain, Message};
+use super::{CHAIN_VERSION, Chain, Message};
 use crate::port::{Applier, Position, RoleView, join_of};
 use crate::raft::failure::Failure;
 use crate::raft::fetch::Lender;
@@ -70,8 +73,6 @@ const ROOM: usize = 48;
 const ROOM_UNIT_BYTES: usize = 256 * 1024;
 /// Commands that wait to be taken up.
 const COMMANDS_MAX: usize = 64;
-/// Calls with messages that may wait for the machine. A member has one on the way, so this bounds them all.
-const ARRIVALS_MAX: usize = 64;
 /// Proofs of two votes that wait for whoever keeps them.
 const EVIDENCE_MAX: usize = 64;
 const _: () = assert!(ledger::limits::BATCH_BYTES_MAX / ROOM_UNIT_BYTES < ROOM, "the largest batch has room");
@@ -119,7 +120,7 @@ pub(crate) struct Ground {
 
 /// The place in the order that an entry's note tells; `None` for bytes that are no such note.
 pub(crate) fn chain_of(note: &[u8]) -> Option<Chain> {
-    Chain::try_from_slice(note).ok().filter(|chain| chain.version == 1)
+    Chain::try_from_slice(note).ok().filter(|chain| chain.version == CHAIN_VERSION)
 }
 
 /// One replica of one Byzantine group. Clones are the same replica; it stops when the last one is dropped.
@@ -142,7 +143,10 @@ struct Inner {
     counters: Arc<Counters>,
     role: watch::Receiver<RoleView>,
     commands: mpsc::Sender<Command>,
-    arrivals: mpsc::Sender<(NodeId, Vec<Message>)>,
+    arrivals: Arrivals,
+    /// Calls that bring messages, and all others.
+    bringing: Calls,
+    asking: Calls,
     room: Arc<Semaphore>,
     evidence: broadcast::Sender<Equivocation>,
     /// Replicas that have sent messages, by node.
@@ -168,7 +172,7 @@ impl BftGroup {
         });
         let counters = Arc::<Counters>::default();
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
-        let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
+        let (arrivals, arrived) = Arrivals::new();
         let (events, happened) = mpsc::unbounded_channel();
         let (stop, stopping) = watch::channel(false);
         let (evidence, _) = broadcast::channel(EVIDENCE_MAX);
@@ -198,6 +202,8 @@ impl BftGroup {
             role,
             commands,
             arrivals,
+            bringing: Calls::new(PEER_MESSAGE_CALLS_MAX),
+            asking: Calls::new(PEER_QUESTIONS_MAX),
             room: Arc::new(Semaphore::new(ROOM)),
             evidence,
             seen: Mutex::default(),
@@ -272,6 +278,8 @@ impl BftGroup {
                 self.ahead(from);
             }
         })?;
+        let calls = if kind == wire::BFT_MESSAGES { &inner.bringing } else { &inner.asking };
+        let _open = calls.open(from).ok_or(HandleError::Busy(from))?;
         let body = &request.body;
         match kind {
             wire::BFT_MESSAGES => {
@@ -280,8 +288,8 @@ impl BftGroup {
                 }
                 let messages = wire::body::<Vec<Message>>(body).map_err(serve::malformed)?;
                 inner.seen.lock().insert(from, request.from);
-                let taken = inner.arrivals.send((from, messages)).await;
-                taken.map_err(|_| HandleError::Stopped(self.reason()))?;
+                let put = inner.arrivals.put(from, messages).await;
+                put.map_err(|_| HandleError::Stopped(self.reason()))?;
                 Ok(wire::reply(&()))
             }
             wire::BFT_DECIDED => {
@@ -292,7 +300,7 @@ impl BftGroup {
             wire::STANDING => Ok(wire::reply(&if self.votes() { Standing::Begun } else { Standing::Unsure })),
             wire::LATEST_JOIN => Ok(wire::reply(&self.latest_join())),
             wire::STINT => Ok(wire::reply(&own)),
-            kind => serve::lend(&inner.lender, kind, body).await,
+            kind => serve::lend(&inner.lender, from, kind, body).await,
         }
     }
 

@@ -16,12 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::arrivals::Taker;
 use super::catchup::{self, Answer, Found, Progress};
 use super::outbox::Outbox;
 use super::start::{self, Ready};
 use super::wal::Wal;
 use super::{BftParts, Ground, chain_of};
-use crate::bft::{Admission, Begin, Body, Chain, Decided, Fate, Input, Machine, Message, Output, Settings, Standing};
+use crate::bft::{Admission, Begin, Body, Chain, Decided, Fate, Input, Machine, Output, Settings, Standing};
 use crate::port::{AppliedState, Position, RoleView, SequencerError};
 use crate::raft::codec::Stint;
 use crate::raft::fetch;
@@ -81,7 +82,7 @@ pub(super) enum Ticket {
 pub(super) struct Inputs {
     pub(super) events: mpsc::UnboundedReceiver<Event>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) arrivals: mpsc::Receiver<(NodeId, Vec<Message>)>,
+    pub(super) arrivals: Taker,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -229,7 +230,7 @@ impl Task {
                     self.step(Input::Tick);
                 }
                 Some(command) = inputs.commands.recv() => self.command(command),
-                Some((from, messages)) = inputs.arrivals.recv() => {
+                (from, messages) = inputs.arrivals.next() => {
                     for message in messages {
                         self.step(Input::Peer { from, message });
                     }

@@ -71,6 +71,12 @@ impl Desk {
         signed.signature
     }
 
+    /// Whether another proposal of a round is looked at. Places are only taken by what verifies, so nobody but who proposes
+    /// in the round can use them up; and what has no place is not worth a look at its signature.
+    pub fn takes_proposal(&self, round: u32) -> bool {
+        self.proposals.get(&round).is_none_or(|taken| taken.len() < PROPOSALS_MAX)
+    }
+
     /// Notes a proposal that verifies. Returns whether it is one to look at: new, and not the third of its round.
     pub fn note_proposal(&mut self, signed: SignedBallot, seen: Seen) -> bool {
         let round = self.proposals.entry(signed.ballot.round).or_default();

@@ -18,6 +18,7 @@ use malachite_types::{CommitCertificate, SignedMessage, Timeout, TimeoutKind};
 
 use super::super::api::{Output, Settings};
 use super::super::message::{Event, Message, Quorum};
+use super::super::turn::Age;
 use super::super::value::Chain;
 use super::ballots::Seen;
 use super::context::{Bft, Frame};
@@ -34,6 +35,8 @@ pub struct Desk {
     pub committee: Arc<Committee>,
     pub frame: Frame,
     pub chain: Chain,
+    /// How long the turn behind the chain has lasted, as seen here.
+    pub age: Age,
     /// Whether it votes on this index.
     pub votes: bool,
     pub now: Tick,
@@ -59,7 +62,7 @@ pub struct Desk {
     pub replaying: BTreeSet<Hash32>,
     /// Whose message is looked at.
     pub sender: Option<NodeId>,
-    /// Ballots of each peer that did not verify.
+    /// Ballots of each peer that did not verify, since they were last forgiven.
     pub strikes: BTreeMap<NodeId, u32>,
     /// Why the machine cannot go on.
     pub fault: Option<String>,
@@ -75,6 +78,7 @@ impl Desk {
         Self {
             frame: Frame::new(settings.cluster, &committee),
             proposer: chain.turn.proposer(&committee, 0),
+            age: Age::new(&chain.turn, now),
             settings,
             committee,
             chain,
@@ -118,7 +122,6 @@ impl Desk {
         self.proposer = self.chain.turn.proposer(&self.committee, 0);
         self.proposals.clear();
         self.finalized = None;
-        self.strikes.clear();
         self.verified.clear();
         self.reported.clear();
     }

@@ -4,6 +4,9 @@
 //! (its place, what it follows, who made it and for which round), and that a batch is judged by the host. This
 //! is `valid(v)` of the Tendermint paper (L22, L28, L36), and half of it is here. Never looks into a batch.
 //!
+//! How long the turn has lasted, a value of the first round has to admit, as long as the group has not agreed on it; see
+//! [`super::super::turn`].
+//!
 //! A proposal of a new value has one made for its round; one that was made before comes only with the round in
 //! which more than two thirds have prevoted it. So nobody proposes in another's name, and whose turn it is
 //! follows from what honest members have seen.
@@ -17,6 +20,7 @@ use malachite_types::{Round, Validity, ValueOrigin};
 
 use super::super::api::Output;
 use super::super::message::Part;
+use super::super::turn::TURN_SLACK_MS;
 use super::super::value::{Body, VALUE_VERSION, Value};
 use super::Machine;
 use super::ballots::Seen;
@@ -48,7 +52,13 @@ impl Desk {
             && value.index == self.index()
             && value.previous == self.chain.value
             && value.proposer == self.chain.turn.proposer(&self.committee, value.round)
+            && value.lasted_ms >= self.chain.turn.lasted_ms
             && value.heir.is_none_or(|heir| heir != value.proposer && self.committee.index_of(heir).is_some())
+    }
+
+    /// Whether a value says so much less than was seen here of how long the turn has lasted that it is no accident.
+    fn hides_time(&self, value: &Value) -> bool {
+        value.round == 0 && value.lasted_ms.saturating_add(TURN_SLACK_MS) < self.age.ms(self.now)
     }
 
     /// Whether somebody with a right to it has named a value.
@@ -67,8 +77,9 @@ impl Machine {
         let near = ballot.round <= desk.round.saturating_add(ROUNDS_AHEAD_MAX);
         let known = desk.proposals.get(&ballot.round);
         let known = known.is_some_and(|round| round.iter().any(|(other, _)| other.ballot == *ballot));
+        let room = desk.takes_proposal(ballot.round);
         let in_turn = ballot.node == desk.chain.turn.proposer(&desk.committee, ballot.round);
-        if near && !known && in_turn && desk.verify(&signed) && desk.note_proposal(signed, Seen::Waits) {
+        if near && !known && room && in_turn && desk.verify(&signed) && desk.note_proposal(signed, Seen::Waits) {
             self.advance(id);
         }
     }
@@ -109,8 +120,9 @@ impl Machine {
             return;
         }
         let sound = desk.sound(&whole.value);
+        let hides = sound && !agreed && desk.hides_time(&whole.value);
         let batch = match &whole.value.body {
-            Body::Batch(batch) if sound => Some(batch.clone()),
+            Body::Batch(batch) if sound && !hides => Some(batch.clone()),
             Body::Batch(_) | Body::Blank => None,
         };
         let Some(whole) = desk.shelf.get_mut(&id) else { return };
@@ -119,7 +131,11 @@ impl Machine {
                 whole.asked = Some(agreed);
                 desk.out.push(Output::Judge { value: id, batch, agreed });
             }
-            None => whole.valid = Some(sound),
+            None => {
+                whole.valid = Some(sound && !hides);
+                // What only its time speaks against is asked about again.
+                whole.asked = hides.then_some(false);
+            }
         }
     }
 
@@ -161,19 +177,26 @@ impl Machine {
         }
     }
 
-    /// A value that more than two thirds have prevoted is kept, and what the host found wrong with it is asked
-    /// again: its time may have been the only thing, and that does not matter any more.
+    /// A value that more than two thirds have prevoted is kept, and what was found wrong with it is asked again: its
+    /// time may have been the only thing, and that does not matter any more.
     pub(super) fn ask_again(&mut self) {
         let polkas = self.library.driver.polka_certificates().iter();
         let ids: Vec<Hash32> = polkas.map(|polka| polka.value_id.0).collect();
-        let desk = &mut self.desk;
         for id in ids {
+            let desk = &mut self.desk;
             let Some(whole) = desk.shelf.get_mut(&id) else { continue };
             whole.kept = true;
-            if let (Some(false), Some(false), Body::Batch(batch)) = (whole.valid, whole.asked, &whole.value.body) {
-                let batch = batch.clone();
-                whole.asked = Some(true);
-                desk.out.push(Output::Judge { value: id, batch, agreed: true });
+            if (whole.valid, whole.asked) != (Some(false), Some(false)) {
+                continue;
+            }
+            whole.asked = Some(true);
+            match whole.value.body.clone() {
+                Body::Batch(batch) => desk.out.push(Output::Judge { value: id, batch, agreed: true }),
+                // It was sound but for its time.
+                Body::Blank => {
+                    whole.valid = Some(true);
+                    self.advance(id);
+                }
             }
         }
     }

@@ -195,6 +195,9 @@ impl Machine {
                 return;
             }
             self.ask_again();
+            if self.desk.finalized.is_some() {
+                continue;
+            }
             let Some(round) = self.due() else { return };
             self.propose(round);
         }
@@ -231,7 +234,8 @@ impl Machine {
         let next = desk.queue.pull();
         let (ticket, body) = next.map_or((None, Body::Blank), |(ticket, body)| (Some(ticket), body));
         let (previous, proposer, heir) = (desk.chain.value, desk.node(), desk.heir);
-        let value = Value { version: VALUE_VERSION, index, previous, proposer, round, heir, body };
+        let lasted_ms = desk.age.ms(desk.now);
+        let value = Value { version: VALUE_VERSION, index, previous, proposer, round, heir, lasted_ms, body };
         let encoded = value.encode();
         let id = Value::id_of(&encoded);
         if let Some(ticket) = ticket {
@@ -294,6 +298,7 @@ impl Machine {
     fn go_on(&mut self, chain: Chain, committee: Arc<Committee>) {
         let desk = &mut self.desk;
         desk.chain = chain;
+        desk.age.applied(&desk.chain.turn, desk.now);
         desk.queue.applied(desk.chain.index, &mut desk.out);
         let last = desk.outbox.last();
         if last > self.forgotten && self.past.back().is_none_or(|record| record.index <= desk.chain.index) {

@@ -182,6 +182,7 @@ mod tests {
             proposer: NodeId(1),
             round,
             heir: None,
+            lasted_ms: 0,
             body,
         };
         (value.id(), value.encode())

@@ -1,7 +1,8 @@
 //! What other members send: sorted by entry, and given to whom it concerns.
 //!
-//! Owns: which messages are looked at. A sender without a seat is not heard, nor one that has sent too much
-//! that does not verify while an entry is decided. Nothing that arrives can reach an assertion of the library:
+//! Owns: which messages are looked at. A sender without a seat is not heard, nor for a while one that has sent too much
+//! that does not verify: how many signatures are looked at for nothing follows from time, and not from how fast entries
+//! are decided. Nothing that arrives can reach an assertion of the library:
 //! only ballots of this committee, of this index and of a round below [`ROUND_MAX`] come to it.
 
 use std::collections::BTreeMap;
@@ -21,7 +22,8 @@ use super::replay::certificate;
 
 /// Rounds that are ever looked at: decades of time-outs. The library counts rounds in 32 bits.
 pub const ROUND_MAX: u32 = 1 << 30;
-/// Ballots of one peer that do not verify, before it is not heard for the rest of the index.
+/// Ballots of one peer that do not verify, before it is not heard until the next repetition. An honest one has none: it
+/// passes on only what it has verified.
 pub const STRIKES_MAX: u32 = 64;
 /// Values that are asked for at a time.
 pub const WANTED_MAX: usize = 4;
@@ -72,6 +74,7 @@ impl Machine {
     /// and questions for values that were proposed and are not here.
     pub(super) fn repeat(&mut self) {
         self.repeats = self.repeats.wrapping_add(1);
+        self.desk.strikes.clear();
         if self.committing.is_none() {
             let desk = &mut self.desk;
             let round = desk.proposals.get(&desk.round).into_iter().flatten();

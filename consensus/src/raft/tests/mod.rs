@@ -4,6 +4,7 @@ mod cluster;
 mod fetch;
 mod formats;
 mod found;
+mod lending;
 mod snapshots;
 mod stints;
 mod suite;

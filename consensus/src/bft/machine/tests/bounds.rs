@@ -40,7 +40,7 @@ fn votes_of_far_rounds_and_repeated_ones_take_no_room() {
 }
 
 #[test]
-fn who_sends_what_does_not_verify_is_not_heard_until_the_next_entry() {
+fn who_sends_what_does_not_verify_is_not_heard_for_a_while() {
     let mut net = alone();
     for byte in 0..=255 {
         let mut signed = net.ballot(1, 1, 0, BallotKind::Prevote, None);
@@ -53,6 +53,30 @@ fn who_sends_what_does_not_verify_is_not_heard_until_the_next_entry() {
     assert_eq!(net.machine(4).library.driver.votes().rounds(), 0);
     send(&mut net, 2, Message::Ballot(good));
     assert_eq!(net.machine(4).library.driver.votes().rounds(), 1, "passed on by another");
+    net.pass();
+    let next = net.ballot(1, 1, 1, BallotKind::Prevote, None);
+    send(&mut net, 1, Message::Ballot(next));
+    assert_eq!(net.machine(4).library.driver.votes().rounds(), 2, "forgiven");
+}
+
+#[test]
+fn a_liar_cannot_use_up_the_places_of_a_round_with_what_its_proposer_has_not_signed() {
+    let mut net = alone();
+    for (number, from) in (0..100_u8).zip([2, 3, 1].into_iter().cycle()) {
+        let value = Some(Hash32([number; 32]));
+        let mut signed = net.ballot(1, 1, 0, BallotKind::Proposal { valid_round: None }, value);
+        signed.signature.0[5] ^= 1;
+        send(&mut net, from, Message::Ballot(signed));
+        // Its own, out of its turn.
+        let own = net.ballot(from, 1, from, BallotKind::Proposal { valid_round: None }, value);
+        send(&mut net, from, Message::Ballot(own));
+    }
+    let desk = &net.machine(4).desk;
+    assert!(desk.proposals.is_empty() && desk.verified.is_empty());
+    let value = net.value(4, 0, batch("good"));
+    let signed = net.ballot(1, 1, 0, BallotKind::Proposal { valid_round: None }, Some(value.id()));
+    send(&mut net, 1, Message::Ballot(signed));
+    assert_eq!(net.machine(4).desk.proposals[&0].len(), 1);
 }
 
 #[test]
@@ -103,6 +127,7 @@ fn parts_and_proposals_are_kept_within_bounds() {
     let (bytes, building) = desk.shelf.held();
     assert!(building <= 2 * BUILDING_MAX && bytes <= building * 2 * PART_BYTES_MAX);
     assert_eq!(desk.proposals.values().map(Vec::len).sum::<usize>(), 2);
+    assert_eq!(desk.verified.len(), 2, "what has no place is not verified");
     // Whole values that nobody has named.
     for number in 0..100 {
         let value = net.value(4, 0, batch(&format!("whole {number}")));

@@ -7,7 +7,7 @@ use ledger::limits::BATCH_BYTES_MAX;
 
 use super::super::parts::split;
 use super::net::{CLUSTER, Net, batch, committee};
-use crate::bft::{BftTiming, Body, Decided, Input, Message, Quorum, VALUE_VERSION, Value};
+use crate::bft::{BftTiming, Body, Decided, Input, Message, Quorum, TURN_SLACK_MS, VALUE_VERSION, Value};
 
 const PROPOSAL: BallotKind = BallotKind::Proposal { valid_round: None };
 
@@ -169,6 +169,79 @@ fn a_batch_whose_time_has_passed_is_asked_about_again_when_two_thirds_have_prevo
     }
     assert_eq!(net.asked, [(NodeId(4), id, false), (NodeId(4), id, true)]);
     assert_eq!(net.history[&1], value);
+}
+
+/// It proposes just before every time-out, and says each time that its turn has hardly begun.
+#[test]
+fn a_leader_that_is_slow_and_hides_it_loses_the_lead_all_the_same() {
+    let mut net = led_by_a_liar();
+    let (began, late_ms) = (net.now, BftTiming::DEFAULT.idle_ms + BftTiming::DEFAULT.propose_ms - 100);
+    let mut index = 0;
+    while index == 0 || net.history[&index].proposer == NodeId(1) {
+        index += 1;
+        net.now += late_ms;
+        let value = net.value(2, 0, Body::Blank);
+        let id = spread(&mut net, index, &value);
+        let signed = net.ballot(1, index, 0, PROPOSAL, Some(id));
+        say(&mut net, signed);
+        net.until(index);
+    }
+    assert_eq!(index, TURN_SLACK_MS / late_ms + 1, "the first that hides too much");
+    assert_eq!((net.history[&index].proposer, net.history[&index].round), (NodeId(2), 1));
+    assert!(net.now - began < TURN_SLACK_MS + 2 * late_ms);
+    let turn = &net.nodes[0].disk.chains.last().unwrap().turn;
+    assert!(turn.missed.iter().any(|missed| missed.node == NodeId(1)), "it has missed the rest of its turn");
+    assert!(turn.lasted_ms > TURN_SLACK_MS, "the next one says what is true");
+}
+
+#[test]
+fn a_value_that_says_less_of_its_turn_than_the_one_before_gets_no_vote() {
+    for (lasted_ms, votes) in [(499, 0), (500, 3)] {
+        let mut net = Net::of(committee(1..=4, 0), [4], 1);
+        let before = Value { lasted_ms: 500, ..net.value(4, 0, Body::Blank) };
+        let decided = Box::new(decided(&net, &before, 0, &[1, 2, 3]));
+        net.step(0, Input::Decided { from: NodeId(1), decided });
+        net.settle(1000);
+        let value = Value { lasted_ms, ..net.value(4, 0, Body::Blank) };
+        let id = value.id();
+        net.deliver(1, 4, Message::Part(split(2, id, &value.encode())[0].clone()));
+        let signed = net.ballot(1, 2, 0, PROPOSAL, Some(id));
+        net.deliver(1, 4, Message::Ballot(signed));
+        net.settle(1000);
+        assert_eq!(votes_for(&net, id), votes, "{lasted_ms}, to each of the others");
+    }
+}
+
+/// As for the time of a batch: members whose clocks differ come to an end.
+#[test]
+fn a_value_that_hides_its_time_is_voted_for_when_two_thirds_have_prevoted_it() {
+    for body in [Body::Blank, batch("good")] {
+        let mut net = Net::of(committee(1..=4, 0), [4], 1);
+        for _ in 0..3 {
+            net.now += TURN_SLACK_MS / 2;
+            let value = net.value(4, 0, Body::Blank);
+            let decided = Box::new(decided(&net, &value, 0, &[1, 2, 3]));
+            net.step(0, Input::Decided { from: NodeId(1), decided });
+            net.settle(1000);
+        }
+        assert_eq!(net.history.len(), 3);
+        let value = net.value(4, 0, body);
+        let (id, encoded) = (value.id(), value.encode());
+        net.deliver(1, 4, Message::Part(split(4, id, &encoded)[0].clone()));
+        let signed = net.ballot(1, 4, 0, PROPOSAL, Some(id));
+        net.deliver(1, 4, Message::Ballot(signed));
+        net.settle(1000);
+        assert_eq!((votes_for(&net, id), net.asked.len()), (0, 0));
+        for kind in [BallotKind::Prevote, BallotKind::Precommit] {
+            for by in 1..=3 {
+                let signed = net.ballot(by, 4, 0, kind, Some(id));
+                net.deliver(by, 4, Message::Ballot(signed));
+            }
+            net.settle(1000);
+        }
+        assert_eq!(net.history[&4], value);
+        assert_eq!(net.asked.len(), usize::from(value.body != Body::Blank), "once, and its stamp does not matter");
+    }
 }
 
 /// A value with precommits by some members, signed as a committee and round want.

@@ -440,13 +440,15 @@ impl Net {
         self.nodes.iter().find(leads).map_or(0, |node| node.id.0)
     }
 
-    /// The value that the proposer of a round would make for the entry that a node decides.
+    /// The value that the proposer of a round would make for the entry that a node decides; it admits as little as it
+    /// can of how long the turn has lasted.
     pub fn value(&self, node: u32, round: u32, body: Body) -> Value {
         let disk = &self.nodes[self.at(node)].disk;
         let chain = &disk.chains[disk.applied];
         let proposer = chain.turn.proposer(&self.in_force(chain.index), round);
         let (index, previous) = (chain.index + 1, chain.value);
-        Value { version: VALUE_VERSION, index, previous, proposer, round, heir: None, body }
+        let lasted_ms = chain.turn.lasted_ms;
+        Value { version: VALUE_VERSION, index, previous, proposer, round, heir: None, lasted_ms, body }
     }
 
     /// A ballot that whoever has the key signs, whether it may or not.

@@ -3,7 +3,7 @@
 use ledger::ids::NodeId;
 
 use super::net::{Net, batch, committee};
-use crate::bft::{BftTiming, Body, Fate, Input, Message};
+use crate::bft::{BftTiming, Body, Fate, Input, Message, TURN_MS};
 
 const TIMING: BftTiming = BftTiming::DEFAULT;
 
@@ -34,6 +34,19 @@ fn a_leader_without_work_proposes_blanks_as_a_sign_of_life() {
     for value in net.history.values() {
         assert_eq!((value.proposer, value.round, &value.body), (NodeId(1), 0, &Body::Blank));
     }
+}
+
+#[test]
+fn a_turn_ends_in_time_and_nobody_has_missed_anything() {
+    let mut net = Net::new(4, 1);
+    let last = TURN_MS / TIMING.idle_ms;
+    net.until(last + 1);
+    assert_eq!(net.now, 1000 + (last + 1) * TIMING.idle_ms);
+    let by = |index: u64| (net.history[&index].proposer, net.history[&index].round, net.history[&index].lasted_ms);
+    assert_eq!(by(last), (NodeId(1), 0, TURN_MS));
+    assert_eq!(by(last + 1), (NodeId(2), 0, TIMING.idle_ms));
+    let chain = net.nodes[0].disk.chains.last().unwrap();
+    assert!(chain.turn.missed.is_empty());
 }
 
 #[test]
