@@ -5,7 +5,8 @@
 //! in order. It never waits for a disk, a peer or the applier; their answers come back to it as events. A write that
 //! fails stops the replica, and nothing leaves it any more.
 //!
-//! Two stores: the group's log has what was decided, as any engine's log has it, with the proof beside each entry;
+//! Two stores: the group's log has what was decided, as any engine's log has it, with the proof beside each entry, and
+//! has it before the state does;
 //! `wal` has what the member wrote down before it voted. A replica votes only with the records of its votes: see
 //! `start` and [`super::Admission`].
 //!

@@ -22,7 +22,7 @@ use super::start::{self, Ready};
 use super::wal::Wal;
 use super::{BftParts, Ground, chain_of};
 use crate::bft::{Admission, Begin, Body, Chain, Decided, Fate, Input, Machine, Message, Output, Settings, Standing};
-use crate::port::{AppliedState, Position, RoleView, SequencerError};
+use crate::port::{AppliedState, Committed, Position, RoleView, SequencerError};
 use crate::raft::codec::Stint;
 use crate::raft::fetch;
 use crate::raft::purge::Keep;
@@ -115,8 +115,10 @@ pub(super) struct Task {
     pub(super) committee: Arc<Committee>,
     /// Last entry of the log.
     pub(super) last_index: u64,
-    /// An entry is being applied.
+    /// An entry is being applied, or is on its way to that.
     pub(super) applying: bool,
+    /// It waits until the log has it for good, with the order behind it.
+    pub(super) logging: Option<(Committed, Chain)>,
     /// A snapshot is on its way into the state; what is decided meanwhile waits.
     pub(super) installing: bool,
     pub(super) held: Option<(Box<Decided>, Chain)>,
@@ -188,6 +190,7 @@ impl Task {
             role,
             work: JoinSet::new(),
             applying: false,
+            logging: None,
             installing: false,
             held: None,
             forgets: VecDeque::new(),
@@ -272,7 +275,10 @@ impl Task {
             Event::Persisted { life, last } if life == self.life => self.step(Input::Persisted(last)),
             Event::Judged { life, value, valid } if life == self.life => self.step(Input::Judged { value, valid }),
             Event::Persisted { .. } | Event::Judged { .. } => {}
-            Event::Logged(index) => self.forget(index),
+            Event::Logged(index) => {
+                self.apply(index);
+                self.forget(index);
+            }
             Event::Applied(chain, committee) => self.applied(chain, committee),
             Event::Answered { from, answer } => self.answered(from, answer),
             Event::Installed(result) => self.installed(result),
