@@ -43,10 +43,10 @@ impl Task {
             }
             Output::Standing(standing) => self.standing = standing,
             Output::Evidence(proof) => {
-                let group = self.ground.config.group;
-                tracing::warn!(%group, node = %proof.node(), "a member has signed two ballots that exclude each other");
-                // Nobody may be listening.
-                let _ = self.shared.evidence.send(*proof);
+                let (group, node) = (self.ground.config.group, proof.node());
+                if self.parts.caught.keep(*proof) {
+                    tracing::warn!(%group, %node, "a member has signed two ballots that exclude each other");
+                }
             }
             Output::Stop(reason) => self.ground.failure.note(&reason),
         }

@@ -7,12 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ledger::ballot::Equivocation;
 use ledger::committee::{Committee, Engine};
 use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{NodeId, Tick};
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -88,7 +87,6 @@ pub(super) struct Inputs {
 /// What the task shares with the handle.
 pub(super) struct Shared {
     pub(super) progress: Arc<Progress>,
-    pub(super) evidence: broadcast::Sender<Equivocation>,
     pub(super) events: mpsc::UnboundedSender<Event>,
 }
 

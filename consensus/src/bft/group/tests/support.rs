@@ -21,7 +21,7 @@ use storage::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::bft::{BftGroup, BftParts, BftTiming, Event, Judge, Message, Record};
+use crate::bft::{BftGroup, BftParts, BftTiming, Caught, Event, Judge, Message, Record};
 use crate::port::{
     AppliedState, Applier, Committed, Fatal, Origin, Payload, Position, RoleView, SnapshotDir, SnapshotError,
     SnapshotSecret, Timing, replica_id,
@@ -499,6 +499,7 @@ impl Cluster {
             cluster: CLUSTER,
             key: key(node),
             timing: self.timing,
+            caught: Caught::open(wal.clone(), CLUSTER, (group, config.raft_id))?,
             wal,
             judge: Arc::new(Anything),
             anchor: Hash32([1; 32]),
