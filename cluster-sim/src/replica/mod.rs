@@ -192,7 +192,7 @@ impl Replica {
         let mut index = applied.consensus.position.map_or(0, |position| position.index);
         let committee = self.genesis.committee(self.group).ok_or("the genesis has no such committee")?;
         let byzantine = committee.engine == ledger::committee::Engine::Bft;
-        if !byzantine && index > self.disk.durable().entries.len() as u64 {
+        if index > self.disk.durable().entries.len() as u64 {
             return Err(format!("state has applied entry {index}, which the log does not hold"));
         }
         if self.sabotage == Some(Sabotage::ApplyTwice) && index > 0 {
@@ -315,6 +315,7 @@ impl Replica {
         let mut jobs = VecDeque::new();
         jobs.extend(self.disk.sync(count).map(|last| Job::Engine(local::Input::Synced(last))));
         jobs.extend(self.synced_records(count, out));
+        jobs.push_back(Job::Bft(bft::Event::Logged));
         self.work(now, jobs, out);
     }
 
