@@ -253,8 +253,8 @@ impl Side {
         let (order, ballots) = match engine {
             // The leader sends it to each of the others, who answer.
             Engine::Raft => (2 * others, 0),
-            // One proposal to all others, and two votes of each to all others.
-            Engine::Bft => (others + 2 * members * others, 1 + 2 * members),
+            // One proposal to all others, which each of them shows to the rest, and two votes of each to all others.
+            Engine::Bft => (others * others + 2 * members * others, 1 + 2 * members),
         };
         Self {
             engine,

@@ -183,7 +183,7 @@ fn a_preflight_says_what_would_change() {
     assert_eq!((found.joining.len(), found.steps), (1, 2));
     // Raft: 2 + 2 and 3 × 2 of headers. The other: 3 proposals, two votes of four to three others, 4 × 3 of headers.
     let now = Side { engine: Engine::Raft, members: 3, threshold: 2, tolerated: 1, messages: 10, signatures: 3 };
-    let then = Side { engine: Engine::Bft, members: 4, threshold: 3, tolerated: 1, messages: 39, signatures: 13 };
+    let then = Side { engine: Engine::Bft, members: 4, threshold: 3, tolerated: 1, messages: 45, signatures: 13 };
     assert_eq!((found.now, found.then), (now, then));
     assert_eq!(found.most.map(|(_, seats)| seats), Some(2), "four seats of three organisations");
     assert!(found.notes[0].contains("2 of 4 seats"), "{:?}", found.notes);

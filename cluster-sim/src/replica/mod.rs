@@ -283,8 +283,7 @@ impl Replica {
         let committee = first.or_else(|| self.genesis.committee(self.group));
         let committee = committee.ok_or("nothing says who was in the group at first")?;
         let byzantine = committee.engine == ledger::committee::Engine::Bft;
-        // A member of a Byzantine group goes on behind its state, whatever of its log is gone.
-        if !byzantine && index > self.disk.durable().last_index() {
+        if index > self.disk.durable().last_index() {
             return Err(format!("state has applied entry {index}, which the log does not hold"));
         }
         if self.sabotage == Some(Sabotage::ApplyTwice) && index > 0 {
@@ -403,6 +402,7 @@ impl Replica {
         let mut jobs = VecDeque::new();
         jobs.extend(self.disk.sync(count).map(|last| Job::Engine(local::Input::Synced(last))));
         jobs.extend(self.synced_records(count, out));
+        jobs.push_back(Job::Bft(bft::Event::Logged));
         self.work(now, jobs, out);
     }
 

@@ -179,8 +179,9 @@ pub enum Output {
         /// Whether time does not matter.
         agreed: bool,
     },
-    /// An entry is decided: keep it in the log, and apply it with this note. Comes in order, without a gap, and
-    /// one at a time: answered by [`Input::Applied`].
+    /// An entry is decided: keep it in the log, and apply it with this note when it is durable there, so that no crash
+    /// leaves a state whose last value nobody else may have. Comes in order, without a gap, and one at a time:
+    /// answered by [`Input::Applied`].
     Commit {
         /// What was decided.
         decided: Box<Decided>,

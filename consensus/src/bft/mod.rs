@@ -26,7 +26,7 @@ mod turn;
 mod value;
 
 #[cfg(feature = "bft")]
-pub use group::{BftGroup, BftParts, Judge, Traffic};
+pub use group::{BftGroup, BftParts, Caught, Judge, Traffic};
 #[cfg(feature = "bft")]
 pub(crate) use group::{Ground, chain_of, decided_before};
 

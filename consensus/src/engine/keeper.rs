@@ -14,13 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use ledger::ballot::Equivocation;
 use ledger::ids::NodeId;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Means, Running, Shared};
+use crate::bft::Caught;
 use crate::port::{Applier, Order, RoleView};
 use crate::raft::{Borrowed, Opening, Prepared, RaftGroup, StartError};
 use crate::sequencer::Sequencer;
@@ -46,7 +45,7 @@ pub(super) struct Keeper {
     stint: Stint,
     shared: Arc<Shared>,
     role: watch::Sender<RoleView>,
-    evidence: broadcast::Sender<Equivocation>,
+    caught: Caught,
     /// A snapshot of a member that has gone on, on its way here.
     borrowing: Option<BoxFuture<'static, Option<Borrowed>>>,
     /// When to look again whether the group has gone on without this replica.
@@ -59,18 +58,14 @@ pub(super) struct Keeper {
 type Started = (Keeper, Arc<Shared>, watch::Receiver<RoleView>);
 
 impl Keeper {
-    pub(super) async fn start(
-        prepared: Prepared,
-        means: Means,
-        evidence: broadcast::Sender<Equivocation>,
-    ) -> Result<Started, StartError> {
+    pub(super) async fn start(prepared: Prepared, means: Means, caught: Caught) -> Result<Started, StartError> {
         let opening = prepared.opening();
-        let stint = begin(prepared, &means, &evidence).await?;
+        let stint = begin(prepared, &means, &caught).await?;
         let shared = Arc::new(Shared::new(stint.running.clone()));
         let (role, following) = watch::channel(stint.role.borrow().clone());
         let look_at = Instant::now() + pause(&opening);
         let handle = shared.clone();
-        let keeper = Self { opening, means, stint, shared, role, evidence, borrowing: None, look_at, lost: false };
+        let keeper = Self { opening, means, stint, shared, role, caught, borrowing: None, look_at, lost: false };
         Ok((keeper, handle, following))
     }
 
@@ -168,7 +163,7 @@ impl Keeper {
         {
             tracing::warn!(%group, %error, "a snapshot of another replica does not become the state");
         }
-        self.stint = begin(prepared, &self.means, &self.evidence).await?;
+        self.stint = begin(prepared, &self.means, &self.caught).await?;
         self.shared.set(self.stint.running.clone());
         self.publish();
         let (engine, took_ms) = (self.stint.order.engine.name(), began.elapsed().as_millis());
@@ -230,11 +225,7 @@ async fn borrow(raft: RaftGroup, nodes: Vec<NodeId>, own: u64, heard: Option<u64
 }
 
 /// Starts the engine that the state has in force.
-async fn begin(
-    prepared: Prepared,
-    means: &Means,
-    evidence: &broadcast::Sender<Equivocation>,
-) -> Result<Stint, StartError> {
+async fn begin(prepared: Prepared, means: &Means, caught: &Caught) -> Result<Stint, StartError> {
     let (group, _) = prepared.identity();
     // The engine may apply an entry that hands over while it starts: what it tells is compared with this.
     let orders = prepared.orders();
@@ -249,26 +240,12 @@ async fn begin(
             (Running::Raft(raft), role, Some(ahead))
         }
         ledger::Engine::Bft => {
-            let bft = prepared.start_bft(means.parts(&order)).await?;
-            tokio::spawn(pass_on(bft.evidence(), evidence.clone()));
+            let bft = prepared.start_bft(means.parts(&order, caught.clone())).await?;
             let role = bft.role();
             (Running::Bft(bft), role, None)
         }
     };
     Ok(Stint { running, order, orders, role, ahead })
-}
-
-/// Passes on what an engine has caught a member at, until that engine is gone.
-async fn pass_on(mut caught: broadcast::Receiver<Equivocation>, evidence: broadcast::Sender<Equivocation>) {
-    loop {
-        match caught.recv().await {
-            // Nobody may be listening.
-            Ok(proof) => drop(evidence.send(proof)),
-            // Too many at once: a few of one member say as much as all.
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return,
-        }
-    }
 }
 
 async fn retire(running: &Running) -> Option<Box<dyn Applier>> {

@@ -1,7 +1,8 @@
 //! A replica of whichever engine its group has, so that a host need not know which, nor when that changes.
 //!
-//! Owns the one handle of a replica over all stints of its group, and the task that takes it from one engine to the
-//! other (`keeper`). What such a change leaves on the disk, and how a start goes on from there, is `raft::stint`'s.
+//! Owns the one handle of a replica over all stints of its group, what members were caught at in any of them and the
+//! state does not have yet ([`Caught`]), and the task that takes it from one engine to the other (`keeper`). What such a
+//! change leaves on the disk, and how a start goes on from there, is `raft::stint`'s.
 //! Never does: decide that the engine changes. The state says which one is in force ([`crate::port::Applier::order`]).
 
 mod keeper;
@@ -9,6 +10,7 @@ mod keeper;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,20 +19,18 @@ use bytes::Bytes;
 use ledger::Engine;
 use ledger::ballot::Equivocation;
 use ledger::crypto::SecretKey;
+use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, NodeId};
 use parking_lot::RwLock;
 use storage::LogStore;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::keeper::Keeper;
-use crate::bft::{BftGroup, BftParts, BftTiming, Chain, Judge};
+use crate::bft::{BftGroup, BftParts, BftTiming, Caught, Chain, Judge};
 use crate::port::{Order, Position, RoleView, SequencerError};
 use crate::raft::{HandleError, Prepared, RaftGroup, Replica, StartError};
 use crate::sequencer::{Proposal, Sequencer};
-
-/// Proofs of two votes that wait for whoever keeps them.
-const EVIDENCE_MAX: usize = 64;
 
 /// What a host gives a replica beside what was opened, for whichever engine it runs.
 #[derive(Clone)]
@@ -51,12 +51,13 @@ pub struct Means {
 }
 
 impl Means {
-    fn parts(&self, order: &Order) -> BftParts {
+    fn parts(&self, order: &Order, caught: Caught) -> BftParts {
         BftParts {
             cluster: self.cluster,
             key: self.key.clone(),
             timing: self.timing,
             wal: self.wal.clone(),
+            caught,
             judge: self.judge.clone(),
             anchor: order.anchor,
             // Where a group begins with this engine, no leader has had a term before.
@@ -105,7 +106,7 @@ struct Inner {
     raft_id: u64,
     shared: Arc<Shared>,
     role: watch::Receiver<RoleView>,
-    evidence: broadcast::Sender<Equivocation>,
+    caught: Caught,
     stop: watch::Sender<bool>,
     keeper: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -175,11 +176,11 @@ impl Group {
     /// [`StartError`] when the state does not say which one that is, and whatever keeps that engine from starting.
     pub async fn start(prepared: Prepared, means: Means) -> Result<Self, StartError> {
         let (group, raft_id) = prepared.identity();
-        let (evidence, _) = broadcast::channel(EVIDENCE_MAX);
+        let caught = Caught::open(means.wal.clone(), means.cluster, (group, raft_id))?;
         let (stop, stopping) = watch::channel(false);
-        let (keeper, shared, role) = Keeper::start(prepared, means, evidence.clone()).await?;
+        let (keeper, shared, role) = Keeper::start(prepared, means, caught.clone()).await?;
         let keeper = tokio::sync::Mutex::new(Some(tokio::spawn(keeper.run(stopping))));
-        Ok(Self { inner: Arc::new(Inner { group, raft_id, shared, role, evidence, stop, keeper }) })
+        Ok(Self { inner: Arc::new(Inner { group, raft_id, shared, role, caught, stop, keeper }) })
     }
 
     fn running(&self) -> Running {
@@ -230,11 +231,17 @@ impl Group {
         }
     }
 
-    /// Proofs that a member has signed two ballots that exclude each other, from now on. Whoever keeps them reads
-    /// them; the engine does not keep any.
+    /// Proofs that a member has signed two ballots that exclude each other, by name: those that this replica has found,
+    /// now or before it was started, and that its state does not have yet. They outlive the process, and are shown
+    /// until [`Group::settled`].
     #[must_use]
-    pub fn evidence(&self) -> broadcast::Receiver<Equivocation> {
-        self.inner.evidence.subscribe()
+    pub fn evidence(&self) -> watch::Receiver<BTreeMap<Hash32, Equivocation>> {
+        self.inner.caught.follow()
+    }
+
+    /// The state has these proofs, whoever has found them: to be told of every one, also of those that it had before.
+    pub fn settled(&self, proofs: &[Equivocation]) {
+        self.inner.caught.settle(proofs);
     }
 
     /// The replicas of the group, as far as the engine knows them.

@@ -41,7 +41,7 @@ impl Replica {
     pub(super) fn follow(&mut self, now: Tick, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
         let own = self.node;
         let Some(member) = self.member_mut().filter(|member| !member.votes) else { return };
-        if member.admission.may_vote(member.chain.index) {
+        if member.pending.is_none() && member.admission.may_vote(member.chain.index) {
             return self.begin_to_vote(now, jobs, out);
         }
         if now < member.ask_at {
@@ -213,6 +213,7 @@ impl Replica {
             member.chain = chain.clone();
             member.committee = Arc::clone(&committee);
             (member.last_index, member.reached) = (index, member.reached.max(index));
+            member.pending = None;
             member.admission.in_force(&committee);
             member.beyond.clear();
             member.forgets.clear();

@@ -4,7 +4,7 @@
 //! keeps of the order, that it applies what is decided, whether it votes, and how it catches up (`behind`). The
 //! records are in [`Wal`]; what was decided is in the replica's log, a decided value in each entry. `judge` asks what
 //! production's judge asks. What a replica says passes its liar, if it is one (`crate::liars`), and `spoil` puts bugs
-//! back. An entry is applied in the step that decides it, where production's applier takes a moment.
+//! back. An entry is applied in the step in which the log has it for good, where production's applier takes a moment.
 
 mod behind;
 mod judge;
@@ -83,6 +83,8 @@ pub(super) struct Member {
     standing: Standing,
     /// Last entry of the log, durable or not.
     last_index: u64,
+    /// What is decided and waits for the log to have it for good.
+    pending: Option<(Decided, Chain)>,
     /// The last entry that is applied, or that this replica has begun the next one of.
     reached: u64,
     /// Records that may go when the log is durable up to an entry.
@@ -102,6 +104,8 @@ pub(super) enum Event {
     Input(Input),
     /// What the machine wants, made outside of a step.
     Carry(Vec<Output>),
+    /// More of the log is durable.
+    Logged,
     /// Time has passed.
     Tick,
     /// The machine has done what there was to do at this time.
@@ -161,7 +165,7 @@ impl Replica {
     }
 
     /// A member that starts from what the disks hold, and what it wants done first.
-    pub(super) fn member(&mut self, now: Tick, applied: &AppliedRecord) -> Result<(Member, Vec<Output>), String> {
+    pub(super) fn member(&self, now: Tick, applied: &AppliedRecord) -> Result<(Member, Vec<Output>), String> {
         let committee = self.in_force()?;
         let chain: Chain = match &applied.consensus.membership {
             Some((_, note)) => borsh::from_slice(note).map_err(|error| format!("no note of the order: {error}"))?,
@@ -169,14 +173,6 @@ impl Replica {
         };
         if chain.index != applied.consensus.position.map_or(0, |position| position.index) {
             return Err("the note of the order is of another entry than the position".to_owned());
-        }
-        // What the log lacks was decided by others, who have it; the log goes on behind the state.
-        let entries = self.disk.durable().entries.len() as u64;
-        if entries < chain.index {
-            let holes = (entries..chain.index).map(|_| hole()).collect();
-            self.disk
-                .write(Persist { sequence: chain.index, change: Change::Append { keep: entries, entries: holes } });
-            self.disk.sync(usize::MAX);
         }
         let log = &self.disk.durable().entries;
         let behind = log.iter().skip(usize::try_from(chain.index).unwrap_or(usize::MAX));
@@ -193,6 +189,7 @@ impl Replica {
             machine,
             votes,
             last_index,
+            pending: None,
             reached: begun.unwrap_or(0).max(chain.index),
             forgets: VecDeque::new(),
             admission: Admission::new(self.node, Arc::clone(&committee)),
@@ -235,6 +232,7 @@ impl Replica {
         let mut outputs = Vec::new();
         match event {
             Event::Carry(wanted) => outputs = wanted,
+            Event::Logged => self.bft_apply(jobs, out)?,
             Event::Input(input) => {
                 for input in self.spoil_input(input) {
                     let Some(member) = self.member_mut() else { return Ok(()) };
@@ -312,7 +310,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Keeps an entry in the log, and applies it.
+    /// Keeps an entry in the log, and applies it when it is durable there.
     fn bft_commit(
         &mut self,
         decided: Decided,
@@ -336,7 +334,18 @@ impl Replica {
         let (node, group, value) = (self.node, self.group, note.value);
         let by = BftSeen::Decided { node, group, value, decided: Box::new(decided.clone()) };
         out.push(Effect::Saw(Seen::Bft(by)));
-        let payload = decided.value.body.payload();
+        if let Some(member) = self.member_mut() {
+            member.pending = Some((decided, note));
+        }
+        self.bft_apply(jobs, out)
+    }
+
+    fn bft_apply(&mut self, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) -> Result<(), String> {
+        let durable = self.disk.durable().entries.len() as u64;
+        let Some(member) = self.member_mut() else { return Ok(()) };
+        let logged = member.pending.take_if(|(decided, _)| decided.value.index <= durable);
+        let Some((decided, note)) = logged else { return Ok(()) };
+        let (index, payload) = (decided.value.index, decided.value.body.payload());
         let committed = Committed { position: position(index), payload, note: Some(note.encode()) };
         self.commit(committed, jobs, out)?;
         let committee = self.in_force()?;

@@ -43,10 +43,10 @@ impl Task {
             }
             Output::Standing(standing) => self.standing = standing,
             Output::Evidence(proof) => {
-                let group = self.ground.config.group;
-                tracing::warn!(%group, node = %proof.node(), "a member has signed two ballots that exclude each other");
-                // Nobody may be listening.
-                let _ = self.shared.evidence.send(*proof);
+                let (group, node) = (self.ground.config.group, proof.node());
+                if self.parts.caught.keep(*proof) {
+                    tracing::warn!(%group, %node, "a member has signed two ballots that exclude each other");
+                }
             }
             Output::Stop(reason) => self.ground.failure.note(&reason),
         }
@@ -85,8 +85,8 @@ impl Task {
         });
     }
 
-    /// Keeps an entry in the log and applies it. What was decided is in the records of a quorum, so its being
-    /// durable here is not waited for: until it is, the records of this replica stay.
+    /// Keeps an entry in the log. It is applied when it is durable there (see `apply`): what others may need of this
+    /// replica for an entry that its state has, the value and who has precommitted it, is never lost before the state.
     pub(super) fn commit(&mut self, decided: Decided, note: Chain) {
         let index = decided.value.index;
         let position = self.position(index);
@@ -105,6 +105,16 @@ impl Task {
         self.logged(index);
         self.applying = true;
         let committed = Committed { position, payload: decided.value.body.payload(), note: Some(note.encode()) };
+        self.logging = Some((committed, note));
+    }
+
+    /// The log is durable up to this entry: one that has waited for that is applied.
+    pub(super) fn apply(&mut self, durable: u64) {
+        if self.failed() {
+            return;
+        }
+        let waiting = self.logging.take_if(|(committed, _)| committed.position.index <= durable);
+        let Some((committed, note)) = waiting else { return };
         let (applier, events) = (self.ground.applier.clone(), self.shared.events.clone());
         self.work.spawn(async move {
             let applied = applier.run(move |applier| {

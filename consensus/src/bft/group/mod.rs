@@ -5,13 +5,13 @@
 //! in order. It never waits for a disk, a peer or the applier; their answers come back to it as events. A write that
 //! fails stops the replica, and nothing leaves it any more.
 //!
-//! Two stores: the group's log has what was decided, as any engine's log has it, with the proof beside each entry;
-//! `wal` has what the member wrote down before it voted. A replica votes only with the records of its votes: see
-//! `start` and [`super::Admission`].
+//! Two stores: the group's log has what was decided, as any engine's log has it, with the proof beside each entry, and
+//! has it for good before the state has it at all; `wal` has what the member wrote down before it voted. A replica votes
+//! only with the records of its votes: see `start` and [`super::Admission`].
 //!
 //! Code map: `start` (before the machine runs), `task` (the loop), `carry` (what the machine wants done), `wal` and
-//! `decided` (bytes on disk), `arrivals` (what comes), `outbox` (what leaves), `catchup` (a member that is behind), `sequencer` (what the host
-//! asks for).
+//! `decided` (bytes on disk), `caught` (proofs of double votes), `arrivals` (what comes), `outbox` (what leaves), `catchup`
+//! (a member that is behind), `sequencer` (what the host asks for).
 //!
 //! When the committee in force has another engine, the entry that brought it was the last: the task does nothing more
 //! (`task::Task::over`) and waits to be taken down by whoever starts the other engine.
@@ -19,6 +19,7 @@
 mod arrivals;
 mod carry;
 mod catchup;
+mod caught;
 mod decided;
 mod outbox;
 mod sequencer;
@@ -38,14 +39,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use borsh::BorshDeserialize;
 use bytes::Bytes;
-use ledger::ballot::Equivocation;
 use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, NodeId};
 use ledger::limits::{PEER_MESSAGE_CALLS_MAX, PEER_QUESTIONS_MAX};
 use parking_lot::Mutex;
 use storage::LogStore;
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -65,6 +65,7 @@ use crate::raft::snapshot::Snapshots;
 use crate::raft::{Founding, HandleError, RaftGroupConfig, Replica, Standing, StartError, serve, wire};
 
 pub(crate) use self::catchup::decided_before;
+pub use self::caught::Caught;
 pub use self::outbox::Traffic;
 
 /// Room for submissions that wait for their fate, in units; whoever submits more waits. Each takes one, and one more
@@ -73,8 +74,6 @@ const ROOM: usize = 48;
 const ROOM_UNIT_BYTES: usize = 256 * 1024;
 /// Commands that wait to be taken up.
 const COMMANDS_MAX: usize = 64;
-/// Proofs of two votes that wait for whoever keeps them.
-const EVIDENCE_MAX: usize = 64;
 const _: () = assert!(ledger::limits::BATCH_BYTES_MAX / ROOM_UNIT_BYTES < ROOM, "the largest batch has room");
 
 /// Around the messages of a call.
@@ -98,6 +97,8 @@ pub struct BftParts {
     pub timing: BftTiming,
     /// The records of this replica's votes. No other replica's, and no other use.
     pub wal: Arc<dyn LogStore>,
+    /// The proofs of double votes that the replica has and its state has not, from the same log.
+    pub caught: Caught,
     /// The host's checks before a vote.
     pub judge: Arc<dyn Judge>,
     /// What the first value of this engine follows, the same for all members: the hash of the header that it begins
@@ -148,7 +149,6 @@ struct Inner {
     bringing: Calls,
     asking: Calls,
     room: Arc<Semaphore>,
-    evidence: broadcast::Sender<Equivocation>,
     /// Replicas that have sent messages, by node.
     seen: Mutex<BTreeMap<NodeId, u64>>,
     /// When each node was last taken at its word that it is in a later stint.
@@ -175,7 +175,6 @@ impl BftGroup {
         let (arrivals, arrived) = Arrivals::new();
         let (events, happened) = mpsc::unbounded_channel();
         let (stop, stopping) = watch::channel(false);
-        let (evidence, _) = broadcast::channel(EVIDENCE_MAX);
         let (lender, timing) = (
             Lender::new(ground.snapshots.clone(), ground.applier.clone(), ground.sender.sending.clone()),
             parts.timing,
@@ -184,7 +183,7 @@ impl BftGroup {
         let (snapshots, failure) = (ground.snapshots.clone(), ground.failure.clone());
         let stint = ground.sender.stint.load(Ordering::Relaxed);
         let outbox = Outbox::new(ground.sender.clone(), failure.clone(), counters.clone());
-        let shared = task::Shared { progress: progress.clone(), evidence: evidence.clone(), events };
+        let shared = task::Shared { progress: progress.clone(), events };
         let (task, role) = Task::new(ground, parts, ready, outbox, shared);
         let inputs = Inputs { events: happened, commands: received, arrivals: arrived, stop: stopping };
         let running = tokio::spawn(task.run(inputs));
@@ -205,7 +204,6 @@ impl BftGroup {
             bringing: Calls::new(PEER_MESSAGE_CALLS_MAX),
             asking: Calls::new(PEER_QUESTIONS_MAX),
             room: Arc::new(Semaphore::new(ROOM)),
-            evidence,
             seen: Mutex::default(),
             ahead: Mutex::default(),
             stop,
@@ -243,13 +241,6 @@ impl BftGroup {
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.inner.counters.read()
-    }
-
-    /// Proofs that a member has signed two ballots that exclude each other, from now on. Whoever keeps them reads
-    /// them; the engine does not keep any.
-    #[must_use]
-    pub fn evidence(&self) -> broadcast::Receiver<Equivocation> {
-        self.inner.evidence.subscribe()
     }
 
     /// The replicas of the group that vote. The committee tells their nodes, and their messages which replica of the

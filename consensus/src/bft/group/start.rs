@@ -1,11 +1,11 @@
 //! What happens between an open log and a running machine: whether this replica may vote, and its state brought up
 //! to its log.
 //!
-//! The log and the state may each be behind the other after a crash. What the state lacks is applied from the log,
-//! judged as if a peer had sent it. What the log lacks is not missed: an entry was applied because it was decided,
-//! so more than two thirds of the members have it in their logs or can decide it again from the records of their
-//! votes; the log of this one begins anew behind its state. Nothing that this replica promised is in the log: that
-//! is in its records, which are forgotten only when the entry that they belong to is durable in the log.
+//! What the state lacks after a crash is applied from the log, judged as if a peer had sent it. The state is ahead of the
+//! log only behind a snapshot of another member, where the log begins anew: an entry is applied when it is durable in the
+//! log (`task::Task::apply`), so whoever has it in its state still has its value and its proof for those who have missed
+//! it, whoever else falls silent. Nothing that this replica promised is in the log: that is in its records, which are
+//! forgotten only when the entry that they belong to is durable in the log.
 
 use std::io;
 use std::sync::Arc;

@@ -7,12 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ledger::ballot::Equivocation;
 use ledger::committee::{Committee, Engine};
 use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{NodeId, Tick};
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -23,7 +22,7 @@ use super::start::{self, Ready};
 use super::wal::Wal;
 use super::{BftParts, Ground, chain_of};
 use crate::bft::{Admission, Begin, Body, Chain, Decided, Fate, Input, Machine, Output, Settings, Standing};
-use crate::port::{AppliedState, Position, RoleView, SequencerError};
+use crate::port::{AppliedState, Committed, Position, RoleView, SequencerError};
 use crate::raft::codec::Stint;
 use crate::raft::fetch;
 use crate::raft::purge::Keep;
@@ -89,7 +88,6 @@ pub(super) struct Inputs {
 /// What the task shares with the handle.
 pub(super) struct Shared {
     pub(super) progress: Arc<Progress>,
-    pub(super) evidence: broadcast::Sender<Equivocation>,
     pub(super) events: mpsc::UnboundedSender<Event>,
 }
 
@@ -116,8 +114,10 @@ pub(super) struct Task {
     pub(super) committee: Arc<Committee>,
     /// Last entry of the log.
     pub(super) last_index: u64,
-    /// An entry is being applied.
+    /// An entry is being applied, or is on its way to that.
     pub(super) applying: bool,
+    /// It waits until the log has it for good, with the order behind it.
+    pub(super) logging: Option<(Committed, Chain)>,
     /// A snapshot is on its way into the state; what is decided meanwhile waits.
     pub(super) installing: bool,
     pub(super) held: Option<(Box<Decided>, Chain)>,
@@ -189,6 +189,7 @@ impl Task {
             role,
             work: JoinSet::new(),
             applying: false,
+            logging: None,
             installing: false,
             held: None,
             forgets: VecDeque::new(),
@@ -273,7 +274,10 @@ impl Task {
             Event::Persisted { life, last } if life == self.life => self.step(Input::Persisted(last)),
             Event::Judged { life, value, valid } if life == self.life => self.step(Input::Judged { value, valid }),
             Event::Persisted { .. } | Event::Judged { .. } => {}
-            Event::Logged(index) => self.forget(index),
+            Event::Logged(index) => {
+                self.apply(index);
+                self.forget(index);
+            }
             Event::Applied(chain, committee) => self.applied(chain, committee),
             Event::Answered { from, answer } => self.answered(from, answer),
             Event::Installed(result) => self.installed(result),

@@ -3,11 +3,14 @@
 //!
 //! The mark of the last purge names the start of the engine that the records belong to. A replica that votes has
 //! one always; where there is none, whatever it wrote was lost.
+//!
+//! What others were caught at lies beside the records, in the slot of the vote, which this log has no other use for.
 
 use std::sync::Arc;
 
 use borsh::BorshDeserialize;
 use bytes::{BufMut, Bytes, BytesMut};
+use ledger::ballot::Equivocation;
 use ledger::hash::{Hash32, tagged};
 use ledger::ids::{ClusterId, GroupId};
 use storage::{LogStore, StorageError};
@@ -61,6 +64,7 @@ pub(super) struct Kept {
 enum Frame {
     Record,
     Mark,
+    Caught,
 }
 
 impl Frame {
@@ -68,6 +72,7 @@ impl Frame {
         match self {
             Self::Record => b"seamark/bft-wal/record/v1",
             Self::Mark => b"seamark/bft-wal/mark/v1",
+            Self::Caught => b"seamark/bft-wal/caught/v1",
         }
     }
 
@@ -75,6 +80,7 @@ impl Frame {
         match self {
             Self::Record => format!("record {number}"),
             Self::Mark => format!("the mark behind record {number}"),
+            Self::Caught => "the list of proofs of double votes".to_owned(),
         }
     }
 }
@@ -171,6 +177,24 @@ impl Wal {
             (number, self.seal(Frame::Record, number, &body))
         });
         self.store.append(framed.collect(), Box::new(done));
+    }
+
+    /// The proofs that were kept last.
+    pub(super) fn caught(&self) -> Result<Vec<Equivocation>, WalError> {
+        match self.store.read_vote()? {
+            Some(bytes) => self.open_frame(Frame::Caught, 0, &bytes),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Keeps these proofs in the place of those before; `done` runs when they are durable, or can no longer become so.
+    pub(super) fn save_caught(
+        &self,
+        proofs: &[Equivocation],
+        done: impl FnOnce(Result<(), StorageError>) + Send + 'static,
+    ) {
+        let body = borsh::to_vec(proofs).expect("writing to memory does not fail");
+        self.store.save_vote(self.seal(Frame::Caught, 0, &body), Box::new(done));
     }
 
     /// Forgets the records up to this number.

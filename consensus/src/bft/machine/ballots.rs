@@ -2,20 +2,28 @@
 //!
 //! Owns: that a ballot is verified once, which proposals of an index were seen, and the proof when somebody has
 //! signed two that exclude each other. Never decides what is signed or what a certificate is good for.
+//!
+//! A proof is found where the two ballots meet. So every ballot that verifies is compared with the first answer of its
+//! member to the same question, whatever it came in: a message, a quorum, or the proof of a decision that was taken from
+//! another member. And whoever answers a proposal with its first vote shows it to the others, so that two proposals of
+//! a round meet as soon as somebody has voted on each. What stays hidden are two votes for members of which no one takes
+//! from another what proves anything.
 
 use std::collections::BTreeSet;
 
-use ledger::ballot::{Ballot, Equivocation, SignedBallot};
+use ledger::ballot::{Ballot, BallotKind, Equivocation, SignedBallot};
 use ledger::crypto::Signature;
 use ledger::hash::Hash32;
 use malachite::{MisbehaviorEvidence, ThresholdParams};
 use malachite_types::{
-    CertificateError, CommitCertificate, NilOrVal, PolkaCertificate, RoundCertificate, RoundCertificateType, VoteType,
+    CertificateError, CommitCertificate, NilOrVal, PolkaCertificate, Round, RoundCertificate, RoundCertificateType,
+    VoteType,
 };
 
 use super::super::api::Output;
 use super::super::message::{Message, Quorum};
-use super::context::{Address, Bft, Vote};
+use super::super::value::Decided;
+use super::context::{Address, Bft, Height, Id, Vote};
 use super::effects::Desk;
 
 /// Verified ballots of one index that are remembered.
@@ -54,9 +62,44 @@ impl Desk {
         verified
     }
 
+    /// Remembers a ballot that verifies. Another answer to the same question is a proof.
     fn remember(&mut self, signed: SignedBallot) {
-        if self.verified.len() < VERIFIED_MAX {
-            self.verified.insert(signed);
+        if self.verified.len() >= VERIFIED_MAX || !self.verified.insert(signed) {
+            return;
+        }
+        let Ballot { round, kind, node, .. } = signed.ballot;
+        let first = *self.answers.entry((round, kind.name(), node)).or_insert(signed);
+        self.report(first, signed);
+    }
+
+    /// Remembers the precommits of a decision that others have made, and that was verified: who has precommitted
+    /// something else here has signed both.
+    pub fn remember_decision(&mut self, decided: &Decided, id: Hash32) {
+        let (height, round) = (Height(decided.value.index), Round::new(decided.round));
+        let value = NilOrVal::Val(Id(id));
+        for (node, signature) in &decided.signatures {
+            let vote = Vote { height, round, kind: VoteType::Precommit, value, address: Address(*node) };
+            self.remember(SignedBallot { ballot: self.frame.of_vote(&vote), signature: *signature });
+        }
+    }
+
+    /// Shows the others the proposal that this member's first vote of a round answers, also with nothing. It goes behind
+    /// the vote and delays nothing; who has it already looks no further.
+    pub fn pass_on(&mut self, vote: &Ballot) {
+        if vote.kind != BallotKind::Prevote {
+            return;
+        }
+        let round = || self.proposals.get(&vote.round).into_iter().flatten().map(|(signed, _)| signed);
+        let answered = round().find(|signed| signed.ballot.value == vote.value).or_else(|| round().next());
+        let Some(proposal) = answered.copied() else { return };
+        let (own, proposer) = (self.settings.node, proposal.ballot.node);
+        if proposer == own {
+            return;
+        }
+        for member in &self.committee.members {
+            if member.node != own && member.node != proposer {
+                self.outbox.send(member.node, Message::Ballot(proposal));
+            }
         }
     }
 

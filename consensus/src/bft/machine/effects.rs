@@ -68,6 +68,8 @@ pub struct Desk {
     pub fault: Option<String>,
     /// Ballots of this index that verify.
     pub verified: BTreeSet<SignedBallot>,
+    /// The first of them to each question: of a round, a kind and a member.
+    pub answers: BTreeMap<(u32, &'static str, NodeId), SignedBallot>,
     /// Names of the pairs of this index that were reported.
     pub reported: BTreeSet<Hash32>,
 }
@@ -100,6 +102,7 @@ impl Desk {
             strikes: BTreeMap::new(),
             fault: None,
             verified: BTreeSet::new(),
+            answers: BTreeMap::new(),
             reported: BTreeSet::new(),
         }
     }
@@ -123,6 +126,7 @@ impl Desk {
         self.proposals.clear();
         self.finalized = None;
         self.verified.clear();
+        self.answers.clear();
         self.reported.clear();
     }
 
@@ -194,6 +198,7 @@ impl Desk {
                     SignedConsensusMsg::Proposal(proposal) => self.frame.of_signed_proposal(&proposal),
                 };
                 self.broadcast(&Message::Ballot(ballot));
+                self.pass_on(&ballot.ballot);
                 then.resume_with(())
             }
             Effect::PublishLivenessMsg(message, then) => {

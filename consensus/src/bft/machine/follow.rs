@@ -203,6 +203,7 @@ impl Machine {
             self.committing.is_none() && desk.sound(&decided.value) && decided.verify(cluster, &desk.committee).is_ok();
         if holds {
             let id = decided.value.id();
+            self.desk.remember_decision(&decided, id);
             self.commit(decided, id, 0);
         }
         holds

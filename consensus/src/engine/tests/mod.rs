@@ -1,6 +1,7 @@
 //! Groups that go over from one engine to the other and back: under load, with stops at any time, and with members that
 //! were away meanwhile.
 
+mod evidence;
 mod support;
 
 use ledger::Engine;

@@ -26,13 +26,13 @@ use crate::raft::{Founding, Prepared, RaftGroupConfig, RaftTransport, StartError
 use crate::sequencer::Sequencer;
 
 pub(super) const GROUP: GroupId = GroupId::shard(7);
-const CLUSTER: ClusterId = ClusterId(Hash32([9; 32]));
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const CLUSTER: ClusterId = ClusterId(Hash32([9; 32]));
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// The number that a node's records have in its log engine.
 const WAL: u64 = GROUP.0 | (1 << 63);
 const TIMING: BftTiming = BftTiming { idle_ms: 150, propose_ms: 1500, vote_ms: 500, step_ms: 200, repeat_ms: 300 };
 
-fn key(node: u32) -> SecretKey {
+pub(super) fn key(node: u32) -> SecretKey {
     SecretKey::derive(&node.to_le_bytes(), b"engine test")
 }
 

@@ -1,46 +1,66 @@
 //! What a Byzantine engine has caught a member at: two ballots of its that exclude each other.
 //!
 //! Takes it from the engine, tells the operator, and gives it to the driver, which brings it into the state and to
-//! the beacon. Judges nothing: the engine has checked both signatures, and whoever else is shown the proof checks
-//! them again.
+//! the beacon. The engine keeps it, over restarts, until the group's task says that the state has it. Judges nothing:
+//! the engine has checked both signatures, and whoever else is shown the proof checks them again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ledger::ballot::Equivocation;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc};
+use ledger::hash::Hash32;
+use tokio::sync::{mpsc, watch};
 
 use super::HostContext;
 use crate::core::driver::Input;
 use crate::server::alarms::{Alarms, Cause};
 
-/// Takes what the engine finds until the group ends.
+/// Between two times that the driver is given the same: it drops a proof while it has too many, or has not yet seen the
+/// block that brought the committee.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Takes what the engine has found, before and from now on, until the group ends.
 pub(super) fn follow(
     context: &HostContext,
     alarms: &Arc<Alarms>,
     inputs: mpsc::WeakSender<Input>,
-    mut caught: broadcast::Receiver<Equivocation>,
+    open: watch::Receiver<BTreeMap<Hash32, Equivocation>>,
 ) {
     let (alarms, stop) = (Arc::clone(alarms), context.stop.clone());
     context.tasks.spawn(async move {
-        loop {
-            let proof = tokio::select! {
-                () = stop.cancelled() => return,
-                proof = caught.recv() => match proof {
-                    Ok(proof) => proof,
-                    // Too many at once: a few of one member say as much as all.
-                    Err(RecvError::Lagged(_)) => continue,
-                    Err(RecvError::Closed) => return,
-                },
-            };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = pass_on(alarms, inputs, open) => {}
+        }
+    });
+}
+
+async fn pass_on(
+    alarms: Arc<Alarms>,
+    inputs: mpsc::WeakSender<Input>,
+    mut open: watch::Receiver<BTreeMap<Hash32, Equivocation>>,
+) {
+    let mut told = BTreeSet::new();
+    loop {
+        let now = open.borrow_and_update().clone();
+        told.retain(|id| now.contains_key(id));
+        for (id, proof) in now {
+            if !told.insert(id) {
+                continue;
+            }
             alarms.last(Cause::Equivocation(proof.node()), text(&proof));
             let Some(inputs) = inputs.upgrade() else { return };
-            // It is not lost where the task is busy: whoever lied may not do so again.
             if inputs.send(Input::Evidence(Box::new(proof))).await.is_err() {
                 return;
             }
         }
-    });
+        match tokio::time::timeout(AGAIN, open.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => told.clear(),
+        }
+    }
 }
 
 fn text(proof: &Equivocation) -> String {
@@ -61,13 +81,11 @@ fn text(proof: &Equivocation) -> String {
 mod tests {
     use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind};
     use ledger::crypto::SecretKey;
-    use ledger::hash::Hash32;
     use ledger::ids::{ClusterId, GroupId, Incarnation, NodeId};
 
     use super::*;
 
-    #[test]
-    fn the_alarm_says_who_and_what_to_do() {
+    fn twice(round: u32) -> Equivocation {
         let key = SecretKey::derive(b"node", &3u32.to_be_bytes());
         let vote = |value: u8| {
             let ballot = Ballot {
@@ -77,14 +95,41 @@ mod tests {
                 incarnation: Incarnation(0),
                 committee: Hash32([2; 32]),
                 index: 9,
-                round: 2,
+                round,
                 kind: BallotKind::Prevote,
                 value: Some(Hash32([value; 32])),
                 node: NodeId(3),
             };
             ballot.sign(&key)
         };
-        let proof = Equivocation::of(vote(1), vote(2)).expect("they exclude each other");
+        Equivocation::of(vote(1), vote(2)).expect("they exclude each other")
+    }
+
+    #[tokio::test]
+    async fn what_was_found_before_anybody_listened_is_told_too_and_each_once() {
+        let (first, second) = (twice(0), twice(1));
+        let alarms = Arc::new(Alarms::new(GroupId::shard(0)));
+        let open = watch::Sender::new(BTreeMap::from([(first.id(), first)]));
+        let (inputs, mut told) = mpsc::channel(8);
+        let passing = tokio::spawn(pass_on(Arc::clone(&alarms), inputs.downgrade(), open.subscribe()));
+        for proof in [first, second] {
+            match told.recv().await {
+                Some(Input::Evidence(found)) => assert_eq!(*found, proof),
+                _ => panic!("a proof is told"),
+            }
+            assert_eq!(alarms.current(), [text(&first)], "one alarm for a member");
+            open.send_modify(|open| {
+                open.insert(second.id(), second);
+            });
+        }
+        drop(open);
+        passing.await.expect("it ends with the engine");
+        assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn the_alarm_says_who_and_what_to_do() {
+        let proof = twice(2);
         let text = text(&proof);
         let id = proof.id().to_string();
         for part in ["node 3", "two prevotes of entry 9 of shard-0 in round 2", id.as_str(), "drain the node"] {

@@ -243,6 +243,7 @@ impl OpenGroup {
             guarded_ms: None,
             engine: None,
             stepping_down: None,
+            witnessed: Vec::new(),
             deferred: Vec::new(),
             forget_at: tokio::time::Instant::now() + FORGET_EVERY,
         };

@@ -14,6 +14,7 @@ use consensus::engine::Group;
 use consensus::port::RoleView;
 use consensus::sequencer::Sequencer;
 use ledger::Certificate;
+use ledger::ballot::Equivocation;
 use ledger::committee::Committee;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, TxId};
@@ -65,6 +66,8 @@ pub(super) struct GroupTask {
     pub(super) guarded_ms: Option<i64>,
     pub(super) engine: Option<Group>,
     pub(super) stepping_down: Option<tokio::task::JoinHandle<()>>,
+    /// Proofs of double votes that the state has, for an engine that is not there yet.
+    pub(super) witnessed: Vec<Equivocation>,
     /// Inputs of our own making that must not be lost; taken with the next timer.
     pub(super) deferred: Vec<Input>,
     /// When to look for people who wait no more.
@@ -97,6 +100,7 @@ impl GroupTask {
                     roles = Some(started.role());
                     self.proposals = self.proposer(started.clone());
                     self.engine = Some(started.clone());
+                    started.settled(&std::mem::take(&mut self.witnessed));
                     let role = started.role().borrow().clone();
                     self.engine_says(&role, &mut committing);
                 }
@@ -320,12 +324,12 @@ impl GroupTask {
                             self.waiters.vote(&txid, decision, None);
                         }
                         CommandOutcome::Waits(txid) => self.waiters.waits(&txid),
+                        CommandOutcome::Evidence(proof) => self.settled(&[*proof]),
                         CommandOutcome::Receipt(..)
                         | CommandOutcome::Refused(..)
                         | CommandOutcome::Delivered(..)
                         | CommandOutcome::Checkpointed(_)
                         | CommandOutcome::Registered
-                        | CommandOutcome::Evidence(_)
                         | CommandOutcome::Governed { .. }
                         | CommandOutcome::Ignored(_) => {}
                     }
@@ -355,10 +359,19 @@ impl GroupTask {
         }
     }
 
+    /// The state has these proofs, so the engine need not keep them any more.
+    fn settled(&mut self, proofs: &[Equivocation]) {
+        match &self.engine {
+            Some(engine) => engine.settled(proofs),
+            None => self.witnessed.extend(proofs),
+        }
+    }
+
     /// The driver starts from a state, and whoever asks about its old transactions must hear that
     /// credits which were acknowledged long ago have been applied.
     fn system(&mut self, system: SystemView) {
         self.members = members(&system.committees.current, self.group);
+        self.settled(&system.evidence);
         for line in &system.outbox {
             self.waiters.taken(line.leaf.peer, line.acked);
         }

@@ -1,5 +1,6 @@
 //! Whole groups in one process: order, loss of nodes and files, catching up, floods, and what is refused.
 
+mod durable;
 mod floods;
 mod order;
 mod records;

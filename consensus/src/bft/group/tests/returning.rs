@@ -134,7 +134,7 @@ async fn a_state_that_is_ahead_of_its_log_begins_the_log_anew() {
     let last = cluster.propose(leader, "before").await;
     cluster.applied(&[4], last).await;
     cluster.stop(4).await;
-    // The end of the log did not reach the disk, the state did.
+    // As when a snapshot has become the state, and the log did not begin anew before the power went.
     let log = cluster.nodes[&4].log();
     log.truncate_after(Some(last - 3), Box::new(|done| done.unwrap()));
     cluster.start(4).await;

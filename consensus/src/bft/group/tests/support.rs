@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use ledger::ballot::SignedBallot;
+use ledger::ballot::{BallotKind, SignedBallot};
 use ledger::committee::{Committee, Engine, Member};
 use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
@@ -21,7 +21,7 @@ use storage::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::bft::{BftGroup, BftParts, BftTiming, Event, Judge, Message, Record};
+use crate::bft::{BftGroup, BftParts, BftTiming, Caught, Event, Judge, Message, Record};
 use crate::port::{
     AppliedState, Applier, Committed, Fatal, Origin, Payload, Position, RoleView, SnapshotDir, SnapshotError,
     SnapshotSecret, Timing, replica_id,
@@ -140,16 +140,43 @@ impl Judge for Anything {
     }
 }
 
-/// A log that remembers what was written, and that fails on demand.
+/// A log that remembers what was written, and that fails or takes its time on demand.
 pub(super) struct Watched {
     pub(super) log: MemLog,
     pub(super) failing: AtomicBool,
     pub(super) written: Mutex<Vec<Bytes>>,
+    /// From this entry on nothing becomes durable.
+    held_from: AtomicU64,
 }
 
 impl Watched {
     pub(super) fn of(log: MemLog) -> Arc<Self> {
-        Arc::new(Self { log, failing: AtomicBool::new(false), written: Mutex::default() })
+        let held_from = AtomicU64::new(u64::MAX);
+        Arc::new(Self { log, failing: AtomicBool::new(false), written: Mutex::default(), held_from })
+    }
+
+    /// From this entry on, what is written can be read and does not become durable: of a [`Disk::slow`].
+    pub(super) fn hold_from(&self, index: u64) {
+        self.held_from.store(index, Ordering::SeqCst);
+    }
+
+    /// What was held becomes durable, and so does what follows.
+    pub(super) fn release(&self) {
+        self.hold_from(u64::MAX);
+        self.sync();
+    }
+
+    /// Loses power: what was held is gone.
+    pub(super) fn crash(&self) {
+        self.log.crash(0);
+        self.hold_from(u64::MAX);
+    }
+
+    fn sync(&self) {
+        let last = self.log.last().ok().flatten().map(|(index, _)| index);
+        if last.is_none_or(|last| last < self.held_from.load(Ordering::SeqCst)) {
+            self.log.flush(usize::MAX);
+        }
     }
 
     /// Records of this replica that were durable at some time.
@@ -166,10 +193,12 @@ impl LogStore for Watched {
         }
         self.written.lock().extend(entries.iter().map(|(_, bytes)| bytes.clone()));
         self.log.append(entries, done);
+        self.sync();
     }
 
     fn save_vote(&self, vote: Bytes, done: Completion) {
         self.log.save_vote(vote, done);
+        self.sync();
     }
 
     fn save_committed(&self, committed: Bytes) -> Result<(), StorageError> {
@@ -186,10 +215,12 @@ impl LogStore for Watched {
 
     fn truncate_after(&self, last_kept: Option<u64>, done: Completion) {
         self.log.truncate_after(last_kept, done);
+        self.sync();
     }
 
     fn purge_upto(&self, index: u64, marker: Bytes, done: Completion) {
         self.log.purge_upto(index, marker, done);
+        self.sync();
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<(u64, Bytes)>, StorageError> {
@@ -223,6 +254,8 @@ pub(super) struct Net {
     /// Who has asked a frozen node for decided values.
     stuck: watch::Sender<BTreeSet<NodeId>>,
     heard: Mutex<Vec<(NodeId, Bytes)>>,
+    /// Who does not hear precommits, and from which entry on.
+    deaf: Mutex<(BTreeSet<NodeId>, u64)>,
     pub(super) snapshot_every: AtomicU64,
 }
 
@@ -233,6 +266,30 @@ impl Net {
 
     pub(super) fn join(&self, node: u32) {
         self.cut.lock().remove(&NodeId(node));
+    }
+
+    /// These nodes, and no others, do not hear precommits for this entry and later ones.
+    pub(super) fn deafen(&self, nodes: &[u32], from: u64) {
+        *self.deaf.lock() = (nodes.iter().copied().map(NodeId).collect(), from);
+    }
+
+    /// The messages of a call as `to` hears them.
+    fn as_heard(&self, to: NodeId, payload: Bytes) -> Bytes {
+        let (nodes, from) = &*self.deaf.lock();
+        if !nodes.contains(&to) {
+            return payload;
+        }
+        let request = wire::open_request(payload).unwrap();
+        let mut messages = wire::body::<Vec<Message>>(&request.body).unwrap();
+        let unheard =
+            |signed: &SignedBallot| signed.ballot.kind == BallotKind::Precommit && signed.ballot.index >= *from;
+        messages.retain(|message| match message {
+            Message::Ballot(signed) => !unheard(signed),
+            Message::Ballots(_, ballots) => !ballots.iter().any(unheard),
+            Message::Part(_) | Message::Want { .. } => true,
+        });
+        let head = wire::Head { to: request.to, from: request.from, stint: request.stint };
+        wire::request(head, &messages)
     }
 
     /// A node stands still, with its connections open: no call from it or to it ends.
@@ -302,6 +359,7 @@ impl RaftTransport for Link {
         if kind == wire::BFT_MESSAGES {
             self.net.heard.lock().push((self.own, payload.clone()));
         }
+        let payload = if kind == wire::BFT_MESSAGES { self.net.as_heard(to, payload) } else { payload };
         let target = self.net.groups.lock().get(&to).cloned();
         let founding = self.net.founding.lock().get(&to).cloned();
         let reply = match (target, founding) {
@@ -325,6 +383,11 @@ pub(super) enum Disk {
 impl Disk {
     pub(super) fn memory() -> Self {
         Self::Memory(Watched::of(MemLog::immediate("log")), Watched::of(MemLog::immediate("wal")))
+    }
+
+    /// As [`Disk::memory`], with a log that can be held: see [`Watched::hold_from`].
+    pub(super) fn slow() -> Self {
+        Self::Memory(Watched::of(MemLog::manual("log")), Watched::of(MemLog::immediate("wal")))
     }
 
     fn open(&mut self, dir: &Path) -> (Arc<dyn LogStore>, Arc<dyn LogStore>) {
@@ -436,6 +499,7 @@ impl Cluster {
             cluster: CLUSTER,
             key: key(node),
             timing: self.timing,
+            caught: Caught::open(wal.clone(), CLUSTER, (group, config.raft_id))?,
             wal,
             judge: Arc::new(Anything),
             anchor: Hash32([1; 32]),

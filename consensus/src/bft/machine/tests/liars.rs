@@ -62,6 +62,60 @@ fn two_proposals_of_a_round_are_evidence_and_one_value_is_decided() {
 }
 
 #[test]
+fn two_proposals_of_which_each_member_gets_one_are_evidence() {
+    // Who gets the second one votes for it, or for nothing.
+    for second in ["two", "bad signature"] {
+        let mut net = led_by_a_liar();
+        for (text, members) in [("one", &[2][..]), (second, &[3, 4][..])] {
+            let value = net.value(2, 0, batch(text));
+            let (id, encoded) = (value.id(), value.encode());
+            let signed = net.ballot(1, 1, 0, PROPOSAL, Some(id));
+            for to in members {
+                for part in split(1, id, &encoded) {
+                    net.deliver(1, *to, Message::Part(part));
+                }
+                net.deliver(1, *to, Message::Ballot(signed));
+            }
+        }
+        net.until(1);
+        assert_eq!(net.evidence.len(), 3, "each is shown what others were asked to vote for: {second}");
+        for pair in &net.evidence {
+            assert_eq!(pair.verify(&CLUSTER, &committee(1..=4, 0)), Ok(NodeId(1)));
+            assert_eq!(pair.first.ballot.kind, PROPOSAL);
+        }
+    }
+}
+
+#[test]
+fn a_precommit_for_something_else_than_what_it_has_decided_elsewhere_is_evidence() {
+    let mut net = Net::of(committee(1..=4, 0), [4], 1);
+    let signed = net.ballot(1, 1, 0, BallotKind::Precommit, None);
+    net.deliver(1, 4, Message::Ballot(signed));
+    net.settle(1000);
+    assert!(net.evidence.is_empty());
+    let value = net.value(4, 0, batch("good"));
+    let decided = Box::new(decided(&net, &value, 0, &[1, 2, 3]));
+    net.step(0, Input::Decided { from: NodeId(2), decided });
+    net.settle(1000);
+    assert_eq!(net.history[&1], value);
+    let liars: Vec<_> = net.evidence.iter().map(|pair| pair.verify(&CLUSTER, &committee(1..=4, 0))).collect();
+    assert_eq!(liars, [Ok(NodeId(1))]);
+    assert_eq!(net.evidence[0].first.ballot.kind, BallotKind::Precommit);
+}
+
+#[test]
+fn a_prevote_for_something_else_than_what_a_quorum_shows_is_evidence() {
+    let mut net = Net::of(committee(1..=4, 0), [4], 1);
+    let signed = net.ballot(1, 1, 0, BallotKind::Prevote, None);
+    net.deliver(1, 4, Message::Ballot(signed));
+    let polka = [1, 2, 3].map(|by| net.ballot(by, 1, 0, BallotKind::Prevote, Some(Hash32([1; 32]))));
+    net.deliver(2, 4, Message::Ballots(Quorum::Polka, polka.to_vec()));
+    net.settle(1000);
+    let liars: Vec<_> = net.evidence.iter().map(|pair| pair.verify(&CLUSTER, &committee(1..=4, 0))).collect();
+    assert_eq!(liars, [Ok(NodeId(1))]);
+}
+
+#[test]
 fn two_votes_of_a_round_are_evidence() {
     for kind in [BallotKind::Prevote, BallotKind::Precommit] {
         let mut net = led_by_a_liar();

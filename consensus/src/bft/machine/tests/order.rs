@@ -1,5 +1,6 @@
 //! The order: who proposes, what becomes of it, and who may take part.
 
+use ledger::ballot::BallotKind;
 use ledger::ids::NodeId;
 
 use super::net::{Net, batch, committee};
@@ -23,6 +24,27 @@ fn members_decide_the_same_batches_in_the_order_in_which_the_leader_was_given_th
         }
         let chains: Vec<_> = net.nodes.iter().map(|node| node.disk.chains.clone()).collect();
         assert!(chains.iter().all(|other| *other == chains[0]));
+    }
+}
+
+#[test]
+fn each_sends_two_votes_to_each_other_one_and_shows_them_the_proposal_once() {
+    for count in [4, 7] {
+        let mut net = Net::new(count, 1);
+        net.submit(1, 1, batch("one"));
+        net.until(1);
+        let (mut proposed, mut voted, mut shown) = (0, 0, 0);
+        for (from, message) in &net.sent {
+            let Message::Ballot(signed) = message else { continue };
+            match signed.ballot.kind {
+                BallotKind::Proposal { .. } if *from == signed.ballot.node => proposed += 1,
+                BallotKind::Proposal { .. } => shown += 1,
+                BallotKind::Prevote | BallotKind::Precommit => voted += 1,
+            }
+        }
+        let others = count - 1;
+        assert_eq!((proposed, voted), (others, 2 * count * others), "{count} members");
+        assert_eq!(shown, others * (others - 1), "{count} members");
     }
 }
 
