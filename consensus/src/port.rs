@@ -145,6 +145,21 @@ pub struct Origin {
     pub secret: SnapshotSecret,
 }
 
+/// A snapshot that was copied and passed the applier's own checks: what it says of itself, for others to confirm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What it contains.
+    pub applied: AppliedState,
+    /// What orders the entries behind it.
+    pub order: Order,
+    /// Hash of its last header.
+    pub header: Hash32,
+    /// The committee that signs this header. This replica's own chain leads to it, over certified changes.
+    pub signers: Committee,
+    /// The committee in force behind it, which the header names.
+    pub committee: Committee,
+}
+
 /// A snapshot on disk: a folder with the files of a database checkpoint, whose applied state was
 /// read from inside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,6 +212,12 @@ pub trait Applier: Send + 'static {
         None
     }
 
+    /// Hash of the state's last header; `None` for a state without headers. Asked after every entry, so it is to cost
+    /// nothing.
+    fn header(&self) -> Option<Hash32> {
+        None
+    }
+
     /// The entries of [`Applier::apply`] are ordered by this engine from now on.
     fn ordered_by(&mut self, _engine: Engine) {}
 
@@ -211,7 +232,16 @@ pub trait Applier: Send + 'static {
     ///
     /// # Errors
     /// [`SnapshotError`] when it must not become the state.
-    fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<AppliedState, SnapshotError>;
+    fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<Candidate, SnapshotError>;
+
+    /// What was prepared last does not become the state. Where its sender has lied, `lie` names it and says how that
+    /// was found, for people to hear of it.
+    ///
+    /// # Errors
+    /// [`Fatal`] when nobody can be told any more.
+    fn discard(&mut self, _lie: Option<(NodeId, String)>) -> Result<(), Fatal> {
+        Ok(())
+    }
 
     /// Replaces the state by the snapshot in `dir`, atomically. One that was not prepared is checked
     /// first, as the replica's own. The folder is not needed any more afterwards.

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::{Means, Running, Shared};
 use crate::bft::Caught;
 use crate::port::{Applier, Order, RoleView};
+use crate::raft::fetch::LastAsked;
 use crate::raft::{Borrowed, Opening, Prepared, RaftGroup, StartError};
 use crate::sequencer::Sequencer;
 
@@ -52,6 +53,8 @@ pub(super) struct Keeper {
     look_at: Instant,
     /// It looked like that the last time.
     lost: bool,
+    /// Who has lent a snapshot that did not hold.
+    last_asked: LastAsked,
 }
 
 /// What [`Keeper::start`] gives: the task's owner, what runs, and what the replica is.
@@ -65,7 +68,18 @@ impl Keeper {
         let (role, following) = watch::channel(stint.role.borrow().clone());
         let look_at = Instant::now() + pause(&opening);
         let handle = shared.clone();
-        let keeper = Self { opening, means, stint, shared, role, caught, borrowing: None, look_at, lost: false };
+        let keeper = Self {
+            opening,
+            means,
+            stint,
+            shared,
+            role,
+            caught,
+            borrowing: None,
+            look_at,
+            lost: false,
+            last_asked: LastAsked::default(),
+        };
         Ok((keeper, handle, following))
     }
 
@@ -158,10 +172,12 @@ impl Keeper {
         if takes_part {
             prepared.takes_part();
         }
-        if let Some(borrowed) = borrowed
-            && let Err(error) = prepared.install(borrowed).await
-        {
-            tracing::warn!(%group, %error, "a snapshot of another replica does not become the state");
+        if let Some(borrowed) = borrowed {
+            let lender = borrowed.node();
+            if let Err(error) = prepared.install(borrowed).await {
+                self.last_asked.add(lender);
+                tracing::warn!(%group, %lender, %error, "a snapshot of another replica does not become the state");
+            }
         }
         self.stint = begin(prepared, &self.means, &self.caught).await?;
         self.shared.set(self.stint.running.clone());
@@ -188,6 +204,7 @@ impl Keeper {
             nodes.retain(|other| *other != node);
             nodes.insert(0, node);
         }
+        let nodes = self.last_asked.order(&nodes);
         let stint = heard.map(|(_, stint)| stint);
         self.borrowing = Some(Box::pin(borrow(raft.clone(), nodes, own, stint)));
     }

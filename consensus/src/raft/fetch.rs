@@ -3,16 +3,21 @@
 //! It is needed when the log was purged and neither the state nor a kept snapshot reaches what is left
 //! of it. openraft does not start then, and a leader sends its snapshot only to a follower whose log
 //! is behind, which this one's is not. So the replica asks for one itself, of any other member: what a
-//! member has applied is committed, whoever leads.
+//! member has applied is committed, whoever leads. In a Byzantine group the others say so, too, before it is gone by
+//! (see [`super::vouch`]).
+//!
+//! A lender that gives nothing usable costs one attempt, and is asked last from then on.
 //!
 //! The replica keeps its vote and its log, so whatever it promised or acknowledged before stays as it
 //! was. Only entries that contradict the snapshot go: they cannot have been committed.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger::hash::Hash32;
 use ledger::ids::NodeId;
 use ledger::limits::LENT_MAX;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -28,6 +33,7 @@ use super::purge::Sending;
 use super::receive::{Transfer, check, discard_others};
 use super::snapshot::{self, Folder, Snapshots, blocking};
 use super::types::{log_id, position};
+use super::vouch;
 use super::wire::{self, Ask, AskReply, Manifest, Part, ReadReply};
 use crate::port::{Origin, Position, any_replica};
 
@@ -204,10 +210,41 @@ fn failed(error: io::Error) -> HandleError {
     HandleError::Snapshot(error.to_string())
 }
 
+/// Nodes that gave nothing usable the last time that they were asked for a snapshot, the latest one last.
+#[derive(Default)]
+pub(crate) struct LastAsked(parking_lot::Mutex<Vec<NodeId>>);
+
+impl LastAsked {
+    /// These nodes, in the order in which they are asked.
+    pub(crate) fn order(&self, nodes: &[NodeId]) -> Vec<NodeId> {
+        let last = self.0.lock();
+        let mut order = nodes.to_vec();
+        // Those that are not among them come first, as they were.
+        order.sort_by_key(|node| last.iter().position(|other| other == node));
+        order
+    }
+
+    /// A node has given nothing usable.
+    pub(crate) fn add(&self, node: NodeId) {
+        let mut last = self.0.lock();
+        last.retain(|other| *other != node);
+        last.push(node);
+    }
+
+    /// A node has given a snapshot.
+    pub(crate) fn remove(&self, node: NodeId) {
+        self.0.lock().retain(|other| *other != node);
+    }
+}
+
 /// A snapshot of another replica, whole on this disk, and not judged yet.
 pub(crate) struct Borrowed {
     transfer: Transfer,
     node: NodeId,
+    /// What others have told of the place where it stands.
+    told: BTreeMap<NodeId, Hash32>,
+    /// The way to those who have not been asked.
+    sender: Arc<Sender>,
 }
 
 /// Brings a snapshot that reaches at least `needed` onto this disk, from the first of these nodes that lends one. The
@@ -218,17 +255,27 @@ pub(crate) async fn borrow(
     needed: Position,
     others: &[NodeId],
 ) -> Result<Borrowed, FetchError> {
+    let needed = remembered(sender, needed, others).await;
     let mut answers = Vec::new();
-    for node in others {
-        match Borrower::at(sender, *node, snapshots, needed).borrow().await {
+    for node in snapshots.last_asked.order(others) {
+        match Borrower::at(sender, node, snapshots, needed, others).borrow().await {
             Ok(borrowed) => return Ok(borrowed),
-            Err(what) => answers.push((*node, what)),
+            Err(what) => {
+                snapshots.last_asked.add(node);
+                answers.push((node, what));
+            }
         }
     }
     Err(FetchError(answers))
 }
 
-/// Fetches a snapshot that reaches at least `needed`, from the first of these nodes that lends one, and
+/// A snapshot has to reach what others remember, so that they can vouch for it.
+async fn remembered(sender: &Arc<Sender>, needed: Position, others: &[NodeId]) -> Position {
+    let remembered = vouch::remembered(sender, others).await;
+    Position { index: needed.index.max(remembered), ..needed }
+}
+
+/// Fetches a snapshot that reaches at least `needed`, from the first of these nodes that lends one that holds, and
 /// installs it. Any replica of theirs will do: what it has applied is committed.
 pub(crate) async fn fetch(
     sender: &Arc<Sender>,
@@ -238,15 +285,22 @@ pub(crate) async fn fetch(
     needed: Position,
     others: &[NodeId],
 ) -> Result<(), FetchError> {
+    let needed = remembered(sender, needed, others).await;
     let mut answers = Vec::new();
-    for node in others {
-        let fetched = match Borrower::at(sender, *node, snapshots, needed).borrow().await {
+    for node in snapshots.last_asked.order(others) {
+        let fetched = match Borrower::at(sender, node, snapshots, needed, others).borrow().await {
             Ok(borrowed) => borrowed.install(snapshots, applier, log).await,
             Err(what) => Err(what),
         };
         match fetched {
-            Ok(()) => return Ok(()),
-            Err(what) => answers.push((*node, what)),
+            Ok(()) => {
+                snapshots.last_asked.remove(node);
+                return Ok(());
+            }
+            Err(what) => {
+                snapshots.last_asked.add(node);
+                answers.push((node, what));
+            }
         }
     }
     Err(FetchError(answers))
@@ -272,10 +326,13 @@ impl Pace {
 }
 
 struct Borrower<'a> {
+    sender: &'a Arc<Sender>,
     peer: Peer,
     node: NodeId,
     snapshots: &'a Arc<Snapshots>,
     needed: Position,
+    /// Who else may say where the snapshot stands.
+    others: &'a [NodeId],
 }
 
 fn text(error: impl Display) -> String {
@@ -283,12 +340,22 @@ fn text(error: impl Display) -> String {
 }
 
 impl<'a> Borrower<'a> {
-    fn at(sender: &Arc<Sender>, node: NodeId, snapshots: &'a Arc<Snapshots>, needed: Position) -> Self {
-        Self { peer: Peer::to(sender.clone(), any_replica(node), node), node, snapshots, needed }
+    fn at(
+        sender: &'a Arc<Sender>,
+        node: NodeId,
+        snapshots: &'a Arc<Snapshots>,
+        needed: Position,
+        others: &'a [NodeId],
+    ) -> Self {
+        let peer = Peer::to(sender.clone(), any_replica(node), node);
+        Self { sender, peer, node, snapshots, needed, others }
     }
 
     async fn borrow(&self) -> Result<Borrowed, String> {
         let transfer = self.ask().await?;
+        let index = transfer.manifest.position.map_or(0, |position| position.index);
+        // Before it is read, which takes as long as it is large: nobody remembers for ever.
+        let told = vouch::places(self.sender, self.others, self.node, index).await;
         let (dir, keep) = (self.snapshots.dir().to_path_buf(), transfer.folder_name());
         let preparing = transfer.clone();
         let have = blocking(move || {
@@ -303,7 +370,7 @@ impl<'a> Borrower<'a> {
         if let Some(bad) = blocking(move || verifying.verify()).await.map_err(text)? {
             return Err(bad);
         }
-        Ok(Borrowed { transfer, node: self.node })
+        Ok(Borrowed { transfer, node: self.node, told, sender: self.sender.clone() })
     }
 
     async fn ask(&self) -> Result<Transfer, String> {
@@ -353,25 +420,38 @@ impl<'a> Borrower<'a> {
 }
 
 impl Borrowed {
-    /// Lets the applier check what is in the files, takes what contradicts them off the log, and
-    /// installs them as another node's, which they would not be to a start that finds them. A crash in
-    /// between leaves a log that is as good as before.
+    /// Who has lent it.
+    #[cfg(feature = "bft")]
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Lets the applier check what is in the files, and the others say where that stands, takes what contradicts it
+    /// off the log, and installs the files as another node's, which they would not be to a start that finds them. A
+    /// crash in between leaves a log that is as good as before.
     pub(crate) async fn install(
         self,
         snapshots: &Arc<Snapshots>,
         applier: &Arc<ApplierCell>,
         log: &Log,
     ) -> Result<(), String> {
-        let transfer = self.transfer;
+        let Self { transfer, node, told, sender } = self;
         let applied = transfer.applied();
         let at = applied.position.ok_or("it contains no position")?;
         let (path, secret) = (transfer.path.clone(), transfer.secret);
         // Whatever becomes of it, the files are not needed any more after this.
         let folder = Folder::new(transfer.path, applied.clone(), secret.clone(), false);
-        let origin = Origin { node: self.node, secret };
+        let origin = Origin { node, secret };
         let checked = applier.run(move |applier| Ok(applier.prepare(&path, Some(origin)))).await.map_err(text)?;
-        if checked.map_err(text)?.position != applied.position {
+        let candidate = checked.map_err(text)?;
+        if candidate.applied.position != applied.position {
             return Err("its files contain another position than it said".to_owned());
+        }
+        if let Err(doubt) = vouch::confirm(&sender, &candidate, node, told).await {
+            let why = format!("{}: {doubt}", doubt.code());
+            let lie = doubt.lie().then(|| (node, why.clone()));
+            applier.run(move |applier| applier.discard(lie)).await.map_err(text)?;
+            return Err(why);
         }
         let conflicts = log.entry_id(at.index).map_err(text)?.is_some_and(|id| id != log_id(&at));
         if conflicts {

@@ -35,7 +35,7 @@ use super::serve::{self, malformed};
 use super::snapshot::Snapshots;
 use super::streams::Streams;
 use super::types::{Batch, Raft, TypeConfig, log_id};
-use super::wire;
+use super::{vouch, wire};
 use crate::port::{Applier, Position, RoleView, SequencerError, any_replica, join_of};
 use crate::sequencer::{Proposal, Sequencer};
 
@@ -296,6 +296,11 @@ impl RaftGroup {
             }
             wire::STANDING => wire::reply(&Standing::Begun),
             wire::STINT => wire::reply(&inner.stint),
+            wire::BFT_PLACE => {
+                let ask = wire::body::<vouch::Ask>(body).map_err(malformed)?;
+                let order = *inner.applier.orders().borrow();
+                wire::reply(&vouch::told_under_raft(order, ask))
+            }
             #[cfg(feature = "bft")]
             wire::BFT_DECIDED => crate::bft::decided_before(&inner.log, inner.stint, body)?,
             wire::LATEST_JOIN => {

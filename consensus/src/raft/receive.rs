@@ -107,8 +107,8 @@ impl Receiver {
         let (prepared, origin) = (folder.clone(), Origin { node: from, secret });
         let checked = self.applier.run(move |applier| Ok(applier.prepare(&prepared.path, Some(origin)))).await;
         let refused = match checked.map_err(|error| HandleError::Stopped(error.to_string()))? {
-            Ok(checked) if checked.position == applied.position => None,
-            Ok(checked) => Some(format!("the files contain {:?}", checked.position)),
+            Ok(checked) if checked.applied.position == applied.position => None,
+            Ok(checked) => Some(format!("the files contain {:?}", checked.applied.position)),
             Err(SnapshotError::Refused(reason)) => Some(reason),
             Err(SnapshotError::Failed(reason)) => return Err(HandleError::Snapshot(reason)),
         };

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::codec;
+use super::fetch::LastAsked;
 use super::network::Peer;
 use super::types::{LeaderId, SnapshotMeta, TypeConfig, Vote, log_id};
 use super::wire::{self, FileInfo, Manifest};
@@ -146,6 +147,8 @@ pub(crate) struct Snapshots {
     current: Mutex<Option<Arc<Folder>>>,
     /// Set by an install, which uses up the folder: the next reader gets a fresh checkpoint.
     rebuild: AtomicBool,
+    /// Whom this replica asks last when it needs a snapshot of another one.
+    pub(crate) last_asked: LastAsked,
 }
 
 impl Snapshots {
@@ -183,7 +186,8 @@ impl Snapshots {
             }
         }
         let dir = dir.to_path_buf();
-        Ok(Self { dir, secret, current: Mutex::new(current), rebuild: AtomicBool::new(false) })
+        let rebuild = AtomicBool::new(false);
+        Ok(Self { dir, secret, current: Mutex::new(current), rebuild, last_asked: LastAsked::default() })
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -41,19 +41,21 @@ pub(crate) const BFT_MESSAGES: u8 = 12;
 pub(crate) const BFT_DECIDED: u8 = 13;
 /// Which stint the replica is in; an empty body.
 pub(crate) const STINT: u8 = 14;
+/// Where the state of a replica of a Byzantine group stood behind an entry: see [`super::vouch`].
+pub(crate) const BFT_PLACE: u8 = 15;
 
 /// Whether a request means whatever replica there is on the node, and not one of a certain id: it asks
 /// for what is committed, and nothing that the sender does follows from who answers. The messages of a
 /// Byzantine group are of this kind too: what counts in them is signed, by a member of a committee that they
 /// name, and the committee knows nodes and not replicas.
 pub(crate) fn asks_any(kind: u8) -> bool {
-    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED | STINT)
+    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED | STINT | BFT_PLACE)
 }
 
 /// Whether a request means the same whatever stints its sender and its receiver are in: it asks for what is final, or
 /// where a replica stands. All others are of one run of one engine, and nothing to any other.
 pub(crate) fn of_any_stint(kind: u8) -> bool {
-    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | STANDING | LATEST_JOIN | BFT_DECIDED | STINT)
+    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | STANDING | LATEST_JOIN | BFT_DECIDED | STINT | BFT_PLACE)
 }
 
 /// Whether a call asks for a snapshot, or brings one: what a host may refuse to a replica that is on its way out without
@@ -63,10 +65,10 @@ pub fn carries_snapshot(kind: u8) -> bool {
     matches!(kind, SNAPSHOT_OFFER | SNAPSHOT_PART | SNAPSHOT_DONE | SNAPSHOT_ASK | SNAPSHOT_READ)
 }
 
-/// Whether a call asks for values that a Byzantine group has decided.
+/// Whether a call asks for values that a Byzantine group has decided, or where they have led.
 #[must_use]
 pub fn asks_for_values(kind: u8) -> bool {
-    kind == BFT_DECIDED
+    matches!(kind, BFT_DECIDED | BFT_PLACE)
 }
 
 /// Whether a call brings what a Byzantine group votes on, and the votes.

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use consensus::engine::first_note;
 use consensus::port::{
-    AppliedState, Applier, Committed, Fatal, Order, Origin, Payload, SnapshotDir, SnapshotError, SnapshotSecret,
+    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Payload, SnapshotDir, SnapshotError,
+    SnapshotSecret,
 };
 use cross_shard::commit::Decision;
 use ledger::Committee;
@@ -325,6 +326,16 @@ impl Replica {
         self.effects.blocking_send(what).map_err(|_| Fatal("the group's task has ended".into()))
     }
 
+    /// A snapshot that a node sent does not become the state.
+    fn refuse(&self, node: NodeId, reason: &str) -> Result<(), Fatal> {
+        let text = format!(
+            "snapshot_refused: {}: a snapshot that node {node} sent does not hold: {reason}; this replica keeps the state \
+             it has, and takes the next one or that of another node",
+            self.constants.group
+        );
+        self.tell(Committing::Refused(text))
+    }
+
     /// Persists a position that makes no block.
     fn note(&self, db: &dyn Kv, consensus: AppliedState) -> Result<(), Fatal> {
         let mut stand = self.stand.lock();
@@ -500,6 +511,10 @@ impl Applier for Replica {
         Some(self.stand.lock().order)
     }
 
+    fn header(&self) -> Option<Hash32> {
+        Some(self.stand.lock().applied.header_hash)
+    }
+
     fn ordered_by(&mut self, engine: Engine) {
         self.by = engine;
     }
@@ -531,7 +546,7 @@ impl Applier for Replica {
         self.seal.secret()
     }
 
-    fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<AppliedState, SnapshotError> {
+    fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<Candidate, SnapshotError> {
         self.staged = None;
         let checked = self.db().map_err(|fatal| SnapshotError::Failed(fatal.0)).and_then(|db| {
             let target = snapshot::Target {
@@ -545,22 +560,22 @@ impl Applier for Replica {
         });
         match checked {
             Ok(staged) => {
-                let applied = staged.stand.applied.consensus.clone();
+                let candidate = staged.candidate();
                 self.staged = Some(staged);
-                Ok(applied)
+                Ok(candidate)
             }
             Err(error) => {
                 if let (Some(Origin { node, .. }), SnapshotError::Refused(reason)) = (from, &error) {
-                    let text = format!(
-                        "snapshot_refused: {}: a snapshot that node {node} sent does not hold: {reason}; this replica keeps the state \
-                         it has, and takes the next one or that of another leader",
-                        self.constants.group
-                    );
-                    self.tell(Committing::Refused(text)).map_err(|fatal| SnapshotError::Failed(fatal.0))?;
+                    self.refuse(node, reason).map_err(|fatal| SnapshotError::Failed(fatal.0))?;
                 }
                 Err(error)
             }
         }
+    }
+
+    fn discard(&mut self, lie: Option<(NodeId, String)>) -> Result<(), Fatal> {
+        self.staged = None;
+        lie.map_or(Ok(()), |(node, reason)| self.refuse(node, &reason))
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {

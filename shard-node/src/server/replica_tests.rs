@@ -232,7 +232,11 @@ fn a_good_snapshot_is_checked_first_and_switched_to_after() {
     replica.put(marks::checked(), &Height(2));
     let prepared = replica.replica.prepare(&dir, Some(sender())).expect("it holds");
     assert_eq!(replica.height(), 2, "nothing has changed yet");
-    assert_eq!(replica.replica.install(&dir), Ok(prepared));
+    let last: Header = leader.load(schema::header(Height(5))).expect("a header");
+    assert_eq!((prepared.header, prepared.signers.hash()), (last.hash(), last.committee_hash));
+    assert_eq!(prepared.committee.hash(), last.next_committee_hash);
+    assert_eq!(Some(prepared.order), leader.replica.order());
+    assert_eq!(replica.replica.install(&dir), Ok(prepared.applied));
     assert_eq!((replica.height(), replica.files()), (5, 2), "LIVE and one database");
     assert_eq!(replica.share.stand.lock().applied, leader.share.stand.lock().applied);
     // What the sender claims to have found out is not taken over.
@@ -249,7 +253,7 @@ fn a_good_snapshot_is_checked_first_and_switched_to_after() {
 #[test]
 fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
     type Harm = fn(&Disk);
-    let harms: [(&str, Harm); 6] = [
+    let harms: [(&str, Harm); 9] = [
         ("does not match its recorded root", |leader| leader.put(schema::account(&address(&issuer().0)), &1u8)),
         ("does not continue", |leader| {
             let header: Header = leader.load(schema::header(Height(3))).expect("a header");
@@ -266,6 +270,15 @@ fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
         ("last header does not name its state", |leader| {
             let header: Header = leader.load(schema::header(Height(5))).expect("a header");
             leader.put(schema::header(Height(5)), &Header { state_root: Hash32([7; 32]), ..header });
+        }),
+        ("last header does not name its state", |leader| {
+            let applied: AppliedRecord = leader.load(schema::applied()).expect("a position");
+            leader.put(schema::applied(), &AppliedRecord { time_ms: TimeMs(u64::MAX), ..applied });
+        }),
+        ("committees are not those", |leader| leader.put(schema::current_committee(SHARD), &liars())),
+        ("committees are not those", |leader| {
+            let header: Header = leader.load(schema::header(Height(5))).expect("a header");
+            leader.put(schema::committee(SHARD, &header.committee_hash), &liars());
         }),
     ];
     let mut replica = Disk::with(1..=2);
@@ -329,6 +342,30 @@ fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
     assert_eq!(replica.height(), 5);
 }
 
+#[test]
+fn a_snapshot_that_others_contradict_is_dropped_and_people_hear_whose_it_was() {
+    let mut leader = Disk::with(1..=5);
+    let dir = leader.snapshot();
+    let mut replica = Disk::with(1..=2);
+    let before = replica.share.stand.lock().applied.clone();
+    let text = |told: Option<Committing>| match told {
+        Some(Committing::Refused(text)) => Some(text),
+        _ => None,
+    };
+    for lie in [Some((NodeId(7), "snapshot_contradicted: by two".to_owned())), None] {
+        while replica.effects.try_recv().is_ok() {}
+        replica.replica.prepare(&dir, Some(sender())).expect("it passes the checks of its own");
+        replica.replica.discard(lie.clone()).expect("it is told");
+        assert_eq!((replica.share.stand.lock().applied.clone(), replica.files()), (before.clone(), 2), "no copy stays");
+        let told = text(replica.effects.try_recv().ok());
+        // Where nobody has lied, there is nothing to tell.
+        assert_eq!(told.is_some(), lie.is_some());
+        assert!(told.is_none_or(|text| {
+            text.starts_with("snapshot_refused: ") && text.contains("node 7") && text.contains("snapshot_contradicted")
+        }));
+    }
+}
+
 /// The seal of a node of its own.
 fn local_seal() -> LocalSeal {
     let (folder, channel) = (TempDir::new().expect("a folder"), GroupId::channel(1));
@@ -361,7 +398,7 @@ fn a_sealed_snapshot_needs_its_senders_key_and_is_sealed_anew_under_the_receiver
         assert_eq!((replica.height(), replica.files()), (0, 2));
     }
     let prepared = replica.replica.prepare(&dir, from(leader.replica.secret())).expect("it holds");
-    assert_eq!(replica.replica.install(&dir), Ok(prepared));
+    assert_eq!(replica.replica.install(&dir), Ok(prepared.applied));
     assert_eq!((replica.height(), replica.files()), (5, 2));
     assert_eq!(replica.share.stand.lock().applied, leader.share.stand.lock().applied);
 

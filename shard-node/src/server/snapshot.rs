@@ -4,13 +4,15 @@
 //! Never does: the switch itself, which is [`super::replica`]'s.
 //!
 //! A snapshot holds when its files are whole, its tree has the root that its last header names, its
-//! streams are those of that header, and its headers continue this replica's own chain, each committee
-//! named by the one before. That the last header is the group's takes a certificate, which is often
-//! younger than the snapshot: where it is missing, the driver attests nothing before it has come.
+//! streams and its committee in force are those of that header, and its headers continue this replica's own
+//! chain, each committee named by the one before. That the last header is the group's takes a certificate, which
+//! is often younger than the snapshot: where it is missing, the driver attests nothing before it has come. In a
+//! Byzantine group the members that sign this header say so before it is gone by, and the engine asks them
+//! (`consensus::raft::vouch`).
 
 use std::path::{Path, PathBuf};
 
-use consensus::port::{Origin, SnapshotError};
+use consensus::port::{Candidate, Origin, SnapshotError};
 use cross_shard::stream;
 use ledger::genesis::VerifyMode;
 use ledger::header::Header;
@@ -38,6 +40,25 @@ pub struct Staged {
     pub state: StagedState,
     /// Its tree and position.
     pub stand: Stand,
+    /// Who signs its last header.
+    pub signers: Committee,
+    /// Who is in force behind it.
+    pub committee: Committee,
+}
+
+impl Staged {
+    /// What it says of itself.
+    #[must_use]
+    pub fn candidate(&self) -> Candidate {
+        let Stand { applied, order, .. } = &self.stand;
+        Candidate {
+            applied: applied.consensus.clone(),
+            order: *order,
+            header: applied.header_hash,
+            signers: self.signers.clone(),
+            committee: self.committee.clone(),
+        }
+    }
 }
 
 /// Where a snapshot is to go.
@@ -88,12 +109,12 @@ pub fn stage(dir: &Path, from: Option<&Origin>, target: &Target<'_>, own: &dyn K
     if stand.applied.consensus != labelled {
         return Err(refused("its label names another position than its content"));
     }
-    check(state.db(), own, target.constants, &stand.applied)?;
+    let (signers, committee) = check(state.db(), own, target.constants, &stand.applied)?;
     // Whatever the driver is going to read must be there.
     let reader = DbReader(state.db());
     SystemView::read(&reader, target.constants.group, VerifyMode::Every).map_err(refused)?;
     write_marks(state.db(), own, from.is_some(), stand.applied.height)?;
-    Ok(Staged { dir: dir.to_path_buf(), state, stand })
+    Ok(Staged { dir: dir.to_path_buf(), state, stand, signers, committee })
 }
 
 fn load<T: borsh::BorshDeserialize>(db: &dyn Kv, key: &[u8], what: &str) -> Result<T, SnapshotError> {
@@ -101,10 +122,16 @@ fn load<T: borsh::BorshDeserialize>(db: &dyn Kv, key: &[u8], what: &str) -> Resu
     borsh::from_slice(&bytes).map_err(|error| refused(format!("its {what} does not decode: {error}")))
 }
 
-/// Judges everything but the tree.
-fn check(new: &dyn Kv, own: &dyn Kv, constants: &GroupConstants, applied: &AppliedRecord) -> Result<(), SnapshotError> {
+/// Judges everything but the tree. Returns who signs the last header, and who is in force behind it.
+fn check(
+    new: &dyn Kv,
+    own: &dyn Kv,
+    constants: &GroupConstants,
+    applied: &AppliedRecord,
+) -> Result<(Committee, Committee), SnapshotError> {
     let last: Header = load(new, &schema::header(applied.height), "last header")?;
-    if last.hash() != applied.header_hash || last.state_root != applied.state_root {
+    let named = (last.hash(), last.state_root, last.time_ms);
+    if named != (applied.header_hash, applied.state_root, applied.time_ms) {
         return Err(refused("its last header does not name its state"));
     }
     let reader = DbReader(new);
@@ -117,7 +144,15 @@ fn check(new: &dyn Kv, own: &dyn Kv, constants: &GroupConstants, applied: &Appli
     if (outbox, inbox) != (last.outbox_root, last.inbox_cursors_root) {
         return Err(refused("its mail is not what its last header names"));
     }
-    continues(new, own, constants, &last)
+    continues(new, own, constants, &last)?;
+    let group = constants.group;
+    let signers: Committee =
+        load(new, &schema::committee(group, &last.committee_hash), "committee of its last header")?;
+    let committee: Committee = load(new, &schema::current_committee(group), "committee in force")?;
+    if (signers.hash(), committee.hash()) != (last.committee_hash, last.next_committee_hash) {
+        return Err(refused("its committees are not those that its last header names"));
+    }
+    Ok((signers, committee))
 }
 
 /// Follows the snapshot's headers from this replica's own last block to its last one. Each names its

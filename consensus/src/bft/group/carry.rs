@@ -7,6 +7,7 @@ use super::decided;
 use super::task::{Event, Task, Ticket};
 use crate::bft::{Chain, Decided, Fate, Output, Record};
 use crate::port::{Committed, SequencerError};
+use crate::raft::vouch;
 
 /// So many records are forgotten at a time: forgetting costs a write.
 const FORGET_RECORDS: u64 = 64;
@@ -119,10 +120,10 @@ impl Task {
         self.work.spawn(async move {
             let applied = applier.run(move |applier| {
                 applier.apply(vec![committed])?;
-                applier.committee()
+                Ok((applier.committee()?, vouch::place(applier)))
             });
             let event = match applied.await {
-                Ok(committee) => Event::Applied(note, committee),
+                Ok((committee, place)) => Event::Applied(note, committee, place),
                 Err(error) => Event::Failed(error.to_string()),
             };
             drop(events.send(event));

@@ -16,6 +16,7 @@ use ledger::limits::BATCH_BYTES_MAX;
 use tokio::sync::watch;
 
 use super::decided;
+use super::places::Places;
 use crate::bft::Decided;
 use crate::port::any_replica;
 use crate::raft::HandleError;
@@ -63,6 +64,8 @@ pub(super) struct Progress {
     pub(super) votes: AtomicBool,
     /// The running round.
     pub(super) round: AtomicU32,
+    /// Where the state has been.
+    pub(super) places: Places,
 }
 
 impl Progress {

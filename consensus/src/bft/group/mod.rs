@@ -11,7 +11,7 @@
 //!
 //! Code map: `start` (before the machine runs), `task` (the loop), `carry` (what the machine wants done), `wal` and
 //! `decided` (bytes on disk), `caught` (proofs of double votes), `arrivals` (what comes), `outbox` (what leaves), `catchup`
-//! (a member that is behind), `sequencer` (what the host asks for).
+//! (a member that is behind), `places` (what others are told of a snapshot), `sequencer` (what the host asks for).
 //!
 //! When the committee in force has another engine, the entry that brought it was the last: the task does nothing more
 //! (`task::Task::over`) and waits to be taken down by whoever starts the other engine.
@@ -22,6 +22,7 @@ mod catchup;
 mod caught;
 mod decided;
 mod outbox;
+mod places;
 mod sequencer;
 mod start;
 mod task;
@@ -52,6 +53,7 @@ use tokio::time::Instant;
 use self::arrivals::{Arrivals, Calls};
 use self::catchup::Progress;
 use self::outbox::{CALL_MESSAGES_BYTES_MAX, Counters, Outbox};
+use self::places::Places;
 use self::task::{Command, Inputs, Task};
 use super::api::BftTiming;
 use super::{CHAIN_VERSION, Chain, Message};
@@ -62,7 +64,7 @@ use crate::raft::log::Log;
 use crate::raft::machine::ApplierCell;
 use crate::raft::network::Sender;
 use crate::raft::snapshot::Snapshots;
-use crate::raft::{Founding, HandleError, RaftGroupConfig, Replica, Standing, StartError, serve, wire};
+use crate::raft::{Founding, HandleError, RaftGroupConfig, Replica, Standing, StartError, serve, vouch, wire};
 
 pub(crate) use self::catchup::decided_before;
 pub use self::caught::Caught;
@@ -169,6 +171,7 @@ impl BftGroup {
             reached: AtomicU64::new(ready.reached()),
             votes: AtomicBool::new(ready.votes),
             round: AtomicU32::new(0),
+            places: Places::at(ready.place.0, ready.place.1),
         });
         let counters = Arc::<Counters>::default();
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
@@ -286,6 +289,10 @@ impl BftGroup {
             wire::BFT_DECIDED => {
                 let ask = wire::body(body).map_err(serve::malformed)?;
                 Ok(wire::reply(&catchup::answer(&inner.log, &inner.progress, ask).await?))
+            }
+            wire::BFT_PLACE => {
+                let ask = wire::body::<vouch::Ask>(body).map_err(serve::malformed)?;
+                Ok(wire::reply(&inner.progress.places.answer(ask).await))
             }
             // One that may have forgotten what it promised says nothing that others could rely on.
             wire::STANDING => Ok(wire::reply(&if self.votes() { Standing::Begun } else { Standing::Unsure })),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ledger::committee::{Committee, Engine};
+use ledger::hash::Hash32;
 use ledger::ids::ClusterId;
 
 use super::wal::{Wal, WalError};
@@ -24,7 +25,7 @@ use crate::raft::log::Log;
 use crate::raft::machine::ApplierCell;
 use crate::raft::stint;
 use crate::raft::types::log_id;
-use crate::raft::{Standing, StartError};
+use crate::raft::{Standing, StartError, vouch};
 
 /// Read at a time when the log is applied.
 const REPLAY_BYTES_MAX: usize = 8 << 20;
@@ -39,6 +40,8 @@ pub(super) struct Ready {
     pub(super) records: (u64, Vec<Record>),
     pub(super) votes: bool,
     pub(super) wal: Wal,
+    /// The last entry in the state, and the place behind it.
+    pub(super) place: (u64, Option<Hash32>),
 }
 
 impl Ready {
@@ -68,7 +71,7 @@ pub(super) async fn ready(ground: &Ground, parts: &BftParts) -> Result<Ready, St
     let wal = Wal::new(parts.wal.clone(), parts.cluster, group, ground.config.raft_id);
     let (votes, records) = standing(ground, parts, &wal).await?;
     install_kept(ground).await.map_err(unusable)?;
-    let (applied, committee) = state(&ground.applier).await.map_err(unusable)?;
+    let (applied, committee, _) = state(&ground.applier).await.map_err(unusable)?;
     let committee = committee.ok_or_else(|| unusable(io::Error::other("the state has no committee")))?;
     let (chain, committee) = if committee.engine == Engine::Bft {
         let chain = chain(parts, &applied, &committee).map_err(|detail| StartError::Storage { group, detail })?;
@@ -77,12 +80,17 @@ pub(super) async fn ready(ground: &Ground, parts: &BftParts) -> Result<Ready, St
         // The kept snapshot was the last of this engine: there is nothing to decide any more.
         (Chain::start(parts.start.index, parts.anchor, &committee), committee)
     };
-    Ok(Ready { chain, committee: Arc::new(committee), records, votes, wal })
+    let (applied, _, place) = state(&ground.applier).await.map_err(unusable)?;
+    let place = (applied.position.map_or(0, |position| position.index), place);
+    Ok(Ready { chain, committee: Arc::new(committee), records, votes, wal, place })
 }
 
-/// What the state has applied, and the committee that it has in force.
-pub(super) async fn state(applier: &Arc<ApplierCell>) -> io::Result<(AppliedState, Option<Committee>)> {
-    applier.run(|applier| Ok((applier.applied(), applier.committee()?))).await
+/// What the state has applied, the committee that it has in force, and its place.
+pub(super) type Reached = (AppliedState, Option<Committee>, Option<Hash32>);
+
+/// Where the state stands.
+pub(super) async fn state(applier: &Arc<ApplierCell>) -> io::Result<Reached> {
+    applier.run(|applier| Ok((applier.applied(), applier.committee()?, vouch::place(applier)))).await
 }
 
 /// Whether the replica may vote, and what it wrote down about its votes.

@@ -18,11 +18,11 @@ use tokio::time::Instant;
 use super::arrivals::Taker;
 use super::catchup::{self, Answer, Found, Progress};
 use super::outbox::Outbox;
-use super::start::{self, Ready};
+use super::start::{self, Reached, Ready};
 use super::wal::Wal;
 use super::{BftParts, Ground, chain_of};
 use crate::bft::{Admission, Begin, Body, Chain, Decided, Fate, Input, Machine, Output, Settings, Standing};
-use crate::port::{AppliedState, Committed, Position, RoleView, SequencerError};
+use crate::port::{Committed, Position, RoleView, SequencerError};
 use crate::raft::codec::Stint;
 use crate::raft::fetch;
 use crate::raft::purge::Keep;
@@ -36,12 +36,12 @@ pub(super) enum Event {
     Judged { life: u64, value: Hash32, valid: bool },
     /// The log is durable up to this entry.
     Logged(u64),
-    /// An entry is applied; the order behind it, and the committee in force.
-    Applied(Chain, Option<Committee>),
+    /// An entry is applied; the order behind it, the committee in force, and the place of the state.
+    Applied(Chain, Option<Committee>, Option<Hash32>),
     /// A member has answered a question for decided values, or has not.
     Answered { from: NodeId, answer: Result<Answer, String> },
     /// A snapshot was fetched and has become the state, or not.
-    Installed(Result<(AppliedState, Option<Committee>), String>),
+    Installed(Result<Reached, String>),
     /// A snapshot of the own state was made that reaches this entry.
     Snapshot(u64),
     /// It is noted that this replica votes; the number of its next record.
@@ -165,7 +165,7 @@ impl Task {
         outbox: Outbox,
         shared: Shared,
     ) -> (Self, watch::Receiver<RoleView>) {
-        let Ready { chain, committee, records, votes, wal } = ready;
+        let Ready { chain, committee, records, votes, wal, .. } = ready;
         let forgotten = records.0.saturating_sub(1);
         let mut out = Vec::new();
         let begin = Begin { chain: chain.clone(), committee: committee.clone(), decided: Vec::new(), records, votes };
@@ -278,7 +278,7 @@ impl Task {
                 self.apply(index);
                 self.forget(index);
             }
-            Event::Applied(chain, committee) => self.applied(chain, committee),
+            Event::Applied(chain, committee, place) => self.applied(chain, committee, place),
             Event::Answered { from, answer } => self.answered(from, answer),
             Event::Installed(result) => self.installed(result),
             Event::Snapshot(index) => {
@@ -341,20 +341,21 @@ impl Task {
         !self.applying && !self.installing && self.held.is_none()
     }
 
-    fn applied(&mut self, chain: Chain, committee: Option<Committee>) {
+    fn applied(&mut self, chain: Chain, committee: Option<Committee>, place: Option<Hash32>) {
         self.applying = false;
         let Some(committee) = committee else {
             return self.ground.failure.note("the state has no committee");
         };
-        self.moved(chain, committee);
+        self.moved(chain, committee, place);
         self.step(Input::Applied { index: self.chain.index, committee: self.committee.clone() });
     }
 
     /// The state stands here now.
-    fn moved(&mut self, chain: Chain, committee: Committee) {
+    fn moved(&mut self, chain: Chain, committee: Committee, place: Option<Hash32>) {
         self.chain = chain;
         self.committee = Arc::new(committee);
         self.shared.progress.reached(self.chain.index);
+        self.shared.progress.places.note(self.chain.index, place);
         self.admission.in_force(&self.committee);
         self.beyond.clear();
     }
@@ -456,8 +457,9 @@ impl Task {
         }
     }
 
-    /// Fetches a snapshot when an honest member has said that what is missing here is not in its log. Nothing is
-    /// applied until it is the state, or has failed.
+    /// Fetches a snapshot when an honest member has said that what is missing here is not in its log. It takes an
+    /// honest member's word, too, to go by one (`crate::raft::vouch`). Nothing is applied until it is the state, or has
+    /// failed.
     fn install(&mut self) {
         let tolerated = self.committee.engine.tolerated(self.committee.members.len());
         if !self.idle() || self.beyond.len() <= tolerated {
@@ -488,9 +490,9 @@ impl Task {
         });
     }
 
-    fn installed(&mut self, result: Result<(AppliedState, Option<Committee>), String>) {
+    fn installed(&mut self, result: Result<Reached, String>) {
         self.installing = false;
-        let (applied, committee) = match result {
+        let (applied, committee, place) = match result {
             Ok(state) => state,
             Err(error) => {
                 tracing::warn!(group = %self.ground.config.group, %error, "no snapshot");
@@ -517,7 +519,7 @@ impl Task {
             return self.ground.failure.note(&error.to_string());
         }
         self.logged(at.index);
-        self.moved(chain, committee);
+        self.moved(chain, committee, place);
         let (chain, committee) = (Box::new(self.chain.clone()), self.committee.clone());
         self.step(Input::Installed { chain, committee });
     }

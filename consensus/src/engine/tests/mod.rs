@@ -175,6 +175,8 @@ async fn a_state_of_an_earlier_stint_is_not_brought_up_by_the_log_of_a_later_one
     cluster.stop(4).await;
     cluster.lose(4, first);
     cluster.lose_snapshots(4);
+    // All the others have gone over, so that one can lend and another one vouch.
+    cluster.order(&[1, 2, 3], "without it").await;
     // Its promises are of a stint that the state knows nothing of.
     let (mut prepared, means) = cluster.prepare(4).await.unwrap();
     let after = cluster.state(1).order.stint();

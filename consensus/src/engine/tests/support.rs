@@ -19,8 +19,8 @@ use tempfile::TempDir;
 use crate::bft::{BftTiming, Judge};
 use crate::engine::{Group, Means, first_note};
 use crate::port::{
-    AppliedState, Applier, Committed, Fatal, Order, Origin, Payload, Position, RoleView, SnapshotDir, SnapshotError,
-    Timing, replica_id,
+    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Payload, Position, RoleView, SnapshotDir,
+    SnapshotError, Timing, replica_id,
 };
 use crate::raft::{Founding, Prepared, RaftGroupConfig, RaftTransport, StartError, TransportError};
 use crate::sequencer::Sequencer;
@@ -80,10 +80,14 @@ impl State {
         let Some(engine) = next.filter(|engine| *engine != self.order.engine) else { return };
         let nodes = self.committee.members.len() as u32;
         self.committee = committee(engine, self.committee.epoch.0 + 1, nodes);
-        let anchor = sha256(self.batches.join("\n").as_bytes());
-        self.order = Order { engine, after: Some(at), anchor };
+        self.order = Order { engine, after: Some(at), anchor: self.header() };
         let members: Vec<_> = (1..=nodes).map(|node| (replica_id(NodeId(node), 1), NodeId(node))).collect();
         self.applied.membership = Some((Some(at), first_note(&self.order, &self.committee, &members).unwrap()));
+    }
+
+    /// Names the last batch and all before.
+    fn header(&self) -> Hash32 {
+        sha256(self.batches.join("\n").as_bytes())
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -114,6 +118,10 @@ impl Applier for TestApplier {
 
     fn order(&self) -> Option<Order> {
         Some(self.0.lock().order)
+    }
+
+    fn header(&self) -> Option<Hash32> {
+        Some(self.0.lock().header())
     }
 
     fn ordered_by(&mut self, engine: Engine) {
@@ -161,8 +169,14 @@ impl Applier for TestApplier {
         Ok(Some(self.0.lock().committee.clone()))
     }
 
-    fn prepare(&mut self, dir: &Path, _from: Option<Origin>) -> Result<AppliedState, SnapshotError> {
-        self.inspect(dir).map_err(|error| SnapshotError::Refused(error.0))
+    fn prepare(&mut self, dir: &Path, _from: Option<Origin>) -> Result<Candidate, SnapshotError> {
+        let refused = |error: std::io::Error| SnapshotError::Refused(error.to_string());
+        let bytes = std::fs::read(dir.join("state")).map_err(refused)?;
+        let mut state = self.0.lock().clone();
+        state.adopt(&bytes).map_err(refused)?;
+        let (order, header) = (state.order, state.header());
+        let State { applied, committee, .. } = state;
+        Ok(Candidate { applied, order, header, signers: committee.clone(), committee })
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {

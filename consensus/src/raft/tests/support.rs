@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use ledger::ids::{GroupId, NodeId};
+use ledger::committee::{Committee, Engine};
+use ledger::hash::Hash32;
+use ledger::ids::{Epoch, GroupId, Incarnation, NodeId};
 use parking_lot::Mutex;
 use storage::{LogEngine, LogIdentity, PlainCipher, ResourceLimits, SharedResources};
 use tempfile::TempDir;
 
 use crate::port::{
-    AppliedState, Applier, Committed, Fatal, Origin, Payload, RoleView, SnapshotDir, SnapshotError, SnapshotSecret,
-    Timing, replica_id,
+    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Payload, RoleView, SnapshotDir, SnapshotError,
+    SnapshotSecret, Timing, replica_id,
 };
 use crate::raft::{Founding, Prepared, RaftGroup, RaftGroupConfig, RaftTransport, StartError, TransportError};
 use crate::sequencer::Sequencer;
@@ -86,7 +88,7 @@ impl Applier for TestApplier {
         SnapshotSecret(b"what reads snapshots".to_vec())
     }
 
-    fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<AppliedState, SnapshotError> {
+    fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<Candidate, SnapshotError> {
         let mut state = self.0.lock();
         state.prepared += 1;
         let foreign = from.as_ref().is_some_and(|origin| origin.secret != self.secret());
@@ -98,7 +100,11 @@ impl Applier for TestApplier {
             return Err(SnapshotError::Refused("this test trusts nobody".into()));
         }
         drop(state);
-        self.inspect(dir).map_err(|error| SnapshotError::Refused(error.0))
+        let applied = self.inspect(dir).map_err(|error| SnapshotError::Refused(error.0))?;
+        // Of a group that nobody has to vouch in.
+        let committee = Committee::majority(GROUP, Incarnation::default(), Epoch::default(), Vec::new());
+        let order = Order { engine: Engine::Raft, after: None, anchor: Hash32::ZERO };
+        Ok(Candidate { applied, order, header: Hash32::ZERO, signers: committee.clone(), committee })
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {

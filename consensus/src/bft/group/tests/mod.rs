@@ -2,6 +2,7 @@
 
 mod durable;
 mod floods;
+mod lent;
 mod order;
 mod records;
 mod returning;

@@ -12,7 +12,7 @@ use crate::sequencer::Sequencer;
 const ALL: [u32; 4] = [1, 2, 3, 4];
 
 /// A group whose fourth member is away, and the last entry of the others.
-async fn without_the_fourth() -> (Cluster, u32, u64) {
+pub(super) async fn without_the_fourth() -> (Cluster, u32, u64) {
     let mut cluster = Cluster::new(4, CALM).await;
     let leader = cluster.leader(&[1, 2, 3]).await;
     let first = cluster.propose(leader, "with it").await;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use ledger::ballot::{BallotKind, SignedBallot};
 use ledger::committee::{Committee, Engine, Member};
 use ledger::crypto::SecretKey;
-use ledger::hash::Hash32;
+use ledger::hash::{Hash32, sha256};
 use ledger::ids::{ClusterId, Epoch, GroupId, Incarnation, NodeId, OrgId};
 use parking_lot::Mutex;
 use storage::{
@@ -21,10 +21,10 @@ use storage::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::bft::{BftGroup, BftParts, BftTiming, Caught, Event, Judge, Message, Record};
+use crate::bft::{BftGroup, BftParts, BftTiming, Caught, Event, Judge, Message, Record, chain_of};
 use crate::port::{
-    AppliedState, Applier, Committed, Fatal, Origin, Payload, Position, RoleView, SnapshotDir, SnapshotError,
-    SnapshotSecret, Timing, replica_id,
+    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Payload, Position, RoleView, SnapshotDir,
+    SnapshotError, SnapshotSecret, Timing, replica_id,
 };
 use crate::raft::{Founding, Prepared, RaftGroupConfig, RaftTransport, StartError, TransportError, wire};
 use crate::sequencer::Sequencer;
@@ -34,6 +34,8 @@ pub(super) const CLUSTER: ClusterId = ClusterId(Hash32([9; 32]));
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// The number that a node's records have in its log engine.
 const WAL: u64 = GROUP.0 | (1 << 63);
+/// What orders the entries of the group, from its beginning on.
+const ORDER: Order = Order { engine: Engine::Bft, after: None, anchor: Hash32([1; 32]) };
 
 /// Nobody is taken for dead because the machine is busy.
 pub(super) const CALM: BftTiming =
@@ -58,12 +60,26 @@ pub(super) struct State {
     pub(super) applied: AppliedState,
     pub(super) batches: Vec<Vec<u8>>,
     pub(super) installed: usize,
+    /// Its snapshots say that they stand so many entries before where they do: those of a liar.
+    pub(super) shifted: u64,
+    /// Snapshots that were found to be a lie, by whose they were.
+    pub(super) lies: Vec<NodeId>,
 }
 
 impl State {
     pub(super) fn new(committee: Committee) -> Self {
-        Self { committee, applied: AppliedState::default(), batches: Vec::new(), installed: 0 }
+        let applied = AppliedState::default();
+        Self { committee, applied, batches: Vec::new(), installed: 0, shifted: 0, lies: Vec::new() }
     }
+}
+
+/// What a liar's snapshot says of itself: well formed, and not where it stands.
+fn shift(applied: &mut AppliedState, by: u64) {
+    let position = applied.position.unwrap();
+    let mut chain = chain_of(&applied.membership.as_ref().unwrap().1).unwrap();
+    chain.index -= by;
+    let at = Some(Position { index: position.index - by, ..position });
+    *applied = AppliedState { position: at, membership: Some((at, chain.encode().to_vec())) };
 }
 
 #[derive(Clone)]
@@ -97,10 +113,14 @@ impl Applier for TestApplier {
 
     fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotDir, Fatal> {
         let state = self.0.lock();
+        let mut applied = state.applied.clone();
+        if state.shifted > 0 {
+            shift(&mut applied, state.shifted);
+        }
         std::fs::create_dir_all(dir).map_err(fatal)?;
-        std::fs::write(dir.join("applied"), borsh::to_vec(&state.applied).map_err(fatal)?).map_err(fatal)?;
+        std::fs::write(dir.join("applied"), borsh::to_vec(&applied).map_err(fatal)?).map_err(fatal)?;
         std::fs::write(dir.join("batches"), borsh::to_vec(&state.batches).map_err(fatal)?).map_err(fatal)?;
-        Ok(SnapshotDir { path: dir.to_path_buf(), applied: state.applied.clone() })
+        Ok(SnapshotDir { path: dir.to_path_buf(), applied })
     }
 
     fn inspect(&self, dir: &Path) -> Result<AppliedState, Fatal> {
@@ -111,12 +131,29 @@ impl Applier for TestApplier {
         Ok(Some(self.0.lock().committee.clone()))
     }
 
+    fn order(&self) -> Option<Order> {
+        Some(ORDER)
+    }
+
+    fn header(&self) -> Option<Hash32> {
+        Some(sha256(&borsh::to_vec(&self.0.lock().batches).unwrap()))
+    }
+
     fn secret(&self) -> SnapshotSecret {
         SnapshotSecret(b"what reads snapshots".to_vec())
     }
 
-    fn prepare(&mut self, dir: &Path, _from: Option<Origin>) -> Result<AppliedState, SnapshotError> {
-        self.inspect(dir).map_err(|error| SnapshotError::Refused(error.0))
+    fn prepare(&mut self, dir: &Path, _from: Option<Origin>) -> Result<Candidate, SnapshotError> {
+        let refused = |error: Fatal| SnapshotError::Refused(error.0);
+        let applied = self.inspect(dir).map_err(refused)?;
+        let batches = std::fs::read(dir.join("batches")).map_err(fatal).map_err(refused)?;
+        let committee = self.0.lock().committee.clone();
+        Ok(Candidate { applied, order: ORDER, header: sha256(&batches), signers: committee.clone(), committee })
+    }
+
+    fn discard(&mut self, lie: Option<(NodeId, String)>) -> Result<(), Fatal> {
+        self.0.lock().lies.extend(lie.map(|(node, _)| node));
+        Ok(())
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {
@@ -256,6 +293,8 @@ pub(super) struct Net {
     heard: Mutex<Vec<(NodeId, Bytes)>>,
     /// Who does not hear precommits, and from which entry on.
     deaf: Mutex<(BTreeSet<NodeId>, u64)>,
+    /// Nobody lends a snapshot before this node was asked for one.
+    lends_first: Mutex<Option<NodeId>>,
     pub(super) snapshot_every: AtomicU64,
 }
 
@@ -302,6 +341,21 @@ impl Net {
         let mut stuck = self.stuck.subscribe();
         let found = tokio::time::timeout(PATIENCE, stuck.wait_for(|stuck| stuck.contains(&NodeId(node)))).await;
         assert!(matches!(found, Ok(Ok(_))), "node {node} has not asked");
+    }
+
+    /// Nobody lends a snapshot before this node was asked for one.
+    pub(super) fn lends_first(&self, node: u32) {
+        *self.lends_first.lock() = Some(NodeId(node));
+    }
+
+    /// A node is asked for a snapshot.
+    fn asked_to_lend(&self, node: NodeId) -> Result<(), TransportError> {
+        let mut first = self.lends_first.lock();
+        if first.is_some_and(|first| first != node) {
+            return Err(TransportError::Unreachable("it is another one's turn".into()));
+        }
+        *first = None;
+        Ok(())
     }
 
     fn is_frozen(&self, a: NodeId, b: NodeId) -> bool {
@@ -356,6 +410,9 @@ impl RaftTransport for Link {
             return std::future::pending().await;
         }
         self.net.open(self.own, to)?;
+        if kind == wire::SNAPSHOT_ASK {
+            self.net.asked_to_lend(to)?;
+        }
         if kind == wire::BFT_MESSAGES {
             self.net.heard.lock().push((self.own, payload.clone()));
         }
