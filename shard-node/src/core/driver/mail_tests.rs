@@ -443,7 +443,13 @@ fn a_subscription_ends_with_the_seat() {
     let sent = credits(3);
     let mut others = committee(PEER, 0);
     others.members.retain(|member| member.node != NodeId(4));
-    let without: Book = Committees { current: vec![committee(SHARD, 0), others], former: vec![], coming: None }.into();
+    let without: Book = Committees {
+        current: vec![committee(SHARD, 0), others],
+        former: vec![],
+        coming: None,
+        height: ledger::ids::Height(0),
+    }
+    .into();
     for (committees, served) in [(known(), 1), (without, 0)] {
         let mut mailroom = sending(&sent);
         subscribe(&mut mailroom, 0, None);

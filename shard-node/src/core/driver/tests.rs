@@ -254,7 +254,8 @@ fn with_mail_for(group: GroupId) -> Bench {
         Committee::majority(group, Incarnation(0), Epoch(epoch), seats.map(member).to_vec())
     };
     let (before, now) = (seats(0, [(4, 1), (5, 2), (6, 3)]), seats(1, [(4, 1), (7, 2), (8, 1)]));
-    let committees = Committees { current: vec![committee(SHARD, 0), now], former: vec![before], coming: None };
+    let committees =
+        Committees { current: vec![committee(SHARD, 0), now], former: vec![before], coming: None, height: Height(0) };
     let sent = credits(3);
     let leaf = stream_head(group, &sent);
     let outbox = vec![leaf];
