@@ -1,7 +1,9 @@
 //! Groups that go over from one engine to the other and back: under load, with stops at any time, and with members that
 //! were away meanwhile.
 
+mod crashes;
 mod support;
+mod trip;
 
 use ledger::Engine;
 

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use storage::{LogEngine, LogIdentity, LogStore, MemLog, PlainCipher, ResourceLimits, SharedResources};
 use tempfile::TempDir;
 
+use super::trip::{Trip, Watched};
 use crate::bft::{BftTiming, Judge};
 use crate::engine::{Group, Means, first_note};
 use crate::port::{
@@ -27,7 +28,7 @@ use crate::sequencer::Sequencer;
 
 pub(super) const GROUP: GroupId = GroupId::shard(7);
 const CLUSTER: ClusterId = ClusterId(Hash32([9; 32]));
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// The number that a node's records have in its log engine.
 const WAL: u64 = GROUP.0 | (1 << 63);
 const TIMING: BftTiming = BftTiming { idle_ms: 150, propose_ms: 1500, vote_ms: 500, step_ms: 200, repeat_ms: 300 };
@@ -101,7 +102,7 @@ impl State {
 }
 
 #[derive(Clone)]
-pub(super) struct TestApplier(pub(super) Arc<Mutex<State>>);
+pub(super) struct TestApplier(pub(super) Arc<Mutex<State>>, Arc<Trip>);
 
 fn fatal(error: impl ToString) -> Fatal {
     Fatal(error.to_string())
@@ -117,7 +118,10 @@ impl Applier for TestApplier {
     }
 
     fn ordered_by(&mut self, engine: Engine) {
-        self.0.lock().by = engine;
+        let before = std::mem::replace(&mut self.0.lock().by, engine);
+        if before != engine {
+            self.1.begins();
+        }
     }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), Fatal> {
@@ -146,10 +150,13 @@ impl Applier for TestApplier {
     }
 
     fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotDir, Fatal> {
+        let ended = || Fatal("the replica has ended".to_owned());
+        self.1.step("a snapshot is written").then_some(()).ok_or_else(ended)?;
         let state = self.0.lock();
         std::fs::create_dir_all(dir).map_err(fatal)?;
         std::fs::write(dir.join("applied"), borsh::to_vec(&state.applied).map_err(fatal)?).map_err(fatal)?;
         std::fs::write(dir.join("state"), state.encode()).map_err(fatal)?;
+        self.1.step("it is put in place").then_some(()).ok_or_else(ended)?;
         Ok(SnapshotDir { path: dir.to_path_buf(), applied: state.applied.clone() })
     }
 
@@ -243,9 +250,9 @@ impl Disk {
         Self::Memory(MemLog::immediate("log"), MemLog::immediate("wal"))
     }
 
-    fn open(&mut self, dir: &Path) -> (Arc<dyn LogStore>, Arc<dyn LogStore>) {
+    fn open(&mut self, dir: &Path, trip: &Arc<Trip>) -> (Arc<dyn LogStore>, Arc<dyn LogStore>) {
         match self {
-            Self::Memory(log, wal) => (Arc::new(log.clone()), Arc::new(wal.clone())),
+            Self::Memory(log, wal) => (Watched::log(log, trip), Watched::records(wal, trip)),
             Self::Engine(engine) => {
                 let limits = ResourceLimits { block_cache_bytes: 8 << 20, ..ResourceLimits::default() };
                 let resources = SharedResources::new(limits).unwrap();
@@ -278,7 +285,7 @@ impl Cluster {
         let mut cluster = Self { net: Arc::default(), nodes: BTreeMap::new() };
         let mut prepared = BTreeMap::new();
         for node in 1..=nodes {
-            let applier = TestApplier(Arc::new(Mutex::new(State::new(engine, nodes))));
+            let applier = TestApplier(Arc::new(Mutex::new(State::new(engine, nodes))), Arc::default());
             let fresh = Node { dir: TempDir::new().unwrap(), disk: disk(), applier, group: None };
             cluster.nodes.insert(node, fresh);
             prepared.insert(node, cluster.prepare(node).await.unwrap());
@@ -312,7 +319,7 @@ impl Cluster {
             snapshot_every_entries: 0,
             snapshot_keep_entries: 5,
         };
-        let (log, wal) = own.disk.open(own.dir.path());
+        let (log, wal) = own.disk.open(own.dir.path(), &own.applier.1);
         let link = Arc::new(Link { own: NodeId(node), net: self.net.clone() });
         let (judge, others) = (Arc::new(Anything), Arc::new(move || all.clone()));
         let means = Means { cluster: CLUSTER, key: key(node), timing: TIMING, wal, judge, others };
@@ -350,6 +357,20 @@ impl Cluster {
     /// What a stopped node has of its state is this, as if nothing later had reached its disk.
     pub(super) fn lose(&self, node: u32, state: State) {
         *self.nodes[&node].applier.0.lock() = state;
+    }
+
+    /// A stopped node has lost its power: its state is this, and what its log was not asked to keep is gone.
+    pub(super) fn lose_power(&self, node: u32, state: State) {
+        self.lose(node, state);
+        if let Disk::Memory(log, wal) = &self.nodes[&node].disk {
+            log.crash(0);
+            wal.crash(0);
+        }
+    }
+
+    /// Counts what a node writes when it goes over to another engine.
+    pub(super) fn trip(&self, node: u32) -> Arc<Trip> {
+        self.nodes[&node].applier.1.clone()
     }
 
     /// Removes the snapshots of a stopped node.
