@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use self::keeper::Keeper;
 use crate::bft::{BftGroup, BftParts, BftTiming, Chain, Judge};
 use crate::port::{Order, Position, RoleView, SequencerError};
-use crate::raft::{HandleError, Prepared, RaftGroup, Replica, StartError};
+use crate::raft::{Follower, HandleError, Prepared, RaftGroup, Replica, StartError};
 use crate::sequencer::{Proposal, Sequencer};
 
 /// Proofs of two votes that wait for whoever keeps them.
@@ -86,6 +86,8 @@ pub fn first_note(
 enum Running {
     /// Of a group whose members trust one another.
     Raft(RaftGroup),
+    /// Of such a group as well, without a vote: it may have forgotten what it promised.
+    Follower(Follower),
     /// Of a group that bears members that lie.
     Bft(BftGroup),
     /// None: this one is about to start.
@@ -135,6 +137,7 @@ macro_rules! either {
     ($group:expr, $one:ident => $call:expr, $why:ident => $other:expr) => {
         match $group.running() {
             Running::Raft($one) => $call,
+            Running::Follower($one) => $call,
             Running::Bft($one) => $call,
             none => {
                 let $why = none.reason();
@@ -149,7 +152,7 @@ impl Running {
     fn reason(self) -> Option<String> {
         match self {
             Self::Ended(_, why) => Some(why),
-            Self::Raft(_) | Self::Bft(_) | Self::Between(_) => None,
+            Self::Raft(_) | Self::Follower(_) | Self::Bft(_) | Self::Between(_) => None,
         }
     }
 }
@@ -203,7 +206,7 @@ impl Group {
     #[must_use]
     pub fn engine(&self) -> Engine {
         match &*self.inner.shared.running.read() {
-            Running::Raft(_) => Engine::Raft,
+            Running::Raft(_) | Running::Follower(_) => Engine::Raft,
             Running::Bft(_) => Engine::Bft,
             Running::Between(engine) | Running::Ended(engine, _) => *engine,
         }
@@ -226,7 +229,7 @@ impl Group {
     pub fn round(&self) -> u32 {
         match &*self.inner.shared.running.read() {
             Running::Bft(one) => one.round(),
-            Running::Raft(_) | Running::Between(_) | Running::Ended(..) => 0,
+            Running::Raft(_) | Running::Follower(_) | Running::Between(_) | Running::Ended(..) => 0,
         }
     }
 
@@ -251,7 +254,7 @@ impl Group {
     pub async fn bootstrap(&self, members: Vec<(u64, NodeId)>) -> Result<(), SequencerError> {
         match self.running() {
             Running::Raft(one) => one.bootstrap(members).await,
-            Running::Bft(_) | Running::Between(_) => Ok(()),
+            Running::Follower(_) | Running::Bft(_) | Running::Between(_) => Ok(()),
             Running::Ended(_, why) => Err(SequencerError::Stopped(why)),
         }
     }

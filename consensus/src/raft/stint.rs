@@ -25,8 +25,8 @@
 //! Whether a replica may vote in a new stint follows from the one before. One that has promised something there, and
 //! remembers it, has promised nothing in this one, since its slot does not name it. One whose log is empty, or that only
 //! follows because it may have forgotten what it promised, cannot say so: it may have been in this stint already. It
-//! does not take part under raft, and follows under the Byzantine engine until nobody can rely on what it may have
-//! forgotten (see docs/adr/0017).
+//! follows without a vote (`raft::follower`), and under the Byzantine engine votes again when nobody can rely on what it may
+//! have forgotten (see docs/adr/0017).
 
 use std::io;
 use std::sync::Arc;

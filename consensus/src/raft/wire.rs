@@ -41,13 +41,15 @@ pub(crate) const BFT_MESSAGES: u8 = 12;
 pub(crate) const BFT_DECIDED: u8 = 13;
 /// Which stint the replica is in; an empty body.
 pub(crate) const STINT: u8 = 14;
+/// What the replica has applied, from an index on, for one that follows without a vote.
+pub(crate) const ENTRIES: u8 = 15;
 
 /// Whether a request means whatever replica there is on the node, and not one of a certain id: it asks
 /// for what is committed, and nothing that the sender does follows from who answers. The messages of a
 /// Byzantine group are of this kind too: what counts in them is signed, by a member of a committee that they
 /// name, and the committee knows nodes and not replicas.
 pub(crate) fn asks_any(kind: u8) -> bool {
-    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED | STINT)
+    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED | STINT | ENTRIES)
 }
 
 /// Whether a request means the same whatever stints its sender and its receiver are in: it asks for what is final, or
@@ -63,10 +65,10 @@ pub fn carries_snapshot(kind: u8) -> bool {
     matches!(kind, SNAPSHOT_OFFER | SNAPSHOT_PART | SNAPSHOT_DONE | SNAPSHOT_ASK | SNAPSHOT_READ)
 }
 
-/// Whether a call asks for values that a Byzantine group has decided.
+/// Whether a call asks for what a group has ordered: values that a Byzantine one has decided, or entries.
 #[must_use]
 pub fn asks_for_values(kind: u8) -> bool {
-    kind == BFT_DECIDED
+    matches!(kind, BFT_DECIDED | ENTRIES)
 }
 
 /// Whether a call brings what a Byzantine group votes on, and the votes.

@@ -383,6 +383,19 @@ impl Cluster {
         self.nodes.get_mut(&node).unwrap().disk = Disk::memory();
     }
 
+    /// Makes a snapshot of a node that raft orders, and waits until its log begins behind it.
+    pub(super) async fn purge(&self, node: u32) {
+        let (group, Disk::Memory(log, _)) = (self.group(node), &self.nodes[&node].disk) else { panic!("in memory") };
+        let upto = group.snapshot_now().await.unwrap();
+        group.purge(upto).await.unwrap();
+        let purged = async {
+            while log.purged_index().unwrap() < Some(upto) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, purged).await.expect("the log begins later");
+    }
+
     pub(super) fn group(&self, node: u32) -> Group {
         self.nodes[&node].group.clone().unwrap()
     }
