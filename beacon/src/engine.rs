@@ -3,7 +3,9 @@
 //! The engine is a property of the committee, so a switch is a change of committee and takes its road ([`crate::seats`]):
 //! prepared, shown to be ready, put into force by mail. A switch moves no seat. Where the engine needs more members they
 //! come first, one change at a time and still under the engine in force; then the same members go on under the other
-//! one. So whoever orders behind a switch has the state and has followed the log before it.
+//! one. So whoever orders behind a switch has the state and has followed the log before it. A shard that has more members
+//! than the genesis gives it, because another engine needed them, gives their seats up behind a switch back to Raft, again a
+//! step at a time.
 //!
 //! Of a shard, more than half of the organisations approve; of a channel, its members by its policy. What is wanted is
 //! kept until it is in force. Asking for the engine in force takes a switch back that is not there yet.
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::{Committee, Engine, Member};
-use ledger::genesis::NodeInfo;
+use ledger::genesis::{Genesis, NodeInfo};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId, TimeMs};
 use ledger::machine::BlockContext;
@@ -182,16 +184,26 @@ pub struct Standing {
     pub switching: Vec<(GroupId, Engine)>,
     /// Nodes that are accused, ascending.
     pub accused: Vec<NodeId>,
+    /// How many members each shard has by the genesis.
+    pub configured: Vec<(GroupId, usize)>,
+}
+
+/// How many members each shard has by the genesis.
+#[must_use]
+pub fn configured(genesis: &Genesis) -> Vec<(GroupId, usize)> {
+    let shards = genesis.committees.iter().filter(|committee| committee.group.kind() == Some(GroupKind::Shard));
+    shards.map(|committee| (committee.group, committee.members.len())).collect()
 }
 
 impl Standing {
     /// As the beacon's state has it.
     pub fn read(view: &mut View<'_>) -> Option<Self> {
         let committees = registry::committees(view);
-        let mut switching = Vec::new();
+        let (mut switching, mut configured) = (Vec::new(), Vec::new());
         for current in &committees {
             let to = wanted(view, current);
             switching.extend((to != current.engine).then_some((current.group, to)));
+            configured.extend(registry::configured(view, current.group).map(|seats| (current.group, seats)));
         }
         Some(Self {
             seed: registry::seed(view)?,
@@ -200,22 +212,24 @@ impl Standing {
             accused: accused::nodes(view),
             committees,
             switching,
+            configured,
         })
     }
 
     /// As a follower of the registry sees it, who is not shown who is accused, nor what is wanted and not prepared yet:
     /// the beacon judges again.
     #[must_use]
-    pub fn of(cluster: &ClusterView, seed: Hash32) -> Self {
+    pub fn of(cluster: &ClusterView, genesis: &Genesis) -> Self {
         let engine = |group| cluster.committee(group).map(|current| current.engine);
         let switching = cluster.coming.iter().filter(|coming| engine(coming.group) != Some(coming.engine));
         Self {
-            seed,
+            seed: genesis.seed,
             nodes: cluster.nodes.clone(),
             committees: cluster.committees.clone(),
             coming: cluster.coming.clone(),
             switching: switching.map(|coming| (coming.group, coming.engine)).collect(),
             accused: Vec::new(),
+            configured: configured(genesis),
         }
     }
 
@@ -274,11 +288,15 @@ pub struct Preflight {
     pub group: GroupId,
     /// As it is.
     pub now: Side,
-    /// As it would be.
+    /// As it would be at the end.
     pub then: Side,
     /// Nodes that take seats first, ascending. Of a channel the members bring them.
     pub joining: Vec<NodeId>,
-    /// Committees that come into force one after the other, the one with the engine last. None for taking a switch back.
+    /// Nodes that give seats up at the end, ascending, as seats are held now: those of a shard that has more than the
+    /// genesis gives it, once Raft orders it.
+    pub leaving: Vec<NodeId>,
+    /// Committees that come into force one after the other: those that take seats, the one with the engine, those that
+    /// give seats up. Taking a switch back has only the last.
     pub steps: usize,
     /// The organisation with most seats behind the switch, and how many.
     pub most: Option<(OrgId, usize)>,
@@ -318,11 +336,12 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
     let current = standing.committees.iter().find(|known| known.group == group).ok_or(Reject::UnknownGroup)?;
     let under_way = standing.switching.iter().find(|(switching, _)| *switching == group).map(|(_, to)| *to);
     let back = engine == current.engine && under_way.is_some();
-    let (joining, steps, found) = joiners(standing, current, engine);
-    let members: Vec<NodeId> =
-        current.members.iter().map(|member| member.node).chain(joining.iter().copied()).collect();
+    let Road { joining, leaving, steps, found } = road(standing, current, engine);
+    let seated = current.members.iter().map(|member| member.node);
+    let going_over: Vec<NodeId> = seated.chain(joining.iter().copied()).collect();
+    let members: Vec<NodeId> = going_over.iter().copied().filter(|node| !leaving.contains(node)).collect();
     let (now, then) = (Side::of(current.engine, current.members.len()), Side::of(engine, members.len()));
-    let sound = members.iter().filter(|node| standing.sound(**node)).count();
+    let sound = going_over.iter().filter(|node| standing.sound(**node)).count();
     let changing = standing.coming.iter().any(|coming| coming.group == group) || under_way.is_some();
     let refusal = if group == GroupId::BEACON {
         Some(Reject::EngineFixed)
@@ -334,12 +353,12 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
         Some(Reject::EngineChanging)
     } else if !found {
         Some(Reject::EngineNodes)
-    } else if sound <= then.threshold {
+    } else if sound <= engine.threshold(going_over.len()) {
         Some(Reject::EngineRisk)
     } else {
         None
     };
-    let most = most(standing, current, &joining);
+    let most = most(standing, current, &members);
     let mut notes = Vec::new();
     if let Some((org, seats)) = most
         && engine == Engine::Bft
@@ -350,6 +369,13 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
             then.members, then.tolerated
         ));
     }
+    if !leaving.is_empty() {
+        let (seats, many) = (then.members, now.members);
+        notes.push(format!(
+            "the genesis gives the shard {seats} members, and {many} are in force: once raft orders it, the seats that are \
+             too many are given up"
+        ));
+    }
     if then.tolerated < now.tolerated {
         notes.push(format!("{} members may fail now, and {} behind the switch", now.tolerated, then.tolerated));
     }
@@ -358,7 +384,9 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
         now,
         then,
         joining,
-        steps: if back { 0 } else { steps },
+        leaving,
+        // The engine in force needs no committee of its own.
+        steps: if back { steps - 1 } else { steps },
         most,
         rate: rate(current.engine, engine),
         notes,
@@ -366,8 +394,19 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
     })
 }
 
-/// Who takes seats before a switch, in how many changes of committee with the switch itself, and whether they are enough.
-fn joiners(standing: &Standing, current: &Committee, engine: Engine) -> (Vec<NodeId>, usize, bool) {
+/// The committees from the one in force to the last of a switch.
+struct Road {
+    /// Who takes seats first, ascending.
+    joining: Vec<NodeId>,
+    /// Who gives seats up at the end, ascending.
+    leaving: Vec<NodeId>,
+    /// Committees that come into force, with the one that brings the engine.
+    steps: usize,
+    /// Whether there are enough to take seats.
+    found: bool,
+}
+
+fn road(standing: &Standing, current: &Committee, engine: Engine) -> Road {
     let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
     for member in standing.committees.iter().flat_map(|committee| &committee.members) {
         *held.entry(member.node).or_default() += 1;
@@ -375,25 +414,35 @@ fn joiners(standing: &Standing, current: &Committee, engine: Engine) -> (Vec<Nod
     let nodes: Vec<NodeInfo> = standing.nodes.iter().filter(|node| standing.sound(node.id)).cloned().collect();
     let wanted = Wanted { seed: &standing.seed, nodes: &nodes, held: &held };
     let seated = current.group.kind() != Some(GroupKind::Channel);
-    let (mut grown, mut steps) = (current.clone(), 1);
+    let (mut last, mut steps) = (current.clone(), 1);
     let found = loop {
-        match next(&grown, engine, seated.then_some(&wanted)) {
+        match next(&last, engine, seated.then_some(&wanted)) {
             None => break false,
-            Some((_, then)) if then == engine && grown.members.len() >= engine.least_members() => break true,
+            Some((_, then)) if then == engine && last.members.len() >= engine.least_members() => break true,
             Some((members, _)) => {
-                grown.members = members;
+                last.members = members;
                 steps += 1;
             }
         }
     };
-    let new = grown.members.iter().map(|member| member.node).filter(|node| current.index_of(*node).is_none());
-    (new.collect(), steps, found)
+    let configured = standing.configured.iter().find(|(group, _)| *group == current.group).map(|(_, seats)| *seats);
+    last.engine = engine;
+    while let Some(members) = seats::give_up(&last, seats::surplus(&last, configured), &wanted) {
+        last.members = members;
+        steps += 1;
+    }
+    let only = |one: &Committee, other: &Committee| -> Vec<NodeId> {
+        let members = one.members.iter().map(|member| member.node);
+        members.filter(|node| other.index_of(*node).is_none()).collect()
+    };
+    Road { joining: only(&last, current), leaving: only(current, &last), steps, found }
 }
 
-/// The organisation with most seats in a committee with these nodes added; of several, the first.
-fn most(standing: &Standing, current: &Committee, joining: &[NodeId]) -> Option<(OrgId, usize)> {
-    let new = standing.nodes.iter().filter(|node| joining.contains(&node.id)).map(|node| node.org);
+/// The organisation with most seats in a committee of these nodes, of which some have seats now; of several, the first.
+fn most(standing: &Standing, current: &Committee, members: &[NodeId]) -> Option<(OrgId, usize)> {
+    let seated = current.members.iter().filter(|member| members.contains(&member.node)).map(|member| member.org);
+    let new = standing.nodes.iter().filter(|node| members.contains(&node.id) && current.index_of(node.id).is_none());
     let mut seats: BTreeMap<OrgId, usize> = BTreeMap::new();
-    current.members.iter().map(|member| member.org).chain(new).for_each(|org| *seats.entry(org).or_default() += 1);
+    seated.chain(new.map(|node| node.org)).for_each(|org| *seats.entry(org).or_default() += 1);
     seats.into_iter().max_by_key(|(org, count)| (*count, std::cmp::Reverse(*org)))
 }

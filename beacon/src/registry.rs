@@ -14,7 +14,7 @@ use ledger::committee::Committee;
 use ledger::foundation::Foundation;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256, tagged};
-use ledger::ids::{AssetId, ClusterId, Epoch, GroupId, Height, NodeId, OrgId, TimeMs};
+use ledger::ids::{AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
 use ledger::schema::{REGISTRY, STATE};
 use ledger::view::View;
@@ -367,6 +367,16 @@ pub fn committees(view: &mut View<'_>) -> Vec<Committee> {
 pub fn committee(view: &mut View<'_>, group: GroupId) -> Option<Committee> {
     let hash: Hash32 = view.load(&current_key(group))?;
     view.load(&committee_key(group, &hash))
+}
+
+/// How many members a shard has by the genesis; `None` for a group that is no shard of it.
+pub fn configured(view: &mut View<'_>, group: GroupId) -> Option<usize> {
+    if group.kind() != Some(GroupKind::Shard) {
+        return None;
+    }
+    // Every committee is kept, and the first one is that of the genesis.
+    let kept: Vec<(Vec<u8>, Committee)> = family(view, &key(COMMITTEE, &[&group.0.to_be_bytes()]));
+    kept.into_iter().find(|(_, committee)| committee.epoch == Epoch(0)).map(|(_, first)| first.members.len())
 }
 
 /// The committees that are being prepared, by group.

@@ -6,6 +6,9 @@
 //! new committee lacks the state. At most as many seats as the committee tolerates faults, by its engine, change
 //! in one step, and nobody moves without need.
 //!
+//! A shard that a switch of its engine has given more seats than the genesis gives up again what it has too many, once a
+//! majority orders it: the last step of going back ([`surplus`]).
+//!
 //! Who has a seat in a shard is decided here. Who has one in a channel, its members decide; here it is
 //! only carried out.
 
@@ -152,6 +155,46 @@ pub fn next_members(current: &Committee, wanted: &Wanted<'_>) -> Result<Option<V
     Ok(Some(members))
 }
 
+/// Seats that a shard has too many: more than the genesis gives it (`configured`), while nothing needs them. A Byzantine
+/// engine has only ever been given what it needs, so none while one orders.
+#[must_use]
+pub fn surplus(current: &Committee, configured: Option<usize>) -> usize {
+    match current.engine {
+        Engine::Raft => configured.map_or(0, |seats| current.members.len().saturating_sub(seats)),
+        Engine::Bft => 0,
+    }
+}
+
+/// The members of a committee without as many of them as leave in one step, where it has this many too many. Nodes
+/// that may keep no seat leave first, then those whom it costs least: the reverse of who takes a seat. `None` when it
+/// has none too many, and when there are fewer nodes than it is to have seats.
+#[must_use]
+pub fn give_up(current: &Committee, surplus: usize, wanted: &Wanted<'_>) -> Option<Vec<Member>> {
+    let known: BTreeMap<NodeId, &NodeInfo> = wanted.nodes.iter().map(|node| (node.id, node)).collect();
+    let stays = |node: NodeId| known.get(&node).copied().filter(|info| wanted.allows(info));
+    let usable = wanted.nodes.iter().filter(|node| wanted.allows(node)).count();
+    if surplus == 0 || usable + surplus < current.members.len() {
+        return None;
+    }
+    // Each is weighed as if it had no seat here and was to get it.
+    let mut held = wanted.held.clone();
+    for member in &current.members {
+        held.entry(member.node).and_modify(|seats| *seats = seats.saturating_sub(1));
+    }
+    let without = Wanted { seed: wanted.seed, nodes: wanted.nodes, held: &held };
+    let mut members = current.members.clone();
+    for _ in 0..surplus.min(step(current)) {
+        let cost = |member: &Member| {
+            let others: Vec<Member> = members.iter().filter(|other| other.node != member.node).cloned().collect();
+            let rank = stays(member.node).map(|node| rank(node, &others, &known, current.group, &without));
+            (rank.is_none(), rank)
+        };
+        let gone = members.iter().max_by_key(|member| cost(member))?.node;
+        members.retain(|member| member.node != gone);
+    }
+    Some(members)
+}
+
 /// Gives seats to so many nodes that have none in the committee in force, the best first.
 ///
 /// # Errors
@@ -245,6 +288,9 @@ fn steps(
             _ => None,
         };
         let to = engine::wanted(view, current);
+        // What it has too many may be what the engine needs that it is on its way to.
+        let too_many =
+            if to == current.engine { surplus(current, registry::configured(view, current.group)) } else { 0 };
         let mut stuck = false;
         let seats = match &hosts {
             Some(hosts) => {
@@ -254,17 +300,24 @@ fn steps(
                 }
                 next_hosts(current, hosts, nodes)
             }
-            None => match next_members(current, &Wanted { seed: &seed, nodes, held: &held }) {
-                Ok(next) => next,
-                Err(reject) => match accused::without_one(current, &accused) {
-                    Some(fewer) => Some(fewer),
-                    None if about.is_some_and(|node| current.index_of(node).is_some()) => return Err(reject),
-                    None => {
-                        stuck = true;
-                        None
-                    }
-                },
-            },
+            None => {
+                let wanted = Wanted { seed: &seed, nodes, held: &held };
+                let next = match give_up(current, too_many, &wanted) {
+                    Some(fewer) => Ok(Some(fewer)),
+                    None => next_members(current, &wanted),
+                };
+                match next {
+                    Ok(next) => next,
+                    Err(reject) => match accused::without_one(current, &accused) {
+                        Some(fewer) => Some(fewer),
+                        None if about.is_some_and(|node| current.index_of(node).is_some()) => return Err(reject),
+                        None => {
+                            stuck = true;
+                            None
+                        }
+                    },
+                }
+            }
         };
         // Seats move first, under the engine in force; a switch moves none.
         let next = match seats {
@@ -283,10 +336,10 @@ fn steps(
         match (next, prepared) {
             (None, None) => {}
             // What was begun while somebody could be found goes on, if it is still good.
-            (None, Some(prepared)) if stuck && still_good(current, &prepared, to, usable) => {}
+            (None, Some(prepared)) if stuck && still_good(current, &prepared, (to, too_many), usable) => {}
             (None, Some(_)) => steps.push(Step::Cancel(current.clone())),
             // Nobody who has begun to fetch the state is sent away for another one as good.
-            (Some(_), Some(prepared)) if still_good(current, &prepared, to, usable) => {}
+            (Some(_), Some(prepared)) if still_good(current, &prepared, (to, too_many), usable) => {}
             (Some((members, engine)), _) => {
                 let epoch = Epoch(registry::epoch_of(view, current).0 + 1);
                 // A group that has changed that often stays as it is, and keeps nobody else from changing.
@@ -306,11 +359,21 @@ fn steps(
     Ok(steps)
 }
 
-/// Whether a prepared committee still takes a step in the right direction; `to` is the engine that the group is to have.
-fn still_good(current: &Committee, prepared: &Committee, to: Engine, usable: impl Fn(NodeId) -> bool) -> bool {
+/// Whether a prepared committee still takes a step in the right direction; `to` is the engine that the group is to have,
+/// and `too_many` how many seats it is to give up.
+fn still_good(
+    current: &Committee,
+    prepared: &Committee,
+    (to, too_many): (Engine, usize),
+    usable: impl Fn(NodeId) -> bool,
+) -> bool {
     let engine = prepared.engine == current.engine || prepared.engine == to;
-    let mut leaving = current.members.iter().filter(|member| prepared.index_of(member.node).is_none());
-    engine && joining(current, prepared).into_iter().all(&usable) && leaving.all(|member| !usable(member.node))
+    let joins = joining(current, prepared);
+    let members = current.members.iter().map(|member| member.node);
+    let (staying, leaving): (Vec<NodeId>, Vec<NodeId>) = members.partition(|node| prepared.index_of(*node).is_some());
+    // Nobody who may stay leaves while another one who may not keeps a seat.
+    let gives_up = joins.is_empty() && leaving.len() <= too_many && staying.into_iter().all(&usable);
+    engine && joins.into_iter().all(&usable) && (gives_up || !leaving.into_iter().any(&usable))
 }
 
 fn take(view: &mut View<'_>, steps: Vec<Step>) -> Vec<(GroupId, Message)> {

@@ -1,5 +1,5 @@
-//! `bench` inside channels, of an organisation that joins one and leaves it, and of one engine beside the other, in a
-//! very small size: that it founds, pays, joins, is refused and kills as it says. How fast anything is, is for `make soak`.
+//! `bench` inside channels, of an organisation that joins one and leaves it, of one engine beside the other and of going from
+//! one to the other, in a very small size: that it founds, pays, joins, is refused, kills and switches as it says. How fast anything is, is for `make soak`.
 
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -89,4 +89,18 @@ fn the_engines_are_compared_and_the_byzantine_one_pays_on_without_its_leader() {
     let outage = &told["outage"];
     above_zero(outage, &["longest_gap_seconds", "later_gap_seconds", "payments_after", "watched_seconds"]);
     assert!(!outage["leaders"].as_array().unwrap().contains(&outage["killed"]), "{outage}");
+}
+
+#[test]
+fn a_shard_goes_over_to_the_other_engine_and_back_while_payments_are_made() {
+    let told = bench("--switch --accounts 20 --load 100 --seconds 1 --pause-at-most 600");
+    for (direction, engine, members) in [("to_bft", "bft", 4), ("to_raft", "raft", 3)] {
+        let of = &told[direction];
+        assert_eq!((&of["engine"], &of["members"]), (&json!(engine), &json!(members)), "{direction}");
+        above_zero(of, &["longest_gap_seconds", "switch_seconds"]);
+    }
+    above_zero(&told, &["gap_before_seconds", "executed"]);
+    above_zero(&told["meanwhile_ms"], &["p50", "p99"]);
+    assert_eq!((&told["rate"], &told["verify_mode"]), (&json!(100), &json!("every")));
+    assert_eq!((&told["failed"], &told["refused"]), (&json!(0), &json!({})));
 }

@@ -1,10 +1,10 @@
-//! A shard of three that a majority orders becomes one of four that bears a member that lies, and goes back, while
+//! A shard of three that a majority orders becomes one of four that bears a member that lies, and one of three again, while
 //! customers pay. Nodes are processes, and whoever goes over first is killed at once.
 
 use std::process::{Command, Stdio};
 
 use client::Client;
-use ledger::{Engine, GroupId, NodeId};
+use ledger::{Committee, Engine, GroupId, NodeId};
 use seamark_cli::history::bitcoin_block;
 use serde_json::Value;
 
@@ -24,30 +24,61 @@ async fn three_of_four() -> Up {
     Up::start_with(NODES, 1, &["--replicas", "3", "--orgs", "4"]).await
 }
 
+/// Asks for another engine in the name of an organisation, with these further arguments; what the program says.
+fn consensus(up: &Up, engine: Engine, more: &[&str]) -> Value {
+    let output = Command::new(program())
+        .args(["group", "consensus", "shard-0", engine.name(), "--json"])
+        .args(more)
+        .env("SEAMARK_DIR", &up.dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{more:?}: {output:?}");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
 /// Has more than half of the organisations ask for another engine. Returns when the last of them has.
 fn switch(up: &Up, engine: Engine) {
     for org in ["org-a", "org-b", "org-c"] {
-        let output = Command::new(program())
-            .args(["group", "consensus", "shard-0", engine.name(), "--as", org, "--wait", "0", "--json"])
-            .env("SEAMARK_DIR", &up.dir)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{org}: {output:?}");
+        consensus(up, engine, &["--as", org, "--wait", "0"]);
     }
 }
 
-/// Waits until so many replicas of the shard run this engine, and none another one when it is to be `all`.
-async fn running(client: &Client, engine: Engine, least: usize, all: bool) -> Vec<NodeId> {
-    eventually("replicas run the engine", async || {
-        let status = client.status().await.map_err(|error| error.to_string())?;
-        let replicas = status.nodes.iter().filter_map(|node| {
-            let replica = node.replicas.iter().find(|replica| replica.group == SHARD.0)?;
-            Some((NodeId(node.node), replica.engine == engine.name() && replica.stopped.is_empty()))
-        });
-        let replicas: Vec<(NodeId, bool)> = replicas.collect();
-        let found: Vec<NodeId> = replicas.iter().filter(|(_, runs)| *runs).map(|(node, _)| *node).collect();
-        let enough = found.len() >= least && (!all || found.len() == replicas.len());
-        if enough { Ok(found) } else { Err(format!("{engine} runs on {found:?}, and not on all of {replicas:?}")) }
+/// The nodes with a replica of the shard, ascending, and whether each runs this engine.
+async fn replicas(client: &Client, engine: Engine) -> Result<Vec<(NodeId, bool)>, String> {
+    let status = client.status().await.map_err(|error| error.to_string())?;
+    let replicas = status.nodes.iter().filter_map(|node| {
+        let replica = node.replicas.iter().find(|replica| replica.group == SHARD.0)?;
+        Some((NodeId(node.node), replica.engine == engine.name() && replica.stopped.is_empty()))
+    });
+    let mut replicas: Vec<(NodeId, bool)> = replicas.collect();
+    replicas.sort_unstable();
+    Ok(replicas)
+}
+
+/// Waits until a replica of the shard runs this engine.
+async fn first_under(client: &Client, engine: Engine) -> NodeId {
+    eventually("a replica runs the engine", async || {
+        let replicas = replicas(client, engine).await?;
+        let first = replicas.iter().find(|(_, runs)| *runs).map(|(node, _)| *node);
+        first.ok_or_else(|| format!("{engine} runs on none of {replicas:?}"))
+    })
+    .await
+}
+
+/// Waits until the committee in force has so many members under this engine, all of them run it, and nobody else has a
+/// replica of the shard any more. Returns the members.
+async fn all_under(client: &Client, engine: Engine, members: usize) -> Vec<NodeId> {
+    eventually("the members, and they alone, run the engine", async || {
+        let cluster = client.cluster().await.map_err(|error| error.to_string())?;
+        let known = cluster.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());
+        let current = known.into_iter().find(|committee| committee.group == SHARD).ok_or("no committee")?;
+        let seats: Vec<NodeId> = current.members.iter().map(|member| member.node).collect();
+        let wanted: Vec<(NodeId, bool)> = seats.iter().map(|node| (*node, true)).collect();
+        let replicas = replicas(client, engine).await?;
+        if (current.engine, seats.len()) == (engine, members) && replicas == wanted {
+            return Ok(seats);
+        }
+        Err(format!("{seats:?} have seats under {}, and {engine} runs as {replicas:?} says", current.engine))
     })
     .await
 }
@@ -65,15 +96,22 @@ async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_k
 
     let mut load = Load::start(&bank, &wallets, &wallets, 64).await;
     load.next(100).await;
+    let mut seats = Vec::new();
     for (engine, members) in [(Engine::Bft, 4), (Engine::Raft, 3)] {
+        let said = consensus(&up, engine, &["--dry-run"]);
+        let before = std::mem::take(&mut seats);
         switch(&up, engine);
-        let first = running(&client, engine, 1, false).await[0];
+        let first = first_under(&client, engine).await;
         up.kill(first).await;
         // Those who are left go over without it, and go on.
         load.next(200).await;
         up.restart(first);
-        running(&client, engine, members, true).await;
+        seats = all_under(&client, engine, members).await;
         load.next(100).await;
+        // As it was said beforehand.
+        assert_eq!((&said["then"]["members"], &said["steps"]), (&Value::from(members), &Value::from(2)));
+        let gone: Vec<u32> = before.iter().filter(|node| !seats.contains(node)).map(|node| node.0).collect();
+        assert_eq!(said["leaving"], Value::from(gone));
     }
     let (committed, fates) = end_and_reconcile(load, &bank).await;
     assert!(fates.open.is_empty(), "{:?}", fates.open);
@@ -105,9 +143,9 @@ async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_mea
         .unwrap();
     let replaying = tokio::task::spawn_blocking(move || replay.wait_with_output().unwrap());
     switch(&up, Engine::Bft);
-    running(&client, Engine::Bft, 4, true).await;
+    all_under(&client, Engine::Bft, 4).await;
     switch(&up, Engine::Raft);
-    running(&client, Engine::Raft, 3, true).await;
+    let three = all_under(&client, Engine::Raft, 3).await;
     assert!(!replaying.is_finished(), "the history has ended before the engines changed");
     let output = replaying.await.unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -119,4 +157,5 @@ async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_mea
     let plain: Value = serde_json::from_slice(&alone.stdout).unwrap();
     assert_eq!(plain["committed"], 5992);
     assert_eq!(report["state_sha256"], plain["state_sha256"]);
+    assert_eq!(all_under(&client, Engine::Raft, 3).await, three, "and nothing has changed since");
 }

@@ -88,13 +88,20 @@ fn a_shard_of_three_goes_on_under_the_other_engine_with_four_and_comes_back() {
     assert!(!state.contains_key(&engine::wanted_key(SHARD)), "what was wanted is there");
     assert_eq!(by(&mut state, &genesis, 1, 5, &bft), Err(Reject::EngineSame));
 
-    // And back: with four members, one step.
+    // And back: first the engine, with the same members.
     for (org, salt) in [(2, 6), (3, 7)] {
         by(&mut state, &genesis, org, salt, &switch(SHARD, Engine::Raft)).unwrap();
     }
     arrive(&mut state, &genesis, SHARD, 7);
-    let last = current(&state, SHARD);
-    assert_eq!((last.engine, last.threshold, last.members), (Engine::Raft, 3, lying.members));
+    let back = current(&state, SHARD);
+    assert_eq!((back.engine, back.threshold, &back.members), (Engine::Raft, 3, &lying.members));
+    // Then the seat that the genesis does not give the shard.
+    let fewer = coming(&state, SHARD).unwrap();
+    assert_eq!((fewer.engine, fewer.members.len(), fewer.epoch), (Engine::Raft, 3, Epoch(4)));
+    assert!(fewer.members.iter().all(|member| back.index_of(member.node).is_some()));
+    assert_eq!(by(&mut state, &genesis, 1, 8, &bft), Err(Reject::EngineChanging), "seats are moving");
+    arrive(&mut state, &genesis, SHARD, 8);
+    assert_eq!((current(&state, SHARD), coming(&state, SHARD)), (fewer, None), "nothing is left to do");
     assert!(ClusterView::read(&state).unwrap().well_formed());
     settle(&state, |view| assert!(engine::proposals(view).is_empty()));
 }
@@ -137,6 +144,76 @@ fn a_switch_that_lacks_a_node_waits_for_the_next_one() {
     let four = coming(&state, SHARD).unwrap();
     assert_eq!((four.engine, four.members.len()), (Engine::Raft, 4));
     assert!(four.index_of(NodeId(5)).is_some());
+}
+
+/// A shard of three on five nodes that has taken its fourth seat for a switch and, `with_engine`, goes back by a second one.
+fn grown(with_engine: bool) -> (Genesis, State) {
+    let genesis = of_nodes(5);
+    let mut state = state_of(&genesis);
+    let ask = |state: &mut State, salt: u8, engine| {
+        for org in [1, 2] {
+            by(state, &genesis, org, salt, &switch(SHARD, engine)).unwrap();
+        }
+    };
+    ask(&mut state, 1, Engine::Bft);
+    arrive(&mut state, &genesis, SHARD, 5);
+    if with_engine {
+        arrive(&mut state, &genesis, SHARD, 6);
+    }
+    ask(&mut state, 2, Engine::Raft);
+    if with_engine {
+        arrive(&mut state, &genesis, SHARD, 7);
+    }
+    (genesis, state)
+}
+
+#[test]
+fn seats_that_a_switch_has_brought_are_given_up_also_when_it_is_taken_back() {
+    for with_engine in [false, true] {
+        let (genesis, mut state) = grown(with_engine);
+        let (four, three) = (current(&state, SHARD), coming(&state, SHARD).unwrap());
+        assert_eq!((four.engine, four.members.len()), (Engine::Raft, 4));
+        assert_eq!((three.engine, three.members.len()), (Engine::Raft, 3));
+        // Five nodes of three organisations: the one with two seats loses one.
+        let orgs: std::collections::BTreeSet<OrgId> = three.members.iter().map(|member| member.org).collect();
+        assert_eq!(orgs.len(), 3);
+        // What others do in the registry prepares nothing new.
+        let told = by(&mut state, &genesis, 3, 20, &BeaconCommand::RegisterNode(node(6, 3, "zone-3"))).unwrap();
+        assert!(told.mail.iter().all(|(group, _)| *group != SHARD), "{:?}", told.mail);
+        assert_eq!(coming(&state, SHARD), Some(three.clone()));
+        arrive(&mut state, &genesis, SHARD, 9);
+        assert_eq!((current(&state, SHARD), coming(&state, SHARD)), (three, None));
+    }
+}
+
+#[test]
+fn whoever_may_keep_no_seat_gives_it_up_first() {
+    let (genesis, mut state) = grown(true);
+    let (four, planned) = (current(&state, SHARD), coming(&state, SHARD).unwrap());
+    let drained = planned.members[0].clone();
+    let command = BeaconCommand::SetNodeCapacity { node: drained.node, capacity: 0 };
+    by(&mut state, &genesis, drained.org.0, 30, &command).unwrap();
+    // Another one than was planned leaves, and nobody has to come for it.
+    let three = coming(&state, SHARD).unwrap();
+    assert_eq!((three.members.len(), three.index_of(drained.node)), (3, None));
+    assert!(three.members.iter().all(|member| four.index_of(member.node).is_some()));
+    // Nor is anything planned anew when a second one may keep none: it goes behind that, and the fifth node comes.
+    let [also, third] = [1, 2].map(|skip| three.members[skip].clone());
+    let drain = |state: &mut State, member: &ledger::Member, salt: u8| {
+        let command = BeaconCommand::SetNodeCapacity { node: member.node, capacity: 0 };
+        by(state, &genesis, member.org.0, salt, &command).err()
+    };
+    assert_eq!(drain(&mut state, &also, 31), None);
+    assert_eq!(coming(&state, SHARD), Some(three));
+    assert_eq!(drain(&mut state, &third, 32), Some(Reject::Quorum), "three seats, and two nodes that may have one");
+    let mut height = 40;
+    while coming(&state, SHARD).is_some() {
+        arrive(&mut state, &genesis, SHARD, height);
+        height += 1;
+    }
+    let last = current(&state, SHARD);
+    assert_eq!((last.engine, last.members.len()), (Engine::Raft, 3));
+    assert!([drained.node, also.node].into_iter().all(|node| last.index_of(node).is_none()));
 }
 
 #[test]
@@ -189,7 +266,7 @@ fn a_preflight_says_what_would_change() {
     assert!(found.notes[0].contains("2 of 4 seats"), "{:?}", found.notes);
     assert!(found.rate.starts_with("lower"));
     // A follower computes the same from what it is shown.
-    let followed = Standing::of(&ClusterView::read(&state).unwrap(), genesis.seed);
+    let followed = Standing::of(&ClusterView::read(&state).unwrap(), &genesis);
     assert_eq!(preflight(&followed, SHARD, Engine::Bft), Ok(found));
     assert_eq!(preflight(&standing, GroupId::shard(9), Engine::Bft), Err(Reject::UnknownGroup));
 
@@ -263,7 +340,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     /// Whatever the nodes and the shard's size: what the preflight refuses is refused, and what it announces happens, by
-    /// steps of which none moves seats and engine together, and none takes a seat away.
+    /// steps of which none moves seats and engine together, and none takes a seat away before the way back.
     #[test]
     fn the_beacon_does_what_the_preflight_says(nodes in 1..12u32, replicas in 1..8u16, seed: [u8; 32]) {
         prop_assume!(u32::from(replicas) <= nodes);
@@ -295,5 +372,31 @@ proptest! {
         prop_assert_eq!(Side::of(last.engine, last.members.len()), said.then);
         prop_assert_eq!(usize::from(last.threshold), said.then.threshold);
         prop_assert!(said.then.tolerated >= 1);
+
+        // And back to what the genesis gives the shard: first the engine, then a seat or a few at a time.
+        let full = last;
+        let standing = Standing::read(&mut View::new(&state)).unwrap();
+        let said = preflight(&standing, SHARD, Engine::Raft).unwrap();
+        prop_assert_eq!(said.refusal, None);
+        for org in [1, 2] {
+            by(&mut state, &genesis, org, 3, &switch(SHARD, Engine::Raft)).unwrap();
+        }
+        let mut steps = 0;
+        while coming(&state, SHARD).is_some() {
+            let before = current(&state, SHARD);
+            steps += 1;
+            prop_assert!(steps <= said.steps);
+            arrive(&mut state, &genesis, SHARD, 30 + steps as u64);
+            let after = current(&state, SHARD);
+            prop_assert!(after.members.iter().all(|member| before.index_of(member.node).is_some()));
+            prop_assert!(before.engine == after.engine || before.members == after.members);
+            let gone = before.members.len() - after.members.len();
+            prop_assert!(gone <= before.engine.tolerated(before.members.len()).max(1));
+        }
+        let last = current(&state, SHARD);
+        let gone = full.members.iter().map(|member| member.node).filter(|node| last.index_of(*node).is_none());
+        prop_assert_eq!((steps, gone.collect::<Vec<_>>()), (said.steps, said.leaving));
+        prop_assert_eq!(Side::of(last.engine, last.members.len()), said.then);
+        prop_assert_eq!(last.members.len(), usize::from(replicas));
     }
 }

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::{ConsensusArg, Verify};
 
 /// `bench`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n  seamark bench --engines --latency-at-most 4\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
+    group(ArgGroup::new("steady").args(["engines", "switch"])),
+    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n  seamark bench --engines --latency-at-most 4\n  seamark bench --switch --pause-at-most 2\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
 )]
 pub struct Bench {
     /// Shards of the cluster of its own [default: 1, or as many as there are voters]
@@ -39,7 +40,7 @@ pub struct Bench {
     /// Transactions of a hundred that also write the same entry of one account's data, so that they are in each other's way
     #[arg(long, value_name = "PCT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub conflict: u8,
-    /// Where client signatures are checked [default: ingest; every in channels, whose members need not trust each other, and with --engines]
+    /// Where client signatures are checked [default: ingest; every in channels, whose members need not trust each other, with --engines and with --switch]
     #[arg(long, value_name = "MODE", value_enum)]
     pub verify: Option<Verify>,
     /// Accounts that pay each other [default: 1000; with --join 100000]
@@ -55,7 +56,7 @@ pub struct Bench {
     #[arg(long, value_name = "RATIO")]
     pub at_least: Option<f64>,
 
-    /// How long transactions are sent; with --join, how long before the organisation joins; with --engines, also how long before the kill and at least after it
+    /// How long transactions are sent; with --join, how long before the organisation joins; with --engines, also how long before the kill and at least after it; with --switch, before the first switch and after each
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
     /// Transactions to sign beforehand at most [default: enough for the time at the rate of the warm-up]
@@ -76,6 +77,9 @@ pub struct Bench {
     /// What is measured of one engine beside the other.
     #[command(flatten)]
     pub comparing: BenchEngines,
+    /// What is measured of going from one engine to the other.
+    #[command(flatten)]
+    pub switching: BenchSwitch,
 }
 
 /// Of `bench`: payments inside channels.
@@ -127,8 +131,8 @@ pub struct BenchEngines {
         conflicts_with_all = ["channels", "join", "consensus", "shards", "nodes", "replicas", "cross", "voters", "conflict",
             "hot_payer", "hot_payee", "zipf", "dir", "processes"])]
     pub engines: bool,
-    /// Payments a second while the leader is killed
-    #[arg(long, value_name = "N", requires = "engines", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Payments a second while the leader is killed, or the engine switched
+    #[arg(long, value_name = "N", requires = "steady", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub load: u32,
     /// How often leadership has to go round after that before the measurement ends: the turn of a dead member is left
     /// out the first time
@@ -146,4 +150,19 @@ pub struct BenchEngines {
     /// Fail when that happens once more after the kill for more than this many seconds
     #[arg(long, value_name = "S", requires = "engines")]
     pub later_gap_at_most: Option<f64>,
+}
+
+/// Of `bench`: switching engines under load.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Switching engines")]
+pub struct BenchSwitch {
+    /// Pay at an even rate (--load) on a cluster of four nodes while its shard of three goes over to bft, with a fourth
+    /// member, and comes back
+    #[arg(long,
+        conflicts_with_all = ["channels", "join", "consensus", "shards", "nodes", "replicas", "cross", "voters", "conflict",
+            "hot_payer", "hot_payee", "zipf", "dir", "in_flight", "transactions", "at_least"])]
+    pub switch: bool,
+    /// Fail when nobody has a receipt for more than this many seconds around a switch, or a payment is not executed
+    #[arg(long, value_name = "S", requires = "switch")]
+    pub pause_at_most: Option<f64>,
 }

@@ -19,7 +19,7 @@ mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
 pub use beacon::{Admin, Beacon, NodeChange, OrgChange};
-pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin};
+pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin, BenchSwitch};
 pub use ca::{Ca, RoleArg};
 pub use channel::{
     Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,
@@ -735,6 +735,10 @@ mod tests {
             "bench --channels 65",
             "bench --swap-at-most 2.5",
             "bench --join --channels 2",
+            "bench --load 5",
+            "bench --pause-at-most 2",
+            "bench --switch --engines",
+            "bench --switch --in-flight 5",
             "bench --past 5",
             "node",
             "node --config x check y",

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use beacon::engine::Side;
+use beacon::engine::{Side, configured};
 use beacon::{BeaconCommand, Preflight, Standing, preflight};
 use client::Client;
 use ledger::{Committee, Engine, GroupId, GroupKind, NodeId, Reject};
@@ -47,6 +47,8 @@ struct Report {
     then: SideLine,
     /// Nodes that take seats first.
     joining: Vec<u32>,
+    /// Nodes that give seats up at the end.
+    leaving: Vec<u32>,
     /// Changes of committee until it is done.
     steps: usize,
     /// What to expect of rate and latency.
@@ -74,6 +76,7 @@ impl Report {
             now: (&found.now).into(),
             then: (&found.then).into(),
             joining: found.joining.iter().map(|node| node.0).collect(),
+            leaving: found.leaving.iter().map(|node| node.0).collect(),
             steps: found.steps,
             rate: found.rate,
             notes: found.notes.clone(),
@@ -141,20 +144,27 @@ impl Switch<'_> {
             return output.result(&report, || text(&report));
         }
         report.state = "under_way";
-        if self.watch(reader, found.group, since, output).await? {
+        if self.watch(reader, found, since, output).await? {
             report.state = "in_force";
             report.seconds = Some(rounded(since.elapsed().as_secs_f64()));
         }
         output.result(&report, || text(&report))
     }
 
-    /// Waits until the committee under the new engine is in force, and all of its members run it. Says whether they do
-    /// in time.
-    async fn watch(&self, client: &Client, group: GroupId, since: Instant, output: Output) -> Result<bool, CliError> {
+    /// Waits until the committee under the new engine is in force with as many members as it is to have, and all of them
+    /// run it. Says whether they do in time.
+    async fn watch(
+        &self,
+        client: &Client,
+        found: &Preflight,
+        since: Instant,
+        output: Output,
+    ) -> Result<bool, CliError> {
         let mut told = String::new();
         loop {
-            let progress = match committees(client).await?.into_iter().find(|committee| committee.group == group) {
-                Some(committee) => Progress::of(&committee, &client.status().await?, self.engine),
+            let in_force = committees(client).await?.into_iter().find(|committee| committee.group == found.group);
+            let progress = match in_force {
+                Some(committee) => Progress::of(&committee, &client.status().await?, &found.then),
                 None => Progress::default(),
             };
             let line = progress.text(self.engine);
@@ -178,6 +188,8 @@ impl Switch<'_> {
 struct Progress {
     /// Members of the committee in force.
     members: usize,
+    /// Members that are to be left at the end.
+    wanted: usize,
     /// Whether that committee is one of the new engine.
     in_force: bool,
     /// Members that run the new engine.
@@ -187,7 +199,8 @@ struct Progress {
 }
 
 impl Progress {
-    fn of(committee: &Committee, status: &v1::StatusReply, engine: Engine) -> Self {
+    fn of(committee: &Committee, status: &v1::StatusReply, then: &Side) -> Self {
+        let engine = then.engine;
         let replica = |node: NodeId| {
             let reply = status.nodes.iter().find(|reply| reply.node == node.0)?;
             reply.replicas.iter().find(|replica| replica.group == committee.group.0)
@@ -198,6 +211,7 @@ impl Progress {
             members.filter_map(|node| Some((node, replica(node).filter(runs)?.leads))).collect();
         Self {
             members: committee.members.len(),
+            wanted: then.members,
             in_force: committee.engine == engine,
             leader: running.iter().find(|(_, leads)| *leads).map(|(node, _)| *node),
             running: running.into_iter().map(|(node, _)| node).collect(),
@@ -205,7 +219,7 @@ impl Progress {
     }
 
     fn done(&self) -> bool {
-        self.in_force && self.running.len() == self.members && self.leader.is_some()
+        self.in_force && self.members == self.wanted && self.running.len() == self.members && self.leader.is_some()
     }
 
     fn text(&self, engine: Engine) -> String {
@@ -213,7 +227,12 @@ impl Progress {
             return format!("the committee for {engine} is being prepared; {} members are in force", self.members);
         }
         let leader = self.leader.map_or_else(|| "nobody leads yet".to_owned(), |node| format!("node {node} leads"));
-        format!("the committee for {engine} is in force; {} of {} run it, {leader}", self.running.len(), self.members)
+        let left = match self.members.saturating_sub(self.wanted) {
+            0 => String::new(),
+            many => format!("; seats to give up: {many}"),
+        };
+        let running = self.running.len();
+        format!("the committee for {engine} is in force; {running} of {} run it, {leader}{left}", self.members)
     }
 }
 
@@ -231,6 +250,7 @@ async fn look(client: &Client, group: GroupId, engine: Engine) -> Result<Preflig
         seed: client.genesis().seed,
         nodes: nodes(client).await?,
         committees: committees(client).await?,
+        configured: configured(client.genesis()),
         ..Standing::default()
     };
     preflight(&standing, group, engine)
@@ -259,6 +279,9 @@ fn text(report: &Report) -> String {
     if !report.joining.is_empty() {
         rows.push(("join first", nodes(&report.joining)));
     }
+    if !report.leaving.is_empty() {
+        rows.push(("leave at the end", nodes(&report.leaving)));
+    }
     rows.push(("changes of committee", report.steps.to_string()));
     rows.extend(report.notes.iter().map(|note| ("note", note.clone())));
     let state = match (report.state, report.approvals, report.seconds) {
@@ -276,6 +299,7 @@ fn text(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ledger::genesis::NodeInfo;
     use ledger::{Epoch, Incarnation, Member, OrgId, PublicKey};
 
     const SHARD: GroupId = GroupId::shard(0);
@@ -300,13 +324,16 @@ mod tests {
 
     #[test]
     fn a_switch_is_there_when_the_committee_is_in_force_and_all_of_it_runs_the_engine() {
-        let of = |in_force, engines, leader| Progress::of(&committee(in_force), &status(engines, leader), Engine::Bft);
+        let side = |members| Side::of(Engine::Bft, members);
+        let of = |in_force, engines, leader| Progress::of(&committee(in_force), &status(engines, leader), &side(4));
         let before = of(Engine::Raft, ["raft"; 4], 1);
         assert!(!before.done() && before.text(Engine::Bft).contains("is being prepared"), "{before:?}");
         let some = of(Engine::Bft, ["bft", "raft", "bft", "raft"], 3);
         assert!(!some.done() && some.text(Engine::Bft).contains("2 of 4 run it, node 3 leads"), "{some:?}");
         assert!(!of(Engine::Bft, ["bft"; 4], 9).done(), "nobody leads");
         assert!(of(Engine::Bft, ["bft"; 4], 2).done());
+        let too_many = Progress::of(&committee(Engine::Raft), &status(["raft"; 4], 2), &Side::of(Engine::Raft, 3));
+        assert!(!too_many.done() && too_many.text(Engine::Raft).contains("seats to give up: 1"), "{too_many:?}");
     }
 
     #[test]
@@ -324,5 +351,32 @@ mod tests {
         assert_eq!((&json["then"]["engine"], &json["state"]), (&"bft".into(), &"dry_run".into()));
         let refused = Report::of(&preflight(&standing, SHARD, Engine::Raft).unwrap(), "refused");
         assert_eq!(refused.refusal, Some("engine_same"));
+    }
+
+    #[test]
+    fn the_way_back_says_who_gives_its_seat_up() {
+        let info = |member: &Member| NodeInfo {
+            id: member.node,
+            org: member.org,
+            zone: "a".to_owned(),
+            capacity: 1,
+            key: member.key,
+            tls_key_hash: ledger::Hash32::ZERO,
+            peer_addr: String::new(),
+            client_addr: String::new(),
+        };
+        let four = committee(Engine::Bft);
+        let standing = Standing {
+            nodes: four.members.iter().map(info).collect(),
+            committees: vec![four],
+            configured: vec![(SHARD, 3)],
+            ..Standing::default()
+        };
+        let found = preflight(&standing, SHARD, Engine::Raft).unwrap();
+        assert_eq!((found.refusal, found.then.members, found.leaving.len(), found.steps), (None, 3, 1, 2));
+        let text = text(&Report::of(&found, "dry_run"));
+        for part in ["leave at the end", "the genesis gives the shard 3 members, and 4 are in force"] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
     }
 }

@@ -3,8 +3,8 @@
 //! Owns keys for account strings, the asset of a run and its first distribution ([`stage`]),
 //! signing ahead ([`sign`]), sending by a schedule ([`replay`]), the benchmark ([`bench`]) and its
 //! transactions ([`workload`]), the founding of channels ([`channels`]), the benchmark inside them ([`beside`])
-//! and of joining one ([`join`]), that of one engine beside the other ([`engines`]), and what they measure. It
-//! starts no cluster and prints nothing but progress.
+//! and of joining one ([`join`]), that of one engine beside the other ([`engines`]) and of going from one to the other
+//! ([`switch`]), and what they measure. It starts no cluster and prints nothing but progress.
 
 pub mod agree;
 pub mod bench;
@@ -23,6 +23,7 @@ pub mod sign;
 mod source;
 pub mod stage;
 mod steady;
+pub mod switch;
 mod wait;
 pub mod workload;
 

@@ -22,7 +22,7 @@ use super::{Means, Running, Shared};
 use crate::bft::Caught;
 use crate::port::{Applier, Order, RoleView};
 use crate::raft::fetch::LastAsked;
-use crate::raft::{Borrowed, Opening, Prepared, RaftGroup, StartError};
+use crate::raft::{Borrowed, Lookout, Opening, Prepared, StartError, Started};
 use crate::sequencer::Sequencer;
 
 /// So long a leader of Raft goes on behind the entry that hands over.
@@ -163,7 +163,7 @@ impl Keeper {
         let takes_part = match &self.stint.running {
             Running::Raft(_) => true,
             Running::Bft(one) => one.votes(),
-            Running::Between(_) | Running::Ended(..) => false,
+            Running::Follower(_) | Running::Between(_) | Running::Ended(..) => false,
         };
         let Some(applier) = retire(&self.stint.running).await else {
             return Err(StartError::Storage { group, detail: "the replica was shut down meanwhile".to_owned() });
@@ -190,7 +190,12 @@ impl Keeper {
     /// Sees whether the group has gone on with another engine without this replica, and asks for what is missing then.
     fn look(&mut self) {
         self.look_at = Instant::now() + pause(&self.opening);
-        let (Running::Raft(raft), Some(ahead)) = (&self.stint.running, &self.stint.ahead) else { return };
+        let Some(ahead) = &self.stint.ahead else { return };
+        let lookout = match &self.stint.running {
+            Running::Raft(raft) => raft.lookout(),
+            Running::Follower(follower) => follower.lookout(),
+            Running::Bft(_) | Running::Between(_) | Running::Ended(..) => return,
+        };
         let own = self.stint.order.stint();
         let heard = *ahead.borrow();
         let heard = heard.filter(|(_, stint)| *stint > own);
@@ -206,7 +211,7 @@ impl Keeper {
         }
         let nodes = self.last_asked.order(&nodes);
         let stint = heard.map(|(_, stint)| stint);
-        self.borrowing = Some(Box::pin(borrow(raft.clone(), nodes, own, stint)));
+        self.borrowing = Some(Box::pin(borrow(lookout, nodes, own, stint)));
     }
 }
 
@@ -224,15 +229,15 @@ fn pause(opening: &Opening) -> Duration {
 }
 
 /// Brings a snapshot onto this disk that reaches the stint that others are in, if that is a later one.
-async fn borrow(raft: RaftGroup, nodes: Vec<NodeId>, own: u64, heard: Option<u64>) -> Option<Borrowed> {
+async fn borrow(lookout: Lookout, nodes: Vec<NodeId>, own: u64, heard: Option<u64>) -> Option<Borrowed> {
     let stint = match heard {
         Some(stint) => Some(stint),
-        None => raft.latest_stint(&nodes).await,
+        None => lookout.latest_stint(&nodes).await,
     };
     let stint = stint.filter(|stint| *stint > own)?;
-    let group = raft.group();
+    let group = lookout.group();
     tracing::info!(%group, stint, "the group has gone on with another engine; a snapshot of another replica is fetched");
-    match raft.borrow_snapshot(stint, &nodes).await {
+    match lookout.borrow_snapshot(stint, &nodes).await {
         Ok(borrowed) => Some(borrowed),
         Err(error) => {
             tracing::warn!(%group, %error, "no snapshot of another replica");
@@ -251,11 +256,16 @@ async fn begin(prepared: Prepared, means: &Means, caught: &Caught) -> Result<Sti
         return Err(StartError::Storage { group, detail });
     };
     let (running, role, ahead) = match order.engine {
-        ledger::Engine::Raft => {
-            let raft = prepared.start().await?;
-            let (role, ahead) = (raft.role(), raft.ahead());
-            (Running::Raft(raft), role, Some(ahead))
-        }
+        ledger::Engine::Raft => match prepared.start_or_follow(means.others.clone()).await? {
+            Started::Member(raft) => {
+                let (role, ahead) = (raft.role(), raft.ahead());
+                (Running::Raft(raft), role, Some(ahead))
+            }
+            Started::Follower(follower) => {
+                let (role, ahead) = (follower.role(), follower.ahead());
+                (Running::Follower(follower), role, Some(ahead))
+            }
+        },
         ledger::Engine::Bft => {
             let bft = prepared.start_bft(means.parts(&order, caught.clone())).await?;
             let role = bft.role();
@@ -268,6 +278,7 @@ async fn begin(prepared: Prepared, means: &Means, caught: &Caught) -> Result<Sti
 async fn retire(running: &Running) -> Option<Box<dyn Applier>> {
     match running {
         Running::Raft(one) => one.retire().await,
+        Running::Follower(one) => one.retire().await,
         Running::Bft(one) => one.retire().await,
         Running::Between(_) | Running::Ended(..) => None,
     }
@@ -276,6 +287,7 @@ async fn retire(running: &Running) -> Option<Box<dyn Applier>> {
 async fn shut_down(running: &Running) {
     match running {
         Running::Raft(one) => one.shutdown().await,
+        Running::Follower(one) => one.shutdown().await,
         Running::Bft(one) => one.shutdown().await,
         Running::Between(_) | Running::Ended(..) => {}
     }

@@ -29,7 +29,7 @@ use tokio::task::JoinHandle;
 use self::keeper::Keeper;
 use crate::bft::{BftGroup, BftParts, BftTiming, Caught, Chain, Judge};
 use crate::port::{Order, Position, RoleView, SequencerError};
-use crate::raft::{HandleError, Prepared, RaftGroup, Replica, StartError};
+use crate::raft::{Follower, HandleError, Prepared, RaftGroup, Replica, StartError};
 use crate::sequencer::{Proposal, Sequencer};
 
 /// What a host gives a replica beside what was opened, for whichever engine it runs.
@@ -87,6 +87,8 @@ pub fn first_note(
 enum Running {
     /// Of a group whose members trust one another.
     Raft(RaftGroup),
+    /// Of such a group as well, without a vote: it may have forgotten what it promised.
+    Follower(Follower),
     /// Of a group that bears members that lie.
     Bft(BftGroup),
     /// None: this one is about to start.
@@ -136,6 +138,7 @@ macro_rules! either {
     ($group:expr, $one:ident => $call:expr, $why:ident => $other:expr) => {
         match $group.running() {
             Running::Raft($one) => $call,
+            Running::Follower($one) => $call,
             Running::Bft($one) => $call,
             none => {
                 let $why = none.reason();
@@ -150,7 +153,7 @@ impl Running {
     fn reason(self) -> Option<String> {
         match self {
             Self::Ended(_, why) => Some(why),
-            Self::Raft(_) | Self::Bft(_) | Self::Between(_) => None,
+            Self::Raft(_) | Self::Follower(_) | Self::Bft(_) | Self::Between(_) => None,
         }
     }
 }
@@ -204,7 +207,7 @@ impl Group {
     #[must_use]
     pub fn engine(&self) -> Engine {
         match &*self.inner.shared.running.read() {
-            Running::Raft(_) => Engine::Raft,
+            Running::Raft(_) | Running::Follower(_) => Engine::Raft,
             Running::Bft(_) => Engine::Bft,
             Running::Between(engine) | Running::Ended(engine, _) => *engine,
         }
@@ -227,7 +230,7 @@ impl Group {
     pub fn round(&self) -> u32 {
         match &*self.inner.shared.running.read() {
             Running::Bft(one) => one.round(),
-            Running::Raft(_) | Running::Between(_) | Running::Ended(..) => 0,
+            Running::Raft(_) | Running::Follower(_) | Running::Between(_) | Running::Ended(..) => 0,
         }
     }
 
@@ -258,7 +261,7 @@ impl Group {
     pub async fn bootstrap(&self, members: Vec<(u64, NodeId)>) -> Result<(), SequencerError> {
         match self.running() {
             Running::Raft(one) => one.bootstrap(members).await,
-            Running::Bft(_) | Running::Between(_) => Ok(()),
+            Running::Follower(_) | Running::Bft(_) | Running::Between(_) => Ok(()),
             Running::Ended(_, why) => Err(SequencerError::Stopped(why)),
         }
     }

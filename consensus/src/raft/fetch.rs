@@ -17,8 +17,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use ledger::hash::Hash32;
-use ledger::ids::NodeId;
+use ledger::ids::{GroupId, NodeId};
 use ledger::limits::LENT_MAX;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
@@ -267,6 +268,33 @@ pub(crate) async fn borrow(
         }
     }
     Err(FetchError(answers))
+}
+
+/// What a replica looks for the others with that have gone on without it.
+pub(crate) struct Lookout {
+    pub(crate) sender: Arc<Sender>,
+    pub(crate) snapshots: Arc<Snapshots>,
+}
+
+impl Lookout {
+    /// The group.
+    pub(crate) fn group(&self) -> GroupId {
+        self.sender.group
+    }
+
+    /// The latest stint that any of these nodes is in, as they say.
+    pub(crate) async fn latest_stint(&self, nodes: &[NodeId]) -> Option<u64> {
+        let asking = nodes.iter().map(|node| async move {
+            let peer = Peer::to(self.sender.clone(), any_replica(*node), *node);
+            peer.call::<u64>(wire::STINT, peer.request(&()), peer.call_timeout()).await.ok()
+        });
+        join_all(asking).await.into_iter().flatten().max()
+    }
+
+    /// Brings a snapshot that reaches this index onto this disk, from whichever of these nodes lends one.
+    pub(crate) async fn borrow_snapshot(&self, index: u64, nodes: &[NodeId]) -> Result<Borrowed, FetchError> {
+        borrow(&self.sender, &self.snapshots, Position { index, ..Position::default() }, nodes).await
+    }
 }
 
 /// A snapshot has to reach what others remember, so that they can vouch for it.

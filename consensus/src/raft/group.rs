@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::join_all;
 use ledger::ids::{GroupId, NodeId};
 use ledger::limits::BATCH_BYTES_MAX;
 use openraft::async_runtime::WatchReceiver;
@@ -22,11 +21,11 @@ use tokio::sync::watch;
 
 use super::config::{RaftGroupConfig, StartError};
 use super::failure::Failure;
-use super::fetch::{self, Borrowed, FetchError, Lender};
+use super::fetch::{Lender, Lookout};
 use super::found::Standing;
 use super::log::Log;
 use super::machine::{ApplierCell, Machine};
-use super::network::{Factory, Peer, RaftTransport, Sender};
+use super::network::{Factory, RaftTransport, Sender};
 use super::prepare::Prepared;
 use super::purge::{self, Keep};
 use super::receive::Receiver;
@@ -36,7 +35,7 @@ use super::snapshot::Snapshots;
 use super::streams::Streams;
 use super::types::{Batch, Raft, TypeConfig, log_id};
 use super::{vouch, wire};
-use crate::port::{Applier, Position, RoleView, SequencerError, any_replica, join_of};
+use crate::port::{Applier, RoleView, SequencerError, join_of};
 use crate::sequencer::{Proposal, Sequencer};
 
 /// Why an arriving request got no reply. The transport hands it to the caller as
@@ -90,6 +89,9 @@ pub enum HandleError {
     /// The replica does not take part before it knows that it has not done so before.
     #[error("this replica does not take part yet: its log is empty, and it asks the others first")]
     Founding,
+    /// The replica follows, and promises nothing.
+    #[error("this replica may have forgotten what it promised, and follows without a vote")]
+    Follows,
     /// The replica has stopped.
     #[error("the group stopped on this node: {0}")]
     Stopped(String),
@@ -110,6 +112,7 @@ impl HandleError {
             Self::LendsNone(_) => "snapshot_busy",
             Self::Changing => "engine_changing",
             Self::Founding => "raft_founding",
+            Self::Follows => "raft_follows",
             Self::Stopped(_) => "raft_stopped",
         }
     }
@@ -303,6 +306,8 @@ impl RaftGroup {
             }
             #[cfg(feature = "bft")]
             wire::BFT_DECIDED => crate::bft::decided_before(&inner.log, inner.stint, body)?,
+            #[cfg(feature = "bft")]
+            wire::ENTRIES => super::follower::answer(&inner.log, inner.role.clone(), body).await?,
             wire::LATEST_JOIN => {
                 let latest = self.latest_join().await;
                 wire::reply(&latest.map_err(|error| HandleError::Stopped(error.to_string()))?)
@@ -325,19 +330,9 @@ impl RaftGroup {
         self.inner.ahead.subscribe()
     }
 
-    /// The latest stint that any of these nodes is in, as they say.
-    pub(crate) async fn latest_stint(&self, nodes: &[NodeId]) -> Option<u64> {
-        let asking = nodes.iter().map(|node| async move {
-            let peer = Peer::to(self.inner.sender.clone(), any_replica(*node), *node);
-            peer.call::<u64>(wire::STINT, peer.request(&()), peer.call_timeout()).await.ok()
-        });
-        join_all(asking).await.into_iter().flatten().max()
-    }
-
-    /// Brings a snapshot that reaches this index onto this disk, from whichever of these nodes lends one.
-    pub(crate) async fn borrow_snapshot(&self, index: u64, nodes: &[NodeId]) -> Result<Borrowed, FetchError> {
-        let needed = Position { index, ..Position::default() };
-        fetch::borrow(&self.inner.sender, &self.inner.snapshots, needed, nodes).await
+    /// Looks for what the group has gone on to.
+    pub(crate) fn lookout(&self) -> Lookout {
+        Lookout { sender: self.inner.sender.clone(), snapshots: self.inner.snapshots.clone() }
     }
 
     /// Stops, and gives the applier back for another engine; none when it was shut down before.

@@ -9,12 +9,14 @@
 //! Code map: `types` and `codec` (entries, votes and memberships as bytes), `log` (openraft's log
 //! over the log port), `machine` and `snapshot` (applier and snapshot folders), `wire` and `network`
 //! (what is sent), `serve`, `receive` and `streams` (what arrives), `fetch` (a snapshot for a replica that has
-//! lost its state), `loans` (for how long) and `vouch` (what others say of it), `found` (what a replica with an empty log does first), `stint` (taking turns with another engine), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
+//! lost its state), `loans` (for how long) and `vouch` (what others say of it), `found` (what a replica with an empty log does first), `stint` (taking turns with another engine), `follower` (one without a vote), `failure` (why it stopped), `purge` (what of the log goes), `inspect` (a log for auditors), `config`, `prepare`, `group` and `role` (the handle).
 
 pub(crate) mod codec;
 mod config;
 pub(crate) mod failure;
 pub(crate) mod fetch;
+#[cfg(feature = "bft")]
+mod follower;
 pub(crate) mod found;
 mod group;
 mod inspect;
@@ -40,12 +42,16 @@ mod tests;
 
 pub use codec::first_note;
 pub use config::{RaftGroupConfig, StartError};
-pub(crate) use fetch::Borrowed;
 pub use fetch::FetchError;
+pub(crate) use fetch::{Borrowed, Lookout};
+#[cfg(feature = "bft")]
+pub(crate) use follower::Follower;
 pub use found::{FoundError, Founding, Standing};
 pub use group::{HandleError, RaftGroup, Replica};
 pub use inspect::read_log;
 pub use network::{RaftTransport, TransportError};
 pub(crate) use prepare::Opening;
 pub use prepare::Prepared;
+#[cfg(feature = "bft")]
+pub(crate) use prepare::Started;
 pub use wire::{CALL_BYTES_MAX, asks_for_values, brings_values, carries_snapshot};

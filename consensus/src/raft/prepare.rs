@@ -60,6 +60,17 @@ pub struct Prepared {
     pub(super) sender: Arc<Sender>,
     missing: Option<Position>,
     founding: Founding,
+    /// Its log says that it follows without a vote.
+    follows: bool,
+}
+
+/// What a replica of a group that raft orders has become.
+#[cfg(feature = "bft")]
+pub(crate) enum Started {
+    /// It takes part.
+    Member(RaftGroup),
+    /// It may have forgotten what it promised, and follows without a vote.
+    Follower(super::follower::Follower),
 }
 
 impl Prepared {
@@ -98,7 +109,8 @@ impl Prepared {
         }
         let founding = Founding::new(config.raft_id, standing);
         let sender = Arc::new(sender(&config, transport));
-        Ok(Self { opening, config, settings, log, applier, failure, snapshots, sender, missing, founding })
+        let follows = follows && standing != Standing::Begun;
+        Ok(Self { opening, config, settings, log, applier, failure, snapshots, sender, missing, founding, follows })
     }
 
     /// Answers others while this replica does not take part yet, and says where it stands. A host does not
@@ -106,6 +118,13 @@ impl Prepared {
     #[must_use]
     pub fn founding(&self) -> Founding {
         self.founding.clone()
+    }
+
+    /// Whether its log says that it follows without a vote. It may be started whatever others say: no engine lets it vote
+    /// before nobody can rely on what it may have forgotten.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.follows
     }
 
     /// Asks the other members (raft id and node) of a group whether this replica may begin; one that has
@@ -192,26 +211,54 @@ impl Prepared {
     /// another engine and this replica may have forgotten what it promised; others when the log, the state or a
     /// snapshot are not usable.
     pub async fn start(self) -> Result<RaftGroup, StartError> {
-        if let Err(error) = self.enter().await {
-            self.applier.close().await;
-            self.log.close();
-            return Err(error);
+        match self.enter().await {
+            Ok(true) => RaftGroup::run(self).await,
+            Ok(false) => {
+                let group = self.config.group;
+                Err(self.give_up(StartError::LogLost { group }).await)
+            }
+            Err(error) => Err(self.give_up(error).await),
         }
-        RaftGroup::run(self).await
     }
 
-    /// Enters the stint of raft that the state is in.
-    async fn enter(&self) -> Result<(), StartError> {
+    /// As [`Prepared::start`], but one that may not vote follows what the `others` decide.
+    #[cfg(feature = "bft")]
+    pub(crate) async fn start_or_follow(self, others: super::follower::Others) -> Result<Started, StartError> {
+        match self.enter().await {
+            Ok(true) => RaftGroup::run(self).await.map(Started::Member),
+            Ok(false) => {
+                let (group, closing) = (self.config.group, (self.applier.clone(), self.log.clone()));
+                match super::follower::Follower::run(self, others).await {
+                    Ok(follower) => Ok(Started::Follower(follower)),
+                    Err(error) => {
+                        closing.0.close().await;
+                        closing.1.close();
+                        Err(StartError::Storage { group, detail: error.to_string() })
+                    }
+                }
+            }
+            Err(error) => Err(self.give_up(error).await),
+        }
+    }
+
+    /// Lets go of everything, for this reason.
+    async fn give_up(self, error: StartError) -> StartError {
+        self.applier.close().await;
+        self.log.close();
+        error
+    }
+
+    /// Enters the stint of raft that the state is in. Says whether this replica may vote there.
+    async fn enter(&self) -> Result<bool, StartError> {
         let group = self.config.group;
         if let Some(position) = self.missing {
             return Err(StartError::StateMissing { group, purged: position.index });
         }
         let unusable = |error: io::Error| StartError::Storage { group, detail: error.to_string() };
         self.takes_over(Engine::Raft).await.map_err(unusable)?;
-        let Some(after) = self.order().and_then(|order| order.after) else { return Ok(()) };
+        let Some(after) = self.order().and_then(|order| order.after) else { return Ok(true) };
         let me = (self.config.raft_id, self.founding.standing() == Standing::Begun);
-        let votes = stint::enter(&self.log, &self.applier, &self.snapshots, me, &after).await.map_err(unusable)?;
-        if votes { Ok(()) } else { Err(StartError::LogLost { group }) }
+        stint::enter(&self.log, &self.applier, &self.snapshots, me, &after).await.map_err(unusable)
     }
 
     /// From now on this engine speaks and delivers, in the stint that the state is in.

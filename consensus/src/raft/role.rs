@@ -46,7 +46,7 @@ fn view(metrics: &RaftMetrics<TypeConfig>, failure: &Failure, quorum_patience: D
     }
 }
 
-fn nodes(found: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
+pub(super) fn nodes(found: impl Iterator<Item = NodeId>) -> Vec<NodeId> {
     let mut nodes: Vec<_> = found.collect();
     nodes.sort_unstable();
     nodes.dedup();

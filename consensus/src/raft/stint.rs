@@ -11,7 +11,7 @@
 //! | the entry that hands over, in the log alone | the stint before | the stint before | runs the engine before, which applies it, or hears that others have gone on |
 //! | the state with it, not yet durable: power is lost | the stint before | the stint before | the same |
 //! | the state with it | the new stint | the stint before | enters it |
-//! | a snapshot with it, and the state is lost | the stint before | the stint before | the same as in the first line |
+//! | a snapshot with it, maybe the cut, and the state is lost | the stint before | the stint before | the same as in the first line, at most from that snapshot |
 //! | the log is cut behind it | the new stint | the stint before | enters it, which cuts nothing more |
 //! | records of votes begun anew (Byzantine) | the new stint | the stint before | enters it; nothing was voted with them |
 //! | the slot | the new stint | the new stint | takes part with what it has promised |
@@ -25,8 +25,8 @@
 //! Whether a replica may vote in a new stint follows from the one before. One that has promised something there, and
 //! remembers it, has promised nothing in this one, since its slot does not name it. One whose log is empty, or that only
 //! follows because it may have forgotten what it promised, cannot say so: it may have been in this stint already. It
-//! does not take part under raft, and follows under the Byzantine engine until nobody can rely on what it may have
-//! forgotten (see docs/adr/0017).
+//! follows without a vote (`raft::follower`), and under the Byzantine engine votes again when nobody can rely on what it may
+//! have forgotten (see docs/adr/0017).
 
 use std::io;
 use std::sync::Arc;
@@ -56,10 +56,12 @@ pub(crate) async fn close(
 /// never committed. A log that does not reach so far begins anew behind it.
 pub(crate) async fn cut(log: &Log, after: &Position) -> io::Result<()> {
     let (_, last) = log.extent()?;
-    if log.entry_id(after.index)?.is_some_and(|id| id != log_id(after)) {
-        log.truncate_behind(after.index.checked_sub(1)).await?;
-    } else if last > Some(after.index) {
-        log.truncate_behind(Some(after.index)).await?;
+    let other = log.entry_id(after.index)?.is_some_and(|id| id != log_id(after));
+    if other || last > Some(after.index) {
+        // Raft may start once more in the stint before, from the snapshot: then it must not look for what it had
+        // committed behind the end.
+        log.note_committed(after)?;
+        log.truncate_behind(if other { after.index.checked_sub(1) } else { Some(after.index) }).await?;
     }
     let (_, last) = log.extent()?;
     if last < Some(after.index) { log.purge_upto(&log_id(after)) } else { Ok(()) }

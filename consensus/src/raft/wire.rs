@@ -43,13 +43,18 @@ pub(crate) const BFT_DECIDED: u8 = 13;
 pub(crate) const STINT: u8 = 14;
 /// Where the state of a replica of a Byzantine group stood behind an entry: see [`super::vouch`].
 pub(crate) const BFT_PLACE: u8 = 15;
+/// What the replica has applied, from an index on, for one that follows without a vote.
+pub(crate) const ENTRIES: u8 = 16;
 
 /// Whether a request means whatever replica there is on the node, and not one of a certain id: it asks
 /// for what is committed, and nothing that the sender does follows from who answers. The messages of a
 /// Byzantine group are of this kind too: what counts in them is signed, by a member of a committee that they
 /// name, and the committee knows nodes and not replicas.
 pub(crate) fn asks_any(kind: u8) -> bool {
-    matches!(kind, SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED | STINT | BFT_PLACE)
+    matches!(
+        kind,
+        SNAPSHOT_ASK | SNAPSHOT_READ | LATEST_JOIN | BFT_MESSAGES | BFT_DECIDED | STINT | BFT_PLACE | ENTRIES
+    )
 }
 
 /// Whether a request means the same whatever stints its sender and its receiver are in: it asks for what is final, or
@@ -65,10 +70,11 @@ pub fn carries_snapshot(kind: u8) -> bool {
     matches!(kind, SNAPSHOT_OFFER | SNAPSHOT_PART | SNAPSHOT_DONE | SNAPSHOT_ASK | SNAPSHOT_READ)
 }
 
-/// Whether a call asks for values that a Byzantine group has decided, or where they have led.
+/// Whether a call asks for what a group has ordered: values that a Byzantine one has decided, where they have led, or
+/// entries.
 #[must_use]
 pub fn asks_for_values(kind: u8) -> bool {
-    matches!(kind, BFT_DECIDED | BFT_PLACE)
+    matches!(kind, BFT_DECIDED | BFT_PLACE | ENTRIES)
 }
 
 /// Whether a call brings what a Byzantine group votes on, and the votes.

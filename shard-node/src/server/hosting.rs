@@ -141,7 +141,7 @@ impl Hosting {
         let tasks = starting.context.tasks.clone();
         if open.missing().is_some() {
             tasks.spawn(starting.rebuild(open));
-        } else if open.founding().standing() == Standing::Begun {
+        } else if open.founding().standing() == Standing::Begun || open.follows() {
             starting.run(open).await;
         } else {
             self.hosted.founding.write().insert(group, open.founding());

@@ -1,8 +1,10 @@
 //! `bench`: the sustained rate and its ratio to the verify bound, in the main ledger or inside channels;
-//! how long a member takes to join a channel, see [`join`]; and how the engines compare, see [`engines`].
+//! how long a member takes to join a channel, see [`join`]; how the engines compare, see [`engines`]; and what going
+//! from one to the other costs, see [`switch`].
 
 mod engines;
 mod join;
+mod switch;
 
 use std::time::Duration;
 
@@ -40,6 +42,9 @@ pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
     }
     if args.comparing.engines {
         return Box::pin(engines::run(&args, output)).await;
+    }
+    if args.switching.switch {
+        return Box::pin(switch::run(&args, output)).await;
     }
     check(&args)?;
     let report = match args.dir.clone() {

@@ -1,8 +1,11 @@
 //! Groups that go over from one engine to the other and back: under load, with stops at any time, and with members that
 //! were away meanwhile.
 
+mod crashes;
 mod evidence;
+mod followers;
 mod support;
+mod trip;
 
 use ledger::Engine;
 
@@ -198,16 +201,11 @@ async fn whoever_has_lost_its_log_does_not_vote_in_a_later_stint_as_if_it_were_n
     cluster.lose_snapshots(4);
     let error = cluster.prepare(4).await.err().unwrap();
     assert!(matches!(error, StartError::LogLost { .. }), "{error}");
-    // Nor when its state is gone, too: it may follow what was decided, and stops where raft would let it vote.
+    // Nor when its state is gone, too: it follows what was decided, also where raft would let it vote.
     cluster.lose(4, State::new(Engine::Bft, 4));
     cluster.start(4).await;
-    let error = stopped(&cluster, 4).await;
-    assert!(error.contains("the log was lost"), "{error}");
-    // The others go on.
     cluster.order(&[1, 2, 3], "without it").await;
-}
-
-/// Waits until a replica says why it has stopped.
-async fn stopped(cluster: &Cluster, node: u32) -> String {
-    until(&cluster.group(node), |role| role.stopped.is_some()).await.stopped.unwrap()
+    cluster.reached(&[4], Engine::Raft, "without it").await;
+    assert_alike(&cluster, &ALL);
+    followers::promises_nothing(&cluster, 4).await;
 }

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use storage::{LogEngine, LogIdentity, LogStore, MemLog, PlainCipher, ResourceLimits, SharedResources};
 use tempfile::TempDir;
 
+use super::trip::{Trip, Watched};
 use crate::bft::{BftTiming, Judge};
 use crate::engine::{Group, Means, first_note};
 use crate::port::{
@@ -105,7 +106,7 @@ impl State {
 }
 
 #[derive(Clone)]
-pub(super) struct TestApplier(pub(super) Arc<Mutex<State>>);
+pub(super) struct TestApplier(pub(super) Arc<Mutex<State>>, Arc<Trip>);
 
 fn fatal(error: impl ToString) -> Fatal {
     Fatal(error.to_string())
@@ -125,7 +126,10 @@ impl Applier for TestApplier {
     }
 
     fn ordered_by(&mut self, engine: Engine) {
-        self.0.lock().by = engine;
+        let before = std::mem::replace(&mut self.0.lock().by, engine);
+        if before != engine {
+            self.1.begins();
+        }
     }
 
     fn apply(&mut self, entries: Vec<Committed>) -> Result<(), Fatal> {
@@ -154,10 +158,13 @@ impl Applier for TestApplier {
     }
 
     fn checkpoint(&mut self, dir: &Path) -> Result<SnapshotDir, Fatal> {
+        let ended = || Fatal("the replica has ended".to_owned());
+        self.1.step("a snapshot is written").then_some(()).ok_or_else(ended)?;
         let state = self.0.lock();
         std::fs::create_dir_all(dir).map_err(fatal)?;
         std::fs::write(dir.join("applied"), borsh::to_vec(&state.applied).map_err(fatal)?).map_err(fatal)?;
         std::fs::write(dir.join("state"), state.encode()).map_err(fatal)?;
+        self.1.step("it is put in place").then_some(()).ok_or_else(ended)?;
         Ok(SnapshotDir { path: dir.to_path_buf(), applied: state.applied.clone() })
     }
 
@@ -257,9 +264,9 @@ impl Disk {
         Self::Memory(MemLog::immediate("log"), MemLog::immediate("wal"))
     }
 
-    fn open(&mut self, dir: &Path) -> (Arc<dyn LogStore>, Arc<dyn LogStore>) {
+    fn open(&mut self, dir: &Path, trip: &Arc<Trip>) -> (Arc<dyn LogStore>, Arc<dyn LogStore>) {
         match self {
-            Self::Memory(log, wal) => (Arc::new(log.clone()), Arc::new(wal.clone())),
+            Self::Memory(log, wal) => (Watched::log(log, trip), Watched::records(wal, trip)),
             Self::Engine(engine) => {
                 let limits = ResourceLimits { block_cache_bytes: 8 << 20, ..ResourceLimits::default() };
                 let resources = SharedResources::new(limits).unwrap();
@@ -292,7 +299,7 @@ impl Cluster {
         let mut cluster = Self { net: Arc::default(), nodes: BTreeMap::new() };
         let mut prepared = BTreeMap::new();
         for node in 1..=nodes {
-            let applier = TestApplier(Arc::new(Mutex::new(State::new(engine, nodes))));
+            let applier = TestApplier(Arc::new(Mutex::new(State::new(engine, nodes))), Arc::default());
             let fresh = Node { dir: TempDir::new().unwrap(), disk: disk(), applier, group: None };
             cluster.nodes.insert(node, fresh);
             prepared.insert(node, cluster.prepare(node).await.unwrap());
@@ -326,7 +333,7 @@ impl Cluster {
             snapshot_every_entries: 0,
             snapshot_keep_entries: 5,
         };
-        let (log, wal) = own.disk.open(own.dir.path());
+        let (log, wal) = own.disk.open(own.dir.path(), &own.applier.1);
         let link = Arc::new(Link { own: NodeId(node), net: self.net.clone() });
         let (judge, others) = (Arc::new(Anything), Arc::new(move || all.clone()));
         let means = Means { cluster: CLUSTER, key: key(node), timing: TIMING, wal, judge, others };
@@ -366,6 +373,20 @@ impl Cluster {
         *self.nodes[&node].applier.0.lock() = state;
     }
 
+    /// A stopped node has lost its power: its state is this, and what its log was not asked to keep is gone.
+    pub(super) fn lose_power(&self, node: u32, state: State) {
+        self.lose(node, state);
+        if let Disk::Memory(log, wal) = &self.nodes[&node].disk {
+            log.crash(0);
+            wal.crash(0);
+        }
+    }
+
+    /// Counts what a node writes when it goes over to another engine.
+    pub(super) fn trip(&self, node: u32) -> Arc<Trip> {
+        self.nodes[&node].applier.1.clone()
+    }
+
     /// Removes the snapshots of a stopped node.
     pub(super) fn lose_snapshots(&self, node: u32) {
         std::fs::remove_dir_all(self.nodes[&node].dir.path().join("snapshots")).unwrap();
@@ -374,6 +395,19 @@ impl Cluster {
     /// Removes the log of a stopped node.
     pub(super) fn lose_log(&mut self, node: u32) {
         self.nodes.get_mut(&node).unwrap().disk = Disk::memory();
+    }
+
+    /// Makes a snapshot of a node that raft orders, and waits until its log begins behind it.
+    pub(super) async fn purge(&self, node: u32) {
+        let (group, Disk::Memory(log, _)) = (self.group(node), &self.nodes[&node].disk) else { panic!("in memory") };
+        let upto = group.snapshot_now().await.unwrap();
+        group.purge(upto).await.unwrap();
+        let purged = async {
+            while log.purged_index().unwrap() < Some(upto) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, purged).await.expect("the log begins later");
     }
 
     pub(super) fn group(&self, node: u32) -> Group {

@@ -12,7 +12,7 @@ use crate::raft::found::no_vote;
 use crate::raft::log::Log;
 use crate::raft::machine::ApplierCell;
 use crate::raft::snapshot::Snapshots;
-use crate::raft::stint::enter;
+use crate::raft::stint::{cut, enter};
 use crate::raft::types::{LeaderId, Vote, log_id};
 
 fn at(term: u64, index: u64) -> Position {
@@ -67,6 +67,17 @@ async fn what_stands_behind_the_hand_over_goes_and_the_slot_names_the_stint() {
     let committed = replica.store.read_committed().unwrap().unwrap();
     assert_eq!(codec::decode_log_id(&committed), Ok(Some(log_id(&at(4, 3)))));
     assert_eq!(replica.snapshots.kept(), Some(at(4, 3)), "the state outlives a loss of power");
+}
+
+#[tokio::test]
+async fn raft_never_looks_for_what_it_had_committed_behind_the_end() {
+    // Another engine takes over: the slot is still that of raft, which may have to start once more.
+    let replica = Replica::new(&[3, 3, 4, 6, 6], at(4, 3));
+    replica.store.save_committed(codec::encode_log_id(Some(&log_id(&at(6, 5))))).unwrap();
+    cut(&replica.log, &at(4, 3)).await.unwrap();
+    assert_eq!(replica.entries(), [1, 2, 3]);
+    let committed = replica.store.read_committed().unwrap().unwrap();
+    assert_eq!(codec::decode_log_id(&committed), Ok(Some(log_id(&at(4, 3)))));
 }
 
 #[tokio::test]

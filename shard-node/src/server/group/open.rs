@@ -165,6 +165,12 @@ impl OpenGroup {
         self.prepared.founding()
     }
 
+    /// Whether this replica follows without a vote, and so may run without asking anybody.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.prepared.follows()
+    }
+
     /// Asks others once whether this replica may take part; one that has taken part may. Who they are
     /// follows from how it comes to its seat, and from the registry.
     ///
