@@ -58,10 +58,10 @@ pub(super) struct Keeper {
 }
 
 /// What [`Keeper::start`] gives: the task's owner, what runs, and what the replica is.
-type Started = (Keeper, Arc<Shared>, watch::Receiver<RoleView>);
+type Kept = (Keeper, Arc<Shared>, watch::Receiver<RoleView>);
 
 impl Keeper {
-    pub(super) async fn start(prepared: Prepared, means: Means, caught: Caught) -> Result<Started, StartError> {
+    pub(super) async fn start(prepared: Prepared, means: Means, caught: Caught) -> Result<Kept, StartError> {
         let opening = prepared.opening();
         let stint = begin(prepared, &means, &caught).await?;
         let shared = Arc::new(Shared::new(stint.running.clone()));

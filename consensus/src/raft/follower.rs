@@ -34,6 +34,7 @@ use super::role::nodes;
 use super::serve::{self, malformed};
 use super::snapshot::Snapshots;
 use super::types::position;
+use super::vouch;
 use super::wire::{self, APPEND_BYTES_MAX};
 use crate::port::{AppliedState, Applier, Committed, Position, RoleView, SequencerError, any_replica, join_of};
 use crate::sequencer::{Proposal, Sequencer};
@@ -178,9 +179,13 @@ impl Follower {
         match kind {
             wire::STANDING => Ok(wire::reply(&Standing::Unsure)),
             wire::STINT => Ok(wire::reply(&inner.stint)),
+            wire::BFT_PLACE => {
+                let ask = wire::body::<vouch::Ask>(&request.body).map_err(malformed)?;
+                Ok(wire::reply(&vouch::told_under_raft(*inner.applier.orders().borrow(), ask)))
+            }
             wire::LATEST_JOIN => Ok(wire::reply(&self.latest_join().await?)),
             wire::BFT_DECIDED => crate::bft::decided_before(&inner.log, inner.stint, &request.body),
-            wire::SNAPSHOT_ASK | wire::SNAPSHOT_READ => serve::lend(&inner.lender, kind, &request.body).await,
+            wire::SNAPSHOT_ASK | wire::SNAPSHOT_READ => serve::lend(&inner.lender, from, kind, &request.body).await,
             _ => Err(HandleError::Follows),
         }
     }
