@@ -82,6 +82,8 @@ async fn end_before(way: Way, at: Option<usize>, power: bool) -> Vec<&'static st
         Way::Away => {
             cluster.net.cut(4);
             cluster.order(&REST, &switch).await;
+            // Until then the leader of the engine before would still send it the entry.
+            cluster.reached(&REST, to, &switch).await;
             cluster.net.join(4);
         }
     }

@@ -157,6 +157,9 @@ impl RaftTransport for Lenders {
             let manifest = Manifest { position, membership_at: None, membership, files: vec![large] };
             return Ok(wire::reply(&AskReply::Lent(manifest, SnapshotSecret::default())));
         }
+        if kind != wire::SNAPSHOT_READ {
+            return Err(TransportError::Refused("it lends, and says nothing else".to_owned()));
+        }
         self.reads.fetch_add(1, Ordering::Relaxed);
         let data = match self.trickle {
             Trickle::Bytes => vec![0],
@@ -199,6 +202,10 @@ async fn a_lender_that_trickles_is_left_for_the_next_one() {
         assert_eq!(lenders.reads.load(Ordering::Relaxed), answers);
         assert_eq!(begun.elapsed().as_secs(), seconds);
         assert!(fetch::borrow(&sender, &snapshots, at(10), &[LIAR, HONEST]).await.is_ok());
+        assert_eq!(lenders.reads.load(Ordering::Relaxed), answers, "who gave nothing the last time is asked last");
+        let elsewhere = TempDir::new().unwrap();
+        let others = Arc::new(Snapshots::open(elsewhere.path(), &TestApplier::default()).unwrap());
+        assert!(fetch::borrow(&sender, &others, at(10), &[LIAR, HONEST]).await.is_ok());
         assert_eq!(lenders.reads.load(Ordering::Relaxed), 2 * answers, "it was asked first, and no longer");
     }
 }

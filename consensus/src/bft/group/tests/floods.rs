@@ -9,6 +9,7 @@ use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind};
 use ledger::hash::Hash32;
 use ledger::ids::NodeId;
 use ledger::limits::PEER_QUESTIONS_MAX;
+use tokio::sync::Barrier;
 
 use super::super::catchup::Ask;
 use super::support::*;
@@ -55,10 +56,11 @@ async fn open(group: &BftGroup, kind: u8, call: &Bytes) -> usize {
     answers.len() - refused.len()
 }
 
-async fn flood(group: BftGroup, node: u32, stop: Arc<AtomicBool>) -> usize {
+async fn flood(group: BftGroup, node: u32, begun: Arc<Barrier>, stop: Arc<AtomicBool>) -> usize {
     let head = wire::Head { to: replica_id(NodeId(node), 1), from: replica_id(NodeId(LIAR), 1), stint: 0 };
     let call = wire::request(head, &junk());
-    let mut answered = 0;
+    let mut answered = open(&group, wire::BFT_MESSAGES, &call).await;
+    begun.wait().await;
     while !stop.load(Ordering::Relaxed) {
         answered += open(&group, wire::BFT_MESSAGES, &call).await;
         tokio::task::yield_now().await;
@@ -73,7 +75,9 @@ async fn three_members_decide_while_the_fourth_floods_them() {
     cluster.stop(LIAR).await;
     // In its place is somebody with its key.
     let stop = Arc::new(AtomicBool::new(false));
-    let floods = REST.map(|node| tokio::spawn(flood(cluster.group(node), node, stop.clone())));
+    let begun = Arc::new(Barrier::new(1 + REST.len()));
+    let floods = REST.map(|node| tokio::spawn(flood(cluster.group(node), node, begun.clone(), stop.clone())));
+    begun.wait().await;
     let mut last = 0;
     for number in 0..10 {
         last = cluster.propose(leader, &number.to_string()).await;
