@@ -61,7 +61,7 @@ soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator
 	$(TARGET)/seamark bench --shards 2 --cross 100 --seconds 30 --at-least 0.09
 	$(TARGET)/seamark bench --shards 1 --verify every --seconds 30 --at-least 0.25
 	$(TARGET)/seamark bench --shards 2 --voters 2 --seconds 30 --at-least 0.04
-	$(TARGET)/seamark bench --channels 8 --seconds 30 --in-flight 60000 --together-at-least 0.95 --swap-at-most 2.5
+	$(TARGET)/seamark bench --channels 8 --seconds 30 --in-flight 60000 --together-at-least 1 --swap-at-most 2.5
 	$(TARGET)/seamark bench --join --join-at-most 30
 	$(TARGET)/seamark bench --engines --seconds 30 --at-least 0.3 --latency-at-most 4 --without-one-at-least 0.5 --gap-at-most 3 --later-gap-at-most 1
 	$(TARGET)/seamark bench --switch --seconds 30 --pause-at-most 2
