@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// A node that fetches a state, or gives one, loses power.
+    /// A node that fetches a state, gives one, or goes over to another engine loses power.
     pub(crate) fn cut(&mut self, node: NodeId, down_ms: u64) {
         if self.phase == Phase::Faults && self.nodes.get(&node).is_some_and(|node| node.up) {
             self.faults += 1;
@@ -166,6 +166,7 @@ impl World {
             }
             Fault::Leap(ms) => self.leap(ms),
             Fault::Ghost(source, dest) => self.haunt(source, dest),
+            Fault::Switch(shard) => self.push(0, Event::Switch { group: GroupId::shard(shard), to: None }),
         }
     }
 
@@ -230,6 +231,7 @@ impl World {
             | Fault::ClockJump(..)
             | Fault::SlowLink(..)
             | Fault::Leap(_)
+            | Fault::Switch(_)
             | Fault::Ghost(..) => {}
         }
     }

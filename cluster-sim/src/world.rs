@@ -105,7 +105,7 @@ fn stream(seed: u64, number: u64) -> ChaCha8Rng {
 
 impl World {
     fn new(seed: u64, config: &SimConfig, with_log: bool) -> Result<Self, String> {
-        let shape = config.shape(&mut stream(seed, 0));
+        let shape = config.shape_of(seed, &mut stream(seed, 0));
         let genesis = Rc::new(cluster::genesis(seed, &shape)?);
         let load = workload::make(&genesis, &shape, &mut stream(seed, 1));
         let operations = Rc::new(load.operations);
@@ -119,10 +119,15 @@ impl World {
             node.skew_ms = *skew;
             node.follows = shape.founding;
         }
+        if let Some(shard) = shape.switching {
+            schedule.switch(shard, config.switches, &shape, &mut stream(seed, 8));
+        }
         let founding = shape.founding.then(|| GroupId::channel(shape.channels));
-        let byzantine = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
+        let switching = shape.switching.map(GroupId::shard);
+        let bft = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
+        let byzantine = bft || switching.is_some();
         let liars = if byzantine && shape.scenario != Scenario::Minority {
-            liars::cast(&genesis, config.lie, config.too_many, &mut stream(seed, 7))
+            liars::cast(&genesis, switching, config.lie, config.too_many, &mut stream(seed, 7))
         } else {
             Vec::new()
         };
@@ -275,6 +280,7 @@ impl World {
             Event::Rob { group } => self.rob(group),
             Event::Steal { group, org, key } => self.steal(group, org, key),
             Event::Found { group } => self.found(group),
+            Event::Switch { group, to } => self.switch(group, to),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),
             Event::Die { node, down_ms } => self.die(node, down_ms),
             Event::Heal => self.heal(),
@@ -323,6 +329,7 @@ impl World {
                 }
                 Effect::Fetching(source) => self.endanger(node, source),
                 Effect::FetchCut => self.coverage.fetches_cut += 1,
+                Effect::GoingOver => self.ambush_going_over(node),
                 Effect::Broken(why) => self.checkers.violations.push(format!("host: {why}")),
             }
         }
@@ -399,7 +406,7 @@ impl World {
                     self.outcomes.extend(block.receipts.iter().map(|line| (line.txid, own::committed(line))));
                 }
             }
-            Seen::Role { node, group, leads, term } => {
+            Seen::Role { node, group, leads, term, .. } => {
                 if *leads {
                     self.terms.insert((*group, *term));
                 }
@@ -413,6 +420,10 @@ impl World {
             Seen::Applied { .. } => self.coverage.applied += 1,
             Seen::Refused { reject: ledger::Reject::Expired, .. } => self.coverage.expired += 1,
             Seen::Bft(seen) => self.saw_bft(seen),
+            Seen::Stint { node, group, engine, stint } => {
+                self.coverage.stints += 1;
+                self.note(|| format!("n{node} {group} goes on under {engine} behind entry {stint}"));
+            }
             Seen::Fetched { node, group, height, .. } => {
                 self.coverage.fetched += 1;
                 self.note(|| format!("n{node} {group} has the state of height {height}"));

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Instant;
 
-use cluster_sim::{Lie, Sabotage, SimConfig, run};
+use cluster_sim::{Lie, Sabotage, Scenario, SimConfig, run};
 use ledger::committee::Engine;
 use support::{assert_passed, on_all_cores};
 
@@ -18,6 +18,8 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
     let lie = (sabotage == Sabotage::JudgeSkipsSignatures).then_some(Lie::BadProposer);
     let config = if sabotage.byzantine() {
         SimConfig { consensus: Some(Engine::Bft), shards: Some(2), lie, ..usual }
+    } else if sabotage.switching() {
+        SimConfig { switches: Some(4), shards: Some(2), ..usual }
     } else {
         usual
     };
@@ -65,6 +67,37 @@ fn no_liar_does_harm_in_groups_that_outlive_it() {
         run(*seed, &config)
     });
     reports.iter().for_each(assert_passed);
+}
+
+/// Both ways and under every kind of trouble, with groups of four, five and seven, and in them members that lie under the
+/// engine under which one can.
+#[test]
+fn a_shard_goes_over_to_the_other_engine_and_back_whatever_happens() {
+    let shapes = [(4, Engine::Raft), (4, Engine::Bft), (5, Engine::Raft), (7, Engine::Bft)];
+    let runs: Vec<(Scenario, (u16, Engine), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(5_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, engine), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            consensus: Some(*engine),
+            switches: Some(4),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(8),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let stints: u64 = reports.iter().map(|report| report.coverage.stints).sum();
+    assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
+    let fetched: u64 = reports.iter().map(|report| report.coverage.fetched).sum();
+    assert!(fetched > 0, "nobody was left behind by a group that went over");
 }
 
 /// More liars than a group outlives: what honest members prove is about liars, whatever else is broken.

@@ -108,6 +108,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) node: NodeId,
     pub(crate) cluster: ClusterId,
     pub(crate) committee: &'a Committee,
+    /// The stint that it runs in.
+    pub(crate) stint: u64,
     pub(crate) chain: &'a Chain,
     /// The round that its machine is in.
     pub(crate) round: u32,
@@ -147,7 +149,11 @@ impl Scene<'_> {
     }
 
     fn wire(&self, message: Message) -> Wire {
-        Wire::Bft { group: self.committee.group, message: Box::new(BftWire::Machine(message)) }
+        self.bft(BftWire::Machine(message))
+    }
+
+    fn bft(&self, message: BftWire) -> Wire {
+        Wire::Bft { group: self.committee.group, stint: self.stint, message: Box::new(message) }
     }
 }
 
@@ -213,6 +219,12 @@ impl Liar {
         self.lies += u64::from(self.lie == Lie::Forgetful);
     }
 
+    /// Another engine takes over, under which nobody lies.
+    pub(crate) fn rest(&mut self) {
+        self.held.clear();
+        self.twin = None;
+    }
+
     fn draw(&mut self, below: u32) -> u32 {
         self.rng.random_range(0..below)
     }
@@ -265,11 +277,11 @@ impl Liar {
 
     /// Somebody who is behind is answered.
     pub(crate) fn answer(&mut self, scene: &Scene<'_>, to: NodeId, answer: BftWire, said: &mut Vec<(NodeId, Wire)>) {
-        let (group, lie) = (scene.committee.group, self.lie);
+        let lie = self.lie;
         match lie {
             Lie::Silent => self.lies += 1,
             Lie::Forger if self.draw(2) == 0 => self.forge_decided(scene, to, said),
-            _ => said.push((to, Wire::Bft { group, message: Box::new(answer) })),
+            _ => said.push((to, scene.bft(answer))),
         }
     }
 
@@ -301,12 +313,21 @@ impl Liar {
 /// Who lies in a run: a replica, and how.
 pub(crate) type Cast = Vec<(NodeId, GroupId, Lie)>;
 
-/// Draws who lies. With `too_many`, one more of each group than it tolerates, all conspirators.
-pub(crate) fn cast(genesis: &Genesis, fixed: Option<Lie>, too_many: bool, rng: &mut ChaCha8Rng) -> Cast {
+/// Draws who lies. With `too_many`, one more of each group than it tolerates, all conspirators. A group that goes over
+/// between engines (`switching`) may have liars, too, who lie under the Byzantine one; none that forgets its promises:
+/// under Raft it would have no vote, which the simulator's Raft does not know.
+pub(crate) fn cast(
+    genesis: &Genesis,
+    switching: Option<GroupId>,
+    fixed: Option<Lie>,
+    too_many: bool,
+    rng: &mut ChaCha8Rng,
+) -> Cast {
     let usual: Vec<Lie> = Lie::ALL.iter().copied().filter(|lie| *lie != Lie::Conspirator).collect();
     let mut all = Vec::new();
-    for committee in genesis.committees.iter().filter(|committee| committee.engine == Engine::Bft) {
-        let tolerated = committee.engine.tolerated(committee.members.len());
+    let lied_in = |committee: &&Committee| committee.engine == Engine::Bft || switching == Some(committee.group);
+    for committee in genesis.committees.iter().filter(lied_in) {
+        let tolerated = Engine::Bft.tolerated(committee.members.len());
         // Every third group is of honest members alone.
         let some = rng.random_range(0..3) > 0 || fixed.is_some();
         let count = match (too_many, some) {
@@ -319,6 +340,7 @@ pub(crate) fn cast(genesis: &Genesis, fixed: Option<Lie>, too_many: bool, rng: &
         for node in nodes.into_iter().take(count) {
             let drawn = usual.choose(rng).copied().unwrap_or(Lie::Silent);
             let lie = if too_many { Lie::Conspirator } else { fixed.unwrap_or(drawn) };
+            let lie = if lie == Lie::Forgetful && switching == Some(committee.group) { Lie::Silent } else { lie };
             all.push((node, committee.group, lie));
         }
     }

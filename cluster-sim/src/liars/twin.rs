@@ -67,8 +67,7 @@ impl Twin {
                         inputs.push_back(Input::Applied { index: decided.value.index, committee });
                     }
                     Output::Fetch { node, index } => {
-                        let message = BftWire::Ask { from: index };
-                        said.push((node, Wire::Bft { group: scene.committee.group, message: Box::new(message) }));
+                        said.push((node, scene.bft(BftWire::Ask { from: index })));
                     }
                     Output::Forget(_)
                     | Output::Fate { .. }

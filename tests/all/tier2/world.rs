@@ -215,6 +215,7 @@ impl World {
             beacon_replicas: 3,
             shard_replicas: vec![3; SHARDS as usize],
             byzantine: Vec::new(),
+            switching: None,
             // No host starts one.
             channels: 0,
             founding: false,
@@ -295,7 +296,8 @@ impl World {
             for (group, handle) in hosted.groups.read().iter() {
                 let (node, role) = (hosted.context.node, handle.role());
                 self.summary.terms = self.summary.terms.max(role.term);
-                self.roles.see(&Seen::Role { node, group: *group, leads: role.leads, term: role.term });
+                let (leads, stint, term) = (role.leads, role.stint, role.term);
+                self.roles.see(&Seen::Role { node, group: *group, leads, stint, term });
                 if let Some(why) = handle.stopped() {
                     panic!("{group} stopped on node {node}: {why}");
                 }
