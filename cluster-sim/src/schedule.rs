@@ -1,5 +1,6 @@
 //! The faults of a run, drawn from its seed before it starts.
 
+use ledger::ids::NodeId;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -74,6 +75,8 @@ pub enum Fault {
     Leap(u64),
     /// An ended incarnation of one shard sends forged mail to another; both by number.
     Ghost(u32, u32),
+    /// Two nodes do not hear each other for a while.
+    Apart(NodeId, NodeId, u64),
     /// A shard, by number, goes over to the other engine.
     Switch(u32),
 }

@@ -132,6 +132,11 @@ impl World {
                 self.network.cuts.insert(index, Cut { from, to, both_ways: true });
                 self.push(ms, Event::Over { index });
             }
+            Fault::Apart(one, other, ms) => {
+                let cut = Cut { from: BTreeSet::from([one]), to: BTreeSet::from([other]), both_ways: true };
+                self.network.cuts.insert(index, cut);
+                self.push(ms, Event::Over { index });
+            }
             Fault::Stall(victim, ms) => {
                 let node = self.resolve(victim);
                 self.stalled.insert(node, self.now_ms + ms);
@@ -217,7 +222,7 @@ impl World {
     pub(crate) fn over(&mut self, index: usize) {
         match &self.schedule.faults[index].1 {
             _ if self.phase != Phase::Faults => {}
-            Fault::Isolate(..) | Fault::Split(..) => {
+            Fault::Isolate(..) | Fault::Split(..) | Fault::Apart(..) => {
                 self.network.cuts.remove(&index);
             }
             Fault::Weather(..) => self.network.weather = self.schedule.weather,

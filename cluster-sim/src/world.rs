@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use ledger::certificate::Certificate;
 use ledger::committee::Engine;
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, NodeId, TxId};
+use ledger::ids::{GroupId, Height, NodeId, TxId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
+use shard_node::core::peer::PeerMessage;
 
 use crate::checkers::{BftSeen, Checkers, Facts, Moment, RawReplica, Seen, own};
 use crate::client::{Act, Clients};
@@ -74,6 +76,8 @@ pub(crate) struct World {
     pub(crate) heights: BTreeMap<GroupId, u64>,
     /// Whether some group is Byzantine.
     pub(crate) byzantine: bool,
+    /// With too many liars: the first certificate of each height, and who has it.
+    certified: BTreeMap<(GroupId, Height), (NodeId, Certificate)>,
     /// The highest entry that Byzantine groups have decided.
     pub(crate) decided: BTreeMap<GroupId, u64>,
     /// Who lies.
@@ -135,6 +139,9 @@ impl World {
             // Whoever lies is one of those that a group outlives, so nobody else is gone for good.
             schedule.absent = None;
         }
+        if config.too_many && seed.is_multiple_of(2) {
+            schedule.faults.extend(liars::parting(&genesis, &liars, shape.safety_ms));
+        }
         for ((node, group, lie), number) in liars.iter().zip(0..) {
             let fellows = liars.iter().filter(|(other, of, _)| of == group && other != node);
             let fellows = fellows.map(|(other, _, _)| *other).collect();
@@ -174,6 +181,7 @@ impl World {
             tops: BTreeMap::new(),
             heights: BTreeMap::new(),
             byzantine,
+            certified: BTreeMap::new(),
             decided: BTreeMap::new(),
             liars,
             outcomes: BTreeMap::new(),
@@ -230,6 +238,9 @@ impl World {
             if self.events > EVENTS_MAX {
                 self.checkers.violations.push(format!("liveness: {} events, and no end", self.events));
             }
+        }
+        if self.config.too_many {
+            self.audit(Moment::End);
         }
     }
 
@@ -412,7 +423,12 @@ impl World {
                 }
                 self.note(|| format!("n{node} {group} leads: {leads}, term {term}"));
             }
-            Seen::Certified { .. } => self.coverage.certificates += 1,
+            Seen::Certified { node, group, certificate } => {
+                self.coverage.certificates += 1;
+                if self.config.too_many {
+                    self.denounce(*node, *group, certificate);
+                }
+            }
             Seen::Known { .. } => self.coverage.known += 1,
             Seen::Decided { operation, committed } => {
                 self.note(|| format!("client decides #{operation}: committed {committed}"));
@@ -448,11 +464,32 @@ impl World {
             | Seen::Told { .. }
             | Seen::Refused { .. } => {}
         }
-        if self.byzantine && matches!(seen, Seen::Block(_)) {
+        if self.byzantine && matches!(seen, Seen::Block(_) | Seen::Bft(BftSeen::Decided { .. })) {
             let now = CREATED_MS + self.clock_ms();
             self.checkers.see(&Seen::Bft(BftSeen::Clock(now)));
         }
         self.checkers.see(seen);
+    }
+
+    /// Where two headers of a height are certified, those who hold the certificates bring them to the beacon.
+    fn denounce(&mut self, node: NodeId, group: GroupId, certificate: &Certificate) {
+        let key = (group, certificate.header.height);
+        let Some((holder, first)) = self.certified.get(&key).cloned() else {
+            self.certified.insert(key, (node, certificate.clone()));
+            return;
+        };
+        if first.header == certificate.header {
+            return;
+        }
+        let members = self.genesis.committee(GroupId::BEACON).map_or(&[][..], |committee| &committee.members[..]);
+        let members: Vec<NodeId> = members.iter().map(|member| member.node).collect();
+        for (from, certificate) in [(holder, first), (node, certificate.clone())] {
+            for to in &members {
+                let message = Box::new(PeerMessage::Checkpoint(certificate.clone()));
+                let wire = Wire::Peer { group: GroupId::BEACON, message };
+                self.send(Endpoint::Node(from), Endpoint::Node(*to), wire);
+            }
+        }
     }
 
     fn saw_bft(&mut self, seen: &BftSeen) {

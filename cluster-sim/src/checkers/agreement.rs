@@ -2,7 +2,7 @@
 //! precommits that they cast; honest members give one answer to a question; time stays near the clocks; and what
 //! shows that a member lies is about one that does, and is in the group's state in the end.
 //!
-//! Where a group goes over to this engine, its first value builds on the block that hands over.
+//! Nobody leads on by saying of its turn that it has lasted less than it has. Where a group goes over to this engine, its first value builds on the block that hands over.
 //!
 //! Ballots and their signatures are judged here by the bytes and the signature primitive alone. Liars are known from
 //! the beginning of a run. What a liar's own replica says is not believed: only what honest replicas decide, cast
@@ -28,6 +28,11 @@ use crate::state;
 const SETTLED_ENTRIES: u64 = 40;
 /// How far a block's time may be ahead of the true time: clocks are off by a few seconds at most.
 const AHEAD_MS: u64 = 10_000;
+/// By so much a value may say less than its proposer has led: members bear ten seconds of it, and between the making of
+/// a value and its decision may lie a few rounds of votes and one leap of the clocks.
+const HIDDEN_MS: u64 = 18_000;
+/// What one entry adds to the time that somebody leads, at most.
+const ENTRY_MS_MAX: u64 = 5_000;
 
 /// What happens in a Byzantine group.
 #[derive(Clone, Debug)]
@@ -114,6 +119,14 @@ pub enum BftSeen {
     Clock(u64),
 }
 
+/// Who has proposed one entry after the other in first rounds.
+struct Lead {
+    proposer: NodeId,
+    /// How long, by the true time and without what no member counts.
+    age_ms: u64,
+    at_ms: u64,
+}
+
 /// A question that a member answers once: who, entry, round, kind.
 type Question = (NodeId, GroupId, u64, u32, u8);
 
@@ -135,6 +148,8 @@ pub struct Agreement {
     cluster: Option<ClusterId>,
     /// Signatures that hold.
     good: BTreeSet<(NodeId, Hash32, [u8; 64])>,
+    /// Who leads; forgotten where a replica that has seen it begins anew.
+    leads: BTreeMap<GroupId, Lead>,
     clock_ms: Option<u64>,
 }
 
@@ -194,12 +209,30 @@ impl Agreement {
                     found.push(format!("entry {index} of {group} does not follow the one before it"));
                 }
                 self.values.insert((group, index), (value, node));
+                self.lasts(group, decided, found);
                 for ((accused, of), (_, entries)) in &mut self.open {
                     *entries += u64::from(*of == group && *accused != decided.value.proposer);
                 }
             }
         }
         found.extend(self.proof(facts, group, value, decided).err());
+    }
+
+    /// Whether a value admits how long its proposer has led.
+    fn lasts(&mut self, group: GroupId, decided: &Decided, found: &mut Vec<String>) {
+        let Some(now) = self.clock_ms else { return };
+        let (proposer, said) = (decided.value.proposer, decided.value.lasted_ms);
+        let lead = self.leads.entry(group).or_insert(Lead { proposer, age_ms: 0, at_ms: now });
+        if lead.proposer != proposer || decided.round > 0 {
+            *lead = Lead { proposer, age_ms: 0, at_ms: now };
+            return;
+        }
+        lead.age_ms += now.saturating_sub(lead.at_ms).min(ENTRY_MS_MAX);
+        lead.at_ms = now;
+        if said + HIDDEN_MS < lead.age_ms {
+            let (index, age) = (decided.value.index, lead.age_ms);
+            found.push(format!("entry {index} of {group} says that its turn has lasted {said} ms; it was {age} ms"));
+        }
     }
 
     /// Who decides an entry.
@@ -358,6 +391,12 @@ impl Checker for Agreement {
                         witnesses.remove(node);
                     }
                 }
+                // It goes by what it is told of the turn.
+                self.leads.remove(group);
+            }
+            Seen::Stint { group, .. }
+            | Seen::Bft(BftSeen::Installed { group, .. } | BftSeen::Admitted { group, .. }) => {
+                self.leads.remove(group);
             }
             _ => {}
         }

@@ -60,13 +60,13 @@ impl Certificates {
                 members.members.len()
             ));
         }
+        if self.certified.insert((group, height), hash).is_some_and(|other| other != hash) {
+            return Err(format!("two headers are certified at height {height} of {group}"));
+        }
         if self.blocks.get(&(group, height)).is_some_and(|block| *block != hash) {
             return Err(format!("the certified header of height {height} of {group} is not the block there"));
         }
-        match self.certified.insert((group, height), hash) {
-            Some(other) if other != hash => Err(format!("two headers are certified at height {height} of {group}")),
-            Some(_) | None => Ok(()),
-        }
+        Ok(())
     }
 
     fn block(&mut self, block: &BlockSeen, found: &mut Vec<String>) {

@@ -30,6 +30,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::cluster::node_key;
+use crate::schedule::Fault;
 use crate::wire::Wire;
 use crate::wire::bft::BftWire;
 
@@ -74,6 +75,8 @@ lies! {
     /// Equivocates in proposals and votes together with others of its kind, so that each half of the honest members
     /// sees a group of its own. Only where there are too many liars.
     Conspirator = "conspirator";
+    /// Says of its turn that it has only just begun, to lead for longer.
+    Lingerer = "lingerer";
 }
 
 impl Lie {
@@ -81,6 +84,15 @@ impl Lie {
     #[must_use]
     pub const fn signs_twice(self) -> bool {
         !matches!(self, Self::Silent | Self::Slow | Self::Forgetful)
+    }
+
+    /// Whether a seed may draw it by itself. What came later is drawn only where it changes no earlier run.
+    const fn usual(self, new: bool) -> bool {
+        match self {
+            Self::Conspirator => false,
+            Self::Lingerer => new,
+            _ => true,
+        }
     }
 }
 
@@ -177,6 +189,8 @@ pub struct Liar {
     instead: BTreeMap<Hash32, Instead>,
     /// Values that were proposed for a round.
     proposed: BTreeMap<(u64, u32), BTreeSet<Hash32>>,
+    /// Votes for the second half, whose value is not known yet.
+    owed: Vec<Ballot>,
     /// What is said later.
     held: VecDeque<(Tick, NodeId, Wire)>,
     /// What was heard and said.
@@ -194,10 +208,17 @@ impl Liar {
             index: 0,
             instead: BTreeMap::new(),
             proposed: BTreeMap::new(),
+            owed: Vec::new(),
             held: VecDeque::new(),
             heard: VecDeque::new(),
             twin: None,
         }
+    }
+
+    /// Whether it conspires against others, and a member is of their second half: that one is shown no header of the first
+    /// half, and gets a signature under its own.
+    pub(crate) fn keeps_apart(&self, committee: &Committee, own: NodeId, node: NodeId) -> bool {
+        self.lie == Lie::Conspirator && self.second(committee, own, node)
     }
 
     /// Whether the records are lost with the power.
@@ -235,6 +256,7 @@ impl Liar {
             Lie::Equivocator | Lie::BadProposer => self.propose(scene, to, message, said),
             Lie::DoubleVoter => self.vote_twice(scene, to, message, said),
             Lie::Conspirator => self.conspire(scene, to, message, said),
+            Lie::Lingerer => self.linger(scene, to, message, said),
             Lie::Silent => self.lies += 1,
             Lie::Slow => {
                 self.lies += 1;
@@ -252,9 +274,10 @@ impl Liar {
     /// Another member says something.
     pub(crate) fn hear(&mut self, scene: &Scene<'_>, from: NodeId, message: &Message, said: &mut Vec<(NodeId, Wire)>) {
         match self.lie {
-            Lie::Equivocator | Lie::BadProposer => self.wanted(scene, from, message, said),
+            Lie::Equivocator | Lie::BadProposer | Lie::Lingerer => self.wanted(scene, from, message, said),
             Lie::Conspirator => {
                 self.note_proposal(message);
+                self.pay(scene, said);
                 self.wanted(scene, from, message, said);
             }
             Lie::Replayer => self.remember(message),
@@ -323,7 +346,7 @@ pub(crate) fn cast(
     too_many: bool,
     rng: &mut ChaCha8Rng,
 ) -> Cast {
-    let usual: Vec<Lie> = Lie::ALL.iter().copied().filter(|lie| *lie != Lie::Conspirator).collect();
+    let usual: Vec<Lie> = Lie::ALL.iter().copied().filter(|lie| lie.usual(switching.is_some())).collect();
     let mut all = Vec::new();
     let lied_in = |committee: &&Committee| committee.engine == Engine::Bft || switching == Some(committee.group);
     for committee in genesis.committees.iter().filter(lied_in) {
@@ -342,6 +365,20 @@ pub(crate) fn cast(
             let lie = if too_many { Lie::Conspirator } else { fixed.unwrap_or(drawn) };
             let lie = if lie == Lie::Forgetful && switching == Some(committee.group) { Lie::Silent } else { lie };
             all.push((node, committee.group, lie));
+        }
+    }
+    all
+}
+
+/// When conspirators are to have it easy: two of those whom they are against do not hear each other for half of the time.
+pub(crate) fn parting(genesis: &Genesis, liars: &[(NodeId, GroupId, Lie)], safety_ms: u64) -> Vec<(u64, Fault)> {
+    let mut all = Vec::new();
+    for committee in genesis.committees.iter().filter(|committee| committee.engine == Engine::Bft) {
+        let lies = |node: NodeId| liars.iter().any(|(liar, group, _)| *liar == node && *group == committee.group);
+        let nodes = committee.members.iter().map(|member| member.node);
+        let honest: Vec<NodeId> = nodes.filter(|node| !lies(*node)).collect();
+        if let [one, other, ..] = honest[..] {
+            all.push((safety_ms / 8, Fault::Apart(one, other, safety_ms / 2)));
         }
     }
     all

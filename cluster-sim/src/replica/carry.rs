@@ -82,6 +82,12 @@ impl Replica {
     }
 
     pub(super) fn driver_output(&mut self, output: driver::Output, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
+        if let driver::Output::Send { node, group, message: PeerMessage::Attest { .. } } = &output
+            && *group == self.group
+            && self.keeps_apart(*node)
+        {
+            return;
+        }
         let Some(live) = &mut self.live else { return };
         match output {
             driver::Output::Propose { id, entry } => {

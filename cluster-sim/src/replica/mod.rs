@@ -511,6 +511,7 @@ impl Replica {
 
     /// A message of a driver.
     pub fn peer(&mut self, now: Tick, from: NodeId, message: Box<PeerMessage>, out: &mut Vec<Effect>) {
+        self.countersign(from, &message, out);
         let input = driver::Input::Peer { from, message };
         self.work(now, VecDeque::from([Job::Driver(input)]), out);
     }

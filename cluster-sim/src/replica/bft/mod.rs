@@ -20,12 +20,14 @@ use consensus::bft::{
 };
 use consensus::local::{Change, LocalEntry, Persist};
 use consensus::port::{Committed, Order, Position, RoleView};
+use ledger::certificate::Attestation;
 use ledger::committee::Committee;
 use ledger::crypto::SecretKey;
 use ledger::ids::{NodeId, Tick};
 use ledger::schema;
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver;
+use shard_node::core::peer::PeerMessage;
 
 use crate::checkers::{BftSeen, Seen};
 use crate::cluster::node_key;
@@ -520,6 +522,9 @@ impl Replica {
             BftWire::Answer { reached, votes, values } => {
                 self.answered(now, (from, stint), (reached, votes), values, &mut jobs, out);
             }
+            BftWire::Aside(message) => {
+                self.with_liar(now, out, |liar, scene, said| liar.hear(scene, from, &message, said));
+            }
             BftWire::WantState => self.give_state(from, out),
             BftWire::State(bytes) => self.take_state(&bytes, &mut jobs, out),
         }
@@ -529,6 +534,24 @@ impl Replica {
     /// Whether this replica is a liar: what it stops over is its own affair.
     pub(super) fn lies(&self) -> bool {
         self.beside.liar.is_some()
+    }
+
+    /// Whether this replica conspires, and a member is of the half of the others that sees another order.
+    pub(super) fn keeps_apart(&self, node: NodeId) -> bool {
+        let (Some(liar), Some(live)) = (&self.beside.liar, &self.live) else { return false };
+        live.engine.member().is_some_and(|member| liar.keeps_apart(&member.committee, self.node, node))
+    }
+
+    /// A conspirator signs whatever header a member of that half has made.
+    pub(super) fn countersign(&self, from: NodeId, message: &PeerMessage, out: &mut Vec<Effect>) {
+        let PeerMessage::Attest { attestation, .. } = message else { return };
+        if attestation.node != from || attestation.group != self.group || !self.keeps_apart(from) {
+            return;
+        }
+        let (node, signature) = (self.node, node_key(self.node).sign(&attestation.header_hash));
+        let attestation = Attestation { node, signature, ..attestation.clone() };
+        let message = Box::new(PeerMessage::Attest { attestation, wants_certificate: false });
+        out.push(Effect::Send(from, Wire::Peer { group: self.group, message }));
     }
 
     /// A batch that the driver, or somebody else, wants ordered.
