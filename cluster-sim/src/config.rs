@@ -25,6 +25,8 @@ pub struct SimConfig {
     pub safety_ms: Option<u64>,
     /// Whether shards are Byzantine: all, or none. By itself one or two are in every fifth run.
     pub consensus: Option<Engine>,
+    /// What orders the beacon. By itself it is Byzantine in some runs.
+    pub beacon: Option<Engine>,
     /// How often a shard goes over to the other engine. By itself one does in some runs, some times.
     pub switches: Option<u32>,
     /// The way in which members of Byzantine groups lie.
@@ -58,6 +60,8 @@ pub struct Shape {
     pub nodes: u32,
     /// Replicas of the beacon.
     pub beacon_replicas: u16,
+    /// What orders it.
+    pub beacon: Engine,
     /// Replicas of each shard.
     pub shard_replicas: Vec<u16>,
     /// Which of them are Byzantine, by number.
@@ -66,6 +70,8 @@ pub struct Shape {
     pub switching: Option<u32>,
     /// Channels, from 0 to [`CHANNELS_MAX`].
     pub channels: u32,
+    /// What orders those that there are from the beginning.
+    pub channel_engine: Engine,
     /// Whether one more is founded while the cluster runs, whose committee follows its members.
     pub founding: bool,
     /// Transactions of the load.
@@ -108,10 +114,12 @@ impl SimConfig {
             scenario: self.scenario.unwrap_or(drawn),
             nodes,
             beacon_replicas,
+            beacon: Engine::Raft,
             shard_replicas,
             byzantine,
             switching: None,
             channels,
+            channel_engine: Engine::Raft,
             // With fewer nodes its two founders would have no seat to spare.
             founding: founding && nodes >= FOUNDING_NODES_MIN,
             transactions: self.transactions.unwrap_or(transactions),
@@ -139,6 +147,15 @@ impl SimConfig {
             }
             let place = shape.shard_replicas.iter().position(wide);
             shape.switching = place.and_then(|place| u32::try_from(place).ok());
+        }
+        let some = seed % 7 == 6 && self.consensus.is_none();
+        let beacon = self.beacon.unwrap_or(if some { Engine::Bft } else { Engine::Raft });
+        if beacon == Engine::Bft && self.holds_byzantine() {
+            shape.beacon = Engine::Bft;
+            shape.beacon_replicas = shape.beacon_replicas.max(u16::try_from(least).unwrap_or(u16::MAX));
+        }
+        if some && seed.is_multiple_of(2) && shape.nodes as usize >= least {
+            shape.channel_engine = Engine::Bft;
         }
     }
 
@@ -169,6 +186,9 @@ impl SimConfig {
         }
         if let Some(engine) = self.consensus {
             flags.push_str(&format!(" --consensus {engine}"));
+        }
+        if let Some(engine) = self.beacon {
+            flags.push_str(&format!(" --beacon-consensus {engine}"));
         }
         if let Some(lie) = self.lie {
             flags.push_str(&format!(" --lie {lie}"));
@@ -208,6 +228,7 @@ impl SimConfig {
                 "--seed" => seed = Some(value.parse().map_err(|_| wrong())?),
                 "--scenario" => config.scenario = Some(value.parse().map_err(|_| wrong())?),
                 "--consensus" => config.consensus = Some(engine(value).ok_or_else(wrong)?),
+                "--beacon-consensus" => config.beacon = Some(engine(value).ok_or_else(wrong)?),
                 "--lie" => config.lie = Some(value.parse().map_err(|_| wrong())?),
                 "--switches" => config.switches = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
@@ -242,6 +263,7 @@ mod tests {
             transactions: Some(10),
             safety_ms: Some(2_000),
             consensus: Some(Engine::Bft),
+            beacon: Some(Engine::Raft),
             switches: Some(2),
             lie: Some(Lie::Twins),
             too_many: false,

@@ -2,7 +2,8 @@
 //! precommits that they cast; honest members give one answer to a question; time stays near the clocks; and what
 //! shows that a member lies is about one that does, and is in the group's state in the end.
 //!
-//! Nobody leads on by saying of its turn that it has lasted less than it has. Where a group goes over to this engine, its first value builds on the block that hands over.
+//! Nobody leads on by saying of its turn that it has lasted less than it has. Where a group goes over to this engine, its
+//! first value builds on the block that hands over.
 //!
 //! Ballots and their signatures are judged here by the bytes and the signature primitive alone. Liars are known from
 //! the beginning of a run. What a liar's own replica says is not believed: only what honest replicas decide, cast

@@ -338,7 +338,8 @@ pub(crate) type Cast = Vec<(NodeId, GroupId, Lie)>;
 
 /// Draws who lies. With `too_many`, one more of each group than it tolerates, all conspirators. A group that goes over
 /// between engines (`switching`) may have liars, too, who lie under the Byzantine one; none that forgets its promises:
-/// under Raft it would have no vote, which the simulator's Raft does not know.
+/// under Raft it would have no vote, which the simulator's Raft does not know. In the beacon nobody signs twice: whom it
+/// accuses it takes the seats from, and those of the genesis do not move here.
 pub(crate) fn cast(
     genesis: &Genesis,
     switching: Option<GroupId>,
@@ -360,10 +361,12 @@ pub(crate) fn cast(
         };
         let mut nodes: Vec<NodeId> = committee.members.iter().map(|member| member.node).collect();
         nodes.shuffle(rng);
+        let count = if too_many && committee.group == GroupId::BEACON { 0 } else { count };
         for node in nodes.into_iter().take(count) {
             let drawn = usual.choose(rng).copied().unwrap_or(Lie::Silent);
             let lie = if too_many { Lie::Conspirator } else { fixed.unwrap_or(drawn) };
             let lie = if lie == Lie::Forgetful && switching == Some(committee.group) { Lie::Silent } else { lie };
+            let lie = if lie.signs_twice() && committee.group == GroupId::BEACON { Lie::Slow } else { lie };
             all.push((node, committee.group, lie));
         }
     }
