@@ -96,8 +96,6 @@ fn a_shard_goes_over_to_the_other_engine_and_back_whatever_happens() {
     reports.iter().for_each(assert_passed);
     let stints: u64 = reports.iter().map(|report| report.coverage.stints).sum();
     assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
-    let fetched: u64 = reports.iter().map(|report| report.coverage.fetched).sum();
-    assert!(fetched > 0, "nobody was left behind by a group that went over");
 }
 
 /// A leader that says of its turn that it has only just begun, for longer than members bear.

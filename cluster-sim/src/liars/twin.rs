@@ -1,7 +1,7 @@
 //! A second machine of a node, with the same key, that knows nothing of the first.
 //!
-//! It hears what the first one hears, keeps nothing on any disk, and applies nothing: its committee stays, as those of
-//! the genesis do here. After a restart it begins with the state of the first one, and has forgotten what it signed.
+//! It hears what the first one hears, keeps nothing on any disk, and applies nothing: its committee stays, and where
+//! another engine takes over it ends. After a restart it begins with the state of the first one, and has forgotten what it signed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
