@@ -119,7 +119,7 @@ pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
     let seed_hash: Hash32 = tagged(b"simulated genesis", &[&seed.to_be_bytes()]);
     let nodes: Vec<NodeInfo> = (0..shape.nodes).map(node).collect();
     let constraints = Constraints::default();
-    let mut seats = vec![GroupSeats { group: GroupId::BEACON, seats: shape.beacon_replicas, engine: Engine::Raft }];
+    let mut seats = vec![GroupSeats { group: GroupId::BEACON, seats: shape.beacon_replicas, engine: shape.beacon }];
     let engine = |ordinal: u32| if shape.byzantine.contains(&ordinal) { Engine::Bft } else { Engine::Raft };
     seats.extend((0..).zip(&shape.shard_replicas).map(|(ordinal, seats)| GroupSeats {
         group: GroupId::shard(ordinal),
@@ -159,7 +159,8 @@ pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
     for ordinal in 0..shape.channels {
         let seats = genesis.nodes.iter().take(CHANNEL_SEATS as usize);
         let seats = seats.map(|node| Member { node: node.id, org: node.org, key: node.key }).collect();
-        genesis.committees.push(Committee::majority(GroupId::channel(ordinal), Incarnation(0), Epoch(0), seats));
+        let (engine, group) = (shape.channel_engine, GroupId::channel(ordinal));
+        genesis.committees.push(Committee::of(engine, group, Incarnation(0), Epoch(0), seats));
     }
     Ok(genesis)
 }
@@ -174,7 +175,8 @@ pub fn channels(genesis: &Genesis) -> Vec<GroupId> {
 /// What a channel starts from: all organisations are members, and a majority of their admins decides.
 #[must_use]
 pub fn charter(genesis: &Genesis, group: GroupId) -> Charter {
-    let seats = genesis.committee(group).map_or(&[][..], |committee| &committee.members[..]);
+    let committee = genesis.committee(group);
+    let seats = committee.map_or(&[][..], |committee| &committee.members[..]);
     let member = |org: &OrgInfo| {
         let own = seats.iter().filter(|seat| seat.org == org.id);
         let nodes: Vec<MemberNode> = own.map(|seat| MemberNode { node: seat.node, key: seat.key }).collect();
@@ -194,7 +196,7 @@ pub fn charter(genesis: &Genesis, group: GroupId) -> Charter {
         cluster: genesis.cluster_id(),
         group,
         name: format!("channel-{}", group.ordinal()),
-        engine: Engine::Raft,
+        engine: committee.map_or(Engine::Raft, |committee| committee.engine),
         founding: tagged(b"simulated founding", &[&group.0.to_be_bytes()]),
         started_ms: genesis.created_ms,
         members: genesis.orgs.iter().map(member).collect(),

@@ -25,6 +25,10 @@ pub struct SimConfig {
     pub safety_ms: Option<u64>,
     /// Whether shards are Byzantine: all, or none. By itself one or two are in every fifth run.
     pub consensus: Option<Engine>,
+    /// What orders the beacon. By itself it is Byzantine in some runs.
+    pub beacon: Option<Engine>,
+    /// How often a shard goes over to the other engine. By itself one does in some runs, some times.
+    pub switches: Option<u32>,
     /// The way in which members of Byzantine groups lie.
     pub lie: Option<Lie>,
     /// More members lie, and together, than a Byzantine group outlives. The run goes on whatever is found, and its
@@ -56,12 +60,18 @@ pub struct Shape {
     pub nodes: u32,
     /// Replicas of the beacon.
     pub beacon_replicas: u16,
+    /// What orders it.
+    pub beacon: Engine,
     /// Replicas of each shard.
     pub shard_replicas: Vec<u16>,
     /// Which of them are Byzantine, by number.
     pub byzantine: Vec<u32>,
+    /// The one that goes over from one engine to the other, if any, by number.
+    pub switching: Option<u32>,
     /// Channels, from 0 to [`CHANNELS_MAX`].
     pub channels: u32,
+    /// What orders those that there are from the beginning.
+    pub channel_engine: Engine,
     /// Whether one more is founded while the cluster runs, whose committee follows its members.
     pub founding: bool,
     /// Transactions of the load.
@@ -104,13 +114,48 @@ impl SimConfig {
             scenario: self.scenario.unwrap_or(drawn),
             nodes,
             beacon_replicas,
+            beacon: Engine::Raft,
             shard_replicas,
             byzantine,
+            switching: None,
             channels,
+            channel_engine: Engine::Raft,
             // With fewer nodes its two founders would have no seat to spare.
             founding: founding && nodes >= FOUNDING_NODES_MIN,
             transactions: self.transactions.unwrap_or(transactions),
             safety_ms: self.safety_ms.unwrap_or(safety_ms),
+        }
+    }
+
+    /// The shape of a seed's run.
+    #[must_use]
+    pub(crate) fn shape_of(&self, seed: u64, rng: &mut ChaCha8Rng) -> Shape {
+        let mut shape = self.shape(rng);
+        self.add_later(seed, &mut shape);
+        shape
+    }
+
+    /// What runs did not have from the beginning. It goes by the seed's number, and nothing is drawn for it, so that the
+    /// runs of other seeds stay what they were.
+    fn add_later(&self, seed: u64, shape: &mut Shape) {
+        let least = Engine::Bft.least_members();
+        let switches = self.switches.map_or(seed % 7 < 2 && self.consensus.is_none(), |count| count > 0);
+        if switches && !self.too_many {
+            let wide = |seats: &u16| usize::from(*seats) >= least;
+            if self.switches.is_some() && !shape.shard_replicas.iter().any(wide) && shape.nodes as usize >= least {
+                shape.shard_replicas[0] = u16::try_from(least).unwrap_or(u16::MAX);
+            }
+            let place = shape.shard_replicas.iter().position(wide);
+            shape.switching = place.and_then(|place| u32::try_from(place).ok());
+        }
+        let some = seed % 7 == 6 && self.consensus.is_none();
+        let beacon = self.beacon.unwrap_or(if some { Engine::Bft } else { Engine::Raft });
+        if beacon == Engine::Bft && self.holds_byzantine() {
+            shape.beacon = Engine::Bft;
+            shape.beacon_replicas = shape.beacon_replicas.max(u16::try_from(least).unwrap_or(u16::MAX));
+        }
+        if some && seed.is_multiple_of(2) && shape.nodes as usize >= least {
+            shape.channel_engine = Engine::Bft;
         }
     }
 
@@ -142,6 +187,9 @@ impl SimConfig {
         if let Some(engine) = self.consensus {
             flags.push_str(&format!(" --consensus {engine}"));
         }
+        if let Some(engine) = self.beacon {
+            flags.push_str(&format!(" --beacon-consensus {engine}"));
+        }
         if let Some(lie) = self.lie {
             flags.push_str(&format!(" --lie {lie}"));
         }
@@ -151,6 +199,7 @@ impl SimConfig {
             ("--nodes", self.nodes.map(u64::from)),
             ("--transactions", self.transactions.map(|count| count as u64)),
             ("--safety-ms", self.safety_ms),
+            ("--switches", self.switches.map(u64::from)),
         ] {
             if let Some(value) = value {
                 flags.push_str(&format!(" {flag} {value}"));
@@ -179,7 +228,9 @@ impl SimConfig {
                 "--seed" => seed = Some(value.parse().map_err(|_| wrong())?),
                 "--scenario" => config.scenario = Some(value.parse().map_err(|_| wrong())?),
                 "--consensus" => config.consensus = Some(engine(value).ok_or_else(wrong)?),
+                "--beacon-consensus" => config.beacon = Some(engine(value).ok_or_else(wrong)?),
                 "--lie" => config.lie = Some(value.parse().map_err(|_| wrong())?),
+                "--switches" => config.switches = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
                 "--nodes" => config.nodes = Some(value.parse().map_err(|_| wrong())?),
@@ -212,6 +263,8 @@ mod tests {
             transactions: Some(10),
             safety_ms: Some(2_000),
             consensus: Some(Engine::Bft),
+            beacon: Some(Engine::Raft),
+            switches: Some(2),
             lie: Some(Lie::Twins),
             too_many: false,
             sabotage: None,
@@ -229,5 +282,19 @@ mod tests {
         let (free, fixed) =
             (draw(&SimConfig::default()), draw(&SimConfig { scenario: Some(Scenario::Calm), ..SimConfig::default() }));
         assert_eq!(fixed, Shape { scenario: Scenario::Calm, ..free });
+    }
+
+    #[test]
+    fn a_shard_that_goes_over_has_the_members_for_it() {
+        let draw = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
+        let least = Engine::Bft.least_members();
+        let switching = |shape: &Shape| shape.switching.map(|shard| usize::from(shape.shard_replicas[shard as usize]));
+        let free: Vec<Shape> = (0..200).map(|seed| draw(&SimConfig::default(), seed)).collect();
+        assert!(free.iter().filter(|shape| shape.switching.is_some()).count() > 10);
+        assert!(free.iter().filter_map(switching).all(|members| members >= least));
+        let asked = SimConfig { switches: Some(2), nodes: Some(5), replicas: Some(3), ..SimConfig::default() };
+        assert!((0..20).all(|seed| switching(&draw(&asked, seed)) == Some(least)));
+        let never = SimConfig { switches: Some(0), ..SimConfig::default() };
+        assert!((0..20).all(|seed| draw(&never, seed).switching.is_none()));
     }
 }

@@ -173,7 +173,7 @@ impl World {
             return Some(format!("operations {:?} have no fate", self.clients.stuck()));
         }
         let behind = self.genesis.committees.iter().find_map(|committee| self.group_unfinished(committee.group));
-        let behind = behind.or_else(|| self.founded_unfinished());
+        let behind = behind.or_else(|| self.founded_unfinished()).or_else(|| self.switch_unfinished());
         if behind.is_some() {
             return behind;
         }
@@ -257,6 +257,18 @@ impl World {
             }
         }
         None
+    }
+
+    /// A shard that is on its way to another engine, or has been prepared for one.
+    fn switch_unfinished(&self) -> Option<String> {
+        let group = self.shape.switching.map(GroupId::shard)?;
+        let beacon = self.newest_of(GroupId::BEACON)?;
+        let reader = KvState { kv: &beacon.kv, hide_receipts: false };
+        let mut view = View::new(&reader);
+        let current = registry::committee(&mut view, group)?;
+        let wanted = beacon::engine::wanted(&mut view, &current);
+        let changing = wanted != current.engine || registry::coming_of(&mut view, group).is_some();
+        changing.then(|| format!("{group} is on its way from {} to {wanted}", current.engine))
     }
 
     fn seats_unfinished(&self, committee: &Committee, changing: bool) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use ledger::committee::Engine;
 use ledger::crypto::PublicKey;
 use ledger::ids::{GroupId, Height, NodeId, OrgId};
 use sha2::{Digest, Sha256};
@@ -69,7 +70,12 @@ pub(crate) enum Event {
     Found {
         group: GroupId,
     },
-    /// A node that fetches a state, or gives one, loses power.
+    /// A shard is taken a step further to an engine; to the one that it is not to have, to begin with.
+    Switch {
+        group: GroupId,
+        to: Option<Engine>,
+    },
+    /// A node that fetches a state, gives one, or goes over to another engine loses power.
     Cut {
         node: NodeId,
         down_ms: u64,
@@ -102,6 +108,7 @@ impl Event {
             | Self::Rob { .. }
             | Self::Steal { .. }
             | Self::Found { .. }
+            | Self::Switch { .. }
             | Self::Cut { .. }
             | Self::Die { .. }
             | Self::Audit
@@ -142,6 +149,7 @@ impl Event {
             Self::Steal { group, org, key } => put(15, &[group.0, u64::from(org.0)], &key.0),
             Self::Found { group } => put(16, &[group.0], &[]),
             Self::Cut { node, down_ms } => put(17, &[u64::from(node.0), *down_ms], &[]),
+            Self::Switch { group, to } => put(18, &[group.0], to.map_or("", Engine::name).as_bytes()),
         }
     }
 }

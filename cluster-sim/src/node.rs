@@ -181,11 +181,16 @@ impl Node {
     /// A message arrived.
     pub fn receive(&mut self, now_ms: u64, from: Option<NodeId>, wire: Wire, out: &mut Vec<Effect>) {
         match (wire, from) {
-            (Wire::Engine { group, from: sender, to, message }, Some(from)) if seat::node_of(sender) == from => {
-                self.with(now_ms, group, out, |replica, now, out| replica.engine(now, sender, to, message, out));
+            (Wire::Engine { group, stint, from: sender, to, message }, Some(from)) if seat::node_of(sender) == from => {
+                self.with(now_ms, group, out, |replica, now, out| {
+                    replica.engine(now, (sender, to), stint, message, out);
+                });
             }
-            (Wire::Bft { group, message }, Some(from)) => {
-                self.with(now_ms, group, out, |replica, now, out| replica.bft(now, from, *message, out));
+            (Wire::Bft { group, stint, message }, Some(from)) => {
+                self.with(now_ms, group, out, |replica, now, out| replica.bft(now, from, stint, *message, out));
+            }
+            (Wire::Ahead { group, stint }, Some(from)) => {
+                self.with(now_ms, group, out, |replica, now, _| replica.ahead(now, from, stint));
             }
             (Wire::Fetch { group, height, part }, Some(from)) => {
                 self.with(now_ms, group, out, |replica, _, out| replica.serve(from, height, part, out));

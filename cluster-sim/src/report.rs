@@ -122,6 +122,8 @@ coverage! {
     lies;
     /// Proofs of a double vote that honest members found.
     evidence;
+    /// Times that a replica took part under another engine than before.
+    stints;
     /// Channels that were founded while the cluster ran.
     founded;
     /// Committees of such channels that came into force after the first.

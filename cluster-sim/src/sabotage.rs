@@ -115,6 +115,10 @@ sabotages! {
     JudgeSkipsSignatures;
     /// A member of a Byzantine group that comes back has lost its records and votes on.
     LockForgotten;
+    /// The first value of the Byzantine engine does not build on the block that hands over to it.
+    SwitchWithoutParent;
+    /// Entries that the engine before has ordered behind the one that hands over are executed.
+    VoidCounts;
 }
 
 impl Sabotage {
@@ -132,6 +136,12 @@ impl Sabotage {
                 | Self::JudgeSkipsSignatures
                 | Self::LockForgotten
         )
+    }
+
+    /// Whether it is a bug that only a run can meet in which a shard goes over to another engine.
+    #[must_use]
+    pub const fn switching(self) -> bool {
+        matches!(self, Self::SwitchWithoutParent | Self::VoidCounts)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The faults of a run, drawn from its seed before it starts.
 
+use ledger::ids::NodeId;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -74,6 +75,10 @@ pub enum Fault {
     Leap(u64),
     /// An ended incarnation of one shard sends forged mail to another; both by number.
     Ghost(u32, u32),
+    /// Two nodes do not hear each other for a while.
+    Apart(NodeId, NodeId, u64),
+    /// A shard, by number, goes over to the other engine.
+    Switch(u32),
 }
 
 /// Everything that is drawn before a run starts.
@@ -174,6 +179,17 @@ impl Schedule {
         let bad_anchor = (bad && !absent && scenario != Scenario::Calm).then_some((anchor, kind));
         let absent = (absent && scenario != Scenario::Calm).then_some(absentee);
         Self { scenario, weather, skews_ms, sync_ms_max, faults, absent, bad_anchor }
+    }
+}
+
+impl Schedule {
+    /// Adds switches of a shard's engine: so many, or as many as are drawn.
+    pub(crate) fn switch(&mut self, shard: u32, count: Option<u32>, shape: &Shape, rng: &mut ChaCha8Rng) {
+        let drawn = rng.random_range(2..=4);
+        let end = shape.safety_ms.max(401);
+        for _ in 0..count.unwrap_or(drawn) {
+            self.faults.push((rng.random_range(400..end), Fault::Switch(shard)));
+        }
     }
 }
 

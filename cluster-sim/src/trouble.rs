@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// A node that fetches a state, or gives one, loses power.
+    /// A node that fetches a state, gives one, or goes over to another engine loses power.
     pub(crate) fn cut(&mut self, node: NodeId, down_ms: u64) {
         if self.phase == Phase::Faults && self.nodes.get(&node).is_some_and(|node| node.up) {
             self.faults += 1;
@@ -132,6 +132,11 @@ impl World {
                 self.network.cuts.insert(index, Cut { from, to, both_ways: true });
                 self.push(ms, Event::Over { index });
             }
+            Fault::Apart(one, other, ms) => {
+                let cut = Cut { from: BTreeSet::from([one]), to: BTreeSet::from([other]), both_ways: true };
+                self.network.cuts.insert(index, cut);
+                self.push(ms, Event::Over { index });
+            }
             Fault::Stall(victim, ms) => {
                 let node = self.resolve(victim);
                 self.stalled.insert(node, self.now_ms + ms);
@@ -166,6 +171,7 @@ impl World {
             }
             Fault::Leap(ms) => self.leap(ms),
             Fault::Ghost(source, dest) => self.haunt(source, dest),
+            Fault::Switch(shard) => self.push(0, Event::Switch { group: GroupId::shard(shard), to: None }),
         }
     }
 
@@ -216,7 +222,7 @@ impl World {
     pub(crate) fn over(&mut self, index: usize) {
         match &self.schedule.faults[index].1 {
             _ if self.phase != Phase::Faults => {}
-            Fault::Isolate(..) | Fault::Split(..) => {
+            Fault::Isolate(..) | Fault::Split(..) | Fault::Apart(..) => {
                 self.network.cuts.remove(&index);
             }
             Fault::Weather(..) => self.network.weather = self.schedule.weather,
@@ -230,6 +236,7 @@ impl World {
             | Fault::ClockJump(..)
             | Fault::SlowLink(..)
             | Fault::Leap(_)
+            | Fault::Switch(_)
             | Fault::Ghost(..) => {}
         }
     }

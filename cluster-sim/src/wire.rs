@@ -54,6 +54,8 @@ pub enum Wire {
     Engine {
         /// The group.
         group: GroupId,
+        /// The stint of the sender.
+        stint: u64,
         /// The seat that sends it.
         from: NodeId,
         /// The seat that it is for.
@@ -65,8 +67,17 @@ pub enum Wire {
     Bft {
         /// The group.
         group: GroupId,
+        /// The stint of the sender.
+        stint: u64,
         /// The message.
         message: Box<bft::BftWire>,
+    },
+    /// Answers a message of an earlier stint.
+    Ahead {
+        /// The group.
+        group: GroupId,
+        /// The stint of the sender.
+        stint: u64,
     },
     /// Asks for a part of a group's state.
     Fetch {
@@ -156,7 +167,8 @@ impl Wire {
     pub fn describe(&self) -> String {
         match self {
             Self::Engine { group, message, .. } => format!("{group} {}", engine(message)),
-            Self::Bft { group, message } => format!("{group} {}", message.describe()),
+            Self::Bft { group, message, .. } => format!("{group} {}", message.describe()),
+            Self::Ahead { group, stint } => format!("{group} is in the stint behind entry {stint}"),
             Self::Fetch { group, height, part } => format!("{group} asks for part {part} of the state {height:?}"),
             Self::Part { group, height, part, parts, .. } => {
                 format!("{group} part {part} of {parts} of the state of height {height}")

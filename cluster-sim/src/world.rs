@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use ledger::certificate::Certificate;
 use ledger::committee::Engine;
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, NodeId, TxId};
+use ledger::ids::{GroupId, Height, NodeId, TxId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
+use shard_node::core::peer::PeerMessage;
 
 use crate::checkers::{BftSeen, Checkers, Facts, Moment, RawReplica, Seen, own};
 use crate::client::{Act, Clients};
@@ -74,6 +76,8 @@ pub(crate) struct World {
     pub(crate) heights: BTreeMap<GroupId, u64>,
     /// Whether some group is Byzantine.
     pub(crate) byzantine: bool,
+    /// With too many liars: the first certificate of each height, and who has it.
+    certified: BTreeMap<(GroupId, Height), (NodeId, Certificate)>,
     /// The highest entry that Byzantine groups have decided.
     pub(crate) decided: BTreeMap<GroupId, u64>,
     /// Who lies.
@@ -105,7 +109,7 @@ fn stream(seed: u64, number: u64) -> ChaCha8Rng {
 
 impl World {
     fn new(seed: u64, config: &SimConfig, with_log: bool) -> Result<Self, String> {
-        let shape = config.shape(&mut stream(seed, 0));
+        let shape = config.shape_of(seed, &mut stream(seed, 0));
         let genesis = Rc::new(cluster::genesis(seed, &shape)?);
         let load = workload::make(&genesis, &shape, &mut stream(seed, 1));
         let operations = Rc::new(load.operations);
@@ -119,16 +123,24 @@ impl World {
             node.skew_ms = *skew;
             node.follows = shape.founding;
         }
+        if let Some(shard) = shape.switching {
+            schedule.switch(shard, config.switches, &shape, &mut stream(seed, 8));
+        }
         let founding = shape.founding.then(|| GroupId::channel(shape.channels));
-        let byzantine = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
+        let switching = shape.switching.map(GroupId::shard);
+        let bft = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
+        let byzantine = bft || switching.is_some();
         let liars = if byzantine && shape.scenario != Scenario::Minority {
-            liars::cast(&genesis, config.lie, config.too_many, &mut stream(seed, 7))
+            liars::cast(&genesis, switching, config.lie, config.too_many, &mut stream(seed, 7))
         } else {
             Vec::new()
         };
         if !liars.is_empty() {
             // Whoever lies is one of those that a group outlives, so nobody else is gone for good.
             schedule.absent = None;
+        }
+        if config.too_many && seed.is_multiple_of(2) {
+            schedule.faults.extend(liars::parting(&genesis, &liars, shape.safety_ms));
         }
         for ((node, group, lie), number) in liars.iter().zip(0..) {
             let fellows = liars.iter().filter(|(other, of, _)| of == group && other != node);
@@ -169,6 +181,7 @@ impl World {
             tops: BTreeMap::new(),
             heights: BTreeMap::new(),
             byzantine,
+            certified: BTreeMap::new(),
             decided: BTreeMap::new(),
             liars,
             outcomes: BTreeMap::new(),
@@ -226,6 +239,9 @@ impl World {
                 self.checkers.violations.push(format!("liveness: {} events, and no end", self.events));
             }
         }
+        if self.config.too_many {
+            self.audit(Moment::End);
+        }
     }
 
     /// Whether there is more to see. With too many liars everything is, for a while: what is found first need not be
@@ -275,6 +291,7 @@ impl World {
             Event::Rob { group } => self.rob(group),
             Event::Steal { group, org, key } => self.steal(group, org, key),
             Event::Found { group } => self.found(group),
+            Event::Switch { group, to } => self.switch(group, to),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),
             Event::Die { node, down_ms } => self.die(node, down_ms),
             Event::Heal => self.heal(),
@@ -323,6 +340,7 @@ impl World {
                 }
                 Effect::Fetching(source) => self.endanger(node, source),
                 Effect::FetchCut => self.coverage.fetches_cut += 1,
+                Effect::GoingOver => self.ambush_going_over(node),
                 Effect::Broken(why) => self.checkers.violations.push(format!("host: {why}")),
             }
         }
@@ -399,13 +417,18 @@ impl World {
                     self.outcomes.extend(block.receipts.iter().map(|line| (line.txid, own::committed(line))));
                 }
             }
-            Seen::Role { node, group, leads, term } => {
+            Seen::Role { node, group, leads, term, .. } => {
                 if *leads {
                     self.terms.insert((*group, *term));
                 }
                 self.note(|| format!("n{node} {group} leads: {leads}, term {term}"));
             }
-            Seen::Certified { .. } => self.coverage.certificates += 1,
+            Seen::Certified { node, group, certificate } => {
+                self.coverage.certificates += 1;
+                if self.config.too_many {
+                    self.denounce(*node, *group, certificate);
+                }
+            }
             Seen::Known { .. } => self.coverage.known += 1,
             Seen::Decided { operation, committed } => {
                 self.note(|| format!("client decides #{operation}: committed {committed}"));
@@ -413,6 +436,10 @@ impl World {
             Seen::Applied { .. } => self.coverage.applied += 1,
             Seen::Refused { reject: ledger::Reject::Expired, .. } => self.coverage.expired += 1,
             Seen::Bft(seen) => self.saw_bft(seen),
+            Seen::Stint { node, group, engine, stint } => {
+                self.coverage.stints += 1;
+                self.note(|| format!("n{node} {group} goes on under {engine} behind entry {stint}"));
+            }
             Seen::Fetched { node, group, height, .. } => {
                 self.coverage.fetched += 1;
                 self.note(|| format!("n{node} {group} has the state of height {height}"));
@@ -437,11 +464,32 @@ impl World {
             | Seen::Told { .. }
             | Seen::Refused { .. } => {}
         }
-        if self.byzantine && matches!(seen, Seen::Block(_)) {
+        if self.byzantine && matches!(seen, Seen::Block(_) | Seen::Bft(BftSeen::Decided { .. })) {
             let now = CREATED_MS + self.clock_ms();
             self.checkers.see(&Seen::Bft(BftSeen::Clock(now)));
         }
         self.checkers.see(seen);
+    }
+
+    /// Where two headers of a height are certified, those who hold the certificates bring them to the beacon.
+    fn denounce(&mut self, node: NodeId, group: GroupId, certificate: &Certificate) {
+        let key = (group, certificate.header.height);
+        let Some((holder, first)) = self.certified.get(&key).cloned() else {
+            self.certified.insert(key, (node, certificate.clone()));
+            return;
+        };
+        if first.header == certificate.header {
+            return;
+        }
+        let members = self.genesis.committee(GroupId::BEACON).map_or(&[][..], |committee| &committee.members[..]);
+        let members: Vec<NodeId> = members.iter().map(|member| member.node).collect();
+        for (from, certificate) in [(holder, first), (node, certificate.clone())] {
+            for to in &members {
+                let message = Box::new(PeerMessage::Checkpoint(certificate.clone()));
+                let wire = Wire::Peer { group: GroupId::BEACON, message };
+                self.send(Endpoint::Node(from), Endpoint::Node(*to), wire);
+            }
+        }
     }
 
     fn saw_bft(&mut self, seen: &BftSeen) {

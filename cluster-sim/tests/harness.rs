@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Instant;
 
-use cluster_sim::{Lie, Sabotage, SimConfig, run};
+use cluster_sim::{Lie, Sabotage, Scenario, SimConfig, SimReport, run};
 use ledger::committee::Engine;
 use support::{assert_passed, on_all_cores};
 
@@ -18,6 +18,8 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
     let lie = (sabotage == Sabotage::JudgeSkipsSignatures).then_some(Lie::BadProposer);
     let config = if sabotage.byzantine() {
         SimConfig { consensus: Some(Engine::Bft), shards: Some(2), lie, ..usual }
+    } else if sabotage.switching() {
+        SimConfig { switches: Some(4), shards: Some(2), ..usual }
     } else {
         usual
     };
@@ -67,20 +69,84 @@ fn no_liar_does_harm_in_groups_that_outlive_it() {
     reports.iter().for_each(assert_passed);
 }
 
-/// More liars than a group outlives: what honest members prove is about liars, whatever else is broken.
+/// Both ways and under every kind of trouble, with groups of four, five and seven, and in them members that lie under the
+/// engine under which one can.
 #[test]
-fn too_many_liars_are_found_out_and_nobody_else_is() {
-    let seeds: Vec<u64> = (4_000..4_020).collect();
+fn a_shard_goes_over_to_the_other_engine_and_back_whatever_happens() {
+    let shapes = [(4, Engine::Raft), (4, Engine::Bft), (5, Engine::Raft), (7, Engine::Bft)];
+    let runs: Vec<(Scenario, (u16, Engine), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(5_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, engine), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            consensus: Some(*engine),
+            switches: Some(4),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(8),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let stints: u64 = reports.iter().map(|report| report.coverage.stints).sum();
+    assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
+}
+
+/// A leader that says of its turn that it has only just begun, for longer than members bear.
+#[test]
+fn a_liar_that_hides_how_long_its_turn_lasts_does_not_lead_on() {
+    let seeds: Vec<u64> = (6_000..6_012).collect();
     let config = SimConfig {
+        scenario: Some(Scenario::Calm),
         consensus: Some(Engine::Bft),
+        lie: Some(Lie::Lingerer),
         shards: Some(1),
         replicas: Some(4),
         nodes: Some(5),
-        transactions: Some(30),
-        too_many: true,
+        transactions: Some(20),
+        safety_ms: Some(30_000),
         ..SimConfig::default()
     };
     let reports = on_all_cores(&seeds, |seed| run(*seed, &config));
+    reports.iter().for_each(assert_passed);
+    let refused = reports.iter().filter(|report| report.coverage.lies > 0 && report.coverage.later_rounds > 0);
+    assert!(refused.count() > 0, "nobody has lied long enough to lose its turn");
+}
+
+/// More liars than a group outlives: two of four split the other two. What comes of it, and who finds it.
+#[test]
+fn too_many_liars_are_found_out_and_nobody_else_is() {
+    let scenarios = [Scenario::Calm, Scenario::Lossy, Scenario::Partitions];
+    let runs: Vec<(Scenario, u64)> = scenarios.iter().copied().cycle().zip(4_000..4_024).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            consensus: Some(Engine::Bft),
+            shards: Some(1),
+            replicas: Some(4),
+            nodes: Some(5),
+            transactions: Some(30),
+            too_many: true,
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    let says = |report: &SimReport, text: &str| report.violations.iter().any(|found| found.contains(text));
+    let with = |text: &str| reports.iter().filter(|report| says(report, text)).count();
+    let (decided, certified) = ("have decided two values", "two headers are certified at height");
+    println!("of {} runs {} have two values and {} two headers", runs.len(), with(decided), with(certified));
+    assert!(with(certified) > 0, "no conspiracy has come to anything");
+    // Whoever has all bytes finds it where it begins.
+    assert!(reports.iter().all(|report| !says(report, certified) || says(report, decided)));
+    // Of those who have not: members whose headers differ, and the beacon, to which both certificates were brought.
+    assert!(with("signed another header than this replica") > 0);
+    assert!(with("signed two headers at one height") > 0);
     let proofs: u64 = reports.iter().map(|report| report.coverage.evidence).sum();
     assert!(proofs > 0, "two of four have voted twice, and nobody has shown it");
     let framed = reports.iter().flat_map(|report| &report.violations).find(|found| found.contains("which votes once"));

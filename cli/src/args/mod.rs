@@ -678,6 +678,12 @@ pub struct Sim {
     /// What orders the shards: all of them; otherwise the seed chooses, and one or two may be Byzantine
     #[arg(long, value_name = "ENGINE")]
     pub consensus: Option<ConsensusArg>,
+    /// What orders the beacon; otherwise the seed chooses
+    #[arg(long, value_name = "ENGINE")]
+    pub beacon_consensus: Option<ConsensusArg>,
+    /// How often a shard goes over to the other engine while it runs; otherwise the seed chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub switches: Option<u32>,
     /// How members of Byzantine shards lie; otherwise the seed chooses
     #[arg(long, value_name = "NAME")]
     pub lie: Option<cluster_sim::Lie>,

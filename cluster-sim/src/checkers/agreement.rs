@@ -2,6 +2,9 @@
 //! precommits that they cast; honest members give one answer to a question; time stays near the clocks; and what
 //! shows that a member lies is about one that does, and is in the group's state in the end.
 //!
+//! Nobody leads on by saying of its turn that it has lasted less than it has. Where a group goes over to this engine, its
+//! first value builds on the block that hands over.
+//!
 //! Ballots and their signatures are judged here by the bytes and the signature primitive alone. Liars are known from
 //! the beginning of a run. What a liar's own replica says is not believed: only what honest replicas decide, cast
 //! and find counts.
@@ -13,19 +16,24 @@ use ledger::ballot::{Ballot, BallotKind, Equivocation};
 use ledger::committee::{Committee, Engine};
 use ledger::crypto;
 use ledger::evidence::Evidence;
-use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, Height, NodeId};
 use ledger::schema;
 use sha2::{Digest, Sha256};
 
-use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
+use super::equal_roots::header_hash;
+use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen, committee_hash};
 use crate::state;
 
 /// Entries in which a proof has to get into state, by leaders that it is not about.
 const SETTLED_ENTRIES: u64 = 40;
 /// How far a block's time may be ahead of the true time: clocks are off by a few seconds at most.
 const AHEAD_MS: u64 = 10_000;
+/// By so much a value may say less than its proposer has led: members bear ten seconds of it, and between the making of
+/// a value and its decision may lie a few rounds of votes and one leap of the clocks.
+const HIDDEN_MS: u64 = 18_000;
+/// What one entry adds to the time that somebody leads, at most.
+const ENTRY_MS_MAX: u64 = 5_000;
 
 /// What happens in a Byzantine group.
 #[derive(Clone, Debug)]
@@ -112,6 +120,14 @@ pub enum BftSeen {
     Clock(u64),
 }
 
+/// Who has proposed one entry after the other in first rounds.
+struct Lead {
+    proposer: NodeId,
+    /// How long, by the true time and without what no member counts.
+    age_ms: u64,
+    at_ms: u64,
+}
+
 /// A question that a member answers once: who, entry, round, kind.
 type Question = (NodeId, GroupId, u64, u32, u8);
 
@@ -121,6 +137,10 @@ pub struct Agreement {
     /// Liars, and whether they sign twice.
     liars: BTreeMap<(NodeId, GroupId), bool>,
     values: BTreeMap<(GroupId, u64), (Hash32, NodeId)>,
+    /// Blocks that hand over to this engine, by the index of their entry.
+    anchors: BTreeMap<(GroupId, u64), Hash32>,
+    /// Committees that came into force, by the index of the entry.
+    in_force: BTreeMap<GroupId, BTreeMap<u64, Hash32>>,
     cast: BTreeMap<Question, Ballot>,
     /// Proofs that were judged.
     proved: BTreeSet<Hash32>,
@@ -129,6 +149,8 @@ pub struct Agreement {
     cluster: Option<ClusterId>,
     /// Signatures that hold.
     good: BTreeSet<(NodeId, Hash32, [u8; 64])>,
+    /// Who leads; forgotten where a replica that has seen it begins anew.
+    leads: BTreeMap<GroupId, Lead>,
     clock_ms: Option<u64>,
 }
 
@@ -153,10 +175,6 @@ fn question(ballot: &Ballot) -> Question {
 
 fn digest(ballot: &Ballot) -> Hash32 {
     tagged(b"seamark/ballot/v1", &[&borsh::to_vec(ballot).unwrap_or_default()])
-}
-
-fn committee(genesis: &Genesis, group: GroupId) -> Option<&Committee> {
-    genesis.committees.iter().find(|committee| committee.group == group)
 }
 
 impl Agreement {
@@ -185,11 +203,14 @@ impl Agreement {
             }
             Some(_) => {}
             None => {
-                let before = self.values.get(&(group, index.saturating_sub(1)));
-                if before.is_some_and(|before| before.0 != decided.value.previous) {
+                let before = (group, index.saturating_sub(1));
+                let anchor = self.anchors.get(&before).copied();
+                let follows = anchor.or_else(|| self.values.get(&before).map(|(value, _)| *value));
+                if follows.is_some_and(|before| before != decided.value.previous) {
                     found.push(format!("entry {index} of {group} does not follow the one before it"));
                 }
                 self.values.insert((group, index), (value, node));
+                self.lasts(group, decided, found);
                 for ((accused, of), (_, entries)) in &mut self.open {
                     *entries += u64::from(*of == group && *accused != decided.value.proposer);
                 }
@@ -198,11 +219,39 @@ impl Agreement {
         found.extend(self.proof(facts, group, value, decided).err());
     }
 
+    /// Whether a value admits how long its proposer has led.
+    fn lasts(&mut self, group: GroupId, decided: &Decided, found: &mut Vec<String>) {
+        let Some(now) = self.clock_ms else { return };
+        let (proposer, said) = (decided.value.proposer, decided.value.lasted_ms);
+        let lead = self.leads.entry(group).or_insert(Lead { proposer, age_ms: 0, at_ms: now });
+        if lead.proposer != proposer || decided.round > 0 {
+            *lead = Lead { proposer, age_ms: 0, at_ms: now };
+            return;
+        }
+        lead.age_ms += now.saturating_sub(lead.at_ms).min(ENTRY_MS_MAX);
+        lead.at_ms = now;
+        if said + HIDDEN_MS < lead.age_ms {
+            let (index, age) = (decided.value.index, lead.age_ms);
+            found.push(format!("entry {index} of {group} says that its turn has lasted {said} ms; it was {age} ms"));
+        }
+    }
+
+    /// Who decides an entry.
+    fn committee<'a>(&self, facts: &'a Facts, group: GroupId, index: u64) -> Option<&'a Committee> {
+        let since = self.in_force.get(&group).and_then(|known| known.range(..index).next_back());
+        since.map_or_else(|| facts.first_committee(group), |(_, hash)| facts.committee(group, hash))
+    }
+
     /// Whether more than two thirds have precommitted a value, and those of them that are honest really have.
     fn proof(&mut self, facts: &Facts, group: GroupId, value: Hash32, decided: &Decided) -> Result<(), String> {
         let index = decided.value.index;
-        let Some(committee) = committee(&facts.genesis, group) else { return Err(format!("{group} has no committee")) };
-        let hash = tagged(b"seamark/committee/v1", &[&borsh::to_vec(committee).unwrap_or_default()]);
+        let Some(committee) = self.committee(facts, group, index) else {
+            return Err(format!("nobody knows who decides entry {index} of {group}"));
+        };
+        if committee.engine != Engine::Bft {
+            return Err(format!("entry {index} of {group} was decided behind the one that hands over"));
+        }
+        let hash = committee_hash(committee);
         let cluster = *self.cluster.get_or_insert_with(|| facts.genesis.cluster_id());
         let mut signers = BTreeSet::new();
         for (node, signature) in &decided.signatures {
@@ -267,12 +316,20 @@ impl Agreement {
         self.open.entry((accused, group)).or_default().0.insert(node);
     }
 
-    fn block(&self, facts: &Facts, block: &BlockSeen, found: &mut Vec<String>) {
-        let bft = committee(&facts.genesis, block.group).is_some_and(|committee| committee.engine == Engine::Bft);
+    fn block(&mut self, facts: &Facts, block: &BlockSeen, found: &mut Vec<String>) {
+        let (group, index, header) = (block.group, block.position.index, &block.header);
+        let engine = |hash: &Hash32| facts.committee(group, hash).map(|committee| committee.engine);
+        let bft = engine(&header.committee_hash) == Some(Engine::Bft);
+        if header.committee_hash != header.next_committee_hash {
+            self.in_force.entry(group).or_default().insert(index, header.next_committee_hash);
+            if !bft && engine(&header.next_committee_hash) == Some(Engine::Bft) {
+                self.anchors.insert((group, index), header_hash(header));
+            }
+        }
         let Some(clock) = self.clock_ms.filter(|_| bft) else { return };
-        let time = block.header.time_ms.0;
+        let time = header.time_ms.0;
         if time > clock + AHEAD_MS {
-            let (group, height) = (block.group, block.header.height);
+            let height = header.height;
             found.push(format!("height {height} of {group} is {} ms ahead of the true time", time - clock));
         }
     }
@@ -302,7 +359,7 @@ fn judge(facts: &Facts, group: GroupId, proof: &Equivocation) -> Result<(), Stri
     if one == other || question(one) != question(other) || one.committee != other.committee || one.group != group {
         return Err("the ballots do not exclude each other".to_owned());
     }
-    let members = committee(&facts.genesis, group).map_or(&[][..], |committee| &committee.members[..]);
+    let members = facts.committee(group, &one.committee).map_or(&[][..], |committee| &committee.members[..]);
     let member = members.iter().find(|member| member.node == one.node).ok_or("it is about nobody of the group")?;
     for signed in [&proof.first, &proof.second] {
         crypto::verify(&member.key, &digest(&signed.ballot), &signed.signature)
@@ -335,6 +392,12 @@ impl Checker for Agreement {
                         witnesses.remove(node);
                     }
                 }
+                // It goes by what it is told of the turn.
+                self.leads.remove(group);
+            }
+            Seen::Stint { group, .. }
+            | Seen::Bft(BftSeen::Installed { group, .. } | BftSeen::Admitted { group, .. }) => {
+                self.leads.remove(group);
             }
             _ => {}
         }

@@ -4,13 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::registry::{self, Checkpoint};
-use cross_shard::Message;
 use ledger::certificate::Certificate;
-use ledger::committee::{Committee, Engine};
+use ledger::committee::Engine;
 use ledger::crypto;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId};
-use sha2::{Digest, Sha256};
 
 use super::equal_roots::header_hash;
 use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
@@ -21,8 +19,6 @@ use crate::state;
 pub struct Certificates {
     certified: BTreeMap<(GroupId, Height), Hash32>,
     blocks: BTreeMap<(GroupId, Height), Hash32>,
-    /// Committees of groups that were founded while the cluster ran, by their hash.
-    committees: BTreeMap<(GroupId, Hash32), Committee>,
     /// Which committee each of their blocks hands over to.
     next: BTreeMap<(GroupId, Height), Hash32>,
     /// Signatures that were found to hold; replicas certify with the same ones.
@@ -35,9 +31,7 @@ impl Certificates {
         if certificate.header.group != group {
             return Err(format!("a certificate of {} was gathered in {group}", certificate.header.group));
         }
-        let first = facts.genesis.committees.iter().find(|committee| committee.group == group);
-        let named = || self.committees.get(&(group, certificate.header.committee_hash));
-        let Some(members) = first.or_else(named) else {
+        let Some(members) = facts.committee(group, &certificate.header.committee_hash) else {
             return Err(format!("nobody knows the committee of height {height} of {group}"));
         };
         let mut signers = BTreeSet::new();
@@ -66,31 +60,18 @@ impl Certificates {
                 members.members.len()
             ));
         }
+        if self.certified.insert((group, height), hash).is_some_and(|other| other != hash) {
+            return Err(format!("two headers are certified at height {height} of {group}"));
+        }
         if self.blocks.get(&(group, height)).is_some_and(|block| *block != hash) {
             return Err(format!("the certified header of height {height} of {group} is not the block there"));
         }
-        match self.certified.insert((group, height), hash) {
-            Some(other) if other != hash => Err(format!("two headers are certified at height {height} of {group}")),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn committee(&mut self, committee: &Committee) {
-        let mut hasher = Sha256::new();
-        hasher.update(b"seamark/committee/v1");
-        hasher.update(borsh::to_vec(committee).unwrap_or_default());
-        let hash = Hash32(hasher.finalize().into());
-        self.committees.insert((committee.group, hash), committee.clone());
+        Ok(())
     }
 
     fn block(&mut self, block: &BlockSeen, found: &mut Vec<String>) {
         let (group, height, header) = (block.group, block.header.height, &block.header);
         self.blocks.entry((group, height)).or_insert_with(|| header_hash(header));
-        for (_, _, message) in &block.mail {
-            if let (GroupId::BEACON, Message::CommitteeUpdate(committee)) = (group, message) {
-                self.committee(committee);
-            }
-        }
         self.next.insert((group, height), header.next_committee_hash);
         let before = height.0.checked_sub(1).and_then(|before| self.next.get(&(group, Height(before))));
         if before.is_some_and(|next| *next != header.committee_hash) {
@@ -125,11 +106,12 @@ impl Checker for Certificates {
     fn see(&mut self, facts: &Facts, seen: &Seen, _: bool, found: &mut Vec<String>) {
         match seen {
             Seen::Block(block) => self.block(block, found),
-            Seen::Founded(foundation) => self.committee(&foundation.committee),
             Seen::Certified { group, certificate, .. } => {
                 found.extend(self.judge(facts, *group, certificate).err());
             }
             Seen::Bft(_)
+            | Seen::Founded(_)
+            | Seen::Stint { .. }
             | Seen::Started { .. }
             | Seen::Fetched { .. }
             | Seen::Left { .. }

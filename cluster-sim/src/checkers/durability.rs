@@ -27,6 +27,8 @@ pub struct Durability {
     decided: BTreeMap<TxId, bool>,
     /// What a destination has taken of a source's stream: destination, source.
     taken: BTreeMap<(GroupId, GroupId), u64>,
+    /// What has ordered the entry with an index.
+    engines: BTreeMap<(GroupId, u64), Engine>,
 }
 
 /// Whether a replica has on its disk a value for an entry that it found good: what it votes by after a crash.
@@ -42,7 +44,10 @@ fn voted_for(replica: &RawReplica<'_>, index: u64) -> bool {
 }
 
 impl Durability {
-    fn block(&mut self, block: &BlockSeen) {
+    fn block(&mut self, facts: &Facts, block: &BlockSeen) {
+        let committee = facts.committee(block.group, &block.header.committee_hash);
+        let engine = committee.map_or(Engine::Raft, |committee| committee.engine);
+        self.engines.insert((block.group, block.position.index), engine);
         for receipt in &block.receipts {
             let line = (block.position, receipt.clone());
             self.receipts.entry((receipt.txid, block.group)).or_insert(line);
@@ -101,17 +106,18 @@ impl Durability {
         let receipts = self.acknowledged.keys().filter_map(|key| Some((*key, "receipt", self.receipts.get(key)?.0)));
         let votes = self.told.keys().filter_map(|key| Some((*key, "vote", self.votes.get(key)?.0)));
         for ((txid, group), what, position) in receipts.chain(votes) {
-            let index = usize::try_from(position.index.saturating_sub(1)).unwrap_or(usize::MAX);
+            let index = position.index;
             let holding = replicas
                 .iter()
                 .filter(|replica| replica.group == group)
                 .filter(|replica| {
-                    let in_log = replica.log.entries.get(index).is_some_and(|entry| entry.term == position.term);
-                    in_log || voted_for(replica, position.index)
+                    let in_log = replica.log.entry(index).is_some_and(|entry| entry.term == position.term);
+                    // A log begins behind what is in the state for good.
+                    index <= replica.log.base.index || in_log || voted_for(replica, index)
                 })
                 .count();
             let all = facts.replicas(group);
-            let enough = match facts.engine(group) {
+            let enough = match self.engines.get(&(group, index)).copied().unwrap_or(Engine::Raft) {
                 Engine::Raft => 2 * holding > all,
                 // More than two thirds have voted for it, a third of all at most without telling the truth.
                 Engine::Bft => holding > all.saturating_sub(1) / 3,
@@ -165,7 +171,7 @@ impl Checker for Durability {
     fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
         let txid = |operation: &u32| facts.operation(*operation).map(|operation| operation.txid);
         match seen {
-            Seen::Block(block) if first => self.block(block),
+            Seen::Block(block) if first => self.block(facts, block),
             Seen::Acknowledged { receipt, .. } => self.acknowledge(receipt, found),
             Seen::Told { operation, group, decision } => {
                 if let Some(txid) = txid(operation) {
@@ -184,6 +190,7 @@ impl Checker for Durability {
             }
             Seen::Block(_)
             | Seen::Bft(_)
+            | Seen::Stint { .. }
             | Seen::Started { .. }
             | Seen::Founded(_)
             | Seen::Fetched { .. }

@@ -211,6 +211,7 @@ impl Checker for ExactlyOnce {
             }
             Seen::Block(_)
             | Seen::Bft(_)
+            | Seen::Stint { .. }
             | Seen::Started { .. }
             | Seen::Founded(_)
             | Seen::Fetched { .. }

@@ -25,14 +25,18 @@ pub mod revocations;
 pub mod seats;
 pub mod secrecy;
 pub mod seen;
+pub mod stints;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use consensus::local::LocalLog;
-use ledger::committee::Engine;
+use cross_shard::Message;
+use ledger::committee::Committee;
 use ledger::genesis::Genesis;
+use ledger::hash::Hash32;
 use ledger::ids::{Address, GroupId, NodeId, TxId};
+use sha2::{Digest, Sha256};
 use storage::mem::MemKv;
 
 use crate::replica::Wal;
@@ -89,6 +93,16 @@ pub struct Facts {
     pub txs: BTreeMap<TxId, TxFacts>,
     /// Its accounts by partition.
     pub accounts: BTreeMap<[u8; 32], Address>,
+    /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
+    committees: BTreeMap<(GroupId, Hash32), Committee>,
+}
+
+/// The hash of a committee, computed here.
+fn committee_hash(committee: &Committee) -> Hash32 {
+    let mut hasher = Sha256::new();
+    hasher.update(b"seamark/committee/v1");
+    hasher.update(borsh::to_vec(committee).unwrap_or_default());
+    Hash32(hasher.finalize().into())
 }
 
 impl Facts {
@@ -105,7 +119,41 @@ impl Facts {
             let voters = own::voters(&legs);
             txs.entry(operation.txid).or_insert(TxFacts { operation: operation.index, legs, voters });
         }
-        Self { genesis, places, operations, txs, accounts }
+        let mut facts = Self { genesis, places, operations, txs, accounts, committees: BTreeMap::new() };
+        let first = Rc::clone(&facts.genesis);
+        first.committees.iter().for_each(|committee| facts.know(committee));
+        facts
+    }
+
+    fn know(&mut self, committee: &Committee) {
+        self.committees.insert((committee.group, committee_hash(committee)), committee.clone());
+    }
+
+    /// What is to be known of committees before anything is judged.
+    fn learn(&mut self, seen: &Seen) {
+        match seen {
+            Seen::Founded(foundation) => self.know(&foundation.committee),
+            Seen::Block(block) if block.group == GroupId::BEACON => {
+                for (_, _, message) in &block.mail {
+                    if let Message::CommitteeUpdate(committee) = message {
+                        self.know(committee);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The committee of a group with a hash, if it ever was in force.
+    #[must_use]
+    pub fn committee(&self, group: GroupId, hash: &Hash32) -> Option<&Committee> {
+        self.committees.get(&(group, *hash))
+    }
+
+    /// The committee that a group of the genesis begins with.
+    #[must_use]
+    pub fn first_committee(&self, group: GroupId) -> Option<&Committee> {
+        self.genesis.committees.iter().find(|committee| committee.group == group)
     }
 
     /// The operation with this index.
@@ -119,13 +167,6 @@ impl Facts {
     pub fn tx(&self, txid: &TxId) -> Option<(&TxFacts, &Operation)> {
         let facts = self.txs.get(txid)?;
         Some((facts, self.operation(facts.operation)?))
-    }
-
-    /// What orders a group.
-    #[must_use]
-    pub fn engine(&self, group: GroupId) -> Engine {
-        let committee = self.genesis.committees.iter().find(|committee| committee.group == group);
-        committee.map_or(Engine::Raft, |committee| committee.engine)
     }
 
     /// How many replicas a group has.
@@ -181,6 +222,7 @@ impl Checkers {
             Box::new(revocations::Revocations::default()),
             Box::new(agreement::Agreement::default()),
             Box::new(seats::Seats::default()),
+            Box::new(stints::Stints::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }
@@ -193,6 +235,7 @@ impl Checkers {
 
     /// Tells all of them.
     pub fn see(&mut self, seen: &Seen) {
+        self.facts.learn(seen);
         let mut first = false;
         if let Seen::Block(block) = seen {
             let highest = self.heights.entry(block.group).or_insert(0);

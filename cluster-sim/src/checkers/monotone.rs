@@ -23,7 +23,8 @@ struct Replica {
 #[derive(Default)]
 pub struct Monotone {
     replicas: BTreeMap<(NodeId, GroupId), Replica>,
-    leaders: BTreeMap<(GroupId, u64), NodeId>,
+    /// By group, stint and term.
+    leaders: BTreeMap<(GroupId, u64, u64), NodeId>,
     /// Greatest cursor that any replica of the destination has persisted: destination, source.
     taken: BTreeMap<(GroupId, GroupId), u64>,
 }
@@ -84,7 +85,7 @@ impl Checker for Monotone {
             Seen::Started { node, group, height } => self.started(*node, *group, *height, found),
             Seen::Fetched { node, group, height, index } => {
                 let last = self.replicas.entry((*node, *group)).or_default();
-                if height.0 <= last.height {
+                if height.0 < last.height {
                     found.push(format!("node {node} went from {} of {group} back to a state of {height}", last.height));
                 }
                 (last.height, last.flushed, last.index) = (height.0, height.0, *index);
@@ -95,14 +96,14 @@ impl Checker for Monotone {
             Seen::Flushed { node, group, height } => {
                 self.replicas.entry((*node, *group)).or_default().flushed = height.0;
             }
-            Seen::Role { node, group, leads, term } => {
+            Seen::Role { node, group, leads, stint, term } => {
                 let last = self.replicas.entry((*node, *group)).or_default();
                 if *term < last.term {
                     found.push(format!("the term of {group} on node {node} went from {} back to {term}", last.term));
                 }
                 last.term = *term;
                 if *leads {
-                    let leader = *self.leaders.entry((*group, *term)).or_insert(*node);
+                    let leader = *self.leaders.entry((*group, *stint, *term)).or_insert(*node);
                     if leader != *node {
                         found.push(format!("nodes {leader} and {node} both lead {group} in term {term}"));
                     }
@@ -125,6 +126,7 @@ impl Checker for Monotone {
                 (last.height, last.flushed, last.index) = (height.0, height.0, *index);
             }
             Seen::Bft(_)
+            | Seen::Stint { .. }
             | Seen::Founded(_)
             | Seen::Voters { .. }
             | Seen::Certified { .. }

@@ -5,7 +5,7 @@ use consensus::port::Position;
 use cross_shard::commit::{Decision, Register};
 use cross_shard::{Message, RegistryUpdate, StreamLeaf};
 use ledger::certificate::Certificate;
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::flow::FlowLine;
 use ledger::foundation::Foundation;
 use ledger::hash::Hash32;
@@ -134,8 +134,21 @@ pub enum Seen {
         group: GroupId,
         /// Whether it leads.
         leads: bool,
+        /// The stint that the term is of.
+        stint: u64,
         /// Its term.
         term: u64,
+    },
+    /// A replica takes part under another engine than before.
+    Stint {
+        /// Where.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// The engine.
+        engine: Engine,
+        /// The entry that it begins behind.
+        stint: u64,
     },
     /// A replica's state is durable up to this height.
     Flushed {

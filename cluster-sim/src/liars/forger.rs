@@ -85,8 +85,7 @@ impl Liar {
         };
         let reached = value.index + 1;
         let values = Some(vec![Decided { value, round, signatures }]);
-        let message = BftWire::Answer { reached, votes: true, values };
-        said.push((to, Wire::Bft { group: scene.committee.group, message: Box::new(message) }));
+        said.push((to, scene.bft(BftWire::Answer { reached, votes: true, values })));
     }
 
     /// A certificate of a block that is none: signed by this node, and by nobody else in the names of all.

@@ -30,6 +30,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::cluster::node_key;
+use crate::schedule::Fault;
 use crate::wire::Wire;
 use crate::wire::bft::BftWire;
 
@@ -74,6 +75,8 @@ lies! {
     /// Equivocates in proposals and votes together with others of its kind, so that each half of the honest members
     /// sees a group of its own. Only where there are too many liars.
     Conspirator = "conspirator";
+    /// Says of its turn that it has only just begun, to lead for longer.
+    Lingerer = "lingerer";
 }
 
 impl Lie {
@@ -81,6 +84,15 @@ impl Lie {
     #[must_use]
     pub const fn signs_twice(self) -> bool {
         !matches!(self, Self::Silent | Self::Slow | Self::Forgetful)
+    }
+
+    /// Whether a seed may draw it by itself. What came later is drawn only where it changes no earlier run.
+    const fn usual(self, new: bool) -> bool {
+        match self {
+            Self::Conspirator => false,
+            Self::Lingerer => new,
+            _ => true,
+        }
     }
 }
 
@@ -108,6 +120,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) node: NodeId,
     pub(crate) cluster: ClusterId,
     pub(crate) committee: &'a Committee,
+    /// The stint that it runs in.
+    pub(crate) stint: u64,
     pub(crate) chain: &'a Chain,
     /// The round that its machine is in.
     pub(crate) round: u32,
@@ -147,7 +161,11 @@ impl Scene<'_> {
     }
 
     fn wire(&self, message: Message) -> Wire {
-        Wire::Bft { group: self.committee.group, message: Box::new(BftWire::Machine(message)) }
+        self.bft(BftWire::Machine(message))
+    }
+
+    fn bft(&self, message: BftWire) -> Wire {
+        Wire::Bft { group: self.committee.group, stint: self.stint, message: Box::new(message) }
     }
 }
 
@@ -171,6 +189,8 @@ pub struct Liar {
     instead: BTreeMap<Hash32, Instead>,
     /// Values that were proposed for a round.
     proposed: BTreeMap<(u64, u32), BTreeSet<Hash32>>,
+    /// Votes for the second half, whose value is not known yet.
+    owed: Vec<Ballot>,
     /// What is said later.
     held: VecDeque<(Tick, NodeId, Wire)>,
     /// What was heard and said.
@@ -188,10 +208,17 @@ impl Liar {
             index: 0,
             instead: BTreeMap::new(),
             proposed: BTreeMap::new(),
+            owed: Vec::new(),
             held: VecDeque::new(),
             heard: VecDeque::new(),
             twin: None,
         }
+    }
+
+    /// Whether it conspires against others, and a member is of their second half: that one is shown no header of the first
+    /// half, and gets a signature under its own.
+    pub(crate) fn keeps_apart(&self, committee: &Committee, own: NodeId, node: NodeId) -> bool {
+        self.lie == Lie::Conspirator && self.second(committee, own, node)
     }
 
     /// Whether the records are lost with the power.
@@ -213,6 +240,12 @@ impl Liar {
         self.lies += u64::from(self.lie == Lie::Forgetful);
     }
 
+    /// Another engine takes over, under which nobody lies.
+    pub(crate) fn rest(&mut self) {
+        self.held.clear();
+        self.twin = None;
+    }
+
     fn draw(&mut self, below: u32) -> u32 {
         self.rng.random_range(0..below)
     }
@@ -223,6 +256,7 @@ impl Liar {
             Lie::Equivocator | Lie::BadProposer => self.propose(scene, to, message, said),
             Lie::DoubleVoter => self.vote_twice(scene, to, message, said),
             Lie::Conspirator => self.conspire(scene, to, message, said),
+            Lie::Lingerer => self.linger(scene, to, message, said),
             Lie::Silent => self.lies += 1,
             Lie::Slow => {
                 self.lies += 1;
@@ -240,9 +274,10 @@ impl Liar {
     /// Another member says something.
     pub(crate) fn hear(&mut self, scene: &Scene<'_>, from: NodeId, message: &Message, said: &mut Vec<(NodeId, Wire)>) {
         match self.lie {
-            Lie::Equivocator | Lie::BadProposer => self.wanted(scene, from, message, said),
+            Lie::Equivocator | Lie::BadProposer | Lie::Lingerer => self.wanted(scene, from, message, said),
             Lie::Conspirator => {
                 self.note_proposal(message);
+                self.pay(scene, said);
                 self.wanted(scene, from, message, said);
             }
             Lie::Replayer => self.remember(message),
@@ -265,11 +300,11 @@ impl Liar {
 
     /// Somebody who is behind is answered.
     pub(crate) fn answer(&mut self, scene: &Scene<'_>, to: NodeId, answer: BftWire, said: &mut Vec<(NodeId, Wire)>) {
-        let (group, lie) = (scene.committee.group, self.lie);
+        let lie = self.lie;
         match lie {
             Lie::Silent => self.lies += 1,
             Lie::Forger if self.draw(2) == 0 => self.forge_decided(scene, to, said),
-            _ => said.push((to, Wire::Bft { group, message: Box::new(answer) })),
+            _ => said.push((to, scene.bft(answer))),
         }
     }
 
@@ -301,12 +336,22 @@ impl Liar {
 /// Who lies in a run: a replica, and how.
 pub(crate) type Cast = Vec<(NodeId, GroupId, Lie)>;
 
-/// Draws who lies. With `too_many`, one more of each group than it tolerates, all conspirators.
-pub(crate) fn cast(genesis: &Genesis, fixed: Option<Lie>, too_many: bool, rng: &mut ChaCha8Rng) -> Cast {
-    let usual: Vec<Lie> = Lie::ALL.iter().copied().filter(|lie| *lie != Lie::Conspirator).collect();
+/// Draws who lies. With `too_many`, one more of each group than it tolerates, all conspirators. A group that goes over
+/// between engines (`switching`) may have liars, too, who lie under the Byzantine one; none that forgets its promises:
+/// under Raft it would have no vote, which the simulator's Raft does not know. In the beacon nobody signs twice: whom it
+/// accuses it takes the seats from, and those of the genesis do not move here.
+pub(crate) fn cast(
+    genesis: &Genesis,
+    switching: Option<GroupId>,
+    fixed: Option<Lie>,
+    too_many: bool,
+    rng: &mut ChaCha8Rng,
+) -> Cast {
+    let usual: Vec<Lie> = Lie::ALL.iter().copied().filter(|lie| lie.usual(switching.is_some())).collect();
     let mut all = Vec::new();
-    for committee in genesis.committees.iter().filter(|committee| committee.engine == Engine::Bft) {
-        let tolerated = committee.engine.tolerated(committee.members.len());
+    let lied_in = |committee: &&Committee| committee.engine == Engine::Bft || switching == Some(committee.group);
+    for committee in genesis.committees.iter().filter(lied_in) {
+        let tolerated = Engine::Bft.tolerated(committee.members.len());
         // Every third group is of honest members alone.
         let some = rng.random_range(0..3) > 0 || fixed.is_some();
         let count = match (too_many, some) {
@@ -316,10 +361,27 @@ pub(crate) fn cast(genesis: &Genesis, fixed: Option<Lie>, too_many: bool, rng: &
         };
         let mut nodes: Vec<NodeId> = committee.members.iter().map(|member| member.node).collect();
         nodes.shuffle(rng);
+        let count = if too_many && committee.group == GroupId::BEACON { 0 } else { count };
         for node in nodes.into_iter().take(count) {
             let drawn = usual.choose(rng).copied().unwrap_or(Lie::Silent);
             let lie = if too_many { Lie::Conspirator } else { fixed.unwrap_or(drawn) };
+            let lie = if lie == Lie::Forgetful && switching == Some(committee.group) { Lie::Silent } else { lie };
+            let lie = if lie.signs_twice() && committee.group == GroupId::BEACON { Lie::Slow } else { lie };
             all.push((node, committee.group, lie));
+        }
+    }
+    all
+}
+
+/// When conspirators are to have it easy: two of those whom they are against do not hear each other for half of the time.
+pub(crate) fn parting(genesis: &Genesis, liars: &[(NodeId, GroupId, Lie)], safety_ms: u64) -> Vec<(u64, Fault)> {
+    let mut all = Vec::new();
+    for committee in genesis.committees.iter().filter(|committee| committee.engine == Engine::Bft) {
+        let lies = |node: NodeId| liars.iter().any(|(liar, group, _)| *liar == node && *group == committee.group);
+        let nodes = committee.members.iter().map(|member| member.node);
+        let honest: Vec<NodeId> = nodes.filter(|node| !lies(*node)).collect();
+        if let [one, other, ..] = honest[..] {
+            all.push((safety_ms / 8, Fault::Apart(one, other, safety_ms / 2)));
         }
     }
     all

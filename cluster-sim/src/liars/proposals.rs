@@ -60,6 +60,23 @@ impl Liar {
         }
     }
 
+    /// What is said by one that lies in its values, and votes for what it has told.
+    pub(super) fn linger(&mut self, scene: &Scene<'_>, to: NodeId, message: Message, said: &mut Vec<(NodeId, Wire)>) {
+        if let Some(instead) = self.instead_of(scene, &message) {
+            self.lies += 1;
+            return said.extend(instead.into_iter().map(|message| (to, scene.wire(message))));
+        }
+        let message = match message {
+            Message::Ballot(signed) if signed.ballot.node == scene.node => {
+                let told = signed.ballot.value.and_then(|value| self.instead.get(&value)).map(|instead| instead.id);
+                let ballot = Ballot { value: told.or(signed.ballot.value), ..signed.ballot };
+                Message::Ballot(scene.sign(ballot))
+            }
+            other => other,
+        };
+        said.push((to, scene.wire(message)));
+    }
+
     /// Gives the other values to those who want them.
     pub(super) fn wanted(&self, scene: &Scene<'_>, from: NodeId, message: &Message, said: &mut Vec<(NodeId, Wire)>) {
         let Message::Want { index, value } = message else { return };
@@ -76,11 +93,18 @@ impl Liar {
         let Ok(value) = borsh::from_slice::<Value>(&part.data) else { return };
         // One time in four this member is honest.
         let honest = self.lie == Lie::BadProposer && self.draw(4) == 0;
-        if honest || value.proposer != scene.node {
+        // To split a group over nothing would show in no block.
+        let idle = self.lie == Lie::Conspirator && emptied(&value.body) == value.body;
+        if honest || idle || value.proposer != scene.node {
             return;
         }
         let other = match self.lie {
             Lie::BadProposer => Some(self.bad(scene, &value)),
+            // With the least that may be said of a turn.
+            Lie::Lingerer => {
+                let lasted_ms = scene.chain.turn.lasted_ms;
+                (value.lasted_ms > lasted_ms).then(|| Value { lasted_ms, ..value.clone() })
+            }
             Lie::Conspirator => others(scene, &value, emptied(&value.body)).find(|other| other.id() > part.value),
             _ => others(scene, &value, Body::Blank).next(),
         };

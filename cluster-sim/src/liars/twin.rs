@@ -1,7 +1,7 @@
 //! A second machine of a node, with the same key, that knows nothing of the first.
 //!
-//! It hears what the first one hears, keeps nothing on any disk, and applies nothing: its committee stays, as those of
-//! the genesis do here. After a restart it begins with the state of the first one, and has forgotten what it signed.
+//! It hears what the first one hears, keeps nothing on any disk, and applies nothing: its committee stays, and where
+//! another engine takes over it ends. After a restart it begins with the state of the first one, and has forgotten what it signed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -67,8 +67,7 @@ impl Twin {
                         inputs.push_back(Input::Applied { index: decided.value.index, committee });
                     }
                     Output::Fetch { node, index } => {
-                        let message = BftWire::Ask { from: index };
-                        said.push((node, Wire::Bft { group: scene.committee.group, message: Box::new(message) }));
+                        said.push((node, scene.bft(BftWire::Ask { from: index })));
                     }
                     Output::Forget(_)
                     | Output::Fate { .. }

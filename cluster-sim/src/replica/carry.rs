@@ -36,7 +36,8 @@ impl Replica {
         let Some(live) = &mut self.live else { return Ok(()) };
         match output {
             local::Output::Send(to, message) => {
-                let wire = Wire::Engine { group: self.group, from: self.seat(), to, message };
+                let (group, stint) = (self.group, live.stint);
+                let wire = Wire::Engine { group, stint, from: self.seat(), to, message };
                 out.push(Effect::Send(seat::node_of(to), wire));
             }
             local::Output::Persist(write) => {
@@ -51,7 +52,7 @@ impl Replica {
             }
             local::Output::Committed(committed) => self.commit(committed, jobs, out)?,
             local::Output::Role(view) => {
-                let lost = live.leads && !view.leads;
+                let (lost, stint) = (live.leads && !view.leads, live.stint);
                 let leader = view.leader.map(seat::node_of);
                 live.leads = view.leads;
                 live.leader = leader;
@@ -64,6 +65,7 @@ impl Replica {
                     node: self.node,
                     group: self.group,
                     leads: view.leads,
+                    stint,
                     term: view.term,
                 }));
                 jobs.push_back(Job::Driver(driver::Input::Role { leads: view.leads, leader }));
@@ -80,6 +82,12 @@ impl Replica {
     }
 
     pub(super) fn driver_output(&mut self, output: driver::Output, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
+        if let driver::Output::Send { node, group, message: PeerMessage::Attest { .. } } = &output
+            && *group == self.group
+            && self.keeps_apart(*node)
+        {
+            return;
+        }
         let Some(live) = &mut self.live else { return };
         match output {
             driver::Output::Propose { id, entry } => {

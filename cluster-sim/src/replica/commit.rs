@@ -14,6 +14,7 @@ use ledger::flow::SealedFlow;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, TxId};
 use ledger::schema;
+use shard_node::core::applied;
 use shard_node::core::driver::{self, CommittedBlock};
 use shard_node::core::entry::{Command, Entry};
 use shard_node::core::executor::{ExecutedBlock, execute_by};
@@ -23,7 +24,7 @@ use storage::mem::MemKv;
 
 use crate::checkers::{BlockSeen, Governed, RegisterWrite, Seen};
 use crate::host::{Answer, Waiters};
-use crate::replica::{Effect, Job, Replica, encoded};
+use crate::replica::{Effect, Job, Replica, encoded, stint};
 use crate::sabotage::{self, Sabotage};
 use crate::seat;
 use crate::state::{self, KvState};
@@ -38,6 +39,12 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) -> Result<(), String> {
         let Some(live) = &mut self.live else { return Ok(()) };
+        // Behind an entry that hands over, what the engine before has ordered is void.
+        let by = live.engine.kind();
+        let counts = by.is_some_and(|by| applied::counts(&live.order, by, committed.position.index));
+        if !counts && self.sabotage != Some(Sabotage::VoidCounts) {
+            return Ok(());
+        }
         let membership = match &committed.note {
             Some(note) => Some((Some(committed.position), note.to_vec())),
             None => live.applied.consensus.membership.clone(),
@@ -89,6 +96,14 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) -> Result<(), String> {
         let Some(live) = &mut self.live else { return Ok(()) };
+        if let Some((start, committee)) = &block.handed_over {
+            let note = stint::first_note(start, committee, self.sabotage);
+            block.applied.consensus.membership = Some((Some(start.after), note));
+            let applied = encoded(&block.applied);
+            block.writes.retain(|(key, _)| *key != schema::applied());
+            block.writes.push((schema::applied(), Some(applied)));
+            live.order = start.order();
+        }
         let writes = std::mem::take(&mut block.writes);
         let seen = seen(self.node, self.group, position, &block, &writes, payload);
         persist(&self.kv, writes, self.sabotage)?;

@@ -10,11 +10,11 @@ use std::path::Path;
 
 use bytes::Bytes;
 use consensus::local::{Base, LocalDisk};
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::header::Header;
 use ledger::ids::{Height, NodeId, Tick};
 use ledger::schema;
-use shard_node::core::applied::AppliedRecord;
+use shard_node::core::applied::{self, AppliedRecord};
 use shard_node::core::marks;
 use storage::kv::{Kv, WriteBatch};
 use storage::mem::MemKv;
@@ -22,7 +22,7 @@ use storage::mem::MemKv;
 use crate::checkers::Seen;
 use crate::replica::{Effect, Replica, encoded, founded_state};
 use crate::seat;
-use crate::state;
+use crate::state::{self, KvState};
 use crate::wire::Wire;
 
 const PART_BYTES: usize = 8 * 1024;
@@ -169,9 +169,13 @@ impl Replica {
         }
         batch.put(marks::installed(), encoded(&applied.height));
         kv.write(batch).and_then(|()| kv.flush()).map_err(|error| error.to_string())?;
+        let order = applied::order(&KvState { kv: &kv, hide_receipts: false }, self.group);
+        let order = order.map_err(|fault| fault.0)?;
         let voters = match &applied.consensus.membership {
-            Some((_, voters)) => borsh::from_slice(voters).map_err(|error| error.to_string())?,
-            None => Vec::new(),
+            Some((_, voters)) if order.engine == Engine::Raft => {
+                borsh::from_slice(voters).map_err(|error| error.to_string())?
+            }
+            Some(_) | None => Vec::new(),
         };
         self.disk.sync(usize::MAX);
         let base = Base { index: position.index, term: position.term, voters };

@@ -4,7 +4,7 @@
 //!
 //! Owns what comes in from the world; `commit` persists blocks, `carry` does what engine and driver ask
 //! for, `members` lets voters follow the committee, `fetch` gets a state and gives it, `bft` is the engine of Byzantine
-//! groups. The order is production's: a block is persisted in one batch, and only then its effects go to the
+//! groups, `stint` goes over from one engine to the other. The order is production's: a block is persisted in one batch, and only then its effects go to the
 //! driver and its replies to clients. Everything that leaves a replica is an [`Effect`], carried out
 //! by [`crate::world`]. No replica touches another one.
 
@@ -13,22 +13,25 @@ mod carry;
 pub(crate) mod commit;
 mod fetch;
 mod members;
+mod stint;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
-use consensus::port::{RoleView, Timing};
+use consensus::port::{Order, RoleView, Timing};
+use ledger::committee::Engine as Kind;
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, GroupKind, Height, NodeId, Tick};
+use ledger::ids::{GroupId, GroupKind, Height, NodeId, Tick, TimeMs};
+use ledger::limits::STAMP_AGE_MS_MAX;
 use ledger::machine::Driver;
 use ledger::schema;
 use ledger::tree::StateTree;
 use ledger::tx::ParsedTx;
 use ledger::view::View;
-use shard_node::core::applied::AppliedRecord;
+use shard_node::core::applied::{self, AppliedRecord};
 use shard_node::core::driver::{self, Committees, DriverConfig, GroupDriver, SystemView};
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::executor::GroupConstants;
@@ -42,6 +45,7 @@ use crate::cluster::{channels, charter, ended, extract, node_key};
 use crate::host::{Answer, Waiters};
 use crate::liars::Liar;
 use crate::replica::fetch::{Fetch, Kept};
+use crate::replica::stint::{Ahead, Step};
 use crate::sabotage::Sabotage;
 use crate::seat;
 use crate::state::{self, KvState};
@@ -78,6 +82,8 @@ pub enum Effect {
     Fetching(NodeId),
     /// It has given up.
     FetchCut,
+    /// A replica of this node begins to go over to another engine.
+    GoingOver,
     /// The replica stopped, or something that no host should see happened.
     Broken(String),
 }
@@ -93,6 +99,14 @@ struct Live {
     leads: bool,
     leader: Option<NodeId>,
     sync_due: bool,
+    /// What orders the entries, by the state.
+    order: Order,
+    /// The stint of the engine that runs, or that is about to.
+    stint: u64,
+    /// When a leader of Raft leaves it.
+    over_at: Option<Tick>,
+    /// Who runs a later one.
+    ahead: Option<Ahead>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "as for the driver's inputs")]
@@ -108,6 +122,8 @@ enum Job {
 enum Engine {
     Local(Box<LocalReplica>),
     Bft(Box<bft::Member>),
+    /// Nothing: the engine that the state has in force is about to begin.
+    Between(Step),
 }
 
 impl Engine {
@@ -115,19 +131,29 @@ impl Engine {
         match self {
             Self::Local(replica) => replica.role(),
             Self::Bft(member) => member.role(),
+            Self::Between(_) => RoleView::default(),
+        }
+    }
+
+    /// Which one it is, if one runs.
+    fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Local(_) => Some(Kind::Raft),
+            Self::Bft(_) => Some(Kind::Bft),
+            Self::Between(_) => None,
         }
     }
 
     fn member(&self) -> Option<&bft::Member> {
         match self {
-            Self::Local(_) => None,
+            Self::Local(_) | Self::Between(_) => None,
             Self::Bft(member) => Some(member),
         }
     }
 
     fn member_mut(&mut self) -> Option<&mut bft::Member> {
         match self {
-            Self::Local(_) => None,
+            Self::Local(_) | Self::Between(_) => None,
             Self::Bft(member) => Some(member),
         }
     }
@@ -278,21 +304,13 @@ impl Replica {
         if tree.root() != applied.state_root.0 {
             return Err(format!("the rebuilt tree of height {} has another root", applied.height));
         }
-        let mut index = applied.consensus.position.map_or(0, |position| position.index);
-        let first = self.founded.as_ref().map(|founded| &founded.committee);
-        let committee = first.or_else(|| self.genesis.committee(self.group));
-        let committee = committee.ok_or("nothing says who was in the group at first")?;
-        let byzantine = committee.engine == ledger::committee::Engine::Bft;
+        let index = applied.consensus.position.map_or(0, |position| position.index);
         if index > self.disk.durable().last_index() {
             return Err(format!("state has applied entry {index}, which the log does not hold"));
         }
-        if self.sabotage == Some(Sabotage::ApplyTwice) && index > 0 {
-            index -= 1;
-        }
-        let join = if self.founded.is_some() { seat::join_at(committee) } else { 0 };
-        let voters = committee.members.iter().map(|member| seat::seat(member.node, join)).collect();
-        let settings = LocalSettings { id: self.seat(), voters, timing: TIMING, seed };
         let reader = KvState { kv: &self.kv, hide_receipts: false };
+        let order = applied::order(&reader, self.group).map_err(|fault| fault.0)?;
+        let stint = order.stint();
         let view = SystemView::read(&reader, self.group, self.genesis.verify);
         let view = SystemView { committees: self.committees(), ..view.map_err(|error| error.to_string())? };
         let config = DriverConfig {
@@ -310,13 +328,11 @@ impl Replica {
             // Nobody waits yet; what was acknowledged long ago has been applied.
             let _none = waiters.taken(line.leaf.peer, line.acked);
         }
-        let (engine, wanted) = if byzantine {
-            let (member, wanted) = self.member(now, &applied)?;
-            (Engine::Bft(Box::new(member)), wanted)
-        } else {
-            let replica = LocalReplica::new(settings, self.disk.durable().clone(), index);
-            (Engine::Local(Box::new(replica)), Vec::new())
-        };
+        // One that has not noted that it takes part goes on with what it takes until then.
+        let enters = self.beside.wal.stint() != stint;
+        let (engine, wanted) =
+            if enters { (Engine::Between(Step::Log), Vec::new()) } else { self.engine_of(now, &applied, &order)? };
+        let byzantine = engine.member().is_some();
         self.live = Some(Live {
             engine,
             driver: GroupDriver::new(config),
@@ -327,7 +343,14 @@ impl Replica {
             leads: false,
             leader: None,
             sync_due: false,
+            order,
+            stint,
+            over_at: None,
+            ahead: None,
         });
+        if enters {
+            self.enter(out);
+        }
         let first = [driver::Input::ClockOffset(clock_offset_ms), driver::Input::System(view)];
         let mut jobs: VecDeque<Job> = first.into_iter().map(Job::Driver).collect();
         if byzantine {
@@ -336,6 +359,31 @@ impl Replica {
         }
         self.work(now, jobs, out);
         Ok(())
+    }
+
+    /// The engine that orders by the state, and what it wants done first.
+    fn engine_of(
+        &self,
+        now: Tick,
+        applied: &AppliedRecord,
+        order: &Order,
+    ) -> Result<(Engine, Vec<consensus::bft::Output>), String> {
+        if order.engine == Kind::Bft {
+            let (member, wanted) = self.member(now, applied, order)?;
+            return Ok((Engine::Bft(Box::new(member)), wanted));
+        }
+        let first = self.founded.as_ref().map(|founded| &founded.committee);
+        let committee = first.or_else(|| self.genesis.committee(self.group));
+        let committee = committee.ok_or("nothing says who was in the group at first")?;
+        let join = if self.founded.is_some() { seat::join_at(committee) } else { 0 };
+        let voters = committee.members.iter().map(|member| seat::seat(member.node, join)).collect();
+        let settings = LocalSettings { id: self.seat(), voters, timing: TIMING, seed: self.seed };
+        let mut index = applied.consensus.position.map_or(0, |position| position.index);
+        if self.sabotage == Some(Sabotage::ApplyTwice) && index > 0 {
+            index -= 1;
+        }
+        let replica = LocalReplica::new(settings, self.disk.durable().clone(), index);
+        Ok((Engine::Local(Box::new(replica)), Vec::new()))
     }
 
     /// Loses power. The first `log_keep` pending log writes and `state_keep` unflushed batches
@@ -399,10 +447,21 @@ impl Replica {
         if live.sync_due {
             out.push(Effect::SyncLater(self.group));
         }
+        let runs = live.engine.kind().is_some();
         let mut jobs = VecDeque::new();
         jobs.extend(self.disk.sync(count).map(|last| Job::Engine(local::Input::Synced(last))));
         jobs.extend(self.synced_records(count, out));
-        jobs.push_back(Job::Bft(bft::Event::Logged));
+        if runs {
+            jobs.push_back(Job::Bft(bft::Event::Logged));
+        } else {
+            // What an engine has written that does not run any more is nobody's to hear of.
+            jobs.clear();
+            if let Err(why) = self.enter_on(now, &mut jobs, out) {
+                out.push(Effect::Broken(format!("{} cannot go over on node {}: {why}", self.group, self.node)));
+                self.live = None;
+                return;
+            }
+        }
         self.work(now, jobs, out);
     }
 
@@ -410,6 +469,7 @@ impl Replica {
     pub fn tick(&mut self, now: Tick, driver_too: bool, out: &mut Vec<Effect>) {
         self.ticks += 1;
         self.await_part(out);
+        self.follow_ahead(now, out);
         let mut jobs = VecDeque::from([Job::Engine(local::Input::Tick), Job::Bft(bft::Event::Tick)]);
         if self.ticks.is_multiple_of(FOLLOW_EVERY_TICKS) {
             jobs.extend(self.follow_committee().into_iter().map(Job::Engine));
@@ -429,18 +489,29 @@ impl Replica {
 
     /// A message of the engine, from one seat to another. What was meant for an earlier replica of this node
     /// does not count; whoever has no state yet learns from it whom to ask for one.
-    pub fn engine(&mut self, now: Tick, from: NodeId, to: NodeId, message: local::Msg, out: &mut Vec<Effect>) {
+    pub fn engine(
+        &mut self,
+        now: Tick,
+        (from, to): (NodeId, NodeId),
+        stint: u64,
+        message: local::Msg,
+        out: &mut Vec<Effect>,
+    ) {
         if to != self.seat() {
             return;
         }
         if self.live.is_none() && matches!(message, local::Msg::Append { .. }) {
             return self.lack(seat::node_of(from), out);
         }
+        if self.strays(now, seat::node_of(from), stint, out) {
+            return;
+        }
         self.work(now, VecDeque::from([Job::Engine(local::Input::Message(from, message))]), out);
     }
 
     /// A message of a driver.
     pub fn peer(&mut self, now: Tick, from: NodeId, message: Box<PeerMessage>, out: &mut Vec<Effect>) {
+        self.countersign(from, &message, out);
         let input = driver::Input::Peer { from, message };
         self.work(now, VecDeque::from([Job::Driver(input)]), out);
     }
@@ -487,10 +558,19 @@ impl Replica {
     /// Sequences commands that no driver would propose, if this replica leads.
     pub fn inject(&mut self, now: Tick, commands: Vec<Command>, out: &mut Vec<Effect>) {
         let Some(live) = self.live.as_ref().filter(|live| live.leads) else { return };
-        let entry = Entry { version: ENTRY_VERSION, stamp_ms: live.applied.time_ms, commands };
+        // A Byzantine group has no vote for a stamp of long ago.
+        let (clock, last) = (self.guarded_clock(now), live.applied.time_ms);
+        let old = live.engine.member().is_some() && clock.0 > last.0 + STAMP_AGE_MS_MAX / 2;
+        let entry = Entry { version: ENTRY_VERSION, stamp_ms: if old { clock } else { last }, commands };
         let entry = Bytes::from(entry.encode());
         let jobs = [Self::bft_submit(bft::INJECTED, entry.clone()), Job::Engine(local::Input::Propose(entry))];
         self.work(now, VecDeque::from(jobs), out);
+    }
+
+    /// The guarded clock.
+    fn guarded_clock(&self, now: Tick) -> TimeMs {
+        let guarded = i64::try_from(now.0).unwrap_or(i64::MAX).saturating_add(self.offset_ms);
+        TimeMs(u64::try_from(guarded).unwrap_or(0))
     }
 
     /// The committees as the driver is told of them.
@@ -538,6 +618,7 @@ impl Replica {
                 }
             }
         }
+        self.go_over(now, out);
     }
 }
 

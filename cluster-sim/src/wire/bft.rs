@@ -23,6 +23,8 @@ pub enum BftWire {
         /// What it has, in order and without a gap; nothing when its log begins later.
         values: Option<Vec<Decided>>,
     },
+    /// Between conspirators: what their machines are not to hear.
+    Aside(Message),
     /// Asks for the state.
     WantState,
     /// The state, exported.
@@ -40,6 +42,7 @@ impl BftWire {
                 None => format!("has reached {reached} (votes: {votes}), and its log begins later"),
                 Some(values) => format!("has reached {reached} (votes: {votes}): {} decided values", values.len()),
             },
+            Self::Aside(message) => format!("between liars: {}", describe(message)),
             Self::WantState => "asks for the state".to_owned(),
             Self::State(bytes) => format!("its state, {} bytes", bytes.len()),
         }

@@ -60,6 +60,9 @@ pub enum Change {
         /// What follows them.
         entries: Vec<LocalEntry>,
     },
+    /// Begins anew behind this, which the host's state contains: no entry stays, and what was promised does, up to the
+    /// term of this one.
+    Begin(Base),
 }
 
 /// A numbered change; numbers are contiguous from 1 for each created replica.
@@ -84,6 +87,7 @@ impl LocalLog {
                 self.entries.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
                 self.entries.extend(entries.iter().cloned());
             }
+            Change::Begin(base) => *self = Self { entries: Vec::new(), ..self.behind(base.clone()) },
         }
     }
 

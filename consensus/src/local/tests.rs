@@ -294,6 +294,26 @@ fn who_lacks_what_a_leader_dropped_takes_over_its_state() {
     assert_eq!(world.installed, 1);
 }
 
+/// So a host does that goes over to another engine, and back.
+#[test]
+fn a_log_that_begins_anew_keeps_what_was_promised_and_no_entries() {
+    let entry = |term| LocalEntry { term, leader: NodeId(0), batch: None, voters: None };
+    let begin =
+        |sequence, index, term| Persist { sequence, change: Change::Begin(Base { index, term, voters: Vec::new() }) };
+    let mut disk = LocalDisk::default();
+    disk.write(Persist { sequence: 1, change: Change::HardState { term: 3, voted_for: Some(NodeId(1)) } });
+    let entries = vec![entry(1), entry(2), entry(3)];
+    disk.write(Persist { sequence: 2, change: Change::Append { keep: 0, entries } });
+    disk.write(begin(3, 2, 2));
+    assert_eq!(disk.clone().crash(2).last_index(), 3, "what was not synced is not done");
+    let log = disk.crash(3);
+    assert_eq!((log.term, log.voted_for, log.entries.len()), (3, Some(NodeId(1)), 0));
+    assert_eq!((log.last_index(), log.term_at(2)), (2, 2));
+    disk.write(begin(4, 9, 5));
+    let log = disk.crash(1);
+    assert_eq!((log.term, log.voted_for, log.last_index()), (5, None, 9), "a vote of an earlier term says nothing");
+}
+
 /// Its log is newer than those of all others, who wait for it, and by its own it does not vote.
 #[test]
 fn who_takes_itself_out_and_is_alone_with_that_ends_it() {

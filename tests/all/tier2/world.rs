@@ -19,7 +19,7 @@ use cluster_sim::config::Shape;
 use cluster_sim::state;
 use cluster_sim::workload;
 use ledger::genesis::{Genesis, VerifyMode};
-use ledger::{GroupId, Hash32, NodeId, TimeMs, schema};
+use ledger::{Engine, GroupId, Hash32, NodeId, TimeMs, schema};
 use proto::v1;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -213,10 +213,13 @@ impl World {
             scenario: Scenario::Calm,
             nodes,
             beacon_replicas: 3,
+            beacon: Engine::Raft,
             shard_replicas: vec![3; SHARDS as usize],
             byzantine: Vec::new(),
+            switching: None,
             // No host starts one.
             channels: 0,
+            channel_engine: Engine::Raft,
             founding: false,
             transactions: rng.random_range(TRANSACTIONS),
             safety_ms,
@@ -295,7 +298,8 @@ impl World {
             for (group, handle) in hosted.groups.read().iter() {
                 let (node, role) = (hosted.context.node, handle.role());
                 self.summary.terms = self.summary.terms.max(role.term);
-                self.roles.see(&Seen::Role { node, group: *group, leads: role.leads, term: role.term });
+                let (leads, stint, term) = (role.leads, role.stint, role.term);
+                self.roles.see(&Seen::Role { node, group: *group, leads, stint, term });
                 if let Some(why) = handle.stopped() {
                     panic!("{group} stopped on node {node}: {why}");
                 }

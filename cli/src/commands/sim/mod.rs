@@ -109,6 +109,8 @@ fn config(args: &Sim) -> SimConfig {
         transactions: args.transactions,
         safety_ms: args.safety_ms,
         consensus: args.consensus.map(Into::into),
+        beacon: args.beacon_consensus.map(Into::into),
+        switches: args.switches,
         lie: args.lie,
         too_many: false,
         sabotage: None,

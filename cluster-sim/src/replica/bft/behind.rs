@@ -32,7 +32,7 @@ use crate::wire::bft::BftWire;
 /// Decided values that one answer has.
 const VALUES_MAX: usize = 4;
 /// Entries that a log keeps for members that are behind, besides those of the last moments.
-const KEPT_ENTRIES: u64 = 24;
+pub(in crate::replica) const KEPT_ENTRIES: u64 = 24;
 /// Between two questions of a replica without a vote.
 const ASK_MS: u64 = 60;
 
@@ -81,31 +81,41 @@ impl Replica {
 
     /// A member asks for what was decided from an entry on.
     pub(super) fn asked(&mut self, now: Tick, to: NodeId, from: u64, out: &mut Vec<Effect>) {
-        let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return };
-        let log = &self.disk.durable().entries;
-        let last = log.len() as u64;
-        let values = if from > last {
-            Some(Vec::new())
-        } else if from + KEPT_ENTRIES < last || from == 0 {
-            None
-        } else {
-            let behind = log.iter().skip(usize::try_from(from - 1).unwrap_or(usize::MAX));
-            let values: Vec<Decided> = behind.map_while(decided).take(VALUES_MAX).collect();
-            (!values.is_empty()).then_some(values)
-        };
-        let answer = BftWire::Answer { reached: member.reached, votes: member.votes, values };
-        if self.lies() {
+        let Some(live) = &self.live else { return };
+        let member = live.engine.member();
+        // One that runs another engine votes for nobody here.
+        let (reached, votes) = member.map_or((live.stint, false), |member| (member.reached, member.votes));
+        let (lies, values) = (self.lies() && member.is_some(), self.decided_from(from, member.is_some()));
+        let answer = BftWire::Answer { reached, votes, values };
+        if lies {
             self.with_liar(now, out, |liar, scene, said| liar.answer(scene, to, answer, said));
         } else {
             self.bft_send(to, answer, out);
         }
     }
 
+    /// Decided values from an entry on, out of the log of a member, or of what it had before it began anew. `None` when
+    /// that begins later.
+    fn decided_from(&self, from: u64, member: bool) -> Option<Vec<Decided>> {
+        let log = self.disk.durable();
+        let last = log.last_index();
+        if member && from > last {
+            return Some(Vec::new());
+        }
+        let kept = member && from > 0 && from + KEPT_ENTRIES >= last;
+        let value = |index: u64| match log.entry(index).filter(|_| kept) {
+            Some(entry) => decided(entry),
+            None => self.beside.earlier.get(&index).cloned(),
+        };
+        let values: Vec<Decided> = (from..).map_while(value).take(VALUES_MAX).collect();
+        (!values.is_empty()).then_some(values)
+    }
+
     /// A member has answered: how far it is and whether it votes, and what it has.
     pub(super) fn answered(
         &mut self,
         now: Tick,
-        from: NodeId,
+        (from, stint): (NodeId, u64),
         (reached, votes): (u64, bool),
         values: Option<Vec<Decided>>,
         jobs: &mut VecDeque<Job>,
@@ -124,7 +134,11 @@ impl Replica {
                 member.beyond.insert(from);
             }
             if member.beyond.len() > tolerated {
-                self.bft_send(from, BftWire::WantState, out);
+                if stint > self.stint() {
+                    self.lack(from, out);
+                } else {
+                    self.bft_send(from, BftWire::WantState, out);
+                }
             }
             return;
         };
@@ -198,8 +212,9 @@ impl Replica {
         batch.put(marks::installed(), encoded(&applied.height));
         kv.write(batch).and_then(|()| kv.flush()).map_err(|error| error.to_string())?;
         // The log begins anew behind it.
-        let entries = (0..index).map(|_| hole()).collect();
-        self.disk = LocalDisk::new(LocalLog { entries, ..self.disk.durable().clone() });
+        let log = self.disk.durable();
+        let entries = (log.base.index..index).map(|_| hole()).collect();
+        self.disk = LocalDisk::new(LocalLog { entries, ..log.clone() });
         self.kv = kv;
         let (node, group, height) = (self.node, self.group, applied.height);
         out.push(Effect::Saw(Seen::Bft(BftSeen::Installed { node, group, height, index })));

@@ -1,6 +1,6 @@
 //! What a simulated member asks of a batch before it votes for it: what production's judge asks.
 
-use ledger::ids::{Tick, TimeMs};
+use ledger::ids::Tick;
 use shard_node::core::fit;
 
 use crate::replica::Replica;
@@ -9,8 +9,7 @@ use crate::sabotage::Sabotage;
 impl Replica {
     /// Whether a batch may be voted for: its form, its signatures, and its stamp unless the group has agreed.
     pub(super) fn fit(&self, now: Tick, batch: &[u8], agreed: bool) -> bool {
-        let guarded = i64::try_from(now.0).unwrap_or(i64::MAX).saturating_add(self.offset_ms);
-        let clock = TimeMs(u64::try_from(guarded).unwrap_or(0));
+        let clock = self.guarded_clock(now);
         let unchecked = agreed || self.sabotage == Some(Sabotage::TimeUnchecked);
         let Ok(entry) = fit::entry(batch, (!unchecked).then_some(clock)) else { return false };
         let Ok(found) = fit::transactions(&entry) else { return false };

@@ -11,7 +11,7 @@ mod judge;
 mod spoil;
 mod wal;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,13 +19,15 @@ use consensus::bft::{
     Admission, Begin, BftTiming, Body, Chain, Decided, Fate, Input, Machine, Message, Output, Settings, Standing,
 };
 use consensus::local::{Change, LocalEntry, Persist};
-use consensus::port::{Committed, Position, RoleView};
+use consensus::port::{Committed, Order, Position, RoleView};
+use ledger::certificate::Attestation;
 use ledger::committee::Committee;
 use ledger::crypto::SecretKey;
 use ledger::ids::{NodeId, Tick};
 use ledger::schema;
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver;
+use shard_node::core::peer::PeerMessage;
 
 use crate::checkers::{BftSeen, Seen};
 use crate::cluster::node_key;
@@ -36,12 +38,11 @@ use crate::state;
 use crate::wire::Wire;
 use crate::wire::bft::BftWire;
 
+pub(super) use behind::KEPT_ENTRIES;
 pub use wal::Wal;
 
 /// Times, quicker than in production so that a short run sees many rounds.
 const TIMING: BftTiming = BftTiming { idle_ms: 400, propose_ms: 300, vote_ms: 120, step_ms: 80, repeat_ms: 300 };
-/// The term of all positions: this engine has none.
-const TERM: u64 = 1;
 /// Names what no driver has proposed.
 pub(super) const INJECTED: u64 = u64::MAX;
 
@@ -52,6 +53,8 @@ pub struct Beside {
     pub wal: Wal,
     /// What the replica lies about, if it does.
     pub(crate) liar: Option<Box<Liar>>,
+    /// Decided values that the log had last before it began anew, by index.
+    pub(super) earlier: BTreeMap<u64, Decided>,
     /// What a quorum that is off by one has counted.
     count: spoil::Count,
 }
@@ -75,6 +78,8 @@ impl Beside {
 /// The machine of a running replica, and what its shell remembers.
 pub(super) struct Member {
     machine: Machine,
+    /// The entry that the engine begins behind: positions only grow.
+    start: Position,
     /// The order behind what is applied.
     chain: Chain,
     /// Decides what comes next.
@@ -113,9 +118,9 @@ pub(super) enum Event {
 }
 
 /// What a log keeps of a decided value.
-fn entry(decided: &Decided) -> LocalEntry {
+fn entry(term: u64, decided: &Decided) -> LocalEntry {
     let batch = borsh::to_vec(decided).expect("writing to memory does not fail");
-    LocalEntry { term: TERM, leader: NodeId(0), batch: Some(Bytes::from(batch)), voters: None }
+    LocalEntry { term, leader: NodeId(0), batch: Some(Bytes::from(batch)), voters: None }
 }
 
 /// What stands in a log for an entry that is in state and whose value is gone.
@@ -126,10 +131,6 @@ fn hole() -> LocalEntry {
 /// The decided value of an entry; none for a hole.
 pub(crate) fn decided(entry: &LocalEntry) -> Option<Decided> {
     borsh::from_slice(entry.batch.as_ref()?).ok()
-}
-
-const fn position(index: u64) -> Position {
-    Position { term: TERM, leader: 0, index }
 }
 
 /// As in production: a machine that may not vote does not have the key.
@@ -145,7 +146,8 @@ impl Member {
         RoleView {
             leads: self.leads(),
             leader: self.standing.leader,
-            term: TERM,
+            term: self.start.term,
+            stint: self.start.index,
             last_log_index: self.last_index.max(self.chain.index),
             applied_index: self.chain.index,
             voters: self.committee.members.iter().map(|member| member.node).collect(),
@@ -156,16 +158,26 @@ impl Member {
     fn leads(&self) -> bool {
         self.standing.leads && self.votes
     }
+
+    /// Where an entry stands: term and leader are those of the entry that the engine begins behind.
+    const fn position(&self, index: u64) -> Position {
+        Position { index, ..self.start }
+    }
 }
 
 impl Replica {
     /// The committee that the state has in force.
-    fn in_force(&self) -> Result<Arc<Committee>, String> {
+    pub(super) fn in_force(&self) -> Result<Arc<Committee>, String> {
         state::load(&self.kv, &schema::current_committee(self.group)).map(Arc::new)
     }
 
     /// A member that starts from what the disks hold, and what it wants done first.
-    pub(super) fn member(&self, now: Tick, applied: &AppliedRecord) -> Result<(Member, Vec<Output>), String> {
+    pub(super) fn member(
+        &self,
+        now: Tick,
+        applied: &AppliedRecord,
+        order: &Order,
+    ) -> Result<(Member, Vec<Output>), String> {
         let committee = self.in_force()?;
         let chain: Chain = match &applied.consensus.membership {
             Some((_, note)) => borsh::from_slice(note).map_err(|error| format!("no note of the order: {error}"))?,
@@ -174,10 +186,11 @@ impl Replica {
         if chain.index != applied.consensus.position.map_or(0, |position| position.index) {
             return Err("the note of the order is of another entry than the position".to_owned());
         }
-        let log = &self.disk.durable().entries;
-        let behind = log.iter().skip(usize::try_from(chain.index).unwrap_or(usize::MAX));
-        let values: Vec<Decided> = behind.map_while(decided).collect();
-        let last_index = log.len() as u64;
+        let values = self.decided_behind(chain.index);
+        let last_index = self.disk.durable().last_index();
+        // Where a group begins with this engine, no leader has had a term before.
+        let first = Position { term: 1, leader: 0, index: 0 };
+        let start = order.after.map_or(first, |after| Position { term: after.term.max(1), ..after });
         let votes = self.beside.wal.votes();
         let records = self.beside.wal.read();
         let begun = records.1.iter().map(|record| record.index.saturating_sub(1)).max();
@@ -187,6 +200,7 @@ impl Replica {
         let member = Member {
             standing: machine.standing().clone(),
             machine,
+            start,
             votes,
             last_index,
             pending: None,
@@ -202,15 +216,19 @@ impl Replica {
         Ok((member, out))
     }
 
+    /// What the log has of decided values behind an entry.
+    fn decided_behind(&self, index: u64) -> Vec<Decided> {
+        let log = self.disk.durable();
+        (index + 1..).map_while(|index| decided(log.entry(index)?)).collect()
+    }
+
     /// What a restarted replica does by mistake, if a bug is put back; and its liar begins.
     pub(super) fn bft_started(&mut self, now: Tick, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
         self.run_again(jobs, out);
         let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return };
         let (chain, committee) = (member.chain.clone(), Arc::clone(&member.committee));
-        let log = &self.disk.durable().entries;
-        let behind = log.iter().skip(usize::try_from(chain.index).unwrap_or(usize::MAX));
         let begin = Begin {
-            decided: behind.map_while(decided).collect(),
+            decided: self.decided_behind(chain.index),
             records: (1, Vec::new()),
             votes: true,
             chain,
@@ -327,7 +345,8 @@ impl Replica {
         let new = index > member.last_index;
         member.last_index = index.max(member.last_index);
         if new {
-            let change = Change::Append { keep: index - 1, entries: vec![entry(&decided)] };
+            let entries = vec![entry(member.start.term, &decided)];
+            let change = Change::Append { keep: index - 1, entries };
             self.disk.write(Persist { sequence: index, change });
             self.sync_later(out);
         }
@@ -341,13 +360,17 @@ impl Replica {
     }
 
     fn bft_apply(&mut self, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) -> Result<(), String> {
-        let durable = self.disk.durable().entries.len() as u64;
+        let durable = self.disk.durable().last_index();
         let Some(member) = self.member_mut() else { return Ok(()) };
         let logged = member.pending.take_if(|(decided, _)| decided.value.index <= durable);
         let Some((decided, note)) = logged else { return Ok(()) };
         let (index, payload) = (decided.value.index, decided.value.body.payload());
-        let committed = Committed { position: position(index), payload, note: Some(note.encode()) };
+        let committed = Committed { position: member.position(index), payload, note: Some(note.encode()) };
         self.commit(committed, jobs, out)?;
+        if self.live.as_ref().is_none_or(|live| live.order.stint() != live.stint) {
+            // The machine has seen its last entry.
+            return Ok(());
+        }
         let committee = self.in_force()?;
         if let Some(member) = self.member_mut() {
             member.chain = note;
@@ -372,7 +395,7 @@ impl Replica {
 
     /// Records go that the log has made superfluous.
     fn forget(&mut self) {
-        let durable = self.disk.durable().entries.len() as u64;
+        let durable = self.disk.durable().last_index();
         let mut upto = None;
         if let Some(member) = self.member_mut() {
             while let Some((record, _)) = member.forgets.front().copied().filter(|(_, entry)| *entry <= durable) {
@@ -385,7 +408,7 @@ impl Replica {
         }
     }
 
-    fn sync_later(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn sync_later(&mut self, out: &mut Vec<Effect>) {
         let group = self.group;
         if let Some(live) = &mut self.live
             && !live.sync_due
@@ -424,8 +447,8 @@ impl Replica {
     }
 
     pub(super) fn bft_send(&self, to: NodeId, message: BftWire, out: &mut Vec<Effect>) {
-        let group = self.group;
-        out.push(Effect::Send(to, Wire::Bft { group, message: Box::new(message) }));
+        let (group, stint) = (self.group, self.stint());
+        out.push(Effect::Send(to, Wire::Bft { group, stint, message: Box::new(message) }));
     }
 
     /// The machine says something. Whoever lies says something else.
@@ -465,6 +488,7 @@ impl Replica {
                 node: self.node,
                 cluster: self.constants.cluster,
                 committee: &member.committee,
+                stint: live.stint,
                 chain: &member.chain,
                 round: member.standing.round,
                 log: &self.disk.durable().entries,
@@ -482,8 +506,13 @@ impl Replica {
     }
 
     /// A message of another replica of the group.
-    pub fn bft(&mut self, now: Tick, from: NodeId, message: BftWire, out: &mut Vec<Effect>) {
+    pub fn bft(&mut self, now: Tick, from: NodeId, stint: u64, message: BftWire, out: &mut Vec<Effect>) {
         let mut jobs = VecDeque::new();
+        // Decided values help whoever has missed them, whatever runs by now.
+        let asks = matches!(message, BftWire::Ask { .. } | BftWire::Answer { .. });
+        if !asks && self.strays(now, from, stint, out) {
+            return;
+        }
         match message {
             BftWire::Machine(message) => {
                 self.with_liar(now, out, |liar, scene, said| liar.hear(scene, from, &message, said));
@@ -491,7 +520,10 @@ impl Replica {
             }
             BftWire::Ask { from: index } => self.asked(now, from, index, out),
             BftWire::Answer { reached, votes, values } => {
-                self.answered(now, from, (reached, votes), values, &mut jobs, out);
+                self.answered(now, (from, stint), (reached, votes), values, &mut jobs, out);
+            }
+            BftWire::Aside(message) => {
+                self.with_liar(now, out, |liar, scene, said| liar.hear(scene, from, &message, said));
             }
             BftWire::WantState => self.give_state(from, out),
             BftWire::State(bytes) => self.take_state(&bytes, &mut jobs, out),
@@ -502,6 +534,24 @@ impl Replica {
     /// Whether this replica is a liar: what it stops over is its own affair.
     pub(super) fn lies(&self) -> bool {
         self.beside.liar.is_some()
+    }
+
+    /// Whether this replica conspires, and a member is of the half of the others that sees another order.
+    pub(super) fn keeps_apart(&self, node: NodeId) -> bool {
+        let (Some(liar), Some(live)) = (&self.beside.liar, &self.live) else { return false };
+        live.engine.member().is_some_and(|member| liar.keeps_apart(&member.committee, self.node, node))
+    }
+
+    /// A conspirator signs whatever header a member of that half has made.
+    pub(super) fn countersign(&self, from: NodeId, message: &PeerMessage, out: &mut Vec<Effect>) {
+        let PeerMessage::Attest { attestation, .. } = message else { return };
+        if attestation.node != from || attestation.group != self.group || !self.keeps_apart(from) {
+            return;
+        }
+        let (node, signature) = (self.node, node_key(self.node).sign(&attestation.header_hash));
+        let attestation = Attestation { node, signature, ..attestation.clone() };
+        let message = Box::new(PeerMessage::Attest { attestation, wants_certificate: false });
+        out.push(Effect::Send(from, Wire::Peer { group: self.group, message }));
     }
 
     /// A batch that the driver, or somebody else, wants ordered.

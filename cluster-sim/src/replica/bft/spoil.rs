@@ -9,7 +9,7 @@ use consensus::port::Committed;
 use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind, SignedBallot};
 use ledger::ids::NodeId;
 
-use super::{Member, decided, position};
+use super::{Member, decided};
 use crate::cluster::node_key;
 use crate::replica::{Effect, Job, Replica};
 use crate::sabotage::Sabotage;
@@ -101,9 +101,9 @@ impl Replica {
         }
         let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return };
         let (index, note) = (member.chain.index, member.chain.encode());
-        let at = usize::try_from(index.saturating_sub(1)).unwrap_or(usize::MAX);
-        let Some(last) = self.disk.durable().entries.get(at).and_then(decided) else { return };
-        let committed = Committed { position: position(index), payload: last.value.body.payload(), note: Some(note) };
+        let position = member.position(index);
+        let Some(last) = self.disk.durable().entry(index).and_then(decided) else { return };
+        let committed = Committed { position, payload: last.value.body.payload(), note: Some(note) };
         if let Err(why) = self.commit(committed, jobs, out) {
             out.push(Effect::Broken(why));
         }

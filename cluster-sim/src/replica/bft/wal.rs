@@ -9,6 +9,10 @@ enum Write {
     Append(Vec<Record>),
     /// Records up to this number go.
     Forget(u64),
+    /// All records go.
+    Begin,
+    /// From now on the replica takes part in the stint with this name.
+    Stint(u64),
 }
 
 /// The records of a member, and whether it may rely on them.
@@ -20,12 +24,14 @@ pub struct Wal {
     /// Number of the next record that is written.
     next: u64,
     votes: bool,
+    /// The stint that the replica takes part in, under whichever engine: production's slot of the vote.
+    stint: u64,
 }
 
 impl Default for Wal {
     /// That of a member which is in its group from the beginning.
     fn default() -> Self {
-        Self { first: 1, records: VecDeque::new(), pending: VecDeque::new(), next: 1, votes: true }
+        Self { first: 1, records: VecDeque::new(), pending: VecDeque::new(), next: 1, votes: true, stint: 0 }
     }
 }
 
@@ -33,6 +39,16 @@ impl Wal {
     /// Whether the member has all that it ever wrote down.
     pub(super) fn votes(&self) -> bool {
         self.votes
+    }
+
+    /// The stint that the replica takes part in, as far as that is durable.
+    pub(in crate::replica) fn stint(&self) -> u64 {
+        self.stint
+    }
+
+    /// Queues that the records begin anew, and then that the replica takes part in a stint.
+    pub(in crate::replica) fn enter(&mut self, stint: u64) {
+        self.pending.extend([Write::Begin, Write::Stint(stint)]);
     }
 
     /// What is durable, with the number of the first.
@@ -80,6 +96,11 @@ impl Wal {
                         self.first += 1;
                     }
                 }
+                Write::Begin => {
+                    self.first += self.records.len() as u64;
+                    self.records.clear();
+                }
+                Write::Stint(stint) => self.stint = stint,
             }
         }
         written.then(|| self.last())
@@ -101,7 +122,7 @@ impl Wal {
 
     /// Everything is gone, also that there was something.
     pub(super) fn lose(&mut self) {
-        *self = Self { votes: false, ..Self::default() };
+        *self = Self { votes: false, stint: self.stint, ..Self::default() };
     }
 
     /// The records are gone, and nobody notices: a bug.
