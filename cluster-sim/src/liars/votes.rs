@@ -112,6 +112,8 @@ impl Liar {
                     self.owed.push(ballot);
                     return;
                 }
+                // It votes before it has said what it proposes.
+                (Some(value), None) if second => Some(self.instead.get(&value).map_or(value, |instead| instead.id)),
                 (value, _) => value,
             }
         };
