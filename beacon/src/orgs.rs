@@ -74,7 +74,7 @@ pub(crate) fn was_removed(view: &mut View<'_>, node: NodeId) -> bool {
 
 /// Counts an approval. Those of organisations that are gone do not count any more. `None` once more than half of the
 /// organisations have approved.
-fn approve(approvals: &mut Vec<OrgId>, signer: OrgId, orgs: &[OrgInfo]) -> Option<CommandOutcome> {
+pub(crate) fn approve(approvals: &mut Vec<OrgId>, signer: OrgId, orgs: &[OrgInfo]) -> Option<CommandOutcome> {
     approvals.retain(|org| orgs.iter().any(|known| known.id == *org));
     if let Err(place) = approvals.binary_search(&signer) {
         approvals.insert(place, signer);
