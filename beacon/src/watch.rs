@@ -495,8 +495,9 @@ fn take_back(view: &mut View<'_>, at: &BlockContext, witnesses: &Witnesses) -> b
 /// Finds the nodes that have been silent for long enough. Says whether the seats of one are to move now.
 fn find(view: &mut View<'_>, at: &BlockContext, watch: &Watch, witnesses: &Witnesses) -> bool {
     let now = at.time_ms;
-    let long =
-        |silent: &Silent| is_fresh(silent.last_ms, now) && now.0.saturating_sub(silent.since_ms.0) >= watch.after_ms;
+    let long = |silent: &Silent| {
+        is_fresh(silent.last_ms, now) && silent.last_ms.0.saturating_sub(silent.since_ms.0) >= watch.after_ms
+    };
     let mut lines: BTreeMap<NodeId, Vec<Silent>> = BTreeMap::new();
     for silent in silences(view).into_iter().filter(long) {
         lines.entry(silent.node).or_default().push(silent);
