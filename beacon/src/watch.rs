@@ -38,7 +38,7 @@ pub const WATCH_VERSION: u8 = 1;
 #[borsh(use_discriminant = true)]
 #[repr(u8)]
 pub enum WatchMode {
-    /// Nothing, and nobody reports.
+    /// Nothing: reports are not taken.
     Off = 0,
     /// It is written down that its seats would go to others.
     DryRun = 1,

@@ -3,8 +3,8 @@
 
 use beacon::accused::{ACCUSATION_VERSION, Accusation};
 use beacon::command::{BeaconCommand, SignedCommand};
-use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
 use beacon::nodes::{REMOVED_NODE_VERSION, RemovedNode};
+use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
 use beacon::watch::{WATCH_VERSION, WatchEvent, WatchNote};
 use beacon::{
     ChannelEntry, ClusterView, CommandOutcome, Constraints, GroupSeats, Silence, Watch, WatchMode, assign, registry,
@@ -123,10 +123,7 @@ fn records() {
     assert_eq!(encoded(borsh::to_vec(&note).unwrap()), "010400000000000000030000000207000000000000000800000000000000");
     let cluster = ClusterId(Hash32([1; 32]));
     let report = Silence::sign(cluster, NodeId(2), TimeMs(9), vec![NodeId(3), NodeId(4)], &admin(2));
-    assert_eq!(
-        report.digest().to_string(),
-        "92786910df201a85ed2eaa94153dcac7be0688b8b24202f8d97aa7e5400b8235"
-    );
+    assert_eq!(report.digest().to_string(), "92786910df201a85ed2eaa94153dcac7be0688b8b24202f8d97aa7e5400b8235");
     let pending = CommandOutcome::Pending { approvals: 1, needed: 2 };
     assert_eq!(encoded(borsh::to_vec(&pending).unwrap()), "0101000200");
     let id = Hash32([6; 32]);
