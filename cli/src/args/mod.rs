@@ -18,7 +18,7 @@ mod record;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
-pub use beacon::{Admin, Beacon, NodeChange, OrgChange};
+pub use beacon::{Admin, Beacon, BeaconWatch, NodeChange, OneNode, OrgChange, RegisterNode, WatchArg};
 pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin, BenchSwitch};
 pub use ca::{Ca, RoleArg};
 pub use channel::{
