@@ -176,11 +176,15 @@ pub(crate) fn remove(view: &mut View<'_>, at: &BlockContext, signer: OrgId, id: 
     Ok(())
 }
 
-/// What the registry holds about the coming and going of nodes, beside their entries.
+/// What the registry holds about the coming and going of nodes, beside their entries, as of one block.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct NodeLives {
     /// Format version, [`NODE_LIVES_VERSION`].
     pub version: u8,
+    /// The committees in force, by group.
+    pub committees: Vec<Committee>,
+    /// Those that are being prepared, by group.
+    pub coming: Vec<Committee>,
     /// Nodes that are taking seats of others, ascending.
     pub arriving: Vec<NodeId>,
     /// Nodes that are replaced, and by whom.
@@ -205,6 +209,8 @@ impl NodeLives {
         let successors: BTreeMap<NodeId, NodeId> = arrivals::successors(view);
         Self {
             version: NODE_LIVES_VERSION,
+            committees: registry::committees(view),
+            coming: registry::coming(view),
             arriving: arrivals::arriving(view),
             successors: successors.into_iter().collect(),
             accused: accused::nodes(view),

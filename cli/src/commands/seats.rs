@@ -148,8 +148,9 @@ impl Work<'_> {
         Ok(format!("command {}, signed by {}", fate.digest, self.org.name))
     }
 
-    /// Whether nodes give seats that are not to move at any price: too few of a group would be left.
-    fn judge(&self, picture: &Picture) -> Result<(), CliError> {
+    /// Whether what is asked can be done at all and, where it is only about to begin, whether it may: no group may come to
+    /// stand on too few.
+    fn judge(&self, picture: &Picture, begins: bool) -> Result<(), CliError> {
         if self.asked == Asked::Join {
             return Ok(());
         }
@@ -159,6 +160,9 @@ impl Work<'_> {
             let cause = format!("node {node} has a seat in the beacon, whose committee does not change while it runs");
             let fix = format!("move its other seats with 'seamark node drain {node}'; it has to stay");
             return Err(CliError::new(Reject::NodeSeated.code(), cause, fix));
+        }
+        if !begins {
+            return Ok(());
         }
         if let Some(channel) = picture.channels(node).first() {
             return refused(Reject::NodeInChannel, format!("node {node} hosts {channel}"));
@@ -206,8 +210,8 @@ impl Work<'_> {
     async fn run(&self, picture: Picture, wait: Duration) -> Result<Report, CliError> {
         let mut happened = Vec::new();
         let begin = self.begin(&picture).await?;
+        self.judge(&picture, begin.is_some())?;
         if let Some(command) = begin {
-            self.judge(&picture)?;
             happened.push(self.command(&command).await?);
         } else {
             happened.push("it was decided before".to_owned());

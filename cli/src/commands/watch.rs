@@ -156,6 +156,8 @@ mod tests {
         };
         let lives = NodeLives {
             version: 1,
+            committees: Vec::new(),
+            coming: Vec::new(),
             arriving: Vec::new(),
             successors: Vec::new(),
             accused: Vec::new(),

@@ -1,6 +1,7 @@
 //! Where the seats are at one moment: the registry, what the nodes say, and what is missing until a change is done. Pure
 //! but for the asking.
 
+use beacon::seats::joining;
 use beacon::{NodeLives, Risk, risk};
 use client::Client;
 use ledger::limits::LAG_BLOCKS_MAX;
@@ -8,31 +9,26 @@ use ledger::{Committee, GroupId, GroupKind, NodeId};
 use proto::v1;
 
 use crate::error::CliError;
-use crate::load::agree::committees;
 
 /// One moment of a cluster.
 pub(super) struct Picture {
-    /// The committees in force.
-    pub(super) committees: Vec<Committee>,
+    /// What the beacon holds about nodes, and the committees.
+    pub(super) lives: NodeLives,
     /// What the nodes say.
     pub(super) status: v1::StatusReply,
-    /// What the beacon holds about nodes.
-    pub(super) lives: NodeLives,
 }
 
 impl Picture {
     /// Asks for it.
     pub(super) async fn take(client: &Client) -> Result<Self, CliError> {
-        Ok(Self {
-            lives: client.node_lives().await?,
-            committees: committees(client).await?,
-            status: client.status().await?,
-        })
+        // In this order: what the nodes say is then as new as what they are asked about.
+        let lives = client.node_lives().await?;
+        Ok(Self { lives, status: client.status().await? })
     }
 
     /// The groups that a node has a seat in.
     pub(super) fn seats(&self, node: NodeId) -> Vec<GroupId> {
-        let seated = self.committees.iter().filter(|committee| committee.index_of(node).is_some());
+        let seated = self.lives.committees.iter().filter(|committee| committee.index_of(node).is_some());
         seated.map(|committee| committee.group).collect()
     }
 
@@ -63,7 +59,7 @@ impl Picture {
 
     /// Why the seats of a node may not move: a group in which too few members answer. The beacon's do not move.
     pub(super) fn risk(&self, node: NodeId) -> Option<(GroupId, Risk)> {
-        let concerned = self.committees.iter().filter(|committee| committee.group != GroupId::BEACON);
+        let concerned = self.lives.committees.iter().filter(|committee| committee.group != GroupId::BEACON);
         let mut concerned = concerned.filter(|committee| committee.index_of(node).is_some());
         concerned.find_map(|committee| {
             let runs = |member: NodeId| {
@@ -76,11 +72,10 @@ impl Picture {
     /// What is missing until a node takes part wherever it has a seat, and has all that it is to have.
     pub(super) fn until_joined(&self, node: NodeId) -> Vec<String> {
         let mut missing = Vec::new();
-        for committee in &self.committees {
+        for committee in &self.lives.committees {
             let (group, leader) = (committee.group, self.leader(committee.group));
             let seated = committee.index_of(node).is_some();
-            let learns = leader.is_some_and(|leader| leader.learners.contains(&node.0));
-            if !seated && learns {
+            if !seated && self.is_coming(node, group) {
                 let height = self.replica(node, group).map_or(0, |replica| replica.height);
                 let of = leader.map_or(0, |leader| leader.height);
                 missing.push(format!("{group}: it fetches the state, and is at block {height} of {of}"));
@@ -92,6 +87,10 @@ impl Picture {
             missing.push("the beacon has more seats for it".to_owned());
         }
         missing
+    }
+
+    fn is_coming(&self, node: NodeId, group: GroupId) -> bool {
+        self.lives.coming.iter().any(|plan| plan.group == group && plan.index_of(node).is_some())
     }
 
     fn until_seated(&self, node: NodeId, group: GroupId, leader: Option<&v1::ReplicaStatus>) -> Option<String> {
@@ -113,14 +112,19 @@ impl Picture {
     /// What is missing until a node has no seat but one in the beacon, no group counts on it, and it keeps nothing.
     pub(super) fn until_left(&self, node: NodeId) -> Vec<String> {
         let mut missing = Vec::new();
-        for committee in self.committees.iter().filter(|committee| committee.group != GroupId::BEACON) {
+        for committee in self.lives.committees.iter().filter(|committee| committee.group != GroupId::BEACON) {
             let (group, leader) = (committee.group, self.leader(committee.group));
             let counts =
                 leader.is_some_and(|leader| leader.voters.contains(&node.0) || leader.learners.contains(&node.0));
             let keeps = self.replica(node, group).is_some();
             if committee.index_of(node).is_some() {
-                let joins: Vec<String> =
-                    leader.iter().flat_map(|leader| &leader.learners).map(u32::to_string).collect();
+                let plan = self.lives.coming.iter().find(|plan| plan.group == group);
+                let joins: Vec<String> = plan
+                    .map(|plan| joining(committee, plan))
+                    .into_iter()
+                    .flatten()
+                    .map(|node| node.to_string())
+                    .collect();
                 missing.push(match joins.is_empty() {
                     true => format!("{group}: its seat has not moved"),
                     false => format!("{group}: its seat has not moved; node {} fetches the state", joins.join(", ")),
@@ -149,7 +153,7 @@ mod tests {
         Committee::of(Engine::Raft, group, Incarnation(0), Epoch(0), nodes.iter().map(member).collect())
     }
 
-    /// The shard on these nodes, of which the first leads with these voters and learners.
+    /// The shard on these nodes, of which the first that runs leads with these voters and learners.
     fn picture(members: &[u8], running: &[u32], voters: &[u32], learners: &[u32]) -> Picture {
         let replica = |node: &u32| v1::NodeStatusReply {
             node: *node,
@@ -165,6 +169,8 @@ mod tests {
         };
         let lives = NodeLives {
             version: 1,
+            committees: vec![committee(GroupId::BEACON, &[1, 2, 3]), committee(SHARD, members)],
+            coming: Vec::new(),
             arriving: Vec::new(),
             successors: Vec::new(),
             accused: Vec::new(),
@@ -175,7 +181,7 @@ mod tests {
             notes: Vec::new(),
         };
         let status = v1::StatusReply { nodes: running.iter().map(replica).collect(), unreachable: Vec::new() };
-        Picture { committees: vec![committee(GroupId::BEACON, &[1, 2, 3]), committee(SHARD, members)], status, lives }
+        Picture { lives, status }
     }
 
     #[test]
@@ -183,6 +189,7 @@ mod tests {
         let said = |picture: &Picture| picture.until_joined(NodeId(4)).join("; ");
         let mut fetching = picture(&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3], &[4]);
         fetching.lives.arriving.push(NodeId(4));
+        fetching.lives.coming.push(committee(SHARD, &[1, 2, 4]));
         let text = said(&fetching);
         assert!(text.contains("shard-0: it fetches the state, and is at block 40 of 900"), "{text}");
         assert!(text.ends_with("the beacon has more seats for it"), "{text}");
@@ -194,7 +201,9 @@ mod tests {
     #[test]
     fn a_node_has_left_when_nobody_counts_on_it_and_it_keeps_nothing() {
         let said = |picture: &Picture| picture.until_left(NodeId(3)).join("; ");
-        let moving = picture(&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3], &[4]);
+        let mut moving = picture(&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3], &[4]);
+        assert_eq!(said(&moving), "shard-0: its seat has not moved");
+        moving.lives.coming.push(committee(SHARD, &[1, 2, 4]));
         assert_eq!(said(&moving), "shard-0: its seat has not moved; node 4 fetches the state");
         assert!(said(&picture(&[1, 2, 4], &[1, 2, 3, 4], &[1, 2, 3], &[4])).contains("voters have not followed"));
         assert!(said(&picture(&[1, 2, 4], &[1, 2, 3, 4], &[1, 2, 4], &[])).contains("not removed its replica"));
