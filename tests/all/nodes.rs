@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use beacon::NodeLives;
 use client::Client;
-use ledger::{Committee, GroupId, NodeId};
+use ledger::{Committee, GroupId, NodeId, OrgId};
 
 use crate::support::audit::{audit_chains, end_and_reconcile};
 use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
@@ -36,7 +36,7 @@ fn outsiders(client: &Client) -> Vec<(NodeId, String)> {
     let genesis = client.genesis();
     let beacon = genesis.committee(GroupId::BEACON).unwrap();
     let outside = genesis.nodes.iter().filter(|node| beacon.index_of(node.id).is_none());
-    let name = |org| genesis.orgs.iter().find(|known| known.id == org).unwrap().name.clone();
+    let name = |org: OrgId| genesis.orgs.iter().find(|known| known.id == org).unwrap().name.clone();
     outside.map(|node| (node.id, name(node.org))).collect()
 }
 
