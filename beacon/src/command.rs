@@ -11,6 +11,7 @@ use ledger::ids::{ClusterId, GroupId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 
 use crate::limits::COMMAND_BYTES_MAX;
+use crate::watch::Watch;
 
 /// Version written into new envelopes.
 pub const COMMAND_VERSION: u8 = 1;
@@ -24,7 +25,8 @@ pub enum BeaconCommand {
     /// Proposes a new organisation, or approves that very proposal. It joins once more than half
     /// of the organisations have sent it. Nobody gets the number of one that is gone.
     RegisterOrg(OrgInfo) = 0,
-    /// Adds a node of the signing organisation. It gets seats with a later assignment.
+    /// Adds a node of the signing organisation. It gets seats that become free, and its share when it is to join. Nobody gets
+    /// the number or the key of one that is gone.
     RegisterNode(NodeInfo) = 1,
     /// Changes where a node of the signing organisation is reached.
     UpdateNodeAddrs {
@@ -97,6 +99,27 @@ pub enum BeaconCommand {
         /// The engine.
         engine: Engine,
     } = 11,
+    /// Strikes a node of the signing organisation off that has no seat. Nobody gets its number or its key.
+    RemoveNode {
+        /// The node.
+        node: NodeId,
+    } = 20,
+    /// Has a node of the signing organisation take its share of the seats, a few at a time, from those with most load.
+    JoinNode {
+        /// The node.
+        node: NodeId,
+    } = 21,
+    /// Gives the seats of a node of the signing organisation to another one of it, in one plan for all groups. The first
+    /// has no capacity any more.
+    ReplaceNode {
+        /// The node that goes.
+        node: NodeId,
+        /// The one that takes its seats.
+        successor: NodeId,
+    } = 22,
+    /// Proposes what is done about nodes that vanish, or approves that very proposal. It is in force once more than half
+    /// of the organisations have sent it.
+    SetWatch(Watch) = 23,
 }
 
 /// A command under the signature of an organisation's admin.

@@ -7,6 +7,7 @@
 //! [`view::ClusterView`] under a [`proof::RegistryProof`].
 
 pub mod accused;
+pub mod arrivals;
 pub mod assign;
 pub mod channels;
 pub mod command;
@@ -15,11 +16,14 @@ pub mod extract;
 pub mod genesis;
 pub mod limits;
 pub mod machine;
+pub mod nodes;
 pub mod orgs;
 pub mod proof;
 pub mod registry;
+pub mod risk;
 pub mod seats;
 pub mod view;
+pub mod watch;
 
 pub use accused::{Accusation, Removal};
 pub use assign::{AssignError, Constraints, GroupSeats, assign};
@@ -27,7 +31,10 @@ pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};
 pub use engine::{Preflight, Standing, preflight};
 pub use machine::{CommandOutcome, Executed, Refused};
+pub use nodes::{NodeLives, RemovedNode};
 pub use proof::{RegistryProof, RegistryProofError};
 pub use registry::{AuditHead, Checkpoint, Divergence, RegistryHead};
+pub use risk::Risk;
 pub use seats::Readiness;
 pub use view::ClusterView;
+pub use watch::{Silence, Watch, WatchMode};

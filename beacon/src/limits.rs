@@ -20,6 +20,10 @@ pub const ORGS_MAX: usize = 64;
 pub const REMOVED_ORGS_MAX: usize = 1024;
 /// Nodes of a cluster.
 pub const NODES_MAX: usize = 1024;
+/// Nodes that were struck off one by one in the life of a cluster. Each leaves its number and its key.
+pub const REMOVED_NODES_MAX: usize = 4096;
+/// Groups in which a node that joins is prepared for a seat at a time: it fetches the state of each.
+pub const ARRIVALS_AT_ONCE: usize = 4;
 /// Shards of a cluster.
 pub const SHARDS_MAX: usize = 1024;
 /// Channels that are founded in the life of a cluster. Everybody is shown all foundations, so that a
@@ -48,6 +52,22 @@ pub const FOUNDINGS_PER_ORG_MAX: usize = 8;
 pub const PROPOSALS_MAX: usize = 64;
 /// Divergences kept for one group; the first ones are the evidence, more add nothing.
 pub const DIVERGENCES_MAX: usize = 8;
+/// The shortest silence after which a node counts as vanished, milliseconds.
+pub const WATCH_AFTER_MS_MIN: u64 = 10_000;
+/// The longest such silence, milliseconds: 30 days.
+pub const WATCH_AFTER_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
+/// Nodes that may be out by policy at a time.
+pub const WATCH_NODES_MAX: usize = 64;
+/// What was decided about nodes that vanished: so many lines are kept.
+pub const WATCH_NOTES_MAX: usize = 64;
+/// Silent nodes that one report names. Where more are silent, the network is cut, and none of them is replaced.
+pub const SILENT_NODES_MAX: usize = 64;
+/// How long a report counts without being repeated, by block time, milliseconds.
+pub const SILENCE_FRESH_MS: u64 = 30_000;
+/// How far the clock of a report may be from the block's time, milliseconds.
+pub const SILENCE_SKEW_MS_MAX: u64 = 30_000;
+/// Encoded report about silent nodes: its head, and a number for each.
+pub const SILENCE_BYTES_MAX: usize = 256 + SILENT_NODES_MAX * 4;
 /// Encoded certificate of a checkpoint.
 pub const CHECKPOINT_BYTES_MAX: usize = 256 * 1024;
 
@@ -57,6 +77,7 @@ const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several check
 const _: () = assert!(FOUNDERS_MAX >= ORGS_MAX, "all organisations may found a group together");
 const _: () = assert!(1 + SHARDS_MAX + CHANNELS_MAX <= PEERS_MAX, "every group may write to every other one");
 const _: () = assert!(COMMITTEE_MAX <= NODES_MAX, "the largest committee can be seated");
+const _: () = assert!(SILENCE_BYTES_MAX * NODES_MAX < BATCH_BYTES_MAX, "a report of every node fits into a batch");
 const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
         + NODES_MAX * NODE_BYTES_MAX

@@ -18,16 +18,17 @@ use ledger::rules;
 use ledger::tx::{Move, ParsedTx, Slot};
 use ledger::view::View;
 
-use crate::accused;
 use crate::channels::{self, Proposed};
 use crate::command::{BeaconCommand, SignedCommand};
 use crate::engine;
 use crate::extract;
 use crate::genesis::{node_form, usable_addr, usable_ca, usable_key};
 use crate::limits::{CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX};
+use crate::nodes;
 use crate::orgs;
 use crate::registry::{self, Checkpoint, Divergence};
 use crate::seats::{self, change_capacity};
+use crate::watch;
 
 /// Executes a transaction that only issues assets. Signatures have been verified before. Returns
 /// the update for every shard and channel, in the order to be sent.
@@ -259,12 +260,14 @@ fn apply(
                 .iter()
                 .any(|known| known.id == node.id || known.key == node.key || known.tls_key_hash == node.tls_key_hash);
             let revoked = extract::is_revoked(view, signer.id, &node.tls_key_hash);
-            let gone = orgs::was_removed(view, node.id);
-            if node.org != signer.id || clash || revoked || gone || nodes.len() >= NODES_MAX || !node_form(&node) {
+            if node.org != signer.id || clash || revoked || nodes.len() >= NODES_MAX || !node_form(&node) {
                 return Err(Reject::Registry.into());
             }
+            if nodes::was_removed(view, &node) {
+                return Err(Reject::NodeGone.into());
+            }
             // Seats that nobody could take before wait for it.
-            let waited_for = !accused::nodes(view).is_empty() || engine::under_way(view);
+            let waited_for = !nodes::barred(view).is_empty() || engine::under_way(view);
             if waited_for {
                 refuse_full(view)?;
             }
@@ -299,10 +302,27 @@ fn apply(
             if known.org != signer.id {
                 return Err(Reject::NotAuthorised.into());
             }
+            if capacity == 0 {
+                watch::refuse_at_risk(view, at.time_ms, node)?;
+            }
             refuse_full(view)?;
-            let mail = change_capacity(view, ledger::genesis::NodeInfo { capacity, ..known })?;
+            let mut mail = change_capacity(view, ledger::genesis::NodeInfo { capacity, ..known })?;
+            if capacity > 0 {
+                mail.extend(nodes::stays(view, node));
+            }
             registry::bump_revision(view);
             return Ok(Executed { mail, ..CommandOutcome::Applied.into() });
+        }
+        BeaconCommand::RemoveNode { node } => {
+            nodes::remove(view, at, signer.id, node)?;
+            return Ok(CommandOutcome::Applied.into());
+        }
+        BeaconCommand::JoinNode { node } => return Ok(nodes::join(view, at, signer.id, node)?),
+        BeaconCommand::ReplaceNode { node, successor } => {
+            return Ok(nodes::replace(view, at, signer.id, (node, successor))?);
+        }
+        BeaconCommand::SetWatch(policy) => {
+            return Ok(watch::set(view, at, signer.id, policy, signed.valid_until_ms)?);
         }
         BeaconCommand::UpdateOrgCa { ca_pem } => {
             let taken = registry::orgs(view).iter().any(|org| org.id != signer.id && same_text(&org.ca_pem, &ca_pem));

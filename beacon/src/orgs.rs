@@ -13,12 +13,14 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
+use crate::arrivals;
 use crate::channels;
 use crate::extract;
 use crate::genesis::org_form;
 use crate::limits::{ORGS_MAX, PROPOSALS_MAX, REMOVED_ORGS_MAX};
 use crate::machine::CommandOutcome;
 use crate::registry;
+use crate::watch;
 
 /// A proposal that an organisation joins, and who has approved it.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
@@ -74,7 +76,7 @@ pub(crate) fn was_removed(view: &mut View<'_>, node: NodeId) -> bool {
 
 /// Counts an approval. Those of organisations that are gone do not count any more. `None` once more than half of the
 /// organisations have approved.
-fn approve(approvals: &mut Vec<OrgId>, signer: OrgId, orgs: &[OrgInfo]) -> Option<CommandOutcome> {
+pub(crate) fn approve(approvals: &mut Vec<OrgId>, signer: OrgId, orgs: &[OrgInfo]) -> Option<CommandOutcome> {
     approvals.retain(|org| orgs.iter().any(|known| known.id == *org));
     if let Err(place) = approvals.binary_search(&signer) {
         approvals.insert(place, signer);
@@ -173,7 +175,11 @@ fn may_go(view: &mut View<'_>, id: OrgId) -> Result<(), Reject> {
 /// it in and that the beacon has not heard of yet.
 fn take_out(view: &mut View<'_>, at: &BlockContext, org: &OrgInfo) {
     let nodes: Vec<NodeInfo> = registry::nodes(view).into_iter().filter(|node| node.org == org.id).collect();
-    nodes.iter().for_each(|node| registry::remove(view, registry::node_key(node.id)));
+    for node in &nodes {
+        registry::remove(view, registry::node_key(node.id));
+        arrivals::forget(view, node.id);
+        watch::forget(view, node.id);
+    }
     registry::remove(view, registry::org_key(org.id));
     extract::forget(view, org.id);
     extract::revoke(view, org.id, &sha256(&org.admin_key.0));

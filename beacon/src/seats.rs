@@ -27,9 +27,11 @@ use ledger::reject::Reject;
 use ledger::view::View;
 
 use crate::accused;
+use crate::arrivals::{self, Shares};
 use crate::channels;
 use crate::engine;
 use crate::machine::{CommandOutcome, Executed};
+use crate::nodes;
 use crate::registry;
 
 /// Version written into new [`Readiness`].
@@ -235,10 +237,10 @@ fn rank(
     (of_org, of_zone, load, tagged(b"seamark/assign/v1", &parts))
 }
 
-/// The nodes, as far as they may have seats: one that is accused has no capacity.
-fn seatable(nodes: &[NodeInfo], accused: &[NodeId]) -> Vec<NodeInfo> {
+/// The nodes, as far as they may have seats: one that is barred has no capacity.
+pub(crate) fn seatable(nodes: &[NodeInfo], barred: &[NodeId]) -> Vec<NodeInfo> {
     let mut nodes = nodes.to_vec();
-    nodes.iter_mut().filter(|node| accused.contains(&node.id)).for_each(|node| node.capacity = 0);
+    nodes.iter_mut().filter(|node| barred.contains(&node.id)).for_each(|node| node.capacity = 0);
     nodes
 }
 
@@ -271,7 +273,10 @@ fn steps(
 ) -> Result<Vec<Step>, Reject> {
     let seed = registry::seed(view).ok_or(Reject::Registry)?;
     let accused = accused::nodes(view);
-    let nodes = &seatable(nodes, &accused);
+    let nodes = &seatable(nodes, &nodes::barred(view));
+    let (arriving, successors) = (arrivals::arriving(view), arrivals::successors(view));
+    let planned = registry::coming(view);
+    let mut shares = Shares::new(&seed, nodes, committees, &planned, &arriving);
     let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
     for member in committees.iter().flat_map(|committee| &committee.members) {
         *held.entry(member.node).or_default() += 1;
@@ -302,11 +307,14 @@ fn steps(
             }
             None => {
                 let wanted = Wanted { seed: &seed, nodes, held: &held };
+                let named = |members| arrivals::succeeded(current, nodes, &successors).unwrap_or(members);
                 let next = match give_up(current, too_many, &wanted) {
                     Some(fewer) => Ok(Some(fewer)),
-                    None => next_members(current, &wanted),
+                    None => next_members(current, &wanted).map(|next| next.map(named)),
                 };
                 match next {
+                    // Only where nothing else has to change.
+                    Ok(None) if to == current.engine => shares.next(current, arrivals::missing_seats(view, current)),
                     Ok(next) => next,
                     Err(reject) => match accused::without_one(current, &accused) {
                         Some(fewer) => Some(fewer),
@@ -335,6 +343,8 @@ fn steps(
         let prepared = registry::coming_of(view, current.group);
         match (next, prepared) {
             (None, None) => {}
+            // It is what is wanted.
+            (Some((members, engine)), Some(prepared)) if prepared.members == members && prepared.engine == engine => {}
             // What was begun while somebody could be found goes on, if it is still good.
             (None, Some(prepared)) if stuck && still_good(current, &prepared, (to, too_many), usable) => {}
             (None, Some(_)) => steps.push(Step::Cancel(current.clone())),
@@ -392,7 +402,26 @@ fn take(view: &mut View<'_>, steps: Vec<Step>) -> Vec<(GroupId, Message)> {
             }
         }
     }
+    arrivals::settle(view);
     mail
+}
+
+/// What there is to prepare when a node is as it is here.
+fn steps_with(view: &mut View<'_>, changed: &NodeInfo) -> Result<Vec<Step>, Reject> {
+    let mut nodes = registry::nodes(view);
+    if let Some(node) = nodes.iter_mut().find(|node| node.id == changed.id) {
+        *node = changed.clone();
+    }
+    let committees = registry::committees(view);
+    steps(view, &nodes, &committees, Some(changed.id))
+}
+
+/// Whether every seat can be taken that would have to move when a node is as it is here. Changes nothing.
+///
+/// # Errors
+/// [`Reject::Quorum`] when one cannot.
+pub(crate) fn check_capacity(view: &mut View<'_>, changed: &NodeInfo) -> Result<(), Reject> {
+    steps_with(view, changed).map(drop)
 }
 
 /// Changes a node, and prepares every group whose seats have to move because of it.
@@ -400,12 +429,7 @@ fn take(view: &mut View<'_>, steps: Vec<Step>) -> Vec<(GroupId, Message)> {
 /// # Errors
 /// [`Reject::Quorum`] when a seat would have to move and nobody can take it. The view is then unchanged.
 pub(crate) fn change_capacity(view: &mut View<'_>, changed: NodeInfo) -> Result<Vec<(GroupId, Message)>, Reject> {
-    let mut nodes = registry::nodes(view);
-    if let Some(node) = nodes.iter_mut().find(|node| node.id == changed.id) {
-        *node = changed.clone();
-    }
-    let committees = registry::committees(view);
-    let steps = steps(view, &nodes, &committees, Some(changed.id))?;
+    let steps = steps_with(view, &changed)?;
     registry::put(view, registry::node_key(changed.id), &changed);
     Ok(take(view, steps))
 }

@@ -246,6 +246,9 @@ fn peer(message: &PeerMessage) -> String {
         PeerMessage::Evidence(proof) => {
             format!("evidence against node {} of {}", proof.node(), proof.first.ballot.group)
         }
+        PeerMessage::Silence(report) => {
+            format!("silence of {} nodes for node {}", report.silent.len(), report.reporter)
+        }
         PeerMessage::Checkpoint(certificate) => {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
         }

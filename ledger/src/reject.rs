@@ -165,6 +165,24 @@ crate::rejections! {
         Unanswered = 87, "unanswered", "no replica of the group answered the read in time; it may have no leader, for want of a majority", "see 'seamark status' for the group; ask again, or ask for a stale answer";
         /// Nothing there of what nobody knows.
         NoSuchAsset = 88, "no_such_asset", "the account has nothing of this asset, and no asset with this id is known to this group", "check the asset's id";
+        /// No such node.
+        NodeUnknown = 120, "node_unknown", "the registry has no node of this number", "see the nodes with 'seamark beacon show'";
+        /// A node that is to be struck off has seats.
+        NodeSeated = 121, "node_seated", "the node has a seat in a group, or is about to get one", "drain it, and wait until 'seamark beacon show' has no seats of it; one with a seat in the beacon stays, since the beacon's committee does not change";
+        /// A node that is to go is named by a channel.
+        NodeInChannel = 122, "node_in_channel", "a channel names the node as one of its own, and only its member can name another one there", "name another node with 'seamark channel nodes', and wait until that one has the seat";
+        /// The node is gone.
+        NodeGone = 123, "node_gone", "a node of this number or with this key has left the cluster, and neither is given again", "register the node under another number, with another signing key";
+        /// The node may take no seat.
+        NodeDrained = 124, "node_drained", "the node takes no seats: it has no capacity, was shown to have voted twice, or has vanished", "give it capacity with 'seamark node capacity'; one that has voted twice is registered anew, with another key";
+        /// Not one that could take the seats of the other.
+        NodeSuccessor = 125, "node_successor", "the node that is to take the seats is the same one, or may take none", "name a node with capacity of the same organisation, which 'seamark node register' adds";
+        /// Members of a group are silent.
+        NodeSilence = 126, "members_silent", "a group that the node has a seat in has members that are not heard of: with this seat moving it would have no quorum, or none after one more failure", "start the nodes that do not answer, or replace them first; 'seamark status' names them";
+        /// Bad policy.
+        WatchForm = 127, "watch_form", "the policy for nodes that vanish is outside the limits", "use a time-out from 10 seconds to 30 days, and 1 to 64 nodes";
+        /// A report that counts for nothing.
+        SilenceForm = 128, "silence_form", "the report about silent nodes counts for nothing: nobody watches, it is not of a member of a group, not signed by it, or old", "none; the node reports again";
     }
 }
 

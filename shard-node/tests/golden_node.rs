@@ -30,6 +30,7 @@ fn every_command() -> Vec<Command> {
         Command::Channel(vec![8, 9]),
         Command::Ready(vec![8; 8]),
         Command::Evidence(vec![9; 4]),
+        Command::Silence(vec![10; 3]),
     ]
 }
 
@@ -44,6 +45,7 @@ fn name_of_command(command: &Command) -> &'static str {
         Command::Channel(_) => "command/channel",
         Command::Ready(_) => "command/ready",
         Command::Evidence(_) => "command/evidence",
+        Command::Silence(_) => "command/silence",
     }
 }
 
@@ -77,6 +79,7 @@ fn equal_bytes_in_different_commands_have_different_hashes() {
         Command::Channel,
         Command::Ready,
         Command::Evidence,
+        Command::Silence,
     ];
     let mut hashes: Vec<Hash32> = commands.iter().map(|command| command(bytes.clone()).hash()).collect();
     hashes.sort();
@@ -110,6 +113,14 @@ fn every_peer_message() -> Vec<PeerMessage> {
         PeerMessage::Head(head),
         PeerMessage::Want { height: ledger::Height(7) },
         PeerMessage::Evidence(support::twice(1)),
+        PeerMessage::Silence(beacon::Silence {
+            version: beacon::watch::WATCH_VERSION,
+            cluster: ledger::ClusterId(Hash32([1; 32])),
+            reporter: NodeId(2),
+            at_ms: NOW,
+            silent: vec![NodeId(3), NodeId(5)],
+            signature: ledger::Signature([7; 64]),
+        }),
     ]
 }
 
@@ -129,6 +140,7 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::Want { .. } => "want",
         PeerMessage::Ready(_) => "ready",
         PeerMessage::Evidence(_) => "evidence",
+        PeerMessage::Silence(_) => "silence",
     }
 }
 

@@ -1,5 +1,6 @@
-//! `bench` inside channels, of an organisation that joins one and leaves it, of one engine beside the other and of going from
-//! one to the other, in a very small size: that it founds, pays, joins, is refused, kills and switches as it says. How fast anything is, is for `make soak`.
+//! `bench` inside channels, of an organisation that joins one and leaves it, of one engine beside the other, of going from
+//! one to the other, and of a node that takes a replica over, in a very small size: that it founds, pays, joins, is refused,
+//! kills, switches and takes over as it says. How fast anything is, is for `make soak`.
 
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -103,4 +104,16 @@ fn a_shard_goes_over_to_the_other_engine_and_back_while_payments_are_made() {
     above_zero(&told["meanwhile_ms"], &["p50", "p99"]);
     assert_eq!((&told["rate"], &told["verify_mode"]), (&json!(100), &json!("every")));
     assert_eq!((&told["failed"], &told["refused"]), (&json!(0), &json!({})));
+}
+
+#[test]
+fn a_new_node_takes_a_replica_over_while_payments_are_made() {
+    let told =
+        bench("--takeover --accounts 200 --in-flight 32 --seconds 2 --takeover-at-most 60 --rate-at-least 0.00001");
+    above_zero(&told, &["takeover_seconds", "state_seconds", "rate_before", "rate_during", "rate_ratio", "executed"]);
+    above_zero(&told["during_ms"], &["p50", "p99"]);
+    assert_eq!((&told["accounts"], &told["verify_mode"]), (&json!(200), &json!("ingest")));
+    assert_eq!((&told["failed"], &told["refused"]), (&json!(0), &json!({})));
+    assert_eq!(told["replicas_agree"], json!(true));
+    assert_ne!(told["from"], told["to"]);
 }

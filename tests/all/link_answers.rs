@@ -29,7 +29,7 @@ const SEATS: [GroupId; 2] = [GroupId::BEACON, GroupId::shard(0)];
 /// Nodes that host the channel, and go on doing so.
 const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
 /// Kinds of messages.
-const KINDS: usize = 12;
+const KINDS: usize = 13;
 
 /// Whoever has the key of [`OUTSIDE`].
 struct Asker {
@@ -129,6 +129,13 @@ impl Asker {
             PeerMessage::Head(HeadProof { version: 1, leaf, path, certificate: certificate.clone() }),
             PeerMessage::Ready(Readiness { version: 1, coming: Hash32::ZERO, certificate, signatures: Vec::new() }),
             PeerMessage::Evidence(self.evidence()),
+            PeerMessage::Silence(beacon::Silence::sign(
+                self.scene.cluster.genesis.cluster_id(),
+                OUTSIDE,
+                ledger::TimeMs(1),
+                vec![NodeId(1)],
+                &SecretKey::derive(b"nobody", b""),
+            )),
         ]
     }
 
@@ -200,6 +207,7 @@ fn kind(message: &PeerMessage) -> usize {
         PeerMessage::Want { .. } => 9,
         PeerMessage::Ready(_) => 10,
         PeerMessage::Evidence(_) => 11,
+        PeerMessage::Silence(_) => 12,
     }
 }
 
@@ -217,7 +225,8 @@ fn block_in(message: &PeerMessage) -> Option<Height> {
         | PeerMessage::Probe { .. }
         | PeerMessage::Head(_)
         | PeerMessage::Ready(_)
-        | PeerMessage::Evidence(_) => None,
+        | PeerMessage::Evidence(_)
+        | PeerMessage::Silence(_) => None,
     }
 }
 

@@ -1,5 +1,5 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], [`bft`], [`bft_switch`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`] and [`bank`], the real
+//! [`processes`], [`nodes`], [`bft`], [`bft_switch`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`] and [`bank`], the real
 //! program and `kill -9`.
 //!
 //! [`support`] starts clusters, makes payments and waits for events; [`history`] judges what clients
@@ -29,6 +29,7 @@ mod holdings;
 mod isolation;
 mod keys;
 mod link_answers;
+mod nodes;
 mod open_fate;
 mod payments;
 mod processes;

@@ -3,8 +3,12 @@
 
 use beacon::accused::{ACCUSATION_VERSION, Accusation};
 use beacon::command::{BeaconCommand, SignedCommand};
+use beacon::nodes::{REMOVED_NODE_VERSION, RemovedNode};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
-use beacon::{ChannelEntry, ClusterView, CommandOutcome, Constraints, GroupSeats, assign, registry};
+use beacon::watch::{WATCH_VERSION, WatchEvent, WatchNote};
+use beacon::{
+    ChannelEntry, ClusterView, CommandOutcome, Constraints, GroupSeats, Silence, Watch, WatchMode, assign, registry,
+};
 use cross_shard::notice::{ChannelStatus, ChannelUpdate};
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{ClusterId, GroupId, Height, NodeId, OrgId, TimeMs};
@@ -56,6 +60,10 @@ fn the_variants_of_commands() {
         },
         BeaconCommand::RemoveOrg { org: OrgId(4) },
         BeaconCommand::SwitchEngine { group: GroupId::shard(1), engine: ledger::Engine::Bft },
+        BeaconCommand::RemoveNode { node: NodeId(1) },
+        BeaconCommand::JoinNode { node: NodeId(1) },
+        BeaconCommand::ReplaceNode { node: NodeId(1), successor: NodeId(2) },
+        BeaconCommand::SetWatch(Watch { mode: WatchMode::Replace, ..Watch::DEFAULT }),
     ]
     .map(|command| hash(&command));
     assert_eq!(
@@ -72,7 +80,11 @@ fn the_variants_of_commands() {
             "e404b2d1c681fda1",
             "04983c9d62e392fa",
             "ad6878882a6750ba",
-            "4a6490173d3aaa6a"
+            "4a6490173d3aaa6a",
+            "e7359eddf11019ba",
+            "d01b6dffdd0a8aa5",
+            "048a80d0256b7def",
+            "0509f21bde9b61f6"
         ]
     );
 }
@@ -97,6 +109,21 @@ fn records() {
     };
     let expected = format!("01030000000200{}{}0700000000000000 0800000000000000", "0100000000000002", "05".repeat(32));
     assert_eq!(encoded(borsh::to_vec(&accusation).unwrap()), expected.replace(' ', ""));
+    let gone = RemovedNode {
+        version: REMOVED_NODE_VERSION,
+        node: NodeId(3),
+        org: OrgId(2),
+        key: ledger::PublicKey([7; 33]),
+        removed_ms: TimeMs(8),
+    };
+    let expected = format!("01030000000200{}0800000000000000", "07".repeat(33));
+    assert_eq!(encoded(borsh::to_vec(&gone).unwrap()), expected);
+    let (event, height, time_ms) = (WatchEvent::TooMany, Height(7), TimeMs(8));
+    let note = WatchNote { version: WATCH_VERSION, number: 4, node: NodeId(3), event, height, time_ms };
+    assert_eq!(encoded(borsh::to_vec(&note).unwrap()), "010400000000000000030000000207000000000000000800000000000000");
+    let cluster = ClusterId(Hash32([1; 32]));
+    let report = Silence::sign(cluster, NodeId(2), TimeMs(9), vec![NodeId(3), NodeId(4)], &admin(2));
+    assert_eq!(report.digest().to_string(), "92786910df201a85ed2eaa94153dcac7be0688b8b24202f8d97aa7e5400b8235");
     let pending = CommandOutcome::Pending { approvals: 1, needed: 2 };
     assert_eq!(encoded(borsh::to_vec(&pending).unwrap()), "0101000200");
     let id = Hash32([6; 32]);

@@ -127,7 +127,7 @@ fn an_organisation_goes_with_its_nodes_when_more_than_half_approve() {
     );
     let key = node_key(60).public();
     let again = NodeInfo { key, tls_key_hash: Hash32([6; 32]), ..node(6, 1, "zone-1") };
-    assert_eq!(beacon.register(1, again.clone()), Err(Reject::Registry), "nor those of its nodes");
+    assert_eq!(beacon.register(1, again.clone()), Err(Reject::NodeGone), "nor those of its nodes");
     assert_eq!(beacon.register(1, NodeInfo { id: NodeId(8), ..again }), DONE);
     let anew = BeaconCommand::RegisterOrg(OrgInfo { id: OrgId(5), ..org(4) });
     assert_eq!(beacon.run(1, &anew), waits(1, 2), "it may come back as another one");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::Target;
 
@@ -48,6 +48,12 @@ pub enum Beacon {
         #[arg(value_name = "FILE")]
         new: PathBuf,
     },
+    /// Nodes that vanish: what is done about them, and what was decided
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark beacon watch show\n  seamark beacon watch set replace --after 3600 --as org-a"
+    )]
+    Watch(BeaconWatch),
     /// Revoke a certificate or a key of an organisation, for good and everywhere
     #[command(
         after_help = "Example:\n  seamark beacon revoke --as org-a client-7.pem\n\nNodes, routers and channels refuse it from then on, also on connections that stand. The\ncertificate of a node is replaced first, with 'node tls'."
@@ -118,30 +124,16 @@ pub enum OrgChange {
 /// `node register` and what changes a node that is registered.
 #[derive(Debug, Subcommand)]
 pub enum NodeChange {
-    /// Add a node to the registry; its configuration says which, with which keys
+    /// Add a node to the registry: one that has a configuration, or a new one whose folder is made here
     #[command(
-        after_help = "Example:\n  seamark node register --config node-6/node.toml --peer f.x:7600 --client f.x:7601\n\nIts certificate must be issued by the organisation's authority. It gets seats that others\nleave, and in groups that are founded later."
+        after_help = "Example:\n  seamark node register --config node-6/node.toml --peer f.x:7600 --client f.x:7601\n  seamark node register --make --as org-a --peer 127.0.0.1:7650 --client 127.0.0.1:7651\n\nIts certificate must be issued by the organisation's authority; --make issues it, with the authority\nin the cluster's folder, and writes nodes/node-N there. The node gets seats that others leave; with\n'node join' it takes its share. Given again, it goes on where it was."
     )]
-    Register {
-        /// Who signs.
-        #[command(flatten)]
-        admin: Admin,
-        /// The node's configuration
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        /// Where other nodes reach it
-        #[arg(long, value_name = "HOST:PORT")]
-        peer: String,
-        /// Where clients reach its router
-        #[arg(long, value_name = "HOST:PORT")]
-        client: String,
-        /// Its failure zone
-        #[arg(long, default_value = "")]
-        zone: String,
-        /// Its weight when seats are given
-        #[arg(long, value_name = "N", default_value_t = 1)]
-        capacity: u16,
-    },
+    Register(RegisterNode),
+    /// Have a registered node take its share of the seats, from those with most, a few at a time
+    #[command(
+        after_help = "Example:\n  seamark node join 6\n\nThe node has to run. It fetches the state of each group first; payments go on. Prints what is still\nmissing when --wait is over, and goes on where it was when it is given again."
+    )]
+    Join(OneNode),
     /// Change a node's weight when seats are given; 0 is the same as draining it
     #[command(after_help = "Example:\n  seamark node capacity 4 2")]
     Capacity {
@@ -155,14 +147,31 @@ pub enum NodeChange {
     },
     /// Move all seats of a node to others, but for one in the beacon
     #[command(
-        after_help = "Example:\n  seamark node drain 4\n\nIt is decided when the command returns; 'beacon show' tells how many seats are left. Other nodes\nfetch the state, and node 4 removes its own as it leaves each group."
+        after_help = "Example:\n  seamark node drain 4\n  seamark node drain 4 --wait 0\n\nOther nodes fetch the state, and node 4 removes its own as it leaves each group. Whether it runs or\nnot, it is decided at once, and goes on when --wait is over. Refused where a group would have no\nquorum of members that answer, or none after one more failure."
     )]
-    Drain {
+    Drain(OneNode),
+    /// Drain a node, and strike it off when it has no seat; its number and its key are not given again
+    #[command(
+        after_help = "Example:\n  seamark node leave 4\n\nOne with a seat in the beacon, or named by a channel, cannot leave. Stop the node afterwards."
+    )]
+    Leave(OneNode),
+    /// Give all seats of a node that is gone for good to another one of its organisation
+    #[command(
+        after_help = "Example:\n  seamark node replace 4 6\n\nNode 6 is registered and runs. All groups are planned at once; node 4 need not answer, and must not\ncome back. Strike it off afterwards: seamark node leave 4"
+    )]
+    Replace {
         /// Who signs.
         #[command(flatten)]
         admin: Admin,
-        /// The node
+        /// The node that is gone
+        #[arg(value_name = "OLD")]
         node: u32,
+        /// The one that takes its seats
+        #[arg(value_name = "NEW")]
+        successor: u32,
+        /// How long to wait until it is done, seconds; it comes in any case
+        #[arg(long, value_name = "S", default_value_t = 600)]
+        wait: u64,
     },
     /// Change where a node is reached
     #[command(after_help = "Example:\n  seamark node address 4 --peer d.x:7600 --client d.x:7601")]
@@ -191,4 +200,90 @@ pub enum NodeChange {
         #[arg(value_name = "FILE")]
         cert: PathBuf,
     },
+}
+
+/// A node that is to do something, and how long that is watched.
+#[derive(Clone, Debug, Args)]
+pub struct OneNode {
+    /// Who signs.
+    #[command(flatten)]
+    pub admin: Admin,
+    /// The node
+    pub node: u32,
+    /// How long to wait until it is done, seconds; it comes in any case
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    pub wait: u64,
+}
+
+/// `node register`.
+#[derive(Clone, Debug, Args)]
+pub struct RegisterNode {
+    /// Who signs.
+    #[command(flatten)]
+    pub admin: Admin,
+    /// The configuration of a node that has its folder
+    #[arg(long, value_name = "FILE", required_unless_present = "make")]
+    pub config: Option<PathBuf>,
+    /// Make the folder of a new node of the organisation, with keys, certificate and configuration
+    #[arg(long, conflicts_with = "config")]
+    pub make: bool,
+    /// The number of the new node [default: the lowest above all that were ever given]
+    #[arg(long, value_name = "N", requires = "make", value_parser = clap::value_parser!(u32).range(1..))]
+    pub id: Option<u32>,
+    /// Where other nodes reach it
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: String,
+    /// Where clients reach its router
+    #[arg(long, value_name = "HOST:PORT")]
+    pub client: String,
+    /// Its failure zone [default: none; with --make its organisation's]
+    #[arg(long)]
+    pub zone: Option<String>,
+    /// Its weight when seats are given
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub capacity: u16,
+}
+
+/// `beacon watch`.
+#[derive(Debug, Subcommand)]
+pub enum BeaconWatch {
+    /// Show the policy, who is silent, and what was decided
+    #[command(after_help = "Example:\n  seamark beacon watch show\n  seamark beacon watch show --json")]
+    Show {
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Propose what is done about nodes that vanish, or approve the same proposal of another organisation
+    #[command(
+        after_help = "Example:\n  seamark beacon watch set dry-run --after 600 --as org-a\n  seamark beacon watch set replace --after 3600 --at-most 2 --as org-a\n  seamark beacon watch set off --as org-a\n\nIt is in force once more than half of the organisations have sent exactly this. A node has vanished\nwhen most nodes, of most organisations, have not heard of it for that long."
+    )]
+    Set {
+        /// Who signs.
+        #[command(flatten)]
+        admin: Admin,
+        /// What is done
+        #[arg(value_name = "MODE", value_enum)]
+        mode: WatchArg,
+        /// How long a node has to be silent, seconds
+        #[arg(long, value_name = "S", default_value_t = 3600)]
+        after: u64,
+        /// Nodes that may be out by this policy at a time
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        at_most: u16,
+        /// How long the others may take to approve, minutes
+        #[arg(long, value_name = "MINUTES", default_value_t = 1440, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        within: u64,
+    },
+}
+
+/// What is done about a node that has vanished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WatchArg {
+    /// Nothing
+    Off,
+    /// Write down what would be done
+    DryRun,
+    /// Give its seats to other nodes
+    Replace,
 }

@@ -10,7 +10,7 @@ use super::{ConsensusArg, Verify};
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("steady").args(["engines", "switch"])),
-    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n  seamark bench --engines --latency-at-most 4\n  seamark bench --switch --pause-at-most 2\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
+    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n  seamark bench --engines --latency-at-most 4\n  seamark bench --switch --pause-at-most 2\n  seamark bench --takeover --takeover-at-most 60 --rate-at-least 0.7\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
 )]
 pub struct Bench {
     /// Shards of the cluster of its own [default: 1, or as many as there are voters]
@@ -43,7 +43,7 @@ pub struct Bench {
     /// Where client signatures are checked [default: ingest; every in channels, whose members need not trust each other, with --engines and with --switch]
     #[arg(long, value_name = "MODE", value_enum)]
     pub verify: Option<Verify>,
-    /// Accounts that pay each other [default: 1000; with --join 100000]
+    /// Accounts that pay each other [default: 1000; with --join 100000; with --takeover 1000000]
     #[arg(long, value_name = "N")]
     pub accounts: Option<u32>,
     /// Skew of the payers: exponent of a Zipf distribution [default: all alike]
@@ -56,7 +56,7 @@ pub struct Bench {
     #[arg(long, value_name = "RATIO")]
     pub at_least: Option<f64>,
 
-    /// How long transactions are sent; with --join, how long before the organisation joins; with --engines, also how long before the kill and at least after it; with --switch, before the first switch and after each
+    /// How long transactions are sent; with --join, how long before the organisation joins; with --engines, also how long before the kill and at least after it; with --switch, before the first switch and after each; with --takeover, before the command
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
     /// Transactions to sign beforehand at most [default: enough for the time at the rate of the warm-up]
@@ -80,6 +80,9 @@ pub struct Bench {
     /// What is measured of going from one engine to the other.
     #[command(flatten)]
     pub switching: BenchSwitch,
+    /// What is measured of a node that takes a replica over.
+    #[command(flatten)]
+    pub taking: BenchTakeover,
 }
 
 /// Of `bench`: payments inside channels.
@@ -165,4 +168,22 @@ pub struct BenchSwitch {
     /// Fail when nobody has a receipt for more than this many seconds around a switch, or a payment is not executed
     #[arg(long, value_name = "S", requires = "switch")]
     pub pause_at_most: Option<f64>,
+}
+
+/// Of `bench`: a node that takes a replica over under load.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Taking a replica over")]
+pub struct BenchTakeover {
+    /// Fill a shard of three replicas with accounts, and have a fourth node take one of them over while payments are made
+    /// as fast as they are taken
+    #[arg(long,
+        conflicts_with_all = ["channels", "join", "engines", "switch", "consensus", "shards", "nodes", "replicas", "cross",
+            "voters", "conflict", "hot_payer", "hot_payee", "dir", "transactions", "at_least"])]
+    pub takeover: bool,
+    /// Fail when the new node takes part more than this many seconds after the command, or a payment is not executed
+    #[arg(long, value_name = "S", requires = "takeover")]
+    pub takeover_at_most: Option<f64>,
+    /// Fail when the rate meanwhile is less than this part of the rate before
+    #[arg(long, value_name = "RATIO", requires = "takeover")]
+    pub rate_at_least: Option<f64>,
 }

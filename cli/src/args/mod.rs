@@ -18,8 +18,8 @@ mod record;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
-pub use beacon::{Admin, Beacon, NodeChange, OrgChange};
-pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin, BenchSwitch};
+pub use beacon::{Admin, Beacon, BeaconWatch, NodeChange, OneNode, OrgChange, RegisterNode, WatchArg};
+pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin, BenchSwitch, BenchTakeover};
 pub use ca::{Ca, RoleArg};
 pub use channel::{
     Channel, ChannelKey, ConsensusArg, CreateChannel, InChannel, KeyRole, OwnNodes, Proposed, Proposing,
@@ -745,6 +745,8 @@ mod tests {
             "bench --pause-at-most 2",
             "bench --switch --engines",
             "bench --switch --in-flight 5",
+            "bench --takeover --switch",
+            "bench --takeover-at-most 60",
             "bench --past 5",
             "node",
             "node --config x check y",

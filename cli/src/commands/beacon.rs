@@ -1,19 +1,20 @@
 //! `beacon`, and what `node` changes in the registry: a command signed in the name of an organisation,
-//! handed to any router, and what it came to.
+//! handed to any router, and what it came to. What moves seats, and takes its time, is in `seats`.
 
 use std::path::Path;
 
 use beacon::BeaconCommand;
+use client::Client;
 use client::net::certificate_key_hash;
-use client::{Client, Identity};
 use ledger::genesis::{NodeInfo, OrgInfo};
 use ledger::{Committee, Hash32, NodeId, OrgId, PublicKey};
 use serde::Serialize;
-use shard_node::server::NodeConfig;
 
 use super::context::Context;
+use super::seats::{self, Asked};
 use super::signer::{Signer, WITHIN_MINUTES, salt};
-use crate::args::{Beacon, NodeChange, OrgChange};
+use super::watch;
+use crate::args::{Beacon, BeaconWatch, NodeChange, OneNode, OrgChange};
 use crate::error::CliError;
 use crate::output::{Output, table};
 use crate::setup::files::read_signing_key;
@@ -21,6 +22,11 @@ use crate::setup::files::read_signing_key;
 pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
     match args {
         Beacon::Show { target } => show(&Context::new(&target)?, output).await,
+        Beacon::Watch(BeaconWatch::Show { target }) => watch::show(&Context::new(&target)?, output).await,
+        Beacon::Watch(BeaconWatch::Set { admin, mode, after, at_most, within }) => {
+            let command = BeaconCommand::SetWatch(watch::policy(mode, after, at_most));
+            send(&Signer::of(&admin)?, None, command, within, output).await
+        }
         Beacon::RotateKey { admin, new } => {
             let key = read_signing_key(&new)?.public();
             send(&Signer::of(&admin)?, None, BeaconCommand::RotateAdminKey { key }, WITHIN_MINUTES, output).await
@@ -52,29 +58,16 @@ pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
 /// Changes a node's entry.
 pub(super) async fn change_node(change: NodeChange, output: Output) -> Result<(), CliError> {
     let (admin, node, command) = match change {
-        NodeChange::Register { admin, config, peer, client, zone, capacity } => {
-            let signer = Signer::of(&admin)?;
-            let config = NodeConfig::load(&config)?;
-            let mut keyring = config.keyring();
-            let identity = Identity::load_with(&config.cert, &config.key, &mut keyring)?;
-            let org = signer.org(None)?;
-            let info = NodeInfo {
-                id: config.node,
-                org: org.id,
-                zone,
-                capacity,
-                key: keyring.signing_key(&config.signing_key)?.public(),
-                tls_key_hash: identity.key_hash()?,
-                peer_addr: peer,
-                client_addr: client,
-            };
-            return send(&signer, None, BeaconCommand::RegisterNode(info), WITHIN_MINUTES, output).await;
+        NodeChange::Register(args) => return Box::pin(seats::register(&args, output)).await,
+        NodeChange::Join(args) => return Box::pin(seats::run(Asked::Join, &args, output)).await,
+        NodeChange::Drain(args) => return Box::pin(seats::run(Asked::Drain, &args, output)).await,
+        NodeChange::Leave(args) => return Box::pin(seats::run(Asked::Leave, &args, output)).await,
+        NodeChange::Replace { admin, node, successor, wait } => {
+            let args = OneNode { admin, node, wait };
+            return Box::pin(seats::run(Asked::Replace(NodeId(successor)), &args, output)).await;
         }
         NodeChange::Capacity { admin, node, capacity } => {
             (admin, node, BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity })
-        }
-        NodeChange::Drain { admin, node } => {
-            (admin, node, BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity: 0 })
         }
         NodeChange::Address { admin, node, peer, client } => {
             let command = BeaconCommand::UpdateNodeAddrs { node: NodeId(node), peer_addr: peer, client_addr: client };
@@ -150,7 +143,7 @@ async fn send(
 }
 
 /// Whose node it is, as the registry says.
-async fn org_of(client: &Client, node: NodeId) -> Result<OrgId, CliError> {
+pub(super) async fn org_of(client: &Client, node: NodeId) -> Result<OrgId, CliError> {
     let nodes = nodes(client).await?;
     nodes.iter().find(|info| info.id == node).map(|info| info.org).ok_or_else(|| {
         let fix = "see them with 'seamark beacon show'";

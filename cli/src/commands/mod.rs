@@ -28,6 +28,7 @@ mod replay;
 mod report;
 mod router;
 mod seal;
+mod seats;
 mod settle;
 mod show;
 mod signer;
@@ -37,6 +38,7 @@ mod stop;
 mod tx;
 mod up;
 mod verify;
+mod watch;
 
 use crate::args::{Cli, Command};
 use crate::error::CliError;

@@ -4,7 +4,7 @@
 //! signing ahead ([`sign`]), sending by a schedule ([`replay`]), the benchmark ([`bench`]) and its
 //! transactions ([`workload`]), the founding of channels ([`channels`]), the benchmark inside them ([`beside`])
 //! and of joining one ([`join`]), that of one engine beside the other ([`engines`]) and of going from one to the other
-//! ([`switch`]), and what they measure. It starts no cluster and prints nothing but progress.
+//! ([`switch`]), that of a node that takes a replica over ([`takeover`]), and what they measure. It starts no cluster and prints nothing but progress.
 
 pub mod agree;
 pub mod bench;
@@ -24,6 +24,7 @@ mod source;
 pub mod stage;
 mod steady;
 pub mod switch;
+pub mod takeover;
 mod wait;
 pub mod workload;
 

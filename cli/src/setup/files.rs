@@ -244,9 +244,14 @@ fn roots_pem(made: &MadeCluster) -> String {
 /// What the keys of a folder are sealed under: the passphrase that was given, else one of the folder's own, which is
 /// left there.
 fn passphrase_of(folder: &Path, made: &MadeCluster) -> Result<Passphrase, SetupError> {
-    if let Some(given) = &made.passphrase {
-        return Ok(given.clone());
+    match &made.passphrase {
+        Some(given) => Ok(given.clone()),
+        None => own_passphrase(folder),
     }
+}
+
+/// Makes a passphrase of a folder's own, which is left there.
+fn own_passphrase(folder: &Path) -> Result<Passphrase, SetupError> {
     let own = Passphrase::generate()?;
     let line = Zeroizing::new(format!("{}\n", own.text()));
     write(&folder.join(PASSPHRASE_FILE), line.as_bytes(), SECRET)?;
@@ -276,6 +281,26 @@ fn write_orgs(dir: &ClusterDir, made: &MadeCluster) -> Result<(), SetupError> {
     write(&dir.root.join("ca").join("roots.pem"), roots_pem(made).as_bytes(), PUBLIC)
 }
 
+/// Writes the folder of a node that joins a cluster which runs. Its configuration comes last: with it, the folder is whole,
+/// and one that a crash left half made is made again.
+///
+/// # Errors
+/// [`SetupError`].
+pub fn write_joining_node(
+    dir: &ClusterDir,
+    genesis: &Genesis,
+    node: &MadeNode,
+    info: &NodeInfo,
+) -> Result<(), SetupError> {
+    let roots = dir.root.join("ca").join("roots.pem");
+    let roots = fs::read_to_string(&roots).map_err(io_error(&roots))?;
+    let config = NodeConfig { passphrase_file: Some(PathBuf::from(PASSPHRASE_FILE)), ..node_config(info)? };
+    let folder = dir.node_dir(node.id);
+    make_dir(&folder.join("data"))?;
+    let passphrase = own_passphrase(&folder)?;
+    write_node_files(dir, (genesis, &roots), node, &config, passphrase)
+}
+
 fn write_node(dir: &ClusterDir, made: &MadeCluster, node: &MadeNode) -> Result<(), SetupError> {
     let folder = dir.node_dir(node.id);
     make_dir(&folder.join("data"))?;
@@ -284,9 +309,22 @@ fn write_node(dir: &ClusterDir, made: &MadeCluster, node: &MadeNode) -> Result<(
     // was given is given to the nodes, too, by whoever gave it.
     let passphrase_file = made.passphrase.is_none().then(|| PathBuf::from(PASSPHRASE_FILE));
     let config = NodeConfig { passphrase_file, ..node_config(info)? };
-    let mut keyring = Keyring::holding(passphrase_of(&folder, made)?);
-    write(&folder.join(&config.genesis), &genesis_json(&made.genesis)?, PUBLIC)?;
-    write(&folder.join(&config.ca), roots_pem(made).as_bytes(), PUBLIC)?;
+    let passphrase = passphrase_of(&folder, made)?;
+    write_node_files(dir, (&made.genesis, &roots_pem(made)), node, &config, passphrase)
+}
+
+/// Writes what a node needs into its folder, under this passphrase.
+fn write_node_files(
+    dir: &ClusterDir,
+    (genesis, roots): (&Genesis, &str),
+    node: &MadeNode,
+    config: &NodeConfig,
+    passphrase: Passphrase,
+) -> Result<(), SetupError> {
+    let folder = dir.node_dir(node.id);
+    let mut keyring = Keyring::holding(passphrase);
+    write(&folder.join(&config.genesis), &genesis_json(genesis)?, PUBLIC)?;
+    write(&folder.join(&config.ca), roots.as_bytes(), PUBLIC)?;
     write(&folder.join(&config.cert), node.tls.cert_pem.as_bytes(), PUBLIC)?;
     write_sealed(&folder.join(&config.key), SecretKind::Tls, node.tls.key_pem.as_bytes(), &mut keyring)?;
     write_signing_key(&folder.join(&config.signing_key), &node.signing_key, &mut keyring)?;

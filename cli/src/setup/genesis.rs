@@ -420,6 +420,20 @@ fn org_info(org: &MadeOrg) -> OrgInfo {
 }
 
 fn make_node(id: NodeId, org: &MadeOrg, addrs: NodeAddrs) -> Result<(MadeNode, NodeInfo), SpecError> {
+    make_node_of(id, (org.id, &org.name), &org.authority, addrs)
+}
+
+/// Makes a node of an organisation: its keys, its certificate, and its entry for the registry. Each organisation is a zone
+/// of its own.
+///
+/// # Errors
+/// [`SpecError::Addresses`] when an address is no `host:port`, and what making keys fails with.
+pub fn make_node_of(
+    id: NodeId,
+    (org, name): (OrgId, &str),
+    authority: &Authority,
+    addrs: NodeAddrs,
+) -> Result<(MadeNode, NodeInfo), SpecError> {
     let host = |addr: &str| {
         let (host, port) = addr.rsplit_once(':').unwrap_or((addr, ""));
         match port.parse::<u16>() {
@@ -428,12 +442,12 @@ fn make_node(id: NodeId, org: &MadeOrg, addrs: NodeAddrs) -> Result<(MadeNode, N
         }
     };
     let hosts = vec![host(&addrs.peer)?, host(&addrs.client)?];
-    let tls = org.authority.issue(&Subject::node(id, &org.name, hosts))?;
+    let tls = authority.issue(&Subject::node(id, name, hosts))?;
     let signing_key = new_key()?;
     let info = NodeInfo {
         id,
-        org: org.id,
-        zone: format!("zone-{}", org.name.trim_start_matches("org-")),
+        org,
+        zone: format!("zone-{}", name.trim_start_matches("org-")),
         capacity: 1,
         key: signing_key.public(),
         tls_key_hash: tls.key_hash,

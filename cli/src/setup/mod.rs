@@ -14,6 +14,8 @@ pub mod pki;
 mod tests;
 
 pub use error::SetupError;
-pub use files::{ClusterDir, ClusterLock, KEYS_DIR, TRANSACTIONS_DIR, write_cluster};
-pub use genesis::{Addresses, ClusterSpec, MadeCluster, MadeNode, MadeOrg, NodeAddrs, SpecError, make_cluster};
+pub use files::{ClusterDir, ClusterLock, KEYS_DIR, TRANSACTIONS_DIR, write_cluster, write_joining_node};
+pub use genesis::{
+    Addresses, ClusterSpec, MadeCluster, MadeNode, MadeOrg, NodeAddrs, SpecError, make_cluster, make_node_of,
+};
 pub use pki::{Authority, Leaf, PkiError, Subject};

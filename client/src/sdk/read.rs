@@ -413,6 +413,18 @@ impl Client {
         Ok(reply.values.iter().map(|value| edge::value("evidence", value)).collect::<Result<_, _>>()?)
     }
 
+    /// What the beacon holds about the coming and going of nodes, unproved: `beacon::NodeLives`, which this crate does
+    /// not know.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn node_lives<T: BorshDeserialize>(&self) -> Result<T, ClientError> {
+        let query = Query::Nodes(v1::NodesQuery {});
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        let missing = || ClientError::Protocol("the beacon does not tell of its nodes".to_owned());
+        found_value("nodes", &reply)?.ok_or_else(missing)
+    }
+
     /// One of it by its name, as a file that has been checked against the genesis; `None` when the group does not
     /// keep it.
     ///

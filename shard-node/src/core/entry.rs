@@ -29,6 +29,8 @@ pub enum Command {
     Ready(Vec<u8>) = 6,
     /// A proof that a member of a committee has voted twice: borsh of `ledger::Equivocation`.
     Evidence(Vec<u8>) = 7,
+    /// A node's report on whom it does not hear of, for the beacon: borsh of `beacon::Silence`.
+    Silence(Vec<u8>) = 10,
 }
 
 impl Command {
@@ -42,7 +44,8 @@ impl Command {
         | Self::Registry(bytes)
         | Self::Channel(bytes)
         | Self::Ready(bytes)
-        | Self::Evidence(bytes)) = self;
+        | Self::Evidence(bytes)
+        | Self::Silence(bytes)) = self;
         bytes.len() + 5
     }
 
@@ -58,6 +61,7 @@ impl Command {
             Self::Channel(bytes) => (5, bytes),
             Self::Ready(bytes) => (6, bytes),
             Self::Evidence(bytes) => (7, bytes),
+            Self::Silence(bytes) => (10, bytes),
         };
         tagged(b"seamark/entry/v1", &[&[kind], bytes])
     }

@@ -523,6 +523,25 @@ impl BlockWork {
         }
     }
 
+    /// What a node says of whom it does not hear is the beacon's to judge.
+    fn silence(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+        if self.group != GroupId::BEACON {
+            return CommandOutcome::Ignored(Reject::UnknownGroup);
+        }
+        let Ok(report) = borsh::from_slice::<beacon::Silence>(bytes) else {
+            return CommandOutcome::Ignored(Reject::Malformed);
+        };
+        match beacon::watch::apply_silence(view, &at, &report) {
+            Ok(mail) => {
+                for (dest, message) in mail {
+                    stream::emit(view, dest, message.encode());
+                }
+                CommandOutcome::Registered
+            }
+            Err(reject) => CommandOutcome::Ignored(reject),
+        }
+    }
+
     fn take_executed(
         &mut self,
         view: &mut View<'_>,
@@ -587,6 +606,7 @@ impl Machine for BlockWork {
             Command::Channel(bytes) => self.govern(view, at, bytes),
             Command::Ready(bytes) => self.ready(view, at, bytes),
             Command::Evidence(bytes) => self.evidence(view, at, bytes),
+            Command::Silence(bytes) => self.silence(view, at, bytes),
         }
     }
 }

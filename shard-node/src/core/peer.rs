@@ -1,7 +1,7 @@
 //! What replicas tell each other outside consensus: attestations, certificates, pulls, bundles,
 //! proofs of cursors and stream heads, checkpoints, evidence. Every message may be lost, repeated or late.
 
-use beacon::Readiness;
+use beacon::{Readiness, Silence};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::{AckProof, Bundle, StreamLeaf};
 use ledger::ballot::Equivocation;
@@ -65,6 +65,8 @@ pub enum PeerMessage {
     /// A member of a group passes on a proof that another one has voted twice: to the one that leads, and to the
     /// beacon.
     Evidence(Equivocation),
+    /// A node's report for the beacon on whom it does not hear of.
+    Silence(Silence),
 }
 
 /// Proof that a group has certified mail for another one up to `leaf.next_seq`.
@@ -103,7 +105,8 @@ impl PeerMessage {
             | Self::Probe { .. }
             | Self::Head(_)
             | Self::Ready(_)
-            | Self::Evidence(_) => None,
+            | Self::Evidence(_)
+            | Self::Silence(_) => None,
         }
     }
 }

@@ -164,7 +164,8 @@ fn brought_by(entry: &Entry, txid: &TxId) -> Option<Vec<u8>> {
         | Command::Registry(_)
         | Command::Channel(_)
         | Command::Ready(_)
-        | Command::Evidence(_) => None,
+        | Command::Evidence(_)
+        | Command::Silence(_) => None,
     })
 }
 

@@ -33,6 +33,7 @@ pub mod replica;
 pub mod replies;
 pub mod seat;
 pub mod service;
+pub mod silence;
 pub mod snapshot;
 pub mod socket;
 pub mod status;

@@ -34,6 +34,7 @@ use crate::server::links::NodeTraffic;
 use crate::server::local::{Hosted, LocalHost};
 use crate::server::registry::publish;
 use crate::server::service::Service;
+use crate::server::silence;
 use crate::server::socket;
 use crate::server::vault::{Vault, VaultError};
 
@@ -334,6 +335,7 @@ impl Node {
         tasks.spawn(exchange(Arc::clone(&peers), config.node, clock, readings_out, stop.clone()));
         let view_out = Arc::new(view_out);
         tasks.spawn(publish(Arc::clone(&hosted), Arc::clone(&view_out), stop.clone()));
+        tasks.spawn(silence::report(hosted.context.clone(), view.clone()));
         tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));
         tasks.spawn(doorkeeper::keep(Arc::clone(&entrance), view.clone(), stop.clone()));
         tasks.spawn(kept::keep(config.data_dir, view.clone(), stop.clone()));

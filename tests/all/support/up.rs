@@ -87,7 +87,40 @@ impl Up {
         }
     }
 
-    /// Runs a killed node again as an operator would, from its configuration.
+    /// Runs one command of the program beside the cluster, which must succeed, and takes its JSON.
+    pub fn told(&self, line: &str) -> Value {
+        let mut command = Command::new(program());
+        command.args(line.split_whitespace()).arg("--json").env("SEAMARK_DIR", &self.dir);
+        // The rest of the test goes on meanwhile.
+        let output = tokio::task::block_in_place(|| command.output()).unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{line}: {error}: {output:?}"))
+    }
+
+    /// Runs one command that must fail, and takes its code.
+    pub fn refused(&self, line: &str) -> String {
+        let mut command = Command::new(program());
+        command.args(line.split_whitespace()).arg("--json").env("SEAMARK_DIR", &self.dir);
+        let output = tokio::task::block_in_place(|| command.output()).unwrap();
+        assert!(!output.status.success(), "{line}: {output:?}");
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        said["error"]["code"].as_str().unwrap_or_else(|| panic!("{line}: {said}")).to_owned()
+    }
+
+    /// Makes and registers a new node of an organisation, and runs it.
+    pub async fn add_node(&mut self, node: NodeId, org: &str) {
+        let port = base_port(1);
+        let line = format!(
+            "node register --make --id {node} --as {org} --peer 127.0.0.1:{port} --client 127.0.0.1:{}",
+            port + 1
+        );
+        let registered = self.told(&line);
+        assert_eq!((&registered["state"], &registered["node"]), (&"done".into(), &node.0.into()));
+        assert_eq!(self.told(&line)["state"], "done", "given again, it finds everything done");
+        self.restart(node);
+    }
+
+    /// Runs a killed node again as an operator would, from its configuration; or a new one.
     pub fn restart(&mut self, node: NodeId) {
         let folder = self.dir.join("nodes").join(format!("node-{node}"));
         let process = Process::start(node_command(&folder.join("node.toml")), &folder.join("again.log"));

@@ -1,10 +1,11 @@
 //! `bench`: the sustained rate and its ratio to the verify bound, in the main ledger or inside channels;
-//! how long a member takes to join a channel, see [`join`]; how the engines compare, see [`engines`]; and what going
-//! from one to the other costs, see [`switch`].
+//! how long a member takes to join a channel, see [`join`]; how the engines compare, see [`engines`]; what going
+//! from one to the other costs, see [`switch`]; and how long a node takes to take a replica over, see [`takeover`].
 
 mod engines;
 mod join;
 mod switch;
+mod takeover;
 
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
     }
     if args.switching.switch {
         return Box::pin(switch::run(&args, output)).await;
+    }
+    if args.taking.takeover {
+        return Box::pin(takeover::run(&args, output)).await;
     }
     check(&args)?;
     let report = match args.dir.clone() {

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use beacon::Readiness;
+use beacon::{Readiness, Silence};
 use bytes::Bytes;
 use cross_shard::{AckProof, Bundle};
 use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::hash::Hash32;
 use ledger::header::Header;
-use ledger::ids::{GroupId, Height, Tick, TimeMs};
+use ledger::ids::{GroupId, Height, NodeId, Tick, TimeMs};
 use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX, INGEST_QUEUE_TXS};
 
 use crate::core::driver::Output;
@@ -26,6 +26,8 @@ const BUNDLES_WAITING_MAX: usize = 64;
 /// an fsync, whatever it holds.
 const WORTH_TXS: usize = 1024;
 const WORTH_BUNDLES: usize = 16;
+/// Between two reports of one node that say the same.
+const SILENCE_EVERY_MS: u64 = 5_000;
 /// Certified headers of one group at one height that are sequenced: two are proof enough.
 const CONFLICTS_MAX: usize = 2;
 /// Room kept free in an entry for its own framing.
@@ -45,6 +47,10 @@ pub(super) struct Batcher {
     ready: BTreeMap<GroupId, Readiness>,
     /// Proofs that a member has voted twice, by name.
     evidence: BTreeMap<Hash32, Equivocation>,
+    /// The latest report of each node on whom it does not hear of.
+    silences: BTreeMap<NodeId, Silence>,
+    /// Since this replica leads: when a report of each node was taken, and about whom.
+    silenced: BTreeMap<NodeId, (Tick, Vec<NodeId>)>,
     /// The highest checkpoint of each group that waits or was proposed since this replica leads.
     checkpointed: BTreeMap<GroupId, (Height, Vec<Hash32>)>,
     /// A deadline in state is due: an empty entry serves.
@@ -64,6 +70,8 @@ impl Batcher {
             checkpoints: Vec::new(),
             ready: BTreeMap::new(),
             evidence: BTreeMap::new(),
+            silences: BTreeMap::new(),
+            silenced: BTreeMap::new(),
             checkpointed: BTreeMap::new(),
             deadline: false,
         }
@@ -131,6 +139,18 @@ impl Batcher {
         self.evidence.insert(proof.id(), proof);
     }
 
+    /// Whether a report says anything that was not taken a moment ago.
+    pub(super) fn misses_silence(&self, now: Tick, report: &Silence) -> bool {
+        let known = self.silenced.get(&report.reporter);
+        known.is_none_or(|(at, silent)| *silent != report.silent || now.0 >= at.0 + SILENCE_EVERY_MS)
+    }
+
+    /// Takes a report that was missed, and judged.
+    pub(super) fn push_silence(&mut self, now: Tick, report: Silence) {
+        self.silenced.insert(report.reporter, (now, report.silent.clone()));
+        self.silences.insert(report.reporter, report);
+    }
+
     /// A proof that waits is in state.
     pub(super) fn drop_evidence(&mut self, id: &Hash32) {
         self.evidence.remove(id);
@@ -156,6 +176,8 @@ impl Batcher {
         self.checkpoints.clear();
         self.ready.clear();
         self.evidence.clear();
+        self.silences.clear();
+        self.silenced.clear();
         self.checkpointed.clear();
         self.in_flight.clear();
         self.deadline = false;
@@ -185,6 +207,7 @@ impl Batcher {
             || !self.checkpoints.is_empty()
             || !self.ready.is_empty()
             || !self.evidence.is_empty()
+            || !self.silences.is_empty()
             || self.deadline
         {
             return true;
@@ -251,6 +274,15 @@ impl Batcher {
                 self.evidence.insert(id, proof);
             }
         }
+        for (node, report) in std::mem::take(&mut self.silences) {
+            let command = Command::Silence(encoded(&report));
+            if command.size() <= room {
+                room -= command.size();
+                commands.push(command);
+            } else {
+                self.silences.insert(node, report);
+            }
+        }
         for _ in 0..BATCH_TXS_MAX {
             match self.txs.front() {
                 Some(tx) if tx.len() + 5 <= room => {
@@ -274,7 +306,8 @@ fn transaction(command: &Command) -> Option<Bytes> {
         | Command::Registry(_)
         | Command::Channel(_)
         | Command::Ready(_)
-        | Command::Evidence(_) => None,
+        | Command::Evidence(_)
+        | Command::Silence(_) => None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns who may say what. Nothing is taken on a peer's word: a message counts for members of the group it
 //! speaks of, and what it carries is judged by signatures and proofs.
 
+use beacon::Silence;
 use ledger::certificate::Certificate;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 
@@ -95,6 +96,7 @@ impl GroupDriver {
                     self.pass_evidence(now, out);
                 }
             }
+            PeerMessage::Silence(report) => self.take_silence(now, from, report),
         }
         self.flush(now, out);
     }
@@ -113,6 +115,19 @@ impl GroupDriver {
         };
         if self.batcher.misses_checkpoint(header) && certificate.verify(committee).is_ok() {
             self.batcher.push_checkpoint(certificate);
+        }
+    }
+
+    /// Takes a node's report on whom it does not hear of into the beacon's next entry. It counts for nodes with a seat
+    /// alone, and under their own signature; what it is worth is judged when it is executed.
+    fn take_silence(&mut self, now: Tick, from: NodeId, report: Silence) {
+        if !self.leads || self.config.group != GroupId::BEACON || report.reporter != from {
+            return;
+        }
+        let mut seats = self.committees.all().flat_map(|(_, committee)| &committee.members);
+        let Some(key) = seats.find(|member| member.node == from).map(|member| member.key) else { return };
+        if self.batcher.misses_silence(now, &report) && report.holds(&key) {
+            self.batcher.push_silence(now, report);
         }
     }
 

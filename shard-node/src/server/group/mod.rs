@@ -16,6 +16,7 @@ mod turns;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use beacon::watch::{Watch, WatchMode, policy_key};
 use consensus::bft::BftTiming;
 use consensus::engine::Group;
 use consensus::port::{RoleView, SequencerError, Timing};
@@ -175,9 +176,22 @@ impl GroupHandle {
         let _ = self.inputs.try_send(Input::Want(height));
     }
 
-    /// Hands over a peer's message; it is lost when the group's queue is full.
+    /// Hands over a peer's message; it is lost when the group's queue is full. Nobody need know who is silent while
+    /// nobody watches.
     pub fn peer(&self, from: NodeId, message: PeerMessage) {
+        if matches!(message, PeerMessage::Silence(_)) && !self.watches() {
+            return;
+        }
         let _ = self.inputs.try_send(Input::Peer { from, message: Box::new(message) });
+    }
+
+    /// Whether this is the beacon, and does something about nodes that vanish.
+    fn watches(&self) -> bool {
+        self.group == GroupId::BEACON
+            && matches!(
+                self.share.state.load::<Watch>(&policy_key()),
+                Ok(Some(Watch { mode: WatchMode::DryRun | WatchMode::Replace, .. }))
+            )
     }
 
     /// Why the group has stopped on this node, if it has.

@@ -9,7 +9,7 @@ mod prove;
 
 use std::time::Duration;
 
-use beacon::ChannelEntry;
+use beacon::{ChannelEntry, NodeLives};
 use bytes::Bytes;
 use channel::Governance;
 use client::EntryName;
@@ -219,6 +219,8 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
             })?;
             reply.values = kept.iter().map(encoded).collect();
         }
+        // Other groups have nothing of it.
+        Query::Nodes(_) => found(&mut reply, Some(viewed(&reader, NodeLives::read)?)),
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
         // What is always proved is answered before.

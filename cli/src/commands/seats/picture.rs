@@ -1,0 +1,222 @@
+//! Where the seats are at one moment: the registry, what the nodes say, and what is missing until a change is done. Pure
+//! but for the asking.
+
+use beacon::seats::joining;
+use beacon::{NodeLives, Risk, risk};
+use client::Client;
+use ledger::limits::LAG_BLOCKS_MAX;
+use ledger::{Committee, GroupId, GroupKind, NodeId};
+use proto::v1;
+
+use crate::error::CliError;
+
+/// One moment of a cluster.
+pub(super) struct Picture {
+    /// What the beacon holds about nodes, and the committees.
+    pub(super) lives: NodeLives,
+    /// What the nodes say.
+    pub(super) status: v1::StatusReply,
+}
+
+impl Picture {
+    /// Asks for it.
+    pub(super) async fn take(client: &Client) -> Result<Self, CliError> {
+        // In this order: what the nodes say is then as new as what they are asked about.
+        let lives = client.node_lives().await?;
+        Ok(Self { lives, status: client.status().await? })
+    }
+
+    /// The groups that a node has a seat in.
+    pub(super) fn seats(&self, node: NodeId) -> Vec<GroupId> {
+        let seated = self.lives.committees.iter().filter(|committee| committee.index_of(node).is_some());
+        seated.map(|committee| committee.group).collect()
+    }
+
+    /// Channels among them.
+    pub(super) fn channels(&self, node: NodeId) -> Vec<GroupId> {
+        self.seats(node).into_iter().filter(|group| group.kind() == Some(GroupKind::Channel)).collect()
+    }
+
+    fn replicas(&self) -> impl Iterator<Item = (NodeId, &v1::ReplicaStatus)> {
+        let nodes = self.status.nodes.iter();
+        nodes.flat_map(|reply| reply.replicas.iter().map(|replica| (NodeId(reply.node), replica)))
+    }
+
+    fn replica(&self, node: NodeId, group: GroupId) -> Option<&v1::ReplicaStatus> {
+        self.replicas().find(|(other, replica)| *other == node && replica.group == group.0).map(|(_, replica)| replica)
+    }
+
+    /// The replica that leads a group.
+    fn leader(&self, group: GroupId) -> Option<&v1::ReplicaStatus> {
+        let leading = self.replicas().map(|(_, replica)| replica).filter(|replica| replica.group == group.0);
+        let leading = leading.filter(|replica| replica.leads && replica.stopped.is_empty());
+        leading.max_by_key(|replica| (replica.term, replica.log_last, replica.round))
+    }
+
+    fn answers(&self, node: NodeId) -> bool {
+        self.status.nodes.iter().any(|reply| reply.node == node.0)
+    }
+
+    /// Why the seats of a node may not move: a group in which too few members answer. The beacon's do not move.
+    pub(super) fn risk(&self, node: NodeId) -> Option<(GroupId, Risk)> {
+        let concerned = self.lives.committees.iter().filter(|committee| committee.group != GroupId::BEACON);
+        let mut concerned = concerned.filter(|committee| committee.index_of(node).is_some());
+        concerned.find_map(|committee| {
+            let runs = |member: NodeId| {
+                self.replica(member, committee.group).is_some_and(|replica| replica.stopped.is_empty())
+            };
+            Some((committee.group, risk::of_leaving(committee, node, runs)?))
+        })
+    }
+
+    /// What is missing until a node takes part wherever it has a seat, and has all that it is to have.
+    pub(super) fn until_joined(&self, node: NodeId) -> Vec<String> {
+        let mut missing = Vec::new();
+        for committee in &self.lives.committees {
+            let (group, leader) = (committee.group, self.leader(committee.group));
+            let seated = committee.index_of(node).is_some();
+            if !seated && self.is_coming(node, group) {
+                let height = self.replica(node, group).map_or(0, |replica| replica.height);
+                let of = leader.map_or(0, |leader| leader.height);
+                missing.push(format!("{group}: it fetches the state, and is at block {height} of {of}"));
+            } else if seated {
+                missing.extend(self.until_seated(node, group, leader).map(|what| format!("{group}: {what}")));
+            }
+        }
+        if self.lives.arriving.contains(&node) {
+            missing.push("the beacon has more seats for it".to_owned());
+        }
+        missing
+    }
+
+    fn is_coming(&self, node: NodeId, group: GroupId) -> bool {
+        self.lives.coming.iter().any(|plan| plan.group == group && plan.index_of(node).is_some())
+    }
+
+    fn until_seated(&self, node: NodeId, group: GroupId, leader: Option<&v1::ReplicaStatus>) -> Option<String> {
+        let Some(replica) = self.replica(node, group) else {
+            let what = if self.answers(node) { "the node has not begun with it" } else { "the node does not answer" };
+            return Some(what.to_owned());
+        };
+        if !replica.stopped.is_empty() {
+            return Some(format!("its replica does not run: {}", replica.stopped));
+        }
+        let Some(leader) = leader else { return Some("nobody leads it".to_owned()) };
+        if !leader.voters.contains(&node.0) {
+            return Some("it is no voter yet".to_owned());
+        }
+        let behind = leader.height.saturating_sub(replica.height);
+        (behind > LAG_BLOCKS_MAX).then(|| format!("it is {behind} blocks behind"))
+    }
+
+    /// What is missing until a node has no seat but one in the beacon, no group counts on it, and it keeps nothing.
+    pub(super) fn until_left(&self, node: NodeId) -> Vec<String> {
+        let mut missing = Vec::new();
+        for committee in self.lives.committees.iter().filter(|committee| committee.group != GroupId::BEACON) {
+            let (group, leader) = (committee.group, self.leader(committee.group));
+            let counts =
+                leader.is_some_and(|leader| leader.voters.contains(&node.0) || leader.learners.contains(&node.0));
+            let keeps = self.replica(node, group).is_some();
+            if committee.index_of(node).is_some() {
+                let plan = self.lives.coming.iter().find(|plan| plan.group == group);
+                let joins: Vec<String> = plan
+                    .map(|plan| joining(committee, plan))
+                    .into_iter()
+                    .flatten()
+                    .map(|node| node.to_string())
+                    .collect();
+                missing.push(match joins.is_empty() {
+                    true => format!("{group}: its seat has not moved"),
+                    false => format!("{group}: its seat has not moved; node {} fetches the state", joins.join(", ")),
+                });
+            } else if counts {
+                missing.push(format!("{group}: the voters have not followed"));
+            } else if keeps {
+                missing.push(format!("{group}: the node has not removed its replica"));
+            }
+        }
+        missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beacon::Watch;
+    use ledger::{Engine, Epoch, Incarnation, Member, OrgId, PublicKey};
+
+    use super::*;
+
+    const SHARD: GroupId = GroupId::shard(0);
+
+    fn committee(group: GroupId, nodes: &[u8]) -> Committee {
+        let member = |node: &u8| Member { node: NodeId((*node).into()), org: OrgId(1), key: PublicKey([*node; 33]) };
+        Committee::of(Engine::Raft, group, Incarnation(0), Epoch(0), nodes.iter().map(member).collect())
+    }
+
+    /// The shard on these nodes, of which the first that runs leads with these voters and learners.
+    fn picture(members: &[u8], running: &[u32], voters: &[u32], learners: &[u32]) -> Picture {
+        let replica = |node: &u32| v1::NodeStatusReply {
+            node: *node,
+            replicas: vec![v1::ReplicaStatus {
+                group: SHARD.0,
+                leads: running.first() == Some(node),
+                height: if learners.contains(node) { 40 } else { 900 },
+                voters: voters.to_vec(),
+                learners: learners.to_vec(),
+                ..v1::ReplicaStatus::default()
+            }],
+            ..v1::NodeStatusReply::default()
+        };
+        let lives = NodeLives {
+            version: 1,
+            committees: vec![committee(GroupId::BEACON, &[1, 2, 3]), committee(SHARD, members)],
+            coming: Vec::new(),
+            arriving: Vec::new(),
+            successors: Vec::new(),
+            accused: Vec::new(),
+            removed: Vec::new(),
+            watch: Watch::DEFAULT,
+            silent: Vec::new(),
+            vanished: Vec::new(),
+            notes: Vec::new(),
+        };
+        let status = v1::StatusReply { nodes: running.iter().map(replica).collect(), unreachable: Vec::new() };
+        Picture { lives, status }
+    }
+
+    #[test]
+    fn a_node_has_joined_when_it_votes_wherever_it_has_a_seat_and_nothing_more_is_for_it() {
+        let said = |picture: &Picture| picture.until_joined(NodeId(4)).join("; ");
+        let mut fetching = picture(&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3], &[4]);
+        fetching.lives.arriving.push(NodeId(4));
+        fetching.lives.coming.push(committee(SHARD, &[1, 2, 4]));
+        let text = said(&fetching);
+        assert!(text.contains("shard-0: it fetches the state, and is at block 40 of 900"), "{text}");
+        assert!(text.ends_with("the beacon has more seats for it"), "{text}");
+        assert!(said(&picture(&[1, 2, 4], &[1, 2, 3], &[1, 2, 3], &[4])).contains("the node does not answer"));
+        assert!(said(&picture(&[1, 2, 4], &[1, 2, 4], &[1, 2, 3], &[])).contains("no voter yet"));
+        assert_eq!(said(&picture(&[1, 2, 4], &[1, 2, 4], &[1, 2, 4], &[])), "");
+    }
+
+    #[test]
+    fn a_node_has_left_when_nobody_counts_on_it_and_it_keeps_nothing() {
+        let said = |picture: &Picture| picture.until_left(NodeId(3)).join("; ");
+        let mut moving = picture(&[1, 2, 3], &[1, 2, 3, 4], &[1, 2, 3], &[4]);
+        assert_eq!(said(&moving), "shard-0: its seat has not moved");
+        moving.lives.coming.push(committee(SHARD, &[1, 2, 4]));
+        assert_eq!(said(&moving), "shard-0: its seat has not moved; node 4 fetches the state");
+        assert!(said(&picture(&[1, 2, 4], &[1, 2, 3, 4], &[1, 2, 3], &[4])).contains("voters have not followed"));
+        assert!(said(&picture(&[1, 2, 4], &[1, 2, 3, 4], &[1, 2, 4], &[])).contains("not removed its replica"));
+        assert_eq!(said(&picture(&[1, 2, 4], &[1, 2, 4], &[1, 2, 4], &[])), "", "its seat in the beacon stays");
+    }
+
+    #[test]
+    fn seats_do_not_move_where_others_do_not_answer() {
+        let risk = |running: &[u32], node| picture(&[1, 2, 3], running, &[1, 2, 3], &[]).risk(NodeId(node));
+        assert_eq!(risk(&[1, 2, 3], 3), None);
+        assert_eq!(risk(&[1, 2], 3), None, "the one that leaves may be gone");
+        assert_eq!(risk(&[1, 2], 2), Some((SHARD, Risk::NextFailure { heard: 2, needed: 2 })));
+        assert_eq!(risk(&[1], 3), Some((SHARD, Risk::Now { heard: 1, needed: 2 })));
+        assert_eq!(risk(&[1], 9), None, "it has no seat");
+    }
+}
