@@ -20,6 +20,9 @@ pub const ORGS_MAX: usize = 64;
 pub const REMOVED_ORGS_MAX: usize = 1024;
 /// Nodes of a cluster.
 pub const NODES_MAX: usize = 1024;
+/// Nodes that the pure function of assignment deals seats to. More than a registry holds, so that clusters can be
+/// studied that are larger than those that run.
+pub const ASSIGNED_NODES_MAX: usize = 4096;
 /// Shards of a cluster.
 pub const SHARDS_MAX: usize = 1024;
 /// Channels that are founded in the life of a cluster. Everybody is shown all foundations, so that a
@@ -57,6 +60,7 @@ const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several check
 const _: () = assert!(FOUNDERS_MAX >= ORGS_MAX, "all organisations may found a group together");
 const _: () = assert!(1 + SHARDS_MAX + CHANNELS_MAX <= PEERS_MAX, "every group may write to every other one");
 const _: () = assert!(COMMITTEE_MAX <= NODES_MAX, "the largest committee can be seated");
+const _: () = assert!(NODES_MAX <= ASSIGNED_NODES_MAX, "all nodes of a registry can be given seats");
 const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
         + NODES_MAX * NODE_BYTES_MAX
