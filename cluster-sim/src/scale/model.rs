@@ -143,14 +143,15 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Takes `cost` nanoseconds of one core from a moment on, and returns when that is done. Work that cannot be spread
-    /// over cores takes at least its cost.
-    pub(super) fn take(&mut self, from: Ns, cost: Ns, cores_milli: u64, spread: bool) -> Ns {
+    /// Takes `cost` nanoseconds of one core, and returns when that is done. The work is known now, begins when what was
+    /// known before is done, and not before a moment to come; until then others have the processor. Work that cannot be
+    /// spread over cores takes at least its cost.
+    pub(super) fn take(&mut self, now: Ns, from: Ns, cost: Ns, cores_milli: u64, spread: bool) -> Ns {
         let busy = cost * 1_000 / cores_milli;
-        let start = from.max(self.free);
+        let start = self.free.max(now);
         self.free = start + busy;
         self.used += busy;
-        start + if spread { busy } else { busy.max(cost) }
+        start.max(from) + if spread { busy } else { busy.max(cost) }
     }
 }
 
@@ -163,11 +164,13 @@ mod tests {
     #[test]
     fn a_processor_does_one_thing_after_the_other() {
         let mut share = Share { node: 0, free: 100, used: 0 };
-        assert_eq!(share.take(50, 40, 1_000, true), 140, "it begins when it is free");
-        assert_eq!(share.take(200, 40, 2_000, true), 220, "two cores share what can be shared");
-        assert_eq!(share.take(200, 40, 2_000, false), 260, "and not what cannot");
+        assert_eq!(share.take(50, 50, 40, 1_000, true), 140, "it begins when it is free");
+        assert_eq!(share.take(200, 200, 40, 2_000, true), 220, "two cores share what can be shared");
+        assert_eq!(share.take(200, 200, 40, 2_000, false), 260, "and not what cannot");
         assert_eq!((share.free, share.used), (240, 80), "while the other core is free for others");
-        assert_eq!(share.take(300, 10, 500, false), 320, "half a core takes twice as long");
+        assert_eq!(share.take(250, 400, 30, 1_000, true), 430, "what is to begin later");
+        assert_eq!(share.take(250, 250, 10, 1_000, true), 290, "leaves the time until then to others");
+        assert_eq!(share.take(300, 300, 10, 500, false), 320, "half a core takes twice as long");
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub(super) struct Group {
     clients: Option<Clients>,
     agenda: BTreeMap<(Ns, u64), Event>,
     scheduled: u64,
+    /// When what happens at present does.
+    now: Ns,
     /// Of each member.
     pub(super) shares: Vec<Share>,
     ordered_until: Ns,
@@ -173,6 +175,7 @@ impl Group {
             clients,
             agenda: BTreeMap::new(),
             scheduled: 0,
+            now: 0,
             shares,
             ordered_until: 0,
             streams: (0, 0),
@@ -209,6 +212,7 @@ impl Group {
                 break;
             }
             let ((now, _), event) = entry.remove_entry();
+            self.now = now;
             self.happen(now, event).map_err(|cause| format!("{} at {} ms: {cause}", self.id, now / MS))?;
         }
         Ok(())
@@ -255,12 +259,12 @@ impl Group {
         (self.setting.times.measure_from..self.setting.times.measure_to).contains(&now)
     }
 
-    /// Takes so much of a member's processor, from a moment on, and returns when it is done.
+    /// Takes so much of a member's processor, for work that begins at a moment, and returns when it is done.
     fn take(&mut self, member: usize, from: Ns, cost: Ns, work: Work, spread: bool) -> Ns {
         if member == self.seats.leader && self.counts(from) {
             self.stats.leader_ns[work as usize] += cost;
         }
-        self.shares[member].take(from, cost, self.setting.cores_milli, spread)
+        self.shares[member].take(self.now, from, cost, self.setting.cores_milli, spread)
     }
 
     fn start(&mut self, now: Ns) -> Result<(), String> {
