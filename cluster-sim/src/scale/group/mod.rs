@@ -124,6 +124,8 @@ pub(super) struct Group {
     streams: (usize, usize),
     pub(super) letters: Vec<Letter>,
     written: u64,
+    /// When the last letter to each group comes.
+    arrivals: BTreeMap<GroupId, Ns>,
     /// Up to where a source's mail has been checked here, and up to where a destination has proved to have taken ours.
     taken: BTreeMap<GroupId, u64>,
     proved: BTreeMap<GroupId, u64>,
@@ -181,6 +183,7 @@ impl Group {
             streams: (0, 0),
             letters: Vec::new(),
             written: 0,
+            arrivals: BTreeMap::new(),
             taken: BTreeMap::new(),
             proved: BTreeMap::new(),
             asked: BTreeMap::new(),

@@ -30,7 +30,8 @@ impl Group {
         }
     }
 
-    /// Sends a message to another group. A destination is served by the member that it asks.
+    /// Sends a message to another group. A destination is served by the member that it asks. On a connection nothing
+    /// overtakes what was sent before.
     pub(super) fn send(&mut self, now: Ns, member: usize, to: NodeId, dest: GroupId, message: PeerMessage) {
         let by = match &message {
             PeerMessage::Bundle(_) => self.asked.get(&dest).copied().unwrap_or(member),
@@ -38,7 +39,10 @@ impl Group {
         };
         let work = work_of(&message);
         let sent = self.take(by, now, self.setting.constants.message_ns, work, true);
-        let at = sent + self.hop();
+        let quickest = sent + self.hop();
+        let latest = self.arrivals.entry(dest).or_default();
+        let at = quickest.max(*latest);
+        *latest = at;
         self.written += 1;
         if self.counts(now) {
             match work {
