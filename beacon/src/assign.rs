@@ -21,7 +21,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId};
 use ledger::limits::COMMITTEE_MAX;
 
-use crate::limits::{NODES_MAX, SHARDS_MAX};
+use crate::limits::{ASSIGNED_NODES_MAX, SHARDS_MAX};
 
 mod pool;
 
@@ -89,9 +89,9 @@ pub enum AssignError {
     /// A group is listed twice.
     #[error("{0} is listed twice")]
     DuplicateGroup(GroupId),
-    /// More nodes or groups than the registry holds.
+    /// More nodes or groups than assignment takes.
     #[error(
-        "{nodes} nodes and {groups} groups are over the limits of {NODES_MAX} nodes and {SHARDS_MAX} shards with the beacon"
+        "{nodes} nodes and {groups} groups are over the limits of {ASSIGNED_NODES_MAX} nodes and {SHARDS_MAX} shards with the beacon"
     )]
     TooMany {
         /// Nodes given.
@@ -148,7 +148,7 @@ pub fn assign(
     if let Some(pair) = groups.windows(2).find(|pair| pair[0].group == pair[1].group) {
         return Err(AssignError::DuplicateGroup(pair[0].group));
     }
-    if nodes.len() > NODES_MAX || groups.len() > SHARDS_MAX + 1 {
+    if nodes.len() > ASSIGNED_NODES_MAX || groups.len() > SHARDS_MAX + 1 {
         return Err(AssignError::TooMany { nodes: nodes.len(), groups: groups.len() });
     }
     let mut load = pool.held.clone();

@@ -24,6 +24,9 @@ pub const NODES_MAX: usize = 1024;
 pub const REMOVED_NODES_MAX: usize = 4096;
 /// Groups in which a node that joins is prepared for a seat at a time: it fetches the state of each.
 pub const ARRIVALS_AT_ONCE: usize = 4;
+/// Nodes that the pure function of assignment deals seats to. More than a registry holds, so that clusters can be
+/// studied that are larger than those that run.
+pub const ASSIGNED_NODES_MAX: usize = 4096;
 /// Shards of a cluster.
 pub const SHARDS_MAX: usize = 1024;
 /// Channels that are founded in the life of a cluster. Everybody is shown all foundations, so that a
@@ -78,6 +81,7 @@ const _: () = assert!(FOUNDERS_MAX >= ORGS_MAX, "all organisations may found a g
 const _: () = assert!(1 + SHARDS_MAX + CHANNELS_MAX <= PEERS_MAX, "every group may write to every other one");
 const _: () = assert!(COMMITTEE_MAX <= NODES_MAX, "the largest committee can be seated");
 const _: () = assert!(SILENCE_BYTES_MAX * NODES_MAX < BATCH_BYTES_MAX, "a report of every node fits into a batch");
+const _: () = assert!(NODES_MAX <= ASSIGNED_NODES_MAX, "all nodes of a registry can be given seats");
 const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
         + NODES_MAX * NODE_BYTES_MAX

@@ -7,11 +7,14 @@
 //! event loop; [`node`], [`replica`], [`host`] and `hosting` mirror the host's duties; `council` governs channels;
 //! [`schedule`] makes the faults, `trouble` and `forgery` carry them out; [`workload`] makes the transactions and [`client`]
 //! hands them over; [`liars`] are members of Byzantine groups that lie; [`checkers`] say what must never happen; `ending` ends a run; [`eventlog`] keeps
-//! what happened; [`chain`] lets the checkers judge the logs that another host leaves.
+//! what happened; [`chain`] lets the checkers judge the logs that another host leaves. [`scale`] is something else: studies
+//! of clusters of hundreds of shards, without faults, in modelled time.
 //!
 //! A run has a safety phase with faults and a liveness phase without them, in which every
 //! transaction must get its fate, all mail must drain, nothing may stay undecided and every register
-//! must go. `docs/simulator.md` is the guide.
+//! must go. `docs/simulator.md` is the guide, and `docs/scale.md` that to studies.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod chain;
 pub mod checkers;
@@ -31,6 +34,7 @@ pub mod node;
 pub mod replica;
 pub mod report;
 pub mod sabotage;
+pub mod scale;
 pub mod scenario;
 pub mod schedule;
 pub mod seat;

@@ -51,22 +51,45 @@ pub struct MerklePath {
     pub siblings: Vec<Hash32>,
 }
 
-/// The path of item `index`, or `None` when there is no such item.
+/// The path of item `index`, or `None` when there is no such item. Whoever proves several items makes a [`MerkleTree`].
 #[must_use]
 pub fn prove(leaves: &[Hash32], index: usize) -> Option<MerklePath> {
-    if index >= leaves.len() {
-        return None;
-    }
-    let mut siblings = Vec::new();
-    let (mut level, mut at) = (leaves.to_vec(), index);
-    while level.len() > 1 {
-        if let Some(sibling) = level.get(at ^ 1) {
-            siblings.push(*sibling);
+    MerkleTree::new(leaves.to_vec()).prove(index)
+}
+
+/// A tree with all its levels: hashed once, it proves any of its items.
+#[derive(Clone, Debug)]
+pub struct MerkleTree {
+    /// From the items up; the last level has one node, or none where there are no items.
+    levels: Vec<Vec<Hash32>>,
+}
+
+impl MerkleTree {
+    /// The tree over item hashes in order.
+    #[must_use]
+    pub fn new(leaves: Vec<Hash32>) -> Self {
+        let mut levels = vec![leaves];
+        while let Some(level) = levels.last().filter(|level| level.len() > 1) {
+            let above = pair_up(level);
+            levels.push(above);
         }
-        level = pair_up(&level);
-        at /= 2;
+        Self { levels }
     }
-    Some(MerklePath { index: u32::try_from(index).ok()?, count: u32::try_from(leaves.len()).ok()?, siblings })
+
+    /// The path of item `index`, or `None` when there is no such item.
+    #[must_use]
+    pub fn prove(&self, index: usize) -> Option<MerklePath> {
+        let count = self.levels[0].len();
+        if index >= count {
+            return None;
+        }
+        let (mut siblings, mut at) = (Vec::new(), index);
+        for level in &self.levels {
+            siblings.extend(level.get(at ^ 1).copied());
+            at /= 2;
+        }
+        Some(MerklePath { index: u32::try_from(index).ok()?, count: u32::try_from(count).ok()?, siblings })
+    }
 }
 
 impl MerklePath {

@@ -42,6 +42,7 @@ mod restarts;
 mod revoked;
 mod routers;
 mod runtime_groups;
+mod scale;
 mod spoiling;
 mod standard_services;
 mod support;

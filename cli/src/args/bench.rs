@@ -10,7 +10,7 @@ use super::{ConsensusArg, Verify};
 #[derive(Debug, Args)]
 #[command(
     group(ArgGroup::new("steady").args(["engines", "switch"])),
-    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n  seamark bench --engines --latency-at-most 4\n  seamark bench --switch --pause-at-most 2\n  seamark bench --takeover --takeover-at-most 60 --rate-at-least 0.7\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
+    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n  seamark bench --engines --latency-at-most 4\n  seamark bench --switch --pause-at-most 2\n  seamark bench --takeover --takeover-at-most 60 --rate-at-least 0.7\n  seamark bench --constants --json\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
 )]
 pub struct Bench {
     /// Shards of the cluster of its own [default: 1, or as many as there are voters]
@@ -83,6 +83,11 @@ pub struct Bench {
     /// What is measured of a node that takes a replica over.
     #[command(flatten)]
     pub taking: BenchTakeover,
+    /// Measure what single pieces of work cost on this machine, within seconds: what `sim --scale` goes by
+    #[arg(long, help_heading = "For scale studies",
+        conflicts_with_all = ["channels", "join", "engines", "switch", "takeover", "consensus", "shards", "nodes", "replicas", "cross", "voters",
+            "conflict", "hot_payer", "hot_payee", "zipf", "dir", "processes", "transactions", "at_least", "verify", "accounts"])]
+    pub constants: bool,
 }
 
 /// Of `bench`: payments inside channels.

@@ -15,6 +15,7 @@ mod evidence;
 mod group;
 mod lock;
 mod record;
+mod scale;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
@@ -28,6 +29,7 @@ pub use evidence::Evidence;
 pub use group::Group;
 pub use lock::{Claim, Lock, LockCommand, Refund};
 pub use record::{PartyArg, Record, RecordOwner, RecordsOf};
+pub use scale::SimScale;
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
 
 /// Seamark: a sharded ledger cluster for consortia.
@@ -639,7 +641,7 @@ pub struct Demo {
 /// `sim`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  seamark sim --seed 42\n  seamark sim --seeds 200 --json\n  seamark sim --seeds 50 --scenario partitions\n  seamark sim --replay sim-seed-42.jsonl\n\nA seed decides everything: cluster, load and faults. Every tenth seed, and every single one, is run\ntwice and must give the same event hash. A seed that fails leaves its event log in this folder, for\n--replay.\n\nScenarios: calm, lossy, crashes, leaders, partitions, disks, clocks, routers, anchors, beacon,\nleaps, ghosts, minority, storm."
+    after_help = "Example:\n  seamark sim --seed 42\n  seamark sim --seeds 200 --json\n  seamark sim --seeds 50 --scenario partitions\n  seamark sim --replay sim-seed-42.jsonl\n  seamark sim --scale --nodes 4096 --shards 512 --cross 10 --zipf 1 --svg scale.svg\n\nA seed decides everything: cluster, load and faults. Every tenth seed, and every single one, is run\ntwice and must give the same event hash. A seed that fails leaves its event log in this folder, for\n--replay.\n\nScenarios: calm, lossy, crashes, leaders, partitions, disks, clocks, routers, anchors, beacon,\nleaps, ghosts, minority, storm.\n\n--scale has no faults: docs/scale.md tells what it models and what it does not."
 )]
 pub struct Sim {
     /// Run this seed
@@ -660,14 +662,14 @@ pub struct Sim {
     /// Folder for event logs of seeds that fail
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub logs: PathBuf,
-    /// Shards; otherwise the seed chooses, from 1 to 8
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
+    /// Shards, 8 at most; otherwise the seed chooses. With --scale 1024 at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub shards: Option<u32>,
-    /// Replicas of every group; otherwise the seed chooses, 3 or 5 for each
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=7))]
+    /// Replicas of every group, 7 at most; otherwise the seed chooses, 3 or 5 for each. With --scale 64 at most [default there: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub replicas: Option<u16>,
-    /// Nodes; otherwise the seed chooses
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    /// Nodes, 32 at most; otherwise the seed chooses. With --scale 4096 at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub nodes: Option<u32>,
     /// Transactions of the load; otherwise the seed chooses
     #[arg(long, value_name = "N")]
@@ -687,6 +689,9 @@ pub struct Sim {
     /// How members of Byzantine shards lie; otherwise the seed chooses
     #[arg(long, value_name = "NAME")]
     pub lie: Option<cluster_sim::Lie>,
+    /// The scale study.
+    #[command(flatten)]
+    pub study: SimScale,
 }
 
 #[cfg(test)]
@@ -735,6 +740,10 @@ mod tests {
     fn what_contradicts_itself_is_refused() {
         for wrong in [
             "sim --seed 1 --seeds 2",
+            "sim --cross 10",
+            "sim --scale --seeds 2",
+            "sim --scale --shards 1025",
+            "bench --constants --join",
             "replay f --dir d --shards 2",
             "bench --cross 101",
             "bench --channels 2 --voters 2",

@@ -1,7 +1,9 @@
 //! `bench`: the sustained rate and its ratio to the verify bound, in the main ledger or inside channels;
 //! how long a member takes to join a channel, see [`join`]; how the engines compare, see [`engines`]; what going
-//! from one to the other costs, see [`switch`]; and how long a node takes to take a replica over, see [`takeover`].
+//! from one to the other costs, see [`switch`]; and how long a node takes to take a replica over, see [`takeover`]. [`constants`] measures single
+//! pieces of work, without a cluster.
 
+pub(super) mod constants;
 mod engines;
 mod join;
 mod switch;
@@ -38,6 +40,9 @@ const OF_BFT: u16 = 4;
 const ACCOUNTS_OF_CHANNEL_MIN: u32 = 2;
 
 pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
+    if args.constants {
+        return constants::run(output);
+    }
     if args.joining.join {
         return Box::pin(join::run(&args, output)).await;
     }

@@ -1,10 +1,14 @@
-//! `sim`: the deterministic simulator, by seed; `--replay` steps through what a seed did.
+//! `sim`: the deterministic simulator, by seed; `--replay` steps through what a seed did. With `--scale` the scale study,
+//! which [`scale`] runs and `chart` draws.
 
+mod chart;
 mod replay;
+mod scale;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use cluster_sim::config::SHARDS_MAX;
 use cluster_sim::{Coverage, SimConfig, SimReport, record, run as run_once, run_twice};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -21,6 +25,10 @@ const TWICE_EVERY: u64 = 10;
 const LISTED_MAX: usize = 1_000;
 /// Seeds that fail of which an event log is written.
 const LOGS_MAX: usize = 5;
+/// Nodes of a simulated cluster.
+const NODES_MAX: u32 = 32;
+/// Replicas of its groups.
+const REPLICAS_MAX: u16 = 7;
 
 #[derive(Serialize)]
 struct Report {
@@ -59,6 +67,10 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
     if let Some(file) = &args.replay {
         return replay::run(file, output);
     }
+    if args.study.scale {
+        return scale::run(args, output);
+    }
+    check(args)?;
     if args.seeds == Some(0) {
         return Err(CliError::usage("sim_seeds", "no seed is to be run", "ask for at least one: --seeds 1"));
     }
@@ -96,6 +108,22 @@ pub(super) fn run(args: &Sim, output: Output) -> Result<(), CliError> {
                 first.violations.join("; ")
             );
             Err(CliError::new("sim_violation", cause, how_to_repeat(first, report.logs.first())).after_report())
+        }
+    }
+}
+
+/// Only studies take as much as the grammar does.
+fn check(args: &Sim) -> Result<(), CliError> {
+    let limits = [
+        ("shards", args.shards, SHARDS_MAX),
+        ("nodes", args.nodes, NODES_MAX),
+        ("replicas", args.replicas.map(u32::from), REPLICAS_MAX.into()),
+    ];
+    match limits.into_iter().find_map(|(what, asked, max)| Some((what, asked.filter(|asked| *asked > max)?, max))) {
+        None => Ok(()),
+        Some((what, asked, max)) => {
+            let cause = format!("{asked} {what} were asked for, and a simulated cluster has {max} at most");
+            Err(CliError::usage("sim_size", cause, "ask for fewer, or for a study without faults: --scale"))
         }
     }
 }

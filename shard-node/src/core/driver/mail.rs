@@ -8,6 +8,7 @@
 //! beside it, one at a time, how far the stream is certified, and one that has not delivered in time
 //! what another can prove is left. Without news this costs a small message and no signature check.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use ledger::committee::Committee;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, Tick};
 use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX};
-use ledger::merkle::{self, MerklePath};
+use ledger::merkle::{MerklePath, MerkleTree};
 use ledger::reject::Reject;
 
 use crate::core::driver::book::Book;
@@ -145,12 +146,12 @@ impl Incoming {
         now: Tick,
         source: GroupId,
         committee: &Committee,
-        latest: Option<&Certified>,
+        latest: Option<(&Certified, &Heads<'_>)>,
         out: &mut Vec<Output>,
     ) {
         self.pulled = Some(now);
-        let proved = latest.and_then(|latest| {
-            let (leaf, path) = path_of(&latest.inbox, source)?;
+        let proved = latest.and_then(|(latest, inbox)| {
+            let (leaf, path) = inbox.path_of(source)?;
             let certificate = latest.certificate.clone();
             (leaf.next_seq > 0).then_some(AckProof { version: 1, leaf, path, certificate })
         });
@@ -187,10 +188,31 @@ pub(super) struct Mailroom {
     incoming: BTreeMap<GroupId, Incoming>,
 }
 
-fn path_of(leaves: &[StreamLeaf], peer: GroupId) -> Option<(StreamLeaf, MerklePath)> {
-    let index = leaves.binary_search_by_key(&peer, |leaf| leaf.peer).ok()?;
-    let hashes: Vec<Hash32> = leaves.iter().map(StreamLeaf::hash).collect();
-    Some((leaves[index], merkle::prove(&hashes, index)?))
+/// The streams of one header. They are hashed when the first of them is to be proved, and not once for each: among many
+/// groups that would be most of a leader's work.
+struct Heads<'a> {
+    leaves: &'a [StreamLeaf],
+    tree: OnceCell<MerkleTree>,
+}
+
+impl<'a> Heads<'a> {
+    fn of(leaves: &'a [StreamLeaf]) -> Self {
+        Self { leaves, tree: OnceCell::new() }
+    }
+
+    fn index_of(&self, peer: GroupId) -> Option<usize> {
+        self.leaves.binary_search_by_key(&peer, |leaf| leaf.peer).ok()
+    }
+
+    fn leaf_of(&self, peer: GroupId) -> Option<StreamLeaf> {
+        self.index_of(peer).map(|index| self.leaves[index])
+    }
+
+    fn path_of(&self, peer: GroupId) -> Option<(StreamLeaf, MerklePath)> {
+        let index = self.index_of(peer)?;
+        let tree = self.tree.get_or_init(|| MerkleTree::new(self.leaves.iter().map(StreamLeaf::hash).collect()));
+        Some((self.leaves[index], tree.prove(index)?))
+    }
 }
 
 impl Mailroom {
@@ -280,8 +302,9 @@ impl Mailroom {
         committees: &Book,
         out: &mut Vec<Output>,
     ) {
+        let (outbox, inbox) = (Heads::of(&latest.outbox), Heads::of(&latest.inbox));
         for (dest, stream) in &mut self.outgoing {
-            serve(config, *dest, stream, latest, out);
+            serve(config, *dest, stream, latest, &outbox, out);
         }
         if leads {
             for leaf in &latest.inbox {
@@ -290,7 +313,7 @@ impl Mailroom {
                     continue;
                 };
                 if let Some(stream) = self.incoming.get_mut(&leaf.peer).filter(|stream| leaf.next_seq > stream.told) {
-                    stream.pull(config, now, leaf.peer, committee, Some(latest), out);
+                    stream.pull(config, now, leaf.peer, committee, Some((latest, &inbox)), out);
                 }
             }
         }
@@ -312,7 +335,7 @@ impl Mailroom {
         let stream = self.outgoing.entry(dest).or_default();
         stream.subscriber = Some(Subscriber { node, next_seq: next_seq.max(stream.first_kept), since: now });
         if let Some(latest) = latest {
-            serve(config, dest, stream, latest, out);
+            serve(config, dest, stream, latest, &Heads::of(&latest.outbox), out);
         }
     }
 
@@ -340,9 +363,11 @@ impl Mailroom {
         out: &mut Vec<Output>,
     ) {
         let Some(latest) = latest else { return };
-        let Some((leaf, path)) = path_of(&latest.outbox, dest).filter(|(leaf, _)| leaf.next_seq > next_seq) else {
+        let outbox = Heads::of(&latest.outbox);
+        if outbox.leaf_of(dest).is_none_or(|leaf| leaf.next_seq <= next_seq) {
             return;
-        };
+        }
+        let Some((leaf, path)) = outbox.path_of(dest) else { return };
         let proof = HeadProof { version: 1, leaf, path, certificate: latest.certificate.clone() };
         out.push(Output::Send { node, group: dest, message: PeerMessage::Head(proof) });
     }
@@ -444,6 +469,8 @@ impl Mailroom {
         out: &mut Vec<Output>,
     ) {
         let writes = |source: GroupId| config.group != GroupId::BEACON || source.kind() == Some(GroupKind::Channel);
+        let inbox = Heads::of(latest.map_or(&[][..], |latest| &latest.inbox[..]));
+        let latest = latest.map(|latest| (latest, &inbox));
         for (source, committee) in committees.all() {
             if *source == config.group || committee.members.is_empty() || !writes(*source) {
                 continue;
@@ -459,12 +486,21 @@ impl Mailroom {
 }
 
 /// Sends what is certified and not sent yet.
-fn serve(config: &DriverConfig, dest: GroupId, stream: &mut Outgoing, latest: &Certified, out: &mut Vec<Output>) {
+fn serve(
+    config: &DriverConfig,
+    dest: GroupId,
+    stream: &mut Outgoing,
+    latest: &Certified,
+    outbox: &Heads<'_>,
+    out: &mut Vec<Output>,
+) {
     let Some(subscriber) = &mut stream.subscriber else { return };
-    let Some((leaf, path)) = path_of(&latest.outbox, dest) else { return };
-    if leaf.next_seq > stream.next_seq {
+    let (sent, known) = (subscriber.next_seq, stream.next_seq);
+    let news = |leaf: StreamLeaf| leaf.next_seq > sent && leaf.next_seq <= known;
+    if !outbox.leaf_of(dest).is_some_and(news) {
         return;
     }
+    let Some((leaf, path)) = outbox.path_of(dest) else { return };
     for _ in 0..SERVED_BUNDLES_MAX {
         if subscriber.next_seq >= leaf.next_seq || subscriber.next_seq < stream.first_kept {
             return;

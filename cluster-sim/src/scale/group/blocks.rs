@@ -1,0 +1,214 @@
+//! From a proposal to a certificate: an order after a modelled time, a block by the production executor, its cost on
+//! every member, and the signatures of those who certify it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use consensus::port::AppliedState;
+use ledger::certificate::Attestation;
+use ledger::genesis::VerifyMode;
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, Height};
+use ledger::view::View;
+use shard_node::core::driver::{self, CommittedBlock, Input};
+use shard_node::core::executor::{ExecutedBlock, execute};
+use shard_node::core::machine::CommandOutcome;
+use shard_node::core::peer::PeerMessage;
+
+use crate::scale::group::{Event, Group, is_read};
+use crate::scale::model::{Ns, Work};
+
+/// What a block costs each member.
+#[derive(Default)]
+struct Cost {
+    /// Client signatures that a member checks which has not done so at ingest.
+    txs: u64,
+    execute: Ns,
+    streams: Ns,
+    mail: Ns,
+    acks: Ns,
+    checkpoints: Ns,
+}
+
+impl Cost {
+    fn whole(&self) -> Ns {
+        self.execute + self.streams + self.mail + self.acks + self.checkpoints
+    }
+}
+
+impl Group {
+    /// Hands an entry to the engine, which is modelled: it is in the log after a time, behind those before it. An append
+    /// and its answer are messages of the leader and of each other member.
+    pub(super) fn propose(&mut self, now: Ns, id: u64, entry: Bytes) {
+        let members = self.seats.members.len();
+        let message = self.setting.constants.message_ns;
+        for member in 0..members {
+            let others = if member == self.seats.leader { members as u64 - 1 } else { 1 };
+            self.take(member, now, 2 * message * others, Work::Order, true);
+        }
+        if self.counts(now) {
+            self.stats.messages.order += 2 * (members as u64 - 1);
+        }
+        let ordered = now + self.setting.latencies.ordered(members, &mut self.rng);
+        self.ordered_until = self.ordered_until.max(ordered);
+        self.later(self.ordered_until, Event::Ordered { id, entry });
+    }
+
+    /// Executes an entry that is in the log, once for all members, and finds out when each of them would have.
+    pub(super) fn ordered(&mut self, now: Ns, id: u64, entry: &Bytes) -> Result<(), String> {
+        let mut block =
+            execute(&self.state, &mut self.tree, &self.constants, &self.applied, AppliedState::default(), entry)
+                .map_err(|error| error.to_string())?;
+        for (key, value) in std::mem::take(&mut block.writes) {
+            match value.filter(|_| is_read(&key)) {
+                Some(value) => self.state.insert(key, value),
+                None => self.state.remove(&key),
+            };
+        }
+        self.applied = block.applied.clone();
+        self.streams = (block.outbox.len(), block.inbox.len());
+        let cost = self.cost(&block);
+        self.note(now, &block, entry);
+        let done = self.execute_everywhere(now, &cost);
+        self.attested(block.header.height, block.header_hash, &done);
+        self.later(done[self.seats.leader], Event::Applied { id, block: Box::new(block) });
+        Ok(())
+    }
+
+    fn note(&mut self, now: Ns, block: &ExecutedBlock, entry: &Bytes) {
+        if !self.counts(now) {
+            return;
+        }
+        self.stats.blocks += 1;
+        self.stats.commands += block.outcomes.len() as u64;
+        self.stats.command_bytes += entry.len() as u64;
+        let ignored = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Ignored(_)));
+        self.stats.ignored += ignored.count() as u64;
+    }
+
+    fn cost(&self, block: &ExecutedBlock) -> Cost {
+        let constants = &self.setting.constants;
+        let streams = (block.outbox.len() + block.inbox.len()) as u64;
+        let mut cost = Cost { execute: constants.block_ns, streams: constants.stream_ns * streams, ..Cost::default() };
+        let certificate = |group: &GroupId| {
+            let signatures = self.setting.directory.seats.get(group).map_or(1, |seats| seats.threshold);
+            constants.certificate(signatures)
+        };
+        for outcome in &block.outcomes {
+            match outcome {
+                CommandOutcome::Receipt(..)
+                | CommandOutcome::Known(..)
+                | CommandOutcome::Refused(..)
+                | CommandOutcome::Voted(..)
+                | CommandOutcome::Waits(_) => {
+                    cost.txs += 1;
+                    cost.execute += constants.execute_ns;
+                }
+                // What was taken before is not checked again.
+                CommandOutcome::Delivered(_, 0) => {}
+                CommandOutcome::Delivered(source, messages) => {
+                    cost.mail += certificate(source) + constants.credit_ns * messages;
+                }
+                CommandOutcome::Acked(dest, _) => cost.acks += certificate(dest),
+                CommandOutcome::Checkpointed(group) => cost.checkpoints += certificate(group),
+                CommandOutcome::Registered
+                | CommandOutcome::Evidence(_)
+                | CommandOutcome::Governed { .. }
+                | CommandOutcome::Ignored(_) => {}
+            }
+        }
+        cost
+    }
+
+    /// When each member has executed a block, and may sign it. The others hear one hop later that it is ordered. With
+    /// `verify = every` they check the clients' signatures first; the leader has done that at ingest.
+    fn execute_everywhere(&mut self, now: Ns, cost: &Cost) -> Vec<Ns> {
+        let (leader, constants) = (self.seats.leader, self.setting.constants);
+        let mut done = Vec::with_capacity(self.shares.len());
+        for member in 0..self.shares.len() {
+            let heard = if member == leader { now } else { now + self.hop() };
+            let mut at = heard.max(self.applied_until[member]);
+            if member == leader {
+                for (cost, work) in [
+                    (cost.execute, Work::Execute),
+                    (cost.streams, Work::Streams),
+                    (cost.mail, Work::Mail),
+                    (cost.acks, Work::Acks),
+                    (cost.checkpoints, Work::Order),
+                ] {
+                    at = self.take(member, at, cost, work, false);
+                }
+                self.applied_until[member] = at;
+            } else {
+                at = self.take(member, at, cost.whole(), Work::Execute, false);
+                self.applied_until[member] = at;
+                if self.constants.verify == VerifyMode::Every {
+                    at = self.take(member, at, cost.txs * constants.verify_ns, Work::Certify, true);
+                }
+            }
+            let signs = self.take(member, at, constants.sign_ns, Work::Certify, true);
+            // The leader's receipts do not wait for its signature.
+            done.push(if member == leader { at } else { signs });
+        }
+        done
+    }
+
+    /// The other members sign a block when they have executed it, and tell all. So many signatures come to the leader as
+    /// it needs besides its own; they are real ones. What each of the others does with those of the rest is a cost only.
+    pub(super) fn attested(&mut self, height: Height, header_hash: Hash32, signed: &[Ns]) {
+        let (leader, members) = (self.seats.leader, self.seats.members.len());
+        let (needed, check) = (self.seats.threshold - 1, self.setting.constants.check_ns);
+        let mut coming: Vec<(Ns, usize)> = Vec::with_capacity(members - 1);
+        for member in (0..members).filter(|member| *member != leader) {
+            self.take(member, signed[member], check * needed as u64, Work::Certify, true);
+            coming.push((signed[member] + self.hop(), member));
+        }
+        if self.counts(signed[leader]) {
+            self.stats.messages.certify += (members * (members - 1)) as u64;
+        }
+        coming.sort_unstable();
+        for (at, member) in coming.into_iter().take(needed) {
+            let node = self.seats.members[member];
+            let key = &self.setting.directory.keys[node.0 as usize];
+            let attestation =
+                Attestation { group: self.id, height, header_hash, node, signature: key.sign(&header_hash) };
+            let message = Box::new(PeerMessage::Attest { attestation, wants_certificate: false });
+            self.later(at, Event::Arrives { from: node, member: leader, message });
+        }
+    }
+
+    /// The leader has executed a block: its driver goes on with it, and clients hear of their payments.
+    pub(super) fn applied(&mut self, now: Ns, id: u64, mut block: ExecutedBlock) -> Result<(), String> {
+        let leader = self.seats.leader;
+        let receipts = std::mem::take(&mut block.receipts);
+        let refused = std::mem::take(&mut block.refused);
+        let changed = block.system_changed;
+        self.drive(now, leader, Input::Committed(committed(block)))?;
+        if changed {
+            let committees = driver::committees(&mut View::new(&self.state));
+            self.drive(now, leader, Input::Committees(committees))?;
+        }
+        self.drive(now, leader, Input::Proposed { id, accepted: true })?;
+        for receipt in receipts {
+            self.receipt(now, receipt);
+        }
+        for refused in refused {
+            self.refused(now, &refused.txid);
+        }
+        Ok(())
+    }
+}
+
+fn committed(block: ExecutedBlock) -> CommittedBlock {
+    CommittedBlock {
+        header: Arc::new(block.header),
+        header_hash: block.header_hash,
+        outcomes: block.outcomes,
+        mail: block.mail,
+        outbox: block.outbox,
+        inbox: block.inbox,
+        cursors: block.cursors,
+        to_verify: Arc::new(block.to_verify),
+        next_deadline: block.next_deadline,
+    }
+}

@@ -1,0 +1,403 @@
+//! A group as one logical replica: the production executor and the production driver of its leader, between an order
+//! that comes after a modelled time and processors that take a modelled time for everything.
+//!
+//! `blocks` is what happens to an entry, `post` what happens to messages. Whatever comes from another group came at
+//! least one hop ago, so groups can go a step ahead on their own: see [`super::world`].
+
+mod blocks;
+mod post;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, Height, NodeId, Tick, TxId};
+use ledger::machine::Driver;
+use ledger::receipt::{Outcome, Receipt};
+use ledger::tree::StateTree;
+use ledger::{ParsedTx, schema};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use router::{Plan, plan};
+use shard_node::core::applied::AppliedRecord;
+use shard_node::core::driver::{DriverConfig, GroupDriver, Input, Output, SystemView};
+use shard_node::core::executor::{ExecutedBlock, GroupConstants};
+use shard_node::core::peer::PeerMessage;
+
+use crate::scale::Times;
+use crate::scale::cluster::{Beginning, CREATED_MS, Directory, Seats};
+use crate::scale::load::Clients;
+use crate::scale::model::{Constants, Latencies, MS, Ns, Share, Work};
+use crate::scale::report::Stats;
+
+pub(super) use post::Letter;
+
+/// As production does: between two timer inputs, proposals in flight, blocks between two checkpoints.
+const TIMER: Ns = 25 * MS;
+const PIPELINE: usize = 3;
+const CHECKPOINT_EVERY: u64 = 64;
+/// All pulls and probes of a driver come again within this time, so groups begin at a random moment of it.
+pub(super) const CYCLE: Ns = 900 * MS;
+
+/// What is the same for all groups of a run.
+pub(super) struct Setting {
+    pub(super) directory: Arc<Directory>,
+    pub(super) constants: Constants,
+    pub(super) latencies: Latencies,
+    /// Thousandths of a core that each node has.
+    pub(super) cores_milli: u64,
+    /// Clients of each shard.
+    pub(super) clients: u32,
+    pub(super) times: Times,
+    /// Keep the payments that were executed.
+    pub(super) record: bool,
+}
+
+/// What is to happen in a group.
+enum Event {
+    /// Its leader begins to lead.
+    Start,
+    Timer,
+    /// A client makes its next payment.
+    Pay(u32),
+    /// A payment has come to the router of the leader's node.
+    Ingest(Bytes),
+    /// Its signature has been checked.
+    Submit(Bytes),
+    /// A message has come to a member's node.
+    Arrives {
+        from: NodeId,
+        member: usize,
+        message: Box<PeerMessage>,
+    },
+    /// It has been read there, and what it proves has been checked.
+    Peer {
+        from: NodeId,
+        member: usize,
+        message: Box<PeerMessage>,
+    },
+    /// A proposal is in the log for good.
+    Ordered {
+        id: u64,
+        entry: Bytes,
+    },
+    /// Its block has been executed.
+    Applied {
+        id: u64,
+        block: Box<ExecutedBlock>,
+    },
+    /// The leader has checked the signatures of a block: at ingest, all of them.
+    Checked(Height),
+}
+
+/// A payment under way.
+struct Waiting {
+    client: u32,
+    since: Ns,
+    bytes: Option<Bytes>,
+}
+
+/// One group.
+pub(super) struct Group {
+    pub(super) id: GroupId,
+    setting: Arc<Setting>,
+    constants: GroupConstants,
+    pub(super) seats: Seats,
+    pub(super) state: BTreeMap<Vec<u8>, Bytes>,
+    tree: StateTree,
+    pub(super) applied: AppliedRecord,
+    driver: GroupDriver,
+    started: bool,
+    rng: ChaCha8Rng,
+    clients: Option<Clients>,
+    agenda: BTreeMap<(Ns, u64), Event>,
+    scheduled: u64,
+    /// When what happens at present does.
+    now: Ns,
+    /// Of each member.
+    pub(super) shares: Vec<Share>,
+    ordered_until: Ns,
+    /// Of each member: blocks are executed one after the other.
+    applied_until: Vec<Ns>,
+    /// Streams after the last block, outgoing and incoming.
+    streams: (usize, usize),
+    pub(super) letters: Vec<Letter>,
+    written: u64,
+    /// When the last letter to each group comes.
+    arrivals: BTreeMap<GroupId, Ns>,
+    /// Up to where a source's mail has been checked here, and up to where a destination has proved to have taken ours.
+    taken: BTreeMap<GroupId, u64>,
+    proved: BTreeMap<GroupId, u64>,
+    /// The member that a destination asks for mail.
+    asked: BTreeMap<GroupId, usize>,
+    waiting: BTreeMap<TxId, Waiting>,
+    /// Payments to other groups that are not known to be taken there: their place in the stream, and since when.
+    crossing: BTreeMap<GroupId, VecDeque<(u64, Ns)>>,
+    pub(super) stats: Stats,
+    /// What was executed, if it is kept.
+    pub(super) executed: Vec<Bytes>,
+}
+
+impl Group {
+    /// A group at block 0, which begins to work at some moment of the first [`CYCLE`].
+    pub(super) fn new(
+        id: GroupId,
+        setting: Arc<Setting>,
+        begun: Beginning,
+        clients: Option<Clients>,
+        seed: u64,
+    ) -> Result<Self, String> {
+        let directory = &setting.directory;
+        let seats = directory.seats.get(&id).cloned().ok_or_else(|| format!("{id} has no members"))?;
+        let leader = seats.members[seats.leader];
+        let constants = GroupConstants { cluster: directory.cluster, group: id, verify: directory.genesis.verify };
+        let driver = GroupDriver::new(DriverConfig {
+            group: id,
+            node: leader,
+            join: 1,
+            key: directory.keys[leader.0 as usize].clone(),
+            pipeline: PIPELINE,
+            checkpoint_every: CHECKPOINT_EVERY,
+            verify: constants.verify,
+        });
+        let share = |node: &NodeId| Share { node: node.0 as usize, free: 0, used: 0 };
+        let shares: Vec<Share> = seats.members.iter().map(share).collect();
+        let mut group = Self {
+            id,
+            constants,
+            applied_until: vec![0; shares.len()],
+            seats,
+            state: begun.state,
+            tree: begun.tree,
+            applied: begun.applied,
+            driver,
+            started: false,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            clients,
+            agenda: BTreeMap::new(),
+            scheduled: 0,
+            now: 0,
+            shares,
+            ordered_until: 0,
+            streams: (0, 0),
+            letters: Vec::new(),
+            written: 0,
+            arrivals: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            proved: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            crossing: BTreeMap::new(),
+            stats: Stats::default(),
+            executed: Vec::new(),
+            setting,
+        };
+        let begins = group.rng.random_range(0..CYCLE);
+        group.later(begins, Event::Start);
+        if group.clients.is_some() {
+            let from = group.setting.times.load_from;
+            for client in 0..group.setting.clients {
+                let at = from + group.rng.random_range(0..10 * MS);
+                group.later(at, Event::Pay(client));
+            }
+        }
+        Ok(group)
+    }
+
+    /// Takes what comes from other groups, and does everything that is to happen before a moment.
+    pub(super) fn advance(&mut self, until: Ns, letters: Vec<Letter>) -> Result<(), String> {
+        for letter in letters {
+            self.post(letter);
+        }
+        while let Some(entry) = self.agenda.first_entry() {
+            if entry.key().0 >= until {
+                break;
+            }
+            let ((now, _), event) = entry.remove_entry();
+            self.now = now;
+            self.happen(now, event).map_err(|cause| format!("{} at {} ms: {cause}", self.id, now / MS))?;
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, now: Ns, event: Event) -> Result<(), String> {
+        let leader = self.seats.leader;
+        match event {
+            Event::Start => self.start(now),
+            Event::Timer => {
+                self.later(now + TIMER, Event::Timer);
+                self.drive(now, leader, Input::Timer)
+            }
+            Event::Pay(client) => self.pay(now, client),
+            Event::Ingest(tx) => {
+                let constants = self.setting.constants;
+                let checked = self.take(leader, now, constants.route_ns + constants.verify_ns, Work::Ingest, true);
+                self.later(checked, Event::Submit(tx));
+                Ok(())
+            }
+            Event::Submit(tx) => self.drive(now, leader, Input::Submit(vec![tx])),
+            Event::Arrives { from, member, message } => {
+                self.arrives(now, from, member, message);
+                Ok(())
+            }
+            Event::Peer { from, member, message } => self.drive(now, member, Input::Peer { from, message }),
+            Event::Ordered { id, entry } => self.ordered(now, id, &entry),
+            Event::Applied { id, block } => self.applied(now, id, *block),
+            Event::Checked(height) => self.drive(now, leader, Input::Verified { height, valid: true }),
+        }
+    }
+
+    fn later(&mut self, at: Ns, event: Event) {
+        self.scheduled += 1;
+        self.agenda.insert((at, self.scheduled), event);
+    }
+
+    fn hop(&mut self) -> Ns {
+        self.setting.latencies.hop(&mut self.rng)
+    }
+
+    /// Whether a moment is in the time that is measured.
+    fn counts(&self, now: Ns) -> bool {
+        (self.setting.times.measure_from..self.setting.times.measure_to).contains(&now)
+    }
+
+    /// Takes so much of a member's processor, for work that begins at a moment, and returns when it is done.
+    fn take(&mut self, member: usize, from: Ns, cost: Ns, work: Work, spread: bool) -> Ns {
+        if member == self.seats.leader && self.counts(from) {
+            self.stats.leader_ns[work as usize] += cost;
+        }
+        self.shares[member].take(self.now, from, cost, self.setting.cores_milli, spread)
+    }
+
+    fn start(&mut self, now: Ns) -> Result<(), String> {
+        self.started = true;
+        let view = SystemView::read(&self.state, self.id, self.constants.verify).map_err(|error| error.to_string())?;
+        let (leader, node) = (self.seats.leader, self.seats.members[self.seats.leader]);
+        self.drive(now, leader, Input::ClockOffset(CREATED_MS as i64))?;
+        self.drive(now, leader, Input::System(view))?;
+        let signed = vec![now; self.seats.members.len()];
+        self.attested(Height(0), self.applied.header_hash, &signed);
+        self.drive(now, leader, Input::Role { leads: true, leader: Some(node) })?;
+        self.later(now + TIMER, Event::Timer);
+        Ok(())
+    }
+
+    /// Gives the driver an input, and does what it asks for, on behalf of a member.
+    fn drive(&mut self, now: Ns, member: usize, input: Input) -> Result<(), String> {
+        let mut out = Vec::new();
+        // Ticks begin above zero.
+        self.driver.step(Tick(now / MS + 1), input, &mut out);
+        self.take_paths(now, &out);
+        for output in out {
+            self.carry_out(now, member, output)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, now: Ns, member: usize, output: Output) -> Result<(), String> {
+        match output {
+            Output::Propose { id, entry } => self.propose(now, id, entry),
+            // What replicas of one group tell each other is modelled where it is caused.
+            Output::Send { group, .. } if group == self.id => {}
+            Output::Send { node, group, message } => self.send(now, member, node, group, message),
+            Output::Verify { height, .. } => self.later(now, Event::Checked(height)),
+            Output::PeerTook { dest, next_seq } => self.took(now, dest, next_seq),
+            Output::Refuse { txs, .. } => {
+                for tx in txs {
+                    let txid =
+                        ParsedTx::decode(&self.constants.cluster, &tx).map_err(|error| format!("{error:?}"))?.txid;
+                    self.refused(now, &txid);
+                }
+            }
+            Output::Certified(_) | Output::Checked(_) | Output::Late(_) | Output::Lookup { .. } => {}
+            Output::Alarm { text, .. } => return Err(text),
+            Output::Stop(text) => return Err(text),
+            Output::Forged(height) => return Err(format!("block {height} is said to be forged")),
+            Output::Recheck { from, .. } => return Err(format!("block {from} is to be checked again")),
+        }
+        Ok(())
+    }
+
+    /// A client makes a payment, and the router finds out where it goes.
+    fn pay(&mut self, now: Ns, client: u32) -> Result<(), String> {
+        if now >= self.setting.times.clients_until {
+            return Ok(());
+        }
+        let Some(clients) = &mut self.clients else { return Ok(()) };
+        let bytes = clients.next();
+        let directory = &self.setting.directory;
+        let tx = ParsedTx::decode(&directory.cluster, &bytes).map_err(|reject| format!("{reject:?}"))?;
+        let planned = plan(&directory.genesis.layout, &tx);
+        if planned != Ok(Plan::One(self.id)) {
+            return Err(format!("the router sends a payment of this shard to {planned:?}"));
+        }
+        let kept = self.setting.record.then(|| bytes.clone());
+        self.waiting.insert(tx.txid, Waiting { client, since: now, bytes: kept });
+        let at = now + self.hop();
+        self.later(at, Event::Ingest(bytes));
+        Ok(())
+    }
+
+    /// Tells a client what became of its payment.
+    fn receipt(&mut self, now: Ns, receipt: Receipt) {
+        let Some(Waiting { client, since, bytes }) = self.waiting.remove(&receipt.txid) else { return };
+        let at = now + self.hop();
+        match receipt.outcome {
+            Outcome::Committed { mail } => {
+                if self.counts(now) {
+                    self.stats.payments += 1;
+                    self.stats.crossing += u64::from(!mail.is_empty());
+                    self.stats.receipt_us.push(micros(at - since));
+                }
+                for (dest, seq) in mail {
+                    self.crossing.entry(dest).or_default().push_back((seq, since));
+                }
+                self.executed.extend(bytes);
+            }
+            Outcome::Rejected(_) | Outcome::Aborted { .. } => self.stats.refused += 1,
+        }
+        self.later(at, Event::Pay(client));
+    }
+
+    /// A payment came to nothing; its client goes on with the next one.
+    fn refused(&mut self, now: Ns, txid: &TxId) {
+        let Some(Waiting { client, .. }) = self.waiting.remove(txid) else { return };
+        self.stats.refused += 1;
+        let at = now + self.hop();
+        self.later(at, Event::Pay(client));
+    }
+
+    /// Another group has proved how far it has taken our mail.
+    fn took(&mut self, now: Ns, dest: GroupId, next_seq: u64) {
+        let (counts, at) = (self.counts(now), now + self.hop());
+        let Some(crossing) = self.crossing.get_mut(&dest) else { return };
+        while let Some((_, since)) = crossing.front().copied().filter(|(seq, _)| *seq < next_seq) {
+            crossing.pop_front();
+            if counts {
+                self.stats.applied_us.push(micros(at - since));
+            }
+        }
+    }
+
+    /// Payments and mail that are still under way.
+    #[cfg(test)]
+    pub(super) fn under_way(&self) -> usize {
+        self.waiting.len() + self.crossing.values().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// What every run of a seed has to come to.
+    pub(super) fn root(&self) -> (Height, Hash32) {
+        (self.applied.height, self.applied.header_hash)
+    }
+}
+
+/// Whether a later block may read it. Of a production database the rest is history, which only readers ask for.
+fn is_read(key: &[u8]) -> bool {
+    const HISTORY: [u8; 5] = [schema::HEADER, schema::BLOCK, schema::ENTRY, schema::HISTORY, schema::FLOW];
+    key.first().is_some_and(|space| !HISTORY.contains(space))
+}
+
+fn micros(ns: Ns) -> u32 {
+    u32::try_from(ns / 1_000).unwrap_or(u32::MAX)
+}

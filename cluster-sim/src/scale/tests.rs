@@ -1,0 +1,180 @@
+//! Small studies: that they are repeatable, lose nothing, and come to what one group would come to alone.
+
+use bytes::Bytes;
+use consensus::port::AppliedState;
+use ledger::ids::TimeMs;
+use ledger::{Balance, Outcome};
+use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
+use shard_node::core::executor::{GroupConstants, execute};
+
+use super::cluster::{CREATED_MS, undivided};
+use super::*;
+
+/// Of no machine in particular.
+const CONSTANTS: Constants = Constants {
+    route_ns: 3_000,
+    verify_ns: 40_000,
+    execute_ns: 30_000,
+    tree_ns: 5_000,
+    block_ns: 20_000,
+    stream_ns: 700,
+    credit_ns: 10_000,
+    sign_ns: 50_000,
+    check_ns: 30_000,
+    certificate_ns: 3_000,
+    message_ns: 3_000,
+    path_ns: 300,
+};
+
+fn small() -> Study {
+    Study {
+        shards: 4,
+        nodes: 12,
+        replicas: 3,
+        cross_pct: 25,
+        zipf: 0.8,
+        accounts: 16,
+        clients: 8,
+        warm_up_ms: 50,
+        measure_ms: 600,
+        seed: 3,
+        threads: 2,
+        ..Study::default()
+    }
+}
+
+#[test]
+fn four_shards_beside_one() {
+    let study = small();
+    let one = study.run(1, &CONSTANTS).unwrap();
+    let mut four = study.run(4, &CONSTANTS).unwrap();
+    four.compare(&one);
+    assert_eq!((one.nodes, four.nodes), (3, 12));
+    for row in [&one, &four] {
+        assert_eq!((row.refused, row.ignored), (0, 0), "{row:?}");
+        assert!(row.payments > 100 * u64::from(row.shards), "{row:?}");
+        // A hop to the shard, an order of two hops and an fsync, and a hop back.
+        assert!(row.receipt_ms.p50 >= 3.0 && row.receipt_ms.p50 <= row.receipt_ms.p99, "{row:?}");
+        assert!(row.beacon.commands_per_s > 0.0 && row.beacon.bytes_per_s > 0.0, "{row:?}");
+        assert!(row.busiest_node > 0.0 && row.busiest_node < 1.1, "{row:?}");
+    }
+    assert_eq!((one.crossing, one.applied_ms.p99), (0, 0.0), "there is no other shard");
+    let crossing = four.crossing as f64 / four.payments as f64;
+    assert!((0.2..0.3).contains(&crossing), "{crossing}");
+    assert!(four.applied_ms.p50 > four.receipt_ms.p50, "mail takes longer: {four:?}");
+    assert!(four.leader_cpu_us.mail > 0.0 && four.leader_cpu_us.acks > 0.0, "{four:?}");
+    assert!(four.leader_cpu_us.all > one.leader_cpu_us.all, "and costs more");
+    assert!(four.efficiency > 0.5 && four.efficiency < 1.1, "{four:?}");
+}
+
+#[test]
+fn a_seed_decides_everything_and_threads_nothing() {
+    let study = Study { measure_ms: 100, ..small() };
+    let first = study.run(4, &CONSTANTS).unwrap();
+    for threads in [1, 3, 64] {
+        assert_eq!(Study { threads, ..study.clone() }.run(4, &CONSTANTS).unwrap(), first);
+    }
+    let other = Study { seed: 4, ..study.clone() }.run(4, &CONSTANTS).unwrap();
+    assert_ne!(other.digest, first.digest);
+    let dearer = Constants { verify_ns: 400_000, ..CONSTANTS };
+    assert!(study.run(4, &dearer).unwrap().per_s < first.per_s, "constants count");
+}
+
+#[test]
+fn processors_bound_what_is_done() {
+    let study = Study { shards: 1, clients: 64, measure_ms: 300, verify: VerifyMode::Ingest, ..small() };
+    let slow = Study { cores_milli: 100, ..study.clone() }.run(1, &CONSTANTS).unwrap();
+    let fast = study.run(1, &CONSTANTS).unwrap();
+    // A payment takes 73 microseconds of a leader: a tenth of a core does fewer than 1,370 of them a second.
+    assert!(slow.per_s < 1_370.0 && slow.busiest_node > 0.9, "{slow:?}");
+    assert!(fast.per_s > 3.0 * slow.per_s, "{fast:?}");
+}
+
+/// The balances of all accounts, by what one group that owns all of them comes to with these payments.
+fn alone(finished: &Finished, payments: &[Bytes]) -> Vec<Vec<(ledger::AssetId, Balance)>> {
+    let directory = &finished.directory;
+    let mut group = undivided(directory).unwrap();
+    let constants = GroupConstants { cluster: directory.cluster, group: GroupId::shard(0), verify: VerifyMode::Ingest };
+    for (at, some) in (1..).zip(payments.chunks(100)) {
+        let commands = some.iter().map(|bytes| Command::Tx(bytes.to_vec())).collect();
+        let entry = Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(CREATED_MS + at), commands };
+        let (payload, log) = (Bytes::from(entry.encode()), AppliedState::default());
+        let block = execute(&group.state, &mut group.tree, &constants, &group.applied, log, &payload).expect("a block");
+        assert_eq!(block.receipts.len(), some.len());
+        assert!(block.receipts.iter().all(|receipt| receipt.outcome == Outcome::Committed { mail: Vec::new() }));
+        for (key, value) in block.writes {
+            match value {
+                Some(value) => group.state.insert(key, value),
+                None => group.state.remove(&key),
+            };
+        }
+        group.applied = block.applied;
+    }
+    let balances = |account: &cluster::Account| {
+        let bytes = &group.state[&schema::account(&account.address)];
+        borsh::from_slice::<AccountRecord>(bytes).unwrap().balances
+    };
+    directory.accounts.iter().flatten().map(balances).collect()
+}
+
+#[test]
+fn shards_come_to_what_one_group_would_come_to() {
+    let study = Study { measure_ms: 200, drain_ms: 1_000, ..small() };
+    let (row, finished) = study.play(4, &CONSTANTS, true).unwrap();
+    assert!(row.crossing > 0);
+    let mut payments = Vec::new();
+    for group in &finished.groups {
+        assert_eq!(group.under_way(), 0, "{}: all that was sent has come to its end", group.id);
+        assert_eq!(finished.under_way(group), Ok(0), "{}", group.id);
+        payments.extend(group.executed.iter().cloned());
+    }
+    assert!(payments.len() as u64 >= row.payments);
+    let mut sharded = Vec::new();
+    for group in finished.groups.iter().filter(|group| group.id != GroupId::BEACON) {
+        for account in finished.directory.accounts_of(group.id) {
+            let record: AccountRecord = value(group, &schema::account(&account.address)).unwrap().unwrap();
+            sharded.push(record.balances);
+        }
+    }
+    let expected = alone(&finished, &payments);
+    assert_eq!(sharded, expected);
+    let untouched = expected.iter().filter(|balances| balances[0].1.posted == BALANCE).count();
+    assert!(untouched < expected.len() / 4, "and much has moved: {untouched}");
+}
+
+#[test]
+fn value_that_is_missing_is_noticed() {
+    let (_, mut finished) = Study { measure_ms: 50, ..small() }.play(2, &CONSTANTS, false).unwrap();
+    assert_eq!(finished.check_value(), Ok(()));
+    let address = finished.directory.accounts[1][0].address;
+    let asset = finished.directory.asset.id;
+    let shard = finished.groups.iter_mut().find(|group| group.id == GroupId::shard(1)).unwrap();
+    let mut record: AccountRecord = value(shard, &schema::account(&address)).unwrap().unwrap();
+    record.balances[0].1.posted += 1;
+    shard.state.insert(schema::account(&address), cluster::encoded(&record));
+    assert!(finished.check_value().is_err(), "an account has more than its shard counts");
+    let shard = finished.groups.iter_mut().find(|group| group.id == GroupId::shard(1)).unwrap();
+    let total: u128 = value(shard, &schema::total(&asset)).unwrap().unwrap();
+    shard.state.insert(schema::total(&asset), cluster::encoded(&(total + 1)));
+    assert!(finished.check_value().is_err(), "all together have more than there was");
+}
+
+#[test]
+fn what_is_compared() {
+    let study = small();
+    assert_eq!(Study { shards: 512, ..study.clone() }.steps(), [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
+    assert_eq!(Study { shards: 6, ..study.clone() }.steps(), [1, 2, 4, 6]);
+    assert_eq!(Study { shards: 1, ..study.clone() }.steps(), [1]);
+    assert_eq!([1, 2, 4].map(|shards| study.nodes_for(shards)), [3, 6, 12]);
+    assert_eq!(Study { nodes: 4, ..study.clone() }.nodes_for(1), 3, "one group has its members");
+    for wrong in [
+        Study { cores_milli: 0, ..study.clone() },
+        Study { measure_ms: 0, ..study.clone() },
+        Study { replicas: 0, ..study.clone() },
+        Study { nodes: 5_000, ..study.clone() },
+        Study { zipf: -1.0, ..study.clone() },
+        Study { accounts: 0, ..study.clone() },
+    ] {
+        assert!(wrong.run(4, &CONSTANTS).is_err(), "{wrong:?}");
+    }
+}
