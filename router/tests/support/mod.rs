@@ -383,6 +383,7 @@ impl FakeNode {
             | Query::Entry(_)
             | Query::Founded(_)
             | Query::Evidence(_)
+            | Query::Nodes(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }
