@@ -48,7 +48,7 @@ impl Ears {
     }
 
     /// The silent nodes, ascending, when it is time to tell of them, or that there are none any more.
-    fn to_tell(&mut self, now: Tick) -> Option<Vec<NodeId>> {
+    fn news(&mut self, now: Tick) -> Option<Vec<NodeId>> {
         let silent: Vec<NodeId> =
             self.heard.iter().filter(|(_, at)| now.0 >= at.0 + SILENT_AFTER_MS).map(|(node, _)| *node).collect();
         if !silent.is_empty() {
@@ -77,7 +77,7 @@ pub async fn report(context: HostContext, view: watch::Receiver<Arc<ClusterView>
         let now = context.clock.tick();
         ears.round(now, &others, &read.peers_ms);
         let Some(at_ms) = guarded_now(&read, &context, now, &others) else { continue };
-        if let Some(silent) = ears.to_tell(now) {
+        if let Some(silent) = ears.news(now) {
             tell(&context, at_ms, silent);
         }
     }
@@ -115,7 +115,7 @@ mod tests {
         for round in 0..count {
             let now = from + round * 1_000;
             ears.round(Tick(now), &OTHERS, &answered(nodes));
-            told.extend(ears.to_tell(Tick(now)).map(|silent| (now, silent.iter().map(|node| node.0).collect())));
+            told.extend(ears.news(Tick(now)).map(|silent| (now, silent.iter().map(|node| node.0).collect())));
         }
         told
     }
@@ -139,6 +139,6 @@ mod tests {
         let told = rounds(&mut ears, 0, 5, &[2, 3]);
         assert_eq!(told, [(4_000, vec![4])]);
         ears.round(Tick(6_000), &OTHERS[..2], &answered(&[2, 3]));
-        assert_eq!(ears.to_tell(Tick(6_000)), Some(vec![]));
+        assert_eq!(ears.news(Tick(6_000)), Some(vec![]));
     }
 }

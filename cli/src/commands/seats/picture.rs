@@ -5,7 +5,7 @@ use beacon::seats::joining;
 use beacon::{NodeLives, Risk, risk};
 use client::Client;
 use ledger::limits::LAG_BLOCKS_MAX;
-use ledger::{Committee, GroupId, GroupKind, NodeId};
+use ledger::{GroupId, GroupKind, NodeId};
 use proto::v1;
 
 use crate::error::CliError;
@@ -142,7 +142,7 @@ impl Picture {
 #[cfg(test)]
 mod tests {
     use beacon::Watch;
-    use ledger::{Engine, Epoch, Incarnation, Member, OrgId, PublicKey};
+    use ledger::{Committee, Engine, Epoch, Incarnation, Member, OrgId, PublicKey};
 
     use super::*;
 

@@ -131,7 +131,8 @@ impl Group {
             | PeerMessage::Want { .. }
             | PeerMessage::Ack(_)
             | PeerMessage::Ready(_)
-            | PeerMessage::Evidence(_) => {}
+            | PeerMessage::Evidence(_)
+            | PeerMessage::Silence(_) => {}
         }
         self.later(done, Event::Peer { from, member, message });
     }
@@ -144,6 +145,8 @@ fn work_of(message: &PeerMessage) -> Work {
         PeerMessage::Ack(_) => Work::Acks,
         PeerMessage::Pull { .. } | PeerMessage::Serving { .. } | PeerMessage::Probe { .. } => Work::Pulls,
         PeerMessage::Attest { .. } | PeerMessage::Certified(_) | PeerMessage::Want { .. } => Work::Certify,
-        PeerMessage::Checkpoint(_) | PeerMessage::Ready(_) | PeerMessage::Evidence(_) => Work::Order,
+        PeerMessage::Checkpoint(_) | PeerMessage::Ready(_) | PeerMessage::Evidence(_) | PeerMessage::Silence(_) => {
+            Work::Order
+        }
     }
 }
