@@ -6,18 +6,18 @@
 //! for [`TURN_MS`], the next member leads.
 //!
 //! How long a turn has lasted, each value says of itself ([`Value::lasted_ms`]), so that all agree on it and a blank
-//! counts like any other. A leader may be wrong, and may lie. It gains nothing by saying too much: its own turn
-//! ends the sooner. For a value that says too little by more than [`TURN_SLACK_MS`], members do not vote: each goes by
-//! how long it has seen the turn last itself ([`Age`]). So whoever proposes just before every time-out leads for a
-//! little more than [`TURN_MS`], and not for as many time-outs as a turn has entries. In later rounds members vote whatever
-//! a value says of this, and also when more than two thirds have prevoted it: their clocks do not keep them from
+//! counts like any other. A leader may be wrong, and may lie. For a value that says too little by more than
+//! [`TURN_SLACK_MS`], members do not vote: each goes by how long it has seen the turn last itself ([`Age`]). Nor do they for
+//! one that says too much: who leads in another one's turn would end it with that. So whoever proposes just before every time-out leads for a
+//! little more than [`TURN_MS`], and not for as many time-outs as a turn has entries. In later rounds members vote for what
+//! says too little, and for all of it when more than two thirds have prevoted it: their clocks do not keep them from
 //! coming to an end. Other clocks than that which ticks in a process are not asked, and none is compared with another's.
 //!
-//! A turn belongs to its owner, and its end is fixed when it begins. Within it others may lead: an heir, to whom
+//! A turn belongs to its owner, and how many entries and how long it lasts is fixed when it begins. Within it others may lead: an heir, to whom
 //! the leader has handed over, or whoever made a value in a later round because the leader did not. They lead in the
 //! rest of the turn and do not extend it, nor do they begin one of their own; and the next owner is the one behind
 //! this owner, whoever has led last. So nothing that a value says and no round that passes changes whose turn comes
-//! next and when, but that a member missed its own: liars who hand each other the lead, or fall silent for each
+//! next, but that a member missed its own, nor when, by more than the slack: liars who hand each other the lead, or fall silent for each
 //! other, use up turns of theirs. Were a later round to begin a turn of its proposer, a liar could hand over to
 //! another one just in front of it, who falls silent, and so begin anew again and again.
 //!

@@ -56,9 +56,12 @@ impl Desk {
             && value.heir.is_none_or(|heir| heir != value.proposer && self.committee.index_of(heir).is_some())
     }
 
-    /// Whether a value says so much less than was seen here of how long the turn has lasted that it is no accident.
-    fn hides_time(&self, value: &Value) -> bool {
-        value.round == 0 && value.lasted_ms.saturating_add(TURN_SLACK_MS) < self.age.ms(self.now)
+    /// Whether a value says so much less than was seen here of how long the turn has lasted, or so much more, that it is no
+    /// accident. Saying less is borne in later rounds, where the one that leads the turn does not propose.
+    fn misstates_time(&self, value: &Value) -> bool {
+        let (said, seen) = (value.lasted_ms, self.age.ms(self.now));
+        let hides = value.round == 0 && said.saturating_add(TURN_SLACK_MS) < seen;
+        hides || said > seen.saturating_add(TURN_SLACK_MS)
     }
 
     /// Whether somebody with a right to it has named a value.
@@ -120,9 +123,9 @@ impl Machine {
             return;
         }
         let sound = desk.sound(&whole.value);
-        let hides = sound && !agreed && desk.hides_time(&whole.value);
+        let misstates = sound && !agreed && desk.misstates_time(&whole.value);
         let batch = match &whole.value.body {
-            Body::Batch(batch) if sound && !hides => Some(batch.clone()),
+            Body::Batch(batch) if sound && !misstates => Some(batch.clone()),
             Body::Batch(_) | Body::Blank => None,
         };
         let Some(whole) = desk.shelf.get_mut(&id) else { return };
@@ -132,9 +135,9 @@ impl Machine {
                 desk.out.push(Output::Judge { value: id, batch, agreed });
             }
             None => {
-                whole.valid = Some(sound && !hides);
+                whole.valid = Some(sound && !misstates);
                 // What only its time speaks against is asked about again.
-                whole.asked = hides.then_some(false);
+                whole.asked = misstates.then_some(false);
             }
         }
     }

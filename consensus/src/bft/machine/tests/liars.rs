@@ -266,6 +266,33 @@ fn a_value_that_says_less_of_its_turn_than_the_one_before_gets_no_vote() {
     }
 }
 
+/// Whoever leads in another one's turn would end it so.
+#[test]
+fn a_value_that_says_much_more_of_its_turn_than_was_seen_gets_no_vote_in_any_round() {
+    for (lasted_ms, votes) in [(2 * TURN_SLACK_MS, 0), (TURN_SLACK_MS, 3)] {
+        let mut net = Net::of(committee(1..=4, 0), [4], 1);
+        for member in 1..=3 {
+            for kind in [BallotKind::Prevote, BallotKind::Precommit] {
+                let signed = net.ballot(member, 1, 0, kind, None);
+                net.deliver(member, 4, Message::Ballot(signed));
+            }
+        }
+        // The next round begins when the last vote is not waited for any more.
+        net.settle(1000);
+        net.pass();
+        net.settle(1000);
+        let value = Value { lasted_ms, ..net.value(4, 1, Body::Blank) };
+        let id = value.id();
+        net.deliver(2, 4, Message::Part(split(1, id, &value.encode())[0].clone()));
+        let signed = net.ballot(2, 1, 1, PROPOSAL, Some(id));
+        net.deliver(2, 4, Message::Ballot(signed));
+        net.settle(1000);
+        let own = |message: &Message| matches!(message, Message::Ballot(signed) if signed.ballot.node == NodeId(4) && signed.ballot.value == Some(id));
+        let cast = net.sent.iter().filter(|(_, message)| own(message)).count();
+        assert_eq!(cast, votes, "{lasted_ms}, to each of the others");
+    }
+}
+
 /// As for the time of a batch: members whose clocks differ come to an end.
 #[test]
 fn a_value_that_hides_its_time_is_voted_for_when_two_thirds_have_prevoted_it() {
