@@ -502,7 +502,7 @@ async fn outsiders_get_nothing_of_a_channel() {
     assert_eq!(balance(&Scene::member(&scene.cluster), &scene, scene.payee.address).await, 77);
 }
 
-async fn balance(client: &Client, scene: &Scene, address: Address) -> u128 {
+pub async fn balance(client: &Client, scene: &Scene, address: Address) -> u128 {
     let ledger = LedgerId::of_channel(scene.channel);
     let answer = client.account_of(ledger, address, Consistency::Linearizable, false).await.unwrap();
     let balances = answer.value.map(|record| record.balances).unwrap_or_default();
