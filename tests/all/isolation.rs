@@ -10,6 +10,7 @@ use channel::{Change, Command};
 use client::net::{self, Identity};
 use client::{Client, Consistency, EntryName, ExclusionFile, Wait};
 use consensus::port::{any_replica, replica_id};
+use consensus::sequencer::Sequencer;
 use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
 use prost::Message;
 use proto::v1;
@@ -603,6 +604,41 @@ async fn status_shows_a_channel_to_those_whom_it_admits() {
             assert_eq!(replica, public);
         }
     }
+}
+
+/// Why a replica has stopped is for those whom the channel admits. Others hear that it does not answer, which `status`
+/// shows everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_stopped_says_why_to_those_whom_the_channel_admits() {
+    const WHY: &str = "block 77 cannot be written: the disk is full";
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    let stopped = scene.cluster.node(INSIDE).hosted().group(scene.channel.0).unwrap();
+    stopped.share.halt.stop(WHY);
+    // Its engine ends then, and has a reason of its own.
+    stopped.engine.shutdown().await;
+    for (name, org) in [("org-b", B), ("org-c", C)] {
+        let subject = Subject::router("r", name, vec!["127.0.0.1".to_owned()]);
+        let router = scene.back_door(INSIDE, &scene.cluster.authority(name).issue(&subject).unwrap().identity());
+        for consistency in [v1::Consistency::Stale, v1::Consistency::Linearizable] {
+            let credential = Bytes::copy_from_slice(&[7; 32]);
+            let caller = v1::Caller { org: org.0.into(), role: "client".to_owned(), credential };
+            let consistency = consistency.into();
+            let query = v1::QueryRequest { consistency, caller: Some(caller), ..scene.question("block") };
+            let read = v1::ReadRequest { group: scene.channel.0, query: Some(query) }.encode_to_vec();
+            let answer = call(&router, "/seamark.v1.Node/Read", read.into()).await.unwrap().unwrap();
+            let reply = v1::QueryReply::decode(answer).unwrap();
+            let refusal = reply.refusal.clone().unwrap_or_else(|| panic!("it has stopped: {reply:?}"));
+            assert!(reply.values.is_empty() && reply.proof.is_empty() && reply.height == 0, "{reply:?}");
+            let bare = v1::Refusal::of(ledger::Reject::GroupStopped);
+            if org == B {
+                assert_eq!((refusal.code, refusal.detail.is_empty()), (bare.code, false), "{org} at {consistency}");
+            } else {
+                assert_eq!(refusal, bare, "{org} at {consistency}");
+            }
+        }
+    }
+    // The others go on without it.
+    assert_eq!(balance(&scene.cluster.client_of(NodeId(4)), &scene, scene.payee.address).await, 77);
 }
 
 /// A member's client is served whichever router of its profile comes first; those of outsiders hand nothing over.

@@ -41,7 +41,8 @@ impl Denial {
             Self::Outside => denied("the router's organisation takes no part in the channel; use a member's router"),
             Self::Nobody => denied("the router does not know whose the client's certificate is"),
             Self::Channel(reject) => v1::Refusal::of(Reject::ChannelRefused).detail(reject.to_string()),
-            Self::Fault(fault) => v1::Refusal::of(Reject::Storage).detail(fault.to_string()),
+            // What could not be read stands in the log. Nobody has been let in.
+            Self::Fault(_) => v1::Refusal::of(Reject::Storage),
         }
     }
 }
