@@ -524,7 +524,8 @@ async fn behind_an_intermediate_authority_a_certificate_is_its_organisations() {
     }
     // A router of a member asks for any member.
     let subject = Subject::router("r", "org-b", vec!["127.0.0.1".to_owned()]);
-    let router = scene.back_door(INSIDE, &scene.issue_below("org-b", &subject));
+    let certificate = scene.issue_below("org-b", &subject);
+    let router = scene.back_door(INSIDE, &certificate);
     let credential = Bytes::copy_from_slice(&[7; 32]);
     let caller = v1::Caller { org: B.0.into(), role: "client".to_owned(), credential };
     let consistency = v1::Consistency::Stale.into();
@@ -537,6 +538,34 @@ async fn behind_an_intermediate_authority_a_certificate_is_its_organisations() {
         if reply.found { Ok(()) } else { Err("not yet") }
     })
     .await;
+    // Until its organisation revokes it in the channel: then it speaks for nobody there any more, whomever it names.
+    let act = Command::RevokeCertificate { credential: certificate.key_hash().unwrap() };
+    Consortium::of(&scene.cluster).act(scene.channel, B, &act).await.unwrap();
+    eventually("it is refused", async || {
+        let seen = call(&router, "/seamark.v1.Node/Read", read.clone().into()).await.unwrap().unwrap();
+        let refusal = v1::QueryReply::decode(seen).unwrap().refusal.ok_or("it is answered")?;
+        assert!(refusal.code == "access_denied" && refusal.detail.contains("revoked"), "{refusal:?}");
+        Ok::<_, &str>(())
+    })
+    .await;
+    let batch = v1::IngestBatch {
+        group: scene.channel.0,
+        txs: vec![Bytes::from(scene.transaction().encode())],
+        notify_applied: true,
+        caller: Some(scene.pretence()),
+    };
+    let leader = scene.cluster.leader(scene.channel).await;
+    let door = scene.back_door(leader, &certificate);
+    let answer = call(&door, "/seamark.v1.Node/Ingest", batch.encode_to_vec().into()).await.unwrap().unwrap();
+    let event = v1::SubmitEvents::decode(answer).unwrap().events.remove(0).event;
+    assert!(
+        matches!(&event, Some(v1::submit_event::Event::Refusal(refusal)) if refusal.code == "access_denied"),
+        "{event:?}"
+    );
+    // Another one of the same organisation speaks for all.
+    let other = scene.cluster.authority("org-b").issue(&subject).unwrap().identity();
+    let seen = call(&scene.back_door(INSIDE, &other), "/seamark.v1.Node/Read", read.into()).await.unwrap().unwrap();
+    assert!(v1::QueryReply::decode(seen).unwrap().found);
 }
 
 /// An auditor of a member reads and does nothing else.
