@@ -423,7 +423,8 @@ fn with_rules<T>(work: &BlockWork, at: BlockContext, run: impl FnOnce(&CommitCon
         burned: &|_| 0,
         permission: None,
     };
-    run(&CommitContext { rules, cluster: at.cluster, height: at.height, barred: None })
+    let by_hand = at.group.kind() == Some(GroupKind::Channel);
+    run(&CommitContext { rules, cluster: at.cluster, height: at.height, barred: None, by_hand })
 }
 
 /// Sets free what a transaction holds in this group, as far as so much is held at all.

@@ -50,6 +50,8 @@ struct World {
     accounts: Vec<[usize; 2]>,
     now_ms: u64,
     salt: u64,
+    /// Groups that vote only on what was handed over to them.
+    by_hand: BTreeSet<GroupId>,
 }
 
 impl World {
@@ -94,7 +96,7 @@ impl World {
             };
             shards.insert(range.group, shard);
         }
-        Self { layout, shards, accounts, now_ms: START_MS, salt: 0 }
+        Self { layout, shards, accounts, now_ms: START_MS, salt: 0, by_hand: BTreeSet::new() }
     }
 
     fn group(&self, index: usize) -> GroupId {
@@ -107,7 +109,7 @@ impl World {
         group: GroupId,
         work: impl FnOnce(&mut ledger::view::View<'_>, &CommitContext<'_>, &mut Vec<Progress>) -> T,
     ) -> T {
-        let layout = self.layout.clone();
+        let (layout, by_hand) = (self.layout.clone(), self.by_hand.contains(&group));
         let shard = self.shards.get_mut(&group).expect("a shard");
         shard.height += 1;
         let rules = RuleContext {
@@ -118,7 +120,7 @@ impl World {
             burned: &|_| 0,
             permission: None,
         };
-        let ctx = CommitContext { rules, cluster: CLUSTER, height: Height(shard.height), barred: None };
+        let ctx = CommitContext { rules, cluster: CLUSTER, height: Height(shard.height), barred: None, by_hand };
         let mut progress = Vec::new();
         let (result, _) = with_view(&mut shard.state, |view| {
             commit::sweep(view, &ctx, &mut progress);
@@ -357,9 +359,11 @@ proptest! {
 
     #[test]
     fn every_history_ends_atomic_conserved_and_with_nothing_held(
-        (count, acts) in (2u32..5, prop::collection::vec(act(), 1..80)),
+        (count, by_hand, acts) in (2u32..5, prop_oneof![Just(0u8), any::<u8>()], prop::collection::vec(act(), 1..80)),
     ) {
         let mut world = World::new(count);
+        let groups: Vec<GroupId> = world.shards.keys().copied().collect();
+        world.by_hand.extend((0u32..).zip(groups).filter(|(bit, _)| by_hand >> bit & 1 == 1).map(|(_, group)| group));
         let before = world.sum().0;
         let mut made: Vec<Made> = Vec::new();
         for act in acts {
@@ -539,6 +543,91 @@ fn a_slot_for_a_group_that_does_not_exist_is_refused_without_a_trace() {
         assert_eq!(world.hand_over(a, &signed.encode()), Err(Reject::UnknownGroup), "{nowhere}");
         assert_eq!(world.shards[&a].state, before);
     }
+}
+
+/// As [`swap`]; the second group votes only on what was handed over to it.
+fn guarded_swap() -> (World, Made, [GroupId; 2]) {
+    let (mut world, made, groups) = swap();
+    world.by_hand.insert(groups[1]);
+    (world, made, groups)
+}
+
+#[test]
+fn a_group_that_votes_by_hand_waits_for_a_hand_over_and_says_no_when_none_comes() {
+    let (mut world, made, [a, b]) = guarded_swap();
+    let txid = made.signed.txid(&CLUSTER);
+    world.hand_over(a, &made.bytes(a, true)).expect("a vote");
+    assert!(world.deliver(a, b, true), "b remembers the vote");
+    let record = prepared(&mut world, b, &made).expect("a record");
+    assert_eq!((record.own, record.handed_over, record.received.len()), (None, false, 1));
+    assert_eq!(world.sum().1, 30, "b holds nothing, though its account has signed");
+    assert!(!world.deliver(b, a, true), "and says nothing");
+    let deadline = world.apply(b, |view, _, _| commit::next_deadline(view));
+    let until = world.now_ms + 10_000;
+    assert_eq!(deadline, Some(TimeMs(until)), "a block is due then, even an empty one");
+    world.now_ms = until + 1;
+    world.apply(b, |_, _, _| ());
+    assert_eq!(world.shards[&b].released[&txid], (b, Reject::Expired));
+    assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(Handed::Voted(Decision::No(Reject::Expired))));
+    world.settle();
+    assert_eq!(world.shards[&a].released[&txid], (b, Reject::Expired));
+    assert_eq!(world.sum(), (4 * FUNDS, 0));
+    assert_eq!(world.leaves(schema::KIND_REGISTER), 0);
+}
+
+#[test]
+fn a_group_that_votes_by_hand_votes_on_a_hand_over_before_and_after_the_mail() {
+    for before in [true, false] {
+        let (mut world, made, [a, b]) = guarded_swap();
+        if before {
+            assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(Handed::Voted(Decision::Yes)));
+        }
+        world.hand_over(a, &made.bytes(a, true)).expect("a vote");
+        assert!(world.deliver(a, b, true));
+        if !before {
+            assert!(world.shards[&b].posted.is_empty());
+            assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(Handed::Voted(Decision::Yes)));
+            assert!(prepared(&mut world, b, &made).expect("a record").handed_over);
+        }
+        assert_eq!(world.shards[&b].posted.len(), 1);
+        world.settle();
+        assert_eq!(world.shards[&a].posted.len(), 1);
+        assert_eq!(world.sum(), (4 * FUNDS, 0));
+    }
+}
+
+/// What is not told before a hand-over is why it would be a NO. After one it is, and whoever hands over has been let in.
+#[test]
+fn a_group_that_votes_by_hand_tells_its_reasons_to_whom_it_admits_alone() {
+    let (mut world, _, [a, b]) = guarded_swap();
+    // More than the account of b has.
+    let legs = [Leg::Pay { from: (0, 0), to: (1, 0), amount: 30 }, Leg::Pay { from: (1, 1), to: (0, 1), amount: 140 }];
+    let poor = world.make(&legs, 10_000, 0, false).expect("two voters");
+    world.hand_over(a, &poor.bytes(a, true)).expect("a vote");
+    assert!(world.deliver(a, b, true) && !world.deliver(b, a, true), "no word");
+    let no = Handed::Voted(Decision::No(Reject::InsufficientFunds));
+    assert_eq!(world.hand_over(b, &poor.bytes(b, true)), Ok(no));
+    world.settle();
+
+    // Nobody has signed for b's account: a NO, as soon as it is handed over, and not only at the deadline.
+    let legs = [Leg::Pay { from: (0, 0), to: (1, 0), amount: 30 }, Leg::Pay { from: (1, 1), to: (0, 1), amount: 40 }];
+    let mut unsigned = world.make(&legs, 10_000, 0, false).expect("two voters");
+    let body = TxBody::decode(&unsigned.signed.body).expect("a body");
+    unsigned.signed.witnesses = SignedTx::sign(&body, &[&key(world.number((0, 0)))]).witnesses;
+    world.hand_over(a, &unsigned.bytes(a, true)).expect("a vote");
+    assert!(world.deliver(a, b, true) && !world.deliver(b, a, true), "no word");
+    let no = Handed::Voted(Decision::No(Reject::NotAuthorised));
+    assert_eq!(world.hand_over(b, &unsigned.bytes(b, true)), Ok(no));
+    assert!(world.deliver(b, a, true));
+    assert_eq!(world.sum(), (4 * FUNDS, 0), "what a held is free again");
+
+    // A NO of the other group is answered at once: it says nothing about b.
+    let legs = [Leg::Pay { from: (0, 0), to: (1, 0), amount: 140 }, Leg::Pay { from: (1, 1), to: (0, 1), amount: 40 }];
+    let refused = world.make(&legs, 10_000, 0, false).expect("two voters");
+    let no = Handed::Voted(Decision::No(Reject::InsufficientFunds));
+    assert_eq!(world.hand_over(a, &refused.bytes(a, true)), Ok(no));
+    assert!(world.deliver(a, b, true) && world.deliver(b, a, true));
+    assert_eq!(world.shards[&b].released[&refused.signed.txid(&CLUSTER)], (b, Reject::Aborted));
 }
 
 /// Any party may hand its transaction over, to whom and as often as it likes, also after the outcome:

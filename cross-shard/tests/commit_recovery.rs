@@ -86,7 +86,8 @@ impl Pair {
             burned: &|_| 0,
             permission: None,
         };
-        let ctx = CommitContext { rules, cluster: CLUSTER, height: Height(self.heights[shard]), barred: None };
+        let height = Height(self.heights[shard]);
+        let ctx = CommitContext { rules, cluster: CLUSTER, height, barred: None, by_hand: false };
         let (result, _) = with_view(&mut self.states[shard], |view| {
             let mut progress = Vec::new();
             commit::sweep(view, &ctx, &mut progress);

@@ -145,7 +145,7 @@ pub struct PreparedView {
     pub seen: BlockPoint,
     /// Whether a client handed it over here, rather than a vote of another group.
     pub handed_over: bool,
-    /// This group's vote; `None` while it waits for openings.
+    /// This group's vote; `None` while it waits for openings, or, a channel, for a member that hands it over.
     pub own: Option<OwnVote>,
     /// Other groups' votes, in the order they came.
     pub received: Vec<ReceivedVote>,

@@ -10,6 +10,7 @@ use channel::{Change, Command};
 use client::net::{self, Identity};
 use client::{Client, Consistency, EntryName, ExclusionFile, Wait};
 use consensus::port::{any_replica, replica_id};
+use consensus::sequencer::Sequencer;
 use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
 use prost::Message;
 use proto::v1;
@@ -502,7 +503,7 @@ async fn outsiders_get_nothing_of_a_channel() {
     assert_eq!(balance(&Scene::member(&scene.cluster), &scene, scene.payee.address).await, 77);
 }
 
-async fn balance(client: &Client, scene: &Scene, address: Address) -> u128 {
+pub async fn balance(client: &Client, scene: &Scene, address: Address) -> u128 {
     let ledger = LedgerId::of_channel(scene.channel);
     let answer = client.account_of(ledger, address, Consistency::Linearizable, false).await.unwrap();
     let balances = answer.value.map(|record| record.balances).unwrap_or_default();
@@ -523,7 +524,8 @@ async fn behind_an_intermediate_authority_a_certificate_is_its_organisations() {
     }
     // A router of a member asks for any member.
     let subject = Subject::router("r", "org-b", vec!["127.0.0.1".to_owned()]);
-    let router = scene.back_door(INSIDE, &scene.issue_below("org-b", &subject));
+    let certificate = scene.issue_below("org-b", &subject);
+    let router = scene.back_door(INSIDE, &certificate);
     let credential = Bytes::copy_from_slice(&[7; 32]);
     let caller = v1::Caller { org: B.0.into(), role: "client".to_owned(), credential };
     let consistency = v1::Consistency::Stale.into();
@@ -536,6 +538,34 @@ async fn behind_an_intermediate_authority_a_certificate_is_its_organisations() {
         if reply.found { Ok(()) } else { Err("not yet") }
     })
     .await;
+    // Until its organisation revokes it in the channel: then it speaks for nobody there any more, whomever it names.
+    let act = Command::RevokeCertificate { credential: certificate.key_hash().unwrap() };
+    Consortium::of(&scene.cluster).act(scene.channel, B, &act).await.unwrap();
+    eventually("it is refused", async || {
+        let seen = call(&router, "/seamark.v1.Node/Read", read.clone().into()).await.unwrap().unwrap();
+        let refusal = v1::QueryReply::decode(seen).unwrap().refusal.ok_or("it is answered")?;
+        assert!(refusal.code == "access_denied" && refusal.detail.contains("revoked"), "{refusal:?}");
+        Ok::<_, &str>(())
+    })
+    .await;
+    let batch = v1::IngestBatch {
+        group: scene.channel.0,
+        txs: vec![Bytes::from(scene.transaction().encode())],
+        notify_applied: true,
+        caller: Some(scene.pretence()),
+    };
+    let leader = scene.cluster.leader(scene.channel).await;
+    let door = scene.back_door(leader, &certificate);
+    let answer = call(&door, "/seamark.v1.Node/Ingest", batch.encode_to_vec().into()).await.unwrap().unwrap();
+    let event = v1::SubmitEvents::decode(answer).unwrap().events.remove(0).event;
+    assert!(
+        matches!(&event, Some(v1::submit_event::Event::Refusal(refusal)) if refusal.code == "access_denied"),
+        "{event:?}"
+    );
+    // Another one of the same organisation speaks for all.
+    let other = scene.cluster.authority("org-b").issue(&subject).unwrap().identity();
+    let seen = call(&scene.back_door(INSIDE, &other), "/seamark.v1.Node/Read", read.into()).await.unwrap().unwrap();
+    assert!(v1::QueryReply::decode(seen).unwrap().found);
 }
 
 /// An auditor of a member reads and does nothing else.
@@ -603,6 +633,41 @@ async fn status_shows_a_channel_to_those_whom_it_admits() {
             assert_eq!(replica, public);
         }
     }
+}
+
+/// Why a replica has stopped is for those whom the channel admits. Others hear that it does not answer, which `status`
+/// shows everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_stopped_says_why_to_those_whom_the_channel_admits() {
+    const WHY: &str = "block 77 cannot be written: the disk is full";
+    let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
+    let stopped = scene.cluster.node(INSIDE).hosted().group(scene.channel.0).unwrap();
+    stopped.share.halt.stop(WHY);
+    // Its engine ends then, and has a reason of its own.
+    stopped.engine.shutdown().await;
+    for (name, org) in [("org-b", B), ("org-c", C)] {
+        let subject = Subject::router("r", name, vec!["127.0.0.1".to_owned()]);
+        let router = scene.back_door(INSIDE, &scene.cluster.authority(name).issue(&subject).unwrap().identity());
+        for consistency in [v1::Consistency::Stale, v1::Consistency::Linearizable] {
+            let credential = Bytes::copy_from_slice(&[7; 32]);
+            let caller = v1::Caller { org: org.0.into(), role: "client".to_owned(), credential };
+            let consistency = consistency.into();
+            let query = v1::QueryRequest { consistency, caller: Some(caller), ..scene.question("block") };
+            let read = v1::ReadRequest { group: scene.channel.0, query: Some(query) }.encode_to_vec();
+            let answer = call(&router, "/seamark.v1.Node/Read", read.into()).await.unwrap().unwrap();
+            let reply = v1::QueryReply::decode(answer).unwrap();
+            let refusal = reply.refusal.clone().unwrap_or_else(|| panic!("it has stopped: {reply:?}"));
+            assert!(reply.values.is_empty() && reply.proof.is_empty() && reply.height == 0, "{reply:?}");
+            let bare = v1::Refusal::of(ledger::Reject::GroupStopped);
+            if org == B {
+                assert_eq!((refusal.code, refusal.detail.is_empty()), (bare.code, false), "{org} at {consistency}");
+            } else {
+                assert_eq!(refusal, bare, "{org} at {consistency}");
+            }
+        }
+    }
+    // The others go on without it.
+    assert_eq!(balance(&scene.cluster.client_of(NodeId(4)), &scene, scene.payee.address).await, 77);
 }
 
 /// A member's client is served whichever router of its profile comes first; those of outsiders hand nothing over.

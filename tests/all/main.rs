@@ -43,6 +43,7 @@ mod revoked;
 mod routers;
 mod runtime_groups;
 mod scale;
+mod smuggled;
 mod spoiling;
 mod standard_services;
 mod support;

@@ -9,15 +9,16 @@ use bytes::Bytes;
 use client::net;
 use client::{Consistency, Identity, Settled, Wait};
 use ledger::hash::sha256;
-use ledger::{AccountWrite, LedgerId, Move, NodeId};
+use ledger::{AccountWrite, LedgerId, Move, NodeId, SignedTx, Slot};
 use prost::Message;
 use proto::v1;
 use proto::v1::query_request::Query;
+use proto::v1::submit_event::Event;
 use seamark_cli::setup::Subject;
 use tonic::transport::Channel;
 
 use crate::isolation::{A, B, INSIDE, OUTSIDE, found_in};
-use crate::support::bank::{Bank, wallet};
+use crate::support::bank::{Bank, body, wallet};
 use crate::support::cluster::{TestCluster, Wanted};
 use crate::support::consortium::Consortium;
 use crate::support::eventually;
@@ -32,9 +33,13 @@ const AMOUNT: u128 = 7_340_912_655_018_243;
 const MEMO: &[u8] = b"two tonnes of cold-rolled steel";
 const METADATA: &[u8] = b"bill of lading 4711 of the Marie-Luise";
 const NAME: &[u8] = b"Harbour Steelworks and Sons";
-/// What a node logs of a client that a channel does not admit, and of a node that has no seat in it.
-const DENIALS: [&str; 2] =
-    ["a call to a channel was denied", "a call was denied: the calling node has no seat in the group"];
+/// What a node logs of a client that a channel does not admit: when it asks, and when it sends a transaction; and of a
+/// node that has no seat in it.
+const DENIALS: [&str; 3] = [
+    "a call to a channel was denied",
+    "transactions for a channel were denied",
+    "a call was denied: the calling node has no seat in the group",
+];
 
 /// Something that is in the channel, and nowhere else.
 struct Secret {
@@ -146,17 +151,25 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
 
     // Whoever is refused is noted in a log, at both ports.
     let before = DENIALS.map(|denial| said(&nodes, denial));
+    let outsider = door(INSIDE, &issue("org-c"));
     let block = ask(Query::Block(v1::BlockQuery { group: channel.0, height: receipt.height.0 }));
-    let told = call(&door(INSIDE, &issue("org-c")), "/seamark.v1.Router/Query", block.into()).await.unwrap().unwrap();
+    let told = call(&outsider, "/seamark.v1.Router/Query", block.into()).await.unwrap().unwrap();
     let refusal = v1::QueryReply::decode(told).unwrap().refusal.expect("an outsider is refused");
     assert_eq!(refusal.code, "channel_refused", "{refusal:?}");
+    let mut body = body(cluster.genesis.cluster_id(), 1, []);
+    body.slots.push(Slot::Clear { ledger, mv: bank.pay(&payer, payee.address, 1) });
+    let txs = vec![Bytes::from(SignedTx::sign(&body, &[&payer.key]).encode())];
+    let batch = v1::SubmitBatch { txs, ..v1::SubmitBatch::default() }.encode_to_vec();
+    let told = call(&outsider, "/seamark.v1.Router/Submit", batch.into()).await.unwrap().expect("an answer");
+    let event = v1::SubmitEvents::decode(told).unwrap().events.remove(0).event;
+    assert!(matches!(&event, Some(Event::Refusal(refusal)) if refusal.code == "access_denied"), "{event:?}");
     let info = cluster.info(INSIDE);
     let as_node = cluster.node_identity(OUTSIDE);
     let back_door = net::connect(&info.peer_addr, &as_node, &roots, &net::node_server_name(INSIDE)).unwrap();
     let request = v1::RaftRequest { group: channel.0, kind: 11, payload: Bytes::new() }.encode_to_vec();
     let denied = call(&back_door, "/seamark.v1.Node/Raft", request.into()).await.unwrap_err();
     assert_eq!(denied.code(), tonic::Code::PermissionDenied);
-    eventually("both denials are noted", async || {
+    eventually("all denials are noted", async || {
         let noted = DENIALS.map(|denial| said(&nodes, denial));
         if noted.iter().zip(before).all(|(now, before)| *now > before) { Ok(()) } else { Err(format!("{noted:?}")) }
     })

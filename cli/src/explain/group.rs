@@ -201,7 +201,8 @@ impl Teller<'_> {
             }
             None => {
                 if first_heard(prepared).is_some() && prepared.handed_over {
-                    "once its opening was handed over".clone_into(&mut event.text);
+                    let what = if prepared.opened.is_empty() { "it" } else { "its opening" };
+                    event.text = format!("once {what} was handed over");
                 }
                 event.with.extend(self.holds(prepared, own));
             }

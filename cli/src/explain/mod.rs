@@ -275,8 +275,8 @@ fn waits_for(facts: &Facts<'_>, voters: &[GroupId], fate: Fate) -> Vec<String> {
                 }
             }
             Some(prepared) => waits.push(format!(
-                "{voter}, which needs the opening of {}; without it, it says no after {}",
-                missing_slots(facts, prepared.opened.as_slice(), *voter),
+                "{voter}, which needs {}; without it, it says no after {}",
+                missing(facts, prepared.opened.as_slice(), *voter),
                 moment(prepared.valid_until_ms.0)
             )),
         }
@@ -306,14 +306,17 @@ fn taken(facts: &Facts<'_>, mail: &SentMail) -> bool {
     mail.taken || arrived >= sent
 }
 
-/// The hidden moves of a group that it has no opening of.
-fn missing_slots(facts: &Facts<'_>, opened: &[u16], group: GroupId) -> String {
-    let Some(tx) = facts.tx else { return "a hidden move".to_owned() };
+/// What a group lacks: the openings of its hidden moves, or, a channel, that one of its members hands it over.
+fn missing(facts: &Facts<'_>, opened: &[u16], group: GroupId) -> String {
+    let Some(tx) = facts.tx else { return "the opening of a hidden move".to_owned() };
     let hidden = (0u16..).zip(&tx.body.slots).filter(|(index, slot)| {
         matches!(slot, Slot::Hidden { group: named, .. } if *named == group) && !opened.contains(index)
     });
     let numbers: Vec<String> = hidden.map(|(index, _)| format!("move {}", index + 1)).collect();
-    and(&numbers)
+    match numbers.is_empty() {
+        true => "a member that hands it over".to_owned(),
+        false => format!("the opening of {}", and(&numbers)),
+    }
 }
 
 /// Each move in words.

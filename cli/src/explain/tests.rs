@@ -258,6 +258,16 @@ fn a_group_without_its_opening_waits_and_says_until_when() {
     assert_eq!(story.valid_until_ms, Some(60_000));
 }
 
+/// A channel says nothing until one of its members has handed it over.
+#[test]
+fn a_channel_waits_for_a_member_and_says_until_when() {
+    let answers = [seen(ONE).votes(None, at(10, 1_000), true), seen(TWO).hears(None, at(10, 1_000))];
+    assert_eq!(
+        story(&answers, &[]).waits_for,
+        ["shard-2, which needs a member that hands it over; without it, it says no after 1970-01-01 00:01:00.000 UTC"]
+    );
+}
+
 /// A payee has its credit some moments before the sender has the proof.
 #[test]
 fn a_credit_that_stands_in_its_payees_history_is_taken() {
@@ -280,7 +290,12 @@ fn a_credit_that_stands_in_its_payees_history_is_taken() {
 /// Voting on mail, and an opening that comes later.
 #[test]
 fn an_opening_that_came_later_is_told_in_its_order() {
-    let opened = seen(TWO).hears(None, at(10, 1_000)).votes(None, at(13, 4_000), true);
+    let handed = seen(TWO).hears(None, at(10, 1_000)).votes(None, at(13, 4_000), true);
+    let mut opened = handed.clone();
+    opened.prepared.as_mut().unwrap().opened = vec![1];
+    // In a channel nothing need be hidden.
+    let in_clear = story(&[seen(ONE).votes(None, at(10, 1_000), false), handed], &[]);
+    assert_eq!(in_clear.groups[1].events[2].text, "once it was handed over");
     let story = story(&[seen(ONE).votes(None, at(10, 1_000), false), opened], &[]);
     let events = &story.groups[1].events;
     assert_eq!(events.iter().map(|event| event.kind).collect::<Vec<_>>(), ["prepare", "heard", "vote"]);

@@ -37,6 +37,10 @@ pub struct CommitContext<'a> {
     /// Why this group votes for nothing at present, if it does not: its channel is frozen, or closes.
     /// What it has voted for is carried out all the same.
     pub barred: Option<Reject>,
+    /// Whether this group votes YES only on what somebody whom it admits has handed over to it: a channel. What the
+    /// mail of an open group brings, anybody may have handed over there. The accounts of a move all lie in the
+    /// channel, so each hand-over that it takes shows a party, and none is answered with [`Handed::Waits`].
+    pub by_hand: bool,
 }
 
 impl CommitContext<'_> {
@@ -117,7 +121,7 @@ pub fn hand_over(
     Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, decision, out)))
 }
 
-/// It is known already: perhaps the openings it waited for come along.
+/// It is known already: perhaps the openings it waited for come along, or it waited for this hand-over.
 fn hand_over_again(
     view: &mut View<'_>,
     ctx: &CommitContext<'_>,
@@ -169,8 +173,8 @@ fn decide_as_mailed(
 ) -> Result<Decision, Reject> {
     let mut mailed = ParsedTx::decode(&ctx.cluster, &record.tx)?;
     mailed.open(handed.openings.clone())?;
-    // The legs have been seen, so none is hidden any more.
-    vote_on_mail(view, ctx, &mailed, Decision::Yes).ok_or(Reject::HiddenSlot)
+    // The legs have been seen, so none is hidden any more, and this is the hand-over.
+    vote_on_mail(view, ctx, &mailed, Decision::Yes, true).ok_or(Reject::HiddenSlot)
 }
 
 /// Takes another group's vote, which certified mail brought. In the same apply, a group that has
@@ -210,7 +214,7 @@ pub fn take_vote(
     if !record.openings.is_empty() {
         tx.open(record.openings.clone())?;
     }
-    match vote_on_mail(view, ctx, &tx, vote.decision) {
+    match vote_on_mail(view, ctx, &tx, vote.decision, record.handed_over) {
         Some(decision) => {
             view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
             vote_and_resolve(view, ctx, &tx, &mut record, decision, out);
@@ -223,8 +227,15 @@ pub fn take_vote(
     Ok(())
 }
 
-/// The vote that another group's vote calls for; `None` while an opening is missing.
-fn vote_on_mail(view: &mut View<'_>, ctx: &CommitContext<'_>, tx: &ParsedTx, theirs: Decision) -> Option<Decision> {
+/// The vote that another group's vote calls for; `None` while an opening is missing, or the hand-over without which
+/// this group says nothing of its legs.
+fn vote_on_mail(
+    view: &mut View<'_>,
+    ctx: &CommitContext<'_>,
+    tx: &ParsedTx,
+    theirs: Decision,
+    handed_over: bool,
+) -> Option<Decision> {
     if ctx.past(tx.body.valid_until_ms) {
         return Some(Decision::No(Reject::Expired));
     }
@@ -233,8 +244,12 @@ fn vote_on_mail(view: &mut View<'_>, ctx: &CommitContext<'_>, tx: &ParsedTx, the
         return Some(Decision::No(Reject::Aborted));
     }
     if let Some(reason) = ctx.barred {
-        // No opening could make this a yes, so nothing is waited for.
+        // Nothing that may come could make this a yes, so nothing is waited for.
         return Some(Decision::No(reason));
+    }
+    if ctx.by_hand && !handed_over {
+        // Before anything is looked at: a NO would tell what is here.
+        return None;
     }
     let legs = match ctx.rules.own_legs(tx) {
         Ok(legs) => legs,
@@ -368,8 +383,8 @@ fn store(view: &mut View<'_>, record: &Prepared) {
     view.store(schema::prepared(&record.txid), record);
 }
 
-/// Deals with deadlines that the block's time has passed: a group that still waits for openings
-/// writes NO, and registers that nobody can need any more are dropped.
+/// Deals with deadlines that the block's time has passed: a group that still waits for openings, or for a
+/// hand-over, writes NO, and registers that nobody can need any more are dropped.
 pub fn sweep(view: &mut View<'_>, ctx: &CommitContext<'_>, out: &mut Vec<Progress>) {
     let from = swept(view);
     let keys = view.first_keys(&[schema::DEADLINE], &schema::deadline_from(from), SWEEP_MAX);

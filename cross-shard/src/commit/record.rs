@@ -128,7 +128,7 @@ pub struct Prepared {
     pub seen: Stamp,
     /// Whether a client handed it over, rather than a vote of another group.
     pub handed_over: bool,
-    /// This group's vote; `None` while it waits for openings.
+    /// This group's vote; `None` while it waits for openings, or to be handed over to it.
     pub own: Option<Cast>,
     /// Other groups' votes, in the order they came.
     pub received: Vec<Received>,

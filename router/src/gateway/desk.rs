@@ -101,6 +101,8 @@ impl Desk {
     ) {
         let view = self.view();
         let (wire, mut planned) = (caller.to_wire().map(Arc::new), Vec::with_capacity(txs.len()));
+        // How many were for channels that the caller does not write to, and the first of these.
+        let mut denied: Option<(GroupId, usize)> = None;
         for bytes in txs {
             let parsed = ParsedTx::decode(&view.cluster, &bytes);
             let plan = parsed.as_ref().map_err(|reject| *reject).and_then(|tx| view.plan(tx));
@@ -117,8 +119,10 @@ impl Desk {
             }
             let planned_tx = parsed.and_then(|tx| plan.map(|plan| (tx.txid, plan)));
             let allowed = planned_tx.and_then(|(txid, plan)| {
-                let writes = plan.groups().all(|group| caller.writes_to(&view, group));
-                if writes { Ok((txid, plan)) } else { Err(Reject::AccessDenied) }
+                let closed = plan.groups().find(|group| !caller.writes_to(&view, *group));
+                let Some(group) = closed else { return Ok((txid, plan)) };
+                denied.get_or_insert((group, 0)).1 += 1;
+                Err(Reject::AccessDenied)
             });
             match allowed {
                 Ok((txid, plan)) => {
@@ -128,6 +132,10 @@ impl Desk {
                 }
                 Err(reject) => outbox.push_uncounted(refusal_of(&view, &bytes, reject)),
             }
+        }
+        if let Some((group, count)) = denied {
+            let (org, role) = (caller.org.map(|org| org.0), caller.role.as_str());
+            tracing::warn!(%group, ?org, role, count, "transactions for a channel were denied");
         }
         self.step(|flights, step| flights.accept(step, outbox, planned, notify_applied));
         outbox.ring();

@@ -125,7 +125,8 @@ impl BlockWork {
             burned: &burned,
             permission: self.is_channel().then_some(channel::state::asset_key),
         };
-        work(&CommitContext { rules, cluster: at.cluster, height: at.height, barred: None })
+        let (height, by_hand) = (at.height, self.is_channel());
+        work(&CommitContext { rules, cluster: at.cluster, height, barred: None, by_hand })
     }
 
     fn transaction(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {

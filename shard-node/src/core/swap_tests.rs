@@ -6,7 +6,7 @@ use ledger::flow::{FlowHead, SealedFlow};
 use ledger::hash::Hash32;
 use ledger::ids::{AssetId, GroupId, Height, LedgerId};
 use ledger::tx::Opening;
-use ledger::{Move, Outcome, Reject, SecretKey, SignedTx, Slot, schema};
+use ledger::{Condition, Move, Outcome, Reject, SecretKey, SignedTx, Slot, schema};
 
 use crate::core::consortium::{Consortium, SHARDS, address, borsh_of, clear, client, hidden};
 use crate::core::machine::CommandOutcome;
@@ -221,6 +221,43 @@ fn delivery_against_payment_between_a_channel_and_the_main_ledger() {
         let found = world.chain(group).state.values().any(|value| value.windows(needle.len()).any(|at| at == needle));
         assert!(!found, "{group} has the channel's move");
     }
+}
+
+/// A shard takes what anybody hands over to it, and mails it on. The signature of an account inside is not enough.
+#[test]
+fn a_channel_executes_nothing_that_only_a_shard_was_handed() {
+    let (mut world, groups, assets) = funded();
+    let (one, other) = (client(FIRST), client(SECOND));
+    let (home, before) = (world.home(&one), balances(&world, groups, assets));
+    let both = |world: &mut Consortium, amount| {
+        let check = Move::Check { account: address(&one), condition: Condition::Consent };
+        let inside = clear(LedgerId::of_channel(groups[0]), pay(&one, &other, assets[0], amount));
+        world.sign(vec![clear(LedgerId::MAIN, check), inside], &[&one])
+    };
+    // Whether there is as much as that is not told either.
+    for amount in [10, 1_000] {
+        let tx = both(&mut world, amount);
+        world.submit(home, &tx, &[]);
+        world.settle();
+        assert_eq!([home, groups[0]].map(|group| world.chain(group).outcome(&tx)), [None, None]);
+        world.now += 61_000;
+        world.block(groups[0], Vec::new());
+        world.settle();
+        assert_eq!(world.chain(groups[0]).outcome(&tx), Some(Outcome::Rejected(Reject::Expired)));
+        let told = Outcome::Aborted { group: groups[0], reason: Reject::Expired };
+        assert_eq!(world.chain(home).outcome(&tx), Some(told));
+        assert_eq!(balances(&world, groups, assets), before);
+    }
+    // In the hands of somebody whom the channel admits it is a transaction like any other.
+    let tx = both(&mut world, 10);
+    world.submit(home, &tx, &[]);
+    world.settle();
+    world.submit(groups[0], &tx, &[]);
+    world.settle();
+    for group in [home, groups[0]] {
+        assert!(matches!(world.chain(group).outcome(&tx), Some(Outcome::Committed { .. })), "{group}");
+    }
+    assert_eq!(world.chain(groups[0]).balance(&other, assets[0]), 10);
 }
 
 #[test]

@@ -3,13 +3,15 @@
 //! A call comes from a router that names the client it acts for. The router is known by its certificate,
 //! and its word about the client counts only as far as its organisation could learn the answer anyhow: a
 //! member's routers may speak for any member, those of an outsider for their own organisation alone, which
-//! then gets what an outsider gets. Groups that are no channels are open to every caller that was let in.
+//! then gets what an outsider gets. One whose certificate is revoked in the channel speaks for nobody. Groups that are
+//! no channels are open to every caller that was let in.
 //!
 //! Owns no rule of channels: those are in `channel::access`.
 
 use channel::access::{Action, At, AuditTarget, Caller};
 use channel::{ChannelReject, Role, state};
 use client::EntryName;
+use ledger::hash::Hash32;
 use ledger::ids::{GroupKind, Height, OrgId};
 use ledger::reject::Reject;
 use ledger::view::{ReadFault, View};
@@ -19,11 +21,22 @@ use proto::{edge, v1};
 use crate::server::group::GroupHandle;
 use crate::server::replica::{ReplicaShare, ViewReader};
 
+/// Who hands a call over: a router, or a node, whose certificate was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarder {
+    /// Its organisation, by the registry.
+    pub org: OrgId,
+    /// `sha256` of the subject public key info of its certificate.
+    pub credential: Hash32,
+}
+
 /// Why a call is not answered.
 #[derive(Debug)]
 pub enum Denial {
     /// The router's organisation takes no part in the channel, and does not act for itself.
     Outside,
+    /// The router's organisation has revoked its certificate in the channel.
+    Revoked,
     /// The router did not say for whom it asks, or nothing that could be.
     Nobody,
     /// The channel's rules say no.
@@ -39,9 +52,11 @@ impl Denial {
         let denied = |detail: &str| v1::Refusal::of(Reject::AccessDenied).detail(detail);
         match self {
             Self::Outside => denied("the router's organisation takes no part in the channel; use a member's router"),
+            Self::Revoked => denied("the router's certificate is revoked in the channel; use another of a member"),
             Self::Nobody => denied("the router does not know whose the client's certificate is"),
             Self::Channel(reject) => v1::Refusal::of(Reject::ChannelRefused).detail(reject.to_string()),
-            Self::Fault(fault) => v1::Refusal::of(Reject::Storage).detail(fault.to_string()),
+            // What could not be read stands in the log. Nobody has been let in.
+            Self::Fault(_) => v1::Refusal::of(Reject::Storage),
         }
     }
 }
@@ -83,10 +98,10 @@ fn is_auditor(caller: Option<&v1::Caller>) -> bool {
     caller.is_some_and(|caller| caller.role == client::net::Role::Auditor.as_str())
 }
 
-/// Whether a group may show its height, roots and counts to whom a router of `forwarder` asks for. Nobody has
-/// asked for anything else by that, so it is not noted.
+/// Whether a group may show its height, roots and counts to whom `forwarder` asks for. Nobody has asked for anything
+/// else by that, so it is not noted.
 #[must_use]
-pub fn shows(handle: &GroupHandle, forwarder: Option<OrgId>, caller: Option<&v1::Caller>) -> bool {
+pub fn shows(handle: &GroupHandle, forwarder: Option<Forwarder>, caller: Option<&v1::Caller>) -> bool {
     let action = match is_auditor(caller) {
         true => Action::AuditRead(AuditTarget::Everything),
         false => Action::Read,
@@ -96,17 +111,17 @@ pub fn shows(handle: &GroupHandle, forwarder: Option<OrgId>, caller: Option<&v1:
 
 /// Whether [`judge`] would let a call in now; it is not noted if not.
 #[must_use]
-pub fn allows(handle: &GroupHandle, forwarder: Option<OrgId>, caller: Option<&v1::Caller>, action: Action) -> bool {
+pub fn allows(handle: &GroupHandle, forwarder: Option<Forwarder>, caller: Option<&v1::Caller>, action: Action) -> bool {
     handle.group.kind() != Some(GroupKind::Channel) || try_judge(handle, forwarder, caller, action).is_ok()
 }
 
-/// Judges a call that a router of `forwarder` hands over for `caller`.
+/// Judges a call that `forwarder` hands over for `caller`.
 ///
 /// # Errors
 /// [`Denial`], which is also noted in the log.
 pub fn judge(
     handle: &GroupHandle,
-    forwarder: Option<OrgId>,
+    forwarder: Option<Forwarder>,
     caller: Option<&v1::Caller>,
     action: Action,
 ) -> Result<(), Denial> {
@@ -115,7 +130,7 @@ pub fn judge(
     }
     let judged = try_judge(handle, forwarder, caller, action);
     if let Err(denial) = &judged {
-        let (router, org) = (forwarder.map(|org| org.0), caller.map(|caller| caller.org));
+        let (router, org) = (forwarder.map(|forwarder| forwarder.org.0), caller.map(|caller| caller.org));
         tracing::warn!(group = %handle.group, ?router, ?org, ?action, ?denial, "a call to a channel was denied");
     }
     judged
@@ -123,7 +138,7 @@ pub fn judge(
 
 fn try_judge(
     handle: &GroupHandle,
-    forwarder: Option<OrgId>,
+    forwarder: Option<Forwarder>,
     caller: Option<&v1::Caller>,
     action: Action,
 ) -> Result<(), Denial> {
@@ -137,8 +152,11 @@ fn try_judge(
         (stand.applied.height, stand.applied.time_ms)
     };
     read(handle, |view| {
-        if forwarder != org && state::member(view, forwarder).is_none() {
+        if forwarder.org != org && state::member(view, forwarder.org).is_none() {
             return Err(Denial::Outside);
+        }
+        if state::revocation(view, forwarder.org, &forwarder.credential).is_some() {
+            return Err(Denial::Revoked);
         }
         let caller = Caller { org, roles, credential };
         channel::access::may(view, &caller, action, At { height, time_ms }).map_err(Denial::Channel)
@@ -193,7 +211,6 @@ mod tests {
     use channel::exclusion::{Departure, EXCLUSION_VERSION, Exclusion};
     use channel::state::MemberRecord;
     use ledger::genesis::VerifyMode;
-    use ledger::hash::Hash32;
     use ledger::ids::{Address, AssetId, GroupId, LockId, TimeMs};
     use storage::WriteBatch;
 

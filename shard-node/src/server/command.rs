@@ -18,7 +18,7 @@ use bytes::Bytes;
 use channel::{ChannelReject, state};
 use consensus::port::SequencerError;
 use consensus::sequencer::Sequencer;
-use ledger::ids::{GroupId, GroupKind, NodeId, OrgId, TimeMs};
+use ledger::ids::{GroupId, GroupKind, NodeId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::schema;
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::governance;
-use crate::server::admission::{self, Denial};
+use crate::server::admission::{self, Denial, Forwarder};
 use crate::server::group::{GroupHandle, guarded_now};
 use crate::server::local::Hosted;
 use crate::server::replica::ViewReader;
@@ -72,9 +72,9 @@ impl From<SequencerError> for Failure {
     }
 }
 
-/// Has a command executed that a router of `org` hands over, or says why not.
-pub async fn execute(hosted: &Hosted, org: Option<OrgId>, request: v1::CommandRequest) -> v1::CommandReply {
-    let refusal = match try_execute(hosted, org, &request).await {
+/// Has a command executed that a router hands over, or says why not.
+pub async fn execute(hosted: &Hosted, from: Option<Forwarder>, request: v1::CommandRequest) -> v1::CommandReply {
+    let refusal = match try_execute(hosted, from, &request).await {
         Ok(reply) => return reply,
         Err(Failure::Refused(reject)) => v1::Refusal::of(reject),
         Err(Failure::Channel(refusal)) => v1::Refusal::of(Reject::ChannelRefused).detail(refusal.to_string()),
@@ -180,7 +180,7 @@ fn reply_of(outcome: CommandOutcome, digest: &Hash32) -> v1::CommandReply {
 
 async fn try_execute(
     hosted: &Hosted,
-    org: Option<OrgId>,
+    from: Option<Forwarder>,
     request: &v1::CommandRequest,
 ) -> Result<v1::CommandReply, Failure> {
     let group = GroupId(if request.group == 0 { GroupId::BEACON.0 } else { request.group });
@@ -194,7 +194,7 @@ async fn try_execute(
     group.engine.read_barrier().await?;
     if let Order::Channel(checked) = &order {
         let action = checked.command().action();
-        admission::judge(&group, org, request.caller.as_ref(), action).map_err(Failure::Denied)?;
+        admission::judge(&group, from, request.caller.as_ref(), action).map_err(Failure::Denied)?;
     }
     if let Some(reply) = order.known(&group)? {
         return Ok(reply);

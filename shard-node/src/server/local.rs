@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use channel::access::Action;
 use consensus::raft::Founding;
-use ledger::ids::{GroupId, NodeId, OrgId};
+use ledger::ids::{GroupId, NodeId};
 use ledger::reject::Reject;
 use parking_lot::RwLock;
 use proto::{edge, v1};
@@ -15,7 +15,7 @@ use router::gateway::{ClusterView, LocalNode};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
-use crate::server::admission;
+use crate::server::admission::{self, Forwarder};
 use crate::server::command;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::ingest::{self, Arrived, refused};
@@ -46,8 +46,8 @@ impl Hosted {
         self.groups.read().get(&GroupId(group)).cloned()
     }
 
-    /// Takes transactions for a group from a router of `org`; their fates go to `reply`, at once or later.
-    pub fn take(&self, org: Option<OrgId>, batch: v1::IngestBatch, reply: &Arc<ReplyQueue>) {
+    /// Takes transactions for a group from a router; their fates go to `reply`, at once or later.
+    pub fn take(&self, from: Option<Forwarder>, batch: v1::IngestBatch, reply: &Arc<ReplyQueue>) {
         let Some(handle) = self.group(batch.group) else {
             let reject = if self.failed.read().contains_key(&GroupId(batch.group)) {
                 Reject::GroupStopped
@@ -67,7 +67,7 @@ impl Hosted {
         if self.context.links.excluded_since(&handle.share, handle.group, self.context.node).is_some() {
             return self.refuse_all(&batch, Reject::NotLeader, None, reply);
         }
-        if let Err(denial) = admission::judge(&handle, org, batch.caller.as_ref(), Action::Write) {
+        if let Err(denial) = admission::judge(&handle, from, batch.caller.as_ref(), Action::Write) {
             return self.deny_all(&batch, &denial.refusal(), reply);
         }
         let v1::IngestBatch { group, txs, notify_applied, .. } = batch;
@@ -91,13 +91,13 @@ impl Hosted {
         reply.extend(ids.map(denied).collect());
     }
 
-    /// Reads at this node's replica, for a router of `org`.
-    pub async fn read_here(&self, org: Option<OrgId>, request: v1::ReadRequest) -> v1::QueryReply {
+    /// Reads at this node's replica, for a router.
+    pub async fn read_here(&self, from: Option<Forwarder>, request: v1::ReadRequest) -> v1::QueryReply {
         let Some(handle) = self.group(request.group) else {
             return v1::QueryReply::refused(v1::Refusal::of(Reject::UnknownGroup));
         };
         match request.query {
-            Some(query) => reads::answer(&handle, org, query).await,
+            Some(query) => reads::answer(&handle, from, query).await,
             None => v1::QueryReply::refused(v1::Refusal::of(Reject::Malformed)),
         }
     }
@@ -117,9 +117,11 @@ impl LocalHost {
         Self { hosted, view, replies: parking_lot::Mutex::new(None) }
     }
 
-    /// The organisation of this node, for which its router speaks.
-    fn org(&self) -> Option<OrgId> {
-        self.view.borrow().nodes.get(&self.hosted.context.node).map(|node| node.org)
+    /// This node, whose router it is.
+    fn own(&self) -> Option<Forwarder> {
+        let view = self.view.borrow();
+        let node = view.nodes.get(&self.hosted.context.node)?;
+        Some(Forwarder { org: node.org, credential: node.tls_key_hash })
     }
 
     fn queue(&self, reply: &mpsc::Sender<v1::SubmitEvents>) -> Arc<ReplyQueue> {
@@ -144,19 +146,20 @@ impl LocalNode for LocalHost {
 
     async fn ingest(&self, batch: v1::IngestBatch, reply: mpsc::Sender<v1::SubmitEvents>) {
         let queue = self.queue(&reply);
-        self.hosted.take(self.org(), batch, &queue);
+        self.hosted.take(self.own(), batch, &queue);
     }
 
     async fn read(&self, request: v1::ReadRequest) -> Result<v1::QueryReply, Status> {
-        Ok(self.hosted.read_here(self.org(), request).await)
+        Ok(self.hosted.read_here(self.own(), request).await)
     }
 
     async fn command(&self, request: v1::CommandRequest) -> Result<v1::CommandReply, Status> {
-        Ok(command::execute(&self.hosted, self.org(), request).await)
+        Ok(command::execute(&self.hosted, self.own(), request).await)
     }
 
     async fn node_status(&self, request: v1::StatusRequest) -> Result<v1::NodeStatusReply, Status> {
-        let own = self.org();
-        Ok(status::of_node(&self.hosted, &Asker { own, router: own, caller: request.caller }))
+        let router = self.own();
+        let own = router.map(|router| router.org);
+        Ok(status::of_node(&self.hosted, &Asker { own, router, caller: request.caller }))
     }
 }

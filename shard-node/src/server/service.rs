@@ -7,7 +7,7 @@ use std::sync::Arc;
 use client::net::{self, Role};
 use consensus::raft::{asks_for_values, carries_snapshot};
 use futures::{Stream, StreamExt};
-use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
+use ledger::ids::{GroupId, GroupKind, NodeId};
 use ledger::limits::GRPC_BYTES_MAX;
 use proto::v1;
 use proto::v1::node_server::{Node as NodeService, NodeServer};
@@ -17,10 +17,11 @@ use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::peer::PeerMessage;
+use crate::server::admission::{self, Forwarder};
+use crate::server::command;
 use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
 use crate::server::status::{self, Asker};
-use crate::server::{admission, command};
 
 /// Messages of answers between a caller's queue and its connection.
 const REPLIES_MAX: usize = 4;
@@ -77,16 +78,18 @@ impl Service {
         handle.is_some_and(|handle| org.is_none_or(|org| admission::has_excluded(&handle.share, org)))
     }
 
-    /// A node, or a router of one of the cluster's organisations. Returns which organisation's, if the
-    /// registry knows it.
-    fn node_or_router<T>(&self, request: &Request<T>) -> Result<Option<OrgId>, Status> {
-        if let Some(node) = self.caller(request) {
-            return Ok(self.view.borrow().nodes.get(&node).map(|node| node.org));
-        }
-        match net::peer_identity(request) {
-            Ok(peer) if peer.role == Role::Router => Ok(net::peer_org(request, &self.view.borrow().orgs)),
-            _ => Err(denied("the caller's certificate is neither a node's nor a router's")),
-        }
+    /// A node, or a router of one of the cluster's organisations. Returns which one, if the registry knows its
+    /// organisation.
+    fn node_or_router<T>(&self, request: &Request<T>) -> Result<Option<Forwarder>, Status> {
+        let org = match self.caller(request) {
+            Some(node) => self.view.borrow().nodes.get(&node).map(|node| node.org),
+            None => match net::peer_identity(request) {
+                Ok(peer) if peer.role == Role::Router => net::peer_org(request, &self.view.borrow().orgs),
+                _ => return Err(denied("the caller's certificate is neither a node's nor a router's")),
+            },
+        };
+        let forwarder = |(org, credential)| Forwarder { org, credential };
+        Ok(org.zip(net::peer_key_hash(request)).map(forwarder))
     }
 }
 
@@ -153,7 +156,7 @@ impl NodeService for Service {
         &self,
         request: Request<Streaming<v1::IngestBatch>>,
     ) -> Result<Response<Self::IngestStream>, Status> {
-        let org = self.node_or_router(&request)?;
+        let from = self.node_or_router(&request)?;
         let mut batches = request.into_inner();
         let (sink, events) = mpsc::channel(REPLIES_MAX);
         let reply = ReplyQueue::new(sink);
@@ -166,7 +169,7 @@ impl NodeService for Service {
                     // Who does not read any more is not read either.
                     () = reply.closed() => return,
                     batch = batches.message() => match batch {
-                        Ok(Some(batch)) => hosted.take(org, batch, &reply),
+                        Ok(Some(batch)) => hosted.take(from, batch, &reply),
                         Ok(None) | Err(_) => return,
                     }
                 }
@@ -177,8 +180,8 @@ impl NodeService for Service {
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::QueryReply>, Status> {
-        let org = self.node_or_router(&request)?;
-        Ok(Response::new(self.hosted.read_here(org, request.into_inner()).await))
+        let from = self.node_or_router(&request)?;
+        Ok(Response::new(self.hosted.read_here(from, request.into_inner()).await))
     }
 
     async fn clock(&self, request: Request<v1::ClockRequest>) -> Result<Response<v1::ClockReply>, Status> {
@@ -202,7 +205,7 @@ impl NodeService for Service {
     }
 
     async fn command(&self, request: Request<v1::CommandRequest>) -> Result<Response<v1::CommandReply>, Status> {
-        let org = self.node_or_router(&request)?;
-        Ok(Response::new(command::execute(&self.hosted, org, request.into_inner()).await))
+        let from = self.node_or_router(&request)?;
+        Ok(Response::new(command::execute(&self.hosted, from, request.into_inner()).await))
     }
 }

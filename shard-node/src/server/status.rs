@@ -13,7 +13,7 @@ use ledger::limits::{LAG_BLOCKS_MAX, MAIL_WAITS_MAX, UNCERTIFIED_BLOCKS_MAX};
 use ledger::view::View;
 use proto::v1;
 
-use crate::server::admission;
+use crate::server::admission::{self, Forwarder};
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::local::Hosted;
 use crate::server::membership;
@@ -29,8 +29,8 @@ const NOT_SHOWN: &str = "why is not shown to you";
 pub struct Asker {
     /// The node's own organisation.
     pub own: Option<OrgId>,
-    /// The organisation of the router that asks, if the registry knows it.
-    pub router: Option<OrgId>,
+    /// The router that asks, if the registry knows its organisation.
+    pub router: Option<Forwarder>,
     /// For whom it asks.
     pub caller: Option<v1::Caller>,
 }
@@ -39,7 +39,7 @@ impl Asker {
     /// Whether it is the node's own organisation, by a router of its own.
     fn runs_the_node(&self) -> bool {
         let org = self.caller.as_ref().and_then(|caller| u16::try_from(caller.org).ok()).map(OrgId);
-        org.is_some() && org == self.own && self.router == self.own
+        org.is_some() && org == self.own && self.router.map(|router| router.org) == self.own
     }
 
     fn is_shown(&self, handle: &GroupHandle) -> bool {
@@ -225,7 +225,8 @@ mod tests {
 
     fn asker(own: u16, router: u16, caller: u16) -> Asker {
         let caller = v1::Caller { org: caller.into(), role: "client".to_owned(), credential: Bytes::new() };
-        Asker { own: Some(OrgId(own)), router: Some(OrgId(router)), caller: Some(caller) }
+        let router = Forwarder { org: OrgId(router), credential: ledger::Hash32::ZERO };
+        Asker { own: Some(OrgId(own)), router: Some(router), caller: Some(caller) }
     }
 
     #[test]

@@ -33,7 +33,7 @@ use v1::query_request::Query;
 
 use crate::core::applied::AppliedRecord;
 use crate::core::records::{BlockRecord, ReceiptPlace};
-use crate::server::admission::{self, Denial};
+use crate::server::admission::{self, Denial, Forwarder};
 use crate::server::gather;
 use crate::server::group::GroupHandle;
 use crate::server::replica::ViewReader;
@@ -74,9 +74,9 @@ fn refuse(reject: Reject) -> Failure {
     Failure::Refused(reject, String::new(), None)
 }
 
-/// Answers one read that a router of `org` hands over.
-pub async fn answer(handle: &GroupHandle, org: Option<OrgId>, request: v1::QueryRequest) -> v1::QueryReply {
-    match try_answer(handle, org, request).await {
+/// Answers one read that a router hands over.
+pub async fn answer(handle: &GroupHandle, from: Option<Forwarder>, request: v1::QueryRequest) -> v1::QueryReply {
+    match try_answer(handle, from, request).await {
         Ok(reply) => reply,
         Err(Failure::Refused(reject, detail, leader)) => {
             let mut refusal = v1::Refusal::of(reject);
@@ -107,22 +107,28 @@ fn runs(handle: &GroupHandle) -> Result<(), Failure> {
 
 async fn try_answer(
     handle: &GroupHandle,
-    org: Option<OrgId>,
+    from: Option<Forwarder>,
     request: v1::QueryRequest,
 ) -> Result<v1::QueryReply, Failure> {
     let (caller, action) = (request.caller.clone(), admission::action_of(&request));
-    let judge = || admission::judge(handle, org, caller.as_ref(), action).map_err(Failure::Denied);
-    if admission::allows(handle, org, caller.as_ref(), action) || request.consistency() != v1::Consistency::AtLeast {
-        reach(handle, &request).await?;
-    } else {
+    let judge = || admission::judge(handle, from, caller.as_ref(), action).map_err(Failure::Denied);
+    let admitted = admission::allows(handle, from, caller.as_ref(), action);
+    if !admitted && request.consistency() == v1::Consistency::AtLeast {
         // What a replica that is behind says of a new member is not final, so it is judged again. Whoever is not let in
         // then waited as long as anybody, whatever height was asked for, and learns nothing about it.
         tokio::time::sleep(HEIGHT_WITHIN).await;
         judge()?;
-        reach(handle, &request).await?;
     }
+    // Who leads, and that a replica does not answer, is no secret; why it does not is for those whom it admits. Nor is it
+    // for others to say: a follower may not know of a new member, and a state that has stopped judges nobody, while a
+    // denial counts for the whole group.
+    let told = |failure: Failure| match failure {
+        Failure::Refused(reject, _, leader) if !admitted => Failure::Refused(reject, String::new(), leader),
+        failure => failure,
+    };
+    reach(handle, &request).await.map_err(told)?;
+    runs(handle).map_err(told)?;
     judge()?;
-    runs(handle)?;
     let query = request.query.ok_or_else(|| refuse(Reject::Malformed))?;
     let reply = match query {
         Query::Account(query) if request.prove => {
