@@ -202,10 +202,11 @@ pub(crate) async fn places(
     told.into_iter().filter_map(|(node, told)| Some((node, told.place?))).collect()
 }
 
-/// The first entry that a snapshot has to reach for these nodes to be able to vouch for it; 0 where none of them says.
-pub(crate) async fn remembered(sender: &Arc<Sender>, nodes: &[NodeId]) -> u64 {
+/// The first entry that a snapshot has to reach for these nodes, so many of which may lie, to be able to vouch for it; 0
+/// where none of them says.
+pub(crate) async fn remembered(sender: &Arc<Sender>, nodes: &[NodeId], tolerated: usize) -> u64 {
     let told: Vec<Told> = ask(sender, nodes, 0).await.into_iter().map(|(_, told)| told).collect();
-    reach(&told, Engine::Bft.tolerated(nodes.len() + 1))
+    reach(&told, tolerated)
 }
 
 /// What the one that remembers least remembers, unless it claims to be where no honest one has been yet.

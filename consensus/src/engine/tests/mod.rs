@@ -4,6 +4,7 @@
 mod crashes;
 mod evidence;
 mod followers;
+mod replaced;
 mod support;
 mod trip;
 

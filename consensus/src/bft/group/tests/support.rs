@@ -561,6 +561,8 @@ impl Cluster {
             judge: Arc::new(Anything),
             anchor: Hash32([1; 32]),
             start: Position::default(),
+            // The members never change here, so the own state knows them.
+            others: Arc::new(Vec::new),
         };
         let prepared = Prepared::open(config, log, Box::new(own.applier.clone()), link).await?;
         self.net.founding.lock().insert(NodeId(node), prepared.founding());
