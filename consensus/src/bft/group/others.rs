@@ -27,6 +27,8 @@ pub(super) struct Others {
     applied: Option<u64>,
     /// Nothing was applied between the last two looks.
     still: bool,
+    /// All of them are asked at once no earlier.
+    ask_all_at: Instant,
 }
 
 impl Others {
@@ -37,7 +39,7 @@ impl Others {
         now: Instant,
     ) -> Self {
         let every = Duration::from_millis(every_ms);
-        Self { own, registry, every, look_at: now, seated: Vec::new(), applied: None, still: false }
+        Self { own, registry, every, look_at: now, seated: Vec::new(), applied: None, still: false, ask_all_at: now }
     }
 
     /// Looks at the registry when it is time to; the replica has applied so much.
@@ -66,6 +68,15 @@ impl Others {
             return Vec::new();
         }
         self.seated.iter().copied().filter(|node| in_force.index_of(*node).is_none()).collect()
+    }
+
+    /// All of them, to be asked at once; nobody when that was a moment ago, so that nobody has it happen all the time.
+    pub(super) fn at_once(&mut self, now: Instant, in_force: &Committee) -> Vec<NodeId> {
+        if now < self.ask_all_at {
+            return Vec::new();
+        }
+        self.ask_all_at = now + self.every;
+        self.all(in_force)
     }
 
     /// So many members of the group may lie: of those by the registry, where it is known.
@@ -115,6 +126,14 @@ mod tests {
         assert_eq!(others(4, &[1, 2, 3, 4, 5, 6, 7]).tolerated(&founders), 2);
         assert_eq!(others(1, &[1, 2, 3]).tolerated(&founders), 0, "the group has gone over to raft");
         assert_eq!(others(9, &[5, 6, 7, 8]).tolerated(&committee(&[1, 2, 3, 4, 9, 10, 11])), 1);
+    }
+
+    #[test]
+    fn all_are_asked_at_once_no_more_often_than_the_registry_is_looked_at() {
+        let (founders, mut others, now) = (committee(&[1, 2, 3, 4]), others(4, &[5]), Instant::now());
+        assert_eq!(others.at_once(now, &founders), nodes(&[5, 1, 2, 3]));
+        assert!(others.at_once(now + Duration::from_millis(99), &founders).is_empty());
+        assert_eq!(others.at_once(now + Duration::from_millis(100), &founders), nodes(&[5, 1, 2, 3]));
     }
 
     #[test]

@@ -458,11 +458,26 @@ impl Task {
                     Found::Values(values) => {
                         self.arrived.insert(from, values.into());
                     }
-                    Found::Purged if self.others.all(&self.committee).contains(&from) => {
-                        self.beyond.insert(from);
-                    }
-                    Found::Purged => {}
+                    Found::Purged => self.begins_later(from),
                 }
+            }
+        }
+    }
+
+    /// A node has said that its log begins behind what is missing here. One may lie, so all the others are asked as well:
+    /// most may never speak to this replica by themselves, as when the group has gone over to raft, where its leader alone
+    /// does.
+    fn begins_later(&mut self, from: NodeId) {
+        if !self.others.all(&self.committee).contains(&from) {
+            return;
+        }
+        self.beyond.insert(from);
+        if self.beyond.len() > self.others.tolerated(&self.committee) {
+            return;
+        }
+        for node in self.others.at_once(Instant::now(), &self.committee) {
+            if !self.beyond.contains(&node) {
+                self.ask(node, self.missing());
             }
         }
     }
