@@ -32,7 +32,7 @@ use super::log::Log;
 use super::machine::ApplierCell;
 use super::network::{Peer, Sender};
 use super::purge::Sending;
-use super::receive::{Transfer, check, discard_others};
+use super::receive::{Transfer, check};
 use super::snapshot::{self, Folder, Snapshots, blocking};
 use super::types::{log_id, position};
 use super::vouch;
@@ -385,6 +385,11 @@ fn text(error: impl Display) -> String {
     error.to_string()
 }
 
+/// Why nothing is read of a snapshot, with its code.
+fn refused(error: HandleError) -> String {
+    format!("{}: {error}", error.code())
+}
+
 impl<'a> Borrower<'a> {
     fn at(
         sender: &'a Arc<Sender>,
@@ -404,12 +409,9 @@ impl<'a> Borrower<'a> {
         let told = vouch::places(self.sender, self.asked.nodes, self.node, index).await;
         let (dir, keep) = (self.snapshots.dir().to_path_buf(), transfer.folder_name());
         let preparing = transfer.clone();
-        let have = blocking(move || {
-            discard_others(&dir, &keep)?;
-            preparing.prepare()
-        });
+        let have = blocking(move || preparing.make_room(&dir, &keep)).await.map_err(text)?.map_err(refused)?;
         let mut pace = Pace::default();
-        for (file, have) in have.await.map_err(text)?.into_iter().enumerate() {
+        for (file, have) in have.into_iter().enumerate() {
             self.read(&transfer, file, have, &mut pace).await?;
         }
         let verifying = transfer.clone();
@@ -426,7 +428,7 @@ impl<'a> Borrower<'a> {
         match self.peer.call(wire::SNAPSHOT_ASK, ask, patience).await.map_err(text)? {
             AskReply::Behind => Err("it is behind this replica's log".to_owned()),
             AskReply::Lent(manifest, secret) => {
-                check(&manifest, &secret).map_err(text)?;
+                check(&manifest, &secret).map_err(refused)?;
                 if manifest.position.is_none_or(|position| position.index < self.needed.index) {
                     return Err("it lends a snapshot that does not reach far enough".to_owned());
                 }
