@@ -192,7 +192,7 @@ impl Applier for TestApplier {
         state.adopt(&bytes).map_err(refused)?;
         let (order, header) = (state.order, state.header());
         let State { applied, committee, .. } = state;
-        Ok(Candidate { applied, order, header, signers: committee.clone(), committee })
+        Ok(Candidate { applied, order, header, signers: committee.clone(), committee, certified: false })
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {

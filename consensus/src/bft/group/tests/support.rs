@@ -148,7 +148,8 @@ impl Applier for TestApplier {
         let applied = self.inspect(dir).map_err(refused)?;
         let batches = std::fs::read(dir.join("batches")).map_err(fatal).map_err(refused)?;
         let committee = self.0.lock().committee.clone();
-        Ok(Candidate { applied, order: ORDER, header: sha256(&batches), signers: committee.clone(), committee })
+        let (header, signers) = (sha256(&batches), committee.clone());
+        Ok(Candidate { applied, order: ORDER, header, signers, committee, certified: false })
     }
 
     fn discard(&mut self, lie: Option<(NodeId, String)>) -> Result<(), Fatal> {
