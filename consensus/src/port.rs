@@ -158,6 +158,8 @@ pub struct Candidate {
     pub signers: Committee,
     /// The committee in force behind it, which the header names.
     pub committee: Committee,
+    /// Whether the certificate of the last header, by those who sign it, has come with it: then it is certain who is in force.
+    pub certified: bool,
 }
 
 /// A snapshot on disk: a folder with the files of a database checkpoint, whose applied state was

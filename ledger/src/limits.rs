@@ -95,6 +95,12 @@ pub const LENT_MAX: usize = 8;
 pub const LENT_BYTES_PER_S_MIN: u64 = 1024 * 1024;
 /// How much longer than that a transfer may take, in milliseconds.
 pub const LENT_GRACE_MS: u64 = 30_000;
+/// Bytes of all files of one snapshot.
+pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
+/// So much of a disk is left free by a snapshot that arrives, in bytes: everything else on the node needs room, too.
+pub const SNAPSHOT_RESERVE_BYTES: u64 = 1 << 30;
+/// Of a small disk it is one part of so many.
+pub const SNAPSHOT_RESERVE_PARTS: u64 = 32;
 /// Members of one committee.
 pub const COMMITTEE_MAX: usize = 64;
 /// Organisations that found one group.
@@ -185,6 +191,10 @@ const _: () =
     assert!(HISTORY_LINES_MAX * HISTORY_LINE_BYTES_MAX < ANSWER_BYTES_MAX, "a page of history fits into a message");
 const _: () = assert!(ACCOUNTS_ASKED_MAX * 24 < GRPC_BYTES_MAX, "a question for accounts fits into a message");
 const _: () = assert!((BUNDLE_MESSAGES_MAX as u64) < MAIL_WINDOW_MESSAGES, "a bundle fits into the window");
+const _: () = assert!(
+    SNAPSHOT_BYTES_MAX <= u64::MAX / 4,
+    "a snapshot that is received, the copy of it that is checked, and the reserve can be added up"
+);
 const _: () = assert!(VOTER_GROUPS_MAX <= MOVES_MAX, "each voter group has a move");
 const _: () = assert!(1 << MERKLE_PATH_MAX as u64 > BATCH_TXS_MAX as u64, "a path reaches every item of a block");
 const _: () = assert!(ARRIVALS_BYTES_MAX <= WAITING_BYTES_MAX, "what has arrived can be taken");

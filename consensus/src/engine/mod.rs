@@ -45,8 +45,8 @@ pub struct Means {
     pub wal: Arc<dyn LogStore>,
     /// The host's checks before a vote.
     pub judge: Arc<dyn Judge>,
-    /// The other nodes that have a seat in the group, as the host knows them now: a replica that nobody leads asks
-    /// them where the group is.
+    /// The other nodes that have a seat in the group, as the host knows them now: whom a replica asks where the group is
+    /// that nobody leads, or whose own state knows members of long ago.
     pub others: Arc<dyn Fn() -> Vec<NodeId> + Send + Sync>,
 }
 
@@ -62,6 +62,7 @@ impl Means {
             anchor: order.anchor,
             // Where a group begins with this engine, no leader has had a term before.
             start: order.after.unwrap_or(Position { term: 1, leader: 0, index: 0 }),
+            others: self.others.clone(),
         }
     }
 }

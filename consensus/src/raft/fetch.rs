@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use ledger::committee::Engine;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId};
 use ledger::limits::LENT_MAX;
@@ -31,7 +32,7 @@ use super::log::Log;
 use super::machine::ApplierCell;
 use super::network::{Peer, Sender};
 use super::purge::Sending;
-use super::receive::{Transfer, check, discard_others};
+use super::receive::{Transfer, check};
 use super::snapshot::{self, Folder, Snapshots, blocking};
 use super::types::{log_id, position};
 use super::vouch;
@@ -238,6 +239,22 @@ impl LastAsked {
     }
 }
 
+/// Whom a replica asks that needs a snapshot: for one, and where that of another one stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// These nodes, in this order.
+    pub(crate) nodes: &'a [NodeId],
+    /// So many members of the group may lie, as far as this replica knows.
+    pub(crate) tolerated: usize,
+}
+
+impl<'a> Asked<'a> {
+    /// All the others of a group: so many may lie as a Byzantine one of this size outlives.
+    pub(crate) const fn all(nodes: &'a [NodeId]) -> Self {
+        Self { nodes, tolerated: Engine::Bft.tolerated(nodes.len() + 1) }
+    }
+}
+
 /// A snapshot of another replica, whole on this disk, and not judged yet.
 pub(crate) struct Borrowed {
     transfer: Transfer,
@@ -256,10 +273,11 @@ pub(crate) async fn borrow(
     needed: Position,
     others: &[NodeId],
 ) -> Result<Borrowed, FetchError> {
-    let needed = remembered(sender, needed, others).await;
+    let asked = Asked::all(others);
+    let needed = remembered(sender, needed, asked).await;
     let mut answers = Vec::new();
     for node in snapshots.last_asked.order(others) {
-        match Borrower::at(sender, node, snapshots, needed, others).borrow().await {
+        match Borrower::at(sender, node, snapshots, needed, asked).borrow().await {
             Ok(borrowed) => return Ok(borrowed),
             Err(what) => {
                 snapshots.last_asked.add(node);
@@ -298,8 +316,8 @@ impl Lookout {
 }
 
 /// A snapshot has to reach what others remember, so that they can vouch for it.
-async fn remembered(sender: &Arc<Sender>, needed: Position, others: &[NodeId]) -> Position {
-    let remembered = vouch::remembered(sender, others).await;
+async fn remembered(sender: &Arc<Sender>, needed: Position, asked: Asked<'_>) -> Position {
+    let remembered = vouch::remembered(sender, asked.nodes, asked.tolerated).await;
     Position { index: needed.index.max(remembered), ..needed }
 }
 
@@ -311,12 +329,12 @@ pub(crate) async fn fetch(
     applier: &Arc<ApplierCell>,
     log: &Log,
     needed: Position,
-    others: &[NodeId],
+    asked: Asked<'_>,
 ) -> Result<(), FetchError> {
-    let needed = remembered(sender, needed, others).await;
+    let needed = remembered(sender, needed, asked).await;
     let mut answers = Vec::new();
-    for node in snapshots.last_asked.order(others) {
-        let fetched = match Borrower::at(sender, node, snapshots, needed, others).borrow().await {
+    for node in snapshots.last_asked.order(asked.nodes) {
+        let fetched = match Borrower::at(sender, node, snapshots, needed, asked).borrow().await {
             Ok(borrowed) => borrowed.install(snapshots, applier, log).await,
             Err(what) => Err(what),
         };
@@ -360,11 +378,16 @@ struct Borrower<'a> {
     snapshots: &'a Arc<Snapshots>,
     needed: Position,
     /// Who else may say where the snapshot stands.
-    others: &'a [NodeId],
+    asked: Asked<'a>,
 }
 
 fn text(error: impl Display) -> String {
     error.to_string()
+}
+
+/// Why nothing is read of a snapshot, with its code.
+fn refused(error: HandleError) -> String {
+    format!("{}: {error}", error.code())
 }
 
 impl<'a> Borrower<'a> {
@@ -373,25 +396,22 @@ impl<'a> Borrower<'a> {
         node: NodeId,
         snapshots: &'a Arc<Snapshots>,
         needed: Position,
-        others: &'a [NodeId],
+        asked: Asked<'a>,
     ) -> Self {
         let peer = Peer::to(sender.clone(), any_replica(node), node);
-        Self { sender, peer, node, snapshots, needed, others }
+        Self { sender, peer, node, snapshots, needed, asked }
     }
 
     async fn borrow(&self) -> Result<Borrowed, String> {
         let transfer = self.ask().await?;
         let index = transfer.manifest.position.map_or(0, |position| position.index);
         // Before it is read, which takes as long as it is large: nobody remembers for ever.
-        let told = vouch::places(self.sender, self.others, self.node, index).await;
+        let told = vouch::places(self.sender, self.asked.nodes, self.node, index).await;
         let (dir, keep) = (self.snapshots.dir().to_path_buf(), transfer.folder_name());
         let preparing = transfer.clone();
-        let have = blocking(move || {
-            discard_others(&dir, &keep)?;
-            preparing.prepare()
-        });
+        let have = blocking(move || preparing.make_room(&dir, &keep)).await.map_err(text)?.map_err(refused)?;
         let mut pace = Pace::default();
-        for (file, have) in have.await.map_err(text)?.into_iter().enumerate() {
+        for (file, have) in have.into_iter().enumerate() {
             self.read(&transfer, file, have, &mut pace).await?;
         }
         let verifying = transfer.clone();
@@ -408,7 +428,7 @@ impl<'a> Borrower<'a> {
         match self.peer.call(wire::SNAPSHOT_ASK, ask, patience).await.map_err(text)? {
             AskReply::Behind => Err("it is behind this replica's log".to_owned()),
             AskReply::Lent(manifest, secret) => {
-                check(&manifest, &secret).map_err(text)?;
+                check(&manifest, &secret).map_err(refused)?;
                 if manifest.position.is_none_or(|position| position.index < self.needed.index) {
                     return Err("it lends a snapshot that does not reach far enough".to_owned());
                 }

@@ -67,6 +67,26 @@ pub enum HandleError {
     /// The snapshot could not be written or read.
     #[error("snapshot transfer: {0}")]
     Snapshot(String),
+    /// The files of a snapshot are larger together than any may be.
+    #[error("a snapshot of {bytes} bytes, and no more than {most} may be")]
+    SnapshotTooLarge {
+        /// What its sender says, or as much as can be counted.
+        bytes: u64,
+        /// The limit.
+        most: u64,
+    },
+    /// A snapshot does not fit on the disk beside everything else.
+    #[error(
+        "the snapshot needs {needed} bytes with its copy, and of {free} free ones {reserve} have to stay: free or add space"
+    )]
+    NoRoom {
+        /// What is still to be written.
+        needed: u64,
+        /// What the file system has left.
+        free: u64,
+        /// What is left for everything else.
+        reserve: u64,
+    },
     /// The request is of another stint of the group's engines than the one this replica is in.
     #[error(
         "the request is of the engine that began behind entry {of}, and this replica runs the one that began behind entry {own}"
@@ -107,6 +127,8 @@ impl HandleError {
             Self::WrongSender { .. } => "raft_wrong_sender",
             Self::OutOfOrder => "raft_out_of_order",
             Self::Snapshot(_) => "raft_snapshot",
+            Self::SnapshotTooLarge { .. } => "snapshot_too_large",
+            Self::NoRoom { .. } => "snapshot_no_room",
             Self::OtherStint { .. } => "engine_other_stint",
             Self::Busy(_) => "peer_busy",
             Self::LendsNone(_) => "snapshot_busy",

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::codec;
 use super::config::{RaftGroupConfig, StartError, openraft_config, sender};
 use super::failure::Failure;
-use super::fetch::{self, Borrowed, FetchError};
+use super::fetch::{self, Asked, Borrowed, FetchError};
 use super::found::{self, FoundError, Founding, Standing};
 use super::group::RaftGroup;
 use super::log::Log;
@@ -198,7 +198,8 @@ impl Prepared {
     /// [`FetchError`] says what each of them answered.
     pub async fn fetch(&mut self, others: &[NodeId]) -> Result<(), FetchError> {
         if let Some(needed) = self.missing {
-            fetch::fetch(&self.sender, &self.snapshots, &self.applier, &self.log, needed, others).await?;
+            let asked = Asked::all(others);
+            fetch::fetch(&self.sender, &self.snapshots, &self.applier, &self.log, needed, asked).await?;
             self.missing = None;
         }
         Ok(())

@@ -3,6 +3,9 @@
 //!
 //! One transfer at a time; the offer of another snapshot discards it. A transfer survives a broken
 //! connection, a new leader that offers the same snapshot, and a restart of this node.
+//!
+//! How large a snapshot is its sender says, and it may lie. One that is larger than any may be, or that would fill the disk,
+//! is refused before anything of it is read: a full disk stops all groups of a node.
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use ledger::ids::NodeId;
+use ledger::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_RESERVE_BYTES, SNAPSHOT_RESERVE_PARTS};
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Mutex;
 
@@ -69,11 +73,7 @@ impl Receiver {
         *transfer = None;
         let (dir, folder) = (self.snapshots.dir().to_path_buf(), next.folder_name());
         let prepared = next.clone();
-        let have = blocking(move || {
-            discard_others(&dir, &folder)?;
-            prepared.prepare()
-        });
-        let have = have.await.map_err(failed)?;
+        let have = blocking(move || prepared.make_room(&dir, &folder)).await.map_err(failed)??;
         *transfer = Some(next);
         Ok(OfferReply::Have(have))
     }
@@ -149,7 +149,36 @@ fn known(note: &[u8]) -> Result<(), codec::CodecError> {
     codec::decode_membership(note).map(drop)
 }
 
-/// Refuses names that lead out of the folder, a membership that is none, and a secret that is no key.
+/// A file system, as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+struct Disk {
+    size_bytes: u64,
+    /// What this process may still write.
+    free_bytes: u64,
+}
+
+impl Disk {
+    /// The one that a folder is on.
+    fn of(dir: &Path) -> io::Result<Self> {
+        let found = rustix::fs::statvfs(dir).map_err(io::Error::from)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Self { size_bytes: bytes(found.f_blocks), free_bytes: bytes(found.f_bavail) })
+    }
+
+    /// Whether so many bytes of a snapshot fit that are still to be read. They are there twice before they become the state:
+    /// it is a copy that is checked, and values that are sealed are sealed anew there.
+    fn fits(self, left_bytes: u64) -> Result<(), HandleError> {
+        let reserve = SNAPSHOT_RESERVE_BYTES.min(self.size_bytes / SNAPSHOT_RESERVE_PARTS);
+        let needed = left_bytes.saturating_mul(2);
+        if needed.saturating_add(reserve) <= self.free_bytes {
+            return Ok(());
+        }
+        Err(HandleError::NoRoom { needed, free: self.free_bytes, reserve })
+    }
+}
+
+/// Refuses names that lead out of the folder, more bytes than any snapshot has, a membership that is none, and a secret that
+/// is no key.
 pub(crate) fn check(manifest: &Manifest, secret: &SnapshotSecret) -> Result<(), HandleError> {
     if secret.0.len() > SNAPSHOT_SECRET_BYTES_MAX {
         return Err(HandleError::Malformed(format!("a snapshot with a secret of {} bytes", secret.0.len())));
@@ -166,6 +195,11 @@ pub(crate) fn check(manifest: &Manifest, secret: &SnapshotSecret) -> Result<(), 
             return Err(HandleError::Malformed(format!("snapshot file name {:?}", file.path)));
         }
     }
+    let lengths = manifest.files.iter().map(|file| file.length_bytes);
+    let bytes = lengths.fold(0_u64, u64::saturating_add);
+    if bytes > SNAPSHOT_BYTES_MAX {
+        return Err(HandleError::SnapshotTooLarge { bytes, most: SNAPSHOT_BYTES_MAX });
+    }
     if !manifest.membership.is_empty() {
         known(&manifest.membership).map_err(|error| HandleError::Malformed(error.to_string()))?;
     }
@@ -173,7 +207,7 @@ pub(crate) fn check(manifest: &Manifest, secret: &SnapshotSecret) -> Result<(), 
 }
 
 /// Removes what earlier transfers left, but for this folder.
-pub(crate) fn discard_others(dir: &Path, keep: &str) -> io::Result<()> {
+fn discard_others(dir: &Path, keep: &str) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -204,8 +238,18 @@ impl Transfer {
         AppliedState { position: manifest.position, membership }
     }
 
+    /// Makes place below a folder in which nothing but this transfer's may stay, as [`Transfer::prepare`] does; not when the
+    /// disk has no room for what is left to be read.
+    pub(crate) fn make_room(&self, dir: &Path, keep: &str) -> io::Result<Result<Vec<u64>, HandleError>> {
+        discard_others(dir, keep)?;
+        let have = self.prepare()?;
+        // No sum of them is larger than the limit: see `check`.
+        let left = self.manifest.files.iter().zip(&have).map(|(file, have)| file.length_bytes.saturating_sub(*have));
+        Ok(Disk::of(dir)?.fits(left.sum()).map(|()| have))
+    }
+
     /// Creates the folders and says how much of each file is there.
-    pub(crate) fn prepare(&self) -> io::Result<Vec<u64>> {
+    fn prepare(&self) -> io::Result<Vec<u64>> {
         fs::create_dir_all(&self.path)?;
         let mut have = Vec::with_capacity(self.manifest.files.len());
         for file in &self.manifest.files {
@@ -264,5 +308,81 @@ impl Transfer {
         }
         snapshot::sync_dir(&self.path)?;
         Ok((!bad.is_empty()).then(|| bad.join(", ")))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::raft::wire::FileInfo;
+
+    fn manifest(lengths: &[u64]) -> Manifest {
+        let file = |(number, length): (usize, &u64)| FileInfo {
+            path: format!("{number}.sst"),
+            length_bytes: *length,
+            sha256: [7; 32],
+        };
+        let files = lengths.iter().enumerate().map(file).collect();
+        Manifest { position: None, membership_at: None, membership: Vec::new(), files }
+    }
+
+    /// Why a snapshot of files of these lengths is not read.
+    fn refusal(lengths: &[u64]) -> Option<&'static str> {
+        check(&manifest(lengths), &SnapshotSecret::default()).err().map(|error| error.code())
+    }
+
+    #[test]
+    fn files_that_are_larger_together_than_any_snapshot_are_refused() {
+        let most = SNAPSHOT_BYTES_MAX;
+        assert_eq!(refusal(&[most]), None);
+        assert_eq!(refusal(&[most - 2, 0, 1, 1]), None);
+        assert_eq!(refusal(&[most + 1]), Some("snapshot_too_large"));
+        assert_eq!(refusal(&[1, most]), Some("snapshot_too_large"));
+        // A sum that goes around is none that is small.
+        assert_eq!(refusal(&[u64::MAX, 2]), Some("snapshot_too_large"));
+        assert_eq!(refusal(&[1 << 63, 1 << 63]), Some("snapshot_too_large"));
+        let many: Vec<u64> = std::iter::repeat_n(u64::MAX, SNAPSHOT_FILES_MAX).collect();
+        assert_eq!(refusal(&many), Some("snapshot_too_large"));
+    }
+
+    #[test]
+    fn a_snapshot_fits_when_it_is_there_twice_and_leaves_something_free() {
+        const GIB: u64 = 1 << 30;
+        let rows = [
+            // Size and free bytes of the disk, and the most that fits.
+            (1024 * GIB, 101 * GIB, 50 * GIB),
+            (1024 * GIB, 2 * GIB, GIB / 2),
+            (1024 * GIB, GIB, 0),
+            // A thirty-second part of a small one.
+            (16 << 20, 10 << 20, (10 << 19) - (1 << 18)),
+        ];
+        for (size_bytes, free_bytes, most) in rows {
+            let disk = Disk { size_bytes, free_bytes };
+            assert_eq!(disk.fits(most), Ok(()), "{disk:?}");
+            assert_eq!(disk.fits(most + 1).map_err(|error| error.code()), Err("snapshot_no_room"), "{disk:?}");
+        }
+        let full = Disk { size_bytes: 1024 * GIB, free_bytes: 0 };
+        for left in [0, 1, u64::MAX] {
+            assert_eq!(full.fits(left).map_err(|error| error.code()), Err("snapshot_no_room"));
+        }
+    }
+
+    #[test]
+    fn what_would_fill_the_disk_is_not_read_and_what_is_there_already_counts() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let free = Disk::of(dir.path()).unwrap().free_bytes;
+        assert!(free > 0);
+        let prepared = |length: u64| {
+            let transfer = Transfer::new(manifest(&[length]), SnapshotSecret::default(), dir.path()).unwrap();
+            let made = transfer.make_room(dir.path(), &transfer.folder_name()).unwrap();
+            (transfer, made)
+        };
+        let (large, refused) = prepared(free);
+        assert_eq!(refused.map_err(|error| error.code()), Err("snapshot_no_room"));
+        let part = fs::File::options().write(true).open(large.path.join("0.sst")).unwrap();
+        // All of it is there, as far as its length says: the file has holes.
+        part.set_len(free).unwrap();
+        assert_eq!(prepared(free).1, Ok(vec![free]));
     }
 }

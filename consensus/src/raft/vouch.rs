@@ -23,12 +23,19 @@
 //! |---|---|---|
 //! | Raft | Raft | nobody: a lender does not lie there |
 //! | Raft | Byzantine | the committee in force, for the place |
-//! | Byzantine | Byzantine | those who sign the header, for header and place |
+//! | Byzantine | Byzantine | those who sign the header, for header and place; or where that hands over and is certified, the committee in force, for the place |
 //! | Byzantine | Raft | those who sign the header, for the hand-over: where Raft goes from there is Raft's |
+//!
+//! Right behind a change of members, those who sign the header may have left, and the entries that make no block, which are
+//! all that an idle group decides, are decided by others from then on. So the next committee may vouch as well. It follows
+//! from the header alone, so the header has to be certain without the others: its certificate, which every member keeps for
+//! good where it hands over, has to have come with the snapshot and to be of those who sign it. Then more of the next
+//! committee than may lie say as much as more of the one before. Where both tell and do not agree, one of them has more liars
+//! than it bears, and nothing is taken.
 //!
 //! Never does: believe an answer by itself, or say anything of what no root of a header covers (docs/adr/0003).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,26 +142,36 @@ impl Doubt {
     }
 }
 
-/// Whose word a snapshot needs; `None` where the lender's is enough.
-fn witnesses(candidate: &Candidate) -> Option<&Committee> {
-    match (candidate.signers.engine, candidate.order.engine) {
-        (Engine::Raft, Engine::Raft) => None,
-        (Engine::Raft, Engine::Bft) => Some(&candidate.committee),
-        (Engine::Bft, Engine::Raft | Engine::Bft) => Some(&candidate.signers),
+/// Whose word a snapshot needs: that of any one of these committees. None where the lender's is enough.
+fn witnesses(candidate: &Candidate) -> Vec<&Committee> {
+    let Candidate { order, signers, committee, certified, .. } = candidate;
+    match (signers.engine, order.engine) {
+        (Engine::Raft, Engine::Raft) => Vec::new(),
+        (Engine::Raft, Engine::Bft) => vec![committee],
+        (Engine::Bft, Engine::Bft) if *certified && committee != signers => vec![signers, committee],
+        (Engine::Bft, Engine::Raft | Engine::Bft) => vec![signers],
     }
 }
 
 /// Judges a snapshot that has passed the applier's checks by what the others have told. The lender's word is the snapshot,
 /// and counts once. Answers of nodes that are no members do not count, whoever they are.
 pub(crate) fn judge(candidate: &Candidate, lender: NodeId, told: &BTreeMap<NodeId, Hash32>) -> Result<(), Doubt> {
-    let Candidate { applied, order, header, signers, committee } = candidate;
+    let Candidate { applied, order, header, signers, committee, .. } = candidate;
     // An engine begins behind the block that put its committee in force.
     let begins = order.after.is_some() && order.anchor == *header;
     if committee.engine != order.engine || (signers.engine != order.engine && !begins) {
         return Err(Doubt::Incoherent);
     }
-    let Some(witnesses) = witnesses(candidate) else { return Ok(()) };
     let place = place_of(applied, order, header);
+    let words = witnesses(candidate).into_iter().map(|witnesses| weigh(witnesses, place, lender, told));
+    let words: Vec<Result<(), Doubt>> = words.collect();
+    let lie = words.iter().find(|word| word.is_err_and(Doubt::lie));
+    let enough = words.iter().find(|word| word.is_ok());
+    lie.or(enough).or(words.first()).copied().unwrap_or(Ok(()))
+}
+
+/// What the members of one committee have told of a place.
+fn weigh(witnesses: &Committee, place: Hash32, lender: NodeId, told: &BTreeMap<NodeId, Hash32>) -> Result<(), Doubt> {
     let tolerated = witnesses.engine.tolerated(witnesses.members.len());
     let (mut alike, mut otherwise) = (0, 0);
     for member in &witnesses.members {
@@ -181,11 +198,12 @@ pub(crate) async fn confirm(
     mut told: BTreeMap<NodeId, Hash32>,
 ) -> Result<(), Doubt> {
     let judged = judge(candidate, lender, &told);
-    let (Err(Doubt::TooFew { .. }), Some(witnesses)) = (judged, witnesses(candidate)) else { return judged };
+    let Err(Doubt::TooFew { .. }) = judged else { return judged };
     let index = candidate.applied.position.map_or(0, |position| position.index);
     let own = node_of(sender.own_id);
-    let members = witnesses.members.iter().map(|member| member.node);
-    let unheard: Vec<NodeId> = members.filter(|node| Some(*node) != own && !told.contains_key(node)).collect();
+    let members = witnesses(candidate).into_iter().flat_map(|witnesses| &witnesses.members).map(|member| member.node);
+    let unheard: BTreeSet<NodeId> = members.filter(|node| Some(*node) != own && !told.contains_key(node)).collect();
+    let unheard: Vec<NodeId> = unheard.into_iter().collect();
     told.extend(places(sender, &unheard, lender, index).await);
     judge(candidate, lender, &told)
 }
@@ -202,10 +220,11 @@ pub(crate) async fn places(
     told.into_iter().filter_map(|(node, told)| Some((node, told.place?))).collect()
 }
 
-/// The first entry that a snapshot has to reach for these nodes to be able to vouch for it; 0 where none of them says.
-pub(crate) async fn remembered(sender: &Arc<Sender>, nodes: &[NodeId]) -> u64 {
+/// The first entry that a snapshot has to reach for these nodes, so many of which may lie, to be able to vouch for it; 0
+/// where none of them says.
+pub(crate) async fn remembered(sender: &Arc<Sender>, nodes: &[NodeId], tolerated: usize) -> u64 {
     let told: Vec<Told> = ask(sender, nodes, 0).await.into_iter().map(|(_, told)| told).collect();
-    reach(&told, Engine::Bft.tolerated(nodes.len() + 1))
+    reach(&told, tolerated)
 }
 
 /// What the one that remembers least remembers, unless it claims to be where no honest one has been yet.

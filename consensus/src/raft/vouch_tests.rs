@@ -28,6 +28,7 @@ fn honest() -> Candidate {
         header: HEADER,
         signers: committee.clone(),
         committee,
+        certified: false,
     }
 }
 
@@ -156,6 +157,51 @@ fn who_vouches_follows_from_the_engines_on_both_sides_of_the_last_header() {
     assert_eq!(judge(&beyond, LENDER, &answers), Ok(()));
     // A hand-over that has not been: the others are at an entry of the engine that goes on.
     assert_eq!(judge(&to_raft, LENDER, &told(2..=7, &honest())), Err(Doubt::Contradicted { otherwise: 6 }));
+}
+
+/// Five seats go from the first seven to others with this header, and 6 and 7 stay.
+fn reseated(certified: bool) -> Candidate {
+    Candidate { committee: committee(Engine::Bft, 6..=12), certified, ..honest() }
+}
+
+#[test]
+fn behind_a_change_that_is_certified_those_in_force_vouch_as_well() {
+    let lender = NodeId(8);
+    let judged = |certified, nodes: &[u32]| {
+        let snapshot = reseated(certified);
+        judge(&snapshot, lender, &told(nodes.iter().copied(), &snapshot))
+    };
+    // Those who signed it, whether or not its certificate came along.
+    for certified in [false, true] {
+        assert_eq!(judged(certified, &[1, 2, 3]), Ok(()));
+        assert_eq!(judged(certified, &[1, 2]), Err(Doubt::TooFew { alike: 2, needed: 3 }));
+    }
+    // Those in force, the lender among them: with it, and not without, since nobody knows them for certain then.
+    assert_eq!(judged(true, &[9, 10]), Ok(()));
+    assert_eq!(judged(false, &[9, 10]), Err(Doubt::TooFew { alike: 0, needed: 3 }));
+    assert_eq!(judged(false, &[6, 7, 9, 10, 11, 12]), Err(Doubt::TooFew { alike: 2, needed: 3 }));
+    // Two of either may lie, and do not add up.
+    assert_eq!(judged(true, &[1, 2, 9]), Err(Doubt::TooFew { alike: 2, needed: 3 }));
+    // Only between Byzantine engines: where raft goes on, who has handed over says so.
+    let to_raft = Candidate { certified: true, ..handing_over(Engine::Bft, Engine::Raft) };
+    let to_raft = Candidate { committee: committee(Engine::Raft, 8..=12), ..to_raft };
+    assert_eq!(judge(&to_raft, lender, &told(8..=12, &to_raft)), Err(Doubt::TooFew { alike: 0, needed: 3 }));
+}
+
+#[test]
+fn of_two_committees_that_do_not_agree_neither_is_gone_by() {
+    let (snapshot, mut forged) = (reseated(true), reseated(true));
+    forged.applied.position = at(41);
+    let mut all = told(1..=3, &forged);
+    all.extend(told(8..=10, &snapshot));
+    for candidate in [&snapshot, &forged] {
+        let judged = judge(candidate, NodeId(13), &all);
+        assert_eq!(judged, Err(Doubt::Contradicted { otherwise: 3 }));
+    }
+    // As many as each may have do not keep an honest snapshot away.
+    let mut all = told([1, 2, 8, 9], &forged);
+    all.extend(told(10..=12, &snapshot));
+    assert_eq!(judge(&snapshot, NodeId(13), &all), Ok(()));
 }
 
 #[test]

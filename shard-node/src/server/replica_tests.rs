@@ -343,6 +343,27 @@ fn a_wrong_snapshot_leaves_the_good_state_and_names_its_sender() {
 }
 
 #[test]
+fn only_a_certificate_of_its_last_header_by_those_who_sign_it_makes_a_snapshot_certified() {
+    let mut leader = Disk::with(1..=5);
+    let header = |height: u64| leader.load::<Header>(schema::header(Height(height))).expect("a header");
+    let (last, before) = (header(5), header(4));
+    let good = certify(last.clone());
+    let mut nobodys = good.clone();
+    nobodys.signatures.clear();
+    let certificates = [(None, false), (Some(certify(before)), false), (Some(nobodys), false), (Some(good), true)];
+    for (certificate, expected) in certificates {
+        if let Some(certificate) = &certificate {
+            leader.put(schema::certificate(Height(5)), certificate);
+        }
+        let dir = leader.snapshot();
+        let mut replica = Disk::with(1..=2);
+        let prepared = replica.replica.prepare(&dir, Some(sender())).expect("it holds");
+        assert_eq!(prepared.certified, expected, "{certificate:?}");
+        std::fs::remove_dir_all(&dir).expect("the snapshot");
+    }
+}
+
+#[test]
 fn a_snapshot_that_others_contradict_is_dropped_and_people_hear_whose_it_was() {
     let mut leader = Disk::with(1..=5);
     let dir = leader.snapshot();

@@ -7,14 +7,15 @@
 //! streams and its committee in force are those of that header, and its headers continue this replica's own
 //! chain, each committee named by the one before. That the last header is the group's takes a certificate, which
 //! is often younger than the snapshot: where it is missing, the driver attests nothing before it has come. In a
-//! Byzantine group the members that sign this header say so before it is gone by, and the engine asks them
-//! (`consensus::raft::vouch`).
+//! Byzantine group the members that sign this header say so before it is gone by, or where it is certified those that it
+//! names, and the engine asks them (`consensus::raft::vouch`).
 
 use std::path::{Path, PathBuf};
 
 use consensus::port::{Candidate, Origin, SnapshotError};
 use cross_shard::stream;
 use ledger::genesis::VerifyMode;
+use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::Height;
 use ledger::schema;
@@ -44,6 +45,8 @@ pub struct Staged {
     pub signers: Committee,
     /// Who is in force behind it.
     pub committee: Committee,
+    /// Whether those who sign its last header have certified it.
+    pub certified: bool,
 }
 
 impl Staged {
@@ -57,6 +60,7 @@ impl Staged {
             header: applied.header_hash,
             signers: self.signers.clone(),
             committee: self.committee.clone(),
+            certified: self.certified,
         }
     }
 }
@@ -114,7 +118,8 @@ pub fn stage(dir: &Path, from: Option<&Origin>, target: &Target<'_>, own: &dyn K
     let reader = DbReader(state.db());
     SystemView::read(&reader, target.constants.group, VerifyMode::Every).map_err(refused)?;
     write_marks(state.db(), own, from.is_some(), stand.applied.height)?;
-    Ok(Staged { dir: dir.to_path_buf(), state, stand, signers, committee })
+    let certified = certified(state.db(), stand.applied.height, stand.applied.header_hash, &signers)?;
+    Ok(Staged { dir: dir.to_path_buf(), state, stand, signers, committee, certified })
 }
 
 fn load<T: borsh::BorshDeserialize>(db: &dyn Kv, key: &[u8], what: &str) -> Result<T, SnapshotError> {
@@ -206,6 +211,13 @@ fn handed_over(new: &dyn Kv, own: &dyn Kv, header: &Header) -> Result<(), Snapsh
         return Err(refused(format!("the change of committee at height {} is not certified", header.height)));
     }
     Ok(())
+}
+
+/// Whether the last header has come with a certificate of those who sign it. One that is none is as if there were none.
+fn certified(new: &dyn Kv, height: Height, header: Hash32, signers: &Committee) -> Result<bool, SnapshotError> {
+    let found = new.get(&schema::certificate(height)).map_err(storage)?;
+    let certificate = found.and_then(|bytes| borsh::from_slice::<Certificate>(&bytes).ok());
+    Ok(certificate.is_some_and(|one| one.header.hash() == header && one.verify(signers).is_ok()))
 }
 
 /// What this node has found out by itself goes over to the new state; what another node claims to have

@@ -11,7 +11,8 @@
 //!
 //! Code map: `start` (before the machine runs), `task` (the loop), `carry` (what the machine wants done), `wal` and
 //! `decided` (bytes on disk), `caught` (proofs of double votes), `arrivals` (what comes), `outbox` (what leaves), `catchup`
-//! (a member that is behind), `places` (what others are told of a snapshot), `sequencer` (what the host asks for).
+//! (a member that is behind), `others` (whom it asks), `places` (what others are told of a snapshot), `sequencer` (what the
+//! host asks for).
 //!
 //! When the committee in force has another engine, the entry that brought it was the last: the task does nothing more
 //! (`task::Task::over`) and waits to be taken down by whoever starts the other engine.
@@ -21,6 +22,7 @@ mod carry;
 mod catchup;
 mod caught;
 mod decided;
+mod others;
 mod outbox;
 mod places;
 mod sequencer;
@@ -108,6 +110,9 @@ pub struct BftParts {
     pub anchor: Hash32,
     /// The last entry before the engine; index 0 at the very beginning.
     pub start: Position,
+    /// The other nodes that have a seat in the group, as the host knows them now; none where it does not know. A replica
+    /// asks them beside the members that its own state has in force, which may all have left.
+    pub others: Arc<dyn Fn() -> Vec<NodeId> + Send + Sync>,
 }
 
 /// What was opened before the engine starts.

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::arrivals::Taker;
 use super::catchup::{self, Answer, Found, Progress};
+use super::others::Others;
 use super::outbox::Outbox;
 use super::start::{self, Reached, Ready};
 use super::wal::Wal;
@@ -24,7 +25,7 @@ use super::{BftParts, Ground, chain_of};
 use crate::bft::{Admission, Begin, Body, Chain, Decided, Fate, Input, Machine, Output, Settings, Standing};
 use crate::port::{Committed, Position, RoleView, SequencerError};
 use crate::raft::codec::Stint;
-use crate::raft::fetch;
+use crate::raft::fetch::{self, Asked};
 use crate::raft::purge::Keep;
 use crate::raft::types::log_id;
 
@@ -132,13 +133,15 @@ pub(super) struct Task {
     waiting: Vec<oneshot::Sender<Outcome>>,
     pub(super) blank: bool,
 
+    /// Whom it may ask.
+    others: Others,
     /// Nodes that a question is on its way to: one for each, so that who is silent only keeps its own.
     asking: BTreeSet<NodeId>,
     /// Which member is asked next by one that follows.
     turn: usize,
     /// Values that were answered and are not given to the machine yet, by who has answered.
     arrived: BTreeMap<NodeId, VecDeque<Decided>>,
-    /// Members who have said that their logs begin behind what is missing here.
+    /// Who has said that its log begins behind what is missing here.
     beyond: BTreeSet<NodeId>,
     admission: Admission,
     admitting: bool,
@@ -198,6 +201,7 @@ impl Task {
             next_ticket: 0,
             waiting: Vec::new(),
             blank: false,
+            others: Others::new(ground.config.node, parts.others.clone(), parts.timing.repeat_ms, Instant::now()),
             asking: BTreeSet::new(),
             turn: 0,
             arrived: BTreeMap::new(),
@@ -305,7 +309,7 @@ impl Task {
                 let _ = done.send(());
             }
             // It has what was decided last, or a snapshot with it.
-            Command::Ahead(node) => self.ask(node, self.last_index.max(self.chain.index) + 1),
+            Command::Ahead(node) => self.ask(node, self.missing()),
         }
     }
 
@@ -327,6 +331,7 @@ impl Task {
         if self.over() {
             return;
         }
+        self.others.look(Instant::now(), self.chain.index);
         self.admit();
         self.feed();
         self.install();
@@ -398,23 +403,28 @@ impl Task {
         !self.votes || seat.is_none_or(|seat| self.committee.members[seat].key != public)
     }
 
-    /// One that has no vote asks the members in turn, all the time: as many at a time as have an honest one among
-    /// them.
+    /// One that has no vote asks the others in turn, all the time: as many at a time as have an honest one among
+    /// them. One that has a vote hears from the members that it knows, and asks those that it does not know when it hears
+    /// nothing more.
     fn follow(&mut self) {
-        if self.installing || !self.arrived.is_empty() || !self.follows() {
+        if self.installing || !self.arrived.is_empty() {
             return;
         }
-        let own = self.ground.config.node;
-        let others: Vec<NodeId> =
-            self.committee.members.iter().map(|member| member.node).filter(|node| *node != own).collect();
-        let tolerated = self.committee.engine.tolerated(self.committee.members.len());
+        let in_force = &self.committee;
+        let others = if self.follows() { self.others.all(in_force) } else { self.others.strangers(in_force) };
+        let tolerated = self.others.tolerated(in_force);
         for _ in 0..others.len() {
             if others.iter().filter(|node| self.asking.contains(*node)).count() > tolerated {
                 return;
             }
             self.turn = (self.turn + 1) % others.len();
-            self.ask(others[self.turn], self.last_index.max(self.chain.index) + 1);
+            self.ask(others[self.turn], self.missing());
         }
+    }
+
+    /// The first entry that is neither in the log nor in the state.
+    fn missing(&self) -> u64 {
+        self.last_index.max(self.chain.index) + 1
     }
 
     /// Asks a node for decided values, unless it is being asked already. Nothing is asked for while a snapshot is
@@ -448,20 +458,36 @@ impl Task {
                     Found::Values(values) => {
                         self.arrived.insert(from, values.into());
                     }
-                    Found::Purged if self.committee.index_of(from).is_some() => {
-                        self.beyond.insert(from);
-                    }
-                    Found::Purged => {}
+                    Found::Purged => self.begins_later(from),
                 }
             }
         }
     }
 
+    /// A node has said that its log begins behind what is missing here. One may lie, so all the others are asked as well:
+    /// most may never speak to this replica by themselves, as when the group has gone over to raft, where its leader alone
+    /// does.
+    fn begins_later(&mut self, from: NodeId) {
+        if !self.others.all(&self.committee).contains(&from) {
+            return;
+        }
+        self.beyond.insert(from);
+        if self.beyond.len() > self.others.tolerated(&self.committee) {
+            return;
+        }
+        for node in self.others.at_once(Instant::now(), &self.committee) {
+            if !self.beyond.contains(&node) {
+                self.ask(node, self.missing());
+            }
+        }
+    }
+
     /// Fetches a snapshot when an honest member has said that what is missing here is not in its log. It takes an
-    /// honest member's word, too, to go by one (`crate::raft::vouch`). Nothing is applied until it is the state, or has
-    /// failed.
+    /// honest member's word, too, to go by one, of the committee that the snapshot itself leads to (`crate::raft::vouch`):
+    /// so it does not matter who lends it, nor who has a seat by the registry. Nothing is applied until it is the state, or
+    /// has failed.
     fn install(&mut self) {
-        let tolerated = self.committee.engine.tolerated(self.committee.members.len());
+        let tolerated = self.others.tolerated(&self.committee);
         if !self.idle() || self.beyond.len() <= tolerated {
             return;
         }
@@ -469,16 +495,15 @@ impl Task {
         self.installing = true;
         self.arrived.clear();
         let needed = start::position(&self.parts.start, self.chain.index + 1);
-        let own = self.ground.config.node;
-        let others = self.committee.members.iter().map(|member| member.node);
-        let others = others.filter(|node| *node != own && !first.contains(node));
+        let others = self.others.all(&self.committee).into_iter().filter(|node| !first.contains(node));
         let lenders: Vec<NodeId> = first.iter().copied().chain(others).collect();
         let (sender, snapshots) = (self.ground.sender.clone(), self.ground.snapshots.clone());
         let (applier, log) = (self.ground.applier.clone(), self.ground.log.clone());
         let events = self.shared.events.clone();
         let pause = Duration::from_millis(self.parts.timing.step_ms);
         self.work.spawn(async move {
-            let fetched = fetch::fetch(&sender, &snapshots, &applier, &log, needed, &lenders).await;
+            let asked = Asked { nodes: &lenders, tolerated };
+            let fetched = fetch::fetch(&sender, &snapshots, &applier, &log, needed, asked).await;
             let state = match fetched {
                 Ok(()) => start::state(&applier).await.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),

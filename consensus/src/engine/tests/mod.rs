@@ -4,6 +4,7 @@
 mod crashes;
 mod evidence;
 mod followers;
+mod replaced;
 mod support;
 mod trip;
 
@@ -109,8 +110,28 @@ async fn everybody_stops_behind_each_change_and_goes_on_from_the_disks() {
     assert_eq!(cluster.state(1).batches, ["first", "to bft 0", "after 0", "to raft 1", "after 1"]);
 }
 
-/// Stops the fourth replica, lets the others go through these engines, and starts it again.
-async fn away_during(from: Engine, changes: &[Engine]) {
+/// Takes what was until now off the logs of all of these.
+async fn purge(cluster: &Cluster, among: &[u32], engine: Engine) {
+    use ledger::ids::NodeId;
+
+    use crate::sequencer::Sequencer;
+
+    let leader = cluster.leader(among).await;
+    let others: Vec<u32> = among.iter().copied().filter(|node| *node != leader).collect();
+    for node in &others {
+        cluster.purge(*node).await;
+    }
+    if engine == Engine::Raft {
+        // A leader keeps what it may yet send to one that is away.
+        cluster.group(leader).transfer_leader(NodeId(others[0])).await.unwrap();
+        until(&cluster.group(leader), |role| role.leader == Some(NodeId(others[0]))).await;
+    }
+    cluster.purge(leader).await;
+}
+
+/// Stops the fourth replica, lets the others go through these engines, and starts it again; `purged` says that their logs
+/// begin behind all that it has missed.
+async fn away_during(from: Engine, changes: &[Engine], purged: bool) {
     let mut cluster = Cluster::new(from, 4, Disk::memory).await;
     cluster.order(&ALL, "first").await;
     cluster.reached(&ALL, from, "first").await;
@@ -122,6 +143,9 @@ async fn away_during(from: Engine, changes: &[Engine]) {
         last = (*engine, format!("after {turn}"));
         cluster.order(&rest, &last.1).await;
         cluster.reached(&rest, *engine, &last.1).await;
+    }
+    if purged {
+        purge(&cluster, &rest, last.0).await;
     }
     cluster.start(4).await;
     cluster.reached(&[4], last.0, &last.1).await;
@@ -138,17 +162,28 @@ async fn away_during(from: Engine, changes: &[Engine]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_raft_replica_that_was_away_goes_on_as_a_byzantine_member() {
-    away_during(Engine::Raft, &[Engine::Bft]).await;
+    away_during(Engine::Raft, &[Engine::Bft], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_raft_replica_that_was_away_for_long_goes_on_as_a_byzantine_member() {
+    away_during(Engine::Raft, &[Engine::Bft], true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_byzantine_member_that_was_away_goes_on_under_raft() {
-    away_during(Engine::Bft, &[Engine::Raft]).await;
+    away_during(Engine::Bft, &[Engine::Raft], false).await;
+}
+
+/// The leader alone speaks to it, and of one that lies it would have nothing: the others have to be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_byzantine_member_that_was_away_for_long_goes_on_under_raft() {
+    away_during(Engine::Bft, &[Engine::Raft], true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_was_away_for_two_changes_finds_the_engine_that_it_left_in_another_stint() {
-    away_during(Engine::Raft, &[Engine::Bft, Engine::Raft]).await;
+    away_during(Engine::Raft, &[Engine::Bft, Engine::Raft], false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
 //! Replicas in one process whose engine changes with what they apply: a batch `to bft` or `to raft` puts a committee
-//! with that engine in force.
+//! with that engine in force, and `seat 5 for 1` one with another member.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -31,15 +31,17 @@ pub(super) const CLUSTER: ClusterId = ClusterId(Hash32([9; 32]));
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// The number that a node's records have in its log engine.
 const WAL: u64 = GROUP.0 | (1 << 63);
+/// The join of those that a group does not begin with.
+pub(super) const JOIN: u16 = 2;
 const TIMING: BftTiming = BftTiming { idle_ms: 150, propose_ms: 1500, vote_ms: 500, step_ms: 200, repeat_ms: 300 };
 
 pub(super) fn key(node: u32) -> SecretKey {
     SecretKey::derive(&node.to_le_bytes(), b"engine test")
 }
 
-fn committee(engine: Engine, epoch: u64, nodes: u32) -> Committee {
+fn committee(engine: Engine, epoch: u64, nodes: impl IntoIterator<Item = u32>) -> Committee {
     let member = |node| Member { node: NodeId(node), org: OrgId(1), key: key(node).public() };
-    Committee::of(engine, GROUP, Incarnation::default(), Epoch(epoch), (1..=nodes).map(member).collect())
+    Committee::of(engine, GROUP, Incarnation::default(), Epoch(epoch), nodes.into_iter().map(member).collect())
 }
 
 /// The state of a [`TestApplier`]; outlives it as a database would.
@@ -59,7 +61,7 @@ impl State {
     pub(super) fn new(engine: Engine, nodes: u32) -> Self {
         Self {
             order: Order { engine, after: None, anchor: Hash32([1; 32]) },
-            committee: committee(engine, 0, nodes),
+            committee: committee(engine, 0, 1..=nodes),
             applied: AppliedState::default(),
             batches: Vec::new(),
             void: 0,
@@ -72,15 +74,22 @@ impl State {
         if self.batches.contains(&batch) {
             return;
         }
-        let next = match batch.split_whitespace().collect::<Vec<_>>()[..] {
-            ["to", "bft", ..] => Some(Engine::Bft),
-            ["to", "raft", ..] => Some(Engine::Raft),
-            _ => None,
-        };
+        let (mut next, mut seat) = (None, None);
+        match batch.split_whitespace().collect::<Vec<_>>()[..] {
+            ["to", "bft", ..] => next = Some(Engine::Bft),
+            ["to", "raft", ..] => next = Some(Engine::Raft),
+            ["seat", new, "for", old] => seat = Some([new, old].map(|node| node.parse::<u32>().unwrap())),
+            _ => {}
+        }
         self.batches.push(batch);
+        if let Some([new, old]) = seat {
+            let members = self.committee.members.iter().map(|member| member.node.0);
+            let members = members.map(|node| if node == old { new } else { node });
+            self.committee = committee(self.order.engine, self.committee.epoch.0 + 1, members);
+        }
         let Some(engine) = next.filter(|engine| *engine != self.order.engine) else { return };
         let nodes = self.committee.members.len() as u32;
-        self.committee = committee(engine, self.committee.epoch.0 + 1, nodes);
+        self.committee = committee(engine, self.committee.epoch.0 + 1, 1..=nodes);
         self.order = Order { engine, after: Some(at), anchor: self.header() };
         let members: Vec<_> = (1..=nodes).map(|node| (replica_id(NodeId(node), 1), NodeId(node))).collect();
         self.applied.membership = Some((Some(at), first_note(&self.order, &self.committee, &members).unwrap()));
@@ -183,7 +192,7 @@ impl Applier for TestApplier {
         state.adopt(&bytes).map_err(refused)?;
         let (order, header) = (state.order, state.header());
         let State { applied, committee, .. } = state;
-        Ok(Candidate { applied, order, header, signers: committee.clone(), committee })
+        Ok(Candidate { applied, order, header, signers: committee.clone(), committee, certified: false })
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {
@@ -210,9 +219,16 @@ pub(super) struct Net {
     groups: Mutex<BTreeMap<NodeId, Group>>,
     founding: Mutex<BTreeMap<NodeId, Founding>>,
     cut: Mutex<BTreeSet<NodeId>>,
+    /// Who has a seat by the registry; whoever is there until somebody says so.
+    seats: Mutex<Option<Vec<u32>>>,
 }
 
 impl Net {
+    /// These nodes have a seat by the registry.
+    pub(super) fn seat(&self, nodes: &[u32]) {
+        *self.seats.lock() = Some(nodes.to_vec());
+    }
+
     pub(super) fn cut(&self, node: u32) {
         self.cut.lock().insert(NodeId(node));
     }
@@ -285,7 +301,16 @@ struct Node {
     dir: TempDir,
     disk: Disk,
     applier: TestApplier,
+    join: u16,
     group: Option<Group>,
+}
+
+impl Node {
+    /// What a node has at first: it knows the members that the group begins with.
+    fn new(engine: Engine, nodes: u32, disk: Disk, join: u16) -> Self {
+        let applier = TestApplier(Arc::new(Mutex::new(State::new(engine, nodes))), Arc::default());
+        Self { dir: TempDir::new().unwrap(), disk, applier, join, group: None }
+    }
 }
 
 pub(super) struct Cluster {
@@ -299,9 +324,7 @@ impl Cluster {
         let mut cluster = Self { net: Arc::default(), nodes: BTreeMap::new() };
         let mut prepared = BTreeMap::new();
         for node in 1..=nodes {
-            let applier = TestApplier(Arc::new(Mutex::new(State::new(engine, nodes))), Arc::default());
-            let fresh = Node { dir: TempDir::new().unwrap(), disk: disk(), applier, group: None };
-            cluster.nodes.insert(node, fresh);
+            cluster.nodes.insert(node, Node::new(engine, nodes, disk(), 1));
             prepared.insert(node, cluster.prepare(node).await.unwrap());
         }
         let members: Vec<_> = (1..=nodes).map(|node| (replica_id(NodeId(node), 1), NodeId(node))).collect();
@@ -320,13 +343,19 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a node that joins a group which has begun with this engine and so many nodes.
+    pub(super) async fn join(&mut self, node: u32, engine: Engine, nodes: u32) {
+        self.nodes.insert(node, Node::new(engine, nodes, Disk::memory(), JOIN));
+        self.start(node).await;
+    }
+
     /// Opens what a node has.
     pub(super) async fn prepare(&mut self, node: u32) -> Result<(Prepared, Means), StartError> {
-        let all: Vec<NodeId> = self.nodes.keys().copied().filter(|other| *other != node).map(NodeId).collect();
+        let (all, net): (Vec<u32>, _) = (self.nodes.keys().copied().collect(), self.net.clone());
         let own = self.nodes.get_mut(&node).unwrap();
         let config = RaftGroupConfig {
             group: GROUP,
-            raft_id: replica_id(NodeId(node), 1),
+            raft_id: replica_id(NodeId(node), own.join),
             node: NodeId(node),
             timing: Timing { heartbeat_ms: 60, election_min_ms: 300, election_max_ms: 600 },
             snapshot_dir: own.dir.path().join("snapshots"),
@@ -335,7 +364,11 @@ impl Cluster {
         };
         let (log, wal) = own.disk.open(own.dir.path(), &own.applier.1);
         let link = Arc::new(Link { own: NodeId(node), net: self.net.clone() });
-        let (judge, others) = (Arc::new(Anything), Arc::new(move || all.clone()));
+        let others = move || {
+            let seats = net.seats.lock().clone().unwrap_or_else(|| all.clone());
+            seats.into_iter().filter(|other| *other != node).map(NodeId).collect::<Vec<NodeId>>()
+        };
+        let (judge, others) = (Arc::new(Anything), Arc::new(others));
         let means = Means { cluster: CLUSTER, key: key(node), timing: TIMING, wal, judge, others };
         let prepared = Prepared::open(config, log, Box::new(own.applier.clone()), link).await?;
         self.net.founding.lock().insert(NodeId(node), prepared.founding());
@@ -397,7 +430,7 @@ impl Cluster {
         self.nodes.get_mut(&node).unwrap().disk = Disk::memory();
     }
 
-    /// Makes a snapshot of a node that raft orders, and waits until its log begins behind it.
+    /// Makes a snapshot of a node, and waits until its log begins behind it.
     pub(super) async fn purge(&self, node: u32) {
         let (group, Disk::Memory(log, _)) = (self.group(node), &self.nodes[&node].disk) else { panic!("in memory") };
         let upto = group.snapshot_now().await.unwrap();

@@ -139,6 +139,8 @@ enum Trickle {
 struct Lenders {
     honest: Lender,
     trickle: Trickle,
+    /// What the liar says that its snapshot weighs.
+    large_bytes: u64,
     /// Answers of the liar.
     reads: AtomicU64,
 }
@@ -152,7 +154,7 @@ impl RaftTransport for Lenders {
             return lent.map_err(|error| TransportError::Refused(error.to_string()));
         }
         if kind == wire::SNAPSHOT_ASK {
-            let large = FileInfo { path: "large".to_owned(), length_bytes: 1 << 40, sha256: [7; 32] };
+            let large = FileInfo { path: "large".to_owned(), length_bytes: self.large_bytes, sha256: [7; 32] };
             let (position, membership) = (Some(at(10)), Vec::new());
             let manifest = Manifest { position, membership_at: None, membership, files: vec![large] };
             return Ok(wire::reply(&AskReply::Lent(manifest, SnapshotSecret::default())));
@@ -193,7 +195,12 @@ async fn a_lender_that_trickles_is_left_for_the_next_one() {
     {
         let (there, here, applier) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TestApplier::default());
         reach(&applier, 10);
-        let lenders = Arc::new(Lenders { honest: lender(there.path(), &applier), trickle, reads: AtomicU64::new(0) });
+        let lenders = Arc::new(Lenders {
+            honest: lender(there.path(), &applier),
+            trickle,
+            large_bytes: 64 << 20,
+            reads: AtomicU64::new(0),
+        });
         let sender = way(here.path(), &lenders);
         let snapshots = Arc::new(Snapshots::open(here.path(), &TestApplier::default()).unwrap());
         let begun = Instant::now();
@@ -208,4 +215,22 @@ async fn a_lender_that_trickles_is_left_for_the_next_one() {
         assert!(fetch::borrow(&sender, &others, at(10), &[LIAR, HONEST]).await.is_ok());
         assert_eq!(lenders.reads.load(Ordering::Relaxed), 2 * answers, "it was asked first, and no longer");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lender_whose_snapshot_would_fill_the_disk_is_left_before_it_is_read() {
+    let (there, here, applier) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TestApplier::default());
+    reach(&applier, 10);
+    let lenders = Arc::new(Lenders {
+        honest: lender(there.path(), &applier),
+        trickle: Trickle::Bytes,
+        large_bytes: u64::MAX,
+        reads: AtomicU64::new(0),
+    });
+    let sender = way(here.path(), &lenders);
+    let snapshots = Arc::new(Snapshots::open(here.path(), &TestApplier::default()).unwrap());
+    let refused = fetch::borrow(&sender, &snapshots, at(10), &[LIAR]).await.err().unwrap();
+    assert!(refused.to_string().contains("node 1: snapshot_too_large: "), "{refused}");
+    assert!(fetch::borrow(&sender, &snapshots, at(10), &[LIAR, HONEST]).await.is_ok());
+    assert_eq!(lenders.reads.load(Ordering::Relaxed), 0);
 }

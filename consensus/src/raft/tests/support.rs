@@ -104,7 +104,8 @@ impl Applier for TestApplier {
         // Of a group that nobody has to vouch in.
         let committee = Committee::majority(GROUP, Incarnation::default(), Epoch::default(), Vec::new());
         let order = Order { engine: Engine::Raft, after: None, anchor: Hash32::ZERO };
-        Ok(Candidate { applied, order, header: Hash32::ZERO, signers: committee.clone(), committee })
+        let signers = committee.clone();
+        Ok(Candidate { applied, order, header: Hash32::ZERO, signers, committee, certified: false })
     }
 
     fn install(&mut self, dir: &Path) -> Result<AppliedState, Fatal> {

@@ -148,7 +148,8 @@ impl Applier for TestApplier {
         let applied = self.inspect(dir).map_err(refused)?;
         let batches = std::fs::read(dir.join("batches")).map_err(fatal).map_err(refused)?;
         let committee = self.0.lock().committee.clone();
-        Ok(Candidate { applied, order: ORDER, header: sha256(&batches), signers: committee.clone(), committee })
+        let (header, signers) = (sha256(&batches), committee.clone());
+        Ok(Candidate { applied, order: ORDER, header, signers, committee, certified: false })
     }
 
     fn discard(&mut self, lie: Option<(NodeId, String)>) -> Result<(), Fatal> {
@@ -561,6 +562,8 @@ impl Cluster {
             judge: Arc::new(Anything),
             anchor: Hash32([1; 32]),
             start: Position::default(),
+            // The members never change here, so the own state knows them.
+            others: Arc::new(Vec::new),
         };
         let prepared = Prepared::open(config, log, Box::new(own.applier.clone()), link).await?;
         self.net.founding.lock().insert(NodeId(node), prepared.founding());
