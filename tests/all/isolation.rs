@@ -10,8 +10,9 @@ use channel::{Change, Command};
 use client::net::{self, Identity};
 use client::{Client, Consistency, EntryName, ExclusionFile, Wait};
 use consensus::port::{any_replica, replica_id};
+use consensus::raft::CALL_KINDS;
 use consensus::sequencer::Sequencer;
-use ledger::{Address, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
+use ledger::{Address, Engine, GroupId, Height, LedgerId, Move, NodeId, OrgId, SignedTx, TimeMs, TxId};
 use prost::Message;
 use proto::v1;
 use proto::v1::query_request::Query;
@@ -371,8 +372,12 @@ fn is_denied_at_the_door(what: &str, answer: Result<Option<Bytes>, tonic::Status
     assert_eq!((status.code(), status.message().to_owned()), denied, "{what}");
 }
 
+/// The messages that members of a Byzantine group vote by.
+const BFT_MESSAGES: u32 = 12;
+
 /// A call of each kind as the replica on `from` would make it to the one on `to`; the formats are in
-/// `consensus/src/raft/wire.rs`. The questions, from 8 on, change nothing wherever they are answered.
+/// `consensus/src/raft/wire.rs`. Those from 8 on change nothing wherever they are answered: they are questions, and
+/// no messages.
 fn raft_calls(from: NodeId, to: NodeId) -> Vec<(u32, Bytes)> {
     fn encoded<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
         borsh::to_vec(value).unwrap()
@@ -383,7 +388,7 @@ fn raft_calls(from: NodeId, to: NodeId) -> Vec<(u32, Bytes)> {
     let (vote, nowhere, hash) = ((9u64, sender, false), None::<u64>, [7u8; 32]);
     let no_files = (nowhere, nowhere, Vec::<u8>::new(), Vec::<u8>::new());
     let no_secret = Vec::<u8>::new();
-    vec![
+    let calls = vec![
         (1, call(receiver, encoded(&(0u64, 0u64, vote, nowhere, nowhere, 0u32)))),
         (2, call(receiver, encoded(&(vote, nowhere, false)))),
         (3, call(receiver, encoded(&(vote, nowhere, false)))),
@@ -395,16 +400,55 @@ fn raft_calls(from: NodeId, to: NodeId) -> Vec<(u32, Bytes)> {
         (9, call(any, encoded(&(hash, 0u32, 0u64)))),
         (10, call(receiver, Vec::new())),
         (11, call(any, Vec::new())),
-    ]
+        (BFT_MESSAGES, call(any, encoded(&0u32))),
+        (13, call(any, encoded(&u64::MAX))),
+        (14, call(any, Vec::new())),
+        (15, call(any, encoded(&u64::MAX))),
+        (16, call(any, encoded(&0u64))),
+    ];
+    let kinds: Vec<u32> = CALL_KINDS.iter().map(|kind| u32::from(*kind)).collect();
+    let tried: Vec<u32> = calls.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(tried, kinds, "a kind of call is new: make it here");
+    calls
 }
 
 /// The calls of [`raft_calls`] are what replicas say to each other: where the node has a seat, they are answered.
 async fn a_member_answers(cluster: &TestCluster, door: &Channel, group: GroupId, at: NodeId) {
     assert!(cluster.genesis.committee(group).unwrap().index_of(OUTSIDE).is_some(), "it has a seat in {group}");
-    for (kind, payload) in raft_calls(OUTSIDE, at).into_iter().filter(|(kind, _)| *kind >= 8) {
+    let questions = |kind: u32| kind >= 8 && kind != BFT_MESSAGES;
+    for (kind, payload) in raft_calls(OUTSIDE, at).into_iter().filter(|(kind, _)| questions(*kind)) {
         let request = v1::RaftRequest { group: group.0, kind, payload }.encode_to_vec();
         let answer = call(door, "/seamark.v1.Node/Raft", request.into()).await;
         assert!(matches!(answer, Ok(Some(_))), "raft {kind}: {answer:?}");
+    }
+}
+
+/// A channel whose members vote on every entry is as closed as one with a leader: its members answer each other, and
+/// nobody else.
+async fn a_byzantine_channel_answers_its_members_alone(scene: &Scene) {
+    const HOSTS: [(OrgId, &[NodeId]); 2] = [(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2), NodeId(5)])];
+    let tin = Consortium::of(&scene.cluster).found_by(Engine::Bft, "tin", &HOSTS).await;
+    let request = |kind, payload| Bytes::from(v1::RaftRequest { group: tin.0, kind, payload }.encode_to_vec());
+    // What this engine answers, from one member to the other: the messages, what was decided, the stint, the place.
+    let member = scene.back_door(INSIDE, &scene.cluster.node_identity(NodeId(5)));
+    let of_the_engine = BFT_MESSAGES..16;
+    for (kind, payload) in raft_calls(NodeId(5), INSIDE).into_iter().filter(|(kind, _)| of_the_engine.contains(kind)) {
+        let request = request(kind, payload);
+        eventually("a member is answered", async || {
+            match call(&member, "/seamark.v1.Node/Raft", request.clone()).await {
+                Ok(Some(_)) => Ok(()),
+                other => Err(format!("raft {kind}: {other:?}")),
+            }
+        })
+        .await;
+    }
+    let as_node = scene.cluster.node_identity(OUTSIDE);
+    for node in HOSTS.iter().flat_map(|(_, nodes)| nodes.iter().copied()) {
+        let door = scene.back_door(node, &as_node);
+        for (kind, payload) in raft_calls(OUTSIDE, node) {
+            let answer = call(&door, "/seamark.v1.Node/Raft", request(kind, payload)).await;
+            is_denied_at_the_door(&format!("a node outside at node {node}, raft {kind} of {tin}"), answer);
+        }
     }
 }
 
@@ -478,6 +522,7 @@ async fn outsiders_get_nothing_of_a_channel() {
     for what in ["ingest", "command"] {
         assert!(denied.iter().any(|known| known == what), "the leader denies {what}");
     }
+    a_byzantine_channel_answers_its_members_alone(&scene).await;
     // Nothing of it has ever been on the disk of a node outside, and on that of a member values, log entries and
     // snapshots are sealed. The search finds what is not: what a shard keeps.
     let pay = scene.bank.pay(&scene.payer, scene.payer.address, 1);

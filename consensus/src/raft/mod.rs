@@ -54,4 +54,4 @@ pub(crate) use prepare::Opening;
 pub use prepare::Prepared;
 #[cfg(feature = "bft")]
 pub(crate) use prepare::Started;
-pub use wire::{CALL_BYTES_MAX, asks_for_values, brings_values, carries_snapshot};
+pub use wire::{CALL_BYTES_MAX, CALL_KINDS, asks_for_values, brings_values, carries_snapshot};

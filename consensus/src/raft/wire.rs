@@ -22,29 +22,41 @@ const VERSION_STINT: u8 = 2;
 const HEAD_BYTES: usize = 17;
 const STINT_BYTES: usize = 8;
 
-pub(crate) const APPEND: u8 = 1;
-pub(crate) const VOTE: u8 = 2;
-pub(crate) const PRE_VOTE: u8 = 3;
-pub(crate) const SNAPSHOT_OFFER: u8 = 4;
-pub(crate) const SNAPSHOT_PART: u8 = 5;
-pub(crate) const SNAPSHOT_DONE: u8 = 6;
-pub(crate) const TRANSFER: u8 = 7;
-pub(crate) const SNAPSHOT_ASK: u8 = 8;
-pub(crate) const SNAPSHOT_READ: u8 = 9;
-/// Where the replica stands in the founding of its group; an empty body.
-pub(crate) const STANDING: u8 = 10;
-/// The latest join that the replica knows of; an empty body.
-pub(crate) const LATEST_JOIN: u8 = 11;
-/// Messages of a Byzantine group, in order; the reply is empty.
-pub(crate) const BFT_MESSAGES: u8 = 12;
-/// Values that a Byzantine group has decided, from an index on.
-pub(crate) const BFT_DECIDED: u8 = 13;
-/// Which stint the replica is in; an empty body.
-pub(crate) const STINT: u8 = 14;
-/// Where the state of a replica of a Byzantine group stood behind an entry: see [`super::vouch`].
-pub(crate) const BFT_PLACE: u8 = 15;
-/// What the replica has applied, from an index on, for one that follows without a vote.
-pub(crate) const ENTRIES: u8 = 16;
+/// Defines the kinds of calls, so that none is missing in the list of all.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
+        $($(#[$doc])* pub(crate) const $name: u8 = $number;)*
+
+        /// All kinds of calls that replicas make to each other.
+        pub const CALL_KINDS: &[u8] = &[$($name),*];
+    };
+}
+
+kinds! {
+    APPEND = 1;
+    VOTE = 2;
+    PRE_VOTE = 3;
+    SNAPSHOT_OFFER = 4;
+    SNAPSHOT_PART = 5;
+    SNAPSHOT_DONE = 6;
+    TRANSFER = 7;
+    SNAPSHOT_ASK = 8;
+    SNAPSHOT_READ = 9;
+    /// Where the replica stands in the founding of its group; an empty body.
+    STANDING = 10;
+    /// The latest join that the replica knows of; an empty body.
+    LATEST_JOIN = 11;
+    /// Messages of a Byzantine group, in order; the reply is empty.
+    BFT_MESSAGES = 12;
+    /// Values that a Byzantine group has decided, from an index on.
+    BFT_DECIDED = 13;
+    /// Which stint the replica is in; an empty body.
+    STINT = 14;
+    /// Where the state of a replica of a Byzantine group stood behind an entry: see [`super::vouch`].
+    BFT_PLACE = 15;
+    /// What the replica has applied, from an index on, for one that follows without a vote.
+    ENTRIES = 16;
+}
 
 /// Whether a request means whatever replica there is on the node, and not one of a certain id: it asks
 /// for what is committed, and nothing that the sender does follows from who answers. The messages of a

@@ -2,9 +2,10 @@
 //!
 //! Owns two kinds of secret files. The storage key belongs to the node, lies outside its data folder (`storage_key`
 //! in node.toml) and seals nothing but the second kind: a local key for each channel, in the channel's folder, made
-//! when the node takes its seat there and destroyed when it leaves. No other node has it. What a node sends to
-//! another member is read with it there and sealed anew under that member's own.
-//! The storage key itself lies under the passphrase of the node's other keys, where it has one ([`client::secrets`]).
+//! when the node takes its seat there and destroyed when it leaves. A member's node that is sent a snapshot is given this
+//! node's local key with it: it reads the snapshot, seals it anew under its own, and forgets the key. One that breaks the
+//! rules keeps it, and reads what is sealed under it here, later, too, once it gets hold of this disk. No other node is
+//! given it. The storage key itself lies under the passphrase of the node's other keys, where it has one ([`client::secrets`]).
 //! Never does: seal shards or the beacon, which all members of the cluster may read; or replace a key that is gone,
 //! since what it sealed is gone with it.
 
