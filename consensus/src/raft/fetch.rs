@@ -6,7 +6,9 @@
 //! member has applied is committed, whoever leads. In a Byzantine group the others say so, too, before it is gone by
 //! (see [`super::vouch`]).
 //!
-//! A lender that gives nothing usable costs one attempt, and is asked last from then on.
+//! A lender that gives nothing usable costs one attempt, and is asked last from then on. In a Byzantine group nothing is read
+//! before as many others as may lie have told one place where it stands: without them the lender's word would not be enough,
+//! and to read it takes as long as it is large.
 //!
 //! The replica keeps its vote and its log, so whatever it promised or acknowledged before stays as it
 //! was. Only entries that contradict the snapshot go: they cannot have been committed.
@@ -35,7 +37,7 @@ use super::purge::Sending;
 use super::receive::{Transfer, check};
 use super::snapshot::{self, Folder, Snapshots, blocking};
 use super::types::{log_id, position};
-use super::vouch;
+use super::vouch::{self, Doubt};
 use super::wire::{self, Ask, AskReply, Manifest, Part, ReadReply};
 use crate::port::{Origin, Position, any_replica};
 
@@ -246,12 +248,31 @@ pub(crate) struct Asked<'a> {
     pub(crate) nodes: &'a [NodeId],
     /// So many members of the group may lie, as far as this replica knows.
     pub(crate) tolerated: usize,
+    /// The state of this replica is of a group that bears members which lie.
+    pub(crate) doubts: bool,
 }
 
 impl<'a> Asked<'a> {
     /// All the others of a group: so many may lie as a Byzantine one of this size outlives.
-    pub(crate) const fn all(nodes: &'a [NodeId]) -> Self {
-        Self { nodes, tolerated: Engine::Bft.tolerated(nodes.len() + 1) }
+    pub(crate) const fn all(nodes: &'a [NodeId], doubts: bool) -> Self {
+        Self { nodes, tolerated: Engine::Bft.tolerated(nodes.len() + 1), doubts }
+    }
+
+    /// Whether a snapshot with this note is worth reading, by what others have told of the place where it stands: with its
+    /// lender they have to be more than may lie. Only what nobody could vouch for is not; who vouches in the end follows
+    /// from its content.
+    fn worth_reading(&self, note: &[u8], told: &BTreeMap<NodeId, Hash32>) -> Result<(), String> {
+        if !self.doubts && !codec::of_another_engine(note) {
+            return Ok(());
+        }
+        let same = |place: &Hash32| told.values().filter(|other| *other == place).count();
+        let alike = told.values().map(same).max().unwrap_or(0);
+        if alike >= self.tolerated {
+            return Ok(());
+        }
+        let needed = self.tolerated;
+        let code = Doubt::TooFew { alike, needed }.code();
+        Err(format!("{code}: {alike} others say alike where it stands, and {needed} have to"))
     }
 }
 
@@ -273,7 +294,8 @@ pub(crate) async fn borrow(
     needed: Position,
     others: &[NodeId],
 ) -> Result<Borrowed, FetchError> {
-    let asked = Asked::all(others);
+    // One that runs the Byzantine engine fetches for itself: see `fetch`.
+    let asked = Asked::all(others, false);
     let needed = remembered(sender, needed, asked).await;
     let mut answers = Vec::new();
     for node in snapshots.last_asked.order(others) {
@@ -407,6 +429,7 @@ impl<'a> Borrower<'a> {
         let index = transfer.manifest.position.map_or(0, |position| position.index);
         // Before it is read, which takes as long as it is large: nobody remembers for ever.
         let told = vouch::places(self.sender, self.asked.nodes, self.node, index).await;
+        self.asked.worth_reading(&transfer.manifest.membership, &told)?;
         let (dir, keep) = (self.snapshots.dir().to_path_buf(), transfer.folder_name());
         let preparing = transfer.clone();
         let have = blocking(move || preparing.make_room(&dir, &keep)).await.map_err(text)?.map_err(refused)?;

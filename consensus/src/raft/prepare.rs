@@ -198,7 +198,8 @@ impl Prepared {
     /// [`FetchError`] says what each of them answered.
     pub async fn fetch(&mut self, others: &[NodeId]) -> Result<(), FetchError> {
         if let Some(needed) = self.missing {
-            let asked = Asked::all(others);
+            let doubts = self.order().is_some_and(|order| order.engine == Engine::Bft);
+            let asked = Asked::all(others, doubts);
             fetch::fetch(&self.sender, &self.snapshots, &self.applier, &self.log, needed, asked).await?;
             self.missing = None;
         }

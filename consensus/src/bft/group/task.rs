@@ -502,7 +502,7 @@ impl Task {
         let events = self.shared.events.clone();
         let pause = Duration::from_millis(self.parts.timing.step_ms);
         self.work.spawn(async move {
-            let asked = Asked { nodes: &lenders, tolerated };
+            let asked = Asked { nodes: &lenders, tolerated, doubts: true };
             let fetched = fetch::fetch(&sender, &snapshots, &applier, &log, needed, asked).await;
             let state = match fetched {
                 Ok(()) => start::state(&applier).await.map_err(|error| error.to_string()),

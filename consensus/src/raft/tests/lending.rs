@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId};
 use ledger::limits::LENT_MAX;
 use tempfile::TempDir;
@@ -20,6 +21,7 @@ use crate::raft::fetch::{self, Lender};
 use crate::raft::machine::ApplierCell;
 use crate::raft::network::Sender;
 use crate::raft::snapshot::{Snapshots, snapshot_name};
+use crate::raft::vouch::Told;
 use crate::raft::wire::{self, Ask, AskReply, FileInfo, Manifest, ReadReply};
 use crate::raft::{RaftGroupConfig, RaftTransport, TransportError, serve};
 
@@ -139,10 +141,20 @@ enum Trickle {
 struct Lenders {
     honest: Lender,
     trickle: Trickle,
-    /// What the liar says that its snapshot weighs.
+    /// What the liar says that its snapshot weighs, and the engine's note in it.
     large_bytes: u64,
+    note: Vec<u8>,
+    /// The place that all but the honest one tell.
+    told: Option<Hash32>,
     /// Answers of the liar.
     reads: AtomicU64,
+}
+
+impl Lenders {
+    fn new(dir: &Path, applier: &TestApplier, trickle: Trickle) -> Self {
+        let (honest, reads) = (lender(dir, applier), AtomicU64::new(0));
+        Self { honest, trickle, large_bytes: 64 << 20, note: Vec::new(), told: None, reads }
+    }
 }
 
 #[async_trait]
@@ -155,9 +167,12 @@ impl RaftTransport for Lenders {
         }
         if kind == wire::SNAPSHOT_ASK {
             let large = FileInfo { path: "large".to_owned(), length_bytes: self.large_bytes, sha256: [7; 32] };
-            let (position, membership) = (Some(at(10)), Vec::new());
+            let (position, membership) = (Some(at(10)), self.note.clone());
             let manifest = Manifest { position, membership_at: None, membership, files: vec![large] };
             return Ok(wire::reply(&AskReply::Lent(manifest, SnapshotSecret::default())));
+        }
+        if let Some(place) = self.told.filter(|_| kind == wire::BFT_PLACE) {
+            return Ok(wire::reply(&Told { from: 0, upto: 10, place: Some(place) }));
         }
         if kind != wire::SNAPSHOT_READ {
             return Err(TransportError::Refused("it lends, and says nothing else".to_owned()));
@@ -195,12 +210,7 @@ async fn a_lender_that_trickles_is_left_for_the_next_one() {
     {
         let (there, here, applier) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TestApplier::default());
         reach(&applier, 10);
-        let lenders = Arc::new(Lenders {
-            honest: lender(there.path(), &applier),
-            trickle,
-            large_bytes: 64 << 20,
-            reads: AtomicU64::new(0),
-        });
+        let lenders = Arc::new(Lenders::new(there.path(), &applier, trickle));
         let sender = way(here.path(), &lenders);
         let snapshots = Arc::new(Snapshots::open(here.path(), &TestApplier::default()).unwrap());
         let begun = Instant::now();
@@ -221,16 +231,41 @@ async fn a_lender_that_trickles_is_left_for_the_next_one() {
 async fn a_lender_whose_snapshot_would_fill_the_disk_is_left_before_it_is_read() {
     let (there, here, applier) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TestApplier::default());
     reach(&applier, 10);
-    let lenders = Arc::new(Lenders {
-        honest: lender(there.path(), &applier),
-        trickle: Trickle::Bytes,
-        large_bytes: u64::MAX,
-        reads: AtomicU64::new(0),
-    });
+    let liar = Lenders::new(there.path(), &applier, Trickle::Bytes);
+    let lenders = Arc::new(Lenders { large_bytes: u64::MAX, ..liar });
     let sender = way(here.path(), &lenders);
     let snapshots = Arc::new(Snapshots::open(here.path(), &TestApplier::default()).unwrap());
     let refused = fetch::borrow(&sender, &snapshots, at(10), &[LIAR]).await.err().unwrap();
     assert!(refused.to_string().contains("node 1: snapshot_too_large: "), "{refused}");
     assert!(fetch::borrow(&sender, &snapshots, at(10), &[LIAR, HONEST]).await.is_ok());
     assert_eq!(lenders.reads.load(Ordering::Relaxed), 0);
+}
+
+#[cfg(feature = "bft")]
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_that_nobody_could_vouch_for() {
+    use ledger::committee::{Committee, Engine};
+    use ledger::ids::{Epoch, Incarnation};
+
+    let (there, applier) = (TempDir::new().unwrap(), TestApplier::default());
+    let committee = Committee::of(Engine::Bft, GROUP, Incarnation::default(), Epoch::default(), Vec::new());
+    let note = crate::bft::Chain::start(10, Hash32([1; 32]), &committee).encode().to_vec();
+    let place = Some(Hash32([7; 32]));
+    // One of four may lie, so beside a lender another one has to tell.
+    let four = [LIAR, NodeId(4), NodeId(5)];
+    for (note, told, reads, reason) in [
+        (note.clone(), None, 0, "snapshot_unconfirmed: 0 others say alike where it stands, and 1 have to"),
+        (note, place, 3, "1 bytes where 1048576 were asked for"),
+        // Under raft the lender's word is enough.
+        (Vec::new(), None, 3, "1 bytes where 1048576 were asked for"),
+    ] {
+        let here = TempDir::new().unwrap();
+        let liar = Lenders::new(there.path(), &applier, Trickle::Bytes);
+        let lenders = Arc::new(Lenders { note, told, ..liar });
+        let snapshots = Arc::new(Snapshots::open(here.path(), &TestApplier::default()).unwrap());
+        let refused = fetch::borrow(&way(here.path(), &lenders), &snapshots, at(10), &four).await.err().unwrap();
+        assert_eq!(refused.0.len(), four.len());
+        assert!(refused.0.iter().all(|(_, what)| what.contains(reason)), "{refused}");
+        assert_eq!(lenders.reads.load(Ordering::Relaxed), reads);
+    }
 }
