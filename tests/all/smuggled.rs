@@ -14,7 +14,7 @@ use proto::v1;
 use proto::v1::submit_event::Event;
 use seamark_cli::setup::Subject;
 
-use crate::isolation::{A, B, C, INSIDE, OUTSIDE, Scene, balance};
+use crate::isolation::{A, B, C, OUTSIDE, Scene, balance};
 use crate::support::bank::{Wallet, body, now_ms, wallet};
 use crate::support::consortium::Consortium;
 use crate::support::{eventually, in_time};
