@@ -1,8 +1,11 @@
 //! Nodes that go and come back: what was acknowledged is still there, once, and service returns.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use client::Wait;
 use ledger::{GroupId, NodeId, SignedTx};
+use storage::{LogStore, PlainCipher};
 
 use crate::support::audit::{audit, end_and_reconcile};
 use crate::support::bank::{Bank, Wallet, body, wallets_in_each_shard};
@@ -144,12 +147,28 @@ async fn a_killed_node_that_missed_more_than_the_log_keeps_catches_up_by_snapsho
     process.kill();
     cluster.set_elsewhere(&[]);
     let old = databases(&cluster);
+    // The last entry that it can have, by the log of those who stay.
+    let log = |cluster: &TestCluster, node| {
+        let engine = cluster.node(node).hosted().log.read();
+        engine.as_ref().expect("the node runs").group(shard.0, Arc::new(PlainCipher)).unwrap()
+    };
+    let stay = [NodeId(1), NodeId(2)];
+    let known = stay.map(|node| log(&cluster, node).last().unwrap().map_or(0, |(index, _)| index));
+    let known = known.into_iter().max().unwrap_or_default();
 
     // One entry each: the others snapshot and purge several times.
     for number in 0..450usize {
         let (from, to) = (&wallets[number % 3], &wallets[(number + 1) % 3]);
         bank.client.pay(&from.key, to.address, bank.asset, 1, Wait::Receipt).await.unwrap();
     }
+    // A purge waits for what a leader is about to send to the absent one.
+    eventually("the others' logs begin behind what it has", async || {
+        bank.client.pay(&wallets[0].key, wallets[1].address, bank.asset, 1, Wait::Receipt).await.unwrap();
+        let first = stay.map(|node| log(&cluster, node).first_index().unwrap());
+        let purged = first.iter().all(|first| first.is_none_or(|first| first > known + 1));
+        if purged { Ok(()) } else { Err(format!("it has {known}, and they begin at {first:?}")) }
+    })
+    .await;
     let mut process = cluster.start_process(behind);
     cluster.set_elsewhere(&[behind]);
     caught_up(&cluster, behind).await;
