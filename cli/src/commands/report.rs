@@ -1,5 +1,7 @@
 //! The report of `replay` and `demo` for people.
 
+use std::collections::BTreeMap;
+
 use super::show::groups_table;
 use crate::health::GroupLine;
 use crate::load::Phase;
@@ -20,14 +22,19 @@ pub(super) fn text(title: &str, report: &Report) -> String {
             text.push_str(&format!("\n  {}, line {}: {}", line.file, line.line, line.reason));
         }
     }
-    for (code, count) in &report.rejections {
-        text.push_str(&format!("\n{} payments were refused: {code}", grouped((*count).into())));
-    }
+    text.push_str(&refusals(&report.rejections));
     for problem in &report.problems {
         text.push_str(&format!("\nPROBLEM: {problem}"));
     }
     text.push_str(&format!("\n\n{}", verdict(report)));
     text
+}
+
+/// A line for each code that payments were refused with, each behind a line break.
+pub(super) fn refusals(refused: &BTreeMap<String, u64>) -> String {
+    refused.iter().fold(String::new(), |text, (code, count)| {
+        format!("{text}\n{} payments were refused: {code}", grouped((*count).into()))
+    })
 }
 
 fn facts(report: &Report) -> String {

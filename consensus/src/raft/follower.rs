@@ -18,7 +18,6 @@ use bytes::Bytes;
 use ledger::ids::{GroupId, NodeId};
 use openraft::entry::RaftEntry;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::codec;
 use super::config::{APPEND_ENTRIES_MAX, RaftGroupConfig};
@@ -31,6 +30,7 @@ use super::machine::ApplierCell;
 use super::network::{Peer, Sender};
 use super::prepare::Prepared;
 use super::role::nodes;
+use super::running::Running;
 use super::serve::{self, malformed};
 use super::snapshot::Snapshots;
 use super::types::position;
@@ -111,8 +111,7 @@ struct Inner {
     role: watch::Receiver<RoleView>,
     /// Who has last sent something of a later stint, and of which.
     ahead: watch::Sender<Option<(NodeId, u64)>>,
-    stop: watch::Sender<bool>,
-    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    running: Running,
 }
 
 impl Follower {
@@ -155,8 +154,7 @@ impl Follower {
             sender,
             role,
             ahead: watch::Sender::new(None),
-            stop,
-            task: tokio::sync::Mutex::new(Some(running)),
+            running: Running::new(stop, running),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -218,14 +216,7 @@ impl Follower {
     }
 
     async fn end(&self) {
-        self.inner.stop.send_replace(true);
-        // Whoever comes second waits here until the task has ended.
-        let mut task = self.inner.task.lock().await;
-        if let Some(running) = task.take()
-            && let Err(error) = running.await
-        {
-            tracing::error!(group = %self.inner.config.group, %error, "the replica did not stop cleanly");
-        }
+        self.inner.running.end(self.inner.config.group).await;
     }
 
     /// Others decide.

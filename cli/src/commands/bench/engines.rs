@@ -12,7 +12,7 @@ use super::{Floor, OF_BFT, percentiles, plan, processes};
 use crate::args::{Bench, Verify};
 use crate::cluster::{LocalCluster, Mode, Prepared, verify_name};
 use crate::commands::context::operator;
-use crate::commands::report::phases as phases_table;
+use crate::commands::report::{phases as phases_table, refusals};
 use crate::commands::stop::{Stop, interrupted};
 use crate::error::CliError;
 use crate::load::Phases;
@@ -224,9 +224,7 @@ fn text(report: &Comparison) -> String {
         ),
     ];
     let mut text = format!("{compared}\n{}\n{}", facts(rows), phases_table(&report.phases));
-    for (code, count) in &report.refused {
-        text.push_str(&format!("\n{} payments were refused: {code}", grouped((*count).into())));
-    }
+    text.push_str(&refusals(&report.refused));
     text
 }
 

@@ -9,7 +9,7 @@ use super::{Floor, REPLICAS, on_own_cluster};
 use crate::args::{Bench, Verify};
 use crate::cluster::LocalCluster;
 use crate::commands::context::operator;
-use crate::commands::report::phases as phases_table;
+use crate::commands::report::{phases as phases_table, refusals};
 use crate::error::CliError;
 use crate::load::Phases;
 use crate::load::channels::Delegate;
@@ -145,9 +145,7 @@ fn text(report: &JoinReport) -> String {
     ];
     let mut text = facts(rows);
     text.push_str(&format!("\n{}", phases_table(&report.phases)));
-    for (code, number) in &report.refused {
-        text.push_str(&format!("\n{} payments were refused: {code}", count(*number)));
-    }
+    text.push_str(&refusals(&report.refused));
     text
 }
 

@@ -9,7 +9,7 @@ use super::{Floor, OF_BFT, REPLICAS, on_own_cluster, percentiles, plan, processe
 use crate::args::{Bench, Verify};
 use crate::cluster::{LocalCluster, verify_name};
 use crate::commands::context::operator;
-use crate::commands::report::phases as phases_table;
+use crate::commands::report::{phases as phases_table, refusals};
 use crate::error::CliError;
 use crate::load::Phases;
 use crate::load::channels::Delegate;
@@ -105,9 +105,7 @@ fn text(report: &Switching) -> String {
         ("cluster", format!("one shard, verify {}, {} cores", report.verify_mode, report.cores)),
     ];
     let mut text = format!("{}\n{}", facts(rows), phases_table(&report.phases));
-    for (code, count) in &report.refused {
-        text.push_str(&format!("\n{} payments were refused: {code}", grouped((*count).into())));
-    }
+    text.push_str(&refusals(&report.refused));
     text
 }
 

@@ -8,7 +8,7 @@ use super::{Floor, REPLICAS, on_own_cluster, percentiles, plan, processes};
 use crate::args::{Bench, Verify};
 use crate::cluster::LocalCluster;
 use crate::commands::context::operator;
-use crate::commands::report::phases as phases_table;
+use crate::commands::report::{phases as phases_table, refusals};
 use crate::error::CliError;
 use crate::load::Phases;
 use crate::load::bench::Plan;
@@ -113,9 +113,7 @@ fn text(report: &Takeover) -> String {
         ("cluster", format!("one shard, verify {}, {} cores", report.verify_mode, report.cores)),
     ];
     let mut text = format!("{}\n{}", facts(rows), phases_table(&report.phases));
-    for (code, count) in &report.refused {
-        text.push_str(&format!("\n{} payments were refused: {code}", grouped((*count).into())));
-    }
+    text.push_str(&refusals(&report.refused));
     text
 }
 

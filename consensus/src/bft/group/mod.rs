@@ -49,7 +49,6 @@ use ledger::limits::{PEER_MESSAGE_CALLS_MAX, PEER_QUESTIONS_MAX};
 use parking_lot::Mutex;
 use storage::LogStore;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::arrivals::{Arrivals, Calls};
@@ -65,6 +64,7 @@ use crate::raft::fetch::Lender;
 use crate::raft::log::Log;
 use crate::raft::machine::ApplierCell;
 use crate::raft::network::Sender;
+use crate::raft::running::Running;
 use crate::raft::snapshot::Snapshots;
 use crate::raft::{Founding, HandleError, RaftGroupConfig, Replica, Standing, StartError, serve, vouch, wire};
 
@@ -160,8 +160,7 @@ struct Inner {
     seen: Mutex<BTreeMap<NodeId, u64>>,
     /// When each node was last taken at its word that it is in a later stint.
     ahead: Mutex<BTreeMap<NodeId, Instant>>,
-    stop: watch::Sender<bool>,
-    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+    running: Running,
 }
 
 impl BftGroup {
@@ -214,8 +213,7 @@ impl BftGroup {
             room: Arc::new(Semaphore::new(ROOM)),
             seen: Mutex::default(),
             ahead: Mutex::default(),
-            stop,
-            task: tokio::sync::Mutex::new(Some(running)),
+            running: Running::new(stop, running),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -334,14 +332,7 @@ impl BftGroup {
 
     /// Ends the task, and with it everything that it has begun.
     async fn end(&self) {
-        self.inner.stop.send_replace(true);
-        // Whoever comes second waits here until the task has ended.
-        let mut task = self.inner.task.lock().await;
-        if let Some(running) = task.take()
-            && let Err(error) = running.await
-        {
-            tracing::error!(group = %self.inner.config.group, %error, "the replica did not stop cleanly");
-        }
+        self.inner.running.end(self.inner.config.group).await;
     }
 
     /// The latest join among this replica and those that it has heard.
