@@ -76,7 +76,11 @@ async fn what_a_leader_has_in_flight_behind_the_hand_over_is_void_and_told_as_lo
             ordered.push(batch);
         }
     }
-    assert_eq!(ordered, ["one", "to bft"], "nobody hears that a void entry was ordered");
+    // On a busy machine the others may have elected another leader meanwhile, which has fewer of them or none.
+    assert!(["one", "to bft"].starts_with(&ordered), "nobody hears that a void entry was ordered: {ordered:?}");
+    for batch in ["one", "to bft"] {
+        cluster.order(&ALL, batch).await;
+    }
     cluster.reached(&ALL, Engine::Bft, "to bft").await;
     assert_eq!(cluster.state(leader).batches, ["one", "to bft"]);
     cluster.order(&ALL, "two").await;
