@@ -342,10 +342,11 @@ impl ParsedTx {
         if all && enough { Ok(()) } else { Err(Reject::BadSignature) }
     }
 
-    /// Whether every move is seen to be authorised by a secret; of a body that spans ledgers one of them, since the
-    /// signatures for the others may be none of this group's business.
+    /// Whether every move is seen to be authorised by a secret. Of a body that spans ledgers the signatures may be none
+    /// of this group's business: there one such move is enough, or an opening, whose salt a party has given away.
     fn needs_no_signature(&self) -> bool {
-        let opened = self.visible().filter(|(_, _, mv)| mv.opens_lock()).count();
-        opened == self.body.slots.len() || opened > 0 && self.body.spans_ledgers()
+        let secrets = self.visible().filter(|(_, _, mv)| mv.opens_lock()).count();
+        let shown = secrets > 0 || !self.openings.is_empty();
+        secrets == self.body.slots.len() || (shown && self.body.spans_ledgers())
     }
 }
