@@ -9,14 +9,15 @@ use ledger::ids::{AssetId, GroupId, LedgerId, TxId};
 use ledger::tx::Opening;
 use ledger::{Move, Outcome, ParsedTx, Reject, SecretKey, SignedTx, Slot, Submission};
 
-use crate::core::consortium::{Consortium, State, address, borsh_of, clear, client, hidden, part};
+use crate::core::consortium::{Consortium, SHARDS, State, address, borsh_of, clear, client, hidden, part};
 use crate::core::entry::Command;
+use crate::core::machine::CommandOutcome;
 
 /// Payer and payee of each side; nobody is on both.
 const PARTIES: [[u8; 2]; 2] = [[11, 12], [21, 22]];
 /// Numbers that stand nowhere else.
 const AMOUNTS: [u128; 2] = [0x0a1b_2c3d_4e5f_6071, 0x7766_5544_3322_110f];
-const FUNDS: u128 = 1 << 63;
+const FUNDS: u128 = 1 << 66;
 
 /// A swap, and what was there before it.
 struct Trade {
@@ -194,11 +195,8 @@ fn a_group_is_given_nothing_of_the_other_side_whatever_becomes_of_the_swap() {
             }
             let amount = if case == Case::LacksFunds { AMOUNTS[0] + 2 * FUNDS } else { AMOUNTS[0] };
             let asset = if case == Case::LacksPermission { foreign } else { eur };
-            let signers: &[&SecretKey] = match case {
-                Case::LacksSignature => &[&payers[1]],
-                _ => &[&payers[0], &payers[1]],
-            };
-            let mut trade = scene.trade([asset, usd], [amount, AMOUNTS[1]], main, signers);
+            let signers: Vec<&SecretKey> = payers.iter().skip(usize::from(case == Case::LacksSignature)).collect();
+            let mut trade = scene.trade([asset, usd], [amount, AMOUNTS[1]], main, &signers);
             let world = &mut scene.world;
             trade.hand_over(world, 1);
             world.settle();
@@ -235,33 +233,29 @@ fn a_group_is_given_nothing_of_the_other_side_whatever_becomes_of_the_swap() {
 /// a hand-over, or for a shard to bring them.
 #[test]
 fn shards_share_what_a_channel_is_not_given() {
-    let mut scene = Scene::set();
-    let world = &mut scene.world;
+    let Scene { mut world, channels, assets } = Scene::set();
     // One payer in each shard, who pay each other, against a payment in the channel.
     let homes: Vec<(SecretKey, GroupId)> =
         (30..60u8).map(|number| (client(number), world.home(&client(number)))).collect();
     let of = |shard: usize| {
-        let group = crate::core::consortium::SHARDS[shard];
+        let group = SHARDS[shard];
         homes.iter().find(|(_, home)| *home == group).map(|(key, _)| key.clone()).expect("one of thirty")
     };
     let (one, other, inside) = (of(0), of(1), client(PARTIES[0][0]));
-    let usd = scene.assets[1];
+    let usd = assets[1];
     world.mint(&one, usd, 100);
     world.mint(&other, usd, 100);
     let on_main = |from: &SecretKey, to: &SecretKey, amount| {
         clear(LedgerId::MAIN, Move::Pay { from: address(from), to: address(to), asset: usd, amount })
     };
-    let pay = |amount| Move::Pay { from: address(&inside), to: address(&one), asset: scene.assets[0], amount };
-    let groups = [scene.channels[0], world.home(&one), world.home(&other)];
+    let pay = |amount| Move::Pay { from: address(&inside), to: address(&one), asset: assets[0], amount };
+    let groups = [channels[0], world.home(&one), world.home(&other)];
     for (amount, handed) in [(5, [0, 1]), (6, [1, 0])] {
         let (slot, opening) = hidden(0, groups[0], pay(amount));
         let slots = vec![slot, on_main(&one, &other, amount), on_main(&other, &one, amount + 1)];
         let tx = world.sign(slots, &[&one, &other, &inside]);
-        let mut openings = std::iter::repeat_n(vec![opening], 1).chain(std::iter::repeat(Vec::new()));
-        let parts: Vec<Vec<u8>> = groups
-            .into_iter()
-            .map(|group| part(&world.cluster, group, &tx, &openings.next().unwrap_or_default()))
-            .collect();
+        let opened = groups.into_iter().zip([vec![opening], Vec::new(), Vec::new()]);
+        let parts: Vec<Vec<u8>> = opened.map(|(group, openings)| part(&world.cluster, group, &tx, &openings)).collect();
         // The channel and one shard are handed theirs; the other shard hears of it by mail from both.
         for side in handed {
             world.one(groups[side], Command::Tx(parts[side].clone()));
@@ -283,7 +277,7 @@ fn shards_share_what_a_channel_is_not_given() {
         // Whoever hands it over without a witness changes nothing; with it, it is done.
         let bare = Submission::encode(SignedTx { witnesses: Vec::new(), ..tx.clone() }.encode(), Vec::new());
         let refused = world.one(groups[1], Command::Tx(bare));
-        assert_eq!(refused, crate::core::machine::CommandOutcome::Refused(txid, Reject::NotAuthorised));
+        assert_eq!(refused, CommandOutcome::Refused(txid, Reject::NotAuthorised));
         let bytes = part(&world.cluster, groups[1], &tx, &[]);
         world.one(groups[1], Command::Tx(bytes));
         world.settle();
