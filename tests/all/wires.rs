@@ -196,7 +196,7 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
         Secret { what: "the price", raw: PRICE.to_le_bytes().to_vec(), text: PRICE.to_string() },
         Secret { what: "what opens a move", raw: opening.salt.0.to_vec(), text: opening.salt.to_string() },
     ];
-    // What its nodes tell a member of the other channel is all that they have, and has its own side only.
+    // What a member of the other channel is told of it has its own side only. What its nodes keep, `channel_swaps` reads.
     let at_home = Consortium::of(&cluster).client(C);
     let settled = at_home.transaction(txid, Some(coal), false).await.unwrap().value.expect("it has its receipt");
     let there = door(OUTSIDE, &issue("org-c"));
@@ -207,7 +207,7 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
         let answer = call(&there, "/seamark.v1.Router/Query", question.into()).await.unwrap();
         shown.extend_from_slice(&answer.expect("an answer"));
     }
-    assert!(has(&shown, &other_opening.salt.0) && has(&shown, &trader.key.public().0), "its own side is in it");
+    assert!(has(&shown, &trader.key.public().0) && has(&shown, &txid.0.0), "its own side is in it");
     for secret in &veiled {
         assert!(!secret.is_in(&shown), "the other channel is told {}", secret.what);
     }
