@@ -154,6 +154,7 @@ impl ClientError {
                 Reject::Malformed
                     | Reject::BodyTooLarge
                     | Reject::MemoTooLarge
+                    | Reject::MemoAcrossLedgers
                     | Reject::MoveCount
                     | Reject::WrongCluster
                     | Reject::Expired

@@ -7,13 +7,13 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use ledger::{ClusterId, SignedTx, Submission, TxBody, TxId};
+use ledger::{ClusterId, Submission, TxBody, TxId};
 
 use crate::files;
 use crate::submit::PreparedTx;
 
-/// First bytes of a transaction file; `borsh(SignedTx)` or `borsh(Submission)` follows, whose first byte
-/// is its version.
+/// First bytes of a transaction file; `borsh(SignedTx)`, `borsh(Submission)` or `borsh(DealtTx)` follows, whose
+/// first byte is its version.
 pub const TX_MAGIC: &[u8; 8] = b"SEAMSGTX";
 /// Ending of the files in the folder.
 const ENDING: &str = "tx";
@@ -81,8 +81,7 @@ pub fn read_file(cluster: &ClusterId, path: &Path) -> Result<PreparedTx, KeptErr
     let tx = bytes.strip_prefix(TX_MAGIC).ok_or_else(|| form("it does not start as one".to_owned()))?;
     let prepared = PreparedTx::from_bytes(cluster, Bytes::copy_from_slice(tx))
         .map_err(|reject| form(reject.cause().to_owned()))?;
-    let (signed, _) = Submission::split(tx).map_err(|reject| form(reject.cause().to_owned()))?;
-    let body = borsh::from_slice::<SignedTx>(&signed).map_err(|error| form(error.to_string()))?.body;
+    let body = Submission::body_of(tx).map_err(|reject| form(reject.cause().to_owned()))?;
     let body = TxBody::decode(&body).map_err(|reject| form(reject.cause().to_owned()))?;
     if body.cluster == *cluster {
         Ok(prepared)
@@ -156,7 +155,7 @@ impl KeptTxs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::{Address, AssetId, Hash32, LedgerId, Move, SecretKey, Slot, TimeMs};
+    use ledger::{Address, AssetId, Hash32, LedgerId, Move, SecretKey, SignedTx, Slot, TimeMs};
 
     fn payment(cluster: ClusterId) -> PreparedTx {
         let mv = Move::Pay { from: Address([1; 20]), to: Address([2; 20]), asset: AssetId([3; 16]), amount: 4 };

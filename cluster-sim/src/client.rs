@@ -242,7 +242,7 @@ impl Clients {
         let (again, voted) = (standing.attempts > 1, standing.state != State::Open);
         self.retries += u64::from(again);
         let node = self.believed_leader(group, again);
-        let tx = Submission::encode(operation.bytes.to_vec(), openings(operation, group, now_ms));
+        let tx = Submission::encode(operation.signed_for(group), openings(operation, group, now_ms));
         let wants_applied = operation.handing.wants_applied;
         acts.push(Act::Send(node, Wire::Submit { request: index, group, tx, wants_applied }));
         let patience = if voted {

@@ -17,11 +17,12 @@ use crate::notice::{ChannelUpdate, RegistryUpdate};
 pub struct Vote {
     /// The transaction.
     pub txid: TxId,
-    /// The signed transaction, without openings, so that a group that never saw it can vote.
+    /// The signed transaction, without openings, so that a group that never saw it can vote; for a group of another
+    /// ledger without witnesses.
     pub tx: Vec<u8>,
     /// The legs that this vote speaks for, ascending.
     pub legs: Vec<LegId>,
-    /// The vote.
+    /// The vote; a NO for a group of another ledger has no reason but [`ledger::Reject::RefusedElsewhere`].
     pub decision: Decision,
 }
 

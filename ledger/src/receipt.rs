@@ -23,7 +23,7 @@ pub enum Outcome {
     Aborted {
         /// Which.
         group: GroupId,
-        /// Why.
+        /// Why; of a group of another ledger [`Reject::RefusedElsewhere`], whatever its reason was.
         reason: Reject,
     },
 }

@@ -183,6 +183,12 @@ crate::rejections! {
         WatchForm = 127, "watch_form", "the policy for nodes that vanish is outside the limits", "use a time-out from 10 seconds to 30 days, and 1 to 64 nodes";
         /// A report that counts for nothing.
         SilenceForm = 128, "silence_form", "the report about silent nodes counts for nothing: nobody watches, it is not of a member of a group, not signed by it, or old", "none; the node reports again";
+        /// A memo that several ledgers could read.
+        MemoAcrossLedgers = 150, "memo_across_ledgers", "the transaction has moves in several ledgers and a memo in the clear, which all of them could read", "leave the memo out, or record what it says in a hidden move of the ledger that it is for";
+        /// A witness that nobody is known to need.
+        WitnessUnplaced = 151, "witness_unplaced", "of a transaction with moves in several ledgers each ledger is given its own signatures, and one of them fits none of its accounts by their addresses", "say which ledger needs it: the client library looks up accounts whose keys were rotated; leave out what no account needs";
+        /// Another ledger said no, and does not say why.
+        RefusedElsewhere = 152, "refused_elsewhere", "a group of another ledger refused its side of the transaction; why, it tells in its own ledger alone; nothing changed anywhere", "ask somebody who takes part in the other ledger: 'seamark tx explain' tells them";
     }
 }
 

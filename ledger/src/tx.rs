@@ -2,12 +2,14 @@
 //! re-encoded.
 //!
 //! Owns the form of bodies, of signed transactions and of submissions with openings; [`crate::moves`] is what they
-//! consist of, and what of it is refused without looking at state. No account is read here.
+//! consist of, and what of it is refused without looking at state; [`crate::dealing`] is which ledger is given what of
+//! one that spans several. No account is read here.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::auth::{Authorisation, Witness};
 use crate::crypto::SecretKey;
+use crate::dealing::LedgerWitnesses;
 use crate::hash::{Hash32, tagged};
 use crate::ids::{ClusterId, GroupId, LedgerId, TimeMs, TxId};
 use crate::limits::{
@@ -42,6 +44,16 @@ pub enum Slot {
     },
 }
 
+impl Slot {
+    /// Account space of the move.
+    #[must_use]
+    pub const fn ledger(&self) -> LedgerId {
+        match self {
+            Self::Clear { ledger, .. } | Self::Hidden { ledger, .. } => *ledger,
+        }
+    }
+}
+
 /// What is signed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct TxBody {
@@ -55,7 +67,7 @@ pub struct TxBody {
     pub salt: [u8; 16],
     /// 1 to [`MOVES_MAX`].
     pub slots: Vec<Slot>,
-    /// At most [`MEMO_BYTES_MAX`] bytes.
+    /// At most [`MEMO_BYTES_MAX`] bytes; none in a body that spans ledgers, each of which could read it.
     pub memo: Vec<u8>,
 }
 
@@ -84,11 +96,21 @@ impl TxBody {
         if body.slots.is_empty() || body.slots.len() > MOVES_MAX {
             return Err(Reject::MoveCount);
         }
+        if !body.memo.is_empty() && body.spans_ledgers() {
+            return Err(Reject::MemoAcrossLedgers);
+        }
         for (_, mv) in body.moves() {
             check_move(mv)?;
         }
         check_together(body.moves().map(|(_, mv)| mv))?;
         Ok(body)
+    }
+
+    /// Whether its moves are in more than one ledger. Each of these learns of it what concerns it, and that the
+    /// others take part.
+    #[must_use]
+    pub fn spans_ledgers(&self) -> bool {
+        self.slots.windows(2).any(|pair| pair[0].ledger() != pair[1].ledger())
     }
 
     /// The moves in the clear.
@@ -218,6 +240,8 @@ pub struct ParsedTx {
     pub witnesses: Vec<Witness>,
     /// Openings of hidden slots, sorted by slot; those that came along.
     pub openings: Vec<Opening>,
+    /// Which ledger is given which of the witnesses, where the sender of a body that spans ledgers says so.
+    pub dealt: Vec<LedgerWitnesses>,
 }
 
 impl ParsedTx {
@@ -236,7 +260,7 @@ impl ParsedTx {
         Self::decode_signed(cluster, bytes)
     }
 
-    fn decode_signed(cluster: &ClusterId, bytes: &[u8]) -> Result<Self, Reject> {
+    pub(crate) fn decode_signed(cluster: &ClusterId, bytes: &[u8]) -> Result<Self, Reject> {
         if bytes.len() > SIGNED_TX_BYTES_MAX {
             return Err(Reject::BodyTooLarge);
         }
@@ -254,7 +278,8 @@ impl ParsedTx {
             return Err(Reject::AuthForm);
         }
         let txid = txid(cluster, &signed.body);
-        Ok(Self { txid, body, body_bytes: signed.body, witnesses: signed.witnesses, openings: Vec::new() })
+        let (openings, dealt) = (Vec::new(), Vec::new());
+        Ok(Self { txid, body, body_bytes: signed.body, witnesses: signed.witnesses, openings, dealt })
     }
 
     /// Takes openings, all of which must fit the body.
@@ -283,10 +308,16 @@ impl ParsedTx {
         Ok(())
     }
 
-    /// The encoded [`SignedTx`], without openings: what a vote carries.
+    /// The encoded [`SignedTx`], without openings: what a vote carries within a ledger.
     #[must_use]
     pub fn signed(&self) -> Vec<u8> {
-        SignedTx { version: 1, body: self.body_bytes.clone(), witnesses: self.witnesses.clone() }.encode()
+        self.signed_with(self.witnesses.clone())
+    }
+
+    /// The encoded [`SignedTx`] with these witnesses instead of its own.
+    #[must_use]
+    pub fn signed_with(&self, witnesses: Vec<Witness>) -> Vec<u8> {
+        SignedTx { version: 1, body: self.body_bytes.clone(), witnesses }.encode()
     }
 
     /// Every move that can be seen here, with its slot and ledger: those in the clear, and those
@@ -311,9 +342,11 @@ impl ParsedTx {
         if all && enough { Ok(()) } else { Err(Reject::BadSignature) }
     }
 
-    /// Whether every move is seen to be authorised by a secret.
+    /// Whether every move is seen to be authorised by a secret. Of a body that spans ledgers the signatures may be none
+    /// of this group's business: there one such move is enough, or an opening, whose salt a party has given away.
     fn needs_no_signature(&self) -> bool {
-        let opened = self.visible().filter(|(_, _, mv)| mv.opens_lock()).count();
-        opened == self.body.slots.len()
+        let secrets = self.visible().filter(|(_, _, mv)| mv.opens_lock()).count();
+        let shown = secrets > 0 || !self.openings.is_empty();
+        secrets == self.body.slots.len() || (shown && self.body.spans_ledgers())
     }
 }

@@ -72,14 +72,21 @@ fn any_body() -> impl Strategy<Value = TxBody> {
         any::<[u8; 16]>(),
         prop::collection::vec(slot(), 1..=12),
         prop::collection::vec(any::<u8>(), 0..=256),
+        any::<bool>(),
     )
-        .prop_map(|(until, salt, slots, memo)| TxBody {
-            version: 1,
-            cluster: cluster(),
-            valid_until_ms: TimeMs(until),
-            salt,
-            slots,
-            memo,
+        .prop_map(|(until, salt, mut slots, memo, one_ledger)| {
+            let first = slots[0].ledger();
+            for slot in slots.iter_mut().filter(|_| one_ledger) {
+                let (Slot::Clear { ledger, .. } | Slot::Hidden { ledger, .. }) = slot;
+                *ledger = first;
+            }
+            let valid_until_ms = TimeMs(until);
+            let mut body = TxBody { version: 1, cluster: cluster(), valid_until_ms, salt, slots, memo };
+            if body.spans_ledgers() {
+                // One that several ledgers could read is refused.
+                body.memo.clear();
+            }
+            body
         })
 }
 
@@ -104,6 +111,10 @@ fn decode_everything(bytes: &[u8]) {
     if let Ok(tx) = ParsedTx::decode(&cluster(), bytes) {
         let _ = tx.verify_signatures();
     }
+    if let Ok(tx) = ParsedTx::decode_sent(&cluster(), bytes) {
+        let _ = (tx.verify_signatures(), tx.deal(|_, _| None));
+    }
+    let _ = ledger::Submission::body_of(bytes);
     if let Ok(layout) = borsh::from_slice::<Layout>(bytes)
         && layout.well_formed()
     {

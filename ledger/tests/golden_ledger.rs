@@ -13,7 +13,9 @@ use ledger::pair::{self, Pair, Transfer};
 use ledger::record::{GrantChange, GrantLog, GrantTerms, Grantee, Record};
 use ledger::rules::{Credit, HistoryKind, HistoryLine};
 use ledger::tx::{AccountWrite, Condition, Move, Opening, SignedTx, Slot, Submission, TxBody};
-use ledger::{AccountRecord, Authorisation, Balance, Outcome, Receipt, Reject, SecretKey, schema};
+use ledger::{
+    AccountRecord, Authorisation, Balance, DealtTx, LedgerWitnesses, Outcome, Receipt, Reject, SecretKey, schema,
+};
 use support::vectors::Vectors;
 use support::{asset_def, body, cluster, multi, pay, sign, single};
 
@@ -127,11 +129,7 @@ fn transactions() {
     }
     let mut hidden = body(vec![every_move().remove(0)]);
     hidden.memo = b"invoice 42".to_vec();
-    hidden.slots.push(Slot::Hidden {
-        ledger: LedgerId::of_channel(GroupId::channel(5)),
-        group: GroupId::channel(5),
-        hash: Hash32([6; 32]),
-    });
+    hidden.slots.push(Slot::Hidden { ledger: LedgerId::MAIN, group: GroupId::shard(5), hash: Hash32([6; 32]) });
     vectors.format("body/hidden slot and memo", &hidden, &sign(&hidden, &[]).txid(&cluster()).to_string());
     let both = body(vec![
         pay(one.address(), many.address(), asset_def(one.address(), "EUR").id, 1),
@@ -143,8 +141,17 @@ fn transactions() {
     assert!(support::ingest(&signed).is_ok());
     let opening = Opening { slot: 1, salt: Hash32([7; 32]), mv: every_move().remove(0) };
     vectors.format("opening", &opening, &opening.hash().to_string());
-    let submission = Submission { version: 2, tx: signed.encode(), openings: vec![opening] };
+    let submission = Submission { version: 2, tx: signed.encode(), openings: vec![opening.clone()] };
     vectors.format("submission", &submission, "");
+    let channel = GroupId::channel(5);
+    let mut across = body(vec![pay(one.address(), many.address(), asset_def(one.address(), "EUR").id, 1)]);
+    let (ledger, hash) = (LedgerId::of_channel(channel), opening.hash());
+    across.slots.push(Slot::Hidden { ledger, group: channel, hash });
+    let signed = sign(&across, &[&one, &many]);
+    let of = |ledger, at: usize| LedgerWitnesses { ledger, witnesses: vec![signed.witnesses[at].clone()] };
+    let witnesses = vec![of(LedgerId::MAIN, 0), of(ledger, 1)];
+    let dealt = DealtTx { version: 3, body: signed.body.clone(), witnesses, openings: vec![opening] };
+    vectors.format("dealt by ledger", &dealt, &signed.txid(&cluster()).to_string());
     vectors.finish();
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Every move has one or two voters: the accounts that can refuse. The groups that own them vote;
 //! followers may lie anywhere, mail finds them. A move that is hidden goes, opened, to its own group
-//! and to nobody else.
+//! and to nobody else. Where several ledgers take part, each is given the witnesses of its own accounts.
 
 use ledger::rules::voter_groups;
 use ledger::tx::ParsedTx;
-use ledger::{GroupId, GroupKind, Layout, LedgerId, Move, Opening, Reject, Slot, Submission, TxBody};
+use ledger::{GroupId, GroupKind, Layout, LedgerId, LedgerWitnesses, Move, Opening, Reject, Slot, Submission, TxBody};
 
 /// Where a transaction goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,9 @@ pub enum Plan {
 pub struct Part {
     /// The group.
     pub group: GroupId,
-    /// The transaction with the openings of this group's slots, and of no others; `None` when there
-    /// are none at all, so that the bytes go there as they came.
+    /// The transaction with the openings of this group's slots, and of no others, and, where it spans ledgers, with
+    /// the witnesses of this group's ledger alone; `None` when nothing is to be dealt out, so that the bytes go there
+    /// as they came.
     pub own: Option<Vec<u8>>,
 }
 
@@ -45,7 +46,8 @@ impl Plan {
 /// of other groups; [`Reject::UnknownGroup`] when a move is on a ledger that no group serves, or
 /// hidden for a group that does not serve its ledger; [`Reject::WrongShard`] for an opening whose
 /// accounts lie in another group than its slot names; [`Reject::HiddenSlot`] for a move that is
-/// hidden from the beacon, which takes none.
+/// hidden from the beacon, which takes none; [`Reject::WitnessUnplaced`] for a witness of which it is not known whom
+/// it concerns.
 pub fn plan(layout: &Layout, tx: &ParsedTx) -> Result<Plan, Reject> {
     let groups = voters(layout, &tx.body)?;
     for opening in &tx.openings {
@@ -54,15 +56,26 @@ pub fn plan(layout: &Layout, tx: &ParsedTx) -> Result<Plan, Reject> {
     if let [group] = groups[..] {
         return Ok(Plan::One(group));
     }
-    // What was signed keeps its bytes; only openings are dealt out.
+    // What was signed keeps its bytes; only openings and witnesses are dealt out.
+    if tx.body.spans_ledgers() {
+        let dealt = tx.deal(|_, _| None)?;
+        let own = |group| Some(own_bytes(own_witnesses(tx, &dealt, group), tx, group));
+        return Ok(Plan::Several(groups.into_iter().map(|group| Part { group, own: own(group) }).collect()));
+    }
     let signed = if tx.openings.is_empty() { None } else { Some(tx.signed()) };
-    let part = |group| Part { group, own: signed.as_ref().map(|signed| own_bytes(signed, tx, group)) };
+    let part = |group| Part { group, own: signed.clone().map(|signed| own_bytes(signed, tx, group)) };
     Ok(Plan::Several(groups.into_iter().map(part).collect()))
 }
 
-fn own_bytes(signed: &[u8], tx: &ParsedTx, group: GroupId) -> Vec<u8> {
+/// The transaction with the witnesses of a group's ledger.
+fn own_witnesses(tx: &ParsedTx, dealt: &[LedgerWitnesses], group: GroupId) -> Vec<u8> {
+    let own = dealt.iter().find(|given| Some(given.ledger) == group.ledger());
+    tx.signed_with(own.map(|given| given.witnesses.clone()).unwrap_or_default())
+}
+
+fn own_bytes(signed: Vec<u8>, tx: &ParsedTx, group: GroupId) -> Vec<u8> {
     let own = |opening: &&Opening| hidden_for(&tx.body, opening) == Some(group);
-    Submission::encode(signed.to_vec(), tx.openings.iter().filter(own).cloned().collect())
+    Submission::encode(signed, tx.openings.iter().filter(own).cloned().collect())
 }
 
 fn hidden_for(body: &TxBody, opening: &Opening) -> Option<GroupId> {

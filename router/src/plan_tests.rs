@@ -17,10 +17,10 @@ fn body(slots: Vec<Slot>) -> TxBody {
     }
 }
 
-/// A transaction as a router has it before planning. The signature is of somebody; no plan depends
-/// on whose.
+/// A transaction as a router has it before planning, without signatures. Within a ledger no plan depends on whose
+/// there are.
 fn tx(slots: Vec<Slot>, openings: Vec<Opening>) -> Result<ParsedTx, Reject> {
-    let signed = SignedTx::sign(&body(slots), &[&SecretKey::derive(b"key", b"")]).encode();
+    let signed = SignedTx::sign(&body(slots), &[]).encode();
     ParsedTx::decode(&ClusterId::default(), &Submission::encode(signed, openings))
 }
 
@@ -159,6 +159,47 @@ fn each_group_is_given_its_own_openings_and_no_others() {
     // One opening of several: its group gets what there is.
     assert_eq!(given(vec![first.clone()])[1].own, with(vec![first]));
     assert!(given(Vec::new()).iter().all(|part| part.own.is_none()), "nothing to deal out");
+}
+
+/// Of what a group is given of a transaction that spans ledgers: whose witnesses, and which slots are opened.
+fn part_of(plan: &Plan, group: GroupId) -> (Vec<Address>, Vec<u16>) {
+    let Plan::Several(parts) = plan else { panic!("several groups vote") };
+    let part = parts.iter().find(|part| part.group == group).unwrap();
+    let own = ParsedTx::decode(&ClusterId::default(), part.own.as_ref().unwrap()).unwrap();
+    let signers = own.witnesses.iter().map(|witness| witness.auth.address()).collect();
+    (signers, own.openings.iter().map(|opening| opening.slot).collect())
+}
+
+#[test]
+fn each_ledger_is_given_the_witnesses_of_its_own_payers_and_no_others() {
+    let layout = Layout::even(2);
+    let keys = [0u8, 1, 2].map(|number| SecretKey::derive(&[number], b"payer"));
+    let [steel, coal, main] = [0, 1, 2].map(|at| ledger::Authorisation::Single(keys[at].public()).address());
+    let (one, other) = (GroupId::channel(1), GroupId::channel(2));
+    let openings = [opening(0, pay(steel, address(1))), opening(1, pay(coal, address(2)))];
+    let slots = vec![
+        hide(LedgerId::of_channel(one), one, &openings[0]),
+        hide(LedgerId::of_channel(other), other, &openings[1]),
+        on_main(pay(main, address(3))),
+    ];
+    let signed = SignedTx::sign(&body(slots.clone()), &keys.each_ref());
+    let plain = Submission::encode(signed.encode(), openings.to_vec());
+    let parsed = ParsedTx::decode_sent(&ClusterId::default(), &plain).unwrap();
+    // Dealt out here, or by the client: it is the same.
+    let by_client = parsed.dealt_by(|_, _| None).unwrap().encode();
+    let by_client = ParsedTx::decode_sent(&ClusterId::default(), &by_client).unwrap();
+    for tx in [&parsed, &by_client] {
+        let plan = plan(&layout, tx).unwrap();
+        assert_eq!(part_of(&plan, one), (vec![steel], vec![0]));
+        assert_eq!(part_of(&plan, other), (vec![coal], vec![1]));
+        assert_eq!(part_of(&plan, layout.locate(&main)), (vec![main], vec![]));
+    }
+    // Whose witness it is, an address does not tell: it is given to nobody.
+    let stranger = SecretKey::derive(b"stranger", b"");
+    let signed = SignedTx::sign(&body(slots), &[&keys[0], &keys[1], &stranger]);
+    let odd = Submission::encode(signed.encode(), openings.to_vec());
+    let odd = ParsedTx::decode_sent(&ClusterId::default(), &odd).unwrap();
+    assert_eq!(plan(&layout, &odd), Err(Reject::WitnessUnplaced));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use borsh::BorshDeserialize;
 use bytes::Bytes;
 use client::net;
-use client::{ClientError, Consistency, Wait};
+use client::{ClientError, Consistency, SubmitEvent, SubmitOptions, Wait};
 use ledger::limits::{MOVES_MAX, SIGNED_TX_BYTES_MAX};
 use ledger::tx::{Condition, Opening};
 use ledger::{
@@ -269,6 +269,17 @@ async fn shapes(counter: &mut Counter) {
     counter.refused(&memo, &[&alice], Reject::MemoTooLarge).await;
     memo.memo = vec![b'x'; 70_000];
     counter.refused(&memo, &[&alice], Reject::BodyTooLarge).await;
+    // One that another ledger could read, too: the SDK sends it to nobody, and a router hands it to nobody.
+    let mut across = counter.body(moves.clone());
+    let inside = Slot::Clear { ledger: LedgerId::of_channel(GroupId::channel(5)), mv: counter.pay(2) };
+    across.slots.push(inside);
+    across.memo = b"back to back".to_vec();
+    counter.refused(&across, &[&alice], Reject::MemoAcrossLedgers).await;
+    let mut stream = counter.bank.client.submit_stream(SubmitOptions::default());
+    stream.send(vec![Bytes::from(SignedTx::sign(&across, &[&alice.key]).encode())]).await.unwrap();
+    let events = in_time("a refusal", stream.next_events()).await.unwrap();
+    let refused = matches!(events[..], [SubmitEvent::Refused { reject: Some(Reject::MemoAcrossLedgers), .. }]);
+    assert!(refused, "{events:?}");
     let mut version = counter.body(moves.clone());
     version.version = 2;
     counter.refused(&version, &[&alice], Reject::Malformed).await;

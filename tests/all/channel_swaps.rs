@@ -6,7 +6,10 @@ use std::sync::Arc;
 use channel::{Change, Command, Outcome, Phase};
 use client::{Client, Consistency, Settled, Wait};
 use ledger::hash::sha256;
-use ledger::{Address, Committee, GroupId, LedgerId, Move, NodeId, Opening, OrgId, Reject, SignedTx, Slot, schema};
+use ledger::{
+    Address, Authorisation, Committee, GroupId, LedgerId, Move, NodeId, Opening, OrgId, Reject, SignedTx, Slot, TxBody,
+    schema,
+};
 use storage::KeyRange;
 
 use crate::support::bank::{Bank, Wallet, body, wallet};
@@ -136,6 +139,14 @@ impl Market {
         })
     }
 
+    /// Whether what a node keeps of one group has these bytes.
+    fn holds(&self, node: NodeId, group: GroupId, secret: &[u8]) -> bool {
+        let running = self.cluster.node(node).hosted().group(group.0).expect("the group runs there");
+        let all = running.share.state.db().unwrap().scan(KeyRange::all(), usize::MAX).unwrap();
+        let has = |part: &[u8]| part.windows(secret.len()).any(|window| window == secret);
+        all.iter().any(|(key, value)| has(key) || has(value))
+    }
+
     /// What opens a slot is kept by the channel's nodes that were named, and by none of the others.
     async fn is_kept_by(&self, opening: &Opening, inside: &[NodeId]) {
         let mv = borsh::to_vec(&opening.mv).unwrap();
@@ -185,6 +196,20 @@ async fn channels_and_the_main_ledger_settle_one_against_the_other_or_not_at_all
     market.has(coal, market.dave.address, 70).await;
     market.is_kept_by(&openings[0], &[OF_A, BETWEEN]).await;
     market.is_kept_by(&openings[1], &[OF_B, OF_C]).await;
+    // Neither knows who pays, or is paid, in the other: by no address and by no key.
+    for (group, nodes, known, unknown) in [
+        (steel, [OF_A, BETWEEN], &market.alice, [&market.carol, &market.dave]),
+        (coal, [OF_B, OF_C], &market.carol, [&market.alice, &market.bob]),
+    ] {
+        for node in nodes {
+            assert!(market.holds(node, group, &known.key.public().0), "{group} on node {node} has its own payer's key");
+            for wallet in unknown {
+                for secret in [&wallet.address.0[..], &wallet.key.public().0] {
+                    assert!(!market.holds(node, group, secret), "{group} on node {node} knows of the other side");
+                }
+            }
+        }
+    }
 
     // Delivery in a channel, hidden, against payment on the main ledger, which everybody sees.
     let delivery = |number, amount| hidden(number, 0, steel, bank.pay(&market.alice, market.bob.address, amount));
@@ -199,9 +224,19 @@ async fn channels_and_the_main_ledger_settle_one_against_the_other_or_not_at_all
     // Without the delivery there is no payment.
     let (slot, opening) = delivery(3, 561);
     let tx = market.sign(3, vec![slot, payment()]);
+    let txid = tx.txid(&market.cluster.genesis.cluster_id());
     let settled = market.between.submit_tx(tx.encode(), vec![opening], Wait::Applied).await.unwrap();
-    assert_eq!(settled.no(), Some((steel, Reject::InsufficientFunds)));
+    assert_eq!(settled.no(), Some((steel, Reject::InsufficientFunds)), "who handed it to steel is told why");
     market.is_untouched([560, 530], [440, 360]).await;
+    // Others are told on the main ledger that steel said no, and not why.
+    eventually("the main ledger has its receipt", async || {
+        let known = Consortium::of(&market.cluster).client(C).explain(txid).await.map_err(|error| error.to_string())?;
+        let receipt = known.into_iter().filter(|known| known.group != steel).find_map(|known| known.receipt);
+        let receipt = receipt.ok_or_else(|| "no receipt yet".to_owned())?;
+        assert_eq!(receipt.outcome, ledger::Outcome::Aborted { group: steel, reason: Reject::RefusedElsewhere });
+        Ok(())
+    })
+    .await;
 
     // Who takes no part in one of the channels hands over neither side.
     let consortium = Consortium::of(&market.cluster);
@@ -238,4 +273,14 @@ async fn channels_and_the_main_ledger_settle_one_against_the_other_or_not_at_all
     let settled = market.settle(market.swap(9, grain, [1, 1])).await;
     assert_eq!(settled.no(), Some((grain, Reject::ChannelClosed)));
     market.is_untouched([559, 529], [440, 360]).await;
+
+    // Alice signs with another key in steel by now, which her address does not tell: the client asks steel.
+    let (renewed, account) = (wallet("alice", 1).key, market.alice.address);
+    let rotate = Move::Rotate { account, auth: Authorisation::Single(renewed.public()) };
+    let rotate = vec![(LedgerId::of_channel(steel), rotate)];
+    market.between.execute(rotate, b"", &[&market.alice.key], Wait::Receipt).await.unwrap();
+    let (tx, openings) = market.swap(10, coal, [1, 1]);
+    let tx = SignedTx::sign(&TxBody::decode(&tx.body).unwrap(), &[&renewed, &market.carol.key]);
+    assert!(market.settle((tx, openings)).await.committed());
+    market.is_untouched([558, 528], [440, 360]).await;
 }

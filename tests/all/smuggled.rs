@@ -77,9 +77,9 @@ async fn comes_to_nothing(scene: &Scene, identity: &Identity, by: &Wallet) {
             }
         }
     }
-    let expired = Outcome::Aborted { group: channel, reason: Reject::Expired };
+    let refused = Outcome::Aborted { group: channel, reason: Reject::RefusedElsewhere };
     for txid in &txids {
-        assert_eq!(told[txid], expired, "whatever would have been wrong with it");
+        assert_eq!(told[txid], refused, "whatever would have been wrong with it");
         // It was not too late when the channel heard of it.
         let known = member.explain(*txid).await.unwrap();
         let inside = known.into_iter().find(|answer| answer.group == channel).and_then(|answer| answer.prepared);

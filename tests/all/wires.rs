@@ -9,7 +9,7 @@ use bytes::Bytes;
 use client::net;
 use client::{Consistency, Identity, Settled, Wait};
 use ledger::hash::sha256;
-use ledger::{AccountWrite, LedgerId, Move, NodeId, SignedTx, Slot};
+use ledger::{AccountWrite, GroupId, LedgerId, Move, NodeId, Opening, SignedTx, Slot};
 use prost::Message;
 use proto::v1;
 use proto::v1::query_request::Query;
@@ -17,7 +17,7 @@ use proto::v1::submit_event::Event;
 use seamark_cli::setup::Subject;
 use tonic::transport::Channel;
 
-use crate::isolation::{A, B, INSIDE, OUTSIDE, found_in};
+use crate::isolation::{A, B, C, INSIDE, OUTSIDE, found_in};
 use crate::support::bank::{Bank, body, wallet};
 use crate::support::cluster::{TestCluster, Wanted};
 use crate::support::consortium::Consortium;
@@ -30,6 +30,10 @@ use crate::support::wire::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAK
 const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
 const FUNDS: u128 = 10_000_000_000_000_000;
 const AMOUNT: u128 = 7_340_912_655_018_243;
+/// What is paid in the channel for something in another one.
+const PRICE: u128 = 1_286_440_907_315_569;
+/// A node of B that hosts the other channel, besides the one of C.
+const ELSEWHERE: NodeId = NodeId(5);
 const MEMO: &[u8] = b"two tonnes of cold-rolled steel";
 const METADATA: &[u8] = b"bill of lading 4711 of the Marie-Luise";
 const NAME: &[u8] = b"Harbour Steelworks and Sons";
@@ -149,6 +153,65 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
         .await;
     }
 
+    // Another channel, of B and C, trades with this one. Who pays here has no account anywhere else.
+    let coal = consortium.found("coal", &[(B, &[ELSEWHERE]), (C, &[OUTSIDE])]).await;
+    consortium.permit(coal, bank.asset, &[B, C]).await;
+    let [seller, buyer, trader] = ["seller", "buyer", "trader"].map(|name| wallet(name, 0));
+    bank.fund([&trader], 1_000).await;
+    let (of_coal, there) = (LedgerId::of_channel(coal), trader.address);
+    let bring = Move::Transfer { from: there, to: there, asset, amount: 1_000, ledger: of_coal };
+    bank.execute(vec![bring], &[&trader.key]).await.unwrap();
+    let between = consortium.client(B);
+    eventually("the money is in the other channel", async || {
+        let answer = between.account_of(of_coal, there, Consistency::Linearizable, false).await;
+        let found = answer.map_err(|error| error.to_string())?.value;
+        found.map(drop).ok_or_else(|| "no account yet".to_owned())
+    })
+    .await;
+    let funding = vec![(ledger, bank.pay(&payer, seller.address, PRICE))];
+    member.execute(funding, b"", &[&payer.key], Wait::Receipt).await.unwrap();
+    let hide = |slot: u16, group: GroupId, mv: Move| {
+        let opening = Opening { slot, salt: sha256(&[&b"wires"[..], &slot.to_be_bytes()].concat()), mv };
+        (Slot::Hidden { ledger: LedgerId::of_channel(group), group, hash: opening.hash() }, opening)
+    };
+    let (first, opening) = hide(0, channel, bank.pay(&seller, buyer.address, PRICE));
+    let (second, other_opening) = hide(1, coal, bank.pay(&trader, buyer.address, 7));
+    let mut swap = body(cluster.genesis.cluster_id(), 2, []);
+    swap.slots = vec![first, second];
+    let swap = SignedTx::sign(&swap, &[&seller.key, &trader.key]);
+    let txid = swap.txid(&cluster.genesis.cluster_id());
+    eventually("the channels have heard of each other, and trade", async || {
+        let openings = vec![opening.clone(), other_opening.clone()];
+        match between.submit_tx(swap.encode(), openings, Wait::Applied).await {
+            Ok(settled) if settled.committed() => Ok(()),
+            Err(error) if ["unknown_group", "timeout"].contains(&error.code()) => Err(error.to_string()),
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    let key = seller.key.public();
+    let veiled = [
+        Secret { what: "who pays", raw: seller.address.0.to_vec(), text: seller.address.to_string() },
+        Secret { what: "the key of who pays", raw: key.0.to_vec(), text: key.to_string() },
+        Secret { what: "the price", raw: PRICE.to_le_bytes().to_vec(), text: PRICE.to_string() },
+        Secret { what: "what opens a move", raw: opening.salt.0.to_vec(), text: opening.salt.to_string() },
+    ];
+    // What a member of the other channel is told of it has its own side only. What its nodes keep, `channel_swaps` reads.
+    let at_home = Consortium::of(&cluster).client(C);
+    let settled = at_home.transaction(txid, Some(coal), false).await.unwrap().value.expect("it has its receipt");
+    let there = door(OUTSIDE, &issue("org-c"));
+    let mut told = vec![ask(Query::Explain(v1::ExplainQuery { txid: Bytes::copy_from_slice(&txid.0.0) }))];
+    told.extend((1..=settled.height.0).map(|height| ask(Query::Block(v1::BlockQuery { group: coal.0, height }))));
+    let mut shown = Vec::new();
+    for question in told {
+        let answer = call(&there, "/seamark.v1.Router/Query", question.into()).await.unwrap();
+        shown.extend_from_slice(&answer.expect("an answer"));
+    }
+    assert!(has(&shown, &trader.key.public().0) && has(&shown, &txid.0.0), "its own side is in it");
+    for secret in &veiled {
+        assert!(!secret.is_in(&shown), "the other channel is told {}", secret.what);
+    }
+
     // Whoever is refused is noted in a log, at both ports.
     let before = DENIALS.map(|denial| said(&nodes, denial));
     let outsider = door(INSIDE, &issue("org-c"));
@@ -189,7 +252,7 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
             "{place}: {types:?}"
         );
         assert!(sealed.iter().all(|kind| [APPLICATION_DATA, ALERT].contains(kind)), "{place}");
-        for secret in &secrets {
+        for secret in secrets.iter().chain(&veiled) {
             assert!(!secret.is_in(&way.bytes), "{} goes over the wire: {place}", secret.what);
         }
     }
@@ -212,11 +275,11 @@ async fn nothing_of_a_channel_can_be_read_from_the_wires_or_the_logs() {
     for node in &all {
         let log = std::fs::read(log_of(&cluster, *node)).unwrap();
         assert!(has(&log, format!("node {node} runs").as_bytes()), "node {node} logs there");
-        for secret in &secrets {
+        for secret in secrets.iter().chain(&veiled) {
             assert!(!secret.is_in(&log), "{} is in the log of node {node}", secret.what);
         }
     }
-    for secret in &secrets {
+    for secret in secrets.iter().chain(&veiled) {
         for form in secret.forms() {
             assert!(!found_in(&cluster.dir.node_dir(OUTSIDE), &form), "a node outside has {}", secret.what);
         }

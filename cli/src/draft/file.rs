@@ -188,6 +188,7 @@ impl TxFile {
             body_bytes: self.bytes.clone(),
             witnesses: Vec::new(),
             openings: self.openings.clone(),
+            dealt: Vec::new(),
         }
     }
 

@@ -198,23 +198,29 @@ fn every_leg_said_yes(answers: &[Explain]) -> bool {
     !wanted.is_empty() && wanted.iter().all(yes)
 }
 
-/// The NO that others followed: a group that hears of a NO says no, too, with the reason `aborted`.
+/// The NO that others followed: a group that hears of a NO says no, too, with the reason `aborted`; and one of another
+/// ledger is told of it without its reason.
 fn first_no(answers: &[Explain]) -> Option<(GroupId, Reject)> {
-    let mut found: Vec<(bool, TimeMs, GroupId, Reject)> = Vec::new();
+    let told = |no: Reject| match no {
+        Reject::Aborted => 2u8,
+        Reject::RefusedElsewhere => 1,
+        _ => 0,
+    };
+    let mut found: Vec<(u8, TimeMs, GroupId, Reject)> = Vec::new();
     for answer in answers {
         if let Some(prepared) = &answer.prepared {
             if let Some((own, no)) = prepared.own.as_ref().and_then(|own| Some((own, own.no?))) {
-                found.push((no == Reject::Aborted, own.at.time_ms, answer.group, no));
+                found.push((told(no), own.at.time_ms, answer.group, no));
             }
             let heard = prepared.received.iter().filter_map(|vote| Some((vote, vote.no?)));
-            found.extend(heard.map(|(vote, no)| (no == Reject::Aborted, vote.at.time_ms, vote.group, no)));
+            found.extend(heard.map(|(vote, no)| (told(no), vote.at.time_ms, vote.group, no)));
         }
         if let Some(receipt) = &answer.receipt {
             let at = receipt.time_ms;
             match &receipt.outcome {
                 Outcome::Committed { .. } => {}
-                Outcome::Rejected(reason) => found.push((*reason == Reject::Aborted, at, answer.group, *reason)),
-                Outcome::Aborted { group, reason } => found.push((*reason == Reject::Aborted, at, *group, *reason)),
+                Outcome::Rejected(reason) => found.push((told(*reason), at, answer.group, *reason)),
+                Outcome::Aborted { group, reason } => found.push((told(*reason), at, *group, *reason)),
             }
         }
     }

@@ -268,6 +268,23 @@ fn a_channel_waits_for_a_member_and_says_until_when() {
     );
 }
 
+/// Another ledger is told of a NO, and not why. Whoever is in the one that said it is told.
+#[test]
+fn a_no_of_another_ledger_has_its_reason_where_that_ledger_answers() {
+    let (no, veiled) = (Reject::InsufficientFunds, Reject::RefusedElsewhere);
+    let aborted = Outcome::Aborted { group: TWO, reason: veiled };
+    let here = seen(ONE).votes(None, at(10, 1_000), true).hears(Some(veiled), at(12, 1_001)).resolves(
+        at(12, 1_001),
+        aborted,
+        false,
+    );
+    let reason = |answers: &[Explain]| story(answers, &[]).reason.map(|reason| (reason.group, reason.code));
+    assert_eq!(reason(&[here.clone()]), Some(("shard-2".to_owned(), "refused_elsewhere")));
+    // The clocks of groups differ: the reason may seem to be the later word.
+    let there = seen(TWO).votes(Some(no), at(77, 1_009), true).resolves(at(77, 1_009), Outcome::Rejected(no), false);
+    assert_eq!(reason(&[here, there]), Some(("shard-2".to_owned(), "insufficient_funds")));
+}
+
 /// A payee has its credit some moments before the sender has the proof.
 #[test]
 fn a_credit_that_stands_in_its_payees_history_is_taken() {

@@ -7,14 +7,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use ledger::{
-    Address, AssetId, GroupId, LedgerId, Move, Opening, Outcome, Receipt, Reject, SecretKey, SignedTx, Slot,
-    Submission, TimeMs, TxBody, TxId,
+    Address, AssetId, Authorisation, GroupId, LedgerId, Move, Opening, Outcome, ParsedTx, Receipt, Reject, SecretKey,
+    SignedTx, Slot, Submission, TimeMs, TxBody, TxId, Witness,
 };
 use proto::v1;
 use rand::TryRngCore;
 
 use crate::error::ClientError;
-use crate::sdk::Client;
+use crate::sdk::{Answer, Client, Consistency};
 use crate::submit::{GroupVote, PreparedTx, SubmitEvent, SubmitOptions, SubmitStream, no_of};
 
 /// How long a payment made by [`Client::pay`] may execute.
@@ -101,15 +101,18 @@ impl Client {
         self.submit_and_wait(tx, Wait::Receipt).await
     }
 
-    /// As [`Client::submit`], and waits for what `wait` says.
+    /// As [`Client::submit`], and waits for what `wait` says. Of a transaction with moves in several ledgers each
+    /// ledger is given the witnesses of its own accounts; accounts whose keys were rotated are looked up for that.
     ///
     /// # Errors
-    /// As [`Client::submit`].
+    /// As [`Client::submit`]; [`ClientError::BadTransaction`] for one that spans ledgers and has a memo, or a witness
+    /// that no account needs.
     pub async fn submit_and_wait(&self, tx: impl Into<Bytes>, wait: Wait) -> Result<Settled, ClientError> {
+        let tx = self.dealt(tx.into()).await?;
         let options =
             SubmitOptions { in_flight_max: 1, notify_applied: wait == Wait::Applied, give_up_after: self.patience };
         let mut stream = self.submit_stream(options);
-        stream.send(vec![tx.into()]).await?;
+        stream.send(vec![tx]).await?;
         let mut fate: Option<Settled> = None;
         while let Some(events) = stream.next_events().await {
             for event in events {
@@ -135,6 +138,41 @@ impl Client {
         Err(ClientError::Closed)
     }
 
+    /// The bytes to send. Which ledger is given which witnesses is said here, so that no router has to guess. What
+    /// cannot be read is sent as it is: a router says what is wrong with it.
+    async fn dealt(&self, bytes: Bytes) -> Result<Bytes, ClientError> {
+        let tx = match ParsedTx::decode_sent(&self.shared.cluster, &bytes) {
+            Ok(tx) if tx.dealt.is_empty() && tx.body.spans_ledgers() => tx,
+            Err(reject @ Reject::MemoAcrossLedgers) => return Err(ClientError::BadTransaction(reject)),
+            Ok(_) | Err(_) => return Ok(bytes),
+        };
+        let placed = |witness: &Witness| {
+            let mut voters = tx.visible().flat_map(|(_, _, mv)| mv.voters());
+            voters.any(|voter| voter.authorises && voter.account == witness.auth.address())
+        };
+        if tx.witnesses.iter().all(placed) {
+            let dealt = tx.dealt_by(|_, _| None).map_err(ClientError::BadTransaction)?;
+            return Ok(dealt.encode().into());
+        }
+        let mut rules: Vec<(LedgerId, Address, Authorisation)> = Vec::new();
+        for (_, ledger, mv) in tx.visible() {
+            for voter in mv.voters().filter(|voter| voter.authorises) {
+                let asked = self.account_of(ledger, voter.account, Consistency::Linearizable, false);
+                let Ok(Answer { value: record, .. }) = Box::pin(asked).await else {
+                    // Who may not ask there may not send there either, which a router says better.
+                    return Ok(bytes);
+                };
+                rules.extend(record.and_then(|record| record.auth).map(|auth| (ledger, voter.account, auth)));
+            }
+        }
+        let rule = |ledger: LedgerId, account: &Address| {
+            let known = rules.iter().find(|(of, known, _)| *of == ledger && known == account);
+            known.map(|(_, _, auth)| auth.clone())
+        };
+        let dealt = tx.dealt_by(rule).map_err(ClientError::BadTransaction)?;
+        Ok(dealt.encode().into())
+    }
+
     /// Sends an encoded [`SignedTx`] with openings of its hidden slots, sorted by slot, and waits.
     /// Each group gets only the openings of its own slots. Openings may also be left out here and
     /// handed over by somebody else.
@@ -157,18 +195,22 @@ impl Client {
     /// Makes a body for these moves with a fresh salt, valid for five minutes.
     ///
     /// # Errors
-    /// [`ClientError::Randomness`].
+    /// [`ClientError::Randomness`]; [`ClientError::BadTransaction`] for a memo that several ledgers could read.
     pub fn body(&self, moves: Vec<(LedgerId, Move)>, memo: &[u8]) -> Result<TxBody, ClientError> {
         let mut salt = [0; 16];
         rand::rngs::OsRng.try_fill_bytes(&mut salt).map_err(|error| ClientError::Randomness(error.to_string()))?;
-        Ok(TxBody {
+        let body = TxBody {
             version: ledger::tx::BODY_VERSION,
             cluster: self.shared.cluster,
             valid_until_ms: TimeMs(now_ms() + VALID_FOR_MS),
             salt,
             slots: moves.into_iter().map(|(ledger, mv)| Slot::Clear { ledger, mv }).collect(),
             memo: memo.to_vec(),
-        })
+        };
+        if !body.memo.is_empty() && body.spans_ledgers() {
+            return Err(ClientError::BadTransaction(Reject::MemoAcrossLedgers));
+        }
+        Ok(body)
     }
 
     /// Signs moves with single keys, sends them, and waits. A rejection is an error here.
@@ -225,7 +267,7 @@ impl Client {
         amount: u128,
         wait: Wait,
     ) -> Result<Receipt, ClientError> {
-        let from = ledger::Authorisation::Single(key.public()).address();
+        let from = Authorisation::Single(key.public()).address();
         let mv = Move::Pay { from, to, asset, amount };
         match self.execute(vec![(LedgerId::MAIN, mv)], b"", &[key], wait).await? {
             Settled::Receipt(receipt) => Ok(receipt),

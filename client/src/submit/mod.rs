@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use ledger::{ClusterId, GroupId, Height, Receipt, Reject, SignedTx, Submission, TxId};
+use ledger::{ClusterId, GroupId, Height, Receipt, Reject, Submission, TxId};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::error::ClientError;
@@ -106,7 +106,8 @@ pub fn no_of(votes: &[GroupVote]) -> Option<(GroupId, Reject)> {
 pub struct PreparedTx {
     /// Its id.
     pub txid: TxId,
-    /// `borsh(SignedTx)`, or `borsh(Submission)` where openings of hidden slots come along.
+    /// `borsh(SignedTx)`; `borsh(Submission)` where openings of hidden slots come along; `borsh(DealtTx)` where the
+    /// moves are in several ledgers and each is given its own witnesses.
     pub bytes: Bytes,
 }
 
@@ -116,21 +117,9 @@ impl PreparedTx {
     /// # Errors
     /// [`Reject::Malformed`] or [`Reject::BodyTooLarge`].
     pub fn from_bytes(cluster: &ClusterId, bytes: Bytes) -> Result<Self, Reject> {
-        let txid = if bytes.first() == Some(&2) {
-            id_of(cluster, &Submission::split(&bytes)?.0)?
-        } else {
-            id_of(cluster, &bytes)?
-        };
+        let txid = ledger::tx::txid(cluster, &Submission::body_of(&bytes)?);
         Ok(Self { txid, bytes })
     }
-}
-
-fn id_of(cluster: &ClusterId, signed: &[u8]) -> Result<TxId, Reject> {
-    if signed.len() > ledger::limits::SIGNED_TX_BYTES_MAX {
-        return Err(Reject::BodyTooLarge);
-    }
-    let signed: SignedTx = borsh::from_slice(signed).map_err(|_| Reject::Malformed)?;
-    Ok(signed.txid(cluster))
 }
 
 /// Both halves of an open stream.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use cross_shard::commit::Decision;
 use ledger::ids::{GroupId, TxId};
 use ledger::receipt::{Outcome, Receipt};
+use ledger::reject::Reject;
 
 use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen, own};
 use crate::workload::Purpose;
@@ -73,6 +74,16 @@ impl Atomicity {
             Outcome::Rejected(reason) => {
                 if vote(&group) != Some(&Decision::No(*reason)) {
                     found.push(format!("{group} rejected {txid} for {reason:?} and voted {:?}", vote(&group)));
+                }
+            }
+            // Another ledger is told of a NO, and never why.
+            Outcome::Aborted { group: other, reason } if other.ledger() != group.ledger() => {
+                let veiled = *reason == Reject::RefusedElsewhere;
+                if !veiled || !matches!(vote(other), Some(Decision::No(_))) {
+                    found.push(format!(
+                        "{group} aborted {txid} for {reason:?} of {other}, in another ledger, whose vote is {:?}",
+                        vote(other)
+                    ));
                 }
             }
             Outcome::Aborted { group: other, reason } => {

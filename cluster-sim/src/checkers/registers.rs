@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cross_shard::Message;
 use cross_shard::commit::Decision;
 use ledger::ids::{Address, GroupId, TxId};
+use ledger::reject::Reject;
 use ledger::schema;
 
 use super::{BlockSeen, Checker, Facts, Moment, RawReplica, Seen};
@@ -97,7 +98,12 @@ impl Registers {
             found.push(format!("{group} voted {decision:?} on {txid}; its registers differ: {:?}", said.accounts));
         }
         for other in tx.voters.iter().filter(|other| **other != group) {
-            if said.mailed.get(other).map(Vec::as_slice) != Some(&[decision]) {
+            // Another ledger is told of a NO without its reason.
+            let expected = match decision {
+                Decision::No(_) if other.ledger() != group.ledger() => Decision::No(Reject::RefusedElsewhere),
+                Decision::Yes | Decision::No(_) => decision,
+            };
+            if said.mailed.get(other).map(Vec::as_slice) != Some(&[expected]) {
                 found.push(format!(
                     "{group} voted {decision:?} on {txid} and mailed {:?} to {other}",
                     said.mailed.get(other)

@@ -231,6 +231,11 @@ impl<'a> Maker<'a> {
         let (slots, openings, hidden) = self.slots(&moves, &terms);
         let mut memo = vec![0; self.rng.random_range(0..24)];
         self.rng.fill(&mut memo[..]);
+        let ledgers: Vec<LedgerId> = moves.iter().map(|mv| self.ledger_of(mv)).collect();
+        if ledgers.iter().any(|ledger| *ledger != ledgers[0]) {
+            // One that all of them could read is refused.
+            memo.clear();
+        }
         let body = TxBody {
             version: ledger::tx::BODY_VERSION,
             cluster: self.cluster,
@@ -246,16 +251,20 @@ impl<'a> Maker<'a> {
             let first = mv.voters().find(|voter| voter.authorises).map(|voter| voter.account);
             signers.extend(first.filter(|account| !signers.contains(account) && terms.unsigned != Some(*account)));
         }
+        let mut witnesses: BTreeMap<LedgerId, Vec<Witness>> = BTreeMap::new();
         let all = self.accounts.iter().chain(&self.inside);
         for account in all.filter(|account| signers.contains(&account.address)) {
-            signed.witnesses.push(account.witness(&txid.0));
+            let witness = account.witness(&txid.0);
+            if let Some(ledger) = account.home.ledger() {
+                witnesses.entry(ledger).or_default().push(witness.clone());
+            }
+            signed.witnesses.push(witness);
         }
         let mut purpose = terms.purpose;
         if purpose == Purpose::Forged {
             purpose = self.forge(&mut signed);
         }
         let index = u32::try_from(self.operations.len()).unwrap_or(u32::MAX);
-        let ledgers = moves.iter().map(|mv| self.ledger_of(mv)).collect();
         self.operations.push(Operation {
             index,
             purpose,
@@ -263,6 +272,7 @@ impl<'a> Maker<'a> {
             txid,
             bytes: Bytes::from(signed.encode()),
             openings,
+            witnesses,
             moves,
             hidden,
             valid_until: TimeMs(terms.valid_until_ms),

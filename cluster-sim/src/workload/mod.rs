@@ -16,10 +16,11 @@ mod simple;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use ledger::auth::Witness;
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
 use ledger::ids::{Address, GroupId, LedgerId, TimeMs, TxId};
-use ledger::tx::{Move, Opening};
+use ledger::tx::{Move, Opening, SignedTx};
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::Shape;
@@ -79,10 +80,12 @@ pub struct Operation {
     pub purpose: Purpose,
     /// The transaction.
     pub txid: TxId,
-    /// Its signed bytes, without openings.
+    /// Its signed bytes, with all witnesses and without openings.
     pub bytes: Bytes,
     /// Openings of hidden slots, for each group its own.
     pub openings: BTreeMap<GroupId, Vec<Opening>>,
+    /// Its witnesses, for each ledger those of its own accounts.
+    pub witnesses: BTreeMap<LedgerId, Vec<Witness>>,
     /// Its moves, hidden ones too, for the checkers' own arithmetic.
     pub moves: Vec<Move>,
     /// The ledger that each of them is in.
@@ -99,6 +102,21 @@ pub struct Operation {
     pub late: bool,
     /// How it reaches its groups.
     pub handing: Handing,
+}
+
+impl Operation {
+    /// What a group is given, without openings: where several ledgers take part, the witnesses of its own alone.
+    #[must_use]
+    pub fn signed_for(&self, group: GroupId) -> Vec<u8> {
+        let signed = borsh::from_slice::<SignedTx>(&self.bytes);
+        match signed {
+            Ok(signed) if self.ledgers.windows(2).any(|pair| pair[0] != pair[1]) => {
+                let own = group.ledger().and_then(|ledger| self.witnesses.get(&ledger));
+                SignedTx { witnesses: own.cloned().unwrap_or_default(), ..signed }.encode()
+            }
+            Ok(_) | Err(_) => self.bytes.to_vec(),
+        }
+    }
 }
 
 /// The load of a seed.

@@ -7,13 +7,17 @@
 //! that arrives makes a group vote that has not yet, so a router that reached one group and died
 //! owes nothing, and nobody waits for anything but mail. `tests/model` explores these rules.
 //!
+//! What goes to a group of another ledger says no more than it has to: no witnesses, and no reason of a NO. So a group
+//! votes on mail within a ledger only; on mail from another ledger it waits for a hand-over of its own.
+//!
 //! Never decides what a move means: that is `ledger::rules`. Never sends: votes are appended to
 //! streams, and the caller turns [`Progress`] into receipts, credits and history.
 
+mod deadlines;
 mod record;
 
 use ledger::ids::{ClusterId, GroupId, Height, TimeMs, TxId};
-use ledger::limits::{REGISTER_GRACE_MS, REGISTER_RECHECK_MS, SWEEP_MAX};
+use ledger::limits::REGISTER_GRACE_MS;
 use ledger::reject::Reject;
 use ledger::rules::{self, Effects, OwnLeg, RuleContext, Signatures};
 use ledger::schema;
@@ -23,6 +27,7 @@ use ledger::view::View;
 use crate::message::{Message, Vote};
 use crate::stream;
 
+pub use deadlines::{next_deadline, sweep};
 pub use record::{Cast, Decision, LegId, Prepared, Received, Register, Resolved, Stamp, Verdict, all_legs, legs_where};
 
 /// What a step goes by, besides the state.
@@ -56,6 +61,16 @@ impl CommitContext<'_> {
     /// send it again, and another group's vote will be answered.
     fn admits(&self) -> Result<(), Reject> {
         self.barred.map_or(Ok(()), Err)
+    }
+
+    /// Whether a group belongs to another ledger, so that what is of this one is none of its business.
+    fn foreign(&self, group: GroupId) -> bool {
+        group.ledger() != Some(self.rules.ledger)
+    }
+
+    /// Whether groups of another ledger take part.
+    fn spans(&self, voters: &[GroupId]) -> bool {
+        voters.iter().any(|group| self.foreign(*group))
     }
 
     fn past(&self, time: TimeMs) -> bool {
@@ -143,6 +158,10 @@ fn hand_over_again(
     };
     record.handed_over = true;
     record.openings = own_openings(ctx, tx);
+    if ctx.spans(&record.voters) {
+        // What mail has brought may be without the witnesses, which the rest of this ledger is to have.
+        record.tx = tx.signed();
+    }
     view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
     Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, decision, out)))
 }
@@ -164,7 +183,8 @@ fn decide(
 
 /// The vote of a group that waits, on the transaction as mail brought it, now that its legs can be seen. A party
 /// has shown itself in another group, so an authorisation that is missing here is a NO, as it is where nothing is
-/// hidden; whoever opens the legs has been given their salts by a party.
+/// hidden; whoever opens the legs has been given their salts by a party. Where the votes came from other ledgers, and so
+/// without witnesses, whoever opens nothing has not shown to be sent by a party, and leaves no trace.
 fn decide_as_mailed(
     view: &mut View<'_>,
     ctx: &CommitContext<'_>,
@@ -172,6 +192,10 @@ fn decide_as_mailed(
     record: &Prepared,
 ) -> Result<Decision, Reject> {
     let mut mailed = ParsedTx::decode(&ctx.cluster, &record.tx)?;
+    if mailed.witnesses.is_empty() && ctx.spans(&record.voters) {
+        let opens = !own_openings(ctx, handed).is_empty();
+        return if opens { Ok(Decision::No(Reject::NotAuthorised)) } else { Err(Reject::NotAuthorised) };
+    }
     mailed.open(handed.openings.clone())?;
     // The legs have been seen, so none is hidden any more, and this is the hand-over.
     vote_on_mail(view, ctx, &mailed, Decision::Yes, true).ok_or(Reject::HiddenSlot)
@@ -199,22 +223,31 @@ pub fn take_vote(
     if !both_vote || vote.legs != legs_of(ctx, source, &tx) {
         return Err(Reject::WrongShard);
     }
+    let foreign = ctx.foreign(source);
+    if foreign {
+        // What another ledger says of ours counts as little as we tell it of that.
+        tx.witnesses.clear();
+    }
+    let decision = if foreign { vote.decision.veiled() } else { vote.decision };
     let known = prepared(view, &tx.txid);
     let mut record = known.unwrap_or_else(|| new_record(ctx, &tx, groups, false));
     if record.dropped.is_some() || record.received.iter().any(|known| known.group == source) {
         // A register is dropped only when every vote has come, so this one is a repetition.
         return Ok(());
     }
-    record.received.push(Received { group: source, decision: vote.decision, legs: vote.legs.clone(), at: ctx.stamp() });
+    record.received.push(Received { group: source, decision, legs: vote.legs.clone(), at: ctx.stamp() });
     if record.own.is_some() {
         resolve(view, ctx, &tx, &mut record, out);
         store(view, &record);
         return Ok(());
     }
+    if !foreign && ctx.spans(&record.voters) {
+        record.tx.clone_from(&vote.tx);
+    }
     if !record.openings.is_empty() {
         tx.open(record.openings.clone())?;
     }
-    match vote_on_mail(view, ctx, &tx, vote.decision, record.handed_over) {
+    match vote_on_mail(view, ctx, &tx, decision, record.handed_over) {
         Some(decision) => {
             view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
             vote_and_resolve(view, ctx, &tx, &mut record, decision, out);
@@ -227,8 +260,8 @@ pub fn take_vote(
     Ok(())
 }
 
-/// The vote that another group's vote calls for; `None` while an opening is missing, or the hand-over without which
-/// this group says nothing of its legs.
+/// The vote that another group's vote calls for; `None` while an opening is missing, or the witnesses, which do not
+/// come from another ledger, or the hand-over without which this group says nothing of its legs.
 fn vote_on_mail(
     view: &mut View<'_>,
     ctx: &CommitContext<'_>,
@@ -256,6 +289,10 @@ fn vote_on_mail(
         Err(Reject::HiddenSlot) => return None,
         Err(reason) => return Some(Decision::No(reason)),
     };
+    let bare = tx.witnesses.is_empty() && ctx.rules.voter_groups(&tx.body).is_ok_and(|voters| ctx.spans(&voters));
+    if bare && legs.iter().any(|leg| leg.voter.authorises) {
+        return None;
+    }
     // The sender's group answers for the signatures it needs, not for ours.
     match rules::reserve(view, &ctx.rules, tx, &legs, Signatures::Unchecked) {
         Ok(()) => Some(Decision::Yes),
@@ -315,9 +352,8 @@ fn vote_and_resolve(
         view.store(schema::register(account, &tx.txid), &register);
     }
     let vote = Vote { txid: tx.txid, tx: record.tx.clone(), legs: legs.clone(), decision };
-    let message = Message::Vote(vote).encode();
     let others = record.voters.iter().filter(|group| **group != ctx.me());
-    let sent = others.map(|group| (*group, stream::emit(view, *group, message.clone()))).collect();
+    let sent = others.map(|group| (*group, stream::emit(view, *group, vote_for(ctx, *group, tx, &vote)))).collect();
     record.own = Some(Cast { decision, legs, accounts, sent, at: ctx.stamp() });
     // Never in the past, also when this vote comes late: what lies before `swept` is not looked at.
     let earliest = record.valid_until_ms.0.saturating_add(REGISTER_GRACE_MS);
@@ -327,6 +363,16 @@ fn vote_and_resolve(
     resolve(view, ctx, tx, record, out);
     store(view, record);
     decision
+}
+
+/// The vote as a group is told it: one of another ledger neither by which witnesses, nor why not.
+fn vote_for(ctx: &CommitContext<'_>, group: GroupId, tx: &ParsedTx, vote: &Vote) -> Vec<u8> {
+    let mut vote = vote.clone();
+    if ctx.foreign(group) {
+        vote.tx = tx.signed_with(Vec::new());
+        vote.decision = vote.decision.veiled();
+    }
+    Message::Vote(vote).encode()
 }
 
 /// This group's legs as far as they can be seen: a NO may be due before openings came.
@@ -381,75 +427,4 @@ fn reopened(tx: &ParsedTx, record: &Prepared) -> ParsedTx {
 
 fn store(view: &mut View<'_>, record: &Prepared) {
     view.store(schema::prepared(&record.txid), record);
-}
-
-/// Deals with deadlines that the block's time has passed: a group that still waits for openings, or for a
-/// hand-over, writes NO, and registers that nobody can need any more are dropped.
-pub fn sweep(view: &mut View<'_>, ctx: &CommitContext<'_>, out: &mut Vec<Progress>) {
-    let from = swept(view);
-    let keys = view.first_keys(&[schema::DEADLINE], &schema::deadline_from(from), SWEEP_MAX);
-    let mut upto = from;
-    for key in keys {
-        let Some((at, txid)) = schema::deadline_of(&key) else { continue };
-        if !ctx.past(at) {
-            break;
-        }
-        upto = at;
-        view.delete(key);
-        due(view, ctx, &txid, out);
-    }
-    if upto != from {
-        view.store(schema::swept(), &upto);
-    }
-}
-
-fn swept(view: &mut View<'_>) -> TimeMs {
-    view.load(&schema::swept()).unwrap_or_default()
-}
-
-/// The earliest deadline that is still ahead. Once a block's time is past it, a block is due even
-/// if there is nothing else to put into it.
-pub fn next_deadline(view: &mut View<'_>) -> Option<TimeMs> {
-    let from = swept(view);
-    let first = view.first_keys(&[schema::DEADLINE], &schema::deadline_from(from), 1);
-    first.first().and_then(|key| schema::deadline_of(key)).map(|(at, _)| at)
-}
-
-fn due(view: &mut View<'_>, ctx: &CommitContext<'_>, txid: &TxId, out: &mut Vec<Progress>) {
-    let Some(mut record) = prepared(view, txid) else { return };
-    if record.dropped.is_some() {
-        return;
-    }
-    if record.own.is_none() {
-        let tx = ParsedTx::decode(&ctx.cluster, &record.tx).expect("it was decoded when it was recorded");
-        vote_and_resolve(view, ctx, &tx, &mut record, Decision::No(Reject::Expired), out);
-        return;
-    }
-    if droppable(view, ctx, &record) {
-        drop_register(view, ctx, &mut record);
-    } else {
-        let again = whole_seconds(ctx.rules.time_ms.0.saturating_add(REGISTER_RECHECK_MS));
-        view.put(schema::deadline(again, txid), Vec::new());
-    }
-}
-
-/// The four conditions: every vote received, our own acknowledged by all voters, the outcome
-/// applied, and the time past.
-fn droppable(view: &mut View<'_>, ctx: &CommitContext<'_>, record: &Prepared) -> bool {
-    let Some(own) = &record.own else { return false };
-    let acknowledged = own.sent.iter().all(|(group, seq)| stream::out_stream(view, *group).acked > *seq);
-    acknowledged
-        && record.heard_all()
-        && record.outcome.is_some()
-        && ctx.past(TimeMs(record.valid_until_ms.0.saturating_add(REGISTER_GRACE_MS)))
-}
-
-fn drop_register(view: &mut View<'_>, ctx: &CommitContext<'_>, record: &mut Prepared) {
-    for account in record.own.iter().flat_map(|own| &own.accounts) {
-        view.delete(schema::register(account, &record.txid));
-    }
-    record.tx = Vec::new();
-    record.openings = Vec::new();
-    record.dropped = Some(ctx.stamp());
-    store(view, record);
 }

@@ -14,6 +14,17 @@ pub enum Decision {
     No(Reject),
 }
 
+impl Decision {
+    /// As it is told to another ledger, which learns that and not why.
+    #[must_use]
+    pub const fn veiled(self) -> Self {
+        match self {
+            Self::Yes => Self::Yes,
+            Self::No(_) => Self::No(Reject::RefusedElsewhere),
+        }
+    }
+}
+
 /// The vote register under each account that votes, a leaf of the state tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Register {
@@ -89,7 +100,7 @@ pub struct Cast {
 pub struct Received {
     /// Whose.
     pub group: GroupId,
-    /// The vote.
+    /// The vote; a NO of another ledger without its reason ([`Decision::veiled`]).
     pub decision: Decision,
     /// The legs it speaks for.
     pub legs: Vec<LegId>,
@@ -114,7 +125,7 @@ pub struct Prepared {
     pub version: u8,
     /// The transaction.
     pub txid: TxId,
-    /// The signed transaction as it came; empty once the register is dropped.
+    /// The signed transaction as it came, without the witnesses of other ledgers; empty once the register is dropped.
     pub tx: Vec<u8>,
     /// Openings of this group's hidden slots, as far as they came; never mailed.
     pub openings: Vec<Opening>,

@@ -163,8 +163,21 @@ impl Ballot {
             Outcome::Rejected(reason) => {
                 self.vote(v1::Vote::of(receipt.group, Some(*reason), Some(receipt.height)));
             }
-            Outcome::Aborted { group, reason } => self.vote(v1::Vote::of(*group, Some(*reason), None)),
+            Outcome::Aborted { group, reason } => {
+                let reason = if *reason == Reject::RefusedElsewhere { self.told_here(*group) } else { *reason };
+                self.vote(v1::Vote::of(*group, Some(reason), None));
+            }
         }
+    }
+
+    /// Why a group said no, when another ledger's receipt does not tell: it may have refused the hand-over for it,
+    /// and has told whoever sends this over this router.
+    fn told_here(&mut self, group: GroupId) -> Reject {
+        let refusal = self.voter(group).and_then(|voter| match &voter.said {
+            Said::Refused(refusal) => refusal.reject(),
+            Said::Nothing | Said::Waits | Said::Vote(_) => None,
+        });
+        refusal.filter(|reject| !reject.retryable()).unwrap_or(Reject::RefusedElsewhere)
     }
 
     /// A group has applied the outcome, and everything it mailed has been taken. Returns whether all

@@ -172,6 +172,24 @@ fn any_receipt_tells_the_outcome_everywhere() {
 }
 
 #[test]
+fn a_no_that_another_ledger_does_not_explain_has_the_reason_that_its_group_told_here() {
+    let told = |word: Word| {
+        let mut ballot = ballot(2);
+        ballot.vote(yes(0));
+        word.say(&mut ballot, 1);
+        ballot.receipt(&receipt(0, Outcome::Aborted { group: GROUPS[1], reason: Reject::RefusedElsewhere }));
+        match ballot.conclusion() {
+            Conclusion::Decided(votes) => votes.iter().find(|vote| !vote.yes).and_then(v1::Vote::reject),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told(Word::Nothing), Some(Reject::RefusedElsewhere));
+    assert_eq!(told(Word::No), Some(Reject::Frozen));
+    assert_eq!(told(Word::Refuses(Reject::ChannelFrozen)), Some(Reject::ChannelFrozen));
+    assert_eq!(told(Word::Refuses(Reject::PeerBusy)), Some(Reject::RefusedElsewhere), "that has passed");
+}
+
+#[test]
 fn applied_is_when_all_have_applied_what_was_decided() {
     let mut ballot = ballot(2);
     assert!(!ballot.applied(GROUPS[0]), "nothing is decided");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ledger::limits::BATCH_TXS_MAX;
 use ledger::tx::ParsedTx;
-use ledger::{GroupId, GroupKind, NodeId, Reject, SignedTx, Submission};
+use ledger::{GroupId, GroupKind, NodeId, Reject, Submission};
 use parking_lot::Mutex;
 use proto::{edge, v1};
 use tokio::sync::{Semaphore, watch};
@@ -104,7 +104,7 @@ impl Desk {
         // How many were for channels that the caller does not write to, and the first of these.
         let mut denied: Option<(GroupId, usize)> = None;
         for bytes in txs {
-            let parsed = ParsedTx::decode(&view.cluster, &bytes);
+            let parsed = ParsedTx::decode_sent(&view.cluster, &bytes);
             let plan = parsed.as_ref().map_err(|reject| *reject).and_then(|tx| view.plan(tx));
             let missing = match (&plan, &parsed) {
                 (Err(Reject::UnknownGroup), Ok(tx)) => view.not_heard_of(tx),
@@ -146,11 +146,12 @@ impl Desk {
 /// hash of the bytes then says which one is meant.
 fn refusal_of(view: &ClusterView, bytes: &[u8], reject: Reject) -> v1::SubmitEvent {
     let refusal = v1::Refusal::of(reject);
-    let signed = Submission::split(bytes).ok().map(|(signed, _)| signed);
-    let signed = signed.filter(|signed| signed.len() <= ledger::limits::SIGNED_TX_BYTES_MAX);
-    match signed.and_then(|signed| borsh::from_slice::<SignedTx>(&signed).ok()) {
-        Some(tx) => v1::SubmitEvent::refused(edge::bytes_of(&tx.txid(&view.cluster)), refusal),
-        None => {
+    match Submission::body_of(bytes) {
+        Ok(body) => {
+            let txid = ledger::tx::txid(&view.cluster, &body);
+            v1::SubmitEvent::refused(edge::bytes_of(&txid), refusal)
+        }
+        Err(_) => {
             let hash = ledger::hash::sha256(bytes);
             v1::SubmitEvent::refused(Bytes::new(), refusal.detail(format!("bytes with sha256 {hash}")))
         }

@@ -296,26 +296,16 @@ impl Flight {
         Joined::Waits { resend: false }
     }
 
-    /// Takes openings that somebody else brings for the same signed transaction: each party may hand
-    /// over only its own. Returns the groups that have to be given more; `None` when it is not the
+    /// Takes openings that somebody else brings for the same signed transaction, and the witnesses of other ledgers:
+    /// each party may hand over only its own. Returns the groups that have to be given more; `None` when it is not the
     /// same transaction.
     fn open_more(&mut self, view: &ClusterView, tx: &Planned) -> Option<Vec<GroupId>> {
         let Course::Several(ballot) = &mut self.course else { return None };
         if self.tx.bytes == tx.bytes {
             return Some(Vec::new());
         }
-        let (signed, mut openings) = Submission::split(&self.tx.bytes).ok()?;
-        let (other, theirs) = Submission::split(&tx.bytes).ok()?;
-        if signed != other {
-            return None;
-        }
-        for opening in theirs {
-            if let Err(at) = openings.binary_search_by_key(&opening.slot, |known| known.slot) {
-                openings.insert(at, opening);
-            }
-        }
-        let bytes: Bytes = Submission::encode(signed, openings).into();
-        let opened = ParsedTx::decode(&view.cluster, &bytes).ok()?;
+        let bytes: Bytes = Submission::together(&self.tx.bytes, &tx.bytes)?.into();
+        let opened = ParsedTx::decode_sent(&view.cluster, &bytes).ok()?;
         let Ok(Plan::Several(parts)) = view.plan(&opened) else { return None };
         let more = ballot.give(parts, &self.tx.bytes);
         self.tx.replace(bytes);

@@ -451,7 +451,7 @@ impl Flights {
         if !std::mem::take(&mut hand_over.replan) {
             return due.entry(group).or_default().push(txid);
         }
-        match ParsedTx::decode(&step.view.cluster, flight.bytes()).and_then(|tx| step.view.plan(&tx)) {
+        match ParsedTx::decode_sent(&step.view.cluster, flight.bytes()).and_then(|tx| step.view.plan(&tx)) {
             Ok(plan) => {
                 let mut groups = flight.adopt(plan, step.now);
                 groups.extend(flight.hand_over(group).map(|hand_over| hand_over.group));

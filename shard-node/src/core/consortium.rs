@@ -442,10 +442,24 @@ impl Consortium {
     }
 
     pub fn submit(&mut self, group: GroupId, tx: &SignedTx, openings: &[Opening]) -> CommandOutcome {
-        let bytes = Submission::encode(tx.encode(), openings.to_vec());
-        ParsedTx::decode(&self.cluster, &bytes).expect("it decodes").verify_signatures().expect("signatures hold");
+        let bytes = part(&self.cluster, group, tx, openings);
         self.one(group, Command::Tx(bytes))
     }
+}
+
+/// What a router gives to a group that takes part: of a transaction that spans ledgers, the witnesses of its own.
+pub fn part(cluster: &ClusterId, group: GroupId, tx: &SignedTx, openings: &[Opening]) -> Vec<u8> {
+    let whole = Submission::encode(tx.encode(), openings.to_vec());
+    let parsed = ParsedTx::decode(cluster, &whole).expect("it decodes");
+    let mut given = whole;
+    if parsed.body.spans_ledgers() {
+        let dealt = parsed.deal(|_, _| None).expect("each witness is of a payer");
+        let own = dealt.into_iter().find(|given| Some(given.ledger) == group.ledger());
+        let signed = parsed.signed_with(own.map(|given| given.witnesses).unwrap_or_default());
+        given = Submission::encode(signed, openings.to_vec());
+    }
+    ParsedTx::decode(cluster, &given).expect("it decodes").verify_signatures().expect("signatures hold");
+    given
 }
 
 pub fn clear(ledger: LedgerId, mv: Move) -> Slot {

@@ -27,3 +27,5 @@ pub(crate) mod consortium;
 pub(crate) mod support;
 #[cfg(test)]
 mod swap_tests;
+#[cfg(test)]
+mod veil_tests;

@@ -62,11 +62,11 @@ impl Swap {
         self.groups.map(|group| world.chain(group).outcome(&self.tx))
     }
 
-    /// What one side says no with, and that the other side hears it.
+    /// What one side says no with, and that the other side hears of it, and not why.
     fn assert_aborted(&self, world: &Consortium, by: usize, reason: Reject) {
         let [own, other] = [by, 1 - by].map(|side| world.chain(self.groups[side]).outcome(&self.tx));
         assert_eq!(own, Some(Outcome::Rejected(reason)));
-        assert_eq!(other, Some(Outcome::Aborted { group: self.groups[by], reason }));
+        assert_eq!(other, Some(Outcome::Aborted { group: self.groups[by], reason: Reject::RefusedElsewhere }));
     }
 
     /// Neither state nor mail of a group has a byte of the other side's move or salt.
@@ -244,7 +244,7 @@ fn a_channel_executes_nothing_that_only_a_shard_was_handed() {
         world.block(groups[0], Vec::new());
         world.settle();
         assert_eq!(world.chain(groups[0]).outcome(&tx), Some(Outcome::Rejected(Reject::Expired)));
-        let told = Outcome::Aborted { group: groups[0], reason: Reject::Expired };
+        let told = Outcome::Aborted { group: groups[0], reason: Reject::RefusedElsewhere };
         assert_eq!(world.chain(home).outcome(&tx), Some(told));
         assert_eq!(balances(&world, groups, assets), before);
     }

@@ -19,9 +19,6 @@ use crate::error::CliError;
 use crate::output::rounded;
 use crate::setup::pki::random;
 
-/// What is stored with it, in the clear for both channels.
-const MEMO: &[u8] = b"back to back";
-
 /// A move of the trade.
 struct Leg<'a> {
     place: &'a Place,
@@ -107,7 +104,7 @@ pub(super) async fn trade(cast: &Cast, places: &Places, goods: &Goods, teller: &
         moves.push(MoveLine { slot, channel: leg.place.name, what: leg.in_words() });
     }
     // Only who is in both channels may hand it to both.
-    let body = TxBody { slots, ..b.client.body(Vec::new(), MEMO)? };
+    let body = TxBody { slots, ..b.client.body(Vec::new(), b"")? };
     let tx = SignedTx::sign(&body, &[&a.party.key, &b.party.key, &c.party.key]);
     let id = tx.txid(&body.cluster);
     let since = Instant::now();
