@@ -279,7 +279,7 @@ fn a_no_of_another_ledger_has_its_reason_where_that_ledger_answers() {
         false,
     );
     let reason = |answers: &[Explain]| story(answers, &[]).reason.map(|reason| (reason.group, reason.code));
-    assert_eq!(reason(&[here.clone()]), Some(("shard-2".to_owned(), "refused_elsewhere")));
+    assert_eq!(reason(std::slice::from_ref(&here)), Some(("shard-2".to_owned(), "refused_elsewhere")));
     // The clocks of groups differ: the reason may seem to be the later word.
     let there = seen(TWO).votes(Some(no), at(77, 1_009), true).resolves(at(77, 1_009), Outcome::Rejected(no), false);
     assert_eq!(reason(&[here, there]), Some(("shard-2".to_owned(), "insufficient_funds")));
