@@ -146,6 +146,10 @@ impl Replica {
                 self.answer(answers, out);
             }
             driver::Output::Refuse { txs, reject } => self.refuse(&txs, reject, out),
+            // Anchors may be away for as long as a fault lasts.
+            driver::Output::Alarm { cause: driver::Cause::Anchors(_), .. }
+            | driver::Output::AlarmEnded(_)
+            | driver::Output::Stray { .. } => {}
             driver::Output::Alarm { text, .. } | driver::Output::Stop(text) => {
                 out.push(Effect::Broken(format!("alarm on node {}: {text}", self.node)));
             }
