@@ -6,7 +6,7 @@ use ledger::ids::{Epoch, Height, Incarnation, OrgId};
 
 use super::*;
 use crate::core::driver::testing::{at_zero, config};
-use crate::core::driver::{CertifiedBlock, Committees, Input, OutboxView, SystemView};
+use crate::core::driver::{CertifiedBlock, Committees, Input, OutboxView, RecentBlock, SystemView};
 use crate::core::support::{SHARD, certify, committee, credits, header, node_key, stream_head};
 use ledger::machine::Driver;
 
@@ -23,7 +23,7 @@ fn seats(group: GroupId, nodes: [u32; 3]) -> Committee {
 fn known(anchors: &[(GroupId, &[u32])]) -> Committees {
     let current =
         vec![committee(GroupId::BEACON, 0), seats(OWN, [1, 2, 3]), seats(OTHER, [4, 5, 6]), seats(SHARD, [10, 11, 12])];
-    let nodes = |all: &[u32]| all.iter().copied().map(NodeId).collect();
+    let nodes = |all: &[u32]| -> Vec<NodeId> { all.iter().copied().map(NodeId).collect() };
     let anchors = anchors.iter().map(|(group, all)| (*group, nodes(all))).collect();
     Committees { current, anchors, ..Committees::default() }
 }
@@ -47,11 +47,20 @@ impl Bench {
             outbox_root: stream::root(&leaves),
             ..header(OWN, 1)
         };
+        let recent = RecentBlock {
+            hash: head.hash(),
+            header: std::sync::Arc::new(head.clone()),
+            outbox: leaves.clone(),
+            inbox: Vec::new(),
+        };
         let certified = CertifiedBlock { certificate: certify(head), outbox: leaves, inbox: Vec::new() };
         let messages: Vec<Bytes> = sent.into_iter().map(Bytes::from).collect();
         let view = |leaf| OutboxView { leaf, acked: 0, messages: messages.clone() };
         bench.step(Input::System(SystemView {
             committees: known(anchors),
+            height: Height(1),
+            checked: Height(1),
+            recent: vec![recent],
             certified: Some(certified),
             outbox: outbox.map(view).to_vec(),
             ..at_zero(OWN, Vec::new())
@@ -312,13 +321,12 @@ fn anchors_that_are_silent_raise_an_alarm_that_names_them_until_they_are_heard_o
     assert_eq!(alarms(&bench.pass(SILENT_ANCHORS_MS + 500, &[])), []);
 
     // Whoever pulls waits for those of the source.
-    for (node, leader, own) in [(1, 1, vec![]), (3, 1, vec![(OWN, &[3][..])])] {
-        let anchors: Vec<_> = own.into_iter().chain([(OTHER, &[5, 6][..])]).collect();
+    let (ours, theirs): ((GroupId, &[u32]), (GroupId, &[u32])) = ((OWN, &[3]), (OTHER, &[5, 6]));
+    for (node, leader, anchors) in [(1, 1, vec![theirs]), (3, 1, vec![ours, theirs])] {
         let mut bench = Bench::new(node, leader, &anchors);
         assert_eq!(alarms(&bench.pass(SILENT_ANCHORS_MS + 500, &[])), [(OTHER, true)]);
         assert_eq!(alarms(&bench.pass(3_000, &[6])), [(OTHER, false)], "one of them is enough");
         assert_eq!(alarms(&bench.pass(10_000, &[6])), []);
-        bench.step(Input::Role { leads: false, leader: Some(NodeId(2)) });
     }
     // Who does not pull, does not wait.
     let mut bench = Bench::new(2, 1, &[(OWN, &[3]), (OTHER, &[5])]);

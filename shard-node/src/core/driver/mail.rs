@@ -483,7 +483,9 @@ impl Mailroom {
     /// it would keep the genuine mail out. One whose committee is not known yet is parked until the
     /// beacon's mail brings it.
     pub(super) fn accept(&mut self, bundle: Bundle, config: &DriverConfig, committees: &Book) -> Option<Bundle> {
-        let stream = self.incoming.get_mut(&bundle.source)?;
+        committees.current(bundle.source)?;
+        // What an anchor passes on has not been asked for here.
+        let stream = self.incoming.entry(bundle.source).or_default();
         let end = bundle.first_seq.saturating_add(bundle.messages.len() as u64);
         let expected = stream.expected.next_seq;
         if bundle.dest != config.group || bundle.first_seq > expected || end <= expected {
