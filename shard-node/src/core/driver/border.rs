@@ -178,7 +178,7 @@ impl GroupDriver {
         let names = anchors.map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let whose = if group == self.config.group { "to it and from it" } else { "from it" };
         format!(
-            "no anchor of {group} is heard of (nodes {names}): mail {whose} waits, and nothing is lost; \
+            "anchors_silent: no anchor of {group} is heard of (nodes {names}): mail {whose} waits, and nothing is lost; \
              its members can set others with 'channel anchors'"
         )
     }
