@@ -133,7 +133,7 @@ impl Book {
 
     /// The nodes that `own` asks for the mail of a group.
     pub(super) fn sources(&self, own: GroupId, source: GroupId) -> &[NodeId] {
-        let seats = || self.seats.get(&source).map_or(&[][..], Vec::as_slice);
+        let seats = || self.seats.get(&source).map(Vec::as_slice).unwrap_or_default();
         self.anchors(source, own).unwrap_or_else(seats)
     }
 
