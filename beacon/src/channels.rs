@@ -12,7 +12,9 @@ use channel::{
     ChannelReject, Charter, Founding, FoundingAct, Hosting, Phase, Refusal, Registry, RegistryNode, RegistryOrg, Terms,
 };
 use cross_shard::message::Message;
-use cross_shard::notice::{CHANNEL_UPDATE_VERSION, ChannelStatus, ChannelUpdate};
+use cross_shard::notice::{
+    ANCHORS_UPDATE_VERSION, AnchorsUpdate, CHANNEL_UPDATE_VERSION, ChannelStatus, ChannelUpdate,
+};
 use ledger::committee::{Committee, Engine};
 use ledger::foundation::{FOUNDATION_VERSION, Foundation};
 use ledger::hash::Hash32;
@@ -233,8 +235,31 @@ fn settle(view: &mut View<'_>, foundation: &Foundation) -> Vec<(GroupId, Message
     mail.push((group, Message::CommitteeUpdate(committee.clone())));
     mail.extend(registry::layout(view).map(|layout| (group, Message::LayoutUpdate(layout))));
     mail.extend(registry::assets(view).into_iter().map(|asset| (group, Message::AssetUpdate(asset))));
+    // Everybody hears who carries its mail, and it hears who carries that of the others.
+    for ChannelEntry { group: channel, shown, .. } in directory(view) {
+        if shown.anchors_in_use().is_empty() {
+            continue;
+        }
+        if channel == group {
+            mail.extend(tell_anchors(view, group, &shown));
+        } else {
+            mail.push((group, anchors_of(channel, &shown)));
+        }
+    }
     mail.push((group, Message::RegistryUpdate(extract::of(view).first())));
     mail
+}
+
+fn anchors_of(channel: GroupId, shown: &ChannelUpdate) -> Message {
+    let anchors = shown.anchors_in_use().to_vec();
+    Message::AnchorsUpdate(AnchorsUpdate { version: ANCHORS_UPDATE_VERSION, channel, anchors })
+}
+
+/// Tells all groups, the channel among them, who carries its mail. The beacon needs no telling: what it and a channel
+/// say to each other, every replica carries.
+fn tell_anchors(view: &mut View<'_>, channel: GroupId, shown: &ChannelUpdate) -> Vec<(GroupId, Message)> {
+    let told = crate::machine::ledgers(view).unwrap_or_default();
+    told.into_iter().map(|group| (group, anchors_of(channel, shown))).collect()
 }
 
 /// The channels, in order.
@@ -251,8 +276,12 @@ pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) 
     if !shown.well_formed(ORGS_MAX, COMMITTEE_MAX) || shown == entry.shown {
         return Vec::new();
     }
+    let mut mail = match shown.anchors_in_use() == entry.shown.anchors_in_use() {
+        true => Vec::new(),
+        false => tell_anchors(view, source, &shown),
+    };
     registry::put(view, channel_key(source), &ChannelEntry { shown, ..entry });
-    let mail = seats::go_on(view);
+    mail.extend(seats::go_on(view));
     registry::bump_revision(view);
     mail
 }

@@ -1,14 +1,14 @@
 //! The simulated cluster's genesis and its keys. Keys come from a fixed pool, since deriving them is
 //! the slowest part of a small run; the seed decides which of them a run uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use beacon::assign::{Constraints, GroupSeats, assign};
 use beacon::genesis::check;
 use channel::state::{MemberNode, MemberRecord, RoleKey};
 use channel::{Charter, Engine, Policy, Quorum, Role, Subject};
-use cross_shard::notice::{NOTICE_VERSION, NodeEntry, OrgEntry, RegistryUpdate};
+use cross_shard::notice::{ANCHORS_UPDATE_VERSION, AnchorsUpdate, NOTICE_VERSION, NodeEntry, OrgEntry, RegistryUpdate};
 use ledger::committee::{Committee, Member};
 use ledger::crypto::{PublicKey, SecretKey};
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
@@ -31,6 +31,8 @@ pub const ORGS: u16 = 3;
 pub const ADMIN_KEYS: usize = 12;
 
 const NODE_KEYS: usize = 32;
+/// Names of clusters whose channels begin without anchors, and with them.
+const NAMES: [&str; 2] = ["simulated", "simulated with anchors"];
 /// Seats of a channel: with one less it still bears a failure, so that a member may go.
 const CHANNEL_SEATS: u32 = 5;
 
@@ -143,7 +145,7 @@ pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
     let shards = u32::try_from(shape.shard_replicas.len()).unwrap_or(u32::MAX);
     let genesis = Genesis {
         version: 1,
-        name: "simulated".to_owned(),
+        name: NAMES[usize::from(shape.anchors)].to_owned(),
         created_ms: TimeMs(CREATED_MS),
         seed: seed_hash,
         orgs: (0..ORGS).map(org).collect(),
@@ -163,6 +165,20 @@ pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
         genesis.committees.push(Committee::of(engine, group, Incarnation(0), Epoch(0), seats));
     }
     Ok(genesis)
+}
+
+/// The anchors that channels begin with, as the beacon would have told everybody; none where they begin without.
+#[must_use]
+pub fn anchors(genesis: &Genesis) -> Vec<AnchorsUpdate> {
+    if genesis.name != NAMES[1] {
+        return Vec::new();
+    }
+    let of = |channel: GroupId| {
+        let named = charter(genesis, channel).members.into_iter().flat_map(|member| member.anchors);
+        let anchors = named.collect::<BTreeSet<NodeId>>().into_iter().collect();
+        AnchorsUpdate { version: ANCHORS_UPDATE_VERSION, channel, anchors }
+    };
+    channels(genesis).into_iter().map(of).collect()
 }
 
 /// The channels of a simulated cluster.

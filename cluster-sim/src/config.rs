@@ -74,6 +74,8 @@ pub struct Shape {
     pub channel_engine: Engine,
     /// Whether one more is founded while the cluster runs, whose committee follows its members.
     pub founding: bool,
+    /// Whether channels have anchors from the beginning, the first node of each organisation.
+    pub anchors: bool,
     /// Transactions of the load.
     pub transactions: usize,
     /// Length of the phase with faults, in virtual milliseconds.
@@ -122,6 +124,7 @@ impl SimConfig {
             channel_engine: Engine::Raft,
             // With fewer nodes its two founders would have no seat to spare.
             founding: founding && nodes >= FOUNDING_NODES_MIN,
+            anchors: false,
             transactions: self.transactions.unwrap_or(transactions),
             safety_ms: self.safety_ms.unwrap_or(safety_ms),
         }
@@ -148,6 +151,7 @@ impl SimConfig {
             let place = shape.shard_replicas.iter().position(wide);
             shape.switching = place.and_then(|place| u32::try_from(place).ok());
         }
+        shape.anchors = seed % 5 == 1;
         let some = seed % 7 == 6 && self.consensus.is_none();
         let beacon = self.beacon.unwrap_or(if some { Engine::Bft } else { Engine::Raft });
         if beacon == Engine::Bft && self.holds_byzantine() {
@@ -282,6 +286,15 @@ mod tests {
         let (free, fixed) =
             (draw(&SimConfig::default()), draw(&SimConfig { scenario: Some(Scenario::Calm), ..SimConfig::default() }));
         assert_eq!(fixed, Shape { scenario: Scenario::Calm, ..free });
+    }
+
+    #[test]
+    fn some_runs_have_anchors_and_nothing_else_of_them_is_another() {
+        for seed in 0..20 {
+            let config = SimConfig { switches: Some(0), ..SimConfig::default() };
+            let shape = config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
+            assert_eq!(shape.anchors, seed % 5 == 1);
+        }
     }
 
     #[test]

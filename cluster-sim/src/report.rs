@@ -56,6 +56,8 @@ coverage! {
     leaps;
     /// Bundles that a bad anchor altered.
     altered;
+    /// Bundles that an anchor of a channel passed on to the replica that leads.
+    passed_on;
     /// Forged messages of incarnations that have ended.
     ghosts;
     /// Times a router asked a group again.

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use ledger::committee::Committee;
 use ledger::ids::{GroupId, NodeId};
+use ledger::view::View;
 use rand::Rng;
 
+use shard_node::core::driver;
 use shard_node::core::peer::PeerMessage;
 
 use crate::checkers::Moment;
@@ -15,6 +18,7 @@ use crate::network::Cut;
 use crate::node::Node;
 use crate::replica::Replica;
 use crate::schedule::{AnchorFault, Direction, Fault, Scenario, Victim};
+use crate::state::KvState;
 use crate::wire::{Endpoint, Wire};
 use crate::world::{FLUSH_MS_MAX, FLUSH_MS_MIN, POLL_MS, World};
 
@@ -241,11 +245,35 @@ impl World {
         }
     }
 
+    /// Whether some channel has no other anchor with a seat, by what anybody knows of it. Without that one its mail
+    /// would wait until its members set others, as they do in `tests/all/anchors.rs`, and here nobody does.
+    fn is_last_anchor(&self, node: NodeId) -> bool {
+        let alone = |anchors: &[NodeId], committee: Option<&Committee>| {
+            let has_seat = |anchor: &&NodeId| committee.is_none_or(|known| known.index_of(**anchor).is_some());
+            let seated: Vec<&NodeId> = anchors.iter().filter(has_seat).collect();
+            !seated.is_empty() && seated.into_iter().all(|anchor| *anchor == node)
+        };
+        self.nodes.values().flat_map(|host| &host.replicas).any(|(group, replica)| {
+            let reader = KvState { kv: &replica.kv, hide_receipts: false };
+            let mut view = View::new(&reader);
+            let known = driver::committees(&mut view);
+            let of = |channel: GroupId| known.current.iter().find(|committee| committee.group == channel);
+            let told = known.anchors.iter().any(|(channel, anchors)| alone(anchors, of(*channel)));
+            // What is still on its way there, or from there.
+            let directory = beacon::channels::directory(&mut view);
+            let shown = directory.iter().any(|entry| alone(&entry.shown.anchors, of(entry.group)));
+            let members = channel::state::members(&mut view).into_iter();
+            let own: Vec<NodeId> = members.flat_map(|member| member.anchors).collect();
+            told || shown || alone(&own, of(*group))
+        })
+    }
+
     /// The phase with faults is over: nothing fails any more, but for what fails for good, and
     /// everything has to come to an end.
     pub(crate) fn heal(&mut self) {
         self.note(|| "everything heals".to_owned());
-        self.gone = self.schedule.absent.map(|victim| self.resolve(victim));
+        let absent = self.schedule.absent.map(|victim| self.resolve(victim));
+        self.gone = absent.filter(|node| !self.is_last_anchor(*node));
         self.enter(Phase::Drain);
         self.network.heal();
         self.slow_disks.clear();
@@ -255,8 +283,10 @@ impl World {
         self.schedule.sync_ms_max = self.schedule.sync_ms_max.min(4);
         if let Some((victim, kind)) = self.schedule.bad_anchor {
             let node = self.resolve(victim);
-            self.note(|| format!("n{node} stays a bad anchor: {kind:?}"));
-            self.anchors.insert(node, kind);
+            if !self.is_last_anchor(node) {
+                self.note(|| format!("n{node} stays a bad anchor: {kind:?}"));
+                self.anchors.insert(node, kind);
+            }
         }
         for node in self.nodes.values_mut() {
             node.skew_ms = node.skew_ms.clamp(-50, 50);

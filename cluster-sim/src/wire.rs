@@ -211,6 +211,7 @@ fn mail(bytes: &[u8]) -> String {
         Ok(Message::RegistryUpdate(update)) => {
             format!("registry of {} organisations and {} nodes", update.orgs.len(), update.nodes.len())
         }
+        Ok(Message::AnchorsUpdate(update)) => format!("anchors of {}: {:?}", update.channel, update.anchors),
         Ok(Message::ChannelUpdate(shown)) => format!("channel of {:?}, {:?}", shown.members, shown.status),
         Err(_) => "no message".to_owned(),
     }

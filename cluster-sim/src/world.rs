@@ -126,6 +126,7 @@ impl World {
         if let Some(shard) = shape.switching {
             schedule.switch(shard, config.switches, &shape, &mut stream(seed, 8));
         }
+        let anchors = shape.anchors;
         let founding = shape.founding.then(|| GroupId::channel(shape.channels));
         let switching = shape.switching.map(GroupId::shard);
         let bft = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
@@ -166,7 +167,7 @@ impl World {
             network: Network::new(stream(seed, 4), schedule.weather),
             clients,
             checkers: Checkers::new(Facts::new(places, Rc::clone(&operations))),
-            council: Council::new(stream(seed, 6), genesis.cluster_id(), founding),
+            council: Council::new(stream(seed, 6), genesis.cluster_id(), founding, anchors),
             genesis,
             operations,
             schedule,
@@ -340,6 +341,7 @@ impl World {
                 }
                 Effect::Fetching(source) => self.endanger(node, source),
                 Effect::FetchCut => self.coverage.fetches_cut += 1,
+                Effect::PassedOn => self.coverage.passed_on += 1,
                 Effect::GoingOver => self.ambush_going_over(node),
                 Effect::Broken(why) => self.checkers.violations.push(format!("host: {why}")),
             }

@@ -14,5 +14,5 @@ pub mod stream;
 
 pub use bundle::{AckProof, Bundle, CommitteeSource};
 pub use message::{Message, Vote};
-pub use notice::{ChannelStatus, ChannelUpdate, NodeEntry, OrgEntry, RegistryUpdate};
+pub use notice::{AnchorsUpdate, ChannelStatus, ChannelUpdate, NodeEntry, OrgEntry, RegistryUpdate};
 pub use stream::{InCursor, OutStream, StreamLeaf};

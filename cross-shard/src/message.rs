@@ -9,7 +9,7 @@ use ledger::pair::Transfer;
 use ledger::rules::Credit;
 
 use crate::commit::{Decision, LegId};
-use crate::notice::{ChannelUpdate, RegistryUpdate};
+use crate::notice::{AnchorsUpdate, ChannelUpdate, RegistryUpdate};
 
 /// A group's vote on a transaction. Cluster, group and incarnation are bound by the certified header
 /// that it travels under.
@@ -53,6 +53,8 @@ pub enum Message {
     RegistryUpdate(RegistryUpdate) = 7,
     /// A channel tells the beacon who takes part in it, and how far it has come.
     ChannelUpdate(ChannelUpdate) = 8,
+    /// The beacon tells all groups who carries the mail of a channel.
+    AnchorsUpdate(AnchorsUpdate) = 13,
 }
 
 impl Message {

@@ -1,18 +1,22 @@
 //! What the beacon and the channels tell each other about who takes part.
 //!
-//! Owns the two notices and nothing that follows from them. A channel's notice holds all that the
-//! beacon ever learns of it by mail: nothing of what happens inside.
+//! Owns the notices and nothing that follows from them. A channel's notice holds all that the
+//! beacon ever learns of it by mail: nothing of what happens inside. What others need of that, who carries
+//! its mail, the beacon tells them in a notice of its own.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::Engine;
 use ledger::crypto::PublicKey;
 use ledger::hash::Hash32;
-use ledger::ids::{NodeId, OrgId};
+use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
+use ledger::limits::COMMITTEE_MAX;
 
 /// Version written into new notices about the registry.
 pub const NOTICE_VERSION: u8 = 1;
 /// Version written into new notices of channels. Version 1 had no engine.
 pub const CHANNEL_UPDATE_VERSION: u8 = 2;
+/// Version written into new notices about anchors.
+pub const ANCHORS_UPDATE_VERSION: u8 = 1;
 
 /// An organisation, as far as channels go by it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -103,6 +107,28 @@ impl ChannelStatus {
     }
 }
 
+/// Who carries the mail of a channel across its border, for everybody.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AnchorsUpdate {
+    /// Format version, [`ANCHORS_UPDATE_VERSION`].
+    pub version: u8,
+    /// The channel.
+    pub channel: GroupId,
+    /// Its anchors, ascending. Without any, every replica carries its mail.
+    pub anchors: Vec<NodeId>,
+}
+
+impl AnchorsUpdate {
+    /// Whether it is of a channel, in order, and names no more nodes than a committee has.
+    #[must_use]
+    pub fn well_formed(&self) -> bool {
+        self.version == ANCHORS_UPDATE_VERSION
+            && self.channel.kind() == Some(GroupKind::Channel)
+            && self.anchors.len() <= COMMITTEE_MAX
+            && self.anchors.windows(2).all(|pair| pair[0] < pair[1])
+    }
+}
+
 /// What a channel shows of itself.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ChannelUpdate {
@@ -121,6 +147,16 @@ pub struct ChannelUpdate {
 }
 
 impl ChannelUpdate {
+    /// The anchors that others are told of. A channel that is ending cannot set others any more, so that every replica
+    /// of it carries mail.
+    #[must_use]
+    pub fn anchors_in_use(&self) -> &[NodeId] {
+        match self.status {
+            ChannelStatus::Running | ChannelStatus::Frozen => &self.anchors,
+            ChannelStatus::Closing | ChannelStatus::Closed => &[],
+        }
+    }
+
     /// Whether everything is in order and within `orgs` organisations and `nodes` nodes.
     #[must_use]
     pub fn well_formed(&self, orgs: usize, nodes: usize) -> bool {

@@ -5,8 +5,8 @@ mod support;
 use cross_shard::commit::{Cast, Decision, Prepared, Received, Register, Resolved, Stamp};
 use cross_shard::stream::{message_hash, root};
 use cross_shard::{
-    AckProof, Bundle, ChannelStatus, ChannelUpdate, InCursor, Message, NodeEntry, OrgEntry, OutStream, RegistryUpdate,
-    StreamLeaf, Vote,
+    AckProof, AnchorsUpdate, Bundle, ChannelStatus, ChannelUpdate, InCursor, Message, NodeEntry, OrgEntry, OutStream,
+    RegistryUpdate, StreamLeaf, Vote,
 };
 use ledger::hash::Hash32;
 use ledger::ids::{Address, AssetId, GroupId, Height, LedgerId, NodeId, OrgId, TimeMs, TxId};
@@ -56,6 +56,11 @@ fn every_message() -> Vec<Message> {
             status: ChannelStatus::Frozen,
             engine: ledger::Engine::Bft,
         }),
+        Message::AnchorsUpdate(AnchorsUpdate {
+            version: 1,
+            channel: GroupId::channel(5),
+            anchors: vec![NodeId(1), NodeId(3)],
+        }),
     ]
 }
 
@@ -81,6 +86,7 @@ fn name_of(message: &Message) -> &'static str {
         Message::Transfer(_) => "message/transfer",
         Message::RegistryUpdate(_) => "message/registry update",
         Message::ChannelUpdate(_) => "message/channel update",
+        Message::AnchorsUpdate(_) => "message/anchors update",
     }
 }
 

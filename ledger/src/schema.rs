@@ -230,6 +230,15 @@ pub fn handover(height: Height) -> Vec<u8> {
     join(META, &[b"handover/", &height.0.to_be_bytes()])
 }
 
+/// Prefix of the anchors of channels, by channel.
+pub const ANCHORS_PREFIX: &[u8] = b"Yanchors/";
+
+/// Key of the anchors of a channel, as the beacon has told them. One without anchors has no such record.
+#[must_use]
+pub fn anchors(channel: GroupId) -> Vec<u8> {
+    join(SYSTEM, &[b"anchors/", &channel.0.to_be_bytes()])
+}
+
 /// Key of the layout in force.
 #[must_use]
 pub fn layout() -> Vec<u8> {

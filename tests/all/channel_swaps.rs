@@ -167,7 +167,7 @@ impl Market {
 }
 
 /// A move in a slot that shows its group alone, and what opens it.
-fn hidden(number: u8, slot: u16, group: GroupId, mv: Move) -> (Slot, Opening) {
+pub fn hidden(number: u8, slot: u16, group: GroupId, mv: Move) -> (Slot, Opening) {
     let salt = sha256(&[&[number][..], &slot.to_be_bytes()].concat());
     let opening = Opening { slot, salt, mv };
     (Slot::Hidden { ledger: LedgerId::of_channel(group), group, hash: opening.hash() }, opening)

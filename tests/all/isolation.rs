@@ -60,7 +60,8 @@ impl Scene {
         let bank = Bank::open(&cluster.client()).await;
         let (payer, payee) = (wallet("payer", 0), wallet("payee", 0));
         let consortium = Consortium::of(&cluster);
-        let channel = consortium.found("steel", hosts).await;
+        // All of them answer who asks for mail.
+        let channel = consortium.found_with(Engine::Raft, "steel", hosts, <[NodeId]>::to_vec).await;
         consortium.permit(channel, bank.asset, voters).await;
         bank.fund([&payer], 1_000).await;
         let ledger = LedgerId::of_channel(channel);

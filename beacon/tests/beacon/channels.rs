@@ -270,6 +270,51 @@ fn a_channel_speaks_for_itself_and_in_order() {
     assert!(beacon.state.contains_key(&channel_key(group)));
 }
 
+/// Who is told of which channel's anchors, in the order of the mail.
+fn anchors_told(mail: &[(GroupId, Message)]) -> Vec<(GroupId, GroupId, Vec<u32>)> {
+    let told = mail.iter().filter_map(|(dest, message)| match message {
+        Message::AnchorsUpdate(update) => {
+            assert!(update.well_formed(), "{update:?}");
+            Some((*dest, update.channel, update.anchors.iter().map(|anchor| anchor.0).collect()))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+#[test]
+fn everybody_hears_who_carries_a_channels_mail() {
+    let mut beacon = Beacon::new();
+    let (steel, last) = beacon.found("steel");
+    let mut all: Vec<GroupId> = beacon.genesis.layout.shards.iter().map(|shard| shard.group).collect();
+    all.push(steel);
+    let of_steel = |anchors: &[u32]| -> Vec<_> { all.iter().map(|dest| (*dest, steel, anchors.to_vec())).collect() };
+    assert_eq!(anchors_told(&last.mail), of_steel(&[1, 2, 3]));
+    // A change is told, and nothing else is. A channel that ends is carried by all of it.
+    let entry = beacon.read(channels::directory).remove(0);
+    let nodes = vec![NodeId(1), NodeId(2), NodeId(3)];
+    let running = ChannelUpdate { nodes, anchors: vec![NodeId(2)], ..entry.shown };
+    let frozen = ChannelUpdate { status: ChannelStatus::Frozen, ..running.clone() };
+    let closing = ChannelUpdate { status: ChannelStatus::Closing, ..running.clone() };
+    let closed = ChannelUpdate { status: ChannelStatus::Closed, ..running.clone() };
+    for (shown, told) in
+        [(running, of_steel(&[2])), (frozen, vec![]), (closing, of_steel(&[])), (closed.clone(), vec![])]
+    {
+        let mut mail = Vec::new();
+        beacon.state = settle(&beacon.state, |view| mail = channels::apply_update(view, steel, shown.clone()));
+        assert_eq!(anchors_told(&mail), told, "{shown:?}");
+    }
+    let open = ChannelUpdate { status: ChannelStatus::Running, ..closed };
+    beacon.state = settle(&beacon.state, |view| drop(channels::apply_update(view, steel, open)));
+    // Who comes later hears of those that are there.
+    let (coal, last) = beacon.found("coal");
+    let told = anchors_told(&last.mail);
+    let own: Vec<_> = told.iter().filter(|(dest, ..)| *dest == coal).cloned().collect();
+    assert_eq!(own, [(coal, steel, vec![2]), (coal, coal, vec![1, 2, 3])]);
+    assert_eq!(told.iter().filter(|(_, channel, _)| *channel == coal).count(), all.len() + 1);
+    assert_eq!(told.len(), all.len() + 2, "the others know of steel");
+}
+
 /// Whoever joins or leaves, and whoever changes its nodes: the channel says so, and the beacon prepares the
 /// committee for it, one step at a time.
 #[test]
@@ -294,6 +339,7 @@ fn a_channels_committee_follows_the_nodes_that_it_names() {
         let shown = ChannelUpdate { anchors: nodes[..1].to_vec(), nodes, ..entry.shown.clone() };
         let (before, mut mail) = (plan(&beacon), Vec::new());
         beacon.state = settle(&beacon.state, |view| mail = channels::apply_update(view, group, shown.clone()));
+        mail.retain(|(_, message)| !matches!(message, Message::AnchorsUpdate(_)));
         assert_eq!(plan(&beacon), expected, "{named:?}");
         let coming = beacon.read(|view| registry::coming_of(view, group));
         let told = match before == expected {

@@ -37,11 +37,11 @@ const NAME: &str = "founded";
 /// until the committee without the node is in force.
 const REGRET_MS: Range<u64> = 40..300;
 
-/// The nodes that an organisation brings.
-fn hosting(view: &mut View<'_>, org: OrgId) -> Hosting {
+/// The nodes that an organisation brings, the first one as its anchor if it is to have one.
+fn hosting(view: &mut View<'_>, org: OrgId, anchors: bool) -> Hosting {
     let own = registry::nodes(view).into_iter().filter(|node| node.org == org).map(|node| node.id);
     let nodes: Vec<NodeId> = own.take(HOSTS_MAX).collect();
-    Hosting { anchors: nodes.iter().take(1).copied().collect(), nodes }
+    Hosting { anchors: nodes.iter().take(usize::from(anchors)).copied().collect(), nodes }
 }
 
 impl Council {
@@ -56,7 +56,7 @@ impl Council {
             Some(founding) => {
                 let spoken = |org: &OrgId| founding.approvals.iter().any(|(known, _)| known == org);
                 let org = FOUNDERS.into_iter().find(|org| !spoken(org))?;
-                let act = FoundingAct::Approve(hosting(view, org));
+                let act = FoundingAct::Approve(hosting(view, org, self.anchors));
                 (org, BeaconCommand::ActOnChannel { founding: founding.id, act })
             }
             None => {
@@ -69,7 +69,7 @@ impl Council {
                     founding: Policy::rule(Quorum::All, founders.to_vec()),
                     policies: Subject::ALL.map(|subject| (subject, policy.clone())).to_vec(),
                 };
-                let hosting = hosting(view, FOUNDERS[0]);
+                let hosting = hosting(view, FOUNDERS[0], self.anchors);
                 (FOUNDERS[0], BeaconCommand::ProposeChannel { terms, hosting, until_ms })
             }
         };

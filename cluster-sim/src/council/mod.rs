@@ -56,6 +56,8 @@ pub(crate) struct Council {
     cluster: ClusterId,
     /// The channel that is founded while the cluster runs.
     founding: Option<GroupId>,
+    /// Whether its founders name anchors.
+    anchors: bool,
     sent: BTreeMap<GroupId, Vec<Vec<u8>>>,
     /// Who wants which nodes back in the channel that is founded.
     regret: Option<(OrgId, Vec<NodeId>)>,
@@ -72,11 +74,12 @@ pub(crate) struct Council {
 }
 
 impl Council {
-    pub(crate) fn new(rng: ChaCha8Rng, cluster: ClusterId, founding: Option<GroupId>) -> Self {
+    pub(crate) fn new(rng: ChaCha8Rng, cluster: ClusterId, founding: Option<GroupId>, anchors: bool) -> Self {
         Self {
             rng,
             cluster,
             founding,
+            anchors,
             sent: BTreeMap::new(),
             unsure: BTreeMap::new(),
             regret: None,

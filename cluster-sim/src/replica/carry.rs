@@ -101,6 +101,9 @@ impl Replica {
             // The beacon would move the seats of whoever is accused, and those of the genesis do not move here.
             driver::Output::Send { group, message: PeerMessage::Evidence(_), .. } if group != self.group => {}
             driver::Output::Send { node, group, message } => {
+                if group == self.group && matches!(message, PeerMessage::Bundle(_)) {
+                    out.push(Effect::PassedOn);
+                }
                 out.push(Effect::Send(node, Wire::Peer { group, message: Box::new(message) }));
             }
             driver::Output::Verify { height, txs } => {
@@ -146,6 +149,10 @@ impl Replica {
                 self.answer(answers, out);
             }
             driver::Output::Refuse { txs, reject } => self.refuse(&txs, reject, out),
+            // Anchors may be away for as long as a fault lasts.
+            driver::Output::Alarm { cause: driver::Cause::Anchors(_), .. }
+            | driver::Output::AlarmEnded(_)
+            | driver::Output::Stray { .. } => {}
             driver::Output::Alarm { text, .. } | driver::Output::Stop(text) => {
                 out.push(Effect::Broken(format!("alarm on node {}: {text}", self.node)));
             }

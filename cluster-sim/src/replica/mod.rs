@@ -41,7 +41,7 @@ use storage::kv::{Crash, Kv, WriteBatch};
 use storage::mem::MemKv;
 
 use crate::checkers::{RawReplica, Seen};
-use crate::cluster::{channels, charter, ended, extract, node_key};
+use crate::cluster::{anchors, channels, charter, ended, extract, node_key};
 use crate::host::{Answer, Waiters};
 use crate::liars::Liar;
 use crate::replica::fetch::{Fetch, Kept};
@@ -82,6 +82,8 @@ pub enum Effect {
     Fetching(NodeId),
     /// It has given up.
     FetchCut,
+    /// An anchor passed mail on to the replica that leads.
+    PassedOn,
     /// A replica of this node begins to go over to another engine.
     GoingOver,
     /// The replica stopped, or something that no host should see happened.
@@ -628,6 +630,10 @@ pub(crate) fn first_state(genesis: &Genesis, group: GroupId) -> Result<GenesisSt
     if group.kind() == Some(GroupKind::Channel) {
         first = with_charter(first, &charter(genesis, group)).map_err(|error| error.to_string())?;
         first.writes.push((schema::registry_extract(), encoded(&extract(genesis)).to_vec()));
+    }
+    if group != GroupId::BEACON {
+        let told = anchors(genesis).into_iter();
+        first.writes.extend(told.map(|update| (schema::anchors(update.channel), encoded(&update).to_vec())));
     }
     if group == GroupId::BEACON {
         let charters = channels(genesis).into_iter().map(|group| charter(genesis, group));

@@ -1,6 +1,6 @@
 use beacon::command::BeaconCommand;
 use channel::{Change, ChannelReject, Command as Act, Engine, Outcome as Said, Phase, Subject};
-use cross_shard::notice::ChannelStatus;
+use cross_shard::notice::{AnchorsUpdate, ChannelStatus};
 use ledger::ids::{AssetId, Height, LedgerId};
 use ledger::{Move, Outcome, SecretKey, SignedTx, TimeMs};
 
@@ -262,6 +262,28 @@ fn a_channel_does_not_close_over_mail_that_waits() {
     assert_eq!(world.govern(group, 1, &Act::FinishClose), Err(ChannelReject::CloseMail), "the beacon has not heard");
     world.settle();
     assert_eq!(world.govern(group, 1, &Act::FinishClose), Ok(Said::Phase(Phase::Closed)));
+}
+
+#[test]
+fn everybody_is_told_who_carries_a_channels_mail_until_it_ends() {
+    let (mut world, group, other) = Consortium::with_two_channels();
+    let told = |world: &Consortium| {
+        [SHARDS[0], SHARDS[1], group, other].map(|at| {
+            let update = world.chain(at).read(|view| view.load::<AnchorsUpdate>(&schema::anchors(group)));
+            update.map(|update| update.anchors)
+        })
+    };
+    world.settle();
+    let first = shown(&world, group).anchors;
+    assert!(first.len() > 1 && first.contains(&node_of(1, 3)), "{first:?}");
+    assert_eq!(told(&world).to_vec(), vec![Some(first.clone()); 4]);
+    world.enact(group, [1, 2], Change::Anchors { org: OrgId(1), nodes: Vec::new() });
+    world.settle();
+    let left: Vec<NodeId> = first.into_iter().filter(|node| *node != node_of(1, 3)).collect();
+    assert_eq!(told(&world).to_vec(), vec![Some(left); 4]);
+    world.enact(group, [1, 2], Change::Close);
+    world.settle();
+    assert_eq!(told(&world).to_vec(), vec![None; 4], "every replica carries the mail of a channel that ends");
 }
 
 #[test]

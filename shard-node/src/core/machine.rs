@@ -370,6 +370,15 @@ impl BlockWork {
             {
                 governance::and_tell(view, |view| governance::follow(view, &at, update));
             }
+            Message::AnchorsUpdate(update) if source == GroupId::BEACON && update.well_formed() => {
+                let key = schema::anchors(update.channel);
+                if update.anchors.is_empty() {
+                    view.delete(key);
+                } else {
+                    view.store(key, &update);
+                }
+                self.system_changed = true;
+            }
             Message::ChannelUpdate(shown) if self.group == GroupId::BEACON => {
                 for (dest, message) in beacon::channels::apply_update(view, source, shown) {
                     stream::emit(view, dest, message.encode());
@@ -380,6 +389,7 @@ impl BlockWork {
             | Message::LayoutUpdate(_)
             | Message::CommitteePlan(_)
             | Message::RegistryUpdate(_)
+            | Message::AnchorsUpdate(_)
             | Message::ChannelUpdate(_) => {}
         }
     }

@@ -33,12 +33,13 @@ pub enum PeerMessage {
         /// Proof of the cursor, so that the source can drop what was taken.
         ack: Option<AckProof>,
     },
-    /// A replica of `source` has taken a pull and will send what there is.
+    /// A replica of `source` has taken a pull and will send what there is. Within a group: an anchor tells the one that
+    /// leads that it is there.
     Serving {
-        /// The group that was asked.
+        /// The group of the sender.
         source: GroupId,
     },
-    /// Mail for the receiving group.
+    /// Mail for the receiving group, from its source or passed on by an anchor of the receiving group.
     Bundle(Bundle),
     /// A proof of a cursor, passed on to the replica that leads.
     Ack(AckProof),

@@ -71,7 +71,18 @@ impl<'a> Consortium<'a> {
 
     /// As [`Consortium::found`], ordered by this engine.
     pub async fn found_by(&self, engine: Engine, name: &str, hosts: &[(OrgId, &[NodeId])]) -> GroupId {
-        let hosting = |nodes: &[NodeId]| Hosting { nodes: nodes.to_vec(), anchors: nodes[..1].to_vec() };
+        self.found_with(engine, name, hosts, |nodes| nodes[..1].to_vec()).await
+    }
+
+    /// As [`Consortium::found_by`], with these of each organisation's nodes as its anchors.
+    pub async fn found_with(
+        &self,
+        engine: Engine,
+        name: &str,
+        hosts: &[(OrgId, &[NodeId])],
+        anchors: impl Fn(&[NodeId]) -> Vec<NodeId>,
+    ) -> GroupId {
+        let hosting = |nodes: &[NodeId]| Hosting { nodes: nodes.to_vec(), anchors: anchors(nodes) };
         let majority = Policy::members(Quorum::Majority, Role::Admin);
         let terms = Terms {
             name: name.to_owned(),

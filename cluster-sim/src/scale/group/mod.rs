@@ -311,6 +311,8 @@ impl Group {
                 }
             }
             Output::Certified(_) | Output::Checked(_) | Output::Late(_) | Output::Lookup { .. } => {}
+            // There are no channels here.
+            Output::AlarmEnded(_) | Output::Stray { .. } => {}
             Output::Alarm { text, .. } => return Err(text),
             Output::Stop(text) => return Err(text),
             Output::Forged(height) => return Err(format!("block {height} is said to be forged")),

@@ -186,8 +186,9 @@ impl GroupDriver {
                     out.push(Output::Send { node, group: GroupId::BEACON, message });
                 }
             }
+            let stand = self.stand();
             if let Some(latest) = self.certifier.latest() {
-                self.mailroom.certified(&self.config, self.leads, now, latest, &self.committees, out);
+                self.mailroom.certified(&self.config, stand, now, latest, &self.committees, out);
             }
         }
         out.push(Output::Certified(certificate));

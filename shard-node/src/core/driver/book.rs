@@ -18,6 +18,8 @@ pub struct Committees {
     pub former: Vec<Committee>,
     /// The one that the group itself is being prepared for.
     pub coming: Option<Committee>,
+    /// The anchors of channels that have any.
+    pub anchors: BTreeMap<GroupId, Vec<NodeId>>,
     /// The last block of this state.
     pub height: Height,
 }
@@ -36,12 +38,24 @@ pub(super) struct Book {
     before: BTreeMap<GroupId, Committee>,
     by_hash: BTreeMap<(GroupId, Hash32), Committee>,
     coming: Option<Committee>,
+    /// The nodes of each group in force.
+    seats: BTreeMap<GroupId, Vec<NodeId>>,
+    /// Those of them that are its anchors, where there are any.
+    anchors: BTreeMap<GroupId, Vec<NodeId>>,
 }
 
 impl From<Committees> for Book {
     fn from(committees: Committees) -> Self {
         let mut book = Self { coming: committees.coming, ..Self::default() };
         for committee in committees.current {
+            let seats: Vec<NodeId> = committee.members.iter().map(|member| member.node).collect();
+            // An anchor without a seat has nothing to carry. Of a channel that has no other, mail must not stop.
+            let named = committees.anchors.get(&committee.group).into_iter().flatten();
+            let anchors: Vec<NodeId> = named.filter(|anchor| seats.contains(anchor)).copied().collect();
+            if !anchors.is_empty() {
+                book.anchors.insert(committee.group, anchors);
+            }
+            book.seats.insert(committee.group, seats);
             book.by_hash.insert((committee.group, committee.hash()), committee.clone());
             book.current.insert(committee.group, committee);
         }
@@ -98,6 +112,29 @@ impl Book {
         let Some(had) = seat(self.before.get(&group), node) else { return false };
         let stays = current.is_some_and(|current| current.members.iter().any(|member| member.org == had.org));
         stays || group.kind() != Some(GroupKind::Channel)
+    }
+
+    /// The anchors of all groups that have any with a seat.
+    pub(super) fn all_anchors(&self) -> &BTreeMap<GroupId, Vec<NodeId>> {
+        &self.anchors
+    }
+
+    /// The anchors that carry mail between a group and another one, if the group has any. What the beacon and a channel
+    /// tell each other, every replica carries: with it anchors are changed, and committees.
+    pub(super) fn anchors(&self, group: GroupId, other: GroupId) -> Option<&[NodeId]> {
+        let borders = group != GroupId::BEACON && other != GroupId::BEACON;
+        self.anchors.get(&group).filter(|_| borders).map(Vec::as_slice)
+    }
+
+    /// Whether a replica of a group may carry mail between it and another one.
+    pub(super) fn carries(&self, group: GroupId, node: NodeId, other: GroupId) -> bool {
+        self.anchors(group, other).is_none_or(|anchors| anchors.contains(&node))
+    }
+
+    /// The nodes that `own` asks for the mail of a group.
+    pub(super) fn sources(&self, own: GroupId, source: GroupId) -> &[NodeId] {
+        let seats = || self.seats.get(&source).map(Vec::as_slice).unwrap_or_default();
+        self.anchors(source, own).unwrap_or_else(seats)
     }
 
     /// Whether a node is about to join the group itself.

@@ -59,7 +59,7 @@ impl GroupDriver {
                 }
             }
             PeerMessage::Pull { dest, node, next_seq, ack } => {
-                if !self.committees.gets_mail_of(dest, from) {
+                if !self.serves(dest, from, out) {
                     return;
                 }
                 if let Some(ack) = ack {
@@ -67,25 +67,26 @@ impl GroupDriver {
                 }
                 if node == from {
                     let latest = self.certifier.latest();
-                    self.mailroom.subscribe(&self.config, now, dest, node, next_seq, latest, out);
+                    let committees = &self.committees;
+                    self.mailroom.subscribe(&self.config, now, dest, node, next_seq, latest, committees, out);
                 }
             }
-            PeerMessage::Bundle(bundle) => {
-                if self.is_member(bundle.source, from) {
-                    self.bundle(bundle);
-                }
-            }
+            PeerMessage::Bundle(bundle) => self.mail_arrives(now, from, bundle, out),
             PeerMessage::Probe { dest, next_seq } => {
-                if self.committees.gets_mail_of(dest, from) {
+                if self.serves(dest, from, out) {
                     Mailroom::probed(dest, from, next_seq, self.certifier.latest(), out);
                 }
             }
             PeerMessage::Head(proof) => {
-                if self.leads {
+                let source = proof.certificate.header.group;
+                if self.fetches(source) && self.crosses(source, from) {
                     self.mailroom.head(&self.config, now, from, &proof, &self.committees);
                 }
             }
-            PeerMessage::Serving { source } => self.mailroom.serving(source, from, &self.committees),
+            PeerMessage::Serving { source } if source == self.config.group => self.anchor_heard(now, from),
+            PeerMessage::Serving { source } => {
+                self.mailroom.serving(&self.config, now, source, from, &self.committees);
+            }
             PeerMessage::Ack(proof) => self.take_ack(proof, out),
             PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate),
             PeerMessage::Ready(ready) => self.take_ready(from, ready),

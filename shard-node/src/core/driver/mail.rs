@@ -1,6 +1,7 @@
 //! Serves our streams to groups that pull them, and pulls theirs: the anchor's work.
 //!
-//! Every replica serves; only the one that leads pulls, since only it can propose what it gets. A
+//! Every replica serves; only the one that leads pulls, since only it can propose what it gets. Where a channel has
+//! anchors, they serve and pull, and pass on what they get (`border`). A
 //! pull is a subscription: while it is repeated, new certified mail is sent at once. All of it may
 //! be lost or repeated; the cursor in state decides.
 //!
@@ -15,7 +16,6 @@ use bytes::Bytes;
 use cross_shard::range::Nodes;
 use cross_shard::stream::{StreamLeaf, message_hash};
 use cross_shard::{AckProof, Bundle, InCursor};
-use ledger::committee::Committee;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, Tick};
 use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX};
@@ -23,13 +23,14 @@ use ledger::merkle::{MerklePath, MerkleTree};
 use ledger::reject::Reject;
 
 use crate::core::driver::book::Book;
+use crate::core::driver::border::Stand;
 use crate::core::driver::certify::Certified;
 use crate::core::driver::{CommittedBlock, DriverConfig, OutboxView, Output};
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::{HeadProof, PeerMessage};
 
 /// A pull is repeated this often.
-const PULL_EVERY_MS: u64 = 300;
+pub(super) const PULL_EVERY_MS: u64 = 300;
 /// A source that has not answered this many pulls is asked on another node.
 const SILENT_PULLS_MAX: u32 = 2;
 /// Between two questions to the replicas of a source that are not subscribed to.
@@ -57,7 +58,8 @@ struct Outgoing {
     kept: VecDeque<Bytes>,
     nodes: Nodes,
     taken: u64,
-    subscriber: Option<Subscriber>,
+    /// One, or of a channel with anchors each of them that asks.
+    subscribers: Vec<Subscriber>,
 }
 
 impl Outgoing {
@@ -103,19 +105,29 @@ struct Incoming {
     probes: usize,
     probed: Option<Tick>,
     claim: Option<Claim>,
+    /// Since when it is pulled, or when last a replica of it has answered.
+    heard: Option<Tick>,
+    /// What an anchor passed on last to the one that leads, and when.
+    passed: Option<(u64, Tick)>,
     /// The latest bundle whose committee is not known yet; earlier ones come again with a pull.
     parked: Option<Bundle>,
 }
 
 impl Incoming {
-    /// The replica that is subscribed to.
-    fn source(&self, committee: &Committee) -> NodeId {
-        committee.members[self.target % committee.members.len()].node
+    /// The replica that is subscribed to, of those that may be asked.
+    fn source(&self, sources: &[NodeId]) -> NodeId {
+        sources[self.target % sources.len()]
+    }
+
+    /// Where the mail that is here, or on its way from here to the one that leads, ends.
+    fn end(&self, now: Tick) -> u64 {
+        let passed = self.passed.filter(|(_, at)| now.0 < at.0 + DELIVER_WITHIN_MS);
+        passed.map_or(0, |(end, _)| end).max(self.expected.next_seq)
     }
 
     /// Leaves a source that is silent, or has not delivered in time what another replica has proved.
     /// Returns whether to ask the next one at once.
-    fn choose(&mut self, now: Tick, due: bool, has_room: bool, committee: &Committee) -> bool {
+    fn choose(&mut self, now: Tick, due: bool, has_room: bool, sources: &[NodeId]) -> bool {
         let expected = self.expected.next_seq;
         self.claim = self.claim.take().filter(|claim| claim.head > expected);
         self.silent += u32::from(due);
@@ -124,8 +136,8 @@ impl Incoming {
                 // It may have been delivered, and dropped here.
                 claim.since = now;
             } else if now.0 >= claim.since.0 + DELIVER_WITHIN_MS {
-                let current = self.target % committee.members.len();
-                let proved = claim.node.take().and_then(|node| committee.index_of(node));
+                let current = self.target % sources.len();
+                let proved = claim.node.take().and_then(|node| sources.iter().position(|known| *known == node));
                 self.target = proved.filter(|index| *index != current).unwrap_or(current + 1);
                 self.silent = 1;
                 claim.since = now;
@@ -145,40 +157,34 @@ impl Incoming {
         config: &DriverConfig,
         now: Tick,
         source: GroupId,
-        committee: &Committee,
+        sources: &[NodeId],
         latest: Option<(&Certified, &Heads<'_>)>,
         out: &mut Vec<Output>,
     ) {
         self.pulled = Some(now);
+        self.heard = self.heard.or(Some(now));
         let proved = latest.and_then(|(latest, inbox)| {
             let (leaf, path) = inbox.path_of(source)?;
             let certificate = latest.certificate.clone();
             (leaf.next_seq > 0).then_some(AckProof { version: 1, leaf, path, certificate })
         });
         self.told = proved.as_ref().map_or(self.told, |proof| proof.leaf.next_seq);
-        let next_seq = self.expected.next_seq;
+        let next_seq = self.end(now);
         let message = PeerMessage::Pull { dest: config.group, node: config.node, next_seq, ack: proved };
-        out.push(Output::Send { node: self.source(committee), group: source, message });
+        out.push(Output::Send { node: self.source(sources), group: source, message });
     }
 
     /// Asks one of the other replicas, in turn, whether it has more.
-    fn probe(
-        &mut self,
-        config: &DriverConfig,
-        now: Tick,
-        source: GroupId,
-        committee: &Committee,
-        out: &mut Vec<Output>,
-    ) {
-        let others = committee.members.len() - 1;
+    fn probe(&mut self, config: &DriverConfig, now: Tick, source: GroupId, sources: &[NodeId], out: &mut Vec<Output>) {
+        let others = sources.len() - 1;
         if others == 0 || self.probed.is_some_and(|at| now.0 < at.0 + PROBE_EVERY_MS) {
             return;
         }
         self.probed = Some(now);
-        let index = (self.target + 1 + self.probes % others) % committee.members.len();
+        let index = (self.target + 1 + self.probes % others) % sources.len();
         self.probes += 1;
         let message = PeerMessage::Probe { dest: config.group, next_seq: self.expected.next_seq };
-        out.push(Output::Send { node: committee.members[index].node, group: source, message });
+        out.push(Output::Send { node: sources[index], group: source, message });
     }
 }
 
@@ -296,7 +302,7 @@ impl Mailroom {
     pub(super) fn certified(
         &mut self,
         config: &DriverConfig,
-        leads: bool,
+        stand: Stand,
         now: Tick,
         latest: &Certified,
         committees: &Book,
@@ -306,20 +312,22 @@ impl Mailroom {
         for (dest, stream) in &mut self.outgoing {
             serve(config, *dest, stream, latest, &outbox, out);
         }
-        if leads {
-            for leaf in &latest.inbox {
-                let Some(committee) = committees.current(leaf.peer).filter(|committee| !committee.members.is_empty())
-                else {
-                    continue;
-                };
-                if let Some(stream) = self.incoming.get_mut(&leaf.peer).filter(|stream| leaf.next_seq > stream.told) {
-                    stream.pull(config, now, leaf.peer, committee, Some((latest, &inbox)), out);
-                }
+        for leaf in &latest.inbox {
+            if !stand.fetches(config, committees, leaf.peer) {
+                continue;
+            }
+            let sources = committees.sources(config.group, leaf.peer);
+            if sources.is_empty() {
+                continue;
+            }
+            if let Some(stream) = self.incoming.get_mut(&leaf.peer).filter(|stream| leaf.next_seq > stream.told) {
+                stream.pull(config, now, leaf.peer, sources, Some((latest, &inbox)), out);
             }
         }
     }
 
-    /// A group asks for mail, now and while it keeps asking.
+    /// A group asks for mail, now and while it keeps asking. Who asks takes the place of who asked before, but for
+    /// the anchors of a channel, each of which asks for itself.
     pub(super) fn subscribe(
         &mut self,
         config: &DriverConfig,
@@ -328,12 +336,15 @@ impl Mailroom {
         node: NodeId,
         next_seq: u64,
         latest: Option<&Certified>,
+        committees: &Book,
         out: &mut Vec<Output>,
     ) {
         let message = PeerMessage::Serving { source: config.group };
         out.push(Output::Send { node, group: dest, message });
         let stream = self.outgoing.entry(dest).or_default();
-        stream.subscriber = Some(Subscriber { node, next_seq: next_seq.max(stream.first_kept), since: now });
+        let anchors = committees.anchors(dest, config.group).unwrap_or_default();
+        stream.subscribers.retain(|known| known.node != node && anchors.contains(&known.node));
+        stream.subscribers.push(Subscriber { node, next_seq: next_seq.max(stream.first_kept), since: now });
         if let Some(latest) = latest {
             serve(config, dest, stream, latest, &Heads::of(&latest.outbox), out);
         }
@@ -341,17 +352,66 @@ impl Mailroom {
 
     pub(super) fn expire(&mut self, now: Tick) {
         for stream in self.outgoing.values_mut() {
-            if stream.subscriber.as_ref().is_some_and(|subscriber| now.0 > subscriber.since.0 + SUBSCRIPTION_MS) {
-                stream.subscriber = None;
-            }
+            stream.subscribers.retain(|subscriber| now.0 <= subscriber.since.0 + SUBSCRIPTION_MS);
         }
     }
 
     /// Ends the subscriptions of nodes that are given the mail no more.
-    pub(super) fn keep_subscribers(&mut self, committees: &Book) {
+    pub(super) fn keep_subscribers(&mut self, config: &DriverConfig, committees: &Book) {
         for (dest, stream) in &mut self.outgoing {
-            stream.subscriber = stream.subscriber.take().filter(|known| committees.gets_mail_of(*dest, known.node));
+            let serves = committees.carries(config.group, config.node, *dest);
+            stream.subscribers.retain(|known| {
+                let carries = committees.carries(*dest, known.node, config.group);
+                serves && carries && committees.gets_mail_of(*dest, known.node)
+            });
         }
+    }
+
+    /// Who is sent the mail for a group as it comes.
+    #[cfg(test)]
+    pub(super) fn subscribers(&self, dest: GroupId) -> Vec<NodeId> {
+        let streams = self.outgoing.get(&dest).into_iter();
+        streams.flat_map(|stream| &stream.subscribers).map(|subscriber| subscriber.node).collect()
+    }
+
+    /// Other anchors carry the mail of a group, or none: what is known of the old ones counts no more.
+    pub(super) fn anchors_changed(&mut self, group: GroupId) {
+        if let Some(stream) = self.incoming.get_mut(&group) {
+            (stream.heard, stream.silent, stream.pulled) = (None, 0, None);
+        }
+    }
+
+    /// A group is not pulled from here: that it does not answer says nothing.
+    pub(super) fn forget_heard(&mut self, source: GroupId) {
+        if let Some(stream) = self.incoming.get_mut(&source) {
+            stream.heard = None;
+        }
+    }
+
+    /// Since when a group is pulled, or when it answered last.
+    pub(super) fn heard(&self, source: GroupId) -> Option<Tick> {
+        self.incoming.get(&source)?.heard
+    }
+
+    /// Whether an anchor passes a bundle on to the one that leads: it is from the replica that was asked, and goes on
+    /// from what was passed on before. What it carries is judged by the one that leads.
+    pub(super) fn passes_on(
+        &mut self,
+        bundle: &Bundle,
+        config: &DriverConfig,
+        now: Tick,
+        from: NodeId,
+        committees: &Book,
+    ) -> bool {
+        let sources = committees.sources(config.group, bundle.source);
+        let Some(stream) = self.incoming.get_mut(&bundle.source).filter(|_| !sources.is_empty()) else { return false };
+        let (wanted, end) = (stream.end(now), bundle.first_seq.saturating_add(bundle.messages.len() as u64));
+        let goes_on = bundle.dest == config.group && bundle.first_seq <= wanted && end > wanted;
+        if !goes_on || stream.source(sources) != from {
+            return false;
+        }
+        stream.passed = Some((end, now));
+        true
     }
 
     /// A group asks how far its mail is certified here.
@@ -373,12 +433,21 @@ impl Mailroom {
     }
 
     /// A source answered a pull. Only the replica that was asked can say that.
-    pub(super) fn serving(&mut self, source: GroupId, from: NodeId, committees: &Book) {
-        let Some(committee) = committees.current(source).filter(|committee| !committee.members.is_empty()) else {
+    pub(super) fn serving(
+        &mut self,
+        config: &DriverConfig,
+        now: Tick,
+        source: GroupId,
+        from: NodeId,
+        committees: &Book,
+    ) {
+        let sources = committees.sources(config.group, source);
+        if sources.is_empty() {
             return;
-        };
-        if let Some(stream) = self.incoming.get_mut(&source).filter(|stream| stream.source(committee) == from) {
+        }
+        if let Some(stream) = self.incoming.get_mut(&source).filter(|stream| stream.source(sources) == from) {
             stream.silent = 0;
+            stream.heard = Some(now);
         }
     }
 
@@ -414,7 +483,9 @@ impl Mailroom {
     /// it would keep the genuine mail out. One whose committee is not known yet is parked until the
     /// beacon's mail brings it.
     pub(super) fn accept(&mut self, bundle: Bundle, config: &DriverConfig, committees: &Book) -> Option<Bundle> {
-        let stream = self.incoming.get_mut(&bundle.source)?;
+        committees.current(bundle.source)?;
+        // What an anchor passes on has not been asked for here.
+        let stream = self.incoming.entry(bundle.source).or_default();
         let end = bundle.first_seq.saturating_add(bundle.messages.len() as u64);
         let expected = stream.expected.next_seq;
         if bundle.dest != config.group || bundle.first_seq > expected || end <= expected {
@@ -462,6 +533,7 @@ impl Mailroom {
     pub(super) fn pull(
         &mut self,
         config: &DriverConfig,
+        stand: Stand,
         now: Tick,
         has_room: bool,
         latest: Option<&Certified>,
@@ -471,16 +543,18 @@ impl Mailroom {
         let writes = |source: GroupId| config.group != GroupId::BEACON || source.kind() == Some(GroupKind::Channel);
         let inbox = Heads::of(latest.map_or(&[][..], |latest| &latest.inbox[..]));
         let latest = latest.map(|latest| (latest, &inbox));
-        for (source, committee) in committees.all() {
-            if *source == config.group || committee.members.is_empty() || !writes(*source) {
+        for (source, _) in committees.all() {
+            let sources = committees.sources(config.group, *source);
+            let asks = *source != config.group && writes(*source) && stand.fetches(config, committees, *source);
+            if !asks || sources.is_empty() {
                 continue;
             }
             let stream = self.incoming.entry(*source).or_default();
             let due = stream.pulled.is_none_or(|at| now.0 >= at.0 + PULL_EVERY_MS);
-            if stream.choose(now, due, has_room, committee) || due {
-                stream.pull(config, now, *source, committee, latest, out);
+            if stream.choose(now, due, has_room, sources) || due {
+                stream.pull(config, now, *source, sources, latest, out);
             }
-            stream.probe(config, now, *source, committee, out);
+            stream.probe(config, now, *source, sources, out);
         }
     }
 }
@@ -494,7 +568,22 @@ fn serve(
     outbox: &Heads<'_>,
     out: &mut Vec<Output>,
 ) {
-    let Some(subscriber) = &mut stream.subscriber else { return };
+    let mut subscribers = std::mem::take(&mut stream.subscribers);
+    for subscriber in &mut subscribers {
+        serve_one(config, dest, stream, subscriber, latest, outbox, out);
+    }
+    stream.subscribers = subscribers;
+}
+
+fn serve_one(
+    config: &DriverConfig,
+    dest: GroupId,
+    stream: &Outgoing,
+    subscriber: &mut Subscriber,
+    latest: &Certified,
+    outbox: &Heads<'_>,
+    out: &mut Vec<Output>,
+) {
     let (sent, known) = (subscriber.next_seq, stream.next_seq);
     let news = |leaf: StreamLeaf| leaf.next_seq > sent && leaf.next_seq <= known;
     if !outbox.leaf_of(dest).is_some_and(news) {

@@ -7,12 +7,16 @@ use crate::core::support::{
     PEER, SHARD, ack_from_peer, bundle_from_peer, certify, committee, committees, credits, cursor_behind, header,
     stream_head,
 };
+use ledger::committee::Committee;
 use ledger::header::Header;
 use ledger::view::View;
 
 fn known() -> Book {
     Committees::from(committees()).into()
 }
+
+const LEADING: Stand = Stand { leads: true, leader: Some(NodeId(1)) };
+const FOLLOWING: Stand = Stand { leads: false, leader: Some(NodeId(2)) };
 
 /// A mailroom of [`SHARD`] that has these messages for [`PEER`].
 fn sending(sent: &[Vec<u8>]) -> Mailroom {
@@ -47,7 +51,7 @@ fn bundles(out: &[Output]) -> Vec<&Bundle> {
 
 fn subscribe(mailroom: &mut Mailroom, next_seq: u64, latest: Option<&Certified>) -> Vec<Output> {
     let mut out = Vec::new();
-    mailroom.subscribe(&config(1), Tick(0), PEER, NodeId(4), next_seq, latest, &mut out);
+    mailroom.subscribe(&config(1), Tick(0), PEER, NodeId(4), next_seq, latest, &known(), &mut out);
     out
 }
 
@@ -182,7 +186,7 @@ impl Puller {
     }
 
     fn serving(&mut self, from: u32) {
-        self.mailroom.serving(PEER, NodeId(from), &known());
+        self.mailroom.serving(&config(1), Tick(self.now), PEER, NodeId(from), &known());
     }
 
     fn head(&mut self, from: u32, proof: &HeadProof) {
@@ -195,7 +199,7 @@ impl Puller {
         let (mut pulls, mut probes) = (Vec::new(), Vec::new());
         for _ in 0..ms / 25 {
             let mut out = Vec::new();
-            self.mailroom.pull(&config(1), Tick(self.now), has_room, None, &known(), &mut out);
+            self.mailroom.pull(&config(1), LEADING, Tick(self.now), has_room, None, &known(), &mut out);
             for output in out {
                 match output {
                     Output::Send { node, group: PEER, message: PeerMessage::Pull { .. } } => {
@@ -274,12 +278,12 @@ fn only_the_replica_that_was_asked_can_answer() {
     let mut asked = Vec::new();
     for step in 0..200 {
         let mut out = Vec::new();
-        mailroom.pull(&config(1), Tick(step * 25), true, None, &known(), &mut out);
+        mailroom.pull(&config(1), LEADING, Tick(step * 25), true, None, &known(), &mut out);
         asked.extend(out.iter().filter_map(|output| match output {
             Output::Send { node, group: PEER, message: PeerMessage::Pull { .. } } => Some(node.0),
             _ => None,
         }));
-        mailroom.serving(PEER, NodeId(6), &known());
+        mailroom.serving(&config(1), Tick(step * 25), PEER, NodeId(6), &known());
     }
     assert_eq!(asked[..5], [4, 4, 5, 5, 6], "others answering do not make a silent one heard");
     assert!(asked[5..].iter().all(|node| *node == 6), "{asked:?}");
@@ -415,7 +419,7 @@ fn only_certified_mail_leaves_and_only_once() {
     assert!(bundles(&subscribe(&mut mailroom, 0, None)).is_empty(), "nothing is certified");
     let mut served = |latest: &Certified| {
         let mut out = Vec::new();
-        mailroom.certified(&config(1), false, Tick(1), latest, &known(), &mut out);
+        mailroom.certified(&config(1), FOLLOWING, Tick(1), latest, &known(), &mut out);
         bundles(&out).iter().map(|bundle| (bundle.first_seq, bundle.messages.len())).collect::<Vec<_>>()
     };
     assert_eq!(served(&certified(&sent[..2])), [(0, 2)]);
@@ -431,7 +435,7 @@ fn a_subscription_ends_when_it_is_not_repeated() {
         subscribe(&mut mailroom, 0, None);
         mailroom.expire(Tick(expired_at));
         let mut out = Vec::new();
-        mailroom.certified(&config(1), false, Tick(expired_at), &certified(&sent), &known(), &mut out);
+        mailroom.certified(&config(1), FOLLOWING, Tick(expired_at), &certified(&sent), &known(), &mut out);
         bundles(&out).len()
     };
     assert_eq!(served(SUBSCRIPTION_MS), 1);
@@ -443,19 +447,13 @@ fn a_subscription_ends_with_the_seat() {
     let sent = credits(3);
     let mut others = committee(PEER, 0);
     others.members.retain(|member| member.node != NodeId(4));
-    let without: Book = Committees {
-        current: vec![committee(SHARD, 0), others],
-        former: vec![],
-        coming: None,
-        height: ledger::ids::Height(0),
-    }
-    .into();
+    let without: Book = Committees { current: vec![committee(SHARD, 0), others], ..Committees::default() }.into();
     for (committees, served) in [(known(), 1), (without, 0)] {
         let mut mailroom = sending(&sent);
         subscribe(&mut mailroom, 0, None);
-        mailroom.keep_subscribers(&committees);
+        mailroom.keep_subscribers(&config(1), &committees);
         let mut out = Vec::new();
-        mailroom.certified(&config(1), false, Tick(1), &certified(&sent), &committees, &mut out);
+        mailroom.certified(&config(1), FOLLOWING, Tick(1), &certified(&sent), &committees, &mut out);
         assert_eq!(bundles(&out).len(), served);
     }
 }

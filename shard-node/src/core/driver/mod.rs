@@ -3,12 +3,13 @@
 //! Volatile and without IO: everything here can be lost at any time and is rebuilt from state and
 //! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
 //! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
-//! signed, `certify` gathers signatures, `hear` takes what peers say, `mail` serves and pulls streams,
-//! `evidence` brings proofs of double votes into state and to the beacon, `batch` fills entries.
+//! signed, `certify` gathers signatures, `hear` takes what peers say, `mail` serves and pulls streams, `border` says who
+//! carries them, `evidence` brings proofs of double votes into state and to the beacon, `batch` fills entries.
 
 mod attest;
 mod batch;
 mod book;
+mod border;
 mod certify;
 mod evidence;
 mod hear;
@@ -30,6 +31,7 @@ use crate::core::peer::PeerMessage;
 
 use batch::Batcher;
 use book::Book;
+use border::Border;
 use certify::Certifier;
 use evidence::Witness;
 use mail::Mailroom;
@@ -55,6 +57,7 @@ pub struct GroupDriver {
     batcher: Batcher,
     certifier: Certifier,
     mailroom: Mailroom,
+    border: Border,
     last_checkpoint: Height,
     /// The earliest deadline in state: once the time is past it, a leader proposes a block, if need
     /// be an empty one.
@@ -88,6 +91,7 @@ impl GroupDriver {
             batcher: Batcher::new(config.pipeline),
             certifier: Certifier::default(),
             mailroom: Mailroom::default(),
+            border: Border::default(),
             leads: false,
             paused: false,
             leader: None,
@@ -166,9 +170,11 @@ impl GroupDriver {
     fn committees(&mut self, committees: Committees, out: &mut Vec<Output>) {
         let before = self.own_committee().map(|committee| committee.engine);
         let known_at = self.certifier.last().max(committees.height);
+        let anchors = self.committees.all_anchors().clone();
         self.committees = committees.into();
         self.ready.keep_for(self.committees.coming(), known_at);
-        self.mailroom.keep_subscribers(&self.committees);
+        self.mailroom.keep_subscribers(&self.config, &self.committees);
+        self.border_changed(&anchors, out);
         let engine = self.own_committee().map(|committee| committee.engine);
         if before.zip(engine).is_some_and(|(before, now)| before != now) {
             self.engine_changed(out);
@@ -220,10 +226,11 @@ impl GroupDriver {
         self.ask_for_certificates(now, out);
         self.repeat_readiness(now, out);
         self.pass_evidence(now, out);
-        if self.leads {
-            let has_room = self.batcher.has_room_for_bundle();
-            self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);
+        if self.leads || self.committees.all_anchors().contains_key(&self.config.group) {
+            let (stand, has_room) = (self.stand(), !self.leads || self.batcher.has_room_for_bundle());
+            self.mailroom.pull(&self.config, stand, now, has_room, self.certifier.latest(), &self.committees, out);
         }
+        self.watch_border(now, out);
         self.mailroom.expire(now);
         if let Some(installed) = self.unproved {
             self.call_for_block(installed);

@@ -187,12 +187,22 @@ pub enum Output {
         /// Why.
         reject: Reject,
     },
-    /// Something an operator must know, and that no time mends.
+    /// Something an operator must know, until [`Output::AlarmEnded`]; most of it no time mends.
     Alarm {
         /// One alarm is shown for each.
         cause: Cause,
         /// What happened, and what it means.
         text: String,
+    },
+    /// What an alarm was about has ended.
+    AlarmEnded(Cause),
+    /// A node asked here for the mail of a group past the anchors, and was refused. Told once until anchors or seats
+    /// change.
+    Stray {
+        /// The group.
+        dest: GroupId,
+        /// The node.
+        node: NodeId,
     },
     /// This replica's state is wrong: nothing of it may be served any more, and the group must not go
     /// on here. The text says why.
@@ -206,4 +216,6 @@ pub enum Cause {
     ForgedBlock,
     /// This node signed another header than this replica has.
     Divergence(NodeId),
+    /// No anchor of this group is heard of, so that its mail waits.
+    Anchors(GroupId),
 }

@@ -1,8 +1,10 @@
 //! What a driver starts from, at the start and after a snapshot, as one moment of the state shows it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cross_shard::notice::AnchorsUpdate;
 use cross_shard::stream::{self, OutStream, StreamLeaf};
 use cross_shard::{InCursor, commit};
 use ledger::ballot::Equivocation;
@@ -12,7 +14,7 @@ use ledger::evidence;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::Header;
-use ledger::ids::{GroupId, Height, TimeMs};
+use ledger::ids::{GroupId, Height, NodeId, TimeMs};
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 
@@ -149,7 +151,13 @@ pub fn committees(view: &mut View<'_>) -> Committees {
     former.retain(|known| !current.contains(known));
     let applied: Option<AppliedRecord> = view.load(&schema::applied());
     let height = applied.map(|applied| applied.height).unwrap_or_default();
-    Committees { current, former, coming: view.load(&schema::coming_committee()), height }
+    Committees { current, former, coming: view.load(&schema::coming_committee()), anchors: anchors(view), height }
+}
+
+fn anchors(view: &mut View<'_>) -> BTreeMap<GroupId, Vec<NodeId>> {
+    let keys = view.scan_prefix(schema::ANCHORS_PREFIX);
+    let told = keys.into_iter().filter_map(|(key, _)| view.load::<AnchorsUpdate>(&key));
+    told.map(|update| (update.channel, update.anchors)).collect()
 }
 
 fn outbox(view: &mut View<'_>) -> Result<Vec<OutboxView>, ReadFault> {

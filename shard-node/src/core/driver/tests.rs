@@ -255,7 +255,7 @@ fn with_mail_for(group: GroupId) -> Bench {
     };
     let (before, now) = (seats(0, [(4, 1), (5, 2), (6, 3)]), seats(1, [(4, 1), (7, 2), (8, 1)]));
     let committees =
-        Committees { current: vec![committee(SHARD, 0), now], former: vec![before], coming: None, height: Height(0) };
+        Committees { current: vec![committee(SHARD, 0), now], former: vec![before], ..Committees::default() };
     let sent = credits(3);
     let leaf = stream_head(group, &sent);
     let outbox = vec![leaf];
@@ -676,7 +676,12 @@ fn a_committee_that_is_prepared_right_behind_a_hand_over_does_not_wait_for_traff
         let mut bench = Bench::leading();
         let current = GROUPS.map(|group| committee(group, if group == SHARD { epoch } else { 0 })).to_vec();
         let former = if epoch > 0 { vec![committee(SHARD, 0)] } else { Vec::new() };
-        bench.step(Input::Committees(Committees { current, former, coming: Some(coming.clone()), height: Height(0) }));
+        bench.step(Input::Committees(Committees {
+            current,
+            former,
+            coming: Some(coming.clone()),
+            ..Committees::default()
+        }));
         bench.committed(1, Vec::new());
         let out = bench.step(Input::Timer);
         let made = out.iter().any(|output| matches!(output, Output::Propose { .. }));

@@ -80,6 +80,11 @@ impl GroupTask {
                 }
             }
             Output::Alarm { cause, text } => self.alarms.last(Cause::Driver(cause), text),
+            Output::AlarmEnded(cause) => self.alarms.end(Cause::Driver(cause)),
+            Output::Stray { dest, node } => {
+                let refused = self.driver.refused_pulls();
+                tracing::info!(group = %self.group, %dest, %node, refused, "mail was asked for past the anchors");
+            }
             Output::Stop(reason) => self.wrong(reason),
         }
     }
