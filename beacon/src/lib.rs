@@ -25,7 +25,7 @@ pub mod seats;
 pub mod view;
 pub mod watch;
 
-pub use accused::{Accusation, Removal};
+pub use accused::{Accusation, Accused, Removal};
 pub use assign::{AssignError, Constraints, GroupSeats, assign};
 pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};
