@@ -19,6 +19,7 @@ pub mod machine;
 pub mod nodes;
 pub mod orgs;
 pub mod proof;
+pub mod rate;
 pub mod registry;
 pub mod risk;
 pub mod seats;
