@@ -11,6 +11,7 @@ mod bad_transactions;
 mod bank;
 mod benchmarks;
 mod bft;
+mod bft_liar;
 mod bft_switch;
 mod channel_life;
 mod channel_swaps;
