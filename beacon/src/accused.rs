@@ -3,7 +3,7 @@
 //! A node is accused once and for good: its key has signed what an honest member never signs. From then on it takes no
 //! seat, and those that it has go to others by the rules of [`crate::seats`], as those of a node without capacity do,
 //! without anybody's command. Where nobody can take a seat, a committee that outlives a failure also without it gives it
-//! up; else the seat stays, and [`removals`] says why. Its organisation registers another node, with another key.
+//! up; else the seat stays, and [`removals`] says why, which [`Accused`] has for whoever asks. Its organisation registers another node, with another key.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::message::Message;
@@ -19,6 +19,8 @@ use crate::seats;
 
 /// Version written into new accusations.
 pub const ACCUSATION_VERSION: u8 = 1;
+/// Version written into [`Accused`].
+pub const ACCUSED_VERSION: u8 = 1;
 
 /// What the registry holds against a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -91,7 +93,7 @@ pub fn without_one(current: &Committee, accused: &[NodeId]) -> Option<Vec<Member
 }
 
 /// What keeps an accused node in its seat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Hindrance {
     /// The beacon's committee does not change while it runs.
     Beacon,
@@ -102,6 +104,16 @@ pub enum Hindrance {
 }
 
 impl Hindrance {
+    /// For programs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Beacon => "beacon",
+            Self::Change => "change",
+            Self::NoNode => "no_node",
+        }
+    }
+
     /// For people: why, and what ends it.
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -117,7 +129,7 @@ impl Hindrance {
 }
 
 /// A seat that an accused node is to lose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Removal {
     /// The node.
     pub node: NodeId,
@@ -143,4 +155,22 @@ pub fn removals(view: &mut View<'_>) -> Vec<Removal> {
         }
     }
     removals
+}
+
+/// What the registry holds against nodes, and which seats they still have, as of one block.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Accused {
+    /// Format version, [`ACCUSED_VERSION`].
+    pub version: u8,
+    /// The accusations, by node.
+    pub accusations: Vec<Accusation>,
+    /// The seats that the accused still have, by node and group.
+    pub removals: Vec<Removal>,
+}
+
+impl Accused {
+    /// As the beacon's state has it.
+    pub fn read(view: &mut View<'_>) -> Self {
+        Self { version: ACCUSED_VERSION, accusations: accusations(view), removals: removals(view) }
+    }
 }

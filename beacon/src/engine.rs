@@ -25,6 +25,7 @@ use crate::accused;
 use crate::channels;
 use crate::limits::PROPOSALS_MAX;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
+use crate::rate;
 use crate::registry;
 use crate::seats::{self, Wanted};
 use crate::view::ClusterView;
@@ -186,6 +187,9 @@ pub struct Standing {
     pub accused: Vec<NodeId>,
     /// How many members each shard has by the genesis.
     pub configured: Vec<(GroupId, usize)>,
+    /// Members of the group in question that have no vote now, as its replicas say: one that lost its records follows without
+    /// one, and one that has stopped gives none. The beacon does not see that.
+    pub voteless: Vec<NodeId>,
 }
 
 /// How many members each shard has by the genesis.
@@ -213,6 +217,7 @@ impl Standing {
             committees,
             switching,
             configured,
+            voteless: Vec::new(),
         })
     }
 
@@ -230,6 +235,7 @@ impl Standing {
             switching: switching.map(|coming| (coming.group, coming.engine)).collect(),
             accused: Vec::new(),
             configured: configured(genesis),
+            voteless: Vec::new(),
         }
     }
 
@@ -237,6 +243,11 @@ impl Standing {
     fn sound(&self, id: NodeId) -> bool {
         let capacity = self.nodes.iter().any(|node| node.id == id && node.capacity > 0);
         capacity && self.accused.binary_search(&id).is_err()
+    }
+
+    /// Whether it may have a seat, and has a vote.
+    fn votes(&self, id: NodeId) -> bool {
+        self.sound(id) && !self.voteless.contains(&id)
     }
 }
 
@@ -300,6 +311,8 @@ pub struct Preflight {
     pub steps: usize,
     /// The organisation with most seats behind the switch, and how many.
     pub most: Option<(OrgId, usize)>,
+    /// Members that go over with a vote.
+    pub voting: usize,
     /// What to expect of rate and latency.
     pub rate: &'static str,
     /// What to think of, for people.
@@ -308,27 +321,13 @@ pub struct Preflight {
     pub refusal: Option<Reject>,
 }
 
-/// What is to be expected of a switch.
-const fn rate(from: Engine, to: Engine) -> &'static str {
-    match (from, to) {
-        (Engine::Raft, Engine::Bft) => {
-            "lower: every member checks every client's signature and votes twice before an entry is decided, so the group \
-             is as fast as one member checks; at low load a payment takes up to four times as long"
-        }
-        (Engine::Bft, Engine::Raft) => {
-            "higher: the leader's log decides after one answer of a majority; members check signatures as the cluster's \
-             'verify' says"
-        }
-        (Engine::Raft, Engine::Raft) | (Engine::Bft, Engine::Bft) => "as before",
-    }
-}
-
 /// Says what a switch of a group to an engine would change. Pure, and the same wherever it is computed from the same
 /// standing: the beacon refuses what this refuses.
 ///
 /// Refused are the engine in force ([`Reject::EngineSame`]), the beacon ([`Reject::EngineFixed`]), any change that is
-/// under way ([`Reject::EngineChanging`]), too few nodes ([`Reject::EngineNodes`]), and a committee that could not bear
-/// one more failure than it has already ([`Reject::EngineRisk`]).
+/// under way ([`Reject::EngineChanging`]), too few nodes ([`Reject::EngineNodes`]), a committee that could not bear
+/// one more failure than it has already ([`Reject::EngineRisk`]), and one of which too few have a vote to decide anything
+/// ([`Reject::EngineVotes`]), which only those see who have asked the replicas ([`Standing::voteless`]).
 ///
 /// # Errors
 /// [`Reject::UnknownGroup`] when there is no such group.
@@ -342,6 +341,8 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
     let members: Vec<NodeId> = going_over.iter().copied().filter(|node| !leaving.contains(node)).collect();
     let (now, then) = (Side::of(current.engine, current.members.len()), Side::of(engine, members.len()));
     let sound = going_over.iter().filter(|node| standing.sound(**node)).count();
+    let (voting, needed) =
+        (going_over.iter().filter(|node| standing.votes(**node)).count(), engine.threshold(going_over.len()));
     let changing = standing.coming.iter().any(|coming| coming.group == group) || under_way.is_some();
     let refusal = if group == GroupId::BEACON {
         Some(Reject::EngineFixed)
@@ -353,8 +354,10 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
         Some(Reject::EngineChanging)
     } else if !found {
         Some(Reject::EngineNodes)
-    } else if sound <= engine.threshold(going_over.len()) {
+    } else if sound <= needed {
         Some(Reject::EngineRisk)
+    } else if voting < needed {
+        Some(Reject::EngineVotes)
     } else {
         None
     };
@@ -379,6 +382,10 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
     if then.tolerated < now.tolerated {
         notes.push(format!("{} members may fail now, and {} behind the switch", now.tolerated, then.tolerated));
     }
+    let silenced: Vec<NodeId> = going_over.iter().copied().filter(|node| standing.voteless.contains(node)).collect();
+    if !silenced.is_empty() {
+        notes.push(without_votes(&silenced, engine, voting.saturating_sub(needed)));
+    }
     Ok(Preflight {
         group,
         now,
@@ -388,10 +395,23 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
         // The engine in force needs no committee of its own.
         steps: if back { steps - 1 } else { steps },
         most,
-        rate: rate(current.engine, engine),
+        voting,
+        rate: rate::words(current.engine, engine),
         notes,
         refusal,
     })
+}
+
+/// What follows for members that go over without a vote, of which `more` others may fail before nothing is decided.
+fn without_votes(nodes: &[NodeId], engine: Engine, more: usize) -> String {
+    let nodes = nodes.iter().map(|node| format!("node {node}")).collect::<Vec<_>>().join(", ");
+    let fate = match engine {
+        Engine::Bft => "behind the switch one that lost its records comes to vote when the others have gone on",
+        Engine::Raft => {
+            "behind the switch one that lost its records has none either, until its seat goes to another node"
+        }
+    };
+    format!("without a vote now: {nodes}; {fate}, and until then {more} more may fail")
 }
 
 /// The committees from the one in force to the last of a switch.

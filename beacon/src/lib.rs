@@ -19,13 +19,14 @@ pub mod machine;
 pub mod nodes;
 pub mod orgs;
 pub mod proof;
+pub mod rate;
 pub mod registry;
 pub mod risk;
 pub mod seats;
 pub mod view;
 pub mod watch;
 
-pub use accused::{Accusation, Removal};
+pub use accused::{Accusation, Accused, Removal};
 pub use assign::{AssignError, Constraints, GroupSeats, assign};
 pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};

@@ -271,7 +271,7 @@ pub struct RoleView {
     pub applied_index: u64,
     /// Voters, by node.
     pub voters: Vec<NodeId>,
-    /// Learners, by node.
+    /// Learners, by node. A replica that is among its own follows without a vote.
     pub learners: Vec<NodeId>,
     /// On the leader: the last log index known to be on each other replica, for lag reports.
     pub replicated: Vec<(NodeId, u64)>,

@@ -125,6 +125,8 @@ crate::rejections! {
         EngineNodes = 66, "engine_nodes", "too few nodes have capacity for the members that the engine needs", "register nodes, or give some capacity: bft needs 4 members";
         /// The group would outlive no failure.
         EngineRisk = 67, "engine_at_risk", "behind the switch the group could not bear one failed member", "add nodes first, so that the committee of the new engine tolerates one";
+        /// Too few members have a vote.
+        EngineVotes = 165, "engine_votes", "so few members have a vote now that the other engine could not decide anything", "'group consensus --dry-run' names those that have none; start those that stopped, and give the seats of those that lost their records to other nodes with 'seamark node replace'";
         /// Not to be changed from here.
         EngineFixed = 68, "engine_fixed", "the beacon's engine stands in the genesis, and that of a channel is its members' to change", "propose it in the channel, by its policy of membership; choose the beacon's with the genesis";
         /// A lock that pays its own account.

@@ -99,6 +99,7 @@ fn a_shard_goes_over_to_the_other_engine_and_back_while_payments_are_made() {
         let of = &told[direction];
         assert_eq!((&of["engine"], &of["members"]), (&json!(engine), &json!(members)), "{direction}");
         above_zero(of, &["longest_gap_seconds", "switch_seconds"]);
+        assert_eq!(of["failed"], json!(0), "{direction}");
     }
     above_zero(&told, &["gap_before_seconds", "executed"]);
     above_zero(&told["meanwhile_ms"], &["p50", "p99"]);

@@ -48,9 +48,10 @@ fn engine_tolerance_and_evidence_are_shown_and_a_switch_is_looked_at_before_it_i
     assert_eq!((&group("shard-0")["engine"], &group("shard-0")["tolerates"]), (&json!("bft"), &json!(1)));
     assert_eq!((&group("beacon")["engine"], &group("beacon")["round"]), (&json!("raft"), &Value::Null));
     assert!(group("shard-0")["round"].is_u64(), "{status}");
+    assert_eq!(status["accused"], json!([]));
     for keeper in ["", "shard-0"] {
         let listed = shell.told(&format!("evidence ls {keeper}"));
-        assert_eq!(listed["evidence"], json!([]), "nobody has lied");
+        assert_eq!((&listed["evidence"], &listed["accused"]), (&json!([]), &json!([])), "nobody has lied");
     }
     assert_eq!(shell.refused("evidence show 4f0c19")["error"]["code"], "evidence_unknown");
 

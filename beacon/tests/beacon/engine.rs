@@ -281,6 +281,15 @@ fn a_preflight_says_what_would_change() {
     assert_eq!(preflight(&whole, SHARD, Engine::Bft).unwrap().refusal, Some(Reject::EngineRisk));
     whole.accused.clear();
     assert_eq!(preflight(&whole, SHARD, Engine::Bft).unwrap().refusal, None);
+    // Who has no vote now counts for nothing: three of four decide, two do not.
+    whole.voteless = vec![NodeId(2)];
+    let three = preflight(&whole, SHARD, Engine::Bft).unwrap();
+    assert_eq!((three.refusal, three.voting), (None, 3));
+    assert!(three.notes.iter().any(|note| note.contains("node 2; ") && note.contains("0 more may fail")), "{three:?}");
+    whole.voteless.push(NodeId(4));
+    let two = preflight(&whole, SHARD, Engine::Bft).unwrap();
+    assert_eq!((two.refusal, two.voting), (Some(Reject::EngineVotes), 2));
+    whole.voteless.clear();
     // Fewer tolerated failures are said, not refused.
     let mut seven = Standing { nodes: dealt(7, 7), ..whole };
     seven.committees = vec![Committee::of(Engine::Raft, SHARD, ledger::Incarnation(0), Epoch(0), {

@@ -1,7 +1,7 @@
 //! Golden vectors: these bytes are signed, hashed, stored or recomputed by others. A change here is
 //! a new format version, never an edit.
 
-use beacon::accused::{ACCUSATION_VERSION, Accusation};
+use beacon::accused::{ACCUSATION_VERSION, ACCUSED_VERSION, Accusation, Accused, Hindrance, Removal};
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::nodes::{REMOVED_NODE_VERSION, RemovedNode};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
@@ -108,7 +108,14 @@ fn records() {
         time_ms: TimeMs(8),
     };
     let expected = format!("01030000000200{}{}0700000000000000 0800000000000000", "0100000000000002", "05".repeat(32));
-    assert_eq!(encoded(borsh::to_vec(&accusation).unwrap()), expected.replace(' ', ""));
+    let expected = expected.replace(' ', "");
+    assert_eq!(encoded(borsh::to_vec(&accusation).unwrap()), expected);
+    let seat = |hindrance| Removal { node: NodeId(3), group: GroupId::shard(1), hindrance };
+    let removals = [None, Some(Hindrance::Beacon), Some(Hindrance::Change), Some(Hindrance::NoNode)].map(seat);
+    let accused = Accused { version: ACCUSED_VERSION, accusations: vec![accusation], removals: removals.to_vec() };
+    let seats = ["00", "0100", "0101", "0102"].map(|hindrance| format!("030000000100000000000002{hindrance}"));
+    let expected = format!("0101000000{expected}04000000{}", seats.concat());
+    assert_eq!(encoded(borsh::to_vec(&accused).unwrap()), expected);
     let gone = RemovedNode {
         version: REMOVED_NODE_VERSION,
         node: NodeId(3),

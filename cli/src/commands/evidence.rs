@@ -1,12 +1,13 @@
-//! `evidence`: members that have signed two ballots that exclude each other, listed, shown with proof, and written
-//! to files. What a file is worth offline is for [`super::verify`].
+//! `evidence`: members that have signed two ballots that exclude each other, listed with what becomes of their seats,
+//! shown with proof, and written to files. What a file is worth offline is for [`super::verify`].
 
 use std::path::Path;
 
-use client::Client;
+use client::{Client, Consistency};
 use ledger::{Equivocation, GroupId, Hash32};
 use serde::Serialize;
 
+use super::accused::{AccusedLine, accused, accused_table};
 use super::context::Context;
 use super::verify;
 use crate::args::Evidence;
@@ -75,6 +76,8 @@ impl EvidenceLine {
 struct Listed {
     group: String,
     evidence: Vec<EvidenceLine>,
+    /// Whom the beacon holds evidence against, of every group.
+    accused: Vec<AccusedLine>,
 }
 
 #[derive(Serialize)]
@@ -114,10 +117,15 @@ fn group_of(text: &str) -> Result<GroupId, CliError> {
 
 async fn list(client: &Client, group: GroupId, output: Output) -> Result<(), CliError> {
     let kept = client.evidence(group).await?;
-    let listed = Listed { group: group.to_string(), evidence: kept.iter().map(EvidenceLine::of).collect() };
+    let listed = Listed {
+        group: group.to_string(),
+        evidence: kept.iter().map(EvidenceLine::of).collect(),
+        accused: accused(client, Consistency::Linearizable).await?,
+    };
     output.result(&listed, || {
+        let accused = accused_table(&listed.accused).map(|table| format!("\n{table}")).unwrap_or_default();
         if listed.evidence.is_empty() {
-            return format!("{group} keeps no evidence: nobody was found to have voted twice");
+            return format!("{group} keeps no evidence: nobody was found to have voted twice{accused}");
         }
         let rows = listed.evidence.iter().map(|line| {
             [
@@ -128,7 +136,7 @@ async fn list(client: &Client, group: GroupId, output: Output) -> Result<(), Cli
                 moment(line.kept_since_ms),
             ]
         });
-        table(["evidence", "against", "in", "voted twice", "since"], rows)
+        table(["evidence", "against", "in", "voted twice", "since"], rows) + &accused
     })
 }
 

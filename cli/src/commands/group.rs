@@ -5,8 +5,10 @@
 use std::time::{Duration, Instant};
 
 use beacon::engine::{Side, configured};
+use beacon::rate::{SOURCE, expected_percent};
 use beacon::{BeaconCommand, Preflight, Standing, preflight};
 use client::Client;
+use ledger::genesis::VerifyMode;
 use ledger::{Committee, Engine, GroupId, GroupKind, NodeId, Reject};
 use proto::v1;
 use serde::Serialize;
@@ -51,8 +53,15 @@ struct Report {
     leaving: Vec<u32>,
     /// Changes of committee until it is done.
     steps: usize,
+    /// Members that go over with a vote.
+    voting: usize,
     /// What to expect of rate and latency.
     rate: &'static str,
+    /// The rate behind the switch over the present one, as measured elsewhere: under full load, with all members on one
+    /// machine.
+    expected_rate_ratio: f64,
+    /// Where that was measured.
+    expected_rate_source: &'static str,
     notes: Vec<String>,
     /// The code of why it cannot be.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +79,7 @@ struct Report {
 }
 
 impl Report {
-    fn of(found: &Preflight, state: &'static str) -> Self {
+    fn of(found: &Preflight, verify: VerifyMode, state: &'static str) -> Self {
         Self {
             group: found.group.to_string(),
             now: (&found.now).into(),
@@ -78,7 +87,10 @@ impl Report {
             joining: found.joining.iter().map(|node| node.0).collect(),
             leaving: found.leaving.iter().map(|node| node.0).collect(),
             steps: found.steps,
+            voting: found.voting,
             rate: found.rate,
+            expected_rate_ratio: expected_percent(&found.now, &found.then, verify) as f64 / 100.0,
+            expected_rate_source: SOURCE,
             notes: found.notes.clone(),
             refusal: found.refusal.map(Reject::code),
             state,
@@ -109,17 +121,18 @@ impl Switch<'_> {
         let client = signer.reader().await?;
         let group = named(&client, group).await?;
         let found = look(&client, group, self.engine).await?;
+        let verify = client.genesis().verify;
         if let Some(reject) = found.refusal {
-            let report = Report::of(&found, "refused");
+            let report = Report::of(&found, verify, "refused");
             output.result(&report, || text(&report))?;
             return Err(CliError::new(reject.code(), reject.cause(), reject.fix()).after_report());
         }
         if dry_run {
-            let report = Report::of(&found, "dry_run");
+            let report = Report::of(&found, verify, "dry_run");
             return output.result(&report, || text(&report));
         }
         if group.kind() == Some(GroupKind::Channel) {
-            output.remark(table_of(&Report::of(&found, "pending")));
+            output.remark(table_of(&Report::of(&found, verify, "pending")));
             return channel::propose_engine(self.admin, &group.to_string(), self.engine, self.within, output).await;
         }
         self.send(&signer, &client, &found, output).await
@@ -138,7 +151,8 @@ impl Switch<'_> {
         let command = BeaconCommand::SwitchEngine { group: found.group, engine: self.engine };
         let since = Instant::now();
         let fate = signer.command(&client, &org, &command, salt()?, self.within).await?;
-        let mut report = Report { command: Some(fate.digest.to_string()), ..Report::of(found, "pending") };
+        let mut report =
+            Report { command: Some(fate.digest.to_string()), ..Report::of(found, reader.genesis().verify, "pending") };
         if let Some(approvals) = fate.pending {
             report.approvals = Some(approvals);
             return output.result(&report, || text(&report));
@@ -244,17 +258,62 @@ async fn named(client: &Client, text: &str) -> Result<GroupId, CliError> {
     }
 }
 
-/// What a switch would change, as far as the registry that routers follow shows it.
+/// What a switch would change, as far as the registry that routers follow shows it, and the members themselves.
 async fn look(client: &Client, group: GroupId, engine: Engine) -> Result<Preflight, CliError> {
+    let committees = committees(client).await?;
+    let seats = match committees.iter().find(|committee| committee.group == group) {
+        Some(current) => Seats::of(current, &client.status().await?),
+        None => Seats::default(),
+    };
     let standing = Standing {
         seed: client.genesis().seed,
         nodes: nodes(client).await?,
-        committees: committees(client).await?,
+        committees,
         configured: configured(client.genesis()),
+        voteless: seats.voteless,
         ..Standing::default()
     };
-    preflight(&standing, group, engine)
-        .map_err(|reject| CliError::new(reject.code(), format!("{group}: {}", reject.cause()), reject.fix()))
+    let mut found = preflight(&standing, group, engine)
+        .map_err(|reject| CliError::new(reject.code(), format!("{group}: {}", reject.cause()), reject.fix()))?;
+    found
+        .notes
+        .extend(seats.silent.iter().map(|node| format!("node {node} does not answer: it counts as one that votes")));
+    Ok(found)
+}
+
+/// What the members of a group say of their votes.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seats {
+    /// They have none now: they follow without, have stopped, do not run the group, or the leader's engine does not know
+    /// them as voters.
+    voteless: Vec<NodeId>,
+    /// Their nodes do not answer.
+    silent: Vec<NodeId>,
+}
+
+impl Seats {
+    fn of(committee: &Committee, status: &v1::StatusReply) -> Self {
+        let replica = |reply: &v1::NodeStatusReply| {
+            reply.replicas.iter().find(|replica| replica.group == committee.group.0).cloned()
+        };
+        let leading =
+            status.nodes.iter().filter_map(replica).filter(|replica| replica.leads && replica.stopped.is_empty());
+        let leader = leading.max_by_key(|replica| (replica.term, replica.log_last, replica.round));
+        let counted =
+            |node: u32| leader.as_ref().is_none_or(|leader| leader.voters.is_empty() || leader.voters.contains(&node));
+        let mut seats = Self::default();
+        for node in committee.members.iter().map(|member| member.node) {
+            let Some(reply) = status.nodes.iter().find(|reply| reply.node == node.0) else {
+                seats.silent.push(node);
+                continue;
+            };
+            let votes = replica(reply).is_some_and(|own| own.stopped.is_empty() && !own.learners.contains(&node.0));
+            if !votes || !counted(node.0) {
+                seats.voteless.push(node);
+            }
+        }
+        seats
+    }
 }
 
 fn table_of(report: &Report) -> String {
@@ -275,7 +334,13 @@ fn table_of(report: &Report) -> String {
 
 fn text(report: &Report) -> String {
     let nodes = |nodes: &[u32]| nodes.iter().map(|node| format!("node-{node}")).collect::<Vec<_>>().join(", ");
-    let mut rows = vec![("rate", report.rate.to_owned())];
+    let expected = format!(
+        "about {} of the present one under full load, as measured with all members on one machine ({}); less is lost, or won, \
+         where each has its own",
+        report.expected_rate_ratio, report.expected_rate_source
+    );
+    let mut rows = vec![("rate", report.rate.to_owned()), ("expected rate", expected)];
+    rows.push(("go over with a vote", report.voting.to_string()));
     if !report.joining.is_empty() {
         rows.push(("join first", nodes(&report.joining)));
     }
@@ -337,19 +402,49 @@ mod tests {
     }
 
     #[test]
+    fn a_member_has_a_vote_only_if_it_and_the_leader_say_so() {
+        let change = |node: usize, change: fn(&mut v1::ReplicaStatus)| {
+            let mut status = status(["raft"; 4], 1);
+            status.nodes[0].replicas[0].voters = vec![1, 2, 3, 4];
+            change(&mut status.nodes[node - 1].replicas[0]);
+            status
+        };
+        let of = |status: &v1::StatusReply| Seats::of(&committee(Engine::Raft), status);
+        assert_eq!(of(&change(1, |_| {})), Seats::default());
+        let voteless = |node: u32| Seats { voteless: vec![NodeId(node)], ..Seats::default() };
+        assert_eq!(of(&change(4, |own| own.learners = vec![4])), voteless(4), "it follows without");
+        assert_eq!(of(&change(3, |own| own.stopped = "bft_wal".to_owned())), voteless(3), "it has stopped");
+        assert_eq!(of(&change(2, |own| own.group = GroupId::shard(9).0)), voteless(2), "the group does not run there");
+        assert_eq!(of(&change(1, |own| own.voters = vec![1, 2, 3])), voteless(4), "its engine has not followed yet");
+        assert_eq!(
+            of(&change(2, |own| own.learners = vec![4])),
+            Seats::default(),
+            "what others say of it says nothing"
+        );
+        let mut silent = status(["raft"; 4], 1);
+        silent.nodes.remove(1);
+        assert_eq!(of(&silent), Seats { silent: vec![NodeId(2)], ..Seats::default() });
+    }
+
+    #[test]
     fn what_would_change_is_told_to_people_and_to_programs() {
         let standing = Standing { committees: vec![committee(Engine::Raft)], ..Standing::default() };
         let mut found = preflight(&standing, SHARD, Engine::Bft).unwrap();
         assert_eq!((found.now.tolerated, found.then.threshold), (1, 3));
         found.refusal = None;
-        let report = Report::of(&found, "dry_run");
+        let report = Report::of(&found, VerifyMode::Every, "dry_run");
         let text = text(&report);
-        for part in ["shard-0", "1, and may stop", "1, and may lie", "changes of committee", "nothing was sent"] {
+        let parts = ["shard-0", "1, and may stop", "1, and may lie", "changes of committee", "nothing was sent"];
+        for part in
+            parts.into_iter().chain(["about 0.87 of the present one", "docs/performance.md", "go over with a vote"])
+        {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["then"]["engine"], &json["state"]), (&"bft".into(), &"dry_run".into()));
-        let refused = Report::of(&preflight(&standing, SHARD, Engine::Raft).unwrap(), "refused");
+        assert_eq!(json["expected_rate_ratio"], 0.87);
+        let refused = preflight(&standing, SHARD, Engine::Raft).unwrap();
+        let refused = Report::of(&refused, VerifyMode::Every, "refused");
         assert_eq!(refused.refusal, Some("engine_same"));
     }
 
@@ -374,7 +469,7 @@ mod tests {
         };
         let found = preflight(&standing, SHARD, Engine::Raft).unwrap();
         assert_eq!((found.refusal, found.then.members, found.leaving.len(), found.steps), (None, 3, 1, 2));
-        let text = text(&Report::of(&found, "dry_run"));
+        let text = text(&Report::of(&found, VerifyMode::Every, "dry_run"));
         for part in ["leave at the end", "the genesis gives the shard 3 members, and 4 are in force"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

@@ -2,6 +2,7 @@
 //! prints one result.
 
 mod account;
+mod accused;
 mod amounts;
 mod asset;
 mod beacon;

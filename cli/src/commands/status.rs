@@ -1,9 +1,11 @@
-//! `status`: every group on every node, and what is wrong.
+//! `status`: every group on every node, who is accused of voting twice, and what is wrong.
 
 use std::time::{Duration, Instant};
 
+use client::Consistency;
 use serde::Serialize;
 
+use super::accused::{self, AccusedLine, accused, accused_table};
 use super::context::Context;
 use super::show::groups_table;
 use crate::args::Status;
@@ -14,6 +16,8 @@ use crate::output::{Output, rounded, table};
 
 /// Longest measurement of the rate.
 const MEASURE_MS_MAX: u64 = 60_000;
+/// How long the beacon may take to say who is accused.
+const ACCUSED_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Report {
@@ -23,6 +27,8 @@ struct Report {
     tps: f64,
     groups: Vec<Group>,
     nodes: Vec<Node>,
+    /// Who is accused of voting twice, whether it still has a seat or not.
+    accused: Vec<AccusedLine>,
 }
 
 #[derive(Serialize)]
@@ -62,6 +68,16 @@ pub(super) async fn run(args: Status, output: Output) -> Result<(), CliError> {
     let lines: Vec<Group> = lines.collect();
     let mut problems = problems(&status, &committees);
     problems.extend(ahead(&first, &status, &committees));
+    // From any replica, so that it is told without a quorum, too.
+    let asked = tokio::time::timeout(ACCUSED_WITHIN, accused(&client, Consistency::Stale)).await;
+    let accused = match asked.map_err(|_| "it does not answer".to_owned()) {
+        Ok(Ok(accused)) => accused,
+        Ok(Err(CliError { cause, .. })) | Err(cause) => {
+            problems.push(format!("the beacon does not say who is accused of voting twice: {cause}"));
+            Vec::new()
+        }
+    };
+    problems.extend(accused::problems(&accused));
     let report = Report {
         cluster: client.cluster_id().to_string(),
         healthy: problems.is_empty(),
@@ -69,6 +85,7 @@ pub(super) async fn run(args: Status, output: Output) -> Result<(), CliError> {
         problems,
         groups: lines,
         nodes: nodes(&status),
+        accused,
     };
     output.result(&report, || text(&report))?;
     if args.check && !report.healthy {
@@ -121,8 +138,9 @@ fn text(report: &Report) -> String {
         let noun = if count == 1 { "problem" } else { "problems" };
         format!("{count} {noun}:\n  - {}", report.problems.join("\n  - "))
     };
+    let accused = accused_table(&report.accused).map(|table| format!("{table}\n")).unwrap_or_default();
     format!(
-        "cluster {}\n{}\n{}\n{verdict}",
+        "cluster {}\n{}\n{}\n{accused}{verdict}",
         report.cluster,
         groups_table(&lines, Some(&tps)),
         table(["node", "state", "up for", "clock off by", "version"], nodes)

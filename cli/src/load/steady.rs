@@ -21,7 +21,7 @@ use super::latency::Latencies;
 use super::source::Source;
 use crate::error::CliError;
 
-/// Parts of the time that payments are told apart by.
+/// Parts of the time that latencies are told apart by; what is due later counts in the last.
 pub(super) const STRETCHES: usize = 2;
 
 /// Somebody who pays, until this is stopped or dropped.
@@ -39,6 +39,8 @@ pub(super) struct Heard {
     pub(super) decided: [Latencies; STRETCHES],
     /// Payments that were not executed, by code.
     pub(super) refused: BTreeMap<String, u64>,
+    /// The same by the stretch in which they were due, however many there were.
+    pub(super) failed: BTreeMap<usize, u64>,
     /// When there were receipts of executed payments, one moment for all that came at once.
     pub(super) moments: Vec<Instant>,
 }
@@ -124,7 +126,7 @@ async fn hear(mut events: SubmitEvents, mut noted: mpsc::UnboundedReceiver<Sent>
         let before = heard.executed();
         for event in batch {
             let sent = open.remove(&event.txid());
-            let decided = sent.map(|sent| (sent.stretch.min(STRETCHES - 1), now.duration_since(sent.due)));
+            let decided = sent.map(|sent| (sent.stretch, now.duration_since(sent.due)));
             take(event, decided, &mut heard)?;
         }
         if heard.executed() > before {
@@ -146,8 +148,13 @@ fn take(event: SubmitEvent, decided: Option<(usize, Duration)>, heard: &mut Hear
         SubmitEvent::Refused { code, .. } => Some(code),
     };
     match (code, decided) {
-        (Some(code), _) => *heard.refused.entry(code).or_default() += 1,
-        (None, Some((stretch, after))) => heard.decided[stretch].record(micros(after)),
+        (Some(code), due) => {
+            *heard.refused.entry(code).or_default() += 1;
+            if let Some((stretch, _)) = due {
+                *heard.failed.entry(stretch).or_default() += 1;
+            }
+        }
+        (None, Some((stretch, after))) => heard.decided[stretch.min(STRETCHES - 1)].record(micros(after)),
         (None, None) => {}
     }
     Ok(())
@@ -178,8 +185,10 @@ mod tests {
             code: reject.code().to_owned(),
             detail: String::new(),
         };
-        take(refused(Reject::Busy), Some((0, long)), &mut heard).unwrap();
-        assert_eq!(heard.refused.len(), 2);
+        take(refused(Reject::Busy), Some((2, long)), &mut heard).unwrap();
+        assert_eq!((heard.refused.len(), &heard.failed), (2, &BTreeMap::from([(0, 1), (2, 1)])));
+        take(receipt(Outcome::Committed { mail: Vec::new() }), Some((2, long)), &mut heard).unwrap();
+        assert_eq!(heard.decided[1].count(), 2, "what is due later counts in the last stretch");
         assert_eq!(take(refused(Reject::TooLate), None, &mut heard).unwrap_err().code, "timeout");
     }
 }

@@ -68,6 +68,8 @@ pub struct Direction {
     pub longest_gap_seconds: Option<f64>,
     /// From the command until all of these members ran the engine, and nobody else had a seat.
     pub switch_seconds: f64,
+    /// Payments that were due from the command until the next one, or the end, and were not executed.
+    pub failed: u64,
 }
 
 /// How the switches are measured.
@@ -111,12 +113,12 @@ pub async fn bench_switch(
     let steady = Steady::start(client, source, switch.rate);
     tokio::time::sleep(switch.pay_for).await;
     phases.end("pay");
-    steady.next_stretch();
     let mut moments = Vec::new();
     for (engine, members, phase) in [
         (Engine::Bft, before.max(Engine::Bft.least_members()), "go over to bft and pay on"),
         (Engine::Raft, before, "go back to raft and pay on"),
     ] {
+        steady.next_stretch();
         let asked = Instant::now();
         approve(delegates, group, engine).await?;
         let what = format!("all members run {engine}");
@@ -133,9 +135,11 @@ pub async fn bench_switch(
         return Err(CliError::new("protocol", "there were not two switches", "report it with the version"));
     };
     let [due_before, due_meanwhile] = &heard.decided;
+    // Before the first command is the first stretch.
+    let failed = |stretch| heard.failed.get(&stretch).copied().unwrap_or_default();
     Ok(Switching {
-        to_bft: direction(&heard.moments, bft, raft.asked),
-        to_raft: direction(&heard.moments, raft, end),
+        to_bft: direction(&heard.moments, bft, raft.asked, failed(1)),
+        to_raft: direction(&heard.moments, raft, end, failed(2)),
         rate: switch.rate.into(),
         gap_before_seconds: longest(&heard.moments, |_, second| second <= bft.asked),
         before_ms: due_before.percentiles(),
@@ -185,12 +189,13 @@ async fn runs(client: &Client, group: GroupId, engine: Engine, members: usize) -
     Ok((running.count() == members).then_some(()))
 }
 
-fn direction(moments: &[Instant], switch: &Moment, end: Instant) -> Direction {
+fn direction(moments: &[Instant], switch: &Moment, end: Instant, failed: u64) -> Direction {
     Direction {
         engine: switch.engine.name(),
         members: switch.members as u64,
         longest_gap_seconds: longest(moments, |first, second| second >= switch.asked && first < end),
         switch_seconds: rounded(switch.there.duration_since(switch.asked).as_secs_f64()),
+        failed,
     }
 }
 
@@ -211,15 +216,15 @@ mod tests {
         let moments = [0, 10, 60, 1_060, 1_070, 1_570, 1_580].map(at);
         let around = |asked, end| {
             let switch = Moment { engine: Engine::Bft, members: 4, asked: at(asked), there: at(asked) };
-            direction(&moments, &switch, at(end)).longest_gap_seconds
+            direction(&moments, &switch, at(end), 0).longest_gap_seconds
         };
         // From the last receipt before the command: that is how long nobody was served.
         assert_eq!((around(70, 1_075), around(1_075, 2_000)), (Some(1.0), Some(0.5)));
         assert_eq!(around(1_590, 2_000), None, "nobody was served any more");
         assert_eq!(longest(&moments, |_, second| second <= at(1_059)), Some(0.05), "before it");
         let raft = Moment { engine: Engine::Raft, members: 3, asked: at(1_065), there: at(3_315) };
-        let told = direction(&moments, &raft, at(4_000));
-        assert_eq!((told.engine, told.members, told.switch_seconds), ("raft", 3, 2.25));
+        let told = direction(&moments, &raft, at(4_000), 5);
+        assert_eq!((told.engine, told.members, told.switch_seconds, told.failed), ("raft", 3, 2.25, 5));
         assert_eq!(told.longest_gap_seconds, Some(0.5));
     }
 }

@@ -425,8 +425,20 @@ impl Client {
         found_value("nodes", &reply)?.ok_or_else(missing)
     }
 
-    /// One of it by its name, as a file that has been checked against the genesis; `None` when the group does not
-    /// keep it.
+    /// Who is accused of voting twice and what becomes of its seats, as the beacon holds it, unproved: `beacon::Accused`,
+    /// which this crate does not know.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn accused<T: BorshDeserialize>(&self, consistency: Consistency) -> Result<T, ClientError> {
+        let query = Query::Accused(v1::AccusedQuery {});
+        let reply = self.query(consistency, false, query).await?;
+        let missing = || ClientError::Protocol("the beacon does not tell who is accused".to_owned());
+        found_value("accused", &reply)?.ok_or_else(missing)
+    }
+
+    /// One piece of evidence by its name, as a file that has been checked against the genesis; `None` when the group
+    /// does not keep it.
     ///
     /// # Errors
     /// [`ClientError`].

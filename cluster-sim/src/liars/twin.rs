@@ -73,6 +73,7 @@ impl Twin {
                     | Output::Fate { .. }
                     | Output::Standing(_)
                     | Output::Evidence(_)
+                    | Output::Unremembered(_)
                     | Output::Stop(_) => {}
                 }
             }

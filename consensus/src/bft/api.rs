@@ -209,6 +209,9 @@ pub enum Output {
     Standing(Standing),
     /// A member has signed two ballots that exclude each other.
     Evidence(Box<Equivocation>),
+    /// A member has signed more ballots of this entry than are remembered. Those farthest from the running round are not
+    /// compared with others any more: a double vote among them may leave no proof here. Said once for each entry.
+    Unremembered(NodeId),
     /// The machine cannot go on without doing harm, and takes no more inputs.
     Stop(String),
 }

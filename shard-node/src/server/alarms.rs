@@ -82,6 +82,11 @@ impl Alarms {
         self.state.lock().lasting.remove(&cause);
     }
 
+    /// The causes of lasting alarms that are not kept have ended.
+    pub fn retain(&self, keep: impl Fn(Cause) -> bool) {
+        self.state.lock().lasting.retain(|cause, _| keep(*cause));
+    }
+
     /// The alarms to show: lasting ones, and passing ones of the last minute.
     #[must_use]
     pub fn current(&self) -> Vec<String> {
@@ -117,6 +122,10 @@ mod tests {
         assert_eq!(alarms.current_at(start + 100 * SHOWN), both[..2], "no time ends a lasting one");
         alarms.end(FORGED);
         assert_eq!(alarms.current_at(start + 100 * SHOWN), both[1..2]);
+        alarms.retain(|cause| cause == divergence);
+        assert_eq!(alarms.current_at(start + 100 * SHOWN), both[1..2]);
+        alarms.retain(|cause| cause != divergence);
+        assert!(alarms.current_at(start + 100 * SHOWN).is_empty());
     }
 
     #[test]

@@ -80,11 +80,12 @@ fn text(report: &Switching) -> String {
     let seconds = |gap: Option<f64>| gap.map_or("not known".to_owned(), |gap| format!("{gap:.3} s"));
     let switched = |direction: &Direction| {
         format!(
-            "never longer than {} without a receipt; {} members run {} {:.1} s after the command",
+            "never longer than {} without a receipt; {} members run {} {:.1} s after the command; {} payments failed",
             seconds(direction.longest_gap_seconds),
             direction.members,
             direction.engine,
-            direction.switch_seconds
+            direction.switch_seconds,
+            grouped(direction.failed.into())
         )
     };
     let rows = [
@@ -117,8 +118,13 @@ mod tests {
     use crate::load::latency::Percentiles;
 
     fn example() -> Switching {
-        let direction =
-            |engine, members, gap| Direction { engine, members, longest_gap_seconds: Some(gap), switch_seconds: 4.5 };
+        let direction = |engine, members, gap| Direction {
+            engine,
+            members,
+            longest_gap_seconds: Some(gap),
+            switch_seconds: 4.5,
+            failed: 0,
+        };
         Switching {
             to_bft: direction("bft", 4, 1.25),
             to_raft: direction("raft", 3, 0.75),

@@ -49,6 +49,13 @@ impl Task {
                     tracing::warn!(%group, %node, "a member has signed two ballots that exclude each other");
                 }
             }
+            Output::Unremembered(node) => {
+                let (group, index) = (self.ground.config.group, self.chain.index + 1);
+                tracing::warn!(
+                    %group, %node, index,
+                    "a member has signed more ballots of one entry than are remembered: those of far rounds are not compared"
+                );
+            }
             Output::Stop(reason) => self.ground.failure.note(&reason),
         }
     }

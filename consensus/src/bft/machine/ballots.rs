@@ -5,7 +5,7 @@
 //!
 //! A proof is found where the two ballots meet. So every ballot that verifies is compared with the first answer of its
 //! member to the same question, whatever it came in: a message, a quorum, or the proof of a decision that was taken from
-//! another member. And whoever answers a proposal with its first vote shows it to the others, so that two proposals of
+//! another member, and whoever else has signed how much (see `answers`). And whoever answers a proposal with its first vote shows it to the others, so that two proposals of
 //! a round meet as soon as somebody has voted on each. What stays hidden are two votes for members of which no one takes
 //! from another what proves anything.
 
@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use ledger::ballot::{Ballot, BallotKind, Equivocation, SignedBallot};
 use ledger::crypto::Signature;
 use ledger::hash::Hash32;
+use ledger::limits::EVIDENCE_PER_MEMBER_MAX;
 use malachite::{MisbehaviorEvidence, ThresholdParams};
 use malachite_types::{
     CertificateError, CommitCertificate, NilOrVal, PolkaCertificate, Round, RoundCertificate, RoundCertificateType,
@@ -26,10 +27,6 @@ use super::super::value::Decided;
 use super::context::{Address, Bft, Height, Id, Vote};
 use super::effects::Desk;
 
-/// Verified ballots of one index that are remembered.
-const VERIFIED_MAX: usize = 16_384;
-/// Pairs of one index that are reported: a liar makes as many as it likes, and one is enough.
-const REPORTED_MAX: usize = 256;
 /// Proposals of one round that are looked at; the second one already proves that their signer lies.
 const PROPOSALS_MAX: usize = 2;
 /// Rounds of one index whose proposals are remembered.
@@ -49,7 +46,7 @@ pub enum Seen {
 impl Desk {
     /// Verifies a ballot of the committee, once.
     pub fn verify(&mut self, signed: &SignedBallot) -> bool {
-        if self.verified.contains(signed) {
+        if self.answers.knows(signed) {
             return true;
         }
         let seat = self.committee.index_of(signed.ballot.node);
@@ -64,12 +61,14 @@ impl Desk {
 
     /// Remembers a ballot that verifies. Another answer to the same question is a proof.
     fn remember(&mut self, signed: SignedBallot) {
-        if self.verified.len() >= VERIFIED_MAX || !self.verified.insert(signed) {
-            return;
+        let node = signed.ballot.node;
+        let noted = self.answers.note(signed, self.round, self.committee.members.len());
+        if let Some(first) = noted.against {
+            self.report(first, signed);
         }
-        let Ballot { round, kind, node, .. } = signed.ballot;
-        let first = *self.answers.entry((round, kind.name(), node)).or_insert(signed);
-        self.report(first, signed);
+        if noted.lost {
+            self.out.push(Output::Unremembered(node));
+        }
     }
 
     /// Remembers the precommits of a decision that others have made, and that was verified: who has precommitted
@@ -147,10 +146,12 @@ impl Desk {
         all.any(|(signed, seen)| *seen == Seen::Taken && signed.ballot.value == Some(id))
     }
 
-    /// Two ballots of one member that verify: evidence, when they exclude each other.
+    /// Two ballots of one member that verify: evidence, when they exclude each other. A liar makes as many as it likes, and
+    /// the state keeps no more than a few of each member.
     fn report(&mut self, one: SignedBallot, other: SignedBallot) {
         let Some(pair) = Equivocation::of(one, other) else { return };
-        if self.reported.len() < REPORTED_MAX && self.reported.insert(pair.id()) {
+        let reported = self.reported.entry(pair.node()).or_default();
+        if reported.len() < EVIDENCE_PER_MEMBER_MAX && reported.insert(pair.id()) {
             self.out.push(Output::Evidence(Box::new(pair)));
         }
     }

@@ -20,6 +20,7 @@ use super::super::api::{Output, Settings};
 use super::super::message::{Event, Message, Quorum};
 use super::super::turn::Age;
 use super::super::value::Chain;
+use super::answers::Answers;
 use super::ballots::Seen;
 use super::context::{Bft, Frame};
 use super::outbox::Outbox;
@@ -67,11 +68,9 @@ pub struct Desk {
     /// Why the machine cannot go on.
     pub fault: Option<String>,
     /// Ballots of this index that verify.
-    pub verified: BTreeSet<SignedBallot>,
-    /// The first of them to each question: of a round, a kind and a member.
-    pub answers: BTreeMap<(u32, &'static str, NodeId), SignedBallot>,
-    /// Names of the pairs of this index that were reported.
-    pub reported: BTreeSet<Hash32>,
+    pub answers: Answers,
+    /// Names of the pairs of this index that were reported, by whom they are about.
+    pub reported: BTreeMap<NodeId, BTreeSet<Hash32>>,
 }
 
 impl Desk {
@@ -101,9 +100,8 @@ impl Desk {
             sender: None,
             strikes: BTreeMap::new(),
             fault: None,
-            verified: BTreeSet::new(),
-            answers: BTreeMap::new(),
-            reported: BTreeSet::new(),
+            answers: Answers::default(),
+            reported: BTreeMap::new(),
         }
     }
 
@@ -125,7 +123,6 @@ impl Desk {
         self.proposer = self.chain.turn.proposer(&self.committee, 0);
         self.proposals.clear();
         self.finalized = None;
-        self.verified.clear();
         self.answers.clear();
         self.reported.clear();
     }

@@ -16,9 +16,10 @@
 //! any more is [`super::Admission`]'s to say; then another machine takes its place.
 //!
 //! Code map: `context` (the library's types), `effects` (what the library asks for), `ballots` (signed, verified,
-//! counted), `outbox` (nothing is said before it is durable), `judge` (what may be voted for), `parts` (values' bytes), `submit` (the host's wishes),
+//! counted), `answers` (what second answers are compared with), `outbox` (nothing is said before it is durable), `judge` (what may be voted for), `parts` (values' bytes), `submit` (the host's wishes),
 //! `peer` (what members send), `follow` (members that are ahead), `replay` (coming back).
 
+mod answers;
 mod ballots;
 mod context;
 mod effects;

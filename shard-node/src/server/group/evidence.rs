@@ -1,8 +1,9 @@
 //! What a Byzantine engine has caught a member at: two ballots of its that exclude each other.
 //!
 //! Takes it from the engine, tells the operator, and gives it to the driver, which brings it into the state and to
-//! the beacon. The engine keeps it, over restarts, until the group's task says that the state has it. Judges nothing:
-//! the engine has checked both signatures, and whoever else is shown the proof checks them again.
+//! the beacon. The engine keeps it, over restarts, until the group's task says that the state has it. From then on the
+//! alarm follows from the state, on every replica and after every start, and ends when the member has no seat in the group
+//! any more. Judges nothing: the engine has checked both signatures, and whoever else is shown the proof checks them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use ledger::ballot::Equivocation;
 use ledger::hash::Hash32;
+use ledger::ids::NodeId;
 use tokio::sync::{mpsc, watch};
 
 use super::HostContext;
@@ -49,7 +51,7 @@ async fn pass_on(
             if !told.insert(id) {
                 continue;
             }
-            alarms.last(Cause::Equivocation(proof.node()), text(&proof));
+            raise(&alarms, &proof);
             let Some(inputs) = inputs.upgrade() else { return };
             if inputs.send(Input::Evidence(Box::new(proof))).await.is_err() {
                 return;
@@ -63,11 +65,26 @@ async fn pass_on(
     }
 }
 
+/// Raises the alarm about the member that a proof is about.
+fn raise(alarms: &Alarms, proof: &Equivocation) {
+    alarms.last(Cause::Equivocation(proof.node()), text(proof));
+}
+
+/// Tells of the proofs that the state has against those who have a seat, and no more of those who have none.
+pub(super) fn in_state(alarms: &Alarms, proofs: &[Equivocation], members: &[NodeId]) {
+    proofs.iter().filter(|proof| members.contains(&proof.node())).for_each(|proof| raise(alarms, proof));
+    alarms.retain(|cause| match cause {
+        Cause::Equivocation(node) => members.contains(&node),
+        Cause::Stopped | Cause::Snapshot | Cause::Driver(_) => true,
+    });
+}
+
 fn text(proof: &Equivocation) -> String {
     let ballot = &proof.first.ballot;
     format!(
         "equivocation: node {} has signed two {}s of entry {} of {} in round {} that exclude each other (evidence {}): \
-         it lies, or another process runs with its signing key; look at it with 'seamark evidence ls', and drain the node",
+         it lies, or another process runs with its signing key; 'seamark evidence ls' shows the proof, and how far the \
+         beacon is with giving the node's seats to others",
         ballot.node,
         ballot.kind.name(),
         ballot.index,
@@ -81,7 +98,7 @@ fn text(proof: &Equivocation) -> String {
 mod tests {
     use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind};
     use ledger::crypto::SecretKey;
-    use ledger::ids::{ClusterId, GroupId, Incarnation, NodeId};
+    use ledger::ids::{ClusterId, GroupId, Incarnation};
 
     use super::*;
 
@@ -128,11 +145,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_state_has_is_told_until_the_member_has_no_seat() {
+        let alarms = Alarms::new(GroupId::shard(0));
+        let (kept, seated, gone) = ([twice(0), twice(1)], [1, 3].map(NodeId), [1, 2].map(NodeId));
+        in_state(&alarms, &kept, &gone);
+        assert!(alarms.current().is_empty(), "it had no seat when the replica started");
+        in_state(&alarms, &kept, &seated);
+        assert_eq!(alarms.current(), [text(&kept[0])], "one alarm for a member");
+        alarms.last(Cause::Snapshot, "another one".to_owned());
+        in_state(&alarms, &[], &seated);
+        assert_eq!(alarms.current().len(), 2);
+        in_state(&alarms, &[], &gone);
+        assert_eq!(alarms.current(), ["another one"]);
+    }
+
+    #[test]
     fn the_alarm_says_who_and_what_to_do() {
         let proof = twice(2);
         let text = text(&proof);
         let id = proof.id().to_string();
-        for part in ["node 3", "two prevotes of entry 9 of shard-0 in round 2", id.as_str(), "drain the node"] {
+        for part in ["node 3", "two prevotes of entry 9 of shard-0 in round 2", id.as_str(), "'seamark evidence ls'"] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

@@ -31,7 +31,7 @@ use crate::core::machine::CommandOutcome;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::alarms::{Alarms, Cause};
 use crate::server::checks::Known;
-use crate::server::group::{HostContext, PIPELINE, Turns, system_view};
+use crate::server::group::{HostContext, PIPELINE, Turns, evidence, system_view};
 use crate::server::ingest::Waiters;
 use crate::server::replica::{Committing, DbReader, ReplicaShare};
 
@@ -359,8 +359,9 @@ impl GroupTask {
         }
     }
 
-    /// The state has these proofs, so the engine need not keep them any more.
+    /// The state has these proofs, so the engine need not keep them any more, and everybody can tell of them.
     fn settled(&mut self, proofs: &[Equivocation]) {
+        evidence::in_state(&self.alarms, proofs, &self.members);
         match &self.engine {
             Some(engine) => engine.settled(proofs),
             None => self.witnessed.extend(proofs),
@@ -383,6 +384,7 @@ impl GroupTask {
         let reader = DbReader(&*db);
         let all = committees(&mut View::new(&reader));
         self.members = members(&all.current, self.group);
+        evidence::in_state(&self.alarms, &[], &self.members);
         self.context.changed.notify_one();
         self.step(Input::Committees(all));
     }

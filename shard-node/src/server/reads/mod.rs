@@ -9,7 +9,7 @@ mod prove;
 
 use std::time::Duration;
 
-use beacon::{ChannelEntry, NodeLives};
+use beacon::{Accused, ChannelEntry, NodeLives};
 use bytes::Bytes;
 use channel::Governance;
 use client::EntryName;
@@ -227,6 +227,7 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
         }
         // Other groups have nothing of it.
         Query::Nodes(_) => found(&mut reply, Some(viewed(&reader, NodeLives::read)?)),
+        Query::Accused(_) => found(&mut reply, Some(viewed(&reader, Accused::read)?)),
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
         // What is always proved is answered before.

@@ -2,6 +2,7 @@
 
 mod durable;
 mod floods;
+mod formats;
 mod lent;
 mod order;
 mod records;

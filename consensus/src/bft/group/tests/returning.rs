@@ -206,6 +206,7 @@ async fn whoever_loses_everything_follows_and_does_not_pass_for_a_new_member() {
     let (prepared, parts) = cluster.prepare(4, GROUP).await.unwrap();
     cluster.begin(4, prepared, parts).await.unwrap();
     assert!(!cluster.group(4).votes());
+    until(&cluster.group(4), |role| role.learners == [NodeId(4)]).await;
     cluster.stop(4).await;
     for node in [1, 2, 3] {
         cluster.net.join(node);
@@ -220,6 +221,7 @@ async fn whoever_loses_everything_follows_and_does_not_pass_for_a_new_member() {
     assert_eq!(cluster.batches(4), cluster.batches(1));
     let group = cluster.group(4);
     until_so(&group, || group.votes()).await;
+    until(&group, |role| role.learners.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

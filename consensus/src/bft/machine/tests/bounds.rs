@@ -3,7 +3,9 @@
 use ledger::ballot::BallotKind;
 use ledger::hash::Hash32;
 use ledger::ids::{NodeId, Tick};
+use ledger::limits::EVIDENCE_PER_MEMBER_MAX;
 
+use super::super::answers::QUESTIONS_MAX;
 use super::super::follow::{AHEAD_MAX, EARLY_MAX, Follow};
 use super::super::parts::{BUILDING_MAX, VALUE_BYTES_MAX, WHOLE_MAX, split};
 use super::super::peer::{ROUND_MAX, STRIKES_MAX};
@@ -39,6 +41,41 @@ fn votes_of_far_rounds_and_repeated_ones_take_no_room() {
     assert!(net.nodes[0].stopped.is_none());
 }
 
+/// One liar signs as much as anybody remembers: neither its own double vote in the running round nor that of another one is
+/// hidden behind it, and that it was too much is said.
+#[test]
+fn whoever_signs_more_than_is_remembered_hides_no_double_vote_and_is_named() {
+    let mut net = Net::of(committee(1..=64, 0), [64], 1);
+    let places = QUESTIONS_MAX / 64;
+    for round in 0..=places as u32 {
+        // Far from where anybody is, as only a proof of a round may be that a member is shown.
+        let signed = net.ballot(1, 1, ROUND_MAX - 1 - round, BallotKind::Prevote, None);
+        assert!(net.nodes[0].machine.as_mut().unwrap().desk.verify(&signed));
+    }
+    assert_eq!(net.machine(64).desk.answers.held(), places);
+    assert!(net.evidence.is_empty());
+    for (by, found) in [(1, 1), (2, 2)] {
+        for value in [None, Some(Hash32([1; 32]))] {
+            let signed = net.ballot(by, 1, 0, BallotKind::Prevote, value);
+            send(&mut net, by, Message::Ballot(signed));
+        }
+        assert_eq!(net.evidence.len(), found, "the double vote of member {by}");
+        assert_eq!(net.evidence[found - 1].node(), NodeId(by));
+    }
+    // Nor does a liar that is proved to be one use up the room for proofs against others.
+    for value in 2..=255 {
+        let signed = net.ballot(1, 1, 0, BallotKind::Prevote, Some(Hash32([value; 32])));
+        send(&mut net, 1, Message::Ballot(signed));
+    }
+    for value in [None, Some(Hash32([1; 32]))] {
+        let signed = net.ballot(3, 1, 0, BallotKind::Precommit, value);
+        send(&mut net, 3, Message::Ballot(signed));
+    }
+    let of = |node: u32| net.evidence.iter().filter(|pair| pair.node() == NodeId(node)).count();
+    assert_eq!([of(1), of(2), of(3)], [EVIDENCE_PER_MEMBER_MAX, 1, 1]);
+    assert_eq!(net.unremembered, [(NodeId(64), NodeId(1))], "once");
+}
+
 #[test]
 fn who_sends_what_does_not_verify_is_not_heard_for_a_while() {
     let mut net = alone();
@@ -72,7 +109,7 @@ fn a_liar_cannot_use_up_the_places_of_a_round_with_what_its_proposer_has_not_sig
         send(&mut net, from, Message::Ballot(own));
     }
     let desk = &net.machine(4).desk;
-    assert!(desk.proposals.is_empty() && desk.verified.is_empty());
+    assert!(desk.proposals.is_empty() && desk.answers.held() == 0);
     let value = net.value(4, 0, batch("good"));
     let signed = net.ballot(1, 1, 0, BallotKind::Proposal { valid_round: None }, Some(value.id()));
     send(&mut net, 1, Message::Ballot(signed));
@@ -127,7 +164,7 @@ fn parts_and_proposals_are_kept_within_bounds() {
     let (bytes, building) = desk.shelf.held();
     assert!(building <= 2 * BUILDING_MAX && bytes <= building * 2 * PART_BYTES_MAX);
     assert_eq!(desk.proposals.values().map(Vec::len).sum::<usize>(), 2);
-    assert_eq!(desk.verified.len(), 2, "what has no place is not verified");
+    assert_eq!(desk.answers.held(), 2, "what has no place is not verified");
     // Whole values that nobody has named.
     for number in 0..100 {
         let value = net.value(4, 0, batch(&format!("whole {number}")));

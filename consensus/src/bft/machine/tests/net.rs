@@ -92,6 +92,8 @@ pub struct Net {
     pub history: BTreeMap<u64, Value>,
     pub fates: BTreeMap<u64, Fate>,
     pub evidence: Vec<Equivocation>,
+    /// Who has said of whom that it has signed too much to be remembered.
+    pub unremembered: Vec<(NodeId, NodeId)>,
     /// What honest members have said, by question.
     pub said: BTreeMap<(NodeId, u64, u32, u8), Ballot>,
     /// Every message that was sent.
@@ -123,6 +125,7 @@ impl Net {
             history: BTreeMap::new(),
             fates: BTreeMap::new(),
             evidence: Vec::new(),
+            unremembered: Vec::new(),
             said: BTreeMap::new(),
             sent: Vec::new(),
             asked: Vec::new(),
@@ -250,6 +253,7 @@ impl Net {
                 }
                 Output::Standing(_) => {}
                 Output::Evidence(pair) => self.evidence.push(*pair),
+                Output::Unremembered(node) => self.unremembered.push((id, node)),
                 Output::Stop(why) => self.nodes[at].stopped = Some(why),
             }
         }

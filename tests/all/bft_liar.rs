@@ -1,0 +1,219 @@
+//! A member of a Byzantine shard whose key signs two votes that exclude each other, as a second process with that key would
+//! send them: the shard and the beacon keep the proof, the beacon gives its seat to another node, and whoever looks is told
+//! who is accused, by which proof, and what becomes of the seats, after a restart of everybody, too.
+
+use std::process::Command;
+
+use bytes::{BufMut, BytesMut};
+use client::{Identity, Wait, net};
+use consensus::bft::Message;
+use consensus::port::replica_id;
+use consensus::raft::{CALL_KINDS, brings_values};
+use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind};
+use ledger::{Committee, Engine, GroupId, Hash32, NodeId};
+use proto::v1;
+use seamark_cli::setup::files::read_signing_key;
+use serde_json::{Value, json};
+
+use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
+use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::program::program;
+use crate::support::{eventually, in_time};
+
+const SHARD: GroupId = GroupId::shard(0);
+const FUNDS: u128 = 100_000;
+
+/// A shard of four organisations' nodes, on this many nodes, and who can pay in it.
+struct Scene {
+    cluster: TestCluster,
+    bank: Bank,
+    wallets: Vec<Wallet>,
+    /// The member that lies.
+    liar: NodeId,
+    /// A member that hears it.
+    witness: NodeId,
+}
+
+impl Scene {
+    async fn set(nodes: u32) -> Self {
+        let orgs = Some(u16::try_from(nodes).unwrap());
+        let wanted = Wanted { nodes, orgs, shards: 1, replicas: 4, engine: Engine::Bft, ..Wanted::default() };
+        let cluster = TestCluster::start(wanted).await;
+        let bank = Bank::open(&cluster.client()).await;
+        let wallets = wallets_in_each_shard(&cluster.genesis.layout, "home", 2).remove(0);
+        bank.fund(&wallets, FUNDS).await;
+        cluster.wait_settled().await;
+        // One that leads would not propose the proof against itself; and a seat in the beacon does not move.
+        let leader = cluster.leader(SHARD).await;
+        let [shard, beacon] = [SHARD, GroupId::BEACON].map(|group| cluster.genesis.committee(group).unwrap());
+        let members = shard.members.iter().map(|member| member.node);
+        let mut others: Vec<NodeId> = members.filter(|node| *node != leader).collect();
+        others.sort_by_key(|node| beacon.index_of(*node).is_some());
+        let (liar, witness) = (others[0], others[1]);
+        Self { cluster, bank, wallets, liar, witness }
+    }
+
+    fn genesis_committee(&self) -> &Committee {
+        self.cluster.genesis.committee(SHARD).unwrap()
+    }
+
+    /// Whether the liar has a seat in the beacon, too.
+    fn in_beacon(&self) -> bool {
+        self.cluster.genesis.committee(GroupId::BEACON).unwrap().index_of(self.liar).is_some()
+    }
+
+    async fn pay(&self) {
+        let (from, to) = (&self.wallets[0], &self.wallets[1]);
+        self.bank.client.pay(&from.key, to.address, self.bank.asset, 1, Wait::Receipt).await.unwrap();
+    }
+
+    /// Sends the witness two prevotes of one entry for different values.
+    async fn vote_twice(&self, index: u64) -> Result<(), String> {
+        let (cluster, committee) = (&self.cluster, self.genesis_committee());
+        let key = read_signing_key(&cluster.dir.node_dir(self.liar).join("signing.key")).unwrap();
+        let vote = |value: u8| {
+            let ballot = Ballot {
+                version: BALLOT_VERSION,
+                cluster: cluster.genesis.cluster_id(),
+                group: SHARD,
+                incarnation: committee.incarnation,
+                committee: committee.hash(),
+                index,
+                round: 0,
+                kind: BallotKind::Prevote,
+                value: Some(Hash32([value; 32])),
+                node: self.liar,
+            };
+            Message::Ballot(ballot.sign(&key))
+        };
+        // The head of a request in the first stint: version, receiver, sender.
+        let mut request = BytesMut::new();
+        request.put_u8(1);
+        request.put_u64_le(replica_id(self.witness, 1));
+        request.put_u64_le(replica_id(self.liar, 1));
+        request.put_slice(&borsh::to_vec(&vec![vote(1), vote(2)]).unwrap());
+        let kind = CALL_KINDS.iter().copied().find(|kind| brings_values(*kind)).unwrap();
+        let request = v1::RaftRequest { group: SHARD.0, kind: kind.into(), payload: request.freeze() };
+        let identity: Identity = cluster.node_identity(self.liar);
+        let (addr, name) = (&cluster.info(self.witness).peer_addr, net::node_server_name(self.witness));
+        let door = net::connect(addr, &identity, &cluster.roots(), &name).unwrap();
+        let taken = in_time("the ballots are taken", net::node_client(door).raft(request)).await;
+        taken.map(drop).map_err(|status| status.message().to_owned())
+    }
+
+    /// Lies until the shard keeps a proof of it: an entry may be decided before the ballots of it arrive.
+    async fn lie(&self) {
+        let client = self.cluster.client();
+        eventually("the shard keeps the proof", async || {
+            let last = self.cluster.replica(self.witness, SHARD).await.log_last;
+            self.vote_twice(last + 2).await?;
+            self.pay().await;
+            self.pay().await;
+            let kept = client.evidence(SHARD).await.map_err(|error| error.to_string())?;
+            assert!(kept.iter().all(|one| one.proof.node() == self.liar), "{kept:?}");
+            if kept.is_empty() { Err("none yet".to_owned()) } else { Ok(()) }
+        })
+        .await;
+    }
+
+    /// Runs one command of the program beside the cluster. Whether it succeeded, and its JSON.
+    fn said(&self, line: &str) -> (bool, Value) {
+        let mut command = Command::new(program());
+        command.args(line.split_whitespace()).arg("--json").env("SEAMARK_DIR", self.cluster.dir.root());
+        let output = tokio::task::block_in_place(|| command.output()).unwrap();
+        let said = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{line}: {error}: {output:?}"));
+        (output.status.success(), said)
+    }
+
+    /// Waits until the status says this of the seats that the liar still has, by group and what stands in the way, and
+    /// returns all of it.
+    async fn until_seats(&self, wanted: &[(&str, &str)]) -> Value {
+        let wanted: Vec<Value> = wanted.iter().map(|(group, hindrance)| json!([group, hindrance])).collect();
+        eventually("what becomes of the seats", async || {
+            let (_, status) = self.said("status");
+            let accused = status["accused"].as_array().ok_or_else(|| status.to_string())?;
+            let [line] = &accused[..] else { return Err(format!("accused are {accused:?}")) };
+            assert_eq!((&line["node"], &line["group"]), (&json!(self.liar.0), &json!("shard-0")));
+            let seats = line["seats"].as_array().unwrap().iter();
+            let seats: Vec<Value> = seats.map(|seat| json!([seat["group"], seat["hindrance"]])).collect();
+            if seats == wanted { Ok(status) } else { Err(format!("{line}")) }
+        })
+        .await
+    }
+
+    /// Waits until so many replicas of other nodes have an alarm about the liar.
+    async fn until_alarms(&self, enough: impl Fn(usize) -> bool) {
+        let told = format!("equivocation: node {} has signed two", self.liar);
+        eventually("the alarms about the liar", async || {
+            let others = self.cluster.status().await.nodes.into_iter().filter(|reply| reply.node != self.liar.0);
+            let alarms: Vec<String> = others.flat_map(|reply| reply.alarms).collect();
+            let many = alarms.iter().filter(|alarm| alarm.starts_with(&told)).count();
+            if enough(many) { Ok(()) } else { Err(format!("{alarms:?}")) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_votes_twice_loses_its_seat_and_everybody_can_see_why() {
+    let scene = Scene::set(5).await;
+    scene.lie().await;
+    let beacon: &[(&str, &str)] = if scene.in_beacon() { &[("beacon", "beacon")] } else { &[] };
+    let status = scene.until_seats(beacon).await;
+
+    // Another node has the seat, and payments go on.
+    let client = scene.cluster.client();
+    eventually("the committee without it is in force", async || {
+        let reply = client.cluster().await.map_err(|error| error.to_string())?;
+        let all = reply.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());
+        let now = all.into_iter().find(|committee| committee.group == SHARD).ok_or("no committee")?;
+        match (now.members.len(), now.index_of(scene.liar)) {
+            (4, None) => Ok(()),
+            found => Err(format!("{found:?}")),
+        }
+    })
+    .await;
+    scene.pay().await;
+
+    // By which proof, kept by the shard and by the beacon, and judged offline.
+    let evidence = status["accused"][0]["evidence"].as_str().unwrap().to_owned();
+    for keeper in ["beacon", "shard-0"] {
+        let (_, listed) = scene.said(&format!("evidence ls {keeper}"));
+        let found = listed["evidence"].as_array().unwrap().iter().find(|line| line["id"] == evidence.as_str());
+        let found = found.unwrap_or_else(|| panic!("{keeper}: {listed}"));
+        assert_eq!((&found["node"], &found["ballot"]), (&json!(scene.liar.0), &json!("prevote")));
+        assert_eq!(listed["accused"], status["accused"], "{keeper}");
+        let file = scene.cluster.dir.root().join(format!("{keeper}.evidence"));
+        let line = format!("evidence show {} --group {keeper} --out {}", &evidence[..12], file.display());
+        let (shown, proof) = scene.said(&line);
+        assert!(shown && proof["proved_by"] == keeper, "{proof}");
+        let (holds, verified) = scene.said(&format!("evidence verify {}", file.display()));
+        assert!(holds && verified.to_string().contains(&evidence), "{verified}");
+    }
+    // Nobody raises an alarm about one that has no seat in the group any more.
+    if !scene.in_beacon() {
+        scene.until_alarms(|many| many == 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seat_that_nobody_can_take_is_told_of_after_a_restart_of_everybody_too() {
+    let mut scene = Scene::set(4).await;
+    scene.lie().await;
+    let mut seats = vec![("shard-0", "no_node")];
+    if scene.in_beacon() {
+        seats.insert(0, ("beacon", "beacon"));
+    }
+    let before = scene.until_seats(&seats).await;
+    scene.cluster.stop_all().await;
+    scene.cluster.start_all().await;
+    let after = scene.until_seats(&seats).await;
+    assert_eq!(before["accused"], after["accused"]);
+    let (well, checked) = scene.said("status --check");
+    assert!(!well && checked["healthy"] == false, "{checked}");
+    let problems = checked["problems"].to_string();
+    assert!(problems.contains("it keeps its seat in shard-0: no other node can take the seat"), "{problems}");
+    // Each replica says so by its state: the engine that found it has nothing open any more.
+    scene.until_alarms(|many| many >= 3).await;
+    scene.pay().await;
+}
