@@ -146,7 +146,8 @@ fn committees(genesis: &Genesis) -> [Committee; 3] {
     let first = genesis.committee(GroupId::BEACON).unwrap().clone();
     let changed = |from: &Committee, epoch: u64, gone: usize| {
         let members = from.members.iter().enumerate().filter(|(at, _)| *at != gone).map(|(_, member)| member.clone());
-        let free = genesis.nodes.iter().find(|node| first.index_of(node.id).is_none() && from.index_of(node.id).is_none());
+        let free =
+            genesis.nodes.iter().find(|node| first.index_of(node.id).is_none() && from.index_of(node.id).is_none());
         let free = free.unwrap();
         let joins = ledger::Member { node: free.id, org: free.org, key: free.key };
         Committee::of(from.engine, from.group, from.incarnation, Epoch(epoch), members.chain([joins]).collect())
@@ -218,6 +219,9 @@ fn whoever_has_the_genesis_alone_follows_the_beacon_over_changes_of_its_committe
     assert_eq!(judged.succession.judge(&cluster, &earlier, &steps).unwrap().succession, judged.succession);
 }
 
+/// What is wrong with two steps.
+type Change<'a> = &'a dyn Fn(&mut [Handover; 2]);
+
 #[test]
 fn no_committee_is_believed_that_the_one_before_has_not_named() {
     let genesis = genesis();
@@ -225,33 +229,26 @@ fn no_committee_is_believed_that_the_one_before_has_not_named() {
     let [first, second, third] = committees(&genesis);
     let good = [step(&genesis, &first, &second, 5), step(&genesis, &second, &third, 8)];
     let proof = proved(&genesis, &third, &third, 9);
-    let of = |change: &dyn Fn(&mut [Handover; 2])| {
+    let of = |change: Change<'_>| {
         let mut steps = good.clone();
         change(&mut steps);
         Succession::new(first.clone()).judge(&cluster, &proof, &steps).map(drop).map_err(|error| error.code())
     };
     assert_eq!(of(&|_| ()), Ok(()));
-    for (what, change, code) in [
-        ("none", (&|steps| steps[0].committee = third.clone()) as &dyn Fn(&mut [Handover; 2]), "registry_certificate"),
+    let wrong: [(&str, Change<'_>, &str); 7] = [
+        ("none", &|steps| steps[0].committee = third.clone(), "registry_certificate"),
         ("a step is missing", &|steps| steps[1] = steps[0].clone(), "registry_handover"),
         ("signed by too few", &|steps| steps[1].certificate.signatures.truncate(1), "registry_handover"),
-        (
-            "another one is named",
-            &|steps| steps[1] = step(&genesis, &second, &first, 8),
-            "registry_certificate",
-        ),
+        ("another one is named", &|steps| steps[1] = step(&genesis, &second, &first, 8), "registry_certificate"),
         ("out of order", &|steps| steps[1] = step(&genesis, &second, &third, 5), "registry_handover"),
-        (
-            "altered",
-            &|steps| steps[0].certificate.header.next_committee_hash = third.hash(),
-            "registry_handover",
-        ),
+        ("altered", &|steps| steps[0].certificate.header.next_committee_hash = third.hash(), "registry_handover"),
         (
             "of a shard",
             &|steps| steps[1].certificate = certified(&genesis, GroupId::shard(0), 8, 0),
             "registry_handover",
         ),
-    ] {
+    ];
+    for (what, change, code) in wrong {
         assert_eq!(of(change), Err(code), "{what}");
     }
     // Nor does a registry name its own judge.

@@ -174,6 +174,13 @@ impl GroupDriver {
             self.attest_ready(now, out);
         }
         let newest = self.certifier.latest().is_some_and(|latest| latest.certificate.header.height == height);
+        let hands_over = certificate.header.next_committee_hash != certificate.header.committee_hash;
+        if self.config.group == GroupId::BEACON
+            && hands_over
+            && let Some(block) = self.certifier.certified_at(height)
+        {
+            self.mailroom.handed_over(block);
+        }
         if newest {
             if self.leads
                 && self.config.group != GroupId::BEACON

@@ -8,7 +8,6 @@ use ledger::certificate::Certificate;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 
 use crate::core::driver::attest::fits_checkpoint;
-use crate::core::driver::mail::Mailroom;
 use crate::core::driver::{GroupDriver, Output, certify};
 use crate::core::peer::PeerMessage;
 
@@ -77,7 +76,7 @@ impl GroupDriver {
             }
             PeerMessage::Probe { dest, next_seq } => {
                 if self.committees.gets_mail_of(dest, from) {
-                    Mailroom::probed(dest, from, next_seq, self.certifier.latest(), out);
+                    self.mailroom.probed(dest, from, next_seq, self.certifier.latest(), out);
                 }
             }
             PeerMessage::Head(proof) => {

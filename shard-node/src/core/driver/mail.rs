@@ -7,6 +7,10 @@
 //! A source that answers may still be cut off from its group, or withhold. So the others are asked
 //! beside it, one at a time, how far the stream is certified, and one that has not delivered in time
 //! what another can prove is left. Without news this costs a small message and no signature check.
+//!
+//! The beacon's own committees come with the mail that they certify. So its mail is served up to each block that
+//! hands over under the certificate of that block, and only then under a later one: whoever has taken all mail up
+//! to there knows the committee that certifies the next piece, however long it has been away.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,7 +19,7 @@ use bytes::Bytes;
 use cross_shard::range::Nodes;
 use cross_shard::stream::{StreamLeaf, message_hash};
 use cross_shard::{AckProof, Bundle, InCursor};
-use ledger::committee::Committee;
+use ledger::certificate::Certificate;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, Tick};
 use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX};
@@ -24,6 +28,7 @@ use ledger::reject::Reject;
 
 use crate::core::driver::book::Book;
 use crate::core::driver::certify::Certified;
+use crate::core::driver::system::CertifiedBlock;
 use crate::core::driver::{CommittedBlock, DriverConfig, OutboxView, Output};
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::{HeadProof, PeerMessage};
@@ -108,14 +113,14 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// The replica that is subscribed to.
-    fn source(&self, committee: &Committee) -> NodeId {
-        committee.members[self.target % committee.members.len()].node
+    /// The replica that is subscribed to, of these, which are not none.
+    fn source(&self, nodes: &[NodeId]) -> NodeId {
+        nodes[self.target % nodes.len()]
     }
 
     /// Leaves a source that is silent, or has not delivered in time what another replica has proved.
     /// Returns whether to ask the next one at once.
-    fn choose(&mut self, now: Tick, due: bool, has_room: bool, committee: &Committee) -> bool {
+    fn choose(&mut self, now: Tick, due: bool, has_room: bool, nodes: &[NodeId]) -> bool {
         let expected = self.expected.next_seq;
         self.claim = self.claim.take().filter(|claim| claim.head > expected);
         self.silent += u32::from(due);
@@ -124,8 +129,8 @@ impl Incoming {
                 // It may have been delivered, and dropped here.
                 claim.since = now;
             } else if now.0 >= claim.since.0 + DELIVER_WITHIN_MS {
-                let current = self.target % committee.members.len();
-                let proved = claim.node.take().and_then(|node| committee.index_of(node));
+                let current = self.target % nodes.len();
+                let proved = claim.node.take().and_then(|node| nodes.iter().position(|other| *other == node));
                 self.target = proved.filter(|index| *index != current).unwrap_or(current + 1);
                 self.silent = 1;
                 claim.since = now;
@@ -145,7 +150,7 @@ impl Incoming {
         config: &DriverConfig,
         now: Tick,
         source: GroupId,
-        committee: &Committee,
+        nodes: &[NodeId],
         latest: Option<(&Certified, &Heads<'_>)>,
         out: &mut Vec<Output>,
     ) {
@@ -158,27 +163,20 @@ impl Incoming {
         self.told = proved.as_ref().map_or(self.told, |proof| proof.leaf.next_seq);
         let next_seq = self.expected.next_seq;
         let message = PeerMessage::Pull { dest: config.group, node: config.node, next_seq, ack: proved };
-        out.push(Output::Send { node: self.source(committee), group: source, message });
+        out.push(Output::Send { node: self.source(nodes), group: source, message });
     }
 
     /// Asks one of the other replicas, in turn, whether it has more.
-    fn probe(
-        &mut self,
-        config: &DriverConfig,
-        now: Tick,
-        source: GroupId,
-        committee: &Committee,
-        out: &mut Vec<Output>,
-    ) {
-        let others = committee.members.len() - 1;
+    fn probe(&mut self, config: &DriverConfig, now: Tick, source: GroupId, nodes: &[NodeId], out: &mut Vec<Output>) {
+        let others = nodes.len() - 1;
         if others == 0 || self.probed.is_some_and(|at| now.0 < at.0 + PROBE_EVERY_MS) {
             return;
         }
         self.probed = Some(now);
-        let index = (self.target + 1 + self.probes % others) % committee.members.len();
+        let index = (self.target + 1 + self.probes % others) % nodes.len();
         self.probes += 1;
         let message = PeerMessage::Probe { dest: config.group, next_seq: self.expected.next_seq };
-        out.push(Output::Send { node: committee.members[index].node, group: source, message });
+        out.push(Output::Send { node: nodes[index], group: source, message });
     }
 }
 
@@ -186,6 +184,9 @@ impl Incoming {
 pub(super) struct Mailroom {
     outgoing: BTreeMap<GroupId, Outgoing>,
     incoming: BTreeMap<GroupId, Incoming>,
+    /// Certified blocks of the beacon that hand over, ascending, while somebody has not taken what they prove. In other
+    /// groups none: who their committees are, the beacon says.
+    handovers: Vec<Certified>,
 }
 
 /// The streams of one header. They are hashed when the first of them is to be proved, and not once for each: among many
@@ -215,6 +216,38 @@ impl<'a> Heads<'a> {
     }
 }
 
+/// By what a stream is proved.
+struct Proofs<'a> {
+    handovers: &'a [Certified],
+    latest: &'a Certified,
+    /// The streams of `latest`.
+    outbox: Heads<'a>,
+}
+
+impl<'a> Proofs<'a> {
+    fn of(handovers: &'a [Certified], latest: &'a Certified) -> Self {
+        Self { handovers, latest, outbox: Heads::of(&latest.outbox) }
+    }
+
+    /// The head of a stream beyond a sequence number that a receiver who has everything before it can judge: by the first
+    /// block behind there that hands over, or the latest one.
+    fn beyond(&self, dest: GroupId, seq: u64) -> Option<(StreamLeaf, MerklePath, &'a Certificate)> {
+        let later = |leaf: StreamLeaf| leaf.next_seq > seq;
+        for block in self.handovers {
+            let heads = Heads::of(&block.outbox);
+            if heads.leaf_of(dest).is_some_and(later) {
+                let (leaf, path) = heads.path_of(dest)?;
+                return Some((leaf, path, &block.certificate));
+            }
+        }
+        if !self.outbox.leaf_of(dest).is_some_and(later) {
+            return None;
+        }
+        let (leaf, path) = self.outbox.path_of(dest)?;
+        Some((leaf, path, &self.latest.certificate))
+    }
+}
+
 impl Mailroom {
     pub(super) fn reset(&mut self, outbox: &[OutboxView], inbox: &[(GroupId, InCursor)]) {
         self.outgoing.clear();
@@ -230,6 +263,30 @@ impl Mailroom {
             stream.cursor = cursor.clone();
             stream.expected = cursor.clone();
         }
+    }
+
+    /// The blocks that hand over, as the state has them.
+    pub(super) fn handed_over_at(&mut self, blocks: Vec<CertifiedBlock>) {
+        self.handovers.clear();
+        for CertifiedBlock { certificate, outbox, inbox } in blocks {
+            self.handed_over(Certified { certificate, outbox, inbox });
+        }
+    }
+
+    /// A block that hands over is certified.
+    pub(super) fn handed_over(&mut self, block: Certified) {
+        let height = |block: &Certified| block.certificate.header.height;
+        let at = self.handovers.partition_point(|known| height(known) < height(&block));
+        if self.handovers.get(at).is_none_or(|known| height(known) != height(&block)) {
+            self.handovers.insert(at, block);
+        }
+    }
+
+    /// Forgets the blocks that hand over and prove nothing any more that somebody lacks.
+    fn forget_handovers(&mut self) {
+        let outgoing = &self.outgoing;
+        let open = |leaf: &StreamLeaf| outgoing.get(&leaf.peer).is_none_or(|line| line.first_kept < leaf.next_seq);
+        self.handovers.retain(|block| block.outbox.iter().any(open));
     }
 
     pub(super) fn leadership_changed(&mut self) {
@@ -290,6 +347,9 @@ impl Mailroom {
                 | CommandOutcome::Governed { .. } => {}
             }
         }
+        if !self.handovers.is_empty() {
+            self.forget_handovers();
+        }
     }
 
     /// A newer header was certified: new mail may go out, and cursors can be proved.
@@ -302,18 +362,18 @@ impl Mailroom {
         committees: &Book,
         out: &mut Vec<Output>,
     ) {
-        let (outbox, inbox) = (Heads::of(&latest.outbox), Heads::of(&latest.inbox));
+        let (proofs, inbox) = (Proofs::of(&self.handovers, latest), Heads::of(&latest.inbox));
         for (dest, stream) in &mut self.outgoing {
-            serve(config, *dest, stream, latest, &outbox, out);
+            serve(config, *dest, stream, &proofs, out);
         }
         if leads {
             for leaf in &latest.inbox {
-                let Some(committee) = committees.current(leaf.peer).filter(|committee| !committee.members.is_empty())
-                else {
+                let nodes = committees.sources(leaf.peer);
+                if nodes.is_empty() {
                     continue;
-                };
+                }
                 if let Some(stream) = self.incoming.get_mut(&leaf.peer).filter(|stream| leaf.next_seq > stream.told) {
-                    stream.pull(config, now, leaf.peer, committee, Some((latest, &inbox)), out);
+                    stream.pull(config, now, leaf.peer, nodes, Some((latest, &inbox)), out);
                 }
             }
         }
@@ -335,7 +395,7 @@ impl Mailroom {
         let stream = self.outgoing.entry(dest).or_default();
         stream.subscriber = Some(Subscriber { node, next_seq: next_seq.max(stream.first_kept), since: now });
         if let Some(latest) = latest {
-            serve(config, dest, stream, latest, &Heads::of(&latest.outbox), out);
+            serve(config, dest, stream, &Proofs::of(&self.handovers, latest), out);
         }
     }
 
@@ -356,6 +416,7 @@ impl Mailroom {
 
     /// A group asks how far its mail is certified here.
     pub(super) fn probed(
+        &self,
         dest: GroupId,
         node: NodeId,
         next_seq: u64,
@@ -363,21 +424,20 @@ impl Mailroom {
         out: &mut Vec<Output>,
     ) {
         let Some(latest) = latest else { return };
-        let outbox = Heads::of(&latest.outbox);
-        if outbox.leaf_of(dest).is_none_or(|leaf| leaf.next_seq <= next_seq) {
+        let Some((leaf, path, certificate)) = Proofs::of(&self.handovers, latest).beyond(dest, next_seq) else {
             return;
-        }
-        let Some((leaf, path)) = outbox.path_of(dest) else { return };
-        let proof = HeadProof { version: 1, leaf, path, certificate: latest.certificate.clone() };
+        };
+        let proof = HeadProof { version: 1, leaf, path, certificate: certificate.clone() };
         out.push(Output::Send { node, group: dest, message: PeerMessage::Head(proof) });
     }
 
     /// A source answered a pull. Only the replica that was asked can say that.
     pub(super) fn serving(&mut self, source: GroupId, from: NodeId, committees: &Book) {
-        let Some(committee) = committees.current(source).filter(|committee| !committee.members.is_empty()) else {
+        let nodes = committees.sources(source);
+        if nodes.is_empty() {
             return;
-        };
-        if let Some(stream) = self.incoming.get_mut(&source).filter(|stream| stream.source(committee) == from) {
+        }
+        if let Some(stream) = self.incoming.get_mut(&source).filter(|stream| stream.source(nodes) == from) {
             stream.silent = 0;
         }
     }
@@ -401,7 +461,7 @@ impl Mailroom {
         }
         let holds = proof.version == 1
             && proof.leaf.peer == config.group
-            && committee.index_of(from).is_some()
+            && (committee.index_of(from).is_some() || committees.speaks_for(header.group, from))
             && proof.path.leads_to(&proof.leaf.hash(), &header.outbox_root)
             && proof.certificate.verify(committee).is_ok();
         if holds {
@@ -471,38 +531,30 @@ impl Mailroom {
         let writes = |source: GroupId| config.group != GroupId::BEACON || source.kind() == Some(GroupKind::Channel);
         let inbox = Heads::of(latest.map_or(&[][..], |latest| &latest.inbox[..]));
         let latest = latest.map(|latest| (latest, &inbox));
-        for (source, committee) in committees.all() {
-            if *source == config.group || committee.members.is_empty() || !writes(*source) {
+        for source in committees.groups() {
+            let nodes = committees.sources(*source);
+            if *source == config.group || nodes.is_empty() || !writes(*source) {
                 continue;
             }
             let stream = self.incoming.entry(*source).or_default();
             let due = stream.pulled.is_none_or(|at| now.0 >= at.0 + PULL_EVERY_MS);
-            if stream.choose(now, due, has_room, committee) || due {
-                stream.pull(config, now, *source, committee, latest, out);
+            if stream.choose(now, due, has_room, nodes) || due {
+                stream.pull(config, now, *source, nodes, latest, out);
             }
-            stream.probe(config, now, *source, committee, out);
+            stream.probe(config, now, *source, nodes, out);
         }
     }
 }
 
 /// Sends what is certified and not sent yet.
-fn serve(
-    config: &DriverConfig,
-    dest: GroupId,
-    stream: &mut Outgoing,
-    latest: &Certified,
-    outbox: &Heads<'_>,
-    out: &mut Vec<Output>,
-) {
+fn serve(config: &DriverConfig, dest: GroupId, stream: &mut Outgoing, proofs: &Proofs<'_>, out: &mut Vec<Output>) {
     let Some(subscriber) = &mut stream.subscriber else { return };
-    let (sent, known) = (subscriber.next_seq, stream.next_seq);
-    let news = |leaf: StreamLeaf| leaf.next_seq > sent && leaf.next_seq <= known;
-    if !outbox.leaf_of(dest).is_some_and(news) {
-        return;
-    }
-    let Some((leaf, path)) = outbox.path_of(dest) else { return };
     for _ in 0..SERVED_BUNDLES_MAX {
-        if subscriber.next_seq >= leaf.next_seq || subscriber.next_seq < stream.first_kept {
+        if subscriber.next_seq < stream.first_kept {
+            return;
+        }
+        let Some((leaf, path, certificate)) = proofs.beyond(dest, subscriber.next_seq) else { return };
+        if leaf.next_seq > stream.next_seq {
             return;
         }
         let from = usize::try_from(subscriber.next_seq - stream.first_kept).unwrap_or(usize::MAX);
@@ -533,8 +585,8 @@ fn serve(
             messages,
             proof,
             leaf,
-            path: path.clone(),
-            certificate: latest.certificate.clone(),
+            path,
+            certificate: certificate.clone(),
         };
         out.push(Output::Send { node: subscriber.node, group: dest, message: PeerMessage::Bundle(bundle) });
     }

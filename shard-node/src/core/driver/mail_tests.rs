@@ -290,7 +290,7 @@ fn a_probe_is_answered_with_what_is_certified_and_new() {
     let sent = credits(3);
     let ask = |next_seq, latest: Option<&Certified>| {
         let mut out = Vec::new();
-        Mailroom::probed(PEER, NodeId(4), next_seq, latest, &mut out);
+        Mailroom::default().probed(PEER, NodeId(4), next_seq, latest, &mut out);
         out
     };
     let latest = certified(&sent);

@@ -148,6 +148,7 @@ impl GroupDriver {
         self.next_deadline = view.next_deadline;
         self.committees(view.committees, out);
         self.mailroom.reset(&view.outbox, &view.inbox);
+        self.mailroom.handed_over_at(view.handovers);
         self.witness.reset(view.evidence);
         self.unattested.extend(view.recent.iter().map(|block| (block.header.height, true)));
         let certified = view.certified.as_ref().map(|block| block.certificate.header.height);
@@ -166,7 +167,9 @@ impl GroupDriver {
     fn committees(&mut self, committees: Committees, out: &mut Vec<Output>) {
         let before = self.own_committee().map(|committee| committee.engine);
         let known_at = self.certifier.last().max(committees.height);
+        let beacon = self.committees.beacon().to_vec();
         self.committees = committees.into();
+        self.committees.beacon_is_on(beacon);
         self.ready.keep_for(self.committees.coming(), known_at);
         self.mailroom.keep_subscribers(&self.committees);
         let engine = self.own_committee().map(|committee| committee.engine);
@@ -268,6 +271,7 @@ impl Driver for GroupDriver {
                 }
                 self.flush(now, out);
             }
+            Input::Beacon(nodes) => self.committees.beacon_is_on(nodes),
             Input::Role { leads, leader } => self.role(now, leads, leader, out),
             Input::ClockOffset(offset_ms) => self.clock_offset_ms = offset_ms,
             Input::Submit(txs) if self.leads => {

@@ -73,6 +73,9 @@ pub enum Input {
     System(SystemView),
     /// The committees that the group knows changed.
     Committees(Committees),
+    /// The nodes that have a seat in the beacon by the registry that this node follows. Where the group has been away, it
+    /// is them whom it asks for the beacon's mail. Not given to the beacon itself.
+    Beacon(Vec<NodeId>),
     /// This replica leads, or another does. Also given when an engine has begun in the place of another one: until
     /// then nothing is proposed.
     Role {
