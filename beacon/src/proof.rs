@@ -173,6 +173,32 @@ impl Succession {
         std::iter::once(&self.last).chain(former).find(|committee| committee.hash() == *hash)
     }
 
+    /// Follows steps, those that are known already being passed over. The committee behind the last one is known when
+    /// it is `then`; otherwise that step is left for the next time.
+    ///
+    /// # Errors
+    /// [`HandoverError`] names the first thing that does not hold.
+    pub fn extended(
+        &self,
+        cluster: &ClusterId,
+        steps: &[Handover],
+        then: Option<&Committee>,
+    ) -> Result<Self, HandoverError> {
+        let known = self.last.hash();
+        let fresh = steps.iter().position(|step| step.committee.hash() == known);
+        let fresh = fresh.map_or(&[][..], |from| &steps[from..]);
+        handover::follow(cluster, GroupId::BEACON, known, fresh)?;
+        let mut succession = self.clone();
+        for (at, step) in fresh.iter().enumerate() {
+            let named = step.certificate.header.next_committee_hash;
+            let next = fresh.get(at + 1).map(|next| &next.committee).or(then);
+            let Some(next) = next.filter(|next| next.hash() == named) else { break };
+            succession.steps.push(step.clone());
+            succession.last = next.clone();
+        }
+        Ok(succession)
+    }
+
     /// Judges a registry, with the steps that came with it. Those that are known already are passed over.
     ///
     /// # Errors
@@ -183,23 +209,12 @@ impl Succession {
         proof: &RegistryProof,
         steps: &[Handover],
     ) -> Result<Judged, RegistryProofError> {
-        let known = self.last.hash();
-        let fresh = steps.iter().position(|step| step.committee.hash() == known);
-        let fresh = fresh.map_or(&[][..], |from| &steps[from..]);
-        handover::follow(cluster, GroupId::BEACON, known, fresh)?;
         // The committee behind the last step stands in the registry; the step says whether it is that one.
         let claimed: ClusterView = borsh::from_slice(&proof.registry).map_err(malformed)?;
         if claimed.cluster != *cluster {
             return Err(RegistryProofError::OtherCluster);
         }
-        let mut succession = self.clone();
-        for (at, step) in fresh.iter().enumerate() {
-            let named = step.certificate.header.next_committee_hash;
-            let next = fresh.get(at + 1).map(|next| &next.committee).or_else(|| claimed.committee(GroupId::BEACON));
-            let Some(next) = next.filter(|next| next.hash() == named) else { break };
-            succession.steps.push(step.clone());
-            succession.last = next.clone();
-        }
+        let succession = self.extended(cluster, steps, claimed.committee(GroupId::BEACON))?;
         let named = &proof.certificate.header.committee_hash;
         let judge = succession.named(named).ok_or(CertificateError::Committee)?;
         let (registry, height) = proof.verify(cluster, judge)?;
