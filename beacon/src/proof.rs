@@ -9,7 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::certificate::{Certificate, CertificateError};
 use ledger::committee::Committee;
 use ledger::handover::{self, Handover, HandoverError};
-use ledger::hash::Hash32;
+use ledger::header::Header;
 use ledger::ids::{ClusterId, Epoch, GroupId, Height};
 use ledger::schema;
 use ledger::tree::{self, BitPrefix, TreeProof, value_hash};
@@ -166,11 +166,15 @@ impl Succession {
         &self.steps[self.steps.partition_point(|step| step.committee.epoch < epoch)..]
     }
 
-    /// A committee by its hash.
+    /// The committee that a header names, if it was that of the beacon at this height: one that has handed over certifies
+    /// nothing behind that.
     #[must_use]
-    pub fn named(&self, hash: &Hash32) -> Option<&Committee> {
-        let former = self.steps.iter().rev().map(|step| &step.committee);
-        std::iter::once(&self.last).chain(former).find(|committee| committee.hash() == *hash)
+    pub fn judges(&self, header: &Header) -> Option<&Committee> {
+        if self.last.hash() == header.committee_hash {
+            return Some(&self.last);
+        }
+        let step = self.steps.iter().rev().find(|step| step.committee.hash() == header.committee_hash)?;
+        (header.height <= step.certificate.header.height).then_some(&step.committee)
     }
 
     /// Follows steps, those that are known already being passed over. The committee behind the last one is known when
@@ -215,8 +219,7 @@ impl Succession {
             return Err(RegistryProofError::OtherCluster);
         }
         let succession = self.extended(cluster, steps, claimed.committee(GroupId::BEACON))?;
-        let named = &proof.certificate.header.committee_hash;
-        let judge = succession.named(named).ok_or(CertificateError::Committee)?;
+        let judge = succession.judges(&proof.certificate.header).ok_or(CertificateError::Committee)?;
         let (registry, height) = proof.verify(cluster, judge)?;
         Ok(Judged { registry, height, succession })
     }

@@ -217,6 +217,10 @@ fn whoever_has_the_genesis_alone_follows_the_beacon_over_changes_of_its_committe
     // An old registry is judged by whom it was certified, with whatever came since.
     let earlier = proved(&genesis, &first, &first, 3);
     assert_eq!(judged.succession.judge(&cluster, &earlier, &steps).unwrap().succession, judged.succession);
+    // One that has handed over certifies nothing behind that.
+    let ghost = proved(&genesis, &first, &first, 6);
+    let refused = judged.succession.judge(&cluster, &ghost, &steps).map_err(|error| error.code());
+    assert_eq!(refused.map(drop), Err("registry_certificate"));
 }
 
 /// What is wrong with two steps.

@@ -38,7 +38,9 @@ pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>
         match tokio::time::timeout(FOLLOW_FOR, follow_node(node, &peers, &view, &mut heard)).await {
             Ok(ended) => tracing::debug!(%node, cause = %ended, "follow stream lost"),
             Err(_) => {
-                missed = 0;
+                if heard {
+                    missed = 0;
+                }
                 continue;
             }
         }
@@ -126,7 +128,8 @@ fn take(reply: &v1::FollowReply, view: &watch::Sender<Arc<ClusterView>>) -> Resu
     let succession = Arc::new(succession);
     view.send_if_modified(|current| {
         let mut next = (**current).clone();
-        if !next.adopt(&registry, height) {
+        // A later registry stands at a later block. One that does not is of a committee that is no more.
+        if height.0 <= next.beacon_height || !next.adopt(&registry, height) {
             return false;
         }
         next.proof = reply.registry.clone();

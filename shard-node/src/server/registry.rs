@@ -12,7 +12,6 @@ use bytes::Bytes;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
 use ledger::handover::Handover;
-use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height};
 use ledger::layout::Layout;
@@ -149,7 +148,7 @@ impl Source {
         let mut modified = latest.is_some_and(|(registry, height)| view.adopt(&registry, height));
         if let Some(open) = &self.open
             && let Some(certificate) = certificate(handle, open.height)?
-            && self.can_be_judged(handle, view, &certificate.header.committee_hash)?
+            && can_be_judged(handle, view, &certificate.header)?
         {
             // Following others may have brought a later one, with a proof of its own.
             if open.registry.revision == view.revision {
@@ -161,25 +160,6 @@ impl Source {
             self.open = None;
         }
         Ok(modified)
-    }
-
-    /// Whether the view leads from the genesis to a committee, after it has taken what this replica knows. A hand-over
-    /// whose certificate is missing here is on its way.
-    fn can_be_judged(
-        &self,
-        handle: &GroupHandle,
-        view: &mut ClusterView,
-        committee: &Hash32,
-    ) -> Result<bool, ReadFault> {
-        let in_force: Option<Committee> = handle.share.state.load(&schema::current_committee(GroupId::BEACON))?;
-        let known =
-            |view: &ClusterView| view.beacon.as_ref().is_some_and(|known| Some(known.last()) == in_force.as_ref());
-        if !known(view)
-            && let Some(succession) = succession(handle)?
-        {
-            view.adopt_beacon(Arc::new(succession));
-        }
-        Ok(view.beacon.as_ref().is_some_and(|known| known.named(committee).is_some()))
     }
 
     /// Takes a picture when there is a revision that is not proved and no picture of it, or when the
@@ -207,6 +187,17 @@ impl Source {
         self.open = Some(Picture { height, registry: registry.clone(), path });
         Ok(Some((registry, height)))
     }
+}
+
+/// Whether the view leads from the genesis to the committee of a header, after it has taken what this replica knows. A
+/// hand-over whose certificate is missing here is on its way.
+fn can_be_judged(handle: &GroupHandle, view: &mut ClusterView, header: &Header) -> Result<bool, ReadFault> {
+    let in_force: Option<Committee> = handle.share.state.load(&schema::current_committee(GroupId::BEACON))?;
+    let known = view.beacon.as_ref().is_some_and(|known| Some(known.last()) == in_force.as_ref());
+    if !known && let Some(succession) = succession(handle)? {
+        view.adopt_beacon(Arc::new(succession));
+    }
+    Ok(view.beacon.as_ref().is_some_and(|known| known.judges(header).is_some()))
 }
 
 /// The committees that the beacon has had, as far as this replica has the certificates by which each has named the next.
