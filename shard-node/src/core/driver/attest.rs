@@ -15,7 +15,7 @@ use ledger::genesis::VerifyMode;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 use ledger::tx::ParsedTx;
 
-use crate::core::driver::{Cause, GroupDriver, Output, certify};
+use crate::core::driver::{Cause, CertifiedBlock, GroupDriver, Output, certify};
 use crate::core::peer::PeerMessage;
 
 /// How long certificates that the host wants are asked for.
@@ -174,12 +174,8 @@ impl GroupDriver {
             self.attest_ready(now, out);
         }
         let newest = self.certifier.latest().is_some_and(|latest| latest.certificate.header.height == height);
-        let hands_over = certificate.header.next_committee_hash != certificate.header.committee_hash;
-        if self.config.group == GroupId::BEACON
-            && hands_over
-            && let Some(block) = self.certifier.certified_at(height)
-        {
-            self.mailroom.handed_over(block);
+        if let Some(block) = self.certifier.certified_at(height) {
+            self.hands_over(block);
         }
         if newest {
             if self.leads
@@ -199,6 +195,20 @@ impl GroupDriver {
         }
         out.push(Output::Certified(certificate));
         self.prove_readiness(now, height, out);
+    }
+
+    /// A certificate that was missing here has come from a replica that keeps it.
+    pub(super) fn found(&mut self, block: CertifiedBlock) {
+        let CertifiedBlock { certificate, outbox, inbox } = block;
+        self.hands_over(certify::Certified { certificate, outbox, inbox });
+    }
+
+    /// Notes a certified block of the beacon behind which another committee certifies: its mail is served by it.
+    fn hands_over(&mut self, block: certify::Certified) {
+        let header = &block.certificate.header;
+        if self.config.group == GroupId::BEACON && header.next_committee_hash != header.committee_hash {
+            self.mailroom.handed_over(block);
+        }
     }
 
     /// Answers a replica that misses a certificate: with that one, at once or as soon as the host has

@@ -189,6 +189,23 @@ fn a_replica_of_the_beacon_that_starts_again_serves_as_before() {
     assert_eq!(heads.map(|(upto, header)| (upto, header.height.0)).collect::<Vec<_>>(), [(4, 3)]);
 }
 
+/// A replica that was away for longer than it remembers signatures gets the certificate of a hand-over from another one.
+#[test]
+fn a_certificate_that_comes_late_serves_as_well() {
+    let (first, second, sent) = (committee(BEACON, 0), next(), credits(4));
+    let mut bench = Bench::new(BEACON, 7, at_zero(BEACON, committees()));
+    let latest = of_beacon(1, &first, &first, &sent);
+    bench.committed(latest.clone(), &sent, 4);
+    bench.signed(8, &latest);
+    assert_eq!(bench.served(0), [(0, 4, 1)]);
+    for (names, expected) in [(&first, vec![(0, 4, 1)]), (&second, vec![(0, 2, 0), (2, 2, 1)])] {
+        let certificate = certify(of_beacon(0, &first, names, &sent[..2]));
+        let block = CertifiedBlock { certificate, outbox: vec![stream_head(SHARD, &sent[..2])], inbox: Vec::new() };
+        bench.step(Input::Found(Box::new(block)));
+        assert_eq!(bench.served(0), expected, "only a block that hands over counts");
+    }
+}
+
 /// Nobody whom the group knows as a member of the beacon is there any more.
 #[test]
 fn a_group_that_was_away_asks_the_nodes_that_the_registry_names() {

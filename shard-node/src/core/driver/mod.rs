@@ -302,6 +302,7 @@ impl Driver for GroupDriver {
                     self.ask_for_certificates(now, out);
                 }
             }
+            Input::Found(block) => self.found(*block),
             Input::Peer { from, message } => self.peer(now, from, *message, out),
             Input::Evidence(proof) => {
                 self.take_evidence(*proof);

@@ -19,6 +19,7 @@ use ledger::tx::ParsedTx;
 
 use crate::core::driver::SystemView;
 use crate::core::driver::book::Committees;
+use crate::core::driver::system::CertifiedBlock;
 use crate::core::executor::EmittedMail;
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
@@ -113,6 +114,9 @@ pub enum Input {
     },
     /// Somebody needs the certificate of an earlier block, which is not kept here.
     Want(Height),
+    /// The certificate of an earlier block, which has come from [`Output::Late`] and is kept by now, with the heads of
+    /// that block.
+    Found(Box<CertifiedBlock>),
     /// A peer's message.
     Peer {
         /// Who sent it; the transport has authenticated it.
