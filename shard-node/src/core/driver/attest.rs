@@ -174,8 +174,10 @@ impl GroupDriver {
             self.attest_ready(now, out);
         }
         let newest = self.certifier.latest().is_some_and(|latest| latest.certificate.header.height == height);
-        if let Some(block) = self.certifier.certified_at(height) {
-            self.hands_over(block);
+        if self.hands_over(&certificate)
+            && let Some(block) = self.certifier.certified_at(height)
+        {
+            self.mailroom.handed_over(block);
         }
         if newest {
             if self.leads
@@ -200,15 +202,16 @@ impl GroupDriver {
     /// A certificate that was missing here has come from a replica that keeps it.
     pub(super) fn found(&mut self, block: CertifiedBlock) {
         let CertifiedBlock { certificate, outbox, inbox } = block;
-        self.hands_over(certify::Certified { certificate, outbox, inbox });
+        if self.hands_over(&certificate) {
+            self.mailroom.handed_over(certify::Certified { certificate, outbox, inbox });
+        }
     }
 
-    /// Notes a certified block of the beacon behind which another committee certifies: its mail is served by it.
-    fn hands_over(&mut self, block: certify::Certified) {
-        let header = &block.certificate.header;
-        if self.config.group == GroupId::BEACON && header.next_committee_hash != header.committee_hash {
-            self.mailroom.handed_over(block);
-        }
+    /// Whether mail is served by this certificate also when there are later ones: it is of a block of the beacon behind
+    /// which another committee certifies.
+    fn hands_over(&self, certificate: &Certificate) -> bool {
+        let header = &certificate.header;
+        self.config.group == GroupId::BEACON && header.next_committee_hash != header.committee_hash
     }
 
     /// Answers a replica that misses a certificate: with that one, at once or as soon as the host has
