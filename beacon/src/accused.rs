@@ -10,7 +10,7 @@ use cross_shard::message::Message;
 use ledger::ballot::Equivocation;
 use ledger::committee::{Committee, Member};
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, GroupKind, Height, NodeId, OrgId, TimeMs};
+use ledger::ids::{GroupId, Height, NodeId, OrgId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::view::View;
 
@@ -95,8 +95,6 @@ pub fn without_one(current: &Committee, accused: &[NodeId]) -> Option<Vec<Member
 /// What keeps an accused node in its seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Hindrance {
-    /// The beacon's committee does not change while it runs.
-    Beacon,
     /// Another change of the committee comes first.
     Change,
     /// No node can take the seat, and the others would not outlive a failure.
@@ -118,7 +116,6 @@ impl Hindrance {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::Beacon => "the beacon's committee does not change while it runs; stop the node",
             Self::Change => "another change of the committee comes first; the seat moves behind it",
             Self::NoNode => {
                 "no other node can take the seat, and the members that stay would not bear a failure; register a node, or \
@@ -146,7 +143,6 @@ pub fn removals(view: &mut View<'_>) -> Vec<Removal> {
     for node in nodes(view) {
         for current in committees.iter().filter(|committee| committee.index_of(node).is_some()) {
             let hindrance = match registry::coming_of(view, current.group) {
-                _ if current.group.kind() == Some(GroupKind::Beacon) => Some(Hindrance::Beacon),
                 Some(coming) if coming.index_of(node).is_none() => None,
                 Some(_) => Some(Hindrance::Change),
                 None => Some(Hindrance::NoNode),

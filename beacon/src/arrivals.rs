@@ -106,9 +106,10 @@ pub(crate) fn settle(view: &mut View<'_>) {
         committees.iter().map(|current| (current.group, missing_seats(view, current))).collect();
     let shares = Shares::new(&seed, &known, &committees, &coming, &marked);
     for node in marked {
-        let open = layout.shards.iter().any(|shard| {
-            let current = committees.iter().find(|committee| committee.group == shard.group);
-            let missing = missing.get(&shard.group).copied().unwrap_or(0);
+        let mut seated = layout.shards.iter().map(|shard| shard.group).chain([GroupId::BEACON]);
+        let open = seated.any(|group| {
+            let current = committees.iter().find(|committee| committee.group == group);
+            let missing = missing.get(&group).copied().unwrap_or(0);
             current.is_some_and(|current| shares.is_open(current, node, missing))
         });
         if !open {
@@ -117,7 +118,7 @@ pub(crate) fn settle(view: &mut View<'_>) {
     }
 }
 
-/// Seats that a shard has fewer than the genesis gives it.
+/// Seats that a group has fewer than the genesis gives it.
 pub(crate) fn missing_seats(view: &mut View<'_>, current: &Committee) -> usize {
     registry::configured(view, current.group).map_or(0, |seats| seats.saturating_sub(current.members.len()))
 }
@@ -230,11 +231,16 @@ impl<'a> Shares<'a> {
 
     /// The seat that a node would take in a group: one that nobody has, else that of the member with most load for its
     /// capacity, if the one that comes has less load even with it, and does not spread the committee worse over
-    /// organisations, then zones. As the sum of the squares of the loads falls with each, it ends.
+    /// organisations, then zones. As the sum of the squares of the loads falls with each, it ends. Nobody takes a seat of
+    /// the beacon from another one only to even something out: each change of its committee is a step that everybody who
+    /// begins with the genesis has to follow.
     fn taking(&self, current: &Committee, node: NodeId, missing: usize) -> Option<Taking> {
         let info = self.usable(node).filter(|_| current.index_of(node).is_none())?;
         if missing > 0 {
             return Some(Taking { node, from: None });
+        }
+        if current.group == GroupId::BEACON {
+            return None;
         }
         let gains = |other: &NodeInfo| {
             (self.seats(node) + 1) * u64::from(other.capacity) < self.seats(other.id) * u64::from(info.capacity)

@@ -178,7 +178,7 @@ fn conclude(view: &mut View<'_>, at: &BlockContext, founding: Founding, known: &
         charter: borsh::to_vec(&charter).expect("writing to memory does not fail"),
         members: charter.members.iter().map(|member| member.org).collect(),
         committee: charter.committee(),
-        beacon_committee: registry::committee(view, GroupId::BEACON).ok_or(Reject::Registry)?,
+        beacon_committee: registry::certifying(view, at.height).ok_or(Reject::Registry)?,
         layout: registry::layout(view).ok_or(Reject::Registry)?,
         founded_ms: at.time_ms,
         beacon_height: at.height,

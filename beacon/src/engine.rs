@@ -3,11 +3,11 @@
 //! The engine is a property of the committee, so a switch is a change of committee and takes its road ([`crate::seats`]):
 //! prepared, shown to be ready, put into force by mail. A switch moves no seat. Where the engine needs more members they
 //! come first, one change at a time and still under the engine in force; then the same members go on under the other
-//! one. So whoever orders behind a switch has the state and has followed the log before it. A shard that has more members
+//! one. So whoever orders behind a switch has the state and has followed the log before it. A group that has more members
 //! than the genesis gives it, because another engine needed them, gives their seats up behind a switch back to Raft, again a
 //! step at a time.
 //!
-//! Of a shard, more than half of the organisations approve; of a channel, its members by its policy. What is wanted is
+//! Of a shard and of the beacon, more than half of the organisations approve; of a channel, its members by its policy. What is wanted is
 //! kept until it is in force. Asking for the engine in force takes a switch back that is not there yet.
 
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ pub struct SwitchProposal {
 const WANTED: &[u8] = b"engine/";
 const SWITCH: &[u8] = b"switch/";
 
-/// Key of the engine that a shard is on its way to.
+/// Key of the engine that a shard or the beacon is on its way to.
 #[must_use]
 pub fn wanted_key(group: GroupId) -> Vec<u8> {
     registry::key(WANTED, &[&group.0.to_be_bytes()])
@@ -74,7 +74,7 @@ pub fn wanted(view: &mut View<'_>, current: &Committee) -> Engine {
     other.unwrap_or(current.engine)
 }
 
-/// Whether a shard is on its way to another engine, and may wait for a node.
+/// Whether a shard or the beacon is on its way to another engine, and may wait for a node.
 pub(crate) fn under_way(view: &mut View<'_>) -> bool {
     !view.scan_prefix(&registry::key(WANTED, &[])).is_empty()
 }
@@ -119,7 +119,7 @@ pub(crate) fn switch(
     (group, engine): (GroupId, Engine),
     until_ms: TimeMs,
 ) -> Result<Executed, Reject> {
-    if matches!(group.kind(), Some(GroupKind::Channel | GroupKind::Beacon)) {
+    if group.kind() == Some(GroupKind::Channel) {
         return Err(Reject::EngineFixed);
     }
     let current = registry::committee(view, group).ok_or(Reject::UnknownGroup)?;
@@ -185,18 +185,18 @@ pub struct Standing {
     pub switching: Vec<(GroupId, Engine)>,
     /// Nodes that are accused, ascending.
     pub accused: Vec<NodeId>,
-    /// How many members each shard has by the genesis.
+    /// How many members the beacon and each shard have by the genesis.
     pub configured: Vec<(GroupId, usize)>,
     /// Members of the group in question that have no vote now, as its replicas say: one that lost its records follows without
     /// one, and one that has stopped gives none. The beacon does not see that.
     pub voteless: Vec<NodeId>,
 }
 
-/// How many members each shard has by the genesis.
+/// How many members the beacon and each shard have by the genesis.
 #[must_use]
 pub fn configured(genesis: &Genesis) -> Vec<(GroupId, usize)> {
-    let shards = genesis.committees.iter().filter(|committee| committee.group.kind() == Some(GroupKind::Shard));
-    shards.map(|committee| (committee.group, committee.members.len())).collect()
+    let seated = genesis.committees.iter().filter(|committee| committee.group.kind() != Some(GroupKind::Channel));
+    seated.map(|committee| (committee.group, committee.members.len())).collect()
 }
 
 impl Standing {
@@ -303,7 +303,7 @@ pub struct Preflight {
     pub then: Side,
     /// Nodes that take seats first, ascending. Of a channel the members bring them.
     pub joining: Vec<NodeId>,
-    /// Nodes that give seats up at the end, ascending, as seats are held now: those of a shard that has more than the
+    /// Nodes that give seats up at the end, ascending, as seats are held now: those of a group that has more than the
     /// genesis gives it, once Raft orders it.
     pub leaving: Vec<NodeId>,
     /// Committees that come into force one after the other: those that take seats, the one with the engine, those that
@@ -324,8 +324,8 @@ pub struct Preflight {
 /// Says what a switch of a group to an engine would change. Pure, and the same wherever it is computed from the same
 /// standing: the beacon refuses what this refuses.
 ///
-/// Refused are the engine in force ([`Reject::EngineSame`]), the beacon ([`Reject::EngineFixed`]), any change that is
-/// under way ([`Reject::EngineChanging`]), too few nodes ([`Reject::EngineNodes`]), a committee that could not bear
+/// Refused are the engine in force ([`Reject::EngineSame`]), any change that is under way
+/// ([`Reject::EngineChanging`]), too few nodes ([`Reject::EngineNodes`]), a committee that could not bear
 /// one more failure than it has already ([`Reject::EngineRisk`]), and one of which too few have a vote to decide anything
 /// ([`Reject::EngineVotes`]), which only those see who have asked the replicas ([`Standing::voteless`]).
 ///
@@ -344,9 +344,7 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
     let (voting, needed) =
         (going_over.iter().filter(|node| standing.votes(**node)).count(), engine.threshold(going_over.len()));
     let changing = standing.coming.iter().any(|coming| coming.group == group) || under_way.is_some();
-    let refusal = if group == GroupId::BEACON {
-        Some(Reject::EngineFixed)
-    } else if back {
+    let refusal = if back {
         None
     } else if engine == current.engine {
         Some(Reject::EngineSame)
@@ -375,7 +373,7 @@ pub fn preflight(standing: &Standing, group: GroupId, engine: Engine) -> Result<
     if !leaving.is_empty() {
         let (seats, many) = (then.members, now.members);
         notes.push(format!(
-            "the genesis gives the shard {seats} members, and {many} are in force: once raft orders it, the seats that are \
+            "the genesis gives the group {seats} members, and {many} are in force: once raft orders it, the seats that are \
              too many are given up"
         ));
     }

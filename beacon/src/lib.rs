@@ -33,7 +33,7 @@ pub use command::{BeaconCommand, SignedCommand};
 pub use engine::{Preflight, Standing, preflight};
 pub use machine::{CommandOutcome, Executed, Refused};
 pub use nodes::{NodeLives, RemovedNode};
-pub use proof::{RegistryProof, RegistryProofError};
+pub use proof::{RegistryProof, RegistryProofError, Succession};
 pub use registry::{AuditHead, Checkpoint, Divergence, RegistryHead};
 pub use risk::Risk;
 pub use seats::Readiness;

@@ -16,7 +16,7 @@ use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256, tagged};
 use ledger::ids::{AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
-use ledger::schema::{REGISTRY, STATE};
+use ledger::schema::{self, REGISTRY, STATE};
 use ledger::view::View;
 use serde::{Deserialize, Serialize};
 
@@ -369,14 +369,29 @@ pub fn committee(view: &mut View<'_>, group: GroupId) -> Option<Committee> {
     view.load(&committee_key(group, &hash))
 }
 
-/// How many members a shard has by the genesis; `None` for a group that is no shard of it.
+/// How many members a shard or the beacon has by the genesis; `None` for a group that it does not name.
 pub fn configured(view: &mut View<'_>, group: GroupId) -> Option<usize> {
-    if group.kind() != Some(GroupKind::Shard) {
+    if !matches!(group.kind(), Some(GroupKind::Shard | GroupKind::Beacon)) {
         return None;
     }
     // Every committee is kept, and the first one is that of the genesis.
+    kept(view, group).find(|committee| committee.epoch == Epoch(0)).map(|first| first.members.len())
+}
+
+/// All committees that a group has had, in no order.
+fn kept(view: &mut View<'_>, group: GroupId) -> impl Iterator<Item = Committee> + use<> {
     let kept: Vec<(Vec<u8>, Committee)> = family(view, &key(COMMITTEE, &[&group.0.to_be_bytes()]));
-    kept.into_iter().find(|(_, committee)| committee.epoch == Epoch(0)).map(|(_, first)| first.members.len())
+    kept.into_iter().map(|(_, committee)| committee)
+}
+
+/// The committee that certifies the beacon's block at this height: the one before that in force, if the latter has
+/// come into force with an earlier command of the same block.
+pub(crate) fn certifying(view: &mut View<'_>, height: Height) -> Option<Committee> {
+    let current = committee(view, GroupId::BEACON)?;
+    if view.get(&schema::handover(height)).is_none() {
+        return Some(current);
+    }
+    kept(view, GroupId::BEACON).filter(|former| former.epoch < current.epoch).max_by_key(|former| former.epoch)
 }
 
 /// The committees that are being prepared, by group.

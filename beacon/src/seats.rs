@@ -9,8 +9,9 @@
 //! A shard that a switch of its engine has given more seats than the genesis gives up again what it has too many, once a
 //! majority orders it: the last step of going back ([`surplus`]).
 //!
-//! Who has a seat in a shard is decided here. Who has one in a channel, its members decide; here it is
-//! only carried out.
+//! Who has a seat in a shard or in the beacon is decided here. Who has one in a channel, its members decide; here
+//! it is only carried out. What the beacon is told of its own committee it takes at once, in the place of mail; it
+//! judges its own proof, and the block that takes it is the last that its former committee certifies.
 
 use std::collections::BTreeMap;
 
@@ -262,7 +263,7 @@ enum Step {
     Cancel(Committee),
 }
 
-/// Decides the next step of every group that keeps accounts, for a list of nodes that is about to hold.
+/// Decides the next step of every group whose committee may change, for a list of nodes that is about to hold.
 ///
 /// A group that nobody can be found for stays as it is, unless the node `about` has a seat there.
 fn steps(
@@ -283,10 +284,7 @@ fn steps(
     }
     let mut steps = Vec::new();
     let founded: Vec<GroupId> = registry::foundations(view).into_iter().map(|foundation| foundation.group).collect();
-    let changes = |group: GroupId| match group.kind() {
-        Some(GroupKind::Channel) => founded.contains(&group),
-        _ => group != GroupId::BEACON,
-    };
+    let changes = |group: GroupId| group.kind() != Some(GroupKind::Channel) || founded.contains(&group);
     for current in committees.iter().filter(|committee| changes(committee.group)) {
         let hosts = match current.group.kind() {
             Some(GroupKind::Channel) => Some(honest(current, channels::hosts(view, current.group), &accused)),

@@ -348,10 +348,9 @@ fn silent_now(view: &mut View<'_>, now: TimeMs) -> Vec<NodeId> {
 pub(crate) fn refuse_at_risk(view: &mut View<'_>, now: TimeMs, leaves: NodeId) -> Result<(), Reject> {
     let silent = silent_now(view, now);
     let heard = |node: NodeId| silent.binary_search(&node).is_err();
-    let risky = registry::committees(view).iter().any(|committee| {
-        let concerned = committee.group != GroupId::BEACON && committee.index_of(leaves).is_some();
-        concerned && risk::of_leaving(committee, leaves, heard).is_some()
-    });
+    let risky = registry::committees(view)
+        .iter()
+        .any(|committee| committee.index_of(leaves).is_some() && risk::of_leaving(committee, leaves, heard).is_some());
     if risky { Err(Reject::NodeSilence) } else { Ok(()) }
 }
 
@@ -502,9 +501,9 @@ fn find(view: &mut View<'_>, at: &BlockContext, watch: &Watch, witnesses: &Witne
     for silent in silences(view).into_iter().filter(long) {
         lines.entry(silent.node).or_default().push(silent);
     }
-    // The beacon's members do not change, so there is nothing to move of a node that is seated nowhere else.
-    let movable = registry::committees(view).into_iter().filter(|committee| committee.group != GroupId::BEACON);
-    let seated: BTreeSet<NodeId> = movable.flat_map(|committee| committee.members).map(|member| member.node).collect();
+    let committees = registry::committees(view).into_iter();
+    let seated: BTreeSet<NodeId> =
+        committees.flat_map(|committee| committee.members).map(|member| member.node).collect();
     let mut moves = false;
     for (node, lines) in lines {
         let reporters: Vec<NodeId> = lines.iter().map(|line| line.reporter).collect();

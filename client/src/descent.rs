@@ -7,19 +7,12 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::genesis::Genesis;
+pub use ledger::handover::Handover;
+use ledger::handover::{self, HandoverError};
 use ledger::tree::{BitPrefix, TreeProof, value_hash};
 use ledger::{Certificate, Committee, FoundedGroup, GroupId, Hash32, Header, schema};
 
 use crate::proof::ProofError;
-
-/// A step from one committee of a group to the next.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct Handover {
-    /// The committee that signed `certificate`.
-    pub committee: Committee,
-    /// Its last header, which names the next committee.
-    pub certificate: Certificate,
-}
 
 /// With which committee a group began that the genesis does not name, and what proves it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -82,27 +75,22 @@ impl Descent<'_> {
             }
             (Some(_), Some(_)) => return Err(ProofError::Committee("a group of the genesis was not founded later")),
         };
-        let (mut trusted, mut after) = (first, None);
-        for step in self.handovers {
-            let header = &step.certificate.header;
-            if header.cluster != cluster || header.group != group {
-                return Err(ProofError::Committee("a step is of another chain"));
-            }
-            if step.committee.hash() != trusted || !step.committee.well_formed() {
-                return Err(ProofError::Committee("a step is signed by a committee that nobody named"));
-            }
-            if after.is_some_and(|height| header.height <= height) {
-                return Err(ProofError::Committee("the steps are out of order"));
-            }
-            step.certificate.verify(&step.committee)?;
-            (trusted, after) = (header.next_committee_hash, Some(header.height));
-        }
-        if after.is_some_and(|height| header.height <= height) {
+        let followed = handover::follow(&cluster, group, first, self.handovers).map_err(failed)?;
+        if followed.after.is_some_and(|height| header.height <= height) {
             return Err(ProofError::Committee("the steps go beyond the proof"));
         }
-        if self.committee.hash() != trusted || !self.committee.well_formed() {
+        if self.committee.hash() != followed.committee || !self.committee.well_formed() {
             return Err(ProofError::Committee("it is not the one that the genesis or the last step names"));
         }
         Ok(())
+    }
+}
+
+fn failed(error: HandoverError) -> ProofError {
+    match error {
+        HandoverError::OtherChain => ProofError::Committee("a step is of another chain"),
+        HandoverError::Unnamed => ProofError::Committee("a step is signed by a committee that nobody named"),
+        HandoverError::Order => ProofError::Committee("the steps are out of order"),
+        HandoverError::Certificate(error) => error.into(),
     }
 }

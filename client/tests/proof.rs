@@ -11,7 +11,7 @@ use ledger::record::Grantee;
 use ledger::*;
 use support::{
     CHANNEL, GROUP, account_proof, addresses, certify, channel_proof, committee, entry_proof, founded, genesis, header,
-    holdings_proof, receipt_proof, record_entry, record_proof,
+    header_of, holdings_proof, receipt_proof, record_entry, record_proof,
 };
 
 fn code(proof: &ProofFile, genesis: &Genesis) -> &'static str {
@@ -238,6 +238,38 @@ fn what_a_channel_certified_needs_its_founding() {
     assert_eq!(code(&usurped, &genesis), "proof_committee");
     let of_a_shard = account_proof(&genesis, true).with_founded(founding);
     assert_eq!(code(&of_a_shard, &genesis), "proof_committee", "the genesis says how it began");
+}
+
+#[test]
+fn a_founding_is_proved_over_two_changes_of_the_beacons_committee() {
+    const BEACON: GroupId = GroupId::BEACON;
+    let genesis = genesis();
+    let (good, founding) = (channel_proof(&genesis), founded(&genesis));
+    let step = |epoch: u64, height: u64| {
+        let next_committee_hash = committee(BEACON, epoch + 1).hash();
+        let last = Header { next_committee_hash, ..header_of(&genesis, BEACON, height, epoch) };
+        Handover { committee: committee(BEACON, epoch), certificate: certify(last, epoch, &[1, 2]) }
+    };
+    let state_root = founding.certificate.header.state_root;
+    let certificate = certify(Header { state_root, ..header_of(&genesis, BEACON, 9, 2) }, 2, &[1, 3]);
+    let handovers = vec![step(0, 6), step(1, 8)];
+    let later = FoundedProof { certificate, committee: committee(BEACON, 2), handovers, ..founding.clone() };
+    let with = |founded: FoundedProof| code(&good.clone().with_founded(founded), &genesis);
+    assert_eq!(with(later.clone()), "holds");
+    assert_eq!(with(founding), "holds", "what was proved before stays proved");
+    for (what, handovers) in [
+        ("none", vec![]),
+        ("the last is missing", vec![step(0, 6)]),
+        ("the first is missing", vec![step(1, 8)]),
+        ("out of order", vec![step(1, 8), step(0, 6)]),
+        ("two at one height", vec![step(0, 8), step(1, 8)]),
+        ("beyond the proof", vec![step(0, 6), step(1, 9)]),
+    ] {
+        assert_eq!(with(FoundedProof { handovers, ..later.clone() }), "proof_committee", "{what}");
+    }
+    let mut weak = step(1, 8);
+    weak.certificate.signatures.truncate(1);
+    assert_eq!(with(FoundedProof { handovers: vec![step(0, 6), weak], ..later }), "proof_certificate");
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub mod evidence;
 pub mod flow;
 pub mod foundation;
 pub mod genesis;
+pub mod handover;
 pub mod hash;
 pub mod header;
 pub mod ids;
@@ -49,6 +50,7 @@ pub use crypto::{PublicKey, SecretKey, Signature};
 pub use dealing::{DealtTx, LedgerWitnesses};
 pub use evidence::Evidence;
 pub use foundation::{Foundation, FoundedGroup};
+pub use handover::Handover;
 pub use hash::Hash32;
 pub use header::Header;
 pub use ids::{

@@ -112,7 +112,7 @@ crate::rejections! {
         /// A group would come to stand on too few.
         Quorum = 62, "quorum_at_risk", "a seat would have to move and no node can take it, so that a group would be left without a quorum, or one failure away from it", "register another node that can take the seat, or give one capacity, and try again";
         /// An organisation that is to go has seats.
-        OrgSeated = 63, "org_seated", "a node of the organisation has a seat in a group, or is about to get one", "drain its nodes, and wait until 'seamark beacon show' has no seats of theirs; a seat in the beacon stays";
+        OrgSeated = 63, "org_seated", "a node of the organisation has a seat in a group, or is about to get one", "drain its nodes, and wait until 'seamark beacon show' has no seats of theirs";
         /// An organisation that is to go is in channels.
         OrgInChannels = 64, "org_in_channels", "the organisation is a member of a channel", "let it leave its channels first, or let their members remove it";
         /// Two ballots that prove nothing.
@@ -128,7 +128,7 @@ crate::rejections! {
         /// Too few members have a vote.
         EngineVotes = 165, "engine_votes", "so few members have a vote now that the other engine could not decide anything", "'group consensus --dry-run' names those that have none; start those that stopped, and give the seats of those that lost their records to other nodes with 'seamark node replace'";
         /// Not to be changed from here.
-        EngineFixed = 68, "engine_fixed", "the beacon's engine stands in the genesis, and that of a channel is its members' to change", "propose it in the channel, by its policy of membership; choose the beacon's with the genesis";
+        EngineFixed = 68, "engine_fixed", "the engine of a channel is its members' to change", "propose it in the channel, by its policy of membership";
         /// A lock that pays its own account.
         LockForm = 70, "lock_form", "the lock would pay the account that it holds the amount of", "name another payee";
         /// Bad deadline of a lock.
@@ -170,7 +170,7 @@ crate::rejections! {
         /// No such node.
         NodeUnknown = 120, "node_unknown", "the registry has no node of this number", "see the nodes with 'seamark beacon show'";
         /// A node that is to be struck off has seats.
-        NodeSeated = 121, "node_seated", "the node has a seat in a group, or is about to get one", "drain it, and wait until 'seamark beacon show' has no seats of it; one with a seat in the beacon stays, since the beacon's committee does not change";
+        NodeSeated = 121, "node_seated", "the node has a seat in a group, or is about to get one", "drain it, and wait until 'seamark beacon show' has no seats of it";
         /// A node that is to go is named by a channel.
         NodeInChannel = 122, "node_in_channel", "a channel names the node as one of its own, and only its member can name another one there", "name another node with 'seamark channel nodes', and wait until that one has the seat";
         /// The node is gone.

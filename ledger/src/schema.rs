@@ -230,6 +230,13 @@ pub fn handover(height: Height) -> Vec<u8> {
     join(META, &[b"handover/", &height.0.to_be_bytes()])
 }
 
+/// The block that a key of [`handover`] names.
+#[must_use]
+pub fn handover_of(key: &[u8]) -> Option<Height> {
+    let bytes: [u8; 8] = key.strip_prefix(HANDOVER_PREFIX)?.try_into().ok()?;
+    Some(Height(u64::from_be_bytes(bytes)))
+}
+
 /// Prefix of the anchors of channels, by channel.
 pub const ANCHORS_PREFIX: &[u8] = b"Yanchors/";
 

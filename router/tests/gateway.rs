@@ -592,6 +592,53 @@ async fn one_member_of_the_beacon_cannot_make_a_key_a_node() {
     assert_eq!(cluster.world.followed.lock()[..2], [NodeId(1), NodeId(2)], "the lie was told, and left");
 }
 
+/// Whoever has the genesis alone follows the beacon to committees of which it has never heard, by the hand-overs that come
+/// with the registry, and believes nothing where one of them is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_follows_the_beacon_over_changes_of_its_committee() {
+    let cluster = Cluster::start().await;
+    let first = cluster.beacon();
+    let without = |from: &ledger::Committee, gone: u32| {
+        let mut next = from.clone();
+        next.members.retain(|member| member.node != NodeId(gone));
+        next.epoch.0 += 1;
+        ledger::Committee::of(next.engine, next.group, next.incarnation, next.epoch, next.members)
+    };
+    let (second, third) = (without(&first, 1), without(&without(&first, 1), 2));
+    let steps = vec![cluster.handover(&first, &second, 5), cluster.handover(&second, &third, 8)];
+    let proof = cluster.registry_by(&third, &[3], |registry| {
+        registry.revision = 9;
+        registry.committees.retain(|committee| committee.group != GroupId::BEACON);
+        registry.committees.insert(0, third.clone());
+    });
+    let shown = |steps: Vec<ledger::Handover>| {
+        let mut view = ClusterView::of_genesis(&cluster.genesis);
+        view.beacon = Some(Arc::new(beacon::Succession::of(steps, third.clone())));
+        view.proof = proof.clone();
+        cluster.view.send_modify(|current| *current = Arc::new(view));
+    };
+    let (sender, mut seen) = tokio::sync::watch::channel(Arc::new(ClusterView::of_genesis(&cluster.genesis)));
+    shown(steps[1..].to_vec());
+    tokio::spawn(follow(cluster.peers(), Arc::new(sender)));
+    // Every node has shown it, and none was believed.
+    soon(async {
+        loop {
+            let news = cluster.world.seen.notified();
+            if (1..=3).all(|node| cluster.world.followed.lock().contains(&NodeId(node))) {
+                return;
+            }
+            news.await;
+        }
+    })
+    .await;
+    assert_eq!(seen.borrow().revision, 1);
+    shown(steps.clone());
+    let view = soon(seen.wait_for(|view| view.revision == 9)).await.unwrap().clone();
+    assert_eq!(view.committees[&GroupId::BEACON], third);
+    let known = view.beacon.as_ref().unwrap();
+    assert_eq!((known.steps(), known.last()), (&steps[..], &third));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_cluster_is_noticed() {
     let (here, there) = (Cluster::start().await, Cluster::start().await);

@@ -232,13 +232,8 @@ fn what_cannot_hold_is_refused_before_anybody_is_asked() {
     let drain = |node: u32| BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity: 0 };
     for (what, nodes, before, command, expected) in [
         ("in force", 5, vec![], switch(SHARD, Engine::Raft), Some(Reject::EngineSame)),
-        (
-            "the beacon's stands in the genesis",
-            5,
-            vec![],
-            switch(GroupId::BEACON, Engine::Bft),
-            Some(Reject::EngineFixed),
-        ),
+        ("the beacon's, too", 5, vec![], switch(GroupId::BEACON, Engine::Bft), None),
+        ("the beacon's, with three nodes", 3, vec![], switch(GroupId::BEACON, Engine::Bft), Some(Reject::EngineNodes)),
         ("members decide", 5, vec![], switch(GroupId::channel(0), Engine::Bft), Some(Reject::EngineFixed)),
         ("no such shard", 5, vec![], switch(GroupId::shard(9), Engine::Bft), Some(Reject::UnknownGroup)),
         ("three nodes", 3, vec![], switch(SHARD, Engine::Bft), Some(Reject::EngineNodes)),
@@ -248,6 +243,33 @@ fn what_cannot_hold_is_refused_before_anybody_is_asked() {
     ] {
         assert_eq!(refused(nodes, &before, &command), expected, "{what}");
     }
+}
+
+#[test]
+fn the_beacons_engine_is_switched_and_goes_back_to_what_the_genesis_gives_it() {
+    let genesis = genesis();
+    let mut state = state_of(&genesis);
+    let mut height = 5;
+    let mut ask = |state: &mut State, salt: u8, engine| {
+        for org in [1, 2] {
+            by(state, &genesis, org, salt, &switch(GroupId::BEACON, engine)).unwrap();
+        }
+        let mut came = Vec::new();
+        while coming(state, GroupId::BEACON).is_some() {
+            let executed = arrive(state, &genesis, GroupId::BEACON, height);
+            height += 1;
+            let [committee] = &executed.committees[..] else { panic!("one comes into force") };
+            let told = |(group, message): &(GroupId, Message)| {
+                (*message == Message::CommitteeUpdate(committee.clone())).then_some(*group)
+            };
+            let told: Vec<GroupId> = executed.mail.iter().filter_map(told).collect();
+            assert_eq!(told, (0..4).map(GroupId::shard).collect::<Vec<_>>(), "everybody else hears of it");
+            came.push((committee.engine, committee.members.len()));
+        }
+        came
+    };
+    assert_eq!(ask(&mut state, 1, Engine::Bft), [(Engine::Raft, 4), (Engine::Bft, 4)]);
+    assert_eq!(ask(&mut state, 2, Engine::Raft), [(Engine::Raft, 4), (Engine::Raft, 3)]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod accused;
 mod assignment;
+mod beacon_seats;
 mod channels;
 mod commands;
 mod engine;

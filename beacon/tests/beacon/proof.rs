@@ -2,12 +2,13 @@
 
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::machine::{CommandOutcome, execute_command};
-use beacon::{ClusterView, RegistryProof, registry};
+use beacon::{ClusterView, RegistryProof, Succession, registry};
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
 use ledger::genesis::Genesis;
+use ledger::handover::Handover;
 use ledger::hash::Hash32;
-use ledger::ids::{ClusterId, GroupId, Height, NodeId, OrgId, TimeMs};
+use ledger::ids::{ClusterId, Epoch, GroupId, Height, NodeId, OrgId, TimeMs};
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
 
@@ -138,4 +139,123 @@ fn every_change_moves_what_the_state_commits_to() {
         assert_eq!(state[&registry::head_key()], borsh::to_vec(&head).unwrap());
     }
     assert_ne!(second[&registry::head_key()], third[&registry::head_key()]);
+}
+
+/// The beacon's committee of the genesis, and two later ones, of which each has one member that the one before lacks.
+fn committees(genesis: &Genesis) -> [Committee; 3] {
+    let first = genesis.committee(GroupId::BEACON).unwrap().clone();
+    let changed = |from: &Committee, epoch: u64, gone: usize| {
+        let members = from.members.iter().enumerate().filter(|(at, _)| *at != gone).map(|(_, member)| member.clone());
+        let free =
+            genesis.nodes.iter().find(|node| first.index_of(node.id).is_none() && from.index_of(node.id).is_none());
+        let free = free.unwrap();
+        let joins = ledger::Member { node: free.id, org: free.org, key: free.key };
+        Committee::of(from.engine, from.group, from.incarnation, Epoch(epoch), members.chain([joins]).collect())
+    };
+    let second = changed(&first, 1, 0);
+    let third = changed(&second, 2, 0);
+    [first, second, third]
+}
+
+/// A header of the beacon, certified by one committee and naming another one for the next.
+fn signed_by(genesis: &Genesis, committee: &Committee, next: &Committee, height: u64, root: Hash32) -> Certificate {
+    let mut certificate = certified(genesis, GroupId::BEACON, height, 0);
+    let header = &mut certificate.header;
+    (header.committee_hash, header.next_committee_hash, header.state_root) = (committee.hash(), next.hash(), root);
+    certificate.signatures =
+        committee.members.iter().map(|member| (member.node, certificate.signatures[0].1)).collect();
+    sign_again(&mut certificate);
+    certificate
+}
+
+fn step(genesis: &Genesis, from: &Committee, to: &Committee, height: u64) -> Handover {
+    Handover { committee: from.clone(), certificate: signed_by(genesis, from, to, height, Hash32([height as u8; 32])) }
+}
+
+/// The registry of a state with this committee of the beacon in force, proved by `signs`.
+fn proved(genesis: &Genesis, in_force: &Committee, signs: &Committee, height: u64) -> RegistryProof {
+    let state = settle(&state_of(genesis), |view| {
+        let hash = in_force.hash();
+        view.store(registry::committee_key(GroupId::BEACON, &hash), in_force);
+        view.store(registry::current_key(GroupId::BEACON), &hash);
+    });
+    let state = changed(&state, genesis, 7);
+    let mut leaves: Vec<_> =
+        state.iter().filter_map(|(key, value)| Some((schema::tree_position(key)?, value_hash(value)))).collect();
+    leaves.sort_unstable_by_key(|leaf| leaf.0);
+    let mut tree = StateTree::from_sorted(BitPrefix::ROOT, leaves).unwrap();
+    let position = schema::tree_position(&registry::head_key()).unwrap();
+    let path = tree.prove(&position).unwrap();
+    let certificate = signed_by(genesis, signs, in_force, height, Hash32(tree.root()));
+    RegistryProof::new(&ClusterView::read(&state).unwrap(), path, certificate)
+}
+
+#[test]
+fn whoever_has_the_genesis_alone_follows_the_beacon_over_changes_of_its_committee() {
+    let genesis = genesis();
+    let cluster = genesis.cluster_id();
+    let [first, second, third] = committees(&genesis);
+    let steps = [step(&genesis, &first, &second, 5), step(&genesis, &second, &third, 8)];
+    let new = Succession::new(first.clone());
+    let proof = proved(&genesis, &third, &third, 9);
+    let judged = new.judge(&cluster, &proof, &steps).unwrap();
+    assert_eq!((judged.height, judged.registry.committee(GroupId::BEACON)), (Height(9), Some(&third)));
+    assert_eq!(judged.succession, Succession::of(steps.to_vec(), third.clone()));
+    // One that was there for a part of it needs the rest, and takes no harm from the whole.
+    let old = Succession::of(steps[..1].to_vec(), second.clone());
+    for given in [&steps[..], &steps[1..], judged.succession.since(Epoch(1))] {
+        assert_eq!(old.judge(&cluster, &proof, given).as_ref(), Ok(&judged));
+    }
+    assert_eq!(judged.succession.judge(&cluster, &proof, &[]).as_ref(), Ok(&judged), "one that knows all needs none");
+    // The block that hands over is certified by the committee before it, which is enough for both.
+    let last = proved(&genesis, &third, &second, 8);
+    let handed = Handover { committee: second.clone(), certificate: last.certificate.clone() };
+    let at_once = new.judge(&cluster, &last, &[steps[0].clone(), handed.clone()]).unwrap();
+    assert_eq!(at_once.succession.last(), &third);
+    let only = new.judge(&cluster, &last, &steps[..1]).unwrap();
+    assert_eq!(only.succession.last(), &second, "it takes the last step with the next registry");
+    // An old registry is judged by whom it was certified, with whatever came since.
+    let earlier = proved(&genesis, &first, &first, 3);
+    assert_eq!(judged.succession.judge(&cluster, &earlier, &steps).unwrap().succession, judged.succession);
+    // One that has handed over certifies nothing behind that.
+    let ghost = proved(&genesis, &first, &first, 6);
+    let refused = judged.succession.judge(&cluster, &ghost, &steps).map_err(|error| error.code());
+    assert_eq!(refused.map(drop), Err("registry_certificate"));
+}
+
+/// What is wrong with two steps.
+type Change<'a> = &'a dyn Fn(&mut [Handover; 2]);
+
+#[test]
+fn no_committee_is_believed_that_the_one_before_has_not_named() {
+    let genesis = genesis();
+    let cluster = genesis.cluster_id();
+    let [first, second, third] = committees(&genesis);
+    let good = [step(&genesis, &first, &second, 5), step(&genesis, &second, &third, 8)];
+    let proof = proved(&genesis, &third, &third, 9);
+    let of = |change: Change<'_>| {
+        let mut steps = good.clone();
+        change(&mut steps);
+        Succession::new(first.clone()).judge(&cluster, &proof, &steps).map(drop).map_err(|error| error.code())
+    };
+    assert_eq!(of(&|_| ()), Ok(()));
+    let wrong: [(&str, Change<'_>, &str); 7] = [
+        ("none", &|steps| steps[0].committee = third.clone(), "registry_certificate"),
+        ("a step is missing", &|steps| steps[1] = steps[0].clone(), "registry_handover"),
+        ("signed by too few", &|steps| steps[1].certificate.signatures.truncate(1), "registry_handover"),
+        ("another one is named", &|steps| steps[1] = step(&genesis, &second, &first, 8), "registry_certificate"),
+        ("out of order", &|steps| steps[1] = step(&genesis, &second, &third, 5), "registry_handover"),
+        ("altered", &|steps| steps[0].certificate.header.next_committee_hash = third.hash(), "registry_handover"),
+        (
+            "of a shard",
+            &|steps| steps[1].certificate = certified(&genesis, GroupId::shard(0), 8, 0),
+            "registry_handover",
+        ),
+    ];
+    for (what, change, code) in wrong {
+        assert_eq!(of(change), Err(code), "{what}");
+    }
+    // Nor does a registry name its own judge.
+    let alone = Succession::new(first).judge(&cluster, &proof, &[]).map_err(|error| error.code());
+    assert_eq!(alone, Err("registry_certificate"));
 }

@@ -107,7 +107,7 @@ fn a_drained_node_loses_its_seats_once_others_have_the_state() {
     assert_eq!(executed.outcome, CommandOutcome::Applied);
     let view = ClusterView::read(&state).unwrap();
     assert!(view.well_formed());
-    let seated = |committee: &&Committee| committee.index_of(leaves).is_some() && committee.group != GroupId::BEACON;
+    let seated = |committee: &&Committee| committee.index_of(leaves).is_some();
     let groups: Vec<GroupId> = genesis.committees.iter().filter(seated).map(|committee| committee.group).collect();
     assert!(!groups.is_empty());
     assert_eq!(view.coming.iter().map(|coming| coming.group).collect::<Vec<_>>(), groups);
@@ -148,7 +148,7 @@ fn a_drained_node_loses_its_seats_once_others_have_the_state() {
     }
     let view = ClusterView::read(&state).unwrap();
     assert!(view.coming.is_empty());
-    assert_eq!(view.groups_of(leaves).filter(|group| *group != GroupId::BEACON).count(), 0);
+    assert_eq!(view.groups_of(leaves).count(), 0);
     // The committee before is kept, so that what it certified can be judged.
     settle(&state, |view| {
         for group in &groups {

@@ -91,6 +91,19 @@ fn a_node_that_most_have_not_heard_of_for_long_loses_its_seats() {
 }
 
 #[test]
+fn a_member_of_the_beacon_that_vanishes_loses_that_seat_too() {
+    let (mut world, _) = watching(WatchMode::Replace);
+    // The only node of its organisation has a seat everywhere.
+    let gone = 3;
+    let reporters = world.others(&[gone]);
+    let mail = world.silent_for_long(&reporters, &[gone]);
+    assert_eq!(world.out(), [(gone, true)]);
+    assert_eq!(mail.first().map(|(group, _)| *group), Some(GroupId::BEACON));
+    world.ready_all();
+    assert_eq!(world.view().groups_of(NodeId(gone)).count(), 0);
+}
+
+#[test]
 fn less_than_most_or_less_than_the_whole_time_is_not_enough() {
     let (mut world, gone) = watching(WatchMode::Replace);
     let others = world.others(&[gone]);

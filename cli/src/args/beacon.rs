@@ -145,14 +145,14 @@ pub enum NodeChange {
         /// Its weight, at most 1000
         capacity: u16,
     },
-    /// Move all seats of a node to others, but for one in the beacon
+    /// Move all seats of a node to others
     #[command(
         after_help = "Example:\n  seamark node drain 4\n  seamark node drain 4 --wait 0\n\nOther nodes fetch the state, and node 4 removes its own as it leaves each group. Whether it runs or\nnot, it is decided at once, and goes on when --wait is over. Refused where a group would have no\nquorum of members that answer, or none after one more failure."
     )]
     Drain(OneNode),
     /// Drain a node, and strike it off when it has no seat; its number and its key are not given again
     #[command(
-        after_help = "Example:\n  seamark node leave 4\n\nOne with a seat in the beacon, or named by a channel, cannot leave. Stop the node afterwards."
+        after_help = "Example:\n  seamark node leave 4\n\nOne that a channel names cannot leave. Stop the node afterwards."
     )]
     Leave(OneNode),
     /// Give all seats of a node that is gone for good to another one of its organisation

@@ -470,7 +470,7 @@ mod tests {
         let found = preflight(&standing, SHARD, Engine::Raft).unwrap();
         assert_eq!((found.refusal, found.then.members, found.leaving.len(), found.steps), (None, 3, 1, 2));
         let text = text(&Report::of(&found, VerifyMode::Every, "dry_run"));
-        for part in ["leave at the end", "the genesis gives the shard 3 members, and 4 are in force"] {
+        for part in ["leave at the end", "the genesis gives the group 3 members, and 4 are in force"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }

@@ -10,7 +10,7 @@ use beacon::BeaconCommand;
 use client::profile::RouterEndpoint;
 use client::{Client, Identity, Profile};
 use ledger::genesis::NodeInfo;
-use ledger::{GroupId, NodeId, Reject};
+use ledger::{NodeId, Reject};
 use serde::Serialize;
 use shard_node::server::NodeConfig;
 
@@ -156,11 +156,6 @@ impl Work<'_> {
         }
         let refused = |reject: Reject, cause: String| Err(CliError::new(reject.code(), cause, reject.fix()));
         let node = self.node;
-        if self.asked == Asked::Leave && picture.seats(node).contains(&GroupId::BEACON) {
-            let cause = format!("node {node} has a seat in the beacon, whose committee does not change while it runs");
-            let fix = format!("move its other seats with 'seamark node drain {node}'; it has to stay");
-            return Err(CliError::new(Reject::NodeSeated.code(), cause, fix));
-        }
         if !begins {
             return Ok(());
         }
@@ -240,9 +235,6 @@ impl Work<'_> {
         if state == "done" && self.asked == Asked::Leave {
             let line = self.command(&BeaconCommand::RemoveNode { node: self.node }).await?;
             happened.push(format!("it is struck off: {line}"));
-        }
-        if self.asked != Asked::Join && picture.seats(self.node).contains(&GroupId::BEACON) {
-            happened.push("its seat in the beacon stays, since the beacon's committee does not change".to_owned());
         }
         let whose = match self.asked {
             Asked::Replace(successor) => successor,

@@ -1,15 +1,18 @@
 //! Keeps the view of the cluster fresh by the `Follow` stream of whichever node answers.
 //!
 //! What a node says is not believed but judged: a registry comes with a certified header of the
-//! beacon and a path from its state, checked by the beacon's committee that is known already. A node
-//! of the beacon that lies is left for the next one; one that keeps silent is left after a while.
+//! beacon and a path from its state, checked by a committee of the beacon that is known already or that
+//! hand-overs lead to. A node of the beacon that lies is left for the next one; one that keeps silent is
+//! left after a while. Where none of the members that are known answers, every node is asked in turn: the
+//! beacon may have gone to others since.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use beacon::proof::Judged;
 use beacon::{RegistryProof, RegistryProofError};
 use client::net;
-use ledger::{GroupId, NodeId};
+use ledger::{GroupId, Handover, NodeId};
 use proto::v1;
 use tokio::sync::watch;
 
@@ -24,19 +27,25 @@ const FOLLOW_FOR: Duration = Duration::from_secs(30);
 /// Follows the cluster until nobody holds the view any more. The view starts as the caller seeded
 /// it, usually from the genesis; every later registry that a node proves replaces it.
 pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>) {
-    let (mut backoff, mut after) = (BACKOFF_FIRST, None);
+    let (mut backoff, mut after, mut missed) = (BACKOFF_FIRST, None, 0);
     loop {
-        let Some(node) = next_node(&view.borrow(), after) else {
+        let Some(node) = next_node(&view.borrow(), after, missed) else {
             return;
         };
         after = Some(node);
+        missed += 1;
         let mut heard = false;
         match tokio::time::timeout(FOLLOW_FOR, follow_node(node, &peers, &view, &mut heard)).await {
             Ok(ended) => tracing::debug!(%node, cause = %ended, "follow stream lost"),
-            Err(_) => continue,
+            Err(_) => {
+                if heard {
+                    missed = 0;
+                }
+                continue;
+            }
         }
         if heard {
-            backoff = BACKOFF_FIRST;
+            (backoff, missed) = (BACKOFF_FIRST, 0);
         }
         tokio::select! {
             () = tokio::time::sleep(backoff) => {}
@@ -47,14 +56,14 @@ pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>
 }
 
 /// The next node to follow: members of the beacon know first, so they come in turn. Without a
-/// beacon committee any node will do.
-fn next_node(view: &ClusterView, after: Option<NodeId>) -> Option<NodeId> {
+/// beacon committee any node will do, and where as many as there are members have been `missed`.
+fn next_node(view: &ClusterView, after: Option<NodeId>, missed: usize) -> Option<NodeId> {
     let mut candidates: Vec<NodeId> = view
         .committees
         .get(&GroupId::BEACON)
         .map(|committee| committee.members.iter().map(|member| member.node).collect())
         .unwrap_or_default();
-    if candidates.is_empty() {
+    if missed >= candidates.len() {
         candidates = view.nodes.keys().copied().collect();
     }
     candidates.sort_unstable();
@@ -72,7 +81,9 @@ async fn follow_node(
         Ok(channel) => channel,
         Err(status) => return status,
     };
-    let mut stream = match net::node_client(channel).follow(v1::FollowRequest {}).await {
+    let known = view.borrow().beacon.as_ref().map(|beacon| beacon.last().epoch);
+    let request = v1::FollowRequest { beacon_epoch: known.unwrap_or_default().0 };
+    let mut stream = match net::node_client(channel).follow(request).await {
         Ok(response) => response.into_inner(),
         Err(status) => return status,
     };
@@ -98,19 +109,31 @@ async fn follow_node(
 /// Takes a registry that is proved and later than the one known.
 fn take(reply: &v1::FollowReply, view: &watch::Sender<Arc<ClusterView>>) -> Result<(), RegistryProofError> {
     let known = Arc::clone(&view.borrow());
+    let steps: Result<Vec<Handover>, _> = reply.handovers.iter().map(|step| borsh::from_slice(step)).collect();
+    let steps = steps.map_err(|error| RegistryProofError::Malformed(error.to_string()))?;
+    let beacon = known.beacon.as_ref().ok_or(RegistryProofError::Form)?;
+    if reply.registry.is_empty() {
+        let succession = Arc::new(beacon.extended(&known.cluster, &steps, None)?);
+        if succession.steps().len() > beacon.steps().len() {
+            view.send_modify(|current| Arc::make_mut(current).adopt_beacon(succession));
+        }
+        return Ok(());
+    }
     // That of the genesis needs no proof, and the one taken last has been judged.
-    if reply.registry.is_empty() || reply.registry == known.proof {
+    if reply.registry == known.proof {
         return Ok(());
     }
     let proof = RegistryProof::decode(&reply.registry)?;
-    let beacon = known.committees.get(&GroupId::BEACON).ok_or(RegistryProofError::Form)?;
-    let (registry, height) = proof.verify(&known.cluster, beacon)?;
+    let Judged { registry, height, succession } = beacon.judge(&known.cluster, &proof, &steps)?;
+    let succession = Arc::new(succession);
     view.send_if_modified(|current| {
         let mut next = (**current).clone();
-        if !next.adopt(&registry, height) {
+        // A later registry stands at a later block. One that does not is of a committee that is no more.
+        if height.0 <= next.beacon_height || !next.adopt(&registry, height) {
             return false;
         }
         next.proof = reply.registry.clone();
+        next.adopt_beacon(Arc::clone(&succession));
         let hints = reply.leaders.iter().filter(|hint| hint.node != 0);
         next.leaders.extend(hints.map(|hint| (GroupId(hint.group), NodeId(hint.node))));
         *current = Arc::new(next);

@@ -7,15 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use beacon::Succession;
 use bytes::Bytes;
 use ledger::foundation::Foundation;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo};
 use ledger::tx::ParsedTx;
-use ledger::{ClusterId, Committee, GroupId, Hash32, Height, Layout, NodeId, OrgId, Reject};
+use ledger::{ClusterId, Committee, Epoch, GroupId, Handover, Hash32, Height, Layout, NodeId, OrgId, Reject};
 use proto::v1;
 
 use super::ask::may_come;
 use crate::plan::Plan;
+
+/// Bytes of hand-overs in one message to those who follow, if that is more than one of them.
+const HANDOVER_BYTES_AT_ONCE: usize = 1024 * 1024;
 
 /// One state of the cluster's registry.
 #[derive(Clone, Debug)]
@@ -50,6 +54,9 @@ pub struct ClusterView {
     /// The encoded [`beacon::RegistryProof`] for those who follow. Empty for the registry of the
     /// genesis, and of an earlier revision while a node of the beacon waits for a certificate.
     pub proof: Bytes,
+    /// The committees of the beacon that are proved, from that of the genesis on: by them registries are judged. None
+    /// where the genesis names no beacon.
+    pub beacon: Option<Arc<Succession>>,
 }
 
 impl ClusterView {
@@ -72,6 +79,15 @@ impl ClusterView {
             revision: 1,
             beacon_height: 0,
             proof: Bytes::new(),
+            beacon: genesis.committee(GroupId::BEACON).map(|first| Arc::new(Succession::new(first.clone()))),
+        }
+    }
+
+    /// Takes committees of the beacon that are proved, if they are more than are known.
+    pub fn adopt_beacon(&mut self, succession: Arc<Succession>) {
+        let steps = |known: &Arc<Succession>| known.steps().len();
+        if self.beacon.as_ref().is_none_or(|known| steps(known) < steps(&succession)) {
+            self.beacon = Some(succession);
         }
     }
 
@@ -165,10 +181,31 @@ impl ClusterView {
         plan.groups().filter(|group| may_come(*group) && !self.committees.contains_key(group)).collect()
     }
 
-    /// As nodes and routers that follow are told.
+    /// As nodes and routers that follow are told who know the beacon's committee of this epoch: the hand-overs since,
+    /// so many at a time as fit into a message, then the registry with the last of them. What follows a piece begins with
+    /// its last step, which tells whose the step before it was.
     #[must_use]
-    pub fn to_follow_reply(&self) -> v1::FollowReply {
-        v1::FollowReply { registry: self.proof.clone(), leaders: self.hints() }
+    pub fn to_follow_replies(&self, known: Epoch) -> Vec<v1::FollowReply> {
+        let lacks = self.beacon.as_ref().map_or(&[][..], |beacon| beacon.since(known));
+        let encoded = |step: &Handover| Bytes::from(borsh::to_vec(step).expect("writing to memory does not fail"));
+        let mut last: Vec<Bytes> = Vec::new();
+        let mut replies = Vec::new();
+        for step in lacks.iter().map(encoded) {
+            let bytes: usize = last.iter().map(Bytes::len).sum();
+            if last.len() > 1 && bytes + step.len() > HANDOVER_BYTES_AT_ONCE {
+                let next = last.last().cloned().into_iter().collect();
+                let handovers = std::mem::replace(&mut last, next);
+                replies.push(v1::FollowReply { handovers, ..v1::FollowReply::default() });
+            }
+            last.push(step);
+        }
+        if last.len() > 1 {
+            let next = last.last().cloned().into_iter().collect();
+            let handovers = std::mem::replace(&mut last, next);
+            replies.push(v1::FollowReply { handovers, ..v1::FollowReply::default() });
+        }
+        replies.push(v1::FollowReply { registry: self.proof.clone(), leaders: self.hints(), handovers: last });
+        replies
     }
 
     fn hints(&self) -> Vec<v1::LeaderHint> {

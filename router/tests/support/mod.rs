@@ -472,13 +472,14 @@ impl Node for FakeNode {
         self.world.seen.notify_waiters();
         let lie = self.world.lies.lock().get(&self.id).cloned();
         let views = tokio_stream::wrappers::WatchStream::new(self.view.clone());
-        Ok(Response::new(Box::pin(views.map(move |view| {
-            let reply = view.to_follow_reply();
-            Ok(match &lie {
-                Some(lie) => v1::FollowReply { registry: lie.clone(), ..reply },
-                None => reply,
-            })
-        }))))
+        let told = move |view: Arc<ClusterView>| {
+            let mut replies = view.to_follow_replies(Epoch(0));
+            if let (Some(lie), Some(last)) = (&lie, replies.last_mut()) {
+                last.registry = lie.clone();
+            }
+            futures::stream::iter(replies.into_iter().map(Ok::<_, Status>))
+        };
+        Ok(Response::new(Box::pin(views.flat_map(told))))
     }
 
     async fn command(&self, _: Request<v1::CommandRequest>) -> Result<Response<v1::CommandReply>, Status> {
@@ -591,41 +592,73 @@ impl Cluster {
         drop(self.tasks.remove(id as usize - 1));
     }
 
+    /// The beacon's committee of the genesis.
+    pub fn beacon(&self) -> Committee {
+        self.genesis.committee(GroupId::BEACON).unwrap().clone()
+    }
+
     /// The registry of the genesis with a change, proved by these members of the beacon.
     pub fn registry(&self, signers: &[u32], change: impl FnOnce(&mut beacon::ClusterView)) -> Bytes {
+        self.registry_by(&self.beacon(), signers, change)
+    }
+
+    /// The same, proved by members of a later committee of the beacon.
+    pub fn registry_by(
+        &self,
+        committee: &Committee,
+        signers: &[u32],
+        change: impl FnOnce(&mut beacon::ClusterView),
+    ) -> Bytes {
         let mut registry = beacon::ClusterView::from_genesis(&self.genesis);
         change(&mut registry);
         let head = beacon::RegistryHead::of(registry.revision, &registry.encode());
         let position = schema::tree_position(&beacon::registry::head_key()).unwrap();
         let leaf = (position, tree::value_hash(&borsh::to_vec(&head).unwrap()));
         let mut tree = tree::StateTree::from_sorted(tree::BitPrefix::ROOT, vec![leaf]).unwrap();
-        let committee_hash = self.genesis.committee(GroupId::BEACON).unwrap().hash();
+        let path = tree.prove(&position).unwrap();
+        let at = (Height(registry.revision), Hash32(tree.root()));
+        let certificate = self.certified((committee, committee), signers, at);
+        beacon::RegistryProof::new(&registry, path, certificate).encode().into()
+    }
+
+    /// The block after which another committee of the beacon certifies.
+    pub fn handover(&self, from: &Committee, to: &Committee, height: u64) -> Handover {
+        let signers: Vec<u32> = from.members.iter().map(|member| member.node.0).collect();
+        let certificate = self.certified((from, to), &signers, (Height(height), Hash32::ZERO));
+        Handover { committee: from.clone(), certificate }
+    }
+
+    /// A header of the beacon by one committee, which names the next.
+    fn certified(
+        &self,
+        (committee, next): (&Committee, &Committee),
+        signers: &[u32],
+        (height, root): (Height, Hash32),
+    ) -> Certificate {
         let header = Header {
             version: header::HEADER_VERSION,
             cluster: self.cluster_id(),
             group: GroupId::BEACON,
             incarnation: Incarnation(0),
-            height: Height(registry.revision),
+            height,
             parents: vec![Hash32::ZERO],
             time_ms: TimeMs(1),
-            layout_version: registry.layout.version,
+            layout_version: self.genesis.layout.version,
             batch_root: Hash32::ZERO,
             receipts_root: Hash32::ZERO,
-            state_root: Hash32(tree.root()),
+            state_root: root,
             outbox_root: Hash32::ZERO,
             inbox_cursors_root: Hash32::ZERO,
             value_flow: Vec::new(),
             congestion: Vec::new(),
-            committee_hash,
-            next_committee_hash: committee_hash,
+            committee_hash: committee.hash(),
+            next_committee_hash: next.hash(),
             flags: 0,
         };
         let digest = header.hash();
         let sign = |id: &u32| (NodeId(*id), SecretKey::derive(b"node", &id.to_le_bytes()).sign(&digest));
         let signatures = signers.iter().map(sign).collect();
-        let path = tree.prove(&position).unwrap();
-        let certificate = Certificate { version: 1, header, signatures };
-        beacon::RegistryProof::new(&registry, path, certificate).encode().into()
+        Certificate { version: 1, header, signatures }
     }
 
     pub fn cluster_id(&self) -> ClusterId {

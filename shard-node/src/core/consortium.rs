@@ -8,7 +8,7 @@ use bytes::Bytes;
 use channel::policy::Item;
 use channel::{Change, Engine, FoundingAct, Hosting, Policy, Quorum, Role, Subject, Terms};
 use consensus::port::AppliedState;
-use cross_shard::stream::{self, OutStream, StreamLeaf};
+use cross_shard::stream::{self, StreamLeaf};
 use cross_shard::{AckProof, Bundle, InCursor};
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256};
@@ -39,7 +39,7 @@ pub fn admin(org: u16) -> SecretKey {
     SecretKey::derive(b"admin", &org.to_be_bytes())
 }
 
-fn node_key(node: NodeId) -> SecretKey {
+pub fn node_key(node: NodeId) -> SecretKey {
     SecretKey::derive(b"node", &node.0.to_be_bytes())
 }
 
@@ -90,29 +90,34 @@ fn genesis() -> Genesis {
     }
 }
 
+/// A block with the heads that its header commits to.
+type Sealed = (Header, Vec<StreamLeaf>, Vec<StreamLeaf>);
+
 /// One group from block 0 on.
 pub struct Chain {
     constants: GroupConstants,
     pub state: State,
     tree: StateTree,
     pub applied: AppliedRecord,
-    committee: Committee,
     /// The last block, with the heads that its header commits to.
-    last: Option<(Header, Vec<StreamLeaf>, Vec<StreamLeaf>)>,
+    last: Option<Sealed>,
+    /// The blocks behind which another committee certifies.
+    handed: Vec<Sealed>,
     /// Everything it ever mailed, with where to.
     pub mailed: Vec<(GroupId, Bytes)>,
     pub headers: Vec<Header>,
 }
 
 impl Chain {
-    fn new(constants: GroupConstants, prefix: BitPrefix, start: GenesisState, committee: Committee) -> Self {
+    fn new(constants: GroupConstants, prefix: BitPrefix, start: GenesisState) -> Self {
         let state: State = start.writes.into_iter().map(|(key, value)| (key, value.into())).collect();
         let mut tree = StateTree::new(prefix);
         let leaves = state.iter().filter_map(|(key, value)| Some((schema::tree_position(key)?, value)));
         tree.apply(leaves.map(|(at, value)| (at, Some(value_hash(value))))).expect("the leaves make a tree");
         assert_eq!(tree.root(), start.applied.state_root.0, "block 0 commits to its leaves");
         let applied = start.applied;
-        Self { constants, state, tree, applied, committee, last: None, mailed: Vec::new(), headers: Vec::new() }
+        let (last, handed, mailed, headers) = (None, Vec::new(), Vec::new(), Vec::new());
+        Self { constants, state, tree, applied, last, handed, mailed, headers }
     }
 
     pub fn read<T>(&self, read: impl FnOnce(&mut View<'_>) -> T) -> T {
@@ -134,30 +139,45 @@ impl Chain {
             };
         }
         self.applied = block.applied.clone();
-        self.last = Some((block.header.clone(), block.outbox.clone(), block.inbox.clone()));
+        let sealed = (block.header.clone(), block.outbox.clone(), block.inbox.clone());
+        if block.header.next_committee_hash != block.header.committee_hash {
+            self.handed.push(sealed.clone());
+        }
+        self.last = Some(sealed);
         self.mailed.extend(block.mail.iter().map(|mail| (mail.dest, mail.message.clone())));
         self.headers.push(block.header.clone());
         block
     }
 
-    fn certificate(&self) -> Option<(Certificate, &[StreamLeaf], &[StreamLeaf])> {
-        let (header, outbox, inbox) = self.last.as_ref()?;
+    /// A header of this group with the signatures of all whom it names.
+    pub fn certify(&self, header: &Header) -> Certificate {
         let digest = header.hash();
-        let signers = self.committee.members.iter();
-        let signatures = signers.map(|member| (member.node, node_key(member.node).sign(&digest))).collect();
-        Some((Certificate { version: 1, header: header.clone(), signatures }, outbox, inbox))
+        let committee: Option<Committee> =
+            self.read(|view| view.load(&schema::committee(self.constants.group, &header.committee_hash)));
+        let signers = committee.expect("committees are kept").members;
+        let signatures = signers.iter().map(|member| (member.node, node_key(member.node).sign(&digest))).collect();
+        Certificate { version: 1, header: header.clone(), signatures }
     }
 
-    /// What this group has for another one beyond its cursor.
-    fn bundle(&self, dest: GroupId, cursor: InCursor) -> Option<Bundle> {
-        let out: OutStream = self.read(|view| stream::out_stream(view, dest));
-        if out.next_seq <= cursor.next_seq {
-            return None;
-        }
-        let (certificate, outbox, _) = self.certificate()?;
+    /// What this group has for another one beyond its cursor, under what that one can judge: the first block behind the
+    /// cursor that hands over to another committee, or the last one.
+    fn bundle(&self, dest: GroupId, cursor: &InCursor) -> Option<Bundle> {
+        let beyond =
+            |(_, outbox, _): &&Sealed| outbox.iter().any(|leaf| leaf.peer == dest && leaf.next_seq > cursor.next_seq);
+        self.bundle_under(self.handed.iter().chain(&self.last).find(beyond)?, dest, cursor)
+    }
+
+    /// The same under the last block, whoever certifies it.
+    pub fn latest_bundle(&self, dest: GroupId, cursor: &InCursor) -> Option<Bundle> {
+        self.bundle_under(self.last.as_ref()?, dest, cursor)
+    }
+
+    fn bundle_under(&self, (header, outbox, _): &Sealed, dest: GroupId, cursor: &InCursor) -> Option<Bundle> {
+        let certificate = self.certify(header);
         let index = outbox.iter().position(|leaf| leaf.peer == dest)?;
         let hashes: Vec<Hash32> = outbox.iter().map(StreamLeaf::hash).collect();
-        let messages = (cursor.next_seq..out.next_seq).map(|seq| self.state[&schema::mail(dest, seq)].to_vec());
+        let until = outbox[index].next_seq;
+        let messages = (cursor.next_seq..until).map(|seq| self.state[&schema::mail(dest, seq)].to_vec());
         Some(Bundle {
             version: 2,
             source: self.constants.group,
@@ -173,7 +193,8 @@ impl Chain {
 
     /// Proof of how far this group has taken another one's mail.
     fn proof(&self, source: GroupId) -> Option<AckProof> {
-        let (certificate, _, inbox) = self.certificate()?;
+        let (header, _, inbox) = self.last.as_ref()?;
+        let certificate = self.certify(header);
         let index = inbox.iter().position(|leaf| leaf.peer == source)?;
         let hashes: Vec<Hash32> = inbox.iter().map(StreamLeaf::hash).collect();
         Some(AckProof { version: 1, leaf: inbox[index], path: merkle::prove(&hashes, index)?, certificate })
@@ -236,7 +257,7 @@ impl Consortium {
             let prefix = genesis.layout.prefix_of(group).map_or(BitPrefix::ROOT, ledger::BitPrefix::in_tree);
             let constants = GroupConstants { cluster, group, verify: genesis.verify };
             let start = genesis_state(&genesis, None, group).expect("the genesis names it");
-            (group, Chain::new(constants, prefix, start, committee.clone()))
+            (group, Chain::new(constants, prefix, start))
         });
         let chains = chains.collect();
         Self { cluster, chains, now: NOW, salt: 0, genesis }
@@ -316,7 +337,7 @@ impl Consortium {
         let foundation = foundations.into_iter().find(|found| found.group == group).expect("it is how it began");
         let constants = GroupConstants { cluster: self.cluster, group, verify: VerifyMode::Ingest };
         let state = genesis_state(&self.genesis, Some(&foundation), group).expect("a charter makes a state");
-        self.chains.insert(group, Chain::new(constants, BitPrefix::ROOT, state, foundation.committee));
+        self.chains.insert(group, Chain::new(constants, BitPrefix::ROOT, state));
         group
     }
 
@@ -326,7 +347,7 @@ impl Consortium {
             return false;
         }
         let cursor = self.chain(dest).read(|view| stream::in_cursor(view, source));
-        let Some(bundle) = self.chain(source).bundle(dest, cursor) else { return false };
+        let Some(bundle) = self.chain(source).bundle(dest, &cursor) else { return false };
         let count = bundle.messages.len() as u64;
         let taken = self.one(dest, Command::Deliver(borsh_of(&bundle)));
         assert_eq!(taken, CommandOutcome::Delivered(source, count));

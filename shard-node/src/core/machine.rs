@@ -380,9 +380,8 @@ impl BlockWork {
                 self.system_changed = true;
             }
             Message::ChannelUpdate(shown) if self.group == GroupId::BEACON => {
-                for (dest, message) in beacon::channels::apply_update(view, source, shown) {
-                    stream::emit(view, dest, message.encode());
-                }
+                let mail = beacon::channels::apply_update(view, source, shown);
+                self.tell(view, at, mail);
             }
             Message::AssetUpdate(_)
             | Message::CommitteeUpdate(_)
@@ -391,6 +390,17 @@ impl BlockWork {
             | Message::RegistryUpdate(_)
             | Message::AnchorsUpdate(_)
             | Message::ChannelUpdate(_) => {}
+        }
+    }
+
+    /// Mails what the registry has to tell. What is for the beacon itself it takes at once.
+    fn tell(&mut self, view: &mut View<'_>, at: BlockContext, mail: Vec<(GroupId, Message)>) {
+        for (dest, message) in mail {
+            if dest == self.group {
+                self.receive(view, at, dest, message);
+            } else {
+                stream::emit(view, dest, message.encode());
+            }
         }
     }
 
@@ -513,7 +523,7 @@ impl BlockWork {
 
     /// A proof counts for what it shows, whoever brings it. A group keeps what its own members have signed, the beacon
     /// that of any group, and decides there what follows for the node.
-    fn evidence(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+    fn evidence(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
         let Ok(proof) = borsh::from_slice::<Equivocation>(bytes) else {
             return CommandOutcome::Ignored(Reject::Malformed);
         };
@@ -524,9 +534,8 @@ impl BlockWork {
         match evidence::keep(view, &at, owned, &proof) {
             Ok(keeping) => {
                 if keeping == Keeping::New && self.group == GroupId::BEACON {
-                    for (dest, message) in beacon::accused::accuse(view, &at, &proof) {
-                        stream::emit(view, dest, message.encode());
-                    }
+                    let mail = beacon::accused::accuse(view, &at, &proof);
+                    self.tell(view, at, mail);
                 }
                 CommandOutcome::Evidence(Box::new(proof))
             }
@@ -535,7 +544,7 @@ impl BlockWork {
     }
 
     /// What a node says of whom it does not hear is the beacon's to judge.
-    fn silence(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+    fn silence(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
         if self.group != GroupId::BEACON {
             return CommandOutcome::Ignored(Reject::UnknownGroup);
         }
@@ -544,9 +553,7 @@ impl BlockWork {
         };
         match beacon::watch::apply_silence(view, &at, &report) {
             Ok(mail) => {
-                for (dest, message) in mail {
-                    stream::emit(view, dest, message.encode());
-                }
+                self.tell(view, at, mail);
                 CommandOutcome::Registered
             }
             Err(reject) => CommandOutcome::Ignored(reject),
@@ -564,9 +571,7 @@ impl BlockWork {
                 for committee in executed.committees {
                     self.adopt_committee(view, at, &committee);
                 }
-                for (dest, message) in executed.mail {
-                    stream::emit(view, dest, message.encode());
-                }
+                self.tell(view, at, executed.mail);
                 CommandOutcome::Registered
             }
             Err(refused) => CommandOutcome::Ignored(refused.reject),

@@ -21,6 +21,8 @@ pub mod records;
 mod sealing;
 
 #[cfg(test)]
+mod beacon_tests;
+#[cfg(test)]
 pub(crate) mod consortium;
 #[cfg(test)]
 #[path = "../../tests/support/mod.rs"]

@@ -191,11 +191,7 @@ pub fn handovers(handle: &GroupHandle) -> Result<Vec<Height>, ReadFault> {
     let db = handle.share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
     let found = db.scan(KeyRange::prefix(schema::HANDOVER_PREFIX), usize::MAX);
     let found = found.map_err(|error| ReadFault(error.to_string()))?;
-    let height = |key: &[u8]| -> Option<Height> {
-        let bytes: [u8; 8] = key.strip_prefix(schema::HANDOVER_PREFIX)?.try_into().ok()?;
-        Some(Height(u64::from_be_bytes(bytes)))
-    };
-    Ok(found.iter().filter_map(|(key, _)| height(key)).collect())
+    Ok(found.iter().filter_map(|(key, _)| schema::handover_of(key)).collect())
 }
 
 /// The lowest block that hands over and whose certificate is missing here.

@@ -285,6 +285,7 @@ impl Node {
         if let Some(kept) = files.kept {
             first.adopt(&kept.registry, kept.height);
             first.proof = kept.proof.into();
+            first.adopt_beacon(Arc::new(kept.succession));
         }
         let (view_out, view) = watch::channel(Arc::new(first));
         let entrance = doorkeeper::open(files.identity.clone(), &view)?;

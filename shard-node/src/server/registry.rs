@@ -7,10 +7,12 @@
 
 use std::sync::Arc;
 
-use beacon::{RegistryProof, registry};
+use beacon::{RegistryProof, Succession, registry};
 use bytes::Bytes;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
+use ledger::handover::Handover;
+use ledger::header::Header;
 use ledger::ids::{GroupId, Height};
 use ledger::layout::Layout;
 use ledger::schema;
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::group::GroupHandle;
 use crate::server::local::Hosted;
+use crate::server::membership;
 use crate::server::replica::DbReader;
 
 /// A registry as it stood at a block that may not be certified yet.
@@ -32,7 +35,6 @@ struct Picture {
 }
 
 /// The beacon's registry as a replica of the beacon on this node has it.
-#[derive(Default)]
 struct Source {
     /// Taken, and not proved yet.
     open: Option<Picture>,
@@ -42,7 +44,7 @@ struct Source {
 
 /// Keeps the view until `stop`.
 pub async fn publish(hosted: Arc<Hosted>, view: Arc<watch::Sender<Arc<ClusterView>>>, stop: CancellationToken) {
-    let mut source = Source { open: None, proved: 1 };
+    let mut source = Source::new();
     let mut beacon = hosted.groups.read().get(&GroupId::BEACON).cloned();
     let mut certified = beacon.as_ref().map(|handle| handle.certified.clone());
     loop {
@@ -52,10 +54,12 @@ pub async fn publish(hosted: Arc<Hosted>, view: Arc<watch::Sender<Arc<ClusterVie
             Some(()) = news(&mut certified), if source.open.is_some() => {}
         }
         let groups: Vec<Arc<GroupHandle>> = hosted.groups.read().values().cloned().collect();
-        if beacon.is_none() {
-            // A replica that had to be rebuilt starts late.
-            beacon = groups.iter().find(|handle| handle.group == GroupId::BEACON).cloned();
+        let running = groups.iter().find(|handle| handle.group == GroupId::BEACON);
+        if running.map(Arc::as_ptr) != beacon.as_ref().map(Arc::as_ptr) {
+            // A replica that had to be rebuilt or that joins starts late, and one that has left the beacon ends.
+            beacon = running.cloned();
             certified = beacon.as_ref().map(|handle| handle.certified.clone());
+            source = Source::new();
         }
         let mut next = (**view.borrow()).clone();
         let mut modified = false;
@@ -78,14 +82,18 @@ pub async fn publish(hosted: Arc<Hosted>, view: Arc<watch::Sender<Arc<ClusterVie
 
 /// What follows the cluster may have brought a later view in between; the later parts of both count.
 fn merge(current: &mut Arc<ClusterView>, mut next: ClusterView) {
+    if let Some(beacon) = &current.beacon {
+        next.adopt_beacon(Arc::clone(beacon));
+    }
     if current.revision > next.revision {
-        let leaders = std::mem::take(&mut next.leaders);
+        let (leaders, beacon) = (std::mem::take(&mut next.leaders), next.beacon.take());
         let mut later = (**current).clone();
         for committee in next.committees.into_values() {
             later.adopt_committee(committee);
         }
         later.adopt_layout(&next.layout);
         later.leaders.extend(leaders);
+        later.beacon = beacon;
         next = later;
     }
     *current = Arc::new(next);
@@ -120,6 +128,10 @@ fn own_state(handle: &GroupHandle, view: &mut ClusterView) -> bool {
 }
 
 impl Source {
+    fn new() -> Self {
+        Self { open: None, proved: 1 }
+    }
+
     /// Shows the registry that the replica has, and its proof as soon as there is one.
     fn look(&mut self, handle: &GroupHandle, view: &mut ClusterView) -> bool {
         match self.try_look(handle, view) {
@@ -136,6 +148,7 @@ impl Source {
         let mut modified = latest.is_some_and(|(registry, height)| view.adopt(&registry, height));
         if let Some(open) = &self.open
             && let Some(certificate) = certificate(handle, open.height)?
+            && can_be_judged(handle, view, &certificate.header)?
         {
             // Following others may have brought a later one, with a proof of its own.
             if open.registry.revision == view.revision {
@@ -174,6 +187,35 @@ impl Source {
         self.open = Some(Picture { height, registry: registry.clone(), path });
         Ok(Some((registry, height)))
     }
+}
+
+/// Whether the view leads from the genesis to the committee of a header, after it has taken what this replica knows. A
+/// hand-over whose certificate is missing here is on its way.
+fn can_be_judged(handle: &GroupHandle, view: &mut ClusterView, header: &Header) -> Result<bool, ReadFault> {
+    let in_force: Option<Committee> = handle.share.state.load(&schema::current_committee(GroupId::BEACON))?;
+    let known = view.beacon.as_ref().is_some_and(|known| Some(known.last()) == in_force.as_ref());
+    if !known && let Some(succession) = succession(handle)? {
+        view.adopt_beacon(Arc::new(succession));
+    }
+    Ok(view.beacon.as_ref().is_some_and(|known| known.judges(header).is_some()))
+}
+
+/// The committees that the beacon has had, as far as this replica has the certificates by which each has named the next.
+fn succession(handle: &GroupHandle) -> Result<Option<Succession>, ReadFault> {
+    let state = &handle.share.state;
+    let lacks = |what: &str| ReadFault(format!("the state holds no {what} of a hand-over"));
+    let mut steps = Vec::new();
+    for height in membership::handovers(handle)? {
+        let header: Header = state.load(&schema::header(height))?.ok_or_else(|| lacks("header"))?;
+        let committee: Option<Committee> = state.load(&schema::committee(GroupId::BEACON, &header.committee_hash))?;
+        let committee = committee.ok_or_else(|| lacks("committee"))?;
+        match certificate(handle, height)? {
+            Some(certificate) => steps.push(Handover { committee, certificate }),
+            None => return Ok(Some(Succession::of(steps, committee))),
+        }
+    }
+    let last: Option<Committee> = state.load(&schema::current_committee(GroupId::BEACON))?;
+    Ok(last.map(|last| Succession::of(steps, last)))
 }
 
 fn certificate(handle: &GroupHandle, height: Height) -> Result<Option<Certificate>, ReadFault> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use client::net::{self, Role};
 use consensus::raft::{asks_for_values, carries_snapshot};
 use futures::{Stream, StreamExt};
-use ledger::ids::{GroupId, GroupKind, NodeId};
+use ledger::ids::{Epoch, GroupId, GroupKind, NodeId};
 use ledger::limits::GRPC_BYTES_MAX;
 use proto::v1;
 use proto::v1::node_server::{Node as NodeService, NodeServer};
@@ -193,7 +193,11 @@ impl NodeService for Service {
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         self.node_or_router(&request)?;
         let stop = self.hosted.context.stop.clone();
-        let views = WatchStream::new(self.view.clone()).map(|view| Ok(view.to_follow_reply()));
+        let known = Epoch(request.into_inner().beacon_epoch);
+        let told = move |view: Arc<ClusterView>| {
+            futures::stream::iter(view.to_follow_replies(known).into_iter().map(Ok::<_, Status>))
+        };
+        let views = WatchStream::new(self.view.clone()).flat_map(told);
         Ok(Response::new(Box::pin(views.take_until(stop.cancelled_owned()))))
     }
 

@@ -57,10 +57,9 @@ impl Picture {
         self.status.nodes.iter().any(|reply| reply.node == node.0)
     }
 
-    /// Why the seats of a node may not move: a group in which too few members answer. The beacon's do not move.
+    /// Why the seats of a node may not move: a group in which too few members answer.
     pub(super) fn risk(&self, node: NodeId) -> Option<(GroupId, Risk)> {
-        let concerned = self.lives.committees.iter().filter(|committee| committee.group != GroupId::BEACON);
-        let mut concerned = concerned.filter(|committee| committee.index_of(node).is_some());
+        let mut concerned = self.lives.committees.iter().filter(|committee| committee.index_of(node).is_some());
         concerned.find_map(|committee| {
             let runs = |member: NodeId| {
                 self.replica(member, committee.group).is_some_and(|replica| replica.stopped.is_empty())
@@ -109,10 +108,10 @@ impl Picture {
         (behind > LAG_BLOCKS_MAX).then(|| format!("it is {behind} blocks behind"))
     }
 
-    /// What is missing until a node has no seat but one in the beacon, no group counts on it, and it keeps nothing.
+    /// What is missing until a node has no seat, no group counts on it, and it keeps nothing.
     pub(super) fn until_left(&self, node: NodeId) -> Vec<String> {
         let mut missing = Vec::new();
-        for committee in self.lives.committees.iter().filter(|committee| committee.group != GroupId::BEACON) {
+        for committee in &self.lives.committees {
             let (group, leader) = (committee.group, self.leader(committee.group));
             let counts =
                 leader.is_some_and(|leader| leader.voters.contains(&node.0) || leader.learners.contains(&node.0));
@@ -155,21 +154,34 @@ mod tests {
 
     /// The shard on these nodes, of which the first that runs leads with these voters and learners.
     fn picture(members: &[u8], running: &[u32], voters: &[u32], learners: &[u32]) -> Picture {
-        let replica = |node: &u32| v1::NodeStatusReply {
-            node: *node,
-            replicas: vec![v1::ReplicaStatus {
-                group: SHARD.0,
-                leads: running.first() == Some(node),
-                height: if learners.contains(node) { 40 } else { 900 },
-                voters: voters.to_vec(),
-                learners: learners.to_vec(),
-                ..v1::ReplicaStatus::default()
-            }],
-            ..v1::NodeStatusReply::default()
+        beside(&[1, 2], (members, running, voters, learners))
+    }
+
+    /// The same, beside a beacon on these nodes, which are its voters.
+    fn beside(beacon: &[u8], (members, running, voters, learners): (&[u8], &[u32], &[u32], &[u32])) -> Picture {
+        let of_beacon = |node: &u32| v1::ReplicaStatus {
+            group: GroupId::BEACON.0,
+            leads: *node == u32::from(beacon[0]),
+            height: 70,
+            voters: beacon.iter().copied().map(u32::from).collect(),
+            ..v1::ReplicaStatus::default()
+        };
+        let of_shard = |node: &u32| v1::ReplicaStatus {
+            group: SHARD.0,
+            leads: running.first() == Some(node),
+            height: if learners.contains(node) { 40 } else { 900 },
+            voters: voters.to_vec(),
+            learners: learners.to_vec(),
+            ..v1::ReplicaStatus::default()
+        };
+        let replica = |node: &u32| {
+            let mut replicas = vec![of_shard(node)];
+            replicas.extend(beacon.iter().any(|seated| u32::from(*seated) == *node).then(|| of_beacon(node)));
+            v1::NodeStatusReply { node: *node, replicas, ..v1::NodeStatusReply::default() }
         };
         let lives = NodeLives {
             version: 1,
-            committees: vec![committee(GroupId::BEACON, &[1, 2, 3]), committee(SHARD, members)],
+            committees: vec![committee(GroupId::BEACON, beacon), committee(SHARD, members)],
             coming: Vec::new(),
             arriving: Vec::new(),
             successors: Vec::new(),
@@ -207,7 +219,9 @@ mod tests {
         assert_eq!(said(&moving), "shard-0: its seat has not moved; node 4 fetches the state");
         assert!(said(&picture(&[1, 2, 4], &[1, 2, 3, 4], &[1, 2, 3], &[4])).contains("voters have not followed"));
         assert!(said(&picture(&[1, 2, 4], &[1, 2, 3, 4], &[1, 2, 4], &[])).contains("not removed its replica"));
-        assert_eq!(said(&picture(&[1, 2, 4], &[1, 2, 4], &[1, 2, 4], &[])), "", "its seat in the beacon stays");
+        assert_eq!(said(&picture(&[1, 2, 4], &[1, 2, 4], &[1, 2, 4], &[])), "");
+        let seated = beside(&[1, 2, 3], (&[1, 2, 4], &[1, 2, 4], &[1, 2, 4], &[]));
+        assert_eq!(said(&seated), "beacon: its seat has not moved");
     }
 
     #[test]

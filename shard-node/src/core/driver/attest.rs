@@ -15,7 +15,7 @@ use ledger::genesis::VerifyMode;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 use ledger::tx::ParsedTx;
 
-use crate::core::driver::{Cause, GroupDriver, Output, certify};
+use crate::core::driver::{Cause, CertifiedBlock, GroupDriver, Output, certify};
 use crate::core::peer::PeerMessage;
 
 /// How long certificates that the host wants are asked for.
@@ -174,6 +174,11 @@ impl GroupDriver {
             self.attest_ready(now, out);
         }
         let newest = self.certifier.latest().is_some_and(|latest| latest.certificate.header.height == height);
+        if self.hands_over(&certificate)
+            && let Some(block) = self.certifier.certified_at(height)
+        {
+            self.mailroom.handed_over(block);
+        }
         if newest {
             if self.leads
                 && self.config.group != GroupId::BEACON
@@ -193,6 +198,21 @@ impl GroupDriver {
         }
         out.push(Output::Certified(certificate));
         self.prove_readiness(now, height, out);
+    }
+
+    /// A certificate that was missing here has come from a replica that keeps it.
+    pub(super) fn found(&mut self, block: CertifiedBlock) {
+        let CertifiedBlock { certificate, outbox, inbox } = block;
+        if self.hands_over(&certificate) {
+            self.mailroom.handed_over(certify::Certified { certificate, outbox, inbox });
+        }
+    }
+
+    /// Whether mail is served by this certificate also when there are later ones: it is of a block of the beacon behind
+    /// which another committee certifies.
+    fn hands_over(&self, certificate: &Certificate) -> bool {
+        let header = &certificate.header;
+        self.config.group == GroupId::BEACON && header.next_committee_hash != header.committee_hash
     }
 
     /// Answers a replica that misses a certificate: with that one, at once or as soon as the host has

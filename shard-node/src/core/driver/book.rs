@@ -38,9 +38,12 @@ pub(super) struct Book {
     before: BTreeMap<GroupId, Committee>,
     by_hash: BTreeMap<(GroupId, Hash32), Committee>,
     coming: Option<Committee>,
-    /// The nodes of each group in force.
-    seats: BTreeMap<GroupId, Vec<NodeId>>,
-    /// Those of them that are its anchors, where there are any.
+    /// Whom each group is asked for its mail: its members, ascending.
+    sources: BTreeMap<GroupId, Vec<NodeId>>,
+    /// Nodes with a seat in the beacon by the registry that this node follows, which may be later than what this group
+    /// has heard of by mail.
+    beacon: Vec<NodeId>,
+    /// Members of each group that are its anchors, where there are any.
     anchors: BTreeMap<GroupId, Vec<NodeId>>,
 }
 
@@ -48,15 +51,15 @@ impl From<Committees> for Book {
     fn from(committees: Committees) -> Self {
         let mut book = Self { coming: committees.coming, ..Self::default() };
         for committee in committees.current {
-            let seats: Vec<NodeId> = committee.members.iter().map(|member| member.node).collect();
+            let seats = nodes_of(&committee);
             // An anchor without a seat has nothing to carry. Of a channel that has no other, mail must not stop.
             let named = committees.anchors.get(&committee.group).into_iter().flatten();
             let anchors: Vec<NodeId> = named.filter(|anchor| seats.contains(anchor)).copied().collect();
             if !anchors.is_empty() {
                 book.anchors.insert(committee.group, anchors);
             }
-            book.seats.insert(committee.group, seats);
             book.by_hash.insert((committee.group, committee.hash()), committee.clone());
+            book.sources.insert(committee.group, seats);
             book.current.insert(committee.group, committee);
         }
         for committee in committees.former {
@@ -80,6 +83,11 @@ impl Book {
         self.current.get(&group)
     }
 
+    /// The groups that have a committee in force.
+    pub(super) fn groups(&self) -> impl Iterator<Item = &GroupId> {
+        self.current.keys()
+    }
+
     /// The committees in force, by group.
     pub(super) fn all(&self) -> impl Iterator<Item = (&GroupId, &Committee)> {
         self.current.iter()
@@ -95,10 +103,30 @@ impl Book {
         self.coming.as_ref()
     }
 
+    /// Takes the nodes that have a seat in the beacon by the registry. They are asked and heard beside those that
+    /// this group knows: it may have been away while all of these left. Nothing is judged by it.
+    pub(super) fn beacon_is_on(&mut self, nodes: Vec<NodeId>) {
+        self.beacon = nodes;
+        if let Some(current) = self.current.get(&GroupId::BEACON) {
+            let mut asked = nodes_of(current);
+            asked.extend(&self.beacon);
+            asked.sort_unstable();
+            asked.dedup();
+            self.sources.insert(GroupId::BEACON, asked);
+        }
+    }
+
+    /// The nodes that have a seat in the beacon by the registry, as they were told.
+    pub(super) fn beacon(&self) -> &[NodeId] {
+        &self.beacon
+    }
+
     /// Whether a node may speak for a group: it has a seat, or had one until the last change, which
-    /// the group itself may not have taken yet.
+    /// the group itself may not have taken yet. For the beacon also one that the registry names.
     pub(super) fn speaks_for(&self, group: GroupId, node: NodeId) -> bool {
-        seat(self.current.get(&group), node).is_some() || seat(self.before.get(&group), node).is_some()
+        seat(self.current.get(&group), node).is_some()
+            || seat(self.before.get(&group), node).is_some()
+            || (group == GroupId::BEACON && self.beacon.contains(&node))
     }
 
     /// Whether a node is given what is mailed to a group: one that may speak for it. A channel's mail, however, goes to
@@ -133,7 +161,7 @@ impl Book {
 
     /// The nodes that `own` asks for the mail of a group.
     pub(super) fn sources(&self, own: GroupId, source: GroupId) -> &[NodeId] {
-        let seats = || self.seats.get(&source).map(Vec::as_slice).unwrap_or_default();
+        let seats = || self.sources.get(&source).map(Vec::as_slice).unwrap_or_default();
         self.anchors(source, own).unwrap_or_else(seats)
     }
 
@@ -142,6 +170,10 @@ impl Book {
         let coming = self.coming.as_ref().is_some_and(|coming| coming.index_of(node).is_some());
         coming && self.current.get(&group).is_none_or(|current| current.index_of(node).is_none())
     }
+}
+
+fn nodes_of(committee: &Committee) -> Vec<NodeId> {
+    committee.members.iter().map(|member| member.node).collect()
 }
 
 fn seat(committee: Option<&Committee>, node: NodeId) -> Option<&Member> {

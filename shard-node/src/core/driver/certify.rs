@@ -218,6 +218,19 @@ impl Certifier {
         self.heights.get(&height)?.certificate.as_ref()
     }
 
+    /// A block that has just been certified, with the streams it commits to.
+    pub(super) fn certified_at(&self, height: Height) -> Option<Certified> {
+        let latest = self.latest.as_ref().filter(|latest| latest.certificate.header.height == height);
+        let pending = self.heights.get(&height);
+        let (outbox, inbox) = match (latest, pending.and_then(|pending| pending.block.as_ref())) {
+            (Some(latest), _) => (&latest.outbox, &latest.inbox),
+            (None, Some(block)) => (&block.outbox, &block.inbox),
+            (None, None) => return None,
+        };
+        let certificate = self.certificate(height)?.clone();
+        Some(Certified { certificate, outbox: outbox.clone(), inbox: inbox.clone() })
+    }
+
     /// The header of a block that is at hand, and its hash.
     pub(super) fn header(&self, height: Height) -> Option<(&Header, Hash32)> {
         let block = self.heights.get(&height)?.block.as_ref()?;

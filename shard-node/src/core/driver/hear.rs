@@ -8,7 +8,6 @@ use ledger::certificate::Certificate;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 
 use crate::core::driver::attest::fits_checkpoint;
-use crate::core::driver::mail::Mailroom;
 use crate::core::driver::{GroupDriver, Output, certify};
 use crate::core::peer::PeerMessage;
 
@@ -74,7 +73,7 @@ impl GroupDriver {
             PeerMessage::Bundle(bundle) => self.mail_arrives(now, from, bundle, out),
             PeerMessage::Probe { dest, next_seq } => {
                 if self.serves(dest, from, out) {
-                    Mailroom::probed(dest, from, next_seq, self.certifier.latest(), out);
+                    self.mailroom.probed(dest, from, next_seq, self.certifier.latest(), out);
                 }
             }
             PeerMessage::Head(proof) => {

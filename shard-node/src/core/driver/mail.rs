@@ -8,6 +8,10 @@
 //! A source that answers may still be cut off from its group, or withhold. So the others are asked
 //! beside it, one at a time, how far the stream is certified, and one that has not delivered in time
 //! what another can prove is left. Without news this costs a small message and no signature check.
+//!
+//! The beacon's own committees come with the mail that they certify. So its mail is served up to each block that
+//! hands over under the certificate of that block, and only then under a later one: whoever has taken all mail up
+//! to there knows the committee that certifies the next piece, however long it has been away.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +20,7 @@ use bytes::Bytes;
 use cross_shard::range::Nodes;
 use cross_shard::stream::{StreamLeaf, message_hash};
 use cross_shard::{AckProof, Bundle, InCursor};
+use ledger::certificate::Certificate;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, Tick};
 use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX};
@@ -25,6 +30,7 @@ use ledger::reject::Reject;
 use crate::core::driver::book::Book;
 use crate::core::driver::border::Stand;
 use crate::core::driver::certify::Certified;
+use crate::core::driver::system::CertifiedBlock;
 use crate::core::driver::{CommittedBlock, DriverConfig, OutboxView, Output};
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::{HeadProof, PeerMessage};
@@ -192,6 +198,9 @@ impl Incoming {
 pub(super) struct Mailroom {
     outgoing: BTreeMap<GroupId, Outgoing>,
     incoming: BTreeMap<GroupId, Incoming>,
+    /// Certified blocks of the beacon that hand over, ascending, while somebody has not taken what they prove. In other
+    /// groups none: who their committees are, the beacon says.
+    handovers: Vec<Certified>,
 }
 
 /// The streams of one header. They are hashed when the first of them is to be proved, and not once for each: among many
@@ -221,6 +230,38 @@ impl<'a> Heads<'a> {
     }
 }
 
+/// By what a stream is proved.
+struct Proofs<'a> {
+    handovers: &'a [Certified],
+    latest: &'a Certified,
+    /// The streams of `latest`.
+    outbox: Heads<'a>,
+}
+
+impl<'a> Proofs<'a> {
+    fn of(handovers: &'a [Certified], latest: &'a Certified) -> Self {
+        Self { handovers, latest, outbox: Heads::of(&latest.outbox) }
+    }
+
+    /// The head of a stream beyond a sequence number that a receiver who has everything before it can judge: by the first
+    /// block behind there that hands over, or the latest one.
+    fn beyond(&self, dest: GroupId, seq: u64) -> Option<(StreamLeaf, MerklePath, &'a Certificate)> {
+        let later = |leaf: StreamLeaf| leaf.next_seq > seq;
+        for block in self.handovers {
+            let heads = Heads::of(&block.outbox);
+            if heads.leaf_of(dest).is_some_and(later) {
+                let (leaf, path) = heads.path_of(dest)?;
+                return Some((leaf, path, &block.certificate));
+            }
+        }
+        if !self.outbox.leaf_of(dest).is_some_and(later) {
+            return None;
+        }
+        let (leaf, path) = self.outbox.path_of(dest)?;
+        Some((leaf, path, &self.latest.certificate))
+    }
+}
+
 impl Mailroom {
     pub(super) fn reset(&mut self, outbox: &[OutboxView], inbox: &[(GroupId, InCursor)]) {
         self.outgoing.clear();
@@ -236,6 +277,30 @@ impl Mailroom {
             stream.cursor = cursor.clone();
             stream.expected = cursor.clone();
         }
+    }
+
+    /// The blocks that hand over, as the state has them.
+    pub(super) fn handed_over_at(&mut self, blocks: Vec<CertifiedBlock>) {
+        self.handovers.clear();
+        for CertifiedBlock { certificate, outbox, inbox } in blocks {
+            self.handed_over(Certified { certificate, outbox, inbox });
+        }
+    }
+
+    /// A block that hands over is certified.
+    pub(super) fn handed_over(&mut self, block: Certified) {
+        let height = |block: &Certified| block.certificate.header.height;
+        let at = self.handovers.partition_point(|known| height(known) < height(&block));
+        if self.handovers.get(at).is_none_or(|known| height(known) != height(&block)) {
+            self.handovers.insert(at, block);
+        }
+    }
+
+    /// Forgets the blocks that hand over and prove nothing any more that somebody lacks.
+    fn forget_handovers(&mut self) {
+        let outgoing = &self.outgoing;
+        let open = |leaf: &StreamLeaf| outgoing.get(&leaf.peer).is_none_or(|line| line.first_kept < leaf.next_seq);
+        self.handovers.retain(|block| block.outbox.iter().any(open));
     }
 
     pub(super) fn leadership_changed(&mut self) {
@@ -296,6 +361,9 @@ impl Mailroom {
                 | CommandOutcome::Governed { .. } => {}
             }
         }
+        if !self.handovers.is_empty() {
+            self.forget_handovers();
+        }
     }
 
     /// A newer header was certified: new mail may go out, and cursors can be proved.
@@ -308,9 +376,9 @@ impl Mailroom {
         committees: &Book,
         out: &mut Vec<Output>,
     ) {
-        let (outbox, inbox) = (Heads::of(&latest.outbox), Heads::of(&latest.inbox));
+        let (proofs, inbox) = (Proofs::of(&self.handovers, latest), Heads::of(&latest.inbox));
         for (dest, stream) in &mut self.outgoing {
-            serve(config, *dest, stream, latest, &outbox, out);
+            serve(config, *dest, stream, &proofs, out);
         }
         for leaf in &latest.inbox {
             if !stand.fetches(config, committees, leaf.peer) {
@@ -346,7 +414,7 @@ impl Mailroom {
         stream.subscribers.retain(|known| known.node != node && anchors.contains(&known.node));
         stream.subscribers.push(Subscriber { node, next_seq: next_seq.max(stream.first_kept), since: now });
         if let Some(latest) = latest {
-            serve(config, dest, stream, latest, &Heads::of(&latest.outbox), out);
+            serve(config, dest, stream, &Proofs::of(&self.handovers, latest), out);
         }
     }
 
@@ -416,6 +484,7 @@ impl Mailroom {
 
     /// A group asks how far its mail is certified here.
     pub(super) fn probed(
+        &self,
         dest: GroupId,
         node: NodeId,
         next_seq: u64,
@@ -423,12 +492,10 @@ impl Mailroom {
         out: &mut Vec<Output>,
     ) {
         let Some(latest) = latest else { return };
-        let outbox = Heads::of(&latest.outbox);
-        if outbox.leaf_of(dest).is_none_or(|leaf| leaf.next_seq <= next_seq) {
+        let Some((leaf, path, certificate)) = Proofs::of(&self.handovers, latest).beyond(dest, next_seq) else {
             return;
-        }
-        let Some((leaf, path)) = outbox.path_of(dest) else { return };
-        let proof = HeadProof { version: 1, leaf, path, certificate: latest.certificate.clone() };
+        };
+        let proof = HeadProof { version: 1, leaf, path, certificate: certificate.clone() };
         out.push(Output::Send { node, group: dest, message: PeerMessage::Head(proof) });
     }
 
@@ -470,7 +537,7 @@ impl Mailroom {
         }
         let holds = proof.version == 1
             && proof.leaf.peer == config.group
-            && committee.index_of(from).is_some()
+            && (committee.index_of(from).is_some() || committees.speaks_for(header.group, from))
             && proof.path.leads_to(&proof.leaf.hash(), &header.outbox_root)
             && proof.certificate.verify(committee).is_ok();
         if holds {
@@ -543,7 +610,7 @@ impl Mailroom {
         let writes = |source: GroupId| config.group != GroupId::BEACON || source.kind() == Some(GroupKind::Channel);
         let inbox = Heads::of(latest.map_or(&[][..], |latest| &latest.inbox[..]));
         let latest = latest.map(|latest| (latest, &inbox));
-        for (source, _) in committees.all() {
+        for source in committees.groups() {
             let sources = committees.sources(config.group, *source);
             let asks = *source != config.group && writes(*source) && stand.fetches(config, committees, *source);
             if !asks || sources.is_empty() {
@@ -560,17 +627,10 @@ impl Mailroom {
 }
 
 /// Sends what is certified and not sent yet.
-fn serve(
-    config: &DriverConfig,
-    dest: GroupId,
-    stream: &mut Outgoing,
-    latest: &Certified,
-    outbox: &Heads<'_>,
-    out: &mut Vec<Output>,
-) {
+fn serve(config: &DriverConfig, dest: GroupId, stream: &mut Outgoing, proofs: &Proofs<'_>, out: &mut Vec<Output>) {
     let mut subscribers = std::mem::take(&mut stream.subscribers);
     for subscriber in &mut subscribers {
-        serve_one(config, dest, stream, subscriber, latest, outbox, out);
+        serve_one(config, dest, stream, subscriber, proofs, out);
     }
     stream.subscribers = subscribers;
 }
@@ -580,18 +640,15 @@ fn serve_one(
     dest: GroupId,
     stream: &Outgoing,
     subscriber: &mut Subscriber,
-    latest: &Certified,
-    outbox: &Heads<'_>,
+    proofs: &Proofs<'_>,
     out: &mut Vec<Output>,
 ) {
-    let (sent, known) = (subscriber.next_seq, stream.next_seq);
-    let news = |leaf: StreamLeaf| leaf.next_seq > sent && leaf.next_seq <= known;
-    if !outbox.leaf_of(dest).is_some_and(news) {
-        return;
-    }
-    let Some((leaf, path)) = outbox.path_of(dest) else { return };
     for _ in 0..SERVED_BUNDLES_MAX {
-        if subscriber.next_seq >= leaf.next_seq || subscriber.next_seq < stream.first_kept {
+        if subscriber.next_seq < stream.first_kept {
+            return;
+        }
+        let Some((leaf, path, certificate)) = proofs.beyond(dest, subscriber.next_seq) else { return };
+        if leaf.next_seq > stream.next_seq {
             return;
         }
         let from = usize::try_from(subscriber.next_seq - stream.first_kept).unwrap_or(usize::MAX);
@@ -622,8 +679,8 @@ fn serve_one(
             messages,
             proof,
             leaf,
-            path: path.clone(),
-            certificate: latest.certificate.clone(),
+            path,
+            certificate: certificate.clone(),
         };
         out.push(Output::Send { node: subscriber.node, group: dest, message: PeerMessage::Bundle(bundle) });
     }

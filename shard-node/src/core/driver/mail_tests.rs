@@ -294,7 +294,7 @@ fn a_probe_is_answered_with_what_is_certified_and_new() {
     let sent = credits(3);
     let ask = |next_seq, latest: Option<&Certified>| {
         let mut out = Vec::new();
-        Mailroom::probed(PEER, NodeId(4), next_seq, latest, &mut out);
+        Mailroom::default().probed(PEER, NodeId(4), next_seq, latest, &mut out);
         out
     };
     let latest = certified(&sent);
@@ -498,4 +498,34 @@ fn mail_of_a_dead_incarnation_is_neither_taken_nor_kept_and_the_living_one_is_no
     let mut mailroom = sending(&sent);
     assert!(!mailroom.judge_ack(&ack_from_peer(&sent), &config(1), &known), "nor are its acknowledgements");
     assert!(mailroom.judge_ack(&ack_from_peer(&sent), &config(1), &super::tests::known()));
+}
+
+/// What hands over is kept while somebody lacks what it proves, and no longer.
+#[test]
+fn a_hand_over_is_forgotten_when_its_mail_is_taken() {
+    let sent = credits(6);
+    let at = |height: u64, count: usize| {
+        let outbox = vec![stream_head(PEER, &sent[..count])];
+        let header = Header { outbox_root: cross_shard::stream::root(&outbox), ..header(SHARD, height) };
+        Certified { certificate: certify(header), outbox, inbox: Vec::new() }
+    };
+    let mut mailroom = sending(&sent);
+    // In whichever order their certificates come, and told again.
+    for (height, count) in [(5, 4), (3, 2), (5, 4)] {
+        mailroom.handed_over(at(height, count));
+    }
+    let latest = at(9, 6);
+    let served = |mailroom: &mut Mailroom, from: u64| {
+        let out = subscribe(mailroom, from, Some(&latest));
+        let line = |bundle: &&Bundle| (bundle.first_seq, bundle.messages.len(), bundle.certificate.header.height.0);
+        bundles(&out).iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(served(&mut mailroom, 0), [(0, 2, 3), (2, 2, 5), (4, 2, 9)]);
+    for (taken, kept) in [(1, vec![3, 5]), (2, vec![5]), (3, vec![5]), (4, vec![])] {
+        let outcomes = vec![CommandOutcome::Acked(PEER, taken)];
+        mailroom.committed(&CommittedBlock { outcomes, ..block(header(SHARD, 9)) });
+        let heights: Vec<u64> = mailroom.handovers.iter().map(|block| block.certificate.header.height.0).collect();
+        assert_eq!(heights, kept, "{taken} are taken");
+    }
+    assert_eq!(served(&mut mailroom, 4), [(4, 2, 9)]);
 }

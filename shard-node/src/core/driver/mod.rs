@@ -152,6 +152,7 @@ impl GroupDriver {
         self.next_deadline = view.next_deadline;
         self.committees(view.committees, out);
         self.mailroom.reset(&view.outbox, &view.inbox);
+        self.mailroom.handed_over_at(view.handovers);
         self.witness.reset(view.evidence);
         self.unattested.extend(view.recent.iter().map(|block| (block.header.height, true)));
         let certified = view.certified.as_ref().map(|block| block.certificate.header.height);
@@ -171,7 +172,9 @@ impl GroupDriver {
         let before = self.own_committee().map(|committee| committee.engine);
         let known_at = self.certifier.last().max(committees.height);
         let anchors = self.committees.all_anchors().clone();
+        let beacon = self.committees.beacon().to_vec();
         self.committees = committees.into();
+        self.committees.beacon_is_on(beacon);
         self.ready.keep_for(self.committees.coming(), known_at);
         self.mailroom.keep_subscribers(&self.config, &self.committees);
         self.border_changed(&anchors, out);
@@ -275,6 +278,7 @@ impl Driver for GroupDriver {
                 }
                 self.flush(now, out);
             }
+            Input::Beacon(nodes) => self.committees.beacon_is_on(nodes),
             Input::Role { leads, leader } => self.role(now, leads, leader, out),
             Input::ClockOffset(offset_ms) => self.clock_offset_ms = offset_ms,
             Input::Submit(txs) if self.leads => {
@@ -305,6 +309,7 @@ impl Driver for GroupDriver {
                     self.ask_for_certificates(now, out);
                 }
             }
+            Input::Found(block) => self.found(*block),
             Input::Peer { from, message } => self.peer(now, from, *message, out),
             Input::Evidence(proof) => {
                 self.take_evidence(*proof);
@@ -316,6 +321,8 @@ impl Driver for GroupDriver {
     }
 }
 
+#[cfg(test)]
+mod beacon_tests;
 #[cfg(test)]
 mod switch_tests;
 #[cfg(test)]

@@ -19,6 +19,7 @@ use ledger::tx::ParsedTx;
 
 use crate::core::driver::SystemView;
 use crate::core::driver::book::Committees;
+use crate::core::driver::system::CertifiedBlock;
 use crate::core::executor::EmittedMail;
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
@@ -73,6 +74,9 @@ pub enum Input {
     System(SystemView),
     /// The committees that the group knows changed.
     Committees(Committees),
+    /// The nodes that have a seat in the beacon by the registry that this node follows. Where the group has been away, it
+    /// is them whom it asks for the beacon's mail. Not given to the beacon itself.
+    Beacon(Vec<NodeId>),
     /// This replica leads, or another does. Also given when an engine has begun in the place of another one: until
     /// then nothing is proposed.
     Role {
@@ -110,6 +114,9 @@ pub enum Input {
     },
     /// Somebody needs the certificate of an earlier block, which is not kept here.
     Want(Height),
+    /// The certificate of an earlier block, which has come from [`Output::Late`] and is kept by now, with the heads of
+    /// that block.
+    Found(Box<CertifiedBlock>),
     /// A peer's message.
     Peer {
         /// Who sent it; the transport has authenticated it.

@@ -134,12 +134,16 @@ impl GroupDriver {
         } else if self.leads
             && let Some(proof) = self.ready.proof.clone()
         {
+            self.ready.announced = Some(now);
+            if own == GroupId::BEACON {
+                // The beacon judges its own.
+                return self.take_ready(self.config.node, proof);
+            }
             out.extend(self.nodes_of(GroupId::BEACON).into_iter().map(|node| Output::Send {
                 node,
                 group: GroupId::BEACON,
                 message: PeerMessage::Ready(proof.clone()),
             }));
-            self.ready.announced = Some(now);
         }
     }
 

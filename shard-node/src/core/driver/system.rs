@@ -39,6 +39,9 @@ pub struct SystemView {
     pub recent: Vec<RecentBlock>,
     /// The highest certificate that is kept here.
     pub certified: Option<CertifiedBlock>,
+    /// The blocks of the beacon that hand over to another committee, with their certificates, ascending: as many as prove
+    /// mail that somebody has not taken.
+    pub handovers: Vec<CertifiedBlock>,
     /// Client signatures are checked up to here: by this node, or by a quorum that certified.
     pub checked: Height,
     /// The lowest block that this node found to carry a signature that does not hold.
@@ -107,6 +110,10 @@ impl SystemView {
         let inbox = stream::inbox_cursors(view);
         let committees = committees(view);
         let (recent, certified) = recent(view, group, &applied)?;
+        let handovers = match group == GroupId::BEACON {
+            true => handovers(view, &outbox)?,
+            false => Vec::new(),
+        };
         let marks = Marks::read(view);
         let quorum = certified.as_ref().map(|certified| certified.certificate.header.height);
         let checked = match verify {
@@ -125,6 +132,7 @@ impl SystemView {
             inbox,
             recent,
             certified,
+            handovers,
             checked,
             forged,
             installed,
@@ -211,6 +219,27 @@ fn recent(
         Some(block) if block.hash != applied.header_hash => Err(missing("header that its last block was made of")),
         _ => Ok((blocks, certified)),
     }
+}
+
+/// The certified blocks of the beacon behind which another committee certifies, where they prove mail that is still kept. A
+/// certificate that is missing here others have.
+fn handovers(view: &mut View<'_>, outbox: &[OutboxView]) -> Result<Vec<CertifiedBlock>, ReadFault> {
+    let mut found = Vec::new();
+    for (key, _) in view.scan_prefix(schema::HANDOVER_PREFIX) {
+        let Some(height) = schema::handover_of(&key) else { continue };
+        let block: Option<BlockRecord> = view.load(&schema::block(height));
+        let BlockRecord { outbox: heads, inbox, .. } = block.ok_or_else(|| missing("record of a block"))?;
+        let acked = |peer: GroupId| outbox.iter().find(|line| line.leaf.peer == peer).map_or(0, |line| line.acked);
+        if heads.iter().all(|leaf| leaf.next_seq <= acked(leaf.peer)) {
+            continue;
+        }
+        let header: Option<Header> = view.load(&schema::header(height));
+        let header = header.ok_or_else(|| missing("header of a block"))?;
+        if let Some(certificate) = judged(view, GroupId::BEACON, height, &header) {
+            found.push(CertifiedBlock { certificate, outbox: heads, inbox });
+        }
+    }
+    Ok(found)
 }
 
 fn judged(view: &mut View<'_>, group: GroupId, height: Height, header: &Header) -> Option<Certificate> {

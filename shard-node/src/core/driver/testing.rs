@@ -45,6 +45,7 @@ pub(super) fn at_zero(group: GroupId, committees: Vec<Committee>) -> SystemView 
         height: Height(0),
         recent: vec![RecentBlock { hash: zero.hash(), header: Arc::new(zero), outbox: Vec::new(), inbox: Vec::new() }],
         certified: None,
+        handovers: Vec::new(),
         checked: Height(0),
         forged: None,
         installed: None,

@@ -76,6 +76,7 @@ fn system(height: u64) -> SystemView {
         height: Height(height),
         recent: vec![recent(SHARD, height)],
         certified: None,
+        handovers: Vec::new(),
         checked: Height(height),
         forged: None,
         installed: None,

@@ -251,6 +251,7 @@ impl OpenGroup {
             stepping_down: None,
             witnessed: Vec::new(),
             deferred: Vec::new(),
+            beacon: Vec::new(),
             forget_at: tokio::time::Instant::now() + FORGET_EVERY,
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.

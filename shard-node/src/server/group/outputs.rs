@@ -19,9 +19,10 @@ use ledger::tx::ParsedTx;
 use ledger::view::ReadFault;
 use storage::WriteBatch;
 
-use crate::core::driver::{Input, Output, contradiction};
+use crate::core::driver::{CertifiedBlock, Input, Output, contradiction};
 use crate::core::marks;
 use crate::core::peer::PeerMessage;
+use crate::core::records::BlockRecord;
 use crate::server::alarms::Cause;
 use crate::server::checks;
 use crate::server::group::task::GroupTask;
@@ -165,9 +166,23 @@ impl GroupTask {
     fn late(&self, certificate: Certificate) {
         let height = certificate.header.height;
         match judge_late(&self.share, self.group, &certificate) {
-            Ok(Late::Holds) => self.keep(certificate),
+            Ok(Late::Holds) => {
+                self.keep(certificate.clone());
+                self.found(certificate);
+            }
             Ok(Late::Contradicts) => self.wrong(contradiction(self.group, height)),
             Ok(Late::Nothing) => {}
+            Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
+        }
+    }
+
+    /// Tells the driver of a certificate that was missing and is kept now.
+    fn found(&self, certificate: Certificate) {
+        match self.share.state.load::<BlockRecord>(&schema::block(certificate.header.height)) {
+            Ok(Some(BlockRecord { outbox, inbox, .. })) => {
+                self.feed(Input::Found(Box::new(CertifiedBlock { certificate, outbox, inbox })));
+            }
+            Ok(None) => {}
             Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
         }
     }

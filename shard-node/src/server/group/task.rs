@@ -70,6 +70,8 @@ pub(super) struct GroupTask {
     pub(super) witnessed: Vec<Equivocation>,
     /// Inputs of our own making that must not be lost; taken with the next timer.
     pub(super) deferred: Vec<Input>,
+    /// The nodes with a seat in the beacon that the driver was told last.
+    pub(super) beacon: Vec<NodeId>,
     /// When to look for people who wait no more.
     pub(super) forget_at: tokio::time::Instant,
 }
@@ -117,6 +119,7 @@ impl GroupTask {
                         self.step(input);
                     }
                     self.clock();
+                    self.follow_beacon();
                     self.step(Input::Timer);
                     self.hand_over_if_excluded();
                     self.forget_silent();
@@ -283,6 +286,19 @@ impl GroupTask {
                 tracing::warn!(%group, %error, "nobody takes the leadership over");
             }
         }));
+    }
+
+    /// Tells the driver where the beacon is by the registry. The beacon itself knows.
+    fn follow_beacon(&mut self) {
+        if self.group == GroupId::BEACON {
+            return;
+        }
+        let mut nodes = self.context.links.members(GroupId::BEACON);
+        nodes.sort_unstable();
+        if nodes != self.beacon {
+            self.beacon.clone_from(&nodes);
+            self.step(Input::Beacon(nodes));
+        }
     }
 
     /// Looks now and then for people who wait no more.
