@@ -86,6 +86,32 @@ impl AuditStatus {
     }
 }
 
+/// What an operator must know of it: a line for each group in quarantine and for each replica that diverges, and one for
+/// all that was found.
+pub fn alarms(view: &mut View<'_>) -> Vec<String> {
+    let held = quarantine::quarantines(view).into_iter().filter(Quarantine::holds).map(|mark| {
+        format!(
+            "{} is in quarantine since block {} of the beacon: what it has certified up to its height {} excludes each \
+             other. Routers give it nothing new; see 'seamark audit report'",
+            mark.group, mark.taken, mark.height
+        )
+    });
+    let mut alarms: Vec<String> = held.collect();
+    alarms.extend(quarantine::divergent(view).into_iter().filter(DivergentMark::holds).map(|mark| {
+        format!(
+            "node {} has another block {} of {} than was certified: its state there is wrong, and its seats go to others; \
+             rebuild the replica, then 'seamark audit release'",
+            mark.node, mark.height, mark.group
+        )
+    }));
+    let found = findings(view);
+    alarms.extend(found.first().map(|first| {
+        let (count, text) = (found.len(), first.flaw.text());
+        format!("the audit has found {count}, first of {} at height {}: {text}", first.group, first.height)
+    }));
+    alarms
+}
+
 /// What shards say differently of each other at present.
 fn transits(view: &mut View<'_>, groups: &[GroupId]) -> Vec<Transit> {
     let shards = groups.iter().copied().filter(|group| group.kind() == Some(GroupKind::Shard));

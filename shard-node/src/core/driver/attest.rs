@@ -181,10 +181,7 @@ impl GroupDriver {
                 && fits_checkpoint(&certificate)
             {
                 self.last_checkpoint = height;
-                for node in self.nodes_of(GroupId::BEACON) {
-                    let message = PeerMessage::Checkpoint(certificate.clone());
-                    out.push(Output::Send { node, group: GroupId::BEACON, message });
-                }
+                self.show(now, &certificate, out);
             }
             if let Some(latest) = self.certifier.latest() {
                 self.mailroom.certified(&self.config, self.leads, now, latest, &self.committees, out);

@@ -3,10 +3,11 @@
 //! Volatile and without IO: everything here can be lost at any time and is rebuilt from state and
 //! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
 //! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
-//! signed, `certify` gathers signatures, `hear` takes what peers say, `mail` serves and pulls streams,
+//! signed, `certify` gathers signatures, `audit` shows the beacon what is done, `hear` takes what peers say, `mail` serves and pulls streams,
 //! `evidence` brings proofs of double votes into state and to the beacon, `batch` fills entries.
 
 mod attest;
+mod audit;
 mod batch;
 mod book;
 mod certify;
@@ -56,6 +57,8 @@ pub struct GroupDriver {
     certifier: Certifier,
     mailroom: Mailroom,
     last_checkpoint: Height,
+    /// When the beacon was shown a certificate last, or this replica began to lead.
+    shown: Option<Tick>,
     /// The earliest deadline in state: once the time is past it, a leader proposes a block, if need
     /// be an empty one.
     next_deadline: Option<TimeMs>,
@@ -94,6 +97,7 @@ impl GroupDriver {
             clock_offset_ms: 0,
             committees: Book::default(),
             last_checkpoint: Height(0),
+            shown: None,
             next_deadline: None,
             unattested: BTreeMap::new(),
             attested: Height(0),
@@ -220,6 +224,7 @@ impl GroupDriver {
         self.ask_for_certificates(now, out);
         self.repeat_readiness(now, out);
         self.pass_evidence(now, out);
+        self.show_again(now, out);
         if self.leads {
             let has_room = self.batcher.has_room_for_bundle();
             self.mailroom.pull(&self.config, now, has_room, self.certifier.latest(), &self.committees, out);
@@ -244,6 +249,7 @@ impl GroupDriver {
             return;
         }
         self.leads = leads;
+        self.shown = Some(now);
         self.mailroom.leadership_changed();
         self.witness.leadership_changed();
         let stranded = self.batcher.clear();

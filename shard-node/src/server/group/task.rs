@@ -23,7 +23,7 @@ use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::schema;
 use ledger::view::{ReadFault, View};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::core::driver::{GroupDriver, Input, SystemView, committees};
 use crate::core::executor::RefusedTx;
@@ -70,6 +70,8 @@ pub(super) struct GroupTask {
     pub(super) witnessed: Vec<Equivocation>,
     /// Inputs of our own making that must not be lost; taken with the next timer.
     pub(super) deferred: Vec<Input>,
+    /// Whose turn it is to read headers for the audit.
+    pub(super) trails: Arc<Semaphore>,
     /// When to look for people who wait no more.
     pub(super) forget_at: tokio::time::Instant,
 }
