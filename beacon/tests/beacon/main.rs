@@ -3,6 +3,7 @@
 
 mod accused;
 mod assignment;
+mod audit;
 mod channels;
 mod commands;
 mod engine;
