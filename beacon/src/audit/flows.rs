@@ -16,11 +16,12 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::stream::StreamLeaf;
 use ledger::flow::FlowLine;
 use ledger::hash::Hash32;
+use ledger::header::Header;
 use ledger::ids::{AssetId, GroupId, GroupKind, Height};
 use ledger::machine::BlockContext;
 use ledger::view::View;
 
-use crate::audit::trail::Trail;
+use crate::audit::trail::{self, Trail};
 use crate::audit::{AUDIT_VERSION, Flaw, note};
 use crate::registry;
 
@@ -160,18 +161,31 @@ pub(crate) fn add(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> bool
 pub(crate) fn keep_streams(view: &mut View<'_>, at: &BlockContext, trail: &Trail) {
     let header = &trail.certificate.header;
     let group = header.group;
-    let sent = trail.outbox.iter().map(|leaf| (sent_key(leaf.peer, group), took_key(leaf.peer, group), leaf));
-    let took = trail.inbox.iter().map(|leaf| (took_key(group, leaf.peer), sent_key(group, leaf.peer), leaf));
-    for (own, other, leaf) in sent.chain(took) {
+    let sent = trail.outbox.iter().map(|leaf| (leaf, leaf.peer, group));
+    let took = trail.inbox.iter().map(|leaf| (leaf, group, leaf.peer));
+    for (leaf, dest, source) in sent.chain(took) {
+        let (mut own, mut other) = (sent_key(dest, source), took_key(dest, source));
+        if dest == group {
+            std::mem::swap(&mut own, &mut other);
+        }
         let end = StreamEnd::of(leaf);
         if view.load::<StreamEnd>(&own) != Some(end) {
             registry::put(view, own, &end);
         }
         let other: Option<StreamEnd> = view.load(&other);
         if other.is_some_and(|other| other.next_seq == end.next_seq && other.head != end.head) {
-            note(view, at, group, header.height, Flaw::OtherMail { peer: leaf.peer });
+            let height = height_of(view, dest, header);
+            note(view, at, dest, height, Flaw::OtherMail { peer: source });
         }
     }
+}
+
+/// How far a group is audited, where the header is the last one that was shown, of whichever group.
+fn height_of(view: &mut View<'_>, group: GroupId, shown: &Header) -> Height {
+    if group == shown.group {
+        return shown.height;
+    }
+    trail::audited(view, group).map(|audit| audit.height).unwrap_or_default()
 }
 
 /// The other ends of the streams into a group, by source.
@@ -202,7 +216,8 @@ fn peers(view: &mut View<'_>, group: GroupId) -> BTreeSet<GroupId> {
 }
 
 /// Compares what a shard and its peers say of each other, if nothing is in flight. Says whether all peers were compared.
-pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, group: GroupId, height: Height) -> bool {
+pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, shown: &Header) -> bool {
+    let group = shown.group;
     if !drained(view, group) {
         return false;
     }
@@ -225,6 +240,7 @@ pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, group: GroupId, he
             for (from, to, (exported, imported)) in [(group, peer, there), (peer, group, back)] {
                 if exported != imported {
                     let flaw = Flaw::FlowsDiffer { peer: to, asset, exported, imported };
+                    let height = height_of(view, from, shown);
                     note(view, at, from, height, flaw);
                 }
             }

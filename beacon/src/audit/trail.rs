@@ -223,7 +223,7 @@ pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Re
         taken_ms: at.time_ms,
         compared: before.and_then(|before| before.compared),
     };
-    if open && flows::compare(view, at, group, last.height) {
+    if open && flows::compare(view, at, last) {
         audit.compared = Some(last.height);
     }
     registry::put(view, audited_key(group), &audit);

@@ -250,7 +250,7 @@ fn what_is_in_flight_is_shown_and_not_held_against_anybody() {
     let arrival = plan.blocks.pop().unwrap();
     world.build(&plan.blocks);
     (0..SHARDS).for_each(|shard| world.show(shard).unwrap());
-    let [transit] = world.status().transits[..] else { panic!("one amount is on its way") };
+    let [transit] = &world.status().transits[..] else { panic!("one amount is on its way") };
     assert_eq!((transit.from, transit.to, transit.exported, transit.imported), (group(0), group(1), 30, 0));
     assert_eq!(world.flaws(), []);
     assert_eq!(audited(&mut View::new(&world.state), group(1)).unwrap().compared, None);
@@ -504,8 +504,8 @@ fn evidence_that_proves_nothing_stops_nobody() {
     former.header.committee_hash = Hash32([9; 32]);
     let twice = |first, second| AuditEntry::Twice(Twice::of(first, second));
     let member = genesis.committee(group(0)).unwrap().members[0].node;
-    let outside = genesis.nodes.iter().map(|node| node.id);
-    let outside = outside.into_iter().find(|id| genesis.committee(group(0)).unwrap().index_of(*id).is_none()).unwrap();
+    let mut ids = genesis.nodes.iter().map(|node| node.id);
+    let outside = ids.find(|id| genesis.committee(group(0)).unwrap().index_of(*id).is_none()).unwrap();
     let confess = |header: Header, node: NodeId, signer: u32, certificate| {
         AuditEntry::Divergent(Divergent::sign(header, node, &node_key(signer), certificate))
     };
