@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod audit;
 mod bad_transactions;
 mod bank;
 mod benchmarks;
