@@ -14,6 +14,7 @@ use ledger::ids::{GroupId, Height, NodeId, OrgId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::view::View;
 
+use crate::audit;
 use crate::registry;
 use crate::seats;
 
@@ -54,9 +55,13 @@ pub fn accusations(view: &mut View<'_>) -> Vec<Accusation> {
     registry::family(view, &registry::key(ACCUSED, &[])).into_iter().map(|(_, accusation)| accusation).collect()
 }
 
-/// The nodes that are accused, ascending.
+/// The nodes that are accused, and those whose state went wrong and that nobody has released, ascending.
 pub(crate) fn nodes(view: &mut View<'_>) -> Vec<NodeId> {
-    accusations(view).into_iter().map(|accusation| accusation.node).collect()
+    let mut nodes: Vec<NodeId> = accusations(view).into_iter().map(|accusation| accusation.node).collect();
+    nodes.extend(audit::divergent_nodes(view));
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
 }
 
 /// Accuses the member that a proof, which has been judged, is about, and prepares the committees that it has a seat in

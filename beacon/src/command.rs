@@ -10,6 +10,7 @@ use ledger::hash::{Hash32, tagged};
 use ledger::ids::{ClusterId, GroupId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 
+use crate::audit::quarantine::Held;
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::watch::Watch;
 
@@ -120,6 +121,9 @@ pub enum BeaconCommand {
     /// Proposes what is done about nodes that vanish, or approves that very proposal. It is in force once more than half
     /// of the organisations have sent it.
     SetWatch(Watch) = 23,
+    /// Proposes that a group, or a node for its replica of one, is let out of quarantine, or approves that very proposal. It
+    /// is out once more than half of the organisations have sent it.
+    ReleaseQuarantine(Held) = 27,
 }
 
 /// A command under the signature of an organisation's admin.

@@ -1,7 +1,7 @@
 //! The beacon's machine: the registry of a cluster and the pure functions over it.
 //!
 //! Owns organisations, nodes, committees, the layout, asset definitions, the founding of channels and
-//! their directory, and the last checkpoint of every group; decides which node takes which seat. Never does IO, reads a clock, draws randomness
+//! their directory, the last checkpoint of every group and the audit of its chain; decides which node takes which seat. Never does IO, reads a clock, draws randomness
 //! or holds a balance, and is never on the path of a payment. `shard-node::core` composes
 //! [`machine`] into the beacon group; nodes and routers follow what comes out as a
 //! [`view::ClusterView`] under a [`proof::RegistryProof`].
@@ -9,6 +9,7 @@
 pub mod accused;
 pub mod arrivals;
 pub mod assign;
+pub mod audit;
 pub mod channels;
 pub mod command;
 pub mod engine;
@@ -28,6 +29,9 @@ pub mod watch;
 
 pub use accused::{Accusation, Accused, Removal};
 pub use assign::{AssignError, Constraints, GroupSeats, assign};
+pub use audit::report::AuditReport;
+pub use audit::status::AuditStatus;
+pub use audit::{AuditEntry, Trail};
 pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};
 pub use engine::{Preflight, Standing, preflight};

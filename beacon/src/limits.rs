@@ -74,6 +74,29 @@ pub const SILENCE_BYTES_MAX: usize = 256 + SILENT_NODES_MAX * 4;
 /// Encoded certificate of a checkpoint.
 pub const CHECKPOINT_BYTES_MAX: usize = 256 * 1024;
 
+/// Blocks between two checkpoints of a group, each of which is followed by a trail.
+pub const CHECKPOINT_EVERY_BLOCKS: u64 = 64;
+/// A group that made fewer blocks shows its last one again after so long, milliseconds: nothing that was done stays
+/// unaudited, and what got lost is asked for again.
+pub const CHECKPOINT_AGAIN_MS: u64 = 5_000;
+/// Headers of a trail. What a group is behind beyond that comes with the next ones.
+pub const AUDIT_TRAIL_BLOCKS_MAX: usize = 256;
+/// Encoded headers of a trail, without the certified one.
+pub const AUDIT_TRAIL_BYTES_MAX: usize = 512 * 1024;
+/// Encoded trail or proof: headers, a certificate, and where all streams of a group stand.
+pub const AUDIT_BYTES_MAX: usize = AUDIT_TRAIL_BYTES_MAX + 2 * CHECKPOINT_BYTES_MAX + 2 * PEERS_MAX * 48;
+/// Proofs that are kept of one group; the first ones say enough.
+pub const AUDIT_PROOFS_MAX: usize = 8;
+/// Lines of what was found and not released yet.
+pub const AUDIT_FINDINGS_MAX: usize = 256;
+/// Amounts on their way that are shown.
+pub const AUDIT_TRANSITS_MAX: usize = 1024;
+/// Encoded audit report.
+pub const AUDIT_REPORT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+const _: () = assert!(AUDIT_BYTES_MAX * 2 < BATCH_BYTES_MAX, "a trail fits into a batch with other commands");
+const _: () = assert!(AUDIT_REPORT_BYTES_MAX < GRPC_BYTES_MAX, "a report is one answer");
+const _: () = assert!(CHECKPOINT_EVERY_BLOCKS < AUDIT_TRAIL_BLOCKS_MAX as u64, "trails catch up with checkpoints");
 const _: () = assert!(CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX, "a CA certificate fits into a command");
 const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
 const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several checkpoints fit into a batch");
@@ -86,6 +109,7 @@ const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
         + NODES_MAX * NODE_BYTES_MAX
         + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
+        + (SHARDS_MAX + CHANNELS_MAX) * 8
         + CHANNELS_MAX * (COMMITTEE_BYTES_MAX + FOUNDATION_BYTES_MAX + ORGS_MAX * 2 + 12)
         + (ORGS_MAX * REVOCATIONS_PER_ORG_MAX + REMOVED_ORGS_MAX) * 34
         + PROOF_BYTES_MAX

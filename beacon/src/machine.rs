@@ -18,6 +18,8 @@ use ledger::rules;
 use ledger::tx::{Move, ParsedTx, Slot};
 use ledger::view::View;
 
+use crate::audit::evidence::{self, Proof, Twice};
+use crate::audit::quarantine;
 use crate::channels::{self, Proposed};
 use crate::command::{BeaconCommand, SignedCommand};
 use crate::engine;
@@ -324,6 +326,9 @@ fn apply(
         BeaconCommand::SetWatch(policy) => {
             return Ok(watch::set(view, at, signer.id, policy, signed.valid_until_ms)?);
         }
+        BeaconCommand::ReleaseQuarantine(held) => {
+            return Ok(quarantine::release(view, at, signer.id, held, signed.valid_until_ms)?);
+        }
         BeaconCommand::UpdateOrgCa { ca_pem } => {
             let taken = registry::orgs(view).iter().any(|org| org.id != signer.id && same_text(&org.ca_pem, &ca_pem));
             if taken || !usable_ca(&ca_pem) {
@@ -373,7 +378,7 @@ fn change_node(
 
 /// Takes a certified header of a group. Returns whether the group's last checkpoint moved: `false`
 /// for one that is known or older, and for one that contradicts the last, which is kept as a
-/// [`Divergence`].
+/// [`Divergence`] and puts the group into quarantine.
 ///
 /// # Errors
 /// [`Reject::WrongCluster`], [`Reject::CommitteeUnknown`] when the registry has no such committee
@@ -401,7 +406,7 @@ pub fn apply_checkpoint(view: &mut View<'_>, at: &BlockContext, certificate: &Ce
     let committee = committee.ok_or(Reject::CommitteeUnknown)?;
     certificate.verify(&committee).map_err(|_| Reject::MailForged)?;
     if contradicts {
-        record_divergence(view, at.time_ms, certificate, &hash);
+        record_divergence(view, at, certificate, &hash);
         return Ok(false);
     }
     let checkpoint =
@@ -411,8 +416,11 @@ pub fn apply_checkpoint(view: &mut View<'_>, at: &BlockContext, certificate: &Ce
     Ok(true)
 }
 
-fn record_divergence(view: &mut View<'_>, now: TimeMs, second: &Certificate, hash: &Hash32) {
+fn record_divergence(view: &mut View<'_>, at: &BlockContext, second: &Certificate, hash: &Hash32) {
     let (group, height) = (second.header.group, second.header.height);
+    if let Some(first) = registry::checkpoint_proof(view, group) {
+        evidence::against_group(view, at, group, height, &Proof::Twice(Twice::of(first, second.clone())));
+    }
     let key = registry::divergence_key(group, height, hash);
     let known = view.scan_prefix(&registry::divergence_prefix(group));
     if known.len() >= DIVERGENCES_MAX || known.iter().any(|(found, _)| *found == key) {
@@ -421,7 +429,7 @@ fn record_divergence(view: &mut View<'_>, now: TimeMs, second: &Certificate, has
     let Some(first) = registry::checkpoint_proof(view, group) else {
         return;
     };
-    registry::put(view, key, &Divergence { version: 1, first, second: second.clone(), seen_ms: now });
+    registry::put(view, key, &Divergence { version: 1, first, second: second.clone(), seen_ms: at.time_ms });
 }
 
 /// Whether two certificates are the same, but for line breaks.

@@ -10,13 +10,14 @@ use ledger::layout::Layout;
 use ledger::view::{ReadFault, StateReader, View};
 use serde::{Deserialize, Serialize};
 
+use crate::audit;
 use crate::channels;
 use crate::extract;
 use crate::registry;
 
 /// Version written into new views. Version 1 had neither foundations nor committees
-/// that are being prepared; version 2 did not say what was revoked.
-pub const CLUSTER_VIEW_VERSION: u8 = 3;
+/// that are being prepared; version 2 did not say what was revoked, version 3 not who is in quarantine.
+pub const CLUSTER_VIEW_VERSION: u8 = 4;
 
 /// The cluster as of one revision of the registry.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
@@ -48,6 +49,8 @@ pub struct ClusterView {
     /// Keys and certificates that were revoked, ascending: whose, and `sha256` of the key or of the
     /// certificate's subject public key info. They count for that organisation's alone.
     pub revoked: Vec<(OrgId, Hash32)>,
+    /// Groups in quarantine, ascending: routers give them nothing new.
+    pub quarantined: Vec<GroupId>,
 }
 
 impl ClusterView {
@@ -99,6 +102,7 @@ impl ClusterView {
             && self.foundations.iter().all(Foundation::well_formed)
             && ascending(&self.channels, |(group, _)| *group)
             && ascending(&self.revoked, |line| *line)
+            && ascending(&self.quarantined, |group| *group)
     }
 
     pub(crate) fn collect(view: &mut View<'_>) -> Option<Self> {
@@ -117,6 +121,7 @@ impl ClusterView {
             foundations: registry::foundations(view),
             channels: channels::directory(view).into_iter().map(|entry| (entry.group, entry.shown.members)).collect(),
             revoked: extract::revoked(view),
+            quarantined: audit::quarantined(view),
         })
     }
 
@@ -143,6 +148,7 @@ impl ClusterView {
             channels: Vec::new(),
             foundations: Vec::new(),
             revoked: Vec::new(),
+            quarantined: Vec::new(),
         }
     }
 

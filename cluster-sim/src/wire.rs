@@ -250,6 +250,11 @@ fn peer(message: &PeerMessage) -> String {
         PeerMessage::Silence(report) => {
             format!("silence of {} nodes for node {}", report.silent.len(), report.reporter)
         }
+        PeerMessage::WantTrail { after } => match after {
+            Some(after) => format!("asks for headers behind {after}"),
+            None => "asks for all headers".to_owned(),
+        },
+        PeerMessage::Audit(entry) => format!("audit of {} (kind {})", entry.group(), entry.kind()),
         PeerMessage::Checkpoint(certificate) => {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
         }

@@ -185,6 +185,14 @@ crate::rejections! {
         WatchForm = 127, "watch_form", "the policy for nodes that vanish is outside the limits", "use a time-out from 10 seconds to 30 days, and 1 to 64 nodes";
         /// A report that counts for nothing.
         SilenceForm = 128, "silence_form", "the report about silent nodes counts for nothing: nobody watches, it is not of a member of a group, not signed by it, or old", "none; the node reports again";
+        /// What is brought before the audit proves nothing.
+        AuditForm = 140, "audit_form", "what was brought before the audit proves nothing: headers that do not follow from each other, streams that the last one does not commit to, or signatures that do not hold", "none; it is dropped, and a sound one is asked for again";
+        /// A trail that does not continue what is audited.
+        AuditGap = 141, "audit_gap", "the headers do not lead on from the last block of the group that is audited", "none; the beacon asks for those behind it";
+        /// The group is in quarantine.
+        GroupQuarantined = 142, "group_quarantined", "a group of the transaction is in quarantine: it has certified what excludes each other, and takes nothing new until that was looked into; what was sent before may have been executed", "see 'seamark audit status'; more than half of the organisations let it out with 'seamark audit release'";
+        /// Nothing to release.
+        NotQuarantined = 143, "not_quarantined", "there is no such quarantine to end: nothing is held against the group, or against the node's replica of it", "see what is held with 'seamark audit status'";
         /// A memo that several ledgers could read.
         MemoAcrossLedgers = 150, "memo_across_ledgers", "the transaction has moves in several ledgers and a memo in the clear, which all of them could read", "leave the memo out, or record what it says in a hidden move of the ledger that it is for";
         /// A witness that nobody is known to need.

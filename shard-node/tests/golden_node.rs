@@ -31,6 +31,7 @@ fn every_command() -> Vec<Command> {
         Command::Ready(vec![8; 8]),
         Command::Evidence(vec![9; 4]),
         Command::Silence(vec![10; 3]),
+        Command::Audit(vec![13; 5]),
     ]
 }
 
@@ -46,6 +47,7 @@ fn name_of_command(command: &Command) -> &'static str {
         Command::Ready(_) => "command/ready",
         Command::Evidence(_) => "command/evidence",
         Command::Silence(_) => "command/silence",
+        Command::Audit(_) => "command/audit",
     }
 }
 
@@ -80,6 +82,7 @@ fn equal_bytes_in_different_commands_have_different_hashes() {
         Command::Ready,
         Command::Evidence,
         Command::Silence,
+        Command::Audit,
     ];
     let mut hashes: Vec<Hash32> = commands.iter().map(|command| command(bytes.clone()).hash()).collect();
     hashes.sort();
@@ -93,6 +96,13 @@ fn every_peer_message() -> Vec<PeerMessage> {
     let ack = support::ack_from_peer(&sent);
     let Bundle { leaf, path, certificate, .. } = support::bundle_from_peer(&support::committee(PEER, 0), &sent, 0, 3);
     let head = HeadProof { version: 1, leaf, path, certificate };
+    let trail = beacon::Trail {
+        version: beacon::audit::AUDIT_VERSION,
+        headers: vec![support::header(SHARD, 6)],
+        certificate: support::certify(header.clone()),
+        outbox: vec![leaf],
+        inbox: Vec::new(),
+    };
     let pull = |ack| PeerMessage::Pull { dest: PEER, node: NodeId(4), next_seq: 3, ack };
     vec![
         PeerMessage::Attest { attestation: support::attestation(1, &header), wants_certificate: true },
@@ -121,6 +131,9 @@ fn every_peer_message() -> Vec<PeerMessage> {
             silent: vec![NodeId(3), NodeId(5)],
             signature: ledger::Signature([7; 64]),
         }),
+        PeerMessage::WantTrail { after: None },
+        PeerMessage::WantTrail { after: Some(Height(6)) },
+        PeerMessage::Audit(Box::new(beacon::AuditEntry::Trail(trail))),
     ]
 }
 
@@ -141,6 +154,9 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::Ready(_) => "ready",
         PeerMessage::Evidence(_) => "evidence",
         PeerMessage::Silence(_) => "silence",
+        PeerMessage::WantTrail { after: None } => "want trail/from the start",
+        PeerMessage::WantTrail { after: Some(_) } => "want trail",
+        PeerMessage::Audit(_) => "audit",
     }
 }
 

@@ -154,6 +154,7 @@ impl Scene {
             "evidence" => Query::Evidence(v1::EvidenceQuery { group: channel, ..v1::EvidenceQuery::default() }),
             "nodes" => Query::Nodes(v1::NodesQuery {}),
             "accused" => Query::Accused(v1::AccusedQuery {}),
+            "audit" => Query::Audit(v1::AuditQuery { proofs: true }),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.
@@ -236,7 +237,7 @@ impl Scene {
         match method {
             "Query" => {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
-                let public = ["channels", "accounts", "explain", "founded", "nodes", "accused"];
+                let public = ["channels", "accounts", "explain", "founded", "nodes", "accused", "audit"];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
                     assert!(

@@ -5,7 +5,8 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use beacon::Readiness;
+use beacon::audit::Twice;
+use beacon::{AuditEntry, Readiness};
 use channel::Change;
 use client::{Consistency, Settled, Wait, net};
 use cross_shard::{AckProof, Bundle, StreamLeaf};
@@ -29,7 +30,7 @@ const SEATS: [GroupId; 2] = [GroupId::BEACON, GroupId::shard(0)];
 /// Nodes that host the channel, and go on doing so.
 const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
 /// Kinds of messages.
-const KINDS: usize = 13;
+const KINDS: usize = 15;
 
 /// Whoever has the key of [`OUTSIDE`].
 struct Asker {
@@ -99,6 +100,7 @@ impl Asker {
         let attestation =
             Attestation { group: channel, height, header_hash: Hash32([7; 32]), node: OUTSIDE, signature };
         let certificate = Certificate { version: 1, header: header.clone(), signatures: Vec::new() };
+        let shown = certificate.clone();
         let leaf = StreamLeaf { peer: channel, next_seq: 0, head: Hash32::ZERO };
         let path = MerklePath { index: 0, count: 1, siblings: Vec::new() };
         let ack = AckProof { version: 1, leaf, path: path.clone(), certificate: certificate.clone() };
@@ -136,6 +138,8 @@ impl Asker {
                 vec![NodeId(1)],
                 &SecretKey::derive(b"nobody", b""),
             )),
+            PeerMessage::WantTrail { after: None },
+            PeerMessage::Audit(Box::new(AuditEntry::Twice(Twice::of(shown.clone(), shown)))),
         ]
     }
 
@@ -208,6 +212,8 @@ fn kind(message: &PeerMessage) -> usize {
         PeerMessage::Ready(_) => 10,
         PeerMessage::Evidence(_) => 11,
         PeerMessage::Silence(_) => 12,
+        PeerMessage::WantTrail { .. } => 13,
+        PeerMessage::Audit(_) => 14,
     }
 }
 
@@ -226,7 +232,9 @@ fn block_in(message: &PeerMessage) -> Option<Height> {
         | PeerMessage::Head(_)
         | PeerMessage::Ready(_)
         | PeerMessage::Evidence(_)
-        | PeerMessage::Silence(_) => None,
+        | PeerMessage::Silence(_)
+        | PeerMessage::WantTrail { .. }
+        | PeerMessage::Audit(_) => None,
     }
 }
 

@@ -2,6 +2,7 @@
 //! a new format version, never an edit.
 
 use beacon::accused::{ACCUSATION_VERSION, ACCUSED_VERSION, Accusation, Accused, Hindrance, Removal};
+use beacon::audit::quarantine::Held;
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::nodes::{REMOVED_NODE_VERSION, RemovedNode};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
@@ -64,6 +65,7 @@ fn the_variants_of_commands() {
         BeaconCommand::JoinNode { node: NodeId(1) },
         BeaconCommand::ReplaceNode { node: NodeId(1), successor: NodeId(2) },
         BeaconCommand::SetWatch(Watch { mode: WatchMode::Replace, ..Watch::DEFAULT }),
+        BeaconCommand::ReleaseQuarantine(Held { group: GroupId::shard(1), node: Some(NodeId(2)) }),
     ]
     .map(|command| hash(&command));
     assert_eq!(
@@ -84,7 +86,8 @@ fn the_variants_of_commands() {
             "e7359eddf11019ba",
             "d01b6dffdd0a8aa5",
             "048a80d0256b7def",
-            "0509f21bde9b61f6"
+            "0509f21bde9b61f6",
+            "9647035c1af8fa97"
         ]
     );
 }

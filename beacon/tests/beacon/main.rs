@@ -4,6 +4,7 @@
 mod accused;
 mod assignment;
 mod beacon_seats;
+mod audit;
 mod channels;
 mod commands;
 mod engine;

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::history::Order;
 
 mod account;
+mod audit;
 mod beacon;
 mod bench;
 mod ca;
@@ -19,6 +20,7 @@ mod scale;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
+pub use audit::Audit;
 pub use beacon::{Admin, Beacon, BeaconWatch, NodeChange, OneNode, OrgChange, RegisterNode, WatchArg};
 pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin, BenchSwitch, BenchTakeover};
 pub use ca::{Ca, RoleArg};
@@ -195,6 +197,12 @@ pub enum Command {
         after_help = "Example:\n  seamark evidence ls\n  seamark evidence show 4f0c19 --out node-3.evidence\n  seamark evidence verify node-3.evidence"
     )]
     Evidence(Evidence),
+    /// Show and judge what the beacon has found in the chains of all groups
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark audit status\n  seamark audit report --out cluster.audit\n  seamark audit release shard-0 --as org-a"
+    )]
+    Audit(Audit),
     /// Send real history through the router and check the final state
     Replay(Replay),
     /// Start a cluster, settle a real block of transactions on it, and report

@@ -109,7 +109,7 @@ struct Report {
 
 /// Has the registry execute a command, in the name of an organisation that was named, of that of the
 /// node, or of the only one whose key is here; and prints what it came to.
-async fn send(
+pub(super) async fn send(
     signer: &Signer<'_>,
     node: Option<NodeId>,
     command: BeaconCommand,

@@ -5,6 +5,7 @@ mod account;
 mod accused;
 mod amounts;
 mod asset;
+mod audit;
 mod beacon;
 mod bench;
 mod block;
@@ -70,6 +71,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Block(args) => Box::pin(block::run(args, output)).await,
         Command::Verify(args) => verify::run(&args, output),
         Command::Evidence(args) => Box::pin(evidence::run(args, output)).await,
+        Command::Audit(args) => Box::pin(audit::run(args, output)).await,
         Command::Replay(args) => Box::pin(replay::run(args, output)).await,
         Command::Demo(args) => Box::pin(demo::run(args, output)).await,
         Command::Bench(args) => Box::pin(bench::run(args, output)).await,

@@ -439,6 +439,20 @@ impl Client {
 
     /// One piece of evidence by its name, as a file that has been checked against the genesis; `None` when the group
     /// does not keep it.
+    /// What the beacon's audit of all groups has come to, unproved: `beacon::AuditStatus`, or with the proofs that it keeps
+    /// `beacon::AuditReport`, neither of which this crate knows.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn audit<T: BorshDeserialize>(&self, proofs: bool) -> Result<T, ClientError> {
+        let query = Query::Audit(v1::AuditQuery { proofs });
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        let missing = || ClientError::Protocol("the beacon does not tell of its audit".to_owned());
+        found_value("audit", &reply)?.ok_or_else(missing)
+    }
+
+    /// One of it by its name, as a file that has been checked against the genesis; `None` when the group does not
+    /// keep it.
     ///
     /// # Errors
     /// [`ClientError`].

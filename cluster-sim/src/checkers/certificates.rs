@@ -82,6 +82,11 @@ impl Certificates {
     }
 
     fn checkpoints(&self, facts: &Facts, beacon: &RawReplica<'_>, found: &mut Vec<String>) {
+        match state::find::<u64>(beacon.kv, &beacon::audit::findings_key()) {
+            Ok(None | Some(0)) => {}
+            Ok(Some(count)) => found.push(format!("the beacon's audit has found {count} flaws")),
+            Err(error) => found.push(error),
+        }
         for shard in &facts.genesis.layout.shards {
             let key = registry::checkpoint_key(shard.group);
             match state::find::<Checkpoint>(beacon.kv, &key) {

@@ -4,10 +4,11 @@
 
 use std::collections::VecDeque;
 
+use beacon::AuditEntry;
 use bytes::Bytes;
 use consensus::local;
 use ledger::genesis::VerifyMode;
-use ledger::ids::Height;
+use ledger::ids::{GroupId, Height};
 use ledger::reject::Reject;
 use ledger::schema;
 use ledger::tx::ParsedTx;
@@ -16,6 +17,7 @@ use shard_node::core::driver;
 use shard_node::core::marks;
 use shard_node::core::peer::PeerMessage;
 use shard_node::core::recheck;
+use shard_node::core::trail;
 use storage::kv::{Kv, WriteBatch};
 
 use crate::checkers::Seen;
@@ -124,6 +126,26 @@ impl Replica {
                 Ok(None) => {}
                 Err(error) => out.push(Effect::Broken(error)),
             },
+            driver::Output::AskTrail { group, node, certified } => {
+                match trail::missed(&KvState { kv: &self.kv, hide_receipts: false }, group, certified) {
+                    Ok(Some(after)) => {
+                        let message = Box::new(PeerMessage::WantTrail { after });
+                        out.push(Effect::Send(node, Wire::Peer { group, message }));
+                    }
+                    Ok(None) => {}
+                    Err(fault) => out.push(Effect::Broken(fault.to_string())),
+                }
+            }
+            driver::Output::GiveTrail { node, after } => {
+                match trail::behind(&KvState { kv: &self.kv, hide_receipts: false }, after) {
+                    Ok(Some(trail)) => {
+                        let message = Box::new(PeerMessage::Audit(Box::new(AuditEntry::Trail(trail))));
+                        out.push(Effect::Send(node, Wire::Peer { group: GroupId::BEACON, message }));
+                    }
+                    Ok(None) => {}
+                    Err(fault) => out.push(Effect::Broken(fault.to_string())),
+                }
+            }
             driver::Output::Late(certificate) => {
                 let height = certificate.header.height;
                 out.push(Effect::Broken(format!("nobody asked for the certificate of height {height}")));

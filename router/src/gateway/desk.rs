@@ -105,7 +105,11 @@ impl Desk {
         let mut denied: Option<(GroupId, usize)> = None;
         for bytes in txs {
             let parsed = ParsedTx::decode_sent(&view.cluster, &bytes);
-            let plan = parsed.as_ref().map_err(|reject| *reject).and_then(|tx| view.plan(tx));
+            let plan = parsed
+                .as_ref()
+                .map_err(|reject| *reject)
+                .and_then(|tx| view.plan(tx))
+                .and_then(|plan| view.admit(plan));
             let missing = match (&plan, &parsed) {
                 (Err(Reject::UnknownGroup), Ok(tx)) => view.not_heard_of(tx),
                 _ => Vec::new(),

@@ -263,6 +263,7 @@ mod tests {
             orgs: std::sync::Arc::default(),
             channels: std::collections::BTreeMap::new(),
             revoked: std::sync::Arc::default(),
+            quarantined: std::sync::Arc::default(),
             leaders: std::collections::BTreeMap::new(),
             revision: 1,
             beacon_height: 0,

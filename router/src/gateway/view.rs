@@ -45,6 +45,8 @@ pub struct ClusterView {
     /// Keys and certificates that were revoked: whose, and `sha256` of the key or of the certificate's subject
     /// public key info.
     pub revoked: Arc<BTreeSet<(OrgId, Hash32)>>,
+    /// Groups in quarantine, which are given nothing new.
+    pub quarantined: Arc<BTreeSet<GroupId>>,
     /// Who leads which group, as far as somebody said.
     pub leaders: BTreeMap<GroupId, NodeId>,
     /// Revision of the registry this stands at; that of the genesis is 1.
@@ -75,6 +77,7 @@ impl ClusterView {
             orgs: Arc::new(genesis.orgs.clone()),
             channels: BTreeMap::new(),
             revoked: Arc::default(),
+            quarantined: Arc::default(),
             leaders: BTreeMap::new(),
             revision: 1,
             beacon_height: 0,
@@ -114,6 +117,7 @@ impl ClusterView {
         self.orgs = Arc::new(registry.orgs.clone());
         self.channels = registry.channels.iter().cloned().collect();
         self.revoked = Arc::new(registry.revoked.iter().copied().collect());
+        self.quarantined = Arc::new(registry.quarantined.iter().copied().collect());
         self.revision = registry.revision;
         self.beacon_height = height.0;
         true
@@ -172,6 +176,16 @@ impl ClusterView {
         let plan = crate::plan(&self.layout, tx)?;
         let exist = plan.groups().all(|group| self.committees.contains_key(&group));
         if exist { Ok(plan) } else { Err(Reject::UnknownGroup) }
+    }
+
+    /// Lets a new plan pass, unless one of its groups is in quarantine. What is on its way already is not asked again: it
+    /// may have been executed.
+    ///
+    /// # Errors
+    /// [`Reject::GroupQuarantined`].
+    pub fn admit(&self, plan: Plan) -> Result<Plan, Reject> {
+        let held = plan.groups().any(|group| self.quarantined.contains(&group));
+        if held { Err(Reject::GroupQuarantined) } else { Ok(plan) }
     }
 
     /// The channels of a transaction that may exist and that this view does not have.

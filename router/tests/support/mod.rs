@@ -385,6 +385,7 @@ impl FakeNode {
             | Query::Evidence(_)
             | Query::Nodes(_)
             | Query::Accused(_)
+            | Query::Audit(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }

@@ -31,6 +31,9 @@ pub enum Command {
     Evidence(Vec<u8>) = 7,
     /// A node's report on whom it does not hear of, for the beacon: borsh of `beacon::Silence`.
     Silence(Vec<u8>) = 10,
+    /// Headers of a group, or a proof against one or against a replica, for the beacon's audit: borsh of
+    /// `beacon::AuditEntry`.
+    Audit(Vec<u8>) = 13,
 }
 
 impl Command {
@@ -45,7 +48,8 @@ impl Command {
         | Self::Channel(bytes)
         | Self::Ready(bytes)
         | Self::Evidence(bytes)
-        | Self::Silence(bytes)) = self;
+        | Self::Silence(bytes)
+        | Self::Audit(bytes)) = self;
         bytes.len() + 5
     }
 
@@ -62,6 +66,7 @@ impl Command {
             Self::Ready(bytes) => (6, bytes),
             Self::Evidence(bytes) => (7, bytes),
             Self::Silence(bytes) => (10, bytes),
+            Self::Audit(bytes) => (13, bytes),
         };
         tagged(b"seamark/entry/v1", &[&[kind], bytes])
     }

@@ -560,6 +560,22 @@ impl BlockWork {
         }
     }
 
+    /// What shows how a group or a replica does is the beacon's to judge, whoever brings it.
+    fn audit(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+        if self.group != GroupId::BEACON {
+            return CommandOutcome::Ignored(Reject::UnknownGroup);
+        }
+        match beacon::AuditEntry::decode(bytes).and_then(|entry| beacon::audit::apply(view, &at, &entry)) {
+            Ok(mail) => {
+                for (dest, message) in mail {
+                    stream::emit(view, dest, message.encode());
+                }
+                CommandOutcome::Registered
+            }
+            Err(reject) => CommandOutcome::Ignored(reject),
+        }
+    }
+
     fn take_executed(
         &mut self,
         view: &mut View<'_>,
@@ -623,6 +639,7 @@ impl Machine for BlockWork {
             Command::Ready(bytes) => self.ready(view, at, bytes),
             Command::Evidence(bytes) => self.evidence(view, at, bytes),
             Command::Silence(bytes) => self.silence(view, at, bytes),
+            Command::Audit(bytes) => self.audit(view, at, bytes),
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod peer;
 pub mod recheck;
 pub mod records;
 mod sealing;
+pub mod trail;
 
 #[cfg(test)]
 mod beacon_tests;

@@ -1,7 +1,7 @@
 //! What replicas tell each other outside consensus: attestations, certificates, pulls, bundles,
 //! proofs of cursors and stream heads, checkpoints, evidence. Every message may be lost, repeated or late.
 
-use beacon::{Readiness, Silence};
+use beacon::{AuditEntry, Readiness, Silence};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::{AckProof, Bundle, StreamLeaf};
 use ledger::ballot::Equivocation;
@@ -68,6 +68,14 @@ pub enum PeerMessage {
     Evidence(Equivocation),
     /// A node's report for the beacon on whom it does not hear of.
     Silence(Silence),
+    /// A replica of the beacon misses headers of the receiving group behind a block, or all of them. Answered with
+    /// [`PeerMessage::Audit`], or not at all.
+    WantTrail {
+        /// The last block that is audited.
+        after: Option<Height>,
+    },
+    /// For the beacon's audit: headers of a group, or a proof against it or a replica of it.
+    Audit(Box<AuditEntry>),
 }
 
 /// Proof that a group has certified mail for another one up to `leaf.next_seq`.
@@ -107,7 +115,9 @@ impl PeerMessage {
             | Self::Head(_)
             | Self::Ready(_)
             | Self::Evidence(_)
-            | Self::Silence(_) => None,
+            | Self::Silence(_)
+            | Self::WantTrail { .. }
+            | Self::Audit(_) => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
+use beacon::audit::status as audit_status;
 use bytes::Bytes;
 use cross_shard::stream::{self, OutStream};
 use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
@@ -14,7 +15,7 @@ use ledger::view::View;
 use proto::v1;
 
 use crate::server::admission::{self, Forwarder};
-use crate::server::group::{GroupHandle, HostContext};
+use crate::server::group::{GroupHandle, HostContext, with_reader};
 use crate::server::local::Hosted;
 use crate::server::membership;
 use crate::server::replica::DbReader;
@@ -91,6 +92,10 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
         let hidden = group.kind() == Some(GroupKind::Channel);
         let (group, stopped) = (group.0, reason.to_owned());
         replicas.push(v1::ReplicaStatus { group, stopped, hidden, unwell: hidden, ..v1::ReplicaStatus::default() });
+    }
+    if let Some(beacon) = groups.get(&GroupId::BEACON) {
+        let found = with_reader(&beacon.share, |reader| audit_status::alarms(&mut View::new(reader)));
+        alarms.extend(found.unwrap_or_default());
     }
     alarms.extend(certificate_alarm(hosted.certificate_until_ms, context.clock.wall_ms()));
     alarms.extend(hosted.log_failure().map(|error| format!("{}: {error}", error.code())));

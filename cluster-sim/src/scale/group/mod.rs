@@ -10,6 +10,7 @@ mod post;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use beacon::limits::CHECKPOINT_EVERY_BLOCKS;
 use bytes::Bytes;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId, Tick, TxId};
@@ -33,10 +34,9 @@ use crate::scale::report::Stats;
 
 pub(super) use post::Letter;
 
-/// As production does: between two timer inputs, proposals in flight, blocks between two checkpoints.
+/// As production does: between two timer inputs, proposals in flight.
 const TIMER: Ns = 25 * MS;
 const PIPELINE: usize = 3;
-const CHECKPOINT_EVERY: u64 = 64;
 /// All pulls and probes of a driver come again within this time, so groups begin at a random moment of it.
 pub(super) const CYCLE: Ns = 900 * MS;
 
@@ -158,7 +158,7 @@ impl Group {
             join: 1,
             key: directory.keys[leader.0 as usize].clone(),
             pipeline: PIPELINE,
-            checkpoint_every: CHECKPOINT_EVERY,
+            checkpoint_every: CHECKPOINT_EVERY_BLOCKS,
             verify: constants.verify,
         });
         let share = |node: &NodeId| Share { node: node.0 as usize, free: 0, used: 0 };
@@ -313,6 +313,8 @@ impl Group {
             Output::Certified(_) | Output::Checked(_) | Output::Late(_) | Output::Lookup { .. } => {}
             // There are no channels here.
             Output::AlarmEnded(_) | Output::Stray { .. } => {}
+            // The audit's headers are not modelled: docs/scale.md says what they weigh.
+            Output::AskTrail { .. } | Output::GiveTrail { .. } => {}
             Output::Alarm { text, .. } => return Err(text),
             Output::Stop(text) => return Err(text),
             Output::Forged(height) => return Err(format!("block {height} is said to be forged")),

@@ -132,7 +132,9 @@ impl Group {
             | PeerMessage::Ack(_)
             | PeerMessage::Ready(_)
             | PeerMessage::Evidence(_)
-            | PeerMessage::Silence(_) => {}
+            | PeerMessage::Silence(_)
+            | PeerMessage::WantTrail { .. }
+            | PeerMessage::Audit(_) => {}
         }
         self.later(done, Event::Peer { from, member, message });
     }
@@ -145,8 +147,11 @@ fn work_of(message: &PeerMessage) -> Work {
         PeerMessage::Ack(_) => Work::Acks,
         PeerMessage::Pull { .. } | PeerMessage::Serving { .. } | PeerMessage::Probe { .. } => Work::Pulls,
         PeerMessage::Attest { .. } | PeerMessage::Certified(_) | PeerMessage::Want { .. } => Work::Certify,
-        PeerMessage::Checkpoint(_) | PeerMessage::Ready(_) | PeerMessage::Evidence(_) | PeerMessage::Silence(_) => {
-            Work::Order
-        }
+        PeerMessage::Checkpoint(_)
+        | PeerMessage::Ready(_)
+        | PeerMessage::Evidence(_)
+        | PeerMessage::Silence(_)
+        | PeerMessage::WantTrail { .. }
+        | PeerMessage::Audit(_) => Work::Order,
     }
 }

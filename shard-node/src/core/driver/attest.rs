@@ -186,10 +186,7 @@ impl GroupDriver {
                 && fits_checkpoint(&certificate)
             {
                 self.last_checkpoint = height;
-                for node in self.nodes_of(GroupId::BEACON) {
-                    let message = PeerMessage::Checkpoint(certificate.clone());
-                    out.push(Output::Send { node, group: GroupId::BEACON, message });
-                }
+                self.show(now, &certificate, out);
             }
             let stand = self.stand();
             if let Some(latest) = self.certifier.latest() {

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use beacon::{Readiness, Silence};
+use beacon::{AuditEntry, Readiness, Silence};
 use bytes::Bytes;
 use cross_shard::{AckProof, Bundle};
 use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
-use ledger::hash::Hash32;
+use ledger::hash::{Hash32, sha256};
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, Tick, TimeMs};
 use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX, INGEST_QUEUE_TXS};
@@ -47,6 +47,10 @@ pub(super) struct Batcher {
     ready: BTreeMap<GroupId, Readiness>,
     /// Proofs that a member has voted twice, by name.
     evidence: BTreeMap<Hash32, Equivocation>,
+    /// What waits for the audit, one of each kind of each group.
+    audits: BTreeMap<(GroupId, u8), AuditEntry>,
+    /// Names of what was taken for the audit since this replica leads, one of each kind of each group.
+    audited: BTreeMap<(GroupId, u8), Hash32>,
     /// The latest report of each node on whom it does not hear of.
     silences: BTreeMap<NodeId, Silence>,
     /// Since this replica leads: when a report of each node was taken, and about whom.
@@ -70,6 +74,8 @@ impl Batcher {
             checkpoints: Vec::new(),
             ready: BTreeMap::new(),
             evidence: BTreeMap::new(),
+            audits: BTreeMap::new(),
+            audited: BTreeMap::new(),
             silences: BTreeMap::new(),
             silenced: BTreeMap::new(),
             checkpointed: BTreeMap::new(),
@@ -139,6 +145,21 @@ impl Batcher {
         self.evidence.insert(proof.id(), proof);
     }
 
+    /// Whether nothing like this waits for the audit, and it is not what was taken last. A trail that was lost on its way
+    /// comes again, as it was or longer.
+    pub(super) fn misses_audit(&self, entry: &AuditEntry) -> bool {
+        let about = (entry.group(), entry.kind());
+        let trail = matches!(entry, AuditEntry::Trail(_));
+        !self.audits.contains_key(&about) && (trail || self.audited.get(&about) != Some(&sha256(&entry.encode())))
+    }
+
+    /// Takes what was missed for the audit, and judged.
+    pub(super) fn push_audit(&mut self, entry: AuditEntry) {
+        let about = (entry.group(), entry.kind());
+        self.audited.insert(about, sha256(&entry.encode()));
+        self.audits.insert(about, entry);
+    }
+
     /// Whether a report says anything that was not taken a moment ago.
     pub(super) fn misses_silence(&self, now: Tick, report: &Silence) -> bool {
         let known = self.silenced.get(&report.reporter);
@@ -176,6 +197,8 @@ impl Batcher {
         self.checkpoints.clear();
         self.ready.clear();
         self.evidence.clear();
+        self.audits.clear();
+        self.audited.clear();
         self.silences.clear();
         self.silenced.clear();
         self.checkpointed.clear();
@@ -207,6 +230,7 @@ impl Batcher {
             || !self.checkpoints.is_empty()
             || !self.ready.is_empty()
             || !self.evidence.is_empty()
+            || !self.audits.is_empty()
             || !self.silences.is_empty()
             || self.deadline
         {
@@ -274,6 +298,15 @@ impl Batcher {
                 self.evidence.insert(id, proof);
             }
         }
+        for (about, entry) in std::mem::take(&mut self.audits) {
+            let command = Command::Audit(entry.encode());
+            if command.size() <= room {
+                room -= command.size();
+                commands.push(command);
+            } else {
+                self.audits.insert(about, entry);
+            }
+        }
         for (node, report) in std::mem::take(&mut self.silences) {
             let command = Command::Silence(encoded(&report));
             if command.size() <= room {
@@ -307,7 +340,8 @@ fn transaction(command: &Command) -> Option<Bytes> {
         | Command::Channel(_)
         | Command::Ready(_)
         | Command::Evidence(_)
-        | Command::Silence(_) => None,
+        | Command::Silence(_)
+        | Command::Audit(_) => None,
     }
 }
 

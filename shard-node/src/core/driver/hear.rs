@@ -53,6 +53,7 @@ impl GroupDriver {
                     certify::Adopted::Nothing => {}
                     certify::Adopted::News => self.certified(now, certificate, out),
                     certify::Adopted::Contradiction => {
+                        self.confess(&certificate, out);
                         out.push(Output::Stop(contradiction(self.config.group, height)));
                     }
                 }
@@ -87,7 +88,7 @@ impl GroupDriver {
                 self.mailroom.serving(&self.config, now, source, from, &self.committees);
             }
             PeerMessage::Ack(proof) => self.take_ack(proof, out),
-            PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate),
+            PeerMessage::Checkpoint(certificate) => self.checkpoint(from, certificate, out),
             PeerMessage::Ready(ready) => self.take_ready(from, ready),
             PeerMessage::Evidence(proof) => {
                 let members = [proof.first.ballot.group, self.config.group];
@@ -97,6 +98,12 @@ impl GroupDriver {
                 }
             }
             PeerMessage::Silence(report) => self.take_silence(now, from, report),
+            PeerMessage::WantTrail { after } => {
+                if self.config.group != GroupId::BEACON && self.is_member(GroupId::BEACON, from) {
+                    out.push(Output::GiveTrail { node: from, after });
+                }
+            }
+            PeerMessage::Audit(entry) => self.take_audit(from, *entry),
         }
         self.flush(now, out);
     }
@@ -104,7 +111,7 @@ impl GroupDriver {
     /// Takes a group's certificate into the beacon's next entry, from a member of the group and judged
     /// by its committee in force: what is sequenced costs every replica, and a forged height would
     /// stand in the way of the real one.
-    fn checkpoint(&mut self, from: NodeId, certificate: Certificate) {
+    fn checkpoint(&mut self, from: NodeId, certificate: Certificate, out: &mut Vec<Output>) {
         let header = &certificate.header;
         if !self.leads || self.config.group != GroupId::BEACON || !fits_checkpoint(&certificate) {
             return;
@@ -113,6 +120,8 @@ impl GroupDriver {
         else {
             return;
         };
+        // Also behind one that is known: what was asked for may have got lost.
+        out.push(Output::AskTrail { group: header.group, node: from, certified: header.height });
         if self.batcher.misses_checkpoint(header) && certificate.verify(committee).is_ok() {
             self.batcher.push_checkpoint(certificate);
         }

@@ -3,10 +3,12 @@
 //! Volatile and without IO: everything here can be lost at any time and is rebuilt from state and
 //! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
 //! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
-//! signed, `certify` gathers signatures, `hear` takes what peers say, `mail` serves and pulls streams, `border` says who
-//! carries them, `evidence` brings proofs of double votes into state and to the beacon, `batch` fills entries.
+//! signed, `certify` gathers signatures, `audit` shows the beacon what is done, `hear` takes what peers say, `mail` serves and
+//! pulls streams, `border` says who carries them, `evidence` brings proofs of double votes into state and to the beacon, `batch`
+//! fills entries.
 
 mod attest;
+mod audit;
 mod batch;
 mod book;
 mod border;
@@ -59,6 +61,8 @@ pub struct GroupDriver {
     mailroom: Mailroom,
     border: Border,
     last_checkpoint: Height,
+    /// When the beacon was shown a certificate last, or this replica began to lead.
+    shown: Option<Tick>,
     /// The earliest deadline in state: once the time is past it, a leader proposes a block, if need
     /// be an empty one.
     next_deadline: Option<TimeMs>,
@@ -98,6 +102,7 @@ impl GroupDriver {
             clock_offset_ms: 0,
             committees: Book::default(),
             last_checkpoint: Height(0),
+            shown: None,
             next_deadline: None,
             unattested: BTreeMap::new(),
             attested: Height(0),
@@ -229,6 +234,7 @@ impl GroupDriver {
         self.ask_for_certificates(now, out);
         self.repeat_readiness(now, out);
         self.pass_evidence(now, out);
+        self.show_again(now, out);
         if self.leads || self.committees.all_anchors().contains_key(&self.config.group) {
             let (stand, has_room) = (self.stand(), !self.leads || self.batcher.has_room_for_bundle());
             self.mailroom.pull(&self.config, stand, now, has_room, self.certifier.latest(), &self.committees, out);
@@ -254,6 +260,7 @@ impl GroupDriver {
             return;
         }
         self.leads = leads;
+        self.shown = Some(now);
         self.mailroom.leadership_changed();
         self.witness.leadership_changed();
         let stranded = self.batcher.clear();

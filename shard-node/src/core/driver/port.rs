@@ -180,6 +180,22 @@ pub enum Output {
         /// The node, of the same group.
         node: NodeId,
     },
+    /// Ask a node for the headers of a group that the beacon's state misses, if it misses any.
+    AskTrail {
+        /// The group.
+        group: GroupId,
+        /// Who has shown that the group is further.
+        node: NodeId,
+        /// How far it has certified.
+        certified: Height,
+    },
+    /// Send the headers behind a block to a node of the beacon.
+    GiveTrail {
+        /// The node.
+        node: NodeId,
+        /// The last block that the beacon has audited.
+        after: Option<Height>,
+    },
     /// A peer group has taken everything of our stream below this.
     PeerTook {
         /// The peer.

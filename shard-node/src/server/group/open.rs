@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use beacon::limits::CHECKPOINT_EVERY_BLOCKS;
 use consensus::engine::{Group, Means};
 use consensus::port::replica_id;
 use consensus::raft::{FetchError, Founding, Prepared, RaftGroupConfig, Standing};
@@ -14,7 +15,7 @@ use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
 use router::gateway::ClusterView;
 use storage::{LogEngine, LogStore, StorageError, ValueCipher};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::core::driver::{DriverConfig, GroupDriver};
 use crate::server::alarms::Alarms;
@@ -32,8 +33,6 @@ use crate::server::vault::LocalSeal;
 const INPUTS_MAX: usize = 4096;
 /// Blocks that wait for a group's task; the commit loop waits beyond it.
 const BLOCKS_MAX: usize = 64;
-/// Blocks between two checkpoints in the beacon.
-const CHECKPOINT_EVERY: u64 = 64;
 
 /// The engine's id of a node that is in a group since its beginning. Later joins have higher numbers,
 /// so that no id is ever used again.
@@ -238,7 +237,7 @@ impl OpenGroup {
                 join,
                 key: context.key.clone(),
                 pipeline: PIPELINE,
-                checkpoint_every: CHECKPOINT_EVERY,
+                checkpoint_every: CHECKPOINT_EVERY_BLOCKS,
                 verify: context.verify,
             }),
             leader: None,
@@ -252,6 +251,7 @@ impl OpenGroup {
             witnessed: Vec::new(),
             deferred: Vec::new(),
             beacon: Vec::new(),
+            trails: Arc::new(Semaphore::new(1)),
             forget_at: tokio::time::Instant::now() + FORGET_EVERY,
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use beacon::AuditEntry;
 use bytes::Bytes;
 use ledger::Certificate;
 use ledger::committee::Committee;
@@ -23,9 +24,11 @@ use crate::core::driver::{CertifiedBlock, Input, Output, contradiction};
 use crate::core::marks;
 use crate::core::peer::PeerMessage;
 use crate::core::records::BlockRecord;
+use crate::core::trail;
 use crate::server::alarms::Cause;
 use crate::server::checks;
 use crate::server::group::task::GroupTask;
+use crate::server::group::with_reader;
 use crate::server::ingest::id_of;
 use crate::server::replica::ReplicaShare;
 
@@ -68,6 +71,8 @@ impl GroupTask {
             Output::Forged(height) => self.mark(marks::forged(), &height),
             Output::Late(certificate) => self.late(certificate),
             Output::Lookup { height, node } => self.lookup(height, node),
+            Output::AskTrail { group, node, certified } => self.ask_trail(group, node, certified),
+            Output::GiveTrail { node, after } => self.give_trail(node, after),
             Output::Certified(certificate) => self.keep(certificate),
             Output::PeerTook { dest, next_seq } => self.waiters.taken(dest, next_seq),
             Output::Refuse { txs, reject } => {
@@ -194,6 +199,41 @@ impl GroupTask {
             Ok(None) => {}
             Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
         }
+    }
+
+    /// Asks for the headers of a group that this replica of the beacon misses.
+    fn ask_trail(&self, group: GroupId, node: NodeId, certified: Height) {
+        match with_reader(&self.share, |reader| trail::missed(reader, group, certified)) {
+            Ok(Ok(Some(after))) => {
+                let message = PeerMessage::WantTrail { after };
+                self.context.links.send(node, group, Bytes::from(message.encode()));
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(fault)) | Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
+        }
+    }
+
+    /// Reads headers of this group for the beacon, on a thread of its own: they may be many.
+    fn give_trail(&self, node: NodeId, after: Option<Height>) {
+        let (share, links) = (self.share.clone(), Arc::clone(&self.context.links));
+        let group = self.group;
+        let Ok(turn) = Arc::clone(&self.trails).try_acquire_owned() else { return };
+        self.context.tasks.spawn(async move {
+            let _turn = turn;
+            let reading =
+                tokio::task::spawn_blocking(move || with_reader(&share, |reader| trail::behind(reader, after)));
+            match reading.await {
+                Ok(Ok(Ok(Some(trail)))) => {
+                    let message = PeerMessage::Audit(Box::new(AuditEntry::Trail(trail)));
+                    links.send(node, GroupId::BEACON, Bytes::from(message.encode()));
+                }
+                Ok(Ok(Ok(None))) => {}
+                Ok(Ok(Err(fault)) | Err(fault)) => {
+                    tracing::warn!(%group, %fault, "headers for the audit cannot be read")
+                }
+                Err(error) => tracing::warn!(%group, %error, "headers for the audit were not read"),
+            }
+        });
     }
 
     /// Keeps a certificate beside the block. It is node-local: losing it costs a question to a peer. That of

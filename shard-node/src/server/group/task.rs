@@ -23,7 +23,7 @@ use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::schema;
 use ledger::view::{ReadFault, View};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::core::driver::{GroupDriver, Input, SystemView, committees};
 use crate::core::executor::RefusedTx;
@@ -72,6 +72,8 @@ pub(super) struct GroupTask {
     pub(super) deferred: Vec<Input>,
     /// The nodes with a seat in the beacon that the driver was told last.
     pub(super) beacon: Vec<NodeId>,
+    /// Whose turn it is to read headers for the audit.
+    pub(super) trails: Arc<Semaphore>,
     /// When to look for people who wait no more.
     pub(super) forget_at: tokio::time::Instant,
 }

@@ -9,7 +9,7 @@ mod prove;
 
 use std::time::Duration;
 
-use beacon::{Accused, ChannelEntry, NodeLives};
+use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, NodeLives};
 use bytes::Bytes;
 use channel::Governance;
 use client::EntryName;
@@ -20,7 +20,7 @@ use ledger::account::{AccountRecord, Balance};
 use ledger::asset::AssetDef;
 use ledger::evidence;
 use ledger::header::Header;
-use ledger::ids::{Address, AssetId, GroupId, Height, OrgId, TxId};
+use ledger::ids::{Address, AssetId, ClusterId, GroupId, Height, OrgId, TxId};
 use ledger::limits::{ACCOUNTS_ASKED_MAX, ANSWER_BYTES_MAX, BALANCES_SHOWN_MAX, INLINE_BALANCES_MAX};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
@@ -228,12 +228,24 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
         // Other groups have nothing of it.
         Query::Nodes(_) => found(&mut reply, Some(viewed(&reader, NodeLives::read)?)),
         Query::Accused(_) => found(&mut reply, Some(viewed(&reader, Accused::read)?)),
+        // The same: a group that is not the beacon has no committees in its registry, and shows an empty status.
+        Query::Audit(query) if query.proofs => {
+            let cluster = header_cluster(&reader, &applied)?;
+            found(&mut reply, Some(viewed(&reader, |view| AuditReport::read(view, cluster))?));
+        }
+        Query::Audit(_) => found(&mut reply, Some(viewed(&reader, AuditStatus::read)?)),
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
         // What is always proved is answered before.
         Query::Founded(_) | Query::Exclusion(_) => return Err(refuse(Reject::Malformed)),
     }
     Ok(reply)
+}
+
+/// The cluster, as the last block's header names it.
+fn header_cluster(reader: &ViewReader<'_>, applied: &AppliedRecord) -> Result<ClusterId, ReadFault> {
+    let header = load::<Header>(reader, &schema::header(applied.height))?;
+    Ok(header.ok_or_else(|| ReadFault("the state holds no header of its last block".into()))?.cluster)
 }
 
 /// The account and the name that a question is about. What has no name of its own is not told by its key.

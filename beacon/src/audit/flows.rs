@@ -1,0 +1,250 @@
+//! Value flows over all groups: what each shard says entered and left it, added up over its whole chain, and compared with
+//! what its peers say.
+//!
+//! A header's line of an asset must balance and open with what the last one closed with. What one shard has given to
+//! another must be what the other has from it, as soon as nothing is in flight between them. Mail in flight shows in the
+//! streams: what the sender has sent against what the receiver has taken. An amount that both sides post by vote
+//! (`PaySync`) is not mail, and either side may be first; so flows are compared when both shards have taken all mail that
+//! anybody had sent them, votes among it, and so know the same of every transaction. Channels show no flows, only streams;
+//! what they bring back the main ledger measures itself, in its pair accounts.
+//!
+//! Sums count modulo 2^128: an asset may go to and fro for ever, and what is compared is whether two sums are equal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use cross_shard::stream::StreamLeaf;
+use ledger::flow::FlowLine;
+use ledger::hash::Hash32;
+use ledger::header::Header;
+use ledger::ids::{AssetId, GroupId, GroupKind, Height};
+use ledger::machine::BlockContext;
+use ledger::view::View;
+
+use crate::audit::trail::{self, Trail};
+use crate::audit::{AUDIT_VERSION, Flaw, note};
+use crate::registry;
+
+/// What a shard says of an asset, over all its audited blocks. All sums modulo 2^128.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct AssetSums {
+    /// Format version, [`AUDIT_VERSION`].
+    pub version: u8,
+    /// The shard.
+    pub group: GroupId,
+    /// The asset.
+    pub asset: AssetId,
+    /// Its total in the shard after the last block that touched it.
+    pub closing: u128,
+    /// Created by its issuer.
+    pub minted: u128,
+    /// Destroyed by its issuer.
+    pub burned: u128,
+    /// What came, by source.
+    pub imported: BTreeMap<GroupId, u128>,
+    /// What left, by destination.
+    pub exported: BTreeMap<GroupId, u128>,
+}
+
+impl AssetSums {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub const fn new(group: GroupId, asset: AssetId) -> Self {
+        let (imported, exported) = (BTreeMap::new(), BTreeMap::new());
+        Self { version: AUDIT_VERSION, group, asset, closing: 0, minted: 0, burned: 0, imported, exported }
+    }
+
+    /// What came from a peer.
+    #[must_use]
+    pub fn came_from(&self, peer: GroupId) -> u128 {
+        self.imported.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// What left for a peer.
+    #[must_use]
+    pub fn left_for(&self, peer: GroupId) -> u128 {
+        self.exported.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// Adds one block's line. Says what is wrong with it, if anything.
+    #[must_use]
+    pub fn add(&mut self, line: &FlowLine) -> Option<Flaw> {
+        let asset = self.asset;
+        let flaw = match (line.balances(), self.closing == line.opening) {
+            (false, _) => Some(Flaw::Unbalanced { asset }),
+            (true, false) => Some(Flaw::Discontinuous { asset, closed: self.closing, opened: line.opening }),
+            (true, true) => None,
+        };
+        self.closing = line.closing;
+        self.minted = self.minted.wrapping_add(line.minted);
+        self.burned = self.burned.wrapping_add(line.burned);
+        for (sums, peers) in [(&mut self.imported, &line.imported), (&mut self.exported, &line.exported)] {
+            for (peer, amount) in peers {
+                let sum = sums.entry(*peer).or_default();
+                *sum = sum.wrapping_add(*amount);
+            }
+        }
+        flaw
+    }
+}
+
+/// Where a stream stands by one of its two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct StreamEnd {
+    /// Format version, [`AUDIT_VERSION`].
+    pub version: u8,
+    /// Sequence number of the next message.
+    pub next_seq: u64,
+    /// Head of the range over everything before it.
+    pub head: Hash32,
+}
+
+impl StreamEnd {
+    fn of(leaf: &StreamLeaf) -> Self {
+        Self { version: AUDIT_VERSION, next_seq: leaf.next_seq, head: leaf.head }
+    }
+}
+
+const SUMS: &[u8] = b"audit-sums/";
+const SENT: &[u8] = b"audit-sent/";
+const TOOK: &[u8] = b"audit-took/";
+
+/// Key of [`AssetSums`].
+#[must_use]
+pub fn sums_key(group: GroupId, asset: &AssetId) -> Vec<u8> {
+    registry::key(SUMS, &[&group.0.to_be_bytes(), &asset.0])
+}
+
+/// Key of what a source says that it has sent to a destination: a [`StreamEnd`].
+#[must_use]
+pub fn sent_key(dest: GroupId, source: GroupId) -> Vec<u8> {
+    registry::key(SENT, &[&dest.0.to_be_bytes(), &source.0.to_be_bytes()])
+}
+
+/// Key of what a destination says that it has taken from a source: a [`StreamEnd`].
+#[must_use]
+pub fn took_key(dest: GroupId, source: GroupId) -> Vec<u8> {
+    registry::key(TOOK, &[&dest.0.to_be_bytes(), &source.0.to_be_bytes()])
+}
+
+/// What a shard says of all its assets, by asset.
+pub fn sums(view: &mut View<'_>, group: GroupId) -> Vec<AssetSums> {
+    let prefix = registry::key(SUMS, &[&group.0.to_be_bytes()]);
+    registry::family(view, &prefix).into_iter().map(|(_, sums)| sums).collect()
+}
+
+/// Adds the lines of a trail. Says whether one of them shows that the group broke the rules.
+pub(crate) fn add(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> bool {
+    let group = trail.certificate.header.group;
+    let mut touched: BTreeMap<AssetId, AssetSums> = BTreeMap::new();
+    let mut flaws = Vec::new();
+    for header in trail.all() {
+        for line in &header.value_flow {
+            let sums = touched.entry(line.asset).or_insert_with(|| {
+                view.load(&sums_key(group, &line.asset)).unwrap_or_else(|| AssetSums::new(group, line.asset))
+            });
+            flaws.extend(sums.add(line).map(|flaw| (header.height, flaw)));
+        }
+    }
+    for (asset, sums) in touched {
+        registry::put(view, sums_key(group, &asset), &sums);
+    }
+    let flawed = !flaws.is_empty();
+    for (height, flaw) in flaws {
+        note(view, at, group, height, flaw);
+    }
+    flawed
+}
+
+/// Keeps where the streams stand at the end of a trail, and notes where both ends say the same of how much and not of
+/// what.
+pub(crate) fn keep_streams(view: &mut View<'_>, at: &BlockContext, trail: &Trail) {
+    let header = &trail.certificate.header;
+    let group = header.group;
+    let sent = trail.outbox.iter().map(|leaf| (leaf, leaf.peer, group));
+    let took = trail.inbox.iter().map(|leaf| (leaf, group, leaf.peer));
+    for (leaf, dest, source) in sent.chain(took) {
+        let (mut own, mut other) = (sent_key(dest, source), took_key(dest, source));
+        if dest == group {
+            std::mem::swap(&mut own, &mut other);
+        }
+        let end = StreamEnd::of(leaf);
+        if view.load::<StreamEnd>(&own) != Some(end) {
+            registry::put(view, own, &end);
+        }
+        let other: Option<StreamEnd> = view.load(&other);
+        if other.is_some_and(|other| other.next_seq == end.next_seq && other.head != end.head) {
+            let height = height_of(view, dest, header);
+            note(view, at, dest, height, Flaw::OtherMail { peer: source });
+        }
+    }
+}
+
+/// How far a group is audited, where the header is the last one that was shown, of whichever group.
+fn height_of(view: &mut View<'_>, group: GroupId, shown: &Header) -> Height {
+    if group == shown.group {
+        return shown.height;
+    }
+    trail::audited(view, group).map(|audit| audit.height).unwrap_or_default()
+}
+
+/// The other ends of the streams into a group, by source.
+fn ends(view: &mut View<'_>, family: &[u8], dest: GroupId) -> BTreeMap<GroupId, StreamEnd> {
+    let prefix = registry::key(family, &[&dest.0.to_be_bytes()]);
+    let found: Vec<(Vec<u8>, StreamEnd)> = registry::family(view, &prefix);
+    let source = |key: &[u8]| Some(GroupId(u64::from_be_bytes(key.get(prefix.len()..)?.try_into().ok()?)));
+    found.into_iter().filter_map(|(key, end)| Some((source(&key)?, end))).collect()
+}
+
+/// Whether a group has taken all that was sent to it, by what is audited. The beacon moves no value and votes on none.
+fn drained(view: &mut View<'_>, group: GroupId) -> bool {
+    let (sent, took) = (ends(view, SENT, group), ends(view, TOOK, group));
+    let sources: BTreeSet<GroupId> = sent.keys().chain(took.keys()).copied().collect();
+    let next = |ends: &BTreeMap<GroupId, StreamEnd>, source: &GroupId| ends.get(source).map_or(0, |end| end.next_seq);
+    sources.iter().filter(|source| **source != GroupId::BEACON).all(|source| next(&sent, source) == next(&took, source))
+}
+
+/// The shards that a group has ever written to or heard of.
+fn peers(view: &mut View<'_>, group: GroupId) -> BTreeSet<GroupId> {
+    let mut peers: BTreeSet<GroupId> = ends(view, TOOK, group).into_keys().collect();
+    for sums in sums(view, group) {
+        peers.extend(sums.imported.into_keys());
+        peers.extend(sums.exported.into_keys());
+    }
+    peers.retain(|peer| peer.kind() == Some(GroupKind::Shard) && *peer != group);
+    peers
+}
+
+/// Compares what a shard and its peers say of each other, if nothing is in flight. Says whether all peers were compared.
+pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, shown: &Header) -> bool {
+    let group = shown.group;
+    if !drained(view, group) {
+        return false;
+    }
+    let own: BTreeMap<AssetId, AssetSums> = sums(view, group).into_iter().map(|sums| (sums.asset, sums)).collect();
+    let mut all = true;
+    for peer in peers(view, group) {
+        if !drained(view, peer) {
+            all = false;
+            continue;
+        }
+        let theirs: BTreeMap<AssetId, AssetSums> =
+            sums(view, peer).into_iter().map(|sums| (sums.asset, sums)).collect();
+        let assets: BTreeSet<AssetId> = own.keys().chain(theirs.keys()).copied().collect();
+        for asset in assets {
+            let of = |sums: &BTreeMap<AssetId, AssetSums>, what: fn(&AssetSums, GroupId) -> u128, peer: GroupId| {
+                sums.get(&asset).map_or(0, |sums| what(sums, peer))
+            };
+            let there = (of(&own, AssetSums::left_for, peer), of(&theirs, AssetSums::came_from, group));
+            let back = (of(&theirs, AssetSums::left_for, group), of(&own, AssetSums::came_from, peer));
+            for (from, to, (exported, imported)) in [(group, peer, there), (peer, group, back)] {
+                if exported != imported {
+                    let flaw = Flaw::FlowsDiffer { peer: to, asset, exported, imported };
+                    let height = height_of(view, from, shown);
+                    note(view, at, from, height, flaw);
+                }
+            }
+        }
+    }
+    all
+}
