@@ -3,8 +3,8 @@
 
 mod accused;
 mod assignment;
-mod beacon_seats;
 mod audit;
+mod beacon_seats;
 mod channels;
 mod commands;
 mod engine;

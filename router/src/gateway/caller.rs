@@ -80,7 +80,14 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
         // It goes to the channels of whoever asks.
         Some(Query::Explain(_)) => return true,
         // Of shards and of the beacon alone.
-        Some(Query::Accounts(_) | Query::Channels(_) | Query::Founded(_) | Query::Nodes(_) | Query::Accused(_) | Query::Audit(_))
+        Some(
+            Query::Accounts(_)
+            | Query::Channels(_)
+            | Query::Founded(_)
+            | Query::Nodes(_)
+            | Query::Accused(_)
+            | Query::Audit(_),
+        )
         | None => {
             return false;
         }
