@@ -111,7 +111,6 @@ impl Hindrance {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Beacon => "beacon",
             Self::Change => "change",
             Self::NoNode => "no_node",
         }

@@ -49,7 +49,7 @@ pub struct AssetSums {
 impl AssetSums {
     /// Nothing has happened yet.
     #[must_use]
-    pub const fn new(group: GroupId, asset: AssetId) -> Self {
+    pub fn new(group: GroupId, asset: AssetId) -> Self {
         let (imported, exported) = (BTreeMap::new(), BTreeMap::new());
         Self { version: AUDIT_VERSION, group, asset, closing: 0, minted: 0, burned: 0, imported, exported }
     }

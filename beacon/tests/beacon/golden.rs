@@ -114,10 +114,10 @@ fn records() {
     let expected = expected.replace(' ', "");
     assert_eq!(encoded(borsh::to_vec(&accusation).unwrap()), expected);
     let seat = |hindrance| Removal { node: NodeId(3), group: GroupId::shard(1), hindrance };
-    let removals = [None, Some(Hindrance::Beacon), Some(Hindrance::Change), Some(Hindrance::NoNode)].map(seat);
+    let removals = [None, Some(Hindrance::Change), Some(Hindrance::NoNode)].map(seat);
     let accused = Accused { version: ACCUSED_VERSION, accusations: vec![accusation], removals: removals.to_vec() };
-    let seats = ["00", "0100", "0101", "0102"].map(|hindrance| format!("030000000100000000000002{hindrance}"));
-    let expected = format!("0101000000{expected}04000000{}", seats.concat());
+    let seats = ["00", "0100", "0101"].map(|hindrance| format!("030000000100000000000002{hindrance}"));
+    let expected = format!("0101000000{expected}03000000{}", seats.concat());
     assert_eq!(encoded(borsh::to_vec(&accused).unwrap()), expected);
     let gone = RemovedNode {
         version: REMOVED_NODE_VERSION,

@@ -141,7 +141,7 @@ mod tests {
             version: ACCUSED_VERSION,
             accusations: vec![accusation(3), accusation(5)],
             removals: vec![
-                seat(3, GroupId::BEACON, Some(Hindrance::Beacon)),
+                seat(3, GroupId::BEACON, Some(Hindrance::Change)),
                 seat(3, GroupId::shard(1), None),
                 seat(3, GroupId::shard(2), Some(Hindrance::NoNode)),
             ],
@@ -149,7 +149,7 @@ mod tests {
         let lines = lines(&found);
         let told = problems(&lines);
         let expected = [
-            "node 3 has voted twice in shard-1 (evidence abababababab); it keeps its seat in beacon: the beacon's",
+            "node 3 has voted twice in shard-1 (evidence abababababab); it keeps its seat in beacon: another change",
             "node 3 has voted twice in shard-1 (evidence abababababab); its seat in shard-1 is being given to others",
             "node 3 has voted twice in shard-1 (evidence abababababab); it keeps its seat in shard-2: no other node",
         ];
@@ -162,7 +162,7 @@ mod tests {
             assert!(shown.contains(part), "{part} in {shown}");
         }
         let json = serde_json::to_value(&lines[0]).unwrap();
-        assert_eq!(json["seats"][0]["hindrance"], Value::from("beacon"));
+        assert_eq!(json["seats"][0]["hindrance"], Value::from("change"));
         assert_eq!(json["seats"][1]["moving"], Value::from(true));
         assert_eq!(accused_table(&[]), None);
     }

@@ -437,8 +437,6 @@ impl Client {
         found_value("accused", &reply)?.ok_or_else(missing)
     }
 
-    /// One piece of evidence by its name, as a file that has been checked against the genesis; `None` when the group
-    /// does not keep it.
     /// What the beacon's audit of all groups has come to, unproved: `beacon::AuditStatus`, or with the proofs that it keeps
     /// `beacon::AuditReport`, neither of which this crate knows.
     ///
@@ -451,8 +449,8 @@ impl Client {
         found_value("audit", &reply)?.ok_or_else(missing)
     }
 
-    /// One of it by its name, as a file that has been checked against the genesis; `None` when the group does not
-    /// keep it.
+    /// One piece of evidence by its name, as a file that has been checked against the genesis; `None` when the group
+    /// does not keep it.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -268,6 +268,7 @@ mod tests {
             revision: 1,
             beacon_height: 0,
             proof: bytes::Bytes::new(),
+            beacon: None,
         };
         let group = GroupId::shard(0);
         let now = Instant::now();

@@ -35,7 +35,7 @@ fn known(beacon: Committee, former: Vec<Committee>, coming: Option<Committee>, h
     let mut current = committees();
     current.retain(|committee| committee.group != BEACON);
     current.push(beacon);
-    Committees { current, former, coming, height: Height(height) }
+    Committees { current, former, coming, height: Height(height), ..Committees::default() }
 }
 
 /// A driver whose proposals are all accepted.
