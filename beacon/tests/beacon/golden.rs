@@ -171,7 +171,7 @@ fn records() {
     let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
     assert_eq!(
         hex::encode(borsh::to_vec(&head).unwrap()),
-        "0102000000000000000d0e4e4d6115b8e52e9645569932797345078ac74dc77510c5dfe3673863ac50"
+        "01020000000000000039147b62f4240b0fec48dba2acb375a4eaab17f69900423f8e3a9514ba74167f"
     );
     assert_eq!(
         hex::encode(registry::head_key()),

@@ -11,7 +11,7 @@ use super::{Admin, Target, VerifyFile};
 pub enum Audit {
     /// Show how far the beacon has audited every group, what is on its way between shards, and what was found
     #[command(
-        after_help = "Example:\n  seamark audit status\n  seamark audit status --json\n\nEvery group shows the beacon its headers. It checks that each continues the one before it, that what\nenters and leaves a shard balances, and that what one shard has given to another is what that one got.\nExits with 1 when something was found or somebody is held."
+        after_help = "Example:\n  seamark audit status\n  seamark audit status --json\n\nEvery group shows the beacon its headers. It checks that each continues the one before it, that\nwhat enters and leaves a shard balances, and that what one shard has given to another is what that\none got. Exits with 1 when something was found or somebody is held."
     )]
     Status {
         /// Which cluster.
