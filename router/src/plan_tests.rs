@@ -143,7 +143,8 @@ fn each_group_is_given_its_own_openings_and_no_others() {
     ];
     let signed = SignedTx::sign(&body(slots.clone()), &[&SecretKey::derive(b"key", b"")]).encode();
     let given = |openings| {
-        let Plan::Several(parts) = plan(&layout, &tx(slots.clone(), openings).unwrap()).unwrap() else {
+        let sent = ParsedTx::decode(&ClusterId::default(), &Submission::encode(signed.clone(), openings)).unwrap();
+        let Plan::Several(parts) = plan(&layout, &sent).unwrap() else {
             panic!("three groups vote");
         };
         parts

@@ -236,7 +236,9 @@ fn a_channel_closes_when_nothing_is_under_way() {
     let refused = CommandOutcome::Refused(tx.txid(&world.cluster), Reject::ChannelClosing);
     assert_eq!(world.submit(group, &tx, &[]), refused);
     assert_eq!(world.govern(group, 1, &Act::FinishClose), Err(ChannelReject::CloseRegisters));
-    // What it voted for before is carried out.
+    let home = world.home(&theirs);
+    // What it voted for before is carried out. Of what the main ledger is to debit it is handed the signature itself.
+    assert!(matches!(world.submit(home, &swap, &[]), CommandOutcome::Voted(..)));
     world.settle();
     assert!(matches!(world.chain(group).outcome(&swap), Some(Outcome::Committed { .. })));
     assert_eq!(
