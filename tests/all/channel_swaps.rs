@@ -234,7 +234,7 @@ async fn channels_and_the_main_ledger_settle_one_against_the_other_or_not_at_all
         let receipt = known.into_iter().filter(|known| known.group != steel).find_map(|known| known.receipt);
         let receipt = receipt.ok_or_else(|| "no receipt yet".to_owned())?;
         assert_eq!(receipt.outcome, ledger::Outcome::Aborted { group: steel, reason: Reject::RefusedElsewhere });
-        Ok(())
+        Ok::<_, String>(())
     })
     .await;
 

@@ -221,6 +221,7 @@ impl World {
             channels: 0,
             channel_engine: Engine::Raft,
             founding: false,
+            anchors: false,
             transactions: rng.random_range(TRANSACTIONS),
             safety_ms,
         };
