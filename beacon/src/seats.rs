@@ -288,8 +288,14 @@ fn steps(
         _ => group != GroupId::BEACON,
     };
     for current in committees.iter().filter(|committee| changes(committee.group)) {
+        let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
         let hosts = match current.group.kind() {
-            Some(GroupKind::Channel) => Some(honest(current, channels::hosts(view, current.group), &accused)),
+            Some(GroupKind::Channel) => {
+                let named = channels::hosts(view, current.group);
+                let closed = channels::is_closed(view, current.group);
+                let hosts = if closed { channels::keepers(named, drained) } else { named };
+                Some(honest(current, hosts, &accused))
+            }
             _ => None,
         };
         let to = engine::wanted(view, current);
@@ -299,7 +305,6 @@ fn steps(
         let mut stuck = false;
         let seats = match &hosts {
             Some(hosts) => {
-                let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
                 if about.is_some_and(|node| hosts.contains(&node) && drained(&node)) {
                     return Err(Reject::Quorum);
                 }

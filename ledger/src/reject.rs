@@ -183,6 +183,14 @@ crate::rejections! {
         WatchForm = 127, "watch_form", "the policy for nodes that vanish is outside the limits", "use a time-out from 10 seconds to 30 days, and 1 to 64 nodes";
         /// A report that counts for nothing.
         SilenceForm = 128, "silence_form", "the report about silent nodes counts for nothing: nobody watches, it is not of a member of a group, not signed by it, or old", "none; the node reports again";
+        /// An organisation's share of channels is used up.
+        ChannelShare = 160, "channel_share", "the organisation has proposed as many channels as it may have at a time, those that wait for approval included", "close one of them with 'seamark channel close', or withdraw a founding";
+        /// No more channels at a time.
+        ChannelsFull = 161, "channels_full", "the cluster has as many channels as it may have at a time", "wait until a channel is closed, and approve again";
+        /// No more channels ever.
+        ChannelsSpent = 162, "channels_spent", "the cluster has founded as many channels as it may in its life", "use one of the channels that are there";
+        /// A member that is alone in its channel wants to go.
+        OrgAlone = 163, "org_alone_in_channel", "the organisation is the only member of a channel that is not closed", "take home what is in the channel, and close it with 'seamark channel close' and 'seamark channel finish-close'; the others can remove the organisation without that, and what is in the channel is lost then";
     }
 }
 
