@@ -90,7 +90,8 @@ pub(super) fn barred(view: &mut View<'_>) -> Option<Reject> {
 }
 
 /// Takes over what the beacon says of the registry. New admin keys come first: of an organisation
-/// that has replaced its key, one is always there. A key that is not new changes nothing, since its
+/// that has replaced its key, one is always there. One whose last admin key in the channel was revoked has that of the
+/// registry. A key that is not new changes nothing, since its
 /// organisation may have replaced it in the channel; the first update is of the block that founded the
 /// channel, so it has none that the charter has not.
 pub(super) fn follow(view: &mut View<'_>, at: &BlockContext, update: RegistryUpdate) {
@@ -103,6 +104,11 @@ pub(super) fn follow(view: &mut View<'_>, at: &BlockContext, update: RegistryUpd
     }
     for (org, credential) in &update.revoked {
         follow::apply_revocation(view, at, *org, credential);
+    }
+    for (org, _) in &update.revoked {
+        if let Some(entry) = update.org(*org) {
+            follow::keep_an_admin(view, *org, &entry.admin_key);
+        }
     }
     // What was revoked is in the channel's own leaves now.
     view.store(schema::registry_extract(), &RegistryUpdate { revoked: Vec::new(), ..update });

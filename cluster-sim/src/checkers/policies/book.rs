@@ -166,6 +166,19 @@ impl Book {
         for (org, credential) in &update.revoked {
             self.revoke(*org, *credential);
         }
+        for (org, _) in &update.revoked {
+            self.still_speaks(*org, update);
+        }
+    }
+
+    /// A member whose last admin key the registry has revoked has the registry's, unless that was revoked, too.
+    fn still_speaks(&mut self, org: OrgId, update: &RegistryUpdate) {
+        let Some(entry) = update.orgs.iter().find(|entry| entry.org == org) else { return };
+        let revoked = self.revoked.contains(&(org, credential(&entry.admin_key)));
+        let Some(member) = self.members.get_mut(&org) else { return };
+        if !revoked && !member.keys.values().any(|role| *role == Role::Admin) {
+            member.keys.insert(entry.admin_key, Role::Admin);
+        }
     }
 
     /// A proposal came into force: whether it might, and what follows.
