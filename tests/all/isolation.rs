@@ -146,7 +146,7 @@ impl Scene {
                 Query::Asset(v1::AssetQuery { asset: Bytes::copy_from_slice(&self.bank.asset.0), group: channel })
             }
             "channels" => Query::Channels(v1::ChannelsQuery { foundings: true }),
-            "governance" => Query::Governance(v1::GovernanceQuery { group: channel }),
+            "governance" => Query::Governance(v1::GovernanceQuery { group: channel, ..Default::default() }),
             "founded" => Query::Founded(v1::FoundedQuery { group: channel }),
             // Of a member: whether there is one is nobody's business either.
             "exclusion" => Query::Exclusion(v1::ExclusionQuery { group: channel, org: B.0.into() }),
@@ -470,7 +470,7 @@ async fn outsiders_get_nothing_of_a_channel() {
     let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
     // C has a channel of its own: it is clients and a node of another channel that come.
     let other = Consortium::of(&scene.cluster).found("coal", &[(C, &[OUTSIDE]), (B, &[NodeId(5)])]).await;
-    let query = Some(Query::Governance(v1::GovernanceQuery { group: other.0 }));
+    let query = Some(Query::Governance(v1::GovernanceQuery { group: other.0, ..Default::default() }));
     let own = v1::QueryRequest { query, ..v1::QueryRequest::default() }.encode_to_vec();
     let door = scene.door(OUTSIDE, &scene.issue("org-c", Subject::client));
     eventually("it reads its own channel", async || {

@@ -100,7 +100,7 @@ fn command_to(group: GroupId) -> v1::CommandRequest {
 }
 
 fn question_of(group: GroupId) -> v1::QueryRequest {
-    let query = v1::query_request::Query::Governance(v1::GovernanceQuery { group: group.0 });
+    let query = v1::query_request::Query::Governance(v1::GovernanceQuery { group: group.0, ..Default::default() });
     v1::QueryRequest { query: Some(query), ..v1::QueryRequest::default() }
 }
 

@@ -7,13 +7,14 @@
 use channel::lifecycle::Deed;
 use channel::state::{self, MemberRecord};
 use channel::{
-    ChannelReject, CheckedCommand, Phase, Refusal, Registry, RegistryNode, RegistryOrg, Surroundings, UnderWay, follow,
+    ChannelReject, CheckedCommand, Explanation, Phase, Refusal, Registry, RegistryNode, RegistryOrg, Surroundings,
+    UnderWay, follow,
 };
 use cross_shard::notice::{CHANNEL_UPDATE_VERSION, ChannelStatus, ChannelUpdate, RegistryUpdate};
 use cross_shard::stream;
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, NodeId, OrgId};
+use ledger::ids::{GroupId, Height, NodeId, OrgId, TimeMs};
 use ledger::limits::SWEEP_MAX;
 use ledger::machine::{BlockContext, ReadSet};
 use ledger::reject::Reject;
@@ -66,6 +67,21 @@ pub(super) fn read_set(bytes: &[u8], group: GroupId) -> ReadSet {
     keys.push(schema::registry_extract());
     keys.push(schema::current_committee(group));
     keys
+}
+
+/// What a proposal waits for, by the state after this block; `None` where there is no such proposal, or no channel.
+pub(crate) fn explain(
+    view: &mut View<'_>,
+    group: GroupId,
+    (height, time_ms): (Height, TimeMs),
+    id: &Hash32,
+) -> Option<Explanation> {
+    let cluster = state::channel(view)?.cluster;
+    let committee: Committee = view.load(&schema::current_committee(group))?;
+    let registry = Followed(view.load(&schema::registry_extract()).unwrap_or_default());
+    let under_way = under_way(view);
+    let around = Surroundings { registry: &registry, committee: &committee, under_way };
+    channel::explain(view, &BlockContext { cluster, group, height, time_ms }, &around, id)
 }
 
 /// What keeps a channel from being closed. More than a block looks after at once is not counted on.

@@ -1,8 +1,8 @@
 use beacon::command::BeaconCommand;
 use channel::{Change, ChannelReject, Command as Act, Engine, Outcome as Said, Phase, Subject};
 use cross_shard::notice::ChannelStatus;
-use ledger::ids::{AssetId, Height, LedgerId};
-use ledger::{Move, Outcome, SecretKey, SignedTx, TimeMs};
+use ledger::ids::{AssetId, LedgerId};
+use ledger::{Move, Outcome, SecretKey, SignedTx};
 
 use super::*;
 use crate::core::consortium::{

@@ -32,6 +32,7 @@ use storage::{KeyRange, Kv};
 use v1::query_request::Query;
 
 use crate::core::applied::AppliedRecord;
+use crate::core::governance;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::admission::{self, Denial, Forwarder};
 use crate::server::gather;
@@ -212,6 +213,10 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
         Query::Channels(query) => {
             reply.found = true;
             reply.values = channels(&reader, query.foundings)?;
+        }
+        Query::Governance(query) if !query.explain.is_empty() => {
+            let (id, at) = (edge::hash("explain", &query.explain)?, (applied.height, applied.time_ms));
+            found(&mut reply, viewed(&reader, |view| governance::explain(view, group, at, &id))?);
         }
         Query::Governance(_) => {
             let governance = viewed(&reader, |view| Governance::read(view, applied.height, applied.time_ms))?;
