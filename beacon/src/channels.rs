@@ -290,6 +290,11 @@ pub(crate) fn groups(view: &mut View<'_>) -> Vec<GroupId> {
     groups
 }
 
+/// All channels of the directory, in order, the closed ones too.
+pub(crate) fn groups_ever(view: &mut View<'_>) -> Vec<GroupId> {
+    directory(view).into_iter().map(|entry| entry.group).collect()
+}
+
 /// Takes what a channel shows of itself, and prepares its committee for the nodes and the engine that it names. A channel
 /// speaks for itself only; whatever else it sends is not taken, since only a committee that breaks the
 /// rules sends it, nor anything from one that is closed, whose members and nodes do not change any more. Returns what is

@@ -12,6 +12,8 @@ const COMMITTEE_BYTES_MAX: usize = COMMITTEE_MAX * (4 + 2 + 33) + 64;
 /// One encoded foundation: its charter, its members, two committees and a layout.
 const FOUNDATION_BYTES_MAX: usize =
     CHARTER_BYTES_MAX + FOUNDERS_MAX * 2 + 2 * COMMITTEE_BYTES_MAX + SHARDS_MAX * 17 + 256;
+/// What everybody is shown of a foundation: version, group and two hashes.
+const FOUNDED_BYTES: usize = 1 + 8 + 2 * 32;
 /// What proves a registry: a path in the state tree, a header, and signatures of the beacon.
 const PROOF_BYTES_MAX: usize = 1024 * 1024;
 
@@ -38,7 +40,9 @@ pub const CHANNELS_MAX: usize = 64;
 pub const CHANNELS_PER_ORG_MAX: usize = 16;
 /// Channels that are founded in the life of a cluster. Everybody is shown the committee and the members of each, also when
 /// it is closed, since it is read and proved for good; no ordinal is given twice.
-pub const CHANNELS_EVER_MAX: usize = 64;
+pub const CHANNELS_EVER_MAX: usize = 512;
+/// Foundations that a node asks for at a time, and is given in one message with the registry.
+pub const FOUNDATIONS_ASKED_MAX: usize = 16;
 /// Messages to a closed channel that wait to be taken. Beyond it is told nothing more: its nodes may have gone for good, and
 /// the beacon neither waits for them nor keeps what nobody fetches.
 pub const CLOSED_MAIL_MAX: u64 = 256;
@@ -99,11 +103,13 @@ const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
         + NODES_MAX * NODE_BYTES_MAX
         + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
-        + CHANNELS_EVER_MAX * (COMMITTEE_BYTES_MAX + FOUNDATION_BYTES_MAX + ORGS_MAX * 2 + 12)
+        + CHANNELS_EVER_MAX * (COMMITTEE_BYTES_MAX + FOUNDED_BYTES + ORGS_MAX * 2 + 12)
+        + CHANNELS_MAX * COMMITTEE_BYTES_MAX
+        + FOUNDATIONS_ASKED_MAX * FOUNDATION_BYTES_MAX
         + (ORGS_MAX * REVOCATIONS_PER_ORG_MAX + REMOVED_ORGS_MAX) * 34
         + PROOF_BYTES_MAX
         < GRPC_BYTES_MAX,
-    "a registry with its layout, its committees and its proof fits into one message"
+    "a registry with its layout, its committees and its proof fits into one message, with foundations that are asked for"
 );
 const _: () = assert!(
     ORGS_MAX * (NAME_BYTES_MAX + 128)

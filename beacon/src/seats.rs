@@ -24,6 +24,7 @@ use ledger::hash::{Hash32, tagged};
 use ledger::ids::{Epoch, GroupId, GroupKind, NodeId};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
+use ledger::schema;
 use ledger::view::View;
 
 use crate::accused;
@@ -282,7 +283,9 @@ fn steps(
         *held.entry(member.node).or_default() += 1;
     }
     let mut steps = Vec::new();
-    let founded: Vec<GroupId> = registry::foundations(view).into_iter().map(|foundation| foundation.group).collect();
+    let known = channels::groups_ever(view);
+    let founded: Vec<GroupId> =
+        known.into_iter().filter(|group| view.get(&schema::founded(*group)).is_some()).collect();
     let changes = |group: GroupId| match group.kind() {
         Some(GroupKind::Channel) => founded.contains(&group),
         _ => group != GroupId::BEACON,

@@ -91,7 +91,7 @@ async fn a_revoked_certificate_opens_no_door_and_closes_those_that_it_opened() {
         others.push(client_door(&cluster, node, &other));
         answers(clients.last().unwrap(), CLUSTER).await;
         answers(others.last().unwrap(), CLUSTER).await;
-        let followed = net::node_client(routers.last().unwrap().clone()).follow(v1::FollowRequest {}).await;
+        let followed = net::node_client(routers.last().unwrap().clone()).follow(v1::FollowRequest::default()).await;
         let mut stream = followed.unwrap().into_inner();
         assert!(stream.message().await.unwrap().is_some());
         streams.push(stream);

@@ -155,6 +155,15 @@ fn the_approval_that_decides_founds_the_channel_and_tells_everybody() {
     let foundation = beacon.read(registry::foundations).remove(0);
     assert_eq!((leaf.group, leaf.committee, leaf.foundation), (group, committee.hash(), foundation.hash()));
     assert!(schema::tree_position(&schema::founded(group)).is_some(), "it is a leaf of the state tree");
+    // Everybody is shown that leaf, and nothing of what the channel agreed on.
+    let shown = ClusterView::read(&beacon.state).unwrap();
+    assert_eq!(shown.founded(group), Some(&leaf));
+    let holds = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+    for (subject, policy) in &charter.policies {
+        let policy = borsh::to_vec(&(subject, policy)).unwrap();
+        assert!(holds(&foundation.charter, &policy), "the search finds what is there");
+        assert!(!holds(&shown.encode(), &policy), "the policy of {} is shown to everybody", subject.word());
+    }
     let [entry] = &beacon.read(channels::directory)[..] else { panic!("one channel") };
     assert_eq!((entry.name.as_str(), entry.shown.status), ("steel", ChannelStatus::Running));
     assert_eq!(entry.shown.members, [1, 2, 3].map(OrgId));

@@ -3,13 +3,15 @@
 //! What a node says is not believed but judged: a registry comes with a certified header of the
 //! beacon and a path from its state, checked by the beacon's committee that is known already. A node
 //! of the beacon that lies is left for the next one; one that keeps silent is left after a while.
+//!
+//! How a channel began is not in the registry, only its hash. A node that has a seat there asks for it with the next stream.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use beacon::{RegistryProof, RegistryProofError};
 use client::net;
-use ledger::{GroupId, NodeId};
+use ledger::{Foundation, GroupId, NodeId};
 use proto::v1;
 use tokio::sync::watch;
 
@@ -22,8 +24,9 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 const FOLLOW_FOR: Duration = Duration::from_secs(30);
 
 /// Follows the cluster until nobody holds the view any more. The view starts as the caller seeded
-/// it, usually from the genesis; every later registry that a node proves replaces it.
-pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>) {
+/// it, usually from the genesis; every later registry that a node proves replaces it. `own` is the node that follows, if it
+/// is one: it is given the foundations of the groups that it has a seat in.
+pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, own: Option<NodeId>) {
     let (mut backoff, mut after) = (BACKOFF_FIRST, None);
     loop {
         let Some(node) = next_node(&view.borrow(), after) else {
@@ -31,7 +34,7 @@ pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>
         };
         after = Some(node);
         let mut heard = false;
-        match tokio::time::timeout(FOLLOW_FOR, follow_node(node, &peers, &view, &mut heard)).await {
+        match tokio::time::timeout(FOLLOW_FOR, follow_node(node, own, &peers, &view, &mut heard)).await {
             Ok(ended) => tracing::debug!(%node, cause = %ended, "follow stream lost"),
             Err(_) => continue,
         }
@@ -64,6 +67,7 @@ fn next_node(view: &ClusterView, after: Option<NodeId>) -> Option<NodeId> {
 
 async fn follow_node(
     node: NodeId,
+    own: Option<NodeId>,
     peers: &Peers,
     view: &watch::Sender<Arc<ClusterView>>,
     heard: &mut bool,
@@ -72,7 +76,10 @@ async fn follow_node(
         Ok(channel) => channel,
         Err(status) => return status,
     };
-    let mut stream = match net::node_client(channel).follow(v1::FollowRequest {}).await {
+    let lacking = || own.map(|own| view.borrow().lacking(own)).unwrap_or_default();
+    let asked = lacking();
+    let request = v1::FollowRequest { lacking: asked.iter().map(|group| group.0).collect() };
+    let mut stream = match net::node_client(channel).follow(request).await {
         Ok(response) => response.into_inner(),
         Err(status) => return status,
     };
@@ -83,7 +90,14 @@ async fn follow_node(
         };
         match message {
             Ok(Some(reply)) => match take(&reply, view) {
-                Ok(()) => *heard = true,
+                Ok(()) => {
+                    let lacks = lacking();
+                    // A node that does not have what it was asked for is left like one that is silent.
+                    *heard = lacks.is_empty() || lacks != asked;
+                    if !lacks.is_empty() {
+                        return tonic::Status::aborted("foundations of groups are asked for");
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%node, code = error.code(), %error, "a node showed a registry that is not proved");
                     return tonic::Status::invalid_argument(error.to_string());
@@ -95,8 +109,27 @@ async fn follow_node(
     }
 }
 
-/// Takes a registry that is proved and later than the one known.
+/// Takes a registry that is proved and later than the one known, and foundations that it has the hashes of.
 fn take(reply: &v1::FollowReply, view: &watch::Sender<Arc<ClusterView>>) -> Result<(), RegistryProofError> {
+    take_registry(reply, view)?;
+    for bytes in &reply.foundations {
+        let foundation: Foundation =
+            borsh::from_slice(bytes).map_err(|error| RegistryProofError::Malformed(error.to_string()))?;
+        let foundation = Arc::new(foundation);
+        view.send_if_modified(|current| {
+            let mut next = (**current).clone();
+            let news = next.adopt_foundation(foundation);
+            if news {
+                *current = Arc::new(next);
+            }
+            news
+        });
+    }
+    Ok(())
+}
+
+/// Takes a registry that is proved and later than the one known.
+fn take_registry(reply: &v1::FollowReply, view: &watch::Sender<Arc<ClusterView>>) -> Result<(), RegistryProofError> {
     let known = Arc::clone(&view.borrow());
     // That of the genesis needs no proof, and the one taken last has been judged.
     if reply.registry.is_empty() || reply.registry == known.proof {

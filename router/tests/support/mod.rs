@@ -472,7 +472,7 @@ impl Node for FakeNode {
         let lie = self.world.lies.lock().get(&self.id).cloned();
         let views = tokio_stream::wrappers::WatchStream::new(self.view.clone());
         Ok(Response::new(Box::pin(views.map(move |view| {
-            let reply = view.to_follow_reply();
+            let reply = view.to_follow_reply(Vec::new());
             Ok(match &lie {
                 Some(lie) => v1::FollowReply { registry: lie.clone(), ..reply },
                 None => reply,

@@ -11,6 +11,7 @@ use beacon::{RegistryProof, registry};
 use bytes::Bytes;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
+use ledger::foundation::Foundation;
 use ledger::ids::{GroupId, Height};
 use ledger::layout::Layout;
 use ledger::schema;
@@ -78,6 +79,7 @@ pub async fn publish(hosted: Arc<Hosted>, view: Arc<watch::Sender<Arc<ClusterVie
 
 /// What follows the cluster may have brought a later view in between; the later parts of both count.
 fn merge(current: &mut Arc<ClusterView>, mut next: ClusterView) {
+    let foundations: Vec<_> = current.foundations.values().chain(next.foundations.values()).cloned().collect();
     if current.revision > next.revision {
         let leaders = std::mem::take(&mut next.leaders);
         let mut later = (**current).clone();
@@ -87,6 +89,9 @@ fn merge(current: &mut Arc<ClusterView>, mut next: ClusterView) {
         later.adopt_layout(&next.layout);
         later.leaders.extend(leaders);
         next = later;
+    }
+    for foundation in foundations {
+        next.adopt_foundation(foundation);
     }
     *current = Arc::new(next);
 }
@@ -134,6 +139,14 @@ impl Source {
     fn try_look(&mut self, handle: &GroupHandle, view: &mut ClusterView) -> Result<bool, ReadFault> {
         let latest = self.take(handle)?;
         let mut modified = latest.is_some_and(|(registry, height)| view.adopt(&registry, height));
+        let lacking: Vec<GroupId> =
+            view.founded.keys().filter(|group| !view.foundations.contains_key(group)).copied().collect();
+        for group in lacking {
+            // One that the state here does not have yet is of a later registry, which was followed.
+            if let Some(foundation) = handle.share.state.load::<Foundation>(&registry::foundation_key(group))? {
+                modified |= view.adopt_foundation(Arc::new(foundation));
+            }
+        }
         if let Some(open) = &self.open
             && let Some(certificate) = certificate(handle, open.height)?
         {

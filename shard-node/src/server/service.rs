@@ -192,8 +192,15 @@ impl NodeService for Service {
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         self.node_or_router(&request)?;
+        let node = self.caller(&request);
+        let mut lacking = request.into_inner().lacking;
         let stop = self.hosted.context.stop.clone();
-        let views = WatchStream::new(self.view.clone()).map(|view| Ok(view.to_follow_reply()));
+        let views = WatchStream::new(self.view.clone()).map(move |view| {
+            // Once: who lacks something still asks again.
+            let asked = std::mem::take(&mut lacking);
+            let foundations = node.map(|node| view.lent(node, &asked)).unwrap_or_default();
+            Ok(view.to_follow_reply(foundations))
+        });
         Ok(Response::new(Box::pin(views.take_until(stop.cancelled_owned()))))
     }
 
