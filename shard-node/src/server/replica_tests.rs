@@ -452,3 +452,37 @@ fn a_sealed_snapshot_is_sent_under_a_key_of_its_own_and_sealed_anew_under_the_re
     let mut open = Disk::with(1..=5);
     assert!(somewhere(&open.snapshot(), &root), "where nothing is sealed, it does");
 }
+
+#[test]
+fn an_altered_snapshot_of_a_channel_is_refused_and_the_next_whole_one_taken() {
+    let ((_, ours), (_, theirs)) = (local_seal(), local_seal());
+    let mut leader = Disk::sealed_by(theirs).and(1..=5);
+    let kept = leader.snapshot();
+    let dir = kept.with_file_name("sent");
+    let secret = leader.replica.packer().pack(&kept, &dir).expect("a copy is made").secret;
+    let mut replica = Disk::sealed_by(ours);
+    let files = std::fs::read_dir(&dir).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let judged = |path: &PathBuf| {
+        path.extension().is_some_and(|kind| kind == "sst") || path.file_name().is_some_and(|name| name == "APPLIED")
+    };
+    let altered: Vec<PathBuf> = files.filter(judged).collect();
+    assert!(altered.len() >= 2, "values and a label: {altered:?}");
+    for path in altered {
+        let whole = std::fs::read(&path).expect("a file");
+        for at in [0, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).expect("written");
+            let refused = replica.replica.prepare(&dir, Some(Origin { node: NodeId(7), secret: secret.clone() }));
+            assert!(refused.is_err(), "byte {at} of {}", path.display());
+            assert_eq!((replica.height(), replica.files()), (0, 2), "nothing of it stays");
+        }
+        std::fs::write(&path, whole).expect("written");
+    }
+    assert!(
+        replica.replica.prepare(&dir, Some(Origin { node: NodeId(7), secret })).is_ok(),
+        "the copy itself is whole"
+    );
+    assert_eq!(replica.replica.install(&dir).map(|applied| applied.position), Ok(leader.replica.applied().position));
+    assert_eq!(replica.height(), 5);
+}
