@@ -13,6 +13,7 @@ mod benchmarks;
 mod bft;
 mod bft_switch;
 mod channel_life;
+mod channel_quorum;
 mod channel_swaps;
 mod channels;
 mod clocks;
