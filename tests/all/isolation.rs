@@ -312,7 +312,11 @@ impl Scene {
                     let request = v1::StatusRequest { caller: Some(self.pretence()) };
                     vec![(format!("{who}, {method}"), request.encode_to_vec().into())]
                 }
-                "Clock" | "Follow" => vec![(format!("{who}, {method}"), Bytes::new())],
+                "Clock" => vec![(format!("{who}, {method}"), Bytes::new())],
+                "Follow" => {
+                    let request = v1::FollowRequest { lacking: vec![group] };
+                    vec![(format!("{who}, {method}"), request.encode_to_vec().into())]
+                }
                 other => panic!("{other} is new: call it here about a channel"),
             };
             for (what, message) in messages {
@@ -350,6 +354,11 @@ impl Scene {
                         let refusal = v1::CommandReply::decode(bytes).unwrap().refusal.expect(&what);
                         assert_eq!(refusal.code, "access_denied", "{what}: {refusal:?}");
                         denied.push("command".to_owned());
+                    }
+                    "Follow" => {
+                        self.is_clean(&what, &bytes);
+                        let reply = v1::FollowReply::decode(bytes).unwrap();
+                        assert!(reply.foundations.is_empty(), "{what}: how the channel began is for its nodes");
                     }
                     _ => self.is_clean(&what, &bytes),
                 }
