@@ -189,6 +189,7 @@ fn what_is_sent_is_sealed_under_a_key_of_its_own() {
     let staged = stage(7).expect("staged");
     let all = |db: &StateDb| db.scan(storage::KeyRange::all(), usize::MAX).expect("scan");
     assert_eq!(all(staged.db()), all(&source));
+    drop(staged);
     // The checkpoint that it was made of is as it was.
     let again = StateDb::stage(&kept, &ours.root(), shared(), STATE, cipher(1, 8)).expect("staged");
     assert_eq!(all(again.db()), all(&source));
