@@ -25,6 +25,7 @@ use ledger::hash::{Hash32, tagged};
 use ledger::ids::{Epoch, GroupId, GroupKind, NodeId};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
+use ledger::schema;
 use ledger::view::View;
 
 use crate::accused;
@@ -283,11 +284,19 @@ fn steps(
         *held.entry(member.node).or_default() += 1;
     }
     let mut steps = Vec::new();
-    let founded: Vec<GroupId> = registry::foundations(view).into_iter().map(|foundation| foundation.group).collect();
+    let known = channels::groups_ever(view);
+    let founded: Vec<GroupId> =
+        known.into_iter().filter(|group| view.get(&schema::founded(*group)).is_some()).collect();
     let changes = |group: GroupId| group.kind() != Some(GroupKind::Channel) || founded.contains(&group);
     for current in committees.iter().filter(|committee| changes(committee.group)) {
+        let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
         let hosts = match current.group.kind() {
-            Some(GroupKind::Channel) => Some(honest(current, channels::hosts(view, current.group), &accused)),
+            Some(GroupKind::Channel) => {
+                let named = channels::hosts(view, current.group);
+                let closed = channels::is_closed(view, current.group);
+                let hosts = if closed { channels::keepers(named, drained) } else { named };
+                Some(honest(current, hosts, &accused))
+            }
             _ => None,
         };
         let to = engine::wanted(view, current);
@@ -297,7 +306,6 @@ fn steps(
         let mut stuck = false;
         let seats = match &hosts {
             Some(hosts) => {
-                let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
                 if about.is_some_and(|node| hosts.contains(&node) && drained(&node)) {
                     return Err(Reject::Quorum);
                 }

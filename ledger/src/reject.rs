@@ -199,6 +199,14 @@ crate::rejections! {
         WitnessUnplaced = 151, "witness_unplaced", "of a transaction with moves in several ledgers each ledger is given its own signatures, and one of them fits none of its accounts by their addresses", "say which ledger needs it: the client library looks up accounts whose keys were rotated; leave out what no account needs";
         /// Another ledger said no, and does not say why.
         RefusedElsewhere = 152, "refused_elsewhere", "a group of another ledger refused its side of the transaction; why, it tells in its own ledger alone; nothing changed anywhere", "ask somebody who takes part in the other ledger: 'seamark tx explain' tells them";
+        /// An organisation's share of channels is used up.
+        ChannelShare = 160, "channel_share", "the organisation has proposed as many channels as it may have at a time, those that wait for approval included", "close one of them with 'seamark channel close', or withdraw a founding";
+        /// No more channels at a time.
+        ChannelsFull = 161, "channels_full", "the cluster has as many channels as it may have at a time", "wait until a channel is closed, and approve again";
+        /// No more channels ever.
+        ChannelsSpent = 162, "channels_spent", "the cluster has founded as many channels as it may in its life", "use one of the channels that are there";
+        /// A member that is alone in its channel wants to go.
+        OrgAlone = 163, "org_alone_in_channel", "the organisation is the only member of a channel that is not closed", "take home what is in the channel, and close it with 'seamark channel close' and 'seamark channel finish-close'; the others can remove the organisation without that, and what is in the channel is lost then";
     }
 }
 

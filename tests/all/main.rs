@@ -18,6 +18,7 @@ mod bft_liar;
 mod bft_members;
 mod bft_switch;
 mod channel_life;
+mod channel_quorum;
 mod channel_swaps;
 mod channels;
 mod clocks;

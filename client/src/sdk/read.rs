@@ -343,9 +343,25 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; the detail of `channel_refused` says which rule of the channel refuses.
     pub async fn governance(&self, channel: GroupId) -> Result<channel::Governance, ClientError> {
-        let query = Query::Governance(v1::GovernanceQuery { group: channel.0 });
+        let query = Query::Governance(v1::GovernanceQuery { group: channel.0, ..v1::GovernanceQuery::default() });
         let reply = self.query(Consistency::Linearizable, false, query).await?;
         found_value("governance", &reply)?.ok_or_else(|| ClientError::Protocol(format!("{channel} has no governance")))
+    }
+
+    /// What a proposal in a channel waits for, as the channel itself judges it; `None` when it keeps no such proposal. For its
+    /// members, and auditors of everything.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the detail of `channel_refused` says which rule of the channel refuses.
+    pub async fn explain_proposal(
+        &self,
+        channel: GroupId,
+        proposal: &Hash32,
+    ) -> Result<Option<channel::Explanation>, ClientError> {
+        let explain = Bytes::copy_from_slice(&proposal.0);
+        let query = Query::Governance(v1::GovernanceQuery { group: channel.0, explain });
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        found_value("explanation", &reply)
     }
 
     /// Sends one read, retried until it is answered or refused for good.
@@ -437,8 +453,6 @@ impl Client {
         found_value("accused", &reply)?.ok_or_else(missing)
     }
 
-    /// One piece of evidence by its name, as a file that has been checked against the genesis; `None` when the group
-    /// does not keep it.
     /// What the beacon's audit of all groups has come to, unproved: `beacon::AuditStatus`, or with the proofs that it keeps
     /// `beacon::AuditReport`, neither of which this crate knows.
     ///
@@ -451,8 +465,8 @@ impl Client {
         found_value("audit", &reply)?.ok_or_else(missing)
     }
 
-    /// One of it by its name, as a file that has been checked against the genesis; `None` when the group does not
-    /// keep it.
+    /// One piece of evidence by its name, as a file that has been checked against the genesis; `None` when the group
+    /// does not keep it.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -26,6 +26,7 @@ pub mod links;
 pub mod local;
 pub mod membership;
 pub mod node;
+pub mod origin;
 pub mod reads;
 pub mod rebuild;
 pub mod registry;

@@ -337,7 +337,7 @@ impl Node {
         let view_out = Arc::new(view_out);
         tasks.spawn(publish(Arc::clone(&hosted), Arc::clone(&view_out), stop.clone()));
         tasks.spawn(silence::report(hosted.context.clone(), view.clone()));
-        tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));
+        tasks.spawn(follow((Arc::clone(&peers), config.node), view_out, stop.clone()));
         tasks.spawn(doorkeeper::keep(Arc::clone(&entrance), view.clone(), stop.clone()));
         tasks.spawn(kept::keep(config.data_dir, view.clone(), stop.clone()));
         tasks.spawn(hosting.follow(view.clone()));
@@ -426,9 +426,13 @@ impl Node {
     }
 }
 
-async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, stop: CancellationToken) {
+async fn follow(
+    (peers, own): (Arc<Peers>, NodeId),
+    view: Arc<watch::Sender<Arc<ClusterView>>>,
+    stop: CancellationToken,
+) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = router::gateway::follow(peers, view) => {}
+        () = router::gateway::follow(peers, view, Some(own)) => {}
     }
 }
