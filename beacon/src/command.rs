@@ -10,6 +10,7 @@ use ledger::hash::{Hash32, tagged};
 use ledger::ids::{ClusterId, GroupId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 
+use crate::epochs::EpochPolicy;
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::watch::Watch;
 
@@ -120,6 +121,12 @@ pub enum BeaconCommand {
     /// Proposes what is done about nodes that vanish, or approves that very proposal. It is in force once more than half
     /// of the organisations have sent it.
     SetWatch(Watch) = 23,
+    /// Proposes how long epochs are and what is asked of their deals, or approves that very proposal. It is in force once
+    /// more than half of the organisations have sent it.
+    SetEpochs(EpochPolicy) = 24,
+    /// Proposes that the deal of the epoch that runs evens seats out, or approves that. It does once more than half of the
+    /// organisations have sent it.
+    Rebalance = 25,
 }
 
 /// A command under the signature of an organisation's admin.

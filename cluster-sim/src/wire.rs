@@ -249,6 +249,9 @@ fn peer(message: &PeerMessage) -> String {
         PeerMessage::Silence(report) => {
             format!("silence of {} nodes for node {}", report.silent.len(), report.reporter)
         }
+        PeerMessage::Contribution(given) => {
+            format!("contribution of node {} to epoch {}", given.node, given.epoch)
+        }
         PeerMessage::Checkpoint(certificate) => {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
         }

@@ -31,6 +31,8 @@ pub enum Command {
     Evidence(Vec<u8>) = 7,
     /// A node's report on whom it does not hear of, for the beacon: borsh of `beacon::Silence`.
     Silence(Vec<u8>) = 10,
+    /// What a member of the beacon gives to the seed of an epoch: borsh of `beacon::Contribution`.
+    Contribution(Vec<u8>) = 12,
 }
 
 impl Command {
@@ -45,7 +47,8 @@ impl Command {
         | Self::Channel(bytes)
         | Self::Ready(bytes)
         | Self::Evidence(bytes)
-        | Self::Silence(bytes)) = self;
+        | Self::Silence(bytes)
+        | Self::Contribution(bytes)) = self;
         bytes.len() + 5
     }
 
@@ -62,6 +65,7 @@ impl Command {
             Self::Ready(bytes) => (6, bytes),
             Self::Evidence(bytes) => (7, bytes),
             Self::Silence(bytes) => (10, bytes),
+            Self::Contribution(bytes) => (12, bytes),
         };
         tagged(b"seamark/entry/v1", &[&[kind], bytes])
     }

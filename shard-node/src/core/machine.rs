@@ -15,7 +15,7 @@ use ledger::committee::Committee;
 use ledger::evidence::{self, Keeping};
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, GroupKind, LedgerId, TxId};
+use ledger::ids::{GroupId, GroupKind, LedgerId, TimeMs, TxId};
 use ledger::layout::{BitPrefix, Layout};
 use ledger::machine::{BlockContext, Machine, ReadSet};
 use ledger::pair::{self, Transfer};
@@ -280,6 +280,11 @@ impl BlockWork {
         let mut progress = Vec::new();
         self.with_rules(at, |ctx| commit::sweep(view, ctx, &mut progress));
         self.take_progress(view, at, progress);
+        if self.group == GroupId::BEACON {
+            for (dest, message) in beacon::epochs::turn(view, &at) {
+                stream::emit(view, dest, message.encode());
+            }
+        }
     }
 
     /// All of a block: what time calls for, then the commands in their order.
@@ -543,6 +548,20 @@ impl BlockWork {
         }
     }
 
+    /// What a member of the beacon gives to a seed.
+    fn contribution(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+        if self.group != GroupId::BEACON {
+            return CommandOutcome::Ignored(Reject::UnknownGroup);
+        }
+        let Ok(given) = borsh::from_slice::<beacon::Contribution>(bytes) else {
+            return CommandOutcome::Ignored(Reject::Malformed);
+        };
+        match beacon::epochs::apply_contribution(view, &at, &given) {
+            Ok(_) => CommandOutcome::Registered,
+            Err(reject) => CommandOutcome::Ignored(reject),
+        }
+    }
+
     fn take_executed(
         &mut self,
         view: &mut View<'_>,
@@ -572,6 +591,12 @@ impl BlockWork {
             Err(reject) => CommandOutcome::Ignored(reject),
         }
     }
+}
+
+/// The earliest deadline in the state of a group: of a transaction that waits, and in the beacon the end of an epoch.
+pub(crate) fn next_deadline(view: &mut View<'_>, group: GroupId) -> Option<TimeMs> {
+    let epoch = if group == GroupId::BEACON { beacon::epochs::next_deadline(view) } else { None };
+    commit::next_deadline(view).into_iter().chain(epoch).min()
 }
 
 impl Machine for BlockWork {
@@ -608,6 +633,7 @@ impl Machine for BlockWork {
             Command::Ready(bytes) => self.ready(view, at, bytes),
             Command::Evidence(bytes) => self.evidence(view, at, bytes),
             Command::Silence(bytes) => self.silence(view, at, bytes),
+            Command::Contribution(bytes) => self.contribution(view, at, bytes),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What replicas tell each other outside consensus: attestations, certificates, pulls, bundles,
-//! proofs of cursors and stream heads, checkpoints, evidence. Every message may be lost, repeated or late.
+//! proofs of cursors and stream heads, checkpoints, evidence, contributions to seeds. Every message may be lost, repeated or
+//! late.
 
-use beacon::{Readiness, Silence};
+use beacon::{Contribution, Readiness, Silence};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::{AckProof, Bundle, StreamLeaf};
 use ledger::ballot::Equivocation;
@@ -67,6 +68,8 @@ pub enum PeerMessage {
     Evidence(Equivocation),
     /// A node's report for the beacon on whom it does not hear of.
     Silence(Silence),
+    /// What a member of the beacon gives to the seed of an epoch.
+    Contribution(Contribution),
 }
 
 /// Proof that a group has certified mail for another one up to `leaf.next_seq`.
@@ -106,7 +109,8 @@ impl PeerMessage {
             | Self::Head(_)
             | Self::Ready(_)
             | Self::Evidence(_)
-            | Self::Silence(_) => None,
+            | Self::Silence(_)
+            | Self::Contribution(_) => None,
         }
     }
 }

@@ -165,7 +165,8 @@ fn brought_by(entry: &Entry, txid: &TxId) -> Option<Vec<u8>> {
         | Command::Channel(_)
         | Command::Ready(_)
         | Command::Evidence(_)
-        | Command::Silence(_) => None,
+        | Command::Silence(_)
+        | Command::Contribution(_) => None,
     })
 }
 

@@ -132,7 +132,8 @@ impl Group {
             | PeerMessage::Ack(_)
             | PeerMessage::Ready(_)
             | PeerMessage::Evidence(_)
-            | PeerMessage::Silence(_) => {}
+            | PeerMessage::Silence(_)
+            | PeerMessage::Contribution(_) => {}
         }
         self.later(done, Event::Peer { from, member, message });
     }
@@ -145,8 +146,10 @@ fn work_of(message: &PeerMessage) -> Work {
         PeerMessage::Ack(_) => Work::Acks,
         PeerMessage::Pull { .. } | PeerMessage::Serving { .. } | PeerMessage::Probe { .. } => Work::Pulls,
         PeerMessage::Attest { .. } | PeerMessage::Certified(_) | PeerMessage::Want { .. } => Work::Certify,
-        PeerMessage::Checkpoint(_) | PeerMessage::Ready(_) | PeerMessage::Evidence(_) | PeerMessage::Silence(_) => {
-            Work::Order
-        }
+        PeerMessage::Checkpoint(_)
+        | PeerMessage::Ready(_)
+        | PeerMessage::Evidence(_)
+        | PeerMessage::Silence(_)
+        | PeerMessage::Contribution(_) => Work::Order,
     }
 }

@@ -4,7 +4,8 @@
 //! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
 //! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
 //! signed, `certify` gathers signatures, `hear` takes what peers say, `mail` serves and pulls streams,
-//! `evidence` brings proofs of double votes into state and to the beacon, `batch` fills entries.
+//! `evidence` brings proofs of double votes into state and to the beacon, `batch` fills entries. What nodes tell the
+//! beacon, whoever they are, comes in by `hear`.
 
 mod attest;
 mod batch;
