@@ -268,9 +268,11 @@ pub fn rebalances(view: &mut View<'_>) -> bool {
     view.get(&rebalance_key()).is_some()
 }
 
-/// The block time from which on a block is due: the end of the epoch that runs.
-pub fn next_deadline(view: &mut View<'_>) -> Option<TimeMs> {
-    round(view).map(|round| round.ends_ms)
+/// The block time from which on a block is due, as of a block with the time `now`: the end of commitments, then that of the
+/// epoch. Members reveal once they have seen the block that closes commitments.
+pub fn next_deadline(view: &mut View<'_>, now: TimeMs) -> Option<TimeMs> {
+    let round = round(view)?;
+    Some(if now < round.reveal_ms { round.reveal_ms } else { round.ends_ms })
 }
 
 /// Notes that a deal has prepared a committee, in the epoch that runs.

@@ -162,7 +162,7 @@ pub fn execute_by(
     if constants.group.kind() == Some(GroupKind::Channel) {
         sealing::seal(&mut view, at.height, payload, std::mem::take(&mut value_flow));
     }
-    let next_deadline = next_deadline(&mut view, constants.group);
+    let next_deadline = next_deadline(&mut view, constants.group, at.time_ms);
 
     let (outbox, cursors) = (stream::outbox_leaves(&mut view), stream::inbox_cursors(&mut view));
     let inbox: Vec<StreamLeaf> = cursors.iter().map(|(peer, cursor)| cursor.leaf(*peer)).collect();

@@ -593,9 +593,10 @@ impl BlockWork {
     }
 }
 
-/// The earliest deadline in the state of a group: of a transaction that waits, and in the beacon the end of an epoch.
-pub(crate) fn next_deadline(view: &mut View<'_>, group: GroupId) -> Option<TimeMs> {
-    let epoch = if group == GroupId::BEACON { beacon::epochs::next_deadline(view) } else { None };
+/// The earliest deadline in the state of a group, as of a block with the time `now`: of a transaction that waits, and in
+/// the beacon of an epoch.
+pub(crate) fn next_deadline(view: &mut View<'_>, group: GroupId, now: TimeMs) -> Option<TimeMs> {
+    let epoch = if group == GroupId::BEACON { beacon::epochs::next_deadline(view, now) } else { None };
     commit::next_deadline(view).into_iter().chain(epoch).min()
 }
 

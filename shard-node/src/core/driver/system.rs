@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cross_shard::stream::{self, OutStream, StreamLeaf};
 use cross_shard::InCursor;
+use cross_shard::stream::{self, OutStream, StreamLeaf};
 use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
@@ -113,7 +113,7 @@ impl SystemView {
             VerifyMode::Every => marks.checked.max(quorum).unwrap_or_default().min(applied.height),
         };
         let Marks { forged, installed, .. } = marks;
-        let next_deadline = next_deadline(view, group);
+        let next_deadline = next_deadline(view, group, applied.time_ms);
         let owned = evidence::owned(view, group);
         let evidence = evidence::kept(view, owned).into_iter().map(|kept| kept.proof).collect();
         let height = applied.height;
