@@ -28,7 +28,7 @@ use ledger::view::View;
 
 pub use contribution::{CONTRIBUTION_VERSION, Contribution, Part, commitment_of};
 pub use deal::{Deal, Target, step_towards, worst_risk};
-pub use proof::{EPOCH_PROOF_FORMAT, EpochBook, EpochProof, EpochProofError};
+pub use proof::{EPOCH_FILE_MAGIC, EPOCH_PROOF_FORMAT, EpochBook, EpochProof, EpochProofError};
 pub use record::{EPOCH_VERSION, Entrant, EpochFault, EpochHead, EpochRecord, Fate, check_records, seed_of};
 
 use crate::limits::{EPOCH_MS_MAX, EPOCH_MS_MIN, EPOCHS_KEPT, PROPOSALS_MAX};

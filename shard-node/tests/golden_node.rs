@@ -31,6 +31,7 @@ fn every_command() -> Vec<Command> {
         Command::Ready(vec![8; 8]),
         Command::Evidence(vec![9; 4]),
         Command::Silence(vec![10; 3]),
+        Command::Contribution(vec![12; 3]),
     ]
 }
 
@@ -46,6 +47,7 @@ fn name_of_command(command: &Command) -> &'static str {
         Command::Ready(_) => "command/ready",
         Command::Evidence(_) => "command/evidence",
         Command::Silence(_) => "command/silence",
+        Command::Contribution(_) => "command/contribution",
     }
 }
 
@@ -80,6 +82,7 @@ fn equal_bytes_in_different_commands_have_different_hashes() {
         Command::Ready,
         Command::Evidence,
         Command::Silence,
+        Command::Contribution,
     ];
     let mut hashes: Vec<Hash32> = commands.iter().map(|command| command(bytes.clone()).hash()).collect();
     hashes.sort();
@@ -121,6 +124,14 @@ fn every_peer_message() -> Vec<PeerMessage> {
             silent: vec![NodeId(3), NodeId(5)],
             signature: ledger::Signature([7; 64]),
         }),
+        PeerMessage::Contribution(beacon::Contribution {
+            version: beacon::epochs::CONTRIBUTION_VERSION,
+            cluster: ledger::ClusterId(Hash32([1; 32])),
+            epoch: 3,
+            node: NodeId(2),
+            part: beacon::epochs::Part::Secret(Hash32([5; 32])),
+            signature: ledger::Signature([7; 64]),
+        }),
     ]
 }
 
@@ -141,6 +152,7 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::Ready(_) => "ready",
         PeerMessage::Evidence(_) => "evidence",
         PeerMessage::Silence(_) => "silence",
+        PeerMessage::Contribution(_) => "contribution",
     }
 }
 

@@ -152,6 +152,7 @@ impl Scene {
             "exclusion" => Query::Exclusion(v1::ExclusionQuery { group: channel, org: B.0.into() }),
             "evidence" => Query::Evidence(v1::EvidenceQuery { group: channel, ..v1::EvidenceQuery::default() }),
             "nodes" => Query::Nodes(v1::NodesQuery {}),
+            "epochs" => Query::Epochs(v1::EpochsQuery {}),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.
@@ -234,7 +235,7 @@ impl Scene {
         match method {
             "Query" => {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
-                let public = ["channels", "accounts", "explain", "founded", "nodes"];
+                let public = ["channels", "accounts", "explain", "founded", "nodes", "epochs"];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
                     assert!(

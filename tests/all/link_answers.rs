@@ -29,7 +29,7 @@ const SEATS: [GroupId; 2] = [GroupId::BEACON, GroupId::shard(0)];
 /// Nodes that host the channel, and go on doing so.
 const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
 /// Kinds of messages.
-const KINDS: usize = 13;
+const KINDS: usize = 14;
 
 /// Whoever has the key of [`OUTSIDE`].
 struct Asker {
@@ -136,6 +136,13 @@ impl Asker {
                 vec![NodeId(1)],
                 &SecretKey::derive(b"nobody", b""),
             )),
+            PeerMessage::Contribution(beacon::Contribution::sign(
+                self.scene.cluster.genesis.cluster_id(),
+                1,
+                OUTSIDE,
+                beacon::epochs::Part::Commitment(Hash32([7; 32])),
+                &SecretKey::derive(b"nobody", b""),
+            )),
         ]
     }
 
@@ -208,6 +215,7 @@ fn kind(message: &PeerMessage) -> usize {
         PeerMessage::Ready(_) => 10,
         PeerMessage::Evidence(_) => 11,
         PeerMessage::Silence(_) => 12,
+        PeerMessage::Contribution(_) => 13,
     }
 }
 
@@ -226,7 +234,8 @@ fn block_in(message: &PeerMessage) -> Option<Height> {
         | PeerMessage::Head(_)
         | PeerMessage::Ready(_)
         | PeerMessage::Evidence(_)
-        | PeerMessage::Silence(_) => None,
+        | PeerMessage::Silence(_)
+        | PeerMessage::Contribution(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::certificate::{Certificate, CertificateError};
 use ledger::committee::Committee;
-use ledger::hash::Hash32;
+use ledger::hash::{Hash32, sha256};
 use ledger::ids::{ClusterId, GroupId, Height, NodeId};
 use ledger::schema;
 use ledger::tree::{self, BitPrefix, TreeProof, value_hash};
@@ -62,6 +62,8 @@ impl EpochBook {
 
 /// Version written into new proofs.
 pub const EPOCH_PROOF_FORMAT: u8 = 1;
+/// What a file with a proof begins with.
+pub const EPOCH_FILE_MAGIC: &[u8; 8] = b"SEAMEPFL";
 
 /// The epochs that are kept, with what proves them.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -129,6 +131,31 @@ impl EpochProof {
             EPOCH_PROOF_FORMAT => Ok(proof),
             other => Err(EpochProofError::Malformed(format!("version {other}"))),
         }
+    }
+
+    /// The bytes of a file: [`EPOCH_FILE_MAGIC`], the proof, and `sha256` of both.
+    #[must_use]
+    pub fn to_file(&self) -> Vec<u8> {
+        let mut bytes = EPOCH_FILE_MAGIC.to_vec();
+        bytes.extend(self.encode());
+        let check = sha256(&bytes);
+        bytes.extend_from_slice(&check.0);
+        bytes
+    }
+
+    /// Reads what [`EpochProof::to_file`] wrote. Says nothing about whether the proof holds.
+    ///
+    /// # Errors
+    /// [`EpochProofError::Malformed`].
+    pub fn of_file(bytes: &[u8]) -> Result<Self, EpochProofError> {
+        let malformed = |cause: &str| EpochProofError::Malformed(cause.to_owned());
+        let (content, check) =
+            bytes.len().checked_sub(32).map(|at| bytes.split_at(at)).ok_or_else(|| malformed("it is cut off"))?;
+        let proof = content.strip_prefix(EPOCH_FILE_MAGIC).ok_or_else(|| malformed("it is no file of epochs"))?;
+        if sha256(content).0 != *check {
+            return Err(malformed("it is damaged"));
+        }
+        Self::decode(proof)
     }
 
     /// Judges the proof by a committee of the beacon that the caller trusts, and recomputes everything. Returns the height

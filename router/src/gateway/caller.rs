@@ -80,7 +80,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
         // It goes to the channels of whoever asks.
         Some(Query::Explain(_)) => return true,
         // Of shards and of the beacon alone.
-        Some(Query::Accounts(_) | Query::Channels(_) | Query::Founded(_) | Query::Nodes(_)) | None => return false,
+        Some(Query::Accounts(_) | Query::Channels(_) | Query::Founded(_) | Query::Nodes(_) | Query::Epochs(_))
+        | None => return false,
     };
     GroupId(group).kind() == Some(GroupKind::Channel)
 }

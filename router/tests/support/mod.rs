@@ -384,6 +384,7 @@ impl FakeNode {
             | Query::Founded(_)
             | Query::Evidence(_)
             | Query::Nodes(_)
+            | Query::Epochs(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }

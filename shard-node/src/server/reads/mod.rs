@@ -9,7 +9,7 @@ mod prove;
 
 use std::time::Duration;
 
-use beacon::{ChannelEntry, NodeLives};
+use beacon::{ChannelEntry, EpochBook, NodeLives};
 use bytes::Bytes;
 use channel::Governance;
 use client::EntryName;
@@ -144,6 +144,7 @@ async fn try_answer(
             let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
             prove::exclusion(handle, OrgId(org)).await?
         }
+        Query::Epochs(_) if request.prove => prove::epochs(handle).await?,
         Query::Evidence(query) if !query.id.is_empty() => prove::evidence(handle, edge::hash("id", &query.id)?).await?,
         query => {
             let (state, group) = (handle.share.state.clone(), handle.group);
@@ -227,6 +228,7 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
         }
         // Other groups have nothing of it.
         Query::Nodes(_) => found(&mut reply, Some(viewed(&reader, NodeLives::read)?)),
+        Query::Epochs(_) => found(&mut reply, Some(viewed(&reader, EpochBook::read)?)),
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
         // What is always proved is answered before.
