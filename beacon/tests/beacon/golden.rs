@@ -7,7 +7,8 @@ use beacon::nodes::{REMOVED_NODE_VERSION, RemovedNode};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
 use beacon::watch::{WATCH_VERSION, WatchEvent, WatchNote};
 use beacon::{
-    ChannelEntry, ClusterView, CommandOutcome, Constraints, GroupSeats, Silence, Watch, WatchMode, assign, registry,
+    ChannelEntry, ClusterView, CommandOutcome, Constraints, EpochPolicy, GroupSeats, Silence, Watch, WatchMode, assign,
+    registry,
 };
 use cross_shard::notice::{ChannelStatus, ChannelUpdate};
 use ledger::hash::{Hash32, sha256};
@@ -64,6 +65,13 @@ fn the_variants_of_commands() {
         BeaconCommand::JoinNode { node: NodeId(1) },
         BeaconCommand::ReplaceNode { node: NodeId(1), successor: NodeId(2) },
         BeaconCommand::SetWatch(Watch { mode: WatchMode::Replace, ..Watch::DEFAULT }),
+        BeaconCommand::SetEpochs(EpochPolicy {
+            length_ms: 3_600_000,
+            bad_nodes: 8,
+            risk_max_ppb: 1_000,
+            ..EpochPolicy::DEFAULT
+        }),
+        BeaconCommand::Rebalance,
     ]
     .map(|command| hash(&command));
     assert_eq!(
@@ -84,7 +92,9 @@ fn the_variants_of_commands() {
             "e7359eddf11019ba",
             "d01b6dffdd0a8aa5",
             "048a80d0256b7def",
-            "0509f21bde9b61f6"
+            "0509f21bde9b61f6",
+            "25a037d52901a05f",
+            "68aa2e2ee5dff96e"
         ]
     );
 }

@@ -6,6 +6,7 @@ mod assignment;
 mod channels;
 mod commands;
 mod engine;
+mod epochs;
 mod golden;
 mod nodes;
 mod orgs;
