@@ -68,7 +68,7 @@ impl World {
         mail
     }
 
-    fn take(&mut self, given: &Contribution) -> Result<bool, Reject> {
+    fn hear(&mut self, given: &Contribution) -> Result<bool, Reject> {
         let mut taken = Err(Reject::Storage);
         let next = settle(&self.state, |view| taken = apply_contribution(view, &at(&self.genesis, self.now), given));
         assert!(taken == Ok(true) || next == self.state, "what counts for nothing leaves no trace");
@@ -78,7 +78,7 @@ impl World {
 
     fn give(&mut self, by: u32, epoch: u64, part: Part) -> Result<bool, Reject> {
         let given = Contribution::sign(self.genesis.cluster_id(), epoch, NodeId(by), part, &node_key(by));
-        self.take(&given)
+        self.hear(&given)
     }
 
     fn commitment(&self, by: u32, epoch: u64) -> Part {
@@ -176,10 +176,10 @@ fn every_contribution_in_every_phase() {
         ("the epoch after", sign(2, NodeId(by), &node_key(by)), ContributionPhase),
         ("foreign", Contribution { cluster: ClusterId(Hash32([1; 32])), ..good.clone() }, Reject::WrongCluster),
     ] {
-        assert_eq!(world.take(&given), Err(expected), "{what}");
+        assert_eq!(world.hear(&given), Err(expected), "{what}");
     }
-    assert_eq!(world.take(&good), Ok(true));
-    assert_eq!(World::new().take(&good), Err(ContributionForm), "there are no epochs");
+    assert_eq!(world.hear(&good), Ok(true));
+    assert_eq!(World::new().hear(&good), Err(ContributionForm), "there are no epochs");
 }
 
 #[test]
