@@ -12,6 +12,7 @@ mod channel;
 mod context;
 mod demo;
 mod done;
+mod epochs;
 mod evidence;
 mod exclusion;
 mod group;
