@@ -23,6 +23,8 @@ mod sealing;
 #[cfg(test)]
 pub(crate) mod consortium;
 #[cfg(test)]
+mod epochs_tests;
+#[cfg(test)]
 #[path = "../../tests/support/mod.rs"]
 pub(crate) mod support;
 #[cfg(test)]

@@ -182,3 +182,7 @@ pub fn contradiction(group: GroupId, height: Height) -> String {
         "a majority certified another header than this replica has at height {height} of {group}: its state is wrong"
     )
 }
+
+#[cfg(test)]
+#[path = "hear_tests.rs"]
+mod tests;
