@@ -170,7 +170,7 @@ fn encode(kept: &Kept) -> Vec<u8> {
 /// Draws a secret and keeps it in the place of the one before. It is on disk when this returns.
 fn draw(folder: &Path, cluster: ClusterId, node: NodeId, epoch: u64) -> std::io::Result<Kept> {
     let mut secret = [0; 32];
-    rand::rngs::OsRng.try_fill_bytes(&mut secret).map_err(std::io::Error::other)?;
+    rand::rngs::OsRng.try_fill_bytes(&mut secret).map_err(|error| std::io::Error::other(error.to_string()))?;
     let kept = Kept { version: KEPT_VERSION, cluster, node, epoch, secret: Hash32(secret) };
     let (path, fresh) = (folder.join(FILE), folder.join("epoch.secret.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(SECRET).open(&fresh)?;
