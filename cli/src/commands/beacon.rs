@@ -40,7 +40,7 @@ pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
             epochs::seed(&Context::new(&target)?, epoch, out.as_deref(), output).await
         }
         Beacon::VerifyAssignment { target, file, genesis } => {
-            epochs::verify(&Context::new(&target)?, file.as_deref(), genesis.as_deref(), output).await
+            epochs::verify::run(&Context::new(&target)?, file.as_deref(), genesis.as_deref(), output).await
         }
         Beacon::Plan { target, bad, risk_max_ppb } => {
             epochs::plan::run(&Context::new(&target)?, bad, risk_max_ppb, output).await

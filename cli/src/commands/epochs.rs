@@ -1,17 +1,16 @@
-//! `beacon epoch`, `beacon seed` and `beacon verify-assignment`: the epochs of the beacon, what went into their seeds, and
-//! why each node sits where it sits. What is printed as proved was recomputed here, from the genesis on. What a deal would
-//! move is for [`plan`].
+//! `beacon epoch` and `beacon seed`: the epochs of the beacon, and what went into their seeds. What is printed as proved was
+//! recomputed here, from the genesis on. Why each node sits where it sits is for [`verify`], what a deal would move for
+//! [`plan`].
 
 pub(super) mod plan;
+pub(super) mod verify;
 
 use std::path::Path;
 
 use beacon::epochs::{EpochRecord, Phase, Round};
-use beacon::genesis::misassigned;
 use beacon::{EpochBook, EpochPolicy, EpochProof};
-use client::profile::read_genesis;
 use ledger::genesis::Genesis;
-use ledger::{GroupId, GroupKind, Height, NodeId, TimeMs};
+use ledger::{GroupId, Height, NodeId, TimeMs};
 use serde::Serialize;
 
 use super::context::Context;
@@ -368,131 +367,9 @@ pub(super) async fn seed(
     output.result(&seed, || seed.text())
 }
 
-#[derive(Serialize)]
-struct Verified {
-    cluster: String,
-    /// Whether the seats of the genesis follow from its seed: what does not is an error.
-    genesis: bool,
-    /// Epochs whose seed and deal were recomputed.
-    epochs: Vec<u64>,
-    seed: String,
-    proved_height: u64,
-    groups: Vec<GroupLine>,
-}
-
-/// Where the seats of a group come from.
-#[derive(Serialize)]
-struct GroupLine {
-    group: String,
-    /// `genesis`, or `deal`.
-    from: &'static str,
-    /// The epoch whose deal has it last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<u64>,
-    /// Who was to have a seat.
-    members: Vec<u32>,
-    /// Who sat there then without a deal having wanted it: moved by need since the genesis.
-    moved_by_need: Vec<u32>,
-}
-
-/// What the seats of each group follow from.
-fn explained(proof: &EpochProof, genesis: &Genesis) -> Vec<GroupLine> {
-    let first = |group: GroupId| {
-        genesis
-            .committee(group)
-            .map(|committee| committee.members.iter().map(|member| member.node).collect::<Vec<NodeId>>())
-    };
-    let mut groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
-    groups.extend(proof.deals.iter().flat_map(|deal| &deal.groups).map(|seated| seated.group));
-    groups.sort_unstable();
-    groups.dedup();
-    let line = |group: GroupId| {
-        let dealt = |kind| kind == Some(GroupKind::Shard);
-        let last = proof.deals.iter().rev().find(|deal| deal.seats_of(group).is_some()).filter(|_| dealt(group.kind()));
-        let wanted: Vec<NodeId> = proof
-            .deals
-            .iter()
-            .flat_map(|deal| &deal.moves)
-            .filter(|(moved, _)| *moved == group)
-            .flat_map(|(_, to)| to)
-            .copied()
-            .collect();
-        let begun = first(group).unwrap_or_default();
-        let members = last.and_then(|deal| deal.seats_of(group)).map_or_else(|| begun.clone(), <[NodeId]>::to_vec);
-        let by_need = members.iter().copied().filter(|node| !begun.contains(node) && !wanted.contains(node));
-        GroupLine {
-            group: group.to_string(),
-            from: if last.is_some() { "deal" } else { "genesis" },
-            epoch: last.map(|deal| deal.epoch),
-            moved_by_need: numbers(by_need),
-            members: numbers(members.iter().copied()),
-        }
-    };
-    groups.into_iter().map(line).collect()
-}
-
-pub(super) async fn verify(
-    context: &Context,
-    file: Option<&Path>,
-    genesis: Option<&Path>,
-    output: Output,
-) -> Result<(), CliError> {
-    let (proof, height, genesis) = match file {
-        None => proved(context).await?,
-        Some(path) => {
-            let genesis = match genesis {
-                Some(path) => read_genesis(path)?,
-                None => context.profile()?.genesis()?,
-            };
-            let bytes = std::fs::read(path).map_err(|error| CliError::file(path, &error))?;
-            let proof = EpochProof::of_file(&bytes)?;
-            let height = judged(&proof, &genesis)?;
-            (proof, height, genesis)
-        }
-    };
-    if let Some(group) = misassigned(&genesis) {
-        let cause = format!("the seats of {group} in the genesis do not follow from its seed and its nodes");
-        return Err(CliError::new(
-            "genesis_assignment",
-            cause,
-            "ask who made the genesis; 'seamark init' deals the seats by its seed",
-        ));
-    }
-    let verified = Verified {
-        cluster: genesis.cluster_id().to_string(),
-        genesis: true,
-        epochs: proof.records.iter().map(|record| record.epoch).collect(),
-        seed: proof.records.last().map_or(genesis.seed, |record| record.seed).to_string(),
-        proved_height: height.0,
-        groups: explained(&proof, &genesis),
-    };
-    output.result(&verified, || verified_text(&verified))
-}
-
-fn verified_text(verified: &Verified) -> String {
-    let epochs: Vec<String> = verified.epochs.iter().map(ToString::to_string).collect();
-    let rows = verified.groups.iter().map(|line| {
-        let from = match line.epoch {
-            Some(epoch) => format!("the deal of epoch {epoch}"),
-            None => "the genesis".to_owned(),
-        };
-        [line.group.clone(), listed(&line.members), from, listed(&line.moved_by_need)]
-    });
-    format!(
-        "{}\n{}",
-        facts([
-            ("cluster", verified.cluster.clone()),
-            ("genesis", "its seats follow from its seed".to_owned()),
-            ("epochs", format!("{}: seeds and deals recomputed", epochs.join(" "))),
-            ("proved by", format!("block {} of the beacon", verified.proved_height)),
-        ]),
-        table(["group", "nodes", "by", "moved by need"], rows)
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use beacon::epochs::{Deal, EPOCH_VERSION, Entrant, Tally, Target};
+    use beacon::epochs::{EPOCH_VERSION, Entrant, Tally, Target};
     use ledger::crypto::SecretKey;
     use ledger::{Hash32, OrgId};
 
@@ -595,21 +472,5 @@ mod tests {
         }
         let line = serde_json::to_value(&seed).expect("it is JSON");
         assert_eq!((&line["verified"], &line["inputs"][1]["fate"]), (&true.into(), &"withheld".into()));
-    }
-
-    #[test]
-    fn seats_are_told_by_what_they_follow_from() {
-        let shard = GroupId::shard(0);
-        let seated = beacon::assign::Seated {
-            group: shard,
-            engine: ledger::Engine::Raft,
-            members: [1, 2, 9].map(NodeId).to_vec(),
-        };
-        let deal =
-            Deal { groups: vec![seated], ..Deal::of((3, Hash32([2; 32])), &[], &[], &EpochPolicy::DEFAULT, false) };
-        assert_eq!(deal.seats_of(shard), Some(&[1, 2, 9].map(NodeId)[..]));
-        let moved = Deal { moves: vec![(shard, [1, 4, 9].map(NodeId).to_vec())], ..deal };
-        assert_eq!(moved.seats_of(shard), Some(&[1, 4, 9].map(NodeId)[..]));
-        assert_eq!(moved.seats_of(GroupId::shard(1)), None);
     }
 }
