@@ -94,8 +94,7 @@ const _: () = assert!(
     "both parts of every member fit into a batch"
 );
 const _: () = assert!(
-    EPOCHS_KEPT
-        * (NODES_MAX * (NAME_BYTES_MAX + 32) + 2 * SHARDS_MAX * (COMMITTEE_MAX * 4 + 32) + COMMITTEE_MAX * 256)
+    EPOCHS_KEPT * (NODES_MAX * (NAME_BYTES_MAX + 32) + 2 * SHARDS_MAX * (COMMITTEE_MAX * 4 + 32) + COMMITTEE_MAX * 256)
         + PROOF_BYTES_MAX
         < GRPC_BYTES_MAX,
     "the epochs that are kept and their proof fit into one message"

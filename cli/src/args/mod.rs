@@ -19,7 +19,9 @@ mod scale;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
-pub use beacon::{Admin, Beacon, BeaconEpoch, BeaconWatch, EpochChange, NodeChange, OneNode, OrgChange, RegisterNode, WatchArg};
+pub use beacon::{
+    Admin, Beacon, BeaconEpoch, BeaconWatch, EpochChange, NodeChange, OneNode, OrgChange, RegisterNode, WatchArg,
+};
 pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin, BenchSwitch, BenchTakeover};
 pub use ca::{Ca, RoleArg};
 pub use channel::{
