@@ -77,6 +77,14 @@ pub const WATCH_AFTER_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
 pub const WATCH_NODES_MAX: usize = 64;
 /// What was decided about nodes that vanished: so many lines are kept.
 pub const WATCH_NOTES_MAX: usize = 64;
+/// The shortest epoch, milliseconds of block time.
+pub const EPOCH_MS_MIN: u64 = 4_000;
+/// The longest epoch, milliseconds of block time: 30 days.
+pub const EPOCH_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
+/// Epochs that are kept with all that went into their seeds and deals.
+pub const EPOCHS_KEPT: usize = 8;
+/// Encoded contribution to a seed.
+pub const CONTRIBUTION_BYTES_MAX: usize = 256;
 /// Silent nodes that one report names. Where more are silent, the network is cut, and none of them is replaced.
 pub const SILENT_NODES_MAX: usize = 64;
 /// How long a report counts without being repeated, by block time, milliseconds.
@@ -121,6 +129,16 @@ const _: () = assert!(CLOSED_MAIL_MAX < MAIL_WINDOW_MESSAGES, "a closed channel 
 const _: () = assert!(1 + SHARDS_MAX + CHANNELS_EVER_MAX <= PEERS_MAX, "every group may write to every other one");
 const _: () = assert!(COMMITTEE_MAX <= NODES_MAX, "the largest committee can be seated");
 const _: () = assert!(SILENCE_BYTES_MAX * NODES_MAX < BATCH_BYTES_MAX, "a report of every node fits into a batch");
+const _: () = assert!(
+    CONTRIBUTION_BYTES_MAX * 2 * COMMITTEE_MAX < BATCH_BYTES_MAX,
+    "both parts of every member fit into a batch"
+);
+const _: () = assert!(
+    EPOCHS_KEPT * (NODES_MAX * (NAME_BYTES_MAX + 32) + 2 * SHARDS_MAX * (COMMITTEE_MAX * 4 + 32) + COMMITTEE_MAX * 256)
+        + PROOF_BYTES_MAX
+        < GRPC_BYTES_MAX,
+    "the epochs that are kept and their proof fit into one message"
+);
 const _: () = assert!(NODES_MAX <= ASSIGNED_NODES_MAX, "all nodes of a registry can be given seats");
 const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)

@@ -23,6 +23,7 @@ use crate::audit::quarantine;
 use crate::channels::{self, Proposed};
 use crate::command::{BeaconCommand, SignedCommand};
 use crate::engine;
+use crate::epochs::{self, Ask};
 use crate::extract;
 use crate::genesis::{node_form, usable_addr, usable_ca, usable_key};
 use crate::limits::{CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX};
@@ -327,6 +328,12 @@ fn apply(
         }
         BeaconCommand::SetWatch(policy) => {
             return Ok(watch::set(view, at, signer.id, policy, signed.valid_until_ms)?);
+        }
+        BeaconCommand::SetEpochs(policy) => {
+            return Ok(epochs::ask(view, at, signer.id, Ask::Policy(policy), signed.valid_until_ms)?);
+        }
+        BeaconCommand::Rebalance => {
+            return Ok(epochs::ask(view, at, signer.id, Ask::Rebalance, signed.valid_until_ms)?);
         }
         BeaconCommand::ReleaseQuarantine(held) => {
             return Ok(quarantine::release(view, at, signer.id, held, signed.valid_until_ms)?);

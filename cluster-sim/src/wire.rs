@@ -259,6 +259,9 @@ fn peer(message: &PeerMessage) -> String {
             None => "asks for all headers".to_owned(),
         },
         PeerMessage::Audit(entry) => format!("audit of {} (kind {})", entry.group(), entry.kind()),
+        PeerMessage::Contribution(given) => {
+            format!("contribution of node {} to epoch {}", given.node, given.epoch)
+        }
         PeerMessage::Checkpoint(certificate) => {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
         }

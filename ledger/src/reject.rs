@@ -185,6 +185,24 @@ crate::rejections! {
         WatchForm = 127, "watch_form", "the policy for nodes that vanish is outside the limits", "use a time-out from 10 seconds to 30 days, and 1 to 64 nodes";
         /// A report that counts for nothing.
         SilenceForm = 128, "silence_form", "the report about silent nodes counts for nothing: nobody watches, it is not of a member of a group, not signed by it, or old", "none; the node reports again";
+        /// Bad policy of epochs.
+        EpochForm = 130, "epoch_form", "the policy of epochs is outside the limits", "use 0 to switch epochs off, else 4 seconds to 30 days; give a target of risk together with the number of bad nodes that it counts with";
+        /// No epochs.
+        EpochsOff = 131, "epochs_off", "the cluster has no epochs, so there is no next one", "switch them on with 'seamark beacon epoch set'";
+        /// A contribution that counts for nothing.
+        ContributionForm = 132, "contribution_form", "the contribution to a seed counts for nothing: there are no epochs, it is not of a member of the beacon, or not signed by it", "none; the node contributes to the next epoch";
+        /// A contribution at the wrong time.
+        ContributionPhase = 133, "contribution_phase", "the contribution is for another epoch or another phase of it: commitments are taken first, then secrets, until the cut-off", "none; the node contributes to the next epoch. If it repeats, compare the node's clock and load";
+        /// Two commitments of one member.
+        ContributionTwice = 134, "contribution_twice", "the member has committed itself to another secret in this epoch", "none; the first one counts. Two nodes that run with one key do this: stop one";
+        /// A secret that is not the one of the commitment.
+        ContributionMismatch = 135, "contribution_mismatch", "the secret is not the one that the member has committed itself to, or it has committed itself to none", "none; the node's file 'epoch.secret' was lost or altered, and the node counts as one that withholds";
+        /// A member that sits an epoch out.
+        ContributionBarred = 136, "contribution_barred", "the member withheld its secret in the epoch before, and sits this one out", "none; it takes part again in the next epoch";
+        /// A dealt committee before its epoch.
+        EpochEarly = 137, "epoch_early", "the committee is prepared by a deal of seats, which takes effect in the next epoch", "none; it comes into force by itself when the epoch has begun";
+        /// Committees too small for the target.
+        LayoutRisk = 138, "layout_risk", "with as many bad nodes as the target counts with, a committee would hold more of them than it tolerates with a probability above the target", "give the groups more replicas, add nodes, or choose another target; 'seamark beacon plan' prints the risk";
         /// What is brought before the audit proves nothing.
         AuditForm = 140, "audit_form", "what was brought before the audit proves nothing: headers that do not follow from each other, streams that the last one does not commit to, or signatures that do not hold", "none; it is dropped, and a sound one is asked for again";
         /// A trail that does not continue what is audited.

@@ -155,6 +155,7 @@ impl Scene {
             "nodes" => Query::Nodes(v1::NodesQuery {}),
             "accused" => Query::Accused(v1::AccusedQuery {}),
             "audit" => Query::Audit(v1::AuditQuery { proofs: true }),
+            "epochs" => Query::Epochs(v1::EpochsQuery {}),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.
@@ -237,7 +238,7 @@ impl Scene {
         match method {
             "Query" => {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
-                let public = ["channels", "accounts", "explain", "founded", "nodes", "accused", "audit"];
+                let public = ["channels", "accounts", "explain", "founded", "nodes", "accused", "audit", "epochs"];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
                     assert!(

@@ -465,6 +465,28 @@ impl Client {
         found_value("audit", &reply)?.ok_or_else(missing)
     }
 
+    /// What the beacon holds about epochs, unproved: `beacon::EpochBook`, which this crate does not know.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn epochs<T: BorshDeserialize>(&self) -> Result<T, ClientError> {
+        let query = Query::Epochs(v1::EpochsQuery {});
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        let missing = || ClientError::Protocol("the beacon does not tell of its epochs".to_owned());
+        found_value("epochs", &reply)?.ok_or_else(missing)
+    }
+
+    /// The epochs that the beacon keeps, with what proves them: `beacon::EpochProof`, which this crate does not know and
+    /// whose judge is the caller. `None` when no epoch has ended.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn epoch_proof<T: BorshDeserialize>(&self) -> Result<Option<T>, ClientError> {
+        let query = Query::Epochs(v1::EpochsQuery {});
+        let reply = self.query(Consistency::Linearizable, true, query).await?;
+        found_value("epochs", &reply)
+    }
+
     /// One piece of evidence by its name, as a file that has been checked against the genesis; `None` when the group
     /// does not keep it.
     ///

@@ -87,11 +87,10 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
             | Query::Founded(_)
             | Query::Nodes(_)
             | Query::Accused(_)
-            | Query::Audit(_),
+            | Query::Audit(_)
+            | Query::Epochs(_),
         )
-        | None => {
-            return false;
-        }
+        | None => return false,
     };
     GroupId(group).kind() == Some(GroupKind::Channel)
 }

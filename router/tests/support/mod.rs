@@ -386,6 +386,7 @@ impl FakeNode {
             | Query::Nodes(_)
             | Query::Accused(_)
             | Query::Audit(_)
+            | Query::Epochs(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }

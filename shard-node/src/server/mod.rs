@@ -13,6 +13,7 @@ pub mod command;
 pub mod config;
 pub mod crowd;
 pub mod doorkeeper;
+pub mod epochs;
 pub mod gather;
 pub mod group;
 pub mod halt;

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::server::clock::{Clock, SystemWall, WallClock, exchange};
 use crate::server::config::NodeConfig;
 use crate::server::doorkeeper;
+use crate::server::epochs;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::hosting::{self, Hosting};
 use crate::server::kept::{self, Kept};
@@ -337,6 +338,7 @@ impl Node {
         let view_out = Arc::new(view_out);
         tasks.spawn(publish(Arc::clone(&hosted), Arc::clone(&view_out), stop.clone()));
         tasks.spawn(silence::report(hosted.context.clone(), view.clone()));
+        tasks.spawn(epochs::contribute(Arc::clone(&hosted), config.data_dir.clone()));
         tasks.spawn(follow((Arc::clone(&peers), config.node), view_out, stop.clone()));
         tasks.spawn(doorkeeper::keep(Arc::clone(&entrance), view.clone(), stop.clone()));
         tasks.spawn(kept::keep(config.data_dir, view.clone(), stop.clone()));

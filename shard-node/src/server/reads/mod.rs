@@ -9,7 +9,7 @@ mod prove;
 
 use std::time::Duration;
 
-use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, NodeLives};
+use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, EpochBook, NodeLives};
 use bytes::Bytes;
 use channel::{Founding, Governance};
 use client::EntryName;
@@ -145,6 +145,7 @@ async fn try_answer(
             let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
             prove::exclusion(handle, OrgId(org)).await?
         }
+        Query::Epochs(_) if request.prove => prove::epochs(handle).await?,
         Query::Evidence(query) if !query.id.is_empty() => prove::evidence(handle, edge::hash("id", &query.id)?).await?,
         query => {
             let (state, group) = (handle.share.state.clone(), handle.group);
@@ -243,6 +244,7 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query, asking: [Option<OrgId>; 2
             found(&mut reply, Some(viewed(&reader, |view| AuditReport::read(view, cluster))?));
         }
         Query::Audit(_) => found(&mut reply, Some(viewed(&reader, AuditStatus::read)?)),
+        Query::Epochs(_) => found(&mut reply, Some(viewed(&reader, EpochBook::read)?)),
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
         // What is always proved is answered before.
