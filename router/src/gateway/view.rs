@@ -274,7 +274,7 @@ impl ClusterView {
 #[cfg(test)]
 mod tests {
     use ledger::genesis::VerifyMode;
-    use ledger::{Engine, Epoch, Incarnation, TimeMs};
+    use ledger::{Engine, Incarnation, TimeMs};
 
     use super::*;
 
