@@ -11,6 +11,8 @@
 //! from the most to the least loaded nodes, each swap within the caps, until none helps. With
 //! organisations alone these chains are the augmenting paths of a flow, so the balance is the best
 //! there is; zones on top make it a heuristic.
+//!
+//! [`redeal`] is the same where seats are held already: nobody moves without need.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +20,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::Engine;
 use ledger::genesis::NodeInfo;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, NodeId, OrgId};
 use ledger::limits::COMMITTEE_MAX;
 
 use crate::limits::{ASSIGNED_NODES_MAX, SHARDS_MAX};
@@ -36,6 +38,36 @@ pub struct GroupSeats {
     pub seats: u16,
     /// Which faults the committee is to outlive, and so how many seats an organisation and a zone may have.
     pub engine: Engine,
+}
+
+/// What assignment knows of a node.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Candidate {
+    /// The node.
+    pub node: NodeId,
+    /// Its organisation.
+    pub org: OrgId,
+    /// Its failure zone.
+    pub zone: String,
+    /// Its weight; with zero it takes no seat.
+    pub capacity: u16,
+}
+
+impl From<&NodeInfo> for Candidate {
+    fn from(info: &NodeInfo) -> Self {
+        Self { node: info.id, org: info.org, zone: info.zone.clone(), capacity: info.capacity }
+    }
+}
+
+/// A group whose seats are held.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Seated {
+    /// The group.
+    pub group: GroupId,
+    /// What orders it.
+    pub engine: Engine,
+    /// Who has a seat, ascending.
+    pub members: Vec<NodeId>,
 }
 
 /// What an assignment has to respect besides the seats.
@@ -142,29 +174,90 @@ pub fn assign(
     groups: &[GroupSeats],
     constraints: &Constraints,
 ) -> Result<Vec<(GroupId, Vec<NodeId>)>, AssignError> {
-    let pool = Pool::new(nodes, constraints)?;
+    let candidates: Vec<Candidate> = nodes.iter().map(Candidate::from).collect();
+    let pool = Pool::new(&candidates, &constraints.held)?;
     let mut groups = groups.to_vec();
     groups.sort_by_key(|wanted| wanted.group);
-    if let Some(pair) = groups.windows(2).find(|pair| pair[0].group == pair[1].group) {
-        return Err(AssignError::DuplicateGroup(pair[0].group));
-    }
-    if nodes.len() > ASSIGNED_NODES_MAX || groups.len() > SHARDS_MAX + 1 {
-        return Err(AssignError::TooMany { nodes: nodes.len(), groups: groups.len() });
-    }
+    let ids: Vec<GroupId> = groups.iter().map(|wanted| wanted.group).collect();
+    check_counts(nodes.len(), &ids)?;
     let mut load = pool.held.clone();
     let mut tables = Vec::with_capacity(groups.len());
     let mut known: BTreeMap<(u16, Engine), Caps> = BTreeMap::new();
     for wanted in &groups {
-        // Caps depend on the number of seats and on the engine alone.
-        let kind = (wanted.seats, wanted.engine);
-        let caps = match known.get(&kind) {
-            Some(caps) => *caps,
-            None => *known.entry(kind).or_insert(pool.caps(wanted, constraints)?),
-        };
+        let caps = caps_of(&pool, wanted, constraints.strict, &mut known)?;
         let order = pool.ranked(seed, wanted.group);
         tables.push(pool.seat(caps, &order, &mut load));
     }
     pool.balance(&mut tables, &mut load);
     let members = tables.into_iter().map(|table| pool.members(&table));
-    Ok(groups.iter().map(|wanted| wanted.group).zip(members).collect())
+    Ok(ids.into_iter().zip(members).collect())
+}
+
+/// The members of every group whose seats are held, both sorted, after a deal: a member stays unless it can take no seat
+/// any more, or its organisation or zone has more than its share. With `even`, seats also move from loaded to less loaded
+/// nodes until nothing improves. `held` are the seats that nodes have in groups that are not dealt. A committee that
+/// cannot be filled stays as it is. The order of `nodes` and `groups` has no influence.
+///
+/// # Errors
+/// [`AssignError`] when a node or a group is listed twice, or there are too many of them.
+pub fn redeal(
+    seed: &Hash32,
+    nodes: &[Candidate],
+    groups: &[Seated],
+    held: &BTreeMap<NodeId, u32>,
+    even: bool,
+) -> Result<Vec<(GroupId, Vec<NodeId>)>, AssignError> {
+    let pool = Pool::new(nodes, held)?;
+    let mut groups = groups.to_vec();
+    groups.sort_by_key(|seated| seated.group);
+    let ids: Vec<GroupId> = groups.iter().map(|seated| seated.group).collect();
+    check_counts(nodes.len(), &ids)?;
+    let mut load = pool.held.clone();
+    for node in groups.iter().flat_map(|seated| &seated.members).filter_map(|node| pool.place(*node)) {
+        load[node] += 1;
+    }
+    let mut known: BTreeMap<(u16, Engine), Caps> = BTreeMap::new();
+    let (mut dealt, mut tables) = (Vec::new(), Vec::new());
+    for seated in &groups {
+        // More seats than a committee may have are refused with the caps.
+        let seats = u16::try_from(seated.members.len()).unwrap_or(u16::MAX);
+        let wanted = GroupSeats { group: seated.group, seats, engine: seated.engine };
+        let Ok(caps) = caps_of(&pool, &wanted, false, &mut known) else { continue };
+        let order = pool.ranked(seed, seated.group);
+        tables.push(pool.reseat(caps, &order, &seated.members, &mut load));
+        dealt.push(seated.group);
+    }
+    if even {
+        pool.balance(&mut tables, &mut load);
+    }
+    let mut members: BTreeMap<GroupId, Vec<NodeId>> =
+        groups.into_iter().map(|seated| (seated.group, seated.members)).collect();
+    members.extend(dealt.into_iter().zip(tables).map(|(group, table)| (group, pool.members(&table))));
+    Ok(members.into_iter().collect())
+}
+
+/// Caps depend on the number of seats and on the engine alone.
+fn caps_of(
+    pool: &Pool,
+    wanted: &GroupSeats,
+    strict: bool,
+    known: &mut BTreeMap<(u16, Engine), Caps>,
+) -> Result<Caps, AssignError> {
+    let kind = (wanted.seats, wanted.engine);
+    if let Some(caps) = known.get(&kind) {
+        return Ok(*caps);
+    }
+    let caps = pool.caps(wanted, strict)?;
+    known.insert(kind, caps);
+    Ok(caps)
+}
+
+fn check_counts(nodes: usize, sorted: &[GroupId]) -> Result<(), AssignError> {
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(AssignError::DuplicateGroup(pair[0]));
+    }
+    if nodes > ASSIGNED_NODES_MAX || sorted.len() > SHARDS_MAX + 1 {
+        return Err(AssignError::TooMany { nodes, groups: sorted.len() });
+    }
+    Ok(())
 }

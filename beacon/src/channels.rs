@@ -3,7 +3,8 @@
 //!
 //! Keeps [`channel::Founding`]s, carries out what organisations say about them, and hands the charter
 //! of one that is decided to [`settle`], the one place in which a group comes into being. Never learns
-//! what happens in a channel: the directory has what a [`ChannelUpdate`] brings, and nothing else.
+//! what happens in a channel: the directory has what a [`ChannelUpdate`] brings, and nothing else. Channels
+//! that are not closed count, for the cluster and for who proposed them; a closed one is kept and counts no more.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use cross_shard::message::Message;
 use cross_shard::notice::{
     ANCHORS_UPDATE_VERSION, AnchorsUpdate, CHANNEL_UPDATE_VERSION, ChannelStatus, ChannelUpdate,
 };
+use cross_shard::stream;
 use ledger::committee::{Committee, Engine};
 use ledger::foundation::{FOUNDATION_VERSION, Foundation};
 use ledger::hash::Hash32;
@@ -26,13 +28,16 @@ use ledger::schema;
 use ledger::view::View;
 
 use crate::extract;
-use crate::limits::{CHANNELS_MAX, FOUNDINGS_PER_ORG_MAX, ORGS_MAX};
+use crate::limits::{
+    CHANNELS_EVER_MAX, CHANNELS_MAX, CHANNELS_PER_ORG_MAX, CLOSED_MAIL_MAX, FOUNDINGS_PER_ORG_MAX, ORGS_MAX,
+};
 use crate::machine::{CommandOutcome, Executed, Refused, refuse_full};
 use crate::registry;
 use crate::seats;
 
 const FOUNDING: &[u8] = b"channel-founding/";
 const CHANNEL: &[u8] = b"channel/";
+const PROPOSER: &[u8] = b"channel-proposer/";
 
 /// A channel's entry in the directory.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -49,6 +54,14 @@ pub struct ChannelEntry {
     pub shown: ChannelUpdate,
 }
 
+impl ChannelEntry {
+    /// Whether it is read only, for good.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shown.status == ChannelStatus::Closed
+    }
+}
+
 /// Key of a founding.
 #[must_use]
 pub fn founding_key(id: &Hash32) -> Vec<u8> {
@@ -61,6 +74,12 @@ pub fn channel_key(group: GroupId) -> Vec<u8> {
     registry::key(CHANNEL, &[&group.0.to_be_bytes()])
 }
 
+/// Key of the organisation that proposed a channel, an [`OrgId`]: it counts to that one's share.
+#[must_use]
+pub fn proposer_key(group: GroupId) -> Vec<u8> {
+    registry::key(PROPOSER, &[&group.0.to_be_bytes()])
+}
+
 /// The foundings that are kept: open ones, and decided ones until their deadline.
 pub fn foundings(view: &mut View<'_>) -> Vec<Founding> {
     registry::family(view, &registry::key(FOUNDING, &[])).into_iter().map(|(_, founding)| founding).collect()
@@ -69,6 +88,24 @@ pub fn foundings(view: &mut View<'_>) -> Vec<Founding> {
 /// The directory, by group.
 pub fn directory(view: &mut View<'_>) -> Vec<ChannelEntry> {
     registry::family(view, &registry::key(CHANNEL, &[])).into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// Whether a group is a channel that is closed.
+pub(crate) fn is_closed(view: &mut View<'_>, group: GroupId) -> bool {
+    view.load::<ChannelEntry>(&channel_key(group)).is_some_and(|entry| entry.is_closed())
+}
+
+/// Whether a group is a closed channel that takes no mail: whose nodes have gone, it may be. It is told nothing more.
+fn is_left(view: &mut View<'_>, group: GroupId) -> bool {
+    is_closed(view, group) && stream::out_stream(view, group).pending() >= CLOSED_MAIL_MAX
+}
+
+/// How many channels are not closed that an organisation has proposed.
+fn proposed_by(view: &mut View<'_>, org: OrgId) -> usize {
+    let mut entries = directory(view);
+    entries.retain(|entry| !entry.is_closed());
+    let mut by = |group: GroupId| view.load::<OrgId>(&proposer_key(group));
+    entries.into_iter().filter(|entry| by(entry.group) == Some(org)).count()
 }
 
 /// The charter that a channel started from.
@@ -122,10 +159,14 @@ pub(crate) fn propose(
     let Proposed { terms, hosting, until_ms, salt } = proposed;
     let (past, kept): (Vec<Founding>, Vec<Founding>) =
         foundings(view).into_iter().partition(|founding| founding.until_ms < at.time_ms);
-    // Those that founded a channel are as many as there are channels.
+    // Those that founded a channel are counted with the channels.
     let counts = |founding: &&Founding| founding.proposer == signer && founding.phase != Phase::Running;
     if kept.iter().filter(counts).count() >= FOUNDINGS_PER_ORG_MAX {
         return Err(Refusal::from(ChannelReject::ProposalsFull).into());
+    }
+    let waits = |founding: &&Founding| founding.proposer == signer && founding.phase_at(at.time_ms) == Phase::Proposed;
+    if kept.iter().filter(waits).count() + proposed_by(view, signer) >= CHANNELS_PER_ORG_MAX {
+        return Err(Reject::ChannelShare.into());
     }
     let open = kept.iter().filter(|founding| founding.phase_at(at.time_ms) == Phase::Proposed);
     let mut names = open.map(|founding| founding.terms.name.clone()).collect::<Vec<_>>();
@@ -166,8 +207,11 @@ fn conclude(view: &mut View<'_>, at: &BlockContext, founding: Founding, known: &
         return Ok(CommandOutcome::Founding { id, phase: founding.phase }.into());
     }
     let ordinal = registry::channels(view);
-    if ordinal as usize >= CHANNELS_MAX {
-        return Err(Reject::Busy.into());
+    if ordinal as usize >= CHANNELS_EVER_MAX {
+        return Err(Reject::ChannelsSpent.into());
+    }
+    if directory(view).iter().filter(|entry| !entry.is_closed()).count() >= CHANNELS_MAX {
+        return Err(Reject::ChannelsFull.into());
     }
     refuse_full(view)?;
     let group = GroupId::channel(ordinal);
@@ -189,6 +233,7 @@ fn conclude(view: &mut View<'_>, at: &BlockContext, founding: Founding, known: &
     let committees = vec![foundation.committee.clone()];
     registry::put(view, founding_key(&id), &founding);
     registry::put(view, channel_key(group), &entry_of(&charter));
+    registry::put(view, proposer_key(group), &founding.proposer);
     let mail = settle(view, &foundation);
     registry::bump_revision(view);
     Ok(Executed { outcome: CommandOutcome::Founded { id, group }, mail, committees })
@@ -222,8 +267,9 @@ fn entry_of(charter: &Charter) -> ChannelEntry {
 fn settle(view: &mut View<'_>, foundation: &Foundation) -> Vec<(GroupId, Message)> {
     let (group, committee) = (foundation.group, &foundation.committee);
     let others: Vec<Committee> = registry::committees(view);
-    let told = others.iter().filter(|known| known.group != GroupId::BEACON);
-    let mut mail: Vec<_> = told.map(|known| (known.group, Message::CommitteeUpdate(committee.clone()))).collect();
+    let mut told: Vec<GroupId> = others.iter().map(|known| known.group).collect();
+    told.retain(|known| *known != GroupId::BEACON && !is_left(view, *known));
+    let mut mail: Vec<_> = told.into_iter().map(|known| (known, Message::CommitteeUpdate(committee.clone()))).collect();
     let hash = committee.hash();
     registry::put(view, registry::channels_key(), &(group.ordinal() + 1));
     registry::put(view, registry::committee_key(group, &hash), committee);
@@ -262,18 +308,25 @@ fn tell_anchors(view: &mut View<'_>, channel: GroupId, shown: &ChannelUpdate) ->
     told.into_iter().map(|group| (group, anchors_of(channel, shown))).collect()
 }
 
-/// The channels, in order.
+/// The channels that are told what changes, in order: all but closed ones that take no mail.
 pub(crate) fn groups(view: &mut View<'_>) -> Vec<GroupId> {
-    let committees = registry::committees(view).into_iter().map(|committee| committee.group);
-    committees.filter(|group| group.kind() == Some(GroupKind::Channel)).collect()
+    let mut groups: Vec<GroupId> = registry::committees(view).into_iter().map(|committee| committee.group).collect();
+    groups.retain(|group| group.kind() == Some(GroupKind::Channel) && !is_left(view, *group));
+    groups
+}
+
+/// All channels of the directory, in order, the closed ones too.
+pub(crate) fn groups_ever(view: &mut View<'_>) -> Vec<GroupId> {
+    directory(view).into_iter().map(|entry| entry.group).collect()
 }
 
 /// Takes what a channel shows of itself, and prepares its committee for the nodes and the engine that it names. A channel
 /// speaks for itself only; whatever else it sends is not taken, since only a committee that breaks the
-/// rules sends it. Returns what is to be mailed.
+/// rules sends it, nor anything from one that is closed, whose members and nodes do not change any more. Returns what is
+/// to be mailed.
 pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) -> Vec<(GroupId, Message)> {
     let Some(entry) = view.load::<ChannelEntry>(&channel_key(source)) else { return Vec::new() };
-    if !shown.well_formed(ORGS_MAX, COMMITTEE_MAX) || shown == entry.shown {
+    if entry.is_closed() || !shown.well_formed(ORGS_MAX, COMMITTEE_MAX) || shown == entry.shown {
         return Vec::new();
     }
     let mut mail = match shown.anchors_in_use() == entry.shown.anchors_in_use() {
@@ -283,6 +336,15 @@ pub fn apply_update(view: &mut View<'_>, source: GroupId, shown: ChannelUpdate) 
     registry::put(view, channel_key(source), &ChannelEntry { shown, ..entry });
     mail.extend(seats::go_on(view));
     registry::bump_revision(view);
+    mail
+}
+
+/// Ends a channel whose only member leaves the cluster: nobody is left who could close it. Returns what is to be mailed.
+pub(crate) fn end(view: &mut View<'_>, mut entry: ChannelEntry) -> Vec<(GroupId, Message)> {
+    let anchored = !entry.shown.anchors_in_use().is_empty();
+    entry.shown.status = ChannelStatus::Closed;
+    let mail = if anchored { tell_anchors(view, entry.group, &entry.shown) } else { Vec::new() };
+    registry::put(view, channel_key(entry.group), &entry);
     mail
 }
 
@@ -297,6 +359,14 @@ pub(crate) fn hosts(view: &mut View<'_>, group: GroupId) -> Vec<NodeId> {
     let Some(ChannelEntry { shown, .. }) = view.load(&channel_key(group)) else { return Vec::new() };
     let of_member = |node: &NodeId| registry::node(view, *node).is_some_and(|info| shown.members.contains(&info.org));
     shown.nodes.iter().copied().filter(of_member).collect()
+}
+
+/// The nodes that a closed channel is to stay on, of those that it has named: nobody in it can name others any more, so
+/// one whose organisation drains it is let go, as long as another one stays that keeps the history.
+#[must_use]
+pub fn keepers(named: Vec<NodeId>, drained: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
+    let stay: Vec<NodeId> = named.iter().copied().filter(|node| !drained(node)).collect();
+    if stay.is_empty() { named } else { stay }
 }
 
 /// What the registry holds of a channel from its founding on, beside its committee; for a cluster that

@@ -11,6 +11,7 @@ use ledger::ids::{ClusterId, GroupId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 
 use crate::audit::quarantine::Held;
+use crate::epochs::EpochPolicy;
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::watch::Watch;
 
@@ -121,6 +122,12 @@ pub enum BeaconCommand {
     /// Proposes what is done about nodes that vanish, or approves that very proposal. It is in force once more than half
     /// of the organisations have sent it.
     SetWatch(Watch) = 23,
+    /// Proposes how long epochs are and what is asked of their deals, or approves that very proposal. It is in force once
+    /// more than half of the organisations have sent it.
+    SetEpochs(EpochPolicy) = 24,
+    /// Proposes that the deal of the epoch that runs evens seats out, or approves that. It does once more than half of the
+    /// organisations have sent it.
+    Rebalance = 25,
     /// Proposes that a group, or a node for its replica of one, is let out of quarantine, or approves that very proposal. It
     /// is out once more than half of the organisations have sent it.
     ReleaseQuarantine(Held) = 27,

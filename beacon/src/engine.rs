@@ -222,7 +222,7 @@ impl Standing {
     }
 
     /// As a follower of the registry sees it, who is not shown who is accused, nor what is wanted and not prepared yet:
-    /// the beacon judges again.
+    /// the beacon judges again. Ties are broken by the seed of the genesis, in whose place epochs may have put another one.
     #[must_use]
     pub fn of(cluster: &ClusterView, genesis: &Genesis) -> Self {
         let engine = |group| cluster.committee(group).map(|current| current.engine);

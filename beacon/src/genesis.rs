@@ -130,6 +130,25 @@ pub fn first_committees(
     committees_of(seed, nodes, &first_groups(shards, replicas, beacon_replicas, |_| Engine::Raft), constraints)
 }
 
+/// The first group of a genesis whose committee is not the one that its seed gives it; `None` when all are.
+#[must_use]
+pub fn misassigned(genesis: &Genesis) -> Option<GroupId> {
+    let wanted = |committee: &Committee| GroupSeats {
+        group: committee.group,
+        // More than a committee may have are refused below.
+        seats: u16::try_from(committee.members.len()).unwrap_or(u16::MAX),
+        engine: committee.engine,
+    };
+    let groups: Vec<GroupSeats> = genesis.committees.iter().map(wanted).collect();
+    match committees_of(&genesis.seed, &genesis.nodes, &groups, &Constraints::default()) {
+        Ok(dealt) => {
+            let differs = |committee: &&Committee| !dealt.contains(committee);
+            genesis.committees.iter().find(differs).map(|committee| committee.group)
+        }
+        Err(_) => genesis.committees.first().map(|committee| committee.group),
+    }
+}
+
 /// Checks that a genesis can start a cluster: counts, forms, a complete layout, and a committee of
 /// known nodes for the beacon and every shard.
 ///

@@ -1,8 +1,8 @@
 //! The beacon's machine: the registry of a cluster and the pure functions over it.
 //!
 //! Owns organisations, nodes, committees, the layout, asset definitions, the founding of channels and
-//! their directory, the last checkpoint of every group and the audit of its chain; decides which node takes which seat. Never does IO, reads a clock, draws randomness
-//! or holds a balance, and is never on the path of a payment. `shard-node::core` composes
+//! their directory, epochs with their seeds, the last checkpoint of every group and the audit of its chain; decides which node takes
+//! which seat. Never does IO, reads a clock, draws randomness or holds a balance, and is never on the path of a payment. `shard-node::core` composes
 //! [`machine`] into the beacon group; nodes and routers follow what comes out as a
 //! [`view::ClusterView`] under a [`proof::RegistryProof`].
 
@@ -13,6 +13,7 @@ pub mod audit;
 pub mod channels;
 pub mod command;
 pub mod engine;
+pub mod epochs;
 pub mod extract;
 pub mod genesis;
 pub mod limits;
@@ -35,6 +36,7 @@ pub use audit::{AuditEntry, Trail};
 pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};
 pub use engine::{Preflight, Standing, preflight};
+pub use epochs::{Contribution, EpochBook, EpochPolicy, EpochProof};
 pub use machine::{CommandOutcome, Executed, Refused};
 pub use nodes::{NodeLives, RemovedNode};
 pub use proof::{RegistryProof, RegistryProofError, Succession};

@@ -1,7 +1,8 @@
 //! Limits of the registry. Those that other crates share stand in `ledger::limits`.
 
 use ledger::limits::{
-    BATCH_BYTES_MAX, BUNDLE_BYTES_MAX, CHARTER_BYTES_MAX, COMMITTEE_MAX, FOUNDERS_MAX, GRPC_BYTES_MAX, PEERS_MAX,
+    BATCH_BYTES_MAX, BUNDLE_BYTES_MAX, CHARTER_BYTES_MAX, COMMITTEE_MAX, FOUNDERS_MAX, GRPC_BYTES_MAX,
+    MAIL_WINDOW_MESSAGES, PEERS_MAX,
 };
 
 /// One encoded node: its texts at their limits, keys and numbers.
@@ -11,6 +12,8 @@ const COMMITTEE_BYTES_MAX: usize = COMMITTEE_MAX * (4 + 2 + 33) + 64;
 /// One encoded foundation: its charter, its members, two committees and a layout.
 const FOUNDATION_BYTES_MAX: usize =
     CHARTER_BYTES_MAX + FOUNDERS_MAX * 2 + 2 * COMMITTEE_BYTES_MAX + SHARDS_MAX * 17 + 256;
+/// What everybody is shown of a foundation: version, group and two hashes.
+const FOUNDED_BYTES: usize = 1 + 8 + 2 * 32;
 /// What proves a registry: a path in the state tree, a header, and signatures of the beacon.
 const PROOF_BYTES_MAX: usize = 1024 * 1024;
 
@@ -29,9 +32,20 @@ pub const ARRIVALS_AT_ONCE: usize = 4;
 pub const ASSIGNED_NODES_MAX: usize = 4096;
 /// Shards of a cluster.
 pub const SHARDS_MAX: usize = 1024;
-/// Channels that are founded in the life of a cluster. Everybody is shown all foundations, so that a
-/// node can start any group from its registry alone.
+/// Channels that are not closed at a time: each costs its nodes a group that runs, and everybody mail.
 pub const CHANNELS_MAX: usize = 64;
+/// Channels that one organisation has proposed and that are not closed, with those that wait for approval. No
+/// organisation alone keeps the others from founding any, and each may have several times what a consortium of average size
+/// needs.
+pub const CHANNELS_PER_ORG_MAX: usize = 16;
+/// Channels that are founded in the life of a cluster. Everybody is shown the committee and the members of each, also when
+/// it is closed, since it is read and proved for good; no ordinal is given twice.
+pub const CHANNELS_EVER_MAX: usize = 512;
+/// Foundations that a node asks for at a time, and is given in one message with the registry.
+pub const FOUNDATIONS_ASKED_MAX: usize = 16;
+/// Messages to a closed channel that wait to be taken. Beyond it is told nothing more: its nodes may have gone for good, and
+/// the beacon neither waits for them nor keeps what nobody fetches.
+pub const CLOSED_MAIL_MAX: u64 = 256;
 /// Weight of one node in assignment.
 pub const CAPACITY_MAX: u16 = 1000;
 /// Bytes of the name of a cluster, an organisation or a zone.
@@ -63,6 +77,14 @@ pub const WATCH_AFTER_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
 pub const WATCH_NODES_MAX: usize = 64;
 /// What was decided about nodes that vanished: so many lines are kept.
 pub const WATCH_NOTES_MAX: usize = 64;
+/// The shortest epoch, milliseconds of block time.
+pub const EPOCH_MS_MIN: u64 = 4_000;
+/// The longest epoch, milliseconds of block time: 30 days.
+pub const EPOCH_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
+/// Epochs that are kept with all that went into their seeds and deals.
+pub const EPOCHS_KEPT: usize = 8;
+/// Encoded contribution to a seed.
+pub const CONTRIBUTION_BYTES_MAX: usize = 256;
 /// Silent nodes that one report names. Where more are silent, the network is cut, and none of them is replaced.
 pub const SILENT_NODES_MAX: usize = 64;
 /// How long a report counts without being repeated, by block time, milliseconds.
@@ -101,20 +123,35 @@ const _: () = assert!(CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX, "a CA certifica
 const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
 const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several checkpoints fit into a batch");
 const _: () = assert!(FOUNDERS_MAX >= ORGS_MAX, "all organisations may found a group together");
-const _: () = assert!(1 + SHARDS_MAX + CHANNELS_MAX <= PEERS_MAX, "every group may write to every other one");
+const _: () = assert!(CHANNELS_PER_ORG_MAX * 4 <= CHANNELS_MAX, "one organisation has a part of the channels at most");
+const _: () = assert!(CHANNELS_MAX <= CHANNELS_EVER_MAX, "as many channels can be founded as may run");
+const _: () = assert!(CLOSED_MAIL_MAX < MAIL_WINDOW_MESSAGES, "a closed channel is left before its stream is full");
+const _: () = assert!(1 + SHARDS_MAX + CHANNELS_EVER_MAX <= PEERS_MAX, "every group may write to every other one");
 const _: () = assert!(COMMITTEE_MAX <= NODES_MAX, "the largest committee can be seated");
 const _: () = assert!(SILENCE_BYTES_MAX * NODES_MAX < BATCH_BYTES_MAX, "a report of every node fits into a batch");
+const _: () = assert!(
+    CONTRIBUTION_BYTES_MAX * 2 * COMMITTEE_MAX < BATCH_BYTES_MAX,
+    "both parts of every member fit into a batch"
+);
+const _: () = assert!(
+    EPOCHS_KEPT * (NODES_MAX * (NAME_BYTES_MAX + 32) + 2 * SHARDS_MAX * (COMMITTEE_MAX * 4 + 32) + COMMITTEE_MAX * 256)
+        + PROOF_BYTES_MAX
+        < GRPC_BYTES_MAX,
+    "the epochs that are kept and their proof fit into one message"
+);
 const _: () = assert!(NODES_MAX <= ASSIGNED_NODES_MAX, "all nodes of a registry can be given seats");
 const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
         + NODES_MAX * NODE_BYTES_MAX
         + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
-        + (SHARDS_MAX + CHANNELS_MAX) * 8
-        + CHANNELS_MAX * (COMMITTEE_BYTES_MAX + FOUNDATION_BYTES_MAX + ORGS_MAX * 2 + 12)
+        + CHANNELS_EVER_MAX * (COMMITTEE_BYTES_MAX + FOUNDED_BYTES + ORGS_MAX * 2 + 12)
+        + CHANNELS_MAX * COMMITTEE_BYTES_MAX
+        + FOUNDATIONS_ASKED_MAX * FOUNDATION_BYTES_MAX
+        + (SHARDS_MAX + CHANNELS_EVER_MAX) * 8
         + (ORGS_MAX * REVOCATIONS_PER_ORG_MAX + REMOVED_ORGS_MAX) * 34
         + PROOF_BYTES_MAX
         < GRPC_BYTES_MAX,
-    "a registry with its layout, its committees and its proof fits into one message"
+    "a registry with its layout, its committees and its proof fits into one message, with foundations that are asked for"
 );
 const _: () = assert!(
     ORGS_MAX * (NAME_BYTES_MAX + 128)

@@ -23,6 +23,7 @@ use crate::audit::quarantine;
 use crate::channels::{self, Proposed};
 use crate::command::{BeaconCommand, SignedCommand};
 use crate::engine;
+use crate::epochs::{self, Ask};
 use crate::extract;
 use crate::genesis::{node_form, usable_addr, usable_ca, usable_key};
 use crate::limits::{CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX};
@@ -66,13 +67,15 @@ pub fn execute_issue(view: &mut View<'_>, at: &BlockContext, tx: &ParsedTx) -> R
     Ok(mail)
 }
 
-/// Refuses what writes to other groups while one of them does not take its mail.
+/// Refuses what writes to other groups while one of them does not take its mail. Nobody waits for a closed channel.
 pub(crate) fn refuse_full(view: &mut View<'_>) -> Result<(), Reject> {
-    let full = stream::outbox_leaves(view).iter().any(|leaf| stream::out_stream(view, leaf.peer).full());
+    let peers: Vec<GroupId> = stream::outbox_leaves(view).into_iter().map(|leaf| leaf.peer).collect();
+    let full = |peer: GroupId| stream::out_stream(view, peer).full() && !channels::is_closed(view, peer);
+    let full = peers.into_iter().any(full);
     if full { Err(Reject::PeerBusy) } else { Ok(()) }
 }
 
-/// Every group that keeps accounts: the shards of the layout, then the channels.
+/// Every group that keeps accounts and takes mail: the shards of the layout, then the channels.
 pub(crate) fn ledgers(view: &mut View<'_>) -> Option<Vec<GroupId>> {
     let mut groups: Vec<GroupId> = registry::layout(view)?.shards.iter().map(|shard| shard.group).collect();
     groups.extend(channels::groups(view));
@@ -244,7 +247,7 @@ fn apply(
             return Ok(orgs::register(view, at, signer, org, signed.valid_until_ms)?.into());
         }
         BeaconCommand::RemoveOrg { org } => {
-            return Ok(orgs::remove(view, at, signer, org, signed.valid_until_ms)?.into());
+            return Ok(orgs::remove(view, at, signer, org, signed.valid_until_ms)?);
         }
         BeaconCommand::ProposeChannel { terms, hosting, until_ms } => {
             let proposed = Proposed { terms, hosting, until_ms, salt: signed.salt };
@@ -325,6 +328,12 @@ fn apply(
         }
         BeaconCommand::SetWatch(policy) => {
             return Ok(watch::set(view, at, signer.id, policy, signed.valid_until_ms)?);
+        }
+        BeaconCommand::SetEpochs(policy) => {
+            return Ok(epochs::ask(view, at, signer.id, Ask::Policy(policy), signed.valid_until_ms)?);
+        }
+        BeaconCommand::Rebalance => {
+            return Ok(epochs::ask(view, at, signer.id, Ask::Rebalance, signed.valid_until_ms)?);
         }
         BeaconCommand::ReleaseQuarantine(held) => {
             return Ok(quarantine::release(view, at, signer.id, held, signed.valid_until_ms)?);

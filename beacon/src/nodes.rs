@@ -141,8 +141,9 @@ pub(crate) fn stays(view: &mut View<'_>, node: NodeId) -> Vec<(GroupId, Message)
     if out { seats::go_on(view) } else { Vec::new() }
 }
 
+/// Whether a channel names the node whose members can name another one.
 fn named_by_channel(view: &mut View<'_>, node: NodeId) -> bool {
-    channels::directory(view).iter().any(|entry| entry.shown.nodes.contains(&node))
+    channels::directory(view).iter().any(|entry| !entry.is_closed() && entry.shown.nodes.contains(&node))
 }
 
 /// Strikes a node off that has no seat. From this block on no other node lets it in, and neither its number nor its key is

@@ -2,24 +2,27 @@
 //! to send.
 //!
 //! Owns whose approval counts, what may hang on an organisation that is to go, and what is left of it: its number
-//! and those of its nodes, which nobody gets again. Moves no seat: whoever goes has none.
+//! and those of its nodes, which nobody gets again. Moves no seat: whoever goes has none, but for those in channels that are
+//! closed, which go on with their other members' nodes, and in channels that have nobody else, which end with it.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use cross_shard::message::Message;
 use ledger::committee::Committee;
 use ledger::genesis::{NodeInfo, OrgInfo};
 use ledger::hash::{Hash32, sha256, tagged};
-use ledger::ids::{NodeId, OrgId, TimeMs};
+use ledger::ids::{GroupId, NodeId, OrgId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
 use crate::arrivals;
-use crate::channels;
+use crate::channels::{self, ChannelEntry};
 use crate::extract;
 use crate::genesis::org_form;
 use crate::limits::{ORGS_MAX, PROPOSALS_MAX, REMOVED_ORGS_MAX};
-use crate::machine::CommandOutcome;
+use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::registry;
+use crate::seats;
 use crate::watch;
 
 /// A proposal that an organisation joins, and who has approved it.
@@ -130,50 +133,65 @@ pub(crate) fn register(
 ///
 /// # Errors
 /// [`Reject::Registry`] when there is no such organisation or no other one, or too many are gone already;
-/// [`Reject::OrgInChannels`] and [`Reject::OrgSeated`] while something hangs on it.
+/// [`Reject::OrgInChannels`], [`Reject::OrgAlone`] and [`Reject::OrgSeated`] while something hangs on it;
+/// [`Reject::PeerBusy`] while a group does not take its mail.
 pub(crate) fn remove(
     view: &mut View<'_>,
     at: &BlockContext,
     signer: &OrgInfo,
     id: OrgId,
     until_ms: TimeMs,
-) -> Result<CommandOutcome, Reject> {
+) -> Result<Executed, Reject> {
     let orgs = registry::orgs(view);
     let org = orgs.iter().find(|org| org.id == id).filter(|_| orgs.len() > 1).ok_or(Reject::Registry)?;
     if all_removed(view).len() >= REMOVED_ORGS_MAX {
         return Err(Reject::Registry);
     }
-    may_go(view, id)?;
+    let ends = may_go(view, signer.id, id)?;
     let key = registry::key(REMOVAL, &[&id.0.to_be_bytes()]);
     let known: Option<Removal> = view.load(&key).filter(|known: &Removal| known.until_ms >= at.time_ms);
     let mut removal = known.unwrap_or(Removal { until_ms, approvals: Vec::new() });
     if let Some(pending) = approve(&mut removal.approvals, signer.id, &orgs) {
         registry::put(view, key, &removal);
-        return Ok(pending);
+        return Ok(pending.into());
     }
+    refuse_full(view)?;
     registry::remove(view, key);
-    take_out(view, at, org);
-    Ok(CommandOutcome::Applied)
+    let mail = take_out(view, at, org, ends);
+    Ok(Executed { mail, ..CommandOutcome::Applied.into() })
 }
 
 /// Whether nothing hangs on an organisation. A group in which it has no seat loses nothing with it, neither now nor
-/// with one failure more; taking its seats is draining it, which is refused where a group would.
-fn may_go(view: &mut View<'_>, id: OrgId) -> Result<(), Reject> {
-    if channels::directory(view).iter().any(|entry| entry.shown.members.contains(&id)) {
+/// with one failure more; taking its seats is draining it, which is refused where a group would. A closed channel keeps
+/// nobody, since nobody can leave it, and one of which it is the only member keeps it from going of its own accord alone:
+/// it can close that one, the others cannot, and nobody may hold its removal up by not doing so. Returns the channels that end
+/// with it.
+fn may_go(view: &mut View<'_>, signer: OrgId, id: OrgId) -> Result<Vec<ChannelEntry>, Reject> {
+    let (closed, open): (Vec<ChannelEntry>, Vec<ChannelEntry>) =
+        channels::directory(view).into_iter().partition(ChannelEntry::is_closed);
+    let (ends, shared): (Vec<ChannelEntry>, Vec<ChannelEntry>) =
+        open.into_iter().filter(|entry| entry.shown.members.contains(&id)).partition(|one| one.shown.members == [id]);
+    if !shared.is_empty() {
         return Err(Reject::OrgInChannels);
     }
-    let seated = |committee: &Committee| committee.members.iter().any(|member| member.org == id);
+    if signer == id && !ends.is_empty() {
+        return Err(Reject::OrgAlone);
+    }
+    let free: Vec<GroupId> = closed.iter().chain(&ends).map(|entry| entry.group).collect();
+    let seated = |committee: &Committee| {
+        !free.contains(&committee.group) && committee.members.iter().any(|member| member.org == id)
+    };
     let in_force = registry::committees(view).iter().any(seated);
     if in_force || registry::coming(view).iter().any(seated) {
         return Err(Reject::OrgSeated);
     }
-    Ok(())
+    Ok(ends)
 }
 
 /// Takes an organisation out of the registry, with its nodes. From this block on nobody vouches for its certificates,
 /// and no door that follows the registry lets them in. Its admin key is revoked besides, for a channel that had taken
-/// it in and that the beacon has not heard of yet.
-fn take_out(view: &mut View<'_>, at: &BlockContext, org: &OrgInfo) {
+/// it in and that the beacon has not heard of yet. Returns what is to be mailed: closed channels go on without its nodes.
+fn take_out(view: &mut View<'_>, at: &BlockContext, org: &OrgInfo, ends: Vec<ChannelEntry>) -> Vec<(GroupId, Message)> {
     let nodes: Vec<NodeInfo> = registry::nodes(view).into_iter().filter(|node| node.org == org.id).collect();
     for node in &nodes {
         registry::remove(view, registry::node_key(node.id));
@@ -190,5 +208,11 @@ fn take_out(view: &mut View<'_>, at: &BlockContext, org: &OrgInfo) {
         removed_ms: at.time_ms,
     };
     registry::put(view, removed_key(org.id), &removed);
+    let mut mail = Vec::new();
+    for entry in ends {
+        mail.extend(channels::end(view, entry));
+    }
+    mail.extend(seats::go_on(view));
     registry::bump_revision(view);
+    mail
 }

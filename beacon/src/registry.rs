@@ -229,6 +229,12 @@ pub fn head_key() -> Vec<u8> {
     leaf_key(KIND_HEAD)
 }
 
+/// Key of the head of the epochs that are kept, an [`EpochHead`](crate::epochs::EpochHead): a leaf beside the others.
+#[must_use]
+pub fn epochs_key() -> Vec<u8> {
+    leaf_key(KIND_EPOCHS)
+}
+
 fn leaf_key(kind: u8) -> Vec<u8> {
     let mut key = vec![STATE];
     key.extend_from_slice(&tagged(b"seamark/registry/v1", &[]).0);
@@ -239,6 +245,7 @@ fn leaf_key(kind: u8) -> Vec<u8> {
 /// Kind bytes of the registry's leaves, beyond those of accounts in `ledger::schema`.
 const KIND_AUDIT: u8 = 0xF0;
 const KIND_HEAD: u8 = 0xF1;
+const KIND_EPOCHS: u8 = 0xF3;
 
 /// The initial registry, sorted by key. Neither head is among it: they appear with the first change.
 #[must_use]

@@ -1,5 +1,6 @@
 //! What a committee is left with while a seat of it moves: whether it has a quorum of members that are heard of, now and
-//! after one more failure. A pure rule, for the beacon and for whoever asks before a command is given.
+//! after one more failure. And what a committee whose members are drawn by lot is left with at best: the probability that
+//! it holds more bad nodes than it tolerates. Pure rules, for the beacon and for whoever asks before a command is given.
 
 use std::fmt;
 
@@ -58,4 +59,36 @@ pub fn of_leaving(current: &Committee, leaves: NodeId, heard: impl Fn(NodeId) ->
     } else {
         None
     }
+}
+
+/// One, in the fixed point of [`of_lot`]: 62 binary places, so that a sum of two and a product with a number of nodes fit.
+const ONE: u128 = 1 << 62;
+/// Parts of one that [`of_lot`] tells.
+pub const PARTS: u64 = 1_000_000_000;
+
+/// The probability that a committee of `seats` members, drawn by lot from `nodes` nodes of which `bad` are bad, has more
+/// than `tolerated` bad ones: the tail of the hypergeometric distribution, in parts of a thousand million, rounded to the
+/// nearest. Without floats, so that it is the same everywhere; a step of each draw is off by less than 2^-62.
+///
+/// Where seats are stratified this is what is left of the risk when the bad nodes are anywhere. An organisation that is
+/// bad as a whole has no more seats than are tolerated, and so no such probability.
+#[must_use]
+pub fn of_lot(nodes: usize, bad: usize, seats: usize, tolerated: usize) -> u64 {
+    let (bad, seats) = (bad.min(nodes), seats.min(nodes));
+    // How probable so many bad ones are after each draw.
+    let mut chances: Vec<u128> = vec![0; seats + 1];
+    chances[0] = ONE;
+    for drawn in 0..seats {
+        let left = (nodes - drawn) as u128;
+        for had in (0..=drawn).rev() {
+            let chance = chances[had];
+            let bad_left = bad.saturating_sub(had) as u128;
+            let one_more = chance * bad_left / left;
+            chances[had + 1] += one_more;
+            chances[had] = chance - one_more;
+        }
+    }
+    let tail: u128 = chances.iter().skip(tolerated + 1).sum();
+    let parts = (tail * u128::from(PARTS) + ONE / 2) / ONE;
+    u64::try_from(parts).unwrap_or(PARTS)
 }

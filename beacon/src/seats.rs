@@ -9,6 +9,8 @@
 //! A shard that a switch of its engine has given more seats than the genesis gives up again what it has too many, once a
 //! majority orders it: the last step of going back ([`surplus`]).
 //!
+//! What a deal of seats wants ([`crate::epochs`]) comes behind all that, and waits for the epoch after the one that prepared it.
+//!
 //! Who has a seat in a shard or in the beacon is decided here. Who has one in a channel, its members decide; here
 //! it is only carried out. What the beacon is told of its own committee it takes at once, in the place of mail; it
 //! judges its own proof, and the block that takes it is the last that its former committee certifies.
@@ -25,12 +27,14 @@ use ledger::hash::{Hash32, tagged};
 use ledger::ids::{Epoch, GroupId, GroupKind, NodeId};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
+use ledger::schema;
 use ledger::view::View;
 
 use crate::accused;
 use crate::arrivals::{self, Shares};
 use crate::channels;
 use crate::engine;
+use crate::epochs::{self, step_towards};
 use crate::machine::{CommandOutcome, Executed};
 use crate::nodes;
 use crate::registry;
@@ -257,10 +261,12 @@ fn honest(current: &Committee, mut hosts: Vec<NodeId>, accused: &[NodeId]) -> Ve
 
 /// What preparing one group comes to.
 enum Step {
-    /// A new committee is prepared.
-    Prepare(Committee),
+    /// A new committee is prepared; whether a deal wants it, so that it waits for the next epoch.
+    Prepare(Committee, bool),
     /// What was being prepared is not needed any more.
     Cancel(Committee),
+    /// What a deal has prepared is needed by now, and waits no longer.
+    Release(GroupId),
 }
 
 /// Decides the next step of every group whose committee may change, for a list of nodes that is about to hold.
@@ -282,22 +288,30 @@ fn steps(
     for member in committees.iter().flat_map(|committee| &committee.members) {
         *held.entry(member.node).or_default() += 1;
     }
+    let targets = epochs::targets(view);
     let mut steps = Vec::new();
-    let founded: Vec<GroupId> = registry::foundations(view).into_iter().map(|foundation| foundation.group).collect();
+    let known = channels::groups_ever(view);
+    let founded: Vec<GroupId> =
+        known.into_iter().filter(|group| view.get(&schema::founded(*group)).is_some()).collect();
     let changes = |group: GroupId| group.kind() != Some(GroupKind::Channel) || founded.contains(&group);
     for current in committees.iter().filter(|committee| changes(committee.group)) {
+        let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
         let hosts = match current.group.kind() {
-            Some(GroupKind::Channel) => Some(honest(current, channels::hosts(view, current.group), &accused)),
+            Some(GroupKind::Channel) => {
+                let named = channels::hosts(view, current.group);
+                let closed = channels::is_closed(view, current.group);
+                let hosts = if closed { channels::keepers(named, drained) } else { named };
+                Some(honest(current, hosts, &accused))
+            }
             _ => None,
         };
         let to = engine::wanted(view, current);
         // What it has too many may be what the engine needs that it is on its way to.
         let too_many =
             if to == current.engine { surplus(current, registry::configured(view, current.group)) } else { 0 };
-        let mut stuck = false;
+        let (mut stuck, mut dealt) = (false, false);
         let seats = match &hosts {
             Some(hosts) => {
-                let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
                 if about.is_some_and(|node| hosts.contains(&node) && drained(&node)) {
                     return Err(Reject::Quorum);
                 }
@@ -312,7 +326,15 @@ fn steps(
                 };
                 match next {
                     // Only where nothing else has to change.
-                    Ok(None) if to == current.engine => shares.next(current, arrivals::missing_seats(view, current)),
+                    Ok(None) if to == current.engine => {
+                        let share = shares.next(current, arrivals::missing_seats(view, current));
+                        share.or_else(|| {
+                            let target = targets.iter().find(|target| target.group == current.group)?;
+                            let next = step_towards(current, &target.members, nodes);
+                            dealt = next.is_some();
+                            next
+                        })
+                    }
                     Ok(next) => next,
                     Err(reject) => match accused::without_one(current, &accused) {
                         Some(fewer) => Some(fewer),
@@ -339,6 +361,9 @@ fn steps(
             None => nodes.iter().any(|node| node.id == id && node.capacity > 0),
         };
         let prepared = registry::coming_of(view, current.group);
+        if next.is_some() && !dealt && epochs::is_dealt(view, current.group) {
+            steps.push(Step::Release(current.group));
+        }
         match (next, prepared) {
             (None, None) => {}
             // It is what is wanted.
@@ -360,7 +385,8 @@ fn steps(
                 for member in members.iter().filter(|member| current.index_of(member.node).is_none()) {
                     *held.entry(member.node).or_default() += 1;
                 }
-                steps.push(Step::Prepare(Committee::of(engine, current.group, current.incarnation, epoch, members)));
+                let next = Committee::of(engine, current.group, current.incarnation, epoch, members);
+                steps.push(Step::Prepare(next, dealt));
             }
         }
     }
@@ -388,13 +414,20 @@ fn take(view: &mut View<'_>, steps: Vec<Step>) -> Vec<(GroupId, Message)> {
     let mut mail = Vec::with_capacity(steps.len());
     for step in steps {
         match step {
-            Step::Prepare(committee) => {
+            Step::Prepare(committee, dealt) => {
+                if dealt {
+                    epochs::note_dealt(view, committee.group, committee.hash());
+                } else {
+                    epochs::forget_dealt(view, committee.group);
+                }
                 registry::put(view, registry::epoch_key(committee.group), &committee.epoch);
                 registry::put(view, registry::coming_key(committee.group), &committee);
                 mail.push((committee.group, Message::CommitteePlan(committee)));
             }
+            Step::Release(group) => epochs::forget_dealt(view, group),
             // The committee in force in the place of a plan: there is none.
             Step::Cancel(current) => {
+                epochs::forget_dealt(view, current.group);
                 registry::remove(view, registry::coming_key(current.group));
                 mail.push((current.group, Message::CommitteePlan(current)));
             }
@@ -442,8 +475,9 @@ pub(crate) fn go_on(view: &mut View<'_>) -> Vec<(GroupId, Message)> {
 /// Puts a prepared committee into force.
 ///
 /// # Errors
-/// [`Reject::CommitteeUnknown`] when no such committee is being prepared, [`Reject::WrongCluster`], and
-/// [`Reject::MailForged`] when the proof does not hold. The view is then unchanged.
+/// [`Reject::CommitteeUnknown`] when no such committee is being prepared, [`Reject::WrongCluster`],
+/// [`Reject::MailForged`] when the proof does not hold, and [`Reject::EpochEarly`] when a deal has prepared it in the epoch
+/// that still runs. The view is then unchanged.
 pub fn apply_ready(view: &mut View<'_>, at: &BlockContext, ready: &Readiness) -> Result<Executed, Reject> {
     let group = ready.group();
     if ready.certificate.header.cluster != at.cluster {
@@ -455,6 +489,10 @@ pub fn apply_ready(view: &mut View<'_>, at: &BlockContext, ready: &Readiness) ->
         return Err(Reject::MailForged);
     }
     let hash = coming.hash();
+    if epochs::holds_back(view, group, &hash) {
+        return Err(Reject::EpochEarly);
+    }
+    epochs::forget_dealt(view, group);
     registry::remove(view, registry::coming_key(group));
     registry::put(view, registry::committee_key(group, &hash), &coming);
     registry::put(view, registry::current_key(group), &hash);

@@ -2,11 +2,12 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::Committee;
-use ledger::foundation::Foundation;
+use ledger::foundation::FoundedGroup;
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::{Address, ClusterId, GroupId, NodeId, OrgId};
 use ledger::layout::Layout;
+use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,8 @@ use crate::extract;
 use crate::registry;
 
 /// Version written into new views. Version 1 had neither foundations nor committees
-/// that are being prepared; version 2 did not say what was revoked, version 3 not who is in quarantine.
+/// that are being prepared; version 2 did not say what was revoked; version 3 had foundations with their charters,
+/// which are for the nodes of members alone, and did not say who is in quarantine.
 pub const CLUSTER_VIEW_VERSION: u8 = 4;
 
 /// The cluster as of one revision of the registry.
@@ -42,8 +44,9 @@ pub struct ClusterView {
     pub nodes: Vec<NodeInfo>,
     /// All organisations, by id; their CAs are those that callers may come from.
     pub orgs: Vec<OrgInfo>,
-    /// How every group began that the genesis does not name, by group.
-    pub foundations: Vec<Foundation>,
+    /// Of every group that the genesis does not name: with which committee it began, and the hash of its foundation, by
+    /// group. The foundation itself, with the charter, is given to nodes with a seat, who judge it by this.
+    pub founded: Vec<FoundedGroup>,
     /// The members of every channel as it shows them, by group.
     pub channels: Vec<(GroupId, Vec<OrgId>)>,
     /// Keys and certificates that were revoked, ascending: whose, and `sha256` of the key or of the
@@ -98,8 +101,7 @@ impl ClusterView {
             && ascending(&self.coming, |committee| committee.group)
             && ascending(&self.nodes, |node| node.id)
             && ascending(&self.orgs, |org| org.id)
-            && ascending(&self.foundations, |foundation| foundation.group)
-            && self.foundations.iter().all(Foundation::well_formed)
+            && ascending(&self.founded, |leaf| leaf.group)
             && ascending(&self.channels, |(group, _)| *group)
             && ascending(&self.revoked, |line| *line)
             && ascending(&self.quarantined, |group| *group)
@@ -107,6 +109,8 @@ impl ClusterView {
 
     pub(crate) fn collect(view: &mut View<'_>) -> Option<Self> {
         let meta = registry::meta(view)?;
+        let directory = channels::directory(view);
+        let founded = directory.iter().filter_map(|entry| view.load(&schema::founded(entry.group))).collect();
         Some(Self {
             version: CLUSTER_VIEW_VERSION,
             cluster: meta.cluster,
@@ -118,8 +122,8 @@ impl ClusterView {
             coming: registry::coming(view),
             nodes: registry::nodes(view),
             orgs: registry::orgs(view),
-            foundations: registry::foundations(view),
-            channels: channels::directory(view).into_iter().map(|entry| (entry.group, entry.shown.members)).collect(),
+            founded,
+            channels: directory.into_iter().map(|entry| (entry.group, entry.shown.members)).collect(),
             revoked: extract::revoked(view),
             quarantined: audit::quarantined(view),
         })
@@ -146,7 +150,7 @@ impl ClusterView {
             nodes,
             orgs,
             channels: Vec::new(),
-            foundations: Vec::new(),
+            founded: Vec::new(),
             revoked: Vec::new(),
             quarantined: Vec::new(),
         }
@@ -179,11 +183,11 @@ impl ClusterView {
         Some(&self.orgs[at])
     }
 
-    /// How a group began that the genesis does not name.
+    /// What the beacon's state says of how a group began that the genesis does not name.
     #[must_use]
-    pub fn foundation(&self, group: GroupId) -> Option<&Foundation> {
-        let at = self.foundations.binary_search_by_key(&group, |foundation| foundation.group).ok()?;
-        Some(&self.foundations[at])
+    pub fn founded(&self, group: GroupId) -> Option<&FoundedGroup> {
+        let at = self.founded.binary_search_by_key(&group, |leaf| leaf.group).ok()?;
+        Some(&self.founded[at])
     }
 
     /// The shard that owns an account.

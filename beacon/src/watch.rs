@@ -309,13 +309,15 @@ pub(crate) fn forget(view: &mut View<'_>, node: NodeId) {
     }
 }
 
-/// The nodes with a seat in a committee in force, and whose they are.
+/// The nodes with a seat in a committee in force, and whose they are. Those that are struck off, which the committee of a
+/// closed channel may still name, say nothing.
 struct Witnesses(BTreeMap<NodeId, OrgId>);
 
 impl Witnesses {
     fn read(view: &mut View<'_>) -> Self {
         let members = registry::committees(view).into_iter().flat_map(|committee| committee.members);
-        Self(members.map(|member| (member.node, member.org)).collect())
+        let seated: BTreeMap<NodeId, OrgId> = members.map(|member| (member.node, member.org)).collect();
+        Self(seated.into_iter().filter(|(node, _)| registry::node(view, *node).is_some()).collect())
     }
 
     /// Whether these are more than half of all nodes with a seat, of more than half of the organisations with one that

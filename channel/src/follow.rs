@@ -12,7 +12,7 @@ use crate::state::{self, Revocation, RoleKey};
 
 /// A key or certificate of an organisation was revoked in the registry. A key that the organisation
 /// holds in the channel goes with it, even the last one of its admins: the registry's new admin key
-/// comes by [`apply_admin_key`].
+/// comes by [`apply_admin_key`], and where none comes, that which is there by [`keep_an_admin`].
 pub fn apply_revocation(view: &mut View<'_>, at: &BlockContext, org: OrgId, credential: &Hash32) {
     if state::channel(view).is_none() {
         return;
@@ -37,6 +37,21 @@ pub fn apply_admin_key(view: &mut View<'_>, org: OrgId, key: &PublicKey) {
     if known || state::revocation(view, org, &state::credential_of(key)).is_some() {
         return;
     }
+    member.keys.push(RoleKey { key: *key, role: Role::Admin });
+    member.keys.sort_by_key(|found| found.key);
+    view.store(state::member_key(org), &member);
+}
+
+/// The registry has revoked something of an organisation. It may have been the last key of its admins, since what keys an
+/// organisation holds in a channel the beacon does not know: then its admin key in the registry (`key`) becomes one here,
+/// whatever it was before, so that nobody is a member for whom nobody can speak. It does not when it was revoked in the
+/// channel; the next one that the registry is given does.
+pub fn keep_an_admin(view: &mut View<'_>, org: OrgId, key: &PublicKey) {
+    let Some(mut member) = state::member(view, org) else { return };
+    if member.count(Role::Admin) > 0 || state::revocation(view, org, &state::credential_of(key)).is_some() {
+        return;
+    }
+    member.keys.retain(|found| found.key != *key);
     member.keys.push(RoleKey { key: *key, role: Role::Admin });
     member.keys.sort_by_key(|found| found.key);
     view.store(state::member_key(org), &member);

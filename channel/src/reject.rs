@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 ledger::rejections! {
     /// Why a command, a proposal or an access was refused. Numbers and codes never change meaning.
     pub enum ChannelReject {
@@ -145,7 +147,7 @@ ledger::rejections! {
 }
 
 /// A rejection, with what is particular about this case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Refusal {
     /// The rejection.
     pub reject: ChannelReject,

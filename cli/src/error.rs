@@ -227,6 +227,13 @@ impl From<client::EvidenceFileError> for CliError {
     }
 }
 
+impl From<beacon::epochs::EpochProofError> for CliError {
+    fn from(error: beacon::epochs::EpochProofError) -> Self {
+        let fix = "do not rely on it; fetch it again with 'seamark beacon seed --out FILE', and check that the genesis is the right one";
+        Self::new(error.code(), error, fix)
+    }
+}
+
 impl From<HistoryError> for CliError {
     fn from(error: HistoryError) -> Self {
         // Its codes are upper case; on the command line all codes look alike.

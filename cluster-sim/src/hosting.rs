@@ -5,12 +5,14 @@
 //! and that it has left a group, survives the power. That a registry is proved is not simulated: nodes of
 //! the beacon are believed.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use beacon::ClusterView;
+use beacon::{ClusterView, registry};
 use ledger::committee::Committee;
 use ledger::foundation::Foundation;
 use ledger::ids::{GroupId, NodeId};
+use ledger::view::View;
 
 use crate::checkers::Seen;
 use crate::node::Node;
@@ -103,13 +105,24 @@ impl Node {
         if ClusterView::revision_of(&reader).is_ok_and(|newest| newest > revision)
             && let Ok(view) = ClusterView::read(&reader)
         {
-            out.push(Effect::Send(to, Wire::Registry { view: view.encode() }));
+            let committees = view.committees.iter().chain(&view.coming);
+            let seated = committees.filter(|committee| committee.index_of(to).is_some());
+            let groups: BTreeSet<GroupId> = seated.map(|committee| committee.group).collect();
+            let mut state = View::new(&reader);
+            let found = groups.iter().filter_map(|group| state.get(&registry::foundation_key(*group)));
+            let foundations = found.map(|bytes| bytes.to_vec()).collect();
+            out.push(Effect::Send(to, Wire::Registry { view: view.encode(), foundations }));
         }
     }
 
     /// The registry as a node of the beacon has it.
-    pub(crate) fn hear_registry(&mut self, now_ms: u64, view: &[u8], out: &mut Vec<Effect>) {
+    pub(crate) fn hear_registry(&mut self, now_ms: u64, view: &[u8], foundations: &[Vec<u8>], out: &mut Vec<Effect>) {
         let Ok(view) = borsh::from_slice::<ClusterView>(view) else { return };
+        for foundation in foundations.iter().filter_map(|bytes| borsh::from_slice::<Foundation>(bytes).ok()) {
+            if view.founded(foundation.group) == Some(&foundation.leaf()) {
+                self.foundations.entry(foundation.group).or_insert_with(|| Rc::new(foundation));
+            }
+        }
         if self.registry.as_ref().is_none_or(|known| known.revision < view.revision) {
             self.registry = Some(Rc::new(view));
             self.adapt(now_ms, out);
@@ -118,16 +131,16 @@ impl Node {
 
     fn adapt(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
         let Some(view) = self.registry.clone() else { return };
-        for foundation in &view.foundations {
+        let foundations: Vec<Rc<Foundation>> = self.foundations.values().cloned().collect();
+        for foundation in &foundations {
             let standing = Standing::of(&view, foundation);
             let group = foundation.group;
             let here = self.replicas.get(&group).map(Replica::join);
             match standing.step(self.id, here, self.left.contains(&group)) {
                 Step::Nothing => {}
                 Step::Found => {
-                    out.push(Effect::Saw(Seen::Founded(Box::new(foundation.clone()))));
-                    let founded = Rc::new(foundation.clone());
-                    match Replica::founder(&founded, self.id, &self.genesis, self.sabotage) {
+                    out.push(Effect::Saw(Seen::Founded(Box::new((**foundation).clone()))));
+                    match Replica::founder(foundation, self.id, &self.genesis, self.sabotage) {
                         Ok(replica) => self.open(now_ms, group, replica, standing.members(), out),
                         Err(why) => out.push(Effect::Broken(format!("{group} cannot begin: {why}"))),
                     }
@@ -136,9 +149,8 @@ impl Node {
                     if here.is_some() {
                         self.remove(group, standing.epoch(), true, out);
                     }
-                    out.push(Effect::Saw(Seen::Founded(Box::new(foundation.clone()))));
-                    let founded = Rc::new(foundation.clone());
-                    let replica = Replica::joiner(&founded, join, self.id, &self.genesis, self.sabotage);
+                    out.push(Effect::Saw(Seen::Founded(Box::new((**foundation).clone()))));
+                    let replica = Replica::joiner(foundation, join, self.id, &self.genesis, self.sabotage);
                     self.open(now_ms, group, replica, standing.members(), out);
                 }
                 Step::Leave => {
@@ -180,8 +192,8 @@ impl Node {
     /// A member says that the group goes on without this node.
     pub(crate) fn leave(&mut self, group: GroupId, out: &mut Vec<Effect>) {
         let Some(view) = self.registry.clone() else { return };
-        let Some(foundation) = view.foundation(group) else { return };
-        let standing = Standing::of(&view, foundation);
+        let Some(foundation) = self.foundations.get(&group).cloned() else { return };
+        let standing = Standing::of(&view, &foundation);
         let here = self.replicas.get(&group).map(Replica::join);
         // The answer may be to a question of long ago.
         if matches!(standing.step(self.id, here, true), Step::Leave) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use beacon::ClusterView;
+use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId, Tick};
 use rand::Rng;
@@ -40,6 +41,8 @@ pub struct Node {
     pub(crate) follows: bool,
     /// What it has heard of the registry.
     pub(crate) registry: Option<Rc<ClusterView>>,
+    /// How groups began that it has, or had, a seat in.
+    pub(crate) foundations: BTreeMap<GroupId, Rc<Foundation>>,
     /// Groups that it has left before.
     pub(crate) left: BTreeSet<GroupId>,
     peers: Vec<NodeId>,
@@ -76,6 +79,7 @@ impl Node {
             sabotage,
             follows: false,
             registry: None,
+            foundations: BTreeMap::new(),
             left: BTreeSet::new(),
             peers,
             members,
@@ -201,7 +205,7 @@ impl Node {
                 });
             }
             (Wire::Follow { revision }, Some(from)) => self.tell_registry(from, revision, out),
-            (Wire::Registry { view }, Some(_)) => self.hear_registry(now_ms, &view, out),
+            (Wire::Registry { view, foundations }, Some(_)) => self.hear_registry(now_ms, &view, &foundations, out),
             (Wire::Leaving { group }, Some(from)) => self.answer_leaving(from, group, out),
             (Wire::MayLeave { group }, Some(_)) => self.leave(group, out),
             (Wire::Peer { group, message }, Some(from)) => {

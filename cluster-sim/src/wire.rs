@@ -110,6 +110,8 @@ pub enum Wire {
     Registry {
         /// An encoded [`beacon::ClusterView`].
         view: Vec<u8>,
+        /// How those groups began that the receiver has a seat in, encoded.
+        foundations: Vec<Vec<u8>>,
     },
     /// Asks whether a group goes on without the sender.
     Leaving {
@@ -174,7 +176,9 @@ impl Wire {
                 format!("{group} part {part} of {parts} of the state of height {height}")
             }
             Self::Follow { revision } => format!("asks for a registry after revision {revision}"),
-            Self::Registry { view } => format!("registry of {} bytes", view.len()),
+            Self::Registry { view, foundations } => {
+                format!("registry of {} bytes with {} foundations", view.len(), foundations.len())
+            }
             Self::Leaving { group } => format!("asks whether {group} goes on without it"),
             Self::MayLeave { group } => format!("{group} goes on without it"),
             Self::Peer { group, message } => format!("{group} {}", peer(message)),
@@ -255,6 +259,9 @@ fn peer(message: &PeerMessage) -> String {
             None => "asks for all headers".to_owned(),
         },
         PeerMessage::Audit(entry) => format!("audit of {} (kind {})", entry.group(), entry.kind()),
+        PeerMessage::Contribution(given) => {
+            format!("contribution of node {} to epoch {}", given.node, given.epoch)
+        }
         PeerMessage::Checkpoint(certificate) => {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)
         }

@@ -6,6 +6,7 @@
 //! here: they leave the commit loop after the block is persisted.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -118,9 +119,9 @@ pub enum SnapshotError {
     Failed(String),
 }
 
-/// What another replica needs to read this one's snapshots, and what never lies beside them: the key that their values
-/// are sealed under. Empty where nothing is sealed. Travels between members only, over connections that hide it. Wiped when
-/// it is dropped; the messages that carry it are not.
+/// What another replica needs to read a snapshot that it is sent, and what never lies beside it: the key that its values
+/// are sealed under, which is of that copy alone. Empty where nothing is sealed. Travels between members only, over
+/// connections that hide it. Wiped when it is dropped; the messages that carry it are not.
 #[derive(Clone, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct SnapshotSecret(pub Vec<u8>);
 
@@ -133,6 +134,35 @@ impl Drop for SnapshotSecret {
 impl std::fmt::Debug for SnapshotSecret {
     fn fmt(&self, form: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         form.write_str("SnapshotSecret(hidden)")
+    }
+}
+
+/// In which form a snapshot can be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Whether there is a copy of it for that; otherwise its own files are sent.
+    pub copied: bool,
+    /// What the receiver needs to read it.
+    pub secret: SnapshotSecret,
+}
+
+/// Makes of snapshots what others may be sent, beside the commit loop, and as often as it is asked.
+pub trait Packer: Send + Sync + 'static {
+    /// Brings the snapshot in `dir` into the form in which it can be sent. Where its own files tell more than what is in them,
+    /// or take a key that is for this replica alone, a copy is written into a new folder at `to`. Nothing is left there
+    /// after an error.
+    ///
+    /// # Errors
+    /// When the medium fails.
+    fn pack(&self, dir: &Path, to: &Path) -> std::io::Result<Packed>;
+}
+
+/// Sends snapshots as they are.
+pub struct AsTheyAre;
+
+impl Packer for AsTheyAre {
+    fn pack(&self, _: &Path, _: &Path) -> std::io::Result<Packed> {
+        Ok(Packed::default())
     }
 }
 
@@ -223,9 +253,9 @@ pub trait Applier: Send + 'static {
     /// The entries of [`Applier::apply`] are ordered by this engine from now on.
     fn ordered_by(&mut self, _engine: Engine) {}
 
-    /// What others need to read the snapshots of this replica.
-    fn secret(&self) -> SnapshotSecret {
-        SnapshotSecret::default()
+    /// What makes of this replica's snapshots what others may be sent.
+    fn packer(&self) -> Arc<dyn Packer> {
+        Arc::new(AsTheyAre)
     }
 
     /// Copies and checks the snapshot in `dir` completely, so that [`Applier::install`] has only to

@@ -37,8 +37,9 @@ pub struct Foundation {
 }
 
 /// What the beacon's certified state says for good of a group that it founded: enough to trust the
-/// group's first committee without anything else of the registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+/// group's first committee without anything else of the registry, and all that those are shown who are not given the
+/// foundation itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct FoundedGroup {
     /// Format version, 1.
     pub version: u8,

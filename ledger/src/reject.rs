@@ -185,6 +185,24 @@ crate::rejections! {
         WatchForm = 127, "watch_form", "the policy for nodes that vanish is outside the limits", "use a time-out from 10 seconds to 30 days, and 1 to 64 nodes";
         /// A report that counts for nothing.
         SilenceForm = 128, "silence_form", "the report about silent nodes counts for nothing: nobody watches, it is not of a member of a group, not signed by it, or old", "none; the node reports again";
+        /// Bad policy of epochs.
+        EpochForm = 130, "epoch_form", "the policy of epochs is outside the limits", "use 0 to switch epochs off, else 4 seconds to 30 days; give a target of risk together with the number of bad nodes that it counts with";
+        /// No epochs.
+        EpochsOff = 131, "epochs_off", "the cluster has no epochs, so there is no next one", "switch them on with 'seamark beacon epoch set'";
+        /// A contribution that counts for nothing.
+        ContributionForm = 132, "contribution_form", "the contribution to a seed counts for nothing: there are no epochs, it is not of a member of the beacon, or not signed by it", "none; the node contributes to the next epoch";
+        /// A contribution at the wrong time.
+        ContributionPhase = 133, "contribution_phase", "the contribution is for another epoch or another phase of it: commitments are taken first, then secrets, until the cut-off", "none; the node contributes to the next epoch. If it repeats, compare the node's clock and load";
+        /// Two commitments of one member.
+        ContributionTwice = 134, "contribution_twice", "the member has committed itself to another secret in this epoch", "none; the first one counts. Two nodes that run with one key do this: stop one";
+        /// A secret that is not the one of the commitment.
+        ContributionMismatch = 135, "contribution_mismatch", "the secret is not the one that the member has committed itself to, or it has committed itself to none", "none; the node's file 'epoch.secret' was lost or altered, and the node counts as one that withholds";
+        /// A member that sits an epoch out.
+        ContributionBarred = 136, "contribution_barred", "the member withheld its secret in the epoch before, and sits this one out", "none; it takes part again in the next epoch";
+        /// A dealt committee before its epoch.
+        EpochEarly = 137, "epoch_early", "the committee is prepared by a deal of seats, which takes effect in the next epoch", "none; it comes into force by itself when the epoch has begun";
+        /// Committees too small for the target.
+        LayoutRisk = 138, "layout_risk", "with as many bad nodes as the target counts with, a committee would hold more of them than it tolerates with a probability above the target", "give the groups more replicas, add nodes, or choose another target; 'seamark beacon plan' prints the risk";
         /// What is brought before the audit proves nothing.
         AuditForm = 140, "audit_form", "what was brought before the audit proves nothing: headers that do not follow from each other, streams that the last one does not commit to, or signatures that do not hold", "none; it is dropped, and a sound one is asked for again";
         /// A trail that does not continue what is audited.
@@ -199,6 +217,14 @@ crate::rejections! {
         WitnessUnplaced = 151, "witness_unplaced", "of a transaction with moves in several ledgers each ledger is given its own signatures, and one of them fits none of its accounts by their addresses", "say which ledger needs it: the client library looks up accounts whose keys were rotated; leave out what no account needs";
         /// Another ledger said no, and does not say why.
         RefusedElsewhere = 152, "refused_elsewhere", "a group of another ledger refused its side of the transaction; why, it tells in its own ledger alone; nothing changed anywhere", "ask somebody who takes part in the other ledger: 'seamark tx explain' tells them";
+        /// An organisation's share of channels is used up.
+        ChannelShare = 160, "channel_share", "the organisation has proposed as many channels as it may have at a time, those that wait for approval included", "close one of them with 'seamark channel close', or withdraw a founding";
+        /// No more channels at a time.
+        ChannelsFull = 161, "channels_full", "the cluster has as many channels as it may have at a time", "wait until a channel is closed, and approve again";
+        /// No more channels ever.
+        ChannelsSpent = 162, "channels_spent", "the cluster has founded as many channels as it may in its life", "use one of the channels that are there";
+        /// A member that is alone in its channel wants to go.
+        OrgAlone = 163, "org_alone_in_channel", "the organisation is the only member of a channel that is not closed", "take home what is in the channel, and close it with 'seamark channel close' and 'seamark channel finish-close'; the others can remove the organisation without that, and what is in the channel is lost then";
     }
 }
 

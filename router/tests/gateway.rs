@@ -551,7 +551,7 @@ async fn the_view_follows_the_cluster() {
     let mut cluster = Cluster::start().await;
     let (sender, mut seen) = tokio::sync::watch::channel(cluster.view.borrow().clone());
     let peers = cluster.peers();
-    tokio::spawn(follow(peers, Arc::new(sender)));
+    tokio::spawn(follow(peers, Arc::new(sender), None));
     cluster.stop_node(1);
     let proof = cluster.registry(&[1, 3], |registry| {
         registry.revision = 5;
@@ -585,7 +585,7 @@ async fn one_member_of_the_beacon_cannot_make_a_key_a_node() {
 
     let genesis = Arc::new(ClusterView::of_genesis(&cluster.genesis));
     let (sender, mut seen) = tokio::sync::watch::channel(genesis);
-    tokio::spawn(follow(cluster.peers(), Arc::new(sender)));
+    tokio::spawn(follow(cluster.peers(), Arc::new(sender), None));
     let view = soon(seen.wait_for(|view| view.revision > 1)).await.unwrap().clone();
     assert_eq!((view.revision, view.beacon_height), (2, 2));
     assert!(view.nodes.values().all(|node| node.tls_key_hash != mine));
@@ -619,7 +619,7 @@ async fn a_view_follows_the_beacon_over_changes_of_its_committee() {
     };
     let (sender, mut seen) = tokio::sync::watch::channel(Arc::new(ClusterView::of_genesis(&cluster.genesis)));
     shown(steps[1..].to_vec());
-    tokio::spawn(follow(cluster.peers(), Arc::new(sender)));
+    tokio::spawn(follow(cluster.peers(), Arc::new(sender), None));
     // Every node has shown it, and none was believed.
     soon(async {
         loop {

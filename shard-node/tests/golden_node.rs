@@ -31,6 +31,7 @@ fn every_command() -> Vec<Command> {
         Command::Ready(vec![8; 8]),
         Command::Evidence(vec![9; 4]),
         Command::Silence(vec![10; 3]),
+        Command::Contribution(vec![12; 3]),
         Command::Audit(vec![13; 5]),
     ]
 }
@@ -47,6 +48,7 @@ fn name_of_command(command: &Command) -> &'static str {
         Command::Ready(_) => "command/ready",
         Command::Evidence(_) => "command/evidence",
         Command::Silence(_) => "command/silence",
+        Command::Contribution(_) => "command/contribution",
         Command::Audit(_) => "command/audit",
     }
 }
@@ -82,6 +84,7 @@ fn equal_bytes_in_different_commands_have_different_hashes() {
         Command::Ready,
         Command::Evidence,
         Command::Silence,
+        Command::Contribution,
         Command::Audit,
     ];
     let mut hashes: Vec<Hash32> = commands.iter().map(|command| command(bytes.clone()).hash()).collect();
@@ -134,6 +137,14 @@ fn every_peer_message() -> Vec<PeerMessage> {
         PeerMessage::WantTrail { after: None },
         PeerMessage::WantTrail { after: Some(Height(6)) },
         PeerMessage::Audit(Box::new(beacon::AuditEntry::Trail(trail))),
+        PeerMessage::Contribution(beacon::Contribution {
+            version: beacon::epochs::CONTRIBUTION_VERSION,
+            cluster: ledger::ClusterId(Hash32([1; 32])),
+            epoch: 3,
+            node: NodeId(2),
+            part: beacon::epochs::Part::Secret(Hash32([5; 32])),
+            signature: ledger::Signature([7; 64]),
+        }),
     ]
 }
 
@@ -157,6 +168,7 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::WantTrail { after: None } => "want trail/from the start",
         PeerMessage::WantTrail { after: Some(_) } => "want trail",
         PeerMessage::Audit(_) => "audit",
+        PeerMessage::Contribution(_) => "contribution",
     }
 }
 

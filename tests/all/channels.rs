@@ -90,6 +90,13 @@ fn three_organisations_found_a_channel_and_govern_it() {
     });
     assert_eq!(listed["proposals"][0]["needs"], "1 of 3 has approved; one of org-b, org-c has to approve");
     assert_eq!(listed["proposals"][0]["missing"], json!(["org-b", "org-c"]));
+    let explained = shell.told(&format!("channel explain steel {} --as org-c", &permit[..12]));
+    assert_eq!((&explained["proposal"], &explained["state"]), (&json!(permit), &json!("open")));
+    assert_eq!((&explained["approved"], &explained["blocked"]), (&json!(["org-a"]), &Value::Null));
+    assert_eq!(explained["policy"], "majority(members.admin)");
+    assert_eq!(explained["sufficient"].as_array().map(Vec::len), Some(1), "one more is enough: {explained}");
+    let nothing = "0".repeat(64);
+    assert_eq!(code(&shell, &format!("channel explain steel {nothing} --as org-c")), "proposal_unknown");
     assert_eq!(code(&shell, &format!("channel approve steel {permit} --as org-a")), "proposal_acted");
     assert_eq!(said(&shell, "approve", &permit[..12], "org-b"), "applied");
     assert_eq!(code(&shell, &format!("channel approve steel {permit} --as org-c")), "proposal_applied");

@@ -1,6 +1,7 @@
 //! A member is removed, and its node stays a voter because nobody can decide on another committee: it gets nothing of
-//! what the channel does from then on, and the others go on.
+//! what the channel does from then on, and the others go on. Nor does it with a copy of its replica that was kept.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use channel::Change;
@@ -25,18 +26,18 @@ const C: OrgId = OrgId(3);
 const PAYMENTS: u128 = 20;
 
 /// A channel of four nodes, none of which has a seat in the beacon.
-struct Scene {
-    cluster: TestCluster,
-    bank: Bank,
-    channel: GroupId,
+pub struct Scene {
+    pub cluster: TestCluster,
+    pub bank: Bank,
+    pub channel: GroupId,
     /// Nodes that stay.
-    stay: Vec<NodeId>,
+    pub stay: Vec<NodeId>,
     /// The node of C.
-    goes: NodeId,
+    pub goes: NodeId,
     /// Two of the three nodes of the beacon.
     beacon: Vec<NodeId>,
-    payer: Wallet,
-    payee: Wallet,
+    pub payer: Wallet,
+    pub payee: Wallet,
 }
 
 /// What the node of C has of the channel, also when it does not host it any more.
@@ -56,7 +57,7 @@ impl Has {
 }
 
 impl Scene {
-    async fn set() -> Self {
+    pub async fn set() -> Self {
         let cluster = TestCluster::start(Wanted { nodes: 7, shards: 1, ..Wanted::default() }).await;
         let seated: Vec<NodeId> = {
             let beacon = cluster.genesis.committee(GroupId::BEACON).unwrap();
@@ -92,7 +93,7 @@ impl Scene {
         scene
     }
 
-    fn member(&self) -> Client {
+    pub fn member(&self) -> Client {
         self.cluster.client_of(self.stay[0])
     }
 
@@ -119,7 +120,7 @@ impl Scene {
     }
 
     /// Pays in the channel, and waits until it is final.
-    async fn pay(&self, times: u128) {
+    pub async fn pay(&self, times: u128) {
         let (client, ledger) = (self.member(), LedgerId::of_channel(self.channel));
         for _ in 0..times {
             let pay = self.bank.pay(&self.payer, self.payee.address, 1);
@@ -128,10 +129,15 @@ impl Scene {
         }
     }
 
-    async fn paid(&self) -> u128 {
+    pub async fn paid(&self) -> u128 {
+        self.has(&self.payee).await
+    }
+
+    /// What somebody has in the channel.
+    pub async fn has(&self, whose: &Wallet) -> u128 {
         let ledger = LedgerId::of_channel(self.channel);
         let client = self.member();
-        let answer = client.account_of(ledger, self.payee.address, Consistency::Linearizable, false).await.unwrap();
+        let answer = client.account_of(ledger, whose.address, Consistency::Linearizable, false).await.unwrap();
         let balances = answer.value.map(|record| record.balances).unwrap_or_default();
         balances.iter().find(|line| line.0 == self.bank.asset).map_or(0, |line| line.1.posted)
     }
@@ -200,4 +206,62 @@ async fn a_removed_member_gets_no_entry_although_its_node_is_a_voter_still() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_member_that_leads_hands_over_and_gets_no_entry_of_its_heir() {
     removed_while_led_by(|scene| scene.goes).await;
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (source, target) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
+        if source.is_dir() {
+            copy_folder(&source, &target);
+        } else {
+            std::fs::copy(&source, &target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_member_that_brings_back_an_old_copy_gets_nothing_new() {
+    let mut scene = Scene::set().await;
+    scene.pay(1).await;
+    // All that its node has: state, snapshots and the local key.
+    let (goes, folder) = (scene.goes, scene.cluster.data(scene.goes, scene.channel));
+    let kept = folder.with_file_name("kept-by-its-operator");
+    scene.cluster.stop_node(goes).await;
+    copy_folder(&folder, &kept);
+    scene.cluster.start_node(goes).await;
+    eventually("it is a member's node again", async || {
+        let replica = scene.cluster.node(goes).hosted().group(scene.channel.0);
+        replica.map(drop).ok_or("it does not run yet")
+    })
+    .await;
+
+    Consortium::of(&scene.cluster).decide(scene.channel, Change::Remove { org: C }, &[A, B]).await;
+    let since = eventually("those who stay know", async || {
+        admission::excluded_since(&scene.replica(scene.stay[0]).share, C).ok_or("not yet")
+    })
+    .await;
+    eventually("its seat and its copy are gone", async || {
+        let (voters, copy) = (scene.voters(), folder.exists());
+        if voters.contains(&goes) || copy { Err(format!("{voters:?}, copy: {copy}")) } else { Ok(()) }
+    })
+    .await;
+    scene.pay(PAYMENTS).await;
+
+    scene.cluster.stop_node(goes).await;
+    copy_folder(&kept, &folder);
+    scene.cluster.start_node(goes).await;
+    eventually("what was brought back is gone again", async || {
+        if let Some(replica) = scene.cluster.node(goes).hosted().group(scene.channel.0) {
+            let height = replica.share.stand.lock().applied.height;
+            assert!(height <= since, "it has block {height}, and its organisation went with {since}");
+        }
+        if folder.exists() { Err("not yet") } else { Ok(()) }
+    })
+    .await;
+    let over_its_own = Consortium::of(&scene.cluster).client_over(C, |node| node == goes);
+    let refused = over_its_own.governance(scene.channel).await.expect_err("it is no member");
+    assert!(["channel_refused", "access_denied"].contains(&refused.code()), "{refused}");
+    scene.pay(1).await;
+    assert_eq!(scene.paid().await, 2 + PAYMENTS);
 }

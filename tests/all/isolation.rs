@@ -147,7 +147,7 @@ impl Scene {
                 Query::Asset(v1::AssetQuery { asset: Bytes::copy_from_slice(&self.bank.asset.0), group: channel })
             }
             "channels" => Query::Channels(v1::ChannelsQuery { foundings: true }),
-            "governance" => Query::Governance(v1::GovernanceQuery { group: channel }),
+            "governance" => Query::Governance(v1::GovernanceQuery { group: channel, ..Default::default() }),
             "founded" => Query::Founded(v1::FoundedQuery { group: channel }),
             // Of a member: whether there is one is nobody's business either.
             "exclusion" => Query::Exclusion(v1::ExclusionQuery { group: channel, org: B.0.into() }),
@@ -155,6 +155,7 @@ impl Scene {
             "nodes" => Query::Nodes(v1::NodesQuery {}),
             "accused" => Query::Accused(v1::AccusedQuery {}),
             "audit" => Query::Audit(v1::AuditQuery { proofs: true }),
+            "epochs" => Query::Epochs(v1::EpochsQuery {}),
             other => panic!("the question '{other}' is new: ask it here about a channel"),
         };
         // A client that says who it is, is not believed.
@@ -237,7 +238,7 @@ impl Scene {
         match method {
             "Query" => {
                 let reply = v1::QueryReply::decode(bytes).unwrap();
-                let public = ["channels", "accounts", "explain", "founded", "nodes", "accused", "audit"];
+                let public = ["channels", "accounts", "explain", "founded", "nodes", "accused", "audit", "epochs"];
                 if !public.iter().any(|kind| what.ends_with(kind)) {
                     let refusal = reply.refusal.unwrap_or_else(|| panic!("{what}: it was answered"));
                     assert!(
@@ -315,7 +316,11 @@ impl Scene {
                     let request = v1::StatusRequest { caller: Some(self.pretence()) };
                     vec![(format!("{who}, {method}"), request.encode_to_vec().into())]
                 }
-                "Clock" | "Follow" => vec![(format!("{who}, {method}"), Bytes::new())],
+                "Clock" => vec![(format!("{who}, {method}"), Bytes::new())],
+                "Follow" => {
+                    let request = v1::FollowRequest { lacking: vec![group], ..v1::FollowRequest::default() };
+                    vec![(format!("{who}, {method}"), request.encode_to_vec().into())]
+                }
                 other => panic!("{other} is new: call it here about a channel"),
             };
             for (what, message) in messages {
@@ -353,6 +358,11 @@ impl Scene {
                         let refusal = v1::CommandReply::decode(bytes).unwrap().refusal.expect(&what);
                         assert_eq!(refusal.code, "access_denied", "{what}: {refusal:?}");
                         denied.push("command".to_owned());
+                    }
+                    "Follow" => {
+                        self.is_clean(&what, &bytes);
+                        let reply = v1::FollowReply::decode(bytes).unwrap();
+                        assert!(reply.foundations.is_empty(), "{what}: how the channel began is for its nodes");
                     }
                     _ => self.is_clean(&what, &bytes),
                 }
@@ -473,7 +483,7 @@ async fn outsiders_get_nothing_of_a_channel() {
     let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
     // C has a channel of its own: it is clients and a node of another channel that come.
     let other = Consortium::of(&scene.cluster).found("coal", &[(C, &[OUTSIDE]), (B, &[NodeId(5)])]).await;
-    let query = Some(Query::Governance(v1::GovernanceQuery { group: other.0 }));
+    let query = Some(Query::Governance(v1::GovernanceQuery { group: other.0, ..Default::default() }));
     let own = v1::QueryRequest { query, ..v1::QueryRequest::default() }.encode_to_vec();
     let door = scene.door(OUTSIDE, &scene.issue("org-c", Subject::client));
     eventually("it reads its own channel", async || {

@@ -30,7 +30,7 @@ const SEATS: [GroupId; 2] = [GroupId::BEACON, GroupId::shard(0)];
 /// Nodes that host the channel, and go on doing so.
 const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
 /// Kinds of messages.
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 
 /// Whoever has the key of [`OUTSIDE`].
 struct Asker {
@@ -140,6 +140,13 @@ impl Asker {
             )),
             PeerMessage::WantTrail { after: None },
             PeerMessage::Audit(Box::new(AuditEntry::Twice(Twice::of(shown.clone(), shown)))),
+            PeerMessage::Contribution(beacon::Contribution::sign(
+                self.scene.cluster.genesis.cluster_id(),
+                1,
+                OUTSIDE,
+                beacon::epochs::Part::Commitment(Hash32([7; 32])),
+                &SecretKey::derive(b"nobody", b""),
+            )),
         ]
     }
 
@@ -214,6 +221,7 @@ fn kind(message: &PeerMessage) -> usize {
         PeerMessage::Silence(_) => 12,
         PeerMessage::WantTrail { .. } => 13,
         PeerMessage::Audit(_) => 14,
+        PeerMessage::Contribution(_) => 15,
     }
 }
 
@@ -234,7 +242,8 @@ fn block_in(message: &PeerMessage) -> Option<Height> {
         | PeerMessage::Evidence(_)
         | PeerMessage::Silence(_)
         | PeerMessage::WantTrail { .. }
-        | PeerMessage::Audit(_) => None,
+        | PeerMessage::Audit(_)
+        | PeerMessage::Contribution(_) => None,
     }
 }
 

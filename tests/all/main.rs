@@ -1,5 +1,5 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], [`nodes`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`] and [`bank`], the real
+//! [`processes`], [`nodes`], [`epochs`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`] and [`bank`], the real
 //! program and `kill -9`.
 //!
 //! [`support`] starts clusters, makes payments and waits for events; [`history`] judges what clients
@@ -18,6 +18,7 @@ mod bft_liar;
 mod bft_members;
 mod bft_switch;
 mod channel_life;
+mod channel_quorum;
 mod channel_swaps;
 mod channels;
 mod clocks;
@@ -25,6 +26,7 @@ mod commit;
 mod configuration;
 mod cuts;
 mod damage;
+mod epochs;
 mod excluded_voter;
 mod failover;
 mod front_door;

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use ledger::genesis::NodeInfo;
 use ledger::hash::{Hash32, tagged};
 use ledger::ids::{GroupId, NodeId};
 use ledger::limits::COMMITTEE_MAX;
 
-use super::{AssignError, Constraints, GroupSeats};
+use super::{AssignError, Candidate, GroupSeats};
 
 /// A node, with organisation and zone as small numbers.
 struct Seatable {
@@ -62,6 +61,10 @@ impl Table {
         self.per_zone[pool.nodes[node].zone] -= 1;
     }
 
+    fn seated(&self) -> usize {
+        self.per_org.iter().sum()
+    }
+
     /// Whether `from` may give its seat to `to` within the caps.
     fn may_swap(&self, pool: &Pool, from: usize, to: usize) -> bool {
         let (a, b) = (&pool.nodes[from], &pool.nodes[to]);
@@ -73,11 +76,11 @@ impl Table {
 }
 
 impl Pool {
-    pub(super) fn new(nodes: &[NodeInfo], constraints: &Constraints) -> Result<Self, AssignError> {
-        let mut sorted: Vec<&NodeInfo> = nodes.iter().collect();
-        sorted.sort_by_key(|node| node.id);
-        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].id == pair[1].id) {
-            return Err(AssignError::DuplicateNode(pair[0].id));
+    pub(super) fn new(nodes: &[Candidate], held: &BTreeMap<NodeId, u32>) -> Result<Self, AssignError> {
+        let mut sorted: Vec<&Candidate> = nodes.iter().collect();
+        sorted.sort_by_key(|node| node.node);
+        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].node == pair[1].node) {
+            return Err(AssignError::DuplicateNode(pair[0].node));
         }
         sorted.retain(|node| node.capacity > 0);
         let (mut orgs, mut zones) = (BTreeMap::new(), BTreeMap::new());
@@ -85,19 +88,19 @@ impl Pool {
         for node in &sorted {
             let (next_org, next_zone) = (orgs.len(), zones.len());
             seatable.push(Seatable {
-                id: node.id,
+                id: node.node,
                 org: *orgs.entry(node.org).or_insert(next_org),
                 zone: *zones.entry(node.zone.as_str()).or_insert(next_zone),
                 capacity: u64::from(node.capacity),
             });
         }
-        let held = sorted.iter().map(|node| u64::from(constraints.held.get(&node.id).copied().unwrap_or(0)));
+        let held = sorted.iter().map(|node| u64::from(held.get(&node.node).copied().unwrap_or(0)));
         Ok(Self { held: held.collect(), orgs: orgs.len(), zones: zones.len(), nodes: seatable })
     }
 
     /// The caps of a group: the faults it tolerates, raised as little as it takes to fill the
     /// seats, for organisations first and then for zones.
-    pub(super) fn caps(&self, wanted: &GroupSeats, constraints: &Constraints) -> Result<Caps, AssignError> {
+    pub(super) fn caps(&self, wanted: &GroupSeats, strict: bool) -> Result<Caps, AssignError> {
         let (group, seats, nodes) = (wanted.group, usize::from(wanted.seats), self.nodes.len());
         if !(1..=COMMITTEE_MAX).contains(&seats) {
             return Err(AssignError::Seats { group, seats });
@@ -115,7 +118,7 @@ impl Pool {
         let org = (least..seats).find(|cap| fits(*cap, seats)).unwrap_or(seats);
         let zone = (least..seats).find(|cap| fits(org, *cap)).unwrap_or(seats);
         // One replica tolerates nothing and needs no second organisation.
-        if constraints.strict && seats > 1 && org > tolerated {
+        if strict && seats > 1 && org > tolerated {
             return Err(AssignError::Stratification { group, seats, needed: org, tolerated });
         }
         Ok(Caps { seats, org, zone })
@@ -138,32 +141,61 @@ impl Pool {
 
     /// Fills one committee with its least loaded nodes within the caps; chance breaks ties.
     pub(super) fn seat(&self, caps: Caps, order: &[usize], load: &mut [u64]) -> Table {
+        let mut table = Table::new(self, caps);
+        self.fill(&mut table, order, load);
+        table
+    }
+
+    /// Gives the free seats of a committee to the least loaded nodes within the caps; chance breaks ties.
+    fn fill(&self, table: &mut Table, order: &[usize], load: &mut [u64]) {
         let mut by_load = order.to_vec();
         by_load.sort_by(|a, b| {
             let (a_node, b_node) = (&self.nodes[*a], &self.nodes[*b]);
             ((load[*a] + 1) * b_node.capacity).cmp(&((load[*b] + 1) * a_node.capacity))
         });
-        let mut table = Table::new(self, caps);
-        let mut open = caps.seats;
+        let mut open = table.caps.seats - table.seated();
         for node in by_load {
             if open == 0 {
                 break;
             }
-            let at = &self.nodes[node];
-            if table.per_org[at.org] >= caps.org || table.per_zone[at.zone] >= caps.zone {
-                continue;
-            }
-            table.take(self, node);
-            // Organisations and zones overlap, so a choice within both caps may still leave seats
-            // that nobody can fill.
-            if self.fillable(&table) {
+            if !table.taken[node] && self.takes(table, node) {
                 load[node] += 1;
                 open -= 1;
-            } else {
-                table.leave(self, node);
             }
         }
+    }
+
+    /// Gives a node a seat, if the caps allow it and the seats that are then still free can be filled: organisations and
+    /// zones overlap, so a choice within both caps may leave seats that nobody can fill.
+    fn takes(&self, table: &mut Table, node: usize) -> bool {
+        let at = &self.nodes[node];
+        if table.per_org[at.org] >= table.caps.org || table.per_zone[at.zone] >= table.caps.zone {
+            return false;
+        }
+        table.take(self, node);
+        let fits = self.fillable(table);
+        if !fits {
+            table.leave(self, node);
+        }
+        fits
+    }
+
+    /// One committee again, where these have seats: as many of them stay as the caps allow, in the order that chance gives
+    /// them, and the seats of the others go on as [`Pool::seat`] gives seats. `load` counts all of them as seated.
+    pub(super) fn reseat(&self, caps: Caps, order: &[usize], seated: &[NodeId], load: &mut [u64]) -> Table {
+        let mut table = Table::new(self, caps);
+        for node in order.iter().copied().filter(|node| seated.contains(&self.nodes[*node].id)) {
+            if !self.takes(&mut table, node) {
+                load[node] -= 1;
+            }
+        }
+        self.fill(&mut table, order, load);
         table
+    }
+
+    /// The place of a node in the pool; `None` when it can take no seat.
+    pub(super) fn place(&self, node: NodeId) -> Option<usize> {
+        self.nodes.binary_search_by_key(&node, |known| known.id).ok()
     }
 
     /// Whether the free seats can be filled within the caps: a flow from organisations to zones,
@@ -172,7 +204,7 @@ impl Pool {
         if table.caps.zone >= table.caps.seats && table.caps.org >= table.caps.seats {
             return true;
         }
-        let seated = table.per_org.iter().sum::<usize>();
+        let seated = table.seated();
         let mut flow = Flow {
             pool: self,
             used: vec![false; self.nodes.len()],

@@ -2,6 +2,7 @@
 
 use beacon::channels::{self, channel_key, founding_key};
 use beacon::command::{BeaconCommand, SignedCommand};
+use beacon::limits::{CHANNELS_MAX, CHANNELS_PER_ORG_MAX, CLOSED_MAIL_MAX};
 use beacon::machine::{CommandOutcome, Executed, Refused, execute_command};
 use beacon::{ClusterView, RegistryHead, registry};
 use channel::{ChannelReject, Engine, Founding, FoundingAct, Hosting, Phase, Policy, Quorum, Role, Subject, Terms};
@@ -154,6 +155,15 @@ fn the_approval_that_decides_founds_the_channel_and_tells_everybody() {
     let foundation = beacon.read(registry::foundations).remove(0);
     assert_eq!((leaf.group, leaf.committee, leaf.foundation), (group, committee.hash(), foundation.hash()));
     assert!(schema::tree_position(&schema::founded(group)).is_some(), "it is a leaf of the state tree");
+    // Everybody is shown that leaf, and nothing of what the channel agreed on.
+    let shown = ClusterView::read(&beacon.state).unwrap();
+    assert_eq!(shown.founded(group), Some(&leaf));
+    let holds = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+    for (subject, policy) in &charter.policies {
+        let policy = borsh::to_vec(&(subject, policy)).unwrap();
+        assert!(holds(&foundation.charter, &policy), "the search finds what is there");
+        assert!(!holds(&shown.encode(), &policy), "the policy of {} is shown to everybody", subject.word());
+    }
     let [entry] = &beacon.read(channels::directory)[..] else { panic!("one channel") };
     assert_eq!((entry.name.as_str(), entry.shown.status), ("steel", ChannelStatus::Running));
     assert_eq!(entry.shown.members, [1, 2, 3].map(OrgId));
@@ -198,7 +208,7 @@ fn foundings_are_bounded_and_forgotten_after_their_deadline() {
     assert!(beacon.run(2, &BeaconCommand::ProposeChannel { terms, hosting: hosting(2), until_ms }).is_ok());
     assert!(beacon.read(|view| view.load::<Founding>(&founding_key(&first))).is_none());
     assert_eq!(beacon.read(channels::foundings).len(), 1);
-    // However many an organisation has founded, the next is not refused for it.
+    // Those that have founded a channel count with the channels, and with no founding.
     for at in 0..9 {
         beacon.found_by(NOW + 2 * DAY, &format!("more-{at}"));
     }
@@ -399,5 +409,174 @@ fn an_organisation_that_is_in_a_channel_stays() {
     for update in updates {
         assert!(update.org(OrgId(4)).is_none());
         assert_eq!(update.revoked, [(OrgId(4), sha256(&admin(4).public().0))]);
+    }
+}
+
+/// Organisations 4 and 5 join, with nodes 6 and 7.
+fn with_five(beacon: &mut Beacon) {
+    for id in [4, 5] {
+        let join = BeaconCommand::RegisterOrg(crate::support::org(id));
+        for by in 1..=id / 2 + 1 {
+            drop(beacon.run(by, &join));
+        }
+        let info = node(u32::from(id) + 2, id, "zone-4");
+        beacon.run(id, &BeaconCommand::RegisterNode(info)).expect("it is registered");
+    }
+}
+
+impl Beacon {
+    /// An organisation founds a channel with whom it names, or alone, on this node of its own.
+    fn found_on(&mut self, org: u16, on: u32, name: &str, invited: &[u16]) -> Result<CommandOutcome, Refused> {
+        let hosting = Hosting { nodes: vec![NodeId(on)], anchors: Vec::new() };
+        let until_ms = TimeMs(self.now + DAY);
+        let propose = BeaconCommand::ProposeChannel { terms: terms(name, invited), hosting, until_ms };
+        self.run(org, &propose).map(|executed| executed.outcome)
+    }
+
+    /// A channel says that it is closed.
+    fn close(&mut self, group: GroupId) {
+        let entry = self.read(channels::directory).into_iter().find(|entry| entry.group == group);
+        let shown = ChannelUpdate { status: ChannelStatus::Closed, ..entry.expect("it is there").shown };
+        self.state = settle(&self.state, |view| drop(channels::apply_update(view, group, shown)));
+    }
+}
+
+fn founded(outcome: Result<CommandOutcome, Refused>) -> GroupId {
+    match outcome {
+        Ok(CommandOutcome::Founded { group, .. }) => group,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nobody_has_more_than_its_share_and_closed_channels_count_no_more() {
+    let mut beacon = Beacon::new();
+    with_five(&mut beacon);
+    let reject = |outcome: Result<CommandOutcome, Refused>| outcome.expect_err("it is refused").reject;
+    let waits = beacon.found_on(1, 1, "waits", &[2]);
+    assert!(matches!(waits, Ok(CommandOutcome::Founding { phase: Phase::Proposed, .. })), "{waits:?}");
+    let mut groups = Vec::new();
+    for at in 1..CHANNELS_PER_ORG_MAX {
+        groups.push(founded(beacon.found_on(1, 1, &format!("one-{at}"), &[])));
+    }
+    assert_eq!(reject(beacon.found_on(1, 1, "more", &[])), Reject::ChannelShare, "what waits counts");
+    // Being a member of what another one has proposed costs nothing.
+    let second = match beacon.found_on(2, 2, "second", &[1]).expect("it is proposed") {
+        CommandOutcome::Founding { id, .. } => id,
+        other => panic!("{other:?}"),
+    };
+    assert!(beacon.act(1, second, FoundingAct::Approve(hosting(1))).is_ok());
+    let first = groups[0];
+    beacon.close(first);
+    founded(beacon.found_on(1, 1, "more", &[]));
+    assert_eq!(reject(beacon.found_on(1, 1, "yet-more", &[])), Reject::ChannelShare);
+    assert_eq!(refused_by(beacon.propose(3, "one-1", &[])), ChannelReject::FoundingForm, "the name stays with it");
+    // A closed one stays as it is, whatever is said in its name.
+    let before = beacon.state.clone();
+    let open = beacon.read(channels::directory).into_iter().find(|entry| !entry.is_closed()).expect("there is one");
+    beacon.state = settle(&beacon.state, |view| drop(channels::apply_update(view, first, open.shown)));
+    assert_eq!(beacon.state, before);
+}
+
+#[test]
+fn the_cluster_has_so_many_channels_at_a_time() {
+    let mut beacon = Beacon::new();
+    with_five(&mut beacon);
+    let mut last = GroupId::channel(0);
+    for (org, on) in [(1, 1), (2, 2), (3, 3), (4, 6)] {
+        for at in 0..CHANNELS_PER_ORG_MAX {
+            last = founded(beacon.found_on(org, on, &format!("{org}-{at}"), &[]));
+        }
+    }
+    assert_eq!(last, GroupId::channel(u32::try_from(CHANNELS_MAX).expect("a few") - 1));
+    let refused = beacon.found_on(5, 7, "late", &[]).expect_err("there are as many as may be");
+    assert_eq!(refused.reject, Reject::ChannelsFull);
+    beacon.close(last);
+    assert_eq!(
+        founded(beacon.found_on(5, 7, "late", &[])),
+        GroupId::channel(last.ordinal() + 1),
+        "none is given twice"
+    );
+}
+
+#[test]
+fn a_closed_channel_that_takes_no_mail_is_told_nothing_more_and_stops_nobody() {
+    let mut beacon = Beacon::new();
+    let (gone, _) = beacon.found("gone");
+    let (other, _) = beacon.found("other");
+    let waiting = |pending: u64| cross_shard::OutStream { next_seq: pending, ..cross_shard::OutStream::default() };
+    let revoke = |byte: u8| BeaconCommand::RevokeCredential { credential: Hash32([byte; 32]) };
+    let full = waiting(ledger::limits::MAIL_WINDOW_MESSAGES);
+    beacon.state = settle(&beacon.state, |view| view.store(schema::outbox(gone), &full));
+    let refused = beacon.run(1, &revoke(1)).expect_err("it is waited for");
+    assert_eq!(refused.reject, Reject::PeerBusy);
+    beacon.close(gone);
+    assert_eq!(told(&beacon.run(1, &revoke(1)).expect("nobody waits for it")), [other]);
+    for (pending, expected) in [(CLOSED_MAIL_MAX, vec![other]), (CLOSED_MAIL_MAX - 1, vec![gone, other])] {
+        beacon.state = settle(&beacon.state, |view| view.store(schema::outbox(gone), &waiting(pending)));
+        let byte = u8::try_from(pending % 200).expect("a byte");
+        assert_eq!(told(&beacon.run(1, &revoke(byte)).expect("it is noted")), expected, "{pending}");
+    }
+}
+
+#[test]
+fn an_organisation_goes_from_closed_channels_and_with_those_that_have_nobody_else() {
+    let mut beacon = Beacon::new();
+    with_five(&mut beacon);
+    let remove = BeaconCommand::RemoveOrg { org: OrgId(4) };
+    let refused = |outcome: Result<Executed, Refused>| outcome.expect_err("it is refused").reject;
+    // A channel of two: as long as it is not closed, its member leaves it first.
+    let shared = match beacon.found_on(1, 1, "shared", &[4]).expect("it is proposed") {
+        CommandOutcome::Founding { id, .. } => id,
+        other => panic!("{other:?}"),
+    };
+    let own = Hosting { nodes: vec![NodeId(6)], anchors: Vec::new() };
+    let shared = founded(beacon.act(4, shared, FoundingAct::Approve(own)).map(|executed| executed.outcome));
+    assert_eq!(refused(beacon.run(1, &remove)), Reject::OrgInChannels);
+    beacon.close(shared);
+    // A channel of its own: it is asked to close that one, and cannot hold up the others by not doing so.
+    let alone = founded(beacon.found_on(4, 6, "alone", &[]));
+    assert_eq!(refused(beacon.run(4, &remove)), Reject::OrgAlone);
+    for by in [1, 2] {
+        assert!(matches!(beacon.run(by, &remove).expect("it counts").outcome, CommandOutcome::Pending { .. }));
+    }
+    let last = beacon.run(3, &remove).expect("it is gone");
+    assert_eq!(last.outcome, CommandOutcome::Applied);
+    let view = ClusterView::read(&beacon.state).unwrap();
+    assert!(view.well_formed() && view.org(OrgId(4)).is_none() && view.node(NodeId(6)).is_none());
+    let entries = beacon.read(channels::directory);
+    assert!(entries.iter().all(|entry| entry.is_closed()), "{entries:?}");
+    assert!(
+        entries.iter().any(|entry| entry.group == alone && entry.shown.members == [OrgId(4)]),
+        "its history is kept"
+    );
+    // What was closed before goes on with the nodes of its other member.
+    let coming = beacon.read(|view| registry::coming_of(view, shared)).expect("it is prepared");
+    assert_eq!(coming.members.iter().map(|member| member.node).collect::<Vec<_>>(), [NodeId(1)]);
+    assert!(last.mail.contains(&(shared, Message::CommitteePlan(coming))));
+    assert_eq!(beacon.read(|view| registry::coming_of(view, alone)), None);
+}
+
+#[test]
+fn a_node_of_a_closed_channel_can_be_drained() {
+    let mut beacon = Beacon::new();
+    let (group, _) = beacon.found("steel");
+    let drain = |node: u32| BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity: 0 };
+    let planned = |beacon: &Beacon| {
+        let coming = beacon.read(|view| registry::coming_of(view, group)).expect("it is prepared");
+        coming.members.iter().map(|member| member.node.0).collect::<Vec<_>>()
+    };
+    assert_eq!(beacon.run(3, &drain(3)), Err(Reject::Quorum.into()), "its members say where it is");
+    beacon.close(group);
+    assert!(beacon.run(3, &drain(3)).is_ok());
+    assert_eq!(planned(&beacon), [1, 2]);
+}
+
+#[test]
+fn somebody_keeps_a_closed_channel() {
+    let named = [1, 2, 3].map(NodeId).to_vec();
+    for (drained, kept) in [(&[][..], &[1, 2, 3][..]), (&[2], &[1, 3]), (&[1, 3], &[2]), (&[1, 2, 3], &[1, 2, 3])] {
+        let stay = channels::keepers(named.clone(), |node| drained.contains(&node.0));
+        assert_eq!(stay.iter().map(|node| node.0).collect::<Vec<_>>(), kept, "{drained:?}");
     }
 }

@@ -4,11 +4,13 @@
 use beacon::accused::{ACCUSATION_VERSION, ACCUSED_VERSION, Accusation, Accused, Hindrance, Removal};
 use beacon::audit::quarantine::Held;
 use beacon::command::{BeaconCommand, SignedCommand};
+use beacon::epochs::{Contribution, Entrant, Part, commitment_of, seed_of};
 use beacon::nodes::{REMOVED_NODE_VERSION, RemovedNode};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
 use beacon::watch::{WATCH_VERSION, WatchEvent, WatchNote};
 use beacon::{
-    ChannelEntry, ClusterView, CommandOutcome, Constraints, GroupSeats, Silence, Watch, WatchMode, assign, registry,
+    ChannelEntry, ClusterView, CommandOutcome, Constraints, EpochPolicy, GroupSeats, Silence, Watch, WatchMode, assign,
+    registry,
 };
 use cross_shard::notice::{ChannelStatus, ChannelUpdate};
 use ledger::hash::{Hash32, sha256};
@@ -65,6 +67,13 @@ fn the_variants_of_commands() {
         BeaconCommand::JoinNode { node: NodeId(1) },
         BeaconCommand::ReplaceNode { node: NodeId(1), successor: NodeId(2) },
         BeaconCommand::SetWatch(Watch { mode: WatchMode::Replace, ..Watch::DEFAULT }),
+        BeaconCommand::SetEpochs(EpochPolicy {
+            length_ms: 3_600_000,
+            bad_nodes: 8,
+            risk_max_ppb: 1_000,
+            ..EpochPolicy::DEFAULT
+        }),
+        BeaconCommand::Rebalance,
         BeaconCommand::ReleaseQuarantine(Held { group: GroupId::shard(1), node: Some(NodeId(2)) }),
     ]
     .map(|command| hash(&command));
@@ -87,6 +96,8 @@ fn the_variants_of_commands() {
             "d01b6dffdd0a8aa5",
             "048a80d0256b7def",
             "0509f21bde9b61f6",
+            "25a037d52901a05f",
+            "68aa2e2ee5dff96e",
             "9647035c1af8fa97"
         ]
     );
@@ -134,6 +145,17 @@ fn records() {
     let cluster = ClusterId(Hash32([1; 32]));
     let report = Silence::sign(cluster, NodeId(2), TimeMs(9), vec![NodeId(3), NodeId(4)], &admin(2));
     assert_eq!(report.digest().to_string(), "92786910df201a85ed2eaa94153dcac7be0688b8b24202f8d97aa7e5400b8235");
+    let secret = Hash32([5; 32]);
+    let commitment = commitment_of(&cluster, 3, NodeId(2), &secret);
+    assert_eq!(commitment.to_string(), "b08b95c2023f0bf2bd2bb311a62d514e938be649d188ab0445f6c21160cce8e7");
+    let given = Contribution::sign(cluster, 3, NodeId(2), Part::Secret(secret), &admin(2));
+    assert_eq!(given.digest().to_string(), "a128709634ddf7c5be78a8348ef0940e809ddf0063e9dfb8d0b1fdcd7919a23e");
+    let key = admin(2).public();
+    let (node, org) = (NodeId(2), OrgId(1));
+    let entrant = Entrant { node, org, key, barred: false, commitment: Some(commitment), secret: Some(secret) };
+    let absent = Entrant { node: NodeId(3), commitment: None, secret: None, ..entrant.clone() };
+    let seed = seed_of(&Hash32([9; 32]), 3, &[entrant, absent]);
+    assert_eq!(seed.to_string(), "2b6916ed28bc1b89d4420fac84c41ffda299f94b481324b97febf3fe83fa4293");
     let pending = CommandOutcome::Pending { approvals: 1, needed: 2 };
     assert_eq!(encoded(borsh::to_vec(&pending).unwrap()), "0101000200");
     let id = Hash32([6; 32]);
@@ -168,6 +190,10 @@ fn records() {
         "53196c56bd372f1af80953bd264e9538a34886bc1c8b5985a3e8fdd0b8e687317ef0"
     );
     assert_eq!(registry::checkpoint_key(GroupId::shard(1)), b"Gcheckpoint/\x02\0\0\0\0\0\0\x01");
+    assert_eq!(
+        hex::encode(registry::epochs_key()),
+        "53196c56bd372f1af80953bd264e9538a34886bc1c8b5985a3e8fdd0b8e687317ef3"
+    );
     let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
     assert_eq!(
         hex::encode(borsh::to_vec(&head).unwrap()),

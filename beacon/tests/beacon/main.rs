@@ -8,6 +8,7 @@ mod beacon_seats;
 mod channels;
 mod commands;
 mod engine;
+mod epochs;
 mod golden;
 mod nodes;
 mod orgs;

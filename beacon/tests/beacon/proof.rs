@@ -142,7 +142,7 @@ fn every_change_moves_what_the_state_commits_to() {
 }
 
 /// The beacon's committee of the genesis, and two later ones, of which each has one member that the one before lacks.
-fn committees(genesis: &Genesis) -> [Committee; 3] {
+pub fn committees(genesis: &Genesis) -> [Committee; 3] {
     let first = genesis.committee(GroupId::BEACON).unwrap().clone();
     let changed = |from: &Committee, epoch: u64, gone: usize| {
         let members = from.members.iter().enumerate().filter(|(at, _)| *at != gone).map(|(_, member)| member.clone());
@@ -158,7 +158,7 @@ fn committees(genesis: &Genesis) -> [Committee; 3] {
 }
 
 /// A header of the beacon, certified by one committee and naming another one for the next.
-fn signed_by(genesis: &Genesis, committee: &Committee, next: &Committee, height: u64, root: Hash32) -> Certificate {
+pub fn signed_by(genesis: &Genesis, committee: &Committee, next: &Committee, height: u64, root: Hash32) -> Certificate {
     let mut certificate = certified(genesis, GroupId::BEACON, height, 0);
     let header = &mut certificate.header;
     (header.committee_hash, header.next_committee_hash, header.state_root) = (committee.hash(), next.hash(), root);
@@ -168,7 +168,7 @@ fn signed_by(genesis: &Genesis, committee: &Committee, next: &Committee, height:
     certificate
 }
 
-fn step(genesis: &Genesis, from: &Committee, to: &Committee, height: u64) -> Handover {
+pub fn step(genesis: &Genesis, from: &Committee, to: &Committee, height: u64) -> Handover {
     Handover { committee: from.clone(), certificate: signed_by(genesis, from, to, height, Hash32([height as u8; 32])) }
 }
 

@@ -255,3 +255,49 @@ fn the_registry_revokes_and_renews() {
     assert_eq!(world.read(|view| state::member(view, OrgId(1))).unwrap().keys.len(), 1);
     assert!(world.run_with(1, &renewed, &Command::Leave).is_ok());
 }
+
+#[test]
+fn the_registry_leaves_every_member_an_admin() {
+    let own = admin(1).public();
+    let in_channel = key(1, "in the channel").public();
+    let replace = Command::RotateKey { old: own, new: in_channel };
+    let keys = |world: &World| {
+        let member = world.read(|view| state::member(view, OrgId(1))).unwrap();
+        member.keys.iter().map(|found| (found.key, found.role)).collect::<Vec<_>>()
+    };
+    let revoke = |world: &mut World, what: &PublicKey| {
+        world.follow(|view, at| follow::apply_revocation(view, at, OrgId(1), &state::credential_of(what)));
+    };
+    let keep = |world: &mut World, key: &PublicKey| world.follow(|view, _| follow::keep_an_admin(view, OrgId(1), key));
+
+    // Its only admin in the channel is another key than the registry's, and the registry revokes that one.
+    let mut world = World::five();
+    world.run(1, &replace).unwrap();
+    keep(&mut world, &own);
+    assert_eq!(keys(&world), [(in_channel, Role::Admin)], "nothing is missing");
+    revoke(&mut world, &in_channel);
+    keep(&mut world, &own);
+    assert_eq!(keys(&world), [(own, Role::Admin)]);
+    assert!(world.run(1, &Command::Leave).is_ok());
+    keep(&mut world, &own);
+    assert!(world.read(|view| state::member(view, OrgId(1))).is_none(), "nobody becomes a member by it");
+
+    // The registry's key is a member's key in the channel.
+    let mut world = World::five();
+    let plain = key(1, "plain").public();
+    world.run(1, &Command::AddKey { key: plain, role: Role::Member }).unwrap();
+    revoke(&mut world, &own);
+    keep(&mut world, &plain);
+    assert_eq!(keys(&world), [(plain, Role::Admin)]);
+
+    // It was revoked in the channel: the next one counts.
+    let mut world = World::five();
+    world.run(1, &Command::AddKey { key: in_channel, role: Role::Admin }).unwrap();
+    world.run(1, &Command::RevokeKey { key: own }).unwrap();
+    revoke(&mut world, &in_channel);
+    keep(&mut world, &own);
+    assert_eq!(keys(&world), []);
+    let renewed = key(1, "renewed").public();
+    world.follow(|view, _| follow::apply_admin_key(view, OrgId(1), &renewed));
+    assert_eq!(keys(&world), [(renewed, Role::Admin)]);
+}

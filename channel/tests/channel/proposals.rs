@@ -199,7 +199,7 @@ fn when_members_go_a_proposal_may_be_settled() {
     assert_eq!(world.refused(1, &Command::Settle { proposal: id }), R::Undecided);
     world.enact(Change::Remove { org: OrgId(5) });
     assert_eq!(phase(&world), Phase::Running);
-    assert_eq!(world.explain(&id).residual, Residual::Met);
+    assert_eq!(world.explain(&id).residual(), Residual::Met);
     world.run(4, &Command::Settle { proposal: id }).unwrap();
     assert_eq!(phase(&world), Phase::Frozen);
 }
@@ -216,7 +216,7 @@ fn an_explanation_says_what_is_missing() {
     let electors =
         |orgs: &[u16]| orgs.iter().map(|org| Elector { org: OrgId(*org), role: Role::Admin }).collect::<Vec<_>>();
     assert_eq!((found.approved, found.rejected), (electors(&[3]), electors(&[1])));
-    assert_eq!(found.residual, Residual::Open(rule(Quorum::All, &[only(2), only(4)])));
+    assert_eq!(found.residual(), Residual::Open(rule(Quorum::All, &[only(2), only(4)])));
     assert_eq!(found.sufficient, electors(&[2, 4]));
     assert_eq!(found.blocked, None);
     world.approve(2, id);

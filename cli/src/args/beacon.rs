@@ -54,6 +54,65 @@ pub enum Beacon {
         after_help = "Example:\n  seamark beacon watch show\n  seamark beacon watch set replace --after 3600 --as org-a"
     )]
     Watch(BeaconWatch),
+    /// Show epochs: the policy, the one that runs, and who contributed to the last ones; or change the policy
+    #[command(
+        after_help = "Example:\n  seamark beacon epoch\n  seamark beacon epoch set --length 86400 --as org-a\n  seamark beacon epoch set --length 0 --as org-a"
+    )]
+    Epoch(BeaconEpoch),
+    /// Show the seed of an epoch with all that went into it, proved and recomputed here
+    #[command(after_help = "Example:\n  seamark beacon seed\n  seamark beacon seed 12 --out epochs.proof")]
+    Seed {
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
+        /// The epoch [default: the last one that has ended]
+        epoch: Option<u64>,
+        /// Write the proof of all epochs that are kept into this file
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Recompute why each node has its seats: from the genesis, and from the deals of the epochs that are kept
+    #[command(
+        after_help = "Example:\n  seamark beacon verify-assignment\n  seamark beacon verify-assignment --file epochs.proof --genesis genesis.json\n\nWith --file it needs no network: 'beacon seed --out' writes the file."
+    )]
+    VerifyAssignment {
+        /// Which cluster, or whose genesis is trusted.
+        #[command(flatten)]
+        target: Target,
+        /// What 'beacon seed --out' wrote [default: the cluster is asked]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// The genesis that is trusted [default: the one in the cluster's folder]
+        #[arg(long, value_name = "FILE", requires = "file")]
+        genesis: Option<PathBuf>,
+    },
+    /// Show what committees bear, the risk that is left, and what a deal of seats would move; changes nothing
+    #[command(
+        after_help = "Example:\n  seamark beacon plan\n  seamark beacon plan --bad 8 --risk-max-ppb 1000000\n\nThe risk is the probability that a committee drawn by lot has more bad nodes than it tolerates.\nRefused where it is above the target: that of --risk-max-ppb, or of the policy. Moves are those of\nthe seed of now; the one of the next epoch, which nobody knows, may choose other nodes."
+    )]
+    Plan {
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
+        /// Bad nodes, anywhere, to count with [default: those of the policy, else an eighth of the nodes]
+        #[arg(long, value_name = "N")]
+        bad: Option<u16>,
+        /// The largest risk, parts of a thousand million [default: that of the policy]
+        #[arg(long, value_name = "PPB")]
+        risk_max_ppb: Option<u64>,
+    },
+    /// Propose that the next epoch evens seats out, or approve that
+    #[command(
+        after_help = "Example:\n  seamark beacon rebalance --as org-a\n\nDecided with the seed of the epoch that runs, prepared in the next one, in force in the one after,\na few seats at a time; nobody moves without need. See 'beacon plan' first."
+    )]
+    Rebalance {
+        /// Who signs.
+        #[command(flatten)]
+        admin: Admin,
+        /// How long the others may take to approve, minutes
+        #[arg(long, value_name = "MINUTES", default_value_t = 1440, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        within: u64,
+    },
     /// Revoke a certificate or a key of an organisation, for good and everywhere
     #[command(
         after_help = "Example:\n  seamark beacon revoke --as org-a client-7.pem\n\nNodes, routers and channels refuse it from then on, also on connections that stand. The\ncertificate of a node is replaced first, with 'node tls'."
@@ -65,6 +124,44 @@ pub enum Beacon {
         /// The certificate in PEM, or the SHA-256 of its public key info, or of a key, as 64 hex digits
         #[arg(value_name = "FILE|HASH")]
         what: String,
+    },
+}
+
+/// `beacon epoch`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BeaconEpoch {
+    /// Changes the policy.
+    #[command(subcommand)]
+    pub change: Option<EpochChange>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// What `beacon epoch` changes.
+#[derive(Debug, Subcommand)]
+pub enum EpochChange {
+    /// Propose how long epochs are and what is asked of their deals, or approve the same proposal of another organisation
+    #[command(
+        after_help = "Example:\n  seamark beacon epoch set --length 86400 --as org-a\n  seamark beacon epoch set --length 86400 --bad 8 --risk-max-ppb 1000000 --as org-a\n\nIt is in force once more than half of the organisations have sent exactly this. Epochs are off\nbefore that. Members of the beacon commit themselves in the first half of an epoch and reveal in the\nsecond."
+    )]
+    Set {
+        /// Who signs.
+        #[command(flatten)]
+        admin: Admin,
+        /// Length of an epoch, seconds, from 4 seconds to 30 days; 0 switches epochs off
+        #[arg(long, value_name = "S")]
+        length: u64,
+        /// Bad nodes, anywhere, that the target of risk counts with
+        #[arg(long, value_name = "N", default_value_t = 0, requires = "risk_max_ppb")]
+        bad: u16,
+        /// The largest risk of a committee drawn by lot, parts of a thousand million; nothing is dealt above it
+        #[arg(long, value_name = "PPB", default_value_t = 0, requires = "bad")]
+        risk_max_ppb: u64,
+        /// How long the others may take to approve, minutes
+        #[arg(long, value_name = "MINUTES", default_value_t = 1440, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        within: u64,
     },
 }
 

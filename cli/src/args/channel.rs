@@ -182,6 +182,17 @@ pub enum Channel {
     /// List the proposals of a channel, and what each still needs; for its members
     #[command(after_help = "Example:\n  seamark channel proposals steel --as org-b")]
     Proposals(InChannel),
+    /// Explain a proposal: what is left of its policy, who would decide it, and what stands in its way; for members
+    #[command(
+        after_help = "Example:\n  seamark channel explain steel 4f0c19 --as org-b\n  seamark channel explain steel 4f0c19 --as org-b --json"
+    )]
+    Explain {
+        /// Where.
+        #[command(flatten)]
+        on: InChannel,
+        /// The proposal: its id, or as much of it as is clear
+        proposal: String,
+    },
     /// Propose to invite an organisation
     #[command(
         after_help = "Example:\n  seamark channel invite steel org-d --as org-a\n\nWithin this time the others have to approve and the organisation has to join."

@@ -21,7 +21,9 @@ mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
 pub use audit::Audit;
-pub use beacon::{Admin, Beacon, BeaconWatch, NodeChange, OneNode, OrgChange, RegisterNode, WatchArg};
+pub use beacon::{
+    Admin, Beacon, BeaconEpoch, BeaconWatch, EpochChange, NodeChange, OneNode, OrgChange, RegisterNode, WatchArg,
+};
 pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin, BenchSwitch, BenchTakeover};
 pub use ca::{Ca, RoleArg};
 pub use channel::{

@@ -11,10 +11,11 @@ use ledger::{Committee, Hash32, NodeId, OrgId, PublicKey};
 use serde::Serialize;
 
 use super::context::Context;
+use super::epochs;
 use super::seats::{self, Asked};
 use super::signer::{Signer, WITHIN_MINUTES, salt};
 use super::watch;
-use crate::args::{Beacon, BeaconWatch, NodeChange, OneNode, OrgChange};
+use crate::args::{Beacon, BeaconEpoch, BeaconWatch, EpochChange, NodeChange, OneNode, OrgChange};
 use crate::error::CliError;
 use crate::output::{Output, table};
 use crate::setup::files::read_signing_key;
@@ -26,6 +27,26 @@ pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
         Beacon::Watch(BeaconWatch::Set { admin, mode, after, at_most, within }) => {
             let command = BeaconCommand::SetWatch(watch::policy(mode, after, at_most));
             send(&Signer::of(&admin)?, None, command, within, output).await
+        }
+        Beacon::Epoch(BeaconEpoch { change: None, target }) => epochs::show(&Context::new(&target)?, output).await,
+        Beacon::Epoch(BeaconEpoch {
+            change: Some(EpochChange::Set { admin, length, bad, risk_max_ppb, within }),
+            ..
+        }) => {
+            let command = BeaconCommand::SetEpochs(epochs::policy(length, bad, risk_max_ppb));
+            send(&Signer::of(&admin)?, None, command, within, output).await
+        }
+        Beacon::Seed { target, epoch, out } => {
+            epochs::seed(&Context::new(&target)?, epoch, out.as_deref(), output).await
+        }
+        Beacon::VerifyAssignment { target, file, genesis } => {
+            epochs::verify::run(&Context::new(&target)?, file.as_deref(), genesis.as_deref(), output).await
+        }
+        Beacon::Plan { target, bad, risk_max_ppb } => {
+            epochs::plan::run(&Context::new(&target)?, bad, risk_max_ppb, output).await
+        }
+        Beacon::Rebalance { admin, within } => {
+            send(&Signer::of(&admin)?, None, BeaconCommand::Rebalance, within, output).await
         }
         Beacon::RotateKey { admin, new } => {
             let key = read_signing_key(&new)?.public();

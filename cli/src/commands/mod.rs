@@ -14,6 +14,7 @@ mod channel;
 mod context;
 mod demo;
 mod done;
+mod epochs;
 mod evidence;
 mod exclusion;
 mod group;

@@ -100,7 +100,7 @@ pub(super) async fn run(args: Router, output: Output) -> Result<(), CliError> {
     let (end, entrance) = (CancellationToken::new(), doorkeeper::open(identity.clone(), &view)?);
     let keeping = tokio::spawn(doorkeeper::keep(Arc::clone(&entrance), view.clone(), end.clone()));
     let peers = Arc::new(Peers::new(identity, roots, view));
-    let following = tokio::spawn(follow(Arc::clone(&peers), Arc::new(view_out)));
+    let following = tokio::spawn(follow(Arc::clone(&peers), Arc::new(view_out), None));
     let gateway = gateway_service(NodeBackend::new(peers, None), GatewayLimits::default());
     let (server, health) = with_standard_services(net::server_behind_door().add_service(gateway)).await;
     let started = Started {

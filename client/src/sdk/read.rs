@@ -343,9 +343,25 @@ impl Client {
     /// # Errors
     /// [`ClientError`]; the detail of `channel_refused` says which rule of the channel refuses.
     pub async fn governance(&self, channel: GroupId) -> Result<channel::Governance, ClientError> {
-        let query = Query::Governance(v1::GovernanceQuery { group: channel.0 });
+        let query = Query::Governance(v1::GovernanceQuery { group: channel.0, ..v1::GovernanceQuery::default() });
         let reply = self.query(Consistency::Linearizable, false, query).await?;
         found_value("governance", &reply)?.ok_or_else(|| ClientError::Protocol(format!("{channel} has no governance")))
+    }
+
+    /// What a proposal in a channel waits for, as the channel itself judges it; `None` when it keeps no such proposal. For its
+    /// members, and auditors of everything.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the detail of `channel_refused` says which rule of the channel refuses.
+    pub async fn explain_proposal(
+        &self,
+        channel: GroupId,
+        proposal: &Hash32,
+    ) -> Result<Option<channel::Explanation>, ClientError> {
+        let explain = Bytes::copy_from_slice(&proposal.0);
+        let query = Query::Governance(v1::GovernanceQuery { group: channel.0, explain });
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        found_value("explanation", &reply)
     }
 
     /// Sends one read, retried until it is answered or refused for good.
@@ -449,6 +465,31 @@ impl Client {
         found_value("audit", &reply)?.ok_or_else(missing)
     }
 
+<<<<<<< HEAD
+=======
+    /// What the beacon holds about epochs, unproved: `beacon::EpochBook`, which this crate does not know.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn epochs<T: BorshDeserialize>(&self) -> Result<T, ClientError> {
+        let query = Query::Epochs(v1::EpochsQuery {});
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        let missing = || ClientError::Protocol("the beacon does not tell of its epochs".to_owned());
+        found_value("epochs", &reply)?.ok_or_else(missing)
+    }
+
+    /// The epochs that the beacon keeps, with what proves them: `beacon::EpochProof`, which this crate does not know and
+    /// whose judge is the caller. `None` when no epoch has ended.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn epoch_proof<T: BorshDeserialize>(&self) -> Result<Option<T>, ClientError> {
+        let query = Query::Epochs(v1::EpochsQuery {});
+        let reply = self.query(Consistency::Linearizable, true, query).await?;
+        found_value("epochs", &reply)
+    }
+
+>>>>>>> h/int2
     /// One piece of evidence by its name, as a file that has been checked against the genesis; `None` when the group
     /// does not keep it.
     ///

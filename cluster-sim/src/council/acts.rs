@@ -1,5 +1,6 @@
 //! What an admin does in a channel.
 
+use channel::policy::Item;
 use channel::{AuditGrant, Change, Command as Act, Policy, ProposalState, Quorum, Role, Scope, Subject, state};
 use cross_shard::RegistryUpdate;
 use ledger::hash::Hash32;
@@ -17,6 +18,22 @@ pub(super) const OPEN_MS: u64 = 20_000;
 /// The organisation that comes and goes. All others have two seats, which the quorum cannot spare.
 pub(super) const GUEST: OrgId = OrgId(ORGS - 1);
 
+/// A policy of rules in one another that can do without the guest; each organisation proposes another one.
+fn nested(by: OrgId) -> Policy {
+    let [zero, one] = [0, 1].map(|org| Policy::one(OrgId(org), Role::Admin));
+    let members = |quorum| Policy::members(quorum, Role::Admin);
+    let rule = |quorum, parts: [Policy; 2]| Policy::rule(quorum, parts.into_iter().map(Item::Sub).collect());
+    match by.0 % 3 {
+        0 => rule(Quorum::All, [rule(Quorum::Any, [zero, one]), members(Quorum::Majority)]),
+        1 => {
+            // One of the two has approved twice by it: for itself, and as any member.
+            let parts = [zero, one, members(Quorum::Any)];
+            Policy::rule(Quorum::AtLeast(2), parts.into_iter().map(Item::Sub).collect())
+        }
+        _ => rule(Quorum::Any, [members(Quorum::Majority), rule(Quorum::All, [zero, one])]),
+    }
+}
+
 impl Council {
     fn change(&mut self, view: &mut View<'_>, by: OrgId, now: TimeMs, may_close: bool) -> Change {
         let missing = self.assets.iter().find(|asset| !state::asset_permitted(view, asset)).copied();
@@ -33,10 +50,12 @@ impl Council {
             5 => Change::Remove { org },
             6 | 7 => Change::Invite { org: GUEST, until_ms },
             8 | 9 => {
-                let quorum = [Quorum::Majority, Quorum::Majority, Quorum::All, Quorum::Any].choose(&mut self.rng);
-                let subject = [Subject::Freeze, Subject::Membership, Subject::Policy].choose(&mut self.rng);
-                let (quorum, subject) = (quorum.copied().unwrap_or(Quorum::All), subject.copied());
-                let policy = Policy::members(quorum, Role::Admin);
+                let flat = [Some(Quorum::Majority), None, Some(Quorum::All), Some(Quorum::Any)].choose(&mut self.rng);
+                let subject = [Subject::Freeze, Subject::Membership, Subject::Policy].choose(&mut self.rng).copied();
+                let policy = match flat.copied().unwrap_or(Some(Quorum::All)) {
+                    Some(quorum) => Policy::members(quorum, Role::Admin),
+                    None => nested(by),
+                };
                 Change::Policy { subject: subject.unwrap_or(Subject::Freeze), policy }
             }
             10 => Change::RevokeKey { org, key: self.some_key(org) },

@@ -35,10 +35,10 @@ use super::machine::ApplierCell;
 use super::network::{Peer, Sender};
 use super::purge::Sending;
 use super::receive::{Transfer, check};
-use super::snapshot::{self, Folder, Snapshots, blocking};
+use super::snapshot::{self, Folder, Sent, Snapshots, blocking};
 use super::types::{log_id, position};
 use super::vouch::{self, Doubt};
-use super::wire::{self, Ask, AskReply, Manifest, Part, ReadReply};
+use super::wire::{self, Ask, AskReply, Part, ReadReply};
 use crate::port::{Origin, Position, any_replica};
 
 /// Why no snapshot was fetched: what each of the others said.
@@ -64,7 +64,7 @@ const REST_MIN: Duration = Duration::from_secs(2);
 struct Lent {
     name: [u8; 32],
     folder: Arc<Folder>,
-    manifest: Arc<Manifest>,
+    sent: Arc<Sent>,
 }
 
 impl PartialEq for Lent {
@@ -123,13 +123,13 @@ impl Lender {
                 None => return Ok(AskReply::Behind),
             },
         };
-        let hashing = folder.clone();
-        let manifest = blocking(move || hashing.manifest()).await.map_err(failed)?;
+        let packing = folder.clone();
+        let sent = blocking(move || packing.sent()).await.map_err(failed)?;
+        let (manifest, secret) = (sent.manifest.clone(), sent.secret.clone());
         let name = snapshot::snapshot_name(&manifest).map_err(failed)?;
-        let secret = folder.secret.clone();
         self.needed(&folder);
         let bytes = manifest.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.length_bytes));
-        let lent = Lent { name, folder, manifest: manifest.clone() };
+        let lent = Lent { name, folder, sent };
         self.loans.lock().give(from, lent, bytes, Instant::now());
         Ok(AskReply::Lent((*manifest).clone(), secret))
     }
@@ -167,14 +167,14 @@ impl Lender {
         });
         let (folder, making) = built.await.map_err(|error| HandleError::Stopped(error.to_string()))?;
         let Some(folder) = folder else { return Ok(None) };
-        // Hashing is the larger part of the work.
-        let hashing = folder.clone();
-        let hashed = blocking(move || {
-            let manifest = hashing.manifest();
+        // Copying and hashing are the larger part of the work.
+        let packing = folder.clone();
+        let packed = blocking(move || {
+            let sent = packing.sent();
             drop(making);
-            manifest
+            sent
         });
-        hashed.await.map_err(failed)?;
+        packed.await.map_err(failed)?;
         Ok(Some(folder))
     }
 
@@ -192,9 +192,9 @@ impl Lender {
         let (folder, path, length) = {
             let mut loans = self.loans.lock();
             let current = loans.read(from, Instant::now()).filter(|lent| lent.name == read.snapshot);
-            let Some(Lent { folder, manifest, .. }) = current else { return Ok(ReadReply::Unknown) };
-            let Some(info) = manifest.files.get(read.file as usize) else { return Ok(ReadReply::Unknown) };
-            (folder.clone(), folder.path.join(&info.path), info.length_bytes)
+            let Some(Lent { folder, sent, .. }) = current else { return Ok(ReadReply::Unknown) };
+            let Some(info) = sent.manifest.files.get(read.file as usize) else { return Ok(ReadReply::Unknown) };
+            (folder.clone(), sent.path.join(&info.path), info.length_bytes)
         };
         if read.offset_bytes >= length {
             return Err(HandleError::Malformed("a read behind the end of a file".into()));
@@ -511,7 +511,7 @@ impl Borrowed {
         let at = applied.position.ok_or("it contains no position")?;
         let (path, secret) = (transfer.path.clone(), transfer.secret);
         // Whatever becomes of it, the files are not needed any more after this.
-        let folder = Folder::new(transfer.path, applied.clone(), secret.clone(), false);
+        let folder = Folder::received(transfer.path, applied.clone());
         let origin = Origin { node, secret };
         let checked = applier.run(move |applier| Ok(applier.prepare(&path, Some(origin)))).await.map_err(text)?;
         let candidate = checked.map_err(text)?;

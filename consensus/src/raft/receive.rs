@@ -103,7 +103,7 @@ impl Receiver {
         }
         let applied = current.applied();
         let secret = current.secret.clone();
-        let folder = Arc::new(Folder::new(current.path.clone(), applied.clone(), secret.clone(), false));
+        let folder = Arc::new(Folder::received(current.path.clone(), applied.clone()));
         let (prepared, origin) = (folder.clone(), Origin { node: from, secret });
         let checked = self.applier.run(move |applier| Ok(applier.prepare(&prepared.path, Some(origin)))).await;
         let refused = match checked.map_err(|error| HandleError::Stopped(error.to_string()))? {

@@ -3,6 +3,9 @@
 //! The current snapshot lives in `at-<index>-<term>-<leader>` below the group's snapshot folder. A
 //! folder is removed when it is superseded and its last reader is gone. Files never change, so a
 //! transfer goes on where it broke off.
+//!
+//! What others are sent may be a copy of it, in `lent-<name>`, made when the first of them asks and gone with the folder, or
+//! at the next start: the secret that reads it is nowhere but in memory.
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -21,29 +24,59 @@ use super::fetch::LastAsked;
 use super::network::Peer;
 use super::types::{LeaderId, SnapshotMeta, TypeConfig, Vote, log_id};
 use super::wire::{self, FileInfo, Manifest};
-use crate::port::{AppliedState, Applier, Fatal, Position, SnapshotSecret};
+use crate::port::{AppliedState, Applier, Fatal, Packed, Packer, Position, SnapshotSecret};
 
 const FINISHED: &str = "at-";
 const UNFINISHED: &str = "tmp-";
+const LENT: &str = "lent-";
 pub(crate) const RECEIVING: &str = "recv-";
 /// Read at a time when a file is hashed.
 const HASH_BUFFER_BYTES: usize = 256 << 10;
 
 /// A snapshot's folder. Whoever holds it may read; it is removed with the last holder unless it is
 /// still the current one. A received one is never that: installing it copies what is in it.
-#[derive(Debug)]
 pub(crate) struct Folder {
     pub(crate) path: PathBuf,
     pub(crate) applied: AppliedState,
-    /// What others need to read it.
-    pub(crate) secret: SnapshotSecret,
+    /// Makes of it what others may be sent; none for one that was received.
+    packer: Option<Arc<dyn Packer>>,
     keep: AtomicBool,
-    manifest: Mutex<Option<Arc<Manifest>>>,
+    sent: Mutex<Option<Arc<Sent>>>,
+}
+
+impl std::fmt::Debug for Folder {
+    fn fmt(&self, form: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        form.debug_struct("Folder").field("path", &self.path).field("applied", &self.applied).finish_non_exhaustive()
+    }
+}
+
+/// What others are sent of a snapshot.
+pub(crate) struct Sent {
+    pub(crate) manifest: Arc<Manifest>,
+    /// Where its files are.
+    pub(crate) path: PathBuf,
+    /// What reads them.
+    pub(crate) secret: SnapshotSecret,
+    copied: bool,
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if self.copied {
+            remove(&self.path);
+        }
+    }
 }
 
 impl Folder {
-    pub(crate) fn new(path: PathBuf, applied: AppliedState, secret: SnapshotSecret, keep: bool) -> Self {
-        Self { path, applied, secret, keep: AtomicBool::new(keep), manifest: Mutex::new(None) }
+    /// One of this replica's own, which is kept.
+    fn own(path: PathBuf, applied: AppliedState, packer: Arc<dyn Packer>) -> Self {
+        Self { path, applied, packer: Some(packer), keep: AtomicBool::new(true), sent: Mutex::new(None) }
+    }
+
+    /// One that another replica has sent.
+    pub(crate) fn received(path: PathBuf, applied: AppliedState) -> Self {
+        Self { path, applied, packer: None, keep: AtomicBool::new(false), sent: Mutex::new(None) }
     }
 
     /// Whether it has the entry of this index.
@@ -63,19 +96,32 @@ impl Folder {
         })
     }
 
-    /// Lists and hashes the files, once.
-    pub(crate) fn manifest(&self) -> io::Result<Arc<Manifest>> {
-        let mut known = self.manifest.lock();
-        if let Some(manifest) = known.as_ref() {
-            return Ok(manifest.clone());
+    /// Makes what others are sent, lists and hashes its files, once.
+    pub(crate) fn sent(&self) -> io::Result<Arc<Sent>> {
+        let mut known = self.sent.lock();
+        if let Some(sent) = known.as_ref() {
+            return Ok(sent.clone());
         }
+        let packer = self.packer.as_ref().ok_or_else(|| io::Error::other("a received snapshot is not sent on"))?;
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let copy = self.path.with_file_name(format!("{LENT}{name}"));
+        // What an attempt has left that did not come to its end.
+        remove(&copy);
+        let Packed { copied, secret } = packer.pack(&self.path, &copy)?;
+        let path = if copied { copy } else { self.path.clone() };
         let mut files = Vec::new();
-        list(&self.path, "", &mut files)?;
+        if let Err(error) = list(&path, "", &mut files) {
+            if copied {
+                remove(&path);
+            }
+            return Err(error);
+        }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let (membership_at, membership) = self.applied.membership.clone().unwrap_or_default();
         let manifest = Arc::new(Manifest { position: self.applied.position, membership_at, membership, files });
-        *known = Some(manifest.clone());
-        Ok(manifest)
+        let sent = Arc::new(Sent { manifest, path, secret, copied });
+        *known = Some(sent.clone());
+        Ok(sent)
     }
 }
 
@@ -142,8 +188,8 @@ pub(crate) fn snapshot_name(manifest: &Manifest) -> io::Result<[u8; 32]> {
 /// The group's snapshots.
 pub(crate) struct Snapshots {
     dir: PathBuf,
-    /// What others need to read them.
-    secret: SnapshotSecret,
+    /// Makes of them what others may be sent.
+    packer: Arc<dyn Packer>,
     current: Mutex<Option<Arc<Folder>>>,
     /// Set by an install, which uses up the folder: the next reader gets a fresh checkpoint.
     rebuild: AtomicBool,
@@ -161,7 +207,7 @@ impl Snapshots {
             let entry = entry?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            if name.starts_with(UNFINISHED) {
+            if name.starts_with(UNFINISHED) || name.starts_with(LENT) {
                 remove(&entry.path());
             } else if let Some(position) = parse_name(name) {
                 finished.push((position.index, position, entry.path()));
@@ -175,19 +221,19 @@ impl Snapshots {
             }
         }
         finished.sort();
-        let (mut current, secret) = (None, applier.secret());
+        let (mut current, packer) = (None, applier.packer());
         while let Some((_, position, path)) = finished.pop() {
             let usable = applier.inspect(&path).ok().filter(|applied| applied.position == Some(position));
             match usable {
                 Some(applied) if current.is_none() => {
-                    current = Some(Arc::new(Folder::new(path, applied, secret.clone(), true)));
+                    current = Some(Arc::new(Folder::own(path, applied, packer.clone())));
                 }
                 _ => remove(&path),
             }
         }
         let dir = dir.to_path_buf();
         let rebuild = AtomicBool::new(false);
-        Ok(Self { dir, secret, current: Mutex::new(current), rebuild, last_asked: LastAsked::default() })
+        Ok(Self { dir, packer, current: Mutex::new(current), rebuild, last_asked: LastAsked::default() })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -212,7 +258,7 @@ impl Snapshots {
         fs::rename(&unfinished, &path)
             .and_then(|()| sync_dir(&self.dir))
             .map_err(|error| Fatal(format!("{}: the snapshot could not be put in place: {error}", path.display())))?;
-        let folder = Arc::new(Folder::new(path, snapshot.applied, self.secret.clone(), true));
+        let folder = Arc::new(Folder::own(path, snapshot.applied, self.packer.clone()));
         self.replace(Some(folder.clone()));
         Ok(folder)
     }
@@ -301,10 +347,11 @@ async fn call<R: borsh::BorshDeserialize>(peer: &Peer, kind: u8, payload: Bytes)
 /// Sends a snapshot and waits until it is installed; the receiver's vote comes back. After a broken
 /// transfer the receiver says how much it has.
 pub(crate) async fn send(peer: &Peer, vote: &Vote, folder: &Arc<Folder>) -> Sending<Vote> {
-    let hashing = folder.clone();
-    let manifest = blocking(move || hashing.manifest()).await.map_err(network)?;
-    let name = snapshot_name(&manifest).map_err(network)?;
-    let offer = wire::Offer { vote: vote.into(), manifest: (*manifest).clone(), secret: folder.secret.clone() };
+    let packing = folder.clone();
+    let sent = blocking(move || packing.sent()).await.map_err(network)?;
+    let manifest = &sent.manifest;
+    let name = snapshot_name(manifest).map_err(network)?;
+    let offer = wire::Offer { vote: vote.into(), manifest: (**manifest).clone(), secret: sent.secret.clone() };
     let have = match call(peer, wire::SNAPSHOT_OFFER, peer.request(&offer)).await? {
         wire::OfferReply::NotNeeded(vote) | wire::OfferReply::HigherVote(vote) => {
             return Ok(vote.into());
@@ -313,7 +360,7 @@ pub(crate) async fn send(peer: &Peer, vote: &Vote, folder: &Arc<Folder>) -> Send
     };
     for (number, info) in manifest.files.iter().enumerate() {
         let have = have.get(number).copied().unwrap_or(0);
-        send_file(peer, &name, number as u32, &folder.path.join(&info.path), info.length_bytes, have).await?;
+        send_file(peer, &name, number as u32, &sent.path.join(&info.path), info.length_bytes, have).await?;
     }
     let done = wire::Done { vote: vote.into(), snapshot: name };
     // Verifying and installing takes as long as the snapshot is large.
@@ -362,4 +409,62 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::AtomicU8;
+
+    use super::*;
+
+    /// Copies with every byte turned over, each time under another secret; fails as often as it is told to.
+    #[derive(Default)]
+    struct Turning {
+        made: AtomicU8,
+        fails: AtomicBool,
+    }
+
+    impl Packer for Turning {
+        fn pack(&self, dir: &Path, to: &Path) -> io::Result<Packed> {
+            fs::create_dir(to)?;
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(io::Error::other("the disk is full"));
+            }
+            let bytes = fs::read(dir.join("state"))?;
+            fs::write(to.join("state"), bytes.iter().map(|byte| !byte).collect::<Vec<u8>>())?;
+            let secret = SnapshotSecret(vec![self.made.fetch_add(1, Ordering::Relaxed)]);
+            Ok(Packed { copied: true, secret })
+        }
+    }
+
+    #[test]
+    fn others_are_sent_a_copy_that_is_made_once_and_goes_with_the_snapshot() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("at-1");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("state"), b"\x01\x02").unwrap();
+        let turning = Arc::new(Turning::default());
+        let folder = Folder::own(path.clone(), AppliedState::default(), turning.clone());
+        turning.fails.store(true, Ordering::Relaxed);
+        assert!(folder.sent().is_err());
+        turning.fails.store(false, Ordering::Relaxed);
+        let sent = folder.sent().unwrap();
+        assert_eq!(sent.path, root.path().join("lent-at-1"));
+        assert_eq!(fs::read(sent.path.join("state")).unwrap(), b"\xfe\xfd");
+        assert_eq!(sent.manifest.files[0].sha256, <[u8; 32]>::from(Sha256::digest(b"\xfe\xfd")));
+        assert_eq!((sent.secret.0.as_slice(), folder.sent().unwrap().secret.0.as_slice()), (&[0][..], &[0][..]));
+        folder.keep(false);
+        drop(folder);
+        assert!(!path.exists());
+        assert!(sent.path.exists(), "whoever reads it still has it");
+        drop(sent);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_received_is_not_sent_on() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(Folder::received(root.path().join("recv-1"), AppliedState::default()).sent().is_err());
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use beacon::limits::CHANNELS_MAX;
+use beacon::limits::CHANNELS_EVER_MAX;
 use ledger::{GroupId, GroupKind, NodeId, Reject};
 use proto::v1;
 use tokio::time::Instant;
@@ -77,7 +77,7 @@ where
 
 /// Whether a group that the router has not heard of may just have been founded.
 pub(super) fn may_come(group: GroupId) -> bool {
-    group.kind() == Some(GroupKind::Channel) && (group.ordinal() as usize) < CHANNELS_MAX
+    group.kind() == Some(GroupKind::Channel) && (group.ordinal() as usize) < CHANNELS_EVER_MAX
 }
 
 /// What a refusal of `asked` comes to: whether it is about that node alone, for the reasons in `elsewhere`.

@@ -100,7 +100,7 @@ fn command_to(group: GroupId) -> v1::CommandRequest {
 }
 
 fn question_of(group: GroupId) -> v1::QueryRequest {
-    let query = v1::query_request::Query::Governance(v1::GovernanceQuery { group: group.0 });
+    let query = v1::query_request::Query::Governance(v1::GovernanceQuery { group: group.0, ..Default::default() });
     v1::QueryRequest { query: Some(query), ..v1::QueryRequest::default() }
 }
 
@@ -127,7 +127,7 @@ async fn what_does_not_come_is_refused_after_a_moment_and_what_cannot_come_at_on
     assert_eq!(refused.reject(), Some(Reject::UnknownGroup));
     // Shards are never founded, and there are not so many channels.
     let patient = scene(GatewayLimits::default());
-    let too_many = GroupId::channel(u32::try_from(CHANNELS_MAX).unwrap());
+    let too_many = GroupId::channel(u32::try_from(CHANNELS_EVER_MAX).unwrap());
     for group in [GroupId::shard(7), too_many] {
         let mut asked = Box::pin(query::answer(&patient.desk, question_of(group)));
         assert!(futures::poll!(asked.as_mut()).is_ready(), "{group}");

@@ -64,7 +64,7 @@ fn denied(why: &str) -> Status {
     Status::permission_denied(format!("{}: {why}", ledger::Reject::AccessDenied))
 }
 
-/// Whether a question may be about what a channel holds.
+/// Whether a question may be about what a channel holds, or is going to: whoever answers it has to know who asks.
 pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
     let group = match &request.query {
         Some(Query::Account(query)) => query.group,
@@ -79,6 +79,7 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
         Some(Query::Evidence(query)) => query.group,
         // It goes to the channels of whoever asks.
         Some(Query::Explain(_)) => return true,
+        Some(Query::Channels(query)) if query.foundings => return true,
         // Of shards and of the beacon alone.
         Some(
             Query::Accounts(_)
@@ -86,11 +87,10 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
             | Query::Founded(_)
             | Query::Nodes(_)
             | Query::Accused(_)
-            | Query::Audit(_),
+            | Query::Audit(_)
+            | Query::Epochs(_),
         )
-        | None => {
-            return false;
-        }
+        | None => return false,
     };
     GroupId(group).kind() == Some(GroupKind::Channel)
 }

@@ -5,6 +5,8 @@
 //! hand-overs lead to. A node of the beacon that lies is left for the next one; one that keeps silent is
 //! left after a while. Where none of the members that are known answers, every node is asked in turn: the
 //! beacon may have gone to others since.
+//!
+//! How a channel began is not in the registry, only its hash. A node that has a seat there asks for it with the next stream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use beacon::proof::Judged;
 use beacon::{RegistryProof, RegistryProofError};
 use client::net;
-use ledger::{GroupId, Handover, NodeId};
+use ledger::{Foundation, GroupId, Handover, NodeId};
 use proto::v1;
 use tokio::sync::watch;
 
@@ -25,8 +27,9 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 const FOLLOW_FOR: Duration = Duration::from_secs(30);
 
 /// Follows the cluster until nobody holds the view any more. The view starts as the caller seeded
-/// it, usually from the genesis; every later registry that a node proves replaces it.
-pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>) {
+/// it, usually from the genesis; every later registry that a node proves replaces it. `own` is the node that follows, if it
+/// is one: it is given the foundations of the groups that it has a seat in.
+pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, own: Option<NodeId>) {
     let (mut backoff, mut after, mut missed) = (BACKOFF_FIRST, None, 0);
     loop {
         let Some(node) = next_node(&view.borrow(), after, missed) else {
@@ -35,7 +38,7 @@ pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>
         after = Some(node);
         missed += 1;
         let mut heard = false;
-        match tokio::time::timeout(FOLLOW_FOR, follow_node(node, &peers, &view, &mut heard)).await {
+        match tokio::time::timeout(FOLLOW_FOR, follow_node(node, own, &peers, &view, &mut heard)).await {
             Ok(ended) => tracing::debug!(%node, cause = %ended, "follow stream lost"),
             Err(_) => {
                 if heard {
@@ -73,6 +76,7 @@ fn next_node(view: &ClusterView, after: Option<NodeId>, missed: usize) -> Option
 
 async fn follow_node(
     node: NodeId,
+    own: Option<NodeId>,
     peers: &Peers,
     view: &watch::Sender<Arc<ClusterView>>,
     heard: &mut bool,
@@ -82,7 +86,12 @@ async fn follow_node(
         Err(status) => return status,
     };
     let known = view.borrow().beacon.as_ref().map(|beacon| beacon.last().epoch);
-    let request = v1::FollowRequest { beacon_epoch: known.unwrap_or_default().0 };
+    let lacking = || own.map(|own| view.borrow().lacking(own)).unwrap_or_default();
+    let asked = lacking();
+    let request = v1::FollowRequest {
+        beacon_epoch: known.unwrap_or_default().0,
+        lacking: asked.iter().map(|group| group.0).collect(),
+    };
     let mut stream = match net::node_client(channel).follow(request).await {
         Ok(response) => response.into_inner(),
         Err(status) => return status,
@@ -94,7 +103,16 @@ async fn follow_node(
         };
         match message {
             Ok(Some(reply)) => match take(&reply, view) {
-                Ok(()) => *heard = true,
+                // The registry comes behind these hand-overs, and foundations with it.
+                Ok(()) if reply.registry.is_empty() && !reply.handovers.is_empty() => *heard = true,
+                Ok(()) => {
+                    let lacks = lacking();
+                    // A node that does not have what it was asked for is left like one that is silent.
+                    *heard = lacks.is_empty() || lacks != asked;
+                    if !lacks.is_empty() {
+                        return tonic::Status::aborted("foundations of groups are asked for");
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%node, code = error.code(), %error, "a node showed a registry that is not proved");
                     return tonic::Status::invalid_argument(error.to_string());
@@ -106,8 +124,27 @@ async fn follow_node(
     }
 }
 
-/// Takes a registry that is proved and later than the one known.
+/// Takes a registry that is proved and later than the one known, and foundations that it has the hashes of.
 fn take(reply: &v1::FollowReply, view: &watch::Sender<Arc<ClusterView>>) -> Result<(), RegistryProofError> {
+    take_registry(reply, view)?;
+    for bytes in &reply.foundations {
+        let foundation: Foundation =
+            borsh::from_slice(bytes).map_err(|error| RegistryProofError::Malformed(error.to_string()))?;
+        let foundation = Arc::new(foundation);
+        view.send_if_modified(|current| {
+            let mut next = (**current).clone();
+            let news = next.adopt_foundation(foundation);
+            if news {
+                *current = Arc::new(next);
+            }
+            news
+        });
+    }
+    Ok(())
+}
+
+/// Takes a registry that is proved and later than the one known.
+fn take_registry(reply: &v1::FollowReply, view: &watch::Sender<Arc<ClusterView>>) -> Result<(), RegistryProofError> {
     let known = Arc::clone(&view.borrow());
     let steps: Result<Vec<Handover>, _> = reply.handovers.iter().map(|step| borsh::from_slice(step)).collect();
     let steps = steps.map_err(|error| RegistryProofError::Malformed(error.to_string()))?;

@@ -72,9 +72,12 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
             edge::txid("txid", &explain.txid)?;
             return Ok(Target::Explain(request));
         }
-        Query::Channels(_) | Query::Founded(_) | Query::Nodes(_) | Query::Accused(_) | Query::Audit(_) => {
-            GroupId::BEACON
-        }
+        Query::Channels(_)
+        | Query::Founded(_)
+        | Query::Nodes(_)
+        | Query::Accused(_)
+        | Query::Audit(_)
+        | Query::Epochs(_) => GroupId::BEACON,
         Query::Governance(governance) => edge::group("group", governance.group)?,
         Query::Exclusion(exclusion) => edge::group("group", exclusion.group)?,
         Query::Evidence(evidence) if evidence.group == 0 => GroupId::BEACON,

@@ -258,6 +258,7 @@ mod tests {
             layout: std::sync::Arc::new(ledger::Layout::even(1)),
             committees: std::collections::BTreeMap::new(),
             coming: std::collections::BTreeMap::new(),
+            founded: std::collections::BTreeMap::new(),
             foundations: std::collections::BTreeMap::new(),
             nodes: std::collections::BTreeMap::new(),
             orgs: std::sync::Arc::default(),

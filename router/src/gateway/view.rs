@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use beacon::Succession;
+use beacon::limits::FOUNDATIONS_ASKED_MAX;
 use bytes::Bytes;
-use ledger::foundation::Foundation;
+use ledger::foundation::{Foundation, FoundedGroup};
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo};
 use ledger::tx::ParsedTx;
 use ledger::{ClusterId, Committee, Epoch, GroupId, Handover, Hash32, Height, Layout, NodeId, OrgId, Reject};
@@ -34,7 +35,10 @@ pub struct ClusterView {
     pub committees: BTreeMap<GroupId, Committee>,
     /// Committees that are being prepared: their new members take part already.
     pub coming: BTreeMap<GroupId, Committee>,
-    /// How every group began that the genesis does not name.
+    /// What the registry says of how every group began that the genesis does not name.
+    pub founded: BTreeMap<GroupId, FoundedGroup>,
+    /// The foundations of such groups that this node has: of those that it has a seat in, and of all if it hosts the
+    /// beacon. Routers have none.
     pub foundations: BTreeMap<GroupId, Arc<Foundation>>,
     /// Every node.
     pub nodes: BTreeMap<NodeId, NodeInfo>,
@@ -72,6 +76,7 @@ impl ClusterView {
             layout: Arc::new(genesis.layout.clone()),
             committees: genesis.committees.iter().map(|committee| (committee.group, committee.clone())).collect(),
             coming: BTreeMap::new(),
+            founded: BTreeMap::new(),
             foundations: BTreeMap::new(),
             nodes: genesis.nodes.iter().map(|node| (node.id, node.clone())).collect(),
             orgs: Arc::new(genesis.orgs.clone()),
@@ -109,9 +114,7 @@ impl ClusterView {
             }
         }
         self.coming = registry.coming.iter().map(|c| (c.group, c.clone())).collect();
-        for foundation in &registry.foundations {
-            self.foundations.entry(foundation.group).or_insert_with(|| Arc::new(foundation.clone()));
-        }
+        self.founded = registry.founded.iter().map(|leaf| (leaf.group, *leaf)).collect();
         self.adopt_layout(&registry.layout);
         self.nodes = registry.nodes.iter().map(|node| (node.id, node.clone())).collect();
         self.orgs = Arc::new(registry.orgs.clone());
@@ -121,6 +124,32 @@ impl ClusterView {
         self.revision = registry.revision;
         self.beacon_height = height.0;
         true
+    }
+
+    /// Takes a foundation, if it is the one that the registry has the hash of, whoever gave it. Says whether it was news.
+    pub fn adopt_foundation(&mut self, foundation: Arc<Foundation>) -> bool {
+        let group = foundation.group;
+        if self.foundations.contains_key(&group) || self.founded.get(&group) != Some(&foundation.leaf()) {
+            return false;
+        }
+        self.foundations.insert(group, foundation);
+        true
+    }
+
+    /// The groups whose foundation a node needs and this view does not have.
+    #[must_use]
+    pub fn lacking(&self, node: NodeId) -> Vec<GroupId> {
+        let lacks = |group: &GroupId| !self.foundations.contains_key(group) && self.takes_part(*group, node);
+        self.founded.keys().copied().filter(lacks).take(FOUNDATIONS_ASKED_MAX).collect()
+    }
+
+    /// Foundations that a node asks for, encoded: of groups that it has a seat in, as far as this view has them.
+    #[must_use]
+    pub fn lent(&self, node: NodeId, asked: &[u64]) -> Vec<Bytes> {
+        let groups = asked.iter().take(FOUNDATIONS_ASKED_MAX).map(|group| GroupId(*group));
+        let seated = groups.filter(|group| self.takes_part(*group, node));
+        let found = seated.filter_map(|group| self.foundations.get(&group));
+        found.map(|found| borsh::to_vec(&**found).expect("writing to memory does not fail").into()).collect()
     }
 
     /// Takes a committee from the state of a group that this node hosts, if it is a later one than
@@ -196,10 +225,10 @@ impl ClusterView {
     }
 
     /// As nodes and routers that follow are told who know the beacon's committee of this epoch: the hand-overs since,
-    /// so many at a time as fit into a message, then the registry with the last of them. What follows a piece begins with
-    /// its last step, which tells whose the step before it was.
+    /// so many at a time as fit into a message, then the registry with the last of them and with what [`Self::lent`] gives
+    /// one. What follows a piece begins with its last step, which tells whose the step before it was.
     #[must_use]
-    pub fn to_follow_replies(&self, known: Epoch) -> Vec<v1::FollowReply> {
+    pub fn to_follow_replies(&self, known: Epoch, foundations: Vec<Bytes>) -> Vec<v1::FollowReply> {
         let lacks = self.beacon.as_ref().map_or(&[][..], |beacon| beacon.since(known));
         let encoded = |step: &Handover| Bytes::from(borsh::to_vec(step).expect("writing to memory does not fail"));
         let mut last: Vec<Bytes> = Vec::new();
@@ -218,7 +247,8 @@ impl ClusterView {
             let handovers = std::mem::replace(&mut last, next);
             replies.push(v1::FollowReply { handovers, ..v1::FollowReply::default() });
         }
-        replies.push(v1::FollowReply { registry: self.proof.clone(), leaders: self.hints(), handovers: last });
+        let (registry, leaders) = (self.proof.clone(), self.hints());
+        replies.push(v1::FollowReply { registry, leaders, handovers: last, foundations });
         replies
     }
 
@@ -238,5 +268,84 @@ impl ClusterView {
             members.swap(0, at);
         }
         members
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::genesis::VerifyMode;
+    use ledger::{Engine, Incarnation, TimeMs};
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId::channel(0);
+    const MEMBER: NodeId = NodeId(1);
+
+    fn committee(group: GroupId) -> Committee {
+        let key = ledger::SecretKey::derive(b"node", b"1").public();
+        let members = vec![ledger::committee::Member { node: MEMBER, org: OrgId(1), key }];
+        Committee::of(Engine::Raft, group, Incarnation(0), Epoch(0), members)
+    }
+
+    fn foundation(charter: &[u8]) -> Foundation {
+        Foundation {
+            version: ledger::foundation::FOUNDATION_VERSION,
+            group: GROUP,
+            charter: charter.to_vec(),
+            members: vec![OrgId(1)],
+            committee: committee(GROUP),
+            beacon_committee: committee(GroupId::BEACON),
+            layout: Layout::even(1),
+            founded_ms: TimeMs(1),
+            beacon_height: Height(1),
+        }
+    }
+
+    /// A view that knows the channel by its leaf, as every node and router does.
+    fn view() -> ClusterView {
+        let genesis = Genesis {
+            version: 1,
+            name: "test".to_owned(),
+            created_ms: TimeMs(1),
+            seed: Hash32([1; 32]),
+            orgs: Vec::new(),
+            committees: Vec::new(),
+            nodes: Vec::new(),
+            layout: Layout::even(1),
+            verify: VerifyMode::Every,
+        };
+        let mut view = ClusterView::of_genesis(&genesis);
+        view.committees.insert(GROUP, committee(GROUP));
+        view.founded.insert(GROUP, foundation(b"agreed").leaf());
+        view
+    }
+
+    #[test]
+    fn a_foundation_is_taken_by_its_hash_alone() {
+        let mut view = view();
+        assert_eq!((view.lacking(MEMBER), view.lacking(NodeId(2))), (vec![GROUP], vec![]));
+        assert!(!view.adopt_foundation(Arc::new(foundation(b"forged"))));
+        assert_eq!(view.lacking(MEMBER), [GROUP]);
+        assert!(view.adopt_foundation(Arc::new(foundation(b"agreed"))));
+        assert!(!view.adopt_foundation(Arc::new(foundation(b"agreed"))), "it is no news");
+        assert_eq!(view.lacking(MEMBER), []);
+        view.founded.clear();
+        view.foundations.clear();
+        assert!(!view.adopt_foundation(Arc::new(foundation(b"agreed"))), "the registry has no such group");
+    }
+
+    #[test]
+    fn a_foundation_is_lent_to_nodes_with_a_seat_alone() {
+        let mut view = view();
+        assert!(view.lent(MEMBER, &[GROUP.0]).is_empty(), "it is not here");
+        view.adopt_foundation(Arc::new(foundation(b"agreed")));
+        let lent = view.lent(MEMBER, &[GROUP.0, GroupId::channel(1).0, u64::MAX]);
+        assert_eq!(lent, [borsh::to_vec(&foundation(b"agreed")).expect("encodes")]);
+        assert!(view.lent(NodeId(2), &[GROUP.0]).is_empty(), "it is none of its groups");
+        assert!(view.lent(MEMBER, &[]).is_empty(), "nothing is asked for");
+        let coming = view.committees.remove(&GROUP).expect("it is in force");
+        assert!(view.lent(MEMBER, &[GROUP.0]).is_empty(), "it has no seat any more");
+        view.coming.insert(GROUP, coming);
+        assert_eq!(view.lent(MEMBER, &[GROUP.0]).len(), 1, "it is about to get one");
     }
 }

@@ -386,6 +386,7 @@ impl FakeNode {
             | Query::Nodes(_)
             | Query::Accused(_)
             | Query::Audit(_)
+            | Query::Epochs(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }
@@ -474,7 +475,7 @@ impl Node for FakeNode {
         let lie = self.world.lies.lock().get(&self.id).cloned();
         let views = tokio_stream::wrappers::WatchStream::new(self.view.clone());
         let told = move |view: Arc<ClusterView>| {
-            let mut replies = view.to_follow_replies(Epoch(0));
+            let mut replies = view.to_follow_replies(Epoch(0), Vec::new());
             if let (Some(lie), Some(last)) = (&lie, replies.last_mut()) {
                 last.registry = lie.clone();
             }

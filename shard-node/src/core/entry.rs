@@ -31,6 +31,8 @@ pub enum Command {
     Evidence(Vec<u8>) = 7,
     /// A node's report on whom it does not hear of, for the beacon: borsh of `beacon::Silence`.
     Silence(Vec<u8>) = 10,
+    /// What a member of the beacon gives to the seed of an epoch: borsh of `beacon::Contribution`.
+    Contribution(Vec<u8>) = 12,
     /// Headers of a group, or a proof against one or against a replica, for the beacon's audit: borsh of
     /// `beacon::AuditEntry`.
     Audit(Vec<u8>) = 13,
@@ -49,6 +51,7 @@ impl Command {
         | Self::Ready(bytes)
         | Self::Evidence(bytes)
         | Self::Silence(bytes)
+        | Self::Contribution(bytes)
         | Self::Audit(bytes)) = self;
         bytes.len() + 5
     }
@@ -66,6 +69,7 @@ impl Command {
             Self::Ready(bytes) => (6, bytes),
             Self::Evidence(bytes) => (7, bytes),
             Self::Silence(bytes) => (10, bytes),
+            Self::Contribution(bytes) => (12, bytes),
             Self::Audit(bytes) => (13, bytes),
         };
         tagged(b"seamark/entry/v1", &[&[kind], bytes])

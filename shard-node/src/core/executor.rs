@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use consensus::port::AppliedState;
 use cross_shard::InCursor;
-use cross_shard::commit::{self, Decision};
+use cross_shard::commit::Decision;
 use cross_shard::stream::{self, OutStream, StreamLeaf};
 use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
@@ -24,7 +24,7 @@ use ledger::view::{ReadFault, StateReader, View};
 
 use crate::core::applied::{AppliedRecord, ENGINE_START_VERSION, EngineStart};
 use crate::core::entry::{Command, Entry};
-use crate::core::machine::{BlockWork, CommandOutcome};
+use crate::core::machine::{BlockWork, CommandOutcome, next_deadline};
 use crate::core::records::BlockRecord;
 use crate::core::sealing;
 
@@ -162,7 +162,7 @@ pub fn execute_by(
     if constants.group.kind() == Some(GroupKind::Channel) {
         sealing::seal(&mut view, at.height, payload, std::mem::take(&mut value_flow));
     }
-    let next_deadline = commit::next_deadline(&mut view);
+    let next_deadline = next_deadline(&mut view, constants.group, at.time_ms);
 
     let (outbox, cursors) = (stream::outbox_leaves(&mut view), stream::inbox_cursors(&mut view));
     let inbox: Vec<StreamLeaf> = cursors.iter().map(|(peer, cursor)| cursor.leaf(*peer)).collect();

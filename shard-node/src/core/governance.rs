@@ -7,13 +7,14 @@
 use channel::lifecycle::Deed;
 use channel::state::{self, MemberRecord};
 use channel::{
-    ChannelReject, CheckedCommand, Phase, Refusal, Registry, RegistryNode, RegistryOrg, Surroundings, UnderWay, follow,
+    ChannelReject, CheckedCommand, Explanation, Phase, Refusal, Registry, RegistryNode, RegistryOrg, Surroundings,
+    UnderWay, follow,
 };
 use cross_shard::notice::{CHANNEL_UPDATE_VERSION, ChannelStatus, ChannelUpdate, RegistryUpdate};
 use cross_shard::stream;
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, NodeId, OrgId};
+use ledger::ids::{GroupId, Height, NodeId, OrgId, TimeMs};
 use ledger::limits::SWEEP_MAX;
 use ledger::machine::{BlockContext, ReadSet};
 use ledger::reject::Reject;
@@ -68,6 +69,21 @@ pub(super) fn read_set(bytes: &[u8], group: GroupId) -> ReadSet {
     keys
 }
 
+/// What a proposal waits for, by the state after this block; `None` where there is no such proposal, or no channel.
+pub(crate) fn explain(
+    view: &mut View<'_>,
+    group: GroupId,
+    (height, time_ms): (Height, TimeMs),
+    id: &Hash32,
+) -> Option<Explanation> {
+    let cluster = state::channel(view)?.cluster;
+    let committee: Committee = view.load(&schema::current_committee(group))?;
+    let registry = Followed(view.load(&schema::registry_extract()).unwrap_or_default());
+    let under_way = under_way(view);
+    let around = Surroundings { registry: &registry, committee: &committee, under_way };
+    channel::explain(view, &BlockContext { cluster, group, height, time_ms }, &around, id)
+}
+
 /// What keeps a channel from being closed. More than a block looks after at once is not counted on.
 fn under_way(view: &mut View<'_>) -> UnderWay {
     // Whatever is prepared and not dropped has one deadline at which it is looked at again.
@@ -90,7 +106,8 @@ pub(super) fn barred(view: &mut View<'_>) -> Option<Reject> {
 }
 
 /// Takes over what the beacon says of the registry. New admin keys come first: of an organisation
-/// that has replaced its key, one is always there. A key that is not new changes nothing, since its
+/// that has replaced its key, one is always there. One whose last admin key in the channel was revoked has that of the
+/// registry. A key that is not new changes nothing, since its
 /// organisation may have replaced it in the channel; the first update is of the block that founded the
 /// channel, so it has none that the charter has not.
 pub(super) fn follow(view: &mut View<'_>, at: &BlockContext, update: RegistryUpdate) {
@@ -103,6 +120,11 @@ pub(super) fn follow(view: &mut View<'_>, at: &BlockContext, update: RegistryUpd
     }
     for (org, credential) in &update.revoked {
         follow::apply_revocation(view, at, *org, credential);
+    }
+    for (org, _) in &update.revoked {
+        if let Some(entry) = update.org(*org) {
+            follow::keep_an_admin(view, *org, &entry.admin_key);
+        }
     }
     // What was revoked is in the channel's own leaves now.
     view.store(schema::registry_extract(), &RegistryUpdate { revoked: Vec::new(), ..update });

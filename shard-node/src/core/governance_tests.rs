@@ -1,8 +1,8 @@
 use beacon::command::BeaconCommand;
 use channel::{Change, ChannelReject, Command as Act, Engine, Outcome as Said, Phase, Subject};
 use cross_shard::notice::{AnchorsUpdate, ChannelStatus};
-use ledger::ids::{AssetId, Height, LedgerId};
-use ledger::{Move, Outcome, SecretKey, SignedTx, TimeMs};
+use ledger::ids::{AssetId, LedgerId};
+use ledger::{Move, Outcome, SecretKey, SignedTx};
 
 use super::*;
 use crate::core::consortium::{
@@ -186,6 +186,27 @@ fn a_rotated_admin_key_counts_from_the_block_that_brings_it() {
     let credential = ledger::hash::sha256(&fresh.public().0);
     let own = BeaconCommand::RevokeCredential { credential };
     assert_eq!(world.beacon_by(1, &fresh, &own), CommandOutcome::Ignored(Reject::Registry));
+}
+
+/// The beacon does not know which keys are admins of a channel, so it cannot refuse to revoke the last one.
+#[test]
+fn the_registry_takes_no_member_its_last_admin() {
+    let (mut world, group, _) = Consortium::with_two_channels();
+    let fresh = SecretKey::derive(b"fresh", b"in the channel");
+    let replace = Act::RotateKey { old: admin(1).public(), new: fresh.public() };
+    assert_eq!(world.govern(group, 1, &replace), Ok(Said::Done));
+    let credential = ledger::hash::sha256(&fresh.public().0);
+    assert_eq!(world.beacon(1, &BeaconCommand::RevokeCredential { credential }), CommandOutcome::Registered);
+    world.settle();
+    let freeze = Act::Propose { change: Change::Freeze, until_ms: TimeMs(world.now + HOUR) };
+    assert_eq!(world.govern_by(group, 1, &fresh, &freeze), Err(ChannelReject::CredentialRevoked));
+    assert!(world.govern(group, 1, &freeze).is_ok(), "its key in the registry speaks for it");
+    // Nor does another authority for its certificates: no key hangs on it.
+    let ca_pem = "-----BEGIN CERTIFICATE-----\nBBBB\n-----END CERTIFICATE-----\n".to_owned();
+    assert_eq!(world.beacon(1, &BeaconCommand::UpdateOrgCa { ca_pem }), CommandOutcome::Registered);
+    world.settle();
+    let thaw = Act::Propose { change: Change::Thaw, until_ms: TimeMs(world.now + HOUR) };
+    assert_eq!(world.govern(group, 1, &thaw), Err(ChannelReject::Transition), "it is not frozen yet");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use ledger::committee::Committee;
 use ledger::evidence::{self, Keeping};
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, GroupKind, LedgerId, TxId};
+use ledger::ids::{GroupId, GroupKind, LedgerId, TimeMs, TxId};
 use ledger::layout::{BitPrefix, Layout};
 use ledger::machine::{BlockContext, Machine, ReadSet};
 use ledger::pair::{self, Transfer};
@@ -280,6 +280,10 @@ impl BlockWork {
         let mut progress = Vec::new();
         self.with_rules(at, |ctx| commit::sweep(view, ctx, &mut progress));
         self.take_progress(view, at, progress);
+        if self.group == GroupId::BEACON {
+            let mail = beacon::epochs::turn(view, &at);
+            self.tell(view, at, mail);
+        }
     }
 
     /// All of a block: what time calls for, then the commands in their order.
@@ -561,17 +565,29 @@ impl BlockWork {
     }
 
     /// What shows how a group or a replica does is the beacon's to judge, whoever brings it.
-    fn audit(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+    fn audit(&mut self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
         if self.group != GroupId::BEACON {
             return CommandOutcome::Ignored(Reject::UnknownGroup);
         }
         match beacon::AuditEntry::decode(bytes).and_then(|entry| beacon::audit::apply(view, &at, &entry)) {
             Ok(mail) => {
-                for (dest, message) in mail {
-                    stream::emit(view, dest, message.encode());
-                }
+                self.tell(view, at, mail);
                 CommandOutcome::Registered
             }
+            Err(reject) => CommandOutcome::Ignored(reject),
+        }
+    }
+
+    /// What a member of the beacon gives to a seed.
+    fn contribution(&self, view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> CommandOutcome {
+        if self.group != GroupId::BEACON {
+            return CommandOutcome::Ignored(Reject::UnknownGroup);
+        }
+        let Ok(given) = borsh::from_slice::<beacon::Contribution>(bytes) else {
+            return CommandOutcome::Ignored(Reject::Malformed);
+        };
+        match beacon::epochs::apply_contribution(view, &at, &given) {
+            Ok(_) => CommandOutcome::Registered,
             Err(reject) => CommandOutcome::Ignored(reject),
         }
     }
@@ -603,6 +619,13 @@ impl BlockWork {
             Err(reject) => CommandOutcome::Ignored(reject),
         }
     }
+}
+
+/// The earliest deadline in the state of a group, as of a block with the time `now`: of a transaction that waits, and in
+/// the beacon of an epoch.
+pub(crate) fn next_deadline(view: &mut View<'_>, group: GroupId, now: TimeMs) -> Option<TimeMs> {
+    let epoch = if group == GroupId::BEACON { beacon::epochs::next_deadline(view, now) } else { None };
+    commit::next_deadline(view).into_iter().chain(epoch).min()
 }
 
 impl Machine for BlockWork {
@@ -639,6 +662,7 @@ impl Machine for BlockWork {
             Command::Ready(bytes) => self.ready(view, at, bytes),
             Command::Evidence(bytes) => self.evidence(view, at, bytes),
             Command::Silence(bytes) => self.silence(view, at, bytes),
+            Command::Contribution(bytes) => self.contribution(view, at, bytes),
             Command::Audit(bytes) => self.audit(view, at, bytes),
         }
     }

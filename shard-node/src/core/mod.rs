@@ -26,6 +26,8 @@ mod beacon_tests;
 #[cfg(test)]
 pub(crate) mod consortium;
 #[cfg(test)]
+mod epochs_tests;
+#[cfg(test)]
 #[path = "../../tests/support/mod.rs"]
 pub(crate) mod support;
 #[cfg(test)]

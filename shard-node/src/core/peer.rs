@@ -1,7 +1,8 @@
 //! What replicas tell each other outside consensus: attestations, certificates, pulls, bundles,
-//! proofs of cursors and stream heads, checkpoints, evidence. Every message may be lost, repeated or late.
+//! proofs of cursors and stream heads, checkpoints, evidence, contributions to seeds. Every message may be lost, repeated or
+//! late.
 
-use beacon::{AuditEntry, Readiness, Silence};
+use beacon::{AuditEntry, Contribution, Readiness, Silence};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::{AckProof, Bundle, StreamLeaf};
 use ledger::ballot::Equivocation;
@@ -76,6 +77,8 @@ pub enum PeerMessage {
     },
     /// For the beacon's audit: headers of a group, or a proof against it or a replica of it.
     Audit(Box<AuditEntry>),
+    /// What a member of the beacon gives to the seed of an epoch.
+    Contribution(Contribution),
 }
 
 /// Proof that a group has certified mail for another one up to `leaf.next_seq`.
@@ -117,7 +120,8 @@ impl PeerMessage {
             | Self::Evidence(_)
             | Self::Silence(_)
             | Self::WantTrail { .. }
-            | Self::Audit(_) => None,
+            | Self::Audit(_)
+            | Self::Contribution(_) => None,
         }
     }
 }

@@ -166,6 +166,7 @@ fn brought_by(entry: &Entry, txid: &TxId) -> Option<Vec<u8>> {
         | Command::Ready(_)
         | Command::Evidence(_)
         | Command::Silence(_)
+        | Command::Contribution(_)
         | Command::Audit(_) => None,
     })
 }

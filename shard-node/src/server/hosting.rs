@@ -19,13 +19,13 @@ use router::gateway::{ClusterView, Peers};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::server::group::{AdmitError, HostContext, Logs, OpenGroup};
+use crate::server::group::{AdmitError, HostContext, Logs, OpenGroup, Seat};
 use crate::server::intake::check_arrivals;
 use crate::server::leaving;
 use crate::server::local::Hosted;
 use crate::server::membership;
 use crate::server::rebuild::PARTS as STATE_PARTS;
-use crate::server::{seat, vault};
+use crate::server::{origin, seat, vault};
 
 /// Between two rounds of asking all members for a snapshot.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -128,6 +128,15 @@ impl Hosting {
     }
 
     async fn start(&self, view: &ClusterView, group: GroupId) {
+        let of_genesis = self.hosted.context.genesis.committee(group).is_some();
+        if !of_genesis && !view.foundations.contains_key(&group) && !origin::is_kept(&self.folder(group)) {
+            // It is followed like the registry, and this is tried again with every news.
+            let text =
+                "origin_missing: how the group began is not known here yet; a node of the beacon is asked".to_owned();
+            tracing::info!(%group, "{text}");
+            self.hosted.failed.write().insert(group, text);
+            return;
+        }
         let context = group_context(&self.hosted.context);
         match self.opened.lock().entry(group) {
             Entry::Vacant(place) => drop(place.insert(context.clone())),
@@ -163,7 +172,13 @@ impl Hosting {
         let folder = self.folder(group);
         // Before the seat is noted: a replica that has begun has its key.
         let seal = context.vault.seal_of(group, &folder).map_err(|error| (error.code(), error.to_string()))?;
+        let known = view.foundations.get(&group).cloned();
+        let founded = match self.hosted.context.genesis.committee(group) {
+            Some(_) => None,
+            None => Some(origin::of(known, group, &folder, &seal).map_err(|error| (error.code(), error.to_string()))?),
+        };
         let seat = seat::seat(view, group, self.node(), &folder).map_err(|error| (error.code(), error.to_string()))?;
+        let seat = Seat { founded, ..seat };
         let logs = {
             let engine = self.hosted.log.read();
             let engine = engine.as_ref().ok_or(("storage_closed", "the log is closed".to_owned()))?;

@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::server::clock::{Clock, SystemWall, WallClock, exchange};
 use crate::server::config::NodeConfig;
 use crate::server::doorkeeper;
+use crate::server::epochs;
 use crate::server::group::{GroupHandle, HostContext};
 use crate::server::hosting::{self, Hosting};
 use crate::server::kept::{self, Kept};
@@ -337,7 +338,8 @@ impl Node {
         let view_out = Arc::new(view_out);
         tasks.spawn(publish(Arc::clone(&hosted), Arc::clone(&view_out), stop.clone()));
         tasks.spawn(silence::report(hosted.context.clone(), view.clone()));
-        tasks.spawn(follow(Arc::clone(&peers), view_out, stop.clone()));
+        tasks.spawn(epochs::contribute(Arc::clone(&hosted), config.data_dir.clone()));
+        tasks.spawn(follow((Arc::clone(&peers), config.node), view_out, stop.clone()));
         tasks.spawn(doorkeeper::keep(Arc::clone(&entrance), view.clone(), stop.clone()));
         tasks.spawn(kept::keep(config.data_dir, view.clone(), stop.clone()));
         tasks.spawn(hosting.follow(view.clone()));
@@ -426,9 +428,13 @@ impl Node {
     }
 }
 
-async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, stop: CancellationToken) {
+async fn follow(
+    (peers, own): (Arc<Peers>, NodeId),
+    view: Arc<watch::Sender<Arc<ClusterView>>>,
+    stop: CancellationToken,
+) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = router::gateway::follow(peers, view) => {}
+        () = router::gateway::follow(peers, view, Some(own)) => {}
     }
 }

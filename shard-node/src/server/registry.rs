@@ -11,6 +11,7 @@ use beacon::{RegistryProof, Succession, registry};
 use bytes::Bytes;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
+use ledger::foundation::Foundation;
 use ledger::handover::Handover;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height};
@@ -85,6 +86,7 @@ fn merge(current: &mut Arc<ClusterView>, mut next: ClusterView) {
     if let Some(beacon) = &current.beacon {
         next.adopt_beacon(Arc::clone(beacon));
     }
+    let foundations: Vec<_> = current.foundations.values().chain(next.foundations.values()).cloned().collect();
     if current.revision > next.revision {
         let (leaders, beacon) = (std::mem::take(&mut next.leaders), next.beacon.take());
         let mut later = (**current).clone();
@@ -95,6 +97,9 @@ fn merge(current: &mut Arc<ClusterView>, mut next: ClusterView) {
         later.leaders.extend(leaders);
         later.beacon = beacon;
         next = later;
+    }
+    for foundation in foundations {
+        next.adopt_foundation(foundation);
     }
     *current = Arc::new(next);
 }
@@ -146,6 +151,14 @@ impl Source {
     fn try_look(&mut self, handle: &GroupHandle, view: &mut ClusterView) -> Result<bool, ReadFault> {
         let latest = self.take(handle)?;
         let mut modified = latest.is_some_and(|(registry, height)| view.adopt(&registry, height));
+        let lacking: Vec<GroupId> =
+            view.founded.keys().filter(|group| !view.foundations.contains_key(group)).copied().collect();
+        for group in lacking {
+            // One that the state here does not have yet is of a later registry, which was followed.
+            if let Some(foundation) = handle.share.state.load::<Foundation>(&registry::foundation_key(group))? {
+                modified |= view.adopt_foundation(Arc::new(foundation));
+            }
+        }
         if let Some(open) = &self.open
             && let Some(certificate) = certificate(handle, open.height)?
             && can_be_judged(handle, view, &certificate.header)?

@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use consensus::engine::first_note;
 use consensus::port::{
-    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Payload, SnapshotDir, SnapshotError,
-    SnapshotSecret,
+    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Packer, Payload, SnapshotDir, SnapshotError,
 };
 use cross_shard::commit::Decision;
 use ledger::Committee;
@@ -34,7 +33,7 @@ use crate::core::executor::{self, ExecutedBlock, GroupConstants, RefusedTx};
 use crate::core::genesis::{Founded, genesis_state};
 use crate::core::marks;
 use crate::server::halt::Halt;
-use crate::server::snapshot::{self, Staged, label};
+use crate::server::snapshot::{self, Copies, Staged, label};
 use crate::server::vault::LocalSeal;
 
 /// Newest format of the state database that this program reads and writes.
@@ -542,8 +541,9 @@ impl Applier for Replica {
         label::read(dir, &self.constants).map_err(|cause| Fatal(format!("snapshot {}: {cause}", dir.display())))
     }
 
-    fn secret(&self) -> SnapshotSecret {
-        self.seal.secret()
+    fn packer(&self) -> Arc<dyn Packer> {
+        let (resources, seal) = (self.resources.clone(), self.seal.clone());
+        Arc::new(Copies { resources, identity: self.identity, seal })
     }
 
     fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<Candidate, SnapshotError> {

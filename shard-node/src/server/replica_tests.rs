@@ -5,7 +5,7 @@ use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{self, NOW, SHARD, address, liars};
 use crate::server::testing::{certify, committed, issuer, lone_genesis, mint, resources, write_asset};
 use crate::server::vault::Vault;
-use consensus::port::Position;
+use consensus::port::{Position, SnapshotSecret};
 use cross_shard::{Message, stream};
 use ledger::Header;
 use ledger::ids::{Address, ClusterId, Epoch, Height, TimeMs};
@@ -387,14 +387,15 @@ fn a_snapshot_that_others_contradict_is_dropped_and_people_hear_whose_it_was() {
     }
 }
 
-/// The seal of a node of its own.
-fn local_seal() -> LocalSeal {
+/// The seal of a node of its own, and where its local key lies.
+fn local_seal() -> (TempDir, LocalSeal) {
     let (folder, channel) = (TempDir::new().expect("a folder"), GroupId::channel(1));
     let vault = {
         let (key, mut keyring) = (folder.path().join("storage.key"), client::Keyring::empty());
         Vault::open(&key, folder.path(), ClusterId(Hash32([1; 32])), NodeId(1), &mut keyring)
     };
-    vault.expect("a vault").seal_of(channel, &folder.path().join("channel-1")).expect("a key")
+    let seal = vault.expect("a vault").seal_of(channel, &folder.path().join("channel-1")).expect("a key");
+    (folder, seal)
 }
 
 /// Whether any file of a folder holds these bytes.
@@ -407,18 +408,26 @@ fn somewhere(folder: &Path, bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn a_sealed_snapshot_needs_its_senders_key_and_is_sealed_anew_under_the_receivers() {
-    let (ours, theirs) = (local_seal(), local_seal());
+fn a_sealed_snapshot_is_sent_under_a_key_of_its_own_and_sealed_anew_under_the_receivers() {
+    let ((_, ours), (theirs_key, theirs)) = (local_seal(), local_seal());
     let mut leader = Disk::sealed_by(theirs.clone()).and(1..=5);
-    let dir = leader.snapshot();
+    let kept = leader.snapshot();
+    let dir = kept.with_file_name("sent");
+    let packed = leader.replica.packer().pack(&kept, &dir).expect("a copy is made");
+    assert!(packed.copied, "the files that lie here are not sent");
     let mut replica = Disk::sealed_by(ours.clone());
     let from = |secret| Some(Origin { node: NodeId(7), secret });
-    for secret in [SnapshotSecret::default(), ours.secret(), SnapshotSecret(vec![1; 7])] {
+    for secret in [SnapshotSecret::default(), SnapshotSecret(vec![1; 32]), SnapshotSecret(vec![1; 7])] {
         let refused = replica.replica.prepare(&dir, from(secret)).expect_err("it is not the sender's");
         assert!(matches!(refused, SnapshotError::Refused(_)), "{refused}");
         assert_eq!((replica.height(), replica.files()), (0, 2));
     }
-    let prepared = replica.replica.prepare(&dir, from(leader.replica.secret())).expect("it holds");
+    // What opens the copy opens nothing that the sender keeps, and its own snapshot is whole for itself.
+    let stolen = replica.replica.prepare(&kept, from(packed.secret.clone())).expect_err("it is under another key");
+    assert!(matches!(stolen, SnapshotError::Refused(_)), "{stolen}");
+    assert!(leader.replica.prepare(&kept, None).is_ok());
+    leader.replica.discard(None).expect("not taken");
+    let prepared = replica.replica.prepare(&dir, from(packed.secret.clone())).expect("it holds");
     assert_eq!(replica.replica.install(&dir), Ok(prepared.applied));
     assert_eq!((replica.height(), replica.files()), (5, 2));
     assert_eq!(replica.share.stand.lock().applied, leader.share.stand.lock().applied);
@@ -437,7 +446,43 @@ fn a_sealed_snapshot_needs_its_senders_key_and_is_sealed_anew_under_the_receiver
     assert_eq!(read(&theirs).expect_err("sealed under another key").code(), "storage_corrupt");
     let root = header.state_root.0;
     assert!(!somewhere(folder.path(), &root) && !somewhere(&dir, &root), "no value lies there in the clear");
-    assert!(!somewhere(folder.path(), &theirs.secret().0) && !somewhere(&dir, &theirs.secret().0));
+    assert!(!somewhere(folder.path(), &packed.secret.0) && !somewhere(&dir, &packed.secret.0));
+    let local = std::fs::read(theirs_key.path().join("channel-1/local.key")).expect("it is there");
+    assert!(!somewhere(&dir, &local[8..]), "nor does the sender's local key lie in what is sent, sealed or not");
     let mut open = Disk::with(1..=5);
     assert!(somewhere(&open.snapshot(), &root), "where nothing is sealed, it does");
+}
+
+#[test]
+fn an_altered_snapshot_of_a_channel_is_refused_and_the_next_whole_one_taken() {
+    let ((_, ours), (_, theirs)) = (local_seal(), local_seal());
+    let mut leader = Disk::sealed_by(theirs).and(1..=5);
+    let kept = leader.snapshot();
+    let dir = kept.with_file_name("sent");
+    let secret = leader.replica.packer().pack(&kept, &dir).expect("a copy is made").secret;
+    let mut replica = Disk::sealed_by(ours);
+    let files = std::fs::read_dir(&dir).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let judged = |path: &PathBuf| {
+        path.extension().is_some_and(|kind| kind == "sst") || path.file_name().is_some_and(|name| name == "APPLIED")
+    };
+    let altered: Vec<PathBuf> = files.filter(judged).collect();
+    assert!(altered.len() >= 2, "values and a label: {altered:?}");
+    for path in altered {
+        let whole = std::fs::read(&path).expect("a file");
+        for at in [0, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).expect("written");
+            let refused = replica.replica.prepare(&dir, Some(Origin { node: NodeId(7), secret: secret.clone() }));
+            assert!(refused.is_err(), "byte {at} of {}", path.display());
+            assert_eq!((replica.height(), replica.files()), (0, 2), "nothing of it stays");
+        }
+        std::fs::write(&path, whole).expect("written");
+    }
+    assert!(
+        replica.replica.prepare(&dir, Some(Origin { node: NodeId(7), secret })).is_ok(),
+        "the copy itself is whole"
+    );
+    assert_eq!(replica.replica.install(&dir).map(|applied| applied.position), Ok(leader.replica.applied().position));
+    assert_eq!(replica.height(), 5);
 }

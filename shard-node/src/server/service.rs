@@ -192,10 +192,15 @@ impl NodeService for Service {
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         self.node_or_router(&request)?;
+        let node = self.caller(&request);
+        let request = request.into_inner();
+        let (known, mut lacking) = (Epoch(request.beacon_epoch), request.lacking);
         let stop = self.hosted.context.stop.clone();
-        let known = Epoch(request.into_inner().beacon_epoch);
         let told = move |view: Arc<ClusterView>| {
-            futures::stream::iter(view.to_follow_replies(known).into_iter().map(Ok::<_, Status>))
+            // Once: who lacks something still asks again.
+            let asked = std::mem::take(&mut lacking);
+            let foundations = node.map(|node| view.lent(node, &asked)).unwrap_or_default();
+            futures::stream::iter(view.to_follow_replies(known, foundations).into_iter().map(Ok::<_, Status>))
         };
         let views = WatchStream::new(self.view.clone()).flat_map(told);
         Ok(Response::new(Box::pin(views.take_until(stop.cancelled_owned()))))

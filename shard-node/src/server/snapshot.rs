@@ -1,6 +1,7 @@
 //! Snapshots as the commit loop takes them: copied, judged completely, and only then switched to.
 //!
-//! Owns the label of a snapshot folder and what a snapshot has to show before it becomes the state.
+//! Owns the label of a snapshot folder, what a snapshot has to show before it becomes the state, and the copy of a sealed one
+//! that others are sent.
 //! Never does: the switch itself, which is [`super::replica`]'s.
 //!
 //! A snapshot holds when its files are whole, its tree has the root that its last header names, its
@@ -10,9 +11,10 @@
 //! Byzantine group the members that sign this header say so before it is gone by, or where it is certified those that it
 //! names, and the engine asks them (`consensus::raft::vouch`).
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use consensus::port::{Candidate, Origin, SnapshotError};
+use consensus::port::{Candidate, Origin, Packed, Packer, SnapshotError};
 use cross_shard::stream;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
@@ -77,6 +79,46 @@ pub struct Target<'a> {
     pub constants: &'a GroupConstants,
     /// How it is sealed.
     pub seal: &'a LocalSeal,
+}
+
+/// Makes copies of this replica's snapshots for others, where its own are sealed: under a key that is of the copy alone.
+pub struct Copies {
+    /// What databases share.
+    pub resources: SharedResources,
+    /// Whose state it is.
+    pub identity: StateIdentity,
+    /// How it is sealed here.
+    pub seal: LocalSeal,
+}
+
+impl Packer for Copies {
+    fn pack(&self, dir: &Path, to: &Path) -> io::Result<Packed> {
+        let Some((cipher, secret)) = self.seal.for_one_copy().map_err(io::Error::other)? else {
+            return Ok(Packed::default());
+        };
+        let mut work = to.as_os_str().to_owned();
+        work.push(".work");
+        let work = PathBuf::from(work);
+        let own = self.seal.cipher();
+        let made = clear(&work).and_then(|()| {
+            StateDb::reseal_checkpoint(dir, (&work, to), &self.resources, self.identity, (&*own, cipher))
+                .map_err(|error| io::Error::other(format!("{}: {error}", error.code())))?;
+            label::copy(dir, to)
+        });
+        if let Err(error) = made {
+            clear(&work).and_then(|()| clear(to))?;
+            return Err(error);
+        }
+        Ok(Packed { copied: true, secret })
+    }
+}
+
+/// Removes a folder, if it is there.
+fn clear(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn refused(reason: impl ToString) -> SnapshotError {
@@ -290,6 +332,13 @@ pub(super) mod label {
         file.write_all(&bytes)?;
         file.sync_all()?;
         std::fs::File::open(dir)?.sync_all()
+    }
+
+    /// That of one folder for another one with the same content, durable when this returns.
+    pub(in crate::server) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+        std::fs::copy(from.join(FILE), to.join(FILE))?;
+        std::fs::File::open(to.join(FILE))?.sync_all()?;
+        std::fs::File::open(to)?.sync_all()
     }
 
     pub(in crate::server) fn read(dir: &Path, constants: &GroupConstants) -> Result<AppliedState, String> {

@@ -2,10 +2,10 @@
 //!
 //! Owns two kinds of secret files. The storage key belongs to the node, lies outside its data folder (`storage_key`
 //! in node.toml) and seals nothing but the second kind: a local key for each channel, in the channel's folder, made
-//! when the node takes its seat there and destroyed when it leaves. A member's node that is sent a snapshot is given this
-//! node's local key with it: it reads the snapshot, seals it anew under its own, and forgets the key. One that breaks the
-//! rules keeps it, and reads what is sealed under it here, later, too, once it gets hold of this disk. No other node is
-//! given it. The storage key itself lies under the passphrase of the node's other keys, where it has one ([`client::secrets`]).
+//! when the node takes its seat there and destroyed when it leaves. No other node is ever given it: a member's node that is
+//! sent a snapshot is sent a copy under a key of its own, and that key with it. It reads the copy, seals it anew under its own
+//! local key, and forgets the other one; kept, that opens this copy and nothing else. The storage key itself lies under the
+//! passphrase of the node's other keys, where it has one ([`client::secrets`]).
 //! Never does: seal shards or the beacon, which all members of the cluster may read; or replace a key that is gone,
 //! since what it sealed is gone with it.
 
@@ -107,20 +107,20 @@ impl VaultError {
 #[derive(Clone)]
 pub struct LocalSeal {
     cipher: Arc<dyn ValueCipher>,
-    secret: SnapshotSecret,
+    seals: bool,
 }
 
 impl LocalSeal {
     /// That of groups whose data need no encryption at rest: shards and the beacon.
     #[must_use]
     pub fn open() -> Self {
-        Self { cipher: Arc::new(PlainCipher), secret: SnapshotSecret::default() }
+        Self { cipher: Arc::new(PlainCipher), seals: false }
     }
 
     fn under(key: &Key) -> Result<Self, VaultError> {
         // Two ciphers under one key, in this run or another, never meet: each draws its own prefix.
         let cipher = ChaChaCipher::new(key, Box::new(CounterNonces::new(*random::<16>()?)));
-        Ok(Self { cipher: Arc::new(cipher), secret: SnapshotSecret(key.to_vec()) })
+        Ok(Self { cipher: Arc::new(cipher), seals: true })
     }
 
     /// Seals values and log entries.
@@ -129,11 +129,17 @@ impl LocalSeal {
         Arc::clone(&self.cipher)
     }
 
-    /// What a member needs to read a snapshot of this replica. It goes over connections between members only, and
-    /// never onto a disk.
-    #[must_use]
-    pub fn secret(&self) -> SnapshotSecret {
-        self.secret.clone()
+    /// What seals a copy of a snapshot that is to be sent, and what a member needs to read that copy, which goes over
+    /// connections between members only, and never onto a disk. Both are new; `None` where nothing is sealed.
+    ///
+    /// # Errors
+    /// [`VaultError::Randomness`].
+    pub fn for_one_copy(&self) -> Result<Option<(Arc<dyn ValueCipher>, SnapshotSecret)>, VaultError> {
+        if !self.seals {
+            return Ok(None);
+        }
+        let key = random::<KEY_BYTES>()?;
+        Ok(Some((Self::under(&key)?.cipher, SnapshotSecret(key.to_vec()))))
     }
 
     /// What reads the values of a snapshot that came with this secret; `None` where nothing is sealed.
@@ -141,10 +147,10 @@ impl LocalSeal {
     /// # Errors
     /// When one of the two replicas seals and the other one does not.
     pub fn of_sender(&self, secret: &SnapshotSecret) -> Result<Option<ChaChaCipher>, &'static str> {
-        match (self.secret.0.is_empty(), <&[u8; KEY_BYTES]>::try_from(&secret.0[..])) {
-            (true, _) if secret.0.is_empty() => Ok(None),
+        match (self.seals, <&[u8; KEY_BYTES]>::try_from(&secret.0[..])) {
+            (false, _) if secret.0.is_empty() => Ok(None),
             // It seals nothing, so its nonces do not matter.
-            (false, Ok(key)) => Ok(Some(ChaChaCipher::new(key, Box::new(CounterNonces::new([0; 16]))))),
+            (true, Ok(key)) => Ok(Some(ChaChaCipher::new(key, Box::new(CounterNonces::new([0; 16]))))),
             _ => Err("it does not come with the key that its group's values are sealed under"),
         }
     }

@@ -222,6 +222,25 @@ impl StateDb {
         Ok(StagedState { db: Some(db), root: root.to_path_buf(), generation })
     }
 
+    /// Writes into the new folder `to` what the checkpoint in `from` holds, its values opened by `own` and sealed anew under
+    /// `cipher`: nothing of it can be read with the key of the database it was made of. Works in the new folder `work`, which is
+    /// gone afterwards. What an error leaves behind is for the caller to remove.
+    pub fn reseal_checkpoint(
+        from: &Path,
+        (work, to): (&Path, &Path),
+        shared: &SharedResources,
+        identity: StateIdentity,
+        (own, cipher): (&dyn ValueCipher, Arc<dyn ValueCipher>),
+    ) -> Result<(), StorageError> {
+        let found = identity.to_file().expect_copy(from)?;
+        std::fs::create_dir(work).map_err(|error| StorageError::io(work, &error))?;
+        reseal(from, work, shared, own, &*cipher)?;
+        let copy = Self::of(open_database(work, shared, false)?, work.to_path_buf(), found, cipher);
+        copy.checkpoint(to)?;
+        drop(copy);
+        std::fs::remove_dir_all(work).map_err(|error| StorageError::io(work, &error))
+    }
+
     /// Removes the database folders beside this one, which is the live one. Whatever was live before
     /// must be closed.
     pub fn remove_old(&self) -> Result<(), StorageError> {

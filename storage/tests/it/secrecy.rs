@@ -169,3 +169,28 @@ fn a_snapshot_without_a_pair_is_taken_too() {
     let staged = StateDb::stage_resealed(&received, &ours.root(), shared(), STATE, (&*sender, cipher(2, 2)));
     assert_eq!(staged.expect("staged").db().scan(storage::KeyRange::all(), 9).expect("scan"), []);
 }
+
+#[test]
+fn what_is_sent_is_sealed_under_a_key_of_its_own() {
+    let (ours, theirs) = (Folder::new(), Folder::new());
+    let source = StateDb::open(&theirs.root(), shared(), STATE, cipher(1, 1)).expect("open");
+    fill(&source);
+    let [kept, work, sent] = ["kept", "work", "sent"].map(|name| theirs.path().join(name));
+    source.checkpoint(&kept).expect("checkpoint");
+    let reseal =
+        |own: u8| StateDb::reseal_checkpoint(&kept, (&work, &sent), shared(), STATE, (&*cipher(own, 3), cipher(7, 1)));
+    assert_eq!(reseal(3).expect_err("not the key of the checkpoint").code(), "storage_corrupt");
+    drop(std::fs::remove_dir_all(&work));
+    reseal(1).expect("resealed");
+    assert!(!work.exists() && !leaks(&sent));
+    let stage =
+        |key: u8| StateDb::stage_resealed(&sent, &ours.root(), shared(), STATE, (&*cipher(key, 9), cipher(2, 3)));
+    assert_eq!(stage(1).err().expect("the sender's own key does not open it").code(), "storage_corrupt");
+    let staged = stage(7).expect("staged");
+    let all = |db: &StateDb| db.scan(storage::KeyRange::all(), usize::MAX).expect("scan");
+    assert_eq!(all(staged.db()), all(&source));
+    drop(staged);
+    // The checkpoint that it was made of is as it was.
+    let again = StateDb::stage(&kept, &ours.root(), shared(), STATE, cipher(1, 8)).expect("staged");
+    assert_eq!(all(again.db()), all(&source));
+}

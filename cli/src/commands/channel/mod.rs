@@ -1,9 +1,10 @@
 //! `channel`: founding channels, governing them, and looking at them.
 //!
 //! Code map: `found` talks to the beacon about channels that do not run yet, `govern` to a channel that
-//! does, `look` reads, `receipt` leaves and fetches what proves it; `names` finds what a command line calls
+//! does, `look` and `explain` read, `receipt` leaves and fetches what proves it; `names` finds what a command line calls
 //! things, `words` says it back. `tour` plays all of it on a cluster of its own.
 
+mod explain;
 mod found;
 mod govern;
 mod look;
@@ -63,6 +64,7 @@ pub(super) async fn run(args: Channel, output: Output) -> Result<(), CliError> {
         Channel::Show(on) => look::show(&on, output).await,
         Channel::Status { target, channel } => look::status(&Context::new(&target)?, &channel, output).await,
         Channel::Proposals(on) => look::proposals(&on, output).await,
+        Channel::Explain { on, proposal } => explain::explain(&on, &proposal, output).await,
         Channel::Join { on, own } => {
             let desk = Desk::at(&on).await?;
             let nodes = names::own_nodes(&desk.client, desk.org.id, &own.nodes).await?;

@@ -60,16 +60,18 @@ pub(super) fn proposal<'a>(governance: &'a Governance, text: &str) -> Result<&'a
     let found: Vec<&Proposal> = governance.proposals.iter().filter(|known| begins(&known.id, text)).collect();
     match found.as_slice() {
         [one] => Ok(*one),
-        [] => {
-            let cause = format!("the channel has no proposal '{text}', or it ended long ago");
-            Err(CliError::new(
-                ChannelReject::ProposalUnknown.code(),
-                cause,
-                "see the proposals with 'seamark channel proposals', and give at least 4 digits",
-            ))
-        }
+        [] => Err(no_proposal(text)),
         _ => Err(ambiguous(text)),
     }
+}
+
+/// A channel has no such proposal.
+pub(super) fn no_proposal(text: &str) -> CliError {
+    CliError::new(
+        ChannelReject::ProposalUnknown.code(),
+        format!("the channel has no proposal '{text}', or it ended long ago"),
+        "see the proposals with 'seamark channel proposals', and give at least 4 digits",
+    )
 }
 
 /// The id that a text is, if it is a whole one: then nothing has to be looked up.

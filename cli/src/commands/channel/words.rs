@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use channel::policy::Item;
 use channel::{
-    AuditGrant, Change, Elector, Founding, Governance, Phase, Policy, Proposal, ProposalState, Quorum, Residual, Role,
-    Scope,
+    AuditGrant, Change, Elector, Explanation, Founding, Governance, Phase, Policy, Proposal, ProposalState, Quorum,
+    Residual, Role, Scope,
 };
 use ledger::{NodeId, OrgId};
 use serde::Serialize;
@@ -110,6 +110,14 @@ impl Standing {
         let asks = |one: &&Elector| policy.is_some_and(|policy| policy.names(&roster.members, one));
         Self::of(&residual, roster.electors.iter().filter(asks).count(), &approved, &rejected, orgs)
     }
+
+    /// What a proposal still needs, as the channel judges it.
+    pub(super) fn of_explanation(said: &Explanation, orgs: &Orgs) -> Self {
+        let members: BTreeSet<OrgId> = said.members.iter().copied().collect();
+        let asked = said.electors.iter().filter(|one| said.policy.names(&members, one)).count();
+        let set = |electors: &[Elector]| electors.iter().copied().collect::<BTreeSet<Elector>>();
+        Self::of(&said.residual(), asked, &set(&said.approved), &set(&said.rejected), orgs)
+    }
 }
 
 /// "org-b and org-c are missing".
@@ -120,7 +128,7 @@ fn missing(electors: &[Elector], orgs: &Orgs) -> String {
 }
 
 /// An elector: its organisation, with the role where it is not the admin.
-fn elector(elector: &Elector, orgs: &Orgs) -> String {
+pub(super) fn elector(elector: &Elector, orgs: &Orgs) -> String {
     let name = orgs.name(elector.org);
     if elector.role == Role::Admin { name } else { format!("{name} ({})", elector.role.word()) }
 }

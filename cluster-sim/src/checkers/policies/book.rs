@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use channel::policy::Item;
 use channel::state::MemberRecord;
 use channel::{
     Change, Charter, Command, Outcome, Phase, Policy, ProposalState, Quorum, Role, SignedCommand, Subject, Target,
@@ -40,6 +41,8 @@ pub(super) struct Book {
     pub phase: Phase,
     /// What it is to be ordered by.
     pub engine: Engine,
+    /// The blocks in which memberships have ended, by organisation.
+    pub ended: BTreeMap<OrgId, Vec<u64>>,
     /// Keys and certificates that count no more.
     pub revoked: BTreeSet<(OrgId, Hash32)>,
     invited: BTreeSet<OrgId>,
@@ -74,6 +77,7 @@ impl Book {
             policies: Subject::ALL.into_iter().map(|subject| (subject, policy.clone())).collect(),
             phase: Phase::Running,
             engine: genesis.committee(group).map_or(Engine::Raft, |committee| committee.engine),
+            ended: BTreeMap::new(),
             revoked: BTreeSet::new(),
             invited: BTreeSet::new(),
             proposals: BTreeMap::new(),
@@ -96,6 +100,7 @@ impl Book {
             policies: charter.policies.iter().cloned().collect(),
             phase: Phase::Running,
             engine: charter.engine,
+            ended: BTreeMap::new(),
             revoked: BTreeSet::new(),
             invited: charter.invited.iter().copied().collect(),
             proposals: BTreeMap::new(),
@@ -105,18 +110,29 @@ impl Book {
         }
     }
 
-    /// How many of so many members a policy asks; only policies of the load are known.
-    fn asks(policy: &Policy, members: usize) -> Option<usize> {
-        let of = |quorum| *policy == Policy::members(quorum, Role::Admin);
-        if of(Quorum::Any) {
-            Some(1)
-        } else if of(Quorum::Majority) {
-            Some(members / 2 + 1)
-        } else if of(Quorum::All) {
-            Some(members)
-        } else {
-            None
+    /// Whether a policy holds when these admins have approved.
+    fn holds(&self, policy: &Policy, approved: &BTreeSet<OrgId>) -> bool {
+        let says =
+            |org: &OrgId, role: Role| role == Role::Admin && self.members.contains_key(org) && approved.contains(org);
+        let (quorum, items) = match policy {
+            Policy::One(elector) => return says(&elector.org, elector.role),
+            Policy::Rule { quorum, items } => (quorum, items),
+        };
+        let mut answers: Vec<bool> = Vec::new();
+        for item in items {
+            match item {
+                Item::Each(role) => answers.extend(self.members.keys().map(|org| says(org, *role))),
+                Item::Sub(part) => answers.push(self.holds(part, approved)),
+            }
         }
+        let yes = answers.iter().filter(|answer| **answer).count();
+        !answers.is_empty()
+            && match quorum {
+                Quorum::Any => yes > 0,
+                Quorum::All => yes == answers.len(),
+                Quorum::Majority => 2 * yes > answers.len(),
+                Quorum::AtLeast(count) => yes >= usize::from(*count),
+            }
     }
 
     fn counts(&self, org: OrgId, key: &PublicKey) -> bool {
@@ -124,7 +140,9 @@ impl Book {
     }
 
     fn exclude(&mut self, org: OrgId) {
-        self.members.remove(&org);
+        if self.members.remove(&org).is_some() {
+            self.ended.entry(org).or_default().push(self.height);
+        }
         for proposed in self.proposals.values_mut() {
             proposed.approved.remove(&org);
             proposed.ended |= proposed.by == org;
@@ -166,17 +184,30 @@ impl Book {
         for (org, credential) in &update.revoked {
             self.revoke(*org, *credential);
         }
+        for (org, _) in &update.revoked {
+            self.still_speaks(*org, update);
+        }
+    }
+
+    /// A member whose last admin key the registry has revoked has the registry's, unless that was revoked, too.
+    fn still_speaks(&mut self, org: OrgId, update: &RegistryUpdate) {
+        let Some(entry) = update.orgs.iter().find(|entry| entry.org == org) else { return };
+        let revoked = self.revoked.contains(&(org, credential(&entry.admin_key)));
+        let Some(member) = self.members.get_mut(&org) else { return };
+        if !revoked && !member.keys.values().any(|role| *role == Role::Admin) {
+            member.keys.insert(entry.admin_key, Role::Admin);
+        }
     }
 
     /// A proposal came into force: whether it might, and what follows.
     fn decide(&mut self, id: &Hash32, now: TimeMs) -> Result<(), String> {
         let proposed = self.proposals.get(id).ok_or("nobody proposed it")?;
         let policy = self.policies.get(&proposed.change.subject()).ok_or("no policy is about it")?;
-        let count = proposed.approved.iter().filter(|(org, key)| self.counts(**org, key)).count();
-        let asked = Self::asks(policy, self.members.len()).ok_or("its policy was never set")?;
-        if count < asked || proposed.ended || now > proposed.until {
+        let counted = proposed.approved.iter().filter(|(org, key)| self.counts(**org, key));
+        let approved: BTreeSet<OrgId> = counted.map(|(org, _)| *org).collect();
+        if !self.holds(policy, &approved) || proposed.ended || now > proposed.until {
             let ended = proposed.ended;
-            return Err(format!("{count} have approved, {policy} asks {asked}, ended before: {ended}"));
+            return Err(format!("{approved:?} have approved, the policy is {policy}, ended before: {ended}"));
         }
         let (change, by) = (proposed.change.clone(), proposed.by);
         match &change {

@@ -1,7 +1,8 @@
 //! The governance of channels: a change is in force only if those whom its policy asks have approved
 //! it, by signed commands that this checker counts itself, under keys that counted at the time; what an
 //! organisation sends after it was excluded, or under a key that was revoked, does nothing; what the
-//! disks say of members, keys, policies and phase follows from the commands and the beacon's mail alone;
+//! disks say of members, keys, policies, phase and the blocks in which memberships have ended follows from the commands and
+//! the beacon's mail alone;
 //! and in the end the beacon's directory says of each channel what is so there.
 
 mod book;
@@ -55,7 +56,7 @@ impl Policies {
         }
     }
 
-    fn compare(&self, replica: &RawReplica<'_>, found: &mut Vec<String>) -> Result<(), String> {
+    fn compare(&self, facts: &Facts, replica: &RawReplica<'_>, found: &mut Vec<String>) -> Result<(), String> {
         let Some(book) = self.books.get(&replica.group) else { return Ok(()) };
         let applied: AppliedRecord = load(replica.kv, &schema::applied())?;
         if applied.height.0 != book.height {
@@ -74,6 +75,14 @@ impl Policies {
             let there = state::policy(&mut view, *subject);
             if there.as_ref() != Some(policy) {
                 found.push(format!("the policy of {subject:?} in {group} is {there:?}, not {policy}"));
+            }
+        }
+        // A removal is final at its block: what proves it stands there for good, for this block and for no other one.
+        for org in facts.genesis.orgs.iter().map(|org| org.id) {
+            let there: Vec<u64> = state::exclusions(&mut view, org).iter().map(|ended| ended.height.0).collect();
+            let expected = book.ended.get(&org).cloned().unwrap_or_default();
+            if there != expected {
+                found.push(format!("{group} has it that {org} went at {there:?}, not at {expected:?}"));
             }
         }
         for (org, credential) in &book.revoked {
@@ -136,11 +145,11 @@ impl Checker for Policies {
         }
     }
 
-    fn audit(&mut self, _: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
+    fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         for replica in replicas {
             match replica.group.kind() {
                 Some(GroupKind::Channel) => {
-                    if let Err(error) = self.compare(replica, found) {
+                    if let Err(error) = self.compare(facts, replica, found) {
                         found.push(error);
                     }
                 }

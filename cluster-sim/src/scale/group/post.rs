@@ -134,7 +134,8 @@ impl Group {
             | PeerMessage::Evidence(_)
             | PeerMessage::Silence(_)
             | PeerMessage::WantTrail { .. }
-            | PeerMessage::Audit(_) => {}
+            | PeerMessage::Audit(_)
+            | PeerMessage::Contribution(_) => {}
         }
         self.later(done, Event::Peer { from, member, message });
     }
@@ -152,6 +153,7 @@ fn work_of(message: &PeerMessage) -> Work {
         | PeerMessage::Evidence(_)
         | PeerMessage::Silence(_)
         | PeerMessage::WantTrail { .. }
-        | PeerMessage::Audit(_) => Work::Order,
+        | PeerMessage::Audit(_)
+        | PeerMessage::Contribution(_) => Work::Order,
     }
 }

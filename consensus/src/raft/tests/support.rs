@@ -17,8 +17,8 @@ use storage::{LogEngine, LogIdentity, PlainCipher, ResourceLimits, SharedResourc
 use tempfile::TempDir;
 
 use crate::port::{
-    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Payload, RoleView, SnapshotDir, SnapshotError,
-    SnapshotSecret, Timing, replica_id,
+    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Packed, Packer, Payload, RoleView, SnapshotDir,
+    SnapshotError, SnapshotSecret, Timing, replica_id,
 };
 use crate::raft::{Founding, Prepared, RaftGroup, RaftGroupConfig, RaftTransport, StartError, TransportError};
 use crate::sequencer::Sequencer;
@@ -46,6 +46,19 @@ pub(super) struct TestApplier(pub(super) Arc<Mutex<State>>);
 
 fn fatal(error: impl ToString) -> Fatal {
     Fatal(error.to_string())
+}
+
+/// Sends snapshots as they are, with what reads them.
+struct Telling;
+
+impl Packer for Telling {
+    fn pack(&self, _: &Path, _: &Path) -> std::io::Result<Packed> {
+        Ok(Packed { copied: false, secret: reads_snapshots() })
+    }
+}
+
+fn reads_snapshots() -> SnapshotSecret {
+    SnapshotSecret(b"what reads snapshots".to_vec())
 }
 
 impl Applier for TestApplier {
@@ -84,14 +97,14 @@ impl Applier for TestApplier {
         borsh::from_slice(&std::fs::read(dir.join("applied")).map_err(fatal)?).map_err(fatal)
     }
 
-    fn secret(&self) -> SnapshotSecret {
-        SnapshotSecret(b"what reads snapshots".to_vec())
+    fn packer(&self) -> Arc<dyn Packer> {
+        Arc::new(Telling)
     }
 
     fn prepare(&mut self, dir: &Path, from: Option<Origin>) -> Result<Candidate, SnapshotError> {
         let mut state = self.0.lock();
         state.prepared += 1;
-        let foreign = from.as_ref().is_some_and(|origin| origin.secret != self.secret());
+        let foreign = from.as_ref().is_some_and(|origin| origin.secret != reads_snapshots());
         state.sender = from.map(|origin| origin.node);
         if foreign {
             return Err(SnapshotError::Refused("it cannot be read without its secret".into()));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use beacon::{AuditEntry, Readiness, Silence};
+use beacon::{AuditEntry, Contribution, Readiness, Silence};
 use bytes::Bytes;
 use cross_shard::{AckProof, Bundle};
 use ledger::ballot::Equivocation;
@@ -28,6 +28,8 @@ const WORTH_TXS: usize = 1024;
 const WORTH_BUNDLES: usize = 16;
 /// Between two reports of one node that say the same.
 const SILENCE_EVERY_MS: u64 = 5_000;
+/// Between two times that the same contribution to a seed is taken.
+const CONTRIBUTION_EVERY_MS: u64 = 1_000;
 /// Certified headers of one group at one height that are sequenced: two are proof enough.
 const CONFLICTS_MAX: usize = 2;
 /// Room kept free in an entry for its own framing.
@@ -55,6 +57,10 @@ pub(super) struct Batcher {
     silences: BTreeMap<NodeId, Silence>,
     /// Since this replica leads: when a report of each node was taken, and about whom.
     silenced: BTreeMap<NodeId, (Tick, Vec<NodeId>)>,
+    /// What members of the beacon give to a seed, by node: each part leaves before the next one comes.
+    contributions: BTreeMap<NodeId, Contribution>,
+    /// Since this replica leads: when the last one of each node was taken, and which.
+    contributed: BTreeMap<NodeId, (Tick, Hash32)>,
     /// The highest checkpoint of each group that waits or was proposed since this replica leads.
     checkpointed: BTreeMap<GroupId, (Height, Vec<Hash32>)>,
     /// A deadline in state is due: an empty entry serves.
@@ -78,6 +84,8 @@ impl Batcher {
             audited: BTreeMap::new(),
             silences: BTreeMap::new(),
             silenced: BTreeMap::new(),
+            contributions: BTreeMap::new(),
+            contributed: BTreeMap::new(),
             checkpointed: BTreeMap::new(),
             deadline: false,
         }
@@ -172,6 +180,18 @@ impl Batcher {
         self.silences.insert(report.reporter, report);
     }
 
+    /// Whether a contribution was not taken a moment ago.
+    pub(super) fn misses_contribution(&self, now: Tick, given: &Contribution) -> bool {
+        let known = self.contributed.get(&given.node);
+        known.is_none_or(|(at, digest)| *digest != given.digest() || now.0 >= at.0 + CONTRIBUTION_EVERY_MS)
+    }
+
+    /// Takes a contribution that was missed, and judged.
+    pub(super) fn push_contribution(&mut self, now: Tick, given: Contribution) {
+        self.contributed.insert(given.node, (now, given.digest()));
+        self.contributions.insert(given.node, given);
+    }
+
     /// A proof that waits is in state.
     pub(super) fn drop_evidence(&mut self, id: &Hash32) {
         self.evidence.remove(id);
@@ -201,6 +221,8 @@ impl Batcher {
         self.audited.clear();
         self.silences.clear();
         self.silenced.clear();
+        self.contributions.clear();
+        self.contributed.clear();
         self.checkpointed.clear();
         self.in_flight.clear();
         self.deadline = false;
@@ -232,6 +254,7 @@ impl Batcher {
             || !self.evidence.is_empty()
             || !self.audits.is_empty()
             || !self.silences.is_empty()
+            || !self.contributions.is_empty()
             || self.deadline
         {
             return true;
@@ -316,6 +339,15 @@ impl Batcher {
                 self.silences.insert(node, report);
             }
         }
+        for (node, given) in std::mem::take(&mut self.contributions) {
+            let command = Command::Contribution(encoded(&given));
+            if command.size() <= room {
+                room -= command.size();
+                commands.push(command);
+            } else {
+                self.contributions.insert(node, given);
+            }
+        }
         for _ in 0..BATCH_TXS_MAX {
             match self.txs.front() {
                 Some(tx) if tx.len() + 5 <= room => {
@@ -341,6 +373,7 @@ fn transaction(command: &Command) -> Option<Bytes> {
         | Command::Ready(_)
         | Command::Evidence(_)
         | Command::Silence(_)
+        | Command::Contribution(_)
         | Command::Audit(_) => None,
     }
 }

@@ -3,7 +3,7 @@
 //! Owns who may say what. Nothing is taken on a peer's word: a message counts for members of the group it
 //! speaks of, and what it carries is judged by signatures and proofs.
 
-use beacon::Silence;
+use beacon::{Contribution, Silence};
 use ledger::certificate::Certificate;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 
@@ -104,6 +104,7 @@ impl GroupDriver {
                 }
             }
             PeerMessage::Audit(entry) => self.take_audit(from, *entry),
+            PeerMessage::Contribution(given) => self.take_contribution(now, from, given),
         }
         self.flush(now, out);
     }
@@ -137,6 +138,19 @@ impl GroupDriver {
         let Some(key) = seats.find(|member| member.node == from).map(|member| member.key) else { return };
         if self.batcher.misses_silence(now, &report) && report.holds(&key) {
             self.batcher.push_silence(now, report);
+        }
+    }
+
+    /// Takes what a member of the beacon gives to a seed into the next entry, under the member's own signature. Which
+    /// epoch and phase it is for is judged when it is executed.
+    fn take_contribution(&mut self, now: Tick, from: NodeId, given: Contribution) {
+        if !self.leads || self.config.group != GroupId::BEACON || given.node != from {
+            return;
+        }
+        let Some(committee) = self.own_committee() else { return };
+        let Some(key) = committee.index_of(from).map(|at| committee.members[at].key) else { return };
+        if self.batcher.misses_contribution(now, &given) && given.holds(&key) {
+            self.batcher.push_contribution(now, given);
         }
     }
 
@@ -177,3 +191,7 @@ pub fn contradiction(group: GroupId, height: Height) -> String {
         "a majority certified another header than this replica has at height {height} of {group}: its state is wrong"
     )
 }
+
+#[cfg(test)]
+#[path = "hear_tests.rs"]
+mod tests;

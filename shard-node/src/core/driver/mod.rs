@@ -5,7 +5,7 @@
 //! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
 //! signed, `certify` gathers signatures, `audit` shows the beacon what is done, `hear` takes what peers say, `mail` serves and
 //! pulls streams, `border` says who carries them, `evidence` brings proofs of double votes into state and to the beacon, `batch`
-//! fills entries.
+//! fills entries. What nodes tell the beacon, whoever they are, comes in by `hear`.
 
 mod attest;
 mod audit;

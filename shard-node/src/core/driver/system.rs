@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cross_shard::InCursor;
 use cross_shard::notice::AnchorsUpdate;
 use cross_shard::stream::{self, OutStream, StreamLeaf};
-use cross_shard::{InCursor, commit};
 use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
@@ -21,6 +21,7 @@ use ledger::view::{ReadFault, StateReader, View};
 use crate::core::applied::AppliedRecord;
 use crate::core::driver::book::Committees;
 use crate::core::driver::certify::WINDOW;
+use crate::core::machine::next_deadline;
 use crate::core::marks::Marks;
 use crate::core::records::BlockRecord;
 
@@ -121,7 +122,7 @@ impl SystemView {
             VerifyMode::Every => marks.checked.max(quorum).unwrap_or_default().min(applied.height),
         };
         let Marks { forged, installed, .. } = marks;
-        let next_deadline = commit::next_deadline(view);
+        let next_deadline = next_deadline(view, group, applied.time_ms);
         let owned = evidence::owned(view, group);
         let evidence = evidence::kept(view, owned).into_iter().map(|kept| kept.proof).collect();
         let height = applied.height;

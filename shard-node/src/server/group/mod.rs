@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use beacon::watch::{Watch, WatchMode, policy_key};
+use beacon::{Readiness, epochs};
 use consensus::bft::BftTiming;
 use consensus::engine::Group;
 use consensus::port::{RoleView, SequencerError, Timing};
@@ -26,7 +27,7 @@ use ledger::committee::Engine;
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs};
-use ledger::view::{ReadFault, StateReader};
+use ledger::view::{ReadFault, StateReader, View};
 use storage::SharedResources;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -177,9 +178,14 @@ impl GroupHandle {
     }
 
     /// Hands over a peer's message; it is lost when the group's queue is full. Nobody need know who is silent while
-    /// nobody watches.
+    /// nobody watches, nor again and again that a committee is ready which waits for its epoch.
     pub fn peer(&self, from: NodeId, message: PeerMessage) {
-        if matches!(message, PeerMessage::Silence(_)) && !self.watches() {
+        let idle = match &message {
+            PeerMessage::Silence(_) => !self.watches(),
+            PeerMessage::Ready(ready) => self.holds_back(ready),
+            _ => false,
+        };
+        if idle {
             return;
         }
         let _ = self.inputs.try_send(Input::Peer { from, message: Box::new(message) });
@@ -192,6 +198,12 @@ impl GroupHandle {
                 self.share.state.load::<Watch>(&policy_key()),
                 Ok(Some(Watch { mode: WatchMode::DryRun | WatchMode::Replace, .. }))
             )
+    }
+
+    /// Whether this is the beacon, and a prepared committee waits for the next epoch.
+    fn holds_back(&self, ready: &Readiness) -> bool {
+        let held = |reader: &dyn StateReader| epochs::holds_back(&mut View::new(reader), ready.group(), &ready.coming);
+        self.group == GroupId::BEACON && with_reader(&self.share, held).unwrap_or(false)
     }
 
     /// Why the group has stopped on this node, if it has.

@@ -9,9 +9,9 @@ mod prove;
 
 use std::time::Duration;
 
-use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, NodeLives};
+use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, EpochBook, NodeLives};
 use bytes::Bytes;
-use channel::Governance;
+use channel::{Founding, Governance};
 use client::EntryName;
 use client::proof::StateEntry;
 use consensus::port::SequencerError;
@@ -32,6 +32,7 @@ use storage::{KeyRange, Kv};
 use v1::query_request::Query;
 
 use crate::core::applied::AppliedRecord;
+use crate::core::governance;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::admission::{self, Denial, Forwarder};
 use crate::server::gather;
@@ -144,10 +145,15 @@ async fn try_answer(
             let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
             prove::exclusion(handle, OrgId(org)).await?
         }
+        Query::Epochs(_) if request.prove => prove::epochs(handle).await?,
         Query::Evidence(query) if !query.id.is_empty() => prove::evidence(handle, edge::hash("id", &query.id)?).await?,
         query => {
             let (state, group) = (handle.share.state.clone(), handle.group);
-            aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query)).await?
+            let asking = [
+                from.map(|from| from.org),
+                caller.as_ref().and_then(|caller| u16::try_from(caller.org).ok()).map(OrgId),
+            ];
+            aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query, asking)).await?
         }
     };
     // Who may still ask after the answer was read could do so at every block that is in it.
@@ -175,8 +181,8 @@ fn bytes_of(reply: &v1::QueryReply) -> usize {
     reply.values.iter().map(|value| value.len() + VALUE_BYTES).sum::<usize>() + reply.proof.len()
 }
 
-/// Answers a question from one moment of the state.
-fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply, Failure> {
+/// Answers a question from one moment of the state. `asking` are the organisations of the router and of its caller.
+fn look_up(db: &dyn Kv, group: GroupId, query: &Query, asking: [Option<OrgId>; 2]) -> Result<v1::QueryReply, Failure> {
     let reader = ViewReader::of(db);
     let applied = load::<AppliedRecord>(&reader, &schema::applied())?;
     let applied = applied.ok_or_else(|| ReadFault("the state holds no applied position".into()))?;
@@ -211,7 +217,11 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
         }
         Query::Channels(query) => {
             reply.found = true;
-            reply.values = channels(&reader, query.foundings)?;
+            reply.values = if query.foundings { foundings(&reader, asking)? } else { channels(&reader)? };
+        }
+        Query::Governance(query) if !query.explain.is_empty() => {
+            let (id, at) = (edge::hash("explain", &query.explain)?, (applied.height, applied.time_ms));
+            found(&mut reply, viewed(&reader, |view| governance::explain(view, group, at, &id))?);
         }
         Query::Governance(_) => {
             let governance = viewed(&reader, |view| Governance::read(view, applied.height, applied.time_ms))?;
@@ -234,6 +244,7 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query) -> Result<v1::QueryReply,
             found(&mut reply, Some(viewed(&reader, |view| AuditReport::read(view, cluster))?));
         }
         Query::Audit(_) => found(&mut reply, Some(viewed(&reader, AuditStatus::read)?)),
+        Query::Epochs(_) => found(&mut reply, Some(viewed(&reader, EpochBook::read)?)),
         Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
         // What is always proved is answered before.
@@ -255,11 +266,23 @@ fn named(query: &v1::EntryQuery) -> Result<(Address, EntryName), Failure> {
     Ok((address, EntryName::of_key(&query.key).ok_or_else(unknown)?))
 }
 
-/// The beacon's directory of channels, or the foundings that it keeps; nothing in another group.
-fn channels(reader: &ViewReader<'_>, foundings: bool) -> Result<Vec<Bytes>, ReadFault> {
-    if foundings {
-        return Ok(viewed(reader, beacon::channels::foundings)?.iter().map(encoded).collect());
+/// The foundings that the beacon keeps; nothing in another group. The policies that a channel is to have are for whom its
+/// founding names, asking over a router of such an organisation; for others they are left out.
+fn foundings(reader: &ViewReader<'_>, asking: [Option<OrgId>; 2]) -> Result<Vec<Bytes>, ReadFault> {
+    let shown = |founding: Founding| encoded(&shown_to(founding, asking));
+    Ok(viewed(reader, beacon::channels::foundings)?.into_iter().map(shown).collect())
+}
+
+fn shown_to(mut founding: Founding, asking: [Option<OrgId>; 2]) -> Founding {
+    let named = founding.named();
+    if !asking.iter().all(|org| org.is_some_and(|org| named.contains(&org))) {
+        founding.terms.policies.clear();
     }
+    founding
+}
+
+/// The beacon's directory of channels; nothing in another group.
+fn channels(reader: &ViewReader<'_>) -> Result<Vec<Bytes>, ReadFault> {
     let line = |entry: ChannelEntry| ChannelLine {
         version: 1,
         group: entry.group,

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use beacon::epochs::EPOCH_PROOF_FORMAT;
+use beacon::{EpochProof, registry};
 use bytes::Bytes;
 use channel::ExclusionReceipt;
 use client::descent::{FoundedProof, Handover};
@@ -188,6 +190,26 @@ pub(super) async fn founded(handle: &GroupHandle, group: GroupId) -> Result<v1::
     let committee = committee(handle, certificate.header.committee_hash)?;
     let handovers = chain(handle, height).await?;
     let proof = FoundedProof { leaf, path, certificate, committee, handovers };
+    Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&proof)], ..nothing(handle) })
+}
+
+/// The epochs that the beacon keeps. That it keeps none is not proved.
+pub(super) async fn epochs(handle: &GroupHandle) -> Result<v1::QueryReply, Failure> {
+    let share = handle.share.clone();
+    let read = move || -> Result<_, Failure> {
+        let (db, key) = (share.state.db().ok_or_else(closed)?, registry::epochs_key());
+        let Caught { reader, height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
+        let kept = viewed(&reader, |view| (beacon::epochs::records(view), beacon::epochs::deals(view)))?;
+        Ok((kept, height, path))
+    };
+    let ((records, deals), height, path) = aside(read).await?;
+    if records.is_empty() {
+        return Ok(nothing(handle));
+    }
+    let certificate = certificate(handle, height).await?;
+    let committee = committee(handle, certificate.header.committee_hash)?;
+    let handovers = chain(handle, height).await?;
+    let proof = EpochProof { version: EPOCH_PROOF_FORMAT, records, deals, path, certificate, committee, handovers };
     Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&proof)], ..nothing(handle) })
 }
 

@@ -134,7 +134,7 @@ fn an_answer_is_of_one_moment_and_says_which() {
     ];
     for question in questions {
         let db = Busy::new();
-        let reply = look_up(&db, SHARD, &question).ok().expect("an answer");
+        let reply = look_up(&db, SHARD, &question, [None; 2]).ok().expect("an answer");
         assert!(reply.found && reply.height > 0);
         for value in &reply.values {
             let record = match &question {
@@ -359,7 +359,7 @@ fn a_place_is_before_the_lines_that_follow_it_only() {
             limit: 1,
             group: 0,
         };
-        let reply = look_up(&db, SHARD, &Query::History(query)).ok().expect("an answer");
+        let reply = look_up(&db, SHARD, &Query::History(query), [None; 2]).ok().expect("an answer");
         let page: HistoryPage = decoded(&reply.values[0]).expect("a page");
         page.lines.first().map(|line| (line.height.0, line.index))
     };
@@ -381,7 +381,7 @@ fn an_account_with_more_lines_than_are_shown_says_how_many() {
     db.write(batch).expect("a write");
     for (number, more) in [(1, 7), (2, 0)] {
         let query = v1::AccountViewQuery { address: raw([number]).remove(0), ..v1::AccountViewQuery::default() };
-        let reply = look_up(&db, SHARD, &Query::AccountView(query)).ok().expect("an answer");
+        let reply = look_up(&db, SHARD, &Query::AccountView(query), [None; 2]).ok().expect("an answer");
         let view: proto::views::AccountView = decoded(&reply.values[0]).expect("a view");
         assert_eq!((view.more_lines, view.record.balances.len()), (more, INLINE_BALANCES_MAX + shown as usize));
     }
@@ -392,4 +392,41 @@ fn what_an_answer_takes_counts_values_and_proof() {
     let value = Bytes::from_static(&[0; 100]);
     let reply = v1::QueryReply { values: vec![value.clone(); 3], proof: value, ..v1::QueryReply::default() };
     assert_eq!(bytes_of(&reply), 3 * (100 + VALUE_BYTES) + 100);
+}
+
+#[test]
+fn what_a_channel_is_to_agree_on_is_shown_to_whom_its_founding_names() {
+    let policy = channel::Policy::members(channel::Quorum::All, channel::Role::Admin);
+    let terms = channel::Terms {
+        name: "steel".to_owned(),
+        invited: vec![OrgId(2)],
+        engine: ledger::Engine::Raft,
+        founding: policy.clone(),
+        policies: channel::Subject::ALL.map(|subject| (subject, policy.clone())).to_vec(),
+    };
+    let founding = Founding {
+        version: 1,
+        id: Hash32([1; 32]),
+        terms,
+        proposer: OrgId(1),
+        until_ms: TimeMs(2),
+        approvals: Vec::new(),
+        rejections: Vec::new(),
+        phase: channel::Phase::Proposed,
+    };
+    let [one, two, three] = [1, 2, 3].map(|org| Some(OrgId(org)));
+    for (router, caller, whole) in [
+        (one, one, true),
+        (one, two, true),
+        (two, one, true),
+        (one, three, false),
+        (three, one, false),
+        (None, one, false),
+        (one, None, false),
+        (None, None, false),
+    ] {
+        let shown = shown_to(founding.clone(), [router, caller]);
+        assert_eq!(shown.terms.policies.is_empty(), !whole, "{router:?} {caller:?}");
+        assert_eq!((shown.id, shown.named()), (founding.id, founding.named()), "who is missing everybody may see");
+    }
 }

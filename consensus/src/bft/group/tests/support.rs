@@ -23,8 +23,8 @@ use tokio::sync::watch;
 
 use crate::bft::{BftGroup, BftParts, BftTiming, Caught, Event, Judge, Message, Record, chain_of};
 use crate::port::{
-    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Payload, Position, RoleView, SnapshotDir,
-    SnapshotError, SnapshotSecret, Timing, replica_id,
+    AppliedState, Applier, Candidate, Committed, Fatal, Order, Origin, Packed, Packer, Payload, Position, RoleView,
+    SnapshotDir, SnapshotError, SnapshotSecret, Timing, replica_id,
 };
 use crate::raft::{Founding, Prepared, RaftGroupConfig, RaftTransport, StartError, TransportError, wire};
 use crate::sequencer::Sequencer;
@@ -89,6 +89,19 @@ fn fatal(error: impl ToString) -> Fatal {
     Fatal(error.to_string())
 }
 
+/// Sends snapshots as they are, with what reads them.
+struct Telling;
+
+impl Packer for Telling {
+    fn pack(&self, _: &Path, _: &Path) -> std::io::Result<Packed> {
+        Ok(Packed { copied: false, secret: reads_snapshots() })
+    }
+}
+
+fn reads_snapshots() -> SnapshotSecret {
+    SnapshotSecret(b"what reads snapshots".to_vec())
+}
+
 impl Applier for TestApplier {
     fn applied(&self) -> AppliedState {
         self.0.lock().applied.clone()
@@ -141,8 +154,8 @@ impl Applier for TestApplier {
         Some(sha256(&borsh::to_vec(&self.0.lock().batches).unwrap()))
     }
 
-    fn secret(&self) -> SnapshotSecret {
-        SnapshotSecret(b"what reads snapshots".to_vec())
+    fn packer(&self) -> Arc<dyn Packer> {
+        Arc::new(Telling)
     }
 
     fn prepare(&mut self, dir: &Path, _from: Option<Origin>) -> Result<Candidate, SnapshotError> {
