@@ -215,7 +215,7 @@ fn an_explanation_says_what_is_missing() {
     assert_eq!((found.state, &found.policy), (S::Open, &needs));
     let electors =
         |orgs: &[u16]| orgs.iter().map(|org| Elector { org: OrgId(*org), role: Role::Admin }).collect::<Vec<_>>();
-    assert_eq!((found.approved, found.rejected), (electors(&[3]), electors(&[1])));
+    assert_eq!((&found.approved, &found.rejected), (&electors(&[3]), &electors(&[1])));
     assert_eq!(found.residual(), Residual::Open(rule(Quorum::All, &[only(2), only(4)])));
     assert_eq!(found.sufficient, electors(&[2, 4]));
     assert_eq!(found.blocked, None);

@@ -465,8 +465,6 @@ impl Client {
         found_value("audit", &reply)?.ok_or_else(missing)
     }
 
-<<<<<<< HEAD
-=======
     /// What the beacon holds about epochs, unproved: `beacon::EpochBook`, which this crate does not know.
     ///
     /// # Errors
@@ -489,7 +487,6 @@ impl Client {
         found_value("epochs", &reply)
     }
 
->>>>>>> h/int2
     /// One piece of evidence by its name, as a file that has been checked against the genesis; `None` when the group
     /// does not keep it.
     ///
