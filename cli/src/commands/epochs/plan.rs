@@ -6,7 +6,7 @@ use beacon::epochs::{Deal, step_towards, worst_risk};
 use beacon::risk::of_lot;
 use beacon::{EpochBook, EpochPolicy, NodeLives};
 use ledger::genesis::NodeInfo;
-use ledger::{Committee, GroupId, GroupKind, Hash32, NodeId, Reject};
+use ledger::{Committee, GroupKind, Hash32, NodeId, Reject};
 use serde::Serialize;
 
 use super::super::beacon::nodes;
@@ -243,6 +243,7 @@ pub(in crate::commands) async fn run(
 
 #[cfg(test)]
 mod tests {
+    use ledger::GroupId;
     use ledger::committee::Member;
     use ledger::crypto::SecretKey;
     use ledger::{Epoch, Incarnation, OrgId};

@@ -54,9 +54,9 @@ fn the_beacons_leader_sequences_what_its_members_have_signed() {
     ] {
         assert_eq!(heard(&mut leader, 0, from, &wrong), [], "{what}");
     }
-    assert_eq!(heard(&mut leader, 0, b, &given), [given.clone()]);
+    assert_eq!(heard(&mut leader, 0, b, &given), std::slice::from_ref(&given));
     assert_eq!(heard(&mut leader, 999, b, &given), [], "it was taken a moment ago");
-    assert_eq!(heard(&mut leader, 1_000, b, &given), [given.clone()], "it may have been lost");
+    assert_eq!(heard(&mut leader, 1_000, b, &given), std::slice::from_ref(&given), "it may have been lost");
     let next = contribution(b, 2, b);
     assert_eq!(heard(&mut leader, 1_000, b, &next), [next], "another one is taken at once");
     let own = contribution(a, 3, a);
