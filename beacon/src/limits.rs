@@ -107,6 +107,9 @@ pub const AUDIT_TRAIL_BLOCKS_MAX: usize = 256;
 pub const AUDIT_TRAIL_BYTES_MAX: usize = 512 * 1024;
 /// Encoded trail or proof: headers, a certificate, and where all streams of a group stand.
 pub const AUDIT_BYTES_MAX: usize = AUDIT_TRAIL_BYTES_MAX + 2 * CHECKPOINT_BYTES_MAX + 2 * PEERS_MAX * 48;
+/// How many peers of a shard are compared again with theirs when a trail of it is taken: that of the shard may be what
+/// they waited for.
+pub const AUDIT_PEERS_AGAIN_MAX: usize = 16;
 /// Proofs that are kept of one group; the first ones say enough.
 pub const AUDIT_PROOFS_MAX: usize = 8;
 /// Lines of what was found and not released yet.

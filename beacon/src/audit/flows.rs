@@ -205,7 +205,7 @@ fn drained(view: &mut View<'_>, group: GroupId) -> bool {
 }
 
 /// The shards that a group has ever written to or heard of.
-fn peers(view: &mut View<'_>, group: GroupId) -> BTreeSet<GroupId> {
+pub(crate) fn peers(view: &mut View<'_>, group: GroupId) -> BTreeSet<GroupId> {
     let mut peers: BTreeSet<GroupId> = ends(view, TOOK, group).into_keys().collect();
     for sums in sums(view, group) {
         peers.extend(sums.imported.into_keys());
@@ -215,9 +215,9 @@ fn peers(view: &mut View<'_>, group: GroupId) -> BTreeSet<GroupId> {
     peers
 }
 
-/// Compares what a shard and its peers say of each other, if nothing is in flight. Says whether all peers were compared.
-pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, shown: &Header) -> bool {
-    let group = shown.group;
+/// Compares what a shard and its peers say of each other, if nothing is in flight; `shown` is the last header that was
+/// shown, of whichever group. Says whether all peers were compared.
+pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, group: GroupId, shown: &Header) -> bool {
     if !drained(view, group) {
         return false;
     }

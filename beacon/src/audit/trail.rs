@@ -17,7 +17,7 @@ use ledger::view::View;
 
 use crate::audit::evidence::{self, Proof};
 use crate::audit::{AUDIT_VERSION, flows};
-use crate::limits::AUDIT_TRAIL_BLOCKS_MAX;
+use crate::limits::{AUDIT_PEERS_AGAIN_MAX, AUDIT_TRAIL_BLOCKS_MAX};
 use crate::registry;
 
 /// Headers of one group in a row.
@@ -223,11 +223,33 @@ pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Re
         taken_ms: at.time_ms,
         compared: before.and_then(|before| before.compared),
     };
-    if open && flows::compare(view, at, last) {
+    if open && flows::compare(view, at, group, last) {
         audit.compared = Some(last.height);
     }
     registry::put(view, audited_key(group), &audit);
+    if open {
+        compare_peers(view, at, last);
+    }
     Ok(())
+}
+
+/// Compares peers of the group with theirs that could not be compared at their own ends, because something was in flight
+/// by what this group had shown. Those behind it by number come first, so that none waits behind the others for ever.
+fn compare_peers(view: &mut View<'_>, at: &BlockContext, shown: &Header) {
+    let peers = flows::peers(view, shown.group);
+    let (before, behind): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| *peer < shown.group);
+    let mut tried = 0;
+    for peer in behind.into_iter().chain(before) {
+        let Some(mut audit) = audited(view, peer).filter(|audit| audit.compared != Some(audit.height)) else { continue };
+        if flows::compare(view, at, peer, shown) {
+            audit.compared = Some(audit.height);
+            registry::put(view, audited_key(peer), &audit);
+        }
+        tried += 1;
+        if tried == AUDIT_PEERS_AGAIN_MAX {
+            break;
+        }
+    }
 }
 
 /// The certificate of the group's checkpoint, if the trail has another header at its height.

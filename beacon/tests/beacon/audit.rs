@@ -257,7 +257,11 @@ fn what_is_in_flight_is_shown_and_not_held_against_anybody() {
     world.build(&[arrival]);
     world.show(1).unwrap();
     assert!(world.status().transits.is_empty());
-    assert!(audited(&mut View::new(&world.state), group(1)).unwrap().compared.is_some());
+    // The shard that had given it is compared at its end now, too, though it shows nothing more.
+    for shard in [0, 1] {
+        let audit = audited(&mut View::new(&world.state), group(shard)).unwrap();
+        assert_eq!(audit.compared, Some(audit.height), "{shard}");
+    }
 }
 
 /// Every way in which a trail is refused. None leaves a trace.
