@@ -54,10 +54,21 @@ impl Denial {
             Self::Outside => denied("the router's organisation takes no part in the channel; use a member's router"),
             Self::Revoked => denied("the router's certificate is revoked in the channel; use another of a member"),
             Self::Nobody => denied("the router does not know whose the client's certificate is"),
-            Self::Channel(reject) => v1::Refusal::of(Reject::ChannelRefused).detail(reject.to_string()),
+            Self::Channel(reject) => v1::Refusal::of(told(*reject)).detail(reject.to_string()),
             // What could not be read stands in the log. Nobody has been let in.
             Self::Fault(_) => v1::Refusal::of(Reject::Storage),
         }
+    }
+}
+
+/// What of the channel's rules the machine says of the same transaction, it says here, too: a client is told one reason,
+/// whichever of the two is asked first.
+fn told(reject: ChannelReject) -> Reject {
+    match reject {
+        ChannelReject::Frozen => Reject::ChannelFrozen,
+        ChannelReject::Closing => Reject::ChannelClosing,
+        ChannelReject::Closed => Reject::ChannelClosed,
+        _ => Reject::ChannelRefused,
     }
 }
 
