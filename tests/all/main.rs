@@ -37,6 +37,7 @@ mod isolation;
 mod keys;
 mod link_answers;
 mod nodes;
+mod one_log;
 mod open_fate;
 mod payments;
 mod processes;
