@@ -21,6 +21,7 @@ mod channel_life;
 mod channel_quorum;
 mod channel_swaps;
 mod channels;
+mod charters;
 mod clocks;
 mod commit;
 mod configuration;
