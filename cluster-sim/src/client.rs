@@ -11,7 +11,8 @@ use std::rc::Rc;
 
 use cross_shard::commit::Decision;
 use ledger::genesis::Genesis;
-use ledger::ids::{ClusterId, GroupId, LedgerId, NodeId};
+use ledger::hash::Hash32;
+use ledger::ids::{ClusterId, GroupId, LedgerId, NodeId, OrgId};
 use ledger::reject::Reject;
 use ledger::rules;
 use ledger::tx::{Move, ParsedTx, Submission};
@@ -20,6 +21,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::checkers::Seen;
 use crate::checkers::own::{self, Places};
+use crate::cluster::ORGS;
 use crate::wire::{Reply, Wire};
 use crate::workload::Operation;
 
@@ -29,6 +31,10 @@ const ANSWER_MS_MAX: u64 = 600;
 const OUTCOME_MS_MIN: u64 = 600;
 const OUTCOME_MS_MAX: u64 = 1_500;
 const BACK_OFF_MS_MAX: u64 = 80;
+/// Certificates of the clients of an organisation. Admins revoke such ones by chance, too (`council/registry.rs`).
+const CERTIFICATES: u32 = 4;
+/// Set in what names one that was made in the place of a revoked one.
+const RENEWED: u8 = 0x80;
 
 /// What became of an operation, as far as its client will ever know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +97,8 @@ struct Progress {
     messages: u32,
     fate: Option<Fate>,
     groups: BTreeMap<GroupId, Standing>,
+    /// Its certificate was revoked, and it has another one.
+    renewed: bool,
     /// Groups of which an account has to sign: the others vote only after one of these has.
     signing: Vec<GroupId>,
 }
@@ -107,6 +115,8 @@ pub struct Clients {
     open: usize,
     /// A client is told that it commits when one group has voted for it: a bug for the harness.
     pub hasty: bool,
+    /// Clients show certificates of their organisations.
+    pub certified: bool,
     /// Times something was sent again.
     pub retries: u64,
     /// Routers that died.
@@ -130,6 +140,7 @@ impl Clients {
             leaders: BTreeMap::new(),
             open,
             hasty: false,
+            certified: false,
             retries: 0,
             deaths: 0,
         }
@@ -152,6 +163,25 @@ impl Clients {
     pub fn stuck(&self) -> Vec<u32> {
         let open = |progress: &Progress| progress.started && !progress.finished;
         (0..).zip(&self.progress).filter(|(_, progress)| open(progress)).map(|(index, _)| index).collect()
+    }
+
+    /// The organisation of an operation's client, and what names the certificate that it shows.
+    fn caller(&self, index: u32) -> Option<(OrgId, Hash32)> {
+        let renewed = self.progress.get(index as usize).filter(|_| self.certified)?.renewed;
+        let orgs = u32::from(ORGS);
+        let number = u8::try_from(index / orgs % CERTIFICATES).unwrap_or(0);
+        let org = OrgId(u16::try_from(index % orgs).unwrap_or(0));
+        Some((org, Hash32([if renewed { number | RENEWED } else { number }; 32])))
+    }
+
+    /// What clients show who have something under way in a group, and have not been given another certificate.
+    #[must_use]
+    pub fn shown(&self, group: GroupId) -> Vec<(OrgId, Hash32)> {
+        let open = |progress: &Progress| {
+            progress.started && !progress.finished && !progress.renewed && progress.groups.contains_key(&group)
+        };
+        let open = (0..).zip(&self.progress).filter(|(_, progress)| open(progress));
+        open.filter_map(|(index, _)| self.caller(index)).collect()
     }
 
     /// Starts everything that waits for nothing.
@@ -244,7 +274,8 @@ impl Clients {
         let node = self.believed_leader(group, again);
         let tx = Submission::encode(operation.signed_for(group), openings(operation, group, now_ms));
         let wants_applied = operation.handing.wants_applied;
-        acts.push(Act::Send(node, Wire::Submit { request: index, group, tx, wants_applied }));
+        let caller = self.caller(index);
+        acts.push(Act::Send(node, Wire::Submit { request: index, group, tx, wants_applied, caller }));
         let patience = if voted {
             self.rng.random_range(OUTCOME_MS_MIN..OUTCOME_MS_MAX)
         } else {
@@ -300,6 +331,10 @@ impl Clients {
                     Some(hint) => self.leaders.insert(group, hint),
                     None => self.leaders.remove(&group),
                 };
+                self.back_off(index, group, acts);
+            }
+            Reply::Refused(Reject::ChannelRefused) if self.certified => {
+                self.progress[index as usize].renewed = true;
                 self.back_off(index, group, acts);
             }
             Reply::Refused(reject) if self.passing(operation, group, now_ms, reject) => {

@@ -76,6 +76,9 @@ pub struct Shape {
     pub founding: bool,
     /// Whether channels have anchors from the beginning, the first node of each organisation.
     pub anchors: bool,
+    /// Whether hosts keep from nodes of organisations that a founded channel has excluded what comes after, and clients
+    /// show certificates, which are revoked while they are in use.
+    pub guarded: bool,
     /// Transactions of the load.
     pub transactions: usize,
     /// Length of the phase with faults, in virtual milliseconds.
@@ -125,6 +128,7 @@ impl SimConfig {
             // With fewer nodes its two founders would have no seat to spare.
             founding: founding && nodes >= FOUNDING_NODES_MIN,
             anchors: false,
+            guarded: false,
             transactions: self.transactions.unwrap_or(transactions),
             safety_ms: self.safety_ms.unwrap_or(safety_ms),
         }
@@ -152,6 +156,7 @@ impl SimConfig {
             shape.switching = place.and_then(|place| u32::try_from(place).ok());
         }
         shape.anchors = seed % 5 == 1;
+        shape.guarded = seed % 11 == 2;
         let some = seed % 7 == 6 && self.consensus.is_none();
         let beacon = self.beacon.unwrap_or(if some { Engine::Bft } else { Engine::Raft });
         if beacon == Engine::Bft && self.holds_byzantine() {
@@ -295,6 +300,18 @@ mod tests {
             let shape = config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
             assert_eq!(shape.anchors, seed % 5 == 1);
         }
+    }
+
+    #[test]
+    fn hosts_guard_in_some_runs_and_in_none_that_is_kept() {
+        let guarded = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed)).guarded;
+        let kept =
+            include_str!("../tests/regressions/seeds.txt").lines().map(|line| line.split('#').next().unwrap_or(""));
+        for line in kept.filter(|flags| flags.contains("--seed")) {
+            let (seed, config) = SimConfig::parse(line).expect("flags of seamark sim");
+            assert!(!guarded(&config, seed), "{line}: the run is another one than what was kept");
+        }
+        assert!((0..200).filter(|seed| guarded(&SimConfig::default(), *seed)).count() > 10);
     }
 
     #[test]

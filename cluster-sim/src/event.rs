@@ -66,6 +66,10 @@ pub(crate) enum Event {
         org: OrgId,
         key: PublicKey,
     },
+    /// An organisation revokes in the registry the certificate of a client with transactions under way in a channel.
+    Expel {
+        group: GroupId,
+    },
     /// An organisation takes the next step towards founding a channel.
     Found {
         group: GroupId,
@@ -107,6 +111,7 @@ impl Event {
             | Self::Govern { .. }
             | Self::Rob { .. }
             | Self::Steal { .. }
+            | Self::Expel { .. }
             | Self::Found { .. }
             | Self::Switch { .. }
             | Self::Cut { .. }
@@ -149,6 +154,7 @@ impl Event {
             Self::Steal { group, org, key } => put(15, &[group.0, u64::from(org.0)], &key.0),
             Self::Found { group } => put(16, &[group.0], &[]),
             Self::Cut { node, down_ms } => put(17, &[u64::from(node.0), *down_ms], &[]),
+            Self::Expel { group } => put(19, &[group.0], &[]),
             Self::Switch { group, to } => put(18, &[group.0], to.map_or("", Engine::name).as_bytes()),
         }
     }

@@ -164,6 +164,7 @@ impl Node {
     fn open(&mut self, now_ms: u64, group: GroupId, mut replica: Replica, members: Vec<NodeId>, out: &mut Vec<Effect>) {
         self.members.insert(group, members);
         let (now, offset) = (self.tick_at(now_ms), self.guarded_offset(now_ms, group));
+        replica.guards = self.guards;
         // No two replicas wait equally long for a leader.
         let seed = group.0 ^ (u64::from(self.id.0) << 32) ^ self.ticks;
         if let Err(why) = replica.start(now, offset, seed, out) {

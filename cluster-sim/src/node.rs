@@ -39,6 +39,8 @@ pub struct Node {
     pub(crate) sabotage: Option<Sabotage>,
     /// Whether it follows the beacon's registry. Where nothing is founded there is nothing to follow.
     pub(crate) follows: bool,
+    /// Whether its host keeps things back: see `replica::guard`.
+    pub(crate) guards: bool,
     /// What it has heard of the registry.
     pub(crate) registry: Option<Rc<ClusterView>>,
     /// How groups began that it has, or had, a seat in.
@@ -78,6 +80,7 @@ impl Node {
             genesis: Rc::clone(genesis),
             sabotage,
             follows: false,
+            guards: false,
             registry: None,
             foundations: BTreeMap::new(),
             left: BTreeSet::new(),
@@ -87,6 +90,12 @@ impl Node {
             tick_base: 0,
             ticks: 0,
         })
+    }
+
+    /// Its host keeps things back from now on.
+    pub(crate) fn guard(&mut self) {
+        self.guards = true;
+        self.replicas.values_mut().for_each(|replica| replica.guards = true);
     }
 
     pub(crate) fn tick_at(&self, now_ms: u64) -> Tick {
@@ -216,10 +225,12 @@ impl Node {
                 self.readings.insert(from, i64::try_from(wall_ms).unwrap_or(i64::MAX) - tick);
                 self.adjust(now_ms, out);
             }
-            (Wire::Submit { request, group, tx, wants_applied }, None) => {
+            (Wire::Submit { request, group, tx, wants_applied, caller }, None) => {
                 if self.replicas.contains_key(&group) {
                     self.with(now_ms, group, out, |replica, now, out| {
-                        replica.submit(now, request, tx, wants_applied, out);
+                        if replica.admits(request, caller, out) {
+                            replica.submit(now, request, tx, wants_applied, out);
+                        }
                     });
                 } else {
                     out.push(Effect::Answer(request, group, Reply::Refused(ledger::Reject::UnknownGroup)));

@@ -99,6 +99,10 @@ sabotages! {
     KeepState;
     /// A leader goes on sending a channel's log to those who have left it.
     TellGone;
+    /// A host goes on giving what is in a channel to nodes of an organisation that the channel has excluded.
+    TellRemoved;
+    /// A host takes a client's transaction under a certificate that its channel has heard to be revoked.
+    AdmitRevoked;
     /// A member of a Byzantine group tells its vote before it is durable.
     VoteBeforePersist;
     /// A member of a Byzantine group takes one precommit too few for a quorum.

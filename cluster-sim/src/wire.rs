@@ -9,7 +9,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use consensus::local;
 use cross_shard::Message;
 use cross_shard::commit::Decision;
-use ledger::ids::{GroupId, Height, NodeId};
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, Height, NodeId, OrgId};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use shard_node::core::peer::PeerMessage;
@@ -145,6 +146,8 @@ pub enum Wire {
         tx: Vec<u8>,
         /// Whether the client wants to know when it is applied.
         wants_applied: bool,
+        /// Whose client it is and what names its certificate, in runs in which hosts look at that.
+        caller: Option<(OrgId, Hash32)>,
     },
     /// Answer to it.
     Answer {

@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 use shard_node::core::peer::PeerMessage;
 
-use crate::checkers::{BftSeen, Checkers, Facts, Moment, RawReplica, Seen, own};
+use crate::checkers::{BftSeen, Checkers, Facts, Given, Moment, RawReplica, Seen, own};
 use crate::client::{Act, Clients};
 use crate::cluster::{self, CREATED_MS};
 use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
@@ -109,7 +109,7 @@ fn stream(seed: u64, number: u64) -> ChaCha8Rng {
 
 impl World {
     fn new(seed: u64, config: &SimConfig, with_log: bool) -> Result<Self, String> {
-        let shape = config.shape_of(seed, &mut stream(seed, 0));
+        let mut shape = config.shape_of(seed, &mut stream(seed, 0));
         let genesis = Rc::new(cluster::genesis(seed, &shape)?);
         let load = workload::make(&genesis, &shape, &mut stream(seed, 1));
         let operations = Rc::new(load.operations);
@@ -140,6 +140,9 @@ impl World {
             // Whoever lies is one of those that a group outlives, so nobody else is gone for good.
             schedule.absent = None;
         }
+        // Who stays has to decide without those who go, and no seat of it may be gone for good (docs/channels.md).
+        shape.guarded &= schedule.absent.is_none();
+        nodes.values_mut().filter(|_| shape.guarded).for_each(Node::guard);
         if config.too_many && seed.is_multiple_of(2) {
             schedule.faults.extend(liars::parting(&genesis, &liars, shape.safety_ms));
         }
@@ -153,6 +156,7 @@ impl World {
         }
         let mut clients = Clients::new(stream(seed, 5), Rc::clone(&places), Rc::clone(&operations));
         clients.hasty = config.sabotage == Some(Sabotage::HastyRouter);
+        clients.certified = shape.guarded;
         Ok(Self {
             seed,
             config: config.clone(),
@@ -291,6 +295,7 @@ impl World {
             Event::Govern { group } => self.govern(group),
             Event::Rob { group } => self.rob(group),
             Event::Steal { group, org, key } => self.steal(group, org, key),
+            Event::Expel { group } => self.expel(group),
             Event::Found { group } => self.found(group),
             Event::Switch { group, to } => self.switch(group, to),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),
@@ -321,7 +326,14 @@ impl World {
     pub(crate) fn carry_out(&mut self, node: NodeId, boot: u64, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Send(to, wire) => self.send(Endpoint::Node(node), Endpoint::Node(to), wire),
+                Effect::Send(to, wire) => {
+                    if self.shape.guarded
+                        && let Some((group, what)) = Given::of(&wire)
+                    {
+                        self.saw(&Seen::Given { node, to, group, what });
+                    }
+                    self.send(Endpoint::Node(node), Endpoint::Node(to), wire);
+                }
                 Effect::Answer(request, group, reply) => {
                     self.send(Endpoint::Node(node), Endpoint::Client, Wire::Answer { request, group, reply });
                 }
@@ -460,6 +472,8 @@ impl World {
                 self.coverage.founded += u64::from(first);
             }
             Seen::Started { .. }
+            | Seen::Given { .. }
+            | Seen::Admitted { .. }
             | Seen::Flushed { .. }
             | Seen::PeerTook { .. }
             | Seen::Acknowledged { .. }

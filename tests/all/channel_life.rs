@@ -68,6 +68,8 @@ fn joins(shell: &Shell) {
 
     // What was proposed of a state that has changed since is decided by nobody any more.
     let (any, _) = proposed(shell, "channel policy coal freeze any --as org-a");
+    assert_eq!(code(shell, &format!("channel approve coal {any} --as org-a")), "proposal_acted", "it proposed that");
+    assert_eq!(code(shell, "channel invite coal org-a --as org-a"), "channel_invite_self");
     let (all, _) = proposed(shell, "channel policy coal freeze all --as org-b");
     assert_eq!(approved(shell, &any, "org-c"), "applied");
     assert_eq!(code(shell, &format!("channel approve coal {all} --as org-c")), "proposal_stale");

@@ -166,6 +166,15 @@ async fn the_service_between_nodes_answers_nodes_alone() {
     }
     // No service is on the other's port, whoever asks.
     let node = door.cluster.node_identity(NodeId(2));
+    // Who shows the certificate of another node than was called is not spoken to, though it is one of the cluster.
+    let info = door.cluster.info(NODE);
+    for (addr, method) in
+        [(&info.peer_addr, "/seamark.v1.Node/NodeStatus"), (&info.client_addr, "/seamark.v1.Router/Cluster")]
+    {
+        let wrong = net::connect(addr, &node, &door.cluster.roots(), &net::node_server_name(NodeId(2))).unwrap();
+        let error = call(&wrong, method, Bytes::new()).await.unwrap_err();
+        assert!(connection_refused(&error), "{method}: {error:?}");
+    }
     for method in methods("Node") {
         let error = call(&door.client_port(&node), &method, Bytes::new()).await.unwrap_err();
         assert_eq!(error.code(), Code::Unimplemented, "{method}: {error:?}");

@@ -121,6 +121,8 @@ impl Checker for Certificates {
             | Seen::Fetched { .. }
             | Seen::Left { .. }
             | Seen::Voters { .. }
+            | Seen::Given { .. }
+            | Seen::Admitted { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }
             | Seen::PeerTook { .. }

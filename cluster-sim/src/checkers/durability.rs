@@ -196,6 +196,8 @@ impl Checker for Durability {
             | Seen::Fetched { .. }
             | Seen::Left { .. }
             | Seen::Voters { .. }
+            | Seen::Given { .. }
+            | Seen::Admitted { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }
             | Seen::Certified { .. }

@@ -217,6 +217,8 @@ impl Checker for ExactlyOnce {
             | Seen::Fetched { .. }
             | Seen::Left { .. }
             | Seen::Voters { .. }
+            | Seen::Given { .. }
+            | Seen::Admitted { .. }
             | Seen::Role { .. }
             | Seen::Flushed { .. }
             | Seen::Certified { .. }

@@ -21,6 +21,7 @@ pub mod own;
 pub mod pairs;
 pub mod policies;
 pub mod registers;
+pub mod removal;
 pub mod revocations;
 pub mod seats;
 pub mod secrecy;
@@ -43,7 +44,7 @@ use crate::replica::Wal;
 use crate::workload::Operation;
 
 pub use agreement::BftSeen;
-pub use seen::{BlockSeen, Governed, RegisterWrite, Seen};
+pub use seen::{BlockSeen, Given, Governed, RegisterWrite, Seen};
 
 /// What a replica holds, as an auditor with the disks in hand sees it.
 pub struct RawReplica<'a> {
@@ -222,6 +223,7 @@ impl Checkers {
             Box::new(revocations::Revocations::default()),
             Box::new(agreement::Agreement::default()),
             Box::new(seats::Seats::default()),
+            Box::new(removal::Removal::default()),
             Box::new(stints::Stints::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }

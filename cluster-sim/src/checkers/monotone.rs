@@ -129,6 +129,8 @@ impl Checker for Monotone {
             | Seen::Stint { .. }
             | Seen::Founded(_)
             | Seen::Voters { .. }
+            | Seen::Given { .. }
+            | Seen::Admitted { .. }
             | Seen::Certified { .. }
             | Seen::Known { .. }
             | Seen::Acknowledged { .. }

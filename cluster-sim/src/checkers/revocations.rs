@@ -1,7 +1,8 @@
 //! Revocations: the registry carries out only what the admin key of the moment has signed; every channel
 //! hears of all that is revoked there, and of nothing else; from the block on that brings it, nothing that
 //! is signed with such a key takes effect in the channel (what it did before is only told again), and no
-//! member has the key any more.
+//! member has the key any more. In runs in which clients show certificates, a replica that has this block takes no
+//! transaction under such a one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use beacon::{BeaconCommand, SignedCommand};
 use channel::state;
 use ledger::crypto::{self, PublicKey};
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, GroupKind, OrgId};
+use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
 use ledger::schema;
 use ledger::view::View;
 use sha2::{Digest, Sha256};
@@ -41,6 +42,8 @@ pub struct Revocations {
     commands: BTreeSet<Vec<u8>>,
     revoked: BTreeSet<Credential>,
     channels: BTreeMap<GroupId, Channel>,
+    /// How far replicas of channels are.
+    heights: BTreeMap<(GroupId, NodeId), u64>,
 }
 
 fn hash_of(key: &PublicKey) -> Hash32 {
@@ -116,6 +119,19 @@ impl Revocations {
         }
     }
 
+    /// A replica has taken a client's transaction.
+    fn admitted(&self, node: NodeId, group: GroupId, by: Credential) -> Option<String> {
+        let heard = *self.channels.get(&group)?.heard.get(&by)?;
+        let height = *self.heights.get(&(group, node))?;
+        let (org, credential) = by;
+        (height >= heard).then(|| {
+            format!(
+                "node {node} took a transaction to {group} at {height} under the certificate {credential} of {org}, which \
+                 was revoked, as the channel had heard at {heard}"
+            )
+        })
+    }
+
     /// No member of a channel has a key that the channel has heard to be revoked.
     fn keys(&self, replica: &RawReplica<'_>, found: &mut Vec<String>) -> Result<(), String> {
         let Some(channel) = self.channels.get(&replica.group) else { return Ok(()) };
@@ -152,8 +168,22 @@ impl Checker for Revocations {
     }
 
     fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
-        if let (Seen::Block(block), true) = (seen, first) {
-            self.block(facts, block, found);
+        match seen {
+            Seen::Block(block) => {
+                if first {
+                    self.block(facts, block, found);
+                }
+                if block.group.kind() == Some(GroupKind::Channel) {
+                    self.heights.insert((block.group, block.node), block.header.height.0);
+                }
+            }
+            Seen::Started { node, group, height } | Seen::Fetched { node, group, height, .. } => {
+                self.heights.insert((*group, *node), height.0);
+            }
+            Seen::Admitted { node, group, org, credential } => {
+                found.extend(self.admitted(*node, *group, (*org, *credential)));
+            }
+            _ => {}
         }
     }
 

@@ -1,6 +1,8 @@
 //! What checkers are told as it happens.
 
 use crate::checkers::BftSeen;
+use crate::wire::Wire;
+use consensus::local::Msg;
 use consensus::port::Position;
 use cross_shard::commit::{Decision, Register};
 use cross_shard::{Message, RegistryUpdate, StreamLeaf};
@@ -10,10 +12,11 @@ use ledger::flow::FlowLine;
 use ledger::foundation::Foundation;
 use ledger::hash::Hash32;
 use ledger::header::Header;
-use ledger::ids::{GroupId, Height, NodeId, TxId};
+use ledger::ids::{GroupId, Height, NodeId, OrgId, TxId};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::rules::HistoryLine;
+use shard_node::core::peer::PeerMessage;
 
 /// A vote register that a block wrote or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +78,35 @@ pub struct BlockSeen {
     pub inbox: Vec<StreamLeaf>,
 }
 
+/// What a replica gives to a node of what is in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Entries of the log.
+    Entries,
+    /// A part of the state.
+    State,
+    /// A signature under the header of a block, or its certificate.
+    Signed(Height),
+}
+
+impl Given {
+    /// What a message gives, and of which group; nothing of one that says only how far its sender has come.
+    pub(crate) fn of(wire: &Wire) -> Option<(GroupId, Self)> {
+        match wire {
+            Wire::Engine { group, message: Msg::Append { entries, .. }, .. } if !entries.is_empty() => {
+                Some((*group, Self::Entries))
+            }
+            Wire::Part { group, .. } => Some((*group, Self::State)),
+            Wire::Peer { group, message } => match &**message {
+                PeerMessage::Attest { attestation, .. } => Some((*group, Self::Signed(attestation.height))),
+                PeerMessage::Certified(certificate) => Some((*group, Self::Signed(certificate.header.height))),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Seen {
@@ -114,6 +146,28 @@ pub enum Seen {
         epoch: u64,
         /// Whether it makes room for one that joins anew.
         rejoins: bool,
+    },
+    /// A replica gives something of its group to a node. Told only in runs in which hosts guard.
+    Given {
+        /// Who gives.
+        node: NodeId,
+        /// To whom.
+        to: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// What.
+        what: Given,
+    },
+    /// A replica that leads a channel has taken a client's transaction, to look at it.
+    Admitted {
+        /// Where.
+        node: NodeId,
+        /// The channel.
+        group: GroupId,
+        /// The client's organisation.
+        org: OrgId,
+        /// What names its certificate.
+        credential: Hash32,
     },
     /// A replica has applied an entry that says who votes from there on.
     Voters {

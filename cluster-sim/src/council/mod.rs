@@ -3,10 +3,11 @@
 //!
 //! An admin looks at the state of whoever leads and signs what seems right then; when its command is
 //! executed, things may have changed. What it does is in `acts` for channels and in `registry` for the
-//! cluster's registry, `founders` founds a channel, `switch` changes the engine of a shard; `thief` is about keys that are revoked while they are in use, `lapses` counts what
+//! cluster's registry, `founders` founds a channel, `switch` changes the engine of a shard; `thief` is about keys that are revoked while they are in use, `expulsion` about certificates of clients, `lapses` counts what
 //! became of them.
 
 mod acts;
+mod expulsion;
 mod founders;
 mod lapses;
 mod registry;
@@ -186,6 +187,11 @@ impl World {
         }
         for (at_ms, group) in self.council.robberies(&channels, self.shape.safety_ms) {
             self.push(at_ms, Event::Rob { group });
+        }
+        if self.shape.guarded {
+            for (at_ms, group) in self.council.expulsions(&channels, self.shape.safety_ms) {
+                self.push(at_ms, Event::Expel { group });
+            }
         }
         if let Some(group) = self.founding {
             self.push(founders::FOUND_MS, Event::Found { group });

@@ -39,6 +39,7 @@ impl Replica {
         match output {
             local::Output::Send(to, message) => {
                 let (group, stint) = (self.group, live.stint);
+                let Some(message) = self.let_through(seat::node_of(to), message) else { return Ok(()) };
                 let wire = Wire::Engine { group, stint, from: self.seat(), to, message };
                 out.push(Effect::Send(seat::node_of(to), wire));
             }
@@ -90,6 +91,12 @@ impl Replica {
         {
             return;
         }
+        if let driver::Output::Send { node, group, message } = &output
+            && *group == self.group
+            && self.withholds(*node, message.tells_of())
+        {
+            return;
+        }
         let Some(live) = &mut self.live else { return };
         match output {
             driver::Output::Propose { id, entry } => {
@@ -119,6 +126,7 @@ impl Replica {
             driver::Output::Checked(height) => self.mark(marks::checked(), &height, out),
             driver::Output::Forged(height) => self.mark(marks::forged(), &height, out),
             driver::Output::Lookup { height, node } => match state::find(&self.kv, &schema::certificate(height)) {
+                Ok(Some(_)) if self.withholds(node, Some(height)) => {}
                 Ok(Some(certificate)) => {
                     let message = Box::new(PeerMessage::Certified(certificate));
                     out.push(Effect::Send(node, Wire::Peer { group: self.group, message }));

@@ -92,6 +92,9 @@ impl Replica {
 
     /// Whether a node may have this group's state: it votes or gets the log, has a seat, or is about to.
     fn may_have(&self, node: NodeId) -> bool {
+        if self.excluded_since(node).is_some() {
+            return false;
+        }
         let role = self.role().unwrap_or_default();
         let coming = state::find::<Committee>(&self.kv, &schema::coming_committee()).ok().flatten();
         role.voters.iter().chain(&role.learners).any(|other| seat::node_of(*other) == node)

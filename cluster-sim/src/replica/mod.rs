@@ -3,7 +3,7 @@
 //! rest lives in [`Live`] and is gone with it.
 //!
 //! Owns what comes in from the world; `commit` persists blocks, `carry` does what engine and driver ask
-//! for, `members` lets voters follow the committee, `fetch` gets a state and gives it, `bft` is the engine of Byzantine
+//! for, `members` lets voters follow the committee, `fetch` gets a state and gives it, `guard` keeps things back, `bft` is the engine of Byzantine
 //! groups, `stint` goes over from one engine to the other. The order is production's: a block is persisted in one batch, and only then its effects go to the
 //! driver and its replies to clients. Everything that leaves a replica is an [`Effect`], carried out
 //! by [`crate::world`]. No replica touches another one.
@@ -12,6 +12,7 @@ mod bft;
 mod carry;
 pub(crate) mod commit;
 mod fetch;
+mod guard;
 mod members;
 mod stint;
 
@@ -168,6 +169,8 @@ pub struct Replica {
     genesis: Rc<Genesis>,
     constants: GroupConstants,
     sabotage: Option<Sabotage>,
+    /// Whether the host keeps things back: see `guard`.
+    pub(crate) guards: bool,
     /// How the group began, unless that stands in the genesis.
     founded: Option<Rc<Foundation>>,
     /// With which join this replica takes part.
@@ -244,6 +247,7 @@ impl Replica {
             genesis: Rc::clone(genesis),
             constants: GroupConstants { cluster: genesis.cluster_id(), group, verify: genesis.verify },
             sabotage,
+            guards: false,
             founded: None,
             join: 0,
             disk: LocalDisk::default(),
@@ -473,6 +477,10 @@ impl Replica {
         self.await_part(out);
         self.follow_ahead(now, out);
         let mut jobs = VecDeque::from([Job::Engine(local::Input::Tick), Job::Bft(bft::Event::Tick)]);
+        if self.stands_aside() {
+            // Others lead on.
+            jobs.clear();
+        }
         if self.ticks.is_multiple_of(FOLLOW_EVERY_TICKS) {
             jobs.extend(self.follow_committee().into_iter().map(Job::Engine));
             jobs.extend(self.wanted_certificate().map(|height| Job::Driver(driver::Input::Want(height))));
@@ -559,6 +567,9 @@ impl Replica {
 
     /// Sequences commands that no driver would propose, if this replica leads.
     pub fn inject(&mut self, now: Tick, commands: Vec<Command>, out: &mut Vec<Effect>) {
+        if self.defers(&commands) {
+            return;
+        }
         let Some(live) = self.live.as_ref().filter(|live| live.leads) else { return };
         // A Byzantine group has no vote for a stamp of long ago.
         let (clock, last) = (self.guarded_clock(now), live.applied.time_ms);

@@ -4,9 +4,10 @@ use channel::Change;
 use cross_shard::{Message, commit};
 use ledger::flow::{FlowHead, SealedFlow};
 use ledger::hash::Hash32;
-use ledger::ids::{AssetId, GroupId, Height, LedgerId};
+use ledger::ids::{AssetId, GroupId, Height, LedgerId, LockId, TimeMs};
+use ledger::lock::{Lock, LockState, LockTerms, Secret, hash_of};
 use ledger::tx::Opening;
-use ledger::{Condition, Move, Outcome, Reject, SecretKey, SignedTx, Slot, schema};
+use ledger::{Balance, Condition, Move, Outcome, Reject, SecretKey, SignedTx, Slot, schema};
 
 use crate::core::consortium::{Consortium, SHARDS, address, borsh_of, clear, client, hidden};
 use crate::core::machine::CommandOutcome;
@@ -195,6 +196,126 @@ fn a_closed_channel_says_no_and_an_unknown_one_is_refused() {
     let lost = swap(&mut world, [groups[0], nowhere], assets, [30, 70]);
     let refused = CommandOutcome::Refused(lost.tx.txid(&world.cluster), Reject::UnknownGroup);
     assert_eq!(lost.hand_over(&mut world, 0), refused);
+}
+
+/// What makes the other side of a swap impossible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hurdle {
+    Frozen,
+    Closed,
+    Unknown,
+}
+
+/// All amounts of both payers, held ones among them, in their shards and in the channels.
+fn money(world: &Consortium, groups: [GroupId; 2]) -> Vec<Option<Vec<(AssetId, Balance)>>> {
+    let payers = [client(FIRST), client(SECOND)];
+    let places = payers.each_ref().map(|key| world.home(key)).into_iter().chain(groups);
+    let lines = |group: GroupId| {
+        let of = |key: &SecretKey| world.chain(group).read(|view| ledger::rules::load_account(view, &address(key)));
+        payers.each_ref().map(|key| of(key).map(|record| record.balances))
+    };
+    places.flat_map(lines).collect()
+}
+
+#[test]
+fn a_swap_whose_other_side_cannot_be_leaves_all_as_it_was() {
+    for hurdle in [Hurdle::Frozen, Hurdle::Closed, Hurdle::Unknown] {
+        for from_main in [false, true] {
+            let (mut world, groups, assets) = funded();
+            let (one, other) = (client(FIRST), client(SECOND));
+            world.mint(&one, assets[0], 50);
+            let (bad, reason) = match hurdle {
+                Hurdle::Frozen => {
+                    world.enact(groups[1], [2, 3], Change::Freeze);
+                    (groups[1], Reject::ChannelFrozen)
+                }
+                Hurdle::Closed => {
+                    world.enact(groups[1], [2, 3], Change::Close);
+                    world.settle();
+                    assert!(world.govern(groups[1], 2, &channel::Command::FinishClose).is_ok());
+                    (groups[1], Reject::ChannelClosed)
+                }
+                Hurdle::Unknown => (GroupId::channel(99), Reject::UnknownGroup),
+            };
+            world.settle();
+            let before = money(&world, groups);
+            let (theirs, opening) = hidden(1, bad, pay(&other, &one, assets[1], 70));
+            let mine = pay(&one, &other, assets[0], 30);
+            let (own, slot, openings) = if from_main {
+                (world.home(&one), clear(LedgerId::MAIN, mine), Vec::new())
+            } else {
+                let (slot, opening) = hidden(0, groups[0], mine);
+                (groups[0], slot, vec![opening])
+            };
+            let tx = world.sign(vec![slot, theirs], &[&one, &other]);
+            let (case, txid) = (format!("{hurdle:?}, from the main ledger: {from_main}"), tx.txid(&world.cluster));
+            let told = world.submit(own, &tx, &openings);
+            if hurdle == Hurdle::Unknown {
+                assert_eq!(told, CommandOutcome::Refused(txid, reason), "{case}");
+                assert_eq!(world.chain(own).outcome(&tx), None, "{case}");
+            } else {
+                assert_eq!(told, CommandOutcome::Voted(txid, commit::Decision::Yes), "{case}");
+                assert_ne!(money(&world, groups), before, "{case}: what is to be paid is held");
+                let refused = world.submit(bad, &tx, std::slice::from_ref(&opening));
+                assert_eq!(refused, CommandOutcome::Refused(txid, reason), "{case}");
+                world.settle();
+                assert_eq!(world.chain(bad).outcome(&tx), Some(Outcome::Rejected(reason)), "{case}");
+                let aborted = Outcome::Aborted { group: bad, reason: Reject::RefusedElsewhere };
+                assert_eq!(world.chain(own).outcome(&tx), Some(aborted), "{case}");
+            }
+            assert_eq!(money(&world, groups), before, "{case}");
+        }
+    }
+}
+
+/// One side is paid by a hash-lock: with another secret, by another lock or by other terms it is refused without a trace, too late
+/// it is a no. Either way the other side gets back what it held, and the lock is what it was.
+#[test]
+fn a_claim_that_cannot_be_leaves_the_other_side_of_a_swap_and_the_lock_as_they_were() {
+    const SECRET: Secret = [7; 32];
+    const HOUR_MS: u64 = 3_600_000;
+    for reason in [Reject::WrongSecret, Reject::LockUnknown, Reject::LockTerms, Reject::LockExpired] {
+        let (mut world, groups, assets) = funded();
+        let (one, other) = (client(FIRST), client(SECOND));
+        let (from, to, asset) = (address(&one), address(&other), assets[0]);
+        let deadline_ms = TimeMs(world.now + HOUR_MS);
+        let mv = Move::Lock { from, to, asset, amount: 30, hash: hash_of(&SECRET), deadline_ms };
+        let locks = world.sign(vec![clear(LedgerId::of_channel(groups[0]), mv)], &[&one]);
+        assert!(matches!(world.submit(groups[0], &locks, &[]), CommandOutcome::Receipt(..)));
+        let id = LockId::derive(&locks.txid(&world.cluster), 0);
+        if reason == Reject::LockExpired {
+            world.now += HOUR_MS;
+        }
+        let before = money(&world, groups);
+        let lock = if reason == Reject::LockUnknown { LockId(Hash32::ZERO) } else { id };
+        let amount = if reason == Reject::LockTerms { 31 } else { 30 };
+        let secret = if reason == Reject::WrongSecret { [8; 32] } else { SECRET };
+        let claim = Move::Claim { from, lock, terms: LockTerms { to, asset, amount }, secret };
+        let (first, opening) = hidden(0, groups[0], claim);
+        let (second, other_opening) = hidden(1, groups[1], pay(&other, &one, assets[1], 70));
+        let tx = world.sign(vec![first, second], &[&other]);
+        let swap = Swap { tx, groups, openings: [opening, other_opening] };
+        let txid = swap.tx.txid(&world.cluster);
+        let told = swap.hand_over(&mut world, 0);
+        let paid = swap.hand_over(&mut world, 1);
+        assert_eq!(paid, CommandOutcome::Voted(txid, commit::Decision::Yes), "{reason}");
+        world.settle();
+        if reason == Reject::LockExpired {
+            assert_eq!(told, CommandOutcome::Voted(txid, commit::Decision::No(reason)));
+            swap.assert_aborted(&world, 0, reason);
+        } else {
+            assert_eq!(told, CommandOutcome::Refused(txid, reason));
+            // Nobody's vote is given by it, so whoever has the secret can still come, until the deadline of the transaction.
+            assert_eq!(swap.outcomes(&world), [None, None], "{reason}");
+            world.now += 61_000;
+            world.block(groups[0], Vec::new());
+            world.settle();
+            swap.assert_aborted(&world, 0, Reject::Expired);
+        }
+        assert_eq!(money(&world, groups), before, "{reason}");
+        let kept: Option<Lock> = world.chain(groups[0]).read(|view| view.load(&schema::lock(&from, &id)));
+        assert_eq!(kept.map(|lock| lock.state), Some(LockState::Open), "{reason}");
+    }
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! Removal is final at its block: whoever has the block of a founded channel in which a membership ends gives nothing
+//! that comes after to a node of that organisation, unless it has joined again: no entry of the log, no state, no
+//! signature under a later block and no certificate of one. Where the engine still counts such a node does not matter.
+//!
+//! When memberships begin and end it works out from the commands that were carried out. Mail is not meant: it goes to
+//! the group that it is for, on whatever node that is led.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use channel::{Change, Command, Outcome, ProposalState, SignedCommand};
+use ledger::hash::Hash32;
+use ledger::ids::{GroupId, NodeId, OrgId};
+
+use super::{BlockSeen, Checker, Facts, Given, Governed, Moment, RawReplica, Seen};
+
+/// One channel.
+#[derive(Default)]
+struct Channel {
+    /// Commands that were carried out; sent again they do nothing.
+    done: BTreeSet<Hash32>,
+    /// Proposals that remove somebody.
+    removals: BTreeMap<Hash32, OrgId>,
+    /// The blocks in which memberships have ended (`false`) and begun again (`true`), in order.
+    turns: BTreeMap<OrgId, Vec<(u64, bool)>>,
+}
+
+impl Channel {
+    fn act(&mut self, signed: &SignedCommand, outcome: Outcome, height: u64) -> Result<(), String> {
+        if !self.done.insert(signed.digest()) {
+            return Ok(());
+        }
+        let act: Command = borsh::from_slice(&signed.body).map_err(|error| error.to_string())?;
+        if let (Command::Propose { change: Change::Remove { org }, .. }, Outcome::Proposal { id, .. }) = (&act, outcome)
+        {
+            self.removals.insert(id, *org);
+        }
+        let turn = match (act, outcome) {
+            (Command::Leave, _) => Some((signed.org, false)),
+            (Command::Join { .. }, _) => Some((signed.org, true)),
+            (_, Outcome::Proposal { id, state: ProposalState::Applied }) => {
+                self.removals.remove(&id).map(|org| (org, false))
+            }
+            _ => None,
+        };
+        if let Some((org, member)) = turn {
+            self.turns.entry(org).or_default().push((height, member));
+        }
+        Ok(())
+    }
+
+    /// The block in which an organisation's membership has ended, as of a height.
+    fn ended(&self, org: OrgId, height: u64) -> Option<u64> {
+        let turns = self.turns.get(&org)?.iter().rev();
+        let (since, member) = turns.copied().find(|(at, _)| *at <= height)?;
+        (!member).then_some(since)
+    }
+}
+
+/// Who is out of which channel, and how far replicas are.
+#[derive(Default)]
+pub struct Removal {
+    channels: BTreeMap<GroupId, Channel>,
+    heights: BTreeMap<(GroupId, NodeId), u64>,
+}
+
+impl Removal {
+    fn block(&mut self, block: &BlockSeen, first: bool, found: &mut Vec<String>) {
+        let Some(channel) = self.channels.get_mut(&block.group) else { return };
+        let height = block.header.height.0;
+        for governed in block.governed.iter().filter(|_| first) {
+            if let Governed::Act(signed, Some(outcome)) = governed
+                && let Err(why) = channel.act(signed, *outcome, height)
+            {
+                found.push(format!("a command that {} carried out at {height} does not decode: {why}", block.group));
+            }
+        }
+        self.heights.insert((block.group, block.node), height);
+    }
+
+    fn given(&self, facts: &Facts, group: GroupId, ways: (NodeId, NodeId), what: Given) -> Option<String> {
+        let (node, to) = ways;
+        let (channel, height) = (self.channels.get(&group)?, *self.heights.get(&(group, node))?);
+        let org = facts.genesis.nodes.iter().find(|info| info.id == to)?.org;
+        let since = channel.ended(org, height)?;
+        let late = match what {
+            Given::Entries | Given::State => true,
+            Given::Signed(of) => of.0 > since,
+        };
+        late.then(|| {
+            format!(
+                "node {node} gave {what:?} of {group} to node {to} of {org}, out since {since}, as it knew at {height}"
+            )
+        })
+    }
+}
+
+impl Checker for Removal {
+    fn name(&self) -> &'static str {
+        "removal"
+    }
+
+    fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
+        match seen {
+            Seen::Founded(foundation) => {
+                self.channels.entry(foundation.group).or_default();
+            }
+            Seen::Block(block) => self.block(block, first, found),
+            Seen::Started { node, group, height } | Seen::Fetched { node, group, height, .. } => {
+                self.heights.insert((*group, *node), height.0);
+            }
+            Seen::Left { node, group, .. } => {
+                self.heights.remove(&(*group, *node));
+            }
+            Seen::Given { node, to, group, what } => found.extend(self.given(facts, *group, (*node, *to), *what)),
+            _ => {}
+        }
+    }
+
+    fn audit(&mut self, _: &Facts, _: Moment, _: &[RawReplica<'_>], _: &mut Vec<String>) {}
+}

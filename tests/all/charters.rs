@@ -1,0 +1,125 @@
+//! What founders agree on is for them and for whoever hosts the beacon, which decides on it: no other node has it on its
+//! disk, and no answer to an outsider shows it.
+
+use beacon::BeaconCommand;
+use bytes::Bytes;
+use channel::policy::Item;
+use channel::{FoundingAct, Hosting, Policy, Quorum, Role, Terms};
+use client::net;
+use ledger::{Engine, GroupId, NodeId, OrgId, TimeMs};
+use prost::Message;
+use proto::v1;
+use proto::v1::query_request::Query;
+
+use crate::isolation::found_in;
+use crate::support::bank::now_ms;
+use crate::support::cluster::{TestCluster, Wanted, settled};
+use crate::support::consortium::Consortium;
+use crate::support::eventually;
+use crate::support::rpc::call;
+
+/// A policy that nobody else has, and that stands in the charter alone.
+fn agreed_on(first: OrgId, second: OrgId) -> Policy {
+    let one = |org, role| Item::Sub(Policy::one(org, role));
+    let nodes = Policy::rule(Quorum::All, vec![one(first, Role::Node), one(second, Role::Node)]);
+    let both = vec![one(first, Role::Admin), one(second, Role::Admin), Item::Sub(nodes)];
+    Policy::rule(Quorum::AtLeast(2), both)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_founders_agree_on_is_nowhere_outside_but_in_the_beacon() {
+    let cluster = TestCluster::start(Wanted { nodes: 6, shards: 1, ..Wanted::default() }).await;
+    let consortium = Consortium::of(&cluster);
+    let beacon = cluster.genesis.committee(GroupId::BEACON).unwrap();
+    let (deciding, away): (Vec<NodeId>, Vec<NodeId>) =
+        cluster.node_ids().into_iter().partition(|node| beacon.index_of(*node).is_some());
+    // Has no part in the channel, and none in the beacon.
+    let outside = away[0];
+    let org_of = |node: NodeId| cluster.info(node).org;
+    let founders: Vec<OrgId> =
+        cluster.genesis.orgs.iter().map(|org| org.id).filter(|org| *org != org_of(outside)).collect();
+    let [first, second] = founders[..] else { panic!("{founders:?}") };
+    let hosting = |org: OrgId| {
+        let nodes: Vec<NodeId> = cluster.node_ids().into_iter().filter(|node| org_of(*node) == org).collect();
+        Hosting { anchors: nodes[..1].to_vec(), nodes }
+    };
+
+    let secret = agreed_on(first, second);
+    let terms = Terms {
+        name: "steel".to_owned(),
+        invited: vec![second],
+        engine: Engine::Raft,
+        founding: Policy::members(Quorum::All, Role::Admin),
+        policies: channel::Subject::ALL.map(|subject| (subject, secret.clone())).to_vec(),
+    };
+    let until_ms = TimeMs(now_ms() + 600_000);
+    let propose = BeaconCommand::ProposeChannel { terms, hosting: hosting(first), until_ms };
+    let proposed = consortium.beacon(first, &propose).await.unwrap().founding.unwrap();
+    // While it waits, and when it is decided.
+    let mut seen = outsiders_view(&cluster, outside, deciding[0]).await;
+    let act = FoundingAct::Approve(hosting(second));
+    let approve = BeaconCommand::ActOnChannel { founding: proposed.id, act };
+    let channel = consortium.beacon(second, &approve).await.unwrap().founding.unwrap().channel.unwrap();
+    eventually("whoever is outside has heard of the channel", async || {
+        let reply = cluster.client_of(outside).cluster().await.map_err(|error| error.to_string())?;
+        let all = reply.committees.iter().map(|bytes| borsh::from_slice::<ledger::Committee>(bytes).unwrap());
+        all.into_iter().find(|known| known.group == channel).map(drop).ok_or("not yet".to_owned())
+    })
+    .await;
+    settled(&consortium.client(first), &[GroupId::BEACON, channel]).await;
+    let has = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+    // The search finds what is there: the channel is in what everybody follows.
+    let later = eventually("a node of the beacon tells of the channel", async || {
+        let later = outsiders_view(&cluster, outside, deciding[0]).await;
+        let told = later.iter().any(|(what, bytes)| what == "Follow" && has(bytes, &channel.0.to_le_bytes()));
+        if told { Ok(later) } else { Err("not yet") }
+    })
+    .await;
+    seen.extend(later);
+
+    let forms = [borsh::to_vec(&secret).unwrap(), secret.to_string().into_bytes()];
+    for (what, bytes) in &seen {
+        assert!(forms.iter().all(|form| !has(bytes, form)), "{what} shows an outsider what the founders agreed on");
+    }
+    let folder = |node: &NodeId| cluster.dir.node_dir(*node);
+    assert!(deciding.iter().any(|node| found_in(&folder(node), &forms[0])), "the beacon has decided on it");
+    // Members' nodes keep it sealed.
+    for node in &away {
+        for form in &forms {
+            assert!(!found_in(&folder(node), form), "node {node} has what the founders agreed on");
+        }
+    }
+}
+
+/// All that an organisation without a part in it can be told of a channel: by its router, as clients ask, and by a node
+/// of the beacon, as its node follows the registry.
+async fn outsiders_view(cluster: &TestCluster, outside: NodeId, beacon: NodeId) -> Vec<(String, Bytes)> {
+    let org = cluster.genesis.orgs.iter().find(|org| org.id == cluster.info(outside).org).unwrap();
+    let subject = seamark_cli::setup::Subject::admin("somebody", &org.name);
+    let admin = cluster.authority(&org.name).issue(&subject).unwrap().identity();
+    let name = net::node_server_name(outside);
+    let door = net::connect(&cluster.info(outside).client_addr, &admin, &cluster.roots(), &name).unwrap();
+    let mut seen = Vec::new();
+    let channel = GroupId::channel(0).0;
+    for (what, query) in [
+        ("Channels", Query::Channels(v1::ChannelsQuery { foundings: true })),
+        ("Founded", Query::Founded(v1::FoundedQuery { group: channel })),
+        ("Governance", Query::Governance(v1::GovernanceQuery { group: channel, ..v1::GovernanceQuery::default() })),
+    ] {
+        let request = v1::QueryRequest { query: Some(query), ..v1::QueryRequest::default() }.encode_to_vec();
+        // Whoever is denied at the door has been told nothing.
+        if let Ok(Some(answer)) = call(&door, "/seamark.v1.Router/Query", request.into()).await {
+            seen.push((what.to_owned(), answer));
+        }
+    }
+    for method in ["Cluster", "Status"] {
+        let answer = call(&door, &format!("/seamark.v1.Router/{method}"), Bytes::new()).await.unwrap().unwrap();
+        seen.push((method.to_owned(), answer));
+    }
+    let (own, name) = (cluster.node_identity(outside), net::node_server_name(beacon));
+    let door = net::connect(&cluster.info(beacon).peer_addr, &own, &cluster.roots(), &name).unwrap();
+    let ask = v1::FollowRequest { lacking: vec![channel], ..v1::FollowRequest::default() }.encode_to_vec();
+    let answer = call(&door, "/seamark.v1.Node/Follow", ask.into()).await.unwrap().unwrap();
+    seen.push(("Follow".to_owned(), answer));
+    seen
+}
