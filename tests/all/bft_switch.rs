@@ -215,7 +215,8 @@ async fn the_beacon_changes_its_engine_and_whoever_has_the_genesis_alone_follows
         profile.routers = vec![router.endpoint.clone()];
         let customer = Client::connect(&profile).await.unwrap();
         let txid = issue(&customer, 2 * round + 1).await;
-        let proof = customer.transaction(txid, Some(BEACON), true).await.unwrap().proof.unwrap();
+        let answer = eventually("the proof", async || customer.transaction(txid, Some(BEACON), true).await).await;
+        let proof = answer.proof.unwrap();
         assert_eq!(proof.committee, committee);
         assert_eq!(proof.handovers.len() as u64, committee.epoch.0, "a step for each committee since the genesis");
         verify(&proof, &genesis).unwrap();
