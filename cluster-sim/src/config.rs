@@ -68,6 +68,8 @@ pub struct Shape {
     pub byzantine: Vec<u32>,
     /// The one that goes over from one engine to the other, if any, by number.
     pub switching: Option<u32>,
+    /// Whether the beacon goes over from one engine to the other.
+    pub beacon_goes_over: bool,
     /// Channels, from 0 to [`CHANNELS_MAX`].
     pub channels: u32,
     /// What orders those that there are from the beginning.
@@ -123,6 +125,7 @@ impl SimConfig {
             shard_replicas,
             byzantine,
             switching: None,
+            beacon_goes_over: false,
             channels,
             channel_engine: Engine::Raft,
             // With fewer nodes its two founders would have no seat to spare.
@@ -165,6 +168,14 @@ impl SimConfig {
         }
         if some && seed.is_multiple_of(2) && shape.nodes as usize >= least {
             shape.channel_engine = Engine::Bft;
+        }
+        // In runs in which no shard does, and where nothing is said of engines.
+        let free = self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none();
+        // A bug that was put back meets the runs that it has met before.
+        let usual = self.sabotage.is_none() && !self.too_many;
+        if seed % 14 == 9 && free && usual && self.holds_byzantine() {
+            shape.beacon_goes_over = true;
+            shape.beacon_replicas = shape.beacon_replicas.max(u16::try_from(least).unwrap_or(u16::MAX));
         }
     }
 
@@ -312,6 +323,24 @@ mod tests {
             assert!(!guarded(&config, seed), "{line}: the run is another one than what was kept");
         }
         assert!((0..200).filter(|seed| guarded(&SimConfig::default(), *seed)).count() > 10);
+    }
+
+    #[test]
+    fn in_some_runs_the_beacon_goes_over_and_nothing_else_of_them_is_another() {
+        let least = Engine::Bft.least_members();
+        for seed in 0..200 {
+            let stream = || ChaCha8Rng::seed_from_u64(seed);
+            let shape = SimConfig::default().shape_of(seed, &mut stream());
+            assert_eq!(shape.beacon_goes_over, seed % 14 == 9, "{seed}");
+            if shape.beacon_goes_over {
+                assert!(usize::from(shape.beacon_replicas) >= least);
+                let before = SimConfig::default().shape(&mut stream());
+                let (beacon_replicas, anchors, guarded) = (before.beacon_replicas, before.anchors, before.guarded);
+                assert_eq!(Shape { beacon_goes_over: false, beacon_replicas, anchors, guarded, ..shape }, before, "{seed}");
+            }
+            let asked = SimConfig { switches: Some(2), ..SimConfig::default() };
+            assert!(!asked.shape_of(seed, &mut stream()).beacon_goes_over);
+        }
     }
 
     #[test]

@@ -259,16 +259,20 @@ impl World {
         None
     }
 
-    /// A shard that is on its way to another engine, or has been prepared for one.
+    /// A shard, or the beacon, that is on its way to another engine, or has been prepared for one.
     fn switch_unfinished(&self) -> Option<String> {
-        let group = self.shape.switching.map(GroupId::shard)?;
+        let shard = self.shape.switching.map(GroupId::shard);
         let beacon = self.newest_of(GroupId::BEACON)?;
         let reader = KvState { kv: &beacon.kv, hide_receipts: false };
         let mut view = View::new(&reader);
-        let current = registry::committee(&mut view, group)?;
-        let wanted = beacon::engine::wanted(&mut view, &current);
-        let changing = wanted != current.engine || registry::coming_of(&mut view, group).is_some();
-        changing.then(|| format!("{group} is on its way from {} to {wanted}", current.engine))
+        for group in shard.into_iter().chain(self.shape.beacon_goes_over.then_some(GroupId::BEACON)) {
+            let current = registry::committee(&mut view, group)?;
+            let wanted = beacon::engine::wanted(&mut view, &current);
+            if wanted != current.engine || registry::coming_of(&mut view, group).is_some() {
+                return Some(format!("{group} is on its way from {} to {wanted}", current.engine));
+            }
+        }
+        None
     }
 
     fn seats_unfinished(&self, committee: &Committee, changing: bool) -> Option<String> {

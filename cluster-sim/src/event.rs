@@ -74,7 +74,7 @@ pub(crate) enum Event {
     Found {
         group: GroupId,
     },
-    /// A shard is taken a step further to an engine; to the one that it is not to have, to begin with.
+    /// A shard, or the beacon, is taken a step further to an engine; to the one that it is not to have, to begin with.
     Switch {
         group: GroupId,
         to: Option<Engine>,

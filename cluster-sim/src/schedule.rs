@@ -1,6 +1,6 @@
 //! The faults of a run, drawn from its seed before it starts.
 
-use ledger::ids::NodeId;
+use ledger::ids::{GroupId, NodeId};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -77,8 +77,8 @@ pub enum Fault {
     Ghost(u32, u32),
     /// Two nodes do not hear each other for a while.
     Apart(NodeId, NodeId, u64),
-    /// A shard, by number, goes over to the other engine.
-    Switch(u32),
+    /// A group goes over to the other engine.
+    Switch(GroupId),
 }
 
 /// Everything that is drawn before a run starts.
@@ -183,12 +183,12 @@ impl Schedule {
 }
 
 impl Schedule {
-    /// Adds switches of a shard's engine: so many, or as many as are drawn.
-    pub(crate) fn switch(&mut self, shard: u32, count: Option<u32>, shape: &Shape, rng: &mut ChaCha8Rng) {
+    /// Adds switches of a group's engine: so many, or as many as are drawn.
+    pub(crate) fn switch(&mut self, group: GroupId, count: Option<u32>, shape: &Shape, rng: &mut ChaCha8Rng) {
         let drawn = rng.random_range(2..=4);
         let end = shape.safety_ms.max(401);
         for _ in 0..count.unwrap_or(drawn) {
-            self.faults.push((rng.random_range(400..end), Fault::Switch(shard)));
+            self.faults.push((rng.random_range(400..end), Fault::Switch(group)));
         }
     }
 }

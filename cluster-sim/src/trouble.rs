@@ -175,7 +175,7 @@ impl World {
             }
             Fault::Leap(ms) => self.leap(ms),
             Fault::Ghost(source, dest) => self.haunt(source, dest),
-            Fault::Switch(shard) => self.push(0, Event::Switch { group: GroupId::shard(shard), to: None }),
+            Fault::Switch(group) => self.push(0, Event::Switch { group, to: None }),
         }
     }
 

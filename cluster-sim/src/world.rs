@@ -124,13 +124,16 @@ impl World {
             node.follows = shape.founding;
         }
         if let Some(shard) = shape.switching {
-            schedule.switch(shard, config.switches, &shape, &mut stream(seed, 8));
+            schedule.switch(GroupId::shard(shard), config.switches, &shape, &mut stream(seed, 8));
+        }
+        if shape.beacon_goes_over {
+            schedule.switch(GroupId::BEACON, None, &shape, &mut stream(seed, 9));
         }
         let anchors = shape.anchors;
         let founding = shape.founding.then(|| GroupId::channel(shape.channels));
         let switching = shape.switching.map(GroupId::shard);
         let bft = genesis.committees.iter().any(|committee| committee.engine == Engine::Bft);
-        let byzantine = bft || switching.is_some();
+        let byzantine = bft || switching.is_some() || shape.beacon_goes_over;
         let liars = if byzantine && shape.scenario != Scenario::Minority {
             liars::cast(&genesis, switching, config.lie, config.too_many, &mut stream(seed, 7))
         } else {

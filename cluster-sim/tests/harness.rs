@@ -103,6 +103,23 @@ fn a_shard_goes_over_to_the_other_engine_and_back_whatever_happens() {
     assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
 }
 
+/// Whoever follows the registry, and all groups by their mail, find the committee under either engine. The members stay.
+#[test]
+fn the_beacon_goes_over_to_the_other_engine_and_back_whatever_happens() {
+    // Those of its share: every fourteenth.
+    let seeds = (0..).map(|place: u64| 7_009 + 14 * place);
+    let scenarios = Scenario::ALL.iter().chain(Scenario::ALL);
+    let runs: Vec<(Scenario, u64)> = scenarios.copied().zip(seeds).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config =
+            SimConfig { scenario: Some(*scenario), shards: Some(2), transactions: Some(40), ..SimConfig::default() };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let stints: u64 = reports.iter().map(|report| report.coverage.stints).sum();
+    assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
+}
+
 /// A leader that says of its turn that it has only just begun, for longer than members bear.
 #[test]
 fn a_liar_that_hides_how_long_its_turn_lasts_does_not_lead_on() {

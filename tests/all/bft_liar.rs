@@ -1,30 +1,35 @@
-//! A member of a Byzantine shard whose key signs two votes that exclude each other, as a second process with that key would
-//! send them: the shard and the beacon keep the proof, the beacon gives its seat to another node, and whoever looks is told
-//! who is accused, by which proof, and what becomes of the seats, after a restart of everybody, too.
+//! A member of a Byzantine shard, or of the beacon, whose key signs two votes that exclude each other, as a second process with
+//! that key would send them: the group and the beacon keep the proof, the beacon gives its seats to other nodes, its own among
+//! them, and whoever looks is told who is accused, by which proof, and what becomes of the seats, after a restart of
+//! everybody, too.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{BufMut, BytesMut};
-use client::{Identity, Wait, net};
+use client::{Identity, Settled, Wait, net};
 use consensus::bft::Message;
 use consensus::port::replica_id;
 use consensus::raft::{CALL_KINDS, brings_values};
 use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind};
-use ledger::{Committee, Engine, GroupId, Hash32, NodeId};
+use ledger::{AssetSpec, Committee, Engine, GroupId, Hash32, LedgerId, Move, NodeId};
 use proto::v1;
 use seamark_cli::setup::files::read_signing_key;
 use serde_json::{Value, json};
 
-use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
+use crate::support::bank::{Bank, Wallet, wallet, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted};
 use crate::support::program::program;
 use crate::support::{eventually, in_time};
 
 const SHARD: GroupId = GroupId::shard(0);
+const BEACON: GroupId = GroupId::BEACON;
 const FUNDS: u128 = 100_000;
 
 /// A shard of four organisations' nodes, on this many nodes, and who can pay in it.
 struct Scene {
+    /// The group that is lied to: the shard, or the beacon.
+    group: GroupId,
     cluster: TestCluster,
     bank: Bank,
     wallets: Vec<Wallet>,
@@ -32,39 +37,48 @@ struct Scene {
     liar: NodeId,
     /// A member that hears it.
     witness: NodeId,
+    /// Assets that were issued so far.
+    issued: AtomicU32,
 }
 
 impl Scene {
-    async fn set(nodes: u32) -> Self {
+    async fn set(nodes: u32, group: GroupId) -> Self {
         let orgs = Some(u16::try_from(nodes).unwrap());
-        let wanted = Wanted { nodes, orgs, shards: 1, replicas: 4, engine: Engine::Bft, ..Wanted::default() };
+        let beacon_engine = if group == BEACON { Engine::Bft } else { Engine::Raft };
+        let engine = Engine::Bft;
+        let wanted = Wanted { nodes, orgs, shards: 1, replicas: 4, engine, beacon_engine, ..Wanted::default() };
         let cluster = TestCluster::start(wanted).await;
         let bank = Bank::open(&cluster.client()).await;
         let wallets = wallets_in_each_shard(&cluster.genesis.layout, "home", 2).remove(0);
         bank.fund(&wallets, FUNDS).await;
         cluster.wait_settled().await;
-        // One that leads would not propose the proof against itself; and a seat in the beacon does not move.
-        let leader = cluster.leader(SHARD).await;
-        let [shard, beacon] = [SHARD, GroupId::BEACON].map(|group| cluster.genesis.committee(group).unwrap());
-        let members = shard.members.iter().map(|member| member.node);
-        let mut others: Vec<NodeId> = members.filter(|node| *node != leader).collect();
-        others.sort_by_key(|node| beacon.index_of(*node).is_some());
+        // One that leads would not propose the proof against itself.
+        let leader = cluster.leader(group).await;
+        let members = cluster.genesis.committee(group).unwrap().members.iter().map(|member| member.node);
+        let others: Vec<NodeId> = members.filter(|node| *node != leader).collect();
         let (liar, witness) = (others[0], others[1]);
-        Self { cluster, bank, wallets, liar, witness }
+        Self { group, cluster, bank, wallets, liar, witness, issued: AtomicU32::new(0) }
     }
 
     fn genesis_committee(&self) -> &Committee {
-        self.cluster.genesis.committee(SHARD).unwrap()
-    }
-
-    /// Whether the liar has a seat in the beacon, too.
-    fn in_beacon(&self) -> bool {
-        self.cluster.genesis.committee(GroupId::BEACON).unwrap().index_of(self.liar).is_some()
+        self.cluster.genesis.committee(self.group).unwrap()
     }
 
     async fn pay(&self) {
         let (from, to) = (&self.wallets[0], &self.wallets[1]);
         self.bank.client.pay(&from.key, to.address, self.bank.asset, 1, Wait::Receipt).await.unwrap();
+    }
+
+    /// Gives the group that is lied to something to order.
+    async fn order(&self) {
+        if self.group != BEACON {
+            return self.pay().await;
+        }
+        let issuer = wallet("issuer of the beacon", self.issued.fetch_add(1, Ordering::Relaxed));
+        let spec = AssetSpec { issuer: issuer.address, symbol: "XAU".into(), name: "Gold".into(), decimals: 3 };
+        let moves = vec![(LedgerId::BEACON, Move::Issue(spec))];
+        let settled = self.bank.client.execute(moves, b"", &[&issuer.key], Wait::Receipt).await.unwrap();
+        assert!(matches!(settled, Settled::Receipt(_)), "{settled:?}");
     }
 
     /// Sends the witness two prevotes of one entry for different values.
@@ -75,7 +89,7 @@ impl Scene {
             let ballot = Ballot {
                 version: BALLOT_VERSION,
                 cluster: cluster.genesis.cluster_id(),
-                group: SHARD,
+                group: self.group,
                 incarnation: committee.incarnation,
                 committee: committee.hash(),
                 index,
@@ -93,7 +107,7 @@ impl Scene {
         request.put_u64_le(replica_id(self.liar, 1));
         request.put_slice(&borsh::to_vec(&vec![vote(1), vote(2)]).unwrap());
         let kind = CALL_KINDS.iter().copied().find(|kind| brings_values(*kind)).unwrap();
-        let request = v1::RaftRequest { group: SHARD.0, kind: kind.into(), payload: request.freeze() };
+        let request = v1::RaftRequest { group: self.group.0, kind: kind.into(), payload: request.freeze() };
         let identity: Identity = cluster.node_identity(self.liar);
         let (addr, name) = (&cluster.info(self.witness).peer_addr, net::node_server_name(self.witness));
         let door = net::connect(addr, &identity, &cluster.roots(), &name).unwrap();
@@ -101,15 +115,15 @@ impl Scene {
         taken.map(drop).map_err(|status| status.message().to_owned())
     }
 
-    /// Lies until the shard keeps a proof of it: an entry may be decided before the ballots of it arrive.
+    /// Lies until the group keeps a proof of it: an entry may be decided before the ballots of it arrive.
     async fn lie(&self) {
         let client = self.cluster.client();
-        eventually("the shard keeps the proof", async || {
-            let last = self.cluster.replica(self.witness, SHARD).await.log_last;
+        eventually("the group keeps the proof", async || {
+            let last = self.cluster.replica(self.witness, self.group).await.log_last;
             self.vote_twice(last + 2).await?;
-            self.pay().await;
-            self.pay().await;
-            let kept = client.evidence(SHARD).await.map_err(|error| error.to_string())?;
+            self.order().await;
+            self.order().await;
+            let kept = client.evidence(self.group).await.map_err(|error| error.to_string())?;
             assert!(kept.iter().all(|one| one.proof.node() == self.liar), "{kept:?}");
             if kept.is_empty() { Err("none yet".to_owned()) } else { Ok(()) }
         })
@@ -133,12 +147,45 @@ impl Scene {
             let (_, status) = self.said("status");
             let accused = status["accused"].as_array().ok_or_else(|| status.to_string())?;
             let [line] = &accused[..] else { return Err(format!("accused are {accused:?}")) };
-            assert_eq!((&line["node"], &line["group"]), (&json!(self.liar.0), &json!("shard-0")));
+            assert_eq!((&line["node"], &line["group"]), (&json!(self.liar.0), &json!(self.group.to_string())));
             let seats = line["seats"].as_array().unwrap().iter();
             let seats: Vec<Value> = seats.map(|seat| json!([seat["group"], seat["hindrance"]])).collect();
             if seats == wanted { Ok(status) } else { Err(format!("{line}")) }
         })
         .await
+    }
+
+    /// Waits until a committee of four without the liar is in force in the group.
+    async fn until_replaced(&self) -> Committee {
+        let client = self.cluster.client();
+        eventually("the committee without it is in force", async || {
+            let reply = client.cluster().await.map_err(|error| error.to_string())?;
+            let all = reply.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());
+            let now = all.into_iter().find(|committee| committee.group == self.group).ok_or("no committee")?;
+            match (now.members.len(), now.index_of(self.liar)) {
+                (4, None) => Ok(now),
+                found => Err(format!("{found:?}")),
+            }
+        })
+        .await
+    }
+
+    /// These groups keep the proof that a status names, and it is judged offline.
+    fn proved_by(&self, status: &Value, keepers: &[&str]) {
+        let evidence = status["accused"][0]["evidence"].as_str().unwrap();
+        for keeper in keepers {
+            let (_, listed) = self.said(&format!("evidence ls {keeper}"));
+            let found = listed["evidence"].as_array().unwrap().iter().find(|line| line["id"] == evidence);
+            let found = found.unwrap_or_else(|| panic!("{keeper}: {listed}"));
+            assert_eq!((&found["node"], &found["ballot"]), (&json!(self.liar.0), &json!("prevote")));
+            assert_eq!(listed["accused"], status["accused"], "{keeper}");
+            let file = self.cluster.dir.root().join(format!("{keeper}.evidence"));
+            let line = format!("evidence show {} --group {keeper} --out {}", &evidence[..12], file.display());
+            let (shown, proof) = self.said(&line);
+            assert!(shown && proof["proved_by"] == *keeper, "{proof}");
+            let (holds, verified) = self.said(&format!("evidence verify {}", file.display()));
+            assert!(holds && verified.to_string().contains(evidence), "{verified}");
+        }
     }
 
     /// Waits until so many replicas of other nodes have an alarm about the liar.
@@ -156,54 +203,42 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_votes_twice_loses_its_seat_and_everybody_can_see_why() {
-    let scene = Scene::set(5).await;
+    let scene = Scene::set(5, SHARD).await;
     scene.lie().await;
-    let beacon: &[(&str, &str)] = if scene.in_beacon() { &[("beacon", "beacon")] } else { &[] };
-    let status = scene.until_seats(beacon).await;
-
+    let status = scene.until_seats(&[]).await;
     // Another node has the seat, and payments go on.
-    let client = scene.cluster.client();
-    eventually("the committee without it is in force", async || {
-        let reply = client.cluster().await.map_err(|error| error.to_string())?;
-        let all = reply.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());
-        let now = all.into_iter().find(|committee| committee.group == SHARD).ok_or("no committee")?;
-        match (now.members.len(), now.index_of(scene.liar)) {
-            (4, None) => Ok(()),
-            found => Err(format!("{found:?}")),
-        }
-    })
-    .await;
+    scene.until_replaced().await;
     scene.pay().await;
-
-    // By which proof, kept by the shard and by the beacon, and judged offline.
-    let evidence = status["accused"][0]["evidence"].as_str().unwrap().to_owned();
-    for keeper in ["beacon", "shard-0"] {
-        let (_, listed) = scene.said(&format!("evidence ls {keeper}"));
-        let found = listed["evidence"].as_array().unwrap().iter().find(|line| line["id"] == evidence.as_str());
-        let found = found.unwrap_or_else(|| panic!("{keeper}: {listed}"));
-        assert_eq!((&found["node"], &found["ballot"]), (&json!(scene.liar.0), &json!("prevote")));
-        assert_eq!(listed["accused"], status["accused"], "{keeper}");
-        let file = scene.cluster.dir.root().join(format!("{keeper}.evidence"));
-        let line = format!("evidence show {} --group {keeper} --out {}", &evidence[..12], file.display());
-        let (shown, proof) = scene.said(&line);
-        assert!(shown && proof["proved_by"] == keeper, "{proof}");
-        let (holds, verified) = scene.said(&format!("evidence verify {}", file.display()));
-        assert!(holds && verified.to_string().contains(&evidence), "{verified}");
-    }
+    scene.proved_by(&status, &["beacon", "shard-0"]);
     // Nobody raises an alarm about one that has no seat in the group any more.
-    if !scene.in_beacon() {
-        scene.until_alarms(|many| many == 0).await;
-    }
+    scene.until_alarms(|many| many == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_the_beacon_that_votes_twice_loses_its_seat_there() {
+    let mut scene = Scene::set(5, BEACON).await;
+    scene.lie().await;
+    let status = scene.until_seats(&[]).await;
+    // The beacon has prepared and proved its own committee without it, and goes on with that one.
+    let committee = scene.until_replaced().await;
+    scene.pay().await;
+    scene.order().await;
+    scene.proved_by(&status, &["beacon"]);
+    scene.until_alarms(|many| many == 0).await;
+    scene.cluster.stop_all().await;
+    scene.cluster.start_all().await;
+    let after = scene.until_seats(&[]).await;
+    assert_eq!(status["accused"], after["accused"]);
+    assert_eq!(scene.until_replaced().await, committee);
+    scene.order().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seat_that_nobody_can_take_is_told_of_after_a_restart_of_everybody_too() {
-    let mut scene = Scene::set(4).await;
+    let mut scene = Scene::set(4, SHARD).await;
     scene.lie().await;
-    let mut seats = vec![("shard-0", "no_node")];
-    if scene.in_beacon() {
-        seats.insert(0, ("beacon", "beacon"));
-    }
+    // A majority orders the beacon: there the one without a seat takes it, if the liar has one.
+    let seats = [("shard-0", "no_node")];
     let before = scene.until_seats(&seats).await;
     scene.cluster.stop_all().await;
     scene.cluster.start_all().await;

@@ -1,22 +1,27 @@
 //! A shard of three that a majority orders becomes one of four that bears a member that lies, and one of three again, while
-//! customers pay. Nodes are processes, and whoever goes over first is killed at once.
+//! customers pay; and so does the beacon, which everybody follows who has the genesis alone. Nodes are processes, and whoever
+//! goes over first is killed at once.
 
 use std::process::{Command, Stdio};
 
-use client::Client;
-use ledger::{Committee, Engine, GroupId, NodeId};
+use client::proof::verify;
+use client::{Client, Settled, Wait};
+use ledger::{AssetSpec, Committee, Engine, GroupId, LedgerId, Move, NodeId, TxId};
 use seamark_cli::history::bitcoin_block;
 use serde_json::Value;
 
 use crate::support::audit::{audit_chains, end_and_reconcile};
-use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
+use crate::support::bank::{Bank, Wallet, wallet, wallets_in_each_shard};
+use crate::support::cluster::base_port;
 use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::program::program;
+use crate::support::router::Router;
 use crate::support::up::Up;
 
 const NODES: u32 = 4;
 const SHARD: GroupId = GroupId::shard(0);
+const BEACON: GroupId = GroupId::BEACON;
 const FUNDS: u128 = 100_000;
 
 /// Four nodes of four organisations. The fourth has no seat in the shard before the engine needs one more.
@@ -25,9 +30,9 @@ async fn three_of_four() -> Up {
 }
 
 /// Asks for another engine in the name of an organisation, with these further arguments; what the program says.
-fn consensus(up: &Up, engine: Engine, more: &[&str]) -> Value {
+fn consensus(up: &Up, group: GroupId, engine: Engine, more: &[&str]) -> Value {
     let output = Command::new(program())
-        .args(["group", "consensus", "shard-0", engine.name(), "--json"])
+        .args(["group", "consensus", &group.to_string(), engine.name(), "--json"])
         .args(more)
         .env("SEAMARK_DIR", &up.dir)
         .output()
@@ -37,17 +42,17 @@ fn consensus(up: &Up, engine: Engine, more: &[&str]) -> Value {
 }
 
 /// Has more than half of the organisations ask for another engine. Returns when the last of them has.
-fn switch(up: &Up, engine: Engine) {
+fn switch(up: &Up, group: GroupId, engine: Engine) {
     for org in ["org-a", "org-b", "org-c"] {
-        consensus(up, engine, &["--as", org, "--wait", "0"]);
+        consensus(up, group, engine, &["--as", org, "--wait", "0"]);
     }
 }
 
-/// The nodes with a replica of the shard, ascending, and whether each runs this engine.
-async fn replicas(client: &Client, engine: Engine) -> Result<Vec<(NodeId, bool)>, String> {
+/// The nodes with a replica of a group, ascending, and whether each runs this engine.
+async fn replicas(client: &Client, group: GroupId, engine: Engine) -> Result<Vec<(NodeId, bool)>, String> {
     let status = client.status().await.map_err(|error| error.to_string())?;
     let replicas = status.nodes.iter().filter_map(|node| {
-        let replica = node.replicas.iter().find(|replica| replica.group == SHARD.0)?;
+        let replica = node.replicas.iter().find(|replica| replica.group == group.0)?;
         Some((NodeId(node.node), replica.engine == engine.name() && replica.stopped.is_empty()))
     });
     let mut replicas: Vec<(NodeId, bool)> = replicas.collect();
@@ -55,10 +60,15 @@ async fn replicas(client: &Client, engine: Engine) -> Result<Vec<(NodeId, bool)>
     Ok(replicas)
 }
 
-/// Waits until a replica of the shard runs this engine.
-async fn first_under(client: &Client, engine: Engine) -> NodeId {
+/// The nodes with a seat, ascending.
+fn seats(committee: &Committee) -> Vec<NodeId> {
+    committee.members.iter().map(|member| member.node).collect()
+}
+
+/// Waits until a replica of a group runs this engine.
+async fn first_under(client: &Client, group: GroupId, engine: Engine) -> NodeId {
     eventually("a replica runs the engine", async || {
-        let replicas = replicas(client, engine).await?;
+        let replicas = replicas(client, group, engine).await?;
         let first = replicas.iter().find(|(_, runs)| *runs).map(|(node, _)| *node);
         first.ok_or_else(|| format!("{engine} runs on none of {replicas:?}"))
     })
@@ -66,17 +76,17 @@ async fn first_under(client: &Client, engine: Engine) -> NodeId {
 }
 
 /// Waits until the committee in force has so many members under this engine, all of them run it, and nobody else has a
-/// replica of the shard any more. Returns the members.
-async fn all_under(client: &Client, engine: Engine, members: usize) -> Vec<NodeId> {
+/// replica of the group any more. Returns the committee.
+async fn all_under(client: &Client, group: GroupId, engine: Engine, members: usize) -> Committee {
     eventually("the members, and they alone, run the engine", async || {
         let cluster = client.cluster().await.map_err(|error| error.to_string())?;
         let known = cluster.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());
-        let current = known.into_iter().find(|committee| committee.group == SHARD).ok_or("no committee")?;
-        let seats: Vec<NodeId> = current.members.iter().map(|member| member.node).collect();
+        let current = known.into_iter().find(|committee| committee.group == group).ok_or("no committee")?;
+        let seats = seats(&current);
         let wanted: Vec<(NodeId, bool)> = seats.iter().map(|node| (*node, true)).collect();
-        let replicas = replicas(client, engine).await?;
+        let replicas = replicas(client, group, engine).await?;
         if (current.engine, seats.len()) == (engine, members) && replicas == wanted {
-            return Ok(seats);
+            return Ok(current);
         }
         Err(format!("{seats:?} have seats under {}, and {engine} runs as {replicas:?} says", current.engine))
     })
@@ -96,21 +106,21 @@ async fn no_payment_fails_when_the_engine_changes_and_whoever_changes_first_is_k
 
     let mut load = Load::start(&bank, &wallets, &wallets, 64).await;
     load.next(100).await;
-    let mut seats = Vec::new();
+    let mut seated = Vec::new();
     for (engine, members) in [(Engine::Bft, 4), (Engine::Raft, 3)] {
-        let said = consensus(&up, engine, &["--dry-run"]);
-        let before = std::mem::take(&mut seats);
-        switch(&up, engine);
-        let first = first_under(&client, engine).await;
+        let said = consensus(&up, SHARD, engine, &["--dry-run"]);
+        let before = std::mem::take(&mut seated);
+        switch(&up, SHARD, engine);
+        let first = first_under(&client, SHARD, engine).await;
         up.kill(first).await;
         // Those who are left go over without it, and go on.
         load.next(200).await;
         up.restart(first);
-        seats = all_under(&client, engine, members).await;
+        seated = seats(&all_under(&client, SHARD, engine, members).await);
         load.next(100).await;
         // As it was said beforehand.
         assert_eq!((&said["then"]["members"], &said["steps"]), (&Value::from(members), &Value::from(2)));
-        let gone: Vec<u32> = before.iter().filter(|node| !seats.contains(node)).map(|node| node.0).collect();
+        let gone: Vec<u32> = before.iter().filter(|node| !seated.contains(node)).map(|node| node.0).collect();
         assert_eq!(said["leaving"], Value::from(gone));
     }
     let (committed, fates) = end_and_reconcile(load, &bank).await;
@@ -142,10 +152,10 @@ async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_mea
         .spawn()
         .unwrap();
     let replaying = tokio::task::spawn_blocking(move || replay.wait_with_output().unwrap());
-    switch(&up, Engine::Bft);
-    all_under(&client, Engine::Bft, 4).await;
-    switch(&up, Engine::Raft);
-    let three = all_under(&client, Engine::Raft, 3).await;
+    switch(&up, SHARD, Engine::Bft);
+    all_under(&client, SHARD, Engine::Bft, 4).await;
+    switch(&up, SHARD, Engine::Raft);
+    let three = all_under(&client, SHARD, Engine::Raft, 3).await;
     assert!(!replaying.is_finished(), "the history has ended before the engines changed");
     let output = replaying.await.unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -157,5 +167,89 @@ async fn real_data_has_the_one_right_state_although_the_engine_changes_twice_mea
     let plain: Value = serde_json::from_slice(&alone.stdout).unwrap();
     assert_eq!(plain["committed"], 5992);
     assert_eq!(report["state_sha256"], plain["state_sha256"]);
-    assert_eq!(all_under(&client, Engine::Raft, 3).await, three, "and nothing has changed since");
+    assert_eq!(all_under(&client, SHARD, Engine::Raft, 3).await, three, "and nothing has changed since");
+}
+
+/// Has the beacon issue a further asset, and waits until all shards know it. The transaction that did it.
+async fn issue(client: &Client, number: u32) -> TxId {
+    let issuer = wallet("issuer of the beacon", number);
+    let spec = AssetSpec { issuer: issuer.address, symbol: "XAU".into(), name: "Gold".into(), decimals: 3 };
+    let moves = vec![(LedgerId::BEACON, Move::Issue(spec))];
+    match client.execute(moves, b"", &[&issuer.key], Wait::Applied).await.unwrap() {
+        Settled::Receipt(receipt) => receipt.txid,
+        votes @ Settled::Votes { .. } => panic!("the beacon alone issues: {votes:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_beacon_changes_its_engine_and_whoever_has_the_genesis_alone_follows_it_there() {
+    // The fifth has no seat in the beacon under either engine.
+    let mut up = Up::start_with(5, 1, &["--replicas", "3", "--orgs", "5"]).await;
+    let client = Client::connect(&up.profile()).await.unwrap();
+    let genesis = client.genesis().clone();
+    let groups: Vec<GroupId> = genesis.committees.iter().map(|committee| committee.group).collect();
+    let nodes: Vec<NodeId> = genesis.nodes.iter().map(|node| node.id).collect();
+    assert_eq!(genesis.committee(BEACON).unwrap().members.len(), 3);
+    let bank = Bank::open(&client).await;
+    let wallets: Vec<Wallet> = wallets_in_each_shard(&genesis.layout, "home", 8).into_iter().flatten().collect();
+    bank.fund(&wallets, FUNDS).await;
+
+    let mut load = Load::start(&bank, &wallets, &wallets, 32).await;
+    load.next(100).await;
+    for (round, (engine, members)) in (0..).zip([(Engine::Bft, 4), (Engine::Raft, 3)]) {
+        let said = consensus(&up, BEACON, engine, &["--dry-run"]);
+        assert_eq!((&said["then"]["members"], &said["steps"]), (&Value::from(members), &Value::from(2)));
+        switch(&up, BEACON, engine);
+        let first = first_under(&client, BEACON, engine).await;
+        up.kill(first).await;
+        // Those who are left go over without it, and the shard takes what they issue.
+        issue(&client, 2 * round).await;
+        load.next(100).await;
+        up.restart(first);
+        let committee = all_under(&client, BEACON, engine, members).await;
+
+        // A router that has the genesis alone finds the committee of today, and a customer of it is shown what that
+        // committee has certified.
+        let router = Router::start(&up.dir, base_port(1)).await;
+        let mut profile = up.profile();
+        profile.routers = vec![router.endpoint.clone()];
+        let customer = Client::connect(&profile).await.unwrap();
+        let txid = issue(&customer, 2 * round + 1).await;
+        let answer = eventually("the proof", async || customer.transaction(txid, Some(BEACON), true).await).await;
+        let proof = answer.proof.unwrap();
+        assert_eq!(proof.committee, committee);
+        assert_eq!(proof.handovers.len() as u64, committee.epoch.0, "a step for each committee since the genesis");
+        verify(&proof, &genesis).unwrap();
+        drop(router);
+
+        // All stop at once, and one without a seat there forgets what it has followed.
+        let forgets = *nodes.iter().rfind(|node| committee.index_of(**node).is_none()).unwrap();
+        let kept = |file: &str| up.dir.join(format!("nodes/node-{forgets}/data/{file}"));
+        let files = [kept("registry"), kept("beacon-handovers")];
+        let followed = async |what: &str| {
+            eventually(what, async || if files.iter().all(|file| file.exists()) { Ok(()) } else { Err("not yet") })
+                .await;
+        };
+        followed("the node has kept what it follows").await;
+        for node in &nodes {
+            up.kill(*node).await;
+        }
+        for file in &files {
+            std::fs::remove_file(file).unwrap();
+        }
+        for node in &nodes {
+            up.restart(*node);
+        }
+        up.whole(&client, &groups).await;
+        followed("it has followed the beacon again").await;
+        load.next(100).await;
+        assert_eq!(all_under(&client, BEACON, engine, members).await, committee, "nothing has changed since");
+    }
+    let (committed, fates) = end_and_reconcile(load, &bank).await;
+    assert!(fates.open.is_empty(), "{:?}", fates.open);
+    assert!(committed >= 500, "{committed}");
+    let heights = up.settled(&client, &groups).await;
+    let supply = audit_chains(&client, &heights).await[&bank.asset];
+    assert_eq!(supply.held, FUNDS * wallets.len() as u128);
+    assert_eq!(bank.total(&wallets).await, supply.held);
 }

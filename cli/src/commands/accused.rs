@@ -34,7 +34,7 @@ struct SeatLine {
     group: String,
     /// The committee without the node is being prepared.
     moving: bool,
-    /// What stands in the way, for programs: `beacon`, `change` or `no_node`.
+    /// What stands in the way, for programs: `change` or `no_node`.
     #[serde(skip_serializing_if = "Option::is_none")]
     hindrance: Option<&'static str>,
     /// And for people.

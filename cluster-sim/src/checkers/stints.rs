@@ -73,10 +73,11 @@ impl Stints {
 
     fn beacon(&mut self, block: &BlockSeen) {
         for (dest, _, message) in &block.mail {
+            // What it would mail to itself it takes at once; others are told of it.
             if let Message::CommitteeUpdate(committee) = message
-                && committee.group == *dest
+                && (committee.group == *dest || committee.group == GroupId::BEACON)
             {
-                self.in_force.insert(*dest, committee.clone());
+                self.in_force.insert(committee.group, committee.clone());
             }
         }
     }

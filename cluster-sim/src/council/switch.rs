@@ -1,7 +1,7 @@
-//! How organisations have a shard go over to the other engine: more than half of them sign it in the registry, one after
+//! How organisations have a shard, or the beacon, go over to the other engine: more than half of them sign it in the registry, one after
 //! the other and now and then twice, and the beacon carries it out.
 //!
-//! Meanwhile somebody always has an entry under way in the shard, so that there are entries behind the one that hands over.
+//! Meanwhile somebody always has an entry under way in that group, so that there are entries behind the one that hands over.
 
 use beacon::{BeaconCommand, SignedCommand, engine, registry};
 use channel::Engine;
@@ -23,7 +23,7 @@ use crate::world::World;
 const ASKED_MS: u64 = 50;
 const PREPARED_MS: u64 = 15;
 
-/// What the beacon says of a shard.
+/// What the beacon says of a group.
 struct Outlook {
     /// Where a switch leads to.
     to: Engine,
@@ -34,7 +34,7 @@ struct Outlook {
 }
 
 impl Council {
-    /// Signs that a shard goes over to an engine, for somebody who has not; nothing once that is decided.
+    /// Signs that a group goes over to an engine, for somebody who has not; nothing once that is decided.
     fn towards(&mut self, view: &mut View<'_>, group: GroupId, to: Engine, now: TimeMs) -> Option<SignedCommand> {
         let current = registry::committee(view, group)?;
         if engine::wanted(view, &current) == to {
@@ -62,8 +62,8 @@ const fn other(engine: Engine) -> Engine {
 }
 
 impl World {
-    /// Takes a switch of a shard a step further. Where it leads to is decided when the beacon is first asked: away from
-    /// the engine that the shard is to have by then, so one that is under way may be taken back.
+    /// Takes a switch of a group a step further. Where it leads to is decided when the beacon is first asked: away from
+    /// the engine that the group is to have by then, so one that is under way may be taken back.
     pub(crate) fn switch(&mut self, group: GroupId, to: Option<Engine>) {
         if self.phase != Phase::Faults {
             return;

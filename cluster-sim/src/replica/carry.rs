@@ -7,16 +7,20 @@ use std::collections::VecDeque;
 use beacon::AuditEntry;
 use bytes::Bytes;
 use consensus::local;
+use ledger::certificate::Certificate;
+use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
+use ledger::header::Header;
 use ledger::ids::{GroupId, Height};
 use ledger::reject::Reject;
 use ledger::schema;
 use ledger::tx::ParsedTx;
 use ledger::view::View;
-use shard_node::core::driver;
+use shard_node::core::driver::{self, CertifiedBlock};
 use shard_node::core::marks;
 use shard_node::core::peer::PeerMessage;
 use shard_node::core::recheck;
+use shard_node::core::records::BlockRecord;
 use shard_node::core::trail;
 use storage::kv::{Kv, WriteBatch};
 
@@ -154,6 +158,12 @@ impl Replica {
                     Err(fault) => out.push(Effect::Broken(fault.to_string())),
                 }
             }
+            driver::Output::Late(certificate) if self.group == GroupId::BEACON => match self.late(certificate) {
+                Ok(found) => {
+                    jobs.extend(found.map(|block| Job::Driver(driver::Input::Found(Box::new(block)))));
+                }
+                Err(why) => out.push(Effect::Broken(why)),
+            },
             driver::Output::Late(certificate) => {
                 let height = certificate.header.height;
                 out.push(Effect::Broken(format!("nobody asked for the certificate of height {height}")));
@@ -187,6 +197,26 @@ impl Replica {
                 out.push(Effect::Broken(format!("alarm on node {}: {text}", self.node)));
             }
         }
+    }
+
+    /// Judges the certificate of an earlier block that was asked for, and keeps it: as a host does.
+    fn late(&self, certificate: Certificate) -> Result<Option<CertifiedBlock>, String> {
+        let header = &certificate.header;
+        let named = schema::committee(self.group, &header.committee_hash);
+        let own: Option<Header> = state::find(&self.kv, &schema::header(header.height))?;
+        let committee: Option<Committee> = state::find(&self.kv, &named)?;
+        let (Some(own), Some(committee)) = (own, committee) else { return Ok(None) };
+        if certificate.verify(&committee).is_err() {
+            return Ok(None);
+        }
+        if own != *header {
+            return Err(driver::contradiction(self.group, header.height));
+        }
+        let mut batch = WriteBatch::with_capacity(1);
+        batch.put(schema::certificate(header.height), encoded(&certificate));
+        self.kv.write(batch).and_then(|()| self.kv.flush()).map_err(|error| error.to_string())?;
+        let BlockRecord { outbox, inbox, .. } = state::load(&self.kv, &schema::block(header.height))?;
+        Ok(Some(CertifiedBlock { certificate, outbox, inbox }))
     }
 
     /// Keeps a mark of this node, as a host that checks signatures does.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use consensus::local::Input;
 use consensus::port::RoleView;
 use ledger::committee::Committee;
-use ledger::ids::{Height, NodeId};
+use ledger::ids::{GroupId, Height, NodeId};
 use ledger::schema;
 use storage::kv::Kv;
 
@@ -88,9 +88,11 @@ impl Replica {
         heights.find(|height| !matches!(self.kv.get(&schema::certificate(*height)), Ok(Some(_))))
     }
 
-    /// What a leader asks for, so that its committee can change: the certificate of a block that hands over.
+    /// What a leader asks for: the certificate of a block that hands over, so that its committee can change, and so that
+    /// the beacon can prove its mail to those who do not know the next one.
     pub(super) fn wanted_certificate(&self) -> Option<Height> {
-        self.live.as_ref().filter(|live| live.leads && self.founded.is_some())?;
+        let proves = self.founded.is_some() || self.group == GroupId::BEACON;
+        self.live.as_ref().filter(|live| live.leads && proves)?;
         self.uncertified_handover()
     }
 

@@ -21,7 +21,8 @@ use super::value::{Body, Chain, Decided};
 pub struct BftTiming {
     /// A leader without work proposes a blank value after this, as a sign of life.
     pub idle_ms: u64,
-    /// Others wait so much longer for a proposal before they prevote nothing. Grows by `step_ms` with each round.
+    /// Others wait so much longer for a proposal before they prevote nothing, unless so many have that no value can get
+    /// enough prevotes any more. Grows by `step_ms` with each round.
     pub propose_ms: u64,
     /// After more than two thirds of the votes of a step that do not agree, the rest is waited for so long. Grows
     /// by `step_ms` with each round.

@@ -217,6 +217,7 @@ impl World {
             shard_replicas: vec![3; SHARDS as usize],
             byzantine: Vec::new(),
             switching: None,
+            beacon_goes_over: false,
             // No host starts one.
             channels: 0,
             channel_engine: Engine::Raft,
