@@ -336,7 +336,11 @@ mod tests {
                 assert!(usize::from(shape.beacon_replicas) >= least);
                 let before = SimConfig::default().shape(&mut stream());
                 let (beacon_replicas, anchors, guarded) = (before.beacon_replicas, before.anchors, before.guarded);
-                assert_eq!(Shape { beacon_goes_over: false, beacon_replicas, anchors, guarded, ..shape }, before, "{seed}");
+                assert_eq!(
+                    Shape { beacon_goes_over: false, beacon_replicas, anchors, guarded, ..shape },
+                    before,
+                    "{seed}"
+                );
             }
             let asked = SimConfig { switches: Some(2), ..SimConfig::default() };
             assert!(!asked.shape_of(seed, &mut stream()).beacon_goes_over);

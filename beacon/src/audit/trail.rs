@@ -240,7 +240,9 @@ fn compare_peers(view: &mut View<'_>, at: &BlockContext, shown: &Header) {
     let (before, behind): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| *peer < shown.group);
     let mut tried = 0;
     for peer in behind.into_iter().chain(before) {
-        let Some(mut audit) = audited(view, peer).filter(|audit| audit.compared != Some(audit.height)) else { continue };
+        let Some(mut audit) = audited(view, peer).filter(|audit| audit.compared != Some(audit.height)) else {
+            continue;
+        };
         if flows::compare(view, at, peer, shown) {
             audit.compared = Some(audit.height);
             registry::put(view, audited_key(peer), &audit);

@@ -223,6 +223,7 @@ impl World {
             channel_engine: Engine::Raft,
             founding: false,
             anchors: false,
+            guarded: false,
             transactions: rng.random_range(TRANSACTIONS),
             safety_ms,
         };
