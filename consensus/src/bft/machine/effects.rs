@@ -304,7 +304,7 @@ impl Desk {
 
     /// Takes the timer of the running round's proposal (L57), when so many have prevoted nothing that no value can get
     /// enough prevotes any more. One that comes late, because it lacked the entry before, would else wait as long as
-    /// the others have before it, and they for it. They are more than may lie, so liars alone make nobody hurry.
+    /// the others have before it, and they for it. One of them is honest and has waited, so nobody else makes it hurry.
     pub fn take_hopeless(&mut self) -> Option<Timeout> {
         let timeout = Timeout::propose(Round::new(self.round));
         let at = self.timers.iter().position(|(timer, _)| *timer == timeout)?;
