@@ -700,7 +700,10 @@ async fn status_shows_a_channel_to_those_whom_it_admits() {
 async fn a_replica_that_has_stopped_says_why_to_those_whom_the_channel_admits() {
     const WHY: &str = "block 77 cannot be written: the disk is full";
     let scene = Scene::set(&[(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2)])], &[A, B]).await;
-    let stopped = scene.cluster.node(INSIDE).hosted().group(scene.channel.0).unwrap();
+    let stopped = eventually("the node hosts the channel", async || {
+        scene.cluster.node(INSIDE).hosted().group(scene.channel.0).ok_or("not yet")
+    })
+    .await;
     stopped.share.halt.stop(WHY);
     // Its engine ends then, and has a reason of its own.
     stopped.engine.shutdown().await;

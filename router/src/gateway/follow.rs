@@ -32,7 +32,7 @@ const FOLLOW_FOR: Duration = Duration::from_secs(30);
 pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>>, own: Option<NodeId>) {
     let (mut backoff, mut after, mut missed) = (BACKOFF_FIRST, None, 0);
     loop {
-        let Some(node) = next_node(&view.borrow(), after, missed) else {
+        let Some(node) = next_node(&view.borrow(), own, after, missed) else {
             return;
         };
         after = Some(node);
@@ -59,14 +59,17 @@ pub async fn follow(peers: Arc<Peers>, view: Arc<watch::Sender<Arc<ClusterView>>
 }
 
 /// The next node to follow: members of the beacon know first, so they come in turn. Without a
-/// beacon committee any node will do, and where as many as there are members have been `missed`.
-fn next_node(view: &ClusterView, after: Option<NodeId>, missed: usize) -> Option<NodeId> {
-    let mut candidates: Vec<NodeId> = view
-        .committees
-        .get(&GroupId::BEACON)
-        .map(|committee| committee.members.iter().map(|member| member.node).collect())
-        .unwrap_or_default();
-    if missed >= candidates.len() {
+/// beacon committee any node will do, and where as many as there are members have been `missed`. A node follows itself
+/// only where there is no other: once it has left the beacon it would hear of nothing.
+fn next_node(view: &ClusterView, own: Option<NodeId>, after: Option<NodeId>, missed: usize) -> Option<NodeId> {
+    let committee = view.committees.get(&GroupId::BEACON);
+    let members = committee.map_or(0, |committee| committee.members.len());
+    let seated = committee.into_iter().flat_map(|committee| committee.members.iter().map(|member| member.node));
+    let mut candidates: Vec<NodeId> = seated.filter(|node| Some(*node) != own).collect();
+    if candidates.is_empty() || missed >= members {
+        candidates = view.nodes.keys().copied().filter(|node| Some(*node) != own).collect();
+    }
+    if candidates.is_empty() {
         candidates = view.nodes.keys().copied().collect();
     }
     candidates.sort_unstable();
