@@ -147,7 +147,7 @@ fn what_becomes_of_a_transaction_is_told() {
     assert_eq!(shell.seamark(&format!("account data get {b} k")).stdout.trim(), "other");
 
     // An opening that never comes: the group says no by itself, and what was held is free again.
-    hidden(&shell, "never", "2s", (a, b));
+    hidden(&shell, "never", "8s", (a, b));
     let expired = shell.refused("tx submit never-redacted.tx");
     assert_eq!((&expired["reason"]["code"], &expired["reason"]["group"]), (&"expired".into(), &home_b));
     runtime.block_on(eventually("nothing is held any more", async || {

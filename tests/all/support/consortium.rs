@@ -112,6 +112,8 @@ impl<'a> Consortium<'a> {
                 all.into_iter().find(|known| known.group == channel).map(drop).ok_or("not yet".to_owned())
             })
             .await;
+            // Its nodes fetch how it began, and start it, when they have heard of it.
+            eventually("the channel answers its members", async || client.governance(channel).await).await;
         }
         channel
     }
