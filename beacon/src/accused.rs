@@ -15,6 +15,7 @@ use ledger::machine::BlockContext;
 use ledger::view::View;
 
 use crate::audit;
+use crate::jobs;
 use crate::registry;
 use crate::seats;
 
@@ -120,7 +121,7 @@ impl Hindrance {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::Change => "another change of the committee comes first; the seat moves behind it",
+            Self::Change => "another change of the committee or the shard comes first; the seat moves behind it",
             Self::NoNode => {
                 "no other node can take the seat, and the members that stay would not bear a failure; register a node, or \
                  let a member of the channel bring one"
@@ -149,6 +150,7 @@ pub fn removals(view: &mut View<'_>) -> Vec<Removal> {
             let hindrance = match registry::coming_of(view, current.group) {
                 Some(coming) if coming.index_of(node).is_none() => None,
                 Some(_) => Some(Hindrance::Change),
+                None if jobs::holds(view, current.group) => Some(Hindrance::Change),
                 None => Some(Hindrance::NoNode),
             };
             removals.push(Removal { node, group: current.group, hindrance });

@@ -237,10 +237,12 @@ pub fn apply(view: &mut View<'_>, at: &BlockContext, entry: &AuditEntry) -> Resu
     }
 }
 
-/// Groups in quarantine, ascending.
+/// Groups in quarantine, ascending. A retired one takes nothing new from anybody.
 pub fn quarantined(view: &mut View<'_>) -> Vec<GroupId> {
+    let layout = registry::layout(view);
     let held = quarantine::quarantines(view).into_iter().filter(Quarantine::holds);
-    held.map(|quarantine| quarantine.group).collect()
+    let lives = |group: &GroupId| !layout.as_ref().is_some_and(|layout| layout.retired(*group));
+    held.map(|quarantine| quarantine.group).filter(lives).collect()
 }
 
 /// Nodes whose state went wrong somewhere and that nobody has released, ascending.

@@ -7,11 +7,12 @@ use ledger::committee::Engine;
 use ledger::crypto::{self, PublicKey, SecretKey, Signature};
 use ledger::genesis::{NodeInfo, OrgInfo};
 use ledger::hash::{Hash32, tagged};
-use ledger::ids::{ClusterId, GroupId, NodeId, OrgId, TimeMs};
+use ledger::ids::{ClusterId, GroupId, JobId, LayoutVersion, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 
 use crate::audit::quarantine::Held;
 use crate::epochs::EpochPolicy;
+use crate::jobs::ScalePolicy;
 use crate::limits::COMMAND_BYTES_MAX;
 use crate::watch::Watch;
 
@@ -131,6 +132,53 @@ pub enum BeaconCommand {
     /// Proposes that a group, or a node for its replica of one, is let out of quarantine, or approves that very proposal. It
     /// is out once more than half of the organisations have sent it.
     ReleaseQuarantine(Held) = 27,
+    /// Proposes that a shard is cut into the halves of its prefix, or approves that very proposal. It is begun once more
+    /// than half of the organisations have sent it.
+    SplitShard {
+        /// The shard.
+        group: GroupId,
+        /// The layout that the plan was made on.
+        layout: LayoutVersion,
+        /// Whether the shard is told to stand still only by [`BeaconCommand::CutShard`].
+        manual: bool,
+    } = 30,
+    /// Proposes that the two halves of a prefix are joined, or approves that very proposal, as a cut.
+    MergeShards {
+        /// The left half.
+        left: GroupId,
+        /// The right half.
+        right: GroupId,
+        /// The layout that the plan was made on.
+        layout: LayoutVersion,
+        /// Whether the shards are told to stand still only by [`BeaconCommand::CutShard`].
+        manual: bool,
+    } = 31,
+    /// Moves a seat from one node to another one: by the organisation's word whose both are, else once more than half of the
+    /// organisations have sent it.
+    MoveShard {
+        /// The shard.
+        group: GroupId,
+        /// Who has the seat.
+        from: NodeId,
+        /// Who is to have it.
+        to: NodeId,
+        /// The layout that the plan was made on.
+        layout: LayoutVersion,
+    } = 32,
+    /// Has the shards of a job stand still, now that copies are ready. By an organisation that has approved it.
+    CutShard {
+        /// The job.
+        job: JobId,
+    } = 33,
+    /// Takes a job back, up to its commit. By an organisation that has approved it; one that the policy of scaling has
+    /// begun, by any.
+    CancelJob {
+        /// The job.
+        job: JobId,
+    } = 34,
+    /// Proposes when the beacon cuts and joins shards by itself, or approves that very proposal. It is in force once more
+    /// than half of the organisations have sent it.
+    SetScale(ScalePolicy) = 35,
 }
 
 /// A command under the signature of an organisation's admin.

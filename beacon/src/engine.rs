@@ -23,6 +23,7 @@ use ledger::view::View;
 
 use crate::accused;
 use crate::channels;
+use crate::jobs;
 use crate::limits::PROPOSALS_MAX;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::rate;
@@ -111,7 +112,8 @@ pub(crate) fn next(current: &Committee, to: Engine, nodes: Option<&Wanted<'_>>) 
 /// way is not begun again, and asking for it changes nothing.
 ///
 /// # Errors
-/// [`Reject`] as [`preflight`] has it, and when mail or proposals are full. The view is then unchanged.
+/// [`Reject`] as [`preflight`] has it, while a job is about the shard, and when mail or proposals are full. The view is then
+/// unchanged.
 pub(crate) fn switch(
     view: &mut View<'_>,
     at: &BlockContext,
@@ -125,6 +127,9 @@ pub(crate) fn switch(
     let current = registry::committee(view, group).ok_or(Reject::UnknownGroup)?;
     if current.engine != engine && wanted(view, &current) == engine {
         return Ok(CommandOutcome::Applied.into());
+    }
+    if jobs::holds(view, group) {
+        return Err(Reject::ShardBusy);
     }
     let standing = Standing::read(view).ok_or(Reject::Registry)?;
     preflight(&standing, group, engine)?.refusal.map_or(Ok(()), Err)?;

@@ -1,8 +1,9 @@
 //! The beacon's machine: the registry of a cluster and the pure functions over it.
 //!
-//! Owns organisations, nodes, committees, the layout, asset definitions, the founding of channels and
-//! their directory, epochs with their seeds, the last checkpoint of every group and the audit of its chain; decides which node takes
-//! which seat. Never does IO, reads a clock, draws randomness or holds a balance, and is never on the path of a payment. `shard-node::core` composes
+//! Owns organisations, nodes, committees, the layout and the jobs that change it, asset definitions, the founding of
+//! channels and their directory, epochs with their seeds, the last checkpoint of every group and the audit of its chain;
+//! decides which node takes which seat. Never does IO, reads a clock, draws randomness or holds a balance, and is never on
+//! the path of a payment. `shard-node::core` composes
 //! [`machine`] into the beacon group; nodes and routers follow what comes out as a
 //! [`view::ClusterView`] under a [`proof::RegistryProof`].
 
@@ -16,6 +17,7 @@ pub mod engine;
 pub mod epochs;
 pub mod extract;
 pub mod genesis;
+pub mod jobs;
 pub mod limits;
 pub mod machine;
 pub mod nodes;
@@ -37,6 +39,7 @@ pub use channels::ChannelEntry;
 pub use command::{BeaconCommand, SignedCommand};
 pub use engine::{Preflight, Standing, preflight};
 pub use epochs::{Contribution, EpochBook, EpochPolicy, EpochProof};
+pub use jobs::{Job, JobKind, JobReport, Phase, Said, ScalePolicy, SealedProof, Shards};
 pub use machine::{CommandOutcome, Executed, Refused};
 pub use nodes::{NodeLives, RemovedNode};
 pub use proof::{RegistryProof, RegistryProofError, Succession};

@@ -6,16 +6,24 @@ use ledger::limits::{
 };
 
 /// One encoded node: its texts at their limits, keys and numbers.
-const NODE_BYTES_MAX: usize = 1024;
+const NODE_BYTES_MAX: usize = NAME_BYTES_MAX + 2 * ADDR_BYTES_MAX + 128;
 /// One encoded committee: for each member node, organisation and key, and a head.
-const COMMITTEE_BYTES_MAX: usize = COMMITTEE_MAX * (4 + 2 + 33) + 64;
+const COMMITTEE_BYTES_MAX: usize = COMMITTEE_MAX * (4 + 2 + 33) + 32;
+/// What is said for good of one shard that has begun: itself, and where two parents ended.
+const BORN_BYTES_MAX: usize = 128 + 2 * 96;
+/// One shard that has ended, as the layout says it.
+const LINEAGE_BYTES_MAX: usize = 48;
+/// One job: who approved it, two children, and what their members and those of two parents have said.
+const JOB_BYTES_MAX: usize = ORGS_MAX * 2 + 2 * (COMMITTEE_BYTES_MAX + 32) + 4 * COMMITTEE_MAX * 12 + 512;
+/// The layout: every shard that lives, and every one that has ended.
+const LAYOUT_BYTES_MAX: usize = SHARDS_MAX * 17 + LINEAGE_MAX * LINEAGE_BYTES_MAX;
 /// One encoded foundation: its charter, its members, two committees and a layout.
 const FOUNDATION_BYTES_MAX: usize =
-    CHARTER_BYTES_MAX + FOUNDERS_MAX * 2 + 2 * COMMITTEE_BYTES_MAX + SHARDS_MAX * 17 + 256;
+    CHARTER_BYTES_MAX + FOUNDERS_MAX * 2 + 2 * COMMITTEE_BYTES_MAX + LAYOUT_BYTES_MAX + 256;
 /// What everybody is shown of a foundation: version, group and two hashes.
 const FOUNDED_BYTES: usize = 1 + 8 + 2 * 32;
 /// What proves a registry: a path in the state tree, a header, and signatures of the beacon.
-const PROOF_BYTES_MAX: usize = 1024 * 1024;
+const PROOF_BYTES_MAX: usize = 512 * 1024;
 
 /// Organisations of a cluster.
 pub const ORGS_MAX: usize = 64;
@@ -32,6 +40,37 @@ pub const ARRIVALS_AT_ONCE: usize = 4;
 pub const ASSIGNED_NODES_MAX: usize = 4096;
 /// Shards of a cluster.
 pub const SHARDS_MAX: usize = 1024;
+/// Shards that end in the life of a cluster. The layout names each of them for ever.
+pub const LINEAGE_MAX: usize = 4096;
+/// Bits of the prefix of a shard.
+pub const PREFIX_MAX: u32 = 32;
+/// Jobs that are open at a time, with those that wait for approvals.
+pub const JOBS_OPEN_MAX: usize = 16;
+/// Jobs that have ended and are still kept; the oldest is forgotten.
+pub const JOBS_KEPT_MAX: usize = 64;
+/// Bytes that followers of the registry are shown, beyond which no shard is cut or joined any more: half of a message, so
+/// that nodes and channels that come later still find room.
+pub const VIEW_BYTES_MAX: usize = (GRPC_BYTES_MAX - PROOF_BYTES_MAX) / 2;
+/// How long the right half may take to get the nodes of the left one, milliseconds.
+pub const ALIGN_MS_MAX: u64 = 60 * 60 * 1000;
+/// How long nodes may take to make their copies, milliseconds.
+pub const PREPARE_MS_MAX: u64 = 600_000;
+/// How long parents may stand still before that is taken back, milliseconds.
+pub const SEALING_MS_MAX: u64 = 5_000;
+/// How long nodes are waited for to open the children, milliseconds.
+pub const OPEN_MS_MAX: u64 = 600_000;
+/// How far the clock of a report about a job may be from the block's time, milliseconds.
+pub const REPORT_SKEW_MS_MAX: u64 = 30_000;
+/// How long the load of a shard counts without being reported again, milliseconds. It is reported once a minute.
+pub const LOAD_FRESH_MS: u64 = 180_000;
+/// The shortest time for which a limit of scaling has to be passed, milliseconds.
+pub const SCALE_SUSTAINED_MS_MIN: u64 = 60_000;
+/// The longest such time, milliseconds: a day.
+pub const SCALE_SUSTAINED_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// The longest pause after a change of the layout, milliseconds: 30 days.
+pub const SCALE_COOLDOWN_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
+/// What was decided about scaling: so many lines are kept.
+pub const SCALE_NOTES_MAX: usize = 32;
 /// Channels that are not closed at a time: each costs its nodes a group that runs, and everybody mail.
 pub const CHANNELS_MAX: usize = 64;
 /// Channels that one organisation has proposed and that are not closed, with those that wait for approval. No
@@ -41,8 +80,9 @@ pub const CHANNELS_PER_ORG_MAX: usize = 16;
 /// Channels that are founded in the life of a cluster. Everybody is shown the committee and the members of each, also when
 /// it is closed, since it is read and proved for good; no ordinal is given twice.
 pub const CHANNELS_EVER_MAX: usize = 512;
-/// Foundations that a node asks for at a time, and is given in one message with the registry.
-pub const FOUNDATIONS_ASKED_MAX: usize = 16;
+/// Foundations that a node asks for at a time, and is given in one message with the registry. Each may bring a layout with
+/// all shards that have ever ended.
+pub const FOUNDATIONS_ASKED_MAX: usize = 4;
 /// Messages to a closed channel that wait to be taken. Beyond it is told nothing more: its nodes may have gone for good, and
 /// the beacon neither waits for them nor keeps what nobody fetches.
 pub const CLOSED_MAIL_MAX: u64 = 256;
@@ -147,6 +187,9 @@ const _: () = assert!(
     ORGS_MAX * (CA_PEM_BYTES_MAX + 256)
         + NODES_MAX * NODE_BYTES_MAX
         + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
+        + LINEAGE_MAX * LINEAGE_BYTES_MAX
+        + JOBS_OPEN_MAX * JOB_BYTES_MAX
+        + SHARDS_MAX * BORN_BYTES_MAX
         + CHANNELS_EVER_MAX * (COMMITTEE_BYTES_MAX + FOUNDED_BYTES + ORGS_MAX * 2 + 12)
         + CHANNELS_MAX * COMMITTEE_BYTES_MAX
         + FOUNDATIONS_ASKED_MAX * FOUNDATION_BYTES_MAX
@@ -154,8 +197,15 @@ const _: () = assert!(
         + (ORGS_MAX * REVOCATIONS_PER_ORG_MAX + REMOVED_ORGS_MAX) * 34
         + PROOF_BYTES_MAX
         < GRPC_BYTES_MAX,
-    "a registry with its layout, its committees and its proof fits into one message, with foundations that are asked for"
+    "a registry with its layout, its committees, its jobs and its proof fits into one message, with foundations that are \
+     asked for"
 );
+const _: () = assert!(
+    LAYOUT_BYTES_MAX + 2 * (COMMITTEE_BYTES_MAX + 64) + 256 < BUNDLE_BYTES_MAX,
+    "a seal, and a change of the layout, is one message"
+);
+const _: () = assert!(3 * 60_000 <= LOAD_FRESH_MS, "one report of a load may be lost");
+const _: () = assert!(SEALING_MS_MAX < PREPARE_MS_MAX, "a shard stands still for a moment only");
 const _: () = assert!(
     ORGS_MAX * (NAME_BYTES_MAX + 128)
         + NODES_MAX * 64

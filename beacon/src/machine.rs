@@ -11,7 +11,7 @@ use ledger::asset::{AssetDef, AssetSpec};
 use ledger::certificate::Certificate;
 use ledger::genesis::OrgInfo;
 use ledger::hash::{Hash32, sha256};
-use ledger::ids::{GroupId, LedgerId, NodeId, TimeMs};
+use ledger::ids::{GroupId, JobId, LedgerId, NodeId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::rules;
@@ -26,6 +26,7 @@ use crate::engine;
 use crate::epochs::{self, Ask};
 use crate::extract;
 use crate::genesis::{node_form, usable_addr, usable_ca, usable_key};
+use crate::jobs::{self, Asked, JobKind};
 use crate::limits::{CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX};
 use crate::nodes;
 use crate::orgs;
@@ -125,6 +126,13 @@ pub enum CommandOutcome {
         id: Hash32,
         /// The channel's group.
         group: GroupId,
+    },
+    /// A job was proposed, begun, cut or taken back.
+    Job {
+        /// The job.
+        id: JobId,
+        /// How far it has come.
+        phase: jobs::Phase,
     },
 }
 
@@ -338,6 +346,23 @@ fn apply(
         BeaconCommand::ReleaseQuarantine(held) => {
             return Ok(quarantine::release(view, at, signer.id, held, signed.valid_until_ms)?);
         }
+        BeaconCommand::SplitShard { group, layout, manual } => {
+            let asked = Asked { kind: JobKind::Split { group }, layout, manual };
+            return Ok(jobs::propose(view, at, signer.id, asked, signed.valid_until_ms)?);
+        }
+        BeaconCommand::MergeShards { left, right, layout, manual } => {
+            let asked = Asked { kind: JobKind::Merge { left, right }, layout, manual };
+            return Ok(jobs::propose(view, at, signer.id, asked, signed.valid_until_ms)?);
+        }
+        BeaconCommand::MoveShard { group, from, to, layout } => {
+            let asked = Asked { kind: JobKind::Move { group, from, to }, layout, manual: false };
+            return Ok(jobs::propose(view, at, signer.id, asked, signed.valid_until_ms)?);
+        }
+        BeaconCommand::CutShard { job } => return Ok(jobs::cut(view, at, signer.id, job)?),
+        BeaconCommand::CancelJob { job } => return Ok(jobs::cancel(view, at, signer.id, job)?),
+        BeaconCommand::SetScale(policy) => {
+            return Ok(jobs::scale::set(view, at, signer.id, policy, signed.valid_until_ms)?);
+        }
         BeaconCommand::UpdateOrgCa { ca_pem } => {
             let taken = registry::orgs(view).iter().any(|org| org.id != signer.id && same_text(&org.ca_pem, &ca_pem));
             if taken || !usable_ca(&ca_pem) {
@@ -392,7 +417,7 @@ fn change_node(
 /// # Errors
 /// [`Reject::WrongCluster`], [`Reject::CommitteeUnknown`] when the registry has no such committee
 /// or a new height is signed by one no longer in force, [`Reject::MailForged`] when the certificate
-/// does not hold. The view is then unchanged.
+/// does not hold, or the first block of a shard that was born does not continue its parents. The view is then unchanged.
 pub fn apply_checkpoint(view: &mut View<'_>, at: &BlockContext, certificate: &Certificate) -> Result<bool, Reject> {
     let header = &certificate.header;
     if header.cluster != at.cluster {
@@ -417,6 +442,9 @@ pub fn apply_checkpoint(view: &mut View<'_>, at: &BlockContext, certificate: &Ce
     if contradicts {
         record_divergence(view, at, certificate, &hash);
         return Ok(false);
+    }
+    if !jobs::commit::follows_birth(view, header) {
+        return Err(Reject::MailForged);
     }
     let checkpoint =
         Checkpoint { height: header.height, header_hash: hash, state_root: header.state_root, time_ms: header.time_ms };

@@ -19,6 +19,7 @@ use ledger::view::View;
 use crate::accused;
 use crate::arrivals;
 use crate::channels;
+use crate::jobs;
 use crate::limits::REMOVED_NODES_MAX;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::orgs;
@@ -173,6 +174,7 @@ pub(crate) fn remove(view: &mut View<'_>, at: &BlockContext, signer: OrgId, id: 
     registry::put(view, removed_key(id), &gone);
     arrivals::forget(view, id);
     watch::forget(view, id);
+    jobs::report::forget_node(view, id);
     registry::bump_revision(view);
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::arrivals;
 use crate::channels::{self, ChannelEntry};
 use crate::extract;
 use crate::genesis::org_form;
+use crate::jobs;
 use crate::limits::{ORGS_MAX, PROPOSALS_MAX, REMOVED_ORGS_MAX};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::registry;
@@ -197,6 +198,7 @@ fn take_out(view: &mut View<'_>, at: &BlockContext, org: &OrgInfo, ends: Vec<Cha
         registry::remove(view, registry::node_key(node.id));
         arrivals::forget(view, node.id);
         watch::forget(view, node.id);
+        jobs::report::forget_node(view, node.id);
     }
     registry::remove(view, registry::org_key(org.id));
     extract::forget(view, org.id);

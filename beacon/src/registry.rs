@@ -376,12 +376,12 @@ pub fn committee(view: &mut View<'_>, group: GroupId) -> Option<Committee> {
     view.load(&committee_key(group, &hash))
 }
 
-/// How many members a shard or the beacon has by the genesis; `None` for a group that it does not name.
+/// How many members a shard or the beacon has by the genesis, or a shard began with; `None` for any other group.
 pub fn configured(view: &mut View<'_>, group: GroupId) -> Option<usize> {
     if !matches!(group.kind(), Some(GroupKind::Shard | GroupKind::Beacon)) {
         return None;
     }
-    // Every committee is kept, and the first one is that of the genesis.
+    // Every committee is kept, and the first one is that of the genesis or of the birth.
     kept(view, group).find(|committee| committee.epoch == Epoch(0)).map(|first| first.members.len())
 }
 

@@ -11,9 +11,10 @@
 //!
 //! What a deal of seats wants ([`crate::epochs`]) comes behind all that, and waits for the epoch after the one that prepared it.
 //!
-//! Who has a seat in a shard or in the beacon is decided here. Who has one in a channel, its members decide; here
-//! it is only carried out. What the beacon is told of its own committee it takes at once, in the place of mail; it
-//! judges its own proof, and the block that takes it is the last that its former committee certifies.
+//! Who has a seat in a shard or in the beacon is decided here, unless a job is about the shard ([`crate::jobs`]). Who has
+//! one in a channel, its members decide; here it is only carried out. What the beacon is told of its own committee it takes
+//! at once, in the place of mail; it judges its own proof, and the block that takes it is the last that its former
+//! committee certifies.
 
 use std::collections::BTreeMap;
 
@@ -35,6 +36,7 @@ use crate::arrivals::{self, Shares};
 use crate::channels;
 use crate::engine;
 use crate::epochs::{self, step_towards};
+use crate::jobs::{self, Aim};
 use crate::machine::{CommandOutcome, Executed};
 use crate::nodes;
 use crate::registry;
@@ -294,25 +296,30 @@ fn steps(
     let founded: Vec<GroupId> =
         known.into_iter().filter(|group| view.get(&schema::founded(*group)).is_some()).collect();
     let changes = |group: GroupId| group.kind() != Some(GroupKind::Channel) || founded.contains(&group);
+    let aims = jobs::aims(view);
     for current in committees.iter().filter(|committee| changes(committee.group)) {
         let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
-        let hosts = match current.group.kind() {
-            Some(GroupKind::Channel) => {
+        let aim = aims.get(&current.group);
+        let hosts = match (aim, current.group.kind()) {
+            // What would have to move here moves when the job has ended.
+            (Some(Aim::Stays), _) => continue,
+            (Some(Aim::Nodes(nodes)), _) => Some(nodes.clone()),
+            (None, Some(GroupKind::Channel)) => {
                 let named = channels::hosts(view, current.group);
                 let closed = channels::is_closed(view, current.group);
                 let hosts = if closed { channels::keepers(named, drained) } else { named };
                 Some(honest(current, hosts, &accused))
             }
-            _ => None,
+            (None, _) => None,
         };
         let to = engine::wanted(view, current);
         // What it has too many may be what the engine needs that it is on its way to.
-        let too_many =
-            if to == current.engine { surplus(current, registry::configured(view, current.group)) } else { 0 };
+        let gives_up = to == current.engine && aim.is_none();
+        let too_many = if gives_up { surplus(current, registry::configured(view, current.group)) } else { 0 };
         let (mut stuck, mut dealt) = (false, false);
         let seats = match &hosts {
             Some(hosts) => {
-                if about.is_some_and(|node| hosts.contains(&node) && drained(&node)) {
+                if aim.is_none() && about.is_some_and(|node| hosts.contains(&node) && drained(&node)) {
                     return Err(Reject::Quorum);
                 }
                 next_hosts(current, hosts, nodes)
@@ -476,8 +483,8 @@ pub(crate) fn go_on(view: &mut View<'_>) -> Vec<(GroupId, Message)> {
 ///
 /// # Errors
 /// [`Reject::CommitteeUnknown`] when no such committee is being prepared, [`Reject::WrongCluster`],
-/// [`Reject::MailForged`] when the proof does not hold, and [`Reject::EpochEarly`] when a deal has prepared it in the epoch
-/// that still runs. The view is then unchanged.
+/// [`Reject::MailForged`] when the proof does not hold, [`Reject::EpochEarly`] when a deal has prepared it in the epoch
+/// that still runs, and [`Reject::ShardBusy`] for the beacon's own while shards stand still. The view is then unchanged.
 pub fn apply_ready(view: &mut View<'_>, at: &BlockContext, ready: &Readiness) -> Result<Executed, Reject> {
     let group = ready.group();
     if ready.certificate.header.cluster != at.cluster {
@@ -492,11 +499,17 @@ pub fn apply_ready(view: &mut View<'_>, at: &BlockContext, ready: &Readiness) ->
     if epochs::holds_back(view, group, &hash) {
         return Err(Reject::EpochEarly);
     }
+    // A shard that stands still hears of no hand-over before its children begin, and these start from what it knew: they
+    // could judge nothing that another committee of the beacon certifies.
+    if group == GroupId::BEACON && jobs::seals(view) {
+        return Err(Reject::ShardBusy);
+    }
     epochs::forget_dealt(view, group);
     registry::remove(view, registry::coming_key(group));
     registry::put(view, registry::committee_key(group, &hash), &coming);
     registry::put(view, registry::current_key(group), &hash);
     engine::arrived(view, &coming);
+    jobs::table::arrived(view, at, group);
     let told = crate::machine::ledgers(view).unwrap_or_default();
     let mut mail: Vec<_> = told.into_iter().map(|other| (other, Message::CommitteeUpdate(coming.clone()))).collect();
     // The next step, if this was not the last one. What nobody can take now waits for another node.

@@ -7,22 +7,23 @@ use ledger::genesis::{Genesis, NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::{Address, ClusterId, GroupId, NodeId, OrgId};
 use ledger::layout::Layout;
+use ledger::lineage::BornShard;
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
-use serde::{Deserialize, Serialize};
 
 use crate::audit;
 use crate::channels;
 use crate::extract;
+use crate::jobs::{self, Job};
 use crate::registry;
 
 /// Version written into new views. Version 1 had neither foundations nor committees
 /// that are being prepared; version 2 did not say what was revoked; version 3 had foundations with their charters,
-/// which are for the nodes of members alone, and did not say who is in quarantine.
+/// which are for the nodes of members alone, and neither said who is in quarantine nor had jobs.
 pub const CLUSTER_VIEW_VERSION: u8 = 4;
 
 /// The cluster as of one revision of the registry.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ClusterView {
     /// Format version, [`CLUSTER_VIEW_VERSION`].
     pub version: u8,
@@ -54,6 +55,10 @@ pub struct ClusterView {
     pub revoked: Vec<(OrgId, Hash32)>,
     /// Groups in quarantine, ascending: routers give them nothing new.
     pub quarantined: Vec<GroupId>,
+    /// The jobs that were decided and have not ended, by number: nodes have something to do about them.
+    pub jobs: Vec<Job>,
+    /// How every living shard began that others were cut or joined into, by group.
+    pub born: Vec<BornShard>,
 }
 
 impl ClusterView {
@@ -105,6 +110,9 @@ impl ClusterView {
             && ascending(&self.channels, |(group, _)| *group)
             && ascending(&self.revoked, |line| *line)
             && ascending(&self.quarantined, |group| *group)
+            && ascending(&self.jobs, |job| job.id)
+            && self.jobs.iter().flat_map(|job| &job.children).all(|child| child.committee.well_formed())
+            && ascending(&self.born, |born| born.group)
     }
 
     pub(crate) fn collect(view: &mut View<'_>) -> Option<Self> {
@@ -126,6 +134,8 @@ impl ClusterView {
             channels: directory.into_iter().map(|entry| (entry.group, entry.shown.members)).collect(),
             revoked: extract::revoked(view),
             quarantined: audit::quarantined(view),
+            jobs: jobs::under_way(view),
+            born: jobs::born(view),
         })
     }
 
@@ -153,6 +163,8 @@ impl ClusterView {
             founded: Vec::new(),
             revoked: Vec::new(),
             quarantined: Vec::new(),
+            jobs: Vec::new(),
+            born: Vec::new(),
         }
     }
 

@@ -335,7 +335,7 @@ fn is_fresh(then: TimeMs, now: TimeMs) -> bool {
 }
 
 /// Nodes that enough others do not hear of at present, ascending. Nobody while nobody watches.
-fn silent_now(view: &mut View<'_>, now: TimeMs) -> Vec<NodeId> {
+pub(crate) fn silent_now(view: &mut View<'_>, now: TimeMs) -> Vec<NodeId> {
     let fresh: Vec<Silent> = silences(view).into_iter().filter(|silent| is_fresh(silent.last_ms, now)).collect();
     let nodes: BTreeSet<NodeId> = fresh.iter().map(|silent| silent.node).collect();
     let witnesses = Witnesses::read(view);

@@ -141,7 +141,7 @@ pub fn verify(file: &EvidenceFile, genesis: &Genesis) -> Result<VerifiedEvidence
         return Err(EvidenceFileError::OtherCluster { found: header.cluster, expected: cluster });
     }
     let node = evidence.proof.verify(&cluster, accused)?;
-    let descent = Descent { committee, handovers, founded: founded.as_ref() };
+    let descent = Descent { committee, handovers, founded: founded.as_ref(), born: None };
     descent.check(header, genesis).map_err(EvidenceFileError::Committee)?;
     certificate.verify(committee).map_err(|error| EvidenceFileError::Committee(error.into()))?;
     check_path(header, genesis, evidence, path)?;

@@ -114,7 +114,7 @@ pub fn verify(file: &ExclusionFile, genesis: &Genesis) -> Result<VerifiedExclusi
     if header.cluster != cluster {
         return Err(ExclusionReceiptError::OtherChain.into());
     }
-    let descent = Descent { committee, handovers, founded: founded.as_ref() };
+    let descent = Descent { committee, handovers, founded: founded.as_ref(), born: None };
     descent.check(header, genesis).map_err(ExclusionFileError::Committee)?;
     let exclusion = receipt.verify(&cluster, committee)?;
     Ok(VerifiedExclusion {

@@ -92,7 +92,7 @@ pub mod sockets;
 pub mod submit;
 pub mod traffic;
 
-pub use descent::{FoundedProof, Handover};
+pub use descent::{BornProof, FoundedProof, Handover};
 pub use door::{Door, LetIn};
 pub use entry::{Entry, EntryName};
 pub use error::ClientError;

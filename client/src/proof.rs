@@ -18,17 +18,19 @@ use ledger::{
 };
 
 use crate::descent::Descent;
-pub use crate::descent::{FoundedProof, Handover};
+pub use crate::descent::{BornProof, FoundedProof, Handover};
 use crate::entry::{Entry, EntryName};
 
 /// First bytes of a proof file.
 pub const PROOF_MAGIC: &[u8; 8] = b"SEAMPROF";
 /// Newest version of a proof. A proof has the oldest one that knows what is in it: 1 for the record of an
 /// account and for receipts, 2 for [`Claim::Holdings`], 3 for [`Claim::Entry`] and whatever a channel has
-/// certified.
-pub const PROOF_FORMAT: u8 = 3;
+/// certified, 4 for whatever a shard has certified that others were cut or joined into.
+pub const PROOF_FORMAT: u8 = 4;
 /// The first version in which a founding may stand.
 const FOUNDED_SINCE: u8 = 3;
+/// The first version in which the birth of a shard may stand.
+const BORN_SINCE: u8 = 4;
 /// Largest proof that is looked at.
 pub const PROOF_BYTES_MAX: usize = ledger::limits::GRPC_BYTES_MAX;
 
@@ -112,20 +114,25 @@ pub struct ProofFile {
     /// From the group's first committee to the last one before `committee`; empty when `committee`
     /// is the first.
     pub handovers: Vec<Handover>,
-    /// What proves the group's first committee, where the genesis does not name it.
+    /// What proves the first committee of a channel, which the genesis does not name.
     pub founded: Option<FoundedProof>,
+    /// What proves the first committee and the prefix of a shard that the genesis does not name.
+    pub born: Option<BornProof>,
 }
 
 impl BorshSerialize for ProofFile {
     fn serialize<W: Write>(&self, writer: &mut W) -> IoResult<()> {
-        let Self { version, cluster, claim, certificate, committee, handovers, founded } = self;
+        let Self { version, cluster, claim, certificate, committee, handovers, founded, born } = self;
         version.serialize(writer)?;
         cluster.serialize(writer)?;
         claim.serialize(writer)?;
         certificate.serialize(writer)?;
         committee.serialize(writer)?;
         handovers.serialize(writer)?;
-        if *version >= FOUNDED_SINCE { founded.serialize(writer) } else { Ok(()) }
+        if *version >= FOUNDED_SINCE {
+            founded.serialize(writer)?;
+        }
+        if *version >= BORN_SINCE { born.serialize(writer) } else { Ok(()) }
     }
 }
 
@@ -140,6 +147,10 @@ impl BorshDeserialize for ProofFile {
             committee: Committee::deserialize_reader(reader)?,
             handovers: Vec::deserialize_reader(reader)?,
             founded: match version >= FOUNDED_SINCE {
+                true => Option::deserialize_reader(reader)?,
+                false => None,
+            },
+            born: match version >= BORN_SINCE {
                 true => Option::deserialize_reader(reader)?,
                 false => None,
             },
@@ -247,15 +258,32 @@ impl ProofFile {
     /// A proof whose committee is the group's first.
     #[must_use]
     pub fn new(cluster: ClusterId, claim: Claim, certificate: Certificate, committee: Committee) -> Self {
-        let (handovers, founded) = (Vec::new(), None);
-        Self { version: claim.version(), cluster, claim, certificate, committee, handovers, founded }
+        let (handovers, founded, born) = (Vec::new(), None, None);
+        Self { version: claim.version(), cluster, claim, certificate, committee, handovers, founded, born }
     }
 
-    /// With what proves the first committee of a group that the genesis does not name.
+    /// With what proves the first committee of a channel, which the genesis does not name.
     #[must_use]
     pub fn with_founded(self, founded: FoundedProof) -> Self {
-        let founded = Some(founded);
-        Self { version: version_of(&self.claim, founded.as_ref()), founded, ..self }
+        let proof = Self { founded: Some(founded), ..self };
+        Self { version: proof.oldest_version(), ..proof }
+    }
+
+    /// With what proves the first committee and the prefix of a shard that the genesis does not name.
+    #[must_use]
+    pub fn with_born(self, born: BornProof) -> Self {
+        let proof = Self { born: Some(born), ..self };
+        Self { version: proof.oldest_version(), ..proof }
+    }
+
+    /// The oldest version that knows the claim, and how the group began.
+    fn oldest_version(&self) -> u8 {
+        let began = match (&self.founded, &self.born) {
+            (_, Some(_)) => BORN_SINCE,
+            (Some(_), None) => FOUNDED_SINCE,
+            (None, None) => 1,
+        };
+        self.claim.version().max(began)
     }
 
     /// Encodes for the wire.
@@ -300,17 +328,12 @@ impl ProofFile {
     }
 }
 
-/// The oldest version that knows a claim, and a founding if there is one.
-fn version_of(claim: &Claim, founded: Option<&FoundedProof>) -> u8 {
-    if founded.is_some() { claim.version().max(FOUNDED_SINCE) } else { claim.version() }
-}
-
 /// Judges a proof by a genesis that the caller trusts.
 ///
 /// # Errors
 /// [`ProofError`] names the first thing that does not hold.
 pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, ProofError> {
-    if proof.version != version_of(&proof.claim, proof.founded.as_ref()) {
+    if proof.version != proof.oldest_version() {
         return Err(ProofError::Version(proof.version));
     }
     let header = &proof.certificate.header;
@@ -320,8 +343,8 @@ pub fn verify(proof: &ProofFile, genesis: &Genesis) -> Result<VerifiedClaim, Pro
             return Err(ProofError::OtherCluster { found, expected });
         }
     }
-    let ProofFile { committee, handovers, founded, .. } = proof;
-    Descent { committee, handovers, founded: founded.as_ref() }.check(header, genesis)?;
+    let ProofFile { committee, handovers, founded, born, .. } = proof;
+    Descent { committee, handovers, founded: founded.as_ref(), born: born.as_ref() }.check(header, genesis)?;
     proof.certificate.verify(committee)?;
     let (fact, complete) = match &proof.claim {
         Claim::Account { address, record, proof: path } => {
@@ -355,7 +378,7 @@ fn account_fact(
     path: &TreeProof,
 ) -> Result<(Fact, bool), ProofError> {
     let header = &proof.certificate.header;
-    let prefix = owned_prefix(header.group, header.layout_version, genesis)?;
+    let prefix = owned_prefix(proof, genesis)?;
     let position = schema::tree_position(&schema::account(address))
         .expect("account keys are state keys, which all have a position");
     let root = &header.state_root.0;
@@ -381,7 +404,7 @@ fn holdings_fact(
     path: &SubtreeProof,
 ) -> Result<Fact, ProofError> {
     let header = &proof.certificate.header;
-    let prefix = owned_prefix(header.group, header.layout_version, genesis)?;
+    let prefix = owned_prefix(proof, genesis)?;
     if !entries.is_sorted_by(|one, next| one.key < next.key) {
         return Err(ProofError::Malformed("its entries are out of order".to_owned()));
     }
@@ -420,7 +443,7 @@ fn entry_fact(
     path: &TreeProof,
 ) -> Result<Fact, ProofError> {
     let header = &proof.certificate.header;
-    let prefix = owned_prefix(header.group, header.layout_version, genesis)?;
+    let prefix = owned_prefix(proof, genesis)?;
     let name = EntryName::of_key(key).ok_or_else(|| ProofError::Malformed("no entry has such a name".to_owned()))?;
     let position = schema::tree_position(&name.state_key(address)).expect("it is a state key");
     let root = &header.state_root.0;
@@ -436,15 +459,16 @@ fn decoded<T: BorshDeserialize>(bytes: &[u8]) -> Result<T, ProofError> {
     borsh::from_slice(bytes).map_err(|error| ProofError::Malformed(error.to_string()))
 }
 
-/// The part of the key space that a group's state root stands for.
-fn owned_prefix(group: GroupId, version: ledger::LayoutVersion, genesis: &Genesis) -> Result<BitPrefix, ProofError> {
+/// The part of the key space that a group's state root stands for. That of a shard is the same for all its life,
+/// whatever the layout.
+fn owned_prefix(proof: &ProofFile, genesis: &Genesis) -> Result<BitPrefix, ProofError> {
+    let group = proof.certificate.header.group;
     match group.kind() {
-        Some(GroupKind::Shard) if version != genesis.layout.version => {
-            Err(ProofError::Layout("the block goes by a layout that the genesis does not hold"))
-        }
         Some(GroupKind::Shard) => {
-            let prefix = genesis.layout.prefix_of(group).ok_or(ProofError::Layout("it is no shard of the layout"))?;
-            tree_prefix(prefix).ok_or(ProofError::Layout("its prefix is too long"))
+            let born = proof.born.as_ref().map(|born| born.leaf.prefix);
+            let prefix = genesis.layout.prefix_of(group).or(born);
+            tree_prefix(prefix.ok_or(ProofError::Layout("it is no shard that is known"))?)
+                .ok_or(ProofError::Layout("its prefix is too long"))
         }
         Some(GroupKind::Channel) => Ok(BitPrefix::ROOT),
         // Its state is the registry: that an account is absent there would say nothing.

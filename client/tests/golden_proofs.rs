@@ -8,7 +8,7 @@ use client::proof::{Handover, verify};
 use client::{ExclusionFile, ProofFile};
 use ledger::Header;
 use support::{
-    GROUP, account_proof, certify, channel_proof, committee, entry_proof, exclusion_file, genesis, header,
+    GROUP, account_proof, certify, channel_proof, child_proof, committee, entry_proof, exclusion_file, genesis, header,
     holdings_proof, receipt_proof, record_entry,
 };
 use vectors::{Vectors, refuses_other_lengths};
@@ -31,6 +31,7 @@ fn proof_files() {
         ("account/after a handover", later),
         ("holdings", holdings_proof(&genesis, 10)),
         ("channel", channel_proof(&genesis)),
+        ("child", child_proof(&genesis)),
         ("entry", entry_proof(&genesis, record_entry().0, Some(record_entry().1))),
         ("entry/absent", entry_proof(&genesis, record_entry().0, None)),
     ];

@@ -5,13 +5,13 @@
 mod support;
 
 use client::proof::{Claim, Fact, Handover, PROOF_MAGIC, StateEntry, verify};
-use client::{Entry, EntryName, FoundedProof, ProofFile, VerifiedClaim};
+use client::{BornProof, Entry, EntryName, FoundedProof, ProofFile, VerifiedClaim};
 use ledger::genesis::Genesis;
 use ledger::record::Grantee;
 use ledger::*;
 use support::{
-    CHANNEL, GROUP, account_proof, addresses, certify, channel_proof, committee, entry_proof, founded, genesis, header,
-    header_of, holdings_proof, receipt_proof, record_entry, record_proof,
+    CHANNEL, CHILD, GROUP, account_proof, addresses, born, certify, channel_proof, child_proof, committee, entry_proof,
+    founded, genesis, header, header_of, holdings_proof, receipt_proof, record_entry, record_proof,
 };
 
 fn code(proof: &ProofFile, genesis: &Genesis) -> &'static str {
@@ -200,6 +200,56 @@ fn entries_and_their_absence_are_proved_by_name() {
     // A lock's bytes are no record, whatever the state holds.
     let foreign = entry_proof(&genesis, name, Some(vec![1, 2, 3]));
     assert_eq!(code(&foreign, &genesis), "proof_malformed");
+}
+
+#[test]
+fn what_a_shard_certified_that_was_born_later_needs_its_birth() {
+    let genesis = genesis();
+    let good = child_proof(&genesis);
+    assert_eq!((good.version, code(&good, &genesis)), (4, "holds"));
+    assert_eq!(ProofFile::decode(&good.encode()).as_ref(), Ok(&good));
+    let bare = ProofFile { version: 1, born: None, ..good.clone() };
+    assert_eq!(ProofFile::decode(&bare.encode()).as_ref(), Ok(&bare), "as its nodes send it");
+    assert_eq!(code(&bare, &genesis), "proof_committee");
+    assert_eq!(code(&ProofFile { version: 3, ..good.clone() }, &genesis), "proof_version");
+    assert_eq!(code(&ProofFile { born: None, ..good.clone() }, &genesis), "proof_version");
+
+    let birth = born(&genesis);
+    let with = |change: fn(&mut BornProof)| {
+        let mut born = birth.clone();
+        change(&mut born);
+        code(&good.clone().with_born(born), &genesis)
+    };
+    assert_eq!(with(|_| ()), "holds");
+    // A committee of the forger's, another shard, a prefix that hides what is there, another state of the beacon.
+    assert_eq!(with(|born| born.leaf.version = 2), "proof_committee");
+    assert_eq!(with(|born| born.leaf.committee = Hash32([7; 32])), "proof_committee");
+    assert_eq!(with(|born| born.leaf.group = GroupId::shard(3)), "proof_committee");
+    assert_eq!(with(|born| born.leaf.prefix = BitPrefix::ALL), "proof_committee");
+    assert_eq!(with(|born| born.certificate.header.state_root = Hash32::ZERO), "proof_certificate");
+    assert_eq!(with(|born| born.certificate.signatures.truncate(1)), "proof_certificate");
+    assert_eq!(with(|born| born.certificate.header.group = CHILD), "proof_committee");
+    assert_eq!(with(|born| born.committee = committee(GroupId::BEACON, 1)), "proof_committee");
+
+    // The parent has the right half, too; the child says nothing about it.
+    let right = genesis.layout.prefix_of(GROUP).unwrap().child(true);
+    let mut beside = good.clone();
+    let Claim::Account { address, .. } = &mut beside.claim else { panic!() };
+    *address = addresses().find(|address| right.covers(&address.partition().0)).unwrap();
+    assert_eq!(code(&beside, &genesis), "proof_unrelated_leaf");
+    // Beginnings of two kinds, and one for a group that the genesis names.
+    assert_eq!(code(&good.clone().with_founded(founded(&genesis)), &genesis), "proof_committee");
+    assert_eq!(code(&account_proof(&genesis, true).with_born(birth), &genesis), "proof_committee");
+}
+
+/// A group's prefix is the same for all its life: what it certifies under a later layout is judged by that prefix.
+#[test]
+fn a_shard_of_the_genesis_is_proved_under_any_layout() {
+    let genesis = genesis();
+    let mut later = account_proof(&genesis, true);
+    later.certificate.header.layout_version = LayoutVersion(9);
+    later.certificate = certify(later.certificate.header.clone(), 0, &[1, 2]);
+    assert_eq!(code(&later, &genesis), "holds");
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Chain {
         let mut batch = WriteBatch::with_capacity(first.writes.len());
         first.writes.into_iter().for_each(|(key, value)| batch.put(key, value));
         kv.write(batch).map_err(|error| error.to_string())?;
-        let (tree, applied) = (state::rebuild_tree(&kv, genesis, group)?, state::load(&kv, &schema::applied())?);
+        let (tree, applied) = (state::rebuild_tree(&kv, group)?, state::load(&kv, &schema::applied())?);
         let constants = GroupConstants { cluster: genesis.cluster_id(), group, verify: genesis.verify };
         Ok(Self { group, constants, kv, tree, applied })
     }
@@ -70,8 +70,10 @@ impl Chain {
             }
         };
         let base = KvState { kv: &self.kv, hide_receipts: false };
-        let mut block = execute(&base, &mut self.tree, &self.constants, &self.applied, consensus, &payload)
+        let at = consensus.clone();
+        let executed = execute(&base, &mut self.tree, &self.constants, &self.applied, at, &payload)
             .map_err(|error| error.to_string())?;
+        let Some(mut block) = executed.block() else { return self.note(consensus).map(|()| None) };
         let writes = std::mem::take(&mut block.writes);
         let shown = seen(node, self.group, entry.position, &block, &writes, &payload);
         let mut batch = WriteBatch::with_capacity(writes.len());

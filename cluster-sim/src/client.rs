@@ -10,17 +10,18 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use cross_shard::commit::Decision;
-use ledger::genesis::Genesis;
+use ledger::committee::Committee;
 use ledger::hash::Hash32;
-use ledger::ids::{ClusterId, GroupId, LedgerId, NodeId, OrgId};
+use ledger::ids::{Address, ClusterId, GroupId, GroupKind, LedgerId, NodeId, OrgId, TimeMs};
+use ledger::layout::Layout;
 use ledger::reject::Reject;
-use ledger::rules;
+use ledger::rules::{self, RuleContext};
 use ledger::tx::{Move, ParsedTx, Submission};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::checkers::Seen;
-use crate::checkers::own::{self, Places};
+use crate::checkers::own::Places;
 use crate::cluster::ORGS;
 use crate::wire::{Reply, Wire};
 use crate::workload::Operation;
@@ -107,8 +108,11 @@ struct Progress {
 pub struct Clients {
     rng: ChaCha8Rng,
     cluster: ClusterId,
-    genesis: Rc<Genesis>,
     places: Rc<Places>,
+    /// The layout that the routers go by; the registry may have a newer one.
+    layout: Layout,
+    /// Who is in which group.
+    members: BTreeMap<GroupId, Vec<NodeId>>,
     operations: Rc<Vec<Operation>>,
     progress: Vec<Progress>,
     leaders: BTreeMap<GroupId, NodeId>,
@@ -117,6 +121,8 @@ pub struct Clients {
     pub hasty: bool,
     /// Clients show certificates of their organisations.
     pub certified: bool,
+    /// Shards are cut and joined meanwhile: a node that has none of a name may have had it, or be about to.
+    pub reshaping: bool,
     /// Times something was sent again.
     pub retries: u64,
     /// Routers that died.
@@ -133,7 +139,8 @@ impl Clients {
         Self {
             rng,
             cluster: genesis.cluster_id(),
-            genesis,
+            layout: genesis.layout.clone(),
+            members: genesis.committees.iter().map(|committee| (committee.group, nodes(committee))).collect(),
             places,
             operations,
             progress,
@@ -141,9 +148,16 @@ impl Clients {
             open,
             hasty: false,
             certified: false,
+            reshaping: false,
             retries: 0,
             deaths: 0,
         }
+    }
+
+    /// The version of the layout that the routers go by.
+    #[must_use]
+    pub fn layout_version(&self) -> u64 {
+        self.layout.version.0
     }
 
     /// Operations that are not finished.
@@ -207,9 +221,9 @@ impl Clients {
             return;
         }
         let parsed = ParsedTx::decode(&self.cluster, &operation.bytes);
-        let groups = parsed.and_then(|tx| rules::voter_groups(&self.genesis.layout, &tx.body));
+        let groups = parsed.and_then(|tx| rules::voter_groups(&self.layout, &tx.body));
         let groups = match groups {
-            Ok(groups) => operation.handing.only.clone().unwrap_or(groups),
+            Ok(groups) => self.handed_to(operation, groups),
             Err(reject) => {
                 self.progress[operation.index as usize].fate = Some(Fate::Refused(reject));
                 return self.finish(now_ms, operation.index, acts);
@@ -230,10 +244,25 @@ impl Clients {
         }
     }
 
+    /// The groups that a router hands a transaction to on which these vote.
+    fn handed_to(&self, operation: &Operation, voters: Vec<GroupId>) -> Vec<GroupId> {
+        let Some(only) = &operation.handing.only else { return voters };
+        let lives = |group: &GroupId| !self.layout.retired(*group);
+        if only.iter().all(lives) {
+            return only.clone();
+        }
+        let heirs = only.iter().flat_map(|group| self.layout.successors(*group));
+        heirs.filter(|group| voters.contains(group)).collect()
+    }
+
+    fn home(&self, account: &Address) -> GroupId {
+        self.places.channels.get(account).copied().unwrap_or_else(|| self.layout.locate(account))
+    }
+
     fn signing(&self, operation: &Operation) -> Vec<GroupId> {
         let home = |mv: &Move| match mv {
             Move::Issue(_) => Some(GroupId(LedgerId::BEACON.0)),
-            other => other.voters().next().map(|voter| own::home(&self.places, &voter.account)),
+            other => other.voters().next().map(|voter| self.home(&voter.account)),
         };
         operation.moves.iter().filter_map(home).collect()
     }
@@ -272,7 +301,7 @@ impl Clients {
         let (again, voted) = (standing.attempts > 1, standing.state != State::Open);
         self.retries += u64::from(again);
         let node = self.believed_leader(group, again);
-        let tx = Submission::encode(operation.signed_for(group), openings(operation, group, now_ms));
+        let tx = Submission::encode(operation.signed_for(group), openings(&self.layout, operation, group, now_ms));
         let wants_applied = operation.handing.wants_applied;
         let caller = self.caller(index);
         acts.push(Act::Send(node, Wire::Submit { request: index, group, tx, wants_applied, caller }));
@@ -287,9 +316,8 @@ impl Clients {
 
     /// The node that is asked first; after silence it may be any of the group.
     fn believed_leader(&mut self, group: GroupId, again: bool) -> NodeId {
-        let members = self.genesis.committee(group).map_or(&[][..], |committee| &committee.members[..]);
-        let any =
-            |rng: &mut ChaCha8Rng| members.get(rng.random_range(0..members.len().max(1))).map(|member| member.node);
+        let members = self.members.get(&group).map_or(&[][..], Vec::as_slice);
+        let any = |rng: &mut ChaCha8Rng| members.get(rng.random_range(0..members.len().max(1))).copied();
         let believed = self.leaders.get(&group).copied();
         let chosen = if again && self.rng.random() { None } else { believed };
         chosen.or_else(|| any(&mut self.rng)).unwrap_or_default()
@@ -356,8 +384,11 @@ impl Clients {
             // The definition of the asset is on its way: it was acknowledged by the beacon.
             Reject::UnknownAsset => matches!(operation.moves.first(), Some(Move::Mint { .. })),
             Reject::HiddenSlot => {
-                now_ms < operation.handing.openings_at_ms || !openings(operation, group, now_ms).is_empty()
+                let given = openings(&self.layout, operation, group, now_ms);
+                now_ms < operation.handing.openings_at_ms || !given.is_empty()
             }
+            // It is gone, or has not begun on the node that was asked.
+            Reject::UnknownGroup => self.reshaping && group.kind() == Some(GroupKind::Shard),
             other => other.retryable(),
         }
     }
@@ -415,6 +446,65 @@ impl Clients {
         }
     }
 
+    /// A newer layout is known. What a retired group has said counts for those that came from it; whoever has said
+    /// nothing is asked.
+    pub fn adopt(&mut self, now_ms: u64, layout: &Layout, committees: &[Committee], acts: &mut Vec<Act>) {
+        // One that was overtaken has brought committees that the newer one did not.
+        self.members.extend(committees.iter().map(|committee| (committee.group, nodes(committee))));
+        if layout.version <= self.layout.version {
+            return;
+        }
+        self.layout = layout.clone();
+        let operations = Rc::clone(&self.operations);
+        for operation in operations.iter() {
+            let progress = &self.progress[operation.index as usize];
+            let stale = progress.groups.keys().any(|group| layout.retired(*group));
+            if progress.started && !progress.finished && stale {
+                self.readdress(operation, acts);
+                self.decide(now_ms, operation, acts);
+            }
+        }
+    }
+
+    /// Asks those that came from retired groups in their place.
+    fn readdress(&mut self, operation: &Operation, acts: &mut Vec<Act>) {
+        let Ok(tx) = ParsedTx::decode(&self.cluster, &operation.bytes) else { return };
+        // It may have more voters by now than one may begin with.
+        let rules = RuleContext {
+            group: GroupId::BEACON,
+            ledger: LedgerId::MAIN,
+            layout: Some(&self.layout),
+            time_ms: TimeMs(0),
+            burned: &|_| 0,
+            permission: None,
+        };
+        let Ok(voters) = rules.all_voters(&tx.body) else { return };
+        let signing = self.signing(operation);
+        let progress = &mut self.progress[operation.index as usize];
+        progress.signing = signing;
+        let (mut groups, mut asked) = (BTreeMap::<GroupId, Standing>::new(), Vec::new());
+        for (group, standing) in std::mem::take(&mut progress.groups) {
+            if !self.layout.retired(group) {
+                groups.insert(group, standing);
+                continue;
+            }
+            for heir in self.layout.successors(group).into_iter().filter(|heir| voters.contains(heir)) {
+                // Of two that were joined, what the less decided one has said.
+                let known = groups.entry(heir).or_insert_with(|| standing.clone());
+                if rank(standing.state) < rank(known.state) {
+                    known.state = standing.state;
+                }
+                asked.push(heir);
+            }
+        }
+        progress.groups = groups;
+        asked.sort_unstable();
+        asked.dedup();
+        for group in asked {
+            self.back_off(operation.index, group, acts);
+        }
+    }
+
     fn finish(&mut self, now_ms: u64, index: u32, acts: &mut Vec<Act>) {
         if std::mem::replace(&mut self.progress[index as usize].finished, true) {
             return;
@@ -427,13 +517,30 @@ impl Clients {
     }
 }
 
-/// The openings that a group is given.
-fn openings(operation: &Operation, group: GroupId, now_ms: u64) -> Vec<ledger::tx::Opening> {
+/// The openings that a group is given: its own, and those of retired groups whose heir it is.
+fn openings(layout: &Layout, operation: &Operation, group: GroupId, now_ms: u64) -> Vec<ledger::tx::Opening> {
     let handing = &operation.handing;
-    if now_ms < handing.openings_at_ms || handing.withheld.contains(&group) {
+    if now_ms < handing.openings_at_ms {
         return Vec::new();
     }
-    operation.openings.get(&group).cloned().unwrap_or_default()
+    let given = |named: &GroupId| layout.heir(*named) == group && !handing.withheld.contains(named);
+    let all = operation.openings.iter().filter(|(named, _)| given(named));
+    all.flat_map(|(_, openings)| openings.iter().cloned()).collect()
+}
+
+fn nodes(committee: &Committee) -> Vec<NodeId> {
+    committee.members.iter().map(|member| member.node).collect()
+}
+
+/// How much is known of a group.
+const fn rank(state: State) -> u8 {
+    match state {
+        State::Open => 0,
+        State::Refused(_) => 1,
+        State::Voted(_) => 2,
+        State::Resolved(_) => 3,
+        State::Applied => 4,
+    }
 }
 
 /// What a router can conclude.

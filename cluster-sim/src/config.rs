@@ -29,6 +29,8 @@ pub struct SimConfig {
     pub beacon: Option<Engine>,
     /// How often a shard goes over to the other engine. By itself one does in some runs, some times.
     pub switches: Option<u32>,
+    /// How often somebody asks for shards to be cut or joined. By itself some do in some runs.
+    pub reshapes: Option<u32>,
     /// The way in which members of Byzantine groups lie.
     pub lie: Option<Lie>,
     /// More members lie, and together, than a Byzantine group outlives. The run goes on whatever is found, and its
@@ -44,6 +46,8 @@ pub const SHARDS_MAX: u32 = 8;
 pub const CHANNELS_MAX: u32 = 2;
 /// Nodes that it takes to found a channel.
 const FOUNDING_NODES_MIN: u32 = 5;
+/// By so much a run in which shards are cut and joined is longer, unless its length is fixed.
+const RESHAPING_MS: u64 = 4_000;
 /// A run with more events than this goes in circles.
 pub const EVENTS_MAX: u64 = 3_000_000;
 /// How long each part of the phase without faults may take, in virtual milliseconds.
@@ -70,6 +74,8 @@ pub struct Shape {
     pub switching: Option<u32>,
     /// Whether the beacon goes over from one engine to the other.
     pub beacon_goes_over: bool,
+    /// Whether shards are cut and joined while the cluster runs.
+    pub reshaping: bool,
     /// Channels, from 0 to [`CHANNELS_MAX`].
     pub channels: u32,
     /// What orders those that there are from the beginning.
@@ -126,6 +132,7 @@ impl SimConfig {
             byzantine,
             switching: None,
             beacon_goes_over: false,
+            reshaping: false,
             channels,
             channel_engine: Engine::Raft,
             // With fewer nodes its two founders would have no seat to spare.
@@ -149,7 +156,12 @@ impl SimConfig {
     /// runs of other seeds stay what they were.
     fn add_later(&self, seed: u64, shape: &mut Shape) {
         let least = Engine::Bft.least_members();
-        let switches = self.switches.map_or(seed % 7 < 2 && self.consensus.is_none(), |count| count > 0);
+        let reshapes = self.reshapes.is_some_and(|count| count > 0) && self.consensus.is_none();
+        if reshapes && self.switches.is_none() {
+            // Those that are cut and joined are ordered by Raft here.
+            shape.byzantine.clear();
+        }
+        let switches = self.switches.map_or(seed % 7 < 2 && self.consensus.is_none() && !reshapes, |count| count > 0);
         if switches && !self.too_many {
             let wide = |seats: &u16| usize::from(*seats) >= least;
             if self.switches.is_some() && !shape.shard_replicas.iter().any(wide) && shape.nodes as usize >= least {
@@ -169,13 +181,24 @@ impl SimConfig {
         if some && seed.is_multiple_of(2) && shape.nodes as usize >= least {
             shape.channel_engine = Engine::Bft;
         }
-        // In runs in which no shard does, and where nothing is said of engines.
-        let free = self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none();
+        // In runs in which no shard does, and where nothing is said of engines, nor of shards that are cut and joined.
+        let free =
+            self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none() && self.reshapes.is_none();
         // A bug that was put back meets the runs that it has met before.
         let usual = self.sabotage.is_none() && !self.too_many;
         if seed % 14 == 9 && free && usual && self.holds_byzantine() {
             shape.beacon_goes_over = true;
             shape.beacon_replicas = shape.beacon_replicas.max(u16::try_from(least).unwrap_or(u16::MAX));
+        }
+        let own = matches!(seed % 20, 6 | 11 | 15 | 16) && self.consensus.is_none();
+        let reshapes = self.reshapes.map_or(own, |count| count > 0);
+        // Not while anything changes its engine.
+        let engines = shape.switching.is_none() && !shape.beacon_goes_over;
+        if reshapes && engines && shape.byzantine.is_empty() && !self.too_many {
+            shape.reshaping = true;
+            if self.safety_ms.is_none() {
+                shape.safety_ms += RESHAPING_MS;
+            }
         }
     }
 
@@ -220,6 +243,7 @@ impl SimConfig {
             ("--transactions", self.transactions.map(|count| count as u64)),
             ("--safety-ms", self.safety_ms),
             ("--switches", self.switches.map(u64::from)),
+            ("--reshapes", self.reshapes.map(u64::from)),
         ] {
             if let Some(value) = value {
                 flags.push_str(&format!(" {flag} {value}"));
@@ -251,6 +275,7 @@ impl SimConfig {
                 "--beacon-consensus" => config.beacon = Some(engine(value).ok_or_else(wrong)?),
                 "--lie" => config.lie = Some(value.parse().map_err(|_| wrong())?),
                 "--switches" => config.switches = Some(value.parse().map_err(|_| wrong())?),
+                "--reshapes" => config.reshapes = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
                 "--nodes" => config.nodes = Some(value.parse().map_err(|_| wrong())?),
@@ -285,6 +310,7 @@ mod tests {
             consensus: Some(Engine::Bft),
             beacon: Some(Engine::Raft),
             switches: Some(2),
+            reshapes: Some(3),
             lie: Some(Lie::Twins),
             too_many: false,
             sabotage: None,
@@ -359,5 +385,17 @@ mod tests {
         assert!((0..20).all(|seed| switching(&draw(&asked, seed)) == Some(least)));
         let never = SimConfig { switches: Some(0), ..SimConfig::default() };
         assert!((0..20).all(|seed| draw(&never, seed).switching.is_none()));
+    }
+
+    #[test]
+    fn shards_are_cut_and_joined_where_they_are_asked_to_be_and_in_some_runs_by_themselves() {
+        let draw = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
+        let free = (0..200).filter(|seed| draw(&SimConfig::default(), *seed).reshaping).count();
+        assert!((20..60).contains(&free), "{free}");
+        let asked = SimConfig { reshapes: Some(2), ..SimConfig::default() };
+        let fits = |shape: Shape| shape.reshaping && shape.byzantine.is_empty() && shape.switching.is_none();
+        assert!((0..40).all(|seed| fits(draw(&asked, seed))));
+        let never = SimConfig { reshapes: Some(0), ..SimConfig::default() };
+        assert!((0..40).all(|seed| !draw(&never, seed).reshaping));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use beacon::registry;
+use beacon::{Phase as Stage, jobs, registry};
 use cross_shard::commit::Prepared;
 use ledger::committee::Committee;
 use ledger::ids::{GroupId, NodeId, TxId};
@@ -64,7 +64,12 @@ impl World {
             (Some(why), phase) if self.now_ms > self.phase_since_ms + LIVENESS_MS_MAX => {
                 self.checkers.violations.push(format!("liveness: {phase:?}: {why}"));
             }
-            (Some(_), _) => self.push(POLL_MS, crate::event::Event::Poll),
+            (Some(_), _) => {
+                if self.shape.reshaping {
+                    self.call_off();
+                }
+                self.push(POLL_MS, crate::event::Event::Poll);
+            }
             (None, phase) => {
                 self.next_phase(phase);
                 self.push(POLL_MS, crate::event::Event::Poll);
@@ -115,11 +120,18 @@ impl World {
         }
     }
 
-    /// The replica of each group that is up and has applied most.
+    /// Whether a group has ended: what its replicas still have is of no use to anybody but those who are behind.
+    fn ended(&self, group: GroupId) -> bool {
+        self.checkers.facts().lines.retired(group)
+    }
+
+    /// The replica of each living group that is up and has applied most.
     fn newest(&self) -> Vec<RawReplica<'_>> {
         let mut newest: BTreeMap<GroupId, (NodeId, &Replica)> = BTreeMap::new();
         for node in self.nodes.values().filter(|node| node.up) {
-            for (group, replica) in node.replicas.iter().filter(|(_, replica)| !replica.vacant()) {
+            for (group, replica) in
+                node.replicas.iter().filter(|(group, replica)| !replica.vacant() && !self.ended(**group))
+            {
                 let better = newest.get(group).is_none_or(|(_, known)| known.height() < replica.height());
                 if better {
                     newest.insert(*group, (node.id, replica));
@@ -172,7 +184,13 @@ impl World {
         if self.clients.open() > 0 && !(self.phase == Phase::Drain && self.clients_wait()) {
             return Some(format!("operations {:?} have no fate", self.clients.stuck()));
         }
-        let behind = self.genesis.committees.iter().find_map(|committee| self.group_unfinished(committee.group));
+        let reshaping = if self.shape.reshaping { self.reshape_unfinished() } else { None };
+        if reshaping.is_some() {
+            return reshaping;
+        }
+        let first = self.genesis.committees.iter().map(|committee| committee.group);
+        let mut groups = first.chain(self.born.keys().copied()).filter(|group| !self.ended(*group));
+        let behind = groups.find_map(|group| self.group_unfinished(group));
         let behind = behind.or_else(|| self.founded_unfinished()).or_else(|| self.switch_unfinished());
         if behind.is_some() {
             return behind;
@@ -259,6 +277,40 @@ impl World {
         None
     }
 
+    /// A job that is under way, or a change of the layout that somebody has not carried out.
+    fn reshape_unfinished(&self) -> Option<String> {
+        let beacon = self.newest_of(GroupId::BEACON)?;
+        let reader = KvState { kv: &beacon.kv, hide_receipts: false };
+        let mut view = View::new(&reader);
+        for job in jobs::under_way(&mut view) {
+            // Whoever is gone cannot open its children; the others have to.
+            if job.phase != Stage::Committed || self.gone.is_none() || self.phase == Phase::Late {
+                return Some(format!("{} is under way, {}", job.id, job.phase.name()));
+            }
+        }
+        let facts = self.checkers.facts();
+        for group in facts.lines.living() {
+            let members = facts.first_committee(group).map_or(&[][..], |committee| &committee.members[..]);
+            for member in members {
+                let node = self.nodes.get(&member.node).filter(|node| node.up);
+                let runs = |node: &crate::node::Node| node.replicas.get(&group).and_then(Replica::height).is_some();
+                if node.is_some_and(|node| !runs(node)) {
+                    return Some(format!("node {} has not opened {group}", member.node));
+                }
+            }
+        }
+        let version = facts.lines.layouts().keys().next_back().copied()?;
+        if version > self.clients.layout_version() {
+            return Some(format!("routers have not heard of layout {version}"));
+        }
+        for node in self.nodes.values().filter(|_| self.phase == Phase::Late) {
+            if let Some(group) = node.replicas.keys().find(|group| self.ended(**group)) {
+                return Some(format!("node {} still has {group}, which has ended", node.id));
+            }
+        }
+        None
+    }
+
     /// A shard, or the beacon, that is on its way to another engine, or has been prepared for one.
     fn switch_unfinished(&self) -> Option<String> {
         let shard = self.shape.switching.map(GroupId::shard);
@@ -320,12 +372,14 @@ impl World {
                 ));
             }
         }
-        None
+        let waits = state::scan(&source.kv, &[schema::CLOSED_MAIL]).len();
+        (waits > 0).then(|| format!("{group} has {waits} messages of streams that have ended"))
     }
 
     fn count(&mut self) {
         let coverage = &mut self.coverage;
-        coverage.blocks = self.heights.values().sum();
+        // A shard that has begun out of others goes on with their heights.
+        coverage.blocks = self.heights.values().sum::<u64>() - self.born.values().sum::<u64>();
         let groups: BTreeSet<GroupId> = self.terms.iter().map(|(group, _)| *group).collect();
         coverage.leader_changes = (self.terms.len() - groups.len()) as u64;
         coverage.lost_messages = self.network.counts.lost;
@@ -377,7 +431,9 @@ impl World {
 fn waiting(replica: &RawReplica<'_>) -> Vec<TxId> {
     let records = state::scan(replica.kv, &[schema::PREPARED]);
     let records = records.iter().filter_map(|(_, value)| borsh::from_slice::<Prepared>(value).ok());
-    records.filter(|record| record.own.is_none()).map(|record| record.txid).collect()
+    // One whose accounts are all a sibling's is dropped without a vote.
+    let waits = |record: &Prepared| record.decision().is_none() && record.dropped.is_none();
+    records.filter(waits).map(|record| record.txid).collect()
 }
 
 /// Transactions of which a replica still has a register.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use beacon::JobKind;
 use ledger::committee::Engine;
 use ledger::crypto::PublicKey;
 use ledger::ids::{GroupId, Height, NodeId, OrgId};
@@ -79,6 +80,14 @@ pub(crate) enum Event {
         group: GroupId,
         to: Option<Engine>,
     },
+    /// A job that cuts or joins shards is taken a step further; one that is to be chosen, to begin with.
+    Reshape {
+        kind: Option<JobKind>,
+    },
+    /// Routers hear of a layout.
+    Adopt {
+        version: u64,
+    },
     /// A node that fetches a state, gives one, or goes over to another engine loses power.
     Cut {
         node: NodeId,
@@ -114,6 +123,8 @@ impl Event {
             | Self::Expel { .. }
             | Self::Found { .. }
             | Self::Switch { .. }
+            | Self::Reshape { .. }
+            | Self::Adopt { .. }
             | Self::Cut { .. }
             | Self::Die { .. }
             | Self::Audit
@@ -156,6 +167,8 @@ impl Event {
             Self::Cut { node, down_ms } => put(17, &[u64::from(node.0), *down_ms], &[]),
             Self::Expel { group } => put(19, &[group.0], &[]),
             Self::Switch { group, to } => put(18, &[group.0], to.map_or("", Engine::name).as_bytes()),
+            Self::Reshape { kind } => put(20, &[], &borsh::to_vec(kind).unwrap_or_default()),
+            Self::Adopt { version } => put(21, &[*version], &[]),
         }
     }
 }

@@ -161,7 +161,14 @@ impl Node {
         }
     }
 
-    fn open(&mut self, now_ms: u64, group: GroupId, mut replica: Replica, members: Vec<NodeId>, out: &mut Vec<Effect>) {
+    pub(crate) fn open(
+        &mut self,
+        now_ms: u64,
+        group: GroupId,
+        mut replica: Replica,
+        members: Vec<NodeId>,
+        out: &mut Vec<Effect>,
+    ) {
         self.members.insert(group, members);
         let (now, offset) = (self.tick_at(now_ms), self.guarded_offset(now_ms, group));
         replica.guards = self.guards;
@@ -174,7 +181,7 @@ impl Node {
         out.push(Effect::Opened(group));
     }
 
-    fn remove(&mut self, group: GroupId, epoch: u64, rejoins: bool, out: &mut Vec<Effect>) {
+    pub(crate) fn remove(&mut self, group: GroupId, epoch: u64, rejoins: bool, out: &mut Vec<Effect>) {
         out.push(Effect::Saw(Seen::Left { node: self.id, group, epoch, rejoins }));
         self.left.insert(group);
         if rejoins || self.sabotage != Some(Sabotage::KeepState) {

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use beacon::ClusterView;
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, NodeId, Tick};
+use ledger::ids::{GroupId, JobId, NodeId, Tick};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use storage::kv::Crash;
 
 use crate::cluster::CREATED_MS;
+use crate::copies::Copies;
 use crate::replica::{Effect, Replica};
 use crate::sabotage::Sabotage;
 use crate::seat;
@@ -41,6 +42,10 @@ pub struct Node {
     pub(crate) follows: bool,
     /// Whether its host keeps things back: see `replica::guard`.
     pub(crate) guards: bool,
+    /// Whether shards are cut and joined meanwhile.
+    pub(crate) reshaping: bool,
+    /// Copies of shards that are to be cut or joined, by job.
+    pub(crate) copies: BTreeMap<JobId, Copies>,
     /// What it has heard of the registry.
     pub(crate) registry: Option<Rc<ClusterView>>,
     /// How groups began that it has, or had, a seat in.
@@ -81,6 +86,8 @@ impl Node {
             sabotage,
             follows: false,
             guards: false,
+            reshaping: false,
+            copies: BTreeMap::new(),
             registry: None,
             foundations: BTreeMap::new(),
             left: BTreeSet::new(),
@@ -135,6 +142,7 @@ impl Node {
     /// Power is off; returns lost log writes and lost batches of state.
     pub fn crash(&mut self, rng: &mut ChaCha8Rng) -> (usize, usize) {
         self.up = false;
+        self.copies.clear();
         let mut lost = (0, 0);
         for replica in self.replicas.values_mut() {
             let log_keep = rng.random_range(0..=replica.pending());
@@ -160,6 +168,7 @@ impl Node {
             replica.tick(now, driver_too, out);
         }
         self.follow_registry(now_ms, out);
+        self.follow_jobs(now_ms, out);
         if self.ticks.is_multiple_of(CLOCK_EVERY_TICKS) {
             self.send_clock(now_ms, out);
             self.adjust(now_ms, out);

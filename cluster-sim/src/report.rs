@@ -3,6 +3,7 @@
 use channel::{Command as Act, Outcome as Done};
 use cross_shard::Message;
 use cross_shard::commit::Decision;
+use ledger::header::FLAG_SEALED;
 use ledger::receipt::Outcome;
 use ledger::reject::Reject;
 use ledger::rules::HistoryKind;
@@ -126,6 +127,12 @@ coverage! {
     evidence;
     /// Times that a replica took part under another engine than before.
     stints;
+    /// Shards that began as one half of another one.
+    halves;
+    /// Shards that two others were joined into.
+    joined;
+    /// Blocks that told a shard to stand still, each counted once.
+    seals;
     /// Channels that were founded while the cluster ran.
     founded;
     /// Committees of such channels that came into force after the first.
@@ -186,6 +193,7 @@ impl Coverage {
                 Outcome::Aborted { .. } => self.resolved_aborts += 1,
             }
         }
+        self.seals += u64::from(block.header.flags & FLAG_SEALED != 0);
         self.dropped_registers += block.registers.iter().filter(|write| write.value.is_none()).count() as u64;
         for line in &block.lines {
             let counted = match line.kind {

@@ -3,6 +3,9 @@
 //! simulator's own host, those of the machine work on its view between its steps, through
 //! [`shard_node::core::executor::execute_by`].
 
+#[path = "sabotage_elastic.rs"]
+mod elastic;
+
 use bytes::Bytes;
 use channel::proposal::Voice;
 use channel::{Policy, Proposal, ProposalState, Quorum, Role, Subject};
@@ -21,6 +24,8 @@ use ledger::tx::{Move, ParsedTx};
 use ledger::view::View;
 use shard_node::core::entry::Command;
 use shard_node::core::machine::{BlockWork, CommandOutcome};
+
+pub(crate) use elastic::spoil_right_half;
 
 macro_rules! sabotages {
     ($($(#[$doc:meta])* $name:ident;)*) => {
@@ -123,6 +128,26 @@ sabotages! {
     SwitchWithoutParent;
     /// Entries that the engine before has ordered behind the one that hands over are executed.
     VoidCounts;
+    /// What a retired shard has taken of a stream is addressed anew with the rest.
+    TakenIgnored;
+    /// What a retired shard has not taken is addressed anew twice.
+    ReaddressTwice;
+    /// Both children of a shard pass on the credits that it had sent.
+    CreditByBoth;
+    /// A child passes on a vote of its parent as it is, for the legs of its sibling, too.
+    VoteUnrestricted;
+    /// The vote registers of a half stay behind when a shard is cut.
+    RegisterLeft;
+    /// A child votes again on what its parent had voted on: it takes the record for its sibling's alone.
+    SiblingVotesNo;
+    /// A shard that stands still does not hear that it may go on.
+    SealForGood;
+    /// The beacon has a second job's shards stand still before the first one has ended.
+    TwoSealing;
+    /// Shards of a job that came to nothing give their numbers to others.
+    OrdinalReused;
+    /// Each child of a shard that is cut begins with what the other one has.
+    TallyOfWrongHalf;
 }
 
 impl Sabotage {
@@ -139,6 +164,24 @@ impl Sabotage {
                 | Self::EvidenceDropped
                 | Self::JudgeSkipsSignatures
                 | Self::LockForgotten
+        )
+    }
+
+    /// Whether it is a bug that only a run can meet in which shards are cut and joined.
+    #[must_use]
+    pub const fn reshaping(self) -> bool {
+        matches!(
+            self,
+            Self::TakenIgnored
+                | Self::ReaddressTwice
+                | Self::CreditByBoth
+                | Self::VoteUnrestricted
+                | Self::RegisterLeft
+                | Self::SiblingVotesNo
+                | Self::SealForGood
+                | Self::TwoSealing
+                | Self::OrdinalReused
+                | Self::TallyOfWrongHalf
         )
     }
 
@@ -190,12 +233,13 @@ fn apply(
     at: BlockContext,
     command: &Command,
 ) -> CommandOutcome {
+    if let Some(outcome) = elastic::apply(sabotage, work, view, at, command) {
+        return outcome;
+    }
     match (sabotage, command) {
         (Sabotage::VoteAgain, Command::Tx(bytes)) => {
-            let said_no = |record: &Prepared| {
-                record.dropped.is_none()
-                    && record.own.as_ref().is_some_and(|own| matches!(own.decision, Decision::No(_)))
-            };
+            let said_no =
+                |record: &Prepared| record.dropped.is_none() && matches!(record.decision(), Some(Decision::No(_)));
             forget(view, at, bytes, said_no);
             work.apply(view, at, command)
         }
@@ -390,7 +434,7 @@ fn afterwards(
         Sabotage::DropEarly => {
             for txid in resolved {
                 let Some(record) = commit::prepared(view, txid) else { continue };
-                for account in record.own.iter().flat_map(|own| &own.accounts) {
+                for account in record.accounts() {
                     view.delete(schema::register(account, txid));
                 }
                 view.delete(schema::prepared(txid));
@@ -399,8 +443,8 @@ fn afterwards(
         Sabotage::ReleaseTwice => {
             for txid in resolved {
                 let Some(record) = commit::prepared(view, txid) else { continue };
-                let aborted = record.outcome.is_some_and(|outcome| !outcome.committed);
-                let held = record.own.as_ref().is_some_and(|own| own.decision == Decision::Yes);
+                let aborted = record.outcome().is_some_and(|outcome| !outcome.committed);
+                let held = record.decision() == Some(Decision::Yes);
                 if aborted && held {
                     release(work, view, at, &record);
                 }
@@ -408,7 +452,7 @@ fn afterwards(
         }
         Sabotage::HoldNothing => {
             for (txid, decision) in voted {
-                let undecided = commit::prepared(view, txid).filter(|record| record.outcome.is_none());
+                let undecided = commit::prepared(view, txid).filter(|record| record.outcome().is_none());
                 if let (Some(record), Decision::Yes) = (undecided, decision) {
                     release(work, view, at, &record);
                 }
@@ -476,7 +520,7 @@ fn locks_of(view: &mut View<'_>, at: BlockContext, bytes: &[u8]) -> Vec<(Vec<u8>
 fn give_up(work: &mut BlockWork, view: &mut View<'_>, at: BlockContext, when: impl Fn(&Prepared, &Stamp) -> bool) {
     for (_, bytes) in view.scan_prefix(&[schema::PREPARED]) {
         let Ok(record) = borsh::from_slice::<Prepared>(&bytes) else { continue };
-        let Some(own) = record.own.as_ref().filter(|_| record.outcome.is_none()) else { continue };
+        let Some(own) = record.casts.last().filter(|_| record.outcome().is_none()) else { continue };
         if !when(&record, &own.at) {
             continue;
         }
@@ -484,14 +528,7 @@ fn give_up(work: &mut BlockWork, view: &mut View<'_>, at: BlockContext, when: im
         let missing = record.voters.iter().find(|group| **group != at.group && !heard.contains(group));
         let Some(missing) = missing.copied() else { continue };
         let Ok(tx) = ParsedTx::decode(&at.cluster, &record.tx) else { continue };
-        let legs = commit::legs_where(&tx.body, |slot, account| match (slot, account) {
-            (ledger::tx::Slot::Clear { ledger, .. }, Some(account)) => {
-                let home = if *ledger == LedgerId::MAIN { work.layout.locate(&account) } else { GroupId(ledger.0) };
-                home == missing
-            }
-            (ledger::tx::Slot::Hidden { group, .. }, _) => *group == missing,
-            (ledger::tx::Slot::Clear { .. }, None) => false,
-        });
+        let legs = commit::legs_of(Some(&work.layout), at.group, missing, &tx.body);
         let vote = Vote { txid: record.txid, tx: record.tx.clone(), legs, decision: Decision::No(Reject::TooLate) };
         work.receive(view, at, missing, Message::Vote(vote));
     }
@@ -516,7 +553,7 @@ fn wait_for_router(work: &mut BlockWork, view: &mut View<'_>, at: BlockContext, 
 }
 
 fn unvoted(view: &mut View<'_>, txid: &TxId) -> bool {
-    commit::prepared(view, txid).is_none_or(|record| record.own.is_none())
+    commit::prepared(view, txid).is_none_or(|record| record.decision().is_none())
 }
 
 fn note(view: &mut View<'_>, at: BlockContext, source: GroupId, vote: &Vote, work: &BlockWork) {
@@ -524,7 +561,7 @@ fn note(view: &mut View<'_>, at: BlockContext, source: GroupId, vote: &Vote, wor
     let voters = with_rules(work, at, |ctx| ctx.rules.voter_groups(&tx.body)).unwrap_or_default();
     let stamp = Stamp { height: at.height, time_ms: TimeMs(at.time_ms.0) };
     let mut record = commit::prepared(view, &tx.txid).unwrap_or(Prepared {
-        version: 1,
+        version: commit::PREPARED_VERSION,
         txid: tx.txid,
         tx: vote.tx.clone(),
         openings: Vec::new(),
@@ -533,9 +570,8 @@ fn note(view: &mut View<'_>, at: BlockContext, source: GroupId, vote: &Vote, wor
         valid_until_ms: tx.body.valid_until_ms,
         seen: stamp,
         handed_over: false,
-        own: None,
+        casts: Vec::new(),
         received: Vec::new(),
-        outcome: None,
         dropped: None,
     });
     record.received.push(Received { group: source, decision: vote.decision, legs: vote.legs.clone(), at: stamp });

@@ -79,6 +79,8 @@ pub enum Fault {
     Apart(NodeId, NodeId, u64),
     /// A group goes over to the other engine.
     Switch(GroupId),
+    /// Somebody wants a shard cut, or two of them joined: which, is decided when the registry is first asked.
+    Reshape,
 }
 
 /// Everything that is drawn before a run starts.
@@ -189,6 +191,18 @@ impl Schedule {
         let end = shape.safety_ms.max(401);
         for _ in 0..count.unwrap_or(drawn) {
             self.faults.push((rng.random_range(400..end), Fault::Switch(group)));
+        }
+    }
+}
+
+impl Schedule {
+    /// Adds wishes to cut and join shards: so many, or as many as are drawn.
+    pub(crate) fn reshape(&mut self, count: Option<u32>, shape: &Shape, rng: &mut ChaCha8Rng) {
+        let drawn = rng.random_range(3..=6);
+        // One that comes too late does not get to its end while faults happen.
+        let end = (shape.safety_ms * 4 / 5).max(401);
+        for _ in 0..count.unwrap_or(drawn) {
+            self.faults.push((rng.random_range(400..end), Fault::Reshape));
         }
     }
 }

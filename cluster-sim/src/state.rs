@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use cross_shard::stream::{InCursor, OutStream};
-use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
 use ledger::ids::GroupId;
+use ledger::layout::Layout;
+use ledger::lineage::Origin;
 use ledger::receipt::Receipt;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
@@ -99,17 +100,22 @@ pub fn receipt(kv: &MemKv, txid: &ledger::TxId) -> Result<Option<Receipt>, Strin
 /// # Errors
 /// A text when there is none.
 pub fn receipt_at(kv: &MemKv, place: ReceiptPlace) -> Result<Receipt, String> {
-    let block: BlockRecord = load(kv, &schema::block(place.height))?;
+    let plain = schema::block(place.height);
+    let origin: Option<Origin> = find(kv, &schema::origin())?;
+    let archived = origin.is_some_and(|origin| origin.archived.iter().any(|segment| segment.group == place.chain));
+    let key = if archived { schema::archived(place.chain, &plain) } else { plain };
+    let block: BlockRecord = load(kv, &key)?;
     let index = usize::try_from(place.index).unwrap_or(usize::MAX);
     block.receipts.get(index).cloned().ok_or_else(|| format!("block {} has no receipt {index}", place.height))
 }
 
-/// Builds the state tree from the leaves in the database.
+/// Builds the state tree from the leaves in the database. What a shard owns is the same in every layout.
 ///
 /// # Errors
-/// A text when a leaf lies outside the group's prefix.
-pub fn rebuild_tree(kv: &MemKv, genesis: &Genesis, group: GroupId) -> Result<StateTree, String> {
-    let prefix = genesis.layout.prefix_of(group).map_or(BitPrefix::ROOT, ledger::layout::BitPrefix::in_tree);
+/// A text when a leaf lies outside the group's prefix, or the database has no layout.
+pub fn rebuild_tree(kv: &MemKv, group: GroupId) -> Result<StateTree, String> {
+    let layout: Layout = load(kv, &schema::layout())?;
+    let prefix = layout.prefix_ever(group).map_or(BitPrefix::ROOT, ledger::layout::BitPrefix::in_tree);
     let mut tree = StateTree::new(prefix);
     let leaves = scan(kv, &[schema::STATE]);
     tree.apply(leaves.iter().filter_map(|(key, value)| Some((schema::tree_position(key)?, Some(value_hash(value))))))
@@ -117,12 +123,18 @@ pub fn rebuild_tree(kv: &MemKv, genesis: &Genesis, group: GroupId) -> Result<Sta
     Ok(tree)
 }
 
+/// Whether a node has a pair for itself: certificates, of inherited chains, too, and marks.
+fn of_node(key: &[u8]) -> bool {
+    let kind = if key.first() == Some(&schema::ARCHIVE) { key.get(9) } else { key.first() };
+    [Some(&schema::CERTIFICATE), Some(&schema::NODE)].contains(&kind)
+}
+
 /// A digest of everything replicated: all but the certificates and marks, which each node has for itself.
 #[must_use]
 pub fn digest(kv: &MemKv) -> Hash32 {
     let pairs: Vec<(Vec<u8>, Vec<u8>)> = scan(kv, &[])
         .into_iter()
-        .filter(|(key, _)| ![Some(&schema::CERTIFICATE), Some(&schema::NODE)].contains(&key.first()))
+        .filter(|(key, _)| !of_node(key))
         .map(|(key, value)| (key.to_vec(), value.to_vec()))
         .collect();
     ledger::hash::sha256(&borsh::to_vec(&pairs).expect("writing to memory does not fail"))

@@ -85,7 +85,7 @@ impl World {
             Victim::Node(number) => at(number),
             Victim::LeaderOf(number) => {
                 let groups = self.genesis.committees.iter().map(|committee| committee.group);
-                let groups: Vec<GroupId> = groups.chain(self.founding).collect();
+                let groups: Vec<GroupId> = groups.chain(self.founding).chain(self.born.keys().copied()).collect();
                 let group = groups[number as usize % groups.len()];
                 let leads = |node: &&Node| node.replicas.get(&group).is_some_and(Replica::leads);
                 self.nodes.values().find(leads).map_or_else(|| at(number), |node| node.id)
@@ -176,6 +176,7 @@ impl World {
             Fault::Leap(ms) => self.leap(ms),
             Fault::Ghost(source, dest) => self.haunt(source, dest),
             Fault::Switch(group) => self.push(0, Event::Switch { group, to: None }),
+            Fault::Reshape => self.push(0, Event::Reshape { kind: None }),
         }
     }
 
@@ -241,6 +242,7 @@ impl World {
             | Fault::SlowLink(..)
             | Fault::Leap(_)
             | Fault::Switch(_)
+            | Fault::Reshape
             | Fault::Ghost(..) => {}
         }
     }

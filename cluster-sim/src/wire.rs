@@ -220,6 +220,10 @@ fn mail(bytes: &[u8]) -> String {
         }
         Ok(Message::AnchorsUpdate(update)) => format!("anchors of {}: {:?}", update.channel, update.anchors),
         Ok(Message::ChannelUpdate(shown)) => format!("channel of {:?}, {:?}", shown.members, shown.status),
+        Ok(Message::Seal(seal)) => format!("seal of {:?} by {}", seal.parents, seal.job),
+        Ok(Message::Unseal(job)) => format!("unseal by {job}"),
+        Ok(Message::Reshaped(reshaped)) => format!("layout {} by {}", reshaped.layout.version, reshaped.job),
+        Ok(Message::Closed(closed)) => format!("{} to {} was taken below {}", closed.source, closed.dest, closed.taken),
         Err(_) => "no message".to_owned(),
     }
 }
@@ -264,6 +268,13 @@ fn peer(message: &PeerMessage) -> String {
         PeerMessage::Audit(entry) => format!("audit of {} (kind {})", entry.group(), entry.kind()),
         PeerMessage::Contribution(given) => {
             format!("contribution of node {} to epoch {}", given.node, given.epoch)
+        }
+        PeerMessage::Report(report) => {
+            format!("report of node {} on {}: {:?}", report.node, report.group, report.said)
+        }
+        PeerMessage::Sealed(proof) => {
+            let header = &proof.certificate.header;
+            format!("proof that {} is sealed at height {} for {}", header.group, header.height, proof.job)
         }
         PeerMessage::Checkpoint(certificate) => {
             format!("checkpoint of {} height {}", certificate.header.group, certificate.header.height)

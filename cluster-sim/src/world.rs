@@ -9,9 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use ledger::certificate::Certificate;
-use ledger::committee::Engine;
+use ledger::committee::{Committee, Engine};
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, Height, NodeId, TxId};
+use ledger::layout::Layout;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
@@ -86,10 +87,16 @@ pub(crate) struct World {
     pub(crate) outcomes: BTreeMap<TxId, bool>,
     /// Groups that were founded while the cluster ran.
     pub(crate) foundations: BTreeSet<GroupId>,
+    /// Shards that have begun while the cluster ran, and the height of each one's first block.
+    pub(crate) born: BTreeMap<GroupId, u64>,
     /// The group of the channel that is founded while the cluster runs.
     pub(crate) founding: Option<GroupId>,
     /// The admins of organisations.
     pub(crate) council: Council,
+    /// What is drawn about shards that are cut and joined.
+    pub(crate) elastic: ChaCha8Rng,
+    /// Layouts that the registry has put in force, by version, and the committees that came with each.
+    pub(crate) layouts: BTreeMap<u64, (Layout, Vec<Committee>)>,
     pub(crate) phase: Phase,
     /// When the phase began, in events' time.
     pub(crate) phase_since_ms: u64,
@@ -121,7 +128,11 @@ impl World {
         }
         for (node, skew) in nodes.values_mut().zip(&schedule.skews_ms) {
             node.skew_ms = *skew;
-            node.follows = shape.founding;
+            node.follows = shape.founding || shape.reshaping;
+            node.reshapes(shape.reshaping);
+        }
+        if shape.reshaping {
+            schedule.reshape(config.reshapes, &shape, &mut stream(seed, 11));
         }
         if let Some(shard) = shape.switching {
             schedule.switch(GroupId::shard(shard), config.switches, &shape, &mut stream(seed, 8));
@@ -160,6 +171,7 @@ impl World {
         let mut clients = Clients::new(stream(seed, 5), Rc::clone(&places), Rc::clone(&operations));
         clients.hasty = config.sabotage == Some(Sabotage::HastyRouter);
         clients.certified = shape.guarded;
+        clients.reshaping = shape.reshaping;
         Ok(Self {
             seed,
             config: config.clone(),
@@ -175,6 +187,8 @@ impl World {
             clients,
             checkers: Checkers::new(Facts::new(places, Rc::clone(&operations))),
             council: Council::new(stream(seed, 6), genesis.cluster_id(), founding, anchors),
+            elastic: stream(seed, 10),
+            layouts: BTreeMap::new(),
             genesis,
             operations,
             schedule,
@@ -195,6 +209,7 @@ impl World {
             outcomes: BTreeMap::new(),
             founding,
             foundations: BTreeSet::new(),
+            born: BTreeMap::new(),
             phase: Phase::Faults,
             phase_since_ms: 0,
             up_since_ms: 0,
@@ -301,6 +316,8 @@ impl World {
             Event::Expel { group } => self.expel(group),
             Event::Found { group } => self.found(group),
             Event::Switch { group, to } => self.switch(group, to),
+            Event::Reshape { kind } => self.reshape(kind),
+            Event::Adopt { version } => self.adopt(version),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),
             Event::Die { node, down_ms } => self.die(node, down_ms),
             Event::Heal => self.heal(),
@@ -432,6 +449,11 @@ impl World {
                     self.coverage.of_block(block);
                     self.council.lapses.see(block, &mut self.coverage);
                     self.outcomes.extend(block.receipts.iter().map(|line| (line.txid, own::committed(line))));
+                    if let (GroupId::BEACON, Some(layout)) = (block.group, &block.layout) {
+                        let version = layout.version.0;
+                        self.layouts.insert(version, (layout.clone(), block.committees.clone()));
+                        self.announce(version);
+                    }
                 }
             }
             Seen::Role { node, group, leads, term, .. } => {
@@ -469,6 +491,19 @@ impl World {
             }
             Seen::Voters { node, group, voters, .. } => {
                 self.note(|| format!("n{node} {group} is voted for by {voters:?}"))
+            }
+            Seen::Born(born) => {
+                let (node, group, height) = (born.node, born.header.group, born.header.height.0);
+                let highest = self.heights.entry(group).or_insert(height);
+                *highest = height.max(*highest);
+                self.tops.insert((node, group), height);
+                let parents = born.header.parents.len();
+                if self.born.insert(group, height).is_none() {
+                    // Two begin with each cut.
+                    self.coverage.halves += u64::from(parents == 1);
+                    self.coverage.joined += u64::from(parents == 2);
+                }
+                self.note(|| format!("n{node} {group} begins at height {height}"));
             }
             Seen::Founded(foundation) => {
                 let first = self.foundations.insert(foundation.group);

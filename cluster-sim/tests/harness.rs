@@ -20,6 +20,8 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         SimConfig { consensus: Some(Engine::Bft), shards: Some(2), lie, ..usual }
     } else if sabotage.switching() {
         SimConfig { switches: Some(4), shards: Some(2), ..usual }
+    } else if sabotage.reshaping() {
+        SimConfig { reshapes: Some(6), shards: Some(2), ..usual }
     } else {
         usual
     };
@@ -118,6 +120,35 @@ fn the_beacon_goes_over_to_the_other_engine_and_back_whatever_happens() {
     reports.iter().for_each(assert_passed);
     let stints: u64 = reports.iter().map(|report| report.coverage.stints).sum();
     assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
+}
+
+/// Under every kind of trouble, with jobs beside each other and jobs that are taken back.
+#[test]
+fn shards_are_cut_and_joined_whatever_happens() {
+    let shapes = [(3, 5), (3, 7), (5, 8)];
+    let runs: Vec<(Scenario, (u16, u32), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(7_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, nodes), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            reshapes: Some(5),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(60),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (halves, joined) = (sum(|report| report.coverage.halves), sum(|report| report.coverage.joined));
+    assert!(halves >= runs.len() as u64, "{halves} shards began as halves in {} runs", runs.len());
+    assert!(joined >= runs.len() as u64 / 4, "{joined} shards were joined in {} runs", runs.len());
 }
 
 /// A leader that says of its turn that it has only just begun, for longer than members bear.

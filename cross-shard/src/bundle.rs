@@ -9,6 +9,7 @@ use ledger::certificate::Certificate;
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
 use ledger::ids::GroupId;
+use ledger::layout::Layout;
 use ledger::limits::{BUNDLE_BYTES_MAX, BUNDLE_MESSAGES_MAX, BUNDLE_PROOF_MAX};
 use ledger::merkle::MerklePath;
 use ledger::reject::Reject;
@@ -81,6 +82,14 @@ fn alive(view: &mut View<'_>, certificate: &Certificate) -> Result<(), Reject> {
     }
 }
 
+/// Refuses mail of a group that the layout has retired: what is left of it comes from those that came from it.
+fn lives(view: &mut View<'_>, group: GroupId) -> Result<(), Reject> {
+    // The committee in force goes with its group, so the layout is looked at only where there is none.
+    let retired = view.get(&schema::current_committee(group)).is_none()
+        && view.load::<Layout>(&schema::layout()).is_some_and(|layout| layout.retired(group));
+    if retired { Err(Reject::MailRetired) } else { Ok(()) }
+}
+
 impl Bundle {
     /// Checks size, certificate and path against committees that the receiver knows. That the messages
     /// lead to the head is checked on delivery, from the cursor.
@@ -111,12 +120,13 @@ impl Bundle {
     /// Returns the decoded messages; nothing when all of them were taken before.
     ///
     /// # Errors
-    /// [`Reject::MailGap`] beyond the cursor, [`Reject::MailForged`] when the proof or a message
-    /// does not hold, and what [`Bundle::check`] returns. The view is then unchanged.
+    /// [`Reject::MailRetired`] of a group that the layout has retired, [`Reject::MailGap`] beyond the cursor,
+    /// [`Reject::MailForged`] when the proof or a message does not hold, and what [`Bundle::check`] returns. The view is then unchanged.
     pub fn deliver(&self, view: &mut View<'_>, me: GroupId) -> Result<Vec<(u64, Message)>, Reject> {
         if self.dest != me {
             return Err(Reject::MailForged);
         }
+        lives(view, self.source)?;
         let cursor = in_cursor(view, self.source);
         let Some(known) = cursor.next_seq.checked_sub(self.first_seq) else {
             return Err(Reject::MailGap);
@@ -173,10 +183,12 @@ impl AckProof {
     /// Drops what the peer has taken and returns its cursor.
     ///
     /// # Errors
-    /// What [`AckProof::check`] returns, and [`Reject::MailForged`] for a cursor beyond the stream.
+    /// What [`AckProof::check`] returns, [`Reject::MailRetired`] of a group that the layout has retired, and
+    /// [`Reject::MailForged`] for a cursor beyond the stream.
     /// The view is then unchanged.
     pub fn apply(&self, view: &mut View<'_>, me: GroupId) -> Result<u64, Reject> {
         let dest = self.certificate.header.group;
+        lives(view, dest)?;
         let mut stream: OutStream = out_stream(view, dest);
         if self.leaf.next_seq <= stream.acked {
             return Ok(stream.acked);

@@ -6,13 +6,17 @@
 //! `shard-node` composes both into the machine of a group.
 
 pub mod bundle;
+pub mod closed;
 pub mod commit;
+pub mod estate;
 pub mod message;
 pub mod notice;
 pub mod range;
+pub mod route;
 pub mod stream;
 
 pub use bundle::{AckProof, Bundle, CommitteeSource};
+pub use closed::{Closed, ClosedStream, Ended, Passed, Reshaped};
 pub use message::{Message, Vote};
 pub use notice::{AnchorsUpdate, ChannelStatus, ChannelUpdate, NodeEntry, OrgEntry, RegistryUpdate};
 pub use stream::{InCursor, OutStream, StreamLeaf};

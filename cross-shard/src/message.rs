@@ -3,11 +3,13 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::asset::AssetDef;
 use ledger::committee::Committee;
-use ledger::ids::TxId;
+use ledger::ids::{JobId, TxId};
 use ledger::layout::Layout;
+use ledger::lineage::Seal;
 use ledger::pair::Transfer;
 use ledger::rules::Credit;
 
+use crate::closed::{Closed, Reshaped};
 use crate::commit::{Decision, LegId};
 use crate::notice::{AnchorsUpdate, ChannelUpdate, RegistryUpdate};
 
@@ -48,11 +50,18 @@ pub enum Message {
     /// The beacon names the committee that a group is being prepared for, to that group alone. The one
     /// in force cancels the plan.
     CommitteePlan(Committee) = 6,
-    // 6 is kept for the committee that a group is being prepared for.
     /// The beacon tells a channel who belongs to the cluster.
     RegistryUpdate(RegistryUpdate) = 7,
     /// A channel tells the beacon who takes part in it, and how far it has come.
     ChannelUpdate(ChannelUpdate) = 8,
+    /// The beacon tells a shard to stand still, since it is to be cut or joined.
+    Seal(Seal) = 9,
+    /// The beacon takes back the seal of a job.
+    Unseal(JobId) = 10,
+    /// The beacon tells everybody but the children of a change of the layout.
+    Reshaped(Reshaped) = 11,
+    /// A group tells those that came from a retired one how far its stream was taken.
+    Closed(Closed) = 12,
     /// The beacon tells all groups who carries the mail of a channel.
     AnchorsUpdate(AnchorsUpdate) = 13,
 }

@@ -140,7 +140,7 @@ pub fn in_cursor(view: &mut View<'_>, source: GroupId) -> InCursor {
     view.load(&schema::inbox(source)).unwrap_or_default()
 }
 
-fn peer_of(key: &[u8], prefix: &[u8]) -> Option<GroupId> {
+pub(crate) fn peer_of(key: &[u8], prefix: &[u8]) -> Option<GroupId> {
     let id: [u8; 8] = key.get(prefix.len()..)?.try_into().ok()?;
     Some(GroupId(u64::from_be_bytes(id)))
 }

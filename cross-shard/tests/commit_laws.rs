@@ -396,7 +396,7 @@ proptest! {
         for (group, shard) in &world.shards {
             for (key, value) in shard.state.iter().filter(|(key, _)| key[0] == schema::PREPARED) {
                 let record: Prepared = borsh::from_slice(value).expect("a record");
-                prop_assert!(record.outcome.is_some() && record.dropped.is_some(), "{} {:?} {:?}", group, key, record);
+                prop_assert!(record.outcome().is_some() && record.dropped.is_some(), "{} {:?} {:?}", group, key, record);
             }
             prop_assert_eq!(shard.state.keys().filter(|key| key[0] == schema::DEADLINE).count(), 0);
         }
@@ -559,7 +559,7 @@ fn a_group_that_votes_by_hand_waits_for_a_hand_over_and_says_no_when_none_comes(
     world.hand_over(a, &made.bytes(a, true)).expect("a vote");
     assert!(world.deliver(a, b, true), "b remembers the vote");
     let record = prepared(&mut world, b, &made).expect("a record");
-    assert_eq!((record.own, record.handed_over, record.received.len()), (None, false, 1));
+    assert_eq!((record.decision(), record.handed_over, record.received.len()), (None, false, 1));
     assert_eq!(world.sum().1, 30, "b holds nothing, though its account has signed");
     assert!(!world.deliver(b, a, true), "and says nothing");
     let deadline = world.apply(b, |view, _, _| commit::next_deadline(view));
@@ -664,7 +664,7 @@ fn hidden_legs_wait_for_their_opening_and_say_no_when_it_does_not_come() {
     assert_eq!(world.hand_over(b, &made.bytes(b, false)), Err(Reject::HiddenSlot));
     world.hand_over(a, &made.bytes(a, true)).expect("a vote");
     assert!(world.deliver(a, b, true), "b cannot vote yet, and remembers");
-    assert_eq!(prepared(&mut world, b, &made).map(|record| record.own), Some(None));
+    assert_eq!(prepared(&mut world, b, &made).map(|record| record.decision()), Some(None));
     assert_eq!(world.hand_over(b, &made.bytes(b, true)), Ok(Handed::Voted(Decision::Yes)));
     assert_eq!(world.shards[&b].posted.len(), 1);
 

@@ -5,12 +5,13 @@ mod support;
 use cross_shard::commit::{Cast, Decision, Prepared, Received, Register, Resolved, Stamp};
 use cross_shard::stream::{message_hash, root};
 use cross_shard::{
-    AckProof, AnchorsUpdate, Bundle, ChannelStatus, ChannelUpdate, InCursor, Message, NodeEntry, OrgEntry, OutStream,
-    RegistryUpdate, StreamLeaf, Vote,
+    AckProof, AnchorsUpdate, Bundle, ChannelStatus, ChannelUpdate, Closed, ClosedStream, Ended, InCursor, Message,
+    NodeEntry, OrgEntry, OutStream, Passed, RegistryUpdate, Reshaped, StreamLeaf, Vote,
 };
 use ledger::hash::Hash32;
-use ledger::ids::{Address, AssetId, GroupId, Height, LedgerId, NodeId, OrgId, TimeMs, TxId};
-use ledger::layout::Layout;
+use ledger::ids::{Address, AssetId, GroupId, Height, JobId, LedgerId, NodeId, OrgId, TimeMs, TxId};
+use ledger::layout::{BitPrefix, Layout};
+use ledger::lineage::{ChildShard, Seal};
 use ledger::pair::Transfer;
 use ledger::{AssetDef, AssetSpec, Reject, SecretKey, merkle};
 use support::vectors::Vectors;
@@ -56,12 +57,38 @@ fn every_message() -> Vec<Message> {
             status: ChannelStatus::Frozen,
             engine: ledger::Engine::Bft,
         }),
+        Message::Seal(Seal {
+            version: 1,
+            job: JobId(4),
+            parents: vec![DEST],
+            children: [2, 3].map(|ordinal| child(&reshaped_layout(), ordinal)).to_vec(),
+            layout: reshaped_layout(),
+        }),
+        Message::Unseal(JobId(4)),
+        Message::Reshaped(Reshaped {
+            version: 1,
+            job: JobId(4),
+            layout: reshaped_layout(),
+            committees: [2, 3].map(|ordinal| Group::new(ordinal).committee).to_vec(),
+            ended: vec![Ended { group: DEST, taken: 6 }],
+        }),
+        Message::Closed(Closed { version: 1, source: DEST, dest: GroupId::shard(0), taken: 6 }),
         Message::AnchorsUpdate(AnchorsUpdate {
             version: 1,
             channel: GroupId::channel(5),
             anchors: vec![NodeId(1), NodeId(3)],
         }),
     ]
+}
+
+/// A layout of two shards of which the second was cut.
+fn reshaped_layout() -> Layout {
+    Layout::even(2).split(DEST, [2, 3].map(GroupId::shard)).expect("it can be cut")
+}
+
+fn child(layout: &Layout, ordinal: u32) -> ChildShard {
+    let Group { id, committee, .. } = Group::new(ordinal);
+    ChildShard { group: id, prefix: layout.prefix_of(id).expect("it lives"), committee }
 }
 
 fn vote(decision: Decision) -> Message {
@@ -86,6 +113,10 @@ fn name_of(message: &Message) -> &'static str {
         Message::Transfer(_) => "message/transfer",
         Message::RegistryUpdate(_) => "message/registry update",
         Message::ChannelUpdate(_) => "message/channel update",
+        Message::Seal(_) => "message/seal",
+        Message::Unseal(_) => "message/unseal",
+        Message::Reshaped(_) => "message/reshaped",
+        Message::Closed(_) => "message/closed",
         Message::AnchorsUpdate(_) => "message/anchors update",
     }
 }
@@ -107,7 +138,7 @@ fn registers_and_what_a_group_knows_of_a_transaction() {
         vectors.format(&format!("register/{decision:?}"), &Register { version: 1, decision, height: Height(3) }, "");
     }
     let mut record = Prepared {
-        version: 1,
+        version: 2,
         txid: TxId(Hash32([1; 32])),
         tx: b"a signed transaction".to_vec(),
         openings: Vec::new(),
@@ -116,21 +147,22 @@ fn registers_and_what_a_group_knows_of_a_transaction() {
         valid_until_ms: at(60_000).time_ms,
         seen: at(1),
         handed_over: true,
-        own: None,
+        casts: Vec::new(),
         received: Vec::new(),
-        outcome: None,
         dropped: None,
     };
     vectors.format("prepared/waits", &record, "");
-    record.own = Some(Cast {
+    record.casts.push(Cast {
+        group: GroupId::shard(0),
         decision: Decision::Yes,
         legs: vec![0],
         accounts: vec![Address([2; 20])],
         sent: vec![(GroupId::shard(1), 7)],
         at: at(2),
+        within: BitPrefix::ALL,
+        outcome: Some(Resolved { committed: true, at: at(3) }),
     });
     record.received = vec![Received { group: GroupId::shard(1), decision: Decision::Yes, legs: vec![2], at: at(3) }];
-    record.outcome = Some(Resolved { committed: true, at: at(3) });
     record.dropped = Some(at(4));
     record.tx.clear();
     vectors.format("prepared/dropped", &record, "");
@@ -149,6 +181,17 @@ fn streams() {
     }
     vectors.format("outgoing", &OutStream { next_seq: 7, acked: 1, peaks: cursor.peaks.clone() }, "");
     vectors.format("incoming", &cursor, "");
+    let closed = ClosedStream {
+        version: 1,
+        kept: 1,
+        next_seq: 7,
+        taken: Some(3),
+        whole: true,
+        passed: [(2, 4), (3, 2)]
+            .map(|(to, upto)| Passed { by: GroupId::shard(0), dest: GroupId::shard(to), upto })
+            .to_vec(),
+    };
+    vectors.format("closed", &closed, "");
     let head = cursor.leaf(DEST).head;
     let leaf = |peer, next_seq| StreamLeaf { peer: GroupId::shard(peer), next_seq, head };
     vectors.format("leaf", &leaf(1, 2), &leaf(1, 2).hash().to_string());

@@ -9,6 +9,12 @@ use crate::ids::{ClusterId, GroupId, Height, Incarnation, LayoutVersion, TimeMs}
 /// Version written into new headers.
 pub const HEADER_VERSION: u8 = 1;
 
+/// Bit of [`Header::flags`]: after this block a seal is in force ([`crate::lineage::Seal`]). Unless it is taken back,
+/// this is the last block of its group.
+pub const FLAG_SEALED: u16 = 1;
+/// Bit of [`Header::flags`]: the first block of a shard that others were cut or joined into.
+pub const FLAG_BORN: u16 = 2;
+
 /// What a group signs about one block (DESIGN §5).
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Header {
@@ -22,7 +28,8 @@ pub struct Header {
     pub incarnation: Incarnation,
     /// Position in the chain.
     pub height: Height,
-    /// Hash of the previous header; two after a merge.
+    /// Hash of the previous header; in the first block of a shard that others were joined into, of the last headers of
+    /// both, the left one's first.
     pub parents: Vec<Hash32>,
     /// `max(stamp, previous + 1)`.
     pub time_ms: TimeMs,
@@ -46,7 +53,7 @@ pub struct Header {
     pub committee_hash: Hash32,
     /// Committee that signs the next one.
     pub next_committee_hash: Hash32,
-    /// Bit set, 0 for now.
+    /// [`FLAG_SEALED`], [`FLAG_BORN`]; the other bits are 0.
     pub flags: u16,
 }
 

@@ -58,6 +58,44 @@ number!(
     LayoutVersion(u64)
 );
 
+/// Names a change of the layout, or of a shard's seats: a split, a merge or a move. Counts up and is never given
+/// twice. Shown as `job-N`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+)]
+#[serde(transparent)]
+pub struct JobId(pub u64);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "job-{}", self.0)
+    }
+}
+
+impl FromStr for JobId {
+    type Err = IdError;
+
+    fn from_str(s: &str) -> Result<Self, IdError> {
+        let bad = || IdError::Job(s.to_owned());
+        let number = s.strip_prefix("job-").ok_or_else(bad)?;
+        let job = Self(number.parse().map_err(|_| bad())?);
+        // One name for each job: no sign, no leading zeros.
+        if job.to_string() == s { Ok(job) } else { Err(bad()) }
+    }
+}
+
 impl Height {
     /// The height after this one.
     #[must_use]
@@ -352,6 +390,9 @@ pub enum IdError {
     /// Not `beacon`, `shard-N` or `channel-N`.
     #[error("'{0}' is no group: expected beacon, shard-N or channel-N")]
     Group(String),
+    /// Not `job-N`.
+    #[error("'{0}' is no job: expected job-N; look at 'seamark shard status'")]
+    Job(String),
 }
 
 #[cfg(test)]
@@ -390,5 +431,15 @@ mod tests {
             assert!(wrong.parse::<GroupId>().is_err(), "{wrong}");
         }
         assert_eq!(GroupId(0).kind(), None);
+    }
+
+    #[test]
+    fn jobs_survive_text() {
+        for job in [JobId(0), JobId(7), JobId(u64::MAX)] {
+            assert_eq!(job.to_string().parse::<JobId>(), Ok(job));
+        }
+        for wrong in ["job-", "job-+3", "job-03", "job--1", "Job-3", "3", ""] {
+            assert!(wrong.parse::<JobId>().is_err(), "{wrong}");
+        }
     }
 }

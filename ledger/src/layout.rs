@@ -1,12 +1,13 @@
 //! The layout: which shard owns which accounts, as a prefix tree over account partitions.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use crate::hash::Hash32;
-use crate::ids::{Address, GroupId, LayoutVersion};
+use crate::ids::{Address, GroupId, GroupKind, LayoutVersion};
 
 /// The first `length` bits of a key; bits beyond are zero.
 #[derive(
@@ -31,6 +32,15 @@ impl BitPrefix {
         Self { bits, length: self.length + 1 }
     }
 
+    /// The prefix one bit shorter; `None` for that of everything.
+    #[must_use]
+    pub fn parent(self) -> Option<Self> {
+        let length = self.length.checked_sub(1)?;
+        // A length over 64 is refused by `Layout::well_formed`; until then it must not panic.
+        let last = 1u64.checked_shl(63u32.saturating_sub(u32::from(length))).unwrap_or(0);
+        Some(Self { bits: self.bits & !last, length })
+    }
+
     /// Whether a key starts with this prefix.
     #[must_use]
     pub fn covers(&self, key: &[u8; 32]) -> bool {
@@ -44,6 +54,14 @@ impl BitPrefix {
 }
 
 impl BitPrefix {
+    /// Whether everything under `other` lies under this prefix.
+    #[must_use]
+    pub fn holds(&self, other: &Self) -> bool {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&other.bits.to_be_bytes());
+        self.length <= other.length && self.covers(&key)
+    }
+
     /// The same prefix as the state tree takes it.
     #[must_use]
     pub fn in_tree(self) -> crate::tree::BitPrefix {
@@ -102,7 +120,8 @@ pub struct Layout {
     pub version: LayoutVersion,
     /// Sorted by prefix bits; together they cover everything without overlap.
     pub shards: Vec<ShardRange>,
-    /// Every shard that ever was and is no more.
+    /// Every shard that ever was and is no more, in the order in which they ended; of two that ended together the
+    /// left one first.
     pub lineage: Vec<Lineage>,
 }
 
@@ -150,10 +169,127 @@ impl Layout {
         self.shards.iter().find(|shard| shard.group == group).map(|shard| shard.prefix)
     }
 
+    fn ended(&self, group: GroupId) -> Option<&Lineage> {
+        self.lineage.iter().find(|entry| entry.group == group)
+    }
+
+    /// Whether a shard ever was and is no more.
+    #[must_use]
+    pub fn retired(&self, group: GroupId) -> bool {
+        self.ended(group).is_some()
+    }
+
+    /// The prefix of a shard, living or retired: it is the same for all its life.
+    #[must_use]
+    pub fn prefix_ever(&self, group: GroupId) -> Option<BitPrefix> {
+        self.prefix_of(group).or_else(|| self.ended(group).map(|entry| entry.prefix))
+    }
+
+    /// The living shard that does for a retired one what only one can do: the leftmost of those that came from it.
+    /// Every other group is its own heir.
+    #[must_use]
+    pub fn heir(&self, group: GroupId) -> GroupId {
+        let mut heir = group;
+        // Successors stand behind their parents, so there are at most as many steps as there are entries.
+        for entry in &self.lineage {
+            if entry.group == heir {
+                heir = entry.successors.first().copied().unwrap_or(heir);
+            }
+        }
+        heir
+    }
+
+    /// The living shards that came from a retired one, in order of prefix; any other group itself.
+    #[must_use]
+    pub fn successors(&self, group: GroupId) -> Vec<GroupId> {
+        if !self.retired(group) {
+            return vec![group];
+        }
+        let family = self.family(group);
+        self.shards.iter().map(|shard| shard.group).filter(|shard| family.contains(shard)).collect()
+    }
+
+    /// Whether `group` is `ancestor` or came from it.
+    #[must_use]
+    pub fn descends(&self, group: GroupId, ancestor: GroupId) -> bool {
+        group == ancestor || self.family(ancestor).contains(&group)
+    }
+
+    /// A shard and all that came from it, living or not.
+    fn family(&self, ancestor: GroupId) -> BTreeSet<GroupId> {
+        let mut family = BTreeSet::from([ancestor]);
+        // Successors stand behind their parents, so one pass finds all of them.
+        for entry in &self.lineage {
+            if family.contains(&entry.group) {
+                family.extend(&entry.successors);
+            }
+        }
+        family
+    }
+
+    /// The shard that the next one to be born would be: ordinals count up over living and retired.
+    #[must_use]
+    pub fn next_shard(&self) -> GroupId {
+        let living = self.shards.iter().map(|shard| shard.group.ordinal());
+        let ever = living.chain(self.lineage.iter().map(|entry| entry.group.ordinal()));
+        GroupId::shard(ever.max().map_or(0, |last| last.saturating_add(1)))
+    }
+
+    /// Whether a shard of this number could be born: it is a shard's, and no shard ever had it.
+    fn free(&self, group: GroupId) -> bool {
+        group.kind() == Some(GroupKind::Shard) && self.prefix_ever(group).is_none()
+    }
+
+    /// The layout after this one, in which a shard is cut into two new ones, left and right; `None` when there is
+    /// no such shard, it cannot be cut once more, or a child is not new.
+    #[must_use]
+    pub fn split(&self, parent: GroupId, children: [GroupId; 2]) -> Option<Self> {
+        let at = self.shards.iter().position(|shard| shard.group == parent)?;
+        let prefix = self.shards[at].prefix;
+        if prefix.length >= 64 || children[0] == children[1] || !children.iter().all(|child| self.free(*child)) {
+            return None;
+        }
+        let mut next = self.after();
+        let halves = [false, true].map(|right| prefix.child(right));
+        let born = children.into_iter().zip(halves).map(|(group, prefix)| ShardRange { group, prefix });
+        next.shards.splice(at..=at, born);
+        next.lineage.push(Lineage { group: parent, prefix, until: next.version, successors: children.to_vec() });
+        Some(next)
+    }
+
+    /// The layout after this one, in which two shards, left and right, are joined into a new one; `None` when they
+    /// are not the halves of one prefix, or the child is not new.
+    #[must_use]
+    pub fn merge(&self, parents: [GroupId; 2], child: GroupId) -> Option<Self> {
+        let at = self.shards.iter().position(|shard| shard.group == parents[0])?;
+        // Halves of one prefix that both live stand beside each other.
+        let right = self.shards.get(at + 1).filter(|shard| shard.group == parents[1])?;
+        let halves = [self.shards[at].prefix, right.prefix];
+        let prefix = halves[0].parent()?;
+        if halves != [prefix.child(false), prefix.child(true)] || !self.free(child) {
+            return None;
+        }
+        let mut next = self.after();
+        next.shards.splice(at..at + 2, [ShardRange { group: child, prefix }]);
+        for (group, prefix) in parents.into_iter().zip(halves) {
+            next.lineage.push(Lineage { group, prefix, until: next.version, successors: vec![child] });
+        }
+        Some(next)
+    }
+
+    fn after(&self) -> Self {
+        Self { version: LayoutVersion(self.version.0 + 1), ..self.clone() }
+    }
+
     /// Whether the shards are distinct and cover everything exactly once, in order, each by a
-    /// prefix without bits beyond its length.
+    /// prefix without bits beyond its length, and whether the retired ones became them: each was cut into its halves
+    /// or joined with its other half, once, into shards that are known.
     #[must_use]
     pub fn well_formed(&self) -> bool {
+        self.covers_all() && self.lineage_holds()
+    }
+
+    fn covers_all(&self) -> bool {
         let mut next: u128 = 0;
         for shard in &self.shards {
             if shard.prefix.length > 64 || u128::from(shard.prefix.bits) != next {
@@ -168,6 +304,50 @@ impl Layout {
         let mut groups: Vec<_> = self.shards.iter().map(|shard| shard.group).collect();
         groups.sort_unstable();
         next == 1 << 64 && groups.windows(2).all(|pair| pair[0] != pair[1])
+    }
+
+    fn lineage_holds(&self) -> bool {
+        // Where each shard stands: its prefix, and its place among the retired, which the living are all behind.
+        let mut known: BTreeMap<GroupId, (BitPrefix, usize)> =
+            self.shards.iter().map(|shard| (shard.group, (shard.prefix, usize::MAX))).collect();
+        for (entry, at) in self.lineage.iter().zip(0..) {
+            if known.insert(entry.group, (entry.prefix, at)).is_some() {
+                return false;
+            }
+        }
+        // Behind its parent, so that a walk from parent to child ends.
+        let born = |at: usize, group: &GroupId, prefix: BitPrefix| {
+            known.get(group).is_some_and(|(own, place)| *own == prefix && *place > at)
+        };
+        let mut before = LayoutVersion(0);
+        self.lineage.iter().zip(0..).all(|(entry, at)| {
+            let became = match (entry.successors.as_slice(), entry.prefix.parent()) {
+                ([left, right], _) => {
+                    entry.prefix.length < 64
+                        && left != right
+                        && born(at, left, entry.prefix.child(false))
+                        && born(at, right, entry.prefix.child(true))
+                }
+                ([child], Some(whole)) => whole.length < 64 && born(at, child, whole) && self.joined(at, whole, *child),
+                _ => false,
+            };
+            let in_order = before <= entry.until && entry.until <= self.version;
+            before = entry.until;
+            became && in_order
+        })
+    }
+
+    /// Whether the entry at `at` and the one beside it are the halves of `whole`, left first, joined at once.
+    fn joined(&self, at: usize, whole: BitPrefix, child: GroupId) -> bool {
+        let is_half = |entry: Option<&Lineage>, right: bool, until: LayoutVersion| {
+            entry.is_some_and(|entry| {
+                entry.prefix == whole.child(right) && entry.until == until && entry.successors == [child]
+            })
+        };
+        let entry = &self.lineage[at];
+        let left = entry.prefix == whole.child(false);
+        let other = if left { self.lineage.get(at + 1) } else { at.checked_sub(1).and_then(|at| self.lineage.get(at)) };
+        is_half(Some(entry), !left, entry.until) && is_half(other, left, entry.until)
     }
 }
 

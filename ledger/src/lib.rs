@@ -24,6 +24,7 @@ pub mod header;
 pub mod ids;
 pub mod layout;
 pub mod limits;
+pub mod lineage;
 pub mod lock;
 pub mod machine;
 pub mod memo;
@@ -54,10 +55,11 @@ pub use handover::Handover;
 pub use hash::Hash32;
 pub use header::Header;
 pub use ids::{
-    Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, LayoutVersion, LedgerId, LockId,
-    NodeId, OrgId, Tick, TimeMs, TxId,
+    Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, JobId, LayoutVersion, LedgerId,
+    LockId, NodeId, OrgId, Tick, TimeMs, TxId,
 };
 pub use layout::{BitPrefix, Layout, ShardRange};
+pub use lineage::{BornShard, ChildShard, Origin, ParentEnd, Seal, SealedBy, Segment};
 pub use receipt::{Outcome, Receipt};
 pub use reject::Reject;
 pub use tx::{AccountWrite, Condition, Move, Opening, ParsedTx, SignedTx, Slot, Submission, TxBody, Voter};

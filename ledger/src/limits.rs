@@ -57,6 +57,11 @@ pub const RECEIPT_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 pub const BFT_MEMBERS_MIN: usize = 4;
 /// Proofs that one member of one committee has voted twice, as they are kept; more add nothing.
 pub const EVIDENCE_PER_MEMBER_MAX: usize = 3;
+/// Messages that two shards had sent each other before they were joined, as they are taken in one block of the shard
+/// that they were joined into.
+pub const SELF_MAIL_MAX: usize = 4096;
+/// Stretches of inherited chains that a shard knows of.
+pub const SPINE_MAX: usize = 256;
 /// One sequenced entry.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Transactions in one sequenced entry.

@@ -167,6 +167,42 @@ crate::rejections! {
         Unanswered = 87, "unanswered", "no replica of the group answered the read in time; it may have no leader, for want of a majority", "see 'seamark status' for the group; ask again, or ask for a stale answer";
         /// Nothing there of what nobody knows.
         NoSuchAsset = 88, "no_such_asset", "the account has nothing of this asset, and no asset with this id is known to this group", "check the asset's id";
+        /// Standing still for a moment.
+        Sealing = 99, "shard_sealing", "the shard is being cut or joined and takes nothing for a moment", "send it again with the same txid in a moment";
+        /// Retired.
+        Moved = 100, "shard_moved", "the shard was cut or joined; another one owns the account now", "refresh the layout and send it again with the same txid";
+        /// No such job.
+        JobUnknown = 101, "job_unknown", "there is no such job", "look at 'seamark shard status'";
+        /// Too late for the job.
+        JobOver = 102, "job_over", "the job is past the point where it can be cancelled or cut, or has ended", "look at 'seamark shard status'";
+        /// Made on another layout.
+        LayoutOld = 103, "layout_old", "the plan was made on another layout", "plan again";
+        /// Something else is under way in the shard.
+        ShardBusy = 104, "shard_busy", "a job, a change of seats or a switch of the engine is under way in this shard", "wait for it, or cancel it";
+        /// No such shard.
+        ShardUnknown = 105, "shard_unknown", "the layout has no such shard", "look at 'seamark shard ls'";
+        /// Not the halves of one prefix.
+        NotSiblings = 106, "not_siblings", "the two shards are not the halves of one prefix", "merge siblings only";
+        /// Not to be cut once more.
+        SplitDepth = 107, "split_depth", "the prefix cannot be cut once more, or the cluster has as many shards as it may have", "split another shard";
+        /// Not a node that a seat can move to.
+        MoveTarget = 108, "move_target", "the node is unknown, has no capacity, is accused, or has a seat there already", "name another node";
+        /// Not a node that a seat can move from.
+        MoveSource = 109, "move_source", "the node has no seat in the shard", "look at 'seamark shard ls'";
+        /// Not to be joined as they stand.
+        MergeApart = 110, "merge_apart", "the shards run under different engines, or nobody can align their seats", "switch the engine, or move seats first";
+        /// A proof of a seal that does not hold.
+        SealForm = 111, "seal_form", "the proof of a seal does not hold, or is about no job in this phase", "none; the shard sends it again";
+        /// A report about a job that counts for nothing.
+        ReportForm = 112, "report_form", "the report counts for nothing: of no member, not signed, old, or about no job", "none; the node reports again";
+        /// Too few nodes answer.
+        ShardRisk = 113, "shard_risk", "fewer nodes of the shard answer than it needs after one more failure", "mend the nodes first";
+        /// Bad limits of automatic scaling.
+        ScaleForm = 114, "scale_form", "the limits of automatic scaling contradict each other", "correct them";
+        /// Too many jobs.
+        JobsFull = 115, "jobs_full", "as many jobs as there may be are under way", "wait for one";
+        /// Mail of a retired group.
+        MailRetired = 116, "mail_retired", "mail of a retired group, of which this group takes no more", "none; its children send what is left";
         /// No such node.
         NodeUnknown = 120, "node_unknown", "the registry has no node of this number", "see the nodes with 'seamark beacon show'";
         /// A node that is to be struck off has seats.
@@ -277,6 +313,8 @@ impl Reject {
                 | Self::Unanswered
                 | Self::Behind
                 | Self::GroupStopped
+                | Self::Sealing
+                | Self::Moved
         )
     }
 }

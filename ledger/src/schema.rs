@@ -39,6 +39,12 @@ pub const PREPARED: u8 = b'P';
 pub const DEADLINE: u8 = b'Q';
 /// Registry of the beacon.
 pub const REGISTRY: u8 = b'G';
+/// Mail of streams that are not written any more, and of which it is not known yet how far they were taken: source,
+/// destination, sequence number.
+pub const CLOSED_MAIL: u8 = b'K';
+/// What a shard has inherited of the chain of a shard that it was joined from, where its own keys are taken: group, and
+/// the key there.
+pub const ARCHIVE: u8 = b'A';
 
 /// Kind byte of an account record.
 pub const KIND_ACCOUNT: u8 = 1;
@@ -79,6 +85,12 @@ fn join(space: u8, parts: &[&[u8]]) -> Vec<u8> {
 #[must_use]
 pub fn account(address: &Address) -> Vec<u8> {
     join(STATE, &[&address.partition().0, &[KIND_ACCOUNT]])
+}
+
+/// Whether a key is that of an account record.
+#[must_use]
+pub fn is_account(key: &[u8]) -> bool {
+    key.len() == 34 && key[0] == STATE && key[33] == KIND_ACCOUNT
 }
 
 /// Key of a balance that has no room in the record.
@@ -252,6 +264,25 @@ pub fn layout() -> Vec<u8> {
     join(SYSTEM, &[b"layout"])
 }
 
+/// Key of the seal that is in force ([`crate::lineage::SealedBy`]); absent where none is.
+#[must_use]
+pub fn sealed() -> Vec<u8> {
+    join(SYSTEM, &[b"sealed"])
+}
+
+/// Key of how the group began, where others were cut or joined into it ([`crate::lineage::Origin`]); absent in a group
+/// that began at height 0.
+#[must_use]
+pub fn origin() -> Vec<u8> {
+    join(META, &[b"origin"])
+}
+
+/// Key of what a group has inherited from another one's chain under `key`.
+#[must_use]
+pub fn archived(group: GroupId, key: &[u8]) -> Vec<u8> {
+    join(ARCHIVE, &[&group.0.to_be_bytes(), key])
+}
+
 /// Key of what a channel knows of the beacon's registry.
 #[must_use]
 pub fn registry_extract() -> Vec<u8> {
@@ -282,6 +313,14 @@ pub fn flow_salt() -> Vec<u8> {
 #[must_use]
 pub fn founded(group: GroupId) -> Vec<u8> {
     join(STATE, &[&tagged(b"seamark/founded/v1", &[]).0, &[KIND_FOUNDED], &group.0.to_be_bytes()])
+}
+
+/// Key of what the beacon's state says of a shard that others were cut or joined into
+/// ([`crate::lineage::BornShard`]): a leaf of the state tree, in a partition that no account has. Written once and never
+/// removed.
+#[must_use]
+pub fn born(group: GroupId) -> Vec<u8> {
+    join(STATE, &[&tagged(b"seamark/born/v1", &[]).0, &[KIND_BORN], &group.0.to_be_bytes()])
 }
 
 /// Prefix of the evidence that a group keeps: leaves of the state tree, in a partition that no account has, under the
@@ -326,6 +365,29 @@ pub fn inbox(source: GroupId) -> Vec<u8> {
     join(STREAM, &[b"in/", &source.0.to_be_bytes()])
 }
 
+/// Key of a stream that is not written any more, of this group or inherited.
+#[must_use]
+pub fn closed(source: GroupId, dest: GroupId) -> Vec<u8> {
+    join(STREAM, &[b"end/", &source.0.to_be_bytes(), &dest.0.to_be_bytes()])
+}
+
+/// Source and destination of a closed stream's key.
+#[must_use]
+pub fn closed_of(key: &[u8]) -> Option<(GroupId, GroupId)> {
+    let rest: &[u8; 16] = key.strip_prefix(CLOSED_PREFIX)?.try_into().ok()?;
+    let (source, dest) = rest.split_at(8);
+    let id = |bytes: &[u8]| Some(GroupId(u64::from_be_bytes(bytes.try_into().ok()?)));
+    Some((id(source)?, id(dest)?))
+}
+
+/// Key of one message of a stream that is not written any more.
+#[must_use]
+pub fn closed_mail(source: GroupId, dest: GroupId, seq: u64) -> Vec<u8> {
+    join(CLOSED_MAIL, &[&source.0.to_be_bytes(), &dest.0.to_be_bytes(), &seq.to_be_bytes()])
+}
+
+/// Prefix of all streams that are not written any more.
+pub const CLOSED_PREFIX: &[u8] = b"Uend/";
 /// Prefix of all heads of outgoing streams.
 pub const OUTBOX_PREFIX: &[u8] = b"Uout/";
 /// Prefix of all incoming cursors.
@@ -437,6 +499,8 @@ pub const KIND_FLOW_HEAD: u8 = 0xD0;
 pub const KIND_EVIDENCE: u8 = 0xD1;
 /// Kind byte of a group that the beacon founded.
 pub const KIND_FOUNDED: u8 = 0xF2;
+/// Kind byte of a shard that others were cut or joined into.
+pub const KIND_BORN: u8 = 0xF4;
 
 /// Name space of the sequenced bytes of each block.
 pub const ENTRY: u8 = b'E';

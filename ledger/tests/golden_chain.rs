@@ -7,8 +7,10 @@ use ledger::certificate::Attestation;
 use ledger::flow::{FlowHead, FlowLine, SealedFlow, next_salt};
 use ledger::genesis::{NodeInfo, OrgInfo, VerifyMode};
 use ledger::hash::{Hash32, sha256};
-use ledger::ids::{Epoch, GroupId, Height, Incarnation, LayoutVersion, NodeId, OrgId};
+use ledger::ids::{Epoch, GroupId, Height, Incarnation, JobId, LayoutVersion, NodeId, OrgId};
 use ledger::layout::{Layout, Lineage};
+use ledger::lineage::{BornShard, ChildShard, Origin, ParentEnd, Seal, SealedBy, Segment};
+use ledger::tree::{SubtreeKind, SubtreeRoot};
 use ledger::{Certificate, Committee, FoundedGroup, Header, Member, merkle};
 use support::vectors::Vectors;
 use support::{asset_def, cluster, key, single};
@@ -105,6 +107,95 @@ fn headers_and_certificates() {
     let founded = FoundedGroup { version: 1, group: GroupId::channel(5), committee, foundation };
     vectors.format("founded group", &founded, "");
     vectors.finish();
+}
+
+#[test]
+fn shards_that_end_and_begin() {
+    let mut vectors = Vectors::open("lineage.json");
+    let children = [3, 4].map(GroupId::shard);
+    let next = Layout::even(3).split(GroupId::shard(1), children).expect("it can be cut");
+    let child = |group| {
+        let committee = Committee { group, incarnation: Incarnation(0), epoch: Epoch(0), ..committee() };
+        ChildShard { group, prefix: next.prefix_of(group).expect("it lives"), committee }
+    };
+    let (parents, children) = (vec![GroupId::shard(1)], children.map(child).to_vec());
+    let seal = Seal { version: 1, job: JobId(4), parents, children, layout: next.clone() };
+    assert!(seal.well_formed());
+    vectors.format("seal", &seal, "");
+    vectors.format("sealed by", &SealedBy { version: 1, seal: seal.clone(), height: Height(4) }, "");
+    let end = ParentEnd {
+        group: GroupId::shard(1),
+        height: Height(4),
+        header_hash: header().hash(),
+        time_ms: support::NOW,
+        root: SubtreeRoot { hash: [9; 32], kind: SubtreeKind::Internal },
+    };
+    let segment = |ordinal, from, to| Segment { group: GroupId::shard(ordinal), from: Height(from), to: Height(to) };
+    let origin = Origin {
+        version: 1,
+        job: JobId(4),
+        first: Height(5),
+        header_hash: Hash32([6; 32]),
+        parents: vec![end],
+        spine: vec![segment(0, 0, 2), segment(1, 3, 4)],
+        archived: vec![segment(2, 0, 1)],
+    };
+    assert!(origin.well_formed());
+    assert_eq!(
+        [2, 3, 4, 5].map(|height| origin.on_spine(Height(height))),
+        [Some(0), Some(1), Some(1), None].map(|ordinal: Option<u32>| ordinal.map(GroupId::shard))
+    );
+    assert!(origin.has_spine(GroupId::shard(0)) && !origin.has_spine(GroupId::shard(2)));
+    vectors.format("origin", &origin, "");
+    let born = BornShard {
+        version: 1,
+        group: seal.children[1].group,
+        prefix: seal.children[1].prefix,
+        committee: seal.children[1].committee.hash(),
+        job: JobId(4),
+        layout: next.version,
+        parents: vec![end],
+        roots: vec![SubtreeRoot { hash: [10; 32], kind: SubtreeKind::Leaf }],
+    };
+    vectors.format("born shard", &born, "");
+    vectors.finish();
+}
+
+#[test]
+fn a_seal_that_says_something_else_than_its_layout_is_refused() {
+    let halves = [3, 4].map(GroupId::shard);
+    let next = Layout::even(3).split(GroupId::shard(1), halves).expect("it can be cut");
+    let child = |group| {
+        let committee = Committee { group, incarnation: Incarnation(0), epoch: Epoch(0), ..committee() };
+        ChildShard { group, prefix: next.prefix_of(group).expect("it lives"), committee }
+    };
+    let (parents, children) = (vec![GroupId::shard(1)], halves.map(child).to_vec());
+    let seal = Seal { version: 1, job: JobId(4), parents, children, layout: next.clone() };
+    let changed = |change: fn(&mut Seal)| {
+        let mut seal = seal.clone();
+        change(&mut seal);
+        seal.well_formed()
+    };
+    assert!(changed(|_| ()));
+    assert!(!changed(|seal| seal.version = 2));
+    assert!(!changed(|seal| seal.parents[0] = GroupId::shard(0)));
+    assert!(!changed(|seal| seal.parents.push(GroupId::shard(0))));
+    assert!(!changed(|seal| seal.parents.clear()));
+    assert!(!changed(|seal| seal.children.swap(0, 1)));
+    assert!(!changed(|seal| seal.children.truncate(1)));
+    assert!(!changed(|seal| seal.children[0].prefix = seal.children[1].prefix));
+    assert!(!changed(|seal| seal.children[0].committee.group = GroupId::shard(9)));
+    assert!(!changed(|seal| seal.children[0].committee.epoch = Epoch(1)));
+    assert!(!changed(|seal| seal.children[0].committee.members.clear()));
+    assert!(!changed(|seal| seal.layout.lineage.clear()));
+    assert!(!changed(|seal| seal.layout.version = LayoutVersion(9)));
+    let joined = next.merge(halves, GroupId::shard(5)).expect("they are halves of one prefix");
+    let child =
+        ChildShard { group: GroupId::shard(5), prefix: joined.shards[1].prefix, committee: child(halves[0]).committee };
+    let child = ChildShard { committee: Committee { group: child.group, ..child.committee.clone() }, ..child };
+    let seal = Seal { version: 1, job: JobId(5), parents: halves.to_vec(), children: vec![child], layout: joined };
+    assert!(seal.well_formed());
+    assert!(!Seal { parents: vec![halves[1], halves[0]], ..seal }.well_formed(), "the left one first");
 }
 
 #[test]

@@ -386,6 +386,12 @@ fn keys_of_the_database() {
         ("handover", schema::handover(height)),
         ("founded", schema::founded(GroupId::channel(5))),
         ("engine_start", schema::engine_start()),
+        ("sealed", schema::sealed()),
+        ("origin", schema::origin()),
+        ("archived", schema::archived(group, &schema::header(height))),
+        ("born", schema::born(group)),
+        ("closed", schema::closed(GroupId::shard(1), group)),
+        ("closed_mail", schema::closed_mail(GroupId::shard(1), group, 6)),
         ("evidence", schema::evidence(ledger::BitPrefix::ALL)),
         ("evidence of a shard", schema::evidence(ledger::BitPrefix::ALL.child(true).child(false))),
         (
@@ -402,6 +408,8 @@ fn keys_of_the_database() {
     assert!(keys.iter().all(|(_, key)| keys.iter().filter(|(_, other)| other == key).count() == 1));
     assert!(schema::outbox(group).starts_with(schema::OUTBOX_PREFIX));
     assert!(schema::inbox(group).starts_with(schema::INBOX_PREFIX));
+    assert!(schema::closed(GroupId::shard(1), group).starts_with(schema::CLOSED_PREFIX));
+    assert_eq!(schema::closed_of(&schema::closed(GroupId::shard(1), group)), Some((GroupId::shard(1), group)));
     assert!(schema::committee(group, &Hash32([5; 32])).starts_with(schema::COMMITTEES_PREFIX));
     assert!(schema::current_committee(group).starts_with(schema::CURRENT_COMMITTEES_PREFIX));
     assert!(schema::handover(height).starts_with(schema::HANDOVER_PREFIX));

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use ledger::asset::AssetSpec;
 use ledger::limits::VOTER_GROUPS_MAX;
-use ledger::{Address, AssetId, ClusterId, Condition, Hash32, SecretKey, SignedTx, TimeMs};
+use ledger::{AssetId, ClusterId, Condition, Hash32, SecretKey, SignedTx, TimeMs};
 use proptest::prelude::*;
 
 fn body(slots: Vec<Slot>) -> TxBody {
@@ -219,6 +219,43 @@ fn an_opening_that_belongs_elsewhere_is_refused() {
     let asset = opening(0, mv);
     let slots = [hide(LedgerId::MAIN, GroupId::shard(2), &asset)];
     assert_eq!(planned(&slots, vec![asset]), Err(Reject::UnknownGroup));
+}
+
+#[test]
+fn what_was_hidden_for_a_shard_that_has_ended_is_its_heirs() {
+    let whole = Layout::even(4);
+    let ended = GroupId::shard(1);
+    let [left, right] = [GroupId::shard(4), GroupId::shard(5)];
+    let layout = whole.split(ended, [left, right]).unwrap();
+    for (account, found) in [
+        (of(&layout, 4), Ok(Plan::One(left))),
+        // It may have been decided before; if not, the heir says no.
+        (of(&layout, 5), Ok(Plan::One(left))),
+        (of(&layout, 2), Err(Reject::WrongShard)),
+    ] {
+        let opened = opening(0, pay(account, address(3)));
+        let slots = vec![hide(LedgerId::MAIN, ended, &opened)];
+        assert_eq!(plan(&layout, &tx(slots.clone(), vec![opened]).unwrap()), found);
+        assert_eq!(planned(&layout, slots), Ok(Plan::One(left)), "without the opening nobody can tell");
+    }
+    // It gets the opening, and the other half, which votes on what is in the clear, does not.
+    let opened = opening(1, pay(of(&layout, 4), address(3)));
+    let slots = vec![on_main(pay(of(&layout, 5), address(5))), hide(LedgerId::MAIN, ended, &opened)];
+    let signed = SignedTx::sign(&body(slots.clone()), &[]).encode();
+    let Ok(Plan::Several(parts)) = plan(&layout, &tx(slots, vec![opened.clone()]).unwrap()) else { panic!("two vote") };
+    let with = Submission::encode(signed.clone(), vec![opened]);
+    assert_eq!(parts, [Part { group: left, own: Some(with) }, Part { group: right, own: Some(signed) }]);
+}
+
+/// What was begun within the limit may have more voters now, and only the groups know whether it was begun.
+#[test]
+fn once_a_shard_has_ended_the_groups_judge_how_many_may_vote() {
+    let most = u32::try_from(VOTER_GROUPS_MAX).unwrap();
+    let whole = Layout::even(most);
+    let layout = whole.split(GroupId::shard(0), [GroupId::shard(most), GroupId::shard(most + 1)]).unwrap();
+    let slots: Vec<Slot> = (1..most + 2).map(|shard| on_main(pay(of(&layout, shard), address(0)))).collect();
+    assert_eq!(groups(&planned(&layout, slots.clone()).unwrap()).len(), VOTER_GROUPS_MAX + 1);
+    assert_eq!(groups(&planned(&whole, slots).unwrap()).len(), VOTER_GROUPS_MAX);
 }
 
 /// A move between accounts of these numbers, of any kind that needs no asset definition.

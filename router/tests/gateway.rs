@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod refusals;
+mod reshape;
 mod support;
 mod votes;
 

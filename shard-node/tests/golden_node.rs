@@ -7,10 +7,11 @@ mod support;
 #[path = "../../ledger/tests/support/vectors.rs"]
 mod vectors;
 
+use beacon::jobs::{JobReport, RootShape, Said, SealedProof};
 use consensus::port::{AppliedState, Position};
 use cross_shard::{Bundle, StreamLeaf};
 use ledger::hash::{Hash32, sha256};
-use ledger::ids::{GroupId, Height, NodeId, TimeMs, TxId};
+use ledger::ids::{GroupId, Height, JobId, NodeId, TimeMs, TxId};
 use ledger::{Outcome, Receipt, Reject};
 use shard_node::core::applied::{AppliedRecord, ENGINE_START_VERSION, EngineStart};
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
@@ -31,6 +32,8 @@ fn every_command() -> Vec<Command> {
         Command::Ready(vec![8; 8]),
         Command::Evidence(vec![9; 4]),
         Command::Silence(vec![10; 3]),
+        Command::Report(vec![11; 2]),
+        Command::Sealed(vec![12; 2]),
         Command::Contribution(vec![12; 3]),
         Command::Audit(vec![13; 5]),
     ]
@@ -50,6 +53,8 @@ fn name_of_command(command: &Command) -> &'static str {
         Command::Silence(_) => "command/silence",
         Command::Contribution(_) => "command/contribution",
         Command::Audit(_) => "command/audit",
+        Command::Report(_) => "command/report",
+        Command::Sealed(_) => "command/sealed",
     }
 }
 
@@ -86,6 +91,8 @@ fn equal_bytes_in_different_commands_have_different_hashes() {
         Command::Silence,
         Command::Contribution,
         Command::Audit,
+        Command::Report,
+        Command::Sealed,
     ];
     let mut hashes: Vec<Hash32> = commands.iter().map(|command| command(bytes.clone()).hash()).collect();
     hashes.sort();
@@ -107,6 +114,8 @@ fn every_peer_message() -> Vec<PeerMessage> {
         inbox: Vec::new(),
     };
     let pull = |ack| PeerMessage::Pull { dest: PEER, node: NodeId(4), next_seq: 3, ack };
+    let sealed = support::certify(ledger::Header { flags: ledger::header::FLAG_SEALED, ..header.clone() });
+    let shapes = vec![RootShape::Leaf { position: [5; 32], value: [6; 32] }, RootShape::Empty];
     vec![
         PeerMessage::Attest { attestation: support::attestation(1, &header), wants_certificate: true },
         PeerMessage::Certified(support::certify(header.clone())),
@@ -145,6 +154,23 @@ fn every_peer_message() -> Vec<PeerMessage> {
             part: beacon::epochs::Part::Secret(Hash32([5; 32])),
             signature: ledger::Signature([7; 64]),
         }),
+        PeerMessage::Report(JobReport {
+            version: beacon::jobs::report::REPORT_VERSION,
+            cluster: ledger::ClusterId(Hash32([1; 32])),
+            node: NodeId(2),
+            group: SHARD,
+            at_ms: NOW,
+            said: Said::Warm(JobId(3)),
+            signature: ledger::Signature([7; 64]),
+        }),
+        PeerMessage::Sealed(SealedProof {
+            version: beacon::jobs::commit::SEALED_PROOF_VERSION,
+            job: JobId(3),
+            certificate: sealed,
+            inbox: vec![StreamLeaf { peer: PEER, next_seq: 3, head: Hash32([4; 32]) }],
+            roots: shapes.iter().map(RootShape::root).collect(),
+            shapes,
+        }),
     ]
 }
 
@@ -169,6 +195,8 @@ fn name_of_message(message: &PeerMessage) -> &'static str {
         PeerMessage::WantTrail { after: Some(_) } => "want trail",
         PeerMessage::Audit(_) => "audit",
         PeerMessage::Contribution(_) => "contribution",
+        PeerMessage::Report(_) => "report",
+        PeerMessage::Sealed(_) => "sealed",
     }
 }
 
@@ -211,7 +239,7 @@ fn records() {
         anchor: Hash32([3; 32]),
     };
     vectors.format("engine start", &start, "");
-    vectors.format("receipt place", &ReceiptPlace { height: Height(7), index: 2 }, "");
+    vectors.format("receipt place", &ReceiptPlace { height: Height(7), index: 2, chain: SHARD }, "");
     vectors.format("block/empty", &BlockRecord::default(), "");
     let leaf = |peer, next_seq| StreamLeaf { peer, next_seq, head: Hash32([6; 32]) };
     let record = BlockRecord {

@@ -103,8 +103,9 @@ impl Group {
         let stamp_ms = TimeMs(self.applied.time_ms.0 + 10);
         let payload = Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms, commands }.encode());
         let consensus = AppliedState::default();
-        let mut block =
+        let executed =
             execute(&self.state, &mut self.tree, &self.constants, &self.applied, consensus, &payload).unwrap();
+        let mut block = executed.block().unwrap();
         self.applied = block.applied.clone();
         self.keep(std::mem::take(&mut block.writes));
         block

@@ -228,6 +228,14 @@ impl<K: Kv> Kv for FaultyKv<K> {
     fn snapshot_view(&self) -> Box<dyn KvView + '_> {
         Box::new(FaultyView { inner: self.inner.snapshot_view(), injector: &self.injector })
     }
+
+    fn disk_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
+        self.inner.disk_bytes(range)
+    }
+
+    fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
+        self.inner.compact(range)
+    }
 }
 
 impl<K: Crash> Crash for FaultyKv<K> {

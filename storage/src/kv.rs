@@ -35,6 +35,19 @@ pub trait Kv: Send + Sync {
 
     /// Reads from this moment's content, whatever is written meanwhile.
     fn snapshot_view(&self) -> Box<dyn KvView + '_>;
+
+    /// Estimated bytes that the keys of a range take on the disk, what was removed of it and still lies there included.
+    /// Nothing where nothing lies on a disk.
+    fn disk_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
+        let _ = range;
+        Ok(0)
+    }
+
+    /// Gives the space back that removed keys of a range still take. May take long; others read and write meanwhile.
+    fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
+        let _ = range;
+        Ok(())
+    }
 }
 
 /// A consistent view of one moment.

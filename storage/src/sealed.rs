@@ -97,6 +97,14 @@ impl<K: Kv> Kv for SealedKv<K> {
     fn snapshot_view(&self) -> Box<dyn KvView + '_> {
         Box::new(SealedView { inner: self.inner.snapshot_view(), cipher: &*self.cipher, name: &self.name })
     }
+
+    fn disk_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
+        self.inner.disk_bytes(range)
+    }
+
+    fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
+        self.inner.compact(range)
+    }
 }
 
 impl<K: Crash> Crash for SealedKv<K> {

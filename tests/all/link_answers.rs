@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use beacon::audit::Twice;
+use beacon::jobs::{JobReport, Said, SealedProof};
 use beacon::{AuditEntry, Readiness};
 use channel::Change;
 use client::{Consistency, Settled, Wait, net};
@@ -13,7 +14,8 @@ use cross_shard::{AckProof, Bundle, StreamLeaf};
 use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind, Equivocation};
 use ledger::merkle::MerklePath;
 use ledger::{
-    Attestation, Certificate, GroupId, Hash32, Header, Height, Incarnation, LedgerId, Move, NodeId, Receipt, SecretKey,
+    Attestation, Certificate, GroupId, Hash32, Header, Height, Incarnation, JobId, LedgerId, Move, NodeId, Receipt,
+    SecretKey,
 };
 use proto::v1;
 use shard_node::core::peer::{HeadProof, PeerMessage};
@@ -30,7 +32,7 @@ const SEATS: [GroupId; 2] = [GroupId::BEACON, GroupId::shard(0)];
 /// Nodes that host the channel, and go on doing so.
 const HOSTS: [NodeId; 3] = [INSIDE, NodeId(2), NodeId(4)];
 /// Kinds of messages.
-const KINDS: usize = 16;
+const KINDS: usize = 18;
 
 /// Whoever has the key of [`OUTSIDE`].
 struct Asker {
@@ -105,6 +107,14 @@ impl Asker {
         let path = MerklePath { index: 0, count: 1, siblings: Vec::new() };
         let ack = AckProof { version: 1, leaf, path: path.clone(), certificate: certificate.clone() };
         let pull = |node| PeerMessage::Pull { dest: channel, node, next_seq: 0, ack: None };
+        let sealed = SealedProof {
+            version: 1,
+            job: JobId(1),
+            certificate: certificate.clone(),
+            inbox: Vec::new(),
+            roots: Vec::new(),
+            shapes: Vec::new(),
+        };
         vec![
             PeerMessage::Attest { attestation, wants_certificate: true },
             PeerMessage::Want { height },
@@ -147,6 +157,15 @@ impl Asker {
                 beacon::epochs::Part::Commitment(Hash32([7; 32])),
                 &SecretKey::derive(b"nobody", b""),
             )),
+            PeerMessage::Report(JobReport::sign(
+                self.scene.cluster.genesis.cluster_id(),
+                OUTSIDE,
+                channel,
+                ledger::TimeMs(1),
+                Said::Open(JobId(1)),
+                &SecretKey::derive(b"nobody", b""),
+            )),
+            PeerMessage::Sealed(sealed),
         ]
     }
 
@@ -222,6 +241,8 @@ fn kind(message: &PeerMessage) -> usize {
         PeerMessage::WantTrail { .. } => 13,
         PeerMessage::Audit(_) => 14,
         PeerMessage::Contribution(_) => 15,
+        PeerMessage::Report(_) => 16,
+        PeerMessage::Sealed(_) => 17,
     }
 }
 
@@ -243,7 +264,9 @@ fn block_in(message: &PeerMessage) -> Option<Height> {
         | PeerMessage::Silence(_)
         | PeerMessage::WantTrail { .. }
         | PeerMessage::Audit(_)
-        | PeerMessage::Contribution(_) => None,
+        | PeerMessage::Contribution(_)
+        | PeerMessage::Report(_)
+        | PeerMessage::Sealed(_) => None,
     }
 }
 

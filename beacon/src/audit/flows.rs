@@ -23,6 +23,7 @@ use ledger::view::View;
 
 use crate::audit::trail::{self, Trail};
 use crate::audit::{AUDIT_VERSION, Flaw, note};
+use crate::jobs::commit;
 use crate::registry;
 
 /// What a shard says of an asset, over all its audited blocks. All sums modulo 2^128.
@@ -47,7 +48,7 @@ pub struct AssetSums {
 }
 
 impl AssetSums {
-    /// Nothing has happened yet.
+    /// Nothing has happened yet, in a group that began with nothing.
     #[must_use]
     pub fn new(group: GroupId, asset: AssetId) -> Self {
         let (imported, exported) = (BTreeMap::new(), BTreeMap::new());
@@ -136,12 +137,18 @@ pub fn sums(view: &mut View<'_>, group: GroupId) -> Vec<AssetSums> {
 /// Adds the lines of a trail. Says whether one of them shows that the group broke the rules.
 pub(crate) fn add(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> bool {
     let group = trail.certificate.header.group;
+    let born = commit::born(view, group).is_some();
     let mut touched: BTreeMap<AssetId, AssetSums> = BTreeMap::new();
     let mut flaws = Vec::new();
     for header in trail.all() {
         for line in &header.value_flow {
             let sums = touched.entry(line.asset).or_insert_with(|| {
-                view.load(&sums_key(group, &line.asset)).unwrap_or_else(|| AssetSums::new(group, line.asset))
+                let known = view.load(&sums_key(group, &line.asset));
+                known.unwrap_or_else(|| AssetSums {
+                    // What its parents left it: their headers say how much that was together, not of each half.
+                    closing: if born { line.opening } else { 0 },
+                    ..AssetSums::new(group, line.asset)
+                })
             });
             flaws.extend(sums.add(line).map(|flaw| (header.height, flaw)));
         }
@@ -217,8 +224,12 @@ pub(crate) fn peers(view: &mut View<'_>, group: GroupId) -> BTreeSet<GroupId> {
 
 /// Compares what a shard and its peers say of each other, if nothing is in flight; `shown` is the last header that was
 /// shown, of whichever group. Says whether all peers were compared.
+///
+/// Once shards were cut or joined, nothing is: what was on its way to a shard that is gone is counted as given to that one,
+/// and has come to another one.
 pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, group: GroupId, shown: &Header) -> bool {
-    if !drained(view, group) {
+    let reshaped = registry::layout(view).is_none_or(|layout| !layout.lineage.is_empty());
+    if reshaped || !drained(view, group) {
         return false;
     }
     let own: BTreeMap<AssetId, AssetSums> = sums(view, group).into_iter().map(|sums| (sums.asset, sums)).collect();

@@ -17,8 +17,9 @@ use ledger::view::View;
 
 use crate::audit::evidence::{self, Proof};
 use crate::audit::{AUDIT_VERSION, flows};
+use crate::jobs::commit;
 use crate::limits::{AUDIT_PEERS_AGAIN_MAX, AUDIT_TRAIL_BLOCKS_MAX};
-use crate::registry;
+use crate::registry::{self, Checkpoint};
 
 /// Headers of one group in a row.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -161,8 +162,12 @@ pub fn audited(view: &mut View<'_>, group: GroupId) -> Option<GroupAudit> {
     view.load(&audited_key(group))
 }
 
-/// Whether a header is block 0 of its group: nothing before it but the genesis, or what founded the group.
+/// Whether a header is the first block of its group: nothing before it but the genesis, what founded the group, or the ends
+/// of the shards that were cut or joined into it.
 fn begins(view: &mut View<'_>, header: &Header) -> bool {
+    if let Some(born) = commit::born(view, header.group) {
+        return commit::is_first(&born, header);
+    }
     let founded: Option<ledger::foundation::Foundation> = view.load(&registry::foundation_key(header.group));
     let parent = founded.map_or(Hash32::ZERO, |foundation| foundation.hash());
     header.height == Height(0) && header.parents == [parent]
@@ -171,7 +176,8 @@ fn begins(view: &mut View<'_>, header: &Header) -> bool {
 /// Takes a trail.
 ///
 /// # Errors
-/// [`Reject::WrongCluster`]; [`Reject::AuditForm`] when it is no chain or its certificate does not hold;
+/// [`Reject::WrongCluster`]; [`Reject::AuditForm`] when it is no chain, goes on behind the seal of a retired shard, or its
+/// certificate does not hold;
 /// [`Reject::AuditGap`] when it does not lead on from what is audited; [`Reject::CommitteeUnknown`]. The view is then
 /// unchanged.
 pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Result<(), Reject> {
@@ -184,6 +190,9 @@ pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Re
     let open = group.kind() == Some(GroupKind::Shard);
     let shown = open || trail.all().all(|header| header.value_flow.is_empty());
     if group == GroupId::BEACON || !shown || !trail.links(&at.cluster) || !trail.shows_streams() {
+        return Err(Reject::AuditForm);
+    }
+    if ended(view, group).is_some_and(|end| last.height > end.height) {
         return Err(Reject::AuditForm);
     }
     let before = audited(view, group);
@@ -231,6 +240,13 @@ pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Re
         compare_peers(view, at, last);
     }
     Ok(())
+}
+
+/// Where a retired shard has ended. Every other group goes on.
+fn ended(view: &mut View<'_>, group: GroupId) -> Option<Checkpoint> {
+    let retired = registry::layout(view).is_some_and(|layout| layout.retired(group));
+    // The commit of the layout that retired it has left its last header there, and nobody writes another one.
+    if retired { registry::checkpoint(view, group) } else { None }
 }
 
 /// Compares peers of the group with theirs that could not be compared at their own ends, because something was in flight

@@ -41,7 +41,7 @@ fn secret(node: u32, epoch: u64) -> Hash32 {
 }
 
 impl World {
-    fn decide(&mut self, command: &BeaconCommand) {
+    fn agree(&mut self, command: &BeaconCommand) {
         let waits = CommandOutcome::Pending { approvals: 1, needed: 2 };
         assert_eq!(self.command(1, command).unwrap().outcome, waits);
         assert_eq!(self.command(2, command).unwrap().outcome, CommandOutcome::Applied);
@@ -49,7 +49,7 @@ impl World {
 
     fn with_epochs() -> Self {
         let mut world = Self::new();
-        world.decide(&BeaconCommand::SetEpochs(POLICY));
+        world.agree(&BeaconCommand::SetEpochs(POLICY));
         world
     }
 
@@ -249,7 +249,7 @@ fn one_that_withholds_is_named_left_out_and_sits_the_next_epoch_out() {
 fn with_too_few_secrets_the_seed_stays_and_nothing_is_dealt() {
     let mut world = World::with_epochs();
     let members = world.members();
-    world.decide(&BeaconCommand::Rebalance);
+    world.agree(&BeaconCommand::Rebalance);
     world.pass(&members, &members[..1]);
     let record = world.last();
     assert_eq!((record.fresh, record.deal, record.seed), (false, None, world.genesis.seed));
@@ -297,21 +297,21 @@ fn what_epochs_are_is_decided_by_most_organisations() {
     ] {
         assert_eq!(world.command(1, &set(length_ms, bad, risk)), Err(expected), "{length_ms} {bad} {risk}");
     }
-    world.decide(&set(LENGTH_MS, 2, 300_000_000));
+    world.agree(&set(LENGTH_MS, 2, 300_000_000));
     assert_eq!(world.book().round.unwrap().epoch, 1);
     let again = world.command(3, &set(LENGTH_MS, 2, 300_000_000)).unwrap();
     assert_eq!(again.outcome, CommandOutcome::Applied, "it is in force");
     // Another length counts from the next epoch on.
-    world.decide(&set(2 * LENGTH_MS, 0, 0));
+    world.agree(&set(2 * LENGTH_MS, 0, 0));
     let first = world.book().round.unwrap();
     assert_eq!(first.ends_ms.0 - first.began_ms.0, LENGTH_MS);
     world.pass_all();
     let second = world.book().round.unwrap();
     assert_eq!(second.ends_ms.0 - second.began_ms.0, 2 * LENGTH_MS);
-    world.decide(&set(0, 0, 0));
+    world.agree(&set(0, 0, 0));
     assert_eq!(world.book().round, None);
     assert_eq!((world.last().epoch, world.turn()), (1, vec![]), "what was kept stays");
-    world.decide(&set(LENGTH_MS, 0, 0));
+    world.agree(&set(LENGTH_MS, 0, 0));
     assert_eq!(world.book().round.unwrap().epoch, 3, "no number is given twice");
 }
 
@@ -319,7 +319,7 @@ fn what_epochs_are_is_decided_by_most_organisations() {
 fn to_rebalance() -> World {
     let mut world = World::with_epochs();
     world.command(3, &BeaconCommand::RegisterNode(node(6, 3, "zone-3"))).unwrap();
-    world.decide(&BeaconCommand::Rebalance);
+    world.agree(&BeaconCommand::Rebalance);
     world
 }
 

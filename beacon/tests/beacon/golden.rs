@@ -5,6 +5,7 @@ use beacon::accused::{ACCUSATION_VERSION, ACCUSED_VERSION, Accusation, Accused, 
 use beacon::audit::quarantine::Held;
 use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::epochs::{Contribution, Entrant, Part, commitment_of, seed_of};
+use beacon::jobs::{JobKind, JobReport, Phase, Said, ScalePolicy};
 use beacon::nodes::{REMOVED_NODE_VERSION, RemovedNode};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
 use beacon::watch::{WATCH_VERSION, WatchEvent, WatchNote};
@@ -13,8 +14,8 @@ use beacon::{
     registry,
 };
 use cross_shard::notice::{ChannelStatus, ChannelUpdate};
-use ledger::hash::{Hash32, sha256};
-use ledger::ids::{ClusterId, GroupId, Height, NodeId, OrgId, TimeMs};
+use ledger::hash::{Hash32, sha256, tagged};
+use ledger::ids::{ClusterId, GroupId, Height, JobId, LayoutVersion, NodeId, OrgId, TimeMs};
 
 use crate::support::{admin, dealt, genesis, node, org, state_of};
 
@@ -101,6 +102,55 @@ fn the_variants_of_commands() {
             "9647035c1af8fa97"
         ]
     );
+}
+
+/// Small enough to be read: number, fields in order.
+#[test]
+fn the_commands_about_jobs() {
+    let (one, two) = (GroupId::shard(1), GroupId::shard(2));
+    let (layout, job) = (LayoutVersion(2), JobId(5));
+    for (command, expected) in [
+        (BeaconCommand::SplitShard { group: one, layout, manual: true }, "1e 0100000000000002 0200000000000000 01"),
+        (
+            BeaconCommand::MergeShards { left: one, right: two, layout, manual: false },
+            "1f 0100000000000002 0200000000000002 0200000000000000 00",
+        ),
+        (
+            BeaconCommand::MoveShard { group: one, from: NodeId(1), to: NodeId(2), layout },
+            "20 0100000000000002 01000000 02000000 0200000000000000",
+        ),
+        (BeaconCommand::CutShard { job }, "21 0500000000000000"),
+        (BeaconCommand::CancelJob { job }, "22 0500000000000000"),
+        (
+            BeaconCommand::SetScale(ScalePolicy::DEFAULT),
+            "23 01 00 01 0000000000000000 00000000 0000000000000000 00000000 c027090000000000 80ee360000000000 0100 0004",
+        ),
+    ] {
+        assert_eq!(hex::encode(borsh::to_vec(&command).unwrap()), expected.replace(' ', ""), "{command:?}");
+    }
+    let outcome = CommandOutcome::Job { id: job, phase: Phase::Sealing };
+    assert_eq!(hex::encode(borsh::to_vec(&outcome).unwrap()), "04050000000000000003");
+    for (said, expected) in [
+        (Said::Warm(job), "00 0500000000000000"),
+        (Said::Cold(job), "01 0500000000000000"),
+        (Said::Open(job), "02 0500000000000000"),
+        (Said::Load { accounts: 1, bytes: 2, tps: 3 }, "03 0100000000000000 0200000000000000 03000000"),
+    ] {
+        assert_eq!(hex::encode(borsh::to_vec(&said).unwrap()), expected.replace(' ', ""), "{said:?}");
+    }
+    for (kind, expected) in [
+        (JobKind::Split { group: one }, "00 0100000000000002"),
+        (JobKind::Merge { left: one, right: two }, "01 0100000000000002 0200000000000002"),
+        (JobKind::Move { group: one, from: NodeId(1), to: NodeId(2) }, "02 0100000000000002 01000000 02000000"),
+    ] {
+        assert_eq!(hex::encode(borsh::to_vec(&kind).unwrap()), expected.replace(' ', ""), "{kind:?}");
+    }
+    let report = JobReport::sign(ClusterId(Hash32([1; 32])), NodeId(2), one, TimeMs(9), Said::Warm(job), &admin(2));
+    let unsigned = format!("01{}02000000010000000000000209000000000000000005{}", "01".repeat(32), "00".repeat(7));
+    let signed = hex::encode(borsh::to_vec(&report).unwrap());
+    assert!(signed.starts_with(&unsigned) && signed.len() == unsigned.len() + 128, "{signed}");
+    let digest = tagged(b"seamark/report/v1", &[&[1; 32], &hex::decode(&unsigned).unwrap()]);
+    assert_eq!(report.digest(), digest);
 }
 
 #[test]

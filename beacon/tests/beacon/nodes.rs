@@ -28,7 +28,10 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
-        let genesis = genesis();
+        Self::of(genesis())
+    }
+
+    pub fn of(genesis: Genesis) -> Self {
         Self { state: state_of(&genesis), genesis, now: NOW, salt: 0 }
     }
 

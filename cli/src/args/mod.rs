@@ -17,6 +17,7 @@ mod group;
 mod lock;
 mod record;
 mod scale;
+mod shard;
 mod tx;
 
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
@@ -34,6 +35,7 @@ pub use group::Group;
 pub use lock::{Claim, Lock, LockCommand, Refund};
 pub use record::{PartyArg, Record, RecordOwner, RecordsOf};
 pub use scale::SimScale;
+pub use shard::{How, PlanShard, ScaleArg, Seat, SetScale, Shard, ShardScale};
 pub use tx::{TransactionFile, Tx, TxCommand, TxWait};
 
 /// Seamark: a sharded ledger cluster for consortia.
@@ -151,6 +153,12 @@ pub enum Command {
         after_help = "Example:\n  seamark group consensus shard-0 bft --dry-run\n  seamark group consensus shard-0 bft --as org-a"
     )]
     Group(Group),
+    /// Show shards, and cut, join and move them while they run
+    #[command(
+        subcommand,
+        after_help = "Example:\n  seamark shard ls\n  seamark shard plan split shard-2\n  seamark shard split shard-2 --as org-a\n  seamark shard status"
+    )]
+    Shard(Shard),
     /// Show every group: leader, height, root, lag, rate, and what is wrong
     Status(Status),
     /// Make and show keys of accounts; seal the private keys of nodes and organisations
@@ -696,6 +704,9 @@ pub struct Sim {
     /// How often a shard goes over to the other engine while it runs; otherwise the seed chooses
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
     pub switches: Option<u32>,
+    /// How often somebody asks for shards to be cut or joined while it runs; otherwise the seed chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub reshapes: Option<u32>,
     /// How members of Byzantine shards lie; otherwise the seed chooses
     #[arg(long, value_name = "NAME")]
     pub lie: Option<cluster_sim::Lie>,

@@ -33,6 +33,7 @@ mod router;
 mod seal;
 mod seats;
 mod settle;
+mod shard;
 mod show;
 mod signer;
 mod sim;
@@ -58,6 +59,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> Result<(), CliError> {
         Command::Channel(args) => Box::pin(channel::run(args, output)).await,
         Command::Router(args) => Box::pin(router::run(args, output)).await,
         Command::Group(args) => Box::pin(group::run(args, output)).await,
+        Command::Shard(args) => Box::pin(shard::run(args, output)).await,
         Command::Status(args) => Box::pin(status::run(args, output)).await,
         Command::Ca(args) => ca::run(&args, output),
         Command::Key(args) => key::run(args, output),

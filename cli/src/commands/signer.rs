@@ -1,10 +1,10 @@
 //! In whose name commands to the beacon and to channels are signed: an organisation of the cluster, its
 //! admin's key and its admin's certificate. Knows nothing of what is signed.
 
-use beacon::{BeaconCommand, SignedCommand};
+use beacon::{BeaconCommand, CommandOutcome, Phase, SignedCommand};
 use client::{Client, CommandFate};
 use ledger::genesis::Genesis;
-use ledger::{OrgId, SecretKey, TimeMs};
+use ledger::{JobId, OrgId, SecretKey, TimeMs};
 
 use super::context::Context;
 use crate::args::Admin;
@@ -141,10 +141,36 @@ impl<'a> Signer<'a> {
         salt: [u8; 16],
         within_minutes: u64,
     ) -> Result<CommandFate, CliError> {
-        let until = ahead(within_minutes);
-        let signed = SignedCommand::sign(&client.cluster_id(), command, org.id, salt, until, &org.key);
-        Ok(client.command(signed.encode()).await?)
+        Ok(client.command(signed(client, org, command, salt, within_minutes)).await?)
     }
+
+    /// Signs a command about a job of shards and has it executed: says which job, and how far that has come.
+    pub(super) async fn job_command(
+        &self,
+        client: &Client,
+        org: &Signing,
+        command: &BeaconCommand,
+        salt: [u8; 16],
+        within_minutes: u64,
+    ) -> Result<(CommandFate, JobId, Phase), CliError> {
+        let bytes = signed(client, org, command, salt, within_minutes);
+        let (fate, outcome) = client.job_command::<CommandOutcome>(bytes).await?;
+        match outcome {
+            CommandOutcome::Job { id, phase } => Ok((fate, id, phase)),
+            CommandOutcome::Applied
+            | CommandOutcome::Pending { .. }
+            | CommandOutcome::Founding { .. }
+            | CommandOutcome::Founded { .. } => {
+                let cause = format!("the beacon answers with {outcome:?}, which is about no job");
+                Err(CliError::new("protocol", cause, "report it with both versions"))
+            }
+        }
+    }
+}
+
+fn signed(client: &Client, org: &Signing, command: &BeaconCommand, salt: [u8; 16], within_minutes: u64) -> Vec<u8> {
+    let until = ahead(within_minutes);
+    SignedCommand::sign(&client.cluster_id(), command, org.id, salt, until, &org.key).encode()
 }
 
 /// What makes equal commands distinct.

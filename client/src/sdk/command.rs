@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use borsh::BorshDeserialize;
 use bytes::Bytes;
 use ledger::{GroupId, Hash32, Height, Reject};
 use proto::{edge, v1};
@@ -54,21 +55,20 @@ impl Client {
     /// [`ClientError`]: [`ClientError::Refused`] says why the registry did not change; after `timeout`
     /// and [`ClientError::Unreachable`] it may have, and sending the same bytes again tells.
     pub async fn command(&self, signed: impl Into<Bytes>) -> Result<CommandFate, ClientError> {
+        fate_of(&self.commanded(GroupId::BEACON, signed.into()).await?)
+    }
+
+    /// As [`Self::command`], for a command about a job of shards: with what that has come to, which is a
+    /// `beacon::CommandOutcome`, and this crate does not know it.
+    ///
+    /// # Errors
+    /// As [`Self::command`].
+    pub async fn job_command<T: BorshDeserialize>(
+        &self,
+        signed: impl Into<Bytes>,
+    ) -> Result<(CommandFate, T), ClientError> {
         let reply = self.commanded(GroupId::BEACON, signed.into()).await?;
-        let founding = match reply.founding.is_empty() {
-            true => None,
-            false => Some(FoundingFate {
-                id: edge::hash("founding", &reply.founding)?,
-                channel: (reply.channel != 0).then_some(GroupId(reply.channel)),
-                abandoned: reply.abandoned,
-            }),
-        };
-        Ok(CommandFate {
-            digest: edge::hash("digest", &reply.digest)?,
-            pending: (reply.needed > 0).then_some((reply.approvals, reply.needed)),
-            founding,
-            height: Height(reply.height),
-        })
+        Ok((fate_of(&reply)?, edge::value("outcome", &reply.outcome)?))
     }
 
     /// Hands over an organisation's command to a channel, as [`Self::command`] does to the beacon.
@@ -113,4 +113,21 @@ impl Client {
             }
         }
     }
+}
+
+fn fate_of(reply: &v1::CommandReply) -> Result<CommandFate, ClientError> {
+    let founding = match reply.founding.is_empty() {
+        true => None,
+        false => Some(FoundingFate {
+            id: edge::hash("founding", &reply.founding)?,
+            channel: (reply.channel != 0).then_some(GroupId(reply.channel)),
+            abandoned: reply.abandoned,
+        }),
+    };
+    Ok(CommandFate {
+        digest: edge::hash("digest", &reply.digest)?,
+        pending: (reply.needed > 0).then_some((reply.approvals, reply.needed)),
+        founding,
+        height: Height(reply.height),
+    })
 }

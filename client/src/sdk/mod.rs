@@ -5,6 +5,7 @@
 //! have one fate. It keeps nothing on disk.
 
 mod command;
+mod jobs;
 mod pay;
 mod read;
 

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use ledger::lock::Lock;
 use ledger::record::{GrantLog, Grantee, Record};
 use ledger::{
-    AccountRecord, Address, AssetDef, AssetId, Evidence, GroupId, Hash32, Height, LedgerId, LockId, OrgId, Receipt,
-    Reject, TxId,
+    AccountRecord, Address, AssetDef, AssetId, Evidence, GroupId, GroupKind, Hash32, Height, LedgerId, LockId, OrgId,
+    Receipt, Reject, TxId,
 };
 use proto::v1::query_request::Query;
 use proto::views::{AccountView, BlockView, ChannelLine, Explain, HistoryPage, HistoryPlace};
 use proto::{edge, v1};
 
-use crate::descent::FoundedProof;
+use crate::descent::{BornProof, FoundedProof};
 use crate::entry::{Entry, EntryName};
 use crate::error::ClientError;
 use crate::evidence::{self, EvidenceFile};
@@ -365,7 +365,12 @@ impl Client {
     }
 
     /// Sends one read, retried until it is answered or refused for good.
-    async fn query(&self, consistency: Consistency, prove: bool, query: Query) -> Result<v1::QueryReply, ClientError> {
+    pub(super) async fn query(
+        &self,
+        consistency: Consistency,
+        prove: bool,
+        query: Query,
+    ) -> Result<v1::QueryReply, ClientError> {
         let (consistency, height) = match consistency {
             Consistency::Linearizable => (v1::Consistency::Linearizable, 0),
             Consistency::AtLeast(height) => (v1::Consistency::AtLeast, height.0),
@@ -497,7 +502,8 @@ impl Client {
         let reply = self.query(Consistency::Linearizable, true, query).await?;
         let Some(mut file) = found_value::<EvidenceFile>("evidence", &reply)? else { return Ok(None) };
         let kept_by = file.certificate.header.group;
-        if self.shared.genesis.committee(kept_by).is_none() {
+        let known = self.shared.genesis.committee(kept_by).is_some();
+        if !known && kept_by.kind() != Some(GroupKind::Shard) {
             file.founded = Box::pin(self.founded(kept_by)).await?;
         }
         let verified = evidence::verify(&file, &self.shared.genesis)?;
@@ -518,6 +524,17 @@ impl Client {
         found_value("founding", &reply)
     }
 
+    /// With which committee a shard began that others were cut or joined into, and what it owns, with what proves it: the
+    /// beacon's word. `None` when it is no such shard. Judged together with what it is needed for.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn born(&self, shard: GroupId) -> Result<Option<BornProof>, ClientError> {
+        let query = Query::Founded(v1::FoundedQuery { group: shard.0 });
+        let reply = self.query(Consistency::Linearizable, true, query).await?;
+        found_value("birth", &reply)
+    }
+
     /// Builds an answer; what was to be proved is checked against the genesis.
     async fn answer<T>(
         &self,
@@ -535,11 +552,14 @@ impl Client {
     async fn check_proof(&self, reply: &v1::QueryReply, expected: &Fact) -> Result<ProofFile, ClientError> {
         let mut file = ProofFile::decode(&reply.proof)?;
         let group = file.certificate.header.group;
-        // The nodes of a channel prove what is in it, and the beacon whose word counts there. Few reads need
-        // that, so it takes no room in all of them.
-        if self.shared.genesis.committee(group).is_none()
-            && let Some(founded) = Box::pin(self.founded(group)).await?
-        {
+        // The nodes of a channel, and of a shard that came later, prove what is in it, and the beacon whose word counts
+        // there. Few reads need that, so it takes no room in all of them.
+        let known = self.shared.genesis.committee(group).is_some();
+        if !known && group.kind() == Some(GroupKind::Shard) {
+            if let Some(born) = Box::pin(self.born(group)).await? {
+                file = file.with_born(born);
+            }
+        } else if !known && let Some(founded) = Box::pin(self.founded(group)).await? {
             file = file.with_founded(founded);
         }
         let verified = proof::verify(&file, &self.shared.genesis)?;
@@ -558,7 +578,10 @@ fn known_group(number: u64) -> Option<GroupId> {
     Some(GroupId(number)).filter(|group| group.kind().is_some())
 }
 
-fn found_value<T: BorshDeserialize>(field: &'static str, reply: &v1::QueryReply) -> Result<Option<T>, ClientError> {
+pub(super) fn found_value<T: BorshDeserialize>(
+    field: &'static str,
+    reply: &v1::QueryReply,
+) -> Result<Option<T>, ClientError> {
     match (reply.found, reply.values.first()) {
         (false, _) => Ok(None),
         (true, Some(value)) => Ok(Some(edge::value(field, value)?)),

@@ -5,7 +5,7 @@
 
 use channel::exclusion::{Departure, Exclusion, ExclusionReceipt};
 use client::proof::{Claim, StateEntry, tree_prefix};
-use client::{EntryName, ExclusionFile, FoundedProof, ProofFile};
+use client::{BornProof, EntryName, ExclusionFile, FoundedProof, ProofFile};
 use ledger::committee::Member;
 use ledger::genesis::{Genesis, OrgInfo, VerifyMode};
 use ledger::header::HEADER_VERSION;
@@ -15,6 +15,8 @@ use ledger::*;
 pub const GROUP: GroupId = GroupId::shard(1);
 /// Founded later: the genesis does not name it.
 pub const CHANNEL: GroupId = GroupId::channel(4);
+/// The left half of the shard, after it was cut: the genesis does not name it.
+pub const CHILD: GroupId = GroupId::shard(2);
 
 pub fn node_key(epoch: u64, node: u32) -> SecretKey {
     SecretKey::derive(&epoch.to_le_bytes(), &node.to_le_bytes())
@@ -152,6 +154,50 @@ pub fn channel_proof(genesis: &Genesis) -> ProofFile {
     let header = Header { state_root: Hash32(tree.root()), ..header_of(genesis, CHANNEL, 8, 0) };
     ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(CHANNEL, 0))
         .with_founded(founded(genesis))
+}
+
+/// The beacon's word that the shard was cut, and that its left half began with the committee of epoch 0.
+pub fn born(genesis: &Genesis) -> BornProof {
+    let end = ParentEnd {
+        group: GROUP,
+        height: Height(6),
+        header_hash: Hash32([5; 32]),
+        time_ms: TimeMs(4),
+        root: ledger::tree::SubtreeRoot::EMPTY,
+    };
+    let leaf = BornShard {
+        version: 1,
+        group: CHILD,
+        prefix: genesis.layout.prefix_of(GROUP).unwrap().child(false),
+        committee: committee(CHILD, 0).hash(),
+        job: JobId(2),
+        layout: LayoutVersion(2),
+        parents: vec![end],
+        roots: vec![ledger::tree::SubtreeRoot::EMPTY],
+    };
+    let position = schema::tree_position(&schema::born(CHILD)).unwrap();
+    let mut tree = StateTree::new(ledger::tree::BitPrefix::ROOT);
+    let others = (1..=5u8).map(|byte| ([byte; 32], Some(value_hash(&[byte]))));
+    tree.apply(others.chain([(position, Some(value_hash(&borsh::to_vec(&leaf).unwrap())))])).unwrap();
+    let path = tree.prove(&position).unwrap();
+    let header = Header { state_root: Hash32(tree.root()), ..header_of(genesis, GroupId::BEACON, 6, 0) };
+    let (certificate, committee) = (certify(header, 0, &[1, 2]), committee(GroupId::BEACON, 0));
+    BornProof { leaf, path, certificate, committee, handovers: Vec::new() }
+}
+
+/// That an account of the shard's left half is not there, by the group that it is.
+pub fn child_proof(genesis: &Genesis) -> ProofFile {
+    let prefix = genesis.layout.prefix_of(GROUP).unwrap().child(false);
+    let mut own = addresses().filter(|address| prefix.covers(&address.partition().0));
+    let (known, absent) = (own.next().unwrap(), own.next().unwrap());
+    let position = |address: &Address| schema::tree_position(&schema::account(address)).unwrap();
+    let mut tree = StateTree::new(prefix.in_tree());
+    tree.apply([(position(&known), Some(value_hash(b"a record")))]).unwrap();
+    let claim = Claim::Account { address: absent, record: None, proof: tree.prove(&position(&absent)).unwrap() };
+    let header =
+        Header { state_root: Hash32(tree.root()), layout_version: LayoutVersion(2), ..header_of(genesis, CHILD, 8, 0) };
+    ProofFile::new(genesis.cluster_id(), claim, certify(header, 0, &[1, 3]), committee(CHILD, 0))
+        .with_born(born(genesis))
 }
 
 /// The receipt of an organisation that left the channel.

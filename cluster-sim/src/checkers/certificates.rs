@@ -115,6 +115,7 @@ impl Checker for Certificates {
                 found.extend(self.judge(facts, *group, certificate).err());
             }
             Seen::Bft(_)
+            | Seen::Born(_)
             | Seen::Founded(_)
             | Seen::Stint { .. }
             | Seen::Started { .. }

@@ -72,8 +72,11 @@ impl Durability {
         self.acknowledged.insert(key, receipt.clone());
     }
 
-    fn tell(&mut self, txid: TxId, group: GroupId, decision: Decision, found: &mut Vec<String>) {
-        if self.votes.get(&(txid, group)).map(|vote| vote.1) != Some(decision) {
+    fn tell(&mut self, facts: &Facts, txid: TxId, group: GroupId, decision: Decision, found: &mut Vec<String>) {
+        // Or it has what a group has said that it came from.
+        let votes = self.votes.range((txid, GroupId(0))..=(txid, GroupId(u64::MAX)));
+        let mut of_line = votes.filter(|((_, by), _)| facts.lines.descends(group, *by));
+        if !of_line.any(|(_, vote)| vote.1 == decision) {
             found.push(format!("a client was told of {decision:?} on {txid}, which {group} has not persisted"));
         }
         self.told.insert((txid, group), decision);
@@ -84,18 +87,28 @@ impl Durability {
             found.push(format!("clients were told that {txid} commits and that it does not"));
         }
         let Some((tx, _)) = facts.tx(&txid) else { return };
-        let yes = |group: &GroupId| self.votes.get(&(txid, *group)).is_some_and(|vote| vote.1 == Decision::Yes);
-        if committed && tx.voters.len() > 1 && !tx.voters.iter().all(yes) {
+        let votes = self.votes.range((txid, GroupId(0))..=(txid, GroupId(u64::MAX)));
+        let agreed: Vec<GroupId> =
+            votes.filter(|(_, vote)| vote.1 == Decision::Yes).map(|((_, group), _)| *group).collect();
+        let yes = |leg: &own::Leg| agreed.iter().any(|group| facts.speaks(tx, leg, *group));
+        // Where shards were joined, one of them may have decided it alone.
+        let alone = facts.lines.changed() && agreed.is_empty();
+        if committed && tx.voters.len() > 1 && !alone && !tx.legs.iter().all(yes) {
             found.push(format!("a client was told that {txid} commits before every group had voted yes"));
         }
     }
 
-    fn applied(&self, txid: TxId, group: GroupId, found: &mut Vec<String>) {
-        let Some((_, receipt)) = self.receipts.get(&(txid, group)) else {
+    fn applied(&self, facts: &Facts, txid: TxId, group: GroupId, found: &mut Vec<String>) {
+        let all = self.receipts.range((txid, GroupId(0))..=(txid, GroupId(u64::MAX)));
+        let mut of_line = all.filter(|((_, by), _)| facts.lines.descends(group, *by)).map(|(_, line)| line);
+        let own = self.receipts.get(&(txid, group));
+        let Some((_, receipt)) = own.or_else(|| of_line.next()) else {
             return found.push(format!("{txid} was said to be applied in {group}, which has not resolved it"));
         };
         let Outcome::Committed { mail } = &receipt.outcome else { return };
-        for (dest, seq) in mail {
+        // What had not been taken when a shard ended has gone on in other streams.
+        let ended = |dest: &GroupId| facts.lines.retired(*dest) || facts.lines.retired(receipt.group);
+        for (dest, seq) in mail.iter().filter(|(dest, _)| !ended(dest)) {
             if self.taken.get(&(*dest, group)).copied().unwrap_or(0) <= *seq {
                 found.push(format!("{txid} was said to be applied; {dest} has not taken its credit from {group}"));
             }
@@ -106,6 +119,10 @@ impl Durability {
         let receipts = self.acknowledged.keys().filter_map(|key| Some((*key, "receipt", self.receipts.get(key)?.0)));
         let votes = self.told.keys().filter_map(|key| Some((*key, "vote", self.votes.get(key)?.0)));
         for ((txid, group), what, position) in receipts.chain(votes) {
+            if facts.lines.retired(group) {
+                // Its log goes with it; what it had is in the states of those that came from it.
+                continue;
+            }
             let index = position.index;
             let holding = replicas
                 .iter()
@@ -129,14 +146,17 @@ impl Durability {
         }
     }
 
-    fn in_state(&self, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
+    fn in_state(&self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         for replica in replicas {
             for ((txid, group), receipt) in &self.acknowledged {
-                if *group != replica.group {
+                let own = *group == replica.group;
+                if !own && !facts.lines.descends(replica.group, *group) {
                     continue;
                 }
                 match state::receipt(replica.kv, txid) {
                     Ok(Some(kept)) if kept == *receipt => {}
+                    // Of two that were joined each had its own, and one of them is kept.
+                    Ok(Some(kept)) if !own && own::committed(&kept) == own::committed(receipt) => {}
                     Ok(Some(kept)) => found
                         .push(format!("{txid} was acknowledged as {receipt:?}; node {} has {kept:?}", replica.node)),
                     Ok(None) if moment == Moment::End => {
@@ -153,9 +173,14 @@ impl Durability {
     fn outcomes(&self, facts: &Facts, found: &mut Vec<String>) {
         for (txid, committed) in &self.decided {
             let Some((tx, _)) = facts.tx(txid) else { continue };
-            for group in &tx.voters {
-                let there = self.receipts.get(&(*txid, *group)).map(|line| own::committed(&line.1));
-                if there != Some(*committed) {
+            let receipts = self.receipts.range((*txid, GroupId(0))..=(*txid, GroupId(u64::MAX)));
+            let receipts: Vec<(GroupId, bool)> =
+                receipts.map(|((_, group), line)| (*group, own::committed(&line.1))).collect();
+            for leg in &tx.legs {
+                let said = receipts.iter().filter(|(group, _)| facts.concerns(tx, leg, *group));
+                let there: Vec<bool> = said.map(|(_, committed)| *committed).collect();
+                if there.is_empty() || there.iter().any(|there| there != committed) {
+                    let group = leg.group;
                     found.push(format!("a client was told {committed} about {txid}; {group} says {there:?}"));
                 }
             }
@@ -175,7 +200,7 @@ impl Checker for Durability {
             Seen::Acknowledged { receipt, .. } => self.acknowledge(receipt, found),
             Seen::Told { operation, group, decision } => {
                 if let Some(txid) = txid(operation) {
-                    self.tell(txid, *group, *decision, found);
+                    self.tell(facts, txid, *group, *decision, found);
                 }
             }
             Seen::Decided { operation, committed } => {
@@ -185,13 +210,14 @@ impl Checker for Durability {
             }
             Seen::Applied { operation, group } => {
                 if let Some(txid) = txid(operation) {
-                    self.applied(txid, *group, found);
+                    self.applied(facts, txid, *group, found);
                 }
             }
             Seen::Block(_)
             | Seen::Bft(_)
             | Seen::Stint { .. }
             | Seen::Started { .. }
+            | Seen::Born(_)
             | Seen::Founded(_)
             | Seen::Fetched { .. }
             | Seen::Left { .. }
@@ -210,7 +236,7 @@ impl Checker for Durability {
     fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         self.on_disks(facts, replicas, found);
         match moment {
-            Moment::Crash | Moment::End => self.in_state(moment, replicas, found),
+            Moment::Crash | Moment::End => self.in_state(facts, moment, replicas, found),
             Moment::Passing => {}
         }
         if moment == Moment::End {

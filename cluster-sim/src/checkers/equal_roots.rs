@@ -92,6 +92,14 @@ impl Checker for EqualRoots {
         match seen {
             Seen::Block(block) => self.block(facts, block, found),
             Seen::Founded(foundation) => self.founded(facts, foundation, found),
+            Seen::Born(born) => {
+                let (group, height) = (born.header.group, born.header.height);
+                let line = (header_hash(&born.header), born.header.time_ms.0);
+                let first = *self.headers.entry((group, height)).or_insert(line);
+                if first != line {
+                    found.push(format!("node {} begins {group} with another block than others", born.node));
+                }
+            }
             _ => {}
         }
     }

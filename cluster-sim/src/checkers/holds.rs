@@ -2,15 +2,16 @@
 //! with a YES need, and what open hash-locks hold, no more and no less, and never more than there is. Undecided is what has a
 //! register and no receipt; what it needs follows from the load.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cross_shard::commit::{Decision, Register};
+use cross_shard::commit::{Decision, Prepared, Register};
 use ledger::account::{AccountRecord, Balance};
 use ledger::claim::{Claim, ClaimList};
 use ledger::hash::Hash32;
 use ledger::ids::{Address, AssetId, TxId};
 use ledger::schema;
 use ledger::tx::{Condition, Move};
+use storage::kv::Kv;
 
 use super::own::{self, Leg};
 use super::{Checker, Facts, Moment, RawReplica, Seen, locks};
@@ -94,19 +95,44 @@ fn kind_of(claim: &Claim) -> Kind {
 /// Transactions of a replica with a YES register and without a receipt.
 #[must_use]
 pub fn undecided(replica: &RawReplica<'_>) -> Vec<TxId> {
-    let mut open = Vec::new();
+    let mut all: Vec<TxId> = Vec::new();
+    for (txid, _) in open(replica) {
+        if !all.contains(&txid) {
+            all.push(txid);
+        }
+    }
+    all
+}
+
+/// YES registers of a replica that nothing has resolved: the transaction, and the partition of the account.
+#[must_use]
+pub fn open(replica: &RawReplica<'_>) -> BTreeSet<(TxId, [u8; 32])> {
+    let born = matches!(replica.kv.get(&schema::origin()), Ok(Some(_)));
+    let mut open = BTreeSet::new();
     for (key, value) in state::scan(replica.kv, &[schema::STATE]) {
         if key.get(33) != Some(&schema::KIND_REGISTER) {
             continue;
         }
         let Some(txid) = txid_of(&key) else { continue };
         let yes = borsh::from_slice::<Register>(&value).is_ok_and(|register| register.decision == Decision::Yes);
-        let resolved = matches!(state::receipt(replica.kv, &txid), Ok(Some(_)));
-        if yes && !resolved && !open.contains(&txid) {
-            open.push(txid);
+        let Some(partition) = key.get(1..33).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) else { continue };
+        let receipt = || matches!(state::receipt(replica.kv, &txid), Ok(Some(_)));
+        // One of two shards that were joined may have had its receipt before.
+        let resolved = if born { carried_out(replica, &txid, &partition) } else { receipt() };
+        if yes && !resolved {
+            open.insert((txid, partition));
         }
     }
     open
+}
+
+/// Whether the vote on an account was carried out, by the record of whoever began as others were cut or joined.
+fn carried_out(replica: &RawReplica<'_>, txid: &TxId, partition: &[u8; 32]) -> bool {
+    let Ok(Some(record)) = state::find::<Prepared>(replica.kv, &schema::prepared(txid)) else { return true };
+    let on = |accounts: &[Address]| accounts.iter().any(|account| own::partition(account) == *partition);
+    let mut casts =
+        record.casts.iter().filter(|cast| on(&cast.accounts) && super::lines::under(&cast.within, partition));
+    casts.all(|cast| cast.outcome.is_some())
 }
 
 fn txid_of(key: &[u8]) -> Option<TxId> {
@@ -119,9 +145,13 @@ fn needed(facts: &Facts, replica: &RawReplica<'_>) -> Reserved {
     for lock in locks::open(facts, replica) {
         needed.hold(own::partition(&lock.from), lock.terms.asset, lock.terms.amount);
     }
+    let (born, open) = (facts.lines.changed(), open(replica));
     for txid in undecided(replica) {
         let Some((tx, operation)) = facts.tx(&txid) else { continue };
-        for leg in tx.legs.iter().filter(|leg| leg.group == replica.group) {
+        for leg in tx.legs.iter().filter(|leg| facts.lies(leg, replica.group)) {
+            if born && !open.contains(&(txid, own::partition(&leg.account))) {
+                continue;
+            }
             let (mv, partition) = (&operation.moves[leg.slot], own::partition(&leg.account));
             if let Some((asset, amount)) = own::debit(mv, leg) {
                 needed.hold(partition, asset, amount);

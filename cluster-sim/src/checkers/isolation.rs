@@ -43,12 +43,12 @@ impl Needles {
         self.all.insert(bytes, (group, what));
     }
 
-    fn search(&self, there: GroupId, bytes: &[u8], found: &mut Vec<String>) {
+    fn search(&self, facts: &Facts, there: GroupId, bytes: &[u8], found: &mut Vec<String>) {
         for window in bytes.windows(32) {
             if self.starts[usize::from(u16::from_be_bytes([window[0], window[1]]))]
                 && let Ok(window) = <[u8; 32]>::try_from(window)
                 && let Some((group, what)) = self.all.get(&window)
-                && *group != there
+                && !facts.lines.descends(there, *group)
             {
                 found.push(format!("{there} has {what}, which is of {group} alone"));
             }
@@ -75,8 +75,8 @@ impl Checker for Isolation {
                 continue;
             }
             for (key, value) in state::scan(replica.kv, &[]) {
-                needles.search(replica.group, &key, found);
-                needles.search(replica.group, &value, found);
+                needles.search(facts, replica.group, &key, found);
+                needles.search(facts, replica.group, &value, found);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Hash-locks: each is settled at most once, by its secret before its deadline or by a refund after,
 //! and what stands under its payer says which.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::hash::Hash32;
 use ledger::ids::{Address, GroupId, LockId, TimeMs, TxId};
@@ -65,14 +65,18 @@ fn settles(mv: &Move) -> Option<(LockId, LockTerms, Option<[u8; 32]>)> {
 #[must_use]
 pub fn open(facts: &Facts, replica: &RawReplica<'_>) -> Vec<Made> {
     let done = |txid: &TxId| matches!(state::receipt(replica.kv, txid), Ok(Some(receipt)) if own::committed(&receipt));
+    // Where two shards were joined, the receipt may be of the other one.
+    let undone = if facts.lines.changed() { super::holds::open(replica) } else { BTreeSet::new() };
     let mut open = BTreeMap::new();
     let mut settled = Vec::new();
     for txid in facts.txs.keys() {
         let Some((_, operation)) = facts.tx(txid) else { continue };
-        let here = |made: &Made| own::home(&facts.places, &made.from) == replica.group;
+        let undone = |account: &Address| undone.contains(&(*txid, own::partition(account)));
+        let here = |made: &Made| facts.lives(&made.from, replica.group) && !undone(&made.from);
+        let settled_here = |mv: &&Move| mv.accounts().next().is_none_or(|from| !undone(&from));
         let (new, old): (Vec<Made>, Vec<LockId>) = (
             made(*txid, &operation.moves).filter(here).collect(),
-            operation.moves.iter().filter_map(|mv| settles(mv).map(|(id, ..)| id)).collect(),
+            operation.moves.iter().filter(settled_here).filter_map(|mv| settles(mv).map(|(id, ..)| id)).collect(),
         );
         if (new.is_empty() && old.is_empty()) || !done(txid) {
             continue;
@@ -91,9 +95,15 @@ impl Locks {
         }
         for receipt in block.receipts.iter().filter(|receipt| own::committed(receipt)) {
             let Some((_, operation)) = facts.tx(&receipt.txid) else { continue };
-            let at = self.voted.get(&(receipt.txid, block.group)).copied().unwrap_or(block.header.time_ms);
+            let votes = self.voted.range((receipt.txid, GroupId(0))..=(receipt.txid, GroupId(u64::MAX)));
+            let own = votes.filter(|((_, by), _)| facts.lines.descends(block.group, *by)).map(|(_, at)| *at);
+            // Of those that it came from the first one: it may have voted on a part.
+            let at = own.min().unwrap_or(block.header.time_ms);
             for new in made(receipt.txid, &operation.moves) {
-                if own::home(&facts.places, &new.from) == block.group {
+                if self.made.contains_key(&new.id) {
+                    continue;
+                }
+                if facts.lives(&new.from, block.group) {
                     if new.deadline <= at {
                         found
                             .push(format!("the lock {} was made at {at}, after its deadline {}", new.id, new.deadline));
@@ -110,7 +120,11 @@ impl Locks {
     fn settle(&mut self, facts: &Facts, group: GroupId, by: TxId, mv: &Move, at: TimeMs, found: &mut Vec<String>) {
         let Some((id, terms, secret)) = settles(mv) else { return };
         let from = mv.accounts().next();
-        if from.is_none_or(|from| own::home(&facts.places, &from) != group) {
+        if from.is_none_or(|from| !facts.lives(&from, group)) {
+            return;
+        }
+        if facts.lines.changed() && self.settled.get(&id).is_some_and(|settled| settled.by == by) {
+            // One of two shards that were joined had done so.
             return;
         }
         let Some(lock) = self.made.get(&id) else {
@@ -166,7 +180,7 @@ impl Checker for Locks {
             return;
         }
         for replica in replicas {
-            let here = self.made.values().filter(|made| own::home(&facts.places, &made.from) == replica.group);
+            let here = self.made.values().filter(|made| facts.lives(&made.from, replica.group));
             let expected = here.clone().count();
             for made in here {
                 if let Err(error) = self.compare(replica, made, found) {

@@ -14,6 +14,8 @@ pub mod equal_roots;
 pub mod exactly_once;
 pub mod holds;
 pub mod isolation;
+pub mod lineage;
+pub mod lines;
 pub mod locks;
 pub mod monotone;
 pub mod order;
@@ -27,6 +29,7 @@ pub mod seats;
 pub mod secrecy;
 pub mod seen;
 pub mod stints;
+pub mod streams;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -36,7 +39,7 @@ use cross_shard::Message;
 use ledger::committee::Committee;
 use ledger::genesis::Genesis;
 use ledger::hash::Hash32;
-use ledger::ids::{Address, GroupId, NodeId, TxId};
+use ledger::ids::{Address, GroupId, GroupKind, NodeId, TxId};
 use sha2::{Digest, Sha256};
 use storage::mem::MemKv;
 
@@ -44,7 +47,7 @@ use crate::replica::Wal;
 use crate::workload::Operation;
 
 pub use agreement::BftSeen;
-pub use seen::{BlockSeen, Given, Governed, RegisterWrite, Seen};
+pub use seen::{BlockSeen, BornSeen, Given, Governed, RegisterWrite, Seen};
 
 /// What a replica holds, as an auditor with the disks in hand sees it.
 pub struct RawReplica<'a> {
@@ -78,8 +81,10 @@ pub struct TxFacts {
     pub operation: u32,
     /// Who has a say in what.
     pub legs: Vec<own::Leg>,
-    /// The groups that vote.
+    /// The groups that vote, by the first layout.
     pub voters: Vec<GroupId>,
+    /// The group that each move names where it is hidden.
+    pub hidden: Vec<Option<GroupId>>,
 }
 
 /// What a run is known to contain.
@@ -92,6 +97,8 @@ pub struct Facts {
     pub operations: Rc<Vec<Operation>>,
     /// Its transactions.
     pub txs: BTreeMap<TxId, TxFacts>,
+    /// Shards as they were cut and joined.
+    pub lines: lines::Lines,
     /// Its accounts by partition.
     pub accounts: BTreeMap<[u8; 32], Address>,
     /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
@@ -118,9 +125,11 @@ impl Facts {
             let touched = legs.iter().map(|leg| leg.account).chain(credited);
             accounts.extend(touched.map(|account| (own::partition(&account), account)));
             let voters = own::voters(&legs);
-            txs.entry(operation.txid).or_insert(TxFacts { operation: operation.index, legs, voters });
+            let hidden = operation.hidden.iter().map(|named| named.map(|(group, _)| group)).collect();
+            txs.entry(operation.txid).or_insert(TxFacts { operation: operation.index, legs, voters, hidden });
         }
-        let mut facts = Self { genesis, places, operations, txs, accounts, committees: BTreeMap::new() };
+        let lines = lines::Lines::new(&genesis.layout);
+        let mut facts = Self { genesis, places, operations, txs, lines, accounts, committees: BTreeMap::new() };
         let first = Rc::clone(&facts.genesis);
         first.committees.iter().for_each(|committee| facts.know(committee));
         facts
@@ -135,6 +144,10 @@ impl Facts {
         match seen {
             Seen::Founded(foundation) => self.know(&foundation.committee),
             Seen::Block(block) if block.group == GroupId::BEACON => {
+                if let Some(layout) = &block.layout {
+                    self.lines.learn(layout);
+                    block.committees.iter().for_each(|committee| self.know(committee));
+                }
                 for (_, _, message) in &block.mail {
                     if let Message::CommitteeUpdate(committee) = message {
                         self.know(committee);
@@ -151,10 +164,54 @@ impl Facts {
         self.committees.get(&(group, *hash))
     }
 
-    /// The committee that a group of the genesis begins with.
+    /// The committee that a group of the genesis begins with, or a shard that others were cut or joined into.
     #[must_use]
     pub fn first_committee(&self, group: GroupId) -> Option<&Committee> {
-        self.genesis.committees.iter().find(|committee| committee.group == group)
+        let first = self.genesis.committees.iter().find(|committee| committee.group == group);
+        first.or_else(|| {
+            let range = (group, Hash32([0; 32]))..=(group, Hash32([u8::MAX; 32]));
+            self.committees.range(range).map(|(_, committee)| committee).min_by_key(|committee| committee.epoch)
+        })
+    }
+
+    /// Whether an account lies in a group, or did while that lived.
+    #[must_use]
+    pub fn lives(&self, account: &Address, group: GroupId) -> bool {
+        match self.places.channels.get(account) {
+            Some(channel) => *channel == group,
+            None => self.lines.owns(group, &own::partition(account)),
+        }
+    }
+
+    /// The living group that an account lies in.
+    #[must_use]
+    pub fn home(&self, account: &Address) -> GroupId {
+        let channel = self.places.channels.get(account).copied();
+        channel.or_else(|| self.lines.owner(&own::partition(account))).unwrap_or(GroupId(0))
+    }
+
+    /// Whether what a leg is about lies in a group, or did while that lived.
+    #[must_use]
+    pub fn lies(&self, leg: &own::Leg, group: GroupId) -> bool {
+        if leg.group.kind() == Some(GroupKind::Shard) { self.lives(&leg.account, group) } else { leg.group == group }
+    }
+
+    /// Whether a group votes on a leg, or did while it lived: who owns the account, and of a hidden move who is named, or
+    /// stands for that one.
+    #[must_use]
+    pub fn speaks(&self, tx: &TxFacts, leg: &own::Leg, group: GroupId) -> bool {
+        match tx.hidden.get(leg.slot).copied().flatten() {
+            Some(named) if leg.group.kind() == Some(GroupKind::Shard) && named == leg.group => {
+                self.lines.stands_for(group, named)
+            }
+            _ => self.lies(leg, group),
+        }
+    }
+
+    /// Whether a group votes on a leg, or has what it is about.
+    #[must_use]
+    pub fn concerns(&self, tx: &TxFacts, leg: &own::Leg, group: GroupId) -> bool {
+        self.lies(leg, group) || self.speaks(tx, leg, group)
     }
 
     /// The operation with this index.
@@ -173,8 +230,7 @@ impl Facts {
     /// How many replicas a group has.
     #[must_use]
     pub fn replicas(&self, group: GroupId) -> usize {
-        let committees = self.genesis.committees.iter();
-        committees.filter(|committee| committee.group == group).map(|committee| committee.members.len()).sum()
+        self.first_committee(group).map_or(0, |committee| committee.members.len())
     }
 }
 
@@ -225,6 +281,8 @@ impl Checkers {
             Box::new(seats::Seats::default()),
             Box::new(removal::Removal::default()),
             Box::new(stints::Stints::default()),
+            Box::new(lineage::Lineage::default()),
+            Box::new(streams::Streams::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }
@@ -239,6 +297,10 @@ impl Checkers {
     pub fn see(&mut self, seen: &Seen) {
         self.facts.learn(seen);
         let mut first = false;
+        if let Seen::Born(born) = seen {
+            let (group, height) = (born.header.group, born.header.height.0);
+            self.heights.entry(group).or_insert(height);
+        }
         if let Seen::Block(block) = seen {
             let highest = self.heights.entry(block.group).or_insert(0);
             first = block.header.height.0 > *highest;

@@ -29,7 +29,13 @@ pub struct Monotone {
     taken: BTreeMap<(GroupId, GroupId), u64>,
 }
 
-fn forward(what: &str, kept: &mut BTreeMap<GroupId, u64>, leaves: &[StreamLeaf], found: &mut Vec<String>) {
+fn forward(
+    facts: &Facts,
+    what: &str,
+    kept: &mut BTreeMap<GroupId, u64>,
+    leaves: &[StreamLeaf],
+    found: &mut Vec<String>,
+) {
     for leaf in leaves {
         let last = kept.entry(leaf.peer).or_insert(0);
         if leaf.next_seq < *last {
@@ -37,13 +43,15 @@ fn forward(what: &str, kept: &mut BTreeMap<GroupId, u64>, leaves: &[StreamLeaf],
         }
         *last = leaf.next_seq;
     }
+    // Those with a shard that has ended go.
+    kept.retain(|peer, _| !facts.lines.retired(*peer) || leaves.iter().any(|leaf| leaf.peer == *peer));
     if kept.keys().any(|peer| leaves.iter().all(|leaf| leaf.peer != *peer)) {
         found.push(format!("the {what} of a peer disappeared"));
     }
 }
 
 impl Monotone {
-    fn block(&mut self, block: &BlockSeen, found: &mut Vec<String>) {
+    fn block(&mut self, facts: &Facts, block: &BlockSeen, found: &mut Vec<String>) {
         let (node, group, height) = (block.node, block.group, block.header.height.0);
         let last = self.replicas.entry((node, group)).or_default();
         if height != last.height + 1 {
@@ -53,8 +61,8 @@ impl Monotone {
             found.push(format!("node {node} applied entry {} of {group} after {}", block.position.index, last.index));
         }
         (last.height, last.index) = (height, block.position.index);
-        forward("cursor", &mut last.inbox, &block.inbox, found);
-        forward("stream", &mut last.outbox, &block.outbox, found);
+        forward(facts, "cursor", &mut last.inbox, &block.inbox, found);
+        forward(facts, "stream", &mut last.outbox, &block.outbox, found);
         for leaf in &block.inbox {
             let taken = self.taken.entry((group, leaf.peer)).or_insert(0);
             *taken = leaf.next_seq.max(*taken);
@@ -79,9 +87,14 @@ impl Checker for Monotone {
         "monotone"
     }
 
-    fn see(&mut self, _: &Facts, seen: &Seen, _: bool, found: &mut Vec<String>) {
+    fn see(&mut self, facts: &Facts, seen: &Seen, _: bool, found: &mut Vec<String>) {
         match seen {
-            Seen::Block(block) => self.block(block, found),
+            Seen::Block(block) => self.block(facts, block, found),
+            Seen::Born(born) => {
+                let height = born.header.height.0;
+                let begun = Replica { height, flushed: height, ..Replica::default() };
+                self.replicas.insert((born.node, born.header.group), begun);
+            }
             Seen::Started { node, group, height } => self.started(*node, *group, *height, found),
             Seen::Fetched { node, group, height, index } => {
                 let last = self.replicas.entry((*node, *group)).or_default();

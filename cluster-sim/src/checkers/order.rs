@@ -2,7 +2,7 @@
 //! each group had been executed one after the other, in the order of their receipts; and a check of
 //! an account's version held at its place in that order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::account::{AccountRecord, FLAG_FROZEN};
 use ledger::auth::Authorisation;
@@ -29,13 +29,17 @@ struct Account {
 #[derive(Default)]
 pub struct Order {
     accounts: BTreeMap<Address, Account>,
+    /// Legs that were carried out: of shards that are joined, one may have done so and the other one not.
+    done: BTreeSet<(TxId, usize, Address)>,
 }
 
 impl Order {
     fn commit(&mut self, facts: &Facts, block: &BlockSeen, txid: &TxId, found: &mut Vec<String>) {
         let Some((tx, operation)) = facts.tx(txid) else { return };
-        let own = || tx.legs.iter().filter(|leg| leg.group == block.group);
-        for leg in own() {
+        let new = |leg: &&Leg| !self.done.contains(&(*txid, leg.slot, leg.account));
+        let own: Vec<Leg> = tx.legs.iter().filter(|leg| facts.lies(leg, block.group)).filter(new).copied().collect();
+        self.done.extend(own.iter().map(|leg| (*txid, leg.slot, leg.account)));
+        for leg in &own {
             if let Move::Check { account, condition: Condition::Version(version) } = &operation.moves[leg.slot] {
                 let there = self.accounts.get(account).map_or(0, |account| account.sequence);
                 if there != *version {
@@ -43,7 +47,7 @@ impl Order {
                 }
             }
         }
-        for leg in own() {
+        for leg in &own {
             self.change(&operation.moves[leg.slot], leg);
         }
     }
@@ -159,7 +163,7 @@ impl Checker for Order {
         }
         for address in facts.accounts.values() {
             let expected = self.accounts.get(address).cloned().unwrap_or_default();
-            let home = own::home(&facts.places, address);
+            let home = facts.home(address);
             for replica in replicas.iter().filter(|replica| replica.group == home) {
                 if let Err(error) = compare(replica, address, &expected, found) {
                     found.push(error);

@@ -57,7 +57,7 @@ impl Pairs {
             *count += amount;
             *count
         } else {
-            if own::home(&facts.places, &line.account) != group {
+            if !facts.lives(&line.account, group) {
                 found.push(format!("{group} counts for {}, which lies elsewhere", key.0));
             }
             let count = self.out.entry(key).or_insert(0);
@@ -111,7 +111,7 @@ impl Checker for Pairs {
                 found.push(format!("{inside} of {asset} are in {channel}, and {out} out there"));
             }
             let peer = LedgerId::of_channel(*channel);
-            let home = own::home(&facts.places, &own::pair_address(peer, asset));
+            let home = facts.home(&own::pair_address(peer, asset));
             for replica in replicas {
                 let of = if replica.group == *channel {
                     LedgerId::MAIN

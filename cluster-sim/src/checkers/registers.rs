@@ -27,6 +27,8 @@ struct Mailed {
 pub struct Registers {
     written: BTreeSet<(TxId, [u8; 32])>,
     removed: BTreeSet<(TxId, [u8; 32])>,
+    /// Legs that were voted on.
+    spoken: BTreeSet<(TxId, usize)>,
     /// By transaction, source, destination.
     mailed: BTreeMap<(TxId, GroupId, GroupId), Mailed>,
     resolved: BTreeSet<(TxId, GroupId)>,
@@ -88,32 +90,49 @@ impl Registers {
     }
 
     /// Registers, mail and what the host is told of a vote agree.
-    fn vote(&self, facts: &Facts, block: &BlockSeen, txid: TxId, said: &Said, found: &mut Vec<String>) {
+    fn vote(&mut self, facts: &Facts, block: &BlockSeen, txid: TxId, said: &Said, found: &mut Vec<String>) {
         let group = block.group;
         let Some((tx, operation)) = facts.tx(&txid) else { return };
+        let changed = facts.lines.changed();
+        if changed && said.voted.is_empty() && said.accounts.is_empty() {
+            // A vote that was given before goes on to others.
+            return;
+        }
         let [decision] = said.voted[..] else {
             return found.push(format!("{group} wrote registers of {txid} and voted {:?}", said.voted));
         };
         if said.accounts.values().any(|other| *other != decision) {
             found.push(format!("{group} voted {decision:?} on {txid}; its registers differ: {:?}", said.accounts));
         }
-        for other in tx.voters.iter().filter(|other| **other != group) {
-            // Another ledger is told of a NO without its reason.
-            let expected = match decision {
-                Decision::No(_) if other.ledger() != group.ledger() => Decision::No(Reject::RefusedElsewhere),
-                Decision::Yes | Decision::No(_) => decision,
-            };
-            if said.mailed.get(other).map(Vec::as_slice) != Some(&[expected]) {
+        // Another ledger is told of a NO without its reason.
+        let told = |dest: &GroupId| match decision {
+            Decision::No(_) if dest.ledger() != group.ledger() => Decision::No(Reject::RefusedElsewhere),
+            Decision::Yes | Decision::No(_) => decision,
+        };
+        let fresh = |at: &usize| facts.speaks(tx, &tx.legs[*at], group) && !self.spoken.contains(&(txid, *at));
+        let fresh: Vec<usize> = (0..tx.legs.len()).filter(fresh).collect();
+        for at in (0..tx.legs.len()).filter(|at| changed && !fresh.contains(at)) {
+            let leg = &tx.legs[at];
+            let own = facts.concerns(tx, leg, group) || self.spoken.contains(&(txid, at));
+            let heard = |dest: &GroupId| facts.concerns(tx, leg, *dest);
+            if !own && !said.mailed.iter().any(|(dest, mailed)| heard(dest) && mailed.contains(&told(dest))) {
+                found.push(format!("{group} voted {decision:?} on {txid} and told nobody who votes on {leg:?}"));
+            }
+        }
+        for other in tx.voters.iter().filter(|other| !changed && **other != group) {
+            if said.mailed.get(other).map(Vec::as_slice) != Some(&[told(other)]) {
                 found.push(format!(
                     "{group} voted {decision:?} on {txid} and mailed {:?} to {other}",
                     said.mailed.get(other)
                 ));
             }
         }
-        if said.mailed.keys().any(|dest| *dest == group || !tx.voters.contains(dest)) {
+        if !changed && said.mailed.keys().any(|dest| *dest == group || !tx.voters.contains(dest)) {
             found.push(format!("{group} mailed its vote on {txid} to somebody who does not vote"));
         }
-        let own: BTreeSet<Address> = tx.legs.iter().filter(|leg| leg.group == group).map(|leg| leg.account).collect();
+        let own = fresh.iter().map(|at| &tx.legs[*at]).filter(|leg| facts.lies(leg, group));
+        let own: BTreeSet<Address> = own.map(|leg| leg.account).collect();
+        self.spoken.extend(fresh.into_iter().map(|at| (txid, at)));
         let own: BTreeSet<[u8; 32]> = own.iter().map(super::own::partition).collect();
         let have: BTreeSet<[u8; 32]> = said.accounts.keys().copied().collect();
         let complete = if decision == Decision::Yes { own == have } else { have.is_subset(&own) };
@@ -134,7 +153,14 @@ impl Registers {
         let Some((tx, operation)) = facts.tx(&txid) else { return };
         let mut early = |why: String| found.push(format!("{group} removed a register of {txid}, but {why}"));
         let taken = |dest: GroupId, source: GroupId| self.taken.get(&(dest, source)).copied().unwrap_or(0);
-        for other in tx.voters.iter().copied().filter(|other| *other != group) {
+        // Where shards were cut and joined, votes have gone on from stream to stream: what counts is that all have voted.
+        let changed = facts.lines.changed();
+        for (at, leg) in tx.legs.iter().enumerate().filter(|_| changed) {
+            if !self.spoken.contains(&(txid, at)) {
+                early(format!("nobody has voted on {leg:?}"));
+            }
+        }
+        for other in tx.voters.iter().copied().filter(|other| !changed && *other != group) {
             match self.mailed.get(&(txid, other, group)) {
                 Some(mailed) if taken(group, other) > mailed.seq => {}
                 _ => early(format!("has not received the vote of {other}")),
@@ -144,7 +170,8 @@ impl Registers {
                 _ => early(format!("{other} has not taken its vote")),
             }
         }
-        if !self.resolved.contains(&(txid, group)) {
+        let resolved = self.resolved.range((txid, GroupId(0))..=(txid, GroupId(u64::MAX)));
+        if !resolved.map(|(_, by)| *by).any(|by| facts.lines.descends(group, by)) {
             early("it has not resolved it".to_owned());
         }
         if block.header.time_ms.0 <= operation.valid_until.0 + GRACE_MS {

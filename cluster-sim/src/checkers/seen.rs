@@ -1,7 +1,6 @@
 //! What checkers are told as it happens.
 
-use crate::checkers::BftSeen;
-use crate::wire::Wire;
+use bytes::Bytes;
 use consensus::local::Msg;
 use consensus::port::Position;
 use cross_shard::commit::{Decision, Register};
@@ -13,10 +12,14 @@ use ledger::foundation::Foundation;
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, OrgId, TxId};
+use ledger::layout::Layout;
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::rules::HistoryLine;
 use shard_node::core::peer::PeerMessage;
+
+use crate::checkers::BftSeen;
+use crate::wire::Wire;
 
 /// A vote register that a block wrote or removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +79,23 @@ pub struct BlockSeen {
     pub outbox: Vec<StreamLeaf>,
     /// Its cursors.
     pub inbox: Vec<StreamLeaf>,
+    /// The layout that it put in force in its group, if it did.
+    pub layout: Option<Layout>,
+    /// Committees that it noted.
+    pub committees: Vec<Committee>,
+}
+
+/// A shard as it begins on a node, out of others that were cut or joined.
+#[derive(Clone, Debug)]
+pub struct BornSeen {
+    /// Where.
+    pub node: NodeId,
+    /// Its first header.
+    pub header: Header,
+    /// All that its database holds.
+    pub pairs: Vec<(Bytes, Bytes)>,
+    /// The groups that it came from, the left one first, and the leaves that each has had on this node.
+    pub parents: Vec<(GroupId, Vec<(Bytes, Bytes)>)>,
 }
 
 /// What a replica gives to a node of what is in its group.
@@ -123,6 +143,8 @@ pub enum Seen {
     Block(Box<BlockSeen>),
     /// Something that happens in Byzantine groups only.
     Bft(BftSeen),
+    /// A shard begins on a node, out of others.
+    Born(Box<BornSeen>),
     /// A node starts a replica of a group that was founded while the cluster ran.
     Founded(Box<Foundation>),
     /// A replica has put the state of another one in the place of its own.

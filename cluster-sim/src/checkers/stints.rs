@@ -137,11 +137,11 @@ impl Checker for Stints {
         }
     }
 
-    fn audit(&mut self, _: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
+    fn audit(&mut self, facts: &Facts, moment: Moment, replicas: &[RawReplica<'_>], found: &mut Vec<String>) {
         if moment != Moment::End {
             return;
         }
-        for replica in replicas {
+        for replica in replicas.iter().filter(|replica| !facts.lines.retired(replica.group)) {
             if let Some(committee) = self.in_force.get(&replica.group)
                 && let Err(why) = self.stands(replica, committee)
             {

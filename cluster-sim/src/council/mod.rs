@@ -3,15 +3,16 @@
 //!
 //! An admin looks at the state of whoever leads and signs what seems right then; when its command is
 //! executed, things may have changed. What it does is in `acts` for channels and in `registry` for the
-//! cluster's registry, `founders` founds a channel, `switch` changes the engine of a shard or of the beacon; `thief` is about
-//! keys that are revoked while they are in use, `expulsion` about certificates of clients, `lapses` counts what
-//! became of them.
+//! cluster's registry, `founders` founds a channel, `switch` changes the engine of a shard or of the beacon, `shards` has
+//! shards cut and joined; `thief` is about keys that are revoked while they are in use, `expulsion` about certificates of
+//! clients, `lapses` counts what became of them.
 
 mod acts;
 mod expulsion;
 mod founders;
 mod lapses;
 mod registry;
+mod shards;
 mod switch;
 mod thief;
 

@@ -14,15 +14,17 @@ use ledger::flow::SealedFlow;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, TxId};
 use ledger::schema;
+use ledger::view::View;
 use shard_node::core::applied;
 use shard_node::core::driver::{self, CommittedBlock};
 use shard_node::core::entry::{Command, Entry};
-use shard_node::core::executor::{ExecutedBlock, execute_by};
+use shard_node::core::executor::{ExecutedBlock, Execution, execute_by};
 use shard_node::core::machine::CommandOutcome;
 use storage::kv::{Kv, WriteBatch};
 use storage::mem::MemKv;
 
 use crate::checkers::{BlockSeen, Governed, RegisterWrite, Seen};
+use crate::copies::Tapped;
 use crate::host::{Answer, Waiters};
 use crate::replica::{Effect, Job, Replica, encoded, stint};
 use crate::sabotage::{self, Sabotage};
@@ -63,18 +65,38 @@ impl Replica {
                     }));
                     consensus.membership = Some((Some(committed.position), voters.to_vec()));
                 }
-                live.applied.consensus = consensus;
-                let mut batch = WriteBatch::with_capacity(1);
-                batch.put(schema::applied(), encoded(&live.applied));
-                return self.kv.write(batch).map_err(|error| error.to_string());
+                return self.note(consensus);
             }
         };
-        let block = self.execute(consensus, &payload, false)?;
-        self.persisted(committed.position, block, &payload, jobs, out)
+        match self.execute(consensus.clone(), &payload, false)? {
+            Execution::Block(block) => self.persisted(committed.position, *block, &payload, jobs, out),
+            Execution::Void => {
+                self.note(consensus)?;
+                self.proposed(&payload, jobs);
+                Ok(())
+            }
+        }
+    }
+
+    /// Persists a position that makes no block.
+    fn note(&mut self, consensus: AppliedState) -> Result<(), String> {
+        let Some(live) = &mut self.live else { return Ok(()) };
+        live.applied.consensus = consensus;
+        let mut batch = WriteBatch::with_capacity(1);
+        batch.put(schema::applied(), encoded(&live.applied));
+        self.kv.write(batch).map_err(|error| error.to_string())
+    }
+
+    /// Tells the driver that a proposal of its own was applied, if this is the next one.
+    fn proposed(&mut self, payload: &Bytes, jobs: &mut VecDeque<Job>) {
+        let Some(live) = &mut self.live else { return };
+        let own = live.proposals.front().is_some_and(|(_, proposed)| proposed == payload);
+        let proposal = if own { live.proposals.pop_front() } else { None };
+        jobs.extend(proposal.map(|(id, _)| Job::Driver(driver::Input::Proposed { id, accepted: true })));
     }
 
     /// Executes an entry on top of what is applied. A rehearsal leaves the tree as it is.
-    fn execute(&mut self, consensus: AppliedState, payload: &Bytes, rehearsal: bool) -> Result<ExecutedBlock, String> {
+    fn execute(&mut self, consensus: AppliedState, payload: &Bytes, rehearsal: bool) -> Result<Execution, String> {
         let Some(live) = &mut self.live else { return Err("the replica does not run".to_owned()) };
         let sabotage = self.sabotage;
         let base = KvState { kv: &self.kv, hide_receipts: sabotage == Some(Sabotage::ForgetReceipts) };
@@ -106,14 +128,15 @@ impl Replica {
         }
         let writes = std::mem::take(&mut block.writes);
         let seen = seen(self.node, self.group, position, &block, &writes, payload);
+        if let Some(tap) = &mut self.tap {
+            tap.push(Tapped::of(&self.kv, block.header.height, &writes)?);
+        }
         persist(&self.kv, writes, self.sabotage)?;
         live.applied = block.applied.clone();
         out.push(Effect::Saw(Seen::Block(Box::new(seen))));
-        let own = live.proposals.front().is_some_and(|(_, proposed)| proposed == payload);
-        let proposal = if own { live.proposals.pop_front() } else { None };
         let early = self.sabotage == Some(Sabotage::AppliedOnVote);
         let answers = answers(&self.kv, &block, &mut live.waiters, live.leader, early, out)?;
-        let system_changed = block.system_changed;
+        let (system_changed, reshaped) = (block.system_changed, block.reshaped);
         jobs.push_back(Job::Driver(driver::Input::Committed(committed_block(block))));
         if system_changed {
             jobs.push_back(Job::Driver(driver::Input::Committees(self.committees())));
@@ -122,7 +145,12 @@ impl Replica {
                 jobs.push_front(Job::Engine(input));
             }
         }
-        jobs.extend(proposal.map(|(id, _)| Job::Driver(driver::Input::Proposed { id, accepted: true })));
+        if reshaped {
+            let base = KvState { kv: &self.kv, hide_receipts: false };
+            let streams = driver::streams(&mut View::new(&base)).map_err(|error| error.to_string())?;
+            jobs.push_back(Job::Driver(driver::Input::Streams { outbox: streams.0, inbox: streams.1 }));
+        }
+        self.proposed(payload, jobs);
         self.answer(answers, out);
         Ok(())
     }
@@ -130,7 +158,7 @@ impl Replica {
     /// Sabotage: executes a proposal on the side and answers from that.
     pub(super) fn reply_early(&mut self, entry: &Bytes, out: &mut Vec<Effect>) {
         let Some(consensus) = self.live.as_ref().map(|live| live.applied.consensus.clone()) else { return };
-        let Ok(block) = self.execute(consensus, entry, true) else { return };
+        let Ok(Execution::Block(block)) = self.execute(consensus, entry, true) else { return };
         let Some(live) = &mut self.live else { return };
         if let Ok(answers) = answers(&self.kv, &block, &mut live.waiters, live.leader, false, out) {
             self.answer(answers, out);
@@ -185,7 +213,13 @@ fn answers(
         match outcome {
             CommandOutcome::Known(txid, place) => {
                 out.push(Effect::Saw(Seen::Known { txid: *txid }));
-                answers.extend(waiters.receipt(&state::receipt_at(kv, *place)?));
+                let receipt = state::receipt_at(kv, *place)?;
+                if place.chain == block.header.group {
+                    answers.extend(waiters.receipt(&receipt));
+                } else {
+                    // Its mail stands in the streams of a group that this one came from: whoever asks again is told.
+                    answers.extend(waiters.refuse(txid, &Reply::Receipt(receipt)));
+                }
             }
             CommandOutcome::Refused(txid, reject) => {
                 answers.extend(waiters.refuse(txid, &Waiters::refusal(*reject, leader)));
@@ -216,6 +250,7 @@ pub(crate) fn seen(
 ) -> BlockSeen {
     let mut flow = block.header.value_flow.clone();
     let (mut registers, mut mail, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut layout, mut committees) = (None, Vec::new());
     for (key, value) in writes {
         match (key.first(), value) {
             (Some(&schema::STATE), _) if key.get(33) == Some(&schema::KIND_REGISTER) => {
@@ -227,6 +262,10 @@ pub(crate) fn seen(
                 let (Ok(dest), Ok(seq)) = (key[1..9].try_into(), key[9..].try_into()) else { continue };
                 let Ok(message) = borsh::from_slice(bytes) else { continue };
                 mail.push((GroupId(u64::from_be_bytes(dest)), u64::from_be_bytes(seq), message));
+            }
+            (Some(&schema::SYSTEM), Some(bytes)) if *key == schema::layout() => layout = borsh::from_slice(bytes).ok(),
+            (Some(&schema::SYSTEM), Some(bytes)) if key.starts_with(schema::COMMITTEES_PREFIX) => {
+                committees.extend(borsh::from_slice::<Committee>(bytes));
             }
             (Some(&schema::HISTORY), Some(bytes)) => lines.extend(borsh::from_slice(bytes)),
             (Some(&schema::FLOW), Some(bytes)) => {
@@ -250,6 +289,8 @@ pub(crate) fn seen(
         governed: governed(block, payload),
         outbox: block.outbox.clone(),
         inbox: block.inbox.clone(),
+        layout,
+        committees,
     }
 }
 
@@ -299,5 +340,9 @@ fn committed_block(block: ExecutedBlock) -> CommittedBlock {
         cursors: block.cursors,
         to_verify: Arc::new(block.to_verify),
         next_deadline: block.next_deadline,
+        sealed: block.sealed,
+        shapes: block.shapes,
+        unsealed: block.unsealed,
+        reshaped: block.reshaped,
     }
 }

@@ -192,7 +192,7 @@ impl Replica {
 
     fn judge(&self, kv: &MemKv, applied: &AppliedRecord) -> Result<(), String> {
         let last: Header = state::load(kv, &schema::header(applied.height))?;
-        let mut tree = state::rebuild_tree(kv, &self.genesis, self.group)?;
+        let mut tree = state::rebuild_tree(kv, self.group)?;
         let own = last.group == self.group && last.cluster == self.constants.cluster;
         if !own || last.hash() != applied.header_hash || tree.root() != last.state_root.0 {
             return Err("its last header is not of its content".to_owned());

@@ -19,15 +19,19 @@ mod stint;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use beacon::{JobReport, Said};
 use bytes::Bytes;
 use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
 use consensus::port::{Order, RoleView, Timing};
-use ledger::committee::Engine as Kind;
+use cross_shard::closed;
+use ledger::committee::{Committee, Engine as Kind};
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, GroupKind, Height, NodeId, Tick, TimeMs};
+use ledger::ids::{GroupId, GroupKind, Height, JobId, NodeId, Tick, TimeMs};
 use ledger::limits::STAMP_AGE_MS_MAX;
+use ledger::lineage::SealedBy;
 use ledger::machine::Driver;
+use ledger::receipt::{Outcome, Receipt};
 use ledger::schema;
 use ledger::tree::StateTree;
 use ledger::tx::ParsedTx;
@@ -43,6 +47,7 @@ use storage::mem::MemKv;
 
 use crate::checkers::{RawReplica, Seen};
 use crate::cluster::{anchors, channels, charter, ended, extract, node_key};
+use crate::copies::Tapped;
 use crate::host::{Answer, Waiters};
 use crate::liars::Liar;
 use crate::replica::fetch::{Fetch, Kept};
@@ -173,6 +178,12 @@ pub struct Replica {
     pub(crate) guards: bool,
     /// How the group began, unless that stands in the genesis.
     founded: Option<Rc<Foundation>>,
+    /// The first committee of a shard that others were cut or joined into.
+    born: Option<Rc<Committee>>,
+    /// Blocks since somebody looked last, where somebody keeps copies of the state.
+    pub(crate) tap: Option<Vec<Tapped>>,
+    /// Of which time the last word to the beacon about jobs was.
+    said_ms: u64,
     /// With which join this replica takes part.
     join: u16,
     /// The engine's disk.
@@ -240,6 +251,20 @@ impl Replica {
         Self { founded, join, ..Self::empty(foundation.group, node, genesis, sabotage) }
     }
 
+    /// A replica of a shard that others were cut or joined into, with its first state; with none where this node has to
+    /// fetch one.
+    #[must_use]
+    pub fn child(
+        first: &Rc<Committee>,
+        kv: MemKv,
+        node: NodeId,
+        genesis: &Rc<Genesis>,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
+        let (born, join) = (Some(Rc::clone(first)), seat::join_at(first));
+        Self { born, join, kv, tap: Some(Vec::new()), ..Self::empty(first.group, node, genesis, sabotage) }
+    }
+
     fn empty(group: GroupId, node: NodeId, genesis: &Rc<Genesis>, sabotage: Option<Sabotage>) -> Self {
         Self {
             group,
@@ -249,6 +274,9 @@ impl Replica {
             sabotage,
             guards: false,
             founded: None,
+            born: None,
+            tap: None,
+            said_ms: 0,
             join: 0,
             disk: LocalDisk::default(),
             kv: MemKv::new(),
@@ -301,12 +329,12 @@ impl Replica {
     /// A text when the disks contradict each other.
     pub fn start(&mut self, now: Tick, clock_offset_ms: i64, seed: u64, out: &mut Vec<Effect>) -> Result<(), String> {
         (self.offset_ms, self.seed) = (clock_offset_ms, seed);
-        if self.founded.is_some() && self.vacant() {
+        if (self.founded.is_some() || self.born.is_some()) && self.vacant() {
             // The leader's log tells when it may be fetched.
             return Ok(());
         }
         let applied: AppliedRecord = state::load(&self.kv, &schema::applied())?;
-        let mut tree = state::rebuild_tree(&self.kv, &self.genesis, self.group)?;
+        let mut tree = state::rebuild_tree(&self.kv, self.group)?;
         if tree.root() != applied.state_root.0 {
             return Err(format!("the rebuilt tree of height {} has another root", applied.height));
         }
@@ -378,10 +406,10 @@ impl Replica {
             let (member, wanted) = self.member(now, applied, order)?;
             return Ok((Engine::Bft(Box::new(member)), wanted));
         }
-        let first = self.founded.as_ref().map(|founded| &founded.committee);
+        let first = self.founded.as_ref().map(|founded| &founded.committee).or(self.born.as_deref());
         let committee = first.or_else(|| self.genesis.committee(self.group));
         let committee = committee.ok_or("nothing says who was in the group at first")?;
-        let join = if self.founded.is_some() { seat::join_at(committee) } else { 0 };
+        let join = if first.is_some() { seat::join_at(committee) } else { 0 };
         let voters = committee.members.iter().map(|member| seat::seat(member.node, join)).collect();
         let settings = LocalSettings { id: self.seat(), voters, timing: TIMING, seed: self.seed };
         let mut index = applied.consensus.position.map_or(0, |position| position.index);
@@ -397,6 +425,9 @@ impl Replica {
     /// gone.
     pub fn crash(&mut self, log_keep: usize, torn: usize, state_keep: usize) -> (usize, usize) {
         (self.live, self.fetch, self.kept) = (None, None, None);
+        if let Some(tap) = &mut self.tap {
+            tap.clear();
+        }
         let lost = (self.disk.pending().saturating_sub(log_keep), self.kv.unflushed().saturating_sub(state_keep));
         // Log and records are written side by side, so one may be further than the other.
         let kept = if torn.is_multiple_of(2) { log_keep } else { self.beside.wal.pending().saturating_sub(log_keep) };
@@ -555,7 +586,14 @@ impl Replica {
         match known {
             Ok(Some(receipt)) => {
                 out.push(Effect::Saw(Seen::Known { txid }));
-                let answers = live.waiters.known(request, wants_applied, &receipt);
+                let answers = match elsewhere(&self.kv, self.group, &receipt) {
+                    None => live.waiters.known(request, wants_applied, &receipt),
+                    Some(taken) => {
+                        let applied = (taken && wants_applied && receipt.committed()).then_some(Reply::Applied);
+                        let replies = std::iter::once(Reply::Receipt(receipt)).chain(applied);
+                        replies.map(|reply| (request, reply)).collect()
+                    }
+                };
                 return self.answer(answers, out);
             }
             Ok(None) => {}
@@ -563,6 +601,26 @@ impl Replica {
         }
         live.waiters.wait(txid, request, wants_applied);
         self.work(now, VecDeque::from([Job::Driver(driver::Input::Submit(vec![Bytes::from(tx)]))]), out);
+    }
+
+    /// Brings this node's word on a job to the beacon. It may be lost.
+    pub(crate) fn report(&mut self, now: Tick, said: Said, out: &mut Vec<Effect>) {
+        let at_ms = self.guarded_clock(now).0.max(self.said_ms + 1);
+        self.said_ms = at_ms;
+        let key = node_key(self.node);
+        let report = JobReport::sign(self.constants.cluster, self.node, self.group, TimeMs(at_ms), said, key);
+        self.work(now, VecDeque::from([Job::Driver(driver::Input::Report(report))]), out);
+    }
+
+    /// The registry has put the layout in force for which this group stands still.
+    pub(crate) fn ended(&mut self, now: Tick, job: JobId, out: &mut Vec<Effect>) {
+        self.work(now, VecDeque::from([Job::Driver(driver::Input::JobCommitted(job))]), out);
+    }
+
+    /// The seal in force, if the state has one and ends with it.
+    pub(crate) fn sealed(&self) -> Option<SealedBy> {
+        let sealed: SealedBy = state::find(&self.kv, &schema::sealed()).ok().flatten()?;
+        (self.height() == Some(sealed.height)).then_some(sealed)
     }
 
     /// Sequences commands that no driver would propose, if this replica leads.
@@ -633,6 +691,19 @@ impl Replica {
         }
         self.go_over(now, out);
     }
+}
+
+/// Of a receipt whose mail stands in streams that are not written any more: whether all of it was taken. `None` where
+/// the streams of this group say so.
+fn elsewhere(kv: &MemKv, here: GroupId, receipt: &Receipt) -> Option<bool> {
+    let Outcome::Committed { mail } = &receipt.outcome else { return None };
+    let ended = |dest: &GroupId| matches!(kv.get(&schema::closed(receipt.group, *dest)), Ok(Some(_)));
+    if receipt.group == here && !mail.iter().any(|(dest, _)| ended(dest)) {
+        return None;
+    }
+    let reader = KvState { kv, hide_receipts: false };
+    let mut view = View::new(&reader);
+    Some(mail.iter().all(|(dest, seq)| closed::acknowledged(&mut view, here, receipt.group, *dest, *seq)))
 }
 
 /// Block 0 of a group, channels included, which begin as if they had been founded.

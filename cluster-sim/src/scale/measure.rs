@@ -39,6 +39,7 @@ const ACCOUNTS: u32 = 1024;
 /// Streams to and from so many groups.
 const PEERS: u32 = 512;
 const HOME: GroupId = GroupId::shard(0);
+const SEALED: &str = "a shard that nobody cuts is sealed";
 
 /// Counts nanoseconds from any moment on.
 pub type Clock<'a> = &'a dyn Fn() -> u64;
@@ -159,8 +160,9 @@ impl Bench {
 
     fn run(&mut self, entry: &Bytes) -> Result<usize, String> {
         let Beginning { state, tree, applied } = &mut self.begun;
-        let block = execute(state, tree, &self.constants, applied, AppliedState::default(), entry)
+        let executed = execute(state, tree, &self.constants, applied, AppliedState::default(), entry)
             .map_err(|error| error.to_string())?;
+        let block = executed.block().ok_or(SEALED)?;
         let receipts = block.receipts.len();
         self.keep(block.writes);
         self.begun.applied = block.applied;
@@ -225,7 +227,7 @@ impl Bench {
             let Beginning { state, tree, applied } = &mut self.begun;
             let mut cursor = InCursor::default();
             let log = AppliedState::default();
-            let block = execute_by(state, tree, &self.constants, applied, log, &entry, |work, view, at, _| {
+            let executed = execute_by(state, tree, &self.constants, applied, log, &entry, |work, view, at, _| {
                 for bytes in &messages {
                     cursor.push(bytes);
                     if let Ok(message) = borsh::from_slice::<Message>(bytes) {
@@ -235,6 +237,7 @@ impl Bench {
                 Vec::new()
             })
             .map_err(|error| error.to_string())?;
+            let block = executed.block().ok_or(SEALED)?;
             black_box(cursor);
             self.keep(block.writes);
             self.begun.applied = block.applied;

@@ -99,7 +99,8 @@ fn alone(finished: &Finished, payments: &[Bytes]) -> Vec<Vec<(ledger::AssetId, B
         let commands = some.iter().map(|bytes| Command::Tx(bytes.to_vec())).collect();
         let entry = Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(CREATED_MS + at), commands };
         let (payload, log) = (Bytes::from(entry.encode()), AppliedState::default());
-        let block = execute(&group.state, &mut group.tree, &constants, &group.applied, log, &payload).expect("a block");
+        let block = execute(&group.state, &mut group.tree, &constants, &group.applied, log, &payload);
+        let block = block.expect("it is executed").block().expect("a block");
         assert_eq!(block.receipts.len(), some.len());
         assert!(block.receipts.iter().all(|receipt| receipt.outcome == Outcome::Committed { mail: Vec::new() }));
         for (key, value) in block.writes {

@@ -18,6 +18,9 @@
 //! ones that name it. The voters of before commit that, so a majority of them knows, and it is enough to ask
 //! one. Joins are counted, so that the question can be put without names: is there a voter that has joined
 //! with this replica or after it? See docs/adr/0017.
+//!
+//! A third case asks nobody: a group that begins out of one whose log lies in the same files. Who has those files has what
+//! it promised in either group, so an empty log beside that of the parent was always empty. The host says so.
 
 use std::sync::Arc;
 
@@ -166,6 +169,15 @@ async fn be_sure(founding: &Founding, log: &Log) -> Result<(), FoundError> {
     let vote = codec::encode_vote(&no_vote(founding.own_id));
     log.save_vote_durably(vote).await.map_err(|error| FoundError::Log(error.to_string()))?;
     founding.rise(Standing::Sure);
+    Ok(())
+}
+
+/// Lets a replica take part that has promised nothing, by the word of its host: it knows so without asking anybody.
+pub(crate) async fn begin(founding: &Founding, log: &Log) -> Result<(), FoundError> {
+    if founding.standing() == Standing::Unsure {
+        be_sure(founding, log).await?;
+    }
+    founding.rise(Standing::Begun);
     Ok(())
 }
 

@@ -145,6 +145,15 @@ impl Prepared {
         found::join(&self.founding, &self.sender, &self.log, voters).await
     }
 
+    /// Lets this replica take part without asking anybody. For a host that knows that its log was always empty: the group
+    /// begins out of another one, whose log is in the same files and not empty.
+    ///
+    /// # Errors
+    /// [`FoundError::Log`].
+    pub async fn begin(&self) -> Result<(), FoundError> {
+        found::begin(&self.founding, &self.log).await
+    }
+
     /// The group, and the id of this replica.
     #[must_use]
     pub fn identity(&self) -> (GroupId, u64) {
@@ -182,6 +191,12 @@ impl Prepared {
             self.log.save_vote_durably(codec::encode_vote(&vote)).await.map_err(text)?;
         }
         borrowed.install(&self.snapshots, &self.applier, &self.log).await
+    }
+
+    /// The state that is here is none to go on from, by the word of the host: before this replica starts, it fetches a
+    /// snapshot of another one, however far that reaches.
+    pub fn lacks_state(&mut self) {
+        self.missing.get_or_insert_with(Position::default);
     }
 
     /// The log index that a snapshot of another replica has to reach before this one can start;

@@ -7,28 +7,40 @@
 //! that arrives makes a group vote that has not yet, so a router that reached one group and died
 //! owes nothing, and nobody waits for anything but mail. `tests/model` explores these rules.
 //!
+//! Shards are cut and joined while transactions are undecided. Legs never change; what changes is who speaks for them.
+//! A vote of a retired shard stands for all its legs, wherever they lie now, and is carried out by whoever has the
+//! accounts. A group votes on those of its legs that no vote of its line speaks for.
 //! What goes to a group of another ledger says no more than it has to: no witnesses, and no reason of a NO. So a group
 //! votes on mail within a ledger only; on mail from another ledger it waits for a hand-over of its own.
 //!
 //! Never decides what a move means: that is `ledger::rules`. Never sends: votes are appended to
 //! streams, and the caller turns [`Progress`] into receipts, credits and history.
 
-mod deadlines;
+mod legs;
+mod merge;
 mod record;
+mod sweep;
+mod sync;
 
-use ledger::ids::{ClusterId, GroupId, Height, TimeMs, TxId};
-use ledger::limits::REGISTER_GRACE_MS;
+use ledger::ids::{Address, ClusterId, GroupId, Height, TimeMs, TxId};
+use ledger::layout::BitPrefix;
+use ledger::limits::{REGISTER_GRACE_MS, VOTER_GROUPS_MAX};
 use ledger::reject::Reject;
 use ledger::rules::{self, Effects, OwnLeg, RuleContext, Signatures};
 use ledger::schema;
-use ledger::tx::{Opening, ParsedTx, Slot};
+use ledger::tx::{Opening, ParsedTx, Slot, TxBody};
 use ledger::view::View;
 
 use crate::message::{Message, Vote};
 use crate::stream;
 
-pub use deadlines::{next_deadline, sweep};
-pub use record::{Cast, Decision, LegId, Prepared, Received, Register, Resolved, Stamp, Verdict, all_legs, legs_where};
+pub use legs::{hearers, legs_of};
+pub use merge::merge_records;
+pub use record::{
+    Cast, Decision, LegId, PREPARED_VERSION, Prepared, Received, Register, Resolved, Stamp, Verdict, all_legs,
+    legs_where,
+};
+pub use sweep::{next_deadline, sweep};
 
 /// What a step goes by, besides the state.
 #[derive(Clone, Copy)]
@@ -76,6 +88,22 @@ impl CommitContext<'_> {
     fn past(&self, time: TimeMs) -> bool {
         self.rules.time_ms > time
     }
+
+    /// The legs that this group speaks for.
+    fn own(&self, body: &TxBody) -> Vec<LegId> {
+        legs_of(self.rules.layout, self.me(), self.me(), body)
+    }
+
+    /// Whether an account of this ledger lies here.
+    fn lies_here(&self, account: &Address) -> bool {
+        self.rules.home(self.rules.ledger, account) == self.me()
+    }
+
+    /// Whether anything of a transaction lies here: a leg that this group speaks for, or an account that carries the
+    /// register of a group that it came from.
+    fn concerned(&self, record: &Prepared, own: &[LegId]) -> bool {
+        !own.is_empty() || record.accounts().any(|account| self.lies_here(account))
+    }
 }
 
 /// What a step brought about.
@@ -109,7 +137,8 @@ pub fn prepared(view: &mut View<'_>, txid: &TxId) -> Option<Prepared> {
 ///
 /// # Errors
 /// [`Reject`] when it is refused without a trace: it came too late, lacks an authorisation or an
-/// opening, or names a group that does not exist. Anybody may repeat a hand-over; it is harmless.
+/// opening, names a group that does not exist, or has too many voters to begin with. Anybody may repeat a hand-over; it
+/// is harmless.
 pub fn hand_over(
     view: &mut View<'_>,
     ctx: &CommitContext<'_>,
@@ -119,6 +148,9 @@ pub fn hand_over(
 ) -> Result<Handed, Reject> {
     if let Some(known) = prepared(view, &tx.txid) {
         return hand_over_again(view, ctx, tx, known, out);
+    }
+    if groups.len() > VOTER_GROUPS_MAX {
+        return Err(Reject::TooManyVoters);
     }
     rules::check_time(tx, ctx.rules.time_ms)?;
     ctx.admits()?;
@@ -133,7 +165,8 @@ pub fn hand_over(
     }
     let decision = decide(view, ctx, tx, &legs)?;
     let mut record = new_record(ctx, tx, groups, true);
-    Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, decision, out)))
+    let speaks_for = ctx.own(&tx.body);
+    Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, speaks_for, decision, out)))
 }
 
 /// It is known already: perhaps the openings it waited for come along, or it waited for this hand-over.
@@ -144,26 +177,27 @@ fn hand_over_again(
     mut record: Prepared,
     out: &mut Vec<Progress>,
 ) -> Result<Handed, Reject> {
-    if let Some(own) = &record.own {
-        return Ok(Handed::Voted(own.decision));
+    let open = record.unspoken(&ctx.own(&tx.body));
+    if let Some(said) = record.decision().filter(|_| open.is_empty() || record.dropped.is_some()) {
+        return Ok(Handed::Voted(said));
     }
     if ctx.past(record.valid_until_ms) {
         return Err(Reject::Expired);
     }
     ctx.admits()?;
-    let legs = ctx.rules.own_legs(tx)?;
+    let legs = ctx.rules.own_legs_among(tx, |leg| open.contains(&leg))?;
     let decision = match decide(view, ctx, tx, &legs) {
-        Err(Reject::NotAuthorised) => decide_as_mailed(view, ctx, tx, &record)?,
+        Err(Reject::NotAuthorised) => decide_as_mailed(view, ctx, tx, &record, &open)?,
         decided => decided?,
     };
     record.handed_over = true;
-    record.openings = own_openings(ctx, tx);
+    record.openings = merge::both(record.openings, own_openings(ctx, tx));
     if ctx.spans(&record.voters) {
         // What mail has brought may be without the witnesses, which the rest of this ledger is to have.
         record.tx = tx.signed();
     }
     view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
-    Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, decision, out)))
+    Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, open, decision, out)))
 }
 
 /// The vote on a hand-over. A missing authorisation is no vote: it leaves no trace, so that nobody
@@ -190,6 +224,7 @@ fn decide_as_mailed(
     ctx: &CommitContext<'_>,
     handed: &ParsedTx,
     record: &Prepared,
+    open: &[LegId],
 ) -> Result<Decision, Reject> {
     let mut mailed = ParsedTx::decode(&ctx.cluster, &record.tx)?;
     if mailed.witnesses.is_empty() && ctx.spans(&record.voters) {
@@ -198,11 +233,11 @@ fn decide_as_mailed(
     }
     mailed.open(handed.openings.clone())?;
     // The legs have been seen, so none is hidden any more, and this is the hand-over.
-    vote_on_mail(view, ctx, &mailed, Decision::Yes, true).ok_or(Reject::HiddenSlot)
+    vote_on_mail(view, ctx, &mailed, false, true, open).ok_or(Reject::HiddenSlot)
 }
 
 /// Takes another group's vote, which certified mail brought. In the same apply, a group that has
-/// not voted on the transaction votes.
+/// not voted on its legs votes.
 ///
 /// # Errors
 /// [`Reject`] when the vote says nothing about a transaction that both groups vote on. It is then
@@ -218,9 +253,10 @@ pub fn take_vote(
     if tx.txid != vote.txid || !tx.openings.is_empty() {
         return Err(Reject::Malformed);
     }
-    let groups = ctx.rules.voter_groups(&tx.body)?;
-    let both_vote = source != ctx.me() && groups.contains(&source) && groups.contains(&ctx.me());
-    if !both_vote || vote.legs != legs_of(ctx, source, &tx) {
+    let groups = ctx.rules.all_voters(&tx.body)?;
+    let hears = hearers(ctx.rules.layout, ctx.me(), &tx.body).contains(&ctx.me());
+    let known = prepared(view, &tx.txid);
+    if source == ctx.me() || !hears || !speaks(ctx, source, &tx.body, &vote.legs, known.as_ref()) {
         return Err(Reject::WrongShard);
     }
     let foreign = ctx.foreign(source);
@@ -229,28 +265,38 @@ pub fn take_vote(
         tx.witnesses.clear();
     }
     let decision = if foreign { vote.decision.veiled() } else { vote.decision };
-    let known = prepared(view, &tx.txid);
-    let mut record = known.unwrap_or_else(|| new_record(ctx, &tx, groups, false));
-    if record.dropped.is_some() || record.received.iter().any(|known| known.group == source) {
+    let own = ctx.own(&tx.body);
+    let mut record = match known {
+        Some(record) => record,
+        // It came from a shard that a hidden slot names, and that had said nothing: its heir does.
+        None if own.is_empty() => return Ok(()),
+        None => new_record(ctx, &tx, groups, false),
+    };
+    if record.dropped.is_some() || !ctx.concerned(&record, &own) {
         // A register is dropped only when every vote has come, so this one is a repetition.
         return Ok(());
     }
-    record.received.push(Received { group: source, decision, legs: vote.legs.clone(), at: ctx.stamp() });
-    if record.own.is_some() {
-        resolve(view, ctx, &tx, &mut record, out);
-        store(view, &record);
+    let spoken = record.unspoken(&vote.legs).is_empty();
+    let news = !spoken && !record.repeats(source, decision, &vote.legs);
+    if news {
+        record.received.push(Received { group: source, decision, legs: vote.legs.clone(), at: ctx.stamp() });
+    }
+    let open = record.unspoken(&own);
+    if open.is_empty() {
+        if resolve(view, ctx, &tx, &mut record, out) || news {
+            store(view, &record);
+        }
         return Ok(());
     }
-    if !foreign && ctx.spans(&record.voters) {
+    if !tx.witnesses.is_empty() && ctx.spans(&record.voters) {
         record.tx.clone_from(&vote.tx);
     }
-    if !record.openings.is_empty() {
-        tx.open(record.openings.clone())?;
-    }
-    match vote_on_mail(view, ctx, &tx, decision, record.handed_over) {
+    // Checked before they were recorded.
+    tx.openings.clone_from(&record.openings);
+    match vote_on_mail(view, ctx, &tx, record.refusal().is_some(), record.handed_over, &open) {
         Some(decision) => {
             view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
-            vote_and_resolve(view, ctx, &tx, &mut record, decision, out);
+            vote_and_resolve(view, ctx, &tx, &mut record, open, decision, out);
         }
         None => {
             view.put(schema::deadline(record.valid_until_ms, &tx.txid), Vec::new());
@@ -260,19 +306,33 @@ pub fn take_vote(
     Ok(())
 }
 
-/// The vote that another group's vote calls for; `None` while an opening is missing, or the witnesses, which do not
-/// come from another ledger, or the hand-over without which this group says nothing of its legs.
+/// Whether a group may say this: of legs that it speaks for, or, where two shards were joined and one had written to the
+/// other, what the record that they left knows it has said.
+fn speaks(ctx: &CommitContext<'_>, source: GroupId, body: &TxBody, legs: &[LegId], known: Option<&Prepared>) -> bool {
+    let theirs = legs_of(ctx.rules.layout, ctx.me(), source, body);
+    let in_order = !legs.is_empty() && legs.windows(2).all(|pair| pair[0] < pair[1]);
+    let line = || {
+        let descends = ctx.rules.layout.is_some_and(|layout| layout.descends(ctx.me(), source));
+        descends && known.is_some_and(|record| record.unspoken(legs).is_empty())
+    };
+    in_order && (legs.iter().all(|leg| theirs.contains(leg)) || line())
+}
+
+/// The vote that another group's vote calls for, on the legs that no vote speaks for yet; `None` while an opening is
+/// missing, or the witnesses, which do not come from another ledger, or the hand-over without which this group says
+/// nothing of its legs.
 fn vote_on_mail(
     view: &mut View<'_>,
     ctx: &CommitContext<'_>,
     tx: &ParsedTx,
-    theirs: Decision,
+    refused: bool,
     handed_over: bool,
+    open: &[LegId],
 ) -> Option<Decision> {
     if ctx.past(tx.body.valid_until_ms) {
         return Some(Decision::No(Reject::Expired));
     }
-    if let Decision::No(_) = theirs {
+    if refused {
         // The outcome is known; there is nothing to reserve for.
         return Some(Decision::No(Reject::Aborted));
     }
@@ -284,12 +344,12 @@ fn vote_on_mail(
         // Before anything is looked at: a NO would tell what is here.
         return None;
     }
-    let legs = match ctx.rules.own_legs(tx) {
+    let legs = match ctx.rules.own_legs_among(tx, |leg| open.contains(&leg)) {
         Ok(legs) => legs,
         Err(Reject::HiddenSlot) => return None,
         Err(reason) => return Some(Decision::No(reason)),
     };
-    let bare = tx.witnesses.is_empty() && ctx.rules.voter_groups(&tx.body).is_ok_and(|voters| ctx.spans(&voters));
+    let bare = tx.witnesses.is_empty() && ctx.rules.all_voters(&tx.body).is_ok_and(|voters| ctx.spans(&voters));
     if bare && legs.iter().any(|leg| leg.voter.authorises) {
         return None;
     }
@@ -302,7 +362,7 @@ fn vote_on_mail(
 
 fn new_record(ctx: &CommitContext<'_>, tx: &ParsedTx, voters: Vec<GroupId>, handed_over: bool) -> Prepared {
     Prepared {
-        version: 1,
+        version: PREPARED_VERSION,
         txid: tx.txid,
         tx: tx.signed(),
         openings: own_openings(ctx, tx),
@@ -311,29 +371,20 @@ fn new_record(ctx: &CommitContext<'_>, tx: &ParsedTx, voters: Vec<GroupId>, hand
         valid_until_ms: tx.body.valid_until_ms,
         seen: ctx.stamp(),
         handed_over,
-        own: None,
+        casts: Vec::new(),
         received: Vec::new(),
-        outcome: None,
         dropped: None,
     }
 }
 
 /// Openings that this group needs; those of other groups are none of its business.
 fn own_openings(ctx: &CommitContext<'_>, tx: &ParsedTx) -> Vec<Opening> {
+    let own = ctx.own(&tx.body);
     let mine = |opening: &&Opening| {
-        let slot = tx.body.slots.get(usize::from(opening.slot));
-        matches!(slot, Some(Slot::Hidden { group, .. }) if *group == ctx.me())
+        let hidden = matches!(tx.body.slots.get(usize::from(opening.slot)), Some(Slot::Hidden { .. }));
+        hidden && own.contains(&(2 * opening.slot))
     };
     tx.openings.iter().filter(mine).cloned().collect()
-}
-
-/// The legs that a group votes on, by the layout this group knows.
-fn legs_of(ctx: &CommitContext<'_>, group: GroupId, tx: &ParsedTx) -> Vec<LegId> {
-    legs_where(&tx.body, |slot, account| match (slot, account) {
-        (Slot::Clear { ledger, .. }, Some(account)) => ctx.rules.home(*ledger, &account) == group,
-        (Slot::Hidden { group: named, .. }, _) => *named == group,
-        (Slot::Clear { .. }, None) => false,
-    })
 }
 
 /// Writes the registers, all in this apply, mails the vote, and resolves if that decides it.
@@ -342,22 +393,24 @@ fn vote_and_resolve(
     ctx: &CommitContext<'_>,
     tx: &ParsedTx,
     record: &mut Prepared,
+    legs: Vec<LegId>,
     decision: Decision,
     out: &mut Vec<Progress>,
 ) -> Decision {
-    let legs = legs_of(ctx, ctx.me(), tx);
-    let accounts = rules::voters_of(&visible_legs(ctx, tx));
+    let seen: Vec<OwnLeg<'_>> = ctx.rules.legs_here(tx).filter(|leg| legs.contains(&leg.leg)).collect();
+    let accounts = rules::voters_of(&seen);
     for account in &accounts {
         let register = Register { version: 1, decision, height: ctx.height };
         view.store(schema::register(account, &tx.txid), &register);
     }
     let vote = Vote { txid: tx.txid, tx: record.tx.clone(), legs: legs.clone(), decision };
-    let others = record.voters.iter().filter(|group| **group != ctx.me());
-    let sent = others.map(|group| (*group, stream::emit(view, *group, vote_for(ctx, *group, tx, &vote)))).collect();
-    record.own = Some(Cast { decision, legs, accounts, sent, at: ctx.stamp() });
+    let others = hearers(ctx.rules.layout, ctx.me(), &tx.body).into_iter().filter(|group| *group != ctx.me());
+    let sent = others.map(|group| (group, stream::emit(view, group, vote_for(ctx, group, tx, &vote)))).collect();
+    let (group, within, at) = (ctx.me(), BitPrefix::ALL, ctx.stamp());
+    record.casts.push(Cast { group, decision, legs, accounts, sent, at, within, outcome: None });
     // Never in the past, also when this vote comes late: what lies before `swept` is not looked at.
     let earliest = record.valid_until_ms.0.saturating_add(REGISTER_GRACE_MS);
-    let droppable = whole_seconds(earliest.max(ctx.rules.time_ms.0));
+    let droppable = sweep::whole_seconds(earliest.max(ctx.rules.time_ms.0));
     view.put(schema::deadline(droppable, &tx.txid), Vec::new());
     out.push(Progress::Voted(tx.txid, decision));
     resolve(view, ctx, tx, record, out);
@@ -375,54 +428,57 @@ fn vote_for(ctx: &CommitContext<'_>, group: GroupId, tx: &ParsedTx, vote: &Vote)
     Message::Vote(vote).encode()
 }
 
-/// This group's legs as far as they can be seen: a NO may be due before openings came.
-fn visible_legs<'t>(ctx: &CommitContext<'_>, tx: &'t ParsedTx) -> Vec<OwnLeg<'t>> {
-    tx.visible()
-        .flat_map(|(slot, ledger, mv)| mv.voters().map(move |voter| OwnLeg { slot, ledger, mv, voter }))
-        .filter(|leg| ctx.rules.home(leg.ledger, &leg.voter.account) == ctx.me())
-        .collect()
-}
-
-/// Deadlines of many transactions share an empty block.
-fn whole_seconds(time_ms: u64) -> TimeMs {
-    TimeMs(time_ms.div_ceil(1000).saturating_mul(1000))
-}
-
-/// Phase two: as soon as the outcome is known, posts or releases.
+/// Phase two: as soon as the outcome is known, posts or releases what every vote that is not carried out yet has
+/// reserved under accounts that lie here. Returns whether it did.
 fn resolve(
     view: &mut View<'_>,
     ctx: &CommitContext<'_>,
     tx: &ParsedTx,
     record: &mut Prepared,
     out: &mut Vec<Progress>,
-) {
-    let Some(own) = record.own.as_ref().filter(|_| record.outcome.is_none()) else { return };
-    let committed = match record.verdict(ctx.me()) {
-        Verdict::Open => return,
+) -> bool {
+    let due: Vec<&Cast> = record.casts.iter().filter(|cast| cast.outcome.is_none()).collect();
+    let verdict = record.verdict();
+    if due.is_empty() || verdict == Verdict::Open {
+        return false;
+    }
+    let mine = |cast: &Cast, account: &Address| cast.carries(account) && ctx.lies_here(account);
+    // Of a group that this one came from, whatever lies elsewhere is told of there.
+    let tells =
+        due.iter().any(|cast| cast.group == ctx.me() || cast.accounts.iter().any(|account| mine(cast, account)));
+    // The openings that this group was given; a vote that arrives later comes without any. They were checked before
+    // they were recorded.
+    let mut opened = tx.clone();
+    opened.openings.clone_from(&record.openings);
+    let reserved = |leg: &OwnLeg<'_>| {
+        let of = |cast: &Cast| cast.legs.contains(&leg.leg) && cast.carries(&leg.voter.account);
+        due.iter().any(|cast| cast.decision == Decision::Yes && of(cast))
+    };
+    let legs: Vec<OwnLeg<'_>> = ctx.rules.legs_here(&opened).filter(reserved).collect();
+    let committed = match verdict {
+        Verdict::Open => return false,
         Verdict::Commit => {
-            let opened = reopened(tx, record);
-            let effects = rules::post(view, &ctx.rules, tx.txid, &visible_legs(ctx, &opened));
-            out.push(Progress::Committed(tx.txid, effects));
+            let mut effects = rules::post(view, &ctx.rules, tx.txid, &legs);
+            sync::count_lone_halves(ctx, &legs, &mut effects);
+            if tells {
+                out.push(Progress::Committed(tx.txid, effects));
+            }
             true
         }
         Verdict::Abort(group, reason) => {
-            if own.decision == Decision::Yes {
-                let opened = reopened(tx, record);
-                rules::release(view, tx.txid, &visible_legs(ctx, &opened));
+            if !legs.is_empty() {
+                rules::release(view, tx.txid, &legs);
             }
-            out.push(Progress::Aborted(tx.txid, group, reason));
+            if tells {
+                out.push(Progress::Aborted(tx.txid, group, reason));
+            }
             false
         }
     };
-    record.outcome = Some(Resolved { committed, at: ctx.stamp() });
-}
-
-/// The transaction with the openings that this group was given when it voted; a vote that arrives
-/// later comes without any.
-fn reopened(tx: &ParsedTx, record: &Prepared) -> ParsedTx {
-    let mut opened = tx.clone();
-    opened.open(record.openings.clone()).expect("openings were checked before they were recorded");
-    opened
+    for cast in record.casts.iter_mut().filter(|cast| cast.outcome.is_none()) {
+        cast.outcome = Some(Resolved { committed, at: ctx.stamp() });
+    }
+    true
 }
 
 fn store(view: &mut View<'_>, record: &Prepared) {

@@ -2,8 +2,12 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::ids::{Address, GroupId, Height, TimeMs, TxId};
+use ledger::layout::BitPrefix;
 use ledger::reject::Reject;
 use ledger::tx::{Opening, Slot, TxBody};
+
+/// Version written into new records. Version 1 had one vote of the group and one outcome.
+pub const PREPARED_VERSION: u8 = 2;
 
 /// A vote. Written once and never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -80,19 +84,34 @@ pub struct Stamp {
     pub time_ms: TimeMs,
 }
 
-/// This group's vote.
+/// A vote of this group, or of a retired one that it came from.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Cast {
+    /// Who wrote it.
+    pub group: GroupId,
     /// The vote.
     pub decision: Decision,
     /// The legs it speaks for.
     pub legs: Vec<LegId>,
     /// Accounts that carry its register.
     pub accounts: Vec<Address>,
-    /// Where it was mailed: destination and sequence number.
+    /// Where it was mailed: destination and sequence number, in the streams of `group`.
     pub sent: Vec<(GroupId, u64)>,
-    /// When.
+    /// When, in the chain of `group`.
     pub at: Stamp,
+    /// The accounts that this entry is carried out for: those under this prefix that lie here. It is that of
+    /// everything, but for a vote that two shards had carried out differently far when they were joined.
+    pub within: BitPrefix,
+    /// How it ended for these accounts.
+    pub outcome: Option<Resolved>,
+}
+
+impl Cast {
+    /// Whether this entry is carried out for an account, if that lies here.
+    #[must_use]
+    pub fn carries(&self, account: &Address) -> bool {
+        self.within == BitPrefix::ALL || self.within.covers(&account.partition().0)
+    }
 }
 
 /// Another group's vote.
@@ -121,15 +140,16 @@ pub struct Resolved {
 /// the transaction's bytes, after the register has been dropped.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Prepared {
-    /// Format version, 1.
+    /// Format version, [`PREPARED_VERSION`].
     pub version: u8,
     /// The transaction.
     pub txid: TxId,
     /// The signed transaction as it came, without the witnesses of other ledgers; empty once the register is dropped.
     pub tx: Vec<u8>,
-    /// Openings of this group's hidden slots, as far as they came; never mailed.
+    /// Openings of this group's hidden slots, as far as they came, by slot; never mailed.
     pub openings: Vec<Opening>,
-    /// The groups that vote, this one included, sorted.
+    /// The groups that voted by the layout at first sight, this one included, sorted. For people; who has to hear a
+    /// vote follows from the layout in force.
     pub voters: Vec<GroupId>,
     /// Every leg that has to say yes.
     pub legs: Vec<LegId>,
@@ -139,12 +159,11 @@ pub struct Prepared {
     pub seen: Stamp,
     /// Whether a client handed it over, rather than a vote of another group.
     pub handed_over: bool,
-    /// This group's vote; `None` while it waits for openings, or to be handed over to it.
-    pub own: Option<Cast>,
+    /// The votes of this group, and of the retired ones that it came from; none while it waits for openings, or to be
+    /// handed over to it.
+    pub casts: Vec<Cast>,
     /// Other groups' votes, in the order they came.
     pub received: Vec<Received>,
-    /// The outcome here.
-    pub outcome: Option<Resolved>,
     /// When the register was dropped.
     pub dropped: Option<Stamp>,
 }
@@ -161,27 +180,75 @@ pub enum Verdict {
 }
 
 impl Prepared {
-    /// The outcome rule: AND over all legs. One NO decides; absence never does.
-    #[must_use]
-    pub fn verdict(&self, me: GroupId) -> Verdict {
-        let Some(own) = &self.own else { return Verdict::Open };
-        let own_vote = (me, own.decision, own.legs.as_slice());
-        let others = self.received.iter().map(|vote| (vote.group, vote.decision, vote.legs.as_slice()));
-        let votes = || std::iter::once(own_vote).chain(others.clone());
-        for (group, decision, _) in votes() {
-            if let Decision::No(reason) = decision {
-                return Verdict::Abort(group, reason);
-            }
-        }
-        let covered = |leg: &LegId| votes().any(|(_, _, legs)| legs.contains(leg));
-        if self.legs.iter().all(covered) { Verdict::Commit } else { Verdict::Open }
+    /// All votes that are known, this group's first.
+    fn votes(&self) -> impl Iterator<Item = (GroupId, Decision, &[LegId])> {
+        let own = self.casts.iter().map(|cast| (cast.group, cast.decision, cast.legs.as_slice()));
+        own.chain(self.received.iter().map(|vote| (vote.group, vote.decision, vote.legs.as_slice())))
     }
 
-    /// Whether every vote of every other group has come.
+    /// The first NO that is known.
+    #[must_use]
+    pub fn refusal(&self) -> Option<(GroupId, Reject)> {
+        self.votes().find_map(|(group, decision, _)| match decision {
+            Decision::Yes => None,
+            Decision::No(reason) => Some((group, reason)),
+        })
+    }
+
+    /// The outcome rule: AND over all legs. One NO decides; absence never does. It is open while this group has said
+    /// nothing.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if self.casts.is_empty() {
+            return Verdict::Open;
+        }
+        match self.refusal() {
+            Some((group, reason)) => Verdict::Abort(group, reason),
+            None if self.heard_all() => Verdict::Commit,
+            None => Verdict::Open,
+        }
+    }
+
+    /// Whether a vote on every leg is known.
     #[must_use]
     pub fn heard_all(&self) -> bool {
-        let own = self.own.as_ref().map_or(&[][..], |cast| cast.legs.as_slice());
-        let heard = |leg: &LegId| own.contains(leg) || self.received.iter().any(|vote| vote.legs.contains(leg));
-        self.legs.iter().all(heard)
+        self.legs.iter().all(|leg| self.votes().any(|(_, _, legs)| legs.contains(leg)))
+    }
+
+    /// What this group says of its legs: NO if it has said so of any; `None` while it has said nothing.
+    #[must_use]
+    pub fn decision(&self) -> Option<Decision> {
+        let mut said = self.casts.iter().map(|cast| cast.decision);
+        let first = said.next()?;
+        Some(std::iter::once(first).chain(said).find(|decision| *decision != Decision::Yes).unwrap_or(Decision::Yes))
+    }
+
+    /// How it ended here; `None` while it has not for some vote, or there is none.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Resolved> {
+        let outcomes: Option<Vec<Resolved>> = self.casts.iter().map(|cast| cast.outcome).collect();
+        outcomes?.into_iter().max_by_key(|outcome| outcome.at.height)
+    }
+
+    /// The accounts that carry a register.
+    pub fn accounts(&self) -> impl Iterator<Item = &Address> {
+        self.casts.iter().flat_map(|cast| &cast.accounts)
+    }
+
+    /// Of the legs that are this group's, those that neither it nor a group that it came from has spoken for.
+    #[must_use]
+    pub fn unspoken(&self, own: &[LegId]) -> Vec<LegId> {
+        let spoken = |leg: &&LegId| self.casts.iter().any(|cast| cast.legs.contains(*leg));
+        own.iter().filter(|leg| !spoken(leg)).copied().collect()
+    }
+
+    /// Whether a vote of another group tells nothing: of each of its legs this group has heard it from that group, or
+    /// the same from another one.
+    #[must_use]
+    pub fn repeats(&self, source: GroupId, decision: Decision, legs: &[LegId]) -> bool {
+        let tells = |known: &Received, leg: &LegId| {
+            (known.group == source || known.decision == decision) && known.legs.contains(leg)
+        };
+        legs.iter().all(|leg| self.received.iter().any(|known| tells(known, leg)))
     }
 }

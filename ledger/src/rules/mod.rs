@@ -78,6 +78,9 @@ pub enum Signatures {
 pub struct OwnLeg<'a> {
     /// Index of the slot.
     pub slot: u16,
+    /// Number of the leg: `2 × slot` for the move's first account, `2 × slot + 1` for its second; of a hidden slot
+    /// `2 × slot` for both, since it is one leg whatever is behind it.
+    pub leg: u16,
     /// Account space.
     pub ledger: LedgerId,
     /// The move.
@@ -95,13 +98,30 @@ impl OwnLeg<'_> {
     }
 }
 
-/// The groups that vote on a transaction, sorted.
+/// The groups that vote on a transaction, sorted. A hidden slot that names a retired shard is voted on by its heir.
 ///
 /// # Errors
 /// [`Reject::TooManyVoters`], or [`Reject::MultiVoter`] for an asset's issue among others.
 pub fn voter_groups(layout: &Layout, body: &TxBody) -> Result<Vec<GroupId>, Reject> {
     // With a layout, what lies here does not matter.
+    few(groups_of(Some(layout), GroupId::BEACON, body)?)
+}
+
+/// As [`voter_groups`], however many they are: a transaction that was begun within the limit comes to have more voters
+/// when shards are cut.
+///
+/// # Errors
+/// [`Reject::MultiVoter`] for an asset's issue among others, [`Reject::UnknownGroup`] for a number that no group can have.
+pub fn all_voter_groups(layout: &Layout, body: &TxBody) -> Result<Vec<GroupId>, Reject> {
     groups_of(Some(layout), GroupId::BEACON, body)
+}
+
+fn few(groups: Vec<GroupId>) -> Result<Vec<GroupId>, Reject> {
+    if groups.len() > VOTER_GROUPS_MAX { Err(Reject::TooManyVoters) } else { Ok(groups) }
+}
+
+fn heir(layout: Option<&Layout>, group: GroupId) -> GroupId {
+    layout.map_or(group, |layout| layout.heir(group))
 }
 
 fn groups_of(layout: Option<&Layout>, here: GroupId, body: &TxBody) -> Result<Vec<GroupId>, Reject> {
@@ -111,14 +131,11 @@ fn groups_of(layout: Option<&Layout>, here: GroupId, body: &TxBody) -> Result<Ve
             Slot::Clear { ledger, mv } => {
                 groups.extend(mv.voters().map(|voter| home(layout, here, *ledger, &voter.account)));
             }
-            Slot::Hidden { group, .. } => groups.push(*group),
+            Slot::Hidden { group, .. } => groups.push(heir(layout, *group)),
         }
     }
     groups.sort_unstable();
     groups.dedup();
-    if groups.len() > VOTER_GROUPS_MAX {
-        return Err(Reject::TooManyVoters);
-    }
     if groups.len() > 1 {
         for group in &groups {
             match group.kind() {
@@ -137,6 +154,16 @@ impl RuleContext<'_> {
     /// # Errors
     /// As [`voter_groups`].
     pub fn voter_groups(&self, body: &TxBody) -> Result<Vec<GroupId>, Reject> {
+        few(self.all_voters(body)?)
+    }
+
+    /// As [`RuleContext::voter_groups`], however many they are: when shards are cut, a transaction that was begun
+    /// within the limit comes to have more voters than one may begin with.
+    ///
+    /// # Errors
+    /// [`Reject::MultiVoter`] for an asset's issue among others, [`Reject::UnknownGroup`] for a number that no group
+    /// can have.
+    pub fn all_voters(&self, body: &TxBody) -> Result<Vec<GroupId>, Reject> {
         groups_of(self.layout, self.group, body)
     }
 
@@ -144,34 +171,61 @@ impl RuleContext<'_> {
     ///
     /// # Errors
     /// [`Reject::HiddenSlot`] while an opening for this group is missing, [`Reject::WrongShard`]
-    /// when a hidden slot names this group and its move needs another one.
+    /// when a hidden slot is this group's to vote on and its move needs another one.
     pub fn own_legs<'t>(&self, tx: &'t ParsedTx) -> Result<Vec<OwnLeg<'t>>, Reject> {
+        self.own_legs_among(tx, |_| true)
+    }
+
+    /// As [`RuleContext::own_legs`], of the legs for which `wanted` holds; of the others nothing is looked at.
+    ///
+    /// # Errors
+    /// As [`RuleContext::own_legs`].
+    pub fn own_legs_among<'t>(
+        &self,
+        tx: &'t ParsedTx,
+        wanted: impl Fn(u16) -> bool,
+    ) -> Result<Vec<OwnLeg<'t>>, Reject> {
         for (slot, index) in tx.body.slots.iter().zip(0u16..) {
             if let Slot::Hidden { group, .. } = slot
-                && *group == self.group
+                && wanted(2 * index)
+                && heir(self.layout, *group) == self.group
                 && tx.openings.binary_search_by_key(&index, |opening| opening.slot).is_err()
             {
                 return Err(Reject::HiddenSlot);
             }
         }
         let mut legs = Vec::new();
-        for (slot, ledger, mv) in tx.visible() {
-            let hidden_for = match &tx.body.slots[usize::from(slot)] {
-                Slot::Hidden { group, .. } => Some(*group),
+        for leg in visible(tx).filter(|leg| wanted(leg.leg)) {
+            let hidden_for = match &tx.body.slots[usize::from(leg.slot)] {
+                Slot::Hidden { group, .. } => Some(heir(self.layout, *group)),
                 Slot::Clear { .. } => None,
             };
-            for voter in mv.voters() {
-                let owner = self.home(ledger, &voter.account);
-                if hidden_for.is_some_and(|group| group != owner) {
-                    return Err(Reject::WrongShard);
-                }
-                if owner == self.group {
-                    legs.push(OwnLeg { slot, ledger, mv, voter });
-                }
+            let owner = self.home(leg.ledger, &leg.voter.account);
+            if hidden_for.is_some_and(|group| group != owner) {
+                return Err(Reject::WrongShard);
+            }
+            if owner == self.group {
+                legs.push(leg);
             }
         }
         Ok(legs)
     }
+
+    /// The legs whose accounts this group owns, as far as they can be seen, in move order, whoever votes on them.
+    pub fn legs_here<'t>(&self, tx: &'t ParsedTx) -> impl Iterator<Item = OwnLeg<'t>> {
+        visible(tx).filter(move |leg| self.home(leg.ledger, &leg.voter.account) == self.group)
+    }
+}
+
+/// All legs that can be seen, in move order.
+fn visible(tx: &ParsedTx) -> impl Iterator<Item = OwnLeg<'_>> {
+    tx.visible().flat_map(move |(slot, ledger, mv)| {
+        let hidden = matches!(tx.body.slots[usize::from(slot)], Slot::Hidden { .. });
+        mv.voters().zip(0u16..).map(move |(voter, second)| {
+            let leg = 2 * slot + if hidden { 0 } else { second };
+            OwnLeg { slot, leg, ledger, mv, voter }
+        })
+    })
 }
 
 /// The accounts that a list of legs names, each once, in order of first use.

@@ -4,9 +4,12 @@
 //! stays so. A refusal without a trace is the fate only while nobody can have voted: as soon as one
 //! group has, its vote goes to the others by mail, and they vote, too, whatever they answered to the
 //! hand-over.
+//!
+//! Shards are cut and joined meanwhile. What a shard has voted before it ended stands for those that came from it, as far
+//! as they speak for nothing else; whoever has not been heard is asked.
 
 use bytes::Bytes;
-use ledger::{GroupId, NodeId, Outcome, Receipt, Reject};
+use ledger::{GroupId, Layout, NodeId, Outcome, Receipt, Reject};
 use proto::v1;
 use tokio::time::Instant;
 
@@ -41,6 +44,40 @@ impl Voter {
         let own = part.own.map(Bytes::from);
         Self { hand_over: HandOver::to(part.group, now), own, said: Said::Nothing, applied: false }
     }
+
+    /// One that came from these, all of which were voters until they ended. Between them they speak for all that it
+    /// speaks for.
+    fn after(part: Part, ended: &[&Self], now: Instant) -> Self {
+        let mut voter = Self::new(part, now);
+        if ended.is_empty() {
+            return voter;
+        }
+        voter.hand_over.open = ended.iter().any(|before| before.hand_over.unanswered());
+        voter.applied = ended.iter().all(|before| before.applied);
+        let votes = ended.iter().map(|before| before.vote().filter(|vote| vote.yes));
+        if let Some(votes) = votes.collect::<Option<Vec<&v1::Vote>>>() {
+            // Heights go on where a shard is cut; where two are joined, each had a block of its own.
+            let height = if let [one] = votes[..] { one.height } else { 0 };
+            let group = voter.hand_over.group.0;
+            voter.said = Said::Vote(v1::Vote { group, yes: true, reason: 0, height });
+        }
+        voter
+    }
+
+    fn vote(&self) -> Option<&v1::Vote> {
+        match &self.said {
+            Said::Vote(vote) => Some(vote),
+            Said::Nothing | Said::Waits | Said::Refused(_) => None,
+        }
+    }
+
+    /// It voted. A later word adds nothing but the block.
+    fn hear(&mut self, vote: v1::Vote) {
+        match &mut self.said {
+            Said::Vote(known) if known.height != 0 || known.yes != vote.yes => {}
+            said => *said = Said::Vote(vote),
+        }
+    }
 }
 
 /// What follows from what has been said.
@@ -58,7 +95,7 @@ pub(super) enum Conclusion {
 pub(super) struct Ballot {
     /// Sorted by group.
     pub(super) voters: Vec<Voter>,
-    /// The NO of a group that is not among the voters by this router's layout.
+    /// The NO of a group that is not among the voters by this router's layout: it is behind, or the group has ended.
     stranger: Option<v1::Vote>,
     /// A group has committed, so all have voted YES.
     committed: bool,
@@ -108,28 +145,57 @@ impl Ballot {
         changed
     }
 
-    /// Goes by a new layout: what groups that stay have said still counts.
-    pub(super) fn adopt(&mut self, parts: Vec<Part>, now: Instant) {
+    /// Goes by a new layout: what groups that stay have said still counts, and what one that has ended has voted counts
+    /// for those that came from it.
+    pub(super) fn adopt(&mut self, parts: Vec<Part>, layout: &Layout, now: Instant) {
         let mut before = std::mem::take(&mut self.voters);
+        let stays = |voter: &&Voter| parts.iter().any(|part| part.group == voter.hand_over.group);
+        let ended = before.iter().filter(|voter| !stays(voter));
+        // A NO of one that has ended stays named.
+        if let Some(no) = ended.filter_map(Voter::vote).find(|vote| !vote.yes) {
+            self.stranger.get_or_insert(*no);
+        }
         let kept = |part: Part| match before.iter().position(|voter| voter.hand_over.group == part.group) {
             Some(at) => Voter { own: part.own.map(Bytes::from), ..before.swap_remove(at) },
-            None => Voter::new(part, now),
+            None => {
+                let became = |voter: &&Voter| layout.successors(voter.hand_over.group).contains(&part.group);
+                let ended: Vec<&Voter> = before.iter().filter(became).collect();
+                Voter::after(part, &ended, now)
+            }
         };
         self.voters = parts.into_iter().map(kept).collect();
     }
 
     /// A group voted. A later word of the same group adds nothing but the block.
-    pub(super) fn vote(&mut self, vote: v1::Vote) {
+    pub(super) fn vote(&mut self, vote: v1::Vote, layout: &Layout) {
         match self.voter(GroupId(vote.group)) {
-            Some(voter) => match &mut voter.said {
-                Said::Vote(known) if known.height != 0 || known.yes != vote.yes => {}
-                said => *said = Said::Vote(vote),
-            },
+            Some(voter) => voter.hear(vote),
             None if !vote.yes => {
                 self.stranger.get_or_insert(vote);
             }
-            None => {}
+            None => self.inherit(vote, layout),
         }
+    }
+
+    /// The YES of a group that is no voter, perhaps since it has ended: it stands for those that own nothing but what it
+    /// owned. One that it was joined into speaks for more.
+    fn inherit(&mut self, vote: v1::Vote, layout: &Layout) {
+        let ended = GroupId(vote.group);
+        let Some(owned) = layout.prefix_ever(ended).filter(|_| layout.retired(ended)) else { return };
+        for group in layout.successors(ended) {
+            let within = layout.prefix_of(group).is_some_and(|prefix| owned.holds(&prefix));
+            if let Some(voter) = self.voter(group).filter(|_| within) {
+                voter.hear(v1::Vote { group: group.0, ..vote });
+            }
+        }
+    }
+
+    /// The voter that a node speaks for when it shows the word of a group: that group, or one that came from it and is
+    /// with that node.
+    pub(super) fn speaker(&self, word_of: GroupId, node: NodeId, layout: &Layout) -> GroupId {
+        let here = self.voters.iter().filter(|voter| voter.hand_over.node == Some(node));
+        let mut groups = here.map(|voter| voter.hand_over.group);
+        groups.find(|group| layout.descends(*group, word_of)).unwrap_or(word_of)
     }
 
     /// A group that only votes after others has taken notice.
@@ -156,16 +222,16 @@ impl Ballot {
         }
     }
 
-    /// A group has its receipt, which tells the outcome everywhere.
-    pub(super) fn receipt(&mut self, receipt: &Receipt) {
+    /// A group has its receipt, or that of one that it came from, which tells the outcome everywhere.
+    pub(super) fn receipt(&mut self, receipt: &Receipt, layout: &Layout) {
         match &receipt.outcome {
             Outcome::Committed { .. } => self.committed = true,
             Outcome::Rejected(reason) => {
-                self.vote(v1::Vote::of(receipt.group, Some(*reason), Some(receipt.height)));
+                self.vote(v1::Vote::of(receipt.group, Some(*reason), Some(receipt.height)), layout);
             }
             Outcome::Aborted { group, reason } => {
                 let reason = if *reason == Reject::RefusedElsewhere { self.told_here(*group) } else { *reason };
-                self.vote(v1::Vote::of(*group, Some(reason), None));
+                self.vote(v1::Vote::of(*group, Some(reason), None), layout);
             }
         }
     }

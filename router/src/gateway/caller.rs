@@ -88,7 +88,9 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
             | Query::Nodes(_)
             | Query::Accused(_)
             | Query::Audit(_)
-            | Query::Epochs(_),
+            | Query::Epochs(_)
+            | Query::Shards(_)
+            | Query::Job(_),
         )
         | None => return false,
     };

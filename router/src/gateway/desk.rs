@@ -29,10 +29,10 @@ const CHUNK_TXS: usize = 512;
 const UNREAD_EVENTS_MAX: usize = 16_384;
 const TICK: Duration = Duration::from_millis(10);
 
-/// Transactions for channels that the router has not heard of.
+/// Transactions for groups that the router has not heard of.
 #[derive(Default)]
 struct Early {
-    channels: Vec<GroupId>,
+    groups: Vec<GroupId>,
     txs: Vec<Bytes>,
 }
 
@@ -79,13 +79,13 @@ impl Desk {
         act(&mut flights, &step)
     }
 
-    /// Takes a chunk: sends what can be sent at once, and what is for a channel that the router has not heard of
+    /// Takes a chunk: sends what can be sent at once, and what is for a group that the router has not heard of
     /// when it has, or refuses it after a moment. The stream is not read any further meanwhile.
     async fn take(&self, caller: &Caller, outbox: &Arc<Outbox>, txs: Vec<Bytes>, notify_applied: bool) {
         let mut early = Early::default();
         self.accept(caller, outbox, txs, notify_applied, Some(&mut early));
         if !early.txs.is_empty() {
-            self.hear_of(&early.channels, self.limits.heard_within).await;
+            self.hear_of(&early.groups, self.limits.heard_within).await;
             self.accept(caller, outbox, early.txs, notify_applied, None);
         }
     }
@@ -117,7 +117,7 @@ impl Desk {
             if let Some(early) = &mut early
                 && !missing.is_empty()
             {
-                early.channels.extend(missing);
+                early.groups.extend(missing);
                 early.txs.push(bytes);
                 continue;
             }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use ledger::tx::ParsedTx;
-use ledger::{GroupId, NodeId, Submission, TxId};
+use ledger::{GroupId, Layout, NodeId, Submission, TxId};
 use proto::{edge, v1};
 use tokio::time::Instant;
 
@@ -87,7 +87,7 @@ pub(super) struct HandOver {
     /// Where it is; `None` while it waits for a leader.
     pub(super) node: Option<NodeId>,
     pub(super) sent_at: Instant,
-    /// Told to wait for a new layout.
+    /// Told that the accounts lie elsewhere: the groups are found anew.
     pub(super) replan: bool,
     /// It was sent, and not answered for certain: a link was lost, a leader was silent or lost its
     /// leadership. What was sent may have had its effect, or may yet.
@@ -97,6 +97,16 @@ pub(super) struct HandOver {
 impl HandOver {
     pub(super) fn to(group: GroupId, now: Instant) -> Self {
         Self { group, node: None, sent_at: now, replan: false, open: false }
+    }
+
+    /// Whether an earlier attempt may have had its effect: it was not answered for certain, or not yet.
+    pub(super) fn unanswered(&self) -> bool {
+        self.open || self.node.is_some()
+    }
+
+    /// It goes to another group, or to the same one anew.
+    fn moves(&mut self, group: GroupId, now: Instant) {
+        *self = Self { open: self.unanswered(), ..Self::to(group, now) };
     }
 }
 
@@ -330,22 +340,25 @@ impl Flight {
         true
     }
 
-    /// Goes by a new plan. What groups that stay have said still counts. Returns the groups that it
-    /// did not go to before.
-    pub(super) fn adopt(&mut self, plan: Plan, now: Instant) -> Vec<GroupId> {
+    /// Goes by a new plan. What groups that stay have said still counts, and what those that have ended have voted.
+    /// Returns the groups that it did not go to before.
+    pub(super) fn adopt(&mut self, plan: Plan, layout: &Layout, now: Instant) -> Vec<GroupId> {
         let before: Vec<GroupId> = self.groups().collect();
         let parts = match plan {
             Plan::One(group) => vec![Part { group, own: None }],
             Plan::Several(parts) => parts,
         };
         match (&mut self.course, &parts[..]) {
-            (Course::One { hand_over, .. }, [part]) => {
-                *hand_over = HandOver { open: hand_over.open, ..HandOver::to(part.group, now) };
+            // The receipt is known. When its credits are applied, the heir of whoever mailed them says.
+            (Course::One { hand_over, receipt: Some(_) }, _) => hand_over.moves(layout.heir(hand_over.group), now),
+            (Course::One { hand_over, receipt: None }, [part]) => hand_over.moves(part.group, now),
+            (Course::One { hand_over, receipt: None }, _) => {
+                let open = hand_over.unanswered();
+                let mut ballot = Ballot::new(parts, now);
+                ballot.voters.iter_mut().for_each(|voter| voter.hand_over.open = open);
+                self.course = Course::Several(Box::new(ballot));
             }
-            // A group that knows its receipt needs nobody else to be asked.
-            (Course::One { receipt: Some(_), .. }, _) => {}
-            (Course::One { .. }, _) => self.course = Course::Several(Box::new(Ballot::new(parts, now))),
-            (Course::Several(ballot), _) => ballot.adopt(parts, now),
+            (Course::Several(ballot), _) => ballot.adopt(parts, layout, now),
         }
         self.groups().filter(|group| !before.contains(group)).collect()
     }

@@ -5,8 +5,11 @@
 //! share one flight and hear the same fate. A transaction that several groups vote on is handed to
 //! each of them, and each hand-over goes its own way: to the group's leader, to the next one when
 //! that is lost, again when nobody answers. What follows from the answers is in [`super::ballot`].
+//!
+//! A shard that is cut or joined takes nothing for a moment. What it refuses then is kept here, and goes to the same shard
+//! when it goes on, or to those that came from it; nobody outside is told.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +18,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX};
 use ledger::tx::ParsedTx;
-use ledger::{GroupId, GroupKind, NodeId, Receipt, Reject, TxId};
+use ledger::{GroupId, GroupKind, LayoutVersion, NodeId, Receipt, Reject, TxId};
 use proto::v1::submit_event::Event;
 use proto::{edge, v1};
 use tokio::time::Instant;
@@ -46,6 +49,8 @@ pub(super) struct Flights {
     all: HashMap<TxId, Flight>,
     held: Held,
     routes: BTreeMap<GroupId, Route>,
+    /// The layout that all flights go by.
+    layout: LayoutVersion,
     /// When to look at flights again, in order.
     checks: VecDeque<(Instant, Vec<TxId>)>,
     /// Outboxes with new events, to be rung at the end of the step.
@@ -210,7 +215,8 @@ impl Flights {
                 Some(Event::Applied(_)) => self.applied(id, group, &txid),
                 Some(Event::Refusal(refusal)) => self.refusal(step, node, id, group, refusal, &mut due),
                 Some(Event::Vote(vote)) => {
-                    self.heard(step, node, id, GroupId(vote.group), &mut due, |ballot| ballot.vote(vote));
+                    let layout = &step.view.layout;
+                    self.heard(step, node, id, GroupId(vote.group), &mut due, |ballot| ballot.vote(vote, layout));
                 }
                 Some(Event::Waits(_)) => self.heard(step, node, id, group, &mut due, |ballot| ballot.waits(group)),
                 Some(Event::Decided(_)) | None => {}
@@ -225,10 +231,16 @@ impl Flights {
             return;
         };
         let flight = entry.get_mut();
-        let Course::One { hand_over, receipt: known } = &mut flight.course else {
-            // Several groups tell their outcome, and each speaks for itself.
-            let Ok(receipt) = edge::value::<Receipt>("receipt", &receipt) else { return };
-            return self.heard(step, node, id, receipt.group, due, |ballot| ballot.receipt(&receipt));
+        let (hand_over, known) = match &mut flight.course {
+            Course::One { hand_over, receipt } => (hand_over, receipt),
+            // Several groups tell their outcome, and each speaks for itself, or for one that it came from.
+            Course::Several(ballot) => {
+                let (Ok(receipt), layout) = (edge::value::<Receipt>("receipt", &receipt), &step.view.layout) else {
+                    return;
+                };
+                let group = ballot.speaker(receipt.group, node, layout);
+                return self.heard(step, node, id, group, due, |ballot| ballot.receipt(&receipt, layout));
+            }
         };
         if let Some(route) = self.routes.get_mut(&hand_over.group) {
             route.works(node, step.now);
@@ -325,8 +337,9 @@ impl Flights {
         let Some(flight) = self.all.get_mut(&id) else {
             return;
         };
-        // One group need not say which it is.
+        // One group need not say which it is. One that has ended speaks for no other.
         let group = match &flight.course {
+            Course::One { hand_over, .. } if group != hand_over.group && step.view.layout.retired(group) => return,
             Course::One { hand_over, .. } => hand_over.group,
             Course::Several(_) => group,
         };
@@ -349,6 +362,12 @@ impl Flights {
                 hand_over.replan = true;
                 route.works(node, step.now);
                 route.pause(step.now);
+                self.hold(group, vec![id]);
+            }
+            // Nothing of it was taken, and it is taken soon: here, or where its accounts will lie.
+            Some(reject @ (Reject::Sealing | Reject::Moved)) => {
+                hand_over.replan |= reject == Reject::Moved;
+                route.stands_still(step.now);
                 self.hold(group, vec![id]);
             }
             _ => {
@@ -422,6 +441,9 @@ impl Flights {
 
     /// Looks at what is due: pauses that are over, flights without an answer, deadlines.
     pub(super) fn tick(&mut self, step: &Step<'_>) {
+        let mut moved = Due::new();
+        self.reshape(step, &mut moved);
+        self.dispatch_all(step, moved);
         let mut ready: Vec<(GroupId, Vec<TxId>)> = Vec::new();
         for (group, route) in &mut self.routes {
             if route.ready(*group, step.view, step.now) && !route.waiting.is_empty() {
@@ -430,8 +452,10 @@ impl Flights {
         }
         let mut due = Due::new();
         for (group, txids) in ready {
+            // What came just before the layout changed may have been planned by the one before.
+            let ended = step.view.layout.retired(group);
             for txid in txids {
-                self.released(step, group, txid, &mut due);
+                self.released(step, group, txid, ended, &mut due);
             }
         }
         self.check(step, &mut due);
@@ -439,21 +463,62 @@ impl Flights {
         self.ring();
     }
 
-    /// What waited for a group may go. When its shard said that it is not the one, the groups are
+    /// Goes by the layout of the view, if it is another one than before. What is with a shard that has ended, or waits for
+    /// it, goes where its accounts lie now: what that shard has done with it, those that came from it know.
+    fn reshape(&mut self, step: &Step<'_>, due: &mut Due) {
+        let layout = &step.view.layout;
+        if std::mem::replace(&mut self.layout, layout.version) == layout.version {
+            return;
+        }
+        self.routes.values_mut().for_each(|route| route.go_on(step.now));
+        let ended: BTreeSet<GroupId> = layout.lineage.iter().map(|entry| entry.group).collect();
+        if ended.is_empty() {
+            return;
+        }
+        self.routes.retain(|group, _| !ended.contains(group));
+        let of_ended = |flight: &mut Flight| {
+            let mut groups = flight.hand_overs().map(|hand_over| hand_over.group);
+            groups.find(|group| ended.contains(group))
+        };
+        let concerned: Vec<(TxId, GroupId)> =
+            self.all.iter_mut().filter_map(|(txid, flight)| Some((*txid, of_ended(flight)?))).collect();
+        for (txid, group) in concerned {
+            self.replan(step, group, txid, due);
+        }
+    }
+
+    /// What waited for a group may go. When its shard said that it is not the one, or has `ended`, the groups are
     /// found anew.
-    fn released(&mut self, step: &Step<'_>, group: GroupId, txid: TxId, due: &mut Due) {
+    fn released(&mut self, step: &Step<'_>, group: GroupId, txid: TxId, ended: bool, due: &mut Due) {
         let Some(flight) = self.all.get_mut(&txid) else {
             return;
         };
         let Some(hand_over) = flight.hand_over(group).filter(|hand_over| hand_over.node.is_none()) else {
             return;
         };
-        if !std::mem::take(&mut hand_over.replan) {
+        if !std::mem::take(&mut hand_over.replan) && !ended {
             return due.entry(group).or_default().push(txid);
         }
-        match ParsedTx::decode_sent(&step.view.cluster, flight.bytes()).and_then(|tx| step.view.plan(&tx)) {
+        self.replan(step, group, txid, due);
+    }
+
+    /// Finds the groups of a transaction anew, since one of them is not the right one.
+    fn replan(&mut self, step: &Step<'_>, group: GroupId, txid: TxId, due: &mut Due) {
+        let Some(flight) = self.all.get_mut(&txid) else {
+            return;
+        };
+        let parsed = ParsedTx::decode_sent(&step.view.cluster, flight.bytes());
+        if parsed.as_ref().is_ok_and(|tx| !step.view.not_heard_of(tx).is_empty()) {
+            // A layout may be known before the committees that come with it.
+            if let Some(hand_over) = flight.hand_over(group) {
+                (hand_over.replan, hand_over.open) = (true, hand_over.unanswered());
+            }
+            self.routes.entry(group).or_default().pause(step.now);
+            return self.hold(group, vec![txid]);
+        }
+        match parsed.and_then(|tx| step.view.plan(&tx)) {
             Ok(plan) => {
-                let mut groups = flight.adopt(plan, step.now);
+                let mut groups = flight.adopt(plan, &step.view.layout, step.now);
                 groups.extend(flight.hand_over(group).map(|hand_over| hand_over.group));
                 groups.sort_unstable();
                 groups.dedup();
@@ -509,6 +574,9 @@ impl Flights {
         let detail = match &flight.course {
             _ if flight.fate(&id).is_some() => {
                 "the transaction is committed, but its credits were not confirmed in time".to_owned()
+            }
+            Course::One { hand_over, .. } if self.routes.get(&hand_over.group).is_some_and(Route::is_still) => {
+                format!("{} is being cut or joined, and did not go on in time", hand_over.group)
             }
             Course::One { .. } => "no leader of its group answered in time".to_owned(),
             Course::Several(ballot) => {

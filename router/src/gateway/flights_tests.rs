@@ -7,7 +7,10 @@ use std::sync::Weak;
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt};
 use ledger::genesis::{Genesis, NodeInfo, VerifyMode};
-use ledger::{Committee, Epoch, Hash32, Height, Incarnation, Layout, Member, OrgId, Outcome, SecretKey, TimeMs};
+use ledger::{
+    Address, AssetId, Authorisation, Committee, Epoch, Hash32, Height, Incarnation, Layout, LedgerId, Member, Move,
+    OrgId, Outcome, SecretKey, SignedTx, Slot, TimeMs, TxBody,
+};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
@@ -19,6 +22,9 @@ use crate::plan::Part;
 
 const ZERO: GroupId = GroupId::shard(0);
 const ONE: GroupId = GroupId::shard(1);
+/// What the first shard is cut into.
+const LEFT: GroupId = GroupId::shard(2);
+const RIGHT: GroupId = GroupId::shard(3);
 const ID: TxId = TxId(Hash32([7; 32]));
 /// When a transaction without a fate is given up, milliseconds.
 const DEADLINE_MS: u64 = 1_500;
@@ -59,6 +65,7 @@ impl Backend for Nodes {
 
 /// The flights of a router, and one client.
 struct Scene {
+    view: watch::Sender<Arc<ClusterView>>,
     flights: Flights,
     nodes: Nodes,
     limits: GatewayLimits,
@@ -99,7 +106,7 @@ fn view() -> ClusterView {
 
 impl Scene {
     fn new() -> Self {
-        let (_, seen) = watch::channel(Arc::new(view()));
+        let (view, seen) = watch::channel(Arc::new(view()));
         let limits = GatewayLimits {
             receipt_within: Duration::from_millis(DEADLINE_MS),
             applied_within: Duration::from_millis(DEADLINE_MS),
@@ -108,6 +115,7 @@ impl Scene {
         };
         let outbox = Outbox::new();
         Self {
+            view,
             flights: Flights::default(),
             nodes: Nodes { view: seen, handed: Mutex::default() },
             limits,
@@ -127,9 +135,18 @@ impl Scene {
 
     /// The client sends its transaction.
     fn send(&mut self, ms: u64, plan: Plan, applied: bool) {
+        self.hand_in(ms, plan, (ID, Bytes::from_static(b"signed")), applied);
+    }
+
+    fn hand_in(&mut self, ms: u64, plan: Plan, (txid, bytes): (TxId, Bytes), applied: bool) {
         let outbox = Arc::clone(&self.outbox);
-        let tx = Planned { txid: ID, plan, bytes: Bytes::from_static(b"signed"), caller: None };
+        let tx = Planned { txid, plan, bytes, caller: None };
         self.at(ms, |flights, step| flights.accept(step, &outbox, vec![tx], applied));
+    }
+
+    /// The router sees the cluster so from now on.
+    fn sees(&self, view: ClusterView) {
+        self.view.send_replace(Arc::new(view));
     }
 
     /// A node says something.
@@ -255,4 +272,181 @@ fn what_is_answered_before_the_deadline_is_not_late() {
     scene.hears(DEADLINE_MS - 1, 1, v1::SubmitEvent::receipt(edge::bytes_of(&ID), bytes.clone()));
     scene.passes(DEADLINE_MS, 2 * DEADLINE_MS, None);
     assert_eq!(scene.told(), [v1::SubmitEvent::receipt(edge::bytes_of(&ID), bytes)]);
+}
+
+/// The first shard is cut into two; node 1 is said to lead the left one, and node 3 the right one.
+fn cut() -> ClusterView {
+    let mut view = view();
+    view.layout = Arc::new(view.layout.split(ZERO, [LEFT, RIGHT]).unwrap());
+    let parent = view.committees.remove(&ZERO).unwrap();
+    view.leaders.remove(&ZERO);
+    for (group, leader) in [(LEFT, 1), (RIGHT, 3)] {
+        view.committees.insert(group, Committee { group, ..parent.clone() });
+        view.leaders.insert(group, NodeId(leader));
+    }
+    view
+}
+
+/// A transaction with a payment from each of these shards of the layout behind the cut.
+fn payments(shards: &[GroupId]) -> (TxId, Bytes) {
+    let (layout, cluster) = (cut().layout, view().cluster);
+    let key = |number: u32| SecretKey::derive(b"payer", &number.to_le_bytes());
+    let account = |number: u32| Authorisation::Single(key(number).public()).address();
+    let payer = |shard: &GroupId| (0..).find(|number| layout.locate(&account(*number)) == *shard).unwrap();
+    let payers: Vec<u32> = shards.iter().map(payer).collect();
+    let slots = payers.iter().map(|number| {
+        let mv = Move::Pay { from: account(*number), to: Address([9; 20]), asset: AssetId([1; 16]), amount: 1 };
+        Slot::Clear { ledger: LedgerId::MAIN, mv }
+    });
+    let body = TxBody {
+        version: 1,
+        cluster,
+        valid_until_ms: TimeMs(u64::MAX / 2),
+        salt: [0; 16],
+        slots: slots.collect(),
+        memo: Vec::new(),
+    };
+    let keys: Vec<SecretKey> = payers.into_iter().map(key).collect();
+    let tx = SignedTx::sign(&body, &keys.iter().collect::<Vec<_>>());
+    (tx.txid(&cluster), tx.encode().into())
+}
+
+fn refused(txid: TxId, group: GroupId, reject: Reject) -> v1::SubmitEvent {
+    v1::SubmitEvent::refused(edge::bytes_of(&txid), v1::Refusal::of(reject)).by(group)
+}
+
+fn receipt_of(txid: TxId, group: GroupId) -> v1::SubmitEvent {
+    let outcome = Outcome::Committed { mail: Vec::new() };
+    let receipt = Receipt { version: 1, txid, group, height: Height(6), index: 0, time_ms: TimeMs(1), outcome };
+    v1::SubmitEvent::receipt(edge::bytes_of(&txid), borsh::to_vec(&receipt).unwrap().into())
+}
+
+#[test]
+fn what_a_sealed_shard_refuses_goes_to_those_that_come_from_it_and_nobody_is_told() {
+    let mut scene = Scene::new();
+    let tx = payments(&[RIGHT]);
+    scene.hand_in(0, Plan::One(ZERO), tx.clone(), false);
+    assert_eq!(*scene.nodes.handed.lock(), [(NodeId(1), ZERO)]);
+    let sealing = refused(tx.0, ZERO, Reject::Sealing);
+    scene.hears(1, 1, sealing.clone());
+    scene.passes(10, 1_000, Some(&sealing));
+    let asked = scene.handed_to(ZERO);
+    assert!((4..=12).contains(&asked), "it is asked again, and not all the time: {asked}");
+    assert!(scene.told().is_empty());
+    // The layout comes before the committees, and then these.
+    let children = cut();
+    scene.sees(ClusterView { layout: Arc::clone(&children.layout), ..view() });
+    scene.passes(1_000, 1_200, None);
+    assert_eq!((scene.handed_to(RIGHT), scene.told().len()), (0, 0));
+    scene.sees(children);
+    scene.passes(1_200, 1_320, None);
+    assert_eq!(scene.nodes.handed.lock().last(), Some(&(NodeId(3), RIGHT)));
+    scene.hears(1_330, 3, receipt_of(tx.0, RIGHT));
+    assert_eq!(scene.told(), [receipt_of(tx.0, RIGHT)]);
+    assert_eq!((scene.handed_to(ZERO), scene.handed_to(LEFT)), (asked, 0));
+}
+
+#[test]
+fn what_a_sealed_shard_refuses_goes_to_it_again_when_the_seal_is_taken_back() {
+    let mut scene = Scene::new();
+    let tx = payments(&[LEFT]);
+    scene.hand_in(0, Plan::One(ZERO), tx.clone(), false);
+    let sealing = refused(tx.0, ZERO, Reject::Sealing);
+    scene.hears(1, 1, sealing.clone());
+    scene.passes(10, 600, Some(&sealing));
+    assert!(scene.told().is_empty());
+    scene.passes(600, 820, Some(&receipt_of(tx.0, ZERO)));
+    assert_eq!(scene.told(), [receipt_of(tx.0, ZERO)]);
+    // The next one finds a leader that is known to work.
+    let before = scene.handed_to(ZERO);
+    scene.hand_in(830, Plan::One(ZERO), payments(&[RIGHT]), false);
+    scene.passes(840, 850, None);
+    assert_eq!(scene.handed_to(ZERO), before + 1);
+}
+
+#[test]
+fn a_shard_that_never_goes_on_is_named_when_the_time_is_over() {
+    for reject in [Reject::Sealing, Reject::Moved] {
+        let mut scene = Scene::new();
+        let tx = payments(&[LEFT]);
+        scene.hand_in(0, Plan::One(ZERO), tx.clone(), false);
+        let refusal = refused(tx.0, ZERO, reject);
+        scene.hears(1, 1, refusal.clone());
+        scene.passes(10, DEADLINE_MS, Some(&refusal));
+        assert!(scene.told().is_empty());
+        scene.passes(DEADLINE_MS, DEADLINE_MS + 1, None);
+        assert_eq!(scene.given_up(), "shard-0 is being cut or joined, and did not go on in time");
+    }
+}
+
+/// Nothing is waited for, neither a pause nor an answer of somebody who is no more.
+#[test]
+fn what_was_in_flight_goes_on_at_once_when_the_layout_changes() {
+    let mut scene = Scene::new();
+    let tx = payments(&[RIGHT]);
+    scene.hand_in(0, Plan::One(ZERO), tx.clone(), false);
+    scene.sees(cut());
+    scene.passes(10, 11, None);
+    assert_eq!(scene.nodes.handed.lock().last(), Some(&(NodeId(3), RIGHT)));
+    // What comes late of the one before changes nothing.
+    scene.hears(12, 3, refused(tx.0, ZERO, Reject::Moved));
+    // It may have executed there: that a queue is full now is not its fate.
+    scene.hears(13, 3, refused(tx.0, RIGHT, Reject::Busy));
+    let told = scene.told();
+    let [v1::SubmitEvent { event: Some(Event::Refusal(refusal)), .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(refusal.reject(), Some(Reject::TooLate));
+
+    // The receipt of the one before is the fate, whoever shows it; its heir says when credits are applied.
+    let mut scene = Scene::new();
+    scene.hand_in(0, Plan::One(ZERO), tx.clone(), true);
+    scene.hears(1, 1, receipt_of(tx.0, ZERO));
+    assert_eq!(scene.told(), [receipt_of(tx.0, ZERO)]);
+    scene.sees(cut());
+    scene.passes(10, 11, None);
+    assert_eq!(scene.nodes.handed.lock().last(), Some(&(NodeId(1), LEFT)));
+    let applied = v1::SubmitEvent::applied(edge::bytes_of(&tx.0));
+    scene.hears(12, 1, applied.clone().by(LEFT));
+    assert_eq!(scene.told(), [applied]);
+}
+
+/// It was planned by the layout before, and is taken in just behind the change.
+#[test]
+fn what_is_planned_for_a_shard_that_has_ended_is_planned_anew() {
+    let mut scene = Scene::new();
+    scene.sees(cut());
+    scene.passes(0, 1, None);
+    scene.hand_in(5, Plan::One(ZERO), payments(&[RIGHT]), false);
+    scene.passes(10, 60, None);
+    assert_eq!(*scene.nodes.handed.lock(), [(NodeId(3), RIGHT)]);
+    assert!(scene.told().is_empty());
+}
+
+/// What one group would have decided alone, two vote on now; what was voted before stands.
+#[test]
+fn votes_outlive_the_shard_that_gave_them() {
+    let mut scene = Scene::new();
+    let tx = payments(&[ONE, RIGHT]);
+    let vote = |group| v1::SubmitEvent::vote(edge::bytes_of(&tx.0), v1::Vote::of(group, None, Some(Height(5))));
+    scene.hand_in(0, both(), tx.clone(), false);
+    scene.hears(1, 1, vote(ZERO));
+    scene.hears(2, 2, refused(tx.0, ONE, Reject::Sealing));
+    scene.sees(cut());
+    scene.passes(10, 11, None);
+    assert_eq!((scene.handed_to(RIGHT), scene.handed_to(LEFT)), (1, 0));
+    assert!(scene.told().is_empty());
+    scene.hears(12, 2, vote(ONE));
+    let votes = [ONE, RIGHT].map(|group| v1::Vote::of(group, None, Some(Height(5)))).to_vec();
+    assert_eq!(scene.told(), [v1::SubmitEvent::decided(edge::bytes_of(&tx.0), votes)]);
+
+    let mut scene = Scene::new();
+    let tx = payments(&[LEFT, RIGHT]);
+    scene.hand_in(0, Plan::One(ZERO), tx.clone(), false);
+    scene.hears(1, 1, refused(tx.0, ZERO, Reject::Sealing));
+    scene.sees(cut());
+    scene.passes(10, 11, None);
+    assert_eq!((scene.handed_to(LEFT), scene.handed_to(RIGHT)), (1, 1));
+    // It had been executed as one, and both know.
+    scene.hears(12, 3, receipt_of(tx.0, ZERO));
+    let votes = [LEFT, RIGHT].map(|group| v1::Vote::of(group, None, None)).to_vec();
+    assert_eq!(scene.told(), [v1::SubmitEvent::decided(edge::bytes_of(&tx.0), votes)]);
 }

@@ -1,4 +1,7 @@
 //! Reads: which group, which replica, and what to do when that one cannot answer.
+//!
+//! A question that meets a shard which is cut or joined meanwhile is asked again where the answer lies then. What a shard
+//! that has ended is asked for by its name, its heir answers: heights go on, and it has all that the other one had.
 
 use std::time::Duration;
 
@@ -11,6 +14,7 @@ use ledger::{GroupId, Height, NodeId, OrgId, Reject, TimeMs};
 use proto::v1::query_request::Query;
 use proto::views::{Explain, Unanswered};
 use proto::{EdgeError, edge, v1};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::ask::{Said, in_turn, passing, said};
@@ -18,8 +22,15 @@ use super::desk::Desk;
 use super::view::ClusterView;
 
 /// Refusals after which another replica may answer.
-const ELSEWHERE: [Reject; 5] =
-    [Reject::NotLeader, Reject::GroupStopped, Reject::UnknownGroup, Reject::Behind, Reject::Storage];
+const ELSEWHERE: [Reject; 7] = [
+    Reject::NotLeader,
+    Reject::GroupStopped,
+    Reject::UnknownGroup,
+    Reject::Behind,
+    Reject::Storage,
+    Reject::Sealing,
+    Reject::Moved,
+];
 /// What one value costs in a message beside its bytes, at most.
 const VALUE_BYTES: usize = 8;
 /// Groups or nodes asked at the same time for one question.
@@ -37,12 +48,24 @@ enum Target {
 
 /// Answers a read, or says why not.
 pub(super) async fn answer(desk: &Desk, request: v1::QueryRequest) -> v1::QueryReply {
-    let view = desk.view();
-    match target(&view, request) {
+    let until = Instant::now() + desk.limits.read_within;
+    loop {
+        let view = desk.view();
+        let reply = ask(desk, &view, request.clone()).await;
+        // Who had no answer by a layout that is over may have one by the next.
+        let over = reply.refusal.is_some() && desk.view().layout.version != view.layout.version;
+        if !over || Instant::now() >= until {
+            return reply;
+        }
+    }
+}
+
+async fn ask(desk: &Desk, view: &ClusterView, request: v1::QueryRequest) -> v1::QueryReply {
+    match target(view, request) {
         Ok(Target::One(group, request)) => ask_group(desk, group, request).await,
-        Ok(Target::Any(request)) => ask_any(desk, &view, request).await,
-        Ok(Target::Accounts(request, accounts)) => ask_accounts(desk, &view, &request, accounts).await,
-        Ok(Target::Explain(request)) => explain(desk, &view, request).await,
+        Ok(Target::Any(request)) => ask_any(desk, view, request).await,
+        Ok(Target::Accounts(request, accounts)) => ask_accounts(desk, view, &request, accounts).await,
+        Ok(Target::Explain(request)) => explain(desk, view, request).await,
         Err(error) => refused(Reject::Malformed, error.to_string()),
     }
 }
@@ -65,7 +88,7 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
             if transaction.group == 0 {
                 return Ok(Target::Any(request));
             }
-            edge::group("group", transaction.group)?
+            alive(view, transaction.group)?
         }
         Query::AccountView(account) => home(view, &account.address, account.group)?,
         Query::Explain(explain) => {
@@ -77,15 +100,17 @@ fn target(view: &ClusterView, mut request: v1::QueryRequest) -> Result<Target, E
         | Query::Nodes(_)
         | Query::Accused(_)
         | Query::Audit(_)
-        | Query::Epochs(_) => GroupId::BEACON,
+        | Query::Epochs(_)
+        | Query::Shards(_)
+        | Query::Job(_) => GroupId::BEACON,
         Query::Governance(governance) => edge::group("group", governance.group)?,
         Query::Exclusion(exclusion) => edge::group("group", exclusion.group)?,
         Query::Evidence(evidence) if evidence.group == 0 => GroupId::BEACON,
-        Query::Evidence(evidence) => edge::group("group", evidence.group)?,
-        Query::Block(block) => edge::group("group", block.group)?,
+        Query::Evidence(evidence) => alive(view, evidence.group)?,
+        Query::Block(block) => alive(view, block.group)?,
         Query::Asset(asset) => {
             edge::asset("asset", &asset.asset)?;
-            if asset.group == 0 { GroupId::BEACON } else { edge::group("group", asset.group)? }
+            if asset.group == 0 { GroupId::BEACON } else { alive(view, asset.group)? }
         }
         Query::Accounts(accounts) => {
             let accounts = std::mem::take(accounts);
@@ -100,8 +125,14 @@ fn home(view: &ClusterView, address: &[u8], group: u64) -> Result<GroupId, EdgeE
     let address = edge::address("address", address)?;
     match group {
         0 => Ok(view.layout.locate(&address)),
+        group if view.layout.retired(GroupId(group)) => Ok(view.layout.locate(&address)),
         group => edge::group("group", group),
     }
+}
+
+/// The group that answers in the name of this one: its heir, if it has ended.
+fn alive(view: &ClusterView, group: u64) -> Result<GroupId, EdgeError> {
+    edge::group("group", group).map(|group| view.layout.heir(group))
 }
 
 /// Asks the leader for a linearizable answer and any replica for others, until one answers.

@@ -11,6 +11,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// An election takes well under a second, and payers wait for the pause that it ends in. A try costs
 /// one member a probe.
 const BACKOFF_MAX: Duration = Duration::from_millis(100);
+/// A shard that is cut or joined stands still for a moment, and says so whenever it is asked.
+const STILL_MAX: Duration = Duration::from_millis(200);
 /// Hints are followed at once, but not more often than this: two nodes that name each other must
 /// not keep the router busy.
 const HINT_INTERVAL: Duration = Duration::from_millis(20);
@@ -55,6 +57,10 @@ pub(super) struct Route {
     moved_at: Option<Instant>,
     turn: usize,
     backoff: Duration,
+    /// The next pause of a group that stands still.
+    still: Duration,
+    /// The group said last that it stands still, or is no more.
+    stands: bool,
     gate: Gate,
     /// Transactions kept until the gate opens.
     pub(super) waiting: Vec<TxId>,
@@ -69,6 +75,8 @@ impl Default for Route {
             moved_at: None,
             turn: 0,
             backoff: BACKOFF_FIRST,
+            still: BACKOFF_FIRST,
+            stands: false,
             gate: Gate::Open,
             waiting: Vec::new(),
         }
@@ -166,9 +174,36 @@ impl Route {
         }
     }
 
+    /// The group says that it stands still, or is no more: tries again later, with a few, until it goes on or the layout
+    /// has changed.
+    pub(super) fn stands_still(&mut self, now: Instant) {
+        // Others were sent together with the one that was answered first.
+        if matches!(self.gate, Gate::Paused { until } if self.stands && now < until) {
+            return;
+        }
+        self.stands = true;
+        self.trusted = false;
+        self.gate = Gate::Paused { until: now + self.still };
+        self.still = (self.still * 2).min(STILL_MAX);
+    }
+
+    /// Whether the group stood still when it was asked last.
+    pub(super) fn is_still(&self) -> bool {
+        self.stands
+    }
+
+    /// The layout has changed: a group that stood still is asked at once.
+    pub(super) fn go_on(&mut self, now: Instant) {
+        if std::mem::take(&mut self.stands) && matches!(self.gate, Gate::Paused { .. }) {
+            self.gate = Gate::Paused { until: now };
+        }
+        self.still = BACKOFF_FIRST;
+    }
+
     /// `node` answered as a leader does.
     pub(super) fn works(&mut self, node: NodeId, now: Instant) {
         self.backoff = BACKOFF_FIRST;
+        (self.still, self.stands) = (BACKOFF_FIRST, false);
         if self.leader == Some(node) {
             self.failed = None;
             self.trusted = true;
@@ -251,6 +286,36 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_stands_still_is_asked_again_less_and_less_often_and_at_once_with_a_new_layout() {
+        let mut route = Route { leader: Some(A), ..Route::default() };
+        let mut now = Instant::now();
+        route.works(A, now);
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            route.stands_still(now);
+            // The answers to what was sent together with it.
+            route.stands_still(now);
+            let Gate::Paused { until } = route.gate else { panic!("not paused") };
+            pauses.push(until.duration_since(now).as_millis());
+            assert_eq!((route.leader, route.allowance()), (Some(A), PROBE_TXS), "it leads, and is asked with a few");
+            now = until;
+            route.gate = Gate::Open;
+            route.sent(now);
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 200, 200]);
+        route.stands_still(now);
+        route.go_on(now);
+        assert_eq!((route.gate, route.is_still()), (Gate::Paused { until: now }, false));
+        // It goes on: what was a probe opens the way.
+        route.gate = Gate::Open;
+        route.sent(now);
+        route.works(A, now);
+        assert_eq!((route.gate, route.allowance()), (Gate::Paused { until: now }, usize::MAX));
+        route.stands_still(now);
+        assert_eq!(route.gate, Gate::Paused { until: now + BACKOFF_FIRST }, "pauses are short again");
+    }
+
+    #[test]
     fn a_candidate_is_probed_and_the_rest_follows_its_first_answer() {
         let view = ClusterView {
             cluster: ledger::ClusterId::default(),
@@ -265,6 +330,8 @@ mod tests {
             channels: std::collections::BTreeMap::new(),
             revoked: std::sync::Arc::default(),
             quarantined: std::sync::Arc::default(),
+            jobs: std::sync::Arc::default(),
+            born: std::sync::Arc::default(),
             leaders: std::collections::BTreeMap::new(),
             revision: 1,
             beacon_height: 0,

@@ -13,7 +13,9 @@ use bytes::Bytes;
 use ledger::foundation::{Foundation, FoundedGroup};
 use ledger::genesis::{Genesis, NodeInfo, OrgInfo};
 use ledger::tx::ParsedTx;
-use ledger::{ClusterId, Committee, Epoch, GroupId, Handover, Hash32, Height, Layout, NodeId, OrgId, Reject};
+use ledger::{
+    BornShard, ClusterId, Committee, Epoch, GroupId, Handover, Hash32, Height, Layout, NodeId, OrgId, Reject,
+};
 use proto::v1;
 
 use super::ask::may_come;
@@ -51,6 +53,10 @@ pub struct ClusterView {
     pub revoked: Arc<BTreeSet<(OrgId, Hash32)>>,
     /// Groups in quarantine, which are given nothing new.
     pub quarantined: Arc<BTreeSet<GroupId>>,
+    /// The jobs that change the layout and are under way, by number.
+    pub jobs: Arc<Vec<beacon::Job>>,
+    /// The living shards that others were cut or joined into.
+    pub born: Arc<Vec<BornShard>>,
     /// Who leads which group, as far as somebody said.
     pub leaders: BTreeMap<GroupId, NodeId>,
     /// Revision of the registry this stands at; that of the genesis is 1.
@@ -83,6 +89,8 @@ impl ClusterView {
             channels: BTreeMap::new(),
             revoked: Arc::default(),
             quarantined: Arc::default(),
+            jobs: Arc::default(),
+            born: Arc::default(),
             leaders: BTreeMap::new(),
             revision: 1,
             beacon_height: 0,
@@ -121,6 +129,8 @@ impl ClusterView {
         self.channels = registry.channels.iter().cloned().collect();
         self.revoked = Arc::new(registry.revoked.iter().copied().collect());
         self.quarantined = Arc::new(registry.quarantined.iter().copied().collect());
+        self.jobs = Arc::new(registry.jobs.clone());
+        self.born = Arc::new(registry.born.clone());
         self.revision = registry.revision;
         self.beacon_height = height.0;
         true
@@ -172,11 +182,13 @@ impl ClusterView {
         later
     }
 
-    /// Whether a node takes part in a group, now or as soon as it has the state.
+    /// Whether a node takes part in a group, now or as soon as it has the state. In a shard that has ended, the members of
+    /// its heir do, for as long as they still have it.
     #[must_use]
     pub fn takes_part(&self, group: GroupId, node: NodeId) -> bool {
         let named = |committees: &BTreeMap<GroupId, Committee>| {
-            committees.get(&group).is_some_and(|committee| committee.index_of(node).is_some())
+            let committee = committees.get(&group).or_else(|| committees.get(&self.layout.heir(group)));
+            committee.is_some_and(|committee| committee.index_of(node).is_some())
         };
         named(&self.committees) || named(&self.coming)
     }
@@ -217,11 +229,13 @@ impl ClusterView {
         if held { Err(Reject::GroupQuarantined) } else { Ok(plan) }
     }
 
-    /// The channels of a transaction that may exist and that this view does not have.
+    /// The groups of a transaction that this view does not have yet: channels that may exist, and shards that a layout
+    /// brought before their committees were known.
     #[must_use]
     pub fn not_heard_of(&self, tx: &ParsedTx) -> Vec<GroupId> {
         let Ok(plan) = crate::plan(&self.layout, tx) else { return Vec::new() };
-        plan.groups().filter(|group| may_come(*group) && !self.committees.contains_key(group)).collect()
+        let awaited = |group: &GroupId| may_come(*group) || self.layout.prefix_of(*group).is_some();
+        plan.groups().filter(|group| awaited(group) && !self.committees.contains_key(group)).collect()
     }
 
     /// As nodes and routers that follow are told who know the beacon's committee of this epoch: the hand-overs since,
@@ -256,12 +270,13 @@ impl ClusterView {
         self.leaders.iter().map(|(group, node)| v1::LeaderHint { group: group.0, node: node.0 }).collect()
     }
 
-    /// The nodes that host a group, the probable leader first.
+    /// The nodes that host a group, the probable leader first; of a shard that has ended, those that host its heir.
     #[must_use]
     pub fn members(&self, group: GroupId) -> Vec<NodeId> {
         let mut members: Vec<NodeId> = self
             .committees
             .get(&group)
+            .or_else(|| self.committees.get(&self.layout.heir(group)))
             .map(|committee| committee.members.iter().map(|member| member.node).collect())
             .unwrap_or_default();
         if let Some(at) = self.leaders.get(&group).and_then(|leader| members.iter().position(|node| node == leader)) {

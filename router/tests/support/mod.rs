@@ -103,6 +103,10 @@ pub enum Mood {
     PeerBusy,
     /// Says that it does not own the account.
     WrongShard,
+    /// Says that it is being cut or joined.
+    Sealing,
+    /// Says that it was cut or joined.
+    Moved,
 }
 
 /// What a leader says to a transaction that several groups vote on.
@@ -138,6 +142,8 @@ pub struct World {
     pub executed: Mutex<HashMap<TxId, u32>>,
     pub batches: Mutex<Vec<(NodeId, GroupId, usize)>>,
     pub reads: Mutex<Vec<(NodeId, GroupId)>>,
+    /// What groups say to every question, in the place of an answer.
+    pub refusing: Mutex<BTreeMap<GroupId, Reject>>,
     /// What each group says, one after the other; the last one again and again. Nothing is silence.
     pub answers: Mutex<BTreeMap<GroupId, Vec<Answer>>>,
     pub handed: Mutex<Vec<Handed>>,
@@ -269,6 +275,8 @@ impl FakeNode {
             }
             // Looked at after the leader, so that a test can change first this and then that.
             let mood = *self.world.mood.lock();
+            // Whatever it is told to do, a shard that has ended executes nothing.
+            let mood = if self.view.borrow().layout.retired(group) { Mood::Moved } else { mood };
             keep &= mood != Mood::DropAfter;
             match mood {
                 Mood::Silent => continue,
@@ -282,6 +290,14 @@ impl FakeNode {
                 }
                 Mood::WrongShard => {
                     events.push(refuse(v1::Refusal::of(Reject::WrongShard)));
+                    continue;
+                }
+                Mood::Sealing => {
+                    events.push(refuse(v1::Refusal::of(Reject::Sealing)));
+                    continue;
+                }
+                Mood::Moved => {
+                    events.push(refuse(v1::Refusal::of(Reject::Moved)));
                     continue;
                 }
                 Mood::Work | Mood::NoApplied | Mood::DropAfter => {}
@@ -350,6 +366,10 @@ impl FakeNode {
     fn answer(&self, request: v1::ReadRequest) -> v1::QueryReply {
         let group = GroupId(request.group);
         self.world.reads.lock().push((self.id, group));
+        self.world.seen.notify_waiters();
+        if let Some(reject) = self.world.refusing.lock().get(&group) {
+            return v1::QueryReply::refused(v1::Refusal::of(*reject));
+        }
         let query = request.query.unwrap();
         let linearizable = query.consistency == i32::from(v1::Consistency::Linearizable);
         if linearizable && let Some(refusal) = self.world.not_leader(self.id, group) {
@@ -387,6 +407,8 @@ impl FakeNode {
             | Query::Accused(_)
             | Query::Audit(_)
             | Query::Epochs(_)
+            | Query::Shards(_)
+            | Query::Job(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }

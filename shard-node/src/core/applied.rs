@@ -12,6 +12,7 @@ use ledger::committee::{Committee, Engine};
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, TimeMs};
+use ledger::lineage::Origin;
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 
@@ -74,15 +75,18 @@ pub fn counts(order: &Order, by: Engine, index: u64) -> bool {
     by == order.engine && order.after.is_none_or(|after| index > after.index)
 }
 
-/// What orders the entries of a group, by its state.
+/// What orders the entries of a group, by its state. The first entry builds on block 0, or on the block that a shard
+/// began with when others were cut or joined into it.
 ///
 /// # Errors
-/// [`ReadFault`] when the state cannot be read, or holds no committee or no block 0.
+/// [`ReadFault`] when the state cannot be read, or holds no committee or no first block.
 pub fn order(reader: &dyn StateReader, group: GroupId) -> Result<Order, ReadFault> {
     let mut view = View::new(reader);
     let committee: Option<Committee> = view.load(&schema::current_committee(group));
     let start: Option<EngineStart> = view.load(&schema::engine_start());
-    let first: Option<Header> = view.load(&schema::header(Height(0)));
+    let origin: Option<Origin> = view.load(&schema::origin());
+    let born = origin.map_or(Height(0), |origin| origin.first);
+    let first: Option<Header> = view.load(&schema::header(born));
     if let Some(fault) = view.fault() {
         return Err(fault.clone());
     }
@@ -90,7 +94,9 @@ pub fn order(reader: &dyn StateReader, group: GroupId) -> Result<Order, ReadFaul
     let engine = committee.ok_or_else(|| missing("committee"))?.engine;
     match start {
         Some(start) => Ok(Order { engine, ..start.order() }),
-        None => Ok(Order { engine, after: None, anchor: first.ok_or_else(|| missing("header of block 0"))?.hash() }),
+        None => {
+            Ok(Order { engine, after: None, anchor: first.ok_or_else(|| missing("header of its first block"))?.hash() })
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use ledger::tree::{BitPrefix, StateTree};
 
 use super::*;
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
-use crate::core::executor::{ExecutedBlock, GroupConstants, execute};
+use crate::core::executor::{ExecutedBlock, Execution, GroupConstants, execute};
 use crate::core::genesis::genesis_state;
 use crate::core::support::{self, NOW, SHARD, bundle, certify, genesis, header, liars, stream_head};
 
@@ -66,7 +66,7 @@ impl Group {
         let position = Position { term: 1, leader: 1, index };
         let consensus = AppliedState { position: Some(position), membership: None };
         let block = execute(&self.state, &mut self.tree, &constants, &self.applied, consensus, &payload);
-        let block = block.expect("a block");
+        let Execution::Block(block) = block.expect("it executes") else { return None };
         for (key, value) in &block.writes {
             match value {
                 Some(value) => self.state.insert(key.clone(), value.clone()),
@@ -74,7 +74,7 @@ impl Group {
             };
         }
         self.applied = block.applied.clone();
-        Some(block)
+        Some(*block)
     }
 
     /// The beacon's next mail: a committee comes into force.

@@ -130,8 +130,8 @@ impl Chain {
     fn execute(&mut self, commands: Vec<Command>, stamp_ms: u64) -> ExecutedBlock {
         let payload = Bytes::from(Entry { version: ENTRY_VERSION, stamp_ms: TimeMs(stamp_ms), commands }.encode());
         let consensus = AppliedState::default();
-        let block =
-            execute(&self.state, &mut self.tree, &self.constants, &self.applied, consensus, &payload).expect("a block");
+        let executed = execute(&self.state, &mut self.tree, &self.constants, &self.applied, consensus, &payload);
+        let block = executed.expect("it is executed").block().expect("a block");
         for (key, value) in &block.writes {
             match value {
                 Some(value) => self.state.insert(key.clone(), value.clone()),

@@ -29,6 +29,10 @@ pub enum Command {
     Ready(Vec<u8>) = 6,
     /// A proof that a member of a committee has voted twice: borsh of `ledger::Equivocation`.
     Evidence(Vec<u8>) = 7,
+    /// A node's word on a job or on its load, for the beacon: borsh of `beacon::jobs::JobReport`.
+    Report(Vec<u8>) = 8,
+    /// A shard's proof that it is sealed, for the beacon: borsh of `beacon::jobs::SealedProof`.
+    Sealed(Vec<u8>) = 9,
     /// A node's report on whom it does not hear of, for the beacon: borsh of `beacon::Silence`.
     Silence(Vec<u8>) = 10,
     /// What a member of the beacon gives to the seed of an epoch: borsh of `beacon::Contribution`.
@@ -50,6 +54,8 @@ impl Command {
         | Self::Channel(bytes)
         | Self::Ready(bytes)
         | Self::Evidence(bytes)
+        | Self::Report(bytes)
+        | Self::Sealed(bytes)
         | Self::Silence(bytes)
         | Self::Contribution(bytes)
         | Self::Audit(bytes)) = self;
@@ -68,6 +74,8 @@ impl Command {
             Self::Channel(bytes) => (5, bytes),
             Self::Ready(bytes) => (6, bytes),
             Self::Evidence(bytes) => (7, bytes),
+            Self::Report(bytes) => (8, bytes),
+            Self::Sealed(bytes) => (9, bytes),
             Self::Silence(bytes) => (10, bytes),
             Self::Contribution(bytes) => (12, bytes),
             Self::Audit(bytes) => (13, bytes),

@@ -1,6 +1,7 @@
 //! From a committed entry to a block: applies the commands to a view, moves the state tree, and
 //! computes the header. Pure; the host persists what comes out in one atomic batch.
 
+use beacon::jobs::RootShape;
 use bytes::Bytes;
 use consensus::port::AppliedState;
 use cross_shard::InCursor;
@@ -9,10 +10,11 @@ use cross_shard::stream::{self, OutStream, StreamLeaf};
 use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
-use ledger::header::{HEADER_VERSION, Header};
+use ledger::header::{FLAG_SEALED, HEADER_VERSION, Header};
 use ledger::ids::{ClusterId, GroupId, GroupKind, TimeMs, TxId};
 use ledger::layout::Layout;
 use ledger::limits::MAIL_WINDOW_MESSAGES;
+use ledger::lineage::{Seal, SealedBy};
 use ledger::machine::BlockContext;
 use ledger::merkle;
 use ledger::receipt::Receipt;
@@ -24,8 +26,8 @@ use ledger::view::{ReadFault, StateReader, View};
 
 use crate::core::applied::{AppliedRecord, ENGINE_START_VERSION, EngineStart};
 use crate::core::entry::{Command, Entry};
-use crate::core::machine::{BlockWork, CommandOutcome, next_deadline};
-use crate::core::records::BlockRecord;
+use crate::core::machine::{self, BlockWork, CommandOutcome};
+use crate::core::records::{self, BlockRecord};
 use crate::core::sealing;
 
 /// What stays the same for all blocks of a group.
@@ -95,6 +97,34 @@ pub struct ExecutedBlock {
     pub system_changed: bool,
     /// Where another engine begins, and with which committee, when the block has put one into force.
     pub handed_over: Option<(EngineStart, Committee)>,
+    /// The seal that the block has taken: nothing follows on it but what takes the seal back.
+    pub sealed: Option<SealedBy>,
+    /// With a seal: what stands at the top of both halves, left first, or of the whole where two shards are to be joined.
+    pub shapes: Vec<RootShape>,
+    /// A seal was taken back.
+    pub unsealed: bool,
+    /// The layout has changed, and with it streams have ended or begun: whoever keeps them in memory reads them again.
+    pub reshaped: bool,
+}
+
+/// What an entry comes to.
+pub enum Execution {
+    /// A block.
+    Block(Box<ExecutedBlock>),
+    /// Nothing: the group is sealed, and the entry does not take the seal back. It makes no block and leaves no trace but
+    /// that the position moves behind it.
+    Void,
+}
+
+impl Execution {
+    /// The block, if it is one.
+    #[must_use]
+    pub fn block(self) -> Option<ExecutedBlock> {
+        match self {
+            Self::Block(block) => Some(*block),
+            Self::Void => None,
+        }
+    }
 }
 
 /// Why a block cannot be made. The group stops.
@@ -123,7 +153,7 @@ pub fn execute(
     previous: &AppliedRecord,
     consensus: AppliedState,
     payload: &Bytes,
-) -> Result<ExecutedBlock, ExecuteError> {
+) -> Result<Execution, ExecuteError> {
     execute_by(base, tree, constants, previous, consensus, payload, BlockWork::run)
 }
 
@@ -141,7 +171,7 @@ pub fn execute_by(
     consensus: AppliedState,
     payload: &Bytes,
     run: impl FnOnce(&mut BlockWork, &mut View<'_>, BlockContext, &[Command]) -> Vec<CommandOutcome>,
-) -> Result<ExecutedBlock, ExecuteError> {
+) -> Result<Execution, ExecuteError> {
     let entry = Entry::decode(payload);
     let mut view = View::new(base);
     let layout: Layout = view.load(&schema::layout()).ok_or(ExecuteError::Missing("layout"))?;
@@ -155,14 +185,18 @@ pub fn execute_by(
         time_ms: TimeMs(entry.stamp_ms.0.max(previous.time_ms.0 + 1)),
     };
     let mut work = BlockWork::new(constants.group, layout, constants.verify);
+    let stood_still = work.stand(&mut view);
     let outcomes = run(&mut work, &mut view, at, &entry.commands);
+    if stood_still && !work.unsealed {
+        return view.fault().map_or(Ok(Execution::Void), |fault| Err(fault.clone().into()));
+    }
     let refused = refused(&entry.commands, &outcomes);
-    let BlockWork { flows, receipts, votes, parsed, system_changed, .. } = work;
+    let BlockWork { flows, receipts, votes, parsed, system_changed, sealed, unsealed, reshaped, .. } = work;
     let mut value_flow = flows.close(&mut view);
     if constants.group.kind() == Some(GroupKind::Channel) {
         sealing::seal(&mut view, at.height, payload, std::mem::take(&mut value_flow));
     }
-    let next_deadline = next_deadline(&mut view, constants.group, at.time_ms);
+    let next_deadline = machine::next_deadline(&mut view, constants.group, at.time_ms);
 
     let (outbox, cursors) = (stream::outbox_leaves(&mut view), stream::inbox_cursors(&mut view));
     let inbox: Vec<StreamLeaf> = cursors.iter().map(|(peer, cursor)| cursor.leaf(*peer)).collect();
@@ -171,6 +205,7 @@ pub fn execute_by(
         view.load(&schema::current_committee(constants.group)).ok_or(ExecuteError::Missing("committee"))?;
     let mut writes = view.into_writes()?;
     let state_root = update_tree(tree, &writes)?;
+    let shapes = sealed.as_ref().map_or(Ok(Vec::new()), |sealed| shapes(tree, &sealed.seal))?;
 
     let commands: Vec<Hash32> = entry.commands.iter().map(Command::hash).collect();
     let leaves: Vec<Hash32> = receipts.iter().map(Receipt::leaf).collect();
@@ -192,7 +227,7 @@ pub fn execute_by(
         congestion,
         committee_hash: committee.hash(),
         next_committee_hash: next_committee.hash(),
-        flags: 0,
+        flags: if sealed.is_some() { FLAG_SEALED } else { 0 },
     };
     let header_hash = header.hash();
     let handed_over = (next_committee.engine != committee.engine).then(|| {
@@ -208,6 +243,9 @@ pub fn execute_by(
     if let Some((start, _)) = &handed_over {
         writes.push((schema::engine_start(), Some(encoded(start))));
     }
+    if sealed.is_some() {
+        writes.push((records::seal_shapes(), Some(encoded(&shapes))));
+    }
     let applied =
         AppliedRecord { version: 1, consensus, height: at.height, header_hash, time_ms: at.time_ms, state_root };
     let record = BlockRecord { receipts, outbox, inbox };
@@ -217,7 +255,7 @@ pub fn execute_by(
     writes.push((schema::applied(), Some(encoded(&applied))));
     let mail = emitted(&writes);
     let BlockRecord { receipts, outbox, inbox } = record;
-    Ok(ExecutedBlock {
+    Ok(Execution::Block(Box::new(ExecutedBlock {
         header,
         header_hash,
         writes,
@@ -234,7 +272,20 @@ pub fn execute_by(
         to_verify: parsed,
         system_changed,
         handed_over,
-    })
+        sealed,
+        shapes,
+        unsealed,
+        reshaped,
+    })))
+}
+
+/// What stands at the top of what the children of a seal will own, or of all of a shard that is to be joined.
+fn shapes(tree: &mut StateTree, seal: &Seal) -> Result<Vec<RootShape>, TreeError> {
+    if seal.parents.len() > 1 {
+        let whole = *tree.prefix();
+        return Ok(vec![RootShape::of(tree, &whole)?]);
+    }
+    seal.children.iter().map(|child| RootShape::of(tree, &child.prefix.in_tree())).collect()
 }
 
 fn encoded<T: borsh::BorshSerialize>(value: &T) -> Bytes {

@@ -45,8 +45,8 @@ impl Group {
     fn payload(&mut self, entry: &[u8]) -> ExecutedBlock {
         let payload = Bytes::copy_from_slice(entry);
         let consensus = AppliedState::default();
-        let block =
-            execute(&self.state, &mut self.tree, &self.constants, &self.applied, consensus, &payload).expect("a block");
+        let executed = execute(&self.state, &mut self.tree, &self.constants, &self.applied, consensus, &payload);
+        let block = executed.expect("it is executed").block().expect("a block");
         for (key, value) in &block.writes {
             match value {
                 Some(value) => self.state.insert(key.clone(), value.clone()),
@@ -208,7 +208,7 @@ fn a_transaction_is_executed_once() {
     let tx = mint_both(&genesis);
     let txid = tx.txid(&genesis.cluster_id());
     let first = shard.block(vec![deliver(&announcement(&genesis, SHARD)), command(&tx), command(&tx)]);
-    let known = CommandOutcome::Known(txid, ReceiptPlace { height: Height(1), index: 0 });
+    let known = CommandOutcome::Known(txid, ReceiptPlace { height: Height(1), index: 0, chain: SHARD });
     assert_eq!(first.outcomes[1..], [CommandOutcome::Receipt(txid, 0), known.clone()]);
     assert_eq!(first.receipts.len(), 1);
     let later = shard.block(vec![command(&tx)]);
@@ -230,7 +230,7 @@ fn a_refusal_names_the_bytes_and_leaves_the_transaction_to_better_witnesses() {
     let block = shard.block(commands);
     let refused = RefusedTx { txid, bytes: bad.encode().into(), reject: Reject::NotAuthorised };
     assert_eq!(block.refused, [refused], "who sent the others must not hear of it");
-    let place = ReceiptPlace { height: Height(1), index: 0 };
+    let place = ReceiptPlace { height: Height(1), index: 0, chain: SHARD };
     assert_eq!(block.outcomes[2..], [CommandOutcome::Receipt(txid, 0), CommandOutcome::Known(txid, place)]);
     assert!(block.receipts[0].committed());
 }

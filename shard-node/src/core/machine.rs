@@ -3,7 +3,10 @@
 //!
 //! One command in, one outcome out; a refusal is an outcome. All state is in the view. What the
 //! machine keeps itself ([`BlockWork`]) lives for one block: the layout it goes by, the value flow
-//! and the receipts.
+//! and the receipts. `reshape` is the part about seals and changes of the layout.
+
+#[path = "machine_reshape.rs"]
+mod reshape;
 
 use cross_shard::bundle::{AckProof, Bundle};
 use cross_shard::commit::{self, CommitContext, Decision, Handed, Progress};
@@ -15,8 +18,9 @@ use ledger::committee::Committee;
 use ledger::evidence::{self, Keeping};
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
-use ledger::ids::{GroupId, GroupKind, LedgerId, TimeMs, TxId};
+use ledger::ids::{GroupId, GroupKind, LedgerId, TxId};
 use ledger::layout::{BitPrefix, Layout};
+use ledger::lineage::SealedBy;
 use ledger::machine::{BlockContext, Machine, ReadSet};
 use ledger::pair::{self, Transfer};
 use ledger::receipt::{Outcome, Receipt};
@@ -30,6 +34,8 @@ use crate::core::entry::Command;
 use crate::core::flows::FlowBook;
 use crate::core::governance;
 use crate::core::records::ReceiptPlace;
+
+pub use reshape::next_deadline;
 
 /// What became of one command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +87,14 @@ pub struct BlockWork {
     pub parsed: Vec<ParsedTx>,
     /// Committees or the layout changed.
     pub system_changed: bool,
+    /// The seal in force: from before this block, until the beacon takes it back, or taken in it.
+    pub sealed: Option<SealedBy>,
+    /// A seal was taken back.
+    pub unsealed: bool,
+    /// The layout changed, and with it streams ended or began.
+    pub reshaped: bool,
+    /// This group began when others were cut or joined into it.
+    born: bool,
     lines: u32,
 }
 
@@ -97,6 +111,10 @@ impl BlockWork {
             votes: Vec::new(),
             parsed: Vec::new(),
             system_changed: false,
+            sealed: None,
+            unsealed: false,
+            reshaped: false,
+            born: false,
             lines: 0,
         }
     }
@@ -150,7 +168,7 @@ impl BlockWork {
     }
 
     fn execute(&mut self, view: &mut View<'_>, at: BlockContext, tx: &ParsedTx) -> Result<CommandOutcome, Reject> {
-        let groups = self.with_rules(at, |ctx| ctx.rules.voter_groups(&tx.body))?;
+        let groups = self.with_rules(at, |ctx| ctx.rules.all_voters(&tx.body))?;
         if !groups.contains(&self.group) {
             return Err(Reject::WrongShard);
         }
@@ -158,7 +176,9 @@ impl BlockWork {
             let mail = self.issue(view, at, tx)?;
             return Ok(self.leave_receipt(view, at, tx.txid, Outcome::Committed { mail }));
         }
-        if groups.len() > 1 {
+        // Shards that were joined may have voted on it when it was one of several groups.
+        let begun = !self.layout.lineage.is_empty() && commit::prepared(view, &tx.txid).is_some();
+        if groups.len() > 1 || begun {
             return self.hand_over(view, at, tx, groups);
         }
         self.barred(view).map_or(Ok(()), Err)?;
@@ -277,6 +297,8 @@ impl BlockWork {
 
     /// What the passing of time calls for, before any command of the block.
     pub fn begin(&mut self, view: &mut View<'_>, at: BlockContext) {
+        self.take_self_mail(view, at);
+        self.tick_jobs(view, at);
         let mut progress = Vec::new();
         self.with_rules(at, |ctx| commit::sweep(view, ctx, &mut progress));
         self.take_progress(view, at, progress);
@@ -303,7 +325,7 @@ impl BlockWork {
             time_ms: at.time_ms,
             outcome,
         });
-        view.store(schema::receipt(&txid), &ReceiptPlace { height: at.height, index });
+        view.store(schema::receipt(&txid), &ReceiptPlace { height: at.height, index, chain: self.group });
         CommandOutcome::Receipt(txid, index)
     }
 
@@ -318,6 +340,9 @@ impl BlockWork {
         };
         if bundle.certificate.header.cluster != at.cluster {
             return CommandOutcome::Ignored(Reject::WrongCluster);
+        }
+        if self.layout.retired(bundle.source) {
+            return CommandOutcome::Ignored(Reject::MailRetired);
         }
         match bundle.deliver(view, self.group) {
             Ok(taken) => {
@@ -394,6 +419,11 @@ impl BlockWork {
             | Message::RegistryUpdate(_)
             | Message::AnchorsUpdate(_)
             | Message::ChannelUpdate(_) => {}
+            Message::Seal(seal) if source == GroupId::BEACON => self.seal(view, at, seal),
+            Message::Unseal(job) if source == GroupId::BEACON => self.unseal(view, job),
+            Message::Reshaped(reshaped) if source == GroupId::BEACON => self.adopt_layout(view, reshaped),
+            Message::Closed(told) => self.pass_on(view, at, source, &told),
+            Message::Seal(_) | Message::Unseal(_) | Message::Reshaped(_) => {}
         }
     }
 
@@ -422,7 +452,10 @@ impl BlockWork {
             }
         }
         view.store(schema::committee(committee.group, &committee.hash()), committee);
-        view.store(schema::current_committee(committee.group), committee);
+        // A retired shard has none in force any more.
+        if !self.layout.retired(committee.group) {
+            view.store(schema::current_committee(committee.group), committee);
+        }
         self.system_changed = true;
     }
 
@@ -484,6 +517,9 @@ impl BlockWork {
         };
         if proof.certificate.header.cluster != at.cluster {
             return CommandOutcome::Ignored(Reject::WrongCluster);
+        }
+        if self.layout.retired(proof.certificate.header.group) {
+            return CommandOutcome::Ignored(Reject::MailRetired);
         }
         match proof.apply(view, self.group) {
             Ok(upto) => CommandOutcome::Acked(proof.certificate.header.group, upto),
@@ -604,6 +640,7 @@ impl BlockWork {
                     self.adopt_committee(view, at, &committee);
                 }
                 self.tell(view, at, executed.mail);
+                self.follow_layout(view);
                 CommandOutcome::Registered
             }
             Err(refused) => CommandOutcome::Ignored(refused.reject),
@@ -619,13 +656,6 @@ impl BlockWork {
             Err(reject) => CommandOutcome::Ignored(reject),
         }
     }
-}
-
-/// The earliest deadline in the state of a group, as of a block with the time `now`: of a transaction that waits, and in
-/// the beacon of an epoch.
-pub(crate) fn next_deadline(view: &mut View<'_>, group: GroupId, now: TimeMs) -> Option<TimeMs> {
-    let epoch = if group == GroupId::BEACON { beacon::epochs::next_deadline(view, now) } else { None };
-    commit::next_deadline(view).into_iter().chain(epoch).min()
 }
 
 impl Machine for BlockWork {
@@ -652,6 +682,9 @@ impl Machine for BlockWork {
     }
 
     fn apply(&mut self, view: &mut View<'_>, at: BlockContext, command: &Command) -> CommandOutcome {
+        if let Some(refused) = self.refused_by_seal(at, command) {
+            return refused;
+        }
         match command {
             Command::Tx(bytes) => self.transaction(view, at, bytes),
             Command::Deliver(bytes) => self.deliver(view, at, bytes),
@@ -664,6 +697,8 @@ impl Machine for BlockWork {
             Command::Silence(bytes) => self.silence(view, at, bytes),
             Command::Contribution(bytes) => self.contribution(view, at, bytes),
             Command::Audit(bytes) => self.audit(view, at, bytes),
+            Command::Report(bytes) => self.report(view, at, bytes),
+            Command::Sealed(bytes) => self.end_of_parent(view, at, bytes),
         }
     }
 }

@@ -36,6 +36,12 @@ pub fn wrong() -> Vec<u8> {
     key(b"wrong")
 }
 
+/// Key of the mark that there are no accounts: whoever finds it fetches a snapshot of another member.
+#[must_use]
+pub fn lacking() -> Vec<u8> {
+    key(b"lacking")
+}
+
 /// The marks that a driver starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {

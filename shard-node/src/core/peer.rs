@@ -2,6 +2,7 @@
 //! proofs of cursors and stream heads, checkpoints, evidence, contributions to seeds. Every message may be lost, repeated or
 //! late.
 
+use beacon::jobs::{JobReport, SealedProof};
 use beacon::{AuditEntry, Contribution, Readiness, Silence};
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::{AckProof, Bundle, StreamLeaf};
@@ -79,6 +80,10 @@ pub enum PeerMessage {
     Audit(Box<AuditEntry>),
     /// What a member of the beacon gives to the seed of an epoch.
     Contribution(Contribution),
+    /// A node's word for the beacon on a job, or on its load.
+    Report(JobReport),
+    /// A shard's proof for the beacon that it is sealed.
+    Sealed(SealedProof),
 }
 
 /// Proof that a group has certified mail for another one up to `leaf.next_seq`.
@@ -121,7 +126,9 @@ impl PeerMessage {
             | Self::Silence(_)
             | Self::WantTrail { .. }
             | Self::Audit(_)
-            | Self::Contribution(_) => None,
+            | Self::Contribution(_)
+            | Self::Report(_)
+            | Self::Sealed(_) => None,
         }
     }
 }

@@ -9,6 +9,7 @@ use beacon::{AuditEntry, Trail};
 use ledger::certificate::Certificate;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height};
+use ledger::lineage::Origin;
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 
@@ -49,7 +50,9 @@ pub fn behind(reader: &dyn StateReader, after: Option<Height>) -> Result<Option<
 
 fn collect(view: &mut View<'_>, after: Option<Height>) -> Option<Trail> {
     let applied: AppliedRecord = view.load(&schema::applied())?;
-    let from = after.map_or(0, |after| after.0.saturating_add(1));
+    // Blocks before the first one of a shard that others were cut or joined into are theirs.
+    let first = view.load::<Origin>(&schema::origin()).map_or(0, |origin| origin.first.0);
+    let from = after.map_or(first, |after| after.0.saturating_add(1).max(first));
     let (mut headers, mut bytes, mut end) = (Vec::new(), 0, None);
     for height in (from..=applied.height.0).take(AUDIT_TRAIL_BLOCKS_MAX).map(Height) {
         let header: Header = view.load(&schema::header(height))?;

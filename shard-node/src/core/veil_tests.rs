@@ -273,7 +273,7 @@ fn shards_share_what_a_channel_is_not_given() {
         world.settle();
         let txid = tx.txid(&world.cluster);
         let record = world.chain(groups[1]).read(|view| commit::prepared(view, &txid)).expect("it has heard of it");
-        assert_eq!((record.own, record.received.len()), (None, 1));
+        assert_eq!((record.casts.len(), record.received.len()), (0, 1));
         // Whoever hands it over without a witness changes nothing; with it, it is done.
         let bare = Submission::encode(SignedTx { witnesses: Vec::new(), ..tx.clone() }.encode(), Vec::new());
         let refused = world.one(groups[1], Command::Tx(bare));

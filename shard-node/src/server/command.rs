@@ -175,6 +175,10 @@ fn reply_of(outcome: CommandOutcome, digest: &Hash32) -> v1::CommandReply {
         CommandOutcome::Founded { id, group } => {
             v1::CommandReply { founding: Bytes::copy_from_slice(&id.0), channel: group.0, ..reply }
         }
+        CommandOutcome::Job { .. } => {
+            let outcome = borsh::to_vec(&outcome).expect("writing to memory does not fail");
+            v1::CommandReply { outcome: outcome.into(), ..reply }
+        }
     }
 }
 

@@ -118,6 +118,10 @@ fn default_snapshot_every() -> u64 {
     20_000
 }
 
+fn default_trim_bytes_per_s() -> u64 {
+    16 << 20
+}
+
 /// The configuration of one node. Relative paths start from the file's folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,6 +157,9 @@ pub struct NodeConfig {
     /// Log entries of a group between two snapshots.
     #[serde(default = "default_snapshot_every")]
     pub snapshot_every: u64,
+    /// Bytes a second, at most, whose space a shard gives back that has left them to a sibling.
+    #[serde(default = "default_trim_bytes_per_s")]
+    pub trim_bytes_per_s: u64,
     /// What is logged: a filter such as `info` or `info,openraft=error`.
     #[serde(default = "default_log")]
     pub log: String,
@@ -180,6 +187,7 @@ impl NodeConfig {
             passphrase_file: None,
             verify: None,
             snapshot_every: default_snapshot_every(),
+            trim_bytes_per_s: default_trim_bytes_per_s(),
             log: default_log(),
             raft: RaftTiming::default(),
         }
@@ -264,6 +272,9 @@ impl NodeConfig {
         }
         if !(100..=100_000_000).contains(&self.snapshot_every) {
             return bad("snapshot_every", "is not from 100 to 100000000", "leave it out for the default of 20000");
+        }
+        if self.trim_bytes_per_s == 0 {
+            return bad("trim_bytes_per_s", "is 0", "leave it out for the default of 16777216");
         }
         if self.log.is_empty() || self.log.len() > LOG_BYTES_MAX || self.log.chars().any(char::is_control) {
             return bad("log", "is empty or too long", "use a filter such as 'info' or 'info,openraft=warn'");

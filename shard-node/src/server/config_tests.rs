@@ -71,6 +71,7 @@ fn values_are_checked_against_each_other() {
         (MINIMAL.replace("7604", "0"), "listen_peer"),
         (MINIMAL.replace("7605", "7604"), "listen_client"),
         (format!("snapshot_every = 1\n{MINIMAL}"), "snapshot_every"),
+        (format!("trim_bytes_per_s = 0\n{MINIMAL}"), "trim_bytes_per_s"),
         (format!("log = \"\"\n{MINIMAL}"), "log"),
         (format!("{MINIMAL}\n[raft]\nheartbeat_ms = 1"), "raft.heartbeat_ms"),
         (format!("{MINIMAL}\n[raft]\nelection_min_ms = 200"), "raft.election_min_ms"),

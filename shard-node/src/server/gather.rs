@@ -5,13 +5,14 @@
 //! in the group.
 
 use cross_shard::bundle::Bundle;
+use cross_shard::closed;
 use cross_shard::commit::{self, Decision, Prepared, Stamp};
 use cross_shard::message::Message;
-use cross_shard::stream;
 use ledger::account::{AccountRecord, Balance, FLAG_CLAIMED, FLAG_LIMITED, FLAG_RESTRICTED};
 use ledger::claim::{ClaimList, Restriction};
 use ledger::ids::{Address, AssetId, GroupId, TxId};
 use ledger::limits::{ACCOUNT_LINES_MAX, DATA_PAGE_ENTRIES_MAX, INLINE_BALANCES_MAX, LINES_COUNTED_MAX};
+use ledger::lineage::Origin;
 use ledger::receipt::{Outcome, Receipt};
 use ledger::reject::Reject;
 use ledger::schema;
@@ -36,9 +37,9 @@ pub fn explain(
 ) -> Result<Option<Explain>, ReadFault> {
     let mut view = View::new(reader);
     let prepared = commit::prepared(&mut view, txid);
-    let receipt = receipt(&mut view, txid);
-    let credits = receipt.as_ref().map_or(Vec::new(), |receipt| credits(&mut view, receipt));
-    let shown = prepared.as_ref().map(|record| shown(&mut view, record));
+    let receipt = receipt(&mut view, group, txid);
+    let credits = receipt.as_ref().map_or(Vec::new(), |receipt| credits(&mut view, group, receipt));
+    let shown = prepared.as_ref().map(|record| shown(&mut view, group, record));
     sound(&view)?;
     let (prepared, tx) = match (shown.zip(prepared), &receipt) {
         (Some((shown, record)), _) => (Some(with_transaction(reader, shown, record)?), Vec::new()),
@@ -63,21 +64,25 @@ fn sound(view: &View<'_>) -> Result<(), ReadFault> {
     view.fault().map_or(Ok(()), |fault| Err(fault.clone()))
 }
 
-fn receipt(view: &mut View<'_>, txid: &TxId) -> Option<Receipt> {
+fn receipt(view: &mut View<'_>, here: GroupId, txid: &TxId) -> Option<Receipt> {
     let place: ReceiptPlace = view.load(&schema::receipt(txid))?;
-    let record: BlockRecord = view.load(&schema::block(place.height))?;
+    let origin: Option<Origin> = view.load(&schema::origin());
+    let record: BlockRecord = view.load(&place.block_key(here, origin.as_ref()))?;
     record.receipts.into_iter().nth(place.index as usize)
 }
 
-fn credits(view: &mut View<'_>, receipt: &Receipt) -> Vec<SentMail> {
+fn credits(view: &mut View<'_>, here: GroupId, receipt: &Receipt) -> Vec<SentMail> {
     match &receipt.outcome {
-        Outcome::Committed { mail } => mail.iter().map(|(dest, seq)| sent(view, *dest, *seq)).collect(),
+        Outcome::Committed { mail } => {
+            mail.iter().map(|(dest, seq)| sent(view, here, receipt.group, *dest, *seq)).collect()
+        }
         Outcome::Rejected(_) | Outcome::Aborted { .. } => Vec::new(),
     }
 }
 
-fn sent(view: &mut View<'_>, dest: GroupId, seq: u64) -> SentMail {
-    SentMail { dest, seq, taken: stream::out_stream(view, dest).acked > seq }
+/// What `source`, this group or one that it came from, has sent.
+fn sent(view: &mut View<'_>, here: GroupId, source: GroupId, dest: GroupId, seq: u64) -> SentMail {
+    SentMail { dest, seq, taken: closed::acknowledged(view, here, source, dest, seq) }
 }
 
 fn point(stamp: Stamp) -> BlockPoint {
@@ -91,14 +96,20 @@ fn no(decision: Decision) -> Option<Reject> {
     }
 }
 
-/// The record as it is shown, except for the transaction.
-fn shown(view: &mut View<'_>, record: &Prepared) -> PreparedView {
-    let own = record.own.as_ref().map(|cast| OwnVote {
-        no: no(cast.decision),
-        legs: cast.legs.clone(),
-        accounts: cast.accounts.clone(),
-        sent: cast.sent.iter().map(|(dest, seq)| sent(view, *dest, *seq)).collect(),
-        at: point(cast.at),
+/// The record as it is shown, except for the transaction. Votes of a line of groups are shown as one.
+fn shown(view: &mut View<'_>, here: GroupId, record: &Prepared) -> PreparedView {
+    let own = record.decision().zip(record.casts.first()).map(|(decision, first)| {
+        let mut legs: Vec<u16> = record.casts.iter().flat_map(|cast| &cast.legs).copied().collect();
+        legs.sort_unstable();
+        legs.dedup();
+        let mail = record.casts.iter().flat_map(|cast| cast.sent.iter().map(|(dest, seq)| (cast.group, *dest, *seq)));
+        OwnVote {
+            no: no(decision),
+            legs,
+            accounts: record.accounts().copied().collect(),
+            sent: mail.map(|(source, dest, seq)| sent(view, here, source, dest, seq)).collect(),
+            at: point(first.at),
+        }
     });
     let received = record.received.iter().map(|vote| ReceivedVote {
         group: vote.group,
@@ -116,7 +127,7 @@ fn shown(view: &mut View<'_>, record: &Prepared) -> PreparedView {
         handed_over: record.handed_over,
         own,
         received: received.collect(),
-        resolved: record.outcome.map(|outcome| (point(outcome.at), outcome.committed)),
+        resolved: record.outcome().map(|outcome| (point(outcome.at), outcome.committed)),
         dropped: record.dropped.map(point),
     }
 }
@@ -165,6 +176,8 @@ fn brought_by(entry: &Entry, txid: &TxId) -> Option<Vec<u8>> {
         | Command::Channel(_)
         | Command::Ready(_)
         | Command::Evidence(_)
+        | Command::Report(_)
+        | Command::Sealed(_)
         | Command::Silence(_)
         | Command::Contribution(_)
         | Command::Audit(_) => None,

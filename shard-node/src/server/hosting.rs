@@ -4,6 +4,13 @@
 //! what is left of it on the disk. A replica whose state is missing, or whose log is empty, is held back
 //! here until the others have given it what it needs. What a group does while it runs is
 //! [`super::group`]'s.
+//!
+//! A shard that others were cut or joined into starts with the state that was made of theirs here ([`super::warm`]), as
+//! soon as the view shows it. They go on for as long as others may need them, taking nothing: they lend their log to
+//! members that are behind, and gather the certificate of their last block. They are removed once the job has ended and
+//! this node runs all that came of them.
+
+mod lineage;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,19 +20,22 @@ use std::time::Duration;
 
 use consensus::raft::Standing;
 use consensus::sequencer::Sequencer;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, GroupKind, Height, NodeId};
 use parking_lot::Mutex;
 use router::gateway::{ClusterView, Peers};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use self::lineage::is_late;
 use crate::server::group::{AdmitError, HostContext, Logs, OpenGroup, Seat};
 use crate::server::intake::check_arrivals;
 use crate::server::leaving;
 use crate::server::local::Hosted;
 use crate::server::membership;
 use crate::server::rebuild::PARTS as STATE_PARTS;
-use crate::server::{origin, seat, vault};
+use crate::server::replica::Known;
+use crate::server::warm::Warm;
+use crate::server::{origin, seat, trimming, vault};
 
 /// Between two rounds of asking all members for a snapshot.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -33,6 +43,10 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const ADMIT_AGAIN: Duration = Duration::from_millis(100);
 /// Between two looks at groups that this node is about to leave.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Between two looks while a job is under way that this node has a part in.
+const LOOK_AT_JOBS: Duration = Duration::from_millis(100);
+/// Between two looks when nothing is to be expected.
+const LOOK_ANYWAY: Duration = Duration::from_secs(5);
 /// Folders of groups that were left, and are being removed.
 const LEFT: &str = "left-";
 
@@ -44,13 +58,37 @@ pub struct Hosting {
     /// Groups whose files are in use here, whether or not they run, and what ends them: each is opened
     /// once.
     opened: Mutex<BTreeMap<GroupId, HostContext>>,
+    warm: Warm,
+    /// Shards that have ended and are still here: the blocks whose certificates were asked for, and looks at one that may
+    /// go.
+    ending: Mutex<BTreeMap<GroupId, (BTreeSet<Height>, u32)>>,
+}
+
+/// What there is to wait for.
+#[derive(Clone, Copy, Default)]
+struct Waits {
+    /// Something could not be begun or left yet.
+    leaving: bool,
+    /// A job is under way.
+    job: bool,
+}
+
+impl Waits {
+    fn pause(self) -> Duration {
+        match self {
+            Self { job: true, .. } => LOOK_AT_JOBS,
+            Self { leaving: true, .. } => LOOK_AGAIN,
+            Self { .. } => LOOK_ANYWAY,
+        }
+    }
 }
 
 impl Hosting {
     /// The groups below a data folder.
     #[must_use]
     pub fn new(hosted: Arc<Hosted>, data_dir: PathBuf, peers: Arc<Peers>) -> Self {
-        Self { hosted, data_dir, peers, opened: Mutex::default() }
+        let warm = Warm::new(Arc::clone(&hosted), &data_dir);
+        Self { hosted, data_dir, peers, opened: Mutex::default(), warm, ending: Mutex::default() }
     }
 
     fn node(&self) -> NodeId {
@@ -71,7 +109,10 @@ impl Hosting {
             folder.join("state").exists().then_some(group)
         }));
         for group in groups {
-            self.start(view, group).await;
+            // One that begins out of others starts once these run.
+            if !self.is_unborn(view, group) {
+                self.start(view, group).await;
+            }
         }
     }
 
@@ -80,23 +121,28 @@ impl Hosting {
         let stop = self.hosted.context.stop.clone();
         loop {
             let current = Arc::clone(&view.borrow_and_update());
-            let leaving = self.adapt(&current).await;
+            let waits = self.adapt(&current).await;
+            self.warm.report(&current);
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = view.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(LOOK_AGAIN), if leaving => {}
+                () = self.warm.bell.notified() => {}
+                () = tokio::time::sleep(waits.pause()) => {}
             }
         }
     }
 
-    /// Starts what is new and stops what was left. Returns whether there is something to leave that
-    /// could not be left yet.
-    async fn adapt(&self, view: &ClusterView) -> bool {
+    /// Starts what is new and stops what was left. Returns what there is to wait for.
+    async fn adapt(&self, view: &ClusterView) -> Waits {
         let wanted = seats_of(view, self.node());
-        let mut waits = false;
+        let mut waits = Waits { leaving: false, job: self.warm.adapt(view) };
         for group in &wanted {
+            if self.is_unborn(view, *group) && !self.settle(*group) && !is_late(view, *group) {
+                waits.leaving = true;
+                continue;
+            }
             if self.joins_anew(view, *group) && !self.leave(*group).await {
-                waits = true;
+                waits.leaving = true;
                 continue;
             }
             let fresh = !self.opened.lock().contains_key(group);
@@ -106,12 +152,16 @@ impl Hosting {
         }
         let opened: Vec<GroupId> = self.opened.lock().keys().filter(|group| !wanted.contains(group)).copied().collect();
         for group in opened {
+            if view.layout.retired(group) {
+                waits.leaving |= !self.end(view, group).await;
+                continue;
+            }
             // What the registry does not know at all is not left: this view may be an old one.
             if !view.committees.contains_key(&group) {
                 continue;
             }
             if !leaving::may_leave(&self.peers, view, group, self.node()).await || !self.leave(group).await {
-                waits = true;
+                waits.leaving = true;
             }
         }
         waits
@@ -127,9 +177,15 @@ impl Hosting {
         }
     }
 
+    /// Whether a group began by an order of the beacon's, which has to be known here: no group of the genesis did, and no
+    /// shard, which others were cut or joined into.
+    fn was_founded(&self, group: GroupId) -> bool {
+        self.hosted.context.genesis.committee(group).is_none() && group.kind() != Some(GroupKind::Shard)
+    }
+
     async fn start(&self, view: &ClusterView, group: GroupId) {
-        let of_genesis = self.hosted.context.genesis.committee(group).is_some();
-        if !of_genesis && !view.foundations.contains_key(&group) && !origin::is_kept(&self.folder(group)) {
+        let missing = !view.foundations.contains_key(&group) && !origin::is_kept(&self.folder(group));
+        if self.was_founded(group) && missing {
             // It is followed like the registry, and this is tried again with every news.
             let text =
                 "origin_missing: how the group began is not known here yet; a node of the beacon is asked".to_owned();
@@ -142,15 +198,23 @@ impl Hosting {
             Entry::Vacant(place) => drop(place.insert(context.clone())),
             Entry::Occupied(_) => return context.stop.cancel(),
         }
-        let open = match self.open(&context, view, group).await {
+        let mut open = match self.open(&context, view, group).await {
             Ok(open) => open,
             Err((code, text)) => return self.hosted.does_not_run(group, code, text),
         };
         let starting = Starting { hosted: Arc::clone(&self.hosted), context, group, view: self.peers.view() };
         let tasks = starting.context.tasks.clone();
-        if open.missing().is_some() {
+        let parents = open.newborn_of();
+        if open.founding().standing() == Standing::Unsure && self.has_logs(&parents) {
+            let leads = parents.iter().all(|parent| self.hosted.group(parent.0).is_some_and(|one| one.role().leads));
+            if let Err(error) = open.begin_beside(leads).await {
+                return self.hosted.does_not_run(group, error.code(), error.to_string());
+            }
+        }
+        let begun = open.founding().standing() == Standing::Begun || open.follows();
+        if open.missing().is_some() && begun {
             tasks.spawn(starting.rebuild(open));
-        } else if open.founding().standing() == Standing::Begun || open.follows() {
+        } else if begun {
             starting.run(open).await;
         } else {
             self.hosted.founding.write().insert(group, open.founding());
@@ -173,9 +237,9 @@ impl Hosting {
         // Before the seat is noted: a replica that has begun has its key.
         let seal = context.vault.seal_of(group, &folder).map_err(|error| (error.code(), error.to_string()))?;
         let known = view.foundations.get(&group).cloned();
-        let founded = match self.hosted.context.genesis.committee(group) {
-            Some(_) => None,
-            None => Some(origin::of(known, group, &folder, &seal).map_err(|error| (error.code(), error.to_string()))?),
+        let founded = match self.was_founded(group) {
+            false => None,
+            true => Some(origin::of(known, group, &folder, &seal).map_err(|error| (error.code(), error.to_string()))?),
         };
         let seat = seat::seat(view, group, self.node(), &folder).map_err(|error| (error.code(), error.to_string()))?;
         let seat = Seat { founded, ..seat };
@@ -184,7 +248,8 @@ impl Hosting {
             let engine = engine.as_ref().ok_or(("storage_closed", "the log is closed".to_owned()))?;
             Logs::open(engine, group, &seal.cipher()).map_err(|error| (error.code(), error.to_string()))?
         };
-        let open = OpenGroup::open(context, group, &seat, (&folder, seal), logs).await;
+        let known = Known { counted: self.warm.counted(group), first: self.first_of_late(view, group) };
+        let open = OpenGroup::open(context, group, &seat, (&folder, seal), logs, known).await;
         open.map_err(|error| (error.code(), error.to_string()))
     }
 
@@ -343,6 +408,14 @@ impl Starting {
                 () = membership::drive(node, driven) => {}
             }
         });
+        let (trimmed, stop) = (Arc::clone(&handle), handle.stop.clone());
+        let bytes_per_s = hosted.context.trim_bytes_per_s;
+        handle.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = trimming::trim(trimmed, bytes_per_s) => {}
+            }
+        });
         let mut failed = hosted.failed.write();
         hosted.groups.write().insert(group, handle);
         failed.remove(&group);
@@ -392,7 +465,9 @@ impl Starting {
             admitted = asking => admitted,
         };
         let (hosted, group) = (Arc::clone(&self.hosted), self.group);
-        if admitted {
+        if admitted && open.missing().is_some() {
+            self.rebuild(open).await;
+        } else if admitted {
             self.run(open).await;
         }
         hosted.founding.write().remove(&group);

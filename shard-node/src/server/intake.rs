@@ -29,7 +29,7 @@ use proto::v1;
 
 use crate::core::entry::Command;
 use crate::core::machine::{BlockWork, CommandOutcome};
-use crate::core::records::{BlockRecord, ReceiptPlace};
+use crate::core::records::ReceiptPlace;
 use crate::server::group::{GroupHandle, HostContext, guarded_now};
 use crate::server::ingest::{self, Arrived, Checked, Judged, Unfit, Waits, refused};
 use crate::server::replica::{DbReader, ReplicaShare};
@@ -227,12 +227,12 @@ impl Intake<'_> {
         if known.is_empty() {
             return;
         }
-        let mut places: BTreeMap<Height, Vec<(usize, u32)>> = BTreeMap::new();
+        let mut places: BTreeMap<(GroupId, Height), Vec<(usize, ReceiptPlace)>> = BTreeMap::new();
         for (at, (_, place, _)) in known.iter().enumerate() {
-            places.entry(place.height).or_default().push((at, place.index));
+            places.entry((place.chain, place.height)).or_default().push((at, *place));
         }
-        let share = self.handle.share.clone();
-        let reading = tokio::task::spawn_blocking(move || receipts(&share, places));
+        let (share, here) = (self.handle.share.clone(), self.handle.group);
+        let reading = tokio::task::spawn_blocking(move || receipts(&share, here, places));
         let Ok(found) = reading.await else { return };
         let mut found = match found {
             Ok(found) => found,
@@ -264,13 +264,15 @@ impl Intake<'_> {
 
 fn receipts(
     share: &ReplicaShare,
-    places: BTreeMap<Height, Vec<(usize, u32)>>,
+    here: GroupId,
+    places: BTreeMap<(GroupId, Height), Vec<(usize, ReceiptPlace)>>,
 ) -> Result<BTreeMap<usize, Receipt>, ReadFault> {
     let mut found = BTreeMap::new();
-    for (height, wanted) in places {
-        let record: BlockRecord = share.state.load(&schema::block(height))?.unwrap_or_default();
-        for (at, index) in wanted {
-            found.extend(record.receipts.get(index as usize).map(|receipt| (at, receipt.clone())));
+    for wanted in places.into_values() {
+        let [(_, first), ..] = &wanted[..] else { continue };
+        let receipts = share.receipts_at(here, first)?;
+        for (at, place) in wanted {
+            found.extend(receipts.get(place.index as usize).map(|receipt| (at, receipt.clone())));
         }
     }
     Ok(found)

@@ -118,6 +118,12 @@ impl Links {
         view.members(group)
     }
 
+    /// Whether a shard has ended, by the newest layout.
+    #[must_use]
+    pub fn retired(&self, group: GroupId) -> bool {
+        self.peers.view().borrow().layout.retired(group)
+    }
+
     /// Queues a driver message. It may be lost; drivers repeat.
     pub fn send(self: &Arc<Self>, node: NodeId, group: GroupId, payload: Bytes) {
         let queue = self.queue(node);

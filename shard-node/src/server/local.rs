@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use channel::access::Action;
 use consensus::raft::Founding;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, JobId, NodeId};
 use ledger::reject::Reject;
 use parking_lot::RwLock;
 use proto::{edge, v1};
@@ -33,6 +33,8 @@ pub struct Hosted {
     pub failed: RwLock<BTreeMap<GroupId, String>>,
     /// Groups that do not run here yet because they are being founded.
     pub founding: RwLock<BTreeMap<GroupId, Founding>>,
+    /// For which job this node keeps copies of a shard that have caught up.
+    pub warm: RwLock<BTreeMap<GroupId, JobId>>,
     /// When this node's certificate runs out, milliseconds since 1970.
     pub certificate_until_ms: i64,
     /// The shared log; gone once the node has stopped.
@@ -51,12 +53,17 @@ impl Hosted {
         let Some(handle) = self.group(batch.group) else {
             let reject = if self.failed.read().contains_key(&GroupId(batch.group)) {
                 Reject::GroupStopped
+            } else if self.context.links.retired(GroupId(batch.group)) {
+                Reject::Moved
             } else {
                 Reject::UnknownGroup
             };
             return self.refuse_all(&batch, reject, None, reply);
         };
         let role = handle.role();
+        if handle.is_over() {
+            return self.refuse_all(&batch, Reject::Moved, None, reply);
+        }
         if handle.stopped().is_some() {
             return self.refuse_all(&batch, Reject::GroupStopped, role.leader, reply);
         }
@@ -94,7 +101,9 @@ impl Hosted {
     /// Reads at this node's replica, for a router.
     pub async fn read_here(&self, from: Option<Forwarder>, request: v1::ReadRequest) -> v1::QueryReply {
         let Some(handle) = self.group(request.group) else {
-            return v1::QueryReply::refused(v1::Refusal::of(Reject::UnknownGroup));
+            let retired = self.context.links.retired(GroupId(request.group));
+            let reject = if retired { Reject::Moved } else { Reject::UnknownGroup };
+            return v1::QueryReply::refused(v1::Refusal::of(reject));
         };
         match request.query {
             Some(query) => reads::answer(&handle, from, query).await,

@@ -27,6 +27,7 @@ use ledger::Committee;
 use ledger::certificate::Certificate;
 use ledger::committee::Engine;
 use ledger::ids::{Height, NodeId};
+use ledger::lineage::Origin;
 use ledger::schema;
 use ledger::view::ReadFault;
 use storage::KeyRange;
@@ -183,15 +184,39 @@ fn look(node: NodeId, handle: &GroupHandle, role: &RoleView) -> Result<Step, Rea
     Ok(facts.next())
 }
 
-/// The heights of all blocks after which another committee signs, ascending.
+/// The first block of a group: 0, unless others were cut or joined into it.
+///
+/// # Errors
+/// [`ReadFault`] when the database fails or is closed.
+pub fn first_block(handle: &GroupHandle) -> Result<Height, ReadFault> {
+    let origin: Option<Origin> = handle.share.state.load(&schema::origin())?;
+    Ok(origin.map_or(Height(0), |origin| origin.first))
+}
+
+/// The heights of all blocks of a group after which another committee of its own signs, ascending.
 ///
 /// # Errors
 /// [`ReadFault`] when the database fails or is closed.
 pub fn handovers(handle: &GroupHandle) -> Result<Vec<Height>, ReadFault> {
+    // Of blocks before its first one others see to it, who may be gone.
+    let first = first_block(handle)?;
+    let mut blocks = handovers_under(handle, schema::HANDOVER_PREFIX)?;
+    blocks.retain(|height| *height >= first);
+    Ok(blocks)
+}
+
+/// The heights in the keys that go on like this with a height, ascending.
+///
+/// # Errors
+/// [`ReadFault`] when the database fails or is closed.
+pub fn handovers_under(handle: &GroupHandle, prefix: &[u8]) -> Result<Vec<Height>, ReadFault> {
     let db = handle.share.state.db().ok_or_else(|| ReadFault("the state is closed".into()))?;
-    let found = db.scan(KeyRange::prefix(schema::HANDOVER_PREFIX), usize::MAX);
-    let found = found.map_err(|error| ReadFault(error.to_string()))?;
-    Ok(found.iter().filter_map(|(key, _)| schema::handover_of(key)).collect())
+    let found = db.scan(KeyRange::prefix(prefix), usize::MAX).map_err(|error| ReadFault(error.to_string()))?;
+    let height = |key: &[u8]| -> Option<Height> {
+        let bytes: [u8; 8] = key.strip_prefix(prefix)?.try_into().ok()?;
+        Some(Height(u64::from_be_bytes(bytes)))
+    };
+    Ok(found.iter().filter_map(|(key, _)| height(key)).collect())
 }
 
 /// The lowest block that hands over and whose certificate is missing here.

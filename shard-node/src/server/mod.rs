@@ -2,8 +2,8 @@
 //!
 //! Owns sockets, threads, databases and clocks, and carries out what the pure core decides:
 //! [`replica`] is the commit loop of a group, [`group`] the task around its driver, [`intake`] and
-//! [`ingest`] the way in for transactions, [`links`] the way to other nodes, [`service`] the gRPC surface. It
-//! decides nothing about money: that happened in `core`.
+//! [`ingest`] the way in for transactions, [`links`] the way to other nodes, [`service`] the gRPC surface, [`warm`] how
+//! shards begin here that others are cut or joined into. It decides nothing about money: that happened in `core`.
 
 pub mod admission;
 pub mod alarms;
@@ -14,6 +14,7 @@ pub mod config;
 pub mod crowd;
 pub mod doorkeeper;
 pub mod epochs;
+pub mod followers;
 pub mod gather;
 pub mod group;
 pub mod halt;
@@ -41,7 +42,9 @@ pub mod socket;
 pub mod status;
 #[cfg(test)]
 mod testing;
+pub mod trimming;
 pub mod vault;
+pub mod warm;
 
 pub use config::NodeConfig;
 pub use node::{Machine, Node, NodeError};

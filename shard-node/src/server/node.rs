@@ -313,6 +313,7 @@ impl Node {
             },
             bft: BftTiming::DEFAULT,
             snapshot_every_entries: config.snapshot_every,
+            trim_bytes_per_s: config.trim_bytes_per_s,
             resources,
             vault: Arc::new(vault),
             links,
@@ -328,6 +329,7 @@ impl Node {
             groups: RwLock::new(BTreeMap::new()),
             failed: RwLock::new(BTreeMap::new()),
             founding: RwLock::new(BTreeMap::new()),
+            warm: RwLock::new(BTreeMap::new()),
             certificate_until_ms,
             log: RwLock::new(Some(log)),
         });

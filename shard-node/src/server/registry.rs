@@ -90,10 +90,12 @@ fn merge(current: &mut Arc<ClusterView>, mut next: ClusterView) {
     if current.revision > next.revision {
         let (leaders, beacon) = (std::mem::take(&mut next.leaders), next.beacon.take());
         let mut later = (**current).clone();
-        for committee in next.committees.into_values() {
-            later.adopt_committee(committee);
-        }
         later.adopt_layout(&next.layout);
+        for committee in next.committees.into_values() {
+            if !later.layout.retired(committee.group) {
+                later.adopt_committee(committee);
+            }
+        }
         later.leaders.extend(leaders);
         later.beacon = beacon;
         next = later;
@@ -122,8 +124,11 @@ fn own_state(handle: &GroupHandle, view: &mut ClusterView) -> bool {
     };
     match read() {
         Ok((committee, layout)) => {
-            let committee = committee.is_some_and(|committee| view.adopt_committee(committee));
-            layout.is_some_and(|layout| view.adopt_layout(&layout)) || committee
+            let layout = layout.is_some_and(|layout| view.adopt_layout(&layout));
+            // A shard that has ended has a committee in its own state for good.
+            let living = !view.layout.retired(handle.group);
+            let committee = committee.filter(|_| living).is_some_and(|committee| view.adopt_committee(committee));
+            layout || committee
         }
         Err(error) => {
             tracing::warn!(group = %handle.group, %error, "committee and layout cannot be read");

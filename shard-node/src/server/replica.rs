@@ -20,6 +20,8 @@ use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, NodeId};
 use ledger::layout::Layout;
+use ledger::lineage;
+use ledger::receipt::Receipt;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
 use ledger::view::{ReadFault, StateReader};
@@ -29,9 +31,12 @@ use tokio::sync::mpsc;
 
 use crate::core::applied::{self, AppliedRecord, EngineStart};
 use crate::core::driver::CommittedBlock;
-use crate::core::executor::{self, ExecutedBlock, GroupConstants, RefusedTx};
+use crate::core::executor::{self, ExecutedBlock, Execution, GroupConstants, RefusedTx};
+use crate::core::follow::Writes;
 use crate::core::genesis::{Founded, genesis_state};
 use crate::core::marks;
+use crate::core::records::{BlockRecord, ReceiptPlace};
+use crate::server::followers::Followers;
 use crate::server::halt::Halt;
 use crate::server::snapshot::{self, Copies, Staged, label};
 use crate::server::vault::LocalSeal;
@@ -148,6 +153,16 @@ pub struct Stand {
     pub applied: AppliedRecord,
     /// What orders the entries by that.
     pub order: Order,
+    /// Accounts that the database holds.
+    pub accounts: u64,
+}
+
+/// What of a [`Stand`] takes a look at every leaf, by whoever has had that already.
+pub struct Counted {
+    /// The state tree.
+    pub tree: StateTree,
+    /// Accounts.
+    pub accounts: u64,
 }
 
 /// Where a replica's state lies, and how.
@@ -158,6 +173,17 @@ pub struct Files<'a> {
     pub resources: &'a SharedResources,
     /// How its values are sealed.
     pub seal: LocalSeal,
+    /// What is known of it already.
+    pub known: Known,
+}
+
+/// What a host knows of a replica's state before it is opened.
+#[derive(Default)]
+pub struct Known {
+    /// What is known of its leaves.
+    pub counted: Option<Counted>,
+    /// What a new one begins with instead of block 0.
+    pub first: Option<Writes>,
 }
 
 /// One replica's state and the way it moves.
@@ -171,6 +197,7 @@ pub struct Replica {
     stand: Arc<Mutex<Stand>>,
     effects: mpsc::Sender<Committing>,
     halt: Halt,
+    followers: Followers,
     staged: Option<Staged>,
     /// The engine that delivers.
     by: Engine,
@@ -190,10 +217,27 @@ pub struct ReplicaShare {
     pub stand: Arc<Mutex<Stand>>,
     /// Whether the group has stopped here.
     pub halt: Halt,
+    /// Who is told of its blocks.
+    pub followers: Followers,
+    /// Bytes of removed accounts whose space on the disk has not come back yet.
+    pub trimming_bytes: Arc<AtomicU64>,
     /// Bytes written into the state database.
     pub written_bytes: Arc<AtomicU64>,
     /// Transactions that got a receipt.
     pub transactions: Arc<AtomicU64>,
+}
+
+impl ReplicaShare {
+    /// The receipts of the block that a place is in, of this group `here` or of one that it came from; none where the
+    /// block is gone.
+    ///
+    /// # Errors
+    /// [`ReadFault`] when the database fails.
+    pub fn receipts_at(&self, here: GroupId, place: &ReceiptPlace) -> Result<Vec<Receipt>, ReadFault> {
+        let origin = if place.chain == here { None } else { self.state.load::<lineage::Origin>(&schema::origin())? };
+        let record: Option<BlockRecord> = self.state.load(&place.block_key(here, origin.as_ref()))?;
+        Ok(record.map(|record| record.receipts).unwrap_or_default())
+    }
 }
 
 /// Why a replica's state cannot be opened.
@@ -275,22 +319,27 @@ impl Replica {
         let cluster = genesis.cluster_id();
         let (node, format_version) = (node.0, STATE_FORMAT);
         let identity = StateIdentity { cluster: cluster.0.0, node, group: group.0, format_version };
-        let Files { root, resources, seal } = files;
+        let Files { root, resources, seal, known: Known { counted, first } } = files;
         let db = StateDb::open(root, resources, identity, seal.cipher())?;
         let reader = DbReader(&db);
         if reader.get(&schema::applied())?.is_none() {
-            write_genesis(&db, genesis, founded, group)?;
+            match first {
+                Some(writes) => write_first(&db, writes)?,
+                None => write_genesis(&db, genesis, founded, group)?,
+            }
         }
         if let Some(reason) = reader.get(&marks::wrong())? {
             let reason = borsh::from_slice(&reason).map_err(|error| ReadFault(error.to_string()))?;
             return Err(OpenError::Wrong { path: db.folder().display().to_string(), reason });
         }
-        let stand = rebuild(&db, &db.folder().display().to_string(), group)?;
+        let stand = stand(&db, &db.folder().display().to_string(), group, counted)?;
         let by = stand.order.engine;
         let share = ReplicaShare {
             state: StateHandle { db: Arc::new(RwLock::new(Some(Arc::new(db)))) },
             stand: Arc::new(Mutex::new(stand)),
             halt: Halt::default(),
+            followers: Followers::default(),
+            trimming_bytes: Arc::default(),
             written_bytes: Arc::default(),
             transactions: Arc::default(),
         };
@@ -304,6 +353,7 @@ impl Replica {
             stand: Arc::clone(&share.stand),
             effects,
             halt: share.halt.clone(),
+            followers: share.followers.clone(),
             staged: None,
             by,
             written_bytes: Arc::clone(&share.written_bytes),
@@ -347,19 +397,23 @@ impl Replica {
         Ok(())
     }
 
-    /// Executes and writes a block. The tree moves first: when the write then fails, the group has
-    /// stopped before anybody else sees the tree again.
+    /// Executes and writes a block; `None` for an entry that makes none. The tree moves first: when the write then fails,
+    /// the group has stopped before anybody else sees the tree again.
     fn persisted(
         &self,
         db: &dyn Kv,
         stand: &mut Stand,
         consensus: AppliedState,
         payload: &Bytes,
-    ) -> Result<ExecutedBlock, Fatal> {
+    ) -> Result<Option<ExecutedBlock>, Fatal> {
         let previous = stand.applied.clone();
+        let leaves = stand.tree.len();
         let executed =
             executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload);
-        let mut block = executed.map_err(|error| Fatal(error.to_string()))?;
+        let mut block = match executed.map_err(|error| Fatal(error.to_string()))? {
+            Execution::Block(block) => *block,
+            Execution::Void => return Ok(None),
+        };
         if let Some((start, committee)) = &block.handed_over {
             let note = engine_note(db, start, committee)?;
             block.applied.consensus.membership = Some((Some(start.after), note));
@@ -367,28 +421,40 @@ impl Replica {
             block.writes.retain(|(key, _)| *key != schema::applied());
             block.writes.push((schema::applied(), Some(applied)));
         }
-        let mut batch = WriteBatch::with_capacity(block.writes.len());
-        for (key, value) in std::mem::take(&mut block.writes) {
+        // Accounts come and go with leaves.
+        let accounts = if stand.tree.len() == leaves { (0, 0) } else { accounts_changed(db, &block.writes)? };
+        let writes = std::mem::take(&mut block.writes);
+        // Whoever begins to follow holds the lock of this stand.
+        let followed = (!self.followers.is_empty()).then(|| Arc::new(writes.clone()));
+        let mut batch = WriteBatch::with_capacity(writes.len());
+        for (key, value) in writes {
             match value {
                 Some(value) => batch.put(key, value),
                 None => batch.delete(key),
             }
         }
         self.write(db, batch)?;
+        if let Some(writes) = followed {
+            self.followers.block(block.header.height, &writes);
+        }
         stand.applied = block.applied.clone();
+        stand.accounts = (stand.accounts + accounts.0).saturating_sub(accounts.1);
         if let Some((start, _)) = &block.handed_over {
             let (group, height) = (self.constants.group, start.height);
             tracing::info!(%group, engine = start.engine.name(), %height, "the committee in force has another engine");
             stand.order = start.order();
         }
-        Ok(block)
+        Ok(Some(block))
     }
 
     fn block(&self, db: &dyn Kv, consensus: AppliedState, payload: &Bytes) -> Result<(), Fatal> {
         let block = {
             let mut stand = self.stand.lock();
-            self.persisted(db, &mut stand, consensus, payload).inspect_err(|fatal| self.halt.stop(&fatal.0))?
+            let at = consensus.clone();
+            self.persisted(db, &mut stand, at, payload).inspect_err(|fatal| self.halt.stop(&fatal.0))?
         };
+        // Behind a seal an entry is worth no more than one of the engine's own.
+        let Some(block) = block else { return self.note(db, consensus) };
         self.transactions.fetch_add(block.receipts.len() as u64, Ordering::Relaxed);
         self.tell(Committing::Block {
             block: CommittedBlock {
@@ -401,6 +467,10 @@ impl Replica {
                 cursors: block.cursors,
                 to_verify: Arc::new(block.to_verify),
                 next_deadline: block.next_deadline,
+                sealed: block.sealed,
+                shapes: block.shapes,
+                unsealed: block.unsealed,
+                reshaped: block.reshaped,
             },
             receipts: block.receipts,
             refused: block.refused,
@@ -420,6 +490,19 @@ fn engine_note(db: &dyn Kv, start: &EngineStart, committee: &Committee) -> Resul
     first_note(&start.order(), committee, &members).map_err(|error| Fatal(error.to_string()))
 }
 
+fn write_first(db: &dyn Kv, writes: Writes) -> Result<(), OpenError> {
+    let mut batch = WriteBatch::with_capacity(writes.len());
+    for (key, value) in writes {
+        match value {
+            Some(value) => batch.put(key, value),
+            None => batch.delete(key),
+        }
+    }
+    db.write(batch)?;
+    db.flush()?;
+    Ok(())
+}
+
 fn write_genesis(db: &dyn Kv, genesis: &Genesis, founded: Founded<'_>, group: GroupId) -> Result<(), OpenError> {
     let first = genesis_state(genesis, founded, group)?;
     let mut batch = WriteBatch::new();
@@ -431,8 +514,24 @@ fn write_genesis(db: &dyn Kv, genesis: &Genesis, founded: Founded<'_>, group: Gr
     Ok(())
 }
 
+/// How many accounts a block has added, and how many it has taken away.
+fn accounts_changed(db: &dyn Kv, writes: &[(Vec<u8>, Option<Bytes>)]) -> Result<(u64, u64), Fatal> {
+    let (mut added, mut removed) = (0, 0);
+    for (key, value) in writes.iter().filter(|(key, _)| schema::is_account(key)) {
+        let before = DbReader(db).get(key).map_err(|fault| Fatal(fault.0))?.is_some();
+        added += u64::from(value.is_some() && !before);
+        removed += u64::from(value.is_none() && before);
+    }
+    Ok((added, removed))
+}
+
 /// Reads the last position and rebuilds the tree from its leaves.
 pub(crate) fn rebuild(db: &dyn Kv, path: &str, group: GroupId) -> Result<Stand, OpenError> {
+    stand(db, path, group, None)
+}
+
+/// As [`rebuild`], without a look at the leaves where somebody has counted them.
+fn stand(db: &dyn Kv, path: &str, group: GroupId, counted: Option<Counted>) -> Result<Stand, OpenError> {
     let path = path.to_owned();
     let missing = |what: &'static str| OpenError::Missing { path: path.clone(), what };
     let reader = DbReader(db);
@@ -441,14 +540,32 @@ pub(crate) fn rebuild(db: &dyn Kv, path: &str, group: GroupId) -> Result<Stand, 
     let applied: AppliedRecord = borsh::from_slice(&applied).map_err(decode_fault)?;
     let layout = reader.get(&schema::layout())?.ok_or_else(|| missing("layout"))?;
     let layout: Layout = borsh::from_slice(&layout).map_err(decode_fault)?;
-    let prefix = layout.prefix_of(group).map_or(BitPrefix::ROOT, ledger::BitPrefix::in_tree);
-    let mut leaves = Vec::new();
+    let prefix = layout.prefix_ever(group).map_or(BitPrefix::ROOT, ledger::BitPrefix::in_tree);
+    // Its accounts come with a snapshot.
+    let lacking = reader.get(&marks::lacking())?.is_some();
+    let Counted { mut tree, accounts } = match counted {
+        _ if lacking => Counted { tree: StateTree::new(prefix), accounts: 0 },
+        Some(counted) => counted,
+        None => count(db, &path, prefix)?,
+    };
+    if *tree.prefix() != prefix || !lacking && Hash32(tree.root()) != applied.state_root {
+        return Err(OpenError::Root { path });
+    }
+    let order = applied::order(&reader, group)?;
+    Ok(Stand { tree, applied, order, accounts })
+}
+
+/// Looks at every leaf.
+fn count(db: &dyn Kv, path: &str, prefix: BitPrefix) -> Result<Counted, OpenError> {
+    let missing = |what: &'static str| OpenError::Missing { path: path.to_owned(), what };
+    let (mut leaves, mut accounts) = (Vec::new(), 0);
     let mut range = KeyRange::prefix(&[schema::STATE]);
     loop {
         let part = db.scan(range.clone(), SCAN_CHUNK)?;
         for (key, value) in &part {
             let position = schema::tree_position(key).ok_or_else(|| missing("well-formed state key"))?;
             leaves.push((position, value_hash(value)));
+            accounts += u64::from(schema::is_account(key));
         }
         let Some((last, _)) = part.last().filter(|_| part.len() == SCAN_CHUNK) else { break };
         let mut next = last.to_vec();
@@ -456,13 +573,9 @@ pub(crate) fn rebuild(db: &dyn Kv, path: &str, group: GroupId) -> Result<Stand, 
         range.start = Bytes::from(next);
     }
     leaves.sort_unstable_by_key(|leaf| leaf.0);
-    let mut tree = StateTree::from_sorted(prefix, leaves)
-        .map_err(|error| OpenError::Tree { path: path.clone(), detail: error.to_string() })?;
-    if Hash32(tree.root()) != applied.state_root {
-        return Err(OpenError::Root { path });
-    }
-    let order = applied::order(&reader, group)?;
-    Ok(Stand { tree, applied, order })
+    let tree = StateTree::from_sorted(prefix, leaves)
+        .map_err(|error| OpenError::Tree { path: path.to_owned(), detail: error.to_string() })?;
+    Ok(Counted { tree, accounts })
 }
 
 impl Replica {
@@ -591,6 +704,7 @@ impl Applier for Replica {
             // Whoever reads tree and state together holds this lock.
             let mut current = self.stand.lock();
             *current = stand;
+            self.followers.replaced();
             self.state.db.write().replace(Arc::clone(&db) as Arc<dyn Kv>)
         };
         // Readers hold the old database for one question at a time; nobody can get it any more.

@@ -42,6 +42,8 @@ impl Bench {
             state: StateHandle { db: Arc::new(RwLock::new(Some(db))) },
             stand: Arc::new(Mutex::new(stand)),
             halt: Halt::default(),
+            followers: Followers::default(),
+            trimming_bytes: Arc::default(),
             written_bytes: Arc::default(),
             transactions: Arc::default(),
         };
@@ -57,6 +59,7 @@ impl Bench {
             stand: Arc::clone(&share.stand),
             effects,
             halt: share.halt.clone(),
+            followers: share.followers.clone(),
             staged: None,
             by: Engine::Raft,
             written_bytes: Arc::clone(&share.written_bytes),
@@ -168,7 +171,7 @@ impl Disk {
         let (sender, effects) = mpsc::channel(64);
         let genesis = lone_genesis(VerifyMode::Ingest);
         let root = folder.path().join("state");
-        let files = Files { root: &root, resources: &resources(), seal };
+        let files = Files { root: &root, resources: &resources(), seal, known: Known::default() };
         let opened = Replica::open(files, &genesis, None, (NodeId(1), SHARD), VerifyMode::Ingest, sender);
         let (replica, share) = opened.expect("an empty folder");
         write_asset(&share.state);

@@ -289,6 +289,7 @@ fn write_marks(new: &dyn Kv, own: &dyn Kv, received: bool, height: Height) -> Re
         }
     }
     batch.delete(marks::wrong());
+    batch.delete(marks::lacking());
     new.write(batch).map_err(storage)
 }
 

@@ -9,8 +9,10 @@ use std::sync::atomic::Ordering;
 use beacon::audit::status as audit_status;
 use bytes::Bytes;
 use cross_shard::stream::{self, OutStream};
-use ledger::ids::{GroupId, GroupKind, NodeId, OrgId};
+use ledger::ids::{GroupId, GroupKind, JobId, NodeId, OrgId};
 use ledger::limits::{LAG_BLOCKS_MAX, MAIL_WAITS_MAX, UNCERTIFIED_BLOCKS_MAX};
+use ledger::lineage::SealedBy;
+use ledger::schema;
 use ledger::view::View;
 use proto::v1;
 
@@ -72,7 +74,8 @@ pub fn of_node(hosted: &Hosted, asker: &Asker) -> v1::NodeStatusReply {
     let log = hosted.log_stats();
     let (mut alarms, mut replicas, mut state_bytes_written) = (Vec::new(), Vec::new(), 0u64);
     for handle in groups.values() {
-        let replica = of_replica(handle);
+        let warm = hosted.warm.read().get(&handle.group).copied();
+        let replica = of_replica(handle, warm);
         if asker.is_shown(handle) {
             alarms.extend(handle.alarms.current());
             state_bytes_written += handle.share.written_bytes.load(Ordering::Relaxed);
@@ -158,9 +161,13 @@ fn clock_offset_ms(context: &HostContext, all: &[NodeId]) -> i64 {
     guarded_ms.map_or(0, |guarded_ms| guarded_ms - context.clock.wall_offset_ms())
 }
 
-fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
+fn of_replica(handle: &GroupHandle, warm: Option<JobId>) -> v1::ReplicaStatus {
     let role = handle.role();
-    let applied = handle.share.stand.lock().applied.clone();
+    let (applied, accounts) = {
+        let stand = handle.share.stand.lock();
+        (stand.applied.clone(), stand.accounts)
+    };
+    let sealed: Option<SealedBy> = handle.share.state.load(&schema::sealed()).ok().flatten();
     let certified = handle.certified.borrow().as_ref().map_or(0, |certificate| certificate.header.height.0);
     v1::ReplicaStatus {
         group: handle.group.0,
@@ -184,6 +191,10 @@ fn of_replica(handle: &GroupHandle) -> v1::ReplicaStatus {
         engine: handle.engine.engine().name().to_owned(),
         round: handle.engine.round(),
         handovers_certified: role.leads && matches!(membership::uncertified_handover(handle), Ok(None)),
+        sealed_by_job: sealed.map_or(0, |sealed| sealed.seal.job.0),
+        accounts,
+        trimming_bytes: handle.share.trimming_bytes.load(Ordering::Relaxed),
+        warm: warm.is_some(),
     }
 }
 
@@ -224,6 +235,7 @@ mod tests {
             engine: "bft".to_owned(),
             round: 2,
             handovers_certified: true,
+            accounts: 9,
             ..v1::ReplicaStatus::default()
         }
     }

@@ -28,7 +28,7 @@ use crate::core::support::{self, NOW, SHARD, client_of, genesis_named, node_key}
 use crate::server::clock::{Clock, Readings};
 use crate::server::group::{GroupError, GroupHandle, HostContext, Logs, OpenGroup, Seat};
 use crate::server::links::{Links, NodeTraffic};
-use crate::server::replica::StateHandle;
+use crate::server::replica::{Known, StateHandle};
 use crate::server::vault::{LocalSeal, Vault};
 
 /// The one node of these groups.
@@ -136,6 +136,7 @@ impl Lone {
             timing: Timing { heartbeat_ms: 40, election_min_ms: 100, election_max_ms: 200 },
             bft: BftTiming::DEFAULT,
             snapshot_every_entries: 0,
+            trim_bytes_per_s: 16 << 20,
             resources: resources.clone(),
             vault: Arc::new(vault),
             links: Links::new(peers, stop.clone()),
@@ -149,7 +150,8 @@ impl Lone {
         let log = open_log(folder.path(), &resources, &genesis);
         let (shard, seal) = (folder.path().join("shard"), LocalSeal::open());
         let logs = Logs::open(&log, SHARD, &seal.cipher()).expect("the group's logs");
-        let opened = OpenGroup::open(&context, SHARD, &Seat::of_genesis(), (&shard, seal), logs).await;
+        let opened =
+            OpenGroup::open(&context, SHARD, &Seat::of_genesis(), (&shard, seal), logs, Known::default()).await;
         let started = match opened {
             Ok(group) => group.start().await,
             Err(error) => Err(error),

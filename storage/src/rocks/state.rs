@@ -12,8 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions,
-    Options, ReadOptions, Snapshot, SstFileWriter, WriteOptions,
+    BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType,
+    DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, Options, Range, ReadOptions, Snapshot, SstFileWriter,
+    WriteOptions,
 };
 
 use crate::StorageError;
@@ -25,6 +26,8 @@ use crate::sealed::open_value;
 
 /// Bytes after which a table file that is written for a database ends.
 const TABLE_BYTES: u64 = 32 << 20;
+/// Stands behind every key where a range has no end.
+const BEHIND_ALL: [u8; 64] = [0xff; 64];
 
 /// Whose state a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,6 +244,23 @@ impl StateDb {
         std::fs::remove_dir_all(work).map_err(|error| StorageError::io(work, &error))
     }
 
+    /// Makes the checkpoint in `received`, which is of `from`, the state of `identity` under `root`, where there is none yet:
+    /// a group begins with a copy of another one's state. Table files are shared by links where the disk can.
+    pub fn branch(
+        received: &Path,
+        root: &Path,
+        shared: &SharedResources,
+        (from, identity): (StateIdentity, StateIdentity),
+        cipher: Arc<dyn ValueCipher>,
+    ) -> Result<Self, StorageError> {
+        let found = from.to_file().expect_copy(received)?;
+        let own = Identity { format_version: found.format_version, ..identity.to_file() };
+        let (folder, generation) = stage(received, root, |copy| own.store(copy))?;
+        let db = open_database(&folder, shared, false)?;
+        switch(&folder, root, generation)?;
+        Ok(Self::of(db, folder, own, cipher))
+    }
+
     /// Removes the database folders beside this one, which is the live one. Whatever was live before
     /// must be closed.
     pub fn remove_old(&self) -> Result<(), StorageError> {
@@ -260,12 +280,6 @@ impl StateDb {
     /// The folder of the live database, for messages.
     pub fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// Estimated bytes on disk of all table files.
-    pub fn disk_bytes(&self) -> Result<u64, StorageError> {
-        let value = self.db.property_int_value(rocksdb::properties::TOTAL_SST_FILES_SIZE);
-        Ok(value.map_err(|error| self.error(&error))?.unwrap_or(0))
     }
 
     fn error(&self, error: &rocksdb::Error) -> StorageError {
@@ -365,6 +379,22 @@ impl Kv for StateDb {
 
     fn snapshot_view(&self) -> Box<dyn KvView + '_> {
         Box::new(StateView { db: self, snapshot: self.db.snapshot() })
+    }
+
+    fn disk_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
+        let end = range.end.as_deref().unwrap_or(&BEHIND_ALL);
+        let sizes = self.db.get_approximate_sizes(&[Range::new(&range.start, end)]);
+        Ok(sizes.into_iter().sum())
+    }
+
+    fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
+        let mut options = CompactOptions::default();
+        // Whoever writes goes on, and so do the compactions of the background.
+        options.set_exclusive_manual_compaction(false);
+        // What is removed lies at the bottom.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        self.db.compact_range_opt(Some(&range.start[..]), range.end.as_deref(), &options);
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The RocksDB state database: durability without a WAL, damage, many databases in one process.
 
 use storage::rocks::verify_offline;
-use storage::{KeyRange, Kv, StateDb, WriteBatch};
+use storage::{KeyRange, Kv, StateDb, StateIdentity, WriteBatch};
 
 use crate::kv_suite::{batch, content};
 use crate::support::{Folder, STATE, copy_of, cut, flip, plain, shared};
@@ -144,4 +144,38 @@ fn sixty_databases_share_one_budget() {
     }
     // Other tests start threads as well; one per database would still show.
     assert!(threads() < before + 40, "{before} threads before, {} after", threads());
+}
+
+#[test]
+fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
+    let folder = Folder::new();
+    let parent = folder.state();
+    let letter = |at: u32| b'a' + u8::try_from((at.wrapping_mul(2_654_435_761) >> 13) % 26).expect("below 26");
+    let filler: Vec<u8> = (0..64u32 << 10).map(letter).collect();
+    for number in 0..64_u8 {
+        let mut changes = WriteBatch::new();
+        changes.put(vec![number], filler.clone());
+        parent.write(changes).expect("write");
+    }
+    let received = folder.path().join("checkpoint");
+    parent.checkpoint(&received).expect("checkpoint");
+    let (root, child) = (folder.path().join("child"), StateIdentity { group: STATE.group + 1, ..STATE });
+    let other = StateIdentity { group: STATE.group + 2, ..STATE };
+    let refused = StateDb::branch(&received, &root, shared(), (other, child), plain());
+    assert_eq!(refused.err().map(|error| error.code()), Some("storage_wrong_group"));
+    let copy = StateDb::branch(&received, &root, shared(), (STATE, child), plain()).expect("a copy");
+    assert_eq!(content(&copy), content(&parent));
+
+    let (cut, kept) = (KeyRange::new(vec![0], vec![32]), KeyRange::new(vec![32], vec![64]));
+    let mut changes = WriteBatch::new();
+    changes.delete_range(cut.start.clone(), cut.end.clone().expect("it has an end"));
+    copy.write(changes).expect("write");
+    copy.flush().expect("flush");
+    assert!(copy.disk_bytes(&cut).expect("an estimate") > 0, "only the space is still there");
+    copy.compact(&cut).expect("compacted");
+    assert_eq!(copy.disk_bytes(&cut).expect("an estimate"), 0);
+    assert!(copy.disk_bytes(&kept).expect("an estimate") > 0);
+    assert_eq!(content(&parent).len(), 64, "the parent is as it was");
+    drop(copy);
+    assert_eq!(content(&StateDb::open(&root, shared(), child, plain()).expect("open")).len(), 32);
 }

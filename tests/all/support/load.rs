@@ -118,11 +118,21 @@ impl Load {
     /// by each group that has payers. What is in flight now does not count: it may have been executed
     /// before whatever the caller has just done to the cluster.
     pub async fn next(&mut self, more: usize) {
+        let groups = self.groups.clone();
+        self.acknowledged(more, groups).await;
+    }
+
+    /// As [`Load::next`], by whichever groups there are by now.
+    pub async fn next_by_any(&mut self, more: usize) {
+        self.acknowledged(more, BTreeSet::new()).await;
+    }
+
+    async fn acknowledged(&mut self, more: usize, mut missing: BTreeSet<GroupId>) {
         let (from_place, mut seen) = {
             let journal = self.journal.lock();
             (journal.places.len(), journal.acknowledged.len())
         };
-        let (mut count, mut missing) = (0, self.groups.clone());
+        let mut count = 0;
         let acknowledged = async {
             loop {
                 self.news.borrow_and_update();

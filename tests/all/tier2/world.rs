@@ -218,6 +218,7 @@ impl World {
             byzantine: Vec::new(),
             switching: None,
             beacon_goes_over: false,
+            reshaping: false,
             // No host starts one.
             channels: 0,
             channel_engine: Engine::Raft,

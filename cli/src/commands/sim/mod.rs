@@ -139,6 +139,7 @@ fn config(args: &Sim) -> SimConfig {
         consensus: args.consensus.map(Into::into),
         beacon: args.beacon_consensus.map(Into::into),
         switches: args.switches,
+        reshapes: args.reshapes,
         lie: args.lie,
         too_many: false,
         sabotage: None,

@@ -190,7 +190,7 @@ impl Replica {
         let committee: Committee = state::load(&kv, &schema::current_committee(self.group))?;
         let header: Header = state::load(&kv, &schema::header(applied.height))?;
         let certificate: Certificate = state::load(&kv, &schema::certificate(applied.height))?;
-        let mut tree = state::rebuild_tree(&kv, &self.genesis, self.group)?;
+        let mut tree = state::rebuild_tree(&kv, self.group)?;
         certificate.verify(&member.committee).map_err(|error| error.to_string())?;
         let own = header.group == self.group && header.cluster == self.constants.cluster;
         if !own

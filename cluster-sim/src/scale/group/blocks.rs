@@ -56,9 +56,10 @@ impl Group {
 
     /// Executes an entry that is in the log, once for all members, and finds out when each of them would have.
     pub(super) fn ordered(&mut self, now: Ns, id: u64, entry: &Bytes) -> Result<(), String> {
-        let mut block =
+        let executed =
             execute(&self.state, &mut self.tree, &self.constants, &self.applied, AppliedState::default(), entry)
                 .map_err(|error| error.to_string())?;
+        let mut block = executed.block().ok_or("a shard that nobody cuts is sealed")?;
         for (key, value) in std::mem::take(&mut block.writes) {
             match value.filter(|_| is_read(&key)) {
                 Some(value) => self.state.insert(key, value),
@@ -210,5 +211,9 @@ fn committed(block: ExecutedBlock) -> CommittedBlock {
         cursors: block.cursors,
         to_verify: Arc::new(block.to_verify),
         next_deadline: block.next_deadline,
+        sealed: block.sealed,
+        shapes: block.shapes,
+        unsealed: block.unsealed,
+        reshaped: block.reshaped,
     }
 }

@@ -135,7 +135,9 @@ impl Group {
             | PeerMessage::Silence(_)
             | PeerMessage::WantTrail { .. }
             | PeerMessage::Audit(_)
-            | PeerMessage::Contribution(_) => {}
+            | PeerMessage::Contribution(_)
+            | PeerMessage::Report(_)
+            | PeerMessage::Sealed(_) => {}
         }
         self.later(done, Event::Peer { from, member, message });
     }
@@ -154,6 +156,8 @@ fn work_of(message: &PeerMessage) -> Work {
         | PeerMessage::Silence(_)
         | PeerMessage::WantTrail { .. }
         | PeerMessage::Audit(_)
-        | PeerMessage::Contribution(_) => Work::Order,
+        | PeerMessage::Contribution(_)
+        | PeerMessage::Report(_)
+        | PeerMessage::Sealed(_) => Work::Order,
     }
 }

@@ -101,6 +101,27 @@ async fn nobody_begins_before_everybody_knows_that_nobody_has() {
     founders.begin(2).await;
 }
 
+/// As in a group that begins out of another one whose log is in the same files.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_its_hosts_word_a_replica_begins_without_the_others_and_one_of_them_gives_the_members() {
+    let mut founders = Founders::new();
+    for node in [1, 2] {
+        founders.open(node).await;
+        founders.prepared[&node].begin().await.unwrap();
+        assert_eq!(founders.standing(node), Standing::Begun);
+    }
+    // What it knows survives that it stops before it has run.
+    founders.close(2);
+    founders.open(2).await;
+    assert_eq!(founders.standing(2), Standing::Sure);
+    founders.prepared[&2].begin().await.unwrap();
+    let second = founders.prepared.remove(&2).unwrap().start().await.unwrap();
+    founders.net.run(2, second.clone());
+    let first = founders.begin(1).await;
+    until(&first, |role| role.leads).await;
+    until(&second, |role| role.leader == Some(NodeId(1))).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_lost_its_log_stays_away_whoever_answers() {
     let mut founders = Founders::new();

@@ -195,6 +195,7 @@ impl GroupDriver {
         }
         out.push(Output::Certified(certificate));
         self.prove_readiness(now, height, out);
+        self.prove_seal(now, out);
     }
 
     /// A certificate that was missing here has come from a replica that keeps it.

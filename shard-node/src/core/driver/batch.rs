@@ -14,6 +14,7 @@ use ledger::ids::{GroupId, Height, NodeId, Tick, TimeMs};
 use ledger::limits::{BATCH_BYTES_MAX, BATCH_TXS_MAX, INGEST_QUEUE_TXS};
 
 use crate::core::driver::Output;
+use crate::core::driver::jobs::Desk;
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 
 /// Acknowledgements ride with other commands; alone they wait this long, since nothing but the
@@ -65,6 +66,10 @@ pub(super) struct Batcher {
     checkpointed: BTreeMap<GroupId, (Height, Vec<Hash32>)>,
     /// A deadline in state is due: an empty entry serves.
     deadline: bool,
+    /// What nodes and shards say of jobs, in the beacon.
+    desk: Desk,
+    /// The group is sealed: nothing is proposed but bundles, which are those that let it go on.
+    still: bool,
 }
 
 impl Batcher {
@@ -88,7 +93,19 @@ impl Batcher {
             contributed: BTreeMap::new(),
             checkpointed: BTreeMap::new(),
             deadline: false,
+            desk: Desk::default(),
+            still: false,
         }
+    }
+
+    /// The group is sealed, or goes on.
+    pub(super) fn stand_still(&mut self, still: bool) {
+        self.still = still;
+    }
+
+    /// What nodes and shards say of jobs.
+    pub(super) fn desk(&mut self) -> &mut Desk {
+        &mut self.desk
     }
 
     /// A deadline in state is due: a block is called for, with whatever there is to put into it.
@@ -224,6 +241,7 @@ impl Batcher {
         self.contributions.clear();
         self.contributed.clear();
         self.checkpointed.clear();
+        self.desk.clear();
         self.in_flight.clear();
         self.deadline = false;
         self.txs.drain(..).collect()
@@ -247,6 +265,9 @@ impl Batcher {
         if !self.in_flight.is_empty() && self.txs.len() < WORTH_TXS && self.bundles.len() < WORTH_BUNDLES {
             return false;
         }
+        if self.still {
+            return !self.bundles.is_empty();
+        }
         if !self.txs.is_empty()
             || !self.bundles.is_empty()
             || !self.checkpoints.is_empty()
@@ -254,6 +275,7 @@ impl Batcher {
             || !self.evidence.is_empty()
             || !self.audits.is_empty()
             || !self.silences.is_empty()
+            || !self.desk.is_empty()
             || !self.contributions.is_empty()
             || self.deadline
         {
@@ -283,6 +305,10 @@ impl Batcher {
             room -= command.size();
             commands.push(command);
         }
+        if self.still {
+            return commands;
+        }
+        self.desk.fill(&mut room, &mut commands);
         for (dest, proof) in std::mem::take(&mut self.acks) {
             let command = Command::Ack(encoded(&proof));
             if command.size() <= room {
@@ -372,6 +398,8 @@ fn transaction(command: &Command) -> Option<Bytes> {
         | Command::Channel(_)
         | Command::Ready(_)
         | Command::Evidence(_)
+        | Command::Report(_)
+        | Command::Sealed(_)
         | Command::Silence(_)
         | Command::Contribution(_)
         | Command::Audit(_) => None,

@@ -105,6 +105,8 @@ impl GroupDriver {
             }
             PeerMessage::Audit(entry) => self.take_audit(from, *entry),
             PeerMessage::Contribution(given) => self.take_contribution(now, from, given),
+            PeerMessage::Report(report) => self.take_report(now, from, report),
+            PeerMessage::Sealed(proof) => self.take_proof(now, from, proof),
         }
         self.flush(now, out);
     }
@@ -117,10 +119,16 @@ impl GroupDriver {
         if !self.leads || self.config.group != GroupId::BEACON || !fits_checkpoint(&certificate) {
             return;
         }
-        let Some(committee) = self.committees.current(header.group).filter(|known| known.index_of(from).is_some())
-        else {
+        let Some(committee) = self.committees.current(header.group) else {
+            // A retired shard: its end is known, and its headers up to there may be missing.
+            if self.is_member(header.group, from) {
+                out.push(Output::AskTrail { group: header.group, node: from, certified: header.height });
+            }
             return;
         };
+        if committee.index_of(from).is_none() {
+            return;
+        }
         // Also behind one that is known: what was asked for may have got lost.
         out.push(Output::AskTrail { group: header.group, node: from, certified: header.height });
         if self.batcher.misses_checkpoint(header) && certificate.verify(committee).is_ok() {
@@ -156,15 +164,6 @@ impl GroupDriver {
 
     pub(super) fn is_member(&self, group: GroupId, node: NodeId) -> bool {
         self.committees.speaks_for(group, node)
-    }
-
-    pub(super) fn bundle(&mut self, bundle: cross_shard::Bundle) {
-        if self.leads
-            && self.batcher.has_room_for_bundle()
-            && let Some(bundle) = self.mailroom.accept(bundle, &self.config, &self.committees)
-        {
-            self.batcher.push_bundle(bundle);
-        }
     }
 
     /// A leader judges a proof and drops what it covers with the next entry; others pass it on.

@@ -201,6 +201,8 @@ pub(super) struct Mailroom {
     /// Certified blocks of the beacon that hand over, ascending, while somebody has not taken what they prove. In other
     /// groups none: who their committees are, the beacon says.
     handovers: Vec<Certified>,
+    /// The group is sealed: it hears the beacon alone.
+    still: bool,
 }
 
 /// The streams of one header. They are hashed when the first of them is to be proved, and not once for each: among many
@@ -279,6 +281,23 @@ impl Mailroom {
         }
     }
 
+    /// The layout has changed, and with it streams have ended or begun. Who is subscribed to one that goes on still is.
+    pub(super) fn reshaped(&mut self, outbox: &[OutboxView], inbox: &[(GroupId, InCursor)], committees: &Book) {
+        let before = std::mem::take(&mut self.outgoing);
+        self.incoming.retain(|source, _| committees.current(*source).is_some());
+        self.reset(outbox, inbox);
+        for (dest, stream) in before {
+            if let Some(now) = self.outgoing.get_mut(&dest) {
+                now.subscribers = stream.subscribers;
+            }
+        }
+    }
+
+    /// The group is sealed, or goes on.
+    pub(super) fn stand_still(&mut self, still: bool) {
+        self.still = still;
+    }
+
     /// The blocks that hand over, as the state has them.
     pub(super) fn handed_over_at(&mut self, blocks: Vec<CertifiedBlock>) {
         self.handovers.clear();
@@ -296,10 +315,11 @@ impl Mailroom {
         }
     }
 
-    /// Forgets the blocks that hand over and prove nothing any more that somebody lacks.
+    /// Forgets the blocks that hand over and prove nothing any more that somebody lacks. A stream that is not there any
+    /// more was that to a retired shard, and what nobody has taken of it is in others.
     fn forget_handovers(&mut self) {
         let outgoing = &self.outgoing;
-        let open = |leaf: &StreamLeaf| outgoing.get(&leaf.peer).is_none_or(|line| line.first_kept < leaf.next_seq);
+        let open = |leaf: &StreamLeaf| outgoing.get(&leaf.peer).is_some_and(|line| line.first_kept < leaf.next_seq);
         self.handovers.retain(|block| block.outbox.iter().any(open));
     }
 
@@ -380,7 +400,7 @@ impl Mailroom {
         for (dest, stream) in &mut self.outgoing {
             serve(config, *dest, stream, &proofs, out);
         }
-        for leaf in &latest.inbox {
+        for leaf in latest.inbox.iter().filter(|leaf| !self.still || leaf.peer == GroupId::BEACON) {
             if !stand.fetches(config, committees, leaf.peer) {
                 continue;
             }
@@ -612,7 +632,8 @@ impl Mailroom {
         let latest = latest.map(|latest| (latest, &inbox));
         for source in committees.groups() {
             let sources = committees.sources(config.group, *source);
-            let asks = *source != config.group && writes(*source) && stand.fetches(config, committees, *source);
+            let fetches = writes(*source) && stand.fetches(config, committees, *source);
+            let asks = *source != config.group && fetches && (!self.still || *source == GroupId::BEACON);
             if !asks || sources.is_empty() {
                 continue;
             }

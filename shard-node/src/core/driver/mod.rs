@@ -5,7 +5,8 @@
 //! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
 //! signed, `certify` gathers signatures, `audit` shows the beacon what is done, `hear` takes what peers say, `mail` serves and
 //! pulls streams, `border` says who carries them, `evidence` brings proofs of double votes into state and to the beacon, `batch`
-//! fills entries. What nodes tell the beacon, whoever they are, comes in by `hear`.
+//! fills entries, `seal` stands still for a change of the layout, `jobs` brings what is said of such changes to the beacon.
+//! What nodes tell the beacon, whoever they are, comes in by `hear`.
 
 mod attest;
 mod audit;
@@ -15,9 +16,11 @@ mod border;
 mod certify;
 mod evidence;
 mod hear;
+mod jobs;
 mod mail;
 mod port;
 mod ready;
+mod seal;
 mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,11 +41,13 @@ use certify::Certifier;
 use evidence::Witness;
 use mail::Mailroom;
 use ready::Ready;
+use seal::Sealing;
 
 pub use book::Committees;
 pub use hear::contradiction;
 pub use port::{Cause, CommittedBlock, DriverConfig, Input, Output};
-pub use system::{CertifiedBlock, OutboxView, RecentBlock, SystemView, committees};
+pub use seal::Standstill;
+pub use system::{CertifiedBlock, OutboxView, RecentBlock, SystemView, committees, streams};
 
 /// Heights that the host may want at a time; what comes on top is not asked for.
 const WANTED_MAX: usize = 256;
@@ -85,6 +90,8 @@ pub struct GroupDriver {
     ready: Ready,
     /// Proofs that members have voted twice.
     witness: Witness,
+    /// The seal in force.
+    sealing: Sealing,
 }
 
 impl GroupDriver {
@@ -113,6 +120,7 @@ impl GroupDriver {
             asked: None,
             ready: Ready::default(),
             witness: Witness::default(),
+            sealing: Sealing::default(),
             config,
         }
     }
@@ -166,6 +174,7 @@ impl GroupDriver {
         if let Some(forged) = view.forged {
             self.distrust(forged, out);
         }
+        self.reset_seal(view.sealed, out);
         self.rechecking = (view.checked < view.height).then_some(view.height);
         if let Some(upto) = self.rechecking {
             out.push(Output::Recheck { from: view.checked.next(), upto });
@@ -207,6 +216,7 @@ impl GroupDriver {
         self.next_deadline = block.next_deadline;
         self.mailroom.committed(&block);
         self.witnessed(&block);
+        self.follow_seal(&block, out);
         let (height, to_verify) = (block.header.height, Arc::clone(&block.to_verify));
         self.certifier.committed(block);
         self.attest_checked(now, height, to_verify, out);
@@ -244,6 +254,7 @@ impl GroupDriver {
         if let Some(installed) = self.unproved {
             self.call_for_block(installed);
         }
+        self.prove_seal(now, out);
         if self.leads && self.next_deadline.is_some_and(|deadline| self.stamp(now) > deadline) {
             self.batcher.deadline_due();
         }
@@ -263,6 +274,7 @@ impl GroupDriver {
         self.shown = Some(now);
         self.mailroom.leadership_changed();
         self.witness.leadership_changed();
+        self.sealing.lost();
         let stranded = self.batcher.clear();
         if !leads && !stranded.is_empty() {
             out.push(Output::Refuse { txs: stranded, reject: Reject::NotLeader });
@@ -285,9 +297,18 @@ impl Driver for GroupDriver {
                 }
                 self.flush(now, out);
             }
+            Input::Streams { outbox, inbox } => self.mailroom.reshaped(&outbox, &inbox, &self.committees),
+            Input::Report(report) => self.send_report(&report, out),
+            Input::JobCommitted(job) => self.job_committed(job),
             Input::Beacon(nodes) => self.committees.beacon_is_on(nodes),
             Input::Role { leads, leader } => self.role(now, leads, leader, out),
             Input::ClockOffset(offset_ms) => self.clock_offset_ms = offset_ms,
+            Input::Submit(txs)
+                if self.leads && self.sealing.stands() || self.sealing.refusal() == Some(Reject::Moved) =>
+            {
+                let reject = self.sealing.refusal().unwrap_or(Reject::NotLeader);
+                out.push(Output::Refuse { txs, reject });
+            }
             Input::Submit(txs) if self.leads => {
                 let refused = self.batcher.push_txs(txs);
                 if !refused.is_empty() {
@@ -301,9 +322,11 @@ impl Driver for GroupDriver {
                     self.mailroom.proposals_lost();
                     // Their fate is open. Sent again, they are executed once or found to have been.
                     if !txs.is_empty() {
-                        out.push(Output::Refuse { txs, reject: Reject::NotLeader });
+                        let reject = self.sealing.refusal().unwrap_or(Reject::NotLeader);
+                        out.push(Output::Refuse { txs, reject });
                     }
                 }
+                self.void_if_sealed();
                 self.flush(now, out);
             }
             Input::Committed(block) => self.committed(now, block, out),

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use beacon::jobs::{JobReport, RootShape};
 use bytes::Bytes;
 use cross_shard::InCursor;
 use cross_shard::stream::StreamLeaf;
@@ -13,13 +14,14 @@ use ledger::crypto::SecretKey;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::Header;
-use ledger::ids::{GroupId, Height, NodeId, TimeMs};
+use ledger::ids::{GroupId, Height, JobId, NodeId, TimeMs};
+use ledger::lineage::SealedBy;
 use ledger::reject::Reject;
 use ledger::tx::ParsedTx;
 
-use crate::core::driver::SystemView;
 use crate::core::driver::book::Committees;
 use crate::core::driver::system::CertifiedBlock;
+use crate::core::driver::{OutboxView, SystemView};
 use crate::core::executor::EmittedMail;
 use crate::core::machine::CommandOutcome;
 use crate::core::peer::PeerMessage;
@@ -64,6 +66,14 @@ pub struct CommittedBlock {
     pub to_verify: Arc<Vec<ParsedTx>>,
     /// The earliest deadline in state.
     pub next_deadline: Option<TimeMs>,
+    /// The seal that it has taken.
+    pub sealed: Option<SealedBy>,
+    /// With a seal: what stands at the top of both halves of the state, or of the whole.
+    pub shapes: Vec<RootShape>,
+    /// A seal was taken back.
+    pub unsealed: bool,
+    /// The layout has changed: [`Input::Streams`] follows.
+    pub reshaped: bool,
 }
 
 /// What happens to a driver.
@@ -74,6 +84,17 @@ pub enum Input {
     System(SystemView),
     /// The committees that the group knows changed.
     Committees(Committees),
+    /// The streams as they are since a block that has changed the layout, and the committees that came with it.
+    Streams {
+        /// Outgoing ones.
+        outbox: Vec<OutboxView>,
+        /// Cursors of incoming ones.
+        inbox: Vec<(GroupId, InCursor)>,
+    },
+    /// The host's own word on a job or on its load, to be brought to the beacon; again until the view shows its effect.
+    Report(JobReport),
+    /// The cluster's view shows that a job is committed: a group that was sealed for it is no more.
+    JobCommitted(JobId),
     /// The nodes that have a seat in the beacon by the registry that this node follows. Where the group has been away, it
     /// is them whom it asks for the beacon's mail. Not given to the beacon itself.
     Beacon(Vec<NodeId>),

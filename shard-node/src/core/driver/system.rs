@@ -15,15 +15,17 @@ use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId, TimeMs};
+use ledger::lineage::{Origin, SealedBy};
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 
 use crate::core::applied::AppliedRecord;
+use crate::core::driver::Standstill;
 use crate::core::driver::book::Committees;
 use crate::core::driver::certify::WINDOW;
 use crate::core::machine::next_deadline;
 use crate::core::marks::Marks;
-use crate::core::records::BlockRecord;
+use crate::core::records::{BlockRecord, seal_shapes};
 
 /// Everything that a driver knows from state.
 #[derive(Clone, Debug)]
@@ -53,6 +55,8 @@ pub struct SystemView {
     pub next_deadline: Option<TimeMs>,
     /// Proofs that members have voted twice, as the state keeps them.
     pub evidence: Vec<Equivocation>,
+    /// The seal in force.
+    pub sealed: Option<Standstill>,
 }
 
 /// An outgoing stream as read from state.
@@ -107,10 +111,11 @@ impl SystemView {
 
     fn of(view: &mut View<'_>, group: GroupId, verify: VerifyMode) -> Result<Self, ReadFault> {
         let applied: AppliedRecord = view.load(&schema::applied()).ok_or_else(|| missing("applied position"))?;
-        let outbox = outbox(view)?;
-        let inbox = stream::inbox_cursors(view);
+        let (outbox, inbox) = streams(view)?;
         let committees = committees(view);
-        let (recent, certified) = recent(view, group, &applied)?;
+        let origin: Option<Origin> = view.load(&schema::origin());
+        let first = origin.map(|origin| origin.first).unwrap_or_default();
+        let (recent, certified) = recent(view, group, &applied, first)?;
         let handovers = match group == GroupId::BEACON {
             true => handovers(view, &outbox)?,
             false => Vec::new(),
@@ -119,10 +124,15 @@ impl SystemView {
         let quorum = certified.as_ref().map(|certified| certified.certificate.header.height);
         let checked = match verify {
             VerifyMode::Ingest => applied.height,
-            VerifyMode::Every => marks.checked.max(quorum).unwrap_or_default().min(applied.height),
+            VerifyMode::Every => marks.checked.max(quorum).unwrap_or_default().max(first).min(applied.height),
         };
         let Marks { forged, installed, .. } = marks;
+        // What parents had is checked: their committees have certified it. And a state that came from another node before
+        // this shard began is that of a parent, so the first block here follows from a certified one, too.
+        let installed = installed.filter(|height| *height >= first);
         let next_deadline = next_deadline(view, group, applied.time_ms);
+        let by: Option<SealedBy> = view.load(&schema::sealed());
+        let sealed = by.map(|by| Standstill { by, shapes: view.load(&seal_shapes()).unwrap_or_default() });
         let owned = evidence::owned(view, group);
         let evidence = evidence::kept(view, owned).into_iter().map(|kept| kept.proof).collect();
         let height = applied.height;
@@ -139,6 +149,7 @@ impl SystemView {
             installed,
             next_deadline,
             evidence,
+            sealed,
         })
     }
 }
@@ -169,6 +180,15 @@ fn anchors(view: &mut View<'_>) -> BTreeMap<GroupId, Vec<NodeId>> {
     told.map(|update| (update.channel, update.anchors)).collect()
 }
 
+/// The streams of a group, outgoing ones and cursors of incoming ones.
+///
+/// # Errors
+/// [`ReadFault`] when the database lacks a message that has to be there.
+pub fn streams(view: &mut View<'_>) -> Result<(Vec<OutboxView>, Vec<(GroupId, InCursor)>), ReadFault> {
+    let outbox = outbox(view)?;
+    Ok((outbox, stream::inbox_cursors(view)))
+}
+
 fn outbox(view: &mut View<'_>) -> Result<Vec<OutboxView>, ReadFault> {
     let leaves = stream::outbox_leaves(view);
     let mut outbox = Vec::with_capacity(leaves.len());
@@ -185,15 +205,17 @@ fn outbox(view: &mut View<'_>) -> Result<Vec<OutboxView>, ReadFault> {
 }
 
 /// The blocks that may still be attested, and the highest certificate among the last [`WINDOW`]
-/// blocks. A certificate may have come with a snapshot, so it is judged before it counts.
+/// blocks. A certificate may have come with a snapshot, so it is judged before it counts. Blocks before the first one of
+/// a shard are its parents': nobody signs them here.
 fn recent(
     view: &mut View<'_>,
     group: GroupId,
     applied: &AppliedRecord,
+    first: Height,
 ) -> Result<(Vec<RecentBlock>, Option<CertifiedBlock>), ReadFault> {
     let last = applied.height;
     let (mut blocks, mut certified) = (Vec::new(), None::<CertifiedBlock>);
-    for height in (last.0.saturating_sub(WINDOW)..=last.0).rev().map(Height) {
+    for height in (last.0.saturating_sub(WINDOW).max(first.0)..=last.0).rev().map(Height) {
         let kept = view.get(&schema::certificate(height)).is_some();
         if kept && certified.is_some() {
             continue;
@@ -230,8 +252,10 @@ fn handovers(view: &mut View<'_>, outbox: &[OutboxView]) -> Result<Vec<Certified
         let Some(height) = schema::handover_of(&key) else { continue };
         let block: Option<BlockRecord> = view.load(&schema::block(height));
         let BlockRecord { outbox: heads, inbox, .. } = block.ok_or_else(|| missing("record of a block"))?;
-        let acked = |peer: GroupId| outbox.iter().find(|line| line.leaf.peer == peer).map_or(0, |line| line.acked);
-        if heads.iter().all(|leaf| leaf.next_seq <= acked(leaf.peer)) {
+        // A stream that is not there any more was that to a retired shard: what nobody has taken of it is in others.
+        let lacks =
+            |leaf: &StreamLeaf| outbox.iter().any(|line| line.leaf.peer == leaf.peer && line.acked < leaf.next_seq);
+        if !heads.iter().any(lacks) {
             continue;
         }
         let header: Option<Header> = view.load(&schema::header(height));

@@ -25,7 +25,7 @@ fn state(blocks: u64) -> State {
         let stamp_ms = TimeMs(NOW.0 + number);
         let payload = Entry { version: ENTRY_VERSION, stamp_ms, commands: Vec::new() }.encode().into();
         let block = execute(&state, &mut tree, &constants, &applied, AppliedState::default(), &payload);
-        let block = block.expect("a block");
+        let block = block.expect("it is executed").block().expect("a block");
         state.extend(block.writes.into_iter().filter_map(|(key, value)| Some((key, value?))));
         applied = block.applied;
     }

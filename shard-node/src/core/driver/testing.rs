@@ -34,6 +34,10 @@ pub(super) fn block(header: Header) -> CommittedBlock {
         cursors: Vec::new(),
         to_verify: Arc::default(),
         next_deadline: None,
+        sealed: None,
+        shapes: Vec::new(),
+        unsealed: false,
+        reshaped: false,
     }
 }
 
@@ -53,5 +57,6 @@ pub(super) fn at_zero(group: GroupId, committees: Vec<Committee>) -> SystemView 
         inbox: Vec::new(),
         next_deadline: None,
         evidence: Vec::new(),
+        sealed: None,
     }
 }

@@ -88,6 +88,7 @@ fn system(height: u64) -> SystemView {
         inbox: Vec::new(),
         next_deadline: None,
         evidence: Vec::new(),
+        sealed: None,
     }
 }
 

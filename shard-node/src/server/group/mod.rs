@@ -14,7 +14,7 @@ mod task;
 mod turns;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use beacon::watch::{Watch, WatchMode, policy_key};
 use beacon::{Readiness, epochs};
@@ -26,7 +26,7 @@ use ledger::Certificate;
 use ledger::committee::Engine;
 use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
-use ledger::ids::{ClusterId, GroupId, Height, NodeId, TimeMs};
+use ledger::ids::{ClusterId, GroupId, Height, JobId, NodeId, TimeMs};
 use ledger::view::{ReadFault, StateReader, View};
 use storage::SharedResources;
 use tokio::sync::{mpsc, watch};
@@ -67,6 +67,8 @@ pub struct HostContext {
     pub bft: BftTiming,
     /// Log entries between two snapshots.
     pub snapshot_every_entries: u64,
+    /// Bytes of removed accounts a second whose space is given back, at most.
+    pub trim_bytes_per_s: u64,
     /// Shared caches and threads of all databases.
     pub resources: SharedResources,
     /// Seals what is kept of channels.
@@ -111,6 +113,8 @@ pub struct GroupHandle {
     pub lost_proposals: Arc<AtomicBool>,
     /// Who may propose beside whom.
     pub turns: Turns,
+    /// The shard has ended: others own its accounts.
+    over: AtomicBool,
     inputs: mpsc::Sender<Input>,
     verify: VerifyMode,
     known: Known,
@@ -189,6 +193,20 @@ impl GroupHandle {
             return;
         }
         let _ = self.inputs.try_send(Input::Peer { from, message: Box::new(message) });
+    }
+
+    /// The view shows that the shard has ended, by this job if it is known here that far: from now on nothing is taken.
+    pub fn end(&self, job: Option<JobId>) {
+        self.over.store(true, Ordering::Release);
+        if let Some(job) = job {
+            let _ = self.inputs.try_send(Input::JobCommitted(job));
+        }
+    }
+
+    /// Whether the shard has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     /// Whether this is the beacon, and does something about nodes that vanish.

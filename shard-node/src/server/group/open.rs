@@ -5,28 +5,35 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
 
 use beacon::limits::CHECKPOINT_EVERY_BLOCKS;
 use consensus::engine::{Group, Means};
 use consensus::port::replica_id;
 use consensus::raft::{FetchError, Founding, Prepared, RaftGroupConfig, Standing};
+use consensus::sequencer::Sequencer;
+use ledger::Committee;
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
+use ledger::lineage::Origin;
+use ledger::schema;
+use ledger::view::{ReadFault, StateReader};
 use router::gateway::ClusterView;
 use storage::{LogEngine, LogStore, StorageError, ValueCipher};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::core::driver::{DriverConfig, GroupDriver};
+use crate::core::marks;
 use crate::server::alarms::Alarms;
-use crate::server::checks::Known;
+use crate::server::checks;
 use crate::server::group::admit::{self, AdmitError, Way};
 use crate::server::group::task::{FORGET_EVERY, GroupTask};
-use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, Turns, evidence, system_view};
+use crate::server::group::{GroupError, GroupHandle, HostContext, PIPELINE, Turns, evidence, system_view, with_reader};
 use crate::server::ingest::{Arrivals, Waiters};
 use crate::server::judge::HostJudge;
 use crate::server::links::Transport;
-use crate::server::replica::{Committing, Files, Replica, ReplicaShare};
+use crate::server::replica::{Committing, Files, Known, Replica, ReplicaShare};
 use crate::server::vault::LocalSeal;
 
 /// Inputs that wait for a group's task.
@@ -95,10 +102,13 @@ pub struct OpenGroup {
     /// The members that the group began with, by their raft ids.
     first: Vec<(u64, NodeId)>,
     join: u16,
+    /// Whether it stands for election as soon as it runs, if the group has not begun.
+    at_once: bool,
 }
 
 impl OpenGroup {
-    /// Opens the files of a group: those in its folder, which are sealed like this, and its logs.
+    /// Opens the files of a group: those in its folder, which are sealed like this, and its logs. `known` is what is known
+    /// of its state already.
     ///
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
@@ -108,21 +118,23 @@ impl OpenGroup {
         seat: &Seat,
         (folder, seal): (&Path, LocalSeal),
         logs: Logs,
+        known: Known,
     ) -> Result<Self, GroupError> {
-        let first = first_members(&context.genesis, seat, group);
         let (effects, committing) = mpsc::channel(BLOCKS_MAX);
         let opened = {
             let (root, resources) = (folder.join("state"), context.resources.clone());
             let (genesis, node, verify) = (Arc::clone(&context.genesis), context.node, context.verify);
             let founded = seat.founded.clone();
             tokio::task::spawn_blocking(move || {
-                let files = Files { root: &root, resources: &resources, seal };
+                let files = Files { root: &root, resources: &resources, seal, known };
                 Replica::open(files, &genesis, founded.as_deref(), (node, group), verify, effects)
             })
             .await
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
         };
         let (replica, share) = opened.map_err(|error| GroupError::Open(group, error))?;
+        let first = first_members(&context.genesis, seat, &share, group);
+        let first = first.map_err(|error| GroupError::Read(group, error))?;
         let config = RaftGroupConfig {
             group,
             raft_id: replica_id(context.node, seat.join),
@@ -134,8 +146,22 @@ impl OpenGroup {
         };
         let transport = Arc::new(Transport { links: Arc::clone(&context.links), share: share.clone() });
         let Logs { entries, ballots } = logs;
-        let prepared = Prepared::open(config, entries, Box::new(replica), transport).await?;
-        Ok(Self { context: context.clone(), group, share, committing, prepared, ballots, first, join: seat.join })
+        let lacking = share.state.load::<bool>(&marks::lacking()).map_err(|error| GroupError::Read(group, error))?;
+        let mut prepared = Prepared::open(config, entries, Box::new(replica), transport).await?;
+        if lacking.is_some() {
+            prepared.lacks_state();
+        }
+        Ok(Self {
+            context: context.clone(),
+            group,
+            share,
+            committing,
+            prepared,
+            ballots,
+            first,
+            join: seat.join,
+            at_once: true,
+        })
     }
 
     /// The log index that a snapshot of another replica has to reach before this one can run: its own
@@ -195,6 +221,28 @@ impl OpenGroup {
         }
     }
 
+    /// Lets this replica take part without asking anybody: the shard begins out of others whose logs are on this node. Where
+    /// it does not lead them, it waits for who does to stand for election.
+    ///
+    /// # Errors
+    /// [`AdmitError::Asked`] when the log cannot be written.
+    pub async fn begin_beside(&mut self, leads_parents: bool) -> Result<(), AdmitError> {
+        self.at_once = leads_parents;
+        Ok(self.prepared.begin().await?)
+    }
+
+    /// The shards that were cut or joined into this one, while nothing has followed on its first block; none for any other
+    /// group.
+    #[must_use]
+    pub fn newborn_of(&self) -> Vec<GroupId> {
+        let origin: Option<Origin> = self.share.state.load(&schema::origin()).ok().flatten();
+        let stand = self.share.stand.lock();
+        let first =
+            |origin: &Origin| stand.applied.consensus.position.is_none() && origin.first == stand.applied.height;
+        let parents = origin.filter(first).map(|origin| origin.parents).unwrap_or_default();
+        parents.into_iter().map(|parent| parent.group).collect()
+    }
+
     /// Whether nobody else can be asked: it is the only one that the group begins with.
     #[must_use]
     pub fn is_alone(&self) -> bool {
@@ -206,7 +254,7 @@ impl OpenGroup {
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
     pub async fn start(self) -> Result<Arc<GroupHandle>, GroupError> {
-        let Self { context, group, share, committing, prepared, ballots, first, join } = self;
+        let Self { context, group, share, committing, prepared, ballots, first, join, at_once } = self;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
         let (certified_out, certified) =
@@ -215,7 +263,7 @@ impl OpenGroup {
         let attested = Arc::new(AtomicU64::new(0));
         let alarms = Arc::new(Alarms::new(group));
         let lost_proposals = Arc::new(AtomicBool::new(false));
-        let known = Known::default();
+        let known = checks::Known::default();
         let turns = Turns::default();
         let (engine_out, engine_in) = tokio::sync::oneshot::channel();
         let task = GroupTask {
@@ -260,8 +308,10 @@ impl OpenGroup {
         let engine = Group::start(prepared, means).await?;
         evidence::follow(&context, &alarms, inputs.downgrade(), engine.evidence());
         // Who joins later has an empty log until the leader writes to it.
-        if join == FIRST_JOIN {
+        if join == FIRST_JOIN && at_once {
             engine.bootstrap(first).await.map_err(|error| GroupError::Bootstrap(group, error))?;
+        } else if join == FIRST_JOIN {
+            bootstrap_later(&context, engine.clone(), first);
         }
         let _ = engine_out.send(engine.clone());
         let arrivals = Arrivals::default();
@@ -277,6 +327,7 @@ impl OpenGroup {
             cluster: context.genesis.cluster_id(),
             lost_proposals,
             turns,
+            over: AtomicBool::new(false),
             inputs,
             verify: context.verify,
             known,
@@ -291,7 +342,7 @@ fn means(
     context: &HostContext,
     share: &ReplicaShare,
     group: GroupId,
-    (wal, known): (Arc<dyn LogStore>, Known),
+    (wal, known): (Arc<dyn LogStore>, checks::Known),
 ) -> Means {
     let (links, own) = (Arc::clone(&context.links), context.node);
     Means {
@@ -304,10 +355,49 @@ fn means(
     }
 }
 
-/// The members that a group began with, by their raft ids.
-fn first_members(genesis: &Genesis, seat: &Seat, group: GroupId) -> Vec<(u64, NodeId)> {
+/// Gives a group its first members, unless somebody else does so within the time of two elections: all at once they would
+/// vote for themselves.
+fn bootstrap_later(context: &HostContext, engine: Group, first: Vec<(u64, NodeId)>) {
+    let (stop, patience) = (context.stop.clone(), Duration::from_millis(2 * context.timing.election_max_ms));
+    context.tasks.spawn(async move {
+        let mut role = engine.role();
+        let led = async { role.wait_for(|role| role.leader.is_some()).await.is_ok() };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tokio::time::timeout(patience, led) => {}
+        }
+        if let Err(error) = engine.bootstrap(first).await {
+            tracing::warn!(group = %engine.group(), %error, "the group is not given its first members here");
+        }
+    });
+}
+
+/// The members that a group began with, by their raft ids: by the genesis, by the order that founded it, or by the state
+/// with which a shard began that others were cut or joined into.
+fn first_members(
+    genesis: &Genesis,
+    seat: &Seat,
+    share: &ReplicaShare,
+    group: GroupId,
+) -> Result<Vec<(u64, NodeId)>, ReadFault> {
     let founded = seat.founded.as_deref().filter(|founded| founded.group == group);
-    let committee = genesis.committee(group).or(founded.map(|founded| &founded.committee));
-    let members = committee.into_iter().flat_map(|committee| &committee.members);
-    members.map(|member| (first_raft_id(member.node), member.node)).collect()
+    let known = genesis.committee(group).or(founded.map(|founded| &founded.committee)).cloned();
+    let committee = match known {
+        Some(committee) => Some(committee),
+        None => with_reader(share, |reader| first_committee(reader, group))??,
+    };
+    let members = committee.into_iter().flat_map(|committee| committee.members);
+    Ok(members.map(|member| (first_raft_id(member.node), member.node)).collect())
+}
+
+/// The committee of epoch 0, as the state keeps it.
+fn first_committee(reader: &dyn StateReader, group: GroupId) -> Result<Option<Committee>, ReadFault> {
+    let prefix = [schema::COMMITTEES_PREFIX, &group.0.to_be_bytes()].concat();
+    for (_, bytes) in reader.scan_prefix(&prefix)? {
+        let one: Committee = borsh::from_slice(&bytes).map_err(|error| ReadFault(error.to_string()))?;
+        if one.epoch.0 == 0 {
+            return Ok(Some(one));
+        }
+    }
+    Ok(None)
 }

@@ -21,19 +21,18 @@ use ledger::ids::{GroupId, Height, NodeId, TxId};
 use ledger::limits::{BLOCK_AHEAD_MS_MAX, CLOCK_SKEW_MS_MAX};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
-use ledger::schema;
-use ledger::view::{ReadFault, View};
+use ledger::view::View;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::core::driver::{GroupDriver, Input, SystemView, committees};
+use crate::core::driver::{GroupDriver, Input, SystemView, committees, streams};
 use crate::core::executor::RefusedTx;
 use crate::core::machine::CommandOutcome;
-use crate::core::records::{BlockRecord, ReceiptPlace};
+use crate::core::records::ReceiptPlace;
 use crate::server::alarms::{Alarms, Cause};
 use crate::server::checks::Known;
 use crate::server::group::{HostContext, PIPELINE, Turns, evidence, system_view};
 use crate::server::ingest::Waiters;
-use crate::server::replica::{Committing, DbReader, ReplicaShare};
+use crate::server::replica::{Committing, DbReader, ReplicaShare, ViewReader};
 
 /// Between two timer inputs.
 const TIMER: Duration = Duration::from_millis(25);
@@ -357,12 +356,16 @@ impl GroupTask {
                     self.same_role();
                     self.hand_over_if_excluded();
                 }
+                let reshaped = block.reshaped;
                 self.step(Input::Committed(block));
                 if self.group == GroupId::BEACON {
                     self.context.changed.notify_one();
                 }
                 if system_changed {
                     self.reread_committees();
+                }
+                if reshaped {
+                    self.reread_streams();
                 }
             }
             Committing::Refused(text) => self.alarms.last(Cause::Snapshot, text),
@@ -407,12 +410,25 @@ impl GroupTask {
         self.step(Input::Committees(all));
     }
 
+    /// The layout has changed, and with it streams have ended and others have begun.
+    fn reread_streams(&mut self) {
+        let Some(db) = self.share.state.db() else { return };
+        let reader = ViewReader::of(&*db);
+        let mut view = View::new(&reader);
+        let read = streams(&mut view);
+        let fault = view.fault().cloned();
+        match fault.map_or(read, Err) {
+            Ok((outbox, inbox)) => self.step(Input::Streams { outbox, inbox }),
+            Err(error) => self.share.halt.stop(format!("after a change of the layout: {error}")),
+        }
+    }
+
     /// A transaction that had its receipt already. `blocks` keeps the receipts of blocks that were
     /// read: decoding a block for each of its transactions would cost its square.
-    fn known(&self, txid: TxId, place: ReceiptPlace, blocks: &mut BTreeMap<Height, Vec<Receipt>>) {
-        let receipts = match blocks.entry(place.height) {
+    fn known(&self, txid: TxId, place: ReceiptPlace, blocks: &mut BTreeMap<(GroupId, Height), Vec<Receipt>>) {
+        let receipts = match blocks.entry((place.chain, place.height)) {
             Entry::Occupied(read) => read.into_mut(),
-            Entry::Vacant(unread) => match receipts_of(&self.share, place.height) {
+            Entry::Vacant(unread) => match self.share.receipts_at(self.group, &place) {
                 Ok(receipts) => unread.insert(receipts),
                 Err(error) => {
                     self.alarm(format!("{}: {error}", self.group));
@@ -434,10 +450,4 @@ fn members(committees: &[Committee], group: GroupId) -> Vec<NodeId> {
         .find(|committee| committee.group == group)
         .map(|committee| committee.members.iter().map(|member| member.node).collect())
         .unwrap_or_default()
-}
-
-/// The receipts of a block; none where the block is gone.
-fn receipts_of(share: &ReplicaShare, height: Height) -> Result<Vec<Receipt>, ReadFault> {
-    let record: Option<BlockRecord> = share.state.load(&schema::block(height))?;
-    Ok(record.map(|record| record.receipts).unwrap_or_default())
 }

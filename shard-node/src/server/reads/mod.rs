@@ -9,7 +9,7 @@ mod prove;
 
 use std::time::Duration;
 
-use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, EpochBook, NodeLives};
+use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, EpochBook, NodeLives, Shards};
 use bytes::Bytes;
 use channel::{Founding, Governance};
 use client::EntryName;
@@ -20,8 +20,9 @@ use ledger::account::{AccountRecord, Balance};
 use ledger::asset::AssetDef;
 use ledger::evidence;
 use ledger::header::Header;
-use ledger::ids::{Address, AssetId, ClusterId, GroupId, Height, OrgId, TxId};
+use ledger::ids::{Address, AssetId, ClusterId, GroupId, GroupKind, Height, JobId, OrgId, TxId};
 use ledger::limits::{ACCOUNTS_ASKED_MAX, ANSWER_BYTES_MAX, BALANCES_SHOWN_MAX, INLINE_BALANCES_MAX};
+use ledger::lineage::{Origin, SealedBy, Segment};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::view::{ReadFault, StateReader, View};
@@ -98,12 +99,24 @@ pub async fn answer(handle: &GroupHandle, from: Option<Forwarder>, request: v1::
     }
 }
 
-/// Nothing is read of a group that has stopped here: its state may be wrong, or behind its tree.
+/// Nothing is read of a group that has stopped here: its state may be wrong, or behind its tree. Nor of a shard that has
+/// ended: others own its accounts.
 fn runs(handle: &GroupHandle) -> Result<(), Failure> {
     match handle.stopped() {
         Some(reason) => Err(Failure::Refused(Reject::GroupStopped, reason, None)),
+        None if handle.is_over() => Err(refuse(Reject::Moved)),
         None => Ok(()),
     }
+}
+
+/// Nor is what was read the newest there is where a seal is in force by now: the shard may have ended without this node
+/// having heard of it, and others may have gone on.
+fn goes_on(handle: &GroupHandle, consistency: v1::Consistency) -> Result<(), Failure> {
+    if consistency == v1::Consistency::Linearizable && handle.share.state.load::<SealedBy>(&schema::sealed())?.is_some()
+    {
+        return Err(refuse(Reject::Sealing));
+    }
+    Ok(())
 }
 
 async fn try_answer(
@@ -130,6 +143,7 @@ async fn try_answer(
     reach(handle, &request).await.map_err(told)?;
     runs(handle).map_err(told)?;
     judge()?;
+    let consistency = request.consistency();
     let query = request.query.ok_or_else(|| refuse(Reject::Malformed))?;
     let reply = match query {
         Query::Account(query) if request.prove => {
@@ -140,7 +154,10 @@ async fn try_answer(
             prove::entry(handle, address, name).await?
         }
         Query::Transaction(query) if request.prove => prove::receipt(handle, edge::txid("txid", &query.txid)?).await?,
-        Query::Founded(query) => prove::founded(handle, edge::group("group", query.group)?).await?,
+        Query::Founded(query) => match edge::group("group", query.group)? {
+            shard if shard.kind() == Some(GroupKind::Shard) => prove::born(handle, shard).await?,
+            group => prove::founded(handle, group).await?,
+        },
         Query::Exclusion(query) => {
             let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
             prove::exclusion(handle, OrgId(org)).await?
@@ -156,6 +173,7 @@ async fn try_answer(
             aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query, asking)).await?
         }
     };
+    goes_on(handle, consistency)?;
     // Who may still ask after the answer was read could do so at every block that is in it.
     judge()?;
     // Each kind of answer has a bound of its own; none that was overlooked breaks the connection.
@@ -205,7 +223,7 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query, asking: [Option<OrgId>; 2
             found(&mut reply, Some(history::page(&reader, &address, before, query.limit)?));
         }
         Query::Transaction(query) => {
-            found(&mut reply, receipt(&reader, &edge::txid("txid", &query.txid)?)?.map(|(receipt, _)| receipt));
+            found(&mut reply, receipt(&reader, group, &edge::txid("txid", &query.txid)?)?.map(|(receipt, _)| receipt));
         }
         Query::Explain(query) => {
             let txid = edge::txid("txid", &query.txid)?;
@@ -245,7 +263,9 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query, asking: [Option<OrgId>; 2
         }
         Query::Audit(_) => found(&mut reply, Some(viewed(&reader, AuditStatus::read)?)),
         Query::Epochs(_) => found(&mut reply, Some(viewed(&reader, EpochBook::read)?)),
-        Query::Block(query) => found(&mut reply, block(&reader, Height(query.height))?),
+        Query::Shards(_) => found(&mut reply, viewed(&reader, |view| Shards::read(view, applied.time_ms))?),
+        Query::Job(query) => found(&mut reply, viewed(&reader, |view| beacon::jobs::job(view, JobId(query.job)))?),
+        Query::Block(query) => found(&mut reply, block(&reader, group, query)?),
         Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
         // What is always proved is answered before.
         Query::Founded(_) | Query::Exclusion(_) => return Err(refuse(Reject::Malformed)),
@@ -409,16 +429,28 @@ fn asset(reader: &ViewReader<'_>, group: GroupId, id: &AssetId) -> Result<Option
     Ok(load(reader, &schema::asset(id))?)
 }
 
-fn receipt(reader: &ViewReader<'_>, txid: &TxId) -> Result<Option<(Receipt, BlockRecord)>, Failure> {
+fn receipt(reader: &ViewReader<'_>, here: GroupId, txid: &TxId) -> Result<Option<(Receipt, BlockRecord)>, Failure> {
     let Some(place) = load::<ReceiptPlace>(reader, &schema::receipt(txid))? else { return Ok(None) };
-    let record: Option<BlockRecord> = load(reader, &schema::block(place.height))?;
+    let origin = load::<Origin>(reader, &schema::origin())?;
+    let record: Option<BlockRecord> = load(reader, &place.block_key(here, origin.as_ref()))?;
     Ok(record.and_then(|record| Some((record.receipts.get(place.index as usize)?.clone(), record))))
 }
 
-fn block(reader: &ViewReader<'_>, height: Height) -> Result<Option<BlockView>, Failure> {
-    let Some(header) = load::<Header>(reader, &schema::header(height))? else { return Ok(None) };
-    let record: BlockRecord = load(reader, &schema::block(height))?.unwrap_or_default();
-    let certificate = load::<Certificate>(reader, &schema::certificate(height))?;
+/// A block of this group's chain, or of one that it came from, by that one's name.
+fn block(reader: &ViewReader<'_>, here: GroupId, query: &v1::BlockQuery) -> Result<Option<BlockView>, Failure> {
+    let (height, asked) = (Height(query.height), GroupId(query.group));
+    let ended = load::<Origin>(reader, &schema::origin())?.filter(|_| asked != here && asked.kind().is_some());
+    let has = |chain: &[Segment]| chain.iter().any(|segment| segment.group == asked && segment.holds(height));
+    let archived = match &ended {
+        Some(origin) if has(&origin.archived) => true,
+        Some(origin) if has(&origin.spine) => false,
+        Some(_) => return Ok(None),
+        None => false,
+    };
+    let key = |plain: Vec<u8>| if archived { schema::archived(asked, &plain) } else { plain };
+    let Some(header) = load::<Header>(reader, &key(schema::header(height)))? else { return Ok(None) };
+    let record: BlockRecord = load(reader, &key(schema::block(height)))?.unwrap_or_default();
+    let certificate = load::<Certificate>(reader, &key(schema::certificate(height)))?;
     Ok(Some(BlockView { version: 1, header, certificate, receipts: record.receipts }))
 }
 

@@ -10,18 +10,19 @@ use beacon::epochs::EPOCH_PROOF_FORMAT;
 use beacon::{EpochProof, registry};
 use bytes::Bytes;
 use channel::ExclusionReceipt;
-use client::descent::{FoundedProof, Handover};
+use client::descent::{BornProof, FoundedProof, Handover};
 use client::evidence::EVIDENCE_FORMAT;
 use client::proof::{Claim, ProofFile};
 use client::{EntryName, EvidenceFile, ExclusionFile};
 use ledger::account::AccountRecord;
 use ledger::evidence;
 use ledger::ids::{Address, GroupId, Height, OrgId, TxId};
+use ledger::lineage::{Origin, Segment};
 use ledger::receipt::Receipt;
 use ledger::reject::Reject;
 use ledger::tree::{BitPrefix, TreeProof};
 use ledger::view::{ReadFault, StateReader};
-use ledger::{Certificate, Committee, FoundedGroup, Hash32, merkle, schema};
+use ledger::{BornShard, Certificate, Committee, FoundedGroup, Hash32, merkle, schema};
 use parking_lot::Mutex;
 use proto::v1;
 use storage::Kv;
@@ -34,45 +35,112 @@ use crate::server::replica::{Stand, ViewReader};
 
 /// How long a proof waits for the certificate of its block.
 const CERTIFICATE_WITHIN: Duration = Duration::from_secs(3);
+/// Between two looks for the certificate of a block of a shard that has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// The certificate of a block: kept already, or completed within moments.
-async fn certificate(handle: &GroupHandle, height: Height) -> Result<Certificate, Failure> {
-    let mut certified = handle.certified.clone();
-    let mut asked = false;
-    let wait = async {
-        loop {
-            let latest = certified.borrow_and_update().as_ref().map(|latest| latest.header.height);
-            let kept: Option<Certificate> = handle.share.state.load(&schema::certificate(height))?;
-            if let Some(certificate) = kept {
-                return Ok(certificate);
-            }
-            // Later blocks are certified here: this certificate was missed, and comes when asked for.
-            if !asked && latest.is_some_and(|latest| latest > height) {
-                asked = true;
-                handle.want_certificate(height);
-            }
-            if certified.changed().await.is_err() {
-                return Err(refuse(Reject::GroupStopped));
-            }
-        }
-    };
-    tokio::time::timeout(CERTIFICATE_WITHIN, wait).await.unwrap_or_else(|_| Err(refuse(Reject::Behind)))
+/// Whose blocks they are, and where they stand here: those of the group itself, or of one that it came from.
+struct Chain<'a> {
+    handle: &'a GroupHandle,
+    group: GroupId,
+    /// They stand under the keys of [`schema::archived`].
+    archived: bool,
+    /// The first and the last of them; of the group itself they go on.
+    from: Height,
+    to: Height,
 }
 
-fn committee(handle: &GroupHandle, hash: Hash32) -> Result<Committee, Failure> {
-    let committee = handle.share.state.load(&schema::committee(handle.group, &hash))?;
+impl<'a> Chain<'a> {
+    /// The group's own.
+    fn own(handle: &'a GroupHandle) -> Result<Self, Failure> {
+        let from = membership::first_block(handle)?;
+        Ok(Self { handle, group: handle.group, archived: false, from, to: Height(u64::MAX) })
+    }
+
+    /// That of a group.
+    fn of(handle: &'a GroupHandle, group: GroupId) -> Result<Self, Failure> {
+        if group == handle.group {
+            return Self::own(handle);
+        }
+        let origin: Option<Origin> = handle.share.state.load(&schema::origin())?;
+        let origin = origin.ok_or_else(|| refuse(Reject::WrongShard))?;
+        let in_part = |part: &[Segment]| part.iter().find(|segment| segment.group == group).copied();
+        let (segment, archived) = match (in_part(&origin.spine), in_part(&origin.archived)) {
+            (Some(segment), _) => (segment, false),
+            (None, Some(segment)) => (segment, true),
+            (None, None) => return Err(refuse(Reject::OutcomePruned)),
+        };
+        Ok(Self { handle, group, archived, from: segment.from, to: segment.to })
+    }
+
+    fn key(&self, plain: Vec<u8>) -> Vec<u8> {
+        if self.archived { schema::archived(self.group, &plain) } else { plain }
+    }
+
+    /// The certificate of a block: kept already, or completed within moments.
+    async fn certificate(&self, height: Height) -> Result<Certificate, Failure> {
+        let handle = self.handle;
+        let mut certified = handle.certified.clone();
+        let mut asked = false;
+        let wait = async {
+            loop {
+                let latest = certified.borrow_and_update().as_ref().map(|latest| latest.header.height);
+                let kept: Option<Certificate> = handle.share.state.load(&self.key(schema::certificate(height)))?;
+                if let Some(certificate) = kept {
+                    return Ok(certificate);
+                }
+                if self.group != handle.group {
+                    // The shard that has ended passes on what it still gathers, as long as it is here.
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    continue;
+                }
+                // Later blocks are certified here: this certificate was missed, and comes when asked for.
+                if !asked && latest.is_some_and(|latest| latest > height) {
+                    asked = true;
+                    handle.want_certificate(height);
+                }
+                if certified.changed().await.is_err() {
+                    return Err(refuse(Reject::GroupStopped));
+                }
+            }
+        };
+        tokio::time::timeout(CERTIFICATE_WITHIN, wait).await.unwrap_or_else(|_| Err(refuse(Reject::Behind)))
+    }
+
+    /// The blocks after which another committee signs.
+    fn handovers(&self) -> Result<Vec<Height>, ReadFault> {
+        let mut blocks = membership::handovers_under(self.handle, &self.key(schema::HANDOVER_PREFIX.to_vec()))?;
+        blocks.retain(|height| self.from <= *height && *height <= self.to);
+        Ok(blocks)
+    }
+
+    /// The steps from the group's first committee to the one that certified this height.
+    async fn steps(&self, upto: Height) -> Result<Vec<Handover>, Failure> {
+        let mut steps = Vec::new();
+        for height in self.handovers()?.into_iter().filter(|height| *height < upto) {
+            let certificate = self.certificate(height).await?;
+            let committee = committee(self.handle, &certificate)?;
+            steps.push(Handover { committee, certificate });
+        }
+        Ok(steps)
+    }
+}
+
+/// The certificate of one of the group's own blocks.
+async fn certificate(handle: &GroupHandle, height: Height) -> Result<Certificate, Failure> {
+    Chain::own(handle)?.certificate(height).await
+}
+
+/// The committee that a header names.
+fn committee(handle: &GroupHandle, certificate: &Certificate) -> Result<Committee, Failure> {
+    let header = &certificate.header;
+    let committee = handle.share.state.load(&schema::committee(header.group, &header.committee_hash))?;
     committee.ok_or_else(|| Failure::Fault(ReadFault("the committee of a header is missing".into())))
 }
 
-/// The steps from the group's first committee to the one that certified this height.
-async fn chain(handle: &GroupHandle, upto: Height) -> Result<Vec<Handover>, Failure> {
-    let mut steps = Vec::new();
-    for height in membership::handovers(handle)?.into_iter().filter(|height| *height < upto) {
-        let certificate = certificate(handle, height).await?;
-        let committee = committee(handle, certificate.header.committee_hash)?;
-        steps.push(Handover { committee, certificate });
-    }
-    Ok(steps)
+/// The steps from the first committee of a header's group to the one that certified it.
+async fn chain(handle: &GroupHandle, certificate: &Certificate) -> Result<Vec<Handover>, Failure> {
+    let header = &certificate.header;
+    Chain::of(handle, header.group)?.steps(header.height).await
 }
 
 async fn proved(
@@ -81,8 +149,8 @@ async fn proved(
     claim: Claim,
     value: Option<Bytes>,
 ) -> Result<v1::QueryReply, Failure> {
-    let committee = committee(handle, certificate.header.committee_hash)?;
-    let handovers = chain(handle, certificate.header.height).await?;
+    let committee = committee(handle, &certificate)?;
+    let handovers = chain(handle, &certificate).await?;
     let file = ProofFile { handovers, ..ProofFile::new(certificate.header.cluster, claim, certificate, committee) };
     Ok(v1::QueryReply {
         group: handle.group.0,
@@ -187,8 +255,8 @@ pub(super) async fn founded(handle: &GroupHandle, group: GroupId) -> Result<v1::
     };
     let Some((leaf, height, path)) = aside(read).await? else { return Ok(nothing(handle)) };
     let certificate = certificate(handle, height).await?;
-    let committee = committee(handle, certificate.header.committee_hash)?;
-    let handovers = chain(handle, height).await?;
+    let committee = committee(handle, &certificate)?;
+    let handovers = chain(handle, &certificate).await?;
     let proof = FoundedProof { leaf, path, certificate, committee, handovers };
     Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&proof)], ..nothing(handle) })
 }
@@ -207,9 +275,26 @@ pub(super) async fn epochs(handle: &GroupHandle) -> Result<v1::QueryReply, Failu
         return Ok(nothing(handle));
     }
     let certificate = certificate(handle, height).await?;
-    let committee = committee(handle, certificate.header.committee_hash)?;
-    let handovers = chain(handle, height).await?;
+    let committee = committee(handle, &certificate)?;
+    let handovers = chain(handle, &certificate).await?;
     let proof = EpochProof { version: EPOCH_PROOF_FORMAT, records, deals, path, certificate, committee, handovers };
+    Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&proof)], ..nothing(handle) })
+}
+
+/// With which committee a shard began that others were cut or joined into. That there is none such is not proved.
+pub(super) async fn born(handle: &GroupHandle, shard: GroupId) -> Result<v1::QueryReply, Failure> {
+    let share = handle.share.clone();
+    let read = move || -> Result<_, Failure> {
+        let (db, key) = (share.state.db().ok_or_else(closed)?, schema::born(shard));
+        let Caught { reader, height, path, .. } = catch(&*db, &share.stand, &share.halt, &key)?;
+        let leaf: Option<BornShard> = load(&reader, &key)?;
+        Ok(leaf.map(|leaf| (leaf, height, path)))
+    };
+    let Some((leaf, height, path)) = aside(read).await? else { return Ok(nothing(handle)) };
+    let certificate = certificate(handle, height).await?;
+    let committee = committee(handle, &certificate)?;
+    let handovers = chain(handle, &certificate).await?;
+    let proof = BornProof { leaf, path, certificate, committee, handovers };
     Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&proof)], ..nothing(handle) })
 }
 
@@ -227,8 +312,8 @@ pub(super) async fn exclusion(handle: &GroupHandle, org: OrgId) -> Result<v1::Qu
     };
     let Some((newest, height, path)) = aside(read).await? else { return Ok(nothing(handle)) };
     let certificate = certificate(handle, height).await?;
-    let committee = committee(handle, certificate.header.committee_hash)?;
-    let handovers = chain(handle, height).await?;
+    let committee = committee(handle, &certificate)?;
+    let handovers = chain(handle, &certificate).await?;
     let file = ExclusionFile::new(ExclusionReceipt::new(newest, path, certificate), committee, handovers);
     Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&file)], ..nothing(handle) })
 }
@@ -254,8 +339,8 @@ pub(super) async fn evidence(handle: &GroupHandle, id: Hash32) -> Result<v1::Que
     };
     let Some((evidence, accused, height, path)) = aside(read).await? else { return Ok(nothing(handle)) };
     let certificate = certificate(handle, height).await?;
-    let committee = committee(handle, certificate.header.committee_hash)?;
-    let handovers = chain(handle, height).await?;
+    let committee = committee(handle, &certificate)?;
+    let handovers = chain(handle, &certificate).await?;
     let version = EVIDENCE_FORMAT;
     let file = EvidenceFile { version, evidence, accused, path, certificate, committee, handovers, founded: None };
     Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&file)], ..nothing(handle) })
@@ -263,13 +348,14 @@ pub(super) async fn evidence(handle: &GroupHandle, id: Hash32) -> Result<v1::Que
 
 /// A receipt with a proof. That a group has none is not proved.
 pub(super) async fn receipt(handle: &GroupHandle, txid: TxId) -> Result<v1::QueryReply, Failure> {
-    let state = handle.share.state.clone();
+    let (state, here) = (handle.share.state.clone(), handle.group);
     let read = move || {
         let db = state.db().ok_or_else(closed)?;
-        super::receipt(&ViewReader::of(&*db), &txid)
+        super::receipt(&ViewReader::of(&*db), here, &txid)
     };
     let Some((receipt, record)) = aside(read).await? else { return Ok(nothing(handle)) };
-    let certificate = certificate(handle, receipt.height).await?;
+    // Of a receipt that was inherited the header is that of the shard that gave it.
+    let certificate = Chain::of(handle, receipt.group)?.certificate(receipt.height).await?;
     let leaves: Vec<Hash32> = record.receipts.iter().map(Receipt::leaf).collect();
     let path = merkle::prove(&leaves, receipt.index as usize)
         .ok_or_else(|| Failure::Fault(ReadFault("a receipt is not in its block".into())))?;

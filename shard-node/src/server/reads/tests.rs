@@ -430,3 +430,76 @@ fn what_a_channel_is_to_agree_on_is_shown_to_whom_its_founding_names() {
         assert_eq!((shown.id, shown.named()), (founding.id, founding.named()), "who is missing everybody may see");
     }
 }
+
+/// A shard that two others were joined into, of which the left one had been cut out of a third.
+fn joined(batch: &mut WriteBatch) -> [GroupId; 3] {
+    let [whole, left, right] = [7, 8, 9].map(GroupId::shard);
+    let segment = |group, from, to| Segment { group, from: Height(from), to: Height(to) };
+    let origin = Origin {
+        version: ledger::lineage::ORIGIN_VERSION,
+        job: JobId(1),
+        first: Height(6),
+        header_hash: Hash32::ZERO,
+        parents: Vec::new(),
+        spine: vec![segment(whole, 1, 3), segment(left, 4, 5)],
+        archived: vec![segment(right, 4, 5)],
+    };
+    put(batch, schema::origin(), &origin);
+    for (group, height) in [(whole, 3), (left, 4), (SHARD, 6)] {
+        put(batch, schema::header(Height(height)), &header(group, height));
+    }
+    put(batch, schema::archived(right, &schema::header(Height(4))), &header(right, 4));
+    at_height(batch, 6);
+    [whole, left, right]
+}
+
+#[test]
+fn a_block_of_a_shard_that_has_ended_is_told_by_its_name() {
+    let db = MemKv::new();
+    let mut batch = WriteBatch::new();
+    let [whole, left, right] = joined(&mut batch);
+    db.write(batch).expect("a write");
+    let ask = |group: GroupId, height| {
+        let query = v1::BlockQuery { group: group.0, height };
+        let reply = look_up(&db, SHARD, &Query::Block(query), [None; 2]).ok().expect("an answer");
+        let block: Option<BlockView> = reply.values.first().map(|value| decoded(value).expect("a block"));
+        block.map(|block| (block.header.group, block.header.height.0))
+    };
+    assert_eq!(ask(right, 4), Some((right, 4)), "both had a block of this height");
+    assert_eq!(ask(left, 4), Some((left, 4)));
+    assert_eq!(ask(whole, 3), Some((whole, 3)));
+    assert_eq!(ask(SHARD, 6), Some((SHARD, 6)));
+    assert_eq!(ask(SHARD, 3), Some((whole, 3)), "its chain begins with that of the one it came from");
+    for (group, height) in [(right, 6), (left, 6), (whole, 4), (GroupId::shard(10), 4)] {
+        assert_eq!(ask(group, height), None, "{group} has no block {height}");
+    }
+}
+
+#[test]
+fn a_receipt_of_a_shard_that_has_ended_is_found_in_its_own_block() {
+    let db = MemKv::new();
+    let mut batch = WriteBatch::new();
+    let [_, left, right] = joined(&mut batch);
+    let txid = |group: GroupId| TxId(sha256(&group.0.to_le_bytes()));
+    let receipt = |group: GroupId| Receipt {
+        version: 1,
+        txid: txid(group),
+        group,
+        height: Height(4),
+        index: 0,
+        time_ms: TimeMs(1),
+        outcome: ledger::Outcome::Committed { mail: Vec::new() },
+    };
+    let plain = schema::block(Height(4));
+    for (group, key) in [(left, plain.clone()), (right, schema::archived(right, &plain))] {
+        let record = BlockRecord { receipts: vec![receipt(group)], ..BlockRecord::default() };
+        put(&mut batch, key, &record);
+        put(&mut batch, schema::receipt(&txid(group)), &ReceiptPlace { height: Height(4), index: 0, chain: group });
+    }
+    db.write(batch).expect("a write");
+    for group in [left, right] {
+        let query = v1::TransactionQuery { txid: Bytes::copy_from_slice(&txid(group).0.0), group: 0 };
+        let reply = look_up(&db, SHARD, &Query::Transaction(query), [None; 2]).ok().expect("an answer");
+        assert_eq!(decoded::<Receipt>(&reply.values[0]).expect("a receipt"), receipt(group));
+    }
+}

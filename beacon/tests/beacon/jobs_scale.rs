@@ -1,0 +1,214 @@
+//! Scaling by policy: what holds for long enough, what is begun, and what is only written down.
+
+use beacon::command::BeaconCommand;
+use beacon::jobs::scale::{self, GroupLoad};
+use beacon::jobs::{self, JobKind, Phase, Said, ScaleEvent, ScalePolicy};
+use beacon::machine::{CommandOutcome, Executed};
+use ledger::ids::{GroupId, JobId, NodeId, OrgId, TimeMs};
+use ledger::reject::Reject;
+use ledger::view::View;
+
+use crate::jobs::{ALIKE, SHARDS, SPLIT, seven};
+use crate::nodes::World;
+
+const POLICY: ScalePolicy = ScalePolicy {
+    on: true,
+    dry_run: false,
+    split_accounts: 1000,
+    split_tps: 100,
+    merge_accounts: 200,
+    merge_tps: 20,
+    sustained_ms: 60_000,
+    cooldown_ms: 600_000,
+    shards_min: 2,
+    shards_max: 6,
+    ..ScalePolicy::DEFAULT
+};
+
+impl World {
+    fn set_scale(&mut self, by: u16, policy: ScalePolicy) -> Result<Executed, Reject> {
+        let until = TimeMs(self.now + 60_000);
+        self.event(|view, at| scale::set(view, at, OrgId(by), policy, until))
+    }
+
+    fn load(&mut self, group: GroupId, accounts: u64, tps: u32) {
+        self.say(1, group, Said::Load { accounts, bytes: accounts * 100, tps }).unwrap();
+    }
+
+    /// A shard has the same load for a whole time-out.
+    fn loaded(&mut self, group: GroupId, accounts: u64, tps: u32) {
+        for _ in 0..=2 {
+            self.load(group, accounts, tps);
+            self.now += 30_000;
+        }
+    }
+
+    fn noted(&self) -> Vec<(JobKind, ScaleEvent)> {
+        let notes = scale::notes(&mut View::new(&self.state));
+        notes.iter().map(|note| (note.kind, note.event)).collect()
+    }
+
+    fn open_jobs(&self) -> Vec<JobKind> {
+        jobs::under_way(&mut View::new(&self.state)).into_iter().map(|job| job.kind).collect()
+    }
+
+    fn loads_of(&self, group: GroupId) -> Option<GroupLoad> {
+        scale::loads(&mut View::new(&self.state)).into_iter().find(|load| load.group == group)
+    }
+}
+
+fn world(policy: ScalePolicy) -> World {
+    let mut world = World::of(seven());
+    let waits = CommandOutcome::Pending { approvals: 1, needed: 2 };
+    assert_eq!(world.set_scale(1, policy).unwrap().outcome, waits);
+    assert_eq!(world.set_scale(1, policy).unwrap().outcome, waits, "nobody counts twice");
+    assert_eq!(world.set_scale(2, policy).unwrap().outcome, CommandOutcome::Applied);
+    assert_eq!(scale::policy(&mut View::new(&world.state)), policy);
+    world
+}
+
+#[test]
+fn a_shard_that_has_too_much_for_long_is_cut() {
+    for (accounts, tps) in [(1001, 0), (0, 101)] {
+        let mut world = world(POLICY);
+        world.load(SHARDS[2], accounts, tps);
+        world.now += 59_000;
+        world.load(SHARDS[2], accounts, tps);
+        assert_eq!(world.noted(), [], "not for long enough");
+        world.now += 1_000;
+        world.load(SHARDS[2], accounts, tps);
+        assert_eq!(world.noted(), [(SPLIT, ScaleEvent::Began(JobId(1)))]);
+        let job = world.job(JobId(1));
+        assert_eq!((job.kind, job.phase, job.by_scale), (SPLIT, Phase::Preparing, true));
+        assert_eq!((job.approvals.len(), job.manual), (0, false));
+        // Any organisation may take it back.
+        world.event(|view, at| jobs::cancel(view, at, OrgId(3), JobId(1))).unwrap();
+    }
+}
+
+#[test]
+fn less_in_between_or_a_pause_begins_the_time_anew() {
+    let mut world = world(POLICY);
+    world.load(SHARDS[2], 1001, 0);
+    world.now += 40_000;
+    world.load(SHARDS[2], 1000, 100);
+    world.now += 40_000;
+    world.load(SHARDS[2], 1001, 0);
+    world.now += 40_000;
+    world.load(SHARDS[2], 1001, 0);
+    assert_eq!(world.noted(), []);
+    world.now += 180_001;
+    world.load(SHARDS[2], 1001, 0);
+    assert_eq!(world.noted(), [], "nobody knows what was in between");
+    world.now += 60_000;
+    world.load(SHARDS[2], 1001, 0);
+    assert_eq!(world.noted().len(), 1);
+    // One who has no seat has no say.
+    let foreign = Said::Load { accounts: 5000, bytes: 0, tps: 0 };
+    assert_eq!(world.say(7, SHARDS[2], foreign), Err(Reject::ReportForm));
+    assert_eq!(world.say(1, GroupId::BEACON, foreign), Err(Reject::ReportForm));
+}
+
+#[test]
+fn two_halves_that_have_too_little_for_long_are_joined() {
+    let mut world = world(POLICY);
+    world.loaded(SHARDS[2], 99, 9);
+    assert_eq!(world.noted(), [], "of the other half nothing is known");
+    world.load(SHARDS[3], 100, 10);
+    world.now += 30_000;
+    world.load(SHARDS[3], 101, 10);
+    world.now += 30_000;
+    world.load(SHARDS[3], 100, 10);
+    assert_eq!(world.noted(), [], "together too many in between");
+    world.now += 60_000;
+    world.load(SHARDS[2], 99, 9);
+    assert_eq!(world.noted(), [(ALIKE, ScaleEvent::Began(JobId(1)))]);
+    assert_eq!(world.open_jobs(), [ALIKE]);
+}
+
+#[test]
+fn a_dry_run_writes_down_what_would_be_done_and_does_nothing() {
+    let mut world = world(ScalePolicy { dry_run: true, ..POLICY });
+    let before = world.view();
+    world.loaded(SHARDS[2], 1001, 0);
+    assert_eq!(world.noted(), [(SPLIT, ScaleEvent::WouldBegin)]);
+    world.load(SHARDS[2], 1001, 0);
+    assert_eq!(world.noted().len(), 1, "once in a while");
+    assert_eq!((world.view(), world.open_jobs()), (before, vec![]), "nobody has anything to follow");
+    // What speaks against it is written down as well: here, that a seat is moving.
+    world.command(3, &BeaconCommand::SetNodeCapacity { node: NodeId(3), capacity: 0 }).unwrap();
+    world.loaded(SHARDS[2], 1001, 0);
+    assert_eq!(world.noted()[1..], [(SPLIT, ScaleEvent::Refused(Reject::ShardBusy))]);
+    for _ in 0..40 {
+        world.loaded(SHARDS[2], 1001, 0);
+    }
+    let notes = scale::notes(&mut View::new(&world.state));
+    assert_eq!(notes.len(), 32);
+    assert!(notes[0].number > 0 && notes.windows(2).all(|pair| pair[0].number + 1 == pair[1].number));
+}
+
+#[test]
+fn one_at_a_time_not_too_many_and_not_right_behind_a_change() {
+    let mut world = world(POLICY);
+    world.loaded(SHARDS[2], 1001, 0);
+    world.loaded(SHARDS[3], 1001, 0);
+    assert_eq!(world.open_jobs(), [SPLIT], "one of the policy's at a time");
+    world.warm_without(JobId(1), 0);
+    world.seal_all(JobId(1));
+    assert!(world.loads_of(SHARDS[2]).is_none(), "it has ended");
+    world.open_all(JobId(1));
+    world.loaded(SHARDS[3], 1001, 0);
+    assert_eq!(world.open_jobs(), [], "the layout has just changed");
+    world.now += 600_000;
+    world.loaded(SHARDS[3], 1001, 0);
+    let next = JobKind::Split { group: SHARDS[3] };
+    assert_eq!(world.open_jobs(), [next]);
+    world.warm_without(JobId(2), 0);
+    world.seal_all(JobId(2));
+    world.open_all(JobId(2));
+    assert_eq!(world.view().layout.shards.len(), 6);
+    world.now += 700_000;
+    world.loaded(SHARDS[0], 1001, 0);
+    assert_eq!(world.open_jobs(), [], "there are as many as there may be");
+
+    let mut least = self::world(ScalePolicy { shards_min: 4, ..POLICY });
+    least.loaded(SHARDS[2], 1, 1);
+    least.loaded(SHARDS[3], 1, 1);
+    assert_eq!((least.open_jobs(), least.noted()), (vec![], vec![]));
+}
+
+#[test]
+fn limits_that_contradict_each_other_are_refused() {
+    let mut world = World::of(seven());
+    let rows: [(&str, ScalePolicy); 9] = [
+        ("another version", ScalePolicy { version: 2, ..POLICY }),
+        ("what is joined would be cut", ScalePolicy { merge_accounts: 501, ..POLICY }),
+        ("what is joined would be cut, by rate", ScalePolicy { merge_tps: 51, ..POLICY }),
+        ("more at least than at most", ScalePolicy { shards_min: 7, ..POLICY }),
+        ("no shard at all", ScalePolicy { shards_min: 0, ..POLICY }),
+        ("more than there may be", ScalePolicy { shards_max: 1025, ..POLICY }),
+        ("at once", ScalePolicy { sustained_ms: 59_999, ..POLICY }),
+        ("after days", ScalePolicy { sustained_ms: 86_400_001, ..POLICY }),
+        ("hardly ever", ScalePolicy { cooldown_ms: 31 * 86_400_000, ..POLICY }),
+    ];
+    for (what, policy) in rows {
+        assert_eq!(world.set_scale(1, policy), Err(Reject::ScaleForm), "{what}");
+    }
+    assert!(world.set_scale(1, ScalePolicy { merge_accounts: 500, merge_tps: 50, ..POLICY }).is_ok());
+    assert!(world.set_scale(1, ScalePolicy { split_accounts: 0, ..POLICY }).is_ok(), "no limit is none to contradict");
+}
+
+#[test]
+fn a_new_policy_begins_all_times_anew() {
+    let mut world = world(POLICY);
+    world.load(SHARDS[2], 1001, 0);
+    assert!(world.loads_of(SHARDS[2]).is_some_and(|load| load.split_since_ms.is_some()));
+    let off = ScalePolicy { on: false, ..POLICY };
+    for org in [2, 3] {
+        world.set_scale(org, off).unwrap();
+    }
+    assert!(world.loads_of(SHARDS[2]).is_none());
+    let load = Said::Load { accounts: 5000, bytes: 0, tps: 0 };
+    assert_eq!(world.say(1, SHARDS[2], load), Err(Reject::ReportForm));
+    assert_eq!(world.set_scale(1, off).unwrap().outcome, CommandOutcome::Applied, "it is in force already");
+}

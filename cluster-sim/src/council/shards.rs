@@ -1,0 +1,193 @@
+//! How organisations have shards cut and joined: more than half of them sign it in the registry, one after the other; some
+//! jobs wait for a word to be cut, and some are taken back, also while the shards stand still.
+//!
+//! Which shards, is drawn by what the registry says when it is first asked. Shards are joined only where both have the same
+//! nodes already: seats of shards do not move here.
+
+use beacon::{BeaconCommand, Job, JobKind, Phase as Stage, SignedCommand, jobs, registry};
+use ledger::committee::{Committee, Engine};
+use ledger::ids::{GroupId, LayoutVersion, NodeId, OrgId, TimeMs};
+use ledger::view::View;
+use rand::Rng;
+use rand::seq::IndexedRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::{Council, VALID_MS};
+use crate::cluster::{CREATED_MS, ORGS, admin_secret};
+use crate::ending::Phase;
+use crate::event::Event;
+use crate::state::KvState;
+use crate::world::World;
+
+/// Between two looks at a job.
+const ASKED_MS: u64 = 50;
+/// With so many shards none is cut any more.
+const SHARDS_MOST: usize = 10;
+/// How long after the registry has a layout routers hear of it, at least and at most.
+const HEARD_MS: std::ops::Range<u64> = 10..700;
+
+/// What follows for whoever wants a job.
+enum Next {
+    /// It has come to its end, good or bad.
+    Over,
+    /// Nothing can be done at the moment.
+    Wait,
+    /// Somebody signs something.
+    Sign(OrgId, BeaconCommand),
+}
+
+fn command(kind: JobKind, layout: LayoutVersion, manual: bool) -> BeaconCommand {
+    match kind {
+        JobKind::Split { group } => BeaconCommand::SplitShard { group, layout, manual },
+        JobKind::Merge { left, right } => BeaconCommand::MergeShards { left, right, layout, manual },
+        JobKind::Move { group, from, to } => BeaconCommand::MoveShard { group, from, to, layout },
+    }
+}
+
+fn nodes(committee: &Committee) -> Vec<NodeId> {
+    committee.members.iter().map(|member| member.node).collect()
+}
+
+/// The committee of a shard that Raft orders.
+fn under_raft(view: &mut View<'_>, group: GroupId) -> Option<Committee> {
+    registry::committee(view, group).filter(|committee| committee.engine == Engine::Raft)
+}
+
+/// A shard to cut, or two to join.
+fn choose(view: &mut View<'_>, rng: &mut ChaCha8Rng) -> Option<JobKind> {
+    let layout = registry::layout(view)?;
+    let busy: Vec<GroupId> = jobs::under_way(view).iter().flat_map(|job| job.kind.groups()).collect();
+    let mut pairs = Vec::new();
+    for pair in layout.shards.windows(2) {
+        let [left, right] = pair else { continue };
+        let halves = left.prefix.length > 0 && left.prefix.parent() == right.prefix.parent();
+        let (one, other) = (under_raft(view, left.group), under_raft(view, right.group));
+        let alike = one.zip(other).is_some_and(|(one, other)| nodes(&one) == nodes(&other));
+        if halves && alike && !busy.contains(&left.group) && !busy.contains(&right.group) {
+            pairs.push(JobKind::Merge { left: left.group, right: right.group });
+        }
+    }
+    let few = layout.shards.len() < SHARDS_MOST;
+    let joins = !pairs.is_empty() && (!few || rng.random_range(0..4) > 0);
+    if joins {
+        return pairs.choose(rng).copied();
+    }
+    let mut cut: Vec<GroupId> = layout.shards.iter().map(|shard| shard.group).collect();
+    cut.retain(|group| !busy.contains(group) && under_raft(view, *group).is_some());
+    cut.choose(rng).filter(|_| few).map(|group| JobKind::Split { group: *group })
+}
+
+/// What somebody does next about a job of this kind; `asked` says whether anything has been done before.
+fn next(view: &mut View<'_>, rng: &mut ChaCha8Rng, kind: JobKind, asked: bool) -> Next {
+    let Some(layout) = registry::layout(view) else { return Next::Wait };
+    if kind.parents().iter().any(|group| layout.prefix_of(*group).is_none()) {
+        return Next::Over;
+    }
+    let known: Option<Job> = jobs::jobs(view).into_iter().rfind(|job| job.kind == kind);
+    let signer = |rng: &mut ChaCha8Rng, but: &[OrgId]| {
+        let left: Vec<OrgId> = (0..ORGS).map(OrgId).filter(|org| !but.contains(org)).collect();
+        left.choose(rng).copied()
+    };
+    let approver = |rng: &mut ChaCha8Rng, job: &Job| job.approvals.choose(rng).copied();
+    let fresh = |rng: &mut ChaCha8Rng| {
+        let manual = rng.random_range(0..4) == 0;
+        signer(rng, &[]).map_or(Next::Wait, |org| Next::Sign(org, command(kind, layout.version, manual)))
+    };
+    let Some(job) = known else { return fresh(rng) };
+    let sign = |org: Option<OrgId>, command| org.map_or(Next::Wait, |org| Next::Sign(org, command));
+    match job.phase {
+        Stage::Done | Stage::Cancelled if asked => Next::Over,
+        Stage::Done | Stage::Cancelled => fresh(rng),
+        Stage::Proposed if job.on != layout.version => fresh(rng),
+        Stage::Proposed => sign(signer(rng, &job.approvals), command(kind, job.on, job.manual)),
+        Stage::Aligning => sign(approver(rng, &job), BeaconCommand::CancelJob { job: job.id }),
+        Stage::Preparing => match rng.random_range(0..160) {
+            0 => sign(approver(rng, &job), BeaconCommand::CancelJob { job: job.id }),
+            1..=50 if job.manual => sign(approver(rng, &job), BeaconCommand::CutShard { job: job.id }),
+            _ => Next::Wait,
+        },
+        Stage::Sealing if rng.random_range(0..16) == 0 => {
+            sign(approver(rng, &job), BeaconCommand::CancelJob { job: job.id })
+        }
+        Stage::Sealing => Next::Wait,
+        Stage::Committed => Next::Over,
+    }
+}
+
+impl Council {
+    fn sign_for(&mut self, view: &mut View<'_>, org: OrgId, command: &BeaconCommand, now: TimeMs) -> Option<Vec<u8>> {
+        let secret = admin_secret(&registry::org(view, org)?.admin_key)?;
+        let until_ms = TimeMs(now.0 + VALID_MS);
+        Some(SignedCommand::sign(&self.cluster, command, org, self.rng.random(), until_ms, secret).encode())
+    }
+}
+
+impl World {
+    /// Takes a job a step further, or chooses one.
+    pub(crate) fn reshape(&mut self, kind: Option<JobKind>) {
+        if self.phase != Phase::Faults {
+            return;
+        }
+        let (chosen, bytes, leader) = {
+            let now = TimeMs(CREATED_MS + self.clock_ms());
+            let Some(leader) = self.leader_of(GroupId::BEACON) else {
+                return self.push(ASKED_MS, Event::Reshape { kind });
+            };
+            let replica = self.nodes.get(&leader).and_then(|node| node.replicas.get(&GroupId::BEACON));
+            let Some(replica) = replica else { return self.push(ASKED_MS, Event::Reshape { kind }) };
+            let reader = KvState { kv: &replica.kv, hide_receipts: false };
+            let mut view = View::new(&reader);
+            let Some(chosen) = kind.or_else(|| choose(&mut view, &mut self.elastic)) else {
+                return self.push(ASKED_MS, Event::Reshape { kind });
+            };
+            let bytes = match next(&mut view, &mut self.elastic, chosen, kind.is_some()) {
+                Next::Over => return,
+                Next::Wait => None,
+                Next::Sign(org, command) => self.council.sign_for(&mut view, org, &command, now),
+            };
+            (chosen, bytes, leader)
+        };
+        if let Some(bytes) = bytes {
+            self.submit(leader, GroupId::BEACON, bytes);
+        }
+        self.push(ASKED_MS, Event::Reshape { kind: Some(chosen) });
+    }
+
+    /// Faults are over: what has not come to its commit is taken back, since whoever is gone may be needed for it.
+    pub(crate) fn call_off(&mut self) {
+        let now = TimeMs(CREATED_MS + self.clock_ms());
+        let Some(leader) = self.leader_of(GroupId::BEACON) else { return };
+        let signed = {
+            let replica = self.nodes.get(&leader).and_then(|node| node.replicas.get(&GroupId::BEACON));
+            let Some(replica) = replica else { return };
+            let reader = KvState { kv: &replica.kv, hide_receipts: false };
+            let mut view = View::new(&reader);
+            let open = jobs::under_way(&mut view).into_iter();
+            let stuck = open.filter(|job| matches!(job.phase, Stage::Aligning | Stage::Preparing));
+            let asked: Vec<(OrgId, BeaconCommand)> = stuck
+                .filter_map(|job| Some((*job.approvals.first()?, BeaconCommand::CancelJob { job: job.id })))
+                .collect();
+            let council = &mut self.council;
+            let signed = asked.iter().filter_map(|(org, command)| council.sign_for(&mut view, *org, command, now));
+            signed.collect::<Vec<_>>()
+        };
+        for bytes in signed {
+            self.submit(leader, GroupId::BEACON, bytes);
+        }
+    }
+
+    /// The registry has a layout: routers hear of it some time later.
+    pub(crate) fn announce(&mut self, version: u64) {
+        let delay_ms = self.elastic.random_range(HEARD_MS);
+        self.push(delay_ms, Event::Adopt { version });
+    }
+
+    /// Routers hear of a layout.
+    pub(crate) fn adopt(&mut self, version: u64) {
+        let mut acts = Vec::new();
+        if let Some((layout, committees)) = self.layouts.get(&version) {
+            self.clients.adopt(self.now_ms, layout, committees, &mut acts);
+        }
+        self.act(acts);
+    }
+}

@@ -1,0 +1,165 @@
+use consensus::port::{Applier, Committed, Payload, Position};
+use cross_shard::Message;
+use ledger::genesis::VerifyMode;
+use ledger::ids::{LayoutVersion, TimeMs};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::core::elastic::{Chain, JOB, LEFT, RIGHT, asset, client, mint, pay, split_seal};
+use crate::core::entry::{Command, ENTRY_VERSION, Entry};
+use crate::core::support::{SHARD, genesis};
+use crate::server::followers::Following;
+use crate::server::replica::{Committing, Files, Known, Replica};
+use crate::server::testing::resources;
+
+const NODE: NodeId = NodeId(1);
+
+/// A replica of [`SHARD`] on a disk, and the same shard in memory, which says what its mail has to look like.
+struct Original {
+    chain: Chain,
+    replica: Replica,
+    parent: Parent,
+    index: u64,
+    folder: TempDir,
+    _effects: mpsc::Receiver<Committing>,
+}
+
+impl Original {
+    fn new() -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let (sender, effects) = mpsc::channel(64);
+        let root = folder.path().join(SHARD.to_string()).join("state");
+        let files = Files { root: &root, resources: &resources(), seal: LocalSeal::open(), known: Known::default() };
+        let opened = Replica::open(files, &genesis(), None, (NODE, SHARD), VerifyMode::Ingest, sender);
+        let (replica, share) = opened.expect("an empty folder");
+        let parent = Parent { group: SHARD, share };
+        Self { chain: Chain::new(SHARD), replica, parent, index: 0, folder, _effects: effects }
+    }
+
+    fn block(&mut self, commands: Vec<Command>) {
+        let stamp_ms = TimeMs(self.chain.applied.time_ms.0 + 10);
+        let payload = Entry { version: ENTRY_VERSION, stamp_ms, commands: commands.clone() }.encode();
+        self.chain.block(commands);
+        self.index += 1;
+        let position = Position { term: 1, leader: 1, index: self.index };
+        let entry = Committed { position, payload: Payload::Batch(payload.into()), note: None };
+        self.replica.apply(vec![entry]).expect("a block");
+        assert_eq!(self.parent.share.stand.lock().applied.header_hash, self.chain.applied.header_hash);
+    }
+
+    fn told(&mut self, message: Message) {
+        let told = self.chain.told(&[message]);
+        self.block(vec![told]);
+    }
+
+    fn place(&self, name: &str) -> Place {
+        let data_dir = self.folder.path().join(name);
+        std::fs::create_dir(&data_dir).expect("a folder");
+        Place { data_dir, resources: resources(), cluster: genesis().cluster_id(), node: NODE }
+    }
+
+    fn follow(&self) -> Following {
+        let following = Following::new(16);
+        let _stand = self.parent.share.stand.lock();
+        self.parent.share.followers.add(0, &following);
+        following
+    }
+}
+
+fn job() -> Job {
+    Job {
+        version: 1,
+        id: JOB,
+        kind: beacon::JobKind::Split { group: SHARD },
+        phase: beacon::Phase::Sealing,
+        manual: false,
+        on: LayoutVersion(1),
+        approvals: Vec::new(),
+        by_scale: false,
+        children: split_seal().children,
+        since_ms: TimeMs(1),
+        until_ms: None,
+        warm: Vec::new(),
+        open: Vec::new(),
+        ends: Vec::new(),
+        reason: None,
+        seals: Vec::new(),
+    }
+}
+
+/// Everything that a copy holds.
+fn content(place: &Place, child: GroupId) -> Vec<(Bytes, Bytes)> {
+    let root = record::folder(&place.data_dir, child).join("state");
+    let db = StateDb::open(&root, &place.resources, place.identity(child), LocalSeal::open().cipher());
+    db.expect("it is closed, and whole").scan(KeyRange::all(), usize::MAX).expect("it can be read")
+}
+
+fn take(copies: &mut Copies, parents: &[Parent], following: &Following) {
+    assert!(!following.lost());
+    for followed in following.blocks.try_iter() {
+        copies.block(parents, &followed).expect("it follows");
+    }
+}
+
+#[test]
+fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
+    let mut original = Original::new();
+    let (left, right) = (client(LEFT), client(RIGHT));
+    original.told(Message::AssetUpdate(asset()));
+    original.block(vec![mint(&left, 100, 1), mint(&right, 40, 2)]);
+
+    let (place, following) = (original.place("warm"), original.follow());
+    let parents = [Parent { group: SHARD, share: original.parent.share.clone() }];
+    // Blocks that come while the copy is being made are in it already, or follow.
+    original.block(vec![pay(&left, &right, 20, 3)]);
+    let mut warm = Copies::make(&place, &job(), &parents, &|| false).expect("a copy");
+    original.block(vec![pay(&right, &left, 5, 4)]);
+    assert_eq!(warm.behind(&parents), 1);
+    take(&mut warm, &parents, &following);
+    assert!(warm.behind(&parents) == 0 && !warm.complete(&job()));
+    original.told(Message::Seal(split_seal()));
+    take(&mut warm, &parents, &following);
+    assert!(warm.complete(&job()));
+    let born = warm.births(&parents).expect("the shards begin");
+    assert_eq!(born.keys().copied().collect::<Vec<_>>(), [LEFT, RIGHT]);
+    assert_eq!(born.values().map(|counted| counted.accounts).sum::<u64>(), original.parent.share.stand.lock().accounts);
+
+    let cold_place = original.place("cold");
+    let cold = Copies::make(&cold_place, &job(), &parents, &|| false).expect("a copy");
+    assert!(cold.complete(&job()));
+    cold.births(&parents).expect("the shards begin");
+    for child in [LEFT, RIGHT] {
+        let (warm, cold) = (content(&place, child), content(&cold_place, child));
+        assert!(!warm.is_empty());
+        assert_eq!(warm, cold, "{child}");
+        let record = Record::read(&record::folder(&place.data_dir, child)).expect("a record");
+        assert!(record.is_born() && record.job() == JOB);
+        let seal = LocalSeal::open();
+        let root = record::folder(&place.data_dir, child).join("state");
+        // What is known of the leaves is what a look at them finds.
+        let files = Files { root: &root, resources: &place.resources, seal, known: Known::default() };
+        let (sender, _effects) = mpsc::channel(1);
+        let opened = Replica::open(files, &genesis(), None, (NODE, child), VerifyMode::Ingest, sender);
+        let (_, share) = opened.expect("its tree has the root of its first block");
+        assert_eq!(share.stand.lock().accounts, born[&child].accounts);
+    }
+}
+
+#[test]
+fn a_copy_with_a_gap_is_none() {
+    let mut original = Original::new();
+    original.told(Message::AssetUpdate(asset()));
+    let (place, following) = (original.place("warm"), original.follow());
+    let parents = [Parent { group: SHARD, share: original.parent.share.clone() }];
+    let mut copies = Copies::make(&place, &job(), &parents, &|| false).expect("a copy");
+    original.block(vec![mint(&client(LEFT), 100, 1)]);
+    original.block(vec![mint(&client(RIGHT), 100, 2)]);
+    let blocks: Vec<Followed> = following.blocks.try_iter().collect();
+    let gap = copies.block(&parents, &blocks[1]).map_err(|error| error.code());
+    assert_eq!(gap, Err("copy_behind"));
+    drop(copies);
+    // A parent that goes on has not ended.
+    let refused = Copies::make(&place, &job(), &parents, &|| false).expect("a copy").births(&parents);
+    assert_eq!(refused.map(|_| ()).map_err(|error| error.code()), Err("birth_seal"));
+}

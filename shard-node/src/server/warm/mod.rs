@@ -1,0 +1,286 @@
+//! Shards that begin on this node because others are cut or joined into them (docs/elastic.md, "Nodes").
+//!
+//! Owns the copies of the parents' states: made while the parents go on, kept up with them block by block, and turned into
+//! the first states of the children when the parents stand at their seal ([`copy`]). What a copy is and how far it is,
+//! stands beside it ([`record`]). What of it the beacon is told is [`reports`]'s.
+//! Never does: open a child, or end a parent. [`super::hosting`] does, by the view.
+//!
+//! Nothing of a parent waits for a copy. One that falls behind, or meets an error, is thrown away and made anew. One that
+//! was lost with the process is made anew as well, unless it had become a first state: that is noted durably.
+
+mod copy;
+mod count;
+pub mod record;
+mod reports;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use beacon::{Job, Phase};
+use ledger::ids::{GroupId, JobId};
+use parking_lot::Mutex;
+use router::gateway::ClusterView;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use self::copy::{Copies, CopyError, Parent, Place};
+pub use self::count::under;
+use self::record::Record;
+use self::reports::Reports;
+use crate::server::followers::{FOLLOWED_MAX, Following};
+use crate::server::local::Hosted;
+use crate::server::replica::Counted;
+
+/// How long a thread waits for a block before it looks around.
+const LOOK: Duration = Duration::from_millis(25);
+/// Blocks that a copy may be behind and still count as ready.
+const BEHIND_MAX: u64 = 4;
+/// Waits before a copy is made anew, the first and the longest.
+const ANEW: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// How far the copies of a job are.
+enum Stage {
+    /// They are being made, or are behind.
+    Making,
+    /// They follow.
+    Ready,
+    /// They are the first states of their shards, and this is known of each that nobody has asked for yet.
+    Born(BTreeMap<GroupId, Counted>),
+}
+
+/// The copies of one job, with the thread that keeps them.
+struct Making {
+    job: Job,
+    stage: Mutex<Stage>,
+    stop: CancellationToken,
+    /// The thread has ended, and holds no file any more.
+    ended: CancellationToken,
+}
+
+/// Everything of this kind on a node.
+pub struct Warm {
+    hosted: Arc<Hosted>,
+    place: Place,
+    running: Mutex<BTreeMap<JobId, Arc<Making>>>,
+    reports: Mutex<Reports>,
+    /// Rings when copies have become first states.
+    pub bell: Arc<Notify>,
+}
+
+impl Warm {
+    /// For the groups below a data folder.
+    #[must_use]
+    pub fn new(hosted: Arc<Hosted>, data_dir: &Path) -> Self {
+        let context = &hosted.context;
+        let place = Place {
+            data_dir: data_dir.to_owned(),
+            resources: context.resources.clone(),
+            cluster: context.genesis.cluster_id(),
+            node: context.node,
+        };
+        Self { hosted, place, running: Mutex::default(), reports: Mutex::default(), bell: Arc::default() }
+    }
+
+    /// Begins and ends copies as the view has it, and removes those that nobody wants. Says whether there is any job that
+    /// this node has a part in.
+    pub fn adapt(&self, view: &ClusterView) -> bool {
+        let wanted: Vec<&Job> = view.jobs.iter().filter(|job| self.has_part(job)).collect();
+        let mut running = self.running.lock();
+        for (id, making) in running.iter() {
+            if wanted.iter().all(|job| job.id != *id) {
+                making.stop.cancel();
+            }
+        }
+        running.retain(|_, making| {
+            let over = making.ended.is_cancelled() && making.stop.is_cancelled();
+            if over {
+                // What has failed about a shard that never came is nothing to look after any more.
+                let mut failed = self.hosted.failed.write();
+                let never = making.job.children.iter().filter(|child| !view.committees.contains_key(&child.group));
+                never.for_each(|child| drop(failed.remove(&child.group)));
+            }
+            !over
+        });
+        for job in &wanted {
+            if !running.contains_key(&job.id) && !self.has_all(job) {
+                running.insert(job.id, self.begin((*job).clone()));
+            }
+        }
+        for (child, folder) in record::copies(&self.place.data_dir) {
+            let job = Record::read(&folder).map(|record| record.job());
+            let held = running.values().any(|making| making.job.children.iter().any(|of| of.group == child));
+            let wanted = wanted.iter().any(|of| Some(of.id) == job);
+            if !held
+                && !wanted
+                && let Err(error) = copy::remove(&folder)
+            {
+                tracing::warn!(%child, code = error.code(), "a copy that nobody wants stays: {error}");
+            }
+        }
+        !wanted.is_empty()
+    }
+
+    /// Whether this node has a seat in all shards that end with a job, and so copies to make.
+    fn has_part(&self, job: &Job) -> bool {
+        let own = self.place.node;
+        let copies = matches!(job.phase, Phase::Preparing | Phase::Sealing | Phase::Committed);
+        let seats = job.children.iter().all(|child| child.committee.index_of(own).is_some());
+        copies && !job.children.is_empty() && seats
+    }
+
+    /// Whether there is a first state here of every child.
+    fn has_all(&self, job: &Job) -> bool {
+        job.children.iter().all(|child| self.place.has_state(child.group) || self.is_noted(child.group))
+    }
+
+    /// Whether a copy has become the first state of its shard, and can settle.
+    #[must_use]
+    pub fn is_born(&self, child: GroupId) -> bool {
+        !self.is_busy(child) && self.is_noted(child)
+    }
+
+    fn is_noted(&self, child: GroupId) -> bool {
+        Record::read(&record::folder(&self.place.data_dir, child)).is_some_and(|record| record.is_born())
+    }
+
+    /// Whether a thread still has files of a child open.
+    fn is_busy(&self, child: GroupId) -> bool {
+        let running = self.running.lock();
+        let of_child = |making: &&Arc<Making>| making.job.children.iter().any(|of| of.group == child);
+        running.values().filter(of_child).any(|making| !making.ended.is_cancelled())
+    }
+
+    /// What is known of the leaves of a child that has just become one; once.
+    pub fn counted(&self, child: GroupId) -> Option<Counted> {
+        let running = self.running.lock();
+        running.values().find_map(|making| match &mut *making.stage.lock() {
+            Stage::Born(born) => born.remove(&child),
+            Stage::Making | Stage::Ready => None,
+        })
+    }
+
+    /// Tells the beacon what it does not know yet.
+    pub fn report(&self, view: &ClusterView) {
+        let context = &self.hosted.context;
+        let groups = self.hosted.groups.read().clone();
+        let mut reports = self.reports.lock();
+        for job in view.jobs.iter().filter(|job| self.has_part(job)) {
+            for (group, said) in reports::due(job, context.node, self.ready(job), |child| groups.contains_key(&child)) {
+                reports.say(context, view, group, said);
+            }
+        }
+        let mut warm = BTreeMap::new();
+        for handle in groups.values() {
+            reports.load(context, view, handle);
+            warm.extend(self.ready_for(handle.group).map(|job| (handle.group, job)));
+        }
+        *self.hosted.warm.write() = warm;
+    }
+
+    /// The job for which copies of a shard are ready here.
+    fn ready_for(&self, parent: GroupId) -> Option<JobId> {
+        let running = self.running.lock();
+        let of_parent = |making: &&Arc<Making>| making.job.kind.parents().contains(&parent);
+        let mut ready = running.values().filter(of_parent).filter(|making| making.is_ready());
+        ready.next().map(|making| making.job.id)
+    }
+
+    fn ready(&self, job: &Job) -> bool {
+        let running = self.running.lock();
+        running.get(&job.id).map_or_else(|| self.has_all(job), |making| making.is_ready())
+    }
+
+    fn begin(&self, job: Job) -> Arc<Making> {
+        tracing::info!(job = %job.id, kind = job.kind.name(), "copies are made for a job");
+        let stop = self.hosted.context.stop.child_token();
+        let making = Making { job, stage: Mutex::new(Stage::Making), stop, ended: CancellationToken::new() };
+        let making = Arc::new(making);
+        let (hosted, place, bell) = (Arc::clone(&self.hosted), self.place.clone(), Arc::clone(&self.bell));
+        let keeping = Arc::clone(&making);
+        self.hosted.context.tasks.spawn(async move {
+            let kept = Arc::clone(&keeping);
+            if tokio::task::spawn_blocking(move || kept.keep(&hosted, &place)).await.is_err() {
+                tracing::error!(job = %keeping.job.id, "making copies has failed; it begins anew with the next start");
+            }
+            keeping.ended.cancel();
+            bell.notify_one();
+        });
+        making
+    }
+}
+
+impl Making {
+    fn is_ready(&self) -> bool {
+        !matches!(&*self.stage.lock(), Stage::Making)
+    }
+
+    /// Makes copies and keeps them, until they are born or nobody wants them any more.
+    fn keep(&self, hosted: &Hosted, place: &Place) {
+        let mut pause = ANEW.0;
+        while !self.stop.is_cancelled() {
+            let error = match self.attempt(hosted, place) {
+                Ok(Some(born)) => {
+                    tracing::info!(job = %self.job.id, "the shards of a job have their first states here");
+                    *self.stage.lock() = Stage::Born(born);
+                    return;
+                }
+                Ok(None) => return,
+                Err(error) => error,
+            };
+            *self.stage.lock() = Stage::Making;
+            tracing::warn!(job = %self.job.id, code = error.code(), "copies are made anew: {error}");
+            if matches!(error, CopyError::Birth(_) | CopyError::Tally(_) | CopyError::Tree(..)) {
+                // The parents stay as they are; somebody has to look at this node.
+                for child in &self.job.children {
+                    hosted.does_not_run(child.group, error.code(), error.to_string());
+                }
+            }
+            let mut waited = Duration::ZERO;
+            while waited < pause && !self.stop.is_cancelled() {
+                std::thread::sleep(LOOK);
+                waited += LOOK;
+            }
+            pause = (pause * 2).min(ANEW.1);
+        }
+    }
+
+    /// Makes copies once and follows until they are born; none when it was told to stop.
+    fn attempt(&self, hosted: &Hosted, place: &Place) -> Result<Option<BTreeMap<GroupId, Counted>>, CopyError> {
+        let following = Following::new(FOLLOWED_MAX);
+        let mut parents = Vec::new();
+        for (number, group) in self.job.kind.parents().into_iter().enumerate() {
+            let handle = hosted.group(group.0).filter(|handle| handle.stopped().is_none());
+            let share = handle.ok_or(CopyError::Parent(group))?.share.clone();
+            {
+                let _stand = share.stand.lock();
+                share.followers.add(number, &following);
+            }
+            parents.push(Parent { group, share });
+        }
+        let mut copies = Copies::make(place, &self.job, &parents, &|| following.lost() || self.stop.is_cancelled())?;
+        while !copies.complete(&self.job) {
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            if following.lost() {
+                return Err(CopyError::Behind(parents[0].group));
+            }
+            match following.blocks.recv_timeout(LOOK) {
+                Ok(followed) => copies.block(&parents, &followed)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                // The end that is kept here sends nothing, and stays.
+                Err(RecvTimeoutError::Disconnected) => return Err(CopyError::Behind(parents[0].group)),
+            }
+            if !self.is_ready() && copies.behind(&parents) <= BEHIND_MAX {
+                // So that little is left to be made durable at the seal.
+                parents.iter().try_for_each(Parent::flush)?;
+                copies.flush()?;
+                *self.stage.lock() = Stage::Ready;
+            }
+        }
+        copies.births(&parents).map(Some)
+    }
+}
