@@ -47,7 +47,7 @@ fn payments_and_swaps_of_two_channels_are_compared() {
 fn an_organisation_joins_a_channel_in_use_from_a_snapshot_and_is_out_at_once_when_it_leaves() {
     // With four in flight, no entry has more, so that the log is many times longer than what is kept of it.
     let told = bench(
-        "--join --accounts 30 --past 1000 --in-flight 4 --snapshot-every 100 --rate 100 --seconds 1 --join-at-most 60",
+        "--join --accounts 30 --past 1000 --in-flight 4 --snapshot-every 100 --rate 100 --seconds 1 --join-at-most 600",
     );
     assert_eq!((&told["from_snapshot"], &told["replicas_agree"]), (&json!(true), &json!(true)));
     assert_eq!((&told["accounts"], &told["verify_mode"]), (&json!(30), &json!("every")));
@@ -109,7 +109,7 @@ fn a_shard_goes_over_to_the_other_engine_and_back_while_payments_are_made() {
 
 #[test]
 fn a_new_node_takes_a_replica_over_while_payments_are_made() {
-    let told = bench("--takeover --accounts 200 --in-flight 32 --seconds 2 --takeover-at-most 60");
+    let told = bench("--takeover --accounts 200 --in-flight 32 --seconds 2 --takeover-at-most 600");
     // So small a state is taken over in a moment, in which a busy machine may make no payment at all.
     above_zero(&told, &["takeover_seconds", "state_seconds", "rate_before", "executed"]);
     above_zero(&told["before_ms"], &["p50", "p99"]);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use beacon::BeaconCommand;
 use channel::{Change, Command};
 use client::{Consistency, Wait};
-use ledger::{Address, AssetSpec, Committee, GroupId, LedgerId, Move, NodeId, OrgId};
+use ledger::{Address, AssetSpec, Committee, Engine, GroupId, LedgerId, Move, NodeId, OrgId};
 use shard_node::core::marks;
 
 use crate::support::audit::end_and_reconcile;
@@ -173,7 +173,9 @@ async fn a_node_that_was_down_when_a_channel_was_founded_starts_it_later() {
     // With a seat for every node, the one that is down has one, too.
     let hosts: [(OrgId, &[NodeId]); 3] =
         [(A, &[NodeId(1), NodeId(4)]), (B, &[NodeId(2), NodeId(5)]), (C, &[NodeId(3)])];
-    let channel = Consortium::of(&cluster).found("steel", &hosts).await;
+    // The first step of a group takes all of its members.
+    let first_of_each = |nodes: &[NodeId]| nodes[..1].to_vec();
+    let channel = Consortium::of(&cluster).decide_founding(Engine::Raft, "steel", &hosts, first_of_each).await;
     assert!(committee(&cluster, channel).await.index_of(late).is_some());
     assert!(!cluster.data(late, channel).exists());
     cluster.start_node(late).await;

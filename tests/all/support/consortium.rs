@@ -82,6 +82,31 @@ impl<'a> Consortium<'a> {
         hosts: &[(OrgId, &[NodeId])],
         anchors: impl Fn(&[NodeId]) -> Vec<NodeId>,
     ) -> GroupId {
+        let channel = self.decide_founding(engine, name, hosts, anchors).await;
+        // Routers hear of it from the beacon, each in its own time.
+        for (org, _) in hosts {
+            let client = self.client(*org);
+            eventually("the members' routers know the channel", async || {
+                let reply = client.cluster().await.map_err(|error| error.to_string())?;
+                let all = reply.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());
+                all.into_iter().find(|known| known.group == channel).map(drop).ok_or("not yet".to_owned())
+            })
+            .await;
+            // Its nodes fetch how it began, and start it, when they have heard of it.
+            eventually("the channel answers its members", async || client.governance(channel).await).await;
+        }
+        channel
+    }
+
+    /// As [`Consortium::found_with`], without waiting for the channel: its first step takes all of its nodes, of which one
+    /// may be down.
+    pub async fn decide_founding(
+        &self,
+        engine: Engine,
+        name: &str,
+        hosts: &[(OrgId, &[NodeId])],
+        anchors: impl Fn(&[NodeId]) -> Vec<NodeId>,
+    ) -> GroupId {
         let hosting = |nodes: &[NodeId]| Hosting { nodes: nodes.to_vec(), anchors: anchors(nodes) };
         let majority = Policy::members(Quorum::Majority, Role::Admin);
         let terms = Terms {
@@ -102,20 +127,7 @@ impl<'a> Consortium<'a> {
             last = self.beacon(*org, &command).await.unwrap().founding.unwrap();
         }
         let FoundingFate { channel, abandoned: false, .. } = last else { panic!("{last:?}") };
-        let channel = channel.expect("the last approval founds it");
-        // Routers hear of it from the beacon, each in its own time.
-        for (org, _) in hosts {
-            let client = self.client(*org);
-            eventually("the members' routers know the channel", async || {
-                let reply = client.cluster().await.map_err(|error| error.to_string())?;
-                let all = reply.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());
-                all.into_iter().find(|known| known.group == channel).map(drop).ok_or("not yet".to_owned())
-            })
-            .await;
-            // Its nodes fetch how it began, and start it, when they have heard of it.
-            eventually("the channel answers its members", async || client.governance(channel).await).await;
-        }
-        channel
+        channel.expect("the last approval founds it")
     }
 
     /// Proposes a change; these organisations approve it, the last one so that it is in force.
