@@ -24,19 +24,19 @@ use ledger::view::View;
 use crate::accused;
 use crate::channels;
 use crate::jobs;
-use crate::limits::PROPOSALS_MAX;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
+use crate::majority::{self, Proposal, Verdict};
 use crate::rate;
 use crate::registry;
 use crate::seats::{self, Wanted};
 use crate::view::ClusterView;
 
-/// Version written into new [`SwitchProposal`]s.
+/// Version written into new [`Switch`]es.
 pub const SWITCH_VERSION: u8 = 1;
 
-/// A switch that waits for approvals.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct SwitchProposal {
+/// A switch that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Switch {
     /// Format version, [`SWITCH_VERSION`].
     pub version: u8,
     /// The group.
@@ -45,11 +45,10 @@ pub struct SwitchProposal {
     pub engine: Engine,
     /// Hash of the committee in force when it was proposed: what was approved is a switch of that one.
     pub committee: Hash32,
-    /// Last block time at which it can be approved.
-    pub until_ms: TimeMs,
-    /// Who has approved, ascending.
-    pub approvals: Vec<OrgId>,
 }
+
+/// A switch that waits for approvals.
+pub type SwitchProposal = Proposal<Switch>;
 
 const WANTED: &[u8] = b"engine/";
 const SWITCH: &[u8] = b"switch/";
@@ -133,38 +132,15 @@ pub(crate) fn switch(
     }
     let standing = Standing::read(view).ok_or(Reject::Registry)?;
     preflight(&standing, group, engine)?.refusal.map_or(Ok(()), Err)?;
-    let open: Vec<(Vec<u8>, SwitchProposal)> = registry::family(view, &registry::key(SWITCH, &[]));
-    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
-    let key = switch_key(group, engine);
-    let fits = |found: &SwitchProposal| found.committee == current.hash();
-    let known = open.iter().find(|(found, proposal)| *found == key && fits(proposal)).map(|(_, known)| known.clone());
-    if known.is_none() && open.len() >= PROPOSALS_MAX {
-        return Err(Reject::Busy);
-    }
-    let mut proposal = known.unwrap_or(SwitchProposal {
-        version: SWITCH_VERSION,
-        group,
-        engine,
-        committee: current.hash(),
-        until_ms,
-        approvals: Vec::new(),
-    });
-    if let Err(place) = proposal.approvals.binary_search(&signer) {
-        proposal.approvals.insert(place, signer);
-    }
-    let needed = registry::orgs(view).len() / 2 + 1;
-    if proposal.approvals.len() < needed {
-        stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
-        registry::put(view, key, &proposal);
-        let count = |n: usize| u16::try_from(n).expect("organisations are limited to 64");
-        let (approvals, needed) = (count(proposal.approvals.len()), count(needed));
-        return Ok(CommandOutcome::Pending { approvals, needed }.into());
-    }
+    let asked = Switch { version: SWITCH_VERSION, group, engine, committee: current.hash() };
+    let proposal = (SWITCH, switch_key(group, engine));
+    let decided = match majority::approve(view, at, proposal, asked, (signer, until_ms))? {
+        Verdict::Waits(pending) => return Ok(pending.into()),
+        Verdict::Decided(decided) => decided,
+    };
     refuse_full(view)?;
-    stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
     // What was approved for the other direction was about another state.
-    let decided = open.into_iter().filter(|(_, found)| found.group == group);
-    decided.for_each(|(key, _)| registry::remove(view, key));
+    decided.close(view, |other| other.group == group);
     if engine == current.engine {
         registry::remove(view, wanted_key(group));
     } else {

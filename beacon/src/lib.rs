@@ -20,6 +20,7 @@ pub mod genesis;
 pub mod jobs;
 pub mod limits;
 pub mod machine;
+pub mod majority;
 pub mod nodes;
 pub mod orgs;
 pub mod proof;

@@ -105,7 +105,7 @@ pub const REVOCATIONS_PER_ORG_MAX: usize = 128;
 /// Foundings of channels that one organisation has proposed and that are kept, but for those that founded one:
 /// those that wait for a decision, and those that came to nothing until their deadline.
 pub const FOUNDINGS_PER_ORG_MAX: usize = 8;
-/// Proposals that wait for approval.
+/// Proposals of one kind that wait for approval.
 pub const PROPOSALS_MAX: usize = 64;
 /// Divergences kept for one group; the first ones are the evidence, more add nothing.
 pub const DIVERGENCES_MAX: usize = 8;
@@ -165,6 +165,7 @@ const _: () = assert!(CHECKPOINT_EVERY_BLOCKS < AUDIT_TRAIL_BLOCKS_MAX as u64, "
 const _: () = assert!(CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX, "a CA certificate fits into a command");
 const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
 const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several checkpoints fit into a batch");
+const _: () = assert!(PROPOSALS_MAX >= ORGS_MAX, "the removal of every organisation can be proposed");
 const _: () = assert!(FOUNDERS_MAX >= ORGS_MAX, "all organisations may found a group together");
 const _: () = assert!(CHANNELS_PER_ORG_MAX * 4 <= CHANNELS_MAX, "one organisation has a part of the channels at most");
 const _: () = assert!(CHANNELS_MAX <= CHANNELS_EVER_MAX, "as many channels can be founded as may run");

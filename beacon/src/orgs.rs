@@ -20,26 +20,12 @@ use crate::channels::{self, ChannelEntry};
 use crate::extract;
 use crate::genesis::org_form;
 use crate::jobs;
-use crate::limits::{ORGS_MAX, PROPOSALS_MAX, REMOVED_ORGS_MAX};
+use crate::limits::{ORGS_MAX, REMOVED_ORGS_MAX};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
+use crate::majority::{self, Verdict};
 use crate::registry;
 use crate::seats;
 use crate::watch;
-
-/// A proposal that an organisation joins, and who has approved it.
-#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
-struct Proposal {
-    org: OrgInfo,
-    until_ms: TimeMs,
-    approvals: Vec<OrgId>,
-}
-
-/// A proposal that an organisation goes, and who has approved it.
-#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
-struct Removal {
-    until_ms: TimeMs,
-    approvals: Vec<OrgId>,
-}
 
 /// What is left of an organisation that is gone.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -78,19 +64,6 @@ pub(crate) fn was_removed(view: &mut View<'_>, node: NodeId) -> bool {
     all_removed(view).iter().any(|(_, removed)| removed.nodes.binary_search(&node).is_ok())
 }
 
-/// Counts an approval. Those of organisations that are gone do not count any more. `None` once more than half of the
-/// organisations have approved.
-pub(crate) fn approve(approvals: &mut Vec<OrgId>, signer: OrgId, orgs: &[OrgInfo]) -> Option<CommandOutcome> {
-    approvals.retain(|org| orgs.iter().any(|known| known.id == *org));
-    if let Err(place) = approvals.binary_search(&signer) {
-        approvals.insert(place, signer);
-    }
-    let needed = orgs.len() / 2 + 1;
-    let count = |n: usize| u16::try_from(n).expect("organisations are limited to 64");
-    let pending = CommandOutcome::Pending { approvals: count(approvals.len()), needed: count(needed) };
-    (approvals.len() < needed).then_some(pending)
-}
-
 /// Counts the signer's approval of a new organisation; the one that makes a majority admits it.
 ///
 /// # Errors
@@ -108,23 +81,13 @@ pub(crate) fn register(
     if clash || removed(view, org.id).is_some() || orgs.len() >= ORGS_MAX || !org_form(&org) {
         return Err(Reject::Registry);
     }
-    let encoded = borsh::to_vec(&org).expect("writing to memory does not fail");
-    let name: Hash32 = tagged(b"seamark/proposal/v1", &[&encoded]);
-    let key = registry::key(PROPOSAL, &[&name.0]);
-    let open: Vec<(Vec<u8>, Proposal)> = registry::family(view, &registry::key(PROPOSAL, &[]));
-    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
-    let known = open.iter().find(|(found, _)| *found == key).map(|(_, proposal)| proposal.clone());
-    if known.is_none() && open.len() >= PROPOSALS_MAX {
-        return Err(Reject::Busy);
+    let name: Hash32 = tagged(b"seamark/proposal/v1", &[&registry::encode(&org)]);
+    let proposal = (PROPOSAL, registry::key(PROPOSAL, &[&name.0]));
+    match majority::approve(view, at, proposal, org.clone(), (signer.id, until_ms))? {
+        Verdict::Waits(pending) => return Ok(pending),
+        Verdict::Decided(decided) => decided.close(view, |_| false),
     }
-    stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
-    let mut proposal = known.unwrap_or(Proposal { org, until_ms, approvals: Vec::new() });
-    if let Some(pending) = approve(&mut proposal.approvals, signer.id, &orgs) {
-        registry::put(view, key, &proposal);
-        return Ok(pending);
-    }
-    registry::remove(view, key);
-    registry::put(view, registry::org_key(proposal.org.id), &proposal.org);
+    registry::put(view, registry::org_key(org.id), &org);
     registry::bump_revision(view);
     Ok(CommandOutcome::Applied)
 }
@@ -149,15 +112,13 @@ pub(crate) fn remove(
         return Err(Reject::Registry);
     }
     let ends = may_go(view, signer.id, id)?;
-    let key = registry::key(REMOVAL, &[&id.0.to_be_bytes()]);
-    let known: Option<Removal> = view.load(&key).filter(|known: &Removal| known.until_ms >= at.time_ms);
-    let mut removal = known.unwrap_or(Removal { until_ms, approvals: Vec::new() });
-    if let Some(pending) = approve(&mut removal.approvals, signer.id, &orgs) {
-        registry::put(view, key, &removal);
-        return Ok(pending.into());
-    }
+    let removal = (REMOVAL, registry::key(REMOVAL, &[&id.0.to_be_bytes()]));
+    let decided = match majority::approve(view, at, removal, (), (signer.id, until_ms))? {
+        Verdict::Waits(pending) => return Ok(pending.into()),
+        Verdict::Decided(decided) => decided,
+    };
     refuse_full(view)?;
-    registry::remove(view, key);
+    decided.close(view, |_| false);
     let mail = take_out(view, at, org, ends);
     Ok(Executed { mail, ..CommandOutcome::Applied.into() })
 }

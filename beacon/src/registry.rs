@@ -273,7 +273,7 @@ pub fn genesis_writes(genesis: &Genesis) -> Vec<(Vec<u8>, Vec<u8>)> {
     writes
 }
 
-fn encode<T: BorshSerialize>(value: &T) -> Vec<u8> {
+pub(crate) fn encode<T: BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory does not fail")
 }
 

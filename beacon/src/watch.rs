@@ -21,11 +21,11 @@ use ledger::reject::Reject;
 use ledger::view::View;
 
 use crate::limits::{
-    PROPOSALS_MAX, SILENCE_FRESH_MS, SILENCE_SKEW_MS_MAX, SILENT_NODES_MAX, WATCH_AFTER_MS_MAX, WATCH_AFTER_MS_MIN,
-    WATCH_NODES_MAX, WATCH_NOTES_MAX,
+    SILENCE_FRESH_MS, SILENCE_SKEW_MS_MAX, SILENT_NODES_MAX, WATCH_AFTER_MS_MAX, WATCH_AFTER_MS_MIN, WATCH_NODES_MAX,
+    WATCH_NOTES_MAX,
 };
 use crate::machine::{CommandOutcome, Executed, refuse_full};
-use crate::orgs;
+use crate::majority::{self, Verdict};
 use crate::registry;
 use crate::risk;
 use crate::seats;
@@ -234,14 +234,6 @@ pub struct WatchNote {
     pub time_ms: TimeMs,
 }
 
-/// A policy that waits for approvals.
-#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
-struct Proposal {
-    watch: Watch,
-    until_ms: TimeMs,
-    approvals: Vec<OrgId>,
-}
-
 const PROPOSAL: &[u8] = b"watch-proposal/";
 const SILENT: &[u8] = b"silent/";
 const REPORTED: &[u8] = b"reported/";
@@ -374,24 +366,14 @@ pub(crate) fn set(
     if watch == policy(view) {
         return Ok(CommandOutcome::Applied.into());
     }
-    let orgs = registry::orgs(view);
-    let encoded = borsh::to_vec(&watch).expect("writing to memory does not fail");
-    let key = registry::key(PROPOSAL, &[&encoded]);
-    let open: Vec<(Vec<u8>, Proposal)> = registry::family(view, &registry::key(PROPOSAL, &[]));
-    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
-    let known = open.iter().find(|(found, _)| *found == key).map(|(_, proposal)| proposal.clone());
-    if known.is_none() && open.len() >= PROPOSALS_MAX {
-        return Err(Reject::Busy);
-    }
-    let mut proposal = known.unwrap_or(Proposal { watch, until_ms, approvals: Vec::new() });
-    if let Some(pending) = orgs::approve(&mut proposal.approvals, signer, &orgs) {
-        stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
-        registry::put(view, key, &proposal);
-        return Ok(pending.into());
-    }
+    let proposal = (PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&watch)]));
+    let decided = match majority::approve(view, at, proposal, watch, (signer, until_ms))? {
+        Verdict::Waits(pending) => return Ok(pending.into()),
+        Verdict::Decided(decided) => decided,
+    };
     refuse_full(view)?;
     // What was approved beside it was about another policy in force.
-    stale.into_iter().chain(open).for_each(|(key, _)| registry::remove(view, key));
+    decided.close(view, |_| true);
     registry::put(view, policy_key(), &watch);
     let mut stale: Vec<Vec<u8>> =
         silences(view).into_iter().map(|silent| silent_key(silent.node, silent.reporter)).collect();

@@ -18,9 +18,8 @@ use ledger::reject::Reject;
 use ledger::view::View;
 
 use crate::audit;
-use crate::limits::PROPOSALS_MAX;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
-use crate::orgs;
+use crate::majority::{self, Verdict};
 use crate::registry;
 use crate::seats;
 
@@ -99,13 +98,6 @@ pub struct Held {
     pub node: Option<NodeId>,
 }
 
-/// A release that waits for approvals.
-#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
-struct Proposal {
-    until_ms: TimeMs,
-    approvals: Vec<OrgId>,
-}
-
 const QUARANTINE: &[u8] = b"quarantine/";
 const DIVERGENT: &[u8] = b"divergent/";
 const RELEASE: &[u8] = b"release/";
@@ -159,27 +151,13 @@ pub(crate) fn release(
         None => of_group(view, held.group).filter(Quarantine::holds).map(|mark| mark.height),
     };
     let since = since.ok_or(Reject::NotQuarantined)?;
-    let orgs = registry::orgs(view);
-    let encoded = borsh::to_vec(&held).expect("writing to memory does not fail");
-    let key = registry::key(RELEASE, &[&encoded]);
-    let open: Vec<(Vec<u8>, Proposal)> = registry::family(view, &registry::key(RELEASE, &[]));
-    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
-    let known = open.iter().find(|(found, _)| *found == key).map(|(_, proposal)| proposal.clone());
-    if known.is_none() && open.len() >= PROPOSALS_MAX {
-        return Err(Reject::Busy);
-    }
-    let waits = known.is_some();
-    let mut proposal = known.unwrap_or(Proposal { until_ms, approvals: Vec::new() });
-    if let Some(pending) = orgs::approve(&mut proposal.approvals, signer, &orgs) {
-        stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
-        registry::put(view, key, &proposal);
-        return Ok(pending.into());
-    }
+    let proposal = (RELEASE, registry::key(RELEASE, &[&registry::encode(&held)]));
+    let decided = match majority::approve(view, at, proposal, (), (signer, until_ms))? {
+        Verdict::Waits(pending) => return Ok(pending.into()),
+        Verdict::Decided(decided) => decided,
+    };
     refuse_full(view)?;
-    stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
-    if waits {
-        registry::remove(view, key);
-    }
+    decided.close(view, |_| false);
     let checkpoint = registry::checkpoint(view, held.group).map(|checkpoint| checkpoint.height);
     let released = Some(checkpoint.unwrap_or_default().max(since));
     let mut mail = Vec::new();

@@ -12,9 +12,9 @@ use super::{
     Deal, EPOCH_VERSION, begin, drop_if_there, policy, policy_key, rebalance_key, rebalances, round, round_key,
     targets_key,
 };
-use crate::limits::{EPOCH_MS_MAX, EPOCH_MS_MIN, PROPOSALS_MAX};
+use crate::limits::{EPOCH_MS_MAX, EPOCH_MS_MIN};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
-use crate::orgs;
+use crate::majority::{self, Verdict};
 use crate::registry;
 use crate::risk::PARTS;
 use crate::seats;
@@ -54,14 +54,6 @@ pub(crate) enum Ask {
     Rebalance,
 }
 
-/// What waits for approvals.
-#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
-struct Proposal {
-    ask: Ask,
-    until_ms: TimeMs,
-    approvals: Vec<OrgId>,
-}
-
 const PROPOSAL: &[u8] = b"epochs-proposal/";
 
 /// Takes an organisation's approval; the one that makes a majority decides. The first epoch begins with the policy that
@@ -87,35 +79,21 @@ pub(crate) fn ask(
         Ask::Rebalance if rebalances(view) => return Ok(CommandOutcome::Applied.into()),
         Ask::Policy(_) | Ask::Rebalance => {}
     }
-    let orgs = registry::orgs(view);
-    let encoded = borsh::to_vec(&ask).expect("writing to memory does not fail");
-    let key = registry::key(PROPOSAL, &[&encoded]);
-    let open: Vec<(Vec<u8>, Proposal)> = registry::family(view, &registry::key(PROPOSAL, &[]));
-    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
-    let known = open.iter().find(|(found, _)| *found == key).map(|(_, proposal)| proposal.clone());
-    if known.is_none() && open.len() >= PROPOSALS_MAX {
-        return Err(Reject::Busy);
-    }
-    let is_known = known.is_some();
-    let mut proposal = known.unwrap_or(Proposal { ask, until_ms, approvals: Vec::new() });
-    if let Some(pending) = orgs::approve(&mut proposal.approvals, signer, &orgs) {
-        stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
-        registry::put(view, key, &proposal);
-        return Ok(pending.into());
-    }
+    let proposal = (PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&ask)]));
+    let decided = match majority::approve(view, at, proposal, ask, (signer, until_ms))? {
+        Verdict::Waits(pending) => return Ok(pending.into()),
+        Verdict::Decided(decided) => decided,
+    };
     refuse_full(view)?;
-    stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
     let mail = match ask {
         Ask::Policy(wanted) => {
             // What was approved beside it was about another policy in force.
-            open.into_iter().for_each(|(key, _)| registry::remove(view, key));
+            decided.close(view, |_| true);
             registry::put(view, policy_key(), &wanted);
             put_in_force(view, at, &wanted)
         }
         Ask::Rebalance => {
-            if is_known {
-                registry::remove(view, key);
-            }
+            decided.close(view, |_| false);
             registry::put(view, rebalance_key(), &());
             Vec::new()
         }

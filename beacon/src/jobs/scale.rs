@@ -15,11 +15,10 @@ use crate::jobs::plan::{self, Standing};
 use crate::jobs::table::{self, Mail};
 use crate::jobs::{self, JobKind};
 use crate::limits::{
-    LOAD_FRESH_MS, PROPOSALS_MAX, SCALE_COOLDOWN_MS_MAX, SCALE_NOTES_MAX, SCALE_SUSTAINED_MS_MAX,
-    SCALE_SUSTAINED_MS_MIN, SHARDS_MAX,
+    LOAD_FRESH_MS, SCALE_COOLDOWN_MS_MAX, SCALE_NOTES_MAX, SCALE_SUSTAINED_MS_MAX, SCALE_SUSTAINED_MS_MIN, SHARDS_MAX,
 };
 use crate::machine::{CommandOutcome, Executed};
-use crate::orgs;
+use crate::majority::{self, Verdict};
 use crate::registry;
 
 /// Version written into everything here.
@@ -150,14 +149,6 @@ pub struct ScaleNote {
     pub time_ms: TimeMs,
 }
 
-/// A policy that waits for approvals.
-#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
-struct Proposal {
-    policy: ScalePolicy,
-    until_ms: TimeMs,
-    approvals: Vec<OrgId>,
-}
-
 const PROPOSAL: &[u8] = b"scale-proposal/";
 const LOAD: &[u8] = b"load/";
 const NOTE: &[u8] = b"scalelog/";
@@ -213,23 +204,12 @@ pub fn set(
     if wanted == policy(view) {
         return Ok(CommandOutcome::Applied.into());
     }
-    let orgs = registry::orgs(view);
-    let encoded = borsh::to_vec(&wanted).expect("writing to memory does not fail");
-    let key = registry::key(PROPOSAL, &[&encoded]);
-    let open: Vec<(Vec<u8>, Proposal)> = registry::family(view, &registry::key(PROPOSAL, &[]));
-    let (stale, open): (Vec<_>, Vec<_>) = open.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
-    let known = open.iter().find(|(found, _)| *found == key).map(|(_, proposal)| proposal.clone());
-    if known.is_none() && open.len() >= PROPOSALS_MAX {
-        return Err(Reject::Busy);
+    let proposal = (PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&wanted)]));
+    match majority::approve(view, at, proposal, wanted, (signer, until_ms))? {
+        Verdict::Waits(pending) => return Ok(pending.into()),
+        // What was approved beside it was about another policy in force.
+        Verdict::Decided(decided) => decided.close(view, |_| true),
     }
-    stale.into_iter().for_each(|(key, _)| registry::remove(view, key));
-    let mut proposal = known.unwrap_or(Proposal { policy: wanted, until_ms, approvals: Vec::new() });
-    if let Some(pending) = orgs::approve(&mut proposal.approvals, signer, &orgs) {
-        registry::put(view, key, &proposal);
-        return Ok(pending.into());
-    }
-    // What was approved beside it was about another policy in force.
-    open.into_iter().for_each(|(key, _)| registry::remove(view, key));
     registry::put(view, policy_key(), &wanted);
     for load in loads(view) {
         registry::remove(view, load_key(load.group));

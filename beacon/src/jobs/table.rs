@@ -16,7 +16,7 @@ use crate::jobs::plan::{self, Standing};
 use crate::jobs::{self, Job, JobKind, Phase, commit, needed};
 use crate::limits::{ALIGN_MS_MAX, OPEN_MS_MAX, PREPARE_MS_MAX, SEALING_MS_MAX};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
-use crate::orgs;
+use crate::majority;
 use crate::registry;
 use crate::seats;
 
@@ -70,7 +70,7 @@ pub fn propose(
         let fresh = Job::new(JobId(counters.next_job), asked.kind, asked.layout, asked.manual, at.time_ms);
         Job { until_ms: Some(until_ms), ..fresh }
     });
-    let waits = orgs::approve(&mut job.approvals, signer, &registry::orgs(view)).is_some();
+    let waits = majority::count(&mut job.approvals, signer, &registry::orgs(view)).is_some();
     let decided = !waits || own_seat(&standing.nodes, signer, &asked.kind);
     if decided {
         refuse_full(view)?;

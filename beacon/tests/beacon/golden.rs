@@ -247,7 +247,7 @@ fn records() {
     let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
     assert_eq!(
         hex::encode(borsh::to_vec(&head).unwrap()),
-        "01020000000000000039147b62f4240b0fec48dba2acb375a4eaab17f69900423f8e3a9514ba74167f"
+        "010200000000000000d3d1499557b36a89a60fd1f44b1f60a9cd19b2cb4c72356c148916db87a648e4"
     );
     assert_eq!(
         hex::encode(registry::head_key()),

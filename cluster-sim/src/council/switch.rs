@@ -41,7 +41,8 @@ impl Council {
             return None;
         }
         let of_this = |found: &engine::SwitchProposal| {
-            found.group == group && found.engine == to && found.committee == current.hash()
+            let asked = found.asked;
+            asked.group == group && asked.engine == to && asked.committee == current.hash()
         };
         let known = engine::proposals(view).into_iter().find(of_this);
         let approved = known.map_or_else(Vec::new, |found| found.approvals);
