@@ -13,7 +13,7 @@
 //! |---|---|---|---|
 //! | others have to come | noted, until its own deadline | noted, once for an organisation; the deadline stays | begins anew |
 //! | it makes a majority | decided: it is the only organisation | decided | as where it does not wait |
-//! | [`PROPOSALS_MAX`] of the kind wait | [`Reject::Busy`] | as above | [`Reject::Busy`], unless its place is free |
+//! | [`PROPOSALS_MAX`] of the kind wait | [`Reject::Busy`] | as above | [`Reject::Busy`] |
 //!
 //! What has lapsed is removed with the next approval of any proposal of that kind.
 

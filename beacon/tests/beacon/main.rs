@@ -16,6 +16,7 @@ mod jobs_laws;
 mod jobs_plan;
 mod jobs_rules;
 mod jobs_scale;
+mod majority;
 mod nodes;
 mod orgs;
 mod proof;
