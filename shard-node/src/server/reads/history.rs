@@ -1,7 +1,8 @@
 //! Pages of an account's history, newest first.
 //!
 //! Owns how the lines are found. A page costs what it shows, whatever the shape of the history: blocks with
-//! very many lines of one account, or long stretches without any.
+//! very many lines of one account, or long stretches without any. One of some assets alone, for which most lines may be
+//! left out, ends when it has looked at enough of them.
 
 use ledger::header::Header;
 use ledger::ids::{Address, AssetId, Height, TxId};

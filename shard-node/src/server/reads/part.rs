@@ -120,10 +120,10 @@ fn asset_of(claim: &Claim) -> Option<AssetId> {
 mod tests {
     use bytes::Bytes;
     use consensus::port::AppliedState;
-    use ledger::{Authorisation, Hash32};
     use ledger::claim::Claimed;
     use ledger::ids::{Height, TimeMs, TxId};
     use ledger::rules::{HistoryKind, HistoryLine};
+    use ledger::{Authorisation, Hash32};
     use proto::views::{HistoryChange, HistoryPage};
     use storage::{MemKv, WriteBatch};
 
