@@ -69,7 +69,10 @@ pub fn execute_issue(view: &mut View<'_>, at: &BlockContext, tx: &ParsedTx) -> R
 }
 
 /// Refuses what writes to other groups while one of them does not take its mail. Nobody waits for a closed channel.
-pub(crate) fn refuse_full(view: &mut View<'_>) -> Result<(), Reject> {
+///
+/// # Errors
+/// [`Reject::PeerBusy`].
+pub fn refuse_full(view: &mut View<'_>) -> Result<(), Reject> {
     let peers: Vec<GroupId> = stream::outbox_leaves(view).into_iter().map(|leaf| leaf.peer).collect();
     let full = |peer: GroupId| stream::out_stream(view, peer).full() && !channels::is_closed(view, peer);
     let full = peers.into_iter().any(full);

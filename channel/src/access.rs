@@ -100,6 +100,60 @@ pub fn may(view: &mut View<'_>, caller: &Caller<'_>, action: Action, at: At) -> 
     channel.phase.allows(deed(action))
 }
 
+/// How much of what is asked for a caller is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// All of it.
+    All,
+    /// What is of these assets, strictly ascending; at least one.
+    Assets(Vec<AssetId>),
+}
+
+impl Sight {
+    /// Whether everything that this shows is shown by another one, too.
+    #[must_use]
+    pub fn within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::All) => true,
+            (Self::All, Self::Assets(_)) => false,
+            (Self::Assets(these), Self::Assets(those)) => these.iter().all(|asset| those.binary_search(asset).is_ok()),
+        }
+    }
+}
+
+/// As [`may`], for a host that can show a part of an account: an auditor whose grants do not cover the account is
+/// shown what is in it of the assets that they cover.
+///
+/// # Errors
+/// As [`may`].
+pub fn sight(view: &mut View<'_>, caller: &Caller<'_>, action: Action, at: At) -> Result<Sight, ChannelReject> {
+    let reject = match may(view, caller, action, at) {
+        Ok(()) => return Ok(Sight::All),
+        Err(reject) => reject,
+    };
+    let of_account = matches!(action, Action::AuditRead(AuditTarget::Account(_)));
+    let ungranted = matches!(reject, ChannelReject::NoGrant | ChannelReject::GrantExpired | ChannelReject::Removed);
+    // Of those who may not, auditors outside alone are told by their grants; whoever is something else has none.
+    if !of_account || !ungranted || !caller.roles.contains(&Role::Auditor) {
+        return Err(reject);
+    }
+    let granted = granted_to(view, caller).filter_map(|grant| match &grant.scope {
+        Scope::Assets(assets) => Some((in_force(&grant, at), assets.clone())),
+        Scope::Everything | Scope::Accounts(_) => None,
+    });
+    let (mut assets, mut expired) = (Vec::new(), false);
+    for (holds, named) in granted {
+        if holds { assets.extend(named) } else { expired = true }
+    }
+    assets.sort_unstable();
+    assets.dedup();
+    match (assets.is_empty(), expired) {
+        (false, _) => Ok(Sight::Assets(assets)),
+        (true, true) => Err(ChannelReject::GrantExpired),
+        (true, false) => Err(reject),
+    }
+}
+
 fn as_member(member: &MemberRecord, caller: &Caller<'_>, action: Action) -> Result<(), ChannelReject> {
     let has = |role| caller.roles.contains(&role);
     let reads = matches!(action, Action::Read | Action::AuditRead(_) | Action::Receipt(_));
@@ -160,21 +214,26 @@ fn absent(view: &mut View<'_>, org: OrgId) -> ChannelReject {
 
 fn audit(view: &mut View<'_>, caller: &Caller<'_>, target: AuditTarget, at: At) -> Result<(), ChannelReject> {
     let asset = asset_of(view, target);
-    let covering: Vec<AuditGrant> = state::grants_of(view, caller.org)
-        .into_iter()
-        .map(|record| record.grant)
-        .filter(|grant| grant.credential.is_none_or(|only| only == caller.credential))
-        .filter(|grant| covers(&grant.scope, target, asset))
-        .collect();
+    let covering: Vec<AuditGrant> =
+        granted_to(view, caller).filter(|grant| covers(&grant.scope, target, asset)).collect();
     if covering.is_empty() {
         return Err(match absent(view, caller.org) {
             ChannelReject::Removed => ChannelReject::Removed,
             _ => ChannelReject::NoGrant,
         });
     }
-    let in_force =
-        |grant: &AuditGrant| at.time_ms <= grant.until_ms && grant.until_height.is_none_or(|until| at.height <= until);
-    if covering.iter().any(in_force) { Ok(()) } else { Err(ChannelReject::GrantExpired) }
+    if covering.iter().any(|grant| in_force(grant, at)) { Ok(()) } else { Err(ChannelReject::GrantExpired) }
+}
+
+/// The grants that a caller may go by, whatever they cover, those that have ended, too.
+fn granted_to(view: &mut View<'_>, caller: &Caller<'_>) -> impl Iterator<Item = AuditGrant> + use<> {
+    let credential = caller.credential;
+    let own = move |grant: &AuditGrant| grant.credential.is_none_or(|only| only == credential);
+    state::grants_of(view, caller.org).into_iter().map(|record| record.grant).filter(own)
+}
+
+fn in_force(grant: &AuditGrant, at: At) -> bool {
+    at.time_ms <= grant.until_ms && grant.until_height.is_none_or(|until| at.height <= until)
 }
 
 /// The asset that a target is of. That of a lock never changes, and one that is not there is of none: whoever may

@@ -32,7 +32,7 @@ mod scene;
 pub mod state;
 pub mod surroundings;
 
-pub use access::{Action, At, AuditTarget, Caller, may};
+pub use access::{Action, At, AuditTarget, Caller, Sight, may, sight};
 pub use change::{AuditGrant, Change, Scope, Subject, Target};
 pub use charter::Charter;
 pub use command::{CheckedCommand, Command, SignedCommand};

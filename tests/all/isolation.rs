@@ -87,7 +87,7 @@ impl Scene {
         cluster.client_of(INSIDE)
     }
 
-    fn issue(&self, org: &str, subject: impl Fn(&str, &str) -> Subject) -> Identity {
+    pub fn issue(&self, org: &str, subject: impl Fn(&str, &str) -> Subject) -> Identity {
         self.cluster.authority(org).issue(&subject("somebody", org)).unwrap().identity()
     }
 
@@ -106,7 +106,7 @@ impl Scene {
     }
 
     /// The client port of a node.
-    fn door(&self, node: NodeId, identity: &Identity) -> Channel {
+    pub fn door(&self, node: NodeId, identity: &Identity) -> Channel {
         let addr = &self.cluster.info(node).client_addr;
         net::connect(addr, identity, &self.cluster.roots(), &net::node_server_name(node)).unwrap()
     }
@@ -118,7 +118,7 @@ impl Scene {
     }
 
     /// One question of each kind about what is in the channel.
-    fn question(&self, kind: &str) -> v1::QueryRequest {
+    pub fn question(&self, kind: &str) -> v1::QueryRequest {
         let (channel, account) = (self.channel.0, Bytes::copy_from_slice(&self.payee.address.0));
         let txid = Bytes::copy_from_slice(&self.txid.0.0);
         let query = match kind {

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod anchors;
+mod asset_auditors;
 mod audit;
 mod bad_transactions;
 mod bank;

@@ -1,7 +1,8 @@
 //! Who may do what: every role with every action, and what excludes everybody.
 
 use channel::{
-    Action, At, AuditGrant, AuditTarget, Caller, Change, ChannelReject as R, Command, Role, Scope, follow, may,
+    Action, At, AuditGrant, AuditTarget, Caller, Change, ChannelReject as R, Command, Role, Scope, Sight, follow, may,
+    sight,
 };
 use ledger::hash::Hash32;
 use ledger::ids::{Address, AssetId, Height, LockId, NodeId, OrgId, TimeMs};
@@ -248,6 +249,72 @@ fn a_lock_is_read_with_its_payer_or_with_its_asset() {
     }
     assert_eq!(read(8, Address([2; 20]), lock), no, "it is the payer's");
     assert_eq!(read(1, payer, missing), Ok(()), "an auditor of a member sees what the member sees");
+}
+
+/// Who may see an account sees all of it; an auditor of assets sees what is in it of these, and nothing when there is
+/// nobody whom that could be shown.
+#[test]
+fn an_auditor_of_assets_sees_that_part_of_every_account() {
+    let mut world = World::with(&[1; 5], &anyone());
+    let [one, two, three] = [1, 2, 3].map(|byte| AssetId([byte; 16]));
+    let until_ms = TimeMs(world.now + DAY);
+    let grant = |org, assets: &[AssetId], credential, until_height| {
+        let scope = Scope::Assets(assets.to_vec());
+        Change::GrantAudit(AuditGrant { org: OrgId(org), credential, scope, until_ms, until_height })
+    };
+    let account = Action::AuditRead(AuditTarget::Account(Address([1; 20])));
+    let see = |world: &World, org, role, action| {
+        let at = At { height: Height(world.height), time_ms: TimeMs(world.now) };
+        world.read(|view| sight(view, &Caller { org: OrgId(org), roles: &[role], credential: CERTIFICATE }, action, at))
+    };
+    assert_eq!(see(&world, 9, Role::Auditor, account), Err(R::NoGrant));
+    let last = Height(world.height + 9);
+    world.enact(grant(9, &[two], None, None));
+    world.enact(grant(9, &[one, two], Some(CERTIFICATE), Some(last)));
+    world.enact(grant(9, &[three], Some(Hash32([1; 32])), None));
+    assert_eq!(see(&world, 9, Role::Auditor, account), Ok(Sight::Assets(vec![one, two])));
+    for role in [Role::Admin, Role::Member, Role::Node] {
+        assert_eq!(see(&world, 9, role, account), Err(R::NotMember), "not an auditor");
+    }
+    for action in [Action::Read, Action::Write, Action::Receipt(OrgId(4))] {
+        assert!(see(&world, 9, Role::Auditor, action).is_err(), "{action:?} is of no asset");
+    }
+    for target in [AuditTarget::Everything, AuditTarget::Asset(three)] {
+        assert_eq!(see(&world, 9, Role::Auditor, Action::AuditRead(target)), Err(R::NoGrant));
+    }
+    assert_eq!(see(&world, 9, Role::Auditor, Action::AuditRead(AuditTarget::Asset(one))), Ok(Sight::All));
+    assert_eq!(see(&world, 1, Role::Auditor, account), Ok(Sight::All), "what a member sees");
+    assert_eq!(see(&world, 8, Role::Auditor, account), Err(R::NoGrant), "another organisation's");
+    world.height = last.0 + 1;
+    assert_eq!(see(&world, 9, Role::Auditor, account), Ok(Sight::Assets(vec![two])));
+    // A grant of the account shows all of it, as long as it holds.
+    let ends = TimeMs(world.now + DAY / 2);
+    world.enact(Change::GrantAudit(AuditGrant {
+        org: OrgId(9),
+        credential: None,
+        scope: Scope::Accounts(vec![Address([1; 20])]),
+        until_ms: ends,
+        until_height: None,
+    }));
+    assert_eq!(see(&world, 9, Role::Auditor, account), Ok(Sight::All));
+    world.now = ends.0 + 1;
+    assert_eq!(see(&world, 9, Role::Auditor, account), Ok(Sight::Assets(vec![two])));
+    world.now = until_ms.0 + 1;
+    assert_eq!(see(&world, 9, Role::Auditor, account), Err(R::GrantExpired));
+}
+
+#[test]
+fn what_is_seen_is_compared_by_what_it_shows() {
+    let some = |bytes: &[u8]| Sight::Assets(bytes.iter().map(|byte| AssetId([*byte; 16])).collect());
+    for (these, those, within) in [
+        (Sight::All, Sight::All, true),
+        (some(&[1]), Sight::All, true),
+        (Sight::All, some(&[1]), false),
+        (some(&[1, 3]), some(&[1, 2, 3]), true),
+        (some(&[1, 4]), some(&[1, 2, 3]), false),
+    ] {
+        assert_eq!(these.within(&those), within, "{these:?} in {those:?}");
+    }
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! `asset`: defining assets and their first supply, and looking them up.
 
 use client::{Consistency, Wait};
-use ledger::{AssetId, AssetSpec, LedgerId, Move};
+use ledger::{AssetId, AssetSpec, GroupId, LedgerId, Move};
 use proto::views::AccountView;
 use serde::Serialize;
 
 use super::context::{Context, amount, unknown_asset};
 use super::done::execute;
+use super::place::Place;
 use super::settle;
 use super::show::ReceiptLine;
 use crate::args::{Asset, FreezeAsset};
@@ -27,6 +28,9 @@ struct Line {
     /// What the issuer has created and not destroyed, in the smallest unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     supply: Option<String>,
+    /// How much of it is in the channel that is asked, in the smallest unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<String>,
 }
 
 impl Line {
@@ -42,6 +46,9 @@ impl Line {
         );
         if let Some(supply) = self.supply.as_deref().and_then(|supply| supply.parse().ok()) {
             text.push_str(&format!("\n  supply    {} {}", with_decimals(supply, self.decimals), self.symbol));
+        }
+        if let Some(total) = self.total.as_deref().and_then(|total| total.parse().ok()) {
+            text.push_str(&format!("\n  here      {} {}", with_decimals(total, self.decimals), self.symbol));
         }
         text
     }
@@ -83,18 +90,24 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
                 frozen: false,
                 receipt: issued.receipt().map(ReceiptLine::of),
                 supply: supply.map(|supply| supply.to_string()),
+                total: None,
             };
             output.result(&line, || line.text())
         }
-        Asset::Show { target, asset } => {
-            let context = Context::new(&target)?;
+        Asset::Show { on, asset } => {
+            let context = Context::new(&on.target)?;
             let id = context.asset(&asset)?;
-            let client = context.client().await?;
-            let Some(found) = client.asset(id, None).await?.value else {
+            let Place { client, ledger, .. } = Place::enter(context, &on).await?;
+            let group = (ledger != LedgerId::MAIN).then_some(GroupId(ledger.0));
+            let Some(found) = client.asset(id, group).await?.value else {
                 return Err(unknown_asset(&asset, &id));
             };
+            let total = match group {
+                Some(group) => client.total(id, group).await?.value,
+                None => None,
+            };
             // The issuer's account keeps the count; it has one from its first mint on.
-            let view = client.account_view(found.spec.issuer, Consistency::Linearizable, None).await;
+            let view = client.account_view_of(ledger, found.spec.issuer, Consistency::Linearizable, None).await;
             let view = view.inspect_err(|error| tracing::warn!(%error, "the supply cannot be read")).ok();
             let view = view.map(|answer| answer.value);
             let supply = view.and_then(|view| supply_in(view.as_ref(), &id));
@@ -107,6 +120,7 @@ pub(super) async fn run(command: Asset, output: Output) -> Result<(), CliError> 
                 frozen: found.frozen,
                 receipt: None,
                 supply: supply.map(|supply| supply.to_string()),
+                total: total.map(|total| total.to_string()),
             };
             output.result(&line, || line.text())
         }

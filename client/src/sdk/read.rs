@@ -51,6 +51,8 @@ pub struct Answer<T> {
     pub value: T,
     /// The proof, if asked for; it has been checked against the genesis.
     pub proof: Option<ProofFile>,
+    /// Whoever asks is an auditor of some assets of a channel: the value is what is of them, and there may be more.
+    pub partial: bool,
 }
 
 impl Client {
@@ -315,6 +317,18 @@ impl Client {
         self.answer(reply, definition, None).await
     }
 
+    /// How much of an asset a group has in all, but for what is on its way to it: a shard, or a channel for those who may
+    /// read it. `None` where the asset is not known, and of the beacon.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn total(&self, asset: AssetId, group: GroupId) -> Result<Answer<Option<u128>>, ClientError> {
+        let query = v1::AssetQuery { asset: Bytes::copy_from_slice(&asset.0), group: group.0 };
+        let reply = self.query(Consistency::Linearizable, false, Query::Asset(query)).await?;
+        let total = reply.values.get(1).map(|value| edge::value("total", value)).transpose()?;
+        self.answer(reply, total, None).await
+    }
+
     /// The channels of the cluster, as the beacon shows them to everybody.
     ///
     /// # Errors
@@ -546,7 +560,8 @@ impl Client {
             None => None,
             Some(expected) => Some(self.check_proof(&reply, &expected).await?),
         };
-        Ok(Answer { group: edge::group("group", reply.group)?, height: Height(reply.height), value, proof })
+        let (group, height) = (edge::group("group", reply.group)?, Height(reply.height));
+        Ok(Answer { group, height, value, proof, partial: reply.partial })
     }
 
     async fn check_proof(&self, reply: &v1::QueryReply, expected: &Fact) -> Result<ProofFile, ClientError> {

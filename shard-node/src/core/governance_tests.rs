@@ -287,6 +287,42 @@ fn a_channel_does_not_close_over_mail_that_waits() {
     assert_eq!(world.govern(group, 1, &Act::FinishClose), Ok(Said::Phase(Phase::Closed)));
 }
 
+/// Nobody takes the mail of a closed channel whose nodes have gone, and nobody waits for that: assets are issued as before.
+#[test]
+fn a_closed_channel_whose_stream_is_full_keeps_nobody_from_issuing_assets() {
+    let (mut world, group, _) = funded();
+    let issue = |world: &mut Consortium, symbol: &str| {
+        let (symbol, name) = (symbol.to_owned(), "x".to_owned());
+        let spec = ledger::AssetSpec { issuer: address(&client(0)), symbol, name, decimals: 0 };
+        let tx = world.sign(vec![clear(LedgerId::BEACON, Move::Issue(spec))], &[&client(0)]);
+        (tx.txid(&world.cluster), world.submit(GroupId::BEACON, &tx, &[]))
+    };
+    let key = ledger::schema::outbox(group);
+    // As many messages as the window has, none of them taken.
+    let full =
+        stream::OutStream { next_seq: ledger::limits::MAIL_WINDOW_MESSAGES, acked: 0, peaks: vec![Hash32([1; 32])] };
+    let fill = |world: &mut Consortium| {
+        let bytes = bytes::Bytes::from(borsh::to_vec(&full).expect("writing to memory does not fail"));
+        let beacon = world.chains.get_mut(&GroupId::BEACON).expect("it runs");
+        beacon.state.insert(key.clone(), bytes).expect("it was told before")
+    };
+    let before = fill(&mut world);
+    let (txid, waits) = issue(&mut world, "USD");
+    assert_eq!(waits, CommandOutcome::Refused(txid, Reject::PeerBusy), "a channel that is not closed is waited for");
+    world.chains.get_mut(&GroupId::BEACON).expect("it runs").state.insert(key.clone(), before);
+    world.enact(group, [1, 2], Change::Close);
+    world.settle();
+    assert_eq!(world.govern(group, 1, &Act::FinishClose), Ok(Said::Phase(Phase::Closed)));
+    world.settle();
+    assert_eq!(shown(&world, group).status, ChannelStatus::Closed);
+    fill(&mut world);
+    let mailed = world.chain(GroupId::BEACON).mailed.len();
+    let (txid, issued) = issue(&mut world, "USD");
+    assert!(matches!(issued, CommandOutcome::Receipt(of, _) if of == txid), "{issued:?}");
+    let told: Vec<GroupId> = world.chain(GroupId::BEACON).mailed[mailed..].iter().map(|(dest, _)| *dest).collect();
+    assert!(told.contains(&SHARDS[0]) && !told.contains(&group), "the others hear of it: {told:?}");
+}
+
 #[test]
 fn everybody_is_told_who_carries_a_channels_mail_until_it_ends() {
     let (mut world, group, other) = Consortium::with_two_channels();

@@ -189,11 +189,7 @@ impl BlockWork {
     }
 
     fn issue(&self, view: &mut View<'_>, at: BlockContext, tx: &ParsedTx) -> Result<Vec<(GroupId, u64)>, Reject> {
-        for leaf in stream::outbox_leaves(view) {
-            if stream::out_stream(view, leaf.peer).full() {
-                return Err(Reject::PeerBusy);
-            }
-        }
+        beacon::machine::refuse_full(view)?;
         let messages = beacon::machine::execute_issue(view, &at, tx)?;
         Ok(messages.into_iter().map(|(dest, message)| (dest, stream::emit(view, dest, message.encode()))).collect())
     }

@@ -8,7 +8,7 @@
 //!
 //! Owns no rule of channels: those are in `channel::access`.
 
-use channel::access::{Action, At, AuditTarget, Caller};
+use channel::access::{self, Action, At, AuditTarget, Caller, Sight};
 use channel::{ChannelReject, Role, state};
 use client::EntryName;
 use ledger::hash::Hash32;
@@ -105,6 +105,17 @@ pub fn action_of(query: &v1::QueryRequest) -> Action {
     })
 }
 
+/// Whether a part can be shown of what a question is about: of an account what is in it of some assets. What proves a
+/// record is about all of it.
+#[must_use]
+pub fn has_parts(query: &v1::QueryRequest) -> bool {
+    match &query.query {
+        Some(Query::Account(_)) => !query.prove,
+        Some(Query::AccountView(_) | Query::History(_)) => true,
+        _ => false,
+    }
+}
+
 fn is_auditor(caller: Option<&v1::Caller>) -> bool {
     caller.is_some_and(|caller| caller.role == client::net::Role::Auditor.as_str())
 }
@@ -117,13 +128,19 @@ pub fn shows(handle: &GroupHandle, forwarder: Option<Forwarder>, caller: Option<
         true => Action::AuditRead(AuditTarget::Everything),
         false => Action::Read,
     };
-    allows(handle, forwarder, caller, action)
+    handle.group.kind() != Some(GroupKind::Channel) || try_judge(handle, forwarder, caller, action).is_ok()
 }
 
-/// Whether [`judge`] would let a call in now; it is not noted if not.
+/// Whether [`sight`] would show something now; it is not noted if not.
 #[must_use]
-pub fn allows(handle: &GroupHandle, forwarder: Option<Forwarder>, caller: Option<&v1::Caller>, action: Action) -> bool {
-    handle.group.kind() != Some(GroupKind::Channel) || try_judge(handle, forwarder, caller, action).is_ok()
+pub fn sees(
+    handle: &GroupHandle,
+    forwarder: Option<Forwarder>,
+    caller: Option<&v1::Caller>,
+    action: Action,
+    parts: bool,
+) -> bool {
+    handle.group.kind() != Some(GroupKind::Channel) || try_sight(handle, forwarder, caller, action, parts).is_ok()
 }
 
 /// Judges a call that `forwarder` hands over for `caller`.
@@ -139,7 +156,52 @@ pub fn judge(
     if handle.group.kind() != Some(GroupKind::Channel) {
         return Ok(());
     }
-    let judged = try_judge(handle, forwarder, caller, action);
+    noted(handle, forwarder, caller, action, try_judge(handle, forwarder, caller, action))
+}
+
+/// As [`judge`], of a question that may be answered in part ([`has_parts`]): how much of the answer is shown.
+///
+/// # Errors
+/// As [`judge`].
+pub fn sight(
+    handle: &GroupHandle,
+    forwarder: Option<Forwarder>,
+    caller: Option<&v1::Caller>,
+    action: Action,
+    parts: bool,
+) -> Result<Sight, Denial> {
+    if handle.group.kind() != Some(GroupKind::Channel) {
+        return Ok(Sight::All);
+    }
+    noted(handle, forwarder, caller, action, try_sight(handle, forwarder, caller, action, parts))
+}
+
+/// Judges again, after the answer was read: who may see less now than was read is shown nothing.
+///
+/// # Errors
+/// As [`judge`].
+pub fn still(
+    handle: &GroupHandle,
+    forwarder: Option<Forwarder>,
+    caller: Option<&v1::Caller>,
+    action: Action,
+    shown: &Sight,
+) -> Result<(), Denial> {
+    let now = sight(handle, forwarder, caller, action, *shown != Sight::All)?;
+    let judged = match shown.within(&now) {
+        true => Ok(()),
+        false => Err(Denial::Channel(ChannelReject::GrantExpired)),
+    };
+    noted(handle, forwarder, caller, action, judged)
+}
+
+fn noted<T>(
+    handle: &GroupHandle,
+    forwarder: Option<Forwarder>,
+    caller: Option<&v1::Caller>,
+    action: Action,
+    judged: Result<T, Denial>,
+) -> Result<T, Denial> {
     if let Err(denial) = &judged {
         let (router, org) = (forwarder.map(|forwarder| forwarder.org.0), caller.map(|caller| caller.org));
         tracing::warn!(group = %handle.group, ?router, ?org, ?action, ?denial, "a call to a channel was denied");
@@ -153,6 +215,16 @@ fn try_judge(
     caller: Option<&v1::Caller>,
     action: Action,
 ) -> Result<(), Denial> {
+    try_sight(handle, forwarder, caller, action, false).map(drop)
+}
+
+fn try_sight(
+    handle: &GroupHandle,
+    forwarder: Option<Forwarder>,
+    caller: Option<&v1::Caller>,
+    action: Action,
+    parts: bool,
+) -> Result<Sight, Denial> {
     let caller = caller.ok_or(Denial::Nobody)?;
     let org = OrgId(u16::try_from(caller.org).map_err(|_| Denial::Nobody)?);
     let credential = edge::hash("credential", &caller.credential).map_err(|_| Denial::Nobody)?;
@@ -169,8 +241,12 @@ fn try_judge(
         if state::revocation(view, forwarder.org, &forwarder.credential).is_some() {
             return Err(Denial::Revoked);
         }
-        let caller = Caller { org, roles, credential };
-        channel::access::may(view, &caller, action, At { height, time_ms }).map_err(Denial::Channel)
+        let (caller, at) = (Caller { org, roles, credential }, At { height, time_ms });
+        let judged = match parts {
+            true => access::sight(view, &caller, action, at),
+            false => access::may(view, &caller, action, at).map(|()| Sight::All),
+        };
+        judged.map_err(Denial::Channel)
     })?
 }
 
@@ -264,6 +340,19 @@ mod tests {
         }
         // No organisation has such a number: whoever asks for it must be allowed to read at all.
         assert_eq!(asked("client", receipt(70_000)), Action::Read);
+    }
+
+    #[test]
+    fn accounts_have_parts_and_what_proves_them_has_none() {
+        let has = |query: Query, prove| {
+            has_parts(&v1::QueryRequest { query: Some(query), prove, ..v1::QueryRequest::default() })
+        };
+        let account = || Query::Account(v1::AccountQuery::default());
+        assert!(has(account(), false) && !has(account(), true));
+        assert!(has(Query::AccountView(v1::AccountViewQuery::default()), false));
+        assert!(has(Query::History(v1::HistoryQuery::default()), false));
+        assert!(!has(Query::Block(v1::BlockQuery::default()), false));
+        assert!(!has(Query::Entry(v1::EntryQuery::default()), false));
     }
 
     fn write(share: &ReplicaShare, key: Vec<u8>, value: Option<Vec<u8>>) {

@@ -47,6 +47,8 @@ struct Report {
     older: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     proof: Option<String>,
+    /// Whoever asks is an auditor of some assets: all of this is about them, and there may be more.
+    partial: bool,
 }
 
 #[derive(Serialize)]
@@ -159,7 +161,7 @@ async fn show(args: Account, output: Output) -> Result<(), CliError> {
     } else {
         (None, None)
     };
-    let exists = answer.value.is_some();
+    let (exists, partial) = (answer.value.is_some(), answer.partial);
     let view = answer.value.unwrap_or_else(nothing);
     let mut labels = context.labels();
     let mut shown = assets(&view);
@@ -174,7 +176,7 @@ async fn show(args: Account, output: Output) -> Result<(), CliError> {
         height: answer.height.0,
         sequence: view.record.sequence,
         frozen: view.record.flags & FLAG_FROZEN != 0,
-        authorisation: authorisation(&view.record),
+        authorisation: if partial { "not shown".to_owned() } else { authorisation(&view.record) },
         balances: balances(&view, &labels),
         undecided: view
             .claims
@@ -188,6 +190,7 @@ async fn show(args: Account, output: Output) -> Result<(), CliError> {
         history,
         older,
         proof: args.proof.as_ref().map(|path| path.display().to_string()),
+        partial,
     };
     output.result(&report, || text(&report, &labels))
 }
@@ -302,10 +305,17 @@ fn text(report: &Report, labels: &Labels) -> String {
     };
     let name = |asset: &str| asset.parse().map_or_else(|_| asset.to_owned(), |id| labels.asset(&id));
     let mut text = format!("account {}\n  in {} at height {}", report.address, report.group, report.height);
-    if !report.exists {
+    if report.partial {
+        text.push_str("\n  shown is what is of the assets of your audit grants");
+    }
+    if !report.exists && report.partial {
+        text.push_str(": nothing");
+    } else if !report.exists {
         text.push_str("\n  there is no such account yet: it holds nothing and has never been paid");
     } else {
-        text.push_str(&format!("\n  authorisation: {}\n  version: {}", report.authorisation, report.sequence));
+        if !report.partial {
+            text.push_str(&format!("\n  authorisation: {}\n  version: {}", report.authorisation, report.sequence));
+        }
         if report.frozen {
             text.push_str("\n  FROZEN: nothing can be debited");
         }
@@ -390,6 +400,7 @@ mod tests {
             history: Some(Vec::new()),
             older: older.map(ToOwned::to_owned),
             proof: None,
+            partial: false,
         }
     }
 
@@ -400,6 +411,9 @@ mod tests {
         let some = text(&report(12, Some("7:3")), &Labels::default());
         assert!(some.contains("… and 12 more") && some.contains("--before 7:3"), "{some}");
         let most = u32::try_from(LINES_COUNTED_MAX - ACCOUNT_LINES_MAX).unwrap();
+        let part = Report { partial: true, exists: false, ..report(0, None) };
+        let part = text(&part, &Labels::default());
+        assert!(part.contains("your audit grants: nothing") && !part.contains("no such account"), "{part}");
         let very_many = text(&report(most, None), &Labels::default());
         assert!(very_many.contains(&format!("… and at least {most} more")), "{very_many}");
         let json = serde_json::to_value(report(12, Some("7:3"))).unwrap();

@@ -1,10 +1,11 @@
 //! Pages of an account's history, newest first.
 //!
 //! Owns how the lines are found. A page costs what it shows, whatever the shape of the history: blocks with
-//! very many lines of one account, or long stretches without any.
+//! very many lines of one account, or long stretches without any. One of some assets alone, for which most lines may be
+//! left out, ends when it has looked at enough of them.
 
 use ledger::header::Header;
-use ledger::ids::{Address, AssetId, Height};
+use ledger::ids::{Address, AssetId, Height, TxId};
 use ledger::limits::HISTORY_LINES_MAX;
 use ledger::rules::{HistoryKind, HistoryLine};
 use ledger::schema;
@@ -17,6 +18,8 @@ use crate::server::replica::ViewReader;
 
 /// Lines read at once while a page is filled.
 const SCAN_MAX: usize = 4096;
+/// Lines read for a page that shows few of them: it ends behind the window in which so many are reached.
+const LOOKED_AT_MAX: usize = 4 * SCAN_MAX;
 /// Bits of a line's position in its block.
 const INDEX_BITS: u32 = 32;
 
@@ -43,6 +46,21 @@ pub(super) fn page(
     before: HistoryPlace,
     limit: u32,
 ) -> Result<HistoryPage, Failure> {
+    page_of(reader, address, before, limit, None)
+}
+
+/// The same of the lines that are about one of `assets`, sorted, where these are named. A page of them may end early, also
+/// without any line; the next one starts where it ended.
+pub(super) fn page_of(
+    reader: &ViewReader<'_>,
+    address: &Address,
+    before: HistoryPlace,
+    limit: u32,
+    assets: Option<&[AssetId]>,
+) -> Result<HistoryPage, Failure> {
+    let shown = |change: &HistoryChange| {
+        assets.is_none_or(|assets| asset_of(change).is_some_and(|asset| assets.binary_search(&asset).is_ok()))
+    };
     let limit = (limit as usize).clamp(1, HISTORY_LINES_MAX);
     let prefix = schema::history_prefix(address);
     // The key of a place: twelve bytes, of height and index, behind the prefix.
@@ -54,7 +72,8 @@ pub(super) fn page(
     // window starts because of that: in the upper half of that window.
     let (mut crowded, mut narrowed) = (None::<u128>, None::<u128>);
     let mut lines: Vec<views::HistoryLine> = Vec::new();
-    while until > 0 && lines.len() <= limit {
+    let mut looked_at = 0;
+    while until > 0 && lines.len() <= limit && (assets.is_none() || looked_at < LOOKED_AT_MAX) {
         let towards = crowded.filter(|place| *place < until).map(|place| place + (until - place) / 2);
         let from = narrowed.take().or(towards).unwrap_or_else(|| until.saturating_sub(width));
         let part = reader.0.scan(KeyRange::new(key(from), key(until)), SCAN_MAX + 1)?;
@@ -64,8 +83,16 @@ pub(super) fn page(
             narrowed = Some(last.max(from + (until - from) / 2));
             continue;
         }
-        for (key, value) in part.iter().rev().take(limit + 1 - lines.len()) {
-            lines.push(line(reader, &key[prefix.len()..], value, lines.last())?);
+        looked_at += part.len();
+        for (key, value) in part.iter().rev() {
+            if lines.len() > limit {
+                break;
+            }
+            let found: HistoryLine = decoded(value)?;
+            let change = change_of(&found);
+            if shown(&change) {
+                lines.push(line(reader, &key[prefix.len()..], found.txid, change, lines.last())?);
+            }
         }
         if !part.is_empty() {
             (crowded, width) = (None, until - from);
@@ -77,7 +104,11 @@ pub(super) fn page(
     }
     let more = lines.len() > limit;
     lines.truncate(limit);
-    let next = lines.last().filter(|_| more).map(|last| HistoryPlace { height: last.height, index: last.index });
+    let next = match lines.last().filter(|_| more) {
+        Some(last) => Some(HistoryPlace { height: last.height, index: last.index }),
+        None if until > 0 && !more => Some(place(&until.to_be_bytes()[4..])?),
+        None => None,
+    };
     Ok(HistoryPage { version: 1, lines, before: next })
 }
 
@@ -85,17 +116,21 @@ pub(super) fn page(
 fn line(
     reader: &ViewReader<'_>,
     rest: &[u8],
-    value: &[u8],
+    txid: TxId,
+    change: HistoryChange,
     newer: Option<&views::HistoryLine>,
 ) -> Result<views::HistoryLine, Failure> {
     let HistoryPlace { height, index } = place(rest)?;
-    let line: HistoryLine = decoded(value)?;
     let time_ms = match newer.filter(|newer| newer.height == height) {
         Some(newer) => newer.time_ms,
         None => load::<Header>(reader, &schema::header(height))?.ok_or_else(foreign)?.time_ms,
     };
-    let HistoryLine { kind, asset, amount, other, txid, .. } = line;
-    let change = match kind {
+    Ok(views::HistoryLine { height, index, time_ms, txid, change })
+}
+
+fn change_of(line: &HistoryLine) -> HistoryChange {
+    let HistoryLine { kind, asset, amount, other, .. } = *line;
+    match kind {
         HistoryKind::Sent => HistoryChange::Debit { asset, amount, to: other },
         HistoryKind::Burned => HistoryChange::Debit { asset, amount, to: None },
         HistoryKind::Received => HistoryChange::Credit { asset, amount, from: other },
@@ -115,8 +150,30 @@ fn line(
         HistoryKind::Revoked => HistoryChange::Revoked(other),
         HistoryKind::Departed => HistoryChange::Departed { asset, amount, other },
         HistoryKind::Arrived => HistoryChange::Arrived { asset, amount, to: other },
-    };
-    Ok(views::HistoryLine { height, index, time_ms, txid, change })
+    }
+}
+
+/// The asset that a change is about; none of what is about the account.
+fn asset_of(change: &HistoryChange) -> Option<AssetId> {
+    match change {
+        HistoryChange::Debit { asset, .. }
+        | HistoryChange::Credit { asset, .. }
+        | HistoryChange::Minted { asset, .. }
+        | HistoryChange::Suspended { asset, .. }
+        | HistoryChange::Released { asset, .. }
+        | HistoryChange::Returned { asset, .. }
+        | HistoryChange::Locked { asset, .. }
+        | HistoryChange::Claimed { asset, .. }
+        | HistoryChange::Refunded { asset, .. }
+        | HistoryChange::Departed { asset, .. }
+        | HistoryChange::Arrived { asset, .. } => Some(*asset),
+        HistoryChange::Frozen(asset) | HistoryChange::Thawed(asset) => *asset,
+        HistoryChange::Rotated
+        | HistoryChange::Written
+        | HistoryChange::Recorded
+        | HistoryChange::Granted(_)
+        | HistoryChange::Revoked(_) => None,
+    }
 }
 
 /// The asset of a line, where it names one.

@@ -5,13 +5,14 @@
 //! a block that is applied meanwhile shows in all of it or in nothing. Nothing is written here.
 
 mod history;
+mod part;
 mod prove;
 
 use std::time::Duration;
 
 use beacon::{Accused, AuditReport, AuditStatus, ChannelEntry, EpochBook, NodeLives, Shards};
 use bytes::Bytes;
-use channel::{Founding, Governance};
+use channel::{Founding, Governance, Sight};
 use client::EntryName;
 use client::proof::StateEntry;
 use consensus::port::SequencerError;
@@ -125,8 +126,9 @@ async fn try_answer(
     request: v1::QueryRequest,
 ) -> Result<v1::QueryReply, Failure> {
     let (caller, action) = (request.caller.clone(), admission::action_of(&request));
-    let judge = || admission::judge(handle, from, caller.as_ref(), action).map_err(Failure::Denied);
-    let admitted = admission::allows(handle, from, caller.as_ref(), action);
+    let parts = admission::has_parts(&request);
+    let judge = || admission::sight(handle, from, caller.as_ref(), action, parts).map_err(Failure::Denied);
+    let admitted = admission::sees(handle, from, caller.as_ref(), action, parts);
     if !admitted && request.consistency() == v1::Consistency::AtLeast {
         // What a replica that is behind says of a new member is not final, so it is judged again. Whoever is not let in
         // then waited as long as anybody, whatever height was asked for, and learns nothing about it.
@@ -142,45 +144,61 @@ async fn try_answer(
     };
     reach(handle, &request).await.map_err(told)?;
     runs(handle).map_err(told)?;
-    judge()?;
+    let sight = judge()?;
     let consistency = request.consistency();
     let query = request.query.ok_or_else(|| refuse(Reject::Malformed))?;
-    let reply = match query {
-        Query::Account(query) if request.prove => {
-            prove::account(handle, edge::address("address", &query.address)?).await?
-        }
-        Query::Entry(query) if request.prove => {
-            let (address, name) = named(&query)?;
-            prove::entry(handle, address, name).await?
-        }
-        Query::Transaction(query) if request.prove => prove::receipt(handle, edge::txid("txid", &query.txid)?).await?,
-        Query::Founded(query) => match edge::group("group", query.group)? {
-            shard if shard.kind() == Some(GroupKind::Shard) => prove::born(handle, shard).await?,
-            group => prove::founded(handle, group).await?,
-        },
-        Query::Exclusion(query) => {
-            let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
-            prove::exclusion(handle, OrgId(org)).await?
-        }
-        Query::Epochs(_) if request.prove => prove::epochs(handle).await?,
-        Query::Evidence(query) if !query.id.is_empty() => prove::evidence(handle, edge::hash("id", &query.id)?).await?,
-        query => {
-            let (state, group) = (handle.share.state.clone(), handle.group);
+    let reply = match &sight {
+        Sight::All => {
             let asking = [
                 from.map(|from| from.org),
                 caller.as_ref().and_then(|caller| u16::try_from(caller.org).ok()).map(OrgId),
             ];
-            aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query, asking)).await?
+            in_full(handle, query, request.prove, asking).await?
+        }
+        Sight::Assets(assets) => {
+            let (state, group, assets) = (handle.share.state.clone(), handle.group, assets.clone());
+            aside(move || part::look_up(&*state.db().ok_or_else(closed)?, group, &query, &assets)).await?
         }
     };
     goes_on(handle, consistency)?;
     // Who may still ask after the answer was read could do so at every block that is in it.
-    judge()?;
+    admission::still(handle, from, caller.as_ref(), action, &sight).map_err(Failure::Denied)?;
     // Each kind of answer has a bound of its own; none that was overlooked breaks the connection.
     if bytes_of(&reply) > ANSWER_BYTES_MAX {
         return Err(refuse(Reject::AnswerTooLarge));
     }
     Ok(reply)
+}
+
+/// Answers whoever may see all of it. `asking` are the organisations of the router and of its caller.
+async fn in_full(
+    handle: &GroupHandle,
+    query: Query,
+    prove: bool,
+    asking: [Option<OrgId>; 2],
+) -> Result<v1::QueryReply, Failure> {
+    match query {
+        Query::Account(query) if prove => prove::account(handle, edge::address("address", &query.address)?).await,
+        Query::Entry(query) if prove => {
+            let (address, name) = named(&query)?;
+            prove::entry(handle, address, name).await
+        }
+        Query::Transaction(query) if prove => prove::receipt(handle, edge::txid("txid", &query.txid)?).await,
+        Query::Founded(query) => match edge::group("group", query.group)? {
+            shard if shard.kind() == Some(GroupKind::Shard) => prove::born(handle, shard).await,
+            group => prove::founded(handle, group).await,
+        },
+        Query::Exclusion(query) => {
+            let org = u16::try_from(query.org).map_err(|_| refuse(Reject::Malformed))?;
+            prove::exclusion(handle, OrgId(org)).await
+        }
+        Query::Epochs(_) if prove => prove::epochs(handle).await,
+        Query::Evidence(query) if !query.id.is_empty() => prove::evidence(handle, edge::hash("id", &query.id)?).await,
+        query => {
+            let (state, group) = (handle.share.state.clone(), handle.group);
+            aside(move || look_up(&*state.db().ok_or_else(closed)?, group, &query, asking)).await
+        }
+    }
 }
 
 /// Reads on a thread of its own: disks are waited for, and long answers put together, where nobody else
@@ -202,9 +220,7 @@ fn bytes_of(reply: &v1::QueryReply) -> usize {
 /// Answers a question from one moment of the state. `asking` are the organisations of the router and of its caller.
 fn look_up(db: &dyn Kv, group: GroupId, query: &Query, asking: [Option<OrgId>; 2]) -> Result<v1::QueryReply, Failure> {
     let reader = ViewReader::of(db);
-    let applied = load::<AppliedRecord>(&reader, &schema::applied())?;
-    let applied = applied.ok_or_else(|| ReadFault("the state holds no applied position".into()))?;
-    let mut reply = v1::QueryReply { group: group.0, height: applied.height.0, ..v1::QueryReply::default() };
+    let (applied, mut reply) = begun(&reader, group)?;
     match query {
         Query::Account(query) => found(&mut reply, account(&reader, &edge::address("address", &query.address)?)?),
         Query::Entry(query) => {
@@ -217,9 +233,7 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query, asking: [Option<OrgId>; 2
             reply.found = true;
         }
         Query::History(query) => {
-            let address = edge::address("address", &query.address)?;
-            let asked = HistoryPlace { height: Height(query.before_height), index: query.before_index };
-            let before = asked.min(HistoryPlace { height: applied.height.next(), index: 0 });
+            let (address, before) = history_asked(query, &applied)?;
             found(&mut reply, Some(history::page(&reader, &address, before, query.limit)?));
         }
         Query::Transaction(query) => {
@@ -266,11 +280,34 @@ fn look_up(db: &dyn Kv, group: GroupId, query: &Query, asking: [Option<OrgId>; 2
         Query::Shards(_) => found(&mut reply, viewed(&reader, |view| Shards::read(view, applied.time_ms))?),
         Query::Job(query) => found(&mut reply, viewed(&reader, |view| beacon::jobs::job(view, JobId(query.job)))?),
         Query::Block(query) => found(&mut reply, block(&reader, group, query)?),
-        Query::Asset(query) => found(&mut reply, asset(&reader, group, &edge::asset("asset", &query.asset)?)?),
+        Query::Asset(query) => {
+            let id = edge::asset("asset", &query.asset)?;
+            found(&mut reply, asset(&reader, group, &id)?);
+            // The beacon has nothing of any.
+            if reply.found && group != GroupId::BEACON {
+                let total: u128 = load(&reader, &schema::total(&id))?.unwrap_or(0);
+                reply.values.push(encoded(&total));
+            }
+        }
         // What is always proved is answered before.
         Query::Founded(_) | Query::Exclusion(_) => return Err(refuse(Reject::Malformed)),
     }
     Ok(reply)
+}
+
+/// Where the group stands in this moment, and an answer of it that has nothing yet.
+fn begun(reader: &ViewReader<'_>, group: GroupId) -> Result<(AppliedRecord, v1::QueryReply), ReadFault> {
+    let applied = load::<AppliedRecord>(reader, &schema::applied())?;
+    let applied = applied.ok_or_else(|| ReadFault("the state holds no applied position".into()))?;
+    let reply = v1::QueryReply { group: group.0, height: applied.height.0, ..v1::QueryReply::default() };
+    Ok((applied, reply))
+}
+
+/// The account whose history is asked for, and the place that the page is before.
+fn history_asked(query: &v1::HistoryQuery, applied: &AppliedRecord) -> Result<(Address, HistoryPlace), Failure> {
+    let address = edge::address("address", &query.address)?;
+    let asked = HistoryPlace { height: Height(query.before_height), index: query.before_index };
+    Ok((address, asked.min(HistoryPlace { height: applied.height.next(), index: 0 })))
 }
 
 /// The cluster, as the last block's header names it.

@@ -158,7 +158,7 @@ async fn proved(
         found: value.is_some(),
         values: value.into_iter().collect(),
         proof: encoded(&file),
-        refusal: None,
+        ..v1::QueryReply::default()
     })
 }
 
