@@ -75,8 +75,9 @@ pub fn hint(view: &mut View<'_>) -> Option<LeadHint> {
 pub(super) fn begin_anew(view: &mut View<'_>) {
     let known: Option<Balance> = view.load(&balance_key());
     if let Some(known) = known {
-        // Numbers and the cool-down go on.
-        registry::put(view, balance_key(), &Balance { move_since_ms: None, lead_since_ms: None, ..known });
+        // Numbers go on. What a dry run would have asked for holds nothing back.
+        let anew = Balance { move_since_ms: None, lead_since_ms: None, lead_ms: None, ..known };
+        registry::put(view, balance_key(), &anew);
     }
     drop_hint(view, |_| true);
 }
