@@ -1,14 +1,16 @@
 //! Shards that are cut and joined because of load: a cluster of processes whose customers all have their accounts in one of
 //! two shards. First it only says what it would do, then that shard is cut, and once nobody pays any more its halves are
-//! joined again. No payment fails.
+//! joined again. And a lead that goes to the node that can bear it. No payment fails.
 
 use std::process::Command;
 
 use client::Client;
+use ledger::{GroupId, NodeId};
 use serde_json::Value;
 
 use crate::support::audit::end_and_reconcile;
 use crate::support::bank::{Bank, Wallet, wallets_in_each_shard};
+use crate::support::cluster::leader_of;
 use crate::support::eventually;
 use crate::support::load::Load;
 use crate::support::program::program;
@@ -19,9 +21,9 @@ const FUNDS: u128 = 1_000_000;
 const LIMITS: &str = "--split-tps 20 --merge-tps 10 --sustained 10 --cooldown 0 --at-least 2 --at-most 3";
 
 /// Two of three organisations want this policy.
-fn set(up: &Up, mode: &str) {
+fn set(up: &Up, mode: &str, limits: &str) {
     for org in ["org-a", "org-b"] {
-        up.told(&format!("shard scale set {mode} {LIMITS} --as {org}"));
+        up.told(&format!("shard scale set {mode} {limits} --as {org}"));
     }
 }
 
@@ -67,6 +69,14 @@ async fn shards(up: &Up) -> Vec<String> {
     lines.iter().map(|line| line["shard"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Ends a load of which every payment must have been committed.
+async fn all_committed(load: Load, bank: &Bank) {
+    let (committed, fates) = end_and_reconcile(load, bank).await;
+    assert!(fates.open.is_empty(), "{:?}", fates.open);
+    assert_eq!(committed, fates.sent.len() as u64, "no payment fails");
+    assert_eq!(fates.receipts.len(), fates.sent.len(), "each is answered");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_all_customers_use_is_cut_by_itself_and_joined_again_when_they_have_gone() {
     let up = Up::start_with(3, 2, &["--replicas", "3", "--orgs", "3"]).await;
@@ -78,24 +88,56 @@ async fn a_shard_that_all_customers_use_is_cut_by_itself_and_joined_again_when_t
 
     let mut load = Load::start(&bank, &wallets, &wallets, 48).await;
     load.next_by_any(200).await;
-    set(&up, "dry-run");
+    set(&up, "dry-run", LIMITS);
     decided(&up, "would_begin", "split", &["shard-0"]).await;
     assert_eq!(shards(&up).await, ["shard-0", "shard-1"], "it was only written down");
 
-    set(&up, "on");
+    set(&up, "on", LIMITS);
     let split = decided(&up, "began", "split", &["shard-0"]).await;
     done(&up, &split).await;
     assert_eq!(shards(&up).await, ["shard-2", "shard-3", "shard-1"]);
     load.next_by_any(200).await;
 
-    let (committed, fates) = end_and_reconcile(load, &bank).await;
-    assert!(fates.open.is_empty(), "{:?}", fates.open);
-    assert_eq!(committed, fates.sent.len() as u64, "no payment fails");
-    assert_eq!(fates.receipts.len(), fates.sent.len(), "each is answered");
+    all_committed(load, &bank).await;
 
     let merge = decided(&up, "began", "merge", &["shard-2", "shard-3"]).await;
     done(&up, &merge).await;
     assert_eq!(shards(&up).await, ["shard-4", "shard-1"], "as many as there are to be at least");
     bank.execute(vec![bank.pay(&wallets[0], wallets[1].address, 1)], &[&wallets[0].key]).await.unwrap();
+    assert_eq!(bank.total(&wallets).await, FUNDS * wallets.len() as u128);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lead_of_a_busy_shard_goes_to_the_node_with_most_capacity() {
+    let shard = GroupId::shard(0);
+    let up = Up::start_with(3, 1, &["--replicas", "3", "--orgs", "3"]).await;
+    let client = Client::connect(&up.profile()).await.unwrap();
+    let bank = Bank::open(&client).await;
+    let wallets: Vec<Wallet> = wallets_in_each_shard(&client.genesis().layout, "led", 40).swap_remove(0);
+    bank.fund(&wallets, FUNDS).await;
+    let leader = async || {
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        leader_of(&status, shard).ok_or_else(|| "nobody leads".to_owned())
+    };
+    let before = eventually("the shard is led", leader).await;
+    let strong = [1, 2, 3].map(NodeId).into_iter().find(|node| *node != before).unwrap();
+    up.told(&format!("node capacity {strong} 100"));
+
+    let mut load = Load::start(&bank, &wallets, &wallets, 48).await;
+    load.next_by_any(200).await;
+    set(&up, "on", "--lead-tps 20 --margin 10 --sustained 10 --lead-cooldown 0");
+    eventually("the lead moves", async || match leader().await {
+        Ok(found) if found == strong => Ok(()),
+        Ok(found) => Err(format!("node {found} leads")),
+        Err(error) => Err(error),
+    })
+    .await;
+    eventually("nobody is asked for it any more", async || {
+        let shown = ask(&up, "shard scale show")?;
+        if shown.get("lead").is_none() { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+    load.next_by_any(200).await;
+    all_committed(load, &bank).await;
     assert_eq!(bank.total(&wallets).await, FUNDS * wallets.len() as u128);
 }
