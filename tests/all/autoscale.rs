@@ -69,6 +69,12 @@ async fn shards(up: &Up) -> Vec<String> {
     lines.iter().map(|line| line["shard"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Who leads the first shard.
+async fn leader(client: &Client) -> Result<NodeId, String> {
+    let status = client.status().await.map_err(|error| error.to_string())?;
+    leader_of(&status, GroupId::shard(0)).ok_or_else(|| "nobody leads".to_owned())
+}
+
 /// Ends a load of which every payment must have been committed.
 async fn all_committed(load: Load, bank: &Bank) {
     let (committed, fates) = end_and_reconcile(load, bank).await;
@@ -109,24 +115,19 @@ async fn a_shard_that_all_customers_use_is_cut_by_itself_and_joined_again_when_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lead_of_a_busy_shard_goes_to_the_node_with_most_capacity() {
-    let shard = GroupId::shard(0);
     let up = Up::start_with(3, 1, &["--replicas", "3", "--orgs", "3"]).await;
     let client = Client::connect(&up.profile()).await.unwrap();
     let bank = Bank::open(&client).await;
     let wallets: Vec<Wallet> = wallets_in_each_shard(&client.genesis().layout, "led", 40).swap_remove(0);
     bank.fund(&wallets, FUNDS).await;
-    let leader = async || {
-        let status = client.status().await.map_err(|error| error.to_string())?;
-        leader_of(&status, shard).ok_or_else(|| "nobody leads".to_owned())
-    };
-    let before = eventually("the shard is led", leader).await;
+    let before = eventually("the shard is led", async || leader(&client).await).await;
     let strong = [1, 2, 3].map(NodeId).into_iter().find(|node| *node != before).unwrap();
     up.told(&format!("node capacity {strong} 100"));
 
     let mut load = Load::start(&bank, &wallets, &wallets, 48).await;
     load.next_by_any(200).await;
     set(&up, "on", "--lead-tps 20 --margin 10 --sustained 10 --lead-cooldown 0");
-    eventually("the lead moves", async || match leader().await {
+    eventually("the lead moves", async || match leader(&client).await {
         Ok(found) if found == strong => Ok(()),
         Ok(found) => Err(format!("node {found} leads")),
         Err(error) => Err(error),
