@@ -176,8 +176,8 @@ pub enum BeaconCommand {
         /// The job.
         job: JobId,
     } = 34,
-    /// Proposes when the beacon cuts and joins shards by itself, or approves that very proposal. It is in force once more
-    /// than half of the organisations have sent it.
+    /// Proposes when the beacon cuts and joins shards, and moves seats and leads, by itself, or approves that very proposal.
+    /// It is in force once more than half of the organisations have sent it.
     SetScale(ScalePolicy) = 35,
 }
 

@@ -22,6 +22,8 @@ const FOUNDATION_BYTES_MAX: usize =
     CHARTER_BYTES_MAX + FOUNDERS_MAX * 2 + 2 * COMMITTEE_BYTES_MAX + LAYOUT_BYTES_MAX + 256;
 /// What everybody is shown of a foundation: version, group and two hashes.
 const FOUNDED_BYTES: usize = 1 + 8 + 2 * 32;
+/// What everybody is shown of scaling: how often loads are reported, and which lead is to move.
+const SCALE_BYTES: usize = 64;
 /// What proves a registry: a path in the state tree, a header, and signatures of the beacon.
 const PROOF_BYTES_MAX: usize = 512 * 1024;
 
@@ -61,14 +63,25 @@ pub const SEALING_MS_MAX: u64 = 5_000;
 pub const OPEN_MS_MAX: u64 = 600_000;
 /// How far the clock of a report about a job may be from the block's time, milliseconds.
 pub const REPORT_SKEW_MS_MAX: u64 = 30_000;
-/// How long the load of a shard counts without being reported again, milliseconds. It is reported once a minute.
-pub const LOAD_FRESH_MS: u64 = 180_000;
+/// The longest time between two reports of a shard's load, milliseconds. They are more frequent where the policy of
+/// scaling asks for a shorter time than two of these.
+pub const LOAD_EVERY_MS_MAX: u64 = 60_000;
+/// For how many times the time between two reports a load counts without being reported again.
+pub const LOAD_REPORTS_FRESH: u64 = 3;
 /// The shortest time for which a limit of scaling has to be passed, milliseconds.
-pub const SCALE_SUSTAINED_MS_MIN: u64 = 60_000;
+pub const SCALE_SUSTAINED_MS_MIN: u64 = 10_000;
 /// The longest such time, milliseconds: a day.
 pub const SCALE_SUSTAINED_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The longest pause after a change of the layout, milliseconds: 30 days.
 pub const SCALE_COOLDOWN_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
+/// By how much the greater load of two nodes has to fall for a seat or a lead to move, percent: the least that a policy may
+/// ask for. Loads are measured, and below that seats would move for nothing.
+pub const SCALE_MARGIN_PERCENT_MIN: u8 = 10;
+/// The most that a policy may ask for, percent.
+pub const SCALE_MARGIN_PERCENT_MAX: u8 = 90;
+/// How long a node is asked to give a lead away, milliseconds. Who does not in that time is not asked again before the load
+/// speaks for it anew.
+pub const LEAD_HINT_MS: u64 = 60_000;
 /// What was decided about scaling: so many lines are kept.
 pub const SCALE_NOTES_MAX: usize = 32;
 /// Channels that are not closed at a time: each costs its nodes a group that runs, and everybody mail.
@@ -190,6 +203,7 @@ const _: () = assert!(
         + (SHARDS_MAX + 1) * (COMMITTEE_BYTES_MAX + 64)
         + LINEAGE_MAX * LINEAGE_BYTES_MAX
         + JOBS_OPEN_MAX * JOB_BYTES_MAX
+        + SCALE_BYTES
         + SHARDS_MAX * BORN_BYTES_MAX
         + CHANNELS_EVER_MAX * (COMMITTEE_BYTES_MAX + FOUNDED_BYTES + ORGS_MAX * 2 + 12)
         + CHANNELS_MAX * COMMITTEE_BYTES_MAX
@@ -205,7 +219,8 @@ const _: () = assert!(
     LAYOUT_BYTES_MAX + 2 * (COMMITTEE_BYTES_MAX + 64) + 256 < BUNDLE_BYTES_MAX,
     "a seal, and a change of the layout, is one message"
 );
-const _: () = assert!(3 * 60_000 <= LOAD_FRESH_MS, "one report of a load may be lost");
+const _: () = assert!(LOAD_REPORTS_FRESH >= 2, "one report of a load may be lost");
+const _: () = assert!(SCALE_SUSTAINED_MS_MIN / 2 > 1_000, "loads are not reported faster than they are taken");
 const _: () = assert!(SEALING_MS_MAX < PREPARE_MS_MAX, "a shard stands still for a moment only");
 const _: () = assert!(
     ORGS_MAX * (NAME_BYTES_MAX + 128)

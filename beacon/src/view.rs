@@ -14,7 +14,7 @@ use ledger::view::{ReadFault, StateReader, View};
 use crate::audit;
 use crate::channels;
 use crate::extract;
-use crate::jobs::{self, Job};
+use crate::jobs::{self, Job, LeadHint};
 use crate::registry;
 
 /// Version written into new views. Version 1 had neither foundations nor committees
@@ -59,6 +59,10 @@ pub struct ClusterView {
     pub jobs: Vec<Job>,
     /// How every living shard began that others were cut or joined into, by group.
     pub born: Vec<BornShard>,
+    /// How often the leader of a shard reports its load, milliseconds; `None` while nobody asks for loads.
+    pub load_every_ms: Option<u64>,
+    /// The lead of a shard that its leader is to hand over, because of load.
+    pub lead: Option<LeadHint>,
 }
 
 impl ClusterView {
@@ -136,6 +140,8 @@ impl ClusterView {
             quarantined: audit::quarantined(view),
             jobs: jobs::under_way(view),
             born: jobs::born(view),
+            load_every_ms: jobs::scale::load_every_ms(view),
+            lead: jobs::scale::hint(view),
         })
     }
 
@@ -165,6 +171,8 @@ impl ClusterView {
             quarantined: Vec::new(),
             jobs: Vec::new(),
             born: Vec::new(),
+            load_every_ms: None,
+            lead: None,
         }
     }
 

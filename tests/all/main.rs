@@ -1,5 +1,5 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], [`nodes`], [`epochs`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`elastic`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`] and [`bank`], the real
+//! [`processes`], [`nodes`], [`epochs`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`elastic`], [`autoscale`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`] and [`bank`], the real
 //! program and `kill -9`.
 //!
 //! [`support`] starts clusters, makes payments and waits for events; [`history`] judges what clients
@@ -10,6 +10,7 @@
 mod anchors;
 mod asset_auditors;
 mod audit;
+mod autoscale;
 mod bad_transactions;
 mod bank;
 mod beacon_seats;

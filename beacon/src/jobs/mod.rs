@@ -32,7 +32,7 @@ pub mod table;
 pub use commit::{RootShape, SealedProof, apply_sealed};
 pub use plan::{Plan, Standing, plan};
 pub use report::{JobReport, Said, apply_report};
-pub use scale::{ScaleEvent, ScaleNote, ScalePolicy};
+pub use scale::{LeadHint, ScaleAction, ScaleEvent, ScaleNote, ScalePolicy};
 pub use shards::Shards;
 pub use table::{Asked, cancel, cut, next_deadline, propose, tick};
 

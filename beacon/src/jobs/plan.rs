@@ -98,17 +98,18 @@ impl Standing {
     }
 
     /// Whether a node may take a seat.
-    fn sound(&self, id: NodeId) -> bool {
+    pub(crate) fn sound(&self, id: NodeId) -> bool {
         let capacity = self.nodes.iter().any(|node| node.id == id && node.capacity > 0);
         capacity && self.barred.binary_search(&id).is_err()
     }
 
-    fn heard(&self, id: NodeId) -> bool {
+    /// Whether no majority misses a node.
+    pub(crate) fn heard(&self, id: NodeId) -> bool {
         self.silent.binary_search(&id).is_err()
     }
 
     /// Whether something is under way in a shard that a job would get in the way of.
-    fn busy(&self, group: GroupId) -> bool {
+    pub(crate) fn busy(&self, group: GroupId) -> bool {
         self.jobs.iter().any(|job| job.holds(group))
             || self.coming.iter().any(|coming| coming.group == group)
             || self.switching.iter().any(|(switching, _)| *switching == group)

@@ -1,11 +1,15 @@
 //! Scaling: by what the leaders of shards report of their load, the beacon begins jobs that a majority would have to ask for
 //! otherwise, or writes down that it would.
 //!
-//! Owns the policy, the last load of each shard, since when it is too much or too little, and the log. Off until more than half
+//! Owns the last load of each shard, since when it is too much or too little, what is begun, and the log. The limits are
+//! [`mod@policy`]'s, seats and leads that move by load [`balance`]'s. Off until more than half
 //! of the organisations want it. What is begun here is a job as any other, and can be taken back by any organisation.
+//!
+//! Nothing is begun while any job is under way, nor in a cool-down after the last one. Whatever was passed for long enough
+//! by then is begun right behind that.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use ledger::ids::{GroupId, JobId, NodeId, OrgId, TimeMs};
+use ledger::ids::{GroupId, JobId, NodeId, TimeMs};
 use ledger::layout::Layout;
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
@@ -14,82 +18,19 @@ use ledger::view::View;
 use crate::jobs::plan::{self, Standing};
 use crate::jobs::table::{self, Mail};
 use crate::jobs::{self, JobKind};
-use crate::limits::{
-    LOAD_FRESH_MS, SCALE_COOLDOWN_MS_MAX, SCALE_NOTES_MAX, SCALE_SUSTAINED_MS_MAX, SCALE_SUSTAINED_MS_MIN, SHARDS_MAX,
-};
+use crate::limits::SCALE_NOTES_MAX;
 use crate::machine::{CommandOutcome, Executed};
-use crate::majority::{self, Verdict};
 use crate::registry;
 
-/// Version written into everything here.
-pub const SCALE_VERSION: u8 = 1;
+pub mod balance;
+pub mod policy;
 
-/// When the beacon cuts and joins shards by itself. A limit of zero is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct ScalePolicy {
-    /// Format version, [`SCALE_VERSION`].
-    pub version: u8,
-    /// Whether it does anything at all. While it does not, no loads are taken.
-    pub on: bool,
-    /// Whether it only writes down what it would do.
-    pub dry_run: bool,
-    /// A shard with more accounts is cut.
-    pub split_accounts: u64,
-    /// A shard with more transactions a second is cut.
-    pub split_tps: u32,
-    /// Two halves with fewer accounts together, and fewer transactions, are joined.
-    pub merge_accounts: u64,
-    /// Two halves with fewer transactions a second together, and fewer accounts, are joined.
-    pub merge_tps: u32,
-    /// How long that has to hold without a pause, milliseconds.
-    pub sustained_ms: u64,
-    /// How long after a change of the layout nothing is begun, milliseconds.
-    pub cooldown_ms: u64,
-    /// Shards that are left, at least.
-    pub shards_min: u16,
-    /// Shards that there are, at most.
-    pub shards_max: u16,
-}
+pub use balance::{LeadHint, best_lead, best_move, hint};
+pub(crate) use policy::load_every_ms;
+pub use policy::{ScalePolicy, policy, policy_key, set};
 
-impl ScalePolicy {
-    /// The policy of a cluster that has decided on none.
-    pub const DEFAULT: Self = Self {
-        version: SCALE_VERSION,
-        on: false,
-        dry_run: true,
-        split_accounts: 0,
-        split_tps: 0,
-        merge_accounts: 0,
-        merge_tps: 0,
-        sustained_ms: 10 * 60 * 1000,
-        cooldown_ms: 60 * 60 * 1000,
-        shards_min: 1,
-        shards_max: 1024,
-    };
-
-    /// Whether it is within limits, and what it joins it would not cut again: half as much is the most that is joined.
-    fn well_formed(&self) -> bool {
-        let apart = |merge: u64, split: u64| split == 0 || merge.saturating_mul(2) <= split;
-        self.version == SCALE_VERSION
-            && (SCALE_SUSTAINED_MS_MIN..=SCALE_SUSTAINED_MS_MAX).contains(&self.sustained_ms)
-            && self.cooldown_ms <= SCALE_COOLDOWN_MS_MAX
-            && self.shards_min >= 1
-            && self.shards_min <= self.shards_max
-            && usize::from(self.shards_max) <= SHARDS_MAX
-            && apart(self.merge_accounts, self.split_accounts)
-            && apart(self.merge_tps.into(), self.split_tps.into())
-    }
-
-    fn too_much(&self, load: &Load) -> bool {
-        let over = |limit: u64, found: u64| limit > 0 && found > limit;
-        over(self.split_accounts, load.accounts) || over(self.split_tps.into(), load.tps.into())
-    }
-
-    fn too_little(&self, one: &Load, other: &Load) -> bool {
-        one.accounts.saturating_add(other.accounts) < self.merge_accounts
-            && one.tps.saturating_add(other.tps) < self.merge_tps
-    }
-}
+/// Version written into everything here. Version 1 moved neither seats nor leads.
+pub const SCALE_VERSION: u8 = 2;
 
 /// What a shard has and does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -100,6 +41,20 @@ pub struct Load {
     pub bytes: u64,
     /// Transactions a second.
     pub tps: u32,
+}
+
+impl Load {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self { accounts: 0, bytes: 0, tps: 0 };
+
+    /// What two shards have together.
+    fn with(self, other: Self) -> Self {
+        Self {
+            accounts: self.accounts.saturating_add(other.accounts),
+            bytes: self.bytes.saturating_add(other.bytes),
+            tps: self.tps.saturating_add(other.tps),
+        }
+    }
 }
 
 /// The last load of a shard.
@@ -121,15 +76,62 @@ pub struct GroupLoad {
     pub merge_since_ms: Option<TimeMs>,
 }
 
+/// What a limit speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum ScaleAction {
+    /// A job.
+    Job(JobKind),
+    /// That another member leads a shard.
+    Lead {
+        /// The shard.
+        group: GroupId,
+        /// Who leads it.
+        from: NodeId,
+        /// Who is to.
+        to: NodeId,
+    },
+}
+
+impl ScaleAction {
+    /// Its name in answers.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Job(kind) => kind.name(),
+            Self::Lead { .. } => "lead",
+        }
+    }
+
+    /// The shards that it is about, the left one first.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
+        match self {
+            Self::Job(kind) => kind.groups(),
+            Self::Lead { group, .. } => vec![*group],
+        }
+    }
+
+    /// From which node to which one, if a seat or a lead moves.
+    #[must_use]
+    pub const fn nodes(&self) -> Option<(NodeId, NodeId)> {
+        match self {
+            Self::Job(JobKind::Move { from, to, .. }) | Self::Lead { from, to, .. } => Some((*from, *to)),
+            Self::Job(JobKind::Split { .. } | JobKind::Merge { .. }) => None,
+        }
+    }
+}
+
 /// What became of it when a limit was passed for long enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum ScaleEvent {
     /// A job was begun.
     Began(JobId),
-    /// One would have been, if the policy said so.
+    /// It would have been begun, or asked for, if the policy said so.
     WouldBegin,
     /// Something spoke against it.
     Refused(Reject),
+    /// A node was asked to give a lead away.
+    Asked,
 }
 
 /// A line of what was decided.
@@ -140,32 +142,20 @@ pub struct ScaleNote {
     /// Counts the lines.
     pub number: u64,
     /// What a limit speaks for.
-    pub kind: JobKind,
+    pub action: ScaleAction,
     /// What was done.
     pub event: ScaleEvent,
-    /// The load that it follows from: of two shards that of both.
+    /// The load that it follows from: of two shards that of both, of a seat or a lead that of its shard.
     pub load: Load,
     /// Time of the beacon's block.
     pub time_ms: TimeMs,
 }
 
-const PROPOSAL: &[u8] = b"scale-proposal/";
 const LOAD: &[u8] = b"load/";
 const NOTE: &[u8] = b"scalelog/";
 
-/// Key of the [`ScalePolicy`] in force.
-#[must_use]
-pub fn policy_key() -> Vec<u8> {
-    registry::key(b"scale", &[])
-}
-
 fn load_key(group: GroupId) -> Vec<u8> {
     registry::key(LOAD, &[&group.0.to_be_bytes()])
-}
-
-/// The policy in force.
-pub fn policy(view: &mut View<'_>) -> ScalePolicy {
-    view.load(&policy_key()).unwrap_or(ScalePolicy::DEFAULT)
 }
 
 /// The last loads, by group.
@@ -178,43 +168,13 @@ pub fn notes(view: &mut View<'_>) -> Vec<ScaleNote> {
     registry::family(view, &registry::key(NOTE, &[])).into_iter().map(|(_, note)| note).collect()
 }
 
-/// Forgets the load of a shard that has ended.
+/// Forgets what was reported of a shard that has ended. The caller tells followers.
 pub(crate) fn forget_group(view: &mut View<'_>, group: GroupId) {
     let key = load_key(group);
     if view.get(&key).is_some() {
         registry::remove(view, key);
     }
-}
-
-/// Takes an organisation's approval of a policy; the one that makes a majority puts it in force. What was reported before
-/// counts no more: time runs anew.
-///
-/// # Errors
-/// [`Reject::ScaleForm`], and [`Reject::Busy`] when too many proposals wait. The view is then unchanged.
-pub fn set(
-    view: &mut View<'_>,
-    at: &BlockContext,
-    signer: OrgId,
-    wanted: ScalePolicy,
-    until_ms: TimeMs,
-) -> Result<Executed, Reject> {
-    if !wanted.well_formed() {
-        return Err(Reject::ScaleForm);
-    }
-    if wanted == policy(view) {
-        return Ok(CommandOutcome::Applied.into());
-    }
-    let proposal = (PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&wanted)]));
-    match majority::approve(view, at, proposal, wanted, (signer, until_ms))? {
-        Verdict::Waits(pending) => return Ok(pending.into()),
-        // What was approved beside it was about another policy in force.
-        Verdict::Decided(decided) => decided.close(view, |_| true),
-    }
-    registry::put(view, policy_key(), &wanted);
-    for load in loads(view) {
-        registry::remove(view, load_key(load.group));
-    }
-    Ok(CommandOutcome::Applied.into())
+    balance::forget_group(view, group);
 }
 
 /// A leader has reported what its shard has and does.
@@ -233,79 +193,76 @@ pub(crate) fn observe(
     if !policy.on || committee.is_none_or(|committee| committee.index_of(node).is_none()) {
         return Err(Reject::ReportForm);
     }
+    balance::led_by(view, group, node);
     let before: Option<GroupLoad> = view.load(&load_key(group));
-    let before = before.filter(|before| is_fresh(before.taken_ms, at.time_ms));
+    let before = before.filter(|before| policy.is_fresh(before.taken_ms, at.time_ms));
     let since = |holds: bool, since: Option<TimeMs>| holds.then(|| since.unwrap_or(at.time_ms));
     let split_since_ms = since(policy.too_much(&load), before.and_then(|before| before.split_since_ms));
     let merge_since_ms = before.and_then(|before| before.merge_since_ms);
     let taken_ms = at.time_ms;
     let now = GroupLoad { version: SCALE_VERSION, group, node, load, taken_ms, split_since_ms, merge_since_ms };
     registry::put(view, load_key(group), &now);
-    let long =
-        |since: Option<TimeMs>| since.is_some_and(|since| at.time_ms.0.saturating_sub(since.0) >= policy.sustained_ms);
-    let mail = if long(split_since_ms) {
-        act(view, at, &policy, JobKind::Split { group }, load)
-    } else if let Some((kind, both)) = halves(view, at, &policy, &layout, group)
-        && long(merge_since(view, kind))
+    let halves = halves(view, at, &policy, (&layout, group, before.is_none()));
+    let mut mail = None;
+    if policy.is_long(split_since_ms, at.time_ms) {
+        mail = act(view, at, &policy, JobKind::Split { group }, load);
+    } else if let Some((kind, both, since)) = halves
+        && policy.is_long(Some(since), at.time_ms)
     {
-        act(view, at, &policy, kind, both)
-    } else {
-        Mail::new()
-    };
+        mail = act(view, at, &policy, kind, both);
+    }
+    let mail = mail.unwrap_or_else(|| balance::look(view, at, &policy));
     Ok(Some(Executed { mail, ..CommandOutcome::Applied.into() }))
 }
 
-fn is_fresh(then: TimeMs, now: TimeMs) -> bool {
-    now.0.saturating_sub(then.0) <= LOAD_FRESH_MS
-}
-
-/// The shard with its other half, left first, and what both have together, where that is too little. Notes since when.
+/// The shard with its other half, left first, what both have together, and since when, where that is too little. The left
+/// half remembers it. Behind a pause in the reports of either one time runs anew.
 fn halves(
     view: &mut View<'_>,
     at: &BlockContext,
     policy: &ScalePolicy,
-    layout: &Layout,
-    group: GroupId,
-) -> Option<(JobKind, Load)> {
+    (layout, group, paused): (&Layout, GroupId, bool),
+) -> Option<(JobKind, Load, TimeMs)> {
     let whole = layout.prefix_of(group)?.parent()?;
     let half = |right: bool| layout.shards.iter().find(|shard| shard.prefix == whole.child(right));
     let (left, right) = (half(false)?.group, half(true)?.group);
     let one: GroupLoad = view.load(&load_key(left))?;
     let other: Option<GroupLoad> = view.load(&load_key(right));
-    let other = other.filter(|other| is_fresh(other.taken_ms, at.time_ms) && is_fresh(one.taken_ms, at.time_ms));
-    let little = other.filter(|other| policy.too_little(&one.load, &other.load));
-    let since = little.map(|_| one.merge_since_ms.unwrap_or(at.time_ms));
+    let fresh = |load: &GroupLoad| policy.is_fresh(load.taken_ms, at.time_ms);
+    let both = other.filter(|other| fresh(&one) && fresh(other)).map(|other| one.load.with(other.load));
+    let little = both.filter(|both| policy.too_little(both));
+    let since = little.map(|_| one.merge_since_ms.filter(|_| !paused).unwrap_or(at.time_ms));
     if since != one.merge_since_ms {
         registry::put(view, load_key(left), &GroupLoad { merge_since_ms: since, ..one });
     }
-    let other = little?.load;
-    let both = Load {
-        accounts: one.load.accounts.saturating_add(other.accounts),
-        bytes: one.load.bytes.saturating_add(other.bytes),
-        tps: one.load.tps.saturating_add(other.tps),
+    Some((JobKind::Merge { left, right }, little?, since?))
+}
+
+/// Whether nothing may be begun now: a job is under way, whoever asked for it, or what was done last is not long ago. In a
+/// dry run what would have been begun counts, so that its log shows as much as there would have been.
+fn rests(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy) -> bool {
+    let all = jobs::jobs(view);
+    let own = all.iter().filter(|job| job.by_scale).map(|job| job.since_ms).max();
+    let would = |note: &ScaleNote| {
+        policy.dry_run && note.event == ScaleEvent::WouldBegin && matches!(note.action, ScaleAction::Job(_))
     };
-    Some((JobKind::Merge { left, right }, both))
+    let would = notes(view).into_iter().filter(would).map(|note| note.time_ms).max();
+    let last = [jobs::counters(view).reshaped_ms, own, would].into_iter().flatten().max();
+    let cools = last.is_some_and(|then| at.time_ms.0.saturating_sub(then.0) < policy.cooldown_ms);
+    cools || all.iter().any(|job| job.phase.under_way())
 }
 
-/// Since when two halves have had too little.
-fn merge_since(view: &mut View<'_>, kind: JobKind) -> Option<TimeMs> {
-    let left = *kind.groups().first()?;
-    view.load::<GroupLoad>(&load_key(left))?.merge_since_ms
-}
-
-/// Does what a limit speaks for, if nothing else that the policy says speaks against it; then time runs anew.
-fn act(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy, kind: JobKind, load: Load) -> Mail {
+/// Does what a limit speaks for, if nothing else that the policy says speaks against it; then time runs anew. `None` when
+/// it waits.
+fn act(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy, kind: JobKind, load: Load) -> Option<Mail> {
     let shards = registry::layout(view).map_or(0, |layout| layout.shards.len());
     let capped = match kind {
         JobKind::Split { .. } => shards >= usize::from(policy.shards_max),
         JobKind::Merge { .. } => shards <= usize::from(policy.shards_min),
-        JobKind::Move { .. } => true,
+        JobKind::Move { .. } => false,
     };
-    let reshaped = jobs::counters(view).reshaped_ms;
-    let cools = reshaped.is_some_and(|then| at.time_ms.0.saturating_sub(then.0) < policy.cooldown_ms);
-    let open = |job: &jobs::Job| job.by_scale && job.phase.is_open();
-    if capped || cools || jobs::jobs(view).iter().any(open) {
-        return Mail::new();
+    if capped || rests(view, at, policy) {
+        return None;
     }
     let (event, mail) = if policy.dry_run {
         let standing = Standing::read(view, at.time_ms);
@@ -317,21 +274,21 @@ fn act(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy, kind: JobKi
             Err(reject) => (ScaleEvent::Refused(reject), Mail::new()),
         }
     };
-    for group in kind.groups() {
+    for group in kind.parents() {
         if let Some(known) = view.load::<GroupLoad>(&load_key(group)) {
             let anew = GroupLoad { split_since_ms: None, merge_since_ms: None, ..known };
             registry::put(view, load_key(group), &anew);
         }
     }
-    write_note(view, at, kind, event, load);
-    mail
+    write_note(view, at, ScaleAction::Job(kind), event, load);
+    Some(mail)
 }
 
 /// Writes a line; the oldest goes when there are too many.
-fn write_note(view: &mut View<'_>, at: &BlockContext, kind: JobKind, event: ScaleEvent, load: Load) {
+fn write_note(view: &mut View<'_>, at: &BlockContext, action: ScaleAction, event: ScaleEvent, load: Load) {
     let known: Vec<(Vec<u8>, ScaleNote)> = registry::family(view, &registry::key(NOTE, &[]));
     let number = known.last().map_or(0, |(_, note)| note.number + 1);
-    let note = ScaleNote { version: SCALE_VERSION, number, kind, event, load, time_ms: at.time_ms };
+    let note = ScaleNote { version: SCALE_VERSION, number, action, event, load, time_ms: at.time_ms };
     registry::put(view, registry::key(NOTE, &[&number.to_be_bytes()]), &note);
     let surplus = (known.len() + 1).saturating_sub(SCALE_NOTES_MAX);
     known.into_iter().take(surplus).for_each(|(key, _)| registry::remove(view, key));

@@ -7,7 +7,7 @@ use ledger::lineage::BornShard;
 use ledger::view::View;
 
 use crate::jobs::plan::Standing;
-use crate::jobs::scale::{self, GroupLoad, ScaleNote, ScalePolicy};
+use crate::jobs::scale::{self, GroupLoad, LeadHint, ScaleNote, ScalePolicy};
 use crate::jobs::{self, Job};
 
 /// Version written into new [`Shards`].
@@ -26,12 +26,14 @@ pub struct Shards {
     pub ended: Vec<Job>,
     /// How living shards began that others were cut or joined into, by group.
     pub born: Vec<BornShard>,
-    /// When the beacon cuts and joins shards by itself.
+    /// What the beacon does by itself about load.
     pub policy: ScalePolicy,
     /// The last loads of shards, by group. None while the policy is off.
     pub loads: Vec<GroupLoad>,
     /// What was decided about scaling, the latest last.
     pub notes: Vec<ScaleNote>,
+    /// The lead that is to move because of load.
+    pub lead: Option<LeadHint>,
 }
 
 impl Shards {
@@ -46,6 +48,7 @@ impl Shards {
             policy: scale::policy(view),
             loads: scale::loads(view),
             notes: scale::notes(view),
+            lead: scale::hint(view),
         })
     }
 

@@ -123,7 +123,7 @@ fn the_commands_about_jobs() {
         (BeaconCommand::CancelJob { job }, "22 0500000000000000"),
         (
             BeaconCommand::SetScale(ScalePolicy::DEFAULT),
-            "23 01 00 01 0000000000000000 00000000 0000000000000000 00000000 c027090000000000 80ee360000000000 0100 0004",
+            "23 02 00 01 0000000000000000 00000000 0000000000000000 00000000 c027090000000000 80ee360000000000 0100 0004 00000000 00000000 19 c027090000000000",
         ),
     ] {
         assert_eq!(hex::encode(borsh::to_vec(&command).unwrap()), expected.replace(' ', ""), "{command:?}");

@@ -2,7 +2,7 @@
 
 use beacon::command::BeaconCommand;
 use beacon::jobs::scale::{self, GroupLoad};
-use beacon::jobs::{self, JobKind, Phase, Said, ScaleEvent, ScalePolicy};
+use beacon::jobs::{self, JobKind, Phase, Said, ScaleAction, ScaleEvent, ScalePolicy};
 use beacon::machine::{CommandOutcome, Executed};
 use ledger::ids::{GroupId, JobId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
@@ -11,7 +11,9 @@ use ledger::view::View;
 use crate::jobs::{ALIKE, SHARDS, SPLIT, seven};
 use crate::nodes::World;
 
-const POLICY: ScalePolicy = ScalePolicy {
+const SPLITS: ScaleAction = ScaleAction::Job(SPLIT);
+
+pub const POLICY: ScalePolicy = ScalePolicy {
     on: true,
     dry_run: false,
     split_accounts: 1000,
@@ -26,7 +28,7 @@ const POLICY: ScalePolicy = ScalePolicy {
 };
 
 impl World {
-    fn set_scale(&mut self, by: u16, policy: ScalePolicy) -> Result<Executed, Reject> {
+    pub fn set_scale(&mut self, by: u16, policy: ScalePolicy) -> Result<Executed, Reject> {
         let until = TimeMs(self.now + 60_000);
         self.event(|view, at| scale::set(view, at, OrgId(by), policy, until))
     }
@@ -43,12 +45,12 @@ impl World {
         }
     }
 
-    fn noted(&self) -> Vec<(JobKind, ScaleEvent)> {
+    pub fn noted(&self) -> Vec<(ScaleAction, ScaleEvent)> {
         let notes = scale::notes(&mut View::new(&self.state));
-        notes.iter().map(|note| (note.kind, note.event)).collect()
+        notes.iter().map(|note| (note.action, note.event)).collect()
     }
 
-    fn open_jobs(&self) -> Vec<JobKind> {
+    pub fn open_jobs(&self) -> Vec<JobKind> {
         jobs::under_way(&mut View::new(&self.state)).into_iter().map(|job| job.kind).collect()
     }
 
@@ -57,7 +59,7 @@ impl World {
     }
 }
 
-fn world(policy: ScalePolicy) -> World {
+pub fn world(policy: ScalePolicy) -> World {
     let mut world = World::of(seven());
     let waits = CommandOutcome::Pending { approvals: 1, needed: 2 };
     assert_eq!(world.set_scale(1, policy).unwrap().outcome, waits);
@@ -77,7 +79,7 @@ fn a_shard_that_has_too_much_for_long_is_cut() {
         assert_eq!(world.noted(), [], "not for long enough");
         world.now += 1_000;
         world.load(SHARDS[2], accounts, tps);
-        assert_eq!(world.noted(), [(SPLIT, ScaleEvent::Began(JobId(1)))]);
+        assert_eq!(world.noted(), [(SPLITS, ScaleEvent::Began(JobId(1)))]);
         let job = world.job(JobId(1));
         assert_eq!((job.kind, job.phase, job.by_scale), (SPLIT, Phase::Preparing, true));
         assert_eq!((job.approvals.len(), job.manual), (0, false));
@@ -109,42 +111,149 @@ fn less_in_between_or_a_pause_begins_the_time_anew() {
     assert_eq!(world.say(1, GroupId::BEACON, foreign), Err(Reject::ReportForm));
 }
 
+impl World {
+    /// Two shards have such loads, accounts and transactions a second, in so many rounds of reports.
+    fn rounds(&mut self, count: usize, loads: [(GroupId, u64, u32); 2]) {
+        for _ in 0..count {
+            for (group, accounts, tps) in loads {
+                let node = if group == SHARDS[1] { 3 } else { 1 };
+                self.say(node, group, Said::Load { accounts, bytes: 0, tps }).unwrap();
+            }
+            self.now += 30_000;
+        }
+    }
+}
+
 #[test]
 fn two_halves_that_have_too_little_for_long_are_joined() {
     let mut world = world(POLICY);
     world.loaded(SHARDS[2], 99, 9);
     assert_eq!(world.noted(), [], "of the other half nothing is known");
-    world.load(SHARDS[3], 100, 10);
-    world.now += 30_000;
-    world.load(SHARDS[3], 101, 10);
-    world.now += 30_000;
-    world.load(SHARDS[3], 100, 10);
+    let [little, more] = [100, 101].map(|accounts| [(SHARDS[2], 99, 9), (SHARDS[3], accounts, 10)]);
+    world.rounds(1, little);
+    world.rounds(1, more);
+    world.rounds(2, little);
     assert_eq!(world.noted(), [], "together too many in between");
-    world.now += 60_000;
-    world.load(SHARDS[2], 99, 9);
-    assert_eq!(world.noted(), [(ALIKE, ScaleEvent::Began(JobId(1)))]);
+    world.rounds(1, little);
+    assert_eq!(world.noted(), [(ScaleAction::Job(ALIKE), ScaleEvent::Began(JobId(1)))]);
     assert_eq!(world.open_jobs(), [ALIKE]);
 }
 
 #[test]
+fn a_pause_of_either_half_begins_the_time_anew() {
+    for (silent, heard) in [(SHARDS[2], SHARDS[3]), (SHARDS[3], SHARDS[2])] {
+        let mut world = world(ScalePolicy { sustained_ms: 300_000, ..POLICY });
+        let little = [(SHARDS[2], 99, 9), (SHARDS[3], 99, 9)];
+        world.rounds(2, little);
+        for _ in 0..5 {
+            world.load(heard, 99, 9);
+            world.now += 30_000;
+        }
+        world.now += 30_000;
+        world.load(silent, 99, 9);
+        world.rounds(9, little);
+        assert_eq!(world.noted(), [], "{silent}: nobody knows what was in between");
+        world.rounds(3, little);
+        assert_eq!(world.noted().len(), 1, "{silent}");
+    }
+}
+
+#[test]
+fn only_the_halves_of_one_prefix_are_joined() {
+    let mut world = world(POLICY);
+    for _ in 0..5 {
+        world.rounds(1, [(SHARDS[0], 500, 0), (SHARDS[1], 1, 0)]);
+        world.rounds(1, [(SHARDS[2], 1, 0), (SHARDS[3], 500, 0)]);
+    }
+    assert_eq!(world.noted(), [], "neighbours that are idle are no halves");
+}
+
+#[test]
+fn a_limit_that_is_not_set_is_none() {
+    let none = ScalePolicy { split_accounts: 0, split_tps: 0, merge_accounts: 0, merge_tps: 0, ..POLICY };
+    let rows: [(&str, ScalePolicy, u64, u32, bool); 8] = [
+        ("no limit at all", none, 0, 0, false),
+        ("accounts alone", ScalePolicy { merge_accounts: 200, ..none }, 99, 5_000, true),
+        ("accounts alone, too many", ScalePolicy { merge_accounts: 200, ..none }, 100, 0, false),
+        ("a rate alone", ScalePolicy { merge_tps: 20, ..none }, 5_000, 9, true),
+        ("a rate alone, too high", ScalePolicy { merge_tps: 20, ..none }, 0, 10, false),
+        ("what would be cut again", ScalePolicy { merge_tps: 20, split_accounts: 1000, ..none }, 251, 0, false),
+        ("half of what is cut", ScalePolicy { merge_tps: 20, split_accounts: 1000, ..none }, 250, 0, true),
+        ("what would be cut again, by rate", ScalePolicy { merge_accounts: 20, split_tps: 100, ..none }, 0, 26, false),
+    ];
+    for (what, policy, accounts, tps, joins) in rows {
+        let mut world = world(policy);
+        world.rounds(4, [(SHARDS[2], accounts, tps), (SHARDS[3], accounts, tps)]);
+        assert_eq!(world.noted().len(), usize::from(joins), "{what}");
+    }
+}
+
+#[test]
+fn load_that_flaps_changes_nothing() {
+    let mut world = world(POLICY);
+    for _ in 0..20 {
+        world.rounds(1, [(SHARDS[2], 1001, 101), (SHARDS[3], 1, 1)]);
+        world.rounds(1, [(SHARDS[2], 1, 1), (SHARDS[3], 1, 1)]);
+    }
+    assert_eq!((world.noted(), world.open_jobs()), (vec![], vec![]));
+}
+
+#[test]
+fn nothing_is_begun_while_a_job_is_under_way_whoever_asked_for_it() {
+    let mut world = world(POLICY);
+    let elsewhere = JobKind::Split { group: SHARDS[0] };
+    world.propose(1, elsewhere, true).unwrap();
+    let id = world.decide(elsewhere, true);
+    world.loaded(SHARDS[2], 1001, 0);
+    assert_eq!((world.noted(), world.open_jobs()), (vec![], vec![elsewhere]));
+    world.event(|view, at| jobs::cancel(view, at, OrgId(1), id)).unwrap();
+    world.load(SHARDS[2], 1001, 0);
+    assert_eq!(world.open_jobs(), [SPLIT], "it was too much for long enough, and nothing is in the way any more");
+}
+
+#[test]
+fn what_was_taken_back_is_not_begun_again_at_once() {
+    let mut world = world(POLICY);
+    world.loaded(SHARDS[2], 1001, 0);
+    world.event(|view, at| jobs::cancel(view, at, OrgId(3), JobId(1))).unwrap();
+    for _ in 0..6 {
+        world.loaded(SHARDS[2], 1001, 0);
+        assert_eq!(world.open_jobs(), []);
+    }
+    world.loaded(SHARDS[2], 1001, 0);
+    assert_eq!((world.open_jobs(), world.noted().len()), (vec![SPLIT], 2));
+}
+
+#[test]
 fn a_dry_run_writes_down_what_would_be_done_and_does_nothing() {
-    let mut world = world(ScalePolicy { dry_run: true, ..POLICY });
+    let mut world = world(ScalePolicy { dry_run: true, cooldown_ms: 0, ..POLICY });
     let before = world.view();
     world.loaded(SHARDS[2], 1001, 0);
-    assert_eq!(world.noted(), [(SPLIT, ScaleEvent::WouldBegin)]);
+    assert_eq!(world.noted(), [(SPLITS, ScaleEvent::WouldBegin)]);
     world.load(SHARDS[2], 1001, 0);
     assert_eq!(world.noted().len(), 1, "once in a while");
     assert_eq!((world.view(), world.open_jobs()), (before, vec![]), "nobody has anything to follow");
     // What speaks against it is written down as well: here, that a seat is moving.
     world.command(3, &BeaconCommand::SetNodeCapacity { node: NodeId(3), capacity: 0 }).unwrap();
     world.loaded(SHARDS[2], 1001, 0);
-    assert_eq!(world.noted()[1..], [(SPLIT, ScaleEvent::Refused(Reject::ShardBusy))]);
+    assert_eq!(world.noted()[1..], [(SPLITS, ScaleEvent::Refused(Reject::ShardBusy))]);
     for _ in 0..40 {
         world.loaded(SHARDS[2], 1001, 0);
     }
     let notes = scale::notes(&mut View::new(&world.state));
     assert_eq!(notes.len(), 32);
     assert!(notes[0].number > 0 && notes.windows(2).all(|pair| pair[0].number + 1 == pair[1].number));
+}
+
+#[test]
+fn a_dry_run_rests_as_long_as_it_would_have() {
+    let mut world = world(ScalePolicy { dry_run: true, ..POLICY });
+    for _ in 0..7 {
+        world.loaded(SHARDS[2], 1001, 0);
+        assert_eq!(world.noted(), [(SPLITS, ScaleEvent::WouldBegin)]);
+    }
+    world.loaded(SHARDS[2], 1001, 0);
+    assert_eq!(world.noted().len(), 2);
 }
 
 #[test]
@@ -180,16 +289,19 @@ fn one_at_a_time_not_too_many_and_not_right_behind_a_change() {
 #[test]
 fn limits_that_contradict_each_other_are_refused() {
     let mut world = World::of(seven());
-    let rows: [(&str, ScalePolicy); 9] = [
-        ("another version", ScalePolicy { version: 2, ..POLICY }),
+    let rows: [(&str, ScalePolicy); 12] = [
+        ("another version", ScalePolicy { version: 1, ..POLICY }),
         ("what is joined would be cut", ScalePolicy { merge_accounts: 501, ..POLICY }),
         ("what is joined would be cut, by rate", ScalePolicy { merge_tps: 51, ..POLICY }),
         ("more at least than at most", ScalePolicy { shards_min: 7, ..POLICY }),
         ("no shard at all", ScalePolicy { shards_min: 0, ..POLICY }),
         ("more than there may be", ScalePolicy { shards_max: 1025, ..POLICY }),
-        ("at once", ScalePolicy { sustained_ms: 59_999, ..POLICY }),
+        ("at once", ScalePolicy { sustained_ms: 9_999, ..POLICY }),
         ("after days", ScalePolicy { sustained_ms: 86_400_001, ..POLICY }),
         ("hardly ever", ScalePolicy { cooldown_ms: 31 * 86_400_000, ..POLICY }),
+        ("leads hardly ever", ScalePolicy { lead_cooldown_ms: 31 * 86_400_000, ..POLICY }),
+        ("for nothing", ScalePolicy { margin_percent: 9, ..POLICY }),
+        ("what nothing is worth", ScalePolicy { margin_percent: 91, ..POLICY }),
     ];
     for (what, policy) in rows {
         assert_eq!(world.set_scale(1, policy), Err(Reject::ScaleForm), "{what}");
@@ -203,11 +315,13 @@ fn a_new_policy_begins_all_times_anew() {
     let mut world = world(POLICY);
     world.load(SHARDS[2], 1001, 0);
     assert!(world.loads_of(SHARDS[2]).is_some_and(|load| load.split_since_ms.is_some()));
+    assert_eq!(world.view().load_every_ms, Some(30_000), "twice in the time that counts");
     let off = ScalePolicy { on: false, ..POLICY };
     for org in [2, 3] {
         world.set_scale(org, off).unwrap();
     }
     assert!(world.loads_of(SHARDS[2]).is_none());
+    assert_eq!(world.view().load_every_ms, None, "nobody asks for loads any more");
     let load = Said::Load { accounts: 5000, bytes: 0, tps: 0 };
     assert_eq!(world.say(1, SHARDS[2], load), Err(Reject::ReportForm));
     assert_eq!(world.set_scale(1, off).unwrap().outcome, CommandOutcome::Applied, "it is in force already");

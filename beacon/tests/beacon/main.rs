@@ -11,6 +11,7 @@ mod engine;
 mod epochs;
 mod golden;
 mod jobs;
+mod jobs_balance;
 mod jobs_commit;
 mod jobs_laws;
 mod jobs_plan;

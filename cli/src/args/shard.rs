@@ -195,7 +195,7 @@ pub enum ShardScale {
     },
     /// Propose other limits, or approve the same proposal of another organisation
     #[command(
-        after_help = "Example:\n  seamark shard scale set dry-run --split-accounts 1000000 --as org-a\n  seamark shard scale set on --split-tps 2000 --merge-tps 200 --as org-a\n  seamark shard scale set off --as org-a\n\nThey are in force once more than half of the organisations have sent exactly these. What is not\nnamed stays as it is. A limit of 0 is none."
+        after_help = "Example:\n  seamark shard scale set dry-run --split-accounts 1000000 --as org-a\n  seamark shard scale set on --split-tps 2000 --merge-tps 200 --as org-a\n  seamark shard scale set on --move-tps 4000 --lead-tps 2000 --margin 25 --as org-a\n  seamark shard scale set off --as org-a\n\nThey are in force once more than half of the organisations have sent exactly these. What is not\nnamed stays as it is. A limit of 0 is none."
     )]
     Set(SetScale),
     /// Show what was decided by the limits, the latest last
@@ -222,16 +222,28 @@ pub struct SetScale {
     /// Cut a shard with more transactions a second
     #[arg(long, value_name = "N")]
     pub split_tps: Option<u32>,
-    /// Join two halves with fewer accounts together
+    /// Join two halves with fewer accounts together, where they are below the other limit, too
     #[arg(long, value_name = "N")]
     pub merge_accounts: Option<u64>,
-    /// Join two halves with fewer transactions a second together
+    /// Join two halves with fewer transactions a second together, where they are below the other limit, too
     #[arg(long, value_name = "N")]
     pub merge_tps: Option<u32>,
+    /// Move a seat away from a node whose seats have more transactions a second together
+    #[arg(long, value_name = "N")]
+    pub move_tps: Option<u32>,
+    /// Move a lead away from a node that leads shards with more transactions a second together
+    #[arg(long, value_name = "N")]
+    pub lead_tps: Option<u32>,
+    /// By how much the greater load of the two nodes has to fall for a seat or a lead to move, percent
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(10..=90))]
+    pub margin: Option<u8>,
     /// How long that has to hold, seconds
     #[arg(long, value_name = "S")]
     pub sustained: Option<u64>,
-    /// How long nothing is begun after a change of the layout, seconds
+    /// How long no other lead moves after one did, seconds
+    #[arg(long, value_name = "S")]
+    pub lead_cooldown: Option<u64>,
+    /// How long nothing is begun after a change of the layout or a job of scaling, seconds
     #[arg(long, value_name = "S")]
     pub cooldown: Option<u64>,
     /// Shards that are left, at least
@@ -252,6 +264,6 @@ pub enum ScaleArg {
     Off,
     /// Write down what would be done
     DryRun,
-    /// Cut and join shards
+    /// Cut and join shards, move seats and leads
     On,
 }

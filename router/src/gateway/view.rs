@@ -57,6 +57,10 @@ pub struct ClusterView {
     pub jobs: Arc<Vec<beacon::Job>>,
     /// The living shards that others were cut or joined into.
     pub born: Arc<Vec<BornShard>>,
+    /// How often the leader of a shard reports its load, milliseconds; `None` while nobody asks for loads.
+    pub load_every_ms: Option<u64>,
+    /// The lead of a shard that its leader is to hand over, because of load.
+    pub lead: Option<beacon::LeadHint>,
     /// Who leads which group, as far as somebody said.
     pub leaders: BTreeMap<GroupId, NodeId>,
     /// Revision of the registry this stands at; that of the genesis is 1.
@@ -91,6 +95,8 @@ impl ClusterView {
             quarantined: Arc::default(),
             jobs: Arc::default(),
             born: Arc::default(),
+            load_every_ms: None,
+            lead: None,
             leaders: BTreeMap::new(),
             revision: 1,
             beacon_height: 0,
@@ -131,6 +137,8 @@ impl ClusterView {
         self.quarantined = Arc::new(registry.quarantined.iter().copied().collect());
         self.jobs = Arc::new(registry.jobs.clone());
         self.born = Arc::new(registry.born.clone());
+        self.load_every_ms = registry.load_every_ms;
+        self.lead = registry.lead;
         self.revision = registry.revision;
         self.beacon_height = height.0;
         true

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use self::lineage::is_late;
 use crate::server::group::{AdmitError, HostContext, Logs, OpenGroup, Seat};
 use crate::server::intake::check_arrivals;
+use crate::server::leads::Leads;
 use crate::server::leaving;
 use crate::server::local::Hosted;
 use crate::server::membership;
@@ -59,6 +60,7 @@ pub struct Hosting {
     /// once.
     opened: Mutex<BTreeMap<GroupId, HostContext>>,
     warm: Warm,
+    leads: Leads,
     /// Shards that have ended and are still here: the blocks whose certificates were asked for, and looks at one that may
     /// go.
     ending: Mutex<BTreeMap<GroupId, (BTreeSet<Height>, u32)>>,
@@ -88,7 +90,8 @@ impl Hosting {
     #[must_use]
     pub fn new(hosted: Arc<Hosted>, data_dir: PathBuf, peers: Arc<Peers>) -> Self {
         let warm = Warm::new(Arc::clone(&hosted), &data_dir);
-        Self { hosted, data_dir, peers, opened: Mutex::default(), warm, ending: Mutex::default() }
+        let leads = Leads::new(Arc::clone(&hosted));
+        Self { hosted, data_dir, peers, opened: Mutex::default(), warm, leads, ending: Mutex::default() }
     }
 
     fn node(&self) -> NodeId {
@@ -123,6 +126,7 @@ impl Hosting {
             let current = Arc::clone(&view.borrow_and_update());
             let waits = self.adapt(&current).await;
             self.warm.report(&current);
+            self.leads.follow(&current);
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = view.changed() => if changed.is_err() { return },

@@ -23,6 +23,7 @@ pub mod ingest;
 pub mod intake;
 pub mod judge;
 pub mod kept;
+pub mod leads;
 pub mod leaving;
 pub mod links;
 pub mod local;

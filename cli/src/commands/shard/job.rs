@@ -226,6 +226,7 @@ mod tests {
             policy: ScalePolicy::DEFAULT,
             loads: Vec::new(),
             notes: Vec::new(),
+            lead: None,
         }
     }
 

@@ -126,6 +126,7 @@ mod tests {
             policy: ScalePolicy::DEFAULT,
             loads: Vec::new(),
             notes: Vec::new(),
+            lead: None,
         };
         let replica = v1::ReplicaStatus { group: three.0, leads: true, accounts: 77, ..v1::ReplicaStatus::default() };
         let node = v1::NodeStatusReply { node: 2, replicas: vec![replica], ..v1::NodeStatusReply::default() };

@@ -329,6 +329,7 @@ mod tests {
             policy: ScalePolicy::DEFAULT,
             loads: vec![load],
             notes: Vec::new(),
+            lead: None,
         };
         let replica = |accounts| v1::ReplicaStatus { group: ZERO.0, accounts, ..v1::ReplicaStatus::default() };
         let node =

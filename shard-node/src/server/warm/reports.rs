@@ -16,8 +16,6 @@ use crate::server::group::{GroupHandle, HostContext, guarded_now};
 
 /// Between two times that the same is told.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Over which time a load is measured, and between two reports of it.
-const LOAD_EVERY: Duration = Duration::from_secs(60);
 
 /// What was told, and when.
 #[derive(Default)]
@@ -70,16 +68,21 @@ impl Reports {
         }
     }
 
-    /// Tells the load of a shard that this node leads, when it is time to.
+    /// Tells the load of a shard that this node leads, when it is time to: as often as the registry asks for it, each time
+    /// over the time since the one before.
     pub fn load(&mut self, context: &HostContext, view: &ClusterView, handle: &GroupHandle) {
         let group = handle.group;
         if group.kind() != Some(GroupKind::Shard) || view.layout.retired(group) {
             return;
         }
+        let Some(every_ms) = view.load_every_ms else {
+            self.loads.clear();
+            return;
+        };
         let transactions = handle.share.transactions.load(Ordering::Relaxed);
         let now = Instant::now();
         let (since, before) = *self.loads.entry(group).or_insert((now, transactions));
-        if now < since + LOAD_EVERY {
+        if now < since + Duration::from_millis(every_ms) {
             return;
         }
         self.loads.insert(group, (now, transactions));
