@@ -133,6 +133,8 @@ coverage! {
     joined;
     /// Blocks that told a shard to stand still, each counted once.
     seals;
+    /// Times a router that went by an old layout handed a transaction to a shard that had ended.
+    stale_routes;
     /// Channels that were founded while the cluster ran.
     founded;
     /// Committees of such channels that came into force after the first.

@@ -426,7 +426,13 @@ impl World {
     pub(crate) fn act(&mut self, acts: Vec<Act>) {
         for act in acts {
             match act {
-                Act::Send(node, wire) => self.send(Endpoint::Client, Endpoint::Node(node), wire),
+                Act::Send(node, wire) => {
+                    if let Wire::Submit { group, .. } = &wire {
+                        let ended = self.checkers.facts().lines.retired(*group);
+                        self.coverage.stale_routes += u64::from(ended);
+                    }
+                    self.send(Endpoint::Client, Endpoint::Node(node), wire);
+                }
                 Act::Wake { request, group, token, delay_ms } => {
                     self.push(delay_ms, Event::Wake { request, group, token });
                 }

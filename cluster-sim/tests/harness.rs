@@ -149,6 +149,8 @@ fn shards_are_cut_and_joined_whatever_happens() {
     let (halves, joined) = (sum(|report| report.coverage.halves), sum(|report| report.coverage.joined));
     assert!(halves >= runs.len() as u64, "{halves} shards began as halves in {} runs", runs.len());
     assert!(joined >= runs.len() as u64 / 4, "{joined} shards were joined in {} runs", runs.len());
+    let stale = sum(|report| report.coverage.stale_routes);
+    assert!(stale >= runs.len() as u64, "routers went by an old layout {stale} times in {} runs", runs.len());
 }
 
 /// A leader that says of its turn that it has only just begun, for longer than members bear.

@@ -25,6 +25,9 @@ const ASKED_MS: u64 = 50;
 const SHARDS_MOST: usize = 10;
 /// How long after the registry has a layout routers hear of it, at least and at most.
 const HEARD_MS: std::ops::Range<u64> = 10..700;
+/// One layout in so many is heard of by so much later: long enough for a job to end, and for its parents to be removed.
+const KEPT_EVERY: u64 = 4;
+const KEPT_MS: u64 = 2_500;
 
 /// What follows for whoever wants a job.
 enum Next {
@@ -176,10 +179,12 @@ impl World {
         }
     }
 
-    /// The registry has a layout: routers hear of it some time later.
+    /// The registry has a layout: routers hear of it some time later, and of some layouts much later. Which ones goes by
+    /// numbers, and nothing is drawn for it.
     pub(crate) fn announce(&mut self, version: u64) {
+        let kept_ms = if (self.seed + version).is_multiple_of(KEPT_EVERY) { KEPT_MS } else { 0 };
         let delay_ms = self.elastic.random_range(HEARD_MS);
-        self.push(delay_ms, Event::Adopt { version });
+        self.push(delay_ms + kept_ms, Event::Adopt { version });
     }
 
     /// Routers hear of a layout.
