@@ -181,9 +181,8 @@ impl SimConfig {
         if some && seed.is_multiple_of(2) && shape.nodes as usize >= least {
             shape.channel_engine = Engine::Bft;
         }
-        // In runs in which no shard does, and where nothing is said of engines, nor of shards that are cut and joined.
-        let free =
-            self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none() && self.reshapes.is_none();
+        // In runs in which no shard does, and where nothing is said of engines.
+        let free = self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none();
         // A bug that was put back meets the runs that it has met before.
         let usual = self.sabotage.is_none() && !self.too_many;
         if seed % 14 == 9 && free && usual && self.holds_byzantine() {
@@ -192,9 +191,8 @@ impl SimConfig {
         }
         let own = matches!(seed % 20, 6 | 11 | 15 | 16) && self.consensus.is_none();
         let reshapes = self.reshapes.map_or(own, |count| count > 0);
-        // Not while anything changes its engine.
-        let engines = shape.switching.is_none() && !shape.beacon_goes_over;
-        if reshapes && engines && shape.byzantine.is_empty() && !self.too_many {
+        // Not while a shard changes its engine; the beacon may.
+        if reshapes && shape.switching.is_none() && shape.byzantine.is_empty() && !self.too_many {
             shape.reshaping = true;
             if self.safety_ms.is_none() {
                 shape.safety_ms += RESHAPING_MS;
@@ -362,8 +360,10 @@ mod tests {
                 assert!(usize::from(shape.beacon_replicas) >= least);
                 let before = SimConfig::default().shape(&mut stream());
                 let (beacon_replicas, anchors, guarded) = (before.beacon_replicas, before.anchors, before.guarded);
+                // Shards may be cut and joined meanwhile.
+                let (reshaping, safety_ms) = (before.reshaping, before.safety_ms);
                 assert_eq!(
-                    Shape { beacon_goes_over: false, beacon_replicas, anchors, guarded, ..shape },
+                    Shape { beacon_goes_over: false, beacon_replicas, anchors, guarded, reshaping, safety_ms, ..shape },
                     before,
                     "{seed}"
                 );
@@ -397,5 +397,8 @@ mod tests {
         assert!((0..40).all(|seed| fits(draw(&asked, seed))));
         let never = SimConfig { reshapes: Some(0), ..SimConfig::default() };
         assert!((0..40).all(|seed| !draw(&never, seed).reshaping));
+        // Also beside a beacon that goes over to the other engine.
+        let both = |seed| draw(&SimConfig::default(), seed);
+        assert!((0..200).map(both).any(|shape| shape.reshaping && shape.beacon_goes_over));
     }
 }

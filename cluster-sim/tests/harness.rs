@@ -122,6 +122,29 @@ fn the_beacon_goes_over_to_the_other_engine_and_back_whatever_happens() {
     assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
 }
 
+/// The commit of a layout is in a beacon that hands over to the other engine meanwhile, and the children begin with the committee
+/// that their parents knew of it.
+#[test]
+fn shards_are_cut_and_joined_while_the_beacon_goes_over() {
+    let seeds = (0..).map(|place: u64| 7_009 + 14 * place);
+    let runs: Vec<(Scenario, u64)> = Scenario::ALL.iter().copied().zip(seeds).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            reshapes: Some(4),
+            shards: Some(2),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (halves, stints) = (sum(|report| report.coverage.halves), sum(|report| report.coverage.stints));
+    assert!(halves >= runs.len() as u64, "{halves} shards began as halves in {} runs", runs.len());
+    assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
+}
+
 /// Under every kind of trouble, with jobs beside each other and jobs that are taken back.
 #[test]
 fn shards_are_cut_and_joined_whatever_happens() {
