@@ -4,6 +4,7 @@ use ledger::committee::Engine;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::council::LENGTH_MS;
 use crate::liars::Lie;
 use crate::sabotage::Sabotage;
 use crate::schedule::Scenario;
@@ -31,6 +32,8 @@ pub struct SimConfig {
     pub switches: Option<u32>,
     /// How often somebody asks for shards to be cut or joined. By itself some do in some runs.
     pub reshapes: Option<u32>,
+    /// How many epochs of the beacon the phase with faults has room for. By itself there are some in some runs.
+    pub epochs: Option<u32>,
     /// The way in which members of Byzantine groups lie.
     pub lie: Option<Lie>,
     /// More members lie, and together, than a Byzantine group outlives. The run goes on whatever is found, and its
@@ -48,6 +51,10 @@ pub const CHANNELS_MAX: u32 = 2;
 const FOUNDING_NODES_MIN: u32 = 5;
 /// By so much a run in which shards are cut and joined is longer, unless its length is fixed.
 const RESHAPING_MS: u64 = 4_000;
+/// Epochs that a run has room for that has some.
+const EPOCHS: u32 = 2;
+/// By so much such a run is longer for each, unless its length is fixed: an epoch, and what it may be late by.
+const EPOCH_MS: u64 = LENGTH_MS + 200;
 /// A run with more events than this goes in circles.
 pub const EVENTS_MAX: u64 = 3_000_000;
 /// How long each part of the phase without faults may take, in virtual milliseconds.
@@ -76,6 +83,8 @@ pub struct Shape {
     pub beacon_goes_over: bool,
     /// Whether shards are cut and joined while the cluster runs.
     pub reshaping: bool,
+    /// Epochs of the beacon that the phase with faults has room for; with none there are no epochs.
+    pub epochs: u32,
     /// Channels, from 0 to [`CHANNELS_MAX`].
     pub channels: u32,
     /// What orders those that there are from the beginning.
@@ -133,6 +142,7 @@ impl SimConfig {
             switching: None,
             beacon_goes_over: false,
             reshaping: false,
+            epochs: 0,
             channels,
             channel_engine: Engine::Raft,
             // With fewer nodes its two founders would have no seat to spare.
@@ -198,6 +208,13 @@ impl SimConfig {
                 shape.safety_ms += RESHAPING_MS;
             }
         }
+        let own = if seed % 8 == 3 && usual && self.safety_ms.is_none() { EPOCHS } else { 0 };
+        if !self.too_many {
+            shape.epochs = self.epochs.unwrap_or(own);
+        }
+        if self.safety_ms.is_none() {
+            shape.safety_ms += u64::from(shape.epochs) * EPOCH_MS;
+        }
     }
 
     /// Which shards are Byzantine. Everything is drawn, whether it is used or not.
@@ -242,6 +259,7 @@ impl SimConfig {
             ("--safety-ms", self.safety_ms),
             ("--switches", self.switches.map(u64::from)),
             ("--reshapes", self.reshapes.map(u64::from)),
+            ("--epochs", self.epochs.map(u64::from)),
         ] {
             if let Some(value) = value {
                 flags.push_str(&format!(" {flag} {value}"));
@@ -274,6 +292,7 @@ impl SimConfig {
                 "--lie" => config.lie = Some(value.parse().map_err(|_| wrong())?),
                 "--switches" => config.switches = Some(value.parse().map_err(|_| wrong())?),
                 "--reshapes" => config.reshapes = Some(value.parse().map_err(|_| wrong())?),
+                "--epochs" => config.epochs = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
                 "--nodes" => config.nodes = Some(value.parse().map_err(|_| wrong())?),
@@ -309,6 +328,7 @@ mod tests {
             beacon: Some(Engine::Raft),
             switches: Some(2),
             reshapes: Some(3),
+            epochs: Some(1),
             lie: Some(Lie::Twins),
             too_many: false,
             sabotage: None,
@@ -360,10 +380,19 @@ mod tests {
                 assert!(usize::from(shape.beacon_replicas) >= least);
                 let before = SimConfig::default().shape(&mut stream());
                 let (beacon_replicas, anchors, guarded) = (before.beacon_replicas, before.anchors, before.guarded);
-                // Shards may be cut and joined meanwhile.
-                let (reshaping, safety_ms) = (before.reshaping, before.safety_ms);
+                // Shards may be cut and joined meanwhile, and seeds drawn.
+                let (reshaping, epochs, safety_ms) = (before.reshaping, before.epochs, before.safety_ms);
                 assert_eq!(
-                    Shape { beacon_goes_over: false, beacon_replicas, anchors, guarded, reshaping, safety_ms, ..shape },
+                    Shape {
+                        beacon_goes_over: false,
+                        beacon_replicas,
+                        anchors,
+                        guarded,
+                        reshaping,
+                        epochs,
+                        safety_ms,
+                        ..shape
+                    },
                     before,
                     "{seed}"
                 );
@@ -385,6 +414,20 @@ mod tests {
         assert!((0..20).all(|seed| switching(&draw(&asked, seed)) == Some(least)));
         let never = SimConfig { switches: Some(0), ..SimConfig::default() };
         assert!((0..20).all(|seed| draw(&never, seed).switching.is_none()));
+    }
+
+    #[test]
+    fn there_are_epochs_in_some_runs_and_in_none_that_is_kept() {
+        let epochs = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed)).epochs;
+        let kept =
+            include_str!("../tests/regressions/seeds.txt").lines().map(|line| line.split('#').next().unwrap_or(""));
+        for line in kept.filter(|flags| flags.contains("--seed")) {
+            let (seed, config) = SimConfig::parse(line).expect("flags of seamark sim");
+            assert_eq!(epochs(&config, seed), 0, "{line}: the run is another one than what was kept");
+        }
+        assert!((0..200).filter(|seed| epochs(&SimConfig::default(), *seed) > 0).count() > 10);
+        let asked = SimConfig { epochs: Some(3), ..SimConfig::default() };
+        assert!((0..20).all(|seed| epochs(&asked, seed) == 3));
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub(crate) enum Event {
     Adopt {
         version: u64,
     },
+    /// An organisation takes the next step towards epochs.
+    Epochs,
     /// A node that fetches a state, gives one, or goes over to another engine loses power.
     Cut {
         node: NodeId,
@@ -125,6 +127,7 @@ impl Event {
             | Self::Switch { .. }
             | Self::Reshape { .. }
             | Self::Adopt { .. }
+            | Self::Epochs
             | Self::Cut { .. }
             | Self::Die { .. }
             | Self::Audit
@@ -169,6 +172,7 @@ impl Event {
             Self::Switch { group, to } => put(18, &[group.0], to.map_or("", Engine::name).as_bytes()),
             Self::Reshape { kind } => put(20, &[], &borsh::to_vec(kind).unwrap_or_default()),
             Self::Adopt { version } => put(21, &[*version], &[]),
+            Self::Epochs => put(22, &[], &[]),
         }
     }
 }

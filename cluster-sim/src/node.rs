@@ -44,6 +44,8 @@ pub struct Node {
     pub(crate) guards: bool,
     /// Whether shards are cut and joined meanwhile.
     pub(crate) reshaping: bool,
+    /// Whether members of the beacon give secrets to its seeds.
+    pub(crate) epochs: bool,
     /// Copies of shards that are to be cut or joined, by job.
     pub(crate) copies: BTreeMap<JobId, Copies>,
     /// What it has heard of the registry.
@@ -87,6 +89,7 @@ impl Node {
             follows: false,
             guards: false,
             reshaping: false,
+            epochs: false,
             copies: BTreeMap::new(),
             registry: None,
             foundations: BTreeMap::new(),
@@ -169,6 +172,7 @@ impl Node {
         }
         self.follow_registry(now_ms, out);
         self.follow_jobs(now_ms, out);
+        self.contribute(out);
         if self.ticks.is_multiple_of(CLOCK_EVERY_TICKS) {
             self.send_clock(now_ms, out);
             self.adjust(now_ms, out);

@@ -135,6 +135,10 @@ coverage! {
     seals;
     /// Times a router that went by an old layout handed a transaction to a shard that had ended.
     stale_routes;
+    /// Epochs that ended.
+    epochs;
+    /// Members of the beacon that had committed themselves in one of them and did not reveal.
+    withheld;
     /// Channels that were founded while the cluster ran.
     founded;
     /// Committees of such channels that came into force after the first.
@@ -175,6 +179,10 @@ impl Coverage {
                 self.seated += u64::from(committee.group == *dest && committee.epoch.0 > 0);
             }
         }
+        self.epochs += block.epochs.records.len() as u64;
+        let entrants = block.epochs.records.iter().flat_map(|record| &record.entrants);
+        let silent = entrants.filter(|entrant| entrant.commitment.is_some() && entrant.secret.is_none());
+        self.withheld += silent.count() as u64;
         let arrived = block.lines.iter().filter(|line| line.kind == HistoryKind::Arrived);
         self.transferred += arrived.count() as u64;
         for (_, decision) in &block.votes {

@@ -5,6 +5,8 @@
 
 #[path = "sabotage_elastic.rs"]
 mod elastic;
+#[path = "sabotage_epochs.rs"]
+mod epochs;
 
 use bytes::Bytes;
 use channel::proposal::Voice;
@@ -148,6 +150,16 @@ sabotages! {
     OrdinalReused;
     /// Each child of a shard that is cut begins with what the other one has.
     TallyOfWrongHalf;
+    /// An epoch in which enough have revealed leaves the seed as it was.
+    SeedStands;
+    /// A commitment is taken when secrets of others can be seen.
+    CommitLate;
+    /// A secret is taken that is not the one of the commitment.
+    SecretUnchecked;
+    /// Who has withheld its secret takes part in the next epoch.
+    WithholderPlays;
+    /// A deal takes a seat away that it does not by its seed.
+    DealAltered;
 }
 
 impl Sabotage {
@@ -185,6 +197,15 @@ impl Sabotage {
         )
     }
 
+    /// Whether it is a bug that only a run with epochs can meet.
+    #[must_use]
+    pub const fn of_epochs(self) -> bool {
+        matches!(
+            self,
+            Self::SeedStands | Self::CommitLate | Self::SecretUnchecked | Self::WithholderPlays | Self::DealAltered
+        )
+    }
+
     /// Whether it is a bug that only a run can meet in which a shard goes over to another engine.
     #[must_use]
     pub const fn switching(self) -> bool {
@@ -205,6 +226,7 @@ pub(crate) fn run(
 ) -> Vec<CommandOutcome> {
     let Some(sabotage) = sabotage else { return work.run(view, at, commands) };
     work.begin(view, at);
+    epochs::begun(sabotage, view, at);
     match sabotage {
         Sabotage::TimeOutAlone => give_up(work, view, at, |record, _| at.time_ms > record.valid_until_ms),
         Sabotage::AbsenceIsNo => {
@@ -234,6 +256,9 @@ fn apply(
     command: &Command,
 ) -> CommandOutcome {
     if let Some(outcome) = elastic::apply(sabotage, work, view, at, command) {
+        return outcome;
+    }
+    if let Some(outcome) = epochs::apply(sabotage, work, view, at, command) {
         return outcome;
     }
     match (sabotage, command) {

@@ -130,6 +130,7 @@ impl World {
             node.skew_ms = *skew;
             node.follows = shape.founding || shape.reshaping;
             node.reshapes(shape.reshaping);
+            node.epochs = shape.epochs > 0;
         }
         if shape.reshaping {
             schedule.reshape(config.reshapes, &shape, &mut stream(seed, 11));
@@ -318,6 +319,7 @@ impl World {
             Event::Switch { group, to } => self.switch(group, to),
             Event::Reshape { kind } => self.reshape(kind),
             Event::Adopt { version } => self.adopt(version),
+            Event::Epochs => self.ask_for_epochs(),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),
             Event::Die { node, down_ms } => self.die(node, down_ms),
             Event::Heal => self.heal(),

@@ -22,6 +22,8 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         SimConfig { switches: Some(4), shards: Some(2), ..usual }
     } else if sabotage.reshaping() {
         SimConfig { reshapes: Some(6), shards: Some(2), ..usual }
+    } else if sabotage.of_epochs() {
+        SimConfig { epochs: Some(2), shards: Some(2), ..usual }
     } else {
         usual
     };
@@ -174,6 +176,35 @@ fn shards_are_cut_and_joined_whatever_happens() {
     assert!(joined >= runs.len() as u64 / 4, "{joined} shards were joined in {} runs", runs.len());
     let stale = sum(|report| report.coverage.stale_routes);
     assert!(stale >= runs.len() as u64, "routers went by an old layout {stale} times in {} runs", runs.len());
+}
+
+/// Under every kind of trouble, beside shards that are cut and joined, under both engines of the beacon.
+#[test]
+fn seeds_follow_from_what_was_published_whatever_happens() {
+    let beacons = [Engine::Raft, Engine::Bft];
+    let runs: Vec<(Scenario, Engine, u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| beacons.map(|beacon| (*scenario, beacon)))
+        .zip(8_000..)
+        .map(|((scenario, beacon), seed)| (scenario, beacon, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, beacon, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            beacon: Some(*beacon),
+            epochs: Some(2),
+            reshapes: Some(3),
+            shards: Some(2),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (epochs, withheld) = (sum(|report| report.coverage.epochs), sum(|report| report.coverage.withheld));
+    assert!(epochs >= 2 * runs.len() as u64, "{epochs} epochs ended in {} runs", runs.len());
+    assert!(withheld >= runs.len() as u64 / 2, "{withheld} members withheld in {} runs", runs.len());
 }
 
 /// A leader that says of its turn that it has only just begun, for longer than members bear.

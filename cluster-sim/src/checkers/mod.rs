@@ -10,6 +10,7 @@ pub mod atomicity;
 pub mod certificates;
 pub mod conservation;
 pub mod durability;
+pub mod epochs;
 pub mod equal_roots;
 pub mod exactly_once;
 pub mod holds;
@@ -47,7 +48,7 @@ use crate::replica::Wal;
 use crate::workload::Operation;
 
 pub use agreement::BftSeen;
-pub use seen::{BlockSeen, BornSeen, Given, Governed, RegisterWrite, Seen};
+pub use seen::{BlockSeen, BornSeen, EpochsSeen, Given, Governed, RegisterWrite, Seen};
 
 /// What a replica holds, as an auditor with the disks in hand sees it.
 pub struct RawReplica<'a> {
@@ -283,6 +284,7 @@ impl Checkers {
             Box::new(stints::Stints::default()),
             Box::new(lineage::Lineage::default()),
             Box::new(streams::Streams::default()),
+            Box::new(epochs::Epochs::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

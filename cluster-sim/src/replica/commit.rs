@@ -5,6 +5,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use beacon::Contribution;
+use beacon::epochs::{Deal, EpochRecord, deal_key, record_key};
+use beacon::registry::seed_key;
 use bytes::Bytes;
 use consensus::port::{AppliedState, Committed, Payload, Position};
 use cross_shard::Message;
@@ -23,7 +26,7 @@ use shard_node::core::machine::CommandOutcome;
 use storage::kv::{Kv, WriteBatch};
 use storage::mem::MemKv;
 
-use crate::checkers::{BlockSeen, Governed, RegisterWrite, Seen};
+use crate::checkers::{BlockSeen, EpochsSeen, Governed, RegisterWrite, Seen};
 use crate::copies::Tapped;
 use crate::host::{Answer, Waiters};
 use crate::replica::{Effect, Job, Replica, encoded, stint};
@@ -291,7 +294,37 @@ pub(crate) fn seen(
         inbox: block.inbox.clone(),
         layout,
         committees,
+        epochs: epochs(group, writes, payload),
     }
+}
+
+/// What a block of the beacon has about epochs, from the entry and the writes.
+fn epochs(group: GroupId, writes: &[(Vec<u8>, Option<Bytes>)], payload: &Bytes) -> EpochsSeen {
+    let mut seen = EpochsSeen::default();
+    if group != GroupId::BEACON {
+        return seen;
+    }
+    for command in &Entry::decode(payload).commands {
+        if let Command::Contribution(bytes) = command {
+            seen.contributions.extend(borsh::from_slice::<Contribution>(bytes));
+        }
+    }
+    let family = |mut key: Vec<u8>| {
+        key.truncate(key.len() - size_of::<u64>());
+        key
+    };
+    let (record, deal) = (family(record_key(0)), family(deal_key(0)));
+    for (key, value) in writes {
+        let Some(value) = value else { continue };
+        if key.starts_with(&record) {
+            seen.records.extend(borsh::from_slice::<EpochRecord>(value));
+        } else if key.starts_with(&deal) {
+            seen.deals.extend(borsh::from_slice::<Deal>(value));
+        } else if *key == seed_key() {
+            seen.seed = borsh::from_slice(value).ok();
+        }
+    }
+    seen
 }
 
 /// What the governance of a channel goes by, or that of the cluster, from the entry itself.

@@ -448,6 +448,11 @@ impl Replica {
         self.live.as_ref().map(|live| live.applied.height)
     }
 
+    /// The time of the block that is applied, if the replica runs.
+    pub(crate) fn time(&self) -> Option<TimeMs> {
+        self.live.as_ref().map(|live| live.applied.time_ms)
+    }
+
     /// The engine's view of itself, if the replica runs.
     #[must_use]
     pub fn role(&self) -> Option<RoleView> {
