@@ -32,6 +32,9 @@ pub struct SimConfig {
     pub switches: Option<u32>,
     /// How often somebody asks for shards to be cut or joined. By itself some do in some runs.
     pub reshapes: Option<u32>,
+    /// How often somebody asks for a seat of a shard to be moved, in runs in which shards are cut and joined. By itself some do
+    /// in half of these.
+    pub moves: Option<u32>,
     /// How many epochs of the beacon the phase with faults has room for. By itself there are some in some runs.
     pub epochs: Option<u32>,
     /// The way in which members of Byzantine groups lie.
@@ -83,6 +86,8 @@ pub struct Shape {
     pub beacon_goes_over: bool,
     /// Whether shards are cut and joined while the cluster runs.
     pub reshaping: bool,
+    /// Whether seats of shards move meanwhile, and shards of different nodes are joined.
+    pub moving: bool,
     /// Epochs of the beacon that the phase with faults has room for; with none there are no epochs.
     pub epochs: u32,
     /// Channels, from 0 to [`CHANNELS_MAX`].
@@ -142,6 +147,7 @@ impl SimConfig {
             switching: None,
             beacon_goes_over: false,
             reshaping: false,
+            moving: false,
             epochs: 0,
             channels,
             channel_engine: Engine::Raft,
@@ -207,6 +213,8 @@ impl SimConfig {
             if self.safety_ms.is_none() {
                 shape.safety_ms += RESHAPING_MS;
             }
+            let own = usual && matches!(seed % 20, 6 | 15);
+            shape.moving = self.moves.map_or(own, |count| count > 0);
         }
         let own = if seed % 8 == 3 && usual && self.safety_ms.is_none() { EPOCHS } else { 0 };
         if !self.too_many {
@@ -259,6 +267,7 @@ impl SimConfig {
             ("--safety-ms", self.safety_ms),
             ("--switches", self.switches.map(u64::from)),
             ("--reshapes", self.reshapes.map(u64::from)),
+            ("--moves", self.moves.map(u64::from)),
             ("--epochs", self.epochs.map(u64::from)),
         ] {
             if let Some(value) = value {
@@ -292,6 +301,7 @@ impl SimConfig {
                 "--lie" => config.lie = Some(value.parse().map_err(|_| wrong())?),
                 "--switches" => config.switches = Some(value.parse().map_err(|_| wrong())?),
                 "--reshapes" => config.reshapes = Some(value.parse().map_err(|_| wrong())?),
+                "--moves" => config.moves = Some(value.parse().map_err(|_| wrong())?),
                 "--epochs" => config.epochs = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
@@ -328,6 +338,7 @@ mod tests {
             beacon: Some(Engine::Raft),
             switches: Some(2),
             reshapes: Some(3),
+            moves: Some(2),
             epochs: Some(1),
             lie: Some(Lie::Twins),
             too_many: false,
@@ -381,7 +392,8 @@ mod tests {
                 let before = SimConfig::default().shape(&mut stream());
                 let (beacon_replicas, anchors, guarded) = (before.beacon_replicas, before.anchors, before.guarded);
                 // Shards may be cut and joined meanwhile, and seeds drawn.
-                let (reshaping, epochs, safety_ms) = (before.reshaping, before.epochs, before.safety_ms);
+                let (reshaping, moving, epochs) = (before.reshaping, before.moving, before.epochs);
+                let safety_ms = before.safety_ms;
                 assert_eq!(
                     Shape {
                         beacon_goes_over: false,
@@ -389,6 +401,7 @@ mod tests {
                         anchors,
                         guarded,
                         reshaping,
+                        moving,
                         epochs,
                         safety_ms,
                         ..shape
@@ -440,6 +453,11 @@ mod tests {
         assert!((0..40).all(|seed| fits(draw(&asked, seed))));
         let never = SimConfig { reshapes: Some(0), ..SimConfig::default() };
         assert!((0..40).all(|seed| !draw(&never, seed).reshaping));
+        // And seats move in some of these, and in no others.
+        let moving = |config: &SimConfig| (0..200).map(|seed| draw(config, seed)).filter(|shape| shape.moving).count();
+        assert!((5..40).contains(&moving(&SimConfig::default())));
+        assert_eq!(moving(&SimConfig { reshapes: Some(0), moves: Some(3), ..SimConfig::default() }), 0);
+        assert_eq!(moving(&SimConfig { reshapes: Some(2), moves: Some(3), ..SimConfig::default() }), 200);
         // Also beside a beacon that goes over to the other engine.
         let both = |seed| draw(&SimConfig::default(), seed);
         assert!((0..200).map(both).any(|shape| shape.reshaping && shape.beacon_goes_over));

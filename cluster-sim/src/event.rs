@@ -88,6 +88,12 @@ pub(crate) enum Event {
     Adopt {
         version: u64,
     },
+    /// Somebody wants a seat of a shard moved: which, is decided when the registry is first asked.
+    MoveSeat,
+    /// Routers hear of the members of a group.
+    Seats {
+        place: usize,
+    },
     /// An organisation takes the next step towards epochs.
     Epochs,
     /// A node that fetches a state, gives one, or goes over to another engine loses power.
@@ -127,6 +133,8 @@ impl Event {
             | Self::Switch { .. }
             | Self::Reshape { .. }
             | Self::Adopt { .. }
+            | Self::MoveSeat
+            | Self::Seats { .. }
             | Self::Epochs
             | Self::Cut { .. }
             | Self::Die { .. }
@@ -173,6 +181,8 @@ impl Event {
             Self::Reshape { kind } => put(20, &[], &borsh::to_vec(kind).unwrap_or_default()),
             Self::Adopt { version } => put(21, &[*version], &[]),
             Self::Epochs => put(22, &[], &[]),
+            Self::MoveSeat => put(23, &[], &[]),
+            Self::Seats { place } => put(24, &[*place as u64], &[]),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::node::Node;
 use crate::replica::{Effect, Replica};
 use crate::sabotage::Sabotage;
 use crate::seat::join_at;
+use crate::seating::moves_in;
 use crate::state::KvState;
 use crate::wire::Wire;
 
@@ -131,6 +132,7 @@ impl Node {
 
     fn adapt(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
         let Some(view) = self.registry.clone() else { return };
+        self.adapt_seats(now_ms, &view, out);
         let foundations: Vec<Rc<Foundation>> = self.foundations.values().cloned().collect();
         for foundation in &foundations {
             let standing = Standing::of(&view, foundation);
@@ -172,6 +174,9 @@ impl Node {
         self.members.insert(group, members);
         let (now, offset) = (self.tick_at(now_ms), self.guarded_offset(now_ms, group));
         replica.guards = self.guards;
+        if self.moves && moves_in(group) {
+            replica.moves();
+        }
         // No two replicas wait equally long for a leader.
         let seed = group.0 ^ (u64::from(self.id.0) << 32) ^ self.ticks;
         if let Err(why) = replica.start(now, offset, seed, out) {
@@ -199,6 +204,9 @@ impl Node {
 
     /// A member says that the group goes on without this node.
     pub(crate) fn leave(&mut self, group: GroupId, out: &mut Vec<Effect>) {
+        if self.moves && moves_in(group) {
+            return self.leave_seat(group, out);
+        }
         let Some(view) = self.registry.clone() else { return };
         let Some(foundation) = self.foundations.get(&group).cloned() else { return };
         let standing = Standing::of(&view, &foundation);

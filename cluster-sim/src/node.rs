@@ -44,6 +44,8 @@ pub struct Node {
     pub(crate) guards: bool,
     /// Whether shards are cut and joined meanwhile.
     pub(crate) reshaping: bool,
+    /// Whether seats of shards move.
+    pub(crate) moves: bool,
     /// Whether members of the beacon give secrets to its seeds.
     pub(crate) epochs: bool,
     /// Copies of shards that are to be cut or joined, by job.
@@ -89,6 +91,7 @@ impl Node {
             follows: false,
             guards: false,
             reshaping: false,
+            moves: false,
             epochs: false,
             copies: BTreeMap::new(),
             registry: None,

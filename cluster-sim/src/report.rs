@@ -133,6 +133,8 @@ coverage! {
     joined;
     /// Blocks that told a shard to stand still, each counted once.
     seals;
+    /// Committees of shards that came into force with other members than before.
+    reseated;
     /// Times a router that went by an old layout handed a transaction to a shard that had ended.
     stale_routes;
     /// Epochs that ended.

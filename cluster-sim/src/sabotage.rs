@@ -150,6 +150,10 @@ sabotages! {
     OrdinalReused;
     /// Each child of a shard that is cut begins with what the other one has.
     TallyOfWrongHalf;
+    /// The beacon puts a committee of a shard into force whose new members have not shown that they have the state.
+    SeatBeforeState;
+    /// A node that a shard goes on without keeps its replica.
+    SeatKept;
     /// An epoch in which enough have revealed leaves the seed as it was.
     SeedStands;
     /// A commitment is taken when secrets of others can be seen.
@@ -195,6 +199,12 @@ impl Sabotage {
                 | Self::OrdinalReused
                 | Self::TallyOfWrongHalf
         )
+    }
+
+    /// Whether it is a bug that only a run can meet in which seats of shards move.
+    #[must_use]
+    pub const fn moving(self) -> bool {
+        matches!(self, Self::SeatBeforeState | Self::SeatKept)
     }
 
     /// Whether it is a bug that only a run with epochs can meet.

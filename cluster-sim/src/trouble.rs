@@ -177,6 +177,7 @@ impl World {
             Fault::Ghost(source, dest) => self.haunt(source, dest),
             Fault::Switch(group) => self.push(0, Event::Switch { group, to: None }),
             Fault::Reshape => self.push(0, Event::Reshape { kind: None }),
+            Fault::MoveSeat => self.push(0, Event::MoveSeat),
         }
     }
 
@@ -243,6 +244,7 @@ impl World {
             | Fault::Leap(_)
             | Fault::Switch(_)
             | Fault::Reshape
+            | Fault::MoveSeat
             | Fault::Ghost(..) => {}
         }
     }

@@ -95,6 +95,8 @@ pub(crate) struct World {
     pub(crate) council: Council,
     /// What is drawn about shards that are cut and joined.
     pub(crate) elastic: ChaCha8Rng,
+    /// Committees that the registry has put in force, of groups whose seats move, as routers hear of them.
+    pub(crate) seatings: Vec<Committee>,
     /// Layouts that the registry has put in force, by version, and the committees that came with each.
     pub(crate) layouts: BTreeMap<u64, (Layout, Vec<Committee>)>,
     pub(crate) phase: Phase,
@@ -131,9 +133,15 @@ impl World {
             node.follows = shape.founding || shape.reshaping;
             node.reshapes(shape.reshaping);
             node.epochs = shape.epochs > 0;
+            if shape.moving {
+                node.seats_move();
+            }
         }
         if shape.reshaping {
             schedule.reshape(config.reshapes, &shape, &mut stream(seed, 11));
+        }
+        if shape.moving {
+            schedule.move_seats(config.moves, &shape, &mut stream(seed, 12));
         }
         if let Some(shard) = shape.switching {
             schedule.switch(GroupId::shard(shard), config.switches, &shape, &mut stream(seed, 8));
@@ -173,6 +181,9 @@ impl World {
         clients.hasty = config.sabotage == Some(Sabotage::HastyRouter);
         clients.certified = shape.guarded;
         clients.reshaping = shape.reshaping;
+        clients.moving = shape.moving;
+        let mut facts = Facts::new(places, Rc::clone(&operations));
+        facts.seats_move = shape.moving;
         Ok(Self {
             seed,
             config: config.clone(),
@@ -186,9 +197,10 @@ impl World {
             events: 0,
             network: Network::new(stream(seed, 4), schedule.weather),
             clients,
-            checkers: Checkers::new(Facts::new(places, Rc::clone(&operations))),
+            checkers: Checkers::new(facts),
             council: Council::new(stream(seed, 6), genesis.cluster_id(), founding, anchors),
             elastic: stream(seed, 10),
+            seatings: Vec::new(),
             layouts: BTreeMap::new(),
             genesis,
             operations,
@@ -319,6 +331,8 @@ impl World {
             Event::Switch { group, to } => self.switch(group, to),
             Event::Reshape { kind } => self.reshape(kind),
             Event::Adopt { version } => self.adopt(version),
+            Event::MoveSeat => self.move_seat(),
+            Event::Seats { place } => self.hear_seats(place),
             Event::Epochs => self.ask_for_epochs(),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),
             Event::Die { node, down_ms } => self.die(node, down_ms),
@@ -461,6 +475,9 @@ impl World {
                         let version = layout.version.0;
                         self.layouts.insert(version, (layout.clone(), block.committees.clone()));
                         self.announce(version);
+                    }
+                    if block.group == GroupId::BEACON && self.shape.moving {
+                        self.announce_seats(block);
                     }
                 }
             }

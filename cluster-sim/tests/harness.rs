@@ -22,6 +22,8 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         SimConfig { switches: Some(4), shards: Some(2), ..usual }
     } else if sabotage.reshaping() {
         SimConfig { reshapes: Some(6), shards: Some(2), ..usual }
+    } else if sabotage.moving() {
+        SimConfig { reshapes: Some(3), moves: Some(6), shards: Some(2), nodes: Some(7), ..usual }
     } else if sabotage.of_epochs() {
         SimConfig { epochs: Some(2), shards: Some(2), ..usual }
     } else {
@@ -176,6 +178,36 @@ fn shards_are_cut_and_joined_whatever_happens() {
     assert!(joined >= runs.len() as u64 / 4, "{joined} shards were joined in {} runs", runs.len());
     let stale = sum(|report| report.coverage.stale_routes);
     assert!(stale >= runs.len() as u64, "routers went by an old layout {stale} times in {} runs", runs.len());
+}
+
+/// Seats move by jobs of their own, and of two shards that are to be joined one takes the nodes of the other first.
+#[test]
+fn seats_of_shards_move_while_these_are_cut_and_joined_whatever_happens() {
+    let shapes = [(3, 6), (3, 8), (5, 8)];
+    let runs: Vec<(Scenario, (u16, u32), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(9_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, nodes), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            reshapes: Some(4),
+            moves: Some(5),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(60),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (seated, joined) = (sum(|report| report.coverage.reseated), sum(|report| report.coverage.joined));
+    assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
+    assert!(joined >= runs.len() as u64 / 8, "{joined} shards were joined in {} runs", runs.len());
 }
 
 /// Under every kind of trouble, beside shards that are cut and joined, under both engines of the beacon.

@@ -102,6 +102,8 @@ pub struct Facts {
     pub lines: lines::Lines,
     /// Its accounts by partition.
     pub accounts: BTreeMap<[u8; 32], Address>,
+    /// Whether seats of shards move.
+    pub seats_move: bool,
     /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
     committees: BTreeMap<(GroupId, Hash32), Committee>,
 }
@@ -130,7 +132,8 @@ impl Facts {
             txs.entry(operation.txid).or_insert(TxFacts { operation: operation.index, legs, voters, hidden });
         }
         let lines = lines::Lines::new(&genesis.layout);
-        let mut facts = Self { genesis, places, operations, txs, lines, accounts, committees: BTreeMap::new() };
+        let mut facts =
+            Self { genesis, places, operations, txs, lines, accounts, seats_move: false, committees: BTreeMap::new() };
         let first = Rc::clone(&facts.genesis);
         first.committees.iter().for_each(|committee| facts.know(committee));
         facts

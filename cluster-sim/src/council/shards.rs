@@ -1,8 +1,9 @@
 //! How organisations have shards cut and joined: more than half of them sign it in the registry, one after the other; some
 //! jobs wait for a word to be cut, and some are taken back, also while the shards stand still.
 //!
-//! Which shards, is drawn by what the registry says when it is first asked. Shards are joined only where both have the same
-//! nodes already: seats of shards do not move here.
+//! Which shards, is drawn by what the registry says when it is first asked. Where seats do not move, shards are joined only
+//! if both have the same nodes already. Where they do, one takes the nodes of the other first, and seats are moved by jobs of their
+//! own.
 
 use beacon::{BeaconCommand, Job, JobKind, Phase as Stage, SignedCommand, jobs, registry};
 use ledger::committee::{Committee, Engine};
@@ -56,8 +57,8 @@ fn under_raft(view: &mut View<'_>, group: GroupId) -> Option<Committee> {
     registry::committee(view, group).filter(|committee| committee.engine == Engine::Raft)
 }
 
-/// A shard to cut, or two to join.
-fn choose(view: &mut View<'_>, rng: &mut ChaCha8Rng) -> Option<JobKind> {
+/// A shard to cut, or two to join; also two of different nodes where seats move.
+fn choose(view: &mut View<'_>, rng: &mut ChaCha8Rng, moving: bool) -> Option<JobKind> {
     let layout = registry::layout(view)?;
     let busy: Vec<GroupId> = jobs::under_way(view).iter().flat_map(|job| job.kind.groups()).collect();
     let mut pairs = Vec::new();
@@ -66,7 +67,7 @@ fn choose(view: &mut View<'_>, rng: &mut ChaCha8Rng) -> Option<JobKind> {
         let halves = left.prefix.length > 0 && left.prefix.parent() == right.prefix.parent();
         let (one, other) = (under_raft(view, left.group), under_raft(view, right.group));
         let alike = one.zip(other).is_some_and(|(one, other)| nodes(&one) == nodes(&other));
-        if halves && alike && !busy.contains(&left.group) && !busy.contains(&right.group) {
+        if halves && (alike || moving) && !busy.contains(&left.group) && !busy.contains(&right.group) {
             pairs.push(JobKind::Merge { left: left.group, right: right.group });
         }
     }
@@ -80,10 +81,35 @@ fn choose(view: &mut View<'_>, rng: &mut ChaCha8Rng) -> Option<JobKind> {
     cut.choose(rng).filter(|_| few).map(|group| JobKind::Split { group: *group })
 }
 
+/// A seat to move: from a member of a shard that nothing else is about, to a node that has none there.
+fn choose_seat(view: &mut View<'_>, rng: &mut ChaCha8Rng) -> Option<JobKind> {
+    let layout = registry::layout(view)?;
+    let all: Vec<NodeId> =
+        registry::nodes(view).into_iter().filter(|node| node.capacity > 0).map(|node| node.id).collect();
+    let busy: Vec<GroupId> = jobs::under_way(view).iter().flat_map(|job| job.kind.groups()).collect();
+    let mut moves = Vec::new();
+    for shard in layout.shards.iter().filter(|shard| !busy.contains(&shard.group)) {
+        let Some(committee) = under_raft(view, shard.group) else { continue };
+        let seated = nodes(&committee);
+        let free: Vec<NodeId> = all.iter().copied().filter(|node| !seated.contains(node)).collect();
+        if let (Some(from), Some(to)) = (seated.choose(rng), free.choose(rng)) {
+            moves.push(JobKind::Move { group: shard.group, from: *from, to: *to });
+        }
+    }
+    moves.choose(rng).copied()
+}
+
+/// Whether a seat is where it was to be, or is not where it was.
+fn has_moved(view: &mut View<'_>, kind: JobKind) -> bool {
+    let JobKind::Move { group, from, to } = kind else { return false };
+    let current = registry::committee(view, group);
+    current.is_none_or(|current| current.index_of(from).is_none() || current.index_of(to).is_some())
+}
+
 /// What somebody does next about a job of this kind; `asked` says whether anything has been done before.
-fn next(view: &mut View<'_>, rng: &mut ChaCha8Rng, kind: JobKind, asked: bool) -> Next {
+fn next(view: &mut View<'_>, rng: &mut ChaCha8Rng, kind: JobKind, (asked, moving): (bool, bool)) -> Next {
     let Some(layout) = registry::layout(view) else { return Next::Wait };
-    if kind.parents().iter().any(|group| layout.prefix_of(*group).is_none()) {
+    if kind.groups().iter().any(|group| layout.prefix_of(*group).is_none()) || has_moved(view, kind) {
         return Next::Over;
     }
     let known: Option<Job> = jobs::jobs(view).into_iter().rfind(|job| job.kind == kind);
@@ -103,6 +129,7 @@ fn next(view: &mut View<'_>, rng: &mut ChaCha8Rng, kind: JobKind, asked: bool) -
         Stage::Done | Stage::Cancelled => fresh(rng),
         Stage::Proposed if job.on != layout.version => fresh(rng),
         Stage::Proposed => sign(signer(rng, &job.approvals), command(kind, job.on, job.manual)),
+        Stage::Aligning if moving && rng.random_range(0..100) > 0 => Next::Wait,
         Stage::Aligning => sign(approver(rng, &job), BeaconCommand::CancelJob { job: job.id }),
         Stage::Preparing => match rng.random_range(0..160) {
             0 => sign(approver(rng, &job), BeaconCommand::CancelJob { job: job.id }),
@@ -140,10 +167,11 @@ impl World {
             let Some(replica) = replica else { return self.push(ASKED_MS, Event::Reshape { kind }) };
             let reader = KvState { kv: &replica.kv, hide_receipts: false };
             let mut view = View::new(&reader);
-            let Some(chosen) = kind.or_else(|| choose(&mut view, &mut self.elastic)) else {
+            let moving = self.shape.moving;
+            let Some(chosen) = kind.or_else(|| choose(&mut view, &mut self.elastic, moving)) else {
                 return self.push(ASKED_MS, Event::Reshape { kind });
             };
-            let bytes = match next(&mut view, &mut self.elastic, chosen, kind.is_some()) {
+            let bytes = match next(&mut view, &mut self.elastic, chosen, (kind.is_some(), moving)) {
                 Next::Over => return,
                 Next::Wait => None,
                 Next::Sign(org, command) => self.council.sign_for(&mut view, org, &command, now),
@@ -154,6 +182,20 @@ impl World {
             self.submit(leader, GroupId::BEACON, bytes);
         }
         self.push(ASKED_MS, Event::Reshape { kind: Some(chosen) });
+    }
+
+    /// Chooses a seat to move, and goes on with it as with any other job.
+    pub(crate) fn move_seat(&mut self) {
+        if self.phase != Phase::Faults {
+            return;
+        }
+        let chosen = self.leader_of(GroupId::BEACON).and_then(|leader| {
+            let replica = self.nodes.get(&leader)?.replicas.get(&GroupId::BEACON)?;
+            let reader = KvState { kv: &replica.kv, hide_receipts: false };
+            choose_seat(&mut View::new(&reader), &mut self.elastic)
+        });
+        let next = chosen.map_or(Event::MoveSeat, |kind| Event::Reshape { kind: Some(kind) });
+        self.push(ASKED_MS, next);
     }
 
     /// Faults are over: what has not come to its commit is taken back, since whoever is gone may be needed for it.

@@ -327,11 +327,14 @@ fn epochs(group: GroupId, writes: &[(Vec<u8>, Option<Bytes>)], payload: &Bytes) 
     seen
 }
 
-/// What the governance of a channel goes by, or that of the cluster, from the entry itself.
+/// What the governance of a channel goes by, or that of the cluster, from the entry itself; of a shard what it is told of its
+/// seats.
 fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<Governed> {
-    if !matches!(block.header.group.kind(), Some(GroupKind::Channel | GroupKind::Beacon)) {
-        return Vec::new();
-    }
+    let shard = match block.header.group.kind() {
+        Some(GroupKind::Channel | GroupKind::Beacon) => false,
+        Some(GroupKind::Shard) => true,
+        None => return Vec::new(),
+    };
     let mut all = Vec::new();
     for (command, outcome) in Entry::decode(payload).commands.iter().zip(&block.outcomes) {
         match (command, outcome) {
@@ -348,7 +351,7 @@ fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<Governed> {
                 let own = |committee: &Committee| committee.group == block.header.group;
                 let told = (bundle.first_seq..).zip(&bundle.messages).filter_map(|(seq, message)| {
                     match borsh::from_slice(message) {
-                        Ok(Message::RegistryUpdate(update)) => Some(Governed::Told(seq, update)),
+                        Ok(Message::RegistryUpdate(update)) if !shard => Some(Governed::Told(seq, update)),
                         Ok(Message::CommitteePlan(plan)) => Some(Governed::Planned(seq, plan)),
                         Ok(Message::CommitteeUpdate(seated)) if own(&seated) => Some(Governed::Seated(seq, seated)),
                         _ => None,

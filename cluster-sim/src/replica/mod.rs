@@ -66,6 +66,8 @@ pub const TIMING: Timing = Timing { heartbeat_ms: 40, election_min_ms: 160, elec
 const CHECKPOINT_EVERY: u64 = 6;
 /// Proposals in flight.
 const PIPELINE: usize = 2;
+/// The join of the first members of a group whose seats move.
+pub(crate) const FIRST_JOIN: u16 = 1;
 /// Ticks between two looks at the committee that voters follow.
 const FOLLOW_EVERY_TICKS: u64 = 5;
 
@@ -184,6 +186,8 @@ pub struct Replica {
     pub(crate) tap: Option<Vec<Tapped>>,
     /// Of which time the last word to the beacon about jobs was.
     said_ms: u64,
+    /// Whether the seats of this group may move, though it was not founded meanwhile.
+    moves: bool,
     /// With which join this replica takes part.
     join: u16,
     /// The engine's disk.
@@ -265,6 +269,33 @@ impl Replica {
         Self { born, join, kv, tap: Some(Vec::new()), ..Self::empty(first.group, node, genesis, sabotage) }
     }
 
+    /// A replica that joins a shard whose seats move: it has nothing, and takes part once it has fetched the state.
+    #[must_use]
+    pub fn seated(
+        group: GroupId,
+        join: u16,
+        reshaping: bool,
+        node: NodeId,
+        genesis: &Rc<Genesis>,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
+        let tap = (reshaping && group.kind() == Some(GroupKind::Shard)).then(Vec::new);
+        Self { moves: true, join, tap, ..Self::empty(group, node, genesis, sabotage) }
+    }
+
+    /// The seats of this group may move. Those of its first members are named by a join then.
+    pub(crate) fn moves(&mut self) {
+        self.moves = true;
+        if self.join == 0 {
+            self.join = FIRST_JOIN;
+        }
+    }
+
+    /// Whether voters follow the committee.
+    fn reseats(&self) -> bool {
+        self.moves || self.founded.is_some()
+    }
+
     fn empty(group: GroupId, node: NodeId, genesis: &Rc<Genesis>, sabotage: Option<Sabotage>) -> Self {
         Self {
             group,
@@ -277,6 +308,7 @@ impl Replica {
             born: None,
             tap: None,
             said_ms: 0,
+            moves: false,
             join: 0,
             disk: LocalDisk::default(),
             kv: MemKv::new(),
@@ -329,7 +361,7 @@ impl Replica {
     /// A text when the disks contradict each other.
     pub fn start(&mut self, now: Tick, clock_offset_ms: i64, seed: u64, out: &mut Vec<Effect>) -> Result<(), String> {
         (self.offset_ms, self.seed) = (clock_offset_ms, seed);
-        if (self.founded.is_some() || self.born.is_some()) && self.vacant() {
+        if (self.reseats() || self.born.is_some()) && self.vacant() {
             // The leader's log tells when it may be fetched.
             return Ok(());
         }
@@ -406,7 +438,9 @@ impl Replica {
             let (member, wanted) = self.member(now, applied, order)?;
             return Ok((Engine::Bft(Box::new(member)), wanted));
         }
+        let known = if self.moves { seat::first(&self.kv, self.group) } else { None };
         let first = self.founded.as_ref().map(|founded| &founded.committee).or(self.born.as_deref());
+        let first = known.as_ref().or(first);
         let committee = first.or_else(|| self.genesis.committee(self.group));
         let committee = committee.ok_or("nothing says who was in the group at first")?;
         let join = if first.is_some() { seat::join_at(committee) } else { 0 };

@@ -140,6 +140,7 @@ fn config(args: &Sim) -> SimConfig {
         beacon: args.beacon_consensus.map(Into::into),
         switches: args.switches,
         reshapes: args.reshapes,
+        moves: args.moves,
         epochs: args.epochs,
         lie: args.lie,
         too_many: false,

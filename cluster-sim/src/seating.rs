@@ -1,0 +1,141 @@
+//! Seats of shards that move while the cluster runs: nodes that the registry names for one begin a replica without anything
+//! and fetch the state, and nodes that a shard goes on without remove theirs. Routers hear of new members some time later.
+//!
+//! Mirrors production's `server/hosting.rs` and `leaving.rs`, as `hosting` does for channels that are founded meanwhile; here
+//! the first members of a group are those of the genesis, or of the shards that it came from, and have their replicas
+//! already, or open them (`opening`).
+
+use std::collections::BTreeSet;
+
+use beacon::ClusterView;
+use cross_shard::Message;
+use ledger::committee::Committee;
+use ledger::ids::{GroupId, GroupKind, NodeId};
+use rand::Rng;
+
+use crate::checkers::BlockSeen;
+use crate::event::Event;
+use crate::node::Node;
+use crate::replica::{Effect, Replica};
+use crate::sabotage::Sabotage;
+use crate::seat::join_at;
+use crate::wire::Wire;
+use crate::world::World;
+
+/// How long after the registry has a committee in force routers hear of it, at least and at most.
+const HEARD_MS: std::ops::Range<u64> = 10..500;
+
+/// Whether the seats of a group move in runs in which any do, besides those of channels.
+pub(crate) fn moves_in(group: GroupId) -> bool {
+    group.kind() == Some(GroupKind::Shard)
+}
+
+fn nodes(committee: &Committee) -> Vec<NodeId> {
+    committee.members.iter().map(|member| member.node).collect()
+}
+
+/// What the registry says of the seats of a group, as far as a node has heard.
+struct Seating<'a> {
+    current: &'a Committee,
+    coming: Option<&'a Committee>,
+}
+
+impl<'a> Seating<'a> {
+    fn of(view: &'a ClusterView, group: GroupId) -> Option<Self> {
+        let coming = view.coming.iter().find(|committee| committee.group == group);
+        Some(Self { current: view.committee(group)?, coming })
+    }
+
+    fn seated(&self, node: NodeId) -> bool {
+        self.current.index_of(node).is_some()
+    }
+
+    /// The join with which a node is to begin, if it is.
+    fn joins(&self, node: NodeId) -> Option<u16> {
+        let coming = self.coming.filter(|coming| !self.seated(node) && coming.index_of(node).is_some());
+        coming.map(join_at)
+    }
+
+    /// The highest epoch that is known.
+    fn epoch(&self) -> u64 {
+        self.coming.map_or(self.current.epoch.0, |coming| coming.epoch.0.max(self.current.epoch.0))
+    }
+}
+
+impl Node {
+    /// Seats of shards move in this run.
+    pub(crate) fn seats_move(&mut self) {
+        self.moves = true;
+        self.replicas.iter_mut().filter(|(group, _)| moves_in(**group)).for_each(|(_, replica)| replica.moves());
+    }
+
+    /// Begins replicas that the registry names this node for, and asks whether it may leave those that it does not any more.
+    pub(crate) fn adapt_seats(&mut self, now_ms: u64, view: &ClusterView, out: &mut Vec<Effect>) {
+        if !self.moves {
+            return;
+        }
+        let known = view.committees.iter().map(|committee| committee.group);
+        let groups: Vec<GroupId> = known.filter(|group| moves_in(*group)).collect();
+        for group in groups {
+            let Some(seating) = Seating::of(view, group) else { continue };
+            let here = self.replicas.get(&group).map(Replica::join);
+            match (here, seating.joins(self.id)) {
+                (_, Some(join)) if here != Some(join) => {
+                    if here.is_some() {
+                        self.remove(group, seating.epoch(), true, out);
+                    }
+                    let replica = Replica::seated(group, join, self.reshaping, self.id, &self.genesis, self.sabotage);
+                    self.open(now_ms, group, replica, nodes(seating.current), out);
+                }
+                (Some(_), None) if !seating.seated(self.id) => {
+                    let members = nodes(seating.current).into_iter();
+                    out.extend(members.map(|member| Effect::Send(member, Wire::Leaving { group })));
+                }
+                (Some(_), _) => {
+                    self.members.insert(group, nodes(seating.current));
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// A member says that a shard goes on without this node.
+    pub(crate) fn leave_seat(&mut self, group: GroupId, out: &mut Vec<Effect>) {
+        let Some(view) = self.registry.clone() else { return };
+        let Some(seating) = Seating::of(&view, group) else { return };
+        // The answer may be to a question of long ago.
+        let goes = !seating.seated(self.id) && seating.joins(self.id).is_none();
+        if goes && self.replicas.contains_key(&group) && self.sabotage != Some(Sabotage::SeatKept) {
+            self.remove(group, seating.epoch(), false, out);
+        } else if goes && self.replicas.contains_key(&group) {
+            let (node, epoch) = (self.id, seating.epoch());
+            out.push(Effect::Saw(crate::checkers::Seen::Left { node, group, epoch, rejoins: false }));
+        }
+    }
+}
+
+impl World {
+    /// The registry has put committees in force: routers hear of them some time later.
+    pub(crate) fn announce_seats(&mut self, block: &BlockSeen) {
+        let mut known: BTreeSet<GroupId> = BTreeSet::new();
+        for (_, _, message) in &block.mail {
+            if let Message::CommitteeUpdate(seated) = message
+                && moves_in(seated.group)
+                && known.insert(seated.group)
+            {
+                self.coverage.reseated += 1;
+                let place = self.seatings.len();
+                self.seatings.push(seated.clone());
+                let delay_ms = self.elastic.random_range(HEARD_MS);
+                self.push(delay_ms, Event::Seats { place });
+            }
+        }
+    }
+
+    /// Routers hear of the members of a group.
+    pub(crate) fn hear_seats(&mut self, place: usize) {
+        if let Some(seated) = self.seatings.get(place) {
+            self.clients.hear(seated);
+        }
+    }
+}
