@@ -397,6 +397,7 @@ impl Clients {
                 now_ms < operation.handing.openings_at_ms || !given.is_empty()
             }
             // It is gone, or has not begun on the node that was asked.
+            Reject::UnknownGroup if group == GroupId::BEACON => self.moving,
             Reject::UnknownGroup => self.reshaping && group.kind() == Some(GroupKind::Shard),
             other => other.retryable(),
         }

@@ -8,6 +8,7 @@ use crate::council::LENGTH_MS;
 use crate::liars::Lie;
 use crate::sabotage::Sabotage;
 use crate::schedule::Scenario;
+use crate::seating::Moving;
 
 /// What is fixed for a run; everything else is drawn from its seed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct SimConfig {
     /// How often somebody asks for a seat of a shard to be moved, in runs in which shards are cut and joined. By itself some do
     /// in half of these.
     pub moves: Option<u32>,
+    /// How often an organisation wants a node to come or to go, in runs in which shards are cut and joined. By itself some do in
+    /// some of these.
+    pub comings: Option<u32>,
     /// How many epochs of the beacon the phase with faults has room for. By itself there are some in some runs.
     pub epochs: Option<u32>,
     /// The way in which members of Byzantine groups lie.
@@ -54,6 +58,8 @@ pub const CHANNELS_MAX: u32 = 2;
 const FOUNDING_NODES_MIN: u32 = 5;
 /// By so much a run in which shards are cut and joined is longer, unless its length is fixed.
 const RESHAPING_MS: u64 = 4_000;
+/// Nodes that may be registered in a run in which nodes come and go.
+const NEWCOMERS: u32 = 2;
 /// Epochs that a run has room for that has some.
 const EPOCHS: u32 = 2;
 /// By so much such a run is longer for each, unless its length is fixed: an epoch, and what it may be late by.
@@ -88,6 +94,10 @@ pub struct Shape {
     pub reshaping: bool,
     /// Whether seats of shards move meanwhile, and shards of different nodes are joined.
     pub moving: bool,
+    /// Whether nodes come and go meanwhile. Seats move then.
+    pub coming_and_going: bool,
+    /// Nodes that are there and not registered.
+    pub newcomers: u32,
     /// Epochs of the beacon that the phase with faults has room for; with none there are no epochs.
     pub epochs: u32,
     /// Channels, from 0 to [`CHANNELS_MAX`].
@@ -105,6 +115,14 @@ pub struct Shape {
     pub transactions: usize,
     /// Length of the phase with faults, in virtual milliseconds.
     pub safety_ms: u64,
+}
+
+impl Shape {
+    /// Whose seats move. Those of the beacon do when nodes come and go, unless it is Byzantine at any time.
+    pub(crate) fn movable(&self) -> Moving {
+        let raft = self.beacon == Engine::Raft && !self.beacon_goes_over;
+        Moving { shards: self.moving, beacon: self.coming_and_going && raft }
+    }
 }
 
 impl SimConfig {
@@ -148,6 +166,8 @@ impl SimConfig {
             beacon_goes_over: false,
             reshaping: false,
             moving: false,
+            coming_and_going: false,
+            newcomers: 0,
             epochs: 0,
             channels,
             channel_engine: Engine::Raft,
@@ -215,6 +235,10 @@ impl SimConfig {
             }
             let own = usual && matches!(seed % 20, 6 | 15);
             shape.moving = self.moves.map_or(own, |count| count > 0);
+            let own = usual && self.moves.is_none() && seed % 20 == 16;
+            if self.comings.map_or(own, |count| count > 0) {
+                (shape.moving, shape.coming_and_going, shape.newcomers) = (true, true, NEWCOMERS);
+            }
         }
         let own = if seed % 8 == 3 && usual && self.safety_ms.is_none() { EPOCHS } else { 0 };
         if !self.too_many {
@@ -268,6 +292,7 @@ impl SimConfig {
             ("--switches", self.switches.map(u64::from)),
             ("--reshapes", self.reshapes.map(u64::from)),
             ("--moves", self.moves.map(u64::from)),
+            ("--comings", self.comings.map(u64::from)),
             ("--epochs", self.epochs.map(u64::from)),
         ] {
             if let Some(value) = value {
@@ -302,6 +327,7 @@ impl SimConfig {
                 "--switches" => config.switches = Some(value.parse().map_err(|_| wrong())?),
                 "--reshapes" => config.reshapes = Some(value.parse().map_err(|_| wrong())?),
                 "--moves" => config.moves = Some(value.parse().map_err(|_| wrong())?),
+                "--comings" => config.comings = Some(value.parse().map_err(|_| wrong())?),
                 "--epochs" => config.epochs = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
@@ -339,6 +365,7 @@ mod tests {
             switches: Some(2),
             reshapes: Some(3),
             moves: Some(2),
+            comings: Some(4),
             epochs: Some(1),
             lie: Some(Lie::Twins),
             too_many: false,
@@ -393,6 +420,7 @@ mod tests {
                 let (beacon_replicas, anchors, guarded) = (before.beacon_replicas, before.anchors, before.guarded);
                 // Shards may be cut and joined meanwhile, and seeds drawn.
                 let (reshaping, moving, epochs) = (before.reshaping, before.moving, before.epochs);
+                let (coming_and_going, newcomers) = (before.coming_and_going, before.newcomers);
                 let safety_ms = before.safety_ms;
                 assert_eq!(
                     Shape {
@@ -402,6 +430,8 @@ mod tests {
                         guarded,
                         reshaping,
                         moving,
+                        coming_and_going,
+                        newcomers,
                         epochs,
                         safety_ms,
                         ..shape
@@ -458,6 +488,11 @@ mod tests {
         assert!((5..40).contains(&moving(&SimConfig::default())));
         assert_eq!(moving(&SimConfig { reshapes: Some(0), moves: Some(3), ..SimConfig::default() }), 0);
         assert_eq!(moving(&SimConfig { reshapes: Some(2), moves: Some(3), ..SimConfig::default() }), 200);
+        let going = |config: &SimConfig, seed| draw(config, seed).movable();
+        let asked = SimConfig { reshapes: Some(2), comings: Some(3), ..SimConfig::default() };
+        assert!((0..40).all(|seed| going(&asked, seed).shards));
+        assert!((0..40).any(|seed| going(&asked, seed).beacon) && !(0..40).all(|seed| going(&asked, seed).beacon));
+        assert!((0..200).any(|seed| draw(&SimConfig::default(), seed).coming_and_going));
         // Also beside a beacon that goes over to the other engine.
         let both = |seed| draw(&SimConfig::default(), seed);
         assert!((0..200).map(both).any(|shape| shape.reshaping && shape.beacon_goes_over));

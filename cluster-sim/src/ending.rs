@@ -21,7 +21,6 @@ use crate::config::LIVENESS_MS_MAX;
 use crate::eventlog::LogLine;
 use crate::replica::Replica;
 use crate::report::SimReport;
-use crate::seating::moves_in;
 use crate::state::{self, KvState};
 use crate::world::{POLL_MS, World};
 
@@ -190,7 +189,8 @@ impl World {
             return reshaping;
         }
         let first = self.genesis.committees.iter().map(|committee| committee.group);
-        let reseats = |group: &GroupId| self.shape.moving && moves_in(*group);
+        let moving = self.shape.movable();
+        let reseats = |group: &GroupId| moving.covers(*group);
         let mut groups = first.chain(self.born.keys().copied()).filter(|group| !self.ended(*group) && !reseats(group));
         let behind = groups.find_map(|group| self.group_unfinished(group));
         let behind = behind.or_else(|| self.moved_unfinished());
@@ -289,7 +289,8 @@ impl World {
         let reader = KvState { kv: &beacon.kv, hide_receipts: false };
         let mut view = View::new(&reader);
         let committees = registry::committees(&mut view).into_iter();
-        for committee in committees.filter(|committee| moves_in(committee.group)) {
+        let moving = self.shape.movable();
+        for committee in committees.filter(|committee| moving.covers(committee.group)) {
             let changing = registry::coming_of(&mut view, committee.group).is_some();
             if let Some(why) = self.seats_unfinished(&committee, changing) {
                 return Some(why);
@@ -304,6 +305,9 @@ impl World {
         let reader = KvState { kv: &beacon.kv, hide_receipts: false };
         let mut view = View::new(&reader);
         for job in jobs::under_way(&mut view) {
+            if self.waits_for_gone(&mut view, &job) {
+                continue;
+            }
             // Whoever is gone cannot open its children; the others have to.
             if job.phase != Stage::Committed || self.gone.is_none() || self.phase == Phase::Late {
                 return Some(format!("{} is under way, {}", job.id, job.phase.name()));

@@ -90,6 +90,10 @@ pub(crate) enum Event {
     },
     /// Somebody wants a seat of a shard moved: which, is decided when the registry is first asked.
     MoveSeat,
+    /// What an organisation wants of a node is taken a step further; it is to be chosen, to begin with.
+    ComeAndGo {
+        place: Option<usize>,
+    },
     /// Routers hear of the members of a group.
     Seats {
         place: usize,
@@ -134,6 +138,7 @@ impl Event {
             | Self::Reshape { .. }
             | Self::Adopt { .. }
             | Self::MoveSeat
+            | Self::ComeAndGo { .. }
             | Self::Seats { .. }
             | Self::Epochs
             | Self::Cut { .. }
@@ -182,6 +187,7 @@ impl Event {
             Self::Adopt { version } => put(21, &[*version], &[]),
             Self::Epochs => put(22, &[], &[]),
             Self::MoveSeat => put(23, &[], &[]),
+            Self::ComeAndGo { place } => put(25, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
             Self::Seats { place } => put(24, &[*place as u64], &[]),
         }
     }

@@ -17,6 +17,7 @@ use crate::copies::Copies;
 use crate::replica::{Effect, Replica};
 use crate::sabotage::Sabotage;
 use crate::seat;
+use crate::seating::Moving;
 use crate::wire::{Reply, Wire};
 
 /// Ticks between two steps of the driver's timer.
@@ -44,8 +45,8 @@ pub struct Node {
     pub(crate) guards: bool,
     /// Whether shards are cut and joined meanwhile.
     pub(crate) reshaping: bool,
-    /// Whether seats of shards move.
-    pub(crate) moves: bool,
+    /// Whose seats move.
+    pub(crate) moves: Moving,
     /// Whether members of the beacon give secrets to its seeds.
     pub(crate) epochs: bool,
     /// Copies of shards that are to be cut or joined, by job.
@@ -56,7 +57,7 @@ pub struct Node {
     pub(crate) foundations: BTreeMap<GroupId, Rc<Foundation>>,
     /// Groups that it has left before.
     pub(crate) left: BTreeSet<GroupId>,
-    peers: Vec<NodeId>,
+    pub(crate) peers: Vec<NodeId>,
     pub(crate) members: BTreeMap<GroupId, Vec<NodeId>>,
     /// Offsets of the other nodes' clocks against our tick.
     readings: BTreeMap<NodeId, i64>,
@@ -91,7 +92,7 @@ impl Node {
             follows: false,
             guards: false,
             reshaping: false,
-            moves: false,
+            moves: Moving::default(),
             epochs: false,
             copies: BTreeMap::new(),
             registry: None,

@@ -219,13 +219,13 @@ impl Node {
                 .all(|parent| self.replicas.get(&parent.group).is_some_and(|replica| replica.sealed().is_some()));
             let seated = committee.index_of(self.id).is_some();
             // One that has left it comes back by a plan alone.
-            let left = self.moves && self.left.contains(&born.group);
+            let left = self.moves.shards && self.left.contains(&born.group);
             if !seated || left || self.replicas.contains_key(&born.group) || stands || !ended && here {
                 continue;
             }
             let first = Rc::new(committee.clone());
             let members: Vec<NodeId> = first.members.iter().map(|member| member.node).collect();
-            let replica = if self.moves {
+            let replica = if self.moves.shards {
                 // Others may have come since, but whoever has a seat and no replica here had it from the first.
                 Replica::seated(born.group, FIRST_JOIN, true, self.id, &self.genesis, self.sabotage)
             } else {

@@ -7,6 +7,8 @@
 mod elastic;
 #[path = "sabotage_epochs.rs"]
 mod epochs;
+#[path = "sabotage_nodes.rs"]
+mod nodes;
 
 use bytes::Bytes;
 use channel::proposal::Voice;
@@ -154,6 +156,10 @@ sabotages! {
     SeatBeforeState;
     /// A node that a shard goes on without keeps its replica.
     SeatKept;
+    /// A node that is drained has its capacity again at once.
+    DrainUndone;
+    /// The number and the key of a node that was struck off are given again.
+    NumberReused;
     /// An epoch in which enough have revealed leaves the seed as it was.
     SeedStands;
     /// A commitment is taken when secrets of others can be seen.
@@ -205,6 +211,12 @@ impl Sabotage {
     #[must_use]
     pub const fn moving(self) -> bool {
         matches!(self, Self::SeatBeforeState | Self::SeatKept)
+    }
+
+    /// Whether it is a bug that only a run can meet in which nodes come and go.
+    #[must_use]
+    pub const fn of_nodes(self) -> bool {
+        matches!(self, Self::DrainUndone | Self::NumberReused)
     }
 
     /// Whether it is a bug that only a run with epochs can meet.
@@ -266,6 +278,9 @@ fn apply(
     command: &Command,
 ) -> CommandOutcome {
     if let Some(outcome) = elastic::apply(sabotage, work, view, at, command) {
+        return outcome;
+    }
+    if let Some(outcome) = nodes::apply(sabotage, work, view, at, command) {
         return outcome;
     }
     if let Some(outcome) = epochs::apply(sabotage, work, view, at, command) {

@@ -83,6 +83,8 @@ pub enum Fault {
     Reshape,
     /// Somebody wants a seat of a shard moved.
     MoveSeat,
+    /// Somebody wants a node to come or to go.
+    ComeAndGo,
 }
 
 /// Everything that is drawn before a run starts.
@@ -216,6 +218,17 @@ impl Schedule {
         let end = (shape.safety_ms * 4 / 5).max(401);
         for _ in 0..count.unwrap_or(drawn) {
             self.faults.push((rng.random_range(400..end), Fault::MoveSeat));
+        }
+    }
+}
+
+impl Schedule {
+    /// Adds wishes about nodes that come and go: so many, or as many as are drawn.
+    pub(crate) fn come_and_go(&mut self, count: Option<u32>, shape: &Shape, rng: &mut ChaCha8Rng) {
+        let drawn = rng.random_range(5..=9);
+        let end = (shape.safety_ms * 4 / 5).max(401);
+        for _ in 0..count.unwrap_or(drawn) {
+            self.faults.push((rng.random_range(400..end), Fault::ComeAndGo));
         }
     }
 }

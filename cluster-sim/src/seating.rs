@@ -1,4 +1,4 @@
-//! Seats of shards that move while the cluster runs: nodes that the registry names for one begin a replica without anything
+//! Seats of shards, and of the beacon, that move while the cluster runs: nodes that the registry names for one begin a replica without anything
 //! and fetch the state, and nodes that a shard goes on without remove theirs. Routers hear of new members some time later.
 //!
 //! Mirrors production's `server/hosting.rs` and `leaving.rs`, as `hosting` does for channels that are founded meanwhile; here
@@ -25,9 +25,24 @@ use crate::world::World;
 /// How long after the registry has a committee in force routers hear of it, at least and at most.
 const HEARD_MS: std::ops::Range<u64> = 10..500;
 
-/// Whether the seats of a group move in runs in which any do, besides those of channels.
-pub(crate) fn moves_in(group: GroupId) -> bool {
-    group.kind() == Some(GroupKind::Shard)
+/// Which groups' seats move in a run, besides those of channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moving {
+    /// Those of shards.
+    pub(crate) shards: bool,
+    /// Those of the beacon.
+    pub(crate) beacon: bool,
+}
+
+impl Moving {
+    /// Whether those of a group do.
+    pub(crate) fn covers(self, group: GroupId) -> bool {
+        match group.kind() {
+            Some(GroupKind::Shard) => self.shards,
+            Some(GroupKind::Beacon) => self.beacon,
+            Some(GroupKind::Channel) | None => false,
+        }
+    }
 }
 
 fn nodes(committee: &Committee) -> Vec<NodeId> {
@@ -63,19 +78,23 @@ impl<'a> Seating<'a> {
 }
 
 impl Node {
-    /// Seats of shards move in this run.
-    pub(crate) fn seats_move(&mut self) {
-        self.moves = true;
-        self.replicas.iter_mut().filter(|(group, _)| moves_in(**group)).for_each(|(_, replica)| replica.moves());
+    /// Seats of these groups move in this run.
+    pub(crate) fn seats_move(&mut self, moving: Moving) {
+        self.moves = moving;
+        self.replicas.iter_mut().filter(|(group, _)| moving.covers(**group)).for_each(|(_, replica)| replica.moves());
+    }
+
+    /// Nodes that are registered later tell their clocks, too.
+    pub(crate) fn meet(&mut self, others: impl Iterator<Item = NodeId>) {
+        let own = self.id;
+        self.peers.extend(others.filter(|other| *other != own));
     }
 
     /// Begins replicas that the registry names this node for, and asks whether it may leave those that it does not any more.
     pub(crate) fn adapt_seats(&mut self, now_ms: u64, view: &ClusterView, out: &mut Vec<Effect>) {
-        if !self.moves {
-            return;
-        }
+        let moving = self.moves;
         let known = view.committees.iter().map(|committee| committee.group);
-        let groups: Vec<GroupId> = known.filter(|group| moves_in(*group)).collect();
+        let groups: Vec<GroupId> = known.filter(|group| moving.covers(*group)).collect();
         for group in groups {
             let Some(seating) = Seating::of(view, group) else { continue };
             let here = self.replicas.get(&group).map(Replica::join);
@@ -117,10 +136,11 @@ impl Node {
 impl World {
     /// The registry has put committees in force: routers hear of them some time later.
     pub(crate) fn announce_seats(&mut self, block: &BlockSeen) {
+        let moving = self.shape.movable();
         let mut known: BTreeSet<GroupId> = BTreeSet::new();
         for (_, _, message) in &block.mail {
             if let Message::CommitteeUpdate(seated) = message
-                && moves_in(seated.group)
+                && moving.covers(seated.group)
                 && known.insert(seated.group)
             {
                 self.coverage.reseated += 1;

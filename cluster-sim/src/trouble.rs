@@ -178,6 +178,7 @@ impl World {
             Fault::Switch(group) => self.push(0, Event::Switch { group, to: None }),
             Fault::Reshape => self.push(0, Event::Reshape { kind: None }),
             Fault::MoveSeat => self.push(0, Event::MoveSeat),
+            Fault::ComeAndGo => self.push(0, Event::ComeAndGo { place: None }),
         }
     }
 
@@ -245,6 +246,7 @@ impl World {
             | Fault::Switch(_)
             | Fault::Reshape
             | Fault::MoveSeat
+            | Fault::ComeAndGo
             | Fault::Ghost(..) => {}
         }
     }

@@ -22,7 +22,7 @@ use crate::checkers::{BftSeen, Checkers, Facts, Given, Moment, RawReplica, Seen,
 use crate::client::{Act, Clients};
 use crate::cluster::{self, CREATED_MS};
 use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
-use crate::council::Council;
+use crate::council::{Council, Wish};
 use crate::ending::Phase;
 use crate::event::{Due, Event};
 use crate::eventlog::{EventLog, FORMAT, LogHead, LogLine};
@@ -95,6 +95,10 @@ pub(crate) struct World {
     pub(crate) council: Council,
     /// What is drawn about shards that are cut and joined.
     pub(crate) elastic: ChaCha8Rng,
+    /// What is drawn about nodes that come and go.
+    pub(crate) comings: ChaCha8Rng,
+    /// What was wanted of nodes.
+    pub(crate) wishes: Vec<Wish>,
     /// Committees that the registry has put in force, of groups whose seats move, as routers hear of them.
     pub(crate) seatings: Vec<Committee>,
     /// Layouts that the registry has put in force, by version, and the committees that came with each.
@@ -128,20 +132,27 @@ impl World {
         for info in &genesis.nodes {
             nodes.insert(info.id, Node::new(info.id, &genesis, config.sabotage)?);
         }
-        for (node, skew) in nodes.values_mut().zip(&schedule.skews_ms) {
-            node.skew_ms = *skew;
+        let newcomers = (shape.nodes..shape.nodes + shape.newcomers).map(NodeId);
+        for id in newcomers.clone() {
+            nodes.insert(id, Node::new(id, &genesis, config.sabotage)?);
+        }
+        let skews = schedule.skews_ms.iter().copied().chain(std::iter::repeat(0));
+        for (node, skew) in nodes.values_mut().zip(skews) {
+            node.skew_ms = skew;
+            node.meet(newcomers.clone());
             node.follows = shape.founding || shape.reshaping;
             node.reshapes(shape.reshaping);
             node.epochs = shape.epochs > 0;
-            if shape.moving {
-                node.seats_move();
-            }
+            node.seats_move(shape.movable());
         }
         if shape.reshaping {
             schedule.reshape(config.reshapes, &shape, &mut stream(seed, 11));
         }
         if shape.moving {
             schedule.move_seats(config.moves, &shape, &mut stream(seed, 12));
+        }
+        if shape.coming_and_going {
+            schedule.come_and_go(config.comings, &shape, &mut stream(seed, 13));
         }
         if let Some(shard) = shape.switching {
             schedule.switch(GroupId::shard(shard), config.switches, &shape, &mut stream(seed, 8));
@@ -184,6 +195,7 @@ impl World {
         clients.moving = shape.moving;
         let mut facts = Facts::new(places, Rc::clone(&operations));
         facts.seats_move = shape.moving;
+        facts.nodes_come_and_go = shape.coming_and_going;
         Ok(Self {
             seed,
             config: config.clone(),
@@ -200,6 +212,8 @@ impl World {
             checkers: Checkers::new(facts),
             council: Council::new(stream(seed, 6), genesis.cluster_id(), founding, anchors),
             elastic: stream(seed, 10),
+            comings: stream(seed, 14),
+            wishes: Vec::new(),
             seatings: Vec::new(),
             layouts: BTreeMap::new(),
             genesis,
@@ -332,6 +346,7 @@ impl World {
             Event::Reshape { kind } => self.reshape(kind),
             Event::Adopt { version } => self.adopt(version),
             Event::MoveSeat => self.move_seat(),
+            Event::ComeAndGo { place } => self.come_and_go(place),
             Event::Seats { place } => self.hear_seats(place),
             Event::Epochs => self.ask_for_epochs(),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),

@@ -24,6 +24,8 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         SimConfig { reshapes: Some(6), shards: Some(2), ..usual }
     } else if sabotage.moving() {
         SimConfig { reshapes: Some(3), moves: Some(6), shards: Some(2), nodes: Some(7), ..usual }
+    } else if sabotage.of_nodes() {
+        SimConfig { reshapes: Some(2), comings: Some(10), shards: Some(2), nodes: Some(7), ..usual }
     } else if sabotage.of_epochs() {
         SimConfig { epochs: Some(2), shards: Some(2), ..usual }
     } else {
@@ -208,6 +210,39 @@ fn seats_of_shards_move_while_these_are_cut_and_joined_whatever_happens() {
     let (seated, joined) = (sum(|report| report.coverage.reseated), sum(|report| report.coverage.joined));
     assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
     assert!(joined >= runs.len() as u64 / 8, "{joined} shards were joined in {} runs", runs.len());
+}
+
+/// Nodes are drained, taken back, replaced, struck off and registered anew while shards are cut, joined and moved and seeds
+/// are drawn; members of the beacon among them, where Raft orders it.
+#[test]
+fn nodes_come_and_go_while_shards_are_cut_and_joined_whatever_happens() {
+    let shapes = [(3, 6), (3, 8), (5, 8)];
+    let runs: Vec<(Scenario, (u16, u32), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(10_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, nodes), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            reshapes: Some(3),
+            moves: Some(2),
+            comings: Some(8),
+            epochs: Some(1),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(60),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (comings, seated) = (sum(|report| report.coverage.comings), sum(|report| report.coverage.reseated));
+    assert!(comings >= 3 * runs.len() as u64, "{comings} commands about nodes in {} runs", runs.len());
+    assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
 }
 
 /// Under every kind of trouble, beside shards that are cut and joined, under both engines of the beacon.

@@ -8,6 +8,7 @@
 pub mod agreement;
 pub mod atomicity;
 pub mod certificates;
+pub mod comings;
 pub mod conservation;
 pub mod durability;
 pub mod epochs;
@@ -104,6 +105,8 @@ pub struct Facts {
     pub accounts: BTreeMap<[u8; 32], Address>,
     /// Whether seats of shards move.
     pub seats_move: bool,
+    /// Whether nodes come and go.
+    pub nodes_come_and_go: bool,
     /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
     committees: BTreeMap<(GroupId, Hash32), Committee>,
 }
@@ -132,8 +135,17 @@ impl Facts {
             txs.entry(operation.txid).or_insert(TxFacts { operation: operation.index, legs, voters, hidden });
         }
         let lines = lines::Lines::new(&genesis.layout);
-        let mut facts =
-            Self { genesis, places, operations, txs, lines, accounts, seats_move: false, committees: BTreeMap::new() };
+        let mut facts = Self {
+            genesis,
+            places,
+            operations,
+            txs,
+            lines,
+            accounts,
+            seats_move: false,
+            nodes_come_and_go: false,
+            committees: BTreeMap::new(),
+        };
         let first = Rc::clone(&facts.genesis);
         first.committees.iter().for_each(|committee| facts.know(committee));
         facts
@@ -288,6 +300,7 @@ impl Checkers {
             Box::new(lineage::Lineage::default()),
             Box::new(streams::Streams::default()),
             Box::new(epochs::Epochs::default()),
+            Box::new(comings::Comings::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

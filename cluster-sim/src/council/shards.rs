@@ -29,6 +29,8 @@ const HEARD_MS: std::ops::Range<u64> = 10..700;
 /// One layout in so many is heard of by so much later: long enough for a job to end, and for its parents to be removed.
 const KEPT_EVERY: u64 = 4;
 const KEPT_MS: u64 = 2_500;
+/// More than two clocks differ at the end.
+const LEAP_MS: u64 = 1_000;
 
 /// What follows for whoever wants a job.
 enum Next {
@@ -145,7 +147,14 @@ fn next(view: &mut View<'_>, rng: &mut ChaCha8Rng, kind: JobKind, (asked, moving
 }
 
 impl Council {
-    fn sign_for(&mut self, view: &mut View<'_>, org: OrgId, command: &BeaconCommand, now: TimeMs) -> Option<Vec<u8>> {
+    /// A command under the admin key that the registry has of an organisation.
+    pub(super) fn sign_for(
+        &mut self,
+        view: &mut View<'_>,
+        org: OrgId,
+        command: &BeaconCommand,
+        now: TimeMs,
+    ) -> Option<Vec<u8>> {
         let secret = admin_secret(&registry::org(view, org)?.admin_key)?;
         let until_ms = TimeMs(now.0 + VALID_MS);
         Some(SignedCommand::sign(&self.cluster, command, org, self.rng.random(), until_ms, secret).encode())
@@ -198,26 +207,32 @@ impl World {
         self.push(ASKED_MS, next);
     }
 
-    /// Faults are over: what has not come to its commit is taken back, since whoever is gone may be needed for it.
+    /// Faults are over: what has not come to its commit is taken back, since whoever is gone may be needed for it. At the very
+    /// end time passes for jobs that nobody can end any more but by it.
     pub(crate) fn call_off(&mut self) {
         let now = TimeMs(CREATED_MS + self.clock_ms());
         let Some(leader) = self.leader_of(GroupId::BEACON) else { return };
-        let signed = {
+        let (signed, until) = {
             let replica = self.nodes.get(&leader).and_then(|node| node.replicas.get(&GroupId::BEACON));
             let Some(replica) = replica else { return };
             let reader = KvState { kv: &replica.kv, hide_receipts: false };
             let mut view = View::new(&reader);
-            let open = jobs::under_way(&mut view).into_iter();
-            let stuck = open.filter(|job| matches!(job.phase, Stage::Aligning | Stage::Preparing));
+            let open = jobs::under_way(&mut view);
+            let waits = open.iter().filter(|job| self.waits_for_gone(&mut view, job));
+            let until = waits.filter_map(|job| job.until_ms).max();
+            let stuck = open.iter().filter(|job| matches!(job.phase, Stage::Aligning | Stage::Preparing));
             let asked: Vec<(OrgId, BeaconCommand)> = stuck
                 .filter_map(|job| Some((*job.approvals.first()?, BeaconCommand::CancelJob { job: job.id })))
                 .collect();
             let council = &mut self.council;
             let signed = asked.iter().filter_map(|(org, command)| council.sign_for(&mut view, *org, command, now));
-            signed.collect::<Vec<_>>()
+            (signed.collect::<Vec<_>>(), until)
         };
         for bytes in signed {
             self.submit(leader, GroupId::BEACON, bytes);
+        }
+        if let Some(ahead) = until.filter(|_| self.phase == Phase::Late).and_then(|until| until.0.checked_sub(now.0)) {
+            self.leap(ahead + LEAP_MS);
         }
     }
 

@@ -141,6 +141,7 @@ fn config(args: &Sim) -> SimConfig {
         switches: args.switches,
         reshapes: args.reshapes,
         moves: args.moves,
+        comings: args.comings,
         epochs: args.epochs,
         lie: args.lie,
         too_many: false,
