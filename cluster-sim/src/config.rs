@@ -118,10 +118,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Whose seats move. Those of the beacon do when nodes come and go, unless it is Byzantine at any time.
+    /// Whose seats move. Those of the beacon do when nodes come and go, unless it is Byzantine from the beginning: members may
+    /// lie then, and one that joins counts for nothing until it is heard of enough others that vote.
     pub(crate) fn movable(&self) -> Moving {
-        let raft = self.beacon == Engine::Raft && !self.beacon_goes_over;
-        Moving { shards: self.moving, beacon: self.coming_and_going && raft }
+        Moving { shards: self.moving, beacon: self.coming_and_going && self.beacon == Engine::Raft }
     }
 }
 

@@ -344,6 +344,10 @@ impl World {
         let reader = KvState { kv: &beacon.kv, hide_receipts: false };
         let mut view = View::new(&reader);
         for group in shard.into_iter().chain(self.shape.beacon_goes_over.then_some(GroupId::BEACON)) {
+            // Seats move first, and who is to have one may be gone.
+            if self.shape.movable().covers(group) && self.phase != Phase::Late {
+                continue;
+            }
             let current = registry::committee(&mut view, group)?;
             let wanted = beacon::engine::wanted(&mut view, &current);
             if wanted != current.engine || registry::coming_of(&mut view, group).is_some() {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use beacon::ClusterView;
 use cross_shard::Message;
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::ids::{GroupId, GroupKind, NodeId};
 use rand::Rng;
 
@@ -24,6 +24,9 @@ use crate::world::World;
 
 /// How long after the registry has a committee in force routers hear of it, at least and at most.
 const HEARD_MS: std::ops::Range<u64> = 10..500;
+
+/// Ticks after which a replica without anything asks the next member of a Byzantine group.
+const SEEK_EVERY_TICKS: usize = 15;
 
 /// Which groups' seats move in a run, besides those of channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +106,11 @@ impl Node {
                     if here.is_some() {
                         self.remove(group, seating.epoch(), true, out);
                     }
-                    let replica = Replica::seated(group, join, self.reshaping, self.id, &self.genesis, self.sabotage);
+                    let mut replica =
+                        Replica::seated(group, join, self.reshaping, self.id, &self.genesis, self.sabotage);
+                    if seating.current.engine == Engine::Bft {
+                        replica.follows_first();
+                    }
                     self.open(now_ms, group, replica, nodes(seating.current), out);
                 }
                 (Some(_), None) if !seating.seated(self.id) => {
@@ -114,6 +121,14 @@ impl Node {
                     self.members.insert(group, nodes(seating.current));
                 }
                 (None, _) => {}
+            }
+            let members = &seating.current.members;
+            let turn = usize::try_from(self.ticks).unwrap_or(0) / SEEK_EVERY_TICKS % members.len().max(1);
+            let source = members.get(turn).map(|member| member.node).filter(|node| *node != self.id);
+            if seating.current.engine == Engine::Bft
+                && let (Some(replica), Some(source)) = (self.replicas.get_mut(&group), source)
+            {
+                replica.seek(source, out);
             }
         }
     }

@@ -174,6 +174,10 @@ impl World {
             // Whoever lies is one of those that a group outlives, so nobody else is gone for good.
             schedule.absent = None;
         }
+        if shape.coming_and_going && shape.beacon_goes_over {
+            // Nor where one that joins a Byzantine group counts for nothing for a while.
+            schedule.absent = None;
+        }
         // Who stays has to decide without those who go, and no seat of it may be gone for good (docs/channels.md).
         shape.guarded &= schedule.absent.is_none();
         nodes.values_mut().filter(|_| shape.guarded).for_each(Node::guard);

@@ -245,6 +245,31 @@ fn nodes_come_and_go_while_shards_are_cut_and_joined_whatever_happens() {
     assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
 }
 
+/// Members of the beacon are drained, replaced and taken back while it goes over to the other engine and back: what is decided
+/// about its seats comes before a switch, and whoever joins follows the engine that is in force by then.
+#[test]
+fn members_of_the_beacon_come_and_go_while_it_goes_over() {
+    let seeds = (0..).map(|place: u64| 7_009 + 14 * place);
+    let runs: Vec<(Scenario, u64)> = Scenario::ALL.iter().copied().zip(seeds).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            reshapes: Some(2),
+            comings: Some(8),
+            shards: Some(2),
+            nodes: Some(8),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (stints, seated) = (sum(|report| report.coverage.stints), sum(|report| report.coverage.reseated));
+    assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
+    assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
+}
+
 /// Under every kind of trouble, beside shards that are cut and joined, under both engines of the beacon.
 #[test]
 fn seeds_follow_from_what_was_published_whatever_happens() {

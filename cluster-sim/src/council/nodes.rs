@@ -5,6 +5,7 @@
 //! says then. What the registry refuses, a wish is given up over after a while.
 
 use beacon::{BeaconCommand, jobs, nodes, registry};
+use ledger::committee::Engine;
 use ledger::ids::{GroupId, NodeId, OrgId, TimeMs};
 use ledger::view::View;
 use rand::Rng;
@@ -57,8 +58,11 @@ fn seated(view: &mut View<'_>, node: NodeId) -> bool {
     registry::committees(view).iter().any(has) || registry::coming(view).iter().any(has)
 }
 
-fn of_beacon(view: &mut View<'_>, node: NodeId) -> bool {
-    registry::committee(view, GroupId::BEACON).is_some_and(|committee| committee.index_of(node).is_some())
+/// Whether a node has a seat in the beacon that stays: nobody asks for a change of its members while the Byzantine engine
+/// orders it. One that was asked for before may come into force then all the same.
+fn stays_in_beacon(view: &mut View<'_>, node: NodeId, moving: Moving) -> bool {
+    let beacon = registry::committee(view, GroupId::BEACON).filter(|committee| committee.index_of(node).is_some());
+    beacon.is_some_and(|committee| committee.engine == Engine::Bft || !moving.covers(GroupId::BEACON))
 }
 
 /// Something to want, if there is anything; `last` is the highest number of a node that there may be.
@@ -75,10 +79,8 @@ fn choose(view: &mut View<'_>, rng: &mut ChaCha8Rng, moving: Moving, last: u32) 
         5 if !drained.is_empty() => return drained.choose(rng).copied().map(Want::Leave),
         _ => {}
     }
-    // The seats of a beacon that goes over to another engine stay.
-    let free = |view: &mut View<'_>, id: NodeId| moving.covers(GroupId::BEACON) || !of_beacon(view, id);
     let usable = known.iter().filter(|node| node.capacity > 0).map(|node| (node.id, node.org));
-    let usable: Vec<(NodeId, OrgId)> = usable.filter(|(id, _)| free(view, *id)).collect();
+    let usable: Vec<(NodeId, OrgId)> = usable.filter(|(id, _)| !stays_in_beacon(view, *id, moving)).collect();
     let (node, org) = usable.choose(rng).copied()?;
     let others = known.iter().filter(|other| other.org == org && other.id != node && other.capacity > 0);
     let others: Vec<NodeId> = others.map(|other| other.id).collect();

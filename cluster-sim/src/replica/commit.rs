@@ -2,7 +2,7 @@
 //!
 //! Owns the order of these, and what checkers and clients are told of a block.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use beacon::Contribution;
@@ -122,7 +122,8 @@ impl Replica {
     ) -> Result<(), String> {
         let Some(live) = &mut self.live else { return Ok(()) };
         if let Some((start, committee)) = &block.handed_over {
-            let note = stint::first_note(start, committee, self.sabotage);
+            let joins = if self.moves { seat::seats(&self.kv, self.group) } else { BTreeMap::new() };
+            let note = stint::first_note(start, committee, &joins, self.sabotage);
             block.applied.consensus.membership = Some((Some(start.after), note));
             let applied = encoded(&block.applied);
             block.writes.retain(|(key, _)| *key != schema::applied());

@@ -291,6 +291,11 @@ impl Replica {
         }
     }
 
+    /// It joins a group under the Byzantine engine, in which its node may have voted before.
+    pub(crate) fn follows_first(&mut self) {
+        self.beside.follow_first();
+    }
+
     /// Whether voters follow the committee.
     fn reseats(&self) -> bool {
         self.moves || self.founded.is_some()
@@ -444,7 +449,15 @@ impl Replica {
         let committee = first.or_else(|| self.genesis.committee(self.group));
         let committee = committee.ok_or("nothing says who was in the group at first")?;
         let join = if first.is_some() { seat::join_at(committee) } else { 0 };
-        let voters = committee.members.iter().map(|member| seat::seat(member.node, join)).collect();
+        // Behind another engine the members stand beside the state.
+        let begun = match &applied.consensus.membership {
+            Some((_, note)) if self.moves && order.after.is_some() => {
+                Some(borsh::from_slice::<Vec<NodeId>>(note).map_err(|error| error.to_string())?)
+            }
+            Some(_) | None => None,
+        };
+        let first = || committee.members.iter().map(|member| seat::seat(member.node, join)).collect();
+        let voters = begun.unwrap_or_else(first);
         let settings = LocalSettings { id: self.seat(), voters, timing: TIMING, seed: self.seed };
         let mut index = applied.consensus.position.map_or(0, |position| position.index);
         if self.sabotage == Some(Sabotage::ApplyTwice) && index > 0 {
