@@ -134,7 +134,7 @@ coverage! {
     joined;
     /// Blocks that told a shard to stand still, each counted once.
     seals;
-    /// Committees of shards that came into force with other members than before.
+    /// Committees of shards and of the beacon that came into force with other members than before.
     reseated;
     /// Commands that nodes come or go by, and that the registry has carried out.
     comings;

@@ -158,7 +158,10 @@ impl World {
                 && moving.covers(seated.group)
                 && known.insert(seated.group)
             {
-                self.coverage.reseated += 1;
+                let before = self.seatings.iter().rfind(|known| known.group == seated.group);
+                let before = before.or_else(|| self.genesis.committee(seated.group));
+                let others = before.is_none_or(|before| nodes(before) != nodes(seated));
+                self.coverage.reseated += u64::from(others);
                 let place = self.seatings.len();
                 self.seatings.push(seated.clone());
                 let delay_ms = self.elastic.random_range(HEARD_MS);
