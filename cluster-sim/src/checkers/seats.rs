@@ -1,5 +1,5 @@
-//! Seats of groups that were founded while the cluster ran, and of shards where these move: who is no member holds no state of a channel,
-//! and removal is final.
+//! Seats of groups that were founded while the cluster ran, and of shards where these move: who is no member holds no state
+//! of the group, and removal is final.
 //!
 //! A node has a replica only if a committee of the group, in force or planned, has ever named it; none any
 //! more once it has been told by the group's leader that it may go, unless a later plan names it; and in

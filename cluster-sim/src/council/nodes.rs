@@ -189,6 +189,6 @@ impl World {
                 }
             }
         }
-        waits && self.shape.coming_and_going && job.phase == jobs::Phase::Committed
+        waits && self.shape.moving && job.phase == jobs::Phase::Committed
     }
 }
