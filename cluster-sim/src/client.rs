@@ -12,7 +12,7 @@ use std::rc::Rc;
 use cross_shard::commit::Decision;
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
-use ledger::ids::{Address, ClusterId, GroupId, GroupKind, LedgerId, NodeId, OrgId, TimeMs};
+use ledger::ids::{Address, ClusterId, Epoch, GroupId, GroupKind, LedgerId, NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
 use ledger::reject::Reject;
 use ledger::rules::{self, RuleContext};
@@ -113,6 +113,8 @@ pub struct Clients {
     layout: Layout,
     /// Who is in which group.
     members: BTreeMap<GroupId, Vec<NodeId>>,
+    /// Of which epoch that is, where members have changed.
+    epochs: BTreeMap<GroupId, Epoch>,
     operations: Rc<Vec<Operation>>,
     progress: Vec<Progress>,
     leaders: BTreeMap<GroupId, NodeId>,
@@ -123,6 +125,8 @@ pub struct Clients {
     pub certified: bool,
     /// Shards are cut and joined meanwhile: a node that has none of a name may have had it, or be about to.
     pub reshaping: bool,
+    /// Seats of shards move meanwhile: who is asked may have left.
+    pub moving: bool,
     /// Times something was sent again.
     pub retries: u64,
     /// Routers that died.
@@ -141,6 +145,7 @@ impl Clients {
             cluster: genesis.cluster_id(),
             layout: genesis.layout.clone(),
             members: genesis.committees.iter().map(|committee| (committee.group, nodes(committee))).collect(),
+            epochs: BTreeMap::new(),
             places,
             operations,
             progress,
@@ -149,6 +154,7 @@ impl Clients {
             hasty: false,
             certified: false,
             reshaping: false,
+            moving: false,
             retries: 0,
             deaths: 0,
         }
@@ -366,6 +372,9 @@ impl Clients {
                 self.back_off(index, group, acts);
             }
             Reply::Refused(reject) if self.passing(operation, group, now_ms, reject) => {
+                if self.moving && reject == Reject::UnknownGroup && self.leaders.get(&group) == Some(&from) {
+                    self.leaders.remove(&group);
+                }
                 self.back_off(index, group, acts);
             }
             Reply::Refused(reject) => {
@@ -388,6 +397,7 @@ impl Clients {
                 now_ms < operation.handing.openings_at_ms || !given.is_empty()
             }
             // It is gone, or has not begun on the node that was asked.
+            Reject::UnknownGroup if group == GroupId::BEACON => self.moving,
             Reject::UnknownGroup => self.reshaping && group.kind() == Some(GroupKind::Shard),
             other => other.retryable(),
         }
@@ -446,11 +456,26 @@ impl Clients {
         }
     }
 
+    /// The members of a group are others by now.
+    pub fn hear(&mut self, seated: &Committee) {
+        let known = self.epochs.entry(seated.group).or_default();
+        if seated.epoch < *known {
+            return;
+        }
+        *known = seated.epoch;
+        self.members.insert(seated.group, nodes(seated));
+        let believed = self.leaders.get(&seated.group).copied();
+        if believed.is_some_and(|leader| seated.index_of(leader).is_none()) {
+            self.leaders.remove(&seated.group);
+        }
+    }
+
     /// A newer layout is known. What a retired group has said counts for those that came from it; whoever has said
     /// nothing is asked.
     pub fn adopt(&mut self, now_ms: u64, layout: &Layout, committees: &[Committee], acts: &mut Vec<Act>) {
         // One that was overtaken has brought committees that the newer one did not.
-        self.members.extend(committees.iter().map(|committee| (committee.group, nodes(committee))));
+        let news = committees.iter().filter(|committee| !self.epochs.contains_key(&committee.group));
+        self.members.extend(news.map(|committee| (committee.group, nodes(committee))));
         if layout.version <= self.layout.version {
             return;
         }

@@ -89,7 +89,8 @@ fn org(id: u16) -> OrgInfo {
     }
 }
 
-fn node(id: u32) -> NodeInfo {
+/// A node as it stands in the genesis, or as it is registered later.
+pub(crate) fn node_info(id: u32) -> NodeInfo {
     let node = NodeId(id);
     NodeInfo {
         id: node,
@@ -115,11 +116,12 @@ pub fn ended(committee: &Committee) -> Committee {
 /// # Errors
 /// A text that says why `shape` cannot make a cluster.
 pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
-    if shape.nodes as usize > NODE_KEYS {
-        return Err(format!("the simulator has keys for {NODE_KEYS} nodes, not for {}", shape.nodes));
+    let all = shape.nodes + shape.newcomers;
+    if all as usize > NODE_KEYS {
+        return Err(format!("the simulator has keys for {NODE_KEYS} nodes, not for {all}"));
     }
     let seed_hash: Hash32 = tagged(b"simulated genesis", &[&seed.to_be_bytes()]);
-    let nodes: Vec<NodeInfo> = (0..shape.nodes).map(node).collect();
+    let nodes: Vec<NodeInfo> = (0..shape.nodes).map(node_info).collect();
     let constraints = Constraints::default();
     let mut seats = vec![GroupSeats { group: GroupId::BEACON, seats: shape.beacon_replicas, engine: shape.beacon }];
     let engine = |ordinal: u32| if shape.byzantine.contains(&ordinal) { Engine::Bft } else { Engine::Raft };

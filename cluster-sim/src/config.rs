@@ -4,9 +4,11 @@ use ledger::committee::Engine;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::council::LENGTH_MS;
 use crate::liars::Lie;
 use crate::sabotage::Sabotage;
 use crate::schedule::Scenario;
+use crate::seating::Moving;
 
 /// What is fixed for a run; everything else is drawn from its seed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,14 @@ pub struct SimConfig {
     pub switches: Option<u32>,
     /// How often somebody asks for shards to be cut or joined. By itself some do in some runs.
     pub reshapes: Option<u32>,
+    /// How often somebody asks for a seat of a shard to be moved, in runs in which shards are cut and joined. By itself some do
+    /// in half of these.
+    pub moves: Option<u32>,
+    /// How often an organisation wants a node to come or to go, in runs in which shards are cut and joined. By itself some do in
+    /// some of these.
+    pub comings: Option<u32>,
+    /// How many epochs of the beacon the phase with faults has room for. By itself there are some in some runs.
+    pub epochs: Option<u32>,
     /// The way in which members of Byzantine groups lie.
     pub lie: Option<Lie>,
     /// More members lie, and together, than a Byzantine group outlives. The run goes on whatever is found, and its
@@ -48,6 +58,12 @@ pub const CHANNELS_MAX: u32 = 2;
 const FOUNDING_NODES_MIN: u32 = 5;
 /// By so much a run in which shards are cut and joined is longer, unless its length is fixed.
 const RESHAPING_MS: u64 = 4_000;
+/// Nodes that may be registered in a run in which nodes come and go.
+const NEWCOMERS: u32 = 2;
+/// Epochs that a run has room for that has some.
+const EPOCHS: u32 = 2;
+/// By so much such a run is longer for each, unless its length is fixed: an epoch, and what it may be late by.
+const EPOCH_MS: u64 = LENGTH_MS + 200;
 /// A run with more events than this goes in circles.
 pub const EVENTS_MAX: u64 = 3_000_000;
 /// How long each part of the phase without faults may take, in virtual milliseconds.
@@ -76,6 +92,14 @@ pub struct Shape {
     pub beacon_goes_over: bool,
     /// Whether shards are cut and joined while the cluster runs.
     pub reshaping: bool,
+    /// Whether seats of shards move meanwhile, and shards of different nodes are joined.
+    pub moving: bool,
+    /// Whether nodes come and go meanwhile. Seats move then.
+    pub coming_and_going: bool,
+    /// Nodes that are there and not registered.
+    pub newcomers: u32,
+    /// Epochs of the beacon that the phase with faults has room for; with none there are no epochs.
+    pub epochs: u32,
     /// Channels, from 0 to [`CHANNELS_MAX`].
     pub channels: u32,
     /// What orders those that there are from the beginning.
@@ -91,6 +115,14 @@ pub struct Shape {
     pub transactions: usize,
     /// Length of the phase with faults, in virtual milliseconds.
     pub safety_ms: u64,
+}
+
+impl Shape {
+    /// Whose seats move. Those of the beacon do when nodes come and go, unless it is Byzantine from the beginning: members may
+    /// lie then, and one that joins counts for nothing until it is heard of enough others that vote.
+    pub(crate) fn movable(&self) -> Moving {
+        Moving { shards: self.moving, beacon: self.coming_and_going && self.beacon == Engine::Raft }
+    }
 }
 
 impl SimConfig {
@@ -133,6 +165,10 @@ impl SimConfig {
             switching: None,
             beacon_goes_over: false,
             reshaping: false,
+            moving: false,
+            coming_and_going: false,
+            newcomers: 0,
+            epochs: 0,
             channels,
             channel_engine: Engine::Raft,
             // With fewer nodes its two founders would have no seat to spare.
@@ -181,9 +217,8 @@ impl SimConfig {
         if some && seed.is_multiple_of(2) && shape.nodes as usize >= least {
             shape.channel_engine = Engine::Bft;
         }
-        // In runs in which no shard does, and where nothing is said of engines, nor of shards that are cut and joined.
-        let free =
-            self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none() && self.reshapes.is_none();
+        // In runs in which no shard does, and where nothing is said of engines.
+        let free = self.consensus.is_none() && self.beacon.is_none() && self.switches.is_none();
         // A bug that was put back meets the runs that it has met before.
         let usual = self.sabotage.is_none() && !self.too_many;
         if seed % 14 == 9 && free && usual && self.holds_byzantine() {
@@ -192,13 +227,25 @@ impl SimConfig {
         }
         let own = matches!(seed % 20, 6 | 11 | 15 | 16) && self.consensus.is_none();
         let reshapes = self.reshapes.map_or(own, |count| count > 0);
-        // Not while anything changes its engine.
-        let engines = shape.switching.is_none() && !shape.beacon_goes_over;
-        if reshapes && engines && shape.byzantine.is_empty() && !self.too_many {
+        // Not while a shard changes its engine; the beacon may.
+        if reshapes && shape.switching.is_none() && shape.byzantine.is_empty() && !self.too_many {
             shape.reshaping = true;
             if self.safety_ms.is_none() {
                 shape.safety_ms += RESHAPING_MS;
             }
+            let own = usual && matches!(seed % 20, 6 | 15);
+            shape.moving = self.moves.map_or(own, |count| count > 0);
+            let own = usual && self.moves.is_none() && seed % 20 == 16;
+            if self.comings.map_or(own, |count| count > 0) {
+                (shape.moving, shape.coming_and_going, shape.newcomers) = (true, true, NEWCOMERS);
+            }
+        }
+        let own = if seed % 8 == 3 && usual && self.safety_ms.is_none() { EPOCHS } else { 0 };
+        if !self.too_many {
+            shape.epochs = self.epochs.unwrap_or(own);
+        }
+        if self.safety_ms.is_none() {
+            shape.safety_ms += u64::from(shape.epochs) * EPOCH_MS;
         }
     }
 
@@ -244,6 +291,9 @@ impl SimConfig {
             ("--safety-ms", self.safety_ms),
             ("--switches", self.switches.map(u64::from)),
             ("--reshapes", self.reshapes.map(u64::from)),
+            ("--moves", self.moves.map(u64::from)),
+            ("--comings", self.comings.map(u64::from)),
+            ("--epochs", self.epochs.map(u64::from)),
         ] {
             if let Some(value) = value {
                 flags.push_str(&format!(" {flag} {value}"));
@@ -276,6 +326,9 @@ impl SimConfig {
                 "--lie" => config.lie = Some(value.parse().map_err(|_| wrong())?),
                 "--switches" => config.switches = Some(value.parse().map_err(|_| wrong())?),
                 "--reshapes" => config.reshapes = Some(value.parse().map_err(|_| wrong())?),
+                "--moves" => config.moves = Some(value.parse().map_err(|_| wrong())?),
+                "--comings" => config.comings = Some(value.parse().map_err(|_| wrong())?),
+                "--epochs" => config.epochs = Some(value.parse().map_err(|_| wrong())?),
                 "--shards" => config.shards = Some(value.parse().map_err(|_| wrong())?),
                 "--replicas" => config.replicas = Some(value.parse().map_err(|_| wrong())?),
                 "--nodes" => config.nodes = Some(value.parse().map_err(|_| wrong())?),
@@ -311,6 +364,9 @@ mod tests {
             beacon: Some(Engine::Raft),
             switches: Some(2),
             reshapes: Some(3),
+            moves: Some(2),
+            comings: Some(4),
+            epochs: Some(1),
             lie: Some(Lie::Twins),
             too_many: false,
             sabotage: None,
@@ -362,8 +418,24 @@ mod tests {
                 assert!(usize::from(shape.beacon_replicas) >= least);
                 let before = SimConfig::default().shape(&mut stream());
                 let (beacon_replicas, anchors, guarded) = (before.beacon_replicas, before.anchors, before.guarded);
+                // Shards may be cut and joined meanwhile, and seeds drawn.
+                let (reshaping, moving, epochs) = (before.reshaping, before.moving, before.epochs);
+                let (coming_and_going, newcomers) = (before.coming_and_going, before.newcomers);
+                let safety_ms = before.safety_ms;
                 assert_eq!(
-                    Shape { beacon_goes_over: false, beacon_replicas, anchors, guarded, ..shape },
+                    Shape {
+                        beacon_goes_over: false,
+                        beacon_replicas,
+                        anchors,
+                        guarded,
+                        reshaping,
+                        moving,
+                        coming_and_going,
+                        newcomers,
+                        epochs,
+                        safety_ms,
+                        ..shape
+                    },
                     before,
                     "{seed}"
                 );
@@ -388,6 +460,20 @@ mod tests {
     }
 
     #[test]
+    fn there_are_epochs_in_some_runs_and_in_none_that_is_kept() {
+        let epochs = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed)).epochs;
+        let kept =
+            include_str!("../tests/regressions/seeds.txt").lines().map(|line| line.split('#').next().unwrap_or(""));
+        for line in kept.filter(|flags| flags.contains("--seed")) {
+            let (seed, config) = SimConfig::parse(line).expect("flags of seamark sim");
+            assert_eq!(epochs(&config, seed), 0, "{line}: the run is another one than what was kept");
+        }
+        assert!((0..200).filter(|seed| epochs(&SimConfig::default(), *seed) > 0).count() > 10);
+        let asked = SimConfig { epochs: Some(3), ..SimConfig::default() };
+        assert!((0..20).all(|seed| epochs(&asked, seed) == 3));
+    }
+
+    #[test]
     fn shards_are_cut_and_joined_where_they_are_asked_to_be_and_in_some_runs_by_themselves() {
         let draw = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
         let free = (0..200).filter(|seed| draw(&SimConfig::default(), *seed).reshaping).count();
@@ -397,5 +483,18 @@ mod tests {
         assert!((0..40).all(|seed| fits(draw(&asked, seed))));
         let never = SimConfig { reshapes: Some(0), ..SimConfig::default() };
         assert!((0..40).all(|seed| !draw(&never, seed).reshaping));
+        // And seats move in some of these, and in no others.
+        let moving = |config: &SimConfig| (0..200).map(|seed| draw(config, seed)).filter(|shape| shape.moving).count();
+        assert!((5..40).contains(&moving(&SimConfig::default())));
+        assert_eq!(moving(&SimConfig { reshapes: Some(0), moves: Some(3), ..SimConfig::default() }), 0);
+        assert_eq!(moving(&SimConfig { reshapes: Some(2), moves: Some(3), ..SimConfig::default() }), 200);
+        let going = |config: &SimConfig, seed| draw(config, seed).movable();
+        let asked = SimConfig { reshapes: Some(2), comings: Some(3), ..SimConfig::default() };
+        assert!((0..40).all(|seed| going(&asked, seed).shards));
+        assert!((0..40).any(|seed| going(&asked, seed).beacon) && !(0..40).all(|seed| going(&asked, seed).beacon));
+        assert!((0..200).any(|seed| draw(&SimConfig::default(), seed).coming_and_going));
+        // Also beside a beacon that goes over to the other engine.
+        let both = |seed| draw(&SimConfig::default(), seed);
+        assert!((0..200).map(both).any(|shape| shape.reshaping && shape.beacon_goes_over));
     }
 }

@@ -189,8 +189,11 @@ impl World {
             return reshaping;
         }
         let first = self.genesis.committees.iter().map(|committee| committee.group);
-        let mut groups = first.chain(self.born.keys().copied()).filter(|group| !self.ended(*group));
+        let moving = self.shape.movable();
+        let reseats = |group: &GroupId| moving.covers(*group);
+        let mut groups = first.chain(self.born.keys().copied()).filter(|group| !self.ended(*group) && !reseats(group));
         let behind = groups.find_map(|group| self.group_unfinished(group));
+        let behind = behind.or_else(|| self.moved_unfinished());
         let behind = behind.or_else(|| self.founded_unfinished()).or_else(|| self.switch_unfinished());
         if behind.is_some() {
             return behind;
@@ -277,12 +280,34 @@ impl World {
         None
     }
 
+    /// What is still to come to an end in groups whose seats move.
+    fn moved_unfinished(&self) -> Option<String> {
+        if !self.shape.moving {
+            return None;
+        }
+        let beacon = self.newest_of(GroupId::BEACON)?;
+        let reader = KvState { kv: &beacon.kv, hide_receipts: false };
+        let mut view = View::new(&reader);
+        let committees = registry::committees(&mut view).into_iter();
+        let moving = self.shape.movable();
+        for committee in committees.filter(|committee| moving.covers(committee.group)) {
+            let changing = registry::coming_of(&mut view, committee.group).is_some();
+            if let Some(why) = self.seats_unfinished(&committee, changing) {
+                return Some(why);
+            }
+        }
+        None
+    }
+
     /// A job that is under way, or a change of the layout that somebody has not carried out.
     fn reshape_unfinished(&self) -> Option<String> {
         let beacon = self.newest_of(GroupId::BEACON)?;
         let reader = KvState { kv: &beacon.kv, hide_receipts: false };
         let mut view = View::new(&reader);
         for job in jobs::under_way(&mut view) {
+            if self.waits_for_gone(&mut view, &job) {
+                continue;
+            }
             // Whoever is gone cannot open its children; the others have to.
             if job.phase != Stage::Committed || self.gone.is_none() || self.phase == Phase::Late {
                 return Some(format!("{} is under way, {}", job.id, job.phase.name()));
@@ -290,8 +315,9 @@ impl World {
         }
         let facts = self.checkers.facts();
         for group in facts.lines.living() {
-            let members = facts.first_committee(group).map_or(&[][..], |committee| &committee.members[..]);
-            for member in members {
+            // Where seats move, who has one by now is judged with everything else of it.
+            let first = facts.first_committee(group).filter(|_| !self.shape.moving);
+            for member in first.map_or(&[][..], |committee| &committee.members[..]) {
                 let node = self.nodes.get(&member.node).filter(|node| node.up);
                 let runs = |node: &crate::node::Node| node.replicas.get(&group).and_then(Replica::height).is_some();
                 if node.is_some_and(|node| !runs(node)) {
@@ -318,6 +344,10 @@ impl World {
         let reader = KvState { kv: &beacon.kv, hide_receipts: false };
         let mut view = View::new(&reader);
         for group in shard.into_iter().chain(self.shape.beacon_goes_over.then_some(GroupId::BEACON)) {
+            // Seats move first, and who is to have one may be gone.
+            if self.shape.movable().covers(group) && self.phase != Phase::Late {
+                continue;
+            }
             let current = registry::committee(&mut view, group)?;
             let wanted = beacon::engine::wanted(&mut view, &current);
             if wanted != current.engine || registry::coming_of(&mut view, group).is_some() {

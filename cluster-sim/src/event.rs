@@ -88,6 +88,18 @@ pub(crate) enum Event {
     Adopt {
         version: u64,
     },
+    /// Somebody wants a seat of a shard moved: which, is decided when the registry is first asked.
+    MoveSeat,
+    /// What an organisation wants of a node is taken a step further; it is to be chosen, to begin with.
+    ComeAndGo {
+        place: Option<usize>,
+    },
+    /// Routers hear of the members of a group.
+    Seats {
+        place: usize,
+    },
+    /// An organisation takes the next step towards epochs.
+    Epochs,
     /// A node that fetches a state, gives one, or goes over to another engine loses power.
     Cut {
         node: NodeId,
@@ -125,6 +137,10 @@ impl Event {
             | Self::Switch { .. }
             | Self::Reshape { .. }
             | Self::Adopt { .. }
+            | Self::MoveSeat
+            | Self::ComeAndGo { .. }
+            | Self::Seats { .. }
+            | Self::Epochs
             | Self::Cut { .. }
             | Self::Die { .. }
             | Self::Audit
@@ -169,6 +185,10 @@ impl Event {
             Self::Switch { group, to } => put(18, &[group.0], to.map_or("", Engine::name).as_bytes()),
             Self::Reshape { kind } => put(20, &[], &borsh::to_vec(kind).unwrap_or_default()),
             Self::Adopt { version } => put(21, &[*version], &[]),
+            Self::Epochs => put(22, &[], &[]),
+            Self::MoveSeat => put(23, &[], &[]),
+            Self::ComeAndGo { place } => put(25, &[place.map_or(u64::MAX, |place| place as u64)], &[]),
+            Self::Seats { place } => put(24, &[*place as u64], &[]),
         }
     }
 }

@@ -92,10 +92,25 @@ impl Node {
         let beacon = self.genesis.committee(GroupId::BEACON).map_or(&[][..], |committee| &committee.members[..]);
         // One after the other, and every node another one.
         let turn = self.ticks / ASK_EVERY_TICKS + u64::from(self.id.0);
-        if let Some(member) = beacon.get((turn % beacon.len().max(1) as u64) as usize) {
+        if self.moves.beacon {
+            out.extend(self.asked(turn).map(|node| Effect::Send(node, Wire::Follow { revision })));
+        } else if let Some(member) = beacon.get((turn % beacon.len().max(1) as u64) as usize) {
             out.push(Effect::Send(member.node, Wire::Follow { revision }));
         }
         self.adapt(now_ms, out);
+    }
+
+    /// Whom to ask where the members of the beacon change: one of those that are known, and now and then anybody.
+    fn asked(&self, turn: u64) -> Option<NodeId> {
+        let known = self.registry.as_ref().and_then(|view| view.committee(GroupId::BEACON));
+        let known = known.or_else(|| self.genesis.committee(GroupId::BEACON));
+        let members = known.map_or(&[][..], |committee| &committee.members[..]);
+        let (each, round) =
+            ((turn / 4 * 3 + turn % 4) % members.len().max(1) as u64, turn / 4 % self.peers.len().max(1) as u64);
+        match turn % 4 {
+            0 => self.peers.get(round as usize).copied(),
+            _ => members.get(each as usize).map(|member| member.node),
+        }
     }
 
     /// A node asks what the registry says since a revision.
@@ -131,6 +146,7 @@ impl Node {
 
     fn adapt(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
         let Some(view) = self.registry.clone() else { return };
+        self.adapt_seats(now_ms, &view, out);
         let foundations: Vec<Rc<Foundation>> = self.foundations.values().cloned().collect();
         for foundation in &foundations {
             let standing = Standing::of(&view, foundation);
@@ -172,6 +188,9 @@ impl Node {
         self.members.insert(group, members);
         let (now, offset) = (self.tick_at(now_ms), self.guarded_offset(now_ms, group));
         replica.guards = self.guards;
+        if self.moves.covers(group) {
+            replica.moves();
+        }
         // No two replicas wait equally long for a leader.
         let seed = group.0 ^ (u64::from(self.id.0) << 32) ^ self.ticks;
         if let Err(why) = replica.start(now, offset, seed, out) {
@@ -199,6 +218,9 @@ impl Node {
 
     /// A member says that the group goes on without this node.
     pub(crate) fn leave(&mut self, group: GroupId, out: &mut Vec<Effect>) {
+        if self.moves.covers(group) {
+            return self.leave_seat(group, out);
+        }
         let Some(view) = self.registry.clone() else { return };
         let Some(foundation) = self.foundations.get(&group).cloned() else { return };
         let standing = Standing::of(&view, &foundation);

@@ -17,6 +17,7 @@ use crate::copies::Copies;
 use crate::replica::{Effect, Replica};
 use crate::sabotage::Sabotage;
 use crate::seat;
+use crate::seating::Moving;
 use crate::wire::{Reply, Wire};
 
 /// Ticks between two steps of the driver's timer.
@@ -44,6 +45,10 @@ pub struct Node {
     pub(crate) guards: bool,
     /// Whether shards are cut and joined meanwhile.
     pub(crate) reshaping: bool,
+    /// Whose seats move.
+    pub(crate) moves: Moving,
+    /// Whether members of the beacon give secrets to its seeds.
+    pub(crate) epochs: bool,
     /// Copies of shards that are to be cut or joined, by job.
     pub(crate) copies: BTreeMap<JobId, Copies>,
     /// What it has heard of the registry.
@@ -52,7 +57,7 @@ pub struct Node {
     pub(crate) foundations: BTreeMap<GroupId, Rc<Foundation>>,
     /// Groups that it has left before.
     pub(crate) left: BTreeSet<GroupId>,
-    peers: Vec<NodeId>,
+    pub(crate) peers: Vec<NodeId>,
     pub(crate) members: BTreeMap<GroupId, Vec<NodeId>>,
     /// Offsets of the other nodes' clocks against our tick.
     readings: BTreeMap<NodeId, i64>,
@@ -87,6 +92,8 @@ impl Node {
             follows: false,
             guards: false,
             reshaping: false,
+            moves: Moving::default(),
+            epochs: false,
             copies: BTreeMap::new(),
             registry: None,
             foundations: BTreeMap::new(),
@@ -169,6 +176,7 @@ impl Node {
         }
         self.follow_registry(now_ms, out);
         self.follow_jobs(now_ms, out);
+        self.contribute(out);
         if self.ticks.is_multiple_of(CLOCK_EVERY_TICKS) {
             self.send_clock(now_ms, out);
             self.adjust(now_ms, out);

@@ -18,7 +18,7 @@ use storage::mem::MemKv;
 use crate::checkers::{BornSeen, Seen};
 use crate::copies::{Copies, Parent, Tapped};
 use crate::node::Node;
-use crate::replica::{Effect, Replica};
+use crate::replica::{Effect, FIRST_JOIN, Replica};
 use crate::state;
 
 /// Ticks between two looks at the jobs.
@@ -218,12 +218,19 @@ impl Node {
                 .iter()
                 .all(|parent| self.replicas.get(&parent.group).is_some_and(|replica| replica.sealed().is_some()));
             let seated = committee.index_of(self.id).is_some();
-            if !seated || self.replicas.contains_key(&born.group) || stands || !ended && here {
+            // One that has left it comes back by a plan alone.
+            let left = self.moves.shards && self.left.contains(&born.group);
+            if !seated || left || self.replicas.contains_key(&born.group) || stands || !ended && here {
                 continue;
             }
             let first = Rc::new(committee.clone());
             let members: Vec<NodeId> = first.members.iter().map(|member| member.node).collect();
-            let replica = Replica::child(&first, MemKv::new(), self.id, &self.genesis, self.sabotage);
+            let replica = if self.moves.shards {
+                // Others may have come since, but whoever has a seat and no replica here had it from the first.
+                Replica::seated(born.group, FIRST_JOIN, true, self.id, &self.genesis, self.sabotage)
+            } else {
+                Replica::child(&first, MemKv::new(), self.id, &self.genesis, self.sabotage)
+            };
             self.open(now_ms, born.group, replica, members, out);
         }
     }

@@ -1,5 +1,6 @@
 //! What a run tells.
 
+use beacon::BeaconCommand;
 use channel::{Command as Act, Outcome as Done};
 use cross_shard::Message;
 use cross_shard::commit::Decision;
@@ -133,6 +134,16 @@ coverage! {
     joined;
     /// Blocks that told a shard to stand still, each counted once.
     seals;
+    /// Committees of shards and of the beacon that came into force with other members than before.
+    reseated;
+    /// Commands that nodes come or go by, and that the registry has carried out.
+    comings;
+    /// Times a router that went by an old layout handed a transaction to a shard that had ended.
+    stale_routes;
+    /// Epochs that ended.
+    epochs;
+    /// Members of the beacon that had committed themselves in one of them and did not reveal.
+    withheld;
     /// Channels that were founded while the cluster ran.
     founded;
     /// Committees of such channels that came into force after the first.
@@ -173,6 +184,25 @@ impl Coverage {
                 self.seated += u64::from(committee.group == *dest && committee.epoch.0 > 0);
             }
         }
+        let commands = block.governed.iter().filter_map(|governed| match governed {
+            Governed::Registered(signed) => signed.parse().ok(),
+            _ => None,
+        });
+        let comings = commands.filter(|command| {
+            matches!(
+                command,
+                BeaconCommand::RegisterNode(_)
+                    | BeaconCommand::SetNodeCapacity { .. }
+                    | BeaconCommand::RemoveNode { .. }
+                    | BeaconCommand::JoinNode { .. }
+                    | BeaconCommand::ReplaceNode { .. }
+            )
+        });
+        self.comings += comings.count() as u64;
+        self.epochs += block.epochs.records.len() as u64;
+        let entrants = block.epochs.records.iter().flat_map(|record| &record.entrants);
+        let silent = entrants.filter(|entrant| entrant.commitment.is_some() && entrant.secret.is_none());
+        self.withheld += silent.count() as u64;
         let arrived = block.lines.iter().filter(|line| line.kind == HistoryKind::Arrived);
         self.transferred += arrived.count() as u64;
         for (_, decision) in &block.votes {

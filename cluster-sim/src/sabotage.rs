@@ -5,6 +5,10 @@
 
 #[path = "sabotage_elastic.rs"]
 mod elastic;
+#[path = "sabotage_epochs.rs"]
+mod epochs;
+#[path = "sabotage_nodes.rs"]
+mod nodes;
 
 use bytes::Bytes;
 use channel::proposal::Voice;
@@ -148,6 +152,24 @@ sabotages! {
     OrdinalReused;
     /// Each child of a shard that is cut begins with what the other one has.
     TallyOfWrongHalf;
+    /// The beacon puts a committee of a shard into force whose new members have not shown that they have the state.
+    SeatBeforeState;
+    /// A node that a shard goes on without keeps its replica.
+    SeatKept;
+    /// A node that is drained has its capacity again at once.
+    DrainUndone;
+    /// The number and the key of a node that was struck off are given again.
+    NumberReused;
+    /// An epoch in which enough have revealed leaves the seed as it was.
+    SeedStands;
+    /// A commitment is taken when secrets of others can be seen.
+    CommitLate;
+    /// A secret is taken that is not the one of the commitment.
+    SecretUnchecked;
+    /// Who has withheld its secret takes part in the next epoch.
+    WithholderPlays;
+    /// A deal takes a seat away that it does not by its seed.
+    DealAltered;
 }
 
 impl Sabotage {
@@ -185,6 +207,27 @@ impl Sabotage {
         )
     }
 
+    /// Whether it is a bug that only a run can meet in which seats of shards move.
+    #[must_use]
+    pub const fn moving(self) -> bool {
+        matches!(self, Self::SeatBeforeState | Self::SeatKept)
+    }
+
+    /// Whether it is a bug that only a run can meet in which nodes come and go.
+    #[must_use]
+    pub const fn of_nodes(self) -> bool {
+        matches!(self, Self::DrainUndone | Self::NumberReused)
+    }
+
+    /// Whether it is a bug that only a run with epochs can meet.
+    #[must_use]
+    pub const fn of_epochs(self) -> bool {
+        matches!(
+            self,
+            Self::SeedStands | Self::CommitLate | Self::SecretUnchecked | Self::WithholderPlays | Self::DealAltered
+        )
+    }
+
     /// Whether it is a bug that only a run can meet in which a shard goes over to another engine.
     #[must_use]
     pub const fn switching(self) -> bool {
@@ -205,6 +248,7 @@ pub(crate) fn run(
 ) -> Vec<CommandOutcome> {
     let Some(sabotage) = sabotage else { return work.run(view, at, commands) };
     work.begin(view, at);
+    epochs::begun(sabotage, view, at);
     match sabotage {
         Sabotage::TimeOutAlone => give_up(work, view, at, |record, _| at.time_ms > record.valid_until_ms),
         Sabotage::AbsenceIsNo => {
@@ -234,6 +278,12 @@ fn apply(
     command: &Command,
 ) -> CommandOutcome {
     if let Some(outcome) = elastic::apply(sabotage, work, view, at, command) {
+        return outcome;
+    }
+    if let Some(outcome) = nodes::apply(sabotage, work, view, at, command) {
+        return outcome;
+    }
+    if let Some(outcome) = epochs::apply(sabotage, work, view, at, command) {
         return outcome;
     }
     match (sabotage, command) {

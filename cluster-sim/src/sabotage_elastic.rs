@@ -3,10 +3,13 @@
 
 use beacon::Phase;
 use beacon::jobs::{self, Job};
+use beacon::registry;
+use beacon::seats::joining;
 use cross_shard::bundle::Bundle;
 use cross_shard::commit::Prepared;
 use cross_shard::{ClosedStream, Ended, Message, Reshaped, route, stream};
-use ledger::ids::{GroupId, TimeMs};
+use ledger::certificate::Certificate;
+use ledger::ids::{GroupId, GroupKind, TimeMs};
 use ledger::machine::{BlockContext, Machine};
 use ledger::schema;
 use ledger::view::View;
@@ -91,6 +94,24 @@ pub(super) fn apply(
                 }
             }
             Some(outcome)
+        }
+        (Sabotage::SeatBeforeState, Command::Checkpoint(bytes)) if beacon => {
+            let certificate: Certificate = borsh::from_slice(bytes).ok()?;
+            let group = certificate.header.group;
+            let (current, coming) = (registry::committee(view, group)?, registry::coming_of(view, group)?);
+            let shown = group.kind() != Some(GroupKind::Shard) || joining(&current, &coming).is_empty();
+            if shown || certificate.verify(&current).is_err() {
+                return None;
+            }
+            let hash = coming.hash();
+            view.delete(registry::coming_key(group));
+            view.store(registry::committee_key(group, &hash), &coming);
+            view.store(registry::current_key(group), &hash);
+            let shards: Vec<GroupId> = registry::layout(view)?.shards.iter().map(|shard| shard.group).collect();
+            for dest in shards {
+                stream::emit(view, dest, Message::CommitteeUpdate(coming.clone()).encode());
+            }
+            None
         }
         (Sabotage::OrdinalReused, Command::Report(_) | Command::Registry(_)) if beacon => {
             // The number of the next shard, as if only the layout said it.

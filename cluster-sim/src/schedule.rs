@@ -81,6 +81,10 @@ pub enum Fault {
     Switch(GroupId),
     /// Somebody wants a shard cut, or two of them joined: which, is decided when the registry is first asked.
     Reshape,
+    /// Somebody wants a seat of a shard moved.
+    MoveSeat,
+    /// Somebody wants a node to come or to go.
+    ComeAndGo,
 }
 
 /// Everything that is drawn before a run starts.
@@ -203,6 +207,28 @@ impl Schedule {
         let end = (shape.safety_ms * 4 / 5).max(401);
         for _ in 0..count.unwrap_or(drawn) {
             self.faults.push((rng.random_range(400..end), Fault::Reshape));
+        }
+    }
+}
+
+impl Schedule {
+    /// Adds wishes to move seats of shards: so many, or as many as are drawn.
+    pub(crate) fn move_seats(&mut self, count: Option<u32>, shape: &Shape, rng: &mut ChaCha8Rng) {
+        let drawn = rng.random_range(3..=6);
+        let end = (shape.safety_ms * 4 / 5).max(401);
+        for _ in 0..count.unwrap_or(drawn) {
+            self.faults.push((rng.random_range(400..end), Fault::MoveSeat));
+        }
+    }
+}
+
+impl Schedule {
+    /// Adds wishes about nodes that come and go: so many, or as many as are drawn.
+    pub(crate) fn come_and_go(&mut self, count: Option<u32>, shape: &Shape, rng: &mut ChaCha8Rng) {
+        let drawn = rng.random_range(5..=9);
+        let end = (shape.safety_ms * 4 / 5).max(401);
+        for _ in 0..count.unwrap_or(drawn) {
+            self.faults.push((rng.random_range(400..end), Fault::ComeAndGo));
         }
     }
 }

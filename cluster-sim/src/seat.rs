@@ -15,7 +15,7 @@ use crate::state;
 const JOIN_SHIFT: u32 = 16;
 
 /// The engine's name of the replica that a node has of a group since its join with this number. In groups
-/// of the genesis, which nobody joins, the number is 0 and a seat is named like its node.
+/// of the genesis that nobody joins the number is 0, and a seat is named like its node.
 #[must_use]
 pub fn seat(node: NodeId, join: u16) -> NodeId {
     NodeId(node.0 | (u32::from(join) << JOIN_SHIFT))
@@ -41,6 +41,12 @@ fn committees(kv: &MemKv, group: GroupId) -> Vec<Committee> {
     all.retain(|committee| committee.group == group && committee.epoch <= current.epoch);
     all.sort_by_key(|committee| committee.epoch);
     all
+}
+
+/// The committee that a group began with, by its own state.
+#[must_use]
+pub fn first(kv: &MemKv, group: GroupId) -> Option<Committee> {
+    committees(kv, group).into_iter().next()
 }
 
 /// Who has a seat in a founded group by its own state, and the join with which each has it.

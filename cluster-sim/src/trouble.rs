@@ -177,6 +177,8 @@ impl World {
             Fault::Ghost(source, dest) => self.haunt(source, dest),
             Fault::Switch(group) => self.push(0, Event::Switch { group, to: None }),
             Fault::Reshape => self.push(0, Event::Reshape { kind: None }),
+            Fault::MoveSeat => self.push(0, Event::MoveSeat),
+            Fault::ComeAndGo => self.push(0, Event::ComeAndGo { place: None }),
         }
     }
 
@@ -243,6 +245,8 @@ impl World {
             | Fault::Leap(_)
             | Fault::Switch(_)
             | Fault::Reshape
+            | Fault::MoveSeat
+            | Fault::ComeAndGo
             | Fault::Ghost(..) => {}
         }
     }

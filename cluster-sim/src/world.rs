@@ -22,7 +22,7 @@ use crate::checkers::{BftSeen, Checkers, Facts, Given, Moment, RawReplica, Seen,
 use crate::client::{Act, Clients};
 use crate::cluster::{self, CREATED_MS};
 use crate::config::{EVENTS_MAX, Shape, SimConfig, TAIL_LINES};
-use crate::council::Council;
+use crate::council::{Council, Wish};
 use crate::ending::Phase;
 use crate::event::{Due, Event};
 use crate::eventlog::{EventLog, FORMAT, LogHead, LogLine};
@@ -95,6 +95,12 @@ pub(crate) struct World {
     pub(crate) council: Council,
     /// What is drawn about shards that are cut and joined.
     pub(crate) elastic: ChaCha8Rng,
+    /// What is drawn about nodes that come and go.
+    pub(crate) comings: ChaCha8Rng,
+    /// What was wanted of nodes.
+    pub(crate) wishes: Vec<Wish>,
+    /// Committees that the registry has put in force, of groups whose seats move, as routers hear of them.
+    pub(crate) seatings: Vec<Committee>,
     /// Layouts that the registry has put in force, by version, and the committees that came with each.
     pub(crate) layouts: BTreeMap<u64, (Layout, Vec<Committee>)>,
     pub(crate) phase: Phase,
@@ -126,13 +132,27 @@ impl World {
         for info in &genesis.nodes {
             nodes.insert(info.id, Node::new(info.id, &genesis, config.sabotage)?);
         }
-        for (node, skew) in nodes.values_mut().zip(&schedule.skews_ms) {
-            node.skew_ms = *skew;
+        let newcomers = (shape.nodes..shape.nodes + shape.newcomers).map(NodeId);
+        for id in newcomers.clone() {
+            nodes.insert(id, Node::new(id, &genesis, config.sabotage)?);
+        }
+        let skews = schedule.skews_ms.iter().copied().chain(std::iter::repeat(0));
+        for (node, skew) in nodes.values_mut().zip(skews) {
+            node.skew_ms = skew;
+            node.meet(newcomers.clone());
             node.follows = shape.founding || shape.reshaping;
             node.reshapes(shape.reshaping);
+            node.epochs = shape.epochs > 0;
+            node.seats_move(shape.movable());
         }
         if shape.reshaping {
             schedule.reshape(config.reshapes, &shape, &mut stream(seed, 11));
+        }
+        if shape.moving {
+            schedule.move_seats(config.moves, &shape, &mut stream(seed, 12));
+        }
+        if shape.coming_and_going {
+            schedule.come_and_go(config.comings, &shape, &mut stream(seed, 13));
         }
         if let Some(shard) = shape.switching {
             schedule.switch(GroupId::shard(shard), config.switches, &shape, &mut stream(seed, 8));
@@ -154,6 +174,10 @@ impl World {
             // Whoever lies is one of those that a group outlives, so nobody else is gone for good.
             schedule.absent = None;
         }
+        if shape.coming_and_going && shape.beacon_goes_over {
+            // Nor where one that joins a Byzantine group counts for nothing for a while.
+            schedule.absent = None;
+        }
         // Who stays has to decide without those who go, and no seat of it may be gone for good (docs/channels.md).
         shape.guarded &= schedule.absent.is_none();
         nodes.values_mut().filter(|_| shape.guarded).for_each(Node::guard);
@@ -172,6 +196,10 @@ impl World {
         clients.hasty = config.sabotage == Some(Sabotage::HastyRouter);
         clients.certified = shape.guarded;
         clients.reshaping = shape.reshaping;
+        clients.moving = shape.moving;
+        let mut facts = Facts::new(places, Rc::clone(&operations));
+        facts.seats_move = shape.moving;
+        facts.nodes_come_and_go = shape.coming_and_going;
         Ok(Self {
             seed,
             config: config.clone(),
@@ -185,9 +213,12 @@ impl World {
             events: 0,
             network: Network::new(stream(seed, 4), schedule.weather),
             clients,
-            checkers: Checkers::new(Facts::new(places, Rc::clone(&operations))),
+            checkers: Checkers::new(facts),
             council: Council::new(stream(seed, 6), genesis.cluster_id(), founding, anchors),
             elastic: stream(seed, 10),
+            comings: stream(seed, 14),
+            wishes: Vec::new(),
+            seatings: Vec::new(),
             layouts: BTreeMap::new(),
             genesis,
             operations,
@@ -318,6 +349,10 @@ impl World {
             Event::Switch { group, to } => self.switch(group, to),
             Event::Reshape { kind } => self.reshape(kind),
             Event::Adopt { version } => self.adopt(version),
+            Event::MoveSeat => self.move_seat(),
+            Event::ComeAndGo { place } => self.come_and_go(place),
+            Event::Seats { place } => self.hear_seats(place),
+            Event::Epochs => self.ask_for_epochs(),
             Event::Cut { node, down_ms } => self.cut(node, down_ms),
             Event::Die { node, down_ms } => self.die(node, down_ms),
             Event::Heal => self.heal(),
@@ -426,7 +461,13 @@ impl World {
     pub(crate) fn act(&mut self, acts: Vec<Act>) {
         for act in acts {
             match act {
-                Act::Send(node, wire) => self.send(Endpoint::Client, Endpoint::Node(node), wire),
+                Act::Send(node, wire) => {
+                    if let Wire::Submit { group, .. } = &wire {
+                        let ended = self.checkers.facts().lines.retired(*group);
+                        self.coverage.stale_routes += u64::from(ended);
+                    }
+                    self.send(Endpoint::Client, Endpoint::Node(node), wire);
+                }
                 Act::Wake { request, group, token, delay_ms } => {
                     self.push(delay_ms, Event::Wake { request, group, token });
                 }
@@ -453,6 +494,9 @@ impl World {
                         let version = layout.version.0;
                         self.layouts.insert(version, (layout.clone(), block.committees.clone()));
                         self.announce(version);
+                    }
+                    if block.group == GroupId::BEACON && self.shape.moving {
+                        self.announce_seats(block);
                     }
                 }
             }

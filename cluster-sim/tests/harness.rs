@@ -22,6 +22,12 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
         SimConfig { switches: Some(4), shards: Some(2), ..usual }
     } else if sabotage.reshaping() {
         SimConfig { reshapes: Some(6), shards: Some(2), ..usual }
+    } else if sabotage.moving() {
+        SimConfig { reshapes: Some(3), moves: Some(6), shards: Some(2), nodes: Some(7), ..usual }
+    } else if sabotage.of_nodes() {
+        SimConfig { reshapes: Some(2), comings: Some(10), shards: Some(2), nodes: Some(7), ..usual }
+    } else if sabotage.of_epochs() {
+        SimConfig { epochs: Some(2), shards: Some(2), ..usual }
     } else {
         usual
     };
@@ -122,6 +128,29 @@ fn the_beacon_goes_over_to_the_other_engine_and_back_whatever_happens() {
     assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
 }
 
+/// The commit of a layout is in a beacon that hands over to the other engine meanwhile, and the children begin with the committee
+/// that their parents knew of it.
+#[test]
+fn shards_are_cut_and_joined_while_the_beacon_goes_over() {
+    let seeds = (0..).map(|place: u64| 7_009 + 14 * place);
+    let runs: Vec<(Scenario, u64)> = Scenario::ALL.iter().copied().zip(seeds).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            reshapes: Some(4),
+            shards: Some(2),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (halves, stints) = (sum(|report| report.coverage.halves), sum(|report| report.coverage.stints));
+    assert!(halves >= runs.len() as u64, "{halves} shards began as halves in {} runs", runs.len());
+    assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
+}
+
 /// Under every kind of trouble, with jobs beside each other and jobs that are taken back.
 #[test]
 fn shards_are_cut_and_joined_whatever_happens() {
@@ -149,6 +178,125 @@ fn shards_are_cut_and_joined_whatever_happens() {
     let (halves, joined) = (sum(|report| report.coverage.halves), sum(|report| report.coverage.joined));
     assert!(halves >= runs.len() as u64, "{halves} shards began as halves in {} runs", runs.len());
     assert!(joined >= runs.len() as u64 / 4, "{joined} shards were joined in {} runs", runs.len());
+    let stale = sum(|report| report.coverage.stale_routes);
+    assert!(stale >= runs.len() as u64, "routers went by an old layout {stale} times in {} runs", runs.len());
+}
+
+/// Seats move by jobs of their own, and of two shards that are to be joined one takes the nodes of the other first.
+#[test]
+fn seats_of_shards_move_while_these_are_cut_and_joined_whatever_happens() {
+    let shapes = [(3, 6), (3, 8), (5, 8)];
+    let runs: Vec<(Scenario, (u16, u32), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(9_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, nodes), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            reshapes: Some(4),
+            moves: Some(5),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(60),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (seated, joined) = (sum(|report| report.coverage.reseated), sum(|report| report.coverage.joined));
+    assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
+    assert!(joined >= runs.len() as u64 / 8, "{joined} shards were joined in {} runs", runs.len());
+}
+
+/// Nodes are drained, taken back, replaced, struck off and registered anew while shards are cut, joined and moved and seeds
+/// are drawn; members of the beacon among them, where Raft orders it.
+#[test]
+fn nodes_come_and_go_while_shards_are_cut_and_joined_whatever_happens() {
+    let shapes = [(3, 6), (3, 8), (5, 8)];
+    let runs: Vec<(Scenario, (u16, u32), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(10_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, nodes), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            reshapes: Some(3),
+            moves: Some(2),
+            comings: Some(8),
+            epochs: Some(1),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(60),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (comings, seated) = (sum(|report| report.coverage.comings), sum(|report| report.coverage.reseated));
+    assert!(comings >= 3 * runs.len() as u64, "{comings} commands about nodes in {} runs", runs.len());
+    assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
+}
+
+/// Members of the beacon are drained, replaced and taken back while it goes over to the other engine and back: what is decided
+/// about its seats comes before a switch, and whoever joins follows the engine that is in force by then.
+#[test]
+fn members_of_the_beacon_come_and_go_while_it_goes_over() {
+    let seeds = (0..).map(|place: u64| 7_009 + 14 * place);
+    let runs: Vec<(Scenario, u64)> = Scenario::ALL.iter().copied().zip(seeds).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            reshapes: Some(2),
+            comings: Some(8),
+            shards: Some(2),
+            nodes: Some(8),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (stints, seated) = (sum(|report| report.coverage.stints), sum(|report| report.coverage.reseated));
+    assert!(stints >= 4 * runs.len() as u64, "replicas went over {stints} times in {} runs", runs.len());
+    assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
+}
+
+/// Under every kind of trouble, beside shards that are cut and joined, under both engines of the beacon.
+#[test]
+fn seeds_follow_from_what_was_published_whatever_happens() {
+    let beacons = [Engine::Raft, Engine::Bft];
+    let runs: Vec<(Scenario, Engine, u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| beacons.map(|beacon| (*scenario, beacon)))
+        .zip(8_000..)
+        .map(|((scenario, beacon), seed)| (scenario, beacon, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, beacon, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            beacon: Some(*beacon),
+            epochs: Some(2),
+            reshapes: Some(3),
+            shards: Some(2),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (epochs, withheld) = (sum(|report| report.coverage.epochs), sum(|report| report.coverage.withheld));
+    assert!(epochs >= 2 * runs.len() as u64, "{epochs} epochs ended in {} runs", runs.len());
+    assert!(withheld >= runs.len() as u64 / 2, "{withheld} members withheld in {} runs", runs.len());
 }
 
 /// A leader that says of its turn that it has only just begun, for longer than members bear.

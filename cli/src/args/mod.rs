@@ -709,6 +709,15 @@ pub struct Sim {
     /// How often somebody asks for shards to be cut or joined while it runs; otherwise the seed chooses
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
     pub reshapes: Option<u32>,
+    /// How often somebody asks for a seat of a shard to be moved where shards are cut and joined; otherwise the seed chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub moves: Option<u32>,
+    /// How often an organisation wants a node to come or to go where shards are cut and joined; otherwise the seed chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub comings: Option<u32>,
+    /// How many epochs of the beacon the phase with faults has room for; otherwise the seed chooses
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=8))]
+    pub epochs: Option<u32>,
     /// How members of Byzantine shards lie; otherwise the seed chooses
     #[arg(long, value_name = "NAME")]
     pub lie: Option<cluster_sim::Lie>,

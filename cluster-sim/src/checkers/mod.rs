@@ -8,8 +8,10 @@
 pub mod agreement;
 pub mod atomicity;
 pub mod certificates;
+pub mod comings;
 pub mod conservation;
 pub mod durability;
+pub mod epochs;
 pub mod equal_roots;
 pub mod exactly_once;
 pub mod holds;
@@ -47,7 +49,7 @@ use crate::replica::Wal;
 use crate::workload::Operation;
 
 pub use agreement::BftSeen;
-pub use seen::{BlockSeen, BornSeen, Given, Governed, RegisterWrite, Seen};
+pub use seen::{BlockSeen, BornSeen, EpochsSeen, Given, Governed, RegisterWrite, Seen};
 
 /// What a replica holds, as an auditor with the disks in hand sees it.
 pub struct RawReplica<'a> {
@@ -101,6 +103,10 @@ pub struct Facts {
     pub lines: lines::Lines,
     /// Its accounts by partition.
     pub accounts: BTreeMap<[u8; 32], Address>,
+    /// Whether seats of shards move.
+    pub seats_move: bool,
+    /// Whether nodes come and go.
+    pub nodes_come_and_go: bool,
     /// Committees by group and hash: those of the genesis, and those that the beacon has put into force.
     committees: BTreeMap<(GroupId, Hash32), Committee>,
 }
@@ -129,7 +135,17 @@ impl Facts {
             txs.entry(operation.txid).or_insert(TxFacts { operation: operation.index, legs, voters, hidden });
         }
         let lines = lines::Lines::new(&genesis.layout);
-        let mut facts = Self { genesis, places, operations, txs, lines, accounts, committees: BTreeMap::new() };
+        let mut facts = Self {
+            genesis,
+            places,
+            operations,
+            txs,
+            lines,
+            accounts,
+            seats_move: false,
+            nodes_come_and_go: false,
+            committees: BTreeMap::new(),
+        };
         let first = Rc::clone(&facts.genesis);
         first.committees.iter().for_each(|committee| facts.know(committee));
         facts
@@ -283,6 +299,8 @@ impl Checkers {
             Box::new(stints::Stints::default()),
             Box::new(lineage::Lineage::default()),
             Box::new(streams::Streams::default()),
+            Box::new(epochs::Epochs::default()),
+            Box::new(comings::Comings::default()),
         ];
         Self { facts, heights: BTreeMap::new(), checkers, violations: Vec::new() }
     }

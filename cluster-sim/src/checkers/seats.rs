@@ -1,5 +1,5 @@
-//! Seats of groups that were founded while the cluster ran: who is no member holds no state of a channel,
-//! and removal is final.
+//! Seats of groups that were founded while the cluster ran, and of shards where these move: who is no member holds no state
+//! of the group, and removal is final.
 //!
 //! A node has a replica only if a committee of the group, in force or planned, has ever named it; none any
 //! more once it has been told by the group's leader that it may go, unless a later plan names it; and in
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cross_shard::Message;
 use ledger::committee::Committee;
 use ledger::foundation::Foundation;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, GroupKind, NodeId};
 
 use super::{BlockSeen, Checker, Facts, Governed, Moment, RawReplica, Seen};
 
@@ -46,6 +46,8 @@ pub struct Seats {
     named: BTreeMap<(GroupId, NodeId), u64>,
     /// Nodes that had to leave, and the highest epoch that they had heard of.
     left: BTreeMap<(GroupId, NodeId), u64>,
+    /// Whether the shards of the genesis are among the groups.
+    knows_genesis: bool,
 }
 
 fn nodes(committee: &Committee) -> impl Iterator<Item = NodeId> {
@@ -111,6 +113,12 @@ impl Seats {
         self.note(first);
     }
 
+    /// A shard whose seats may move.
+    fn shard(&mut self, first: &Committee) {
+        self.groups.entry(first.group).or_insert_with(|| Group::new(first));
+        self.note(first);
+    }
+
     fn note(&mut self, committee: &Committee) {
         for node in nodes(committee) {
             let known = self.named.entry((committee.group, node)).or_insert(0);
@@ -160,8 +168,22 @@ impl Checker for Seats {
         "seats"
     }
 
-    fn see(&mut self, _: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
+    fn see(&mut self, facts: &Facts, seen: &Seen, first: bool, found: &mut Vec<String>) {
+        if facts.seats_move && !self.knows_genesis {
+            self.knows_genesis = true;
+            let shards = facts.genesis.committees.iter();
+            shards
+                .filter(|committee| committee.group.kind() == Some(GroupKind::Shard))
+                .for_each(|committee| self.shard(committee));
+        }
         match seen {
+            Seen::Born(born) if facts.seats_move => {
+                let (group, hash) = (born.header.group, &born.header.committee_hash);
+                match facts.committee(group, hash) {
+                    Some(begins) => self.shard(begins),
+                    None => found.push(format!("{group} begins with a committee that nobody has put into force")),
+                }
+            }
             Seen::Founded(foundation) => self.founded(foundation),
             Seen::Block(block) if block.group == GroupId::BEACON && first => self.beacon(block),
             Seen::Block(block) if block.group == GroupId::BEACON => {}

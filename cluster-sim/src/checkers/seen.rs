@@ -1,5 +1,7 @@
 //! What checkers are told as it happens.
 
+use beacon::Contribution;
+use beacon::epochs::{Deal, EpochRecord};
 use bytes::Bytes;
 use consensus::local::Msg;
 use consensus::port::Position;
@@ -83,6 +85,21 @@ pub struct BlockSeen {
     pub layout: Option<Layout>,
     /// Committees that it noted.
     pub committees: Vec<Committee>,
+    /// What a block of the beacon has about epochs.
+    pub epochs: EpochsSeen,
+}
+
+/// What a block of the beacon brings and writes about epochs.
+#[derive(Clone, Debug, Default)]
+pub struct EpochsSeen {
+    /// What its entry brings of members, taken or not, in order.
+    pub contributions: Vec<Contribution>,
+    /// Epochs that it has ended.
+    pub records: Vec<EpochRecord>,
+    /// What was dealt.
+    pub deals: Vec<Deal>,
+    /// The seed that it has put in force.
+    pub seed: Option<Hash32>,
 }
 
 /// A shard as it begins on a node, out of others that were cut or joined.

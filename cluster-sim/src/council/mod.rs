@@ -4,13 +4,15 @@
 //! An admin looks at the state of whoever leads and signs what seems right then; when its command is
 //! executed, things may have changed. What it does is in `acts` for channels and in `registry` for the
 //! cluster's registry, `founders` founds a channel, `switch` changes the engine of a shard or of the beacon, `shards` has
-//! shards cut and joined; `thief` is about keys that are revoked while they are in use, `expulsion` about certificates of
+//! shards cut and joined, `epochs` has seeds drawn, `nodes` has nodes come and go; `thief` is about keys that are revoked while they are in use, `expulsion` about certificates of
 //! clients, `lapses` counts what became of them.
 
 mod acts;
+mod epochs;
 mod expulsion;
 mod founders;
 mod lapses;
+mod nodes;
 mod registry;
 mod shards;
 mod switch;
@@ -40,7 +42,9 @@ use crate::schedule::Scenario;
 use crate::state::KvState;
 use crate::world::World;
 
+pub(crate) use self::epochs::LENGTH_MS;
 use self::lapses::Lapses;
+pub(crate) use self::nodes::Wish;
 
 /// Times at which somebody acts in a channel in the phase with faults, one organisation or several.
 const MOMENTS: usize = 20;
@@ -197,6 +201,9 @@ impl World {
         }
         if let Some(group) = self.founding {
             self.push(founders::FOUND_MS, Event::Found { group });
+        }
+        if self.shape.epochs > 0 {
+            self.push(epochs::ASK_MS, Event::Epochs);
         }
     }
 

@@ -2,9 +2,12 @@
 //!
 //! Owns the order of these, and what checkers and clients are told of a block.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use beacon::Contribution;
+use beacon::epochs::{Deal, EpochRecord, deal_key, record_key};
+use beacon::registry::seed_key;
 use bytes::Bytes;
 use consensus::port::{AppliedState, Committed, Payload, Position};
 use cross_shard::Message;
@@ -23,7 +26,7 @@ use shard_node::core::machine::CommandOutcome;
 use storage::kv::{Kv, WriteBatch};
 use storage::mem::MemKv;
 
-use crate::checkers::{BlockSeen, Governed, RegisterWrite, Seen};
+use crate::checkers::{BlockSeen, EpochsSeen, Governed, RegisterWrite, Seen};
 use crate::copies::Tapped;
 use crate::host::{Answer, Waiters};
 use crate::replica::{Effect, Job, Replica, encoded, stint};
@@ -119,7 +122,8 @@ impl Replica {
     ) -> Result<(), String> {
         let Some(live) = &mut self.live else { return Ok(()) };
         if let Some((start, committee)) = &block.handed_over {
-            let note = stint::first_note(start, committee, self.sabotage);
+            let joins = if self.moves { seat::seats(&self.kv, self.group) } else { BTreeMap::new() };
+            let note = stint::first_note(start, committee, &joins, self.sabotage);
             block.applied.consensus.membership = Some((Some(start.after), note));
             let applied = encoded(&block.applied);
             block.writes.retain(|(key, _)| *key != schema::applied());
@@ -291,14 +295,47 @@ pub(crate) fn seen(
         inbox: block.inbox.clone(),
         layout,
         committees,
+        epochs: epochs(group, writes, payload),
     }
 }
 
-/// What the governance of a channel goes by, or that of the cluster, from the entry itself.
-fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<Governed> {
-    if !matches!(block.header.group.kind(), Some(GroupKind::Channel | GroupKind::Beacon)) {
-        return Vec::new();
+/// What a block of the beacon has about epochs, from the entry and the writes.
+fn epochs(group: GroupId, writes: &[(Vec<u8>, Option<Bytes>)], payload: &Bytes) -> EpochsSeen {
+    let mut seen = EpochsSeen::default();
+    if group != GroupId::BEACON {
+        return seen;
     }
+    for command in &Entry::decode(payload).commands {
+        if let Command::Contribution(bytes) = command {
+            seen.contributions.extend(borsh::from_slice::<Contribution>(bytes));
+        }
+    }
+    let family = |mut key: Vec<u8>| {
+        key.truncate(key.len() - size_of::<u64>());
+        key
+    };
+    let (record, deal) = (family(record_key(0)), family(deal_key(0)));
+    for (key, value) in writes {
+        let Some(value) = value else { continue };
+        if key.starts_with(&record) {
+            seen.records.extend(borsh::from_slice::<EpochRecord>(value));
+        } else if key.starts_with(&deal) {
+            seen.deals.extend(borsh::from_slice::<Deal>(value));
+        } else if *key == seed_key() {
+            seen.seed = borsh::from_slice(value).ok();
+        }
+    }
+    seen
+}
+
+/// What the governance of a channel goes by, or that of the cluster, from the entry itself; of a shard what it is told of its
+/// seats.
+fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<Governed> {
+    let shard = match block.header.group.kind() {
+        Some(GroupKind::Channel | GroupKind::Beacon) => false,
+        Some(GroupKind::Shard) => true,
+        None => return Vec::new(),
+    };
     let mut all = Vec::new();
     for (command, outcome) in Entry::decode(payload).commands.iter().zip(&block.outcomes) {
         match (command, outcome) {
@@ -315,7 +352,7 @@ fn governed(block: &ExecutedBlock, payload: &Bytes) -> Vec<Governed> {
                 let own = |committee: &Committee| committee.group == block.header.group;
                 let told = (bundle.first_seq..).zip(&bundle.messages).filter_map(|(seq, message)| {
                     match borsh::from_slice(message) {
-                        Ok(Message::RegistryUpdate(update)) => Some(Governed::Told(seq, update)),
+                        Ok(Message::RegistryUpdate(update)) if !shard => Some(Governed::Told(seq, update)),
                         Ok(Message::CommitteePlan(plan)) => Some(Governed::Planned(seq, plan)),
                         Ok(Message::CommitteeUpdate(seated)) if own(&seated) => Some(Governed::Seated(seq, seated)),
                         _ => None,

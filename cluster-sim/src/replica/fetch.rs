@@ -66,6 +66,13 @@ impl Replica {
         }
     }
 
+    /// A replica that has nothing yet asks a member of a Byzantine group by itself: nobody sends such a one entries.
+    pub(crate) fn seek(&mut self, source: NodeId, out: &mut Vec<Effect>) {
+        if self.live.is_none() && self.vacant() {
+            self.lack(source, out);
+        }
+    }
+
     fn ask(&mut self, out: &mut Vec<Effect>) {
         let Some(fetch) = &mut self.fetch else { return };
         fetch.asked = self.ticks;
@@ -91,7 +98,7 @@ impl Replica {
     }
 
     /// Whether a node may have this group's state: it votes or gets the log, has a seat, or is about to.
-    fn may_have(&self, node: NodeId) -> bool {
+    pub(super) fn may_have(&self, node: NodeId) -> bool {
         if self.excluded_since(node).is_some() {
             return false;
         }

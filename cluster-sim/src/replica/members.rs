@@ -26,7 +26,7 @@ const LAG_MAX: u64 = 8;
 impl Replica {
     /// What the engine of a leader is to be told.
     pub(super) fn follow_committee(&self) -> Vec<Input> {
-        let Some(live) = self.live.as_ref().filter(|live| live.leads && self.founded.is_some()) else {
+        let Some(live) = self.live.as_ref().filter(|live| live.leads && self.reseats()) else {
             return Vec::new();
         };
         let role = live.engine.role();
@@ -91,7 +91,7 @@ impl Replica {
     /// What a leader asks for: the certificate of a block that hands over, so that its committee can change, and so that
     /// the beacon can prove its mail to those who do not know the next one.
     pub(super) fn wanted_certificate(&self) -> Option<Height> {
-        let proves = self.founded.is_some() || self.group == GroupId::BEACON;
+        let proves = self.reseats() || self.group == GroupId::BEACON;
         self.live.as_ref().filter(|live| live.leads && proves)?;
         self.uncertified_handover()
     }

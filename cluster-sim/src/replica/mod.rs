@@ -66,6 +66,8 @@ pub const TIMING: Timing = Timing { heartbeat_ms: 40, election_min_ms: 160, elec
 const CHECKPOINT_EVERY: u64 = 6;
 /// Proposals in flight.
 const PIPELINE: usize = 2;
+/// The join of the first members of a group whose seats move.
+pub(crate) const FIRST_JOIN: u16 = 1;
 /// Ticks between two looks at the committee that voters follow.
 const FOLLOW_EVERY_TICKS: u64 = 5;
 
@@ -184,6 +186,8 @@ pub struct Replica {
     pub(crate) tap: Option<Vec<Tapped>>,
     /// Of which time the last word to the beacon about jobs was.
     said_ms: u64,
+    /// Whether the seats of this group may move, though it was not founded meanwhile.
+    moves: bool,
     /// With which join this replica takes part.
     join: u16,
     /// The engine's disk.
@@ -265,6 +269,38 @@ impl Replica {
         Self { born, join, kv, tap: Some(Vec::new()), ..Self::empty(first.group, node, genesis, sabotage) }
     }
 
+    /// A replica that joins a shard whose seats move: it has nothing, and takes part once it has fetched the state.
+    #[must_use]
+    pub fn seated(
+        group: GroupId,
+        join: u16,
+        reshaping: bool,
+        node: NodeId,
+        genesis: &Rc<Genesis>,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
+        let tap = (reshaping && group.kind() == Some(GroupKind::Shard)).then(Vec::new);
+        Self { moves: true, join, tap, ..Self::empty(group, node, genesis, sabotage) }
+    }
+
+    /// The seats of this group may move. Those of its first members are named by a join then.
+    pub(crate) fn moves(&mut self) {
+        self.moves = true;
+        if self.join == 0 {
+            self.join = FIRST_JOIN;
+        }
+    }
+
+    /// It joins a group under the Byzantine engine, in which its node may have voted before.
+    pub(crate) fn follows_first(&mut self) {
+        self.beside.follow_first();
+    }
+
+    /// Whether voters follow the committee.
+    fn reseats(&self) -> bool {
+        self.moves || self.founded.is_some()
+    }
+
     fn empty(group: GroupId, node: NodeId, genesis: &Rc<Genesis>, sabotage: Option<Sabotage>) -> Self {
         Self {
             group,
@@ -277,6 +313,7 @@ impl Replica {
             born: None,
             tap: None,
             said_ms: 0,
+            moves: false,
             join: 0,
             disk: LocalDisk::default(),
             kv: MemKv::new(),
@@ -329,7 +366,7 @@ impl Replica {
     /// A text when the disks contradict each other.
     pub fn start(&mut self, now: Tick, clock_offset_ms: i64, seed: u64, out: &mut Vec<Effect>) -> Result<(), String> {
         (self.offset_ms, self.seed) = (clock_offset_ms, seed);
-        if (self.founded.is_some() || self.born.is_some()) && self.vacant() {
+        if (self.reseats() || self.born.is_some()) && self.vacant() {
             // The leader's log tells when it may be fetched.
             return Ok(());
         }
@@ -406,11 +443,21 @@ impl Replica {
             let (member, wanted) = self.member(now, applied, order)?;
             return Ok((Engine::Bft(Box::new(member)), wanted));
         }
+        let known = if self.moves { seat::first(&self.kv, self.group) } else { None };
         let first = self.founded.as_ref().map(|founded| &founded.committee).or(self.born.as_deref());
+        let first = known.as_ref().or(first);
         let committee = first.or_else(|| self.genesis.committee(self.group));
         let committee = committee.ok_or("nothing says who was in the group at first")?;
         let join = if first.is_some() { seat::join_at(committee) } else { 0 };
-        let voters = committee.members.iter().map(|member| seat::seat(member.node, join)).collect();
+        // Behind another engine the members stand beside the state.
+        let begun = match &applied.consensus.membership {
+            Some((_, note)) if self.moves && order.after.is_some() => {
+                Some(borsh::from_slice::<Vec<NodeId>>(note).map_err(|error| error.to_string())?)
+            }
+            Some(_) | None => None,
+        };
+        let first = || committee.members.iter().map(|member| seat::seat(member.node, join)).collect();
+        let voters = begun.unwrap_or_else(first);
         let settings = LocalSettings { id: self.seat(), voters, timing: TIMING, seed: self.seed };
         let mut index = applied.consensus.position.map_or(0, |position| position.index);
         if self.sabotage == Some(Sabotage::ApplyTwice) && index > 0 {
@@ -446,6 +493,11 @@ impl Replica {
     #[must_use]
     pub fn height(&self) -> Option<Height> {
         self.live.as_ref().map(|live| live.applied.height)
+    }
+
+    /// The time of the block that is applied, if the replica runs.
+    pub(crate) fn time(&self) -> Option<TimeMs> {
+        self.live.as_ref().map(|live| live.applied.time_ms)
     }
 
     /// The engine's view of itself, if the replica runs.

@@ -8,7 +8,7 @@
 //! earlier stint is told how far this replica is; one that hears of a later stint asks for what was decided, if its engine is
 //! the Byzantine one, or fetches a state.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use consensus::bft::{Chain, Decided};
 use consensus::local::{Base, Change, Persist};
@@ -51,12 +51,20 @@ pub(super) struct Ahead {
     ask_at: Tick,
 }
 
-/// What the engine that begins finds beside the state: its members, or where the order stands.
-pub(super) fn first_note(start: &EngineStart, committee: &Committee, sabotage: Option<Sabotage>) -> Vec<u8> {
+/// What the engine that begins finds beside the state: its members, or where the order stands. `joins` are those of groups
+/// whose seats move.
+pub(super) fn first_note(
+    start: &EngineStart,
+    committee: &Committee,
+    joins: &BTreeMap<NodeId, u16>,
+    sabotage: Option<Sabotage>,
+) -> Vec<u8> {
     match start.engine {
         Kind::Raft => {
-            // Seats of the genesis are named like their nodes.
-            let voters: Vec<NodeId> = committee.members.iter().map(|member| seat::seat(member.node, 0)).collect();
+            // Seats that do not move are named like their nodes.
+            let join = |node: &NodeId| joins.get(node).copied().unwrap_or(0);
+            let members = committee.members.iter().map(|member| seat::seat(member.node, join(&member.node)));
+            let voters: Vec<NodeId> = members.collect();
             borsh::to_vec(&voters).expect("writing to memory does not fail")
         }
         Kind::Bft => {

@@ -154,7 +154,7 @@ impl Replica {
     /// Gives the state to a member, when its last block is certified.
     pub(super) fn give_state(&self, to: NodeId, out: &mut Vec<Effect>) {
         let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return };
-        let seated = member.committee.index_of(to).is_some();
+        let seated = member.committee.index_of(to).is_some() || self.may_have(to);
         if seated && self.height().is_some() && self.certified() == self.height() {
             self.bft_send(to, BftWire::State(self.kv.export().to_vec()), out);
         }

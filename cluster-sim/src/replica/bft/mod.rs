@@ -60,6 +60,11 @@ pub struct Beside {
 }
 
 impl Beside {
+    /// One that joins may have forgotten what its node has promised in an earlier time: it begins without a vote.
+    pub(super) fn follow_first(&mut self) {
+        self.wal.lose();
+    }
+
     /// Loses power: of the writes of records the first `keep` survive, and of the next one the first `torn` records.
     pub(super) fn crash(&mut self, keep: usize, torn: usize, sabotage: Option<Sabotage>) {
         self.wal.crash(keep, torn);

@@ -1,0 +1,42 @@
+//! Bugs about nodes that come and go. Each is put back around the registry's step, in its view.
+
+use beacon::{BeaconCommand, SignedCommand, nodes, registry};
+use ledger::genesis::NodeInfo;
+use ledger::ids::GroupId;
+use ledger::machine::{BlockContext, Machine};
+use ledger::view::View;
+use shard_node::core::entry::Command;
+use shard_node::core::machine::{BlockWork, CommandOutcome};
+
+use super::Sabotage;
+
+/// Applies a command to the registry with the bug; `None` where the bug changes nothing about it.
+pub(super) fn apply(
+    sabotage: Sabotage,
+    work: &mut BlockWork,
+    view: &mut View<'_>,
+    at: BlockContext,
+    command: &Command,
+) -> Option<CommandOutcome> {
+    let Command::Registry(bytes) = command else { return None };
+    if at.group != GroupId::BEACON || !matches!(sabotage, Sabotage::DrainUndone | Sabotage::NumberReused) {
+        return None;
+    }
+    let asked = SignedCommand::decode(bytes).ok()?.parse().ok()?;
+    match (sabotage, asked) {
+        (Sabotage::DrainUndone, BeaconCommand::SetNodeCapacity { node, capacity: 0 }) => {
+            let before = registry::node(view, node)?;
+            let outcome = work.apply(view, at, command);
+            if registry::node(view, node).is_some_and(|now| now.capacity == 0) && before.capacity > 0 {
+                view.store(registry::node_key(node), &NodeInfo { capacity: before.capacity, ..before });
+            }
+            Some(outcome)
+        }
+        (Sabotage::NumberReused, BeaconCommand::RemoveNode { node }) => {
+            let outcome = work.apply(view, at, command);
+            view.delete(nodes::removed_key(node));
+            Some(outcome)
+        }
+        _ => None,
+    }
+}
