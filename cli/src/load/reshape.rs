@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use super::agree::agree;
 use super::bench::{OPENING, Plan};
 use super::channels::{Delegate, delivered};
-use super::latency::Percentiles;
+use super::engines::add;
+use super::latency::{Latencies, Percentiles};
 use super::sign::{Party, parties};
 use super::source::Source;
 use super::stage::{Stage, fresh_symbol};
@@ -34,7 +35,7 @@ use crate::output::{Output, rounded};
 use crate::setup::pki::random;
 
 /// Keys derived at once.
-const DRAWN: u64 = 65_536;
+const DRAWN: u64 = 8_192;
 /// Accounts of the other shard, at most.
 const OTHERS_MAX: usize = 1_000;
 /// Payments of a hundred that cross between the halves of the shard: as many as if payees were drawn from both alike.
@@ -121,12 +122,13 @@ pub struct Reshape {
     pub pause_seconds: Option<f64>,
     /// The same while copies were made only, before anything stood still; absent when there was at most one receipt.
     pub copying_gap_seconds: Option<f64>,
-    /// From the decision until enough nodes had their copies, by the beacon's blocks.
-    pub preparing_seconds: f64,
-    /// From then until every parent was proved to stand still, and the new layout was in force; absent when nobody saw it.
+    /// From the decision until enough nodes had their copies, by the time of the beacon's blocks. Of these three each is absent
+    /// when it went by between two looks.
+    pub preparing_seconds: Option<f64>,
+    /// From then until every parent was proved to stand still, and the new layout was in force.
     pub sealing_seconds: Option<f64>,
     /// From then until all replicas of all new shards had taken their first block.
-    pub opening_seconds: f64,
+    pub opening_seconds: Option<f64>,
     /// From the command until the job was seen to be done.
     pub seconds: f64,
     /// The rate of the other shard from the command until then over that before the first job.
@@ -372,9 +374,9 @@ fn report(
         jobs.push(reshaped(&halves, one, until, others.over(&before)));
     }
     let [due_before, due_meanwhile] = &in_shard.decided;
-    let executed = in_shard.decided.iter().chain(&in_other.decided).map(super::latency::Latencies::count).sum();
+    let executed = in_shard.decided.iter().chain(&in_other.decided).map(Latencies::count).sum();
     let mut refused = in_shard.refused.clone();
-    super::engines::add(&mut refused, &in_other.refused);
+    add(&mut refused, &in_other.refused);
     Reshaping {
         split: Pauses::of(jobs.iter().filter(|job| job.kind == "split")),
         merge: Pauses::of(jobs.iter().filter(|job| job.kind == "merge")),
@@ -404,18 +406,15 @@ fn reshaped(halves: &[Vec<Instant>], seen: &Seen, until: Instant, others_ratio: 
         let (from, to) = (seen.began.get(&from)?, seen.began.get(&to)?);
         Some(rounded(to.0.saturating_sub(from.0) as f64 / 1_000.0))
     };
-    // One that nobody saw sealing went from one look to the next, and counts as being prepared until then.
-    let cut = if seen.began.contains_key(&JobPhase::Sealing) { JobPhase::Sealing } else { JobPhase::Committed };
-    let opened = since(JobPhase::Committed, JobPhase::Done);
     let (asked, copying) = (seen.asked, seen.copying);
     Reshape {
         job: seen.job.id.to_string(),
         kind: seen.job.kind.name(),
         pause_seconds: gap(halves, |from, to| to >= asked && from < until),
-        copying_gap_seconds: gap(halves, |from, to| to >= asked && from < copying && to <= copying),
-        preparing_seconds: since(JobPhase::Preparing, cut).unwrap_or_default(),
+        copying_gap_seconds: gap(halves, |_, to| to >= asked && to <= copying),
+        preparing_seconds: since(JobPhase::Preparing, JobPhase::Sealing),
         sealing_seconds: since(JobPhase::Sealing, JobPhase::Committed),
-        opening_seconds: opened.unwrap_or_default(),
+        opening_seconds: since(JobPhase::Committed, JobPhase::Done),
         seconds: rounded(seen.done.duration_since(asked).as_secs_f64()),
         others_ratio,
     }
@@ -453,5 +452,127 @@ impl Window {
     /// This rate over another one; zero where nothing was executed in that.
     fn over(&self, other: &Self) -> f64 {
         if other.rate() > 0.0 { rounded(self.rate() / other.rate()) } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use beacon::jobs::JOB_VERSION;
+    use ledger::genesis::VerifyMode;
+    use ledger::{Engine, JobId, LayoutVersion};
+
+    fn job(kind: JobKind) -> Job {
+        Job {
+            version: JOB_VERSION,
+            id: JobId(3),
+            kind,
+            phase: JobPhase::Done,
+            manual: false,
+            on: LayoutVersion(1),
+            approvals: Vec::new(),
+            by_scale: false,
+            children: Vec::new(),
+            since_ms: TimeMs(0),
+            until_ms: None,
+            warm: Vec::new(),
+            open: Vec::new(),
+            ends: Vec::new(),
+            reason: None,
+            seals: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_half_that_stands_still_beside_one_that_goes_on_is_seen_and_the_other_shard_is_measured_during_jobs_alone() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let [left, right, other] = [2, 3, 1].map(GroupId::shard);
+        let one_each = |moments: &[u64]| moments.iter().map(|ms| (at(*ms), 1)).collect::<Vec<_>>();
+        let mut in_shard = Heard::default();
+        in_shard.by_home.insert(left, one_each(&[0, 100, 500, 900, 1_000, 1_100, 1_900, 2_100]));
+        in_shard.by_home.insert(right, one_each(&[0, 150, 850, 1_000, 1_100, 1_200, 1_300, 2_150]));
+        in_shard.refused.insert("busy".to_owned(), 1);
+        let mut in_other = Heard::default();
+        in_other.by_home.insert(other, vec![(at(50), 100), (at(250), 80), (at(1_050), 500), (at(1_250), 90)]);
+        in_other.decided[1].record(5_000);
+        let seen = |kind, asked, done, copying| {
+            let began = [(JobPhase::Preparing, 10), (JobPhase::Sealing, 260), (JobPhase::Committed, 300)];
+            let began = began.map(|(phase, ms)| (phase, TimeMs(ms))).into_iter().collect();
+            Seen { job: job(kind), asked: at(asked), done: at(done), copying: at(copying), began }
+        };
+        let split = seen(JobKind::Split { group: other }, 200, 400, 950);
+        let merge = seen(JobKind::Merge { left, right }, 1_200, 1_400, 1_250);
+        let plan = Plan {
+            shape: Shape::default(),
+            accounts: 10,
+            in_flight: 4,
+            send_for: Duration::ZERO,
+            transactions_max: None,
+            verify: VerifyMode::Ingest,
+            replicas: 3,
+            engine: Engine::Raft,
+            gone: None,
+            processes: Vec::new(),
+        };
+        let reshape = ReshapePlan { rate: 500, rounds: 1, pay_for: Duration::ZERO };
+        let told = report((&plan, &reshape), 10, (&in_shard, &in_other), &[split, merge], (at(0), at(2_200)));
+        // The left half was never without a receipt for longer than 0.4 s.
+        assert_eq!(told.split, Pauses { median_seconds: Some(0.7), worst_seconds: Some(0.7) });
+        assert_eq!(told.merge.worst_seconds, Some(0.85));
+        assert_eq!(told.gap_before_seconds, Some(0.15));
+        let [split, merge] = &told.jobs[..] else { panic!("{told:?}") };
+        assert_eq!((split.copying_gap_seconds, merge.copying_gap_seconds), (Some(0.7), None));
+        let phases = (split.preparing_seconds, split.sealing_seconds, split.opening_seconds);
+        assert_eq!(phases, (Some(0.25), Some(0.04), None), "nobody saw it done");
+        assert_eq!((split.kind, merge.kind, split.seconds), ("split", "merge", 0.2));
+        // A hundred in 0.2 s before, 80 and 90 in 0.2 s each during both; what was paid between them counts in neither.
+        assert_eq!((told.others_before, told.others_during, told.others_ratio), (500.0, 425.0, 0.85));
+        assert_eq!((split.others_ratio, merge.others_ratio), (0.8, 0.9));
+        assert_eq!((told.executed, told.failed), (1, 1));
+
+        let silent = Heard { by_home: BTreeMap::from([(left, one_each(&[0, 2_100]))]), ..Heard::default() };
+        let only = seen(JobKind::Split { group: other }, 200, 400, 250);
+        let told = report((&plan, &reshape), 10, (&silent, &in_other), &[only], (at(0), at(2_200)));
+        assert_eq!(told.split, Pauses { median_seconds: None, worst_seconds: None }, "one half had no receipt");
+    }
+
+    #[test]
+    fn both_halves_have_as_many_accounts_and_others_are_all_in_one_shard() {
+        let (layout, first) = (Layout::even(3), Layout::even(3).shards[0].group);
+        let placed = Placed::draw(&layout, first, 21).unwrap();
+        let mut halves: BTreeMap<GroupId, usize> = BTreeMap::new();
+        placed.shard.iter().for_each(|(_, home)| *halves.entry(*home).or_default() += 1);
+        assert_eq!(halves.into_values().collect::<Vec<_>>(), [10, 10]);
+        assert!(placed.shard.iter().all(|(party, _)| layout.locate(&party.address) == first));
+        let other = placed.others[0].1;
+        assert!(other != first && placed.others.iter().all(|(party, _)| layout.locate(&party.address) == other));
+        let code = |layout: &Layout, wanted| Placed::draw(layout, first, wanted).err().map(|error| error.code);
+        assert_eq!(code(&layout, 1), Some("bench_accounts".to_owned()));
+        assert_eq!(code(&Layout::even(1), 4), Some("bench_reshape".to_owned()));
+    }
+
+    #[test]
+    fn a_job_is_followed_by_what_undoes_it() {
+        assert_eq!(next_kind(&job(JobKind::Split { group: GroupId::shard(0) })).unwrap_err().code, "protocol");
+        let pauses = |seconds: &[f64]| {
+            let one = |pause: &f64| Reshape {
+                job: "job-1".to_owned(),
+                kind: "split",
+                pause_seconds: Some(*pause),
+                copying_gap_seconds: None,
+                preparing_seconds: None,
+                sealing_seconds: None,
+                opening_seconds: None,
+                seconds: 1.0,
+                others_ratio: 1.0,
+            };
+            let jobs: Vec<Reshape> = seconds.iter().map(one).collect();
+            let pauses = Pauses::of(jobs.iter());
+            (pauses.median_seconds, pauses.worst_seconds)
+        };
+        assert_eq!(pauses(&[0.5, 0.1, 0.3]), (Some(0.3), Some(0.5)));
+        assert_eq!(pauses(&[0.1, 0.4]), (Some(0.4), Some(0.4)), "the longer one of two in the middle");
+        assert_eq!(pauses(&[]), (None, None));
     }
 }
