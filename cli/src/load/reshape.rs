@@ -490,7 +490,7 @@ mod tests {
         let [left, right, other] = [2, 3, 1].map(GroupId::shard);
         let one_each = |moments: &[u64]| moments.iter().map(|ms| (at(*ms), 1)).collect::<Vec<_>>();
         let mut in_shard = Heard::default();
-        in_shard.by_home.insert(left, one_each(&[0, 100, 500, 900, 1_000, 1_100, 1_900, 2_100]));
+        in_shard.by_home.insert(left, one_each(&[0, 100, 500, 900, 1_000, 1_100, 1_200, 1_900, 2_100]));
         in_shard.by_home.insert(right, one_each(&[0, 150, 850, 1_000, 1_100, 1_200, 1_300, 2_150]));
         in_shard.refused.insert("busy".to_owned(), 1);
         let mut in_other = Heard::default();
@@ -522,7 +522,7 @@ mod tests {
         assert_eq!(told.merge.worst_seconds, Some(0.85));
         assert_eq!(told.gap_before_seconds, Some(0.15));
         let [split, merge] = &told.jobs[..] else { panic!("{told:?}") };
-        assert_eq!((split.copying_gap_seconds, merge.copying_gap_seconds), (Some(0.7), None));
+        assert_eq!((split.copying_gap_seconds, merge.copying_gap_seconds), (Some(0.7), Some(0.1)));
         let phases = (split.preparing_seconds, split.sealing_seconds, split.opening_seconds);
         assert_eq!(phases, (Some(0.25), Some(0.04), None), "nobody saw it done");
         assert_eq!((split.kind, merge.kind, split.seconds), ("split", "merge", 0.2));
