@@ -75,7 +75,8 @@ async fn work(
 fn judged(report: &Reshaping, args: &Bench) -> Result<(), CliError> {
     if !report.replicas_agree || !report.money_conserved {
         let what = if report.money_conserved { "the replicas do not agree" } else { "the money is not what it was" };
-        return Err(CliError::new("bench_failed", what, "run it again with --log info, and report what the nodes say").after_report());
+        return Err(CliError::new("bench_failed", what, "run it again with --log info, and report what the nodes say")
+            .after_report());
     }
     let (median, asked) = (args.switching.pause_at_most, &args.reshaping);
     let floor = |what, found, asked, at_least| Floor { what, found, asked, at_least };
