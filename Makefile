@@ -66,6 +66,7 @@ soak: build $(if $(DATA),replay) ## Long runs: the larger models, many simulator
 	$(TARGET)/seamark bench --engines --seconds 30 --at-least 0.3 --latency-at-most 4 --without-one-at-least 0.5 --gap-at-most 3 --later-gap-at-most 1
 	$(TARGET)/seamark bench --switch --seconds 30 --pause-at-most 2
 	$(TARGET)/seamark bench --takeover --takeover-at-most 60 --rate-at-least 0.7
+	$(TARGET)/seamark bench --reshape --in-flight 64 --pause-at-most 0.3 --worst-at-most 1 --others-at-least 0.9
 	scripts/flat-cost $(TARGET)/seamark
 	SEAMARK_TIER2_SEEDS=200 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- tier2:: --nocapture
 	SEAMARK_LEADER_KILLS=20 RUST_TEST_THREADS=1 $(CARGO) test $(CARGO_FLAGS) --test all -- failover:: --nocapture

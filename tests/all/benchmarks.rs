@@ -1,6 +1,7 @@
 //! `bench` inside channels, of an organisation that joins one and leaves it, of one engine beside the other, of going from
-//! one to the other, and of a node that takes a replica over, in a very small size: that it founds, pays, joins, is refused,
-//! kills, switches and takes over as it says. How fast anything is, is for `make soak`.
+//! one to the other, of a node that takes a replica over, and of a shard that is cut and joined, in a very small size: that
+//! it founds, pays, joins, is refused, kills, switches, takes over and cuts as it says. How fast anything is, is for
+//! `make soak`.
 
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -117,4 +118,22 @@ fn a_new_node_takes_a_replica_over_while_payments_are_made() {
     assert_eq!((&told["failed"], &told["refused"]), (&json!(0), &json!({})));
     assert_eq!(told["replicas_agree"], json!(true));
     assert_ne!(told["from"], told["to"]);
+}
+
+#[test]
+fn a_shard_is_cut_and_joined_again_while_payments_are_made() {
+    let told = bench("--reshape --accounts 200 --rounds 1 --load 100 --in-flight 8 --seconds 1 --pause-at-most 600");
+    let jobs = told["jobs"].as_array().unwrap();
+    assert_eq!(jobs.iter().map(|job| &job["kind"]).collect::<Vec<_>>(), [&json!("split"), &json!("merge")]);
+    for job in jobs {
+        above_zero(job, &["pause_seconds", "seconds"]);
+    }
+    for kind in ["split", "merge"] {
+        above_zero(&told[kind], &["median_seconds", "worst_seconds"]);
+    }
+    above_zero(&told, &["gap_before_seconds", "others_before", "executed"]);
+    above_zero(&told["meanwhile_ms"], &["p50", "p99"]);
+    assert_eq!((&told["accounts"], &told["rate"]), (&json!(200), &json!(100)));
+    assert_eq!((&told["failed"], &told["refused"]), (&json!(0), &json!({})));
+    assert_eq!((&told["replicas_agree"], &told["money_conserved"]), (&json!(true), &json!(true)));
 }

@@ -9,8 +9,10 @@ use super::{ConsensusArg, Verify};
 /// `bench`.
 #[derive(Debug, Args)]
 #[command(
-    group(ArgGroup::new("steady").args(["engines", "switch"])),
-    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n  seamark bench --engines --latency-at-most 4\n  seamark bench --switch --pause-at-most 2\n  seamark bench --takeover --takeover-at-most 60 --rate-at-least 0.7\n  seamark bench --constants --json\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
+    group(ArgGroup::new("steady").args(["engines", "switch", "reshape"])),
+    group(ArgGroup::new("turns").args(["engines", "reshape"])),
+    group(ArgGroup::new("pausing").args(["switch", "reshape"])),
+    after_help = "Example:\n  seamark bench --shards 1 --verify ingest\n  seamark bench --shards 2 --cross 100 --seconds 20 --json\n  seamark bench --shards 2 --voters 2 --in-flight 1\n  seamark bench --shards 4 --hot-payee\n  seamark bench --consensus bft --verify every --at-least 0.3\n  seamark bench --shards 2 --voters 2 --conflict 10 --in-flight 64\n  seamark bench --channels 8 --together-at-least 1 --swap-at-most 2.5\n  seamark bench --join --join-at-most 30\n  seamark bench --engines --latency-at-most 4\n  seamark bench --switch --pause-at-most 2\n  seamark bench --takeover --takeover-at-most 60 --rate-at-least 0.7\n  seamark bench --reshape --in-flight 64 --pause-at-most 0.3 --worst-at-most 1\n  seamark bench --constants --json\n\nEverything counts: signatures, mTLS, consensus, fsync on every replica, and the client itself.\nThe clock stops when the last credit is applied; with --verify every, where the replicas check off\nthe path of a payment, not before every replica has checked and signed the last block."
 )]
 pub struct Bench {
     /// Shards of the cluster of its own [default: 1, or as many as there are voters]
@@ -43,7 +45,7 @@ pub struct Bench {
     /// Where client signatures are checked [default: ingest; every in channels, whose members need not trust each other, with --engines and with --switch]
     #[arg(long, value_name = "MODE", value_enum)]
     pub verify: Option<Verify>,
-    /// Accounts that pay each other [default: 1000; with --join 100000; with --takeover 1000000]
+    /// Accounts that pay each other [default: 1000; with --join 100000; with --takeover and --reshape 1000000]
     #[arg(long, value_name = "N")]
     pub accounts: Option<u32>,
     /// Skew of the payers: exponent of a Zipf distribution [default: all alike]
@@ -56,7 +58,7 @@ pub struct Bench {
     #[arg(long, value_name = "RATIO")]
     pub at_least: Option<f64>,
 
-    /// How long transactions are sent; with --join, how long before the organisation joins; with --engines, also how long before the kill and at least after it; with --switch, before the first switch and after each; with --takeover, before the command
+    /// How long transactions are sent; with --join, how long before the organisation joins; with --engines, also how long before the kill and at least after it; with --switch, before the first switch and after each; with --takeover and --reshape, before the command
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
     /// Transactions to sign beforehand at most [default: enough for the time at the rate of the warm-up]
@@ -83,10 +85,13 @@ pub struct Bench {
     /// What is measured of a node that takes a replica over.
     #[command(flatten)]
     pub taking: BenchTakeover,
+    /// What is measured of a shard that is cut and joined.
+    #[command(flatten)]
+    pub reshaping: BenchReshape,
     /// Measure what single pieces of work cost on this machine, within seconds: what `sim --scale` goes by
     #[arg(long, help_heading = "For scale studies",
-        conflicts_with_all = ["channels", "join", "engines", "switch", "takeover", "consensus", "shards", "nodes", "replicas", "cross", "voters",
-            "conflict", "hot_payer", "hot_payee", "zipf", "dir", "processes", "transactions", "at_least", "verify", "accounts"])]
+        conflicts_with_all = ["channels", "join", "engines", "switch", "takeover", "reshape", "consensus", "shards", "nodes", "replicas", "cross",
+            "voters", "conflict", "hot_payer", "hot_payee", "zipf", "dir", "processes", "transactions", "at_least", "verify", "accounts"])]
     pub constants: bool,
 }
 
@@ -139,13 +144,13 @@ pub struct BenchEngines {
         conflicts_with_all = ["channels", "join", "consensus", "shards", "nodes", "replicas", "cross", "voters", "conflict",
             "hot_payer", "hot_payee", "zipf", "dir", "processes"])]
     pub engines: bool,
-    /// Payments a second while the leader is killed, or the engine switched
+    /// Payments a second while the leader is killed, the engine switched, or in the shard that is cut and joined
     #[arg(long, value_name = "N", requires = "steady", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub load: u32,
     /// How often leadership has to go round after that before the measurement ends: the turn of a dead member is left
-    /// out the first time
-    #[arg(long, value_name = "N", requires = "engines", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100))]
-    pub rounds: u32,
+    /// out the first time [default: 2]; with --reshape, how often the shard is cut and joined again [default: 10]
+    #[arg(long, value_name = "N", requires = "turns", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub rounds: Option<u32>,
     /// Fail when half of the lone payments take more than this many times what they take with raft
     #[arg(long, value_name = "RATIO", requires = "engines")]
     pub latency_at_most: Option<f64>,
@@ -170,8 +175,9 @@ pub struct BenchSwitch {
         conflicts_with_all = ["channels", "join", "consensus", "shards", "nodes", "replicas", "cross", "voters", "conflict",
             "hot_payer", "hot_payee", "zipf", "dir", "in_flight", "transactions", "at_least"])]
     pub switch: bool,
-    /// Fail when nobody has a receipt for more than this many seconds around a switch, or a payment is not executed
-    #[arg(long, value_name = "S", requires = "switch")]
+    /// Fail when nobody has a receipt for more than this many seconds around a switch, or a payment is not executed; with
+    /// --reshape, when half of the cuts or half of the joins keep a half of the shard waiting for longer
+    #[arg(long, value_name = "S", requires = "pausing")]
     pub pause_at_most: Option<f64>,
 }
 
@@ -191,4 +197,23 @@ pub struct BenchTakeover {
     /// Fail when the rate meanwhile is less than this part of the rate before
     #[arg(long, value_name = "RATIO", requires = "takeover")]
     pub rate_at_least: Option<f64>,
+}
+
+/// Of `bench`: a shard that is cut and joined under load.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cutting and joining a shard")]
+pub struct BenchReshape {
+    /// Fill one of two shards with accounts, pay in it at an even rate (--load), and in the other one with --in-flight payments
+    /// in flight, while the first is cut and joined again, --rounds times
+    #[arg(long,
+        conflicts_with_all = ["channels", "join", "takeover", "consensus", "shards", "nodes", "replicas", "cross",
+            "voters", "conflict", "hot_payer", "hot_payee", "dir", "transactions", "at_least"])]
+    pub reshape: bool,
+    /// Fail when one cut or join keeps a half of the shard waiting for more than this many seconds, or a payment is not
+    /// executed
+    #[arg(long, value_name = "S", requires = "reshape")]
+    pub worst_at_most: Option<f64>,
+    /// Fail when the rate of the other shard meanwhile is less than this part of the rate before
+    #[arg(long, value_name = "RATIO", requires = "reshape")]
+    pub others_at_least: Option<f64>,
 }

@@ -6,13 +6,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use beacon::BeaconCommand;
+use beacon::{BeaconCommand, CommandOutcome, Phase};
 use channel::{
     Change, Command, Engine, FoundingAct, Hosting, Outcome, Policy, ProposalState, Quorum, Role, Subject, Terms,
 };
 use client::{ChannelFate, Client, CommandFate, Profile};
 use ledger::genesis::Genesis;
-use ledger::{Committee, GroupId, NodeId, OrgId, SecretKey, TimeMs};
+use ledger::{Committee, GroupId, JobId, NodeId, OrgId, SecretKey, TimeMs};
 use proto::v1;
 
 use super::agree::committees;
@@ -77,6 +77,26 @@ impl Delegate {
         let (cluster, until) = (self.client.cluster_id(), ahead(COMMAND_FOR));
         let signed = beacon::SignedCommand::sign(&cluster, command, self.id, random()?, until, &self.key);
         Ok(self.client.command(signed.encode()).await?)
+    }
+
+    /// Has the beacon execute a command about a job of shards. Says which job, and how far that has come.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn job(&self, command: &BeaconCommand) -> Result<(JobId, Phase), CliError> {
+        let (cluster, until) = (self.client.cluster_id(), ahead(COMMAND_FOR));
+        let signed = beacon::SignedCommand::sign(&cluster, command, self.id, random()?, until, &self.key);
+        let (_, outcome) = self.client.job_command::<CommandOutcome>(signed.encode()).await?;
+        match outcome {
+            CommandOutcome::Job { id, phase } => Ok((id, phase)),
+            CommandOutcome::Applied
+            | CommandOutcome::Pending { .. }
+            | CommandOutcome::Founding { .. }
+            | CommandOutcome::Founded { .. } => {
+                let cause = format!("the beacon answers with {outcome:?}, which is about no job");
+                Err(CliError::new("protocol", cause, "report it with both versions"))
+            }
+        }
     }
 
     /// Has a channel execute a command.

@@ -4,7 +4,8 @@
 //! signing ahead ([`sign`]), sending by a schedule ([`replay`]), the benchmark ([`bench`]) and its
 //! transactions ([`workload`]), the founding of channels ([`channels`]), the benchmark inside them ([`beside`])
 //! and of joining one ([`join`]), that of one engine beside the other ([`engines`]) and of going from one to the other
-//! ([`switch`]), that of a node that takes a replica over ([`takeover`]), and what they measure. It starts no cluster and prints nothing but progress.
+//! ([`switch`]), that of a node that takes a replica over ([`takeover`]), that of a shard that is cut and joined ([`reshape`]), and
+//! what they measure. It starts no cluster and prints nothing but progress.
 
 pub mod agree;
 pub mod bench;
@@ -19,6 +20,7 @@ pub mod latency;
 pub mod machine;
 pub mod oracle;
 pub mod replay;
+pub mod reshape;
 pub mod sign;
 mod source;
 pub mod stage;

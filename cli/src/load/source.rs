@@ -39,8 +39,14 @@ impl Source {
 
     /// Draws and signs one transaction.
     pub(super) fn next(&mut self) -> PreparedTx {
+        self.next_at().1
+    }
+
+    /// Draws and signs one transaction, and tells the group of its first payer.
+    pub(super) fn next_at(&mut self) -> (GroupId, PreparedTx) {
         let job = self.workload.next();
-        self.prepare(&job)
+        let (payer, _) = job.payments[0];
+        (self.homes[payer], self.prepare(&job))
     }
 
     /// Draws and signs that many transactions, on all cores.

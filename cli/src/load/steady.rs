@@ -1,6 +1,7 @@
 //! Payments at an even rate, beside something else that is measured: each one is sent when it is due, whatever
 //! became of those before it, and its latency counts from then. Who waits for answers before paying again would
-//! not notice that nobody was served for a while.
+//! not notice that nobody was served for a while. Where it is the rate that is measured, payments follow each other as
+//! fast as they are answered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use std::time::Duration;
 use client::submit::no_of;
 use client::{Client, SubmitEvent, SubmitEvents, SubmitOptions, SubmitSender};
 use hashbrown::HashMap;
-use ledger::TxId;
+use ledger::{GroupId, TxId};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::drive::{GIVE_UP_AFTER, micros, unknown_fate};
@@ -43,17 +44,23 @@ pub(super) struct Heard {
     pub(super) failed: BTreeMap<usize, u64>,
     /// When there were receipts of executed payments, one moment for all that came at once.
     pub(super) moments: Vec<Instant>,
+    /// The same by the group that the payer was drawn from, with how many came at once.
+    pub(super) by_home: BTreeMap<GroupId, Vec<(Instant, u64)>>,
 }
 
-impl Heard {
-    fn executed(&self) -> u64 {
-        self.decided.iter().map(Latencies::count).sum()
-    }
+/// How payments follow each other.
+#[derive(Clone, Copy)]
+enum Pace {
+    /// One each time that so long has passed.
+    Every(Duration),
+    /// The next one as soon as fewer are in flight than there may be.
+    Free,
 }
 
 /// A payment that is on its way.
 struct Sent {
     txid: TxId,
+    home: GroupId,
     due: Instant,
     stretch: usize,
 }
@@ -61,12 +68,21 @@ struct Sent {
 impl Steady {
     /// Begins to pay so many times a second.
     pub(super) fn start(client: &Client, source: Source, rate: u32) -> Self {
-        let options = SubmitOptions { give_up_after: GIVE_UP_AFTER, ..SubmitOptions::default() };
+        let every = Duration::from_secs(1) / rate.max(1);
+        Self::begin(client, source, Pace::Every(every), SubmitOptions::default())
+    }
+
+    /// Begins to pay as fast as payments are answered, with so many in flight at most. Latencies count the wait for a place.
+    pub(super) fn start_free(client: &Client, source: Source, in_flight_max: usize) -> Self {
+        Self::begin(client, source, Pace::Free, SubmitOptions { in_flight_max, ..SubmitOptions::default() })
+    }
+
+    fn begin(client: &Client, source: Source, pace: Pace, options: SubmitOptions) -> Self {
+        let options = SubmitOptions { give_up_after: GIVE_UP_AFTER, ..options };
         let (sender, events) = client.submit_stream(options).split();
         let (note, noted) = mpsc::unbounded_channel();
         let (stretch, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
-        let every = Duration::from_secs(1) / rate.max(1);
-        let sending = tokio::spawn(send(source, sender, note, every, stretch.clone(), stop.clone()));
+        let sending = tokio::spawn(send(source, sender, note, pace, stretch.clone(), stop.clone()));
         let hearing = tokio::spawn(hear(events, noted));
         Self { stretch, stop: stop.drop_guard(), sending, hearing }
     }
@@ -94,24 +110,35 @@ async fn send(
     mut source: Source,
     sender: SubmitSender,
     note: mpsc::UnboundedSender<Sent>,
-    every: Duration,
+    pace: Pace,
     stretch: Arc<AtomicUsize>,
     stop: CancellationToken,
 ) -> Result<Source, CliError> {
     // One that comes late is made up for, so that the rate holds.
-    let mut ticks = tokio::time::interval(every);
+    let mut ticks = match pace {
+        Pace::Every(every) => Some(tokio::time::interval(every)),
+        Pace::Free => None,
+    };
     loop {
         let due = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(source),
-            due = ticks.tick() => due,
+            due = next_due(ticks.as_mut()) => due,
         };
-        let tx = source.next();
-        let sent = Sent { txid: tx.txid, due, stretch: stretch.load(Ordering::Relaxed) };
+        let (home, tx) = source.next_at();
+        let sent = Sent { txid: tx.txid, home, due, stretch: stretch.load(Ordering::Relaxed) };
         // Noted first, so that its fate is never news. Nobody notes any more when nobody hears, and then this
         // fails, too.
         let _ = note.send(sent);
         sender.send_prepared(vec![tx]).await?;
+    }
+}
+
+/// When the next payment is due; now where none waits for its time.
+async fn next_due(ticks: Option<&mut Interval>) -> Instant {
+    match ticks {
+        Some(ticks) => ticks.tick().await,
+        None => Instant::now(),
     }
 }
 
@@ -123,25 +150,33 @@ async fn hear(mut events: SubmitEvents, mut noted: mpsc::UnboundedReceiver<Sent>
         while let Ok(sent) = noted.try_recv() {
             open.insert(sent.txid, sent);
         }
-        let before = heard.executed();
+        let mut executed: BTreeMap<GroupId, u64> = BTreeMap::new();
         for event in batch {
             let sent = open.remove(&event.txid());
+            let home = sent.as_ref().map(|sent| sent.home);
             let decided = sent.map(|sent| (sent.stretch, now.duration_since(sent.due)));
-            take(event, decided, &mut heard)?;
+            if take(event, decided, &mut heard)?
+                && let Some(home) = home
+            {
+                *executed.entry(home).or_default() += 1;
+            }
         }
-        if heard.executed() > before {
+        if !executed.is_empty() {
             heard.moments.push(now);
+        }
+        for (home, count) in executed {
+            heard.by_home.entry(home).or_default().push((now, count));
         }
     }
     Ok(heard)
 }
 
-/// Counts one event; `decided` is in which stretch the payment was due, and how long ago.
-fn take(event: SubmitEvent, decided: Option<(usize, Duration)>, heard: &mut Heard) -> Result<(), CliError> {
+/// Counts one event; `decided` is in which stretch the payment was due, and how long ago. Says whether it was executed.
+fn take(event: SubmitEvent, decided: Option<(usize, Duration)>, heard: &mut Heard) -> Result<bool, CliError> {
     let code = match event {
         SubmitEvent::Receipt(receipt) => receipt.reason().map(|reason| reason.code().to_owned()),
         SubmitEvent::Decided { votes, .. } => no_of(&votes).map(|(_, reason)| reason.code().to_owned()),
-        SubmitEvent::Applied(_) => return Ok(()),
+        SubmitEvent::Applied(_) => return Ok(false),
         SubmitEvent::Refused { txid, reject: Some(ledger::Reject::TooLate), detail, .. } => {
             return Err(unknown_fate(txid, &detail));
         }
@@ -153,11 +188,14 @@ fn take(event: SubmitEvent, decided: Option<(usize, Duration)>, heard: &mut Hear
             if let Some((stretch, _)) = due {
                 *heard.failed.entry(stretch).or_default() += 1;
             }
+            Ok(false)
         }
-        (None, Some((stretch, after))) => heard.decided[stretch.min(STRETCHES - 1)].record(micros(after)),
-        (None, None) => {}
+        (None, Some((stretch, after))) => {
+            heard.decided[stretch.min(STRETCHES - 1)].record(micros(after));
+            Ok(true)
+        }
+        (None, None) => Ok(false),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -174,8 +212,9 @@ mod tests {
         };
         let mut heard = Heard::default();
         let long = Duration::from_millis(7);
-        take(receipt(Outcome::Committed { mail: Vec::new() }), Some((1, long)), &mut heard).unwrap();
-        take(receipt(Outcome::Rejected(Reject::InsufficientFunds)), Some((0, long)), &mut heard).unwrap();
+        assert!(take(receipt(Outcome::Committed { mail: Vec::new() }), Some((1, long)), &mut heard).unwrap());
+        let rejected = receipt(Outcome::Rejected(Reject::InsufficientFunds));
+        assert!(!take(rejected, Some((0, long)), &mut heard).unwrap(), "it was not executed");
         assert_eq!([heard.decided[0].count(), heard.decided[1].count()], [0, 1]);
         assert_eq!(heard.refused, BTreeMap::from([(Reject::InsufficientFunds.code().to_owned(), 1)]));
         let refused = |reject: Reject| SubmitEvent::Refused {

@@ -200,7 +200,7 @@ fn direction(moments: &[Instant], switch: &Moment, end: Instant, failed: u64) ->
 }
 
 /// The longest time between two receipts, of those that count.
-fn longest(moments: &[Instant], counts: impl Fn(Instant, Instant) -> bool) -> Option<f64> {
+pub(super) fn longest(moments: &[Instant], counts: impl Fn(Instant, Instant) -> bool) -> Option<f64> {
     let gaps = moments.windows(2).filter(|two| counts(two[0], two[1])).map(|two| two[1].duration_since(two[0]));
     gaps.max().map(|gap| rounded(gap.as_secs_f64()))
 }

@@ -267,6 +267,19 @@ impl Group {
         }
     }
 
+    /// Has a replica that Raft orders stand for election now, if a majority would vote for it. Does nothing where somebody
+    /// leads, and under any other engine.
+    ///
+    /// # Errors
+    /// [`SequencerError::Stopped`].
+    pub async fn campaign(&self) -> Result<(), SequencerError> {
+        match self.running() {
+            Running::Raft(one) => one.campaign().await,
+            Running::Follower(_) | Running::Bft(_) | Running::Between(_) => Ok(()),
+            Running::Ended(_, why) => Err(SequencerError::Stopped(why)),
+        }
+    }
+
     /// Answers a request that the replica on node `from` sent.
     ///
     /// # Errors

@@ -246,6 +246,15 @@ impl RaftGroup {
         }
     }
 
+    /// Stands for election now and not when its time-out is over, if a majority would vote for it; does nothing where
+    /// somebody leads.
+    ///
+    /// # Errors
+    /// [`SequencerError::Stopped`].
+    pub async fn campaign(&self) -> Result<(), SequencerError> {
+        self.inner.raft.trigger().elect(true).await.map_err(|fatal| self.stopped(&fatal))
+    }
+
     /// The group.
     #[must_use]
     pub fn group(&self) -> GroupId {

@@ -140,6 +140,7 @@ impl Hosting {
     async fn adapt(&self, view: &ClusterView) -> Waits {
         let wanted = seats_of(view, self.node());
         let mut waits = Waits { leaving: false, job: self.warm.adapt(view) };
+        let mut fresh = Vec::new();
         for group in &wanted {
             if self.is_unborn(view, *group) && !self.settle(*group) && !is_late(view, *group) {
                 waits.leaving = true;
@@ -149,11 +150,12 @@ impl Hosting {
                 waits.leaving = true;
                 continue;
             }
-            let fresh = !self.opened.lock().contains_key(group);
-            if fresh {
-                self.start(view, *group).await;
+            if !self.opened.lock().contains_key(group) {
+                fresh.push(*group);
             }
         }
+        // All at once: payers wait for both halves of a shard that was cut.
+        futures::future::join_all(fresh.into_iter().map(|group| self.start(view, group))).await;
         let opened: Vec<GroupId> = self.opened.lock().keys().filter(|group| !wanted.contains(group)).copied().collect();
         for group in opened {
             if view.layout.retired(group) {
@@ -210,7 +212,9 @@ impl Hosting {
         let tasks = starting.context.tasks.clone();
         let parents = open.newborn_of();
         if open.founding().standing() == Standing::Unsure && self.has_logs(&parents) {
-            let leads = parents.iter().all(|parent| self.hosted.group(parent.0).is_some_and(|one| one.role().leads));
+            // Of two that are joined each may have another leader, and one has to stand for election: the left one's.
+            let left = parents.first().and_then(|parent| self.hosted.group(parent.0));
+            let leads = left.is_some_and(|one| one.role().leads);
             if let Err(error) = open.begin_beside(leads).await {
                 return self.hosted.does_not_run(group, error.code(), error.to_string());
             }

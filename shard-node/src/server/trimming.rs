@@ -18,6 +18,8 @@ use storage::{KeyRange, StorageError};
 use crate::server::group::GroupHandle;
 use crate::server::warm::under;
 
+/// How long after a shard has begun nothing is compacted yet: it is opened on all nodes just then, and payers wait for it.
+const BEGIN_AFTER: Duration = Duration::from_secs(5);
 /// Bits by which what is outside is divided: its parts are compacted one after the other.
 const PART_BITS: u8 = 5;
 
@@ -39,6 +41,9 @@ pub async fn trim(handle: Arc<GroupHandle>, bytes_per_s: u64) {
     };
     let trimming = &handle.share.trimming_bytes;
     trimming.store(sized.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
+    if !sized.is_empty() {
+        tokio::time::sleep(BEGIN_AFTER).await;
+    }
     for (range, bytes) in sized {
         let Some(db) = handle.share.state.db() else { return };
         let compacted = tokio::task::spawn_blocking(move || db.compact(&range)).await;

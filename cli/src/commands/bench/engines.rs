@@ -23,6 +23,8 @@ use crate::setup::{Addresses, ClusterSpec};
 
 /// Shards of each cluster.
 const SHARDS: u32 = 1;
+/// How often leadership goes round without the member that was killed, unless said otherwise.
+const ROUNDS: u32 = 2;
 
 pub(super) async fn run(args: &Bench, output: Output) -> Result<(), CliError> {
     let mut stop = Stop::listen()?;
@@ -85,8 +87,11 @@ async fn measure(
     let bft_rate = Box::pin(of_bft.rate(output)).await?;
     phases.end("pay where the Byzantine engine orders");
 
-    let losing =
-        Losing { rate: args.comparing.load, pay_for: Duration::from_secs(args.seconds), rounds: args.comparing.rounds };
+    let losing = Losing {
+        rate: args.comparing.load,
+        pay_for: Duration::from_secs(args.seconds),
+        rounds: args.comparing.rounds.unwrap_or(ROUNDS),
+    };
     let (mut of_bft, outage) = Box::pin(of_bft.lose_leader(&losing, async |node| bft.kill(node).await, output)).await?;
     phases.end("kill the leader and pay on");
     let without_one = Box::pin(of_bft.rate(output)).await?;

@@ -1,11 +1,12 @@
 //! `bench`: the sustained rate and its ratio to the verify bound, in the main ledger or inside channels;
 //! how long a member takes to join a channel, see [`join`]; how the engines compare, see [`engines`]; what going
-//! from one to the other costs, see [`switch`]; and how long a node takes to take a replica over, see [`takeover`]. [`constants`] measures single
-//! pieces of work, without a cluster.
+//! from one to the other costs, see [`switch`]; how long a node takes to take a replica over, see [`takeover`]; and what
+//! cutting and joining a shard costs, see [`reshape`]. [`constants`] measures single pieces of work, without a cluster.
 
 pub(super) mod constants;
 mod engines;
 mod join;
+mod reshape;
 mod switch;
 mod takeover;
 
@@ -54,6 +55,9 @@ pub(super) async fn run(args: Bench, output: Output) -> Result<(), CliError> {
     }
     if args.taking.takeover {
         return Box::pin(takeover::run(&args, output)).await;
+    }
+    if args.reshaping.reshape {
+        return Box::pin(reshape::run(&args, output)).await;
     }
     check(&args)?;
     let report = match args.dir.clone() {

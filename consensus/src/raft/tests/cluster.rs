@@ -1,5 +1,6 @@
 //! Groups of three and four replicas: order, loss of nodes, membership, reads.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -180,6 +181,28 @@ async fn an_isolated_leader_refuses_linearizable_reads() {
     let fate = lost.await;
     assert!(matches!(fate, Err(SequencerError::Unknown(_) | SequencerError::NotLeader(_))), "{fate:?}");
     assert_eq!(cluster.state(leader).batches, [b"one".to_vec(), b"two".to_vec()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_leads_before_its_time_out_when_it_is_told_to_stand_and_somebody_is_there_to_vote() {
+    let mut cluster = Cluster { net: Arc::default(), nodes: BTreeMap::new() };
+    cluster.net.patient.store(true, Ordering::Relaxed);
+    cluster.add(1).await;
+    let members = (1..=3).map(|node| (raft_id(node), NodeId(node))).collect();
+    cluster.group(1).bootstrap(members).await.unwrap();
+    cluster.group(1).campaign().await.unwrap();
+    // Nobody else is there, so that no term has begun.
+    assert_eq!(cluster.group(1).role().borrow().term, 0);
+    cluster.add(2).await;
+    cluster.group(1).campaign().await.unwrap();
+    let role = until(&cluster.group(1), |role| role.leads).await;
+    assert_eq!(role.leader, Some(NodeId(1)));
+    cluster.add(3).await;
+    // It leads already.
+    cluster.group(1).campaign().await.unwrap();
+    let index = propose(&cluster, 1, "one").await;
+    cluster.applied(&[1, 2, 3], index).await;
+    assert_eq!(cluster.group(1).role().borrow().term, role.term);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -137,6 +137,8 @@ impl Applier for TestApplier {
 pub(super) struct Net {
     /// Whether calls overtake each other.
     pub(super) shuffled: AtomicBool,
+    /// Replicas started from now on stand for election by themselves only after longer than any test waits.
+    pub(super) patient: AtomicBool,
     /// Automatic snapshots of groups started from now on.
     pub(super) snapshot_every: AtomicU64,
     /// Snapshot parts sent so far.
@@ -312,11 +314,12 @@ pub(super) async fn try_prepare_replica(
     engine: &LogEngine,
     applier: TestApplier,
 ) -> Result<Prepared, StartError> {
+    let times = if net.patient.load(Ordering::Relaxed) { 1_000 } else { 1 };
     let config = RaftGroupConfig {
         group,
         raft_id: replica_id(NodeId(node), join),
         node: NodeId(node),
-        timing: Timing { heartbeat_ms: 60, election_min_ms: 300, election_max_ms: 600 },
+        timing: Timing { heartbeat_ms: 60, election_min_ms: 300 * times, election_max_ms: 600 * times },
         snapshot_dir: dir.join(format!("snapshots-{group}")),
         snapshot_every_entries: net.snapshot_every.load(Ordering::Relaxed),
         snapshot_keep_entries: 5,

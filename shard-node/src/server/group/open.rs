@@ -40,6 +40,8 @@ use crate::server::vault::LocalSeal;
 const INPUTS_MAX: usize = 4096;
 /// Blocks that wait for a group's task; the commit loop waits beyond it.
 const BLOCKS_MAX: usize = 64;
+/// Between two times that the first leader of a shard that begins stands for election, until the others have opened theirs.
+const STAND_AGAIN: Duration = Duration::from_millis(25);
 
 /// The engine's id of a node that is in a group since its beginning. Later joins have higher numbers,
 /// so that no id is ever used again.
@@ -102,8 +104,10 @@ pub struct OpenGroup {
     /// The members that the group began with, by their raft ids.
     first: Vec<(u64, NodeId)>,
     join: u16,
-    /// Whether it stands for election as soon as it runs, if the group has not begun.
+    /// Whether it gives the group its first members as soon as it runs, if the group has not begun.
     at_once: bool,
+    /// Whether it alone does so, and stands for election then without waiting for its time-out.
+    stands: bool,
 }
 
 impl OpenGroup {
@@ -161,6 +165,7 @@ impl OpenGroup {
             first,
             join: seat.join,
             at_once: true,
+            stands: false,
         })
     }
 
@@ -227,7 +232,7 @@ impl OpenGroup {
     /// # Errors
     /// [`AdmitError::Asked`] when the log cannot be written.
     pub async fn begin_beside(&mut self, leads_parents: bool) -> Result<(), AdmitError> {
-        self.at_once = leads_parents;
+        (self.at_once, self.stands) = (leads_parents, leads_parents);
         Ok(self.prepared.begin().await?)
     }
 
@@ -254,7 +259,7 @@ impl OpenGroup {
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
     pub async fn start(self) -> Result<Arc<GroupHandle>, GroupError> {
-        let Self { context, group, share, committing, prepared, ballots, first, join, at_once } = self;
+        let Self { context, group, share, committing, prepared, ballots, first, join, at_once, stands } = self;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
         let (certified_out, certified) =
@@ -310,6 +315,9 @@ impl OpenGroup {
         // Who joins later has an empty log until the leader writes to it.
         if join == FIRST_JOIN && at_once {
             engine.bootstrap(first).await.map_err(|error| GroupError::Bootstrap(group, error))?;
+            if stands {
+                stand_at_once(&context, engine.clone());
+            }
         } else if join == FIRST_JOIN {
             bootstrap_later(&context, engine.clone(), first);
         }
@@ -368,6 +376,29 @@ fn bootstrap_later(context: &HostContext, engine: Group, first: Vec<(u64, NodeId
         }
         if let Err(error) = engine.bootstrap(first).await {
             tracing::warn!(group = %engine.group(), %error, "the group is not given its first members here");
+        }
+    });
+}
+
+/// Has the replica of a group that has just been given its members stand for election, again and again until the others are
+/// there to vote. By itself it would do so only when its time-out is over, and payers wait meanwhile. From the first term on
+/// there is a vote, and time-outs decide as ever.
+fn stand_at_once(context: &HostContext, engine: Group) {
+    let (stop, patience) = (context.stop.clone(), Duration::from_millis(2 * context.timing.election_max_ms));
+    context.tasks.spawn(async move {
+        let mut role = engine.role();
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < patience {
+            if let Err(error) = engine.campaign().await {
+                tracing::warn!(group = %engine.group(), %error, "the replica does not stand for election");
+                return;
+            }
+            // Whoever has given the members passes for the leader of term 0, in which nobody leads.
+            let voted = async { role.wait_for(|role| role.term > 0).await.is_ok() };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                voted = tokio::time::timeout(STAND_AGAIN, voted) => if voted.is_ok() { return },
+            }
         }
     });
 }

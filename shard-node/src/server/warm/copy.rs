@@ -186,7 +186,9 @@ impl OneCopy {
         )?;
         leaves.sort_unstable_by_key(|leaf| leaf.0);
         let tree = StateTree::from_sorted(prefix.in_tree(), leaves);
-        let tree = tree.map_err(|error| CopyError::Tree(child, error.to_string()))?;
+        let mut tree = tree.map_err(|error| CopyError::Tree(child, error.to_string()))?;
+        // Here and not at the seal, where all of it would be hashed while payers wait.
+        tree.root();
         Ok(Self { child, prefix, db, leaves: Counted { tree, accounts } })
     }
 
@@ -223,6 +225,16 @@ impl OneCopy {
         self.db.flush()?;
         Ok((self.child, self.leaves))
     }
+}
+
+/// Makes several copies first states. What takes time is the disk, so all are made durable at once.
+fn at_once(copies: Vec<(OneCopy, Birth, Writes)>) -> Vec<Result<(GroupId, Counted), CopyError>> {
+    std::thread::scope(|scope| {
+        let run = |(copy, birth, late): (OneCopy, Birth, Writes)| scope.spawn(move || copy.become_born(birth, late));
+        let running: Vec<_> = copies.into_iter().map(run).collect();
+        let ended = running.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ended.map(|one| one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    })
 }
 
 fn batch(writes: Writes) -> WriteBatch {
@@ -400,6 +412,20 @@ impl Copies {
         self.sealed.iter().all(|sealed| sealed.as_ref().is_some_and(|sealed| sealed.seal.job == job.id))
     }
 
+    /// Hashes what has changed, so that little is left to be hashed at the seal.
+    pub fn hash(&mut self) {
+        match &mut self.shape {
+            Shape::Halves(halves) => {
+                for (copy, _) in halves {
+                    copy.root();
+                }
+            }
+            Shape::Joined(joined) => {
+                joined.copy.root();
+            }
+        }
+    }
+
     /// Makes what was taken durable.
     ///
     /// # Errors
@@ -430,9 +456,13 @@ impl Copies {
                 let tallies: Vec<ChildTally> = halves.iter().map(|(_, count)| count.counted()).collect();
                 let late = marks(readers[0])?.into_iter().chain(certificates(readers[0], made_at[0])?);
                 let late: Writes = late.collect();
+                let mut ready = Vec::with_capacity(halves.len());
                 for (copy, _) in halves {
                     let birth = birth(&readers, copy.child, &roots, &tallies)?;
-                    born.extend([copy.become_born(birth, late.clone())?]);
+                    ready.push((copy, birth, late.clone()));
+                }
+                for one in at_once(ready) {
+                    born.extend([one?]);
                 }
             }
             Shape::Joined(joined) => {

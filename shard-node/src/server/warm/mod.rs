@@ -274,8 +274,11 @@ impl Making {
                 // The end that is kept here sends nothing, and stays.
                 Err(RecvTimeoutError::Disconnected) => return Err(CopyError::Behind(parents[0].group)),
             }
-            if !self.is_ready() && copies.behind(&parents) <= BEHIND_MAX {
-                // So that little is left to be made durable at the seal.
+            if self.is_ready() {
+                copies.hash();
+            } else if copies.behind(&parents) <= BEHIND_MAX {
+                // So that little is left to be hashed and made durable at the seal.
+                copies.hash();
                 parents.iter().try_for_each(Parent::flush)?;
                 copies.flush()?;
                 *self.stage.lock() = Stage::Ready;
