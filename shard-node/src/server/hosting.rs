@@ -205,8 +205,11 @@ impl Hosting {
         let starting = Starting { hosted: Arc::clone(&self.hosted), context, group, view: self.peers.view() };
         let tasks = starting.context.tasks.clone();
         let parents = open.newborn_of();
-        if open.founding().standing() == Standing::Unsure && self.has_logs(&parents) {
-            let leads = parents.iter().all(|parent| self.hosted.group(parent.0).is_some_and(|one| one.role().leads));
+        // Also one that knew so when it ended the last time: it has promised nothing since, or it would have begun.
+        if open.founding().standing() != Standing::Begun && self.has_logs(&parents) {
+            // One node leads the left one, also where two are joined: whoever waits for nobody is one at most.
+            let left = parents.first().and_then(|parent| self.hosted.group(parent.0));
+            let leads = left.is_some_and(|parent| parent.role().leads);
             if let Err(error) = open.begin_beside(leads).await {
                 return self.hosted.does_not_run(group, error.code(), error.to_string());
             }
