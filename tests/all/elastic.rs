@@ -16,11 +16,11 @@ use crate::support::load::Load;
 use crate::support::program::program;
 use crate::support::up::Up;
 
-const NODES: u32 = 3;
-const FUNDS: u128 = 1_000_000;
+pub const NODES: u32 = 3;
+pub const FUNDS: u128 = 1_000_000;
 
 /// Three nodes of three organisations, and one shard.
-async fn one_shard() -> (Up, Client, Bank, Vec<Wallet>) {
+pub async fn one_shard() -> (Up, Client, Bank, Vec<Wallet>) {
     let up = Up::start_with(NODES, 1, &["--replicas", "3", "--orgs", "3"]).await;
     let client = Client::connect(&up.profile()).await.unwrap();
     let bank = Bank::open(&client).await;
@@ -31,7 +31,7 @@ async fn one_shard() -> (Up, Client, Bank, Vec<Wallet>) {
 }
 
 /// Runs one command of the program beside the cluster: what it says, or why it is refused.
-fn run(up: &Up, line: &str) -> Result<Value, String> {
+pub fn run(up: &Up, line: &str) -> Result<Value, String> {
     let mut command = Command::new(program());
     command.args(line.split_whitespace()).arg("--json").env("SEAMARK_DIR", &up.dir);
     let output = tokio::task::block_in_place(|| command.output()).unwrap();
@@ -43,7 +43,7 @@ fn run(up: &Up, line: &str) -> Result<Value, String> {
 }
 
 /// Has more than half of the organisations ask for a job. Returns its name.
-async fn asked(up: &Up, line: &str) -> String {
+pub async fn asked(up: &Up, line: &str) -> String {
     let mut job = Value::Null;
     for org in ["org-a", "org-b"] {
         // A node that was just killed has to be heard of again first.
@@ -57,14 +57,14 @@ async fn asked(up: &Up, line: &str) -> String {
 }
 
 /// How far a job is.
-fn job(up: &Up, name: &str) -> Result<Value, String> {
+pub fn job(up: &Up, name: &str) -> Result<Value, String> {
     let job = run(up, &format!("shard status {name}"))?;
     assert_ne!(job["phase"], "cancelled", "{job}");
     Ok(job)
 }
 
 /// Waits until a job is in one of these phases.
-async fn reaches(up: &Up, name: &str, phases: &[&str]) -> Value {
+pub async fn reaches(up: &Up, name: &str, phases: &[&str]) -> Value {
     eventually("the job goes on", async || {
         let job = job(up, name)?;
         let phase = job["phase"].as_str().unwrap();
@@ -74,7 +74,7 @@ async fn reaches(up: &Up, name: &str, phases: &[&str]) -> Value {
 }
 
 /// Waits until a job is done, and no replica of these shards is left.
-async fn done(up: &Up, client: &Client, name: &str, ended: &[GroupId]) {
+pub async fn done(up: &Up, client: &Client, name: &str, ended: &[GroupId]) {
     reaches(up, name, &["done"]).await;
     eventually("the shards that have ended are gone", async || {
         let status = client.status().await.map_err(|error| error.to_string())?;
@@ -87,7 +87,7 @@ async fn done(up: &Up, client: &Client, name: &str, ended: &[GroupId]) {
 }
 
 /// Ends a load of which every payment must have been committed, and every account have what follows from that.
-async fn all_committed(load: Load, bank: &Bank, wallets: &[Wallet]) {
+pub async fn all_committed(load: Load, bank: &Bank, wallets: &[Wallet]) {
     let (committed, fates) = end_and_reconcile(load, bank).await;
     assert!(fates.open.is_empty(), "{:?}", fates.open);
     assert_eq!(committed, fates.sent.len() as u64, "no payment fails");
@@ -226,7 +226,7 @@ async fn a_node_that_is_killed_in_any_phase_of_a_job_comes_back_into_what_came_o
 }
 
 /// A member of a shard that does not lead it.
-async fn follower(client: &Client, group: GroupId) -> NodeId {
+pub async fn follower(client: &Client, group: GroupId) -> NodeId {
     eventually("a leader is known", async || {
         let status = client.status().await.map_err(|error| error.to_string())?;
         let leader = leader_of(&status, group).ok_or_else(|| format!("{group} has no leader"))?;
@@ -236,7 +236,7 @@ async fn follower(client: &Client, group: GroupId) -> NodeId {
 }
 
 /// How a job ends.
-async fn in_the_end(up: &Up, name: &str) -> String {
+pub async fn in_the_end(up: &Up, name: &str) -> String {
     eventually("the job ends", async || {
         let job = run(up, &format!("shard status {name}"))?;
         let phase = job["phase"].as_str().unwrap();
@@ -246,7 +246,7 @@ async fn in_the_end(up: &Up, name: &str) -> String {
 }
 
 /// The shards that begin with a job.
-fn children(up: &Up, name: &str) -> Vec<String> {
+pub fn children(up: &Up, name: &str) -> Vec<String> {
     let job = job(up, name).unwrap();
     job["children"].as_array().unwrap().iter().map(|child| child["shard"].as_str().unwrap().to_owned()).collect()
 }

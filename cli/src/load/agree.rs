@@ -44,21 +44,22 @@ pub async fn committees(client: &Client) -> Result<Vec<Committee>, CliError> {
 /// # Errors
 /// When no router answers.
 pub async fn agree(client: &Client) -> Result<Agreed, CliError> {
-    let committees = committees(client).await?;
     let until = Instant::now() + WITHIN;
     let mut agreement = Agreement::default();
-    let mut from: Option<BTreeMap<GroupId, u64>> = None;
+    let mut from: BTreeMap<GroupId, u64> = BTreeMap::new();
     loop {
+        // Shards may be cut or joined meanwhile: those count that there are.
+        let committees = committees(client).await?;
         let status = client.status().await?;
         agreement.observe(&status);
         let lines = groups(&status, &committees);
-        let from = from.get_or_insert_with(|| {
-            committees.iter().zip(&lines).map(|(committee, line)| (committee.group, line.height)).collect()
-        });
+        for (committee, line) in committees.iter().zip(&lines) {
+            from.entry(committee.group).or_insert(line.height);
+        }
         // Channels that are not shown to whoever asks cannot be compared.
         let shown = committees.iter().zip(&lines).filter(|(_, line)| line.shown);
         let shown: Vec<Committee> = shown.map(|(committee, _)| committee.clone()).collect();
-        let missing = agreement.missing(&shown, from);
+        let missing = agreement.missing(&shown, &from);
         let mut problems = agreement.conflicts();
         let late = Instant::now() >= until;
         if missing.is_empty() || !problems.is_empty() || late {

@@ -198,6 +198,13 @@ impl Ballot {
         groups.find(|group| layout.descends(*group, word_of)).unwrap_or(word_of)
     }
 
+    /// Whether the voter that has shown the word of a shard that has ended need not say when its credits are applied: what
+    /// that shard had mailed, its heir passes on, and tells, where that is a voter.
+    pub(super) fn heir_tells(&self, group: GroupId, word_of: GroupId, layout: &Layout) -> bool {
+        let heir = layout.heir(word_of);
+        group != heir && layout.retired(word_of) && self.voters.iter().any(|voter| voter.hand_over.group == heir)
+    }
+
     /// A group that only votes after others has taken notice.
     pub(super) fn waits(&mut self, group: GroupId) {
         if let Some(voter) = self.voter(group)

@@ -105,7 +105,7 @@ impl HandOver {
     }
 
     /// It goes to another group, or to the same one anew.
-    fn moves(&mut self, group: GroupId, now: Instant) {
+    pub(super) fn moves(&mut self, group: GroupId, now: Instant) {
         *self = Self { open: self.unanswered(), ..Self::to(group, now) };
     }
 }

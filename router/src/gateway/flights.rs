@@ -239,7 +239,12 @@ impl Flights {
                     return;
                 };
                 let group = ballot.speaker(receipt.group, node, layout);
-                return self.heard(step, node, id, group, due, |ballot| ballot.receipt(&receipt, layout));
+                let heir_tells = ballot.heir_tells(group, receipt.group, layout);
+                self.heard(step, node, id, group, due, |ballot| ballot.receipt(&receipt, layout));
+                if heir_tells {
+                    self.applied(id, group, &txid);
+                }
+                return;
             }
         };
         if let Some(route) = self.routes.get_mut(&hand_over.group) {
@@ -248,14 +253,23 @@ impl Flights {
         if known.is_some() {
             return;
         }
-        let committed = flight.notify_applied
-            && edge::value::<Receipt>("receipt", &receipt).is_ok_and(|receipt| receipt.committed());
+        let read = if flight.notify_applied { edge::value::<Receipt>("receipt", &receipt).ok() } else { None };
+        let committed = read.as_ref().is_some_and(Receipt::committed);
         *known = Some(receipt.clone());
         let event = v1::SubmitEvent::receipt(txid, receipt);
-        if flight.tell(&event, committed, |outbox| touch(&mut self.touched, outbox)) {
-            flight.deadline = step.now + step.limits.applied_within;
-        } else {
+        if !flight.tell(&event, committed, |outbox| touch(&mut self.touched, outbox)) {
             entry.remove();
+            return;
+        }
+        flight.deadline = step.now + step.limits.applied_within;
+        // What a shard had mailed that has ended, its heir passes on, and tells when it is taken.
+        let layout = &step.view.layout;
+        let heir = read.filter(|receipt| layout.retired(receipt.group)).map(|receipt| layout.heir(receipt.group));
+        if let (Some(heir), Course::One { hand_over, .. }) = (heir, &mut flight.course)
+            && hand_over.group != heir
+        {
+            hand_over.moves(heir, step.now);
+            due.entry(heir).or_default().push(id);
         }
     }
 

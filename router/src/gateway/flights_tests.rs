@@ -409,6 +409,38 @@ fn what_was_in_flight_goes_on_at_once_when_the_layout_changes() {
     assert_eq!(scene.told(), [applied]);
 }
 
+/// The shard that owns the payer now shows the receipt of the one before; what that had mailed, its heir has passed on.
+#[test]
+fn when_credits_of_a_shard_that_has_ended_are_applied_its_heir_is_asked() {
+    let mut scene = Scene::new();
+    let tx = payments(&[RIGHT]);
+    scene.hand_in(0, Plan::One(ZERO), tx.clone(), true);
+    scene.sees(cut());
+    scene.passes(10, 11, None);
+    assert_eq!(scene.nodes.handed.lock().last(), Some(&(NodeId(3), RIGHT)));
+    scene.hears(12, 3, receipt_of(tx.0, ZERO));
+    assert_eq!(scene.told(), [receipt_of(tx.0, ZERO)]);
+    assert_eq!(scene.nodes.handed.lock().last(), Some(&(NodeId(1), LEFT)));
+    let applied = v1::SubmitEvent::applied(edge::bytes_of(&tx.0));
+    scene.hears(13, 1, applied.clone().by(LEFT));
+    assert_eq!(scene.told(), [applied]);
+
+    // Where both are asked for their votes, the heir's word is that of both.
+    let mut scene = Scene::new();
+    let tx = payments(&[LEFT, RIGHT]);
+    scene.hand_in(0, Plan::One(ZERO), tx.clone(), true);
+    scene.sees(cut());
+    scene.passes(10, 11, None);
+    scene.hears(12, 1, receipt_of(tx.0, ZERO));
+    let votes = [LEFT, RIGHT].map(|group| v1::Vote::of(group, None, None)).to_vec();
+    assert_eq!(scene.told(), [v1::SubmitEvent::decided(edge::bytes_of(&tx.0), votes)]);
+    let applied = v1::SubmitEvent::applied(edge::bytes_of(&tx.0));
+    scene.hears(13, 1, applied.clone().by(LEFT));
+    assert!(scene.told().is_empty(), "the other one has not been heard of");
+    scene.hears(14, 3, receipt_of(tx.0, ZERO));
+    assert_eq!(scene.told(), [applied]);
+}
+
 /// It was planned by the layout before, and is taken in just behind the change.
 #[test]
 fn what_is_planned_for_a_shard_that_has_ended_is_planned_anew() {

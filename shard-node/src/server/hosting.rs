@@ -211,7 +211,8 @@ impl Hosting {
         let starting = Starting { hosted: Arc::clone(&self.hosted), context, group, view: self.peers.view() };
         let tasks = starting.context.tasks.clone();
         let parents = open.newborn_of();
-        if open.founding().standing() == Standing::Unsure && self.has_logs(&parents) {
+        // Also one that knew so when it ended the last time: it has promised nothing since, or it would have begun.
+        if open.founding().standing() != Standing::Begun && self.has_logs(&parents) {
             // Of two that are joined each may have another leader, and one has to stand for election: the left one's.
             let left = parents.first().and_then(|parent| self.hosted.group(parent.0));
             let leads = left.is_some_and(|one| one.role().leads);

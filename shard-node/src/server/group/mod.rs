@@ -3,10 +3,11 @@
 //! Owns what the groups of a node share ([`HostContext`]) and what a running group is reached by
 //! ([`GroupHandle`]). `open` opens and starts a group, `task` is the task that owns its driver, `outputs`
 //! carries out what the driver asks, `turns` says what may be proposed beside what, `evidence` takes what the
-//! engine has caught a member at. A handle never touches the driver: it sends inputs, and they are lost where the
+//! engine has caught a member at, `ended` tells of mail to and from shards that have ended. A handle never touches the driver: it sends inputs, and they are lost where the
 //! task's queue is full.
 
 mod admit;
+mod ended;
 mod evidence;
 mod open;
 mod outputs;

@@ -15,7 +15,7 @@ use consensus::sequencer::Sequencer;
 use ledger::Committee;
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
-use ledger::ids::{GroupId, NodeId};
+use ledger::ids::{GroupId, Height, NodeId};
 use ledger::lineage::Origin;
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader};
@@ -305,6 +305,7 @@ impl OpenGroup {
             deferred: Vec::new(),
             beacon: Vec::new(),
             trails: Arc::new(Semaphore::new(1)),
+            judged: Height(0),
             forget_at: tokio::time::Instant::now() + FORGET_EVERY,
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.

@@ -73,6 +73,8 @@ pub(super) struct GroupTask {
     pub(super) beacon: Vec<NodeId>,
     /// Whose turn it is to read headers for the audit.
     pub(super) trails: Arc<Semaphore>,
+    /// The block at which mail of streams that are written no more was judged last.
+    pub(super) judged: Height,
     /// When to look for people who wait no more.
     pub(super) forget_at: tokio::time::Instant,
 }
@@ -123,6 +125,7 @@ impl GroupTask {
                     self.follow_beacon();
                     self.step(Input::Timer);
                     self.hand_over_if_excluded();
+                    self.judge_ended();
                     self.forget_silent();
                 }
             }
@@ -394,6 +397,7 @@ impl GroupTask {
     fn system(&mut self, system: SystemView) {
         self.members = members(&system.committees.current, self.group);
         self.settled(&system.evidence);
+        self.follow_lineage();
         for line in &system.outbox {
             self.waiters.taken(line.leaf.peer, line.acked);
         }
@@ -412,6 +416,7 @@ impl GroupTask {
 
     /// The layout has changed, and with it streams have ended and others have begun.
     fn reread_streams(&mut self) {
+        self.follow_lineage();
         let Some(db) = self.share.state.db() else { return };
         let reader = ViewReader::of(&*db);
         let mut view = View::new(&reader);

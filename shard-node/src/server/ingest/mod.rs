@@ -17,7 +17,7 @@ use proto::v1;
 
 pub use arrivals::{Arrivals, Arrived};
 pub use check::{Checked, Judged, Unfit, check, verification_mark};
-pub use waiters::{Waiters, Waits};
+pub use waiters::{MailFate, Waiters, Waits};
 
 /// Retry hint for a full queue.
 const BUSY_RETRY_MS: u32 = 50;

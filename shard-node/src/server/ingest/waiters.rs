@@ -2,8 +2,11 @@
 //!
 //! Owns the books of one group; they are volatile, and lost with the leadership. Whoever is not told asks
 //! again with the same bytes. It never judges a transaction.
+//!
+//! A credit is applied once its stream is taken that far. Of a stream that has ended with a shard at one of its ends, and of
+//! one that a shard had which this one came from, only the state can tell: see [`Waiters::judge`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -87,6 +90,17 @@ impl Drop for Held {
     }
 }
 
+/// What the state says of a message in a stream that is written no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailFate {
+    /// It was taken, where it was addressed first or where it was passed on to.
+    Taken,
+    /// Not yet, and so none behind it in the same stream.
+    Waits,
+    /// Another group has passed it on, and only that one will know.
+    Elsewhere,
+}
+
 struct Unapplied {
     txid: TxId,
     remaining: usize,
@@ -108,6 +122,12 @@ struct Books {
     asked: HashSet<Asked>,
     by_stream: HashMap<GroupId, BTreeMap<u64, Vec<u64>>>,
     taken: HashMap<GroupId, u64>,
+    /// Shards that have ended: nobody takes a stream to one of them any more.
+    retired: BTreeSet<GroupId>,
+    /// As `by_stream`, of streams that are written no more: by whose they are, and where they went.
+    ended: BTreeMap<(GroupId, GroupId), BTreeMap<u64, Vec<u64>>>,
+    /// Somebody waits for one of these who has not been judged yet.
+    fresh: bool,
     next_id: u64,
 }
 
@@ -255,13 +275,54 @@ impl Waiters {
         }
     }
 
+    /// These shards have ended. How far their streams were taken is said no more; what was not taken goes on elsewhere.
+    pub fn ended(&self, retired: impl IntoIterator<Item = GroupId>) {
+        let mut books = self.books.lock();
+        for dest in retired {
+            if !books.retired.insert(dest) {
+                continue;
+            }
+            books.taken.remove(&dest);
+            if let Some(stream) = books.by_stream.remove(&dest).filter(|stream| !stream.is_empty()) {
+                books.ended.insert((self.group, dest), stream);
+                books.fresh = true;
+            }
+        }
+    }
+
+    /// Whether anybody waits for what only the state can tell; `fresh` if only of those counts who have not been judged yet.
+    #[must_use]
+    pub fn has_ended(&self, fresh: bool) -> bool {
+        let books = self.books.lock();
+        !books.ended.is_empty() && (books.fresh || !fresh)
+    }
+
+    /// Tells those who wait for streams that are written no more, by what `judge` says of each message: by whom it was
+    /// written, to whom, and its number.
+    pub fn judge(&self, mut judge: impl FnMut(GroupId, GroupId, u64) -> MailFate) {
+        let mut books = self.books.lock();
+        books.fresh = false;
+        for ((source, dest), mut stream) in std::mem::take(&mut books.ended) {
+            while let Some(first) = stream.first_entry() {
+                match judge(source, dest, *first.key()) {
+                    MailFate::Waits => break,
+                    MailFate::Taken => first.remove().into_iter().for_each(|id| books.one_applied(self.group, id)),
+                    MailFate::Elsewhere => first.remove().into_iter().for_each(|id| books.forget(id)),
+                }
+            }
+            if !stream.is_empty() {
+                books.ended.insert((source, dest), stream);
+            }
+        }
+    }
+
     /// This replica no longer leads: everybody is sent to the new leader, which knows what was
     /// committed and answers the same bytes with the same receipt.
     pub fn leadership_lost(&self, leader: Option<NodeId>) {
         let mut books = self.books.lock();
         // What destinations have taken stays true, and the next leader here needs it.
-        let taken = std::mem::take(&mut books.taken);
-        let old = std::mem::replace(&mut *books, Books { taken, ..Books::default() });
+        let (taken, retired) = (std::mem::take(&mut books.taken), std::mem::take(&mut books.retired));
+        let old = std::mem::replace(&mut *books, Books { taken, retired, ..Books::default() });
         drop(books);
         for (txid, waiting) in old.waiting {
             for waiter in waiting.waiters() {
@@ -332,8 +393,11 @@ impl Books {
 
     fn await_applied(&mut self, group: GroupId, receipt: &Receipt, reply: Arc<ReplyQueue>) {
         let Outcome::Committed { mail } = &receipt.outcome else { return };
-        let open: Vec<(GroupId, u64)> =
-            mail.iter().filter(|(dest, seq)| self.taken.get(dest).is_none_or(|taken| seq >= taken)).copied().collect();
+        // The numbers in a receipt of a shard that this one came from are those of its streams.
+        let writes = |books: &Self, dest: &GroupId| receipt.group == group && !books.retired.contains(dest);
+        let known =
+            |(dest, seq): &&(GroupId, u64)| writes(self, dest) && self.taken.get(dest).is_some_and(|taken| seq < taken);
+        let open: Vec<(GroupId, u64)> = mail.iter().filter(|mark| !known(mark)).copied().collect();
         if open.is_empty() {
             reply.push(v1::SubmitEvent::applied(id_bytes(&receipt.txid)).by(group));
             return;
@@ -345,7 +409,21 @@ impl Books {
         self.next_id += 1;
         self.unapplied.insert(id, Unapplied { txid: receipt.txid, remaining: open.len(), reply });
         for (dest, seq) in open {
-            self.by_stream.entry(dest).or_default().entry(seq).or_default().push(id);
+            let stream = match writes(self, &dest) {
+                true => self.by_stream.entry(dest).or_default(),
+                false => {
+                    self.fresh = true;
+                    self.ended.entry((receipt.group, dest)).or_default()
+                }
+            };
+            stream.entry(seq).or_default().push(id);
+        }
+    }
+
+    /// Nobody here will know.
+    fn forget(&mut self, id: u64) {
+        if let Some(unapplied) = self.unapplied.remove(&id) {
+            self.asked.remove(&asked(unapplied.txid, &unapplied.reply));
         }
     }
 

@@ -117,6 +117,56 @@ async fn a_stream_that_asks_again_is_told_once_that_it_is_applied() {
     assert_eq!((seen.len(), applied), (6, 2), "{seen:?}");
 }
 
+/// The number of those who were told that a credit is applied.
+async fn applied(events: &mut tokio::sync::mpsc::Receiver<v1::SubmitEvents>, count: usize) -> usize {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        seen.extend(next(events).await);
+    }
+    seen.iter().filter(|event| matches!(event, Event::Applied(_))).count()
+}
+
+#[tokio::test]
+async fn of_a_stream_that_has_ended_the_state_tells_and_the_numbers_of_others_are_not_its_own() {
+    let (sink, mut events) = tokio::sync::mpsc::channel(8);
+    let reply = ReplyQueue::new(sink);
+    let [own, dest, parent] = [0, 1, 7].map(GroupId::shard);
+    let waiters = Waiters::of(own);
+    let wait = |name: &[u8], receipt: &dyn Fn(TxId) -> Receipt| {
+        let tx = checked(name);
+        assert_eq!(waiters.wait(&tx, &reply, true), Waits::First);
+        waiters.receipt(&receipt(tx.txid));
+    };
+    waiters.taken(dest, 9);
+    // One that this shard came from had numbers of its own, and that a peer has taken more of ours says nothing of them.
+    wait(b"inherited", &|txid| Receipt { group: parent, ..receipt(txid, vec![(dest, 4)]) });
+    wait(b"first", &|txid| receipt(txid, vec![(dest, 9)]));
+    wait(b"second", &|txid| receipt(txid, vec![(dest, 10)]));
+    assert!(waiters.has_ended(true), "of what the other one had mailed the state is asked");
+    waiters.ended([dest]);
+    let mut judged = Vec::new();
+    waiters.judge(|source, dest, seq| {
+        judged.push((source, dest, seq));
+        if seq == 9 { MailFate::Taken } else { MailFate::Waits }
+    });
+    assert_eq!(judged, [(own, dest, 9), (own, dest, 10), (parent, dest, 4)]);
+    assert_eq!(applied(&mut events, 4).await, 1, "three receipts, and the first one's credit");
+    assert!(waiters.has_ended(false) && !waiters.has_ended(true), "two wait, and were judged");
+    // What is taken of a stream with these numbers is none of ours any more.
+    waiters.taken(dest, 11);
+    waiters.judge(|source, _, _| if source == own { MailFate::Taken } else { MailFate::Elsewhere });
+    assert_eq!(applied(&mut events, 1).await, 1);
+    {
+        let books = waiters.books.lock();
+        assert_eq!((books.unapplied.len(), books.asked.len(), books.ended.len()), (0, 0, 0), "another one tells it");
+    }
+    // Who asks again is told by what the state says then, also behind a change of who leads.
+    waiters.leadership_lost(None);
+    wait(b"first", &|txid| receipt(txid, vec![(dest, 9)]));
+    waiters.judge(|_, _, _| MailFate::Taken);
+    assert_eq!(applied(&mut events, 2).await, 1);
+}
+
 #[tokio::test]
 async fn a_lost_leadership_sends_everybody_to_the_next_leader() {
     let (sink, mut events) = tokio::sync::mpsc::channel(8);
