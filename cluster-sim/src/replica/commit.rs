@@ -14,7 +14,7 @@ use ledger::flow::SealedFlow;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, TxId};
 use ledger::schema;
-use ledger::view::View;
+use ledger::view::{Knowing, View};
 use shard_node::core::applied;
 use shard_node::core::driver::{self, CommittedBlock};
 use shard_node::core::entry::{Command, Entry};
@@ -102,6 +102,7 @@ impl Replica {
         let base = KvState { kv: &self.kv, hide_receipts: sabotage == Some(Sabotage::ForgetReceipts) };
         let mut copy = rehearsal.then(|| live.tree.clone());
         let tree = copy.as_mut().unwrap_or(&mut live.tree);
+        let base = Knowing::new(&base, &live.checked);
         execute_by(&base, tree, &self.constants, &live.applied, consensus, payload, |work, view, at, commands| {
             sabotage::run(sabotage, work, view, at, commands)
         })

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
 use consensus::port::{Order, RoleView, Timing};
 use cross_shard::closed;
+use ledger::checked::Checked;
 use ledger::committee::{Committee, Engine as Kind};
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
@@ -100,6 +101,8 @@ pub enum Effect {
 struct Live {
     engine: Engine,
     driver: GroupDriver,
+    /// Certificates that were found to hold since the start.
+    checked: Checked,
     tree: StateTree,
     applied: AppliedRecord,
     proposals: VecDeque<(u64, Bytes)>,
@@ -347,6 +350,7 @@ impl Replica {
         let stint = order.stint();
         let view = SystemView::read(&reader, self.group, self.genesis.verify);
         let view = SystemView { committees: self.committees(), ..view.map_err(|error| error.to_string())? };
+        let checked = Checked::default();
         let config = DriverConfig {
             group: self.group,
             node: self.node,
@@ -355,6 +359,7 @@ impl Replica {
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY,
             verify: self.genesis.verify,
+            checked: checked.clone(),
         };
         out.push(Effect::Saw(Seen::Started { node: self.node, group: self.group, height: applied.height }));
         let mut waiters = Waiters::default();
@@ -370,6 +375,7 @@ impl Replica {
         self.live = Some(Live {
             engine,
             driver: GroupDriver::new(config),
+            checked,
             tree,
             applied,
             proposals: VecDeque::new(),

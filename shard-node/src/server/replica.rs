@@ -15,6 +15,7 @@ use consensus::port::{
 };
 use cross_shard::commit::Decision;
 use ledger::Committee;
+use ledger::checked::Checked;
 use ledger::committee::Engine;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
@@ -24,7 +25,7 @@ use ledger::lineage;
 use ledger::receipt::Receipt;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
-use ledger::view::{ReadFault, StateReader};
+use ledger::view::{Knowing, ReadFault, StateReader};
 use parking_lot::{Mutex, RwLock};
 use storage::{KeyRange, Kv, KvView, SharedResources, StateDb, StateIdentity, WriteBatch};
 use tokio::sync::mpsc;
@@ -198,6 +199,7 @@ pub struct Replica {
     effects: mpsc::Sender<Committing>,
     halt: Halt,
     followers: Followers,
+    checked: Checked,
     staged: Option<Staged>,
     /// The engine that delivers.
     by: Engine,
@@ -219,6 +221,8 @@ pub struct ReplicaShare {
     pub halt: Halt,
     /// Who is told of its blocks.
     pub followers: Followers,
+    /// Certificates that were found to hold, by its driver or its machine.
+    pub checked: Checked,
     /// Bytes of removed accounts whose space on the disk has not come back yet.
     pub trimming_bytes: Arc<AtomicU64>,
     /// Bytes written into the state database.
@@ -339,6 +343,7 @@ impl Replica {
             stand: Arc::new(Mutex::new(stand)),
             halt: Halt::default(),
             followers: Followers::default(),
+            checked: Checked::default(),
             trimming_bytes: Arc::default(),
             written_bytes: Arc::default(),
             transactions: Arc::default(),
@@ -354,6 +359,7 @@ impl Replica {
             effects,
             halt: share.halt.clone(),
             followers: share.followers.clone(),
+            checked: share.checked.clone(),
             staged: None,
             by,
             written_bytes: Arc::clone(&share.written_bytes),
@@ -408,8 +414,9 @@ impl Replica {
     ) -> Result<Option<ExecutedBlock>, Fatal> {
         let previous = stand.applied.clone();
         let leaves = stand.tree.len();
-        let executed =
-            executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload);
+        let reader = DbReader(db);
+        let base = Knowing::new(&reader, &self.checked);
+        let executed = executor::execute(&base, &mut stand.tree, &self.constants, &previous, consensus, payload);
         let mut block = match executed.map_err(|error| Fatal(error.to_string()))? {
             Execution::Block(block) => *block,
             Execution::Void => return Ok(None),
