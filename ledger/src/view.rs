@@ -167,6 +167,15 @@ impl<'a> View<'a> {
         keys.into_iter().take(limit).collect()
     }
 
+    /// The keys under a prefix that were written, in order, and whether each of them is there.
+    #[must_use]
+    pub fn written(&self, prefix: &[u8]) -> Vec<(Vec<u8>, bool)> {
+        let written = self.writes.iter().filter(|(key, _)| key.starts_with(prefix));
+        let mut keys: Vec<(Vec<u8>, bool)> = written.map(|(key, value)| (key.clone(), value.is_some())).collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// Sets a key.
     pub fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
         self.set(key, Some(value.into()));

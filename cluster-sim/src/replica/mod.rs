@@ -42,6 +42,7 @@ use shard_node::core::driver::{self, Committees, DriverConfig, GroupDriver, Syst
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::executor::GroupConstants;
 use shard_node::core::genesis::{GenesisState, genesis_state, with_charter};
+use shard_node::core::heads::Heads;
 use shard_node::core::peer::PeerMessage;
 use storage::kv::{Crash, Kv, WriteBatch};
 use storage::mem::MemKv;
@@ -104,6 +105,8 @@ struct Live {
     /// Certificates that were found to hold since the start.
     checked: Checked,
     tree: StateTree,
+    /// The heads of streams after the last block.
+    heads: Heads,
     applied: AppliedRecord,
     proposals: VecDeque<(u64, Bytes)>,
     waiters: Waiters,
@@ -377,6 +380,7 @@ impl Replica {
             driver: GroupDriver::new(config),
             checked,
             tree,
+            heads: Heads::default(),
             applied,
             proposals: VecDeque::new(),
             waiters,

@@ -35,6 +35,8 @@ use crate::core::driver::CommittedBlock;
 use crate::core::executor::{self, ExecutedBlock, Execution, GroupConstants, RefusedTx};
 use crate::core::follow::Writes;
 use crate::core::genesis::{Founded, genesis_state};
+use crate::core::heads::Heads;
+use crate::core::machine::BlockWork;
 use crate::core::marks;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::followers::Followers;
@@ -150,6 +152,8 @@ impl StateReader for ViewReader<'_> {
 pub struct Stand {
     /// The state tree.
     pub tree: StateTree,
+    /// The heads of streams after it.
+    pub heads: Heads,
     /// What the database contains.
     pub applied: AppliedRecord,
     /// What orders the entries by that.
@@ -416,7 +420,10 @@ impl Replica {
         let leaves = stand.tree.len();
         let reader = DbReader(db);
         let base = Knowing::new(&reader, &self.checked);
-        let executed = executor::execute(&base, &mut stand.tree, &self.constants, &previous, consensus, payload);
+        let Stand { tree, heads, .. } = stand;
+        let run = BlockWork::run;
+        let executed =
+            executor::execute_behind(&base, tree, heads, &self.constants, &previous, consensus, payload, run);
         let mut block = match executed.map_err(|error| Fatal(error.to_string()))? {
             Execution::Block(block) => *block,
             Execution::Void => return Ok(None),
@@ -559,7 +566,7 @@ fn stand(db: &dyn Kv, path: &str, group: GroupId, counted: Option<Counted>) -> R
         return Err(OpenError::Root { path });
     }
     let order = applied::order(&reader, group)?;
-    Ok(Stand { tree, applied, order, accounts })
+    Ok(Stand { tree, heads: Heads::default(), applied, order, accounts })
 }
 
 /// Looks at every leaf.

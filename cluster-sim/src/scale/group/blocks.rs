@@ -1,6 +1,7 @@
 //! From a proposal to a certificate: an order after a modelled time, a block by the production executor, its cost on
 //! every member, and the signatures of those who certify it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,12 +11,12 @@ use ledger::certificate::{Attestation, Certificate};
 use ledger::checked::Checked;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
-use ledger::ids::Height;
+use ledger::ids::{GroupId, Height};
 use ledger::view::View;
 use shard_node::core::driver::{self, CommittedBlock, Input};
 use shard_node::core::entry::{Command, Entry};
-use shard_node::core::executor::{ExecutedBlock, execute};
-use shard_node::core::machine::CommandOutcome;
+use shard_node::core::executor::{ExecutedBlock, execute_behind};
+use shard_node::core::machine::{BlockWork, CommandOutcome};
 use shard_node::core::peer::PeerMessage;
 
 use crate::scale::group::{Event, Group, is_read};
@@ -64,9 +65,10 @@ impl Group {
 
     /// Executes an entry that is in the log, once for all members, and finds out when each of them would have.
     pub(super) fn ordered(&mut self, now: Ns, id: u64, entry: &Bytes) -> Result<(), String> {
-        let executed =
-            execute(&self.state, &mut self.tree, &self.constants, &self.applied, AppliedState::default(), entry)
-                .map_err(|error| error.to_string())?;
+        let (log, run) = (AppliedState::default(), BlockWork::run);
+        let (tree, heads) = (&mut self.tree, &mut self.heads);
+        let executed = execute_behind(&self.state, tree, heads, &self.constants, &self.applied, log, entry, run)
+            .map_err(|error| error.to_string())?;
         let mut block = executed.block().ok_or("a shard that nobody cuts is sealed")?;
         for (key, value) in std::mem::take(&mut block.writes) {
             match value.filter(|_| is_read(&key)) {
@@ -98,7 +100,14 @@ impl Group {
     fn cost(&self, block: &ExecutedBlock, entry: &Bytes) -> Cost {
         let constants = &self.setting.constants;
         let streams = (block.outbox.len() + block.inbox.len()) as u64;
-        let mut cost = Cost { execute: constants.block_ns, streams: constants.stream_ns * streams, ..Cost::default() };
+        let written: BTreeSet<GroupId> = block.mail.iter().map(|mail| mail.dest).collect();
+        let acked = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Acked(..)));
+        let changed = (written.len() + block.cursors.len() + acked.count()) as u64;
+        let mut cost = Cost {
+            execute: constants.block_ns,
+            streams: constants.stream_ns * streams + constants.head_ns * changed,
+            ..Cost::default()
+        };
         for (command, outcome) in Entry::decode(entry).commands.iter().zip(&block.outcomes) {
             match outcome {
                 CommandOutcome::Receipt(..)

@@ -25,6 +25,7 @@ use router::{Plan, plan};
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver::{DriverConfig, GroupDriver, Input, Output, SystemView};
 use shard_node::core::executor::{ExecutedBlock, GroupConstants};
+use shard_node::core::heads::Heads;
 use shard_node::core::peer::PeerMessage;
 
 use crate::scale::Times;
@@ -107,6 +108,7 @@ pub(super) struct Group {
     pub(super) seats: Seats,
     pub(super) state: BTreeMap<Vec<u8>, Bytes>,
     tree: StateTree,
+    heads: Heads,
     pub(super) applied: AppliedRecord,
     driver: GroupDriver,
     started: bool,
@@ -176,6 +178,7 @@ impl Group {
             seats,
             state: begun.state,
             tree: begun.tree,
+            heads: Heads::default(),
             applied: begun.applied,
             driver,
             started: false,

@@ -63,7 +63,7 @@ pub struct CommittedBlock {
     pub outbox: Vec<StreamLeaf>,
     /// Cursors of its incoming streams, as its header commits to them.
     pub inbox: Vec<StreamLeaf>,
-    /// The same cursors with all that mail is followed by.
+    /// Cursors with all that mail is followed by: those that it has moved at least.
     pub cursors: Vec<(GroupId, InCursor)>,
     /// Signatures to check before it is attested.
     pub to_verify: Arc<Vec<ParsedTx>>,
