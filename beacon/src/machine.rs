@@ -441,7 +441,11 @@ pub fn apply_checkpoint(view: &mut View<'_>, at: &BlockContext, certificate: &Ce
         registry::committee(view, header.group).filter(|current| current.hash() == header.committee_hash)
     };
     let committee = committee.ok_or(Reject::CommitteeUnknown)?;
-    certificate.verify(&committee).map_err(|_| Reject::MailForged)?;
+    let verdict = match view.checked() {
+        Some(checked) => checked.verify(certificate, &committee),
+        None => certificate.verify(&committee),
+    };
+    verdict.map_err(|_| Reject::MailForged)?;
     if contradicts {
         record_divergence(view, at, certificate, &hash);
         return Ok(false);

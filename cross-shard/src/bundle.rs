@@ -6,6 +6,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::certificate::Certificate;
+use ledger::checked::Checked;
 use ledger::committee::Committee;
 use ledger::hash::Hash32;
 use ledger::ids::GroupId;
@@ -64,12 +65,21 @@ pub fn committee_in(view: &mut View<'_>, group: GroupId, hash: Hash32) -> Option
     view.load(&schema::committee(group, &hash))
 }
 
-fn judge(certificate: &Certificate, group: GroupId, committees: CommitteeSource<'_>) -> Result<(), Reject> {
+fn judge(
+    certificate: &Certificate,
+    group: GroupId,
+    committees: CommitteeSource<'_>,
+    checked: Option<&Checked>,
+) -> Result<(), Reject> {
     if certificate.header.group != group {
         return Err(Reject::MailForged);
     }
     let committee = committees(group, certificate.header.committee_hash).ok_or(Reject::CommitteeUnknown)?;
-    certificate.verify(&committee).map_err(|_| Reject::MailForged)
+    let verdict = match checked {
+        Some(checked) => checked.verify(certificate, &committee),
+        None => certificate.verify(&committee),
+    };
+    verdict.map_err(|_| Reject::MailForged)
 }
 
 /// Refuses what an ended incarnation of a group certified: a group that was rebuilt sends again,
@@ -98,6 +108,14 @@ impl Bundle {
     /// [`Reject::CommitteeUnknown`] when the bundle has to be parked, [`Reject::MailForged`] when it
     /// proves nothing.
     pub fn check(&self, committees: CommitteeSource<'_>) -> Result<(), Reject> {
+        self.check_once(committees, None)
+    }
+
+    /// As [`Bundle::check`], with a memory of certificates that need no check any more.
+    ///
+    /// # Errors
+    /// As [`Bundle::check`].
+    pub fn check_once(&self, committees: CommitteeSource<'_>, checked: Option<&Checked>) -> Result<(), Reject> {
         let bytes: usize = self.messages.iter().map(Vec::len).sum();
         let within = self.version == 2
             && (1..=BUNDLE_MESSAGES_MAX).contains(&self.messages.len())
@@ -108,7 +126,7 @@ impl Bundle {
         if !within || !ends || self.leaf.peer != self.dest {
             return Err(Reject::MailForged);
         }
-        judge(&self.certificate, self.source, committees)?;
+        judge(&self.certificate, self.source, committees, checked)?;
         if !self.path.leads_to(&self.leaf.hash(), &self.certificate.header.outbox_root) {
             return Err(Reject::MailForged);
         }
@@ -134,7 +152,8 @@ impl Bundle {
         if known >= self.messages.len() as u64 {
             return Ok(Vec::new());
         }
-        self.check(&mut |group, hash| committee_in(view, group, hash))?;
+        let checked = view.checked();
+        self.check_once(&mut |group, hash| committee_in(view, group, hash), checked)?;
         alive(view, &self.certificate)?;
         let (taken, after) = self.follow(cursor)?;
         view.store(schema::inbox(self.source), &after);
@@ -170,10 +189,23 @@ impl AckProof {
     /// # Errors
     /// As [`Bundle::check`].
     pub fn check(&self, me: GroupId, committees: CommitteeSource<'_>) -> Result<(), Reject> {
+        self.check_once(me, committees, None)
+    }
+
+    /// As [`AckProof::check`], with a memory of certificates that need no check any more.
+    ///
+    /// # Errors
+    /// As [`Bundle::check`].
+    pub fn check_once(
+        &self,
+        me: GroupId,
+        committees: CommitteeSource<'_>,
+        checked: Option<&Checked>,
+    ) -> Result<(), Reject> {
         if self.version != 1 || self.leaf.peer != me {
             return Err(Reject::MailForged);
         }
-        judge(&self.certificate, self.certificate.header.group, committees)?;
+        judge(&self.certificate, self.certificate.header.group, committees, checked)?;
         if !self.path.leads_to(&self.leaf.hash(), &self.certificate.header.inbox_cursors_root) {
             return Err(Reject::MailForged);
         }
@@ -193,7 +225,8 @@ impl AckProof {
         if self.leaf.next_seq <= stream.acked {
             return Ok(stream.acked);
         }
-        self.check(me, &mut |group, hash| committee_in(view, group, hash))?;
+        let checked = view.checked();
+        self.check_once(me, &mut |group, hash| committee_in(view, group, hash), checked)?;
         alive(view, &self.certificate)?;
         if self.leaf.next_seq > stream.next_seq {
             return Err(Reject::MailForged);

@@ -28,6 +28,9 @@ pub struct Vote {
     pub decision: Decision,
 }
 
+/// The first byte of a [`Message::Credit`].
+const CREDIT: u8 = 0;
+
 /// One message. The first byte of its encoding is the variant's number and so the version: variants are
 /// added, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -67,6 +70,13 @@ pub enum Message {
 }
 
 impl Message {
+    /// Whether encoded mail may be sent a while after it could be: a credit alone. It cannot fail, and nobody holds
+    /// anything until it comes; others wait for a vote, or for the beacon's word.
+    #[must_use]
+    pub fn may_wait(encoded: &[u8]) -> bool {
+        encoded.first() == Some(&CREDIT)
+    }
+
     /// The bytes that are chained, stored and sent.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

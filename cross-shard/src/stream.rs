@@ -140,13 +140,15 @@ pub fn in_cursor(view: &mut View<'_>, source: GroupId) -> InCursor {
     view.load(&schema::inbox(source)).unwrap_or_default()
 }
 
-pub(crate) fn peer_of(key: &[u8], prefix: &[u8]) -> Option<GroupId> {
+/// The peer of a stream, from the key of its record.
+#[must_use]
+pub fn peer_of(key: &[u8], prefix: &[u8]) -> Option<GroupId> {
     let id: [u8; 8] = key.get(prefix.len()..)?.try_into().ok()?;
     Some(GroupId(u64::from_be_bytes(id)))
 }
 
 /// All outgoing streams, sorted by destination.
-pub fn outbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
+pub fn outbox_streams(view: &mut View<'_>) -> Vec<(GroupId, OutStream)> {
     let entries = view.scan_prefix(schema::OUTBOX_PREFIX);
     entries
         .iter()
@@ -154,9 +156,14 @@ pub fn outbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
             // An entry that does not decode is a fault of the view and stops the group.
             let stream: OutStream = view.load(key)?;
             let peer = peer_of(key, schema::OUTBOX_PREFIX)?;
-            Some(stream.leaf(peer))
+            Some((peer, stream))
         })
         .collect()
+}
+
+/// All outgoing streams as a header commits to them, sorted by destination.
+pub fn outbox_leaves(view: &mut View<'_>) -> Vec<StreamLeaf> {
+    outbox_streams(view).iter().map(|(peer, stream)| stream.leaf(*peer)).collect()
 }
 
 /// All incoming cursors, sorted by source.

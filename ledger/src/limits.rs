@@ -80,6 +80,9 @@ pub const MAIL_WAITS_MAX: u64 = MAIL_WINDOW_MESSAGES / 2;
 pub const LAG_BLOCKS_MAX: u64 = 64;
 /// Blocks without a certificate before that is told as a problem.
 pub const UNCERTIFIED_BLOCKS_MAX: u64 = 64;
+/// Certificates that a replica remembers to hold, so that it does not check them again: what is in flight between its
+/// judge and its machine, many times over. 32 bytes each, kept twice.
+pub const CERTIFICATES_KNOWN_MAX: usize = 8192;
 /// Messages in one bundle.
 pub const BUNDLE_MESSAGES_MAX: usize = 4096;
 /// Encoded messages of one bundle.

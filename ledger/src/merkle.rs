@@ -76,6 +76,32 @@ impl MerkleTree {
         Self { levels }
     }
 
+    /// The root, as [`root`] has it of the items.
+    #[must_use]
+    pub fn root(&self) -> Hash32 {
+        let top = self.levels.last().and_then(|level| level.first());
+        top.copied().unwrap_or_else(|| crate::hash::sha256(b""))
+    }
+
+    /// Puts another item in the place of one, and hashes what lies above it anew. Does nothing where there is no such
+    /// item.
+    pub fn set(&mut self, index: usize, leaf: Hash32) {
+        if index >= self.levels[0].len() {
+            return;
+        }
+        self.levels[0][index] = leaf;
+        let mut at = index / 2;
+        for level in 1..self.levels.len() {
+            let below = &self.levels[level - 1][2 * at..];
+            let hash = match below {
+                [left, right, ..] => node_hash(left, right),
+                single => single[0],
+            };
+            self.levels[level][at] = hash;
+            at /= 2;
+        }
+    }
+
     /// The path of item `index`, or `None` when there is no such item.
     #[must_use]
     pub fn prove(&self, index: usize) -> Option<MerklePath> {
@@ -120,6 +146,23 @@ impl MerklePath {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_whose_items_change_is_the_tree_of_what_it_has() {
+        for count in 0..40u32 {
+            let mut leaves: Vec<Hash32> = (0..count).map(|i| leaf_hash(&i.to_le_bytes())).collect();
+            let mut tree = MerkleTree::new(leaves.clone());
+            for index in (0..leaves.len()).rev().step_by(3) {
+                leaves[index] = leaf_hash(&[index as u8, 1]);
+                tree.set(index, leaves[index]);
+            }
+            tree.set(leaves.len(), Hash32::ZERO);
+            assert_eq!(tree.root(), root(&leaves), "{count} items");
+            for (index, leaf) in leaves.iter().enumerate() {
+                assert!(tree.prove(index).expect("the item exists").leads_to(leaf, &tree.root()));
+            }
+        }
+    }
 
     #[test]
     fn every_item_of_every_size_proves_itself_and_no_other() {

@@ -7,6 +7,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use hashbrown::HashMap;
 
+use crate::checked::Checked;
+
 /// Committed state, as the host's database or a simulator's map shows it.
 pub trait StateReader {
     /// The value of a key.
@@ -26,6 +28,44 @@ pub trait StateReader {
     /// # Errors
     /// As [`StateReader::get`].
     fn scan_from(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ReadFault>;
+
+    /// Certificates that the reader of this state has found to hold already. No state: what a machine does depends on
+    /// it in nothing but time.
+    fn checked(&self) -> Option<&Checked> {
+        None
+    }
+}
+
+/// Committed state beside a memory of certificates that hold.
+pub struct Knowing<'a> {
+    base: &'a dyn StateReader,
+    checked: &'a Checked,
+}
+
+impl<'a> Knowing<'a> {
+    /// The state of `base`, for a machine that asks `checked` before it checks a certificate.
+    #[must_use]
+    pub fn new(base: &'a dyn StateReader, checked: &'a Checked) -> Self {
+        Self { base, checked }
+    }
+}
+
+impl StateReader for Knowing<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadFault> {
+        self.base.get(key)
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        self.base.scan_prefix(prefix)
+    }
+
+    fn scan_from(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, ReadFault> {
+        self.base.scan_from(prefix, from, limit)
+    }
+
+    fn checked(&self) -> Option<&Checked> {
+        Some(self.checked)
+    }
 }
 
 /// The medium failed or holds bytes that cannot be ours.
@@ -60,6 +100,12 @@ impl<'a> View<'a> {
                 None
             }
         }
+    }
+
+    /// Certificates that need no check any more, where the reader of the state remembers any.
+    #[must_use]
+    pub fn checked(&self) -> Option<&'a Checked> {
+        self.base.checked()
     }
 
     /// The decoded value of a key.
@@ -119,6 +165,15 @@ impl<'a> View<'a> {
             .collect();
         keys.extend(written.iter().filter(|(_, there)| **there).map(|(key, _)| key.to_vec()));
         keys.into_iter().take(limit).collect()
+    }
+
+    /// The keys under a prefix that were written, in order, and whether each of them is there.
+    #[must_use]
+    pub fn written(&self, prefix: &[u8]) -> Vec<(Vec<u8>, bool)> {
+        let written = self.writes.iter().filter(|(key, _)| key.starts_with(prefix));
+        let mut keys: Vec<(Vec<u8>, bool)> = written.map(|(key, value)| (key.clone(), value.is_some())).collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// Sets a key.

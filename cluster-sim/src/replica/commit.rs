@@ -17,11 +17,12 @@ use ledger::flow::SealedFlow;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, TxId};
 use ledger::schema;
-use ledger::view::View;
+use ledger::view::{Knowing, View};
 use shard_node::core::applied;
 use shard_node::core::driver::{self, CommittedBlock};
 use shard_node::core::entry::{Command, Entry};
-use shard_node::core::executor::{ExecutedBlock, Execution, execute_by};
+use shard_node::core::executor::{ExecutedBlock, Execution, execute_behind};
+use shard_node::core::heads::Heads;
 use shard_node::core::machine::CommandOutcome;
 use storage::kv::{Kv, WriteBatch};
 use storage::mem::MemKv;
@@ -105,9 +106,19 @@ impl Replica {
         let base = KvState { kv: &self.kv, hide_receipts: sabotage == Some(Sabotage::ForgetReceipts) };
         let mut copy = rehearsal.then(|| live.tree.clone());
         let tree = copy.as_mut().unwrap_or(&mut live.tree);
-        execute_by(&base, tree, &self.constants, &live.applied, consensus, payload, |work, view, at, commands| {
-            sabotage::run(sabotage, work, view, at, commands)
-        })
+        let mut anew = Heads::default();
+        let heads = if rehearsal { &mut anew } else { &mut live.heads };
+        let base = Knowing::new(&base, &live.checked);
+        execute_behind(
+            &base,
+            tree,
+            heads,
+            &self.constants,
+            &live.applied,
+            consensus,
+            payload,
+            |work, view, at, commands| sabotage::run(sabotage, work, view, at, commands),
+        )
         .map_err(|error| error.to_string())
     }
 

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use consensus::local::{self, LocalDisk, LocalReplica, LocalSettings};
 use consensus::port::{Order, RoleView, Timing};
 use cross_shard::closed;
+use ledger::checked::Checked;
 use ledger::committee::{Committee, Engine as Kind};
 use ledger::foundation::Foundation;
 use ledger::genesis::Genesis;
@@ -41,6 +42,7 @@ use shard_node::core::driver::{self, Committees, DriverConfig, GroupDriver, Syst
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
 use shard_node::core::executor::GroupConstants;
 use shard_node::core::genesis::{GenesisState, genesis_state, with_charter};
+use shard_node::core::heads::Heads;
 use shard_node::core::peer::PeerMessage;
 use storage::kv::{Crash, Kv, WriteBatch};
 use storage::mem::MemKv;
@@ -102,7 +104,11 @@ pub enum Effect {
 struct Live {
     engine: Engine,
     driver: GroupDriver,
+    /// Certificates that were found to hold since the start.
+    checked: Checked,
     tree: StateTree,
+    /// The heads of streams after the last block.
+    heads: Heads,
     applied: AppliedRecord,
     proposals: VecDeque<(u64, Bytes)>,
     waiters: Waiters,
@@ -384,6 +390,7 @@ impl Replica {
         let stint = order.stint();
         let view = SystemView::read(&reader, self.group, self.genesis.verify);
         let view = SystemView { committees: self.committees(), ..view.map_err(|error| error.to_string())? };
+        let checked = Checked::default();
         let config = DriverConfig {
             group: self.group,
             node: self.node,
@@ -392,6 +399,7 @@ impl Replica {
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY,
             verify: self.genesis.verify,
+            checked: checked.clone(),
         };
         out.push(Effect::Saw(Seen::Started { node: self.node, group: self.group, height: applied.height }));
         let mut waiters = Waiters::default();
@@ -407,7 +415,9 @@ impl Replica {
         self.live = Some(Live {
             engine,
             driver: GroupDriver::new(config),
+            checked,
             tree,
+            heads: Heads::default(),
             applied,
             proposals: VecDeque::new(),
             waiters,

@@ -9,21 +9,25 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use consensus::port::AppliedState;
-use cross_shard::{AckProof, InCursor, Message, OutStream, StreamLeaf};
+use cross_shard::{AckProof, InCursor, Message, OutStream, StreamLeaf, stream};
 use ledger::certificate::Certificate;
 use ledger::crypto;
 use ledger::genesis::VerifyMode;
 use ledger::hash::{Hash32, tagged};
 use ledger::header::Header;
 use ledger::ids::{GroupId, LedgerId, NodeId, TimeMs, TxId};
+use ledger::machine::BlockContext;
 use ledger::merkle::MerkleTree;
 use ledger::rules::Credit;
 use ledger::tree::value_hash;
 use ledger::tx::BODY_VERSION;
+use ledger::view::View;
 use ledger::{Committee, Move, ParsedTx, SecretKey, SignedTx, Slot, TxBody, schema};
 use router::plan;
 use shard_node::core::entry::{Command, ENTRY_VERSION, Entry};
-use shard_node::core::executor::{GroupConstants, execute, execute_by};
+use shard_node::core::executor::{GroupConstants, execute_behind};
+use shard_node::core::heads::Heads;
+use shard_node::core::machine::{BlockWork, CommandOutcome};
 use shard_node::core::peer::PeerMessage;
 
 use crate::scale::cluster::{Beginning, CREATED_MS, Directory, Shape, encoded};
@@ -38,6 +42,8 @@ const BLOCKS: usize = 16;
 const ACCOUNTS: u32 = 1024;
 /// Streams to and from so many groups.
 const PEERS: u32 = 512;
+/// Of which one block writes to so many.
+const WRITTEN: u32 = 64;
 const HOME: GroupId = GroupId::shard(0);
 const SEALED: &str = "a shard that nobody cuts is sealed";
 
@@ -69,7 +75,9 @@ pub fn measure(clock: Clock<'_>) -> Result<Constants, String> {
     let credit_ns = group.credits(clock, &directory)?.saturating_sub(block_ns) / PAYMENTS as u64;
     let (header, committee) = (group.last()?, &directory.genesis.committees[1]);
     group.open_streams();
-    let stream_ns = group.empty_blocks(clock)?.saturating_sub(block_ns) / u64::from(2 * PEERS);
+    let with_streams = group.empty_blocks(clock)?;
+    let stream_ns = with_streams.saturating_sub(block_ns) / u64::from(2 * PEERS);
+    let head_ns = group.mailed(clock)?.saturating_sub(with_streams) / u64::from(WRITTEN);
     let of_header = Certifying::new(&directory, header, committee);
     let (sign_ns, check_ns) = of_header.signatures(clock)?;
     let certificate_ns = of_header.certificate(clock, check_ns)?;
@@ -81,6 +89,7 @@ pub fn measure(clock: Clock<'_>) -> Result<Constants, String> {
         tree_ns,
         block_ns,
         stream_ns,
+        head_ns,
         credit_ns,
         sign_ns,
         check_ns,
@@ -142,6 +151,7 @@ fn signed(directory: &Directory, number: usize) -> Bytes {
 /// A shard that blocks are executed in.
 struct Bench {
     begun: Beginning,
+    heads: Heads,
     constants: GroupConstants,
 }
 
@@ -149,7 +159,7 @@ impl Bench {
     fn new(directory: &Directory) -> Result<Self, String> {
         let begun = directory.beginning(HOME, &BTreeMap::new())?;
         let constants = GroupConstants { cluster: directory.cluster, group: HOME, verify: VerifyMode::Ingest };
-        Ok(Self { begun, constants })
+        Ok(Self { begun, heads: Heads::default(), constants })
     }
 
     /// An entry for the next block.
@@ -159,14 +169,38 @@ impl Bench {
     }
 
     fn run(&mut self, entry: &Bytes) -> Result<usize, String> {
+        self.run_by(entry, BlockWork::run)
+    }
+
+    /// Executes an entry as a node does, by `run`. Returns how many receipts there are.
+    fn run_by(
+        &mut self,
+        entry: &Bytes,
+        run: impl FnOnce(&mut BlockWork, &mut View<'_>, BlockContext, &[Command]) -> Vec<CommandOutcome>,
+    ) -> Result<usize, String> {
         let Beginning { state, tree, applied } = &mut self.begun;
-        let executed = execute(state, tree, &self.constants, applied, AppliedState::default(), entry)
+        let log = AppliedState::default();
+        let executed = execute_behind(state, tree, &mut self.heads, &self.constants, applied, log, entry, run)
             .map_err(|error| error.to_string())?;
         let block = executed.block().ok_or(SEALED)?;
         let receipts = block.receipts.len();
         self.keep(block.writes);
         self.begun.applied = block.applied;
         Ok(receipts)
+    }
+
+    /// A block that mails something to some of the peers.
+    fn mailed(&mut self, clock: Clock<'_>) -> Result<u64, String> {
+        let entry = self.entry(Vec::new());
+        least(clock, 1, || {
+            self.run_by(&entry, |_, view, _, _| {
+                for peer in (1..=WRITTEN).map(GroupId::shard) {
+                    stream::emit(view, peer, vec![7; 100]);
+                }
+                Vec::new()
+            })
+            .map(drop)
+        })
     }
 
     fn keep(&mut self, writes: Vec<(Vec<u8>, Option<Bytes>)>) {
@@ -224,24 +258,18 @@ impl Bench {
         let messages: Vec<Vec<u8>> = (0..PAYMENTS).map(|number| Message::Credit(credit(number)).encode()).collect();
         let entry = self.entry(Vec::new());
         least(clock, 1, || {
-            let Beginning { state, tree, applied } = &mut self.begun;
             let mut cursor = InCursor::default();
-            let log = AppliedState::default();
-            let executed = execute_by(state, tree, &self.constants, applied, log, &entry, |work, view, at, _| {
+            self.run_by(&entry, |work, view, at, _| {
                 for bytes in &messages {
                     cursor.push(bytes);
                     if let Ok(message) = borsh::from_slice::<Message>(bytes) {
                         work.receive(view, at, GroupId::shard(1), message);
                     }
                 }
+                black_box(&cursor);
                 Vec::new()
             })
-            .map_err(|error| error.to_string())?;
-            let block = executed.block().ok_or(SEALED)?;
-            black_box(cursor);
-            self.keep(block.writes);
-            self.begun.applied = block.applied;
-            Ok(())
+            .map(drop)
         })
     }
 
@@ -371,6 +399,7 @@ mod tests {
         assert_eq!((constants.path_ns, constants.message_ns), (each / u64::from(PEERS), each / payments / 2));
         // Blocks with streams took no longer than those without, and a certificate no longer than its signatures.
         assert_eq!((constants.stream_ns, constants.certificate_ns), (0, 0));
+        assert_eq!(constants.head_ns, (each - each / blocks) / u64::from(WRITTEN));
         assert!(now.get() > 0 && constants.certificate(3) == 3 * each / signatures);
     }
 

@@ -29,8 +29,10 @@ pub struct Constants {
     pub tree_ns: u64,
     /// A block that does nothing, in a group without mail.
     pub block_ns: u64,
-    /// In every block, each stream that the group has: outgoing and incoming ones count.
+    /// In every block, each stream that the group has, changed or not: outgoing and incoming ones count.
     pub stream_ns: u64,
+    /// Beside that, each of them that the block changes: its record and its head.
+    pub head_ns: u64,
     /// A credit that comes by mail.
     pub credit_ns: u64,
     /// Signing a header.

@@ -18,6 +18,7 @@ const CONSTANTS: Constants = Constants {
     tree_ns: 5_000,
     block_ns: 20_000,
     stream_ns: 700,
+    head_ns: 2_000,
     credit_ns: 10_000,
     sign_ns: 50_000,
     check_ns: 30_000,

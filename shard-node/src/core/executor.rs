@@ -6,14 +6,13 @@ use bytes::Bytes;
 use consensus::port::AppliedState;
 use cross_shard::InCursor;
 use cross_shard::commit::Decision;
-use cross_shard::stream::{self, OutStream, StreamLeaf};
+use cross_shard::stream::StreamLeaf;
 use ledger::committee::Committee;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::{FLAG_SEALED, HEADER_VERSION, Header};
 use ledger::ids::{ClusterId, GroupId, GroupKind, TimeMs, TxId};
 use ledger::layout::Layout;
-use ledger::limits::MAIL_WINDOW_MESSAGES;
 use ledger::lineage::{Seal, SealedBy};
 use ledger::machine::BlockContext;
 use ledger::merkle;
@@ -26,6 +25,7 @@ use ledger::view::{ReadFault, StateReader, View};
 
 use crate::core::applied::{AppliedRecord, ENGINE_START_VERSION, EngineStart};
 use crate::core::entry::{Command, Entry};
+use crate::core::heads::Heads;
 use crate::core::machine::{self, BlockWork, CommandOutcome};
 use crate::core::records::{self, BlockRecord};
 use crate::core::sealing;
@@ -89,7 +89,7 @@ pub struct ExecutedBlock {
     pub outbox: Vec<StreamLeaf>,
     /// Cursors of incoming streams after the block.
     pub inbox: Vec<StreamLeaf>,
-    /// The same cursors with all that mail is followed by.
+    /// Cursors with all that mail is followed by: those that the block has moved, and all of them when they were read.
     pub cursors: Vec<(GroupId, InCursor)>,
     /// Transactions whose signatures a replica has to check before it attests; empty in `ingest`.
     pub to_verify: Vec<ParsedTx>,
@@ -172,6 +172,24 @@ pub fn execute_by(
     payload: &Bytes,
     run: impl FnOnce(&mut BlockWork, &mut View<'_>, BlockContext, &[Command]) -> Vec<CommandOutcome>,
 ) -> Result<Execution, ExecuteError> {
+    execute_behind(base, tree, &mut Heads::default(), constants, previous, consensus, payload, run)
+}
+
+/// As [`execute_by`], with the heads of streams that blocks before have left: they are not read again. Those of another
+/// block do no harm.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_behind(
+    base: &dyn StateReader,
+    tree: &mut StateTree,
+    heads: &mut Heads,
+    constants: &GroupConstants,
+    previous: &AppliedRecord,
+    consensus: AppliedState,
+    payload: &Bytes,
+    run: impl FnOnce(&mut BlockWork, &mut View<'_>, BlockContext, &[Command]) -> Vec<CommandOutcome>,
+) -> Result<Execution, ExecuteError> {
     let entry = Entry::decode(payload);
     let mut view = View::new(base);
     let layout: Layout = view.load(&schema::layout()).ok_or(ExecuteError::Missing("layout"))?;
@@ -198,9 +216,9 @@ pub fn execute_by(
     }
     let next_deadline = machine::next_deadline(&mut view, constants.group, at.time_ms);
 
-    let (outbox, cursors) = (stream::outbox_leaves(&mut view), stream::inbox_cursors(&mut view));
-    let inbox: Vec<StreamLeaf> = cursors.iter().map(|(peer, cursor)| cursor.leaf(*peer)).collect();
-    let congestion = congestion(&mut view, &outbox);
+    let cursors = heads.follow(&mut view, &previous.header_hash);
+    let (outbox, inbox) = (heads.outbox().to_vec(), heads.inbox().to_vec());
+    let (outbox_root, inbox_cursors_root) = heads.roots();
     let next_committee: Committee =
         view.load(&schema::current_committee(constants.group)).ok_or(ExecuteError::Missing("committee"))?;
     let mut writes = view.into_writes()?;
@@ -221,15 +239,16 @@ pub fn execute_by(
         batch_root: merkle::root(&commands),
         receipts_root: merkle::root(&leaves),
         state_root,
-        outbox_root: stream::root(&outbox),
-        inbox_cursors_root: stream::root(&inbox),
+        outbox_root,
+        inbox_cursors_root,
         value_flow,
-        congestion,
+        congestion: heads.congestion(),
         committee_hash: committee.hash(),
         next_committee_hash: next_committee.hash(),
         flags: if sealed.is_some() { FLAG_SEALED } else { 0 },
     };
     let header_hash = header.hash();
+    heads.settle(header_hash);
     let handed_over = (next_committee.engine != committee.engine).then(|| {
         let start = EngineStart {
             version: ENGINE_START_VERSION,
@@ -300,18 +319,6 @@ fn refused(commands: &[Command], outcomes: &[CommandOutcome]) -> Vec<RefusedTx> 
         _ => None,
     };
     commands.iter().zip(outcomes).filter_map(refusal).collect()
-}
-
-/// Streams at least half full, in percent of the window.
-fn congestion(view: &mut View<'_>, outbox: &[StreamLeaf]) -> Vec<(GroupId, u8)> {
-    outbox
-        .iter()
-        .filter_map(|leaf| {
-            let stream: OutStream = stream::out_stream(view, leaf.peer);
-            let percent = (stream.pending() * 100 / MAIL_WINDOW_MESSAGES).min(100);
-            (percent >= 50).then(|| (leaf.peer, u8::try_from(percent).unwrap_or(100)))
-        })
-        .collect()
 }
 
 fn update_tree(tree: &mut StateTree, writes: &[(Vec<u8>, Option<Bytes>)]) -> Result<Hash32, TreeError> {

@@ -16,6 +16,7 @@ pub mod flows;
 pub mod follow;
 pub mod genesis;
 pub(crate) mod governance;
+pub mod heads;
 pub mod late;
 pub mod machine;
 pub mod marks;

@@ -15,6 +15,7 @@ use consensus::port::{
 };
 use cross_shard::commit::Decision;
 use ledger::Committee;
+use ledger::checked::Checked;
 use ledger::committee::Engine;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::hash::Hash32;
@@ -24,7 +25,7 @@ use ledger::lineage;
 use ledger::receipt::Receipt;
 use ledger::schema;
 use ledger::tree::{BitPrefix, StateTree, value_hash};
-use ledger::view::{ReadFault, StateReader};
+use ledger::view::{Knowing, ReadFault, StateReader};
 use parking_lot::{Mutex, RwLock};
 use storage::{KeyRange, Kv, KvView, SharedResources, StateDb, StateIdentity, WriteBatch};
 use tokio::sync::mpsc;
@@ -34,6 +35,8 @@ use crate::core::driver::CommittedBlock;
 use crate::core::executor::{self, ExecutedBlock, Execution, GroupConstants, RefusedTx};
 use crate::core::follow::Writes;
 use crate::core::genesis::{Founded, genesis_state};
+use crate::core::heads::Heads;
+use crate::core::machine::BlockWork;
 use crate::core::marks;
 use crate::core::records::{BlockRecord, ReceiptPlace};
 use crate::server::followers::Followers;
@@ -149,6 +152,8 @@ impl StateReader for ViewReader<'_> {
 pub struct Stand {
     /// The state tree.
     pub tree: StateTree,
+    /// The heads of streams after it.
+    pub heads: Heads,
     /// What the database contains.
     pub applied: AppliedRecord,
     /// What orders the entries by that.
@@ -198,6 +203,7 @@ pub struct Replica {
     effects: mpsc::Sender<Committing>,
     halt: Halt,
     followers: Followers,
+    checked: Checked,
     staged: Option<Staged>,
     /// The engine that delivers.
     by: Engine,
@@ -219,6 +225,8 @@ pub struct ReplicaShare {
     pub halt: Halt,
     /// Who is told of its blocks.
     pub followers: Followers,
+    /// Certificates that were found to hold, by its driver or its machine.
+    pub checked: Checked,
     /// Bytes of removed accounts whose space on the disk has not come back yet.
     pub trimming_bytes: Arc<AtomicU64>,
     /// Bytes written into the state database.
@@ -339,6 +347,7 @@ impl Replica {
             stand: Arc::new(Mutex::new(stand)),
             halt: Halt::default(),
             followers: Followers::default(),
+            checked: Checked::default(),
             trimming_bytes: Arc::default(),
             written_bytes: Arc::default(),
             transactions: Arc::default(),
@@ -354,6 +363,7 @@ impl Replica {
             effects,
             halt: share.halt.clone(),
             followers: share.followers.clone(),
+            checked: share.checked.clone(),
             staged: None,
             by,
             written_bytes: Arc::clone(&share.written_bytes),
@@ -408,8 +418,12 @@ impl Replica {
     ) -> Result<Option<ExecutedBlock>, Fatal> {
         let previous = stand.applied.clone();
         let leaves = stand.tree.len();
+        let reader = DbReader(db);
+        let base = Knowing::new(&reader, &self.checked);
+        let Stand { tree, heads, .. } = stand;
+        let run = BlockWork::run;
         let executed =
-            executor::execute(&DbReader(db), &mut stand.tree, &self.constants, &previous, consensus, payload);
+            executor::execute_behind(&base, tree, heads, &self.constants, &previous, consensus, payload, run);
         let mut block = match executed.map_err(|error| Fatal(error.to_string()))? {
             Execution::Block(block) => *block,
             Execution::Void => return Ok(None),
@@ -552,7 +566,7 @@ fn stand(db: &dyn Kv, path: &str, group: GroupId, counted: Option<Counted>) -> R
         return Err(OpenError::Root { path });
     }
     let order = applied::order(&reader, group)?;
-    Ok(Stand { tree, applied, order, accounts })
+    Ok(Stand { tree, heads: Heads::default(), applied, order, accounts })
 }
 
 /// Looks at every leaf.

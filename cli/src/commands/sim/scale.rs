@@ -224,7 +224,7 @@ mod tests {
 
     /// Of no machine in particular.
     const CONSTANTS: &str = r#"{"route_ns":3000,"verify_ns":40000,"execute_ns":30000,"tree_ns":5000,"block_ns":20000,
-        "stream_ns":700,"credit_ns":10000,"sign_ns":50000,"check_ns":30000,"certificate_ns":3000,"message_ns":3000,"path_ns":300}"#;
+        "stream_ns":700,"head_ns":2000,"credit_ns":10000,"sign_ns":50000,"check_ns":30000,"certificate_ns":3000,"message_ns":3000,"path_ns":300}"#;
 
     fn parsed(line: &str) -> Sim {
         let cli = Cli::try_parse_from(std::iter::once("seamark").chain(line.split_whitespace())).unwrap();

@@ -1,18 +1,22 @@
 //! From a proposal to a certificate: an order after a modelled time, a block by the production executor, its cost on
 //! every member, and the signatures of those who certify it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use consensus::port::AppliedState;
-use ledger::certificate::Attestation;
+use cross_shard::{AckProof, Bundle};
+use ledger::certificate::{Attestation, Certificate};
+use ledger::checked::Checked;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height};
 use ledger::view::View;
 use shard_node::core::driver::{self, CommittedBlock, Input};
-use shard_node::core::executor::{ExecutedBlock, execute};
-use shard_node::core::machine::CommandOutcome;
+use shard_node::core::entry::{Command, Entry};
+use shard_node::core::executor::{ExecutedBlock, execute_behind};
+use shard_node::core::machine::{BlockWork, CommandOutcome};
 use shard_node::core::peer::PeerMessage;
 
 use crate::scale::group::{Event, Group, is_read};
@@ -25,14 +29,19 @@ struct Cost {
     txs: u64,
     execute: Ns,
     streams: Ns,
+    credits: Ns,
+    /// Certificates of mail, of what was taken, and of checkpoints, for the leader, which has judged them before.
     mail: Ns,
     acks: Ns,
     checkpoints: Ns,
+    /// All of them for each of the others, which checks the signatures when it meets a certificate first.
+    certificates: Ns,
 }
 
 impl Cost {
-    fn whole(&self) -> Ns {
-        self.execute + self.streams + self.mail + self.acks + self.checkpoints
+    /// What a member that does not lead has to do.
+    fn other(&self) -> Ns {
+        self.execute + self.streams + self.credits + self.certificates
     }
 }
 
@@ -56,9 +65,10 @@ impl Group {
 
     /// Executes an entry that is in the log, once for all members, and finds out when each of them would have.
     pub(super) fn ordered(&mut self, now: Ns, id: u64, entry: &Bytes) -> Result<(), String> {
-        let executed =
-            execute(&self.state, &mut self.tree, &self.constants, &self.applied, AppliedState::default(), entry)
-                .map_err(|error| error.to_string())?;
+        let (log, run) = (AppliedState::default(), BlockWork::run);
+        let (tree, heads) = (&mut self.tree, &mut self.heads);
+        let executed = execute_behind(&self.state, tree, heads, &self.constants, &self.applied, log, entry, run)
+            .map_err(|error| error.to_string())?;
         let mut block = executed.block().ok_or("a shard that nobody cuts is sealed")?;
         for (key, value) in std::mem::take(&mut block.writes) {
             match value.filter(|_| is_read(&key)) {
@@ -68,7 +78,7 @@ impl Group {
         }
         self.applied = block.applied.clone();
         self.streams = (block.outbox.len(), block.inbox.len());
-        let cost = self.cost(&block);
+        let cost = self.cost(&block, entry);
         self.note(now, &block, entry);
         let done = self.execute_everywhere(now, &cost);
         self.attested(block.header.height, block.header_hash, &done);
@@ -87,15 +97,18 @@ impl Group {
         self.stats.ignored += ignored.count() as u64;
     }
 
-    fn cost(&self, block: &ExecutedBlock) -> Cost {
+    fn cost(&self, block: &ExecutedBlock, entry: &Bytes) -> Cost {
         let constants = &self.setting.constants;
         let streams = (block.outbox.len() + block.inbox.len()) as u64;
-        let mut cost = Cost { execute: constants.block_ns, streams: constants.stream_ns * streams, ..Cost::default() };
-        let certificate = |group: &GroupId| {
-            let signatures = self.setting.directory.seats.get(group).map_or(1, |seats| seats.threshold);
-            constants.certificate(signatures)
+        let written: BTreeSet<GroupId> = block.mail.iter().map(|mail| mail.dest).collect();
+        let acked = block.outcomes.iter().filter(|outcome| matches!(outcome, CommandOutcome::Acked(..)));
+        let changed = (written.len() + block.cursors.len() + acked.count()) as u64;
+        let mut cost = Cost {
+            execute: constants.block_ns,
+            streams: constants.stream_ns * streams + constants.head_ns * changed,
+            ..Cost::default()
         };
-        for outcome in &block.outcomes {
+        for (command, outcome) in Entry::decode(entry).commands.iter().zip(&block.outcomes) {
             match outcome {
                 CommandOutcome::Receipt(..)
                 | CommandOutcome::Known(..)
@@ -107,11 +120,22 @@ impl Group {
                 }
                 // What was taken before is not checked again.
                 CommandOutcome::Delivered(_, 0) => {}
-                CommandOutcome::Delivered(source, messages) => {
-                    cost.mail += certificate(source) + constants.credit_ns * messages;
+                CommandOutcome::Delivered(_, messages) => {
+                    cost.credits += constants.credit_ns * messages;
+                    let (leader, other) = self.meeting(command);
+                    cost.mail += leader;
+                    cost.certificates += other;
                 }
-                CommandOutcome::Acked(dest, _) => cost.acks += certificate(dest),
-                CommandOutcome::Checkpointed(group) => cost.checkpoints += certificate(group),
+                CommandOutcome::Acked(..) => {
+                    let (leader, other) = self.meeting(command);
+                    cost.acks += leader;
+                    cost.certificates += other;
+                }
+                CommandOutcome::Checkpointed(_) => {
+                    let (leader, other) = self.meeting(command);
+                    cost.checkpoints += leader;
+                    cost.certificates += other;
+                }
                 CommandOutcome::Registered
                 | CommandOutcome::Evidence(_)
                 | CommandOutcome::Governed { .. }
@@ -119,6 +143,15 @@ impl Group {
             }
         }
         cost
+    }
+
+    /// What the certificate of a command costs when it is executed: the leader, and each other member.
+    fn meeting(&self, command: &Command) -> (Ns, Ns) {
+        let Some(certificate) = certificate_of(command) else { return (0, 0) };
+        let (constants, signatures) = (&self.setting.constants, certificate.signatures.len());
+        let name = Checked::name(&certificate, &certificate.header.committee_hash);
+        let leader = constants.certificate(if self.judged.knows(&name) { 0 } else { signatures });
+        (leader, constants.certificate(if self.met.remember(name) { signatures } else { 0 }))
     }
 
     /// When each member has executed a block, and may sign it. The others hear one hop later that it is ordered. With
@@ -133,7 +166,7 @@ impl Group {
                 for (cost, work) in [
                     (cost.execute, Work::Execute),
                     (cost.streams, Work::Streams),
-                    (cost.mail, Work::Mail),
+                    (cost.mail + cost.credits, Work::Mail),
                     (cost.acks, Work::Acks),
                     (cost.checkpoints, Work::Order),
                 ] {
@@ -141,7 +174,7 @@ impl Group {
                 }
                 self.applied_until[member] = at;
             } else {
-                at = self.take(member, at, cost.whole(), Work::Execute, false);
+                at = self.take(member, at, cost.other(), Work::Execute, false);
                 self.applied_until[member] = at;
                 if self.constants.verify == VerifyMode::Every {
                     at = self.take(member, at, cost.txs * constants.verify_ns, Work::Certify, true);
@@ -197,6 +230,25 @@ impl Group {
             self.refused(now, &refused.txid);
         }
         Ok(())
+    }
+}
+
+/// The certificate that a command brings.
+fn certificate_of(command: &Command) -> Option<Certificate> {
+    match command {
+        Command::Deliver(bytes) => borsh::from_slice::<Bundle>(bytes).ok().map(|bundle| bundle.certificate),
+        Command::Ack(bytes) => borsh::from_slice::<AckProof>(bytes).ok().map(|proof| proof.certificate),
+        Command::Checkpoint(bytes) => borsh::from_slice(bytes).ok(),
+        Command::Tx(_)
+        | Command::Registry(_)
+        | Command::Channel(_)
+        | Command::Ready(_)
+        | Command::Evidence(_)
+        | Command::Silence(_)
+        | Command::Contribution(_)
+        | Command::Audit(_)
+        | Command::Report(_)
+        | Command::Sealed(_) => None,
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use beacon::limits::CHECKPOINT_EVERY_BLOCKS;
 use bytes::Bytes;
+use ledger::checked::Checked;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId, Tick, TxId};
 use ledger::machine::Driver;
@@ -24,6 +25,7 @@ use router::{Plan, plan};
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver::{DriverConfig, GroupDriver, Input, Output, SystemView};
 use shard_node::core::executor::{ExecutedBlock, GroupConstants};
+use shard_node::core::heads::Heads;
 use shard_node::core::peer::PeerMessage;
 
 use crate::scale::Times;
@@ -106,6 +108,7 @@ pub(super) struct Group {
     pub(super) seats: Seats,
     pub(super) state: BTreeMap<Vec<u8>, Bytes>,
     tree: StateTree,
+    heads: Heads,
     pub(super) applied: AppliedRecord,
     driver: GroupDriver,
     started: bool,
@@ -129,6 +132,10 @@ pub(super) struct Group {
     /// Up to where a source's mail has been checked here, and up to where a destination has proved to have taken ours.
     taken: BTreeMap<GroupId, u64>,
     proved: BTreeMap<GroupId, u64>,
+    /// Certificates whose signatures the leader has checked, and those that the other members have, as production
+    /// remembers them.
+    judged: Checked,
+    met: Checked,
     /// The member that a destination asks for mail.
     asked: BTreeMap<GroupId, usize>,
     waiting: BTreeMap<TxId, Waiting>,
@@ -160,6 +167,7 @@ impl Group {
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY_BLOCKS,
             verify: constants.verify,
+            checked: Checked::default(),
         });
         let share = |node: &NodeId| Share { node: node.0 as usize, free: 0, used: 0 };
         let shares: Vec<Share> = seats.members.iter().map(share).collect();
@@ -170,6 +178,7 @@ impl Group {
             seats,
             state: begun.state,
             tree: begun.tree,
+            heads: Heads::default(),
             applied: begun.applied,
             driver,
             started: false,
@@ -186,6 +195,8 @@ impl Group {
             arrivals: BTreeMap::new(),
             taken: BTreeMap::new(),
             proved: BTreeMap::new(),
+            judged: Checked::default(),
+            met: Checked::default(),
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
             crossing: BTreeMap::new(),

@@ -1,6 +1,8 @@
 //! Messages between groups: what reading them costs at the member that they come to, what proves something and has to be
 //! checked, and how they leave.
 
+use ledger::certificate::Certificate;
+use ledger::checked::Checked;
 use ledger::ids::{GroupId, NodeId};
 use shard_node::core::driver::Output;
 use shard_node::core::peer::PeerMessage;
@@ -34,7 +36,7 @@ impl Group {
     /// overtakes what was sent before.
     pub(super) fn send(&mut self, now: Ns, member: usize, to: NodeId, dest: GroupId, message: PeerMessage) {
         let by = match &message {
-            PeerMessage::Bundle(_) => self.asked.get(&dest).copied().unwrap_or(member),
+            PeerMessage::Bundle(_) | PeerMessage::Ack(_) => self.asked.get(&dest).copied().unwrap_or(member),
             _ => member,
         };
         let work = work_of(&message);
@@ -59,9 +61,11 @@ impl Group {
     pub(super) fn take_paths(&mut self, now: Ns, out: &[Output]) {
         let (mut bundles, mut acks) = (false, false);
         for output in out {
-            if let Output::Send { message, .. } = output {
+            if let Output::Send { group, message, .. } = output
+                && *group != self.id
+            {
                 bundles |= matches!(message, PeerMessage::Bundle(_) | PeerMessage::Head(_));
-                acks |= matches!(message, PeerMessage::Pull { ack: Some(_), .. });
+                acks |= matches!(message, PeerMessage::Pull { ack: Some(_), .. } | PeerMessage::Ack(_));
             }
         }
         let (outgoing, incoming) = self.streams;
@@ -73,6 +77,12 @@ impl Group {
         if acks {
             self.take(leader, now, path * incoming as u64, Work::Pulls, true);
         }
+    }
+
+    /// What it takes to judge a certificate: signatures that were checked are not checked again.
+    fn judging(&self, certificate: &Certificate) -> Ns {
+        let news = self.judged.remember(Checked::name(certificate, &certificate.header.committee_hash));
+        self.setting.constants.certificate(if news { certificate.signatures.len() } else { 0 })
     }
 
     /// A message has come to a member's node, which reads it and checks what it proves, if that is news.
@@ -98,8 +108,16 @@ impl Group {
                             self.stats.messages.mail += 1;
                         }
                     }
-                    let check = constants.certificate(ack.certificate.signatures.len());
+                    let check = self.judging(&ack.certificate);
                     done = self.take(leader, done, check, Work::Acks, true);
+                }
+            }
+            PeerMessage::Ack(ack) => {
+                let known = self.proved.entry(ack.certificate.header.group).or_default();
+                if ack.leaf.next_seq > *known {
+                    *known = ack.leaf.next_seq;
+                    let check = self.judging(&ack.certificate);
+                    done = self.take(member, done, check, work, true);
                 }
             }
             PeerMessage::Bundle(bundle) => {
@@ -107,14 +125,14 @@ impl Group {
                 let known = self.taken.entry(bundle.source).or_default();
                 if end > *known {
                     *known = end;
-                    let check = constants.certificate(bundle.certificate.signatures.len());
+                    let check = self.judging(&bundle.certificate);
                     done = self.take(member, done, check, work, true);
                 }
             }
             PeerMessage::Head(proof) => {
                 let known = self.taken.get(&proof.certificate.header.group).copied().unwrap_or_default();
                 if proof.leaf.next_seq > known {
-                    let check = constants.certificate(proof.certificate.signatures.len());
+                    let check = self.judging(&proof.certificate);
                     done = self.take(member, done, check, work, true);
                 }
             }
@@ -123,13 +141,13 @@ impl Group {
                 if member != leader {
                     return;
                 }
-                done = self.take(member, done, constants.certificate(certificate.signatures.len()), work, true);
+                let check = self.judging(certificate);
+                done = self.take(member, done, check, work, true);
             }
             PeerMessage::Serving { .. }
             | PeerMessage::Probe { .. }
             | PeerMessage::Certified(_)
             | PeerMessage::Want { .. }
-            | PeerMessage::Ack(_)
             | PeerMessage::Ready(_)
             | PeerMessage::Evidence(_)
             | PeerMessage::Silence(_)

@@ -131,7 +131,7 @@ impl GroupDriver {
         }
         // Also behind one that is known: what was asked for may have got lost.
         out.push(Output::AskTrail { group: header.group, node: from, certified: header.height });
-        if self.batcher.misses_checkpoint(header) && certificate.verify(committee).is_ok() {
+        if self.batcher.misses_checkpoint(header) && self.config.checked.verify(&certificate, committee).is_ok() {
             self.batcher.push_checkpoint(certificate);
         }
     }

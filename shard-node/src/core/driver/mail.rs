@@ -9,6 +9,8 @@
 //! beside it, one at a time, how far the stream is certified, and one that has not delivered in time
 //! what another can prove is left. Without news this costs a small message and no signature check.
 //!
+//! Among many groups credits wait a while for those that follow (`pace`).
+//!
 //! The beacon's own committees come with the mail that they certify. So its mail is served up to each block that
 //! hands over under the certificate of that block, and only then under a later one: whoever has taken all mail up
 //! to there knows the committee that certifies the next piece, however long it has been away.
@@ -19,7 +21,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use cross_shard::range::Nodes;
 use cross_shard::stream::{StreamLeaf, message_hash};
-use cross_shard::{AckProof, Bundle, InCursor};
+use cross_shard::{AckProof, Bundle, InCursor, Message};
 use ledger::certificate::Certificate;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, NodeId, Tick};
@@ -30,6 +32,7 @@ use ledger::reject::Reject;
 use crate::core::driver::book::Book;
 use crate::core::driver::border::Stand;
 use crate::core::driver::certify::Certified;
+use crate::core::driver::pace::Pace;
 use crate::core::driver::system::CertifiedBlock;
 use crate::core::driver::{CommittedBlock, DriverConfig, OutboxView, Output};
 use crate::core::machine::CommandOutcome;
@@ -53,6 +56,8 @@ struct Subscriber {
     node: NodeId,
     next_seq: u64,
     since: Tick,
+    /// When the last bundle went to it.
+    sent: Option<Tick>,
 }
 
 /// Our stream to one destination. Unacknowledged messages are kept in memory. The window bounds what
@@ -64,6 +69,8 @@ struct Outgoing {
     kept: VecDeque<Bytes>,
     nodes: Nodes,
     taken: u64,
+    /// Behind the last message that does not wait.
+    urgent: u64,
     /// One, or of a channel with anchors each of them that asks.
     subscribers: Vec<Subscriber>,
 }
@@ -74,9 +81,13 @@ impl Outgoing {
     }
 
     fn push(&mut self, message: Bytes) {
+        let waits = Message::may_wait(&message);
         self.nodes.push(message_hash(&message));
         self.kept.push_back(message);
         self.next_seq += 1;
+        if !waits {
+            self.urgent = self.next_seq;
+        }
     }
 
     fn drop_below(&mut self, seq: u64) {
@@ -104,6 +115,12 @@ struct Incoming {
     expected: InCursor,
     /// Cursor that the source has been told of, with a proof.
     told: u64,
+    /// When it was told so last in a request of its own.
+    proved: Option<Tick>,
+    /// When mail of it was last found to have come.
+    delivered: Option<Tick>,
+    /// Mail has come since then.
+    fresh: bool,
     target: usize,
     silent: u32,
     pulled: Option<Tick>,
@@ -133,7 +150,7 @@ impl Incoming {
 
     /// Leaves a source that is silent, or has not delivered in time what another replica has proved.
     /// Returns whether to ask the next one at once.
-    fn choose(&mut self, now: Tick, due: bool, has_room: bool, sources: &[NodeId]) -> bool {
+    fn choose(&mut self, now: Tick, due: bool, has_room: bool, pace: Pace, sources: &[NodeId]) -> bool {
         let expected = self.expected.next_seq;
         self.claim = self.claim.take().filter(|claim| claim.head > expected);
         self.silent += u32::from(due);
@@ -141,7 +158,7 @@ impl Incoming {
             if !has_room {
                 // It may have been delivered, and dropped here.
                 claim.since = now;
-            } else if now.0 >= claim.since.0 + DELIVER_WITHIN_MS {
+            } else if now.0 >= claim.since.0 + pace.within_ms(DELIVER_WITHIN_MS) {
                 let current = self.target % sources.len();
                 let proved = claim.node.take().and_then(|node| sources.iter().position(|known| *known == node));
                 self.target = proved.filter(|index| *index != current).unwrap_or(current + 1);
@@ -165,25 +182,40 @@ impl Incoming {
         source: GroupId,
         sources: &[NodeId],
         latest: Option<(&Certified, &Heads<'_>)>,
+        pace: Pace,
         out: &mut Vec<Output>,
     ) {
         self.pulled = Some(now);
         self.heard = self.heard.or(Some(now));
-        let proved = latest.and_then(|(latest, inbox)| {
+        let proved = latest.filter(|_| pace.ack_due(now, self.proved)).and_then(|(latest, inbox)| {
             let (leaf, path) = inbox.path_of(source)?;
             let certificate = latest.certificate.clone();
             (leaf.next_seq > 0).then_some(AckProof { version: 1, leaf, path, certificate })
         });
-        self.told = proved.as_ref().map_or(self.told, |proof| proof.leaf.next_seq);
+        if let Some(proof) = &proved {
+            (self.told, self.proved) = (proof.leaf.next_seq, Some(now));
+        }
         let next_seq = self.end(now);
         let message = PeerMessage::Pull { dest: config.group, node: config.node, next_seq, ack: proved };
         out.push(Output::Send { node: self.source(sources), group: source, message });
     }
 
     /// Asks one of the other replicas, in turn, whether it has more.
-    fn probe(&mut self, config: &DriverConfig, now: Tick, source: GroupId, sources: &[NodeId], out: &mut Vec<Output>) {
+    fn probe(
+        &mut self,
+        config: &DriverConfig,
+        now: Tick,
+        source: GroupId,
+        sources: &[NodeId],
+        pace: Pace,
+        out: &mut Vec<Output>,
+    ) {
+        if std::mem::take(&mut self.fresh) {
+            self.delivered = Some(now);
+        }
+        let every_ms = pace.probe_every_ms(PROBE_EVERY_MS, now, self.delivered);
         let others = sources.len() - 1;
-        if others == 0 || self.probed.is_some_and(|at| now.0 < at.0 + PROBE_EVERY_MS) {
+        if others == 0 || self.probed.is_some_and(|at| now.0 < at.0 + every_ms) {
             return;
         }
         self.probed = Some(now);
@@ -203,6 +235,8 @@ pub(super) struct Mailroom {
     handovers: Vec<Certified>,
     /// The group is sealed: it hears the beacon alone.
     still: bool,
+    /// When all streams were looked at for what waits.
+    looked: Option<Tick>,
 }
 
 /// The streams of one header. They are hashed when the first of them is to be proved, and not once for each: among many
@@ -238,11 +272,24 @@ struct Proofs<'a> {
     latest: &'a Certified,
     /// The streams of `latest`.
     outbox: Heads<'a>,
+    inbox: Heads<'a>,
 }
 
 impl<'a> Proofs<'a> {
     fn of(handovers: &'a [Certified], latest: &'a Certified) -> Self {
-        Self { handovers, latest, outbox: Heads::of(&latest.outbox) }
+        Self { handovers, latest, outbox: Heads::of(&latest.outbox), inbox: Heads::of(&latest.inbox) }
+    }
+
+    /// How far a stream is certified by now.
+    fn certified(&self, dest: GroupId) -> u64 {
+        self.outbox.leaf_of(dest).map_or(0, |leaf| leaf.next_seq)
+    }
+
+    /// What was taken of a source's mail, under the latest certificate.
+    fn taken(&self, source: GroupId) -> Option<AckProof> {
+        let (leaf, path) = self.inbox.path_of(source)?;
+        let certificate = self.latest.certificate.clone();
+        (leaf.next_seq > 0).then_some(AckProof { version: 1, leaf, path, certificate })
     }
 
     /// The head of a stream beyond a sequence number that a receiver who has everything before it can judge: by the first
@@ -396,9 +443,11 @@ impl Mailroom {
         committees: &Book,
         out: &mut Vec<Output>,
     ) {
+        let pace = Pace::of(committees.groups().count());
         let (proofs, inbox) = (Proofs::of(&self.handovers, latest), Heads::of(&latest.inbox));
+        let round = Round { config, now, pace, looks: false, proofs: &proofs };
         for (dest, stream) in &mut self.outgoing {
-            serve(config, *dest, stream, &proofs, out);
+            round.serve(*dest, stream, out);
         }
         for leaf in latest.inbox.iter().filter(|leaf| !self.still || leaf.peer == GroupId::BEACON) {
             if !stand.fetches(config, committees, leaf.peer) {
@@ -408,9 +457,28 @@ impl Mailroom {
             if sources.is_empty() {
                 continue;
             }
-            if let Some(stream) = self.incoming.get_mut(&leaf.peer).filter(|stream| leaf.next_seq > stream.told) {
-                stream.pull(config, now, leaf.peer, sources, Some((latest, &inbox)), out);
+            let news = |stream: &&mut Incoming| leaf.next_seq > stream.told && pace.ack_due(now, stream.proved);
+            if let Some(stream) = self.incoming.get_mut(&leaf.peer).filter(news) {
+                stream.pull(config, now, leaf.peer, sources, Some((latest, &inbox)), pace, out);
             }
+        }
+    }
+
+    /// Looks at all streams, where mail waits, and sends what has waited long enough.
+    pub(super) fn serve_waiting(
+        &mut self,
+        config: &DriverConfig,
+        now: Tick,
+        latest: Option<&Certified>,
+        committees: &Book,
+        out: &mut Vec<Output>,
+    ) {
+        let pace = Pace::of(committees.groups().count());
+        let Some(latest) = latest.filter(|_| pace.look_due(now, self.looked)) else { return };
+        self.looked = Some(now);
+        let round = Round { config, now, pace, looks: true, proofs: &Proofs::of(&self.handovers, latest) };
+        for (dest, stream) in &mut self.outgoing {
+            round.serve(*dest, stream, out);
         }
     }
 
@@ -431,10 +499,13 @@ impl Mailroom {
         out.push(Output::Send { node, group: dest, message });
         let stream = self.outgoing.entry(dest).or_default();
         let anchors = committees.anchors(dest, config.group).unwrap_or_default();
+        let sent = stream.subscribers.iter().find(|known| known.node == node).and_then(|known| known.sent);
         stream.subscribers.retain(|known| known.node != node && anchors.contains(&known.node));
-        stream.subscribers.push(Subscriber { node, next_seq: next_seq.max(stream.first_kept), since: now });
+        stream.subscribers.push(Subscriber { node, next_seq: next_seq.max(stream.first_kept), since: now, sent });
         if let Some(latest) = latest {
-            serve(config, dest, stream, &Proofs::of(&self.handovers, latest), out);
+            let pace = Pace::of(committees.groups().count());
+            let round = Round { config, now, pace, looks: false, proofs: &Proofs::of(&self.handovers, latest) };
+            round.serve(dest, stream, out);
         }
     }
 
@@ -559,7 +630,7 @@ impl Mailroom {
             && proof.leaf.peer == config.group
             && (committee.index_of(from).is_some() || committees.speaks_for(header.group, from))
             && proof.path.leads_to(&proof.leaf.hash(), &header.outbox_root)
-            && proof.certificate.verify(committee).is_ok();
+            && config.checked.verify(&proof.certificate, committee).is_ok();
         if holds {
             stream.claim = Some(Claim { head: proof.leaf.next_seq, node: Some(from), since: now });
         }
@@ -579,9 +650,10 @@ impl Mailroom {
             return None;
         }
         let mut lookup = |group: GroupId, hash: Hash32| committees.named(group, &hash).cloned();
-        match bundle.check(&mut lookup) {
+        match bundle.check_once(&mut lookup, Some(&config.checked)) {
             Ok(()) => {
                 (_, stream.expected) = bundle.follow(stream.expected.clone()).ok()?;
+                stream.fresh = true;
                 Some(bundle)
             }
             Err(Reject::CommitteeUnknown) => {
@@ -608,7 +680,7 @@ impl Mailroom {
             return false;
         }
         let mut lookup = |group: GroupId, hash: Hash32| committees.named(group, &hash).cloned();
-        if proof.check(config.group, &mut lookup).is_err() {
+        if proof.check_once(config.group, &mut lookup, Some(&config.checked)).is_err() {
             return false;
         }
         stream.taken = proof.leaf.next_seq;
@@ -630,6 +702,7 @@ impl Mailroom {
         let writes = |source: GroupId| config.group != GroupId::BEACON || source.kind() == Some(GroupKind::Channel);
         let inbox = Heads::of(latest.map_or(&[][..], |latest| &latest.inbox[..]));
         let latest = latest.map(|latest| (latest, &inbox));
+        let pace = Pace::of(committees.groups().count());
         for source in committees.groups() {
             let sources = committees.sources(config.group, *source);
             let fetches = writes(*source) && stand.fetches(config, committees, *source);
@@ -639,21 +712,50 @@ impl Mailroom {
             }
             let stream = self.incoming.entry(*source).or_default();
             let due = stream.pulled.is_none_or(|at| now.0 >= at.0 + PULL_EVERY_MS);
-            if stream.choose(now, due, has_room, sources) || due {
-                stream.pull(config, now, *source, sources, latest, out);
+            if stream.choose(now, due, has_room, pace, sources) || due {
+                stream.pull(config, now, *source, sources, latest, pace, out);
             }
-            stream.probe(config, now, *source, sources, out);
+            stream.probe(config, now, *source, sources, pace, out);
         }
     }
 }
 
-/// Sends what is certified and not sent yet.
-fn serve(config: &DriverConfig, dest: GroupId, stream: &mut Outgoing, proofs: &Proofs<'_>, out: &mut Vec<Output>) {
-    let mut subscribers = std::mem::take(&mut stream.subscribers);
-    for subscriber in &mut subscribers {
-        serve_one(config, dest, stream, subscriber, proofs, out);
+/// One time that mail is sent: with a certificate, for a request, or since it has waited.
+struct Round<'a> {
+    config: &'a DriverConfig,
+    now: Tick,
+    pace: Pace,
+    /// All streams are looked at.
+    looks: bool,
+    proofs: &'a Proofs<'a>,
+}
+
+impl Round<'_> {
+    /// Sends what is certified, not sent yet, and does not wait.
+    fn serve(&self, dest: GroupId, stream: &mut Outgoing, out: &mut Vec<Output>) {
+        let mut subscribers = std::mem::take(&mut stream.subscribers);
+        for subscriber in subscribers.iter_mut().filter(|subscriber| !self.waits(dest, stream, subscriber)) {
+            let before = subscriber.next_seq;
+            serve_one(self.config, dest, stream, subscriber, self.proofs, out);
+            if self.pace.holds() && subscriber.next_seq > before {
+                subscriber.sent = Some(self.now);
+                // What was taken comes under the certificate that the mail came under, which need not be checked again.
+                let message = self.proofs.taken(dest).map(PeerMessage::Ack);
+                out.extend(message.map(|message| Output::Send { node: subscriber.node, group: dest, message }));
+            }
+        }
+        stream.subscribers = subscribers;
     }
-    stream.subscribers = subscribers;
+
+    /// Whether there is nothing that a subscriber is sent by now.
+    fn waits(&self, dest: GroupId, stream: &Outgoing, subscriber: &Subscriber) -> bool {
+        if !self.pace.holds() {
+            return false;
+        }
+        let waiting = self.proofs.certified(dest).saturating_sub(subscriber.next_seq);
+        let urgent = stream.urgent > subscriber.next_seq;
+        waiting == 0 || (!urgent && !self.pace.bundle_due(self.now, subscriber.sent, self.looks, waiting))
+    }
 }
 
 fn serve_one(

@@ -4,7 +4,7 @@
 //! from what peers repeat. It decides what to propose and whom to tell; the host carries it out.
 //! `port` is what goes in and comes out, `system` what it starts from, `attest` decides which blocks are
 //! signed, `certify` gathers signatures, `audit` shows the beacon what is done, `hear` takes what peers say, `mail` serves and
-//! pulls streams, `border` says who carries them, `evidence` brings proofs of double votes into state and to the beacon, `batch`
+//! pulls streams, `pace` says how often, `border` says who carries them, `evidence` brings proofs of double votes into state and to the beacon, `batch`
 //! fills entries, `seal` stands still for a change of the layout, `jobs` brings what is said of such changes to the beacon.
 //! What nodes tell the beacon, whoever they are, comes in by `hear`.
 
@@ -18,6 +18,7 @@ mod evidence;
 mod hear;
 mod jobs;
 mod mail;
+mod pace;
 mod port;
 mod ready;
 mod seal;
@@ -249,6 +250,7 @@ impl GroupDriver {
             let (stand, has_room) = (self.stand(), !self.leads || self.batcher.has_room_for_bundle());
             self.mailroom.pull(&self.config, stand, now, has_room, self.certifier.latest(), &self.committees, out);
         }
+        self.mailroom.serve_waiting(&self.config, now, self.certifier.latest(), &self.committees, out);
         self.watch_border(now, out);
         self.mailroom.expire(now);
         if let Some(installed) = self.unproved {

@@ -10,6 +10,7 @@ use cross_shard::InCursor;
 use cross_shard::stream::StreamLeaf;
 use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
+use ledger::checked::Checked;
 use ledger::crypto::SecretKey;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
@@ -43,6 +44,8 @@ pub struct DriverConfig {
     pub checkpoint_every: u64,
     /// How far replicas check what others did.
     pub verify: VerifyMode,
+    /// Certificates that this replica has found to hold; its machine goes by the same memory.
+    pub checked: Checked,
 }
 
 /// A block after it was persisted.
@@ -60,7 +63,7 @@ pub struct CommittedBlock {
     pub outbox: Vec<StreamLeaf>,
     /// Cursors of its incoming streams, as its header commits to them.
     pub inbox: Vec<StreamLeaf>,
-    /// The same cursors with all that mail is followed by.
+    /// Cursors with all that mail is followed by: those that it has moved at least.
     pub cursors: Vec<(GroupId, InCursor)>,
     /// Signatures to check before it is attested.
     pub to_verify: Arc<Vec<ParsedTx>>,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ledger::Committee;
+use ledger::checked::Checked;
 use ledger::genesis::VerifyMode;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, NodeId};
@@ -19,6 +20,7 @@ pub(super) fn config(node: u32) -> DriverConfig {
         pipeline: 1,
         checkpoint_every: 10,
         verify: VerifyMode::Ingest,
+        checked: Checked::default(),
     }
 }
 

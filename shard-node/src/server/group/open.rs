@@ -292,6 +292,7 @@ impl OpenGroup {
                 pipeline: PIPELINE,
                 checkpoint_every: CHECKPOINT_EVERY_BLOCKS,
                 verify: context.verify,
+                checked: share.checked.clone(),
             }),
             leader: None,
             leads: false,
