@@ -10,6 +10,8 @@
 
 pub mod evidence;
 pub mod flows;
+mod legacy;
+mod lines;
 pub mod quarantine;
 pub mod report;
 pub mod status;
@@ -121,6 +123,26 @@ pub enum Flaw {
         /// What the peer says it has from the group.
         imported: u128,
     } = 3,
+    /// What shards began with of an asset, as far as they have shown it, is not what those left that were cut or joined
+    /// into them.
+    Inherited {
+        /// The asset.
+        asset: AssetId,
+        /// What was left to them, together.
+        left: u128,
+        /// What they began with, together.
+        opened: u128,
+    } = 4,
+    /// All mail was taken, and shards that came from each other have together not given what all shards have from them.
+    /// The finding is of the one of the lowest number. Amounts are counted modulo 2^128.
+    LineDiffers {
+        /// The asset.
+        asset: AssetId,
+        /// What they say they have given to shards.
+        exported: u128,
+        /// What shards say they have from them.
+        imported: u128,
+    } = 5,
 }
 
 impl Flaw {
@@ -132,6 +154,8 @@ impl Flaw {
             Self::Discontinuous { .. } => "discontinuous",
             Self::OtherMail { .. } => "other_mail",
             Self::FlowsDiffer { .. } => "flows_differ",
+            Self::Inherited { .. } => "inherited",
+            Self::LineDiffers { .. } => "line_differs",
         }
     }
 
@@ -149,6 +173,13 @@ impl Flaw {
             Self::FlowsDiffer { peer, asset, exported, imported } => {
                 format!("it has given {exported} of asset {asset} to {peer}, which has {imported} from it")
             }
+            Self::Inherited { asset, left, opened } => {
+                format!("shards were left {left} of asset {asset} by those they came from, and began with {opened}")
+            }
+            Self::LineDiffers { asset, exported, imported } => format!(
+                "with all shards that it was cut or joined into or with it has given {exported} of asset {asset}, and shards \
+                 have {imported} from them"
+            ),
         }
     }
 }
@@ -210,6 +241,8 @@ fn same(one: &Flaw, other: &Flaw) -> bool {
         Flaw::Discontinuous { asset, .. } => (1, None, Some(asset)),
         Flaw::OtherMail { peer } => (2, Some(peer), None),
         Flaw::FlowsDiffer { peer, asset, .. } => (3, Some(peer), Some(asset)),
+        Flaw::Inherited { asset, .. } => (4, None, Some(asset)),
+        Flaw::LineDiffers { asset, .. } => (5, None, Some(asset)),
     };
     about(one) == about(other)
 }
@@ -218,7 +251,9 @@ fn same(one: &Flaw, other: &Flaw) -> bool {
 pub(crate) fn forget(view: &mut View<'_>, group: GroupId) {
     let about = |flaw: &Flaw| match flaw {
         Flaw::OtherMail { peer } | Flaw::FlowsDiffer { peer, .. } => *peer == group,
-        Flaw::Unbalanced { .. } | Flaw::Discontinuous { .. } => false,
+        Flaw::Unbalanced { .. } | Flaw::Discontinuous { .. } | Flaw::Inherited { .. } | Flaw::LineDiffers { .. } => {
+            false
+        }
     };
     for finding in findings(view).into_iter().filter(|found| found.group == group || about(&found.flaw)) {
         registry::remove(view, finding_key(finding.number));

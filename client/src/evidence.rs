@@ -5,6 +5,8 @@
 //! committee was the group's is the word of a group that keeps the proof, under a header that its own committee
 //! certified; whose committee that is, for [`crate::descent`]. Pure.
 
+use std::io::{Read, Result as IoResult, Write};
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::ballot::BallotError;
 use ledger::evidence::EVIDENCE_VERSION;
@@ -15,18 +17,20 @@ use ledger::{
     Certificate, ClusterId, Committee, Evidence, GroupId, GroupKind, Hash32, Header, Height, NodeId, TimeMs, schema,
 };
 
-use crate::descent::{Descent, FoundedProof, Handover};
+use crate::descent::{BornProof, Descent, FoundedProof, Handover};
 use crate::proof::{PROOF_BYTES_MAX, ProofError, tree_prefix};
 
 /// First bytes of such a file.
 pub const EVIDENCE_MAGIC: &[u8; 8] = b"SEAMEVID";
-/// Version written into new files.
+/// Version of files of a group that the genesis names or the beacon has founded.
 pub const EVIDENCE_FORMAT: u8 = 1;
+/// Version of files of a shard that others were cut or joined into: with the proof of its birth.
+pub const EVIDENCE_OF_BORN: u8 = 2;
 
 /// A proof that a member has voted twice, and what it follows from.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvidenceFile {
-    /// Format version, [`EVIDENCE_FORMAT`].
+    /// Format version, [`EVIDENCE_OF_BORN`] with a proof of a birth, [`EVIDENCE_FORMAT`] without.
     pub version: u8,
     /// The two ballots, as a group keeps them.
     pub evidence: Evidence,
@@ -42,6 +46,43 @@ pub struct EvidenceFile {
     pub handovers: Vec<Handover>,
     /// What proves the first committee of a group that the genesis does not name. Its nodes leave it out.
     pub founded: Option<FoundedProof>,
+    /// What proves the first committee and the prefix of a shard that the genesis does not name. Its nodes leave it out.
+    pub born: Option<BornProof>,
+}
+
+impl BorshSerialize for EvidenceFile {
+    fn serialize<W: Write>(&self, writer: &mut W) -> IoResult<()> {
+        let Self { version, evidence, accused, path, certificate, committee, handovers, founded, born } = self;
+        version.serialize(writer)?;
+        evidence.serialize(writer)?;
+        accused.serialize(writer)?;
+        path.serialize(writer)?;
+        certificate.serialize(writer)?;
+        committee.serialize(writer)?;
+        handovers.serialize(writer)?;
+        founded.serialize(writer)?;
+        if *version >= EVIDENCE_OF_BORN { born.serialize(writer) } else { Ok(()) }
+    }
+}
+
+impl BorshDeserialize for EvidenceFile {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> IoResult<Self> {
+        let version = u8::deserialize_reader(reader)?;
+        Ok(Self {
+            version,
+            evidence: Evidence::deserialize_reader(reader)?,
+            accused: Committee::deserialize_reader(reader)?,
+            path: TreeProof::deserialize_reader(reader)?,
+            certificate: Certificate::deserialize_reader(reader)?,
+            committee: Committee::deserialize_reader(reader)?,
+            handovers: Vec::deserialize_reader(reader)?,
+            founded: Option::deserialize_reader(reader)?,
+            born: match version >= EVIDENCE_OF_BORN {
+                true => Option::deserialize_reader(reader)?,
+                false => None,
+            },
+        })
+    }
 }
 
 /// What a file has shown.
@@ -105,6 +146,17 @@ impl EvidenceFileError {
 }
 
 impl EvidenceFile {
+    /// The same file with what proves the birth of the shard that keeps the evidence.
+    #[must_use]
+    pub fn with_born(self, born: BornProof) -> Self {
+        Self { version: EVIDENCE_OF_BORN, born: Some(born), ..self }
+    }
+
+    /// The version that knows what is in it.
+    const fn own_version(&self) -> u8 {
+        if self.born.is_some() { EVIDENCE_OF_BORN } else { EVIDENCE_FORMAT }
+    }
+
     /// The bytes of a file: magic, then the encoding.
     #[must_use]
     pub fn to_file(&self) -> Vec<u8> {
@@ -132,8 +184,8 @@ impl EvidenceFile {
 /// # Errors
 /// [`EvidenceFileError`] names the first thing that does not hold.
 pub fn verify(file: &EvidenceFile, genesis: &Genesis) -> Result<VerifiedEvidence, EvidenceFileError> {
-    let EvidenceFile { evidence, accused, path, certificate, committee, handovers, founded, .. } = file;
-    if file.version != EVIDENCE_FORMAT || evidence.version != EVIDENCE_VERSION {
+    let EvidenceFile { evidence, accused, path, certificate, committee, handovers, founded, born, .. } = file;
+    if file.version != file.own_version() || evidence.version != EVIDENCE_VERSION {
         return Err(EvidenceFileError::Malformed("unknown version".to_owned()));
     }
     let (cluster, header) = (genesis.cluster_id(), &certificate.header);
@@ -141,10 +193,10 @@ pub fn verify(file: &EvidenceFile, genesis: &Genesis) -> Result<VerifiedEvidence
         return Err(EvidenceFileError::OtherCluster { found: header.cluster, expected: cluster });
     }
     let node = evidence.proof.verify(&cluster, accused)?;
-    let descent = Descent { committee, handovers, founded: founded.as_ref(), born: None };
+    let descent = Descent { committee, handovers, founded: founded.as_ref(), born: born.as_ref() };
     descent.check(header, genesis).map_err(EvidenceFileError::Committee)?;
     certificate.verify(committee).map_err(|error| EvidenceFileError::Committee(error.into()))?;
-    check_path(header, genesis, evidence, path)?;
+    check_path(header, genesis, born.as_ref(), evidence, path)?;
     Ok(VerifiedEvidence {
         cluster,
         node,
@@ -161,16 +213,15 @@ pub fn verify(file: &EvidenceFile, genesis: &Genesis) -> Result<VerifiedEvidence
 fn check_path(
     header: &Header,
     genesis: &Genesis,
+    born: Option<&BornProof>,
     evidence: &Evidence,
     path: &TreeProof,
 ) -> Result<(), EvidenceFileError> {
     let failed = |cause: &str| EvidenceFileError::NotInState(cause.to_owned());
     let ballot = &evidence.proof.first.ballot;
     let owned = match header.group.kind() {
-        Some(GroupKind::Shard) if header.layout_version != genesis.layout.version => {
-            return Err(failed("the block goes by a layout that the genesis does not hold"));
-        }
-        Some(GroupKind::Shard) => genesis.layout.prefix_of(header.group),
+        // What a shard owns it owns for all its life, in whatever layout: by the genesis, or by the proof of its birth.
+        Some(GroupKind::Shard) => genesis.layout.prefix_of(header.group).or_else(|| born.map(|born| born.leaf.prefix)),
         Some(GroupKind::Beacon | GroupKind::Channel) => Some(layout::BitPrefix::ALL),
         None => None,
     };

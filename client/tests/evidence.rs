@@ -5,29 +5,39 @@
 mod support;
 
 use client::EvidenceFile;
-use client::evidence::{EVIDENCE_FORMAT, EVIDENCE_MAGIC, state_key, verify};
+use client::evidence::{EVIDENCE_FORMAT, EVIDENCE_MAGIC, EVIDENCE_OF_BORN, state_key, verify};
 use client::proof::tree_prefix;
 use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind};
 use ledger::evidence::EVIDENCE_VERSION;
 use ledger::genesis::Genesis;
 use ledger::tree::{StateTree, value_hash};
 use ledger::*;
-use support::{GROUP, certify, committee, genesis, header_of, node_key};
+use support::{CHILD, GROUP, born, certify, committee, genesis, header_of, node_key};
 
-/// The committee of [`GROUP`], under the engine in which members vote.
-fn voters() -> Committee {
-    Committee::of(Engine::Bft, GROUP, Incarnation(0), Epoch(0), committee(GROUP, 0).members)
+/// The committee of a group, under the engine in which members vote.
+fn voters_of(group: GroupId) -> Committee {
+    Committee::of(Engine::Bft, group, Incarnation(0), Epoch(0), committee(group, 0).members)
 }
 
-/// Node 2 has prevoted two values, which this group keeps.
+fn voters() -> Committee {
+    voters_of(GROUP)
+}
+
+/// Node 2 has prevoted two values in [`GROUP`], which this group keeps.
 fn kept_by(genesis: &Genesis, group: GroupId) -> EvidenceFile {
+    let owned = genesis.layout.prefix_of(group).unwrap_or(layout::BitPrefix::ALL);
+    kept_of(genesis, GROUP, (group, owned))
+}
+
+/// Node 2 has prevoted two values in a group, which one that owns this part of the tree keeps.
+fn kept_of(genesis: &Genesis, of: GroupId, (group, owned): (GroupId, layout::BitPrefix)) -> EvidenceFile {
     let vote = |value: u8| {
         let ballot = Ballot {
             version: BALLOT_VERSION,
             cluster: genesis.cluster_id(),
-            group: GROUP,
+            group: of,
             incarnation: Incarnation(0),
-            committee: voters().hash(),
+            committee: voters_of(of).hash(),
             index: 12,
             round: 1,
             kind: BallotKind::Prevote,
@@ -38,7 +48,6 @@ fn kept_by(genesis: &Genesis, group: GroupId) -> EvidenceFile {
     };
     let proof = Equivocation::of(vote(1), vote(2)).unwrap();
     let evidence = Evidence { version: EVIDENCE_VERSION, height: Height(7), time_ms: TimeMs(9), proof };
-    let owned = genesis.layout.prefix_of(group).unwrap_or(layout::BitPrefix::ALL);
     let position = schema::tree_position(&state_key(owned, &evidence)).unwrap();
     let mut tree = StateTree::new(tree_prefix(owned).unwrap());
     tree.apply([(position, Some(value_hash(&borsh::to_vec(&evidence).unwrap())))]).unwrap();
@@ -47,12 +56,13 @@ fn kept_by(genesis: &Genesis, group: GroupId) -> EvidenceFile {
     EvidenceFile {
         version: EVIDENCE_FORMAT,
         evidence,
-        accused: voters(),
+        accused: voters_of(of),
         path,
         certificate: certify(header, 0, &[1, 3]),
         committee: committee(group, 0),
         handovers: Vec::new(),
         founded: None,
+        born: None,
     }
 }
 
@@ -71,6 +81,43 @@ fn evidence_is_judged_by_the_genesis_alone_whoever_keeps_it() {
     }
 }
 
+/// A shard that another one was cut into is proved by the beacon's word on its birth, and owns what that says.
+#[test]
+fn evidence_of_a_shard_that_was_cut_off_is_judged_by_the_proof_of_its_birth() {
+    let genesis = genesis();
+    let owned = genesis.layout.prefix_of(GROUP).unwrap().child(false);
+    let bare = kept_of(&genesis, CHILD, (CHILD, owned));
+    assert_eq!(code(&bare, &genesis), "evidence_committee", "nothing proves its beginning");
+    let good = EvidenceFile::from_file(&bare.clone().with_born(born(&genesis)).to_file()).unwrap();
+    assert_eq!(good.version, EVIDENCE_OF_BORN);
+    let verified = verify(&good, &genesis).unwrap();
+    assert_eq!((verified.node, verified.kept_by), (NodeId(2), CHILD));
+    let with = |change: fn(&mut EvidenceFile)| {
+        let mut file = good.clone();
+        change(&mut file);
+        code(&file, &genesis)
+    };
+    assert_eq!(with(|file| file.version = EVIDENCE_FORMAT), "evidence_malformed");
+    assert_eq!(with(|file| file.born.as_mut().unwrap().leaf.group = GROUP), "evidence_committee");
+    assert_eq!(with(|file| file.born.as_mut().unwrap().certificate.signatures.clear()), "evidence_committee");
+    assert_eq!(with(|file| file.born = None), "evidence_malformed");
+    // What its sibling owns is not what it does.
+    let other = kept_of(&genesis, CHILD, (CHILD, genesis.layout.prefix_of(GROUP).unwrap().child(true)));
+    assert_eq!(code(&other.with_born(born(&genesis)), &genesis), "evidence_not_in_state");
+    // A group of the genesis did not begin later.
+    assert_eq!(code(&kept_by(&genesis, GROUP).with_born(born(&genesis)), &genesis), "evidence_committee");
+}
+
+/// What a shard certifies after the layout has changed is judged as before: its prefix stays.
+#[test]
+fn evidence_holds_in_whatever_layout_the_block_stands() {
+    let genesis = genesis();
+    let mut file = kept_by(&genesis, GROUP);
+    file.certificate.header.layout_version = LayoutVersion(9);
+    file.certificate = certify(file.certificate.header, 0, &[1, 3]);
+    assert_eq!(code(&file, &genesis), "holds");
+}
+
 #[test]
 fn altered_evidence_is_refused_with_its_code() {
     let genesis = genesis();
@@ -81,7 +128,7 @@ fn altered_evidence_is_refused_with_its_code() {
         code(&file, &genesis)
     };
     assert_eq!(with(|_| ()), "holds");
-    assert_eq!(with(|file| file.version = 2), "evidence_malformed");
+    assert_eq!(with(|file| file.version = EVIDENCE_OF_BORN), "evidence_malformed");
     assert_eq!(with(|file| file.evidence.version = 2), "evidence_malformed");
     assert_eq!(with(|file| file.evidence.proof.second = file.evidence.proof.first), "ballots_agree");
     assert_eq!(with(|file| file.evidence.proof.first.ballot.round = 0), "ballots_agree");

@@ -17,12 +17,12 @@ use cross_shard::stream::StreamLeaf;
 use ledger::flow::FlowLine;
 use ledger::hash::Hash32;
 use ledger::header::Header;
-use ledger::ids::{AssetId, GroupId, GroupKind, Height};
+use ledger::ids::{AssetId, GroupId, GroupKind, Height, LayoutVersion};
 use ledger::machine::BlockContext;
 use ledger::view::View;
 
 use crate::audit::trail::{self, Trail};
-use crate::audit::{AUDIT_VERSION, Flaw, note};
+use crate::audit::{AUDIT_VERSION, Flaw, legacy, lines, note};
 use crate::jobs::commit;
 use crate::registry;
 
@@ -109,6 +109,7 @@ impl StreamEnd {
 const SUMS: &[u8] = b"audit-sums/";
 const SENT: &[u8] = b"audit-sent/";
 const TOOK: &[u8] = b"audit-took/";
+const LAYOUT: &[u8] = b"audit-layout/";
 
 /// Key of [`AssetSums`].
 #[must_use]
@@ -128,6 +129,17 @@ pub fn took_key(dest: GroupId, source: GroupId) -> Vec<u8> {
     registry::key(TOOK, &[&dest.0.to_be_bytes(), &source.0.to_be_bytes()])
 }
 
+/// Key of the layout that a group went by at the end of what is audited of it: a [`LayoutVersion`].
+#[must_use]
+pub fn layout_key(group: GroupId) -> Vec<u8> {
+    registry::key(LAYOUT, &[&group.0.to_be_bytes()])
+}
+
+/// The layout that a group went by at the end of what is audited of it; the first one where nothing else was seen.
+pub(crate) fn layout_of(view: &mut View<'_>, group: GroupId) -> LayoutVersion {
+    view.load(&layout_key(group)).unwrap_or(LayoutVersion(1))
+}
+
 /// What a shard says of all its assets, by asset.
 pub fn sums(view: &mut View<'_>, group: GroupId) -> Vec<AssetSums> {
     let prefix = registry::key(SUMS, &[&group.0.to_be_bytes()]);
@@ -136,18 +148,23 @@ pub fn sums(view: &mut View<'_>, group: GroupId) -> Vec<AssetSums> {
 
 /// Adds the lines of a trail. Says whether one of them shows that the group broke the rules.
 pub(crate) fn add(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> bool {
-    let group = trail.certificate.header.group;
+    let last = &trail.certificate.header;
+    let group = last.group;
     let born = commit::born(view, group).is_some();
+    let mut begun: Vec<(AssetId, u128)> = Vec::new();
     let mut touched: BTreeMap<AssetId, AssetSums> = BTreeMap::new();
     let mut flaws = Vec::new();
     for header in trail.all() {
         for line in &header.value_flow {
             let sums = touched.entry(line.asset).or_insert_with(|| {
                 let known = view.load(&sums_key(group, &line.asset));
-                known.unwrap_or_else(|| AssetSums {
+                known.unwrap_or_else(|| {
                     // What its parents left it: their headers say how much that was together, not of each half.
-                    closing: if born { line.opening } else { 0 },
-                    ..AssetSums::new(group, line.asset)
+                    let closing = if born { line.opening } else { 0 };
+                    if born {
+                        begun.push((line.asset, line.opening));
+                    }
+                    AssetSums { closing, ..AssetSums::new(group, line.asset) }
                 })
             });
             flaws.extend(sums.add(line).map(|flaw| (header.height, flaw)));
@@ -156,6 +173,7 @@ pub(crate) fn add(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> bool
     for (asset, sums) in touched {
         registry::put(view, sums_key(group, &asset), &sums);
     }
+    legacy::note_begun(view, at, last, &begun);
     let flawed = !flaws.is_empty();
     for (height, flaw) in flaws {
         note(view, at, group, height, flaw);
@@ -168,6 +186,9 @@ pub(crate) fn add(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> bool
 pub(crate) fn keep_streams(view: &mut View<'_>, at: &BlockContext, trail: &Trail) {
     let header = &trail.certificate.header;
     let group = header.group;
+    if layout_of(view, group) != header.layout_version {
+        registry::put(view, layout_key(group), &header.layout_version);
+    }
     let sent = trail.outbox.iter().map(|leaf| (leaf, leaf.peer, group));
     let took = trail.inbox.iter().map(|leaf| (leaf, group, leaf.peer));
     for (leaf, dest, source) in sent.chain(took) {
@@ -188,14 +209,14 @@ pub(crate) fn keep_streams(view: &mut View<'_>, at: &BlockContext, trail: &Trail
 }
 
 /// How far a group is audited, where the header is the last one that was shown, of whichever group.
-fn height_of(view: &mut View<'_>, group: GroupId, shown: &Header) -> Height {
+pub(crate) fn height_of(view: &mut View<'_>, group: GroupId, shown: &Header) -> Height {
     if group == shown.group {
         return shown.height;
     }
     trail::audited(view, group).map(|audit| audit.height).unwrap_or_default()
 }
 
-/// The other ends of the streams into a group, by source.
+/// One of the two ends of all streams into a group, by source.
 fn ends(view: &mut View<'_>, family: &[u8], dest: GroupId) -> BTreeMap<GroupId, StreamEnd> {
     let prefix = registry::key(family, &[&dest.0.to_be_bytes()]);
     let found: Vec<(Vec<u8>, StreamEnd)> = registry::family(view, &prefix);
@@ -203,12 +224,23 @@ fn ends(view: &mut View<'_>, family: &[u8], dest: GroupId) -> BTreeMap<GroupId, 
     found.into_iter().filter_map(|(key, end)| Some((source(&key)?, end))).collect()
 }
 
-/// Whether a group has taken all that was sent to it, by what is audited. The beacon moves no value and votes on none.
+/// How far each stream into a group was sent and taken, by source, by what is audited. Without the beacon's, which moves no
+/// value and votes on none.
+pub(crate) fn streams(view: &mut View<'_>, group: GroupId) -> BTreeMap<GroupId, (u64, u64)> {
+    let mut streams: BTreeMap<GroupId, (u64, u64)> = BTreeMap::new();
+    for (source, end) in ends(view, SENT, group) {
+        streams.entry(source).or_default().0 = end.next_seq;
+    }
+    for (source, end) in ends(view, TOOK, group) {
+        streams.entry(source).or_default().1 = end.next_seq;
+    }
+    streams.remove(&GroupId::BEACON);
+    streams
+}
+
+/// Whether a group has taken all that was sent to it, by what is audited.
 fn drained(view: &mut View<'_>, group: GroupId) -> bool {
-    let (sent, took) = (ends(view, SENT, group), ends(view, TOOK, group));
-    let sources: BTreeSet<GroupId> = sent.keys().chain(took.keys()).copied().collect();
-    let next = |ends: &BTreeMap<GroupId, StreamEnd>, source: &GroupId| ends.get(source).map_or(0, |end| end.next_seq);
-    sources.iter().filter(|source| **source != GroupId::BEACON).all(|source| next(&sent, source) == next(&took, source))
+    streams(view, group).values().all(|(sent, took)| sent == took)
 }
 
 /// The shards that a group has ever written to or heard of.
@@ -225,11 +257,14 @@ pub(crate) fn peers(view: &mut View<'_>, group: GroupId) -> BTreeSet<GroupId> {
 /// Compares what a shard and its peers say of each other, if nothing is in flight; `shown` is the last header that was
 /// shown, of whichever group. Says whether all peers were compared.
 ///
-/// Once shards were cut or joined, nothing is: what was on its way to a shard that is gone is counted as given to that one,
-/// and has come to another one.
+/// Once shards were cut or joined, whole lines of them are ([`lines`]): what was on its way to a shard that is gone is
+/// counted as given to that one, and has come to another one.
 pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, group: GroupId, shown: &Header) -> bool {
-    let reshaped = registry::layout(view).is_none_or(|layout| !layout.lineage.is_empty());
-    if reshaped || !drained(view, group) {
+    let Some(layout) = registry::layout(view) else { return false };
+    if !layout.lineage.is_empty() {
+        return lines::compare(view, at, layout, group, shown);
+    }
+    if !drained(view, group) {
         return false;
     }
     let own: BTreeMap<AssetId, AssetSums> = sums(view, group).into_iter().map(|sums| (sums.asset, sums)).collect();

@@ -1,12 +1,13 @@
 //! What the beacon shows of the audit: how far each group is, what is in flight, what was found, and who is held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::ids::{AssetId, GroupId, GroupKind};
 use ledger::view::View;
 
 use crate::audit::flows::{self, AssetSums};
+use crate::audit::lines::Lines;
 use crate::audit::quarantine::{self, DivergentMark, Quarantine};
 use crate::audit::{AUDIT_VERSION, Finding, GroupAudit, findings, trail};
 use crate::limits::AUDIT_TRANSITS_MAX;
@@ -24,7 +25,8 @@ pub struct GroupState {
 }
 
 /// What one shard has given to another, by what is audited, where the two do not say the same: it is on its way, or one of
-/// them is audited further.
+/// them is audited further. A shard that was cut or joined stands for all that came from each other, by the lowest number;
+/// what they have given is shown as one amount, to all shards together (`to` is `from`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Transit {
     /// Who has given.
@@ -114,19 +116,31 @@ pub fn alarms(view: &mut View<'_>) -> Vec<String> {
 
 /// What shards say differently of each other at present.
 fn transits(view: &mut View<'_>, groups: &[GroupId]) -> Vec<Transit> {
-    let shards = groups.iter().copied().filter(|group| group.kind() == Some(GroupKind::Shard));
-    let all: Vec<AssetSums> = shards.flat_map(|group| flows::sums(view, group)).collect();
+    let layout = registry::layout(view);
+    let lines = layout.as_ref().map(Lines::of).unwrap_or_default();
+    let retired = layout.iter().flat_map(|layout| layout.lineage.iter().map(|entry| entry.group));
+    let shards: BTreeSet<GroupId> = groups.iter().copied().chain(retired).filter(is_shard).collect();
+    let all: Vec<AssetSums> = shards.into_iter().flat_map(|group| flows::sums(view, group)).collect();
+    let place = |from: GroupId, to: GroupId, asset: AssetId| {
+        let from = lines.name(from);
+        (from, if lines.reshaped(from) { from } else { lines.name(to) }, asset)
+    };
     let mut amounts: BTreeMap<(GroupId, GroupId, AssetId), (u128, u128)> = BTreeMap::new();
-    let counts = |peer: &GroupId| peer.kind() == Some(GroupKind::Shard);
     for sums in &all {
-        for (to, amount) in sums.exported.iter().filter(|(to, _)| counts(to)) {
-            amounts.entry((sums.group, *to, sums.asset)).or_default().0 = *amount;
+        for (to, amount) in sums.exported.iter().filter(|(to, _)| is_shard(to)) {
+            let given = &mut amounts.entry(place(sums.group, *to, sums.asset)).or_default().0;
+            *given = given.wrapping_add(*amount);
         }
-        for (from, amount) in sums.imported.iter().filter(|(from, _)| counts(from)) {
-            amounts.entry((*from, sums.group, sums.asset)).or_default().1 = *amount;
+        for (from, amount) in sums.imported.iter().filter(|(from, _)| is_shard(from)) {
+            let got = &mut amounts.entry(place(*from, sums.group, sums.asset)).or_default().1;
+            *got = got.wrapping_add(*amount);
         }
     }
     let open = amounts.into_iter().filter(|(_, (exported, imported))| exported != imported);
     let transit = |((from, to, asset), (exported, imported))| Transit { from, to, asset, exported, imported };
     open.map(transit).take(AUDIT_TRANSITS_MAX).collect()
+}
+
+fn is_shard(group: &GroupId) -> bool {
+    group.kind() == Some(GroupKind::Shard)
 }

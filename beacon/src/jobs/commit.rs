@@ -293,7 +293,8 @@ pub(crate) fn follows_birth(view: &mut View<'_>, header: &Header) -> bool {
     if header.height.0 == first { is_first(&born, header) } else { header.height.0 > first }
 }
 
-fn first_height(born: &BornShard) -> u64 {
+/// Height of the first block of such a shard.
+pub(crate) fn first_height(born: &BornShard) -> u64 {
     born.parents.iter().map(|end| end.height.0).max().unwrap_or(0).saturating_add(1)
 }
 

@@ -4,6 +4,7 @@
 mod accused;
 mod assignment;
 mod audit;
+mod audit_lines;
 mod beacon_seats;
 mod channels;
 mod commands;

@@ -517,7 +517,11 @@ impl Client {
         let Some(mut file) = found_value::<EvidenceFile>("evidence", &reply)? else { return Ok(None) };
         let kept_by = file.certificate.header.group;
         let known = self.shared.genesis.committee(kept_by).is_some();
-        if !known && kept_by.kind() != Some(GroupKind::Shard) {
+        if !known && kept_by.kind() == Some(GroupKind::Shard) {
+            if let Some(born) = Box::pin(self.born(kept_by)).await? {
+                file = file.with_born(born);
+            }
+        } else if !known {
             file.founded = Box::pin(self.founded(kept_by)).await?;
         }
         let verified = evidence::verify(&file, &self.shared.genesis)?;

@@ -7,7 +7,7 @@ use beacon::jobs::{self, JobReport, SealedProof};
 use cross_shard::bundle::Bundle;
 use cross_shard::closed::{self, Closed, ClosedStream, Reshaped};
 use cross_shard::{commit, estate};
-use ledger::ids::{GroupId, JobId, TimeMs};
+use ledger::ids::{GroupId, GroupKind, JobId, TimeMs};
 use ledger::layout::Layout;
 use ledger::limits::SELF_MAIL_MAX;
 use ledger::lineage::{SEALED_VERSION, Seal, SealedBy};
@@ -102,10 +102,11 @@ impl BlockWork {
     }
 
     /// Takes the word on how far an inherited stream was taken, and passes on the rest. Value in it has come from the
-    /// retired group and leaves again.
+    /// retired group and leaves again, so that what that one has exported is imported once by a shard. What is for a channel
+    /// is not counted here: it has left with the retired group, and no header shows that it arrives.
     pub(super) fn pass_on(&mut self, view: &mut View<'_>, at: BlockContext, sender: GroupId, told: &Closed) {
         let moved = closed::take(view, &self.layout, self.group, sender, told);
-        for value in moved.value {
+        for value in moved.value.into_iter().filter(|value| value.to.kind() == Some(GroupKind::Shard)) {
             self.flows.imported(value.asset, value.from, value.amount);
             self.flows.exported(value.asset, value.to, value.amount);
         }

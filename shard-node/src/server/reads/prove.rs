@@ -342,7 +342,8 @@ pub(super) async fn evidence(handle: &GroupHandle, id: Hash32) -> Result<v1::Que
     let committee = committee(handle, &certificate)?;
     let handovers = chain(handle, &certificate).await?;
     let version = EVIDENCE_FORMAT;
-    let file = EvidenceFile { version, evidence, accused, path, certificate, committee, handovers, founded: None };
+    let (founded, born) = (None, None);
+    let file = EvidenceFile { version, evidence, accused, path, certificate, committee, handovers, founded, born };
     Ok(v1::QueryReply { height: height.0, found: true, values: vec![encoded(&file)], ..nothing(handle) })
 }
 
