@@ -19,10 +19,6 @@ fn voters_of(group: GroupId) -> Committee {
     Committee::of(Engine::Bft, group, Incarnation(0), Epoch(0), committee(group, 0).members)
 }
 
-fn voters() -> Committee {
-    voters_of(GROUP)
-}
-
 /// Node 2 has prevoted two values in [`GROUP`], which this group keeps.
 fn kept_by(genesis: &Genesis, group: GroupId) -> EvidenceFile {
     let owned = genesis.layout.prefix_of(group).unwrap_or(layout::BitPrefix::ALL);

@@ -138,10 +138,10 @@ impl Comings {
         for (dest, _, message) in &block.mail {
             match message {
                 // The committee in force in the place of a plan says that there is none.
-                Message::CommitteePlan(plan) if *dest == plan.group && judged(plan.group) => {
-                    if self.seats.get(&plan.group) != Some(plan) {
-                        self.joins(plan, &out, found);
-                    }
+                Message::CommitteePlan(plan)
+                    if *dest == plan.group && judged(plan.group) && self.seats.get(&plan.group) != Some(plan) =>
+                {
+                    self.joins(plan, &out, found);
                 }
                 Message::CommitteeUpdate(seated) if judged(seated.group) && told.insert(seated.group) => {
                     self.seated(seated, found);

@@ -333,6 +333,8 @@ mod tests {
             jobs: std::sync::Arc::default(),
             born: std::sync::Arc::default(),
             leaders: std::collections::BTreeMap::new(),
+            load_every_ms: None,
+            lead: None,
             revision: 1,
             beacon_height: 0,
             proof: bytes::Bytes::new(),

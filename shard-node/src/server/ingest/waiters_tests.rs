@@ -132,7 +132,7 @@ async fn of_a_stream_that_has_ended_the_state_tells_and_the_numbers_of_others_ar
     let reply = ReplyQueue::new(sink);
     let [own, dest, parent] = [0, 1, 7].map(GroupId::shard);
     let waiters = Waiters::of(own);
-    let wait = |name: &[u8], receipt: &dyn Fn(TxId) -> Receipt| {
+    let wait = |name: &'static [u8], receipt: &dyn Fn(TxId) -> Receipt| {
         let tx = checked(name);
         assert_eq!(waiters.wait(&tx, &reply, true), Waits::First);
         waiters.receipt(&receipt(tx.txid));
