@@ -6,13 +6,16 @@ use std::process::Command;
 
 use beacon::{BeaconCommand, SignedCommand};
 use client::{Client, Consistency};
-use ledger::{Committee, GroupId, LayoutVersion, NodeId, TimeMs};
+use ledger::{Committee, GroupId, LayoutVersion, NodeId, OrgId, TimeMs};
+use proto::v1::NodeStatusReply;
 use seamark_cli::setup::ClusterDir;
 use serde_json::Value;
 
 use crate::elastic::{FUNDS, asked, children, done, reaches, run};
 use crate::nodes::committees;
 use crate::support::bank::{Bank, Wallet, now_ms, wallets_in_each_shard};
+use crate::support::cluster::{TestCluster, Wanted};
+use crate::support::consortium::Consortium;
 use crate::support::eventually;
 use crate::support::program::program;
 use crate::support::up::Up;
@@ -55,7 +58,7 @@ fn all_refused(up: &Up, rows: &[(&str, &str)]) {
 /// The admin of an organisation, over the routers of its own nodes; for what the command line never sends.
 struct Admin {
     client: Client,
-    id: ledger::OrgId,
+    id: OrgId,
     key: ledger::SecretKey,
 }
 
@@ -172,6 +175,44 @@ async fn what_speaks_against_a_job_is_told_and_nothing_is_lost() {
     let split = asked(&up, "shard split shard-1").await;
     reaches(&up, &split, &["done"]).await;
     assert_eq!(bank.total(&wallets).await, FUNDS * wallets.len() as u128);
+}
+
+/// All three have to say that their copies are ready, so the one whose clock is set is heard as well: what it says is stamped
+/// by the clock that most agree on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_off_takes_part_in_a_cut() {
+    let cluster = TestCluster::start(Wanted { shards: 1, ..Wanted::default() }).await;
+    let wrong = NodeId(2);
+    cluster.node(wrong).hosted().context.clock.shift_wall(-3_600_000);
+    let client = cluster.client();
+    eventually("the node says that its clock is wrong", async || {
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        let alarms: Vec<String> = status.nodes.into_iter().flat_map(|node| node.alarms).collect();
+        if alarms.iter().any(|alarm| alarm.contains("clock")) { Ok(()) } else { Err(format!("{alarms:?}")) }
+    })
+    .await;
+    let consortium = Consortium::of(&cluster);
+    let split = BeaconCommand::SplitShard { group: ZERO, layout: LayoutVersion(1), manual: false };
+    for org in [OrgId(1), OrgId(2)] {
+        consortium.beacon(org, &split).await.unwrap();
+    }
+    let halves = [1, 2].map(|shard| GroupId::shard(shard).0);
+    eventually("every node runs both halves, and no other shard", async || {
+        let status = client.status().await.map_err(|error| error.to_string())?;
+        let shards = |node: &NodeStatusReply| -> Vec<u64> {
+            let groups = node.replicas.iter().map(|replica| replica.group);
+            let mut shards: Vec<u64> = groups.filter(|group| *group != GroupId::BEACON.0).collect();
+            shards.sort_unstable();
+            shards
+        };
+        let found: Vec<Vec<u64>> = status.nodes.iter().map(shards).collect();
+        if found.len() == 3 && found.iter().all(|shards| *shards == halves) {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await;
 }
 
 /// Runs `verify` away from the cluster: with the genesis, a file, and nothing else.

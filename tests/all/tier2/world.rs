@@ -219,6 +219,10 @@ impl World {
             switching: None,
             beacon_goes_over: false,
             reshaping: false,
+            moving: false,
+            coming_and_going: false,
+            newcomers: 0,
+            epochs: 0,
             // No host starts one.
             channels: 0,
             channel_engine: Engine::Raft,

@@ -128,9 +128,13 @@ impl Hosting {
     pub(super) fn has_logs(&self, parents: &[GroupId]) -> bool {
         let engine = self.hosted.log.read();
         let Some(engine) = engine.as_ref() else { return false };
-        let has_log = |group: &GroupId| -> Result<bool, StorageError> {
-            let log = engine.group(group.0, LocalSeal::open().cipher())?;
+        let has_any = |log: &dyn LogStore| -> Result<bool, StorageError> {
             Ok(log.last()?.is_some() || log.purged_index()?.is_some())
+        };
+        // A Byzantine member writes down what it signs beside the entries, and no entry.
+        let has_log = |group: &GroupId| -> Result<bool, StorageError> {
+            let cipher = || LocalSeal::open().cipher();
+            Ok(has_any(&engine.group(group.0, cipher())?)? || has_any(&engine.beside(group.0, cipher())?)?)
         };
         !parents.is_empty() && parents.iter().all(|group| has_log(group).unwrap_or(false))
     }
