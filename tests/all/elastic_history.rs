@@ -45,7 +45,7 @@ fn replay_until(stop: &AtomicBool, dir: &Path, file: &Path) -> Vec<Value> {
     }
 }
 
-/// Carries several jobs out at once: all copies are made, then one after the other is cut. Returns the shards that begin, in
+/// Carries several jobs out at once: all copies are made, then all are cut. Returns the shards that begin, in
 /// the order of the jobs.
 async fn step(up: &Up, client: &Client, lines: &[(String, Vec<GroupId>)]) -> Vec<String> {
     let mut jobs = Vec::new();
@@ -53,10 +53,13 @@ async fn step(up: &Up, client: &Client, lines: &[(String, Vec<GroupId>)]) -> Vec
         // None of them changes the layout that the next one is planned on.
         jobs.push(asked(up, &format!("{line} --manual")).await);
     }
+    // One is sealed at a time; the next one waits for it, and is told right behind it.
+    for name in &jobs {
+        cut(up, name).await;
+    }
     let mut begun = Vec::new();
     for (first, (line, ended)) in jobs.into_iter().zip(lines) {
         let mut name = first;
-        cut(up, &name).await;
         let mut tries = 1;
         while in_the_end(up, &name).await != "done" {
             tries += 1;

@@ -167,11 +167,13 @@ pub fn apply_sealed(view: &mut View<'_>, at: &BlockContext, proof: &SealedProof)
 fn judge(view: &mut View<'_>, job: &Job, proof: &SealedProof) -> Result<ParentEnd, Reject> {
     let header = &proof.certificate.header;
     let group = header.group;
+    // A header names the layout that its block began with. The one before the job's may have come with the seal, in one
+    // block: that it was taken follows from the cursor.
     let committee = registry::committee(view, group).filter(|_| job.kind.parents().contains(&group));
     let committee = committee.ok_or(Reject::SealForm)?;
     let form = proof.version == SEALED_PROOF_VERSION
         && header.flags & FLAG_SEALED != 0
-        && header.layout_version == job.on
+        && header.layout_version <= job.on
         && header.next_committee_hash == header.committee_hash
         && proof.inbox.len() <= PEERS_MAX
         && stream::root(&proof.inbox) == header.inbox_cursors_root

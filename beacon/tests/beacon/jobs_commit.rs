@@ -119,6 +119,17 @@ fn no_part_of_a_proof_can_be_another_one() {
     assert_eq!(world.sealed(&later), Err(Reject::SealForm));
 }
 
+/// Where one job waits for another one, its seal is mailed right behind the change of the layout, and one block takes both.
+#[test]
+fn a_seal_that_was_taken_together_with_the_layout_before_holds() {
+    let mut world = world();
+    let id = sealing(&mut world, SPLIT);
+    let good = world.proof(id, SHARDS[2]);
+    let before = headed(&world, &good, |header| header.layout_version = LayoutVersion(0));
+    let committed = world.sealed(&before).unwrap();
+    assert_eq!(committed.outcome, CommandOutcome::Job { id, phase: Phase::Committed });
+}
+
 /// Another header in the place of one that was committed; nobody has to have signed it.
 fn headed_again(proof: &SealedProof) -> ledger::Certificate {
     let mut certificate = proof.certificate.clone();
