@@ -538,7 +538,7 @@ fn crowded() -> Book {
 }
 
 /// Milliseconds between two bundles of a stream of [`crowded`].
-const APART_MS: u64 = 1_212;
+const APART_MS: u64 = 1_515;
 
 /// A certified header of [`SHARD`] over these messages for [`PEER`], and over what was taken of it.
 fn certified_both(sent: &[Vec<u8>], taken: &[Vec<u8>]) -> Certified {
@@ -557,7 +557,7 @@ struct Crowded {
 impl Crowded {
     fn sending(sent: &[Vec<u8>]) -> Self {
         let known = crowded();
-        assert_eq!(known.groups().count() as u64 * 4, APART_MS);
+        assert_eq!(known.groups().count() as u64 * 5, APART_MS);
         let mut crowd = Self { mailroom: sending(sent), known };
         crowd.pull(0, 0);
         crowd
