@@ -38,11 +38,11 @@ pub struct SimScale {
     /// Until a log entry is on a disk, at least; drawn up to half as much longer
     #[arg(long, value_name = "US", requires = "scale", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
     pub fsync_us: u64,
-    /// Modelled milliseconds under load before the measurement
-    #[arg(long, value_name = "MS", requires = "scale", default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    /// Modelled milliseconds under load before the measurement; among many shards, where mail waits, so long more
+    #[arg(long, value_name = "MS", requires = "scale", default_value_t = 600, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub warm_up_ms: u64,
-    /// Modelled milliseconds that are measured
-    #[arg(long, value_name = "MS", requires = "scale", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    /// Modelled milliseconds that are measured; where mail waits, so long at least
+    #[arg(long, value_name = "MS", requires = "scale", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub measure_ms: u64,
     /// What work costs, as `seamark bench --constants --json` wrote it [default: measured now]
     #[arg(long, value_name = "FILE", requires = "scale")]

@@ -199,7 +199,7 @@ impl Bench {
                 }
                 Vec::new()
             })
-            .map(drop)
+            .map(|_| ())
         })
     }
 
@@ -269,7 +269,7 @@ impl Bench {
                 black_box(&cursor);
                 Vec::new()
             })
-            .map(drop)
+            .map(|_| ())
         })
     }
 

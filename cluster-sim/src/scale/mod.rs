@@ -25,6 +25,7 @@ use ledger::AccountRecord;
 use ledger::genesis::VerifyMode;
 use ledger::ids::GroupId;
 use ledger::schema;
+use shard_node::core::driver::credits_wait_ms;
 
 use cluster::{BALANCE, Directory, Shape, posted};
 use group::{CYCLE, Group, Setting};
@@ -58,9 +59,9 @@ pub struct Study {
     pub verify: VerifyMode,
     /// Network and disks.
     pub latencies: Latencies,
-    /// Under load before the measurement begins, in modelled milliseconds.
+    /// Under load before the measurement begins, in modelled milliseconds; where mail waits, so long more.
     pub warm_up_ms: u64,
-    /// Measured, in modelled milliseconds.
+    /// Measured, in modelled milliseconds; where mail waits, so long at least.
     pub measure_ms: u64,
     /// After that, without new payments, in modelled milliseconds.
     pub drain_ms: u64,
@@ -84,8 +85,8 @@ impl Default for Study {
             cores_milli: 1_000,
             verify: VerifyMode::Every,
             latencies: Latencies::default(),
-            warm_up_ms: 100,
-            measure_ms: 300,
+            warm_up_ms: 600,
+            measure_ms: 1_000,
             drain_ms: 0,
             seed: 1,
             threads: thread::available_parallelism().map_or(1, usize::from),
@@ -122,10 +123,13 @@ impl Study {
         u32::try_from(part).unwrap_or(u32::MAX).max(u32::from(self.replicas))
     }
 
-    fn times(&self) -> Times {
+    /// Among many groups mail waits. So long more are clients given before the measurement, which then takes as long at
+    /// least: it sees as much mail taken as sent.
+    fn times(&self, shards: u32) -> Times {
+        let wait_ms = credits_wait_ms(shards as usize + 1);
         let load_from = CYCLE;
-        let measure_from = load_from + self.warm_up_ms * MS;
-        let measure_to = measure_from + self.measure_ms * MS;
+        let measure_from = load_from + (self.warm_up_ms + wait_ms) * MS;
+        let measure_to = measure_from + self.measure_ms.max(wait_ms) * MS;
         Times { load_from, measure_from, measure_to, clients_until: measure_to, end: measure_to + self.drain_ms * MS }
     }
 
@@ -150,7 +154,7 @@ impl Study {
         if self.cores_milli == 0 || self.measure_ms == 0 || shards == 0 {
             return Err("a study needs processors, a shard, and time".to_owned());
         }
-        let times = self.times();
+        let times = self.times(shards);
         let directory = Arc::new(Directory::new(&shape)?);
         let setting = Arc::new(Setting {
             directory: Arc::clone(&directory),

@@ -145,6 +145,20 @@ fn shards_come_to_what_one_group_would_come_to() {
 }
 
 #[test]
+fn among_many_shards_mail_waits_and_comes() {
+    let study = Study { shards: 20, nodes: 60, accounts: 4, clients: 8, measure_ms: 200, drain_ms: 2_000, ..small() };
+    let (row, finished) = study.play(20, &CONSTANTS, false).unwrap();
+    assert_eq!((row.refused, row.ignored), (0, 0), "{row:?}");
+    assert!(row.crossing > 100, "{row:?}");
+    let wait_ms = credits_wait_ms(21) as f64;
+    assert!(wait_ms > 0.0 && row.applied_ms.p50 > row.receipt_ms.p50, "{row:?}");
+    for group in &finished.groups {
+        assert_eq!(group.under_way(), 0, "{}: all that was sent has come to its end", group.id);
+        assert_eq!(finished.under_way(group), Ok(0), "{}", group.id);
+    }
+}
+
+#[test]
 fn value_that_is_missing_is_noticed() {
     let (_, mut finished) = Study { measure_ms: 50, ..small() }.play(2, &CONSTANTS, false).unwrap();
     assert_eq!(finished.check_value(), Ok(()));

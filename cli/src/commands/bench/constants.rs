@@ -57,7 +57,7 @@ pub(in crate::commands) fn text(constants: &Constants) -> String {
         ("  of which the state tree", micros(tree_ns)),
         ("a block", micros(block_ns)),
         ("  and for each stream", micros(stream_ns)),
-        ("  and for each that is written or taken from", micros(head_ns)),
+        ("  and for each that it changes", micros(head_ns)),
         ("a credit by mail", micros(credit_ns)),
         ("sign a header", micros(sign_ns)),
         ("check a signature", micros(check_ns)),

@@ -235,8 +235,9 @@ pub(super) struct Mailroom {
     handovers: Vec<Certified>,
     /// The group is sealed: it hears the beacon alone.
     still: bool,
-    /// When all streams were looked at for what waits.
+    /// Where mail waits: when all streams were looked at, and when what was taken was proved by itself.
     looked: Option<Tick>,
+    proved: Option<Tick>,
 }
 
 /// The streams of one header. They are hashed when the first of them is to be proved, and not once for each: among many
@@ -457,7 +458,7 @@ impl Mailroom {
             if sources.is_empty() {
                 continue;
             }
-            let news = |stream: &&mut Incoming| leaf.next_seq > stream.told && pace.ack_due(now, stream.proved);
+            let news = |stream: &&mut Incoming| leaf.next_seq > stream.told && !pace.holds();
             if let Some(stream) = self.incoming.get_mut(&leaf.peer).filter(news) {
                 stream.pull(config, now, leaf.peer, sources, Some((latest, &inbox)), pace, out);
             }
@@ -701,8 +702,12 @@ impl Mailroom {
     ) {
         let writes = |source: GroupId| config.group != GroupId::BEACON || source.kind() == Some(GroupKind::Channel);
         let inbox = Heads::of(latest.map_or(&[][..], |latest| &latest.inbox[..]));
-        let latest = latest.map(|latest| (latest, &inbox));
         let pace = Pace::of(committees.groups().count());
+        let proves = !pace.holds() || pace.look_due(now, self.proved);
+        if proves {
+            self.proved = Some(now);
+        }
+        let latest = latest.filter(|_| proves).map(|latest| (latest, &inbox));
         for source in committees.groups() {
             let sources = committees.sources(config.group, *source);
             let fetches = writes(*source) && stand.fetches(config, committees, *source);

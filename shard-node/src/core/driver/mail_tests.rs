@@ -529,3 +529,138 @@ fn a_hand_over_is_forgotten_when_its_mail_is_taken() {
     }
     assert_eq!(served(&mut mailroom, 4), [(4, 2, 9)]);
 }
+
+/// The groups of [`known`], and so many others that mail waits.
+fn crowded() -> Book {
+    let mut current = committees();
+    current.extend((100..400).map(|ordinal| Committee { group: GroupId::shard(ordinal), ..committee(PEER, 0) }));
+    Committees::from(current).into()
+}
+
+/// Milliseconds between two bundles of a stream of [`crowded`].
+const APART_MS: u64 = 1_515;
+
+/// A certified header of [`SHARD`] over these messages for [`PEER`], and over what was taken of it.
+fn certified_both(sent: &[Vec<u8>], taken: &[Vec<u8>]) -> Certified {
+    let (outbox, inbox) = (vec![stream_head(PEER, sent)], vec![stream_head(PEER, taken)]);
+    let root = cross_shard::stream::root;
+    let header = Header { outbox_root: root(&outbox), inbox_cursors_root: root(&inbox), ..header(SHARD, 9) };
+    Certified { certificate: certify(header), outbox, inbox }
+}
+
+/// A source among many groups.
+struct Crowded {
+    mailroom: Mailroom,
+    known: Book,
+}
+
+impl Crowded {
+    fn sending(sent: &[Vec<u8>]) -> Self {
+        let known = crowded();
+        assert_eq!(known.groups().count() as u64 * 5, APART_MS);
+        let mut crowd = Self { mailroom: sending(sent), known };
+        crowd.pull(0, 0);
+        crowd
+    }
+
+    /// [`PEER`] asks from a place on, before anything is certified.
+    fn pull(&mut self, now: u64, next_seq: u64) {
+        let mut out = Vec::new();
+        self.mailroom.subscribe(&config(1), Tick(now), PEER, NodeId(4), next_seq, None, &self.known, &mut out);
+    }
+
+    /// What goes to it with a new certificate: places of bundles, and proofs of what was taken.
+    fn certify(&mut self, now: u64, latest: &Certified) -> (Vec<(u64, usize)>, Vec<AckProof>) {
+        let mut out = Vec::new();
+        self.mailroom.certified(&config(1), FOLLOWING, Tick(now), latest, &self.known, &mut out);
+        told(&out)
+    }
+
+    /// What goes to it at a look.
+    fn look(&mut self, now: u64, latest: &Certified) -> (Vec<(u64, usize)>, Vec<AckProof>) {
+        let mut out = Vec::new();
+        self.mailroom.serve_waiting(&config(1), Tick(now), Some(latest), &self.known, &mut out);
+        told(&out)
+    }
+}
+
+fn told(out: &[Output]) -> (Vec<(u64, usize)>, Vec<AckProof>) {
+    let acks = out.iter().filter_map(|output| match output {
+        Output::Send { node: NodeId(4), group: PEER, message: PeerMessage::Ack(proof) } => Some(proof.clone()),
+        _ => None,
+    });
+    (bundles(out).iter().map(|bundle| (bundle.first_seq, bundle.messages.len())).collect(), acks.collect())
+}
+
+#[test]
+fn among_many_groups_credits_wait_for_those_that_follow() {
+    let sent = credits(40);
+    let mut crowd = Crowded::sending(&sent);
+    let at = |count: usize| certified_both(&sent[..count], &sent[..3]);
+    assert_eq!(crowd.certify(1, &at(1)).0, [(0, 1)], "the first goes at once");
+    assert_eq!(crowd.certify(2, &at(5)).0, []);
+    assert_eq!(crowd.look(APART_MS - 100, &at(6)).0, []);
+    let (places, acks) = crowd.look(APART_MS + 1, &at(7));
+    assert_eq!(places, [(1, 6)], "then all that has come since");
+    let [ack] = &acks[..] else { panic!("{acks:?}") };
+    assert_eq!((ack.leaf, &ack.certificate), (stream_head(PEER, &sent[..3]), &at(7).certificate));
+    assert_eq!(ack.check(PEER, &mut |group, _| Some(committee(group, 0))), Ok(()), "with what was taken, under it");
+    assert_eq!(crowd.look(APART_MS + 10, &at(9)).0, [], "it was looked at a moment ago");
+    assert_eq!(crowd.certify(3 * APART_MS, &at(10)).0, [(7, 3)], "after a pause it goes at once again");
+    assert_eq!(crowd.look(9 * APART_MS, &at(10)), (vec![], vec![]), "there is nothing new");
+}
+
+#[test]
+fn what_somebody_waits_for_does_not_wait_nor_do_many_credits() {
+    let (mut sent, far) = (credits(3), credits(300));
+    // No credit, by its first byte.
+    sent.push(vec![4; 30]);
+    sent.extend(credits(1));
+    let at = |count: usize| certified_both(&sent[..count], &[]);
+    let mut crowd = Crowded::sending(&sent);
+    assert_eq!(crowd.certify(1, &at(1)), (vec![(0, 1)], vec![]), "nothing was taken, so nothing tells of it");
+    assert_eq!(crowd.certify(2, &at(4)).0, [(1, 3)]);
+    assert_eq!(crowd.certify(3, &at(5)).0, []);
+    let mut crowd = Crowded::sending(&far);
+    let at = |count: usize| certified_both(&far[..count], &[]);
+    assert_eq!(crowd.certify(1, &at(1)).0, [(0, 1)]);
+    assert_eq!(crowd.certify(2, &at(256)).0, []);
+    assert_eq!(crowd.certify(3, &at(257)).0, [(1, 256)], "they are worth a certificate");
+}
+
+#[test]
+fn asking_again_does_not_make_credits_come_sooner() {
+    let sent = credits(9);
+    let mut crowd = Crowded::sending(&sent);
+    let at = |count: usize| certified_both(&sent[..count], &[]);
+    assert_eq!(crowd.certify(1, &at(1)).0, [(0, 1)]);
+    crowd.pull(300, 1);
+    assert_eq!(crowd.certify(301, &at(3)).0, []);
+    let mut out = Vec::new();
+    crowd.mailroom.subscribe(&config(1), Tick(302), PEER, NodeId(5), 1, Some(&at(3)), &crowd.known, &mut out);
+    let to_another =
+        |output: &&Output| matches!(output, Output::Send { node: NodeId(5), message: PeerMessage::Bundle(_), .. });
+    assert_eq!(out.iter().filter(to_another).count(), 1, "another replica is sent its first at once");
+}
+
+#[test]
+fn a_certificate_is_checked_once_and_a_bad_one_each_time() {
+    let sent = credits(2);
+    let config = config(1);
+    let bundle = bundle_from_peer(&committee(PEER, 0), &sent, 0, 2);
+    let name = |certificate: &Certificate| ledger::Checked::name(certificate, &certificate.header.committee_hash);
+    let mut forged = bundle.clone();
+    forged.certificate.signatures[0].1.0[40] ^= 1;
+    for _ in 0..2 {
+        assert!(receiving(&[]).accept(forged.clone(), &config, &known()).is_none());
+        assert!(!config.checked.knows(&name(&forged.certificate)));
+    }
+    assert!(receiving(&[]).accept(bundle.clone(), &config, &known()).is_some());
+    assert!(config.checked.knows(&name(&bundle.certificate)));
+    assert!(receiving(&[]).accept(forged, &config, &known()).is_none(), "another certificate of the same header");
+    assert!(receiving(&[]).accept(bundle.clone(), &config, &known()).is_some());
+    // Fewer signatures are another certificate.
+    let mut weak = bundle;
+    weak.certificate.signatures.truncate(1);
+    assert!(receiving(&[]).accept(weak, &config, &known()).is_none());
+}

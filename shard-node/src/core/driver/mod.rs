@@ -46,6 +46,7 @@ use seal::Sealing;
 
 pub use book::Committees;
 pub use hear::contradiction;
+pub use pace::credits_wait_ms;
 pub use port::{Cause, CommittedBlock, DriverConfig, Input, Output};
 pub use seal::Standstill;
 pub use system::{CertifiedBlock, OutboxView, RecentBlock, SystemView, committees, streams};

@@ -11,11 +11,11 @@ use ledger::ids::Tick;
 
 /// Among so many groups mail goes at once.
 const GROUPS_AT_ONCE: usize = 16;
-/// Each group adds so much to the time between two bundles of a stream: a leader then takes 250 certificates in a second,
-/// however many groups there are.
-const PER_GROUP_MS: u64 = 4;
+/// Each group adds so much to the time between two bundles of a stream: a leader then takes 200 certificates in a second,
+/// as long as the bound below allows.
+const PER_GROUP_MS: u64 = 5;
 /// A credit waits no longer than this, and the time until the next look at the streams.
-const BUNDLES_APART_MS_MAX: u64 = 2_000;
+const BUNDLES_APART_MS_MAX: u64 = 2_500;
 /// So many messages are worth a certificate.
 const WORTH_MESSAGES: u64 = 256;
 /// Looks at the streams that wait, for each time between two bundles: the tree that proves them is hashed for each look.
@@ -51,7 +51,7 @@ impl Pace {
         waiting >= WORTH_MESSAGES || sent.is_none_or(|at| now.0 >= at.0 + self.apart_ms + slack)
     }
 
-    /// Whether it is time to look at all streams.
+    /// Whether it is time to look at all streams, for mail that waits or for proofs that are to go by themselves.
     pub(super) fn look_due(self, now: Tick, looked: Option<Tick>) -> bool {
         self.holds() && looked.is_none_or(|at| now.0 >= at.0 + self.apart_ms / LOOKS)
     }
@@ -77,6 +77,13 @@ impl Pace {
     }
 }
 
+/// Milliseconds that a credit waits at most before it is sent, among so many groups with a committee: for whoever studies
+/// a cluster.
+#[must_use]
+pub fn credits_wait_ms(groups: usize) -> u64 {
+    Pace::of(groups).within_ms(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,12 +101,13 @@ mod tests {
     #[test]
     fn the_time_between_bundles_grows_with_the_groups_up_to_a_bound() {
         let apart = |groups| Pace::of(groups).apart_ms;
-        assert_eq!([17, 65, 500, 513, 100_000].map(apart), [68, 260, 2_000, 2_000, 2_000]);
+        assert_eq!([17, 65, 500, 513, 100_000].map(apart), [85, 325, 2_500, 2_500, 2_500]);
+        assert_eq!([9, 513].map(credits_wait_ms), [0, 2_656]);
     }
 
     #[test]
     fn mail_goes_first_at_once_then_at_a_look_and_early_when_there_is_much() {
-        let pace = Pace::of(400);
+        let pace = Pace::of(320);
         let due = |now, sent: Option<u64>, looks, waiting| pace.bundle_due(Tick(now), sent.map(Tick), looks, waiting);
         assert!(due(5, None, false, 1));
         assert!(!due(1_604, Some(5), true, 1) && due(1_605, Some(5), true, 1));
