@@ -104,6 +104,8 @@ pub struct OpenGroup {
     join: u16,
     /// Whether it stands for election as soon as it runs, if the group has not begun.
     at_once: bool,
+    /// It begins beside the shards that it came from, on each of its nodes in that node's own time.
+    beside: bool,
 }
 
 impl OpenGroup {
@@ -161,6 +163,7 @@ impl OpenGroup {
             first,
             join: seat.join,
             at_once: true,
+            beside: false,
         })
     }
 
@@ -227,7 +230,7 @@ impl OpenGroup {
     /// # Errors
     /// [`AdmitError::Asked`] when the log cannot be written.
     pub async fn begin_beside(&mut self, leads_parents: bool) -> Result<(), AdmitError> {
-        self.at_once = leads_parents;
+        (self.at_once, self.beside) = (leads_parents, true);
         Ok(self.prepared.begin().await?)
     }
 
@@ -254,7 +257,7 @@ impl OpenGroup {
     /// # Errors
     /// [`GroupError`] names the group and what is wrong.
     pub async fn start(self) -> Result<Arc<GroupHandle>, GroupError> {
-        let Self { context, group, share, committing, prepared, ballots, first, join, at_once } = self;
+        let Self { context, group, share, committing, prepared, ballots, first, join, at_once, beside } = self;
         let (inputs, received) = mpsc::channel(INPUTS_MAX);
         let system = system_view(&share, group, &context).map_err(|error| GroupError::Read(group, error))?;
         let (certified_out, certified) =
@@ -305,14 +308,19 @@ impl OpenGroup {
         };
         // The task runs before the engine starts: replayed blocks are announced to it at once.
         context.tasks.spawn(task.run(system, received, committing, engine_in));
+        let others: Vec<_> = first.iter().copied().filter(|(_, node)| *node != context.node).collect();
+        // With itself that is more than half.
+        let heard = prepared.heard(others, first.len() / 2);
         let means = means(&context, &share, group, (ballots, known.clone()));
         let engine = Group::start(prepared, means).await?;
         evidence::follow(&context, &alarms, inputs.downgrade(), engine.evidence());
         // Who joins later has an empty log until the leader writes to it.
-        if join == FIRST_JOIN && at_once {
+        if join == FIRST_JOIN && at_once && beside {
+            bootstrap_later(&context, engine.clone(), first, heard);
+        } else if join == FIRST_JOIN && at_once {
             engine.bootstrap(first).await.map_err(|error| GroupError::Bootstrap(group, error))?;
         } else if join == FIRST_JOIN {
-            bootstrap_later(&context, engine.clone(), first);
+            bootstrap_later(&context, engine.clone(), first, std::future::pending());
         }
         let _ = engine_out.send(engine.clone());
         let arrivals = Arrivals::default();
@@ -356,15 +364,21 @@ fn means(
     }
 }
 
-/// Gives a group its first members, unless somebody else does so within the time of two elections: all at once they would
-/// vote for themselves.
-fn bootstrap_later(context: &HostContext, engine: Group, first: Vec<(u64, NodeId)>) {
+/// Gives a group its first members once this comes to pass, or when somebody else does, within the time of two elections:
+/// all at once they would vote for themselves.
+fn bootstrap_later(
+    context: &HostContext,
+    engine: Group,
+    first: Vec<(u64, NodeId)>,
+    ready: impl Future<Output = ()> + Send + 'static,
+) {
     let (stop, patience) = (context.stop.clone(), Duration::from_millis(2 * context.timing.election_max_ms));
     context.tasks.spawn(async move {
         let mut role = engine.role();
         let led = async { role.wait_for(|role| role.leader.is_some()).await.is_ok() };
         tokio::select! {
             () = stop.cancelled() => return,
+            () = ready => {}
             _ = tokio::time::timeout(patience, led) => {}
         }
         if let Err(error) = engine.bootstrap(first).await {
