@@ -27,7 +27,7 @@ pub(super) enum Said<T> {
 }
 
 /// Asks the members of a group, its probable leader first and then whom they name, until one answers for it or
-/// the time is over. `None` of a group that the router does not know.
+/// the time is over, or the group has ended. `None` of a group that the router does not know.
 pub(super) async fn in_turn<T, Asked>(
     desk: &Desk,
     group: GroupId,
@@ -38,7 +38,11 @@ where
     Asked: Future<Output = Said<T>>,
 {
     let until = Instant::now() + within;
-    if may_come(group) {
+    let awaited = {
+        let view = desk.view();
+        !view.committees.contains_key(&group) && view.layout.prefix_of(group).is_some()
+    };
+    if may_come(group) || awaited {
         desk.hear_of(&[group], within).await;
     }
     let (mut backoff, mut hint, mut turn) = (BACKOFF_FIRST, None, 0usize);
@@ -58,6 +62,10 @@ where
                 answer
             }
         };
+        // Nobody answers for a shard that has ended, and whoever asks finds out who does now.
+        if desk.view().layout.retired(group) {
+            return Some(last);
+        }
         // A pause when nobody is left who could know better right away.
         let pause = if hint.is_some() {
             HINT_PAUSE

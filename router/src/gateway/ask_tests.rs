@@ -84,13 +84,18 @@ fn scene(limits: GatewayLimits) -> Scene {
 impl Scene {
     /// The channel is founded on nodes 1 to 3.
     fn found(&self) {
+        self.comes(CHANNEL);
+    }
+
+    /// The committee of a group is known: nodes 1 to 3.
+    fn comes(&self, group: GroupId) {
         let member = |node: u32| {
             let key = SecretKey::derive(b"node", &node.to_le_bytes()).public();
             Member { node: NodeId(node), org: OrgId(1), key }
         };
-        let committee = Committee::majority(CHANNEL, Incarnation(0), Epoch(0), (1..=3).map(member).collect());
+        let committee = Committee::majority(group, Incarnation(0), Epoch(0), (1..=3).map(member).collect());
         self.view.send_modify(|view| {
-            Arc::make_mut(view).committees.insert(CHANNEL, committee);
+            Arc::make_mut(view).committees.insert(group, committee);
         });
     }
 }
@@ -115,6 +120,21 @@ async fn a_channel_that_was_just_founded_is_waited_for() {
     assert_eq!((commanded.await.height, asked.await.refusal), (7, None));
     // The probable leader is the first member, and whom it names is asked next.
     assert_eq!(*scene.nodes.asked.lock(), [1, 3, 1, 3]);
+}
+
+/// Some hosted group has told the layout already, and the registry comes with the committees.
+#[tokio::test]
+async fn a_shard_that_a_layout_brings_before_its_committee_is_waited_for_by_however_many() {
+    let scene = scene(GatewayLimits::default());
+    let ask = || Box::pin(query::answer(&scene.desk, question_of(GroupId::shard(0))));
+    let mut asking: Vec<_> = (0..100).map(|_| ask()).collect();
+    for asked in &mut asking {
+        assert!(futures::poll!(asked.as_mut()).is_pending(), "it is not refused at once");
+    }
+    scene.comes(GroupId::shard(0));
+    for asked in asking {
+        assert_eq!(asked.await.refusal, None);
+    }
 }
 
 #[tokio::test]
