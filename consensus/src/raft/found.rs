@@ -23,13 +23,10 @@
 //! it promised in either group, so an empty log beside that of the parent was always empty. The host says so.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::join_all;
-use futures::stream::FuturesUnordered;
 use ledger::ids::NodeId;
 use parking_lot::Mutex;
 
@@ -40,9 +37,6 @@ use super::network::{Peer, Sender};
 use super::types::{LeaderId, Vote};
 use super::wire;
 use crate::port::{any_replica, join_of, node_of};
-
-/// Between two questions to one that does not answer yet.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Where a replica stands in the founding of its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, BorshSerialize, BorshDeserialize)]
@@ -185,23 +179,6 @@ pub(crate) async fn begin(founding: &Founding, log: &Log) -> Result<(), FoundErr
     }
     founding.rise(Standing::Begun);
     Ok(())
-}
-
-/// Waits until so many of these others answer, whatever they say: they run, or are about to, and can be asked for their
-/// votes.
-pub(crate) async fn heard(sender: &Arc<Sender>, others: &[(u64, NodeId)], needed: usize) {
-    let answers = others.iter().map(|(id, node)| async move {
-        let peer = Peer::to(sender.clone(), *id, *node);
-        while peer.call::<Standing>(wire::STANDING, peer.request(&()), peer.call_timeout()).await.is_err() {
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-    });
-    let mut answers: FuturesUnordered<_> = answers.collect();
-    for _ in 0..needed {
-        if answers.next().await.is_none() {
-            return;
-        }
-    }
 }
 
 /// One round of asking all others; to be called again while it says [`FoundError::Waiting`].

@@ -154,13 +154,6 @@ impl Prepared {
         found::begin(&self.founding, &self.log).await
     }
 
-    /// Waits until so many of these others (raft id and node) answer, whatever they say. Who stands for election before that
-    /// is heard by too few, and waits for the next one.
-    pub fn heard(&self, others: Vec<(u64, NodeId)>, needed: usize) -> impl Future<Output = ()> + Send + use<> {
-        let sender = Arc::clone(&self.sender);
-        async move { found::heard(&sender, &others, needed).await }
-    }
-
     /// The group, and the id of this replica.
     #[must_use]
     pub fn identity(&self) -> (GroupId, u64) {

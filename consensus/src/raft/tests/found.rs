@@ -123,20 +123,6 @@ async fn by_its_hosts_word_a_replica_begins_without_the_others_and_one_of_them_g
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn others_are_heard_of_as_soon_as_so_many_of_them_answer_and_not_before() {
-    let mut founders = Founders::new();
-    founders.open(1).await;
-    let one = tokio::spawn(founders.prepared[&1].heard(others(1), 1));
-    let both = tokio::spawn(founders.prepared[&1].heard(others(1), 2));
-    assert!(!one.is_finished(), "nobody else is there");
-    founders.open(2).await;
-    one.await.unwrap();
-    assert!(!both.is_finished(), "the third one is not there");
-    founders.open(3).await;
-    both.await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_lost_its_log_stays_away_whoever_answers() {
     let mut founders = Founders::new();
     for node in 1..=3 {
