@@ -24,6 +24,7 @@ pub mod intake;
 pub mod judge;
 pub mod kept;
 pub mod leaving;
+mod lend;
 pub mod links;
 pub mod local;
 pub mod membership;
