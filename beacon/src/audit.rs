@@ -8,6 +8,7 @@
 //! proofs, [`quarantine`] keeps and releases marks, [`status`] shows it all, [`report`] is the file that can be judged
 //! offline.
 
+mod border;
 pub mod evidence;
 pub mod flows;
 mod legacy;
@@ -143,6 +144,16 @@ pub enum Flaw {
         /// What shards say they have from them.
         imported: u128,
     } = 5,
+    /// Shards have more of an asset from the channel than all shards have given it: it has returned what it had not, or one
+    /// of them has booked what it has not sent. Amounts are counted modulo 2^128.
+    ChannelOverdrawn {
+        /// The asset.
+        asset: AssetId,
+        /// What shards say they have given to the channel.
+        given: u128,
+        /// What shards say they have from it.
+        returned: u128,
+    } = 6,
 }
 
 impl Flaw {
@@ -156,6 +167,7 @@ impl Flaw {
             Self::FlowsDiffer { .. } => "flows_differ",
             Self::Inherited { .. } => "inherited",
             Self::LineDiffers { .. } => "line_differs",
+            Self::ChannelOverdrawn { .. } => "channel_overdrawn",
         }
     }
 
@@ -175,6 +187,9 @@ impl Flaw {
             }
             Self::Inherited { asset, left, opened } => {
                 format!("shards were left {left} of asset {asset} by those they came from, and began with {opened}")
+            }
+            Self::ChannelOverdrawn { asset, given, returned } => {
+                format!("shards have {returned} of asset {asset} from it, and have given it {given}")
             }
             Self::LineDiffers { asset, exported, imported } => format!(
                 "with all shards that it was cut or joined into or with it has given {exported} of asset {asset}, and shards \
@@ -243,6 +258,7 @@ fn same(one: &Flaw, other: &Flaw) -> bool {
         Flaw::FlowsDiffer { peer, asset, .. } => (3, Some(peer), Some(asset)),
         Flaw::Inherited { asset, .. } => (4, None, Some(asset)),
         Flaw::LineDiffers { asset, .. } => (5, None, Some(asset)),
+        Flaw::ChannelOverdrawn { asset, .. } => (6, None, Some(asset)),
     };
     about(one) == about(other)
 }

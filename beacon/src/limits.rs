@@ -163,6 +163,8 @@ pub const AUDIT_BYTES_MAX: usize = AUDIT_TRAIL_BYTES_MAX + 2 * CHECKPOINT_BYTES_
 /// How many peers of a shard are compared again with theirs when a trail of it is taken: that of the shard may be what
 /// they waited for.
 pub const AUDIT_PEERS_AGAIN_MAX: usize = 16;
+/// Shards that are gone whose missing headers are asked for at a time, of a member of one that came of them.
+pub const AUDIT_RETIRED_ASKED_MAX: usize = 4;
 /// Proofs that are kept of one group; the first ones say enough.
 pub const AUDIT_PROOFS_MAX: usize = 8;
 /// Lines of what was found and not released yet.

@@ -97,7 +97,7 @@ pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, layout: Layout, gr
     let lines = Lines::of(&layout);
     let (sums, streams, rest) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut books = Books { layout, lines, shown, sums, streams, rest };
-    if !books.rests(view, group) || !books.retired_are_whole(view) {
+    if !books.rests(view, group) || !retired_are_whole(view, &books.layout, shown) {
         return false;
     }
     let own = books.lines.name(group);
@@ -113,6 +113,14 @@ pub(crate) fn compare(view: &mut View<'_>, at: &BlockContext, layout: Layout, gr
     all
 }
 
+/// Whether all retired shards are audited to their ends: until then nobody knows what they have written.
+pub(crate) fn retired_are_whole(view: &mut View<'_>, layout: &Layout, shown: &Header) -> bool {
+    layout.lineage.iter().all(|entry| {
+        let end = registry::checkpoint(view, entry.group).map(|last| last.height);
+        end == Some(flows::height_of(view, entry.group, shown))
+    })
+}
+
 impl Books<'_> {
     fn sums(&mut self, view: &mut View<'_>, group: GroupId) -> &[AssetSums] {
         self.sums.entry(group).or_insert_with(|| flows::sums(view, group))
@@ -120,14 +128,6 @@ impl Books<'_> {
 
     fn streams(&mut self, view: &mut View<'_>, dest: GroupId) -> &BTreeMap<GroupId, (u64, u64)> {
         self.streams.entry(dest).or_insert_with(|| flows::streams(view, dest))
-    }
-
-    /// Whether all retired shards are audited to their ends: until then nobody knows what they have written.
-    fn retired_are_whole(&self, view: &mut View<'_>) -> bool {
-        self.layout.lineage.iter().all(|entry| {
-            let end = registry::checkpoint(view, entry.group).map(|last| last.height);
-            end == Some(flows::height_of(view, entry.group, self.shown))
-        })
     }
 
     /// Whether nothing is on its way to a group from the living, nor has it anything of its own to take. A retired one has

@@ -46,7 +46,7 @@ pub struct Transit {
 pub struct AuditStatus {
     /// Format version, [`AUDIT_VERSION`].
     pub version: u8,
-    /// Every group but the beacon, ascending.
+    /// Every group but the beacon, and the shards that are gone and not audited to their ends, ascending.
     pub groups: Vec<GroupState>,
     /// What is on its way between shards, the first of it.
     pub transits: Vec<Transit>,
@@ -68,7 +68,15 @@ impl AuditStatus {
             checkpoint: registry::checkpoint(view, group),
             audited: trail::audited(view, group),
         };
-        let groups: Vec<GroupState> = others.iter().map(|group| state(view, *group)).collect();
+        let mut groups: Vec<GroupState> = others.iter().map(|group| state(view, *group)).collect();
+        for entry in registry::layout(view).into_iter().flat_map(|layout| layout.lineage) {
+            let gone = state(view, entry.group);
+            let end = gone.checkpoint.map(|last| last.height);
+            if gone.audited.map(|audit| audit.height) != end {
+                groups.push(gone);
+            }
+        }
+        groups.sort_by_key(|state| state.group);
         Self {
             version: AUDIT_VERSION,
             groups,

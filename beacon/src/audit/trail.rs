@@ -16,7 +16,7 @@ use ledger::reject::Reject;
 use ledger::view::View;
 
 use crate::audit::evidence::{self, Proof};
-use crate::audit::{AUDIT_VERSION, flows};
+use crate::audit::{AUDIT_VERSION, border, flows};
 use crate::jobs::commit;
 use crate::limits::{AUDIT_PEERS_AGAIN_MAX, AUDIT_TRAIL_BLOCKS_MAX};
 use crate::registry::{self, Checkpoint};
@@ -239,6 +239,7 @@ pub(crate) fn apply(view: &mut View<'_>, at: &BlockContext, trail: &Trail) -> Re
     if open {
         compare_peers(view, at, last);
     }
+    border::compare(view, at, trail);
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use beacon::accused::removals;
+use beacon::audit::flows::{StreamEnd, sent_key, took_key};
 use beacon::audit::quarantine::{self, Held};
 use beacon::audit::report::{AuditReport, ReportError};
 use beacon::audit::status::{AuditStatus, alarms};
@@ -383,6 +384,40 @@ fn what_one_shard_gives_and_another_gets_are_compared() {
     let differ = Flaw::FlowsDiffer { peer: group(1), asset: asset(1), exported: 30, imported: 35 };
     assert_eq!(world.flaws(), [differ]);
     assert!(ClusterView::read(&world.state).unwrap().quarantined.is_empty(), "nobody knows which of the two is wrong");
+}
+
+/// What a channel moves is sealed. What shards say of it is not.
+#[test]
+fn a_channel_brings_back_no_more_than_shards_have_given_it() {
+    const CHANNEL: GroupId = GroupId::channel(4);
+    for (back, found) in [(30, false), (31, true)] {
+        let mut world = World::new();
+        let mut plan = Plan::default();
+        plan.mint(0, 1, 100);
+        let lines = plan.line(0, 1, |line| line.exported = vec![(CHANNEL, 30)]);
+        plan.blocks.push(Block { lines, ..Block::default() });
+        let lines = plan.line(1, 1, |line| line.imported = vec![(CHANNEL, back)]);
+        plan.blocks.push(Block { shard: 1, lines, ..Block::default() });
+        world.chains[0].outs.entry(CHANNEL).or_default().push(&[1]);
+        world.chains[1].ins.entry(CHANNEL).or_default().push(&[2]);
+        world.build(&plan.blocks);
+        // Of what has come back nobody has shown yet where it is from.
+        world.show(1).unwrap();
+        assert_eq!(world.flaws(), []);
+        let end = |leaf: StreamLeaf| StreamEnd { version: AUDIT_VERSION, next_seq: leaf.next_seq, head: leaf.head };
+        let given = end(world.chains[0].outs[&CHANNEL].leaf(CHANNEL));
+        let returned = end(world.chains[1].ins[&CHANNEL].leaf(CHANNEL));
+        // As a trail of the channel leaves it.
+        world.state = settle(&world.state, |view| {
+            view.store(took_key(CHANNEL, group(0)), &given);
+            view.store(sent_key(group(1), CHANNEL), &returned);
+        });
+        world.show(0).unwrap();
+        let overdrawn = Flaw::ChannelOverdrawn { asset: asset(1), given: 30, returned: back };
+        assert_eq!(world.flaws(), if found { vec![overdrawn] } else { vec![] });
+        let named = findings(&mut View::new(&world.state)).iter().all(|found| found.group == CHANNEL);
+        assert!(named && ClusterView::read(&world.state).unwrap().quarantined.is_empty());
+    }
 }
 
 #[test]

@@ -447,7 +447,7 @@ pub enum Asset {
     },
     /// Show the definition of an asset
     #[command(
-        after_help = "Example:\n  seamark asset show EUR\n  seamark asset show 00112233445566778899aabbccddeeff\n  seamark asset show EUR --channel steel --as org-a\n\nOf a channel, it tells how much of the asset is there in all, to those who may read it: its members, and auditors of the asset."
+        after_help = "Example:\n  seamark asset show EUR\n  seamark asset show 00112233445566778899aabbccddeeff\n  seamark asset show EUR --channel steel --as org-a\n\nOf a channel, it tells how much of the asset is there in all, to those who may read it:\nits members, and auditors of the asset."
     )]
     Show {
         /// Which cluster, and in which ledger.

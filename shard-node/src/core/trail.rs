@@ -1,15 +1,16 @@
 //! Trails for the audit: which headers the beacon misses of a group, and those headers, read from state.
 //!
-//! Both run where the host reads: the first in a replica of the beacon, the second in one of the group. Pure.
+//! Both run where the host reads: the first in a replica of the beacon, the second in one of the group, or, of a shard that
+//! is gone, in one of a shard that came of it. Pure.
 
 use beacon::audit::AUDIT_VERSION;
 use beacon::audit::trail::audited;
-use beacon::limits::{AUDIT_BYTES_MAX, AUDIT_TRAIL_BLOCKS_MAX, AUDIT_TRAIL_BYTES_MAX};
+use beacon::limits::{AUDIT_BYTES_MAX, AUDIT_RETIRED_ASKED_MAX, AUDIT_TRAIL_BLOCKS_MAX, AUDIT_TRAIL_BYTES_MAX};
 use beacon::{AuditEntry, Trail};
 use ledger::certificate::Certificate;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height};
-use ledger::lineage::Origin;
+use ledger::lineage::{BornShard, Origin, Segment};
 use ledger::schema;
 use ledger::view::{ReadFault, StateReader, View};
 
@@ -34,6 +35,58 @@ pub fn missed(
     Ok(after.is_none_or(|after| after < certified).then_some(after))
 }
 
+/// Which shards that a group came from are not audited to their ends, and behind which block each: those that it came from
+/// last first, [`AUDIT_RETIRED_ASKED_MAX`] at most.
+///
+/// # Errors
+/// [`ReadFault`] when the medium fails.
+pub fn missed_before(reader: &dyn StateReader, group: GroupId) -> Result<Vec<(GroupId, Option<Height>)>, ReadFault> {
+    let mut view = View::new(reader);
+    let (mut missed, mut known) = (Vec::new(), vec![group]);
+    let mut next = 0;
+    while let Some(group) = known.get(next).copied().filter(|_| missed.len() < AUDIT_RETIRED_ASKED_MAX) {
+        next += 1;
+        let born: Option<BornShard> = view.load(&schema::born(group));
+        for end in
+            born.iter().flat_map(|born| &born.parents).filter(|end| !known.contains(&end.group)).collect::<Vec<_>>()
+        {
+            known.push(end.group);
+            let after = audited(&mut view, end.group).map(|audit| audit.height);
+            if after.is_none_or(|after| after < end.height) {
+                missed.push((end.group, after));
+            }
+        }
+    }
+    missed.truncate(AUDIT_RETIRED_ASKED_MAX);
+    match view.fault() {
+        Some(fault) => Err(fault.clone()),
+        None => Ok(missed),
+    }
+}
+
+/// The headers behind a block of a shard that is gone, from the chain that a shard which came of it has inherited; as
+/// [`behind`]. `None` also where this one did not come of it.
+///
+/// # Errors
+/// [`ReadFault`] when the medium fails.
+pub fn lent(reader: &dyn StateReader, gone: GroupId, after: Option<Height>) -> Result<Option<Trail>, ReadFault> {
+    let mut view = View::new(reader);
+    let origin: Option<Origin> = view.load(&schema::origin());
+    let of = |segments: &[Segment]| segments.iter().find(|segment| segment.group == gone).copied();
+    let found = origin.and_then(|origin| {
+        let on_spine = of(&origin.spine).map(|segment| (segment, false));
+        on_spine.or_else(|| of(&origin.archived).map(|segment| (segment, true)))
+    });
+    let trail = found.and_then(|(segment, archived)| {
+        let key = |plain: Vec<u8>| if archived { schema::archived(gone, &plain) } else { plain };
+        stretch(&mut view, (segment.from, segment.to), after, key)
+    });
+    match view.fault() {
+        Some(fault) => Err(fault.clone()),
+        None => Ok(trail),
+    }
+}
+
 /// The headers behind a block, as many as one trail takes, up to the last of them that is certified here. `None` when no
 /// certificate is kept of any of them, or they are too large.
 ///
@@ -52,16 +105,26 @@ fn collect(view: &mut View<'_>, after: Option<Height>) -> Option<Trail> {
     let applied: AppliedRecord = view.load(&schema::applied())?;
     // Blocks before the first one of a shard that others were cut or joined into are theirs.
     let first = view.load::<Origin>(&schema::origin()).map_or(0, |origin| origin.first.0);
-    let from = after.map_or(first, |after| after.0.saturating_add(1).max(first));
+    stretch(view, (Height(first), applied.height), after, |plain| plain)
+}
+
+/// Of the blocks from one to another one those behind a block, where they stand under these keys.
+fn stretch(
+    view: &mut View<'_>,
+    (first, last): (Height, Height),
+    after: Option<Height>,
+    key: impl Fn(Vec<u8>) -> Vec<u8>,
+) -> Option<Trail> {
+    let from = after.map_or(first.0, |after| after.0.saturating_add(1).max(first.0));
     let (mut headers, mut bytes, mut end) = (Vec::new(), 0, None);
-    for height in (from..=applied.height.0).take(AUDIT_TRAIL_BLOCKS_MAX).map(Height) {
-        let header: Header = view.load(&schema::header(height))?;
+    for height in (from..=last.0).take(AUDIT_TRAIL_BLOCKS_MAX).map(Height) {
+        let header: Header = view.load(&key(schema::header(height)))?;
         bytes += borsh::object_length(&header).ok()?;
         if bytes > AUDIT_TRAIL_BYTES_MAX && !headers.is_empty() {
             break;
         }
         // One that came with a snapshot may be of another block.
-        let certificate: Option<Certificate> = view.load(&schema::certificate(height));
+        let certificate: Option<Certificate> = view.load(&key(schema::certificate(height)));
         if let Some(certificate) = certificate.filter(|certificate| certificate.header == header) {
             end = Some((headers.len(), certificate));
         }
@@ -69,7 +132,7 @@ fn collect(view: &mut View<'_>, after: Option<Height>) -> Option<Trail> {
     }
     let (before, certificate) = end?;
     headers.truncate(before);
-    let BlockRecord { outbox, inbox, .. } = view.load(&schema::block(certificate.header.height))?;
+    let BlockRecord { outbox, inbox, .. } = view.load(&key(schema::block(certificate.header.height)))?;
     let trail = Trail { version: AUDIT_VERSION, headers, certificate, outbox, inbox };
     let fits = borsh::object_length(&AuditEntry::Trail(trail.clone())).is_ok_and(|bytes| bytes <= AUDIT_BYTES_MAX);
     fits.then_some(trail)
@@ -80,8 +143,14 @@ fn collect(view: &mut View<'_>, after: Option<Height>) -> Option<Trail> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use beacon::audit::GroupAudit;
+    use beacon::audit::trail::audited_key;
     use bytes::Bytes;
     use ledger::hash::Hash32;
+    use ledger::ids::{Incarnation, JobId, LayoutVersion, TimeMs};
+    use ledger::layout::BitPrefix;
+    use ledger::lineage::{BORN_VERSION, ParentEnd};
+    use ledger::tree::SubtreeRoot;
 
     use super::*;
     use crate::core::support::{self, SHARD};
@@ -141,6 +210,89 @@ mod tests {
             parts += 1;
         }
         assert_eq!((after, parts), (Some(Height(700)), 3));
+    }
+
+    fn put<T: borsh::BorshSerialize>(state: &mut State, key: Vec<u8>, value: &T) {
+        state.insert(key, Bytes::from(borsh::to_vec(value).unwrap()));
+    }
+
+    fn end(group: GroupId, height: u64) -> ParentEnd {
+        let (header_hash, root) = (Hash32::ZERO, SubtreeRoot::EMPTY);
+        ParentEnd { group, height: Height(height), header_hash, time_ms: TimeMs(1), root }
+    }
+
+    #[test]
+    fn a_shard_lends_what_it_has_inherited_of_those_it_came_from() {
+        let (chain, headers) = chain(9, &[3, 7, 9]);
+        let (other, stranger) = (GroupId::shard(8), GroupId::shard(9));
+        let segment = |group, from, to| Segment { group, from: Height(from), to: Height(to) };
+        for archived in [false, true] {
+            let mut state = State::new();
+            for (key, value) in &chain {
+                let key = if archived { schema::archived(SHARD, key) } else { key.clone() };
+                state.insert(key, value.clone());
+            }
+            let (own, beside) = (segment(SHARD, 2, 7), segment(other, 2, 9));
+            let (spine, kept) = if archived { (vec![beside], vec![own]) } else { (vec![own], vec![beside]) };
+            let origin = Origin {
+                version: 1,
+                job: JobId(1),
+                first: Height(10),
+                header_hash: Hash32::ZERO,
+                parents: vec![end(SHARD, 7)],
+                spine,
+                archived: kept,
+            };
+            put(&mut state, schema::origin(), &origin);
+            for (after, first) in [(None, 2), (Some(Height(0)), 2), (Some(Height(4)), 5)] {
+                let trail = lent(&state, SHARD, after).unwrap().unwrap();
+                // Its own last block is the end, also where others follow under the same keys.
+                assert_eq!(trail.all().collect::<Vec<_>>(), headers[first..=7].iter().collect::<Vec<_>>());
+            }
+            assert_eq!(lent(&state, SHARD, Some(Height(7))), Ok(None), "that is all");
+            assert_eq!(lent(&state, stranger, None), Ok(None));
+        }
+        assert_eq!(lent(&State::new(), SHARD, None), Ok(None), "a shard of the genesis has inherited nothing");
+    }
+
+    #[test]
+    fn the_beacon_misses_what_shards_have_left_that_are_gone() {
+        let [whole, left, right, joined] = [0, 2, 3, 4].map(GroupId::shard);
+        let mut state = State::new();
+        for (group, parents) in
+            [(left, vec![end(whole, 5)]), (right, vec![end(whole, 5)]), (joined, vec![end(left, 8), end(right, 9)])]
+        {
+            let born = BornShard {
+                version: BORN_VERSION,
+                group,
+                prefix: BitPrefix::ALL,
+                committee: Hash32::ZERO,
+                job: JobId(1),
+                layout: LayoutVersion(2),
+                parents,
+                roots: vec![SubtreeRoot::EMPTY],
+            };
+            put(&mut state, schema::born(group), &born);
+        }
+        let all = vec![(left, None), (right, None), (whole, None)];
+        assert_eq!(missed_before(&state, joined), Ok(all));
+        assert_eq!(missed_before(&state, whole), Ok(Vec::new()));
+        for (group, height) in [(left, 8), (whole, 3)] {
+            let audit = GroupAudit {
+                version: AUDIT_VERSION,
+                group,
+                incarnation: Incarnation(0),
+                height: Height(height),
+                header_hash: Hash32::ZERO,
+                next_committee: Hash32::ZERO,
+                time_ms: TimeMs(1),
+                taken: Height(1),
+                taken_ms: TimeMs(1),
+                compared: None,
+            };
+            put(&mut state, audited_key(group), &audit);
+        }
+        assert_eq!(missed_before(&state, joined), Ok(vec![(right, None), (whole, Some(Height(3)))]));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod judge;
 pub mod kept;
 pub mod leads;
 pub mod leaving;
+mod lend;
 pub mod links;
 pub mod local;
 pub mod membership;

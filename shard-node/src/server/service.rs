@@ -12,13 +12,14 @@ use ledger::limits::GRPC_BYTES_MAX;
 use proto::v1;
 use proto::v1::node_server::{Node as NodeService, NodeServer};
 use router::gateway::ClusterView;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, WatchStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::peer::PeerMessage;
 use crate::server::admission::{self, Forwarder};
 use crate::server::command;
+use crate::server::lend;
 use crate::server::local::Hosted;
 use crate::server::replies::ReplyQueue;
 use crate::server::status::{self, Asker};
@@ -30,13 +31,15 @@ const REPLIES_MAX: usize = 4;
 pub struct Service {
     hosted: Arc<Hosted>,
     view: watch::Receiver<Arc<ClusterView>>,
+    /// Who reads headers of a shard that is gone.
+    lending: Arc<Semaphore>,
 }
 
 impl Service {
     /// A service for these groups.
     #[must_use]
     pub fn new(hosted: Arc<Hosted>, view: watch::Receiver<Arc<ClusterView>>) -> Self {
-        Self { hosted, view }
+        Self { hosted, view, lending: Arc::new(Semaphore::new(1)) }
     }
 
     /// Mounts it.
@@ -140,9 +143,20 @@ impl NodeService for Service {
             };
             let Some(batch) = batch else { return Ok(Response::new(v1::LinkEnd {})) };
             for frame in batch.frames {
-                let Some(handle) = self.hosted.groups.read().get(&GroupId(frame.group)).cloned() else { continue };
+                let group = GroupId(frame.group);
+                let handle = self.hosted.groups.read().get(&group).cloned();
+                if handle.is_none() && !self.hosted.context.links.retired(group) {
+                    continue;
+                }
                 match borsh::from_slice::<PeerMessage>(&frame.payload) {
-                    Ok(message) => handle.peer(from, message),
+                    Ok(message) => match (handle, message) {
+                        (Some(handle), message) => handle.peer(from, message),
+                        // Of a shard that is gone, what came of it answers the audit, and nothing else.
+                        (None, PeerMessage::WantTrail { after }) if self.is_member(GroupId::BEACON, from) => {
+                            lend::lend(&self.hosted, &self.lending, from, group, after);
+                        }
+                        (None, _) => {}
+                    },
                     Err(error) => {
                         tracing::warn!(%from, %error, "a peer sent garbage");
                         return Err(Status::invalid_argument(ledger::Reject::Malformed.to_string()));

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use beacon::epochs::{Deal, step_towards, worst_risk};
 use beacon::risk::of_lot;
-use beacon::{EpochBook, EpochPolicy, NodeLives};
+use beacon::{EpochBook, EpochPolicy, NodeLives, Shards};
 use ledger::genesis::NodeInfo;
-use ledger::{Committee, GroupKind, Hash32, NodeId, Reject};
+use ledger::{Committee, GroupId, GroupKind, Hash32, NodeId, Reject};
 use serde::Serialize;
 
 use super::super::beacon::nodes;
 use super::super::context::Context;
+use super::super::shard::plan::Size;
 use super::{listed, numbers};
 use crate::error::CliError;
-use crate::output::{Output, facts, table};
+use crate::output::{Output, facts, grouped, table};
 
 /// One of so many nodes is counted as bad where nobody says how many are.
 const BAD_SHARE: usize = 8;
@@ -53,8 +54,14 @@ struct GroupLine {
 #[derive(Serialize)]
 struct Moves {
     moves: Vec<MoveLine>,
-    /// Replicas that are fetched anew: the cost. How large the state of a group is, the beacon does not know.
+    /// Replicas that are fetched anew: the cost.
     seats: usize,
+    /// Accounts in all of these, as replicas count them now; absent where one is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accounts: Option<u64>,
+    /// Bytes of all of these, as leaders report them while scaling is on; absent where one is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
     /// Epochs from the decision until the last one is in force.
     epochs: usize,
 }
@@ -66,7 +73,16 @@ struct MoveLine {
     joining: Vec<u32>,
     /// Steps, one an epoch.
     steps: usize,
+    /// Accounts that each new replica copies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accounts: Option<u64>,
+    /// Bytes that each new replica copies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
 }
+
+/// The size of a replica of each group, as far as it is known.
+type Sizes = BTreeMap<GroupId, Size>;
 
 /// How many of these may be taken away, whichever they are, before more seats than are tolerated are gone.
 fn whole(mut seats: Vec<usize>, tolerated: usize) -> usize {
@@ -108,7 +124,7 @@ impl GroupLine {
 }
 
 impl Moves {
-    fn of(deal: &Deal, committees: &[Committee], nodes: &[NodeInfo]) -> Self {
+    fn of(deal: &Deal, committees: &[Committee], nodes: &[NodeInfo], sizes: &Sizes) -> Self {
         let mut lines = Vec::new();
         for (group, target) in &deal.moves {
             let Some(current) = committees.iter().find(|committee| committee.group == *group) else { continue };
@@ -121,16 +137,21 @@ impl Moves {
                 let members = one.members.iter().map(|member| member.node);
                 numbers(members.filter(|node: &NodeId| other.index_of(*node).is_none()))
             };
+            let size = sizes.get(group).copied().unwrap_or_default();
             lines.push(MoveLine {
                 group: group.to_string(),
                 leaving: only(current, &last),
                 joining: only(&last, current),
                 steps,
+                accounts: size.accounts,
+                bytes: size.bytes,
             });
         }
         let steps = lines.iter().map(|line| line.steps).max().unwrap_or(0);
         Self {
             seats: lines.iter().map(|line| line.joining.len()).sum(),
+            accounts: total(lines.iter().map(|line| line.copied(line.accounts))),
+            bytes: total(lines.iter().map(|line| line.copied(line.bytes))),
             // Prepared in the epoch after the decision, in force in the one behind that; then one step an epoch.
             epochs: if steps == 0 { 0 } else { steps + 1 },
             moves: lines,
@@ -138,19 +159,37 @@ impl Moves {
     }
 }
 
+/// All of these together, if each is known. What nodes report may be anything.
+fn total(mut sizes: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    sizes.try_fold(0, |sum: u64, size| Some(sum.saturating_add(size?)))
+}
+
+impl MoveLine {
+    /// What all new replicas copy together, of which each copies so much.
+    fn copied(&self, each: Option<u64>) -> Option<u64> {
+        each.map(|each| each.saturating_mul(self.joining.len() as u64))
+    }
+}
+
 impl Plan {
     /// `nodes` are as they may take seats: one that may not has no capacity.
-    fn of(nodes: &[NodeInfo], committees: &[Committee], seed: Hash32, bad: usize, risk_max_ppb: u64) -> Self {
+    fn of(
+        nodes: &[NodeInfo],
+        committees: &[Committee],
+        sizes: &Sizes,
+        seed: Hash32,
+        (bad, risk_max_ppb): (usize, u64),
+    ) -> Self {
         let usable = nodes.iter().filter(|node| node.capacity > 0).count();
         let shards: Vec<&Committee> =
             committees.iter().filter(|committee| committee.group.kind() == Some(GroupKind::Shard)).collect();
-        let sizes = shards.iter().map(|committee| (committee.members.len(), committee.engine));
+        let seated = shards.iter().map(|committee| (committee.members.len(), committee.engine));
         let deal = |even| Deal::of((0, seed), nodes, committees, &EpochPolicy::DEFAULT, even);
-        let moves = |even| Moves::of(&deal(even), committees, nodes);
+        let moves = |even| Moves::of(&deal(even), committees, nodes, sizes);
         Self {
             nodes: usable,
             bad_nodes: bad,
-            risk_ppb: worst_risk(usable, bad, sizes),
+            risk_ppb: worst_risk(usable, bad, seated),
             risk_max_ppb,
             seed: seed.to_string(),
             groups: committees.iter().map(|committee| GroupLine::of(committee, nodes, usable, bad)).collect(),
@@ -207,15 +246,26 @@ impl Moves {
             return format!("{what} would move nobody");
         }
         let mut text = format!(
-            "{what} would have {} replicas fetched anew, and be in force {} epochs after its decision",
-            self.seats, self.epochs
+            "{what} would have {} replicas fetched anew, {}, and be in force {} epochs after its decision",
+            self.seats,
+            size(self.accounts, self.bytes),
+            self.epochs
         );
         for line in &self.moves {
             let (leaving, joining) = (listed(&line.leaving), listed(&line.joining));
-            text.push_str(&format!("\n  {}: {leaving} -> {joining}, in {} steps", line.group, line.steps));
+            let each = size(line.accounts, line.bytes);
+            text.push_str(&format!("\n  {}: {leaving} -> {joining}, in {} steps, {each} each", line.group, line.steps));
         }
         text
     }
+}
+
+fn size(accounts: Option<u64>, bytes: Option<u64>) -> String {
+    let shown = |number: Option<u64>, what: &str| match number {
+        Some(number) => format!("about {} {what}", grouped(number.into())),
+        None => format!("{what} not known"),
+    };
+    format!("{} ({})", shown(accounts, "accounts"), shown(bytes, "bytes"))
 }
 
 pub(in crate::commands) async fn run(
@@ -236,7 +286,10 @@ pub(in crate::commands) async fn run(
         (None, bad) => usize::from(bad),
     };
     let target = risk_max_ppb.unwrap_or(book.policy.risk_max_ppb);
-    let plan = Plan::of(&nodes, &lives.committees, book.seed, bad, target);
+    let (shards, status): (Shards, _) = (client.shards().await?, client.status().await?);
+    let groups = lives.committees.iter().map(|committee| committee.group);
+    let sizes: Sizes = groups.map(|group| (group, Size::of(group, &shards, &status))).collect();
+    let plan = Plan::of(&nodes, &lives.committees, &sizes, book.seed, (bad, target));
     plan.refusal().map_or(Ok(()), Err)?;
     output.result(&plan, || plan.text())
 }
@@ -278,7 +331,8 @@ mod tests {
             committee(GroupId::shard(0), &nodes, &[1, 3, 4]),
             committee(GroupId::shard(1), &nodes, &[1, 2, 3]),
         ];
-        let plan = Plan::of(&nodes, &committees, Hash32([3; 32]), 2, 0);
+        let none = Sizes::new();
+        let plan = Plan::of(&nodes, &committees, &none, Hash32([3; 32]), (2, 0));
         let rows: Vec<(usize, usize)> =
             plan.groups.iter().map(|line| (line.orgs_tolerated, line.zones_tolerated)).collect();
         assert_eq!(rows, [(1, 1), (1, 1), (0, 0)]);
@@ -294,8 +348,33 @@ mod tests {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert_eq!(plan.refusal(), None);
-        let code = |target| Plan::of(&nodes, &committees, Hash32([3; 32]), 2, target).refusal().map(|error| error.code);
+        let code = |target| {
+            Plan::of(&nodes, &committees, &none, Hash32([3; 32]), (2, target)).refusal().map(|error| error.code)
+        };
         assert_eq!((code(499_999_999), code(500_000_000)), (Some("layout_risk".to_owned()), None));
+    }
+
+    #[test]
+    fn what_a_move_copies_is_told_as_far_as_it_is_known() {
+        let size = |accounts, bytes| Size { accounts, bytes, tps: None };
+        let nodes: Vec<NodeInfo> = [(1, 1), (2, 1), (3, 2), (4, 3)].map(|(id, org)| node(id, org)).to_vec();
+        // One of organisation 1 leaves shard 1, where it has two seats of three; nobody leaves shard 0.
+        let [zero, one] = [0, 1].map(GroupId::shard);
+        let committees = [committee(zero, &nodes, &[1, 3, 4]), committee(one, &nodes, &[1, 2, 3])];
+        let deal = |sizes: &Sizes| Plan::of(&nodes, &committees, sizes, Hash32([3; 32]), (1, 0)).epoch_change;
+        let moves = deal(&Sizes::from([(one, size(Some(1_000), Some(70)))]));
+        assert_eq!((moves.seats, moves.accounts, moves.bytes), (1, Some(1_000), Some(70)));
+        let text = moves.text("an epoch change");
+        for part in ["1 replicas fetched anew, about 1,000 accounts (about 70 bytes), and be", "(about 70 bytes) each"]
+        {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        // Bytes are reported while scaling is on: until then no sum is made up.
+        let moves = deal(&Sizes::from([(zero, size(Some(7), Some(7))), (one, size(Some(1_000), None))]));
+        assert_eq!((moves.accounts, moves.bytes), (Some(1_000), None));
+        assert!(moves.text("it").contains("about 1,000 accounts (bytes not known) each"));
+        assert_eq!(total([Some(u64::MAX), Some(1)].into_iter()), Some(u64::MAX), "whatever is reported");
+        assert_eq!((total([Some(1), None].into_iter()), total(std::iter::empty())), (None, Some(0)));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod job;
 mod lines;
 mod ls;
-mod plan;
+pub(super) mod plan;
 mod scale;
 
 use std::time::Duration;

@@ -25,20 +25,20 @@ const TRIES: u32 = 3;
 
 /// What is known of the size of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Size {
+pub(in crate::commands) struct Size {
     /// Accounts, as its replicas count them.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) accounts: Option<u64>,
+    pub(in crate::commands) accounts: Option<u64>,
     /// Bytes of its database, as its leader reports them while scaling is on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) bytes: Option<u64>,
+    pub(in crate::commands) bytes: Option<u64>,
     /// Transactions a second, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tps: Option<u32>,
+    pub(in crate::commands) tps: Option<u32>,
 }
 
 impl Size {
-    pub(super) fn of(group: GroupId, shards: &Shards, status: &v1::StatusReply) -> Self {
+    pub(in crate::commands) fn of(group: GroupId, shards: &Shards, status: &v1::StatusReply) -> Self {
         let replicas = status.nodes.iter().flat_map(|node| &node.replicas).filter(|replica| replica.group == group.0);
         let counted = replicas.map(|replica| replica.accounts).max().filter(|accounts| *accounts > 0);
         let load = shards.loads.iter().find(|load| load.group == group).map(|found| found.load);

@@ -14,16 +14,22 @@ use crate::core::driver::{GroupDriver, Output};
 use crate::core::peer::PeerMessage;
 
 impl GroupDriver {
-    /// Takes what a member of the group that it is about, or of the beacon, brings.
+    /// Takes what a member of the group that it is about, or of the beacon, brings. Of a shard that is gone, whoever came of
+    /// it has the headers.
     pub(super) fn take_audit(&mut self, from: NodeId, entry: AuditEntry) {
         let group = entry.group();
-        let heard = [group, GroupId::BEACON].into_iter().any(|group| self.is_member(group, from));
+        let member = [group, GroupId::BEACON].into_iter().any(|group| self.is_member(group, from));
+        let heard = member || (self.committees.current(group).is_none() && self.has_seat(from));
         if !self.leads || self.config.group != GroupId::BEACON || !heard {
             return;
         }
         if self.batcher.misses_audit(&entry) && self.is_certified(&entry) {
             self.batcher.push_audit(entry);
         }
+    }
+
+    fn has_seat(&self, node: NodeId) -> bool {
+        self.committees.all().any(|(_, committee)| committee.index_of(node).is_some())
     }
 
     /// Whether a committee that is known here certified what is brought.

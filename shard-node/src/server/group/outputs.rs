@@ -211,6 +211,16 @@ impl GroupTask {
             Ok(Ok(None)) => {}
             Ok(Err(fault)) | Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
         }
+        // Whoever has a replica of a shard has inherited the chains of those that it came from.
+        match with_reader(&self.share, |reader| trail::missed_before(reader, group)) {
+            Ok(Ok(missed)) => {
+                for (gone, after) in missed {
+                    let message = PeerMessage::WantTrail { after };
+                    self.context.links.send(node, gone, Bytes::from(message.encode()));
+                }
+            }
+            Ok(Err(fault)) | Err(fault) => self.alarm(format!("{}: {fault}", self.group)),
+        }
     }
 
     /// Reads headers of this group for the beacon, on a thread of its own: they may be many.
