@@ -292,6 +292,8 @@ impl Bench {
             self.begun.state.insert(schema::outbox(peer), encoded(&sent));
             self.begun.state.insert(schema::inbox(peer), encoded(&taken));
         }
+        // No block has brought them: they are to be read.
+        self.heads = Heads::default();
     }
 }
 

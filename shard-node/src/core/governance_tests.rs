@@ -310,6 +310,9 @@ fn a_closed_channel_whose_stream_is_full_keeps_nobody_from_issuing_assets() {
     let (txid, waits) = issue(&mut world, "USD");
     assert_eq!(waits, CommandOutcome::Refused(txid, Reject::PeerBusy), "a channel that is not closed is waited for");
     world.chains.get_mut(&GroupId::BEACON).expect("it runs").state.insert(key.clone(), before);
+    // The last block of the beacon is one that says so, too.
+    let (txid, issued) = issue(&mut world, "EUR");
+    assert!(matches!(issued, CommandOutcome::Receipt(of, _) if of == txid), "{issued:?}");
     world.enact(group, [1, 2], Change::Close);
     world.settle();
     assert_eq!(world.govern(group, 1, &Act::FinishClose), Ok(Said::Phase(Phase::Closed)));

@@ -115,6 +115,8 @@ struct Incoming {
     expected: InCursor,
     /// Cursor that the source has been told of, with a proof.
     told: u64,
+    /// Behind the last bundle with mail that somebody waits for: its source is told at once.
+    urgent: u64,
     /// When it was told so last in a request of its own.
     proved: Option<Tick>,
     /// When mail of it was last found to have come.
@@ -140,6 +142,11 @@ impl Incoming {
     /// The replica that is subscribed to, of those that may be asked.
     fn source(&self, sources: &[NodeId]) -> NodeId {
         sources[self.target % sources.len()]
+    }
+
+    /// Whether the source has not been told of mail that somebody waits for.
+    fn hurries(&self) -> bool {
+        self.urgent > self.told
     }
 
     /// Where the mail that is here, or on its way from here to the one that leads, ends.
@@ -187,7 +194,7 @@ impl Incoming {
     ) {
         self.pulled = Some(now);
         self.heard = self.heard.or(Some(now));
-        let proved = latest.filter(|_| pace.ack_due(now, self.proved)).and_then(|(latest, inbox)| {
+        let proved = latest.filter(|_| self.hurries() || pace.ack_due(now, self.proved)).and_then(|(latest, inbox)| {
             let (leaf, path) = inbox.path_of(source)?;
             let certificate = latest.certificate.clone();
             (leaf.next_seq > 0).then_some(AckProof { version: 1, leaf, path, certificate })
@@ -458,7 +465,7 @@ impl Mailroom {
             if sources.is_empty() {
                 continue;
             }
-            let news = |stream: &&mut Incoming| leaf.next_seq > stream.told && !pace.holds();
+            let news = |stream: &&mut Incoming| leaf.next_seq > stream.told && (!pace.holds() || stream.hurries());
             if let Some(stream) = self.incoming.get_mut(&leaf.peer).filter(news) {
                 stream.pull(config, now, leaf.peer, sources, Some((latest, &inbox)), pace, out);
             }
@@ -655,6 +662,9 @@ impl Mailroom {
             Ok(()) => {
                 (_, stream.expected) = bundle.follow(stream.expected.clone()).ok()?;
                 stream.fresh = true;
+                if bundle.messages.iter().any(|message| !Message::may_wait(message)) {
+                    stream.urgent = end;
+                }
                 Some(bundle)
             }
             Err(Reject::CommitteeUnknown) => {
@@ -707,7 +717,7 @@ impl Mailroom {
         if proves {
             self.proved = Some(now);
         }
-        let latest = latest.filter(|_| proves).map(|latest| (latest, &inbox));
+        let latest = latest.map(|latest| (latest, &inbox));
         for source in committees.groups() {
             let sources = committees.sources(config.group, *source);
             let fetches = writes(*source) && stand.fetches(config, committees, *source);
@@ -718,6 +728,7 @@ impl Mailroom {
             let stream = self.incoming.entry(*source).or_default();
             let due = stream.pulled.is_none_or(|at| now.0 >= at.0 + PULL_EVERY_MS);
             if stream.choose(now, due, has_room, pace, sources) || due {
+                let latest = latest.filter(|_| proves || stream.hurries());
                 stream.pull(config, now, *source, sources, latest, pace, out);
             }
             stream.probe(config, now, *source, sources, pace, out);

@@ -643,6 +643,46 @@ fn asking_again_does_not_make_credits_come_sooner() {
     assert_eq!(out.iter().filter(to_another).count(), 1, "another replica is sent its first at once");
 }
 
+/// The proofs that a leader among many groups sends by itself, of mail of [`PEER`]: when, and of what.
+fn proofs_of(taken: &[Vec<u8>], until: u64) -> Vec<(u64, u64)> {
+    let (mut crowd, mut proofs) = (Crowded { mailroom: receiving(&[]), known: crowded() }, Vec::new());
+    let config = config(1);
+    let bundle = bundle_from_peer(&committee(PEER, 0), taken, 0, taken.len());
+    assert!(crowd.mailroom.accept(bundle, &config, &crowd.known).is_some());
+    let latest = certified_both(&[], taken);
+    for now in (0..until).step_by(25) {
+        let mut out = Vec::new();
+        crowd.mailroom.certified(&config, LEADING, Tick(now), &latest, &crowd.known, &mut out);
+        crowd.mailroom.pull(&config, LEADING, Tick(now), true, Some(&latest), &crowd.known, &mut out);
+        proofs.extend(out.iter().filter_map(|output| match output {
+            Output::Send { group: PEER, message: PeerMessage::Pull { ack: Some(ack), .. }, .. } => {
+                Some((now, ack.leaf.next_seq))
+            }
+            _ => None,
+        }));
+    }
+    proofs
+}
+
+#[test]
+fn what_was_taken_of_mail_that_somebody_waits_for_is_told_at_once() {
+    let apart = 4 * APART_MS;
+    let credits = proofs_of(&credits(3), 3 * apart);
+    let [(0, 3), (second, 3), (third, 3)] = credits[..] else { panic!("{credits:?}") };
+    assert!(second >= apart && third >= second + apart, "{credits:?}");
+    let seal = cross_shard::Message::Unseal(ledger::JobId(7)).encode();
+    assert!(!Message::may_wait(&seal));
+    let mut hurried = Incoming { told: 1, urgent: 2, proved: Some(Tick(9)), ..Incoming::default() };
+    assert!(hurried.hurries());
+    let (mut out, latest) = (Vec::new(), certified_both(&[], &[seal.clone(), seal]));
+    let inbox = Heads::of(&latest.inbox);
+    hurried.pull(&config(1), Tick(10), PEER, &[NodeId(4)], Some((&latest, &inbox)), Pace::of(400), &mut out);
+    assert!(!hurried.hurries(), "it is told");
+    hurried.pull(&config(1), Tick(11), PEER, &[NodeId(4)], Some((&latest, &inbox)), Pace::of(400), &mut out);
+    let with = |output: &Output| matches!(output, Output::Send { message: PeerMessage::Pull { ack: Some(_), .. }, .. });
+    assert_eq!(out.iter().map(with).collect::<Vec<_>>(), [true, false]);
+}
+
 #[test]
 fn a_certificate_is_checked_once_and_a_bad_one_each_time() {
     let sent = credits(2);
