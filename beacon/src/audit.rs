@@ -267,9 +267,11 @@ fn same(one: &Flaw, other: &Flaw) -> bool {
 pub(crate) fn forget(view: &mut View<'_>, group: GroupId) {
     let about = |flaw: &Flaw| match flaw {
         Flaw::OtherMail { peer } | Flaw::FlowsDiffer { peer, .. } => *peer == group,
-        Flaw::Unbalanced { .. } | Flaw::Discontinuous { .. } | Flaw::Inherited { .. } | Flaw::LineDiffers { .. } => {
-            false
-        }
+        Flaw::Unbalanced { .. }
+        | Flaw::Discontinuous { .. }
+        | Flaw::Inherited { .. }
+        | Flaw::LineDiffers { .. }
+        | Flaw::ChannelOverdrawn { .. } => false,
     };
     for finding in findings(view).into_iter().filter(|found| found.group == group || about(&found.flaw)) {
         registry::remove(view, finding_key(finding.number));
