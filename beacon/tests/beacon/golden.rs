@@ -247,7 +247,7 @@ fn records() {
     let head = RegistryHead::of(2, &ClusterView::from_genesis(&genesis()).encode());
     assert_eq!(
         hex::encode(borsh::to_vec(&head).unwrap()),
-        "010200000000000000d3d1499557b36a89a60fd1f44b1f60a9cd19b2cb4c72356c148916db87a648e4"
+        "01020000000000000071c36b3d3dc61ada291b09be8f3398d8bf39df4fc25fbfeb94fe05bdf607fbde"
     );
     assert_eq!(
         hex::encode(registry::head_key()),
