@@ -559,7 +559,7 @@ fn play(count: u32, acts: Vec<Act>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20000))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn reshape_laws(count in 1u32..4, acts in prop::collection::vec(act(), 1..120)) {
@@ -608,4 +608,15 @@ fn a_credit_that_the_right_half_has_left_of_self_mail_is_not_lost() {
 fn a_half_that_a_vote_does_not_concern_takes_none_of_self_mail() {
     let paid = vec![pay(&[(0, 1)]), Act::Make { legs: vec![(0, 5, 1, true)], valid_ms: 1, hidden: 0 }, hand(2, 5)];
     play(2, [paid, vec![Act::Merge(0), Act::Split(0), Act::Split(0)]].concat());
+}
+
+/// Two halves had carried out one vote of theirs differently far when they were joined; the half of the tree that has
+/// none of its accounts knows of it all the same.
+#[test]
+fn a_vote_is_known_where_none_of_its_accounts_lies_any_more() {
+    let made = Act::Make { legs: vec![(1, 0, 1, false), (0, 1, 1, false)], valid_ms: 1, hidden: 2 };
+    let apart = vec![Act::Split(2), made, Act::Split(2), hand(0, 3), Act::Merge(0), Act::Pass(2), Act::Merge(0)];
+    let joined = vec![Act::Split(1), Act::Split(3), Act::Merge(0), Act::Merge(0), pay(&[(0, 1)])];
+    let beside = vec![Act::Merge(0), Act::Merge(0), Act::Split(0), Act::Split(6), pay(&[(0, 1)]), Act::Merge(0)];
+    play(2, [apart, joined, beside].concat());
 }
