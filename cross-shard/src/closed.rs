@@ -68,7 +68,8 @@ pub struct Closed {
 pub struct ClosedStream {
     /// Format version, [`CLOSED_STREAM_VERSION`].
     pub version: u8,
-    /// Sequence number of the first message that is kept, or was when it ended.
+    /// Sequence number of the first message that is kept, or was when it ended. Of mail between two shards that were
+    /// joined, some behind it may be gone: what a half of the joined one has taken before it was joined again.
     pub kept: u64,
     /// Sequence number behind the last message.
     pub next_seq: u64,

@@ -11,6 +11,7 @@ use ledger::view::{ReadFault, StateReader, View};
 
 use crate::closed::{CLOSED_STREAM_VERSION, ClosedStream};
 use crate::message::Message;
+use crate::route;
 use crate::stream::{OutStream, in_cursor, peer_of};
 
 /// A shard that has ended, as its last block left it.
@@ -65,8 +66,14 @@ fn join(view: &mut View<'_>, left: &Parent<'_>, right: &Parent<'_>) -> Result<()
             let message = theirs.get(&schema::closed_mail(source, dest, seq));
             keep(view, source, dest, seq, message);
         }
-        let ours: Option<ClosedStream> = view.load(&key);
-        view.store(key, &ours.map_or(closed.clone(), |ours| merge_closed(ours, closed)));
+        let joined = match view.load::<ClosedStream>(&key) {
+            Some(ours) => {
+                forget_taken(view, (source, dest), &ours, &closed);
+                merge_closed(ours, closed)
+            }
+            None => closed,
+        };
+        view.store(key, &joined);
     }
     for (dest, stream) in out_streams(&mut theirs) {
         for seq in stream.acked..stream.next_seq {
@@ -119,7 +126,8 @@ fn close(view: &mut View<'_>, source: GroupId, dest: GroupId, stream: &OutStream
 }
 
 /// Joins what two shards had of one stream, which they have from a shard that both came from. While one of them has not
-/// passed on its part, that part waits.
+/// passed on its part, that part waits. Of self mail each had taken its own share, perhaps not equally far: what one of
+/// them has not taken is taken, and a vote or a word on a stream that comes twice says nothing new.
 fn merge_closed(left: ClosedStream, right: ClosedStream) -> ClosedStream {
     let waits = |stream: &ClosedStream| stream.taken.is_none();
     let mut passed = left.passed.clone();
@@ -129,8 +137,34 @@ fn merge_closed(left: ClosedStream, right: ClosedStream) -> ClosedStream {
         (false, true) => right.whole,
         _ => left.whole || right.whole,
     };
-    let of = if waits(&right) && !waits(&left) { right } else { left };
+    let of_right = match (waits(&left), waits(&right)) {
+        (left_waits, true) => !left_waits,
+        (true, false) => false,
+        (false, false) => right.kept < left.kept,
+    };
+    let of = if of_right { right } else { left };
     ClosedStream { whole, passed, ..of }
+}
+
+/// Drops from self mail that one of two shards has taken and the other has not what only one may take, where the one
+/// that had it whole is ahead.
+fn forget_taken(view: &mut View<'_>, (source, dest): (GroupId, GroupId), ours: &ClosedStream, theirs: &ClosedStream) {
+    let (behind, ahead) = if ours.kept < theirs.kept { (ours, theirs) } else { (theirs, ours) };
+    if ours.taken.is_none() || theirs.taken.is_none() || !ahead.whole {
+        return;
+    }
+    for seq in behind.kept..ahead.kept {
+        let key = schema::closed_mail(source, dest, seq);
+        if view.load::<Message>(&key).is_some_and(|message| !for_each(&message)) {
+            view.delete(key);
+        }
+    }
+}
+
+/// Whether each child of a shard takes a message of self mail, and not the left one alone: a vote, and the word on a
+/// stream that both have, are for either.
+const fn for_each(message: &Message) -> bool {
+    matches!(message, Message::Vote(_) | Message::Closed(_))
 }
 
 /// Takes mail that the parents of this group had sent each other, `limit` messages at most: to be taken as if the group
@@ -149,9 +183,11 @@ pub fn self_mail(view: &mut View<'_>, layout: &Layout, me: GroupId, limit: usize
             let key = schema::closed_mail(source, dest, closed.kept);
             let message: Option<Message> = view.load(&key);
             view.delete(key);
-            // Of two children the left one takes what is for one of them alone; a vote, and the word on a stream that
-            // both have, are for either.
-            let mine = |message: &Message| closed.whole || matches!(message, Message::Vote(_) | Message::Closed(_));
+            // Of two children the left one takes what is for one of them alone, and each the votes that it is to hear.
+            let mine = |message: &Message| match message {
+                Message::Vote(vote) => route::hears(layout, me, vote),
+                other => closed.whole || for_each(other),
+            };
             taken.extend(message.filter(mine).map(|message| (source, message)));
             closed.kept += 1;
             room -= 1;

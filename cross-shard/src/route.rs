@@ -64,6 +64,11 @@ pub fn own_part(layout: &Layout, me: GroupId, vote: Vote) -> Option<Vote> {
     (!legs.is_empty()).then_some(Vote { legs, ..vote })
 }
 
+/// Whether a vote on this transaction goes to `me`.
+pub(crate) fn hears(layout: &Layout, me: GroupId, vote: &Vote) -> bool {
+    body_of(vote).is_some_and(|body| hearers(Some(layout), me, &body).binary_search(&me).is_ok())
+}
+
 /// The body of the transaction that a vote is on. It was decoded before it was voted on.
 fn body_of(vote: &Vote) -> Option<TxBody> {
     let signed: SignedTx = borsh::from_slice(&vote.tx).ok()?;

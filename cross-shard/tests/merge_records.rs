@@ -122,6 +122,13 @@ fn a_vote_that_both_came_with_is_carried_out_once_for_each_account() {
     let [whole, beside] = [BitPrefix::ALL, BitPrefix { bits: 1, length: 64 }];
     let kept = merge_records((whole, apart.clone()), (beside, nothing));
     assert_eq!(kept.casts, apart.casts);
+    // Joined by shards that have none of its accounts, it is still known.
+    let quarters = [0, 1].map(|bit| BitPrefix { bits: bit << 62, length: 2 });
+    let beyond = |cast: &Cast| within(cast.clone(), right_half.child(cast.outcome.is_some()));
+    let elsewhere = Prepared { casts: apart.casts.iter().map(beyond).collect(), ..seen(4) };
+    let known = merge_records((quarters[0], elsewhere.clone()), (quarters[1], elsewhere));
+    assert_eq!(known.casts, [done(8)]);
+    assert!(known.unspoken(&[0, 2]).is_empty());
 }
 
 #[test]

@@ -110,10 +110,13 @@ impl Streams {
             let Some((source, dest)) = ends(key) else { continue };
             let closed: ClosedStream = borsh::from_slice(value).map_err(|error| error.to_string())?;
             for seq in closed.kept..closed.next_seq {
-                kept += 1;
                 let message = schema::closed_mail(source, dest, seq);
-                if !keys.contains(&message[..]) {
-                    found.push(format!("{group} begins on node {node} without message {seq} from {source} to {dest}"));
+                match keys.contains(&message[..]) {
+                    true => kept += 1,
+                    // Of what two that were joined had sent each other a half may have taken its share already.
+                    false if closed.taken.is_some() => {}
+                    false => found
+                        .push(format!("{group} begins on node {node} without message {seq} from {source} to {dest}")),
                 }
             }
         }

@@ -21,8 +21,13 @@ pub fn merge_records(left: (BitPrefix, Prepared), right: (BitPrefix, Prepared)) 
             received.push(vote);
         }
     }
-    let mut casts: Vec<Cast> = within(left.casts, left_prefix).collect();
-    casts.extend(within(right.casts, right_prefix));
+    let mut casts: Vec<Cast> = within(&left.casts, left_prefix).collect();
+    casts.extend(within(&right.casts, right_prefix));
+    for cast in left.casts.into_iter().chain(right.casts) {
+        if !casts.iter().any(|known| same(known, &cast)) {
+            casts.push(Cast { within: BitPrefix::ALL, ..cast });
+        }
+    }
     Prepared {
         version: PREPARED_VERSION,
         txid: left.txid,
@@ -58,20 +63,24 @@ pub(super) fn both(mut openings: Vec<Opening>, others: Vec<Opening>) -> Vec<Open
 
 /// The votes as far as they are carried out for accounts under a prefix. A copy for accounts elsewhere goes: whoever
 /// has these has a copy for them, and the copy for those here stays.
-fn within(casts: Vec<Cast>, prefix: BitPrefix) -> impl Iterator<Item = Cast> {
-    casts.into_iter().filter_map(move |cast| {
+fn within(casts: &[Cast], prefix: BitPrefix) -> impl Iterator<Item = Cast> {
+    casts.iter().filter_map(move |cast| {
         let within = match (prefix.holds(&cast.within), cast.within.holds(&prefix)) {
             (true, _) => cast.within,
             (false, true) => prefix,
             (false, false) => return None,
         };
-        Some(Cast { within, ..cast })
+        Some(Cast { within, ..cast.clone() })
     })
+}
+
+/// Whether two entries are of one vote.
+fn same(one: &Cast, other: &Cast) -> bool {
+    one.group == other.group && one.at == other.at && one.legs == other.legs
 }
 
 /// Copies of one vote become one where they are equally far.
 fn united(casts: Vec<Cast>) -> Vec<Cast> {
-    let same = |one: &Cast, other: &Cast| one.group == other.group && one.at == other.at && one.legs == other.legs;
     let mut one_each: Vec<Cast> = Vec::with_capacity(casts.len());
     for cast in &casts {
         let mut copies = casts.iter().filter(|copy| same(copy, cast));
