@@ -56,6 +56,13 @@ impl Conservation {
         for leaf in &block.inbox {
             self.taken.insert((group, leaf.peer), leaf.next_seq);
         }
+        // The block that takes the last of a stream may be the one that closes it; then only what it tells others shows it.
+        for (_, _, message) in &block.mail {
+            if let Message::Closed(told) = message {
+                let taken = self.taken.entry((told.dest, told.source)).or_insert(0);
+                *taken = (*taken).max(told.taken);
+            }
+        }
         for receipt in block.receipts.iter().filter(|receipt| own::committed(receipt)) {
             self.synchronous(facts, group, &receipt.txid);
         }
