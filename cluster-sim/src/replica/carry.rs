@@ -158,16 +158,12 @@ impl Replica {
                     Err(fault) => out.push(Effect::Broken(fault.to_string())),
                 }
             }
-            driver::Output::Late(certificate) if self.group == GroupId::BEACON => match self.late(certificate) {
+            driver::Output::Late(certificate) => match self.late(certificate) {
                 Ok(found) => {
                     jobs.extend(found.map(|block| Job::Driver(driver::Input::Found(Box::new(block)))));
                 }
                 Err(why) => out.push(Effect::Broken(why)),
             },
-            driver::Output::Late(certificate) => {
-                let height = certificate.header.height;
-                out.push(Effect::Broken(format!("nobody asked for the certificate of height {height}")));
-            }
             driver::Output::Certified(certificate) => {
                 let mut batch = WriteBatch::with_capacity(1);
                 batch.put(schema::certificate(certificate.header.height), encoded(&certificate));
