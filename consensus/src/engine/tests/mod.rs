@@ -152,7 +152,7 @@ async fn away_during(from: Engine, changes: &[Engine], purged: bool) {
         purge(&cluster, &rest, last.0).await;
     }
     cluster.start(4).await;
-    cluster.reached(&[4], last.0, &last.1).await;
+    cluster.reached(&ALL, last.0, &last.1).await;
     assert_alike(&cluster, &ALL);
     // It takes part: with another one away, it is needed.
     let leader = cluster.leader(&rest).await;
@@ -203,7 +203,7 @@ async fn a_replica_that_was_cut_off_hears_of_the_change_without_being_started_an
         cluster.reached(&rest, to, "after").await;
         assert_eq!(cluster.group(4).engine(), from);
         cluster.net.join(4);
-        cluster.reached(&[4], to, "after").await;
+        cluster.reached(&ALL, to, "after").await;
         assert_alike(&cluster, &ALL);
     }
 }
@@ -244,7 +244,7 @@ async fn whoever_has_lost_its_log_does_not_vote_in_a_later_stint_as_if_it_were_n
     cluster.lose(4, State::new(Engine::Bft, 4));
     cluster.start(4).await;
     cluster.order(&[1, 2, 3], "without it").await;
-    cluster.reached(&[4], Engine::Raft, "without it").await;
+    cluster.reached(&ALL, Engine::Raft, "without it").await;
     assert_alike(&cluster, &ALL);
     followers::promises_nothing(&cluster, 4).await;
 }
