@@ -34,6 +34,10 @@ const AHEAD_MS: u64 = 10_000;
 const HIDDEN_MS: u64 = 18_000;
 /// What one entry adds to the time that somebody leads, at most.
 const ENTRY_MS_MAX: u64 = 5_000;
+/// How long a turn lasts by what its values say, and how many entries. Then another one begins, maybe of the same member:
+/// one that has led in the rest of a turn may be next.
+const TURN_MS: u64 = 60_000;
+const TURN_ENTRIES: u64 = 1_024;
 
 /// What happens in a Byzantine group.
 #[derive(Clone, Debug)]
@@ -151,6 +155,8 @@ pub struct Agreement {
     good: BTreeSet<(NodeId, Hash32, [u8; 64])>,
     /// Who leads; forgotten where a replica that has seen it begins anew.
     leads: BTreeMap<GroupId, Lead>,
+    /// The entry that a turn ends with at the latest.
+    ends: BTreeMap<GroupId, u64>,
     clock_ms: Option<u64>,
 }
 
@@ -222,7 +228,15 @@ impl Agreement {
     /// Whether a value admits how long its proposer has led.
     fn lasts(&mut self, group: GroupId, decided: &Decided, found: &mut Vec<String>) {
         let Some(now) = self.clock_ms else { return };
-        let (proposer, said) = (decided.value.proposer, decided.value.lasted_ms);
+        let (index, proposer, said) = (decided.value.index, decided.value.proposer, decided.value.lasted_ms);
+        let until = self.ends.entry(group).or_insert(0);
+        if *until == 0 || self.anchors.contains_key(&(group, index.saturating_sub(1))) {
+            *until = index.saturating_sub(1) + TURN_ENTRIES;
+        }
+        let over = index >= *until || said >= TURN_MS;
+        if over {
+            *until = index + TURN_ENTRIES;
+        }
         let lead = self.leads.entry(group).or_insert(Lead { proposer, age_ms: 0, at_ms: now });
         if lead.proposer != proposer || decided.round > 0 {
             *lead = Lead { proposer, age_ms: 0, at_ms: now };
@@ -230,8 +244,11 @@ impl Agreement {
         }
         lead.age_ms += now.saturating_sub(lead.at_ms).min(ENTRY_MS_MAX);
         lead.at_ms = now;
-        if said + HIDDEN_MS < lead.age_ms {
-            let (index, age) = (decided.value.index, lead.age_ms);
+        let age = lead.age_ms;
+        if over {
+            self.leads.remove(&group);
+        }
+        if said + HIDDEN_MS < age {
             found.push(format!("entry {index} of {group} says that its turn has lasted {said} ms; it was {age} ms"));
         }
     }
