@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ledger::ballot::SignedBallot;
+use ledger::ballot::{BallotKind, SignedBallot};
 use ledger::ids::NodeId;
 
 /// Questions of one entry that are remembered, of all members together.
@@ -58,6 +58,13 @@ impl Answers {
         given.is_some_and(|given| given.first == *signed || given.second == Some(*signed))
     }
 
+    /// Whether a member has prevoted nothing in a round, and nothing else beside it.
+    pub fn prevoted_nothing(&self, node: NodeId, round: u32) -> bool {
+        let asked = (round, BallotKind::Prevote.name());
+        let given = self.given.get(&node).and_then(|given| given.get(&asked));
+        given.is_some_and(|given| given.first.ballot.value.is_none() && given.second.is_none())
+    }
+
     /// Notes a ballot that verifies, while members are in about this round; each of `members` has its share of the places.
     pub fn note(&mut self, signed: SignedBallot, round: u32, members: usize) -> Noted {
         let node = signed.ballot.node;
@@ -92,7 +99,7 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
-    use ledger::ballot::{BALLOT_VERSION, Ballot, BallotKind};
+    use ledger::ballot::{BALLOT_VERSION, Ballot};
     use ledger::crypto::Signature;
     use ledger::hash::Hash32;
     use ledger::ids::{ClusterId, GroupId, Incarnation};
@@ -132,6 +139,21 @@ mod tests {
         assert_eq!(answers.note(prevote(2, 0, 2), 0, MEMBERS), Noted::default(), "of another member");
         answers.clear();
         assert_eq!((answers.held(), answers.knows(&one)), (0, false));
+    }
+
+    #[test]
+    fn who_has_prevoted_nothing_is_known_until_it_has_prevoted_something_too() {
+        let mut answers = Answers::default();
+        let value = prevote(1, 3, 1);
+        let nothing = SignedBallot { ballot: Ballot { value: None, ..value.ballot }, ..value };
+        assert!(!answers.prevoted_nothing(NodeId(1), 3), "it has said nothing at all");
+        answers.note(nothing, 3, MEMBERS);
+        assert!(answers.prevoted_nothing(NodeId(1), 3));
+        assert!(!answers.prevoted_nothing(NodeId(1), 4) && !answers.prevoted_nothing(NodeId(2), 3));
+        answers.note(value, 3, MEMBERS);
+        assert!(!answers.prevoted_nothing(NodeId(1), 3), "it lies");
+        answers.note(prevote(2, 3, 1), 3, MEMBERS);
+        assert!(!answers.prevoted_nothing(NodeId(2), 3), "it has prevoted a value");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use ledger::committee::Committee;
 use ledger::hash::{Hash32, tagged};
 use ledger::ids::{NodeId, Tick};
 use malachite::{ConsensusMsg, Effect, Input, LivenessMsg, Resumable, Resume, SignedConsensusMsg, VoteExtensionError};
-use malachite_types::{CommitCertificate, SignedMessage, Timeout, TimeoutKind};
+use malachite_types::{CommitCertificate, Round, SignedMessage, Timeout, TimeoutKind};
 
 use super::super::api::{Output, Settings};
 use super::super::message::{Event, Message, Quorum};
@@ -300,6 +300,18 @@ impl Desk {
         let at = self.later(ms.min(TIMEOUT_MS_MAX));
         self.timers.retain(|(other, _)| *other != timeout);
         self.timers.push((timeout, at));
+    }
+
+    /// Takes the timer of the running round's proposal (L57), when so many have prevoted nothing that no value can get
+    /// enough prevotes any more. One that comes late, because it lacked the entry before, would else wait as long as
+    /// the others have before it, and they for it. One of them is honest and has waited, so nobody else makes it hurry.
+    pub fn take_hopeless(&mut self) -> Option<Timeout> {
+        let timeout = Timeout::propose(Round::new(self.round));
+        let at = self.timers.iter().position(|(timer, _)| *timer == timeout)?;
+        let members = &self.committee.members;
+        let nothing = members.iter().filter(|member| self.answers.prevoted_nothing(member.node, self.round)).count();
+        let hopeless = members.len() - nothing < usize::from(self.committee.threshold);
+        hopeless.then(|| self.timers.remove(at).0)
     }
 
     /// L11.

@@ -188,7 +188,7 @@ impl Machine {
         }
     }
 
-    /// Does what follows from the last input: a decision, a proposal, a question.
+    /// Does what follows from the last input: a decision, a question, the end of a wait for nothing, a proposal.
     fn settle(&mut self) {
         while self.committing.is_none() && self.desk.fault.is_none() {
             if let Some(certificate) = self.desk.finalized.take() {
@@ -197,6 +197,10 @@ impl Machine {
             }
             self.ask_again();
             if self.desk.finalized.is_some() {
+                continue;
+            }
+            if let Some(timeout) = self.desk.take_hopeless() {
+                self.feed(Ask::TimeoutElapsed(timeout));
                 continue;
             }
             let Some(round) = self.due() else { return };

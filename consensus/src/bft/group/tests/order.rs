@@ -100,7 +100,8 @@ async fn leadership_moves_on_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_sees_all_that_was_acknowledged_and_readers_share_blanks() {
-    let cluster = Cluster::new(4, QUICK).await;
+    // A busy machine is not to take the lead from who is asked: only the cut below does.
+    let cluster = Cluster::new(4, CALM).await;
     let leader = cluster.leader(&ALL).await;
     let group = cluster.group(leader);
     let one = cluster.propose(leader, "one").await;

@@ -87,6 +87,23 @@ fn a_dead_leader_costs_one_time_out_and_leadership_stays_with_the_next() {
     assert_eq!(net.leader(), 2);
 }
 
+/// Without the dead one nothing is decided before the late one has voted, too.
+#[test]
+fn a_dead_leader_costs_one_time_out_also_when_a_member_lacks_the_entry_before() {
+    let mut net = Net::new(4, 1);
+    net.until(1);
+    net.cut.insert(NodeId(4));
+    net.until(2);
+    let died = net.now;
+    net.crash(net.at(1));
+    net.cut.clear();
+    net.until(3);
+    assert_eq!((net.history[&3].proposer, net.history[&3].round), (NodeId(2), 1));
+    // It hears of the entry when the others give it up, asks for the one before, and does not wait for the dead one.
+    let most = TIMING.idle_ms + TIMING.propose_ms + 2 * TIMING.vote_ms;
+    assert!(net.now - died <= most, "{}", net.now - died);
+}
+
 #[test]
 fn a_leader_hands_over_at_once() {
     let mut net = Net::new(4, 1);
