@@ -296,7 +296,7 @@ fn steps(
     let founded: Vec<GroupId> =
         known.into_iter().filter(|group| view.get(&schema::founded(*group)).is_some()).collect();
     let changes = |group: GroupId| group.kind() != Some(GroupKind::Channel) || founded.contains(&group);
-    let aims = jobs::aims(view);
+    let aims = jobs::aims(view, nodes);
     for current in committees.iter().filter(|committee| changes(committee.group)) {
         let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
         let aim = aims.get(&current.group);

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::committee::Committee;
+use ledger::genesis::NodeInfo;
 use ledger::ids::{GroupId, JobId, LayoutVersion, NodeId, OrgId, TimeMs};
 use ledger::layout::Layout;
 use ledger::lineage::{BornShard, ChildShard, ParentEnd, SEAL_VERSION, Seal};
@@ -337,11 +338,15 @@ pub(crate) enum Aim {
     Nodes(Vec<NodeId>),
 }
 
-/// The shards whose seats jobs decide about. All others change by the ordinary rules.
-pub(crate) fn aims(view: &mut View<'_>) -> BTreeMap<GroupId, Aim> {
+/// The shards whose seats jobs decide about. All others change by the ordinary rules: among them those that a job would
+/// give to a node that takes none any more, as `nodes` have it. A move waits then until it is taken back, and parents are
+/// brought together once none of the left one's seats is such a node's.
+pub(crate) fn aims(view: &mut View<'_>, nodes: &[NodeInfo]) -> BTreeMap<GroupId, Aim> {
+    let takes = |id: NodeId| nodes.iter().any(|node| node.id == id && node.capacity > 0);
     let mut aims = BTreeMap::new();
     for job in under_way(view) {
         match (job.kind, job.phase) {
+            (JobKind::Move { to, .. }, _) if !takes(to) => {}
             (JobKind::Move { group, from, to }, _) => {
                 let Some(current) = registry::committee(view, group) else { continue };
                 let others =
@@ -352,6 +357,9 @@ pub(crate) fn aims(view: &mut View<'_>) -> BTreeMap<GroupId, Aim> {
             }
             (JobKind::Merge { left, right }, Phase::Aligning) => {
                 let Some(like) = registry::committee(view, left) else { continue };
+                if !like.members.iter().all(|member| takes(member.node)) {
+                    continue;
+                }
                 aims.insert(left, Aim::Stays);
                 aims.insert(right, Aim::Nodes(like.members.iter().map(|member| member.node).collect()));
             }

@@ -1,5 +1,6 @@
 //! Jobs: the table of what happens to one in which phase, cell by cell, and what jobs keep from each other.
 
+use beacon::BeaconCommand;
 use beacon::jobs::{
     self, Asked, Job, JobKind, JobReport, Phase, RootShape, Said, SealedProof, apply_report, apply_sealed,
 };
@@ -344,6 +345,35 @@ fn a_job_is_cut_once_enough_members_of_every_parent_have_copies() {
     // A parent can keep it.
     let kept = SealedBy { version: 1, seal, height: Height(8) };
     assert_eq!(borsh::from_slice::<SealedBy>(&borsh::to_vec(&kept).unwrap()).unwrap(), kept);
+}
+
+#[test]
+fn no_job_gives_a_seat_to_a_node_that_takes_none_any_more() {
+    let mut world = World::of(seven());
+    let id = world.decide(APART, false);
+    let coming = |world: &World, group: GroupId| world.view().coming.into_iter().find(|coming| coming.group == group);
+    let plan = coming(&world, SHARDS[1]).unwrap();
+    assert!(plan.index_of(NodeId(2)).is_some() && world.committee(SHARDS[1]).index_of(NodeId(2)).is_none());
+    let drain = |world: &mut World, node: NodeId| {
+        let org = world.genesis.nodes.iter().find(|info| info.id == node).unwrap().org;
+        world.command(org.0, &BeaconCommand::SetNodeCapacity { node, capacity: 0 }).unwrap();
+    };
+    drain(&mut world, NodeId(2));
+    assert!(coming(&world, SHARDS[1]).is_none_or(|plan| plan.index_of(NodeId(2)).is_none()), "nobody waits for it");
+    assert!(
+        coming(&world, SHARDS[0]).is_some_and(|plan| plan.index_of(NodeId(2)).is_none()),
+        "the left one gives up its"
+    );
+    world.ready_all();
+    let [left, right] = [SHARDS[0], SHARDS[1]].map(|group| world.committee(group));
+    assert!(left.members == right.members && left.index_of(NodeId(2)).is_none());
+    assert_eq!(world.job(id).phase, Phase::Preparing, "then they were brought together");
+    // Nor does a move.
+    let mut world = World::of(seven());
+    let id = world.decide(JobKind::Move { group: SHARDS[2], from: NodeId(1), to: NodeId(7) }, false);
+    assert!(coming(&world, SHARDS[2]).is_some_and(|plan| plan.index_of(NodeId(7)).is_some()));
+    drain(&mut world, NodeId(7));
+    assert_eq!((coming(&world, SHARDS[2]), world.job(id).phase), (None, Phase::Preparing), "it waits to be taken back");
 }
 
 #[test]
