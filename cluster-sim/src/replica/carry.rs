@@ -101,8 +101,12 @@ impl Replica {
         {
             return;
         }
+        let aside = self.stands_aside();
         let Some(live) = &mut self.live else { return };
         match output {
+            // What nobody is sent makes the log longer than those of the others, who need this vote. It is told that it
+            // leads no more when they have elected one.
+            driver::Output::Propose { .. } if aside => {}
             driver::Output::Propose { id, entry } => {
                 live.proposals.push_back((id, entry.clone()));
                 if self.sabotage == Some(Sabotage::ReplyOnPropose) {

@@ -3,7 +3,7 @@
 //!
 //! Mirrors production's `server/links.rs`, `server/command.rs` and `server/admission.rs`, in the runs that
 //! [`crate::config::Shape::guarded`] names and, but for clients, in the channel that is founded while the cluster runs.
-//! There a leader that is excluded hands over; here it falls silent, and the others elect one. Of what a client may
+//! There a leader that is excluded hands over; here it falls silent, in every run, and the others elect one. Of what a client may
 //! do only that is asked whether its certificate is revoked: the load's clients are of all organisations.
 
 use std::collections::BTreeSet;
@@ -25,9 +25,14 @@ use crate::state::KvState;
 use crate::wire::Reply;
 
 impl Replica {
-    /// The block in which the channel has excluded a node's organisation, by the state of this replica.
+    /// The block in which the channel has excluded a node's organisation, if this host keeps anything back.
     pub(super) fn excluded_since(&self, node: NodeId) -> Option<Height> {
-        if !self.guards || self.founded.is_none() || self.sabotage == Some(Sabotage::TellRemoved) {
+        self.exclusion(node).filter(|_| self.guards)
+    }
+
+    /// The block in which the channel has excluded a node's organisation, by the state of this replica.
+    fn exclusion(&self, node: NodeId) -> Option<Height> {
+        if self.founded.is_none() || self.sabotage == Some(Sabotage::TellRemoved) {
             return None;
         }
         let org = self.genesis.nodes.iter().find(|info| info.id == node)?.org;
@@ -44,9 +49,10 @@ impl Replica {
         self.excluded_since(node).is_some_and(|since| tells_of.is_none_or(|height| height > since))
     }
 
-    /// Whether this node's own organisation is out: it leads no more, and does not stand for it.
+    /// Whether this node's own organisation is out: it leads no more, in any run. The beacon gives it none of the
+    /// channel's mail, and so not the committee without it either.
     pub(super) fn stands_aside(&self) -> bool {
-        self.excluded_since(self.node).is_some()
+        self.exclusion(self.node).is_some()
     }
 
     /// What of the engine's message goes to a node: a heartbeat in the place of entries, if it may not have these.
