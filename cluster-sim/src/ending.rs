@@ -13,6 +13,7 @@ use ledger::ids::{GroupId, NodeId, TxId};
 use ledger::schema;
 use ledger::view::View;
 use sha2::Digest;
+use storage::kv::Kv;
 
 use crate::checkers::holds::undecided;
 use crate::checkers::{Moment, RawReplica};
@@ -457,12 +458,17 @@ impl World {
     }
 }
 
-/// Transactions of a replica on which it has not voted for want of openings.
+/// Transactions of a replica on which it has not voted for want of openings, or not for all of its accounts: of two shards
+/// that were joined one may have voted.
 fn waiting(replica: &RawReplica<'_>) -> Vec<TxId> {
     let records = state::scan(replica.kv, &[schema::PREPARED]);
     let records = records.iter().filter_map(|(_, value)| borsh::from_slice::<Prepared>(value).ok());
+    let to_vote = |record: &Prepared| {
+        let deadline = schema::deadline(record.valid_until_ms, &record.txid);
+        record.decision().is_none() || replica.kv.get(&deadline).is_ok_and(|found| found.is_some())
+    };
     // One whose accounts are all a sibling's is dropped without a vote.
-    let waits = |record: &Prepared| record.decision().is_none() && record.dropped.is_none();
+    let waits = |record: &Prepared| record.dropped.is_none() && to_vote(record);
     records.filter(waits).map(|record| record.txid).collect()
 }
 
