@@ -1,7 +1,7 @@
 //! Laws of groups that are cut and joined while mail is under way and transactions are undecided, over the real
 //! account rules. Whatever is cut and joined when, and in whatever order mail arrives: every payment has its effect
 //! exactly once or not at all, every vote that is sent is taken, and once mail flows and time passes nothing is held, no
-//! stream has anything left, and every register is gone.
+//! stream has anything left, every register is gone, and whoever is asked for the outcome of a transaction can tell it.
 
 mod support;
 
@@ -61,6 +61,8 @@ struct World {
     now_ms: u64,
     salt: u64,
     outcomes: BTreeMap<TxId, bool>,
+    /// Who has told how a transaction ended, and so has a receipt, as have all that come from it.
+    told: BTreeSet<(TxId, GroupId)>,
     /// Synchronous payments: what has left a group, less what has come into one.
     on_its_way: i128,
 }
@@ -72,6 +74,7 @@ struct Work<'a> {
     now_ms: u64,
     height: u64,
     outcomes: &'a mut BTreeMap<TxId, bool>,
+    told: &'a mut BTreeSet<(TxId, GroupId)>,
     on_its_way: &'a mut i128,
 }
 
@@ -108,6 +111,7 @@ impl Work<'_> {
             };
             let known = *self.outcomes.entry(txid).or_insert(committed);
             assert_eq!(known, committed, "{txid} ends in one way everywhere");
+            assert!(self.told.insert((txid, self.me)), "{} has one receipt of {txid}", self.me);
         }
         result
     }
@@ -183,7 +187,8 @@ impl World {
             Shard { state, layout: layout.clone(), height: 0, news: VecDeque::new() }
         };
         let shards = layout.shards.iter().map(|range| (range.group, shard(range.group))).collect();
-        Self { layout, shards, now_ms: 1_000_000, salt: 0, outcomes: BTreeMap::new(), on_its_way: 0 }
+        let (outcomes, told) = (BTreeMap::new(), BTreeSet::new());
+        Self { layout, shards, now_ms: 1_000_000, salt: 0, outcomes, told, on_its_way: 0 }
     }
 
     fn groups(&self) -> Vec<GroupId> {
@@ -199,6 +204,7 @@ impl World {
             now_ms: self.now_ms,
             height: shard.height,
             outcomes: &mut self.outcomes,
+            told: &mut self.told,
             on_its_way: &mut self.on_its_way,
         };
         with_view(&mut shard.state, |view| {
@@ -390,6 +396,18 @@ impl World {
         (0..ACCOUNTS).map(of).collect()
     }
 
+    /// A router asks the groups that vote by the layout in force, and each of them has a receipt of what has ended.
+    fn check_told(&self, signed: &SignedTx) {
+        let (txid, body) = (signed.txid(&CLUSTER), TxBody::decode(&signed.body).expect("it was made here"));
+        if !self.outcomes.contains_key(&txid) {
+            return;
+        }
+        for asked in rules::all_voter_groups(&self.layout, &body).expect("shards of this layout") {
+            let mut told = self.told.iter().filter(|(of, _)| *of == txid).map(|(_, group)| *group);
+            assert!(told.any(|group| self.layout.descends(asked, group)), "{asked} tells how {txid} ended");
+        }
+    }
+
     fn check_rest(&self, made: &[Made]) {
         let mut expected: BTreeMap<usize, u128> = (0..ACCOUNTS).map(|number| (number, FUNDS)).collect();
         let done = made.iter().filter(|made| self.outcomes.get(&made.signed.txid(&CLUSTER)) == Some(&true));
@@ -404,6 +422,9 @@ impl World {
             expected.into_iter().map(|(number, sum)| (number, (sum, 0))).collect();
         assert_eq!(self.balances(), expected, "each transaction once or not at all, and nothing held");
         assert_eq!(self.on_its_way, 0, "what has left a group has come into another one");
+        for made in made {
+            self.check_told(&made.signed);
+        }
         for (group, shard) in &self.shards {
             let kind = |kind| shard.state.keys().filter(|key| key[0] == schema::STATE && key[33] == kind).count();
             assert_eq!((kind(schema::KIND_REGISTER), kind(schema::KIND_CLAIMS)), (0, 0), "{group}");
@@ -619,4 +640,24 @@ fn a_vote_is_known_where_none_of_its_accounts_lies_any_more() {
     let joined = vec![Act::Split(1), Act::Split(3), Act::Merge(0), Act::Merge(0), pay(&[(0, 1)])];
     let beside = vec![Act::Merge(0), Act::Merge(0), Act::Split(0), Act::Split(6), pay(&[(0, 1)]), Act::Merge(0)];
     play(2, [apart, joined, beside].concat());
+}
+
+/// A shard votes on a hidden slot and is cut. Its heir speaks for the slot, and is asked; the account is its sibling's.
+#[test]
+fn the_heir_of_a_shard_that_a_hidden_slot_names_tells_how_it_ended_wherever_its_account_lies() {
+    let quarters = Layout::even(4);
+    let in_quarter = |at: usize| {
+        let mut accounts = 0..ACCOUNTS;
+        accounts.find(|number| quarters.locate(&address(*number)) == quarters.shards[at].group).expect("there is one")
+    };
+    for (hidden, other) in [(0, 2), (1, 2), (0, 3), (1, 3)].map(|(one, two)| (in_quarter(one), in_quarter(two))) {
+        let legs = vec![(hidden, other, 1, false), (other, hidden, 1, false)];
+        let made = Act::Make { legs, valid_ms: 1, hidden: 1 };
+        // The other shard votes when it hears of it; or only when time is up.
+        play(2, vec![made.clone(), hand(0, 0), Act::Split(0)]);
+        play(2, vec![made.clone(), hand(0, 0), Act::Split(0), Act::Pass(2)]);
+        // And so it stays when they are joined again, or cut further.
+        play(2, vec![made.clone(), hand(0, 0), Act::Split(0), Act::Merge(0)]);
+        play(2, vec![made, hand(0, 0), Act::Split(0), Act::Split(0)]);
+    }
 }

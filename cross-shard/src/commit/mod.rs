@@ -443,9 +443,14 @@ fn resolve(
         return false;
     }
     let mine = |cast: &Cast, account: &Address| cast.carries(account) && ctx.lies_here(account);
-    // Of a group that this one came from, whatever lies elsewhere is told of there.
-    let tells =
-        due.iter().any(|cast| cast.group == ctx.me() || cast.accounts.iter().any(|account| mine(cast, account)));
+    // Of a group that this one came from, whatever lies elsewhere is told of there. Only of a hidden slot nobody outside
+    // knows where it lies: who hands the transaction over asks whoever speaks for the slot, which tells in any case.
+    let own = ctx.own(&tx.body);
+    let tells = due.iter().any(|cast| {
+        cast.group == ctx.me()
+            || cast.accounts.iter().any(|account| mine(cast, account))
+            || cast.legs.iter().any(|leg| own.contains(leg)) && !record.carried_out_in_part(cast)
+    });
     // The openings that this group was given; a vote that arrives later comes without any. They were checked before
     // they were recorded.
     let mut opened = tx.clone();

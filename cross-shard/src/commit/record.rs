@@ -230,6 +230,12 @@ impl Prepared {
         outcomes?.into_iter().max_by_key(|outcome| outcome.at.height)
     }
 
+    /// Whether another entry of the same vote has been carried out, by one of two shards that were joined.
+    pub(super) fn carried_out_in_part(&self, cast: &Cast) -> bool {
+        let same = |other: &&Cast| other.group == cast.group && other.legs == cast.legs;
+        self.casts.iter().filter(same).any(|other| other.outcome.is_some())
+    }
+
     /// The accounts that carry a register.
     pub fn accounts(&self) -> impl Iterator<Item = &Address> {
         self.casts.iter().flat_map(|cast| &cast.accounts)
