@@ -14,7 +14,7 @@ use ledger::tx::{Condition, Move};
 use storage::kv::Kv;
 
 use super::own::{self, Leg};
-use super::{Checker, Facts, Moment, RawReplica, Seen, locks};
+use super::{Checker, Facts, Moment, RawReplica, Seen, TxFacts, locks};
 use crate::state;
 
 /// Needs no books: the disks say it all.
@@ -135,6 +135,19 @@ fn carried_out(replica: &RawReplica<'_>, txid: &TxId, partition: &[u8; 32]) -> b
     casts.all(|cast| cast.outcome.is_some())
 }
 
+/// Whether a YES by the record is on this very leg, and not only on another one of the same account: a hidden move that
+/// names a shard that was cut is for its heir to vote on, also where the account lies with another one, which votes on
+/// what is clear. Who speaks for what is worked out here; the record says only who has said something.
+fn agreed(facts: &Facts, replica: &RawReplica<'_>, txid: &TxId, tx: &TxFacts, leg: &Leg) -> bool {
+    // A register without a record is a fault of its own: nothing says that it is on less than all.
+    let Ok(Some(record)) = state::find::<Prepared>(replica.kv, &schema::prepared(txid)) else { return true };
+    let mut yes = record.casts.iter().filter(|cast| cast.decision == Decision::Yes);
+    yes.any(|cast| {
+        let speaks = facts.lies(leg, cast.group) && facts.speaks(tx, leg, cast.group);
+        speaks && cast.accounts.contains(&leg.account)
+    })
+}
+
 fn txid_of(key: &[u8]) -> Option<TxId> {
     Some(TxId(Hash32(key.get(34..)?.try_into().ok()?)))
 }
@@ -149,7 +162,9 @@ fn needed(facts: &Facts, replica: &RawReplica<'_>) -> Reserved {
     for txid in undecided(replica) {
         let Some((tx, operation)) = facts.tx(&txid) else { continue };
         for leg in tx.legs.iter().filter(|leg| facts.lies(leg, replica.group)) {
-            if born && !open.contains(&(txid, own::partition(&leg.account))) {
+            let voted =
+                || open.contains(&(txid, own::partition(&leg.account))) && agreed(facts, replica, &txid, tx, leg);
+            if born && !voted() {
                 continue;
             }
             let (mv, partition) = (&operation.moves[leg.slot], own::partition(&leg.account));
