@@ -1,6 +1,6 @@
 //! Nodes that come and go: who is struck off has no seat from then on, and neither its number nor its key is given again; who
 //! is drained gets no seat, and in the end has none that others can take; seats change a few at a time, and no committee becomes
-//! smaller by it.
+//! smaller by it than it began.
 //!
 //! What organisations have asked for is read from the commands that the registry has carried out, each once; who has which
 //! seats from the beacon's mail.
@@ -31,6 +31,9 @@ pub struct Comings {
     commands: BTreeSet<Vec<u8>>,
     /// The committees in force of shards and of the beacon.
     seats: BTreeMap<GroupId, Committee>,
+    /// How many members each had first: so many it may come back to, when it was brought to the nodes of a larger one that
+    /// it was to be joined with, and was not joined.
+    first: BTreeMap<GroupId, usize>,
 }
 
 /// Seats that may change at a time.
@@ -117,7 +120,9 @@ impl Comings {
         if leaving > most || joining > most {
             found.push(format!("{leaving} members of {group} leave at once and {joining} join; {most} may"));
         }
-        if committee.members.len() < before.members.len() && committee.engine == before.engine {
+        let first = *self.first.entry(group).or_insert(before.members.len());
+        let fewer = committee.members.len() < before.members.len() && committee.members.len() < first;
+        if fewer && committee.engine == before.engine {
             found.push(format!("{group} goes on with fewer members than before"));
         }
         self.seats.insert(group, committee.clone());
