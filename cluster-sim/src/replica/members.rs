@@ -12,6 +12,7 @@ use consensus::local::Input;
 use consensus::port::RoleView;
 use ledger::committee::Committee;
 use ledger::ids::{GroupId, Height, NodeId};
+use ledger::lineage::Origin;
 use ledger::schema;
 use storage::kv::Kv;
 
@@ -80,12 +81,16 @@ impl Replica {
 
     /// The lowest block after which another committee signs and whose certificate this replica has not.
     fn uncertified_handover(&self) -> Option<Height> {
+        // Of blocks before its first one others see to it, who may be gone.
+        let first =
+            state::find::<Origin>(&self.kv, &schema::origin()).ok().flatten().map_or(Height(0), |born| born.first);
         let blocks = state::scan(&self.kv, schema::HANDOVER_PREFIX).into_iter();
-        let mut heights = blocks.filter_map(|(key, _)| {
+        let heights = blocks.filter_map(|(key, _)| {
             let height = key.strip_prefix(schema::HANDOVER_PREFIX)?.try_into().ok()?;
             Some(Height(u64::from_be_bytes(height)))
         });
-        heights.find(|height| !matches!(self.kv.get(&schema::certificate(*height)), Ok(Some(_))))
+        let mut own = heights.filter(|height| *height >= first);
+        own.find(|height| !matches!(self.kv.get(&schema::certificate(*height)), Ok(Some(_))))
     }
 
     /// What a leader asks for: the certificate of a block that hands over, so that its committee can change, and so that
