@@ -265,12 +265,15 @@ impl Clients {
         self.places.channels.get(account).copied().unwrap_or_else(|| self.layout.locate(account))
     }
 
+    /// The groups that are asked for the accounts that have to sign: for a hidden one whoever speaks for its slot, though it
+    /// may lie with a sibling of that group.
     fn signing(&self, operation: &Operation) -> Vec<GroupId> {
-        let home = |mv: &Move| match mv {
-            Move::Issue(_) => Some(GroupId(LedgerId::BEACON.0)),
-            other => other.voters().next().map(|voter| self.home(&voter.account)),
+        let asked = |(at, mv): (usize, &Move)| match (mv, operation.hidden.get(at).copied().flatten()) {
+            (Move::Issue(_), _) => Some(GroupId(LedgerId::BEACON.0)),
+            (_, Some((named, _))) => Some(self.layout.heir(named)),
+            (other, None) => other.voters().next().map(|voter| self.home(&voter.account)),
         };
-        operation.moves.iter().filter_map(home).collect()
+        operation.moves.iter().enumerate().filter_map(asked).collect()
     }
 
     fn wake_in(&mut self, request: u32, group: GroupId, delay_ms: u64, acts: &mut Vec<Act>) {
