@@ -588,10 +588,7 @@ fn fate(progress: &Progress, hasty: bool) -> Option<Fate> {
     if enough && !progress.partial {
         return Some(Fate::Committed);
     }
-    // A hidden move is handed to the heir of the shard that it names, also where its account lies with another one.
-    let signs = |group: &GroupId| progress.signing.contains(group);
-    let nobody = !progress.groups.keys().any(signs);
-    let mut refusals = states().filter(|(group, _)| nobody || signs(group)).map(|(_, state)| match state {
+    let mut refusals = states().filter(|(group, _)| progress.signing.contains(group)).map(|(_, state)| match state {
         State::Refused(reject) => Some(reject),
         State::Open | State::Voted(_) | State::Resolved(_) | State::Applied => None,
     });
