@@ -86,6 +86,8 @@ struct Standing {
     /// Only the latest wake-up counts.
     token: u64,
     attempts: u64,
+    /// Whether it last said that what it is to vote on lies elsewhere.
+    astray: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -185,6 +187,15 @@ impl Clients {
         (0..).zip(&self.progress).filter(|(_, progress)| open(progress)).map(|(index, _)| index).collect()
     }
 
+    /// Whether nobody takes an operation, nor will: what its hidden moves are about lies with others than those that may
+    /// vote on them, because a shard was cut. Its router asks on until its deadline.
+    #[must_use]
+    pub fn astray(&self, index: u32) -> bool {
+        let refused = |standing: &Standing| standing.astray || matches!(standing.state, State::Refused(_));
+        let progress = self.progress.get(index as usize);
+        progress.is_some_and(|progress| progress.groups.values().all(refused))
+    }
+
     /// The organisation of an operation's client, and what names the certificate that it shows.
     fn caller(&self, index: u32) -> Option<(OrgId, Hash32)> {
         let renewed = self.progress.get(index as usize).filter(|_| self.certified)?.renewed;
@@ -240,7 +251,7 @@ impl Clients {
         progress.signing = signing;
         progress.partial = operation.handing.only.is_some();
         for group in groups {
-            progress.groups.insert(group, Standing { state: State::Open, token: 0, attempts: 0 });
+            progress.groups.insert(group, Standing { state: State::Open, token: 0, attempts: 0, astray: false });
         }
         let groups: Vec<GroupId> = progress.groups.keys().copied().collect();
         for group in groups {
@@ -347,6 +358,11 @@ impl Clients {
         self.spend(now_ms, operation, acts);
         if self.progress[index as usize].finished {
             return;
+        }
+        if let Some(standing) = self.progress[index as usize].groups.get_mut(&group)
+            && !matches!(reply, Reply::NotLeader(_))
+        {
+            standing.astray = reply == Reply::Refused(Reject::WrongShard);
         }
         match reply {
             Reply::Receipt(receipt) => self.set(index, group, State::Resolved(receipt.committed())),

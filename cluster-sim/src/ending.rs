@@ -170,7 +170,10 @@ impl World {
             open.extend(waiting(&replica));
         }
         let until = |txid: &TxId| Some(self.checkers.facts().tx(txid)?.1.valid_until.0);
-        open.iter().filter_map(until).max()
+        let stuck = self.clients.stuck();
+        let astray = stuck.iter().filter(|index| self.clients.astray(**index));
+        let astray = astray.filter_map(|index| Some(self.operations.get(*index as usize)?.valid_until.0));
+        open.iter().filter_map(until).chain(astray).max()
     }
 
     /// The last deadline of what still has a register.
@@ -216,14 +219,16 @@ impl World {
         }
     }
 
-    /// Whether all clients that are left wait for a deadline: a group that has no opening votes then.
+    /// Whether all clients that are left wait for a deadline: a group that has no opening votes then, and what nobody can
+    /// vote on expires.
     fn clients_wait(&self) -> bool {
         let waiting: Vec<TxId> = self.newest().iter().flat_map(waiting).collect();
         let stuck = self.clients.stuck();
         let waits = |index: &u32| {
-            self.operations.get(*index as usize).is_some_and(|operation| waiting.contains(&operation.txid))
+            let operation = self.operations.get(*index as usize);
+            self.clients.astray(*index) || operation.is_some_and(|operation| waiting.contains(&operation.txid))
         };
-        !waiting.is_empty() && stuck.iter().all(waits)
+        stuck.iter().all(waits)
     }
 
     /// What is undecided although nobody waits for openings.

@@ -164,7 +164,10 @@ impl Node {
             // By now others may have its seat, and one that has left it comes back by a plan alone.
             let seats = view.committee(child.group).unwrap_or(&child.committee);
             let left = self.moves.shards && self.left.contains(&child.group);
-            seats.index_of(self.id).is_some() && !left && !self.replicas.contains_key(&child.group) && of_use(child.group)
+            seats.index_of(self.id).is_some()
+                && !left
+                && !self.replicas.contains_key(&child.group)
+                && of_use(child.group)
         };
         let wanted: Vec<GroupId> =
             seal.children.iter().filter(|child| missing(child)).map(|child| child.group).collect();

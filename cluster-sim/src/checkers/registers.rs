@@ -85,8 +85,12 @@ impl Registers {
             let key = (write.txid, write.partition);
             if write.value.is_none() {
                 self.removal(facts, block, key, found);
-            } else if !self.written.insert(key) && !(facts.lines.changed() && voted.contains(&key)) {
-                // Where shards were joined, one vote may have been on a clear move of an account and another one is on a hidden one.
+                continue;
+            }
+            let again = !self.written.insert(key);
+            // Where shards were joined, one vote may have been on a clear move of an account and another one is on a hidden one.
+            let other_leg = facts.lines.changed() && voted.contains(&key);
+            if again && !other_leg {
                 found.push(format!("{group} wrote a register of {} again", write.txid));
             }
         }
