@@ -29,9 +29,12 @@ fn view(metrics: &RaftMetrics<TypeConfig>, failure: &Failure, quorum_patience: D
     let heard = metrics.last_quorum_acked.as_ref().is_none_or(|at| at.elapsed() < quorum_patience);
     let cut_off = metrics.state == ServerState::Leader && !alone && !heard;
     let trusted = metrics.running_state.is_ok() && !cut_off;
+    // Whoever has given the group its first members passes for the leader of term 0, in which nobody leads. Others would
+    // send to it before it is elected.
+    let named = trusted && metrics.current_term > 0;
     RoleView {
         leads: elected && current && trusted,
-        leader: metrics.current_leader.and_then(node).filter(|_| trusted),
+        leader: metrics.current_leader.and_then(node).filter(|_| named),
         term: metrics.current_term,
         stint,
         last_log_index: metrics.last_log_index.unwrap_or(0),
