@@ -413,6 +413,8 @@ impl Flights {
             hand_over.open = true;
         }
         let hint = Some(NodeId(refusal.leader_node)).filter(|hint| step.view.nodes.contains_key(hint));
+        // Whoever names itself leads in a moment, but not where the group has stopped.
+        let hint = hint.filter(|hint| *hint != node || refusal.reject() == Some(Reject::NotLeader));
         match self.routes.entry(group).or_default().not_leader(node, hint, step.now) {
             Verdict::Send => due.entry(group).or_default().push(id),
             Verdict::Wait => self.hold(group, vec![id]),

@@ -54,9 +54,13 @@ pub(super) struct Route {
     trusted: bool,
     /// The last one that turned out not to lead.
     failed: Option<NodeId>,
+    /// Whom the view named when it was looked at last.
+    named: Option<NodeId>,
     moved_at: Option<Instant>,
     turn: usize,
     backoff: Duration,
+    /// The next pause for one that is elected and does not lead yet.
+    soon: Duration,
     /// The next pause of a group that stands still.
     still: Duration,
     /// The group said last that it stands still, or is no more.
@@ -72,9 +76,11 @@ impl Default for Route {
             leader: None,
             trusted: false,
             failed: None,
+            named: None,
             moved_at: None,
             turn: 0,
             backoff: BACKOFF_FIRST,
+            soon: BACKOFF_FIRST,
             still: BACKOFF_FIRST,
             stands: false,
             gate: Gate::Open,
@@ -101,8 +107,19 @@ impl Route {
         }
     }
 
+    /// Looks whom the view names. One that is named only now may have been asked before it was elected, as happens where a
+    /// shard has just begun: that it did not lead then says nothing.
+    fn look(&mut self, group: GroupId, view: &ClusterView) {
+        let named = view.leaders.get(&group).copied();
+        let news = std::mem::replace(&mut self.named, named) != named;
+        if news && named == self.failed {
+            self.failed = None;
+        }
+    }
+
     /// The node to send to: the leader, or the next candidate.
     pub(super) fn target(&mut self, group: GroupId, view: &ClusterView) -> Option<NodeId> {
+        self.look(group, view);
         if let Some(leader) = self.leader
             && view.nodes.contains_key(&leader)
         {
@@ -131,7 +148,8 @@ impl Route {
         self.failed = Some(node);
     }
 
-    /// `node` says it does not lead, and perhaps who does.
+    /// `node` says it does not lead, and perhaps who does. One that names itself is elected, and leads as soon as it has
+    /// applied what was committed before: it is asked again in a moment, and nobody else.
     pub(super) fn not_leader(&mut self, node: NodeId, hint: Option<NodeId>, now: Instant) -> Verdict {
         if matches!(self.gate, Gate::Paused { .. }) {
             return Verdict::Wait;
@@ -140,10 +158,16 @@ impl Route {
         if self.leader.is_some_and(|leader| leader != node) {
             return Verdict::Send;
         }
+        if hint == Some(node) {
+            (self.leader, self.trusted) = (Some(node), false);
+            self.gate = Gate::Paused { until: now + self.soon };
+            self.soon = (self.soon * 2).min(BACKOFF_MAX);
+            return Verdict::Wait;
+        }
         self.fail(node);
         self.gate = Gate::Open;
         let calm = self.moved_at.is_none_or(|moved| now.duration_since(moved) >= HINT_INTERVAL);
-        match hint.filter(|hint| *hint != node && calm) {
+        match hint.filter(|_| calm) {
             Some(hint) => {
                 self.leader = Some(hint);
                 self.moved_at = Some(now);
@@ -202,7 +226,7 @@ impl Route {
 
     /// `node` answered as a leader does.
     pub(super) fn works(&mut self, node: NodeId, now: Instant) {
-        self.backoff = BACKOFF_FIRST;
+        (self.backoff, self.soon) = (BACKOFF_FIRST, BACKOFF_FIRST);
         (self.still, self.stands) = (BACKOFF_FIRST, false);
         if self.leader == Some(node) {
             self.failed = None;
@@ -215,6 +239,7 @@ impl Route {
 
     /// Opens the gate when its time has come, or when the view names a leader that has not failed.
     pub(super) fn ready(&mut self, group: GroupId, view: &ClusterView, now: Instant) -> bool {
+        self.look(group, view);
         match self.gate {
             Gate::Open => return false,
             Gate::Probing { until } => {
@@ -248,6 +273,32 @@ mod tests {
 
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
+
+    fn view() -> ClusterView {
+        ClusterView {
+            cluster: ledger::ClusterId::default(),
+            genesis: bytes::Bytes::new(),
+            layout: std::sync::Arc::new(ledger::Layout::even(1)),
+            committees: std::collections::BTreeMap::new(),
+            coming: std::collections::BTreeMap::new(),
+            founded: std::collections::BTreeMap::new(),
+            foundations: std::collections::BTreeMap::new(),
+            nodes: std::collections::BTreeMap::new(),
+            orgs: std::sync::Arc::default(),
+            channels: std::collections::BTreeMap::new(),
+            revoked: std::sync::Arc::default(),
+            quarantined: std::sync::Arc::default(),
+            jobs: std::sync::Arc::default(),
+            born: std::sync::Arc::default(),
+            leaders: std::collections::BTreeMap::new(),
+            load_every_ms: None,
+            lead: None,
+            revision: 1,
+            beacon_height: 0,
+            proof: bytes::Bytes::new(),
+            beacon: None,
+        }
+    }
 
     #[test]
     fn a_hint_is_followed_at_once_but_not_in_circles() {
@@ -316,30 +367,46 @@ mod tests {
     }
 
     #[test]
+    fn one_that_names_itself_is_asked_again_in_a_moment_and_then_less_and_less_often() {
+        let mut route = Route { leader: Some(A), ..Route::default() };
+        let mut now = Instant::now();
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            route.gate = Gate::Open;
+            route.sent(now);
+            assert_eq!(route.not_leader(A, Some(A), now), Verdict::Wait);
+            // The answers to what was sent together with it.
+            assert_eq!(route.not_leader(A, Some(A), now), Verdict::Wait);
+            let Gate::Paused { until } = route.gate else { panic!("not paused") };
+            pauses.push(until.duration_since(now).as_millis());
+            assert_eq!((route.leader, route.failed, route.allowance()), (Some(A), None, PROBE_TXS));
+            now = until;
+        }
+        assert_eq!(pauses, [20, 40, 80, 100, 100]);
+        route.works(A, now);
+        assert_eq!(route.soon, BACKOFF_FIRST);
+    }
+
+    #[test]
+    fn one_that_did_not_lead_is_asked_at_once_when_the_view_names_it_only_then() {
+        let (group, now, mut view) = (GroupId::shard(0), Instant::now(), view());
+        let mut route = Route { leader: Some(A), ..Route::default() };
+        assert_eq!(route.not_leader(A, None, now), Verdict::Wait);
+        assert!(!route.ready(group, &view, now), "nobody is known to lead");
+        view.leaders.insert(group, A);
+        assert!(route.ready(group, &view, now), "it was elected since");
+        assert_eq!(route.failed, None);
+        // Whom the view had named before it failed has to be named anew.
+        route.leader = Some(A);
+        assert_eq!(route.not_leader(A, None, now), Verdict::Wait);
+        assert!(!route.ready(group, &view, now));
+        view.leaders.insert(group, B);
+        assert!(route.ready(group, &view, now + HINT_INTERVAL));
+    }
+
+    #[test]
     fn a_candidate_is_probed_and_the_rest_follows_its_first_answer() {
-        let view = ClusterView {
-            cluster: ledger::ClusterId::default(),
-            genesis: bytes::Bytes::new(),
-            layout: std::sync::Arc::new(ledger::Layout::even(1)),
-            committees: std::collections::BTreeMap::new(),
-            coming: std::collections::BTreeMap::new(),
-            founded: std::collections::BTreeMap::new(),
-            foundations: std::collections::BTreeMap::new(),
-            nodes: std::collections::BTreeMap::new(),
-            orgs: std::sync::Arc::default(),
-            channels: std::collections::BTreeMap::new(),
-            revoked: std::sync::Arc::default(),
-            quarantined: std::sync::Arc::default(),
-            jobs: std::sync::Arc::default(),
-            born: std::sync::Arc::default(),
-            leaders: std::collections::BTreeMap::new(),
-            load_every_ms: None,
-            lead: None,
-            revision: 1,
-            beacon_height: 0,
-            proof: bytes::Bytes::new(),
-            beacon: None,
-        };
+        let view = view();
         let group = GroupId::shard(0);
         let now = Instant::now();
         let mut route = Route { leader: Some(A), ..Route::default() };
