@@ -212,12 +212,19 @@ pub(super) async fn serve_stream(
     }
 }
 
-/// Drives retries and deadlines for as long as the desk lives.
+/// Drives retries and deadlines for as long as the desk lives, and goes by a new view at once: what waits for a layout or
+/// a leader need not wait for the next tick.
 pub(super) async fn clockwork(desk: Weak<Desk>) {
+    let Some(mut view) = desk.upgrade().map(|desk| desk.view.clone()) else { return };
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = true;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            // The last view stays when nobody renews it any more.
+            changed = view.changed(), if told => told = changed.is_ok(),
+        }
         let Some(desk) = desk.upgrade() else { return };
         desk.step(|flights, step| flights.tick(step));
     }
