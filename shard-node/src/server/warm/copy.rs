@@ -211,8 +211,16 @@ impl OneCopy {
         self.leaves.tree.subtree_root()
     }
 
-    /// Makes it the first state of its shard, durably.
-    fn become_born(self, birth: Birth, beside: Writes) -> Result<(GroupId, Counted), CopyError> {
+    /// Makes it the first state of its shard, durably, and then notes so beside it. Returns what is known of its leaves;
+    /// none where the shard has a state on this node already, and the copy goes.
+    fn become_born(
+        self,
+        place: &Place,
+        record: &Record,
+        birth: Birth,
+        beside: Writes,
+    ) -> Result<Option<(GroupId, Counted)>, CopyError> {
+        let Self { child, db, leaves, .. } = self;
         let mut first = WriteBatch::new();
         for range in birth.cut {
             if let Some(end) = range.end {
@@ -221,16 +229,29 @@ impl OneCopy {
         }
         first.append(batch(beside));
         first.append(batch(birth.writes));
-        self.db.write(first)?;
-        self.db.flush()?;
-        Ok((self.child, self.leaves))
+        db.write(first)?;
+        db.flush()?;
+        // Closed before it is noted: whoever opens the shard finds it free.
+        drop(db);
+        let folder = record::folder(&place.data_dir, child);
+        if place.has_state(child) {
+            remove(&folder)?;
+            return Ok(None);
+        }
+        record.clone().born().write(&folder).map_err(|error| file(&folder, &error))?;
+        Ok(Some((child, leaves)))
     }
 }
 
-/// Makes several copies first states. What takes time is the disk, so all are made durable at once.
-fn at_once(copies: Vec<(OneCopy, Birth, Writes)>) -> Vec<Result<(GroupId, Counted), CopyError>> {
+/// Makes several copies first states. What takes time is the disk, so all are made durable, and noted, at once.
+fn at_once(
+    place: &Place,
+    copies: Vec<(OneCopy, Record, Birth, Writes)>,
+) -> Vec<Result<Option<(GroupId, Counted)>, CopyError>> {
     std::thread::scope(|scope| {
-        let run = |(copy, birth, late): (OneCopy, Birth, Writes)| scope.spawn(move || copy.become_born(birth, late));
+        let run = |(copy, record, birth, late): (OneCopy, Record, Birth, Writes)| {
+            scope.spawn(move || copy.become_born(place, &record, birth, late))
+        };
         let running: Vec<_> = copies.into_iter().map(run).collect();
         let ended = running.into_iter().map(std::thread::ScopedJoinHandle::join);
         ended.map(|one| one.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
@@ -457,12 +478,13 @@ impl Copies {
                 let late = marks(readers[0])?.into_iter().chain(certificates(readers[0], made_at[0])?);
                 let late: Writes = late.collect();
                 let mut ready = Vec::with_capacity(halves.len());
-                for (copy, _) in halves {
+                // Both were made in the order of the job's children.
+                for ((copy, _), (_, record)) in halves.into_iter().zip(record) {
                     let birth = birth(&readers, copy.child, &roots, &tallies)?;
-                    ready.push((copy, birth, late.clone()));
+                    ready.push((copy, record, birth, late.clone()));
                 }
-                for one in at_once(ready) {
-                    born.extend([one?]);
+                for one in at_once(&place, ready) {
+                    born.extend(one?);
                 }
             }
             Shape::Joined(joined) => {
@@ -480,17 +502,8 @@ impl Copies {
                 let side = Side::Right(beside(parents[1].group, &origins, readers[0]));
                 late.extend(follow(&side, certificates(readers[1], made_at[1])?.iter())?);
                 let birth = birth(&readers, copy.child, &roots, &tallies)?;
-                born.extend([copy.become_born(birth, late)?]);
-            }
-        }
-        // Its databases are closed: whoever opens a shard finds it free.
-        for (child, record) in record {
-            let folder = record::folder(&place.data_dir, child);
-            if place.has_state(child) {
-                born.remove(&child);
-                remove(&folder)?;
-            } else {
-                record.born().write(&folder).map_err(|error| file(&folder, &error))?;
+                let (_, record) = record.into_iter().next().ok_or(CopyError::Parent(copy.child))?;
+                born.extend(copy.become_born(&place, &record, birth, late)?);
             }
         }
         Ok(born)

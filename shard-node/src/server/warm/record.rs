@@ -64,6 +64,7 @@ impl Record {
     /// # Errors
     /// What the system says.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
+        let new = !folder.exists();
         fs::create_dir_all(folder)?;
         let fresh = folder.join("warm.json.new");
         let mut file = File::create(&fresh)?;
@@ -71,7 +72,8 @@ impl Record {
         file.sync_all()?;
         fs::rename(&fresh, folder.join(FILE))?;
         File::open(folder)?.sync_all()?;
-        folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+        // A folder that was there is one that an earlier record had made durable.
+        folder.parent().filter(|_| new).map_or(Ok(()), |parent| File::open(parent)?.sync_all())
     }
 
     /// Reads that of a folder. One that cannot be read is as if there were none: the copy can be made anew.
