@@ -142,7 +142,7 @@ impl Hosting {
         let mut waits = Waits { leaving: false, job: self.warm.adapt(view) };
         let mut fresh = Vec::new();
         for group in &wanted {
-            if self.is_unborn(view, *group) && !self.settle(*group) && !is_late(view, *group) {
+            if self.is_unborn(view, *group) && !self.settle(view, *group) && !is_late(view, *group) {
                 waits.leaving = true;
                 continue;
             }

@@ -88,6 +88,29 @@ pub fn seat(view: &ClusterView, group: GroupId, node: NodeId, folder: &Path) -> 
     Ok(Seat { founded, join })
 }
 
+/// Notes in the folder of a copy that has become the first state of its shard, durably, that this node is in the shard since
+/// its beginning: payers wait when the shard opens, and need not wait for this then.
+///
+/// # Errors
+/// [`SeatError::File`].
+pub fn begin(folder: &Path, group: GroupId) -> Result<(), SeatError> {
+    write(folder, group, FIRST_JOIN)
+}
+
+/// Removes what [`begin`] has noted: the node has lost that seat meanwhile, and is to have another one.
+///
+/// # Errors
+/// [`SeatError::File`].
+pub fn forget(folder: &Path) -> Result<(), SeatError> {
+    let path = folder.join(FILE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(SeatError::File { path, cause: error.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The file beside the folder of a group that says that this node has left the group: its votes went
 /// with its log, so that it must never take part under the same join again.
 fn gone_file(folder: &Path) -> PathBuf {
@@ -185,6 +208,17 @@ mod tests {
         assert_eq!(seat(&view, group, node, &folder).expect("it may not have begun").join, FIRST_JOIN);
         view.committees.get_mut(&group).expect("it is in the genesis").epoch = Epoch(1);
         assert_eq!(seat(&view, group, node, &folder).expect("it has its seat").join, FIRST_JOIN);
+    }
+
+    #[test]
+    fn the_seat_of_a_shard_that_is_born_is_there_when_it_opens_unless_it_is_forgotten() {
+        let root = tempfile::tempdir().expect("a folder");
+        let child = GroupId::shard(7);
+        forget(root.path()).expect("there is nothing to forget");
+        begin(root.path(), child).expect("noted");
+        assert_eq!(read(root.path(), child).expect("readable"), Some(FIRST_JOIN));
+        forget(root.path()).expect("removed");
+        assert_eq!(read(root.path(), child).expect("nothing there"), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::core::follow::Writes;
 use crate::core::late::late_state;
 use crate::server::group::GroupHandle;
 use crate::server::membership;
+use crate::server::seat;
 use crate::server::vault::LocalSeal;
 use crate::server::warm::record::{self, Record};
 
@@ -43,11 +44,20 @@ impl Hosting {
     }
 
     /// Gives a shard the state that was made for it, if it is there.
-    pub(super) fn settle(&self, child: GroupId) -> bool {
+    pub(super) fn settle(&self, view: &ClusterView, child: GroupId) -> bool {
         if !self.warm.is_born(child) {
             return false;
         }
-        let settled = Record::settle(&record::folder(&self.data_dir, child), &self.folder(child));
+        let warm = record::folder(&self.data_dir, child);
+        // The seat that comes with the state is the first one. A node that has left that one already, and joins again, does
+        // so under the seat that it is to have now.
+        if seat::coming_join(view, child, self.node()).is_some()
+            && let Err(error) = seat::forget(&warm)
+        {
+            self.hosted.does_not_run(child, error.code(), error.to_string());
+            return false;
+        }
+        let settled = Record::settle(&warm, &self.folder(child));
         if let Err(error) = &settled {
             let path = self.folder(child);
             let text =

@@ -26,6 +26,7 @@ use crate::core::follow::{Right, Side, Writes, follow};
 use crate::core::tally::{ChildTally, TallyError};
 use crate::server::followers::Followed;
 use crate::server::replica::{Counted, DbReader, ReplicaShare, STATE_FORMAT, ViewReader};
+use crate::server::seat::{self, SeatError};
 use crate::server::vault::LocalSeal;
 
 /// Pairs read at once.
@@ -59,6 +60,9 @@ pub enum CopyError {
         /// What the system said.
         cause: String,
     },
+    /// The seat that comes with a copy.
+    #[error(transparent)]
+    Seat(#[from] SeatError),
     /// A parent has no replica here at the moment.
     #[error("{0} does not run on this node at the moment")]
     Parent(GroupId),
@@ -78,6 +82,7 @@ impl CopyError {
             Self::Tree(..) | Self::Birth(BirthError::Root(_)) => "birth_root",
             Self::Birth(_) => "birth_seal",
             Self::File { .. } => "file_unwritable",
+            Self::Seat(error) => error.code(),
             Self::Parent(_) => "parent_missing",
             Self::Behind(_) => "copy_behind",
         }
@@ -238,6 +243,8 @@ impl OneCopy {
             remove(&folder)?;
             return Ok(None);
         }
+        // Behind the state, and before it is noted: what is noted is whole.
+        seat::begin(&folder, child)?;
         record.clone().born().write(&folder).map_err(|error| file(&folder, &error))?;
         Ok(Some((child, leaves)))
     }

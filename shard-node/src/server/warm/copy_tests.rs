@@ -10,6 +10,7 @@ use crate::core::elastic::{Chain, JOB, LEFT, RIGHT, asset, client, mint, pay, sp
 use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{SHARD, genesis};
 use crate::server::followers::Following;
+use crate::server::group::FIRST_JOIN;
 use crate::server::replica::{Committing, Files, Known, Replica};
 use crate::server::testing::resources;
 
@@ -135,6 +136,8 @@ fn a_copy_that_was_kept_is_the_one_that_is_made_at_the_seal() {
         assert_eq!(warm, cold, "{child}");
         let record = Record::read(&record::folder(&place.data_dir, child)).expect("a record");
         assert!(record.is_born() && record.job() == JOB);
+        let seat = seat::read(&record::folder(&place.data_dir, child), child).expect("a seat");
+        assert_eq!(seat, Some(FIRST_JOIN), "it is there when the shard opens");
         let seal = LocalSeal::open();
         let root = record::folder(&place.data_dir, child).join("state");
         // What is known of the leaves is what a look at them finds.
