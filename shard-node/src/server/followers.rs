@@ -46,6 +46,12 @@ impl Following {
     pub fn lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
+
+    /// What says the same on another thread; this end stays where it is.
+    pub fn lost_elsewhere(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let lost = Arc::clone(&self.lost);
+        move || lost.load(Ordering::Acquire)
+    }
 }
 
 struct Follower {
@@ -103,8 +109,10 @@ mod tests {
             followers.block(Height(height), &writes);
         }
         assert!(!following.lost() && !followers.is_empty());
+        let elsewhere = following.lost_elsewhere();
+        assert!(!elsewhere());
         followers.block(Height(3), &writes);
-        assert!(following.lost() && followers.is_empty());
+        assert!(following.lost() && elsewhere() && followers.is_empty());
         let heights: Vec<(usize, u64)> =
             following.blocks.try_iter().map(|followed| (followed.place, followed.height.0)).collect();
         assert_eq!(heights, [(1, 1), (1, 2)]);

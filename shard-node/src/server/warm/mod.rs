@@ -8,6 +8,7 @@
 //! Nothing of a parent waits for a copy. One that falls behind, or meets an error, is thrown away and made anew. One that
 //! was lost with the process is made anew as well, unless it had become a first state: that is noted durably.
 
+mod aside;
 mod copy;
 mod count;
 pub mod record;
@@ -26,6 +27,7 @@ use router::gateway::ClusterView;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::aside::aside;
 use self::copy::{Copies, CopyError, Parent, Place};
 pub use self::count::under;
 use self::record::Record;
@@ -219,9 +221,9 @@ impl Making {
 
     /// Makes copies and keeps them, until they are born or nobody wants them any more.
     fn keep(&self, hosted: &Hosted, place: &Place) {
-        let mut pause = ANEW.0;
+        let (mut pause, mut hurries) = (ANEW.0, false);
         while !self.stop.is_cancelled() {
-            let error = match self.attempt(hosted, place) {
+            let error = match self.attempt(hosted, place, hurries) {
                 Ok(Some(born)) => {
                     tracing::info!(job = %self.job.id, "the shards of a job have their first states here");
                     *self.stage.lock() = Stage::Born(born);
@@ -231,6 +233,8 @@ impl Making {
                 Err(error) => error,
             };
             *self.stage.lock() = Stage::Making;
+            // One that has stood back too far to keep up would do so again.
+            hurries |= matches!(error, CopyError::Behind(_));
             tracing::warn!(job = %self.job.id, code = error.code(), "copies are made anew: {error}");
             if matches!(error, CopyError::Birth(_) | CopyError::Tally(_) | CopyError::Tree(..)) {
                 // The parents stay as they are; somebody has to look at this node.
@@ -247,8 +251,14 @@ impl Making {
         }
     }
 
-    /// Makes copies once and follows until they are born; none when it was told to stop.
-    fn attempt(&self, hosted: &Hosted, place: &Place) -> Result<Option<BTreeMap<GroupId, Counted>>, CopyError> {
+    /// Makes copies once, behind all other work unless it `hurries`, and follows until they are born; none when it was told
+    /// to stop.
+    fn attempt(
+        &self,
+        hosted: &Hosted,
+        place: &Place,
+        hurries: bool,
+    ) -> Result<Option<BTreeMap<GroupId, Counted>>, CopyError> {
         let following = Following::new(FOLLOWED_MAX);
         let mut parents = Vec::new();
         for (number, group) in self.job.kind.parents().into_iter().enumerate() {
@@ -260,7 +270,11 @@ impl Making {
             }
             parents.push(Parent { group, share });
         }
-        let mut copies = Copies::make(place, &self.job, &parents, &|| following.lost() || self.stop.is_cancelled())?;
+        // At the seal payers wait, so nothing stands back once a copy is made, nor while one is made that is late for the seal.
+        let lost = following.lost_elsewhere();
+        let made = || Copies::make(place, &self.job, &parents, &|| lost() || self.stop.is_cancelled());
+        let waits = self.job.phase == Phase::Preparing && !hurries;
+        let mut copies = if waits { aside(made) } else { made() }?;
         while !copies.complete(&self.job) {
             if self.stop.is_cancelled() {
                 return Ok(None);
