@@ -20,7 +20,7 @@ pub struct ResourceLimits {
     pub write_buffers_bytes: usize,
     /// Size of one database's write buffer.
     pub write_buffer_bytes: usize,
-    /// Threads that compact and flush, for all databases together.
+    /// Threads that flush, and about as many that compact, for all databases together.
     pub background_threads: u16,
     /// Table files that one database keeps open.
     pub open_files_max: u16,
@@ -65,7 +65,9 @@ impl SharedResources {
             Env::new().map_err(|error| StorageError::Io { path: "rocksdb".into(), detail: error.to_string() })?;
         let threads = i32::from(limits.background_threads.max(2));
         env.set_low_priority_background_threads(threads - 1);
-        env.set_high_priority_background_threads((threads / 2).max(1));
+        // These flush, and wait for the disk most of the time. Where shards are cut or joined, all nodes of a process make
+        // several databases durable at once, and payers wait for the last one.
+        env.set_high_priority_background_threads(threads);
         Ok(Self(Arc::new(Shared {
             cache: Cache::new_lru_cache(limits.block_cache_bytes),
             write_buffers: WriteBufferManager::new_write_buffer_manager(limits.write_buffers_bytes, false),
