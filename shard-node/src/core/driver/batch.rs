@@ -23,8 +23,8 @@ const ACK_DELAY_MS: u64 = 100;
 /// Bundles that may wait for a place.
 const BUNDLES_WAITING_MAX: usize = 64;
 /// With a proposal in flight, another one leaves only when it is worth a block of its own: so many
-/// transactions, or so many bundles. Each block costs every replica a signature, a certificate and
-/// an fsync, whatever it holds.
+/// transactions, or so many bundles, or a word that payers wait for. Each block costs every replica a signature, a
+/// certificate and an fsync, whatever it holds.
 const WORTH_TXS: usize = 1024;
 const WORTH_BUNDLES: usize = 16;
 /// Between two reports of one node that say the same.
@@ -70,6 +70,8 @@ pub(super) struct Batcher {
     desk: Desk,
     /// The group is sealed: nothing is proposed but bundles, which are those that let it go on.
     still: bool,
+    /// One of the bundles has the group stand still, or go on: payers wait for what follows on that.
+    urgent: bool,
 }
 
 impl Batcher {
@@ -95,6 +97,7 @@ impl Batcher {
             deadline: false,
             desk: Desk::default(),
             still: false,
+            urgent: false,
         }
     }
 
@@ -131,6 +134,11 @@ impl Batcher {
 
     pub(super) fn push_bundle(&mut self, bundle: Bundle) {
         self.bundles.push_back(bundle);
+    }
+
+    /// The bundles that wait leave at once and alone: behind what the last of them says, nothing else is taken.
+    pub(super) fn hurry(&mut self) {
+        self.urgent = !self.bundles.is_empty();
     }
 
     pub(super) fn push_ack(&mut self, dest: GroupId, proof: AckProof) {
@@ -229,6 +237,7 @@ impl Batcher {
     /// Drops everything; returns the transactions, whose senders must hear of it.
     pub(super) fn clear(&mut self) -> Vec<Bytes> {
         self.bundles.clear();
+        self.urgent = false;
         self.acks.clear();
         self.acks_since = None;
         self.checkpoints.clear();
@@ -262,7 +271,9 @@ impl Batcher {
     }
 
     fn due(&mut self, now: Tick) -> bool {
-        if !self.in_flight.is_empty() && self.txs.len() < WORTH_TXS && self.bundles.len() < WORTH_BUNDLES {
+        let worth = self.txs.len() >= WORTH_TXS || self.bundles.len() >= WORTH_BUNDLES;
+        let urgent = self.urgent || self.desk.has_proofs();
+        if !self.in_flight.is_empty() && !worth && !urgent {
             return false;
         }
         if self.still {
@@ -305,7 +316,9 @@ impl Batcher {
             room -= command.size();
             commands.push(command);
         }
-        if self.still {
+        let alone = self.urgent || self.still;
+        self.urgent &= !self.bundles.is_empty();
+        if alone {
             return commands;
         }
         self.desk.fill(&mut room, &mut commands);

@@ -37,6 +37,11 @@ impl Desk {
         self.reports.is_empty() && self.proofs.is_empty()
     }
 
+    /// Whether a proof that a shard stands still waits.
+    pub(super) fn has_proofs(&self) -> bool {
+        !self.proofs.is_empty()
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

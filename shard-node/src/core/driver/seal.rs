@@ -72,6 +72,13 @@ impl Sealing {
     }
 }
 
+/// Whether the beacon has the group stand still by this, or go on: payers wait for what follows on it.
+fn is_urgent(bundle: &Bundle) -> bool {
+    let of_seal =
+        |message: &Vec<u8>| matches!(borsh::from_slice::<Message>(message), Ok(Message::Seal(_) | Message::Unseal(_)));
+    bundle.source == GroupId::BEACON && bundle.messages.iter().any(of_seal)
+}
+
 impl GroupDriver {
     /// Starts over from what is in state.
     pub(super) fn reset_seal(&mut self, sealed: Option<Standstill>, out: &mut Vec<Output>) {
@@ -127,8 +134,12 @@ impl GroupDriver {
             return;
         }
         let Some(bundle) = self.mailroom.accept(bundle, &self.config, &self.committees) else { return };
+        let urgent = is_urgent(&bundle);
         for bundle in self.sealing.hold(bundle) {
             self.batcher.push_bundle(bundle);
+        }
+        if urgent {
+            self.batcher.hurry();
         }
         if self.sealing.held.len() > HELD_MAX {
             self.sealing.held.clear();

@@ -159,6 +159,25 @@ fn a_seal_gives_everything_back_and_nothing_is_taken_or_proposed_under_it() {
 }
 
 #[test]
+fn a_seal_waits_for_nothing_that_is_in_flight_and_takes_nothing_along() {
+    let mut bench = Bench { driver: GroupDriver::new(DriverConfig { pipeline: 3, ..config(1) }), now: 0 };
+    bench.step(Input::System(at_zero(SHARD, committees())));
+    bench.lead();
+    assert_eq!(proposed(&bench.step(Input::Submit(vec![tx(1)]))), [(0, vec![Command::Tx(tx(1).to_vec())])]);
+    assert_eq!(proposed(&bench.step(Input::Submit(vec![tx(2)]))), [], "there is little to add");
+    let messages = [Message::AssetUpdate(asset()), Message::Seal(split_seal())];
+    let word = told(&messages[..1], 0);
+    assert_eq!(proposed(&bench.hears(word.clone())), [], "what the beacon says otherwise waits as well");
+    let seal = told(&messages, 1);
+    let delivered: Vec<Command> =
+        [word, seal.clone()].iter().map(|bundle| Command::Deliver(borsh_of(bundle))).collect();
+    assert_eq!(proposed(&bench.hears(seal)), [(1, delivered)]);
+    assert_eq!(proposed(&bench.step(Input::Submit(vec![tx(3)]))), [], "and what follows waits again");
+    let out = bench.step(Input::Committed(last_block()));
+    assert_eq!(refused(&out), [1, 2, 3].map(|byte| (tx(byte), Reject::Sealing)));
+}
+
+#[test]
 fn a_leader_proves_its_last_block_once_that_is_certified_and_until_it_is_known() {
     let mut bench = Bench::new(at_zero(SHARD, committees()));
     bench.lead();
