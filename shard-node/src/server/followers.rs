@@ -25,6 +25,14 @@ pub struct Followed {
     pub writes: Arc<Writes>,
 }
 
+impl Followed {
+    /// How much that is.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum()
+    }
+}
+
 /// The end at which one or several replicas are followed, each from the moment that it is told to ([`Followers::add`]).
 pub struct Following {
     /// The blocks, those of each replica in order and without a gap while nothing is [`Following::lost`].
@@ -113,9 +121,9 @@ mod tests {
         assert!(!elsewhere());
         followers.block(Height(3), &writes);
         assert!(following.lost() && elsewhere() && followers.is_empty());
-        let heights: Vec<(usize, u64)> =
-            following.blocks.try_iter().map(|followed| (followed.place, followed.height.0)).collect();
-        assert_eq!(heights, [(1, 1), (1, 2)]);
+        let told: Vec<(usize, u64, usize)> =
+            following.blocks.try_iter().map(|followed| (followed.place, followed.height.0, followed.bytes())).collect();
+        assert_eq!(told, [(1, 1, 3), (1, 2, 3)]);
 
         let following = Following::new(2);
         followers.add(0, &following);

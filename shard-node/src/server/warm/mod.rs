@@ -40,6 +40,8 @@ use crate::server::replica::Counted;
 const LOOK: Duration = Duration::from_millis(25);
 /// Blocks that a copy may be behind and still count as ready.
 const BEHIND_MAX: u64 = 4;
+/// Bytes that a copy that follows takes until they are made durable: at the seal payers wait until the rest is.
+const UNFLUSHED_MAX: usize = 4 * 1024 * 1024;
 /// Waits before a copy is made anew, the first and the longest.
 const ANEW: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -275,6 +277,7 @@ impl Making {
         let made = || Copies::make(place, &self.job, &parents, &|| lost() || self.stop.is_cancelled());
         let waits = self.job.phase == Phase::Preparing && !hurries;
         let mut copies = if waits { aside(made) } else { made() }?;
+        let mut unflushed = 0;
         while !copies.complete(&self.job) {
             if self.stop.is_cancelled() {
                 return Ok(None);
@@ -283,18 +286,26 @@ impl Making {
                 return Err(CopyError::Behind(parents[0].group));
             }
             match following.blocks.recv_timeout(LOOK) {
-                Ok(followed) => copies.block(&parents, &followed)?,
+                Ok(followed) => {
+                    copies.block(&parents, &followed)?;
+                    unflushed += followed.bytes();
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 // The end that is kept here sends nothing, and stays.
                 Err(RecvTimeoutError::Disconnected) => return Err(CopyError::Behind(parents[0].group)),
             }
             if self.is_ready() {
                 copies.hash();
+                if unflushed >= UNFLUSHED_MAX && !copies.complete(&self.job) {
+                    copies.flush()?;
+                    unflushed = 0;
+                }
             } else if copies.behind(&parents) <= BEHIND_MAX {
                 // So that little is left to be hashed and made durable at the seal.
                 copies.hash();
                 parents.iter().try_for_each(Parent::flush)?;
                 copies.flush()?;
+                unflushed = 0;
                 *self.stage.lock() = Stage::Ready;
             }
         }
