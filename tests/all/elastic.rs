@@ -42,15 +42,20 @@ pub fn run(up: &Up, line: &str) -> Result<Value, String> {
     }
 }
 
-/// Has more than half of the organisations ask for a job. Returns its name.
+/// Has more than half of the organisations ask for a job, where there are three. Returns its name.
 pub async fn asked(up: &Up, line: &str) -> String {
+    asked_by(up, line, &["org-a", "org-b"]).await
+}
+
+/// Has these organisations ask for a job. Returns its name.
+pub async fn asked_by(up: &Up, line: &str, orgs: &[&str]) -> String {
     let mut job = Value::Null;
-    for org in ["org-a", "org-b"] {
+    for org in orgs {
         // A node that was just killed has to be heard of again first.
         let said =
             eventually("a job is asked for", async || run(up, &format!("{line} --as {org} --wait 0 --within 30")))
                 .await;
-        assert!(job.is_null() || job == said["job"], "both ask for the same: {said}");
+        assert!(job.is_null() || job == said["job"], "all ask for the same: {said}");
         job = said["job"].clone();
     }
     job.as_str().unwrap().to_owned()

@@ -21,7 +21,7 @@ use crate::support::up::Up;
 /// What is executed between two events at least.
 const MEANWHILE: usize = 100;
 
-async fn leader(client: &Client, group: GroupId) -> NodeId {
+pub async fn leader(client: &Client, group: GroupId) -> NodeId {
     eventually("a leader is known", async || {
         let status = client.status().await.map_err(|error| error.to_string())?;
         leader_of(&status, group).ok_or_else(|| format!("{group} has no leader"))
@@ -30,7 +30,7 @@ async fn leader(client: &Client, group: GroupId) -> NodeId {
 }
 
 /// Waits until all copies of a job are ready on so many nodes.
-async fn warm(up: &Up, name: &str, nodes: usize) {
+pub async fn warm(up: &Up, name: &str, nodes: usize) {
     eventually("the copies are ready", async || {
         let job = job(up, name)?;
         let warm = job["warm"].as_array().map_or(0, Vec::len);

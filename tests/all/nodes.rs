@@ -32,7 +32,7 @@ fn seats(committees: &BTreeMap<GroupId, Committee>, node: NodeId) -> Vec<GroupId
 }
 
 /// The nodes without a seat in the beacon, and their organisations.
-fn outsiders(client: &Client) -> Vec<(NodeId, String)> {
+pub fn outsiders(client: &Client) -> Vec<(NodeId, String)> {
     let genesis = client.genesis();
     let beacon = genesis.committee(GroupId::BEACON).unwrap();
     let outside = genesis.nodes.iter().filter(|node| beacon.index_of(node.id).is_none());
