@@ -97,7 +97,8 @@ impl Picture {
         let (group, replica) = (committee.group, self.replica(node, committee.group));
         let height = replica.map_or(0, |replica| replica.height);
         let of = leader.map_or(0, |leader| leader.height);
-        let waits = committee.engine == Engine::Bft && replica.is_some_and(|replica| replica.learners.contains(&node.0));
+        let waits =
+            committee.engine == Engine::Bft && replica.is_some_and(|replica| replica.learners.contains(&node.0));
         if waits && leader.is_some() && of <= height.saturating_add(LAG_BLOCKS_MAX) {
             return format!("{group}: it has the state, and follows until others let it vote");
         }
@@ -243,11 +244,11 @@ mod tests {
             let mut picture = picture(members, &[1, 2, 3, 4, 5], &voters, &[]);
             picture.lives.committees[1] = of(Engine::Bft, SHARD, members);
             let replicas = picture.status.nodes.iter_mut().filter(|reply| Some(reply.node) == voteless);
-            replicas.flat_map(|reply| &mut reply.replicas).for_each(|replica| replica.learners.extend(voteless));
+            replicas.flat_map(|reply| reply.replicas.iter_mut()).for_each(|replica| replica.learners.extend(voteless));
             picture
         };
         let said = |picture: &Picture| picture.until_joined(NodeId(5)).join("; ");
-        let seated = [2, 3, 4, 5];
+        let seated: [u8; 4] = [2, 3, 4, 5];
         assert_eq!(said(&with(&seated, Some(5))), "shard-0: it follows without a vote");
         assert_eq!(said(&with(&seated, None)), "");
         assert_eq!(with(&seated, None).risk(NodeId(2)), None);

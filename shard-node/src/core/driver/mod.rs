@@ -365,6 +365,8 @@ impl Driver for GroupDriver {
 #[cfg(test)]
 mod beacon_tests;
 #[cfg(test)]
+mod ready_tests;
+#[cfg(test)]
 mod switch_tests;
 #[cfg(test)]
 mod testing;
