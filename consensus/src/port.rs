@@ -301,7 +301,8 @@ pub struct RoleView {
     pub applied_index: u64,
     /// Voters, by node.
     pub voters: Vec<NodeId>,
-    /// Learners, by node. A replica that is among its own follows without a vote.
+    /// Learners, by node. A replica that is among its own follows without a vote. Under the Byzantine engine that is all
+    /// that is known, whether it has a seat or not: one that is not among its own votes as soon as a committee names it.
     pub learners: Vec<NodeId>,
     /// On the leader: the last log index known to be on each other replica, for lag reports.
     pub replicated: Vec<(NodeId, u64)>,

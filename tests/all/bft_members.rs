@@ -1,5 +1,6 @@
 //! Members of a Byzantine shard that come and go while customers pay: one joins by a snapshot, since the others' logs begin
-//! too late, and all of the first committee are replaced, one after the other, in processes.
+//! too late, and all of the first committee are replaced, one after the other, in processes. And two that are drained at once
+//! while nobody pays.
 
 use std::sync::Arc;
 
@@ -105,6 +106,38 @@ async fn a_validator_joins_by_a_snapshot_under_payments_and_then_votes() {
     let (committed, fates) = end_and_reconcile(load, &bank).await;
     assert!(fates.open.is_empty(), "{:?}", fates.open);
     assert!(committed >= 2 * MEANWHILE as u64, "{committed}");
+    let supply = audit_chains(&client, &cluster.wait_settled().await).await[&bank.asset];
+    assert_eq!(supply.held, FUNDS * wallets.len() as u128);
+}
+
+/// Nothing is executed while the seats move, and both changes are ordered before the first is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_members_that_are_drained_at_once_leave_an_idle_shard_that_works() {
+    let wanted = Wanted { nodes: 6, orgs: Some(6), shards: 1, replicas: 4, engine: Engine::Bft, ..Wanted::default() };
+    let mut cluster = TestCluster::start(wanted).await;
+    let client = cluster.client();
+    let bank = Bank::open(&client).await;
+    let wallets = wallets_in_each_shard(&cluster.genesis.layout, "home", 2).remove(0);
+    bank.fund(&wallets, FUNDS).await;
+    let first: Vec<NodeId> = members(&client).await.unwrap();
+    let (leave, stay) = first.split_at(2);
+    for node in leave.iter().copied() {
+        let drain = BeaconCommand::SetNodeCapacity { node, capacity: 0 };
+        Consortium::of(&cluster).beacon(cluster.info(node).org, &drain).await.unwrap();
+    }
+    let now: Vec<NodeId> = cluster.node_ids().into_iter().filter(|node| !leave.contains(node)).collect();
+    until_members(&client, &now).await;
+
+    let mut load = Load::start(&bank, &wallets[..1], &wallets[1..], 4).await;
+    load.next(1).await;
+    // Without one of the others, nothing is decided without both that have joined.
+    cluster.stop_node(stay[0]).await;
+    load.next(1).await;
+    cluster.start_node(stay[0]).await;
+    until_members(&client, &now).await;
+    let (committed, fates) = end_and_reconcile(load, &bank).await;
+    assert!(fates.open.is_empty(), "{:?}", fates.open);
+    assert!(committed >= 2, "{committed}");
     let supply = audit_chains(&client, &cluster.wait_settled().await).await[&bank.asset];
     assert_eq!(supply.held, FUNDS * wallets.len() as u128);
 }

@@ -17,7 +17,9 @@
 //! anew counts the records of its votes, so it does not go back.
 //!
 //! The price is that a group in which too many have forgotten does not go on by itself: with `n` members, as many as
-//! decide have to be left besides this one.
+//! decide have to be left besides this one. One that joins is not among the `n` yet when it asks, so it is let vote also
+//! where as many of them are silent, or lie, as are tolerated. It keeps what it was let do when its seat comes: that
+//! it had promised nothing beyond what is applied here was true of that time, whoever decides what follows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use beacon::seats::joining;
 use beacon::{NodeLives, Risk, risk};
 use client::Client;
 use ledger::limits::LAG_BLOCKS_MAX;
-use ledger::{GroupId, GroupKind, NodeId};
+use ledger::{Committee, Engine, GroupId, GroupKind, NodeId};
 use proto::v1;
 
 use crate::error::CliError;
@@ -61,8 +61,10 @@ impl Picture {
     pub(super) fn risk(&self, node: NodeId) -> Option<(GroupId, Risk)> {
         let mut concerned = self.lives.committees.iter().filter(|committee| committee.index_of(node).is_some());
         concerned.find_map(|committee| {
+            let leader = self.leader(committee.group);
             let runs = |member: NodeId| {
-                self.replica(member, committee.group).is_some_and(|replica| replica.stopped.is_empty())
+                let replica = self.replica(member, committee.group).filter(|replica| replica.stopped.is_empty());
+                replica.is_some_and(|replica| !is_voteless(member, replica, leader))
             };
             Some((committee.group, risk::of_leaving(committee, node, runs)?))
         })
@@ -75,9 +77,7 @@ impl Picture {
             let (group, leader) = (committee.group, self.leader(committee.group));
             let seated = committee.index_of(node).is_some();
             if !seated && self.is_coming(node, group) {
-                let height = self.replica(node, group).map_or(0, |replica| replica.height);
-                let of = leader.map_or(0, |leader| leader.height);
-                missing.push(format!("{group}: it fetches the state, and is at block {height} of {of}"));
+                missing.push(self.until_ready(node, committee, leader));
             } else if seated {
                 missing.extend(self.until_seated(node, group, leader).map(|what| format!("{group}: {what}")));
             }
@@ -92,6 +92,19 @@ impl Picture {
         self.lives.coming.iter().any(|plan| plan.group == group && plan.index_of(node).is_some())
     }
 
+    /// What is missing until the committee that a node is named in can come into force.
+    fn until_ready(&self, node: NodeId, committee: &Committee, leader: Option<&v1::ReplicaStatus>) -> String {
+        let (group, replica) = (committee.group, self.replica(node, committee.group));
+        let height = replica.map_or(0, |replica| replica.height);
+        let of = leader.map_or(0, |leader| leader.height);
+        let waits =
+            committee.engine == Engine::Bft && replica.is_some_and(|replica| replica.learners.contains(&node.0));
+        if waits && leader.is_some() && of <= height.saturating_add(LAG_BLOCKS_MAX) {
+            return format!("{group}: it has the state, and follows until others let it vote");
+        }
+        format!("{group}: it fetches the state, and is at block {height} of {of}")
+    }
+
     fn until_seated(&self, node: NodeId, group: GroupId, leader: Option<&v1::ReplicaStatus>) -> Option<String> {
         let Some(replica) = self.replica(node, group) else {
             let what = if self.answers(node) { "the node has not begun with it" } else { "the node does not answer" };
@@ -103,6 +116,9 @@ impl Picture {
         let Some(leader) = leader else { return Some("nobody leads it".to_owned()) };
         if !leader.voters.contains(&node.0) {
             return Some("it is no voter yet".to_owned());
+        }
+        if is_voteless(node, replica, Some(leader)) {
+            return Some("it follows without a vote".to_owned());
         }
         let behind = leader.height.saturating_sub(replica.height);
         (behind > LAG_BLOCKS_MAX).then(|| format!("it is {behind} blocks behind"))
@@ -138,18 +154,28 @@ impl Picture {
     }
 }
 
+/// Whether a replica with a seat follows without a vote, though its group counts on one: by its own word it is a learner,
+/// and whoever leads has it among the voters. Of one that the voters have not followed yet nobody expects a vote.
+fn is_voteless(node: NodeId, replica: &v1::ReplicaStatus, leader: Option<&v1::ReplicaStatus>) -> bool {
+    replica.learners.contains(&node.0) && leader.is_none_or(|leader| leader.voters.contains(&node.0))
+}
+
 #[cfg(test)]
 mod tests {
     use beacon::Watch;
-    use ledger::{Committee, Engine, Epoch, Incarnation, Member, OrgId, PublicKey};
+    use ledger::{Epoch, Incarnation, Member, OrgId, PublicKey};
 
     use super::*;
 
     const SHARD: GroupId = GroupId::shard(0);
 
-    fn committee(group: GroupId, nodes: &[u8]) -> Committee {
+    fn of(engine: Engine, group: GroupId, nodes: &[u8]) -> Committee {
         let member = |node: &u8| Member { node: NodeId((*node).into()), org: OrgId(1), key: PublicKey([*node; 33]) };
-        Committee::of(Engine::Raft, group, Incarnation(0), Epoch(0), nodes.iter().map(member).collect())
+        Committee::of(engine, group, Incarnation(0), Epoch(0), nodes.iter().map(member).collect())
+    }
+
+    fn committee(group: GroupId, nodes: &[u8]) -> Committee {
+        of(Engine::Raft, group, nodes)
     }
 
     /// The shard on these nodes, of which the first that runs leads with these voters and learners.
@@ -208,6 +234,33 @@ mod tests {
         assert!(said(&picture(&[1, 2, 4], &[1, 2, 3], &[1, 2, 3], &[4])).contains("the node does not answer"));
         assert!(said(&picture(&[1, 2, 4], &[1, 2, 4], &[1, 2, 3], &[])).contains("no voter yet"));
         assert_eq!(said(&picture(&[1, 2, 4], &[1, 2, 4], &[1, 2, 4], &[])), "");
+    }
+
+    /// A Byzantine shard has all that its committee names as voters, also one that has no vote yet: that one alone says so.
+    #[test]
+    fn a_seat_without_a_vote_is_not_enough_to_have_joined_nor_to_be_counted_on() {
+        let with = |members: &[u8], voteless: Option<u32>| {
+            let voters: Vec<u32> = members.iter().copied().map(u32::from).collect();
+            let mut picture = picture(members, &[1, 2, 3, 4, 5], &voters, &[]);
+            picture.lives.committees[1] = of(Engine::Bft, SHARD, members);
+            let replicas = picture.status.nodes.iter_mut().filter(|reply| Some(reply.node) == voteless);
+            replicas.flat_map(|reply| reply.replicas.iter_mut()).for_each(|replica| replica.learners.extend(voteless));
+            picture
+        };
+        let said = |picture: &Picture| picture.until_joined(NodeId(5)).join("; ");
+        let seated: [u8; 4] = [2, 3, 4, 5];
+        assert_eq!(said(&with(&seated, Some(5))), "shard-0: it follows without a vote");
+        assert_eq!(said(&with(&seated, None)), "");
+        assert_eq!(with(&seated, None).risk(NodeId(2)), None);
+        assert_eq!(with(&seated, Some(5)).risk(NodeId(2)), Some((SHARD, Risk::NextFailure { heard: 3, needed: 3 })));
+        assert_eq!(with(&seated, Some(5)).risk(NodeId(5)), None, "the one that leaves may be without one");
+
+        let mut follows = with(&[1, 2, 3, 4], Some(5));
+        follows.lives.coming.push(of(Engine::Bft, SHARD, &seated));
+        assert_eq!(said(&follows), "shard-0: it has the state, and follows until others let it vote");
+        let mut votes = with(&[1, 2, 3, 4], None);
+        votes.lives.coming.push(of(Engine::Bft, SHARD, &seated));
+        assert_eq!(said(&votes), "shard-0: it fetches the state, and is at block 900 of 900");
     }
 
     #[test]

@@ -77,6 +77,8 @@ impl Replica {
         member.votes = true;
         out.push(Effect::Saw(Seen::Bft(BftSeen::Admitted { node, group })));
         jobs.push_back(Job::Bft(Event::Carry(outputs)));
+        // One that joins may say now that it is ready.
+        jobs.push_back(Job::Driver(driver::Input::Votes(true)));
     }
 
     /// A member asks for what was decided from an entry on.

@@ -227,10 +227,12 @@ impl Replica {
         (index + 1..).map_while(|index| decided(log.entry(index)?)).collect()
     }
 
-    /// What a restarted replica does by mistake, if a bug is put back; and its liar begins.
+    /// What a restarted replica does by mistake, if a bug is put back; its driver hears whether it votes; and its liar
+    /// begins.
     pub(super) fn bft_started(&mut self, now: Tick, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
         self.run_again(jobs, out);
         let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return };
+        jobs.push_back(Job::Driver(driver::Input::Votes(member.votes)));
         let (chain, committee) = (member.chain.clone(), Arc::clone(&member.committee));
         let begin = Begin {
             decided: self.decided_behind(chain.index),

@@ -96,8 +96,9 @@ pub(super) async fn state(applier: &Arc<ApplierCell>) -> io::Result<Reached> {
 /// Whether the replica may vote, and what it wrote down about its votes.
 ///
 /// It may when it did before and has its records, or when it is let to begin: by raft, whose log it has, or by the
-/// founding of the group. One that joins later is not counted on before it has followed for a while, so it begins
-/// as one that may have forgotten: see [`crate::bft::Admission`].
+/// founding of the group. One that joins later begins as one that may have forgotten, and members of the committee
+/// that is in force then let it vote: see [`crate::bft::Admission`]. It has no seat before (the host says it is
+/// ready only when this engine votes), so no committee counts on it that it does not vote in.
 async fn standing(ground: &Ground, parts: &BftParts, wal: &Wal) -> Result<(bool, (u64, Vec<Record>)), StartError> {
     let group = ground.config.group;
     let unusable = |error: io::Error| StartError::Storage { group, detail: error.to_string() };

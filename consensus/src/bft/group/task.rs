@@ -662,9 +662,6 @@ impl Task {
     fn publish(&self) {
         self.shared.progress.round.store(self.standing.round, Ordering::Release);
         let leads = self.standing.leads && !self.installing && self.votes;
-        // One that may have forgotten what it promised has a seat and no vote.
-        let own = self.ground.config.node;
-        let waits = !self.votes && self.committee.index_of(own).is_some();
         let next = RoleView {
             leads,
             leader: self.standing.leader,
@@ -673,7 +670,8 @@ impl Task {
             last_log_index: self.last_index.max(self.chain.index),
             applied_index: self.chain.index,
             voters: self.committee.members.iter().map(|member| member.node).collect(),
-            learners: if waits { vec![own] } else { Vec::new() },
+            // One that may have forgotten what it promised has no vote, whether it has a seat or is about to get one.
+            learners: if self.votes { Vec::new() } else { vec![self.ground.config.node] },
             replicated: if leads { self.standing.heard.clone() } else { Vec::new() },
             stopped: None,
         };

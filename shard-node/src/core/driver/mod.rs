@@ -61,6 +61,8 @@ pub struct GroupDriver {
     /// Another engine is to begin here: nothing is proposed until it says who leads.
     paused: bool,
     leader: Option<NodeId>,
+    /// The engine votes as soon as a committee names this replica: see [`Input::Votes`].
+    votes: bool,
     clock_offset_ms: i64,
     committees: Book,
     batcher: Batcher,
@@ -108,6 +110,7 @@ impl GroupDriver {
             leads: false,
             paused: false,
             leader: None,
+            votes: false,
             clock_offset_ms: 0,
             committees: Book::default(),
             last_checkpoint: Height(0),
@@ -206,6 +209,7 @@ impl GroupDriver {
     /// if this replica leads there, and back to its senders if it does not.
     fn engine_changed(&mut self, out: &mut Vec<Output>) {
         self.paused = self.leads;
+        self.votes = false;
         self.mailroom.proposals_lost();
         self.witness.leadership_changed();
         let txs = self.batcher.lose_in_flight();
@@ -305,6 +309,10 @@ impl Driver for GroupDriver {
             Input::JobCommitted(job) => self.job_committed(job),
             Input::Beacon(nodes) => self.committees.beacon_is_on(nodes),
             Input::Role { leads, leader } => self.role(now, leads, leader, out),
+            Input::Votes(votes) => {
+                self.votes = votes;
+                self.repeat_readiness(now, out);
+            }
             Input::ClockOffset(offset_ms) => self.clock_offset_ms = offset_ms,
             Input::Submit(txs)
                 if self.leads && self.sealing.stands() || self.sealing.refusal() == Some(Reject::Moved) =>
@@ -356,6 +364,8 @@ impl Driver for GroupDriver {
 
 #[cfg(test)]
 mod beacon_tests;
+#[cfg(test)]
+mod ready_tests;
 #[cfg(test)]
 mod switch_tests;
 #[cfg(test)]

@@ -109,6 +109,9 @@ pub enum Input {
         /// Who leads, if known.
         leader: Option<NodeId>,
     },
+    /// Whether the engine of this replica votes as soon as a committee names it; not before this was said, and not any
+    /// more once another engine is in force. Under Raft, where a vote comes with a seat, nothing is made of it.
+    Votes(bool),
     /// Offset of the guarded clock against the tick: `time = tick + offset`.
     ClockOffset(i64),
     /// Transactions whose signatures hold.

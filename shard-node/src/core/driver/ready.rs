@@ -1,15 +1,15 @@
 //! The proof that a prepared committee can take over: signatures of those who join, over a header that
 //! the committee in force has certified.
 //!
-//! Whoever joins signs as a member will, as soon as it has the state; the leader gathers that and sends
-//! the proof to the beacon, again and again until the committee is in force. All of it may be lost.
+//! Whoever joins signs as a member will, as soon as it has the state and, under the Byzantine engine, its vote; the leader
+//! gathers that and sends the proof to the beacon, again and again until the committee is in force. All of it may be lost.
 
 use std::collections::BTreeMap;
 
 use beacon::Readiness;
 use beacon::seats::{READINESS_VERSION, join_at, joining};
 use ledger::certificate::Attestation;
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::crypto::{self, Signature};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
@@ -45,12 +45,24 @@ impl Ready {
 }
 
 impl GroupDriver {
-    /// Whether this replica is about to join. One that its node has left over from an earlier time in the
+    /// Whether this replica is about to join, and may say so. One that its node has left over from an earlier time in the
     /// group is not, though the plan names the node: the host removes that one and begins with another, and
-    /// on the old one's word a committee would come into force that lacks a member.
+    /// on the old one's word a committee would come into force that lacks a member. The same goes for one that has
+    /// no vote yet.
     pub(super) fn joins(&self) -> bool {
         let join = self.committees.coming().and_then(join_at);
-        join == Some(self.config.join) && self.committees.joins(self.config.group, self.config.node)
+        join == Some(self.config.join)
+            && self.committees.joins(self.config.group, self.config.node)
+            && self.would_vote()
+    }
+
+    /// Whether this replica votes as soon as its committee is in force. Raft gives a seat and a vote together. Under the
+    /// Byzantine engine one that joins is admitted to vote by members of the committee in force that vote
+    /// themselves, and a group counts on the votes of all whom a committee names. Were it only admitted behind the change,
+    /// members that wait for each other could be too many to go on, and one that is silent could keep another one out.
+    fn would_vote(&self) -> bool {
+        let current = self.own_committee().or(self.committees.coming());
+        self.votes || current.is_none_or(|current| current.engine != Engine::Bft)
     }
 
     /// A node that is about to join has signed a header.

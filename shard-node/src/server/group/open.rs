@@ -296,6 +296,7 @@ impl OpenGroup {
             }),
             leader: None,
             leads: false,
+            votes: false,
             stint: 0,
             excluded: false,
             members: Vec::new(),

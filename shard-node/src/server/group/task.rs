@@ -56,6 +56,8 @@ pub(super) struct GroupTask {
     pub(super) driver: GroupDriver,
     pub(super) leader: Option<NodeId>,
     pub(super) leads: bool,
+    /// Whether the engine votes as soon as a committee names this replica, as the driver was told last.
+    pub(super) votes: bool,
     /// The stint of the engine that the driver was last told of.
     pub(super) stint: u64,
     /// The channel has excluded this node's own organisation, which then proposes nothing.
@@ -196,6 +198,9 @@ impl GroupTask {
         let moved = begins || self.leads != leads || self.leader != role.leader;
         self.leads = leads;
         self.leader = role.leader;
+        // What the engine before has said of its vote, the driver has forgotten.
+        let votes = !role.learners.contains(&self.context.node);
+        let told = std::mem::replace(&mut self.votes, votes) == votes && !begins;
         if let Some(reason) = &role.stopped {
             self.share.halt.stop(reason);
         }
@@ -204,6 +209,9 @@ impl GroupTask {
             self.lost_proposals.store(false, Ordering::Release);
             self.context.changed.notify_one();
             self.step(Input::Role { leads, leader: role.leader });
+        }
+        if !told {
+            self.step(Input::Votes(votes));
         }
         if lost {
             self.waiters.leadership_lost(self.leader);

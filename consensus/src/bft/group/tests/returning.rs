@@ -241,4 +241,48 @@ async fn a_node_without_a_seat_follows() {
     // It asks whoever has it, and votes as soon as a committee names it.
     until_so(&group, || group.votes()).await;
     assert!(cluster.net.ballots(5).is_empty());
+    // What it was let do it does not forget, though it has done nothing yet.
+    drop(group);
+    cluster.stop(5).await;
+    cluster.start(5).await;
+    assert!(cluster.group(5).votes());
+    assert!(cluster.group(5).role().borrow().learners.is_empty());
+}
+
+/// Whoever leaves is away already, and nothing is ordered but signs of life and the changes: each that joins is let vote by
+/// the three that are left, the second one by the first one, too. In the end three are left that decide nothing without
+/// both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_group_goes_on_behind_two_changes_of_seats_in_a_row() {
+    let mut cluster = Cluster::new(4, QUICK).await;
+    let mut members = ALL.to_vec();
+    cluster.leader(&members).await;
+    for (leaves, joins) in [(4, 5), (3, 6)] {
+        cluster.stop(leaves).await;
+        let mut joining = Node::new(Disk::memory(), 4);
+        joining.join = 2;
+        cluster.nodes.insert(joins, joining);
+        cluster.net.cut(joins);
+        cluster.start(joins).await;
+        let group = cluster.group(joins);
+        until(&group, |role| role.learners == [NodeId(joins)]).await;
+        assert!(!group.votes(), "nobody has let it");
+        cluster.net.join(joins);
+        until(&group, |role| role.learners.is_empty()).await;
+        assert!(group.votes());
+        assert!(cluster.net.ballots(joins).is_empty(), "it has no seat");
+        members.retain(|node| *node != leaves);
+        members.push(joins);
+        let last = cluster.propose(2, &seats(&members)).await;
+        cluster.applied(&members, last).await;
+        assert!(group.votes(), "what it was let do does not end with the committee that has let it");
+    }
+    assert_eq!(members, [1, 2, 5, 6]);
+    cluster.stop(1).await;
+    let last = cluster.propose(2, "paid").await;
+    cluster.applied(&members[1..], last).await;
+    for node in [5, 6] {
+        assert_eq!(cluster.batches(node), [seats(&[1, 2, 3, 5]), seats(&[1, 2, 5, 6]), "paid".to_owned()]);
+        assert!(!cluster.net.ballots(node).is_empty());
+    }
 }

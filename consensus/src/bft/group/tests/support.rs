@@ -34,6 +34,8 @@ pub(super) const CLUSTER: ClusterId = ClusterId(Hash32([9; 32]));
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// The number that a node's records have in its log engine.
 const WAL: u64 = GROUP.0 | (1 << 63);
+/// How a batch of [`seats`] begins.
+const SEATS: &str = "seats ";
 /// What orders the entries of the group, from its beginning on.
 const ORDER: Order = Order { engine: Engine::Bft, after: None, anchor: Hash32([1; 32]) };
 
@@ -49,8 +51,26 @@ pub(super) fn key(node: u32) -> SecretKey {
 }
 
 pub(super) fn committee(nodes: u32) -> Committee {
+    seated(0, (1..=nodes).collect())
+}
+
+/// These nodes as the members in an epoch.
+fn seated(epoch: u64, nodes: Vec<u32>) -> Committee {
     let member = |node| Member { node: NodeId(node), org: OrgId(1), key: key(node).public() };
-    Committee::of(Engine::Bft, GROUP, Incarnation::default(), Epoch::default(), (1..=nodes).map(member).collect())
+    let members = nodes.into_iter().map(member).collect();
+    Committee::of(Engine::Bft, GROUP, Incarnation::default(), Epoch(epoch), members)
+}
+
+/// A batch behind which these nodes are the members. A snapshot does not tell of it.
+pub(super) fn seats(nodes: &[u32]) -> String {
+    let nodes: Vec<String> = nodes.iter().map(u32::to_string).collect();
+    format!("{SEATS}{}", nodes.join(" "))
+}
+
+/// The members that a batch brings, if it does.
+fn seats_in(batch: &[u8]) -> Option<Vec<u32>> {
+    let nodes = std::str::from_utf8(batch).ok()?.strip_prefix(SEATS)?;
+    Some(nodes.split(' ').map(|node| node.parse().unwrap()).collect())
 }
 
 /// The state of a [`TestApplier`]; outlives it as a database would.
@@ -114,7 +134,12 @@ impl Applier for TestApplier {
                 Payload::Blank => {}
                 // Each once, as a ledger knows a transaction again.
                 Payload::Batch(batch) if state.batches.iter().any(|one| *one == batch) => {}
-                Payload::Batch(batch) => state.batches.push(batch.to_vec()),
+                Payload::Batch(batch) => {
+                    if let Some(nodes) = seats_in(&batch) {
+                        state.committee = seated(state.committee.epoch.0 + 1, nodes);
+                    }
+                    state.batches.push(batch.to_vec());
+                }
                 Payload::Membership(_) => return Err(fatal("this engine has no memberships")),
             }
             let before = state.applied.position.map_or(0, |position| position.index);
@@ -577,7 +602,7 @@ impl Cluster {
             judge: Arc::new(Anything),
             anchor: Hash32([1; 32]),
             start: Position::default(),
-            // The members never change here, so the own state knows them.
+            // Whoever is a member is one by the logs of those who were, so the own state finds them.
             others: Arc::new(Vec::new),
         };
         let prepared = Prepared::open(config, log, Box::new(own.applier.clone()), link).await?;
