@@ -19,6 +19,7 @@ use ledger::schema;
 use ledger::tree::{self, NodeHash, Position, StateTree, SubtreeKind, SubtreeRoot, TreeError};
 use ledger::view::View;
 
+use crate::epochs;
 use crate::jobs::table::{self, Mail};
 use crate::jobs::{self, Job, JobKind, Phase, report, scale};
 use crate::machine::{CommandOutcome, Executed, ledgers};
@@ -222,6 +223,11 @@ fn commit(view: &mut View<'_>, at: &BlockContext, mut job: Job, seal: &Seal, pro
     for (end, proof) in job.ends.iter().zip(proofs) {
         let header = &proof.certificate.header;
         registry::remove(view, registry::current_key(end.group));
+        // Nobody waits for a committee of a shard that has ended.
+        if registry::coming_of(view, end.group).is_some() {
+            registry::remove(view, registry::coming_key(end.group));
+        }
+        epochs::forget_dealt(view, end.group);
         let last = Checkpoint {
             height: end.height,
             header_hash: end.header_hash,
