@@ -14,7 +14,7 @@ use ledger::view::View;
 
 use crate::jobs::plan::{self, Standing};
 use crate::jobs::{self, Job, JobKind, Phase, commit, needed};
-use crate::limits::{ALIGN_MS_MAX, OPEN_MS_MAX, PREPARE_MS_MAX, SEALING_MS_MAX};
+use crate::limits::{ALIGN_MS_MAX, JOBS_PER_ORG_MAX, OPEN_MS_MAX, PREPARE_MS_MAX, SEALING_MS_MAX};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::majority;
 use crate::registry;
@@ -46,7 +46,8 @@ fn executed(job: &Job, mail: Mail) -> Executed {
 /// one organisation by that one's word. One that is under way is not begun again, and asking for it changes nothing.
 ///
 /// # Errors
-/// [`Reject`] as [`plan::plan`] has it, for another layout, and when mail is full. The view is then unchanged.
+/// [`Reject`] as [`plan::plan`] has it, for another layout, [`Reject::JobsFull`] also when as many jobs as may wait for others
+/// have this one's approval, and when mail is full. The view is then unchanged.
 pub fn propose(
     view: &mut View<'_>,
     at: &BlockContext,
@@ -65,12 +66,19 @@ pub fn propose(
         waits && job.kind == asked.kind && job.manual == asked.manual && job.on == asked.layout
     };
     let known = all.iter().find(same).cloned();
+    // To approve what another one has proposed is always free.
+    let orgs = registry::orgs(view);
+    let of_signer = |job: &&Job| job.approvals.contains(&signer) && waits_or_lone(job, &standing.nodes);
+    let full = orgs.len() > 1 && all.iter().filter(of_signer).count() >= JOBS_PER_ORG_MAX;
+    if known.is_none() && full {
+        return Err(Reject::JobsFull);
+    }
     let mut counters = jobs::counters(view);
     let mut job = known.clone().unwrap_or_else(|| {
         let fresh = Job::new(JobId(counters.next_job), asked.kind, asked.layout, asked.manual, at.time_ms);
         Job { until_ms: Some(until_ms), ..fresh }
     });
-    let waits = majority::count(&mut job.approvals, signer, &registry::orgs(view)).is_some();
+    let waits = majority::count(&mut job.approvals, signer, &orgs).is_some();
     let decided = !waits || own_seat(&standing.nodes, signer, &asked.kind);
     if decided {
         refuse_full(view)?;
@@ -85,6 +93,12 @@ pub fn propose(
     }
     let mail = begin(view, at, &mut job);
     Ok(executed(&job, mail))
+}
+
+/// Whether a job has not been decided by most organisations: it waits for them, or moves a seat between two nodes of one.
+fn waits_or_lone(job: &Job, nodes: &[NodeInfo]) -> bool {
+    let lone = |job: &Job| job.approvals.iter().any(|org| own_seat(nodes, *org, &job.kind));
+    job.phase == Phase::Proposed || job.phase.under_way() && !job.by_scale && job.approvals.len() == 1 && lone(job)
 }
 
 /// Whether a seat moves between two nodes of one organisation.
