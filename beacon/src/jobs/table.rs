@@ -12,6 +12,7 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
+use crate::audit;
 use crate::jobs::plan::{self, Standing};
 use crate::jobs::{self, Job, JobKind, Phase, commit, needed};
 use crate::limits::{ALIGN_MS_MAX, JOBS_PER_ORG_MAX, OPEN_MS_MAX, PREPARE_MS_MAX, SEALING_MS_MAX};
@@ -287,14 +288,31 @@ fn after_end(view: &mut View<'_>, at: &BlockContext) -> Mail {
     mail
 }
 
-/// Ends what has lasted too long. Comes at the begin of each of the beacon's blocks. Returns what is to be mailed.
+/// The jobs whose shards are not to end any more: one of them was put into quarantine since, and what it owes would be told
+/// of its children no more.
+fn held_back(view: &mut View<'_>, open: &[Job]) -> Vec<JobId> {
+    let before_commit = |job: &&Job| job.phase.under_way() && job.phase != Phase::Committed;
+    let ending: Vec<&Job> = open.iter().filter(before_commit).filter(|job| !job.kind.parents().is_empty()).collect();
+    if ending.is_empty() {
+        return Vec::new();
+    }
+    let held = audit::quarantined(view);
+    let concerned = |job: &&&Job| job.kind.parents().iter().any(|group| held.binary_search(group).is_ok());
+    ending.iter().filter(concerned).map(|job| job.id).collect()
+}
+
+/// Ends what has lasted too long, and what would take a shard out of quarantine. Comes at the begin of each of the beacon's
+/// blocks. Returns what is to be mailed.
 pub fn tick(view: &mut View<'_>, at: &BlockContext) -> Mail {
-    let past = |job: &Job| job.phase.is_open() && job.until_ms.is_some_and(|until| until < at.time_ms);
-    let past: Vec<Job> = jobs::jobs(view).into_iter().filter(past).collect();
-    let waited = past.iter().any(|job| job.phase.under_way());
+    let mut over = jobs::jobs(view);
+    over.retain(|job| job.phase.is_open());
+    let held = held_back(view, &over);
+    over.retain(|job| held.contains(&job.id) || job.until_ms.is_some_and(|until| until < at.time_ms));
+    let waited = over.iter().any(|job| job.phase.under_way());
     let mut mail = Vec::new();
-    for mut job in past {
+    for mut job in over {
         let (phase, reason) = match job.phase {
+            _ if held.contains(&job.id) => (Phase::Cancelled, Some(Reject::GroupQuarantined)),
             Phase::Proposed => (Phase::Cancelled, Some(Reject::Expired)),
             Phase::Committed => (Phase::Done, None),
             Phase::Aligning | Phase::Preparing | Phase::Sealing | Phase::Done | Phase::Cancelled => {
@@ -309,9 +327,15 @@ pub fn tick(view: &mut View<'_>, at: &BlockContext) -> Mail {
     mail
 }
 
-/// The block time that the next phase ends by itself behind; `None` when none does.
+/// The block time that the next phase ends by itself behind: the beginning of time where a job is to end at once. `None` when
+/// none does.
 pub fn next_deadline(view: &mut View<'_>) -> Option<TimeMs> {
-    jobs::jobs(view).into_iter().filter(|job| job.phase.is_open()).filter_map(|job| job.until_ms).min()
+    let mut open = jobs::jobs(view);
+    open.retain(|job| job.phase.is_open());
+    if !held_back(view, &open).is_empty() {
+        return Some(TimeMs(0));
+    }
+    open.into_iter().filter_map(|job| job.until_ms).min()
 }
 
 /// Whether a node is a member of a parent of a job.
