@@ -10,7 +10,7 @@ use ledger::{Committee, GroupId, Height, Layout, OrgId, Reject};
 use proto::v1;
 use serde::Serialize;
 
-use super::job::refusal;
+use super::answers;
 use crate::commands::context::Context;
 use crate::commands::signer::Orgs;
 use crate::error::CliError;
@@ -188,8 +188,10 @@ fn by_org(committee: &Committee, names: &Orgs) -> Vec<OrgLine> {
 
 pub(super) async fn run(context: &Context, kind: JobKind, output: Output) -> Result<(), CliError> {
     let client = context.client().await?;
-    let shards: Shards = client.shards().await?;
+    let mut shards: Shards = client.shards().await?;
     let status = client.status().await?;
+    let unheard = answers::unheard(&kind, &shards, &status);
+    answers::silence(&mut shards, &unheard);
     let found = plan(&shards.standing, &kind);
     let round = match found.is_ok() {
         true => round(&client, &kind.parents()).await,
@@ -198,7 +200,7 @@ pub(super) async fn run(context: &Context, kind: JobKind, output: Output) -> Res
     let orgs = Orgs::of(client.genesis());
     let report = Report::of(&kind, &found, &Facts { shards: &shards, status: &status, orgs: &orgs, round });
     output.result(&report, || text(&report))?;
-    found.map(|_| ()).map_err(|reject| refusal(&kind, reject).after_report())
+    found.map(|_| ()).map_err(|reject| answers::refused(&kind, reject, &unheard).after_report())
 }
 
 /// What a question takes that a leader answers for most of its shard: the longest of these shards, each at its best.
@@ -269,12 +271,13 @@ fn disk(report: &Report) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use beacon::jobs::scale::{GroupLoad, Load, SCALE_VERSION, ScalePolicy};
     use beacon::jobs::{Phase, Standing};
     use ledger::genesis::NodeInfo;
     use ledger::{NodeId, TimeMs};
 
+    use super::super::job::refusal;
     use super::super::lines::tests::{committee, job};
     use super::*;
 
@@ -284,7 +287,7 @@ mod tests {
     const MERGE: JobKind = JobKind::Merge { left: ZERO, right: ONE };
 
     /// Two shards on nodes 1 to 3, of which the first has 1,000 accounts and reports its load.
-    fn scene() -> (Shards, v1::StatusReply) {
+    pub(in super::super) fn scene() -> (Shards, v1::StatusReply) {
         let committees = vec![committee(ZERO, &[1, 2, 3]), committee(ONE, &[1, 2, 3])];
         let info = |node: u8| NodeInfo {
             id: NodeId(node.into()),
