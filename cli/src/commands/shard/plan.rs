@@ -29,22 +29,23 @@ pub(in crate::commands) struct Size {
     /// Accounts, as its replicas count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::commands) accounts: Option<u64>,
-    /// Bytes of its database, as its leader reports them while scaling is on.
+    /// Bytes of its database, by the replica that has most; where none says, as its leader reports them while scaling is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::commands) bytes: Option<u64>,
-    /// Transactions a second, likewise.
+    /// Transactions a second, as its leader reports them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::commands) tps: Option<u32>,
 }
 
 impl Size {
     pub(in crate::commands) fn of(group: GroupId, shards: &Shards, status: &v1::StatusReply) -> Self {
-        let replicas = status.nodes.iter().flat_map(|node| &node.replicas).filter(|replica| replica.group == group.0);
-        let counted = replicas.map(|replica| replica.accounts).max().filter(|accounts| *accounts > 0);
+        let replicas = || status.nodes.iter().flat_map(|node| &node.replicas).filter(move |one| one.group == group.0);
+        let counted = replicas().map(|replica| replica.accounts).max().filter(|accounts| *accounts > 0);
+        let stored = replicas().map(|replica| replica.state_bytes).max().filter(|bytes| *bytes > 0);
         let load = shards.loads.iter().find(|load| load.group == group).map(|found| found.load);
         Self {
             accounts: counted.or(load.map(|load| load.accounts)),
-            bytes: load.map(|load| load.bytes),
+            bytes: stored.or(load.map(|load| load.bytes)),
             tps: load.map(|load| load.tps),
         }
     }
@@ -386,6 +387,17 @@ pub(super) mod tests {
         let moving = JobKind::Move { group: ONE, from: NodeId(1), to: NodeId(4) };
         let moving = report(moving, |_| {});
         assert_eq!((moving.pause_ms, moving.members), (None, vec![2, 3, 4]));
+    }
+
+    #[test]
+    fn the_size_of_a_shard_is_known_without_scaling() {
+        let (mut shards, mut status) = scene();
+        shards.loads.clear();
+        let nodes = status.nodes.iter_mut().flat_map(|node| &mut node.replicas);
+        nodes.zip([6_000, 7_000, 0]).for_each(|(replica, bytes)| replica.state_bytes = bytes);
+        let size = Size::of(ZERO, &shards, &status);
+        assert_eq!(size, Size { accounts: Some(1_000), bytes: Some(7_000), tps: None });
+        assert_eq!(Size::of(ONE, &shards, &status), Size::default(), "none of its replicas answers");
     }
 
     /// Each by its code, as the beacon would refuse it.
