@@ -46,8 +46,12 @@ pub const SHARDS_MAX: usize = 1024;
 pub const LINEAGE_MAX: usize = 4096;
 /// Bits of the prefix of a shard.
 pub const PREFIX_MAX: u32 = 32;
-/// Jobs that are open at a time, with those that wait for approvals.
+/// Jobs that are under way at a time. Those that wait for approvals do not count: no organisation alone keeps the others
+/// from deciding on any.
 pub const JOBS_OPEN_MAX: usize = 16;
+/// Jobs that have one organisation's approval and wait for others, or give it seats of its own by its word alone, when it
+/// proposes another one.
+pub const JOBS_PER_ORG_MAX: usize = 4;
 /// Jobs that have ended and are still kept; the oldest is forgotten.
 pub const JOBS_KEPT_MAX: usize = 64;
 /// Bytes that followers of the registry are shown, beyond which no shard is cut or joined any more: half of a message, so
@@ -183,6 +187,7 @@ const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several check
 const _: () = assert!(PROPOSALS_MAX >= ORGS_MAX, "the removal of every organisation can be proposed");
 const _: () = assert!(FOUNDERS_MAX >= ORGS_MAX, "all organisations may found a group together");
 const _: () = assert!(CHANNELS_PER_ORG_MAX * 4 <= CHANNELS_MAX, "one organisation has a part of the channels at most");
+const _: () = assert!(JOBS_PER_ORG_MAX * 4 <= JOBS_OPEN_MAX, "one organisation has a part of the jobs at most");
 const _: () = assert!(CHANNELS_MAX <= CHANNELS_EVER_MAX, "as many channels can be founded as may run");
 const _: () = assert!(CLOSED_MAIL_MAX < MAIL_WINDOW_MESSAGES, "a closed channel is left before its stream is full");
 const _: () = assert!(1 + SHARDS_MAX + CHANNELS_EVER_MAX <= PEERS_MAX, "every group may write to every other one");

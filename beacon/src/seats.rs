@@ -301,8 +301,13 @@ fn steps(
         let drained = |node: &NodeId| nodes.iter().any(|known| known.id == *node && known.capacity == 0);
         let aim = aims.get(&current.group);
         let hosts = match (aim, current.group.kind()) {
-            // What would have to move here moves when the job has ended.
-            (Some(Aim::Stays), _) => continue,
+            // What would have to move here moves when the job has ended. A plan from before, of a time in which no job
+            // decided here, would give its parents other members than their children begin with.
+            (Some(Aim::Stays), _) => {
+                let prepared = registry::coming_of(view, current.group);
+                steps.extend(prepared.map(|_| Step::Cancel(current.clone())));
+                continue;
+            }
             (Some(Aim::Nodes(nodes)), _) => Some(nodes.clone()),
             (None, Some(GroupKind::Channel)) => {
                 let named = channels::hosts(view, current.group);

@@ -200,7 +200,7 @@ crate::rejections! {
         /// Bad limits of automatic scaling.
         ScaleForm = 114, "scale_form", "the limits of automatic scaling contradict each other", "correct them";
         /// Too many jobs.
-        JobsFull = 115, "jobs_full", "as many jobs as there may be are under way", "wait for one";
+        JobsFull = 115, "jobs_full", "as many jobs as there may be are under way, or have this organisation's approval and wait for others", "wait for one, or cancel one";
         /// Mail of a retired group.
         MailRetired = 116, "mail_retired", "mail of a retired group, of which this group takes no more", "none; its children send what is left";
         /// No such node.

@@ -19,9 +19,12 @@ use ledger::schema;
 use ledger::tree::{self, NodeHash, Position, StateTree, SubtreeKind, SubtreeRoot, TreeError};
 use ledger::view::View;
 
+use crate::audit;
+use crate::audit::evidence::{self, Twice};
+use crate::epochs;
 use crate::jobs::table::{self, Mail};
 use crate::jobs::{self, Job, JobKind, Phase, report, scale};
-use crate::machine::{CommandOutcome, Executed, ledgers};
+use crate::machine::{CommandOutcome, Executed, apply_checkpoint, ledgers};
 use crate::registry::{self, Checkpoint};
 
 /// Version written into new [`SealedProof`]s.
@@ -119,11 +122,25 @@ pub(crate) fn forget_proofs(view: &mut View<'_>, job: &Job) {
     }
 }
 
-/// Takes the proof that a parent stands still; that of the last one puts the next layout in force.
+/// Whether a certificate says something else than one that is known of the same height. That is noted, and the group goes
+/// into quarantine: who certifies two ends of a shard is unsound, whichever of them comes first.
+fn diverges(view: &mut View<'_>, at: &BlockContext, certificate: &Certificate) -> bool {
+    let header = &certificate.header;
+    let last = registry::checkpoint(view, header.group).filter(|last| last.height == header.height);
+    if last.is_some_and(|last| last.header_hash != header.hash()) {
+        return apply_checkpoint(view, at, certificate).is_ok();
+    }
+    let noted: Option<SealedProof> = view.load(&sealed_key(header.group));
+    let twice = noted.map(|noted| Twice::of(noted.certificate, certificate.clone()));
+    twice.is_some_and(|twice| evidence::apply_twice(view, at, &twice).is_ok())
+}
+
+/// Takes the proof that a parent stands still; that of the last one puts the next layout in force. One that shows that the
+/// parent has certified two ends is taken as evidence, and nothing else.
 ///
 /// # Errors
-/// [`Reject::WrongCluster`], and [`Reject::SealForm`] for no job that is being sealed, or a proof of anything else than the
-/// end of one of its parents. The view is then unchanged.
+/// [`Reject::WrongCluster`], [`Reject::GroupQuarantined`] while a parent is in quarantine, and [`Reject::SealForm`] for no job
+/// that is being sealed, or a proof of anything else than the end of one of its parents. The view is then unchanged.
 pub fn apply_sealed(view: &mut View<'_>, at: &BlockContext, proof: &SealedProof) -> Result<Executed, Reject> {
     let header = &proof.certificate.header;
     if header.cluster != at.cluster {
@@ -131,6 +148,9 @@ pub fn apply_sealed(view: &mut View<'_>, at: &BlockContext, proof: &SealedProof)
     }
     let mut job = jobs::job(view, proof.job).ok_or(Reject::SealForm)?;
     let taken = CommandOutcome::Job { id: job.id, phase: job.phase };
+    if diverges(view, at, &proof.certificate) {
+        return Ok(taken.into());
+    }
     match job.phase {
         Phase::Proposed | Phase::Aligning | Phase::Preparing => return Err(Reject::SealForm),
         Phase::Committed | Phase::Done | Phase::Cancelled => {
@@ -139,6 +159,11 @@ pub fn apply_sealed(view: &mut View<'_>, at: &BlockContext, proof: &SealedProof)
             return if known { Ok(taken.into()) } else { Err(Reject::SealForm) };
         }
         Phase::Sealing => {}
+    }
+    // The next block takes the job back (`table::tick`); a proof may come before it.
+    let held = audit::quarantined(view);
+    if job.kind.parents().iter().any(|parent| held.binary_search(parent).is_ok()) {
+        return Err(Reject::GroupQuarantined);
     }
     let end = judge(view, &job, proof)?;
     if let Some(known) = job.ends.iter().find(|known| known.group == end.group) {
@@ -222,6 +247,11 @@ fn commit(view: &mut View<'_>, at: &BlockContext, mut job: Job, seal: &Seal, pro
     for (end, proof) in job.ends.iter().zip(proofs) {
         let header = &proof.certificate.header;
         registry::remove(view, registry::current_key(end.group));
+        // Nobody waits for a committee of a shard that has ended.
+        if registry::coming_of(view, end.group).is_some() {
+            registry::remove(view, registry::coming_key(end.group));
+        }
+        epochs::forget_dealt(view, end.group);
         let last = Checkpoint {
             height: end.height,
             header_hash: end.header_hash,

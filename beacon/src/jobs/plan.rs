@@ -221,8 +221,8 @@ pub(crate) fn judge(standing: &Standing, kind: &JobKind, on: LayoutVersion) -> R
         }
         JobKind::Move { .. } => {}
     }
-    let waits = |job: &Job| job.phase == Phase::Proposed && job.kind == *kind;
-    if standing.jobs.len() >= JOBS_OPEN_MAX && !standing.jobs.iter().any(waits) {
+    // Those that wait for approvals take nobody's place: each organisation has a few of them (`table::propose`).
+    if standing.jobs.iter().filter(|job| job.phase.under_way()).count() >= JOBS_OPEN_MAX {
         return Err(Reject::JobsFull);
     }
     if let JobKind::Move { from, to, .. } = kind {

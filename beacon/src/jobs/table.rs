@@ -12,9 +12,10 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
+use crate::audit;
 use crate::jobs::plan::{self, Standing};
 use crate::jobs::{self, Job, JobKind, Phase, commit, needed};
-use crate::limits::{ALIGN_MS_MAX, OPEN_MS_MAX, PREPARE_MS_MAX, SEALING_MS_MAX};
+use crate::limits::{ALIGN_MS_MAX, JOBS_PER_ORG_MAX, OPEN_MS_MAX, PREPARE_MS_MAX, SEALING_MS_MAX};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::majority;
 use crate::registry;
@@ -46,7 +47,8 @@ fn executed(job: &Job, mail: Mail) -> Executed {
 /// one organisation by that one's word. One that is under way is not begun again, and asking for it changes nothing.
 ///
 /// # Errors
-/// [`Reject`] as [`plan::plan`] has it, for another layout, and when mail is full. The view is then unchanged.
+/// [`Reject`] as [`plan::plan`] has it, for another layout, [`Reject::JobsFull`] also when as many jobs as may wait for others
+/// have this one's approval, and when mail is full. The view is then unchanged.
 pub fn propose(
     view: &mut View<'_>,
     at: &BlockContext,
@@ -65,12 +67,19 @@ pub fn propose(
         waits && job.kind == asked.kind && job.manual == asked.manual && job.on == asked.layout
     };
     let known = all.iter().find(same).cloned();
+    // To approve what another one has proposed is always free.
+    let orgs = registry::orgs(view);
+    let of_signer = |job: &&Job| job.approvals.contains(&signer) && waits_or_lone(job, &standing.nodes);
+    let full = orgs.len() > 1 && all.iter().filter(of_signer).count() >= JOBS_PER_ORG_MAX;
+    if known.is_none() && full {
+        return Err(Reject::JobsFull);
+    }
     let mut counters = jobs::counters(view);
     let mut job = known.clone().unwrap_or_else(|| {
         let fresh = Job::new(JobId(counters.next_job), asked.kind, asked.layout, asked.manual, at.time_ms);
         Job { until_ms: Some(until_ms), ..fresh }
     });
-    let waits = majority::count(&mut job.approvals, signer, &registry::orgs(view)).is_some();
+    let waits = majority::count(&mut job.approvals, signer, &orgs).is_some();
     let decided = !waits || own_seat(&standing.nodes, signer, &asked.kind);
     if decided {
         refuse_full(view)?;
@@ -85,6 +94,12 @@ pub fn propose(
     }
     let mail = begin(view, at, &mut job);
     Ok(executed(&job, mail))
+}
+
+/// Whether a job has not been decided by most organisations: it waits for them, or moves a seat between two nodes of one.
+fn waits_or_lone(job: &Job, nodes: &[NodeInfo]) -> bool {
+    let lone = |job: &Job| job.approvals.iter().any(|org| own_seat(nodes, *org, &job.kind));
+    job.phase == Phase::Proposed || job.phase.under_way() && !job.by_scale && job.approvals.len() == 1 && lone(job)
 }
 
 /// Whether a seat moves between two nodes of one organisation.
@@ -273,14 +288,31 @@ fn after_end(view: &mut View<'_>, at: &BlockContext) -> Mail {
     mail
 }
 
-/// Ends what has lasted too long. Comes at the begin of each of the beacon's blocks. Returns what is to be mailed.
+/// The jobs whose shards are not to end any more: one of them was put into quarantine since, and what it owes would be told
+/// of its children no more.
+fn held_back(view: &mut View<'_>, open: &[Job]) -> Vec<JobId> {
+    let before_commit = |job: &&Job| job.phase.under_way() && job.phase != Phase::Committed;
+    let ending: Vec<&Job> = open.iter().filter(before_commit).filter(|job| !job.kind.parents().is_empty()).collect();
+    if ending.is_empty() {
+        return Vec::new();
+    }
+    let held = audit::quarantined(view);
+    let concerned = |job: &&&Job| job.kind.parents().iter().any(|group| held.binary_search(group).is_ok());
+    ending.iter().filter(concerned).map(|job| job.id).collect()
+}
+
+/// Ends what has lasted too long, and what would take a shard out of quarantine. Comes at the begin of each of the beacon's
+/// blocks. Returns what is to be mailed.
 pub fn tick(view: &mut View<'_>, at: &BlockContext) -> Mail {
-    let past = |job: &Job| job.phase.is_open() && job.until_ms.is_some_and(|until| until < at.time_ms);
-    let past: Vec<Job> = jobs::jobs(view).into_iter().filter(past).collect();
-    let waited = past.iter().any(|job| job.phase.under_way());
+    let mut over = jobs::jobs(view);
+    over.retain(|job| job.phase.is_open());
+    let held = held_back(view, &over);
+    over.retain(|job| held.contains(&job.id) || job.until_ms.is_some_and(|until| until < at.time_ms));
+    let waited = over.iter().any(|job| job.phase.under_way());
     let mut mail = Vec::new();
-    for mut job in past {
+    for mut job in over {
         let (phase, reason) = match job.phase {
+            _ if held.contains(&job.id) => (Phase::Cancelled, Some(Reject::GroupQuarantined)),
             Phase::Proposed => (Phase::Cancelled, Some(Reject::Expired)),
             Phase::Committed => (Phase::Done, None),
             Phase::Aligning | Phase::Preparing | Phase::Sealing | Phase::Done | Phase::Cancelled => {
@@ -295,9 +327,15 @@ pub fn tick(view: &mut View<'_>, at: &BlockContext) -> Mail {
     mail
 }
 
-/// The block time that the next phase ends by itself behind; `None` when none does.
+/// The block time that the next phase ends by itself behind: the beginning of time where a job is to end at once. `None` when
+/// none does.
 pub fn next_deadline(view: &mut View<'_>) -> Option<TimeMs> {
-    jobs::jobs(view).into_iter().filter(|job| job.phase.is_open()).filter_map(|job| job.until_ms).min()
+    let mut open = jobs::jobs(view);
+    open.retain(|job| job.phase.is_open());
+    if !held_back(view, &open).is_empty() {
+        return Some(TimeMs(0));
+    }
+    open.into_iter().filter_map(|job| job.until_ms).min()
 }
 
 /// Whether a node is a member of a parent of a job.

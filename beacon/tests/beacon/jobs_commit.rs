@@ -259,6 +259,25 @@ fn a_split_changes_everything_at_once() {
     assert_eq!((world.job(id).phase, world.view().jobs), (Phase::Done, vec![]));
 }
 
+/// Nothing prepares a committee of a shard that is being sealed. If one were there all the same, nobody could ever take a
+/// seat in it: nodes would keep the parent for good.
+#[test]
+fn a_parent_ends_with_all_that_was_planned_for_it() {
+    let mut world = world();
+    let id = sealing(&mut world, SPLIT);
+    let proof = world.proof(id, SHARDS[2]);
+    let mut plan = world.committee(SHARDS[2]);
+    plan.epoch.0 += 1;
+    let dealt = beacon::epochs::dealt_key(SHARDS[2]);
+    world.state = settle(&world.state, |view| {
+        view.store(registry::coming_key(SHARDS[2]), &plan);
+        view.store(dealt.clone(), &plan.hash());
+    });
+    world.sealed(&proof).unwrap();
+    assert_eq!((world.job(id).phase, world.view().coming), (Phase::Committed, vec![]));
+    assert!(!world.state.contains_key(&registry::coming_key(SHARDS[2])) && !world.state.contains_key(&dealt));
+}
+
 #[test]
 fn a_merge_needs_both_and_its_child_is_told_everything_once() {
     let mut world = world();

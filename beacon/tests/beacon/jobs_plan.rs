@@ -2,8 +2,9 @@
 
 use beacon::ClusterView;
 use beacon::jobs::{self, Asked, Job, JobKind, Phase, ScalePolicy, Shards, Standing, plan};
+use beacon::machine::CommandOutcome;
 use ledger::committee::Engine;
-use ledger::ids::{GroupId, LayoutVersion, NodeId, OrgId, TimeMs};
+use ledger::ids::{GroupId, JobId, LayoutVersion, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 use ledger::view::View;
 
@@ -67,8 +68,8 @@ fn each_thing_that_speaks_against_a_job() {
         ("too many have ended", |found| fill_lineage(found, 4096), SPLIT, Some(Reject::SplitDepth)),
         ("two more are too many", |found| fill_lineage(found, 4095), ALIKE, Some(Reject::SplitDepth)),
         ("a registry too large", |found| found.view_bytes = 5_000_000, SPLIT, Some(Reject::SplitDepth)),
-        ("too many jobs", |found| found.jobs = vec![a_job(ALIKE, Phase::Proposed); 16], SPLIT, Some(Reject::JobsFull)),
-        ("one of which is it", |found| found.jobs = vec![a_job(SPLIT, Phase::Proposed); 16], SPLIT, None),
+        ("too many jobs", |found| found.jobs = vec![a_job(APART, Phase::Aligning); 16], SPLIT, Some(Reject::JobsFull)),
+        ("as many that wait", |found| found.jobs = vec![a_job(ALIKE, Phase::Proposed); 16], SPLIT, None),
         ("one of three is silent", |found| found.silent = vec![NodeId(2)], SPLIT, Some(Reject::ShardRisk)),
         ("one of five is silent", |found| found.silent = vec![NodeId(2)], JobKind::Split { group: SHARDS[0] }, None),
         ("has no seat", |_| {}, moves(7, 4), Some(Reject::MoveSource)),
@@ -155,20 +156,45 @@ fn the_beacon_refuses_what_the_plan_refuses_and_another_layout() {
     world.propose(1, SPLIT, false).unwrap();
     world.decide(ALIKE, true);
     assert_eq!(world.propose(2, SPLIT, false), Err(Reject::ShardBusy));
-    // As many as may wait, and one more.
+}
+
+/// What one organisation proposes takes no other one's place, and has its own bound.
+#[test]
+fn no_organisation_alone_keeps_the_others_from_a_job() {
     let mut world = World::of(seven());
-    let pairs = [(1, 6), (1, 7), (2, 6), (2, 7), (3, 6), (3, 7), (4, 6), (4, 7)];
-    let waiting = pairs.map(|(from, to)| JobKind::Move { group: SHARDS[0], from: NodeId(from), to: NodeId(to) });
+    let kinds = [(1, 6), (1, 7), (2, 6), (2, 7), (3, 6)];
+    let [waiting @ .., more] =
+        kinds.map(|(from, to)| JobKind::Move { group: SHARDS[0], from: NodeId(from), to: NodeId(to) });
     // None of them is between two nodes of the organisation that proposes them, which would begin at once.
     for kind in waiting {
-        for manual in [false, true] {
-            world.propose(2, kind, manual).unwrap();
-        }
+        world.propose(2, kind, false).unwrap();
     }
-    assert_eq!(world.propose(1, SPLIT, false), Err(Reject::JobsFull));
+    assert_eq!(world.propose(2, more, false), Err(Reject::JobsFull));
+    assert_eq!(world.propose(2, SPLIT, false), Err(Reject::JobsFull), "whatever it is");
+    assert!(world.propose(2, waiting[0], false).is_ok(), "this one waits already");
+    // Others have their own, and what they decide on has room.
+    world.propose(3, SPLIT, true).unwrap();
+    let CommandOutcome::Job { id, phase } = world.propose(2, SPLIT, true).unwrap().outcome else { panic!("a job") };
+    assert_eq!(phase, Phase::Preparing, "to approve what another one proposes is free");
+    assert_eq!(world.propose(2, more, false), Err(Reject::JobsFull), "its four are still there");
+    world.event(|view, at| jobs::cancel(view, at, OrgId(2), JobId(1))).unwrap();
+    assert!(world.propose(2, more, false).is_ok(), "it has taken one back");
     world.now += 60_001;
     world.tick();
-    assert!(world.propose(1, SPLIT, false).is_ok(), "those that waited for too long have ended");
+    assert!(world.job(id).phase.under_way());
+    // Node n is of organisation (n - 1) % 3 + 1: its own seats move by its word alone, and without end.
+    for (group, from, to) in [(SHARDS[0], 1, 7), (SHARDS[3], 1, 4)] {
+        let own = JobKind::Move { group, from: NodeId(from), to: NodeId(to) };
+        assert!(!world.propose(1, own, false).unwrap().mail.is_empty());
+    }
+    let foreign =
+        [(4, 2), (5, 1)].map(|(from, to)| JobKind::Move { group: SHARDS[1], from: NodeId(from), to: NodeId(to) });
+    for kind in foreign {
+        world.propose(1, kind, false).unwrap();
+    }
+    let last = JobKind::Move { group: SHARDS[1], from: NodeId(6), to: NodeId(2) };
+    assert_eq!(world.propose(1, last, false), Err(Reject::JobsFull), "two that move its seats, and two that wait");
+    assert!(world.propose(3, last, false).is_ok());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, JobId, LayoutVersion, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
 
-use crate::jobs::{SHARDS, SPLIT, seven};
+use crate::jobs::{APART, SHARDS, SPLIT, seven};
 use crate::nodes::World;
 use crate::support::node_key;
 
@@ -27,6 +27,33 @@ fn seats_stay_as_they_are_until_the_job_has_ended() {
     assert_eq!(cancelled.mail.iter().map(|(group, _)| *group).collect::<Vec<_>>(), [SHARDS[2]]);
     assert_eq!(coming(&world), [GroupId::BEACON, SHARDS[0], SHARDS[1], SHARDS[2], SHARDS[3]]);
     assert_eq!(world.propose(1, SPLIT, true), Err(Reject::ShardBusy), "seats are moving");
+}
+
+/// A drain of a member of the left half takes the seats of both from the job, and a plan is made. When the member may stay
+/// after all, the job has them again, and the plan must not outlive that.
+#[test]
+fn a_plan_of_a_parent_goes_when_a_job_decides_about_its_seats_again() {
+    let mut world = World::of(seven());
+    let id = world.decide(APART, false);
+    let coming = |world: &World, group: GroupId| world.view().coming.into_iter().find(|plan| plan.group == group);
+    let drain = BeaconCommand::SetNodeCapacity { node: NodeId(2), capacity: 0 };
+    world.command(2, &drain).unwrap();
+    assert!(coming(&world, SHARDS[0]).is_some_and(|plan| plan.index_of(NodeId(2)).is_none()));
+    let back = BeaconCommand::SetNodeCapacity { node: NodeId(2), capacity: 1 };
+    let executed = world.command(2, &back).unwrap();
+    let current = world.committee(SHARDS[0]);
+    assert!(
+        executed.mail.contains(&(SHARDS[0], Message::CommitteePlan(current.clone()))),
+        "it is told that there is none"
+    );
+    assert_eq!(coming(&world, SHARDS[0]), None);
+    let right = coming(&world, SHARDS[1]).expect("the right half is still brought to the nodes of the left one");
+    assert!(right.index_of(NodeId(2)).is_some() && world.job(id).phase == Phase::Aligning);
+    world.ready_all();
+    assert_eq!((world.committee(SHARDS[0]), world.job(id).phase), (current, Phase::Preparing));
+    world.warm_without(id, 0);
+    world.seal_all(id);
+    assert_eq!((world.job(id).phase, world.view().coming), (Phase::Committed, vec![]));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod jobs_balance;
 mod jobs_commit;
 mod jobs_laws;
 mod jobs_plan;
+mod jobs_quarantine;
 mod jobs_rules;
 mod jobs_scale;
 mod majority;

@@ -250,7 +250,9 @@ impl Hosting {
             false => None,
             true => Some(origin::of(known, group, &folder, &seal).map_err(|error| (error.code(), error.to_string()))?),
         };
-        let seat = seat::seat(view, group, self.node(), &folder).map_err(|error| (error.code(), error.to_string()))?;
+        let missed = self.missed_birth(view, group);
+        let seat = seat::seat(view, group, self.node(), &folder, missed);
+        let seat = seat.map_err(|error| (error.code(), error.to_string()))?;
         let seat = Seat { founded, ..seat };
         let logs = {
             let engine = self.hosted.log.read();

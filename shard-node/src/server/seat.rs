@@ -64,20 +64,22 @@ pub fn coming_join(view: &ClusterView, group: GroupId, node: NodeId) -> Option<u
 }
 
 /// The seat of this node in a group, from the file in the group's folder, which is written when the
-/// seat is new.
+/// seat is new. `missed` says that the group began out of others without this node, which was a member of them and is one
+/// of it, and that nothing of it was ever here.
 ///
 /// # Errors
 /// [`SeatError`].
-pub fn seat(view: &ClusterView, group: GroupId, node: NodeId, folder: &Path) -> Result<Seat, SeatError> {
+pub fn seat(view: &ClusterView, group: GroupId, node: NodeId, folder: &Path, missed: bool) -> Result<Seat, SeatError> {
     let founded = view.foundations.get(&group).cloned();
     if let Some(join) = read(folder, group)? {
         return Ok(Seat { founded, join });
     }
     // A group does not begin without any of its first members, and each of them has this file before it
-    // begins (`hosting`, ADR 17). So where a later committee is in force, none of them is merely late.
+    // begins (`hosting`, ADR 17). So where a later committee is in force, none of them is merely late. A shard that others
+    // were cut or joined into begins without those that are down: of such a one its log says whether it was ever here.
     let begun = view.committees.get(&group).is_none_or(|committee| committee.epoch.0 == 0);
     // Whoever has left has no log of that join any more, whatever an old registry says.
-    let fresh = begun && !gone_file(folder).exists();
+    let fresh = (begun || missed) && !gone_file(folder).exists();
     let join = match coming_join(view, group, node) {
         Some(join) => join,
         // Written before there was such a file, or at the beginning.
@@ -184,12 +186,12 @@ mod tests {
         let view = ClusterView::of_genesis(&genesis);
         let (group, node) = (crate::core::support::SHARD, genesis.committees[0].members[0].node);
         let folder = root.path().join("shard");
-        let first = seat(&view, group, node, &folder).expect("it is in the genesis");
+        let first = seat(&view, group, node, &folder, false).expect("it is in the genesis");
         assert_eq!(first.join, FIRST_JOIN);
         leave(&folder).expect("noted");
         fs::remove_dir_all(&folder).expect("removed");
         // An old registry, as after the loss of the kept one, still gives it the seat.
-        assert_eq!(seat(&view, group, node, &folder).map_err(|error| error.code()).err(), Some("seat_lost"));
+        assert_eq!(seat(&view, group, node, &folder, false).map_err(|error| error.code()).err(), Some("seat_lost"));
     }
 
     #[test]
@@ -202,12 +204,32 @@ mod tests {
         let node = committee.members[0].node;
         committee.epoch = Epoch(1);
         let folder = root.path().join("shard");
-        assert_eq!(seat(&view, group, node, &folder).map_err(|error| error.code()).err(), Some("seat_lost"));
+        assert_eq!(seat(&view, group, node, &folder, false).map_err(|error| error.code()).err(), Some("seat_lost"));
         assert!(!has_begun(&folder), "nothing is written for a seat that is lost");
         view.committees.get_mut(&group).expect("it is in the genesis").epoch = Epoch(0);
-        assert_eq!(seat(&view, group, node, &folder).expect("it may not have begun").join, FIRST_JOIN);
+        assert_eq!(seat(&view, group, node, &folder, false).expect("it may not have begun").join, FIRST_JOIN);
         view.committees.get_mut(&group).expect("it is in the genesis").epoch = Epoch(1);
-        assert_eq!(seat(&view, group, node, &folder).expect("it has its seat").join, FIRST_JOIN);
+        assert_eq!(seat(&view, group, node, &folder, false).expect("it has its seat").join, FIRST_JOIN);
+    }
+
+    /// It was down while its shard was cut, and for as long as the others were given to open theirs; meanwhile a seat of
+    /// another member has moved.
+    #[test]
+    fn a_member_that_missed_the_birth_of_a_shard_is_late_also_when_a_later_committee_is_in_force() {
+        let root = tempfile::tempdir().expect("a folder");
+        let genesis = crate::server::testing::lone_genesis(ledger::genesis::VerifyMode::Ingest);
+        let mut view = ClusterView::of_genesis(&genesis);
+        let group = crate::core::support::SHARD;
+        let committee = view.committees.get_mut(&group).expect("it is in the genesis");
+        let node = committee.members[0].node;
+        committee.epoch = Epoch(1);
+        let folder = root.path().join("shard");
+        assert_eq!(seat(&view, group, node, &folder, true).expect("nothing of it was here").join, FIRST_JOIN);
+        // As ever where it was here, and has left.
+        leave(&folder).expect("noted");
+        fs::remove_dir_all(&folder).expect("removed");
+        let found = seat(&view, group, node, &folder, true).map_err(|error| error.code());
+        assert_eq!(found.err(), Some("seat_lost"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use ledger::lineage::SealedBy;
 use ledger::schema;
 use ledger::view::View;
 use proto::v1;
+use storage::KeyRange;
 
 use crate::server::admission::{self, Forwarder};
 use crate::server::group::{GroupHandle, HostContext, with_reader};
@@ -195,6 +196,7 @@ fn of_replica(handle: &GroupHandle, warm: Option<JobId>) -> v1::ReplicaStatus {
         accounts,
         trimming_bytes: handle.share.trimming_bytes.load(Ordering::Relaxed),
         warm: warm.is_some(),
+        state_bytes: handle.share.state.db().and_then(|db| db.disk_bytes(&KeyRange::all()).ok()).unwrap_or(0),
     }
 }
 
@@ -236,6 +238,7 @@ mod tests {
             round: 2,
             handovers_certified: true,
             accounts: 9,
+            state_bytes: 8,
             ..v1::ReplicaStatus::default()
         }
     }

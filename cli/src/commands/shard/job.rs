@@ -10,7 +10,7 @@ use ledger::{Committee, JobId, Reject};
 use serde::Serialize;
 
 use super::lines::{JobLine, progress, waits_for_cut};
-use super::{command_of, unknown};
+use super::{answers, command_of, unknown};
 use crate::args::Admin;
 use crate::commands::signer::{Signer, WITHIN_MINUTES, salt};
 use crate::error::CliError;
@@ -81,16 +81,19 @@ pub(super) async fn begin(admin: &Admin, asked: &Asked, output: Output) -> Resul
     let since = Instant::now();
     let signer = Signer::of(admin)?;
     let reader = signer.reader().await?;
-    let shards: Shards = reader.shards().await?;
+    let mut shards: Shards = reader.shards().await?;
     let known = shards.standing.jobs.iter().find(|job| job.kind == asked.kind && job.phase.under_way());
     if let Some(job) = known {
         let happened = vec!["it was decided before".to_owned()];
         return watch(&reader, job.id, (happened, since), asked.wait, output).await;
     }
+    let unheard = answers::unheard(&asked.kind, &shards, &reader.status().await?);
+    answers::silence(&mut shards, &unheard);
     let plan = match plan(&shards.standing, &asked.kind) {
         Ok(plan) => plan,
         Err(reject) => {
-            let job = done_before(&shards, &asked.kind, reject).ok_or_else(|| refusal(&asked.kind, reject))?;
+            let refused = || answers::refused(&asked.kind, reject, &unheard);
+            let job = done_before(&shards, &asked.kind, reject).ok_or_else(refused)?;
             let happened = vec!["it was done before".to_owned()];
             let report = Report::of(job, &shards.standing.committees, happened, since);
             return output.result(&report, || report.text());

@@ -1,6 +1,7 @@
 //! `shard`: what shards there are, what cutting, joining and moving them would come to, and the jobs that do it. A job is
 //! the beacon's: these commands ask for it, watch it, and can be given again.
 
+mod answers;
 mod job;
 mod lines;
 mod ls;

@@ -10,7 +10,7 @@ use ledger::{Committee, GroupId, Height, Layout, OrgId, Reject};
 use proto::v1;
 use serde::Serialize;
 
-use super::job::refusal;
+use super::answers;
 use crate::commands::context::Context;
 use crate::commands::signer::Orgs;
 use crate::error::CliError;
@@ -29,22 +29,23 @@ pub(in crate::commands) struct Size {
     /// Accounts, as its replicas count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::commands) accounts: Option<u64>,
-    /// Bytes of its database, as its leader reports them while scaling is on.
+    /// Bytes of its database, by the replica that has most; where none says, as its leader reports them while scaling is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::commands) bytes: Option<u64>,
-    /// Transactions a second, likewise.
+    /// Transactions a second, as its leader reports them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::commands) tps: Option<u32>,
 }
 
 impl Size {
     pub(in crate::commands) fn of(group: GroupId, shards: &Shards, status: &v1::StatusReply) -> Self {
-        let replicas = status.nodes.iter().flat_map(|node| &node.replicas).filter(|replica| replica.group == group.0);
-        let counted = replicas.map(|replica| replica.accounts).max().filter(|accounts| *accounts > 0);
+        let replicas = || status.nodes.iter().flat_map(|node| &node.replicas).filter(move |one| one.group == group.0);
+        let counted = replicas().map(|replica| replica.accounts).max().filter(|accounts| *accounts > 0);
+        let stored = replicas().map(|replica| replica.state_bytes).max().filter(|bytes| *bytes > 0);
         let load = shards.loads.iter().find(|load| load.group == group).map(|found| found.load);
         Self {
             accounts: counted.or(load.map(|load| load.accounts)),
-            bytes: load.map(|load| load.bytes),
+            bytes: stored.or(load.map(|load| load.bytes)),
             tps: load.map(|load| load.tps),
         }
     }
@@ -188,8 +189,10 @@ fn by_org(committee: &Committee, names: &Orgs) -> Vec<OrgLine> {
 
 pub(super) async fn run(context: &Context, kind: JobKind, output: Output) -> Result<(), CliError> {
     let client = context.client().await?;
-    let shards: Shards = client.shards().await?;
+    let mut shards: Shards = client.shards().await?;
     let status = client.status().await?;
+    let unheard = answers::unheard(&kind, &shards, &status);
+    answers::silence(&mut shards, &unheard);
     let found = plan(&shards.standing, &kind);
     let round = match found.is_ok() {
         true => round(&client, &kind.parents()).await,
@@ -198,7 +201,7 @@ pub(super) async fn run(context: &Context, kind: JobKind, output: Output) -> Res
     let orgs = Orgs::of(client.genesis());
     let report = Report::of(&kind, &found, &Facts { shards: &shards, status: &status, orgs: &orgs, round });
     output.result(&report, || text(&report))?;
-    found.map(|_| ()).map_err(|reject| refusal(&kind, reject).after_report())
+    found.map(|_| ()).map_err(|reject| answers::refused(&kind, reject, &unheard).after_report())
 }
 
 /// What a question takes that a leader answers for most of its shard: the longest of these shards, each at its best.
@@ -269,12 +272,13 @@ fn disk(report: &Report) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use beacon::jobs::scale::{GroupLoad, Load, SCALE_VERSION, ScalePolicy};
     use beacon::jobs::{Phase, Standing};
     use ledger::genesis::NodeInfo;
     use ledger::{NodeId, TimeMs};
 
+    use super::super::job::refusal;
     use super::super::lines::tests::{committee, job};
     use super::*;
 
@@ -284,7 +288,7 @@ mod tests {
     const MERGE: JobKind = JobKind::Merge { left: ZERO, right: ONE };
 
     /// Two shards on nodes 1 to 3, of which the first has 1,000 accounts and reports its load.
-    fn scene() -> (Shards, v1::StatusReply) {
+    pub(in super::super) fn scene() -> (Shards, v1::StatusReply) {
         let committees = vec![committee(ZERO, &[1, 2, 3]), committee(ONE, &[1, 2, 3])];
         let info = |node: u8| NodeInfo {
             id: NodeId(node.into()),
@@ -383,6 +387,17 @@ mod tests {
         let moving = JobKind::Move { group: ONE, from: NodeId(1), to: NodeId(4) };
         let moving = report(moving, |_| {});
         assert_eq!((moving.pause_ms, moving.members), (None, vec![2, 3, 4]));
+    }
+
+    #[test]
+    fn the_size_of_a_shard_is_known_without_scaling() {
+        let (mut shards, mut status) = scene();
+        shards.loads.clear();
+        let nodes = status.nodes.iter_mut().flat_map(|node| &mut node.replicas);
+        nodes.zip([6_000, 7_000, 0]).for_each(|(replica, bytes)| replica.state_bytes = bytes);
+        let size = Size::of(ZERO, &shards, &status);
+        assert_eq!(size, Size { accounts: Some(1_000), bytes: Some(7_000), tps: None });
+        assert_eq!(Size::of(ONE, &shards, &status), Size::default(), "none of its replicas answers");
     }
 
     /// Each by its code, as the beacon would refuse it.

@@ -136,17 +136,30 @@ impl Hosting {
     /// Whether the logs of the shards that one begins out of are on this node. They and its own are in the same files, so
     /// that an empty one beside them was always empty.
     pub(super) fn has_logs(&self, parents: &[GroupId]) -> bool {
+        !parents.is_empty() && parents.iter().all(|group| self.has_log(*group) == Some(true))
+    }
+
+    /// Whether a shard began out of others whose logs are here, and its own is empty: this node was a member of them and
+    /// away at the birth, and has promised nothing. Whoever has joined later has written to its log before it had its seat.
+    pub(super) fn missed_birth(&self, view: &ClusterView, group: GroupId) -> bool {
+        let born = view.born.iter().find(|born| born.group == group);
+        let parents: Vec<GroupId> = born.into_iter().flat_map(|born| &born.parents).map(|end| end.group).collect();
+        self.is_unborn(view, group) && self.has_logs(&parents) && self.has_log(group) == Some(false)
+    }
+
+    /// Whether there is anything in the log of a shard; `None` where it cannot be read.
+    fn has_log(&self, group: GroupId) -> Option<bool> {
         let engine = self.hosted.log.read();
-        let Some(engine) = engine.as_ref() else { return false };
+        let engine = engine.as_ref()?;
         let has_any = |log: &dyn LogStore| -> Result<bool, StorageError> {
             Ok(log.last()?.is_some() || log.purged_index()?.is_some())
         };
         // A Byzantine member writes down what it signs beside the entries, and no entry.
-        let has_log = |group: &GroupId| -> Result<bool, StorageError> {
+        let has_log = || -> Result<bool, StorageError> {
             let cipher = || LocalSeal::open().cipher();
             Ok(has_any(&engine.group(group.0, cipher())?)? || has_any(&engine.beside(group.0, cipher())?)?)
         };
-        !parents.is_empty() && parents.iter().all(|group| has_log(group).unwrap_or(false))
+        has_log().ok()
     }
 }
 

@@ -206,13 +206,35 @@ impl Warm {
         let keeping = Arc::clone(&making);
         self.hosted.context.tasks.spawn(async move {
             let kept = Arc::clone(&keeping);
-            if tokio::task::spawn_blocking(move || kept.keep(&hosted, &place)).await.is_err() {
-                tracing::error!(job = %keeping.job.id, "making copies has failed; it begins anew with the next start");
-            }
+            let failed = || {
+                // What it may have said of copies that are gone with it.
+                *keeping.stage.lock() = Stage::Making;
+                tracing::error!(job = %keeping.job.id, "making copies has panicked; it begins anew");
+            };
+            until_back(&keeping.stop, move || kept.keep(&hosted, &place), failed).await;
             keeping.ended.cancel();
             bell.notify_one();
         });
         making
+    }
+}
+
+/// Does work on a thread of its own until it comes back: anew when it has panicked, less and less often, unless it is to
+/// stop. Each time `failed` is told first.
+async fn until_back(stop: &CancellationToken, work: impl Fn() + Send + Sync + 'static, failed: impl Fn()) {
+    let work = Arc::new(work);
+    let mut pause = ANEW.0;
+    loop {
+        let work = Arc::clone(&work);
+        if tokio::task::spawn_blocking(move || (*work)()).await.is_ok() {
+            return;
+        }
+        failed();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(ANEW.1);
     }
 }
 
@@ -310,5 +332,33 @@ impl Making {
             }
         }
         copies.births(&parents).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_is_done_anew_until_it_comes_back_or_is_to_stop() {
+        let (tries, told) = (Arc::new(AtomicU32::new(0)), AtomicU32::new(0));
+        let stop = CancellationToken::new();
+        let counted = Arc::clone(&tries);
+        let work = move || assert!(counted.fetch_add(1, Ordering::Relaxed) >= 2, "it fails twice");
+        let failed = || {
+            told.fetch_add(1, Ordering::Relaxed);
+        };
+        until_back(&stop, work, failed).await;
+        assert_eq!((tries.load(Ordering::Relaxed), told.load(Ordering::Relaxed)), (3, 2));
+        // Whoever is told may have it stopped.
+        let counted = Arc::clone(&tries);
+        let work = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            panic!("it always fails");
+        };
+        until_back(&stop, work, || stop.cancel()).await;
+        assert_eq!(tries.load(Ordering::Relaxed), 4);
     }
 }
