@@ -1,6 +1,7 @@
 //! Vote registers: written once, all of a group in one block and with one mailed vote to every other
 //! voter, never a YES past the deadline, and removed only when every vote has been received, the own
-//! one was taken everywhere, the outcome is applied and the time is past.
+//! one was taken everywhere, the outcome is applied and the time is past. Where shards were joined, an account's is written
+//! once more for a hidden move of it that nobody had voted on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
