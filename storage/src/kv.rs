@@ -24,6 +24,12 @@ pub trait Kv: Send + Sync {
     /// The first `limit` pairs of a range, in key order.
     fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError>;
 
+    /// As [`Kv::scan`], for whoever goes through a database once: what it reads takes no place in a cache from what others
+    /// read again and again.
+    fn sweep(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        self.scan(range, limit)
+    }
+
     /// Applies a batch atomically. Visible at once, durable after the next [`Kv::flush`] at the latest.
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError>;
 
@@ -57,6 +63,11 @@ pub trait KvView: Send {
 
     /// The first `limit` pairs of a range at that moment, in key order.
     fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError>;
+
+    /// As [`Kv::sweep`], of that moment.
+    fn sweep(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        self.scan(range, limit)
+    }
 }
 
 /// Implementations that can lose power on demand; for simulators and tests.

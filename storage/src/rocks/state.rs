@@ -26,6 +26,8 @@ use crate::sealed::open_value;
 
 /// Bytes after which a table file that is written for a database ends.
 const TABLE_BYTES: u64 = 32 << 20;
+/// Bytes that a sweep has read ahead of it.
+const SWEEP_AHEAD_BYTES: usize = 1 << 20;
 /// Stands behind every key where a range has no end.
 const BEHIND_ALL: [u8; 64] = [0xff; 64];
 
@@ -93,8 +95,12 @@ pub struct StateDb {
 
 fn open_database(folder: &Path, shared: &SharedResources, create: bool) -> Result<DB, StorageError> {
     let options = shared.options(Profile::State, create).map_err(|error| map_error(folder, &error))?;
+    open_with(folder, &options)
+}
+
+fn open_with(folder: &Path, options: &Options) -> Result<DB, StorageError> {
     let family = ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, options.clone());
-    DB::open_cf_descriptors(&options, folder, [family]).map_err(|error| map_error(folder, &error))
+    DB::open_cf_descriptors(options, folder, [family]).map_err(|error| map_error(folder, &error))
 }
 
 /// Makes a database in `folder` of all pairs in `received`, their values sealed under another cipher.
@@ -118,15 +124,7 @@ fn reseal(
         let value = open_value(sender, received, key, Bytes::copy_from_slice(sealed))?;
         tables.put(key, &cipher.seal(key, &value))
     })?;
-    tables.finish()?;
-    let Tables { paths, parts, .. } = tables;
-    if !paths.is_empty() {
-        let mut ingest = IngestExternalFileOptions::default();
-        ingest.set_move_files(true);
-        database.ingest_external_file_opts(&ingest, paths).map_err(|error| map_error(folder, &error))?;
-    }
-    drop(database);
-    std::fs::remove_dir_all(&parts).map_err(|error| StorageError::io(&parts, &error))
+    tables.move_into(&database)
 }
 
 /// Table files on their way into a database.
@@ -160,6 +158,19 @@ impl Tables<'_> {
     fn finish(&mut self) -> Result<(), StorageError> {
         let ended = self.open.take().map(|mut table| table.finish());
         ended.unwrap_or(Ok(())).map_err(|error| self.error(&error))
+    }
+
+    /// Makes what was put part of a database, above all that is in it. Nothing of them is left beside it.
+    fn move_into(mut self, database: &DB) -> Result<(), StorageError> {
+        self.finish()?;
+        let Self { paths, parts, .. } = self;
+        if !paths.is_empty() {
+            let mut ingest = IngestExternalFileOptions::default();
+            ingest.set_move_files(true);
+            let moved = database.ingest_external_file_opts(&ingest, paths);
+            moved.map_err(|error| map_error(&parts, &error))?;
+        }
+        std::fs::remove_dir_all(&parts).map_err(|error| StorageError::io(&parts, &error))
     }
 
     fn error(&self, error: &rocksdb::Error) -> StorageError {
@@ -245,7 +256,8 @@ impl StateDb {
     }
 
     /// Makes the checkpoint in `received`, which is of `from`, the state of `identity` under `root`, where there is none yet:
-    /// a group begins with a copy of another one's state. Table files are shared by links where the disk can.
+    /// a group begins with a copy of another one's state. Table files are shared by links where the disk can. It is not
+    /// compacted in the background before it is opened anew, as the state of its group.
     pub fn branch(
         received: &Path,
         root: &Path,
@@ -256,9 +268,24 @@ impl StateDb {
         let found = from.to_file().expect_copy(received)?;
         let own = Identity { format_version: found.format_version, ..identity.to_file() };
         let (folder, generation) = stage(received, root, |copy| own.store(copy))?;
-        let db = open_database(&folder, shared, false)?;
+        let mut options = shared.options(Profile::State, false).map_err(|error| map_error(&folder, &error))?;
+        options.set_disable_auto_compactions(true);
+        let db = open_with(&folder, &options)?;
         switch(&folder, root, generation)?;
         Ok(Self::of(db, folder, own, cipher))
+    }
+
+    /// Brings in pairs, in the order of their keys and none twice, by table files that nothing is sorted for or compacted with
+    /// again where no other keys lie between theirs. They stand above all that was written before, and are durable then.
+    pub fn bring(&self, shared: &SharedResources, pairs: &[(Vec<u8>, Bytes)]) -> Result<(), StorageError> {
+        let parts = self.folder.join("brought");
+        std::fs::create_dir(&parts).map_err(|error| StorageError::io(&parts, &error))?;
+        let options = shared.options(Profile::State, true).map_err(|error| self.error(&error))?;
+        let mut tables = Tables { options: &options, parts, paths: Vec::new(), open: None };
+        for (key, value) in pairs {
+            tables.put(key, &self.cipher.seal(key, value))?;
+        }
+        tables.move_into(&self.db)
     }
 
     /// Removes the database folders beside this one, which is the live one. Whatever was live before
@@ -348,6 +375,10 @@ impl Kv for StateDb {
         self.scan_with(range, limit, ReadOptions::default())
     }
 
+    fn sweep(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        self.scan_with(range, limit, sweeping(ReadOptions::default()))
+    }
+
     fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
         // RocksDB's own framing: a tag and two lengths per change.
         let mut changes = rocksdb::WriteBatch::with_capacity_bytes(batch.bytes() + 16 * batch.len() + 16);
@@ -398,6 +429,13 @@ impl Kv for StateDb {
     }
 }
 
+/// Options of a reader that reads everything once.
+fn sweeping(mut options: ReadOptions) -> ReadOptions {
+    options.fill_cache(false);
+    options.set_readahead_size(SWEEP_AHEAD_BYTES);
+    options
+}
+
 struct StateView<'a> {
     db: &'a StateDb,
     snapshot: Snapshot<'a>,
@@ -418,5 +456,8 @@ impl KvView for StateView<'_> {
 
     fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
         self.db.scan_with(range, limit, self.options())
+    }
+    fn sweep(&self, range: KeyRange, limit: usize) -> Result<Vec<(Bytes, Bytes)>, StorageError> {
+        self.db.scan_with(range, limit, sweeping(self.options()))
     }
 }

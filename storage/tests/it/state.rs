@@ -165,6 +165,23 @@ fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
     assert_eq!(refused.err().map(|error| error.code()), Some("storage_wrong_group"));
     let copy = StateDb::branch(&received, &root, shared(), (STATE, child), plain()).expect("a copy");
     assert_eq!(content(&copy), content(&parent));
+    let all = parent.scan(KeyRange::all(), 100).expect("read");
+    assert_eq!(copy.sweep(KeyRange::all(), 100).expect("swept"), all);
+    assert_eq!(copy.snapshot_view().sweep(KeyRange::all(), 100).expect("swept"), all);
+
+    // What is brought stands above what was there, whether or not that is on the disk.
+    let mut changes = WriteBatch::new();
+    changes.put(vec![64, 1], "before");
+    copy.write(changes).expect("write");
+    copy.bring(shared(), &[]).expect("nothing is brought");
+    copy.bring(shared(), &[(vec![63], "new".into()), (vec![64, 1], "after".into())]).expect("brought");
+    let get = |key: &[u8]| copy.get(key).expect("read");
+    assert_eq!((get(&[63]), get(&[64, 1])), (Some("new".into()), Some("after".into())));
+    copy.bring(shared(), &[(vec![63], filler.clone().into())]).expect("brought");
+    let mut changes = WriteBatch::new();
+    changes.delete(vec![64, 1]);
+    copy.write(changes).expect("write");
+    assert_eq!(content(&copy), content(&parent));
 
     let (cut, kept) = (KeyRange::new(vec![0], vec![32]), KeyRange::new(vec![32], vec![64]));
     let mut changes = WriteBatch::new();

@@ -31,6 +31,8 @@ use crate::server::vault::LocalSeal;
 
 /// Pairs read at once.
 const CHUNK: usize = 8192;
+/// Bytes of the right parent that are sorted and written at once.
+const PART_BYTES: usize = 32 << 20;
 /// Certificates of so many blocks before the copy was made are taken again at the end: they may have come later.
 const CERTIFIED_LATE: u64 = 1024;
 
@@ -175,13 +177,16 @@ struct OneCopy {
 }
 
 impl OneCopy {
-    /// Looks at every leaf of a database that was just made.
-    fn new(child: GroupId, prefix: BitPrefix, db: StateDb) -> Result<Self, CopyError> {
-        let (mut leaves, mut accounts) = (Vec::new(), 0);
+    /// Looks at every leaf of a database that was just made, and lets `count` take those that are its.
+    fn new(child: GroupId, prefix: BitPrefix, db: StateDb, count: &mut Count) -> Result<Self, CopyError> {
+        let (mut leaves, mut accounts, counted) = (Vec::new(), 0, count.leaves());
         pairs(
-            |range, limit| db.scan(range, limit),
+            |range, limit| db.sweep(range, limit),
             under(schema::STATE, prefix),
             |key, value| {
+                if counted.contains(key) {
+                    count.pair(key, value)?;
+                }
                 let position = schema::tree_position(key);
                 let position = position.ok_or_else(|| ReadFault("a leaf has a foreign key".to_owned()))?;
                 leaves.push((position, value_hash(value)));
@@ -358,7 +363,7 @@ impl Copies {
         };
         let (shape, heights, sealed) = if let [_, right] = parents {
             let child = &job.children[0];
-            join(place.cluster, (child.group, child.prefix), branch(child.group)?, (&parents[0], right), lost)?
+            join(place, (child.group, child.prefix), branch(child.group)?, (&parents[0], right), lost)?
         } else {
             let mut halves = Vec::new();
             let (mut at, mut sealed) = (Height(0), None);
@@ -367,10 +372,8 @@ impl Copies {
                 let reader = DbReader(&db);
                 (at, sealed) = (height(&reader)?, load(&reader, &schema::sealed())?);
                 let mut count = Count::new(place.cluster, child.prefix);
-                for range in [count.leaves(), KeyRange::prefix(&[schema::PREPARED])] {
-                    pairs(|range, limit| db.scan(range, limit), range, |key, value| count.pair(key, value))?;
-                }
-                halves.push((OneCopy::new(child.group, child.prefix, db)?, count));
+                undecided(&db, &mut count)?;
+                halves.push((OneCopy::new(child.group, child.prefix, db, &mut count)?, count));
             }
             (Shape::Halves(halves), vec![at], vec![sealed])
         };
@@ -522,27 +525,61 @@ fn beside<'a>(group: GroupId, origins: &'a [Option<Origin>; 2], left: &'a dyn St
     Right { group, origin: origins[1].as_ref(), left_origin: origins[0].as_ref(), left }
 }
 
+/// Lets a count take the transactions that are undecided.
+fn undecided(db: &StateDb, count: &mut Count) -> Result<(), CopyError> {
+    let records = KeyRange::prefix(&[schema::PREPARED]);
+    pairs(|range, limit| db.sweep(range, limit), records, |key, value| count.pair(key, value))
+}
+
+/// Pairs of the right parent on their way into a copy of the left one.
+#[derive(Default)]
+struct Brought {
+    pairs: Vec<(Vec<u8>, Bytes)>,
+    bytes: usize,
+}
+
+impl Brought {
+    /// Nothing is deleted from an empty place.
+    fn add(&mut self, kept: Writes) {
+        let pairs = kept.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        self.pairs.extend(pairs.inspect(|(key, value)| self.bytes += key.len() + value.len()));
+    }
+
+    fn write(&mut self, db: &StateDb, resources: &SharedResources) -> Result<(), CopyError> {
+        // Names change on the way, and with them the order.
+        self.pairs.sort_by(|one, other| one.0.cmp(&other.0));
+        self.pairs.dedup_by(|later, first| {
+            let again = later.0 == first.0;
+            if again {
+                first.1 = std::mem::take(&mut later.1);
+            }
+            again
+        });
+        db.bring(resources, &self.pairs)?;
+        *self = Self::default();
+        Ok(())
+    }
+}
+
 /// Brings the right parent into a copy of the left one.
 fn join(
-    cluster: ClusterId,
+    place: &Place,
     (child, prefix): (GroupId, BitPrefix),
     db: StateDb,
     (left, right): (&Parent, &Parent),
     lost: &dyn Fn() -> bool,
 ) -> Result<(Shape, Vec<Height>, Vec<Option<SealedBy>>), CopyError> {
-    let mut counts = [false, true].map(|one| Count::new(cluster, prefix.child(one)));
+    let mut counts = [false, true].map(|one| Count::new(place.cluster, prefix.child(one)));
     let reader = DbReader(&db);
     let (left_at, left_sealed) = (height(&reader)?, load(&reader, &schema::sealed())?);
     let left_origin: Option<Origin> = load(&reader, &schema::origin())?;
-    for range in [counts[0].leaves(), KeyRange::prefix(&[schema::PREPARED])] {
-        pairs(|range, limit| db.scan(range, limit), range, |key, value| counts[0].pair(key, value))?;
-    }
+    undecided(&db, &mut counts[0])?;
     let right_db = right.db()?;
     let view = ViewReader::of(&*right_db);
     let (right_at, right_sealed) = (height(&view)?, load(&view, &schema::sealed())?);
     let origins = [left_origin, load(&view, &schema::origin())?];
-    let mut part: Writes = Vec::with_capacity(CHUNK);
-    let bring = |part: &mut Writes| -> Result<(), CopyError> {
+    let (mut part, mut brought) = (Writes::with_capacity(CHUNK), Brought::default());
+    let bring = |part: &mut Writes, brought: &mut Brought| -> Result<(), CopyError> {
         // Held for a moment only: whoever replaces the left parent's state waits for its readers.
         let left = left.db()?;
         let left = DbReader(&*left);
@@ -551,19 +588,21 @@ fn join(
         if lost() {
             return Err(CopyError::Behind(right.group));
         }
-        Ok(db.write(batch(kept))?)
+        brought.add(kept);
+        if brought.bytes >= PART_BYTES { brought.write(&db, &place.resources) } else { Ok(()) }
     };
     pairs(
-        |range, limit| view.0.scan(range, limit),
+        |range, limit| view.0.sweep(range, limit),
         KeyRange::all(),
         |key, value| {
             counts[1].pair(key, value)?;
             part.push((key.to_vec(), Some(value.clone())));
-            if part.len() == CHUNK { bring(&mut part) } else { Ok(()) }
+            if part.len() == CHUNK { bring(&mut part, &mut brought) } else { Ok(()) }
         },
     )?;
-    bring(&mut part)?;
-    let copy = OneCopy::new(child, prefix, db)?;
+    bring(&mut part, &mut brought)?;
+    brought.write(&db, &place.resources)?;
+    let copy = OneCopy::new(child, prefix, db, &mut counts[0])?;
     Ok((
         Shape::Joined(Box::new(Joined { copy, counts, origins })),
         vec![left_at, right_at],
