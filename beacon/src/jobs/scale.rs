@@ -6,7 +6,7 @@
 //! of the organisations want it. What is begun here is a job as any other, and can be taken back by any organisation.
 //!
 //! Nothing is begun while any job is under way, nor in a cool-down after the last one. Whatever was passed for long enough
-//! by then is begun right behind that.
+//! by then is begun right behind that. What came to nothing since nodes did not answer waits for longer, each time.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::ids::{GroupId, JobId, NodeId, TimeMs};
@@ -17,8 +17,8 @@ use ledger::view::View;
 
 use crate::jobs::plan::{self, Standing};
 use crate::jobs::table::{self, Mail};
-use crate::jobs::{self, JobKind};
-use crate::limits::SCALE_NOTES_MAX;
+use crate::jobs::{self, Job, JobKind, Phase};
+use crate::limits::{PREPARE_MS_MAX, SCALE_DOUBLINGS_MAX, SCALE_NOTES_MAX};
 use crate::machine::{CommandOutcome, Executed};
 use crate::registry;
 
@@ -252,6 +252,20 @@ fn rests(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy) -> bool {
     cools || all.iter().any(|job| job.phase.under_way())
 }
 
+/// Whether a job is not begun again yet: the last ones like it that the policy has begun came to nothing since nodes did
+/// not answer. Each of them doubles the pause behind the last one, which is a cool-down, but no less than a job has to be
+/// answered in. Who is missing is known only where the watch is on; so a cut is tried, and not again and again.
+fn came_to_nothing(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy, kind: &JobKind) -> bool {
+    let like = |job: &Job| job.by_scale && job.kind == *kind && !job.phase.is_open();
+    let vain = |job: &Job| job.phase == Phase::Cancelled && job.reason == Some(Reject::Unanswered);
+    let latest = jobs::jobs(view).into_iter().rev().filter(like).take_while(vain).map(|job| job.since_ms);
+    let latest: Vec<TimeMs> = latest.collect();
+    let Some(last) = latest.first() else { return false };
+    let doublings = u32::try_from(latest.len()).unwrap_or(u32::MAX).min(SCALE_DOUBLINGS_MAX);
+    let pause = policy.cooldown_ms.max(PREPARE_MS_MAX).saturating_mul(1 << doublings);
+    at.time_ms.0.saturating_sub(last.0) < pause
+}
+
 /// Does what a limit speaks for, if nothing else that the policy says speaks against it; then time runs anew. `None` when
 /// it waits.
 fn act(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy, kind: JobKind, load: Load) -> Option<Mail> {
@@ -264,7 +278,9 @@ fn act(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy, kind: JobKi
     if capped || rests(view, at, policy) {
         return None;
     }
-    let (event, mail) = if policy.dry_run {
+    let (event, mail) = if came_to_nothing(view, at, policy, &kind) {
+        (ScaleEvent::Refused(Reject::Unanswered), Mail::new())
+    } else if policy.dry_run {
         let standing = Standing::read(view, at.time_ms);
         let found = standing.ok_or(Reject::Registry).and_then(|standing| plan::plan(&standing, &kind));
         (found.map_or_else(ScaleEvent::Refused, |_| ScaleEvent::WouldBegin), Mail::new())

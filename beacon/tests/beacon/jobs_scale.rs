@@ -3,6 +3,7 @@
 use beacon::command::BeaconCommand;
 use beacon::jobs::scale::{self, GroupLoad};
 use beacon::jobs::{self, JobKind, Phase, Said, ScaleAction, ScaleEvent, ScalePolicy};
+use beacon::limits::PREPARE_MS_MAX;
 use beacon::machine::{CommandOutcome, Executed};
 use ledger::ids::{GroupId, JobId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
@@ -222,6 +223,41 @@ fn what_was_taken_back_is_not_begun_again_at_once() {
     }
     world.loaded(SHARDS[2], 1001, 0);
     assert_eq!((world.open_jobs(), world.noted().len()), (vec![SPLIT], 2));
+}
+
+/// The watch is off, so nobody is known to be silent: one of three members is away, and all three have to be ready.
+#[test]
+fn a_cut_that_nodes_did_not_answer_is_not_begun_again_and_again() {
+    let mut world = world(POLICY);
+    let cut = |world: &mut World, job: u64| {
+        let id = JobId(job);
+        assert_eq!(world.job(id).kind, SPLIT);
+        world.warm_without(id, 2);
+        assert_eq!(world.job(id).phase, Phase::Preparing, "it waits for the one who is away");
+        world.now += PREPARE_MS_MAX + 1;
+        world.tick();
+        let ended = world.job(id);
+        assert_eq!((ended.phase, ended.reason), (Phase::Cancelled, Some(Reject::Unanswered)));
+        ended.since_ms.0
+    };
+    world.loaded(SHARDS[2], 1001, 0);
+    let mut ended = cut(&mut world, 1);
+    for (job, pause) in [(2, 2), (3, 4), (4, 8)] {
+        let due = ended + pause * POLICY.cooldown_ms;
+        while world.open_jobs().is_empty() {
+            assert!(world.now < due + 300_000, "it is tried again some day");
+            world.loaded(SHARDS[2], 1001, 0);
+        }
+        assert!(world.job(JobId(job)).since_ms.0 >= due, "job {job} came too soon");
+        // As often as it would have been begun, the log says why it was not.
+        let said: Vec<ScaleEvent> = world.noted().into_iter().map(|(_, event)| event).collect();
+        let refused = ScaleEvent::Refused(Reject::Unanswered);
+        assert_eq!(said[said.len() - 3..], [refused, refused, ScaleEvent::Began(JobId(job))]);
+        ended = cut(&mut world, job);
+    }
+    // What somebody takes back was no fault of the nodes, and whoever asks by command does not wait.
+    let id = world.decide(SPLIT, false);
+    world.event(|view, at| jobs::cancel(view, at, OrgId(1), id)).unwrap();
 }
 
 #[test]
