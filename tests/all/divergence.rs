@@ -104,7 +104,7 @@ async fn a_replica_with_another_state_is_held_and_its_seats_go_to_others_under_p
     // The report has the proof, which holds without the cluster.
     let file = scene.up.dir.join("found.audit");
     let written = scene.up.told(&format!("audit report --out {}", file.display()));
-    assert_eq!((&written["sound"], &written["proofs"]), (&false.into(), &1.into()), "{written}");
+    assert_eq!((&written["sound"], &written["proofs"]), (&false.into(), &1_u64.into()), "{written}");
     let judged = scene.up.told(&format!("audit verify {}", file.display()));
     let proof = &judged["proofs"][0];
     assert_eq!((&proof["kind"], &proof["group"]), (&"divergent".into(), &group.to_string().into()), "{judged}");
