@@ -86,6 +86,9 @@ pub const SCALE_MARGIN_PERCENT_MAX: u8 = 90;
 /// How long a node is asked to give a lead away, milliseconds. Who does not in that time is not asked again before the load
 /// speaks for it anew.
 pub const LEAD_HINT_MS: u64 = 60_000;
+/// How often the pause doubles that a job of scaling is followed by when it came to nothing since nodes did not answer: it
+/// would come to nothing again.
+pub const SCALE_DOUBLINGS_MAX: u32 = 5;
 /// What was decided about scaling: so many lines are kept.
 pub const SCALE_NOTES_MAX: usize = 32;
 /// Channels that are not closed at a time: each costs its nodes a group that runs, and everybody mail.

@@ -59,7 +59,7 @@ pub struct ClusterView {
     pub jobs: Vec<Job>,
     /// How every living shard began that others were cut or joined into, by group.
     pub born: Vec<BornShard>,
-    /// How often the leader of a shard reports its load, milliseconds; `None` while nobody asks for loads.
+    /// How often each member of a shard reports its load, milliseconds; `None` while nobody asks for loads.
     pub load_every_ms: Option<u64>,
     /// The lead of a shard that its leader is to hand over, because of load.
     pub lead: Option<LeadHint>,

@@ -13,6 +13,7 @@ use cross_shard::commit::{self, CommitContext, Prepared, Progress};
 use cross_shard::estate::{self, Parent};
 use cross_shard::stream::{self, InCursor, OutStream};
 use cross_shard::{Ended, Message, Reshaped};
+use ledger::account::FLAG_LIMITED;
 use ledger::hash::{Hash32, sha256};
 use ledger::ids::{Address, AssetId, ClusterId, GroupId, Height, JobId, LedgerId, TimeMs, TxId};
 use ledger::layout::{BitPrefix, Layout};
@@ -659,5 +660,39 @@ fn the_heir_of_a_shard_that_a_hidden_slot_names_tells_how_it_ended_wherever_its_
         // And so it stays when they are joined again, or cut further.
         play(2, vec![made.clone(), hand(0, 0), Act::Split(0), Act::Merge(0)]);
         play(2, vec![made, hand(0, 0), Act::Split(0), Act::Split(0)]);
+    }
+}
+
+/// A shard is cut before it votes; the right half votes on what is in the clear, and the heir is given what is hidden when
+/// it was joined with the right half. The account lies there, and lets one transaction take no more than its limit.
+#[test]
+fn the_limit_of_an_account_holds_for_a_transaction_that_is_voted_on_in_two_parts() {
+    for (limit, commits) in [(29_u128, false), (30, false), (49, false), (50, true), (100, true)] {
+        let mut world = World::new(1);
+        let right = Layout::even(2).shards[1].group;
+        let mut numbers = 0..ACCOUNTS;
+        let payer = numbers.find(|number| Layout::even(2).locate(&address(*number)) == right).expect("there is one");
+        let payee = (payer + 1) % ACCOUNTS;
+        let whole = world.layout.shards[0].group;
+        let shard = world.shards.get_mut(&whole).expect("it lives");
+        with_view(&mut shard.state, |view| {
+            let key = schema::account(&address(payer));
+            let mut record: AccountRecord = view.load(&key).expect("it has funds");
+            record.flags |= FLAG_LIMITED;
+            view.store(key, &record);
+            view.store(schema::limit(&address(payer), &ASSET), &limit);
+        });
+        let made = world.make(&[(payer, payee, 30, false), (payer, payee, 20, false)], 60_000, 2);
+        let txid = made.signed.txid(&CLUSTER);
+        world.split(0);
+        let right = world.layout.shards[1].group;
+        world.hand_over(right, &made);
+        world.merge(0);
+        let joined = world.layout.shards[0].group;
+        assert_eq!(world.layout.shards.len(), 1);
+        world.hand_over(joined, &made);
+        world.settle();
+        assert_eq!(world.outcomes.get(&txid), Some(&commits), "at most {limit}");
+        world.check_rest(&[made]);
     }
 }

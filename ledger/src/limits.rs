@@ -109,6 +109,13 @@ pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
 pub const SNAPSHOT_RESERVE_BYTES: u64 = 1 << 30;
 /// Of a small disk it is one part of so many.
 pub const SNAPSHOT_RESERVE_PARTS: u64 = 32;
+/// How much of table files a node rewrites at most to give back the space of accounts that a shard has left to its sibling, in
+/// bytes a second, where its configuration says nothing else.
+pub const TRIM_BYTES_PER_S: u64 = 16 << 20;
+/// Bytes of keys whose space is given back in one piece. The table files that it lies in are rewritten as a whole.
+pub const TRIM_PIECE_BYTES: u64 = 4 << 20;
+/// Pieces are not divided any more under a prefix of so many bits.
+pub const TRIM_PREFIX_MAX: u8 = 40;
 /// Members of one committee.
 pub const COMMITTEE_MAX: usize = 64;
 /// Organisations that found one group.
@@ -210,3 +217,5 @@ const _: () =
     assert!(HANDSHAKES_PER_SOURCE_MAX * 4 <= HANDSHAKES_MAX, "a few sources that are silent leave turns for others");
 const _: () = assert!(ARRIVALS_BYTES_MAX / INGEST_QUEUE_TXS >= 1024, "of usual transactions the number is the bound");
 const _: () = assert!(REPLY_EVENTS_MAX * REPLY_EVENT_BYTES_MAX < GRPC_BYTES_MAX, "a message of answers fits");
+const _: () = assert!(TRIM_PREFIX_MAX <= 64, "a prefix has no more bits");
+const _: () = assert!(TRIM_PIECE_BYTES <= TRIM_BYTES_PER_S, "a piece alone is no second's work");

@@ -233,6 +233,10 @@ impl<K: Kv> Kv for FaultyKv<K> {
         self.inner.disk_bytes(range)
     }
 
+    fn compacted_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
+        self.inner.compacted_bytes(range)
+    }
+
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
         self.inner.compact(range)
     }

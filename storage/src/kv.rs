@@ -49,6 +49,12 @@ pub trait Kv: Send + Sync {
         Ok(0)
     }
 
+    /// Bytes of the files that [`Kv::compact`] would read, and at most write anew, for a range.
+    fn compacted_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
+        let _ = range;
+        Ok(0)
+    }
+
     /// Gives the space back that removed keys of a range still take. May take long; others read and write meanwhile.
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {
         let _ = range;

@@ -27,7 +27,7 @@ pub async fn committees(client: &Client) -> BTreeMap<GroupId, Committee> {
 }
 
 /// The groups in which a node has a seat.
-fn seats(committees: &BTreeMap<GroupId, Committee>, node: NodeId) -> Vec<GroupId> {
+pub fn seats(committees: &BTreeMap<GroupId, Committee>, node: NodeId) -> Vec<GroupId> {
     committees.values().filter(|one| one.index_of(node).is_some()).map(|one| one.group).collect()
 }
 

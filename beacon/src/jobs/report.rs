@@ -30,8 +30,17 @@ pub enum Said {
     Cold(JobId),
     /// Its replica of a child has executed that one's first block; of the child.
     Open(JobId),
-    /// What the shard has and does, by whoever leads it.
+    /// What its replica of the shard has and does, of a member that leads it.
     Load {
+        /// Accounts.
+        accounts: u64,
+        /// Bytes of its database.
+        bytes: u64,
+        /// Transactions a second, over the last minute.
+        tps: u32,
+    },
+    /// What its replica of the shard has and does, of a member that does not lead it.
+    Follows {
         /// Accounts.
         accounts: u64,
         /// Bytes of its database.
@@ -128,7 +137,10 @@ pub fn apply_report(view: &mut View<'_>, at: &BlockContext, report: &JobReport) 
         Said::Warm(id) => table::warm(view, at, id, from)?,
         Said::Cold(id) => table::cold(view, id, from)?,
         Said::Open(id) => table::opened(view, at, id, from)?,
-        Said::Load { accounts, bytes, tps } => scale::observe(view, at, from, Load { accounts, bytes, tps })?,
+        Said::Load { accounts, bytes, tps } => scale::observe(view, at, from, (Load { accounts, bytes, tps }, true))?,
+        Said::Follows { accounts, bytes, tps } => {
+            scale::observe(view, at, from, (Load { accounts, bytes, tps }, false))?
+        }
     };
     // What changes nothing is not remembered either: its sender need not have a seat there.
     let Some(executed) = heard else { return Ok(CommandOutcome::Applied.into()) };

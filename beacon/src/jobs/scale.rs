@@ -1,12 +1,12 @@
-//! Scaling: by what the leaders of shards report of their load, the beacon begins jobs that a majority would have to ask for
+//! Scaling: by what the members of shards report of their load, the beacon begins jobs that a majority would have to ask for
 //! otherwise, or writes down that it would.
 //!
 //! Owns the last load of each shard, since when it is too much or too little, what is begun, and the log. The limits are
-//! [`mod@policy`]'s, seats and leads that move by load [`balance`]'s. Off until more than half
+//! [`mod@policy`]'s, what members say and what of it counts `heard`'s, seats and leads that move by load [`balance`]'s. Off until more than half
 //! of the organisations want it. What is begun here is a job as any other, and can be taken back by any organisation.
 //!
 //! Nothing is begun while any job is under way, nor in a cool-down after the last one. Whatever was passed for long enough
-//! by then is begun right behind that.
+//! by then is begun right behind that. What came to nothing since nodes did not answer waits for longer, each time.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use ledger::ids::{GroupId, JobId, NodeId, TimeMs};
@@ -17,12 +17,13 @@ use ledger::view::View;
 
 use crate::jobs::plan::{self, Standing};
 use crate::jobs::table::{self, Mail};
-use crate::jobs::{self, JobKind};
-use crate::limits::SCALE_NOTES_MAX;
+use crate::jobs::{self, Job, JobKind, Phase};
+use crate::limits::{PREPARE_MS_MAX, SCALE_DOUBLINGS_MAX, SCALE_NOTES_MAX};
 use crate::machine::{CommandOutcome, Executed};
 use crate::registry;
 
 pub mod balance;
+mod heard;
 pub mod policy;
 
 pub use balance::{LeadHint, best_lead, best_move, hint};
@@ -64,9 +65,9 @@ pub struct GroupLoad {
     pub version: u8,
     /// The shard.
     pub group: GroupId,
-    /// The member that reported it.
+    /// Who leads it, by its own word.
     pub node: NodeId,
-    /// The load.
+    /// The load, in the middle of what its members say.
     pub load: Load,
     /// When, by block time.
     pub taken_ms: TimeMs,
@@ -174,10 +175,12 @@ pub(crate) fn forget_group(view: &mut View<'_>, group: GroupId) {
     if view.get(&key).is_some() {
         registry::remove(view, key);
     }
+    heard::forget_group(view, group);
     balance::forget_group(view, group);
 }
 
-/// A leader has reported what its shard has and does.
+/// A member has reported what its replica of a shard has and does, and whether it leads. The load of the shard follows from
+/// what all of them say.
 ///
 /// # Errors
 /// [`Reject::ReportForm`] while the policy is off, and for no member of the shard. The view is then unchanged.
@@ -185,15 +188,18 @@ pub(crate) fn observe(
     view: &mut View<'_>,
     at: &BlockContext,
     (group, node): (GroupId, NodeId),
-    load: Load,
+    (said, leads): (Load, bool),
 ) -> Result<Option<Executed>, Reject> {
     let policy = policy(view);
     let layout = registry::layout(view).ok_or(Reject::Registry)?;
-    let committee = registry::committee(view, group).filter(|_| layout.prefix_of(group).is_some());
-    if !policy.on || committee.is_none_or(|committee| committee.index_of(node).is_none()) {
-        return Err(Reject::ReportForm);
+    let committee = registry::committee(view, group).filter(|_| policy.on && layout.prefix_of(group).is_some());
+    let committee = committee.filter(|committee| committee.index_of(node).is_some()).ok_or(Reject::ReportForm)?;
+    if leads {
+        balance::led_by(view, group, node);
     }
-    balance::led_by(view, group, node);
+    let Some((node, load)) = heard::hear(view, at, &policy, &committee, (node, said, leads)) else {
+        return Ok(Some(CommandOutcome::Applied.into()));
+    };
     let before: Option<GroupLoad> = view.load(&load_key(group));
     let before = before.filter(|before| policy.is_fresh(before.taken_ms, at.time_ms));
     let since = |holds: bool, since: Option<TimeMs>| holds.then(|| since.unwrap_or(at.time_ms));
@@ -252,6 +258,20 @@ fn rests(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy) -> bool {
     cools || all.iter().any(|job| job.phase.under_way())
 }
 
+/// Whether a job is not begun again yet: the last ones like it that the policy has begun came to nothing since nodes did
+/// not answer. Each of them doubles the pause behind the last one, which is a cool-down, but no less than a job has to be
+/// answered in.
+fn came_to_nothing(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy, kind: &JobKind) -> bool {
+    let like = |job: &Job| job.by_scale && job.kind == *kind && !job.phase.is_open();
+    let vain = |job: &Job| job.phase == Phase::Cancelled && job.reason == Some(Reject::Unanswered);
+    let latest = jobs::jobs(view).into_iter().rev().filter(like).take_while(vain).map(|job| job.since_ms);
+    let latest: Vec<TimeMs> = latest.collect();
+    let Some(last) = latest.first() else { return false };
+    let doublings = u32::try_from(latest.len()).unwrap_or(u32::MAX).min(SCALE_DOUBLINGS_MAX);
+    let pause = policy.cooldown_ms.max(PREPARE_MS_MAX).saturating_mul(1 << doublings);
+    at.time_ms.0.saturating_sub(last.0) < pause
+}
+
 /// Does what a limit speaks for, if nothing else that the policy says speaks against it; then time runs anew. `None` when
 /// it waits.
 fn act(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy, kind: JobKind, load: Load) -> Option<Mail> {
@@ -264,7 +284,12 @@ fn act(view: &mut View<'_>, at: &BlockContext, policy: &ScalePolicy, kind: JobKi
     if capped || rests(view, at, policy) {
         return None;
     }
-    let (event, mail) = if policy.dry_run {
+    let (event, mail) = if came_to_nothing(view, at, policy, &kind) {
+        (ScaleEvent::Refused(Reject::Unanswered), Mail::new())
+    } else if !kind.parents().into_iter().all(|group| heard::enough(view, at, policy, group)) {
+        // Where nobody watches nodes, this is all that is known of who is away.
+        (ScaleEvent::Refused(Reject::ShardRisk), Mail::new())
+    } else if policy.dry_run {
         let standing = Standing::read(view, at.time_ms);
         let found = standing.ok_or(Reject::Registry).and_then(|standing| plan::plan(&standing, &kind));
         (found.map_or_else(ScaleEvent::Refused, |_| ScaleEvent::WouldBegin), Mail::new())

@@ -135,6 +135,7 @@ fn the_commands_about_jobs() {
         (Said::Cold(job), "01 0500000000000000"),
         (Said::Open(job), "02 0500000000000000"),
         (Said::Load { accounts: 1, bytes: 2, tps: 3 }, "03 0100000000000000 0200000000000000 03000000"),
+        (Said::Follows { accounts: 1, bytes: 2, tps: 3 }, "04 0100000000000000 0200000000000000 03000000"),
     ] {
         assert_eq!(hex::encode(borsh::to_vec(&said).unwrap()), expected.replace(' ', ""), "{said:?}");
     }

@@ -97,11 +97,11 @@ fn who_leads_most_gives_a_lead_to_another_member() {
 }
 
 impl World {
-    /// All leaders report, but that of this shard, in so many rounds.
+    /// All members report, but those of this shard, in so many rounds.
     fn reported(&mut self, rounds: usize, but: Option<GroupId>) {
         for _ in 0..rounds {
             for (group, node, tps) in RATES.into_iter().filter(|(group, ..)| Some(*group) != but) {
-                self.say(node, group, Said::Load { accounts: 10, bytes: 10, tps }).unwrap();
+                self.all_report(node, group, Load { accounts: 10, bytes: 10, tps });
             }
             self.now += 30_000;
         }

@@ -1,8 +1,9 @@
 //! Scaling by policy: what holds for long enough, what is begun, and what is only written down.
 
 use beacon::command::BeaconCommand;
-use beacon::jobs::scale::{self, GroupLoad};
+use beacon::jobs::scale::{self, GroupLoad, Load};
 use beacon::jobs::{self, JobKind, Phase, Said, ScaleAction, ScaleEvent, ScalePolicy};
+use beacon::limits::PREPARE_MS_MAX;
 use beacon::machine::{CommandOutcome, Executed};
 use ledger::ids::{GroupId, JobId, NodeId, OrgId, TimeMs};
 use ledger::reject::Reject;
@@ -33,8 +34,19 @@ impl World {
         self.event(|view, at| scale::set(view, at, OrgId(by), policy, until))
     }
 
+    /// All members of a shard report the same, and last who leads it.
+    pub fn all_report(&mut self, leader: u32, group: GroupId, load: Load) {
+        let Load { accounts, bytes, tps } = load;
+        for member in self.committee(group).members {
+            if member.node != NodeId(leader) {
+                self.say(member.node.0, group, Said::Follows { accounts, bytes, tps }).unwrap();
+            }
+        }
+        self.say(leader, group, Said::Load { accounts, bytes, tps }).unwrap();
+    }
+
     fn load(&mut self, group: GroupId, accounts: u64, tps: u32) {
-        self.say(1, group, Said::Load { accounts, bytes: accounts * 100, tps }).unwrap();
+        self.all_report(1, group, Load { accounts, bytes: accounts * 100, tps });
     }
 
     /// A shard has the same load for a whole time-out.
@@ -117,7 +129,7 @@ impl World {
         for _ in 0..count {
             for (group, accounts, tps) in loads {
                 let node = if group == SHARDS[1] { 3 } else { 1 };
-                self.say(node, group, Said::Load { accounts, bytes: 0, tps }).unwrap();
+                self.all_report(node, group, Load { accounts, bytes: 0, tps });
             }
             self.now += 30_000;
         }
@@ -222,6 +234,101 @@ fn what_was_taken_back_is_not_begun_again_at_once() {
     }
     world.loaded(SHARDS[2], 1001, 0);
     assert_eq!((world.open_jobs(), world.noted().len()), (vec![SPLIT], 2));
+}
+
+impl World {
+    /// The members of the third shard say so many accounts for a whole time-out; the first one leads.
+    fn said(&mut self, accounts: [Option<u64>; 3]) {
+        for _ in 0..=2 {
+            for (node, accounts) in (1..).zip(accounts).filter_map(|(node, said)| Some((node, said?))) {
+                let (bytes, tps) = (0, 0);
+                let said = match node {
+                    1 => Said::Load { accounts, bytes, tps },
+                    _ => Said::Follows { accounts, bytes, tps },
+                };
+                self.say(node, SHARDS[2], said).unwrap();
+            }
+            self.now += 30_000;
+        }
+    }
+}
+
+#[test]
+fn no_member_alone_decides_what_the_load_of_its_shard_is() {
+    let rows: [(&str, [Option<u64>; 3], &[ScaleEvent]); 6] = [
+        ("the leader alone says more", [Some(9_999), Some(1), Some(1)], &[]),
+        ("a follower alone says more", [Some(1), Some(9_999), Some(1)], &[]),
+        ("the leader alone says less", [Some(1), Some(1001), Some(1001)], &[ScaleEvent::Began(JobId(1))]),
+        ("a follower alone says less", [Some(1001), Some(1001), Some(0)], &[ScaleEvent::Began(JobId(1))]),
+        ("nobody else says anything", [Some(9_999), None, None], &[]),
+        ("nobody says that it leads", [None, Some(1001), Some(1001)], &[]),
+    ];
+    for (what, accounts, events) in rows {
+        let mut world = world(POLICY);
+        world.said(accounts);
+        let noted: Vec<ScaleEvent> = world.noted().into_iter().map(|(_, event)| event).collect();
+        assert_eq!(noted, events, "{what}");
+    }
+    // What counts is shown, and who leads.
+    let mut world = world(ScalePolicy { split_accounts: 0, merge_accounts: 0, ..POLICY });
+    world.said([Some(70), Some(50), Some(60)]);
+    let shown = world.loads_of(SHARDS[2]).unwrap();
+    assert_eq!((shown.node, shown.load), (NodeId(1), Load { accounts: 60, bytes: 0, tps: 0 }));
+    // One who has left has no say any more, nor one that has been silent for long.
+    world.now += 90_001;
+    world.said([None, Some(40), None]);
+    assert_eq!(world.loads_of(SHARDS[2]).unwrap().load.accounts, 60, "one of three is not enough");
+    world.said([Some(30), Some(40), None]);
+    assert_eq!(world.loads_of(SHARDS[2]).unwrap().load.accounts, 30);
+}
+
+/// The watch is off, so this is all that is known of who is away.
+#[test]
+fn a_shard_is_not_cut_while_a_member_of_it_that_a_cut_needs_reports_nothing() {
+    for dry_run in [true, false] {
+        let mut world = world(ScalePolicy { dry_run, ..POLICY });
+        world.said([Some(1001), None, Some(1001)]);
+        assert_eq!(world.noted(), [(SPLITS, ScaleEvent::Refused(Reject::ShardRisk))]);
+        assert_eq!(world.open_jobs(), []);
+        world.said([Some(1001), Some(1001), Some(1001)]);
+        let begun = if dry_run { ScaleEvent::WouldBegin } else { ScaleEvent::Began(JobId(1)) };
+        assert_eq!(world.noted()[1..], [(SPLITS, begun)]);
+    }
+}
+
+/// All members report, and one of them makes no copy: all three have to be ready.
+#[test]
+fn a_cut_that_nodes_did_not_answer_is_not_begun_again_and_again() {
+    let mut world = world(POLICY);
+    let cut = |world: &mut World, job: u64| {
+        let id = JobId(job);
+        assert_eq!(world.job(id).kind, SPLIT);
+        world.warm_without(id, 2);
+        assert_eq!(world.job(id).phase, Phase::Preparing, "it waits for the one who has none");
+        world.now += PREPARE_MS_MAX + 1;
+        world.tick();
+        let ended = world.job(id);
+        assert_eq!((ended.phase, ended.reason), (Phase::Cancelled, Some(Reject::Unanswered)));
+        ended.since_ms.0
+    };
+    world.loaded(SHARDS[2], 1001, 0);
+    let mut ended = cut(&mut world, 1);
+    for (job, pause) in [(2, 2), (3, 4), (4, 8)] {
+        let due = ended + pause * POLICY.cooldown_ms;
+        while world.open_jobs().is_empty() {
+            assert!(world.now < due + 300_000, "it is tried again some day");
+            world.loaded(SHARDS[2], 1001, 0);
+        }
+        assert!(world.job(JobId(job)).since_ms.0 >= due, "job {job} came too soon");
+        // As often as it would have been begun, the log says why it was not.
+        let said: Vec<ScaleEvent> = world.noted().into_iter().map(|(_, event)| event).collect();
+        let refused = ScaleEvent::Refused(Reject::Unanswered);
+        assert_eq!(said[said.len() - 3..], [refused, refused, ScaleEvent::Began(JobId(job))]);
+        ended = cut(&mut world, job);
+    }
+    // What somebody takes back was no fault of the nodes, and whoever asks by command does not wait.
+    let id = world.decide(SPLIT, false);
+    world.event(|view, at| jobs::cancel(view, at, OrgId(1), id)).unwrap();
 }
 
 #[test]

@@ -163,7 +163,7 @@ pub fn hand_over(
     if !legs.iter().any(OwnLeg::shows_party) {
         return Ok(Handed::Waits);
     }
-    let decision = decide(view, ctx, tx, &legs)?;
+    let decision = decide(view, ctx, tx, (&[], &legs))?;
     let mut record = new_record(ctx, tx, groups, true);
     let speaks_for = ctx.own(&tx.body);
     Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, speaks_for, decision, out)))
@@ -186,7 +186,8 @@ fn hand_over_again(
     }
     ctx.admits()?;
     let legs = ctx.rules.own_legs_among(tx, |leg| open.contains(&leg))?;
-    let decision = match decide(view, ctx, tx, &legs) {
+    let opened = opened(tx, &record);
+    let decision = match decide(view, ctx, tx, (&reserved_before(ctx, &record, &opened), &legs)) {
         Err(Reject::NotAuthorised) => decide_as_mailed(view, ctx, tx, &record, &open)?,
         decided => decided?,
     };
@@ -200,15 +201,33 @@ fn hand_over_again(
     Ok(Handed::Voted(vote_and_resolve(view, ctx, tx, &mut record, open, decision, out)))
 }
 
-/// The vote on a hand-over. A missing authorisation is no vote: it leaves no trace, so that nobody
-/// can spend the txid of somebody else's transaction.
+/// The transaction with the openings that were recorded with what this group knows of it.
+fn opened(tx: &ParsedTx, record: &Prepared) -> ParsedTx {
+    let mut opened = tx.clone();
+    opened.openings.clone_from(&record.openings);
+    opened
+}
+
+/// The legs that this group, or one that it came from, has reserved for under accounts that lie here. An account may be
+/// voted on in two parts: in a hidden slot that names a retired shard its legs are the heir's, and where that was joined
+/// with the shard that has the account, the other legs may have been voted on before.
+fn reserved_before<'t>(ctx: &CommitContext<'_>, record: &Prepared, opened: &'t ParsedTx) -> Vec<OwnLeg<'t>> {
+    let reserved = |leg: &OwnLeg<'_>| {
+        let of = |cast: &Cast| cast.legs.contains(&leg.leg) && cast.carries(&leg.voter.account);
+        record.casts.iter().any(|cast| cast.decision == Decision::Yes && of(cast))
+    };
+    ctx.rules.legs_here(opened).filter(reserved).collect()
+}
+
+/// The vote on a hand-over, behind the legs that were reserved for before. A missing authorisation is no vote: it leaves
+/// no trace, so that nobody can spend the txid of somebody else's transaction.
 fn decide(
     view: &mut View<'_>,
     ctx: &CommitContext<'_>,
     tx: &ParsedTx,
-    legs: &[OwnLeg<'_>],
+    legs: (&[OwnLeg<'_>], &[OwnLeg<'_>]),
 ) -> Result<Decision, Reject> {
-    match rules::reserve(view, &ctx.rules, tx, legs, Signatures::Checked) {
+    match rules::reserve_behind(view, &ctx.rules, tx, legs, Signatures::Checked) {
         Ok(()) => Ok(Decision::Yes),
         Err(reason) if reason.precedes_authorisation() => Err(reason),
         Err(reason) => Ok(Decision::No(reason)),
@@ -233,7 +252,9 @@ fn decide_as_mailed(
     }
     mailed.open(handed.openings.clone())?;
     // The legs have been seen, so none is hidden any more, and this is the hand-over.
-    vote_on_mail(view, ctx, &mailed, false, true, open).ok_or(Reject::HiddenSlot)
+    let opened = opened(&mailed, record);
+    let earlier = reserved_before(ctx, record, &opened);
+    vote_on_mail(view, ctx, &mailed, (false, true), (&earlier, open)).ok_or(Reject::HiddenSlot)
 }
 
 /// Takes another group's vote, which certified mail brought. In the same apply, a group that has
@@ -293,7 +314,9 @@ pub fn take_vote(
     }
     // Checked before they were recorded.
     tx.openings.clone_from(&record.openings);
-    match vote_on_mail(view, ctx, &tx, record.refusal().is_some(), record.handed_over, &open) {
+    let earlier = reserved_before(ctx, &record, &tx);
+    let known = (record.refusal().is_some(), record.handed_over);
+    match vote_on_mail(view, ctx, &tx, known, (&earlier, &open)) {
         Some(decision) => {
             view.delete(schema::deadline(record.valid_until_ms, &tx.txid));
             vote_and_resolve(view, ctx, &tx, &mut record, open, decision, out);
@@ -318,16 +341,15 @@ fn speaks(ctx: &CommitContext<'_>, source: GroupId, body: &TxBody, legs: &[LegId
     in_order && (legs.iter().all(|leg| theirs.contains(leg)) || line())
 }
 
-/// The vote that another group's vote calls for, on the legs that no vote speaks for yet; `None` while an opening is
-/// missing, or the witnesses, which do not come from another ledger, or the hand-over without which this group says
-/// nothing of its legs.
+/// The vote that another group's vote calls for, on the legs that no vote speaks for yet, behind those that were reserved
+/// for before; `None` while an opening is missing, or the witnesses, which do not come from another ledger, or the hand-over
+/// without which this group says nothing of its legs.
 fn vote_on_mail(
     view: &mut View<'_>,
     ctx: &CommitContext<'_>,
     tx: &ParsedTx,
-    refused: bool,
-    handed_over: bool,
-    open: &[LegId],
+    (refused, handed_over): (bool, bool),
+    (earlier, open): (&[OwnLeg<'_>], &[LegId]),
 ) -> Option<Decision> {
     if ctx.past(tx.body.valid_until_ms) {
         return Some(Decision::No(Reject::Expired));
@@ -354,7 +376,7 @@ fn vote_on_mail(
         return None;
     }
     // The sender's group answers for the signatures it needs, not for ours.
-    match rules::reserve(view, &ctx.rules, tx, &legs, Signatures::Unchecked) {
+    match rules::reserve_behind(view, &ctx.rules, tx, (earlier, &legs), Signatures::Unchecked) {
         Ok(()) => Some(Decision::Yes),
         Err(reason) => Some(Decision::No(reason)),
     }
@@ -453,8 +475,7 @@ fn resolve(
     });
     // The openings that this group was given; a vote that arrives later comes without any. They were checked before
     // they were recorded.
-    let mut opened = tx.clone();
-    opened.openings.clone_from(&record.openings);
+    let opened = opened(tx, record);
     let reserved = |leg: &OwnLeg<'_>| {
         let of = |cast: &Cast| cast.legs.contains(&leg.leg) && cast.carries(&leg.voter.account);
         due.iter().any(|cast| cast.decision == Decision::Yes && of(cast))

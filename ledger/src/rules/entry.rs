@@ -155,6 +155,15 @@ impl Entry {
         if self.record.flags & FLAG_LIMITED == 0 {
             return Ok(());
         }
+        let sum = self.debited(asset, amount);
+        match view.load::<u128>(&schema::limit(&self.address, &asset)) {
+            Some(limit) if sum > limit => Err(Reject::LimitExceeded),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a debit of this transaction. Returns all that it has debited of the asset by now.
+    pub(super) fn debited(&mut self, asset: AssetId, amount: u128) -> u128 {
         let at = match self.debited.iter().position(|line| line.0 == asset) {
             Some(at) => at,
             None => {
@@ -164,10 +173,7 @@ impl Entry {
         };
         let sum = self.debited[at].1.saturating_add(amount);
         self.debited[at].1 = sum;
-        match view.load::<u128>(&schema::limit(&self.address, &asset)) {
-            Some(limit) if sum > limit => Err(Reject::LimitExceeded),
-            _ => Ok(()),
-        }
+        sum
     }
 
     /// Takes away what was held.

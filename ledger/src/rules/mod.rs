@@ -407,7 +407,23 @@ pub fn reserve(
     legs: &[OwnLeg<'_>],
     signatures: Signatures,
 ) -> Result<(), Reject> {
+    reserve_behind(view, ctx, tx, (&[], legs), signatures)
+}
+
+/// As [`reserve`], behind votes on other legs of the same transaction, for which these accounts have reserved already: what
+/// an account lets one transaction take, it lets all of them take together.
+///
+/// # Errors
+/// As [`reserve`].
+pub fn reserve_behind(
+    view: &mut View<'_>,
+    ctx: &RuleContext<'_>,
+    tx: &ParsedTx,
+    (earlier, legs): (&[OwnLeg<'_>], &[OwnLeg<'_>]),
+    signatures: Signatures,
+) -> Result<(), Reject> {
     let mut work = Work::new(view, tx.txid);
+    earlier.iter().for_each(|leg| work.recall(leg));
     vote_all(&mut work, ctx, tx, legs, signatures)?;
     work.store();
     Ok(())

@@ -86,6 +86,14 @@ impl<'v, 'b> Work<'v, 'b> {
         Ok(())
     }
 
+    /// Counts what an earlier vote on this transaction has reserved of an account.
+    pub(super) fn recall(&mut self, leg: &OwnLeg<'_>) {
+        if let Some((asset, amount)) = debit_of(leg) {
+            let at = self.entry(&leg.voter.account);
+            self.accounts[at].debited(asset, amount);
+        }
+    }
+
     /// Whether the leg can be carried out, whatever becomes of everything that is undecided; and
     /// reserves what it needs.
     pub(super) fn vote(&mut self, ctx: &RuleContext<'_>, leg: &OwnLeg<'_>) -> Result<(), Reject> {
@@ -572,6 +580,30 @@ impl<'v, 'b> Work<'v, 'b> {
 /// Supply is made and destroyed in an asset's home ledger alone.
 fn at_home(ctx: &RuleContext<'_>, asset: &AssetId) -> Result<(), Reject> {
     if pair::home_of(asset) == ctx.ledger { Ok(()) } else { Err(Reject::ForeignAsset) }
+}
+
+/// What a leg takes from its account, if it does.
+fn debit_of(leg: &OwnLeg<'_>) -> Option<(AssetId, u128)> {
+    match leg.mv {
+        Move::Pay { asset, amount, .. }
+        | Move::PaySync { asset, amount, .. }
+        | Move::Burn { asset, amount, .. }
+        | Move::Lock { asset, amount, .. }
+        | Move::Transfer { asset, amount, .. } => leg.voter.authorises.then_some((*asset, *amount)),
+        // What is claimed or refunded was taken when it was locked.
+        Move::Claim { .. } | Move::Refund { .. } => None,
+        Move::Mint { .. }
+        | Move::Issue(_)
+        | Move::Rotate { .. }
+        | Move::Write { .. }
+        | Move::Check { .. }
+        | Move::Freeze { .. }
+        | Move::Release { .. }
+        | Move::Return { .. }
+        | Move::Record { .. }
+        | Move::Grant { .. }
+        | Move::Revoke { .. } => None,
+    }
 }
 
 fn item_of(write: &AccountWrite) -> Item {

@@ -57,7 +57,7 @@ pub struct ClusterView {
     pub jobs: Arc<Vec<beacon::Job>>,
     /// The living shards that others were cut or joined into.
     pub born: Arc<Vec<BornShard>>,
-    /// How often the leader of a shard reports its load, milliseconds; `None` while nobody asks for loads.
+    /// How often each member of a shard reports its load, milliseconds; `None` while nobody asks for loads.
     pub load_every_ms: Option<u64>,
     /// The lead of a shard that its leader is to hand over, because of load.
     pub lead: Option<beacon::LeadHint>,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use client::secrets::Keyring;
 use ledger::genesis::VerifyMode;
 use ledger::ids::NodeId;
+use ledger::limits::TRIM_BYTES_PER_S;
 use serde::{Deserialize, Serialize};
 
 /// Largest configuration file that is read.
@@ -119,7 +120,7 @@ fn default_snapshot_every() -> u64 {
 }
 
 fn default_trim_bytes_per_s() -> u64 {
-    16 << 20
+    TRIM_BYTES_PER_S
 }
 
 /// The configuration of one node. Relative paths start from the file's folder.
@@ -157,7 +158,8 @@ pub struct NodeConfig {
     /// Log entries of a group between two snapshots.
     #[serde(default = "default_snapshot_every")]
     pub snapshot_every: u64,
-    /// Bytes a second, at most, whose space a shard gives back that has left them to a sibling.
+    /// Bytes of table files a second, at most, that are rewritten to give back the space of accounts that a shard has left to a
+    /// sibling.
     #[serde(default = "default_trim_bytes_per_s")]
     pub trim_bytes_per_s: u64,
     /// What is logged: a filter such as `info` or `info,openraft=error`.

@@ -2,14 +2,15 @@
 //!
 //! Starts a group when the view names this node for it, stops one that this node has left, and removes
 //! what is left of it on the disk. A replica whose state is missing, or whose log is empty, is held back
-//! here until the others have given it what it needs. What a group does while it runs is
-//! [`super::group`]'s.
+//! here until the others have given it what it needs. A group that could not be opened is tried again in a while, where
+//! that can help. What a group does while it runs is [`super::group`]'s.
 //!
 //! A shard that others were cut or joined into starts with the state that was made of theirs here ([`super::warm`]), as
 //! soon as the view shows it. They go on for as long as others may need them, taking nothing: they lend their log to
 //! members that are behind, and gather the certificate of their last block. They are removed once the job has ended and
 //! this node runs all that came of them.
 
+mod again;
 mod lineage;
 
 use std::collections::btree_map::Entry;
@@ -24,8 +25,10 @@ use ledger::ids::{GroupId, GroupKind, Height, NodeId};
 use parking_lot::Mutex;
 use router::gateway::{ClusterView, Peers};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use self::again::Again;
 use self::lineage::is_late;
 use crate::server::group::{AdmitError, HostContext, Logs, OpenGroup, Seat};
 use crate::server::intake::check_arrivals;
@@ -59,6 +62,8 @@ pub struct Hosting {
     /// Groups whose files are in use here, whether or not they run, and what ends them: each is opened
     /// once.
     opened: Mutex<BTreeMap<GroupId, HostContext>>,
+    /// Those of them that could not be opened, and are tried again.
+    again: Mutex<Again>,
     warm: Warm,
     leads: Leads,
     /// Shards that have ended and are still here: the blocks whose certificates were asked for, and looks at one that may
@@ -69,7 +74,7 @@ pub struct Hosting {
 /// What there is to wait for.
 #[derive(Clone, Copy, Default)]
 struct Waits {
-    /// Something could not be begun or left yet.
+    /// Something could not be opened, begun or left yet.
     leaving: bool,
     /// A job is under way.
     job: bool,
@@ -91,7 +96,8 @@ impl Hosting {
     pub fn new(hosted: Arc<Hosted>, data_dir: PathBuf, peers: Arc<Peers>) -> Self {
         let warm = Warm::new(Arc::clone(&hosted), &data_dir);
         let leads = Leads::new(Arc::clone(&hosted));
-        Self { hosted, data_dir, peers, opened: Mutex::default(), warm, leads, ending: Mutex::default() }
+        let (opened, again, ending) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { hosted, data_dir, peers, opened, again, warm, leads, ending }
     }
 
     fn node(&self) -> NodeId {
@@ -138,7 +144,13 @@ impl Hosting {
 
     /// Starts what is new and stops what was left. Returns what there is to wait for.
     async fn adapt(&self, view: &ClusterView) -> Waits {
+        self.adapt_at(view, Instant::now()).await
+    }
+
+    /// As [`Hosting::adapt`], at this moment of the clock by which what has failed is tried again.
+    async fn adapt_at(&self, view: &ClusterView, now: Instant) -> Waits {
         let wanted = seats_of(view, self.node());
+        self.retry(|group| wanted.contains(&group), now).await;
         let mut waits = Waits { leaving: false, job: self.warm.adapt(view) };
         let mut fresh = Vec::new();
         for group in &wanted {
@@ -170,6 +182,7 @@ impl Hosting {
                 waits.leaving = true;
             }
         }
+        waits.leaving |= !self.again.lock().is_empty();
         waits
     }
 
@@ -206,8 +219,9 @@ impl Hosting {
         }
         let mut open = match self.open(&context, view, group).await {
             Ok(open) => open,
-            Err((code, text)) => return self.hosted.does_not_run(group, code, text),
+            Err((code, text)) => return self.not_opened(group, code, text),
         };
+        self.again.lock().forget(group);
         let starting = Starting { hosted: Arc::clone(&self.hosted), context, group, view: self.peers.view() };
         let tasks = starting.context.tasks.clone();
         let parents = open.newborn_of();
@@ -267,6 +281,7 @@ impl Hosting {
     /// Stops a group and removes it from the disk: its local key first, without which nothing of the rest
     /// can be read, then its state, its snapshots, its log. Says whether it is gone; what could not be removed is tried again.
     async fn leave(&self, group: GroupId) -> bool {
+        self.again.lock().forget(group);
         let opened = self.opened.lock().get(&group).cloned();
         if let Some(context) = opened {
             self.stop(group, &context).await;

@@ -16,6 +16,7 @@ use ledger::ids::{Address, AssetId, Epoch, GroupId, Incarnation, LedgerId, NodeI
 use ledger::{
     AssetDef, AssetSpec, Certificate, Committee, Header, Member, Move, SecretKey, SignedTx, TimeMs, TxId, schema,
 };
+use parking_lot::RwLock;
 use router::gateway::{ClusterView, Peers};
 use storage::{LogEngine, LogIdentity, ResourceLimits, SharedResources, WriteBatch};
 use tempfile::TempDir;
@@ -27,7 +28,9 @@ use crate::core::entry::{Command, ENTRY_VERSION, Entry};
 use crate::core::support::{self, NOW, SHARD, client_of, genesis_named, node_key};
 use crate::server::clock::{Clock, Readings};
 use crate::server::group::{GroupError, GroupHandle, HostContext, Logs, OpenGroup, Seat};
+use crate::server::hosting::Hosting;
 use crate::server::links::{Links, NodeTraffic};
+use crate::server::local::Hosted;
 use crate::server::replica::{Known, StateHandle};
 use crate::server::vault::{LocalSeal, Vault};
 
@@ -100,6 +103,76 @@ pub(crate) fn resources() -> SharedResources {
     SharedResources::new(limits).expect("resources")
 }
 
+/// What the groups of [`NODE`] share, whose files lie in a folder, and nobody to talk to.
+fn context(folder: &Path, genesis: &Arc<Genesis>, verify: VerifyMode) -> (HostContext, Arc<Peers>) {
+    let stop = CancellationToken::new();
+    let (_, view) = watch::channel(Arc::new(ClusterView::of_genesis(genesis)));
+    let peers = Arc::new(Peers::new(Identity::new("", ""), TrustRoots::default(), view));
+    let clock = Clock::start();
+    let (key, mut keyring) = (folder.join("storage.key"), Keyring::empty());
+    let vault = Vault::open(&key, folder, genesis.cluster_id(), NODE, &mut keyring);
+    let vault = vault.expect("a storage key");
+    let readings = Readings { own_ms: clock.wall_offset_ms(), ..Readings::default() };
+    let context = HostContext {
+        genesis: Arc::clone(genesis),
+        node: NODE,
+        key: node_key(NODE.0),
+        verify,
+        timing: Timing { heartbeat_ms: 40, election_min_ms: 100, election_max_ms: 200 },
+        bft: BftTiming::DEFAULT,
+        snapshot_every_entries: 0,
+        trim_bytes_per_s: 16 << 20,
+        resources: resources(),
+        vault: Arc::new(vault),
+        links: Links::new(Arc::clone(&peers), stop.clone()),
+        clock,
+        readings: watch::channel(Some(readings)).1,
+        traffic: NodeTraffic { calls: Arc::default(), peers: Arc::default(), clients: Arc::default() },
+        changed: Arc::default(),
+        stop,
+        tasks: TaskTracker::new(),
+    };
+    (context, peers)
+}
+
+/// [`NODE`] with a log of its own, before it has started any group.
+pub(crate) struct LoneNode {
+    pub(crate) hosted: Arc<Hosted>,
+    pub(crate) folder: TempDir,
+    peers: Arc<Peers>,
+}
+
+impl LoneNode {
+    pub(crate) fn new(genesis: Arc<Genesis>) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let (context, peers) = context(folder.path(), &genesis, VerifyMode::Ingest);
+        let log = open_log(folder.path(), &context.resources, &genesis);
+        let hosted = Hosted {
+            context,
+            groups: RwLock::default(),
+            failed: RwLock::default(),
+            founding: RwLock::default(),
+            warm: RwLock::default(),
+            certificate_until_ms: i64::MAX,
+            log: RwLock::new(Some(log)),
+        };
+        Self { hosted: Arc::new(hosted), folder, peers }
+    }
+
+    /// What starts its groups.
+    pub(crate) fn hosting(&self) -> Hosting {
+        Hosting::new(Arc::clone(&self.hosted), self.folder.path().to_owned(), Arc::clone(&self.peers))
+    }
+
+    /// Ends it, once its groups have ended.
+    pub(crate) async fn end(self) {
+        self.hosted.context.stop.cancel();
+        self.hosted.context.tasks.close();
+        tokio::time::timeout(PATIENCE, self.hosted.context.tasks.wait()).await.expect("all tasks end");
+        drop(self.hosted.log.write().take());
+    }
+}
+
 /// One running replica of [`SHARD`] that is its whole group.
 pub(crate) struct Lone {
     pub(crate) genesis: Arc<Genesis>,
@@ -119,34 +192,8 @@ impl Lone {
     pub(crate) async fn start_in(folder: TempDir, verify: VerifyMode) -> Result<Self, (TempDir, GroupError)> {
         // One genesis, so that a folder may be opened again in the other mode, as node.toml allows.
         let genesis = Arc::new(lone_genesis(VerifyMode::Ingest));
-        let resources = resources();
-        let stop = CancellationToken::new();
-        let (_, view) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
-        let peers = Arc::new(Peers::new(Identity::new("", ""), TrustRoots::default(), view));
-        let clock = Clock::start();
-        let (key, mut keyring) = (folder.path().join("storage.key"), Keyring::empty());
-        let vault = Vault::open(&key, folder.path(), genesis.cluster_id(), NODE, &mut keyring);
-        let vault = vault.expect("a storage key");
-        let readings = Readings { own_ms: clock.wall_offset_ms(), ..Readings::default() };
-        let context = HostContext {
-            genesis: Arc::clone(&genesis),
-            node: NODE,
-            key: node_key(NODE.0),
-            verify,
-            timing: Timing { heartbeat_ms: 40, election_min_ms: 100, election_max_ms: 200 },
-            bft: BftTiming::DEFAULT,
-            snapshot_every_entries: 0,
-            trim_bytes_per_s: 16 << 20,
-            resources: resources.clone(),
-            vault: Arc::new(vault),
-            links: Links::new(peers, stop.clone()),
-            clock,
-            readings: watch::channel(Some(readings)).1,
-            traffic: NodeTraffic { calls: Arc::default(), peers: Arc::default(), clients: Arc::default() },
-            changed: Arc::default(),
-            stop,
-            tasks: TaskTracker::new(),
-        };
+        let (context, _) = context(folder.path(), &genesis, verify);
+        let resources = context.resources.clone();
         let log = open_log(folder.path(), &resources, &genesis);
         let (shard, seal) = (folder.path().join("shard"), LocalSeal::open());
         let logs = Logs::open(&log, SHARD, &seal.cipher()).expect("the group's logs");

@@ -1,8 +1,10 @@
 //! The space of accounts that a shard has left to its sibling, given back.
 //!
 //! A shard that begins with half of another one's state removes the other half at once, and its bytes stay in table files
-//! until these are compacted. That is done here, a part at a time, no faster than the node allows, beside all other
-//! work. Nothing is noted: a part whose space has come back takes none, also after a restart.
+//! until these are compacted. That is done here, a small piece of the keys at a time, beside all other work. What a piece
+//! costs are the table files that it lies in, which are rewritten as a whole: the next piece waits until so many bytes were
+//! due ([`Pace`]). What lies in the same files has its space back by then, and costs nothing. Nothing is noted: a piece
+//! whose space has come back takes none, also after a restart.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,81 +12,133 @@ use std::time::Duration;
 
 use ledger::Layout;
 use ledger::layout::BitPrefix;
+use ledger::limits::{TRIM_PIECE_BYTES, TRIM_PREFIX_MAX};
 use ledger::lineage::Origin;
 use ledger::schema;
 use ledger::view::ReadFault;
 use storage::{KeyRange, StorageError};
+use tokio::time::Instant;
 
 use crate::server::group::GroupHandle;
 use crate::server::warm::under;
 
 /// How long after a shard has begun nothing is compacted yet: it is opened on all nodes just then, and payers wait for it.
 const BEGIN_AFTER: Duration = Duration::from_secs(5);
-/// Bits by which what is outside is divided: its parts are compacted one after the other.
-const PART_BITS: u8 = 5;
 
-/// Gives back what there is, and ends.
-pub async fn trim(handle: Arc<GroupHandle>, bytes_per_s: u64) {
-    let ranges = match parts(&handle) {
-        Ok(ranges) => ranges,
-        Err(fault) => return tracing::warn!(group = %handle.group, %fault, "what is to be trimmed cannot be read"),
-    };
-    let sized = |range: KeyRange| -> Result<Option<(KeyRange, u64)>, StorageError> {
-        let Some(db) = handle.share.state.db() else { return Ok(None) };
-        let bytes = db.disk_bytes(&range)?;
-        Ok((bytes > 0).then_some((range, bytes)))
-    };
-    let sized: Result<Vec<_>, _> = ranges.into_iter().map(sized).filter_map(Result::transpose).collect();
-    let sized = match sized {
-        Ok(sized) => sized,
-        Err(error) => return tracing::warn!(group = %handle.group, %error, "the space of removed accounts stays"),
-    };
-    let trimming = &handle.share.trimming_bytes;
-    trimming.store(sized.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
-    if !sized.is_empty() {
-        tokio::time::sleep(BEGIN_AFTER).await;
+/// When so many bytes may be rewritten that it is no more than a rate, from the beginning on. Nothing is saved up: time in
+/// which nothing was to be done does not count for what comes behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    bytes_per_s: u64,
+    /// When all that was begun so far was due, milliseconds since the beginning.
+    due_ms: u64,
+}
+
+impl Pace {
+    fn new(bytes_per_s: u64) -> Self {
+        Self { bytes_per_s: bytes_per_s.max(1), due_ms: 0 }
     }
-    for (range, bytes) in sized {
-        let Some(db) = handle.share.state.db() else { return };
-        let compacted = tokio::task::spawn_blocking(move || db.compact(&range)).await;
-        if let Ok(Err(error)) = compacted {
-            tracing::warn!(group = %handle.group, %error, "the space of removed accounts stays");
-        }
-        trimming.fetch_sub(bytes, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(bytes.saturating_mul(1_000) / bytes_per_s.max(1))).await;
+
+    /// How long the next piece has to wait.
+    fn pause_ms(&self, now_ms: u64) -> u64 {
+        self.due_ms.saturating_sub(now_ms)
+    }
+
+    /// A piece is begun that rewrites so much.
+    fn begin(&mut self, now_ms: u64, bytes: u64) {
+        let takes_ms = bytes.saturating_mul(1_000).div_ceil(self.bytes_per_s);
+        self.due_ms = self.due_ms.max(now_ms).saturating_add(takes_ms);
     }
 }
 
-/// The keys that are not this shard's, in parts; none where it began otherwise.
-fn parts(handle: &GroupHandle) -> Result<Vec<KeyRange>, ReadFault> {
+/// Gives back what there is, and ends.
+pub async fn trim(handle: Arc<GroupHandle>, bytes_per_s: u64) {
+    let outside = match left_to_others(&handle) {
+        Ok(outside) => outside,
+        Err(fault) => return tracing::warn!(group = %handle.group, %fault, "what is to be trimmed cannot be read"),
+    };
+    let found = match handle.share.state.db() {
+        Some(db) => pieces(&outside, |range| db.disk_bytes(range)),
+        None => return,
+    };
+    let stays = |error: &StorageError| {
+        tracing::warn!(group = %handle.group, %error, "the space of removed accounts stays");
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(error) => return stays(&error),
+    };
+    let trimming = &handle.share.trimming_bytes;
+    trimming.store(found.iter().map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
+    if !found.is_empty() {
+        tokio::time::sleep(BEGIN_AFTER).await;
+    }
+    let (start, mut pace) = (Instant::now(), Pace::new(bytes_per_s));
+    let now_ms = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    for (range, bytes) in found {
+        tokio::time::sleep(Duration::from_millis(pace.pause_ms(now_ms()))).await;
+        let Some(db) = handle.share.state.db() else { return };
+        // The space of a piece may have come back with that of another one, whose files it was in.
+        let costs = db.disk_bytes(&range).and_then(|left| if left > 0 { db.compacted_bytes(&range) } else { Ok(0) });
+        match costs {
+            Ok(0) => {}
+            Ok(costs) => {
+                pace.begin(now_ms(), costs);
+                let compacted = tokio::task::spawn_blocking(move || db.compact(&range)).await;
+                if let Ok(Err(error)) = compacted {
+                    stays(&error);
+                }
+            }
+            Err(error) => stays(&error),
+        }
+        trimming.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The prefixes of which this shard has left the accounts to others; none where it began otherwise.
+fn left_to_others(handle: &GroupHandle) -> Result<Vec<BitPrefix>, ReadFault> {
     let origin: Option<Origin> = handle.share.state.load(&schema::origin())?;
     let layout: Option<Layout> = handle.share.state.load(&schema::layout())?;
     if origin.is_none_or(|origin| origin.parents.len() != 1) {
         return Ok(Vec::new());
     }
     let prefix = layout.and_then(|layout| layout.prefix_ever(handle.group));
-    let outside = prefix.map(outside).unwrap_or_default();
-    let spaces = [schema::STATE, schema::HISTORY];
-    Ok(outside.into_iter().flat_map(|part| spaces.map(|space| under(space, part))).collect())
+    Ok(prefix.map(outside).unwrap_or_default())
 }
 
-/// Everything but what lies under a prefix, in parts.
+/// Everything but what lies under a prefix: the sibling of each prefix on the way to it.
 fn outside(prefix: BitPrefix) -> Vec<BitPrefix> {
-    let (mut own, mut parts) = (prefix, Vec::new());
+    let (mut own, mut siblings) = (prefix, Vec::new());
     while let Some(parent) = own.parent() {
-        let sibling = if parent.child(false) == own { parent.child(true) } else { parent.child(false) };
-        let mut of_sibling = vec![sibling];
-        for _ in 0..PART_BITS.min(64 - sibling.length) {
-            of_sibling = of_sibling.into_iter().flat_map(|part| [part.child(false), part.child(true)]).collect();
-        }
-        parts.extend(of_sibling);
+        siblings.push(if parent.child(false) == own { parent.child(true) } else { parent.child(false) });
         own = parent;
     }
-    parts
+    siblings
+}
+
+/// The keys of accounts under prefixes, halved until a piece takes no more of the disk than it may, by what is measured of
+/// each; with that. Without those that take nothing.
+fn pieces<E>(prefixes: &[BitPrefix], measure: impl Fn(&KeyRange) -> Result<u64, E>) -> Result<Vec<(KeyRange, u64)>, E> {
+    let mut found = Vec::new();
+    for space in [schema::STATE, schema::HISTORY] {
+        // The last one is looked at next.
+        let mut open: Vec<BitPrefix> = prefixes.iter().rev().copied().collect();
+        while let Some(prefix) = open.pop() {
+            let range = under(space, prefix);
+            match measure(&range)? {
+                0 => {}
+                bytes if bytes <= TRIM_PIECE_BYTES || prefix.length >= TRIM_PREFIX_MAX => found.push((range, bytes)),
+                _ => open.extend([prefix.child(true), prefix.child(false)]),
+            }
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
 
     #[test]
@@ -99,5 +153,74 @@ mod tests {
                 assert_eq!(covering, usize::from(!prefix.covers(&partition)), "{prefix}, {first}");
             }
         }
+    }
+
+    #[test]
+    fn pieces_are_small_and_cover_all_that_takes_space_once() {
+        // The right half has a hundred pieces under each first byte, nearly all of it under one of them, and nothing of
+        // history. The left one has nothing.
+        let bytes_at = |first: u8| match first {
+            0..0x80 => 0,
+            0xc1 => 200 * TRIM_PIECE_BYTES,
+            _ => TRIM_PIECE_BYTES / 4,
+        };
+        let measure = |range: &KeyRange| -> Result<u64, Infallible> {
+            let inside = |first: u8| range.contains(&[&[schema::STATE, first], &[0x5a; 31][..]].concat());
+            Ok((0..=u8::MAX).filter(|first| inside(*first)).map(bytes_at).sum())
+        };
+        let Ok(found) = pieces(&[BitPrefix::ALL.child(true)], measure);
+        for first in 0..=u8::MAX {
+            let key = [&[schema::STATE, first], &[0x5a; 31][..]].concat();
+            let covering: Vec<_> = found.iter().filter(|(range, _)| range.contains(&key)).collect();
+            assert_eq!(covering.len(), usize::from(bytes_at(first) > 0), "{first}");
+            // What lies under one key cannot be divided.
+            assert!(covering.iter().all(|(_, bytes)| *bytes <= TRIM_PIECE_BYTES || first == 0xc1), "{first}");
+        }
+        let all: u64 = (0..=u8::MAX).map(bytes_at).sum();
+        assert_eq!(found.iter().map(|(_, bytes)| bytes).sum::<u64>(), all);
+        assert_eq!(pieces(&[BitPrefix::ALL], |_| Ok::<_, Infallible>(0)), Ok(Vec::new()));
+        assert_eq!(pieces(&[BitPrefix::ALL], |_| Err(())), Err(()));
+    }
+
+    /// Pieces of so many bytes, each of which takes so long by itself: when each begins, and when the last one is due.
+    fn begins(bytes_per_s: u64, pieces: &[(u64, u64)]) -> (Vec<u64>, u64) {
+        let (mut pace, mut now_ms, mut begins) = (Pace::new(bytes_per_s), 0, Vec::new());
+        for (bytes, works_ms) in pieces {
+            now_ms += pace.pause_ms(now_ms);
+            begins.push(now_ms);
+            pace.begin(now_ms, *bytes);
+            now_ms += works_ms;
+        }
+        (begins, pace.due_ms)
+    }
+
+    #[test]
+    fn each_piece_waits_until_all_before_it_were_due() {
+        // A disk that is faster than the rate.
+        assert_eq!(begins(1_000, &[(500, 10), (2_000, 10), (1, 10)]), (vec![0, 500, 2_500], 2_501));
+        // One that is slower is not waited for, and what it has missed is not made up for.
+        assert_eq!(begins(1_000, &[(500, 5_000), (500, 10), (500, 10)]), (vec![0, 5_000, 5_500], 6_000));
+        // Parts of a millisecond count as one: never too fast.
+        assert_eq!(begins(3_000, &[(1, 0), (1, 0), (1, 0)]), (vec![0, 1, 2], 3));
+        // Neither nothing nor everything divides by zero or overflows.
+        assert_eq!(begins(0, &[(1, 0), (0, 0)]), (vec![0, 1_000], 1_000));
+        assert_eq!(begins(1, &[(u64::MAX, 0), (u64::MAX, 0)]).0, [0, u64::MAX]);
+    }
+
+    #[test]
+    fn up_to_any_moment_no_more_is_rewritten_than_the_rate_allows_and_one_piece() {
+        let (rate, mut seed) = (16_u64 << 20, 7_u64);
+        let piece = |_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 38, (seed >> 33) % 700)
+        };
+        let pieces: Vec<(u64, u64)> = (0..500).map(piece).collect();
+        let (begins, due_ms) = begins(rate, &pieces);
+        let mut sum = 0_u64;
+        for ((bytes, _), begin) in pieces.iter().zip(&begins) {
+            assert!(u128::from(sum) * 1_000 <= u128::from(rate) * u128::from(*begin), "{sum} bytes by {begin} ms");
+            sum += bytes;
+        }
+        assert!(u128::from(sum) * 1_000 <= u128::from(rate) * u128::from(due_ms));
     }
 }

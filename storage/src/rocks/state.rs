@@ -13,8 +13,8 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BottommostLevelCompaction, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBCompressionType,
-    DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, Options, Range, ReadOptions, Snapshot, SstFileWriter,
-    WriteOptions,
+    DEFAULT_COLUMN_FAMILY_NAME, IngestExternalFileOptions, LiveFile, Options, Range, ReadOptions, Snapshot,
+    SstFileWriter, WriteOptions,
 };
 
 use crate::StorageError;
@@ -416,6 +416,19 @@ impl Kv for StateDb {
         let end = range.end.as_deref().unwrap_or(&BEHIND_ALL);
         let sizes = self.db.get_approximate_sizes(&[Range::new(&range.start, end)]);
         Ok(sizes.into_iter().sum())
+    }
+
+    fn compacted_bytes(&self, range: &KeyRange) -> Result<u64, StorageError> {
+        let files = self.db.live_files().map_err(|error| self.error(&error))?;
+        let touched = |file: &&LiveFile| {
+            let ends_before = file.end_key.as_deref().is_some_and(|last| last < &range.start[..]);
+            let begins_behind = match (&file.start_key, &range.end) {
+                (Some(first), Some(end)) => first[..] >= end[..],
+                (None, _) | (_, None) => false,
+            };
+            !ends_before && !begins_behind
+        };
+        Ok(files.iter().filter(touched).map(|file| file.size as u64).sum())
     }
 
     fn compact(&self, range: &KeyRange) -> Result<(), StorageError> {

@@ -189,6 +189,9 @@ fn a_copy_of_another_groups_state_is_its_own_and_gives_space_back() {
     copy.write(changes).expect("write");
     copy.flush().expect("flush");
     assert!(copy.disk_bytes(&cut).expect("an estimate") > 0, "only the space is still there");
+    let costs = copy.compacted_bytes(&cut).expect("a sum");
+    assert!(costs >= copy.disk_bytes(&cut).expect("an estimate"), "whole files are rewritten: {costs}");
+    assert_eq!(copy.compacted_bytes(&KeyRange::new(vec![64], vec![65])).expect("a sum"), 0, "no file lies there");
     copy.compact(&cut).expect("compacted");
     assert_eq!(copy.disk_bytes(&cut).expect("an estimate"), 0);
     assert!(copy.disk_bytes(&kept).expect("an estimate") > 0);

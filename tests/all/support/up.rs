@@ -75,17 +75,31 @@ impl Up {
     pub async fn kill(&mut self, node: NodeId) {
         match self.nodes.remove(&node).expect("the node runs") {
             Runs::Again(mut process) => process.kill(),
-            Runs::OfUp(pid) => {
-                // It ends with the last node that it has started itself.
-                self.up.assert_runs();
-                kill_process(pid, Signal::KILL).unwrap();
-                eventually("a killed process is gone", async || match test_kill_process(pid) {
-                    Ok(()) => Err("it is still there"),
-                    Err(_) => Ok(()),
-                })
-                .await;
-            }
+            Runs::OfUp(pid) => self.end(pid, Signal::KILL).await,
         }
+    }
+
+    /// SIGTERM, as an operator stops a node, and waits until it is gone: all of its state is on the disk.
+    pub async fn stop(&mut self, node: NodeId) {
+        match self.nodes.remove(&node).expect("the node runs") {
+            Runs::Again(mut process) => {
+                let status = tokio::task::block_in_place(|| process.terminate());
+                assert!(status.success(), "node {node}: {status}");
+            }
+            Runs::OfUp(pid) => self.end(pid, Signal::TERM).await,
+        }
+    }
+
+    /// Ends a process that `up` has started.
+    async fn end(&mut self, pid: Pid, signal: Signal) {
+        // It ends with the last node that it has started itself.
+        self.up.assert_runs();
+        kill_process(pid, signal).unwrap();
+        eventually("a process is gone", async || match test_kill_process(pid) {
+            Ok(()) => Err("it is still there"),
+            Err(_) => Ok(()),
+        })
+        .await;
     }
 
     /// Runs one command of the program beside the cluster, which must succeed, and takes its JSON.

@@ -6,7 +6,7 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
-use super::{Load, SCALE_VERSION, balance, load_key, loads};
+use super::{Load, SCALE_VERSION, balance, heard, load_key, loads};
 use crate::limits::{
     LOAD_EVERY_MS_MAX, LOAD_REPORTS_FRESH, SCALE_COOLDOWN_MS_MAX, SCALE_MARGIN_PERCENT_MAX, SCALE_MARGIN_PERCENT_MIN,
     SCALE_SUSTAINED_MS_MAX, SCALE_SUSTAINED_MS_MIN, SHARDS_MAX,
@@ -86,7 +86,7 @@ impl ScalePolicy {
             && apart(self.merge_tps.into(), self.split_tps.into())
     }
 
-    /// How often the leader of a shard reports its load, milliseconds: twice in the time that a limit has to be passed for.
+    /// How often the members of a shard report its load, milliseconds: twice in the time that a limit has to be passed for.
     #[must_use]
     pub fn report_every_ms(&self) -> u64 {
         (self.sustained_ms / 2).min(LOAD_EVERY_MS_MAX)
@@ -132,7 +132,7 @@ pub fn policy(view: &mut View<'_>) -> ScalePolicy {
     view.load(&policy_key()).unwrap_or(ScalePolicy::DEFAULT)
 }
 
-/// How often leaders are to report the load of their shards, milliseconds; `None` while the policy is off.
+/// How often members are to report the load of their shards, milliseconds; `None` while the policy is off.
 pub(crate) fn load_every_ms(view: &mut View<'_>) -> Option<u64> {
     let policy = policy(view);
     policy.on.then(|| policy.report_every_ms())
@@ -166,6 +166,7 @@ pub fn set(
     for load in loads(view) {
         registry::remove(view, load_key(load.group));
     }
+    heard::forget_all(view);
     balance::begin_anew(view);
     // Nodes are told whether to report, and how often.
     registry::bump_revision(view);

@@ -59,7 +59,7 @@ struct Moves {
     /// Accounts in all of these, as replicas count them now; absent where one is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     accounts: Option<u64>,
-    /// Bytes of all of these, as leaders report them while scaling is on; absent where one is not known.
+    /// Bytes of all of these, as members report them while scaling is on; absent where one is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u64>,
     /// Epochs from the decision until the last one is in force.

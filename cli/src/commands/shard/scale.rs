@@ -79,7 +79,7 @@ struct Shown {
     lead_tps: u32,
     margin_percent: u8,
     lead_cooldown_seconds: u64,
-    /// How often the leader of a shard reports its load, while the mode is not `off`.
+    /// How often each member of a shard reports its load, while the mode is not `off`.
     report_every_seconds: u64,
     loads: Vec<LoadLine>,
     /// The lead that a node is asked to give away at present.

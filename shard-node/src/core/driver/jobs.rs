@@ -48,7 +48,7 @@ impl Desk {
 
     fn misses_report(&self, now: Tick, report: &JobReport) -> bool {
         self.reported.get(&(report.node, report.group)).is_none_or(|(at, said)| {
-            let news = *said != report.said && !matches!(report.said, Said::Load { .. });
+            let news = *said != report.said && !matches!(report.said, Said::Load { .. } | Said::Follows { .. });
             news || now.0 >= at.0 + REPORT_EVERY_MS
         })
     }

@@ -181,3 +181,7 @@ fn lend_certificate(handle: &GroupHandle, height: Height, children: &[Arc<GroupH
     }
     Ok(true)
 }
+
+#[cfg(test)]
+#[path = "lineage_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use beacon::{Job, JobReport, Phase, Said};
 use bytes::Bytes;
+use ledger::Committee;
 use ledger::ids::{GroupId, GroupKind, NodeId, TimeMs};
 use router::gateway::ClusterView;
 use storage::KeyRange;
@@ -68,8 +69,8 @@ impl Reports {
         }
     }
 
-    /// Tells the load of a shard that this node leads, when it is time to: as often as the registry asks for it, each time
-    /// over the time since the one before.
+    /// Tells the load of a shard, as this node's replica of it has it, when it is time to: as often as the registry asks for
+    /// it, each time over the time since the one before. Only of a replica that runs, of a member.
     pub fn load(&mut self, context: &HostContext, view: &ClusterView, handle: &GroupHandle) {
         let group = handle.group;
         if group.kind() != Some(GroupKind::Shard) || view.layout.retired(group) {
@@ -86,13 +87,23 @@ impl Reports {
             return;
         }
         self.loads.insert(group, (now, transactions));
-        if !handle.role().leads {
+        let seated = |committee: &Committee| committee.index_of(context.node).is_some();
+        if handle.stopped().is_some() || !view.committees.get(&group).is_some_and(seated) {
             return;
         }
         let Some(bytes) = handle.share.state.db().and_then(|db| db.disk_bytes(&KeyRange::all()).ok()) else { return };
         let tps = transactions.saturating_sub(before) / now.duration_since(since).as_secs().max(1);
         let accounts = handle.share.stand.lock().accounts;
-        self.say(context, view, group, Said::Load { accounts, bytes, tps: u32::try_from(tps).unwrap_or(u32::MAX) });
+        let said = own_load(handle.role().leads, accounts, bytes, u32::try_from(tps).unwrap_or(u32::MAX));
+        self.say(context, view, group, said);
+    }
+}
+
+/// What a member says that its replica has and does.
+fn own_load(leads: bool, accounts: u64, bytes: u64, tps: u32) -> Said {
+    match leads {
+        true => Said::Load { accounts, bytes, tps },
+        false => Said::Follows { accounts, bytes, tps },
     }
 }
 
@@ -101,7 +112,7 @@ mod tests {
     use beacon::JobKind;
     use ledger::ids::{Epoch, Incarnation, JobId, LayoutVersion, OrgId};
     use ledger::lineage::ChildShard;
-    use ledger::{Committee, Layout, Member, SecretKey};
+    use ledger::{Layout, Member, SecretKey};
 
     use super::*;
 
@@ -156,5 +167,10 @@ mod tests {
         assert_eq!(due(&half, NODE, true, |_| true), [(right, open)]);
         assert_eq!(due(&half, NODE, true, |child| child == left), []);
         assert_eq!(due(&job(Phase::Aligning), NODE, true, |_| true), []);
+    }
+    #[test]
+    fn each_member_says_what_its_replica_has_and_whether_it_leads() {
+        assert_eq!(own_load(true, 1, 2, 3), Said::Load { accounts: 1, bytes: 2, tps: 3 });
+        assert_eq!(own_load(false, 1, 2, 3), Said::Follows { accounts: 1, bytes: 2, tps: 3 });
     }
 }

@@ -1,0 +1,99 @@
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use ledger::genesis::VerifyMode;
+use ledger::hash::Hash32;
+use ledger::ids::{LayoutVersion, TimeMs};
+use ledger::lineage::{BORN_VERSION, BornShard, ParentEnd};
+use ledger::tree::SubtreeRoot;
+
+use super::*;
+use crate::core::elastic::{JOB, LEFT, merge_seal, split_seal};
+use crate::core::support::{PEER, SHARD};
+use crate::server::testing::{LoneNode, lone_genesis};
+
+/// The view of a cluster in which [`LEFT`] is what these shards were cut or joined into.
+fn born_of(node: &LoneNode, parents: &[GroupId]) -> ClusterView {
+    let mut view = ClusterView::of_genesis(&node.hosted.context.genesis);
+    let seal = if parents.len() == 1 { split_seal() } else { merge_seal() };
+    let end = |group: &GroupId| ParentEnd {
+        group: *group,
+        height: Height(9),
+        header_hash: Hash32([9; 32]),
+        time_ms: TimeMs(9),
+        root: SubtreeRoot::EMPTY,
+    };
+    view.born = Arc::new(vec![BornShard {
+        version: BORN_VERSION,
+        group: LEFT,
+        prefix: seal.children[0].prefix,
+        committee: seal.children[0].committee.hash(),
+        job: JOB,
+        layout: LayoutVersion(2),
+        parents: parents.iter().map(end).collect(),
+        roots: vec![SubtreeRoot::EMPTY],
+    }]);
+    view
+}
+
+/// Something in a log, durably.
+fn write(node: &LoneNode, group: GroupId, beside: bool) {
+    let engine = node.hosted.log.read();
+    let engine = engine.as_ref().expect("the log is open");
+    let cipher = LocalSeal::open().cipher();
+    let log = if beside { engine.beside(group.0, cipher) } else { engine.group(group.0, cipher) };
+    let (written, done) = mpsc::channel();
+    let entry = (1, Bytes::from_static(b"an entry"));
+    log.expect("a log").append(vec![entry], Box::new(move |outcome| written.send(outcome).expect("the test waits")));
+    done.recv().expect("it is answered").expect("it is written");
+}
+
+/// What there is on the disk of a node that starts.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    /// The log of a shard.
+    Log(GroupId),
+    /// What a Byzantine member of a shard has signed.
+    Ballots(GroupId),
+    /// The state of the child.
+    State,
+}
+
+#[tokio::test]
+async fn whoever_has_the_logs_of_the_parents_and_nothing_of_the_child_has_missed_its_birth() {
+    use Found::{Ballots, Log, State};
+    let cases: [(&[GroupId], &[Found], bool); 9] = [
+        (&[SHARD], &[Log(SHARD)], true),
+        (&[SHARD], &[Ballots(SHARD)], true),
+        // It has joined later, or has lost everything: nothing says which.
+        (&[SHARD], &[], false),
+        (&[SHARD], &[Log(PEER)], false),
+        // It has promised something there.
+        (&[SHARD], &[Log(SHARD), Log(LEFT)], false),
+        (&[SHARD], &[Log(SHARD), Ballots(LEFT)], false),
+        (&[SHARD], &[Log(SHARD), State], false),
+        // It was a member of one of those that were joined.
+        (&[SHARD, PEER], &[Log(SHARD)], false),
+        (&[SHARD, PEER], &[Log(SHARD), Log(PEER)], true),
+    ];
+    for (parents, found, missed) in cases {
+        let node = LoneNode::new(Arc::new(lone_genesis(VerifyMode::Ingest)));
+        let hosting = node.hosting();
+        for found in found {
+            match found {
+                Log(group) => write(&node, *group, false),
+                Ballots(group) => write(&node, *group, true),
+                State => std::fs::create_dir_all(hosting.folder(LEFT).join("state")).expect("a folder"),
+            }
+        }
+        let view = born_of(&node, parents);
+        assert_eq!(hosting.missed_birth(&view, LEFT), missed, "of {parents:?}, with {found:?}");
+        // No group of the genesis was born, whatever is in whichever log.
+        assert!(!hosting.missed_birth(&view, SHARD), "with {found:?}");
+        // Without a log that can be read nothing is known, and the seat is not taken.
+        let log = node.hosted.log.write().take();
+        assert!(!hosting.missed_birth(&view, LEFT), "with {found:?}");
+        *node.hosted.log.write() = log;
+        node.end().await;
+    }
+}
