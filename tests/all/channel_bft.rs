@@ -261,6 +261,7 @@ async fn a_channel_goes_over_to_raft_and_back_by_its_own_policy_under_payments()
         scene.run_by(engine, &nodes).await;
         load.next(MEANWHILE).await;
     }
+    let committee = all_under(&scene.client, STEEL, Engine::Bft, nodes.len()).await;
     scene.end(load, 3 * MEANWHILE).await;
 
     // Whoever has the genesis alone follows the channel over both changes.
@@ -268,5 +269,6 @@ async fn a_channel_goes_over_to_raft_and_back_by_its_own_policy_under_payments()
     let proved = scene.client.account_of(ledger, account, Consistency::Linearizable, true).await.unwrap();
     let file = proved.proof.unwrap();
     let verified = proof::verify(&file, scene.client.genesis()).unwrap();
-    assert_eq!((verified.group, file.handovers.len()), (STEEL, 2));
+    assert_eq!((verified.group, &file.committee), (STEEL, &committee));
+    assert_eq!((committee.epoch.0, file.handovers.len()), (2, 2), "a committee for each engine, with the same members");
 }
