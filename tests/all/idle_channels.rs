@@ -43,6 +43,12 @@ fn stands(cluster: &TestCluster, groups: &[GroupId]) -> Stands {
     stands
 }
 
+/// A cluster at one moment.
+struct Look {
+    stands: Stands,
+    logs: BTreeMap<NodeId, LogStats>,
+}
+
 fn logs(cluster: &TestCluster) -> BTreeMap<NodeId, LogStats> {
     cluster.node_ids().into_iter().map(|node| (node, cluster.node(node).hosted().log_stats())).collect()
 }
@@ -61,7 +67,11 @@ async fn found(consortium: &Consortium<'_>, engine: Engine, name: &str, hosts: &
 
 /// Waits until every channel, as a member sees it, the beacon and the shards have nothing left to do.
 async fn at_rest(cluster: &TestCluster, consortium: &Consortium<'_>, channels: &BTreeMap<GroupId, OrgId>) {
+    let always = cluster.groups();
+    let all: Vec<GroupId> = always.iter().chain(channels.keys()).copied().collect();
+    let heights = || stands(cluster, &all).into_values().map(|stand| stand.height).collect::<Vec<u64>>();
     eventually("nothing is under way", async || {
+        let before = heights();
         let mut statuses = BTreeMap::new();
         for org in channels.values() {
             if !statuses.contains_key(org) {
@@ -72,25 +82,49 @@ async fn at_rest(cluster: &TestCluster, consortium: &Consortium<'_>, channels: &
         for (channel, org) in channels {
             agreed(&statuses[org], *channel)?;
         }
-        let status = statuses.values().next().ok_or("nobody was asked")?;
-        cluster.groups().into_iter().try_for_each(|group| agreed(status, group).map(drop))
+        for (group, status) in always.iter().flat_map(|group| statuses.values().map(move |status| (*group, status))) {
+            agreed(status, group)?;
+        }
+        // What all of them have said is of one moment.
+        if heights() == before { Ok(()) } else { Err("it has gone on meanwhile".to_owned()) }
     })
     .await;
 }
 
-/// Waits until every replica of these groups has so many entries more than it had.
-async fn longer(cluster: &TestCluster, groups: &[GroupId], than: &Stands, by: u64) {
-    eventually("the Byzantine channels go on", async || {
-        let now = stands(cluster, groups);
-        let short = than.iter().find(|(place, before)| now[*place].log_last < before.log_last + by);
-        match short {
-            None => Ok(()),
-            Some(((node, group), before)) => {
-                Err(format!("{group} on node {node} is not {by} entries behind {before:?}"))
-            }
-        }
+/// Looks twice: between the looks the Byzantine channels have gone on for a while, and nobody has stood for election, since
+/// whoever wins one appends an entry by that. That happens where a machine is too busy.
+async fn window(cluster: &TestCluster, bft: &[GroupId], all: &[GroupId]) -> (Look, Look) {
+    eventually("a window in which nobody stands for election", async || {
+        let stood = stands(cluster, all);
+        let before = Look { stands: stood, logs: logs(cluster) };
+        eventually("the Byzantine channels go on", async || {
+            let now = stands(cluster, bft);
+            let short = now.iter().find(|(place, now)| now.log_last < before.stands[*place].log_last + WINDOW);
+            short.map_or(Ok(()), |((node, group), stand)| Err(format!("{group} on node {node}: {stand:?}")))
+        })
+        .await;
+        // In this order: whatever has been written in between has been appended in between.
+        let written = logs(cluster);
+        let after = Look { stands: stands(cluster, all), logs: written };
+        let terms = |look: &Look| look.stands.values().map(|stand| stand.term).collect::<Vec<u64>>();
+        if terms(&before) == terms(&after) { Ok((before, after)) } else { Err("somebody stood for election") }
     })
-    .await;
+    .await
+}
+
+/// By how many entries the logs of these groups have grown on a node.
+fn grown(before: &Look, after: &Look, node: NodeId, groups: &[GroupId]) -> u64 {
+    let stood = |group: &GroupId| {
+        let place = (node, *group);
+        after.stands.get(&place).map(|stand| stand.log_last - before.stands[&place].log_last)
+    };
+    groups.iter().filter_map(stood).sum()
+}
+
+/// Entries and batches that a node has written.
+fn written(before: &Look, after: &Look, node: NodeId) -> (u64, u64) {
+    let (was, is) = (before.logs[&node], after.logs[&node]);
+    (is.entries - was.entries, is.batches - was.batches)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,73 +134,68 @@ async fn channels_that_nobody_uses_append_nothing_and_sync_nothing_of_their_own(
     for node in cluster.node_ids() {
         assert_eq!(u32::from(cluster.info(node).org.0), node.0, "each organisation has the node of its number");
     }
-    let consortium = Consortium::of(&cluster);
-    let (mut raft, mut bft, mut members) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let (consortium, always) = (Consortium::of(&cluster), cluster.groups());
+    let (mut bft, mut raft, mut members) = (Vec::new(), Vec::new(), BTreeMap::new());
     for number in 0..BFT {
         // Never the last node.
         let hosts = hosts(0, 4);
-        bft.push(found(&consortium, Engine::Bft, &format!("bft-{number}"), &hosts).await);
-        members.insert(bft[bft.len() - 1], hosts[0].0);
-    }
-    for number in 0..RAFT {
-        let hosts = hosts(number, 3);
-        raft.push(found(&consortium, Engine::Raft, &format!("raft-{number}"), &hosts).await);
-        members.insert(raft[raft.len() - 1], hosts[0].0);
+        let channel = found(&consortium, Engine::Bft, &format!("bft-{number}"), &hosts).await;
+        members.insert(channel, hosts[0].0);
+        bft.push(channel);
     }
     at_rest(&cluster, &consortium, &members).await;
+    let few = window(&cluster, &bft, &[&always[..], &bft[..]].concat()).await;
 
-    let always = cluster.groups();
-    let (before, after) = eventually("a window in which nobody stands for election", async || {
-        let before = (stands(&cluster, &raft), stands(&cluster, &bft), stands(&cluster, &always), logs(&cluster));
-        longer(&cluster, &bft, &before.1, WINDOW).await;
-        let counted = logs(&cluster);
-        let after = (stands(&cluster, &raft), stands(&cluster, &bft), stands(&cluster, &always), counted);
-        let terms = |stands: &Stands| stands.values().map(|stand| stand.term).collect::<Vec<_>>();
-        // Whoever wins one appends an entry by that, as it does on a machine that is too busy.
-        let same = terms(&before.0) == terms(&after.0) && terms(&before.2) == terms(&after.2);
-        if same { Ok((before, after)) } else { Err("somebody stood for election") }
-    })
-    .await;
-    assert_eq!((before.0.len(), before.1.len()), (3 * usize::from(RAFT), 4 * usize::from(BFT)));
-    assert_eq!(before.0, after.0, "the channels that Raft orders have appended nothing");
-    for (place, stand) in &after.1 {
+    for number in 0..RAFT {
+        let hosts = hosts(number, 3);
+        let channel = found(&consortium, Engine::Raft, &format!("raft-{number}"), &hosts).await;
+        members.insert(channel, hosts[0].0);
+        raft.push(channel);
+    }
+    at_rest(&cluster, &consortium, &members).await;
+    let (before, after) = window(&cluster, &bft, &[&always[..], &bft[..], &raft[..]].concat()).await;
+
+    let of = |groups: &[GroupId]| -> Stands {
+        let stands = after.stands.iter().filter(|((_, group), _)| groups.contains(group));
+        stands.map(|(place, stand)| (*place, *stand)).collect()
+    };
+    assert_eq!((of(&raft).len(), of(&bft).len()), (3 * usize::from(RAFT), 4 * usize::from(BFT)));
+    for (place, stand) in of(&raft) {
+        assert_eq!(stand, before.stands[&place], "{place:?} has appended something");
+    }
+    for (place, stand) in of(&bft) {
         // What a leader without work proposes makes no block, so no certificate, no mail and no checkpoint either.
-        assert_eq!(stand.height, before.1[place].height, "{place:?}");
+        assert_eq!(stand.height, before.stands[&place].height, "{place:?}");
     }
 
-    for (node, log) in &after.3 {
+    for (node, log) in &after.logs {
         // One may be under way.
         assert!(log.fsyncs.abs_diff(log.batches) <= 1, "node {node} syncs something else than batches: {log:?}");
         let mut found = BTreeSet::new();
         with_wal(&cluster.dir.node_dir(*node), &mut found);
         assert_eq!(found.len(), 1, "node {node} has one log: {found:?}");
-        let of_channel = |group: &GroupId| found.iter().any(|folder| folder.starts_with(cluster.data(*node, *group)));
-        assert!(!raft.iter().chain(&bft).chain(&always).any(of_channel), "{found:?}");
+        for (_, group) in after.stands.keys() {
+            assert!(!found.iter().any(|folder| folder.starts_with(cluster.data(*node, *group))), "{found:?}");
+        }
     }
 
-    // Where no Byzantine channel runs, six channels cost not a single entry or batch: what is written is what the beacon and
-    // the shard have appended, such as checkpoints, and each of these entries takes one batch, and one more when it goes.
-    let hosted = raft.iter().filter(|channel| after.0.contains_key(&(APART, **channel))).count();
-    assert_eq!(hosted, 6);
-    assert!(bft.iter().all(|channel| !after.1.contains_key(&(APART, *channel))));
-    let grown: u64 = after
-        .2
-        .iter()
-        .filter(|((node, _), _)| *node == APART)
-        .map(|(place, stand)| stand.log_last - before.2[place].log_last)
-        .sum();
-    let (was, is) = (before.3[&APART], after.3[&APART]);
-    assert!(is.entries - was.entries <= grown, "{was:?}, {is:?}, and {grown} entries of the beacon and the shard");
-    assert!(is.batches - was.batches <= 2 * grown, "{was:?}, {is:?}, and {grown} entries of the beacon and the shard");
-    // The others have the same signs of life to write, however many other channels there are.
-    for node in cluster.node_ids().into_iter().filter(|node| *node != APART) {
-        let values: u64 = after
-            .1
-            .iter()
-            .filter(|((of, _), _)| *of == node)
-            .map(|(place, stand)| stand.log_last - before.1[place].log_last)
-            .sum();
-        let entries = after.3[&node].entries - before.3[&node].entries;
-        assert!(values >= u64::from(BFT) * WINDOW && entries >= values, "node {node}: {values} of {entries}");
+    // Where no Byzantine channel runs, six channels cost not one entry or batch: what is written is what the beacon and the
+    // shard have appended, such as checkpoints. Each of these entries may take a batch when it comes and one when it goes.
+    let hosted = |groups: &[GroupId]| of(groups).keys().filter(|(node, _)| *node == APART).count();
+    assert_eq!((hosted(&raft), hosted(&bft)), (6, 0));
+    let others = grown(&before, &after, APART, &always);
+    let (entries, batches) = written(&before, &after, APART);
+    assert!(
+        entries <= others && batches <= 2 * others,
+        "{entries} in {batches} for {others} of the beacon and the shard"
+    );
+    // And the others write for a sign of life what they have written before there were those channels.
+    for node in (1..APART.0).map(NodeId) {
+        let values = [grown(&few.0, &few.1, node, &bft), grown(&before, &after, node, &bft)];
+        let [(entries, batches), now] = [written(&few.0, &few.1, node), written(&before, &after, node)];
+        let said = format!("node {node}: {entries} in {batches} for {}, then {now:?} for {}", values[0], values[1]);
+        // Three times as much is room for rounds that a busy machine fails.
+        assert!(entries > 0 && now.0 * values[0] <= 3 * entries * values[1], "{said}");
+        assert!(batches > 0 && now.1 * values[0] <= 3 * batches * values[1], "{said}");
     }
 }
