@@ -69,15 +69,14 @@ async fn found(consortium: &Consortium<'_>, engine: Engine, name: &str, hosts: &
 async fn at_rest(cluster: &TestCluster, consortium: &Consortium<'_>, channels: &BTreeMap<GroupId, OrgId>) {
     let always = cluster.groups();
     let all: Vec<GroupId> = always.iter().chain(channels.keys()).copied().collect();
+    let orgs: BTreeSet<OrgId> = channels.values().copied().collect();
     let heights = || stands(cluster, &all).into_values().map(|stand| stand.height).collect::<Vec<u64>>();
     eventually("nothing is under way", async || {
         let before = heights();
         let mut statuses = BTreeMap::new();
-        for org in channels.values() {
-            if !statuses.contains_key(org) {
-                let status = consortium.client(*org).status().await.map_err(|error| error.to_string())?;
-                statuses.insert(*org, status);
-            }
+        for org in &orgs {
+            let status = consortium.client(*org).status().await.map_err(|error| error.to_string())?;
+            statuses.insert(*org, status);
         }
         for (channel, org) in channels {
             agreed(&statuses[org], *channel)?;
