@@ -25,6 +25,7 @@ type Stands = BTreeMap<(NodeId, GroupId), Stand>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stand {
+    leads: bool,
     term: u64,
     log_last: u64,
     height: u64,
@@ -37,7 +38,8 @@ fn stands(cluster: &TestCluster, groups: &[GroupId]) -> Stands {
             let Some(replica) = cluster.node(node).hosted().group(group.0) else { continue };
             let (role, height) = (replica.role(), replica.share.stand.lock().applied.height.0);
             assert_eq!(role.stopped, None, "{group} on node {node}");
-            stands.insert((node, *group), Stand { term: role.term, log_last: role.last_log_index, height });
+            let stand = Stand { leads: role.leads, term: role.term, log_last: role.last_log_index, height };
+            stands.insert((node, *group), stand);
         }
     }
     stands
@@ -90,11 +92,29 @@ async fn at_rest(cluster: &TestCluster, consortium: &Consortium<'_>, channels: &
     .await;
 }
 
+/// Whether each of these groups, which Raft orders, is led, and all of it has what whoever leads has: nobody stands for
+/// election, and nothing of an earlier one is still to come.
+fn led(stands: &Stands, groups: &[GroupId]) -> Result<(), String> {
+    for group in groups {
+        let all: Vec<Stand> = stands.iter().filter(|((_, of), _)| of == group).map(|(_, stand)| *stand).collect();
+        let places: BTreeSet<(u64, u64)> = all.iter().map(|stand| (stand.term, stand.log_last)).collect();
+        if places.len() != 1 || !all.iter().any(|stand| stand.leads) {
+            return Err(format!("{group}: {all:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// Looks twice: between the looks the Byzantine channels have gone on for a while, and nobody has stood for election, since
 /// whoever wins one appends an entry by that. That happens where a machine is too busy.
 async fn window(cluster: &TestCluster, bft: &[GroupId], all: &[GroupId]) -> (Look, Look) {
+    let raft: Vec<GroupId> = all.iter().copied().filter(|group| !bft.contains(group)).collect();
     eventually("a window in which nobody stands for election", async || {
-        let stood = stands(cluster, all);
+        let stood = eventually("all that Raft orders is led", async || {
+            let now = stands(cluster, all);
+            led(&now, &raft).map(|()| now)
+        })
+        .await;
         let before = Look { stands: stood, logs: logs(cluster) };
         eventually("the Byzantine channels go on", async || {
             let now = stands(cluster, bft);
