@@ -3,11 +3,13 @@
 
 use std::process::{Command, Stdio};
 
+use channel::Change;
 use client::{Client, Consistency, Wait};
 use ledger::genesis::VerifyMode;
 use ledger::{Address, Engine, GroupId, LedgerId, Move, NodeId, OrgId};
 use serde_json::{Value, json};
 
+use crate::bft_switch::all_under;
 use crate::support::audit::{audit, audit_chains, end_and_reconcile};
 use crate::support::bank::{Bank, Wallet, wallet, wallets_in_each_shard};
 use crate::support::cluster::{TestCluster, Wanted, agreed, leader_of};
@@ -192,4 +194,30 @@ async fn a_channel_of_four_organisations_goes_on_without_any_one_of_them() {
         }
     })
     .await;
+}
+
+/// Whoever leads has never heard the node that is gone, since it has come back itself meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_shuts_out_an_organisation_whose_node_is_gone_for_good() {
+    let wanted = Wanted { nodes: 5, orgs: Some(5), shards: 1, ..Wanted::default() };
+    let mut cluster = TestCluster::start(wanted).await;
+    let bank = Bank::open(&cluster.client()).await;
+    let seats: Vec<(OrgId, [NodeId; 1])> = cluster.genesis.nodes.iter().map(|node| (node.org, [node.id])).collect();
+    let hosts: Vec<(OrgId, &[NodeId])> = seats.iter().map(|(org, nodes)| (*org, nodes.as_slice())).collect();
+    let orgs: Vec<OrgId> = hosts.iter().map(|(org, _)| *org).collect();
+    let channel = Consortium::of(&cluster).found_by(Engine::Bft, "steel", &hosts).await;
+    all_under(&cluster.client(), channel, Engine::Bft, 5).await;
+
+    let (gone, [lost]) = seats[4];
+    cluster.stop_all().await;
+    for (_, [node]) in &seats[..4] {
+        cluster.start_node(*node).await;
+    }
+    let consortium = Consortium::of(&cluster);
+    let member = consortium.client(orgs[0]);
+    eventually("the four others go on", async || member.governance(channel).await).await;
+    consortium.decide(channel, Change::Remove { org: gone }, &orgs[..3]).await;
+    let committee = all_under(&member, channel, Engine::Bft, 4).await;
+    assert_eq!(committee.index_of(lost), None);
+    consortium.permit(channel, bank.asset, &orgs[1..4]).await;
 }

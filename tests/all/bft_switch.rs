@@ -61,7 +61,7 @@ async fn replicas(client: &Client, group: GroupId, engine: Engine) -> Result<Vec
 }
 
 /// The nodes with a seat, ascending.
-fn seats(committee: &Committee) -> Vec<NodeId> {
+pub fn seats(committee: &Committee) -> Vec<NodeId> {
     committee.members.iter().map(|member| member.node).collect()
 }
 
@@ -77,7 +77,7 @@ async fn first_under(client: &Client, group: GroupId, engine: Engine) -> NodeId 
 
 /// Waits until the committee in force has so many members under this engine, all of them run it, and nobody else has a
 /// replica of the group any more. Returns the committee.
-async fn all_under(client: &Client, group: GroupId, engine: Engine, members: usize) -> Committee {
+pub async fn all_under(client: &Client, group: GroupId, engine: Engine, members: usize) -> Committee {
     eventually("the members, and they alone, run the engine", async || {
         let cluster = client.cluster().await.map_err(|error| error.to_string())?;
         let known = cluster.committees.iter().map(|bytes| borsh::from_slice::<Committee>(bytes).unwrap());

@@ -1,5 +1,5 @@
 //! Whole clusters, from outside: real sockets on loopback, mutual TLS, RocksDB with fsync, and, in
-//! [`processes`], [`nodes`], [`epochs`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`elastic`], [`elastic_bft`], [`elastic_history`], [`elastic_faults`], [`elastic_refusals`], [`elastic_sealing`], [`node_kills`], [`divergence`], [`autoscale`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`] and [`bank`], the real
+//! [`processes`], [`nodes`], [`epochs`], [`beacon_seats`], [`bft`], [`bft_members`], [`bft_switch`], [`elastic`], [`elastic_bft`], [`elastic_history`], [`elastic_faults`], [`elastic_refusals`], [`elastic_sealing`], [`node_kills`], [`divergence`], [`autoscale`], [`failover`], [`routers`], [`full_disk`], [`cuts`], [`wires`], [`bft_seven`], [`channel_bft`] and [`bank`], the real
 //! program and `kill -9`.
 //!
 //! [`support`] starts clusters, makes payments and waits for events; [`history`] judges what clients
@@ -18,7 +18,9 @@ mod benchmarks;
 mod bft;
 mod bft_liar;
 mod bft_members;
+mod bft_seven;
 mod bft_switch;
+mod channel_bft;
 mod channel_life;
 mod channel_quorum;
 mod channel_swaps;
@@ -43,6 +45,7 @@ mod front_door;
 mod full_disk;
 mod history;
 mod holdings;
+mod idle_channels;
 mod isolation;
 mod keys;
 mod link_answers;

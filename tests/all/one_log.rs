@@ -33,7 +33,7 @@ async fn log_ends(cluster: &TestCluster, groups: &BTreeSet<GroupId>) -> BTreeMap
 }
 
 /// Below a folder, the databases with something in their write-ahead log.
-fn with_wal(folder: &Path, found: &mut BTreeSet<PathBuf>) {
+pub fn with_wal(folder: &Path, found: &mut BTreeSet<PathBuf>) {
     // One that has just been removed has nothing any more.
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -149,7 +149,7 @@ pub async fn end_and_reconcile(load: Load, bank: &Bank) -> (u64, Fates) {
     let mut fates = load.end().await;
     let mut expected = fates.before.clone();
     let mut committed = 0;
-    for (txid, found) in receipts_of(&bank.client, &fates).await {
+    for (txid, found) in receipts_of(bank, &fates).await {
         if let Some(acknowledged) = fates.receipts.get(&txid) {
             assert_eq!(found.as_ref(), Some(acknowledged), "an acknowledged payment was lost or changed");
         }
@@ -178,9 +178,10 @@ pub async fn end_and_reconcile(load: Load, bank: &Bank) -> (u64, Fates) {
 }
 
 /// What the cluster says of every payment of a load.
-async fn receipts_of(client: &Client, fates: &Fates) -> Vec<(TxId, Option<Receipt>)> {
+async fn receipts_of(bank: &Bank, fates: &Fates) -> Vec<(TxId, Option<Receipt>)> {
+    let client = &bank.client;
     let asked = fates.sent.keys().map(|txid| {
-        let group = fates.receipts.get(txid).map(|receipt| receipt.group);
+        let group = fates.receipts.get(txid).map(|receipt| receipt.group).or(bank.channel());
         async move {
             let found =
                 eventually("a transaction's fate", async || client.transaction(*txid, group, false).await).await;

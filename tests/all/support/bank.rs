@@ -9,6 +9,8 @@ use ledger::{
     TimeMs, TxBody,
 };
 
+use super::eventually;
+
 /// An account with its key.
 #[derive(Clone, Debug)]
 pub struct Wallet {
@@ -47,6 +49,11 @@ pub fn now_ms() -> u64 {
 
 /// A body of these moves on the main ledger, distinct by its number.
 pub fn body(cluster: ClusterId, number: u64, moves: impl IntoIterator<Item = Move>) -> TxBody {
+    body_on(LedgerId::MAIN, cluster, number, moves)
+}
+
+/// As [`body`], on any ledger.
+pub fn body_on(ledger: LedgerId, cluster: ClusterId, number: u64, moves: impl IntoIterator<Item = Move>) -> TxBody {
     let mut salt = [0; 16];
     salt[..8].copy_from_slice(&number.to_be_bytes());
     TxBody {
@@ -54,7 +61,7 @@ pub fn body(cluster: ClusterId, number: u64, moves: impl IntoIterator<Item = Mov
         cluster,
         valid_until_ms: TimeMs(now_ms() + 600_000),
         salt,
-        slots: moves.into_iter().map(|mv| Slot::Clear { ledger: LedgerId::MAIN, mv }).collect(),
+        slots: moves.into_iter().map(|mv| Slot::Clear { ledger, mv }).collect(),
         memo: Vec::new(),
     }
 }
@@ -65,6 +72,8 @@ pub struct Bank {
     pub client: Client,
     pub issuer: Wallet,
     pub asset: AssetId,
+    /// Where customers have what they have: the main ledger, or a channel.
+    pub ledger: LedgerId,
 }
 
 impl Bank {
@@ -75,7 +84,35 @@ impl Bank {
         let asset = spec.id();
         let moves = vec![(LedgerId::BEACON, Move::Issue(spec))];
         client.execute(moves, b"", &[&issuer.key], Wait::Applied).await.unwrap();
-        Self { client: client.clone(), issuer, asset }
+        Self { client: client.clone(), issuer, asset, ledger: LedgerId::MAIN }
+    }
+
+    /// The channel in which customers have what they have.
+    pub fn channel(&self) -> Option<GroupId> {
+        (self.ledger != LedgerId::MAIN).then_some(GroupId(self.ledger.0))
+    }
+
+    /// The group in which an account pays.
+    pub fn home(&self, account: &Address) -> GroupId {
+        self.channel().unwrap_or_else(|| self.client.genesis().layout.locate(account))
+    }
+
+    /// Has customers take this much each into a channel, in which the asset is permitted, and waits until it is there. The
+    /// bank of that channel.
+    pub async fn cross_to(&self, channel: GroupId, wallets: &[Wallet], amount: u128) -> Self {
+        let (ledger, asset) = (LedgerId::of_channel(channel), self.asset);
+        for wallet in wallets {
+            let cross = Move::Transfer { from: wallet.address, to: wallet.address, asset, amount, ledger };
+            self.execute(vec![cross], &[&wallet.key]).await.unwrap();
+        }
+        let inside = Self { ledger, ..self.clone() };
+        let addresses: Vec<Address> = wallets.iter().map(|wallet| wallet.address).collect();
+        eventually("the money is in the channel", async || {
+            let found = inside.balances(&addresses).await;
+            if found.iter().all(|has| *has == amount) { Ok(()) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+        inside
     }
 
     /// The move that creates supply for an account.
@@ -99,7 +136,7 @@ impl Bank {
 
     /// Signs these moves with these keys and waits until all credits are there.
     pub async fn execute(&self, moves: Vec<Move>, keys: &[&SecretKey]) -> Result<Settled, client::ClientError> {
-        let moves = moves.into_iter().map(|mv| (LedgerId::MAIN, mv)).collect();
+        let moves = moves.into_iter().map(|mv| (self.ledger, mv)).collect();
         self.client.execute(moves, b"", keys, Wait::Applied).await
     }
 
@@ -110,7 +147,15 @@ impl Bank {
 
     /// What these accounts have.
     pub async fn balances(&self, addresses: &[Address]) -> Vec<u128> {
-        let records = self.client.accounts(addresses, Consistency::Linearizable).await.unwrap();
+        let records = match self.channel() {
+            None => self.client.accounts(addresses, Consistency::Linearizable).await.unwrap(),
+            Some(_) => {
+                let one =
+                    |address: &Address| self.client.account_of(self.ledger, *address, Consistency::Linearizable, false);
+                let answers = futures::future::join_all(addresses.iter().map(one)).await;
+                answers.into_iter().map(|answer| answer.unwrap().value).collect()
+            }
+        };
         let of = |record: &ledger::AccountRecord| {
             let line = record.balances.iter().find(|line| line.0 == self.asset);
             line.map_or(0, |line| line.1.posted)

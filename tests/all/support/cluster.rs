@@ -83,6 +83,16 @@ pub fn base_port(nodes: u32) -> u16 {
     panic!("no free ports in {PORTS:?}");
 }
 
+/// Has all nodes of a cluster, which do not run yet, make a snapshot of each group after so many entries of its log.
+pub fn snapshot_every(dir: &ClusterDir, genesis: &Genesis, entries: u64) {
+    for (_, file) in dir.node_configs(genesis) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let changed = text.replace("snapshot_every = 20000", &format!("snapshot_every = {entries}"));
+        assert_ne!(text, changed, "the default in node.toml is another one");
+        std::fs::write(&file, changed).unwrap();
+    }
+}
+
 impl TestCluster {
     /// Makes a cluster and starts every node. Returns when every group has a leader.
     pub async fn start(wanted: Wanted) -> Self {
@@ -112,12 +122,7 @@ impl TestCluster {
         write_cluster(&dir, &lock, &made).unwrap();
         let genesis = made.genesis;
         if let Some(entries) = wanted.snapshot_every {
-            for (_, file) in dir.node_configs(&genesis) {
-                let text = std::fs::read_to_string(&file).unwrap();
-                let changed = text.replace("snapshot_every = 20000", &format!("snapshot_every = {entries}"));
-                assert_ne!(text, changed, "the default in node.toml is another one");
-                std::fs::write(&file, changed).unwrap();
-            }
+            snapshot_every(&dir, &genesis, entries);
         }
         let resources = SharedResources::new(ResourceLimits::default()).unwrap();
         Self { dir, genesis, resources, running: BTreeMap::new(), elsewhere: Vec::new(), _folder: folder }

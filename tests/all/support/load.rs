@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::bank::{Bank, Wallet, body};
+use super::bank::{Bank, Wallet, body_on};
 use super::{DEADLINE, in_time};
 
 /// A payment of 1.
@@ -60,8 +60,7 @@ impl Load {
         let accounts: BTreeSet<Address> = payers.iter().chain(payees).map(|wallet| wallet.address).collect();
         let accounts: Vec<Address> = accounts.into_iter().collect();
         let before = accounts.iter().copied().zip(bank.balances(&accounts).await).collect();
-        let layout = &bank.client.genesis().layout;
-        let groups = payers.iter().map(|payer| layout.locate(&payer.address)).collect();
+        let groups = payers.iter().map(|payer| bank.home(&payer.address)).collect();
 
         let options = SubmitOptions { in_flight_max: in_flight, notify_applied: false, give_up_after: DEADLINE };
         let (sender, mut events) = bank.client.submit_stream(options).split();
@@ -78,7 +77,7 @@ impl Load {
                 }
                 let from = &payers[number % payers.len()];
                 let to = &payees[(number / payers.len()) % payees.len()];
-                let body = body(cluster, number as u64, [bank.pay(from, to.address, 1)]);
+                let body = body_on(bank.ledger, cluster, number as u64, [bank.pay(from, to.address, 1)]);
                 let tx = SignedTx::sign(&body, &[&from.key]);
                 let txid = tx.txid(&cluster);
                 sent.insert(txid, Payment { from: from.address, to: to.address });

@@ -7,9 +7,10 @@ use std::process::Command;
 use client::{Client, Profile};
 use ledger::{GroupId, NodeId};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use seamark_cli::setup::ClusterDir;
 use serde_json::Value;
 
-use super::cluster::{base_port, settled, whole};
+use super::cluster::{base_port, settled, snapshot_every, whole};
 use super::eventually;
 use super::program::{Process, node_command, program};
 
@@ -38,15 +39,36 @@ impl Up {
 
     /// As [`Up::start`], with further options of `up`.
     pub async fn start_with(nodes: u32, shards: u32, options: &[&str]) -> Self {
+        Self::begin(nodes, shards, options, None).await
+    }
+
+    /// As [`Up::start_with`], with a snapshot of each group after so many entries of its log.
+    pub async fn start_with_snapshots(nodes: u32, shards: u32, options: &[&str], every: u64) -> Self {
+        Self::begin(nodes, shards, options, Some(every)).await
+    }
+
+    async fn begin(nodes: u32, shards: u32, options: &[&str], snapshots: Option<u64>) -> Self {
         let folder = tempfile::Builder::new().prefix("seamark-test-").tempdir().unwrap();
         let dir = folder.path().join("cluster");
-        let mut command = Command::new(program());
-        command
-            .args(["up", "--processes", "--json", "--nodes", &nodes.to_string(), "--shards", &shards.to_string()])
-            .args(options)
-            .args(["--base-port", &base_port(nodes).to_string(), "--dir"])
-            .arg(&dir);
-        let mut up = Process::start(command, &folder.path().join("up.log"));
+        let base = base_port(nodes).to_string();
+        let command_of = |what: &[&str]| {
+            let mut command = Command::new(program());
+            command
+                .args(what)
+                .args(["--json", "--nodes", &nodes.to_string(), "--shards", &shards.to_string()])
+                .args(options)
+                .args(["--base-port", &base, "--dir"])
+                .arg(&dir);
+            command
+        };
+        if let Some(entries) = snapshots {
+            // `up` goes on with what it finds there.
+            let made = command_of(&["init"]).output().unwrap();
+            assert!(made.status.success(), "{made:?}");
+            let made = ClusterDir::at(&dir);
+            snapshot_every(&made, &made.genesis().unwrap(), entries);
+        }
+        let mut up = Process::start(command_of(&["up", "--processes"]), &folder.path().join("up.log"));
         up.says("\"groups\"").await;
         let said = up.said();
         let ready = said.lines().find(|line| line.contains("\"groups\"")).unwrap();
