@@ -118,6 +118,8 @@ sabotages! {
     QuorumOffByOne;
     /// A member of a Byzantine group that is behind takes the proof of another entry for a proof of this one.
     ForeignCertificate;
+    /// A member of a Byzantine group that is behind takes the proof of another round for a proof of this one.
+    ForeignRound;
     /// A member of a Byzantine group votes for a batch of whatever time.
     TimeUnchecked;
     /// A member of a Byzantine group that comes back executes the last entry of its log once more.
@@ -181,6 +183,7 @@ impl Sabotage {
             Self::VoteBeforePersist
                 | Self::QuorumOffByOne
                 | Self::ForeignCertificate
+                | Self::ForeignRound
                 | Self::TimeUnchecked
                 | Self::RunAgain
                 | Self::EvidenceDropped

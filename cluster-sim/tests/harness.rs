@@ -15,7 +15,11 @@ const SEEDS: u64 = 200;
 fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
     let usual = SimConfig { sabotage: Some(sabotage), ..SimConfig::default() };
     // Whoever does not look needs somebody to overlook.
-    let lie = (sabotage == Sabotage::JudgeSkipsSignatures).then_some(Lie::BadProposer);
+    let lie = match sabotage {
+        Sabotage::JudgeSkipsSignatures => Some(Lie::BadProposer),
+        Sabotage::ForeignRound => Some(Lie::Forger),
+        _ => None,
+    };
     let config = if sabotage.byzantine() {
         SimConfig { consensus: Some(Engine::Bft), shards: Some(2), lie, ..usual }
     } else if sabotage.switching() {

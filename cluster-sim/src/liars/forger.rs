@@ -25,7 +25,7 @@ impl Liar {
         let (index, round) = (scene.chain.index + 1, scene.round);
         self.lies += 1;
         match self.draw(4) {
-            0 => self.forge_decided(scene, to, said),
+            0 => self.forge_decided(scene, to, None, said),
             1 => {
                 // A vote of everybody, none of which is theirs.
                 let kind = [BallotKind::Prevote, BallotKind::Precommit][self.draw(2) as usize];
@@ -59,8 +59,15 @@ impl Liar {
         nodes.map(|node| if node == scene.node { own } else { theirs(node) }).collect()
     }
 
-    /// A value as if it were decided, with the proof of the last one that was; or with the own signature alone.
-    pub(super) fn forge_decided(&mut self, scene: &Scene<'_>, to: NodeId, said: &mut Vec<(NodeId, Wire)>) {
+    /// A value as if it were decided, with the proof of the last one that was; or with the own signature alone. Behind it, of
+    /// what was asked for, the right value with its proof, as if that were of another round.
+    pub(super) fn forge_decided(
+        &mut self,
+        scene: &Scene<'_>,
+        to: NodeId,
+        asked: Option<Decided>,
+        said: &mut Vec<(NodeId, Wire)>,
+    ) {
         self.lies += 1;
         let round = 0;
         let batch = Entry { version: ENTRY_VERSION, stamp_ms: scene.time, commands: Vec::new() }.encode();
@@ -84,8 +91,9 @@ impl Liar {
             }
         };
         let reached = value.index + 1;
-        let values = Some(vec![Decided { value, round, signatures }]);
-        said.push((to, scene.bft(BftWire::Answer { reached, votes: true, values })));
+        let mut values = vec![Decided { value, round, signatures }];
+        values.extend(asked.map(|right| Decided { round: right.round + 1, ..right }));
+        said.push((to, scene.bft(BftWire::Answer { reached, votes: true, values: Some(values) })));
     }
 
     /// A certificate of a block that is none: signed by this node, and by nobody else in the names of all.

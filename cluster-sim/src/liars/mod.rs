@@ -303,7 +303,10 @@ impl Liar {
         let lie = self.lie;
         match lie {
             Lie::Silent => self.lies += 1,
-            Lie::Forger if self.draw(2) == 0 => self.forge_decided(scene, to, said),
+            Lie::Forger if self.draw(2) == 0 => {
+                let asked = if let BftWire::Answer { values, .. } = answer { values } else { None };
+                self.forge_decided(scene, to, asked.into_iter().flatten().next(), said);
+            }
             _ => said.push((to, scene.bft(answer))),
         }
     }
