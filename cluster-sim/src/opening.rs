@@ -58,6 +58,12 @@ impl Node {
             self.open_children(now_ms, &view, &seal, out);
         }
         self.open_vacant(now_ms, &view, out);
+        // Where seats move, all that the registry names are looked after together.
+        if !self.moves.shards {
+            for committee in view.born.iter().filter_map(|born| view.committee(born.group)) {
+                self.seek_state(committee, out);
+            }
+        }
         for job in view.jobs.iter().filter(|job| job.phase == Phase::Committed) {
             for child in &job.children {
                 let told = job.open.contains(&(child.group, self.id));
