@@ -35,6 +35,8 @@ pub(crate) struct Moving {
     pub(crate) shards: bool,
     /// Those of the beacon.
     pub(crate) beacon: bool,
+    /// Also while the Byzantine engine orders these groups.
+    pub(crate) byzantine: bool,
 }
 
 impl Moving {
