@@ -34,7 +34,8 @@ pub fn join_at(committee: &Committee) -> u16 {
 }
 
 /// The committees of a founded group that were ever in force, by its own state, in order.
-fn committees(kv: &MemKv, group: GroupId) -> Vec<Committee> {
+#[must_use]
+pub fn committees(kv: &MemKv, group: GroupId) -> Vec<Committee> {
     let Ok(Some(current)) = state::find::<Committee>(kv, &schema::current_committee(group)) else { return Vec::new() };
     let known = state::scan(kv, schema::COMMITTEES_PREFIX);
     let mut all: Vec<Committee> = known.iter().filter_map(|(_, value)| borsh::from_slice(value).ok()).collect();

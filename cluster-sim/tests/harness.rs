@@ -17,11 +17,23 @@ fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
     // Whoever does not look needs somebody to overlook.
     let lie = match sabotage {
         Sabotage::JudgeSkipsSignatures => Some(Lie::BadProposer),
-        Sabotage::ForeignRound => Some(Lie::Forger),
+        Sabotage::ForeignRound | Sabotage::ForeignCommittee => Some(Lie::Forger),
         _ => None,
     };
     let config = if sabotage.byzantine() {
         SimConfig { consensus: Some(Engine::Bft), shards: Some(2), lie, ..usual }
+    } else if sabotage.of_byzantine_seats() {
+        let (consensus, moved) = (Some(Engine::Bft), SimConfig { reshapes: Some(1), moves: Some(12), ..usual });
+        // So long that enough members of one shard leave it.
+        SimConfig {
+            consensus,
+            lie,
+            shards: Some(2),
+            replicas: Some(4),
+            nodes: Some(8),
+            safety_ms: Some(12_000),
+            ..moved
+        }
     } else if sabotage.switching() {
         SimConfig { switches: Some(4), shards: Some(2), ..usual }
     } else if sabotage.reshaping() {

@@ -195,6 +195,8 @@ pub struct Liar {
     held: VecDeque<(Tick, NodeId, Wire)>,
     /// What was heard and said.
     heard: VecDeque<Message>,
+    /// Committees of its group that were in force.
+    former: Vec<Committee>,
     twin: Option<Twin>,
 }
 
@@ -211,6 +213,7 @@ impl Liar {
             owed: Vec::new(),
             held: VecDeque::new(),
             heard: VecDeque::new(),
+            former: Vec::new(),
             twin: None,
         }
     }
@@ -316,6 +319,9 @@ impl Liar {
         // Delays differ, so it is not always the first.
         while let Some(at) = self.held.iter().position(|(due, _, _)| *due <= scene.now) {
             said.extend(self.held.remove(at).map(|(_, to, wire)| (to, wire)));
+        }
+        if self.lie == Lie::Forger && self.former.last() != Some(scene.committee) {
+            self.former.push(scene.committee.clone());
         }
         let lie = self.lie;
         match lie {

@@ -13,6 +13,7 @@ use super::{Member, decided};
 use crate::cluster::node_key;
 use crate::replica::{Effect, Job, Replica};
 use crate::sabotage::Sabotage;
+use crate::seat;
 
 /// Rounds that a proof may be of which is taken for one of another round.
 const ROUNDS_TRIED: u32 = 16;
@@ -68,7 +69,7 @@ impl Replica {
     }
 
     /// Whether a decided value is taken though its proof is none of it, by the bug that is put back: a proof that this
-    /// replica has seen, of another entry; or one of another round than it says.
+    /// replica has seen, of another entry; one of another round than it says; or one of a committee that was in force before.
     fn believes(&self, claimed: &Decided) -> bool {
         let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return false };
         if claimed.value.index != member.chain.index + 1 {
@@ -86,6 +87,12 @@ impl Replica {
                     of_round.verify(cluster, &member.committee).is_ok()
                 };
                 !holds(claimed.round) && (0..ROUNDS_TRIED).any(holds)
+            }
+            Some(Sabotage::ForeignCommittee) => {
+                let cluster = self.constants.cluster;
+                let known = seat::committees(&self.kv, self.group);
+                claimed.verify(cluster, &member.committee).is_err()
+                    && known.iter().any(|former| claimed.verify(cluster, former).is_ok())
             }
             _ => false,
         }
@@ -108,7 +115,13 @@ impl Replica {
             value: Some(claimed.value.id()),
             node,
         };
-        let signed = claimed.signatures.iter().map(|(node, _)| precommit(*node).sign(node_key(*node)));
+        let signers: Vec<NodeId> = if self.sabotage == Some(Sabotage::ForeignCommittee) {
+            let members = committee.members.iter().map(|member| member.node);
+            members.take(usize::from(committee.threshold)).collect()
+        } else {
+            claimed.signatures.iter().map(|(node, _)| *node).collect()
+        };
+        let signed = signers.into_iter().map(|node| precommit(node).sign(node_key(node)));
         let signatures = signed.map(|signed| (signed.ballot.node, signed.signature)).collect();
         Decided { signatures, ..claimed }
     }
