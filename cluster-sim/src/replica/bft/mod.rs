@@ -34,6 +34,7 @@ use crate::cluster::node_key;
 use crate::liars::{Liar, Scene};
 use crate::replica::{Effect, Job, Replica};
 use crate::sabotage::Sabotage;
+use crate::seat;
 use crate::state;
 use crate::wire::Wire;
 use crate::wire::bft::BftWire;
@@ -168,7 +169,7 @@ impl Member {
 
     /// Whether the committee that a replica has joined with was in force, and the one in force does not name its node.
     pub(super) fn goes_on_without(&self, node: NodeId, join: u16) -> bool {
-        u64::from(join) <= self.committee.epoch.0 + 1 && self.committee.index_of(node).is_none()
+        seat::is_over(&self.committee, node, join)
     }
 
     /// Where an entry stands: term and leader are those of the entry that the engine begins behind.
