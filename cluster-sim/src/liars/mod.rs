@@ -218,6 +218,16 @@ impl Liar {
         }
     }
 
+    /// It lies in the same way in a shard that its own was cut or joined into.
+    pub(crate) fn child(&self, seed: u64) -> Self {
+        Self::new(self.lie, seed, BTreeSet::new())
+    }
+
+    /// Whether it signs ballots that exclude each other.
+    pub(crate) fn signs_twice(&self) -> bool {
+        self.lie.signs_twice()
+    }
+
     /// Whether it conspires against others, and a member is of their second half: that one is shown no header of the first
     /// half, and gets a signature under its own.
     pub(crate) fn keeps_apart(&self, committee: &Committee, own: NodeId, node: NodeId) -> bool {

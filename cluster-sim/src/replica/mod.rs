@@ -368,6 +368,12 @@ impl Replica {
         self.beside.liar = Some(Box::new(liar));
     }
 
+    /// Who lies in a shard that this one was cut or joined into, if this replica lies.
+    pub(crate) fn liar_in(&self, child: GroupId) -> Option<Liar> {
+        let liar = self.beside.liar.as_ref()?;
+        Some(liar.child(self.seed ^ child.0 ^ (u64::from(self.node.0) << 32)))
+    }
+
     /// Log writes and records that are not durable.
     #[must_use]
     pub fn pending(&self) -> usize {
