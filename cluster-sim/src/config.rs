@@ -118,10 +118,12 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Whose seats move. Those of the beacon do when nodes come and go, unless it is Byzantine from the beginning: members may
-    /// lie then, and one that joins counts for nothing until it is heard of enough others that vote.
+    /// Whose seats move. Those of the beacon do when nodes come and go; of one that is Byzantine from the beginning only where
+    /// shards are, too, and their seats move.
     pub(crate) fn movable(&self) -> Moving {
-        Moving { shards: self.moving, beacon: self.coming_and_going && self.beacon == Engine::Raft }
+        let byzantine = self.moving && !self.byzantine.is_empty() && !self.beacon_goes_over;
+        let beacon = self.coming_and_going && (byzantine || self.beacon == Engine::Raft);
+        Moving { shards: self.moving, beacon, byzantine }
     }
 }
 
@@ -194,7 +196,7 @@ impl SimConfig {
         let least = Engine::Bft.least_members();
         let reshapes = self.reshapes.is_some_and(|count| count > 0) && self.consensus.is_none();
         if reshapes && self.switches.is_none() {
-            // Those that are cut and joined are ordered by Raft here.
+            // Those that are cut and joined are ordered by Raft, unless somebody asks for the other engine.
             shape.byzantine.clear();
         }
         let switches = self.switches.map_or(seed % 7 < 2 && self.consensus.is_none() && !reshapes, |count| count > 0);
@@ -227,8 +229,11 @@ impl SimConfig {
         }
         let own = matches!(seed % 20, 6 | 11 | 15 | 16) && self.consensus.is_none();
         let reshapes = self.reshapes.map_or(own, |count| count > 0);
-        // Not while a shard changes its engine; the beacon may.
-        if reshapes && shape.switching.is_none() && shape.byzantine.is_empty() && !self.too_many {
+        // Not while a shard changes its engine; the beacon may. Byzantine ones are cut and joined where all are, or where a seed
+        // has them by itself, which no bug that was put back has met before.
+        let own = usual && self.reshapes.is_none();
+        let orders = shape.byzantine.is_empty() || self.consensus == Some(Engine::Bft) || own;
+        if reshapes && shape.switching.is_none() && orders && !self.too_many {
             shape.reshaping = true;
             if self.safety_ms.is_none() {
                 shape.safety_ms += RESHAPING_MS;
@@ -476,8 +481,10 @@ mod tests {
     #[test]
     fn shards_are_cut_and_joined_where_they_are_asked_to_be_and_in_some_runs_by_themselves() {
         let draw = |config: &SimConfig, seed| config.shape_of(seed, &mut ChaCha8Rng::seed_from_u64(seed));
-        let free = (0..200).filter(|seed| draw(&SimConfig::default(), *seed).reshaping).count();
-        assert!((20..60).contains(&free), "{free}");
+        let free: Vec<Shape> = (0..200).map(|seed| draw(&SimConfig::default(), seed)).collect();
+        let free: Vec<&Shape> = free.iter().filter(|shape| shape.reshaping).collect();
+        assert!((20..60).contains(&free.len()), "{}", free.len());
+        assert!(free.iter().any(|shape| !shape.byzantine.is_empty()), "none of the shards that are cut are Byzantine");
         let asked = SimConfig { reshapes: Some(2), ..SimConfig::default() };
         let fits = |shape: Shape| shape.reshaping && shape.byzantine.is_empty() && shape.switching.is_none();
         assert!((0..40).all(|seed| fits(draw(&asked, seed))));
@@ -493,6 +500,22 @@ mod tests {
         assert!((0..40).all(|seed| going(&asked, seed).shards));
         assert!((0..40).any(|seed| going(&asked, seed).beacon) && !(0..40).all(|seed| going(&asked, seed).beacon));
         assert!((0..200).any(|seed| draw(&SimConfig::default(), seed).coming_and_going));
+        // Byzantine ones, too, where somebody asks for both; then the seats of a Byzantine beacon move as well.
+        let bft = |beacon| SimConfig {
+            consensus: Some(Engine::Bft),
+            beacon: Some(beacon),
+            reshapes: Some(2),
+            comings: Some(3),
+            shards: Some(2),
+            ..SimConfig::default()
+        };
+        for seed in 0..40 {
+            let shape = draw(&bft(Engine::Bft), seed);
+            assert!(shape.reshaping && shape.byzantine == [0, 1] && shape.beacon == Engine::Bft, "{seed}");
+            assert_eq!(shape.movable(), Moving { shards: true, beacon: true, byzantine: true });
+            assert!(draw(&bft(Engine::Raft), seed).movable().beacon);
+            assert!(!draw(&asked, seed).movable().byzantine);
+        }
         // Also beside a beacon that goes over to the other engine.
         let both = |seed| draw(&SimConfig::default(), seed);
         assert!((0..200).map(both).any(|shape| shape.reshaping && shape.beacon_goes_over));

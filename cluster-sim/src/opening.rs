@@ -15,7 +15,7 @@ use ledger::lineage::{ChildShard, Seal};
 use ledger::schema;
 use storage::mem::MemKv;
 
-use crate::checkers::{BornSeen, Seen};
+use crate::checkers::{BftSeen, BornSeen, Seen};
 use crate::copies::{Copies, Parent, Tapped};
 use crate::node::Node;
 use crate::replica::{Effect, FIRST_JOIN, Replica};
@@ -58,6 +58,12 @@ impl Node {
             self.open_children(now_ms, &view, &seal, out);
         }
         self.open_vacant(now_ms, &view, out);
+        // Where seats move, all that the registry names are looked after together.
+        if !self.moves.shards {
+            for committee in view.born.iter().filter_map(|born| view.committee(born.group)) {
+                self.seek_state(committee, out);
+            }
+        }
         for job in view.jobs.iter().filter(|job| job.phase == Phase::Committed) {
             for child in &job.children {
                 let told = job.open.contains(&(child.group, self.id));
@@ -207,7 +213,14 @@ impl Node {
             out.push(Effect::Saw(Seen::Born(Box::new(seen))));
             let first = Rc::new(one.child.committee);
             let members: Vec<NodeId> = first.members.iter().map(|member| member.node).collect();
-            let replica = Replica::child(&first, one.kv, self.id, &self.genesis, self.sabotage);
+            let mut replica = Replica::child(&first, one.kv, self.id, &self.genesis, self.sabotage);
+            // Whoever lies in a shard lies in what becomes of it; where two are joined, those of the left one.
+            let left = seal.parents.first().and_then(|parent| self.replicas.get(parent));
+            if let Some(liar) = left.and_then(|parent| parent.liar_in(group)) {
+                let signs_twice = liar.signs_twice();
+                out.push(Effect::Saw(Seen::Bft(BftSeen::Liar { node, group, signs_twice })));
+                replica.lie(liar);
+            }
             self.open(now_ms, group, replica, members, out);
         }
     }

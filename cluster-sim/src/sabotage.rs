@@ -118,6 +118,11 @@ sabotages! {
     QuorumOffByOne;
     /// A member of a Byzantine group that is behind takes the proof of another entry for a proof of this one.
     ForeignCertificate;
+    /// A member of a Byzantine group that is behind takes the proof of another round for a proof of this one.
+    ForeignRound;
+    /// A member of a Byzantine group that is behind takes the proof of a committee that was in force before for one of the
+    /// committee that decides.
+    ForeignCommittee;
     /// A member of a Byzantine group votes for a batch of whatever time.
     TimeUnchecked;
     /// A member of a Byzantine group that comes back executes the last entry of its log once more.
@@ -181,6 +186,7 @@ impl Sabotage {
             Self::VoteBeforePersist
                 | Self::QuorumOffByOne
                 | Self::ForeignCertificate
+                | Self::ForeignRound
                 | Self::TimeUnchecked
                 | Self::RunAgain
                 | Self::EvidenceDropped
@@ -211,6 +217,12 @@ impl Sabotage {
     #[must_use]
     pub const fn moving(self) -> bool {
         matches!(self, Self::SeatBeforeState | Self::SeatKept)
+    }
+
+    /// Whether it is a bug of the Byzantine engine that only a run can meet in which seats of its groups move.
+    #[must_use]
+    pub const fn of_byzantine_seats(self) -> bool {
+        matches!(self, Self::ForeignCommittee)
     }
 
     /// Whether it is a bug that only a run can meet in which nodes come and go.

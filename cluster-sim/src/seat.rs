@@ -33,8 +33,16 @@ pub fn join_at(committee: &Committee) -> u16 {
     u16::try_from(committee.epoch.0.saturating_add(1)).unwrap_or(u16::MAX)
 }
 
+/// Whether a group goes on without the replica that a node has since its join with this number: the committee that it joined
+/// with was in force, and the one in force now does not name the node. One that is still to join is not meant.
+#[must_use]
+pub fn is_over(current: &Committee, node: NodeId, join: u16) -> bool {
+    current.index_of(node).is_none() && join <= join_at(current)
+}
+
 /// The committees of a founded group that were ever in force, by its own state, in order.
-fn committees(kv: &MemKv, group: GroupId) -> Vec<Committee> {
+#[must_use]
+pub fn committees(kv: &MemKv, group: GroupId) -> Vec<Committee> {
     let Ok(Some(current)) = state::find::<Committee>(kv, &schema::current_committee(group)) else { return Vec::new() };
     let known = state::scan(kv, schema::COMMITTEES_PREFIX);
     let mut all: Vec<Committee> = known.iter().filter_map(|(_, value)| borsh::from_slice(value).ok()).collect();
@@ -84,6 +92,24 @@ mod tests {
 
     use super::*;
     use crate::cluster::node_key;
+
+    #[test]
+    fn a_replica_is_out_once_its_committee_was_in_force_and_another_one_goes_on_without_it() {
+        let member = |node: &u32| Member { node: NodeId(*node), org: OrgId(0), key: node_key(NodeId(*node)).public() };
+        let group = GroupId::shard(0);
+        let of = |epoch, nodes: &[u32]| {
+            Committee::majority(group, Incarnation(0), Epoch(epoch), nodes.iter().map(member).collect())
+        };
+        for (what, current, node, join, out) in [
+            ("a member of the first committee", of(0, &[0, 1, 2]), 2, 1, false),
+            ("one that had a seat from the first", of(1, &[0, 1, 3]), 2, 1, true),
+            ("one that joins with the next committee", of(1, &[0, 1, 3]), 4, 3, false),
+            ("one whose plan was overtaken", of(3, &[0, 1, 3]), 4, 3, true),
+            ("one that has joined and left", of(7, &[0, 1, 3]), 2, 5, true),
+        ] {
+            assert_eq!(is_over(&current, NodeId(node), join), out, "{what}");
+        }
+    }
 
     #[test]
     fn whoever_comes_back_has_another_seat() {

@@ -35,6 +35,8 @@ pub(crate) struct Moving {
     pub(crate) shards: bool,
     /// Those of the beacon.
     pub(crate) beacon: bool,
+    /// Also while the Byzantine engine orders these groups.
+    pub(crate) byzantine: bool,
 }
 
 impl Moving {
@@ -122,14 +124,22 @@ impl Node {
                 }
                 (None, _) => {}
             }
-            let members = &seating.current.members;
-            let turn = usize::try_from(self.ticks).unwrap_or(0) / SEEK_EVERY_TICKS % members.len().max(1);
-            let source = members.get(turn).map(|member| member.node).filter(|node| *node != self.id);
-            if seating.current.engine == Engine::Bft
-                && let (Some(replica), Some(source)) = (self.replicas.get_mut(&group), source)
-            {
-                replica.seek(source, out);
+            if let Some(replica) = self.replicas.get_mut(&group) {
+                replica.hear_registered(nodes(seating.current));
             }
+            self.seek_state(seating.current, out);
+        }
+    }
+
+    /// A replica without anything asks one member of a Byzantine group after the other for the state.
+    pub(crate) fn seek_state(&mut self, current: &Committee, out: &mut Vec<Effect>) {
+        let members = &current.members;
+        let turn = usize::try_from(self.ticks).unwrap_or(0) / SEEK_EVERY_TICKS % members.len().max(1);
+        let source = members.get(turn).map(|member| member.node).filter(|node| *node != self.id);
+        if current.engine == Engine::Bft
+            && let (Some(replica), Some(source)) = (self.replicas.get_mut(&current.group), source)
+        {
+            replica.seek(source, out);
         }
     }
 

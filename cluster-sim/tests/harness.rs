@@ -15,9 +15,25 @@ const SEEDS: u64 = 200;
 fn found(sabotage: Sabotage) -> Option<(u64, Vec<String>)> {
     let usual = SimConfig { sabotage: Some(sabotage), ..SimConfig::default() };
     // Whoever does not look needs somebody to overlook.
-    let lie = (sabotage == Sabotage::JudgeSkipsSignatures).then_some(Lie::BadProposer);
+    let lie = match sabotage {
+        Sabotage::JudgeSkipsSignatures => Some(Lie::BadProposer),
+        Sabotage::ForeignRound | Sabotage::ForeignCommittee => Some(Lie::Forger),
+        _ => None,
+    };
     let config = if sabotage.byzantine() {
         SimConfig { consensus: Some(Engine::Bft), shards: Some(2), lie, ..usual }
+    } else if sabotage.of_byzantine_seats() {
+        let (consensus, moved) = (Some(Engine::Bft), SimConfig { reshapes: Some(1), moves: Some(12), ..usual });
+        // So long that enough members of one shard leave it.
+        SimConfig {
+            consensus,
+            lie,
+            shards: Some(2),
+            replicas: Some(4),
+            nodes: Some(8),
+            safety_ms: Some(12_000),
+            ..moved
+        }
     } else if sabotage.switching() {
         SimConfig { switches: Some(4), shards: Some(2), ..usual }
     } else if sabotage.reshaping() {
@@ -243,6 +259,68 @@ fn nodes_come_and_go_while_shards_are_cut_and_joined_whatever_happens() {
     let (comings, seated) = (sum(|report| report.coverage.comings), sum(|report| report.coverage.reseated));
     assert!(comings >= 3 * runs.len() as u64, "{comings} commands about nodes in {} runs", runs.len());
     assert!(seated >= runs.len() as u64, "seats moved {seated} times in {} runs", runs.len());
+}
+
+/// As above under the Byzantine engine: children are Byzantine groups of the members that their parents had, those who join a
+/// shard come to vote before they have their seats, and who leaves one stops; with members that lie.
+#[test]
+fn byzantine_shards_are_cut_and_joined_and_their_seats_move_whatever_happens() {
+    let shapes = [(4, 5, 0), (4, 8, 5), (7, 9, 4)];
+    let runs: Vec<(Scenario, (u16, u32, u32), u64)> = Scenario::ALL
+        .iter()
+        .flat_map(|scenario| shapes.map(|shape| (*scenario, shape)))
+        .zip(11_000..)
+        .map(|((scenario, shape), seed)| (scenario, shape, seed))
+        .collect();
+    let reports = on_all_cores(&runs, |(scenario, (replicas, nodes, moves), seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            consensus: Some(Engine::Bft),
+            reshapes: Some(4),
+            moves: Some(*moves),
+            shards: Some(2),
+            replicas: Some(*replicas),
+            nodes: Some(*nodes),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (halves, joined) = (sum(|report| report.coverage.halves), sum(|report| report.coverage.joined));
+    assert!(halves >= runs.len() as u64 / 2, "{halves} shards began as halves in {} runs", runs.len());
+    assert!(joined > 0, "no two shards were joined in {} runs", runs.len());
+    let (seated, lies) = (sum(|report| report.coverage.reseated), sum(|report| report.coverage.lies));
+    assert!(seated >= runs.len() as u64 / 2, "seats moved {seated} times in {} runs", runs.len());
+    assert!(lies >= runs.len() as u64, "members lied {lies} times in {} runs", runs.len());
+}
+
+/// Nodes are drained, replaced, struck off and registered anew where shards and the beacon are Byzantine from the beginning: a
+/// command of the beacon changes the members of a group, its own included, at a height.
+#[test]
+fn nodes_come_and_go_under_the_byzantine_engine_whatever_happens() {
+    let runs: Vec<(Scenario, u64)> = Scenario::ALL.iter().copied().zip(12_000..).collect();
+    let reports = on_all_cores(&runs, |(scenario, seed)| {
+        let config = SimConfig {
+            scenario: Some(*scenario),
+            consensus: Some(Engine::Bft),
+            beacon: Some(Engine::Bft),
+            reshapes: Some(2),
+            comings: Some(8),
+            shards: Some(2),
+            replicas: Some(4),
+            nodes: Some(7),
+            transactions: Some(40),
+            ..SimConfig::default()
+        };
+        run(*seed, &config)
+    });
+    reports.iter().for_each(assert_passed);
+    let sum = |of: fn(&SimReport) -> u64| reports.iter().map(of).sum::<u64>();
+    let (comings, seated) = (sum(|report| report.coverage.comings), sum(|report| report.coverage.reseated));
+    assert!(comings >= runs.len() as u64, "{comings} commands about nodes in {} runs", runs.len());
+    assert!(seated >= runs.len() as u64 / 2, "seats moved {seated} times in {} runs", runs.len());
 }
 
 /// Members of the beacon are drained, replaced and taken back while it goes over to the other engine and back: what is decided

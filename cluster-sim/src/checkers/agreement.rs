@@ -412,6 +412,14 @@ impl Checker for Agreement {
                 // It goes by what it is told of the turn.
                 self.leads.remove(group);
             }
+            Seen::Left { node, group, .. } => {
+                // What a replica knew goes with it.
+                for ((_, of), (witnesses, _)) in &mut self.open {
+                    if of == group {
+                        witnesses.remove(node);
+                    }
+                }
+            }
             Seen::Stint { group, .. }
             | Seen::Bft(BftSeen::Installed { group, .. } | BftSeen::Admitted { group, .. }) => {
                 self.leads.remove(group);

@@ -8,7 +8,8 @@
 //! group is being prepared for there, or if it votes by the log before the block's entry: so whoever is out
 //! by all three gets nothing that comes later, also no state by another way. Whoever is to join gets all
 //! that there was before, be it as a state or as the log behind an older one. What a node that is on its
-//! way out got before, it got.
+//! way out got before, it got. Under the Byzantine engine the log says nothing of voters: there those in the
+//! committee vote, from the entry on behind the one that puts it into force.
 //!
 //! A committee comes into force only when each node that joins by it has got a state since it was planned:
 //! what it has left of an earlier time does not count.
@@ -16,11 +17,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cross_shard::Message;
-use ledger::committee::Committee;
+use ledger::committee::{Committee, Engine};
 use ledger::foundation::Foundation;
 use ledger::ids::{GroupId, GroupKind, NodeId};
 
-use super::{BlockSeen, Checker, Facts, Governed, Moment, RawReplica, Seen};
+use super::{BftSeen, BlockSeen, Checker, Facts, Governed, Moment, RawReplica, Seen};
 
 /// One group.
 struct Group {
@@ -89,6 +90,9 @@ impl Group {
                 for node in nodes(committee).filter(lacks) {
                     let (epoch, group) = (committee.epoch, block.group);
                     found.push(format!("epoch {epoch} of {group} is in force, and node {node} has not got its state"));
+                }
+                if committee.engine == Engine::Bft {
+                    self.voters.insert(block.position.index, nodes(committee).collect());
                 }
                 self.current = committee.clone();
                 self.plan = self.plan.take().filter(|plan| plan.epoch > committee.epoch);
@@ -188,7 +192,10 @@ impl Checker for Seats {
             Seen::Block(block) if block.group == GroupId::BEACON && first => self.beacon(block),
             Seen::Block(block) if block.group == GroupId::BEACON => {}
             Seen::Block(block) => self.applied(block, first, found),
-            Seen::Fetched { node, group, height, index } => self.fetched(*node, *group, height.0, *index, found),
+            Seen::Fetched { node, group, height, index }
+            | Seen::Bft(BftSeen::Installed { node, group, height, index }) => {
+                self.fetched(*node, *group, height.0, *index, found);
+            }
             Seen::Voters { group, index, voters, .. } => {
                 if let Some(known) = self.groups.get_mut(group) {
                     known.voters.insert(*index, voters.iter().copied().collect());

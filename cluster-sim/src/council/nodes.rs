@@ -5,7 +5,7 @@
 //! says then. What the registry refuses, a wish is given up over after a while.
 
 use beacon::{BeaconCommand, jobs, nodes, registry};
-use ledger::committee::Engine;
+use ledger::committee::{Committee, Engine};
 use ledger::ids::{GroupId, NodeId, OrgId, TimeMs};
 use ledger::view::View;
 use rand::Rng;
@@ -54,15 +54,16 @@ enum Next {
 }
 
 fn seated(view: &mut View<'_>, node: NodeId) -> bool {
-    let has = |committee: &ledger::Committee| committee.index_of(node).is_some();
+    let has = |committee: &Committee| committee.index_of(node).is_some();
     registry::committees(view).iter().any(has) || registry::coming(view).iter().any(has)
 }
 
-/// Whether a node has a seat in the beacon that stays: nobody asks for a change of its members while the Byzantine engine
-/// orders it. One that was asked for before may come into force then all the same.
+/// Whether a node has a seat in the beacon that stays: where the beacon goes over between engines, nobody asks for a change of
+/// its members while the Byzantine one orders it. One that was asked for before may come into force then all the same.
 fn stays_in_beacon(view: &mut View<'_>, node: NodeId, moving: Moving) -> bool {
     let beacon = registry::committee(view, GroupId::BEACON).filter(|committee| committee.index_of(node).is_some());
-    beacon.is_some_and(|committee| committee.engine == Engine::Bft || !moving.covers(GroupId::BEACON))
+    let stays = |committee: Committee| committee.engine == Engine::Bft && !moving.byzantine;
+    beacon.is_some_and(|committee| stays(committee) || !moving.covers(GroupId::BEACON))
 }
 
 /// Something to want, if there is anything; `last` is the highest number of a node that there may be.

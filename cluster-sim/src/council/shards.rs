@@ -6,7 +6,7 @@
 //! own.
 
 use beacon::{BeaconCommand, Job, JobKind, Phase as Stage, SignedCommand, jobs, registry};
-use ledger::committee::{Committee, Engine};
+use ledger::committee::Committee;
 use ledger::ids::{GroupId, LayoutVersion, NodeId, OrgId, TimeMs};
 use ledger::view::View;
 use rand::Rng;
@@ -54,12 +54,7 @@ fn nodes(committee: &Committee) -> Vec<NodeId> {
     committee.members.iter().map(|member| member.node).collect()
 }
 
-/// The committee of a shard that Raft orders.
-fn under_raft(view: &mut View<'_>, group: GroupId) -> Option<Committee> {
-    registry::committee(view, group).filter(|committee| committee.engine == Engine::Raft)
-}
-
-/// A shard to cut, or two to join; also two of different nodes where seats move.
+/// A shard to cut, or two of one engine to join; also two of different nodes where seats move.
 fn choose(view: &mut View<'_>, rng: &mut ChaCha8Rng, moving: bool) -> Option<JobKind> {
     let layout = registry::layout(view)?;
     let busy: Vec<GroupId> = jobs::under_way(view).iter().flat_map(|job| job.kind.groups()).collect();
@@ -67,8 +62,9 @@ fn choose(view: &mut View<'_>, rng: &mut ChaCha8Rng, moving: bool) -> Option<Job
     for pair in layout.shards.windows(2) {
         let [left, right] = pair else { continue };
         let halves = left.prefix.length > 0 && left.prefix.parent() == right.prefix.parent();
-        let (one, other) = (under_raft(view, left.group), under_raft(view, right.group));
-        let alike = one.zip(other).is_some_and(|(one, other)| nodes(&one) == nodes(&other));
+        let (one, other) = (registry::committee(view, left.group), registry::committee(view, right.group));
+        let (Some(one), Some(other)) = (one, other) else { continue };
+        let (halves, alike) = (halves && one.engine == other.engine, nodes(&one) == nodes(&other));
         if halves && (alike || moving) && !busy.contains(&left.group) && !busy.contains(&right.group) {
             pairs.push(JobKind::Merge { left: left.group, right: right.group });
         }
@@ -79,7 +75,7 @@ fn choose(view: &mut View<'_>, rng: &mut ChaCha8Rng, moving: bool) -> Option<Job
         return pairs.choose(rng).copied();
     }
     let mut cut: Vec<GroupId> = layout.shards.iter().map(|shard| shard.group).collect();
-    cut.retain(|group| !busy.contains(group) && under_raft(view, *group).is_some());
+    cut.retain(|group| !busy.contains(group));
     cut.choose(rng).filter(|_| few).map(|group| JobKind::Split { group: *group })
 }
 
@@ -91,7 +87,7 @@ fn choose_seat(view: &mut View<'_>, rng: &mut ChaCha8Rng) -> Option<JobKind> {
     let busy: Vec<GroupId> = jobs::under_way(view).iter().flat_map(|job| job.kind.groups()).collect();
     let mut moves = Vec::new();
     for shard in layout.shards.iter().filter(|shard| !busy.contains(&shard.group)) {
-        let Some(committee) = under_raft(view, shard.group) else { continue };
+        let Some(committee) = registry::committee(view, shard.group) else { continue };
         let seated = nodes(&committee);
         let free: Vec<NodeId> = all.iter().copied().filter(|node| !seated.contains(node)).collect();
         if let (Some(from), Some(to)) = (seated.choose(rng), free.choose(rng)) {

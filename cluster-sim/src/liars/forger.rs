@@ -1,5 +1,5 @@
 //! A member that makes things up: ballots and quorums of others, decided values with a proof of something else,
-//! certificates of blocks that are none.
+//! certificates of blocks that are none. Those who have left its group lend it their keys.
 
 use bytes::Bytes;
 use consensus::bft::{Body, Decided, Message, Quorum, VALUE_VERSION, Value};
@@ -25,7 +25,7 @@ impl Liar {
         let (index, round) = (scene.chain.index + 1, scene.round);
         self.lies += 1;
         match self.draw(4) {
-            0 => self.forge_decided(scene, to, said),
+            0 => self.forge_decided(scene, to, None, said),
             1 => {
                 // A vote of everybody, none of which is theirs.
                 let kind = [BallotKind::Prevote, BallotKind::Precommit][self.draw(2) as usize];
@@ -59,8 +59,16 @@ impl Liar {
         nodes.map(|node| if node == scene.node { own } else { theirs(node) }).collect()
     }
 
-    /// A value as if it were decided, with the proof of the last one that was; or with the own signature alone.
-    pub(super) fn forge_decided(&mut self, scene: &Scene<'_>, to: NodeId, said: &mut Vec<(NodeId, Wire)>) {
+    /// A value as if it were decided, with the proof of the last one that was; or with the own signature alone. Before it the
+    /// same with the proof of an earlier committee, where there can be one; behind it, of what was asked for, the right value
+    /// with its proof, as if that were of another round.
+    pub(super) fn forge_decided(
+        &mut self,
+        scene: &Scene<'_>,
+        to: NodeId,
+        asked: Option<Decided>,
+        said: &mut Vec<(NodeId, Wire)>,
+    ) {
         self.lies += 1;
         let round = 0;
         let batch = Entry { version: ENTRY_VERSION, stamp_ms: scene.time, commands: Vec::new() }.encode();
@@ -84,8 +92,25 @@ impl Liar {
             }
         };
         let reached = value.index + 1;
-        let values = Some(vec![Decided { value, round, signatures }]);
-        said.push((to, scene.bft(BftWire::Answer { reached, votes: true, values })));
+        let mut values: Vec<Decided> = self.by_former(scene, &value, round).into_iter().collect();
+        values.push(Decided { value, round, signatures });
+        values.extend(asked.map(|right| Decided { round: right.round + 1, ..right }));
+        said.push((to, scene.bft(BftWire::Answer { reached, votes: true, values: Some(values) })));
+    }
+
+    /// A value with the proof of a committee that was in force before, where those who have left it, and this node, are as many
+    /// as decided there. Whoever has left is counted on by nobody, so its key is the liar's as well.
+    fn by_former(&self, scene: &Scene<'_>, value: &Value, round: u32) -> Option<Decided> {
+        let owned = |node: &NodeId| *node == scene.node || scene.committee.index_of(*node).is_none();
+        self.former.iter().filter(|former| *former != scene.committee).find_map(|former| {
+            let ballot = scene.ballot(value.index, round, BallotKind::Precommit, Some(value.id()));
+            let ballot = Ballot { committee: former.hash(), incarnation: former.incarnation, ..ballot };
+            let signers = former.members.iter().map(|member| member.node).filter(owned);
+            let signed = signers.map(|node| (node, Ballot { node, ..ballot }.sign(node_key(node)).signature));
+            let signatures: Vec<(NodeId, Signature)> = signed.collect();
+            let enough = signatures.len() >= usize::from(former.threshold);
+            enough.then(|| Decided { value: value.clone(), round, signatures })
+        })
     }
 
     /// A certificate of a block that is none: signed by this node, and by nobody else in the names of all.

@@ -195,6 +195,8 @@ pub struct Liar {
     held: VecDeque<(Tick, NodeId, Wire)>,
     /// What was heard and said.
     heard: VecDeque<Message>,
+    /// Committees of its group that were in force.
+    former: Vec<Committee>,
     twin: Option<Twin>,
 }
 
@@ -211,8 +213,19 @@ impl Liar {
             owed: Vec::new(),
             held: VecDeque::new(),
             heard: VecDeque::new(),
+            former: Vec::new(),
             twin: None,
         }
+    }
+
+    /// It lies in the same way in a shard that its own was cut or joined into.
+    pub(crate) fn child(&self, seed: u64) -> Self {
+        Self::new(self.lie, seed, BTreeSet::new())
+    }
+
+    /// Whether it signs ballots that exclude each other.
+    pub(crate) fn signs_twice(&self) -> bool {
+        self.lie.signs_twice()
     }
 
     /// Whether it conspires against others, and a member is of their second half: that one is shown no header of the first
@@ -303,7 +316,10 @@ impl Liar {
         let lie = self.lie;
         match lie {
             Lie::Silent => self.lies += 1,
-            Lie::Forger if self.draw(2) == 0 => self.forge_decided(scene, to, said),
+            Lie::Forger if self.draw(2) == 0 => {
+                let asked = if let BftWire::Answer { values, .. } = answer { values } else { None };
+                self.forge_decided(scene, to, asked.into_iter().flatten().next(), said);
+            }
             _ => said.push((to, scene.bft(answer))),
         }
     }
@@ -313,6 +329,9 @@ impl Liar {
         // Delays differ, so it is not always the first.
         while let Some(at) = self.held.iter().position(|(due, _, _)| *due <= scene.now) {
             said.extend(self.held.remove(at).map(|(_, to, wire)| (to, wire)));
+        }
+        if self.lie == Lie::Forger && self.former.last() != Some(scene.committee) {
+            self.former.push(scene.committee.clone());
         }
         let lie = self.lie;
         match lie {

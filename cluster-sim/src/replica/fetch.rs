@@ -111,7 +111,9 @@ impl Replica {
 
     /// A node asks for a part of the state, of this height or, to begin with, of any.
     pub fn serve(&mut self, to: NodeId, height: Option<Height>, part: u32, out: &mut Vec<Effect>) {
-        let Some(current) = self.height().filter(|_| self.may_have(to)) else { return };
+        // A shard that has just begun, and in which nothing was ordered yet, has no place to go on from.
+        let begun = self.live.as_ref().is_some_and(|live| live.applied.consensus.position.is_some());
+        let Some(current) = self.height().filter(|_| begun && self.may_have(to)) else { return };
         let fits = self.kept.as_ref().is_some_and(|kept| match height {
             Some(height) => kept.height == height,
             None => kept.height.0 + KEPT_BLOCKS >= current.0,

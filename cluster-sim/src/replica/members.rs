@@ -5,13 +5,19 @@
 //! Mirrors production's `server/membership.rs`, where the change is a joint one. Nothing is remembered, so
 //! another leader goes on where one has died. Voters change only behind the certificates of all blocks that
 //! hand over: those who leave may be needed for them.
+//!
+//! A Byzantine engine has no voters of its own: its members are the committee, from the next entry on. There every replica
+//! sees to it that it has the certificates of blocks that hand over, since any of them may lend its state; a replica that
+//! the group goes on without stops; and what was decided goes to those who have a seat, are about to get one, or have yet to
+//! sign the block that took theirs.
 
 use std::collections::BTreeSet;
 
 use consensus::local::Input;
 use consensus::port::RoleView;
 use ledger::committee::Committee;
-use ledger::ids::{GroupId, Height, NodeId};
+use ledger::header::Header;
+use ledger::ids::{GroupId, GroupKind, Height, NodeId};
 use ledger::lineage::Origin;
 use ledger::schema;
 use storage::kv::Kv;
@@ -94,11 +100,43 @@ impl Replica {
     }
 
     /// What a leader asks for: the certificate of a block that hands over, so that its committee can change, and so that
-    /// the beacon can prove its mail to those who do not know the next one.
+    /// the beacon can prove its mail to those who do not know the next one. In a Byzantine group whose seats move everybody
+    /// asks for it.
     pub(super) fn wanted_certificate(&self) -> Option<Height> {
         let proves = self.reseats() || self.group == GroupId::BEACON;
-        self.live.as_ref().filter(|live| live.leads && proves)?;
-        self.uncertified_handover()
+        let live = self.live.as_ref()?;
+        let lends = self.reseats() && live.engine.member().is_some();
+        if lends || live.leads && proves { self.uncertified_handover() } else { None }
+    }
+
+    /// Whether all blocks that hand over are certified here, as whoever lends its state has to know.
+    pub(super) fn handovers_certified(&self) -> bool {
+        self.uncertified_handover().is_none()
+    }
+
+    /// Whether this is a shard whose seats move, which nobody follows without a right to it.
+    fn keeps_to_seats(&self) -> bool {
+        self.moves && self.group.kind() == Some(GroupKind::Shard)
+    }
+
+    /// Whether a Byzantine shard goes on without this replica: the committee that it has joined with was in force, and the one
+    /// that its state has in force does not name its node. Should that one be named again, another replica begins.
+    pub(super) fn is_out(&self) -> bool {
+        let member = self.live.as_ref().and_then(|live| live.engine.member());
+        self.keeps_to_seats() && member.is_some_and(|member| member.goes_on_without(self.node, self.join))
+    }
+
+    /// Whether a node is given what a Byzantine group has decided. Of a shard whose seats move that is who may have its state,
+    /// and who may be needed for the certificate of the block that took its seat.
+    pub(super) fn may_follow(&self, node: NodeId) -> bool {
+        if !self.keeps_to_seats() || self.may_have(node) {
+            return true;
+        }
+        let signs = |height: Height| -> Option<Committee> {
+            let header: Header = state::find(&self.kv, &schema::header(height)).ok().flatten()?;
+            state::find(&self.kv, &schema::committee(self.group, &header.committee_hash)).ok().flatten()
+        };
+        self.uncertified_handover().and_then(signs).is_some_and(|before| before.index_of(node).is_some())
     }
 
     /// Whether this replica leads and the group goes on without a node: it neither votes nor gets the log,

@@ -196,6 +196,8 @@ pub struct Replica {
     moves: bool,
     /// With which join this replica takes part.
     join: u16,
+    /// Who has a seat by the registry, as far as the node has heard, where seats move.
+    registered: Vec<NodeId>,
     /// The engine's disk.
     pub disk: LocalDisk,
     /// The state; nothing while a replica that joins has not fetched it.
@@ -302,6 +304,11 @@ impl Replica {
         self.beside.follow_first();
     }
 
+    /// The registry gives these a seat. They are asked, and nothing is judged by it.
+    pub(crate) fn hear_registered(&mut self, nodes: Vec<NodeId>) {
+        self.registered = nodes;
+    }
+
     /// Whether voters follow the committee.
     fn reseats(&self) -> bool {
         self.moves || self.founded.is_some()
@@ -321,6 +328,7 @@ impl Replica {
             said_ms: 0,
             moves: false,
             join: 0,
+            registered: Vec::new(),
             disk: LocalDisk::default(),
             kv: MemKv::new(),
             beside: bft::Beside::default(),
@@ -358,6 +366,12 @@ impl Replica {
     /// Lets this replica lie.
     pub(crate) fn lie(&mut self, liar: Liar) {
         self.beside.liar = Some(Box::new(liar));
+    }
+
+    /// Who lies in a shard that this one was cut or joined into, if this replica lies.
+    pub(crate) fn liar_in(&self, child: GroupId) -> Option<Liar> {
+        let liar = self.beside.liar.as_ref()?;
+        Some(liar.child(self.seed ^ child.0 ^ (u64::from(self.node.0) << 32)))
     }
 
     /// Log writes and records that are not durable.

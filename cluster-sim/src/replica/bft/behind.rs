@@ -3,8 +3,11 @@
 //!
 //! Decided values are taken as the machine judges them. A state is asked for when more members than may lie have
 //! said that their logs begin too late, and taken when the committee has certified its last block. Of the checks in
-//! production's `server/snapshot.rs` it makes those of the tree, the last header and its certificate; no liar gives
-//! a false state.
+//! production's `server/snapshot.rs` it makes those of the tree, the last header and its certificate, by the committee that
+//! the certified blocks that hand over lead to; no liar gives a false state.
+//!
+//! Where seats move, the members that a replica knows may all have left: it asks those, too, that have a seat by the registry,
+//! as production's `others` does.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -15,7 +18,7 @@ use consensus::local::{LocalDisk, LocalLog};
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
 use ledger::header::Header;
-use ledger::ids::{NodeId, Tick};
+use ledger::ids::{Height, NodeId, Tick};
 use ledger::schema;
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver::{self, SystemView};
@@ -35,12 +38,20 @@ const VALUES_MAX: usize = 4;
 pub(in crate::replica) const KEPT_ENTRIES: u64 = 24;
 /// Between two questions of a replica without a vote.
 const ASK_MS: u64 = 60;
+/// Between two looks of one with a vote, in which a group makes an entry also when it has nothing to do.
+const LOOK_MS: u64 = 500;
 
 impl Replica {
     /// One that has no vote asks the members in turn, and votes as soon as nobody can rely on what it has forgotten.
     pub(super) fn follow(&mut self, now: Tick, jobs: &mut VecDeque<Job>, out: &mut Vec<Effect>) {
+        if self.is_out() {
+            return;
+        }
         let own = self.node;
-        let Some(member) = self.member_mut().filter(|member| !member.votes) else { return };
+        let Some(member) = self.member_mut() else { return };
+        if member.votes {
+            return self.ask_strangers(now, out);
+        }
         if member.pending.is_none() && member.admission.may_vote(member.chain.index) {
             return self.begin_to_vote(now, jobs, out);
         }
@@ -49,12 +60,35 @@ impl Replica {
         }
         member.ask_at = Tick(now.0 + ASK_MS);
         member.turn += 1;
-        let from = member.chain.index + 1;
-        let others = member.committee.members.iter().map(|member| member.node).filter(|node| *node != own);
+        let (from, turn, committee) = (member.chain.index + 1, member.turn, Arc::clone(&member.committee));
+        let members = committee.members.iter().map(|member| member.node);
+        let others = members.chain(self.strangers(&committee)).filter(|node| *node != own);
         let others: Vec<NodeId> = others.collect();
-        let asked = others.get(member.turn % others.len().max(1)).copied();
+        let asked = others.get(turn % others.len().max(1)).copied();
         if let Some(node) = asked {
             self.bft_send(node, BftWire::Ask { from }, out);
+        }
+    }
+
+    /// Who has a seat by the registry, and none by the committee that the state has in force.
+    fn strangers(&self, in_force: &Committee) -> impl Iterator<Item = NodeId> {
+        let own = self.node;
+        let registered = self.registered.iter().copied();
+        registered.filter(move |node| *node != own && in_force.index_of(*node).is_none())
+    }
+
+    /// One that has a vote hears from the members that it knows. While it stands still it asks those that it does not know: the
+    /// group may have gone on to them.
+    fn ask_strangers(&mut self, now: Tick, out: &mut Vec<Effect>) {
+        let Some(member) = self.member_mut().filter(|member| now >= member.ask_at) else { return };
+        member.ask_at = Tick(now.0 + LOOK_MS);
+        member.turn += 1;
+        let applied = member.chain.index;
+        let still = member.looked.replace(applied) == Some(applied);
+        let (turn, committee) = (member.turn, Arc::clone(&member.committee));
+        let strangers: Vec<NodeId> = self.strangers(&committee).filter(|_| still).collect();
+        if let Some(node) = strangers.get(turn % strangers.len().max(1)).copied() {
+            self.bft_send(node, BftWire::Ask { from: applied + 1 }, out);
         }
     }
 
@@ -83,6 +117,9 @@ impl Replica {
 
     /// A member asks for what was decided from an entry on.
     pub(super) fn asked(&mut self, now: Tick, to: NodeId, from: u64, out: &mut Vec<Effect>) {
+        if !self.may_follow(to) {
+            return;
+        }
         let Some(live) = &self.live else { return };
         let member = live.engine.member();
         // One that runs another engine votes for nobody here.
@@ -126,13 +163,14 @@ impl Replica {
         if let Some(values) = &values {
             self.with_liar(now, out, |liar, scene, said| liar.told(scene, from, values, said));
         }
+        let registered = self.registered.contains(&from);
         let Some(member) = self.member_mut() else { return };
         if votes && !member.votes {
             member.admission.heard(from, reached, member.chain.index);
         }
         let Some(values) = values else {
             let tolerated = member.committee.engine.tolerated(member.committee.members.len());
-            if member.committee.index_of(from).is_some() {
+            if registered || member.committee.index_of(from).is_some() {
                 member.beyond.insert(from);
             }
             if member.beyond.len() > tolerated {
@@ -157,7 +195,8 @@ impl Replica {
     pub(super) fn give_state(&self, to: NodeId, out: &mut Vec<Effect>) {
         let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return };
         let seated = member.committee.index_of(to).is_some() || self.may_have(to);
-        if seated && self.height().is_some() && self.certified() == self.height() {
+        let lends = !self.reseats() || self.handovers_certified();
+        if seated && lends && self.height().is_some() && self.certified() == self.height() {
             self.bft_send(to, BftWire::State(self.kv.export().to_vec()), out);
         }
     }
@@ -171,6 +210,22 @@ impl Replica {
                 out.push(Effect::Broken(format!("node {node} cannot use the state of {group} that it got: {why}")));
             }
         }
+    }
+
+    /// The committee that signs a block in a state of another replica: behind each block that hands over, and that the
+    /// committee before it has certified, the one that this block names.
+    fn signs(&self, kv: &MemKv, own: &Committee, height: Height) -> Result<Committee, String> {
+        let (here, mut signs) = (self.height().unwrap_or_default(), own.clone());
+        for (key, _) in state::scan(kv, schema::HANDOVER_PREFIX) {
+            let Some(at) = schema::handover_of(&key).filter(|at| *at > here && *at < height) else { continue };
+            let certificate: Certificate = state::load(kv, &schema::certificate(at))?;
+            certificate.verify(&signs).map_err(|error| error.to_string())?;
+            signs = state::load(kv, &schema::committee(self.group, &certificate.header.next_committee_hash))?;
+            if signs.hash() != certificate.header.next_committee_hash {
+                return Err(format!("behind height {at} it has another committee than was certified"));
+            }
+        }
+        Ok(signs)
     }
 
     fn install_decided(
@@ -193,7 +248,8 @@ impl Replica {
         let header: Header = state::load(&kv, &schema::header(applied.height))?;
         let certificate: Certificate = state::load(&kv, &schema::certificate(applied.height))?;
         let mut tree = state::rebuild_tree(&kv, self.group)?;
-        certificate.verify(&member.committee).map_err(|error| error.to_string())?;
+        let signs = self.signs(&kv, &member.committee, applied.height)?;
+        certificate.verify(&signs).map_err(|error| error.to_string())?;
         let own = header.group == self.group && header.cluster == self.constants.cluster;
         if !own
             || certificate.header != header

@@ -34,6 +34,7 @@ use crate::cluster::node_key;
 use crate::liars::{Liar, Scene};
 use crate::replica::{Effect, Job, Replica};
 use crate::sabotage::Sabotage;
+use crate::seat;
 use crate::state;
 use crate::wire::Wire;
 use crate::wire::bft::BftWire;
@@ -102,9 +103,11 @@ pub(super) struct Member {
     admission: Admission,
     /// Members who have said that their logs begin behind what is missing here.
     beyond: BTreeSet<NodeId>,
-    /// Whom a replica without a vote asks next, and when.
+    /// Whom a replica without a vote asks next, and when; one with a vote, when it looks whether it stands still.
     turn: usize,
     ask_at: Tick,
+    /// What was applied at that last look.
+    looked: Option<u64>,
 }
 
 /// Something that happens to the machine or its shell.
@@ -164,6 +167,11 @@ impl Member {
         self.standing.leads && self.votes
     }
 
+    /// Whether the committee that a replica has joined with was in force, and the one in force does not name its node.
+    pub(super) fn goes_on_without(&self, node: NodeId, join: u16) -> bool {
+        seat::is_over(&self.committee, node, join)
+    }
+
     /// Where an entry stands: term and leader are those of the entry that the engine begins behind.
     const fn position(&self, index: u64) -> Position {
         Position { index, ..self.start }
@@ -215,6 +223,7 @@ impl Replica {
             beyond: BTreeSet::new(),
             turn: 0,
             ask_at: now,
+            looked: None,
             chain,
             committee,
         };
@@ -318,7 +327,8 @@ impl Replica {
                     self.sync_later(out);
                 }
             }
-            Output::Fetch { node, index } => self.bft_send(node, BftWire::Ask { from: index }, out),
+            Output::Fetch { node, index } if !self.is_out() => self.bft_send(node, BftWire::Ask { from: index }, out),
+            Output::Fetch { .. } => {}
             Output::Fate { ticket, fate } => self.fate(ticket, fate, jobs),
             Output::Standing(standing) => self.stand(standing, jobs, out),
             Output::Evidence(proof) => {
@@ -346,6 +356,10 @@ impl Replica {
         out: &mut Vec<Effect>,
     ) -> Result<(), String> {
         let index = decided.value.index;
+        if self.is_out() {
+            // What the others go on to is not for this replica.
+            return Ok(());
+        }
         let Some(member) = self.member_mut() else { return Ok(()) };
         if index != member.chain.index + 1 {
             return Err(format!("entry {index} was decided behind entry {}", member.chain.index));

@@ -13,6 +13,10 @@ use super::{Member, decided};
 use crate::cluster::node_key;
 use crate::replica::{Effect, Job, Replica};
 use crate::sabotage::Sabotage;
+use crate::seat;
+
+/// Rounds that a proof may be of which is taken for one of another round.
+const ROUNDS_TRIED: u32 = 16;
 
 /// Votes of one kind for one value that a machine with a quorum that is off by one has counted.
 #[derive(Default)]
@@ -46,9 +50,8 @@ impl Replica {
                 let extra = extra.map(|message| Input::Peer { from: *from, message });
                 std::iter::once(input).chain(extra).collect()
             }
-            (Some(Sabotage::ForeignCertificate), Input::Decided { from, decided }) => {
-                let (from, decided) = (*from, self.believe(decided));
-                vec![Input::Decided { from, decided: Box::new(decided) }]
+            (Some(_), Input::Decided { from, decided }) if self.believes(decided) => {
+                vec![Input::Decided { from: *from, decided: Box::new(self.proved(decided)) }]
             }
             _ => vec![input],
         }
@@ -65,17 +68,40 @@ impl Replica {
         Some(Ballot { node: missing, ..ballot }.sign(node_key(missing)))
     }
 
-    /// A decided value whose proof is one that this replica has seen, of whatever it was: it is taken for a proof of
-    /// this one.
-    fn believe(&self, decided_elsewhere: &Decided) -> Decided {
-        let claimed = decided_elsewhere.clone();
-        let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return claimed };
-        let log = self.disk.durable().entries.iter().rev().filter_map(decided);
-        let seen = |other: &Decided| other.signatures == claimed.signatures;
-        let foreign = log.filter(seen).any(|other| other.value.index != claimed.value.index);
-        if !foreign || claimed.value.index != member.chain.index + 1 {
-            return claimed;
+    /// Whether a decided value is taken though its proof is none of it, by the bug that is put back: a proof that this
+    /// replica has seen, of another entry; one of another round than it says; or one of a committee that was in force before.
+    fn believes(&self, claimed: &Decided) -> bool {
+        let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return false };
+        if claimed.value.index != member.chain.index + 1 {
+            return false;
         }
+        match self.sabotage {
+            Some(Sabotage::ForeignCertificate) => {
+                let mut log = self.disk.durable().entries.iter().rev().filter_map(decided);
+                log.any(|other| other.signatures == claimed.signatures && other.value.index != claimed.value.index)
+            }
+            Some(Sabotage::ForeignRound) => {
+                let cluster = self.constants.cluster;
+                let holds = |round: u32| {
+                    let of_round = Decided { round, ..claimed.clone() };
+                    of_round.verify(cluster, &member.committee).is_ok()
+                };
+                !holds(claimed.round) && (0..ROUNDS_TRIED).any(holds)
+            }
+            Some(Sabotage::ForeignCommittee) => {
+                let cluster = self.constants.cluster;
+                let known = seat::committees(&self.kv, self.group);
+                claimed.verify(cluster, &member.committee).is_err()
+                    && known.iter().any(|former| claimed.verify(cluster, former).is_ok())
+            }
+            _ => false,
+        }
+    }
+
+    /// A decided value with the proof that the bug takes its proof for.
+    fn proved(&self, claimed: &Decided) -> Decided {
+        let claimed = claimed.clone();
+        let Some(member) = self.live.as_ref().and_then(|live| live.engine.member()) else { return claimed };
         let committee = &member.committee;
         let precommit = |node: NodeId| Ballot {
             version: BALLOT_VERSION,
@@ -89,7 +115,13 @@ impl Replica {
             value: Some(claimed.value.id()),
             node,
         };
-        let signed = claimed.signatures.iter().map(|(node, _)| precommit(*node).sign(node_key(*node)));
+        let signers: Vec<NodeId> = if self.sabotage == Some(Sabotage::ForeignCommittee) {
+            let members = committee.members.iter().map(|member| member.node);
+            members.take(usize::from(committee.threshold)).collect()
+        } else {
+            claimed.signatures.iter().map(|(node, _)| *node).collect()
+        };
+        let signed = signers.into_iter().map(|node| precommit(node).sign(node_key(node)));
         let signatures = signed.map(|signed| (signed.ballot.node, signed.signature)).collect();
         Decided { signatures, ..claimed }
     }
