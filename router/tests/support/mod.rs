@@ -839,5 +839,6 @@ fn genesis(ca: &Authority, listeners: &[TcpListener], identities: &[Identity]) -
         committees,
         layout: Layout::even(2),
         verify: VerifyMode::Ingest,
+        policies: Default::default(),
     }
 }
