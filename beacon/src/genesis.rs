@@ -46,7 +46,9 @@ pub enum GenesisFault {
     #[error("the committee of {0} is missing, listed twice, out of form, or does not agree with the list of nodes")]
     Committee(GroupId),
     /// A policy cannot be in force with these organisations.
-    #[error("the policy of '{matter}' cannot be: {cause}")]
+    #[error(
+        "the policy of '{matter}' cannot be: {cause}; docs/operations.md names the matters, and docs/channels.md says how policies are written"
+    )]
     Policy {
         /// What it is about.
         matter: String,

@@ -409,6 +409,7 @@ impl FakeNode {
             | Query::Epochs(_)
             | Query::Shards(_)
             | Query::Job(_)
+            | Query::Policies(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }
