@@ -1,5 +1,5 @@
-//! What the organisations decide together, by a majority unless a policy says otherwise: whose approvals count and how long, how many proposals wait, and what
-//! becomes of them. Every cell, for each of the commands that are decided so.
+//! What the organisations decide together, by a majority unless a policy says otherwise: whose approvals count and how
+//! long, how many proposals wait, and what becomes of them. Every cell, for each of the commands that are decided so.
 
 use beacon::audit::quarantine::Held;
 use beacon::command::BeaconCommand;

@@ -213,7 +213,7 @@ pub enum EpochChange {
 pub enum OrgChange {
     /// Propose a new organisation, or approve the same proposal of another one
     #[command(
-        after_help = "Example:\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa --as org-a\n\nIt joins once more than half of the organisations have sent exactly this. A proposal lapses with\nits first approval, after --within."
+        after_help = "Example:\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa --as org-a\n\nIt joins once those have sent exactly this whom 'beacon policy' asks for 'orgs', by default more\nthan half of the organisations. A proposal lapses with its first approval, after --within."
     )]
     Register {
         /// Who signs.
@@ -236,7 +236,7 @@ pub enum OrgChange {
     },
     /// Propose that an organisation leaves the cluster, or approve the same proposal of another one
     #[command(
-        after_help = "Example:\n  seamark beacon org remove org-c --as org-a\n\nIt is gone once more than half of the organisations have sent this, of which it is one itself. By\nthen it has left its channels, and its nodes have no seats: see 'node drain'. They are struck off,\nand nobody who has a certificate of its authority is let in. Its number is not given again."
+        after_help = "Example:\n  seamark beacon org remove org-c --as org-a\n\nIt is gone once those have sent this whom 'beacon policy' asks for 'orgs', by default more than half\nof the organisations, of which it is one itself. By then it has left its channels, and its nodes have no seats: see 'node drain'. They are struck off,\nand nobody who has a certificate of its authority is let in. Its number is not given again."
     )]
     Remove {
         /// Who signs.

@@ -261,6 +261,23 @@ fn impossible_clusters_are_refused_by_code() {
 }
 
 #[test]
+fn policies_that_are_stated_stand_in_the_genesis_and_nothing_where_none_is() {
+    let text = |dir: &ClusterDir| fs::read_to_string(dir.genesis_path()).unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let plain = write_into(&temp.path().join("plain"), &make_cluster(&small()).unwrap()).unwrap();
+    assert_eq!((plain.genesis().unwrap().version, text(&plain).contains("policies")), (1, false));
+    let policies = ["orgs=all", "policy=k-of(2, org-a.admin, org-b.admin, org-c.admin)"].map(str::to_owned).to_vec();
+    let made = make_cluster(&ClusterSpec { policies, ..small() }).unwrap();
+    let stating = write_into(&temp.path().join("stating"), &made).unwrap();
+    let genesis = stating.genesis().unwrap();
+    assert_eq!(genesis, made.genesis);
+    assert_eq!((genesis.version, genesis.policies["orgs"].as_str()), (2, "all(members.admin)"));
+    // Without its policies it would be another cluster, and with the version of one without it is none.
+    fs::write(stating.genesis_path(), text(&stating).replace("\"version\": 2", "\"version\": 1")).unwrap();
+    assert_eq!(stating.genesis().unwrap_err().code(), "profile_form");
+}
+
+#[test]
 fn operators_are_warned() {
     let warned = |spec: ClusterSpec, word: &str| {
         let made = make_cluster(&ClusterSpec { addresses: Addresses::Free, ..spec }).unwrap();
