@@ -286,7 +286,7 @@ fn a_genesis_states_policies() {
     );
     let one = stating(&[("orgs", "any(org-1.admin)")]);
     let tail = [&[1, 0, 0, 0, 4, 0, 0, 0][..], b"orgs", &[16, 0, 0, 0], b"any(org-1.admin)"].concat();
-    assert_eq!(borsh::to_vec(&one).unwrap(), [&[2], &borsh::to_vec(&plain).unwrap()[1..], &tail[..]].concat());
+    assert_eq!(borsh::to_vec(&one).unwrap(), [&[2][..], &borsh::to_vec(&plain).unwrap()[1..], &tail].concat());
     let mut world = World::of(stated.clone());
     assert_eq!(of(&world, Matter::Orgs), Ruled { version: 1, revision: 0, policy: members(Quorum::All) });
     assert_eq!(of(&world, Matter::Policy).policy, named(Quorum::AtLeast(2), &[1, 2, 3]));
