@@ -14,6 +14,7 @@ use crate::audit::quarantine::Held;
 use crate::epochs::EpochPolicy;
 use crate::jobs::ScalePolicy;
 use crate::limits::COMMAND_BYTES_MAX;
+use crate::policies::PolicyChange;
 use crate::watch::Watch;
 
 /// Version written into new envelopes.
@@ -21,6 +22,10 @@ pub const COMMAND_VERSION: u8 = 1;
 
 /// One change of the registry. The first byte of its encoding is the variant's number and so the version:
 /// variants are added, never changed.
+///
+/// What more than half of the organisations have to send is sent by others where the policy of its [`Matter`] says so.
+///
+/// [`Matter`]: crate::policies::Matter
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 #[borsh(use_discriminant = true)]
 #[repr(u8)]
@@ -179,6 +184,8 @@ pub enum BeaconCommand {
     /// Proposes when the beacon cuts and joins shards, and moves seats and leads, by itself, or approves that very proposal.
     /// It is in force once more than half of the organisations have sent it.
     SetScale(ScalePolicy) = 35,
+    /// Proposes who has to approve a matter, or approves that very proposal. It is in force once the policy of policies holds.
+    SetPolicy(PolicyChange) = 42,
 }
 
 /// A command under the signature of an organisation's admin.

@@ -26,6 +26,7 @@ use crate::channels;
 use crate::jobs;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::majority::{self, Proposal, Verdict};
+use crate::policies::Matter;
 use crate::rate;
 use crate::registry;
 use crate::seats::{self, Wanted};
@@ -133,7 +134,7 @@ pub(crate) fn switch(
     let standing = Standing::read(view).ok_or(Reject::Registry)?;
     preflight(&standing, group, engine)?.refusal.map_or(Ok(()), Err)?;
     let asked = Switch { version: SWITCH_VERSION, group, engine, committee: current.hash() };
-    let proposal = (SWITCH, switch_key(group, engine));
+    let proposal = (Matter::Engines, SWITCH, switch_key(group, engine));
     let decided = match majority::approve(view, at, proposal, asked, (signer, until_ms))? {
         Verdict::Waits(pending) => return Ok(pending.into()),
         Verdict::Decided(decided) => decided,

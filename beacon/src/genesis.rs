@@ -10,12 +10,13 @@ use ledger::ids::{Epoch, GroupId, Incarnation, NodeId, OrgId};
 
 use crate::assign::{AssignError, Constraints, GroupSeats, assign};
 use crate::limits::{ADDR_BYTES_MAX, CA_PEM_BYTES_MAX, CAPACITY_MAX, NAME_BYTES_MAX, NODES_MAX, ORGS_MAX, SHARDS_MAX};
+use crate::policies;
 
 /// Why a genesis cannot start a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GenesisFault {
     /// Written by another version.
-    #[error("the genesis has format version {0}; this program reads version 1")]
+    #[error("the genesis has format version {0}; this program reads version 1, and version 2 where it states policies")]
     Version(u8),
     /// Too few or too many of something.
     #[error("the genesis has {found} {what}; it needs 1 to {max}")]
@@ -44,6 +45,16 @@ pub enum GenesisFault {
     /// A committee is missing, repeated, out of form, or names a node otherwise than the node list.
     #[error("the committee of {0} is missing, listed twice, out of form, or does not agree with the list of nodes")]
     Committee(GroupId),
+    /// A policy cannot be in force with these organisations.
+    #[error(
+        "the policy of '{matter}' cannot be: {cause}; docs/operations.md names the matters, and docs/channels.md says how policies are written"
+    )]
+    Policy {
+        /// What it is about.
+        matter: String,
+        /// Why not.
+        cause: String,
+    },
     /// A committee is too small for its engine.
     #[error(
         "the committee of {group} has {members} members and is ordered by {engine}, which needs at least {}; give the group more replicas, or raft",
@@ -72,6 +83,7 @@ impl GenesisFault {
             Self::Layout => "genesis_layout",
             Self::Committee(_) => "genesis_committee",
             Self::Engine { .. } => "genesis_engine",
+            Self::Policy { .. } => "genesis_policy",
         }
     }
 }
@@ -155,7 +167,7 @@ pub fn misassigned(genesis: &Genesis) -> Option<GroupId> {
 /// # Errors
 /// [`GenesisFault`] names the first thing that does not hold.
 pub fn check(genesis: &Genesis) -> Result<(), GenesisFault> {
-    if genesis.version != 1 {
+    if !genesis.version_fits() {
         return Err(GenesisFault::Version(genesis.version));
     }
     if !usable_name(&genesis.name) {
@@ -171,7 +183,8 @@ pub fn check(genesis: &Genesis) -> Result<(), GenesisFault> {
         }
     }
     check_members(genesis)?;
-    check_groups(genesis)
+    check_groups(genesis)?;
+    policies::stated(genesis).map(drop)
 }
 
 fn check_members(genesis: &Genesis) -> Result<(), GenesisFault> {

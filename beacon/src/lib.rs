@@ -1,6 +1,6 @@
 //! The beacon's machine: the registry of a cluster and the pure functions over it.
 //!
-//! Owns organisations, nodes, committees, the layout and the jobs that change it, asset definitions, the founding of
+//! Owns organisations, the policies by which they decide together, nodes, committees, the layout and the jobs that change it, asset definitions, the founding of
 //! channels and their directory, epochs with their seeds, the last checkpoint of every group and the audit of its chain;
 //! decides which node takes which seat. Never does IO, reads a clock, draws randomness or holds a balance, and is never on
 //! the path of a payment. `shard-node::core` composes
@@ -23,6 +23,7 @@ pub mod machine;
 pub mod majority;
 pub mod nodes;
 pub mod orgs;
+pub mod policies;
 pub mod proof;
 pub mod rate;
 pub mod registry;
@@ -43,6 +44,8 @@ pub use epochs::{Contribution, EpochBook, EpochPolicy, EpochProof};
 pub use jobs::{Job, JobKind, JobReport, LeadHint, Phase, Said, ScalePolicy, SealedProof, Shards};
 pub use machine::{CommandOutcome, Executed, Refused};
 pub use nodes::{NodeLives, RemovedNode};
+pub use policies::book::PolicyBook;
+pub use policies::{Matter, PolicyChange, Ruled};
 pub use proof::{RegistryProof, RegistryProofError, Succession};
 pub use registry::{AuditHead, Checkpoint, Divergence, RegistryHead};
 pub use risk::Risk;

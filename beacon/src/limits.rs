@@ -1,5 +1,6 @@
 //! Limits of the registry. Those that other crates share stand in `ledger::limits`.
 
+use channel::limits::POLICY_ITEMS_MAX;
 use ledger::limits::{
     BATCH_BYTES_MAX, BUNDLE_BYTES_MAX, CHARTER_BYTES_MAX, COMMITTEE_MAX, FOUNDERS_MAX, GRPC_BYTES_MAX,
     MAIL_WINDOW_MESSAGES, PEERS_MAX,
@@ -15,6 +16,8 @@ const BORN_BYTES_MAX: usize = 128 + 2 * 96;
 const LINEAGE_BYTES_MAX: usize = 48;
 /// One job: who approved it, two children, and what their members and those of two parents have said.
 const JOB_BYTES_MAX: usize = ORGS_MAX * 2 + 2 * (COMMITTEE_BYTES_MAX + 32) + 4 * COMMITTEE_MAX * 12 + 512;
+/// One encoded item of a policy: tags, count, organisation and role, rounded up.
+const POLICY_ITEM_BYTES_MAX: usize = 16;
 /// The layout: every shard that lives, and every one that has ended.
 const LAYOUT_BYTES_MAX: usize = SHARDS_MAX * 17 + LINEAGE_MAX * LINEAGE_BYTES_MAX;
 /// One encoded foundation: its charter, its members, two committees and a layout.
@@ -186,6 +189,13 @@ const _: () = assert!(AUDIT_REPORT_BYTES_MAX < GRPC_BYTES_MAX, "a report is one 
 const _: () = assert!(CHECKPOINT_EVERY_BLOCKS < AUDIT_TRAIL_BLOCKS_MAX as u64, "trails catch up with checkpoints");
 const _: () = assert!(CA_PEM_BYTES_MAX * 2 <= COMMAND_BYTES_MAX, "a CA certificate fits into a command");
 const _: () = assert!(COMMAND_BYTES_MAX < BATCH_BYTES_MAX, "a command fits into a batch");
+const _: () = assert!(POLICY_ITEMS_MAX * POLICY_ITEM_BYTES_MAX < COMMAND_BYTES_MAX / 2, "a policy fits into a command");
+const _: () = assert!(
+    PROPOSALS_MAX * (POLICY_ITEMS_MAX * POLICY_ITEM_BYTES_MAX + ORGS_MAX * 4 + 64)
+        + PROPOSALS_MAX * 2 * (NAME_BYTES_MAX + ORGS_MAX * 4 + 64)
+        < GRPC_BYTES_MAX,
+    "what waits about organisations and policies is one answer"
+);
 const _: () = assert!(CHECKPOINT_BYTES_MAX * 8 < BATCH_BYTES_MAX, "several checkpoints fit into a batch");
 const _: () = assert!(PROPOSALS_MAX >= ORGS_MAX, "the removal of every organisation can be proposed");
 const _: () = assert!(FOUNDERS_MAX >= ORGS_MAX, "all organisations may found a group together");

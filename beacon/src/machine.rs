@@ -30,6 +30,7 @@ use crate::jobs::{self, Asked, JobKind};
 use crate::limits::{CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX};
 use crate::nodes;
 use crate::orgs;
+use crate::policies;
 use crate::registry::{self, Checkpoint, Divergence};
 use crate::seats::{self, change_capacity};
 use crate::watch;
@@ -336,6 +337,9 @@ fn apply(
         BeaconCommand::JoinNode { node } => return Ok(nodes::join(view, at, signer.id, node)?),
         BeaconCommand::ReplaceNode { node, successor } => {
             return Ok(nodes::replace(view, at, signer.id, (node, successor))?);
+        }
+        BeaconCommand::SetPolicy(change) => {
+            return Ok(policies::set(view, at, signer.id, change, signed.valid_until_ms)?);
         }
         BeaconCommand::SetWatch(policy) => {
             return Ok(watch::set(view, at, signer.id, policy, signed.valid_until_ms)?);

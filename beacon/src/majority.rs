@@ -1,24 +1,26 @@
-//! What happens once more than half of the organisations have sent the same command: a proposal, from its first approval to
-//! its decision.
+//! What happens once enough organisations have sent the same command, more than half of them unless a policy says
+//! otherwise: a proposal, from its first approval to its decision.
 //!
-//! Owns whose approvals count and how long, and how many proposals wait. Whether what is asked for can be is judged by its
-//! callers before, with every approval, and so is what follows from the decision behind. A job is kept before and after its
-//! decision alike: it has its approvals counted here, and the rest by its own table ([`crate::jobs::table`]).
+//! Owns how long approvals count, and how many proposals wait. Whose count, and which are enough, is the word of the policy
+//! that is in force at each approval ([`crate::policies`]); that of the last one decides. Whether what is asked for can be
+//! is judged by the callers before, with every approval, and so is what follows from the decision behind. A job is kept
+//! before and after its decision alike: it has its approvals counted here, and the rest by its own table
+//! ([`crate::jobs::table`]).
 //!
 //! Proposals are one when the same is asked for. Whoever sends one is told how many have approved and how many have to;
-//! nobody else is told anything. An approval cannot be taken back: it counts until the deadline of the first one, or until
-//! its organisation is gone.
+//! what waits about organisations and policies is shown besides ([`crate::policies::book`]). An approval cannot be taken
+//! back: it counts until the deadline of the first one, or until its organisation is gone.
 //!
 //! | an approval, where | the same does not wait | it waits | its deadline has passed |
 //! |---|---|---|---|
 //! | others have to come | noted, until its own deadline | noted, once for an organisation; the deadline stays | begins anew |
-//! | it makes a majority | decided: it is the only organisation | decided | as where it does not wait |
+//! | the policy holds with it | decided: nobody else is needed | decided | as where it does not wait |
+//! | the policy does not ask for it | [`Reject::PolicyNotAsked`] | as before | as before |
 //! | [`PROPOSALS_MAX`] of the kind wait | [`Reject::Busy`] | as above | [`Reject::Busy`] |
 //!
 //! What has lapsed is removed with the next approval of any proposal of that kind.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use ledger::genesis::OrgInfo;
 use ledger::ids::{OrgId, TimeMs};
 use ledger::machine::BlockContext;
 use ledger::reject::Reject;
@@ -26,6 +28,7 @@ use ledger::view::View;
 
 use crate::limits::PROPOSALS_MAX;
 use crate::machine::CommandOutcome;
+use crate::policies::{Jury, Matter};
 use crate::registry;
 
 /// What waits for approvals.
@@ -43,7 +46,7 @@ pub struct Proposal<T> {
 pub(crate) enum Verdict<T> {
     /// It is noted, and others have to come. This is what its sender is told.
     Waits(CommandOutcome),
-    /// It makes a majority. Nothing is written yet, so that it can still be refused.
+    /// The policy holds with it. Nothing is written yet, so that it can still be refused.
     Decided(Decided<T>),
 }
 
@@ -63,17 +66,21 @@ impl<T> Decided<T> {
     }
 }
 
-/// Takes an organisation's approval of what is asked for, which is kept under a key of a family until it is decided.
+/// Takes an organisation's approval of what is asked for, which is kept under a key of a family until it is decided by the
+/// policy of its matter.
 ///
 /// # Errors
-/// [`Reject::Busy`] when too many proposals wait. The view is then unchanged.
+/// [`Reject::PolicyNotAsked`] when the policy does not ask the organisation, and [`Reject::Busy`] when too many proposals
+/// wait. The view is then unchanged.
 pub(crate) fn approve<T: PartialEq + BorshSerialize + BorshDeserialize>(
     view: &mut View<'_>,
     at: &BlockContext,
-    (family, key): (&[u8], Vec<u8>),
+    (matter, family, key): (Matter, &[u8], Vec<u8>),
     asked: T,
     (signer, until_ms): (OrgId, TimeMs),
 ) -> Result<Verdict<T>, Reject> {
+    let jury = Jury::of(view, matter);
+    jury.hear(signer)?;
     let all: Vec<(Vec<u8>, Proposal<T>)> = registry::family(view, &registry::key(family, &[]));
     let (stale, open): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, found)| found.until_ms < at.time_ms);
     let stale: Vec<Vec<u8>> = stale.into_iter().map(|(key, _)| key).collect();
@@ -83,23 +90,20 @@ pub(crate) fn approve<T: PartialEq + BorshSerialize + BorshDeserialize>(
     }
     let until_ms = known.map_or(until_ms, |known| known.until_ms);
     let mut approvals = known.map_or_else(Vec::new, |known| known.approvals.clone());
-    let Some(pending) = count(&mut approvals, signer, &registry::orgs(view)) else {
+    note(&mut approvals, signer, &jury);
+    if jury.decides(&approvals) {
         return Ok(Verdict::Decided(Decided { key, stale, open }));
-    };
+    }
+    let pending = jury.pending(&approvals);
     stale.into_iter().for_each(|key| registry::remove(view, key));
     registry::put(view, key, &Proposal { asked, until_ms, approvals });
     Ok(Verdict::Waits(pending))
 }
 
-/// Counts an approval. Those of organisations that are gone do not count any more. `None` once more than half of the
-/// organisations have approved.
-pub(crate) fn count(approvals: &mut Vec<OrgId>, signer: OrgId, orgs: &[OrgInfo]) -> Option<CommandOutcome> {
-    approvals.retain(|org| orgs.iter().any(|known| known.id == *org));
+/// Notes an approval, once for an organisation. Those of organisations that are gone are forgotten.
+pub(crate) fn note(approvals: &mut Vec<OrgId>, signer: OrgId, jury: &Jury) {
+    approvals.retain(|org| jury.has(*org));
     if let Err(place) = approvals.binary_search(&signer) {
         approvals.insert(place, signer);
     }
-    let needed = orgs.len() / 2 + 1;
-    let number = |n: usize| u16::try_from(n).expect("organisations are limited to 64");
-    let pending = CommandOutcome::Pending { approvals: number(approvals.len()), needed: number(needed) };
-    (approvals.len() < needed).then_some(pending)
 }

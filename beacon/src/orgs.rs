@@ -1,5 +1,5 @@
 //! Organisations that join the cluster and that leave it: proposals which more than half of the organisations have
-//! to send.
+//! to send, or those whom the policy of [`Matter::Orgs`] asks.
 //!
 //! Owns whose approval counts, what may hang on an organisation that is to go, and what is left of it: its number
 //! and those of its nodes, which nobody gets again. Moves no seat: whoever goes has none, but for those in channels that are
@@ -22,7 +22,9 @@ use crate::genesis::org_form;
 use crate::jobs;
 use crate::limits::{ORGS_MAX, REMOVED_ORGS_MAX};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
-use crate::majority::{self, Verdict};
+use crate::majority::{self, Proposal, Verdict};
+use crate::policies::book::Asked;
+use crate::policies::{self, Matter};
 use crate::registry;
 use crate::seats;
 use crate::watch;
@@ -64,11 +66,28 @@ pub(crate) fn was_removed(view: &mut View<'_>, node: NodeId) -> bool {
     all_removed(view).iter().any(|(_, removed)| removed.nodes.binary_search(&node).is_ok())
 }
 
-/// Counts the signer's approval of a new organisation; the one that makes a majority admits it.
+/// What waits about organisations: what is asked for, until when, and who has approved.
+pub(crate) fn waiting(view: &mut View<'_>) -> Vec<(Asked, TimeMs, Vec<OrgId>)> {
+    let (admissions, removals) = (registry::key(PROPOSAL, &[]), registry::key(REMOVAL, &[]));
+    let admitted: Vec<(Vec<u8>, Proposal<OrgInfo>)> = registry::family(view, &admissions);
+    let removed: Vec<(Vec<u8>, Proposal<()>)> = registry::family(view, &removals);
+    let admitted = admitted.into_iter().map(|(_, found)| {
+        let asked = Asked::Admit { org: found.asked.id, name: found.asked.name };
+        (asked, found.until_ms, found.approvals)
+    });
+    let removed = removed.into_iter().filter_map(|(key, found)| {
+        let id: [u8; 2] = key.get(removals.len()..)?.try_into().ok()?;
+        Some((Asked::Remove(OrgId(u16::from_be_bytes(id))), found.until_ms, found.approvals))
+    });
+    admitted.chain(removed).collect()
+}
+
+/// Counts the signer's approval of a new organisation; the one with which the policy holds admits it.
 ///
 /// # Errors
 /// [`Reject::Registry`] when its number or name is taken, or was, or something in it cannot be used;
-/// [`Reject::Busy`] when too many proposals wait.
+/// [`Reject::PolicyBlocks`] when a policy could not be satisfied with it; [`Reject::PolicyNotAsked`] when the policy does
+/// not ask the signer; [`Reject::Busy`] when too many proposals wait.
 pub(crate) fn register(
     view: &mut View<'_>,
     at: &BlockContext,
@@ -81,8 +100,9 @@ pub(crate) fn register(
     if clash || removed(view, org.id).is_some() || orgs.len() >= ORGS_MAX || !org_form(&org) {
         return Err(Reject::Registry);
     }
+    policies::bear(view, orgs.iter().map(|known| known.id).chain([org.id]).collect())?;
     let name: Hash32 = tagged(b"seamark/proposal/v1", &[&registry::encode(&org)]);
-    let proposal = (PROPOSAL, registry::key(PROPOSAL, &[&name.0]));
+    let proposal = (Matter::Orgs, PROPOSAL, registry::key(PROPOSAL, &[&name.0]));
     match majority::approve(view, at, proposal, org.clone(), (signer.id, until_ms))? {
         Verdict::Waits(pending) => return Ok(pending),
         Verdict::Decided(decided) => decided.close(view, |_| false),
@@ -92,13 +112,15 @@ pub(crate) fn register(
     Ok(CommandOutcome::Applied)
 }
 
-/// Counts the signer's approval that an organisation goes; the one that makes a majority takes it out, with all its
+/// Counts the signer's approval that an organisation goes; the one with which the policy holds takes it out, with all its
 /// nodes. The organisation is one of those that are counted, and may approve like any other.
 ///
 /// # Errors
 /// [`Reject::Registry`] when there is no such organisation or no other one, or too many are gone already;
 /// [`Reject::OrgInChannels`], [`Reject::OrgAlone`] and [`Reject::OrgSeated`] while something hangs on it;
-/// [`Reject::PeerBusy`] while a group does not take its mail.
+/// [`Reject::PolicyBlocks`] when a policy could not be satisfied without it; [`Reject::PolicyNotAsked`] when the policy does
+/// not ask the signer; [`Reject::Busy`] when too many proposals wait; [`Reject::PeerBusy`] while a group does not take its
+/// mail.
 pub(crate) fn remove(
     view: &mut View<'_>,
     at: &BlockContext,
@@ -111,8 +133,9 @@ pub(crate) fn remove(
     if all_removed(view).len() >= REMOVED_ORGS_MAX {
         return Err(Reject::Registry);
     }
+    policies::bear(view, orgs.iter().map(|known| known.id).filter(|known| *known != id).collect())?;
     let ends = may_go(view, signer.id, id)?;
-    let removal = (REMOVAL, registry::key(REMOVAL, &[&id.0.to_be_bytes()]));
+    let removal = (Matter::Orgs, REMOVAL, registry::key(REMOVAL, &[&id.0.to_be_bytes()]));
     let decided = match majority::approve(view, at, removal, (), (signer.id, until_ms))? {
         Verdict::Waits(pending) => return Ok(pending.into()),
         Verdict::Decided(decided) => decided,

@@ -20,6 +20,7 @@ use ledger::schema::{self, REGISTRY, STATE};
 use ledger::view::View;
 use serde::{Deserialize, Serialize};
 
+use crate::policies;
 use crate::view::ClusterView;
 
 /// Version of the registry's records, stored in [`Meta`].
@@ -269,6 +270,7 @@ pub fn genesis_writes(genesis: &Genesis) -> Vec<(Vec<u8>, Vec<u8>)> {
         writes.push((committee_key(committee.group, &hash), encode(committee)));
         writes.push((current_key(committee.group), encode(&hash)));
     }
+    writes.extend(policies::genesis_writes(genesis));
     writes.sort();
     writes
 }

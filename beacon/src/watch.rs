@@ -26,6 +26,7 @@ use crate::limits::{
 };
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::majority::{self, Verdict};
+use crate::policies::Matter;
 use crate::registry;
 use crate::risk;
 use crate::seats;
@@ -366,7 +367,7 @@ pub(crate) fn set(
     if watch == policy(view) {
         return Ok(CommandOutcome::Applied.into());
     }
-    let proposal = (PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&watch)]));
+    let proposal = (Matter::Operation, PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&watch)]));
     let decided = match majority::approve(view, at, proposal, watch, (signer, until_ms))? {
         Verdict::Waits(pending) => return Ok(pending.into()),
         Verdict::Decided(decided) => decided,

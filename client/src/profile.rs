@@ -217,8 +217,11 @@ impl Profile {
 pub fn read_genesis(path: &Path) -> Result<Genesis, ProfileError> {
     let text = std::fs::read_to_string(path).map_err(|error| io(path, &error))?;
     let genesis: Genesis = serde_json::from_str(&text).map_err(|error| form(path, error))?;
-    if genesis.version != 1 {
-        return Err(form(path, format!("unknown version {} of a genesis", genesis.version)));
+    if !genesis.version_fits() {
+        return Err(form(
+            path,
+            format!("unknown version {} of a genesis, or not the one for what it states", genesis.version),
+        ));
     }
     if !genesis.layout.well_formed() || !genesis.committees.iter().all(ledger::Committee::well_formed) {
         return Err(form(path, "its layout or a committee is not well formed"));

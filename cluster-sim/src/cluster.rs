@@ -155,6 +155,7 @@ pub fn genesis(seed: u64, shape: &Shape) -> Result<Genesis, String> {
         committees,
         layout: Layout::even(shards),
         verify: if seed % 4 == 3 { VerifyMode::Every } else { VerifyMode::Ingest },
+        policies: Default::default(),
     };
     check(&genesis).map_err(|fault| fault.to_string())?;
     // Channels are founded while a cluster runs. A simulated one begins as if some had been: what

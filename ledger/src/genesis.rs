@@ -1,6 +1,9 @@
 //! The genesis of a cluster: organisations, nodes, committees and the first layout. Its hash is the
 //! cluster id, so it is the one thing an offline verifier has to trust.
 
+use std::collections::BTreeMap;
+
+use borsh::io::{Read, Result as IoResult, Write};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
@@ -56,11 +59,19 @@ pub enum VerifyMode {
     Every,
 }
 
+/// Version of a genesis that states no policy.
+pub const GENESIS_VERSION: u8 = 1;
+/// Version of a genesis that states policies of the cluster.
+pub const GENESIS_WITH_POLICIES_VERSION: u8 = 2;
+
 /// The first state of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+///
+/// Its bytes end after `verify` in [`GENESIS_VERSION`], so that a cluster that keeps the rules that always were has the id
+/// that it always had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Genesis {
-    /// Format version, 1.
+    /// Format version, see [`Genesis::version_with`].
     pub version: u8,
     /// Name for people.
     pub name: String,
@@ -78,9 +89,61 @@ pub struct Genesis {
     pub layout: Layout,
     /// Checking of client signatures.
     pub verify: VerifyMode,
+    /// Who has to approve what in the beacon, as text: by the word for the matter, in the policy language. What is not
+    /// stated follows the default. The language, and what may stand here, are known to the beacon alone.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, String>,
+}
+
+impl BorshSerialize for Genesis {
+    fn serialize<W: Write>(&self, writer: &mut W) -> IoResult<()> {
+        self.version.serialize(writer)?;
+        self.name.serialize(writer)?;
+        self.created_ms.serialize(writer)?;
+        self.seed.serialize(writer)?;
+        self.orgs.serialize(writer)?;
+        self.nodes.serialize(writer)?;
+        self.committees.serialize(writer)?;
+        self.layout.serialize(writer)?;
+        self.verify.serialize(writer)?;
+        if self.version >= GENESIS_WITH_POLICIES_VERSION { self.policies.serialize(writer) } else { Ok(()) }
+    }
+}
+
+impl BorshDeserialize for Genesis {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> IoResult<Self> {
+        let version = u8::deserialize_reader(reader)?;
+        Ok(Self {
+            version,
+            name: String::deserialize_reader(reader)?,
+            created_ms: TimeMs::deserialize_reader(reader)?,
+            seed: Hash32::deserialize_reader(reader)?,
+            orgs: Vec::deserialize_reader(reader)?,
+            nodes: Vec::deserialize_reader(reader)?,
+            committees: Vec::deserialize_reader(reader)?,
+            layout: Layout::deserialize_reader(reader)?,
+            verify: VerifyMode::deserialize_reader(reader)?,
+            policies: match version >= GENESIS_WITH_POLICIES_VERSION {
+                true => BTreeMap::deserialize_reader(reader)?,
+                false => BTreeMap::new(),
+            },
+        })
+    }
 }
 
 impl Genesis {
+    /// The version of a genesis with these policies.
+    #[must_use]
+    pub fn version_with(policies: &BTreeMap<String, String>) -> u8 {
+        if policies.is_empty() { GENESIS_VERSION } else { GENESIS_WITH_POLICIES_VERSION }
+    }
+
+    /// Whether the version is known and the one for what it states: in any other the cluster id would not cover all of it.
+    #[must_use]
+    pub fn version_fits(&self) -> bool {
+        self.version == Self::version_with(&self.policies)
+    }
+
     /// `sha256("seamark/genesis/v1" ‖ borsh)`.
     #[must_use]
     pub fn cluster_id(&self) -> ClusterId {

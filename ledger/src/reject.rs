@@ -261,6 +261,14 @@ crate::rejections! {
         ChannelsSpent = 162, "channels_spent", "the cluster has founded as many channels as it may in its life", "use one of the channels that are there";
         /// A member that is alone in its channel wants to go.
         OrgAlone = 163, "org_alone_in_channel", "the organisation is the only member of a channel that is not closed", "take home what is in the channel, and close it with 'seamark channel close' and 'seamark channel finish-close'; the others can remove the organisation without that, and what is in the channel is lost then";
+        /// A policy that could not hold.
+        PolicyUnsatisfiable = 175, "org_policy_unsatisfiable", "the policy names an organisation that the cluster does not have, asks for more than it lists, or could not hold if the admins of all organisations approved", "name organisations of 'seamark beacon policy' as admins, and ask for no more than there are";
+        /// An approval that counts for nothing.
+        PolicyNotAsked = 176, "org_policy_not_asked", "the policy in force for this does not ask the organisation that signs", "none; 'seamark beacon policy' shows whom it asks";
+        /// The policy has changed meanwhile.
+        PolicyStale = 177, "org_policy_stale", "the policy that is to be replaced has changed since this was proposed", "look at the one in force with 'seamark beacon policy', and propose anew";
+        /// Organisations that could not satisfy a policy.
+        PolicyBlocks = 178, "org_policy_blocks", "the organisations that there would be then could not satisfy a policy of the cluster", "change that policy first: 'seamark beacon policy' shows them all";
     }
 }
 

@@ -229,6 +229,7 @@ fn layouts_and_genesis() {
         committees: vec![committee()],
         layout: layout(),
         verify: VerifyMode::Every,
+        policies: Default::default(),
     };
     vectors.format("genesis", &genesis, &genesis.cluster_id().to_string());
     let json = serde_json::to_vec(&genesis).expect("genesis is JSON");

@@ -189,3 +189,54 @@ fn an_organisation_goes_when_more_than_half_have_said_so() {
     assert_eq!(code(&register(4, "org-a")), "registry", "its number is not given again");
     assert_eq!(shell.told(&register(5, "org-a"))["approvals"], 1, "it may come back as another one");
 }
+
+/// Where each has to approve, two of three do not let anybody in, and three of four let nobody out; where two are enough,
+/// they do.
+#[test]
+fn organisations_come_and_go_by_the_policy_for_it() {
+    let shell = Shell::start(&["--nodes", "5", "--shards", "1", "--policy-for", "orgs=all"]);
+    let policy = |matter: &str| {
+        let said = shell.told("beacon policy");
+        said["matters"].as_array().unwrap().iter().find(|line| line["matter"] == matter).unwrap().clone()
+    };
+    let enough = || shell.told("beacon policy")["waiting"][0]["enough"].clone();
+    let code = |line: &str| shell.refused(line)["error"]["code"].as_str().unwrap().to_owned();
+    assert_eq!((&policy("orgs")["policy"], &policy("orgs")["revision"]), (&"all(members.admin)".into(), &0.into()));
+    assert_eq!(policy("policy")["policy"], "majority(members.admin)");
+
+    let register = |by: &str| {
+        let (ca, key) = (shell.dir().join("../d-ca/ca.pem"), ledger::SecretKey::derive(b"org-d", b"").public());
+        format!("beacon org register org-d --id 4 --ca {} --admin-key {key} --as {by}", ca.display())
+    };
+    shell.told("ca new org-d --out d-ca");
+    shell.told(&register("org-a"));
+    let second = shell.told(&register("org-b"));
+    assert_eq!((&second["in_force"], &second["approvals"], &second["needed"]), (&false.into(), &2.into(), &3.into()));
+    assert_eq!(enough(), serde_json::json!(["org-c"]));
+    assert_eq!(shell.told(&register("org-c"))["in_force"], true);
+
+    // It would have to agree itself. Three of four are enough to say that it need not.
+    for by in ["org-a", "org-b", "org-c"] {
+        assert_eq!(shell.told(&format!("beacon org remove 4 --as {by}"))["in_force"], false);
+    }
+    assert_eq!(enough(), serde_json::json!(["org-d"]));
+    let propose = |policy: &str, on: u64, by: &str| format!("beacon policy propose orgs {policy} --on {on} --as {by}");
+    assert_eq!(code(&propose("k-of(5,members.admin)", 0, "org-a")), "org_policy_unsatisfiable");
+    assert_eq!(code(&propose("any(org-x.admin)", 0, "org-a")), "policy_org");
+    let last = ["org-a", "org-b", "org-c"].map(|by| shell.told(&propose("k-of(2,members.admin)", 0, by)));
+    assert_eq!(last.map(|said| said["in_force"].clone()), [false.into(), false.into(), serde_json::Value::from(true)]);
+    assert_eq!(policy("orgs")["revision"], 1);
+    assert_eq!(code(&propose("any", 0, "org-a")), "org_policy_stale");
+    // What three have sent before is more than enough now; one of them says it again.
+    assert_eq!(shell.told("beacon org remove 4 --as org-b")["in_force"], true);
+    assert_eq!(code("beacon org remove 4 --as org-b"), "registry", "it is gone");
+
+    // Without whom a policy cannot be, stays; and whom it does not ask, is not heard.
+    for by in ["org-a", "org-b"] {
+        shell.told(&propose("org-a.admin", 1, by));
+    }
+    assert_eq!(code("beacon org remove org-a --as org-a"), "org_policy_blocks");
+    assert_eq!(code(&register("org-b").replace("--id 4", "--id 5")), "org_policy_not_asked");
+    let joined = shell.told(&register("org-a").replace("--id 4", "--id 5"));
+    assert_eq!(joined["in_force"], true, "one is enough");
+}

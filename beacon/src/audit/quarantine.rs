@@ -20,6 +20,7 @@ use ledger::view::View;
 use crate::audit;
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::majority::{self, Verdict};
+use crate::policies::Matter;
 use crate::registry;
 use crate::seats;
 
@@ -151,7 +152,7 @@ pub(crate) fn release(
         None => of_group(view, held.group).filter(Quarantine::holds).map(|mark| mark.height),
     };
     let since = since.ok_or(Reject::NotQuarantined)?;
-    let proposal = (RELEASE, registry::key(RELEASE, &[&registry::encode(&held)]));
+    let proposal = (Matter::Quarantine, RELEASE, registry::key(RELEASE, &[&registry::encode(&held)]));
     let decided = match majority::approve(view, at, proposal, (), (signer, until_ms))? {
         Verdict::Waits(pending) => return Ok(pending.into()),
         Verdict::Decided(decided) => decided,

@@ -15,6 +15,7 @@ use super::{
 use crate::limits::{EPOCH_MS_MAX, EPOCH_MS_MIN};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::majority::{self, Verdict};
+use crate::policies::Matter;
 use crate::registry;
 use crate::risk::PARTS;
 use crate::seats;
@@ -79,7 +80,7 @@ pub(crate) fn ask(
         Ask::Rebalance if rebalances(view) => return Ok(CommandOutcome::Applied.into()),
         Ask::Policy(_) | Ask::Rebalance => {}
     }
-    let proposal = (PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&ask)]));
+    let proposal = (Matter::Operation, PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&ask)]));
     let decided = match majority::approve(view, at, proposal, ask, (signer, until_ms))? {
         Verdict::Waits(pending) => return Ok(pending.into()),
         Verdict::Decided(decided) => decided,

@@ -18,6 +18,7 @@ use crate::jobs::{self, Job, JobKind, Phase, commit, needed};
 use crate::limits::{ALIGN_MS_MAX, JOBS_PER_ORG_MAX, OPEN_MS_MAX, PREPARE_MS_MAX, SEALING_MS_MAX};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::majority;
+use crate::policies::{Jury, Matter};
 use crate::registry;
 use crate::seats;
 
@@ -43,12 +44,13 @@ fn executed(job: &Job, mail: Mail) -> Executed {
     Executed { mail, ..outcome(job).into() }
 }
 
-/// Takes an organisation's approval of a job; the one that makes a majority begins it. A seat moves between two nodes of
-/// one organisation by that one's word. One that is under way is not begun again, and asking for it changes nothing.
+/// Takes an organisation's approval of a job; the one with which the policy of [`Matter::Jobs`] holds begins it. A seat
+/// moves between two nodes of one organisation by that one's word. One that is under way is not begun again, and asking for
+/// it changes nothing.
 ///
 /// # Errors
-/// [`Reject`] as [`plan::plan`] has it, for another layout, [`Reject::JobsFull`] also when as many jobs as may wait for others
-/// have this one's approval, and when mail is full. The view is then unchanged.
+/// [`Reject`] as [`plan::plan`] has it, for another layout, [`Reject::PolicyNotAsked`], [`Reject::JobsFull`] also when as
+/// many jobs as may wait for others have this one's approval, and when mail is full. The view is then unchanged.
 pub fn propose(
     view: &mut View<'_>,
     at: &BlockContext,
@@ -62,6 +64,10 @@ pub fn propose(
     }
     let standing = Standing::read(view, at.time_ms).ok_or(Reject::Registry)?;
     plan::judge(&standing, &asked.kind, asked.layout)?;
+    let (jury, own) = (Jury::of(view, Matter::Jobs), own_seat(&standing.nodes, signer, &asked.kind));
+    if !own {
+        jury.hear(signer)?;
+    }
     let same = |job: &&Job| {
         let waits = job.phase == Phase::Proposed && job.until_ms.is_some_and(|until| at.time_ms <= until);
         waits && job.kind == asked.kind && job.manual == asked.manual && job.on == asked.layout
@@ -79,8 +85,8 @@ pub fn propose(
         let fresh = Job::new(JobId(counters.next_job), asked.kind, asked.layout, asked.manual, at.time_ms);
         Job { until_ms: Some(until_ms), ..fresh }
     });
-    let waits = majority::count(&mut job.approvals, signer, &orgs).is_some();
-    let decided = !waits || own_seat(&standing.nodes, signer, &asked.kind);
+    majority::note(&mut job.approvals, signer, &jury);
+    let decided = own || jury.decides(&job.approvals);
     if decided {
         refuse_full(view)?;
     }

@@ -7,6 +7,7 @@ use beacon::command::{BeaconCommand, SignedCommand};
 use beacon::epochs::{Contribution, Entrant, Part, commitment_of, seed_of};
 use beacon::jobs::{JobKind, JobReport, Phase, Said, ScalePolicy};
 use beacon::nodes::{REMOVED_NODE_VERSION, RemovedNode};
+use beacon::policies::{Matter, POLICY_RECORD_VERSION, PolicyChange, Ruled, default_policy, policy_key};
 use beacon::registry::{AuditHead, Checkpoint, RegistryHead};
 use beacon::watch::{WATCH_VERSION, WatchEvent, WatchNote};
 use beacon::{
@@ -118,6 +119,10 @@ fn the_commands_about_jobs() {
         (
             BeaconCommand::MoveShard { group: one, from: NodeId(1), to: NodeId(2), layout },
             "20 0100000000000002 01000000 02000000 0200000000000000",
+        ),
+        (
+            BeaconCommand::SetPolicy(PolicyChange { matter: Matter::Jobs, base: 2, policy: default_policy() }),
+            "2a 05 0200000000000000 01 01 02 0100 00 00",
         ),
         (BeaconCommand::CutShard { job }, "21 0500000000000000"),
         (BeaconCommand::CancelJob { job }, "22 0500000000000000"),
@@ -240,6 +245,9 @@ fn records() {
         hex::encode(registry::audit_key()),
         "53196c56bd372f1af80953bd264e9538a34886bc1c8b5985a3e8fdd0b8e687317ef0"
     );
+    assert_eq!(policy_key(Matter::Policy), b"Gpolicy/\x01");
+    let ruled = Ruled { version: POLICY_RECORD_VERSION, revision: 3, policy: default_policy() };
+    assert_eq!(encoded(borsh::to_vec(&ruled).unwrap()), "01030000000000000001010201000000");
     assert_eq!(registry::checkpoint_key(GroupId::shard(1)), b"Gcheckpoint/\x02\0\0\0\0\0\0\x01");
     assert_eq!(
         hex::encode(registry::epochs_key()),

@@ -22,6 +22,8 @@ mod jobs_scale;
 mod majority;
 mod nodes;
 mod orgs;
+mod policies;
+mod policies_laws;
 mod proof;
 mod seats;
 mod state;

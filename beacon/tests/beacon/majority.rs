@@ -1,13 +1,14 @@
-//! What a majority of the organisations decides: whose approvals count and how long, how many proposals wait, and what
-//! becomes of them. Every cell, for each of the commands that are decided so.
+//! What the organisations decide together, by a majority unless a policy says otherwise: whose approvals count and how
+//! long, how many proposals wait, and what becomes of them. Every cell, for each of the commands that are decided so.
 
 use beacon::audit::quarantine::Held;
 use beacon::command::BeaconCommand;
 use beacon::genesis::first_committees;
 use beacon::limits::PROPOSALS_MAX;
 use beacon::machine::{CommandOutcome, apply_checkpoint};
-use beacon::{Constraints, EpochPolicy, ScalePolicy, Watch, WatchMode};
+use beacon::{Constraints, EpochPolicy, Matter, PolicyChange, ScalePolicy, Watch, WatchMode};
 use borsh::BorshSerialize;
+use channel::{Policy, Quorum, Role};
 use cross_shard::OutStream;
 use ledger::committee::Engine;
 use ledger::genesis::Genesis;
@@ -36,6 +37,8 @@ fn bytes<T: BorshSerialize>(value: &T) -> Vec<u8> {
 /// A command that is decided by a majority, and how its proposal is kept.
 struct Kind {
     command: BeaconCommand,
+    /// Whose policy decides it.
+    matter: Matter,
     family: &'static [u8],
     /// What follows the family in its key.
     name: Vec<u8>,
@@ -58,9 +61,14 @@ fn kinds(genesis: &Genesis) -> Vec<Kind> {
     let committee = genesis.committee(SHARD).unwrap().hash();
     let switch = |group: GroupId, engine: Engine| bytes(&(1u8, group, engine, committee));
     let nothing: fn(&mut World) = |_| ();
+    let change = |quorum: Quorum| {
+        let policy = Policy::members(quorum, Role::Admin);
+        PolicyChange { matter: Matter::Jobs, base: 0, policy }
+    };
     vec![
         Kind {
             command: BeaconCommand::RegisterOrg(org(6)),
+            matter: Matter::Orgs,
             family: b"Gproposal/",
             name: tagged(b"seamark/proposal/v1", &[&bytes(&org(6))]).0.to_vec(),
             asked: bytes(&org(6)),
@@ -71,6 +79,7 @@ fn kinds(genesis: &Genesis) -> Vec<Kind> {
         },
         Kind {
             command: BeaconCommand::RemoveOrg { org: OrgId(5) },
+            matter: Matter::Orgs,
             family: b"Gremoval/",
             name: vec![0, 5],
             asked: vec![],
@@ -81,6 +90,7 @@ fn kinds(genesis: &Genesis) -> Vec<Kind> {
         },
         Kind {
             command: BeaconCommand::SwitchEngine { group: SHARD, engine: Engine::Bft },
+            matter: Matter::Engines,
             family: b"Gswitch/",
             name: [&SHARD.0.to_be_bytes()[..], b"bft"].concat(),
             asked: switch(SHARD, Engine::Bft),
@@ -91,6 +101,7 @@ fn kinds(genesis: &Genesis) -> Vec<Kind> {
         },
         Kind {
             command: BeaconCommand::SetWatch(watch),
+            matter: Matter::Operation,
             family: b"Gwatch-proposal/",
             name: bytes(&watch),
             asked: bytes(&watch),
@@ -101,6 +112,7 @@ fn kinds(genesis: &Genesis) -> Vec<Kind> {
         },
         Kind {
             command: BeaconCommand::SetEpochs(epochs),
+            matter: Matter::Operation,
             family: b"Gepochs-proposal/",
             name: bytes(&(0u8, epochs)),
             asked: bytes(&(0u8, epochs)),
@@ -111,6 +123,7 @@ fn kinds(genesis: &Genesis) -> Vec<Kind> {
         },
         Kind {
             command: BeaconCommand::Rebalance,
+            matter: Matter::Operation,
             family: b"Gepochs-proposal/",
             name: vec![1],
             asked: vec![1],
@@ -124,6 +137,7 @@ fn kinds(genesis: &Genesis) -> Vec<Kind> {
         },
         Kind {
             command: BeaconCommand::ReleaseQuarantine(held),
+            matter: Matter::Quarantine,
             family: b"Grelease/",
             name: bytes(&held),
             asked: vec![],
@@ -142,10 +156,22 @@ fn kinds(genesis: &Genesis) -> Vec<Kind> {
         },
         Kind {
             command: BeaconCommand::SetScale(scale),
+            matter: Matter::Operation,
             family: b"Gscale-proposal/",
             name: bytes(&scale),
             asked: bytes(&scale),
             others: [1, 2].map(|shards_min| bytes(&ScalePolicy { shards_min, ..scale })),
+            left: 0,
+            mails: false,
+            before: nothing,
+        },
+        Kind {
+            command: BeaconCommand::SetPolicy(change(Quorum::Any)),
+            matter: Matter::Policy,
+            family: b"Gpolicy-proposal/",
+            name: tagged(b"seamark/policy-proposal/v1", &[&bytes(&change(Quorum::Any))]).0.to_vec(),
+            asked: bytes(&change(Quorum::Any)),
+            others: [Quorum::All, Quorum::AtLeast(1)].map(|quorum| bytes(&change(quorum))),
             left: 0,
             mails: false,
             before: nothing,
@@ -228,6 +254,33 @@ fn three_of_five_decide_before_the_deadline_of_the_first_one() {
             }
         });
     }
+}
+
+#[test]
+fn each_is_decided_by_the_policy_of_its_matter_and_by_no_other() {
+    // One of the kinds changes the policy of jobs, and is about what is in force before.
+    for matter in Matter::ALL.into_iter().filter(|matter| *matter != Matter::Jobs) {
+        each(&five(), |kind, mut world| {
+            let policy = Policy::members(Quorum::All, Role::Admin);
+            decide(&mut world, &BeaconCommand::SetPolicy(PolicyChange { matter, base: 0, policy }));
+            let needed = if kind.matter == matter { 5 } else { 3 };
+            for by in 1..=needed {
+                let expected = if by == needed { DONE } else { waits(by, needed) };
+                assert_eq!(kind.send(&mut world, by), expected, "{:?} by the policy of {matter:?}", kind.command);
+            }
+        });
+    }
+}
+
+#[test]
+fn whom_the_policy_does_not_ask_leaves_no_trace() {
+    each(&five(), |kind, mut world| {
+        let policy = Policy::one(OrgId(2), Role::Admin);
+        decide(&mut world, &BeaconCommand::SetPolicy(PolicyChange { matter: kind.matter, base: 0, policy }));
+        assert_eq!(kind.send(&mut world, 1), Err(Reject::PolicyNotAsked), "{:?}", kind.command);
+        assert_eq!(kind.open(&world), 0);
+        assert_eq!(kind.send(&mut world, 2), DONE, "{:?}", kind.command);
+    });
 }
 
 #[test]

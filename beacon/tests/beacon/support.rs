@@ -68,6 +68,7 @@ pub fn genesis() -> Genesis {
         nodes,
         layout: Layout::even(4),
         verify: VerifyMode::Every,
+        policies: Default::default(),
     }
 }
 

@@ -36,6 +36,11 @@ pub enum Beacon {
         after_help = "Example:\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa\n  seamark beacon org remove org-d --as org-a\n  seamark beacon org ca --as org-a new-ca.pem"
     )]
     Org(OrgChange),
+    /// Show who has to approve what, and what waits for approvals about organisations and policies; or propose another policy
+    #[command(
+        after_help = "Example:\n  seamark beacon policy\n  seamark beacon policy propose orgs 'all(members.admin)' --as org-a\n  seamark beacon policy propose policy 'k-of(2, members.admin)' --as org-a"
+    )]
+    Policy(BeaconPolicy),
     /// Replace an organisation's admin key; the old one signs this, and nothing after it
     #[command(
         after_help = "Example:\n  seamark beacon rotate-key --as org-a new.key\n\nThe file holds the new signing key, 64 hex digits, or sealed by 'key seal'. Put it in the place of\nthe old one afterwards."
@@ -127,6 +132,44 @@ pub enum Beacon {
     },
 }
 
+/// `beacon policy`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct BeaconPolicy {
+    /// Changes a policy.
+    #[command(subcommand)]
+    pub change: Option<PolicyProposal>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// What `beacon policy` changes.
+#[derive(Debug, Subcommand)]
+pub enum PolicyProposal {
+    /// Propose who has to approve a matter, or approve the same proposal of another organisation
+    #[command(
+        after_help = "Example:\n  seamark beacon policy propose orgs 'all(members.admin)' --as org-a\n  seamark beacon policy propose quarantine 'any(org-a.admin, org-b.admin)' --on 2 --as org-b\n\nMatters: orgs, policy, engines, quarantine, operation, jobs. A policy is written as in\ndocs/channels.md, over the organisations of the cluster as admins; any, all and majority alone are\nmeant over all of them. It is in force once the policy of 'policy' holds."
+    )]
+    Propose {
+        /// Who signs.
+        #[command(flatten)]
+        admin: Admin,
+        /// What is decided by it
+        #[arg(value_name = "MATTER")]
+        matter: String,
+        /// The policy
+        #[arg(value_name = "POLICY")]
+        policy: String,
+        /// The revision that it replaces: refused when another one is in force [default: the one in force]
+        #[arg(long, value_name = "REVISION")]
+        on: Option<u64>,
+        /// How long the others may take to approve, minutes
+        #[arg(long, value_name = "MINUTES", default_value_t = 1440, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        within: u64,
+    },
+}
+
 /// `beacon epoch`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -170,7 +213,7 @@ pub enum EpochChange {
 pub enum OrgChange {
     /// Propose a new organisation, or approve the same proposal of another one
     #[command(
-        after_help = "Example:\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa --as org-a\n\nIt joins once more than half of the organisations have sent exactly this. A proposal lapses with\nits first approval, after --within."
+        after_help = "Example:\n  seamark beacon org register org-d --id 4 --ca ca.pem --admin-key 02aa --as org-a\n\nIt joins once those have sent exactly this whom 'beacon policy' asks for 'orgs', by default more\nthan half of the organisations. A proposal lapses with its first approval, after --within."
     )]
     Register {
         /// Who signs.
@@ -193,7 +236,7 @@ pub enum OrgChange {
     },
     /// Propose that an organisation leaves the cluster, or approve the same proposal of another one
     #[command(
-        after_help = "Example:\n  seamark beacon org remove org-c --as org-a\n\nIt is gone once more than half of the organisations have sent this, of which it is one itself. By\nthen it has left its channels, and its nodes have no seats: see 'node drain'. They are struck off,\nand nobody who has a certificate of its authority is let in. Its number is not given again."
+        after_help = "Example:\n  seamark beacon org remove org-c --as org-a\n\nIt is gone once those have sent this whom 'beacon policy' asks for 'orgs', by default more than half\nof the organisations, of which it is one itself. By then it has left its channels, and its nodes have no seats: see 'node drain'. They are struck off,\nand nobody who has a certificate of its authority is let in. Its number is not given again."
     )]
     Remove {
         /// Who signs.

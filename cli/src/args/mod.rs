@@ -23,7 +23,8 @@ mod tx;
 pub use account::{Account, AccountCommand, AmountOf, DataCommand, Owned};
 pub use audit::Audit;
 pub use beacon::{
-    Admin, Beacon, BeaconEpoch, BeaconWatch, EpochChange, NodeChange, OneNode, OrgChange, RegisterNode, WatchArg,
+    Admin, Beacon, BeaconEpoch, BeaconPolicy, BeaconWatch, EpochChange, NodeChange, OneNode, OrgChange, PolicyProposal,
+    RegisterNode, WatchArg,
 };
 pub use bench::{Bench, BenchChannels, BenchEngines, BenchJoin, BenchSwitch, BenchTakeover};
 pub use ca::{Ca, RoleArg};
@@ -122,6 +123,9 @@ pub struct Shape {
     /// What orders the beacon [default: as the shards]
     #[arg(long, value_name = "ENGINE", value_enum)]
     pub beacon_consensus: Option<ConsensusArg>,
+    /// Who has to approve orgs, policy, engines, quarantine, operation or jobs; may be given several times [default: majority]
+    #[arg(long, value_name = "MATTER=POLICY")]
+    pub policy_for: Vec<String>,
 }
 
 /// Every command.

@@ -1,12 +1,14 @@
 //! From the options of a new cluster to its specification.
 
+use std::collections::BTreeMap;
+
 use ledger::Engine;
 use ledger::genesis::Genesis;
 use ledger::ids::GroupId;
 
 use crate::args::Shape;
 use crate::error::CliError;
-use crate::setup::{Addresses, ClusterSpec};
+use crate::setup::{Addresses, ClusterSpec, policies};
 
 const NODES: u32 = 5;
 const SHARDS: u32 = 4;
@@ -37,6 +39,7 @@ pub fn spec(shape: &Shape, addresses: Addresses) -> ClusterSpec {
         engine,
         beacon_engine: shape.beacon_consensus.map(Into::into),
         verify: shape.verify.map(Into::into),
+        policies: shape.policy_for.clone(),
         addresses,
         ..ClusterSpec::default()
     }
@@ -76,6 +79,14 @@ pub fn check_resumed(shape: &Shape, genesis: &Genesis) -> Result<(), CliError> {
         if let Some(asked) = asked.map(Engine::from).filter(|asked| *asked != found) {
             return differs(option, asked.to_string(), found.to_string());
         }
+    }
+    let policies = policies::stated(&shape.policy_for)?;
+    if !policies.is_empty() && policies != genesis.policies {
+        let written = |policies: &BTreeMap<String, String>| {
+            let all: Vec<String> = policies.iter().map(|(matter, policy)| format!("{matter}={policy}")).collect();
+            if all.is_empty() { "majority".to_owned() } else { all.join(" ") }
+        };
+        return differs("policy-for", written(&policies), written(&genesis.policies));
     }
     match shape.verify.map(ledger::genesis::VerifyMode::from) {
         Some(asked) if asked != genesis.verify => {
@@ -151,6 +162,9 @@ mod tests {
         assert!(check_resumed(&other, &made.genesis).is_err());
         let same = Shape { consensus: Some(ConsensusArg::Raft), ..Shape::default() };
         assert!(check_resumed(&same, &made.genesis).is_ok());
+        let error =
+            check_resumed(&Shape { policy_for: vec!["orgs=all".to_owned()], ..Shape::default() }, &made.genesis);
+        assert!(error.unwrap_err().cause.contains("orgs=all(members.admin)"));
         for (consensus, beacon_consensus) in [(Some(ConsensusArg::Bft), None), (None, Some(ConsensusArg::Bft))] {
             let error = check_resumed(&Shape { consensus, beacon_consensus, ..Shape::default() }, &made.genesis);
             assert_eq!(error.unwrap_err().code, "cluster_shape");

@@ -12,10 +12,13 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::epochs;
+use super::policy;
 use super::seats::{self, Asked};
 use super::signer::{Signer, WITHIN_MINUTES, salt};
 use super::watch;
-use crate::args::{Beacon, BeaconEpoch, BeaconWatch, EpochChange, NodeChange, OneNode, OrgChange};
+use crate::args::{
+    Beacon, BeaconEpoch, BeaconPolicy, BeaconWatch, EpochChange, NodeChange, OneNode, OrgChange, PolicyProposal,
+};
 use crate::error::CliError;
 use crate::output::{Output, table};
 use crate::setup::files::read_signing_key;
@@ -35,6 +38,15 @@ pub(super) async fn run(args: Beacon, output: Output) -> Result<(), CliError> {
         }) => {
             let command = BeaconCommand::SetEpochs(epochs::policy(length, bad, risk_max_ppb));
             send(&Signer::of(&admin)?, None, command, within, output).await
+        }
+        Beacon::Policy(BeaconPolicy { change: None, target }) => policy::show(&Context::new(&target)?, output).await,
+        Beacon::Policy(BeaconPolicy {
+            change: Some(PolicyProposal::Propose { admin, matter, policy, on, within }),
+            ..
+        }) => {
+            let signer = Signer::of(&admin)?;
+            let command = policy::change(signer.context(), &matter, &policy, on).await?;
+            send(&signer, None, command, within, output).await
         }
         Beacon::Seed { target, epoch, out } => {
             epochs::seed(&Context::new(&target)?, epoch, out.as_deref(), output).await

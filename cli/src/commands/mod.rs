@@ -25,6 +25,7 @@ mod node;
 mod past;
 mod pay;
 mod place;
+mod policy;
 mod proved;
 mod record;
 mod replay;

@@ -21,6 +21,7 @@ use ledger::limits::COMMITTEE_MAX;
 use zeroize::Zeroizing;
 
 use super::pki::{Authority, Leaf, PkiError, Subject, random};
+use super::policies;
 
 /// Replicas of a beacon that outlives one member that lies.
 const BFT_BEACON: u16 = 4;
@@ -87,6 +88,8 @@ pub struct ClusterSpec {
     /// Checking of client signatures; `None` takes what trust asks for: `every` with several
     /// organisations, else `ingest`.
     pub verify: Option<VerifyMode>,
+    /// Who has to approve what in the beacon, `MATTER=POLICY` each; the default for every other matter.
+    pub policies: Vec<String>,
     /// Where the nodes are reached.
     pub addresses: Addresses,
     /// Authorities of organisations that have one, by the organisation's name. The others get new ones.
@@ -107,6 +110,7 @@ impl Default for ClusterSpec {
             engine: Engine::Raft,
             beacon_engine: None,
             verify: None,
+            policies: Vec::new(),
             addresses: Addresses::Loopback { base_port: 7600 },
             authorities: BTreeMap::new(),
             passphrase: None,
@@ -157,6 +161,9 @@ pub enum SpecError {
         /// Nodes.
         nodes: u32,
     },
+    /// A policy is not written as one.
+    #[error("{0}; write such as --policy-for 'orgs=all(members.admin)', each matter once")]
+    Policy(String),
     /// The name is empty, too long or holds control characters.
     #[error("the cluster's name must have 1 to {NAME_BYTES_MAX} bytes and no control characters")]
     Name,
@@ -201,6 +208,7 @@ impl SpecError {
             Self::TooManyReplicas { .. } => "spec_too_many_replicas",
             Self::Engine { .. } => "spec_engine",
             Self::OrgsWithoutNodes { .. } => "spec_orgs_without_nodes",
+            Self::Policy(_) => "spec_policy",
             Self::Name => "spec_name",
             Self::Ports { .. } => "spec_ports",
             Self::Addresses(_) => "spec_addresses",
@@ -264,6 +272,7 @@ pub struct MadeCluster {
 /// [`SpecError`] names the option and what to change.
 pub fn make_cluster(spec: &ClusterSpec) -> Result<MadeCluster, SpecError> {
     check_spec(spec)?;
+    let policies = policies::stated(&spec.policies)?;
     let addrs = addresses(spec)?;
     let orgs = (0..spec.orgs).map(|index| make_org(index, spec)).collect::<Result<Vec<_>, _>>()?;
     let (mut nodes, mut infos) = (Vec::new(), Vec::new());
@@ -279,7 +288,7 @@ pub fn make_cluster(spec: &ClusterSpec) -> Result<MadeCluster, SpecError> {
     let committees = committees_of(&seed, &infos, &groups, &Constraints::default())?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| SpecError::Clock)?;
     let genesis = Genesis {
-        version: 1,
+        version: Genesis::version_with(&policies),
         name: spec.name.clone(),
         created_ms: TimeMs(u64::try_from(now.as_millis()).map_err(|_| SpecError::Clock)?),
         seed,
@@ -288,6 +297,7 @@ pub fn make_cluster(spec: &ClusterSpec) -> Result<MadeCluster, SpecError> {
         committees,
         layout: Layout::even(spec.shards),
         verify: spec.verify.unwrap_or_else(|| trusted_verify(spec.orgs)),
+        policies,
     };
     check(&genesis)?;
     let client = orgs[0].authority.issue(&Subject::client("client", &orgs[0].name))?;

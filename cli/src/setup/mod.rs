@@ -2,13 +2,14 @@
 //! client command read.
 //!
 //! Owns the form of that folder and nothing that runs. [`genesis`] decides who belongs where,
-//! [`pki`] makes certificates, [`files`] writes it all down; `shard-node` takes over from a node's
+//! [`policies`] reads who is to approve what, [`pki`] makes certificates, [`files`] writes it all down; `shard-node` takes over from a node's
 //! `node.toml`, the clients from the profile.
 
 pub mod error;
 pub mod files;
 pub mod genesis;
 pub mod pki;
+pub mod policies;
 
 #[cfg(test)]
 mod tests;

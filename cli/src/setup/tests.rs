@@ -244,6 +244,13 @@ fn impossible_clusters_are_refused_by_code() {
         (ClusterSpec { beacon_engine: Some(Engine::Bft), beacon_replicas: Some(3), ..base() }, "spec_engine"),
         (ClusterSpec { orgs: 6, ..base() }, "spec_orgs_without_nodes"),
         (ClusterSpec { name: String::new(), ..base() }, "spec_name"),
+        (ClusterSpec { policies: vec!["orgs".to_owned()], ..base() }, "spec_policy"),
+        (ClusterSpec { policies: ["orgs=all", "orgs=any"].map(str::to_owned).to_vec(), ..base() }, "spec_policy"),
+        (ClusterSpec { policies: vec!["weather=all".to_owned()], ..base() }, "genesis_policy"),
+        (ClusterSpec { policies: vec!["orgs=k-of(2".to_owned()], ..base() }, "genesis_policy"),
+        (ClusterSpec { policies: vec!["orgs=any(org-x.admin)".to_owned()], ..base() }, "genesis_policy"),
+        (ClusterSpec { policies: vec!["orgs=k-of(4, members.admin)".to_owned()], ..base() }, "genesis_policy"),
+        (ClusterSpec { policies: vec!["orgs=all(members.member)".to_owned()], ..base() }, "genesis_policy"),
         (ClusterSpec { addresses: Addresses::Loopback { base_port: 65_530 }, ..base() }, "spec_ports"),
         (ClusterSpec { addresses: Addresses::Loopback { base_port: 0 }, ..base() }, "spec_ports"),
         (ClusterSpec { addresses: Addresses::Hosts(vec![one.clone()]), ..base() }, "spec_addresses"),
@@ -251,6 +258,23 @@ fn impossible_clusters_are_refused_by_code() {
     ] {
         assert_eq!(make_cluster(&spec).unwrap_err().code(), code, "{spec:?}");
     }
+}
+
+#[test]
+fn policies_that_are_stated_stand_in_the_genesis_and_nothing_where_none_is() {
+    let text = |dir: &ClusterDir| fs::read_to_string(dir.genesis_path()).unwrap();
+    let temp = tempfile::tempdir().unwrap();
+    let plain = write_into(&temp.path().join("plain"), &make_cluster(&small()).unwrap()).unwrap();
+    assert_eq!((plain.genesis().unwrap().version, text(&plain).contains("policies")), (1, false));
+    let policies = ["orgs=all", "policy=k-of(2, org-a.admin, org-b.admin, org-c.admin)"].map(str::to_owned).to_vec();
+    let made = make_cluster(&ClusterSpec { policies, ..small() }).unwrap();
+    let stating = write_into(&temp.path().join("stating"), &made).unwrap();
+    let genesis = stating.genesis().unwrap();
+    assert_eq!(genesis, made.genesis);
+    assert_eq!((genesis.version, genesis.policies["orgs"].as_str()), (2, "all(members.admin)"));
+    // Without its policies it would be another cluster, and with the version of one without it is none.
+    fs::write(stating.genesis_path(), text(&stating).replace("\"version\": 2", "\"version\": 1")).unwrap();
+    assert_eq!(stating.genesis().unwrap_err().code(), "profile_form");
 }
 
 #[test]

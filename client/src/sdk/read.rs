@@ -460,6 +460,18 @@ impl Client {
         found_value("nodes", &reply)?.ok_or_else(missing)
     }
 
+    /// Who has to approve what in the cluster, as the beacon holds it, unproved: `beacon::PolicyBook`, which this crate does
+    /// not know.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn policies<T: BorshDeserialize>(&self) -> Result<T, ClientError> {
+        let query = Query::Policies(v1::PoliciesQuery {});
+        let reply = self.query(Consistency::Linearizable, false, query).await?;
+        let missing = || ClientError::Protocol("the beacon does not tell of its policies".to_owned());
+        found_value("policies", &reply)?.ok_or_else(missing)
+    }
+
     /// Who is accused of voting twice and what becomes of its seats, as the beacon holds it, unproved: `beacon::Accused`,
     /// which this crate does not know.
     ///

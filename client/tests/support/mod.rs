@@ -39,6 +39,7 @@ pub fn genesis() -> Genesis {
         committees: [GroupId::BEACON, GroupId::shard(0), GROUP].map(|group| committee(group, 0)).to_vec(),
         layout: Layout::even(2),
         verify: VerifyMode::Ingest,
+        policies: Default::default(),
     }
 }
 

@@ -159,6 +159,7 @@ impl Directory {
             committees,
             layout,
             verify: shape.verify,
+            policies: Default::default(),
         };
         Ok(Self { cluster: genesis.cluster_id(), seats, keys, accounts, asset, genesis })
     }

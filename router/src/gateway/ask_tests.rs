@@ -74,6 +74,7 @@ fn scene(limits: GatewayLimits) -> Scene {
         committees: Vec::new(),
         layout: Layout::even(1),
         verify: VerifyMode::Ingest,
+        policies: Default::default(),
     };
     let (view, seen) = watch::channel(Arc::new(ClusterView::of_genesis(&genesis)));
     let nodes = Arc::new(Nodes { view: seen, leader: 3, asked: Mutex::default() });

@@ -90,7 +90,8 @@ pub(super) fn asks_channel(request: &v1::QueryRequest) -> bool {
             | Query::Audit(_)
             | Query::Epochs(_)
             | Query::Shards(_)
-            | Query::Job(_),
+            | Query::Job(_)
+            | Query::Policies(_),
         )
         | None => return false,
     };

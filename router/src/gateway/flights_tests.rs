@@ -100,6 +100,7 @@ fn view() -> ClusterView {
         committees: [ZERO, ONE].map(committee).to_vec(),
         layout: Layout::even(2),
         verify: VerifyMode::Ingest,
+        policies: Default::default(),
     };
     ClusterView { leaders: BTreeMap::from([(ZERO, NodeId(1)), (ONE, NodeId(2))]), ..ClusterView::of_genesis(&genesis) }
 }

@@ -336,6 +336,7 @@ mod tests {
             nodes: Vec::new(),
             layout: Layout::even(1),
             verify: VerifyMode::Every,
+            policies: Default::default(),
         };
         let mut view = ClusterView::of_genesis(&genesis);
         view.committees.insert(GROUP, committee(GROUP));

@@ -409,6 +409,7 @@ impl FakeNode {
             | Query::Epochs(_)
             | Query::Shards(_)
             | Query::Job(_)
+            | Query::Policies(_)
             | Query::Exclusion(_)
             | Query::Governance(_) => reply.found = false,
         }
@@ -839,5 +840,6 @@ fn genesis(ca: &Authority, listeners: &[TcpListener], identities: &[Identity]) -
         committees,
         layout: Layout::even(2),
         verify: VerifyMode::Ingest,
+        policies: Default::default(),
     }
 }

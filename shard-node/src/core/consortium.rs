@@ -87,6 +87,7 @@ fn genesis() -> Genesis {
         committees: (0..).zip(groups).map(|(index, group)| committee(group, index)).collect(),
         layout: Layout::even(2),
         verify: VerifyMode::Ingest,
+        policies: Default::default(),
     }
 }
 

@@ -80,6 +80,7 @@ pub fn genesis_named(name: &str, verify: VerifyMode) -> Genesis {
         committees: committees(),
         layout: Layout::even(2),
         verify,
+        policies: Default::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::limits::{
 };
 use crate::machine::{CommandOutcome, Executed};
 use crate::majority::{self, Verdict};
+use crate::policies::Matter;
 use crate::registry;
 
 /// What the beacon does by itself about load. A limit of zero is none.
@@ -156,7 +157,7 @@ pub fn set(
     if wanted == policy(view) {
         return Ok(CommandOutcome::Applied.into());
     }
-    let proposal = (PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&wanted)]));
+    let proposal = (Matter::Operation, PROPOSAL, registry::key(PROPOSAL, &[&registry::encode(&wanted)]));
     match majority::approve(view, at, proposal, wanted, (signer, until_ms))? {
         Verdict::Waits(pending) => return Ok(pending.into()),
         // What was approved beside it was about another policy in force.

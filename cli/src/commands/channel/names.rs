@@ -8,6 +8,7 @@ use proto::views::ChannelLine;
 use crate::commands::beacon::nodes;
 use crate::commands::signer::Orgs;
 use crate::error::CliError;
+use crate::setup::policies::whole;
 
 /// Fewest digits of an id that stand for it.
 const PREFIX_DIGITS_MIN: usize = 4;
@@ -129,10 +130,7 @@ pub(super) fn subject(word: &str) -> Result<Subject, CliError> {
 
 /// A policy as people write it; `any`, `all` and `majority` alone are meant over the admins of the members.
 pub(super) fn policy(text: &str, orgs: &Orgs) -> Result<Policy, CliError> {
-    let whole = match text.trim() {
-        word @ ("any" | "all" | "majority") => format!("{word}(members.admin)"),
-        other => other.to_owned(),
-    };
+    let whole = whole(text);
     Policy::parse(&whole, &|name| orgs.by_name(name)).map_err(|error| {
         let fix = "see how policies are written in docs/channels.md";
         CliError::usage(error.code(), format!("the policy '{whole}': {error}"), fix)

@@ -163,6 +163,7 @@ mod tests {
             committees: vec![of(GroupId::BEACON), of(SHARD)],
             layout: Layout::even(1),
             verify: VerifyMode::Ingest,
+            policies: Default::default(),
         }
     }
 

@@ -188,7 +188,7 @@ pub(super) fn waits_for_cut(job: &Job, committees: &[Committee]) -> bool {
 pub(super) fn progress(job: &Job, committees: &[Committee]) -> String {
     match (job.phase, job.kind) {
         (Phase::Proposed, _) => {
-            format!("organisations that have approved: {}; more than half have to", job.approvals.len())
+            format!("organisations that have approved: {}; the policy of jobs says which have to", job.approvals.len())
         }
         (Phase::Aligning, _) => "the right half takes the nodes of the left one".to_owned(),
         (Phase::Preparing, JobKind::Move { to, .. }) => format!("node {to} fetches the state"),
