@@ -131,7 +131,7 @@ impl Lone {
         let context = HostContext {
             genesis: Arc::clone(&genesis),
             node: NODE,
-            key: node_key(NODE.0),
+            key: node_key(NODE.0).into(),
             verify,
             timing: Timing { heartbeat_ms: 40, election_min_ms: 100, election_max_ms: 200 },
             bft: BftTiming::DEFAULT,

@@ -181,7 +181,7 @@ impl Net {
             records: (node.disk.first, node.disk.records.clone()),
             votes: node.votes,
         };
-        let settings = Settings { cluster: CLUSTER, node: node.id, key: key(node.id.0), timing: BftTiming::DEFAULT };
+        let settings = Settings { cluster: CLUSTER, node: node.id, key: key(node.id.0).into(), timing: BftTiming::DEFAULT };
         let mut out = Vec::new();
         let machine = Machine::new(settings, begin, Tick(self.now), &mut out);
         self.nodes[at].machine = Some(machine);
