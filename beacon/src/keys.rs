@@ -36,7 +36,7 @@ use crate::seats;
 /// Version written into new [`ReplacedKey`]s.
 pub const REPLACED_KEY_VERSION: u8 = 1;
 
-/// What is left of a key that was replaced.
+/// What is left of a key that was replaced, or that is gone with its node's organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct ReplacedKey {
     /// Format version, [`REPLACED_KEY_VERSION`].
@@ -57,9 +57,15 @@ pub fn replaced_key(key: &PublicKey) -> Vec<u8> {
     registry::key(REPLACED, &[&key.0])
 }
 
-/// Whether a node has had this key, and has another one since.
+/// Whether a node has had this key, and has another one since, or is gone with its organisation.
 pub fn was_replaced(view: &mut View<'_>, key: &PublicKey) -> bool {
     view.get(&replaced_key(key)).is_some()
+}
+
+/// Notes that the key of a node is never taken again.
+pub(crate) fn retire(view: &mut View<'_>, at: &BlockContext, node: &NodeInfo) {
+    let line = ReplacedKey { version: REPLACED_KEY_VERSION, node: node.id, org: node.org, replaced_ms: at.time_ms };
+    registry::put(view, replaced_key(&node.key), &line);
 }
 
 /// What a new key signs to show that somebody has it: `sha256("seamark/node-key/v1" ‖ cluster ‖ node ‖ key before ‖ new
@@ -164,8 +170,7 @@ pub(crate) fn rotate(
         return Err(Reject::Registry);
     }
     refuse_full(view)?;
-    let replaced = ReplacedKey { version: REPLACED_KEY_VERSION, node: id, org: node.org, replaced_ms: at.time_ms };
-    registry::put(view, replaced_key(&node.key), &replaced);
+    retire(view, at, &node);
     registry::put(view, registry::node_key(id), &NodeInfo { key, ..node });
     let mail = seats::go_on(view);
     registry::bump_revision(view);
