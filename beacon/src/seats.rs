@@ -105,10 +105,10 @@ pub fn new_signers(current: &Committee, coming: &Committee) -> Vec<NodeId> {
 /// as may change in one step. `None` when it names everybody by the right key.
 #[must_use]
 pub fn rekeyed(current: &Committee, nodes: &[NodeInfo]) -> Option<Vec<Member>> {
-    let key = |member: &Member| nodes.iter().find(|node| node.id == member.node).map(|node| node.key);
+    let key = |id: NodeId| nodes.iter().find(|node| node.id == id).map(|node| node.key);
     let (mut members, mut changed) = (current.members.clone(), 0);
     for member in &mut members {
-        if let Some(key) = key(member).filter(|key| *key != member.key && changed < step(current)) {
+        if let Some(key) = key(member.node).filter(|key| *key != member.key && changed < step(current)) {
             member.key = key;
             changed += 1;
         }

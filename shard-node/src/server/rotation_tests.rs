@@ -23,15 +23,15 @@ fn view(registered: &SecretKey, seated: &SecretKey) -> ClusterView {
 #[test]
 fn what_a_view_asks_of_the_keys() {
     let (old, new) = (node_key(NODE.0), next_key());
-    let (before, both) = (vec![old.public()], vec![old.public(), new.public()]);
+    let (before, both, after) = ([old.public()], [old.public(), new.public()], [new.public()]);
     for (registered, seated, held, expected) in [
-        (&old, &old, &before, Stage::Rests),
-        (&old, &old, &both, Stage::Rests),
-        (&new, &old, &before, Stage::Lacks(new.public())),
-        (&new, &old, &both, Stage::Both),
-        (&new, &new, &both, Stage::Last(new.public())),
-        (&new, &new, &vec![new.public()], Stage::Rests),
-        (&new, &old, &vec![new.public()], Stage::Lacks(old.public())),
+        (&old, &old, &before[..], Stage::Rests),
+        (&old, &old, &both[..], Stage::Rests),
+        (&new, &old, &before[..], Stage::Lacks(new.public())),
+        (&new, &old, &both[..], Stage::Both),
+        (&new, &new, &both[..], Stage::Last(new.public())),
+        (&new, &new, &after[..], Stage::Rests),
+        (&new, &old, &after[..], Stage::Lacks(old.public())),
     ] {
         let found = stage(&view(registered, seated), NODE, held);
         assert_eq!(found, expected, "{registered:?} in the registry, {seated:?} in the shard, {held:?} held");
