@@ -184,6 +184,16 @@ pub enum BeaconCommand {
     /// Proposes when the beacon cuts and joins shards, and moves seats and leads, by itself, or approves that very proposal.
     /// It is in force once more than half of the organisations have sent it.
     SetScale(ScalePolicy) = 35,
+    /// Replaces the key that a node of the signing organisation signs with. Each group that the node has a seat in takes the
+    /// new one with a committee of its own; the one before is never taken again.
+    RotateNodeKey {
+        /// The node.
+        node: NodeId,
+        /// The new key.
+        key: PublicKey,
+        /// By the new key over [`crate::keys::possession`].
+        possession: Signature,
+    } = 40,
     /// Proposes who has to approve a matter, or approves that very proposal. It is in force once the policy of policies holds.
     SetPolicy(PolicyChange) = 42,
 }

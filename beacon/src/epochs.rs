@@ -21,6 +21,7 @@ mod record;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use cross_shard::message::Message;
+use ledger::committee::Committee;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId, TimeMs};
 use ledger::machine::BlockContext;
@@ -284,6 +285,22 @@ fn begin(view: &mut View<'_>, at: &BlockContext, policy: &EpochPolicy) {
     };
     registry::put(view, last_key(), &epoch);
     registry::put(view, round_key(), &round);
+}
+
+/// The beacon has another committee. A member that goes on with another key signs what it gives with that one.
+pub(crate) fn members_changed(view: &mut View<'_>, committee: &Committee) {
+    let Some(mut round) = round(view) else { return };
+    let mut changed = false;
+    for entrant in &mut round.entrants {
+        let key = committee.index_of(entrant.node).map(|at| committee.members[at].key);
+        if let Some(key) = key.filter(|key| *key != entrant.key) {
+            entrant.key = key;
+            changed = true;
+        }
+    }
+    if changed {
+        registry::put(view, round_key(), &round);
+    }
 }
 
 /// Takes a contribution. Returns whether it was new: one that is there already changes nothing.

@@ -18,6 +18,7 @@ pub mod epochs;
 pub mod extract;
 pub mod genesis;
 pub mod jobs;
+pub mod keys;
 pub mod limits;
 pub mod machine;
 pub mod majority;

@@ -38,6 +38,8 @@ pub const REMOVED_ORGS_MAX: usize = 1024;
 pub const NODES_MAX: usize = 1024;
 /// Nodes that were struck off one by one in the life of a cluster. Each leaves its number and its key.
 pub const REMOVED_NODES_MAX: usize = 4096;
+/// Keys of nodes that were replaced, which are never taken again.
+pub const REPLACED_KEYS_MAX: usize = 16_384;
 /// Groups in which a node that joins is prepared for a seat at a time: it fetches the state of each.
 pub const ARRIVALS_AT_ONCE: usize = 4;
 /// Nodes that the pure function of assignment deals seats to. More than a registry holds, so that clusters can be

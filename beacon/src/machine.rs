@@ -27,6 +27,7 @@ use crate::epochs::{self, Ask};
 use crate::extract;
 use crate::genesis::{node_form, usable_addr, usable_ca, usable_key};
 use crate::jobs::{self, Asked, JobKind};
+use crate::keys;
 use crate::limits::{CAPACITY_MAX, COMMAND_VALID_MS_MAX, COMMANDS_OPEN_MAX, DIVERGENCES_MAX, NODES_MAX};
 use crate::nodes;
 use crate::orgs;
@@ -283,6 +284,9 @@ fn apply(
             if nodes::was_removed(view, &node) {
                 return Err(Reject::NodeGone.into());
             }
+            if keys::was_replaced(view, &node.key) {
+                return Err(Reject::NodeKeyUsed.into());
+            }
             // Seats that nobody could take before wait for it.
             let waited_for = !nodes::barred(view).is_empty() || engine::under_way(view);
             if waited_for {
@@ -367,6 +371,9 @@ fn apply(
         }
         BeaconCommand::CutShard { job } => return Ok(jobs::cut(view, at, signer.id, job)?),
         BeaconCommand::CancelJob { job } => return Ok(jobs::cancel(view, at, signer.id, job)?),
+        BeaconCommand::RotateNodeKey { node, key, possession } => {
+            return Ok(keys::rotate(view, at, signer.id, node, (key, possession))?);
+        }
         BeaconCommand::SetScale(policy) => {
             return Ok(jobs::scale::set(view, at, signer.id, policy, signed.valid_until_ms)?);
         }

@@ -78,7 +78,7 @@ pub(crate) fn barred(view: &mut View<'_>) -> Vec<NodeId> {
 }
 
 /// A node of the organisation that signs.
-fn own(view: &mut View<'_>, signer: OrgId, id: NodeId) -> Result<NodeInfo, Reject> {
+pub(crate) fn own(view: &mut View<'_>, signer: OrgId, id: NodeId) -> Result<NodeInfo, Reject> {
     let node = registry::node(view, id).ok_or(Reject::NodeUnknown)?;
     if node.org == signer { Ok(node) } else { Err(Reject::NotAuthorised) }
 }

@@ -20,6 +20,7 @@ use crate::channels::{self, ChannelEntry};
 use crate::extract;
 use crate::genesis::org_form;
 use crate::jobs;
+use crate::keys;
 use crate::limits::{ORGS_MAX, REMOVED_ORGS_MAX};
 use crate::machine::{CommandOutcome, Executed, refuse_full};
 use crate::majority::{self, Proposal, Verdict};
@@ -180,6 +181,7 @@ fn take_out(view: &mut View<'_>, at: &BlockContext, org: &OrgInfo, ends: Vec<Cha
     let nodes: Vec<NodeInfo> = registry::nodes(view).into_iter().filter(|node| node.org == org.id).collect();
     for node in &nodes {
         registry::remove(view, registry::node_key(node.id));
+        keys::retire(view, at, node);
         arrivals::forget(view, node.id);
         watch::forget(view, node.id);
         jobs::report::forget_node(view, node.id);

@@ -9,6 +9,9 @@
 //! A shard that a switch of its engine has given more seats than the genesis gives up again what it has too many, once a
 //! majority orders it: the last step of going back ([`surplus`]).
 //!
+//! A member whose node has got another key ([`crate::keys`]) takes the same road with it, in its seat: only the key changes,
+//! and the member signs with the new one, too, before the committee comes into force.
+//!
 //! What a deal of seats wants ([`crate::epochs`]) comes behind all that, and waits for the epoch after the one that prepared it.
 //!
 //! Who has a seat in a shard or in the beacon is decided here, unless a job is about the shard ([`crate::jobs`]). Who has
@@ -55,7 +58,8 @@ pub struct Readiness {
     pub coming: Hash32,
     /// A header that the committee in force has certified.
     pub certificate: Certificate,
-    /// Signatures of the new members over the same header, ascending by node.
+    /// Signatures over the same header by all whom the prepared committee names anew: members that join, and members with
+    /// another key. Ascending by node.
     pub signatures: Vec<(NodeId, Signature)>,
 }
 
@@ -73,7 +77,7 @@ impl Readiness {
             let digest = self.certificate.header.hash();
             coming.index_of(*node).is_some_and(|at| crypto::verify(&coming.members[at].key, &digest, signature).is_ok())
         };
-        let new = joining(current, coming);
+        let new = new_signers(current, coming);
         let nodes: Vec<NodeId> = self.signatures.iter().map(|(node, _)| *node).collect();
         self.version == READINESS_VERSION
             && self.coming == coming.hash()
@@ -88,6 +92,28 @@ impl Readiness {
 pub fn joining(current: &Committee, coming: &Committee) -> Vec<NodeId> {
     let members = coming.members.iter().map(|member| member.node);
     members.filter(|node| current.index_of(*node).is_none()).collect()
+}
+
+/// The members of `coming` that `current` does not have with the same key, ascending: those that join, and those whose key
+/// is replaced.
+#[must_use]
+pub fn new_signers(current: &Committee, coming: &Committee) -> Vec<NodeId> {
+    coming.members.iter().filter(|member| !current.members.contains(member)).map(|member| member.node).collect()
+}
+
+/// The members of a committee that needs no other change, with the keys that their nodes have by now: of as many members
+/// as may change in one step. `None` when it names everybody by the right key.
+#[must_use]
+pub fn rekeyed(current: &Committee, nodes: &[NodeInfo]) -> Option<Vec<Member>> {
+    let key = |id: NodeId| nodes.iter().find(|node| node.id == id).map(|node| node.key);
+    let (mut members, mut changed) = (current.members.clone(), 0);
+    for member in &mut members {
+        if let Some(key) = key(member.node).filter(|key| *key != member.key && changed < step(current)) {
+            member.key = key;
+            changed += 1;
+        }
+    }
+    (changed > 0).then_some(members)
 }
 
 /// The join of those who come with a committee: one more than its epoch, so that it is above that of the
@@ -337,8 +363,8 @@ fn steps(
                     None => next_members(current, &wanted).map(|next| next.map(named)),
                 };
                 match next {
-                    // Only where nothing else has to change.
-                    Ok(None) if to == current.engine => {
+                    // Only where nothing else has to change. A key comes before seats that nobody has to give up.
+                    Ok(None) if to == current.engine && rekeyed(current, nodes).is_none() => {
                         let share = shares.next(current, arrivals::missing_seats(view, current));
                         share.or_else(|| {
                             let target = targets.iter().find(|target| target.group == current.group)?;
@@ -362,7 +388,7 @@ fn steps(
         // Seats move first, under the engine in force; a switch moves none.
         let next = match seats {
             Some(members) => Some((members, current.engine)),
-            None if to == current.engine => None,
+            None if to == current.engine => rekeyed(current, nodes).map(|members| (members, current.engine)),
             None => {
                 let wanted = Wanted { seed: &seed, nodes, held: &held };
                 engine::next(current, to, hosts.is_none().then_some(&wanted))
@@ -417,6 +443,10 @@ fn still_good(
     let joins = joining(current, prepared);
     let members = current.members.iter().map(|member| member.node);
     let (staying, leaving): (Vec<NodeId>, Vec<NodeId>) = members.partition(|node| prepared.index_of(*node).is_some());
+    // It changes keys alone, and whatever else has to change comes first: the node with the key may be the one that is down.
+    if joins.is_empty() && leaving.is_empty() && prepared.engine == current.engine {
+        return false;
+    }
     // Nobody who may stay leaves while another one who may not keeps a seat.
     let gives_up = joins.is_empty() && leaving.len() <= too_many && staying.into_iter().all(&usable);
     engine && joins.into_iter().all(&usable) && (gives_up || !leaving.into_iter().any(&usable))
@@ -514,6 +544,9 @@ pub fn apply_ready(view: &mut View<'_>, at: &BlockContext, ready: &Readiness) ->
     registry::put(view, registry::committee_key(group, &hash), &coming);
     registry::put(view, registry::current_key(group), &hash);
     engine::arrived(view, &coming);
+    if group == GroupId::BEACON {
+        epochs::members_changed(view, &coming);
+    }
     jobs::table::arrived(view, at, group);
     let told = crate::machine::ledgers(view).unwrap_or_default();
     let mut mail: Vec<_> = told.into_iter().map(|other| (other, Message::CommitteeUpdate(coming.clone()))).collect();

@@ -20,6 +20,7 @@ use ledger::machine::BlockContext;
 use ledger::reject::Reject;
 use ledger::view::View;
 
+use crate::keys;
 use crate::limits::{
     SILENCE_FRESH_MS, SILENCE_SKEW_MS_MAX, SILENT_NODES_MAX, WATCH_AFTER_MS_MAX, WATCH_AFTER_MS_MIN, WATCH_NODES_MAX,
     WATCH_NOTES_MAX,
@@ -407,7 +408,8 @@ pub fn apply_silence(
     let reporter = reporter.ok_or(Reject::SilenceForm)?;
     let before: Option<Reported> = view.load(&reported_key(reporter.id));
     let repeated = before.is_some_and(|before| report.at_ms <= before.at_ms);
-    if repeated || at.time_ms.0.abs_diff(report.at_ms.0) > SILENCE_SKEW_MS_MAX || !report.holds(&reporter.key) {
+    let signed = keys::speaks_with(view, &reporter).iter().any(|key| report.holds(key));
+    if repeated || at.time_ms.0.abs_diff(report.at_ms.0) > SILENCE_SKEW_MS_MAX || !signed {
         return Err(Reject::SilenceForm);
     }
     if watch.mode == WatchMode::Replace {

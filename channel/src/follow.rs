@@ -3,7 +3,7 @@
 
 use ledger::crypto::PublicKey;
 use ledger::hash::Hash32;
-use ledger::ids::OrgId;
+use ledger::ids::{NodeId, OrgId};
 use ledger::machine::BlockContext;
 use ledger::view::View;
 
@@ -39,6 +39,15 @@ pub fn apply_admin_key(view: &mut View<'_>, org: OrgId, key: &PublicKey) {
     }
     member.keys.push(RoleKey { key: *key, role: Role::Admin });
     member.keys.sort_by_key(|found| found.key);
+    view.store(state::member_key(org), &member);
+}
+
+/// A node of an organisation has another key in the registry. It speaks with that one in the channel from now on, and with the
+/// one before no more; which of them signs headers, the committee says.
+pub fn apply_node_key(view: &mut View<'_>, org: OrgId, node: NodeId, key: &PublicKey) {
+    let Some(mut member) = state::member(view, org) else { return };
+    let Some(found) = member.nodes.iter_mut().find(|found| found.node == node && found.key != *key) else { return };
+    found.key = *key;
     view.store(state::member_key(org), &member);
 }
 

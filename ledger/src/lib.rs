@@ -23,6 +23,7 @@ pub mod handover;
 pub mod hash;
 pub mod header;
 pub mod ids;
+pub mod keys;
 pub mod layout;
 pub mod limits;
 pub mod lineage;
@@ -60,6 +61,7 @@ pub use ids::{
     Address, AssetId, ClusterId, Epoch, GroupId, GroupKind, Height, Incarnation, JobId, LayoutVersion, LedgerId,
     LockId, NodeId, OrgId, Tick, TimeMs, TxId,
 };
+pub use keys::NodeKeys;
 pub use layout::{BitPrefix, Layout, ShardRange};
 pub use lineage::{BornShard, ChildShard, Origin, ParentEnd, Seal, SealedBy, Segment};
 pub use receipt::{Outcome, Receipt};

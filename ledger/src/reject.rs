@@ -259,6 +259,16 @@ crate::rejections! {
         ChannelsFull = 161, "channels_full", "the cluster has as many channels as it may have at a time", "wait until a channel is closed, and approve again";
         /// No more channels ever.
         ChannelsSpent = 162, "channels_spent", "the cluster has founded as many channels as it may in its life", "use one of the channels that are there";
+        /// A key that a node has or had.
+        NodeKeyUsed = 170, "node_key_used", "the key is that of a node or an organisation, or was one before; no key is taken twice", "draw a new one: 'seamark node rotate-key' does, once 'signing.key.next' is removed from the node's folder";
+        /// A new key that nobody was shown to have.
+        NodeKeyProof = 171, "node_key_proof", "the new key has not signed that it follows the node's present one in this cluster, or is no key", "give the command where the node's folder with 'signing.key.next' is: 'seamark node rotate-key' signs with that key";
+        /// A key is being replaced already.
+        NodeKeyPending = 172, "node_key_pending", "the node's key is being replaced already: a group still names the one before", "wait until 'seamark node rotate-key' says that it is done; the node has to run, with 'signing.key.next' in its folder";
+        /// A group of the node is being changed.
+        NodeKeyBusy = 173, "node_key_busy", "the committee of a group that the node has a seat in is being changed, or a job is under way there", "wait until that has ended: 'seamark status' and 'seamark shard ls' show it";
+        /// Something is held against the node.
+        NodeKeyHeld = 174, "node_key_held", "the node has voted twice, or is in quarantine for a replica that diverges: it gets no new key", "register another node in its place; out of quarantine it comes with 'seamark audit release'";
         /// A member that is alone in its channel wants to go.
         OrgAlone = 163, "org_alone_in_channel", "the organisation is the only member of a channel that is not closed", "take home what is in the channel, and close it with 'seamark channel close' and 'seamark channel finish-close'; the others can remove the organisation without that, and what is in the channel is lost then";
         /// A policy that could not hold.

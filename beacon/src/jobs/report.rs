@@ -14,6 +14,7 @@ use ledger::view::View;
 
 use crate::jobs::scale::Load;
 use crate::jobs::{scale, table};
+use crate::keys;
 use crate::limits::REPORT_SKEW_MS_MAX;
 use crate::machine::{CommandOutcome, Executed};
 use crate::registry;
@@ -129,7 +130,8 @@ pub fn apply_report(view: &mut View<'_>, at: &BlockContext, report: &JobReport) 
     let key = said_key(report.node, report.group);
     let before: Option<TimeMs> = view.load(&key);
     let repeated = before.is_some_and(|before| report.at_ms <= before);
-    if repeated || at.time_ms.0.abs_diff(report.at_ms.0) > REPORT_SKEW_MS_MAX || !report.holds(&node.key) {
+    let signed = keys::speaks_with(view, &node).iter().any(|key| report.holds(key));
+    if repeated || at.time_ms.0.abs_diff(report.at_ms.0) > REPORT_SKEW_MS_MAX || !signed {
         return Err(Reject::ReportForm);
     }
     let from = (report.group, report.node);

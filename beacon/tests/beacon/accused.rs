@@ -16,7 +16,7 @@ use ledger::view::View;
 use crate::support::{NOW, State, admin, at, dealt, genesis, node, node_key, settle, state_of};
 
 /// Two prevotes of a node in a shard.
-fn twice(genesis: &Genesis, node: u32) -> Equivocation {
+pub fn twice(genesis: &Genesis, node: u32) -> Equivocation {
     let ballot = |value: u8| Ballot {
         version: BALLOT_VERSION,
         cluster: genesis.cluster_id(),

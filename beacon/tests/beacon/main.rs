@@ -19,6 +19,7 @@ mod jobs_plan;
 mod jobs_quarantine;
 mod jobs_rules;
 mod jobs_scale;
+mod keys;
 mod majority;
 mod nodes;
 mod orgs;

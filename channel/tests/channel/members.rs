@@ -257,6 +257,25 @@ fn the_registry_revokes_and_renews() {
 }
 
 #[test]
+fn a_node_speaks_with_the_key_that_the_registry_has_for_it() {
+    let mut world = World::five();
+    let member = |world: &World| world.read(|view| state::member(view, OrgId(1))).unwrap();
+    let (before, next) = (member(&world), key(1, "next").public());
+    let host = before.nodes[0];
+    assert_eq!((before.role_of(&host.key), before.role_of(&next)), (Some(Role::Node), None));
+    // Not a node of the channel, not a member, not that member's node.
+    for (org, node) in [(1, NodeId(99)), (7, host.node), (2, host.node)] {
+        world.follow(|view, _| follow::apply_node_key(view, OrgId(org), node, &next));
+        assert_eq!(member(&world), before);
+    }
+    world.follow(|view, _| follow::apply_node_key(view, OrgId(1), host.node, &next));
+    let after = member(&world);
+    assert_eq!((after.role_of(&host.key), after.role_of(&next)), (None, Some(Role::Node)));
+    assert_eq!((after.nodes.len(), after.nodes[0].node), (before.nodes.len(), host.node));
+    assert_eq!((after.keys, after.anchors), (before.keys, before.anchors));
+}
+
+#[test]
 fn the_registry_leaves_every_member_an_admin() {
     let own = admin(1).public();
     let in_channel = key(1, "in the channel").public();

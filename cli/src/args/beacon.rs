@@ -340,6 +340,23 @@ pub enum NodeChange {
         #[arg(value_name = "FILE")]
         cert: PathBuf,
     },
+    /// Replace the key that a node signs headers and votes with, while it runs
+    #[command(
+        after_help = "Example:\n  seamark node rotate-key 4\n  seamark node rotate-key 4 --config /srv/node-4/node.toml --as org-a\n\nMakes the next key beside the one in force, sealed under the node's passphrase, and has the beacon\ntake it; nothing is restarted. Each group takes it at a block of its own, and what was certified\nbefore stays provable. The key before is removed when no group needs it. Given again, it goes on\nwhere it was. Refused while a group of the node is being changed."
+    )]
+    RotateKey {
+        /// Who signs.
+        #[command(flatten)]
+        admin: Admin,
+        /// The node
+        node: u32,
+        /// The node's configuration [default: that in the cluster's folder]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// How long to wait until it is done, seconds; it comes in any case
+        #[arg(long, value_name = "S", default_value_t = 600)]
+        wait: u64,
+    },
 }
 
 /// A node that is to do something, and how long that is watched.

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::epochs;
 use super::policy;
+use super::rotation;
 use super::seats::{self, Asked};
 use super::signer::{Signer, WITHIN_MINUTES, salt};
 use super::watch;
@@ -98,6 +99,9 @@ pub(super) async fn change_node(change: NodeChange, output: Output) -> Result<()
         NodeChange::Replace { admin, node, successor, wait } => {
             let args = OneNode { admin, node, wait };
             return Box::pin(seats::run(Asked::Replace(NodeId(successor)), &args, output)).await;
+        }
+        NodeChange::RotateKey { admin, node, config, wait } => {
+            return Box::pin(rotation::run(&admin, NodeId(node), config.as_deref(), wait, output)).await;
         }
         NodeChange::Capacity { admin, node, capacity } => {
             (admin, node, BeaconCommand::SetNodeCapacity { node: NodeId(node), capacity })

@@ -30,6 +30,7 @@ mod proved;
 mod record;
 mod replay;
 mod report;
+mod rotation;
 mod router;
 mod seal;
 mod seats;

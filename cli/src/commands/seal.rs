@@ -11,6 +11,7 @@ use client::secrets::{
 };
 use serde::Serialize;
 use shard_node::server::NodeConfig;
+use shard_node::server::rotation::next_file;
 use zeroize::Zeroizing;
 
 use super::ca::make_passphrase;
@@ -221,7 +222,7 @@ fn collect(folder: &Path, depth: usize, owners: &mut Vec<Owner>) -> Result<(), C
     let (mut keys, mut below) = (Vec::new(), Vec::new());
     if let Some(config) = &config {
         let named = keys_of(config).into_iter().filter(|(path, _)| path.exists());
-        keys.extend(named.map(|(path, kind)| (path.to_owned(), Kind::Secret(kind))));
+        keys.extend(named.map(|(path, kind)| (path, Kind::Secret(kind))));
     }
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
@@ -264,12 +265,13 @@ fn kind(path: &Path) -> Result<Option<Kind>, CliError> {
     })
 }
 
-/// The keys that a node's configuration names.
-fn keys_of(config: &NodeConfig) -> [(&Path, SecretKind); 3] {
+/// The keys that a node's configuration names, with the one that follows its signing key.
+fn keys_of(config: &NodeConfig) -> [(PathBuf, SecretKind); 4] {
     [
-        (config.key.as_path(), SecretKind::Tls),
-        (config.signing_key.as_path(), SecretKind::Signing),
-        (config.storage_key.as_path(), SecretKind::Storage),
+        (config.key.clone(), SecretKind::Tls),
+        (config.signing_key.clone(), SecretKind::Signing),
+        (next_file(&config.signing_key), SecretKind::Signing),
+        (config.storage_key.clone(), SecretKind::Storage),
     ]
 }
 

@@ -468,7 +468,10 @@ pub fn make_node_of(
 }
 
 /// A random signing key. Practically the first draw is one.
-fn new_key() -> Result<SecretKey, PkiError> {
+///
+/// # Errors
+/// [`PkiError`] when the system gives no randomness.
+pub fn new_key() -> Result<SecretKey, PkiError> {
     loop {
         if let Ok(key) = SecretKey::from_bytes(&random()?) {
             return Ok(key);

@@ -409,7 +409,7 @@ impl Replica {
             group: self.group,
             node: self.node,
             join: self.join,
-            key: node_key(self.node).clone(),
+            key: node_key(self.node).clone().into(),
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY,
             verify: self.genesis.verify,

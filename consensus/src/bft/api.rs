@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ledger::ballot::Equivocation;
 use ledger::committee::Committee;
-use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, NodeId};
+use ledger::keys::NodeKeys;
 
 use super::message::{Message, Record};
 use super::value::{Body, Chain, Decided};
@@ -45,8 +45,9 @@ pub struct Settings {
     pub cluster: ClusterId,
     /// This node.
     pub node: NodeId,
-    /// The key that it signs ballots with. It votes only while the committee names it with this key.
-    pub key: SecretKey,
+    /// The keys that it signs ballots with. It votes only while the committee names it with one of these, and signs
+    /// with that one.
+    pub key: NodeKeys,
     /// Times.
     pub timing: BftTiming,
 }

@@ -18,9 +18,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ledger::Engine;
 use ledger::ballot::Equivocation;
-use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, NodeId};
+use ledger::keys::NodeKeys;
 use parking_lot::RwLock;
 use storage::LogStore;
 use tokio::sync::watch;
@@ -37,8 +37,8 @@ use crate::sequencer::{Proposal, Sequencer};
 pub struct Means {
     /// The cluster, which ballots name.
     pub cluster: ClusterId,
-    /// The key that this node signs ballots with.
-    pub key: SecretKey,
+    /// The keys that this node signs ballots with: each as the committee of the entry names it.
+    pub key: NodeKeys,
     /// Times of the Byzantine engine.
     pub timing: BftTiming,
     /// The records of this replica's votes under the Byzantine engine. No other replica's, and no other use.

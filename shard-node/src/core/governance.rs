@@ -117,6 +117,11 @@ pub(super) fn follow(view: &mut View<'_>, at: &BlockContext, update: RegistryUpd
                 follow::apply_admin_key(view, entry.org, &entry.admin_key);
             }
         }
+        for entry in &update.nodes {
+            if known.node(entry.node).is_some_and(|before| before.key != entry.key) {
+                follow::apply_node_key(view, entry.org, entry.node, &entry.key);
+            }
+        }
     }
     for (org, credential) in &update.revoked {
         follow::apply_revocation(view, at, *org, credential);

@@ -1,12 +1,12 @@
 use beacon::command::BeaconCommand;
-use channel::{Change, ChannelReject, Command as Act, Engine, Outcome as Said, Phase, Subject};
+use channel::{Change, ChannelReject, Command as Act, Engine, Outcome as Said, Phase, Role, Subject};
 use cross_shard::notice::{AnchorsUpdate, ChannelStatus};
 use ledger::ids::{AssetId, LedgerId};
 use ledger::{Move, Outcome, SecretKey, SignedTx};
 
 use super::*;
 use crate::core::consortium::{
-    Consortium, HOUR, SHARDS, address, admin, clear, client, node_info, node_of, only, org_info,
+    Consortium, HOUR, SHARDS, address, admin, clear, client, node_info, node_key, node_of, only, org_info,
 };
 use crate::core::entry::Command;
 use crate::core::machine::CommandOutcome;
@@ -346,6 +346,30 @@ fn everybody_is_told_who_carries_a_channels_mail_until_it_ends() {
     world.enact(group, [1, 2], Change::Close);
     world.settle();
     assert_eq!(told(&world).to_vec(), vec![None; 4], "every replica carries the mail of a channel that ends");
+}
+
+#[test]
+fn the_next_key_of_a_node_speaks_from_the_block_that_brings_it_and_signs_when_the_committee_names_it() {
+    let (mut world, group, _) = Consortium::with_two_channels();
+    let host = node_of(1, 3);
+    let (old, next) = (node_key(host), SecretKey::derive(b"next", b"node"));
+    let possession = beacon::keys::prove_possession(&world.cluster, host, &old.public(), &next);
+    let rotate = BeaconCommand::RotateNodeKey { node: host, key: next.public(), possession };
+    let roles = |world: &Consortium| {
+        let member = world.chain(group).read(|view| state::member(view, OrgId(1))).expect("it is a member");
+        (member.role_of(&old.public()), member.role_of(&next.public()))
+    };
+    assert_eq!(world.beacon(1, &rotate), CommandOutcome::Registered);
+    assert_eq!(roles(&world), (Some(Role::Node), None), "not before its mail");
+    world.settle();
+    assert_eq!(roles(&world), (None, Some(Role::Node)));
+    let key_in = |committee: Option<Committee>| {
+        let committee = committee.expect("there is one");
+        committee.members[committee.index_of(host).expect("it is a member")].key
+    };
+    let current = world.chain(group).read(|view| view.load(&schema::current_committee(group)));
+    let coming = world.chain(group).read(|view| view.load(&schema::coming_committee()));
+    assert_eq!((key_in(current), key_in(coming)), (old.public(), next.public()));
 }
 
 #[test]

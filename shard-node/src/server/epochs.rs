@@ -104,13 +104,13 @@ pub async fn contribute(hosted: Arc<Hosted>, data_dir: PathBuf) {
                     Ok(Ok(drawn)) => {
                         kept = Some(drawn);
                         let commitment = commitment_of(&cluster, epoch, node, &drawn.secret);
-                        give(&hosted, cluster, epoch, Part::Commitment(commitment));
+                        give(&hosted, cluster, &round, Part::Commitment(commitment));
                     }
                     Ok(Err(error)) => tracing::warn!(%error, "the secret of an epoch could not be kept"),
                     Err(error) => tracing::error!(%error, "drawing a secret failed"),
                 }
             }
-            Due::Give(part) => give(&hosted, cluster, round.epoch, part),
+            Due::Give(part) => give(&hosted, cluster, &round, part),
             Due::Lost if lost != Some(round.epoch) => {
                 lost = Some(round.epoch);
                 tracing::warn!(
@@ -123,9 +123,11 @@ pub async fn contribute(hosted: Arc<Hosted>, data_dir: PathBuf) {
     }
 }
 
-fn give(hosted: &Hosted, cluster: ClusterId, epoch: u64, part: Part) {
+fn give(hosted: &Hosted, cluster: ClusterId, round: &Round, part: Part) {
     let context = &hosted.context;
-    let given = Contribution::sign(cluster, epoch, context.node, part, &context.key);
+    // By whichever key the member's line has: it changes with the committee.
+    let Some(key) = round.entrant(context.node).and_then(|entrant| context.key.of(&entrant.key)) else { return };
+    let given = Contribution::sign(cluster, round.epoch, context.node, part, &key);
     let payload = Bytes::from(PeerMessage::Contribution(given).encode());
     for node in context.links.members(GroupId::BEACON) {
         context.links.send(node, GroupId::BEACON, payload.clone());

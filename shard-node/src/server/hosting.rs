@@ -38,6 +38,7 @@ use crate::server::local::Hosted;
 use crate::server::membership;
 use crate::server::rebuild::PARTS as STATE_PARTS;
 use crate::server::replica::Known;
+use crate::server::rotation::Rotation;
 use crate::server::warm::Warm;
 use crate::server::{origin, seat, trimming, vault};
 
@@ -66,6 +67,7 @@ pub struct Hosting {
     again: Mutex<Again>,
     warm: Warm,
     leads: Leads,
+    rotation: Rotation,
     /// Shards that have ended and are still here: the blocks whose certificates were asked for, and looks at one that may
     /// go.
     ending: Mutex<BTreeMap<GroupId, (BTreeSet<Height>, u32)>>,
@@ -74,7 +76,7 @@ pub struct Hosting {
 /// What there is to wait for.
 #[derive(Clone, Copy, Default)]
 struct Waits {
-    /// Something could not be opened, begun or left yet.
+    /// Something could not be opened, begun or left yet, or a key of the node is being replaced.
     leaving: bool,
     /// A job is under way.
     job: bool,
@@ -93,11 +95,11 @@ impl Waits {
 impl Hosting {
     /// The groups below a data folder.
     #[must_use]
-    pub fn new(hosted: Arc<Hosted>, data_dir: PathBuf, peers: Arc<Peers>) -> Self {
+    pub fn new(hosted: Arc<Hosted>, data_dir: PathBuf, peers: Arc<Peers>, rotation: Rotation) -> Self {
         let warm = Warm::new(Arc::clone(&hosted), &data_dir);
         let leads = Leads::new(Arc::clone(&hosted));
         let (opened, again, ending) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { hosted, data_dir, peers, opened, again, warm, leads, ending }
+        Self { hosted, data_dir, peers, opened, again, warm, leads, rotation, ending }
     }
 
     fn node(&self) -> NodeId {
@@ -130,7 +132,8 @@ impl Hosting {
         let stop = self.hosted.context.stop.clone();
         loop {
             let current = Arc::clone(&view.borrow_and_update());
-            let waits = self.adapt(&current).await;
+            let mut waits = self.adapt(&current).await;
+            waits.leaving |= self.rotation.adapt(&current).await;
             self.warm.report(&current);
             self.leads.follow(&current);
             tokio::select! {

@@ -36,6 +36,7 @@ pub mod rebuild;
 pub mod registry;
 pub mod replica;
 pub mod replies;
+pub mod rotation;
 pub mod seat;
 pub mod service;
 pub mod silence;

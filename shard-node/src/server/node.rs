@@ -11,7 +11,7 @@ use client::sockets::{Listener, Sockets, SystemSockets};
 use consensus::bft::BftTiming;
 use consensus::port::Timing;
 use consensus::sequencer::Sequencer;
-use ledger::SecretKey;
+use ledger::NodeKeys;
 use ledger::genesis::Genesis;
 use ledger::ids::{GroupId, NodeId};
 use parking_lot::RwLock;
@@ -34,6 +34,7 @@ use crate::server::links::Links;
 use crate::server::links::NodeTraffic;
 use crate::server::local::{Hosted, LocalHost};
 use crate::server::registry::publish;
+use crate::server::rotation::{KeyFiles, Rotation};
 use crate::server::service::Service;
 use crate::server::silence;
 use crate::server::socket;
@@ -152,7 +153,7 @@ struct Files {
     genesis: Arc<Genesis>,
     /// What the beacon has proved to this node before.
     kept: Option<Kept>,
-    key: SecretKey,
+    key: NodeKeys,
     identity: Identity,
     roots: TrustRoots,
 }
@@ -196,7 +197,8 @@ fn secret_error(error: SecretError) -> NodeError {
 fn read_files(config: &NodeConfig, keyring: &mut Keyring) -> Result<Files, NodeError> {
     let genesis = load_genesis(&config.genesis)?;
     let identity_error = |cause: &str| NodeError::Identity(cause.to_owned());
-    let key = keyring.signing_key(&config.signing_key).map_err(secret_error)?;
+    let files = KeyFiles::of(config);
+    let key = files.load(keyring).map_err(secret_error)?;
     let identity = Identity::load_with(&config.cert, &config.key, keyring)?;
     let kept = kept::load(&config.data_dir, &genesis);
     let known = match &kept {
@@ -207,7 +209,7 @@ fn read_files(config: &NodeConfig, keyring: &mut Keyring) -> Result<Files, NodeE
         None => {
             tracing::warn!(node = %config.node, "the registry does not name this node yet; it gets no group before")
         }
-        Some(info) if info.key != key.public() => {
+        Some(info) if !key.holds(&info.key) && !files.had(&info.key) => {
             return Err(identity_error("the signing key is another one than the registry names"));
         }
         Some(info) if info.tls_key_hash != identity.key_hash()? => {
@@ -333,7 +335,8 @@ impl Node {
             certificate_until_ms,
             log: RwLock::new(Some(log)),
         });
-        let hosting = Hosting::new(Arc::clone(&hosted), config.data_dir.clone(), Arc::clone(&peers));
+        let rotation = Rotation::new(Arc::clone(&hosted), KeyFiles::of(&config));
+        let hosting = Hosting::new(Arc::clone(&hosted), config.data_dir.clone(), Arc::clone(&peers), rotation);
         let first = Arc::clone(&view.borrow());
         hosting.start_all(&first).await;
         tasks.spawn(exchange(Arc::clone(&peers), config.node, clock, readings_out, stop.clone()));

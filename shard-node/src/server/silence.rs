@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use beacon::Silence;
 use bytes::Bytes;
+use ledger::crypto::SecretKey;
 use ledger::ids::{GroupId, NodeId, Tick, TimeMs};
 use router::gateway::ClusterView;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use crate::core::peer::PeerMessage;
 use crate::server::clock::Readings;
 use crate::server::group::HostContext;
+use crate::server::rotation::voice;
 
 /// Without an answer for so long a node counts as silent: three rounds have missed it.
 const SILENT_AFTER_MS: u64 = 3_500;
@@ -78,7 +80,8 @@ pub async fn report(context: HostContext, view: watch::Receiver<Arc<ClusterView>
         ears.round(now, &others, &read.peers_ms);
         let Some(at_ms) = guarded_now(&read, &context, now, &others) else { continue };
         if let Some(silent) = ears.news(now) {
-            tell(&context, at_ms, silent);
+            let Some(key) = voice(&context, &view.borrow()) else { continue };
+            tell(&context, at_ms, silent, &key);
         }
     }
 }
@@ -91,8 +94,8 @@ fn guarded_now(read: &Readings, context: &HostContext, now: Tick, others: &[Node
     u64::try_from(now_ms).ok().map(TimeMs)
 }
 
-fn tell(context: &HostContext, at_ms: TimeMs, silent: Vec<NodeId>) {
-    let report = Silence::sign(context.genesis.cluster_id(), context.node, at_ms, silent, &context.key);
+fn tell(context: &HostContext, at_ms: TimeMs, silent: Vec<NodeId>, key: &SecretKey) {
+    let report = Silence::sign(context.genesis.cluster_id(), context.node, at_ms, silent, key);
     let payload = Bytes::from(PeerMessage::Silence(report).encode());
     for node in context.links.members(GroupId::BEACON) {
         context.links.send(node, GroupId::BEACON, payload.clone());

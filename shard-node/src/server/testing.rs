@@ -116,7 +116,7 @@ fn context(folder: &Path, genesis: &Arc<Genesis>, verify: VerifyMode) -> (HostCo
     let context = HostContext {
         genesis: Arc::clone(genesis),
         node: NODE,
-        key: node_key(NODE.0),
+        key: node_key(NODE.0).into(),
         verify,
         timing: Timing { heartbeat_ms: 40, election_min_ms: 100, election_max_ms: 200 },
         bft: BftTiming::DEFAULT,
@@ -161,7 +161,9 @@ impl LoneNode {
 
     /// What starts its groups.
     pub(crate) fn hosting(&self) -> Hosting {
-        Hosting::new(Arc::clone(&self.hosted), self.folder.path().to_owned(), Arc::clone(&self.peers))
+        let files = KeyFiles { signing_key: self.folder.path().join("signing.key"), passphrase_file: None };
+        let rotation = Rotation::new(Arc::clone(&self.hosted), files);
+        Hosting::new(Arc::clone(&self.hosted), self.folder.path().to_owned(), Arc::clone(&self.peers), rotation)
     }
 
     /// Ends it, once its groups have ended.

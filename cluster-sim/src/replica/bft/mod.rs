@@ -22,8 +22,8 @@ use consensus::local::{Change, LocalEntry, Persist};
 use consensus::port::{Committed, Order, Position, RoleView};
 use ledger::certificate::Attestation;
 use ledger::committee::Committee;
-use ledger::crypto::SecretKey;
 use ledger::ids::{NodeId, Tick};
+use ledger::keys::NodeKeys;
 use ledger::schema;
 use shard_node::core::applied::AppliedRecord;
 use shard_node::core::driver;
@@ -143,8 +143,7 @@ pub(crate) fn decided(entry: &LocalEntry) -> Option<Decided> {
 
 /// As in production: a machine that may not vote does not have the key.
 fn settings(replica: &Replica, votes: bool) -> Settings {
-    let own = node_key(replica.node);
-    let key = if votes { own.clone() } else { SecretKey::derive(&own.to_bytes(), b"seamark/no-vote") };
+    let key = if votes { node_key(replica.node).clone().into() } else { NodeKeys::none() };
     Settings { cluster: replica.constants.cluster, node: replica.node, key, timing: TIMING }
 }
 

@@ -163,7 +163,7 @@ impl Group {
             group: id,
             node: leader,
             join: 1,
-            key: directory.keys[leader.0 as usize].clone(),
+            key: directory.keys[leader.0 as usize].clone().into(),
             pipeline: PIPELINE,
             checkpoint_every: CHECKPOINT_EVERY_BLOCKS,
             verify: constants.verify,

@@ -42,9 +42,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use borsh::BorshDeserialize;
 use bytes::Bytes;
-use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, GroupId, NodeId};
+use ledger::keys::NodeKeys;
 use ledger::limits::{PEER_MESSAGE_CALLS_MAX, PEER_QUESTIONS_MAX};
 use parking_lot::Mutex;
 use storage::LogStore;
@@ -95,8 +95,8 @@ pub trait Judge: Send + Sync + 'static {
 pub struct BftParts {
     /// The cluster, which ballots name.
     pub cluster: ClusterId,
-    /// The key that this node signs ballots with.
-    pub key: SecretKey,
+    /// The keys that this node signs ballots with: each as the committee of the entry names it.
+    pub key: NodeKeys,
     /// Times.
     pub timing: BftTiming,
     /// The records of this replica's votes. No other replica's, and no other use.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ledger::committee::{Committee, Engine};
-use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{NodeId, Tick};
+use ledger::keys::NodeKeys;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -153,10 +153,9 @@ pub(super) struct Task {
     snapshotting: bool,
 }
 
-/// A machine that may not vote does not have the key: it gets one that no committee knows, so it can sign nothing
-/// that counts, whatever committees come into force.
+/// A machine that may not vote does not have the keys, so it can sign nothing, whatever committees come into force.
 fn settings(ground: &Ground, parts: &BftParts, votes: bool) -> Settings {
-    let key = if votes { parts.key.clone() } else { SecretKey::derive(&parts.key.to_bytes(), b"seamark/no-vote") };
+    let key = if votes { parts.key.clone() } else { NodeKeys::none() };
     Settings { cluster: parts.cluster, node: ground.config.node, key, timing: parts.timing }
 }
 
@@ -399,8 +398,7 @@ impl Task {
     /// Whether this replica only follows.
     fn follows(&self) -> bool {
         let seat = self.committee.index_of(self.ground.config.node);
-        let public = self.parts.key.public();
-        !self.votes || seat.is_none_or(|seat| self.committee.members[seat].key != public)
+        !self.votes || seat.is_none_or(|seat| !self.parts.key.holds(&self.committee.members[seat].key))
     }
 
     /// One that has no vote asks the others in turn, all the time: as many at a time as have an honest one among

@@ -104,11 +104,13 @@ impl Desk {
 
     /// Signs a ballot of this member's own.
     pub fn sign(&mut self, ballot: Ballot) -> Signature {
-        if !self.votes || ballot.node != self.node() {
+        let seat = self.committee.index_of(self.node()).filter(|_| self.votes && ballot.node == self.node());
+        let key = seat.and_then(|seat| self.settings.key.of(&self.committee.members[seat].key));
+        let Some(key) = key else {
             self.fail("a ballot was to be signed that this member may not cast");
             return Signature([0; 64]);
-        }
-        let signed = ballot.sign(&self.settings.key);
+        };
+        let signed = ballot.sign(&key);
         self.remember(signed);
         signed.signature
     }

@@ -335,9 +335,8 @@ impl Machine {
         if !fits(&committee) {
             return desk.fail("the committee in force is not one of this engine, or does not decide by two thirds");
         }
-        let key = desk.settings.key.public();
         let seat = committee.index_of(desk.settings.node);
-        let named = seat.is_some_and(|seat| committee.members[seat].key == key);
+        let named = seat.is_some_and(|seat| desk.settings.key.holds(&committee.members[seat].key));
         desk.votes = named && self.allowed;
         if *desk.committee != *committee {
             self.follow.heard.retain(|node, _| committee.index_of(*node).is_some());

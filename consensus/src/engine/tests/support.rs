@@ -369,7 +369,7 @@ impl Cluster {
             seats.into_iter().filter(|other| *other != node).map(NodeId).collect::<Vec<NodeId>>()
         };
         let (judge, others) = (Arc::new(Anything), Arc::new(others));
-        let means = Means { cluster: CLUSTER, key: key(node), timing: TIMING, wal, judge, others };
+        let means = Means { cluster: CLUSTER, key: key(node).into(), timing: TIMING, wal, judge, others };
         let prepared = Prepared::open(config, log, Box::new(own.applier.clone()), link).await?;
         self.net.founding.lock().insert(NodeId(node), prepared.founding());
         Ok((prepared, means))

@@ -3,7 +3,8 @@
 //!
 //! Owns the order in which this replica signs. Nothing is attested on top of a block that carries a
 //! signature which does not hold, before earlier blocks are checked again, or on a state that another node
-//! gave and the committee has not certified.
+//! gave and the committee has not certified. A block is signed with the key by which its own committee names this replica,
+//! whichever the node has by now.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use beacon::limits::CHECKPOINT_BYTES_MAX;
 use ledger::certificate::Certificate;
 use ledger::committee::Committee;
+use ledger::crypto::SecretKey;
 use ledger::genesis::VerifyMode;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 use ledger::tx::ParsedTx;
@@ -132,7 +134,8 @@ impl GroupDriver {
         }
         let others: Vec<NodeId> =
             committee.members.iter().map(|member| member.node).filter(|node| *node != self.config.node).collect();
-        let Some(attestation) = self.certifier.attest(height, &self.config) else { return };
+        let Some(key) = self.key_for(height) else { return };
+        let Some(attestation) = self.certifier.attest(height, &self.config, &key) else { return };
         for node in others {
             let message = PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false };
             out.push(Output::Send { node, group: self.config.group, message });
@@ -140,7 +143,18 @@ impl GroupDriver {
         // The signature of one that is about to join is for the others to count, and not for a certificate.
         if seated {
             self.gather(now, attestation, out);
+            self.sign_renewed(now, height, out);
         }
+    }
+
+    /// The key that this replica signs a block with: the one by which the committee that judges the block names it, or, if it
+    /// is about to join, the one that is prepared. `None` while the node does not hold that key.
+    pub(super) fn key_for(&self, height: Height) -> Option<SecretKey> {
+        let node = self.config.node;
+        let named = |committee: &Committee| committee.index_of(node).map(|at| committee.members[at].key);
+        let judge = self.committee_at(height).and_then(named);
+        let public = judge.or_else(|| self.committees.coming().and_then(named))?;
+        self.config.key.of(&public)
     }
 
     /// The committee that judges a block: the one that its header names, while it is at hand, else the

@@ -53,7 +53,11 @@ impl GroupDriver {
         if !fits_checkpoint(certificate) {
             return;
         }
-        let confessed = Divergent::sign(own.clone(), self.config.node, &self.config.key, certificate.clone());
+        let (group, node) = (self.config.group, self.config.node);
+        let Some(committee) = self.committees.named(group, &certificate.header.committee_hash) else { return };
+        let Some(at) = committee.index_of(node) else { return };
+        let Some(key) = self.config.key.of(&committee.members[at].key) else { return };
+        let confessed = Divergent::sign(own.clone(), node, &key, certificate.clone());
         for node in self.nodes_of(GroupId::BEACON) {
             let message = PeerMessage::Audit(Box::new(AuditEntry::Divergent(confessed.clone())));
             out.push(Output::Send { node, group: GroupId::BEACON, message });

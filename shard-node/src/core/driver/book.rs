@@ -3,9 +3,10 @@
 //!
 //! A header names its committee by hash, and that committee judges it, whichever is in force by now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ledger::committee::{Committee, Member};
+use ledger::crypto::PublicKey;
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, GroupKind, Height, NodeId};
 
@@ -93,6 +94,11 @@ impl Book {
         self.current.iter()
     }
 
+    /// The keys by which committees in force name a node: none without a seat, and two while its key is being replaced.
+    pub(super) fn keys_of(&self, node: NodeId) -> BTreeSet<PublicKey> {
+        self.current.values().filter_map(|committee| seat(Some(committee), node)).map(|member| member.key).collect()
+    }
+
     /// The committee that a header names.
     pub(super) fn named(&self, group: GroupId, hash: &Hash32) -> Option<&Committee> {
         self.by_hash.get(&(group, *hash))
@@ -169,6 +175,12 @@ impl Book {
     pub(super) fn joins(&self, group: GroupId, node: NodeId) -> bool {
         let coming = self.coming.as_ref().is_some_and(|coming| coming.index_of(node).is_some());
         coming && self.current.get(&group).is_none_or(|current| current.index_of(node).is_none())
+    }
+
+    /// The key that a member of the group itself is about to sign with, if that is another one than now.
+    pub(super) fn next_key(&self, group: GroupId, node: NodeId) -> Option<PublicKey> {
+        let now = seat(self.current.get(&group), node)?;
+        seat(self.coming.as_ref(), node).map(|next| next.key).filter(|next| *next != now.key)
     }
 }
 

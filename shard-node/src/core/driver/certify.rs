@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cross_shard::stream::StreamLeaf;
 use ledger::certificate::{Attestation, Certificate};
 use ledger::committee::Committee;
-use ledger::crypto::{self, Signature};
+use ledger::crypto::{self, SecretKey, Signature};
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{Height, NodeId, Tick};
@@ -115,8 +115,8 @@ impl Certifier {
         self.heights = self.heights.split_off(&oldest);
     }
 
-    /// Signs a block of ours.
-    pub(super) fn attest(&mut self, height: Height, config: &DriverConfig) -> Option<Attestation> {
+    /// Signs a block of ours with a key, which is that by which its committee names this replica.
+    pub(super) fn attest(&mut self, height: Height, config: &DriverConfig, key: &SecretKey) -> Option<Attestation> {
         let pending = self.heights.get_mut(&height)?;
         let hash = pending.block.as_ref()?.hash;
         let attestation = Attestation {
@@ -124,7 +124,7 @@ impl Certifier {
             height,
             header_hash: hash,
             node: config.node,
-            signature: config.key.sign(&hash),
+            signature: key.sign(&hash),
         };
         pending.own = Some(attestation.clone());
         Some(attestation)

@@ -11,7 +11,7 @@ fn certifier(height: u64) -> Certifier {
 
 /// Signs as the driver does: the own signature is gathered like any other.
 fn sign(certifier: &mut Certifier, height: u64) -> Gathered {
-    let own = certifier.attest(Height(height), &config(1)).expect("the block is here");
+    let own = certifier.attest(Height(height), &config(1), &node_key(1)).expect("the block is here");
     certifier.gather(own, &committee(SHARD, 0))
 }
 

@@ -21,9 +21,11 @@ impl GroupDriver {
                 }
                 let height = attestation.height;
                 if self.committees.joins(own, from) {
-                    self.joiner_signed(now, attestation, out);
+                    self.joiner_signed(now, &attestation, out);
                 } else if self.is_member(own, from) {
-                    self.gather(now, attestation, out);
+                    if !self.renewed_signed(now, &attestation, out) {
+                        self.gather(now, attestation, out);
+                    }
                 } else {
                     return;
                 }
@@ -142,9 +144,8 @@ impl GroupDriver {
         if !self.leads || self.config.group != GroupId::BEACON || report.reporter != from {
             return;
         }
-        let mut seats = self.committees.all().flat_map(|(_, committee)| &committee.members);
-        let Some(key) = seats.find(|member| member.node == from).map(|member| member.key) else { return };
-        if self.batcher.misses_silence(now, &report) && report.holds(&key) {
+        let keys = self.committees.keys_of(from);
+        if self.batcher.misses_silence(now, &report) && keys.iter().any(|key| report.holds(key)) {
             self.batcher.push_silence(now, report);
         }
     }

@@ -113,10 +113,9 @@ impl GroupDriver {
         if self.committees.current(report.group).is_none() {
             return;
         }
-        let mut seats = self.committees.all().flat_map(|(_, committee)| &committee.members);
-        let Some(key) = seats.find(|member| member.node == from).map(|member| member.key) else { return };
+        let keys = self.committees.keys_of(from);
         let desk = self.batcher.desk();
-        if desk.misses_report(now, &report) && report.holds(&key) {
+        if desk.misses_report(now, &report) && keys.iter().any(|key| report.holds(key)) {
             desk.push_report(now, report);
         }
     }

@@ -367,6 +367,8 @@ mod beacon_tests;
 #[cfg(test)]
 mod ready_tests;
 #[cfg(test)]
+mod renewal_tests;
+#[cfg(test)]
 mod switch_tests;
 #[cfg(test)]
 mod testing;

@@ -11,11 +11,11 @@ use cross_shard::stream::StreamLeaf;
 use ledger::ballot::Equivocation;
 use ledger::certificate::Certificate;
 use ledger::checked::Checked;
-use ledger::crypto::SecretKey;
 use ledger::genesis::VerifyMode;
 use ledger::hash::Hash32;
 use ledger::header::Header;
 use ledger::ids::{GroupId, Height, JobId, NodeId, TimeMs};
+use ledger::keys::NodeKeys;
 use ledger::lineage::SealedBy;
 use ledger::reject::Reject;
 use ledger::tx::ParsedTx;
@@ -36,8 +36,8 @@ pub struct DriverConfig {
     pub node: NodeId,
     /// With which join this replica takes part ([`beacon::seats::join_at`]).
     pub join: u16,
-    /// The key headers are signed with.
-    pub key: SecretKey,
+    /// The keys headers are signed with: each as the committee that judges the header names it.
+    pub key: NodeKeys,
     /// Proposals in flight at once.
     pub pipeline: usize,
     /// Blocks between two checkpoints in the beacon.

@@ -1,5 +1,6 @@
 //! The proof that a prepared committee can take over: signatures of those who join, over a header that
-//! the committee in force has certified.
+//! the committee in force has certified. A member whose key is replaced counts as one that joins: it signs with both, and
+//! by the second shows that it has it.
 //!
 //! Whoever joins signs as a member will, as soon as it has the state and, under the Byzantine engine, its vote; the leader
 //! gathers that and sends the proof to the beacon, again and again until the committee is in force. All of it may be lost.
@@ -7,10 +8,10 @@
 use std::collections::BTreeMap;
 
 use beacon::Readiness;
-use beacon::seats::{READINESS_VERSION, join_at, joining};
+use beacon::seats::{READINESS_VERSION, join_at, new_signers};
 use ledger::certificate::Attestation;
 use ledger::committee::{Committee, Engine};
-use ledger::crypto::{self, Signature};
+use ledger::crypto::{self, PublicKey, Signature};
 use ledger::hash::Hash32;
 use ledger::ids::{GroupId, Height, NodeId, Tick};
 
@@ -66,19 +67,55 @@ impl GroupDriver {
     }
 
     /// A node that is about to join has signed a header.
-    pub(super) fn joiner_signed(&mut self, now: Tick, attestation: Attestation, out: &mut Vec<Output>) {
-        let Attestation { node, height, header_hash, signature, .. } = attestation;
+    pub(super) fn joiner_signed(&mut self, now: Tick, attestation: &Attestation, out: &mut Vec<Output>) {
+        let node = attestation.node;
         let key = self.committees.coming().and_then(|coming| Some(coming.members[coming.index_of(node)?].key));
+        if let Some(key) = key {
+            self.note_signature(now, attestation, &key, out);
+        }
+    }
+
+    /// A member has signed a header. Returns whether it did so with the key that it is about to have, which counts for the
+    /// proof and for no certificate.
+    pub(super) fn renewed_signed(&mut self, now: Tick, attestation: &Attestation, out: &mut Vec<Output>) -> bool {
+        let next = self.committees.next_key(self.config.group, attestation.node);
+        next.is_some_and(|key| self.note_signature(now, attestation, &key, out))
+    }
+
+    /// Keeps a signature of one that the prepared committee names by this key. Returns whether it holds.
+    fn note_signature(&mut self, now: Tick, attestation: &Attestation, key: &PublicKey, out: &mut Vec<Output>) -> bool {
+        let Attestation { node, height, header_hash, signature, .. } = *attestation;
         let own = self.certifier.header(height).map(|(_, hash)| hash);
-        let (Some(key), Some(own)) = (key, own) else { return };
-        if height <= self.ready.known_at || own != header_hash || crypto::verify(&key, &own, &signature).is_err() {
+        if own != Some(header_hash) || crypto::verify(key, &header_hash, &signature).is_err() {
+            return false;
+        }
+        if height > self.ready.known_at {
+            self.ready.signatures.entry(height).or_default().insert(node, signature);
+            while self.ready.signatures.len() > HEIGHTS_MAX {
+                self.ready.signatures.pop_first();
+            }
+            self.prove_readiness(now, height, out);
+        }
+        true
+    }
+
+    /// Signs a block with the next key as well, where the committee that is prepared names this replica by another one than
+    /// it has.
+    pub(super) fn sign_renewed(&mut self, now: Tick, height: Height, out: &mut Vec<Output>) {
+        let (group, node) = (self.config.group, self.config.node);
+        let Some(public) = self.committees.next_key(group, node).filter(|_| self.ready.proof.is_none()) else { return };
+        let (Some(key), Some((_, header_hash))) = (self.config.key.of(&public), self.certifier.header(height)) else {
             return;
-        }
-        self.ready.signatures.entry(height).or_default().insert(node, signature);
-        while self.ready.signatures.len() > HEIGHTS_MAX {
-            self.ready.signatures.pop_first();
-        }
-        self.prove_readiness(now, height, out);
+        };
+        let attestation = Attestation { group, height, header_hash, node, signature: key.sign(&header_hash) };
+        // A leader makes the proof by itself.
+        let others = self.nodes_of(group).into_iter().filter(|other| *other != node && !self.leads);
+        out.extend(others.map(|other| Output::Send {
+            node: other,
+            group,
+            message: PeerMessage::Attest { attestation: attestation.clone(), wants_certificate: false },
+        }));
+        self.note_signature(now, &attestation, &public, out);
     }
 
     /// The block that hands over is certified by those who were there before, so it proves nothing to the
@@ -87,7 +124,7 @@ impl GroupDriver {
     fn go_on_behind_plan(&mut self, height: Height) {
         let Some(current) = self.own_committee() else { return };
         let named = self.certifier.header(height).map(|(header, _)| header.committee_hash);
-        let joins = self.committees.coming().is_some_and(|coming| !joining(current, coming).is_empty());
+        let joins = self.committees.coming().is_some_and(|coming| !new_signers(current, coming).is_empty());
         let proves = named == Some(current.hash()) && (height > self.ready.known_at || !joins);
         if self.leads && self.certifier.last() == height && !proves {
             self.batcher.deadline_due();
@@ -100,7 +137,7 @@ impl GroupDriver {
             return;
         }
         let (Some(current), Some(coming)) = (self.own_committee(), self.committees.coming()) else { return };
-        let joining = joining(current, coming);
+        let joining = new_signers(current, coming);
         let signed = self.ready.signatures.get(&height);
         let signatures: Option<Vec<(NodeId, Signature)>> =
             joining.iter().map(|node| Some((*node, *signed?.get(node)?))).collect();
@@ -123,6 +160,15 @@ impl GroupDriver {
         if self.committees.coming().is_none() || self.ready.announced.is_some_and(|at| now.0 < at.0 + AGAIN_MS) {
             return;
         }
+        let (own, node) = (self.config.group, self.config.node);
+        if self.committees.next_key(own, node).is_some() {
+            let height = self.attested();
+            self.sign_renewed(now, height, out);
+            if !self.leads {
+                self.ready.announced = Some(now);
+                return;
+            }
+        }
         if self.leads && self.ready.proof.is_none() {
             // Whoever leads since a moment ago has seen no certificate come, and where nobody joins, no signature.
             let last = self.certifier.last();
@@ -130,12 +176,13 @@ impl GroupDriver {
             self.go_on_behind_plan(last);
             return;
         }
-        let own = self.config.group;
         if self.joins() {
             // What it passed before it knew of the plan, it has not signed yet.
             let height = self.attested();
             let signed = self.certifier.own(height).cloned();
-            let Some(attestation) = signed.or_else(|| self.certifier.attest(height, &self.config)) else { return };
+            let key = self.key_for(height);
+            let sign = || self.certifier.attest(height, &self.config, key.as_ref()?);
+            let Some(attestation) = signed.or_else(sign) else { return };
             let members = self.nodes_of(own);
             out.extend(members.into_iter().map(|member| Output::Send {
                 node: member,

@@ -283,7 +283,7 @@ fn streams_follow_a_change_of_the_layout() {
 #[test]
 fn the_beacon_takes_reports_of_nodes_and_proofs_of_members() {
     use beacon::jobs::{JobReport, Said};
-    let mut driver = GroupDriver::new(DriverConfig { group: GroupId::BEACON, key: node_key(7), ..config(7) });
+    let mut driver = GroupDriver::new(DriverConfig { group: GroupId::BEACON, key: node_key(7).into(), ..config(7) });
     let mut now = 0;
     let mut step = |ms: u64, input: Input| {
         now += ms;

@@ -16,7 +16,7 @@ pub(super) fn config(node: u32) -> DriverConfig {
         group: SHARD,
         node: NodeId(node),
         join: 1,
-        key: node_key(node),
+        key: node_key(node).into(),
         pipeline: 1,
         checkpoint_every: 10,
         verify: VerifyMode::Ingest,

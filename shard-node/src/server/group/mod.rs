@@ -25,9 +25,9 @@ use consensus::port::{RoleView, SequencerError, Timing};
 use consensus::sequencer::Sequencer;
 use ledger::Certificate;
 use ledger::committee::Engine;
-use ledger::crypto::SecretKey;
 use ledger::genesis::{Genesis, VerifyMode};
 use ledger::ids::{ClusterId, GroupId, Height, JobId, NodeId, TimeMs};
+use ledger::keys::NodeKeys;
 use ledger::view::{ReadFault, StateReader, View};
 use storage::SharedResources;
 use tokio::sync::{mpsc, watch};
@@ -58,8 +58,8 @@ pub struct HostContext {
     pub genesis: Arc<Genesis>,
     /// This node.
     pub node: NodeId,
-    /// The key headers are signed with.
-    pub key: SecretKey,
+    /// The keys that the node signs with, by the committees that name it.
+    pub key: NodeKeys,
     /// How far client signatures are checked.
     pub verify: VerifyMode,
     /// Times of Raft.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::core::peer::PeerMessage;
 use crate::server::group::{GroupHandle, HostContext, guarded_now};
+use crate::server::rotation::voice;
 
 /// Between two times that the same is told.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -58,11 +59,12 @@ impl Reports {
         // Without a time that most nodes agree on nothing is believed.
         let all: Vec<NodeId> = view.nodes.keys().copied().collect();
         let Some(clock_ms) = guarded_now(context, &all) else { return };
+        let Some(key) = voice(context, view) else { return };
         let last = self.last.get(&group).map_or(TimeMs(0), |last| TimeMs(last.0 + 1));
         let at_ms = clock_ms.max(last);
         self.last.insert(group, at_ms);
         self.told.insert(group, (now, said));
-        let report = JobReport::sign(context.genesis.cluster_id(), context.node, group, at_ms, said, &context.key);
+        let report = JobReport::sign(context.genesis.cluster_id(), context.node, group, at_ms, said, &key);
         let payload = Bytes::from(PeerMessage::Report(report).encode());
         for node in context.links.members(GroupId::BEACON) {
             context.links.send(node, GroupId::BEACON, payload.clone());

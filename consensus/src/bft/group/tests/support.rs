@@ -595,7 +595,7 @@ impl Cluster {
         let link = Arc::new(Link { own: NodeId(node), net: self.net.clone() });
         let parts = BftParts {
             cluster: CLUSTER,
-            key: key(node),
+            key: key(node).into(),
             timing: self.timing,
             caught: Caught::open(wal.clone(), CLUSTER, (group, config.raft_id))?,
             wal,

@@ -12,6 +12,7 @@ use ledger::committee::{Committee, Engine, Member};
 use ledger::crypto::SecretKey;
 use ledger::hash::Hash32;
 use ledger::ids::{ClusterId, Epoch, GroupId, Incarnation, NodeId, OrgId, Tick};
+use ledger::keys::NodeKeys;
 
 use super::super::Machine;
 use crate::bft::{
@@ -23,6 +24,20 @@ const ANCHOR: Hash32 = Hash32([9; 32]);
 
 pub fn key(node: u32) -> SecretKey {
     SecretKey::derive(&node.to_le_bytes(), b"a member's key")
+}
+
+/// The key that follows the one of a member.
+pub fn next_key(node: u32) -> SecretKey {
+    SecretKey::derive(&node.to_le_bytes(), b"a member's next key")
+}
+
+/// A committee with one of its members by the next key.
+pub fn renewed(committee: &Committee, node: u32) -> Arc<Committee> {
+    let mut next = committee.clone();
+    next.epoch = Epoch(next.epoch.0 + 1);
+    let at = next.index_of(NodeId(node)).unwrap();
+    next.members[at].key = next_key(node).public();
+    Arc::new(next)
 }
 
 pub fn committee(nodes: impl IntoIterator<Item = u32>, epoch: u64) -> Arc<Committee> {
@@ -103,6 +118,8 @@ pub struct Net {
     pub fetched: Vec<NodeId>,
     /// Members that answer with whatever they like.
     pub liars: BTreeSet<NodeId>,
+    /// Nodes that start without their next key.
+    pub lack: BTreeSet<NodeId>,
 }
 
 impl Net {
@@ -131,6 +148,7 @@ impl Net {
             asked: Vec::new(),
             fetched: Vec::new(),
             liars: BTreeSet::new(),
+            lack: BTreeSet::new(),
         };
         for node in nodes {
             net.add(node, true, true);
@@ -181,7 +199,11 @@ impl Net {
             records: (node.disk.first, node.disk.records.clone()),
             votes: node.votes,
         };
-        let settings = Settings { cluster: CLUSTER, node: node.id, key: key(node.id.0), timing: BftTiming::DEFAULT };
+        let keys = NodeKeys::from(key(node.id.0));
+        if !self.lack.contains(&node.id) {
+            keys.add(next_key(node.id.0));
+        }
+        let settings = Settings { cluster: CLUSTER, node: node.id, key: keys, timing: BftTiming::DEFAULT };
         let mut out = Vec::new();
         let machine = Machine::new(settings, begin, Tick(self.now), &mut out);
         self.nodes[at].machine = Some(machine);

@@ -1,9 +1,11 @@
 //! The order: who proposes, what becomes of it, and who may take part.
 
+use std::collections::BTreeMap;
+
 use ledger::ballot::BallotKind;
 use ledger::ids::NodeId;
 
-use super::net::{Net, batch, committee};
+use super::net::{Net, batch, committee, key, next_key, renewed};
 use crate::bft::{BftTiming, Body, Fate, Input, Message, TURN_MS};
 
 const TIMING: BftTiming = BftTiming::DEFAULT;
@@ -190,6 +192,54 @@ fn a_node_that_a_later_committee_names_follows_and_votes_from_then_on() {
     by_five.sort_unstable();
     assert!(by_five.first().is_some_and(|first| *first > 2), "{by_five:?}");
     assert!(!net.fetched.is_empty());
+}
+
+/// Which of its keys a member has signed the ballots of each entry with that it has sent: the first one, the next one.
+fn signed_by(net: &Net, node: u32) -> BTreeMap<u64, (bool, bool)> {
+    let mut found: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
+    for (from, message) in &net.sent {
+        let Message::Ballot(signed) = message else { continue };
+        if *from == NodeId(node) && signed.ballot.node == *from {
+            let with = found.entry(signed.ballot.index).or_default();
+            with.0 |= signed.verify_key(&key(node).public()).is_ok();
+            with.1 |= signed.verify_key(&next_key(node).public()).is_ok();
+        }
+    }
+    found
+}
+
+#[test]
+fn a_member_whose_key_changes_signs_each_entry_with_the_key_that_its_committee_names() {
+    let mut net = Net::new(4, 1);
+    let next = renewed(&net.in_force(0), 2);
+    // It is in force behind the third entry, so it decides the fourth.
+    net.committees.insert(3, next);
+    // Without one of the others, the member is needed for every entry.
+    net.cut.insert(NodeId(4));
+    net.until(8);
+    let found = signed_by(&net, 2);
+    assert!(found.len() >= 8, "{found:?}");
+    for (index, with) in found {
+        assert_eq!(with, (index <= 3, index > 3), "entry {index}");
+    }
+    assert!(net.evidence.is_empty());
+
+    // One that does not have that key goes on as a follower, and comes back to vote with it.
+    let mut net = Net::new(4, 1);
+    let next = renewed(&net.in_force(0), 2);
+    net.committees.insert(3, next);
+    net.lack.insert(NodeId(2));
+    net.crash(net.at(2));
+    net.start(net.at(2), 0);
+    net.until(8);
+    assert!(signed_by(&net, 2).keys().all(|index| *index <= 3));
+    net.lack.clear();
+    net.crash(net.at(2));
+    net.start(net.at(2), 0);
+    net.cut.insert(NodeId(4));
+    let last = net.history.len() as u64;
+    net.until(last + 4);
+    assert!(signed_by(&net, 2).into_iter().any(|(index, with)| index > 3 && with == (false, true)));
 }
 
 /// It may have been there before, and voted under that very committee.

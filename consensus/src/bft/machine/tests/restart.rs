@@ -20,7 +20,7 @@ fn come_back(net: &Net, records: &[Record]) -> Vec<Output> {
         records: (1, records.to_vec()),
         votes: true,
     };
-    let settings = Settings { cluster: CLUSTER, node: NodeId(2), key: key(2), timing: BftTiming::DEFAULT };
+    let settings = Settings { cluster: CLUSTER, node: NodeId(2), key: key(2).into(), timing: BftTiming::DEFAULT };
     let mut out = Vec::new();
     Machine::new(settings, begin, Tick(5000), &mut out);
     out
@@ -37,7 +37,7 @@ fn a_place_in_the_order_that_cannot_be_stops_a_member_whether_it_starts_there_or
     let mut turn = start.turn.clone();
     turn.until = u64::MAX;
     let foul = Chain { turn, ..start };
-    let settings = Settings { cluster: CLUSTER, node: NodeId(2), key: key(2), timing: BftTiming::DEFAULT };
+    let settings = Settings { cluster: CLUSTER, node: NodeId(2), key: key(2).into(), timing: BftTiming::DEFAULT };
     for chain in [foul.clone(), Chain { index: u64::MAX, ..foul.clone() }] {
         let committee = net.in_force(0);
         let begin = Begin { chain, committee, decided: Vec::new(), records: (1, Vec::new()), votes: true };

@@ -1,0 +1,178 @@
+//! The keys that nodes sign with, and how one is replaced.
+//!
+//! The registry has one key for each node: the one that it has, or is about to have. Committees name the key that counts,
+//! and change by the road of [`crate::seats`]: each group takes the new key, in the node's seat, at the block that delivers the
+//! beacon's update, and what it has certified before is judged by the committee of then. So the two keys are in force beside
+//! each other, each in some groups, until the last group has the new one.
+//!
+//! | | nothing under way | a group still names the key before |
+//! |---|---|---|
+//! | a new key, signed for by itself | taken | refused: pending |
+//! | a key that some node or organisation has or a node had | refused: used | refused: used |
+//! | a key that has not signed for itself | refused: proof | refused: proof |
+//!
+//! Owns who may replace a key and by which, and which keys are never taken again. Moves no seat.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use ledger::crypto::{self, PublicKey, SecretKey, Signature};
+use ledger::genesis::NodeInfo;
+use ledger::hash::{Hash32, tagged};
+use ledger::ids::{ClusterId, GroupId, GroupKind, NodeId, OrgId, TimeMs};
+use ledger::machine::BlockContext;
+use ledger::reject::Reject;
+use ledger::schema;
+use ledger::view::View;
+
+use crate::accused;
+use crate::channels;
+use crate::engine;
+use crate::jobs;
+use crate::limits::REPLACED_KEYS_MAX;
+use crate::machine::{CommandOutcome, Executed, refuse_full};
+use crate::nodes;
+use crate::registry;
+use crate::seats;
+
+/// Version written into new [`ReplacedKey`]s.
+pub const REPLACED_KEY_VERSION: u8 = 1;
+
+/// What is left of a key that was replaced, or that is gone with its node's organisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ReplacedKey {
+    /// Format version, [`REPLACED_KEY_VERSION`].
+    pub version: u8,
+    /// Whose it was.
+    pub node: NodeId,
+    /// The node's organisation.
+    pub org: OrgId,
+    /// Time of the block that replaced it.
+    pub replaced_ms: TimeMs,
+}
+
+const REPLACED: &[u8] = b"replaced-key/";
+
+/// Key of a [`ReplacedKey`].
+#[must_use]
+pub fn replaced_key(key: &PublicKey) -> Vec<u8> {
+    registry::key(REPLACED, &[&key.0])
+}
+
+/// Whether a node has had this key, and has another one since, or is gone with its organisation.
+pub fn was_replaced(view: &mut View<'_>, key: &PublicKey) -> bool {
+    view.get(&replaced_key(key)).is_some()
+}
+
+/// Notes that the key of a node is never taken again.
+pub(crate) fn retire(view: &mut View<'_>, at: &BlockContext, node: &NodeInfo) {
+    let line = ReplacedKey { version: REPLACED_KEY_VERSION, node: node.id, org: node.org, replaced_ms: at.time_ms };
+    registry::put(view, replaced_key(&node.key), &line);
+}
+
+/// What a new key signs to show that somebody has it: `sha256("seamark/node-key/v1" ‖ cluster ‖ node ‖ key before ‖ new
+/// key)`, the node's number in big-endian. No key is ever taken twice, so the key before makes it good for one occasion.
+#[must_use]
+pub fn possession(cluster: &ClusterId, node: NodeId, before: &PublicKey, new: &PublicKey) -> Hash32 {
+    tagged(b"seamark/node-key/v1", &[&cluster.0.0, &node.0.to_be_bytes(), &before.0, &new.0])
+}
+
+/// Signs [`possession`] with the new key.
+#[must_use]
+pub fn prove_possession(cluster: &ClusterId, node: NodeId, before: &PublicKey, new: &SecretKey) -> Signature {
+    new.sign(&possession(cluster, node, before, &new.public()))
+}
+
+/// The keys that a node speaks to the beacon with: the one that the registry has, and any by which a committee in force still
+/// names it. Each counts until no committee names it any more.
+pub(crate) fn speaks_with(view: &mut View<'_>, node: &NodeInfo) -> Vec<PublicKey> {
+    let mut keys = vec![node.key];
+    for committee in registry::committees(view) {
+        if let Some(at) = committee.index_of(node.id) {
+            keys.push(committee.members[at].key);
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// The groups that still name a node by another key than the registry. A closed channel may never take the new one, as
+/// its members' nodes need not run any more; nobody waits for it.
+fn pending(view: &mut View<'_>, node: &NodeInfo) -> bool {
+    let committees = registry::committees(view).into_iter().chain(registry::coming(view));
+    let old = committees
+        .filter(|committee| committee.index_of(node.id).is_some_and(|at| committee.members[at].key != node.key));
+    let groups: Vec<GroupId> = old.map(|committee| committee.group).collect();
+    groups.into_iter().any(|group| !channels::is_closed(view, group))
+}
+
+/// Whether somebody has a key, or had it as a node.
+fn is_taken(view: &mut View<'_>, key: &PublicKey) -> bool {
+    was_replaced(view, key)
+        || registry::nodes(view).iter().any(|node| node.key == *key)
+        || registry::orgs(view).iter().any(|org| org.admin_key == *key)
+        || nodes::removed(view).iter().any(|gone| gone.key == *key)
+}
+
+/// Whether every group that a node has a seat in may take a committee now. A closed channel is waited for by nobody.
+fn refuse_changing(view: &mut View<'_>, node: NodeId) -> Result<(), Reject> {
+    for coming in registry::coming(view) {
+        let seated = registry::committee(view, coming.group).is_some_and(|current| current.index_of(node).is_some());
+        if (seated || coming.index_of(node).is_some()) && !channels::is_closed(view, coming.group) {
+            return Err(Reject::NodeKeyBusy);
+        }
+    }
+    for current in registry::committees(view) {
+        if current.index_of(node).is_none() || channels::is_closed(view, current.group) {
+            continue;
+        }
+        if jobs::holds(view, current.group) || engine::wanted(view, &current) != current.engine {
+            return Err(Reject::NodeKeyBusy);
+        }
+        // One of the genesis keeps the committee that it began with.
+        let channel = current.group.kind() == Some(GroupKind::Channel);
+        if channel && view.get(&schema::founded(current.group)).is_none() {
+            return Err(Reject::NodeInChannel);
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the key of a node, and prepares committees that name it by the new one.
+///
+/// # Errors
+/// [`Reject`]: there is no such node of the signer's, the key is taken or has not signed for itself, the one before is still
+/// being replaced, something is held against the node, or a group of it is being changed. The view is then unchanged.
+pub(crate) fn rotate(
+    view: &mut View<'_>,
+    at: &BlockContext,
+    signer: OrgId,
+    id: NodeId,
+    (key, signature): (PublicKey, Signature),
+) -> Result<Executed, Reject> {
+    if nodes::removed(view).iter().any(|gone| gone.node == id) {
+        return Err(Reject::NodeGone);
+    }
+    let node = nodes::own(view, signer, id)?;
+    if is_taken(view, &key) {
+        return Err(Reject::NodeKeyUsed);
+    }
+    // What is no point of the curve has signed nothing.
+    crypto::verify(&key, &possession(&at.cluster, id, &node.key, &key), &signature)
+        .map_err(|_| Reject::NodeKeyProof)?;
+    if pending(view, &node) {
+        return Err(Reject::NodeKeyPending);
+    }
+    if accused::nodes(view).contains(&id) {
+        return Err(Reject::NodeKeyHeld);
+    }
+    refuse_changing(view, id)?;
+    if view.scan_prefix(&registry::key(REPLACED, &[])).len() >= REPLACED_KEYS_MAX {
+        return Err(Reject::Registry);
+    }
+    refuse_full(view)?;
+    retire(view, at, &node);
+    registry::put(view, registry::node_key(id), &NodeInfo { key, ..node });
+    let mail = seats::go_on(view);
+    registry::bump_revision(view);
+    Ok(Executed { mail, ..CommandOutcome::Applied.into() })
+}
