@@ -175,6 +175,7 @@ mod tests {
             approvals: Vec::new(),
             rejections: Vec::new(),
             phase,
+            promise: None,
         }
     }
 
