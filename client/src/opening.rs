@@ -45,7 +45,7 @@ pub enum OpeningError {
     Sealed(OrgId),
     /// What was sealed is not what was promised.
     #[error(
-        "what is sealed in the founding is not what it promises: reject it, whoever proposed it has not told all the same"
+        "what is sealed in the founding is not what it promises; reject it: who proposed it has told you something else than what counts"
     )]
     Wrong,
 }
