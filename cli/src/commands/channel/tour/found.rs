@@ -53,7 +53,7 @@ pub(super) async fn found(
         height: fate.height.0,
     });
 
-    // Who is asked reads it before it says yes: nobody else's founding has a copy for it.
+    // Who is asked reads it before it says yes; nodes of those who are not have no copy that they could open.
     let kept = invited.client.foundings().await?;
     let asked = kept.iter().find(|founding| founding.id == id);
     let opening = invited.read(asked.ok_or_else(|| astray(format!("{} is not asked about {name}", invited.name)))?)?;
