@@ -23,6 +23,7 @@ mod majority;
 mod nodes;
 mod orgs;
 mod proof;
+mod sealed;
 mod seats;
 mod state;
 mod support;
