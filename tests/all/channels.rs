@@ -64,9 +64,20 @@ fn found(shell: &Shell) {
     assert_eq!(code(shell, "channel approve steel --as org-c --nodes 1"), "channel_node_unknown", "it is another's");
     assert_eq!(code(shell, "channel status steel"), "channel_unknown", "it is not there before all have approved");
 
+    // What it is to go by is for those whom it names; the beacon has the hash of it alone.
     let id = created["founding"].as_str().unwrap();
+    let charter = shell.told("channel charter steel --as org-c");
+    assert_eq!((&charter["founding"], &charter["state"]), (&created["founding"], &json!("proposed")));
+    assert_eq!(charter["promised"].as_str().map(str::len), Some(64), "{charter}");
+    assert_eq!(charter["policies"][0], json!({ "subject": "membership", "policy": "majority(members.admin)" }));
     let founded = shell.told(&format!("channel approve {} --as org-c", &id[..12]));
     assert_eq!((&founded["state"], &founded["channel"]), (&json!("founded"), &json!("channel-0")));
+    // Whoever approves last gives it to the channel.
+    assert_eq!((&founded["in_force"], &founded["policies"]), (&json!(true), &charter["policies"]));
+    let shown = shell.told("channel show steel --as org-a");
+    assert_eq!((&shown["policies"], &shown["promise"]["hash"]), (&charter["policies"], &charter["promised"]));
+    assert_eq!(shown["promise"]["state"], "kept");
+    assert_eq!(code(shell, "channel open steel --as org-b"), "channel_promise_kept");
     let runs = |told: &Value| told["healthy"] == true && told["group"]["height"].as_u64() > Some(0);
     let status = wait_for(shell, "it runs", "channel status steel", runs);
     assert_eq!(status["members"], json!(["org-a", "org-b", "org-c"]));
@@ -226,6 +237,7 @@ fn what_cannot_be_is_refused_with_a_code() {
     shell.told("channel create pair --as org-a --members org-b");
     wait_for(&shell, "it is listed", "channel ls", |told| !told["foundings"][0].is_null());
     assert_eq!(code(&shell, "channel approve pair --as org-c"), "channel_not_invited");
+    assert_eq!(code(&shell, "channel charter pair --as org-c"), "channel_not_invited");
     assert_eq!(shell.told("channel reject pair --as org-b")["state"], "abandoned", "all are needed");
     shell.told("channel create pair --as org-a --members org-b");
     wait_for(&shell, "it is listed again", "channel ls", |told| !told["foundings"][0].is_null());
