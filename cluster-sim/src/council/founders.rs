@@ -95,7 +95,8 @@ impl Council {
     /// once it has it.
     pub(super) fn opening(&mut self, view: &mut View<'_>) -> Option<Act> {
         let waits = state::promise(view).is_some_and(|record| record.standing == PromiseStanding::Waits);
-        if self.rng.random_range(0..12) >= if waits { 6 } else { 1 } {
+        let often = if waits { 6 } else { 1 };
+        if self.rng.random_range(0..12) >= often {
             return None;
         }
         let mut opening = wanted();
