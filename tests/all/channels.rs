@@ -1,8 +1,14 @@
 //! Channels by command: what `docs/channels.md` walks through, as three organisations run it beside one
 //! cluster, and what is refused with which code.
 
+use beacon::{BeaconCommand, SignedCommand};
+use channel::{FoundingAct, Hosting};
+use client::{Client, Profile};
+use ledger::{NodeId, OrgId, TimeMs};
+use seamark_cli::setup::ClusterDir;
 use serde_json::{Value, json};
 
+use crate::support::bank::now_ms;
 use crate::support::eventually;
 use crate::support::shell::Shell;
 
@@ -208,6 +214,55 @@ fn an_organisation_is_invited_and_declines() {
     let revoke = format!("channel audit-revoke steel 4 {grant} --as org-c");
     let (revoke, _) = proposed(&shell, &revoke);
     assert_eq!(said(&shell, "approve", &revoke, "org-a"), "applied");
+}
+
+/// A channel of org-a and org-b that is founded by org-b's approval, of which nothing else comes: the command was cut short.
+fn founded_and_cut_short(shell: &Shell, name: &str) {
+    let created = shell.told(&format!("channel create {name} --as org-a --members org-b --policy any --nodes 1"));
+    let founding = created["founding"].as_str().unwrap().parse().unwrap();
+    let dir = ClusterDir::at(shell.dir());
+    let mut profile = Profile::load(&dir.profile_path()).unwrap();
+    let folder = dir.admin_dir("org-b");
+    (profile.cert, profile.key) = (folder.join("admin.pem"), folder.join("admin.key"));
+    let act = FoundingAct::Approve(Hosting { nodes: vec![NodeId(2)], anchors: vec![NodeId(2)] });
+    let (command, until) = (BeaconCommand::ActOnChannel { founding, act }, TimeMs(now_ms() + 60_000));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = Client::connect(&profile).await.unwrap();
+        let (cluster, key) = (client.cluster_id(), dir.admin_key("org-b").unwrap());
+        let signed = SignedCommand::sign(&cluster, &command, OrgId(2), [1; 16], until, &key);
+        let fate = client.command(signed.encode()).await.unwrap().founding.unwrap();
+        assert!(fate.channel.is_some(), "{fate:?}");
+    });
+    let waits = |told: &Value| told["promise"]["state"] == "waits";
+    let shown = wait_for(shell, "it runs", &format!("channel show {name} --as org-a"), waits);
+    for line in shown["policies"].as_array().unwrap() {
+        assert_eq!(line["policy"], "all(members.admin)", "what everybody knows");
+    }
+}
+
+#[test]
+fn what_was_agreed_on_comes_into_force_later_where_a_command_was_cut_short() {
+    let shell = Shell::start(&["--nodes", "5", "--shards", "1"]);
+    founded_and_cut_short(&shell, "coal");
+    let text = shell.seamark("channel show coal --as org-b").stdout;
+    assert!(text.contains("waits: see 'seamark channel open channel-0'"), "{text}");
+    assert_eq!(shell.told("channel open coal --as org-b")["done"], "it is in force");
+    let shown = shell.told("channel show coal --as org-a");
+    assert_eq!(shown["promise"]["state"], "kept");
+    for line in shown["policies"].as_array().unwrap() {
+        assert_eq!(line["policy"], "any(members.admin)");
+    }
+    assert_eq!(code(&shell, "channel open coal --as org-a"), "channel_promise_kept");
+    assert_eq!(proposed(&shell, "channel freeze coal --as org-b").1, "applied", "one is enough");
+
+    // Without it all of them decide, and what they have decided nobody undoes with it.
+    founded_and_cut_short(&shell, "slate");
+    let (policy, state) = proposed(&shell, "channel policy slate freeze majority --as org-a");
+    assert_eq!(state, "open");
+    assert_eq!(shell.told(&format!("channel approve slate {policy} --as org-b"))["state"], "applied");
+    assert_eq!(code(&shell, "channel open slate --as org-b"), "channel_promise_superseded");
+    assert_eq!(shell.told("channel show slate --as org-a")["promise"]["state"], "superseded");
 }
 
 #[test]
