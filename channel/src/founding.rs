@@ -193,8 +193,8 @@ impl Founding {
         Self::begin(cluster, terms, None, proposer, hosting, until_ms, salt, registry, now)
     }
 
-    /// Proposes a channel that comes to go by what is promised, which is sealed. As [`Founding::propose`]; its terms state the policies that
-    /// every such channel starts with.
+    /// Proposes a channel that comes to go by what is promised, which is sealed. As [`Founding::propose`]; its terms state
+    /// the policies that every such channel starts with.
     ///
     /// # Errors
     /// As [`Founding::propose`], and [`ChannelReject::PromiseForm`].

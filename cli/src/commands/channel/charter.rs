@@ -70,7 +70,9 @@ pub(super) async fn promise(
     let known = client.admins().await?;
     let reader = |org: &OrgId| match known.get(org) {
         Some(key) => Ok((*org, *key)),
-        None => Err(names::rule(ChannelReject::OrgUnknown, format!("the registry has no {}", orgs.name(*org)))),
+        None => {
+            Err(names::rule(ChannelReject::OrgUnknown, format!("the registry has no organisation {}", orgs.name(*org))))
+        }
     };
     let readers = named.iter().map(reader).collect::<Result<BTreeMap<OrgId, PublicKey>, CliError>>()?;
     let promise = client::opening::seal(&client.cluster_id(), &opening, &readers)?;
