@@ -123,7 +123,8 @@ impl Client {
         self.call(|mut router| async move { router.cluster(v1::ClusterRequest {}).await }).await
     }
 
-    /// The admin's key of every organisation, as the router knows them. Nothing proves them: ask a router of one's own.
+    /// The admin's key of every organisation, as the router knows them. Nothing proves them, so one that is not the genesis'
+    /// is warned of: it was replaced, or the router says what is not so.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -133,8 +134,15 @@ impl Client {
             let org = u16::try_from(admin.org).ok()?;
             Some((OrgId(org), PublicKey(admin.key[..].try_into().ok()?)))
         };
-        let known: Option<BTreeMap<_, _>> = reply.admins.iter().map(key_of).collect();
-        known.ok_or_else(|| ClientError::Protocol("the router names an admin key that is none".to_owned()))
+        let known: Option<BTreeMap<OrgId, PublicKey>> = reply.admins.iter().map(key_of).collect();
+        let known =
+            known.ok_or_else(|| ClientError::Protocol("the router names an admin key that is none".to_owned()))?;
+        for org in &self.shared.genesis.orgs {
+            if known.get(&org.id).is_some_and(|key| *key != org.admin_key) {
+                tracing::warn!(org = %org.name, "its admin key is not that of the genesis: it was replaced, or the router lies");
+            }
+        }
+        Ok(known)
     }
 
     /// The health of every group on every node.
